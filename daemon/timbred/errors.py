@@ -1,0 +1,132 @@
+"""Every error that reaches a client, as one tree.
+
+    TimbredError
+    +-- BadRequest          bad-request
+    +-- UnknownModel        unknown-model
+    +-- MissingWeights      missing-weights
+    +-- Busy                busy
+    +-- OutOfMemory         out-of-memory
+    +-- ModelError          model-error
+    +-- ForbiddenPath       forbidden-path
+    +-- BadAudio            bad-audio
+    +-- DiskFull            disk-full
+    +-- NoAudioDevice       no-audio-device
+    +-- WorkerLost          worker-lost
+    +-- ShuttingDown        shutting-down
+    +-- Internal            internal
+
+The message of each says what went wrong, which value it was, and what to do. Foreign errors are
+translated in one place: `from_foreign`.
+"""
+
+import errno
+from typing import ClassVar
+
+
+class TimbredError(Exception):
+    """An error with a code for the wire. `str(error)` is the whole message for the performer."""
+
+    code: ClassVar[str] = "internal"
+    meaning: ClassVar[str] = "Any error."
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class BadRequest(TimbredError):
+    code = "bad-request"
+    meaning = "The request can't be read, or a value is of the wrong kind or out of range. The message names it."
+
+
+class UnknownModel(TimbredError):
+    code = "unknown-model"
+    meaning = "No model has this name. The message lists the names there are."
+
+
+class MissingWeights(TimbredError):
+    code = "missing-weights"
+    meaning = "The model is known but its files aren't here, or not whole. The message says how to fetch them."
+
+
+class Busy(TimbredError):
+    """`retry_after` is in seconds."""
+
+    code = "busy"
+    meaning = "The queue is full. The message says when to try again."
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class OutOfMemory(TimbredError):
+    code = "out-of-memory"
+    meaning = "The device has too little memory for this sound. The message says what would fit."
+
+
+class ModelError(TimbredError):
+    code = "model-error"
+    meaning = "The model failed, or gave no usable sound (not finite numbers)."
+
+
+class ForbiddenPath(TimbredError):
+    code = "forbidden-path"
+    meaning = "The path is outside the folders that timbred may use, or a folder can't be written."
+
+
+class BadAudio(TimbredError):
+    code = "bad-audio"
+    meaning = "The file isn't sound that can be read, or it is empty or holds values that aren't numbers."
+
+
+class DiskFull(TimbredError):
+    code = "disk-full"
+    meaning = "The disk of the takes folder has no room left."
+
+
+class NoAudioDevice(TimbredError):
+    code = "no-audio-device"
+    meaning = "Nothing to play on: no sound device, or no player in this version."
+
+
+class WorkerLost(TimbredError):
+    code = "worker-lost"
+    meaning = "The engine process ended while it held this request. It is started again by itself: ask once more."
+
+
+class ShuttingDown(TimbredError):
+    code = "shutting-down"
+    meaning = "The daemon is stopping."
+
+
+class Internal(TimbredError):
+    code = "internal"
+    meaning = "A fault in timbred itself. The log has the details."
+
+
+CODES: dict[str, type[TimbredError]] = {kind.code: kind for kind in TimbredError.__subclasses__()}
+"""Every wire code and its class."""
+
+
+def from_code(code: str, message: str) -> TimbredError:
+    """The error that a code from another process stands for; an unknown code is `Internal`."""
+    kind = CODES.get(code, Internal)
+    return Busy(message, 1.0) if kind is Busy else kind(message)
+
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC}
+_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
+
+
+def from_foreign(error: BaseException) -> TimbredError:
+    """Translate an error from Python or a library into one with a wire code."""
+    if isinstance(error, TimbredError):
+        return error
+    if isinstance(error, MemoryError):
+        return OutOfMemory(f"this machine has no memory left ({error}); ask for a shorter sound or fewer takes")
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return DiskFull(f"no room left on the disk of {error.filename or 'the takes folder'}; free some and ask again")
+    if isinstance(error, OSError) and error.errno in _NOT_ALLOWED:
+        return ForbiddenPath(f"{error.filename or 'the folder'} can't be used: {error.strerror}")
+    return Internal(f"{type(error).__name__}: {error}")

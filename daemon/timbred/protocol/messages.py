@@ -1,0 +1,514 @@
+"""What a client may send and what it hears: one frozen type for each message.
+
+The fields carry their ranges and their help; the decoders, the JSON schema and the reference page are
+derived from them. Addresses and the order of OSC arguments are declared in `vocabulary`.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+from msgspec import Meta
+
+Id = Annotated[str, Meta(max_length=200)] | int
+"""A client's own name for a request."""
+
+PROMPT_LIMIT = 2000
+"""Longest prompt taken, in characters."""
+
+Prompt = Annotated[str, Meta(max_length=PROMPT_LIMIT, description="what to hear, in words")]
+ModelName = Annotated[str, Meta(max_length=200, description="a name from `models`")]
+PathOrTake = Annotated[str, Meta(max_length=4096, description="a take id, or the path of a file")]
+Words = Annotated[str, Meta(max_length=PROMPT_LIMIT)]
+Port = Annotated[
+    int,
+    Meta(
+        ge=1, le=65535, description="answers to this request go to this port on the sender's own host (OSC)"
+    ),
+]
+Voice = Annotated[int, Meta(ge=1, le=64)] | Annotated[str, Meta(max_length=64)]
+SchedulerName = Literal[
+    "ddim", "dpm++2m", "dpm++2m-karras", "euler", "euler-a", "heun", "lms", "pndm", "unipc"
+]
+Format = Literal["wav", "flac", "aiff", "ogg"]
+Destination = Literal["file", "play", "both", "none"]
+Priority = Literal["live", "normal", "background"]
+Off = Literal["off"]
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Base of all messages."""
+
+
+class Request(Message, frozen=True, kw_only=True):
+    """Base of all requests."""
+
+    port: Port | None = None
+
+
+class PlayKeys(Request, frozen=True, kw_only=True):
+    """What `play` understands, also as keys of `generate` and `flow`."""
+
+    gain: Annotated[float, Meta(ge=-120, le=24, description="dB", extra={"default": "0"})] | None = None
+    pan: (
+        Annotated[float, Meta(ge=-1, le=1, description="left -1 to right 1", extra={"default": "0"})] | None
+    ) = None
+    speed: (
+        Annotated[
+            float,
+            Meta(ge=0.05, le=20, description="playback speed, 1 is as recorded", extra={"default": "1"}),
+        ]
+        | None
+    ) = None
+    out: (
+        Annotated[int, Meta(ge=1, le=256, description="first output channel", extra={"default": "1"})] | None
+    ) = None
+    at: (
+        Annotated[
+            str,
+            Meta(
+                max_length=40,
+                description="`now`, `beat`, `bar` or a number of beats",
+                extra={"default": "now"},
+            ),
+        ]
+        | None
+    ) = None
+    fade: Annotated[float, Meta(ge=0, le=60, description="seconds of fade or crossfade")] | None = None
+
+
+class Recipe(PlayKeys, frozen=True, kw_only=True):
+    """The parameters of a sound; what isn't given comes from the model's card or the session."""
+
+    model: Annotated[ModelName, Meta(extra={"default": "`models.default`"})] | None = None
+    seconds: (
+        Annotated[
+            float, Meta(ge=0.05, le=600, description="length in seconds", extra={"default": "the model's"})
+        ]
+        | None
+    ) = None
+    bars: (
+        Annotated[float, Meta(ge=0.0625, le=256, description="length in bars of the session's tempo")] | None
+    ) = None
+    bpm: (
+        Annotated[
+            float,
+            Meta(ge=20, le=999, description="tempo that `bars` are counted in", extra={"default": "`tempo`"}),
+        ]
+        | None
+    ) = None
+    beats_per_bar: (
+        Annotated[
+            float, Meta(ge=1, le=32, description="meter that `bars` are counted in", extra={"default": "4"})
+        ]
+        | None
+    ) = None
+    negative: (
+        Annotated[Words, Meta(description="what not to hear, in words", extra={"default": "the model's"})]
+        | None
+    ) = None
+    steps: (
+        Annotated[int, Meta(ge=1, le=1000, description="denoising steps", extra={"default": "the model's"})]
+        | None
+    ) = None
+    guidance: (
+        Annotated[
+            float,
+            Meta(ge=0, le=50, description="how strictly the prompt rules", extra={"default": "the model's"}),
+        ]
+        | None
+    ) = None
+    eta: (
+        Annotated[float, Meta(ge=0, le=1, description="noise added in `ddim` steps", extra={"default": "0"})]
+        | None
+    ) = None
+    scheduler: (
+        Annotated[
+            SchedulerName, Meta(description="how noise is taken away", extra={"default": "the model's"})
+        ]
+        | None
+    ) = None
+    seed: (
+        Annotated[
+            int,
+            Meta(
+                ge=0,
+                le=2147483647,
+                description="same seed, same sound",
+                extra={"default": "random, and reported"},
+            ),
+        ]
+        | None
+    ) = None
+    exact: (
+        Annotated[bool, Meta(description="run alone with deterministic kernels", extra={"default": "0"})]
+        | None
+    ) = None
+    takes: (
+        Annotated[int, Meta(ge=1, le=16, description="variations from one request", extra={"default": "1"})]
+        | None
+    ) = None
+    rank: (
+        Annotated[
+            bool,
+            Meta(
+                description="best first, by likeness to the prompt",
+                extra={"default": "1 where the model can"},
+            ),
+        ]
+        | None
+    ) = None
+    init: Annotated[PathOrTake, Meta(description="sound to start from: take id or path")] | None = None
+    strength: Annotated[float, Meta(ge=0, le=1, description="how far `init` may be changed")] | None = None
+    start: Annotated[float, Meta(ge=0, le=600, description="repaint `init` from here, seconds")] | None = None
+    end: Annotated[float, Meta(ge=0, le=600, description="repaint `init` up to here, seconds")] | None = None
+    low: Annotated[float, Meta(ge=0, le=96000, description="repaint `init` above this, Hz")] | None = None
+    high: Annotated[float, Meta(ge=0, le=96000, description="repaint `init` below this, Hz")] | None = None
+    extend: Annotated[float, Meta(ge=0.05, le=600, description="seconds to add after `init`")] | None = None
+    prompt2: Annotated[Words, Meta(description="a second prompt to mix towards")] | None = None
+    mix: (
+        Annotated[float, Meta(ge=0, le=1, description="how far towards `prompt2`", extra={"default": "0.5"})]
+        | None
+    ) = None
+    weights: Annotated[Words, Meta(description="weights of words, as `word:1.4 word:0.6`")] | None = None
+    noise: (
+        Annotated[str, Meta(max_length=64, description="take id whose starting noise is reused")] | None
+    ) = None
+    transcription: Annotated[Words, Meta(description="what is said, for models that speak")] | None = None
+    loop: (
+        Annotated[bool, Meta(description="the end meets the start without a seam", extra={"default": "0"})]
+        | None
+    ) = None
+    rate: (
+        Annotated[
+            int, Meta(ge=8000, le=192000, description="Hz of the file", extra={"default": "`audio.rate`"})
+        ]
+        | None
+    ) = None
+    format: Annotated[Format, Meta(description="kind of file", extra={"default": "wav"})] | None = None
+    bits: (
+        Annotated[
+            Literal[16, 24, 32], Meta(description="bits of a sample; 32 is float", extra={"default": "24"})
+        ]
+        | None
+    ) = None
+    channels: (
+        Annotated[Literal[1, 2], Meta(description="channels of the file", extra={"default": "the model's"})]
+        | None
+    ) = None
+    loudness: (
+        Annotated[
+            float, Meta(ge=-70, le=0, description="LUFS (BS.1770) to normalise to", extra={"default": "off"})
+        ]
+        | Off
+        | None
+    ) = None
+    peak: (
+        Annotated[
+            float, Meta(ge=-60, le=0, description="dBFS to normalise the peak to", extra={"default": "-1"})
+        ]
+        | Off
+        | None
+    ) = None
+    trim: Annotated[bool, Meta(description="cut silence at both ends", extra={"default": "0"})] | None = None
+    fade_in: (
+        Annotated[
+            float, Meta(ge=0, le=60, description="seconds of fade at the start", extra={"default": "0.002"})
+        ]
+        | None
+    ) = None
+    fade_out: (
+        Annotated[
+            float, Meta(ge=0, le=60, description="seconds of fade at the end", extra={"default": "0.01"})
+        ]
+        | None
+    ) = None
+    to: Annotated[Destination, Meta(description="where the sound goes", extra={"default": "file"})] | None = (
+        None
+    )
+    name: (
+        Annotated[
+            str, Meta(max_length=120, description="a slug for the file", extra={"default": "the prompt"})
+        ]
+        | None
+    ) = None
+    folder: Annotated[str, Meta(max_length=500, description="a folder inside the takes folder")] | None = None
+    priority: (
+        Annotated[
+            Priority, Meta(description="who goes first when the engine is busy", extra={"default": "normal"})
+        ]
+        | None
+    ) = None
+    preview: (
+        Annotated[
+            bool, Meta(description="an early, rough rendering while it is denoising", extra={"default": "0"})
+        ]
+        | None
+    ) = None
+    voice: Annotated[Voice, Meta(description="the voice to play on, with `to play` or `both`")] | None = None
+    by: (
+        Annotated[str, Meta(max_length=40, description="a deadline: `bar 33`, or seconds from now")] | None
+    ) = None
+    inline: (
+        Annotated[
+            bool,
+            Meta(description="samples follow each take in the same ZeroMQ message", extra={"default": "0"}),
+        ]
+        | None
+    ) = None
+
+
+class Hello(Request, frozen=True, kw_only=True):
+    """Introduces a client, and says where its answers go."""
+
+    name: Annotated[str, Meta(max_length=120, description="a name for the logs")] = ""
+
+
+class Notify(Request, frozen=True, kw_only=True):
+    """Asks for everybody's events too, or no more."""
+
+    on: Annotated[bool, Meta(description="1: send me everybody's events")]
+
+
+class Generate(Recipe, frozen=True, kw_only=True):
+    """Makes a sound from words."""
+
+    id: Id
+    prompt: Prompt
+
+
+class Vary(Recipe, frozen=True, kw_only=True):
+    """Makes a sound from a stored take's recipe, with what is named changed."""
+
+    id: Id
+    take: PathOrTake
+    prompt: Prompt | None = None
+
+
+class Cancel(Request, frozen=True, kw_only=True):
+    """Ends a request that is waiting or running; `*` ends all of this client's."""
+
+    id: Id
+
+
+class Status(Request, frozen=True, kw_only=True):
+    """Asks how the daemon is."""
+
+
+class Models(Request, frozen=True, kw_only=True):
+    """Asks for the models there are."""
+
+
+class Load(Request, frozen=True, kw_only=True):
+    """Makes a model resident."""
+
+    model: ModelName
+
+
+class Unload(Request, frozen=True, kw_only=True):
+    """Frees a model's memory."""
+
+    model: ModelName
+
+
+class Takes(Request, frozen=True, kw_only=True):
+    """Looks through the stored takes, newest first."""
+
+    search: Annotated[Words, Meta(description="words that the prompt has")] | None = None
+    like: Annotated[str, Meta(max_length=64, description="take id to look for similar ones")] | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000, description="at most so many", extra={"default": "20"})] = 20
+
+
+class Play(PlayKeys, frozen=True, kw_only=True):
+    """Plays a take or a file on a voice."""
+
+    voice: Voice
+    take: PathOrTake
+    loop: Annotated[bool, Meta(description="around and around", extra={"default": "0"})] | None = None
+
+
+class Stop(Request, frozen=True, kw_only=True):
+    """Ends a voice; `*` ends all."""
+
+    voice: Voice
+    at: (
+        Annotated[str, Meta(max_length=40, description="`now`, `beat`, `bar` or a number of beats")] | None
+    ) = None
+    fade: Annotated[float, Meta(ge=0, le=60, description="seconds of fade")] | None = None
+
+
+class Set(Request, frozen=True, kw_only=True):
+    """Changes a sounding voice."""
+
+    voice: Voice
+    gain: Annotated[float, Meta(ge=-120, le=24, description="dB")] | None = None
+    pan: Annotated[float, Meta(ge=-1, le=1, description="left -1 to right 1")] | None = None
+    speed: Annotated[float, Meta(ge=0.05, le=20, description="playback speed")] | None = None
+    fade: Annotated[float, Meta(ge=0, le=60, description="seconds to get there")] | None = None
+
+
+class Flow(Recipe, frozen=True, kw_only=True):
+    """Starts or changes an endless sound on a voice."""
+
+    voice: Voice = msgspec.field()  # pyright: ignore[reportGeneralTypeIssues]  required here, a key elsewhere
+    prompt: Prompt
+
+
+class Tempo(Request, frozen=True, kw_only=True):
+    """Sets the session's tempo while Link is off."""
+
+    bpm: Annotated[float, Meta(ge=20, le=999, description="beats a minute")]
+
+
+class Sync(Request, frozen=True, kw_only=True):
+    """Asks for an answer once everything sent before has been taken in."""
+
+    n: int
+
+
+class Ping(Request, frozen=True, kw_only=True):
+    """Asks whether the daemon is there."""
+
+
+class Event(Message, frozen=True, kw_only=True):
+    """Base of all events. The order of the fields is the order of the OSC arguments."""
+
+    json_only: ClassVar[tuple[str, ...]] = ()
+    """Fields that OSC doesn't carry."""
+
+
+class Queued(Event, frozen=True, kw_only=True):
+    """The request was taken in and waits."""
+
+    id: Id
+    position: Annotated[int, Meta(description="requests before it")]
+    eta_s: Annotated[float, Meta(description="seconds until it is done, as far as known; 0 when unknown")]
+
+
+class Started(Event, frozen=True, kw_only=True):
+    """The engine works on the request."""
+
+    id: Id
+    model: str
+
+
+class Progress(Event, frozen=True, kw_only=True):
+    """How far the request is. Step 0 means that its model is still being loaded."""
+
+    json_only = ("stage",)
+
+    id: Id
+    fraction: Annotated[float, Meta(description="0 to 1")]
+    step: int
+    steps: int
+    eta_s: Annotated[float, Meta(description="seconds until it is done, from measured step times")]
+    stage: Annotated[str, Meta(description="`loading` or `denoising`")] = "denoising"
+
+
+class Preview(Event, frozen=True, kw_only=True):
+    """An early, rough rendering is there."""
+
+    id: Id
+    path: str
+
+
+class Take(Event, frozen=True, kw_only=True):
+    """A finished sound: its file is complete under its final name."""
+
+    id: Id
+    index: Annotated[int, Meta(description="0 is the first and, where ranked, the best")]
+    path: Annotated[str, Meta(description="empty with `to none`")]
+    seconds: float
+    rate: int
+    channels: int
+    seed: int
+    score: Annotated[float, Meta(description="likeness to the prompt, -1 to 1; 0 when not ranked")]
+    take_id: str
+
+
+class Done(Event, frozen=True, kw_only=True):
+    """The request ended well."""
+
+    id: Id
+    takes: Annotated[int, Meta(description="how many; a ZeroMQ REQ gets the list of `take` events here")]
+    path: Annotated[str, Meta(description="the best take's file")]
+
+
+class Acknowledged(Event, frozen=True, kw_only=True):
+    """`done` of a request that makes no sound: `notify`, `set`."""
+
+    id: str
+
+
+class Cancelled(Event, frozen=True, kw_only=True):
+    """The request was ended by `cancel`."""
+
+    id: Id
+
+
+class Fail(Event, frozen=True, kw_only=True):
+    """The request could not be done."""
+
+    json_only = ("retry_after_s",)
+
+    id: Annotated[Id, Meta(description="the request's type when it has no id")]
+    code: str
+    message: Annotated[str, Meta(description="what went wrong, which value, what to do")]
+    retry_after_s: Annotated[float, Meta(description="with `busy`: when to try again")] | None = None
+
+
+class Welcome(Event, frozen=True, kw_only=True):
+    """Answer to `hello`."""
+
+    client_id: str
+    version: str
+    http_port: int
+
+
+class StatusReply(Event, frozen=True, kw_only=True):
+    """Answer to `status`."""
+
+    jobs_queued: int
+    jobs_running: int
+    models_resident: int
+    device_memory_used: Annotated[float, Meta(description="MB")]
+    device_memory_total: Annotated[float, Meta(description="MB")]
+    voices_playing: int
+    sample_rate: int
+    underruns: int
+    uptime_s: float
+
+
+class Model(Event, frozen=True, kw_only=True):
+    """One of the models there are."""
+
+    name: str
+    state: Annotated[
+        Literal["resident", "loading", "available", "missing"], Meta(description="where its weights are")
+    ]
+    native_rate: int
+    channels: int
+    max_seconds: float
+    licence: str
+    memory_mb: float
+
+
+class Loaded(Event, frozen=True, kw_only=True):
+    """The model is resident."""
+
+    model: str
+
+
+class Unloaded(Event, frozen=True, kw_only=True):
+    """The model's memory is free again."""
+
+    model: str
+
+
+class Synced(Event, frozen=True, kw_only=True):
+    """Answer to `sync`."""
+
+    n: int
+
+
+class Pong(Event, frozen=True, kw_only=True):
+    """Answer to `ping`."""

@@ -1,0 +1,101 @@
+"""Every address once: the name, its message type, how OSC lays out the arguments, and what answers it.
+
+Decoders, encoders, the JSON schema, the reference page and the bridges' tables are derived from here.
+"""
+
+from dataclasses import dataclass
+
+from timbred.protocol import messages as m
+
+PROTOCOL_VERSION = 1
+ROOT = "/timbred/"
+
+
+@dataclass(frozen=True)
+class RequestEntry:
+    """One request: `positional` are the OSC arguments before any `@key`, `rest` takes what follows them
+    joined by spaces."""
+
+    name: str
+    kind: type[m.Request]
+    answers: tuple[str, ...]
+    positional: tuple[str, ...] = ()
+    rest: str | None = None
+
+    @property
+    def address(self) -> str:
+        return ROOT + self.name
+
+    @property
+    def has_id(self) -> bool:
+        """Whether the client names this request, so that events can tell which one they speak of."""
+        return issubclass(self.kind, m.Generate | m.Vary)
+
+
+@dataclass(frozen=True)
+class EventEntry:
+    """One event; `terminal` ones end a request."""
+
+    name: str
+    kind: type[m.Event]
+    terminal: bool = False
+
+    @property
+    def address(self) -> str:
+        return ROOT + self.name
+
+
+_RENDER = ("queued", "started", "progress", "preview", "take", "done", "cancelled", "fail")
+
+REQUESTS: tuple[RequestEntry, ...] = (
+    RequestEntry("hello", m.Hello, ("welcome",), positional=("name",)),
+    RequestEntry("notify", m.Notify, ("done",), positional=("on",)),
+    RequestEntry("generate", m.Generate, _RENDER, positional=("id",), rest="prompt"),
+    RequestEntry("vary", m.Vary, _RENDER, positional=("id", "take"), rest="prompt"),
+    RequestEntry("cancel", m.Cancel, ("cancelled", "fail"), positional=("id",)),
+    RequestEntry("status", m.Status, ("status.reply",)),
+    RequestEntry("models", m.Models, ("model",)),
+    RequestEntry("load", m.Load, ("loaded", "fail"), positional=("model",)),
+    RequestEntry("unload", m.Unload, ("unloaded", "fail"), positional=("model",)),
+    RequestEntry("takes", m.Takes, ("take", "done", "fail")),
+    RequestEntry("play", m.Play, ("playing", "ended", "fail"), positional=("voice", "take")),
+    RequestEntry("stop", m.Stop, ("ended", "fail"), positional=("voice",)),
+    RequestEntry("set", m.Set, ("done", "fail"), positional=("voice",)),
+    RequestEntry("flow", m.Flow, ("flowing", "ended", "fail"), positional=("voice",), rest="prompt"),
+    RequestEntry("tempo", m.Tempo, ("fail",), positional=("bpm",)),
+    RequestEntry("sync", m.Sync, ("synced",), positional=("n",)),
+    RequestEntry("ping", m.Ping, ("pong",)),
+)
+
+EVENTS: tuple[EventEntry, ...] = (
+    EventEntry("queued", m.Queued),
+    EventEntry("started", m.Started),
+    EventEntry("progress", m.Progress),
+    EventEntry("preview", m.Preview),
+    EventEntry("take", m.Take),
+    EventEntry("done", m.Done, terminal=True),
+    EventEntry("done", m.Acknowledged, terminal=True),
+    EventEntry("cancelled", m.Cancelled, terminal=True),
+    EventEntry("fail", m.Fail, terminal=True),
+    EventEntry("welcome", m.Welcome, terminal=True),
+    EventEntry("status.reply", m.StatusReply, terminal=True),
+    EventEntry("model", m.Model),
+    EventEntry("loaded", m.Loaded, terminal=True),
+    EventEntry("unloaded", m.Unloaded, terminal=True),
+    EventEntry("synced", m.Synced, terminal=True),
+    EventEntry("pong", m.Pong, terminal=True),
+)
+
+REQUEST_NAMED: dict[str, RequestEntry] = {entry.name: entry for entry in REQUESTS}
+EVENT_OF: dict[type[m.Event], EventEntry] = {entry.kind: entry for entry in EVENTS}
+EVENT_NAMES: frozenset[str] = frozenset(entry.name for entry in EVENTS)
+
+
+def name_of(event: m.Event) -> str:
+    """The event's name on the wire."""
+    return EVENT_OF[type(event)].name
+
+
+def is_terminal(event: m.Event) -> bool:
+    """Whether the event ends the request it speaks of."""
+    return EVENT_OF[type(event)].terminal

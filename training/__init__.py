@@ -1,0 +1,1 @@
+"""How the embedded model `pocket` is made: synthesis, training, evaluation. Every stage is one command."""

@@ -1,0 +1,139 @@
+"""Periodic and random sources. All return float64 arrays of shape (samples,), about -1..1.
+
+`frequency` arguments are in hertz, a number or an array of one value per sample.
+"""
+
+import numpy as np
+
+from training.settings import SETTINGS
+
+RATE = SETTINGS.mel.sample_rate
+Signal = np.ndarray
+
+
+def midi_to_hertz(note: float) -> float:
+    """Equal temperament, A4 = MIDI 69 = 440 Hz."""
+    return float(440.0 * 2.0 ** ((note - 69.0) / 12.0))
+
+
+def cycles(frequency: Signal | float, samples: int, start: float = 0.0) -> Signal:
+    """Running phase in cycles (not wrapped) of an oscillator at `frequency`, from `start`."""
+    step = np.broadcast_to(np.asarray(frequency, dtype=np.float64) / RATE, (samples,))
+    return start + np.concatenate(([0.0], np.cumsum(step)[:-1]))
+
+
+def sine(frequency: Signal | float, samples: int, start: float = 0.0) -> Signal:
+    """A sine wave."""
+    return np.sin(2 * np.pi * cycles(frequency, samples, start))
+
+
+def _step_correction(phase: Signal, step: Signal) -> Signal:
+    """Two-sample polynomial correction of a unit step at phase 0 (polyBLEP), `phase` in 0..1."""
+    correction = np.zeros_like(phase)
+    after = phase < step
+    ratio = phase[after] / step[after]
+    correction[after] = 2 * ratio - ratio**2 - 1
+    before = phase > 1 - step
+    ratio = (phase[before] - 1) / step[before]
+    correction[before] = ratio**2 + 2 * ratio + 1
+    return correction
+
+
+def saw(frequency: Signal | float, samples: int, start: float = 0.0) -> Signal:
+    """A band-limited rising sawtooth."""
+    phase = cycles(frequency, samples, start) % 1.0
+    step = np.broadcast_to(np.asarray(frequency, dtype=np.float64) / RATE, (samples,))
+    return 2 * phase - 1 - _step_correction(phase, step)
+
+
+def pulse(frequency: Signal | float, samples: int, width: float = 0.5, start: float = 0.0) -> Signal:
+    """A band-limited pulse wave of duty cycle `width`, made of two sawtooths."""
+    return saw(frequency, samples, start) - saw(frequency, samples, start + width)
+
+
+def triangle(frequency: Signal | float, samples: int, start: float = 0.0) -> Signal:
+    """A triangle wave (its aliasing falls at 12 dB per octave and is left alone)."""
+    return 4 * np.abs((cycles(frequency, samples, start) + 0.75) % 1.0 - 0.5) - 1
+
+
+def supersaw(
+    frequency: Signal | float, samples: int, voices: int, cents: float, random: np.random.Generator
+) -> Signal:
+    """`voices` sawtooths spread evenly over +-`cents`, each from its own phase."""
+    spread = np.linspace(-cents, cents, voices) if voices > 1 else np.zeros(1)
+    total = np.zeros(samples)
+    for offset in spread:
+        total += saw(np.asarray(frequency) * 2.0 ** (offset / 1200), samples, float(random.uniform()))
+    return total / np.sqrt(voices)
+
+
+def frequency_modulation(
+    carrier: Signal | float, ratio: float, index: Signal | float, samples: int
+) -> Signal:
+    """Two-operator FM: modulator at `ratio` x carrier, modulation `index` in radians (may be an envelope)."""
+    modulator = sine(np.asarray(carrier) * ratio, samples)
+    return np.sin(2 * np.pi * cycles(carrier, samples) + np.asarray(index) * modulator)
+
+
+def partials(frequencies: Signal, amplitudes: Signal, decays: Signal, samples: int) -> Signal:
+    """A sum of decaying sines. `decays` are times to -60 dB in seconds; partials above 15 kHz are left out."""
+    time = np.arange(samples) / RATE
+    total = np.zeros(samples)
+    for frequency, amplitude, decay in zip(frequencies, amplitudes, decays, strict=True):
+        if frequency < 15_000:
+            total += amplitude * np.exp(-6.908 * time / decay) * np.sin(2 * np.pi * frequency * time)
+    return total
+
+
+def plucked_string(frequency: float, samples: int, damping: float, excitation: Signal) -> Signal:
+    """Karplus-Strong: `excitation` repeated through a two-point average with loss (Computer Music Journal 7:2).
+
+    Args:
+        damping: gain per period, 0.9 (dead) .. 0.999 (ringing).
+        excitation: one period of any length; it is resampled to the period.
+    """
+    period = max(8, int(round(RATE / frequency)))
+    current = np.interp(np.linspace(0, 1, period), np.linspace(0, 1, len(excitation)), excitation)
+    periods = []
+    for _ in range(int(np.ceil(samples * 1.1 / period)) + 2):
+        periods.append(current)
+        current = damping * 0.5 * (current + np.roll(current, 1))
+    string = np.concatenate(periods)
+    # The averaged loop is half a sample longer than the period; reading it faster tunes it.
+    positions = np.arange(samples) * (frequency * (period + 0.5) / RATE)
+    return np.interp(positions, np.arange(len(string)), string)
+
+
+def white_noise(samples: int, random: np.random.Generator) -> Signal:
+    """Gaussian noise of standard deviation 0.35, so that peaks rarely pass 1."""
+    return 0.35 * random.standard_normal(samples)
+
+
+def coloured_noise(samples: int, exponent: float, random: np.random.Generator) -> Signal:
+    """Noise whose power falls as 1 / frequency ** `exponent` (0 white, 1 pink, 2 brown)."""
+    spectrum = np.fft.rfft(random.standard_normal(samples))
+    frequency = np.maximum(np.fft.rfftfreq(samples, 1 / RATE), 20.0)
+    shaped = np.fft.irfft(spectrum * frequency ** (-exponent / 2), samples)
+    return 0.35 * shaped / (np.std(shaped) + 1e-12)
+
+
+def grains(
+    samples: int, per_second: float, seconds: float, low_hertz: float, high_hertz: float, random: np.random.Generator
+) -> Signal:
+    """A shower of short decaying sines at random times: drops, crackle, sparkle.
+
+    Args:
+        per_second: mean number of grains a second.
+        seconds: time of a grain to -60 dB.
+    """
+    total = np.zeros(samples)
+    length = max(16, min(samples, int(seconds * RATE)))
+    time = np.arange(length) / RATE
+    envelope = np.exp(-6.908 * time / seconds)
+    for _ in range(max(2, random.poisson(per_second * samples / RATE))):
+        start = int(random.uniform(0, samples))
+        frequency = np.exp(random.uniform(np.log(low_hertz), np.log(high_hertz)))
+        grain = envelope * np.sin(2 * np.pi * frequency * time + random.uniform(0, 6.28))
+        stop = min(samples, start + length)
+        total[start:stop] += random.uniform(0.2, 1.0) ** 2 * grain[: stop - start]
+    return total
