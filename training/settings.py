@@ -43,11 +43,11 @@ class Data:
 class Codec:
     """The variational autoencoder over log mels: 8 x 8 compression to `latent_channels`."""
 
-    block_channels: tuple[int, ...] = (16, 48, 96, 160)
+    block_channels: tuple[int, ...] = (16, 40, 80, 112)
     latent_channels: int = 16
     groups: int = 8
     layers_per_block: int = 1
-    kl_weight: float = 2e-4
+    kl_weight: float = 5e-4
     learning_rate: float = 1.5e-3
     batch: int = 24
     crop_rows: int = 13
@@ -60,7 +60,7 @@ class Vocoder:
     """The spectral vocoder: ConvNeXt blocks at frame rate and an inverse-STFT head (arXiv 2306.00814)."""
 
     channels: int = 256
-    hidden: int = 768
+    hidden: int = 640
     blocks: int = 6
     noise_channels: int = 16
     fft_size: int = 1280
@@ -68,8 +68,8 @@ class Vocoder:
     batch: int = 16
     crop_frames: int = 72
     seed: int = 2
-    minutes: float = 12.0
-    finetune_minutes: float = 8.0
+    minutes: float = 8.0
+    finetune_minutes: float = 6.0
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,7 @@ class Text:
     gpt_layers: int = 2
     generated_vectors: int = 8
     learning_rate: float = 1.5e-3
-    batch: int = 192
-    steps: int = 2500
+    batch: int = 128
     seed: int = 3
     minutes: float = 10.0
 

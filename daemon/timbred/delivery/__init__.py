@@ -1,0 +1,1 @@
+"""Handing sounds over: files that appear whole, and playback."""

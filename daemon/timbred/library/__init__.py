@@ -1,0 +1,1 @@
+"""What was made, and how: stored takes and their recipes."""

@@ -39,6 +39,8 @@ def build(entry: RequestEntry, raw: Mapping[str, Any]) -> m.Request:
         BadRequest: an unknown key, a missing one, or a value of the wrong kind or out of range.
     """
     fields = fields_of(entry.kind)
+    if entry.spellings:
+        raw = _respelled(entry, raw)
     for key in raw:
         if key not in fields:
             raise BadRequest(f"{key}: {entry.name} has no such key; it has {', '.join(fields)}")
@@ -50,9 +52,18 @@ def build(entry: RequestEntry, raw: Mapping[str, Any]) -> m.Request:
     return entry.kind(**read)
 
 
+def _respelled(entry: RequestEntry, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = dict(raw)
+    for other, declared in entry.spellings:
+        if other not in found:
+            continue
+        if declared in found:
+            raise BadRequest(f"{other}: it is another spelling of {declared}; give one of them")
+        found[declared] = found.pop(other)
+    return found
+
+
 def _require_words(entry: RequestEntry, read: Mapping[str, Any]) -> None:
     prompt = read.get("prompt")
     if isinstance(prompt, str) and not prompt.strip():
-        raise BadRequest(
-            f"prompt: {entry.name} got no words; say what you want to hear, as in: warm analog pad"
-        )
+        raise BadRequest(f"prompt: {entry.name} got no words; say what you want to hear, as in: warm analog pad")

@@ -24,8 +24,8 @@ class Outbox(Protocol):
     def send_list(self, client: ClientId, name: str, events: Sequence[Event], end: Event | None) -> None:
         """Answer a request of the type `name` that is answered by several events (`models`, `takes`).
 
-        They go out one by one, then `end`; a client that gets one whole reply (ZeroMQ REQ) finds them in a list
-        called `name`.
+        They go out one by one, then `end`; a client that gets one whole reply (ZeroMQ REQ) finds them in a
+        list called `name`.
         """
         ...
 

@@ -21,14 +21,10 @@ PathOrTake = Annotated[str, Meta(max_length=4096, description="a take id, or the
 Words = Annotated[str, Meta(max_length=PROMPT_LIMIT)]
 Port = Annotated[
     int,
-    Meta(
-        ge=1, le=65535, description="answers to this request go to this port on the sender's own host (OSC)"
-    ),
+    Meta(ge=1, le=65535, description="answers to this request go to this port on the sender's own host (OSC)"),
 ]
 Voice = Annotated[int, Meta(ge=1, le=64)] | Annotated[str, Meta(max_length=64)]
-SchedulerName = Literal[
-    "ddim", "dpm++2m", "dpm++2m-karras", "euler", "euler-a", "heun", "lms", "pndm", "unipc"
-]
+SchedulerName = Literal["ddim", "dpm++2m", "dpm++2m-karras", "euler", "euler-a", "heun", "lms", "pndm", "unipc"]
 Format = Literal["wav", "flac", "aiff", "ogg"]
 Destination = Literal["file", "play", "both", "none"]
 Priority = Literal["live", "normal", "background"]
@@ -49,9 +45,7 @@ class PlayKeys(Request, frozen=True, kw_only=True):
     """What `play` understands, also as keys of `generate` and `flow`."""
 
     gain: Annotated[float, Meta(ge=-120, le=24, description="dB", extra={"default": "0"})] | None = None
-    pan: (
-        Annotated[float, Meta(ge=-1, le=1, description="left -1 to right 1", extra={"default": "0"})] | None
-    ) = None
+    pan: Annotated[float, Meta(ge=-1, le=1, description="left -1 to right 1", extra={"default": "0"})] | None = None
     speed: (
         Annotated[
             float,
@@ -59,9 +53,7 @@ class PlayKeys(Request, frozen=True, kw_only=True):
         ]
         | None
     ) = None
-    out: (
-        Annotated[int, Meta(ge=1, le=256, description="first output channel", extra={"default": "1"})] | None
-    ) = None
+    out: Annotated[int, Meta(ge=1, le=256, description="first output channel", extra={"default": "1"})] | None = None
     at: (
         Annotated[
             str,
@@ -81,14 +73,10 @@ class Recipe(PlayKeys, frozen=True, kw_only=True):
 
     model: Annotated[ModelName, Meta(extra={"default": "`models.default`"})] | None = None
     seconds: (
-        Annotated[
-            float, Meta(ge=0.05, le=600, description="length in seconds", extra={"default": "the model's"})
-        ]
+        Annotated[float, Meta(ge=0.05, le=600, description="length in seconds", extra={"default": "the model's"})]
         | None
     ) = None
-    bars: (
-        Annotated[float, Meta(ge=0.0625, le=256, description="length in bars of the session's tempo")] | None
-    ) = None
+    bars: Annotated[float, Meta(ge=0.0625, le=256, description="length in bars of the session's tempo")] | None = None
     bpm: (
         Annotated[
             float,
@@ -97,18 +85,14 @@ class Recipe(PlayKeys, frozen=True, kw_only=True):
         | None
     ) = None
     beats_per_bar: (
-        Annotated[
-            float, Meta(ge=1, le=32, description="meter that `bars` are counted in", extra={"default": "4"})
-        ]
+        Annotated[float, Meta(ge=1, le=32, description="meter that `bars` are counted in", extra={"default": "4"})]
         | None
     ) = None
     negative: (
-        Annotated[Words, Meta(description="what not to hear, in words", extra={"default": "the model's"})]
-        | None
+        Annotated[Words, Meta(description="what not to hear, in words", extra={"default": "the model's"})] | None
     ) = None
     steps: (
-        Annotated[int, Meta(ge=1, le=1000, description="denoising steps", extra={"default": "the model's"})]
-        | None
+        Annotated[int, Meta(ge=1, le=1000, description="denoising steps", extra={"default": "the model's"})] | None
     ) = None
     guidance: (
         Annotated[
@@ -118,14 +102,10 @@ class Recipe(PlayKeys, frozen=True, kw_only=True):
         | None
     ) = None
     eta: (
-        Annotated[float, Meta(ge=0, le=1, description="noise added in `ddim` steps", extra={"default": "0"})]
-        | None
+        Annotated[float, Meta(ge=0, le=1, description="noise added in `ddim` steps", extra={"default": "0"})] | None
     ) = None
     scheduler: (
-        Annotated[
-            SchedulerName, Meta(description="how noise is taken away", extra={"default": "the model's"})
-        ]
-        | None
+        Annotated[SchedulerName, Meta(description="how noise is taken away", extra={"default": "the model's"})] | None
     ) = None
     seed: (
         Annotated[
@@ -139,13 +119,11 @@ class Recipe(PlayKeys, frozen=True, kw_only=True):
         ]
         | None
     ) = None
-    exact: (
-        Annotated[bool, Meta(description="run alone with deterministic kernels", extra={"default": "0"})]
-        | None
-    ) = None
+    exact: Annotated[bool, Meta(description="run alone with deterministic kernels", extra={"default": "0"})] | None = (
+        None
+    )
     takes: (
-        Annotated[int, Meta(ge=1, le=16, description="variations from one request", extra={"default": "1"})]
-        | None
+        Annotated[int, Meta(ge=1, le=16, description="variations from one request", extra={"default": "1"})] | None
     ) = None
     rank: (
         Annotated[
@@ -166,88 +144,58 @@ class Recipe(PlayKeys, frozen=True, kw_only=True):
     extend: Annotated[float, Meta(ge=0.05, le=600, description="seconds to add after `init`")] | None = None
     prompt2: Annotated[Words, Meta(description="a second prompt to mix towards")] | None = None
     mix: (
-        Annotated[float, Meta(ge=0, le=1, description="how far towards `prompt2`", extra={"default": "0.5"})]
-        | None
+        Annotated[float, Meta(ge=0, le=1, description="how far towards `prompt2`", extra={"default": "0.5"})] | None
     ) = None
     weights: Annotated[Words, Meta(description="weights of words, as `word:1.4 word:0.6`")] | None = None
-    noise: (
-        Annotated[str, Meta(max_length=64, description="take id whose starting noise is reused")] | None
-    ) = None
+    noise: Annotated[str, Meta(max_length=64, description="take id whose starting noise is reused")] | None = None
     transcription: Annotated[Words, Meta(description="what is said, for models that speak")] | None = None
-    loop: (
-        Annotated[bool, Meta(description="the end meets the start without a seam", extra={"default": "0"})]
-        | None
-    ) = None
+    loop: Annotated[bool, Meta(description="the end meets the start without a seam", extra={"default": "0"})] | None = (
+        None
+    )
     rate: (
-        Annotated[
-            int, Meta(ge=8000, le=192000, description="Hz of the file", extra={"default": "`audio.rate`"})
-        ]
-        | None
+        Annotated[int, Meta(ge=8000, le=192000, description="Hz of the file", extra={"default": "`audio.rate`"})] | None
     ) = None
     format: Annotated[Format, Meta(description="kind of file", extra={"default": "wav"})] | None = None
     bits: (
-        Annotated[
-            Literal[16, 24, 32], Meta(description="bits of a sample; 32 is float", extra={"default": "24"})
-        ]
+        Annotated[Literal[16, 24, 32], Meta(description="bits of a sample; 32 is float", extra={"default": "24"})]
         | None
     ) = None
     channels: (
-        Annotated[Literal[1, 2], Meta(description="channels of the file", extra={"default": "the model's"})]
-        | None
+        Annotated[Literal[1, 2], Meta(description="channels of the file", extra={"default": "the model's"})] | None
     ) = None
     loudness: (
-        Annotated[
-            float, Meta(ge=-70, le=0, description="LUFS (BS.1770) to normalise to", extra={"default": "off"})
-        ]
+        Annotated[float, Meta(ge=-70, le=0, description="LUFS (BS.1770) to normalise to", extra={"default": "off"})]
         | Off
         | None
     ) = None
     peak: (
-        Annotated[
-            float, Meta(ge=-60, le=0, description="dBFS to normalise the peak to", extra={"default": "-1"})
-        ]
+        Annotated[float, Meta(ge=-60, le=0, description="dBFS to normalise the peak to", extra={"default": "-1"})]
         | Off
         | None
     ) = None
     trim: Annotated[bool, Meta(description="cut silence at both ends", extra={"default": "0"})] | None = None
     fade_in: (
-        Annotated[
-            float, Meta(ge=0, le=60, description="seconds of fade at the start", extra={"default": "0.002"})
-        ]
+        Annotated[float, Meta(ge=0, le=60, description="seconds of fade at the start", extra={"default": "0.002"})]
         | None
     ) = None
     fade_out: (
-        Annotated[
-            float, Meta(ge=0, le=60, description="seconds of fade at the end", extra={"default": "0.01"})
-        ]
-        | None
+        Annotated[float, Meta(ge=0, le=60, description="seconds of fade at the end", extra={"default": "0.01"})] | None
     ) = None
-    to: Annotated[Destination, Meta(description="where the sound goes", extra={"default": "file"})] | None = (
-        None
-    )
+    to: Annotated[Destination, Meta(description="where the sound goes", extra={"default": "file"})] | None = None
     name: (
-        Annotated[
-            str, Meta(max_length=120, description="a slug for the file", extra={"default": "the prompt"})
-        ]
-        | None
+        Annotated[str, Meta(max_length=120, description="a slug for the file", extra={"default": "the prompt"})] | None
     ) = None
     folder: Annotated[str, Meta(max_length=500, description="a folder inside the takes folder")] | None = None
     priority: (
-        Annotated[
-            Priority, Meta(description="who goes first when the engine is busy", extra={"default": "normal"})
-        ]
+        Annotated[Priority, Meta(description="who goes first when the engine is busy", extra={"default": "normal"})]
         | None
     ) = None
     preview: (
-        Annotated[
-            bool, Meta(description="an early, rough rendering while it is denoising", extra={"default": "0"})
-        ]
+        Annotated[bool, Meta(description="an early, rough rendering while it is denoising", extra={"default": "0"})]
         | None
     ) = None
     voice: Annotated[Voice, Meta(description="the voice to play on, with `to play` or `both`")] | None = None
-    by: (
-        Annotated[str, Meta(max_length=40, description="a deadline: `bar 33`, or seconds from now")] | None
-    ) = None
+    by: Annotated[str, Meta(max_length=40, description="a deadline: `bar 33`, or seconds from now")] | None = None
     inline: (
         Annotated[
             bool,
@@ -330,9 +278,7 @@ class Stop(Request, frozen=True, kw_only=True):
     """Ends a voice; `*` ends all."""
 
     voice: Voice
-    at: (
-        Annotated[str, Meta(max_length=40, description="`now`, `beat`, `bar` or a number of beats")] | None
-    ) = None
+    at: Annotated[str, Meta(max_length=40, description="`now`, `beat`, `bar` or a number of beats")] | None = None
     fade: Annotated[float, Meta(ge=0, le=60, description="seconds of fade")] | None = None
 
 
@@ -482,9 +428,7 @@ class Model(Event, frozen=True, kw_only=True):
     """One of the models there are."""
 
     name: str
-    state: Annotated[
-        Literal["resident", "loading", "available", "missing"], Meta(description="where its weights are")
-    ]
+    state: Annotated[Literal["resident", "loading", "available", "missing"], Meta(description="where its weights are")]
     native_rate: int
     channels: int
     max_seconds: float

@@ -21,11 +21,7 @@ def shown(raw: object) -> str:
     if isinstance(raw, bytes | bytearray):
         return f"a blob of {len(raw)} bytes"
     text = raw if isinstance(raw, str) else repr(raw)
-    return (
-        repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
-        if isinstance(raw, str)
-        else text[:_SHOWN]
-    )
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...") if isinstance(raw, str) else text[:_SHOWN]
 
 
 def describe(kind: inspect.Type) -> str:  # noqa: PLR0911  one return for each kind of value
@@ -42,9 +38,7 @@ def describe(kind: inspect.Type) -> str:  # noqa: PLR0911  one return for each k
         case inspect.FloatType(ge=low, le=high):
             return "a number" + _range(low, high)
         case inspect.LiteralType(values=values):
-            return (
-                "one of " + ", ".join(str(value) for value in values) if len(values) > 1 else str(values[0])
-            )
+            return "one of " + ", ".join(str(value) for value in values) if len(values) > 1 else str(values[0])
         case inspect.StrType(max_length=longest):
             return "text" if longest is None else f"text of at most {longest} characters"
         case _:
@@ -83,8 +77,8 @@ def _read(kind: inspect.Type, raw: object) -> Any:  # noqa: PLR0911  one return 
             return _within(_whole(raw), low, high)
         case inspect.FloatType(ge=low, le=high):
             return _within(_number(raw), low, high)
-        case inspect.LiteralType(values=values):
-            return _choice(values, raw)
+        case inspect.LiteralType():
+            return _choice(kind.values, raw)
         case inspect.StrType(max_length=longest):
             return _text(raw, longest)
         case _:

@@ -14,13 +14,14 @@ ROOT = "/timbred/"
 @dataclass(frozen=True)
 class RequestEntry:
     """One request: `positional` are the OSC arguments before any `@key`, `rest` takes what follows them
-    joined by spaces."""
+    joined by spaces. `spellings` are other names of keys: (other, declared)."""
 
     name: str
     kind: type[m.Request]
     answers: tuple[str, ...]
     positional: tuple[str, ...] = ()
     rest: str | None = None
+    spellings: tuple[tuple[str, str], ...] = ()
 
     @property
     def address(self) -> str:
@@ -34,11 +35,13 @@ class RequestEntry:
 
 @dataclass(frozen=True)
 class EventEntry:
-    """One event; `terminal` ones end a request."""
+    """One event; `terminal` ones end a request, `private` ones answer a question of one client, so those who
+    asked for everybody's events don't get them."""
 
     name: str
     kind: type[m.Event]
     terminal: bool = False
+    private: bool = False
 
     @property
     def address(self) -> str:
@@ -55,8 +58,8 @@ REQUESTS: tuple[RequestEntry, ...] = (
     RequestEntry("cancel", m.Cancel, ("cancelled", "fail"), positional=("id",)),
     RequestEntry("status", m.Status, ("status.reply",)),
     RequestEntry("models", m.Models, ("model",)),
-    RequestEntry("load", m.Load, ("loaded", "fail"), positional=("model",)),
-    RequestEntry("unload", m.Unload, ("unloaded", "fail"), positional=("model",)),
+    RequestEntry("load", m.Load, ("loaded", "fail"), positional=("model",), spellings=(("name", "model"),)),
+    RequestEntry("unload", m.Unload, ("unloaded", "fail"), positional=("model",), spellings=(("name", "model"),)),
     RequestEntry("takes", m.Takes, ("take", "done", "fail")),
     RequestEntry("play", m.Play, ("playing", "ended", "fail"), positional=("voice", "take")),
     RequestEntry("stop", m.Stop, ("ended", "fail"), positional=("voice",)),
@@ -74,16 +77,16 @@ EVENTS: tuple[EventEntry, ...] = (
     EventEntry("preview", m.Preview),
     EventEntry("take", m.Take),
     EventEntry("done", m.Done, terminal=True),
-    EventEntry("done", m.Acknowledged, terminal=True),
+    EventEntry("done", m.Acknowledged, terminal=True, private=True),
     EventEntry("cancelled", m.Cancelled, terminal=True),
     EventEntry("fail", m.Fail, terminal=True),
-    EventEntry("welcome", m.Welcome, terminal=True),
-    EventEntry("status.reply", m.StatusReply, terminal=True),
-    EventEntry("model", m.Model),
+    EventEntry("welcome", m.Welcome, terminal=True, private=True),
+    EventEntry("status.reply", m.StatusReply, terminal=True, private=True),
+    EventEntry("model", m.Model, private=True),
     EventEntry("loaded", m.Loaded, terminal=True),
     EventEntry("unloaded", m.Unloaded, terminal=True),
-    EventEntry("synced", m.Synced, terminal=True),
-    EventEntry("pong", m.Pong, terminal=True),
+    EventEntry("synced", m.Synced, terminal=True, private=True),
+    EventEntry("pong", m.Pong, terminal=True, private=True),
 )
 
 REQUEST_NAMED: dict[str, RequestEntry] = {entry.name: entry for entry in REQUESTS}

@@ -1,0 +1,5 @@
+"""`python -m timbred`."""
+
+from timbred.cli import main
+
+main()

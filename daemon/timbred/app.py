@@ -1,0 +1,138 @@
+"""The daemon's whole life: built from its settings, started in order, stopped in reverse."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from timbred import errors
+from timbred.config import Config
+from timbred.delivery.files import AllowedFolders, TakesFolder
+from timbred.engine import registry
+from timbred.engine.link import EngineLink, EngineSettings
+from timbred.jobs.dispatcher import Dispatcher
+from timbred.jobs.finishing import Finishing
+from timbred.jobs.intake import Intake
+from timbred.jobs.parameters import Session
+from timbred.library.takes import Library
+from timbred.transports.ports import Ports
+from timbred.transports.transports import Transports
+
+log = logging.getLogger(__name__)
+
+ENGINE_QUITS_WITHIN = 1.0
+"""Seconds that the engine gets to leave by itself."""
+
+
+class Daemon:
+    """Everything but the process: two of them can live in one test."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.models = registry.build(config.models_folder, config.sources)
+        _ = self.models[config["models.default"]]
+        self.transports = Transports(config)
+        self.folder = TakesFolder(config.takes_folder)
+        self._scratch = contextlib.ExitStack()
+
+    async def start(self) -> Ports:
+        """Take requests as soon as the ports are bound; the engine and its model come when they come.
+
+        Raises:
+            BadRequest: a port is taken, or a setting can't be used.
+        """
+        config, outbox = self.config, self.transports.outbox
+        self._check_folder()
+        self.library = self._open_library()
+        finishing = Finishing(self.folder, self.library, lambda name: self.models[name].card.licence)
+        self.dispatcher = Dispatcher(
+            outbox, self.models, finishing, config["queue.length"], config["requests.remembered"]
+        )
+        self.intake = Intake(
+            outbox,
+            self.models,
+            self.dispatcher,
+            self.library,
+            AllowedFolders(config.readable_folders),
+            Session(config["audio.rate"], config["tempo"], config["beats_per_bar"]),
+            config["models.default"],
+        )
+        self.engine = EngineLink(
+            EngineSettings(
+                device=config["device"],
+                threads=config["device.threads"],
+                heartbeat=config["engine.heartbeat"],
+                patience=config["engine.patience"],
+                log_level=config["log.level"],
+            ),
+            self.dispatcher,
+        )
+        self.dispatcher.engine = self.engine
+        try:
+            ports = await self.transports.start(self.intake)
+        except BaseException:
+            self._close_library()
+            raise
+        if config["models.preload"]:
+            self.dispatcher.preload(config["models.default"])
+        self.engine.start()
+        return ports
+
+    async def stop(self) -> None:
+        """Finish or fail what is running, tell its clients, leave no process and no half-written file."""
+        await self.dispatcher.stop(self.config["stop.patience"])
+        await self.intake.stop()
+        await self.transports.stop()
+        await self.engine.stop(ENGINE_QUITS_WITHIN)
+        self._close_library()
+
+    def _check_folder(self) -> None:
+        """A takes folder that can't be used is told at the start, and to each request; it ends nothing."""
+        try:
+            self.folder.check()
+            for leftover in self.folder.sweep():
+                log.info("removed what a crash left half written: %s", leftover)
+        except errors.TimbredError as error:
+            log.error("%s", error)
+
+    def _open_library(self) -> Library:
+        try:
+            return Library(self.config.library_file)
+        except errors.TimbredError as error:
+            log.error("takes are remembered only until the daemon stops: %s", error)
+            folder = self._scratch.enter_context(tempfile.TemporaryDirectory(prefix="timbred-library-"))
+            return Library(Path(folder) / "library.sqlite")
+
+    def _close_library(self) -> None:
+        self.library.close()
+        self._scratch.close()
+
+
+async def serve(config: Config, ready: Callable[[str], None]) -> None:
+    """Run until SIGINT or SIGTERM. `ready` hears one line once requests are taken.
+
+    Raises:
+        BadRequest: a port is taken, or a setting can't be used.
+    """
+    stopping = asyncio.Event()
+    _on_signals(stopping.set)
+    daemon = Daemon(config)
+    ports = await daemon.start()
+    ready(f"ready osc={ports.osc} zmq={ports.requests},{ports.events} http={ports.http}")
+    try:
+        await stopping.wait()
+        log.info("stopping")
+    finally:
+        await daemon.stop()
+
+
+def _on_signals(stop: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, stop)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))

@@ -1,0 +1,142 @@
+"""All commands. What a command needs is imported when it runs, so that `--help` answers at once."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from timbred import __version__
+from timbred.errors import TimbredError
+
+app = typer.Typer(
+    name="timbred",
+    help="Sound models kept warm, played like an instrument.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(help="The models there are; pull and convert them.", invoke_without_command=True)
+app.add_typer(models_app, name="models")
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting, over the file and the environment; repeatable."),
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="A TOML file with settings, in place of the usual one.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
+OPEN_ENDED = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.callback()
+def _common(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def serve(settings: Settings = None, config: ConfigFile = None) -> None:
+    """Run the daemon until Ctrl-C. Prints `ready ...` on standard output when it takes requests."""
+    from timbred.cli.serve import serve as run
+
+    run(config, settings or [])
+
+
+@app.command(context_settings=OPEN_ENDED)
+def say(
+    context: typer.Context,
+    prompt: Annotated[str, typer.Argument(help="What to hear, in words.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Copy the sound to this file; its ending chooses the format.")] = None,
+    like: Annotated[Path | None, typer.Option(help="Start from the recipe inside this file.")] = None,
+    settings: Settings = None,
+    config: ConfigFile = None,
+) -> None:
+    """Make one sound, and print the path of its file.
+
+    Goes through the running daemon or, if there is none, through one of its own. Every parameter of `generate` is an
+    option: --seconds 4 --seed 7 --negative "low quality" ...
+    """
+    from timbred.cli.say import say as run
+
+    run(prompt, out, like, context.args, config, settings or [])
+
+
+@app.command()
+def takes(
+    search: Annotated[str, typer.Argument(help="Words that the prompt has.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 20,
+    json: AsJson = False,
+    settings: Settings = None,
+    config: ConfigFile = None,
+) -> None:
+    """List the stored takes, newest first."""
+    from timbred.cli.takes import takes as run
+
+    run(search, limit, json, config, settings or [])
+
+
+@models_app.callback()
+def models(
+    context: typer.Context, json: AsJson = False, settings: Settings = None, config: ConfigFile = None
+) -> None:
+    """List the models there are."""
+    from timbred.cli.models import models as run
+
+    if context.invoked_subcommand is None:
+        run(json, config, settings or [])
+
+
+@models_app.command()
+def pull(
+    name: Annotated[str, typer.Argument(help="A model's name, as `timbred models` lists it.")],
+    settings: Settings = None,
+    config: ConfigFile = None,
+) -> None:
+    """Fetch a model's files from the hub, with a progress bar; takes up a fetch that was cut off."""
+    from timbred.cli.models import pull as run
+
+    run(name, config, settings or [])
+
+
+@models_app.command()
+def convert(
+    name: Annotated[str, typer.Argument(help="A model's name, as `timbred models` lists it.")],
+    settings: Settings = None,
+    config: ConfigFile = None,
+) -> None:
+    """Turn a model's .bin weights into safetensors, once."""
+    from timbred.cli.models import convert as run
+
+    run(name, config, settings or [])
+
+
+@app.command()
+def doctor(json: AsJson = False, settings: Settings = None, config: ConfigFile = None) -> None:
+    """Say what works here, and what to do about what doesn't."""
+    from timbred.cli.doctor import doctor as run
+
+    run(json, config, settings or [])
+
+
+@app.command()
+def describe(
+    json: Annotated[bool, typer.Option("--json", help="The JSON schema of every message.")] = False,
+) -> None:
+    """Print the whole protocol: every request, event, parameter and error code."""
+    from timbred.cli.describe import describe as run
+
+    run(json)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """The program's entry. An error is one line on standard error and exit status 1; wrong usage is 2."""
+    try:
+        return app(args=arguments)
+    except TimbredError as error:
+        print(f"timbred: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,41 @@
+"""`timbred serve`."""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from timbred import app
+from timbred.config import Config, load
+
+Result = TypeVar("Result")
+
+
+def settings_from(file: Path | None, flags: list[str]) -> Config:
+    """The settings in force for a command: file < environment < flags."""
+    return load(file, os.environ, flags)
+
+
+def serve(file: Path | None, flags: list[str]) -> None:
+    """Run the daemon until it is told to stop."""
+    config = settings_from(file, flags)
+    start_logging(config["log.level"])
+    run(app.serve(config, lambda line: print(line, flush=True)))
+
+
+def start_logging(level: str) -> None:
+    """Log to standard error."""
+    logging.basicConfig(
+        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    )
+
+
+def run(main: Coroutine[Any, Any, Result]) -> Result:
+    """Run on an event loop that ZeroMQ can use too: on Windows that is the selector loop."""
+    if sys.platform == "win32":
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            return runner.run(main)
+    return asyncio.run(main)

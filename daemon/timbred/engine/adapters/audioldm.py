@@ -1,0 +1,26 @@
+"""AudioLDM (arXiv 2301.12503): one CLAP vector, added to the UNet's time embedding."""
+
+import torch
+from diffusers import AudioLDMPipeline
+
+from timbred.engine.adapters.latent_diffusion import LatentDiffusion, Tensors
+from timbred.engine.wire import Words
+
+
+class AudioLdm(LatentDiffusion):
+    """A resident AudioLDM model."""
+
+    pipeline_class = AudioLDMPipeline
+
+    @torch.inference_mode()
+    def encode(self, words: Words, guided: bool) -> Tensors:
+        return {"text": self.pipeline._encode_prompt(words.prompt, self.device, 1, guided, words.negative)}
+
+    def network(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Tensors) -> torch.Tensor:
+        return self.pipeline.unet(
+            latents,
+            timestep,
+            encoder_hidden_states=None,
+            class_labels=conditioning["text"],
+            return_dict=False,
+        )[0]

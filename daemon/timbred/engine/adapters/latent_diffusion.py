@@ -1,0 +1,166 @@
+"""What AudioLDM and AudioLDM 2 have in common: latents of a mel spectrogram, a VAE, a vocoder.
+
+Papers: AudioLDM, arXiv 2301.12503; AudioLDM 2, arXiv 2308.05734.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from timbred.engine import sampling
+from timbred.engine.wire import RenderOrder, Words
+from timbred.errors import ModelError
+
+Tensors = dict[str, torch.Tensor]
+"""What the network is conditioned on: named tensors whose first axis is the batch."""
+
+REMEMBERED_WORDS = 64
+"""Conditionings kept, so that a prompt heard before costs no text encoding."""
+
+
+@dataclass(frozen=True)
+class Sounds:
+    """Rendered takes. `waveforms` has shape (takes, frames), float32, at the model's native rate."""
+
+    waveforms: NDArray[np.float32]
+    rate: int
+
+
+class LatentDiffusion:
+    """A resident model. Subclasses say how words become conditioning and how the network is called."""
+
+    def __init__(self, pipeline: Any, device: torch.device, scheduler_config: dict[str, Any]) -> None:
+        self.pipeline = pipeline
+        self.device = device
+        self.scheduler_config = scheduler_config
+        vocoder = pipeline.vocoder.config
+        self.rate = int(vocoder.sampling_rate)
+        self.hop = int(math.prod(vocoder.upsample_rates))
+        self.bands = int(vocoder.model_in_dim)
+        self.factor = int(pipeline.vae_scale_factor)
+        self._heard: OrderedDict[tuple[Words, bool], Tensors] = OrderedDict()
+
+    @property
+    def memory(self) -> int:
+        """Bytes of all weights."""
+        modules = {id(part): part for part in self.pipeline.components.values() if isinstance(part, torch.nn.Module)}
+        tensors = {
+            tensor.data_ptr(): tensor.numel() * tensor.element_size()
+            for module in modules.values()
+            for tensor in (*module.parameters(), *module.buffers())
+        }
+        return sum(tensors.values())
+
+    def encode(self, words: Words, guided: bool) -> Tensors:
+        """The conditioning for one take; with guidance, the batch axis holds first the negative, then the prompt."""
+        raise NotImplementedError
+
+    def network(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Tensors) -> torch.Tensor:
+        """One evaluation of the UNet on a batch."""
+        raise NotImplementedError
+
+    @torch.inference_mode()
+    def render(self, order: RenderOrder, on_step: Callable[[int], None], stopped: Callable[[], bool]) -> Sounds:
+        """Make one sound for each seed of the order.
+
+        Raises:
+            StoppedByRequest: `stopped` said so between two steps.
+            ModelError: the result isn't finite, even in full precision.
+        """
+        latents = self.sample(order, on_step, stopped)
+        waveforms = self.decode(latents)[:, : int(order.seconds * self.rate)]
+        return Sounds(waveforms, self.rate)
+
+    def sample(self, order: RenderOrder, on_step: Callable[[int], None], stopped: Callable[[], bool]) -> torch.Tensor:
+        """Latents of shape (takes, channels, time, bands)."""
+        guided = order.guidance > 1.0
+        conditioning = self._repeated(self.conditioning(order.words, guided), len(order.seeds), guided)
+        dtype = self.pipeline.unet.dtype
+        noise = sampling.starting_noise(self.latent_shape(order.seconds), order.seeds)
+        return sampling.denoise(
+            _Guided(self, conditioning, order.guidance if guided else None),
+            sampling.make_scheduler(order.scheduler, self.scheduler_config),
+            noise.to(self.device, dtype),
+            order.steps,
+            order.eta,
+            sampling.generators(order.seeds),
+            on_step,
+            stopped,
+        )
+
+    def conditioning(self, words: Words, guided: bool) -> Tensors:
+        """`encode`, remembered for the prompts heard last."""
+        key = (words, guided)
+        if key not in self._heard:
+            self._heard[key] = self.encode(words, guided)
+            if len(self._heard) > REMEMBERED_WORDS:
+                self._heard.popitem(last=False)
+        self._heard.move_to_end(key)
+        return self._heard[key]
+
+    def latent_shape(self, seconds: float) -> tuple[int, int, int]:
+        """Channels, time and bands of the latents for a length, rounded up to what the VAE can decode."""
+        rows = max(self.factor, int(seconds * self.rate / self.hop))
+        return (
+            int(self.pipeline.unet.config.in_channels),
+            math.ceil(rows / self.factor),
+            self.bands // self.factor,
+        )
+
+    @torch.inference_mode()
+    def decode(self, latents: torch.Tensor) -> NDArray[np.float32]:
+        """From latents to waveforms of shape (takes, frames); once more in float32 if half precision overflows."""
+        waveforms = self._decode(latents)
+        if not torch.isfinite(waveforms).all() and self.pipeline.vae.dtype != torch.float32:
+            waveforms = self._decode_in_full_precision(latents)
+        if not torch.isfinite(waveforms).all():
+            raise ModelError("the model gave values that aren't numbers; try another seed, or less guidance")
+        return np.ascontiguousarray(waveforms.numpy(), dtype=np.float32)
+
+    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
+        vae, vocoder = self.pipeline.vae, self.pipeline.vocoder
+        spectrogram = vae.decode((latents / vae.config.scaling_factor).to(vae.dtype)).sample.squeeze(1)
+        waveforms = vocoder(spectrogram.to(vocoder.dtype)).float().cpu()
+        return waveforms if waveforms.dim() == 2 else waveforms[None]
+
+    def _decode_in_full_precision(self, latents: torch.Tensor) -> torch.Tensor:
+        parts = (self.pipeline.vae, self.pipeline.vocoder)
+        before = [part.dtype for part in parts]
+        try:
+            for part in parts:
+                part.to(torch.float32)
+            return self._decode(latents.float())
+        finally:
+            for part, dtype in zip(parts, before, strict=True):
+                part.to(dtype)
+
+    @staticmethod
+    def _repeated(conditioning: Tensors, takes: int, guided: bool) -> Tensors:
+        """The conditioning of one take for several: negatives first, then prompts."""
+        halves = 2 if guided else 1
+        return {
+            name: torch.cat([part.expand(takes, *part.shape[1:]) for part in tensor.chunk(halves)])
+            for name, tensor in conditioning.items()
+        }
+
+
+class _Guided:
+    """The network with classifier-free guidance: arXiv 2207.12598, as diffusers applies it."""
+
+    def __init__(self, model: LatentDiffusion, conditioning: Tensors, guidance: float | None) -> None:
+        self.model = model
+        self.conditioning = conditioning
+        self.guidance = guidance
+
+    def predict(self, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        if self.guidance is None:
+            return self.model.network(latents, timestep, self.conditioning)
+        both = self.model.network(torch.cat([latents, latents]), timestep, self.conditioning)
+        without, with_words = both.chunk(2)
+        return without + self.guidance * (with_words - without)

@@ -1,0 +1,96 @@
+"""Loads a checkpoint's components, each by the class that `checkpoint.CLASSES` allows."""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers.pipelines.audioldm2.modeling_audioldm2 import (
+    AudioLDM2ProjectionModel,
+    AudioLDM2UNet2DConditionModel,
+)
+
+from timbred.engine.adapters.spectral_vocoder import SpectralVocoder
+from timbred.engine.checkpoint import NEEDED, WEIGHTED, Checkpoint
+from timbred.errors import ModelError
+
+LOADED_AS: dict[str, str] = {"GPT2Model": "GPT2LMHeadModel"}
+"""The published AudioLDM 2 checkpoints name GPT2Model, which can no longer generate (diffusers issue 12630)."""
+
+_OWN: dict[str, type[Any]] = {
+    "AudioLDM2ProjectionModel": AudioLDM2ProjectionModel,
+    "AudioLDM2UNet2DConditionModel": AudioLDM2UNet2DConditionModel,
+    "SpectralVocoder": SpectralVocoder,
+}
+
+
+def quiet_libraries() -> None:
+    """Let the libraries report errors only: their progress bars and hints are for notebooks."""
+    for library in (transformers, diffusers):
+        library.utils.logging.disable_progress_bar()
+        library.utils.logging.set_verbosity_error()
+
+
+def _class_named(name: str) -> type[Any]:
+    name = LOADED_AS.get(name, name)
+    if name in _OWN:
+        return _OWN[name]
+    return getattr(transformers, name, None) or getattr(diffusers, name)
+
+
+def load_components(
+    checkpoint: Checkpoint, name: str, precision: torch.dtype, progress: Callable[[float], None]
+) -> dict[str, Any]:
+    """Every component of the pipeline but its scheduler's class: that one is chosen at each request.
+
+    `progress` hears the fraction of components that are in.
+
+    Raises:
+        ModelError: a component can't be loaded; names it and says why.
+    """
+    components: dict[str, Any] = {}
+    parts = NEEDED[checkpoint.family]
+    for done, part in enumerate(parts):
+        progress(done / len(parts))
+        components[part] = _load(checkpoint, part, name, precision)
+    progress(1.0)
+    return components
+
+
+def _load(checkpoint: Checkpoint, part: str, name: str, precision: torch.dtype) -> Any:
+    folder = checkpoint.folder / part
+    try:
+        if part == "scheduler":
+            return diffusers.DDIMScheduler.load_config(str(folder))
+        kind = _class_named(checkpoint.classes[part])
+        if part not in WEIGHTED:
+            return kind.from_pretrained(str(folder), local_files_only=True)
+        model = _load_weights(kind, folder, precision, pickled=part in checkpoint.pickled)
+        return model.eval().requires_grad_(False)
+    except pickle.UnpicklingError as error:
+        raise _more_than_tensors(name, folder, error) from error
+    except Exception as error:  # foreign loaders raise anything; one error names the component
+        if "weights_only" in str(error) or "Weights only" in str(error):
+            raise _more_than_tensors(name, folder, error) from error
+        raise ModelError(f"{name}: {folder} can't be loaded: {type(error).__name__}: {_first_line(error)}") from error
+
+
+def _load_weights(kind: type[Any], folder: Path, precision: torch.dtype, pickled: bool) -> Any:
+    """`use_safetensors` is said outright, so that a pickled file is read only where no other is there; both
+    libraries then read it with `weights_only`."""
+    dtype = {"torch_dtype": precision} if issubclass(kind, diffusers.ModelMixin) else {"dtype": precision}
+    return kind.from_pretrained(str(folder), local_files_only=True, use_safetensors=not pickled, **dtype)
+
+
+def _more_than_tensors(name: str, folder: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"{name}: the weights in {folder} hold more than tensors and were not opened ({_first_line(error)}); "
+        "get the model from its makers as safetensors"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:200]

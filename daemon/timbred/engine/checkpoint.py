@@ -1,0 +1,161 @@
+"""A checkpoint folder in diffusers' format, looked at without loading it: is it whole, and may it be loaded?
+
+Only the JSON files are read. Tensors come only from weight files, classes only from the list here: a folder
+that brings code of its own is refused.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from timbred.errors import MissingWeights, ModelError
+
+INDEX = "model_index.json"
+
+FAMILIES: dict[str, str] = {"AudioLDM2Pipeline": "audioldm2", "AudioLDMPipeline": "audioldm"}
+"""The pipelines that timbred runs, and its name for their family."""
+
+VOCODER = "timbred.engine.adapters.spectral_vocoder"
+
+NEEDED: dict[str, tuple[str, ...]] = {
+    "audioldm2": (
+        "vae", "text_encoder", "text_encoder_2", "projection_model", "language_model", "tokenizer", "tokenizer_2",
+        "feature_extractor", "unet", "scheduler", "vocoder",
+    ),
+    "audioldm": ("vae", "text_encoder", "tokenizer", "unet", "scheduler", "vocoder"),
+}  # fmt: skip
+"""The components of each family's pipeline."""
+
+CLASSES: dict[str, tuple[str, ...]] = {
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("ClapModel", "ClapTextModelWithProjection"),
+    "text_encoder_2": ("T5EncoderModel", "VitsModel"),
+    "projection_model": ("AudioLDM2ProjectionModel",),
+    "language_model": ("GPT2Model", "GPT2LMHeadModel"),
+    "tokenizer": ("RobertaTokenizer", "RobertaTokenizerFast", "PreTrainedTokenizerFast"),
+    "tokenizer_2": ("T5Tokenizer", "T5TokenizerFast", "VitsTokenizer", "PreTrainedTokenizerFast"),
+    "feature_extractor": ("ClapFeatureExtractor",),
+    "unet": ("AudioLDM2UNet2DConditionModel", "UNet2DConditionModel"),
+    "vocoder": ("SpeechT5HifiGan", "SpectralVocoder"),
+}
+"""The classes that each component may have; any scheduler of diffusers' will do, its class isn't used."""
+
+WEIGHTED = ("vae", "text_encoder", "text_encoder_2", "projection_model", "language_model", "unet", "vocoder")
+_WEIGHT_NAMES = ("diffusion_pytorch_model", "model", "pytorch_model")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder that can be loaded. `pickled` are the components whose weights are still `.bin` files;
+    sizes are in bytes on disk, lengths in seconds."""
+
+    folder: Path
+    family: str
+    classes: dict[str, str]
+    pickled: tuple[str, ...]
+    native_rate: int
+    trained_seconds: float
+    weight_bytes: int
+    speaks: bool
+
+
+def inspect(folder: Path, name: str, remedy: str) -> Checkpoint:
+    """Look at a checkpoint folder; `remedy` says how its files can be had.
+
+    Raises:
+        MissingWeights: a file isn't there.
+        ModelError: the pipeline isn't one that timbred runs, or the folder asks for code of its own.
+    """
+    index = _read_json(folder / INDEX, name, remedy)
+    family = FAMILIES.get(str(index.get("_class_name")))
+    if family is None:
+        raise ModelError(f"{name}: {folder} is a {index.get('_class_name')!r}; timbred runs {' and '.join(FAMILIES)}")
+    classes = {part: _class_of(index, part, name, remedy) for part in NEEDED[family]}
+    for part in NEEDED[family]:
+        _refuse_code(folder / part, name, remedy)
+    weights = {part: _weights(folder / part, name, remedy) for part in NEEDED[family] if part in WEIGHTED}
+    rate, trained = _lengths(folder, name, remedy)
+    return Checkpoint(
+        folder=folder,
+        family=family,
+        classes=classes,
+        pickled=tuple(part for part, files in weights.items() if files[0].suffix == ".bin"),
+        native_rate=rate,
+        trained_seconds=trained,
+        weight_bytes=sum(file.stat().st_size for files in weights.values() for file in files),
+        speaks=classes.get("text_encoder_2") == "VitsModel",
+    )
+
+
+def _read_json(path: Path, name: str, remedy: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise MissingWeights(f"{name}: {path} can't be read ({error.strerror}); {remedy}") from error
+    except ValueError as error:
+        raise MissingWeights(f"{name}: {path} is damaged ({error}); {remedy}") from error
+    if not isinstance(content, dict):
+        raise MissingWeights(f"{name}: {path} is damaged (no object); {remedy}")
+    return content
+
+
+def _class_of(index: dict[str, Any], part: str, name: str, remedy: str) -> str:
+    match index.get(part):
+        case [str(library), str(kind)]:
+            pass
+        case _:
+            raise MissingWeights(f"{name}: {INDEX} names no {part}; {remedy}")
+    if part == "scheduler":
+        return kind
+    libraries = ("diffusers", "transformers", "audioldm2", VOCODER)
+    if kind not in CLASSES[part] or library not in libraries:
+        raise ModelError(
+            f"{name}: its {part} is {library}.{kind}; only {', '.join(CLASSES[part])} are loaded, "
+            "never code from a model"
+        )
+    return kind
+
+
+def _refuse_code(folder: Path, name: str, remedy: str) -> None:
+    for config in ("config.json", "tokenizer_config.json"):
+        path = folder / config
+        if path.exists() and "auto_map" in _read_json(path, name, remedy):
+            raise ModelError(f"{name}: {path} asks for code of its own (auto_map); timbred runs no code from a model")
+
+
+def _weights(folder: Path, name: str, remedy: str) -> list[Path]:
+    """The files with a component's tensors: safetensors before pickled ones, shards all of them."""
+    for suffix in ("safetensors", "bin"):
+        for stem in _WEIGHT_NAMES:
+            single, shards = folder / f"{stem}.{suffix}", folder / f"{stem}.{suffix}.index.json"
+            if single.is_file():
+                return [single]
+            if shards.is_file():
+                return _shards(shards, name, remedy)
+    raise MissingWeights(f"{name}: {folder} has no weights ({_WEIGHT_NAMES[0]}.safetensors or the like); {remedy}")
+
+
+def _shards(index: Path, name: str, remedy: str) -> list[Path]:
+    files = sorted(set(_read_json(index, name, remedy).get("weight_map", {}).values()))
+    paths = [index.parent / str(file) for file in files]
+    for path in paths:
+        if path.parent != index.parent or not path.is_file():
+            raise MissingWeights(f"{name}: {path} isn't there; {remedy}")
+    return paths
+
+
+def _lengths(folder: Path, name: str, remedy: str) -> tuple[int, float]:
+    """Native rate in Hz, and the length that the UNet was made for in seconds."""
+    vocoder = _read_json(folder / "vocoder" / "config.json", name, remedy)
+    vae = _read_json(folder / "vae" / "config.json", name, remedy)
+    unet = _read_json(folder / "unet" / "config.json", name, remedy)
+    try:
+        rate = int(vocoder["sampling_rate"])
+        hop = 1
+        for factor in vocoder["upsample_rates"]:
+            hop *= int(factor)
+        rows = int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
+    except (KeyError, TypeError, ValueError) as error:
+        raise MissingWeights(f"{name}: the configurations in {folder} are damaged ({error!r}); {remedy}") from error
+    return rate, rows * hop / rate

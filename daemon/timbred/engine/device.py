@@ -1,0 +1,67 @@
+"""Which device the models run on, in which precision, and how full its memory is."""
+
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from timbred.errors import BadRequest
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device to run on. `name` is for people."""
+
+    place: torch.device
+    name: str
+    precision: torch.dtype
+
+    @property
+    def precision_name(self) -> str:
+        return str(self.precision).removeprefix("torch.")
+
+
+def choose(wanted: str) -> Device:
+    """The device for the setting `device`: `auto`, `cpu`, `cuda:0`, `mps`.
+
+    Half precision on a GPU (bfloat16 where it has it: float16 overflows in the VAE), float32 on a CPU.
+
+    Raises:
+        BadRequest: there is no such device here.
+    """
+    name = _best() if wanted == "auto" else wanted
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BadRequest(f"setting device: {wanted!r} can't be used here ({reason}); set it to auto or cpu") from error
+    return Device(device, _name(device), _precision(device))
+
+
+def _best() -> str:
+    if torch.cuda.is_available():
+        return "cuda:0"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return {"mps": "Apple GPU", "cpu": f"CPU, {torch.get_num_threads()} threads"}.get(device.type, device.type)
+
+
+def _precision(device: torch.device) -> torch.dtype:
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.float16 if device.type == "mps" else torch.float32
+
+
+def memory(device: torch.device) -> tuple[int, int]:
+    """Bytes used and in all: the GPU's own, or for a CPU this process's and the machine's."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return total - free, total
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory(), torch.mps.recommended_max_memory()
+    return psutil.Process().memory_info().rss, psutil.virtual_memory().total

@@ -1,0 +1,86 @@
+"""The engine's end of the line to the daemon: a thread of its own, so that signs of life and cancellations
+pass while a model computes."""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+
+import zmq
+
+from timbred.engine import wire
+
+log = logging.getLogger(__name__)
+
+_OUTGOING = "inproc://outgoing"
+
+
+class Mailbox:
+    """Receives orders into `orders` and sends what `send` is given. Cancellations are seen at once."""
+
+    def __init__(self, address: str, heartbeat: float, beat: Callable[[], wire.Beat]) -> None:
+        self.orders: queue.Queue[wire.ToEngine] = queue.Queue()
+        self._cancelled: set[int] = set()
+        self._lock = threading.Lock()
+        self._heartbeat_ms = int(heartbeat * 1000)
+        self._beat = beat
+        self._context = zmq.Context()
+        self._outgoing = self._context.socket(zmq.PAIR)
+        self._outgoing.bind(_OUTGOING)
+        self._address = address
+        self._thread = threading.Thread(target=self._run, name="mailbox", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def send(self, message: wire.Wire, *payload: bytes | memoryview) -> None:
+        """Send a message, from the thread that computes."""
+        self._outgoing.send_multipart([wire.encode(message), *payload], copy=not payload)
+
+    def is_cancelled(self, job: int) -> bool:
+        """Whether the daemon wants this job stopped."""
+        with self._lock:
+            return job in self._cancelled
+
+    def forget(self, job: int) -> None:
+        """The job has ended: its cancellation needs no more remembering."""
+        with self._lock:
+            self._cancelled.discard(job)
+
+    def close(self) -> None:
+        """Send what waits, then end the thread."""
+        self._outgoing.send(b"")
+        self._thread.join()
+        self._outgoing.close()
+        self._context.term()
+
+    def _run(self) -> None:
+        line = self._context.socket(zmq.PAIR)
+        line.linger = 1000
+        line.connect(self._address)
+        inner = self._context.socket(zmq.PAIR)
+        inner.connect(_OUTGOING)
+        poller = zmq.Poller()
+        poller.register(line, zmq.POLLIN)
+        poller.register(inner, zmq.POLLIN)
+        open_ = True
+        while open_:
+            ready = dict(poller.poll(self._heartbeat_ms))
+            if inner in ready:
+                frames = inner.recv_multipart(copy=False)
+                open_ = len(frames[0]) > 0
+                if open_:
+                    line.send_multipart(frames, copy=False)
+            if line in ready:
+                self._take_in(wire.read_in_engine(line.recv()))
+            if not ready:
+                line.send(wire.encode(self._beat()))
+        inner.close()
+        line.close()
+
+    def _take_in(self, message: wire.ToEngine) -> None:
+        if isinstance(message, wire.Cancel):
+            with self._lock:
+                self._cancelled.add(message.job)
+        else:
+            self.orders.put(message)

@@ -1,0 +1,180 @@
+"""What the daemon and an engine process say to each other: MessagePack over one pair of sockets.
+
+A message is one frame; `Rendered` is followed by one frame for each take: float32 little-endian samples.
+"""
+
+import msgspec
+
+WIRE_VERSION = 1
+"""Raised whenever a message changes: a daemon and an engine of two versions refuse each other."""
+
+
+class Wire(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Base of all messages."""
+
+
+class ModelSource(msgspec.Struct, frozen=True, kw_only=True):
+    """Which model, and the folder that its files are in."""
+
+    name: str
+    folder: str
+
+
+class Words(msgspec.Struct, frozen=True, kw_only=True):
+    """What the text encoders get."""
+
+    prompt: str
+    negative: str = ""
+    transcription: str = ""
+
+
+class RenderOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the engine needs for one request. `seconds` is the length at the model's native rate;
+    `seeds` has one for each take."""
+
+    words: Words
+    seconds: float
+    steps: int
+    guidance: float
+    eta: float
+    scheduler: str
+    seeds: tuple[int, ...]
+    exact: bool = False
+    rank: bool = False
+
+
+class Load(Wire, frozen=True, kw_only=True):
+    """To the engine: make a model resident."""
+
+    model: ModelSource
+
+
+class Unload(Wire, frozen=True, kw_only=True):
+    """To the engine: free a model."""
+
+    name: str
+
+
+class Render(Wire, frozen=True, kw_only=True):
+    """To the engine: make sounds. The model is loaded first if it isn't resident."""
+
+    job: int
+    model: ModelSource
+    order: RenderOrder
+
+
+class Cancel(Wire, frozen=True, kw_only=True):
+    """To the engine: stop this job at its next step."""
+
+    job: int
+
+
+class Quit(Wire, frozen=True, kw_only=True):
+    """To the engine: end the process."""
+
+
+class Ready(Wire, frozen=True, kw_only=True):
+    """From the engine, first: who it is and what it runs on. Memory in bytes."""
+
+    token: str
+    wire_version: int
+    version: str
+    pid: int
+    device: str
+    device_name: str
+    precision: str
+
+
+class ResidentModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model in memory."""
+
+    name: str
+    memory: int
+
+
+class Beat(Wire, frozen=True, kw_only=True):
+    """From the engine, steadily: a sign of life with the state of its device. Memory in bytes."""
+
+    memory_used: int
+    memory_total: int
+    resident: tuple[ResidentModel, ...]
+
+
+class Loading(Wire, frozen=True, kw_only=True):
+    """From the engine: the job waits for its model; `fraction` of its components are in."""
+
+    job: int
+    fraction: float
+
+
+class Loaded(Wire, frozen=True, kw_only=True):
+    """From the engine: the model is resident."""
+
+    model: ResidentModel
+
+
+class Unloaded(Wire, frozen=True, kw_only=True):
+    """From the engine: the model is gone from memory."""
+
+    name: str
+
+
+class Step(Wire, frozen=True, kw_only=True):
+    """From the engine: a denoising step is done. `remaining` is in seconds, from measured times."""
+
+    job: int
+    step: int
+    steps: int
+    remaining: float
+
+
+class Rendered(Wire, frozen=True, kw_only=True):
+    """From the engine: the sounds; one frame of samples, shape (frames, channels), follows for each take.
+
+    `order` lists the takes best first (indexes into the seeds asked for); `scores` goes with it and is
+    empty when nothing was ranked.
+    """
+
+    job: int
+    rate: int
+    channels: int
+    seeds: tuple[int, ...]
+    scores: tuple[float, ...] = ()
+
+
+class Cancelled(Wire, frozen=True, kw_only=True):
+    """From the engine: the job was stopped before its end."""
+
+    job: int
+
+
+class Failed(Wire, frozen=True, kw_only=True):
+    """From the engine: a job, a load or an unload could not be done."""
+
+    code: str
+    message: str
+    job: int | None = None
+    model: str | None = None
+
+
+ToEngine = Load | Unload | Render | Cancel | Quit
+FromEngine = Ready | Beat | Loading | Loaded | Unloaded | Step | Rendered | Cancelled | Failed
+
+_encoder = msgspec.msgpack.Encoder()
+_to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
+_from_engine: msgspec.msgpack.Decoder[FromEngine] = msgspec.msgpack.Decoder(FromEngine)
+
+
+def encode(message: Wire) -> bytes:
+    """A message as the other side reads it."""
+    return _encoder.encode(message)
+
+
+def read_in_engine(frame: bytes) -> ToEngine:
+    """A message that the daemon sent."""
+    return _to_engine.decode(frame)
+
+
+def read_in_daemon(frame: bytes) -> FromEngine:
+    """A message that an engine sent."""
+    return _from_engine.decode(frame)

@@ -1,0 +1,375 @@
+"""Carries jobs from the queue through the engine to their terminal event: exactly one for each, whatever happens."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+
+from timbred import errors
+from timbred.engine import wire
+from timbred.engine.registry import Registry
+from timbred.jobs.estimates import Estimates
+from timbred.jobs.finishing import FinishedTake, Finishing, RawTake
+from timbred.jobs.job import Job, State
+from timbred.jobs.parameters import Parameters
+from timbred.jobs.queue import Queue
+from timbred.jobs.remembered import Remembered
+from timbred.jobs.residents import Residents
+from timbred.protocol import messages as m
+from timbred.protocol.exchange import ClientId, Outbox
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 2
+"""Times that a job is given to an engine: once more after an engine was lost with it."""
+
+
+class Engine(Protocol):
+    """The part of `engine.link.EngineLink` that is used here."""
+
+    up: bool
+
+    def send(self, message: wire.ToEngine) -> bool: ...
+
+
+class Dispatcher:
+    """The queue, the job that the engine works on, and those that are being written.
+
+    Implements `engine.link.EngineUser`. Runs on the event loop; only finishing runs in threads.
+    """
+
+    def __init__(
+        self, outbox: Outbox, registry: Registry, finishing: Finishing, queue_length: int, remembered: float
+    ) -> None:
+        self.outbox = outbox
+        self.registry = registry
+        self.finishing = finishing
+        self.queue = Queue(queue_length)
+        self.remembered = Remembered(remembered)
+        self.estimates = Estimates()
+        self.residents = Residents(outbox)
+        self.engine: Engine | None = None
+        self.rendering: Job | None = None
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="finishing")
+        self._deliveries: set[asyncio.Task[None]] = set()
+        self._numbers = 0
+        self._stopping = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    # what clients ask
+
+    def submit(self, client: ClientId, identity: m.Id, parameters: Parameters) -> None:
+        """Take in a request that isn't known yet.
+
+        Raises:
+            Busy: the queue is full.
+            ShuttingDown: the daemon is stopping.
+        """
+        if self._stopping:
+            raise errors.ShuttingDown("timbred is stopping; ask again once it is back")
+        if self.queue.full:
+            raise self._busy()
+        self._numbers += 1
+        job = Job(self._numbers, client, identity, parameters)
+        self.remembered.add(job)
+        self._idle.clear()
+        self.queue.add(job)
+        self._announce_queued(job)
+        self.pump()
+
+    def repeat(self, job: Job) -> None:
+        """A known request came again: say where it stands."""
+        match job.state:
+            case State.QUEUED:
+                self._announce_queued(job)
+            case State.RENDERING | State.DELIVERING:
+                self.outbox.send(job.client, m.Started(id=job.id, model=job.parameters.model))
+                for take, clip in self._takes_with_clips(job):
+                    self.outbox.send(job.client, take, clip)
+            case State.ENDED:
+                for take, clip in self._takes_with_clips(job):
+                    self.outbox.send(job.client, take, clip)
+                if job.terminal is not None:
+                    self.outbox.send(job.client, job.terminal)
+
+    @staticmethod
+    def _takes_with_clips(job: Job):
+        clips = job.clips if len(job.clips) == len(job.takes) else [None] * len(job.takes)
+        return zip(job.takes, clips, strict=True)
+
+    def cancel(self, job: Job) -> None:
+        """End a live job: at once while it waits, at the next step while it is rendered."""
+        job.cancel_wanted = True
+        if job.state is State.QUEUED:
+            self.queue.remove(job)
+            self._end(job, m.Cancelled(id=job.id))
+        elif job.state is State.RENDERING:
+            self._tell_engine(wire.Cancel(job=job.number))
+
+    # the engine's life
+
+    def engine_up(self, ready: wire.Ready) -> None:
+        self.residents.engine_up(ready)
+        for source in self.residents.wanted():
+            self._tell_engine(wire.Load(model=source))
+        self.pump()
+
+    def engine_down(self, reason: str) -> None:
+        self.residents.engine_down(reason)
+        job, self.rendering = self.rendering, None
+        if job is None or not job.live:
+            return
+        if job.cancel_wanted:
+            self._end(job, m.Cancelled(id=job.id))
+        elif job.attempts < ATTEMPTS:
+            log.warning("request %s is run once more: its engine was lost (%s)", job.id, reason)
+            job.move(State.QUEUED)
+            self.queue.add(job)
+        else:
+            self._fail(
+                job, errors.WorkerLost(f"the engine ended twice with this request ({reason}); try another model")
+            )
+
+    def engine_said(self, message: wire.FromEngine, payload: Sequence[memoryview]) -> None:
+        match message:
+            case wire.Beat() | wire.Loaded() | wire.Unloaded():
+                self.residents.engine_said(message)
+            case wire.Loading():
+                self._progress_of_loading(message)
+            case wire.Step():
+                self._progress(message)
+            case wire.Rendered():
+                self._rendered(message, payload)
+            case wire.Cancelled():
+                if (job := self._held(message.job)) is not None:
+                    self._release()
+                    self._end(job, m.Cancelled(id=job.id))
+            case wire.Failed():
+                self._failed(message)
+            case wire.Ready():
+                log.error("the engine introduced itself twice")
+
+    # moving on
+
+    def pump(self) -> None:
+        """Give the engine the next job if it has none."""
+        if self.rendering is not None or self.engine is None or not self.engine.up:
+            return
+        job = self.queue.next()
+        if job is None:
+            return
+        job.move(State.RENDERING)
+        job.attempts += 1
+        job.started = time.monotonic()
+        self.rendering = job
+        if not job.announced:
+            job.announced = True
+            self.outbox.send(job.client, m.Started(id=job.id, model=job.parameters.model))
+        if not self.residents.is_resident(job.parameters.model):
+            self._progress_of_loading(wire.Loading(job=job.number, fraction=0.0))
+        source = source_of(self.registry, job.parameters.model)
+        self._tell_engine(wire.Render(job=job.number, model=source, order=job.parameters.order()))
+
+    def load(self, client: ClientId, name: str) -> None:
+        """Make a model resident for this client.
+
+        Raises:
+            UnknownModel, MissingWeights, ModelError: it can't be loaded.
+        """
+        entry = self.registry[name]
+        if not self.residents.is_resident(name):
+            entry.checkpoint()
+        if self.residents.want(client, wire.ModelSource(name=name, folder=str(entry.folder))):
+            self._tell_engine(wire.Load(model=source_of(self.registry, name)))
+
+    def preload(self, name: str) -> None:
+        """Make a model resident from the engine's start on, if its files are here."""
+        try:
+            self.registry[name].checkpoint()
+        except errors.TimbredError as error:
+            log.warning("the default model isn't loaded: %s", error)
+            return
+        self.residents.preload(source_of(self.registry, name))
+
+    def unload(self, client: ClientId, name: str) -> None:
+        """Free a model's memory.
+
+        Raises:
+            UnknownModel: there is none of this name.
+            BadRequest: it is in use.
+        """
+        _ = self.registry[name]
+        users = [job for job in self.remembered.live() if job.parameters.model == name]
+        if users:
+            raise errors.BadRequest(
+                f"model: {name} is in use by {len(users)} request(s), the first is {users[0].id}; cancel or await them"
+            )
+        if self.residents.unwant(client, name):
+            self._tell_engine(wire.Unload(name=name))
+
+    def _tell_engine(self, message: wire.ToEngine) -> None:
+        """An order that finds no engine is not lost: `engine_up` and `engine_down` take care of it."""
+        if self.engine is not None:
+            self.engine.send(message)
+
+    # events
+
+    def _announce_queued(self, job: Job) -> None:
+        before = self.queue.position(job)
+        ahead = [other.parameters for other in list(self.queue)[:before]]
+        running = [self.rendering.parameters] if self.rendering else []
+        eta = sum(self.estimates.expected(parameters) for parameters in (*running, *ahead, job.parameters))
+        self.outbox.send(job.client, m.Queued(id=job.id, position=before + len(running), eta_s=eta))
+
+    def _busy(self) -> errors.Busy:
+        waiting = [self.rendering.parameters] if self.rendering else [job.parameters for job in self.queue][:1]
+        seconds = max(1.0, sum(self.estimates.expected(parameters) for parameters in waiting))
+        return errors.Busy(
+            f"the queue is full ({len(self.queue)} wait); try again in {seconds:.0f} s, or raise queue.length", seconds
+        )
+
+    def _held(self, number: int) -> Job | None:
+        """The job that the engine speaks of, if it is the one it was given."""
+        job = self.rendering
+        return job if job is not None and job.number == number and job.live else None
+
+    def _release(self) -> None:
+        self.rendering = None
+        asyncio.get_running_loop().call_soon(self.pump)
+
+    def _progress_of_loading(self, message: wire.Loading) -> None:
+        job = self._held(message.job)
+        if job is not None:
+            eta = self.estimates.expected(job.parameters)
+            steps = job.parameters.steps
+            event = m.Progress(id=job.id, fraction=0.0, step=0, steps=steps, eta_s=eta, stage="loading")
+            self.outbox.send(job.client, event)
+
+    def _progress(self, message: wire.Step) -> None:
+        job = self._held(message.job)
+        if job is not None:
+            event = m.Progress(
+                id=job.id,
+                fraction=message.step / message.steps,
+                step=message.step,
+                steps=message.steps,
+                eta_s=message.remaining,
+            )
+            self.outbox.send(job.client, event)
+
+    def _rendered(self, message: wire.Rendered, payload: Sequence[memoryview]) -> None:
+        job = self._held(message.job)
+        if job is None:
+            return
+        job.move(State.DELIVERING)
+        self.estimates.measured(job.parameters, time.monotonic() - job.started)
+        raw = _raw_takes(message, payload)
+        delivery = asyncio.get_running_loop().create_task(self._deliver(job, raw), name=f"deliver-{job.number}")
+        self._deliveries.add(delivery)
+        delivery.add_done_callback(self._deliveries.discard)
+        self._release()
+
+    def _failed(self, message: wire.Failed) -> None:
+        error = errors.from_code(message.code, message.message)
+        if message.model is not None:
+            self.residents.failed(message.model, error)
+        job = self._held(message.job) if message.job is not None else None
+        if job is not None:
+            self._release()
+            self._fail(job, error)
+
+    async def _deliver(self, job: Job, raw: list[RawTake]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            for take in raw:
+                finished = await loop.run_in_executor(self._threads, self.finishing, job.parameters, take, str(job.id))
+                if not job.live:
+                    return
+                self._announce_take(job, finished)
+            self._conclude(job)
+        except Exception as error:  # noqa: BLE001  whatever it is, the client hears of it
+            if job.live:
+                self._fail(job, errors.from_foreign(error), error)
+
+    def _announce_take(self, job: Job, finished: FinishedTake) -> None:
+        stored = finished.stored
+        event = m.Take(
+            id=job.id,
+            index=stored.index,
+            path=str(stored.path or ""),
+            seconds=stored.seconds,
+            rate=stored.rate,
+            channels=stored.channels,
+            seed=stored.seed,
+            score=stored.score or 0.0,
+            take_id=stored.take_id,
+        )
+        job.takes.append(event)
+        if job.parameters.inline:
+            job.clips.append(finished.clip)
+        self.outbox.send(job.client, event, finished.clip if job.parameters.inline else None)
+
+    def _conclude(self, job: Job) -> None:
+        if job.cancel_wanted:
+            self._end(job, m.Cancelled(id=job.id))
+        else:
+            self._end(job, m.Done(id=job.id, takes=len(job.takes), path=job.takes[0].path))
+
+    def _fail(self, job: Job, error: errors.TimbredError, cause: BaseException | None = None) -> None:
+        if isinstance(error, errors.Internal):
+            log.error("request %s: %s", job.id, error, exc_info=cause)
+        self._end(job, failure(job.id, error))
+
+    def _end(self, job: Job, terminal: m.Event) -> None:
+        job.move(State.ENDED)
+        job.terminal = terminal
+        self.remembered.ended(job)
+        self.outbox.send(job.client, terminal)
+        if not any(self.remembered.live()):
+            self._idle.set()
+
+    # the end
+
+    async def stop(self, patience: float) -> None:
+        """Take nothing more in, let what is running finish for `patience` seconds, then fail what is left."""
+        self._stopping = True
+        stopping = errors.ShuttingDown("timbred is stopping; ask again once it is back")
+        while (job := self.queue.next()) is not None:
+            self._fail(job, stopping)
+        try:
+            await asyncio.wait_for(self._idle.wait(), patience)
+        except TimeoutError:
+            log.warning("stopping while requests are running: they are failed")
+        for job in self.remembered.live():
+            self._tell_engine(wire.Cancel(job=job.number))
+            self._fail(job, stopping)
+        self.residents.stop(stopping)
+        if self._deliveries:
+            await asyncio.wait(self._deliveries)
+        self._threads.shutdown()
+
+
+def source_of(registry: Registry, name: str) -> wire.ModelSource:
+    """A model as the engine is told of it."""
+    return wire.ModelSource(name=name, folder=str(registry[name].folder))
+
+
+def failure(identity: m.Id, error: errors.TimbredError) -> m.Fail:
+    """An error as the event that ends a request."""
+    retry_after = error.retry_after if isinstance(error, errors.Busy) else None
+    return m.Fail(id=identity, code=error.code, message=str(error), retry_after_s=retry_after)
+
+
+def _raw_takes(message: wire.Rendered, payload: Sequence[memoryview]) -> list[RawTake]:
+    """The takes in the order in which they are numbered: best first where they were ranked."""
+    takes: list[RawTake] = []
+    for index, (seed, frame) in enumerate(zip(message.seeds, payload, strict=True)):
+        samples = np.frombuffer(frame, dtype="<f4").reshape(-1, message.channels)
+        score = message.scores[index] if message.scores else None
+        takes.append(RawTake(index, samples, message.rate, seed, score))
+    return takes

@@ -1,0 +1,95 @@
+"""From what the engine rendered to finished takes: the render chain, the file, the library. Runs in worker threads."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from timbred.clip import Clip
+from timbred.delivery.files import TakesFolder
+from timbred.jobs.parameters import Parameters
+from timbred.library.recipe import make_recipe
+from timbred.library.takes import Library, StoredTake, new_take_id
+from timbred.render.chain import finish
+from timbred.render.encode import encode
+from timbred.units import SampleRate
+
+
+@dataclass(frozen=True)
+class RawTake:
+    """One take as it came from the engine. `samples` has shape (frames, channels)."""
+
+    index: int
+    samples: np.ndarray
+    rate: int
+    seed: int
+    score: float | None
+
+
+@dataclass(frozen=True)
+class FinishedTake:
+    """A take in the library, and its sound as delivered."""
+
+    stored: StoredTake
+    clip: Clip
+
+
+class Finishing:
+    """Finishes takes into one takes folder and its library. Safe for threads."""
+
+    def __init__(self, folder: TakesFolder, library: Library, licence_of: Callable[[str], str]) -> None:
+        self.folder = folder
+        self.library = library
+        self._licence_of = licence_of
+
+    def __call__(self, parameters: Parameters, raw: RawTake, request_id: str) -> FinishedTake:
+        """Finish one take.
+
+        Raises:
+            ModelError: values that aren't finite numbers.
+            ForbiddenPath, DiskFull: its file can't be written.
+        """
+        clip = self._clip(parameters, raw)
+        finished = finish(clip, parameters.render_settings())
+        path = None
+        if parameters.to == "file":
+            path = self.folder.write(
+                parameters.name or parameters.prompt,
+                parameters.folder,
+                parameters.format,
+                lambda file: encode(finished, file, parameters.render_settings()),
+            )
+        stored = StoredTake(
+            take_id=new_take_id(),
+            path=path,
+            created=time.time(),
+            prompt=parameters.prompt,
+            model=parameters.model,
+            seed=raw.seed,
+            seconds=finished.seconds,
+            rate=finished.rate,
+            channels=finished.channels,
+            score=raw.score,
+            index=raw.index,
+            request_id=request_id,
+            recipe=clip.recipe,
+        )
+        self.library.add(stored)
+        return FinishedTake(stored, finished)
+
+    def _clip(self, parameters: Parameters, raw: RawTake) -> Clip:
+        recipe = make_recipe(
+            parameters.for_recipe(),
+            model=parameters.model,
+            licence=self._licence_of(parameters.model),
+            prompt=parameters.prompt,
+            seed=raw.seed,
+        )
+        return Clip(
+            np.ascontiguousarray(raw.samples, dtype=np.float32),
+            SampleRate(raw.rate),
+            recipe,
+            bpm=parameters.bpm,
+            beats=parameters.beats,
+        )

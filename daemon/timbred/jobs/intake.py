@@ -1,0 +1,233 @@
+"""Where requests come in: each kind is answered here, or becomes a job."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from timbred import errors
+from timbred.delivery.files import AllowedFolders
+from timbred.engine.registry import Entry, Registry
+from timbred.jobs.dispatcher import Dispatcher, failure
+from timbred.jobs.parameters import Session, resolve
+from timbred.library.recipe import NOT_OF_THE_SOUND, parameters_of
+from timbred.library.takes import Library, StoredTake
+from timbred.protocol import messages as m
+from timbred.protocol.exchange import ClientId, Outbox
+from timbred.protocol.vocabulary import REQUESTS
+from timbred.render.decode import read_recipe
+from timbred.units import Megabytes
+
+log = logging.getLogger(__name__)
+
+_TYPE_OF = {entry.kind: entry.name for entry in REQUESTS}
+
+
+class Intake:
+    """Implements `protocol.exchange.Inbox`. Runs on the event loop; what reads disks runs in threads."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        registry: Registry,
+        dispatcher: Dispatcher,
+        library: Library,
+        allowed: AllowedFolders,
+        session: Session,
+        default_model: str,
+    ) -> None:
+        self.outbox = outbox
+        self.registry = registry
+        self.dispatcher = dispatcher
+        self.library = library
+        self.allowed = allowed
+        self.session = session
+        self.default_model = default_model
+        self.began = time.monotonic()
+        self._reading: set[asyncio.Task[None]] = set()
+        self._answers: dict[type[m.Request], Callable[[ClientId, Any], Coroutine[Any, Any, None] | None]] = {
+            m.Generate: self._generate,
+            m.Vary: self._vary,
+            m.Cancel: self._cancel,
+            m.Status: self._status,
+            m.Models: self._models,
+            m.Load: self._load,
+            m.Unload: self._unload,
+            m.Takes: self._takes,
+            m.Play: self._no_player,
+            m.Stop: self._no_player,
+            m.Set: self._no_player,
+            m.Flow: self._no_player,
+            m.Tempo: self._no_player,
+        }
+
+    def receive(self, client: ClientId, request: m.Request) -> None:
+        """Take in a request; see `Inbox`."""
+        try:
+            reading = self._answers[type(request)](client, request)
+        except Exception as error:  # noqa: BLE001  one answer, whatever went wrong
+            self._refuse(client, request, error)
+            return
+        if reading is not None:
+            task = asyncio.get_running_loop().create_task(self._guarded(client, request, reading))
+            self._reading.add(task)
+            task.add_done_callback(self._reading.discard)
+
+    async def stop(self) -> None:
+        """Wait until what was being read has been answered."""
+        if self._reading:
+            await asyncio.wait(self._reading)
+
+    async def _guarded(self, client: ClientId, request: m.Request, reading: Coroutine[Any, Any, None]) -> None:
+        try:
+            await reading
+        except Exception as error:  # noqa: BLE001  one answer, whatever went wrong
+            self._refuse(client, request, error)
+
+    def _refuse(self, client: ClientId, request: m.Request, error: Exception) -> None:
+        known = errors.from_foreign(error)
+        if isinstance(known, errors.Internal):
+            log.error("%s: %s", _TYPE_OF[type(request)], known, exc_info=error)
+        named = request.id if isinstance(request, m.Generate | m.Vary) else _TYPE_OF[type(request)]
+        self.outbox.send(client, failure(named, known))
+
+    def _known(self, client: ClientId, identity: m.Id) -> bool:
+        """Whether this request came before; if so it is answered with where it stands."""
+        job = self.dispatcher.remembered.get(client, identity)
+        if job is not None:
+            self.dispatcher.repeat(job)
+        return job is not None
+
+    def _generate(self, client: ClientId, request: m.Generate) -> None:
+        if self._known(client, request.id):
+            return
+        entry = self.registry[request.model or self.default_model]
+        parameters = resolve(request, entry.card, self.session, secrets.randbelow(2**31))
+        if not self.dispatcher.residents.is_resident(entry.card.name):
+            entry.checkpoint()
+        self.dispatcher.submit(client, request.id, parameters)
+
+    async def _vary(self, client: ClientId, request: m.Vary) -> None:
+        if self._known(client, request.id):
+            return
+        recipe = await asyncio.to_thread(self._recipe_of, request.take)
+        self._generate(client, changed(recipe, request))
+
+    def _recipe_of(self, take: str) -> dict[str, Any]:
+        """The parameters of a stored take or of a file."""
+        stored = self.library.get(take)
+        if stored is not None:
+            return parameters_of(stored.recipe)
+        if not any(mark in take for mark in "/\\."):
+            raise errors.BadRequest(f"take: no take has the id {take!r}, and it isn't a path; `takes` lists them")
+        return parameters_of(read_recipe(self.allowed.resolve(take)))
+
+    def _cancel(self, client: ClientId, request: m.Cancel) -> None:
+        if request.id == "*":
+            jobs = list(self.dispatcher.remembered.live(client))
+            for job in jobs:
+                self.dispatcher.cancel(job)
+            if not jobs:
+                self.outbox.send(client, m.Acknowledged(id="cancel"))
+            return
+        job = self.dispatcher.remembered.get(client, request.id)
+        if job is None or not job.live:
+            state = "has ended already" if job else "isn't known"
+            raise errors.BadRequest(f"id: the request {request.id!r} {state}; there is nothing to cancel")
+        self.dispatcher.cancel(job)
+
+    def _status(self, client: ClientId, request: m.Status) -> None:
+        residents = self.dispatcher.residents
+        running = sum(1 for _ in self.dispatcher.remembered.live()) - len(self.dispatcher.queue)
+        self.outbox.send(
+            client,
+            m.StatusReply(
+                jobs_queued=len(self.dispatcher.queue),
+                jobs_running=running,
+                models_resident=len(residents.sizes),
+                device_memory_used=megabytes(residents.memory_used),
+                device_memory_total=megabytes(residents.memory_total),
+                voices_playing=0,
+                sample_rate=self.session.rate,
+                underruns=0,
+                uptime_s=time.monotonic() - self.began,
+            ),
+        )
+
+    async def _models(self, client: ClientId, request: m.Models) -> None:
+        entries = list(self.registry.entries.values())
+        events = await asyncio.to_thread(lambda: [self.describe(entry) for entry in entries])
+        self.outbox.send_list(client, "models", events, None)
+
+    def describe(self, entry: Entry) -> m.Model:
+        """A model as `models` lists it; reads its folder."""
+        residents, name = self.dispatcher.residents, entry.card.name
+        size = residents.sizes.get(name, 0)
+        if name in residents.sizes:
+            state = "resident"
+        elif residents.is_loading(name):
+            state = "loading"
+        else:
+            try:
+                size = entry.checkpoint().weight_bytes
+                state = "available"
+            except errors.TimbredError:
+                state = "missing"
+        return m.Model(
+            name=name,
+            state=state,
+            native_rate=entry.card.native_rate,
+            channels=entry.card.channels,
+            max_seconds=entry.card.max_seconds,
+            licence=entry.card.licence,
+            memory_mb=megabytes(size),
+        )
+
+    def _load(self, client: ClientId, request: m.Load) -> None:
+        self.dispatcher.load(client, request.model)
+
+    def _unload(self, client: ClientId, request: m.Unload) -> None:
+        self.dispatcher.unload(client, request.model)
+
+    async def _takes(self, client: ClientId, request: m.Takes) -> None:
+        found = await asyncio.to_thread(self.library.search, request.search or "", request.limit, request.like)
+        events = [listed(take, index) for index, take in enumerate(found)]
+        end = m.Done(id="takes", takes=len(events), path=events[0].path if events else "")
+        self.outbox.send_list(client, "takes", events, end)
+
+    def _no_player(self, client: ClientId, request: m.Request) -> None:
+        name = _TYPE_OF[type(request)]
+        raise errors.NoAudioDevice(f"{name}: this version has no player yet; ask for files with generate")
+
+
+def listed(take: StoredTake, index: int) -> m.Take:
+    """A stored take as `takes` lists it."""
+    return m.Take(
+        id="takes",
+        index=index,
+        path=str(take.path or ""),
+        seconds=take.seconds,
+        rate=take.rate,
+        channels=take.channels,
+        seed=take.seed,
+        score=take.score or 0.0,
+        take_id=take.take_id,
+    )
+
+
+def changed(recipe: dict[str, Any], request: m.Vary) -> m.Generate:
+    """A stored take's parameters with what the request names changed. A length in the one unit replaces the other."""
+    named = {key: getattr(request, key) for key in m.Generate.__struct_fields__ if getattr(request, key) is not None}
+    base = {key: value for key, value in recipe.items() if key not in NOT_OF_THE_SOUND}
+    if "seconds" in named:
+        base = {key: value for key, value in base.items() if key not in ("bars", "bpm", "beats_per_bar")}
+    if "bars" in named:
+        base.pop("seconds", None)
+    return m.Generate(**{**base, **named})
+
+
+def megabytes(size: int) -> Megabytes:
+    """Bytes as megabytes."""
+    return Megabytes(size / 1e6)

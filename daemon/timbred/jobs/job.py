@@ -1,0 +1,64 @@
+"""A job: one request for sound, and where it stands."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from timbred.clip import Clip
+from timbred.jobs.parameters import Parameters
+from timbred.protocol.exchange import ClientId
+from timbred.protocol.messages import Event, Id, Take
+
+
+class State(Enum):
+    """Where a job stands; the value is for people."""
+
+    QUEUED = "waiting"
+    RENDERING = "rendering"
+    DELIVERING = "being written"
+    ENDED = "ended"
+
+
+TRANSITIONS: Mapping[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.RENDERING, State.ENDED}),
+    State.RENDERING: frozenset({State.QUEUED, State.DELIVERING, State.ENDED}),  # back when its engine was lost
+    State.DELIVERING: frozenset({State.ENDED}),
+    State.ENDED: frozenset(),
+}
+"""Every move that a job can make."""
+
+
+@dataclass(eq=False)
+class Job:
+    """One request for sound. `number` is the daemon's own name for it; times are of the monotonic clock."""
+
+    number: int
+    client: ClientId
+    id: Id
+    parameters: Parameters
+    state: State = State.QUEUED
+    attempts: int = 0
+    announced: bool = False
+    cancel_wanted: bool = False
+    taken_in: float = field(default_factory=time.monotonic)
+    started: float = 0.0
+    ended: float = 0.0
+    takes: list[Take] = field(default_factory=list[Take])
+    clips: list[Clip] = field(default_factory=list[Clip])
+    terminal: Event | None = None
+
+    def move(self, state: State) -> None:
+        """Go to another state.
+
+        Raises:
+            RuntimeError: there is no such move; a fault in the one who asked.
+        """
+        if state not in TRANSITIONS[self.state]:
+            raise RuntimeError(f"job {self.number} can't go from {self.state.name} to {state.name}")
+        self.state = state
+
+    @property
+    def live(self) -> bool:
+        """Whether a terminal event is still to come."""
+        return self.state is not State.ENDED

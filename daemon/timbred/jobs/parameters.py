@@ -1,0 +1,238 @@
+"""From what was asked to what will be done: defaults filled in from the model's card and the session, ranges of the
+model checked, contradictions refused. Pure: decides, and touches nothing."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from timbred.engine.registry import Card
+from timbred.engine.wire import RenderOrder, Words
+from timbred.errors import BadRequest, NoAudioDevice
+from timbred.protocol.messages import Generate
+from timbred.render.formats import check
+from timbred.render.settings import RenderSettings
+from timbred.units import Decibels, Lufs, SampleRate, Seconds, bars_to_seconds
+
+NOT_YET = (
+    "init", "strength", "start", "end", "low", "high", "extend", "prompt2", "mix", "weights", "noise", "preview", "by",
+)  # fmt: skip
+"""Declared parameters that this version can't carry out; refused, never ignored."""
+
+PLAY_KEYS = ("voice", "gain", "pan", "speed", "out", "at", "fade")
+
+SEAM = 0.15
+"""Part of a loop's length that is rendered beyond its end, to be crossfaded into its start."""
+
+LONGEST_SEAM = 0.5
+"""Seconds of it at most."""
+
+SPEECH_PROMPT = "A person is speaking."
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the session lends to requests that don't say: rate in Hz, tempo in beats a minute."""
+
+    rate: int = 48000
+    tempo: float = 120.0
+    beats_per_bar: float = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """Everything about one request, nothing left open. Names as in the protocol; `seconds` is exact."""
+
+    model: str
+    prompt: str
+    negative: str
+    transcription: str
+    seconds: float
+    bars: float | None
+    bpm: float | None
+    beats_per_bar: float | None
+    steps: int
+    guidance: float
+    eta: float
+    scheduler: str
+    seed: int
+    exact: bool
+    takes: int
+    rank: bool
+    loop: bool
+    rate: int
+    format: Literal["wav", "flac", "aiff", "ogg"]
+    bits: Literal[16, 24, 32] | None
+    channels: Literal[1, 2] | None
+    loudness: float | None
+    peak: float | None
+    trim: bool
+    fade_in: float
+    fade_out: float
+    to: Literal["file", "none"]
+    name: str
+    folder: str
+    priority: Literal["live", "normal", "background"]
+    inline: bool
+    rendered_seconds: float
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """One seed for each take: counted up from `seed`, so that each take can be made again alone."""
+        return tuple((self.seed + index) % 2**31 for index in range(self.takes))
+
+    @property
+    def beats(self) -> float | None:
+        """Length in beats, when the length was asked for in bars."""
+        return None if self.bars is None or self.beats_per_bar is None else self.bars * self.beats_per_bar
+
+    def order(self) -> RenderOrder:
+        """What the engine is told."""
+        return RenderOrder(
+            words=Words(prompt=self.prompt, negative=self.negative, transcription=self.transcription),
+            seconds=self.rendered_seconds,
+            steps=self.steps,
+            guidance=self.guidance,
+            eta=self.eta,
+            scheduler=self.scheduler,
+            seeds=self.seeds,
+            exact=self.exact,
+            rank=self.rank,
+        )
+
+    def render_settings(self) -> RenderSettings:
+        """How each take is finished."""
+        return RenderSettings(
+            seconds=None if self.trim else Seconds(self.seconds),
+            trim=self.trim,
+            fade_in=Seconds(self.fade_in),
+            fade_out=Seconds(self.fade_out),
+            loudness=None if self.loudness is None else Lufs(self.loudness),
+            peak=None if self.peak is None else Decibels(self.peak),
+            rate=SampleRate(self.rate),
+            channels=self.channels,
+            format=self.format,
+            bits=self.bits,
+            loop=self.loop,
+        )
+
+    def for_recipe(self) -> dict[str, Any]:
+        """The keys of `generate` that this comes to, every one said outright."""
+        kept = {name: value for name, value in vars(self).items() if name != "rendered_seconds" and value != ""}
+        if self.bars is not None:
+            del kept["seconds"]
+        for level in ("loudness", "peak"):
+            kept[level] = "off" if kept[level] is None else kept[level]
+        return kept
+
+
+def resolve(request: Generate, card: Card, session: Session, random_seed: int) -> Parameters:
+    """What a request comes to with this model in this session.
+
+    Raises:
+        BadRequest: naming the key, what came, and what is allowed.
+        NoAudioDevice: it wants to be played.
+    """
+    _refuse_what_cannot_be_done(request, card)
+    seconds, bars, bpm, beats_per_bar = _length(request, card, session)
+    scheduler = request.scheduler or card.scheduler
+    if request.eta and scheduler != "ddim":
+        raise BadRequest(f"eta: got {request.eta:g}, but only the scheduler ddim uses it, not {scheduler}")
+    file_format = request.format or "wav"
+    rate = request.rate or session.rate
+    check(file_format, request.bits, rate, request.channels or card.channels)
+    prompt, transcription = _words(request, card)
+    loop = bool(request.loop)
+    return Parameters(
+        model=card.name,
+        prompt=prompt,
+        negative=_or(request.negative, card.negative),
+        transcription=transcription,
+        seconds=seconds,
+        bars=bars,
+        bpm=bpm,
+        beats_per_bar=beats_per_bar,
+        steps=_or(request.steps, card.steps),
+        guidance=_or(request.guidance, card.guidance),
+        eta=_or(request.eta, 0.0),
+        scheduler=scheduler,
+        seed=_or(request.seed, random_seed),
+        exact=bool(request.exact),
+        takes=_or(request.takes, 1),
+        rank=_or(request.rank, card.ranks),
+        loop=loop,
+        rate=rate,
+        format=file_format,
+        bits=request.bits,
+        channels=request.channels,
+        loudness=_level(request.loudness, None),
+        peak=_level(request.peak, -1.0),
+        trim=bool(request.trim),
+        fade_in=_or(request.fade_in, 0.002),
+        fade_out=_or(request.fade_out, 0.01),
+        to="none" if request.to == "none" else "file",
+        name=request.name or "",
+        folder=request.folder or "",
+        priority=request.priority or "normal",
+        inline=bool(request.inline),
+        rendered_seconds=_rendered(seconds, loop, card),
+    )
+
+
+def _or(given: Any, default: Any) -> Any:
+    return default if given is None else given
+
+
+def _level(given: float | str | None, default: float | None) -> float | None:
+    if given is None:
+        return default
+    return None if isinstance(given, str) else given
+
+
+def _refuse_what_cannot_be_done(request: Generate, card: Card) -> None:
+    for key in NOT_YET:
+        if getattr(request, key) is not None:
+            raise BadRequest(f"{key}: this version of timbred can't do that yet; leave it out")
+    if request.to in ("play", "both"):
+        raise NoAudioDevice(f"to: got {request.to}, but this version has no player yet; use `to file`")
+    for key in PLAY_KEYS:
+        if getattr(request, key) is not None:
+            raise BadRequest(f"{key}: it goes with `to play` or `to both`; leave it out")
+    if request.rank and not card.ranks:
+        raise BadRequest(f"rank: {card.name} can't compare sounds with words; leave it out")
+    if request.to == "none" and not request.inline:
+        raise BadRequest("to: got none, which goes with `inline` over ZeroMQ; otherwise the sound would be lost")
+
+
+def _words(request: Generate, card: Card) -> tuple[str, str]:
+    if request.transcription is not None and not card.speaks:
+        raise BadRequest(f"transcription: {card.name} doesn't speak; leave it out")
+    if card.speaks and not (request.transcription or "").strip():
+        raise BadRequest(f"transcription: {card.name} speaks; say what, as in: @transcription hello from the stage")
+    return request.prompt.strip(), request.transcription or ""
+
+
+def _length(request: Generate, card: Card, session: Session) -> tuple[float, float | None, float | None, float | None]:
+    """Seconds, and the bars, tempo and meter they were counted in, if they were."""
+    if request.bars is None:
+        for key in ("bpm", "beats_per_bar"):
+            if getattr(request, key) is not None:
+                raise BadRequest(f"{key}: it goes with bars; say how many, as in: @bars 2")
+        seconds = _or(request.seconds, card.default_seconds)
+        if seconds > card.max_seconds:
+            raise BadRequest(f"seconds: got {seconds:g}, {card.name} makes 0.05 to {card.max_seconds:g}")
+        return seconds, None, None, None
+    if request.seconds is not None:
+        raise BadRequest("seconds: the length is already given in bars; leave one of them out")
+    bpm, beats_per_bar = _or(request.bpm, session.tempo), _or(request.beats_per_bar, session.beats_per_bar)
+    seconds = bars_to_seconds(request.bars, bpm, beats_per_bar)
+    if not 0.05 <= seconds <= card.max_seconds:
+        raise BadRequest(
+            f"bars: {request.bars:g} bars of {beats_per_bar:g} beats at {bpm:g} bpm last {seconds:.4g} s, "
+            f"{card.name} makes 0.05 to {card.max_seconds:g} s"
+        )
+    return seconds, request.bars, bpm, beats_per_bar
+
+
+def _rendered(seconds: float, loop: bool, card: Card) -> float:
+    """Seconds that the model makes: at least its shortest, and for a loop some more to close the seam with."""
+    wanted = seconds + min(SEAM * seconds, LONGEST_SEAM) if loop else seconds
+    return max(card.min_seconds, min(wanted, card.max_seconds))

@@ -1,0 +1,234 @@
+"""The library: every take that was made, found again by its id, its path, its words or its likeness."""
+
+import json
+import secrets
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from timbred.clip import Recipe
+from timbred.errors import BadRequest
+from timbred.library.opening import open_database, translated
+from timbred.library.words import (
+    INDEX,
+    has_full_text,
+    keep_index,
+    like_pattern,
+    likeness,
+    match_expression,
+    words_in,
+)
+from timbred.units import SampleRate, Seconds
+
+ID_LETTERS = "bcdfghjkmnpqrstvwxz23456789"
+"""No vowels, so that no id is a word; nothing that looks like something else (l and 1, o and 0, y and v)."""
+
+ID_LENGTH = 9
+"""Random characters of an id after its first, a `t`: about 43 bits."""
+
+COMPARED = 5_000
+"""The newest takes among which likeness is looked for."""
+
+T = TypeVar("T")
+
+
+def new_take_id() -> str:
+    """A new id such as `tk3w9mz2qd`: it begins with a letter, so that no host reads it as a number."""
+    return "t" + "".join(secrets.choice(ID_LETTERS) for _ in range(ID_LENGTH))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredTake:
+    """One take.
+
+    Attributes:
+        take_id: from `new_take_id`.
+        path: of the file; None when it was only sent inline or played.
+        created: unix time.
+        prompt, model, seed: what it was made from.
+        seconds, rate, channels: of the sound as delivered.
+        score: likeness to the prompt, where the model ranks.
+        index: place among its request's takes, from 0, the best first.
+        request_id: the client's own name for the request.
+        recipe: see `timbred.library.recipe`.
+    """
+
+    take_id: str
+    path: Path | None
+    created: float
+    prompt: str
+    model: str
+    seed: int
+    seconds: Seconds
+    rate: SampleRate
+    channels: int
+    score: float | None
+    index: int
+    request_id: str
+    recipe: Recipe
+
+    @property
+    def missing(self) -> bool:
+        """Whether its file was there once and is gone now."""
+        return self.path is not None and not self.path.is_file()
+
+
+_COLUMNS = "take_id, path, created, prompt, model, seed, seconds, rate, channels, score, place, request_id, recipe"
+_NEWEST_FIRST = "ORDER BY created DESC, number DESC"
+
+
+class Library:
+    """The stored takes, in one SQLite file. Any thread may call it.
+
+    A take whose file is gone stays: its recipe makes it again (`vary`). It says so by `missing`.
+
+    Raises, from every method:
+        DiskFull, ForbiddenPath, Internal: the database failed, translated.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the library, or begin one. See `timbred.library.opening` for damaged and newer files."""
+        self.path = Path(path)
+        self._lock = threading.Lock()
+        self._database = open_database(self.path)
+        self._full_text = self._safely(has_full_text)
+        if self._full_text:
+            self._safely(keep_index)
+
+    def close(self) -> None:
+        """Write everything out. Closing twice does no harm."""
+        with self._lock:
+            self._database.close()
+
+    def add(self, take: StoredTake) -> None:
+        """Store a take.
+
+        Raises:
+            Internal: its id is stored already.
+        """
+        values = _row(take)
+
+        def insert(database: sqlite3.Connection) -> None:
+            marks = ", ".join("?" * len(values))
+            number = database.execute(f"INSERT INTO takes ({_COLUMNS}) VALUES ({marks})", values).lastrowid
+            if self._full_text:
+                database.execute(f"INSERT INTO {INDEX} (rowid, prompt) VALUES (?, ?)", (number, values[3]))
+
+        self._safely(insert)
+
+    def get(self, take_id: str) -> StoredTake | None:
+        """The take with this id, if there is one."""
+        return self._one("take_id = ?", take_id)
+
+    def find_by_path(self, path: Path) -> StoredTake | None:
+        """The newest take that was delivered to this path, if there is one."""
+        return self._one("path = ?", _path_text(path))
+
+    def search(self, words: str = "", limit: int = 20, like: str | None = None) -> list[StoredTake]:
+        """Takes whose prompts have all the words, or words that begin so; the newest first.
+
+        Without words: the newest of all. `like` names a take: the answer is then ordered by how many words
+        its prompts share with that one's (takes that share none, and that take itself, are left out).
+
+        Raises:
+            BadRequest: `limit` isn't 1..1000, or no take has the id `like`.
+        """
+        if not 1 <= limit <= 1000:
+            raise BadRequest(f"limit: got {limit}, allowed is a whole number from 1 to 1000")
+        if like is None:
+            return self._matching(words, limit)
+        model = self.get(like)
+        if model is None:
+            raise BadRequest(f"like: no take has the id {like[:64]!r}; `takes` lists those there are")
+        return _most_alike(model, self._matching(words, COMPARED))[:limit]
+
+    def _matching(self, words: str, limit: int) -> list[StoredTake]:
+        wanted = words_in(words)
+        if not wanted:
+            # Only punctuation matches nothing, rather than everything.
+            return [] if words.strip() else self._many("", (), limit)
+        if self._full_text:
+            clause = f"WHERE number IN (SELECT rowid FROM {INDEX} WHERE {INDEX} MATCH ?)"
+            return self._many(clause, (match_expression(wanted),), limit)
+        clause = "WHERE " + " AND ".join("prompt LIKE ? ESCAPE '!'" for _ in wanted)
+        return self._many(clause, tuple(like_pattern(word) for word in wanted), limit)
+
+    def _one(self, condition: str, value: str) -> StoredTake | None:
+        found = self._many(f"WHERE {condition}", (value,), 1)
+        return found[0] if found else None
+
+    def _many(self, clause: str, values: Sequence[str], limit: int) -> list[StoredTake]:
+        query = f"SELECT {_COLUMNS} FROM takes {clause} {_NEWEST_FIRST} LIMIT ?"
+        rows = self._safely(lambda database: database.execute(query, (*values, limit)).fetchall())
+        return [_take(row) for row in rows]
+
+    def _safely(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do it in one transaction, one thread at a time, and translate what fails."""
+        with self._lock:
+            try:
+                self._database.execute("BEGIN")
+                try:
+                    result = work(self._database)
+                except BaseException:
+                    if self._database.in_transaction:
+                        self._database.execute("ROLLBACK")
+                    raise
+                self._database.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise translated(error, self.path) from error
+            return result
+
+
+def _most_alike(model: StoredTake, takes: list[StoredTake]) -> list[StoredTake]:
+    rated = [(likeness(model.prompt, take.prompt), take) for take in takes if take.take_id != model.take_id]
+    alike = [pair for pair in rated if pair[0] > 0]
+    return [take for _, take in sorted(alike, key=lambda pair: pair[0], reverse=True)]
+
+
+def _row(take: StoredTake) -> tuple[Any, ...]:
+    return (
+        take.take_id,
+        None if take.path is None else _path_text(take.path),
+        take.created,
+        _storable(take.prompt),
+        take.model,
+        take.seed,
+        take.seconds,
+        take.rate,
+        take.channels,
+        take.score,
+        take.index,
+        _storable(take.request_id),
+        json.dumps(take.recipe),
+    )
+
+
+def _take(row: tuple[Any, ...]) -> StoredTake:
+    take_id, path, created, prompt, model, seed, seconds, rate, channels, score, index, request_id, recipe = row
+    return StoredTake(
+        take_id=take_id,
+        path=None if path is None else Path(path),
+        created=created,
+        prompt=prompt,
+        model=model,
+        seed=seed,
+        seconds=seconds,
+        rate=rate,
+        channels=channels,
+        score=score,
+        index=index,
+        request_id=request_id,
+        recipe=json.loads(recipe),
+    )
+
+
+def _path_text(path: Path) -> str:
+    return _storable(str(path.absolute()))
+
+
+def _storable(text: str) -> str:
+    """Text as SQLite takes it: halves of surrogate pairs become question marks."""
+    return text.encode("utf-8", "replace").decode()

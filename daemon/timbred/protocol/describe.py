@@ -1,0 +1,338 @@
+"""The protocol as a page and as a JSON Schema, both derived from the declarations.
+
+python -m timbred.protocol.describe > docs/protocol.md
+"""
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+from timbred.config import NAMED
+from timbred.errors import CODES
+from timbred.protocol import frames, osc, osc_bytes, values
+from timbred.protocol import messages as m
+from timbred.protocol.decode import fields_of
+from timbred.protocol.vocabulary import (
+    EVENTS,
+    PROTOCOL_VERSION,
+    REQUESTS,
+    EventEntry,
+    RequestEntry,
+)
+
+
+@dataclass(frozen=True)
+class Key:
+    """One argument or field, in words."""
+
+    name: str
+    allowed: str
+    default: str
+    about: str
+    required: bool
+
+
+def keys_of(kind: type[m.Message]) -> list[Key]:
+    """The arguments of a request, or the fields of an event, in declared order."""
+    return [_key(field) for field in fields_of(kind).values()]
+
+
+def _key(field: inspect.Field) -> Key:
+    about, default = _notes(field.type)
+    if not default and not field.required and isinstance(field.default, int | float | str):
+        default = str(field.default)
+    return Key(field.name, values.describe(field.type), default, about, field.required)
+
+
+def _notes(kind: inspect.Type) -> tuple[str, str]:
+    """A field's description and the words for its default; the outermost note wins."""
+    if isinstance(kind, inspect.Metadata):
+        about, default = _notes(kind.type)
+        about = (kind.extra_json_schema or {}).get("description", about)
+        return about, (kind.extra or {}).get("default", default)
+    if isinstance(kind, inspect.UnionType):
+        found = [_notes(one) for one in kind.types]
+        return next((a for a, _ in found if a), ""), next((d for _, d in found if d), "")
+    return "", ""
+
+
+def osc_tags(kind: type[m.Event]) -> str:
+    """The OSC type tags of an event: `,sif`. An id is `s` or `i`, as the client sent it.
+
+    >>> osc_tags(m.Queued)
+    ',?if'
+    """
+    fields = fields_of(kind)
+    return "," + "".join(_tag(field.type) for name, field in fields.items() if name not in kind.json_only)
+
+
+def _tag(kind: inspect.Type) -> str:
+    match kind:
+        case inspect.Metadata(type=inner):
+            return _tag(inner)
+        case inspect.UnionType(types=types):
+            tags = {_tag(one) for one in types if not isinstance(one, inspect.NoneType)}
+            return tags.pop() if len(tags) == 1 else "?"
+        case inspect.FloatType():
+            return "f"
+        case inspect.IntType() | inspect.BoolType():
+            return "i"
+        case _:
+            return "s"
+
+
+def json_schema() -> dict[str, Any]:
+    """Every request and event as JSON Schema (draft 2020-12): `$defs`, one for each message.
+
+    A request is any of `requests`, an event any of `events`; both name definitions.
+    """
+    requests = {f"request.{entry.name}": _schema(entry.name, entry.kind) for entry in REQUESTS}
+    events: dict[str, Any] = {}
+    for entry in EVENTS:
+        place = f"event.{entry.name}"
+        schema = _event_schema(entry)
+        events[place] = {"anyOf": [events[place], schema]} if place in events else schema
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"timbred wire protocol, version {PROTOCOL_VERSION}",
+        "requests": [{"$ref": f"#/$defs/{name}"} for name in requests],
+        "events": [{"$ref": f"#/$defs/{name}"} for name in events],
+        "$defs": {**requests, **events},
+    }
+
+
+def _schema(name: str, kind: type[m.Message]) -> dict[str, Any]:
+    _, components = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
+    found: dict[str, Any] = dict(components[kind.__name__])
+    properties = {key: value for key, value in found["properties"].items() if not _is_osc_only(kind, key)}
+    found["properties"] = {"type": {"const": name}, **properties}
+    found["required"] = ["type", *found.get("required", [])]
+    return found
+
+
+def _event_schema(entry: EventEntry) -> dict[str, Any]:
+    found = _schema(entry.name, entry.kind)
+    found["properties"]["client"] = {"description": "who asked; on PUB only", "type": "string"}
+    if entry.kind is m.Done:
+        takes = found["properties"]["takes"]
+        listed = {"type": "array", "items": {"$ref": "#/$defs/event.take"}}
+        found["properties"]["takes"] = {"description": takes["description"], "anyOf": [{"type": "integer"}, listed]}
+    return found
+
+
+def _is_osc_only(kind: type[m.Message], key: str) -> bool:
+    return issubclass(kind, m.Request) and key == "port"
+
+
+def reference() -> str:
+    """The reference page, as Markdown."""
+    parts = [
+        _INTRODUCTION.format(version=PROTOCOL_VERSION, **_facts()),
+        _ENDPOINTS.format(**{name.replace(".", "_"): setting.default for name, setting in NAMED.items()}),
+        "## Requests\n",
+        _table(("Request", "What it does", "Answered by"), (_summary_row(entry) for entry in REQUESTS)),
+        *(_request(entry) for entry in REQUESTS),
+        _KEYS_OF_A_SOUND,
+        _key_table(_own(m.Recipe, m.PlayKeys), at_sign=True),
+        _KEYS_OF_PLAYING,
+        _key_table(_own(m.PlayKeys, m.Request), at_sign=True),
+        _EVENTS,
+        _table(("Event", "What it says"), ((f"`{e.address}`{_ends(e)}", _doc(e.kind)) for e in EVENTS)),
+        *(_event(entry) for entry in EVENTS),
+        _ERRORS,
+        _table(("Code", "Meaning"), ((f"`{code}`", error.meaning) for code, error in CODES.items())),
+    ]
+    return "\n".join(parts)
+
+
+def _facts() -> dict[str, object]:
+    return {
+        "datagram": f"{osc.LONGEST_DATAGRAM:,}",
+        "ahead": f"{osc.FARTHEST:g}",
+        "deep": osc_bytes.DEEPEST,
+        "json": f"{frames.LONGEST:,}",
+        "prompt": f"{m.PROMPT_LIMIT:,}",
+    }
+
+
+def _doc(kind: type[m.Message]) -> str:
+    return " ".join((kind.__doc__ or "").split())
+
+
+def _own(kind: type[m.Message], base: type[m.Message]) -> list[Key]:
+    """The keys that a message adds to those of its base."""
+    inherited = fields_of(base)
+    return [key for key in keys_of(kind) if key.name not in inherited]
+
+
+def _summary_row(entry: RequestEntry) -> tuple[str, ...]:
+    answers = ", ".join(f"`{name}`" for name in entry.answers)
+    return f"[`{entry.name}`](#{entry.name})", _doc(entry.kind), answers
+
+
+def _request(entry: RequestEntry) -> str:
+    named = (*entry.positional, *([entry.rest] if entry.rest else []))
+    line = " ".join([entry.address, *(name.upper() for name in named)])
+    lines = [f"\n### {entry.name}\n", _doc(entry.kind), "", f"    {line}", f"    {_json_example(entry)}", ""]
+    own = [key for key in _keys_to_list(entry) if key.name != "port"]
+    if own:
+        lines.append(_key_table(own, positional=named))
+    for other, declared in entry.spellings:
+        lines.append(f"\n`{other}` is another spelling of `{declared}`.")
+    if issubclass(entry.kind, m.Recipe):
+        lines.append("\nAlso every [key of a sound](#keys-of-a-sound) and [of playing](#keys-of-playing).")
+    elif issubclass(entry.kind, m.PlayKeys):
+        lines.append("\nAlso every [key of playing](#keys-of-playing).")
+    return "\n".join(lines)
+
+
+def _keys_to_list(entry: RequestEntry) -> list[Key]:
+    named = {*entry.positional, entry.rest}
+    base = next((kind for kind in (m.Recipe, m.PlayKeys) if issubclass(entry.kind, kind)), m.Request)
+    shared = {key.name for key in keys_of(base)} - named
+    keys = {key.name: key for key in keys_of(entry.kind) if key.name not in shared}
+    first = [keys[name] for name in (*entry.positional, entry.rest) if name in keys]
+    return first + [key for key in keys.values() if key.name not in named]
+
+
+def _json_example(entry: RequestEntry) -> str:
+    named = (*entry.positional, *([entry.rest] if entry.rest else []))
+    required = [name for name in named if fields_of(entry.kind)[name].required]
+    examples = {name: _EXAMPLES[name] for name in required}
+    return msgspec.json.encode({"type": entry.name, **examples}).decode()
+
+
+_EXAMPLES: dict[str, str | int | float] = {
+    "id": "a1",
+    "prompt": "warm analog pad",
+    "take": "a take id",
+    "on": 1,
+    "model": "pocket",
+    "voice": 1,
+    "bpm": 128,
+    "n": 1,
+}
+
+
+def _event(entry: EventEntry) -> str:
+    sounds = " (of a request that makes no sound)" if entry.kind is m.Acknowledged else ""
+    keys = keys_of(entry.kind)
+    by_osc = [key.name for key in keys if key.name not in entry.kind.json_only]
+    lines = [f"\n### {entry.address}{sounds}\n", _doc(entry.kind), ""]
+    tags = osc_tags(entry.kind)
+    lines.append(f"    {' '.join([entry.address, tags, *by_osc])}".rstrip(" ,"))
+    fields = ", ".join(f'"{key.name}": ...' for key in keys)
+    lines.append(f'    {{"type": "{entry.name}"{", " if fields else ""}{fields}}}')
+    notes = [
+        (f"`{key.name}`" + (" (JSON only)" if key.name in entry.kind.json_only else ""), key.about)
+        for key in keys
+        if key.about or key.name in entry.kind.json_only
+    ]
+    return "\n".join([*lines, "", _table(("Field", "Meaning"), notes)] if notes else lines)
+
+
+def _ends(entry: EventEntry) -> str:
+    return " (ends the request)" if entry.terminal else ""
+
+
+def _key_table(keys: Iterable[Key], positional: tuple[str, ...] = (), *, at_sign: bool = False) -> str:
+    rows: list[tuple[str, ...]] = []
+    for key in keys:
+        spelled = f"`{key.name}`" if key.name in positional and not at_sign else f"`@{key.name}`"
+        default = "needed" if key.required else key.default
+        rows.append((spelled, key.about, key.allowed, default))
+    return _table(("Key", "Meaning", "Allowed", "Default"), rows)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+_INTRODUCTION = """\
+# timbred's protocol, version {version}
+
+This page is made from the declarations in `daemon/timbred/protocol` by `python -m timbred.protocol.describe`.
+
+Everything is a **request** that you send and **events** that come back. The names are the same in every
+language. Over OSC a request is a message: the address, then what it needs, then any number of `@key value`:
+
+    /timbred/generate a1 warm analog pad @seconds 4 @seed 7 @negative low quality
+
+Over ZeroMQ and the WebSocket it is one JSON object:
+
+    {{"type": "generate", "id": "a1", "prompt": "warm analog pad", "seconds": 4, "seed": 7, "negative": "low quality"}}
+
+and you hear
+
+    /timbred/queued a1 0 0.9
+    /timbred/started a1 pocket
+    /timbred/progress a1 0.5 4 8 0.3
+    /timbred/take a1 0 /home/you/Music/timbred/warm-analog-pad.wav 4.0 48000 1 7 0.31 TAKE_ID
+    /timbred/done a1 1 /home/you/Music/timbred/warm-analog-pad.wav
+
+or, in JSON, `{{"type": "queued", "id": "a1", "position": 0, "eta_s": 0.9}}` and so on.
+
+- **The id** (`a1`) is yours: text or a whole number. The same id again, from the same place, is the same
+  request: it is answered with where it stands and never run twice.
+- **A prompt** may come in one piece or as many words and numbers, as Pd and Max send it. It has at most {prompt}
+  characters.
+- **A value** runs to the next `@key`: no quotes are needed. A key may be given once.
+- **Numbers** may be any of OSC's `i f h d`, or text that reads as a number. Yes and no: `T F`, 0/1, or words.
+- **Nothing is ignored or clamped in silence**: what can't be used is answered by `fail` with code `bad-request`,
+  which names the key, what came, and what is allowed. A request without an id fails with its type in the id's place.
+- **Exactly one event ends a request**: `done`, `cancelled` or `fail`.
+- `@port P` on any OSC request sends its answers to port P on the sender's own host.
+- A bundle's time tag may lie up to {ahead} s ahead: the request is then taken in at that time. Bundles may be
+  {deep} deep.
+- OSC answers carry only `i`, `f` and `s`, in datagrams of at most {datagram} bytes. A JSON request may have
+  {json} bytes.
+- A DEALER hears events as they happen. A REQ gets one reply: the event that ends its request, with the `take` events in
+  `takes`. With `"inline": true` the samples follow each take as one more frame: float32, little-endian, interleaved.
+- PUB sends every event: its name as topic, then the JSON, with the field `client`: who asked.
+"""
+
+_ENDPOINTS = """\
+## Where it listens
+
+On `{host}` (setting `host`), unless you say otherwise:
+
+| What | Port | Setting |
+| --- | --- | --- |
+| OSC over UDP, and OSC 1.1 over TCP (SLIP framed) | {osc_port} | `osc.port` |
+| ZeroMQ requests: DEALER or REQ connect to it | {zmq_requests} | `zmq.requests` |
+| ZeroMQ events: SUB connects to it | {zmq_events} | `zmq.events` |
+| HTTP: `/ws` (WebSocket), `/takes/...`, `/schema.json`, `/status` | {http_port} | `http.port` |
+"""
+
+_KEYS_OF_A_SOUND = """
+## Keys of a sound
+
+For `generate`, `vary` and `flow`. What isn't given comes from the model's card or from the session.
+"""
+
+_KEYS_OF_PLAYING = """
+## Keys of playing
+
+For `play` and `flow`, and for `generate` and `vary` with `@to play` or `@to both`.
+"""
+
+_EVENTS = """
+## Events
+
+The arguments come in the order given here. `?` in the type tags is an id: `s` or `i`, as you sent it.
+"""
+
+_ERRORS = """
+## Errors
+
+`fail` carries one of these codes, and a message that says what to do.
+"""
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

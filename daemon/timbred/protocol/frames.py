@@ -1,0 +1,98 @@
+"""JSON messages, as ZeroMQ frames and WebSocket texts carry them.
+
+A request is one object: `type`, then the keys that `vocabulary` declares. An event is one object: `type`,
+then its fields by name.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import msgspec
+
+from timbred.errors import BadRequest
+from timbred.protocol import messages as m
+from timbred.protocol import values
+from timbred.protocol.decode import build, entry_named
+from timbred.protocol.incoming import Incoming, id_place
+from timbred.protocol.vocabulary import REQUEST_NAMED, name_of
+
+LONGEST = 1 << 20
+"""Bytes that a request may have."""
+
+_UNREADABLE = "json"
+_decoder = msgspec.json.Decoder()
+_encoder = msgspec.json.Encoder()
+
+
+def read(frame: bytes | memoryview) -> Incoming:
+    """The request or refusal that a frame holds. Never raises."""
+    try:
+        if len(frame) > LONGEST:
+            raise BadRequest(f"this message has {len(frame)} bytes, allowed are {LONGEST}")
+        found = _decoder.decode(frame)
+    except BadRequest as refusal:
+        return Incoming(refusal, _UNREADABLE)
+    except RecursionError:
+        return Incoming(BadRequest("this JSON is nested too deep; a request is one flat object"), _UNREADABLE)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return Incoming(BadRequest(f"this is no JSON: {error}; a request is one object"), _UNREADABLE)
+    if not isinstance(found, dict):
+        return Incoming(BadRequest(f"got {values.shown(found)}; a request is one JSON object"), _UNREADABLE)
+    return read_object(cast("dict[str, Any]", found))
+
+
+def read_object(found: dict[str, Any]) -> Incoming:
+    """The request or refusal that a JSON object stands for. Never raises."""
+    raw = dict(found)
+    name = raw.pop("type", None)
+    place = _id(name, raw)
+    try:
+        if name is None:
+            raise BadRequest('type: a request needs it, as in {"type": "status"}')
+        entry = entry_named(name)
+        if raw.get("port") is not None:
+            raise BadRequest("port: it is for OSC; here answers come back on the same connection")
+        return Incoming(build(entry, raw), place)
+    except BadRequest as refusal:
+        return Incoming(refusal, place)
+
+
+def _id(name: object, raw: dict[str, Any]) -> m.Id:
+    own = raw.get("id")
+    known = REQUEST_NAMED.get(name) if isinstance(name, str) else None
+    if isinstance(own, str | int | float) and not isinstance(own, bool) and (known is None or known.has_id):
+        return id_place(own)
+    return id_place(name) if isinstance(name, str) else _UNREADABLE
+
+
+def as_object(event: m.Event) -> dict[str, Any]:
+    """An event as a JSON object: `type` first, then its fields; a field without a value is left out."""
+    found: dict[str, Any] = {"type": name_of(event)}
+    for name in event.__struct_fields__:
+        value = getattr(event, name)
+        if value is not None:
+            found[name] = value
+    return found
+
+
+def encode_event(event: m.Event, client: str | None = None) -> bytes:
+    """An event as JSON in UTF-8; with `client`, for those who hear everybody's events."""
+    found = as_object(event)
+    if client is not None:
+        found["client"] = client
+    return _encoder.encode(found)
+
+
+def encode_done(end: m.Done, takes: Iterable[m.Take]) -> bytes:
+    """The whole reply of a sound: `done` with the list of its takes, in order."""
+    found = as_object(end)
+    found["takes"] = [as_object(take) for take in sorted(takes, key=lambda take: take.index)]
+    return _encoder.encode(found)
+
+
+def encode_list(name: str, events: Sequence[m.Event]) -> bytes:
+    """The whole reply of a question that is answered by several events, in a list called `name`."""
+    found: dict[str, Any] = {"type": "done", "id": name, name: [as_object(event) for event in events]}
+    if name == "takes":
+        found["path"] = ""
+    return _encoder.encode(found)

@@ -1,0 +1,198 @@
+"""OSC packets to requests, and events to OSC messages.
+
+The layout is the one that `vocabulary` declares: `/timbred/NAME`, positional arguments, then `@key value...`.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from timbred.errors import BadRequest
+from timbred.protocol import messages as m
+from timbred.protocol import values
+from timbred.protocol.decode import build, entry_named, fields_of
+from timbred.protocol.incoming import Incoming, id_place
+from timbred.protocol.osc_bytes import Argument, Message, Unfit, read_packet, write_message
+from timbred.protocol.vocabulary import (
+    EVENT_NAMES,
+    EVENT_OF,
+    REQUEST_NAMED,
+    REQUESTS,
+    ROOT,
+    RequestEntry,
+)
+
+LONGEST_DATAGRAM = 8000
+"""Bytes that an answer has at most."""
+
+FARTHEST = 1.0
+"""Seconds that a time tag may lie ahead."""
+
+_UNREADABLE = "osc"
+_log = logging.getLogger(__name__)
+
+_Keys = list[tuple[str, list[Argument]]]
+
+
+def read_datagram(packet: bytes, now: float | None = None) -> list[Incoming]:
+    """The requests and refusals that a packet holds, in order. Never raises.
+
+    Args:
+        packet: a datagram, or one frame of a stream: a message or a bundle.
+        now: the UNIX time in seconds that time tags are measured against; the clock's when None.
+    """
+    found = (_read(message, now) for message in read_packet(packet))
+    return [incoming for incoming in found if incoming is not None]
+
+
+def _read(message: Message, now: float | None) -> Incoming | None:
+    name = message.address.removeprefix(ROOT)
+    if name in EVENT_NAMES and name not in REQUEST_NAMED:
+        # an answer to an answer could go back and forth between two daemons for ever
+        _log.debug("%s is what timbred says itself: not answered", message.address)
+        return None
+    entry = REQUEST_NAMED.get(name) if message.address.startswith(ROOT) else None
+    if entry is None:
+        return _unknown(message, name)
+    positional, keys = _grouped(message.arguments)
+    raw: dict[str, Any] = {}
+    port = _port(keys)
+    try:
+        _lay_out(entry, positional, keys, raw)
+        if message.fault is not None:
+            raise BadRequest(f"{entry.name}: {message.fault}")
+        due = _due(message.time, now)
+        request = build(entry, raw)
+    except BadRequest as refusal:
+        return Incoming(refusal, _id(entry, raw), port)
+    return Incoming(request, _id(entry, raw), port, due)
+
+
+def _unknown(message: Message, name: str) -> Incoming:
+    _, keys = _grouped(message.arguments)
+    if not message.address:
+        return Incoming(BadRequest(message.fault or "this is no OSC"), _UNREADABLE)
+    if message.address.startswith(ROOT):
+        try:
+            entry_named(name)
+        except BadRequest as refusal:
+            return Incoming(refusal, id_place(name), _port(keys))
+    known = ", ".join(entry.name for entry in REQUESTS)
+    refusal = BadRequest(f"there is no address {values.shown(message.address)}; there is {ROOT}NAME: {known}")
+    return Incoming(refusal, id_place(message.address), _port(keys))
+
+
+def _grouped(arguments: Sequence[Argument]) -> tuple[list[Argument], _Keys]:
+    """The arguments before the first `@key`, and each key with the arguments up to the next."""
+    positional: list[Argument] = []
+    keys: _Keys = []
+    into = positional
+    for argument in arguments:
+        if isinstance(argument, str) and argument.startswith("@"):
+            into = []
+            keys.append((argument[1:], into))
+        else:
+            into.append(argument)
+    return positional, keys
+
+
+def _lay_out(entry: RequestEntry, positional: list[Argument], keys: _Keys, raw: dict[str, Any]) -> None:
+    """Put each argument under its name in `raw`.
+
+    Raises:
+        BadRequest: too many arguments, a key without a value or given twice, an argument that is no value.
+    """
+    named = len(entry.positional)
+    for name, argument in zip(entry.positional, positional, strict=False):
+        raw[name] = _value(entry, name, [argument])
+    rest = positional[named:]
+    if rest and entry.rest is None:
+        wanted = " ".join(entry.positional) or "none"
+        raise BadRequest(
+            f"{entry.name}: {values.shown(_shown(rest[0]))} is one argument too many; "
+            f"it takes {wanted}, then @key value"
+        )
+    if rest and entry.rest is not None:
+        raw[entry.rest] = _value(entry, entry.rest, rest)
+    for key, atoms in keys:
+        if key in raw:
+            raise BadRequest(f"{key}: given twice; give it once")
+        raw[key] = _value(entry, key, atoms)
+
+
+def _value(entry: RequestEntry, name: str, atoms: list[Argument]) -> object:
+    """One argument as it came, several as words with single spaces between."""
+    for atom in atoms:
+        if isinstance(atom, Unfit) or (isinstance(atom, bool) and len(atoms) > 1):
+            raise BadRequest(f"{name}: got {_shown(atom)}, allowed is {_allowed(entry, name)}")
+    if not atoms:
+        raise BadRequest(f"{name}: no value after @{name}; allowed is {_allowed(entry, name)}")
+    return atoms[0] if len(atoms) == 1 else " ".join(map(values.atom, atoms))
+
+
+def _shown(argument: Argument) -> str:
+    return argument.what if isinstance(argument, Unfit) else values.atom(argument)
+
+
+def _allowed(entry: RequestEntry, name: str) -> str:
+    name = dict(entry.spellings).get(name, name)
+    fields = fields_of(entry.kind)
+    if name not in fields:
+        return f"none: {entry.name} has no such key; it has {', '.join(fields)}"
+    return values.describe(fields[name].type)
+
+
+def _id(entry: RequestEntry, raw: dict[str, Any]) -> m.Id:
+    return id_place(raw["id"]) if entry.has_id and "id" in raw else entry.name
+
+
+def _port(keys: _Keys) -> int | None:
+    """Where answers go, found before anything else so that a refusal gets there too."""
+    for key, atoms in keys:
+        if key == "port" and len(atoms) == 1:
+            try:
+                return values.read("port", fields_of(m.Ping)["port"].type, atoms[0])
+            except BadRequest:
+                return None
+    return None
+
+
+def _due(when: float | None, now: float | None) -> float | None:
+    if when is None:
+        return None
+    ahead = when - (time.time() if now is None else now)
+    if ahead > FARTHEST:
+        raise BadRequest(
+            f"time tag: {ahead:.1f} s ahead, allowed is {FARTHEST:g} s; "
+            "send it later, or with the time tag `immediately`"
+        )
+    return when if ahead > 0 else None
+
+
+def encode_event(event: m.Event) -> bytes:
+    """An event as one OSC message of i, f and s, of at most 8,000 bytes."""
+    arguments = [_argument(getattr(event, name)) for name in event.__struct_fields__ if name not in event.json_only]
+    address = EVENT_OF[type(event)].address
+    encoded = write_message(address, arguments)
+    if len(encoded) > LONGEST_DATAGRAM:
+        return write_message(address, _shortened(arguments, len(encoded) - LONGEST_DATAGRAM))
+    return encoded
+
+
+def _argument(value: object) -> str | int | float:
+    if isinstance(value, bool):
+        return int(value)
+    return value if isinstance(value, str | int | float) else ""
+
+
+def _shortened(arguments: list[str | int | float], excess: int) -> list[str | int | float]:
+    """The longest text cut at a character's end: only the message of a `fail` is ever so long."""
+    longest = max(
+        (index for index, argument in enumerate(arguments) if isinstance(argument, str)),
+        key=lambda index: len(str(arguments[index]).encode("utf-8", "replace")),
+    )
+    raw = str(arguments[longest]).encode("utf-8", "replace")
+    ellipsis = "…"
+    kept = raw[: max(0, len(raw) - excess - len(ellipsis.encode()) - 4)].decode("utf-8", "ignore")
+    return [*arguments[:longest], kept + ellipsis, *arguments[longest + 1 :]]

@@ -1,0 +1,86 @@
+"""A loop: the exact length, and an end that meets the start without a seam."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from timbred.clip import Clip, Samples
+from timbred.render.edges import faded, rise
+from timbred.render.settings import RenderSettings
+from timbred.units import frames_in
+
+LONGEST_SEAM = 0.25
+"""Seconds of crossfade at most (and never over half the loop): longer ones smear rhythms."""
+
+SHORTEST_SEAM = 0.005
+"""Seconds of surplus below which a crossfade would click."""
+
+OWN_SURPLUS = 4
+"""With no length asked for, at most one part in so many of the clip is given up for its seam."""
+
+
+def loop(clip: Clip, settings: RenderSettings) -> Clip:
+    """Make the clip go round, if asked: exact length at the clip's own rate, `loop` set.
+
+    Frames after the loop's end are crossfaded into its start, so that what follows the last frame is
+    what followed it in the sound itself. Without such a surplus the ends are bent towards each other
+    over a few milliseconds, unless the clip already is a loop. A clip shorter than the loop is followed
+    by silence, and both its edges faded. With no length asked for, the surplus is taken from the clip's
+    own end, at most a quarter of it.
+    """
+    if not settings.loop:
+        return clip
+    if settings.frames is None:
+        wanted = clip.frames if clip.loop else clip.frames - _own_surplus(clip)
+    else:
+        wanted = max(1, round(settings.frames * clip.rate / settings.rate))
+    return replace(clip.with_samples(_closed(clip, wanted, settings)), loop=True)
+
+
+def _own_surplus(clip: Clip) -> int:
+    return min(frames_in(LONGEST_SEAM, clip.rate), clip.frames // OWN_SURPLUS)
+
+
+def _closed(clip: Clip, wanted: int, settings: RenderSettings) -> Samples:
+    surplus = clip.frames - wanted
+    if surplus < 0:
+        lead, tail = frames_in(settings.fade_in, clip.rate), frames_in(settings.fade_out, clip.rate)
+        return np.pad(faded(clip.samples, lead, tail), ((0, -surplus), (0, 0)))
+    if surplus == 0 and clip.loop:
+        return clip.samples
+    seam = min(surplus, frames_in(LONGEST_SEAM, clip.rate), wanted // 2)
+    if seam < frames_in(SHORTEST_SEAM, clip.rate):
+        return bent(clip.samples[:wanted], frames_in(SHORTEST_SEAM, clip.rate))
+    return crossfaded(clip.samples, wanted, seam)
+
+
+def crossfaded(samples: Samples, frames: int, seam: int) -> Samples:
+    """The first `frames`, with the `seam` frames that follow them faded out over the start.
+
+    The power stays even through the seam however alike both parts are: plain sine and cosine curves for
+    unlike ones, and for like ones the same curves divided by the bump that their likeness would make.
+    """
+    following, start = samples[frames : frames + seam], samples[:seam]
+    angle = np.linspace(0.0, np.pi / 2, seam, endpoint=False)[:, None]
+    power = 1.0 + _likeness(following, start) * np.sin(2 * angle)
+    blend = (following * np.cos(angle) + start * np.sin(angle)) / np.sqrt(power)
+    return np.concatenate([blend.astype(np.float32), samples[seam:frames]])
+
+
+def _likeness(one: Samples, other: Samples) -> float:
+    """The correlation of two pieces of sound, 0 (unlike) to 1 (the same)."""
+    energy = float(np.sqrt(np.sum(np.square(one, dtype=np.float64)) * np.sum(np.square(other, dtype=np.float64))))
+    return max(0.0, float(np.sum(one * other, dtype=np.float64)) / energy) if energy > 0 else 0.0
+
+
+def bent(samples: Samples, reach: int) -> Samples:
+    """The same samples with the jump from end to start spread over `reach` frames on either side."""
+    reach = min(reach, samples.shape[0] // 2)
+    if reach < 2:
+        return samples
+    jump = samples[0] - (2 * samples[-1] - samples[-2])
+    curve = rise(reach)[:, None] * (jump / 2)
+    result = samples.copy()
+    result[-reach:] += curve
+    result[:reach] -= curve[::-1]
+    return result

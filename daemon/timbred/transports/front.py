@@ -1,0 +1,207 @@
+"""The one place where all transports meet: requests go in to the daemon, events go out to their clients."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import timbred
+from timbred import errors
+from timbred.clip import Clip
+from timbred.protocol import messages as m
+from timbred.protocol.exchange import ClientId, Inbox
+from timbred.protocol.incoming import Incoming
+from timbred.protocol.vocabulary import EVENT_OF
+from timbred.transports.clients import Clients, scheme
+
+_log = logging.getLogger(__name__)
+
+
+class Carrier(Protocol):
+    """What one transport does for the front."""
+
+    inline: bool
+    """Whether it can carry samples."""
+
+    def streams(self, client: ClientId) -> bool:
+        """Whether this client hears events as they happen; False where each request gets one whole reply."""
+        ...
+
+    def deliver(self, client: ClientId, event: m.Event, clip: Clip | None) -> None:
+        """Send an event. Never blocks; a client that has gone loses it."""
+        ...
+
+    def deliver_list(self, client: ClientId, name: str, events: Sequence[m.Event], end: m.Event | None) -> None:
+        """Send the answer to a question that is answered by several events."""
+        ...
+
+
+class Publisher(Protocol):
+    """Where everybody's events go, whoever listens."""
+
+    def publish(self, client: ClientId, event: m.Event) -> None:
+        """Send an event with the client that it is for. Never blocks."""
+        ...
+
+
+class Front:
+    """Takes requests from carriers and hands them to the inbox; is the daemon's Outbox.
+
+    What needs no more than the connection is answered here: `hello`, `notify`, `sync`, `ping`. Requests with a
+    time tag wait here until they are due; `sync` waits for those that its client sent before it.
+    """
+
+    def __init__(self) -> None:
+        self.clients = Clients()
+        self.http_port = 0
+        self._inbox: Inbox | None = None
+        self._carriers: dict[str, Carrier] = {}
+        self._publisher: Publisher | None = None
+        self._waiting: dict[asyncio.TimerHandle, tuple[ClientId, Incoming]] = {}
+
+    def open(self, inbox: Inbox) -> None:
+        """Begin to take requests."""
+        self._inbox = inbox
+
+    def attach(self, name: str, carrier: Carrier) -> None:
+        """From now on clients whose id begins with `name` are reached by this carrier."""
+        self._carriers[name] = carrier
+
+    def publish_to(self, publisher: Publisher) -> None:
+        """From now on everybody's events go there too."""
+        self._publisher = publisher
+
+    # ---- in
+
+    def receive(self, client: ClientId, incoming: Incoming) -> None:
+        """Take in what a transport has read, now or when it is due. Never raises."""
+        outcome = incoming.outcome
+        if isinstance(outcome, errors.BadRequest):
+            self.refuse(client, incoming.id, outcome)
+        elif incoming.due is not None:
+            self._later(client, incoming, incoming.due - time.time())
+        elif isinstance(outcome, m.Sync) and (wait := self._until_taken_in(client)) > 0:
+            self._later(client, incoming, wait)
+        else:
+            self._take_in(client, outcome, incoming.id)
+
+    def refuse(self, client: ClientId, place: m.Id, error: errors.TimbredError) -> None:
+        """Answer a request with `fail`."""
+        _log.info("%s: %s: %s", self.clients.named(client), place, error.message)
+        retry_after = error.retry_after if isinstance(error, errors.Busy) else None
+        self.send(client, m.Fail(id=place, code=error.code, message=error.message, retry_after_s=retry_after))
+
+    def close(self) -> None:
+        """Take no more requests; those that wait for their time fail."""
+        waiting, self._waiting = self._waiting, {}
+        for timer, (client, incoming) in waiting.items():
+            timer.cancel()
+            self.refuse(client, incoming.id, _STOPPING)
+        self._inbox = None
+
+    def _later(self, client: ClientId, incoming: Incoming, wait: float) -> None:
+        loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle
+        timer = loop.call_later(max(0.0, wait), lambda: self._now_due(timer))
+        self._waiting[timer] = (client, incoming)
+
+    def _now_due(self, timer: asyncio.TimerHandle) -> None:
+        client, incoming = self._waiting.pop(timer)
+        if not isinstance(incoming.outcome, errors.BadRequest):
+            self._take_in(client, incoming.outcome, incoming.id)
+
+    def _until_taken_in(self, client: ClientId) -> float:
+        """Seconds until the last request of this client that still waits for its time has been taken in."""
+        times = [timer.when() for timer, (owner, _) in self._waiting.items() if owner == client]
+        # later than the last by more than the clock's grain, so that it comes after it
+        return max(times) - asyncio.get_running_loop().time() + 0.001 if times else 0.0
+
+    def _take_in(self, client: ClientId, request: m.Request, place: m.Id) -> None:
+        try:
+            answer = self._answer(client, request)
+            if answer is not None:
+                self.send(client, answer)
+        except errors.TimbredError as error:
+            self.refuse(client, place, error)
+        except Exception as error:  # noqa: BLE001  one request's fault must not end a transport that serves all
+            _log.exception("%s: %s", client, place)
+            self.refuse(client, place, errors.from_foreign(error))
+
+    def _answer(self, client: ClientId, request: m.Request) -> m.Event | None:
+        """What the front itself answers; None when the request has gone on to the inbox."""
+        match request:
+            case m.Hello(name=name):
+                self.clients.call(client, name)
+                return m.Welcome(client_id=client, version=timbred.__version__, http_port=self.http_port)
+            case m.Notify(on=on):
+                if not self._carriers[scheme(client)].streams(client):
+                    raise errors.BadRequest(
+                        "notify: this socket gets one reply for each request; use a DEALER, or a SUB on the events port"
+                    )
+                self.clients.listen(client, on)
+                return m.Acknowledged(id="notify")
+            case m.Sync(n=n):
+                return m.Synced(n=n)
+            case m.Ping():
+                return m.Pong()
+            case _:
+                self._hand_on(client, request)
+                return None
+
+    def _hand_on(self, client: ClientId, request: m.Request) -> None:
+        if self._inbox is None:
+            raise _STOPPING
+        if isinstance(request, m.Recipe):
+            self._check_destination(client, request)
+        self._inbox.receive(client, request)
+
+    def _check_destination(self, client: ClientId, request: m.Recipe) -> None:
+        if request.inline and not self._carriers[scheme(client)].inline:
+            raise errors.BadRequest(
+                "inline: samples travel over ZeroMQ only; leave it out and read the file that `take` names"
+            )
+        if request.to == "none" and not request.inline:
+            raise errors.BadRequest("to: got 'none', allowed is file, play or both; none is for ZeroMQ with inline 1")
+
+    # ---- out
+
+    def send(self, client: ClientId, event: m.Event, clip: Clip | None = None) -> None:
+        """Send an event to its client, to those who asked for everybody's, and to the publisher."""
+        self._deliver(client, event, clip)
+        if not EVENT_OF[type(event)].private:
+            for listener in self.clients.listeners:
+                if listener != client:
+                    self._deliver(listener, event, None)
+        if self._publisher is not None:
+            self._publisher.publish(client, event)
+
+    def send_list(self, client: ClientId, name: str, events: Sequence[m.Event], end: m.Event | None) -> None:
+        """Answer a question that is answered by several events; only who asked hears them."""
+        carrier = self._carriers.get(scheme(client))
+        if carrier is not None:
+            carrier.deliver_list(client, name, events, end)
+
+    def _deliver(self, client: ClientId, event: m.Event, clip: Clip | None) -> None:
+        carrier = self._carriers.get(scheme(client))
+        if carrier is None:
+            _log.debug("%s can't be reached: %s is lost", client, event)
+        else:
+            carrier.deliver(client, event, clip)
+
+
+def deliver_each(deliver: "Deliver", client: ClientId, events: Sequence[m.Event], end: m.Event | None) -> None:
+    """A list for a client that hears many events: one by one, then the end."""
+    for event in events:
+        deliver(client, event, None)
+    if end is not None:
+        deliver(client, end, None)
+
+
+class Deliver(Protocol):
+    """`Carrier.deliver`."""
+
+    def __call__(self, client: ClientId, event: m.Event, clip: Clip | None) -> None: ...
+
+
+_STOPPING = errors.ShuttingDown("timbred is stopping; start it again with: timbred serve")

@@ -1,0 +1,336 @@
+"""HTTP on one port: the WebSocket, the takes, the schema, the status and a page that names them."""
+
+import asyncio
+import contextlib
+import html
+import ipaddress
+import itertools
+import logging
+import socket
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+import timbred
+from timbred.clip import Clip
+from timbred.protocol import describe, frames
+from timbred.protocol import messages as m
+from timbred.protocol.exchange import ClientId
+from timbred.protocol.incoming import Incoming
+from timbred.transports.front import Front, deliver_each
+
+_log = logging.getLogger(__name__)
+
+_MOST_UNSENT = 2000
+_MOST_CLIENTS = 200
+_LARGEST_TEXT = 128 << 20
+_STATUS_PATIENCE = 5.0
+_TOO_SLOW = 1008
+_GOING_AWAY = 1001
+
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>timbred</title>
+<h1>timbred {version}</h1>
+<p>This daemon makes sounds from words. Here you find:</p>
+<dl>
+<dt><code>/ws</code><dd>a WebSocket: one JSON object a message, the same as over ZeroMQ
+<dt><a href="/status"><code>/status</code></a><dd>how the daemon is
+<dt><a href="/schema.json"><code>/schema.json</code></a><dd>every request and event as JSON Schema
+<dt><code>/takes/NAME</code><dd>the files of the takes folder
+</dl>"""
+
+
+class OwnHostOnly:
+    """Refuses requests whose Host header isn't a name of this daemon's own, against DNS rebinding.
+
+    A page from elsewhere can make its own name point at this machine, but can't change what the browser
+    writes into Host.
+    """
+
+    def __init__(self, app: ASGIApp, host: str) -> None:
+        self._app = app
+        self._names = {"localhost", "127.0.0.1", "::1", host.lower()}
+        self._any_number = host in ("0.0.0.0", "::", "")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket") and not self._known(HTTPConnection(scope)):
+            refusal = PlainTextResponse("Host: this isn't a name of this machine; use 127.0.0.1", 403)
+            await refusal(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _known(self, connection: HTTPConnection) -> bool:
+        try:
+            name = urlsplit("//" + connection.headers.get("host", "")).hostname or ""
+        except ValueError:
+            return False
+        if name in self._names:
+            return True
+        try:
+            # a number can't be made to point elsewhere
+            return self._any_number and bool(ipaddress.ip_address(name))
+        except ValueError:
+            return False
+
+
+class _Listener:
+    """One WebSocket client and what waits to be sent to it; None is the end."""
+
+    def __init__(self) -> None:
+        self._unsent: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._full = False
+
+    def put(self, text: bytes) -> None:
+        """Let a message wait; a client that doesn't read is disconnected instead."""
+        if self._full:
+            return
+        if self._unsent.qsize() >= _MOST_UNSENT:
+            self._full = True
+            self._unsent = asyncio.Queue()
+            self._unsent.put_nowait(None)
+            return
+        self._unsent.put_nowait(text)
+
+    def end(self) -> None:
+        """Send what waits, then close."""
+        self._unsent.put_nowait(None)
+
+    async def send_to(self, made: WebSocket) -> None:
+        """Send until the end."""
+        while (text := await self._unsent.get()) is not None:
+            await made.send_text(text.decode())
+        await made.close(_TOO_SLOW if self._full else _GOING_AWAY)
+
+
+class WebSockets:
+    """The clients of `/ws`, each known as `ws:N`."""
+
+    inline = False
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        self._numbers = itertools.count(1)
+        self._listeners: dict[ClientId, _Listener] = {}
+        self._serving: set[asyncio.Task[None]] = set()
+        front.attach("ws", self)
+
+    def streams(self, client: ClientId) -> bool:
+        """A WebSocket hears events as they happen."""
+        _ = client
+        return True
+
+    async def serve(self, made: WebSocket) -> None:
+        """One client, from its handshake to its end."""
+        if not _same_origin(made):
+            _log.warning("a page from %s asked for /ws: refused", made.headers.get("origin"))
+            await made.close(_TOO_SLOW)
+            return
+        if len(self._listeners) >= _MOST_CLIENTS:
+            _log.warning("%d WebSockets are open: one more is refused", _MOST_CLIENTS)
+            await made.close(_TOO_SLOW)
+            return
+        await made.accept()
+        client = ClientId(f"ws:{next(self._numbers)}")
+        listener = self._listeners[client] = _Listener()
+        sending = asyncio.create_task(listener.send_to(made))
+        self._serving.add(sending)
+        sending.add_done_callback(self._ended)
+        try:
+            await self._read(client, made)
+        finally:
+            self._listeners.pop(client, None)
+            self._front.clients.forget(client)
+            sending.cancel()
+
+    def _ended(self, sending: asyncio.Task[None]) -> None:
+        self._serving.discard(sending)
+        if not sending.cancelled() and (error := sending.exception()) is not None:
+            _log.debug("a WebSocket ended: %s", error)
+
+    async def _read(self, client: ClientId, made: WebSocket) -> None:
+        with contextlib.suppress(WebSocketDisconnect):
+            while True:
+                message = await made.receive()
+                if message["type"] == "websocket.disconnect":
+                    return
+                text = message.get("text")
+                read = message.get("bytes") or b"" if text is None else text.encode("utf-8", "replace")
+                self._front.receive(client, frames.read(read))
+
+    async def close(self, patience: float) -> None:
+        """Send what waits, for at most `patience` seconds, and end every connection."""
+        for listener in self._listeners.values():
+            listener.end()
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=patience)
+
+    def deliver(self, client: ClientId, event: m.Event, clip: Clip | None) -> None:
+        """Send an event as one text message."""
+        _ = clip
+        listener = self._listeners.get(client)
+        if listener is None:
+            _log.debug("%s has gone: %s is lost", client, event)
+        else:
+            listener.put(frames.encode_event(event))
+
+    def deliver_list(self, client: ClientId, name: str, events: Sequence[m.Event], end: m.Event | None) -> None:
+        """Send each event, then the end."""
+        _ = name
+        deliver_each(self.deliver, client, events, end)
+
+
+class _Questions:
+    """HTTP clients: each asks once and gets the first event that answers."""
+
+    inline = False
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        self._numbers = itertools.count(1)
+        self._asked: dict[ClientId, asyncio.Future[m.Event]] = {}
+        front.attach("http", self)
+
+    def streams(self, client: ClientId) -> bool:
+        """HTTP has one answer for each request."""
+        _ = client
+        return False
+
+    async def ask(self, request: m.Request, name: str) -> m.Event:
+        """The event that answers a request.
+
+        Raises:
+            TimeoutError: there was none within five seconds.
+        """
+        client = ClientId(f"http:{next(self._numbers)}")
+        answer = self._asked[client] = asyncio.get_running_loop().create_future()
+        try:
+            self._front.receive(client, Incoming(request, name))
+            async with asyncio.timeout(_STATUS_PATIENCE):
+                return await answer
+        finally:
+            del self._asked[client]
+
+    def deliver(self, client: ClientId, event: m.Event, clip: Clip | None) -> None:
+        """Answer with an event."""
+        _ = clip
+        answer = self._asked.get(client)
+        if answer is not None and not answer.done():
+            answer.set_result(event)
+
+    def deliver_list(self, client: ClientId, name: str, events: Sequence[m.Event], end: m.Event | None) -> None:
+        """Answer with the end of a list."""
+        _ = name
+        deliver_each(self.deliver, client, [] if end is not None else events[-1:], end)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn inside the daemon's own event loop: signals are the daemon's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+class Http:
+    """The HTTP server and its WebSocket."""
+
+    def __init__(self, front: Front, listener: socket.socket, host: str, takes: Path) -> None:
+        self._listener = listener
+        self._takes = takes
+        self._questions = _Questions(front)
+        self._sockets = WebSockets(front)
+        app = OwnHostOnly(Starlette(routes=self._routes()), host)
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                ws="websockets-sansio",
+                ws_max_size=_LARGEST_TEXT,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._serving: asyncio.Task[None] | None = None
+
+    def _routes(self) -> list[Route | WebSocketRoute]:
+        return [
+            Route("/", _page),
+            Route("/schema.json", _schema),
+            Route("/status", self._status),
+            Route("/takes/{path:path}", self._take),
+            WebSocketRoute("/ws", self._sockets.serve),
+        ]
+
+    def start(self) -> None:
+        """Begin to serve: the socket takes connections from now on."""
+        self._listener.listen(512)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+
+    async def close(self, patience: float) -> None:
+        """Send what waits, for at most `patience` seconds, then end every connection."""
+        await self._sockets.close(patience)
+        self._server.should_exit = True
+        if self._serving is not None:
+            done, _ = await asyncio.wait([self._serving], timeout=max(patience, 0.3))
+            if not done:
+                self._server.force_exit = True
+                self._serving.cancel()
+                await asyncio.gather(self._serving, return_exceptions=True)
+        self._listener.close()
+
+    async def _status(self, request: Request) -> Response:
+        _ = request
+        try:
+            event = await self._questions.ask(m.Status(), "status")
+        except TimeoutError:
+            return PlainTextResponse("timbred doesn't answer; look at its log", 503)
+        return _json(frames.encode_event(event), 503 if isinstance(event, m.Fail) else 200)
+
+    async def _take(self, request: Request) -> Response:
+        found = await asyncio.to_thread(_inside, self._takes, request.path_params["path"])
+        if found is None:
+            return PlainTextResponse("no such take; ask `takes` for those there are", 404)
+        return FileResponse(found, headers={"X-Content-Type-Options": "nosniff"})
+
+
+def _inside(folder: Path, path: str) -> Path | None:
+    """The file at `path` if it is one inside the folder; what begins with a dot is nobody's business."""
+    if any(part.startswith(".") for part in path.split("/")) or "\x00" in path or "\\" in path:
+        return None
+    try:
+        found = (folder / path).resolve()
+        if found.is_relative_to(folder.resolve()) and found.is_file():
+            return found
+    except OSError as error:
+        _log.debug("%s: %s", path, error)
+    return None
+
+
+def _same_origin(made: WebSocket) -> bool:
+    """Whether the page that asks is the daemon's own; programs that are no browsers send no Origin."""
+    origin = made.headers.get("origin")
+    return origin is None or origin == f"http://{made.headers.get('host', '')}"
+
+
+def _json(content: bytes, status: int = 200) -> Response:
+    return Response(content, status, media_type="application/json")
+
+
+async def _page(request: Request) -> Response:
+    _ = request
+    return HTMLResponse(_PAGE.format(version=html.escape(timbred.__version__)))
+
+
+async def _schema(request: Request) -> Response:
+    _ = request
+    return _json(msgspec.json.encode(describe.json_schema()))

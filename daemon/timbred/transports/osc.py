@@ -1,0 +1,297 @@
+"""OSC over UDP, and OSC 1.1 over TCP (SLIP framed), on the same port number."""
+
+import asyncio
+import logging
+import socket
+from collections import deque
+from collections.abc import Sequence
+
+from timbred.clip import Clip
+from timbred.errors import BadRequest
+from timbred.protocol import messages as m
+from timbred.protocol import slip
+from timbred.protocol.exchange import ClientId
+from timbred.protocol.incoming import Incoming
+from timbred.protocol.osc import encode_event, read_datagram
+from timbred.protocol.vocabulary import is_terminal
+from timbred.transports.clients import Address, tcp_client, udp_address
+from timbred.transports.front import Front, deliver_each
+from timbred.transports.ports import enlarge_receive_buffer
+
+_log = logging.getLogger(__name__)
+
+_DATAGRAMS_A_TURN = 32
+_MOST_HELD = 64 << 20
+_OVERHEAD = 200
+_LARGEST_DATAGRAM = 65536
+_MOST_UNSENT = 10_000
+_MOST_UNREAD = 4 << 20
+_MOST_CONNECTIONS = 400
+_CHUNK = 65536
+_FAREWELL = 5.0
+
+
+class Udp:
+    """The UDP endpoint. Reads the socket itself: many datagrams at each wake-up, and no error ends it."""
+
+    inline = False
+
+    def __init__(self, front: Front, endpoint: socket.socket) -> None:
+        self._front = front
+        self._socket = endpoint
+        self._unsent: deque[tuple[bytes, Address]] = deque()
+        self._held: deque[tuple[bytes, Address]] = deque()
+        self._held_bytes = 0
+        self._reading = False
+        self._working = False
+
+    def start(self) -> None:
+        """Begin to read. Needs a running loop that can watch sockets (on Windows: the selector loop)."""
+        given = enlarge_receive_buffer(self._socket)
+        _log.debug("UDP receive buffer: %d bytes", given)
+        self._front.attach("udp", self)
+        self._reading = True
+        asyncio.get_running_loop().add_reader(self._socket, self._drain)
+
+    def stop_reading(self) -> None:
+        """Read no more; answers still go out, also to what has been read already."""
+        self._reading = False
+        asyncio.get_running_loop().remove_reader(self._socket)
+
+    def close(self) -> None:
+        """Send what can be sent at once, then close."""
+        self._send_on()
+        asyncio.get_running_loop().remove_writer(self._socket)
+        self._socket.close()
+
+    def _drain(self) -> None:
+        """Empty the socket, whose room is small, before anything is done with what it held."""
+        while self._held_bytes < _MOST_HELD:
+            try:
+                packet, source = self._socket.recvfrom(_LARGEST_DATAGRAM)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as error:
+                # Windows reports here that an earlier answer found nobody; the next datagram is fine
+                _log.debug("UDP: %s", error)
+                continue
+            self._held.append((packet, (source[0], source[1])))
+            self._held_bytes += len(packet) + _OVERHEAD
+        self._work()
+
+    def _work(self) -> None:
+        """Take in a few of the held datagrams, then look at the socket again."""
+        if self._working:
+            return
+        for _ in range(min(_DATAGRAMS_A_TURN, len(self._held))):
+            packet, source = self._held.popleft()
+            self._held_bytes -= len(packet) + _OVERHEAD
+            self._take(packet, source)
+        if self._held:
+            self._working = True
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._working = False
+        if self._reading:
+            self._drain()
+        else:
+            self._work()
+
+    def _take(self, packet: bytes, source: Address) -> None:
+        for incoming in read_datagram(packet):
+            if isinstance(incoming.outcome, m.Hello):
+                self._front.clients.say_hello(source, incoming.port)
+            self._front.receive(self._front.clients.udp_sender(source, incoming.port), incoming)
+
+    def streams(self, client: ClientId) -> bool:
+        """An OSC client hears events as they happen."""
+        _ = client
+        return True
+
+    def deliver(self, client: ClientId, event: m.Event, clip: Clip | None) -> None:
+        """Send an event as one datagram."""
+        _ = clip
+        self.send(encode_event(event), udp_address(client))
+
+    def deliver_list(self, client: ClientId, name: str, events: Sequence[m.Event], end: m.Event | None) -> None:
+        """Send each event as one datagram, then the end."""
+        _ = name
+        deliver_each(self.deliver, client, events, end)
+
+    def send(self, packet: bytes, to: Address) -> None:
+        """Send a datagram now, or as soon as the system takes it."""
+        if self._unsent or not self._sent(packet, to):
+            if len(self._unsent) == _MOST_UNSENT:
+                _log.warning("UDP: %d answers wait to be sent; one to %s:%d is lost", _MOST_UNSENT, *to)
+                return
+            self._unsent.append((packet, to))
+            asyncio.get_running_loop().add_writer(self._socket, self._send_on)
+
+    def _sent(self, packet: bytes, to: Address) -> bool:
+        """Whether the datagram has left, or never will."""
+        try:
+            self._socket.sendto(packet, to)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            _log.debug("UDP: %s:%d has gone: %s", *to, error)
+        return True
+
+    def _send_on(self) -> None:
+        while self._unsent and self._sent(*self._unsent[0]):
+            self._unsent.popleft()
+        if not self._unsent:
+            asyncio.get_running_loop().remove_writer(self._socket)
+
+
+class Connection:
+    """One TCP client. One that has closed its sending side still hears how its requests end."""
+
+    def __init__(self, front: Front, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = writer.get_extra_info("peername")
+        self.host = str(peer[0])
+        self.client = tcp_client(self.host, int(peer[1]))
+        self._front = front
+        self._reader = reader
+        self._writer = writer
+        self._open: set[m.Id] = set()
+        self._answered = asyncio.Event()
+        self._answered.set()
+
+    async def serve(self) -> None:
+        """Read requests until the client has ended, or is gone."""
+        decoder = slip.SlipDecoder()
+        try:
+            while data := await self._reader.read(_CHUNK):
+                for frame in decoder.feed(data):
+                    self._take(frame)
+                # a client that floods must not keep the others waiting
+                await asyncio.sleep(0)
+            await self._answered.wait()
+        except OSError as error:
+            _log.debug("%s: %s", self.client, error)
+
+    def _take(self, frame: bytes | BadRequest) -> None:
+        if isinstance(frame, BadRequest):
+            self._front.receive(self.client, Incoming(frame, "osc"))
+            return
+        for incoming in read_datagram(frame):
+            self._front.receive(self._client_of(incoming), incoming)
+
+    def _client_of(self, incoming: Incoming) -> ClientId:
+        outcome = incoming.outcome
+        if incoming.port is not None and not isinstance(outcome, m.Hello):
+            return self._front.clients.udp_sender((self.host, incoming.port), None)
+        if isinstance(outcome, m.Generate | m.Vary):
+            self._open.add(outcome.id)
+            self._answered.clear()
+        return self.client
+
+    def send(self, event: m.Event) -> None:
+        """Send an event; a client that doesn't read its answers is disconnected."""
+        self._writer.write(slip.encode(encode_event(event)))
+        if self._writer.transport.get_write_buffer_size() > _MOST_UNREAD:
+            _log.warning("%s doesn't read its answers: disconnected", self._front.clients.named(self.client))
+            self.abort()
+        if is_terminal(event):
+            self._open.discard(getattr(event, "id", ""))
+            if not self._open:
+                self._answered.set()
+
+    def abort(self) -> None:
+        """End the connection; what hasn't been sent is lost."""
+        self._open.clear()
+        self._answered.set()
+        self._writer.transport.abort()
+
+    async def close(self) -> None:
+        """End the connection once everything has been sent."""
+        self._writer.close()
+        try:
+            async with asyncio.timeout(_FAREWELL):
+                await self._writer.wait_closed()
+        except OSError as error:  # TimeoutError is one: the client doesn't read
+            _log.debug("%s: %s", self.client, error)
+            self._writer.transport.abort()
+
+
+class Tcp:
+    """The TCP server."""
+
+    inline = False
+
+    def __init__(self, front: Front, listener: socket.socket) -> None:
+        self._front = front
+        self._listener = listener
+        self._connections: dict[ClientId, Connection] = {}
+        self._serving: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Begin to take connections."""
+        self._front.attach("tcp", self)
+        self._server = await asyncio.start_server(self._serve, sock=self._listener, backlog=512)
+
+    def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._connections) >= _MOST_CONNECTIONS:
+            _log.warning("%d OSC connections are open: one more is refused", _MOST_CONNECTIONS)
+            writer.transport.abort()
+            return
+        _keep_alive(writer)
+        connection = Connection(self._front, reader, writer)
+        self._connections[connection.client] = connection
+        serving = asyncio.ensure_future(self._until_gone(connection))
+        self._serving.add(serving)
+        serving.add_done_callback(self._serving.discard)
+
+    async def _until_gone(self, connection: Connection) -> None:
+        try:
+            await connection.serve()
+        finally:
+            self._connections.pop(connection.client, None)
+            self._front.clients.forget(connection.client)
+            await connection.close()
+
+    def stop_reading(self) -> None:
+        """Take no more connections; answers still go out."""
+        if self._server is not None:
+            self._server.close()
+
+    async def close(self, patience: float) -> None:
+        """Send what waits, for at most `patience` seconds, then close every connection."""
+        connections = list(self._connections.values())
+        closing = [asyncio.create_task(connection.close()) for connection in connections]
+        if closing:
+            await asyncio.wait(closing, timeout=patience)
+        for connection in connections:
+            connection.abort()
+        for task in (*closing, *self._serving):
+            task.cancel()
+        await asyncio.gather(*closing, *self._serving, return_exceptions=True)
+
+    def streams(self, client: ClientId) -> bool:
+        """An OSC client hears events as they happen."""
+        _ = client
+        return True
+
+    def deliver(self, client: ClientId, event: m.Event, clip: Clip | None) -> None:
+        """Send an event as one SLIP frame."""
+        _ = clip
+        connection = self._connections.get(client)
+        if connection is None:
+            _log.debug("%s has gone: %s is lost", client, event)
+        else:
+            connection.send(event)
+
+    def deliver_list(self, client: ClientId, name: str, events: Sequence[m.Event], end: m.Event | None) -> None:
+        """Send each event as one frame, then the end."""
+        _ = name
+        deliver_each(self.deliver, client, events, end)
+
+
+def _keep_alive(writer: asyncio.StreamWriter) -> None:
+    """Let the system find out about a peer that vanished without a word."""
+    made = writer.get_extra_info("socket")
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

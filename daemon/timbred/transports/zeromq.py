@@ -1,0 +1,234 @@
+"""ZeroMQ: a ROUTER that takes requests from DEALER and REQ sockets, and a PUB with every event."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+import zmq
+import zmq.asyncio
+
+from timbred.clip import Clip
+from timbred.errors import BadRequest
+from timbred.protocol import frames
+from timbred.protocol import messages as m
+from timbred.protocol.exchange import ClientId
+from timbred.protocol.incoming import Incoming
+from timbred.protocol.vocabulary import REQUEST_NAMED, is_terminal, name_of
+from timbred.transports.clients import zmq_client
+from timbred.transports.front import Front, deliver_each
+from timbred.transports.ports import refused, resolve
+
+_log = logging.getLogger(__name__)
+
+_LARGEST_TAKEN = 256 << 20
+_MOST_UNSENT = 10_000
+_MESSAGES_A_TURN = 256
+_MOST_REPLIES = 10_000
+
+# with NOBLOCK, zmq.asyncio does at once what it can and gives back a future that is done
+_Received = asyncio.Future[list[zmq.Frame]]
+_Sent = asyncio.Future[zmq.MessageTracker | None]
+
+
+@dataclass
+class _Reply:
+    """The one reply that a REQ waits for. `envelope` is what comes before it, down to the empty frame."""
+
+    envelope: list[bytes]
+    type: str
+    id: m.Id
+    takes: dict[int, tuple[m.Take, Clip | None]] = field(default_factory=dict[int, tuple[m.Take, Clip | None]])
+
+    def ends_with(self, event: m.Event) -> bool:
+        """Whether this event is the end of the request, not of another that this client once made."""
+        entry = REQUEST_NAMED.get(self.type)
+        if isinstance(event, m.Acknowledged):
+            return event.id == self.type
+        if isinstance(event, m.Fail) or (entry is not None and entry.has_id):
+            return is_terminal(event) and getattr(event, "id", None) == self.id
+        if entry is None or isinstance(event, m.Done):
+            return False
+        return is_terminal(event) and name_of(event) in entry.answers
+
+
+class Requests:
+    """The ROUTER.
+
+    A DEALER sends one frame and hears events as they happen. A REQ (known by the empty frame before its
+    request) gets exactly one reply: the terminal event with the takes in it.
+    """
+
+    inline = True
+
+    def __init__(self, front: Front, context: zmq.asyncio.Context, host: str, port: int) -> None:
+        self._front = front
+        self._router = context.socket(zmq.ROUTER)
+        self._router.set(zmq.ROUTER_MANDATORY, 1)
+        self._router.set(zmq.MAXMSGSIZE, _LARGEST_TAKEN)
+        # the same routing id again is a client that lost its connection: its answers go to the new one
+        self._router.set(zmq.ROUTER_HANDOVER, 1)
+        self.port = _bind(self._router, "zmq.requests", host, port)
+        self._replies: OrderedDict[ClientId, _Reply] = OrderedDict()
+        self._reading: asyncio.Task[None] | None = None
+
+    def streams(self, client: ClientId) -> bool:
+        """Whether this client hears events as they happen: a DEALER does, a REQ doesn't."""
+        return client not in self._replies
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._front.attach("zmq", self)
+        self._reading = asyncio.create_task(self._read())
+
+    async def stop_reading(self) -> None:
+        """Read no more; answers still go out."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+
+    def close(self, linger: float) -> None:
+        """Close; what waits is sent for at most `linger` seconds."""
+        self._router.close(linger=round(linger * 1000))
+
+    async def _read(self) -> None:
+        while True:
+            self._take(await self._router.recv_multipart(copy=False))
+            for _ in range(_MESSAGES_A_TURN):
+                waiting = cast(_Received, self._router.recv_multipart(zmq.NOBLOCK, copy=False))
+                if not waiting.done() or waiting.exception() is not None:
+                    break
+                self._take(waiting.result())
+            # a client that floods must not keep the others waiting
+            await asyncio.sleep(0)
+
+    def _take(self, message: list[zmq.Frame]) -> None:
+        routing_id, *parts = message
+        client = zmq_client(routing_id.bytes)
+        incoming = _read_parts(parts)
+        envelope = _envelope(parts)
+        if envelope is None:
+            self._replies.pop(client, None)
+            self._front.receive(client, incoming)
+        else:
+            self._take_from_req(client, envelope, incoming)
+
+    def _take_from_req(self, client: ClientId, envelope: list[bytes], incoming: Incoming) -> None:
+        name = _type_of(incoming)
+        before = self._replies.pop(client, None)
+        again = before is not None and (before.type, before.id) == (name, incoming.id)
+        reply = before if before is not None and again else _Reply(envelope, name, incoming.id)
+        reply.envelope = envelope
+        self._replies[client] = reply
+        if len(self._replies) > _MOST_REPLIES:
+            self._replies.popitem(last=False)
+        self._front.receive(client, incoming)
+        entry = REQUEST_NAMED.get(name)
+        if self._replies.get(client) is reply and entry is not None and entry.answers == ("fail",):
+            # a request that is only ever answered when it fails: a REQ would wait for ever
+            self._front.send(client, m.Acknowledged(id=name))
+
+    def deliver(self, client: ClientId, event: m.Event, clip: Clip | None) -> None:
+        """Send an event with its samples, or keep it for the whole reply."""
+        reply = self._replies.get(client)
+        if reply is None:
+            self._send(client, [frames.encode_event(event), *_samples(clip)])
+        elif isinstance(event, m.Take) and event.id == reply.id:
+            reply.takes[event.index] = (event, clip)
+        elif reply.ends_with(event):
+            self._reply(client, reply, event)
+
+    def deliver_list(self, client: ClientId, name: str, events: Sequence[m.Event], end: m.Event | None) -> None:
+        """Send each event and then the end, or one object with the list."""
+        reply = self._replies.get(client)
+        if reply is None:
+            deliver_each(self.deliver, client, events, end)
+        elif reply.type == name:
+            self._forget(client)
+            self._send(client, [*reply.envelope, frames.encode_list(name, events)])
+
+    def _reply(self, client: ClientId, reply: _Reply, event: m.Event) -> None:
+        self._forget(client)
+        if not isinstance(event, m.Done):
+            self._send(client, [*reply.envelope, frames.encode_event(event)])
+            return
+        takes = [reply.takes[index] for index in sorted(reply.takes)]
+        whole = frames.encode_done(event, [take for take, _ in takes])
+        samples = [frame for _, clip in takes for frame in _samples(clip)]
+        self._send(client, [*reply.envelope, whole, *samples])
+
+    def _forget(self, client: ClientId) -> None:
+        self._replies.pop(client, None)
+
+    def _send(self, client: ClientId, parts: list[bytes]) -> None:
+        routing_id = bytes.fromhex(client.removeprefix("zmq:"))
+        sent = cast(_Sent, self._router.send_multipart([routing_id, *parts], zmq.NOBLOCK, copy=False))
+        error = sent.exception() if sent.done() else None
+        if isinstance(error, zmq.ZMQError):
+            _log.debug("%s has gone or doesn't read: an event is lost: %s", client, error)
+            if error.errno == zmq.EHOSTUNREACH:
+                self._front.clients.forget(client)
+
+
+class Events:
+    """The PUB: each event with its name as topic, then JSON with one more field, `client`."""
+
+    def __init__(self, context: zmq.asyncio.Context, host: str, port: int) -> None:
+        self._pub = context.socket(zmq.PUB)
+        self._pub.set(zmq.SNDHWM, _MOST_UNSENT)
+        self.port = _bind(self._pub, "zmq.events", host, port)
+
+    def publish(self, client: ClientId, event: m.Event) -> None:
+        """Send an event to all who subscribed to its topic."""
+        topic = name_of(event).encode()
+        self._pub.send_multipart([topic, frames.encode_event(event, client)], zmq.NOBLOCK)
+
+    def close(self, linger: float) -> None:
+        """Close; what waits is sent for at most `linger` seconds."""
+        self._pub.close(linger=round(linger * 1000))
+
+
+def _bind(made: zmq.asyncio.Socket, setting: str, host: str, port: int) -> int:
+    """Bind to a port, 0 being any; returns the number."""
+    _, address = resolve(host)
+    made.set(zmq.IPV6, int(":" in address))
+    numeric = f"[{address}]" if ":" in address else address
+    try:
+        made.bind(f"tcp://{numeric}:{port or '*'}")
+    except zmq.ZMQError as error:
+        made.close(linger=0)
+        raise refused(setting, host, port, OSError(error.errno, zmq.strerror(error.errno or 0))) from error
+    return int(made.get_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
+
+
+def _envelope(parts: Sequence[zmq.Frame]) -> list[bytes] | None:
+    """The frames of a REQ down to the empty one, to be sent back before its reply; None for a DEALER."""
+    for index, part in enumerate(parts[:-1]):
+        if len(part) == 0:
+            return [one.bytes for one in parts[: index + 1]]
+    return None
+
+
+def _read_parts(parts: Sequence[zmq.Frame]) -> Incoming:
+    envelope = _envelope(parts) or []
+    payload = parts[len(envelope) :]
+    if len(payload) != 1:
+        return Incoming(BadRequest(f"this message has {len(payload)} frames; a request is one frame of JSON"), "json")
+    return frames.read(payload[0].buffer)
+
+
+def _type_of(incoming: Incoming) -> str:
+    for name, entry in REQUEST_NAMED.items():
+        if type(incoming.outcome) is entry.kind:
+            return name
+    return str(incoming.id)
+
+
+def _samples(clip: Clip | None) -> list[bytes]:
+    """A take's samples: float32, little-endian, interleaved."""
+    if clip is None:
+        return []
+    return [np.ascontiguousarray(clip.samples, dtype="<f4").tobytes()]

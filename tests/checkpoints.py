@@ -1,0 +1,180 @@
+"""Checkpoints of both families with tiny random components, saved as their makers publish them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AudioLDM2Pipeline, AudioLDMPipeline, AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.pipelines.audioldm2.modeling_audioldm2 import AudioLDM2ProjectionModel, AudioLDM2UNet2DConditionModel
+from transformers import (
+    ClapConfig,
+    ClapFeatureExtractor,
+    ClapModel,
+    ClapTextConfig,
+    ClapTextModelWithProjection,
+    GPT2Config,
+    GPT2LMHeadModel,
+    RobertaTokenizer,
+    SpeechT5HifiGan,
+    SpeechT5HifiGanConfig,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz .,'-0123456789"
+
+
+def _clap_tokenizer() -> Any:
+    vocabulary = {word: index for index, word in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>", "Ġ", *LETTERS])}
+    tokenizer = RobertaTokenizer(vocab=vocabulary, merges=[])
+    tokenizer.model_max_length = 40
+    return tokenizer
+
+
+def _t5_tokenizer() -> Any:
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((letter, -3.0) for letter in LETTERS)]
+    tokenizer = T5Tokenizer(vocab=pieces, extra_ids=0)
+    tokenizer.model_max_length = 40
+    return tokenizer
+
+
+def _vae() -> AutoencoderKL:
+    return AutoencoderKL(
+        in_channels=1,
+        out_channels=1,
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(8, 8, 16),
+        norm_num_groups=4,
+        latent_channels=8,
+        sample_size=64,
+    )
+
+
+def _vocoder() -> SpeechT5HifiGan:
+    return SpeechT5HifiGan(
+        SpeechT5HifiGanConfig(
+            model_in_dim=16,
+            sampling_rate=16000,
+            upsample_initial_channel=64,
+            upsample_rates=[5, 4, 2, 2, 2],
+            upsample_kernel_sizes=[16, 16, 8, 4, 4],
+            resblock_kernel_sizes=[3],
+            resblock_dilation_sizes=[[1, 3]],
+            normalize_before=False,
+        )
+    )
+
+
+def _scheduler() -> DDIMScheduler:
+    return DDIMScheduler(
+        beta_start=0.0015,
+        beta_end=0.0195,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def _clap_text(tokenizer: Any) -> dict[str, Any]:
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "max_position_embeddings": 64,
+        "projection_dim": 16,
+    }
+
+
+def audioldm2(folder: Path, seed: int = 0, safe: bool = True) -> Path:
+    """An AudioLDM 2 checkpoint whose index names GPT2Model, as the published ones do; `safe`: safetensors."""
+    torch.manual_seed(seed)
+    tokenizer = _clap_tokenizer()
+    tokenizer_2 = _t5_tokenizer()
+    audio = {
+        "patch_embeds_hidden_size": 16,
+        "hidden_size": 32,
+        "depths": [1, 1],
+        "num_attention_heads": [2, 2],
+        "num_hidden_layers": 2,
+        "projection_dim": 16,
+        "spec_size": 32,
+        "num_mel_bins": 8,
+        "patch_size": 4,
+        "patch_stride": [4, 4],
+        "window_size": 4,
+    }
+    clap = ClapModel(ClapConfig(text_config=_clap_text(tokenizer), audio_config=audio, projection_dim=16))
+    t5 = T5EncoderModel(
+        T5Config(vocab_size=len(tokenizer_2), d_model=24, d_kv=8, d_ff=32, num_layers=1, num_heads=2, is_encoder_decoder=False)
+    )
+    gpt2 = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=128, vocab_size=40))
+    gpt2.config.max_new_tokens = 8
+    unet = AudioLDM2UNet2DConditionModel(
+        sample_size=16,
+        in_channels=8,
+        out_channels=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        layers_per_block=1,
+        cross_attention_dim=[[None, 16, 24], [None, 16, 24]],
+        attention_head_dim=4,
+    )
+    AudioLDM2Pipeline(
+        vae=_vae(),
+        text_encoder=clap,
+        text_encoder_2=t5,
+        projection_model=AudioLDM2ProjectionModel(text_encoder_dim=16, text_encoder_1_dim=24, langauge_model_dim=16),
+        language_model=gpt2,
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
+        feature_extractor=ClapFeatureExtractor(feature_size=8, sampling_rate=16000, hop_length=160, fft_window_size=512),
+        unet=unet,
+        scheduler=_scheduler(),
+        vocoder=_vocoder(),
+    ).save_pretrained(folder, safe_serialization=safe)
+    _rename_language_model(folder)
+    return folder
+
+
+def _rename_language_model(folder: Path) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    index["language_model"] = ["transformers", "GPT2Model"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+
+
+def audioldm(folder: Path, seed: int = 0, safe: bool = True) -> Path:
+    """An AudioLDM checkpoint."""
+    torch.manual_seed(seed)
+    tokenizer = _clap_tokenizer()
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=8,
+        out_channels=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        layers_per_block=1,
+        cross_attention_dim=(8, 16),
+        attention_head_dim=4,
+        class_embed_type="simple_projection",
+        projection_class_embeddings_input_dim=16,
+        class_embeddings_concat=True,
+    )
+    AudioLDMPipeline(
+        vae=_vae(),
+        text_encoder=ClapTextModelWithProjection(ClapTextConfig(**_clap_text(tokenizer))),
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=_scheduler(),
+        vocoder=_vocoder(),
+    ).save_pretrained(folder, safe_serialization=safe)
+    return folder

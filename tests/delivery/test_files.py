@@ -1,0 +1,240 @@
+"""The takes folder: files whole, names never used twice, nothing left behind, nothing outside."""
+
+import errno
+import os
+import platform
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+from timbred.delivery import leftovers, publish
+from timbred.delivery.files import TakesFolder, Writer
+from timbred.delivery.names import MEMORY, Names
+from timbred.errors import DiskFull, ForbiddenPath
+
+
+def content(text: bytes) -> Writer:
+    def write(file: BinaryIO) -> None:
+        file.write(text)
+
+    return write
+
+
+def visible(root: Path) -> list[str]:
+    return sorted(path.name for path in root.rglob("*") if path.is_file() and path.name[0] != ".")
+
+
+def unfinished(root: Path) -> list[Path]:
+    return list(root.rglob(".timbred-*.part"))
+
+
+@pytest.fixture
+def takes(tmp_path: Path) -> TakesFolder:
+    folder = TakesFolder(tmp_path / "takes")
+    folder.check()
+    return folder
+
+
+def test_names_count_up(takes: TakesFolder) -> None:
+    paths = [takes.write("Rain on tin", "", "wav", content(b"x")) for _ in range(2)]
+    paths.append(takes.write("rain on tin", "", ".FLAC", content(b"x")))
+    assert [path.name for path in paths] == ["rain-on-tin-0001.wav", "rain-on-tin-0002.wav", "rain-on-tin-0003.flac"]
+    assert all(path.parent == takes.root and path.read_bytes() == b"x" for path in paths)
+
+
+def test_folders_inside_have_numbers_of_their_own(takes: TakesFolder) -> None:
+    path = takes.write("pad", "live set/beds", "wav", content(b"x"))
+    assert path == takes.root / "live set" / "beds" / "pad-0001.wav"
+    assert takes.write("pad", "", "wav", content(b"x")).name == "pad-0001.wav"
+
+
+def test_a_deleted_files_name_never_comes_back(takes: TakesFolder) -> None:
+    takes.write("pad", "", "wav", content(b"x")).unlink()
+    again = TakesFolder(takes.root)
+    assert again.write("pad", "", "wav", content(b"x")).name == "pad-0002.wav"
+
+
+def test_a_file_that_somebody_else_made_is_never_overwritten(takes: TakesFolder) -> None:
+    (takes.root / "pad-0007.wav").write_bytes(b"mine")
+    assert takes.write("pad", "", "wav", content(b"x")).name == "pad-0008.wav"
+    assert (takes.root / "pad-0007.wav").read_bytes() == b"mine"
+
+
+def test_a_name_taken_at_the_last_moment_is_left_alone(takes: TakesFolder) -> None:
+    def slow(file: BinaryIO) -> None:
+        file.write(b"x")
+        (takes.root / "pad-0001.wav").mkdir()
+
+    path = takes.write("pad", "", "wav", slow)
+    assert path.name == "pad-0002.wav"
+
+
+def test_the_file_is_not_seen_before_it_is_whole(takes: TakesFolder) -> None:
+    def look(file: BinaryIO) -> None:
+        file.write(b"half")
+        assert visible(takes.root) == []
+        file.write(b" and half")
+
+    assert takes.write("pad", "", "wav", look).read_bytes() == b"half and half"
+    assert unfinished(takes.root) == []
+
+
+def test_a_hundred_writers_get_a_hundred_names(takes: TakesFolder) -> None:
+    other = TakesFolder(takes.root)
+
+    def write(number: int) -> Path:
+        return (takes, other)[number % 2].write("pad", "", "wav", content(str(number).encode()))
+
+    with ThreadPoolExecutor(16) as pool:
+        paths = list(pool.map(write, range(100)))
+    assert len(set(paths)) == 100
+    assert [path.read_bytes() for path in paths] == [str(n).encode() for n in range(100)]
+    assert visible(takes.root) == sorted(path.name for path in paths)
+    assert unfinished(takes.root) == []
+
+
+def test_two_processes_never_choose_the_same_name(takes: TakesFolder) -> None:
+    program = (
+        "import sys; from pathlib import Path; from timbred.delivery.files import TakesFolder\n"
+        "folder = TakesFolder(Path(sys.argv[1]))\n"
+        "for _ in range(20): print(folder.write('pad', '', 'wav', lambda file: None).name)"
+    )
+    command = [sys.executable, "-c", program, str(takes.root)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    names = "".join(process.communicate()[0] for process in running).split()
+    assert sorted(names) == [f"pad-{number:04d}.wav" for number in range(1, 41)]
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_without_hard_links(takes: TakesFolder, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(number, "no links here")
+
+    monkeypatch.setattr(Path, "hardlink_to", no_links)
+    (takes.root / "pad-0001.wav").write_bytes(b"mine")
+    assert takes.write("pad", "", "wav", content(b"x")).read_bytes() == b"x"
+    assert (takes.root / "pad-0001.wav").read_bytes() == b"mine"
+    with pytest.raises(FileExistsError):
+        publish.publish(takes.root / "pad-0002.wav", takes.root / "pad-0001.wav")
+    assert unfinished(takes.root) == []
+
+
+def test_without_hard_links_a_failure_leaves_no_empty_file(takes: TakesFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(errno.EPERM, "no")
+
+    monkeypatch.setattr(Path, "hardlink_to", fails)
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(ForbiddenPath):
+        takes.write("pad", "", "wav", content(b"x"))
+    assert visible(takes.root) == []
+
+
+def test_a_full_disk(takes: TakesFolder) -> None:
+    def full(file: BinaryIO) -> None:
+        file.write(b"some of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(DiskFull, match=str(takes.root)):
+        takes.write("pad", "", "wav", full)
+    assert visible(takes.root) == []
+    assert unfinished(takes.root) == []
+
+
+def test_whatever_the_writer_raises_leaves_nothing(takes: TakesFolder) -> None:
+    def broken(file: BinaryIO) -> None:
+        file.write(b"some of it")
+        raise KeyError("a fault")
+
+    with pytest.raises(KeyError):
+        takes.write("pad", "", "wav", broken)
+    assert visible(takes.root) == []
+    assert unfinished(takes.root) == []
+
+
+def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "takes").write_bytes(b"")
+    for root in (tmp_path / "takes", tmp_path / "takes" / "inside"):
+        with pytest.raises(ForbiddenPath, match=r"takes.folder"):
+            TakesFolder(root).check()
+        with pytest.raises(ForbiddenPath, match=r"can't be written to"):
+            TakesFolder(root).write("pad", "", "wav", content(b"x"))
+
+
+def test_a_read_only_folder(takes: TakesFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "open", read_only)
+    with pytest.raises(ForbiddenPath, match="Read-only file system"):
+        takes.write("pad", "", "wav", content(b"x"))
+    with pytest.raises(ForbiddenPath, match="Read-only file system"):
+        takes.check()
+
+
+def test_a_folder_that_went_away_is_made_again(takes: TakesFolder) -> None:
+    (takes.root / MEMORY).unlink(missing_ok=True)
+    takes.root.rmdir()
+    assert takes.write("pad", "", "wav", content(b"x")).exists()
+
+
+def test_numbers_go_on_when_they_cannot_be_remembered(tmp_path: Path) -> None:
+    (tmp_path / MEMORY).write_bytes(b"not a database, and long enough to be looked at as one")
+    (tmp_path / "pad-0041.wav").write_bytes(b"")
+    assert Names(tmp_path).next_number(tmp_path, "pad") == 42
+
+
+def test_more_than_four_digits(tmp_path: Path) -> None:
+    (tmp_path / "pad-9999.wav").write_bytes(b"")
+    assert TakesFolder(tmp_path).write("pad", "", "wav", content(b"x")).name == "pad-10000.wav"
+
+
+def test_extensions_are_plain(takes: TakesFolder) -> None:
+    for extension in ("", "../x", "w/v", "wav.exe", "ⅷ"):
+        with pytest.raises(ForbiddenPath, match="extension"):
+            takes.write("pad", "", extension, content(b"x"))
+
+
+def test_the_sweep_removes_what_a_crash_left_and_nothing_else(takes: TakesFolder) -> None:
+    with leftovers.hidden_file(takes.root) as ours:
+        ours.write_bytes(b"being written")
+        host, process = ours.name.split("-")[1:3]
+        gone = subprocess.Popen([sys.executable, "-c", ""])
+        gone.wait()
+        inside = takes.root / "set"
+        inside.mkdir()
+        crashed = [
+            takes.root / f".timbred-{host}-{gone.pid}-{'0' * 16}.part",
+            inside / f".timbred-{host}-{process}-{'1' * 16}.part",
+        ]
+        kept = [
+            takes.root / f".timbred-{host}-{os.getppid()}-{'2' * 16}.part",
+            takes.root / f".timbred-00000000-1-{'3' * 16}.part",
+            takes.root / ".timbred-notes.part",
+            takes.root / "pad-0001.wav",
+        ]
+        for path in (*crashed, *kept):
+            path.write_bytes(b"x")
+        assert sorted(takes.sweep()) == sorted(crashed)
+        assert all(path.exists() for path in (*kept, ours))
+        os.utime(kept[1], (0, 0))
+        assert takes.sweep() == [kept[1]]
+
+
+def test_the_sweep_of_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    assert TakesFolder(tmp_path / "none").sweep() == []
+
+
+def test_hidden_names_tell_no_host_name(tmp_path: Path) -> None:
+    with leftovers.hidden_file(tmp_path) as path:
+        assert platform.node().lower() not in path.name or not platform.node()
+
+
+def test_names_taken_by_others_after_ours_are_stepped_over_at_once(takes: TakesFolder) -> None:
+    takes.write("pad", "", "wav", content(b"x"))
+    for number in range(2, 300):
+        (takes.root / f"pad-{number:04d}.wav").write_bytes(b"theirs")
+    assert takes.write("pad", "", "wav", content(b"x")).name == "pad-0300.wav"

@@ -1,0 +1,267 @@
+"""The library: stored takes are found again, whatever is typed, whoever asks, whatever happened to the file."""
+
+import logging
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from timbred.errors import BadRequest, DiskFull, ForbiddenPath, Internal
+from timbred.library import takes as module
+from timbred.library.opening import translated
+from timbred.library.schema import MIGRATIONS, Migration, NewerLibrary, migrate
+from timbred.library.takes import Library, StoredTake, new_take_id
+from timbred.units import SampleRate, Seconds
+
+SYNTAX = st.lists(st.sampled_from([*'"*()^:-+%_!\\ \0ax', "NEAR", " OR ", "prompt:"])).map("".join)
+
+
+def take(prompt: str = "rain on tin", created: float = 0.0, **changed: Any) -> StoredTake:
+    plain = StoredTake(
+        take_id=new_take_id(),
+        path=None,
+        created=created,
+        prompt=prompt,
+        model="pocket",
+        seed=7,
+        seconds=Seconds(2.0),
+        rate=SampleRate(48_000),
+        channels=2,
+        score=0.25,
+        index=0,
+        request_id="a1",
+        recipe={"prompt": prompt, "seed": 7},
+    )
+    return replace(plain, **changed)
+
+
+@pytest.fixture(params=["full text", "like"])
+def library(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    if request.param == "like":
+
+        def without(_: object) -> bool:
+            return False
+
+        monkeypatch.setattr(module, "has_full_text", without)
+    opened = Library(tmp_path / "library" / "takes.sqlite")
+    yield opened
+    opened.close()
+
+
+def prompts(found: list[StoredTake]) -> list[str]:
+    return [each.prompt for each in found]
+
+
+def test_a_take_comes_back_as_it_was(library: Library, tmp_path: Path) -> None:
+    stored = take(path=tmp_path / "rain-0001.wav", score=None, recipe={"a": ["ж", 1.5, None, {"b": True}]})
+    library.add(stored)
+    assert library.get(stored.take_id) == stored
+    assert library.find_by_path(tmp_path / "rain-0001.wav") == stored
+    assert library.get("tnone") is None
+    assert library.find_by_path(tmp_path / "none.wav") is None
+
+
+def test_it_is_there_after_a_restart(library: Library) -> None:
+    stored = take()
+    library.add(stored)
+    library.close()
+    again = Library(library.path)
+    assert again.get(stored.take_id) == stored
+    again.close()
+
+
+def test_a_take_whose_file_is_gone_stays_and_says_so(library: Library, tmp_path: Path) -> None:
+    path = tmp_path / "rain-0001.wav"
+    path.write_bytes(b"x")
+    library.add(take(path=path))
+    library.add(take(created=1.0))
+    inline, there = library.search()
+    assert (inline.missing, there.missing) == (False, False)
+    path.unlink()
+    assert library.search("rain")[1].missing
+
+
+def test_search_finds_all_the_words_newest_first(library: Library) -> None:
+    for number, prompt in enumerate(["warm analog pad", "cold analog pad", "warm rain", "Größe 100% pad_x"]):
+        library.add(take(prompt, created=float(number)))
+    assert prompts(library.search("analog")) == ["cold analog pad", "warm analog pad"]
+    assert prompts(library.search("WARM pad")) == ["warm analog pad"]
+    assert prompts(library.search("ana pa")) == ["cold analog pad", "warm analog pad"]
+    assert prompts(library.search("100%")) == ["Größe 100% pad_x"]
+    assert prompts(library.search("", limit=2)) == ["Größe 100% pad_x", "warm rain"]
+    assert library.search("pad OR rain") == []
+    assert library.search("--") == []
+
+
+def test_takes_of_one_moment_are_ordered_too(library: Library) -> None:
+    for prompt in ("one", "two", "three"):
+        library.add(take(prompt, created=5.0))
+    assert prompts(library.search()) == ["three", "two", "one"]
+
+
+def test_like_orders_by_shared_words(library: Library) -> None:
+    stored = [take(prompt) for prompt in ("warm analog pad", "warm pad", "a warm summer rain", "kick drum")]
+    for each in stored:
+        library.add(each)
+    assert prompts(library.search(like=stored[0].take_id)) == ["warm pad", "a warm summer rain"]
+    assert prompts(library.search("rain", like=stored[0].take_id)) == ["a warm summer rain"]
+    assert prompts(library.search(like=stored[0].take_id, limit=1)) == ["warm pad"]
+    with pytest.raises(BadRequest, match="no take has the id"):
+        library.search(like="tnone")
+
+
+@pytest.mark.parametrize("limit", [0, 1001, -1])
+def test_limits(library: Library, limit: int) -> None:
+    with pytest.raises(BadRequest, match=f"limit: got {limit}"):
+        library.search(limit=limit)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(max_size=30) | SYNTAX)
+def test_whatever_is_typed_is_only_words(library: Library, typed: str) -> None:
+    if library.get("tfirst") is None:
+        library.add(take("an axe", take_id="tfirst"))
+    for found in library.search(typed):
+        assert found.prompt == "an axe"
+    assert library.search("axe")
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(max_size=50))
+def test_any_prompt_can_be_stored(library: Library, prompt: str) -> None:
+    stored = take(prompt)
+    library.add(stored)
+    found = library.get(stored.take_id)
+    assert found is not None
+    assert found.prompt == prompt.encode("utf-8", "replace").decode()
+
+
+def test_many_threads(library: Library) -> None:
+    stored = [take(f"rain {number}", created=float(number)) for number in range(60)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(library.add, stored))
+        found = list(pool.map(library.get, [each.take_id for each in stored]))
+    assert found == stored
+    assert len(library.search("rain", limit=1000)) == 60
+
+
+def test_the_same_id_twice(library: Library) -> None:
+    stored = take()
+    library.add(stored)
+    with pytest.raises(Internal, match="take_id"):
+        library.add(stored)
+    assert len(library.search("rain")) == 1
+
+
+def test_ids_are_short_names_and_differ() -> None:
+    ids = {new_take_id() for _ in range(2_000)}
+    assert len(ids) == 2_000
+    for each in ids:
+        assert each[0] == "t"
+        assert len(each) == 10
+        assert each.isalnum()
+        assert not set(each) & set("aeiouy01l")
+
+
+def test_takes_added_without_an_index_are_found_by_it_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "takes.sqlite"
+
+    def without(_: object) -> bool:
+        return False
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "has_full_text", without)
+        library = Library(path)
+        library.add(take("kept rain"))
+        library.close()
+    library = Library(path)
+    assert prompts(library.search("rai")) == ["kept rain"]
+    library.close()
+
+
+@pytest.mark.parametrize("content", [b"no database, but somebody's file" * 100, b"SQLite format 3\0"])
+def test_a_damaged_file_is_set_aside_and_never_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    path = tmp_path / "takes.sqlite"
+    for number in (1, 2):
+        path.write_bytes(content)
+        with caplog.at_level(logging.ERROR):
+            library = Library(path)
+        library.add(take())
+        library.close()
+        aside = tmp_path / f"takes.sqlite.damaged-{number}"
+        assert aside.read_bytes() == content
+        assert str(aside) in caplog.text
+
+
+def test_a_file_damaged_inside_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "takes.sqlite"
+    library = Library(path)
+    for number in range(200):
+        library.add(take(f"rain {number}" * 20))
+    library.close()
+    whole = bytearray(path.read_bytes())
+    whole[4_096 : len(whole) // 2] = b"\xff" * (len(whole) // 2 - 4_096)
+    path.write_bytes(whole)
+    library = Library(path)
+    assert library.search() == []
+    assert (tmp_path / "takes.sqlite.damaged-1").read_bytes() == bytes(whole)
+    library.close()
+
+
+def test_a_newer_library_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "takes.sqlite"
+    Library(path).close()
+    with sqlite3.connect(path) as database:
+        database.execute("INSERT INTO migrations VALUES ('colours', '')")
+    database.close()
+    before = path.read_bytes()
+    with pytest.raises(NewerLibrary, match=r"newer timbred \(it has colours\): update timbred"):
+        Library(path)
+    assert path.read_bytes() == before
+
+
+def test_migrations_are_applied_once_in_order_and_all_or_nothing() -> None:
+    database = sqlite3.connect(":memory:", isolation_level=None)
+    assert migrate(database) == ["takes"]
+    assert migrate(database) == []
+    more = (*MIGRATIONS, Migration("colours", ("ALTER TABLE takes ADD COLUMN colour TEXT",)))
+    broken = (*more, Migration("broken", ("CREATE TABLE moods (mood TEXT)", "this is no statement")))
+    with pytest.raises(sqlite3.Error):
+        migrate(database, broken)
+    assert migrate(database, more) == ["colours"]
+    assert database.execute("SELECT colour FROM takes").fetchall() == []
+    database.close()
+
+
+def test_a_place_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ForbiddenPath, match="can't be used"):
+        Library(tmp_path / "file" / "takes.sqlite")
+    with pytest.raises(ForbiddenPath, match="can't be opened"):
+        Library(tmp_path)
+
+
+def test_after_closing(library: Library) -> None:
+    library.close()
+    library.close()
+    with pytest.raises(Internal, match="closed"):
+        library.search()
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    library = Library(tmp_path / "takes.sqlite")
+    library._safely(lambda database: None)  # pyright: ignore[reportPrivateUsage]
+    library._database.execute("PRAGMA max_page_count = 1")  # pyright: ignore[reportPrivateUsage]
+    with pytest.raises(DiskFull, match="no room left"):
+        for _ in range(100):
+            library.add(take("rain" * 1_000))
+    library._database.execute("PRAGMA max_page_count = 100000")  # pyright: ignore[reportPrivateUsage]
+    library.add(take("room again"))
+    library.close()
+    assert isinstance(translated(sqlite3.OperationalError("?"), tmp_path), Internal)

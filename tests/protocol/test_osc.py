@@ -1,0 +1,219 @@
+"""OSC requests as hosts send them, and events as they hear them."""
+
+import struct
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pythonosc.osc_message import OscMessage
+from pythonosc.osc_message_builder import OscMessageBuilder
+from timbred.errors import BadRequest
+from timbred.protocol import messages as m
+from timbred.protocol.incoming import Incoming
+from timbred.protocol.osc import LONGEST_DATAGRAM, encode_event, read_datagram
+from timbred.protocol.osc_bytes import padded
+from timbred.protocol.vocabulary import EVENTS
+
+NOW = 1_800_000_000.0
+
+
+def packet(address: str, *arguments: object) -> bytes:
+    builder = OscMessageBuilder(address)
+    for argument in arguments:
+        builder.add_arg(argument)  # pyright: ignore[reportArgumentType]
+    return builder.build().dgram
+
+
+def read_one(address: str, *arguments: object) -> Incoming:
+    (incoming,) = read_datagram(packet(address, *arguments), NOW)
+    return incoming
+
+
+def accepted(address: str, *arguments: object) -> m.Request:
+    outcome = read_one(address, *arguments).outcome
+    assert isinstance(outcome, m.Request), outcome
+    return outcome
+
+
+PAD = m.Generate(id=3, prompt="808 kick", seconds=2.5, seed=7, negative="low quality 2")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        # Pd: symbols and floats
+        (3.0, 808.0, "kick", "@seconds", 2.5, "@seed", 7.0, "@negative", "low", "quality", 2.0),
+        # Max: ints and a quoted symbol
+        (3, "808 kick", "@seconds", 2.5, "@seed", 7, "@negative", "low quality 2"),
+        # TouchDesigner, oscsend: everything is text where one likes
+        (3, "808", "kick", "@seconds", "2.5", "@seed", "7", "@negative", "low quality", "2"),
+        # the prompt as a key
+        (3, "@seed", 7, "@prompt", "808", "kick", "@negative", "low quality 2", "@seconds", 2.5),
+    ],
+)
+def test_the_same_request_from_every_host(arguments: Sequence[object]) -> None:
+    assert accepted("/timbred/generate", *arguments) == PAD
+
+
+def test_wide_numbers_and_booleans() -> None:
+    builder = OscMessageBuilder("/timbred/generate")
+    for tag, value in [("s", "a"), ("s", "pad"), ("s", "@seed"), ("h", 7), ("s", "@seconds"), ("d", 0.5)]:
+        builder.add_arg(value, tag)  # pyright: ignore[reportArgumentType]
+    for key, tag in [("@loop", "T"), ("@trim", "F")]:
+        builder.add_arg(key)
+        builder.add_arg(tag == "T", tag)
+    (incoming,) = read_datagram(builder.build().dgram)
+    assert incoming.outcome == m.Generate(id="a", prompt="pad", seed=7, seconds=0.5, loop=True, trim=False)
+
+
+def test_other_layouts() -> None:
+    assert accepted("/timbred/vary", "v", "take9", "@seed", 3) == m.Vary(id="v", take="take9", seed=3)
+    assert accepted("/timbred/vary", "v", "take9", "a", "pad") == m.Vary(id="v", take="take9", prompt="a pad")
+    assert accepted("/timbred/cancel", "*") == m.Cancel(id="*")
+    assert accepted("/timbred/hello", "live", "@port", 9000) == m.Hello(name="live", port=9000)
+    assert accepted("/timbred/notify", 1.0) == m.Notify(on=True)
+    assert accepted("/timbred/load", "@name", "pocket") == m.Load(model="pocket")
+    assert accepted("/timbred/takes", "@search", "warm", "pad", "@limit", 3.0) == m.Takes(search="warm pad", limit=3)
+    assert accepted("/timbred/sync", 5.0) == m.Sync(n=5)
+    assert accepted("/timbred/ping") == m.Ping()
+
+
+REFUSED: list[tuple[tuple[object, ...], m.Id, str]] = [
+    (("/timbred/sing", "a1"), "sing", "no request 'sing'"),
+    (("/timbred/settings/nothing",), "settings/nothing", "settings/nothing"),
+    (("/timbred/",), "", "no request ''"),
+    (("/foo/bar", 1), "/foo/bar", "/foo/bar"),
+    (("/timbred/generate",), "generate", "id"),
+    (("/timbred/generate", "a1"), "a1", "prompt"),
+    (("/timbred/generate", "a1", ""), "a1", "prompt"),
+    (("/timbred/generate", "a1", "x" * 100_000), "a1", "2000"),
+    (("/timbred/generate", "a1", "pad", "@secnods", 4), "a1", "secnods"),
+    (("/timbred/generate", "a1", "pad", "@", 4), "a1", "no such key"),
+    (("/timbred/generate", "a1", "pad", "@seconds", "long"), "a1", "seconds: got 'long'"),
+    (("/timbred/generate", "a1", "pad", "@seconds", 601), "a1", "from 0.05 to 600"),
+    (("/timbred/generate", "a1", "pad", "@seconds", float("nan")), "a1", "seconds"),
+    (("/timbred/generate", "a1", "pad", "@seconds"), "a1", "no value after @seconds"),
+    (("/timbred/generate", "a1", "pad", "@seed", 1, "@seed", 2), "a1", "given twice"),
+    (("/timbred/generate", "a1", "pad", "@prompt", "x"), "a1", "given twice"),
+    (("/timbred/generate", "a1", "pad", "@seed", 1.5), "a1", "seed: got 1.5"),
+    (("/timbred/generate", "a1", "pad", "@seed", b"xx"), "a1", "seed: got a blob of 2 bytes"),
+    (("/timbred/generate", "a1", [1, 2]), "a1", "prompt: got an array"),
+    (("/timbred/generate", "a1", "pad", None), "a1", "prompt: got nil"),
+    (("/timbred/generate", "a1", "pad", True), "a1", "prompt: got True"),
+    (("/timbred/generate", "a1", "pad", "@seed", (0, 144, 64, 127)), "a1", "seed: got a MIDI message"),
+    (("/timbred/generate", 1.5, "pad"), "1.5", "id"),
+    (("/timbred/generate", b"id", "pad"), "generate", "id: got a blob"),
+    (("/timbred/status", 1), "status", "too many"),
+    (("/timbred/load",), "load", "model"),
+    (("/timbred/cancel", "a1", "a2"), "cancel", "too many"),
+    (("/timbred/hello", "me", "@port", 0), "hello", "port"),
+    (("/timbred/tempo", "fast"), "tempo", "bpm: got 'fast'"),
+]
+
+
+@pytest.mark.parametrize(("sent", "place", "said"), REFUSED)
+def test_refusals_name_what_is_wrong(sent: tuple[str, *tuple[object, ...]], place: m.Id, said: str) -> None:
+    incoming = read_one(*sent)
+    assert isinstance(incoming.outcome, BadRequest), incoming.outcome
+    assert said in incoming.outcome.message
+    assert incoming.id == place
+    assert len(incoming.outcome.message) < 1000
+
+
+def test_text_that_is_not_utf8_is_named() -> None:
+    raw = padded(b"/timbred/generate") + padded(b",sss") + padded(b"a1") + padded(b"pad") + padded(b"\xff\xfe")
+    (incoming,) = read_datagram(raw)
+    assert incoming.id == "a1"
+    assert "prompt: got text that isn't UTF-8" in str(incoming.outcome)
+
+
+def test_a_message_cut_off_still_fails_under_its_id() -> None:
+    whole = packet("/timbred/generate", "a1", "warm pad", "@seconds", 4.0)
+    for end in range(len(whole) - 4, 44, -4):
+        (incoming,) = read_datagram(whole[:end])
+        assert isinstance(incoming.outcome, BadRequest)
+        assert incoming.id in ("a1", "generate")
+
+
+@pytest.mark.parametrize("raw", [b"", b"\x00", b"hello", b"\xff" * 64, b"/no end", b"#bundle\x00", b"#bundle"])
+def test_what_is_no_osc_is_refused(raw: bytes) -> None:
+    (incoming,) = read_datagram(raw)
+    assert isinstance(incoming.outcome, BadRequest)
+    assert incoming.id == "osc"
+
+
+def test_a_refusal_knows_the_port_that_the_request_names() -> None:
+    assert read_one("/timbred/generate", "a1", "pad", "@bogus", 1, "@port", 9001).port == 9001
+    assert read_one("/timbred/nothing", "@port", 9001.0).port == 9001
+    assert read_one("/timbred/ping", "@port", 99999).port is None
+
+
+@pytest.mark.parametrize("name", sorted({entry.name for entry in EVENTS}))
+def test_what_timbred_says_itself_is_never_answered(name: str) -> None:
+    assert read_datagram(packet(f"/timbred/{name}", "a1", "bad-request", "no")) == []
+
+
+def timed(ahead: float) -> Incoming:
+    ntp = round((NOW + ahead + 2_208_988_800) * 2**32)
+    ping = packet("/timbred/ping")
+    (incoming,) = read_datagram(b"#bundle\x00" + struct.pack(">Q", ntp) + struct.pack(">i", len(ping)) + ping, NOW)
+    return incoming
+
+
+def test_time_tags() -> None:
+    assert timed(-5).due is None
+    assert timed(0.5).due == pytest.approx(NOW + 0.5, abs=1e-3)
+    refused = timed(3600).outcome
+    assert isinstance(refused, BadRequest)
+    assert "3600.0 s ahead, allowed is 1 s" in refused.message
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_raise(raw: bytes) -> None:
+    read_datagram(raw)
+    read_datagram(padded(b"/timbred/generate") + padded(b",sssf") + raw)
+
+
+ARGUMENT = st.one_of(
+    st.text(max_size=20), st.integers(-(2**31), 2**31 - 1), st.floats(width=32), st.booleans(), st.none()
+)
+
+
+@given(st.sampled_from(["generate", "vary", "play", "notify", "sync"]), st.lists(ARGUMENT, max_size=10))
+def test_no_arguments_raise(name: str, arguments: list[object]) -> None:
+    arguments = [one.replace("\x00", "") if isinstance(one, str) else one for one in arguments]
+    assert len(read_datagram(packet(f"/timbred/{name}", *arguments))) == 1
+
+
+def heard(event: m.Event) -> tuple[str, list[object]]:
+    read = OscMessage(encode_event(event))
+    return read.address, list(read.params)
+
+
+def test_events_carry_their_fields_in_order() -> None:
+    queued = m.Queued(id="a1", position=2, eta_s=1.5)
+    assert heard(queued) == ("/timbred/queued", ["a1", 2, 1.5])
+    progress = m.Progress(id=3, fraction=0.5, step=1, steps=2, eta_s=0.25, stage="loading")
+    assert heard(progress) == ("/timbred/progress", [3, 0.5, 1, 2, 0.25])
+    busy = m.Fail(id=3, code="busy", message="later", retry_after_s=2.0)
+    assert heard(busy) == ("/timbred/fail", [3, "busy", "later"])
+    assert heard(m.Pong()) == ("/timbred/pong", [])
+
+
+def test_ids_beyond_32_bits_go_as_text() -> None:
+    assert heard(m.Cancelled(id=2**40)) == ("/timbred/cancelled", [str(2**40)])
+    assert heard(m.Cancelled(id=-(2**31))) == ("/timbred/cancelled", [-(2**31)])
+
+
+def test_floats_too_large_for_osc_are_infinite() -> None:
+    assert heard(m.Queued(id=1, position=0, eta_s=1e300))[1] == [1, 0, float("inf")]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=2000, max_size=9000))
+def test_no_datagram_is_over_8000_bytes(message: str) -> None:
+    encoded = encode_event(m.Fail(id="x" * 200, code="bad-request", message=message))
+    assert len(encoded) <= LONGEST_DATAGRAM
+    said = str(list(OscMessage(encoded).params)[2])
+    clean = message.replace("\x00", "")
+    assert said == clean or (said.endswith("…") and clean.startswith(said[:-1]))

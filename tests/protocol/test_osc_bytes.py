@@ -1,0 +1,164 @@
+"""OSC bytes, against python-osc as an independent reader and writer, and against nonsense."""
+
+import struct
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pythonosc.osc_message import OscMessage
+from pythonosc.osc_message_builder import OscMessageBuilder
+from timbred.protocol.osc_bytes import (
+    DEEPEST,
+    MOST_MESSAGES,
+    Unfit,
+    padded,
+    read_message,
+    read_packet,
+    write_message,
+)
+
+TEXTS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=40)
+INTS = st.integers(-(2**31), 2**31 - 1)
+FLOATS = st.floats(width=32, allow_nan=False)
+ADDRESSES = st.from_regex(r"/[a-z]{1,10}(/[a-z]{1,10})?", fullmatch=True)
+
+
+def message(address: str, *typed: tuple[str, object]) -> bytes:
+    builder = OscMessageBuilder(address)
+    for tag, value in typed:
+        builder.add_arg(value, tag)  # pyright: ignore[reportArgumentType]
+    return builder.build().dgram
+
+
+def bundle(*elements: bytes, tag: int = 1) -> bytes:
+    body = b"".join(struct.pack(">i", len(element)) + element for element in elements)
+    return b"#bundle\x00" + struct.pack(">Q", tag) + body
+
+
+@given(ADDRESSES, st.lists(st.one_of(TEXTS, INTS, FLOATS), max_size=12))
+def test_what_is_written_can_be_read_by_others(address: str, arguments: list[str | int | float]) -> None:
+    read = OscMessage(write_message(address, arguments))
+    assert read.address == address
+    assert list(read.params) == arguments
+
+
+@given(
+    ADDRESSES,
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("s"), TEXTS),
+            st.tuples(st.just("i"), INTS),
+            st.tuples(st.just("h"), st.integers(-(2**63), 2**63 - 1)),
+            st.tuples(st.just("f"), FLOATS),
+            st.tuples(st.just("d"), st.floats(allow_nan=False)),
+            st.sampled_from([("T", True), ("F", False)]),
+        ),
+        max_size=12,
+    ),
+)
+def test_what_others_write_can_be_read(address: str, typed: list[tuple[str, object]]) -> None:
+    read = read_message(message(address, *typed))
+    assert (read.address, read.fault) == (address, None)
+    assert read.arguments == [value for _, value in typed]
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_raise(packet: bytes) -> None:
+    for prefix in (b"", b"/a\x00\x00,", b"#bundle\x00" + b"\x00" * 8):
+        assert len(read_packet(prefix + packet)) <= MOST_MESSAGES + 1
+
+
+@pytest.mark.parametrize(
+    ("tags", "body", "found"),
+    [
+        (",isi", struct.pack(">i", 1) + padded(b"a") + struct.pack(">i", 2), [1, "a", 2]),
+        (",bi", struct.pack(">i", 3) + b"abc\x00" + struct.pack(">i", 2), [Unfit("a blob of 3 bytes"), 2]),
+        (",[i[s]]i", struct.pack(">i", 1) + padded(b"x") + struct.pack(">i", 2), [Unfit("an array"), 2]),
+        (",mi", b"\x00\x90\x40\x7f" + struct.pack(">i", 2), [Unfit("a MIDI message"), 2]),
+        (",Ni", struct.pack(">i", 2), [Unfit("nil"), 2]),
+        (",ti", b"\x00" * 8 + struct.pack(">i", 2), [Unfit("a time tag"), 2]),
+        (",si", padded(b"\xff\xfe") + struct.pack(">i", 2), [Unfit("text that isn't UTF-8"), 2]),
+    ],
+)
+def test_arguments_that_fit_nowhere_keep_their_place(tags: str, body: bytes, found: list[object]) -> None:
+    read = read_message(padded(b"/a") + padded(tags.encode()) + body)
+    assert (read.arguments, read.fault) == (found, None)
+
+
+@pytest.mark.parametrize(
+    ("tags", "body", "fault"),
+    [
+        (",b", struct.pack(">i", -8), "a blob claims -8 bytes"),
+        (",b", struct.pack(">i", 400), "cut off"),
+        (",i", b"\x00\x00", "cut off"),
+        (",s", b"abcd", "cut off"),
+        (",x", b"", "type tag 'x'"),
+        ("if", b"", "no type tags"),
+        (",]", b"", "never opened"),
+        (",[[", b"", "never closed"),
+    ],
+)
+def test_a_fault_is_named_and_what_came_before_it_kept(tags: str, body: bytes, fault: str) -> None:
+    tags = tags.replace(",", ",i") if tags.startswith(",") else tags
+    read = read_message(padded(b"/a") + padded(tags.encode()) + struct.pack(">i", 7) + body)
+    assert fault in (read.fault or "")
+    assert read.arguments[:1] == ([7] if tags.startswith(",") else [])
+
+
+def test_a_message_without_type_tags_has_no_arguments() -> None:
+    assert read_message(padded(b"/timbred/ping")).fault is None
+
+
+def test_bundles_are_read_in_order() -> None:
+    ping = [padded(name) + padded(b",") for name in (b"/a", b"/b", b"/c", b"/d")]
+    packet = bundle(ping[0], bundle(ping[1], ping[2]), ping[3])
+    assert [read.address for read in read_packet(packet)] == ["/a", "/b", "/c", "/d"]
+
+
+def test_an_inner_bundle_is_never_due_before_the_one_around_it() -> None:
+    ping = padded(b"/a") + padded(b",")
+    outer, inner = 4_000_000_000 << 32, 3_900_000_000 << 32
+    found = read_packet(bundle(bundle(ping, tag=inner), ping, tag=outer))
+    assert {read.time for read in found} == {4_000_000_000 - 2_208_988_800}
+
+
+@pytest.mark.parametrize("size", [-4, 0, 3, 400, 2**31 - 1])
+def test_elements_of_impossible_size_are_refused_alone(size: int) -> None:
+    broken = bundle() + struct.pack(">i", size) + b"\x00" * 4
+    good = padded(b"/a") + padded(b",")
+    found = read_packet(bundle(broken, good))
+    assert "element claims" in (found[0].fault or "")
+    assert found[1].address == "/a"
+
+
+def test_bundles_deeper_than_eight_are_refused() -> None:
+    packet = padded(b"/a") + padded(b",")
+    for _ in range(DEEPEST):
+        packet = bundle(packet)
+    assert read_packet(packet)[0].address == "/a"
+    assert "deep" in (read_packet(bundle(packet))[0].fault or "")
+
+
+def test_a_thousand_bundles_inside_each_other_are_refused() -> None:
+    packet = b""
+    for _ in range(1000):
+        packet = bundle(packet) if packet else bundle()
+    assert len(read_packet(packet)) == 1
+
+
+def test_a_packet_of_more_messages_than_allowed_says_so() -> None:
+    found = read_packet(bundle(*[padded(b"/a") + padded(b",")] * (MOST_MESSAGES + 5)))
+    assert len(found) == MOST_MESSAGES + 1
+    assert "more" in (found[-1].fault or "")
+
+
+def test_time_grows_in_step_with_length() -> None:
+    def cost(count: int) -> float:
+        packet = padded(b"/a") + padded(b"," + b"i" * count) + b"\x00\x00\x00\x01" * count
+        start = time.perf_counter()
+        assert len(read_message(packet).arguments) == count
+        return time.perf_counter() - start
+
+    # a quadratic reader would need a thousandfold
+    assert min(cost(100_000) for _ in range(3)) < 300 * max(min(cost(1000) for _ in range(5)), 1e-4)

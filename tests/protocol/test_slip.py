@@ -1,0 +1,55 @@
+"""SLIP frames in any slices, with any damage."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from timbred.errors import BadRequest
+from timbred.protocol.slip import END, SlipDecoder, encode
+
+FRAMES = st.lists(st.binary(min_size=1, max_size=40), max_size=8)
+
+
+def fed(data: bytes, cuts: list[int], limit: int = 1 << 20) -> list[bytes | BadRequest]:
+    decoder = SlipDecoder(limit)
+    places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    found: list[bytes | BadRequest] = []
+    for start, end in zip(places, places[1:], strict=False):
+        found += decoder.feed(data[start:end])
+    return found
+
+
+@given(FRAMES, st.lists(st.integers(0, 10_000), max_size=6))
+def test_round_trip_in_any_slices(frames: list[bytes], cuts: list[int]) -> None:
+    assert fed(b"".join(map(encode, frames)), cuts) == frames
+
+
+@given(FRAMES)
+def test_single_ends_frame_too(frames: list[bytes]) -> None:
+    assert fed(b"".join(encode(frame)[1:] for frame in frames), []) == frames
+
+
+@given(st.binary(max_size=400), st.lists(st.integers(0, 10_000), max_size=6))
+def test_slices_make_no_difference_and_nothing_raises(data: bytes, cuts: list[int]) -> None:
+    assert [str(one) for one in fed(data, cuts)] == [str(one) for one in fed(data, [])]
+
+
+def test_empty_frames_are_ignored() -> None:
+    assert SlipDecoder().feed(END * 7) == []
+
+
+def test_an_escaped_escape_before_a_plain_dc() -> None:
+    assert SlipDecoder().feed(b"\xdb\xdd\xdc" + END) == [b"\xdb\xdc"]
+
+
+def test_a_bad_escape_costs_one_frame() -> None:
+    first, second, third = SlipDecoder().feed(encode(b"/a") + b"/b\xdb\x01" + END + b"/c\xdb" + END)
+    assert first == b"/a"
+    assert isinstance(second, BadRequest)
+    assert isinstance(third, BadRequest)
+
+
+def test_a_frame_too_long_is_refused_at_once_and_the_stream_goes_on() -> None:
+    decoder = SlipDecoder(limit=10)
+    (refusal,) = decoder.feed(b"x" * 11)
+    assert isinstance(refusal, BadRequest)
+    assert decoder.feed(b"y" * 1000) == []
+    assert decoder.feed(b"z" + encode(b"/a")) == [b"/a"]

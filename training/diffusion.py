@@ -1,0 +1,167 @@
+"""Stage `diffusion`: the latent diffusion UNet.
+
+v-prediction (arXiv 2202.00512) with min-SNR weighting (arXiv 2303.09556), an exponential moving average of the
+weights, captions replaced by "" now and then for classifier-free guidance (arXiv 2207.12598). The UNet attends to the
+eight vectors of the language model only: they already carry what the T5 states say.
+"""
+
+import numpy as np
+import torch
+from diffusers import AudioLDM2UNet2DConditionModel, DPMSolverMultistepScheduler
+from torch import Tensor
+
+from training import latents
+from training.latents import Examples
+from training.runtime import Budget, half_precision, load_checkpoint, save_checkpoint
+from training.settings import SETTINGS
+
+
+def build() -> AudioLDM2UNet2DConditionModel:
+    """A new, untrained UNet. Latents are (batch, 16, rows, 8)."""
+    settings = SETTINGS.diffusion
+    return AudioLDM2UNet2DConditionModel(
+        sample_size=25,
+        in_channels=SETTINGS.codec.latent_channels,
+        out_channels=SETTINGS.codec.latent_channels,
+        block_out_channels=settings.block_channels,
+        layers_per_block=settings.layers_per_block,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=settings.groups,
+        attention_head_dim=settings.heads,
+        cross_attention_dim=SETTINGS.text.gpt_width,
+    )
+
+
+def scheduler() -> DPMSolverMultistepScheduler:
+    """DPM-Solver++ 2M (arXiv 2211.01095); other diffusers schedulers can be made from its config."""
+    settings = SETTINGS.diffusion
+    return DPMSolverMultistepScheduler(
+        num_train_timesteps=settings.train_timesteps,
+        beta_start=settings.beta_start,
+        beta_end=settings.beta_end,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+    )
+
+
+class Average:
+    """Exponential moving average of a model's weights."""
+
+    def __init__(self, model: torch.nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: torch.nn.Module) -> None:
+        """Move towards the model's weights; faster while young."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        new = list(model.state_dict().values())
+        torch._foreach_lerp_(list(self.weights.values()), new, 1 - decay)
+
+
+class Batches:
+    """Random batches of one window length each, captions chosen at random, sometimes the empty one."""
+
+    def __init__(self, examples: Examples, random: np.random.Generator, device: torch.device) -> None:
+        self.examples, self.random, self.device = examples, random, device
+        self.members = {int(rows): np.flatnonzero(examples.rows == rows) for rows in np.unique(examples.rows)}
+        counts = np.array([len(found) for found in self.members.values()], dtype=float)
+        sizes = np.array([self.size(rows) for rows in self.members])
+        self.weights = (counts / sizes) / (counts / sizes).sum()
+
+    @staticmethod
+    def size(rows: int) -> int:
+        """Sounds in a batch of this window: shorter windows, more sounds, up to twice as many."""
+        return int(min(2.0, 25 / rows) * SETTINGS.diffusion.batch)
+
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """Latents (batch, channels, rows, columns) and caption vectors (batch, 8, width)."""
+        random, examples = self.random, self.examples
+        rows = int(random.choice(list(self.members), p=self.weights))
+        chosen = random.choice(self.members[rows], self.size(rows))
+        pictures = torch.stack([examples.latent_of(int(index)) for index in chosen])
+        captions = examples.vectors[chosen, random.integers(examples.vectors.shape[1], size=len(chosen))]
+        dropped = random.uniform(size=len(chosen)) < SETTINGS.diffusion.caption_dropout
+        captions[dropped] = examples.empty[random.integers(len(examples.empty), size=int(dropped.sum()))]
+        return pictures.to(self.device), torch.from_numpy(captions.astype(np.float32)).to(self.device)
+
+
+def rate_factor(fraction: float, step: int, warmup: int) -> float:
+    """Learning-rate factor: warm-up, then constant, then from 60 % of the budget linearly to 3 %."""
+    return min(1.0, (step + 1) / warmup) * (1.0 if fraction < 0.6 else max(0.03, (1 - fraction) / 0.4))
+
+
+def train(device: torch.device, minutes: float | None = None) -> None:
+    """Train (or train on) the UNet."""
+    settings = SETTINGS.diffusion
+    torch.manual_seed(settings.seed)
+    model = build().to(device, memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
+    )
+    average = Average(model, settings.ema_decay)
+    state = load_checkpoint("diffusion")
+    step = 0
+    if state:
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        average.weights = {name: value.to(device) for name, value in state["average"].items()}
+        average.updates = step = state["step"]
+    torch.manual_seed(settings.seed + step)
+    batches = Batches(latents.load(), np.random.default_rng((settings.seed, step)), device)
+    kept = scheduler().alphas_cumprod.to(device)
+    ratio = kept / (1 - kept)
+    weights = ratio.clamp(max=settings.min_snr_gamma) / (ratio + 1)
+    weights = weights / weights.mean()
+
+    def save() -> None:
+        save_checkpoint(
+            "diffusion",
+            model=model.state_dict(),
+            optimiser=optimiser.state_dict(),
+            average=average.weights,
+            step=step,
+        )
+
+    budget = Budget("diffusion", minutes or settings.minutes, save)
+    going = True
+    while going:
+        for group in optimiser.param_groups:
+            group["lr"] = settings.learning_rate * rate_factor(budget.fraction, step, settings.warmup_steps)
+        clean, captions = batches.draw()
+        count = len(clean)
+        # One time from each of `count` equal slices: the same expectation with less variance.
+        times = (torch.randperm(count, device=device) + torch.rand(count, device=device)) / count
+        times = (times * settings.train_timesteps).long().clamp(max=settings.train_timesteps - 1)
+        signal = kept[times].sqrt()[:, None, None, None]
+        level = (1 - kept[times]).sqrt()[:, None, None, None]
+        noise = torch.randn_like(clean)
+        noisy = (signal * clean + level * noise).contiguous(memory_format=torch.channels_last)
+        with half_precision(device):
+            made = model(noisy, times, encoder_hidden_states=captions, return_dict=False)[0]
+        errors = (made.float() - (signal * noise - level * clean)).square().mean((1, 2, 3))
+        loss = (weights[times] * errors).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        average.update(model)
+        step += 1
+        going = budget.step(step, loss=loss.item())
+    save()
+
+
+def load(device: torch.device) -> AudioLDM2UNet2DConditionModel:
+    """The averaged UNet."""
+    state = load_checkpoint("diffusion")
+    if state is None:
+        raise FileNotFoundError("train the UNet first: python -m training.train --stage diffusion")
+    model = build()
+    model.load_state_dict(state["average"])
+    return model.eval().to(device)

@@ -1,0 +1,121 @@
+"""Stage `export`: put the trained parts together as an AudioLDM 2 checkpoint in diffusers' format, float16.
+
+Every component has its own folder and loads by its class's `from_pretrained`; `card.json` beside the folder
+declares what the daemon should know.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from training import codec, diffusion, text, text_training, vocoder_training
+from training.settings import CARD, EXPORT, SETTINGS
+from training.synthesis.kinds import KINDS
+
+COMPONENTS = {
+    "vae": ("diffusers", "AutoencoderKL"),
+    "text_encoder": ("transformers", "ClapModel"),
+    "text_encoder_2": ("transformers", "T5EncoderModel"),
+    "projection_model": ("audioldm2", "AudioLDM2ProjectionModel"),
+    "language_model": ("transformers", "GPT2LMHeadModel"),
+    "tokenizer": ("transformers", "RobertaTokenizer"),
+    "tokenizer_2": ("transformers", "T5Tokenizer"),
+    "feature_extractor": ("transformers", "ClapFeatureExtractor"),
+    "unet": ("audioldm2", "AudioLDM2UNet2DConditionModel"),
+    "scheduler": ("diffusers", "DPMSolverMultistepScheduler"),
+    "vocoder": ("timbred.engine.adapters.spectral_vocoder", "SpectralVocoder"),
+}
+WORDS = (
+    "short", "long", "low", "high", "dark", "bright", "punchy", "soft", "fast attack", "slow attack", "rising",
+    "falling", "dry", "reverberant", "distorted", "metallic", "noisy", "warm", "airy", "detuned",
+    "note names such as c2 or f#4",
+)
+
+
+def train(device: torch.device, minutes: float | None = None) -> None:
+    """Write the model folder and the card from the stages' checkpoints (`minutes` is of no use here)."""
+    del minutes, device
+    cpu = torch.device("cpu")
+    side = text_training.load(cpu)
+    parts = {
+        "vae": codec.load(cpu),
+        "text_encoder": side.clap,
+        "text_encoder_2": side.t5,
+        "projection_model": side.projection,
+        "language_model": side.gpt,
+        "tokenizer": side.tokenizer,
+        "tokenizer_2": side.tokenizer_2,
+        "feature_extractor": text.feature_extractor(),
+        "unet": diffusion.load(cpu),
+        "scheduler": diffusion.scheduler(),
+        "vocoder": vocoder_training.load(cpu),
+    }
+    fresh = EXPORT.with_name("model.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    for name, part in parts.items():
+        if isinstance(part, torch.nn.Module):
+            part = part.half()
+        part.save_pretrained(fresh / name)
+    _write_json(fresh / "model_index.json", {"_class_name": "AudioLDM2Pipeline", **_index()})
+    _forget_local_paths(fresh)
+    shutil.rmtree(EXPORT, ignore_errors=True)
+    fresh.rename(EXPORT)
+    write_card()
+    size = sum(path.stat().st_size for path in EXPORT.rglob("*") if path.is_file())
+    counts = {
+        name: sum(value.numel() for value in part.parameters())
+        for name, part in parts.items()
+        if isinstance(part, torch.nn.Module)
+    }
+    for name, count in counts.items():
+        print(f"{name:18} {count / 1e6:6.2f} M")
+    print(f"{'all':18} {sum(counts.values()) / 1e6:6.2f} M parameters, {size / 1e6:.1f} MB on disk")
+
+
+def _index() -> dict[str, object]:
+    import diffusers
+
+    return {
+        "_diffusers_version": diffusers.__version__,
+        **{name: list(source) for name, source in sorted(COMPONENTS.items())},
+    }
+
+
+def _write_json(path: Path, content: dict[str, object]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _forget_local_paths(folder: Path) -> None:
+    """Remove what libraries note down about where a part was loaded from."""
+    for path in folder.rglob("*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for key in ("_name_or_path", "name_or_path", "is_local", "local_files_only"):
+            content.pop(key, None)
+        _write_json(path, content)
+
+
+def write_card() -> None:
+    """The model card that the daemon reads."""
+    inference = SETTINGS.inference
+    _write_json(
+        CARD,
+        {
+            "name": "pocket",
+            "title": "Pocket, timbred's own embedded model: drums, synths and textures from words",
+            "task": "text-to-audio",
+            "licence": "Apache-2.0",
+            "native_rate": SETTINGS.mel.sample_rate,
+            "channels": 1,
+            "min_seconds": inference.min_seconds,
+            "max_seconds": inference.max_seconds,
+            "default_seconds": inference.default_seconds,
+            "steps": inference.steps,
+            "guidance": inference.guidance,
+            "scheduler": inference.scheduler,
+            "negative": "",
+            "kinds": list(KINDS),
+            "words": list(WORDS),
+        },
+    )

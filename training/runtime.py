@@ -1,0 +1,96 @@
+"""What every training stage shares: device, time budget, checkpoints, progress lines."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.settings import RUNS
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is a GPU if there is one, else the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+@contextmanager
+def half_precision(device: torch.device) -> Iterator[None]:
+    """bfloat16 autocast, on CPU and GPU alike (float32 weights and optimiser)."""
+    with torch.autocast(device.type, torch.bfloat16):
+        yield
+
+
+def checkpoint_path(stage: str) -> Path:
+    """Where a stage keeps its state."""
+    return RUNS / f"{stage}.pt"
+
+
+def save_checkpoint(stage: str, **state: Any) -> None:
+    """Write a stage's state atomically."""
+    path = checkpoint_path(stage)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    temporary.rename(path)
+
+
+def load_checkpoint(stage: str) -> dict[str, Any] | None:
+    """A stage's state, or None before its first checkpoint. Tensors and plain values only."""
+    path = checkpoint_path(stage)
+    return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+
+
+@dataclass
+class Budget:
+    """Wall-clock budget of a stage with periodic progress and checkpoints.
+
+    Attributes:
+        minutes: how long this run may take.
+        save: called every `save_seconds` and at the end.
+    """
+
+    name: str
+    minutes: float
+    save: Callable[[], None]
+    save_seconds: float = 150.0
+    line_seconds: float = 15.0
+    started: float = field(default_factory=time.monotonic)
+    _saved: float = field(default_factory=time.monotonic)
+    _line: float = 0.0
+    _sums: dict[str, float] = field(default_factory=dict)
+    _count: int = 0
+
+    @property
+    def fraction(self) -> float:
+        """Share of the budget used, 0..1."""
+        return min(1.0, (time.monotonic() - self.started) / (60 * self.minutes))
+
+    def step(self, step: int, **losses: float) -> bool:
+        """Count one step; print, save; False once the budget is used up."""
+        for key, value in losses.items():
+            self._sums[key] = self._sums.get(key, 0.0) + value
+        self._count += 1
+        now = time.monotonic()
+        if now - self._line > self.line_seconds:
+            means = "  ".join(f"{key} {value / self._count:.4f}" for key, value in self._sums.items())
+            elapsed = now - self.started
+            print(f"{self.name}  step {step}  {elapsed:.0f}/{60 * self.minutes:.0f} s  {means}", flush=True)
+            self._line, self._sums, self._count = now, {}, 0
+        if now - self._saved > self.save_seconds:
+            self.save()
+            self._saved = now
+        return self.fraction < 1.0
+
+
+def cosine_rate(fraction: float, step: int, warmup: int, floor: float = 0.05) -> float:
+    """Learning-rate factor: linear warm-up over `warmup` steps, cosine to `floor` by `fraction` 1."""
+    import math
+
+    warm = min(1.0, (step + 1) / warmup)
+    return warm * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * fraction)))

@@ -1,0 +1,144 @@
+"""Stage `text`: teach the text side what captions mean, before there is any sound.
+
+The labels of a recipe are predicted, linearly, from the very vectors that the UNet will attend to: the eight
+vectors of the language model. Each attribute is read from one vector of its own and from all eight, so that the
+vectors divide the work among themselves. The CLAP vector and the mean T5 state learn the same labels.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training.captions import caption
+from training.data import draw_recipe
+from training.runtime import Budget, cosine_rate, half_precision, load_checkpoint, save_checkpoint
+from training.settings import SETTINGS
+from training.synthesis.kinds import KINDS
+from training.synthesis.recipe import FLAGS, Recipe
+from training.text import CLAP_TOKENIZER, TextSide, train_tokenizers
+
+KIND_INDEX = {name: index for index, name in enumerate(KINDS)}
+WAYS = ("length", "pitch", "brightness", "edge", "motion", "space")
+NOTES = 76
+LOWEST_NOTE = 24
+SIZES = {"kind": len(KINDS), **dict.fromkeys(WAYS, 3), "flags": len(FLAGS), "note": NOTES, "height": 1}
+VECTOR = {
+    "kind": 0, "length": 1, "pitch": 2, "note": 2, "height": 2, "brightness": 3, "edge": 4, "motion": 5, "space": 5,
+    "flags": 6,
+}
+
+
+class Readers(nn.Module):
+    """Linear readers of every label from one vector; `forward` gives logits by name."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict({name: nn.Linear(width, size) for name, size in SIZES.items()})
+
+    def forward(self, vectors: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
+        """`vectors` (batch, width), one for all labels or one for each."""
+        return {
+            name: head(vectors[name] if isinstance(vectors, dict) else vectors) for name, head in self.heads.items()
+        }
+
+
+class Teacher(nn.Module):
+    """All readers: one vector each, all eight, CLAP, mean T5 state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        settings = SETTINGS.text
+        self.own = Readers(settings.gpt_width)
+        self.all = Readers(settings.gpt_width * settings.generated_vectors)
+        self.clap = Readers(settings.clap_width)
+        self.t5 = Readers(settings.t5_width)
+
+    def forward(self, generated: Tensor, states: Tensor, mask: Tensor, clap: Tensor) -> list[dict[str, Tensor]]:
+        """Logits of the four groups of readers."""
+        weight = mask[..., None].to(states.dtype)
+        mean = (states * weight).sum(1) / weight.sum(1)
+        own = {name: generated[:, VECTOR[name]] for name in SIZES}
+        return [self.own(own), self.all(generated.flatten(1)), self.clap(8.0 * clap), self.t5(mean)]
+
+
+def labels(recipes: list[Recipe], device: torch.device) -> dict[str, Tensor]:
+    """Targets by name; note class 0 and height 0 for unpitched kinds."""
+    found: dict[str, Tensor] = {"kind": torch.tensor([KIND_INDEX[recipe.kind] for recipe in recipes])}
+    for way in WAYS:
+        found[way] = torch.tensor([getattr(recipe, way) + 1 for recipe in recipes])
+    found["flags"] = torch.tensor([[float(flag in recipe.flags) for flag in FLAGS] for recipe in recipes])
+    notes = [recipe.note for recipe in recipes]
+    found["note"] = torch.tensor([0 if note is None else note - LOWEST_NOTE + 1 for note in notes])
+    found["height"] = torch.tensor([[0.0 if note is None else (note - 60) / 12] for note in notes])
+    return {name: target.to(device) for name, target in found.items()}
+
+
+def loss_of(logits: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
+    """Sum of the labels' losses."""
+    total = nn.functional.cross_entropy(logits["kind"].float(), targets["kind"])
+    for way in WAYS:
+        total = total + nn.functional.cross_entropy(logits[way].float(), targets[way])
+    total = total + 4 * nn.functional.binary_cross_entropy_with_logits(logits["flags"].float(), targets["flags"])
+    total = total + 0.3 * nn.functional.cross_entropy(logits["note"].float(), targets["note"])
+    return total + 0.5 * nn.functional.mse_loss(logits["height"].float(), targets["height"])
+
+
+def train(device: torch.device, minutes: float | None = None) -> None:
+    """Learn the vocabularies once, then train the text side."""
+    settings = SETTINGS.text
+    if not CLAP_TOKENIZER.exists():
+        train_tokenizers()
+    torch.manual_seed(settings.seed)
+    model, teacher = TextSide().to(device), Teacher().to(device)
+    parameters = [*model.parameters(), *teacher.parameters()]
+    optimiser = torch.optim.AdamW(parameters, settings.learning_rate, betas=(0.9, 0.98), weight_decay=1e-2)
+    state = load_checkpoint("text")
+    step = 0
+    if state:
+        model.load_state_dict(state["model"])
+        teacher.load_state_dict(state["teacher"])
+        optimiser.load_state_dict(state["optimiser"])
+        step = state["step"]
+    random = np.random.default_rng((settings.seed, step, 1))
+
+    def save() -> None:
+        save_checkpoint(
+            "text",
+            model=model.state_dict(),
+            teacher=teacher.state_dict(),
+            optimiser=optimiser.state_dict(),
+            step=step,
+        )
+
+    budget = Budget("text", minutes or settings.minutes, save)
+    going = True
+    while going:
+        for group in optimiser.param_groups:
+            group["lr"] = settings.learning_rate * cosine_rate(budget.fraction, step, 100)
+        recipes = [draw_recipe(random) for _ in range(settings.batch)]
+        prompts = [caption(recipe, random) for recipe in recipes]
+        padding = int(random.integers(6)) if random.uniform() < 0.5 else 0
+        tokens = {key: value.to(device) for key, value in model.tokenize(prompts, padding, limit=28).items()}
+        with half_precision(device):
+            generated, states, clap = model.encode(tokens)
+            readings = teacher(generated, states, tokens["t5_mask"], clap)
+        targets = labels(recipes, device)
+        losses = [loss_of(reading, targets) for reading in readings]
+        optimiser.zero_grad()
+        (losses[0] + losses[1] + 0.3 * losses[2] + 0.3 * losses[3]).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        step += 1
+        right = (readings[0]["kind"].argmax(1) == targets["kind"]).float().mean().item()
+        going = budget.step(step, own=losses[0].item(), all=losses[1].item(), kind=right)
+    save()
+
+
+def load(device: torch.device) -> TextSide:
+    """The trained text side."""
+    state = load_checkpoint("text")
+    if state is None:
+        raise FileNotFoundError("train the text side first: python -m training.train --stage text")
+    model = TextSide()
+    model.load_state_dict(state["model"])
+    return model.eval().to(device)

@@ -1,0 +1,46 @@
+"""Train all stages in order, each resuming from its checkpoint: `python -m training.train`.
+
+Stages: codec (autoencoder), vocoder, text, latents, diffusion, then export. `--stage NAME` runs one, `--minutes N`
+gives it another budget, `--device auto` takes a GPU if there is one.
+"""
+
+import argparse
+import importlib
+import time
+from collections.abc import Callable
+
+import torch
+
+from training.runtime import choose_device
+
+STAGES = ("codec", "vocoder", "text", "latents", "diffusion", "export")
+MODULES = {
+    "codec": "training.codec",
+    "vocoder": "training.vocoder_training",
+    "text": "training.text_training",
+    "latents": "training.latents",
+    "diffusion": "training.diffusion",
+    "export": "training.export",
+}
+
+
+def main() -> None:
+    """Run the stages that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stage", choices=STAGES, action="append", help="run only this (may be repeated)")
+    parser.add_argument("--minutes", type=float, default=None, help="budget of each stage, instead of its own")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves PyTorch's choice")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    device = choose_device(arguments.device)
+    for stage in arguments.stage or STAGES:
+        started = time.monotonic()
+        run: Callable[[torch.device, float | None], None] = importlib.import_module(MODULES[stage]).train
+        run(device, arguments.minutes)
+        print(f"{stage} done in {time.monotonic() - started:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
