@@ -48,7 +48,7 @@ REFUSED: list[tuple[bytes, str, m.Id]] = [
     (b'{"type": "generate", "id": 7, "prompt": ""}', "prompt", 7),
     (b'{"type": "generate", "id": 7, "prompt": ["x"]}', "prompt", 7),
     (b'{"type": "generate", "id": 7, "prompt": "x", "seconds": "long"}', "'long'", 7),
-    (b'{"type": "generate", "id": 7, "prompt": "x", "seconds": 1e999}', "seconds", 7),
+    (b'{"type": "generate", "id": 7, "prompt": "x", "seconds": 1e999}', "out of range", "json"),
     (b'{"type": "generate", "id": 7, "prompt": "x", "seconds": 601}', "from 0.05 to 600", 7),
     (b'{"type": "generate", "id": 7, "prompt": "x", "loop": {"a": 1}}', "loop", 7),
     (b'{"type": "generate", "id": {"a": 1}, "prompt": "x"}', "id", "generate"),

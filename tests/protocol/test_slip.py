@@ -1,5 +1,7 @@
 """SLIP frames in any slices, with any damage."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 from timbred.errors import BadRequest
@@ -12,7 +14,7 @@ def fed(data: bytes, cuts: list[int], limit: int = 1 << 20) -> list[bytes | BadR
     decoder = SlipDecoder(limit)
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     found: list[bytes | BadRequest] = []
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in pairwise(places):
         found += decoder.feed(data[start:end])
     return found
 

@@ -56,6 +56,14 @@ def test_a_clip_too_short_is_followed_by_silence_with_soft_edges() -> None:
     assert done.samples[0] == done.samples[-1] == 0
 
 
+def test_an_attack_on_the_first_beat_stays_an_attack() -> None:
+    moments = np.arange(48_000) / 16_000
+    hit = clip(np.exp(-4 * moments) * np.cos(2 * np.pi * 200 * moments), 16_000)
+    done = loop(hit, looped(2.0, 16_000)).samples
+    assert np.abs(done[:160]).max() > 0.95
+    assert seam_is_smooth(done)
+
+
 def test_no_loop_unless_asked() -> None:
     assert not loop(noise(0.1, 16_000), RenderSettings()).loop
 
@@ -65,7 +73,7 @@ def test_no_loop_unless_asked() -> None:
 def test_crossfades_of_any_shape_keep_the_length(frames: int, data: st.DataObject) -> None:
     seam = data.draw(st.integers(1, frames // 2))
     samples = noise(1.0, 1_000).samples
-    done = crossfaded(samples, frames, seam)
+    done = crossfaded(samples, frames, seam, 2)
     assert done.shape == (frames, 1)
     assert done[0] == pytest.approx(samples[frames], abs=1e-6)
 

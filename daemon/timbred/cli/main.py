@@ -51,7 +51,9 @@ def serve(settings: Settings = None, config: ConfigFile = None) -> None:
 def say(
     context: typer.Context,
     prompt: Annotated[str, typer.Argument(help="What to hear, in words.")] = "",
-    out: Annotated[Path | None, typer.Option(help="Copy the sound to this file; its ending chooses the format.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Copy the sound to this file; its ending chooses the format.")
+    ] = None,
     like: Annotated[Path | None, typer.Option(help="Start from the recipe inside this file.")] = None,
     settings: Settings = None,
     config: ConfigFile = None,
@@ -81,9 +83,7 @@ def takes(
 
 
 @models_app.callback()
-def models(
-    context: typer.Context, json: AsJson = False, settings: Settings = None, config: ConfigFile = None
-) -> None:
+def models(context: typer.Context, json: AsJson = False, settings: Settings = None, config: ConfigFile = None) -> None:
     """List the models there are."""
     from timbred.cli.models import models as run
 

@@ -11,6 +11,9 @@ from timbred.errors import BadAudio, ForbiddenPath
 LONGEST = 500
 """Characters of a folder's name inside the takes folder."""
 
+LONGEST_PART = 200
+"""Bytes of one part of it: file systems allow about 255."""
+
 LONGEST_PATH = 4096
 
 _NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f<>:"|?*]')
@@ -46,6 +49,8 @@ def _fault(folder: str) -> str | None:
 def _fault_of_part(part: str) -> str | None:
     if not part.isprintable() or not _encodable(part) or _NOT_IN_NAMES.search(part):
         return "it has a character that can't be in a name"
+    if len(part.encode()) > LONGEST_PART:
+        return f"a part of it is longer than {LONGEST_PART} bytes"
     if part == "" or part[0] in ".~ " or part[-1] in " .":
         return f"the part {_shown(part)} isn't allowed"
     if part.partition(".")[0].strip().lower() in RESERVED:
@@ -116,4 +121,5 @@ def _encodable(text: str) -> bool:
 
 
 def _shown(text: str) -> str:
-    return ascii(text) if not text.isprintable() else repr(text if len(text) <= 120 else text[:120] + "...")
+    short = text if len(text) <= 120 else text[:120] + "..."
+    return repr(short) if short.isprintable() else ascii(short)

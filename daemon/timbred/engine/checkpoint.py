@@ -74,7 +74,7 @@ def inspect(folder: Path, name: str, remedy: str) -> Checkpoint:
     classes = {part: _class_of(index, part, name, remedy) for part in NEEDED[family]}
     for part in NEEDED[family]:
         _refuse_code(folder / part, name, remedy)
-    weights = {part: _weights(folder / part, name, remedy) for part in NEEDED[family] if part in WEIGHTED}
+    weights = {part: weight_files(folder / part, name, remedy) for part in NEEDED[family] if part in WEIGHTED}
     rate, trained = _lengths(folder, name, remedy)
     return Checkpoint(
         folder=folder,
@@ -124,8 +124,12 @@ def _refuse_code(folder: Path, name: str, remedy: str) -> None:
             raise ModelError(f"{name}: {path} asks for code of its own (auto_map); timbred runs no code from a model")
 
 
-def _weights(folder: Path, name: str, remedy: str) -> list[Path]:
-    """The files with a component's tensors: safetensors before pickled ones, shards all of them."""
+def weight_files(folder: Path, name: str, remedy: str) -> list[Path]:
+    """The files with a component's tensors: safetensors before pickled ones, shards all of them.
+
+    Raises:
+        MissingWeights: there are none, or a shard is missing.
+    """
     for suffix in ("safetensors", "bin"):
         for stem in _WEIGHT_NAMES:
             single, shards = folder / f"{stem}.{suffix}", folder / f"{stem}.{suffix}.index.json"

@@ -286,7 +286,7 @@ or, in JSON, `{{"type": "queued", "id": "a1", "position": 0, "eta_s": 0.9}}` and
 - **Nothing is ignored or clamped in silence**: what can't be used is answered by `fail` with code `bad-request`,
   which names the key, what came, and what is allowed. A request without an id fails with its type in the id's place.
 - **Exactly one event ends a request**: `done`, `cancelled` or `fail`.
-- `@port P` on any OSC request sends its answers to port P on the sender's own host.
+- `@port` with a port's number on any OSC request sends its answers there, on the sender's own host.
 - A bundle's time tag may lie up to {ahead} s ahead: the request is then taken in at that time. Bundles may be
   {deep} deep.
 - OSC answers carry only `i`, `f` and `s`, in datagrams of at most {datagram} bytes. A JSON request may have

@@ -15,6 +15,12 @@ LONGEST_SEAM = 0.25
 SHORTEST_SEAM = 0.005
 """Seconds of surplus below which a crossfade would click."""
 
+ATTACK = 4.0
+"""A start of over this many times the power of what follows the end (6 dB) is an attack."""
+
+ENTRY = 0.002
+"""Seconds in which an attack comes in."""
+
 OWN_SURPLUS = 4
 """With no length asked for, at most one part in so many of the clip is given up for its seam."""
 
@@ -51,20 +57,32 @@ def _closed(clip: Clip, wanted: int, settings: RenderSettings) -> Samples:
     seam = min(surplus, frames_in(LONGEST_SEAM, clip.rate), wanted // 2)
     if seam < frames_in(SHORTEST_SEAM, clip.rate):
         return bent(clip.samples[:wanted], frames_in(SHORTEST_SEAM, clip.rate))
-    return crossfaded(clip.samples, wanted, seam)
+    return crossfaded(clip.samples, wanted, seam, frames_in(ENTRY, clip.rate))
 
 
-def crossfaded(samples: Samples, frames: int, seam: int) -> Samples:
+def crossfaded(samples: Samples, frames: int, seam: int, entry: int) -> Samples:
     """The first `frames`, with the `seam` frames that follow them faded out over the start.
 
     The power stays even through the seam however alike both parts are: plain sine and cosine curves for
     unlike ones, and for like ones the same curves divided by the bump that their likeness would make.
+    A start far louder than what follows the end is an attack: it comes in at once, within `entry`
+    frames, and the old sound dies away under it.
     """
     following, start = samples[frames : frames + seam], samples[:seam]
-    angle = np.linspace(0.0, np.pi / 2, seam, endpoint=False)[:, None]
-    power = 1.0 + _likeness(following, start) * np.sin(2 * angle)
-    blend = (following * np.cos(angle) + start * np.sin(angle)) / np.sqrt(power)
+    steps = np.arange(seam)[:, None] * (np.pi / 2)
+    leaving = np.cos(steps / seam)
+    if _power(start) > ATTACK * _power(following):
+        entering = np.sin(np.minimum(steps / max(entry, 1), np.pi / 2))
+        blend = following * leaving + start * entering
+    else:
+        entering = np.sin(steps / seam)
+        bump = 1.0 + 2.0 * _likeness(following, start) * leaving * entering
+        blend = (following * leaving + start * entering) / np.sqrt(bump)
     return np.concatenate([blend.astype(np.float32), samples[seam:frames]])
+
+
+def _power(samples: Samples) -> float:
+    return float(np.mean(np.square(samples, dtype=np.float64)))
 
 
 def _likeness(one: Samples, other: Samples) -> float:

@@ -57,6 +57,8 @@ class Udp:
         """Read no more; answers still go out, also to what has been read already."""
         self._reading = False
         asyncio.get_running_loop().remove_reader(self._socket)
+        while self._held:
+            self._take_held()
 
     def close(self) -> None:
         """Send what can be sent at once, then close."""
@@ -84,19 +86,20 @@ class Udp:
         if self._working:
             return
         for _ in range(min(_DATAGRAMS_A_TURN, len(self._held))):
-            packet, source = self._held.popleft()
-            self._held_bytes -= len(packet) + _OVERHEAD
-            self._take(packet, source)
+            self._take_held()
         if self._held:
             self._working = True
             asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _take_held(self) -> None:
+        packet, source = self._held.popleft()
+        self._held_bytes -= len(packet) + _OVERHEAD
+        self._take(packet, source)
 
     def _go_on(self) -> None:
         self._working = False
         if self._reading:
             self._drain()
-        else:
-            self._work()
 
     def _take(self, packet: bytes, source: Address) -> None:
         for incoming in read_datagram(packet):

@@ -71,10 +71,10 @@ def _load(checkpoint: Checkpoint, part: str, name: str, precision: torch.dtype) 
         model = _load_weights(kind, folder, precision, pickled=part in checkpoint.pickled)
         return model.eval().requires_grad_(False)
     except pickle.UnpicklingError as error:
-        raise _more_than_tensors(name, folder, error) from error
+        raise more_than_tensors(name, folder, error) from error
     except Exception as error:  # foreign loaders raise anything; one error names the component
         if "weights_only" in str(error) or "Weights only" in str(error):
-            raise _more_than_tensors(name, folder, error) from error
+            raise more_than_tensors(name, folder, error) from error
         raise ModelError(f"{name}: {folder} can't be loaded: {type(error).__name__}: {_first_line(error)}") from error
 
 
@@ -85,7 +85,8 @@ def _load_weights(kind: type[Any], folder: Path, precision: torch.dtype, pickled
     return kind.from_pretrained(str(folder), local_files_only=True, use_safetensors=not pickled, **dtype)
 
 
-def _more_than_tensors(name: str, folder: Path, error: Exception) -> ModelError:
+def more_than_tensors(name: str, folder: Path, error: Exception) -> ModelError:
+    """The refusal of weights that would run code when opened."""
     return ModelError(
         f"{name}: the weights in {folder} hold more than tensors and were not opened ({_first_line(error)}); "
         "get the model from its makers as safetensors"

@@ -1,0 +1,52 @@
+# Everything a newcomer needs: `make demo` and `make test` set themselves up.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+
+.PHONY: demo test check docs bench pocket-data pocket-train pocket-eval clean
+
+demo: .venv/.installed
+	$(BIN)/python bridges/python/first_sound.py
+
+test: check
+	$(BIN)/pytest
+
+check: .venv/.installed-for-tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+docs: .venv/.installed
+	$(BIN)/python -m timbred.protocol.describe > docs/protocol.md
+	$(BIN)/python -m timbred.cli.reference > docs/settings.md
+
+bench: .venv/.installed-for-tests
+	$(BIN)/python -m benchmarks
+
+pocket-data: .venv/.installed-for-tests
+	$(BIN)/python -m training.data
+
+pocket-train: .venv/.installed-for-tests
+	$(BIN)/python -m training.train
+
+pocket-eval: .venv/.installed-for-tests
+	$(BIN)/python -m training.evaluate
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "timbred needs Python 3.11, 3.12 or 3.13 with venv; install one, or: make PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "fetching the packages, once: this takes some minutes"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/.installed-for-tests: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "fetching the packages, once: this takes some minutes"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,training]"
+	@touch $@ .venv/.installed
+
+clean:
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis

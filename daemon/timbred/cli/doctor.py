@@ -1,0 +1,155 @@
+"""`timbred doctor`: what works here, and what to do about what doesn't."""
+
+import json
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.markup import escape
+
+from timbred import __version__, errors
+from timbred.cli.connection import running_daemon
+from timbred.cli.serve import run, settings_from
+from timbred.config import Config
+from timbred.delivery.files import TakesFolder
+from timbred.engine.registry import build
+from timbred.library.takes import Library
+
+LITTLE_SPACE = 500e6
+"""Bytes free below which the takes folder's disk is called nearly full."""
+
+PROBE_WITHIN = 180.0
+"""Seconds that torch gets to be imported, on a cold disk."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. `remedy` says what to do when it isn't `good`."""
+
+    what: str
+    state: Literal["good", "note", "bad"]
+    found: str
+    remedy: str = ""
+
+
+def doctor(as_json: bool, file: Path | None, flags: list[str]) -> None:
+    """Print all findings; exit status 1 if something keeps timbred from making a sound."""
+    config = settings_from(file, flags)
+    with Console(stderr=True).status("looking around"):
+        findings = [finding for look in LOOKS for finding in look(config)]
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            _print(finding)
+    if any(finding.state == "bad" for finding in findings):
+        sys.exit(1)
+
+
+def _print(finding: Finding) -> None:
+    """One line for each finding; what to do about it in a line of its own."""
+    mark, style = {"good": ("ok", "green"), "note": ("--", "yellow"), "bad": ("NO", "bold red")}[finding.state]
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"[{style}]{mark}[/] {escape(finding.what)}: {escape(finding.found)}")
+    if finding.remedy and finding.state != "good":
+        console.print(f"   -> {escape(finding.remedy)}", style="dim")
+
+
+def _program(config: Config) -> Iterator[Finding]:
+    yield Finding("timbred", "good", f"{__version__}, Python {platform.python_version()}, {platform.system()}")
+
+
+def _device(config: Config) -> Iterator[Finding]:
+    command = [sys.executable, "-m", "timbred.engine.probe", "--device", config["device"]]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_WITHIN, check=True)
+        found = json.loads(done.stdout)
+    except (subprocess.SubprocessError, ValueError) as error:
+        detail = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
+        yield Finding("device", "bad", detail[-1] if detail else "the engine can't be started", "install timbred anew")
+        return
+    if "error" in found:
+        yield Finding("device", "bad", found["error"], "set device to auto")
+        return
+    total = found["memory_total"] / 1e9
+    text = f"{found['device']}: {found['name']}, {found['precision']}, {total:.1f} GB, torch {found['torch']}"
+    if found["device"] == "cpu":
+        yield Finding("device", "note", text, "enough for pocket; the large models want a GPU")
+    else:
+        yield Finding("device", "good", text)
+
+
+def _sound(config: Config) -> Iterator[Finding]:
+    yield Finding("audio device", "note", "this version has no player", "sounds are written as files; use `to file`")
+
+
+def _ports(config: Config) -> Iterator[Finding]:
+    if run(_answers(config)):
+        yield Finding("daemon", "good", f"one is running at {config['host']}:{config['zmq.requests']}")
+        return
+    yield Finding("daemon", "note", "none is running", "start it with: timbred serve")
+    for name in ("osc.port", "zmq.requests", "zmq.events", "http.port"):
+        yield _port(config, name)
+
+
+async def _answers(config: Config) -> bool:
+    async with running_daemon(config) as daemon:
+        return daemon is not None
+
+
+def _port(config: Config, name: str) -> Finding:
+    kinds = [socket.SOCK_STREAM, socket.SOCK_DGRAM] if name == "osc.port" else [socket.SOCK_STREAM]
+    for kind in kinds:
+        with socket.socket(socket.AF_INET6 if ":" in config["host"] else socket.AF_INET, kind) as probe:
+            if sys.platform != "win32":
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(kind == socket.SOCK_STREAM))
+            try:
+                probe.bind((config["host"], config[name]))
+            except OSError as error:
+                return Finding(name, "bad", f"{config[name]} can't be had: {error.strerror}", f"--set {name}=0")
+    return Finding(name, "good", f"{config[name]} is free")
+
+
+def _folders(config: Config) -> Iterator[Finding]:
+    folder = TakesFolder(config.takes_folder)
+    try:
+        folder.check()
+    except errors.TimbredError as error:
+        yield Finding("takes.folder", "bad", str(error), "--set takes.folder=FOLDER")
+        return
+    free = shutil.disk_usage(folder.root).free
+    text = f"{folder.root}, {free / 1e9:.1f} GB free"
+    yield (
+        Finding("takes.folder", "good", text)
+        if free > LITTLE_SPACE
+        else Finding("takes.folder", "note", text, "the disk is nearly full")
+    )
+    try:
+        Library(config.library_file).close()
+        yield Finding("library", "good", str(config.library_file))
+    except errors.TimbredError as error:
+        yield Finding("library", "bad", str(error), "--set library.file=FILE")
+
+
+def _models(config: Config) -> Iterator[Finding]:
+    for entry in build(config.models_folder, config.sources).entries.values():
+        name = entry.card.name
+        default = name == config["models.default"]
+        what = f"model {name}" + (" (default)" if default else "")
+        try:
+            found = entry.checkpoint()
+            yield Finding(what, "good", f"{found.weight_bytes / 1e6:.0f} MB, {found.native_rate} Hz")
+        except errors.TimbredError as error:
+            wanted = default or name in config.sources
+            yield Finding(what, "bad" if wanted else "note", str(error) if wanted else "not fetched", entry.remedy)
+
+
+LOOKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (_program, _device, _sound, _ports, _folders, _models)
+"""Everything that is looked at, in order."""

@@ -1,0 +1,101 @@
+"""`timbred say`: one sound from the shell."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from timbred.cli.connection import Connection, Json, any_daemon
+from timbred.cli.options import parameters_from
+from timbred.cli.serve import run, settings_from, start_logging
+from timbred.config import Config
+from timbred.errors import BadRequest, from_foreign
+from timbred.library.recipe import parameters_of
+from timbred.protocol.decode import build, fields_of
+from timbred.protocol.messages import Generate
+from timbred.protocol.vocabulary import REQUEST_NAMED
+from timbred.render.decode import read_recipe
+from timbred.render.formats import CONTAINERS
+
+
+def say(
+    prompt: str, out: Path | None, like: Path | None, arguments: list[str], file: Path | None, flags: list[str]
+) -> None:
+    """Make one sound and print its file's path, last on standard output."""
+    config = settings_from(file, flags)
+    start_logging("error" if config["log.level"] == "info" else config["log.level"])
+    request = request_from(prompt, out, like, arguments)
+    print(run(_say(config, request, out)))
+
+
+def request_from(prompt: str, out: Path | None, like: Path | None, arguments: list[str]) -> Json:
+    """The `generate` request that a command line stands for.
+
+    Raises:
+        BadRequest: a parameter that there isn't, or a value that isn't allowed.
+        BadAudio: `like` carries no recipe.
+    """
+    given = parameters_from(arguments)
+    base = parameters_of(read_recipe(like)) if like else {}
+    if "bars" in given:
+        base.pop("seconds", None)
+    if "seconds" in given:
+        base = {key: value for key, value in base.items() if key not in ("bars", "bpm", "beats_per_bar")}
+    if out is not None and "format" not in given:
+        base["format"] = _format_of(out)
+        if base["format"] == "ogg":
+            base.pop("bits", None)
+    words = {"prompt": prompt} if prompt or not like else {}
+    request: dict[str, Any] = {**base, **given, **words, "id": f"say-{os.getpid()}"}
+    for key in request:
+        if key not in fields_of(Generate):
+            raise BadRequest(f"--{key}: there is no such parameter; timbred describe lists them")
+    build(REQUEST_NAMED["generate"], request)
+    return {"type": "generate", **request}
+
+
+def _format_of(out: Path) -> str:
+    ending = out.suffix.removeprefix(".").lower()
+    wanted = {"aif": "aiff", "oga": "ogg", "": "wav"}.get(ending, ending)
+    if wanted not in CONTAINERS:
+        raise BadRequest(f"--out {out}: its ending should be one of {', '.join(CONTAINERS)}")
+    return wanted
+
+
+async def _say(config: Config, request: Json, out: Path | None) -> Path:
+    async with any_daemon(config) as connection:
+        path = await _made(connection, request)
+    return path if out is None else _copied(path, out)
+
+
+async def _made(connection: Connection, request: Json) -> Path:
+    """The path of the best take; shows progress on standard error."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=Console(stderr=True), transient=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("starting", total=1.0)
+        async for event in connection.ask(request):
+            match event:
+                case {"type": "queued"}:
+                    progress.update(task, description="waiting for the engine")
+                case {"type": "progress", "stage": "loading"}:
+                    progress.update(task, description="loading the model")
+                case {"type": "progress", "fraction": fraction}:
+                    progress.update(task, description=f"rendering {request['prompt']!r}"[:60], completed=fraction)
+                case {"type": "done", "path": str(path)}:
+                    progress.update(task, completed=1.0)
+                    return Path(path)
+                case _:
+                    pass
+    raise BadRequest("the request was cancelled by somebody else")
+
+
+def _copied(path: Path, out: Path) -> Path:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copyfile(path, out)).absolute()
+    except OSError as error:
+        raise from_foreign(error) from error

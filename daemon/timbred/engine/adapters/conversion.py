@@ -1,0 +1,44 @@
+"""Weights from `.bin` files to safetensors, once: read with `weights_only`, so that nothing but tensors is opened."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from timbred.engine.adapters.loading import more_than_tensors
+from timbred.engine.checkpoint import Checkpoint, weight_files
+
+NAMES = {"diffusion_pytorch_model": "diffusion_pytorch_model", "pytorch_model": "model"}
+
+
+def convert_component(checkpoint: Checkpoint, part: str, name: str) -> Path:
+    """Write a component's tensors as one safetensors file beside its `.bin` files; returns its path.
+
+    Raises:
+        ModelError: the file holds more than tensors.
+        OSError: it can't be written.
+    """
+    folder = checkpoint.folder / part
+    tensors: dict[str, torch.Tensor] = {}
+    for file in weight_files(folder, name, ""):
+        try:
+            tensors |= torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # the unpickler raises what it likes at what it refuses
+            raise more_than_tensors(name, folder, error) from error
+    stem = next((new for old, new in NAMES.items() if any(folder.glob(f"{old}*.bin"))), "model")
+    return _written(tensors, folder / f"{stem}.safetensors")
+
+
+def _written(tensors: dict[str, torch.Tensor], path: Path) -> Path:
+    """The file appears whole or not at all."""
+    own = {key: tensor.clone().contiguous() for key, tensor in tensors.items()}  # shared storage can't be saved
+    handle, hidden = tempfile.mkstemp(dir=path.parent, prefix=".converting-")
+    os.close(handle)
+    try:
+        save_file(own, hidden, metadata={"format": "pt"})
+        Path(hidden).replace(path)
+    finally:
+        Path(hidden).unlink(missing_ok=True)
+    return path

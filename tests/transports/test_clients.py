@@ -1,0 +1,54 @@
+"""Who is who."""
+
+from timbred.protocol.exchange import ClientId
+from timbred.transports.clients import Clients, scheme, tcp_client, udp_address, udp_client
+
+
+def test_a_udp_client_is_where_its_answers_go() -> None:
+    clients = Clients()
+    assert clients.udp_sender(("127.0.0.1", 5000), None) == udp_client("127.0.0.1", 5000)
+    assert clients.udp_sender(("127.0.0.1", 5000), 9000) == udp_client("127.0.0.1", 9000)
+    assert clients.udp_sender(("127.0.0.1", 5001), 9000) == udp_client("127.0.0.1", 9000)
+
+
+def test_hello_moves_the_answers_until_the_next_hello() -> None:
+    clients = Clients()
+    clients.say_hello(("127.0.0.1", 5000), 9000)
+    assert clients.udp_sender(("127.0.0.1", 5000), None) == udp_client("127.0.0.1", 9000)
+    assert clients.udp_sender(("127.0.0.1", 5000), 9001) == udp_client("127.0.0.1", 9001)
+    assert clients.udp_sender(("127.0.0.1", 5001), None) == udp_client("127.0.0.1", 5001)
+    clients.say_hello(("127.0.0.1", 5000), None)
+    assert clients.udp_sender(("127.0.0.1", 5000), None) == udp_client("127.0.0.1", 5000)
+
+
+def test_a_flood_of_senders_leaves_those_that_speak() -> None:
+    clients = Clients(remembered=10)
+    for port in range(1000, 2000):
+        clients.say_hello(("127.0.0.1", port), 9000)
+        assert clients.udp_sender(("127.0.0.1", 1000), None) == udp_client("127.0.0.1", 9000)
+    assert clients.udp_sender(("127.0.0.1", 1001), None) == udp_client("127.0.0.1", 1001)
+
+
+def test_listeners_are_bounded_and_forgotten() -> None:
+    clients = Clients(listeners=2)
+    first, second, third = (ClientId(f"ws:{number}") for number in range(3))
+    for client in (first, second, third, third):
+        clients.listen(client, True)
+    assert clients.listeners == (second, third)
+    clients.listen(second, False)
+    clients.forget(third)
+    assert clients.listeners == ()
+
+
+def test_names_are_for_the_log() -> None:
+    clients = Clients()
+    client = tcp_client("127.0.0.1", 5000)
+    clients.call(client, "live")
+    assert clients.named(client) == "tcp:127.0.0.1:5000 (live)"
+    clients.call(client, "")
+    assert clients.named(client) == client
+
+
+def test_ids_tell_the_way() -> None:
+    assert udp_address(udp_client("::1", 9000)) == ("::1", 9000)
+    assert scheme(udp_client("::1", 9000)) == "udp"

@@ -1,0 +1,74 @@
+"""Ports: taken ones are named with what to do, free ones are found, nothing stays bound."""
+
+import asyncio
+import logging
+import socket
+from pathlib import Path
+
+import pytest
+from timbred.errors import BadRequest
+from timbred.transports import Transports
+from timbred.transports.access import warn_beyond_loopback
+from timbred.transports.ports import osc_pair, resolve
+
+from .stage import FakeDaemon, Stage, config_for, play
+
+
+def test_udp_and_tcp_share_a_free_number() -> None:
+    udp, tcp = osc_pair("osc.port", "127.0.0.1", 0)
+    with udp, tcp:
+        assert udp.getsockname() == tcp.getsockname()
+
+
+@pytest.mark.parametrize("setting", ["osc.port", "zmq.requests", "zmq.events", "http.port"])
+def test_a_taken_port_is_named_and_nothing_stays_bound(tmp_path: Path, setting: str) -> None:
+    async def start(*flags: str) -> None:
+        transports = Transports(config_for(tmp_path, *flags))
+        await transports.start(FakeDaemon(transports.outbox))
+        await transports.stop()
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        with pytest.raises(BadRequest) as refused:
+            asyncio.run(start(f"{setting}={taken}"))
+    assert f"{setting}: port {taken} is taken" in refused.value.message
+    assert f"--set {setting}=0" in refused.value.message
+    asyncio.run(start(f"{setting}={taken}"))
+
+
+def test_a_taken_udp_port_is_named() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        with pytest.raises(BadRequest, match=r"osc\.port: port \d+ is taken"):
+            osc_pair("osc.port", "127.0.0.1", other.getsockname()[1])
+
+
+def test_two_stages_stand_side_by_side(tmp_path: Path) -> None:
+    async def scene(first: Stage) -> None:
+        second = Stage(config_for(tmp_path))
+        await second.start()
+        async with first.udp() as one, second.udp() as other:
+            assert await one.ask("/timbred/ping") == await other.ask("/timbred/ping") == ("pong",)
+        await second.transports.stop()
+        await second.transports.stop()
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "", "\x00", "203.0.113.9"])
+def test_a_host_that_cannot_be_had_is_named(host: str) -> None:
+    with pytest.raises(BadRequest, match="host"):
+        osc_pair("osc.port", host or "..", 0)
+
+
+def test_only_addresses_beyond_this_machine_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        warn_beyond_loopback("127.0.0.1")
+        warn_beyond_loopback("localhost")
+        assert not caplog.records
+        warn_beyond_loopback("0.0.0.0")
+        assert "anybody" in caplog.text
+
+
+def test_names_become_numbers() -> None:
+    assert resolve("localhost")[1] in ("127.0.0.1", "::1")

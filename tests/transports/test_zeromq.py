@@ -1,0 +1,242 @@
+"""ZeroMQ: DEALER, REQ and SUB clients on real sockets."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zmq
+import zmq.asyncio
+
+from .stage import SOUND, Stage, play
+
+GENERATED = ["queued", "started", "take", "done"]
+
+
+class Zmq:
+    """Client sockets of one scene, all closed at its end."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self.context = zmq.asyncio.Context()
+
+    def socket(self, kind: int, identity: bytes = b"") -> zmq.asyncio.Socket:
+        made = self.context.socket(kind)
+        made.set(zmq.LINGER, 0)
+        if identity:
+            made.set(zmq.IDENTITY, identity)
+        port = self._stage.ports.events if kind == zmq.SUB else self._stage.ports.requests
+        made.connect(f"tcp://127.0.0.1:{port}")
+        return made
+
+    async def subscriber(self, *topics: str) -> zmq.asyncio.Socket:
+        """A SUB that is known to be connected."""
+        made = self.socket(zmq.SUB)
+        made.subscribe("pong")
+        for topic in topics:
+            made.subscribe(topic)
+        asker = self.socket(zmq.REQ)
+        while not await made.poll(10):
+            await ask(asker, type="ping")
+        while await made.poll(50):
+            await made.recv_multipart()
+        made.unsubscribe("pong")
+        return made
+
+
+async def ask(req: zmq.asyncio.Socket, **request: Any) -> dict[str, Any]:
+    await req.send_json(request)
+    return json.loads((await req.recv_multipart())[0])
+
+
+async def hear(dealer: zmq.asyncio.Socket) -> dict[str, Any]:
+    (frame,) = await dealer.recv_multipart()
+    return json.loads(frame)
+
+
+Scene = Callable[[Stage, Zmq], Coroutine[Any, Any, None]]
+
+
+def play_zmq(folder: Path, scene: Scene) -> None:
+    @contextlib.asynccontextmanager
+    async def clients(stage: Stage) -> AsyncIterator[Zmq]:
+        made = Zmq(stage)
+        try:
+            yield made
+        finally:
+            made.context.destroy(linger=0)
+
+    async def whole(stage: Stage) -> None:
+        async with clients(stage) as made:
+            await scene(stage, made)
+
+    play(folder, whole)
+
+
+def test_a_dealer_hears_events_as_they_happen(tmp_path: Path) -> None:
+    async def scene(stage: Stage, clients: Zmq) -> None:
+        dealer = clients.socket(zmq.DEALER)
+        await dealer.send_json({"type": "generate", "id": "a", "prompt": "pad", "takes": 2})
+        said = [await hear(dealer) for _ in range(5)]
+        assert [one["type"] for one in said] == ["queued", "started", "take", "take", "done"]
+        assert said[-1] == {"type": "done", "id": "a", "takes": 2, "path": "/takes/0.wav"}
+        await dealer.send_json({"type": "models"})
+        assert [(await hear(dealer))["type"] for _ in range(2)] == ["model", "model"]
+        await dealer.send_json({"type": "hello", "name": "me"})
+        assert (await hear(dealer))["http_port"] == stage.ports.http
+
+    play_zmq(tmp_path, scene)
+
+
+def test_a_dealer_gets_samples_after_each_take(tmp_path: Path) -> None:
+    async def scene(stage: Stage, clients: Zmq) -> None:
+        _ = stage
+        dealer = clients.socket(zmq.DEALER)
+        await dealer.send_json({"type": "generate", "id": 1, "prompt": "pad", "inline": True, "to": "none"})
+        messages = [await dealer.recv_multipart() for _ in range(4)]
+        assert [len(message) for message in messages] == [1, 1, 2, 1]
+        np.testing.assert_array_equal(np.frombuffer(messages[2][1], "<f4").reshape(-1, 2), SOUND.samples)
+
+    play_zmq(tmp_path, scene)
+
+
+def test_a_req_gets_one_whole_reply(tmp_path: Path) -> None:
+    async def scene(stage: Stage, clients: Zmq) -> None:
+        req = clients.socket(zmq.REQ)
+        await req.send_json({"type": "generate", "id": "a", "prompt": "pad", "takes": 2, "inline": True})
+        done, *samples = await req.recv_multipart()
+        reply = json.loads(done)
+        assert (reply["type"], [take["take_id"] for take in reply["takes"]]) == ("done", ["t0", "t1"])
+        assert samples == [SOUND.samples.astype("<f4").tobytes()] * 2
+        assert [len((await ask(req, type="models"))["models"]), stage.ports.http > 0] == [2, True]
+        takes = await ask(req, type="takes")
+        assert (takes["type"], takes["id"], takes["path"], len(takes["takes"])) == ("done", "takes", "", 2)
+        assert await ask(req, type="load", name="pocket") == {"type": "loaded", "model": "pocket"}
+        assert await ask(req, type="cancel", id="a") == {"type": "cancelled", "id": "a"}
+        assert await ask(req, type="tempo", bpm=120) == {"type": "done", "id": "tempo"}
+        assert (await ask(req, type="status"))["type"] == "status.reply"
+        assert await ask(req, type="sync", n=4) == {"type": "synced", "n": 4}
+        for bad in ({"type": "sing"}, {"type": "notify", "on": 1}, {"type": "generate", "id": "a"}):
+            assert (await ask(req, **bad))["code"] == "bad-request"
+
+    play_zmq(tmp_path, scene)
+
+
+@pytest.mark.parametrize("correlated", [False, True])
+def test_a_req_that_resends_gets_its_reply_once(tmp_path: Path, correlated: bool) -> None:
+    async def scene(stage: Stage, clients: Zmq) -> None:
+        req = clients.socket(zmq.REQ, b"looper")
+        req.set(zmq.REQ_RELAXED, 1)
+        if correlated:
+            req.set(zmq.REQ_CORRELATE, 1)
+        request = {"type": "generate", "id": "a", "prompt": "wait"}
+        await req.send_json(request)
+        await req.send_json(request)
+        other = clients.socket(zmq.DEALER)
+        while len(stage.daemon.received) < 2:
+            await other.send_json({"type": "ping"})
+            await hear(other)
+        stage.daemon.finish()
+        assert (await req.recv_json())["type"] == "done"
+        assert await ask(req, type="ping") == {"type": "pong"}
+
+    play_zmq(tmp_path, scene)
+
+
+def test_bad_messages_are_answered_and_others_undisturbed(tmp_path: Path) -> None:
+    async def scene(stage: Stage, clients: Zmq) -> None:
+        bad, good = clients.socket(zmq.DEALER), clients.socket(zmq.REQ)
+        for message in (
+            [b"not json"],
+            [b"[" * 100_000],
+            [b'{"type": "generate", "id": "x", "prompt": "' + b"x" * 100_000 + b'"}'],
+            [b"\xff\xfe"],
+            [b""],
+            [b"{}", b"{}"],
+            [b"a", b"b", b"c"],
+        ):
+            await bad.send_multipart(message)
+            assert (await hear(bad))["code"] == "bad-request"
+            assert await ask(good, type="ping") == {"type": "pong"}
+        await bad.send_multipart([b"", b"{}", b"{}"])
+        empty, answer = await bad.recv_multipart()
+        assert (empty, json.loads(answer)["code"]) == (b"", "bad-request")
+        assert stage.daemon.received == []
+
+    play_zmq(tmp_path, scene)
+
+
+def test_a_frame_of_100_megabytes_is_answered(tmp_path: Path) -> None:
+    async def scene(stage: Stage, clients: Zmq) -> None:
+        _ = stage
+        bad, good = clients.socket(zmq.DEALER), clients.socket(zmq.REQ)
+        await bad.send(bytes(100_000_000), copy=False)
+        assert await ask(good, type="ping") == {"type": "pong"}
+        answer = await hear(bad)
+        assert "100000000 bytes" in answer["message"]
+
+    play_zmq(tmp_path, scene)
+
+
+def test_subscribers_hear_everything_with_who_asked(tmp_path: Path) -> None:
+    async def scene(stage: Stage, clients: Zmq) -> None:
+        everything, takes = await clients.subscriber(""), await clients.subscriber("take")
+        while await everything.poll(50):
+            await everything.recv_multipart()
+        async with stage.udp() as host:
+            host.send("/timbred/generate", "a", "pad")
+            said = [await everything.recv_multipart() for _ in range(4)]
+            assert [topic.decode() for topic, _ in said] == GENERATED
+            topic, body = await takes.recv_multipart()
+            take = json.loads(body)
+            assert (topic, take["type"], take["client"]) == (b"take", "take", f"udp:127.0.0.1:{host.port}")
+
+    play_zmq(tmp_path, scene)
+
+
+def test_a_listener_gets_no_samples_of_others(tmp_path: Path) -> None:
+    async def scene(stage: Stage, clients: Zmq) -> None:
+        _ = stage
+        listener, asker = clients.socket(zmq.DEALER), clients.socket(zmq.DEALER)
+        await listener.send_json({"type": "notify", "on": True})
+        assert await hear(listener) == {"type": "done", "id": "notify"}
+        await asker.send_json({"type": "generate", "id": 1, "prompt": "pad", "inline": True})
+        assert [(await hear(listener))["type"] for _ in range(4)] == GENERATED
+
+    play_zmq(tmp_path, scene)
+
+
+def test_clients_that_go_without_a_word_do_no_harm(tmp_path: Path) -> None:
+    async def scene(stage: Stage, clients: Zmq) -> None:
+        other = clients.socket(zmq.REQ)
+        for number in range(20):
+            gone = clients.socket(zmq.DEALER)
+            await gone.send_json({"type": "notify", "on": True})
+            await gone.send_json({"type": "generate", "id": number, "prompt": "wait"})
+            assert (await hear(gone))["type"] == "done"
+            gone.close(linger=0)
+        assert await ask(other, type="ping") == {"type": "pong"}
+        stage.daemon.finish()
+        assert (await ask(other, type="generate", id=1, prompt="pad"))["type"] == "done"
+
+    play_zmq(tmp_path, scene)
+
+
+def test_what_is_said_at_the_end_arrives(tmp_path: Path) -> None:
+    async def scene(stage: Stage, clients: Zmq) -> None:
+        dealer, req, sub = clients.socket(zmq.DEALER), clients.socket(zmq.REQ), await clients.subscriber("fail")
+        for made in (dealer, req):
+            await made.send_json({"type": "generate", "id": "a", "prompt": "wait"})
+        while len(stage.daemon.received) < 2:
+            await asyncio.sleep(0)
+        stage.daemon.shut_down()
+        await stage.transports.stop()
+        assert [(await hear(dealer))["type"] for _ in range(3)] == ["queued", "started", "fail"]
+        assert (await req.recv_json())["code"] == "shutting-down"
+        assert (await sub.recv_multipart())[0] == b"fail"
+
+    play_zmq(tmp_path, scene)

@@ -1,0 +1,436 @@
+"""Does the exported model do what words say? `python -m training.evaluate`; exit code 1 below the promise.
+
+Every comparison asks for two sounds (or one), several seeds each, through wordings that no caption was trained on
+(`captions.HELD_OUT_TEMPLATES`), and measures. `--source oracle` runs the same comparisons on the synthesis itself,
+`--source codec` on the synthesis after autoencoder and vocoder: both show what the measures are worth.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from training import features
+from training.captions import HELD_OUT_TEMPLATES
+from training.data import ROW_FRAMES
+from training.mel import log_mel
+from training.settings import CARD, EXPORT, RUNS, SETTINGS
+from training.synthesis.kinds import KINDS
+from training.synthesis.recipe import Recipe, draw, render
+
+PROMISE = 0.85
+Measure = Callable[[np.ndarray], float]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request: the words, and what the synthesis would be told for the same sound."""
+
+    words: str
+    kind: str
+    fields: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`measure(first)` should be greater than `factor` times `measure(second)`, or than the number `second`."""
+
+    name: str
+    measure: Measure
+    first: Ask
+    second: Ask | float
+    factor: float = 1.0
+
+
+def ask(words: str, kind: str, **fields: Any) -> Ask:
+    """An `Ask` with fields by name."""
+    return Ask(words, kind, tuple(sorted(fields.items())))
+
+
+def comparisons() -> list[Comparison]:
+    """All of them."""
+    kick, snare, hat = ask("a kick drum", "kick"), ask("a snare drum", "snare"), ask("a hi-hat", "closed hi-hat")
+    pad, pluck = ask("a pad", "pad"), ask("a plucked string", "pluck")
+    bell, organ, lead = ask("a bell", "bell"), ask("an organ", "organ"), ask("a synth lead", "lead")
+    rain, riser, drone = ask("rain", "rain"), ask("a riser", "riser"), ask("a drone", "drone")
+    found = [
+        Comparison("snare above kick (centroid)", features.centroid, snare, kick),
+        Comparison("hi-hat above snare (centroid)", features.centroid, hat, snare),
+        Comparison("hi-hat above tom (centroid)", features.centroid, hat, ask("a tom", "tom")),
+        Comparison("kick has more lows than clap", features.low_share, kick, ask("a hand clap", "clap")),
+        Comparison("bass has more lows than bell", features.low_share, ask("a bass", "bass"), bell),
+        Comparison("impact has more lows than shaker", features.low_share, ask("a boom", "impact"), ask("a shaker", "shaker")),
+        Comparison("pad's attack slower than pluck's", features.attack_seconds, pad, pluck, 1.5),
+        Comparison("open hi-hat longer than closed", features.length_seconds, ask("an open hi-hat", "open hi-hat"), hat, 1.5),
+        Comparison("cymbal longer than rim shot", features.length_seconds, ask("a crash cymbal", "cymbal"), ask("a rimshot", "rim"), 2.0),
+        Comparison("riser's centroid rises", features.centroid_movement, riser, 0.4),
+        Comparison("riser rises more than rain", features.centroid_movement, riser, rain),
+        Comparison("zap falls: rain moves less downwards", features.centroid_movement, rain, ask("a laser gun", "zap")),
+        Comparison("bell more inharmonic than organ", features.inharmonicity, bell, organ),
+        Comparison("bell more inharmonic than lead", features.inharmonicity, bell, lead),
+        Comparison("bell rings longer than rim shot", features.length_seconds, bell, ask("a rimshot", "rim"), 2.0),
+        Comparison("rain steadier than snare", features.unsteadiness, snare, rain, 2.0),
+        Comparison("rain lasts", features.length_seconds, rain, 1.6),
+        Comparison("drone steadier than pluck", features.unsteadiness, pluck, drone, 2.0),
+        Comparison("wind more even in spectrum than kick", features.spectral_entropy, ask("wind", "wind"), kick),
+    ]
+    nouns = {
+        "kick": "kick", "snare": "snare", "open hi-hat": "open hat", "pluck": "pluck", "bell": "bell", "pad": "pad",
+        "lead": "lead", "rain": "rain", "tom": "tom", "bass": "bass", "noise": "noise", "organ": "organ",
+    }
+    for kind in ("kick", "snare", "open hi-hat", "pluck", "bell", "pad", "lead", "tom", "bass"):
+        noun = nouns[kind]
+        found.append(
+            Comparison(
+                f"long {noun} longer than short", features.length_seconds,
+                ask(f"a long {noun}", kind, length=1), ask(f"a short {noun}", kind, length=-1), 1.3,
+            )
+        )
+    for kind in ("snare", "pluck", "bell", "pad", "lead", "rain", "bass", "open hi-hat", "noise", "organ"):
+        noun = nouns[kind]
+        found.append(
+            Comparison(
+                f"bright {noun} brighter than dark", features.centroid,
+                ask(f"a bright {noun}", kind, brightness=1), ask(f"a dark {noun}", kind, brightness=-1),
+            )
+        )
+    for kind, low, high in (("pluck", "c3", "c5"), ("lead", "a3", "a5"), ("organ", "d3", "d5"), ("bass", "e1", "e2")):
+        first, second = (_note(name) for name in (high, low))
+        found.append(
+            Comparison(
+                f"{nouns[kind]} on {high} above {low}", features.pitch,
+                ask(f"a {nouns[kind]} on {high}", kind, note=first), ask(f"a {nouns[kind]} on {low}", kind, note=second), 1.2,
+            )
+        )
+    for kind in ("pluck", "bell", "lead", "organ", "tom"):
+        noun = nouns[kind]
+        found.append(
+            Comparison(
+                f"high {noun} above low", features.centroid, ask(f"a high {noun}", kind, pitch=1),
+                ask(f"a low {noun}", kind, pitch=-1),
+            )
+        )
+    for kind in ("pad", "organ", "lead"):
+        noun = nouns[kind]
+        found.append(
+            Comparison(
+                f"{noun}: slow attack slower than fast", features.attack_seconds,
+                ask(f"a {noun} with a slow attack", kind, edge=1), ask(f"a {noun} with a fast attack", kind, edge=-1), 1.3,
+            )
+        )
+    for kind, measure in (
+        ("kick", features.fullness), ("bass", features.fullness), ("bell", features.spectral_entropy),
+        ("organ", features.spectral_entropy),
+    ):
+        noun = nouns[kind]
+        found.append(
+            Comparison(
+                f"distorted {noun} fuller than plain", measure,
+                ask(f"a distorted {noun}", kind, flags=("distorted",)), ask(f"a {noun}", kind),
+            )
+        )
+    for kind in ("kick", "snare", "pluck"):
+        noun = nouns[kind]
+        found.append(
+            Comparison(
+                f"{noun} in a hall longer than dry", features.length_seconds,
+                ask(f"a {noun} with lots of reverb", kind, space=1), ask(f"a dry {noun}", kind, space=-1), 1.1,
+            )
+        )
+    for kind in ("lead", "organ"):
+        noun = nouns[kind]
+        found.append(
+            Comparison(
+                f"noisy {noun} noisier than plain", features.spectral_entropy,
+                ask(f"a noisy {noun}", kind, flags=("noisy",)), ask(f"a {noun}", kind),
+            )
+        )
+    return found
+
+
+def _note(name: str) -> int:
+    from training.captions import NOTE_NAMES
+
+    return NOTE_NAMES.index(name[:-1]) + 12 * (int(name[-1]) + 1)
+
+
+def prompts_for(request: Ask, seeds: int) -> list[str]:
+    """One prompt a seed, each through another held-out template."""
+    start = sum(map(ord, request.words))
+    return [HELD_OUT_TEMPLATES[(start + seed) % len(HELD_OUT_TEMPLATES)].format(request.words) for seed in range(seeds)]
+
+
+class Oracle:
+    """The synthesis itself as the source of sounds."""
+
+    def __init__(self, seconds: float) -> None:
+        self.samples = int(np.ceil(seconds * 100 / ROW_FRAMES)) * ROW_FRAMES * SETTINGS.mel.hop
+        self.wanted = int(seconds * SETTINGS.mel.sample_rate)
+
+    def recipe(self, request: Ask, seed: int) -> Recipe:
+        """The recipe that the request's fields spell out; pitched kinds need a note."""
+        fields = dict(request.fields)
+        row = KINDS[request.kind]
+        if row.pitched and "note" not in fields:
+            low, high = row.notes[fields.get("pitch", 0) + 1]
+            fields["note"] = int(np.random.default_rng(seed + 17).integers(int(low), int(high) + 1))
+        return Recipe(kind=request.kind, samples=self.samples, seed=seed, **fields)
+
+    def sounds(self, request: Ask, seeds: int) -> list[np.ndarray]:
+        """One sound a seed."""
+        return [render(self.recipe(request, 1000 + seed))[: self.wanted] for seed in range(seeds)]
+
+
+class Codec(Oracle):
+    """The synthesis after a round trip through the exported autoencoder and vocoder."""
+
+    def __init__(self, seconds: float, model: Path) -> None:
+        super().__init__(seconds)
+        self.pipeline = load_pipeline(model)
+
+    @torch.no_grad()
+    def sounds(self, request: Ask, seeds: int) -> list[np.ndarray]:
+        """One sound a seed."""
+        audio = torch.stack([torch.from_numpy(sound) for sound in super().sounds(request, seeds)])
+        audio = torch.nn.functional.pad(audio, (0, self.samples - audio.shape[1]))
+        latents = self.pipeline.vae.encode(log_mel(audio)[:, None]).latent_dist.mode()
+        made = self.pipeline.vocoder(self.pipeline.vae.decode(latents).sample[:, 0])
+        return list(made[:, : self.wanted].numpy())
+
+
+class Model:
+    """The exported model in the stock pipeline."""
+
+    def __init__(self, seconds: float, model: Path, steps: int, guidance: float) -> None:
+        self.seconds, self.steps, self.guidance = seconds, steps, guidance
+        self.pipeline = load_pipeline(model)
+
+    def generate(self, prompts: list[str], seeds: list[int], seconds: float | None = None) -> np.ndarray:
+        """(prompts, samples) from one generator each."""
+        return self.pipeline(
+            prompts,
+            negative_prompt=[""] * len(prompts),
+            audio_length_in_s=seconds or self.seconds,
+            num_inference_steps=self.steps,
+            guidance_scale=self.guidance,
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+        ).audios
+
+    def sounds(self, request: Ask, seeds: int) -> list[np.ndarray]:
+        """One sound a seed."""
+        return list(self.generate(prompts_for(request, seeds), list(range(seeds))))
+
+
+def load_pipeline(folder: Path) -> Any:
+    """Stock AudioLDM2Pipeline from the exported folder, float32, each component by its own `from_pretrained`."""
+    import importlib
+
+    import diffusers
+    import transformers
+    from diffusers.pipelines import audioldm2
+
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    parts = {}
+    for name, source in index.items():
+        if name.startswith("_"):
+            continue
+        library, class_name = source
+        modules = {"diffusers": diffusers, "transformers": transformers, "audioldm2": audioldm2}
+        cls = getattr(modules.get(library) or importlib.import_module(library), class_name)
+        options = {} if "tokenizer" in name or name in ("feature_extractor", "scheduler") else {"torch_dtype": torch.float32}
+        parts[name] = cls.from_pretrained(folder / name, **options)
+    pipeline = diffusers.AudioLDM2Pipeline(**parts)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@dataclass
+class Report:
+    """Results so far: comparisons, which make the score, and checks, which must all hold."""
+
+    rows: list[tuple[str, int, int]] = field(default_factory=list)
+    checks: list[tuple[str, int, int]] = field(default_factory=list)
+    details: dict[str, list[list[float]]] = field(default_factory=dict)
+    sounds: dict[Ask, list[np.ndarray]] = field(default_factory=dict)
+
+    def add(self, name: str, right: int, total: int) -> None:
+        """Note and print a comparison."""
+        self.rows.append((name, right, total))
+        self._print(name, right, total)
+
+    def check(self, name: str, right: int, total: int) -> None:
+        """Note and print a check."""
+        self.checks.append((name, right, total))
+        self._print(f"check: {name}", right, total)
+
+    @staticmethod
+    def _print(name: str, right: int, total: int) -> None:
+        mark = "" if right == total else "<" if right * 2 >= total else "<<<<"
+        print(f"{right:3}/{total:<3} {mark:5} {name}", flush=True)
+
+    @property
+    def score(self) -> float:
+        """Share of right answers among the comparisons."""
+        return sum(right for _, right, _ in self.rows) / sum(total for _, _, total in self.rows)
+
+    @property
+    def sound(self) -> bool:
+        """Whether every check holds."""
+        return all(right == total for _, right, total in self.checks)
+
+
+def run(source: Any, seeds: int) -> Report:
+    """All comparisons on one source."""
+    report = Report()
+
+    def sounds(request: Ask) -> list[np.ndarray]:
+        if request not in report.sounds:
+            report.sounds[request] = source.sounds(request, seeds)
+        return report.sounds[request]
+
+    for item in comparisons():
+        first = [item.measure(sound) for sound in sounds(item.first)]
+        if isinstance(item.second, Ask):
+            second = [item.measure(sound) for sound in sounds(item.second)]
+        else:
+            second = [float(item.second)] * seeds
+        right = sum(a > item.factor * b for a, b in zip(first, second, strict=True))
+        report.details[item.name] = [first, second]
+        report.add(item.name, right, seeds)
+    everything = [sound for found in report.sounds.values() for sound in found]
+    report.check("finite", sum(bool(np.isfinite(sound).all()) for sound in everything), len(everything))
+    report.check("not silent (peak over 0.1)", sum(features.peak(sound) > 0.1 for sound in everything), len(everything))
+    prompt = [found for found in report.sounds.values()]
+    differ = sum(float(np.abs(found[0] - found[1]).mean()) > 1e-4 for found in prompt)
+    report.check("two seeds differ", differ, len(prompt))
+    return report
+
+
+def repeatable(source: Model, report: Report) -> None:
+    """One seed is always the same, alone and in a batch of requests' order."""
+    words = ("a kick drum", "rain", "a bell on c5", "a dark pad")
+    once = [source.generate([text], [5]) for text in words]
+    again = [source.generate([text], [5]) for text in words]
+    report.check("one seed always the same", sum(np.array_equal(a, b) for a, b in zip(once, again, strict=True)), len(words))
+
+
+def lengths(source: Model, report: Report) -> None:
+    """Every promised duration comes out, finite, sounding, at the asked length."""
+    right = 0
+    asked = (0.5, 1.0, 3.0, 5.0)
+    for seconds in asked:
+        sound = source.generate(["imagine a synth lead right now"], [1], seconds)[0]
+        good = np.isfinite(sound).all() and features.peak(sound) > 0.1
+        right += bool(good and len(sound) == int(seconds * SETTINGS.mel.sample_rate))
+    report.check("0.5 to 5 s come out as asked", right, len(asked))
+
+
+def pooled(sound: np.ndarray) -> np.ndarray:
+    """What the recognition of kinds looks at: levels of 16 bands over 12 stretches of the first two seconds."""
+    padded = np.zeros(2 * SETTINGS.mel.sample_rate, np.float32)
+    padded[: min(len(sound), len(padded))] = sound[: len(padded)] / (features.peak(sound) + 1e-9)
+    mel = log_mel(torch.from_numpy(padded)[None])[0].numpy()
+    bands = mel.reshape(len(mel), 16, 4).mean(2)
+    edges = (0, 2, 4, 7, 11, 17, 25, 38, 56, 80, 115, 160, 200)
+    return np.concatenate([bands[a:b].mean(0) for a, b in zip(edges, edges[1:], strict=False)])
+
+
+def recognise_kinds(source: Any, seeds: int) -> tuple[int, int, dict[str, str]]:
+    """How many plain requests for each kind are nearest to synthesised sounds of that kind (5 neighbours)."""
+    random = np.random.default_rng(77)
+    references, names = [], []
+    for kind in KINDS:
+        for _ in range(40):
+            references.append(pooled(render(draw(random, 2 * SETTINGS.mel.sample_rate, kind))))
+            names.append(kind)
+    known, labels = np.array(references), np.array(names)
+    right, confused = 0, {}
+    for kind in KINDS:
+        found = []
+        for sound in source.sounds(ask(f"a {kind}", kind), seeds):
+            order = np.argsort(((known - pooled(sound)) ** 2).sum(1))[:5]
+            values, counts = np.unique(labels[order], return_counts=True)
+            found.append(str(values[np.argmax(counts)]))
+        right += found.count(kind)
+        if found.count(kind) < seeds:
+            confused[kind] = ", ".join(name for name in found if name != kind)
+    return right, seeds * len(KINDS), confused
+
+
+def contact_sheet(sounds: dict[Ask, list[np.ndarray]], path: Path, columns: int = 8) -> None:
+    """Spectrograms (log mel, 0 dB to -80 dB) of the first seed of every request."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    rows = -(-len(sounds) // columns)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(2.1 * columns, 1.7 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (request, found) in zip(axes.flat, sounds.items(), strict=False):
+        mel = log_mel(torch.from_numpy(np.ascontiguousarray(found[0]))[None])[0].numpy()
+        axis.imshow(mel.T, origin="lower", aspect="auto", vmin=-1, vmax=0.6, cmap="magma")
+        axis.set_title(request.words, fontsize=8)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=70)
+    pyplot.close(figure)
+
+
+def main() -> None:
+    """Run, print, write the sheet and the figures, keep the promise or exit with 1."""
+    card = json.loads(CARD.read_text(encoding="utf-8")) if CARD.exists() else {}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--source", choices=("model", "oracle", "codec"), default="model")
+    parser.add_argument("--model", type=Path, default=EXPORT)
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--steps", type=int, default=card.get("steps", SETTINGS.inference.steps))
+    parser.add_argument("--guidance", type=float, default=card.get("guidance", SETTINGS.inference.guidance))
+    parser.add_argument("--sheet", type=Path, default=RUNS / "contact-sheet.png")
+    parser.add_argument("--figures", type=Path, default=RUNS / "evaluation.json")
+    arguments = parser.parse_args()
+    started = time.monotonic()
+    if arguments.source == "oracle":
+        source: Any = Oracle(arguments.seconds)
+    elif arguments.source == "codec":
+        source = Codec(arguments.seconds, arguments.model)
+    else:
+        source = Model(arguments.seconds, arguments.model, arguments.steps, arguments.guidance)
+    report = run(source, arguments.seeds)
+    if isinstance(source, Model):
+        repeatable(source, report)
+        lengths(source, report)
+    right, total, confused = recognise_kinds(source, arguments.seeds)
+    print(f"\nkinds recognised by their neighbours (not counted): {right}/{total}")
+    for kind, others in confused.items():
+        print(f"    {kind}: taken for {others}")
+    contact_sheet(report.sounds, arguments.sheet)
+    figures = {
+        "source": arguments.source,
+        "steps": arguments.steps,
+        "guidance": arguments.guidance,
+        "score": report.score,
+        "rows": report.rows,
+        "checks": report.checks,
+        "kinds_recognised": [right, total],
+        "details": report.details,
+    }
+    arguments.figures.parent.mkdir(parents=True, exist_ok=True)
+    arguments.figures.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    kept = report.score >= PROMISE and report.sound
+    print(f"\n{100 * report.score:.1f} % of the comparisons right, promised {100 * PROMISE:.0f} %, checks "
+        f"{'hold' if report.sound else 'FAIL'}; {time.monotonic() - started:.0f} s")
+    sys.exit(0 if kept else 1)
+
+
+if __name__ == "__main__":
+    main()
