@@ -111,7 +111,15 @@ def audioldm2(folder: Path, seed: int = 0, safe: bool = True) -> Path:
     }
     clap = ClapModel(ClapConfig(text_config=_clap_text(tokenizer), audio_config=audio, projection_dim=16))
     t5 = T5EncoderModel(
-        T5Config(vocab_size=len(tokenizer_2), d_model=24, d_kv=8, d_ff=32, num_layers=1, num_heads=2, is_encoder_decoder=False)
+        T5Config(
+            vocab_size=len(tokenizer_2),
+            d_model=24,
+            d_kv=8,
+            d_ff=32,
+            num_layers=1,
+            num_heads=2,
+            is_encoder_decoder=False,
+        )
     )
     gpt2 = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=128, vocab_size=40))
     gpt2.config.max_new_tokens = 8
@@ -135,7 +143,9 @@ def audioldm2(folder: Path, seed: int = 0, safe: bool = True) -> Path:
         language_model=gpt2,
         tokenizer=tokenizer,
         tokenizer_2=tokenizer_2,
-        feature_extractor=ClapFeatureExtractor(feature_size=8, sampling_rate=16000, hop_length=160, fft_window_size=512),
+        feature_extractor=ClapFeatureExtractor(
+            feature_size=8, sampling_rate=16000, hop_length=160, fft_window_size=512
+        ),
         unet=unet,
         scheduler=_scheduler(),
         vocoder=_vocoder(),

@@ -33,7 +33,7 @@ def build() -> AutoencoderKL:
     )
 
 
-def _batch(sounds: Sounds, random: np.random.Generator, device: torch.device) -> torch.Tensor:
+def batch_of_mels(sounds: Sounds, random: np.random.Generator, device: torch.device) -> torch.Tensor:
     """Random crops (batch, 1, frames, bands) of one length, often from the start, where the attacks are."""
     settings = SETTINGS.codec
     rows = settings.crop_rows if random.uniform() < 0.75 else 25
@@ -71,7 +71,7 @@ def train(device: torch.device, minutes: float | None = None) -> None:
     while going:
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * cosine_rate(budget.fraction, step, 100)
-        mel = _batch(sounds, random, device).contiguous(memory_format=torch.channels_last)
+        mel = batch_of_mels(sounds, random, device).contiguous(memory_format=torch.channels_last)
         with half_precision(device):
             posterior = model.encode(mel).latent_dist
             decoded = model.decode(posterior.sample()).sample
@@ -105,9 +105,10 @@ def load(device: torch.device) -> AutoencoderKL:
 def fold_statistics(model: AutoencoderKL, sounds: Sounds, count: int = 240) -> None:
     """Make the latents of `sounds` mean 0, deviation 1 per channel by changing the two 1 x 1 convolutions."""
     collected = []
+    generator = torch.Generator().manual_seed(0)
     for index in range(count):
         moments = model.encode(sounds.mel_of(index)[None, None]).latent_dist
-        collected.append(moments.sample()[0].flatten(1))
+        collected.append(moments.sample(generator)[0].flatten(1))
     latents = torch.cat(collected, dim=1)
     mean, deviation = latents.mean(1), latents.std(1)
     channels = len(mean)

@@ -6,6 +6,7 @@ Every comparison asks for two sounds (or one), several seeds each, through wordi
 """
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -339,7 +340,7 @@ def pooled(sound: np.ndarray) -> np.ndarray:
     mel = log_mel(torch.from_numpy(padded)[None])[0].numpy()
     bands = mel.reshape(len(mel), 16, 4).mean(2)
     edges = (0, 2, 4, 7, 11, 17, 25, 38, 56, 80, 115, 160, 200)
-    return np.concatenate([bands[a:b].mean(0) for a, b in zip(edges, edges[1:], strict=False)])
+    return np.concatenate([bands[a:b].mean(0) for a, b in itertools.pairwise(edges)])
 
 
 def recognise_kinds(source: Any, seeds: int) -> tuple[int, int, dict[str, str]]:

@@ -55,9 +55,8 @@ def train(device: torch.device, minutes: float | None = None) -> None:
     fresh = EXPORT.with_name("model.new")
     shutil.rmtree(fresh, ignore_errors=True)
     for name, part in parts.items():
-        if isinstance(part, torch.nn.Module):
-            part = part.half()
-        part.save_pretrained(fresh / name)
+        half = part.half() if isinstance(part, torch.nn.Module) else part
+        half.save_pretrained(fresh / name)
     _write_json(fresh / "model_index.json", {"_class_name": "AudioLDM2Pipeline", **_index()})
     _forget_local_paths(fresh)
     shutil.rmtree(EXPORT, ignore_errors=True)

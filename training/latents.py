@@ -60,7 +60,7 @@ def train(device: torch.device, minutes: float | None = None) -> None:
 
 
 def _encode_sounds(paths: list[Path], device: torch.device) -> None:
-    """Sampled latents of all sounds."""
+    """Latents (posterior means) of all sounds."""
     model = codec.load(device).to(memory_format=torch.channels_last)
     sounds = dataset.load(paths, audio=False)
     width = SETTINGS.mel.bands // 8
@@ -71,7 +71,7 @@ def _encode_sounds(paths: list[Path], device: torch.device) -> None:
         for part in np.array_split(members, max(1, len(members) * int(rows) // 800)):
             mel = torch.stack([sounds.mel_of(int(index)) for index in part])[:, None].to(device)
             with half_precision(device):
-                found = model.encode(mel.contiguous(memory_format=torch.channels_last)).latent_dist.sample()
+                found = model.encode(mel.contiguous(memory_format=torch.channels_last)).latent_dist.mode()
             for index, latent in zip(part, found.permute(0, 2, 3, 1).float().cpu().numpy(), strict=True):
                 latents[starts[index] : starts[index] + rows] = latent
         print(f"latents of {rows} rows: {len(members)}", flush=True)

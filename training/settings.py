@@ -53,6 +53,9 @@ class Codec:
     crop_rows: int = 13
     seed: int = 1
     minutes: float = 16.0
+    decoder_learning_rate: float = 8e-4
+    decoder_noise: float = 0.3
+    decoder_minutes: float = 6.0
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Train all stages in order, each resuming from its checkpoint: `python -m training.train`.
 
-Stages: codec (autoencoder), vocoder, text, latents, diffusion, then export. `--stage NAME` runs one, `--minutes N`
+Stages: codec (autoencoder), decoder (its second half once more), vocoder, text, latents, diffusion, then export. `--stage NAME` runs one, `--minutes N`
 gives it another budget, `--device auto` takes a GPU if there is one.
 """
 
@@ -13,9 +13,10 @@ import torch
 
 from training.runtime import choose_device
 
-STAGES = ("codec", "vocoder", "text", "latents", "diffusion", "export")
+STAGES = ("codec", "decoder", "vocoder", "text", "latents", "diffusion", "export")
 MODULES = {
     "codec": "training.codec",
+    "decoder": "training.decoder_training",
     "vocoder": "training.vocoder_training",
     "text": "training.text_training",
     "latents": "training.latents",

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import logging
+import os
+import shlex
 import signal
 import tempfile
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from timbred import errors
 from timbred.config import Config
 from timbred.delivery.files import AllowedFolders, TakesFolder
 from timbred.engine import registry
-from timbred.engine.link import EngineLink, EngineSettings
+from timbred.engine.link import ENGINE_PROGRAM, EngineLink, EngineSettings
 from timbred.jobs.dispatcher import Dispatcher
 from timbred.jobs.finishing import Finishing
 from timbred.jobs.intake import Intake
@@ -30,8 +32,14 @@ ENGINE_QUITS_WITHIN = 1.0
 class Daemon:
     """Everything but the process: two of them can live in one test."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, engine_program: tuple[str, ...] = ENGINE_PROGRAM) -> None:
+        """`engine_program` is the command that starts an engine; tests give another one.
+
+        Raises:
+            UnknownModel: the default model is none of those there are.
+        """
         self.config = config
+        self.engine_program = engine_program
         self.models = registry.build(config.models_folder, config.sources)
         _ = self.models[config["models.default"]]
         self.transports = Transports(config)
@@ -67,6 +75,7 @@ class Daemon:
                 heartbeat=config["engine.heartbeat"],
                 patience=config["engine.patience"],
                 log_level=config["log.level"],
+                program=self.engine_program,
             ),
             self.dispatcher,
         )
@@ -119,7 +128,8 @@ async def serve(config: Config, ready: Callable[[str], None]) -> None:
     """
     stopping = asyncio.Event()
     _on_signals(stopping.set)
-    daemon = Daemon(config)
+    other_program = os.environ.get("TIMBRED_ENGINE_PROGRAM")
+    daemon = Daemon(config, tuple(shlex.split(other_program)) if other_program else ENGINE_PROGRAM)
     ports = await daemon.start()
     ready(f"ready osc={ports.osc} zmq={ports.requests},{ports.events} http={ports.http}")
     try:
@@ -135,4 +145,4 @@ def _on_signals(stop: Callable[[], None]) -> None:
         try:
             loop.add_signal_handler(number, stop)
         except NotImplementedError:  # Windows
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
+            signal.signal(number, lambda _number, _frame: loop.call_soon_threadsafe(stop))

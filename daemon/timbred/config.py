@@ -54,9 +54,7 @@ SETTINGS: tuple[Setting, ...] = (
         "Address that every port is bound to. Beyond loopback anybody there can send requests.",
     ),
     Setting("osc.port", 7770, "Port for OSC over UDP and over TCP; 0 picks a free one.", 0, 65535),
-    Setting(
-        "zmq.requests", 7771, "Port of the ZeroMQ ROUTER that takes requests; 0 picks a free one.", 0, 65535
-    ),
+    Setting("zmq.requests", 7771, "Port of the ZeroMQ ROUTER that takes requests; 0 picks a free one.", 0, 65535),
     Setting("zmq.events", 7772, "Port of the ZeroMQ PUB with every event; 0 picks a free one.", 0, 65535),
     Setting("http.port", 7773, "Port for HTTP and WebSocket; 0 picks a free one.", 0, 65535),
     Setting("device", "auto", "Where models run: auto, cpu, cuda:0, mps."),
@@ -69,12 +67,8 @@ SETTINGS: tuple[Setting, ...] = (
         str(platformdirs.user_music_path() / "timbred"),
         "Folder that every sound is written to.",
     ),
-    Setting(
-        "files.allowed", "", f"More folders that sounds may be read from, with {os.pathsep!r} between them."
-    ),
-    Setting(
-        "library.file", "", "SQLite file that remembers takes; empty: `.timbred.sqlite` in the takes folder."
-    ),
+    Setting("files.allowed", "", "More folders that sounds may be read from, divided as in PATH."),
+    Setting("library.file", "", "SQLite file that remembers takes; empty: `.timbred.sqlite` in the takes folder."),
     Setting("audio.rate", 48000, "The session's sample rate in Hz.", 8000, 192000),
     Setting("tempo", 120.0, "Tempo in beats a minute that `bars` are counted in.", 20, 999),
     Setting("beats_per_bar", 4.0, "Beats in a bar.", 1, 32),
@@ -89,9 +83,7 @@ SETTINGS: tuple[Setting, ...] = (
         0.5,
         3600,
     ),
-    Setting(
-        "stop.patience", 3.0, "Seconds that running requests get to finish when the daemon stops.", 0, 4.5
-    ),
+    Setting("stop.patience", 3.0, "Seconds that running requests get to finish when the daemon stops.", 0, 4.5),
     Setting("log.level", "info", "How much is logged.", choices=("debug", "info", "warning", "error")),
 )
 NAMED: dict[str, Setting] = {setting.name: setting for setting in SETTINGS}
@@ -187,9 +179,7 @@ def load(file: Path | None, environment: Mapping[str, str], flags: Iterable[str]
         elif name in NAMED:
             values[name] = read(NAMED[name], raw)
         else:
-            raise BadRequest(
-                f"there is no setting {name!r}; there are {', '.join(NAMED)}, models.NAME.source"
-            )
+            raise BadRequest(f"there is no setting {name!r}; there are {', '.join(NAMED)}, models.NAME.source")
     return Config(values, sources)
 
 

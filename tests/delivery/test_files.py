@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
+
 from timbred.delivery import leftovers, publish
 from timbred.delivery.files import TakesFolder, Writer
 from timbred.delivery.names import MEMORY, Names

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
 from timbred.delivery.paths import AllowedFolders, folder_inside
 from timbred.delivery.slugs import LONGEST, RESERVED, slug
 from timbred.errors import BadAudio, ForbiddenPath

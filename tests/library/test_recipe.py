@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from timbred.errors import BadAudio
 from timbred.library.recipe import NOT_OF_THE_SOUND, OF_ITS_OWN, PARAMETERS, make_recipe, parameters_of
 from timbred.protocol.messages import Generate

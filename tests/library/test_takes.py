@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from timbred.errors import BadRequest, DiskFull, ForbiddenPath, Internal
 from timbred.library import takes as module
 from timbred.library.opening import translated

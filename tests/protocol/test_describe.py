@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from timbred.errors import CODES
 from timbred.protocol import messages as m
 from timbred.protocol.decode import fields_of

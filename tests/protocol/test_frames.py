@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from timbred.errors import BadRequest
 from timbred.protocol import frames
 from timbred.protocol import messages as m

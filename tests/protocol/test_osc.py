@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pythonosc.osc_message import OscMessage
 from pythonosc.osc_message_builder import OscMessageBuilder
+
 from timbred.errors import BadRequest
 from timbred.protocol import messages as m
 from timbred.protocol.incoming import Incoming

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pythonosc.osc_message import OscMessage
 from pythonosc.osc_message_builder import OscMessageBuilder
+
 from timbred.protocol.osc_bytes import (
     DEEPEST,
     MOST_MESSAGES,

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from timbred.errors import BadRequest
 from timbred.protocol.slip import END, SlipDecoder, encode
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+
 from timbred.clip import Clip, Samples
 from timbred.units import SampleRate
 

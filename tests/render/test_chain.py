@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.render.sounds import clip, decibels, noise, peak, tone
 from timbred.errors import BadRequest, ModelError
 from timbred.render.chain import CHAIN, finish
 from timbred.render.settings import RenderSettings
 from timbred.units import Decibels, Lufs, SampleRate, Seconds
-
-from tests.render.sounds import clip, decibels, noise, peak, tone
 
 
 def test_the_steps_and_their_order() -> None:

@@ -7,6 +7,7 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from timbred.errors import BadAudio
 from timbred.render.chunks import Chunk, chunks_in, info_chunk, sampler_chunk, tempo_chunk, with_chunks
 

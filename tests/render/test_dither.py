@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+
+from tests.render.sounds import RECIPE, clip, decibels, tone
 from timbred.clip import Clip
 from timbred.render.dither import STEPS, dither
 from timbred.render.settings import RenderSettings
-
-from tests.render.sounds import RECIPE, clip, decibels, tone
 
 SIXTEEN = RenderSettings(bits=16)
 

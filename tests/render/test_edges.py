@@ -3,11 +3,11 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.render.sounds import clip, noise, tone
 from timbred.render.edges import KEPT_AFTER, KEPT_BEFORE, fade, faded, fit, trim
 from timbred.render.settings import RenderSettings
 from timbred.units import SampleRate, Seconds, frames_in
-
-from tests.render.sounds import clip, noise, tone
 
 
 def test_trim_cuts_silence_and_keeps_the_sound() -> None:

@@ -10,6 +10,9 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wavinfo import WavInfoReader
+
+from tests.render.sounds import RECIPE, noise
 from timbred.clip import Clip
 from timbred.errors import BadAudio, BadRequest, ModelError
 from timbred.render.chain import finish
@@ -19,9 +22,6 @@ from timbred.render.encode import encode, encoded, whole_beats
 from timbred.render.formats import CONTAINERS
 from timbred.render.settings import RenderSettings
 from timbred.units import SampleRate, Seconds
-from wavinfo import WavInfoReader
-
-from tests.render.sounds import RECIPE, noise
 
 KINDS: list[Any] = [(name, bits) for name, container in CONTAINERS.items() for bits in container.subtypes]
 

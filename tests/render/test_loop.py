@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.render.sounds import clip, noise, seam_is_smooth, tone
 from timbred.render.chain import finish
 from timbred.render.loop import crossfaded, loop
 from timbred.render.settings import RenderSettings
 from timbred.units import SampleRate, Seconds
-
-from tests.render.sounds import clip, noise, seam_is_smooth, tone
 
 
 def looped(seconds: float | None, rate: int) -> RenderSettings:

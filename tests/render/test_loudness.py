@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyloudnorm import Meter
+
+from tests.render.sounds import clip, decibels, noise, peak, tone
 from timbred.render.loudness import level, loudness_of, peak_level
 from timbred.render.settings import RenderSettings
 from timbred.units import Decibels, Lufs
-
-from tests.render.sounds import clip, decibels, noise, peak, tone
 
 
 @settings(deadline=None, max_examples=30)

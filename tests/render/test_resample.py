@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.render.sounds import clip, decibels, noise, seam_is_smooth, tone
 from timbred.render.resample import resample
 from timbred.render.settings import RenderSettings
 from timbred.units import SampleRate, Seconds
-
-from tests.render.sounds import clip, decibels, noise, seam_is_smooth, tone
 
 RATES = [8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 88_200, 96_000]
 

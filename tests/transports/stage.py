@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pythonosc.osc_message import OscMessage
 from pythonosc.osc_message_builder import OscMessageBuilder
+
 from timbred.clip import Clip
 from timbred.config import Config, load
 from timbred.errors import ShuttingDown
@@ -128,7 +129,7 @@ class Stage:
         self.ports = await self.transports.start(self.daemon)
 
     @contextlib.asynccontextmanager
-    async def udp(self) -> AsyncIterator["UdpHost"]:
+    async def udp(self) -> AsyncGenerator["UdpHost"]:
         host = UdpHost(self.ports.osc)
         try:
             yield host
@@ -136,7 +137,7 @@ class Stage:
             host.close()
 
     @contextlib.asynccontextmanager
-    async def tcp(self) -> AsyncIterator["TcpHost"]:
+    async def tcp(self) -> AsyncGenerator["TcpHost"]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.ports.osc)
         try:
             yield TcpHost(reader, writer)

@@ -3,6 +3,7 @@
 import asyncio
 
 import numpy as np
+
 from timbred.protocol import messages as m
 from timbred.transports.front import Front
 from timbred.transports.memory import Memory, MemoryClient

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+
 from timbred.protocol import messages as m
 from timbred.protocol.osc_bytes import padded
 from timbred.protocol.slip import END, encode
@@ -287,3 +288,13 @@ def test_what_is_said_at_the_end_arrives(tmp_path: Path, transport: str) -> None
 
 def test_heard_reads_what_osc_writes() -> None:
     assert heard(osc("/timbred/ping", 1, "a")) == ("ping", 1, "a")
+
+
+def test_sizes_before_packets_are_answered_in_kind(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        async with stage.tcp() as host:
+            host.writer.write(struct.pack(">i", 20) + osc("/timbred/ping"))
+            (size,) = struct.unpack(">i", await host.reader.readexactly(4))
+            assert heard(await host.reader.readexactly(size)) == ("pong",)
+
+    play(tmp_path, scene)

@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
+
 from timbred.errors import BadRequest
 from timbred.transports import Transports
 from timbred.transports.access import warn_beyond_loopback

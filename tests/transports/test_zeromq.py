@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ Scene = Callable[[Stage, Zmq], Coroutine[Any, Any, None]]
 
 def play_zmq(folder: Path, scene: Scene) -> None:
     @contextlib.asynccontextmanager
-    async def clients(stage: Stage) -> AsyncIterator[Zmq]:
+    async def clients(stage: Stage) -> AsyncGenerator[Zmq]:
         made = Zmq(stage)
         try:
             yield made

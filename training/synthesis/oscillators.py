@@ -92,7 +92,7 @@ def plucked_string(frequency: float, samples: int, damping: float, excitation: S
         damping: gain per period, 0.9 (dead) .. 0.999 (ringing).
         excitation: one period of any length; it is resampled to the period.
     """
-    period = max(8, int(round(RATE / frequency)))
+    period = max(8, round(RATE / frequency))
     current = np.interp(np.linspace(0, 1, period), np.linspace(0, 1, len(excitation)), excitation)
     periods = []
     for _ in range(int(np.ceil(samples * 1.1 / period)) + 2):

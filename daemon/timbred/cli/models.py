@@ -1,5 +1,7 @@
 """`timbred models`: list, pull and convert."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +87,12 @@ def convert(name: str, file: Path | None, flags: list[str]) -> None:
     if not found.pickled:
         print(f"{name} has no .bin weights: there is nothing to convert")
         return
-    from timbred.engine.adapters.conversion import convert_component
-
-    for part in found.pickled:
-        with console.status(f"converting {part}"):
-            written = convert_component(found, part, name)
-        print(written)
+    command = [sys.executable, "-m", "timbred.engine.adapters.conversion", name, str(found.folder)]
+    with console.status(f"converting {', '.join(found.pickled)}"):
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)  # a process with torch
+    if done.returncode:
+        raise errors.ModelError(f"{name} was not converted; the lines above say why")
+    print(done.stdout, end="")
 
 
 def _first_line(error: Exception) -> str:

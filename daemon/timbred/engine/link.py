@@ -39,6 +39,10 @@ STEADY_AFTER = 30.0
 """Seconds after which a process counts as steady, and its end as the first one again."""
 
 
+ENGINE_PROGRAM = (sys.executable, "-m", "timbred.engine.worker")
+"""The command that starts an engine."""
+
+
 class EngineUser(Protocol):
     """Who uses the link: hears of the engine's life and of its messages, on the event loop."""
 
@@ -64,7 +68,7 @@ class EngineSettings:
     heartbeat: float = 1.0
     patience: float = 30.0
     log_level: str = "info"
-    program: tuple[str, ...] = (sys.executable, "-m", "timbred.engine.worker")
+    program: tuple[str, ...] = ENGINE_PROGRAM
 
 
 class _Silent(Exception):

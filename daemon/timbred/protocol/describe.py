@@ -303,7 +303,7 @@ On `{host}` (setting `host`), unless you say otherwise:
 
 | What | Port | Setting |
 | --- | --- | --- |
-| OSC over UDP, and OSC 1.1 over TCP (SLIP framed) | {osc_port} | `osc.port` |
+| OSC over UDP, and OSC 1.1 over TCP (SLIP; OSC 1.0's sizes before packets too) | {osc_port} | `osc.port` |
 | ZeroMQ requests: DEALER or REQ connect to it | {zmq_requests} | `zmq.requests` |
 | ZeroMQ events: SUB connects to it | {zmq_events} | `zmq.events` |
 | HTTP: `/ws` (WebSocket), `/takes/...`, `/schema.json`, `/status` | {http_port} | `http.port` |

@@ -38,7 +38,8 @@ def describe(kind: inspect.Type) -> str:  # noqa: PLR0911  one return for each k
         case inspect.FloatType(ge=low, le=high):
             return "a number" + _range(low, high)
         case inspect.LiteralType(values=values):
-            return "one of " + ", ".join(str(value) for value in values) if len(values) > 1 else str(values[0])
+            words = [str(value) for value in values]
+            return "one of " + ", ".join(words) if len(words) > 1 else words[0]
         case inspect.StrType(max_length=longest):
             return "text" if longest is None else f"text of at most {longest} characters"
         case _:

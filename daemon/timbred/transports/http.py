@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 _MOST_UNSENT = 2000
 _MOST_CLIENTS = 200
-_LARGEST_TEXT = 128 << 20
+_LARGEST_TEXT = 16 << 20
 _STATUS_PATIENCE = 5.0
 _TOO_SLOW = 1008
 _GOING_AWAY = 1001

@@ -1,4 +1,4 @@
-"""OSC over UDP, and OSC 1.1 over TCP (SLIP framed), on the same port number."""
+"""OSC over UDP, and over TCP (OSC 1.1's SLIP, or OSC 1.0's sizes), on the same port number."""
 
 import asyncio
 import logging
@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from timbred.clip import Clip
 from timbred.errors import BadRequest
 from timbred.protocol import messages as m
-from timbred.protocol import slip
 from timbred.protocol.exchange import ClientId
 from timbred.protocol.incoming import Incoming
 from timbred.protocol.osc import encode_event, read_datagram
+from timbred.protocol.stream import StreamDecoder
 from timbred.protocol.vocabulary import is_terminal
 from timbred.transports.clients import Address, tcp_client, udp_address
 from timbred.transports.front import Front, deliver_each
@@ -158,16 +158,16 @@ class Connection:
         self._front = front
         self._reader = reader
         self._writer = writer
+        self._decoder = StreamDecoder()
         self._open: set[m.Id] = set()
         self._answered = asyncio.Event()
         self._answered.set()
 
     async def serve(self) -> None:
         """Read requests until the client has ended, or is gone."""
-        decoder = slip.SlipDecoder()
         try:
             while data := await self._reader.read(_CHUNK):
-                for frame in decoder.feed(data):
+                for frame in self._decoder.feed(data):
                     self._take(frame)
                 # a client that floods must not keep the others waiting
                 await asyncio.sleep(0)
@@ -193,7 +193,7 @@ class Connection:
 
     def send(self, event: m.Event) -> None:
         """Send an event; a client that doesn't read its answers is disconnected."""
-        self._writer.write(slip.encode(encode_event(event)))
+        self._writer.write(self._decoder.encode(encode_event(event)))
         if self._writer.transport.get_write_buffer_size() > _MOST_UNREAD:
             _log.warning("%s doesn't read its answers: disconnected", self._front.clients.named(self.client))
             self.abort()
@@ -279,7 +279,7 @@ class Tcp:
         return True
 
     def deliver(self, client: ClientId, event: m.Event, clip: Clip | None) -> None:
-        """Send an event as one SLIP frame."""
+        """Send an event as one frame."""
         _ = clip
         connection = self._connections.get(client)
         if connection is None:

@@ -1,6 +1,10 @@
-"""Weights from `.bin` files to safetensors, once: read with `weights_only`, so that nothing but tensors is opened."""
+"""Weights from `.bin` files to safetensors, once: `python -m timbred.engine.adapters.conversion NAME FOLDER`.
+
+They are read with `weights_only`, so that nothing but tensors is opened.
+"""
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -8,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from timbred.engine.adapters.loading import more_than_tensors
-from timbred.engine.checkpoint import Checkpoint, weight_files
+from timbred.engine.checkpoint import Checkpoint, inspect, weight_files
+from timbred.errors import TimbredError
 
 NAMES = {"diffusion_pytorch_model": "diffusion_pytorch_model", "pytorch_model": "model"}
 
@@ -42,3 +47,20 @@ def _written(tensors: dict[str, torch.Tensor], path: Path) -> Path:
     finally:
         Path(hidden).unlink(missing_ok=True)
     return path
+
+
+def main() -> int:
+    """Convert every component that needs it, and print the files written. Exit status 1 when one can't be."""
+    name, folder = sys.argv[1], Path(sys.argv[2])
+    try:
+        checkpoint = inspect(folder, name, "get the model anew")
+        for part in checkpoint.pickled:
+            print(convert_component(checkpoint, part, name), flush=True)
+    except (TimbredError, OSError) as error:
+        print(f"timbred: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

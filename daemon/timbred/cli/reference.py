@@ -1,0 +1,75 @@
+"""The page of all settings and commands, made from their declarations: `python -m timbred.cli.reference`."""
+
+from typing import Any
+
+import typer
+
+from timbred.cli.main import app
+from timbred.config import MODEL_SOURCE_HELP, SETTINGS, Setting
+
+HEAD = """# Settings and commands
+
+This page is made from the program by `make docs`.
+
+A setting comes from the settings file (TOML), the environment, or `--set KEY=VALUE`; each goes over the one before.
+The file is `timbred.toml` in the user's configuration folder, or the one named by `--config`:
+
+```toml
+[osc]
+port = 7770
+
+[takes]
+folder = "~/Music/takes"
+
+[models.mine]
+source = "/data/audioldm2"
+```
+
+A setting that has others below it is called `value` there: `device = "cpu"`, or `[device]` with `value = "cpu"` and
+`threads = 2`.
+
+## Settings
+
+| setting | environment | default | allowed | meaning |
+| --- | --- | --- | --- | --- |
+"""
+
+OF_THIS_MACHINE = {"models.folder": "the user's data folder", "takes.folder": "`timbred` in the user's music folder"}
+"""Defaults that hang on the machine, in words."""
+
+
+def reference() -> str:
+    """The whole page."""
+    rows = "\n".join(_row(setting) for setting in SETTINGS)
+    source = f"| `models.NAME.source` | `TIMBRED_MODELS_NAME_SOURCE` | | a folder or a hub id | {MODEL_SOURCE_HELP} |"
+    commands = "\n".join(_commands(typer.main.get_command(app), "timbred"))
+    return f"{HEAD}{rows}\n{source}\n\n## Commands\n\n{commands}"
+
+
+def _row(setting: Setting) -> str:
+    default = OF_THIS_MACHINE.get(setting.name, f"`{setting.default}`" if setting.default != "" else "")
+    meaning = setting.help.replace("|", "\\|")
+    return f"| `{setting.name}` | `{setting.environment}` | {default} | {setting.allowed} | {meaning} |"
+
+
+def _commands(command: Any, path: str) -> list[str]:
+    """A section for a command, and one for each of its own."""
+    lines = [f"### `{path}`\n", f"{_paragraph(command)}\n"]
+    lines += [_parameter(parameter) for parameter in command.params if parameter.name != "help"]
+    lines.append("")
+    for name, child in getattr(command, "commands", {}).items():
+        lines += _commands(child, f"{path} {name}")
+    return lines
+
+
+def _paragraph(command: Any) -> str:
+    return "\n".join(line.strip() for line in (command.help or "").strip().splitlines())
+
+
+def _parameter(parameter: Any) -> str:
+    names = ", ".join(f"`{name}`" for name in parameter.opts)
+    return f"- {names}: {getattr(parameter, 'help', '') or ''}"
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

@@ -1,0 +1,134 @@
+"""An engine process without torch: speaks the whole of `engine.wire`, renders sines, and can be told to misbehave.
+
+Run as `python -m tests.fake_engine`. What it does hangs on the prompt: `die` ends the process, `die once` ends only the
+first process that gets it, `hang` stops all signs of life, `fail` fails, `slow` waits for a cancellation at its second
+step, `nan` renders what isn't a number. Anything else is a sine at 220 Hz times (seed mod 8 + 1).
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from timbred import __version__
+from timbred.engine import wire
+from timbred.engine.mailbox import Mailbox
+
+RATE = 16000
+MODEL_BYTES = 3_000_000
+
+
+class FakeEngine:
+    """Carries out orders one after the other, as the real one does."""
+
+    def __init__(self, address: str, token: str, heartbeat: float, version: str) -> None:
+        self.token = token
+        self.version = version
+        self.sizes: dict[str, int] = {}
+        self.hanging = threading.Event()
+        self.mailbox = Mailbox(address, heartbeat, self.beat)
+
+    def beat(self) -> wire.Beat:
+        if self.hanging.is_set():
+            threading.Event().wait()
+        resident = tuple(wire.ResidentModel(name=name, memory=size) for name, size in self.sizes.items())
+        return wire.Beat(memory_used=sum(self.sizes.values()), memory_total=10**9, resident=resident)
+
+    def run(self) -> None:
+        self.mailbox.start()
+        self.mailbox.send(
+            wire.Ready(
+                token=self.token,
+                wire_version=wire.WIRE_VERSION,
+                version=self.version,
+                pid=os.getpid(),
+                device="cpu",
+                device_name="none",
+                precision="float32",
+            )
+        )
+        while True:
+            match self.mailbox.orders.get():
+                case wire.Quit():
+                    break
+                case wire.Load(model=source):
+                    self._resident(source)
+                case wire.Unload(name=name):
+                    self.sizes.pop(name, None)
+                    self.mailbox.send(wire.Unloaded(name=name))
+                case wire.Render() as render:
+                    self._render(render)
+                    self.mailbox.forget(render.job)
+                case wire.Cancel():
+                    raise AssertionError("the mailbox keeps cancellations")
+        self.mailbox.close()
+
+    def _resident(self, source: wire.ModelSource) -> None:
+        self.sizes.setdefault(source.name, MODEL_BYTES)
+        self.mailbox.send(wire.Loaded(model=wire.ResidentModel(name=source.name, memory=MODEL_BYTES)))
+
+    def _render(self, render: wire.Render) -> None:
+        job, order = render.job, render.order
+        if render.model.name not in self.sizes:
+            self.mailbox.send(wire.Loading(job=job, fraction=0.5))
+            self._resident(render.model)
+        words = order.words.prompt.split()
+        if words[0] == "die" and (words[1:] != ["once"] or _first_time(render.model.folder)):
+            os._exit(7)
+        if words[0] == "hang":
+            self.hanging.set()
+            threading.Event().wait()
+        if words[0] == "fail":
+            self.mailbox.send(wire.Failed(code="model-error", message="told to fail", job=job))
+            return
+        for step in range(1, order.steps + 1):
+            if words[0] == "slow" and step == 2:
+                while not self.mailbox.is_cancelled(job):
+                    time.sleep(0.005)
+            if self.mailbox.is_cancelled(job):
+                self.mailbox.send(wire.Cancelled(job=job))
+                return
+            self.mailbox.send(wire.Step(job=job, step=step, steps=order.steps, remaining=0.1 * (order.steps - step)))
+        rendered = wire.Rendered(job=job, rate=RATE, channels=1, seeds=order.seeds)
+        self.mailbox.send(rendered, *(self._sound(words[0], order.seconds, seed) for seed in order.seeds))
+
+    @staticmethod
+    def _sound(word: str, seconds: float, seed: int) -> bytes:
+        moments = np.arange(int(seconds * RATE)) / RATE
+        samples = np.sin(2 * np.pi * 220 * (seed % 8 + 1) * moments).astype("<f4")
+        if word == "nan":
+            samples[5] = np.nan
+        return samples.tobytes()
+
+
+def _first_time(folder: str) -> bool:
+    """Whether no process has been here before with this model's folder."""
+    mark = Path(folder or tempfile.gettempdir()) / ".died-once"
+    if mark.exists():
+        return False
+    mark.touch()
+    return True
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--version", default=__version__)
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--token", required=True)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--heartbeat", type=float, default=1.0)
+    parser.add_argument("--log-level", default="info")
+    options = parser.parse_args()
+    threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(0)), daemon=True).start()
+    FakeEngine(options.address, options.token, options.heartbeat, options.version).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
