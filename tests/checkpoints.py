@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from diffusers import AudioLDM2Pipeline, AudioLDMPipeline, AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.pipelines.audioldm2.modeling_audioldm2 import AudioLDM2ProjectionModel, AudioLDM2UNet2DConditionModel
+from safetensors.torch import load_file
 from transformers import (
     ClapConfig,
     ClapFeatureExtractor,
@@ -91,8 +92,8 @@ def _clap_text(tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def audioldm2(folder: Path, seed: int = 0, safe: bool = True) -> Path:
-    """An AudioLDM 2 checkpoint whose index names GPT2Model, as the published ones do; `safe`: safetensors."""
+def audioldm2(folder: Path, seed: int = 0) -> Path:
+    """An AudioLDM 2 checkpoint whose index names GPT2Model, as the published ones do."""
     torch.manual_seed(seed)
     tokenizer = _clap_tokenizer()
     tokenizer_2 = _t5_tokenizer()
@@ -149,7 +150,7 @@ def audioldm2(folder: Path, seed: int = 0, safe: bool = True) -> Path:
         unet=unet,
         scheduler=_scheduler(),
         vocoder=_vocoder(),
-    ).save_pretrained(folder, safe_serialization=safe)
+    ).save_pretrained(folder)
     _rename_language_model(folder)
     return folder
 
@@ -160,7 +161,16 @@ def _rename_language_model(folder: Path) -> None:
     (folder / "model_index.json").write_text(json.dumps(index))
 
 
-def audioldm(folder: Path, seed: int = 0, safe: bool = True) -> Path:
+def pickle_weights(folder: Path) -> Path:
+    """Turn a checkpoint's weights into `.bin` files, as older ones were published."""
+    for file in folder.glob("*/*.safetensors"):
+        stem = "pytorch_model" if file.stem == "model" else file.stem
+        torch.save(load_file(file), file.with_name(f"{stem}.bin"))
+        file.unlink()
+    return folder
+
+
+def audioldm(folder: Path, seed: int = 0) -> Path:
     """An AudioLDM checkpoint."""
     torch.manual_seed(seed)
     tokenizer = _clap_tokenizer()
@@ -186,5 +196,5 @@ def audioldm(folder: Path, seed: int = 0, safe: bool = True) -> Path:
         unet=unet,
         scheduler=_scheduler(),
         vocoder=_vocoder(),
-    ).save_pretrained(folder, safe_serialization=safe)
+    ).save_pretrained(folder)
     return folder

@@ -64,9 +64,7 @@ def load(paths: Sequence[Path], audio: bool) -> Sounds:
                 audios.append(shard["audio"])
     all_rows = np.concatenate(rows)
     starts = np.concatenate(([0], np.cumsum(all_rows * ROW_FRAMES)[:-1]))
-    return Sounds(
-        np.concatenate(mels), all_rows, starts, recipes, np.concatenate(audios) if audio else None
-    )
+    return Sounds(np.concatenate(mels), all_rows, starts, recipes, np.concatenate(audios) if audio else None)
 
 
 def training_paths(settings: Settings = SETTINGS) -> list[Path]:

@@ -8,6 +8,7 @@ eight vectors of the language model only: they already carry what the T5 states 
 import numpy as np
 import torch
 from diffusers import AudioLDM2UNet2DConditionModel, DPMSolverMultistepScheduler
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
 from training import latents
@@ -102,6 +103,9 @@ def train(device: torch.device, minutes: float | None = None) -> None:
     settings = SETTINGS.diffusion
     torch.manual_seed(settings.seed)
     model = build().to(device, memory_format=torch.channels_last)
+    if device.type == "cpu":
+        # The plain matrix products are a quarter faster here than the fused attention's backward pass.
+        model.set_attn_processor(AttnProcessor())
     optimiser = torch.optim.AdamW(
         model.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
     )

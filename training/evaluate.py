@@ -67,10 +67,20 @@ def comparisons() -> list[Comparison]:
         Comparison("hi-hat above tom (centroid)", features.centroid, hat, ask("a tom", "tom")),
         Comparison("kick has more lows than clap", features.low_share, kick, ask("a hand clap", "clap")),
         Comparison("bass has more lows than bell", features.low_share, ask("a bass", "bass"), bell),
-        Comparison("impact has more lows than shaker", features.low_share, ask("a boom", "impact"), ask("a shaker", "shaker")),
+        Comparison(
+            "impact has more lows than shaker", features.low_share, ask("a boom", "impact"), ask("a shaker", "shaker")
+        ),
         Comparison("pad's attack slower than pluck's", features.attack_seconds, pad, pluck, 1.5),
-        Comparison("open hi-hat longer than closed", features.length_seconds, ask("an open hi-hat", "open hi-hat"), hat, 1.5),
-        Comparison("cymbal longer than rim shot", features.length_seconds, ask("a crash cymbal", "cymbal"), ask("a rimshot", "rim"), 2.0),
+        Comparison(
+            "open hi-hat longer than closed", features.length_seconds, ask("an open hi-hat", "open hi-hat"), hat, 1.5
+        ),
+        Comparison(
+            "cymbal longer than rim shot",
+            features.length_seconds,
+            ask("a crash cymbal", "cymbal"),
+            ask("a rimshot", "rim"),
+            2.0,
+        ),
         Comparison("riser's centroid rises", features.centroid_movement, riser, 0.4),
         Comparison("riser rises more than rain", features.centroid_movement, riser, rain),
         Comparison("zap falls: rain moves less downwards", features.centroid_movement, rain, ask("a laser gun", "zap")),
@@ -83,38 +93,58 @@ def comparisons() -> list[Comparison]:
         Comparison("wind more even in spectrum than kick", features.spectral_entropy, ask("wind", "wind"), kick),
     ]
     nouns = {
-        "kick": "kick", "snare": "snare", "open hi-hat": "open hat", "pluck": "pluck", "bell": "bell", "pad": "pad",
-        "lead": "lead", "rain": "rain", "tom": "tom", "bass": "bass", "noise": "noise", "organ": "organ",
+        "kick": "kick",
+        "snare": "snare",
+        "open hi-hat": "open hat",
+        "pluck": "pluck",
+        "bell": "bell",
+        "pad": "pad",
+        "lead": "lead",
+        "rain": "rain",
+        "tom": "tom",
+        "bass": "bass",
+        "noise": "noise",
+        "organ": "organ",
     }
     for kind in ("kick", "snare", "open hi-hat", "pluck", "bell", "pad", "lead", "tom", "bass"):
         noun = nouns[kind]
         found.append(
             Comparison(
-                f"long {noun} longer than short", features.length_seconds,
-                ask(f"a long {noun}", kind, length=1), ask(f"a short {noun}", kind, length=-1), 1.3,
+                f"long {noun} longer than short",
+                features.length_seconds,
+                ask(f"a long {noun}", kind, length=1),
+                ask(f"a short {noun}", kind, length=-1),
+                1.3,
             )
         )
     for kind in ("snare", "pluck", "bell", "pad", "lead", "rain", "bass", "open hi-hat", "noise", "organ"):
         noun = nouns[kind]
         found.append(
             Comparison(
-                f"bright {noun} brighter than dark", features.centroid,
-                ask(f"a bright {noun}", kind, brightness=1), ask(f"a dark {noun}", kind, brightness=-1),
+                f"bright {noun} brighter than dark",
+                features.centroid,
+                ask(f"a bright {noun}", kind, brightness=1),
+                ask(f"a dark {noun}", kind, brightness=-1),
             )
         )
     for kind, low, high in (("pluck", "c3", "c5"), ("lead", "a3", "a5"), ("organ", "d3", "d5"), ("bass", "e1", "e2")):
         first, second = (_note(name) for name in (high, low))
         found.append(
             Comparison(
-                f"{nouns[kind]} on {high} above {low}", features.pitch,
-                ask(f"a {nouns[kind]} on {high}", kind, note=first), ask(f"a {nouns[kind]} on {low}", kind, note=second), 1.2,
+                f"{nouns[kind]} on {high} above {low}",
+                features.pitch,
+                ask(f"a {nouns[kind]} on {high}", kind, note=first),
+                ask(f"a {nouns[kind]} on {low}", kind, note=second),
+                1.2,
             )
         )
     for kind in ("pluck", "bell", "lead", "organ", "tom"):
         noun = nouns[kind]
         found.append(
             Comparison(
-                f"high {noun} above low", features.centroid, ask(f"a high {noun}", kind, pitch=1),
+                f"high {noun} above low",
+                features.centroid,
+                ask(f"a high {noun}", kind, pitch=1),
                 ask(f"a low {noun}", kind, pitch=-1),
             )
         )
@@ -122,35 +152,47 @@ def comparisons() -> list[Comparison]:
         noun = nouns[kind]
         found.append(
             Comparison(
-                f"{noun}: slow attack slower than fast", features.attack_seconds,
-                ask(f"a {noun} with a slow attack", kind, edge=1), ask(f"a {noun} with a fast attack", kind, edge=-1), 1.3,
+                f"{noun}: slow attack slower than fast",
+                features.attack_seconds,
+                ask(f"a {noun} with a slow attack", kind, edge=1),
+                ask(f"a {noun} with a fast attack", kind, edge=-1),
+                1.3,
             )
         )
     for kind, measure in (
-        ("kick", features.fullness), ("bass", features.fullness), ("bell", features.spectral_entropy),
+        ("kick", features.fullness),
+        ("bass", features.fullness),
+        ("bell", features.spectral_entropy),
         ("organ", features.spectral_entropy),
     ):
         noun = nouns[kind]
         found.append(
             Comparison(
-                f"distorted {noun} fuller than plain", measure,
-                ask(f"a distorted {noun}", kind, flags=("distorted",)), ask(f"a {noun}", kind),
+                f"distorted {noun} fuller than plain",
+                measure,
+                ask(f"a distorted {noun}", kind, flags=("distorted",)),
+                ask(f"a {noun}", kind),
             )
         )
     for kind in ("kick", "snare", "pluck"):
         noun = nouns[kind]
         found.append(
             Comparison(
-                f"{noun} in a hall longer than dry", features.length_seconds,
-                ask(f"a {noun} with lots of reverb", kind, space=1), ask(f"a dry {noun}", kind, space=-1), 1.1,
+                f"{noun} in a hall longer than dry",
+                features.length_seconds,
+                ask(f"a {noun} with lots of reverb", kind, space=1),
+                ask(f"a dry {noun}", kind, space=-1),
+                1.1,
             )
         )
     for kind in ("lead", "organ"):
         noun = nouns[kind]
         found.append(
             Comparison(
-                f"noisy {noun} noisier than plain", features.spectral_entropy,
-                ask(f"a noisy {noun}", kind, flags=("noisy",)), ask(f"a {noun}", kind),
+                f"noisy {noun} noisier than plain",
+                features.spectral_entropy,
+                ask(f"a noisy {noun}", kind, flags=("noisy",)),
+                ask(f"a {noun}", kind),
             )
         )
     return found
@@ -245,7 +287,9 @@ def load_pipeline(folder: Path) -> Any:
         library, class_name = source
         modules = {"diffusers": diffusers, "transformers": transformers, "audioldm2": audioldm2}
         cls = getattr(modules.get(library) or importlib.import_module(library), class_name)
-        options = {} if "tokenizer" in name or name in ("feature_extractor", "scheduler") else {"torch_dtype": torch.float32}
+        options = (
+            {} if "tokenizer" in name or name in ("feature_extractor", "scheduler") else {"torch_dtype": torch.float32}
+        )
         parts[name] = cls.from_pretrained(folder / name, **options)
     pipeline = diffusers.AudioLDM2Pipeline(**parts)
     pipeline.set_progress_bar_config(disable=True)
@@ -319,7 +363,9 @@ def repeatable(source: Model, report: Report) -> None:
     words = ("a kick drum", "rain", "a bell on c5", "a dark pad")
     once = [source.generate([text], [5]) for text in words]
     again = [source.generate([text], [5]) for text in words]
-    report.check("one seed always the same", sum(np.array_equal(a, b) for a, b in zip(once, again, strict=True)), len(words))
+    report.check(
+        "one seed always the same", sum(np.array_equal(a, b) for a, b in zip(once, again, strict=True)), len(words)
+    )
 
 
 def lengths(source: Model, report: Report) -> None:
@@ -428,8 +474,10 @@ def main() -> None:
     arguments.figures.parent.mkdir(parents=True, exist_ok=True)
     arguments.figures.write_text(json.dumps(figures, indent=1), encoding="utf-8")
     kept = report.score >= PROMISE and report.sound
-    print(f"\n{100 * report.score:.1f} % of the comparisons right, promised {100 * PROMISE:.0f} %, checks "
-        f"{'hold' if report.sound else 'FAIL'}; {time.monotonic() - started:.0f} s")
+    print(
+        f"\n{100 * report.score:.1f} % of the comparisons right, promised {100 * PROMISE:.0f} %, checks "
+        f"{'hold' if report.sound else 'FAIL'}; {time.monotonic() - started:.0f} s"
+    )
     sys.exit(0 if kept else 1)
 
 

@@ -28,8 +28,26 @@ COMPONENTS = {
     "vocoder": ("timbred.engine.adapters.spectral_vocoder", "SpectralVocoder"),
 }
 WORDS = (
-    "short", "long", "low", "high", "dark", "bright", "punchy", "soft", "fast attack", "slow attack", "rising",
-    "falling", "dry", "reverberant", "distorted", "metallic", "noisy", "warm", "airy", "detuned",
+    "short",
+    "long",
+    "low",
+    "high",
+    "dark",
+    "bright",
+    "punchy",
+    "soft",
+    "fast attack",
+    "slow attack",
+    "rising",
+    "falling",
+    "dry",
+    "reverberant",
+    "distorted",
+    "metallic",
+    "noisy",
+    "warm",
+    "airy",
+    "detuned",
     "note names such as c2 or f#4",
 )
 

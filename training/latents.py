@@ -119,6 +119,4 @@ def _encode_captions(paths: list[Path], device: torch.device) -> None:
 def load() -> Examples:
     """Both files in memory."""
     with np.load(LATENTS) as sounds, np.load(VECTORS) as captions:
-        return Examples(
-            sounds["latents"], sounds["rows"], sounds["starts"], captions["vectors"], captions["empty"]
-        )
+        return Examples(sounds["latents"], sounds["rows"], sounds["starts"], captions["vectors"], captions["empty"])

@@ -98,9 +98,9 @@ class Text:
 class Diffusion:
     """The latent diffusion UNet and its objective."""
 
-    block_channels: tuple[int, ...] = (96, 160, 224)
+    block_channels: tuple[int, ...] = (96, 160, 192)
     layers_per_block: int = 1
-    heads: int = 8
+    heads: int = 4
     groups: int = 16
     train_timesteps: int = 1000
     beta_start: float = 0.0015

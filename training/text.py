@@ -41,7 +41,7 @@ def train_tokenizers() -> None:
     """Learn both vocabularies from captions. Neither can fail on unseen text: bytes, or single characters."""
     settings = SETTINGS.text
     lowered = [" ".join(text.split()) for text in sample_captions(40_000, settings.seed, rough=False)]
-    lowered += [f"{first} {second}" for first in FILLERS for second in FILLERS]
+    lowered += [" ".join(FILLERS[start : start + 8]) for start in range(len(FILLERS))] * 8
     titled = [text.title() for text in lowered[:8000]]
     upper = [text.upper() for text in lowered[:4000]]
     corpus = lowered + titled + upper
@@ -146,9 +146,7 @@ class TextSide(nn.Module):
         first = self.tokenizer(
             list(prompts), padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
         )
-        second = self.tokenizer_2(
-            list(prompts), padding=True, max_length=limit, truncation=True, return_tensors="pt"
-        )
+        second = self.tokenizer_2(list(prompts), padding=True, max_length=limit, truncation=True, return_tensors="pt")
         ids, mask = second.input_ids, second.attention_mask
         if extra_padding:
             padding = max(0, min(extra_padding, limit - ids.shape[1]))
@@ -228,6 +226,12 @@ def _clap_config(vocabulary: int) -> ClapConfig:
 def feature_extractor() -> ClapFeatureExtractor:
     """The feature extractor that goes with the tiny audio tower."""
     return ClapFeatureExtractor(
-        feature_size=16, sampling_rate=SETTINGS.mel.sample_rate, hop_length=640, max_length_s=1, fft_window_size=1024,
-        frequency_max=16_000, truncation="rand_trunc", padding="repeatpad",
+        feature_size=16,
+        sampling_rate=SETTINGS.mel.sample_rate,
+        hop_length=640,
+        max_length_s=1,
+        fft_window_size=1024,
+        frequency_max=16_000,
+        truncation="rand_trunc",
+        padding="repeatpad",
     )

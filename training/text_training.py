@@ -5,6 +5,8 @@ vectors of the language model. Each attribute is read from one vector of its own
 vectors divide the work among themselves. The CLAP vector and the mean T5 state learn the same labels.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -23,7 +25,15 @@ NOTES = 76
 LOWEST_NOTE = 24
 SIZES = {"kind": len(KINDS), **dict.fromkeys(WAYS, 3), "flags": len(FLAGS), "note": NOTES, "height": 1}
 VECTOR = {
-    "kind": 0, "length": 1, "pitch": 2, "note": 2, "height": 2, "brightness": 3, "edge": 4, "motion": 5, "space": 5,
+    "kind": 0,
+    "length": 1,
+    "pitch": 2,
+    "note": 2,
+    "height": 2,
+    "brightness": 3,
+    "edge": 4,
+    "motion": 5,
+    "space": 5,
     "flags": 6,
 }
 
@@ -83,6 +93,21 @@ def loss_of(logits: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
     return total + 0.5 * nn.functional.mse_loss(logits["height"].float(), targets["height"])
 
 
+def same_length_batches(random: np.random.Generator) -> Iterator[tuple[list[Recipe], list[str]]]:
+    """Recipes and captions, endlessly, each batch of captions of about the same length.
+
+    The language model's positions count padding, so batches must be as short as a single prompt is.
+    """
+    size, pool = SETTINGS.text.batch, 6
+    while True:
+        recipes = [draw_recipe(random) for _ in range(size * pool)]
+        prompts = [caption(recipe, random) for recipe in recipes]
+        order = np.argsort([len(prompt) for prompt in prompts])
+        for part in random.permutation(pool):
+            chosen = order[part * size : (part + 1) * size]
+            yield [recipes[index] for index in chosen], [prompts[index] for index in chosen]
+
+
 def train(device: torch.device, minutes: float | None = None) -> None:
     """Learn the vocabularies once, then train the text side."""
     settings = SETTINGS.text
@@ -100,6 +125,7 @@ def train(device: torch.device, minutes: float | None = None) -> None:
         optimiser.load_state_dict(state["optimiser"])
         step = state["step"]
     random = np.random.default_rng((settings.seed, step, 1))
+    batches = same_length_batches(random)
 
     def save() -> None:
         save_checkpoint(
@@ -115,10 +141,9 @@ def train(device: torch.device, minutes: float | None = None) -> None:
     while going:
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * cosine_rate(budget.fraction, step, 100)
-        recipes = [draw_recipe(random) for _ in range(settings.batch)]
-        prompts = [caption(recipe, random) for recipe in recipes]
-        padding = int(random.integers(6)) if random.uniform() < 0.5 else 0
-        tokens = {key: value.to(device) for key, value in model.tokenize(prompts, padding, limit=28).items()}
+        recipes, prompts = next(batches)
+        padding = int(random.integers(10)) if random.uniform() < 0.4 else 0
+        tokens = {key: value.to(device) for key, value in model.tokenize(prompts, padding, limit=36).items()}
         with half_precision(device):
             generated, states, clap = model.encode(tokens)
             readings = teacher(generated, states, tokens["t5_mask"], clap)

@@ -7,8 +7,8 @@ must each be near the truth, and as far from each other as two true sounds would
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from timbred.engine.adapters.spectral_vocoder import SpectralVocoder
 
+from timbred.engine.adapters.spectral_vocoder import SpectralVocoder
 from training import codec, dataset
 from training.dataset import Sounds
 from training.runtime import Budget, cosine_rate, half_precision, load_checkpoint, save_checkpoint
@@ -51,9 +51,7 @@ def distance(first: list[torch.Tensor], second: list[torch.Tensor]) -> torch.Ten
     return total / len(first)
 
 
-def _crops(
-    sounds: Sounds, random: np.random.Generator, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _crops(sounds: Sounds, random: np.random.Generator, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Mel crops (batch, frames, bands) and their audio (batch, samples); half of them from the start."""
     settings, hop = SETTINGS.vocoder, SETTINGS.mel.hop
     frames = settings.crop_frames
@@ -95,9 +93,7 @@ def train(device: torch.device, minutes: float | None = None) -> None:
     _run(device, [sounds, restored], (0.33, 0.67), minutes or settings.finetune_minutes, final=True)
 
 
-def _run(
-    device: torch.device, sources: list[Sounds], weights: tuple[float, ...], minutes: float, final: bool
-) -> None:
+def _run(device: torch.device, sources: list[Sounds], weights: tuple[float, ...], minutes: float, final: bool) -> None:
     """One phase: train for `minutes` on batches drawn from `sources` by `weights`."""
     settings = SETTINGS.vocoder
     torch.manual_seed(settings.seed)

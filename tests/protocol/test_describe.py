@@ -8,7 +8,7 @@ from timbred.errors import CODES
 from timbred.protocol import messages as m
 from timbred.protocol.decode import fields_of
 from timbred.protocol.describe import json_schema, osc_tags, reference
-from timbred.protocol.vocabulary import EVENTS, REQUESTS
+from timbred.protocol.vocabulary import EVENTS, REQUESTS, EventEntry
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
 
@@ -28,9 +28,8 @@ def test_every_name_is_on_the_page() -> None:
 
 
 @pytest.mark.parametrize("entry", EVENTS, ids=lambda entry: entry.kind.__name__)
-def test_osc_carries_only_i_f_s(entry: object) -> None:
-    kind = entry.kind  # pyright: ignore[reportAttributeAccessIssue]
-    assert set(osc_tags(kind)) <= set(",ifs?")
+def test_osc_carries_only_i_f_s(entry: EventEntry) -> None:
+    assert set(osc_tags(entry.kind)) <= set(",ifs?")
 
 
 def test_the_schema_names_every_message() -> None:

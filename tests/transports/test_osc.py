@@ -139,6 +139,18 @@ def test_bad_frames_are_answered_and_the_stream_goes_on(tmp_path: Path) -> None:
     play(tmp_path, scene)
 
 
+def test_answers_to_nobody_end_nothing(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        async with stage.udp() as gone:
+            nobody = gone.port
+        async with stage.udp() as host:
+            for _ in range(20):
+                host.send("/timbred/ping", "@port", nobody)
+                assert await host.ask("/timbred/ping") == ("pong",)
+
+    play(tmp_path, scene)
+
+
 def test_a_fault_in_the_daemon_is_a_fail(tmp_path: Path) -> None:
     async def scene(stage: Stage) -> None:
         async with stage.udp() as host:

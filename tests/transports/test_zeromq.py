@@ -23,15 +23,21 @@ class Zmq:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self.context = zmq.asyncio.Context()
+        self._made: list[zmq.asyncio.Socket] = []
 
     def socket(self, kind: int, identity: bytes = b"") -> zmq.asyncio.Socket:
         made = self.context.socket(kind)
-        made.set(zmq.LINGER, 0)
+        self._made.append(made)
         if identity:
             made.set(zmq.IDENTITY, identity)
         port = self._stage.ports.events if kind == zmq.SUB else self._stage.ports.requests
         made.connect(f"tcp://127.0.0.1:{port}")
         return made
+
+    def close(self) -> None:
+        for made in self._made:
+            made.close(linger=0)
+        self.context.term()
 
     async def subscriber(self, *topics: str) -> zmq.asyncio.Socket:
         """A SUB that is known to be connected."""
@@ -68,7 +74,7 @@ def play_zmq(folder: Path, scene: Scene) -> None:
         try:
             yield made
         finally:
-            made.context.destroy(linger=0)
+            made.close()
 
     async def whole(stage: Stage) -> None:
         async with clients(stage) as made:

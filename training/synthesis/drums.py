@@ -39,11 +39,7 @@ def snare(c: Controls) -> Signal:
     drum = oscillators.sine(sweep, c.samples) + 0.5 * oscillators.sine(1.62 * sweep, c.samples)
     wires = filters.band_pass(oscillators.white_noise(c.samples, c.random), 1300 * c.shift, 9000, 1)
     snap = {-1: 0.9, 0: 0.3, 1: 0.0}[c.edge]
-    return (
-        0.45 * drum * c.struck(0.55)
-        + c.between(2.0, 3.0) * wires * c.struck()
-        + snap * _click(c, 0.012, 2000, 9000)
-    )
+    return 0.45 * drum * c.struck(0.55) + c.between(2.0, 3.0) * wires * c.struck() + snap * _click(c, 0.012, 2000, 9000)
 
 
 def clap(c: Controls) -> Signal:
@@ -72,8 +68,8 @@ def open_hat(c: Controls) -> Signal:
 
 def cymbal(c: Controls) -> Signal:
     """Crash or ride: dense metal and noise, long, losing its highs as it rings."""
-    source = _metal(c, 410 * c.shift) + 0.5 * _metal(c, 610 * c.shift) + 1.1 * oscillators.white_noise(
-        c.samples, c.random
+    source = (
+        _metal(c, 410 * c.shift) + 0.5 * _metal(c, 610 * c.shift) + 1.1 * oscillators.white_noise(c.samples, c.random)
     )
     source = filters.high_pass(source, 2600, 2)
     highs = filters.high_pass(source, 7000, 2) * c.struck(0.7)

@@ -56,9 +56,7 @@ def triangle(frequency: Signal | float, samples: int, start: float = 0.0) -> Sig
     return 4 * np.abs((cycles(frequency, samples, start) + 0.75) % 1.0 - 0.5) - 1
 
 
-def supersaw(
-    frequency: Signal | float, samples: int, voices: int, cents: float, random: np.random.Generator
-) -> Signal:
+def supersaw(frequency: Signal | float, samples: int, voices: int, cents: float, random: np.random.Generator) -> Signal:
     """`voices` sawtooths spread evenly over +-`cents`, each from its own phase."""
     spread = np.linspace(-cents, cents, voices) if voices > 1 else np.zeros(1)
     total = np.zeros(samples)
@@ -67,9 +65,7 @@ def supersaw(
     return total / np.sqrt(voices)
 
 
-def frequency_modulation(
-    carrier: Signal | float, ratio: float, index: Signal | float, samples: int
-) -> Signal:
+def frequency_modulation(carrier: Signal | float, ratio: float, index: Signal | float, samples: int) -> Signal:
     """Two-operator FM: modulator at `ratio` x carrier, modulation `index` in radians (may be an envelope)."""
     modulator = sine(np.asarray(carrier) * ratio, samples)
     return np.sin(2 * np.pi * cycles(carrier, samples) + np.asarray(index) * modulator)

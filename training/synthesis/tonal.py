@@ -106,7 +106,7 @@ def siren(c: Controls) -> Signal:
     rate = c.between(0.8, 2.5)
     wave = np.sin(2 * np.pi * rate * np.arange(c.samples) / RATE - np.pi / 2)
     curve = c.hertz * 2.0 ** (0.6 * (wave + 1))
-    source = oscillators.pulse(curve, c.samples, 0.5) if c.random.uniform() < 0.5 else oscillators.triangle(
-        curve, c.samples
+    source = (
+        oscillators.pulse(curve, c.samples, 0.5) if c.random.uniform() < 0.5 else oscillators.triangle(curve, c.samples)
     )
     return filters.low_pass(source, _cutoff(c, 12), 2) * c.held(0.1)

@@ -138,6 +138,8 @@ class EngineLink:
             address = _bind(self._socket, folder)
             self._process = self._spawn(address, token)
             return await self._converse(self._process, self._socket, token)
+        except OSError as error:
+            return f"it can't be started: {error}"
         finally:
             self.up = False
             await asyncio.shield(asyncio.to_thread(_end, self._process))
@@ -155,7 +157,12 @@ class EngineLink:
             "--log-level", settings.log_level,
         ]  # fmt: skip
         # models are read from folders: nothing in the engine asks a network for anything
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        environment = {
+            **os.environ,
+            "HF_HUB_OFFLINE": "1",
+            "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads leave the cores to the music software
+            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # what `exact` needs on CUDA
+        }
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment)
 
     async def _converse(self, process: subprocess.Popen[bytes], socket: zmq.asyncio.Socket, token: str) -> str:

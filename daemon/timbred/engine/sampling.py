@@ -43,12 +43,13 @@ def make_scheduler(name: str, config: dict[str, Any]) -> Any:
     return getattr(diffusers, kind).from_config(config, **changes)
 
 
-def starting_noise(shape: tuple[int, int, int], seeds: tuple[int, ...]) -> torch.Tensor:
-    """Gaussian noise of shape (takes, channels, time, bands), each take from its own seed.
+def starting_noise(shape: tuple[int, int, int], randomness: list[torch.Generator]) -> torch.Tensor:
+    """Gaussian noise of shape (takes, channels, time, bands), each take from its own generator.
 
-    Made on the CPU in float32, so that a seed means the same on every device and in every batch.
+    Made on the CPU in float32, so that a seed means the same on every device and in every batch. The same generators
+    go on to the steps: noise that is added there must not be this noise again.
     """
-    return torch.cat([torch.randn((1, *shape), generator=generator) for generator in generators(seeds)])
+    return torch.cat([torch.randn((1, *shape), generator=generator) for generator in randomness])
 
 
 def generators(seeds: tuple[int, ...]) -> list[torch.Generator]:

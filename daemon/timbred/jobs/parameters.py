@@ -116,7 +116,9 @@ class Parameters:
 
     def for_recipe(self) -> dict[str, Any]:
         """The keys of `generate` that this comes to, every one said outright."""
-        kept = {name: value for name, value in vars(self).items() if name != "rendered_seconds" and value != ""}
+        kept = {name: value for name, value in vars(self).items() if name != "rendered_seconds"}
+        if not self.transcription:
+            del kept["transcription"]
         if self.bars is not None:
             del kept["seconds"]
         for level in ("loudness", "peak"):

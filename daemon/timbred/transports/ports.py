@@ -47,7 +47,8 @@ def is_loopback(address: str) -> bool:
 
 def refused(setting: str, host: str, port: int, error: OSError) -> TimbredError:
     """Why a port can't be had, and what to do."""
-    if error.errno == errno.EADDRINUSE:
+    # Windows says "not allowed" of a port that another program holds for itself
+    if error.errno == errno.EADDRINUSE or (sys.platform == "win32" and error.errno == errno.EACCES):
         return BadRequest(
             f"{setting}: port {port} is taken: is another timbred running? "
             f"End it, or take a free port: timbred serve --set {setting}=0"

@@ -1,6 +1,7 @@
 """ZeroMQ: a ROUTER that takes requests from DEALER and REQ sockets, and a PUB with every event."""
 
 import asyncio
+import errno
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -200,8 +201,18 @@ def _bind(made: zmq.asyncio.Socket, setting: str, host: str, port: int) -> int:
         made.bind(f"tcp://{numeric}:{port or '*'}")
     except zmq.ZMQError as error:
         made.close(linger=0)
-        raise refused(setting, host, port, OSError(error.errno, zmq.strerror(error.errno or 0))) from error
+        raise refused(setting, host, port, _as_os_error(error)) from error
     return int(made.get_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
+
+
+def _as_os_error(error: zmq.ZMQError) -> OSError:
+    # libzmq has numbers of its own for these where the system's C library has none (Windows)
+    known = {
+        int(zmq.EADDRINUSE): errno.EADDRINUSE,
+        int(zmq.EADDRNOTAVAIL): errno.EADDRNOTAVAIL,
+    }
+    number = error.errno or 0
+    return OSError(known.get(number, number), zmq.strerror(number))
 
 
 def _envelope(parts: Sequence[zmq.Frame]) -> list[bytes] | None:

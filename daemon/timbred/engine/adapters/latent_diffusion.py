@@ -82,14 +82,15 @@ class LatentDiffusion:
         guided = order.guidance > 1.0
         conditioning = self._repeated(self.conditioning(order.words, guided), len(order.seeds), guided)
         dtype = self.pipeline.unet.dtype
-        noise = sampling.starting_noise(self.latent_shape(order.seconds), order.seeds)
+        randomness = sampling.generators(order.seeds)
+        noise = sampling.starting_noise(self.latent_shape(order.seconds), randomness)
         return sampling.denoise(
             _Guided(self, conditioning, order.guidance if guided else None),
             sampling.make_scheduler(order.scheduler, self.scheduler_config),
             noise.to(self.device, dtype),
             order.steps,
             order.eta,
-            sampling.generators(order.seeds),
+            randomness,
             on_step,
             stopped,
         )

@@ -1,0 +1,61 @@
+"""Daemons to talk to."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conversations import clients
+from tests.conversations.clients import UdpClient
+from tests.conversations.daemons import DaemonProcess, hollow_checkpoint
+
+StartDaemon = Callable[..., DaemonProcess]
+"""Starts a daemon with the fake engine, on settings of its own; it is ended with the test."""
+
+
+@pytest.fixture(scope="session")
+def hollow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model's folder for the fake engine."""
+    return hollow_checkpoint(tmp_path_factory.mktemp("hollow") / "model")
+
+
+def settings_for(model: Path) -> tuple[str, str]:
+    return f"models.hollow.source={model}", "models.default=hollow"
+
+
+@pytest.fixture(scope="session")
+def daemon(tmp_path_factory: pytest.TempPathFactory, hollow: Path) -> Iterator[DaemonProcess]:
+    """One daemon with the fake engine that many tests share: each with ids of its own, each leaving nothing running."""
+    started = DaemonProcess(tmp_path_factory.mktemp("daemon"), *settings_for(hollow))
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def start_daemon(tmp_path: Path) -> Iterator[StartDaemon]:
+    """`start_daemon("queue.length=2")`: a daemon for one test."""
+    started: list[DaemonProcess] = []
+
+    def start(*settings: str) -> DaemonProcess:
+        folder = tmp_path / f"daemon-{len(started)}"
+        model = hollow_checkpoint(folder / "hollow")
+        started.append(DaemonProcess(folder, *settings_for(model), *settings))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()
+
+
+@pytest.fixture
+def client(daemon: DaemonProcess) -> Iterator[UdpClient]:
+    """A new UDP client of the shared daemon."""
+    with clients.udp(daemon.osc) as made:
+        yield made
+
+
+@pytest.fixture
+def other(daemon: DaemonProcess) -> Iterator[UdpClient]:
+    """Another UDP client of the shared daemon."""
+    with clients.udp(daemon.osc) as made:
+        yield made

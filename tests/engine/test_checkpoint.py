@@ -1,0 +1,144 @@
+"""What a folder must be to be loaded, and what is refused."""
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests import checkpoints
+from timbred.engine import checkpoint
+from timbred.engine.adapters import conversion
+from timbred.engine.adapters.families import make_resident
+from timbred.errors import MissingWeights, ModelError
+
+REMEDY = "do this"
+
+
+@pytest.fixture
+def copy(audioldm2: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(audioldm2, tmp_path / "copy"))
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_a_published_checkpoint_is_taken_as_it_is(audioldm2: Path, audioldm: Path):
+    found = checkpoint.inspect(audioldm2, "m", REMEDY)
+    assert (found.family, found.native_rate, found.pickled) == ("audioldm2", 16000, ())
+    assert found.classes["language_model"] == "GPT2Model"
+    assert found.weight_bytes > 0
+    assert checkpoint.inspect(audioldm, "m", REMEDY).family == "audioldm"
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "model_index.json",
+        "vocoder/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "text_encoder_2/model.safetensors",
+        "language_model/model.safetensors",
+    ],
+)
+def test_a_file_that_is_missing_is_named_with_its_remedy(copy: Path, lost: str):
+    (copy / lost).unlink()
+    with pytest.raises(MissingWeights) as refusal:
+        checkpoint.inspect(copy, "m", REMEDY)
+    assert str(copy / lost.partition("/")[0]) in str(refusal.value)
+    assert REMEDY in str(refusal.value)
+
+
+def test_a_pipeline_of_another_kind_is_refused(copy: Path):
+    rewrite(copy / "model_index.json", lambda index: index.update(_class_name="StableDiffusionPipeline"))
+    with pytest.raises(ModelError, match="StableDiffusionPipeline"):
+        checkpoint.inspect(copy, "m", REMEDY)
+
+
+@pytest.mark.parametrize("entry", [["os", "system"], ["mine", "SpeechT5HifiGan"], ["transformers", "AutoModel"], "x", None])
+def test_a_component_of_another_class_is_refused(copy: Path, entry: object):
+    rewrite(copy / "model_index.json", lambda index: index.update(vocoder=entry))
+    with pytest.raises((ModelError, MissingWeights)):
+        checkpoint.inspect(copy, "m", REMEDY)
+
+
+def test_code_of_a_models_own_is_refused(copy: Path):
+    rewrite(copy / "text_encoder" / "config.json", lambda config: config.update(auto_map={"AutoModel": "x.Y"}))
+    with pytest.raises(ModelError, match="no code from a model"):
+        checkpoint.inspect(copy, "m", REMEDY)
+
+
+def test_a_shard_outside_its_folder_is_refused(copy: Path):
+    folder = copy / "unet"
+    (folder / "diffusion_pytorch_model.safetensors").rename(copy / "elsewhere.safetensors")
+    index = {"weight_map": {"x": "../elsewhere.safetensors"}}
+    (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(MissingWeights):
+        checkpoint.inspect(copy, "m", REMEDY)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(content=st.binary(max_size=200), file=st.sampled_from(["model_index.json", "unet/config.json", "vae/config.json"]))
+def test_damaged_files_are_errors_with_a_code(copy: Path, content: bytes, file: str):
+    before = (copy / file).read_bytes()
+    try:
+        (copy / file).write_bytes(content)
+        with pytest.raises((MissingWeights, ModelError)):
+            checkpoint.inspect(copy, "m", REMEDY)
+    finally:
+        (copy / file).write_bytes(before)
+
+
+def load(folder: Path) -> None:
+    make_resident(checkpoint.inspect(folder, "m", REMEDY), "m", torch.device("cpu"), torch.float32, lambda _: None)
+
+
+def test_damaged_weights_are_a_model_error_that_names_the_component(copy: Path):
+    (copy / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(ModelError, match="vae"):
+        load(copy)
+
+
+def test_pickled_weights_are_read_and_converted_once(tmp_path: Path):
+    folder = checkpoints.pickle_weights(checkpoints.audioldm(tmp_path / "bin"))
+    found = checkpoint.inspect(folder, "m", REMEDY)
+    assert set(found.pickled) == {"vae", "unet", "vocoder", "text_encoder"}
+    load(folder)
+    for part in found.pickled:
+        written = conversion.convert_component(found, part, "m")
+        assert written.suffix == ".safetensors"
+    assert checkpoint.inspect(folder, "m", REMEDY).pickled == ()
+    load(folder)
+
+
+class Evil:
+    """What a pickled file can do to its reader."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("writer", [lambda evil, path: torch.save(evil, path), lambda evil, path: path.write_bytes(pickle.dumps(evil))])
+def test_weights_that_are_more_than_tensors_are_not_opened(tmp_path: Path, writer: Callable[[Evil, Path], object]):
+    folder = checkpoints.pickle_weights(checkpoints.audioldm(tmp_path / "bin"))
+    mark = tmp_path / "was-run"
+    writer(Evil(mark), folder / "vae" / "diffusion_pytorch_model.bin")
+    found = checkpoint.inspect(folder, "m", REMEDY)
+    with pytest.raises(ModelError):
+        load(folder)
+    with pytest.raises(ModelError, match="more than tensors"):
+        conversion.convert_component(found, "vae", "m")
+    assert not mark.exists()

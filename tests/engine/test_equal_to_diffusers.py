@@ -1,0 +1,142 @@
+"""Our loop and diffusers' own pipelines give the same sound: float32, same seed, same scheduler."""
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+
+from timbred.engine import checkpoint
+from timbred.engine.adapters.families import make_resident
+from timbred.engine.adapters.latent_diffusion import LatentDiffusion
+from timbred.engine.sampling import SCHEDULERS, StoppedByRequest, make_scheduler
+from timbred.engine.wire import RenderOrder, Words
+
+SECONDS = 0.5
+
+
+def order(**changes: Any) -> RenderOrder:
+    plain: dict[str, Any] = {
+        "words": Words(prompt="a kick drum"),
+        "seconds": SECONDS,
+        "steps": 4,
+        "guidance": 3.0,
+        "eta": 0.0,
+        "scheduler": "ddim",
+        "seeds": (7,),
+    }
+    return RenderOrder(**{**plain, **changes})
+
+
+@pytest.fixture(scope="module", params=["audioldm2", "audioldm"])
+def model(request: pytest.FixtureRequest) -> LatentDiffusion:
+    folder: Path = request.getfixturevalue(request.param)
+    found = checkpoint.inspect(folder, "tiny", "")
+    model = make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None)
+    _loud(model.pipeline.vocoder)
+    return model
+
+
+def _loud(vocoder: torch.nn.Module) -> None:
+    """Random vocoders are all but silent; a comparison of silences would say nothing."""
+    with torch.no_grad():
+        for name, parameter in vocoder.named_parameters():
+            if "weight" in name:
+                parameter.mul_(12.0)
+
+
+def ours(model: LatentDiffusion, wanted: RenderOrder) -> np.ndarray:
+    return model.render(wanted, lambda _: None, lambda: False).waveforms
+
+
+def stock(model: LatentDiffusion, wanted: RenderOrder) -> np.ndarray:
+    """The same by diffusers' pipeline, one call for each seed."""
+    pipeline = model.pipeline
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = make_scheduler(wanted.scheduler, model.scheduler_config)
+    sounds = [
+        pipeline(
+            wanted.words.prompt,
+            negative_prompt=wanted.words.negative,
+            audio_length_in_s=wanted.seconds,
+            num_inference_steps=wanted.steps,
+            guidance_scale=wanted.guidance,
+            eta=wanted.eta,
+            generator=[torch.Generator().manual_seed(seed)],
+        ).audios
+        for seed in wanted.seeds
+    ]
+    return np.concatenate(sounds)
+
+
+def assert_equal(model: LatentDiffusion, wanted: RenderOrder) -> None:
+    expected = stock(model, wanted)
+    assert np.abs(expected).max() > 0.01, "the comparison must be of something"
+    np.testing.assert_allclose(ours(model, wanted), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_every_scheduler(model: LatentDiffusion, scheduler: str):
+    assert_equal(model, order(scheduler=scheduler))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"guidance": 1.0},
+        {"guidance": 7.5, "words": Words(prompt="a bell", negative="noise, hum")},
+        {"eta": 0.7},
+        {"seeds": (1, 2, 3)},
+        {"seeds": (4, 5), "eta": 1.0},
+        {"seconds": 0.33},
+        {"steps": 1},
+    ],
+    ids=str,
+)
+def test_every_parameter(model: LatentDiffusion, changes: dict[str, Any]):
+    assert_equal(model, order(**changes))
+
+
+def test_the_stock_way_of_loading_fails_where_ours_works(audioldm2: Path):
+    """Why the language model's class is replaced; when this fails, diffusers was mended."""
+    pipeline = diffusers.AudioLDM2Pipeline.from_pretrained(audioldm2)
+    with pytest.raises(AttributeError, match="_update_model_kwargs_for_generation"):
+        pipeline("a kick", num_inference_steps=1, audio_length_in_s=SECONDS)
+
+
+def test_a_seed_gives_the_same_bits_again(model: LatentDiffusion):
+    assert np.array_equal(ours(model, order()), ours(model, order()))
+
+
+def test_two_seeds_differ(model: LatentDiffusion):
+    one, other = ours(model, order(seeds=(1, 2)))
+    assert np.abs(one - other).max() > 0.001
+
+
+def test_the_company_in_a_batch_changes_nothing(model: LatentDiffusion):
+    alone = ours(model, order(seeds=(5,)))[0]
+    among = ours(model, order(seeds=(9, 5, 11)))[1]
+    assert np.abs(alone - among).max() < 1e-4 * np.abs(alone).max()
+
+
+def test_every_step_is_told_in_order(model: LatentDiffusion):
+    steps: list[int] = []
+    model.render(order(steps=5), steps.append, lambda: False)
+    assert steps == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_a_cancellation_runs_no_further_step(model: LatentDiffusion, after: int):
+    steps: list[int] = []
+    with pytest.raises(StoppedByRequest):
+        model.render(order(steps=5), steps.append, lambda: len(steps) >= after)
+    assert len(steps) == after
+
+
+def test_words_heard_before_are_not_encoded_again(model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch):
+    words = Words(prompt="heard before")
+    first = model.conditioning(words, True)
+    monkeypatch.setattr(model, "encode", lambda *_: pytest.fail("encoded again"))
+    assert model.conditioning(words, True) is first

@@ -1,0 +1,140 @@
+"""What a request comes to: defaults, the model's ranges, contradictions."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from timbred import errors
+from timbred.engine.registry import Card
+from timbred.jobs.parameters import NOT_YET, Parameters, Session, resolve
+from timbred.library.recipe import make_recipe, parameters_of
+from timbred.protocol.decode import build
+from timbred.protocol.messages import Generate
+from timbred.protocol.vocabulary import REQUEST_NAMED
+
+CARD = Card(
+    name="small",
+    title="small",
+    task="text-to-audio",
+    licence="Apache-2.0",
+    native_rate=16000,
+    min_seconds=0.5,
+    max_seconds=5.0,
+    default_seconds=2.0,
+    steps=12,
+    guidance=3.0,
+    negative="noise",
+)
+SPEAKER = Card(
+    name="speaker", title="", task="text-to-speech", licence="", native_rate=16000, max_seconds=10.0,
+    default_seconds=5.0, steps=20, guidance=3.5, speaks=True,
+)  # fmt: skip
+
+
+def asked(**keys: Any) -> Generate:
+    request = build(REQUEST_NAMED["generate"], {"id": "a", "prompt": "warm pad", **keys})
+    assert isinstance(request, Generate)
+    return request
+
+
+def resolved(card: Card = CARD, session: Session | None = None, **keys: Any) -> Parameters:
+    return resolve(asked(**keys), card, session or Session(), 1234)
+
+
+def test_what_isnt_asked_for_comes_from_the_card_and_the_session():
+    found = resolved()
+    assert (found.seconds, found.steps, found.guidance, found.scheduler) == (2.0, 12, 3.0, "dpm++2m")
+    assert (found.negative, found.seed, found.rate, found.takes) == ("noise", 1234, 48000, 1)
+    assert found.render_settings().peak == -1.0
+
+
+def test_an_empty_negative_prompt_is_not_the_cards():
+    assert resolved(negative="").negative == ""
+
+
+def test_bars_follow_the_session():
+    found = resolved(session=Session(tempo=120.0), bars=2)
+    assert (found.seconds, found.bpm, found.beats) == (4.0, 120.0, 8.0)
+    assert resolved(bars=1, bpm=90, beats_per_bar=3).seconds == 2.0
+
+
+def test_each_take_has_a_seed_of_its_own_within_range():
+    assert resolved(seed=2147483647, takes=3).seeds == (2147483647, 0, 1)
+
+
+def test_a_loop_is_rendered_longer_than_it_is():
+    assert resolved(seconds=2, loop=1).rendered_seconds == pytest.approx(2.3)
+    assert resolved(seconds=5, loop=1).rendered_seconds == 5.0
+
+
+def test_a_model_makes_at_least_its_shortest():
+    found = resolved(seconds=0.1)
+    assert (found.seconds, found.rendered_seconds) == (0.1, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({"seconds": 6}, "seconds: got 6, small makes 0.05 to 5"),
+        ({"bars": 4}, "bars: 4 bars of 4 beats at 120 bpm last 8 s, small makes 0.05 to 5 s"),
+        ({"bars": 1, "seconds": 2}, "seconds: the length is already given in bars"),
+        ({"bpm": 100}, "bpm: it goes with bars"),
+        ({"eta": 0.5}, "eta: got 0.5, but only the scheduler ddim uses it, not dpm++2m"),
+        ({"format": "ogg", "bits": 16}, "bits"),
+        ({"format": "flac", "bits": 32}, "bits"),
+        ({"transcription": "hello"}, "transcription: small doesn't speak"),
+        ({"rank": 1}, "rank: small can't compare"),
+        ({"to": "none"}, "to: got none"),
+        ({"voice": 1}, "voice: it goes with"),
+        ({"gain": -3}, "gain: it goes with"),
+    ],
+)
+def test_contradictions_are_refused_by_name(keys: dict[str, Any], named: str):
+    with pytest.raises(errors.BadRequest) as refusal:
+        resolved(**keys)
+    assert str(refusal.value).startswith(named)
+
+
+VALUES: dict[str, Any] = {
+    "init": "x.wav", "strength": 0.5, "start": 0, "end": 1, "low": 100, "high": 200, "extend": 1, "prompt2": "bell",
+    "mix": 0.5, "weights": "pad:2", "noise": "t1", "preview": 1, "by": "bar 3",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", NOT_YET)
+def test_what_cannot_be_done_yet_is_never_ignored(key: str):
+    with pytest.raises(errors.BadRequest, match=f"^{key}: "):
+        resolved(**{key: VALUES[key]})
+
+
+def test_playing_needs_a_player():
+    with pytest.raises(errors.NoAudioDevice):
+        resolved(to="play")
+
+
+def test_a_model_that_speaks_needs_words():
+    with pytest.raises(errors.BadRequest, match="transcription"):
+        resolved(SPEAKER)
+    assert resolved(SPEAKER, transcription="good evening").order().words.transcription == "good evening"
+
+
+@given(
+    seconds=st.none() | st.floats(0.05, 5.0),
+    seed=st.none() | st.integers(0, 2147483647),
+    loudness=st.sampled_from([None, "off", -14.0, -23.0]),
+    peak=st.sampled_from([None, "off", -1.0, -6.0]),
+    loop=st.booleans(),
+    trim=st.booleans(),
+    file_format=st.sampled_from(["wav", "flac", "aiff", "ogg"]),
+    negative=st.none() | st.text(max_size=20).filter(lambda text: "\x00" not in text),
+)
+def test_a_recipe_comes_to_the_same_again(file_format: str, **keys: Any):
+    found = resolved(format=file_format, **{key: value for key, value in keys.items() if value is not None})
+    recipe = make_recipe(
+        found.for_recipe(), model=found.model, licence="", prompt=found.prompt, seed=found.seed, created=0.0
+    )
+    again = build(REQUEST_NAMED["generate"], {"id": "b", **parameters_of(recipe)})
+    assert isinstance(again, Generate)
+    assert resolve(again, CARD, Session(rate=8000, tempo=33.0), 99) == found
