@@ -1,7 +1,7 @@
 """Train all stages in order, each resuming from its checkpoint: `python -m training.train`.
 
-Stages: codec (autoencoder), decoder (its second half once more), vocoder, text, latents, diffusion, then export. `--stage NAME` runs one, `--minutes N`
-gives it another budget, `--device auto` takes a GPU if there is one.
+Stages: codec (autoencoder), decoder (its second half once more), vocoder, text, latents, diffusion, export.
+`--stage NAME` runs one, `--minutes N` gives it another budget, `--device auto` takes a GPU if there is one.
 """
 
 import argparse

@@ -74,7 +74,7 @@ class DaemonProcess:
     def half_written(self) -> list[Path]:
         """Files in the takes folder that aren't finished sounds; the library's own are not meant."""
         found = [path for path in self.takes.rglob("*") if path.is_file()] if self.takes.is_dir() else []
-        return [path for path in found if path.name.startswith(".") and not path.name.startswith(".timbred.sqlite")]
+        return [path for path in found if path.name.startswith(".") and ".sqlite" not in path.name]
 
     def end_by_force(self, family: list[psutil.Process]) -> None:
         """Whatever happened, nothing goes on running."""

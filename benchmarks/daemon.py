@@ -1,0 +1,80 @@
+"""A daemon as a process for one benchmark, and a client that times its requests."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import zmq
+
+PATIENCE = 300_000
+"""Milliseconds without an answer after which a benchmark is given up."""
+
+
+class Client:
+    """A DEALER on a daemon."""
+
+    def __init__(self, requests: int, osc: int, process: int) -> None:
+        self.osc = osc
+        self.process = process
+        self._socket = zmq.Context.instance().socket(zmq.DEALER)
+        self._socket.connect(f"tcp://127.0.0.1:{requests}")
+        self._number = 0
+
+    def send(self, kind: str, **keys: Any) -> None:
+        """Send a request and wait for nothing."""
+        self._socket.send_json({"type": kind, **keys})
+
+    def until(self, *kinds: str) -> dict[str, Any]:
+        """The next event of one of these kinds; a `fail` ends the benchmark."""
+        while True:
+            if not self._socket.poll(PATIENCE):
+                raise TimeoutError(f"no {' or '.join(kinds)} came")
+            event = json.loads(self._socket.recv())
+            if event["type"] == "fail":
+                raise RuntimeError(event["message"])
+            if event["type"] in kinds:
+                return event
+
+    def timed(self, **keys: Any) -> float:
+        """Seconds from a `generate` request to its finished file."""
+        self._number += 1
+        began = time.perf_counter()
+        self.send("generate", id=self._number, **keys)
+        self.until("done")
+        return time.perf_counter() - began
+
+    def close(self) -> None:
+        self._socket.close(linger=0)
+
+
+@contextmanager
+def daemon(*settings: str) -> Iterator[Client]:
+    """A daemon with pocket on free ports."""
+    with tempfile.TemporaryDirectory() as takes:
+        command = [sys.executable, "-m", "timbred", "serve"]
+        for setting in (
+            f"takes.folder={takes}",
+            "osc.port=0",
+            "zmq.requests=0",
+            "zmq.events=0",
+            "http.port=0",
+            *settings,
+        ):
+            command += ["--set", setting]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert process.stdout is not None
+        ports = dict(part.split("=") for part in process.stdout.readline().split()[1:])
+        client = Client(int(ports["zmq"].split(",")[0]), int(ports["osc"]), process.pid)
+        try:
+            client.send("load", model="pocket")
+            client.until("loaded")
+            yield client
+        finally:
+            client.close()
+            process.terminate()
+            process.wait()

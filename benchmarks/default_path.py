@@ -1,0 +1,40 @@
+"""The default path against naive diffusers: one request through the daemon / one call of the stock pipeline.
+
+Same components, steps, guidance and scheduler; the stock call leaves out the file. Goal on a CPU: at most 0.6.
+"""
+
+from statistics import median
+
+from benchmarks import pocket
+from benchmarks.daemon import daemon
+from benchmarks.machine import machine
+
+ROUNDS = 15
+SECONDS = 2.0
+
+
+def main() -> None:
+    """Print the table, for a prompt heard before and for new ones."""
+    model = pocket.resident()
+    pocket.naive(model, "a kick", SECONDS, 0)
+    with daemon() as client:
+        client.timed(prompt="a kick", seconds=SECONDS, seed=0)
+        print(f"request through the daemon / stock diffusers pipeline, pocket, {SECONDS:g} s; {machine()}")
+        for heading, prompts in (
+            ("prompt heard before", ["a kick"] * ROUNDS),
+            ("new prompt", [f"a bright bell number {number}" for number in range(ROUNDS)]),
+        ):
+            pairs = [
+                (
+                    client.timed(prompt=prompt, seconds=SECONDS, seed=seed),
+                    pocket.naive(model, prompt, SECONDS, seed),
+                )
+                for seed, prompt in enumerate(prompts)
+            ]
+            ratio = median(one / other for one, other in pairs)
+            ours, stock = median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
+            print(f"  {heading:<22} {ratio:.3f}   (medians {ours * 1e3:.0f} and {stock * 1e3:.0f} ms)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""OSC intake: requests a second that are taken in and answered, idle and while a sound is being rendered.
+
+Goal: none lost, 10,000 a second, and at least 0.9 of the idle rate while generating. A sender in a process of its own
+sends bursts of `/timbred/sync` numbers; every one must come back.
+"""
+
+import socket
+import subprocess
+import sys
+import time
+
+from pythonosc.osc_message import OscMessage
+from pythonosc.osc_message_builder import OscMessageBuilder
+
+from benchmarks.daemon import Client, daemon
+from benchmarks.machine import machine
+
+BURST = 2_000
+BURSTS = 10
+PATIENCE = 20.0
+"""Seconds without an answer after which what is missing counts as lost."""
+
+
+def send(port: int) -> tuple[int, float]:
+    """Requests answered, and seconds, of one sender; each burst waits for the answers to the one before."""
+    line = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 25)
+    line.settimeout(PATIENCE)
+    line.connect(("127.0.0.1", port))
+    datagrams = [_sync(number) for number in range(BURST)]
+    answered = 0
+    began = time.perf_counter()
+    for _ in range(BURSTS):
+        for datagram in datagrams:
+            line.send(datagram)
+        answered += _answers(line)
+    return answered, time.perf_counter() - began
+
+
+def _sync(number: int) -> bytes:
+    builder = OscMessageBuilder("/timbred/sync")
+    builder.add_arg(number)
+    return builder.build().dgram
+
+
+def _answers(line: socket.socket) -> int:
+    """How many of one burst's answers came, in order."""
+    expected = 0
+    while expected < BURST:
+        try:
+            answer = line.recv(8192)
+        except TimeoutError:
+            break
+        expected += int(expected % 100 != 0 or OscMessage(answer).params[0] == expected)
+    return expected
+
+
+def measure(client: Client) -> tuple[int, float]:
+    """Answers and rate of a sender in its own process."""
+    command = [sys.executable, "-m", "benchmarks.intake", str(client.osc)]
+    answered, seconds = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return int(answered), BURST * BURSTS / float(seconds)
+
+
+def main() -> None:
+    """Print the table."""
+    with daemon("device.threads=1") as client:
+        idle_answered, idle = measure(client)
+        for number in range(40):
+            client.send("generate", id=f"busy-{number}", prompt="a long dark drone", seconds=5, steps=100)
+        client.until("progress")
+        busy_answered, generating = measure(client)
+        client.send("cancel", id="*")
+    sent = BURST * BURSTS
+    print(f"OSC requests taken in and answered, {sent} sent; {machine()}")
+    print(f"  idle         {idle:8.0f} a second, {sent - idle_answered} lost")
+    print(f"  generating   {generating:8.0f} a second, {sent - busy_answered} lost")
+    print(f"  ratio        {generating / idle:8.2f}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(*send(int(sys.argv[1])))
+    else:
+        main()

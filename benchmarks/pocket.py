@@ -1,0 +1,59 @@
+"""The embedded model in this process: by our own engine, and by diffusers as its documents show it."""
+
+import time
+from typing import Any
+
+import torch
+
+from timbred.engine import registry
+from timbred.engine.adapters.families import make_resident
+from timbred.engine.adapters.latent_diffusion import LatentDiffusion
+from timbred.engine.adapters.loading import quiet_libraries
+from timbred.engine.sampling import make_scheduler
+from timbred.engine.wire import RenderOrder, Words
+
+CARD = registry.pocket_card()
+
+
+def resident() -> LatentDiffusion:
+    """The model as the engine process holds it."""
+    quiet_libraries()
+    entry = registry.build(registry.pocket_folder(), {})["pocket"]
+    return make_resident(entry.checkpoint(), "pocket", torch.device("cpu"), torch.float32, lambda _: None)
+
+
+def order(prompt: str, seconds: float, seed: int) -> RenderOrder:
+    """A request at the model's default settings."""
+    return RenderOrder(
+        words=Words(prompt=prompt, negative=CARD.negative),
+        seconds=seconds,
+        steps=CARD.steps,
+        guidance=CARD.guidance,
+        eta=0.0,
+        scheduler=CARD.scheduler,
+        seeds=(seed,),
+    )
+
+
+def bare(model: LatentDiffusion, prompt: str, seconds: float, seed: int) -> float:
+    """Seconds for the engine's own call, without a daemon around it."""
+    began = time.perf_counter()
+    model.render(order(prompt, seconds, seed), lambda _: None, lambda: False)
+    return time.perf_counter() - began
+
+
+def naive(model: LatentDiffusion, prompt: str, seconds: float, seed: int) -> float:
+    """Seconds for the stock pipeline with the same components, steps, guidance and scheduler."""
+    pipeline: Any = model.pipeline
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = make_scheduler(CARD.scheduler, model.scheduler_config)
+    began = time.perf_counter()
+    pipeline(
+        prompt,
+        audio_length_in_s=seconds,
+        num_inference_steps=CARD.steps,
+        guidance_scale=CARD.guidance,
+        negative_prompt=CARD.negative,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    return time.perf_counter() - began

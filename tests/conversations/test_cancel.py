@@ -1,0 +1,61 @@
+"""What is cancelled ends at once, and nothing else does."""
+
+from tests.conversations.clients import SOUND, UdpClient, new_id, order
+from tests.conversations.daemons import DaemonProcess
+from tests.conversations.osc import Heard
+from tests.conversations.test_same_id import hold_engine, let_go
+
+
+def test_one_that_waits(client: UdpClient, other: UdpClient, daemon: DaemonProcess) -> None:
+    hold_engine(other, "in front")
+    client.say("generate", "waiting", "cancelled early", "@steps", 1)
+    assert client.hear().name == "queued"
+    assert client.ask("cancel", "waiting") == Heard("cancelled", "s", ("waiting",))
+    client.nothing_more()
+    let_go(other, "in front")
+    client.nothing_more()
+    assert not list(daemon.takes.glob("cancelled-early*"))
+
+
+def test_one_that_runs(client: UdpClient) -> None:
+    hold_engine(client, "running")
+    client.say("cancel", "running")
+    assert order(client.until_end()) == ["cancelled"]
+    client.nothing_more()
+
+
+def test_all_of_this_client_and_of_no_other(client: UdpClient, other: UdpClient) -> None:
+    hold_engine(client, "all-1")
+    other.say("generate", "kept", "pad", "@seconds", 0.2, "@steps", 1)
+    assert other.hear().name == "queued"
+    for name in ("all-2", "all-3"):
+        assert client.ask("generate", name, "pad").name == "queued"
+    client.say("cancel", "*")
+    assert {client.hear() for _ in range(3)} == {Heard("cancelled", "s", (f"all-{number}",)) for number in (1, 2, 3)}
+    assert order(other.until_end("kept")) == SOUND[1:]
+    client.nothing_more()
+
+
+def test_one_that_nobody_knows(client: UdpClient) -> None:
+    answer = client.ask("cancel", "never asked")
+    assert (answer.name, answer.arguments[1]) == ("fail", "bad-request")
+    assert "never asked" in str(answer.arguments[2])
+
+
+def test_one_that_is_over_is_not_ended_twice(client: UdpClient) -> None:
+    name = new_id()
+    client.say("generate", name, "pad", "@seconds", 0.2, "@steps", 1)
+    client.until_end(name)
+    answer = client.ask("cancel", name)
+    assert answer.arguments[:2] == ("cancel", "bad-request"), "the request has had its one terminal event already"
+    client.nothing_more()
+
+
+def test_a_variation_right_after_it_was_asked_for(client: UdpClient) -> None:
+    take = client.make_take("varied")
+    name = new_id()
+    client.say("vary", name, take.arguments[8], "slow", "@steps", 3)
+    client.say("cancel", name)
+    events = client.until_end(name)
+    assert events[-1] == Heard("cancelled", "s", (name,)), "the cancel came after its request, so it ends it"
+    client.nothing_more()
