@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,7 +53,7 @@ class Client:
 
 
 @contextmanager
-def daemon(*settings: str) -> Iterator[Client]:
+def daemon(*settings: str) -> Generator[Client]:
     """A daemon with pocket on free ports."""
     with tempfile.TemporaryDirectory() as takes:
         command = [sys.executable, "-m", "timbred", "serve"]

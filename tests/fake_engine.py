@@ -125,7 +125,7 @@ def main() -> int:
     parser.add_argument("--heartbeat", type=float, default=1.0)
     parser.add_argument("--log-level", default="info")
     options = parser.parse_args()
-    threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(0)), daemon=True).start()
+    threading.Thread(target=lambda: (os.read(0, 1), os._exit(0)), daemon=True).start()
     FakeEngine(options.address, options.token, options.heartbeat, options.version).run()
     return 0
 

@@ -214,7 +214,7 @@ AFTER = (
 HELD_OUT_TEMPLATES = (
     "could you give me {}",
     "imagine {} right now",
-    "{} from a drum machine museum",
+    "{} from a museum of machines",
     "what {} might be like",
     "somebody records {}",
     "we want {} over here",

@@ -107,7 +107,7 @@ class Diffusion:
     beta_end: float = 0.0195
     min_snr_gamma: float = 5.0
     caption_dropout: float = 0.1
-    learning_rate: float = 1e-3
+    learning_rate: float = 8e-4
     warmup_steps: int = 150
     batch: int = 48
     ema_decay: float = 0.9985

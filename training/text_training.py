@@ -89,7 +89,7 @@ def loss_of(logits: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
     for way in WAYS:
         total = total + nn.functional.cross_entropy(logits[way].float(), targets[way])
     total = total + 4 * nn.functional.binary_cross_entropy_with_logits(logits["flags"].float(), targets["flags"])
-    total = total + 0.3 * nn.functional.cross_entropy(logits["note"].float(), targets["note"])
+    total = total + nn.functional.cross_entropy(logits["note"].float(), targets["note"])
     return total + 0.5 * nn.functional.mse_loss(logits["height"].float(), targets["height"])
 
 

@@ -57,7 +57,7 @@ class Daemon:
         self.library = self._open_library()
         finishing = Finishing(self.folder, self.library, lambda name: self.models[name].card.licence)
         self.dispatcher = Dispatcher(
-            outbox, self.models, finishing, config["queue.length"], config["requests.remembered"]
+            outbox, self.models, finishing, config["queue.length"], config["requests.remembered"], config["engine.jobs"]
         )
         self.intake = Intake(
             outbox,

@@ -75,6 +75,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("player.device", "", "Sound device to play on, by name or number; empty: the system's."),
     Setting("queue.length", 64, "Requests that may wait; one more is answered `busy`.", 1, 10000),
     Setting("requests.remembered", 600.0, "Seconds for which an ended request's id is known.", 1, 86400),
+    Setting("engine.jobs", 0, "Requests that the engine works on together; 0: 8 on a GPU, 2 on a CPU.", 0, 64),
     Setting("engine.heartbeat", 1.0, "Seconds between the engine's signs of life.", 0.05, 60),
     Setting(
         "engine.patience",

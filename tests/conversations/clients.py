@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from tests.conversations import osc
 from tests.conversations.osc import Heard, Tagged, Value
 
-PATIENCE = 60.0
+PATIENCE = 30.0
 """Seconds after which a test that hears nothing is given up: far beyond what any answer takes."""
 
 TERMINAL = ("done", "cancelled", "fail")
@@ -50,6 +50,14 @@ class Client:
         """Everything heard up to and with a terminal event."""
         return self.until(*TERMINAL, id=id)
 
+    def until_ends(self, *ids: str) -> dict[str, list[Heard]]:
+        """Everything heard until each of these requests has ended, by id. Requests may overtake each other."""
+        heard: dict[str, list[Heard]] = {one: [] for one in ids}
+        while any(not events or events[-1].name not in TERMINAL for events in heard.values()):
+            event = self.hear()
+            heard[str(event.id)].append(event)
+        return heard
+
     def nothing_more(self) -> None:
         """Prove that no event waits: all that was sent before is answered before a `sync` is."""
         number = next(_numbers)
@@ -65,7 +73,7 @@ class Client:
 
 
 class UdpClient(Client):
-    """A UDP socket. `port` is where it listens; `more` are the packets that came before it looked."""
+    """A UDP socket. `port` is where it listens."""
 
     def __init__(self, daemon_port: int) -> None:
         self.daemon = ("127.0.0.1", daemon_port)

@@ -52,6 +52,7 @@ def client(daemon: DaemonProcess) -> Iterator[UdpClient]:
     """A new UDP client of the shared daemon."""
     with clients.udp(daemon.osc) as made:
         yield made
+        made.say("cancel", "*")
 
 
 @pytest.fixture
@@ -59,3 +60,4 @@ def other(daemon: DaemonProcess) -> Iterator[UdpClient]:
     """Another UDP client of the shared daemon."""
     with clients.udp(daemon.osc) as made:
         yield made
+        made.say("cancel", "*")

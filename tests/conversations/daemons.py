@@ -39,6 +39,7 @@ class DaemonProcess:
             cwd=ROOT,
             env=environment(folder, fake_engine),
         )
+        self.signalled = 0.0
         assert self.process.stdout is not None
         self.ready = self.process.stdout.readline()
         found = READY.fullmatch(self.ready)
@@ -53,7 +54,15 @@ class DaemonProcess:
         return [own, *own.children(recursive=True)]
 
     def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
+        self.signalled = time.monotonic()
         self.process.send_signal(number)
+
+    def ended_in_time(self) -> int:
+        """The exit status after a signal; the protocol counts the seconds from that."""
+        status = self.ended()
+        took = time.monotonic() - self.signalled
+        assert took < ENDS_WITHIN, f"{took:.1f} s from the signal to the end"
+        return status
 
     def ended(self, within: float = 30.0) -> int:
         """The exit status, once the process has ended by itself."""

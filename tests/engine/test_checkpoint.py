@@ -65,7 +65,9 @@ def test_a_pipeline_of_another_kind_is_refused(copy: Path):
         checkpoint.inspect(copy, "m", REMEDY)
 
 
-@pytest.mark.parametrize("entry", [["os", "system"], ["mine", "SpeechT5HifiGan"], ["transformers", "AutoModel"], "x", None])
+@pytest.mark.parametrize(
+    "entry", [["os", "system"], ["mine", "SpeechT5HifiGan"], ["transformers", "AutoModel"], "x", None]
+)
 def test_a_component_of_another_class_is_refused(copy: Path, entry: object):
     rewrite(copy / "model_index.json", lambda index: index.update(vocoder=entry))
     with pytest.raises((ModelError, MissingWeights)):
@@ -88,7 +90,9 @@ def test_a_shard_outside_its_folder_is_refused(copy: Path):
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
-@given(content=st.binary(max_size=200), file=st.sampled_from(["model_index.json", "unet/config.json", "vae/config.json"]))
+@given(
+    content=st.binary(max_size=200), file=st.sampled_from(["model_index.json", "unet/config.json", "vae/config.json"])
+)
 def test_damaged_files_are_errors_with_a_code(copy: Path, content: bytes, file: str):
     before = (copy / file).read_bytes()
     try:
@@ -131,7 +135,9 @@ class Evil:
         return os.mkdir, (str(self.mark),)
 
 
-@pytest.mark.parametrize("writer", [lambda evil, path: torch.save(evil, path), lambda evil, path: path.write_bytes(pickle.dumps(evil))])
+@pytest.mark.parametrize(
+    "writer", [lambda evil, path: torch.save(evil, path), lambda evil, path: path.write_bytes(pickle.dumps(evil))]
+)
 def test_weights_that_are_more_than_tensors_are_not_opened(tmp_path: Path, writer: Callable[[Evil, Path], object]):
     folder = checkpoints.pickle_weights(checkpoints.audioldm(tmp_path / "bin"))
     mark = tmp_path / "was-run"

@@ -34,17 +34,16 @@ def order(**changes: Any) -> RenderOrder:
 def model(request: pytest.FixtureRequest) -> LatentDiffusion:
     folder: Path = request.getfixturevalue(request.param)
     found = checkpoint.inspect(folder, "tiny", "")
-    model = make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None)
-    _loud(model.pipeline.vocoder)
-    return model
+    return loudened(make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None))
 
 
-def _loud(vocoder: torch.nn.Module) -> None:
+def loudened(model: LatentDiffusion) -> LatentDiffusion:
     """Random vocoders are all but silent; a comparison of silences would say nothing."""
     with torch.no_grad():
-        for name, parameter in vocoder.named_parameters():
+        for name, parameter in model.pipeline.vocoder.named_parameters():
             if "weight" in name:
                 parameter.mul_(12.0)
+    return model
 
 
 def ours(model: LatentDiffusion, wanted: RenderOrder) -> np.ndarray:

@@ -57,7 +57,13 @@ async def engine(program: tuple[str, ...] = PROGRAM, **settings: Any) -> AsyncGe
 
 def render(prompt: str, job: int = 1, seconds: float = 0.1, steps: int = 3) -> wire.Render:
     order = wire.RenderOrder(
-        words=wire.Words(prompt=prompt), seconds=seconds, steps=steps, guidance=1.0, eta=0.0, scheduler="ddim", seeds=(3, 4)
+        words=wire.Words(prompt=prompt),
+        seconds=seconds,
+        steps=steps,
+        guidance=1.0,
+        eta=0.0,
+        scheduler="ddim",
+        seeds=(3, 4),
     )
     return wire.Render(job=job, model=wire.ModelSource(name="m", folder=""), order=order)
 

@@ -5,6 +5,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import zmq
 
@@ -16,10 +17,13 @@ _OUTGOING = "inproc://outgoing"
 
 
 class Mailbox:
-    """Receives orders into `orders` and sends what `send` is given. Cancellations are seen at once."""
+    """Receives orders into `orders` and sends what `send` is given. Cancellations are seen at once.
+
+    Others may put what concerns the engine into `orders` too: it is the one queue that the engine waits on.
+    """
 
     def __init__(self, address: str, heartbeat: float, beat: Callable[[], wire.Beat]) -> None:
-        self.orders: queue.Queue[wire.ToEngine] = queue.Queue()
+        self.orders: queue.Queue[Any] = queue.Queue()
         self._cancelled: set[int] = set()
         self._lock = threading.Lock()
         self._heartbeat_ms = int(heartbeat * 1000)

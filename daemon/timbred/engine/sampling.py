@@ -1,12 +1,11 @@
-"""The denoising loop: from noise to latents, one step at a time, stoppable between steps.
+"""Denoising: from noise to latents, one step at a time.
 
-Equal to the loops of diffusers' AudioLDM and AudioLDM 2 pipelines, but with progress, cancellation and one
-noise generator for each take.
+Equal to the loops of diffusers' AudioLDM and AudioLDM 2 pipelines, but with one noise generator for each take, and
+so that many jobs can share the network while each keeps its own steps.
 """
 
 import inspect
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import diffusers
 import torch
@@ -29,14 +28,6 @@ class StoppedByRequest(Exception):
     """The job was cancelled; raised between two steps."""
 
 
-class Denoiser(Protocol):
-    """The network as the loop sees it."""
-
-    def predict(self, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        """What the network says of noisy latents, guidance applied. Shapes (takes, channels, time, bands)."""
-        ...
-
-
 def make_scheduler(name: str, config: dict[str, Any]) -> Any:
     """The scheduler of this short name, with the checkpoint's noise schedule."""
     kind, changes = SCHEDULERS[name]
@@ -57,40 +48,50 @@ def generators(seeds: tuple[int, ...]) -> list[torch.Generator]:
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
 
-def denoise(
-    denoiser: Denoiser,
-    scheduler: Any,
-    noise: torch.Tensor,
-    steps: int,
-    eta: float,
-    randomness: list[torch.Generator],
-    on_step: Callable[[int], None],
-    stopped: Callable[[], bool],
-) -> torch.Tensor:
-    """Run all steps.
+class Sampling:
+    """One job on its way from noise to latents, one evaluation of the network at a time.
 
-    Args:
-        noise: unit Gaussian noise, (takes, channels, time, bands), on the model's device.
-        randomness: a generator for each take, for schedulers that add noise at their steps.
-        on_step: hears the number of finished steps, 1 to `steps`.
-        stopped: asked before each evaluation of the network.
-
-    Raises:
-        StoppedByRequest: `stopped` said so.
+    Between two evaluations it can wait, go on in other company, or be dropped: it holds its own scheduler, its own
+    random generators and its own place in the steps.
     """
-    scheduler.set_timesteps(steps)
-    extra = _extra_arguments(scheduler, eta, randomness)
-    latents = noise * scheduler.init_noise_sigma
-    timesteps = scheduler.timesteps
-    device_timesteps = timesteps.to(latents.device)
-    for index in range(len(timesteps)):
-        if stopped():
-            raise StoppedByRequest
-        scaled = scheduler.scale_model_input(latents, timesteps[index]).to(noise.dtype)
-        prediction = denoiser.predict(scaled, device_timesteps[index])
-        latents = scheduler.step(prediction, timesteps[index], latents, **extra).prev_sample
-        on_step(max(1, steps * (index + 1) // len(timesteps)))
-    return latents
+
+    def __init__(
+        self, scheduler: Any, noise: torch.Tensor, steps: int, eta: float, randomness: list[torch.Generator]
+    ) -> None:
+        """`noise` is unit Gaussian, (takes, channels, time, bands), float32, on the model's device; `randomness` has
+        a generator for each take, for schedulers that add noise at their steps."""
+        scheduler.set_timesteps(steps)
+        self.scheduler = scheduler
+        self.steps = steps
+        self.latents = noise * scheduler.init_noise_sigma
+        self._extra = _extra_arguments(scheduler, eta, randomness)
+        self._evaluations = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps have been run."""
+        return self._evaluations == len(self.scheduler.timesteps)
+
+    @property
+    def step(self) -> int:
+        """Finished steps, 0 to `steps`; a scheduler of second order evaluates the network twice in a step."""
+        if self._evaluations == 0:
+            return 0
+        return max(1, self.steps * self._evaluations // len(self.scheduler.timesteps))
+
+    @property
+    def timestep(self) -> torch.Tensor:
+        """The noise level that comes next, a scalar on the CPU."""
+        return self.scheduler.timesteps[self._evaluations]
+
+    def network_input(self) -> torch.Tensor:
+        """The latents as the network wants them at `timestep`, float32."""
+        return self.scheduler.scale_model_input(self.latents, self.timestep)
+
+    def advance(self, prediction: torch.Tensor) -> None:
+        """Take what the network said, and go to the next noise level."""
+        self.latents = self.scheduler.step(prediction, self.timestep, self.latents, **self._extra).prev_sample
+        self._evaluations += 1
 
 
 def _extra_arguments(scheduler: Any, eta: float, randomness: list[torch.Generator]) -> dict[str, Any]:
@@ -101,8 +102,3 @@ def _extra_arguments(scheduler: Any, eta: float, randomness: list[torch.Generato
     if "generator" in accepted:
         extra["generator"] = randomness
     return extra
-
-
-def scheduler_takes_eta(name: str) -> bool:
-    """Whether `eta` means anything to this scheduler."""
-    return name == "ddim"

@@ -56,11 +56,13 @@ class Unload(Wire, frozen=True, kw_only=True):
 
 
 class Render(Wire, frozen=True, kw_only=True):
-    """To the engine: make sounds. The model is loaded first if it isn't resident."""
+    """To the engine: make sounds. The model is loaded first if it isn't resident. `rank` is 0 for live, 1 for normal,
+    2 for background: lower ones step first."""
 
     job: int
     model: ModelSource
     order: RenderOrder
+    rank: int = 1
 
 
 class Cancel(Wire, frozen=True, kw_only=True):

@@ -16,13 +16,16 @@ from timbred.jobs.estimates import Estimates
 from timbred.jobs.finishing import FinishedTake, Finishing, RawTake
 from timbred.jobs.job import Job, State
 from timbred.jobs.parameters import Parameters
-from timbred.jobs.queue import Queue
+from timbred.jobs.queue import RANK, Queue
 from timbred.jobs.remembered import Remembered
 from timbred.jobs.residents import Residents
 from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId, Outbox
 
 log = logging.getLogger(__name__)
+
+JOBS_AT_ONCE = {"cuda": 8, "mps": 2, "cpu": 2}
+"""Jobs that an engine works on together, by kind of device, where `engine.jobs` says nothing."""
 
 ATTEMPTS = 2
 """Times that a job is given to an engine: once more after an engine was lost with it."""
@@ -37,13 +40,19 @@ class Engine(Protocol):
 
 
 class Dispatcher:
-    """The queue, the job that the engine works on, and those that are being written.
+    """The queue, the jobs that the engine works on, and those that are being written.
 
     Implements `engine.link.EngineUser`. Runs on the event loop; only finishing runs in threads.
     """
 
     def __init__(
-        self, outbox: Outbox, registry: Registry, finishing: Finishing, queue_length: int, remembered: float
+        self,
+        outbox: Outbox,
+        registry: Registry,
+        finishing: Finishing,
+        queue_length: int = 64,
+        remembered: float = 600.0,
+        jobs_at_once: int = 0,
     ) -> None:
         self.outbox = outbox
         self.registry = registry
@@ -52,8 +61,9 @@ class Dispatcher:
         self.remembered = Remembered(remembered)
         self.estimates = Estimates()
         self.residents = Residents(outbox)
+        self.jobs_at_once = jobs_at_once
         self.engine: Engine | None = None
-        self.rendering: Job | None = None
+        self.rendering: dict[int, Job] = {}
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="finishing")
         self._deliveries: set[asyncio.Task[None]] = set()
         self._numbers = 0
@@ -121,9 +131,12 @@ class Dispatcher:
 
     def engine_down(self, reason: str) -> None:
         self.residents.engine_down(reason)
-        job, self.rendering = self.rendering, None
-        if job is None or not job.live:
-            return
+        lost, self.rendering = list(self.rendering.values()), {}
+        for job in lost:
+            if job.live:
+                self._engine_lost(job, reason)
+
+    def _engine_lost(self, job: Job, reason: str) -> None:
         if job.cancel_wanted:
             self._end(job, m.Cancelled(id=job.id))
         elif job.attempts < ATTEMPTS:
@@ -147,7 +160,7 @@ class Dispatcher:
                 self._rendered(message, payload)
             case wire.Cancelled():
                 if (job := self._held(message.job)) is not None:
-                    self._release()
+                    self._release(job)
                     self._end(job, m.Cancelled(id=job.id))
             case wire.Failed():
                 self._failed(message)
@@ -157,23 +170,36 @@ class Dispatcher:
     # moving on
 
     def pump(self) -> None:
-        """Give the engine the next job if it has none."""
-        if self.rendering is not None or self.engine is None or not self.engine.up:
-            return
-        job = self.queue.next()
-        if job is None:
-            return
+        """Give the engine the jobs whose turn it is, as many as it works on at once; a live one always."""
+        while self.engine is not None and self.engine.up and (job := self.queue.first()) is not None:
+            if not self._has_room_for(job):
+                return
+            self.queue.remove(job)
+            self._hand_over(job)
+
+    def _has_room_for(self, job: Job) -> bool:
+        """A job that was there when an engine ended runs alone: its neighbours of then must not suffer from it again."""
+        if job.attempts or any(other.attempts > 1 for other in self.rendering.values()):
+            return not self.rendering
+        return len(self.rendering) < self._at_once() or job.parameters.priority == "live"
+
+    def _at_once(self) -> int:
+        device = self.residents.ready.device if self.residents.ready else "cpu"
+        return self.jobs_at_once or JOBS_AT_ONCE.get(device.partition(":")[0], 1)
+
+    def _hand_over(self, job: Job) -> None:
         job.move(State.RENDERING)
         job.attempts += 1
         job.started = time.monotonic()
-        self.rendering = job
+        self.rendering[job.number] = job
         if not job.announced:
             job.announced = True
             self.outbox.send(job.client, m.Started(id=job.id, model=job.parameters.model))
         if not self.residents.is_resident(job.parameters.model):
             self._progress_of_loading(wire.Loading(job=job.number, fraction=0.0))
         source = source_of(self.registry, job.parameters.model)
-        self._tell_engine(wire.Render(job=job.number, model=source, order=job.parameters.order()))
+        rank = RANK[job.parameters.priority]
+        self._tell_engine(wire.Render(job=job.number, model=source, order=job.parameters.order(), rank=rank))
 
     def load(self, client: ClientId, name: str) -> None:
         """Make a model resident for this client.
@@ -222,24 +248,24 @@ class Dispatcher:
     def _announce_queued(self, job: Job) -> None:
         before = self.queue.position(job)
         ahead = [other.parameters for other in list(self.queue)[:before]]
-        running = [self.rendering.parameters] if self.rendering else []
+        running = [other.parameters for other in self.rendering.values()]
         eta = sum(self.estimates.expected(parameters) for parameters in (*running, *ahead, job.parameters))
         self.outbox.send(job.client, m.Queued(id=job.id, position=before + len(running), eta_s=eta))
 
     def _busy(self) -> errors.Busy:
-        waiting = [self.rendering.parameters] if self.rendering else [job.parameters for job in self.queue][:1]
+        waiting = [job.parameters for job in (*self.rendering.values(), *self.queue)][:1]
         seconds = max(1.0, sum(self.estimates.expected(parameters) for parameters in waiting))
         return errors.Busy(
             f"the queue is full ({len(self.queue)} wait); try again in {seconds:.0f} s, or raise queue.length", seconds
         )
 
     def _held(self, number: int) -> Job | None:
-        """The job that the engine speaks of, if it is the one it was given."""
-        job = self.rendering
-        return job if job is not None and job.number == number and job.live else None
+        """The job that the engine speaks of, if it has it and the job hasn't ended."""
+        job = self.rendering.get(number)
+        return job if job is not None and job.live else None
 
-    def _release(self) -> None:
-        self.rendering = None
+    def _release(self, job: Job) -> None:
+        del self.rendering[job.number]
         asyncio.get_running_loop().call_soon(self.pump)
 
     def _progress_of_loading(self, message: wire.Loading) -> None:
@@ -272,7 +298,7 @@ class Dispatcher:
         delivery = asyncio.get_running_loop().create_task(self._deliver(job, raw), name=f"deliver-{job.number}")
         self._deliveries.add(delivery)
         delivery.add_done_callback(self._deliveries.discard)
-        self._release()
+        self._release(job)
 
     def _failed(self, message: wire.Failed) -> None:
         error = errors.from_code(message.code, message.message)
@@ -280,7 +306,7 @@ class Dispatcher:
             self.residents.failed(message.model, error)
         job = self._held(message.job) if message.job is not None else None
         if job is not None:
-            self._release()
+            self._release(job)
             self._fail(job, error)
 
     async def _deliver(self, job: Job, raw: list[RawTake]) -> None:

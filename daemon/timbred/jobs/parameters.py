@@ -25,7 +25,8 @@ SEAM = 0.15
 LONGEST_SEAM = 0.5
 """Seconds of it at most."""
 
-SPEECH_PROMPT = "A person is speaking."
+STEPS: dict[str, tuple[int, int]] = {"ddim": (1, 999), "pndm": (4, 999)}
+"""Fewest and most steps of the schedulers that can't take 1 to 1000."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,10 @@ def resolve(request: Generate, card: Card, session: Session, random_seed: int) -
     scheduler = request.scheduler or card.scheduler
     if request.eta and scheduler != "ddim":
         raise BadRequest(f"eta: got {request.eta:g}, but only the scheduler ddim uses it, not {scheduler}")
+    steps = _or(request.steps, card.steps)
+    fewest, most = STEPS.get(scheduler, (1, 1000))
+    if not fewest <= steps <= most:
+        raise BadRequest(f"steps: got {steps}, {scheduler} takes {fewest} to {most}")
     file_format = request.format or "wav"
     rate = request.rate or session.rate
     check(file_format, request.bits, rate, request.channels or card.channels)
@@ -152,7 +157,7 @@ def resolve(request: Generate, card: Card, session: Session, random_seed: int) -
         bars=bars,
         bpm=bpm,
         beats_per_bar=beats_per_bar,
-        steps=_or(request.steps, card.steps),
+        steps=steps,
         guidance=_or(request.guidance, card.guidance),
         eta=_or(request.eta, 0.0),
         scheduler=scheduler,

@@ -40,6 +40,10 @@ class Queue:
         """How many jobs are before this one."""
         return self._jobs.index(job)
 
+    def first(self) -> Job | None:
+        """The job whose turn it is, left where it is."""
+        return self._jobs[0] if self._jobs else None
+
     def next(self) -> Job | None:
         """Take the first job out."""
         return self._jobs.pop(0) if self._jobs else None

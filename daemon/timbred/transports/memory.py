@@ -73,6 +73,10 @@ class MemoryClient:
         """The next event of any request, as soon as there is one."""
         return await self._heard.get()
 
+    def empty(self) -> bool:
+        """Whether every event so far was taken by `next_event`."""
+        return self._heard.empty()
+
     async def __aiter__(self) -> AsyncIterator[m.Event]:
         while True:
             yield await self._heard.get()

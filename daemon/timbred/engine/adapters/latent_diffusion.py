@@ -5,7 +5,7 @@ Papers: AudioLDM, arXiv 2301.12503; AudioLDM 2, arXiv 2308.05734.
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,35 +65,59 @@ class LatentDiffusion:
         """One evaluation of the UNet on a batch."""
         raise NotImplementedError
 
-    @torch.inference_mode()
     def render(self, order: RenderOrder, on_step: Callable[[int], None], stopped: Callable[[], bool]) -> Sounds:
-        """Make one sound for each seed of the order.
+        """Make one sound for each seed of the order, alone.
 
         Raises:
             StoppedByRequest: `stopped` said so between two steps.
             ModelError: the result isn't finite, even in full precision.
         """
-        latents = self.sample(order, on_step, stopped)
-        waveforms = self.decode(latents)[:, : int(order.seconds * self.rate)]
-        return Sounds(waveforms, self.rate)
+        run = self.begin(order)
+        while not run.sampling.done:
+            if stopped():
+                raise sampling.StoppedByRequest
+            self.advance([run])
+            on_step(run.sampling.step)
+        return self.finish(run)
 
-    def sample(self, order: RenderOrder, on_step: Callable[[int], None], stopped: Callable[[], bool]) -> torch.Tensor:
-        """Latents of shape (takes, channels, time, bands)."""
+    @torch.inference_mode()
+    def begin(self, order: RenderOrder) -> "Run":
+        """Encode the words and draw the noise."""
         guided = order.guidance > 1.0
-        conditioning = self._repeated(self.conditioning(order.words, guided), len(order.seeds), guided)
-        dtype = self.pipeline.unet.dtype
+        conditioning = _repeated(self.conditioning(order.words, guided), len(order.seeds), guided)
         randomness = sampling.generators(order.seeds)
-        noise = sampling.starting_noise(self.latent_shape(order.seconds), randomness)
-        return sampling.denoise(
-            _Guided(self, conditioning, order.guidance if guided else None),
-            sampling.make_scheduler(order.scheduler, self.scheduler_config),
-            noise.to(self.device, dtype),
-            order.steps,
-            order.eta,
-            randomness,
-            on_step,
-            stopped,
+        noise = sampling.starting_noise(self.latent_shape(order.seconds), randomness).to(self.device)
+        scheduler = sampling.make_scheduler(order.scheduler, self.scheduler_config)
+        return Run(
+            order,
+            sampling.Sampling(scheduler, noise, order.steps, order.eta, randomness),
+            conditioning,
+            order.guidance if guided else None,
         )
+
+    @torch.inference_mode()
+    def advance(self, runs: Sequence["Run"]) -> None:
+        """Take several runs of this model one evaluation further, in one call of the network.
+
+        Their latents must have the same shape but for the number of takes; each has its own noise level.
+        """
+        inputs = [run.network_input() for run in runs]
+        timesteps = [run.sampling.timestep.expand(len(rows)) for run, rows in zip(runs, inputs, strict=True)]
+        rows = torch.cat(inputs).to(self.pipeline.unet.dtype)
+        levels = torch.cat(timesteps).to(self.device)
+        prediction = self.network(rows, levels, together([run.conditioning for run in runs])).float()
+        for run, part in zip(runs, prediction.split([len(rows) for rows in inputs]), strict=True):
+            run.sampling.advance(run.guided(part))
+
+    @torch.inference_mode()
+    def finish(self, run: "Run") -> Sounds:
+        """Decode a run that is done.
+
+        Raises:
+            ModelError: the result isn't finite, even in full precision.
+        """
+        waveforms = self.decode(run.sampling.latents)[:, : int(run.order.seconds * self.rate)]
+        return Sounds(waveforms, self.rate)
 
     def conditioning(self, words: Words, guided: bool) -> Tensors:
         """`encode`, remembered for the prompts heard last."""
@@ -141,27 +165,65 @@ class LatentDiffusion:
             for part, dtype in zip(parts, before, strict=True):
                 part.to(dtype)
 
-    @staticmethod
-    def _repeated(conditioning: Tensors, takes: int, guided: bool) -> Tensors:
-        """The conditioning of one take for several: negatives first, then prompts."""
-        halves = 2 if guided else 1
-        return {
-            name: torch.cat([part.expand(takes, *part.shape[1:]) for part in tensor.chunk(halves)])
-            for name, tensor in conditioning.items()
-        }
 
+@dataclass(eq=False)
+class Run:
+    """One order while it is denoised. `guidance` is None where the words aren't weighed against the negative ones;
+    else the conditioning's batch axis holds first the negative ones for all takes, then the prompt for all."""
 
-class _Guided:
-    """The network with classifier-free guidance: arXiv 2207.12598, as diffusers applies it."""
+    order: RenderOrder
+    sampling: sampling.Sampling
+    conditioning: Tensors
+    guidance: float | None
 
-    def __init__(self, model: LatentDiffusion, conditioning: Tensors, guidance: float | None) -> None:
-        self.model = model
-        self.conditioning = conditioning
-        self.guidance = guidance
+    def network_input(self) -> torch.Tensor:
+        """The rows that this run puts into a batch."""
+        latents = self.sampling.network_input()
+        return latents if self.guidance is None else torch.cat([latents, latents])
 
-    def predict(self, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+    def guided(self, prediction: torch.Tensor) -> torch.Tensor:
+        """Classifier-free guidance (arXiv 2207.12598), as diffusers applies it."""
         if self.guidance is None:
-            return self.model.network(latents, timestep, self.conditioning)
-        both = self.model.network(torch.cat([latents, latents]), timestep, self.conditioning)
-        without, with_words = both.chunk(2)
+            return prediction
+        without, with_words = prediction.chunk(2)
         return without + self.guidance * (with_words - without)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """What must be equal for runs to share a call: channels, time and bands of the latents."""
+        return tuple(self.sampling.latents.shape[1:])
+
+    @property
+    def rows(self) -> int:
+        """How much of a batch the run takes."""
+        return len(self.sampling.latents) * (1 if self.guidance is None else 2)
+
+
+def _repeated(conditioning: Tensors, takes: int, guided: bool) -> Tensors:
+    """The conditioning of one take for several: negatives first, then prompts."""
+    halves = 2 if guided else 1
+    return {
+        name: torch.cat([part.expand(takes, *part.shape[1:]) for part in tensor.chunk(halves)])
+        for name, tensor in conditioning.items()
+    }
+
+
+def together(conditionings: Sequence[Tensors]) -> Tensors:
+    """Conditionings of several runs as one batch. Shorter texts are filled up with zeros, which their masks hide."""
+    if len(conditionings) == 1:
+        return conditionings[0]
+    return {name: torch.cat(_filled([one[name] for one in conditionings])) for name in conditionings[0]}
+
+
+def _filled(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    if tensors[0].dim() == 1:
+        return tensors
+    longest = max(tensor.shape[1] for tensor in tensors)
+    return [_filled_to(tensor, longest) for tensor in tensors]
+
+
+def _filled_to(tensor: torch.Tensor, length: int) -> torch.Tensor:
+    missing = length - tensor.shape[1]
+    if missing == 0:
+        return tensor
+    return torch.cat([tensor, tensor.new_zeros((tensor.shape[0], missing, *tensor.shape[2:]))], dim=1)

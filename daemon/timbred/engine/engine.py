@@ -1,0 +1,275 @@
+"""One device, its resident models, and the jobs that take their steps on it together."""
+
+import logging
+import os
+import queue
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from timbred import __version__, errors
+from timbred.engine import checkpoint, device, wire
+from timbred.engine.adapters.families import make_resident
+from timbred.engine.adapters.latent_diffusion import LatentDiffusion, Run
+from timbred.engine.batching import Candidate, next_batch
+from timbred.engine.faults import is_fatal, translate
+from timbred.engine.loader import Loader, LoadResult
+from timbred.engine.mailbox import Mailbox
+from timbred.engine.pace import Pace
+
+log = logging.getLogger("timbred.engine")
+
+FATAL = 70
+"""Exit status after a fault of the device that only a new process can mend."""
+
+LOADING_TOLD_EVERY = 0.1
+"""Seconds between two looks at how far a load is, while nothing else is to be done."""
+
+ROWS = {"cpu": 16, "mps": 16, "cuda": 64}
+"""Rows of the largest batch, by kind of device; a guided take is two rows."""
+
+
+@dataclass(eq=False)
+class Job:
+    """A render under way: it waits for its model (`run` is None), or takes its steps."""
+
+    render: wire.Render
+    run: Run | None = None
+    stepped: float = 0.0
+    told: float = -1.0
+
+    @property
+    def number(self) -> int:
+        return self.render.job
+
+    def candidate(self) -> Candidate:
+        """The job as the batching sees it."""
+        assert self.run is not None
+        group = (self.render.model.name, self.run.shape)
+        return Candidate(self.number, group, self.render.rank, self.run.rows, alone=self.render.order.exact)
+
+    @property
+    def work(self) -> tuple[object, ...]:
+        """What jobs of the same pace have in common."""
+        order = self.render.order
+        return self.render.model.name, order.guidance > 1.0, len(order.seeds), round(order.seconds, 1)
+
+
+class Engine:
+    """Takes in orders between steps; jobs join and leave the running batch there."""
+
+    def __init__(self, chosen: device.Device, address: str, token: str, heartbeat: float) -> None:
+        self.device = chosen
+        self.token = token
+        self.models: dict[str, LatentDiffusion] = {}
+        self.sizes: dict[str, int] = {}
+        self.jobs: dict[int, Job] = {}
+        self.pace = Pace()
+        self.most_rows = ROWS.get(chosen.place.type, 16)
+        self.mailbox = Mailbox(address, heartbeat, self.beat)
+        self.loader: Loader[LatentDiffusion] = Loader(self._load, self.mailbox.orders.put)
+
+    def run(self) -> None:
+        """Carry out orders until told to quit."""
+        self.mailbox.start()
+        self.mailbox.send(
+            wire.Ready(
+                token=self.token,
+                wire_version=wire.WIRE_VERSION,
+                version=__version__,
+                pid=os.getpid(),
+                device=str(self.device.place),
+                device_name=self.device.name,
+                precision=self.device.precision_name,
+            )
+        )
+        self.mailbox.send(self.beat())
+        while self._take_orders():
+            self._step()
+        self.mailbox.close()
+
+    def beat(self) -> wire.Beat:
+        """The device's state now."""
+        used, total = device.memory(self.device.place)
+        resident = tuple(wire.ResidentModel(name=name, memory=size) for name, size in tuple(self.sizes.items()))
+        return wire.Beat(memory_used=used, memory_total=total, resident=resident)
+
+    # orders
+
+    def _take_orders(self) -> bool:
+        """Take in all orders that are there; with nothing to do, wait for one. False when told to quit."""
+        while True:
+            idle = not any(job.run for job in self.jobs.values())
+            try:
+                order = self.mailbox.orders.get(block=idle, timeout=LOADING_TOLD_EVERY if self.jobs else None)
+            except queue.Empty:
+                if not idle:
+                    return True
+                self._tell_loading()
+                self._drop_cancelled()
+                continue
+            if isinstance(order, wire.Quit):
+                return False
+            self._take(order)
+
+    def _take(self, order: wire.ToEngine | LoadResult[LatentDiffusion]) -> None:
+        match order:
+            case wire.Load(model=source):
+                self._want(source)
+            case wire.Unload(name=name):
+                self._unload(name)
+            case wire.Render():
+                job = Job(order)
+                self.jobs[job.number] = job
+                self._begin_or_load(job)
+            case LoadResult():
+                self._loaded(order)
+            case wire.Cancel() | wire.Quit():
+                raise AssertionError("handled before")
+
+    def _want(self, source: wire.ModelSource) -> None:
+        if source.name in self.models:
+            self.mailbox.send(wire.Loaded(model=self._size_of(source.name)))
+        else:
+            self.loader.want(source)
+
+    def _unload(self, name: str) -> None:
+        self.models.pop(name, None)
+        self.sizes.pop(name, None)
+        self._free()
+        self.mailbox.send(wire.Unloaded(name=name))
+
+    def _loaded(self, result: LoadResult[LatentDiffusion]) -> None:
+        name = result.source.name
+        waiting = [job for job in self.jobs.values() if job.run is None and job.render.model.name == name]
+        if result.model is None:
+            error = result.error or RuntimeError("the load ended without a model")
+            known = self._known(error)
+            self.mailbox.send(wire.Failed(code=known.code, message=str(known), model=name))
+            for job in waiting:
+                self._fail(job, error)
+            return
+        self.models[name] = result.model
+        self.sizes[name] = result.model.memory
+        self.mailbox.send(wire.Loaded(model=self._size_of(name)))
+        for job in waiting:
+            self._begin_or_load(job)
+
+    def _load(self, source: wire.ModelSource, progress: Callable[[float], None]) -> LatentDiffusion:
+        """Runs in the loader's thread."""
+        found = checkpoint.inspect(Path(source.folder), source.name, "check the model's folder")
+        if found.pickled:
+            parts = ", ".join(found.pickled)
+            log.warning("%s has .bin weights (%s); once: timbred models convert %s", source.name, parts, source.name)
+        return make_resident(found, source.name, self.device.place, self.device.precision, progress)
+
+    def _size_of(self, name: str) -> wire.ResidentModel:
+        return wire.ResidentModel(name=name, memory=self.sizes[name])
+
+    def _free(self) -> None:
+        if self.device.place.type == "cuda":
+            torch.cuda.empty_cache()
+
+    # jobs
+
+    def _begin_or_load(self, job: Job) -> None:
+        model = self.models.get(job.render.model.name)
+        if model is None:
+            self.loader.want(job.render.model)
+            return
+        try:
+            job.run = model.begin(job.render.order)
+            job.stepped = time.perf_counter()
+        except Exception as error:  # noqa: BLE001  whatever a model does, it ends this job alone
+            self._fail(job, error)
+
+    def _tell_loading(self) -> None:
+        for job in self.jobs.values():
+            fraction = self.loader.progress(job.render.model.name)
+            if job.run is None and fraction is not None and fraction != job.told:
+                job.told = fraction
+                self.mailbox.send(wire.Loading(job=job.number, fraction=fraction))
+
+    def _drop_cancelled(self) -> None:
+        for job in tuple(self.jobs.values()):
+            if self.mailbox.is_cancelled(job.number):
+                self._leave(job)
+                self.mailbox.send(wire.Cancelled(job=job.number))
+
+    def _leave(self, job: Job) -> None:
+        del self.jobs[job.number]
+        self.mailbox.forget(job.number)
+
+    def _step(self) -> None:
+        """Take those jobs one step further whose turn it is; decode those that are done."""
+        self._drop_cancelled()
+        self._tell_loading()
+        ready = [job for job in self.jobs.values() if job.run is not None]
+        chosen = {one.number for one in next_batch([job.candidate() for job in ready], self.most_rows)}
+        batch = [job for job in ready if job.number in chosen]
+        if batch:
+            self._step_together(batch)
+
+    def _step_together(self, batch: list[Job]) -> None:
+        model = self.models[batch[0].render.model.name]
+        torch.use_deterministic_algorithms(batch[0].render.order.exact)
+        try:
+            model.advance([job.run for job in batch if job.run is not None])
+        except Exception as error:  # noqa: BLE001  whatever a model does, the process and other jobs live on
+            self._failed_together(batch, error)
+            return
+        for job in batch:
+            self._stepped(job)
+            if job.run is not None and job.run.sampling.done:
+                self._finish(job, job.run, model)
+
+    def _failed_together(self, batch: list[Job], error: Exception) -> None:
+        """A batch that fails (out of memory, most of all) is tried again one by one; alone, the job fails."""
+        self._free()
+        if len(batch) == 1 or is_fatal(error):
+            for job in batch:
+                self._fail(job, error)
+            return
+        log.warning("a batch of %d failed (%s); its jobs go on one by one", len(batch), error)
+        for job in batch:
+            self._step_together([job])
+
+    def _stepped(self, job: Job) -> None:
+        assert job.run is not None
+        order, step = job.render.order, job.run.sampling.step
+        now = time.perf_counter()
+        self.pace.measured(("step", job.work), now - job.stepped)
+        job.stepped = now
+        left = (order.steps - step) * self.pace.expected(("step", job.work))
+        remaining = left + self.pace.expected(("decode", job.work))
+        self.mailbox.send(wire.Step(job=job.number, step=step, steps=order.steps, remaining=remaining))
+
+    def _finish(self, job: Job, run: Run, model: LatentDiffusion) -> None:
+        try:
+            sounds = model.finish(run)
+        except Exception as error:  # noqa: BLE001  whatever a model does, it ends this job alone
+            self._fail(job, error)
+            return
+        self.pace.measured(("decode", job.work), time.perf_counter() - job.stepped)
+        self._leave(job)
+        rendered = wire.Rendered(job=job.number, rate=sounds.rate, channels=1, seeds=job.render.order.seeds)
+        self.mailbox.send(rendered, *(memoryview(waveform).cast("B") for waveform in sounds.waveforms))
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        known = self._known(error)
+        self._leave(job)
+        self.mailbox.send(wire.Failed(code=known.code, message=str(known), job=job.number))
+        if is_fatal(error):
+            self.mailbox.close()
+            sys.exit(FATAL)
+
+    @staticmethod
+    def _known(error: Exception) -> errors.TimbredError:
+        known = translate(error)
+        if isinstance(known, errors.Internal | errors.ModelError):
+            log.warning("%s", known, exc_info=error)
+        return known

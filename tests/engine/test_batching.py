@@ -1,0 +1,48 @@
+"""Who steps together: pure decisions."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from timbred.engine.batching import Candidate, next_batch
+
+CANDIDATES = st.lists(
+    st.builds(
+        Candidate,
+        number=st.integers(0, 50),
+        group=st.sampled_from(["a", "b"]),
+        rank=st.integers(0, 2),
+        rows=st.integers(1, 8),
+        alone=st.booleans(),
+    ),
+    max_size=10,
+    unique_by=lambda one: one.number,
+)
+
+
+@given(CANDIDATES, st.integers(1, 16))
+def test_whose_turn_it_is_always_goes(candidates: list[Candidate], most_rows: int):
+    batch = next_batch(candidates, most_rows)
+    if not candidates:
+        assert batch == []
+        return
+    assert batch[0] == min(candidates, key=lambda one: (one.rank, one.number))
+
+
+@given(CANDIDATES, st.integers(1, 16))
+def test_company_fits_and_is_of_one_kind(candidates: list[Candidate], most_rows: int):
+    batch = next_batch(candidates, most_rows)
+    assert len({one.group for one in batch}) <= 1
+    assert len(batch) <= 1 or sum(one.rows for one in batch) <= most_rows
+    assert len(batch) <= 1 or not any(one.alone for one in batch)
+
+
+@given(CANDIDATES, st.integers(1, 16))
+def test_a_live_job_has_only_live_company(candidates: list[Candidate], most_rows: int):
+    batch = next_batch(candidates, most_rows)
+    if batch and batch[0].rank == 0:
+        assert all(one.rank == 0 for one in batch)
+
+
+def test_the_next_in_turn_joins_before_a_later_one():
+    first, second, third = (Candidate(number, "a", 1, 4) for number in range(3))
+    assert next_batch([third, second, first], 8) == [first, second]

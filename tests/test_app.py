@@ -1,0 +1,145 @@
+"""The whole daemon in this process, with an engine process that can be told to misbehave."""
+
+import asyncio
+import random
+import sys
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from timbred.app import Daemon
+from timbred.config import load
+from timbred.protocol import messages as m
+from timbred.protocol.vocabulary import is_terminal, name_of
+from timbred.transports.memory import MemoryClient
+
+ROOT = Path(__file__).parents[1]
+PROGRAM = (sys.executable, "-m", "tests.fake_engine")
+PATIENCE = 120
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+@asynccontextmanager
+async def running(folder: Path, audioldm: Path, *settings: str) -> AsyncGenerator[Daemon]:
+    ports = [f"{name}=0" for name in ("osc.port", "zmq.requests", "zmq.events", "http.port")]
+    model = ["models.tiny.source=" + str(audioldm), "models.default=tiny"]
+    daemon = Daemon(load(None, {}, [*ports, *model, f"takes.folder={folder}", *settings]), PROGRAM)
+    await daemon.start()
+    try:
+        yield daemon
+    finally:
+        await asyncio.wait_for(daemon.stop(), PATIENCE)
+        assert not psutil.Process().children(recursive=True), "a process is left"
+
+
+@pytest.fixture(scope="session")
+def audioldm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests import checkpoints
+
+    return checkpoints.audioldm(tmp_path_factory.mktemp("model"))
+
+
+async def told(client: MemoryClient, **request: Any) -> list[str]:
+    events = await asyncio.wait_for(client.request(**request), PATIENCE)
+    return [name_of(event) for event in events]
+
+
+def generate(identity: object, prompt: str = "a tone", **keys: Any) -> dict[str, Any]:
+    return {"type": "generate", "id": identity, "prompt": prompt, "seconds": 0.1, "steps": 2, **keys}
+
+
+def test_one_request_from_end_to_end(tmp_path: Path, audioldm: Path):
+    async def conversation() -> None:
+        async with running(tmp_path, audioldm) as daemon:
+            client = daemon.transports.client()
+            events = await asyncio.wait_for(client.request(**generate("a", takes=2, seed=5)), PATIENCE)
+            names = [name for name in map(name_of, events) if name != "progress"]
+            assert names == ["queued", "started", "take", "take", "done"]
+            takes = [event for event in events if isinstance(event, m.Take)]
+            assert [(take.index, take.seed) for take in takes] == [(0, 5), (1, 6)]
+            assert all(Path(take.path).is_file() for take in takes)
+            end = events[-1]
+            assert isinstance(end, m.Done)
+            assert (end.takes, end.path) == (2, takes[0].path)
+
+    asyncio.run(conversation())
+
+
+def test_a_request_sent_again_is_not_run_again(tmp_path: Path, audioldm: Path):
+    async def conversation() -> None:
+        async with running(tmp_path, audioldm) as daemon:
+            client = daemon.transports.client()
+            first = await asyncio.wait_for(client.request(**generate(7)), PATIENCE)
+            repeated = await asyncio.wait_for(client.request(**generate(7)), PATIENCE)
+            assert repeated == first[-2:]
+            assert len(list(tmp_path.glob("*.wav"))) == 1
+
+    asyncio.run(conversation())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_request_ends_exactly_once_whatever_happens(tmp_path: Path, audioldm: Path, seed: int):
+    """Random requests, cancellations, faults and a stop in the middle."""
+    chance = random.Random(seed)
+    prompts = ["a tone", "a tone", "slow pad", "fail now", "nan", "die once", "die"]
+
+    async def conversation() -> None:
+        heard: list[m.Event] = []
+        sent: set[object] = set()
+        async with running(tmp_path, audioldm, "queue.length=6", "stop.patience=0") as daemon:
+            client = daemon.transports.client()
+            for number in range(14):
+                client.send(**generate(number, chance.choice(prompts), priority=chance.choice(["live", "normal"])))
+                sent.add(number)
+                for _ in range(chance.randrange(4)):
+                    heard.append(await asyncio.wait_for(client.next_event(), PATIENCE))
+                if chance.random() < 0.4:
+                    client.send(type="cancel", id=chance.randrange(number + 1))
+        while not client.empty():
+            heard.append(await client.next_event())
+        ends = Counter(event.id for event in heard if is_terminal(event) and getattr(event, "id", None) in sent)
+        assert ends == dict.fromkeys(sent, 1)
+        for event in heard:
+            if isinstance(event, m.Take):
+                assert Path(event.path).is_file()
+
+    asyncio.run(conversation())
+    assert {path.suffix for path in tmp_path.iterdir() if not path.name.startswith(".timbred")} <= {".wav"}
+
+
+def test_one_that_ends_the_engine_takes_no_other_with_it(tmp_path: Path, audioldm: Path):
+    async def conversation() -> None:
+        async with running(tmp_path, audioldm, "engine.jobs=8") as daemon:
+            client = daemon.transports.client()
+            prompts = ["a tone", "die", "a tone", "a tone"]
+            asked = [client.request(**generate(number, prompt)) for number, prompt in enumerate(prompts)]
+            ends = [events[-1] for events in await asyncio.wait_for(asyncio.gather(*asked), PATIENCE)]
+            assert [name_of(end) for end in ends] == ["done", "fail", "done", "done"]
+            assert isinstance(ends[1], m.Fail)
+            assert ends[1].code == "worker-lost"
+
+    asyncio.run(conversation())
+
+
+def test_jobs_that_wait_when_the_daemon_stops_are_told(tmp_path: Path, audioldm: Path):
+    async def conversation() -> None:
+        async with running(tmp_path, audioldm, "stop.patience=0.1") as daemon:
+            client = daemon.transports.client()
+            for number in range(3):
+                client.send(**generate(number, "slow pad"))
+        heard: list[m.Event] = []
+        while not client.empty():
+            heard.append(await client.next_event())
+        fails = [event for event in heard if isinstance(event, m.Fail)]
+        assert {(event.id, event.code) for event in fails} == {(number, "shutting-down") for number in range(3)}
+
+    asyncio.run(conversation())
