@@ -11,14 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from timbred import errors
-from timbred.config import Config
+from timbred.config import Config, Value
 from timbred.delivery.files import AllowedFolders, TakesFolder
 from timbred.engine import registry
 from timbred.engine.link import ENGINE_PROGRAM, EngineLink, EngineSettings
 from timbred.jobs.dispatcher import Dispatcher
 from timbred.jobs.finishing import Finishing
 from timbred.jobs.intake import Intake
-from timbred.jobs.parameters import Session
+from timbred.jobs.settings import LiveSettings
 from timbred.library.takes import Library
 from timbred.transports.ports import Ports
 from timbred.transports.transports import Transports
@@ -65,8 +65,7 @@ class Daemon:
             self.dispatcher,
             self.library,
             AllowedFolders(config.readable_folders),
-            Session(config["audio.rate"], config["tempo"], config["beats_per_bar"]),
-            config["models.default"],
+            LiveSettings(config, self._check_change),
         )
         self.engine = EngineLink(
             EngineSettings(
@@ -94,9 +93,19 @@ class Daemon:
         """Finish or fail what is running, tell its clients, leave no process and no half-written file."""
         await self.dispatcher.stop(self.config["stop.patience"])
         await self.intake.stop()
-        await self.transports.stop()
-        await self.engine.stop(ENGINE_QUITS_WITHIN)
+        await asyncio.gather(self.transports.stop(), self.engine.stop(ENGINE_QUITS_WITHIN))
         self._close_library()
+
+    def _check_change(self, name: str, value: Value) -> None:
+        """A setting is about to change while the daemon runs.
+
+        Raises:
+            UnknownModel: the default model is to be one that there isn't.
+        """
+        if name == "models.default":
+            _ = self.models[str(value)]
+        if name == "queue.length":
+            self.dispatcher.queue.limit = int(value)
 
     def _check_folder(self) -> None:
         """A takes folder that can't be used is told at the start, and to each request; it ends nothing."""

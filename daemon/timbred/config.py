@@ -17,7 +17,7 @@ Value = str | int | float | bool
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting. `low` and `high` bound numbers; `choices` bounds words."""
+    """One setting. `low` and `high` bound numbers; `choices` bounds words; `live` ones can change while it runs."""
 
     name: str
     default: Value
@@ -25,6 +25,7 @@ class Setting:
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
+    live: bool = False
 
     @property
     def environment(self) -> str:
@@ -59,7 +60,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("http.port", 7773, "Port for HTTP and WebSocket; 0 picks a free one.", 0, 65535),
     Setting("device", "auto", "Where models run: auto, cpu, cuda:0, mps."),
     Setting("device.threads", 0, "CPU threads of the engine; 0 takes one for each core.", 0, 1024),
-    Setting("models.default", "pocket", "The model that answers requests which name none."),
+    Setting("models.default", "pocket", "The model that answers requests which name none.", live=True),
     Setting("models.preload", True, "Load the default model at the start, not at its first request."),
     Setting("models.folder", _folder("data") + os.sep + "models", "Folder for models that were fetched."),
     Setting(
@@ -69,11 +70,11 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("files.allowed", "", "More folders that sounds may be read from, divided as in PATH."),
     Setting("library.file", "", "SQLite file that remembers takes; empty: `.timbred.sqlite` in the takes folder."),
-    Setting("audio.rate", 48000, "The session's sample rate in Hz.", 8000, 192000),
-    Setting("tempo", 120.0, "Tempo in beats a minute that `bars` are counted in.", 20, 999),
-    Setting("beats_per_bar", 4.0, "Beats in a bar.", 1, 32),
+    Setting("audio.rate", 48000, "The session's sample rate in Hz.", 8000, 192000, live=True),
+    Setting("tempo", 120.0, "Tempo in beats a minute that `bars` are counted in.", 20, 999, live=True),
+    Setting("beats_per_bar", 4.0, "Beats in a bar.", 1, 32, live=True),
     Setting("player.device", "", "Sound device to play on, by name or number; empty: the system's."),
-    Setting("queue.length", 64, "Requests that may wait; one more is answered `busy`.", 1, 10000),
+    Setting("queue.length", 64, "Requests that may wait; one more is answered `busy`.", 1, 10000, live=True),
     Setting("requests.remembered", 600.0, "Seconds for which an ended request's id is known.", 1, 86400),
     Setting("engine.jobs", 0, "Requests that the engine works on together; 0: 8 on a GPU, 2 on a CPU.", 0, 64),
     Setting("engine.heartbeat", 1.0, "Seconds between the engine's signs of life.", 0.05, 60),
@@ -84,7 +85,7 @@ SETTINGS: tuple[Setting, ...] = (
         0.5,
         3600,
     ),
-    Setting("stop.patience", 3.0, "Seconds that running requests get to finish when the daemon stops.", 0, 4.5),
+    Setting("stop.patience", 2.5, "Seconds that running requests get to finish when the daemon stops.", 0, 4),
     Setting("log.level", "info", "How much is logged.", choices=("debug", "info", "warning", "error")),
 )
 NAMED: dict[str, Setting] = {setting.name: setting for setting in SETTINGS}

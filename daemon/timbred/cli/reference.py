@@ -30,8 +30,10 @@ A setting that has others below it is called `value` there: `device = "cpu"`, or
 
 ## Settings
 
-| setting | environment | default | allowed | meaning |
-| --- | --- | --- | --- | --- |
+Those marked `live` can be changed while the daemon runs: `/timbred/settings/NAME VALUE`.
+
+| setting | environment | default | allowed | meaning | |
+| --- | --- | --- | --- | --- | --- |
 """
 
 OF_THIS_MACHINE = {"models.folder": "the user's data folder", "takes.folder": "`timbred` in the user's music folder"}
@@ -41,7 +43,7 @@ OF_THIS_MACHINE = {"models.folder": "the user's data folder", "takes.folder": "`
 def reference() -> str:
     """The whole page."""
     rows = "\n".join(_row(setting) for setting in SETTINGS)
-    source = f"| `models.NAME.source` | `TIMBRED_MODELS_NAME_SOURCE` | | a folder or a hub id | {MODEL_SOURCE_HELP} |"
+    source = f"| `models.NAME.source` | `TIMBRED_MODELS_NAME_SOURCE` | | a folder or a hub id | {MODEL_SOURCE_HELP} | |"
     commands = "\n".join(_commands(typer.main.get_command(app), "timbred"))
     return f"{HEAD}{rows}\n{source}\n\n## Commands\n\n{commands}"
 
@@ -49,7 +51,8 @@ def reference() -> str:
 def _row(setting: Setting) -> str:
     default = OF_THIS_MACHINE.get(setting.name, f"`{setting.default}`" if setting.default != "" else "")
     meaning = setting.help.replace("|", "\\|")
-    return f"| `{setting.name}` | `{setting.environment}` | {default} | {setting.allowed} | {meaning} |"
+    live = "live" if setting.live else ""
+    return f"| `{setting.name}` | `{setting.environment}` | {default} | {setting.allowed} | {meaning} | {live} |"
 
 
 def _commands(command: Any, path: str) -> list[str]:

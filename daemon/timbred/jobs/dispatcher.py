@@ -178,7 +178,7 @@ class Dispatcher:
             self._hand_over(job)
 
     def _has_room_for(self, job: Job) -> bool:
-        """A job that was there when an engine ended runs alone: its neighbours of then must not suffer from it again."""
+        """A job that was there when an engine ended runs alone: its neighbours must not suffer from it again."""
         if job.attempts or any(other.attempts > 1 for other in self.rendering.values()):
             return not self.rendering
         return len(self.rendering) < self._at_once() or job.parameters.priority == "live"

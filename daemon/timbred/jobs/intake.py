@@ -11,7 +11,8 @@ from timbred import errors
 from timbred.delivery.files import AllowedFolders
 from timbred.engine.registry import Entry, Registry
 from timbred.jobs.dispatcher import Dispatcher, failure
-from timbred.jobs.parameters import Session, resolve
+from timbred.jobs.parameters import resolve
+from timbred.jobs.settings import LiveSettings
 from timbred.library.recipe import NOT_OF_THE_SOUND, parameters_of
 from timbred.library.takes import Library, StoredTake
 from timbred.protocol import messages as m
@@ -35,16 +36,14 @@ class Intake:
         dispatcher: Dispatcher,
         library: Library,
         allowed: AllowedFolders,
-        session: Session,
-        default_model: str,
+        settings: LiveSettings,
     ) -> None:
         self.outbox = outbox
         self.registry = registry
         self.dispatcher = dispatcher
         self.library = library
         self.allowed = allowed
-        self.session = session
-        self.default_model = default_model
+        self.settings = settings
         self.began = time.monotonic()
         self._reading: set[asyncio.Task[None]] = set()
         self._answers: dict[type[m.Request], Callable[[ClientId, Any], Coroutine[Any, Any, None] | None]] = {
@@ -61,6 +60,7 @@ class Intake:
             m.Set: self._no_player,
             m.Flow: self._no_player,
             m.Tempo: self._no_player,
+            m.Setting: self._setting,
         }
 
     def receive(self, client: ClientId, request: m.Request) -> None:
@@ -90,8 +90,7 @@ class Intake:
         known = errors.from_foreign(error)
         if isinstance(known, errors.Internal):
             log.error("%s: %s", _TYPE_OF[type(request)], known, exc_info=error)
-        named = request.id if isinstance(request, m.Generate | m.Vary) else _TYPE_OF[type(request)]
-        self.outbox.send(client, failure(named, known))
+        self.outbox.send(client, failure(_named(request), known))
 
     def _known(self, client: ClientId, identity: m.Id) -> bool:
         """Whether this request came before; if so it is answered with where it stands."""
@@ -103,17 +102,16 @@ class Intake:
     def _generate(self, client: ClientId, request: m.Generate) -> None:
         if self._known(client, request.id):
             return
-        entry = self.registry[request.model or self.default_model]
-        parameters = resolve(request, entry.card, self.session, secrets.randbelow(2**31))
+        entry = self.registry[request.model or str(self.settings["models.default"])]
+        parameters = resolve(request, entry.card, self.settings.session, secrets.randbelow(2**31))
         if not self.dispatcher.residents.is_resident(entry.card.name):
             entry.checkpoint()
         self.dispatcher.submit(client, request.id, parameters)
 
-    async def _vary(self, client: ClientId, request: m.Vary) -> None:
-        if self._known(client, request.id):
-            return
-        recipe = await asyncio.to_thread(self._recipe_of, request.take)
-        self._generate(client, changed(recipe, request))
+    def _vary(self, client: ClientId, request: m.Vary) -> None:
+        """Reads the recipe at once, not in a thread: what this client sends next must not overtake it."""
+        if not self._known(client, request.id):
+            self._generate(client, changed(self._recipe_of(request.take), request))
 
     def _recipe_of(self, take: str) -> dict[str, Any]:
         """The parameters of a stored take or of a file."""
@@ -150,7 +148,7 @@ class Intake:
                 device_memory_used=megabytes(residents.memory_used),
                 device_memory_total=megabytes(residents.memory_total),
                 voices_playing=0,
-                sample_rate=self.session.rate,
+                sample_rate=self.settings.session.rate,
                 underruns=0,
                 uptime_s=time.monotonic() - self.began,
             ),
@@ -197,9 +195,25 @@ class Intake:
         end = m.Done(id="takes", takes=len(events), path=events[0].path if events else "")
         self.outbox.send_list(client, "takes", events, end)
 
+    def _setting(self, client: ClientId, request: m.Setting) -> None:
+        if request.value is not None:
+            self.settings.change(request.name, request.value)
+        self.outbox.send(client, m.SettingNow(name=request.name, value=self.settings[request.name]))
+
     def _no_player(self, client: ClientId, request: m.Request) -> None:
         name = _TYPE_OF[type(request)]
         raise errors.NoAudioDevice(f"{name}: this version has no player yet; ask for files with generate")
+
+
+def _named(request: m.Request) -> m.Id:
+    """What stands in the id's place of an answer to this request."""
+    match request:
+        case m.Generate(id=identity) | m.Vary(id=identity):
+            return identity
+        case m.Setting(name=name):
+            return f"settings/{name}"
+        case _:
+            return _TYPE_OF[type(request)]
 
 
 def listed(take: StoredTake, index: int) -> m.Take:

@@ -9,7 +9,7 @@ from msgspec import inspect
 from timbred.errors import BadRequest
 from timbred.protocol import messages as m
 from timbred.protocol import values
-from timbred.protocol.vocabulary import REQUEST_NAMED, REQUESTS, RequestEntry
+from timbred.protocol.vocabulary import REQUESTS, ROOT, RequestEntry, find_request
 
 
 @cache
@@ -20,15 +20,15 @@ def fields_of(kind: type[m.Message]) -> dict[str, inspect.Field]:
     return {field.name: field for field in info.fields}
 
 
-def entry_named(name: object) -> RequestEntry:
-    """The declaration of a request.
+def entry_named(name: object) -> tuple[RequestEntry, dict[str, str]]:
+    """The declaration of a request, and what its name already says of it.
 
     Raises:
         BadRequest: there is no such request; lists those there are.
     """
-    if isinstance(name, str) and name in REQUEST_NAMED:
-        return REQUEST_NAMED[name]
-    known = ", ".join(entry.name for entry in REQUESTS)
+    if isinstance(name, str) and (found := find_request(name)) is not None:
+        return found
+    known = ", ".join(entry.address.removeprefix(ROOT) for entry in REQUESTS)
     raise BadRequest(f"there is no request {values.shown(name)}; there are {known}")
 
 

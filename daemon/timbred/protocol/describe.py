@@ -20,6 +20,7 @@ from timbred.protocol.vocabulary import (
     EVENTS,
     PROTOCOL_VERSION,
     REQUESTS,
+    ROOT,
     EventEntry,
     RequestEntry,
 )
@@ -178,7 +179,7 @@ def _request(entry: RequestEntry) -> str:
     named = (*entry.positional, *([entry.rest] if entry.rest else []))
     line = " ".join([entry.address, *(name.upper() for name in named)])
     lines = [f"\n### {entry.name}\n", _doc(entry.kind), "", f"    {line}", f"    {_json_example(entry)}", ""]
-    own = [key for key in _keys_to_list(entry) if key.name != "port"]
+    own = [key for key in _keys_to_list(entry) if key.name not in ("port", entry.family)]
     if own:
         lines.append(_key_table(own, positional=named))
     for other, declared in entry.spellings:
@@ -203,7 +204,11 @@ def _json_example(entry: RequestEntry) -> str:
     named = (*entry.positional, *([entry.rest] if entry.rest else []))
     required = [name for name in named if fields_of(entry.kind)[name].required]
     examples = {name: _EXAMPLES[name] for name in required}
-    return msgspec.json.encode({"type": entry.name, **examples}).decode()
+    return msgspec.json.encode({"type": _wire_name(entry), **examples}).decode()
+
+
+def _wire_name(entry: RequestEntry | EventEntry) -> str:
+    return entry.address.removeprefix(ROOT)
 
 
 _EXAMPLES: dict[str, str | int | float] = {
@@ -226,7 +231,7 @@ def _event(entry: EventEntry) -> str:
     tags = osc_tags(entry.kind)
     lines.append(f"    {' '.join([entry.address, tags, *by_osc])}".rstrip(" ,"))
     fields = ", ".join(f'"{key.name}": ...' for key in keys)
-    lines.append(f'    {{"type": "{entry.name}"{", " if fields else ""}{fields}}}')
+    lines.append(f'    {{"type": "{_wire_name(entry)}"{", " if fields else ""}{fields}}}')
     notes = [
         (f"`{key.name}`" + (" (JSON only)" if key.name in entry.kind.json_only else ""), key.about)
         for key in keys

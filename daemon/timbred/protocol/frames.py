@@ -14,7 +14,7 @@ from timbred.protocol import messages as m
 from timbred.protocol import values
 from timbred.protocol.decode import build, entry_named
 from timbred.protocol.incoming import Incoming, id_place
-from timbred.protocol.vocabulary import REQUEST_NAMED, name_of
+from timbred.protocol.vocabulary import find_request, name_of
 
 LONGEST = 1 << 20
 """Bytes that a request may have."""
@@ -49,18 +49,18 @@ def read_object(found: dict[str, Any]) -> Incoming:
     try:
         if name is None:
             raise BadRequest('type: a request needs it, as in {"type": "status"}')
-        entry = entry_named(name)
+        entry, said = entry_named(name)
         if raw.get("port") is not None:
             raise BadRequest("port: it is for OSC; here answers come back on the same connection")
-        return Incoming(build(entry, raw), place)
+        return Incoming(build(entry, {**raw, **said}), place)
     except BadRequest as refusal:
         return Incoming(refusal, place)
 
 
 def _id(name: object, raw: dict[str, Any]) -> m.Id:
     own = raw.get("id")
-    known = REQUEST_NAMED.get(name) if isinstance(name, str) else None
-    if isinstance(own, str | int | float) and not isinstance(own, bool) and (known is None or known.has_id):
+    known = find_request(name) if isinstance(name, str) else None
+    if isinstance(own, str | int | float) and not isinstance(own, bool) and (known is None or known[0].has_id):
         return id_place(own)
     return id_place(name) if isinstance(name, str) else _UNREADABLE
 

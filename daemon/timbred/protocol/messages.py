@@ -305,6 +305,13 @@ class Tempo(Request, frozen=True, kw_only=True):
     bpm: Annotated[float, Meta(ge=20, le=999, description="beats a minute")]
 
 
+class Setting(Request, frozen=True, kw_only=True):
+    """Reads a setting or, with a value, changes it while the daemon runs. NAME is part of the address."""
+
+    name: Annotated[str, Meta(max_length=100, description="the setting's name, as in `settings/tempo`")]
+    value: Annotated[Words, Meta(description="what it shall be; without it the setting is only told")] | None = None
+
+
 class Sync(Request, frozen=True, kw_only=True):
     """Asks for an answer once everything sent before has been taken in."""
 
@@ -446,6 +453,15 @@ class Unloaded(Event, frozen=True, kw_only=True):
     """The model's memory is free again."""
 
     model: str
+
+
+class SettingNow(Event, frozen=True, kw_only=True):
+    """A setting and the value now in force. NAME is part of the address."""
+
+    json_only = ("name",)
+
+    name: str
+    value: str | int | float
 
 
 class Synced(Event, frozen=True, kw_only=True):

@@ -16,11 +16,12 @@ from timbred.protocol.incoming import Incoming, id_place
 from timbred.protocol.osc_bytes import Argument, Message, Unfit, read_packet, write_message
 from timbred.protocol.vocabulary import (
     EVENT_NAMES,
-    EVENT_OF,
     REQUEST_NAMED,
     REQUESTS,
     ROOT,
     RequestEntry,
+    find_request,
+    name_of,
 )
 
 LONGEST_DATAGRAM = 8000
@@ -52,11 +53,12 @@ def _read(message: Message, now: float | None) -> Incoming | None:
         # an answer to an answer could go back and forth between two daemons for ever
         _log.debug("%s is what timbred says itself: not answered", message.address)
         return None
-    entry = REQUEST_NAMED.get(name) if message.address.startswith(ROOT) else None
-    if entry is None:
+    found = find_request(name) if message.address.startswith(ROOT) else None
+    if found is None:
         return _unknown(message, name)
+    entry, said = found
     positional, keys = _grouped(message.arguments)
-    raw: dict[str, Any] = {}
+    raw: dict[str, Any] = dict(said)
     port = _port(keys)
     try:
         _lay_out(entry, positional, keys, raw)
@@ -65,8 +67,8 @@ def _read(message: Message, now: float | None) -> Incoming | None:
         due = _due(message.time, now)
         request = build(entry, raw)
     except BadRequest as refusal:
-        return Incoming(refusal, _id(entry, raw), port)
-    return Incoming(request, _id(entry, raw), port, due)
+        return Incoming(refusal, _id(entry, name, raw), port)
+    return Incoming(request, _id(entry, name, raw), port, due)
 
 
 def _unknown(message: Message, name: str) -> Incoming:
@@ -143,8 +145,8 @@ def _allowed(entry: RequestEntry, name: str) -> str:
     return values.describe(fields[name].type)
 
 
-def _id(entry: RequestEntry, raw: dict[str, Any]) -> m.Id:
-    return id_place(raw["id"]) if entry.has_id and "id" in raw else entry.name
+def _id(entry: RequestEntry, name: str, raw: dict[str, Any]) -> m.Id:
+    return id_place(raw["id"]) if entry.has_id and "id" in raw else name
 
 
 def _port(keys: _Keys) -> int | None:
@@ -173,7 +175,7 @@ def _due(when: float | None, now: float | None) -> float | None:
 def encode_event(event: m.Event) -> bytes:
     """An event as one OSC message of i, f and s, of at most 8,000 bytes."""
     arguments = [_argument(getattr(event, name)) for name in event.__struct_fields__ if name not in event.json_only]
-    address = EVENT_OF[type(event)].address
+    address = ROOT + name_of(event)
     encoded = write_message(address, arguments)
     if len(encoded) > LONGEST_DATAGRAM:
         return write_message(address, _shortened(arguments, len(encoded) - LONGEST_DATAGRAM))

@@ -14,7 +14,8 @@ ROOT = "/timbred/"
 @dataclass(frozen=True)
 class RequestEntry:
     """One request: `positional` are the OSC arguments before any `@key`, `rest` takes what follows them
-    joined by spaces. `spellings` are other names of keys: (other, declared)."""
+    joined by spaces. `spellings` are other names of keys: (other, declared). A `family` has an address for each
+    value of that field: `settings/tempo`."""
 
     name: str
     kind: type[m.Request]
@@ -22,10 +23,11 @@ class RequestEntry:
     positional: tuple[str, ...] = ()
     rest: str | None = None
     spellings: tuple[tuple[str, str], ...] = ()
+    family: str = ""
 
     @property
     def address(self) -> str:
-        return ROOT + self.name
+        return ROOT + self.name + ("/" + self.family.upper() if self.family else "")
 
     @property
     def has_id(self) -> bool:
@@ -36,16 +38,17 @@ class RequestEntry:
 @dataclass(frozen=True)
 class EventEntry:
     """One event; `terminal` ones end a request, `private` ones answer a question of one client, so those who
-    asked for everybody's events don't get them."""
+    asked for everybody's events don't get them. A `family` has an address for each value of that field."""
 
     name: str
     kind: type[m.Event]
     terminal: bool = False
     private: bool = False
+    family: str = ""
 
     @property
     def address(self) -> str:
-        return ROOT + self.name
+        return ROOT + self.name + ("/" + self.family.upper() if self.family else "")
 
 
 _RENDER = ("queued", "started", "progress", "preview", "take", "done", "cancelled", "fail")
@@ -66,6 +69,7 @@ REQUESTS: tuple[RequestEntry, ...] = (
     RequestEntry("set", m.Set, ("done", "fail"), positional=("voice",)),
     RequestEntry("flow", m.Flow, ("flowing", "ended", "fail"), positional=("voice",), rest="prompt"),
     RequestEntry("tempo", m.Tempo, ("fail",), positional=("bpm",)),
+    RequestEntry("settings", m.Setting, ("settings", "fail"), positional=("value",), family="name"),
     RequestEntry("sync", m.Sync, ("synced",), positional=("n",)),
     RequestEntry("ping", m.Ping, ("pong",)),
 )
@@ -85,18 +89,39 @@ EVENTS: tuple[EventEntry, ...] = (
     EventEntry("model", m.Model, private=True),
     EventEntry("loaded", m.Loaded, terminal=True),
     EventEntry("unloaded", m.Unloaded, terminal=True),
+    EventEntry("settings", m.SettingNow, terminal=True, private=True, family="name"),
     EventEntry("synced", m.Synced, terminal=True, private=True),
     EventEntry("pong", m.Pong, terminal=True, private=True),
 )
 
 REQUEST_NAMED: dict[str, RequestEntry] = {entry.name: entry for entry in REQUESTS}
 EVENT_OF: dict[type[m.Event], EventEntry] = {entry.kind: entry for entry in EVENTS}
-EVENT_NAMES: frozenset[str] = frozenset(entry.name for entry in EVENTS)
+EVENT_NAMES: frozenset[str] = frozenset(entry.name for entry in EVENTS if not entry.family)
+
+
+def find_request(name: str) -> tuple[RequestEntry, dict[str, str]] | None:
+    """The declaration of a request by its name on the wire, and what that name says of it.
+
+    >>> find_request("settings/tempo")[1]
+    {'name': 'tempo'}
+    """
+    entry = REQUEST_NAMED.get(name)
+    if entry is not None:
+        return None if entry.family else (entry, {})
+    family, _, member = name.partition("/")
+    entry = REQUEST_NAMED.get(family)
+    return (entry, {entry.family: member}) if entry is not None and entry.family and member else None
 
 
 def name_of(event: m.Event) -> str:
     """The event's name on the wire."""
-    return EVENT_OF[type(event)].name
+    entry = EVENT_OF[type(event)]
+    return f"{entry.name}/{getattr(event, entry.family)}" if entry.family else entry.name
+
+
+def answers(entry: RequestEntry, event: m.Event) -> bool:
+    """Whether the event is one of those that answer this kind of request."""
+    return EVENT_OF[type(event)].name in entry.answers
 
 
 def is_terminal(event: m.Event) -> bool:

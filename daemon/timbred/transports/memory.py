@@ -10,7 +10,7 @@ from timbred.clip import Clip
 from timbred.protocol import frames
 from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId
-from timbred.protocol.vocabulary import REQUEST_NAMED, is_terminal, name_of
+from timbred.protocol.vocabulary import answers, find_request, is_terminal
 from timbred.transports.front import Front
 
 
@@ -31,10 +31,11 @@ class _Asked:
             self.end()
 
     def _is_mine(self, event: m.Event) -> bool:
-        entry = REQUEST_NAMED.get(self.type)
+        found = find_request(self.type)
+        entry = found[0] if found else None
         if isinstance(event, m.Fail) or entry is None or entry.has_id:
             return getattr(event, "id", None) == self.place
-        return name_of(event) in entry.answers
+        return answers(entry, event)
 
     def end(self) -> None:
         if not self.done.done():

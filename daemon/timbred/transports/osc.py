@@ -102,6 +102,10 @@ class Udp:
             self._drain()
 
     def _take(self, packet: bytes, source: Address) -> None:
+        if source[:2] == self._socket.getsockname()[:2]:
+            # an answer that `@port` sent to ourselves: answering it could go on for ever
+            _log.debug("UDP: a packet of our own is not answered")
+            return
         for incoming in read_datagram(packet):
             if isinstance(incoming.outcome, m.Hello):
                 self._front.clients.say_hello(source, incoming.port)

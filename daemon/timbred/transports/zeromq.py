@@ -18,7 +18,7 @@ from timbred.protocol import frames
 from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId
 from timbred.protocol.incoming import Incoming
-from timbred.protocol.vocabulary import REQUEST_NAMED, is_terminal, name_of
+from timbred.protocol.vocabulary import REQUESTS, answers, find_request, is_terminal, name_of
 from timbred.transports.clients import zmq_client
 from timbred.transports.front import Front, deliver_each
 from timbred.transports.ports import refused, resolve
@@ -46,14 +46,15 @@ class _Reply:
 
     def ends_with(self, event: m.Event) -> bool:
         """Whether this event is the end of the request, not of another that this client once made."""
-        entry = REQUEST_NAMED.get(self.type)
+        found = find_request(self.type)
+        entry = found[0] if found else None
         if isinstance(event, m.Acknowledged):
             return event.id == self.type
         if isinstance(event, m.Fail) or (entry is not None and entry.has_id):
             return is_terminal(event) and getattr(event, "id", None) == self.id
         if entry is None or isinstance(event, m.Done):
             return False
-        return is_terminal(event) and name_of(event) in entry.answers
+        return is_terminal(event) and answers(entry, event)
 
 
 class Requests:
@@ -127,8 +128,8 @@ class Requests:
         if len(self._replies) > _MOST_REPLIES:
             self._replies.popitem(last=False)
         self._front.receive(client, incoming)
-        entry = REQUEST_NAMED.get(name)
-        if self._replies.get(client) is reply and entry is not None and entry.answers == ("fail",):
+        found = find_request(name)
+        if self._replies.get(client) is reply and found is not None and found[0].answers == ("fail",):
             # a request that is only ever answered when it fails: a REQ would wait for ever
             self._front.send(client, m.Acknowledged(id=name))
 
@@ -232,9 +233,11 @@ def _read_parts(parts: Sequence[zmq.Frame]) -> Incoming:
 
 
 def _type_of(incoming: Incoming) -> str:
-    for name, entry in REQUEST_NAMED.items():
+    if isinstance(incoming.outcome, m.Setting):
+        return str(incoming.id)
+    for entry in REQUESTS:
         if type(incoming.outcome) is entry.kind:
-            return name
+            return entry.name
     return str(incoming.id)
 
 

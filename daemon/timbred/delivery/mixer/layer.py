@@ -1,0 +1,92 @@
+"""One sound as it sounds: its head, its gains, its fades. A voice is one layer, and those that it fades out."""
+
+from typing import Literal
+
+import numpy as np
+
+from timbred.clip import Samples
+from timbred.delivery.mixer.curves import Fade, Glide
+from timbred.delivery.mixer.panning import balance
+from timbred.delivery.mixer.sound import Head, Sound
+
+Reason = Literal["finished", "stopped", "replaced"]
+
+
+class Layer:
+    """`out` is the first output channel, from 0; `outputs` how many there are of the device's, 1 or 2."""
+
+    def __init__(
+        self, play: int, voice: int, sound: Sound, position: float, gain: float, pan: float, speed: float,
+        out: int, outputs: int, rate: float,
+    ) -> None:  # fmt: skip
+        self.play = play
+        self.voice = voice
+        self.head = Head(sound, position)
+        self.gain, self.pan, self.speed = gain, pan, speed
+        self.out = out
+        self.outputs = outputs
+        self.rate = rate
+        self.reason: Reason = "finished"
+        self._gains = Glide(balance(gain, pan, outputs))
+        self._step = Glide(np.array([speed * sound.rate / rate]))
+        self._fades: list[Fade] = []
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it fades out."""
+        return any(not fade.rising for fade in self._fades)
+
+    @property
+    def over(self) -> bool:
+        return self.head.at_end or any(not fade.rising and not fade.left for fade in self._fades)
+
+    def fade_in(self, frames: int) -> None:
+        if frames > 0:
+            self._fades.append(Fade(frames, rising=True))
+
+    def fade_out(self, frames: int, reason: Reason) -> None:
+        """Leave within `frames`; a fade out that ends sooner goes on."""
+        if min((fade.left for fade in self._fades if not fade.rising), default=frames + 1) > frames:
+            self._fades.append(Fade(frames, rising=False))
+            self.reason = reason
+
+    def change(self, gain: float | None, pan: float | None, speed: float | None, frames: int) -> None:
+        """Glide to new values within `frames`; None leaves as it is."""
+        if gain is not None or pan is not None:
+            self.gain = self.gain if gain is None else gain
+            self.pan = self.pan if pan is None else pan
+            self._gains.to(balance(self.gain, self.pan, self.outputs), frames)
+        if speed is not None:
+            self.speed = speed
+            self._step.to(np.array([speed * self.head.sound.rate / self.rate]), frames)
+
+    def mix_into(self, out: Samples) -> int:
+        """Add the next frames to `out`, shape (frames, channels of the device).
+
+        Returns the frames added; fewer than there are when the sound is over.
+        """
+        frames = min([out.shape[0], *(fade.left for fade in self._fades if not fade.rising)])
+        block = self._read(frames)
+        used = block.shape[0]
+        place = out[:used, self.out : self.out + self.outputs]
+        place += self._shaped(block, used)
+        return used
+
+    def _read(self, frames: int) -> Samples:
+        if self._step.moving:
+            return self.head.read_at(self._step.take(frames)[:, 0])
+        step = float(self._step.now[0])
+        if step == 1.0 and float(self.head.position).is_integer():
+            return self.head.read(frames)
+        return self.head.read_at(np.full(frames, step))
+
+    def _shaped(self, block: Samples, used: int) -> Samples:
+        if self.outputs == 1 and block.shape[1] == 2:
+            block = block.mean(axis=1, keepdims=True, dtype=np.float32)
+        if not used:
+            return block
+        gains = self._gains.take(used) if self._gains.moving else self._gains.now
+        for fade in self._fades:
+            gains = gains * fade.take(used)
+        self._fades = [fade for fade in self._fades if fade.left or not fade.rising]
+        return block * gains.astype(np.float32)

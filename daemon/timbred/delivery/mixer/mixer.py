@@ -1,0 +1,181 @@
+"""All voices together: who starts where in a block, what they sum to, and what happened."""
+
+import numpy as np
+
+from timbred.clip import Samples
+from timbred.delivery.clock import Grid, due, moved
+from timbred.delivery.mixer.dc import OffsetRemover
+from timbred.delivery.mixer.layer import Layer
+from timbred.delivery.mixer.limiter import Limiter
+from timbred.delivery.mixer.orders import Began, End, Happening, Over, Start, Stopped, Waiting
+from timbred.delivery.wire import Moment
+from timbred.errors import BadRequest, Busy
+from timbred.units import frames_in
+
+VOICES = 64
+MOST_WAITING = 1024
+"""Orders that may wait for their beat."""
+
+MOST_LAYERS = 2 * VOICES
+"""Sounds at once, those that fade out included; beyond, the oldest of these leave sooner."""
+
+USUAL_CROSSFADE = 0.03
+USUAL_FADE_OUT = 0.01
+USUAL_GLIDE = 0.01
+SHORTEST_FADE = 0.002
+"""Seconds; below it, an end or a change would click."""
+
+
+class Mixer:
+    """Mixes blocks of any length for one device.
+
+    Frames count what went out of the mixer since it was made; that of the limiter's delay is counted in, so they
+    are the device's own.
+    """
+
+    def __init__(self, rate: int, channels: int, grid: Grid, limit: bool = True) -> None:
+        self.rate = rate
+        self.channels = channels
+        self.grid = grid
+        self.limiter = Limiter(rate, channels) if limit else None
+        self.offset_remover = OffsetRemover(rate, channels)
+        self.latency = self.limiter.latency if self.limiter else 0
+        self.frame = self.latency
+        self.layers: list[Layer] = []
+        self.waiting: list[Waiting] = []
+        self._happened: list[Happening] = []
+
+    # orders
+
+    def play(self, start: Start, at: Moment) -> None:
+        """Start a voice at a moment; what it sounds till then is replaced with a crossfade.
+
+        Raises:
+            BadRequest: the beat is past, or the sound has more channels than there are outputs from `out` on.
+            Busy: too much waits already.
+        """
+        self._check_channels(start)
+        self._wait(start, at)
+
+    def stop(self, end: End, at: Moment) -> None:
+        """End a voice, or all, at a moment. Without one it also takes back what waits for them.
+
+        Raises:
+            BadRequest: the beat is past.
+            Busy: too much waits already.
+        """
+        self._wait(end, at)
+
+    def change(
+        self, voice: int, gain: float | None, pan: float | None, speed: float | None, fade: float | None
+    ) -> bool:
+        """Let a voice glide to other values. False when it is silent."""
+        frames = self._fade_frames(fade, USUAL_GLIDE)
+        found = [layer for layer in self.layers if layer.voice == voice and not layer.leaving]
+        for layer in found:
+            layer.change(gain, pan, speed, frames)
+        return bool(found)
+
+    def follow(self, grid: Grid) -> None:
+        """Keep to another grid from now on; what still waits moves with it."""
+        for waiting in self.waiting:
+            if waiting.due is not None:
+                waiting.due = moved(waiting.due, self.grid, grid, self.frame)
+        self.grid = grid
+
+    def _wait(self, order: Start | End, at: Moment) -> None:
+        if len(self.waiting) >= MOST_WAITING:
+            raise Busy(f"{MOST_WAITING} plays wait for their beat already; stop some, or send these later", 1.0)
+        self.waiting.append(Waiting(order, due(at, self.grid, self.frame)))
+
+    def _check_channels(self, start: Start) -> None:
+        sounded, free = start.sound.channels, self.channels - start.out + 1
+        if free < 1:
+            raise BadRequest(f"out: got {start.out}, but the device is open with {self.channels} channels")
+        if sounded > 2 or (sounded > free and start.out > 1):
+            raise BadRequest(
+                f"take: it has {sounded} channels, and the device has {free} from channel {start.out} on; "
+                "voices play one or two: mix it down, or choose another @out"
+            )
+
+    # sound
+
+    def render(self, frames: int) -> Samples:
+        """The next frames, shape (frames, channels), float32."""
+        block = np.zeros((frames, self.channels), np.float32)
+        done = 0
+        while done < frames:
+            until = self._carry_out(frames - done)
+            self._mix(block[done : done + until])
+            done += until
+        block = self.offset_remover.process(block)
+        return self.limiter.process(block) if self.limiter else block
+
+    def happened(self) -> list[Happening]:
+        """What happened since this was last asked, in order."""
+        told, self._happened = self._happened, []
+        return told
+
+    def _carry_out(self, frames: int) -> int:
+        """Carry out what is due on this frame; the frames up to the next that something is due on."""
+        if not self.waiting:
+            return frames
+        timed = [(self._frame_of(waiting), waiting) for waiting in self.waiting]
+        now = [waiting for frame, waiting in timed if frame <= self.frame]
+        self.waiting = [waiting for frame, waiting in timed if frame > self.frame]
+        for waiting in now:
+            self._begin(waiting.order) if isinstance(waiting.order, Start) else self._end(waiting.order, waiting)
+        return min([frames, *(frame - self.frame for frame, _ in timed if frame > self.frame)])
+
+    def _frame_of(self, waiting: Waiting) -> int:
+        return self.frame if waiting.due is None else self.grid.frame_of(waiting.due.beat)
+
+    def _begin(self, start: Start) -> None:
+        outputs = min(2, self.channels - start.out + 1)
+        layer = Layer(
+            start.play, start.voice, start.sound, start.position, start.gain, start.pan, start.speed,
+            start.out - 1, outputs, self.rate,
+        )  # fmt: skip
+        before = [other for other in self.layers if other.voice == start.voice and not other.leaving]
+        crossfade = self._fade_frames(start.fade, USUAL_CROSSFADE)
+        for other in before:
+            other.fade_out(crossfade, "replaced")
+        if start.fade is not None:
+            layer.fade_in(frames_in(start.fade, self.rate))
+        elif before:
+            layer.fade_in(crossfade)
+        self.layers.append(layer)
+        self._hurry()
+        self._happened.append(Began(start.play, self.frame, self.grid.beat_at(self.frame)))
+
+    def _hurry(self) -> None:
+        leaving = [layer for layer in self.layers if layer.leaving]
+        for layer in leaving[: max(0, len(self.layers) - MOST_LAYERS)]:
+            layer.fade_out(self._fade_frames(0.0, 0.0), layer.reason)
+
+    def _end(self, end: End, waited: Waiting) -> None:
+        fade = self._fade_frames(end.fade, USUAL_FADE_OUT)
+        sounding = [layer for layer in self.layers if end.voice in (0, layer.voice) and not layer.leaving]
+        for layer in sounding:
+            layer.fade_out(fade, "stopped")
+        taken_back = self._take_back(end.voice) if waited.due is None else []
+        plays = (*(layer.play for layer in sounding), *(start.play for start in taken_back))
+        self._happened.append(Stopped(end.stop, plays))
+        self._happened.extend(Over(start.play, self.frame, "stopped") for start in taken_back)
+
+    def _take_back(self, voice: int) -> list[Start]:
+        orders = [waiting.order for waiting in self.waiting if voice in (0, waiting.order.voice)]
+        self.waiting = [waiting for waiting in self.waiting if waiting.order not in orders]
+        self._happened.extend(Stopped(order.stop, ()) for order in orders if isinstance(order, End))
+        return [order for order in orders if isinstance(order, Start)]
+
+    def _mix(self, block: Samples) -> None:
+        for layer in self.layers:
+            used = layer.mix_into(block)
+            if layer.over:
+                self._happened.append(Over(layer.play, self.frame + used, layer.reason))
+        self.layers = [layer for layer in self.layers if not layer.over]
+        self.frame += block.shape[0]
+
+    def _fade_frames(self, fade: float | None, usual: float) -> int:
+        return frames_in(max(SHORTEST_FADE, usual if fade is None else fade), self.rate)

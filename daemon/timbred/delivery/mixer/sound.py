@@ -1,0 +1,83 @@
+"""A sound in memory and a head that reads it: frame by frame, or between frames at another speed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timbred.clip import Samples
+
+NEIGHBOURS = np.arange(-1, 3)
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """`samples` has shape (frames, channels), float32. A loop goes on at its beginning without a gap."""
+
+    samples: Samples
+    rate: float
+    loop: bool = False
+
+    @property
+    def frames(self) -> int:
+        return self.samples.shape[0]
+
+    @property
+    def channels(self) -> int:
+        return self.samples.shape[1]
+
+
+class Head:
+    """Where in a sound we are, in its frames."""
+
+    def __init__(self, sound: Sound, position: float = 0.0) -> None:
+        self.sound = sound
+        self.position = position
+
+    @property
+    def at_end(self) -> bool:
+        return not self.sound.loop and self.position >= self.sound.frames
+
+    def read(self, frames: int) -> Samples:
+        """The next frames as they are; fewer at the end of the sound. Needs a whole position."""
+        sound, begin = self.sound, int(self.position)
+        end = begin + frames
+        if end <= sound.frames:
+            block = sound.samples[begin:end]
+        elif sound.loop:
+            block = sound.samples[np.arange(begin, end) % sound.frames]
+        else:
+            block = sound.samples[begin:]
+        self._go(begin + block.shape[0])
+        return block
+
+    def read_at(self, steps: NDArray[np.float64]) -> Samples:
+        """A frame after each of `steps` (frames of the sound), between frames by a cubic (Catmull and Rom, 1974)."""
+        places = self.position + np.concatenate(([0.0], np.cumsum(steps)))
+        self_end = self.sound.frames
+        count = len(steps) if self.sound.loop else int(np.searchsorted(places[:-1], self_end))
+        block = self._between(places[:count])
+        self._go(float(places[count]))
+        return block
+
+    def _go(self, position: float) -> None:
+        self.position = position % self.sound.frames if self.sound.loop else position
+
+    def _between(self, places: NDArray[np.float64]) -> Samples:
+        whole = np.floor(places).astype(np.int64)
+        share = (places - whole).astype(np.float32)[:, None]
+        before, this, after, next_ = self._neighbours(whole)
+        bend = 3.0 * (this - after) + next_ - before
+        rise = 2.0 * before - 5.0 * this + 4.0 * after - next_
+        return (this + 0.5 * share * (after - before + share * (rise + share * bend))).astype(np.float32)
+
+    def _neighbours(self, whole: NDArray[np.int64]) -> list[Samples]:
+        sound = self.sound
+        wanted = [whole + neighbour for neighbour in NEIGHBOURS]
+        if sound.loop:
+            return [sound.samples[indexes % sound.frames] for indexes in wanted]
+        within = [(indexes >= 0) & (indexes < sound.frames) for indexes in wanted]
+        return [
+            sound.samples[np.clip(indexes, 0, sound.frames - 1)] * inside[:, None]
+            for indexes, inside in zip(wanted, within, strict=True)
+        ]

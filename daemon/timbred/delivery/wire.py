@@ -1,0 +1,186 @@
+"""What the daemon and the player process say to each other: MessagePack over one pair of sockets.
+
+A message is one frame; `Play` is followed by one frame of samples: float32 little-endian, interleaved. Frames of the
+device are counted from its opening. Voices are 1 to 64.
+"""
+
+from typing import Literal
+
+import msgspec
+
+WIRE_VERSION = 1
+"""Raised whenever a message changes: a daemon and a player of two versions refuse each other."""
+
+
+class Wire(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Base of all messages."""
+
+
+class Moment(msgspec.Struct, frozen=True, kw_only=True):
+    """When: at once, on the next beat or bar, or on a beat by its number."""
+
+    kind: Literal["now", "beat", "bar", "number"] = "now"
+    number: float = 0.0
+
+
+class Play(Wire, frozen=True, kw_only=True):
+    """To the player: sound a voice. `play` is the daemon's number for it.
+
+    `rate` is the sound's, in Hz; `gain` in dB; `fade` in seconds, None for the usual; `out` the first output
+    channel, from 1; `position` where in the sound to begin, in its frames.
+    """
+
+    play: int
+    voice: int
+    rate: int
+    channels: int
+    at: Moment = Moment()
+    loop: bool = False
+    gain: float = 0.0
+    pan: float = 0.0
+    speed: float = 1.0
+    out: int = 1
+    fade: float | None = None
+    position: float = 0.0
+
+
+class Stop(Wire, frozen=True, kw_only=True):
+    """To the player: end a voice, or all with `voice` 0. `stop` is the daemon's number for it."""
+
+    stop: int
+    voice: int
+    at: Moment = Moment()
+    fade: float | None = None
+
+
+class Change(Wire, frozen=True, kw_only=True):
+    """To the player: change a voice; None leaves as it is. `fade` in seconds."""
+
+    voice: int
+    gain: float | None = None
+    pan: float | None = None
+    speed: float | None = None
+    fade: float | None = None
+
+
+class Tempo(Wire, frozen=True, kw_only=True):
+    """To the player: the session's tempo and meter. With `beat`, the beat that it is now, after a restart."""
+
+    bpm: float
+    beats_per_bar: float
+    beat: float | None = None
+
+
+class Quit(Wire, frozen=True, kw_only=True):
+    """To the player: end the process."""
+
+
+class Ready(Wire, frozen=True, kw_only=True):
+    """From the player, first: who it is."""
+
+    token: str
+    wire_version: int
+    version: str
+    pid: int
+
+
+class Opened(Wire, frozen=True, kw_only=True):
+    """From the player: a device is open. `rate` in Hz, `latency` and `lead` in seconds, `block` in frames."""
+
+    device: str
+    rate: int
+    channels: int
+    block: int
+    latency: float
+    lead: float
+    raised: bool
+
+
+class NoDevice(Wire, frozen=True, kw_only=True):
+    """From the player: nothing to play on, why, and what to do."""
+
+    reason: str
+
+
+class Playing(Wire, frozen=True, kw_only=True):
+    """From the player: the sound begins at this frame of the device, on this beat."""
+
+    play: int
+    frame: int
+    beat: float
+
+
+class Ended(Wire, frozen=True, kw_only=True):
+    """From the player: the sound's last frame was before this frame of the device."""
+
+    play: int
+    frame: int
+    reason: Literal["finished", "stopped", "replaced"]
+
+
+class Stopping(Wire, frozen=True, kw_only=True):
+    """From the player: this `Stop` now ends these plays; none if there was nothing to end."""
+
+    stop: int
+    plays: tuple[int, ...]
+
+
+class Refused(Wire, frozen=True, kw_only=True):
+    """From the player: a play or stop that can't be done."""
+
+    code: str
+    message: str
+    play: int | None = None
+    stop: int | None = None
+
+
+class Position(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a sounding play is, in frames of its sound, and how it is played now (gain in dB)."""
+
+    play: int
+    position: float
+    gain: float
+    pan: float
+    speed: float
+
+
+class Beat(Wire, frozen=True, kw_only=True):
+    """From the player, steadily: a sign of life, and where everything is. `peers` counts Link's others."""
+
+    frame: int
+    beat: float
+    bpm: float
+    peers: int
+    underruns: int
+    positions: tuple[Position, ...] = ()
+
+
+class DeviceLost(Wire, frozen=True, kw_only=True):
+    """From the player, last: the device went away. A new process waits for its return; a driver that has lost its
+    device can't be trusted to be opened again from within the same one."""
+
+    reason: str
+    last: Beat
+
+
+ToPlayer = Play | Stop | Change | Tempo | Quit
+FromPlayer = Ready | Opened | NoDevice | Playing | Ended | Stopping | Refused | Beat | DeviceLost
+
+_encoder = msgspec.msgpack.Encoder()
+_to_player: msgspec.msgpack.Decoder[ToPlayer] = msgspec.msgpack.Decoder(ToPlayer)
+_from_player: msgspec.msgpack.Decoder[FromPlayer] = msgspec.msgpack.Decoder(FromPlayer)
+
+
+def encode(message: Wire) -> bytes:
+    """A message as the other side reads it."""
+    return _encoder.encode(message)
+
+
+def read_in_player(frame: bytes) -> ToPlayer:
+    """A message that the daemon sent."""
+    return _to_player.decode(frame)
+
+
+def read_in_daemon(frame: bytes) -> FromPlayer:
+    """A message that a player sent."""
+    return _from_player.decode(frame)

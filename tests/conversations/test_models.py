@@ -1,0 +1,174 @@
+"""The real engine with tiny random checkpoints of both families: the same conversations, with torch behind them."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from tests.conversations import clients
+from tests.conversations.clients import SOUND, UdpClient, order
+from tests.conversations.daemons import ROOT, DaemonProcess, environment, gone
+from tests.conversations.osc import Heard
+
+MAKE = """
+import sys
+from pathlib import Path
+import torch
+from transformers import SpeechT5HifiGan
+from tests.checkpoints import audioldm, audioldm2, pickle_weights
+
+def audible(folder):
+    # random weights are so small that nothing but silence comes out
+    vocoder = SpeechT5HifiGan.from_pretrained(folder / "vocoder")
+    with torch.no_grad():
+        for weights in vocoder.parameters():
+            weights.mul_(10)
+    vocoder.save_pretrained(folder / "vocoder")
+    return folder
+
+audible(audioldm2(Path(sys.argv[1]) / "audioldm2"))
+pickle_weights(audible(audioldm(Path(sys.argv[1]) / "audioldm")))
+"""
+
+LONG_ENOUGH = 1000
+"""Steps of a sound that is still being made when the test has done its part."""
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint of each family, the older one with .bin weights; made apart so that torch stays out
+    of this process."""
+    folder = tmp_path_factory.mktemp("models")
+    subprocess.run([sys.executable, "-c", MAKE, str(folder)], check=True, cwd=ROOT, env=environment(folder, False))
+    damaged = shutil.copytree(folder / "audioldm2", folder / "damaged")
+    weights = next((damaged / "unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:5000])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def real_daemon(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    """A daemon with the real engine."""
+    started = start(models, tmp_path_factory.mktemp("real"))
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def performer(real_daemon: DaemonProcess) -> Iterator[UdpClient]:
+    """A client of it."""
+    with clients.udp(real_daemon.osc) as made:
+        yield made
+        made.say("cancel", "*")
+
+
+def start(models: Path, folder: Path) -> DaemonProcess:
+    return DaemonProcess(
+        folder,
+        f"models.tiny.source={models / 'audioldm2'}",
+        f"models.older.source={models / 'audioldm'}",
+        f"models.damaged.source={models / 'damaged'}",
+        "models.default=tiny",
+        "device=cpu",
+        "device.threads=1",
+        fake_engine=False,
+    )
+
+
+@pytest.mark.parametrize("model", ["tiny", "older"])
+def test_both_families_make_a_sound(performer: UdpClient, model: str) -> None:
+    ask = ("generate", f"from {model}", "warm pad", "@model", model, "@seconds", 0.6, "@steps", 3, "@seed", 7)
+    performer.say(*ask)
+    events = performer.until_end()
+    assert order(events) == SOUND
+    _, started, *progress, take, done = events
+    assert started == Heard("started", "ss", (f"from {model}", model))
+    assert [event.arguments[2:4] for event in progress[-3:]] == [(1, 3), (2, 3), (3, 3)]
+    fractions = [float(event.arguments[1]) for event in progress]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    sound = soundfile.info(str(take.arguments[2]))
+    assert (sound.frames, sound.samplerate) == (round(0.6 * 48000), 48000)
+    assert done.arguments[1] == 1
+
+
+def test_the_same_seed_is_the_same_sound_bit_for_bit_when_exact(performer: UdpClient) -> None:
+    words = ("warm pad", "@seed", 5, "@exact", 1)
+    one, two = (soundfile.read(str(performer.make_take(*words).arguments[2]))[0] for _ in range(2))
+    other = soundfile.read(str(performer.make_take("warm pad", "@seed", 6, "@exact", 1).arguments[2]))[0]
+    assert abs(one).max() > 0.5
+    assert (one == two).all()
+    assert abs(one - other).max() > 0.001
+
+
+def test_takes_of_one_request_are_those_of_their_seeds(performer: UdpClient) -> None:
+    performer.say("generate", "pair", "pad", "@takes", 2, "@seed", 11, "@seconds", 0.2, "@steps", 1)
+    takes = [event for event in performer.until_end() if event.name == "take"]
+    alone = performer.make_take("pad", "@seed", 12)
+    together, single = (soundfile.read(str(take.arguments[2]))[0] for take in (takes[1], alone))
+    assert abs(together - single).max() < 10 ** (-80 / 20)
+
+
+def test_a_running_sound_is_cancelled_at_its_next_step(performer: UdpClient) -> None:
+    performer.say("generate", "endless", "pad", "@steps", LONG_ENOUGH)
+    while performer.until("progress")[-1].arguments[2] == 0:
+        pass
+    performer.say("cancel", "endless")
+    events = performer.until_end()
+    assert events[-1] == Heard("cancelled", "s", ("endless",))
+    assert set(order(events)) <= {"progress", "cancelled"}
+    performer.nothing_more()
+    performer.make_take("pad")
+
+
+def test_models_come_and_go(performer: UdpClient) -> None:
+    assert performer.ask("load", "older") == Heard("loaded", "s", ("older",))
+    both = performer.ask("status").arguments[2]
+    assert performer.ask("unload", "older") == Heard("unloaded", "s", ("older",))
+    assert performer.ask("status").arguments[2] == int(both) - 1
+
+
+def test_a_damaged_checkpoint_fails_and_the_next_sound_comes(performer: UdpClient) -> None:
+    performer.say("generate", "damaged", "pad", "@model", "damaged", "@steps", 1)
+    failure = performer.until_end()[-1]
+    assert failure.name == "fail"
+    assert failure.arguments[1] in ("missing-weights", "model-error")
+    assert "damaged" in str(failure.arguments[2])
+    performer.make_take("pad")
+
+
+def test_an_engine_that_is_killed_comes_back(performer: UdpClient, real_daemon: DaemonProcess) -> None:
+    performer.make_take("pad")
+    engine = real_daemon.family()[1:]
+    for process in engine:
+        process.kill()
+    performer.make_take("pad")
+    assert gone(engine)
+
+
+def test_the_daemon_stops_while_torch_is_still_being_imported(models: Path, tmp_path: Path) -> None:
+    daemon = start(models, tmp_path)
+    with clients.udp(daemon.osc) as client:
+        assert client.ask("generate", "too early", "pad").name == "queued"
+        family = daemon.family()
+        daemon.signal()
+        assert client.until_end()[-1].arguments[:2] == ("too early", "shutting-down")
+        assert daemon.ended_in_time() == 0
+        assert gone(family)
+
+
+def test_the_daemon_stops_while_it_denoises(real_daemon: DaemonProcess) -> None:
+    with clients.udp(real_daemon.osc) as client:
+        client.say("generate", "long", "pad", "@steps", LONG_ENOUGH)
+        while client.until("progress")[-1].arguments[2] == 0:
+            pass
+        family = real_daemon.family()
+        real_daemon.signal()
+        assert client.until_end()[-1].arguments[:2] == ("long", "shutting-down")
+        assert real_daemon.ended_in_time() == 0
+        assert gone(family)
+        assert real_daemon.half_written() == []
