@@ -518,10 +518,11 @@ def _filler(random: np.random.Generator) -> str:
     return "".join(random.choice(list(LETTERS), int(random.integers(2, 7))))
 
 
-def caption(recipe: Recipe, random: np.random.Generator, rough: bool = True) -> str:
+def caption(recipe: Recipe, random: np.random.Generator, rough: bool = True, note_chance: float = 0.4) -> str:
     """Say `recipe` in one of many ways. Attributes are left out at random, never contradicted.
 
-    `rough` adds words that say nothing and changes letter case, as people do.
+    `rough` adds words that say nothing and changes letter case, as people do. `note_chance` is how often a pitched
+    sound's note is named.
     """
     noun = _pick(random, NOUNS[recipe.kind])
     phrases = [phrase for phrase in _phrases(recipe) if random.uniform() < 0.88]
@@ -529,7 +530,7 @@ def caption(recipe: Recipe, random: np.random.Generator, rough: bool = True) -> 
         noun = _pick(random, DOWNLIFTERS)
     random.shuffle(phrases)
     note = ""
-    if recipe.note is not None and random.uniform() < 0.4:
+    if recipe.note is not None and random.uniform() < note_chance:
         note = note_name(recipe.note, flats=bool(random.uniform() < 0.3))
     style = random.uniform()
     if style < 0.3:

@@ -16,10 +16,11 @@ from training.data import draw_recipe
 from training.runtime import Budget, cosine_rate, half_precision, load_checkpoint, save_checkpoint
 from training.settings import SETTINGS
 from training.synthesis.kinds import KINDS
-from training.synthesis.recipe import FLAGS, Recipe
+from training.synthesis.recipe import FLAGS, Recipe, draw
 from training.text import CLAP_TOKENIZER, TextSide, train_tokenizers
 
 KIND_INDEX = {name: index for index, name in enumerate(KINDS)}
+PITCHED = [name for name, row in KINDS.items() if row.pitched]
 WAYS = ("length", "pitch", "brightness", "edge", "motion", "space")
 NOTES = 76
 LOWEST_NOTE = 24
@@ -100,8 +101,12 @@ def same_length_batches(random: np.random.Generator) -> Iterator[tuple[list[Reci
     """
     size, pool = SETTINGS.text.batch, 6
     while True:
-        recipes = [draw_recipe(random) for _ in range(size * pool)]
-        prompts = [caption(recipe, random) for recipe in recipes]
+        # Note names are many and rare: half of the captions are of pitched kinds, and most of those name the note.
+        recipes = [
+            draw(random, 64_000, str(random.choice(PITCHED))) if random.uniform() < 0.4 else draw_recipe(random)
+            for _ in range(size * pool)
+        ]
+        prompts = [caption(recipe, random, note_chance=0.75) for recipe in recipes]
         order = np.argsort([len(prompt) for prompt in prompts])
         for part in random.permutation(pool):
             chosen = order[part * size : (part + 1) * size]
@@ -155,7 +160,8 @@ def train(device: torch.device, minutes: float | None = None) -> None:
         optimiser.step()
         step += 1
         right = (readings[0]["kind"].argmax(1) == targets["kind"]).float().mean().item()
-        going = budget.step(step, own=losses[0].item(), all=losses[1].item(), kind=right)
+        note_right = (readings[0]["note"].argmax(1) == targets["note"]).float().mean().item()
+        going = budget.step(step, own=losses[0].item(), all=losses[1].item(), kind=right, note=note_right)
     save()
 
 

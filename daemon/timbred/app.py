@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from timbred import errors
@@ -32,14 +32,14 @@ ENGINE_QUITS_WITHIN = 1.0
 class Daemon:
     """Everything but the process: two of them can live in one test."""
 
-    def __init__(self, config: Config, engine_program: tuple[str, ...] = ENGINE_PROGRAM) -> None:
-        """`engine_program` is the command that starts an engine; tests give another one.
+    def __init__(self, config: Config, engine_program: tuple[str, ...] | None = None) -> None:
+        """`engine_program` is the command that starts an engine, in place of the one that the environment names.
 
         Raises:
             UnknownModel: the default model is none of those there are.
         """
         self.config = config
-        self.engine_program = engine_program
+        self.engine_program = engine_program or engine_program_from(os.environ)
         self.models = registry.build(config.models_folder, config.sources)
         _ = self.models[config["models.default"]]
         self.transports = Transports(config)
@@ -129,6 +129,12 @@ class Daemon:
         self._scratch.close()
 
 
+def engine_program_from(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The command that starts an engine: ours, or the one in TIMBRED_ENGINE_PROGRAM (for tests of the daemon)."""
+    other = environment.get("TIMBRED_ENGINE_PROGRAM")
+    return tuple(shlex.split(other)) if other else ENGINE_PROGRAM
+
+
 async def serve(config: Config, ready: Callable[[str], None]) -> None:
     """Run until SIGINT or SIGTERM. `ready` hears one line once requests are taken.
 
@@ -137,8 +143,7 @@ async def serve(config: Config, ready: Callable[[str], None]) -> None:
     """
     stopping = asyncio.Event()
     _on_signals(stopping.set)
-    other_program = os.environ.get("TIMBRED_ENGINE_PROGRAM")
-    daemon = Daemon(config, tuple(shlex.split(other_program)) if other_program else ENGINE_PROGRAM)
+    daemon = Daemon(config)
     ports = await daemon.start()
     ready(f"ready osc={ports.osc} zmq={ports.requests},{ports.events} http={ports.http}")
     try:

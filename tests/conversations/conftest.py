@@ -19,8 +19,8 @@ def hollow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return hollow_checkpoint(tmp_path_factory.mktemp("hollow") / "model")
 
 
-def settings_for(model: Path) -> tuple[str, str]:
-    return f"models.hollow.source={model}", "models.default=hollow"
+def settings_for(model: Path) -> tuple[str, ...]:
+    return f"models.hollow.source={model}", "models.default=hollow", "engine.jobs=1"
 
 
 @pytest.fixture(scope="session")

@@ -166,20 +166,29 @@ def test_what_needs_a_player_says_that_there_is_none(client: UdpClient) -> None:
 
 
 def test_settings_are_told_and_changed(client: UdpClient) -> None:
-    answer = client.ask("settings/tempo")
-    assert answer == Heard("settings/tempo", "f", (120.0,))
+    assert client.ask("settings/tempo") == Heard("settings/tempo", "f", (120.0,))
     assert client.ask("settings/tempo", 60.0) == Heard("settings/tempo", "f", (60.0,))
-    take = client.ask("generate", "slower", "pad", "@bars", 1, "@beats_per_bar", 1, "@steps", 1)
-    take = client.until("take")[-1]
+    client.say("generate", "slower", "pad", "@bars", 1, "@beats_per_bar", 1, "@steps", 1)
+    *_, take, _ = client.until_end()
     assert take.arguments[3] == pytest.approx(1.0)
-    assert client.ask("settings/tempo", 120.0) == Heard("settings/tempo", "f", (120.0,))
+    assert client.ask("settings/tempo", 120) == Heard("settings/tempo", "f", (120.0,))
+    client.nothing_more()
+
+
+def test_settings_that_cannot_be_had(client: UdpClient) -> None:
+    unknown = client.ask("settings/volume")
+    assert unknown.arguments[1] == "bad-request"
+    assert "volume" in str(unknown.arguments[2])
+    refused = client.ask("settings/tempo", 5)
+    assert refused.arguments[1] == "bad-request"
+    assert "20" in str(refused.arguments[2])
+    assert client.ask("settings/tempo") == Heard("settings/tempo", "f", (120.0,))
 
 
 def test_tempo_is_what_bars_are_counted_in(client: UdpClient) -> None:
     client.say("tempo", 240.0)
     client.say("generate", "faster", "pad", "@bars", 1, "@beats_per_bar", 1, "@steps", 1)
-    *_, take, done = client.until_end()
+    *_, take, done = client.until_end("faster")
     assert (take.name, done.name) == ("take", "done"), done
     assert take.arguments[3] == pytest.approx(0.25)
     client.say("tempo", 120.0)
-    client.nothing_more()

@@ -30,13 +30,19 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs in
 OPEN_ENDED = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-@app.callback()
-def _common(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         print(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    _ = version
 
 
 @app.command()
@@ -50,7 +56,6 @@ def serve(settings: Settings = None, config: ConfigFile = None) -> None:
 @app.command(context_settings=OPEN_ENDED)
 def say(
     context: typer.Context,
-    prompt: Annotated[str, typer.Argument(help="What to hear, in words.")] = "",
     out: Annotated[
         Path | None, typer.Option(help="Copy the sound to this file; its ending chooses the format.")
     ] = None,
@@ -58,14 +63,14 @@ def say(
     settings: Settings = None,
     config: ConfigFile = None,
 ) -> None:
-    """Make one sound, and print the path of its file.
+    """Make one sound from a PROMPT in quotes, and print the path of its file: timbred say "rain on tin" --seconds 4
 
     Goes through the running daemon or, if there is none, through one of its own. Every parameter of `generate` is an
-    option: --seconds 4 --seed 7 --negative "low quality" ...
+    option: --seed 7 --negative "low quality" --loop ...
     """
     from timbred.cli.say import say as run
 
-    run(prompt, out, like, context.args, config, settings or [])
+    run(out, like, context.args, config, settings or [])
 
 
 @app.command()

@@ -10,47 +10,45 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from timbred.cli.connection import Connection, Json, any_daemon
-from timbred.cli.options import parameters_from
+from timbred.cli.options import prompt_and_parameters
 from timbred.cli.serve import run, settings_from, start_logging
 from timbred.config import Config
 from timbred.errors import BadRequest, from_foreign
-from timbred.library.recipe import parameters_of
+from timbred.library.recipe import overlaid, parameters_of
 from timbred.protocol.decode import build, fields_of
 from timbred.protocol.messages import Generate
+from timbred.protocol.values import describe
 from timbred.protocol.vocabulary import REQUEST_NAMED
 from timbred.render.decode import read_recipe
 from timbred.render.formats import CONTAINERS
 
+SWITCHES = frozenset(name for name, field in fields_of(Generate).items() if describe(field.type) == "0 or 1")
+"""Parameters that need no value."""
 
-def say(
-    prompt: str, out: Path | None, like: Path | None, arguments: list[str], file: Path | None, flags: list[str]
-) -> None:
+
+def say(out: Path | None, like: Path | None, arguments: list[str], file: Path | None, flags: list[str]) -> None:
     """Make one sound and print its file's path, last on standard output."""
     config = settings_from(file, flags)
     start_logging("error" if config["log.level"] == "info" else config["log.level"])
-    request = request_from(prompt, out, like, arguments)
+    request = request_from(out, like, arguments)
     print(run(_say(config, request, out)))
 
 
-def request_from(prompt: str, out: Path | None, like: Path | None, arguments: list[str]) -> Json:
+def request_from(out: Path | None, like: Path | None, arguments: list[str]) -> Json:
     """The `generate` request that a command line stands for.
 
     Raises:
         BadRequest: a parameter that there isn't, or a value that isn't allowed.
         BadAudio: `like` carries no recipe.
     """
-    given = parameters_from(arguments)
-    base = parameters_of(read_recipe(like)) if like else {}
-    if "bars" in given:
-        base.pop("seconds", None)
-    if "seconds" in given:
-        base = {key: value for key, value in base.items() if key not in ("bars", "bpm", "beats_per_bar")}
+    prompt, given = prompt_and_parameters(arguments, SWITCHES)
+    base = overlaid(parameters_of(read_recipe(like)) if like else {}, given)
     if out is not None and "format" not in given:
         base["format"] = _format_of(out)
         if base["format"] == "ogg":
             base.pop("bits", None)
     words = {"prompt": prompt} if prompt or not like else {}
-    request: dict[str, Any] = {**base, **given, **words, "id": f"say-{os.getpid()}"}
+    request: dict[str, Any] = {**base, **words, "id": f"say-{os.getpid()}"}
     for key in request:
         if key not in fields_of(Generate):
             raise BadRequest(f"--{key}: there is no such parameter; timbred describe lists them")

@@ -13,7 +13,7 @@ from timbred.engine.registry import Entry, Registry
 from timbred.jobs.dispatcher import Dispatcher, failure
 from timbred.jobs.parameters import resolve
 from timbred.jobs.settings import LiveSettings
-from timbred.library.recipe import NOT_OF_THE_SOUND, parameters_of
+from timbred.library.recipe import overlaid, parameters_of
 from timbred.library.takes import Library, StoredTake
 from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId, Outbox
@@ -232,14 +232,9 @@ def listed(take: StoredTake, index: int) -> m.Take:
 
 
 def changed(recipe: dict[str, Any], request: m.Vary) -> m.Generate:
-    """A stored take's parameters with what the request names changed. A length in the one unit replaces the other."""
+    """A stored take's parameters with what the request names changed."""
     named = {key: getattr(request, key) for key in m.Generate.__struct_fields__ if getattr(request, key) is not None}
-    base = {key: value for key, value in recipe.items() if key not in NOT_OF_THE_SOUND}
-    if "seconds" in named:
-        base = {key: value for key, value in base.items() if key not in ("bars", "bpm", "beats_per_bar")}
-    if "bars" in named:
-        base.pop("seconds", None)
-    return m.Generate(**{**base, **named})
+    return m.Generate(**overlaid(recipe, named))
 
 
 def megabytes(size: int) -> Megabytes:

@@ -113,6 +113,19 @@ def parameters_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return _as_generate_reads(whole)
 
 
+def overlaid(parameters: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's parameters with what is named changed. A length in the one unit replaces that in the other.
+
+    >>> overlaid({"prompt": "pad", "bars": 2.0, "bpm": 90.0}, {"seconds": 1.5})
+    {'prompt': 'pad', 'seconds': 1.5}
+    """
+    replaced = {
+        *(("bars", "bpm", "beats_per_bar") if "seconds" in named else ()),
+        *(("seconds",) if "bars" in named else ()),
+    }
+    return {**{name: value for name, value in parameters.items() if name not in replaced}, **named}
+
+
 def _read(recipe: Mapping[str, Any]) -> _Shape:
     unknown = sorted(set(map(str, recipe)) - set(_Shape.__struct_fields__))
     if unknown:

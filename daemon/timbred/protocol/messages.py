@@ -387,7 +387,7 @@ class Done(Event, frozen=True, kw_only=True):
 
 
 class Acknowledged(Event, frozen=True, kw_only=True):
-    """`done` of a request that makes no sound: `notify`, `set`."""
+    """`done` of a request that makes no sound: `notify`, `set`, `tempo`."""
 
     id: str
 
@@ -407,6 +407,33 @@ class Fail(Event, frozen=True, kw_only=True):
     code: str
     message: Annotated[str, Meta(description="what went wrong, which value, what to do")]
     retry_after_s: Annotated[float, Meta(description="with `busy`: when to try again")] | None = None
+
+
+class Playing(Event, frozen=True, kw_only=True):
+    """A voice begins to sound."""
+
+    voice: int
+    take: Annotated[str, Meta(description="the take id or path that was asked for")]
+    frame: Annotated[int, Meta(description="frame of the device, from its opening, modulo 2147483648")]
+    beat: Annotated[float, Meta(description="beat of the session that this is")]
+
+
+class Ended(Event, frozen=True, kw_only=True):
+    """What a voice played is over."""
+
+    voice: int
+    take: Annotated[str, Meta(description="the take id or path that was asked for")]
+    frame: Annotated[int, Meta(description="the first frame of the device without it, modulo 2147483648")]
+    reason: Annotated[str, Meta(description="`finished`, `stopped` or `replaced`")]
+
+
+class Flowing(Event, frozen=True, kw_only=True):
+    """An endless sound goes on with its next piece."""
+
+    voice: int
+    take: Annotated[str, Meta(description="take id of the piece")]
+    frame: Annotated[int, Meta(description="frame of the device, from its opening, modulo 2147483648")]
+    late: Annotated[bool, Meta(description="1: the next piece isn't ready, so this one is repeated")]
 
 
 class Welcome(Event, frozen=True, kw_only=True):

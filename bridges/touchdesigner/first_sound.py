@@ -1,0 +1,41 @@
+"""timbred from TouchDesigner: a first sound.
+
+Not run inside TouchDesigner by timbred's tests (it doesn't run headless); they run these functions with stand-ins for the
+operators against a real daemon.
+
+1. An OSC Out DAT `oscout1`: network address 127.0.0.1, port 7770.
+2. An OSC In DAT `oscin1`: port 7780, with this file as its callbacks DAT.
+3. An Audio File In CHOP `audiofilein1`, play mode Sequential.
+4. From a button or the textport: `op('oscin1_callbacks').module.ask('a deep punchy kick drum')`
+
+`@port` sends the answers to the OSC In DAT: an OSC Out DAT can't hear them.
+"""
+
+import uuid
+from typing import Any
+
+import td
+
+ANSWERS = 7780
+"""The OSC In DAT's port."""
+
+
+def ask(prompt: str, seconds: float = 1.0) -> str:
+    """Ask for a sound; returns the request's id."""
+    request = uuid.uuid4().hex
+    td.op("oscout1").sendOSC("/timbred/generate", [request, prompt, "@seconds", seconds, "@port", ANSWERS])
+    return request
+
+
+def onReceiveOSC(  # noqa: N802  TouchDesigner's name for it
+    dat: Any, row_index: int, message: str, raw: bytes, time_stamp: float, address: str, args: list[Any], peer: Any
+) -> None:
+    """TouchDesigner calls this for each answer."""
+    if address == "/timbred/progress":
+        td.debug(f"timbred: {args[1]:.0%}")
+    elif address == "/timbred/take":
+        player = td.op("audiofilein1")
+        player.par.file = args[2]
+        player.par.cuepulse.pulse()
+    elif address == "/timbred/fail":
+        td.debug(f"timbred: {args[2]} ({args[1]})")

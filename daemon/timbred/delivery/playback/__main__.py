@@ -1,0 +1,52 @@
+"""The player process's entry: `python -m timbred.delivery.playback`."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+
+from timbred.delivery.playback.process import DeviceGone, Options, Player
+from timbred.processes.ending import end_with_daemon
+
+DEVICE_GONE = 75
+"""Exit status after the device went away."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a player until its daemon says so, or ends."""
+    parser = argparse.ArgumentParser(prog="timbred-player")
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--token", required=True)
+    parser.add_argument("--device", default="")
+    parser.add_argument("--channels", type=int, default=2)
+    parser.add_argument("--lead", type=float, default=0.01)
+    parser.add_argument("--limit", type=int, default=1)
+    parser.add_argument("--heartbeat", type=float, default=0.25)
+    parser.add_argument("--tempo", type=float, default=120.0)
+    parser.add_argument("--beats-per-bar", type=float, default=4.0)
+    parser.add_argument("--link", type=int, default=0)
+    parser.add_argument("--link-offset", type=float, default=0.0)
+    parser.add_argument("--link-start-stop", type=int, default=0)
+    parser.add_argument("--log-level", default="info")
+    options = vars(parser.parse_args(arguments))
+    level = options.pop("log_level").upper()
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches us too; the daemon decides
+    end_with_daemon()
+    status = 0
+    flags = {name: bool(options[name]) for name in ("limit", "link", "link_start_stop")}
+    player = Player(Options(**{**options, **flags}))
+    try:
+        player.run()
+    except DeviceGone as gone:
+        logging.getLogger("timbred.player").warning("%s", gone)
+        status = DEVICE_GONE
+    player.close()
+    # a driver whose device is gone may hang in its own clean-up
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

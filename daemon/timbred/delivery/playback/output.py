@@ -1,0 +1,89 @@
+"""An open device: rtmixer's callback in C takes from a ring buffer that we keep filled a moment ahead."""
+
+from typing import Any
+
+from timbred.clip import Samples
+from timbred.delivery.playback.devices import Device, portaudio
+from timbred.errors import NoAudioDevice
+from timbred.units import frames_in
+
+BLOCK = 64
+"""Frames that are mixed at a time."""
+
+LARGEST_DEVICE_BLOCK = 8192
+SAMPLE_BYTES = 4
+
+
+class Output:
+    """One stream. Frames are counted from the first that was handed over."""
+
+    def __init__(self, device: Device, channels: int, lead: float) -> None:
+        """`lead` is how far the ring is filled beyond what the device takes at once, in seconds.
+
+        Raises:
+            NoAudioDevice: the device can't be opened.
+        """
+        audio = portaudio()
+        import rtmixer
+
+        self.device = device
+        self.channels = min(channels, device.channels)
+        try:
+            self._stream: Any = rtmixer.Mixer(
+                device=device.number, channels=self.channels, blocksize=0, samplerate=device.rate, latency="low"
+            )
+            self.rate = round(self._stream.samplerate)
+            self.latency = float(self._stream.latency)
+            self._lead = frames_in(lead, self.rate)
+            self._ring: Any = rtmixer.RingBuffer(SAMPLE_BYTES * self.channels, _power_of_two(self._lead))
+            self._stream.start()
+        except audio.PortAudioError as error:
+            raise NoAudioDevice(f"{device.name} can't be opened: {error}") from error
+        self.underruns = 0
+        self._flagged = 0
+        self._handed_over = 0
+        self._action: Any = None
+
+    @property
+    def block(self) -> int:
+        """Frames that the device takes at once; 0 while that isn't known."""
+        return 0 if self._action is None else int(self._action.stats.max_blocksize)
+
+    @property
+    def taken(self) -> int:
+        """Frames that the device has taken in all."""
+        return self._handed_over - int(self._ring.read_available)
+
+    @property
+    def missing(self) -> int:
+        """Frames that may be handed over now to be the lead ahead again."""
+        block = self.block or frames_in(self.latency, self.rate)  # until the first is taken: as the driver says
+        return max(0, self._lead + min(block, LARGEST_DEVICE_BLOCK) - int(self._ring.read_available))
+
+    @property
+    def is_running(self) -> bool:
+        return bool(self._stream.active)
+
+    def hand_over(self, block: Samples) -> None:
+        """Put the next frames into the ring. Shape (frames, channels)."""
+        self._ring.write(block)
+        self._handed_over += block.shape[0]
+
+    def keep_going(self) -> bool:
+        """Let the callback take from the ring; after it ran dry, again. False if it ran dry since last asked."""
+        if self._action is None:
+            self._action = self._stream.play_ringbuffer(self._ring)
+            return True
+        flagged = int(self._action.stats.output_underflows)
+        self.underruns += max(0, flagged - self._flagged)
+        self._flagged = flagged
+        if self._action in self._stream.actions:
+            return True
+        self.underruns += 1
+        self._flagged = 0
+        self._action = self._stream.play_ringbuffer(self._ring)
+        return False
+
+
+def _power_of_two(lead: int) -> int:
+    return 1 << (lead + 2 * LARGEST_DEVICE_BLOCK).bit_length()

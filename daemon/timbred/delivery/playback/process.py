@@ -1,0 +1,317 @@
+"""The player's one loop: orders in, a block mixed whenever the device has taken one, events out.
+
+One thread, so that nothing else in the process holds Python's lock while a block is due. What may block (opening a
+device, giving large memory back) is done by helpers.
+"""
+
+import gc
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import zmq
+
+from timbred import __version__, errors
+from timbred.delivery import wire
+from timbred.delivery.clock import Grid
+from timbred.delivery.devicetime import DeviceTime
+from timbred.delivery.mixer.mixer import Mixer
+from timbred.delivery.mixer.orders import Began, End, Over, Start, Stopped
+from timbred.delivery.mixer.sound import Sound
+from timbred.delivery.playback import devices
+from timbred.delivery.playback.link import LinkSession
+from timbred.delivery.playback.output import BLOCK, Output
+from timbred.delivery.playback.priority import raise_priority
+
+log = logging.getLogger("timbred.player")
+
+LOOK_EVERY = 1.0
+"""Seconds between looks for a device that isn't there."""
+
+STUCK_AFTER = 2.0
+"""Seconds without a frame taken after which a device counts as gone."""
+
+IDLE_MS, PLAYING_MS = 50, 1
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the player was started. `lead`, `heartbeat` and `link_offset` in seconds."""
+
+    address: str
+    token: str
+    device: str
+    channels: int
+    lead: float
+    limit: bool
+    heartbeat: float
+    tempo: float
+    beats_per_bar: float
+    link: bool
+    link_offset: float
+    link_start_stop: bool
+
+
+class DeviceGone(Exception):
+    """The open device stopped taking frames."""
+
+
+class Player:
+    """The device, the mixer, and the line to the daemon."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.output: Output | None = None
+        self.mixer: Mixer | None = None
+        self.grid = Grid(48_000, options.tempo, beats_per_bar=options.beats_per_bar)
+        self.link = self._joined_link()
+        self._link_played = False
+        self._context = zmq.Context()
+        self._line = self._context.socket(zmq.PAIR)
+        self._line.linger = 1000
+        self._line.connect(options.address)
+        self._opened: queue.SimpleQueue[Output | errors.TimbredError] = queue.SimpleQueue()
+        self._last_look = -LOOK_EVERY
+        self._looking = False
+        self._reason = ""
+        self._sounds: dict[int, Sound] = {}
+        self._forgotten: queue.SimpleQueue[Sound] = queue.SimpleQueue()
+        self._last_beat = 0.0
+        self._progress = (0, 0.0)
+        self._announced = False
+        self._raised = False
+
+    def run(self) -> None:
+        """Play until told to quit.
+
+        Raises:
+            DeviceGone: the device went away; the daemon knows, and starts another process.
+        """
+        threading.Thread(target=self._forget, name="forget", daemon=True).start()
+        self._send(
+            wire.Ready(token=self.options.token, wire_version=wire.WIRE_VERSION, version=__version__, pid=os.getpid())
+        )
+        gc.freeze()
+        gc.disable()  # a collection would come in the midst of a block; nothing here makes cycles
+        poller = zmq.Poller()
+        poller.register(self._line, zmq.POLLIN)
+        while True:
+            poller.poll(PLAYING_MS if self.output else IDLE_MS)
+            for message, payload in self._arrived():
+                if isinstance(message, wire.Quit):
+                    return
+                self._take_in(message, payload)
+            if self.output is None:
+                self._look_for_device()
+            else:
+                self._tend(self.output)
+            self._beat_when_due()
+
+    def close(self) -> None:
+        """Send what waits, and end the line."""
+        self._line.close()
+        self._context.term()
+
+    # the line
+
+    def _send(self, message: wire.Wire) -> None:
+        self._line.send(wire.encode(message))
+
+    def _arrived(self) -> Iterator[tuple[wire.ToPlayer, list[zmq.Frame]]]:
+        while True:
+            try:
+                head, *payload = self._line.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            yield wire.read_in_player(head.bytes), payload
+
+    def _take_in(self, message: wire.ToPlayer, payload: list[zmq.Frame]) -> None:
+        try:
+            match message:
+                case wire.Play():
+                    self._play(message, payload)
+                case wire.Stop():
+                    self._mixer().stop(End(message.stop, message.voice, message.fade), message.at)
+                case wire.Change():
+                    self._mixer().change(message.voice, message.gain, message.pan, message.speed, message.fade)
+                case wire.Tempo():
+                    self._tempo(message)
+                case wire.Quit():
+                    raise AssertionError("the loop sees it first")
+        except errors.TimbredError as error:
+            number = {"play": getattr(message, "play", None), "stop": getattr(message, "stop", None)}
+            self._send(wire.Refused(code=error.code, message=str(error), **number))
+
+    def _mixer(self) -> Mixer:
+        if self.mixer is None:
+            raise errors.NoAudioDevice(self._reason or "the sound device is being opened; play again in a second")
+        return self.mixer
+
+    def _play(self, order: wire.Play, payload: list[zmq.Frame]) -> None:
+        sound = _sound(order, payload)
+        start = Start(
+            play=order.play, voice=order.voice, sound=sound, gain=order.gain, pan=order.pan, speed=order.speed,
+            out=order.out, fade=order.fade, position=order.position,
+        )  # fmt: skip
+        self._mixer().play(start, order.at)
+        self._sounds[order.play] = sound
+
+    def _tempo(self, order: wire.Tempo) -> None:
+        frame = self.mixer.frame if self.mixer else 0
+        if order.beat is not None:
+            self.grid = Grid(self.grid.rate, order.bpm, frame, order.beat, order.beats_per_bar)
+        else:
+            self.grid = self.grid.with_tempo(order.bpm, order.beats_per_bar, frame)
+        if self.link is not None:
+            self.link.set_meter(order.beats_per_bar)
+        if self.mixer is not None:
+            self.mixer.follow(self.grid)
+
+    # the device
+
+    def _look_for_device(self) -> None:
+        if not self._opened.empty():
+            self._looking = False
+            found = self._opened.get()
+            if isinstance(found, Output):
+                self._begin(found)
+            elif str(found) != self._reason:
+                self._reason = str(found)
+                self._send(wire.NoDevice(reason=self._reason))
+        elif not self._looking and time.monotonic() - self._last_look >= LOOK_EVERY:
+            self._looking = True
+            self._last_look = time.monotonic()
+            threading.Thread(target=self._open, name="open-device", daemon=True).start()
+
+    def _open(self) -> None:
+        try:
+            if self._reason:
+                devices.look_again()
+            device = devices.find(devices.output_devices(), self.options.device)
+            self._opened.put(Output(device, self.options.channels, self.options.lead))
+        except errors.TimbredError as error:
+            self._opened.put(error)
+        except Exception as error:  # noqa: BLE001  whatever a driver does, the daemon hears of it
+            self._opened.put(errors.NoAudioDevice(f"the sound device can't be opened: {error}"))
+
+    def _begin(self, output: Output) -> None:
+        self.output = output
+        self.grid = self.grid.at_rate(output.rate, self.grid.frame)
+        self.mixer = Mixer(output.rate, output.channels, self.grid, self.options.limit)
+        self._device_time = DeviceTime(output.rate)
+        self._progress = (0, time.monotonic())
+        self._announced = False
+        self._raised = raise_priority()
+        self._fill(output, self.mixer)
+        output.keep_going()
+
+    def _announce(self, output: Output) -> None:
+        """Say that the device is open, once it has taken its first block."""
+        self._announced = True
+        self._send(
+            wire.Opened(
+                device=output.device.name, rate=output.rate, channels=output.channels, block=output.block,
+                latency=output.latency, lead=self.options.lead, raised=self._raised,
+            )
+        )  # fmt: skip
+
+    def _tend(self, output: Output) -> None:
+        mixer = self._mixer()
+        if not output.keep_going():
+            log.warning("the device ran out of sound: %d times now", output.underruns)
+            self._device_time.restart()
+        self._watch(output)
+        if self.link is not None:
+            self._follow_link(self.link, output, mixer)
+        self._fill(output, mixer)
+        self._tell(mixer)
+        if not self._announced and output.block:
+            self._announce(output)
+
+    def _fill(self, output: Output, mixer: Mixer) -> None:
+        while output.missing >= BLOCK:
+            output.hand_over(mixer.render(BLOCK))
+
+    def _watch(self, output: Output) -> None:
+        now, taken = time.monotonic(), output.taken
+        self._device_time.saw(taken, now)
+        if taken != self._progress[0]:
+            self._progress = (taken, now)
+        if not output.is_running or now - self._progress[1] > STUCK_AFTER:
+            reason = f"{output.device.name} went away; it is opened again when it returns"
+            self._send(wire.DeviceLost(reason=reason, last=self._state()))
+            raise DeviceGone(reason)
+
+    def _tell(self, mixer: Mixer) -> None:
+        for happened in mixer.happened():
+            match happened:
+                case Began():
+                    self._send(wire.Playing(play=happened.play, frame=happened.frame, beat=happened.beat))
+                case Over():
+                    self._send(wire.Ended(play=happened.play, frame=happened.frame, reason=happened.reason))
+                    self._forgotten.put(self._sounds.pop(happened.play))
+                case Stopped():
+                    self._send(wire.Stopping(stop=happened.stop, plays=happened.plays))
+
+    def _forget(self) -> None:
+        """Giving a large memory back takes longer than a block lasts."""
+        while True:
+            self._forgotten.get()
+
+    # the clock
+
+    def _joined_link(self) -> LinkSession | None:
+        if not self.options.link:
+            return None
+        try:
+            return LinkSession(self.options.tempo, self.options.beats_per_bar)
+        except errors.BadRequest as error:
+            log.warning("%s; the session's own tempo is used", error)
+            return None
+
+    def _follow_link(self, link: LinkSession, output: Output, mixer: Mixer) -> None:
+        if not self._device_time.settled:
+            return
+        moment, beat, bpm = link.now()
+        heard = self._device_time.frame_at(moment - output.latency + self.options.link_offset)
+        self.grid = self.grid.through(heard, beat, bpm)
+        mixer.follow(self.grid)
+        stopped = self._link_played and not link.playing
+        self._link_played = link.playing
+        if stopped and self.options.link_start_stop:
+            mixer.stop(End(0, 0), wire.Moment())
+
+    # signs of life
+
+    def _beat_when_due(self) -> None:
+        now = time.monotonic()
+        if now - self._last_beat >= self.options.heartbeat:
+            self._last_beat = now
+            self._send(self._state())
+
+    def _state(self) -> wire.Beat:
+        frame = self.mixer.frame if self.mixer else 0
+        layers = [layer for layer in (self.mixer.layers if self.mixer else []) if not layer.leaving]
+        return wire.Beat(
+            frame=frame,
+            beat=self.grid.beat_at(frame),
+            bpm=self.grid.bpm,
+            peers=self.link.peers if self.link else 0,
+            underruns=self.output.underruns if self.output else 0,
+            positions=tuple(
+                wire.Position(
+                    play=layer.play, position=layer.head.position, gain=layer.gain, pan=layer.pan, speed=layer.speed
+                )
+                for layer in layers
+            ),
+        )
+
+
+def _sound(order: wire.Play, payload: list[zmq.Frame]) -> Sound:
+    samples = np.frombuffer(payload[0].buffer, dtype="<f4").reshape(-1, order.channels)
+    return Sound(samples, order.rate, order.loop)

@@ -1,0 +1,369 @@
+"""The daemon's handle on the player process: plays, stops and changes voices, and tells the clients what they hear.
+
+What is to sound is remembered here with its samples, so that it goes on where it was when the device comes back or
+the process had to be started again.
+"""
+
+import asyncio
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from timbred import errors
+from timbred.clip import Clip
+from timbred.config import Config
+from timbred.delivery import wire
+from timbred.delivery.clock import read_moment
+from timbred.processes.child import Child, Trade
+from timbred.protocol import messages as m
+from timbred.protocol.exchange import ClientId, Outbox
+
+log = logging.getLogger(__name__)
+
+PLAYER_PROGRAM = (sys.executable, "-m", "timbred.delivery.playback")
+"""The command that starts a player."""
+
+VOICES = 64
+HEARTBEAT = 0.25
+PATIENCE = 10.0
+"""Seconds without a sign of life after which the player is started again."""
+
+OPENED_WITHIN = 20.0
+"""Seconds for which a first `play` waits until it is known whether there is a device."""
+
+RESUME_FADE = 0.01
+LOUDEST_SAMPLE = 1000.0
+"""Full scales (60 dB over): beyond it a file holds a fault, not sound."""
+
+FRAMES_WRAP = 2**31
+"""Device frames are told modulo this, for OSC's integers."""
+
+
+@dataclass
+class Sounding:
+    """A play that has not ended: who asked, what for, and where it is. `bytes_` are its samples."""
+
+    client: ClientId
+    take: str
+    order: wire.Play
+    bytes_: memoryview
+    began: bool = False
+
+
+class Player:
+    """Implements `processes.child.ChildUser`. Runs on the event loop."""
+
+    def __init__(self, outbox: Outbox, config: Config, program: tuple[str, ...] = PLAYER_PROGRAM) -> None:
+        self.outbox = outbox
+        self.device: wire.Opened | None = None
+        self.last = wire.Beat(frame=0, beat=0.0, bpm=config["tempo"], peers=0, underruns=0)
+        self.on_tempo: Callable[[float], None] = lambda _bpm: None
+        self.on_ended: Callable[[int, str], None] = lambda _play, _reason: None
+        self._tempo = wire.Tempo(bpm=config["tempo"], beats_per_bar=config["beats_per_bar"])
+        self._link = bool(config["link"])
+        self._max_gain = float(config["player.max_gain"])
+        self._no_device = ""
+        self._known = asyncio.Event()
+        self._plays: dict[int, Sounding] = {}
+        self._stops: dict[int, tuple[ClientId, wire.Stop]] = {}
+        self._also_told: dict[int, ClientId] = {}
+        self._numbers = 0
+        self._underruns_before = 0
+        self._child = Child(_trade(config, program), self)
+
+    # life
+
+    def start(self) -> None:
+        """Start the process and keep it alive."""
+        self._child.start()
+
+    async def stop(self, patience: float) -> None:
+        """End everything that sounds, and the process."""
+        for number in list(self._plays):
+            self._over(number, self.last.frame, "stopped")
+        await self._child.stop(patience)
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid
+
+    @property
+    def rate(self) -> int | None:
+        """The device's rate in Hz; None without a device."""
+        return self.device.rate if self.device else None
+
+    @property
+    def voices_playing(self) -> int:
+        return len({play.order.voice for play in self._plays.values() if play.began})
+
+    @property
+    def underruns(self) -> int:
+        """Times that the device ran out of sound since the daemon's start."""
+        return self._underruns_before + self.last.underruns
+
+    async def opened(self) -> wire.Opened:
+        """The device, once it is known whether there is one.
+
+        Raises:
+            NoAudioDevice: there is none; says why and what to do.
+        """
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._known.wait(), OPENED_WITHIN)
+        if self.device is None:
+            raise errors.NoAudioDevice(self._no_device or "the player isn't ready yet; play again in a second")
+        return self.device
+
+    # what clients ask
+
+    def play(
+        self, client: ClientId, voice: m.Voice, take: str, clip: Clip, loop: bool, keys: m.PlayKeys | m.Play
+    ) -> int:
+        """Sound a clip, at the device's rate, on a voice. Its number is returned.
+
+        Raises:
+            BadRequest: a voice that isn't one, a louder gain than allowed, a moment that can't be read.
+            BadAudio: an empty clip, or one that is far too loud to be sound.
+            NoAudioDevice: there is no device.
+        """
+        number = voice_number(voice)
+        self._check_gain(keys.gain)
+        samples = _checked(clip)
+        at = read_moment(keys.at or "now")
+        if self.device is None:
+            raise errors.NoAudioDevice(self._no_device or "the player isn't ready yet; play again in a second")
+        self._numbers += 1
+        order = wire.Play(
+            play=self._numbers, voice=number, rate=clip.rate, channels=clip.channels, at=at, loop=loop,
+            gain=keys.gain or 0.0, pan=keys.pan or 0.0, speed=1.0 if keys.speed is None else keys.speed,
+            out=keys.out or 1, fade=keys.fade,
+        )  # fmt: skip
+        self._plays[order.play] = Sounding(client, take, order, samples)
+        self._child.send(order, samples)
+        return order.play
+
+    def stop_voice(self, client: ClientId, request: m.Stop) -> None:
+        """End a voice, or all with `*`; without a player at once.
+
+        Raises:
+            BadRequest: a voice that isn't one or is silent, a moment that can't be read.
+        """
+        voice = 0 if request.voice == "*" else voice_number(request.voice)
+        at = read_moment(request.at or "now")
+        affected = [number for number, play in self._plays.items() if voice in (0, play.order.voice)]
+        if voice and not affected:
+            raise errors.BadRequest(f"voice: {voice} is silent; nothing to stop")
+        if self.device is None:
+            self._stop_here(client, affected)
+            return
+        self._numbers += 1
+        order = wire.Stop(stop=self._numbers, voice=voice, at=at, fade=request.fade)
+        self._stops[order.stop] = (client, order)
+        self._child.send(order)
+
+    def change(self, client: ClientId, request: m.Set) -> None:
+        """Change a sounding voice.
+
+        Raises:
+            BadRequest: a voice that isn't one or is silent, a louder gain than allowed, nothing to change.
+        """
+        voice = voice_number(request.voice)
+        self._check_gain(request.gain)
+        if request.gain is None and request.pan is None and request.speed is None:
+            raise errors.BadRequest("set: nothing to change; name @gain, @pan or @speed")
+        found = [play for play in self._plays.values() if play.order.voice == voice]
+        if not found:
+            raise errors.BadRequest(f"voice: {voice} is silent; play something on it first")
+        order = wire.Change(
+            voice=voice, gain=request.gain, pan=request.pan, speed=request.speed, fade=request.fade
+        )  # fmt: skip
+        self._child.send(order)
+        self.outbox.send(client, m.Acknowledged(id="set"))
+
+    def tempo(self, client: ClientId, request: m.Tempo) -> None:
+        """Set the session's tempo.
+
+        Raises:
+            BadRequest: Link is on, and its session has the tempo.
+        """
+        if self._link:
+            raise errors.BadRequest("tempo: Link is on, so the Link session has the tempo; set link 0 to set it here")
+        self._tempo = msgspec.structs.replace(self._tempo, bpm=request.bpm)
+        self._child.send(self._tempo)
+        self.on_tempo(request.bpm)
+        self.outbox.send(client, m.Acknowledged(id="tempo"))
+
+    def _check_gain(self, gain: float | None) -> None:
+        if gain is not None and gain > self._max_gain:
+            raise errors.BadRequest(
+                f"gain: got {gain:g} dB, allowed is -120 to {self._max_gain:g}; player.max_gain says so, to spare ears"
+            )
+
+    def _stop_here(self, client: ClientId, affected: list[int]) -> None:
+        for number in affected:
+            self._also_told[number] = client
+            self._over(number, self.last.frame, "stopped")
+        if not affected:
+            self.outbox.send(client, m.Acknowledged(id="stop"))
+
+    # the process's life
+
+    def child_up(self, ready: Any) -> None:
+        self._child.send(msgspec.structs.replace(self._tempo, beat=self.last.beat))
+
+    def child_down(self, reason: str) -> None:
+        self.device = None
+        if not self._no_device:
+            self._no_device = f"the player process ended ({reason}) and is started again; play again in a second"
+        self._underruns_before += self.last.underruns
+        self.last = msgspec.structs.replace(self.last, underruns=0)
+        stops, self._stops = self._stops, {}
+        for client, order in stops.values():
+            affected = [number for number, play in self._plays.items() if order.voice in (0, play.order.voice)]
+            self._stop_here(client, affected)
+
+    def child_said(self, message: Any, payload: Sequence[memoryview]) -> None:
+        match message:
+            case wire.Beat():
+                self._beat(message)
+            case wire.Playing():
+                self._playing(message)
+            case wire.Ended():
+                self._over(message.play, message.frame, message.reason)
+            case wire.Stopping():
+                self._stopping(message)
+            case wire.Refused():
+                self._refused(message)
+            case wire.Opened():
+                self._opened(message)
+            case wire.NoDevice():
+                self._without_device(message.reason)
+            case wire.DeviceLost():
+                self._beat(message.last)
+                self._without_device(message.reason)
+            case _:
+                log.error("the player said what it shouldn't: %s", type(message).__name__)
+
+    def _opened(self, message: wire.Opened) -> None:
+        self.device = message
+        self._no_device = ""
+        self._known.set()
+        log.info(
+            "playing on %s at %d Hz, blocks of %d frames, %.1f ms ahead%s",
+            message.device, message.rate, message.block, message.lead * 1000,
+            "" if message.raised else " (without raised priority)",
+        )  # fmt: skip
+        for play in self._plays.values():
+            order = play.order
+            if play.began:
+                order = msgspec.structs.replace(order, at=wire.Moment(), fade=RESUME_FADE)
+            self._child.send(order, play.bytes_)
+
+    def _without_device(self, reason: str) -> None:
+        self.device = None
+        self._no_device = reason
+        self._known.set()
+        log.warning("%s", reason)
+
+    def _beat(self, message: wire.Beat) -> None:
+        if message.bpm != self.last.bpm and self._link:
+            self.on_tempo(message.bpm)
+        self.last = message
+        for at in message.positions:
+            play = self._plays.get(at.play)
+            if play is not None:
+                play.order = msgspec.structs.replace(
+                    play.order, position=at.position, gain=at.gain, pan=at.pan, speed=at.speed
+                )
+
+    def _playing(self, message: wire.Playing) -> None:
+        play = self._plays.get(message.play)
+        if play is None or play.began:
+            return
+        play.began = True
+        event = m.Playing(
+            voice=play.order.voice, take=play.take, frame=message.frame % FRAMES_WRAP, beat=message.beat
+        )  # fmt: skip
+        self.outbox.send(play.client, event)
+
+    def _over(self, number: int, frame: int, reason: str) -> None:
+        play = self._plays.pop(number, None)
+        also = self._also_told.pop(number, None)
+        if play is None:
+            return
+        event = m.Ended(voice=play.order.voice, take=play.take, frame=frame % FRAMES_WRAP, reason=reason)
+        self.outbox.send(play.client, event)
+        if also is not None and also != play.client:
+            self.outbox.send(also, event)
+        self.on_ended(number, reason)
+
+    def _stopping(self, message: wire.Stopping) -> None:
+        client, _ = self._stops.pop(message.stop, (None, None))
+        if client is None:
+            return
+        for number in message.plays:
+            self._also_told[number] = client
+        if not message.plays:
+            self.outbox.send(client, m.Acknowledged(id="stop"))
+
+    def _refused(self, message: wire.Refused) -> None:
+        error = errors.from_code(message.code, message.message)
+        if message.play is not None and (play := self._plays.pop(message.play, None)) is not None:
+            self.outbox.send(play.client, m.Fail(id="play", code=error.code, message=str(error)))
+        if message.stop is not None and message.stop in self._stops:
+            client, _ = self._stops.pop(message.stop)
+            self.outbox.send(client, m.Fail(id="stop", code=error.code, message=str(error)))
+
+
+def voice_number(voice: m.Voice) -> int:
+    """The voice's number.
+
+    Raises:
+        BadRequest: it is none of the voices.
+    """
+    if isinstance(voice, int):
+        return voice
+    raise errors.BadRequest(f"voice: got {voice!r}, allowed is a whole number from 1 to {VOICES}")
+
+
+def _checked(clip: Clip) -> memoryview:
+    if clip.frames == 0:
+        raise errors.BadAudio("take: the sound is empty")
+    samples = np.ascontiguousarray(clip.samples, dtype="<f4")
+    if not float(np.abs(samples).max()) <= LOUDEST_SAMPLE:
+        raise errors.BadAudio(
+            "take: its samples are more than 60 dB over full scale or aren't numbers; export it again"
+        )
+    return memoryview(samples).cast("B")
+
+
+def _trade(config: Config, program: tuple[str, ...]) -> Trade:
+    options = {
+        "device": config["player.device"],
+        "channels": config["player.channels"],
+        "lead": config["player.lead"] / 1000,
+        "limit": int(config["player.limiter"]),
+        "heartbeat": HEARTBEAT,
+        "tempo": config["tempo"],
+        "beats-per-bar": config["beats_per_bar"],
+        "link": int(config["link"]),
+        "link-offset": config["link.offset"] / 1000,
+        "link-start-stop": int(config["link.start_stop"]),
+        "log-level": config["log.level"],
+    }
+    return Trade(
+        name="player",
+        command=(*program, *(f"--{name}={value}" for name, value in options.items())),
+        introduction=wire.Ready,
+        wire_version=wire.WIRE_VERSION,
+        encode=wire.encode,
+        decode=wire.read_in_daemon,
+        quit=wire.Quit(),
+        patience=PATIENCE,
+        environment={"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+    )

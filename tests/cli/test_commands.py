@@ -1,0 +1,190 @@
+"""The commands as a user types them: processes, their output, their exit status."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests import checkpoints
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoints.audioldm(tmp_path_factory.mktemp("model"))
+
+
+class Shell:
+    """A user with a takes folder, a model called tiny, and an engine that renders sines."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self.folder = folder
+        self.takes = folder / "takes"
+        settings = {
+            "TIMBRED_TAKES_FOLDER": str(self.takes),
+            "TIMBRED_MODELS_FOLDER": str(folder / "models"),
+            "TIMBRED_MODELS_TINY_SOURCE": str(model),
+            "TIMBRED_MODELS_DEFAULT": "tiny",
+            "TIMBRED_ENGINE_PROGRAM": f"{sys.executable} -m tests.fake_engine",
+            "TIMBRED_ZMQ_REQUESTS": "1",  # nothing listens there: no other daemon of this machine is asked
+            "PYTHONPATH": str(ROOT),
+        }
+        self.environment = {**os.environ, **settings}
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "timbred", *arguments]
+        return subprocess.run(
+            command, env=self.environment, cwd=self.folder, capture_output=True, text=True, check=False, timeout=300
+        )
+
+    def say(self, *arguments: str) -> Path:
+        done = self.run("say", *arguments)
+        assert done.returncode == 0, done.stderr
+        return Path(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def shell(tmp_path: Path, model: Path) -> Shell:
+    return Shell(tmp_path, model)
+
+
+def test_say_prints_the_path_of_a_sound(shell: Shell):
+    path = shell.say("a warm tone", "--seconds", "0.5", "--seed", "3")
+    samples, rate = soundfile.read(path)
+    assert (rate, len(samples)) == (48000, 24000)
+    assert soundfile.info(path).subtype == "PCM_24"
+    assert np.abs(samples).max() == pytest.approx(10 ** (-1 / 20), abs=1e-3)
+    assert path.parent == shell.takes
+
+
+def test_say_like_a_file_makes_the_same_sound_with_what_is_changed(shell: Shell):
+    first = shell.say("a warm tone", "--seconds", "0.5", "--seed", "3")
+    again = shell.say("--like", str(first))
+    assert np.array_equal(soundfile.read(first)[0], soundfile.read(again)[0])
+    other = shell.say("--like", str(first), "--seconds", "0.25")
+    assert soundfile.info(other).frames == 12000
+
+
+@pytest.mark.parametrize(("ending", "kind"), [("flac", "FLAC"), ("ogg", "OGG"), ("aiff", "AIFF"), ("wav", "WAV")])
+def test_say_out_copies_to_a_file_whose_ending_chooses_the_format(shell: Shell, ending: str, kind: str):
+    out = shell.folder / f"there/sound.{ending}"
+    assert shell.say("a tone", "--seconds", "0.2", "--out", str(out)) == out
+    assert soundfile.info(out).format == kind
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a tone", "--sed", "3"], "--sed: there is no such parameter"),
+        (["a tone", "--seconds", "nine"], "seconds: got 'nine'"),
+        (["a tone", "--seconds", "601"], "from 0.05 to 600"),
+        (["a tone", "more"], "put the prompt in quotes"),
+        ([""], "prompt"),
+        (["a tone", "--out", "sound.mp3"], "its ending should be one of wav, flac, aiff, ogg"),
+        (["a tone", "--model", "nothing"], "there is no model 'nothing'"),
+        (["a tone", "--model", "audioldm2"], "timbred models pull audioldm2"),
+        (["fail now"], "told to fail (model-error)"),
+        (["--like", "pyproject.toml"], "pyproject.toml"),
+        (["a tone", "--set", "osc.prt=3"], "there is no setting 'osc.prt'"),
+        (["a tone", "--set", "osc.port=70000"], "setting osc.port: got '70000'"),
+    ],
+)
+def test_say_names_what_is_wrong(shell: Shell, arguments: list[str], said: str):
+    done = shell.run("say", *arguments)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_takes_are_listed_newest_first_and_searched(shell: Shell):
+    assert "no takes yet" in shell.run("takes").stdout
+    for prompt in ("a warm tone", "a cold bell"):
+        shell.say(prompt, "--seconds", "0.1")
+    listed: list[dict[str, Any]] = json.loads(shell.run("takes", "--json").stdout)
+    assert [take["prompt"] for take in listed] == ["a cold bell", "a warm tone"]
+    assert Path(listed[0]["path"]).is_file()
+    found = json.loads(shell.run("takes", "warm", "--json").stdout)
+    assert [take["prompt"] for take in found] == ["a warm tone"]
+    assert "a warm tone" in shell.run("takes").stdout
+
+
+def test_models_are_listed_with_what_to_do(shell: Shell):
+    rows = {row["name"]: row for row in json.loads(shell.run("models", "--json").stdout)}
+    assert rows["tiny"]["state"] == "available"
+    assert rows["audioldm2"]["state"] == "missing"
+    assert rows["audioldm2"]["remark"] == "fetch it with: timbred models pull audioldm2"
+    assert rows["audioldm2"]["licence"] == "CC-BY-NC-SA-4.0"
+    assert "timbred models pull audioldm2" in shell.run("models").stdout
+
+
+def test_pulling_what_comes_from_a_folder_is_refused(shell: Shell):
+    done = shell.run("models", "pull", "tiny")
+    assert done.returncode == 1
+    assert "there is nothing to fetch" in done.stderr
+
+
+def test_pickled_weights_are_told_and_converted(shell: Shell):
+    folder = checkpoints.pickle_weights(checkpoints.audioldm(shell.folder / "old"))
+    shell.environment["TIMBRED_MODELS_OLD_SOURCE"] = str(folder)
+    rows = {row["name"]: row for row in json.loads(shell.run("models", "--json").stdout)}
+    assert "timbred models convert old" in rows["old"]["remark"]
+    done = shell.run("models", "convert", "old")
+    assert done.returncode == 0, done.stderr
+    assert all(Path(line).is_file() for line in done.stdout.splitlines())
+    rows = {row["name"]: row for row in json.loads(shell.run("models", "--json").stdout)}
+    assert rows["old"]["remark"] == ""
+
+
+def test_doctor_says_what_works_and_what_to_do(shell: Shell):
+    done = shell.run("doctor", "--json", "--set", "osc.port=0")
+    found = {finding["what"]: finding for finding in json.loads(done.stdout)}
+    assert found["device"]["state"] in ("good", "note")
+    assert found["takes.folder"]["state"] == "good"
+    assert found["model tiny (default)"]["state"] == "good"
+    assert done.returncode == 0
+    (shell.folder / "file").write_text("")
+    done = shell.run("doctor", "--set", f"takes.folder={shell.folder / 'file'}")
+    assert done.returncode == 1
+    assert "NO takes.folder" in done.stdout
+    assert "-> --set takes.folder=FOLDER" in done.stdout
+
+
+def test_a_settings_file_gives_way_to_the_environment_and_that_to_flags(shell: Shell):
+    file = shell.folder / "my.toml"
+    file.write_text('[audio]\nrate = 22050\n[takes]\nfolder = "nowhere"\n')
+    path = shell.say("a tone", "--seconds", "0.1", "--config", str(file))
+    assert soundfile.info(path).samplerate == 22050
+    assert path.parent == shell.takes
+    path = shell.say("a tone", "--seconds", "0.1", "--config", str(file), "--set", "audio.rate=44100")
+    assert soundfile.info(path).samplerate == 44100
+
+
+def test_what_the_command_line_and_the_daemon_import(shell: Shell):
+    """Neither may pay for torch; the command line not for anything that a command doesn't need."""
+    heavy = "import sys; from timbred.cli import main; print([name for name in {} if name in sys.modules])"
+    names = ["torch", "diffusers", "numpy", "zmq", "soundfile", "sounddevice"]
+    done = subprocess.run([sys.executable, "-c", heavy.format(names)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    daemon = heavy.replace("timbred.cli import main", "timbred.app import serve").format(["torch", "diffusers"])
+    done = subprocess.run([sys.executable, "-c", daemon], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_version_and_help(shell: Shell):
+    assert shell.run("--version").stdout.strip() == "0.1.0"
+    help_text = shell.run("--help").stdout
+    for command in ("serve", "say", "takes", "models", "doctor", "describe"):
+        assert command in help_text
+
+
+def test_describe_prints_the_protocol(shell: Shell):
+    assert "/timbred/generate" in shell.run("describe").stdout
+    assert "$defs" in json.loads(shell.run("describe", "--json").stdout)
