@@ -104,11 +104,11 @@ def audioldm2(folder: Path, seed: int = 0) -> Path:
         "num_attention_heads": [2, 2],
         "num_hidden_layers": 2,
         "projection_dim": 16,
-        "spec_size": 32,
-        "num_mel_bins": 8,
-        "patch_size": 4,
-        "patch_stride": [4, 4],
-        "window_size": 4,
+        "spec_size": 64,
+        "num_mel_bins": 64,
+        "patch_size": 2,
+        "patch_stride": [2, 2],
+        "window_size": 8,
     }
     clap = ClapModel(ClapConfig(text_config=_clap_text(tokenizer), audio_config=audio, projection_dim=16))
     t5 = T5EncoderModel(
@@ -145,7 +145,7 @@ def audioldm2(folder: Path, seed: int = 0) -> Path:
         tokenizer=tokenizer,
         tokenizer_2=tokenizer_2,
         feature_extractor=ClapFeatureExtractor(
-            feature_size=8, sampling_rate=16000, hop_length=160, fft_window_size=512
+            feature_size=64, sampling_rate=48000, hop_length=7680, truncation="rand_trunc"
         ),
         unet=unet,
         scheduler=_scheduler(),

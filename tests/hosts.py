@@ -1,4 +1,4 @@
-"""Other people's programs as the other end of a conversation: started, listened to line by line, and gone at the end."""
+"""Other people's programs at the other end of a conversation: started, listened to line by line, gone at the end."""
 
 import contextlib
 import os
@@ -6,7 +6,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -80,7 +80,7 @@ class Program:
 
 
 @contextlib.contextmanager
-def running(*command: str, folder: Path | None = None) -> Iterator[Program]:
+def running(*command: str, folder: Path | None = None) -> Generator[Program]:
     """A program that is gone when the block ends."""
     program = Program(command, folder)
     try:

@@ -17,7 +17,7 @@ from training.runtime import half_precision
 from training.settings import RUNS, SETTINGS
 from training.synthesis.recipe import Recipe
 
-CAPTIONS = 3
+CAPTIONS = 2
 LATENTS = RUNS / "latents.npz"
 VECTORS = RUNS / "vectors.npz"
 

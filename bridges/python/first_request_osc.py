@@ -1,6 +1,6 @@
 """A request to the running daemon over OSC: prints what comes back, the file's path last.
 
-    python bridges/python/first_request_osc.py "a bright bell" --port 7770
+python bridges/python/first_request_osc.py "a bright bell" --port 7770
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """timbred from TouchDesigner: a first sound.
 
-Not run inside TouchDesigner by timbred's tests (it doesn't run headless); they run these functions with stand-ins for the
-operators against a real daemon.
+Not run inside TouchDesigner by timbred's tests, for it doesn't run headless: they run these functions against a real
+daemon, with stand-ins for the operators.
 
 1. An OSC Out DAT `oscout1`: network address 127.0.0.1, port 7770.
 2. An OSC In DAT `oscin1`: port 7780, with this file as its callbacks DAT.
@@ -32,10 +32,10 @@ def onReceiveOSC(  # noqa: N802  TouchDesigner's name for it
 ) -> None:
     """TouchDesigner calls this for each answer."""
     if address == "/timbred/progress":
-        td.debug(f"timbred: {args[1]:.0%}")
+        print(f"timbred: {args[1]:.0%}")
     elif address == "/timbred/take":
         player = td.op("audiofilein1")
         player.par.file = args[2]
         player.par.cuepulse.pulse()
     elif address == "/timbred/fail":
-        td.debug(f"timbred: {args[2]} ({args[1]})")
+        print(f"timbred: {args[2]} ({args[1]})")

@@ -55,9 +55,14 @@ class Daemon:
         config, outbox = self.config, self.transports.outbox
         self._check_folder()
         self.library = self._open_library()
-        finishing = Finishing(self.folder, self.library, lambda name: self.models[name].card.licence)
+        self.finishing = Finishing(self.folder, self.library, lambda name: self.models[name].card.licence)
         self.dispatcher = Dispatcher(
-            outbox, self.models, finishing, config["queue.length"], config["requests.remembered"], config["engine.jobs"]
+            outbox,
+            self.models,
+            self.finishing,
+            config["queue.length"],
+            config["requests.remembered"],
+            config["engine.jobs"],
         )
         self.intake = Intake(
             outbox,
@@ -94,6 +99,7 @@ class Daemon:
         await self.dispatcher.stop(self.config["stop.patience"])
         await self.intake.stop()
         await asyncio.gather(self.transports.stop(), self.engine.stop(ENGINE_QUITS_WITHIN))
+        self.finishing.drop_previews()
         self._close_library()
 
     def _check_change(self, name: str, value: Value) -> None:

@@ -92,7 +92,7 @@ SETTINGS: tuple[Setting, ...] = (
         0.5,
         3600,
     ),
-    Setting("stop.patience", 2.5, "Seconds that running requests get to finish when the daemon stops.", 0, 4),
+    Setting("stop.patience", 2.0, "Seconds that running requests get to finish when the daemon stops.", 0, 4),
     Setting("log.level", "info", "How much is logged.", choices=("debug", "info", "warning", "error")),
 )
 NAMED: dict[str, Setting] = {setting.name: setting for setting in SETTINGS}

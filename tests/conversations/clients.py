@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from tests.conversations import osc
 from tests.conversations.osc import Heard, Tagged, Value
@@ -118,7 +118,7 @@ class TcpClient(Client):
             if end:
                 self._read = rest
                 if frame:
-                    return osc.parse(frame.replace(b"\xdb\xdc", self.END).replace(b"\xdb\xdd", self.ESC))
+                    return osc.parse(bytes(frame).replace(b"\xdb\xdc", self.END).replace(b"\xdb\xdd", self.ESC))
                 continue
             received = self.socket.recv(65536)
             assert received, "the daemon closed the connection"
@@ -129,7 +129,7 @@ class TcpClient(Client):
 
 
 @contextlib.contextmanager
-def udp(daemon_port: int) -> Iterator[UdpClient]:
+def udp(daemon_port: int) -> Generator[UdpClient]:
     """A UDP client that is closed at the end."""
     client = UdpClient(daemon_port)
     try:
@@ -139,7 +139,7 @@ def udp(daemon_port: int) -> Iterator[UdpClient]:
 
 
 @contextlib.contextmanager
-def tcp(daemon_port: int) -> Iterator[TcpClient]:
+def tcp(daemon_port: int) -> Generator[TcpClient]:
     """A TCP client that is closed at the end."""
     client = TcpClient(daemon_port)
     try:

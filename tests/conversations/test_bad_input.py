@@ -101,7 +101,16 @@ def test_ids_that_are_none(client: UdpClient) -> None:
 
 
 def test_addresses_that_there_are_not(client: UdpClient) -> None:
-    for address in ("/timbred/sing", "/timbred", "/timbred/", "/generate", "/", "/timbred/generate/now", "/*", "/\u00fc"):
+    for address in (
+        "/timbred/sing",
+        "/timbred",
+        "/timbred/",
+        "/generate",
+        "/",
+        "/timbred/generate/now",
+        "/*",
+        "/\u00fc",
+    ):
         client.send_packet(osc.message(address, "pad"))
         answer = client.hear()
         assert (answer.name, answer.arguments[1]) == ("fail", "bad-request")

@@ -128,9 +128,7 @@ def npm_osc(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return install
 
 
-def test_node_talks_over_tcp(
-    daemon: DaemonProcess, require_host: RequireHost, npm_osc: Callable[[str], Path]
-) -> None:
+def test_node_talks_over_tcp(daemon: DaemonProcess, require_host: RequireHost, npm_osc: Callable[[str], Path]) -> None:
     node, folder = require_host("node"), npm_osc(require_host("npm"))
     with running(node, "talk.js", str(daemon.osc), folder=folder) as talk:
         talk.spoken.until("/timbred/fail")

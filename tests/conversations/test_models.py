@@ -107,7 +107,9 @@ def test_the_same_seed_is_the_same_sound_bit_for_bit_when_exact(performer: UdpCl
 
 def test_takes_of_one_request_are_those_of_their_seeds(performer: UdpClient) -> None:
     performer.say("generate", "pair", "pad", "@takes", 2, "@seed", 11, "@seconds", 0.2, "@steps", 1)
-    takes = [event for event in performer.until_end() if event.name == "take"]
+    events = performer.until_end()
+    assert order(events) == SOUND, events[-1]
+    takes = [event for event in events if event.name == "take"]
     alone = performer.make_take("pad", "@seed", 12)
     together, single = (soundfile.read(str(take.arguments[2]))[0] for take in (takes[1], alone))
     assert abs(together - single).max() < 10 ** (-80 / 20)

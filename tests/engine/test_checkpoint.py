@@ -125,6 +125,10 @@ def test_pickled_weights_are_read_and_converted_once(tmp_path: Path):
     load(folder)
 
 
+def plain_pickle(evil: "Evil", path: Path) -> None:
+    path.write_bytes(pickle.dumps(evil))
+
+
 class Evil:
     """What a pickled file can do to its reader."""
 
@@ -135,9 +139,7 @@ class Evil:
         return os.mkdir, (str(self.mark),)
 
 
-@pytest.mark.parametrize(
-    "writer", [lambda evil, path: torch.save(evil, path), lambda evil, path: path.write_bytes(pickle.dumps(evil))]
-)
+@pytest.mark.parametrize("writer", [torch.save, plain_pickle])
 def test_weights_that_are_more_than_tensors_are_not_opened(tmp_path: Path, writer: Callable[[Evil, Path], object]):
     folder = checkpoints.pickle_weights(checkpoints.audioldm(tmp_path / "bin"))
     mark = tmp_path / "was-run"

@@ -89,6 +89,8 @@ def test_a_model_makes_at_least_its_shortest():
         ({"transcription": "hello"}, "transcription: small doesn't speak"),
         ({"rank": 1}, "rank: small can't compare"),
         ({"to": "none"}, "to: got none"),
+        ({"mix": 0.5}, "mix: it goes with prompt2"),
+        ({"noise": "tk3w9mz2qd", "takes": 2}, "takes: got 2, but with noise"),
         ({"voice": 1}, "voice: it goes with"),
         ({"gain": -3}, "gain: it goes with"),
     ],
@@ -100,8 +102,8 @@ def test_contradictions_are_refused_by_name(keys: dict[str, Any], named: str):
 
 
 VALUES: dict[str, Any] = {
-    "init": "x.wav", "strength": 0.5, "start": 0, "end": 1, "low": 100, "high": 200, "extend": 1, "prompt2": "bell",
-    "mix": 0.5, "weights": "pad:2", "noise": "t1", "preview": 1, "by": "bar 3",
+    "init": "x.wav", "strength": 0.5, "start": 0, "end": 1, "low": 100, "high": 200, "extend": 1, "weights": "pad:2",
+    "by": "bar 3",
 }  # fmt: skip
 
 
@@ -131,6 +133,8 @@ def test_a_model_that_speaks_needs_words():
     trim=st.booleans(),
     file_format=st.sampled_from(["wav", "flac", "aiff", "ogg"]),
     negative=st.none() | st.text(max_size=20).filter(lambda text: "\x00" not in text),
+    prompt2=st.none() | st.just("a church bell"),
+    noise=st.none() | st.just("tk3w9mz2qd"),
 )
 def test_a_recipe_comes_to_the_same_again(file_format: str, **keys: Any):
     found = resolved(format=file_format, **{key: value for key, value in keys.items() if value is not None})

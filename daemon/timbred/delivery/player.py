@@ -337,7 +337,7 @@ def _checked(clip: Clip) -> memoryview:
     samples = np.ascontiguousarray(clip.samples, dtype="<f4")
     if not float(np.abs(samples).max()) <= LOUDEST_SAMPLE:
         raise errors.BadAudio(
-            "take: its samples are more than 60 dB over full scale or aren't numbers; export it again"
+            "take: its samples are more than 60 dB over full scale or not numbers; export it again"
         )
     return memoryview(samples).cast("B")
 

@@ -14,7 +14,7 @@ import torch
 from timbred import __version__, errors
 from timbred.engine import checkpoint, device, wire
 from timbred.engine.adapters.families import make_resident
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion, Run
+from timbred.engine.adapters.latent_diffusion import LatentDiffusion, Run, Sounds
 from timbred.engine.batching import Candidate, next_batch
 from timbred.engine.faults import is_fatal, translate
 from timbred.engine.loader import Loader, LoadResult
@@ -41,6 +41,7 @@ class Job:
     run: Run | None = None
     stepped: float = 0.0
     told: float = -1.0
+    preview_due: bool = False
 
     @property
     def number(self) -> int:
@@ -183,6 +184,7 @@ class Engine:
             return
         try:
             job.run = model.begin(job.render.order)
+            job.preview_due = job.render.order.preview
             job.stepped = time.perf_counter()
         except Exception as error:  # noqa: BLE001  whatever a model does, it ends this job alone
             self._fail(job, error)
@@ -224,6 +226,8 @@ class Engine:
             return
         for job in batch:
             self._stepped(job)
+            if job.run is not None and job.preview_due and job.run.sampling.step * 3 >= job.render.order.steps:
+                self._preview(job, job.run, model)
             if job.run is not None and job.run.sampling.done:
                 self._finish(job, job.run, model)
 
@@ -248,16 +252,45 @@ class Engine:
         remaining = left + self.pace.expected(("decode", job.work))
         self.mailbox.send(wire.Step(job=job.number, step=step, steps=order.steps, remaining=remaining))
 
+    def _preview(self, job: Job, run: Run, model: LatentDiffusion) -> None:
+        """Once, a third of the way. One that can't be decoded is left out: the sound itself goes on."""
+        job.preview_due = False
+        try:
+            sounds = model.preview(run)
+        except Exception as error:  # noqa: BLE001  a preview must not end its job
+            log.warning("job %d has no preview: %s", job.number, error)
+            return
+        job.stepped = time.perf_counter()
+        preview = wire.Preview(job=job.number, rate=sounds.rate, channels=1)
+        self.mailbox.send(preview, sounds.waveforms[0].tobytes())
+
     def _finish(self, job: Job, run: Run, model: LatentDiffusion) -> None:
         try:
             sounds = model.finish(run)
+            ranked = self._ranked(job.render.order, sounds, model)
         except Exception as error:  # noqa: BLE001  whatever a model does, it ends this job alone
             self._fail(job, error)
             return
         self.pace.measured(("decode", job.work), time.perf_counter() - job.stepped)
         self._leave(job)
-        rendered = wire.Rendered(job=job.number, rate=sounds.rate, channels=1, seeds=job.render.order.seeds)
-        self.mailbox.send(rendered, *(memoryview(waveform).cast("B") for waveform in sounds.waveforms))
+        seeds = job.render.order.seeds
+        rendered = wire.Rendered(
+            job=job.number,
+            rate=sounds.rate,
+            channels=1,
+            seeds=tuple(seeds[index] for index, _ in ranked),
+            scores=tuple(score for _, score in ranked if score is not None),
+        )
+        self.mailbox.send(rendered, *(sounds.waveforms[index].tobytes() for index, _ in ranked))
+
+    @staticmethod
+    def _ranked(order: wire.RenderOrder, sounds: Sounds, model: LatentDiffusion) -> list[tuple[int, float | None]]:
+        """Which take comes first, with its score; in the order asked for where nothing is ranked."""
+        if not order.rank or len(order.seeds) == 1:
+            return [(index, None) for index in range(len(order.seeds))]
+        scores = model.scores(order.words.prompt, sounds)
+        best_first = sorted(range(len(scores)), key=lambda index: scores[index], reverse=True)
+        return [(index, scores[index]) for index in best_first]
 
     def _fail(self, job: Job, error: Exception) -> None:
         known = self._known(error)

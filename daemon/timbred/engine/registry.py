@@ -55,12 +55,12 @@ def _published(name: str, title: str, source: str, guidance: float, **facts: obj
 
 
 PUBLISHED: tuple[Card, ...] = (
-    _published("audioldm2", "AudioLDM 2", "cvssp/audioldm2", 3.5),
-    _published("audioldm2-large", "AudioLDM 2 large", "cvssp/audioldm2-large", 3.5),
-    _published("audioldm2-music", "AudioLDM 2 music", "cvssp/audioldm2-music", 3.5, task="text-to-music"),
+    _published("audioldm2", "AudioLDM 2", "cvssp/audioldm2", 3.5, ranks=True),
+    _published("audioldm2-large", "AudioLDM 2 large", "cvssp/audioldm2-large", 3.5, ranks=True),
+    _published("audioldm2-music", "AudioLDM 2 music", "cvssp/audioldm2-music", 3.5, task="text-to-music", ranks=True),
     _published(
         "audioldm2-gigaspeech", "AudioLDM 2 speech", "anhnct/audioldm2_gigaspeech", 3.5,
-        task="text-to-speech", speaks=True,
+        task="text-to-speech", speaks=True, ranks=True,
     ),
     _published("audioldm-s-full-v2", "AudioLDM small", "cvssp/audioldm-s-full-v2", 2.5, default_seconds=5.12),
     _published("audioldm-m-full", "AudioLDM medium", "cvssp/audioldm-m-full", 2.5, default_seconds=5.12),
@@ -154,4 +154,5 @@ def _card_from_folder(name: str, folder: Path, remedy: str) -> Card:
         steps=20,
         guidance=3.5 if newer else 2.5,
         speaks=found.speaks if found else False,
+        ranks=newer,
     )

@@ -43,6 +43,15 @@ def starting_noise(shape: tuple[int, int, int], randomness: list[torch.Generator
     return torch.cat([torch.randn((1, *shape), generator=generator) for generator in randomness])
 
 
+def carried_over(noise: torch.Tensor, rows: int, generator: torch.Generator) -> torch.Tensor:
+    """Noise of another length: its beginning, or all of it and then fresh noise from the same generator."""
+    missing = rows - noise.shape[2]
+    if missing <= 0:
+        return noise[:, :, :rows]
+    fresh = torch.randn((*noise.shape[:2], missing, noise.shape[3]), generator=generator)
+    return torch.cat([noise, fresh], dim=2)
+
+
 def generators(seeds: tuple[int, ...]) -> list[torch.Generator]:
     """A random generator for each take."""
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
@@ -66,6 +75,8 @@ class Sampling:
         self.latents = noise * scheduler.init_noise_sigma
         self._extra = _extra_arguments(scheduler, eta, randomness)
         self._evaluations = 0
+        self._input = self.latents
+        self._predicted: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
     @property
     def done(self) -> bool:
@@ -86,12 +97,30 @@ class Sampling:
 
     def network_input(self) -> torch.Tensor:
         """The latents as the network wants them at `timestep`, float32."""
-        return self.scheduler.scale_model_input(self.latents, self.timestep)
+        self._input = self.scheduler.scale_model_input(self.latents, self.timestep)
+        return self._input
 
     def advance(self, prediction: torch.Tensor) -> None:
         """Take what the network said, and go to the next noise level."""
+        self._predicted = (self._input, prediction, self.timestep)
         self.latents = self.scheduler.step(prediction, self.timestep, self.latents, **self._extra).prev_sample
         self._evaluations += 1
+
+    def clean(self) -> torch.Tensor:
+        """The latents without noise, as the network's last word has them; equations 9 and 12 of arXiv 2010.02502 and
+        appendix D of arXiv 2202.00512.
+
+        Raises:
+            RuntimeError: the network hasn't been asked yet.
+        """
+        if self._predicted is None:
+            raise RuntimeError("there is no prediction before the first step")
+        noisy, prediction, timestep = self._predicted
+        kept = self.scheduler.alphas_cumprod[int(timestep)].to(noisy.device)
+        signal, noise = kept.sqrt(), (1 - kept).sqrt()
+        if self.scheduler.config.prediction_type == "v_prediction":
+            return signal * noisy - noise * prediction
+        return (noisy - noise * prediction) / signal
 
 
 def _extra_arguments(scheduler: Any, eta: float, randomness: list[torch.Generator]) -> dict[str, Any]:

@@ -21,11 +21,20 @@ class ModelSource(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Words(msgspec.Struct, frozen=True, kw_only=True):
-    """What the text encoders get."""
+    """What the text encoders get. `mix` says how far from `prompt` to `prompt2`, 0 to 1."""
 
     prompt: str
     negative: str = ""
     transcription: str = ""
+    prompt2: str = ""
+    mix: float = 0.0
+
+
+class NoiseSource(msgspec.Struct, frozen=True, kw_only=True):
+    """The starting noise of an earlier take: its seed, and its rendered length in seconds."""
+
+    seed: int
+    seconds: float
 
 
 class RenderOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +50,8 @@ class RenderOrder(msgspec.Struct, frozen=True, kw_only=True):
     seeds: tuple[int, ...]
     exact: bool = False
     rank: bool = False
+    noise: NoiseSource | None = None
+    preview: bool = False
 
 
 class Load(Wire, frozen=True, kw_only=True):
@@ -130,11 +141,19 @@ class Step(Wire, frozen=True, kw_only=True):
     remaining: float
 
 
+class Preview(Wire, frozen=True, kw_only=True):
+    """From the engine: the first take as it will be, roughly; one frame of samples follows."""
+
+    job: int
+    rate: int
+    channels: int
+
+
 class Rendered(Wire, frozen=True, kw_only=True):
     """From the engine: the sounds; one frame of samples, shape (frames, channels), follows for each take.
 
-    `order` lists the takes best first (indexes into the seeds asked for); `scores` goes with it and is
-    empty when nothing was ranked.
+    Best first where they were ranked: `seeds` and `scores` are in the order of the frames; `scores` is empty when
+    nothing was ranked.
     """
 
     job: int
@@ -160,7 +179,7 @@ class Failed(Wire, frozen=True, kw_only=True):
 
 
 ToEngine = Load | Unload | Render | Cancel | Quit
-FromEngine = Ready | Beat | Loading | Loaded | Unloaded | Step | Rendered | Cancelled | Failed
+FromEngine = Ready | Beat | Loading | Loaded | Unloaded | Step | Preview | Rendered | Cancelled | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)

@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from timbred import errors
 from timbred.engine import wire
@@ -156,6 +157,8 @@ class Dispatcher:
                 self._progress_of_loading(message)
             case wire.Step():
                 self._progress(message)
+            case wire.Preview():
+                self._previewed(message, payload)
             case wire.Rendered():
                 self._rendered(message, payload)
             case wire.Cancelled():
@@ -288,16 +291,35 @@ class Dispatcher:
             )
             self.outbox.send(job.client, event)
 
+    def _previewed(self, message: wire.Preview, payload: Sequence[memoryview]) -> None:
+        job = self._held(message.job)
+        if job is not None:
+            raw = RawTake(0, _samples(payload[0], message.channels), message.rate, job.parameters.seed, None)
+            job.preview = self._in_background(self._send_preview(job, raw), f"preview-{job.number}")
+
+    async def _send_preview(self, job: Job, raw: RawTake) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            path = await loop.run_in_executor(self._threads, self.finishing.preview, job.parameters, raw)
+        except Exception as error:  # noqa: BLE001  the sound itself goes on, and says what is wrong
+            log.warning("request %s has no preview: %s", job.id, error)
+            return
+        if job.live:
+            self.outbox.send(job.client, m.Preview(id=job.id, path=str(path)))
+
+    def _in_background(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._deliveries.add(task)
+        task.add_done_callback(self._deliveries.discard)
+        return task
+
     def _rendered(self, message: wire.Rendered, payload: Sequence[memoryview]) -> None:
         job = self._held(message.job)
         if job is None:
             return
         job.move(State.DELIVERING)
         self.estimates.measured(job.parameters, time.monotonic() - job.started)
-        raw = _raw_takes(message, payload)
-        delivery = asyncio.get_running_loop().create_task(self._deliver(job, raw), name=f"deliver-{job.number}")
-        self._deliveries.add(delivery)
-        delivery.add_done_callback(self._deliveries.discard)
+        self._in_background(self._deliver(job, _raw_takes(message, payload)), f"deliver-{job.number}")
         self._release(job)
 
     def _failed(self, message: wire.Failed) -> None:
@@ -311,6 +333,8 @@ class Dispatcher:
 
     async def _deliver(self, job: Job, raw: list[RawTake]) -> None:
         loop = asyncio.get_running_loop()
+        if job.preview is not None:
+            await job.preview
         try:
             for take in raw:
                 finished = await loop.run_in_executor(self._threads, self.finishing, job.parameters, take, str(job.id))
@@ -395,7 +419,10 @@ def _raw_takes(message: wire.Rendered, payload: Sequence[memoryview]) -> list[Ra
     """The takes in the order in which they are numbered: best first where they were ranked."""
     takes: list[RawTake] = []
     for index, (seed, frame) in enumerate(zip(message.seeds, payload, strict=True)):
-        samples = np.frombuffer(frame, dtype="<f4").reshape(-1, message.channels)
         score = message.scores[index] if message.scores else None
-        takes.append(RawTake(index, samples, message.rate, seed, score))
+        takes.append(RawTake(index, _samples(frame, message.channels), message.rate, seed, score))
     return takes
+
+
+def _samples(frame: memoryview, channels: int) -> NDArray[np.float32]:
+    return np.frombuffer(frame, dtype="<f4").reshape(-1, channels)

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from timbred.library.takes import Library, StoredTake, new_take_id
 from timbred.render.chain import finish
 from timbred.render.encode import encode
 from timbred.units import SampleRate
+
+PREVIEWS = "previews"
+"""Folder inside the takes folder for early renderings."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,18 @@ class Finishing:
         )
         self.library.add(stored)
         return FinishedTake(stored, finished)
+
+    def preview(self, parameters: Parameters, raw: RawTake) -> Path:
+        """Write an early rendering into the previews' folder; it isn't a take, and goes when the daemon stops."""
+        settings = replace(parameters.render_settings(), format="wav", bits=16)
+        finished = finish(self._clip(parameters, raw), settings)
+        name = parameters.name or parameters.prompt
+        return self.folder.write(name, PREVIEWS, "wav", lambda file: encode(finished, file, settings))
+
+    def drop_previews(self) -> None:
+        """Remove all early renderings."""
+        for path in (self.folder.root / PREVIEWS).glob("*.wav"):
+            path.unlink(missing_ok=True)
 
     def _clip(self, parameters: Parameters, raw: RawTake) -> Clip:
         recipe = make_recipe(

@@ -10,6 +10,7 @@ from typing import Any
 from timbred import errors
 from timbred.delivery.files import AllowedFolders
 from timbred.engine.registry import Entry, Registry
+from timbred.engine.wire import NoiseSource
 from timbred.jobs.dispatcher import Dispatcher, failure
 from timbred.jobs.parameters import resolve
 from timbred.jobs.settings import LiveSettings
@@ -22,6 +23,9 @@ from timbred.render.decode import read_recipe
 from timbred.units import Megabytes
 
 log = logging.getLogger(__name__)
+
+LONGEST_DESCENT = 32
+"""Takes that may have handed on one starting noise."""
 
 _TYPE_OF = {entry.kind: entry.name for entry in REQUESTS}
 
@@ -103,7 +107,8 @@ class Intake:
         if self._known(client, request.id):
             return
         entry = self.registry[request.model or str(self.settings["models.default"])]
-        parameters = resolve(request, entry.card, self.settings.session, secrets.randbelow(2**31))
+        noise = self._noise_of(request.noise, entry.card.name) if request.noise else None
+        parameters = resolve(request, entry.card, self.settings.session, secrets.randbelow(2**31), noise)
         if not self.dispatcher.residents.is_resident(entry.card.name):
             entry.checkpoint()
         self.dispatcher.submit(client, request.id, parameters)
@@ -112,6 +117,20 @@ class Intake:
         """Reads the recipe at once, not in a thread: what this client sends next must not overtake it."""
         if not self._known(client, request.id):
             self._generate(client, changed(self._recipe_of(request.take), request))
+
+    def _noise_of(self, take: str, model: str) -> NoiseSource:
+        """The starting noise of a stored take, which may itself have had an earlier one's."""
+        for _ in range(LONGEST_DESCENT):
+            recipe = self._recipe_of(take)
+            if recipe["model"] != model:
+                raise errors.BadRequest(f"noise: {take} was made by {recipe['model']}; its noise fits no other model")
+            if "noise" not in recipe:
+                card = self.registry[model].card
+                request = m.Generate(id="noise", **recipe)
+                found = resolve(request, card, self.settings.session, 0)
+                return NoiseSource(seed=found.seed, seconds=found.rendered_seconds)
+            take = recipe["noise"]
+        raise errors.BadRequest(f"noise: {take} goes back over more than {LONGEST_DESCENT} takes; name an earlier one")
 
     def _recipe_of(self, take: str) -> dict[str, Any]:
         """The parameters of a stored take or of a file."""

@@ -1,5 +1,6 @@
 """A job: one request for sound, and where it stands."""
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ class Job:
     takes: list[Take] = field(default_factory=list[Take])
     clips: list[Clip] = field(default_factory=list[Clip])
     terminal: Event | None = None
+    preview: "asyncio.Task[None] | None" = None
 
     def move(self, state: State) -> None:
         """Go to another state.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from timbred.engine.registry import Card
-from timbred.engine.wire import RenderOrder, Words
+from timbred.engine.wire import NoiseSource, RenderOrder, Words
 from timbred.errors import BadRequest, NoAudioDevice
 from timbred.protocol.messages import Generate
 from timbred.render.formats import check
@@ -13,7 +13,7 @@ from timbred.render.settings import RenderSettings
 from timbred.units import Decibels, Lufs, SampleRate, Seconds, bars_to_seconds
 
 NOT_YET = (
-    "init", "strength", "start", "end", "low", "high", "extend", "prompt2", "mix", "weights", "noise", "preview", "by",
+    "init", "strength", "start", "end", "low", "high", "extend", "weights", "by",
 )  # fmt: skip
 """Declared parameters that this version can't carry out; refused, never ignored."""
 
@@ -46,6 +46,10 @@ class Parameters:
     prompt: str
     negative: str
     transcription: str
+    prompt2: str
+    mix: float | None
+    noise: str
+    preview: bool
     seconds: float
     bars: float | None
     bpm: float | None
@@ -74,6 +78,7 @@ class Parameters:
     priority: Literal["live", "normal", "background"]
     inline: bool
     rendered_seconds: float
+    noise_source: NoiseSource | None
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -88,7 +93,15 @@ class Parameters:
     def order(self) -> RenderOrder:
         """What the engine is told."""
         return RenderOrder(
-            words=Words(prompt=self.prompt, negative=self.negative, transcription=self.transcription),
+            words=Words(
+                prompt=self.prompt,
+                negative=self.negative,
+                transcription=self.transcription,
+                prompt2=self.prompt2,
+                mix=self.mix or 0.0,
+            ),
+            noise=self.noise_source,
+            preview=self.preview,
             seconds=self.rendered_seconds,
             steps=self.steps,
             guidance=self.guidance,
@@ -117,9 +130,10 @@ class Parameters:
 
     def for_recipe(self) -> dict[str, Any]:
         """The keys of `generate` that this comes to, every one said outright."""
-        kept = {name: value for name, value in vars(self).items() if name != "rendered_seconds"}
-        if not self.transcription:
-            del kept["transcription"]
+        kept = {name: value for name, value in vars(self).items() if name not in ("rendered_seconds", "noise_source")}
+        for words in ("transcription", "prompt2", "noise"):
+            if not kept[words]:
+                del kept[words]
         if self.bars is not None:
             del kept["seconds"]
         for level in ("loudness", "peak"):
@@ -127,8 +141,10 @@ class Parameters:
         return kept
 
 
-def resolve(request: Generate, card: Card, session: Session, random_seed: int) -> Parameters:
-    """What a request comes to with this model in this session.
+def resolve(
+    request: Generate, card: Card, session: Session, random_seed: int, noise_source: NoiseSource | None = None
+) -> Parameters:
+    """What a request comes to with this model in this session. `noise_source` is what `noise` names.
 
     Raises:
         BadRequest: naming the key, what came, and what is allowed.
@@ -153,6 +169,11 @@ def resolve(request: Generate, card: Card, session: Session, random_seed: int) -
         prompt=prompt,
         negative=_or(request.negative, card.negative),
         transcription=transcription,
+        prompt2=request.prompt2 or "",
+        mix=_or(request.mix, 0.5) if request.prompt2 else None,
+        noise=request.noise or "",
+        preview=bool(request.preview),
+        noise_source=noise_source,
         seconds=seconds,
         bars=bars,
         bpm=bpm,
@@ -205,6 +226,10 @@ def _refuse_what_cannot_be_done(request: Generate, card: Card) -> None:
             raise BadRequest(f"{key}: it goes with `to play` or `to both`; leave it out")
     if request.rank and not card.ranks:
         raise BadRequest(f"rank: {card.name} can't compare sounds with words; leave it out")
+    if request.mix is not None and not (request.prompt2 or "").strip():
+        raise BadRequest("mix: it goes with prompt2; say what to mix towards, as in: @prompt2 church bell")
+    if request.noise is not None and (request.takes or 1) > 1:
+        raise BadRequest(f"takes: got {request.takes}, but with noise there is only one: they would all be the same")
     if request.to == "none" and not request.inline:
         raise BadRequest("to: got none, which goes with `inline` over ZeroMQ; otherwise the sound would be lost")
 

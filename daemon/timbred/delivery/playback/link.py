@@ -44,7 +44,5 @@ async def _made(bpm: float) -> Any:
     try:
         import aalink
     except ImportError as error:
-        raise BadRequest(
-            f"link: Ableton Link needs the Python package aalink ({error}); install it, or set link 0"
-        ) from (error)
+        raise BadRequest(f"link: it needs the Python package aalink ({error}); install it, or set link 0") from error
     return aalink.Link(bpm)

@@ -1,9 +1,10 @@
 """AudioLDM 2 (arXiv 2308.05734): CLAP and T5 states through GPT-2 into a UNet with two kinds of cross attention."""
 
 import diffusers
+import soxr
 import torch
 
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion, Tensors
+from timbred.engine.adapters.latent_diffusion import LatentDiffusion, Sounds, Tensors
 from timbred.engine.wire import Words
 
 
@@ -23,6 +24,22 @@ class AudioLdm2(LatentDiffusion):
             words.negative,
         )
         return {"states": prompt_states, "mask": mask, "generated": generated}
+
+    @torch.inference_mode()
+    def scores(self, prompt: str, sounds: Sounds) -> list[float]:
+        """By the model's own CLAP: the cosine of the prompt's and each take's embedding."""
+        pipeline = self.pipeline
+        wanted = int(pipeline.feature_extractor.sampling_rate)
+        longest = int(pipeline.feature_extractor.nb_max_samples)  # what is longer would be cut at a random place
+        heard = [soxr.resample(waveform, sounds.rate, wanted)[:longest] for waveform in sounds.waveforms]
+        inputs = pipeline.tokenizer(prompt, return_tensors="pt", padding=True, truncation=True)
+        features = pipeline.feature_extractor(heard, return_tensors="pt", sampling_rate=wanted).input_features
+        found = pipeline.text_encoder(
+            **inputs.to(self.device), input_features=features.to(self.device, pipeline.text_encoder.dtype)
+        )
+        text = torch.nn.functional.normalize(found.text_embeds.float(), dim=-1)
+        audio = torch.nn.functional.normalize(found.audio_embeds.float(), dim=-1)
+        return (audio @ text.T).squeeze(1).tolist()
 
     def network(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Tensors) -> torch.Tensor:
         return self.pipeline.unet(

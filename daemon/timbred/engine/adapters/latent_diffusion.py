@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from timbred.engine import sampling
@@ -80,13 +81,21 @@ class LatentDiffusion:
             on_step(run.sampling.step)
         return self.finish(run)
 
+    def scores(self, prompt: str, sounds: Sounds) -> list[float]:
+        """How like the prompt each take is, -1 to 1. Only models that hear as well as read can say.
+
+        Raises:
+            ModelError: this one can't.
+        """
+        raise ModelError(f"this model can't compare sounds with words ({len(sounds.waveforms)} takes, {prompt!r})")
+
     @torch.inference_mode()
     def begin(self, order: RenderOrder) -> "Run":
         """Encode the words and draw the noise."""
         guided = order.guidance > 1.0
-        conditioning = _repeated(self.conditioning(order.words, guided), len(order.seeds), guided)
+        conditioning = _repeated(self.mixed(order.words, guided), len(order.seeds), guided)
         randomness = sampling.generators(order.seeds)
-        noise = sampling.starting_noise(self.latent_shape(order.seconds), randomness).to(self.device)
+        noise = self._noise(order, randomness).to(self.device)
         scheduler = sampling.make_scheduler(order.scheduler, self.scheduler_config)
         return Run(
             order,
@@ -118,6 +127,29 @@ class LatentDiffusion:
         """
         waveforms = self.decode(run.sampling.latents)[:, : int(run.order.seconds * self.rate)]
         return Sounds(waveforms, self.rate)
+
+    def _noise(self, order: RenderOrder, randomness: list[torch.Generator]) -> torch.Tensor:
+        """Fresh noise for each take, or an earlier take's for all of them."""
+        shape = self.latent_shape(order.seconds)
+        if order.noise is None:
+            return sampling.starting_noise(shape, randomness)
+        earlier = sampling.generators((order.noise.seed,))
+        noise = sampling.starting_noise(self.latent_shape(order.noise.seconds), earlier)
+        return sampling.carried_over(noise, shape[1], earlier[0]).expand(len(order.seeds), *shape)
+
+    @torch.inference_mode()
+    def preview(self, run: "Run") -> Sounds:
+        """The run's first take as it will be, roughly: decoded from the latents that the network now expects."""
+        clean = self.decode(run.sampling.clean()[:1])
+        return Sounds(clean[:, : int(run.order.seconds * self.rate)], self.rate)
+
+    def mixed(self, words: Words, guided: bool) -> Tensors:
+        """The conditioning, between two prompts if there are two; `mix` 0 and 1 are the plain ones."""
+        plain = replace(words, prompt2="", mix=0.0)
+        if not words.prompt2 or words.mix == 0.0:
+            return self.conditioning(plain, guided)
+        other = self.conditioning(replace(plain, prompt=words.prompt2), guided)
+        return other if words.mix == 1.0 else between(self.conditioning(plain, guided), other, words.mix)
 
     def conditioning(self, words: Words, guided: bool) -> Tensors:
         """`encode`, remembered for the prompts heard last."""
@@ -206,6 +238,19 @@ def _repeated(conditioning: Tensors, takes: int, guided: bool) -> Tensors:
         name: torch.cat([part.expand(takes, *part.shape[1:]) for part in tensor.chunk(halves)])
         for name, tensor in conditioning.items()
     }
+
+
+def between(one: Tensors, other: Tensors, mix: float) -> Tensors:
+    """Two conditionings interpolated. Where only one of two texts of unequal length has a word, that word's place in
+    the attention fades with it: the mask becomes 1 + log(weight) / 10000, which the UNet turns into log(weight)."""
+    pairs = {name: _filled([one[name], other[name]]) for name in one}
+    mixed = {
+        name: torch.lerp(first.float(), second.float(), mix).to(first.dtype) for name, (first, second) in pairs.items()
+    }
+    if "mask" in pairs:
+        weight = torch.lerp(pairs["mask"][0].float(), pairs["mask"][1].float(), mix)
+        mixed["mask"] = torch.where(weight > 0, 1 + weight.clamp(min=1e-30).log() / 10_000, weight)
+    return mixed
 
 
 def together(conditionings: Sequence[Tensors]) -> Tensors:

@@ -1,0 +1,144 @@
+"""The examples in `bridges/`, each run in its host against the real daemon."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.conversations.clients import UdpClient, udp
+from tests.conversations.daemons import ROOT, DaemonProcess, environment
+from tests.conversations.osc import Value
+from tests.hosts import running
+
+BRIDGES = ROOT / "bridges"
+
+RequireHost = Callable[[str], str]
+
+
+def copy_with_port(source: Path, folder: Path, before: str, after: str) -> Path:
+    """An example that talks to another port than the default one."""
+    text = source.read_text("utf-8")
+    assert text.count(before) == 1
+    copy = folder / source.name
+    copy.write_text(text.replace(before, after), "utf-8")
+    return copy
+
+
+def test_pd(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+    pd = require_host("pd")
+    patch = copy_with_port(
+        BRIDGES / "puredata" / "first-sound.pd", tmp_path, "connect 127.0.0.1 7770", f"connect 127.0.0.1 {daemon.osc}"
+    )
+    quiet = ("-nogui", "-noaudio", "-nomidi")
+    with running(pd, *quiet, "-open", str(patch), "-send", "first-sound bang") as program:
+        program.spoken.until("^done: 1 1 ")
+        assert program.spoken.until(r"^frames: (\d+)")[1] == "48000"
+        assert program.spoken.matching("^progress: ")
+        assert not program.spoken.matching("error|^fail: ")
+
+
+def test_supercollider(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+    sclang = require_host("sclang")
+    script = copy_with_port(
+        BRIDGES / "supercollider" / "first-sound.scd", tmp_path, '"TIMBRED_OSC_PORT".getenv', f'"{daemon.osc}"'
+    )
+    with running(sclang, "-D", str(script), folder=tmp_path) as program:
+        path = program.spoken.until("^timbred: take (.+)")[1]
+        program.spoken.until(r"^timbred: done, 1 take\(s\)")
+        assert Path(path).is_file()
+        assert program.spoken.matching("^timbred: .+ of ")
+        assert not program.spoken.matching("ERROR|WARNING: timbred")
+
+
+@pytest.mark.parametrize("way", ["osc", "zmq"])
+def test_python(daemon: DaemonProcess, tmp_path: Path, way: str) -> None:
+    port = daemon.osc if way == "osc" else daemon.requests
+    done = subprocess.run(
+        [sys.executable, str(BRIDGES / "python" / f"first_request_{way}.py"), "a bright bell", "--port", str(port)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment(tmp_path, fake_engine=True),
+        check=True,
+    )
+    last = done.stdout.strip().splitlines()[-1]
+    if way == "osc":
+        assert Path(last).is_file()
+    else:
+        assert last.startswith("48000 frames of 1 channel(s), loudest 0.8")
+
+
+class TouchDesigner(ModuleType):
+    """Stand-ins for the operators that the example uses. What its OSC Out DAT sends is sent."""
+
+    def __init__(self, client: UdpClient) -> None:
+        super().__init__("td")
+        self.cues = 0
+        parameters = SimpleNamespace(file="", cuepulse=SimpleNamespace(pulse=self.cue))
+        self.client = client
+        self.operators: dict[str, Any] = {
+            "oscout1": SimpleNamespace(sendOSC=self.send),
+            "audiofilein1": SimpleNamespace(par=parameters),
+        }
+
+    def op(self, name: str) -> Any:
+        return self.operators[name]
+
+    def send(self, address: str, values: list[Value]) -> None:
+        self.client.say(address.rpartition("/")[2], *values)
+
+    def cue(self) -> None:
+        self.cues += 1
+
+
+def test_touchdesigner_script_with_stand_ins(
+    daemon: DaemonProcess, client: UdpClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host = TouchDesigner(client)
+    monkeypatch.setitem(sys.modules, "td", host)
+    found = importlib.util.spec_from_file_location("first_sound", BRIDGES / "touchdesigner" / "first_sound.py")
+    assert found is not None
+    assert found.loader is not None
+    script: Any = importlib.util.module_from_spec(found)
+    found.loader.exec_module(script)
+    with udp(daemon.osc) as answers:
+        script.ANSWERS = answers.port
+        request = script.ask("a deep punchy kick drum")
+        for event in answers.until_end(request):
+            script.onReceiveOSC(None, 0, "", b"", 0.0, f"/timbred/{event.name}", list(event.arguments), None)
+    assert Path(host.op("audiofilein1").par.file).is_file()
+    assert host.cues == 1
+    assert capsys.readouterr().out.endswith("timbred: 100%\n")
+
+
+def test_max_patch_is_whole() -> None:
+    patcher = json.loads((BRIDGES / "max" / "first-sound.maxpat").read_text("utf-8"))["patcher"]
+    boxes = {entry["box"]["id"]: entry["box"] for entry in patcher["boxes"]}
+    assert len(boxes) == len(patcher["boxes"]), "every box has an id of its own"
+    for box in boxes.values():
+        assert len(box.get("outlettype", [])) == box["numoutlets"]
+        assert len(box["patching_rect"]) == 4
+        assert box["maxclass"] == "button" or box["text"]
+    for line in (entry["patchline"] for entry in patcher["lines"]):
+        (source, outlet), (destination, inlet) = line["source"], line["destination"]
+        assert outlet < boxes[source]["numoutlets"], boxes[source]
+        assert inlet < boxes[destination]["numinlets"], boxes[destination]
+    connected = {end for entry in patcher["lines"] for end in (entry["patchline"]["source"][0],)}
+    connected |= {entry["patchline"]["destination"][0] for entry in patcher["lines"]}
+    assert {name for name, box in boxes.items() if box["maxclass"] != "comment"} == connected
+
+
+def test_what_the_max_patch_sends_is_a_request(daemon: DaemonProcess, client: UdpClient, other: UdpClient) -> None:
+    patch = json.loads((BRIDGES / "max" / "first-sound.maxpat").read_text("utf-8"))
+    texts = [entry["box"].get("text", "") for entry in patch["patcher"]["boxes"]]
+    [request] = [text for text in texts if text.startswith("/timbred/")]
+    assert "udpreceive 7779" in texts
+    address, *atoms = request.replace("$1", "1234567").replace("7779", str(other.port)).split()
+    client.say(address.rpartition("/")[2], *(int(atom) if atom.isdigit() else atom for atom in atoms))
+    assert other.until_end()[-1].name == "done"

@@ -1,0 +1,65 @@
+"""Without a device, without PortAudio, without a daemon: said plainly, and nothing is left behind."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.delivery.player_stage import CLIENT, play, player
+from timbred import errors
+from timbred.protocol import messages as m
+
+ROOT = Path(__file__).parents[2]
+WITHOUT_PORTAUDIO = (
+    sys.executable,
+    "-c",
+    "import sys; sys.modules['sounddevice'] = None\nfrom timbred.delivery.playback.__main__ import main\nmain()",
+)
+
+
+def test_without_portaudio_play_says_what_to_install():
+    async def conversation() -> None:
+        async with player(program=WITHOUT_PORTAUDIO) as (subject, _):
+            with pytest.raises(errors.NoAudioDevice, match="install PortAudio.*libportaudio2"):
+                await subject.opened()
+            with pytest.raises(errors.NoAudioDevice, match="install PortAudio"):
+                play(subject, np.zeros((10, 2)))
+
+    asyncio.run(conversation())
+
+
+def test_a_device_that_isnt_there_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("JACK_DEFAULT_SERVER", "timbred-nowhere")
+    monkeypatch.setenv("JACK_NO_START_SERVER", "1")
+
+    async def conversation() -> None:
+        async with player("player.device=no such card") as (subject, heard):
+            with pytest.raises(errors.NoAudioDevice, match="no such card|no sound device"):
+                await subject.opened()
+            subject.stop_voice(CLIENT, m.Stop(voice="*"))
+            assert await heard.next() == m.Acknowledged(id="stop")
+
+    asyncio.run(conversation())
+
+
+def test_a_player_ends_with_a_daemon_that_was_killed():
+    program = (
+        "import asyncio\n"
+        "from tests.delivery.player_stage import player\n"
+        "async def main():\n"
+        "    async with player('player.device=no such card') as (subject, _):\n"
+        "        await subject._known.wait()\n"
+        "        print(subject.pid, flush=True)\n"
+        "        await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    daemon = psutil.Popen([sys.executable, "-c", program], stdout=-1, cwd=ROOT)
+    assert daemon.stdout is not None
+    process = psutil.Process(int(daemon.stdout.readline()))
+    daemon.kill()
+    daemon.wait()
+    daemon.stdout.close()
+    process.wait(30)

@@ -1,0 +1,140 @@
+"""What the program has is documented, and what is documented is there."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+
+import timbred
+from timbred.cli.main import app
+from timbred.cli.reference import reference as settings_page
+from timbred.config import SETTINGS
+from timbred.errors import CODES
+from timbred.protocol.describe import reference as protocol_page
+from timbred.protocol.vocabulary import EVENTS, REQUESTS
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md")])
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+BY_HAND = ("README.md", "docs/guide.md", "docs/architecture.md")
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text("utf-8")
+
+
+def commands(command: object, path: str = "timbred") -> list[str]:
+    """Every command's words, `timbred models pull`."""
+    children: dict[str, object] = getattr(command, "commands", {})
+    return [path, *(words for name, child in children.items() for words in commands(child, f"{path} {name}"))]
+
+
+def anchor(heading: str) -> str:
+    """A heading's name in links."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize(
+    ("page", "made", "command"),
+    [
+        ("docs/protocol.md", protocol_page, "timbred.protocol.describe"),
+        ("docs/settings.md", settings_page, "timbred.cli.reference"),
+    ],
+)
+def test_pages_that_are_made_are_up_to_date(page: str, made: Callable[[], str], command: str) -> None:
+    assert read(page).strip() == made().strip(), f"run: make docs (python -m {command} > {page})"
+
+
+@pytest.mark.parametrize("name", [setting.name for setting in SETTINGS])
+def test_every_setting_is_documented(name: str) -> None:
+    assert f"`{name}`" in read("docs/settings.md")
+
+
+@pytest.mark.parametrize("address", sorted({entry.address for entry in (*REQUESTS, *EVENTS)}))
+def test_every_address_is_documented(address: str) -> None:
+    assert address in read("docs/protocol.md")
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_error_code_is_documented_with_what_to_do(code: str) -> None:
+    rows = [line for line in read("docs/guide.md").splitlines() if line.startswith(f"| `{code}` |")]
+    assert len(rows) == 1
+    assert all(cell.strip() for cell in rows[0].strip("|").split("|"))
+    assert f"`{code}`" in read("docs/protocol.md")
+
+
+def test_the_guide_has_no_error_code_that_there_is_not() -> None:
+    table = read("docs/guide.md").partition("## Error codes")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)) == set(CODES)
+
+
+@pytest.mark.parametrize("words", commands(typer.main.get_command(app)))
+def test_every_command_is_documented(words: str) -> None:
+    assert f"### `{words}`" in read("docs/settings.md")
+
+
+@pytest.mark.parametrize("page", BY_HAND)
+def test_commands_and_settings_in_the_text_are_there(page: str) -> None:
+    text = read(page)
+    known = {words.split()[1] for words in commands(typer.main.get_command(app)) if " " in words}
+    shell = re.findall(r"(?:^|`)(?:\.venv/bin/)?timbred ([a-z]+)", text, re.MULTILINE)
+    assert set(shell) <= known
+    settings = {setting.name for setting in SETTINGS}
+    for name in re.findall(r"--set ([\w.]+)=", text):
+        assert name in settings or re.fullmatch(r"models\.\w+\.source", name), name
+
+
+@pytest.mark.parametrize("page", BY_HAND)
+def test_addresses_in_the_text_are_there(page: str) -> None:
+    known = {entry.address for entry in (*REQUESTS, *EVENTS)}
+    for address in re.findall(r"(?<!\w)/timbred/[a-z]+(?:\.[a-z]+)?(?:/\w+)?", read(page)):
+        if "." in address or address in known or address.startswith("/timbred/settings/"):
+            continue
+        raise AssertionError(f"{page}: there is no {address}")
+
+
+@pytest.mark.parametrize("page", BY_HAND)
+def test_make_targets_in_the_text_are_there(page: str) -> None:
+    targets = set(re.findall(r"^([\w-]+):", read("Makefile"), re.MULTILINE))
+    told = {word for words in re.findall(r"(?:^|`)make ([a-z -]+)", read(page), re.MULTILINE) for word in words.split()}
+    assert told <= targets
+
+
+def test_the_two_commands_are_told_first() -> None:
+    text = read("README.md")
+    assert text.index("make demo") < text.index("make test") < text.index("## A first request")
+
+
+def test_files_in_the_text_are_there() -> None:
+    for page in BY_HAND:
+        for name in re.findall(r"`((?:bridges|daemon|tests|training|benchmarks|docs)/[\w/.-]+)`", read(page)):
+            assert (ROOT / name).exists(), f"{page}: {name}"
+    for name in re.findall(
+        r"`((?:protocol|transports|jobs|engine|render|delivery|library)/\w+\.py)`", read(BY_HAND[2])
+    ):
+        assert (ROOT / "daemon" / "timbred" / name).is_file(), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in LINK.findall(page.read_text("utf-8")):
+        if "://" in target:
+            continue
+        path, _, heading = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{page.name}: {target}"
+        if heading:
+            anchors = {anchor(one) for one in HEADING.findall(file.read_text("utf-8"))}
+            assert heading in anchors, f"{page.name}: {target}"
+
+
+def test_the_version_has_its_entry_in_the_changelog() -> None:
+    assert f"\n## {timbred.__version__}\n" in read("CHANGELOG.md")
+
+
+def test_every_bridge_is_named_in_the_guide() -> None:
+    for folder in sorted((ROOT / "bridges").iterdir()):
+        assert f"bridges/{folder.name}/" in read("docs/guide.md"), folder.name
