@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import AudioLDM2Pipeline, AudioLDMPipeline, AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from diffusers.pipelines.audioldm2.modeling_audioldm2 import AudioLDM2ProjectionModel, AudioLDM2UNet2DConditionModel
+from diffusers.pipelines.audioldm2 import modeling_audioldm2
 from safetensors.torch import load_file
 from transformers import (
     ClapConfig,
@@ -23,6 +23,14 @@ from transformers import (
     T5EncoderModel,
     T5Tokenizer,
 )
+
+# diffusers' annotations say less than its classes take
+AudioLDM2Pipeline: Any = diffusers.AudioLDM2Pipeline
+AudioLDMPipeline: Any = diffusers.AudioLDMPipeline
+AutoencoderKL: Any = diffusers.AutoencoderKL
+UNet2DConditionModel: Any = diffusers.UNet2DConditionModel
+AudioLDM2UNet2DConditionModel: Any = modeling_audioldm2.AudioLDM2UNet2DConditionModel
+AudioLDM2ProjectionModel: Any = modeling_audioldm2.AudioLDM2ProjectionModel
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz .,'-0123456789"
 
@@ -41,7 +49,7 @@ def _t5_tokenizer() -> Any:
     return tokenizer
 
 
-def _vae() -> AutoencoderKL:
+def _vae() -> Any:
     return AutoencoderKL(
         in_channels=1,
         out_channels=1,
@@ -69,8 +77,8 @@ def _vocoder() -> SpeechT5HifiGan:
     )
 
 
-def _scheduler() -> DDIMScheduler:
-    return DDIMScheduler(
+def _scheduler() -> diffusers.DDIMScheduler:
+    return diffusers.DDIMScheduler(
         beta_start=0.0015,
         beta_end=0.0195,
         beta_schedule="scaled_linear",

@@ -64,8 +64,8 @@ class FakeEngine:
                 case wire.Render() as render:
                     self._render(render)
                     self.mailbox.forget(render.job)
-                case wire.Cancel():
-                    raise AssertionError("the mailbox keeps cancellations")
+                case other:
+                    raise AssertionError(f"{other} isn't for an engine's queue")
         self.mailbox.close()
 
     def _resident(self, source: wire.ModelSource) -> None:
@@ -122,6 +122,7 @@ def main() -> int:
     parser.add_argument("--token", required=True)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--memory", type=int, default=0)
     parser.add_argument("--heartbeat", type=float, default=1.0)
     parser.add_argument("--log-level", default="info")
     options = parser.parse_args()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from training import latents
 from training.latents import Examples
-from training.runtime import Budget, half_precision, load_checkpoint, save_checkpoint
+from training.runtime import Budget, ThreadChoice, half_precision, load_checkpoint, save_checkpoint
 from training.settings import SETTINGS
 
 
@@ -134,8 +134,11 @@ def train(device: torch.device, minutes: float | None = None) -> None:
         )
 
     budget = Budget("diffusion", minutes or settings.minutes, save)
+    threads = ThreadChoice()
     going = True
     while going:
+        if device.type == "cpu":
+            threads.step()
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * rate_factor(budget.fraction, step, settings.warmup_steps)
         clean, captions = batches.draw()
@@ -157,7 +160,7 @@ def train(device: torch.device, minutes: float | None = None) -> None:
         optimiser.step()
         average.update(model)
         step += 1
-        going = budget.step(step, loss=loss.item())
+        going = budget.step(step, loss=loss.item(), threads=torch.get_num_threads())
     save()
 
 

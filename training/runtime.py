@@ -88,6 +88,38 @@ class Budget:
         return self.fraction < 1.0
 
 
+@dataclass
+class ThreadChoice:
+    """Chooses one or two (or all) CPU threads by trying: on a shared machine more threads can be slower.
+
+    Call `step` before every training step; every `period` steps each choice is tried for `trial` steps.
+    """
+
+    choices: tuple[int, ...] = (1, 2)
+    period: int = 48
+    trial: int = 3
+    _step: int = 0
+    _times: list[float] = field(default_factory=list)
+    _last: float = 0.0
+
+    def step(self) -> None:
+        """Note the time of the step before, and set the number of threads of the next."""
+        now = time.monotonic()
+        position = self._step % self.period
+        trials = len(self.choices) * self.trial
+        if position == 0:
+            self._times = [0.0] * len(self.choices)
+        elif position <= trials:
+            self._times[(position - 1) // self.trial] += now - self._last
+        if position < trials:
+            torch.set_num_threads(self.choices[position // self.trial])
+        elif position == trials:
+            best = min(range(len(self.choices)), key=lambda index: self._times[index])
+            torch.set_num_threads(self.choices[best])
+        self._last = now
+        self._step += 1
+
+
 def cosine_rate(fraction: float, step: int, warmup: int, floor: float = 0.05) -> float:
     """Learning-rate factor: linear warm-up over `warmup` steps, cosine to `floor` by `fraction` 1."""
     import math

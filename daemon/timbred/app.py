@@ -76,6 +76,7 @@ class Daemon:
             EngineSettings(
                 device=config["device"],
                 threads=config["device.threads"],
+                memory=config["engine.memory"],
                 heartbeat=config["engine.heartbeat"],
                 patience=config["engine.patience"],
                 log_level=config["log.level"],

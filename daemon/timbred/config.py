@@ -84,6 +84,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("queue.length", 64, "Requests that may wait; one more is answered `busy`.", 1, 10000, live=True),
     Setting("requests.remembered", 600.0, "Seconds for which an ended request's id is known.", 1, 86400),
     Setting("engine.jobs", 0, "Requests that the engine works on together; 0: 8 on a GPU, 2 on a CPU.", 0, 64),
+    Setting("engine.memory", 0.0, "MB that resident models may fill; 0: four fifths of the device's.", 0, 1e7),
     Setting("engine.heartbeat", 1.0, "Seconds between the engine's signs of life.", 0.05, 60),
     Setting(
         "engine.patience",

@@ -20,7 +20,7 @@ def hollow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings_for(model: Path) -> tuple[str, ...]:
-    return f"models.hollow.source={model}", "models.default=hollow", "engine.jobs=1"
+    return f"models.hollow.source={model}", "models.default=hollow", "engine.jobs=1", "player.device=no such device"
 
 
 @pytest.fixture(scope="session")

@@ -74,6 +74,21 @@ def test_python(daemon: DaemonProcess, tmp_path: Path, way: str) -> None:
         assert last.startswith("48000 frames of 1 channel(s), loudest 0.8")
 
 
+def test_python_in_the_readme(daemon: DaemonProcess, tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text("utf-8").partition("**Python**")[2].strip()
+    lines = [line.strip() for line in text.splitlines()[:3]]
+    script = "\n".join(["import zmq", *lines]).replace("7771", str(daemon.requests))
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment(tmp_path, fake_engine=True),
+        check=True,
+    )
+    assert Path(done.stdout.strip()).is_file()
+
+
 class TouchDesigner(ModuleType):
     """Stand-ins for the operators that the example uses. What its OSC Out DAT sends is sent."""
 

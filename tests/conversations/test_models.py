@@ -109,10 +109,20 @@ def test_takes_of_one_request_are_those_of_their_seeds(performer: UdpClient) -> 
     performer.say("generate", "pair", "pad", "@takes", 2, "@seed", 11, "@seconds", 0.2, "@steps", 1)
     events = performer.until_end()
     assert order(events) == SOUND, events[-1]
-    takes = [event for event in events if event.name == "take"]
+    takes = {event.arguments[6]: event for event in events if event.name == "take"}
+    assert set(takes) == {11, 12}
     alone = performer.make_take("pad", "@seed", 12)
-    together, single = (soundfile.read(str(take.arguments[2]))[0] for take in (takes[1], alone))
+    together, single = (soundfile.read(str(take.arguments[2]))[0] for take in (takes[12], alone))
     assert abs(together - single).max() < 10 ** (-80 / 20)
+
+
+def test_ranked_takes_come_best_first(performer: UdpClient) -> None:
+    performer.say("generate", "ranked", "pad", "@takes", 3, "@rank", 1, "@seconds", 0.2, "@steps", 1)
+    *_, first, second, third, done = performer.until_end()
+    scores = [float(take.arguments[7]) for take in (first, second, third)]
+    assert [take.arguments[1] for take in (first, second, third)] == [0, 1, 2]
+    assert scores == sorted(scores, reverse=True)
+    assert done.arguments[2] == first.arguments[2], "done names the best take"
 
 
 def test_a_running_sound_is_cancelled_at_its_next_step(performer: UdpClient) -> None:
@@ -125,6 +135,29 @@ def test_a_running_sound_is_cancelled_at_its_next_step(performer: UdpClient) -> 
     assert set(order(events)) <= {"progress", "cancelled"}
     performer.nothing_more()
     performer.make_take("pad")
+
+
+def test_a_preview_is_a_file_before_the_take(performer: UdpClient) -> None:
+    performer.say("generate", "soon", "pad", "@preview", 1, "@seconds", 0.6, "@steps", 8, "@seed", 3)
+    events = performer.until_end()
+    names = [event.name for event in events]
+    assert names.index("started") < names.index("preview") < names.index("take") < names.index("done")
+    preview = events[names.index("preview")]
+    assert (preview.tags, preview.id) == ("ss", "soon")
+    assert str(preview.arguments[1]) != str(events[-1].arguments[2])
+    performer.say("generate", "later", "pad", "@seconds", 0.6, "@steps", 8, "@seed", 3)
+    plain = performer.until_end()[-2]
+    one, two = (soundfile.read(str(take.arguments[2]))[0] for take in (events[-2], plain))
+    assert abs(one - two).max() < 10 ** (-80 / 20), "a preview leaves the sound as it is"
+
+
+def test_a_takes_noise_and_a_second_prompt(performer: UdpClient) -> None:
+    first = performer.make_take("dark bell", "@seed", 21)
+    again = performer.make_take("dark bell", "@noise", first.arguments[8])
+    mixed = performer.make_take("dark bell", "@seed", 21, "@prompt2", "bright rain", "@mix", 0.5)
+    one, two, three = (soundfile.read(str(take.arguments[2]))[0] for take in (first, again, mixed))
+    assert abs(one - two).max() < 10 ** (-80 / 20)
+    assert abs(one - three).max() > 0.001
 
 
 def test_models_come_and_go(performer: UdpClient) -> None:

@@ -23,7 +23,7 @@ WITHOUT_PORTAUDIO = (
 def test_without_portaudio_play_says_what_to_install():
     async def conversation() -> None:
         async with player(program=WITHOUT_PORTAUDIO) as (subject, _):
-            with pytest.raises(errors.NoAudioDevice, match="install PortAudio.*libportaudio2"):
+            with pytest.raises(errors.NoAudioDevice, match=r"install PortAudio.*libportaudio2"):
                 await subject.opened()
             with pytest.raises(errors.NoAudioDevice, match="install PortAudio"):
                 play(subject, np.zeros((10, 2)))
@@ -37,7 +37,7 @@ def test_a_device_that_isnt_there_is_named(monkeypatch: pytest.MonkeyPatch):
 
     async def conversation() -> None:
         async with player("player.device=no such card") as (subject, heard):
-            with pytest.raises(errors.NoAudioDevice, match="no such card|no sound device"):
+            with pytest.raises(errors.NoAudioDevice, match=r"no such card|no sound device"):
                 await subject.opened()
             subject.stop_voice(CLIENT, m.Stop(voice="*"))
             assert await heard.next() == m.Acknowledged(id="stop")

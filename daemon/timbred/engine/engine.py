@@ -1,5 +1,6 @@
 """One device, its resident models, and the jobs that take their steps on it together."""
 
+import gc
 import logging
 import os
 import queue
@@ -15,16 +16,21 @@ from timbred import __version__, errors
 from timbred.engine import checkpoint, device, wire
 from timbred.engine.adapters.families import make_resident
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion, Run, Sounds
+from timbred.engine.adapters.sharing import SharedComponents
 from timbred.engine.batching import Candidate, next_batch
 from timbred.engine.faults import is_fatal, translate
 from timbred.engine.loader import Loader, LoadResult
 from timbred.engine.mailbox import Mailbox
 from timbred.engine.pace import Pace
+from timbred.engine.residency import Resident, to_evict
 
 log = logging.getLogger("timbred.engine")
 
 FATAL = 70
 """Exit status after a fault of the device that only a new process can mend."""
+
+BUDGET = 0.8
+"""Part of the device's memory that models may fill, where the setting says nothing; jobs need the rest."""
 
 LOADING_TOLD_EVERY = 0.1
 """Seconds between two looks at how far a load is, while nothing else is to be done."""
@@ -63,11 +69,15 @@ class Job:
 class Engine:
     """Takes in orders between steps; jobs join and leave the running batch there."""
 
-    def __init__(self, chosen: device.Device, address: str, token: str, heartbeat: float) -> None:
+    def __init__(self, chosen: device.Device, address: str, token: str, heartbeat: float, budget: int = 0) -> None:
+        """`budget` is in bytes, 0 for what the device has; `heartbeat` in seconds."""
         self.device = chosen
         self.token = token
         self.models: dict[str, LatentDiffusion] = {}
         self.sizes: dict[str, int] = {}
+        self.last_used: dict[str, float] = {}
+        self.shared = SharedComponents()
+        self.budget = budget or int(BUDGET * device.memory(chosen.place)[1])
         self.jobs: dict[int, Job] = {}
         self.pace = Pace()
         self.most_rows = ROWS.get(chosen.place.type, 16)
@@ -141,8 +151,22 @@ class Engine:
     def _unload(self, name: str) -> None:
         self.models.pop(name, None)
         self.sizes.pop(name, None)
+        gc.collect()  # pipelines refer to themselves
         self._free()
         self.mailbox.send(wire.Unloaded(name=name))
+
+    def _make_room(self, newcomer: str) -> None:
+        """Drop what was used least recently, while everything together is over the budget. Memory that models share
+        is counted with each, which errs to the safe side."""
+        busy = {job.render.model.name for job in self.jobs.values()}
+        others = [
+            Resident(name, size, self.last_used.get(name, 0.0), name in busy)
+            for name, size in self.sizes.items()
+            if name != newcomer
+        ]
+        for name in to_evict(others, self.sizes[newcomer], self.budget):
+            log.info("%s gives way to %s", name, newcomer)
+            self._unload(name)
 
     def _loaded(self, result: LoadResult[LatentDiffusion]) -> None:
         name = result.source.name
@@ -156,6 +180,7 @@ class Engine:
             return
         self.models[name] = result.model
         self.sizes[name] = result.model.memory
+        self._make_room(name)
         self.mailbox.send(wire.Loaded(model=self._size_of(name)))
         for job in waiting:
             self._begin_or_load(job)
@@ -166,7 +191,7 @@ class Engine:
         if found.pickled:
             parts = ", ".join(found.pickled)
             log.warning("%s has .bin weights (%s); once: timbred models convert %s", source.name, parts, source.name)
-        return make_resident(found, source.name, self.device.place, self.device.precision, progress)
+        return make_resident(found, source.name, self.device.place, self.device.precision, progress, self.shared)
 
     def _size_of(self, name: str) -> wire.ResidentModel:
         return wire.ResidentModel(name=name, memory=self.sizes[name])
@@ -184,6 +209,7 @@ class Engine:
             return
         try:
             job.run = model.begin(job.render.order)
+            self.last_used[job.render.model.name] = time.monotonic()
             job.preview_due = job.render.order.preview
             job.stepped = time.perf_counter()
         except Exception as error:  # noqa: BLE001  whatever a model does, it ends this job alone

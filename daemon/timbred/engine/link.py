@@ -65,6 +65,7 @@ class EngineSettings:
 
     device: str = "auto"
     threads: int = 0
+    memory: float = 0.0
     heartbeat: float = 1.0
     patience: float = 30.0
     log_level: str = "info"
@@ -153,7 +154,8 @@ class EngineLink:
         command = [
             *settings.program,
             "--address", address, "--token", token, "--device", settings.device,
-            "--threads", str(settings.threads), "--heartbeat", str(settings.heartbeat),
+            "--threads", str(settings.threads), "--memory", str(int(settings.memory * 1e6)),
+            "--heartbeat", str(settings.heartbeat),
             "--log-level", settings.log_level,
         ]  # fmt: skip
         # models are read from folders: nothing in the engine asks a network for anything

@@ -39,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--token", required=True)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--memory", type=int, default=0, help="bytes that models may fill; 0: most of the device's")
     parser.add_argument("--heartbeat", type=float, default=1.0)
     parser.add_argument("--log-level", default="info")
     options = parser.parse_args(arguments)
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     except errors.BadRequest as error:
         log.error("%s", error)
         return 2
-    Engine(chosen, options.address, options.token, options.heartbeat).run()
+    Engine(chosen, options.address, options.token, options.heartbeat, options.memory).run()
     return 0
 
 

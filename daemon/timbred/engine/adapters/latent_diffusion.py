@@ -48,15 +48,19 @@ class LatentDiffusion:
         self._heard: OrderedDict[tuple[Words, bool], Tensors] = OrderedDict()
 
     @property
-    def memory(self) -> int:
-        """Bytes of all weights."""
-        modules = {id(part): part for part in self.pipeline.components.values() if isinstance(part, torch.nn.Module)}
-        tensors = {
+    def tensors(self) -> dict[int, int]:
+        """Bytes of every weight by its place in memory, so that what models share is counted once."""
+        modules = [part for part in self.pipeline.components.values() if isinstance(part, torch.nn.Module)]
+        return {
             tensor.data_ptr(): tensor.numel() * tensor.element_size()
-            for module in modules.values()
+            for module in modules
             for tensor in (*module.parameters(), *module.buffers())
         }
-        return sum(tensors.values())
+
+    @property
+    def memory(self) -> int:
+        """Bytes of all weights."""
+        return sum(self.tensors.values())
 
     def encode(self, words: Words, guided: bool) -> Tensors:
         """The conditioning for one take; with guidance, the batch axis holds first the negative, then the prompt."""

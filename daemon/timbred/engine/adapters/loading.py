@@ -13,8 +13,9 @@ from diffusers.pipelines.audioldm2.modeling_audioldm2 import (
     AudioLDM2UNet2DConditionModel,
 )
 
+from timbred.engine.adapters.sharing import SharedComponents
 from timbred.engine.adapters.spectral_vocoder import SpectralVocoder
-from timbred.engine.checkpoint import NEEDED, WEIGHTED, Checkpoint
+from timbred.engine.checkpoint import NEEDED, WEIGHTED, Checkpoint, weight_files
 from timbred.errors import ModelError
 
 LOADED_AS: dict[str, str] = {"GPT2Model": "GPT2LMHeadModel"}
@@ -42,11 +43,15 @@ def _class_named(name: str) -> type[Any]:
 
 
 def load_components(
-    checkpoint: Checkpoint, name: str, precision: torch.dtype, progress: Callable[[float], None]
+    checkpoint: Checkpoint,
+    name: str,
+    precision: torch.dtype,
+    progress: Callable[[float], None],
+    shared: SharedComponents,
 ) -> dict[str, Any]:
     """Every component of the pipeline but its scheduler's class: that one is chosen at each request.
 
-    `progress` hears the fraction of components that are in.
+    `progress` hears the fraction of components that are in; `shared` lends those that are in memory already.
 
     Raises:
         ModelError: a component can't be loaded; names it and says why.
@@ -55,12 +60,12 @@ def load_components(
     parts = NEEDED[checkpoint.family]
     for done, part in enumerate(parts):
         progress(done / len(parts))
-        components[part] = _load(checkpoint, part, name, precision)
+        components[part] = _load(checkpoint, part, name, precision, shared)
     progress(1.0)
     return components
 
 
-def _load(checkpoint: Checkpoint, part: str, name: str, precision: torch.dtype) -> Any:
+def _load(checkpoint: Checkpoint, part: str, name: str, precision: torch.dtype, shared: SharedComponents) -> Any:
     folder = checkpoint.folder / part
     try:
         if part == "scheduler":
@@ -68,8 +73,13 @@ def _load(checkpoint: Checkpoint, part: str, name: str, precision: torch.dtype) 
         kind = _class_named(checkpoint.classes[part])
         if part not in WEIGHTED:
             return kind.from_pretrained(str(folder), local_files_only=True)
-        model = _load_weights(kind, folder, precision, pickled=part in checkpoint.pickled)
-        return model.eval().requires_grad_(False)
+        files = (folder / "config.json", *weight_files(folder, name, ""))
+        found = shared.find(kind.__name__, files)
+        if found is None:
+            model = _load_weights(kind, folder, precision, pickled=part in checkpoint.pickled)
+            found = model.eval().requires_grad_(False)
+            shared.add(kind.__name__, files, found)
+        return found
     except pickle.UnpicklingError as error:
         raise more_than_tensors(name, folder, error) from error
     except Exception as error:  # foreign loaders raise anything; one error names the component

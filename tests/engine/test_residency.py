@@ -1,0 +1,70 @@
+"""Who gives way, and what is held once."""
+
+import gc
+import shutil
+from pathlib import Path
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import checkpoints
+from timbred.engine import checkpoint
+from timbred.engine.adapters.families import make_resident
+from timbred.engine.adapters.latent_diffusion import LatentDiffusion
+from timbred.engine.adapters.sharing import SharedComponents
+from timbred.engine.residency import Resident, to_evict
+
+RESIDENTS = st.lists(
+    st.builds(Resident, st.uuids().map(str), st.integers(1, 100), st.floats(0, 100), st.booleans()), max_size=8
+)
+
+
+@given(RESIDENTS, st.integers(0, 200), st.integers(0, 400))
+def test_those_in_use_stay_and_the_rest_go_by_age(residents: list[Resident], needed: int, budget: int):
+    leaving = to_evict(residents, needed, budget)
+    by_name = {one.name: one for one in residents}
+    assert not any(by_name[name].in_use for name in leaving)
+    ages = [by_name[name].last_used for name in leaving]
+    assert ages == sorted(ages)
+    staying = [one for one in residents if one.name not in leaving]
+    free = [one for one in staying if not one.in_use]
+    assert sum(one.memory for one in staying) + needed <= budget or not free
+
+
+@given(RESIDENTS, st.integers(0, 200), st.integers(0, 400))
+def test_nobody_goes_without_need(residents: list[Resident], needed: int, budget: int):
+    leaving = to_evict(residents, needed, budget)
+    if leaving:
+        last = next(one for one in residents if one.name == leaving[-1])
+        staying = sum(one.memory for one in residents if one.name not in leaving)
+        assert staying + last.memory + needed > budget
+
+
+def resident(folder: Path, shared: SharedComponents) -> LatentDiffusion:
+    found = checkpoint.inspect(folder, folder.name, "")
+    return make_resident(found, folder.name, torch.device("cpu"), torch.float32, lambda _: None, shared)
+
+
+def test_equal_components_of_two_models_are_held_once(audioldm2: Path, tmp_path: Path):
+    sibling = Path(shutil.copytree(audioldm2, tmp_path / "sibling"))
+    other_unet = checkpoints.audioldm2(tmp_path / "other", seed=1) / "unet"
+    shutil.rmtree(sibling / "unet")
+    shutil.copytree(other_unet, sibling / "unet")
+    shared = SharedComponents()
+    one, two = resident(audioldm2, shared), resident(sibling, shared)
+    assert one.pipeline.text_encoder_2 is two.pipeline.text_encoder_2
+    assert one.pipeline.vae is two.pipeline.vae
+    assert one.pipeline.unet is not two.pipeline.unet
+    together = sum((one.tensors | two.tensors).values())
+    assert together < 0.8 * (one.memory + two.memory)
+
+
+def test_what_no_model_holds_any_more_is_gone(audioldm: Path):
+    shared = SharedComponents()
+    model = resident(audioldm, shared)
+    files = (audioldm / "vae" / "config.json", audioldm / "vae" / "diffusion_pytorch_model.safetensors")
+    assert shared.find("AutoencoderKL", files) is model.pipeline.vae
+    del model
+    gc.collect()
+    assert shared.find("AutoencoderKL", files) is None
