@@ -94,6 +94,9 @@ class FakeEngine:
                 self.mailbox.send(wire.Cancelled(job=job))
                 return
             self.mailbox.send(wire.Step(job=job, step=step, steps=order.steps, remaining=0.1 * (order.steps - step)))
+            if order.preview and step == 1:
+                preview = wire.Preview(job=job, rate=RATE, channels=1)
+                self.mailbox.send(preview, self._sound("tone", order.seconds, order.seeds[0]))
         rendered = wire.Rendered(job=job, rate=RATE, channels=1, seeds=order.seeds)
         self.mailbox.send(rendered, *(self._sound(words[0], order.seconds, seed) for seed in order.seeds))
 

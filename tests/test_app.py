@@ -20,7 +20,7 @@ from timbred.transports.memory import MemoryClient
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = (sys.executable, "-m", "tests.fake_engine")
-PATIENCE = 120
+PATIENCE = 30
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +115,40 @@ def test_every_request_ends_exactly_once_whatever_happens(tmp_path: Path, audiol
 
     asyncio.run(conversation())
     assert {path.suffix for path in tmp_path.iterdir() if not path.name.startswith(".timbred")} <= {".wav"}
+
+
+def test_a_take_is_the_beginning_of_another(tmp_path: Path, audioldm: Path):
+    async def conversation() -> None:
+        async with running(tmp_path, audioldm) as daemon:
+            client = daemon.transports.client()
+            first = await asyncio.wait_for(client.request(**generate(1)), PATIENCE)
+            take = next(event for event in first if isinstance(event, m.Take))
+            for number, source in ((2, take.take_id), (3, take.path)):
+                request = {**generate(number, init=source, strength=0.3), "seconds": None}
+                events = await asyncio.wait_for(client.request(**request), PATIENCE)
+                assert name_of(events[-1]) == "done", events[-1]
+            (tmp_path / "noise.wav").write_bytes(b"no sound")
+            (tmp_path / "head.wav").write_bytes(Path(take.path).read_bytes()[:400])
+            for number, source, code in ((4, "noise.wav", "bad-audio"), (5, "/etc/passwd", "forbidden-path")):
+                end = (await asyncio.wait_for(client.request(**generate(number, init=source)), PATIENCE))[-1]
+                assert isinstance(end, m.Fail)
+                assert end.code == code
+
+    asyncio.run(conversation())
+
+
+def test_previews_come_before_the_take_and_go_with_the_daemon(tmp_path: Path, audioldm: Path):
+    async def conversation() -> None:
+        async with running(tmp_path, audioldm) as daemon:
+            client = daemon.transports.client()
+            events = await asyncio.wait_for(client.request(**generate(1, preview=1)), PATIENCE)
+            names = [name_of(event) for event in events if name_of(event) != "progress"]
+            assert names == ["queued", "started", "preview", "take", "done"]
+            preview = next(event for event in events if isinstance(event, m.Preview))
+            assert Path(preview.path).is_file()
+        assert not Path(preview.path).exists()
+
+    asyncio.run(conversation())
 
 
 def test_one_that_ends_the_engine_takes_no_other_with_it(tmp_path: Path, audioldm: Path):

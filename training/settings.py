@@ -109,7 +109,7 @@ class Diffusion:
     caption_dropout: float = 0.1
     learning_rate: float = 8e-4
     warmup_steps: int = 150
-    batch: int = 48
+    batch: int = 32
     ema_decay: float = 0.9985
     seed: int = 4
     minutes: float = 55.0

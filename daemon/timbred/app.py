@@ -13,6 +13,7 @@ from pathlib import Path
 from timbred import errors
 from timbred.config import Config, Value
 from timbred.delivery.files import AllowedFolders, TakesFolder
+from timbred.delivery.player import Player
 from timbred.engine import registry
 from timbred.engine.link import ENGINE_PROGRAM, EngineLink, EngineSettings
 from timbred.jobs.dispatcher import Dispatcher
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 
 ENGINE_QUITS_WITHIN = 1.0
 """Seconds that the engine gets to leave by itself."""
+
+PLAYER_QUITS_WITHIN = 1.0
+"""Seconds that the player gets to close its device."""
 
 
 class Daemon:
@@ -64,6 +68,7 @@ class Daemon:
             config["requests.remembered"],
             config["engine.jobs"],
         )
+        self.player = Player(outbox, config)
         self.intake = Intake(
             outbox,
             self.models,
@@ -71,6 +76,7 @@ class Daemon:
             self.library,
             AllowedFolders(config.readable_folders),
             LiveSettings(config, self._check_change),
+            self.player,
         )
         self.engine = EngineLink(
             EngineSettings(
@@ -93,13 +99,17 @@ class Daemon:
         if config["models.preload"]:
             self.dispatcher.preload(config["models.default"])
         self.engine.start()
+        self.player.start()
         return ports
 
     async def stop(self) -> None:
         """Finish or fail what is running, tell its clients, leave no process and no half-written file."""
         await self.dispatcher.stop(self.config["stop.patience"])
         await self.intake.stop()
-        await asyncio.gather(self.transports.stop(), self.engine.stop(ENGINE_QUITS_WITHIN))
+        self.player.end_all()
+        await asyncio.gather(
+            self.transports.stop(), self.engine.stop(ENGINE_QUITS_WITHIN), self.player.stop(PLAYER_QUITS_WITHIN)
+        )
         self.finishing.drop_previews()
         self._close_library()
 
@@ -113,6 +123,10 @@ class Daemon:
             _ = self.models[str(value)]
         if name == "queue.length":
             self.dispatcher.queue.limit = int(value)
+        if name == "tempo":
+            self.player.set_tempo(bpm=float(value))
+        if name == "beats_per_bar":
+            self.player.set_tempo(beats_per_bar=float(value))
 
     def _check_folder(self) -> None:
         """A takes folder that can't be used is told at the start, and to each request; it ends nothing."""

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from tests.conversations import osc
 from tests.conversations.osc import Heard, Tagged, Value
 
-PATIENCE = 60.0
+PATIENCE = 30.0
 """Seconds after which a test that hears nothing is given up: far beyond what any answer takes."""
 
 TERMINAL = ("done", "cancelled", "fail")
@@ -44,11 +44,19 @@ class Client:
         heard: list[Heard] = []
         while not heard or heard[-1].name not in names or (id is not None and heard[-1].id != id):
             heard.append(self.hear())
+            if heard[-1].name == "fail" and not {"fail", "synced"} & set(names):
+                raise AssertionError(f"waiting for {names}, heard {heard[-1]}")
         return heard
 
     def until_end(self, id: str | int | None = None) -> list[Heard]:  # noqa: A002
         """Everything heard up to and with a terminal event."""
         return self.until(*TERMINAL, id=id)
+
+    def until_step(self) -> None:
+        """Hear on until the engine has done a step of a sound."""
+        while (event := self.until("progress", *TERMINAL)[-1]).arguments[2] == 0:
+            pass
+        assert event.name == "progress", event
 
     def until_ends(self, *ids: str) -> dict[str, list[Heard]]:
         """Everything heard until each of these requests has ended, by id. Requests may overtake each other."""
@@ -155,3 +163,15 @@ def order(events: list[Heard]) -> list[str]:
 
 SOUND = ["queued", "started", "progress", "take", "done"]
 """The order of a sound that goes well."""
+
+
+def hold_engine(client: Client, name: str) -> None:
+    """Give the engine a sound that lasts until it is cancelled; for daemons with the fake engine."""
+    client.say("generate", name, "slow", "@steps", 3)
+    client.until_step()
+
+
+def let_go(client: Client, name: str) -> None:
+    """Cancel the sound that holds the engine."""
+    client.say("cancel", name)
+    assert client.until_end(name)[-1] == Heard("cancelled", "s", (name,))

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conversations import clients, osc
-from tests.conversations.clients import UdpClient, new_id
+from tests.conversations.clients import UdpClient, hold_engine, let_go, new_id
 from tests.conversations.daemons import DaemonProcess
 from tests.conversations.osc import Heard, Tagged, Value
-from tests.conversations.test_same_id import hold_engine, let_go
 
 NTP_TO_UNIX = 2_208_988_800
 

@@ -74,10 +74,22 @@ def test_python(daemon: DaemonProcess, tmp_path: Path, way: str) -> None:
         assert last.startswith("48000 frames of 1 channel(s), loudest 0.8")
 
 
+def three_lines(host: str) -> list[str]:
+    """What the README has for a host."""
+    text = (ROOT / "README.md").read_text("utf-8").partition(f"**{host}**")[2].strip()
+    return [line.strip() for line in text.splitlines()[:3]]
+
+
+def test_supercollider_in_the_readme(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+    sclang, script = require_host("sclang"), tmp_path / "readme.scd"
+    told = "OSCdef(\\told, { |m| m.postln }, '/timbred/done');"
+    script.write_text("\n".join([told, *three_lines("SuperCollider")]).replace("7770", str(daemon.osc)), "utf-8")
+    with running(sclang, "-D", str(script), folder=tmp_path) as program:
+        program.spoken.until(r"\[ */timbred/done, 1, 1, ")
+
+
 def test_python_in_the_readme(daemon: DaemonProcess, tmp_path: Path) -> None:
-    text = (ROOT / "README.md").read_text("utf-8").partition("**Python**")[2].strip()
-    lines = [line.strip() for line in text.splitlines()[:3]]
-    script = "\n".join(["import zmq", *lines]).replace("7771", str(daemon.requests))
+    script = "\n".join(["import zmq", *three_lines("Python")]).replace("7771", str(daemon.requests))
     done = subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,

@@ -1,9 +1,8 @@
 """What is cancelled ends at once, and nothing else does."""
 
-from tests.conversations.clients import SOUND, UdpClient, new_id, order
+from tests.conversations.clients import SOUND, UdpClient, hold_engine, let_go, new_id, order
 from tests.conversations.daemons import DaemonProcess
 from tests.conversations.osc import Heard
-from tests.conversations.test_same_id import hold_engine, let_go
 
 
 def test_one_that_waits(client: UdpClient, other: UdpClient, daemon: DaemonProcess) -> None:

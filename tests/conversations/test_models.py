@@ -127,8 +127,7 @@ def test_ranked_takes_come_best_first(performer: UdpClient) -> None:
 
 def test_a_running_sound_is_cancelled_at_its_next_step(performer: UdpClient) -> None:
     performer.say("generate", "endless", "pad", "@steps", LONG_ENOUGH)
-    while performer.until("progress")[-1].arguments[2] == 0:
-        pass
+    performer.until_step()
     performer.say("cancel", "endless")
     events = performer.until_end()
     assert events[-1] == Heard("cancelled", "s", ("endless",))
@@ -199,8 +198,7 @@ def test_the_daemon_stops_while_torch_is_still_being_imported(models: Path, tmp_
 def test_the_daemon_stops_while_it_denoises(real_daemon: DaemonProcess) -> None:
     with clients.udp(real_daemon.osc) as client:
         client.say("generate", "long", "pad", "@steps", LONG_ENOUGH)
-        while client.until("progress")[-1].arguments[2] == 0:
-            pass
+        client.until_step()
         family = real_daemon.family()
         real_daemon.signal()
         assert client.until_end()[-1].arguments[:2] == ("long", "shutting-down")

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.conversations import clients
-from tests.conversations.clients import SOUND, UdpClient, order
+from tests.conversations.clients import SOUND, UdpClient, hold_engine, let_go, order
 from tests.conversations.conftest import StartDaemon
 from tests.conversations.osc import Heard
-from tests.conversations.test_same_id import hold_engine, let_go
 
 
 def test_ping(client: UdpClient) -> None:

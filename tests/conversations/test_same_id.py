@@ -3,22 +3,10 @@
 from pathlib import Path
 
 from tests.conversations import clients
-from tests.conversations.clients import SOUND, UdpClient, order
+from tests.conversations.clients import SOUND, UdpClient, hold_engine, let_go, order
 from tests.conversations.conftest import StartDaemon
 from tests.conversations.daemons import DaemonProcess
 from tests.conversations.osc import Heard
-
-
-def hold_engine(client: UdpClient, name: str) -> None:
-    """Give the engine a sound that lasts until it is cancelled."""
-    client.say("generate", name, "slow", "@steps", 3)
-    while client.until("progress")[-1].arguments[2] != 1:
-        pass
-
-
-def let_go(client: UdpClient, name: str) -> None:
-    client.say("cancel", name)
-    assert client.until_end(name)[-1] == Heard("cancelled", "s", (name,))
 
 
 def test_while_it_waits_it_is_answered_queued(client: UdpClient, other: UdpClient) -> None:

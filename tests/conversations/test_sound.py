@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -168,6 +169,18 @@ def test_a_take_can_be_varied_by_its_id_and_by_its_file(client: UdpClient) -> No
     *_, varied, _ = client.until_end("words")
     assert (varied.arguments[3], varied.arguments[6]) == (pytest.approx(0.4), 9)
     assert "bright-bell" in str(varied.arguments[2])
+
+
+def test_a_file_without_a_recipe_cannot_be_varied(client: UdpClient, daemon: DaemonProcess) -> None:
+    for name, content in (("plain.wav", None), ("text.wav", b"no sound at all"), ("empty.wav", b"")):
+        path = daemon.takes / name
+        if content is None:
+            soundfile.write(path, np.zeros(100, np.float32), 48000)
+        else:
+            path.write_bytes(content)
+        answer = client.ask("vary", name, str(path))
+        assert answer.arguments[:2] == (name, "bad-audio")
+        assert name in str(answer.arguments[2])
 
 
 def test_a_take_that_is_not_there_cannot_be_varied(client: UdpClient) -> None:

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.conversations import clients
-from tests.conversations.clients import SOUND, UdpClient, order
+from tests.conversations.clients import SOUND, UdpClient, hold_engine, let_go, order
 from tests.conversations.conftest import StartDaemon
 from tests.conversations.daemons import FREE_PORTS, ROOT, DaemonProcess, environment, gone
 from tests.conversations.osc import Heard
-from tests.conversations.test_same_id import hold_engine, let_go
 
 
 def test_an_unknown_model_is_named_with_those_there_are(client: UdpClient) -> None:

@@ -9,9 +9,8 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tests.conversations.clients import PATIENCE, SOUND, TERMINAL, UdpClient
+from tests.conversations.clients import PATIENCE, SOUND, TERMINAL, UdpClient, hold_engine, let_go
 from tests.conversations.daemons import DaemonProcess
-from tests.conversations.test_same_id import hold_engine, let_go
 
 Json = dict[str, Any]
 

@@ -11,9 +11,8 @@ import pytest
 import soundfile
 import zmq
 
-from tests.conversations.clients import PATIENCE, SOUND, UdpClient, order
+from tests.conversations.clients import PATIENCE, SOUND, UdpClient, hold_engine, let_go, order
 from tests.conversations.daemons import DaemonProcess
-from tests.conversations.test_same_id import hold_engine, let_go
 
 Json = dict[str, Any]
 TERMINAL = ("done", "cancelled", "fail")
@@ -167,8 +166,8 @@ def test_the_same_id_again_over_zeromq(sockets: Sockets) -> None:
 def test_cancelling_from_a_dealer(sockets: Sockets) -> None:
     dealer = sockets.connected(zmq.DEALER)
     dealer.send(b'{"type": "generate", "id": 3, "prompt": "slow", "steps": 3}')
-    while json.loads(dealer.recv())["type"] != "progress":
-        pass
+    while (event := json.loads(dealer.recv()))["type"] != "progress":
+        assert event["type"] not in TERMINAL, event
     dealer.send(b'{"type": "cancel", "id": 3}')
     assert events_until_end(dealer)[-1] == {"type": "cancelled", "id": 3}
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from timbred import errors
 from timbred.engine.registry import Card
-from timbred.jobs.parameters import NOT_YET, Parameters, Session, resolve
+from timbred.jobs.parameters import NOT_YET, OF_INIT, Parameters, Session, resolve
 from timbred.library.recipe import make_recipe, parameters_of
 from timbred.protocol.decode import build
 from timbred.protocol.messages import Generate
@@ -101,10 +101,7 @@ def test_contradictions_are_refused_by_name(keys: dict[str, Any], named: str):
     assert str(refusal.value).startswith(named)
 
 
-VALUES: dict[str, Any] = {
-    "init": "x.wav", "strength": 0.5, "start": 0, "end": 1, "low": 100, "high": 200, "extend": 1, "weights": "pad:2",
-    "by": "bar 3",
-}  # fmt: skip
+VALUES: dict[str, Any] = {"extend": 1, "weights": "pad:2", "by": "bar 3"}
 
 
 @pytest.mark.parametrize("key", NOT_YET)
@@ -113,9 +110,49 @@ def test_what_cannot_be_done_yet_is_never_ignored(key: str):
         resolved(**{key: VALUES[key]})
 
 
-def test_playing_needs_a_player():
-    with pytest.raises(errors.NoAudioDevice):
-        resolved(to="play")
+def test_a_given_sound_says_how_long_it_is():
+    found = resolve(asked(init="x.wav"), CARD, Session(), 0, init_seconds=3.0)
+    assert (found.seconds, found.strength, found.repaint) == (3.0, 0.5, None)
+    assert resolve(asked(init="x.wav", seconds=1.0), CARD, Session(), 0, init_seconds=30.0).seconds == 1.0
+
+
+def test_a_part_of_a_given_sound_is_made_anew():
+    found = resolve(asked(init="x.wav", start=1.0, low=4000), CARD, Session(), 0, init_seconds=3.0)
+    assert found.strength == 1.0
+    assert found.repaint is not None
+    assert (found.repaint.start, found.repaint.end, found.repaint.low) == (1.0, 3.0, 4000)
+    order = found.order(b"\0\0\0\0")
+    assert order.given is not None
+    assert order.given.repaint == found.repaint
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({"init": "x.wav", "seconds": 4}, "seconds: got 4, but init has only 3"),
+        ({"init": "x.wav", "start": 3.5}, "start, end: got 3.5 to 3 s"),
+        ({"init": "x.wav", "start": 2, "end": 1}, "start, end: got 2 to 1 s"),
+        ({"init": "x.wav", "end": 3.5}, "start, end: got 0 to 3.5 s"),
+        ({"init": "x.wav", "low": 500, "high": 400}, "low, high: got 500 to 400 Hz"),
+        ({"init": "x.wav", "loop": 1}, "init: it doesn't go with loop"),
+        ({"init": "x.wav", "noise": "tk3w9mz2qd"}, "init: it doesn't go with noise"),
+    ],
+)
+def test_parts_outside_a_given_sound_are_refused(keys: dict[str, Any], named: str):
+    with pytest.raises(errors.BadRequest) as refusal:
+        resolve(asked(**keys), CARD, Session(), 0, init_seconds=3.0)
+    assert str(refusal.value).startswith(named)
+
+
+@pytest.mark.parametrize("key", OF_INIT)
+def test_what_to_do_with_a_given_sound_needs_one(key: str):
+    with pytest.raises(errors.BadRequest, match=f"^{key}: it goes with init"):
+        resolved(**{key: 0.5})
+
+
+def test_a_given_sound_that_is_too_long_can_be_cut():
+    with pytest.raises(errors.BadRequest, match="take its beginning with @seconds 5"):
+        resolve(asked(init="x.wav"), CARD, Session(), 0, init_seconds=30.0)
 
 
 def test_a_model_that_speaks_needs_words():

@@ -83,10 +83,14 @@ class Player:
         """Start the process and keep it alive."""
         self._child.start()
 
-    async def stop(self, patience: float) -> None:
-        """End everything that sounds, and the process."""
+    def end_all(self) -> None:
+        """Tell the clients that everything ends: the daemon stops."""
         for number in list(self._plays):
             self._over(number, self.last.frame, "stopped")
+
+    async def stop(self, patience: float) -> None:
+        """End the process, and what sounds with it."""
+        self.end_all()
         await self._child.stop(patience)
 
     @property
@@ -116,14 +120,31 @@ class Player:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._known.wait(), OPENED_WITHIN)
         if self.device is None:
-            raise errors.NoAudioDevice(self._no_device or "the player isn't ready yet; play again in a second")
+            raise self._without()
         return self.device
+
+    def _without(self) -> errors.NoAudioDevice:
+        return errors.NoAudioDevice(self._no_device or "the player isn't ready yet; play again in a second")
 
     # what clients ask
 
-    def play(
-        self, client: ClientId, voice: m.Voice, take: str, clip: Clip, loop: bool, keys: m.PlayKeys | m.Play
-    ) -> int:
+    def has(self, voice: int) -> bool:
+        """Whether something sounds or waits on a voice, or on any with 0."""
+        return any(voice in (0, play.order.voice) for play in self._plays.values())
+
+    def check(self, keys: m.PlayKeys) -> None:
+        """Whether something could be played so, as far as is known.
+
+        Raises:
+            BadRequest: a louder gain than allowed, a moment that can't be read.
+            NoAudioDevice: there is no device.
+        """
+        self._check_gain(keys.gain)
+        read_moment(keys.at or "now")
+        if self._known.is_set() and self.device is None:
+            raise self._without()
+
+    def play(self, client: ClientId, voice: m.Voice, take: str, clip: Clip, loop: bool, keys: m.PlayKeys) -> int:
         """Sound a clip, at the device's rate, on a voice. Its number is returned.
 
         Raises:
@@ -136,7 +157,7 @@ class Player:
         samples = _checked(clip)
         at = read_moment(keys.at or "now")
         if self.device is None:
-            raise errors.NoAudioDevice(self._no_device or "the player isn't ready yet; play again in a second")
+            raise self._without()
         self._numbers += 1
         order = wire.Play(
             play=self._numbers, voice=number, rate=clip.rate, channels=clip.channels, at=at, loop=loop,
@@ -185,18 +206,21 @@ class Player:
         self._child.send(order)
         self.outbox.send(client, m.Acknowledged(id="set"))
 
-    def tempo(self, client: ClientId, request: m.Tempo) -> None:
-        """Set the session's tempo.
+    def set_tempo(self, bpm: float | None = None, beats_per_bar: float | None = None) -> None:
+        """Set the session's tempo or meter; what is still to come moves.
 
         Raises:
             BadRequest: Link is on, and its session has the tempo.
         """
-        if self._link:
-            raise errors.BadRequest("tempo: Link is on, so the Link session has the tempo; set link 0 to set it here")
-        self._tempo = msgspec.structs.replace(self._tempo, bpm=request.bpm)
+        if bpm is not None and self._link:
+            raise errors.BadRequest(
+                "tempo: Link is on, so its session has the tempo; set it there, or start without link"
+            )
+        self._tempo = wire.Tempo(
+            bpm=self._tempo.bpm if bpm is None else bpm,
+            beats_per_bar=self._tempo.beats_per_bar if beats_per_bar is None else beats_per_bar,
+        )
         self._child.send(self._tempo)
-        self.on_tempo(request.bpm)
-        self.outbox.send(client, m.Acknowledged(id="tempo"))
 
     def _check_gain(self, gain: float | None) -> None:
         if gain is not None and gain > self._max_gain:
@@ -336,9 +360,7 @@ def _checked(clip: Clip) -> memoryview:
         raise errors.BadAudio("take: the sound is empty")
     samples = np.ascontiguousarray(clip.samples, dtype="<f4")
     if not float(np.abs(samples).max()) <= LOUDEST_SAMPLE:
-        raise errors.BadAudio(
-            "take: its samples are more than 60 dB over full scale or not numbers; export it again"
-        )
+        raise errors.BadAudio("take: its samples are more than 60 dB over full scale or not numbers; export it again")
     return memoryview(samples).cast("B")
 
 

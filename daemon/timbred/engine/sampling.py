@@ -5,6 +5,7 @@ so that many jobs can share the network while each keeps its own steps.
 """
 
 import inspect
+from dataclasses import dataclass
 from typing import Any
 
 import diffusers
@@ -57,6 +58,18 @@ def generators(seeds: tuple[int, ...]) -> list[torch.Generator]:
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """Latents of a given sound, (takes, channels, time, bands), to begin from in place of pure noise.
+
+    `strength` is the part of the steps that is run, the last ones. `kept` is 1 where the given latents stay.
+    """
+
+    latents: torch.Tensor
+    strength: float
+    kept: torch.Tensor | None = None
+
+
 class Sampling:
     """One job on its way from noise to latents, one evaluation of the network at a time.
 
@@ -65,16 +78,25 @@ class Sampling:
     """
 
     def __init__(
-        self, scheduler: Any, noise: torch.Tensor, steps: int, eta: float, randomness: list[torch.Generator]
+        self,
+        scheduler: Any,
+        noise: torch.Tensor,
+        steps: int,
+        eta: float,
+        randomness: list[torch.Generator],
+        beginning: Beginning | None = None,
     ) -> None:
         """`noise` is unit Gaussian, (takes, channels, time, bands), float32, on the model's device; `randomness` has
         a generator for each take, for schedulers that add noise at their steps."""
         scheduler.set_timesteps(steps)
         self.scheduler = scheduler
-        self.steps = steps
-        self.latents = noise * scheduler.init_noise_sigma
+        self.noise = noise
+        self.beginning = beginning
         self._extra = _extra_arguments(scheduler, eta, randomness)
-        self._evaluations = 0
+        self._first = 0 if beginning is None else self._skipped(steps, beginning.strength)
+        self._evaluations = self._first
+        self.steps = steps if beginning is None else max(1, round(steps * beginning.strength))
+        self.latents = noise * scheduler.init_noise_sigma if beginning is None else self._noised(beginning)
         self._input = self.latents
         self._predicted: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
@@ -86,9 +108,10 @@ class Sampling:
     @property
     def step(self) -> int:
         """Finished steps, 0 to `steps`; a scheduler of second order evaluates the network twice in a step."""
-        if self._evaluations == 0:
+        done = self._evaluations - self._first
+        if done == 0:
             return 0
-        return max(1, self.steps * self._evaluations // len(self.scheduler.timesteps))
+        return max(1, self.steps * done // (len(self.scheduler.timesteps) - self._first))
 
     @property
     def timestep(self) -> torch.Tensor:
@@ -105,6 +128,26 @@ class Sampling:
         self._predicted = (self._input, prediction, self.timestep)
         self.latents = self.scheduler.step(prediction, self.timestep, self.latents, **self._extra).prev_sample
         self._evaluations += 1
+        if self.beginning is not None and self.beginning.kept is not None:
+            self._keep(self.beginning, self.beginning.kept)
+
+    def _skipped(self, steps: int, strength: float) -> int:
+        """Evaluations that are left out at the start, whole steps of them."""
+        order = int(self.scheduler.order)
+        run = max(1, round(steps * strength))
+        first = max(0, len(self.scheduler.timesteps) - run * order)
+        if hasattr(self.scheduler, "set_begin_index"):  # the others go by the timestep alone
+            self.scheduler.set_begin_index(first)
+        return first
+
+    def _noised(self, beginning: Beginning) -> torch.Tensor:
+        """The given latents with as much noise as belongs to the next evaluation."""
+        return self.scheduler.add_noise(beginning.latents, self.noise, self.timestep.reshape(1))
+
+    def _keep(self, beginning: Beginning, kept: torch.Tensor) -> None:
+        """Put the given latents back where they stay, at the noise level reached (RePaint, arXiv 2201.09865)."""
+        given = beginning.latents if self.done else self._noised(beginning)
+        self.latents = torch.where(kept > 0, given, self.latents)
 
     def clean(self) -> torch.Tensor:
         """The latents without noise, as the network's last word has them; equations 9 and 12 of arXiv 2010.02502 and

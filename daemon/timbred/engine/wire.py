@@ -37,6 +37,26 @@ class NoiseSource(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+class Repaint(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a given sound that is made anew: seconds and Hz."""
+
+    start: float
+    end: float
+    low: float
+    high: float
+
+
+class Given(msgspec.Struct, frozen=True, kw_only=True):
+    """A sound to start from: float32 little-endian samples, mono, at the model's native rate.
+
+    `strength` is how much of the way from noise is gone anew, 0 to 1; `repaint` keeps all but a part as it is.
+    """
+
+    samples: bytes
+    strength: float
+    repaint: Repaint | None = None
+
+
 class RenderOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the engine needs for one request. `seconds` is the length at the model's native rate;
     `seeds` has one for each take."""
@@ -51,6 +71,7 @@ class RenderOrder(msgspec.Struct, frozen=True, kw_only=True):
     exact: bool = False
     rank: bool = False
     noise: NoiseSource | None = None
+    given: Given | None = None
     preview: bool = False
 
 

@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from timbred import errors
 from timbred.engine import wire
 from timbred.engine.registry import Registry
 from timbred.jobs.estimates import Estimates
-from timbred.jobs.finishing import FinishedTake, Finishing, RawTake
+from timbred.jobs.finishing import FinishedTake, Finishing, RawTake, given_sound
 from timbred.jobs.job import Job, State
 from timbred.jobs.parameters import Parameters
 from timbred.jobs.queue import RANK, Queue
@@ -64,6 +65,7 @@ class Dispatcher:
         self.residents = Residents(outbox)
         self.jobs_at_once = jobs_at_once
         self.engine: Engine | None = None
+        self.on_take: Callable[[Job, FinishedTake], None] = lambda _job, _take: None
         self.rendering: dict[int, Job] = {}
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="finishing")
         self._deliveries: set[asyncio.Task[None]] = set()
@@ -74,8 +76,8 @@ class Dispatcher:
 
     # what clients ask
 
-    def submit(self, client: ClientId, identity: m.Id, parameters: Parameters) -> None:
-        """Take in a request that isn't known yet.
+    def submit(self, client: ClientId, identity: m.Id, parameters: Parameters, init: Path | None = None) -> None:
+        """Take in a request that isn't known yet. `init` is the file of the sound that it starts from.
 
         Raises:
             Busy: the queue is full.
@@ -86,11 +88,27 @@ class Dispatcher:
         if self.queue.full:
             raise self._busy()
         self._numbers += 1
-        job = Job(self._numbers, client, identity, parameters)
+        job = Job(self._numbers, client, identity, parameters, ready=init is None)
         self.remembered.add(job)
         self._idle.clear()
         self.queue.add(job)
         self._announce_queued(job)
+        if init is not None:
+            self._in_background(self._prepare(job, init), f"prepare-{job.number}")
+        self.pump()
+
+    async def _prepare(self, job: Job, init: Path) -> None:
+        """Read the sound that a job starts from; the job waits in its place meanwhile."""
+        loop = asyncio.get_running_loop()
+        rate = self.registry[job.parameters.model].card.native_rate
+        try:
+            job.given = await loop.run_in_executor(self._threads, given_sound, init, rate, job.parameters.seconds)
+        except Exception as error:  # noqa: BLE001  whatever it is, the client hears of it
+            if job.live:
+                self.queue.remove(job)
+                self._fail(job, errors.from_foreign(error), error)
+            return
+        job.ready = True
         self.pump()
 
     def repeat(self, job: Job) -> None:
@@ -202,7 +220,7 @@ class Dispatcher:
             self._progress_of_loading(wire.Loading(job=job.number, fraction=0.0))
         source = source_of(self.registry, job.parameters.model)
         rank = RANK[job.parameters.priority]
-        self._tell_engine(wire.Render(job=job.number, model=source, order=job.parameters.order(), rank=rank))
+        self._tell_engine(wire.Render(job=job.number, model=source, order=job.parameters.order(job.given), rank=rank))
 
     def load(self, client: ClientId, name: str) -> None:
         """Make a model resident for this client.
@@ -340,6 +358,8 @@ class Dispatcher:
                 finished = await loop.run_in_executor(self._threads, self.finishing, job.parameters, take, str(job.id))
                 if not job.live:
                     return
+                if job.cancel_wanted:
+                    break
                 self._announce_take(job, finished)
             self._conclude(job)
         except Exception as error:  # noqa: BLE001  whatever it is, the client hears of it
@@ -363,6 +383,7 @@ class Dispatcher:
         if job.parameters.inline:
             job.clips.append(finished.clip)
         self.outbox.send(job.client, event, finished.clip if job.parameters.inline else None)
+        self.on_take(job, finished)
 
     def _conclude(self, job: Job) -> None:
         if job.cancel_wanted:

@@ -12,9 +12,12 @@ from timbred.delivery.files import TakesFolder
 from timbred.jobs.parameters import Parameters
 from timbred.library.recipe import make_recipe
 from timbred.library.takes import Library, StoredTake, new_take_id
-from timbred.render.chain import finish
+from timbred.render.chain import RenderSettings, finish
+from timbred.render.channels import channels
+from timbred.render.decode import decode
 from timbred.render.encode import encode
-from timbred.units import SampleRate
+from timbred.render.resample import resample
+from timbred.units import SampleRate, frames_in
 
 PREVIEWS = "previews"
 """Folder inside the takes folder for early renderings."""
@@ -29,6 +32,22 @@ class RawTake:
     rate: int
     seed: int
     score: float | None
+
+
+def given_sound(path: Path, rate: int, seconds: float) -> bytes:
+    """The beginning of a file as the engine takes it: float32 little-endian, mono, at `rate`, `seconds` long.
+
+    Raises:
+        BadAudio: it can't be read, is empty, or holds values that aren't numbers.
+    """
+    clip = decode(path)
+    settings = RenderSettings(rate=SampleRate(rate), channels=1)
+    return channels(resample(fit_to(clip, seconds), settings), settings).samples[:, 0].astype("<f4").tobytes()
+
+
+def fit_to(clip: Clip, seconds: float) -> Clip:
+    """The clip's beginning."""
+    return clip.with_samples(clip.samples[: frames_in(seconds, clip.rate)])
 
 
 @dataclass(frozen=True)
@@ -57,7 +76,7 @@ class Finishing:
         clip = self._clip(parameters, raw)
         finished = finish(clip, parameters.render_settings())
         path = None
-        if parameters.to == "file":
+        if parameters.to in ("file", "both"):
             path = self.folder.write(
                 parameters.name or parameters.prompt,
                 parameters.folder,

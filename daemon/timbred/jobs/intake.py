@@ -5,21 +5,24 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 from timbred import errors
 from timbred.delivery.files import AllowedFolders
+from timbred.delivery.player import Player
 from timbred.engine.registry import Entry, Registry
 from timbred.engine.wire import NoiseSource
 from timbred.jobs.dispatcher import Dispatcher, failure
-from timbred.jobs.parameters import resolve
+from timbred.jobs.parameters import PLAYED, resolve
+from timbred.jobs.playing import Playing
 from timbred.jobs.settings import LiveSettings
 from timbred.library.recipe import overlaid, parameters_of
 from timbred.library.takes import Library, StoredTake
 from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId, Outbox
 from timbred.protocol.vocabulary import REQUESTS
-from timbred.render.decode import read_recipe
+from timbred.render.decode import length_of, read_recipe
 from timbred.units import Megabytes
 
 log = logging.getLogger(__name__)
@@ -41,6 +44,7 @@ class Intake:
         library: Library,
         allowed: AllowedFolders,
         settings: LiveSettings,
+        player: Player,
     ) -> None:
         self.outbox = outbox
         self.registry = registry
@@ -48,6 +52,10 @@ class Intake:
         self.library = library
         self.allowed = allowed
         self.settings = settings
+        self.player = player
+        self.playing = Playing(outbox, player, library, allowed, self._could_not_play)
+        dispatcher.on_take = self.playing.finished
+        player.on_tempo = lambda bpm: settings.follow("tempo", bpm)
         self.began = time.monotonic()
         self._reading: set[asyncio.Task[None]] = set()
         self._answers: dict[type[m.Request], Callable[[ClientId, Any], Coroutine[Any, Any, None] | None]] = {
@@ -59,11 +67,11 @@ class Intake:
             m.Load: self._load,
             m.Unload: self._unload,
             m.Takes: self._takes,
-            m.Play: self._no_player,
-            m.Stop: self._no_player,
-            m.Set: self._no_player,
-            m.Flow: self._no_player,
-            m.Tempo: self._no_player,
+            m.Play: self.playing.play,
+            m.Stop: self.playing.stop,
+            m.Set: self.playing.change,
+            m.Flow: self._no_flow,
+            m.Tempo: self._tempo,
             m.Setting: self._setting,
         }
 
@@ -108,10 +116,15 @@ class Intake:
             return
         entry = self.registry[request.model or str(self.settings["models.default"])]
         noise = self._noise_of(request.noise, entry.card.name) if request.noise else None
-        parameters = resolve(request, entry.card, self.settings.session, secrets.randbelow(2**31), noise)
+        init = self._file_of(request.init) if request.init else None
+        init_seconds = length_of(init) if init else None
+        session, seed = self.settings.session, secrets.randbelow(2**31)
+        if request.to in PLAYED:
+            self.playing.check(request)
+        parameters = resolve(request, entry.card, session, seed, noise, init_seconds)
         if not self.dispatcher.residents.is_resident(entry.card.name):
             entry.checkpoint()
-        self.dispatcher.submit(client, request.id, parameters)
+        self.dispatcher.submit(client, request.id, parameters, init)
 
     def _vary(self, client: ClientId, request: m.Vary) -> None:
         """Reads the recipe at once, not in a thread: what this client sends next must not overtake it."""
@@ -132,14 +145,33 @@ class Intake:
             take = recipe["noise"]
         raise errors.BadRequest(f"noise: {take} goes back over more than {LONGEST_DESCENT} takes; name an earlier one")
 
+    def _file_of(self, take: str) -> Path:
+        """The file that a take id or a path stands for.
+
+        Raises:
+            BadRequest: there is no such take, or it was never a file.
+            ForbiddenPath, BadAudio: the path may not be read, or there is no such file.
+        """
+        stored = self.library.get(take)
+        if stored is None:
+            self._refuse_unknown_take(take)
+            return self.allowed.resolve(take)
+        if stored.path is None or stored.missing:
+            raise errors.BadAudio(f"init: the file of {take} is gone; make it again with vary")
+        return stored.path
+
     def _recipe_of(self, take: str) -> dict[str, Any]:
         """The parameters of a stored take or of a file."""
         stored = self.library.get(take)
         if stored is not None:
             return parameters_of(stored.recipe)
+        self._refuse_unknown_take(take)
+        return parameters_of(read_recipe(self.allowed.resolve(take)))
+
+    @staticmethod
+    def _refuse_unknown_take(take: str) -> None:
         if not any(mark in take for mark in "/\\."):
             raise errors.BadRequest(f"take: no take has the id {take!r}, and it isn't a path; `takes` lists them")
-        return parameters_of(read_recipe(self.allowed.resolve(take)))
 
     def _cancel(self, client: ClientId, request: m.Cancel) -> None:
         if request.id == "*":
@@ -166,9 +198,9 @@ class Intake:
                 models_resident=len(residents.sizes),
                 device_memory_used=megabytes(residents.memory_used),
                 device_memory_total=megabytes(residents.memory_total),
-                voices_playing=0,
-                sample_rate=self.settings.session.rate,
-                underruns=0,
+                voices_playing=self.player.voices_playing,
+                sample_rate=self.player.rate or self.settings.session.rate,
+                underruns=self.player.underruns,
                 uptime_s=time.monotonic() - self.began,
             ),
         )
@@ -219,9 +251,18 @@ class Intake:
             self.settings.change(request.name, request.value)
         self.outbox.send(client, m.SettingNow(name=request.name, value=self.settings[request.name]))
 
-    def _no_player(self, client: ClientId, request: m.Request) -> None:
-        name = _TYPE_OF[type(request)]
-        raise errors.NoAudioDevice(f"{name}: this version has no player yet; ask for files with generate")
+    def _tempo(self, client: ClientId, request: m.Tempo) -> None:
+        self.settings.change("tempo", request.bpm)
+        self.outbox.send(client, m.Acknowledged(id="tempo"))
+
+    def _no_flow(self, client: ClientId, request: m.Flow) -> None:
+        raise errors.BadRequest("flow: this version can't do that yet; use generate @to play @voice 1 @loop 1 @at bar")
+
+    def _could_not_play(self, client: ClientId, error: Exception) -> None:
+        known = errors.from_foreign(error)
+        if isinstance(known, errors.Internal):
+            log.error("play: %s", known, exc_info=error)
+        self.outbox.send(client, failure("play", known))
 
 
 def _named(request: m.Request) -> m.Id:

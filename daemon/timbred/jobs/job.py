@@ -32,7 +32,8 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 
 @dataclass(eq=False)
 class Job:
-    """One request for sound. `number` is the daemon's own name for it; times are of the monotonic clock."""
+    """One request for sound. `number` is the daemon's own name for it; times are of the monotonic clock. A job isn't
+    `ready` until the sound it starts from (`given`: mono, at the model's rate) has been read."""
 
     number: int
     client: ClientId
@@ -48,6 +49,8 @@ class Job:
     takes: list[Take] = field(default_factory=list[Take])
     clips: list[Clip] = field(default_factory=list[Clip])
     terminal: Event | None = None
+    given: bytes | None = None
+    ready: bool = True
     preview: "asyncio.Task[None] | None" = None
 
     def move(self, state: State) -> None:

@@ -5,19 +5,32 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from timbred.engine.registry import Card
-from timbred.engine.wire import NoiseSource, RenderOrder, Words
-from timbred.errors import BadRequest, NoAudioDevice
+from timbred.engine.wire import Given, NoiseSource, RenderOrder, Repaint, Words
+from timbred.errors import BadRequest
 from timbred.protocol.messages import Generate
 from timbred.render.formats import check
 from timbred.render.settings import RenderSettings
 from timbred.units import Decibels, Lufs, SampleRate, Seconds, bars_to_seconds
 
-NOT_YET = (
-    "init", "strength", "start", "end", "low", "high", "extend", "weights", "by",
-)  # fmt: skip
+NOT_YET = ("extend", "weights", "by")
 """Declared parameters that this version can't carry out; refused, never ignored."""
 
+OF_INIT = ("strength", "start", "end", "low", "high")
+"""Keys that say what to do with `init`."""
+
+STRENGTH = 0.5
+"""How far `init` is changed where nothing is said; a part that is repainted is made anew altogether."""
+
+NOT_KEYS = ("rendered_seconds", "noise_source", "playing")
+"""Fields of `Parameters` that are no keys of `generate`."""
+
+PLAYED = ("play", "both")
+"""Values of `to` that want a voice."""
+
 PLAY_KEYS = ("voice", "gain", "pan", "speed", "out", "at", "fade")
+
+HIGHEST = 96_000.0
+"""Hz; above every model's highest band."""
 
 SEAM = 0.15
 """Part of a loop's length that is rendered beyond its end, to be crossfaded into its start."""
@@ -49,6 +62,12 @@ class Parameters:
     prompt2: str
     mix: float | None
     noise: str
+    init: str
+    strength: float | None
+    start: float | None
+    end: float | None
+    low: float | None
+    high: float | None
     preview: bool
     seconds: float
     bars: float | None
@@ -72,7 +91,8 @@ class Parameters:
     trim: bool
     fade_in: float
     fade_out: float
-    to: Literal["file", "none"]
+    to: Literal["file", "play", "both", "none"]
+    playing: Generate | None
     name: str
     folder: str
     priority: Literal["live", "normal", "background"]
@@ -90,8 +110,20 @@ class Parameters:
         """Length in beats, when the length was asked for in bars."""
         return None if self.bars is None or self.beats_per_bar is None else self.bars * self.beats_per_bar
 
-    def order(self) -> RenderOrder:
-        """What the engine is told."""
+    @property
+    def repaint(self) -> Repaint | None:
+        """The part of `init` that is made anew, when not all of it is."""
+        if all(edge is None for edge in (self.start, self.end, self.low, self.high)):
+            return None
+        return Repaint(
+            start=self.start or 0.0,
+            end=self.seconds if self.end is None else self.end,
+            low=self.low or 0.0,
+            high=HIGHEST if self.high is None else self.high,
+        )
+
+    def order(self, given: bytes | None = None) -> RenderOrder:
+        """What the engine is told. `given` are the samples of `init`, mono, at the model's native rate."""
         return RenderOrder(
             words=Words(
                 prompt=self.prompt,
@@ -101,6 +133,7 @@ class Parameters:
                 mix=self.mix or 0.0,
             ),
             noise=self.noise_source,
+            given=None if given is None else Given(samples=given, strength=self.strength or 0.0, repaint=self.repaint),
             preview=self.preview,
             seconds=self.rendered_seconds,
             steps=self.steps,
@@ -130,8 +163,8 @@ class Parameters:
 
     def for_recipe(self) -> dict[str, Any]:
         """The keys of `generate` that this comes to, every one said outright."""
-        kept = {name: value for name, value in vars(self).items() if name not in ("rendered_seconds", "noise_source")}
-        for words in ("transcription", "prompt2", "noise"):
+        kept = {name: value for name, value in vars(self).items() if name not in NOT_KEYS}
+        for words in ("transcription", "prompt2", "noise", "init"):
             if not kept[words]:
                 del kept[words]
         if self.bars is not None:
@@ -142,16 +175,21 @@ class Parameters:
 
 
 def resolve(
-    request: Generate, card: Card, session: Session, random_seed: int, noise_source: NoiseSource | None = None
+    request: Generate,
+    card: Card,
+    session: Session,
+    random_seed: int,
+    noise_source: NoiseSource | None = None,
+    init_seconds: float | None = None,
 ) -> Parameters:
-    """What a request comes to with this model in this session. `noise_source` is what `noise` names.
+    """What a request comes to with this model in this session. `noise_source` is what `noise` names, `init_seconds`
+    how long `init` is.
 
     Raises:
         BadRequest: naming the key, what came, and what is allowed.
-        NoAudioDevice: it wants to be played.
     """
     _refuse_what_cannot_be_done(request, card)
-    seconds, bars, bpm, beats_per_bar = _length(request, card, session)
+    seconds, bars, bpm, beats_per_bar = _length(request, card, session, init_seconds)
     scheduler = request.scheduler or card.scheduler
     if request.eta and scheduler != "ddim":
         raise BadRequest(f"eta: got {request.eta:g}, but only the scheduler ddim uses it, not {scheduler}")
@@ -172,6 +210,9 @@ def resolve(
         prompt2=request.prompt2 or "",
         mix=_or(request.mix, 0.5) if request.prompt2 else None,
         noise=request.noise or "",
+        init=request.init or "",
+        strength=_strength(request),
+        **_edges(request, seconds),
         preview=bool(request.preview),
         noise_source=noise_source,
         seconds=seconds,
@@ -196,7 +237,8 @@ def resolve(
         trim=bool(request.trim),
         fade_in=_or(request.fade_in, 0.002),
         fade_out=_or(request.fade_out, 0.01),
-        to="none" if request.to == "none" else "file",
+        to=request.to or "file",
+        playing=request if request.to in PLAYED else None,
         name=request.name or "",
         folder=request.folder or "",
         priority=request.priority or "normal",
@@ -209,6 +251,28 @@ def _or(given: Any, default: Any) -> Any:
     return default if given is None else given
 
 
+def _strength(request: Generate) -> float | None:
+    if request.init is None:
+        return None
+    repaints = any(getattr(request, key) is not None for key in ("start", "end", "low", "high"))
+    return _or(request.strength, 1.0 if repaints else STRENGTH)
+
+
+def _edges(request: Generate, seconds: float) -> dict[str, Any]:
+    """The edges of the part that is repainted.
+
+    Raises:
+        BadRequest: the part is empty, or lies outside the sound.
+    """
+    start, end = _or(request.start, 0.0), _or(request.end, seconds)
+    if start >= seconds or end > seconds + 1e-6 or start >= end:
+        raise BadRequest(f"start, end: got {start:g} to {end:g} s, the sound has 0 to {seconds:g} s")
+    low, high = _or(request.low, 0.0), _or(request.high, HIGHEST)
+    if low >= high:
+        raise BadRequest(f"low, high: got {low:g} to {high:g} Hz; low must be the lower one")
+    return {key: getattr(request, key) for key in ("start", "end", "low", "high")}
+
+
 def _level(given: float | str | None, default: float | None) -> float | None:
     if given is None:
         return default
@@ -219,13 +283,16 @@ def _refuse_what_cannot_be_done(request: Generate, card: Card) -> None:
     for key in NOT_YET:
         if getattr(request, key) is not None:
             raise BadRequest(f"{key}: this version of timbred can't do that yet; leave it out")
-    if request.to in ("play", "both"):
-        raise NoAudioDevice(f"to: got {request.to}, but this version has no player yet; use `to file`")
     for key in PLAY_KEYS:
-        if getattr(request, key) is not None:
+        if getattr(request, key) is not None and request.to not in PLAYED:
             raise BadRequest(f"{key}: it goes with `to play` or `to both`; leave it out")
     if request.rank and not card.ranks:
         raise BadRequest(f"rank: {card.name} can't compare sounds with words; leave it out")
+    for key in OF_INIT:
+        if getattr(request, key) is not None and request.init is None:
+            raise BadRequest(f"{key}: it goes with init; name the sound to start from, as in: @init take")
+    if request.init is not None and (request.noise is not None or request.loop):
+        raise BadRequest(f"init: it doesn't go with {'noise' if request.noise is not None else 'loop'}; leave one out")
     if request.mix is not None and not (request.prompt2 or "").strip():
         raise BadRequest("mix: it goes with prompt2; say what to mix towards, as in: @prompt2 church bell")
     if request.noise is not None and (request.takes or 1) > 1:
@@ -242,13 +309,22 @@ def _words(request: Generate, card: Card) -> tuple[str, str]:
     return request.prompt.strip(), request.transcription or ""
 
 
-def _length(request: Generate, card: Card, session: Session) -> tuple[float, float | None, float | None, float | None]:
+def _length(
+    request: Generate, card: Card, session: Session, init_seconds: float | None
+) -> tuple[float, float | None, float | None, float | None]:
     """Seconds, and the bars, tempo and meter they were counted in, if they were."""
     if request.bars is None:
         for key in ("bpm", "beats_per_bar"):
             if getattr(request, key) is not None:
                 raise BadRequest(f"{key}: it goes with bars; say how many, as in: @bars 2")
-        seconds = _or(request.seconds, card.default_seconds)
+        seconds = _or(request.seconds, _or(init_seconds, card.default_seconds))
+        if init_seconds is not None and seconds > init_seconds + 1e-6:
+            raise BadRequest(f"seconds: got {seconds:g}, but init has only {init_seconds:g}; ask for that or less")
+        if request.seconds is None and seconds > card.max_seconds:
+            raise BadRequest(
+                f"init: it lasts {seconds:g} s, {card.name} makes up to {card.max_seconds:g}; "
+                f"take its beginning with @seconds {card.max_seconds:g}"
+            )
         if seconds > card.max_seconds:
             raise BadRequest(f"seconds: got {seconds:g}, {card.name} makes 0.05 to {card.max_seconds:g}")
         return seconds, None, None, None

@@ -41,8 +41,8 @@ class Queue:
         return self._jobs.index(job)
 
     def first(self) -> Job | None:
-        """The job whose turn it is, left where it is."""
-        return self._jobs[0] if self._jobs else None
+        """The job whose turn it is, left where it is; one that isn't ready lets others pass."""
+        return next((job for job in self._jobs if job.ready), None)
 
     def next(self) -> Job | None:
         """Take the first job out."""

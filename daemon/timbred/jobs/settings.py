@@ -37,6 +37,10 @@ class LiveSettings:
         self._check(name, value)
         self._values[name] = value
 
+    def follow(self, name: str, value: Value) -> None:
+        """A value that something else decides (a Link session its tempo)."""
+        self._values[name] = value
+
     @property
     def session(self) -> Session:
         """What the session lends to requests."""

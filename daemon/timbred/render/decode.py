@@ -45,6 +45,23 @@ def decode(path: Path, max_seconds: float = LONGEST) -> Clip:
     return Clip(samples, rate, _recipe_or_none(path))
 
 
+def length_of(path: Path, max_seconds: float = LONGEST) -> float:
+    """Seconds of sound in a file, from its head alone.
+
+    Raises:
+        BadAudio: missing, not sound, empty, or longer than `max_seconds`.
+    """
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            _check_head(file, path, max_seconds)
+            frames, rate = file.frames, file.samplerate
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError, RuntimeError) as error:
+        raise BadAudio(_unreadable(path, error)) from error
+    if frames <= 0:
+        raise BadAudio(f"{path}: the file is sound, but it holds no frames")
+    return frames / rate
+
+
 def read_recipe(path: Path) -> Recipe:
     """The recipe in a file that timbred made, as it stands there: `timbred.library.recipe` validates it.
 

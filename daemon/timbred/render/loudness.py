@@ -1,7 +1,6 @@
 """How loud: integrated loudness (ITU-R BS.1770-4, by pyloudnorm) or peak."""
 
 import numpy as np
-from pyloudnorm import Meter
 
 from timbred.clip import Clip, Samples
 from timbred.render.formats import bits_of
@@ -41,6 +40,8 @@ def loudness_of(samples: Samples, rate: int) -> Lufs | None:
     measure the silence. The standard's absolute gate of -70 LUFS is set relative to the sound's own peak,
     so that a very quiet sound has a loudness too.
     """
+    from pyloudnorm import Meter  # brings scipy, which costs a start that measures nothing most of a second
+
     peak = float(np.abs(samples).max(initial=0.0))
     if peak < amplitude(SILENCE):
         return None

@@ -1,5 +1,7 @@
 """All voices together: who starts where in a block, what they sum to, and what happened."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from timbred.clip import Samples
@@ -69,11 +71,14 @@ class Mixer:
     def change(
         self, voice: int, gain: float | None, pan: float | None, speed: float | None, fade: float | None
     ) -> bool:
-        """Let a voice glide to other values. False when it is silent."""
+        """Let a voice glide to other values; what waits for it begins with them. False when it is silent."""
         frames = self._fade_frames(fade, USUAL_GLIDE)
         found = [layer for layer in self.layers if layer.voice == voice and not layer.leaving]
         for layer in found:
             layer.change(gain, pan, speed, frames)
+        for waiting in self.waiting:
+            if isinstance(waiting.order, Start) and waiting.order.voice == voice:
+                waiting.order = changed(waiting.order, gain, pan, speed)
         return bool(found)
 
     def follow(self, grid: Grid) -> None:
@@ -121,7 +126,7 @@ class Mixer:
         if not self.waiting:
             return frames
         timed = [(self._frame_of(waiting), waiting) for waiting in self.waiting]
-        now = [waiting for frame, waiting in timed if frame <= self.frame]
+        now = [waiting for frame, waiting in sorted(timed, key=lambda one: one[0]) if frame <= self.frame]
         self.waiting = [waiting for frame, waiting in timed if frame > self.frame]
         for waiting in now:
             self._begin(waiting.order) if isinstance(waiting.order, Start) else self._end(waiting.order, waiting)
@@ -179,3 +184,13 @@ class Mixer:
 
     def _fade_frames(self, fade: float | None, usual: float) -> int:
         return frames_in(max(SHORTEST_FADE, usual if fade is None else fade), self.rate)
+
+
+def changed(start: Start, gain: float | None, pan: float | None, speed: float | None) -> Start:
+    """A start that waits, with other values; None leaves as it is."""
+    return replace(
+        start,
+        gain=start.gain if gain is None else gain,
+        pan=start.pan if pan is None else pan,
+        speed=start.speed if speed is None else speed,
+    )

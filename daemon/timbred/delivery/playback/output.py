@@ -41,7 +41,8 @@ class Output:
             raise NoAudioDevice(f"{device.name} can't be opened: {error}") from error
         self.underruns = 0
         self._flagged = 0
-        self._handed_over = 0
+        self.handed_over = 0
+        """Frames put into the ring in all."""
         self._action: Any = None
 
     @property
@@ -52,7 +53,7 @@ class Output:
     @property
     def taken(self) -> int:
         """Frames that the device has taken in all."""
-        return self._handed_over - int(self._ring.read_available)
+        return self.handed_over - int(self._ring.read_available)
 
     @property
     def missing(self) -> int:
@@ -67,7 +68,11 @@ class Output:
     def hand_over(self, block: Samples) -> None:
         """Put the next frames into the ring. Shape (frames, channels)."""
         self._ring.write(block)
-        self._handed_over += block.shape[0]
+        self.handed_over += block.shape[0]
+
+    def close(self) -> None:
+        """Give the device back."""
+        self._stream.close(ignore_errors=True)
 
     def keep_going(self) -> bool:
         """Let the callback take from the ring; after it ran dry, again. False if it ran dry since last asked."""

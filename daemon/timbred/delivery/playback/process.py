@@ -36,6 +36,9 @@ LOOK_EVERY = 1.0
 STUCK_AFTER = 2.0
 """Seconds without a frame taken after which a device counts as gone."""
 
+FADE_WITHIN = CLOSE_WITHIN = 0.4
+"""Seconds at the end to fade out, and for the driver to close the device."""
+
 IDLE_MS, PLAYING_MS = 50, 1
 
 
@@ -104,6 +107,7 @@ class Player:
             poller.poll(PLAYING_MS if self.output else IDLE_MS)
             for message, payload in self._arrived():
                 if isinstance(message, wire.Quit):
+                    self._fall_silent()
                     return
                 self._take_in(message, payload)
             if self.output is None:
@@ -116,6 +120,22 @@ class Player:
         """Send what waits, and end the line."""
         self._line.close()
         self._context.term()
+
+    def _fall_silent(self) -> None:
+        """Fade out what sounds, let the device take it, and close the device."""
+        if self.output is None or self.mixer is None:
+            return
+        self.mixer.stop(End(0, 0), wire.Moment())
+        deadline = time.monotonic() + FADE_WITHIN
+        last: int | None = None
+        while time.monotonic() < deadline and (last is None or self.output.taken < last):
+            self._fill(self.output, self.mixer)
+            if last is None and not self.mixer.layers:
+                last = self.output.handed_over + self.mixer.latency
+            time.sleep(0.001)
+        closing = threading.Thread(target=self.output.close, name="close-device", daemon=True)
+        closing.start()
+        closing.join(CLOSE_WITHIN)
 
     # the line
 

@@ -15,7 +15,8 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from timbred.engine import sampling
-from timbred.engine.wire import RenderOrder, Words
+from timbred.engine.adapters.spectrogram import analysis_of, bands_between, log_mel
+from timbred.engine.wire import RenderOrder, Repaint, Words
 from timbred.errors import ModelError
 
 Tensors = dict[str, torch.Tensor]
@@ -103,7 +104,7 @@ class LatentDiffusion:
         scheduler = sampling.make_scheduler(order.scheduler, self.scheduler_config)
         return Run(
             order,
-            sampling.Sampling(scheduler, noise, order.steps, order.eta, randomness),
+            sampling.Sampling(scheduler, noise, order.steps, order.eta, randomness, self._beginning(order)),
             conditioning,
             order.guidance if guided else None,
         )
@@ -131,6 +132,37 @@ class LatentDiffusion:
         """
         waveforms = self.decode(run.sampling.latents)[:, : int(run.order.seconds * self.rate)]
         return Sounds(waveforms, self.rate)
+
+    def _beginning(self, order: RenderOrder) -> sampling.Beginning | None:
+        """The latents of a given sound, the same for each take, and which of them stay."""
+        if order.given is None:
+            return None
+        samples = torch.frombuffer(bytearray(order.given.samples), dtype=torch.float32)
+        latents = self.encode_sound(samples, order.seconds).float()
+        kept = None if order.given.repaint is None else self._kept(order.given.repaint, latents)
+        return sampling.Beginning(latents.expand(len(order.seeds), *latents.shape[1:]), order.given.strength, kept)
+
+    @torch.inference_mode()
+    def encode_sound(self, samples: torch.Tensor, seconds: float) -> torch.Tensor:
+        """A sound of shape (frames,) at the native rate as latents of shape (1, channels, time, bands)."""
+        vae = self.pipeline.vae
+        rows = self.latent_shape(seconds)[1] * self.factor
+        missing = rows * self.hop - len(samples)
+        whole = torch.nn.functional.pad(samples, (0, max(0, missing)))[: rows * self.hop]
+        spectrogram = log_mel(whole, analysis_of(self.pipeline.vocoder))[None, None]
+        found = vae.encode(spectrogram.to(self.device, vae.dtype)).latent_dist.mode()
+        return found * vae.config.scaling_factor
+
+    def _kept(self, repaint: Repaint, latents: torch.Tensor) -> torch.Tensor:
+        """1 where the given sound stays, 0 in the rectangle that is made anew."""
+        rows_a_second = self.rate / self.hop / self.factor
+        first, last = (
+            band / self.factor for band in bands_between(analysis_of(self.pipeline.vocoder), repaint.low, repaint.high)
+        )
+        kept = torch.ones_like(latents[:1, :1])
+        start, end = math.floor(repaint.start * rows_a_second), math.ceil(repaint.end * rows_a_second)
+        kept[:, :, start:end, math.floor(first) : math.ceil(last)] = 0
+        return kept
 
     def _noise(self, order: RenderOrder, randomness: list[torch.Generator]) -> torch.Tensor:
         """Fresh noise for each take, or an earlier take's for all of them."""

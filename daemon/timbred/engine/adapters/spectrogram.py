@@ -1,0 +1,109 @@
+"""From sound to the log-mel spectrogram that a model was trained on, so that its VAE can take a sound in."""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """How a family of models looks at sound. `fft` and `hop` in frames, `low` and `high` in Hz.
+
+    `slaney` chooses the Auditory Toolbox's mel scale with filters of equal area; else O'Shaughnessy's with filters of
+    height 1. `reflected` pads the ends with their mirror image, else with silence.
+    """
+
+    rate: int
+    hop: int
+    fft: int
+    bands: int
+    low: float
+    high: float
+    slaney: bool
+    reflected: bool
+
+
+def analysis_of(vocoder: Any) -> Analysis:
+    """The analysis that a vocoder undoes. SpectralVocoder is ours; SpeechT5HifiGan comes with AudioLDM and AudioLDM 2,
+    whose analysis is that of HiFi-GAN (arXiv 2010.05646) at 16 kHz."""
+    config = vocoder.config
+    hop = int(math.prod(config.upsample_rates))
+    ours = type(vocoder).__name__ == "SpectralVocoder"
+    rate = int(config.sampling_rate)
+    return Analysis(
+        rate=rate,
+        hop=hop,
+        fft=1024,
+        bands=int(config.model_in_dim),
+        low=30.0 if ours else 0.0,
+        high=rate / 2,
+        slaney=not ours,
+        reflected=not ours,
+    )
+
+
+def log_mel(samples: torch.Tensor, analysis: Analysis) -> torch.Tensor:
+    """Samples of shape (frames,), -1..1, to (frames // hop, bands), as the model's VAE wants them."""
+    pad = (analysis.fft - analysis.hop) // 2
+    mode = "reflect" if analysis.reflected else "constant"
+    padded = torch.nn.functional.pad(samples[None, None], (pad, pad), mode=mode)[0, 0]
+    window = torch.hann_window(analysis.fft)
+    spectrum = torch.stft(padded, analysis.fft, analysis.hop, window=window, center=False, return_complex=True).abs()
+    bands = spectrum.T @ filter_bank(analysis)
+    if analysis.slaney:
+        return bands.clamp(min=1e-5).log()
+    magnitude = 2.0 * bands / window.sum()
+    return 1.0 - 2.0 * magnitude.clamp(min=1e-4).log() / math.log(1e-4)
+
+
+@cache
+def filter_bank(analysis: Analysis) -> torch.Tensor:
+    """Triangular filters of shape (bins, bands)."""
+    to_mel, to_hertz = (_slaney_mel, _slaney_hertz) if analysis.slaney else (_mel, _hertz)
+    mels = torch.linspace(to_mel(analysis.low), to_mel(analysis.high), analysis.bands + 2, dtype=torch.float64)
+    edges = torch.tensor([to_hertz(float(mel)) for mel in mels], dtype=torch.float64)
+    bins = torch.linspace(0, analysis.rate / 2, analysis.fft // 2 + 1, dtype=torch.float64)[:, None]
+    rising = (bins - edges[None, :-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[None, 2:] - bins) / (edges[2:] - edges[1:-1])
+    bank = torch.minimum(rising, falling).clamp(min=0)
+    if analysis.slaney:
+        bank = bank * (2.0 / (edges[2:] - edges[:-2]))
+    return bank.float()
+
+
+def _mel(hertz: float) -> float:
+    """O'Shaughnessy 1987."""
+    return 2595.0 * math.log10(1.0 + hertz / 700.0)
+
+
+def _hertz(mel: float) -> float:
+    return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
+
+
+_KNEE_HERTZ, _KNEE_MEL, _ABOVE = 1000.0, 15.0, math.log(6.4) / 27.0
+"""Slaney 1998: straight up to 1 kHz, then logarithmic."""
+
+
+def _slaney_mel(hertz: float) -> float:
+    if hertz < _KNEE_HERTZ:
+        return hertz * 3.0 / 200.0
+    return _KNEE_MEL + math.log(hertz / _KNEE_HERTZ) / _ABOVE
+
+
+def _slaney_hertz(mel: float) -> float:
+    if mel < _KNEE_MEL:
+        return mel * 200.0 / 3.0
+    return _KNEE_HERTZ * math.exp(_ABOVE * (mel - _KNEE_MEL))
+
+
+def bands_between(analysis: Analysis, low: float, high: float) -> tuple[int, int]:
+    """The bands whose centres lie from `low` to `high` Hz: first, and one after the last."""
+    to_mel, to_hertz = (_slaney_mel, _slaney_hertz) if analysis.slaney else (_mel, _hertz)
+    bottom, top = to_mel(analysis.low), to_mel(analysis.high)
+    width = (top - bottom) / (analysis.bands + 1)
+    centres = [to_hertz(bottom + width * (band + 1)) for band in range(analysis.bands)]
+    inside = [band for band, centre in enumerate(centres) if low <= centre <= high]
+    return (inside[0], inside[-1] + 1) if inside else (0, 0)

@@ -1,0 +1,155 @@
+"""What clients ask of voices: takes and files are read and brought to the device's rate, then handed to the player."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from timbred import errors
+from timbred.clip import Clip
+from timbred.delivery.files import AllowedFolders
+from timbred.delivery.player import Player, voice_number
+from timbred.jobs.finishing import FinishedTake
+from timbred.jobs.job import Job
+from timbred.library.takes import Library
+from timbred.protocol import messages as m
+from timbred.protocol.exchange import ClientId, Outbox
+from timbred.render.decode import decode
+from timbred.render.resample import resample
+from timbred.render.settings import RenderSettings
+from timbred.units import SampleRate
+
+
+@dataclass(eq=False)
+class Reading:
+    """A `play` whose sound is being read. A `stop` that comes meanwhile takes it back."""
+
+    client: ClientId
+    voice: int
+    done: asyncio.Event
+    taken_back: bool = False
+
+
+class Playing:
+    """Between the intake and the player. Runs on the event loop; sounds are read in threads."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        player: Player,
+        library: Library,
+        allowed: AllowedFolders,
+        fail: Callable[[ClientId, Exception], None],
+    ) -> None:
+        """`fail` tells a client of an error on the way from a finished take to its voice."""
+        self.outbox = outbox
+        self.player = player
+        self.library = library
+        self.allowed = allowed
+        self._fail = fail
+        self._reading: list[Reading] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def play(self, client: ClientId, request: m.Play) -> None:
+        """Play a take or a file.
+
+        Raises:
+            BadRequest, ForbiddenPath, BadAudio: it can't be read, or not be played so.
+            NoAudioDevice: there is no device.
+        """
+        loop = bool(request.loop)
+        path = self._file_of(request.take)
+        await self._sound(client, request.voice, request.take, loop, request, lambda: decode(path))
+
+    def stop(self, client: ClientId, request: m.Stop) -> None:
+        """End a voice or all, with what is being read for them.
+
+        Raises:
+            BadRequest: the voice is silent or isn't one.
+        """
+        voice = 0 if request.voice == "*" else voice_number(request.voice)
+        taken_back = [] if request.at not in (None, "now") else self._take_back(voice)
+        if taken_back and not self.player.has(voice):
+            if all(reading.client != client for reading in taken_back):
+                self.outbox.send(client, m.Acknowledged(id="stop"))
+            return
+        self.player.stop_voice(client, request)
+
+    async def change(self, client: ClientId, request: m.Set) -> None:
+        """Change a voice, once what was sent before for it has been read.
+
+        Raises:
+            BadRequest: the voice is silent, or a value isn't allowed.
+        """
+        for reading in [one for one in self._reading if one.voice == request.voice]:
+            await reading.done.wait()
+        self.player.change(client, request)
+
+    def check(self, request: m.Generate) -> None:
+        """Whether a sound that is to be made could be played as asked.
+
+        Raises:
+            BadRequest: no voice, or a value that isn't allowed.
+            NoAudioDevice: there is no device.
+        """
+        if request.voice is None:
+            raise errors.BadRequest(f"voice: `to {request.to}` needs one, 1 to 64, as in: @to {request.to} @voice 1")
+        voice_number(request.voice)
+        self.player.check(request)
+
+    def finished(self, job: Job, take: FinishedTake) -> None:
+        """A take is there: play it if it is the one to be played."""
+        asked = job.parameters.playing
+        if asked is None or asked.voice is None or take.stored.index != 0:
+            return
+        reading = self._sound(
+            job.client, asked.voice, take.stored.take_id, job.parameters.loop, asked, lambda: take.clip
+        )
+        task = asyncio.get_running_loop().create_task(self._told(job.client, reading))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _told(self, client: ClientId, reading: "asyncio.Future[None] | object") -> None:
+        try:
+            await reading  # pyright: ignore[reportGeneralTypeIssues]
+        except Exception as error:  # noqa: BLE001  whatever it is, the client hears of it
+            self._fail(client, error)
+
+    async def _sound(
+        self, client: ClientId, voice: m.Voice, take: str, loop: bool, keys: m.PlayKeys, read: Callable[[], Clip]
+    ) -> None:
+        reading = Reading(client, voice_number(voice), asyncio.Event())
+        self._reading.append(reading)
+        try:
+            rate = (await self.player.opened()).rate
+            clip = await asyncio.to_thread(lambda: at_rate(read(), rate, loop))
+            if reading.taken_back:
+                event = m.Ended(voice=reading.voice, take=take, frame=self.player.last.frame, reason="stopped")
+                self.outbox.send(client, event)
+            else:
+                self.player.play(client, voice, take, clip, loop, keys)
+        finally:
+            self._reading.remove(reading)
+            reading.done.set()
+
+    def _take_back(self, voice: int) -> list[Reading]:
+        found = [reading for reading in self._reading if voice in (0, reading.voice)]
+        for reading in found:
+            reading.taken_back = True
+        return found
+
+    def _file_of(self, take: str) -> Path:
+        stored = self.library.get(take)
+        if stored is not None:
+            if stored.path is None or stored.missing:
+                raise errors.BadAudio(f"take: the file of {take} is gone, or never was; make it again with vary")
+            return stored.path
+        if not any(mark in take for mark in "/\\."):
+            raise errors.BadRequest(f"take: no take has the id {take!r}, and it isn't a path; `takes` lists them")
+        return self.allowed.resolve(take)
+
+
+def at_rate(clip: Clip, rate: int, loop: bool) -> Clip:
+    """The clip at the device's rate; a loop with its ends wrapped around, so that no seam is added."""
+    looped = Clip(clip.samples, clip.rate, loop=loop)
+    return resample(looped, RenderSettings(rate=SampleRate(rate)))

@@ -1,0 +1,116 @@
+"""Sound as input: the analysis, the way from a given sound, and parts that are made anew."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.engine.test_equal_to_diffusers import loudened, order, ours
+from timbred.engine import checkpoint
+from timbred.engine.adapters.families import make_resident
+from timbred.engine.adapters.latent_diffusion import LatentDiffusion
+from timbred.engine.adapters.spectrogram import Analysis, analysis_of, bands_between, filter_bank, log_mel
+from timbred.engine.sampling import SCHEDULERS
+from timbred.engine.wire import Given, Repaint
+
+RATE = 16000
+PUBLISHED = Analysis(16000, 160, 1024, 64, 0.0, 8000.0, slaney=True, reflected=True)
+OURS = Analysis(32000, 320, 1024, 64, 30.0, 16000.0, slaney=False, reflected=False)
+
+
+def sine(hertz: float, rate: int = RATE, seconds: float = 0.5) -> torch.Tensor:
+    moments = torch.arange(int(rate * seconds)) / rate
+    return torch.sin(2 * torch.pi * hertz * moments)
+
+
+@pytest.fixture(scope="module", params=["audioldm2", "audioldm"])
+def model(request: pytest.FixtureRequest) -> LatentDiffusion:
+    folder: Path = request.getfixturevalue(request.param)
+    found = checkpoint.inspect(folder, "tiny", "")
+    return loudened(make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None))
+
+
+@pytest.mark.parametrize("analysis", [PUBLISHED, OURS])
+@pytest.mark.parametrize("hertz", [110.0, 440.0, 1000.0, 3000.0, 7000.0])
+def test_a_sine_is_loudest_in_its_own_band(analysis: Analysis, hertz: float):
+    picture = log_mel(sine(hertz, analysis.rate), analysis)
+    assert picture.shape == (50, 64)
+    loudest = int(picture[25].argmax())
+    first, last = bands_between(analysis, hertz / 1.3, hertz * 1.3)
+    assert first <= loudest <= last
+
+
+def test_the_published_filters_have_equal_area():
+    """Slaney's normalisation: in Hz, every triangle that has enough bins sums up to about one."""
+    areas = filter_bank(PUBLISHED).sum(dim=0) * (8000 / 512)
+    assert areas[20:].numpy() == pytest.approx(np.ones(44), abs=0.05)
+
+
+def test_silence_is_the_floor():
+    assert log_mel(torch.zeros(8000), PUBLISHED).unique().item() == pytest.approx(np.log(1e-5))
+    assert log_mel(torch.zeros(8000), OURS).unique().item() == pytest.approx(-1.0)
+
+
+def given(strength: float, repaint: Repaint | None = None) -> Given:
+    samples = (0.5 * sine(440.0)).numpy().astype("<f4").tobytes()
+    return Given(samples=samples, strength=strength, repaint=repaint)
+
+
+def codec_round_trip(model: LatentDiffusion) -> torch.Tensor:
+    return model.encode_sound(0.5 * sine(440.0), 0.5)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_little_strength_changes_little(model: LatentDiffusion, scheduler: str):
+    start = codec_round_trip(model)
+
+    def distance(strength: float) -> float:
+        run = model.begin(order(given=given(strength), steps=12, scheduler=scheduler))
+        while not run.sampling.done:
+            model.advance([run])
+        return float((run.sampling.latents - start).norm() / start.norm())
+
+    little, much = distance(0.1), distance(0.9)
+    assert np.isfinite([little, much]).all()
+    assert little < much
+
+
+@pytest.mark.parametrize("scheduler", [name for name in SCHEDULERS if name != "heun"])
+def test_what_is_kept_is_kept_to_the_bit(model: LatentDiffusion, scheduler: str):
+    """Outside the part that is made anew, the latents at the end are those of the given sound."""
+    part = Repaint(start=0.2, end=0.3, low=0.0, high=96_000.0)
+    run = model.begin(order(given=given(1.0, part), steps=6, scheduler=scheduler))
+    while not run.sampling.done:
+        model.advance([run])
+    start = codec_round_trip(model)
+    rows = RATE / 160 / 4
+    first, last = int(0.2 * rows), int(np.ceil(0.3 * rows))
+    assert torch.equal(run.sampling.latents[:, :, :first], start[:, :, :first])
+    assert torch.equal(run.sampling.latents[:, :, last:], start[:, :, last:])
+    assert not torch.allclose(run.sampling.latents[:, :, first:last], start[:, :, first:last])
+
+
+def test_new_highs_over_kept_lows(model: LatentDiffusion):
+    part = Repaint(start=0.0, end=0.5, low=4000.0, high=96_000.0)
+    run = model.begin(order(given=given(1.0, part), steps=6))
+    while not run.sampling.done:
+        model.advance([run])
+    start = codec_round_trip(model)
+    first = bands_between(analysis_of(model.pipeline.vocoder), 4000.0, 96_000.0)[0] // model.factor
+    assert torch.equal(run.sampling.latents[..., :first], start[..., :first])
+    assert not torch.allclose(run.sampling.latents[..., first:], start[..., first:])
+
+
+@pytest.mark.parametrize(("strength", "steps"), [(0.0, 1), (0.3, 3), (0.5, 5), (1.0, 10)])
+def test_steps_are_counted_as_they_are_run(model: LatentDiffusion, strength: float, steps: int):
+    told: list[int] = []
+    model.render(order(given=given(strength), steps=10), told.append, lambda: False)
+    assert told == list(range(1, steps + 1))
+
+
+def test_a_given_sound_with_a_seed_gives_the_same_again(model: LatentDiffusion):
+    wanted = order(given=given(0.6), seeds=(1, 2))
+    one, two = ours(model, wanted), ours(model, wanted)
+    assert np.array_equal(one, two)
+    assert not np.allclose(one[0], one[1])
