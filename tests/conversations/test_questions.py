@@ -152,9 +152,6 @@ def test_what_needs_a_player_says_that_there_is_none(client: UdpClient) -> None:
     take = client.make_take("pad")
     for name, arguments in (
         ("play", (1, take.arguments[8])),
-        ("stop", (1,)),
-        ("stop", ("*",)),
-        ("set", (1, "@gain", -3)),
         ("flow", (1, "rain")),
     ):
         answer = client.ask(name, *arguments)

@@ -50,11 +50,12 @@ class Heard:
 
 
 class JackServer:
-    """One `jackd` of our own, on the dummy driver. `-S`: a late client delays the server, and no sound is lost."""
+    """One `jackd` of our own, on the dummy driver. Real-time where the system allows, so that a busy machine doesn't
+    delay what is C code on both sides."""
 
-    def __init__(self, program: str, name: str, period: int, rate: int, synchronous: bool) -> None:
+    def __init__(self, program: str, name: str, period: int, rate: int) -> None:
         self.name = name
-        self.command = [program, *(["-S"] if synchronous else []), "-n", name, "-r", "-t", "2000"]
+        self.command = [program, "-n", name, "-t", "2000"]
         self.command += ["-d", "dummy", "-r", str(rate), "-p", str(period)]
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -83,16 +84,14 @@ class JackServer:
 
 
 @contextmanager
-def jack_server(
-    require_host: Require, name: str, period: int = 256, rate: int = RATE, synchronous: bool = True
-) -> Generator[JackServer]:
+def jack_server(require_host: Require, name: str, period: int = 1024, rate: int = RATE) -> Generator[JackServer]:
     """A running server that this process and its children use."""
     require_host("jack_wait")
     before = {key: os.environ.get(key) for key in ("JACK_DEFAULT_SERVER", "JACK_NO_START_SERVER")}
     full_name = f"timbred-{name}-{os.getpid()}"
     os.environ.update(JACK_DEFAULT_SERVER=full_name, JACK_NO_START_SERVER="1")
     try:
-        with JackServer(require_host("jackd"), full_name, period, rate, synchronous) as server:
+        with JackServer(require_host("jackd"), full_name, period, rate) as server:
             yield server
     finally:
         for key, value in before.items():

@@ -9,6 +9,7 @@ import torch
 
 from tests.engine.test_equal_to_diffusers import loudened, order, ours, refuse
 from timbred.engine import checkpoint
+from timbred.engine.adapters.emphasis import without
 from timbred.engine.adapters.families import make_resident
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion, between
 from timbred.engine.sampling import SCHEDULERS
@@ -122,3 +123,45 @@ def test_a_model_that_cannot_hear_says_so(audioldm: Path):
     model = make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None)
     with pytest.raises(ModelError, match="can't compare"):
         model.scores("a kick", model.render(order(), lambda _: None, lambda: False))
+
+
+def weighted(model: LatentDiffusion, *weights: tuple[str, float], prompt: str = LONG) -> np.ndarray:
+    return ours(model, order(words=Words(prompt=prompt, weights=weights)))
+
+
+def test_a_weight_of_one_changes_nothing(model: LatentDiffusion):
+    plain = ours(model, order(words=Words(prompt=LONG)))
+    assert np.abs(weighted(model, ("bright", 1.0), ("bell", 1.0)) - plain).max() < 1e-6
+
+
+def test_a_weight_changes_the_sound_and_more_weight_changes_it_more(model: LatentDiffusion):
+    plain = ours(model, order(words=Words(prompt=LONG)))
+    little = np.abs(weighted(model, ("bell", 1.1)) - plain).max()
+    much = np.abs(weighted(model, ("bell", 2.5)) - plain).max()
+    assert 0 < little < much
+
+
+def test_the_summary_without_a_word_is_that_of_the_prompt_without_it(model: LatentDiffusion):
+    leaning = model.conditioning(Words(prompt=LONG, weights=(("bright", 0.0),)), True)
+    lacking = model.conditioning(Words(prompt=without(LONG, "bright")), True)
+    for name in model.leaning:
+        assert torch.allclose(leaning[name], lacking[name], atol=1e-6)
+
+
+def test_only_a_weighted_words_own_states_are_scaled(audioldm2: Path):
+    found = checkpoint.inspect(audioldm2, "tiny", "")
+    model = make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None)
+    plain = model.conditioning(Words(prompt="a bright bell"), True)["states"]
+    scaled = model.conditioning(Words(prompt="a bright bell", weights=(("bright", 1.5),)), True)["states"]
+    assert torch.equal(scaled[0], plain[0]), "the negative prompt has no weights"
+    ratio = (scaled[1] / plain[1]).mean(dim=1)
+    assert set(ratio.round(decimals=3).tolist()) == {1.0, 1.5}
+    text = "".join(
+        model.pipeline.tokenizer_2.convert_ids_to_tokens(model.pipeline.tokenizer_2("a bright bell").input_ids)
+    )
+    assert int((ratio > 1.2).sum()) >= len("bright") - 1, text
+
+
+def test_words_are_left_out_whole():
+    assert without("Bright brightness, bright!", "bright") == "brightness, !"
+    assert without("kick", "kick") == ""

@@ -90,6 +90,11 @@ def test_a_model_makes_at_least_its_shortest():
         ({"rank": 1}, "rank: small can't compare"),
         ({"to": "none"}, "to: got none"),
         ({"mix": 0.5}, "mix: it goes with prompt2"),
+        ({"weights": "bell:2"}, "weights: 'bell' isn't a word of the prompt"),
+        ({"weights": "pad:9"}, "weights: got 'pad:9', allowed is word:weight"),
+        ({"weights": "pad"}, "weights: got 'pad', allowed is word:weight"),
+        ({"weights": "pad:nan"}, "weights: got 'pad:nan'"),
+        ({"weights": "pad:1 pad:2"}, "weights: 'pad' has two weights"),
         ({"noise": "tk3w9mz2qd", "takes": 2}, "takes: got 2, but with noise"),
         ({"voice": 1}, "voice: it goes with"),
         ({"gain": -3}, "gain: it goes with"),
@@ -101,7 +106,7 @@ def test_contradictions_are_refused_by_name(keys: dict[str, Any], named: str):
     assert str(refusal.value).startswith(named)
 
 
-VALUES: dict[str, Any] = {"extend": 1, "weights": "pad:2", "by": "bar 3"}
+VALUES: dict[str, Any] = {"extend": 1, "by": "bar 3"}
 
 
 @pytest.mark.parametrize("key", NOT_YET)
@@ -146,8 +151,9 @@ def test_parts_outside_a_given_sound_are_refused(keys: dict[str, Any], named: st
 
 @pytest.mark.parametrize("key", OF_INIT)
 def test_what_to_do_with_a_given_sound_needs_one(key: str):
+    keys: dict[str, Any] = {key: 0.5}
     with pytest.raises(errors.BadRequest, match=f"^{key}: it goes with init"):
-        resolved(**{key: 0.5})
+        resolved(**keys)
 
 
 def test_a_given_sound_that_is_too_long_can_be_cut():
@@ -171,6 +177,7 @@ def test_a_model_that_speaks_needs_words():
     file_format=st.sampled_from(["wav", "flac", "aiff", "ogg"]),
     negative=st.none() | st.text(max_size=20).filter(lambda text: "\x00" not in text),
     prompt2=st.none() | st.just("a church bell"),
+    weights=st.none() | st.just("pad:1.5 warm:0.2"),
     noise=st.none() | st.just("tk3w9mz2qd"),
 )
 def test_a_recipe_comes_to_the_same_again(file_format: str, **keys: Any):

@@ -21,13 +21,15 @@ class ModelSource(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Words(msgspec.Struct, frozen=True, kw_only=True):
-    """What the text encoders get. `mix` says how far from `prompt` to `prompt2`, 0 to 1."""
+    """What the text encoders get. `mix` says how far from `prompt` to `prompt2`, 0 to 1; `weights` how much words of
+    `prompt` count."""
 
     prompt: str
     negative: str = ""
     transcription: str = ""
     prompt2: str = ""
     mix: float = 0.0
+    weights: tuple[tuple[str, float], ...] = ()
 
 
 class NoiseSource(msgspec.Struct, frozen=True, kw_only=True):

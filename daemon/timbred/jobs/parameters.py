@@ -7,12 +7,13 @@ from typing import Any, Literal
 from timbred.engine.registry import Card
 from timbred.engine.wire import Given, NoiseSource, RenderOrder, Repaint, Words
 from timbred.errors import BadRequest
+from timbred.jobs.weights import read_weights
 from timbred.protocol.messages import Generate
 from timbred.render.formats import check
 from timbred.render.settings import RenderSettings
 from timbred.units import Decibels, Lufs, SampleRate, Seconds, bars_to_seconds
 
-NOT_YET = ("extend", "weights", "by")
+NOT_YET = ("extend", "by")
 """Declared parameters that this version can't carry out; refused, never ignored."""
 
 OF_INIT = ("strength", "start", "end", "low", "high")
@@ -61,6 +62,7 @@ class Parameters:
     transcription: str
     prompt2: str
     mix: float | None
+    weights: str
     noise: str
     init: str
     strength: float | None
@@ -131,6 +133,7 @@ class Parameters:
                 transcription=self.transcription,
                 prompt2=self.prompt2,
                 mix=self.mix or 0.0,
+                weights=read_weights(self.weights, self.prompt) if self.weights else (),
             ),
             noise=self.noise_source,
             given=None if given is None else Given(samples=given, strength=self.strength or 0.0, repaint=self.repaint),
@@ -164,7 +167,7 @@ class Parameters:
     def for_recipe(self) -> dict[str, Any]:
         """The keys of `generate` that this comes to, every one said outright."""
         kept = {name: value for name, value in vars(self).items() if name not in NOT_KEYS}
-        for words in ("transcription", "prompt2", "noise", "init"):
+        for words in ("transcription", "prompt2", "weights", "noise", "init"):
             if not kept[words]:
                 del kept[words]
         if self.bars is not None:
@@ -209,6 +212,7 @@ def resolve(
         transcription=transcription,
         prompt2=request.prompt2 or "",
         mix=_or(request.mix, 0.5) if request.prompt2 else None,
+        weights=_weights(request),
         noise=request.noise or "",
         init=request.init or "",
         strength=_strength(request),
@@ -251,6 +255,13 @@ def _or(given: Any, default: Any) -> Any:
     return default if given is None else given
 
 
+def _weights(request: Generate) -> str:
+    if request.weights is None:
+        return ""
+    read_weights(request.weights, request.prompt)
+    return request.weights
+
+
 def _strength(request: Generate) -> float | None:
     if request.init is None:
         return None
@@ -291,6 +302,8 @@ def _refuse_what_cannot_be_done(request: Generate, card: Card) -> None:
     for key in OF_INIT:
         if getattr(request, key) is not None and request.init is None:
             raise BadRequest(f"{key}: it goes with init; name the sound to start from, as in: @init take")
+    if request.weights is not None and card.speaks:
+        raise BadRequest(f"weights: {card.name} speaks and has none; leave it out")
     if request.init is not None and (request.noise is not None or request.loop):
         raise BadRequest(f"init: it doesn't go with {'noise' if request.noise is not None else 'loop'}; leave one out")
     if request.mix is not None and not (request.prompt2 or "").strip():

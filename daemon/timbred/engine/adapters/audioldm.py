@@ -11,6 +11,7 @@ class AudioLdm(LatentDiffusion):
     """A resident AudioLDM model."""
 
     pipeline_class = AudioLDMPipeline
+    leaning = ("text",)
 
     @torch.inference_mode()
     def encode(self, words: Words, guided: bool) -> Tensors:

@@ -4,6 +4,7 @@ import diffusers
 import soxr
 import torch
 
+from timbred.engine.adapters.emphasis import token_factors
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion, Sounds, Tensors
 from timbred.engine.wire import Words
 
@@ -12,6 +13,7 @@ class AudioLdm2(LatentDiffusion):
     """A resident AudioLDM 2 model, the embedded one among them."""
 
     pipeline_class = diffusers.AudioLDM2Pipeline
+    leaning = ("generated",)
 
     @torch.inference_mode()
     def encode(self, words: Words, guided: bool) -> Tensors:
@@ -24,6 +26,21 @@ class AudioLdm2(LatentDiffusion):
             words.negative,
         )
         return {"states": prompt_states, "mask": mask, "generated": generated}
+
+    @torch.inference_mode()
+    def weighted(self, words: Words, guided: bool) -> Tensors:
+        """The eight generated vectors lean; of the T5 states each weighted word's own are scaled."""
+        found = super().weighted(words, guided)
+        tokenizer = self.pipeline.tokenizer_2
+        length = found["states"].shape[1]
+        offsets = tokenizer(words.prompt, return_offsets_mapping=True, truncation=True, max_length=length)[
+            "offset_mapping"
+        ]
+        factors = torch.ones(length)
+        factors[: len(offsets)] = token_factors(offsets, words.prompt, words.weights)
+        states = found["states"].clone()
+        states[-1:] *= factors.to(states.device, states.dtype)[None, :, None]  # the prompt's, after the negative ones
+        return {**found, "states": states}
 
     @torch.inference_mode()
     def scores(self, prompt: str, sounds: Sounds) -> list[float]:

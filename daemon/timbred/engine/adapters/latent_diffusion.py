@@ -7,7 +7,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from timbred.engine import sampling
+from timbred.engine.adapters.emphasis import lean, without
 from timbred.engine.adapters.spectrogram import analysis_of, bands_between, log_mel
 from timbred.engine.wire import RenderOrder, Repaint, Words
 from timbred.errors import ModelError
@@ -66,6 +67,20 @@ class LatentDiffusion:
     def encode(self, words: Words, guided: bool) -> Tensors:
         """The conditioning for one take; with guidance, the batch axis holds first the negative, then the prompt."""
         raise NotImplementedError
+
+    def weighted(self, words: Words, guided: bool) -> Tensors:
+        """The conditioning with some words counting more or less."""
+        plain = replace(words, weights=())
+        whole = self.encode(plain, guided)
+        leaning = dict(whole)
+        for word, weight in words.weights:
+            lacking = self.encode(replace(plain, prompt=without(words.prompt, word)), guided)
+            for name in self.leaning:
+                leaning[name] = leaning[name] + (lean(whole[name], lacking[name], weight) - whole[name])
+        return leaning
+
+    leaning: ClassVar[tuple[str, ...]] = ()
+    """Names of the conditioning that are one summary of the whole prompt, and lean towards or away from a word."""
 
     def network(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Tensors) -> torch.Tensor:
         """One evaluation of the UNet on a batch."""
@@ -184,14 +199,14 @@ class LatentDiffusion:
         plain = replace(words, prompt2="", mix=0.0)
         if not words.prompt2 or words.mix == 0.0:
             return self.conditioning(plain, guided)
-        other = self.conditioning(replace(plain, prompt=words.prompt2), guided)
+        other = self.conditioning(replace(plain, prompt=words.prompt2, weights=()), guided)
         return other if words.mix == 1.0 else between(self.conditioning(plain, guided), other, words.mix)
 
     def conditioning(self, words: Words, guided: bool) -> Tensors:
         """`encode`, remembered for the prompts heard last."""
         key = (words, guided)
         if key not in self._heard:
-            self._heard[key] = self.encode(words, guided)
+            self._heard[key] = self.weighted(words, guided) if words.weights else self.encode(words, guided)
             if len(self._heard) > REMEMBERED_WORDS:
                 self._heard.popitem(last=False)
         self._heard.move_to_end(key)
