@@ -69,13 +69,14 @@ class Daemon:
             config["engine.jobs"],
         )
         self.player = Player(outbox, config)
+        self.settings = LiveSettings(config, self._check_change)
         self.intake = Intake(
             outbox,
             self.models,
             self.dispatcher,
             self.library,
             AllowedFolders(config.readable_folders),
-            LiveSettings(config, self._check_change),
+            self.settings,
             self.player,
         )
         self.engine = EngineLink(
@@ -96,6 +97,8 @@ class Daemon:
         except BaseException:
             self._close_library()
             raise
+        for name, port in ports.settings.items():
+            self.settings.follow(name, port)
         if config["models.preload"]:
             self.dispatcher.preload(config["models.default"])
         self.engine.start()

@@ -20,11 +20,11 @@ class DeviceTime:
 
     def saw(self, frames: int, moment: float) -> None:
         """The device had taken `frames` in all at `moment` (seconds)."""
-        if frames != self._frames:
-            first = self._frames < 0
-            self._frames = frames
-            if not first:  # the first one may be any time after its step
-                self._starts.append(moment - frames / self.rate)
+        if frames == self._frames:
+            return
+        if self._frames >= 0:  # with this step it began to play what follows those it had before
+            self._starts.append(moment - self._frames / self.rate)
+        self._frames = frames
 
     @property
     def settled(self) -> bool:
@@ -32,7 +32,7 @@ class DeviceTime:
         return len(self._starts) >= 20
 
     def frame_at(self, moment: float) -> float:
-        """The frame that the device takes at `moment`. Needs `settled`."""
+        """The frame that goes into the device at `moment`. Needs `settled`."""
         return (moment - min(self._starts)) * self.rate
 
     def restart(self) -> None:

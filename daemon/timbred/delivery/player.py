@@ -361,7 +361,7 @@ def _checked(clip: Clip) -> memoryview:
     samples = np.ascontiguousarray(clip.samples, dtype="<f4")
     if not float(np.abs(samples).max()) <= LOUDEST_SAMPLE:
         raise errors.BadAudio("take: its samples are more than 60 dB over full scale or not numbers; export it again")
-    return memoryview(samples).cast("B")
+    return samples.data.cast("B")
 
 
 def _trade(config: Config, program: tuple[str, ...]) -> Trade:

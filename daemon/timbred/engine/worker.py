@@ -6,10 +6,8 @@ outlives its daemon.
 
 import argparse
 import logging
-import os
 import signal
 import sys
-import threading
 
 import torch
 
@@ -17,19 +15,9 @@ from timbred import errors
 from timbred.engine import device
 from timbred.engine.adapters.loading import quiet_libraries
 from timbred.engine.engine import Engine
+from timbred.processes.ending import end_with_daemon
 
 log = logging.getLogger("timbred.engine")
-
-
-def end_with_daemon() -> None:
-    """Leave as soon as the daemon closes our standard input, however it ended."""
-
-    def wait() -> None:
-        while os.read(sys.stdin.fileno(), 1024):  # unbuffered: a buffer's lock would hold up the interpreter's end
-            pass
-        os._exit(0)
-
-    threading.Thread(target=wait, name="end-with-daemon", daemon=True).start()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -36,7 +36,8 @@ ATTEMPTS = 2
 class Engine(Protocol):
     """The part of `engine.link.EngineLink` that is used here."""
 
-    up: bool
+    @property
+    def up(self) -> bool: ...
 
     def send(self, message: wire.ToEngine) -> bool: ...
 

@@ -38,7 +38,7 @@ class LiveSettings:
         self._values[name] = value
 
     def follow(self, name: str, value: Value) -> None:
-        """A value that something else decides (a Link session its tempo)."""
+        """A value that something else decides (the system a free port, a Link session its tempo)."""
         self._values[name] = value
 
     @property

@@ -9,7 +9,7 @@ def end_with_daemon() -> None:
     """Leave as soon as the daemon closes our standard input."""
 
     def wait() -> None:
-        while sys.stdin.buffer.read(1024):
+        while os.read(sys.stdin.fileno(), 1024):  # unbuffered: a buffer's lock would hold up the interpreter's end
             pass
         os._exit(0)
 

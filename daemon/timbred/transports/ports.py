@@ -23,6 +23,16 @@ class Ports:
     events: int
     http: int
 
+    @property
+    def settings(self) -> dict[str, int]:
+        """The same by the names of their settings."""
+        return {
+            "osc.port": self.osc,
+            "zmq.requests": self.requests,
+            "zmq.events": self.events,
+            "http.port": self.http,
+        }
+
 
 def resolve(host: str) -> tuple[socket.AddressFamily, str]:
     """The numeric address of the setting `host`.

@@ -82,7 +82,8 @@ class Limiter:
         peaks = np.maximum(between, samples).astype(np.float64)
         peak = np.stack([peaks[:, pair].max(axis=1) for pair in self._pairs], axis=1)
         over = np.maximum(peak / self.ceiling, 1.0)
-        return 1.0 - 1.0 / (over * (1.0 + MARGIN * np.minimum(1.0, (over - 1.0) * 8.0)))
+        asked = over * (1.0 + MARGIN * np.minimum(1.0, (over - 1.0) * 8.0))
+        return (1.0 - np.reciprocal(asked)).astype(np.float64)
 
     def _reduction(self, excess: NDArray[np.float64]) -> NDArray[np.float64]:
         """The part taken off at each frame that goes out: at each peak what it needs, smooth before and after.

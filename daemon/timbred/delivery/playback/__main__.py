@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+from typing import Any
 
 from timbred.delivery.playback.process import DeviceGone, Options, Player
 from timbred.processes.ending import end_with_daemon
@@ -29,14 +30,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--link-offset", type=float, default=0.0)
     parser.add_argument("--link-start-stop", type=int, default=0)
     parser.add_argument("--log-level", default="info")
-    options = vars(parser.parse_args(arguments))
+    options: dict[str, Any] = vars(parser.parse_args(arguments))
     level = options.pop("log_level").upper()
+    options.update({name: bool(options[name]) for name in ("limit", "link", "link_start_stop")})
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches us too; the daemon decides
     end_with_daemon()
     status = 0
-    flags = {name: bool(options[name]) for name in ("limit", "link", "link_start_stop")}
-    player = Player(Options(**{**options, **flags}))
+    player = Player(Options(**options))
     try:
         player.run()
     except DeviceGone as gone:

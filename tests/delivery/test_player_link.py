@@ -1,0 +1,29 @@
+"""A player and another Link peer agree where the beat is, as heard. In a network of their own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.delivery.player_stage import Require
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_clicks_are_on_another_peers_beat_as_heard(require_host: Require):
+    for host in ("unshare", "ip", "jackd", "jack_wait"):
+        require_host(host)
+    alone = ["unshare", "-n", "bash", "-c", 'ip link set lo up && exec "$@"', "bash"]
+    if subprocess.run([*alone, "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("this user may not make a network of its own")
+    told = subprocess.run(
+        [*alone, sys.executable, "-m", "tests.delivery.player_link_scene"],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    errors = json.loads(told.stdout.strip().splitlines()[-1])
+    assert len(errors["first"]) == len(errors["changed"]) == 8
+    assert abs(errors["median_first"]) <= 2.0, errors
+    assert abs(errors["median_changed"]) <= 2.0, errors
