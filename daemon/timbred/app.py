@@ -108,8 +108,8 @@ class Daemon:
     async def stop(self) -> None:
         """Finish or fail what is running, tell its clients, leave no process and no half-written file."""
         await self.dispatcher.stop(self.config["stop.patience"])
-        await self.intake.stop()
         self.player.end_all()
+        await self.intake.stop()
         await asyncio.gather(
             self.transports.stop(), self.engine.stop(ENGINE_QUITS_WITHIN), self.player.stop(PLAYER_QUITS_WITHIN)
         )

@@ -1,6 +1,6 @@
 """Two Link peers on one JACK server: this process, and a player. Prints how far the player's clicks are from our beats.
 
-Run in a network of its own, as `python -m tests.delivery.player_link_scene FOLDER`; prints one JSON object: errors in
+Run in a network of its own, as `python -m tests.delivery.player_link_scene`; prints one JSON object: errors in
 milliseconds, before and after we change the tempo.
 """
 
@@ -17,6 +17,7 @@ import numpy as np
 import sounddevice
 
 from tests.delivery.player_stage import RATE, jack_server, play, player
+from timbred.delivery.playback.devices import let_go, look_again
 from timbred.delivery.player import Player
 from timbred.protocol import messages as m
 
@@ -27,8 +28,7 @@ class Recorder:
     """Records the player's output, and when each block of it passed."""
 
     def __init__(self) -> None:
-        sounddevice._terminate()  # look again: the player came after this process
-        sounddevice._initialize()
+        look_again()  # the player came after this process
         names = [device["name"] for device in sounddevice.query_devices()]
         source = next(number for number, name in enumerate(names) if "PortAudio" in name)
         self.blocks: list[Any] = []
@@ -93,6 +93,7 @@ def main() -> None:
 
     with jack_server(require, "link", period=256):
         errors = asyncio.run(asyncio.wait_for(scene(), 60))
+        let_go()
     medians = {f"median_{name}": statistics.median(values) for name, values in errors.items()}
     print(json.dumps({**errors, **medians}))
 

@@ -30,7 +30,7 @@ def jack(require_host: Require) -> Generator[JackServer]:
 
 
 @asynccontextmanager
-async def running(folder: Path, audioldm: Path, *settings: str) -> AsyncGenerator[Daemon]:  # noqa: F811
+async def running(folder: Path, audioldm: Path, *settings: str) -> AsyncGenerator[Daemon]:
     ports = [f"{name}=0" for name in ("osc.port", "zmq.requests", "zmq.events", "http.port")]
     model = ["models.tiny.source=" + str(audioldm), "models.default=tiny"]
     daemon = Daemon(load(None, {}, [*ports, *model, f"takes.folder={folder}", *settings]), PROGRAM)
@@ -54,7 +54,7 @@ async def until(client: MemoryClient, kind: type[m.Event]) -> Any:
     return event
 
 
-def test_words_become_a_loop_on_the_bar_and_the_next_ones_replace_it(jack: JackServer, tmp_path: Path, audioldm: Path):  # noqa: F811
+def test_words_become_a_loop_on_the_bar_and_the_next_ones_replace_it(jack: JackServer, tmp_path: Path, audioldm: Path):
     async def conversation() -> None:
         async with running(tmp_path, audioldm, *SETTINGS) as daemon:
             client = daemon.transports.client()
@@ -79,7 +79,7 @@ def test_words_become_a_loop_on_the_bar_and_the_next_ones_replace_it(jack: JackS
     asyncio.run(conversation())
 
 
-def test_files_and_takes_are_played_stopped_and_refused(jack: JackServer, tmp_path: Path, audioldm: Path):  # noqa: F811
+def test_files_and_takes_are_played_stopped_and_refused(jack: JackServer, tmp_path: Path, audioldm: Path):
     soundfile.write(tmp_path / "slow.wav", np.full((22_050, 1), 0.1), 22_050)
     (tmp_path / "broken.wav").write_bytes(b"RIFF this is no sound")
     soundfile.write(tmp_path / "empty.wav", np.zeros((0, 1)), 48_000)
@@ -120,7 +120,7 @@ def test_files_and_takes_are_played_stopped_and_refused(jack: JackServer, tmp_pa
     asyncio.run(conversation())
 
 
-def test_without_a_device_the_daemon_runs_and_play_says_so(tmp_path: Path, audioldm: Path):  # noqa: F811
+def test_without_a_device_the_daemon_runs_and_play_says_so(tmp_path: Path, audioldm: Path):
     soundfile.write(tmp_path / "a.wav", np.full((100, 1), 0.1), 48_000)
 
     async def conversation() -> None:

@@ -69,6 +69,7 @@ class Player:
         self._link = bool(config["link"])
         self._max_gain = float(config["player.max_gain"])
         self._no_device = ""
+        self._closed = False
         self._known = asyncio.Event()
         self._plays: dict[int, Sounding] = {}
         self._stops: dict[int, tuple[ClientId, wire.Stop]] = {}
@@ -84,7 +85,10 @@ class Player:
         self._child.start()
 
     def end_all(self) -> None:
-        """Tell the clients that everything ends: the daemon stops."""
+        """Tell the clients that everything ends: the daemon stops, and takes no more plays."""
+        self._closed = True
+        self.device = None
+        self._known.set()
         for number in list(self._plays):
             self._over(number, self.last.frame, "stopped")
 
@@ -123,7 +127,9 @@ class Player:
             raise self._without()
         return self.device
 
-    def _without(self) -> errors.NoAudioDevice:
+    def _without(self) -> errors.TimbredError:
+        if self._closed:
+            return errors.ShuttingDown("timbred is stopping; play again once it is back")
         return errors.NoAudioDevice(self._no_device or "the player isn't ready yet; play again in a second")
 
     # what clients ask
@@ -161,7 +167,8 @@ class Player:
         self._numbers += 1
         order = wire.Play(
             play=self._numbers, voice=number, rate=clip.rate, channels=clip.channels, at=at, loop=loop,
-            gain=keys.gain or 0.0, pan=keys.pan or 0.0, speed=1.0 if keys.speed is None else keys.speed,
+            gain=min(0.0, self._max_gain) if keys.gain is None else keys.gain,
+            pan=keys.pan or 0.0, speed=1.0 if keys.speed is None else keys.speed,
             out=keys.out or 1, fade=keys.fade,
         )  # fmt: skip
         self._plays[order.play] = Sounding(client, take, order, samples)
@@ -274,6 +281,8 @@ class Player:
                 log.error("the player said what it shouldn't: %s", type(message).__name__)
 
     def _opened(self, message: wire.Opened) -> None:
+        if self._closed:
+            return
         self.device = message
         self._no_device = ""
         self._known.set()
@@ -337,7 +346,12 @@ class Player:
 
     def _refused(self, message: wire.Refused) -> None:
         error = errors.from_code(message.code, message.message)
-        if message.play is not None and (play := self._plays.pop(message.play, None)) is not None:
+        play = self._plays.get(message.play or 0)
+        if play is not None and play.began:  # it sounded on the device before, and can't on this one
+            log.warning("voice %d is over: %s", play.order.voice, error)
+            self._over(play.order.play, self.last.frame, "stopped")
+        elif play is not None:
+            del self._plays[play.order.play]
             self.outbox.send(play.client, m.Fail(id="play", code=error.code, message=str(error)))
         if message.stop is not None and message.stop in self._stops:
             client, _ = self._stops.pop(message.stop)
@@ -352,6 +366,8 @@ def voice_number(voice: m.Voice) -> int:
     """
     if isinstance(voice, int):
         return voice
+    if voice.isdecimal() and 1 <= int(voice) <= VOICES:
+        return int(voice)
     raise errors.BadRequest(f"voice: got {voice!r}, allowed is a whole number from 1 to {VOICES}")
 
 

@@ -145,13 +145,15 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Beat(Wire, frozen=True, kw_only=True):
-    """From the player, steadily: a sign of life, and where everything is. `peers` counts Link's others."""
+    """From the player, steadily: a sign of life, and where everything is. `peers` counts Link's others, `underruns`
+    how often sound wasn't mixed in time, `late` how often the driver says that it was late itself."""
 
     frame: int
     beat: float
     bpm: float
     peers: int
     underruns: int
+    late: int = 0
     positions: tuple[Position, ...] = ()
 
 

@@ -1,9 +1,10 @@
 """What clients ask of voices: takes and files are read and brought to the device's rate, then handed to the player."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from timbred import errors
 from timbred.clip import Clip
@@ -50,8 +51,8 @@ class Playing:
         self._reading: list[Reading] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def play(self, client: ClientId, request: m.Play) -> None:
-        """Play a take or a file.
+    def play(self, client: ClientId, request: m.Play) -> Coroutine[Any, Any, None]:
+        """Play a take or a file. It counts as on its way at once, so that a `stop` sent after it finds it.
 
         Raises:
             BadRequest, ForbiddenPath, BadAudio: it can't be read, or not be played so.
@@ -59,7 +60,8 @@ class Playing:
         """
         loop = bool(request.loop)
         path = self._file_of(request.take)
-        await self._sound(client, request.voice, request.take, loop, request, lambda: decode(path))
+        reading = self._on_its_way(client, request.voice)
+        return self._sound(reading, request.take, loop, request, lambda: decode(path))
 
     def stop(self, client: ClientId, request: m.Stop) -> None:
         """End a voice or all, with what is being read for them.
@@ -102,32 +104,32 @@ class Playing:
         asked = job.parameters.playing
         if asked is None or asked.voice is None or take.stored.index != 0:
             return
-        reading = self._sound(
-            job.client, asked.voice, take.stored.take_id, job.parameters.loop, asked, lambda: take.clip
-        )
-        task = asyncio.get_running_loop().create_task(self._told(job.client, reading))
+        reading = self._on_its_way(job.client, asked.voice)
+        sound = self._sound(reading, take.stored.take_id, job.parameters.loop, asked, lambda: take.clip)
+        task = asyncio.get_running_loop().create_task(self._told(job.client, sound))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _told(self, client: ClientId, reading: "asyncio.Future[None] | object") -> None:
+    async def _told(self, client: ClientId, sound: Coroutine[Any, Any, None]) -> None:
         try:
-            await reading  # pyright: ignore[reportGeneralTypeIssues]
+            await sound
         except Exception as error:  # noqa: BLE001  whatever it is, the client hears of it
             self._fail(client, error)
 
-    async def _sound(
-        self, client: ClientId, voice: m.Voice, take: str, loop: bool, keys: m.PlayKeys, read: Callable[[], Clip]
-    ) -> None:
+    def _on_its_way(self, client: ClientId, voice: m.Voice) -> Reading:
         reading = Reading(client, voice_number(voice), asyncio.Event())
         self._reading.append(reading)
+        return reading
+
+    async def _sound(self, reading: Reading, take: str, loop: bool, keys: m.PlayKeys, read: Callable[[], Clip]) -> None:
         try:
             rate = (await self.player.opened()).rate
             clip = await asyncio.to_thread(lambda: at_rate(read(), rate, loop))
             if reading.taken_back:
                 event = m.Ended(voice=reading.voice, take=take, frame=self.player.last.frame, reason="stopped")
-                self.outbox.send(client, event)
+                self.outbox.send(reading.client, event)
             else:
-                self.player.play(client, voice, take, clip, loop, keys)
+                self.player.play(reading.client, reading.voice, take, clip, loop, keys)
         finally:
             self._reading.remove(reading)
             reading.done.set()

@@ -253,6 +253,7 @@ class Http:
                 app,
                 lifespan="off",
                 log_config=None,
+                log_level="warning",
                 access_log=False,
                 server_header=False,
                 ws="websockets-sansio",

@@ -83,7 +83,7 @@ class Limiter:
         peak = np.stack([peaks[:, pair].max(axis=1) for pair in self._pairs], axis=1)
         over = np.maximum(peak / self.ceiling, 1.0)
         asked = over * (1.0 + MARGIN * np.minimum(1.0, (over - 1.0) * 8.0))
-        return (1.0 - np.reciprocal(asked)).astype(np.float64)
+        return 1.0 - 1.0 / asked
 
     def _reduction(self, excess: NDArray[np.float64]) -> NDArray[np.float64]:
         """The part taken off at each frame that goes out: at each peak what it needs, smooth before and after.
@@ -96,7 +96,10 @@ class Limiter:
         held = sliding_window_view(wanted, self.window + 1, axis=0).max(axis=2)
         line = np.concatenate((self._released, self._let_go(held)))
         self._released = line[-(self.window - 1) :]
-        return np.stack([np.convolve(line[:, pair], self._bell, "valid") for pair in range(line.shape[1])], axis=1)
+        smooth = np.empty_like(excess)
+        for pair in range(line.shape[1]):
+            smooth[:, pair] = np.convolve(line[:, pair], self._bell, "valid")
+        return smooth
 
     def _let_go(self, held: NDArray[np.float64]) -> NDArray[np.float64]:
         """Rises at once, falls slowly: the highest of all that came before, each decayed by its age."""

@@ -54,8 +54,7 @@ class Head:
     def read_at(self, steps: NDArray[np.float64]) -> Samples:
         """A frame after each of `steps` (frames of the sound), between frames by a cubic (Catmull and Rom, 1974)."""
         places = self.position + np.concatenate(([0.0], np.cumsum(steps)))
-        self_end = self.sound.frames
-        count = len(steps) if self.sound.loop else int(np.searchsorted(places[:-1], self_end))
+        count = len(steps) if self.sound.loop else int(np.searchsorted(places[:-1], self.sound.frames))
         block = self._between(places[:count])
         self._go(float(places[count]))
         return block
@@ -64,7 +63,7 @@ class Head:
         self.position = position % self.sound.frames if self.sound.loop else position
 
     def _between(self, places: NDArray[np.float64]) -> Samples:
-        whole = np.floor(places).astype(np.int64)
+        whole = places.astype(np.int64)
         share = (places - whole).astype(np.float32)[:, None]
         before, this, after, next_ = self._neighbours(whole)
         bend = 3.0 * (this - after) + next_ - before
@@ -73,6 +72,8 @@ class Head:
 
     def _neighbours(self, whole: NDArray[np.int64]) -> list[Samples]:
         sound = self.sound
+        if len(whole) and whole[0] >= 1 and whole[-1] + 2 < sound.frames:
+            return [sound.samples.take(whole + neighbour, axis=0) for neighbour in NEIGHBOURS]
         wanted = [whole + neighbour for neighbour in NEIGHBOURS]
         if sound.loop:
             return [sound.samples[indexes % sound.frames] for indexes in wanted]

@@ -99,6 +99,13 @@ def find(devices: list[Device], wanted: str) -> Device:
     return matching[0]
 
 
+def let_go() -> None:
+    """End PortAudio in this process; it starts again when it is asked something after `look_again`."""
+    audio = portaudio()
+    while audio._initialized:
+        audio._terminate()
+
+
 def look_again() -> None:
     """Let PortAudio see what was plugged in since. Only while nothing is open."""
     audio = portaudio()

@@ -40,6 +40,9 @@ class Output:
         except audio.PortAudioError as error:
             raise NoAudioDevice(f"{device.name} can't be opened: {error}") from error
         self.underruns = 0
+        """Times that the ring ran dry."""
+        self.late = 0
+        """Blocks that the driver says came late, whoever's fault it was."""
         self._flagged = 0
         self.handed_over = 0
         """Frames put into the ring in all."""
@@ -80,7 +83,7 @@ class Output:
             self._action = self._stream.play_ringbuffer(self._ring)
             return True
         flagged = int(self._action.stats.output_underflows)
-        self.underruns += max(0, flagged - self._flagged)
+        self.late += max(0, flagged - self._flagged)
         self._flagged = flagged
         if self._action in self._stream.actions:
             return True

@@ -39,6 +39,9 @@ STUCK_AFTER = 2.0
 FADE_WITHIN = CLOSE_WITHIN = 0.4
 """Seconds at the end to fade out, and for the driver to close the device."""
 
+LARGEST_BLOCK = 8 * BLOCK
+"""Frames that are mixed at a time at most."""
+
 IDLE_MS, PLAYING_MS = 50, 1
 
 
@@ -254,8 +257,9 @@ class Player:
             self._announce(output)
 
     def _fill(self, output: Output, mixer: Mixer) -> None:
-        while output.missing >= BLOCK:
-            output.hand_over(mixer.render(BLOCK))
+        while (missing := output.missing) >= BLOCK:
+            # the further behind, the larger the block: it costs less a frame
+            output.hand_over(mixer.render(min(missing // BLOCK * BLOCK, LARGEST_BLOCK)))
 
     def _watch(self, output: Output) -> None:
         now, taken = time.monotonic(), output.taken
@@ -323,6 +327,7 @@ class Player:
             bpm=self.grid.bpm,
             peers=self.link.peers if self.link else 0,
             underruns=self.output.underruns if self.output else 0,
+            late=self.output.late if self.output else 0,
             positions=tuple(
                 wire.Position(
                     play=layer.play, position=layer.head.position, gain=layer.gain, pan=layer.pan, speed=layer.speed

@@ -1,0 +1,47 @@
+"""What mixing costs: the time for a block over the time that it lasts, by voices and block."""
+
+import time
+from statistics import median
+
+import numpy as np
+
+from benchmarks.machine import machine
+from timbred.delivery.clock import Grid
+from timbred.delivery.mixer.mixer import Mixer
+from timbred.delivery.mixer.orders import Start
+from timbred.delivery.mixer.sound import Sound
+from timbred.delivery.playback.output import BLOCK
+from timbred.delivery.playback.process import LARGEST_BLOCK
+from timbred.delivery.wire import Moment
+
+RATE = 48_000
+BLOCKS = 600
+
+
+def share(voices: int, block: int, speed: float, level: float) -> float:
+    """Median time of a block over its length."""
+    mixer = Mixer(RATE, 2, Grid(RATE, 120))
+    sound = Sound(np.random.default_rng(0).normal(0, level, (RATE, 2)).astype(np.float32), RATE, loop=True)
+    for voice in range(voices):
+        mixer.play(Start(voice, voice + 1, sound, speed=speed), Moment())
+    times: list[float] = []
+    for _ in range(BLOCKS):
+        began = time.perf_counter()
+        mixer.render(block)
+        times.append(time.perf_counter() - began)
+    return median(times) * RATE / block
+
+
+def main() -> None:
+    """Print the table."""
+    print(f"mixing, share of real time at {RATE} Hz; {machine()}")
+    for voices in (1, 8, 64):
+        for block in (BLOCK, LARGEST_BLOCK):
+            kinds = ((1.0, 0.001), (1.3, 0.001), (1.0, 0.5))
+            plain, fast, limited = (share(voices, block, speed, level) for speed, level in kinds)
+            what = f"{plain:.3f} as recorded, {fast:.3f} at another speed, {limited:.3f} limited"
+            print(f"  {voices:2d} voices, blocks of {block:3d}: {what}")
+
+
+if __name__ == "__main__":
+    main()
