@@ -23,7 +23,7 @@ from timbred.config import load
 from timbred.delivery.playback.devices import look_again
 from timbred.protocol.osc_bytes import write_message
 
-ROUNDS = 40
+ROUNDS = 20
 
 
 class Recorder:

@@ -4,18 +4,20 @@ The latents are normalised to mean 0 and deviation 1 per channel by folding the 
 convolutions, so that `scaling_factor` is 1 (`fold_statistics`).
 """
 
+from typing import Any
+
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 
 from training import dataset
+from training.components import AutoencoderKL
 from training.data import ROW_FRAMES
 from training.dataset import Sounds
 from training.runtime import Budget, cosine_rate, half_precision, load_checkpoint, save_checkpoint
 from training.settings import SETTINGS
 
 
-def build() -> AutoencoderKL:
+def build() -> Any:
     """A new, untrained autoencoder. Takes (batch, 1, frames, bands)."""
     settings = SETTINGS.codec
     levels = len(settings.block_channels)
@@ -88,7 +90,7 @@ def train(device: torch.device, minutes: float | None = None) -> None:
     save()
 
 
-def load(device: torch.device) -> AutoencoderKL:
+def load(device: torch.device) -> Any:
     """The trained autoencoder, statistics folded in, ready for use."""
     state = load_checkpoint("codec")
     if state is None:
@@ -102,7 +104,7 @@ def load(device: torch.device) -> AutoencoderKL:
 
 
 @torch.no_grad()
-def fold_statistics(model: AutoencoderKL, sounds: Sounds, count: int = 240) -> None:
+def fold_statistics(model: Any, sounds: Sounds, count: int = 240) -> None:
     """Make the latents of `sounds` mean 0, deviation 1 per channel by changing the two 1 x 1 convolutions."""
     collected = []
     generator = torch.Generator().manual_seed(0)

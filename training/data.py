@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,11 @@ def render_shard(index: int) -> float:
         rows.append(len(mel) // ROW_FRAMES)
         if index < SETTINGS.data.audio_shards:
             audio.append(np.round(samples * 32767).astype(np.int16))
-    arrays = {"mel": np.concatenate(mels), "rows": np.array(rows), "recipes": np.array(json.dumps(recipes))}
+    arrays: dict[str, Any] = {
+        "mel": np.concatenate(mels),
+        "rows": np.array(rows),
+        "recipes": np.array(json.dumps(recipes)),
+    }
     if audio:
         arrays["audio"] = np.concatenate(audio)
     temporary = path.with_suffix(".tmp.npz")

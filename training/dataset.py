@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,9 +48,10 @@ class Sounds:
         return torch.from_numpy(samples.astype(np.float32) / 32767)
 
 
-def to_recipe(fields: dict) -> Recipe:
+def to_recipe(fields: dict[str, Any]) -> Recipe:
     """A recipe from its JSON fields."""
-    return Recipe(**{**fields, "flags": tuple(fields["flags"])})
+    known: dict[str, Any] = {**fields, "flags": tuple(fields["flags"])}
+    return Recipe(**known)
 
 
 def load(paths: Sequence[Path], audio: bool) -> Sounds:

@@ -3,6 +3,8 @@
 Decodes posterior means with a little noise, which is what the diffusion model will hand it.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -17,7 +19,7 @@ def train(device: torch.device, minutes: float | None = None) -> None:
     state = load_checkpoint("codec")
     if state is None:
         raise FileNotFoundError("train the codec first: python -m training.train --stage codec")
-    model = codec.build().to(device, memory_format=torch.channels_last)
+    model: Any = codec.build().to(device, memory_format=torch.channels_last)
     model.load_state_dict(state["model"])
     model.encoder.requires_grad_(False)
     model.quant_conv.requires_grad_(False)

@@ -5,19 +5,22 @@ weights, captions replaced by "" now and then for classifier-free guidance (arXi
 eight vectors of the language model only: they already carry what the T5 states say.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
-from diffusers import AudioLDM2UNet2DConditionModel, DPMSolverMultistepScheduler
+from diffusers import DPMSolverMultistepScheduler
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
 from training import latents
+from training.components import AudioLDM2UNet2DConditionModel
 from training.latents import Examples
 from training.runtime import Budget, ThreadChoice, half_precision, load_checkpoint, save_checkpoint
 from training.settings import SETTINGS
 
 
-def build() -> AudioLDM2UNet2DConditionModel:
+def build() -> Any:
     """A new, untrained UNet. Latents are (batch, 16, rows, 8)."""
     settings = SETTINGS.diffusion
     return AudioLDM2UNet2DConditionModel(
@@ -63,7 +66,8 @@ class Average:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         new = list(model.state_dict().values())
-        torch._foreach_lerp_(list(self.weights.values()), new, 1 - decay)
+        for mean, value in zip(self.weights.values(), new, strict=True):
+            mean.lerp_(value, 1 - decay)
 
 
 class Batches:
@@ -164,7 +168,7 @@ def train(device: torch.device, minutes: float | None = None) -> None:
     save()
 
 
-def load(device: torch.device) -> AudioLDM2UNet2DConditionModel:
+def load(device: torch.device) -> Any:
     """The averaged UNet."""
     state = load_checkpoint("diffusion")
     if state is None:

@@ -7,6 +7,7 @@ declares what the daemon should know.
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -73,7 +74,7 @@ def train(device: torch.device, minutes: float | None = None) -> None:
     fresh = EXPORT.with_name("model.new")
     shutil.rmtree(fresh, ignore_errors=True)
     for name, part in parts.items():
-        half = part.half() if isinstance(part, torch.nn.Module) else part
+        half: Any = part.half() if isinstance(part, torch.nn.Module) else part
         half.save_pretrained(fresh / name)
     _write_json(fresh / "model_index.json", {"_class_name": "AudioLDM2Pipeline", **_index()})
     _forget_local_paths(fresh)

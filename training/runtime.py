@@ -1,7 +1,7 @@
 """What every training stage shares: device, time budget, checkpoints, progress lines."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ def choose_device(name: str) -> torch.device:
 
 
 @contextmanager
-def half_precision(device: torch.device) -> Iterator[None]:
+def half_precision(device: torch.device) -> Generator[None]:
     """bfloat16 autocast, on CPU and GPU alike (float32 weights and optimiser)."""
     with torch.autocast(device.type, torch.bfloat16):
         yield

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ def train_tokenizers() -> None:
         ),
     )
     vocabulary = pieces.get_vocab()
-    merges = [tuple(merge) for merge in _merges(pieces)]
+    merges: Any = [tuple(merge) for merge in _merges(pieces)]
     RobertaTokenizer(
         vocab=vocabulary, merges=merges, add_prefix_space=True, model_max_length=settings.max_tokens
     ).save_pretrained(CLAP_TOKENIZER)
@@ -109,8 +110,9 @@ class TextSide(nn.Module):
         super().__init__()
         settings = SETTINGS.text
         self.tokenizer, self.tokenizer_2 = load_tokenizers()
-        self.clap = ClapModel(_clap_config(len(self.tokenizer)))
-        self.t5 = T5EncoderModel(
+        self.padding: Any = self.tokenizer_2.pad_token_id
+        self.clap: Any = ClapModel(_clap_config(len(self.tokenizer)))
+        self.t5: Any = T5EncoderModel(
             T5Config(
                 vocab_size=len(self.tokenizer_2),
                 d_model=settings.t5_width,
@@ -124,9 +126,10 @@ class TextSide(nn.Module):
                 relative_attention_max_distance=32,
             )
         )
-        self.projection = AudioLDM2ProjectionModel(settings.clap_width, settings.t5_width, settings.gpt_width)
-        self.gpt = GPT2LMHeadModel(
-            GPT2Config(
+        self.projection: Any = AudioLDM2ProjectionModel(settings.clap_width, settings.t5_width, settings.gpt_width)
+        configuration: Any = GPT2Config
+        self.gpt: Any = GPT2LMHeadModel(
+            configuration(
                 vocab_size=4,
                 n_positions=2 * settings.max_tokens + 16,
                 n_embd=settings.gpt_width,
@@ -150,7 +153,7 @@ class TextSide(nn.Module):
         ids, mask = second.input_ids, second.attention_mask
         if extra_padding:
             padding = max(0, min(extra_padding, limit - ids.shape[1]))
-            ids = nn.functional.pad(ids, (0, padding), value=self.tokenizer_2.pad_token_id)
+            ids = nn.functional.pad(ids, (0, padding), value=self.padding)
             mask = nn.functional.pad(mask, (0, padding))
         return {"clap_ids": first.input_ids, "clap_mask": first.attention_mask, "t5_ids": ids, "t5_mask": mask}
 

@@ -4,12 +4,13 @@ The loss is a spectral energy distance (Gritsenko et al. 2020, arXiv 2008.01160)
 must each be near the truth, and as far from each other as two true sounds would be, which keeps noise noisy.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 
-from timbred.engine.adapters.spectral_vocoder import SpectralVocoder
 from training import codec, dataset
+from training.components import SpectralVocoder
 from training.dataset import Sounds
 from training.runtime import Budget, cosine_rate, half_precision, load_checkpoint, save_checkpoint
 from training.settings import SETTINGS
@@ -17,7 +18,7 @@ from training.settings import SETTINGS
 RESOLUTIONS = (256, 512, 1024, 2048)
 
 
-def build() -> SpectralVocoder:
+def build() -> Any:
     """A new, untrained vocoder."""
     settings, mel = SETTINGS.vocoder, SETTINGS.mel
     return SpectralVocoder(
@@ -66,7 +67,7 @@ def _crops(sounds: Sounds, random: np.random.Generator, device: torch.device) ->
 
 
 @torch.no_grad()
-def through_codec(model: AutoencoderKL, sounds: Sounds) -> Sounds:
+def through_codec(model: Any, sounds: Sounds) -> Sounds:
     """The same sounds with mels as the autoencoder gives them back (from sampled latents)."""
     restored = np.empty_like(sounds.mel)
     device = next(model.parameters()).device
@@ -144,7 +145,7 @@ def _run(device: torch.device, sources: list[Sounds], weights: tuple[float, ...]
     save()
 
 
-def load(device: torch.device) -> SpectralVocoder:
+def load(device: torch.device) -> Any:
     """The trained vocoder."""
     state = load_checkpoint("vocoder")
     if state is None:

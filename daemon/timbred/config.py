@@ -59,7 +59,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("zmq.events", 7772, "Port of the ZeroMQ PUB with every event; 0 picks a free one.", 0, 65535),
     Setting("http.port", 7773, "Port for HTTP and WebSocket; 0 picks a free one.", 0, 65535),
     Setting("device", "auto", "Where models run: auto, cpu, cuda:0, mps."),
-    Setting("device.threads", 0, "CPU threads of the engine; 0 takes one for each core.", 0, 1024),
+    Setting("device.threads", 0, "CPU threads of the engine at most; 0: one for each core.", 0, 1024),
     Setting("models.default", "pocket", "The model that answers requests which name none.", live=True),
     Setting("models.preload", True, "Load the default model at the start, not at its first request."),
     Setting("models.folder", _folder("data") + os.sep + "models", "Folder for models that were fetched."),

@@ -1,5 +1,7 @@
 """The synthesis makes what its words say."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,11 +12,12 @@ from training.synthesis.recipe import PEAK, Recipe, draw, render
 TWO_SECONDS = 64_000
 
 
-def made(kind: str, **fields: object) -> np.ndarray:
+def made(kind: str, **fields: Any) -> np.ndarray:
     """A two-second sound of `kind`."""
-    low, high = KINDS[kind].notes[int(fields.get("pitch", 0)) + 1]  # type: ignore[call-overload]
+    low, high = KINDS[kind].notes[int(fields.get("pitch", 0)) + 1]
     note = int((low + high) / 2) if KINDS[kind].pitched else None
-    return render(Recipe(**{"kind": kind, "samples": TWO_SECONDS, "seed": 3, "note": note, **fields}))
+    recipe: dict[str, Any] = {"kind": kind, "samples": TWO_SECONDS, "seed": 3, "note": note, **fields}
+    return render(Recipe(**recipe))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,5 +1,7 @@
 """The vocoder's contract: shapes, determinism, chunks, and an exact overlap-add."""
 
+from typing import Any
+
 import torch
 
 from timbred.engine.adapters.spectral_vocoder import SpectralVocoder
@@ -18,8 +20,9 @@ def test_shapes_with_and_without_a_batch() -> None:
     assert model(mel).shape == (3, 20 * 320)
     assert model(mel[0]).shape == (20 * 320,)
     assert torch.allclose(model(mel)[0], model(mel[0]), atol=1e-5)
-    assert model.config.model_in_dim == 64
-    assert model.config.sampling_rate == 32_000
+    config: Any = model.config
+    assert config.model_in_dim == 64
+    assert config.sampling_rate == 32_000
 
 
 @torch.no_grad()

@@ -14,18 +14,20 @@ def _clip(frequency: float) -> float:
 
 def low_pass(signal: Signal, frequency: float, order: int = 2) -> Signal:
     """Butterworth low-pass."""
-    return sosfilt(butter(order, _clip(frequency), "low", fs=RATE, output="sos"), signal)
+    return np.asarray(sosfilt(butter(order, _clip(frequency), "low", fs=RATE, output="sos"), signal))
 
 
 def high_pass(signal: Signal, frequency: float, order: int = 2) -> Signal:
     """Butterworth high-pass."""
-    return sosfilt(butter(order, _clip(frequency), "high", fs=RATE, output="sos"), signal)
+    return np.asarray(sosfilt(butter(order, _clip(frequency), "high", fs=RATE, output="sos"), signal))
 
 
 def band_pass(signal: Signal, low: float, high: float, order: int = 2) -> Signal:
     """Butterworth band-pass between `low` and `high`."""
     low = _clip(low)
-    return sosfilt(butter(order, (low, max(_clip(high), low * 1.05)), "band", fs=RATE, output="sos"), signal)
+    return np.asarray(
+        sosfilt(butter(order, (low, max(_clip(high), low * 1.05)), "band", fs=RATE, output="sos"), signal)
+    )
 
 
 def resonance(signal: Signal, frequency: float, quality: float) -> Signal:
@@ -34,7 +36,7 @@ def resonance(signal: Signal, frequency: float, quality: float) -> Signal:
     alpha = np.sin(angle) / (2 * quality)
     sos = np.array([[alpha, 0.0, -alpha, 1 + alpha, -2 * np.cos(angle), 1 - alpha]])
     sos /= sos[0, 3]
-    return sosfilt(sos, signal)
+    return np.asarray(sosfilt(sos, signal))
 
 
 def high_shelf(signal: Signal, frequency: float, gain_decibels: float) -> Signal:
@@ -57,7 +59,7 @@ def high_shelf(signal: Signal, frequency: float, gain_decibels: float) -> Signal
         ]
     )
     sos /= sos[0, 3]
-    return sosfilt(sos, signal)
+    return np.asarray(sosfilt(sos, signal))
 
 
 def sweep(signal: Signal, cutoff: Signal, shape: str = "low", width: float = 1.6) -> Signal:

@@ -23,6 +23,7 @@ from timbred.engine.loader import Loader, LoadResult
 from timbred.engine.mailbox import Mailbox
 from timbred.engine.pace import Pace
 from timbred.engine.residency import Resident, to_evict
+from timbred.engine.threads import ThreadChoice
 
 log = logging.getLogger("timbred.engine")
 
@@ -80,6 +81,7 @@ class Engine:
         self.budget = budget or int(BUDGET * device.memory(chosen.place)[1])
         self.jobs: dict[int, Job] = {}
         self.pace = Pace()
+        self.threads = ThreadChoice(torch.get_num_threads())
         self.most_rows = ROWS.get(chosen.place.type, 16)
         self.mailbox = Mailbox(address, heartbeat, self.beat)
         self.loader: Loader[LatentDiffusion] = Loader(self._load, self.mailbox.orders.put)
@@ -244,18 +246,29 @@ class Engine:
 
     def _step_together(self, batch: list[Job]) -> None:
         model = self.models[batch[0].render.model.name]
-        torch.use_deterministic_algorithms(batch[0].render.order.exact)
+        exact = batch[0].render.order.exact
+        work = (batch[0].candidate().group, sum(job.candidate().rows for job in batch))
+        threads = 1 if exact else self.threads.next(work)
+        self._use_threads(threads)
+        torch.use_deterministic_algorithms(exact)
+        began = time.perf_counter()
         try:
             model.advance([job.run for job in batch if job.run is not None])
         except Exception as error:  # noqa: BLE001  whatever a model does, the process and other jobs live on
             self._failed_together(batch, error)
             return
+        if not exact:
+            self.threads.measured(work, threads, time.perf_counter() - began)
         for job in batch:
             self._stepped(job)
             if job.run is not None and job.preview_due and job.run.sampling.step * 3 >= job.render.order.steps:
                 self._preview(job, job.run, model)
             if job.run is not None and job.run.sampling.done:
                 self._finish(job, job.run, model)
+
+    def _use_threads(self, count: int) -> None:
+        if self.device.place.type == "cpu" and torch.get_num_threads() != count:
+            torch.set_num_threads(count)
 
     def _failed_together(self, batch: list[Job], error: Exception) -> None:
         """A batch that fails (out of memory, most of all) is tried again one by one; alone, the job fails."""

@@ -16,7 +16,6 @@ ENGINE_PROGRAM = (sys.executable, "-m", "timbred.engine.worker")
 
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",  # models are read from folders: nothing in the engine asks a network for anything
-    "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads leave the cores to the music software
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # what `exact` needs on CUDA
 }
 

@@ -1,5 +1,6 @@
-"""More urgency for the thread that mixes, where the system gives it."""
+"""More urgency for the thread that mixes, and memory that stays in memory, where the system gives it."""
 
+import ctypes
 import logging
 import os
 import sys
@@ -13,10 +14,30 @@ REALTIME = 10
 
 NICE = -11
 
+CURRENT_AND_FUTURE_ONCE_TOUCHED = 1 | 2 | 4
+"""MCL_CURRENT, MCL_FUTURE and MCL_ONFAULT of mlockall(2)."""
+
 
 def raise_priority() -> bool:
     """Raise this thread's priority; False when the system doesn't allow it, which is no fault."""
     return _realtime() or _nice()
+
+
+def hold_memory() -> bool:
+    """Keep the system from taking our memory back while it isn't touched: fetching it again takes longer than a block.
+
+    Only where there is no limit to what may be held, for beyond one nothing more could be allocated. False where it
+    isn't done, which is no fault.
+    """
+    if sys.platform != "linux" or not _may_hold_everything():
+        return False
+    return ctypes.CDLL(None, use_errno=True).mlockall(CURRENT_AND_FUTURE_ONCE_TOUCHED) == 0
+
+
+def _may_hold_everything() -> bool:
+    import resource
+
+    return os.geteuid() == 0 or resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY
 
 
 def _realtime() -> bool:

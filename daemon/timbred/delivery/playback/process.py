@@ -26,7 +26,7 @@ from timbred.delivery.mixer.sound import Sound
 from timbred.delivery.playback import devices
 from timbred.delivery.playback.link import LinkSession
 from timbred.delivery.playback.output import BLOCK, Output
-from timbred.delivery.playback.priority import raise_priority
+from timbred.delivery.playback.priority import hold_memory, raise_priority
 
 log = logging.getLogger("timbred.player")
 
@@ -230,6 +230,7 @@ class Player:
         self._progress = (0, time.monotonic())
         self._announced = False
         self._raised = raise_priority()
+        hold_memory()
         self._fill(output, self.mixer)
         output.keep_going()
 

@@ -1,0 +1,33 @@
+"""The number of threads follows the machine."""
+
+from collections.abc import Callable
+
+from timbred.engine.threads import TRIED_AGAIN_AFTER, ThreadChoice
+
+
+def used(choice: ThreadChoice, seconds: Callable[[int], float], steps: int) -> list[int]:
+    counts: list[int] = []
+    for _ in range(steps):
+        count = choice.next("work")
+        choice.measured("work", count, seconds(count))
+        counts.append(count)
+    return counts
+
+
+def test_the_faster_choice_is_kept():
+    choice = ThreadChoice(4)
+    counts = used(choice, lambda count: 0.1 / count, 200)
+    assert counts.count(4) > 190
+
+
+def test_a_machine_that_gets_busy_is_noticed_at_once_and_one_that_gets_free_soon():
+    choice = ThreadChoice(2)
+    used(choice, lambda count: 0.03 / count, 50)
+    busy = used(choice, lambda count: {1: 0.03, 2: 0.3}[count], 100)
+    assert busy[5:].count(2) <= 100 // TRIED_AGAIN_AFTER + 1
+    free = used(choice, lambda count: 0.03 / count, 12 * TRIED_AGAIN_AFTER)
+    assert free[-TRIED_AGAIN_AFTER // 2 :].count(2) > TRIED_AGAIN_AFTER // 2 - 3
+
+
+def test_one_core_has_no_choice():
+    assert set(used(ThreadChoice(1), lambda _: 0.1, 50)) == {1}

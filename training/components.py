@@ -1,0 +1,12 @@
+"""diffusers' classes and ours as training uses them: their annotations say less than they take and give."""
+
+from typing import Any
+
+import diffusers
+from diffusers.pipelines.audioldm2 import modeling_audioldm2
+
+from timbred.engine.adapters import spectral_vocoder
+
+AutoencoderKL: Any = diffusers.AutoencoderKL
+AudioLDM2UNet2DConditionModel: Any = modeling_audioldm2.AudioLDM2UNet2DConditionModel
+SpectralVocoder: Any = spectral_vocoder.SpectralVocoder
