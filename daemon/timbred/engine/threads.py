@@ -6,40 +6,58 @@ slower, for every thread waits for the one that has no core.
 
 from dataclasses import dataclass, field
 
-TRIED_AGAIN_AFTER = 40
-"""Steps after which the slower choice gets another step, to see whether the machine has changed."""
+TRIED_AGAIN_AFTER = 48
+"""Steps after which the slower choice is tried again, to see whether the machine has changed."""
+
+TRIAL = 2
+"""Steps of a trial; only the last one counts, for changing the number of threads costs time itself."""
 
 _NEWEST = 0.4
 
 
 @dataclass
 class ThreadChoice:
-    """One thread or `most`; running means of seconds for each kind of work.
+    """One thread or `most`, for each kind of work: seconds as last measured, for the choice in use a running mean.
 
     >>> choice = ThreadChoice(2)
-    >>> choice.next("work"), choice.next("work")
-    (1, 1)
-    >>> choice.measured("work", 1, 0.03); choice.next("work")
-    2
-    >>> choice.measured("work", 2, 0.09); choice.next("work")
+    >>> for seconds in (0.03, 0.03, 0.09, 0.09): choice.measured("work", choice.next("work"), seconds)
+    >>> choice.next("work")
     1
     """
 
     most: int
-    _means: dict[tuple[object, int], float] = field(default_factory=dict[tuple[object, int], float])
+    _seconds: dict[tuple[object, int], float] = field(default_factory=dict[tuple[object, int], float])
+    _trial: dict[object, tuple[int, int]] = field(default_factory=dict[object, tuple[int, int]])
     _steps: int = 0
 
     def next(self, work: object) -> int:
         """How many threads the next step of this kind of work gets."""
-        candidates = (1, self.most) if self.most > 1 else (1,)
-        for candidate in candidates:
-            if (work, candidate) not in self._means:
-                return candidate
-        by_speed = sorted(candidates, key=lambda count: self._means[work, count])
+        if self.most <= 1:
+            return 1
+        if work in self._trial:
+            return self._trial[work][0]
+        for candidate in (1, self.most):
+            if (work, candidate) not in self._seconds:
+                return self._try(work, candidate)
+        best = min((1, self.most), key=lambda count: self._seconds[work, count])
         self._steps += 1
-        return by_speed[-1] if self._steps % TRIED_AGAIN_AFTER == 0 else by_speed[0]
+        if self._steps % TRIED_AGAIN_AFTER == 0:
+            return self._try(work, self.most if best == 1 else 1)
+        return best
+
+    def _try(self, work: object, count: int) -> int:
+        self._trial[work] = (count, TRIAL)
+        return count
 
     def measured(self, work: object, threads: int, seconds: float) -> None:
         """A step on so many threads took so long."""
-        known = self._means.get((work, threads))
-        self._means[work, threads] = seconds if known is None else known + _NEWEST * (seconds - known)
+        if work not in self._trial:
+            known = self._seconds.get((work, threads), seconds)
+            self._seconds[work, threads] = known + _NEWEST * (seconds - known)
+            return
+        left = self._trial[work][1] - 1
+        if left:
+            self._trial[work] = (threads, left)
+        else:
+            del self._trial[work]
+            self._seconds[work, threads] = seconds
