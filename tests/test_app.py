@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
+from tests.processes import none_left
 from timbred.app import Daemon
 from timbred.config import load
 from timbred.protocol import messages as m
@@ -33,12 +33,12 @@ async def running(folder: Path, audioldm: Path, *settings: str) -> AsyncGenerato
     ports = [f"{name}=0" for name in ("osc.port", "zmq.requests", "zmq.events", "http.port")]
     model = ["models.tiny.source=" + str(audioldm), "models.default=tiny"]
     daemon = Daemon(load(None, {}, [*ports, *model, f"takes.folder={folder}", *settings]), PROGRAM)
-    await daemon.start()
-    try:
-        yield daemon
-    finally:
-        await asyncio.wait_for(daemon.stop(), PATIENCE)
-        assert not psutil.Process().children(recursive=True), "a process is left"
+    with none_left():
+        await daemon.start()
+        try:
+            yield daemon
+        finally:
+            await asyncio.wait_for(daemon.stop(), PATIENCE)
 
 
 @pytest.fixture(scope="session")

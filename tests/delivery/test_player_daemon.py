@@ -1,20 +1,16 @@
 """From words to the bar: the whole daemon, an engine that renders sines, and a player on a JACK server."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import soundfile
 
 from tests.delivery.player_stage import RATE, JackServer, Require, jack_server
-from tests.test_app import PATIENCE, PROGRAM, audioldm, importable, told
-from timbred.app import Daemon
-from timbred.config import load
+from tests.test_app import PATIENCE, audioldm, importable, running, told
 from timbred.protocol import messages as m
 from timbred.transports.memory import MemoryClient
 
@@ -27,20 +23,6 @@ SETTINGS = ("player.lead=100", "tempo=480")
 def jack(require_host: Require) -> Generator[JackServer]:
     with jack_server(require_host, "daemon") as server:
         yield server
-
-
-@asynccontextmanager
-async def running(folder: Path, audioldm: Path, *settings: str) -> AsyncGenerator[Daemon]:
-    ports = [f"{name}=0" for name in ("osc.port", "zmq.requests", "zmq.events", "http.port")]
-    model = ["models.tiny.source=" + str(audioldm), "models.default=tiny"]
-    daemon = Daemon(load(None, {}, [*ports, *model, f"takes.folder={folder}", *settings]), PROGRAM)
-    await daemon.start()
-    try:
-        yield daemon
-    finally:
-        await asyncio.wait_for(daemon.stop(), PATIENCE)
-        left = {child.name() for child in psutil.Process().children(recursive=True)}
-        assert left <= {"jackd"}, "a process is left"
 
 
 def loop_on(voice: int, identity: str, **keys: Any) -> dict[str, Any]:

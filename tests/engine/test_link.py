@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.processes import none_left
 from timbred.engine import wire
 from timbred.engine.link import EngineLink, EngineSettings
 
@@ -47,12 +48,12 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 async def engine(program: tuple[str, ...] = PROGRAM, **settings: Any) -> AsyncGenerator[tuple[EngineLink, Heard]]:
     heard = Heard()
     link = EngineLink(EngineSettings(program=program, **settings), heard)
-    link.start()
-    try:
-        yield link, heard
-    finally:
-        await link.stop(5.0)
-        assert not psutil.Process().children(recursive=True), "a process is left"
+    with none_left():
+        link.start()
+        try:
+            yield link, heard
+        finally:
+            await link.stop(5.0)
 
 
 def render(prompt: str, job: int = 1, seconds: float = 0.1, steps: int = 3) -> wire.Render:

@@ -88,6 +88,8 @@ class FakeDaemon:
                 self._outbox.send_list(client, "takes", takes, m.Done(id="takes", takes=2, path=""))
             case m.Load(model=name):
                 self._outbox.send(client, m.Loaded(model=name))
+            case m.Tempo():
+                self._outbox.send(client, m.Acknowledged(id="tempo"))
             case m.Unload():
                 raise RuntimeError("a fault in the daemon")
             case _:

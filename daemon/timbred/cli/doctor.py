@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from timbred import __version__, errors
 from timbred.cli.connection import running_daemon
+from timbred.cli.devices import output_devices
 from timbred.cli.serve import run, settings_from
 from timbred.config import Config
 from timbred.delivery.files import TakesFolder
@@ -87,7 +88,19 @@ def _device(config: Config) -> Iterator[Finding]:
 
 
 def _sound(config: Config) -> Iterator[Finding]:
-    yield Finding("audio device", "note", "this version has no player", "sounds are written as files; use `to file`")
+    try:
+        found = output_devices()
+    except errors.NoAudioDevice as error:
+        yield Finding("audio device", "note", str(error), "files work without one")
+        return
+    wanted = str(config["player.device"])
+    fitting = [one for one in found if (wanted.lower() in one["name"].lower() or wanted == str(one["number"]))]
+    chosen = next((one for one in fitting if wanted or one["is_default"]), None)
+    if chosen is not None:
+        yield Finding("audio device", "good", f"{chosen['name']}, {chosen['rate']} Hz, {chosen['channels']} channels")
+    else:
+        missing = f"no device is called {wanted!r}" if wanted and found else "no device that can play"
+        yield Finding("audio device", "note", missing, "timbred devices lists them; files work without one")
 
 
 def _ports(config: Config) -> Iterator[Finding]:

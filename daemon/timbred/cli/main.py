@@ -129,6 +129,14 @@ def doctor(json: AsJson = False, settings: Settings = None, config: ConfigFile =
 
 
 @app.command()
+def devices(json: AsJson = False) -> None:
+    """List the sound devices that timbred can play on."""
+    from timbred.cli.devices import devices as run
+
+    run(json)
+
+
+@app.command()
 def describe(
     json: Annotated[bool, typer.Option("--json", help="The JSON schema of every message.")] = False,
 ) -> None:

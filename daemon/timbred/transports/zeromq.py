@@ -128,10 +128,6 @@ class Requests:
         if len(self._replies) > _MOST_REPLIES:
             self._replies.popitem(last=False)
         self._front.receive(client, incoming)
-        found = find_request(name)
-        if self._replies.get(client) is reply and found is not None and found[0].answers == ("fail",):
-            # a request that is only ever answered when it fails: a REQ would wait for ever
-            self._front.send(client, m.Acknowledged(id=name))
 
     def deliver(self, client: ClientId, event: m.Event, clip: Clip | None) -> None:
         """Send an event with its samples, or keep it for the whole reply."""
