@@ -129,6 +129,7 @@ class Child:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+        await asyncio.to_thread(_end, process)
 
     async def _keep_alive(self) -> None:
         ends = 0
@@ -156,12 +157,13 @@ class Child:
         except OSError as error:
             return f"it can't be started: {error}"
         finally:
+            # first what can't be interrupted: a context left open would block whoever collects it
             self.up = False
-            await asyncio.shield(asyncio.to_thread(_end, self._process))
-            self._process = None
             self._socket.close()
             context.destroy(linger=0)
             shutil.rmtree(folder, ignore_errors=True)
+            process, self._process = self._process, None
+            await asyncio.shield(asyncio.to_thread(_end, process))
 
     def _spawn(self, address: str, token: str) -> subprocess.Popen[bytes]:
         command = [*self.trade.command, "--address", address, "--token", token]
