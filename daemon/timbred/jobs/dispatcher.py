@@ -21,6 +21,7 @@ from timbred.jobs.parameters import Parameters
 from timbred.jobs.queue import RANK, Queue
 from timbred.jobs.remembered import Remembered
 from timbred.jobs.residents import Residents
+from timbred.library.takes import StoredTake
 from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId, Outbox
 
@@ -369,17 +370,7 @@ class Dispatcher:
 
     def _announce_take(self, job: Job, finished: FinishedTake) -> None:
         stored = finished.stored
-        event = m.Take(
-            id=job.id,
-            index=stored.index,
-            path=str(stored.path or ""),
-            seconds=stored.seconds,
-            rate=stored.rate,
-            channels=stored.channels,
-            seed=stored.seed,
-            score=stored.score or 0.0,
-            take_id=stored.take_id,
-        )
+        event = take_event(job.id, stored, stored.index)
         job.takes.append(event)
         if job.parameters.inline:
             job.clips.append(finished.clip)
@@ -429,6 +420,21 @@ class Dispatcher:
 def source_of(registry: Registry, name: str) -> wire.ModelSource:
     """A model as the engine is told of it."""
     return wire.ModelSource(name=name, folder=str(registry[name].folder))
+
+
+def take_event(identity: m.Id, take: StoredTake, index: int) -> m.Take:
+    """A stored take as clients hear of it."""
+    return m.Take(
+        id=identity,
+        index=index,
+        path=str(take.path or ""),
+        seconds=take.seconds,
+        rate=take.rate,
+        channels=take.channels,
+        seed=take.seed,
+        score=take.score or 0.0,
+        take_id=take.take_id,
+    )
 
 
 def failure(identity: m.Id, error: errors.TimbredError) -> m.Fail:

@@ -13,12 +13,12 @@ from timbred.delivery.files import AllowedFolders
 from timbred.delivery.player import Player
 from timbred.engine.registry import Entry, Registry
 from timbred.engine.wire import NoiseSource
-from timbred.jobs.dispatcher import Dispatcher, failure
+from timbred.jobs.dispatcher import Dispatcher, failure, take_event
 from timbred.jobs.parameters import PLAYED, resolve
 from timbred.jobs.playing import Playing
 from timbred.jobs.settings import LiveSettings
 from timbred.library.recipe import overlaid, parameters_of
-from timbred.library.takes import Library, StoredTake
+from timbred.library.takes import Library
 from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId, Outbox
 from timbred.protocol.vocabulary import REQUESTS
@@ -242,7 +242,7 @@ class Intake:
 
     async def _takes(self, client: ClientId, request: m.Takes) -> None:
         found = await asyncio.to_thread(self.library.search, request.search or "", request.limit, request.like)
-        events = [listed(take, index) for index, take in enumerate(found)]
+        events = [take_event("takes", take, index) for index, take in enumerate(found)]
         end = m.Done(id="takes", takes=len(events), path=events[0].path if events else "")
         self.outbox.send_list(client, "takes", events, end)
 
@@ -274,21 +274,6 @@ def _named(request: m.Request) -> m.Id:
             return f"settings/{name}"
         case _:
             return _TYPE_OF[type(request)]
-
-
-def listed(take: StoredTake, index: int) -> m.Take:
-    """A stored take as `takes` lists it."""
-    return m.Take(
-        id="takes",
-        index=index,
-        path=str(take.path or ""),
-        seconds=take.seconds,
-        rate=take.rate,
-        channels=take.channels,
-        seed=take.seed,
-        score=take.score or 0.0,
-        take_id=take.take_id,
-    )
 
 
 def changed(recipe: dict[str, Any], request: m.Vary) -> m.Generate:
