@@ -97,6 +97,33 @@ class Batches:
         return pictures.to(self.device), torch.from_numpy(captions.astype(np.float32)).to(self.device)
 
 
+class Noising:
+    """Noises latents, says what the network should answer, and how much each answer counts."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.kept = scheduler().alphas_cumprod.to(device)
+        ratio = self.kept / (1 - self.kept)
+        weights = ratio.clamp(max=SETTINGS.diffusion.min_snr_gamma) / (ratio + 1)
+        self.weights = weights / weights.mean()
+
+    def __call__(self, clean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Noisy latents, the velocity v in them, and the times (batch,), which are spread evenly over a batch."""
+        count, steps = len(clean), SETTINGS.diffusion.train_timesteps
+        # One time from each of `count` equal slices: the same expectation with less variance.
+        times = (torch.randperm(count, device=self.device) + torch.rand(count, device=self.device)) / count
+        times = (times * steps).long().clamp(max=steps - 1)
+        signal = self.kept[times].sqrt()[:, None, None, None]
+        level = (1 - self.kept[times]).sqrt()[:, None, None, None]
+        noise = torch.randn_like(clean)
+        noisy = (signal * clean + level * noise).contiguous(memory_format=torch.channels_last)
+        return noisy, signal * noise - level * clean, times
+
+    def loss(self, made: Tensor, target: Tensor, times: Tensor) -> Tensor:
+        """Weighted mean square error."""
+        return (self.weights[times] * (made.float() - target).square().mean((1, 2, 3))).mean()
+
+
 def rate_factor(fraction: float, step: int, warmup: int) -> float:
     """Learning-rate factor: warm-up, then constant, then from 60 % of the budget linearly to 3 %."""
     return min(1.0, (step + 1) / warmup) * (1.0 if fraction < 0.6 else max(0.03, (1 - fraction) / 0.4))
@@ -123,10 +150,7 @@ def train(device: torch.device, minutes: float | None = None) -> None:
         average.updates = step = state["step"]
     torch.manual_seed(settings.seed + step)
     batches = Batches(latents.load(), np.random.default_rng((settings.seed, step)), device)
-    kept = scheduler().alphas_cumprod.to(device)
-    ratio = kept / (1 - kept)
-    weights = ratio.clamp(max=settings.min_snr_gamma) / (ratio + 1)
-    weights = weights / weights.mean()
+    noising = Noising(device)
 
     def save() -> None:
         save_checkpoint(
@@ -146,18 +170,10 @@ def train(device: torch.device, minutes: float | None = None) -> None:
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * rate_factor(budget.fraction, step, settings.warmup_steps)
         clean, captions = batches.draw()
-        count = len(clean)
-        # One time from each of `count` equal slices: the same expectation with less variance.
-        times = (torch.randperm(count, device=device) + torch.rand(count, device=device)) / count
-        times = (times * settings.train_timesteps).long().clamp(max=settings.train_timesteps - 1)
-        signal = kept[times].sqrt()[:, None, None, None]
-        level = (1 - kept[times]).sqrt()[:, None, None, None]
-        noise = torch.randn_like(clean)
-        noisy = (signal * clean + level * noise).contiguous(memory_format=torch.channels_last)
+        noisy, target, times = noising(clean)
         with half_precision(device):
             made = model(noisy, times, encoder_hidden_states=captions, return_dict=False)[0]
-        errors = (made.float() - (signal * noise - level * clean)).square().mean((1, 2, 3))
-        loss = (weights[times] * errors).mean()
+        loss = noising.loss(made, target, times)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

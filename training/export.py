@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from training import codec, diffusion, text, text_training, vocoder_training
+from training import codec, diffusion, guidance, text, text_training, vocoder_training
 from training.settings import CARD, EXPORT, SETTINGS
 from training.synthesis.kinds import KINDS
 
@@ -67,7 +67,7 @@ def train(device: torch.device, minutes: float | None = None) -> None:
         "tokenizer": side.tokenizer,
         "tokenizer_2": side.tokenizer_2,
         "feature_extractor": text.feature_extractor(),
-        "unet": diffusion.load(cpu),
+        "unet": guidance.load(cpu),
         "scheduler": diffusion.scheduler(),
         "vocoder": vocoder_training.load(cpu),
     }
@@ -131,6 +131,7 @@ def write_card() -> None:
             "default_seconds": inference.default_seconds,
             "steps": inference.steps,
             "guidance": inference.guidance,
+            "negative_guidance": inference.negative_guidance,
             "scheduler": inference.scheduler,
             "negative": "",
             "kinds": list(KINDS),

@@ -116,11 +116,25 @@ class Diffusion:
 
 
 @dataclass(frozen=True)
+class Guidance:
+    """How strong the guidance is that goes into the weights, and its distillation."""
+
+    strength: float = 3.0
+    learning_rate: float = 3e-4
+    warmup_steps: int = 100
+    ema_decay: float = 0.998
+    seed: int = 5
+    minutes: float = 45.0
+
+
+@dataclass(frozen=True)
 class Inference:
-    """What the exported card declares as defaults."""
+    """What the exported card declares as defaults. Guidance is in the weights; only against a negative prompt does it
+    take two evaluations a step."""
 
     steps: int = 14
-    guidance: float = 3.0
+    guidance: float = 1.0
+    negative_guidance: float = 2.0
     scheduler: str = "dpm++2m"
     default_seconds: float = 2.0
     min_seconds: float = 0.5
@@ -137,6 +151,7 @@ class Settings:
     vocoder: Vocoder = field(default_factory=Vocoder)
     text: Text = field(default_factory=Text)
     diffusion: Diffusion = field(default_factory=Diffusion)
+    guidance: Guidance = field(default_factory=Guidance)
     inference: Inference = field(default_factory=Inference)
 
 

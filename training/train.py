@@ -1,6 +1,6 @@
 """Train all stages in order, each resuming from its checkpoint: `python -m training.train`.
 
-Stages: codec (autoencoder), decoder (its second half once more), vocoder, text, latents, diffusion, export.
+Stages: codec (autoencoder), decoder (its second half once more), vocoder, text, latents, diffusion, guidance, export.
 `--stage NAME` runs one, `--minutes N` gives it another budget, `--device auto` takes a GPU if there is one.
 """
 
@@ -13,7 +13,7 @@ import torch
 
 from training.runtime import choose_device
 
-STAGES = ("codec", "decoder", "vocoder", "text", "latents", "diffusion", "export")
+STAGES = ("codec", "decoder", "vocoder", "text", "latents", "diffusion", "guidance", "export")
 MODULES = {
     "codec": "training.codec",
     "decoder": "training.decoder_training",
@@ -21,6 +21,7 @@ MODULES = {
     "text": "training.text_training",
     "latents": "training.latents",
     "diffusion": "training.diffusion",
+    "guidance": "training.guidance",
     "export": "training.export",
 }
 

@@ -27,6 +27,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     default_seconds: float
     steps: int
     guidance: float
+    negative_guidance: float | None = None
     scheduler: str = "dpm++2m"
     negative: str = ""
     channels: int = 1

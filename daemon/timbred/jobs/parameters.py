@@ -224,7 +224,7 @@ def resolve(
         bpm=bpm,
         beats_per_bar=beats_per_bar,
         steps=steps,
-        guidance=_or(request.guidance, card.guidance),
+        guidance=_guidance(request, card),
         eta=_or(request.eta, 0.0),
         scheduler=scheduler,
         seed=_or(request.seed, random_seed),
@@ -260,6 +260,12 @@ def _weights(request: Generate) -> str:
         return ""
     read_weights(request.weights, request.prompt)
     return request.weights
+
+
+def _guidance(request: Generate, card: Card) -> float:
+    """The model's own; where its weights hold the guidance, a negative prompt still needs some to be heard."""
+    usual = card.guidance if not request.negative else _or(card.negative_guidance, card.guidance)
+    return _or(request.guidance, usual)
 
 
 def _strength(request: Generate) -> float | None:
