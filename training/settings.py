@@ -15,7 +15,7 @@ CARD = REPOSITORY / "daemon" / "timbred" / "pocket" / "card.json"
 
 @dataclass(frozen=True)
 class Mel:
-    """Log-mel analysis. `floor` is the smallest magnitude; log values are natural logarithms."""
+    """Log-mel analysis."""
 
     sample_rate: int = 32_000
     hop: int = 320
@@ -23,7 +23,6 @@ class Mel:
     bands: int = 64
     low_hertz: float = 30.0
     high_hertz: float = 16_000.0
-    floor: float = 1e-4
 
 
 @dataclass(frozen=True)

@@ -46,13 +46,15 @@ def analysis_of(vocoder: Any) -> Analysis:
 
 
 def log_mel(samples: torch.Tensor, analysis: Analysis) -> torch.Tensor:
-    """Samples of shape (frames,), -1..1, to (frames // hop, bands), as the model's VAE wants them."""
+    """Samples of shape (frames,) or (batch, frames), -1..1, to (frames // hop, bands) or (batch, ...), as the model's
+    VAE wants them. Ours reach from -1 (-80 dB) to 1 (a full-scale band)."""
     pad = (analysis.fft - analysis.hop) // 2
     mode = "reflect" if analysis.reflected else "constant"
-    padded = torch.nn.functional.pad(samples[None, None], (pad, pad), mode=mode)[0, 0]
-    window = torch.hann_window(analysis.fft)
+    padded = torch.nn.functional.pad(samples.reshape(-1, 1, samples.shape[-1]), (pad, pad), mode=mode)[:, 0]
+    window = torch.hann_window(analysis.fft, device=samples.device)
     spectrum = torch.stft(padded, analysis.fft, analysis.hop, window=window, center=False, return_complex=True).abs()
-    bands = spectrum.T @ filter_bank(analysis)
+    bands = spectrum.transpose(1, 2) @ filter_bank(analysis).to(samples.device)
+    bands = bands.reshape(*samples.shape[:-1], *bands.shape[1:])
     if analysis.slaney:
         return bands.clamp(min=1e-5).log()
     magnitude = 2.0 * bands / window.sum()
@@ -107,3 +109,10 @@ def bands_between(analysis: Analysis, low: float, high: float) -> tuple[int, int
     centres = [to_hertz(bottom + width * (band + 1)) for band in range(analysis.bands)]
     inside = [band for band, centre in enumerate(centres) if low <= centre <= high]
     return (inside[0], inside[-1] + 1) if inside else (0, 0)
+
+
+def loudest_frame(mel: torch.Tensor, analysis: Analysis) -> int:
+    """The frame of the most energy, of all takes, in a log-mel spectrogram of shape (takes, frames, bands)."""
+    mel = mel.float()
+    magnitude = mel.exp() if analysis.slaney else ((mel - 1.0) * (-math.log(1e-4) / 2.0)).exp()
+    return int(magnitude.square().sum(dim=-1).amax(dim=0).argmax())
