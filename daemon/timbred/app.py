@@ -93,7 +93,7 @@ class Daemon:
         )
         self.dispatcher.engine = self.engine
         try:
-            ports = await self.transports.start(self.intake)
+            ports = await self.transports.start(self.intake, self.library)
         except BaseException:
             self._close_library()
             raise

@@ -39,6 +39,13 @@ MIGRATIONS: tuple[Migration, ...] = (
             "CREATE INDEX takes_by_path ON takes (path)",
         ),
     ),
+    Migration(
+        "stars",
+        (
+            "ALTER TABLE takes ADD COLUMN starred INTEGER NOT NULL DEFAULT 0",
+            "CREATE INDEX takes_starred ON takes (created DESC, number DESC) WHERE starred = 1",
+        ),
+    ),
 )
 
 

@@ -4,10 +4,10 @@ import json
 import secrets
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from timbred.clip import Recipe
 from timbred.errors import BadRequest
@@ -54,6 +54,7 @@ class StoredTake:
         index: place among its request's takes, from 0, the best first.
         request_id: the client's own name for the request.
         recipe: see `timbred.library.recipe`.
+        starred: whether somebody marked it as one to keep.
     """
 
     take_id: str
@@ -69,6 +70,7 @@ class StoredTake:
     index: int
     request_id: str
     recipe: Recipe
+    starred: bool = False
 
     @property
     def missing(self) -> bool:
@@ -76,7 +78,9 @@ class StoredTake:
         return self.path is not None and not self.path.is_file()
 
 
-_COLUMNS = "take_id, path, created, prompt, model, seed, seconds, rate, channels, score, place, request_id, recipe"
+_COLUMNS = (
+    "take_id, path, created, prompt, model, seed, seconds, rate, channels, score, place, request_id, recipe, starred"
+)
 _NEWEST_FIRST = "ORDER BY created DESC, number DESC"
 
 
@@ -145,24 +149,45 @@ class Library:
             raise BadRequest(f"like: no take has the id {like[:64]!r}; `takes` lists those there are")
         return _most_alike(model, self._matching(words, COMPARED))[:limit]
 
+    def browse(self, words: str, limit: int, before: str | None = None, starred: bool = False) -> list[StoredTake]:
+        """One page of what `search` finds by words: at most `limit` takes older than the take `before`.
+
+        Without `before` the newest; of a take that isn't stored nothing is older. `starred`: only starred ones.
+        """
+        return self._many(_all_of(self._having(words), _starred(starred), _older_than(before)), limit)
+
+    def count(self, words: str = "", starred: bool = False) -> int:
+        """How many takes `browse` goes through."""
+        condition = _all_of(self._having(words), _starred(starred))
+        query = f"SELECT count(*) FROM takes WHERE {condition.text}"
+        return int(self._safely(lambda database: database.execute(query, condition.values).fetchone())[0])
+
+    def star(self, take_id: str, on: bool) -> bool:
+        """Mark a take, or take its mark away; whether there is such a take."""
+        query = "UPDATE takes SET starred = ? WHERE take_id = ?"
+        return self._safely(lambda database: database.execute(query, (int(on), take_id)).rowcount) > 0
+
     def _matching(self, words: str, limit: int) -> list[StoredTake]:
+        return self._many(self._having(words), limit)
+
+    def _having(self, words: str) -> "_Condition":
         wanted = words_in(words)
         if not wanted:
             # Only punctuation matches nothing, rather than everything.
-            return [] if words.strip() else self._many("", (), limit)
+            return _Condition("0" if words.strip() else "1")
         if self._full_text:
-            clause = f"WHERE number IN (SELECT rowid FROM {INDEX} WHERE {INDEX} MATCH ?)"
-            return self._many(clause, (match_expression(wanted),), limit)
-        clause = "WHERE " + " AND ".join("prompt LIKE ? ESCAPE '!'" for _ in wanted)
-        return self._many(clause, tuple(like_pattern(word) for word in wanted), limit)
+            text = f"number IN (SELECT rowid FROM {INDEX} WHERE {INDEX} MATCH ?)"
+            return _Condition(text, (match_expression(wanted),))
+        text = " AND ".join("prompt LIKE ? ESCAPE '!'" for _ in wanted)
+        return _Condition(text, tuple(like_pattern(word) for word in wanted))
 
     def _one(self, condition: str, value: str) -> StoredTake | None:
-        found = self._many(f"WHERE {condition}", (value,), 1)
+        found = self._many(_Condition(condition, (value,)), 1)
         return found[0] if found else None
 
-    def _many(self, clause: str, values: Sequence[str], limit: int) -> list[StoredTake]:
-        query = f"SELECT {_COLUMNS} FROM takes {clause} {_NEWEST_FIRST} LIMIT ?"
-        rows = self._safely(lambda database: database.execute(query, (*values, limit)).fetchall())
+    def _many(self, condition: "_Condition", limit: int) -> list[StoredTake]:
+        query = f"SELECT {_COLUMNS} FROM takes WHERE {condition.text} {_NEWEST_FIRST} LIMIT ?"
+        rows = self._safely(lambda database: database.execute(query, (*condition.values, limit)).fetchall())
         return [_take(row) for row in rows]
 
     def _safely(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -180,6 +205,30 @@ class Library:
             except sqlite3.Error as error:
                 raise translated(error, self.path) from error
             return result
+
+
+class _Condition(NamedTuple):
+    """What stands after WHERE, and the values of its question marks."""
+
+    text: str
+    values: tuple[str, ...] = ()
+
+
+def _all_of(*conditions: _Condition) -> _Condition:
+    return _Condition(
+        " AND ".join(f"({condition.text})" for condition in conditions),
+        tuple(value for condition in conditions for value in condition.values),
+    )
+
+
+def _starred(only: bool) -> _Condition:
+    return _Condition("starred = 1" if only else "1")
+
+
+def _older_than(take_id: str | None) -> _Condition:
+    if take_id is None:
+        return _Condition("1")
+    return _Condition("(created, number) < (SELECT created, number FROM takes WHERE take_id = ?)", (take_id,))
 
 
 def _most_alike(model: StoredTake, takes: list[StoredTake]) -> list[StoredTake]:
@@ -203,11 +252,13 @@ def _row(take: StoredTake) -> tuple[Any, ...]:
         take.index,
         _storable(take.request_id),
         json.dumps(take.recipe),
+        int(take.starred),
     )
 
 
 def _take(row: tuple[Any, ...]) -> StoredTake:
-    take_id, path, created, prompt, model, seed, seconds, rate, channels, score, index, request_id, recipe = row
+    take_id, path, created, prompt, model, seed, seconds, rate, channels, score, index, request_id, *rest = row
+    recipe, starred = rest
     return StoredTake(
         take_id=take_id,
         path=None if path is None else Path(path),
@@ -222,6 +273,7 @@ def _take(row: tuple[Any, ...]) -> StoredTake:
         index=index,
         request_id=request_id,
         recipe=json.loads(recipe),
+        starred=bool(starred),
     )
 
 

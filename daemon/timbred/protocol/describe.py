@@ -68,15 +68,16 @@ def osc_tags(kind: type[m.Event]) -> str:
     ',?if'
     """
     fields = fields_of(kind)
-    return "," + "".join(_tag(field.type) for name, field in fields.items() if name not in kind.json_only)
+    return "," + "".join(tag_of(field.type) for name, field in fields.items() if name not in kind.json_only)
 
 
-def _tag(kind: inspect.Type) -> str:
+def tag_of(kind: inspect.Type) -> str:
+    """The OSC type tag of a value of this kind; `?` where more than one may come."""
     match kind:
         case inspect.Metadata(type=inner):
-            return _tag(inner)
+            return tag_of(inner)
         case inspect.UnionType(types=types):
-            tags = {_tag(one) for one in types if not isinstance(one, inspect.NoneType)}
+            tags = {tag_of(one) for one in types if not isinstance(one, inspect.NoneType)}
             return tags.pop() if len(tags) == 1 else "?"
         case inspect.FloatType():
             return "f"
@@ -89,7 +90,8 @@ def _tag(kind: inspect.Type) -> str:
 def json_schema() -> dict[str, Any]:
     """Every request and event as JSON Schema (draft 2020-12): `$defs`, one for each message.
 
-    A request is any of `requests`, an event any of `events`; both name definitions.
+    A request is any of `requests`, an event any of `events`; both name definitions. A property's `x-default` says in
+    words what happens without it.
     """
     requests = {f"request.{entry.name}": _schema(entry.name, entry.kind) for entry in REQUESTS}
     events: dict[str, Any] = {}
@@ -110,6 +112,9 @@ def _schema(name: str, kind: type[m.Message]) -> dict[str, Any]:
     _, components = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
     found: dict[str, Any] = dict(components[kind.__name__])
     properties = {key: value for key, value in found["properties"].items() if not _is_osc_only(kind, key)}
+    for key in keys_of(kind):
+        if key.default and key.name in properties:
+            properties[key.name] = {**properties[key.name], "x-default": key.default}
     found["properties"] = {"type": {"const": name}, **properties}
     found["required"] = ["type", *found.get("required", [])]
     return found

@@ -1,11 +1,11 @@
-"""HTTP on one port: the WebSocket, the takes, the schema, the status and a page that names them."""
+"""HTTP on one port: the WebSocket, the takes, the schema, the status and the panel."""
 
 import asyncio
 import contextlib
-import html
 import ipaddress
 import itertools
 import logging
+import re
 import socket
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -15,38 +15,29 @@ import msgspec
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-import timbred
 from timbred.clip import Clip
+from timbred.library.takes import Library
 from timbred.protocol import describe, frames
 from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId
 from timbred.protocol.incoming import Incoming
 from timbred.transports.front import Front, deliver_each
+from timbred.transports.listener import REFUSED, Listener
+from timbred.transports.origin import is_own_page
+from timbred.transports.panel import Panel
+from timbred.transports.sounds import file_of
 
 _log = logging.getLogger(__name__)
 
-_MOST_UNSENT = 2000
 _MOST_CLIENTS = 200
 _LARGEST_TEXT = 16 << 20
 _STATUS_PATIENCE = 5.0
-_TOO_SLOW = 1008
-_GOING_AWAY = 1001
-
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>timbred</title>
-<h1>timbred {version}</h1>
-<p>This daemon makes sounds from words. Here you find:</p>
-<dl>
-<dt><code>/ws</code><dd>a WebSocket: one JSON object a message, the same as over ZeroMQ
-<dt><a href="/status"><code>/status</code></a><dd>how the daemon is
-<dt><a href="/schema.json"><code>/schema.json</code></a><dd>every request and event as JSON Schema
-<dt><code>/takes/NAME</code><dd>the files of the takes folder
-</dl>"""
-
+_CLIENT_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 class OwnHostOnly:
     """Refuses requests whose Host header isn't a name of this daemon's own, against DNS rebinding.
@@ -81,44 +72,19 @@ class OwnHostOnly:
             return False
 
 
-class _Listener:
-    """One WebSocket client and what waits to be sent to it; None is the end."""
-
-    def __init__(self) -> None:
-        self._unsent: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._full = False
-
-    def put(self, text: bytes) -> None:
-        """Let a message wait; a client that doesn't read is disconnected instead."""
-        if self._full:
-            return
-        if self._unsent.qsize() >= _MOST_UNSENT:
-            self._full = True
-            self._unsent = asyncio.Queue()
-            self._unsent.put_nowait(None)
-            return
-        self._unsent.put_nowait(text)
-
-    def end(self) -> None:
-        """Send what waits, then close."""
-        self._unsent.put_nowait(None)
-
-    async def send_to(self, made: WebSocket) -> None:
-        """Send until the end."""
-        while (text := await self._unsent.get()) is not None:
-            await made.send_text(text.decode())
-        await made.close(_TOO_SLOW if self._full else _GOING_AWAY)
-
-
 class WebSockets:
-    """The clients of `/ws`, each known as `ws:N`."""
+    """The clients of `/ws`, each known as `ws:N`, or as `ws:NAME` when it connects to `/ws?client=NAME`.
+
+    A client that has lost its connection comes back under its name: it hears the rest of its requests, and what it asks
+    again by the same id is the same request. The new connection takes the place of the old one.
+    """
 
     inline = False
 
     def __init__(self, front: Front) -> None:
         self._front = front
         self._numbers = itertools.count(1)
-        self._listeners: dict[ClientId, _Listener] = {}
+        self._listeners: dict[ClientId, Listener] = {}
         self._serving: set[asyncio.Task[None]] = set()
         front.attach("ws", self)
 
@@ -129,25 +95,33 @@ class WebSockets:
 
     async def serve(self, made: WebSocket) -> None:
         """One client, from its handshake to its end."""
-        if not _same_origin(made):
+        if not is_own_page(made):
             _log.warning("a page from %s asked for /ws: refused", made.headers.get("origin"))
-            await made.close(_TOO_SLOW)
+            await made.close(REFUSED)
+            return
+        name = made.query_params.get("client", str(next(self._numbers)))
+        if not _CLIENT_NAME.fullmatch(name):
+            _log.warning("/ws: client: got %r, allowed are 1 to 64 letters, digits and -", name[:80])
+            await made.close(REFUSED)
             return
         if len(self._listeners) >= _MOST_CLIENTS:
             _log.warning("%d WebSockets are open: one more is refused", _MOST_CLIENTS)
-            await made.close(_TOO_SLOW)
+            await made.close(REFUSED)
             return
         await made.accept()
-        client = ClientId(f"ws:{next(self._numbers)}")
-        listener = self._listeners[client] = _Listener()
+        client = ClientId(f"ws:{name}")
+        if (before := self._listeners.get(client)) is not None:
+            before.end()
+        listener = self._listeners[client] = Listener()
         sending = asyncio.create_task(listener.send_to(made))
         self._serving.add(sending)
         sending.add_done_callback(self._ended)
         try:
             await self._read(client, made)
         finally:
-            self._listeners.pop(client, None)
-            self._front.clients.forget(client)
+            if self._listeners.get(client) is listener:
+                del self._listeners[client]
+                self._front.clients.forget(client)
             sending.cancel()
 
     def _ended(self, sending: asyncio.Task[None]) -> None:
@@ -179,7 +153,7 @@ class WebSockets:
         if listener is None:
             _log.debug("%s has gone: %s is lost", client, event)
         else:
-            listener.put(frames.encode_event(event))
+            listener.put(frames.encode_event(event).decode())
 
     def deliver_list(self, client: ClientId, name: str, events: Sequence[m.Event], end: m.Event | None) -> None:
         """Send each event, then the end."""
@@ -242,9 +216,13 @@ class _Server(uvicorn.Server):
 class Http:
     """The HTTP server and its WebSocket."""
 
-    def __init__(self, front: Front, listener: socket.socket, host: str, takes: Path) -> None:
+    def __init__(
+        self, front: Front, listener: socket.socket, host: str, takes: Path, library: Library | None = None
+    ) -> None:
+        """Without `library` the panel has no history."""
         self._listener = listener
         self._takes = takes
+        self._panel = Panel(takes, library)
         self._questions = _Questions(front)
         self._sockets = WebSockets(front)
         app = OwnHostOnly(Starlette(routes=self._routes()), host)
@@ -265,7 +243,8 @@ class Http:
 
     def _routes(self) -> list[Route | WebSocketRoute]:
         return [
-            Route("/", _page),
+            Route("/", self._panel.page),
+            *self._panel.routes(),
             Route("/schema.json", _schema),
             Route("/status", self._status),
             Route("/takes/{path:path}", self._take),
@@ -301,7 +280,7 @@ class Http:
         found = await asyncio.to_thread(_inside, self._takes, request.path_params["path"])
         if found is None:
             return PlainTextResponse("no such take; ask `takes` for those there are", 404)
-        return FileResponse(found, headers={"X-Content-Type-Options": "nosniff"})
+        return file_of(found, keep=False, save="save" in request.query_params)
 
 
 def _inside(folder: Path, path: str) -> Path | None:
@@ -317,19 +296,8 @@ def _inside(folder: Path, path: str) -> Path | None:
     return None
 
 
-def _same_origin(made: WebSocket) -> bool:
-    """Whether the page that asks is the daemon's own; programs that are no browsers send no Origin."""
-    origin = made.headers.get("origin")
-    return origin is None or origin == f"http://{made.headers.get('host', '')}"
-
-
 def _json(content: bytes, status: int = 200) -> Response:
     return Response(content, status, media_type="application/json")
-
-
-async def _page(request: Request) -> Response:
-    _ = request
-    return HTMLResponse(_PAGE.format(version=html.escape(timbred.__version__)))
 
 
 async def _schema(request: Request) -> Response:

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 import zmq.asyncio
 
 from timbred.config import Config
+from timbred.library.takes import Library
 from timbred.protocol.exchange import Inbox, Outbox
 from timbred.transports.access import warn_beyond_loopback
 from timbred.transports.front import Front
@@ -40,15 +41,15 @@ class Transports:
         """A client inside this process."""
         return self._memory.client()
 
-    async def start(self, inbox: Inbox) -> Ports:
-        """Bind every port, then take requests.
+    async def start(self, inbox: Inbox, library: Library | None = None) -> Ports:
+        """Bind every port, then take requests. `library` is what the panel shows as history.
 
         Raises:
             BadRequest: a port is taken or may not be had; names the setting and what to do. Nothing stays
                 bound.
         """
         warn_beyond_loopback(self._config["host"])
-        self._sockets = _Sockets(self._front, self._config)
+        self._sockets = _Sockets(self._front, self._config, library)
         self._front.http_port = self._sockets.ports.http
         self._front.open(inbox)
         await self._sockets.start()
@@ -67,7 +68,7 @@ class Transports:
 class _Sockets:
     """The bound sockets, from the first to the last."""
 
-    def __init__(self, front: Front, config: Config) -> None:
+    def __init__(self, front: Front, config: Config, library: Library | None) -> None:
         host = config["host"]
         with ExitStack() as undo:
             udp, tcp = osc_pair("osc.port", host, config["osc.port"])
@@ -83,7 +84,7 @@ class _Sockets:
         front.publish_to(self._events)
         self._udp = Udp(front, udp)
         self._tcp = Tcp(front, tcp)
-        self._http = Http(front, web, host, config.takes_folder)
+        self._http = Http(front, web, host, config.takes_folder, library)
         self.ports = Ports(
             osc=udp.getsockname()[1],
             requests=self._requests.port,
