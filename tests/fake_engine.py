@@ -2,7 +2,7 @@
 
 Run as `python -m tests.fake_engine`. What it does hangs on the prompt: `die` ends the process, `die once` ends only the
 first process that gets it, `hang` stops all signs of life, `fail` fails, `slow` waits for a cancellation at its second
-step, `nan` renders what isn't a number. Anything else is a sine at 220 Hz times (seed mod 8 + 1).
+step, `nan` renders what isn't a number, `breaks` fails after half of an early sound's pieces. Anything else is a sine at 220 Hz times (seed mod 8 + 1).
 """
 
 import argparse
@@ -18,6 +18,7 @@ import numpy as np
 from timbred import __version__
 from timbred.engine import wire
 from timbred.engine.mailbox import Mailbox
+from timbred.processes.ending import end_with_daemon
 
 RATE = 16000
 MODEL_BYTES = 3_000_000
@@ -97,8 +98,23 @@ class FakeEngine:
             if order.preview and step == 1:
                 preview = wire.Preview(job=job, rate=RATE, channels=1)
                 self.mailbox.send(preview, self._sound("tone", order.seconds, order.seeds[0]))
+        if order.early:
+            self._pieces(job, self._sound(words[0], order.seconds, order.seeds[0]), words[0])
+        if words[0] == "breaks":
+            self.mailbox.send(wire.Failed(code="model-error", message="told to break off", job=job))
+            return
         rendered = wire.Rendered(job=job, rate=RATE, channels=1, seeds=order.seeds)
         self.mailbox.send(rendered, *(self._sound(words[0], order.seconds, seed) for seed in order.seeds))
+
+    def _pieces(self, job: int, sound: bytes, word: str) -> None:
+        """The sound in pieces of a quarter; `breaks` has only the first two."""
+        frames = len(sound) // 4
+        edges = [frames * part // 4 for part in range(5)]
+        for first, last in list(zip(edges, edges[1:], strict=False))[: 2 if word == "breaks" else 4]:
+            piece = wire.Piece(
+                job=job, rate=RATE, channels=1, first=first, frames=frames, peak=1.0, last=last == frames
+            )
+            self.mailbox.send(piece, sound[4 * first : 4 * last])
 
     @staticmethod
     def _sound(word: str, seconds: float, seed: int) -> bytes:
@@ -129,7 +145,7 @@ def main() -> int:
     parser.add_argument("--heartbeat", type=float, default=1.0)
     parser.add_argument("--log-level", default="info")
     options = parser.parse_args()
-    threading.Thread(target=lambda: (os.read(0, 1), os._exit(0)), daemon=True).start()
+    end_with_daemon(options.address)
     FakeEngine(options.address, options.token, options.heartbeat, options.version).run()
     return 0
 

@@ -168,8 +168,8 @@ def test_a_program_that_isnt_there_is_tried_again_not_raised():
     asyncio.run(conversation())
 
 
-def test_an_engine_ends_with_a_daemon_that_was_killed():
-    """The child of a daemon that gets no chance to stop it."""
+def test_an_engine_ends_with_a_daemon_that_was_killed(tmp_path: Path):
+    """The child of a daemon that gets no chance to stop it, nor to remove the folder of their socket."""
     program = (
         "import asyncio\n"
         "from tests.engine.test_link import Heard, PROGRAM\n"
@@ -181,10 +181,13 @@ def test_an_engine_ends_with_a_daemon_that_was_killed():
         "    await asyncio.Event().wait()\n"
         "asyncio.run(main())\n"
     )
-    daemon = psutil.Popen([sys.executable, "-c", program], stdout=-1, cwd=ROOT)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    daemon = psutil.Popen([sys.executable, "-c", program], stdout=-1, cwd=ROOT, env=environment)
     assert daemon.stdout is not None
     engine_process = psutil.Process(int(daemon.stdout.readline()))
+    assert list(tmp_path.iterdir())
     daemon.kill()
     daemon.wait()
     daemon.stdout.close()
     engine_process.wait(30)
+    assert not list(tmp_path.iterdir())

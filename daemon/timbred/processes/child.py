@@ -25,6 +25,7 @@ import zmq
 import zmq.asyncio
 
 from timbred import __version__
+from timbred.processes.ending import SOCKETS
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ class Child:
     async def _one_life(self) -> str:
         """From the start of a process to its end, whose reason is returned."""
         context = zmq.asyncio.Context()
-        folder = tempfile.mkdtemp(prefix="timbred-")
+        folder = tempfile.mkdtemp(prefix=SOCKETS)
         self._socket = context.socket(zmq.PAIR)
         self._socket.linger = 0
         token = secrets.token_hex(16)
