@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.npm import InstallNpm, installer
+
 
 @pytest.fixture
 def require_host() -> Callable[[str], str]:
@@ -21,3 +23,9 @@ def require_host() -> Callable[[str], str]:
         pytest.skip(reason)
 
     return find
+
+
+@pytest.fixture(scope="session")
+def install_npm(tmp_path_factory: pytest.TempPathFactory) -> InstallNpm:
+    """`install_npm("osc@2.4.5")`: a folder in which Node finds this package."""
+    return installer(tmp_path_factory.mktemp("npm"))

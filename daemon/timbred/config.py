@@ -58,6 +58,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("zmq.requests", 7771, "Port of the ZeroMQ ROUTER that takes requests; 0 picks a free one.", 0, 65535),
     Setting("zmq.events", 7772, "Port of the ZeroMQ PUB with every event; 0 picks a free one.", 0, 65535),
     Setting("http.port", 7773, "Port for HTTP and WebSocket; 0 picks a free one.", 0, 65535),
+    Setting(
+        "discovery.announce",
+        True,
+        "Announce the daemon by zeroconf (mDNS) as `_oscjson._tcp` and `_osc._udp`, where its ports can be reached.",
+    ),
+    Setting("discovery.name", "timbred", "The name that zeroconf and OSCQuery tell; zeroconf adds an unusual port."),
     Setting("device", "auto", "Where models run: auto, cpu, cuda:0, mps."),
     Setting("device.threads", 0, "CPU threads of the engine at most; 0: one for each core.", 0, 1024),
     Setting("models.default", "pocket", "The model that answers requests which name none.", live=True),

@@ -18,7 +18,7 @@ ENDS_WITHIN = 5.0
 """Seconds that the protocol gives a daemon from the signal to its end."""
 
 FAKE_ENGINE = f"{sys.executable} -m tests.fake_engine"
-FREE_PORTS = ("osc.port=0", "zmq.requests=0", "zmq.events=0", "http.port=0")
+FREE_PORTS = ("osc.port=0", "zmq.requests=0", "zmq.events=0", "http.port=0", "discovery.announce=0")
 
 
 class DaemonProcess:

@@ -85,7 +85,7 @@ def test_other_hosts_names_are_refused(tmp_path: Path, host: str) -> None:
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:7773", "[::1]:7773", "LOCALHOST:1"])
 def test_own_names_are_known(tmp_path: Path, host: str) -> None:
     async def scene(stage: Stage) -> None:
-        assert (await get(stage, "/", Host=host))[0] == 200
+        assert (await get(stage, "/schema.json", Host=host))[0] == 200
 
     play(tmp_path, scene)
 
@@ -95,7 +95,7 @@ def test_status_schema_and_page(tmp_path: Path) -> None:
         status, body = await get(stage, "/status")
         assert (status, json.loads(body)["sample_rate"]) == (200, 48000)
         assert "request.generate" in json.loads((await get(stage, "/schema.json"))[1])["$defs"]
-        assert b"/ws" in (await get(stage, "/"))[1]
+        assert b"<html" in (await get(stage, "/", Accept="text/html"))[1]
         assert (await get(stage, "/nothing"))[0] == 404
 
     play(tmp_path, scene)

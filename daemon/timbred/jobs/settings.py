@@ -14,6 +14,8 @@ class LiveSettings:
         """`check` hears of a change before it is made, and may refuse it by an error."""
         self._values: dict[str, Value] = dict(config.values)
         self._check = check
+        self.on_change: Callable[[str, Value], None] = lambda _name, _value: None
+        """Hears of each change, and of each value that something else decides and that is new."""
 
     def __getitem__(self, name: str) -> Value:
         """Raises:
@@ -36,10 +38,13 @@ class LiveSettings:
         value = read(NAMED[name], raw)
         self._check(name, value)
         self._values[name] = value
+        self.on_change(name, value)
 
     def follow(self, name: str, value: Value) -> None:
         """A value that something else decides (the system a free port, a Link session its tempo)."""
-        self._values[name] = value
+        if self._values[name] != value:
+            self._values[name] = value
+            self.on_change(name, value)
 
     @property
     def session(self) -> Session:

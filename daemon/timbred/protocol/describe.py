@@ -316,7 +316,7 @@ On `{host}` (setting `host`), unless you say otherwise:
 | OSC over UDP, and OSC 1.1 over TCP (SLIP; OSC 1.0's sizes before packets too) | {osc_port} | `osc.port` |
 | ZeroMQ requests: DEALER or REQ connect to it | {zmq_requests} | `zmq.requests` |
 | ZeroMQ events: SUB connects to it | {zmq_events} | `zmq.events` |
-| HTTP: `/ws` (WebSocket), `/takes/...`, `/schema.json`, `/status` | {http_port} | `http.port` |
+| HTTP: OSCQuery at each address, `/ws` (WebSocket), `/takes/...`, `/schema.json`, `/status` | {http_port} | `http.port` |
 """
 
 _KEYS_OF_A_SOUND = """

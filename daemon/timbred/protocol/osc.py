@@ -174,12 +174,17 @@ def _due(when: float | None, now: float | None) -> float | None:
 
 def encode_event(event: m.Event) -> bytes:
     """An event as one OSC message of i, f and s, of at most 8,000 bytes."""
-    arguments = [_argument(getattr(event, name)) for name in event.__struct_fields__ if name not in event.json_only]
+    arguments = arguments_of(event)
     address = ROOT + name_of(event)
     encoded = write_message(address, arguments)
     if len(encoded) > LONGEST_DATAGRAM:
         return write_message(address, _shortened(arguments, len(encoded) - LONGEST_DATAGRAM))
     return encoded
+
+
+def arguments_of(event: m.Event) -> list[str | int | float]:
+    """An event's arguments as OSC carries them."""
+    return [_argument(getattr(event, name)) for name in event.__struct_fields__ if name not in event.json_only]
 
 
 def _argument(value: object) -> str | int | float:

@@ -57,7 +57,7 @@ class Front:
         self.http_port = 0
         self._inbox: Inbox | None = None
         self._carriers: dict[str, Carrier] = {}
-        self._publisher: Publisher | None = None
+        self._publishers: list[Publisher] = []
         self._waiting: dict[asyncio.TimerHandle, tuple[ClientId, Incoming]] = {}
 
     def open(self, inbox: Inbox) -> None:
@@ -70,7 +70,7 @@ class Front:
 
     def publish_to(self, publisher: Publisher) -> None:
         """From now on everybody's events go there too."""
-        self._publisher = publisher
+        self._publishers.append(publisher)
 
     # ---- in
 
@@ -167,14 +167,14 @@ class Front:
     # ---- out
 
     def send(self, client: ClientId, event: m.Event, clip: Clip | None = None) -> None:
-        """Send an event to its client, to those who asked for everybody's, and to the publisher."""
+        """Send an event to its client, to those who asked for everybody's, and to the publishers."""
         self._deliver(client, event, clip)
         if not EVENT_OF[type(event)].private:
             for listener in self.clients.listeners:
                 if listener != client:
                     self._deliver(listener, event, None)
-        if self._publisher is not None:
-            self._publisher.publish(client, event)
+        for publisher in self._publishers:
+            publisher.publish(client, event)
 
     def send_list(self, client: ClientId, name: str, events: Sequence[m.Event], end: m.Event | None) -> None:
         """Answer a question that is answered by several events; only who asked hears them."""

@@ -29,6 +29,7 @@ from timbred.protocol.incoming import Incoming
 from timbred.transports.front import Front, deliver_each
 from timbred.transports.listener import REFUSED, Listener
 from timbred.transports.origin import is_own_page
+from timbred.transports.osc_websocket import AddressSpace, OscWebSockets
 from timbred.transports.panel import Panel
 from timbred.transports.sounds import file_of
 
@@ -217,14 +218,21 @@ class Http:
     """The HTTP server and its WebSocket."""
 
     def __init__(
-        self, front: Front, listener: socket.socket, host: str, takes: Path, library: Library | None = None
+        self,
+        front: Front,
+        listener: socket.socket,
+        host: str,
+        takes: Path,
+        library: Library | None = None,
+        space: AddressSpace | None = None,
     ) -> None:
-        """Without `library` the panel has no history."""
+        """Without `library` the panel has no history, without `space` no address can be asked about."""
         self._listener = listener
         self._takes = takes
         self._panel = Panel(takes, library)
         self._questions = _Questions(front)
         self._sockets = WebSockets(front)
+        self._osc = OscWebSockets(front, space)
         app = OwnHostOnly(Starlette(routes=self._routes()), host)
         self._server = _Server(
             uvicorn.Config(
@@ -243,12 +251,14 @@ class Http:
 
     def _routes(self) -> list[Route | WebSocketRoute]:
         return [
-            Route("/", self._panel.page),
+            Route("/", self._root),
+            Route("/timbred{path:path}", self._osc.page),
             *self._panel.routes(),
             Route("/schema.json", _schema),
             Route("/status", self._status),
             Route("/takes/{path:path}", self._take),
             WebSocketRoute("/ws", self._sockets.serve),
+            WebSocketRoute("/", self._osc.serve),
         ]
 
     def start(self) -> None:
@@ -258,7 +268,7 @@ class Http:
 
     async def close(self, patience: float) -> None:
         """Send what waits, for at most `patience` seconds, then end every connection."""
-        await self._sockets.close(patience)
+        await asyncio.gather(self._sockets.close(patience), self._osc.close(patience))
         self._server.should_exit = True
         if self._serving is not None:
             done, _ = await asyncio.wait([self._serving], timeout=max(patience, 0.3))
@@ -267,6 +277,13 @@ class Http:
                 self._serving.cancel()
                 await asyncio.gather(self._serving, return_exceptions=True)
         self._listener.close()
+
+    async def _root(self, request: Request) -> Response:
+        """The panel for a browser's window; for all else the root of the address space."""
+        shown = not request.url.query and "text/html" in request.headers.get("accept", "")
+        answer = await (self._panel.page(request) if shown else self._osc.page(request))
+        answer.headers["Vary"] = "Accept"
+        return answer
 
     async def _status(self, request: Request) -> Response:
         _ = request

@@ -13,6 +13,7 @@ from timbred.transports.front import Front
 from timbred.transports.http import Http
 from timbred.transports.memory import Memory, MemoryClient
 from timbred.transports.osc import Tcp, Udp
+from timbred.transports.osc_websocket import AddressSpace
 from timbred.transports.ports import Ports, osc_pair, tcp_listener
 from timbred.transports.zeromq import Events, Requests
 
@@ -41,15 +42,16 @@ class Transports:
         """A client inside this process."""
         return self._memory.client()
 
-    async def start(self, inbox: Inbox, library: Library | None = None) -> Ports:
-        """Bind every port, then take requests. `library` is what the panel shows as history.
+    async def start(self, inbox: Inbox, library: Library | None = None, space: AddressSpace | None = None) -> Ports:
+        """Bind every port, then take requests. `library` is what the panel shows as history; `space` answers what is
+        asked about addresses (OSCQuery).
 
         Raises:
             BadRequest: a port is taken or may not be had; names the setting and what to do. Nothing stays
                 bound.
         """
         warn_beyond_loopback(self._config["host"])
-        self._sockets = _Sockets(self._front, self._config, library)
+        self._sockets = _Sockets(self._front, self._config, library, space)
         self._front.http_port = self._sockets.ports.http
         self._front.open(inbox)
         await self._sockets.start()
@@ -68,7 +70,9 @@ class Transports:
 class _Sockets:
     """The bound sockets, from the first to the last."""
 
-    def __init__(self, front: Front, config: Config, library: Library | None) -> None:
+    def __init__(
+        self, front: Front, config: Config, library: Library | None, space: AddressSpace | None
+    ) -> None:
         host = config["host"]
         with ExitStack() as undo:
             udp, tcp = osc_pair("osc.port", host, config["osc.port"])
@@ -84,7 +88,7 @@ class _Sockets:
         front.publish_to(self._events)
         self._udp = Udp(front, udp)
         self._tcp = Tcp(front, tcp)
-        self._http = Http(front, web, host, config.takes_folder, library)
+        self._http = Http(front, web, host, config.takes_folder, library, space)
         self.ports = Ports(
             osc=udp.getsockname()[1],
             requests=self._requests.port,

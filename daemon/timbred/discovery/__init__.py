@@ -1,0 +1,1 @@
+"""How other programs find the daemon and learn what it understands: OSCQuery and zeroconf."""

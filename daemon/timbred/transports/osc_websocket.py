@@ -1,0 +1,158 @@
+"""OSC packets over a WebSocket, beside the commands that OSCQuery sends as JSON."""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from timbred.clip import Clip
+from timbred.errors import BadRequest
+from timbred.protocol import messages as m
+from timbred.protocol.exchange import ClientId
+from timbred.protocol.incoming import Incoming
+from timbred.protocol.osc import encode_event, read_datagram
+from timbred.transports.front import Front, deliver_each
+from timbred.transports.listener import REFUSED, Listener
+from timbred.transports.origin import is_own_page
+
+_log = logging.getLogger(__name__)
+
+_MOST_CLIENTS = 200
+
+
+class AddressSpace(Protocol):
+    """What can be asked about addresses: `timbred.discovery.oscquery` knows the answers.
+
+    `push` is set by whoever can reach the clients: it sends one of them an OSC packet.
+    """
+
+    push: Callable[[ClientId, bytes], None]
+
+    def answer(self, path: str, query: str) -> tuple[int, bytes]:
+        """The HTTP status and the JSON for a path and what follows its `?`."""
+        ...
+
+    def command(self, client: ClientId, text: str) -> None:
+        """Take in what a client sent as text.
+
+        Raises:
+            BadRequest: it is no command, or can't be carried out.
+        """
+        ...
+
+    def forget(self, client: ClientId) -> None:
+        """The client has gone."""
+        ...
+
+    def publish(self, client: ClientId, event: m.Event) -> None:
+        """Hear of every event; see `front.Publisher`."""
+        ...
+
+
+class OscWebSockets:
+    """The clients of the WebSocket at `/`, each known as `oscquery:N`. Their requests are answered where they came."""
+
+    inline = False
+
+    def __init__(self, front: Front, space: AddressSpace | None) -> None:
+        self._front = front
+        self._space = space
+        self._numbers = itertools.count(1)
+        self._listeners: dict[ClientId, Listener] = {}
+        self._serving: set[asyncio.Task[None]] = set()
+        front.attach("oscquery", self)
+        if space is not None:
+            space.push = self.push
+            front.publish_to(space)
+
+    async def page(self, request: Request) -> Response:
+        """A node, or one of its attributes, as JSON."""
+        if self._space is None:
+            return Response(status_code=404)
+        status, content = self._space.answer(request.url.path, request.url.query)
+        return Response(content, status, media_type="application/json")
+
+    def streams(self, client: ClientId) -> bool:
+        """A WebSocket hears events as they happen."""
+        _ = client
+        return True
+
+    async def serve(self, made: WebSocket) -> None:
+        """One client, from its handshake to its end."""
+        if self._space is None or not is_own_page(made) or len(self._listeners) >= _MOST_CLIENTS:
+            _log.warning("a WebSocket at / from %s is refused", made.headers.get("origin", "a program"))
+            await made.close(REFUSED)
+            return
+        await made.accept()
+        client = ClientId(f"oscquery:{next(self._numbers)}")
+        listener = self._listeners[client] = Listener()
+        sending = asyncio.create_task(listener.send_to(made))
+        self._serving.add(sending)
+        sending.add_done_callback(self._ended)
+        try:
+            await self._read(client, made, self._space)
+        finally:
+            del self._listeners[client]
+            self._space.forget(client)
+            self._front.clients.forget(client)
+            sending.cancel()
+
+    def _ended(self, sending: asyncio.Task[None]) -> None:
+        self._serving.discard(sending)
+        if not sending.cancelled() and (error := sending.exception()) is not None:
+            _log.debug("a WebSocket ended: %s", error)
+
+    async def _read(self, client: ClientId, made: WebSocket, space: AddressSpace) -> None:
+        with contextlib.suppress(WebSocketDisconnect):
+            while True:
+                message = await made.receive()
+                if message["type"] == "websocket.disconnect":
+                    return
+                text = message.get("text")
+                if text is None:
+                    self._take_packet(client, message.get("bytes") or b"")
+                else:
+                    self._take_command(client, text, space)
+
+    def _take_packet(self, client: ClientId, packet: bytes) -> None:
+        for incoming in read_datagram(packet):
+            if incoming.port is None:
+                self._front.receive(client, incoming)
+            else:
+                refusal = BadRequest("port: it is for UDP; here answers come back on the same connection")
+                self._front.receive(client, Incoming(refusal, incoming.id))
+
+    def _take_command(self, client: ClientId, text: str, space: AddressSpace) -> None:
+        try:
+            space.command(client, text)
+        except BadRequest as refusal:
+            self._front.receive(client, Incoming(refusal, "oscquery"))
+
+    async def close(self, patience: float) -> None:
+        """Send what waits, for at most `patience` seconds, and end every connection."""
+        for listener in self._listeners.values():
+            listener.end()
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=patience)
+
+    def push(self, client: ClientId, packet: bytes) -> None:
+        """Send an OSC packet. Never blocks; a client that has gone loses it."""
+        listener = self._listeners.get(client)
+        if listener is not None:
+            listener.put(packet)
+
+    def deliver(self, client: ClientId, event: m.Event, clip: Clip | None) -> None:
+        """Send an event as one OSC packet."""
+        _ = clip
+        self.push(client, encode_event(event))
+
+    def deliver_list(self, client: ClientId, name: str, events: Sequence[m.Event], end: m.Event | None) -> None:
+        """Send each event, then the end."""
+        _ = name
+        deliver_each(self.deliver, client, events, end)

@@ -1,0 +1,102 @@
+"""zeroconf: another process sees the daemon come and go, where it can be reached and nowhere else."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.conversations.conftest import StartDaemon
+from tests.hosts import Program, running
+from timbred.discovery.announce import Announcement, Place
+
+BROWSER = """
+import json, sys, threading
+from zeroconf import IPVersion, ServiceBrowser, ServiceStateChange, Zeroconf
+
+def seen(zeroconf, service_type, name, state_change):
+    if sys.argv[1] not in name:
+        return
+    told = {"state": state_change.name, "type": service_type, "name": name}
+    if state_change is ServiceStateChange.Added:
+        info = zeroconf.get_service_info(service_type, name, 5000)
+        told["addresses"], told["port"] = info.parsed_addresses(), info.port
+        told["text"] = {key.decode(): value.decode() for key, value in info.properties.items()}
+    print(json.dumps(told), flush=True)
+
+zeroconf = Zeroconf(interfaces=["127.0.0.1"], ip_version=IPVersion.V4Only)
+browser = ServiceBrowser(zeroconf, ["_oscjson._tcp.local.", "_osc._udp.local."], handlers=[seen])
+print("looking", flush=True)
+threading.Event().wait()
+"""
+
+
+@contextmanager
+def browsing(name: str) -> Generator[Program]:
+    with running(sys.executable, "-c", BROWSER, name) as program:
+        program.spoken.until("looking")
+        yield program
+
+
+def told(program: Program, state: str, service: str) -> dict[str, object]:
+    line = program.spoken.until(f'"state": "{state}", "type": "{service}').string
+    return json.loads(line)
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A name that no other daemon on this machine has."""
+    return f"timbred-{abs(hash(request.node.nodeid))}"
+
+
+def test_it_is_announced_where_it_listens_and_taken_back(start_daemon: StartDaemon, name: str) -> None:
+    with browsing(name) as browser:
+        daemon = start_daemon("discovery.announce=1", f"discovery.name={name}")
+        query, osc = told(browser, "Added", "_oscjson._tcp.local."), told(browser, "Added", "_osc._udp.local.")
+        called = f"{name}-{daemon.http}"
+        assert (query["name"], osc["name"]) == (f"{called}._oscjson._tcp.local.", f"{called}._osc._udp.local.")
+        assert (query["addresses"], query["port"]) == (["127.0.0.1"], daemon.http)
+        assert (osc["addresses"], osc["port"]) == (["127.0.0.1"], daemon.osc)
+        assert query["text"] == {
+            "txtvers": "1",
+            "zmq.requests": str(daemon.requests),
+            "zmq.events": str(daemon.events),
+        }
+        daemon.signal()
+        assert daemon.ended_in_time() == 0
+        told(browser, "Removed", "_oscjson._tcp.local.")
+        told(browser, "Removed", "_osc._udp.local.")
+
+
+def test_two_daemons_of_one_name_are_told_apart(start_daemon: StartDaemon, name: str) -> None:
+    with browsing(name) as browser:
+        first = start_daemon("discovery.announce=1", f"discovery.name={name}")
+        second = start_daemon("discovery.announce=1", f"discovery.name={name}")
+        for daemon in (first, second):
+            browser.spoken.until(f'"name": "{name}-{daemon.http}._oscjson._tcp.local.".*"port": {daemon.http}')
+
+
+def test_it_can_be_turned_off(start_daemon: StartDaemon, name: str) -> None:
+    with browsing(name) as browser:
+        quiet = start_daemon(f"discovery.name={name}")
+        assert quiet.process.poll() is None
+        quiet.signal()
+        assert quiet.ended_in_time() == 0
+        loud = start_daemon("discovery.announce=1", f"discovery.name={name}")
+        found = told(browser, "Added", "_oscjson._tcp.local.")
+        assert found["port"] == loud.http
+        assert len(browser.spoken.matching("_oscjson")) == 1
+
+
+def test_a_network_that_cannot_be_told_keeps_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    async def scene() -> None:
+        # an address that is set apart for documents, and no machine's own (RFC 5737)
+        announcement = Announcement("nowhere", Place("192.0.2.1", 1, 2, 3, 4))
+        announcement.start()
+        assert not await announcement.told()
+        await announcement.stop(1.0)
+
+    asyncio.run(scene())
+    assert "not announced" in caplog.text

@@ -1,0 +1,264 @@
+"""OSCQuery from a real daemon: over HTTP and WebSocket, with npm's client, with exact orders of events."""
+
+import asyncio
+import json
+import subprocess
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from tests.conversations import osc
+from tests.conversations.clients import PATIENCE, UdpClient
+from tests.conversations.conftest import StartDaemon
+from tests.conversations.daemons import DaemonProcess
+from tests.npm import InstallNpm
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+def get(daemon: DaemonProcess, path: str, accept: str = "*/*") -> tuple[int, str, bytes]:
+    """Status, content type and body."""
+    request = urllib.request.Request(f"http://127.0.0.1:{daemon.http}{path}", headers={"Accept": accept})
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return answer.status, answer.headers.get_content_type(), answer.read()
+    except HTTPError as answer:
+        return answer.code, answer.headers.get_content_type(), answer.read()
+
+
+def ask(daemon: DaemonProcess, path: str) -> Any:
+    status, kind, body = get(daemon, path)
+    assert (status, kind) == (200, "application/json")
+    return json.loads(body)
+
+
+class Listening:
+    """A WebSocket at `/`: commands as text, OSC as bytes."""
+
+    def __init__(self, made: ClientConnection) -> None:
+        self.made = made
+
+    async def command(self, command: str, path: str) -> None:
+        await self.made.send(json.dumps({"COMMAND": command, "DATA": path}))
+
+    async def say(self, name: str, *arguments: osc.Value) -> None:
+        await self.made.send(osc.message(f"/timbred/{name}", *arguments))
+
+    async def hear(self) -> tuple[Any, ...]:
+        packet = await self.made.recv()
+        assert isinstance(packet, bytes)
+        heard = osc.parse(packet)
+        return (heard.name, *heard.arguments)
+
+    async def until(self, *names: str) -> list[tuple[Any, ...]]:
+        heard = [await self.hear()]
+        while heard[-1][0] not in names:
+            heard.append(await self.hear())
+        return heard
+
+    async def settled(self, number: int) -> None:
+        """All that was sent before has been taken in."""
+        await self.say("sync", number)
+        assert await self.hear() == ("synced", number)
+
+
+def listen(daemon: DaemonProcess, scene: Callable[[Listening], Any]) -> None:
+    async def whole() -> None:
+        async with asyncio.timeout(PATIENCE), connect(f"ws://127.0.0.1:{daemon.http}/", proxy=None) as made:
+            await scene(Listening(made))
+
+    asyncio.run(whole())
+
+
+def test_the_root_is_a_page_for_browsers_and_a_tree_for_programs(daemon: DaemonProcess) -> None:
+    assert get(daemon, "/", BROWSER)[:2] == (200, "text/html")
+    assert get(daemon, "/?HOST_INFO", BROWSER)[:2] == (200, "application/json")
+    for accept in ("*/*", "application/json", "application/json, text/plain, */*"):
+        status, kind, body = get(daemon, "/", accept)
+        assert (status, kind, json.loads(body)["FULL_PATH"]) == (200, "application/json", "/")
+    request = urllib.request.Request(f"http://127.0.0.1:{daemon.http}/")
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+        assert answer.headers["Vary"] == "Accept"
+
+
+def test_paths_and_attributes_have_their_status(daemon: DaemonProcess) -> None:
+    assert ask(daemon, "/timbred/settings/queue.length?ACCESS") == {"ACCESS": 3}
+    assert ask(daemon, "/timbred/settings/http.port?VALUE") == {"VALUE": [daemon.http]}
+    assert ask(daemon, "/timbred")["CONTENTS"]["ping"]["ACCESS"] == 2
+    assert get(daemon, "/timbred/generate?VALUE")[0::2] == (204, b"")
+    assert get(daemon, "/timbred/generate?COLOUR")[0] == 400
+    assert get(daemon, "/timbred/sing")[0] == 404
+    assert get(daemon, "/timbre")[0] == 404
+
+
+def test_host_info_leads_to_the_ports(daemon: DaemonProcess, client: UdpClient) -> None:
+    found = ask(daemon, "/?HOST_INFO")
+    assert (found["OSC_IP"], found["OSC_PORT"]) == ("127.0.0.1", daemon.osc)
+    assert (found["WS_IP"], found["WS_PORT"]) == ("127.0.0.1", daemon.http)
+    assert client.daemon == (found["OSC_IP"], found["OSC_PORT"])
+    assert client.ask("ping").name == "pong"
+
+
+def test_settings_are_read_and_set_at_their_address(daemon: DaemonProcess, client: UdpClient) -> None:
+    for name, new in (("tempo", 97.5), ("beats_per_bar", 3.0), ("audio.rate", 44100), ("models.default", "pocket")):
+        path = f"/timbred/settings/{name}"
+        node = ask(daemon, path)
+        assert node["ACCESS"] == 3
+        assert client.ask(f"settings/{name}", new).arguments == (new,)
+        assert ask(daemon, path + "?VALUE") == {"VALUE": [new]}
+        client.ask(f"settings/{name}", node["VALUE"][0])
+        assert ask(daemon, path + "?VALUE") == {"VALUE": node["VALUE"]}
+    assert client.ask("settings/tempo", 5.0).name == "fail"
+    assert ask(daemon, "/timbred/tempo?VALUE") == ask(daemon, "/timbred/settings/tempo?VALUE")
+
+
+def test_values_are_pushed_to_those_who_listen_and_while_they_do(daemon: DaemonProcess, client: UdpClient) -> None:
+    async def scene(line: Listening) -> None:
+        await line.command("LISTEN", "/timbred/tempo")
+        await line.settled(1)
+        client.ask("settings/tempo", 101.0)
+        client.ask("tempo", 102.0)
+        client.ask("settings/beats_per_bar", 5.0)
+        await line.command("LISTEN", "/timbred/settings/tempo")
+        assert [await line.hear() for _ in range(2)] == [("tempo", 101.0), ("tempo", 102.0)]
+        await line.settled(3)
+        client.ask("tempo", 103.0)
+        await line.command("IGNORE", "/timbred/tempo")
+        assert [await line.hear() for _ in range(2)] == [("settings/tempo", 103.0), ("tempo", 103.0)]
+        await line.settled(4)
+        client.ask("tempo", 120.0)
+        assert await line.hear() == ("settings/tempo", 120.0)
+        await line.command("IGNORE", "/timbred/settings/tempo")
+        await line.settled(5)
+        client.ask("settings/beats_per_bar", 4.0)
+        client.ask("tempo", 120.0)
+        await line.settled(6)
+
+    listen(daemon, scene)
+
+
+def test_events_of_others_are_pushed_by_address(daemon: DaemonProcess, client: UdpClient) -> None:
+    async def scene(line: Listening) -> None:
+        for name in ("queued", "take", "done"):
+            await line.command("LISTEN", f"/timbred/{name}")
+        await line.settled(1)
+        take = await asyncio.to_thread(client.make_take)
+        heard = await line.until("done")
+        assert [one[0] for one in heard] == ["queued", "take", "done"]
+        assert heard[1] == ("take", *take.arguments)
+        assert ask(daemon, "/timbred/take?VALUE")["VALUE"][:3] == list(take.arguments[:3])
+        await line.settled(2)
+
+    listen(daemon, scene)
+
+
+def test_requests_are_osc_in_bytes_and_answered_in_order(daemon: DaemonProcess) -> None:
+    async def scene(line: Listening) -> None:
+        await line.say("generate", 7, "warm pad", "@seconds", 0.2, "@steps", 1)
+        heard = await line.until("done", "fail")
+        assert [one[:2] for one in heard] == [
+            ("queued", 7),
+            ("started", 7),
+            *[("progress", 7)] * (len(heard) - 4),
+            ("take", 7),
+            ("done", 7),
+        ]
+        assert Path(heard[-2][3]).is_file()
+        await line.say("hello", "a page", "@port", 9)
+        assert (await line.hear())[:3] == ("fail", "hello", "bad-request")
+
+    listen(daemon, scene)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "[",
+        "{}",
+        "[1]",
+        '{"COMMAND": "SING", "DATA": "/timbred/tempo"}',
+        '{"COMMAND": "LISTEN"}',
+        '{"COMMAND": "LISTEN", "DATA": 3}',
+        '{"COMMAND": "LISTEN", "DATA": "/timbred/nothing"}',
+        '{"COMMAND": "LISTEN", "DATA": "/timbred"}',
+        '{"COMMAND": "LISTEN", "DATA": "/timbred/generate"}',
+    ],
+)
+def test_a_command_that_is_none_is_answered(daemon: DaemonProcess, command: str) -> None:
+    async def scene(line: Listening) -> None:
+        await line.made.send(command)
+        heard = await line.hear()
+        assert heard[:3] == ("fail", "oscquery", "bad-request")
+        assert "LISTEN" in heard[3]
+        await line.made.send(b"not osc")
+        assert (await line.hear())[2] == "bad-request"
+        await line.settled(1)
+
+    listen(daemon, scene)
+
+
+def test_pages_from_elsewhere_are_refused(daemon: DaemonProcess) -> None:
+    async def scene() -> None:
+        with pytest.raises(InvalidStatus):
+            async with connect(f"ws://127.0.0.1:{daemon.http}/", origin="http://evil.example", proxy=None):  # pyright: ignore[reportArgumentType]
+                pass
+
+    asyncio.run(scene())
+
+
+def test_the_end_is_said_and_the_socket_closed(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon()
+
+    async def scene(line: Listening) -> None:
+        await line.command("LISTEN", "/timbred/fail")
+        await line.say("generate", "a", "slow", "@steps", 3)
+        await line.until("progress")
+        daemon.signal()
+        heard = await line.until("fail")
+        assert heard[-1][:3] == ("fail", "a", "shutting-down")
+        with pytest.raises(ConnectionClosed):
+            await line.hear()
+
+    listen(daemon, scene)
+    assert daemon.ended_in_time() == 0
+
+
+WALK = """
+const { DiscoveredService } = require("oscquery/dist/lib/osc_query_discovery");
+(async () => {
+  const service = new DiscoveredService("127.0.0.1", Number(process.argv.at(-1)));
+  await service.update();
+  console.log(JSON.stringify({ host: service.hostInfo, methods: service.flat() }));
+})();
+"""
+
+
+def test_npm_oscquery_walks_the_whole_tree(
+    daemon: DaemonProcess, require_host: Callable[[str], str], install_npm: InstallNpm
+) -> None:
+    node, folder = require_host("node"), install_npm("oscquery@1.1.1")
+    command = [node, "-e", WALK, str(daemon.http)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE * 2, check=True)
+    found = json.loads(done.stdout)
+    assert (found["host"]["oscPort"], found["host"]["wsPort"]) == (daemon.osc, daemon.http)
+    methods = {one["full_path"]: one for one in found["methods"]}
+    expected = {one["FULL_PATH"]: one for one in leaves(ask(daemon, "/"))}
+    assert set(methods) == set(expected)
+    for path, node_ in expected.items():
+        arguments = methods[path].get("arguments", [])
+        assert "".join(one["type"] for one in arguments) == node_["TYPE"]
+        assert [one.get("value") for one in arguments if "value" in one] == node_.get("VALUE", [])
+        for one, allowed in zip(arguments, node_.get("RANGE", []), strict=False):
+            told = {key.upper(): value for key, value in (one.get("range") or {}).items()}
+            assert told == (allowed or {})
+
+
+def leaves(node: dict[str, Any]) -> list[dict[str, Any]]:
+    return [one for child in node["CONTENTS"].values() for one in leaves(child)] if "CONTENTS" in node else [node]
