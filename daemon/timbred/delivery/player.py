@@ -10,7 +10,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -45,14 +45,50 @@ FRAMES_WRAP = 2**31
 """Device frames are told modulo this, for OSC's integers."""
 
 
-@dataclass
-class Sounding:
-    """A play that has not ended: who asked, what for, and where it is. `bytes_` are its samples."""
+class Listener(Protocol):
+    """Who hears what becomes of a play."""
 
+    def began(self, order: wire.Play, told: wire.Playing) -> None:
+        """It sounds; more than once when it is a piece that is repeated."""
+        ...
+
+    def over(self, order: wire.Play, frame: int, reason: str, also: ClientId | None) -> None:
+        """It sounds no more. `also` is whoever ended it."""
+        ...
+
+    def refused(self, order: wire.Play, error: errors.TimbredError) -> None:
+        """It never sounded."""
+        ...
+
+
+@dataclass(frozen=True)
+class Asker:
+    """The listener of a `play`: tells the client that asked for it."""
+
+    outbox: Outbox
     client: ClientId
     take: str
+
+    def began(self, order: wire.Play, told: wire.Playing) -> None:
+        event = m.Playing(voice=order.voice, take=self.take, frame=told_frame(told.frame), beat=told.beat)
+        self.outbox.send(self.client, event)
+
+    def over(self, order: wire.Play, frame: int, reason: str, also: ClientId | None) -> None:
+        event = m.Ended(voice=order.voice, take=self.take, frame=told_frame(frame), reason=reason)
+        for client in dict.fromkeys((self.client, also or self.client)):
+            self.outbox.send(client, event)
+
+    def refused(self, order: wire.Play, error: errors.TimbredError) -> None:
+        self.outbox.send(self.client, m.Fail(id="play", code=error.code, message=str(error)))
+
+
+@dataclass
+class Sounding:
+    """A play that has not ended: what was ordered, where it is, and who listens. `bytes_` are its samples."""
+
     order: wire.Play
     bytes_: memoryview
+    listener: Listener
     began: bool = False
 
 
@@ -64,7 +100,6 @@ class Player:
         self.device: wire.Opened | None = None
         self.last = wire.Beat(frame=0, beat=0.0, bpm=config["tempo"], peers=0, underruns=0)
         self.on_tempo: Callable[[float], None] = lambda _bpm: None
-        self.on_ended: Callable[[int, str], None] = lambda _play, _reason: None
         self._tempo = wire.Tempo(bpm=config["tempo"], beats_per_bar=config["beats_per_bar"])
         self._link = bool(config["link"])
         self._max_gain = float(config["player.max_gain"])
@@ -151,7 +186,18 @@ class Player:
             raise self._without()
 
     def play(self, client: ClientId, voice: m.Voice, take: str, clip: Clip, loop: bool, keys: m.PlayKeys) -> int:
-        """Sound a clip, at the device's rate, on a voice. Its number is returned.
+        """Sound a clip, at the device's rate, on a voice, and tell the client. Its number is returned.
+
+        Raises: as `sound`.
+        """
+        return self.sound(Asker(self.outbox, client, take), voice, clip, loop, keys)
+
+    def sound(
+        self, listener: Listener, voice: m.Voice, clip: Clip, loop: bool, keys: m.PlayKeys,
+        handover: wire.Handover | None = None, follows: bool = False,
+    ) -> int:  # fmt: skip
+        """Sound a clip, at the device's rate, on a voice. Its number is returned. For `handover` and `follows` see
+        `wire.Play`.
 
         Raises:
             BadRequest: a voice that isn't one, a louder gain than allowed, a moment that can't be read.
@@ -169,9 +215,9 @@ class Player:
             play=self._numbers, voice=number, rate=clip.rate, channels=clip.channels, at=at, loop=loop,
             gain=min(0.0, self._max_gain) if keys.gain is None else keys.gain,
             pan=keys.pan or 0.0, speed=1.0 if keys.speed is None else keys.speed,
-            out=keys.out or 1, fade=keys.fade,
+            out=keys.out or 1, fade=keys.fade, handover=handover, follows=follows,
         )  # fmt: skip
-        self._plays[order.play] = Sounding(client, take, order, samples)
+        self._plays[order.play] = Sounding(order, samples, listener)
         self._child.send(order, samples)
         return order.play
 
@@ -193,6 +239,11 @@ class Player:
         order = wire.Stop(stop=self._numbers, voice=voice, at=at, fade=request.fade)
         self._stops[order.stop] = (client, order)
         self._child.send(order)
+
+    def order_of(self, play: int) -> wire.Play | None:
+        """A play that has not ended, as it sounds now."""
+        found = self._plays.get(play)
+        return found.order if found else None
 
     def change(self, client: ClientId, request: m.Set) -> None:
         """Change a sounding voice.
@@ -294,7 +345,7 @@ class Player:
         for play in self._plays.values():
             order = play.order
             if play.began:
-                order = msgspec.structs.replace(order, at=wire.Moment(), fade=RESUME_FADE)
+                order = msgspec.structs.replace(order, at=wire.Moment(), fade=RESUME_FADE, follows=False)
             self._child.send(order, play.bytes_)
 
     def _without_device(self, reason: str) -> None:
@@ -316,24 +367,17 @@ class Player:
 
     def _playing(self, message: wire.Playing) -> None:
         play = self._plays.get(message.play)
-        if play is None or play.began:
+        if play is None or (play.began and not message.repeated):
             return
         play.began = True
-        event = m.Playing(
-            voice=play.order.voice, take=play.take, frame=message.frame % FRAMES_WRAP, beat=message.beat
-        )  # fmt: skip
-        self.outbox.send(play.client, event)
+        play.listener.began(play.order, message)
 
     def _over(self, number: int, frame: int, reason: str) -> None:
         play = self._plays.pop(number, None)
         also = self._also_told.pop(number, None)
         if play is None:
             return
-        event = m.Ended(voice=play.order.voice, take=play.take, frame=frame % FRAMES_WRAP, reason=reason)
-        self.outbox.send(play.client, event)
-        if also is not None and also != play.client:
-            self.outbox.send(also, event)
-        self.on_ended(number, reason)
+        play.listener.over(play.order, frame, reason, also)
 
     def _stopping(self, message: wire.Stopping) -> None:
         client, _ = self._stops.pop(message.stop, (None, None))
@@ -352,10 +396,15 @@ class Player:
             self._over(play.order.play, self.last.frame, "stopped")
         elif play is not None:
             del self._plays[play.order.play]
-            self.outbox.send(play.client, m.Fail(id="play", code=error.code, message=str(error)))
+            play.listener.refused(play.order, error)
         if message.stop is not None and message.stop in self._stops:
             client, _ = self._stops.pop(message.stop)
             self.outbox.send(client, m.Fail(id="stop", code=error.code, message=str(error)))
+
+
+def told_frame(frame: int) -> int:
+    """A frame of the device as clients are told."""
+    return frame % FRAMES_WRAP
 
 
 def voice_number(voice: m.Voice) -> int:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 """Raised whenever a message changes: a daemon and a player of two versions refuse each other."""
 
 
@@ -23,11 +23,21 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
     number: float = 0.0
 
 
+class Handover(msgspec.Struct, frozen=True, kw_only=True):
+    """How a piece of an endless sound gives way to the next, or to itself: with a crossfade of `overlap` seconds that
+    is over with its end, or begins `beats` after it began, where that is sooner."""
+
+    overlap: float
+    beats: float | None = None
+
+
 class Play(Wire, frozen=True, kw_only=True):
     """To the player: sound a voice. `play` is the daemon's number for it.
 
     `rate` is the sound's, in Hz; `gain` in dB; `fade` in seconds, None for the usual; `out` the first output
-    channel, from 1; `position` where in the sound to begin, in its frames.
+    channel, from 1; `position` where in the sound to begin, in its frames. A piece of an endless sound has a
+    `handover`; one that `follows` begins when the one before it on this voice gives way, whatever `at` says, and
+    with its gain, pan and speed.
     """
 
     play: int
@@ -42,6 +52,8 @@ class Play(Wire, frozen=True, kw_only=True):
     out: int = 1
     fade: float | None = None
     position: float = 0.0
+    handover: Handover | None = None
+    follows: bool = False
 
 
 class Stop(Wire, frozen=True, kw_only=True):
@@ -103,11 +115,13 @@ class NoDevice(Wire, frozen=True, kw_only=True):
 
 
 class Playing(Wire, frozen=True, kw_only=True):
-    """From the player: the sound begins at this frame of the device, on this beat."""
+    """From the player: the sound begins at this frame of the device, on this beat. `repeated`: it sounded before, and
+    does so again because nothing follows it yet."""
 
     play: int
     frame: int
     beat: float
+    repeated: bool = False
 
 
 class Ended(Wire, frozen=True, kw_only=True):

@@ -14,6 +14,8 @@ from timbred.delivery.player import Player
 from timbred.engine.registry import Entry, Registry
 from timbred.engine.wire import NoiseSource
 from timbred.jobs.dispatcher import Dispatcher, failure, take_event
+from timbred.jobs.flow import Flows
+from timbred.jobs.inside import Inside
 from timbred.jobs.parameters import PLAYED, resolve
 from timbred.jobs.playing import Playing
 from timbred.jobs.settings import LiveSettings
@@ -55,6 +57,9 @@ class Intake:
         self.player = player
         self.playing = Playing(outbox, player, library, allowed, self._could_not_play)
         dispatcher.on_take = self.playing.finished
+        dispatcher.outbox = inside = Inside(outbox)
+        self.flows = Flows(outbox, inside, player, dispatcher, lambda: settings.session)
+        self.playing.stop_flows = self.flows.stop
         player.on_tempo = lambda bpm: settings.follow("tempo", bpm)
         self.began = time.monotonic()
         self._reading: set[asyncio.Task[None]] = set()
@@ -70,7 +75,7 @@ class Intake:
             m.Play: self.playing.play,
             m.Stop: self.playing.stop,
             m.Set: self.playing.change,
-            m.Flow: self._no_flow,
+            m.Flow: self._flow,
             m.Tempo: self._tempo,
             m.Setting: self._setting,
         }
@@ -255,8 +260,12 @@ class Intake:
         self.settings.change("tempo", request.bpm)
         self.outbox.send(client, m.Acknowledged(id="tempo"))
 
-    def _no_flow(self, client: ClientId, request: m.Flow) -> None:
-        raise errors.BadRequest("flow: this version can't do that yet; use generate @to play @voice 1 @loop 1 @at bar")
+    def _flow(self, client: ClientId, request: m.Flow) -> Coroutine[Any, Any, None] | None:
+        entry = self.registry[request.model or str(self.settings["models.default"])]
+        init = self._file_of(request.init) if request.init else None
+        if not self.dispatcher.residents.is_resident(entry.card.name):
+            entry.checkpoint()
+        return self.flows.flow(client, request, entry.card, init, length_of(init) if init else None)
 
     def _could_not_play(self, client: ClientId, error: Exception) -> None:
         known = errors.from_foreign(error)

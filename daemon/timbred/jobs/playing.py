@@ -47,6 +47,8 @@ class Playing:
         self.player = player
         self.library = library
         self.allowed = allowed
+        self.stop_flows: Callable[[int], list[ClientId]] = lambda _voice: []
+        """Ends the endless sounds of a voice, or all with 0; the clients of those that weren't heard yet."""
         self._fail = fail
         self._reading: list[Reading] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -70,9 +72,10 @@ class Playing:
             BadRequest: the voice is silent or isn't one.
         """
         voice = 0 if request.voice == "*" else voice_number(request.voice)
-        taken_back = [] if request.at not in (None, "now") else self._take_back(voice)
+        at_once = request.at in (None, "now")
+        taken_back = [*self._take_back(voice), *self.stop_flows(voice)] if at_once else []
         if taken_back and not self.player.has(voice):
-            if all(reading.client != client for reading in taken_back):
+            if client not in taken_back:
                 self.outbox.send(client, m.Acknowledged(id="stop"))
             return
         self.player.stop_voice(client, request)
@@ -134,11 +137,11 @@ class Playing:
             self._reading.remove(reading)
             reading.done.set()
 
-    def _take_back(self, voice: int) -> list[Reading]:
+    def _take_back(self, voice: int) -> list[ClientId]:
         found = [reading for reading in self._reading if voice in (0, reading.voice)]
         for reading in found:
             reading.taken_back = True
-        return found
+        return [reading.client for reading in found]
 
     def _file_of(self, take: str) -> Path:
         stored = self.library.get(take)

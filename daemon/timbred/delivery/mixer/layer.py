@@ -1,23 +1,32 @@
 """One sound as it sounds: its head, its gains, its fades. A voice is one layer, and those that it fades out."""
 
+import math
 from typing import Literal
 
 import numpy as np
 
 from timbred.clip import Samples
+from timbred.delivery.clock import Due
 from timbred.delivery.mixer.curves import Fade, Glide
+from timbred.delivery.mixer.orders import Start
 from timbred.delivery.mixer.panning import balance
 from timbred.delivery.mixer.sound import Head, Sound
+from timbred.delivery.wire import Handover
+from timbred.units import frames_in
 
 Reason = Literal["finished", "stopped", "replaced"]
 
 
 class Layer:
-    """`out` is the first output channel, from 0; `outputs` how many there are of the device's, 1 or 2."""
+    """`out` is the first output channel, from 0; `outputs` how many there are of the device's, 1 or 2.
+
+    A piece of an endless sound has a `handover`, and with beats in it a `due` beat. One that `goes_on` fades out while
+    another layer has its play already.
+    """
 
     def __init__(
         self, play: int, voice: int, sound: Sound, position: float, gain: float, pan: float, speed: float,
-        out: int, outputs: int, rate: float,
+        out: int, outputs: int, rate: int, handover: Handover | None = None, due: Due | None = None,
     ) -> None:  # fmt: skip
         self.play = play
         self.voice = voice
@@ -26,6 +35,9 @@ class Layer:
         self.out = out
         self.outputs = outputs
         self.rate = rate
+        self.handover = handover
+        self.due = due
+        self.goes_on = False
         self.reason: Reason = "finished"
         self._gains = Glide(balance(gain, pan, outputs))
         self._step = Glide(np.array([speed * sound.rate / rate]))
@@ -39,6 +51,26 @@ class Layer:
     @property
     def over(self) -> bool:
         return self.head.at_end or any(not fade.rising and not fade.left for fade in self._fades)
+
+    @property
+    def left(self) -> int:
+        """Frames of the device until the sound's end, at the present speed."""
+        return max(0, math.ceil((self.head.sound.frames - self.head.position) / float(self._step.now[0])))
+
+    @property
+    def overlap(self) -> int:
+        """Frames of the crossfade into what follows: as asked, at most half of the sound, and what is left of it."""
+        if self.handover is None:
+            return 0
+        half = self.head.sound.frames / float(self._step.now[0]) / 2
+        return min(frames_in(self.handover.overlap, self.rate), int(half), self.left)
+
+    def again(self) -> Start:
+        """This piece from its beginning."""
+        return Start(
+            self.play, self.voice, self.head.sound, self.gain, self.pan, self.speed, self.out + 1,
+            handover=self.handover,
+        )  # fmt: skip
 
     def fade_in(self, frames: int) -> None:
         if frames > 0:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from timbred.clip import Samples
-from timbred.delivery.clock import Grid, due, moved
+from timbred.delivery.clock import Due, Grid, due, moved
 from timbred.delivery.mixer.dc import OffsetRemover
 from timbred.delivery.mixer.layer import Layer
 from timbred.delivery.mixer.limiter import Limiter
@@ -45,6 +45,8 @@ class Mixer:
         self.frame = self.latency
         self.layers: list[Layer] = []
         self.waiting: list[Waiting] = []
+        self.following: dict[int, Start] = {}
+        """By voice, the piece that begins when the one that sounds gives way."""
         self._happened: list[Happening] = []
 
     # orders
@@ -58,6 +60,27 @@ class Mixer:
         """
         self._check_channels(start)
         self._wait(start, at)
+
+    def follow_up(self, start: Start) -> None:
+        """Start a piece of an endless sound when the one before it on its voice gives way. When there is none any more,
+        it is over before it began.
+
+        Raises:
+            BadRequest: the sound has more channels than there are outputs from `out` on.
+        """
+        self._check_channels(start)
+        before = self.following.pop(start.voice, None)
+        if before is not None:
+            self._happened.append(Over(before.play, self.frame, "replaced"))
+        if self._has_piece(start.voice):
+            self.following[start.voice] = start
+        else:
+            self._happened.append(Over(start.play, self.frame, "stopped"))
+
+    def _has_piece(self, voice: int) -> bool:
+        starts = (waiting.order for waiting in self.waiting if isinstance(waiting.order, Start))
+        layers = (layer for layer in self.layers if not layer.leaving)
+        return any(one.voice == voice and one.handover is not None for one in (*starts, *layers))
 
     def stop(self, end: End, at: Moment) -> None:
         """End a voice, or all, at a moment. Without one it also takes back what waits for them.
@@ -76,7 +99,7 @@ class Mixer:
         found = [layer for layer in self.layers if layer.voice == voice and not layer.leaving]
         for layer in found:
             layer.change(gain, pan, speed, frames)
-        for waiting in self.waiting:
+        for waiting in self.waiting:  # what follows takes these over when it begins
             if isinstance(waiting.order, Start) and waiting.order.voice == voice:
                 waiting.order = changed(waiting.order, gain, pan, speed)
         return bool(found)
@@ -86,6 +109,9 @@ class Mixer:
         for waiting in self.waiting:
             if waiting.due is not None:
                 waiting.due = moved(waiting.due, self.grid, grid, self.frame)
+        for layer in self.layers:
+            if layer.due is not None:
+                layer.due = moved(layer.due, self.grid, grid, self.frame)
         self.grid = grid
 
     def _wait(self, order: Start | End, at: Moment) -> None:
@@ -123,8 +149,11 @@ class Mixer:
 
     def _carry_out(self, frames: int) -> int:
         """Carry out what is due on this frame; the frames up to the next that something is due on."""
-        if not self.waiting:
-            return frames
+        until = self._orders_due(frames) if self.waiting else frames
+        pieces = [layer for layer in self.layers if layer.handover and not layer.leaving]
+        return min([until, *(self._give_way(piece) for piece in pieces)])
+
+    def _orders_due(self, frames: int) -> int:
         timed = [(self._frame_of(waiting), waiting) for waiting in self.waiting]
         now = [waiting for frame, waiting in sorted(timed, key=lambda one: one[0]) if frame <= self.frame]
         self.waiting = [waiting for frame, waiting in timed if frame > self.frame]
@@ -136,11 +165,7 @@ class Mixer:
         return self.frame if waiting.due is None else self.grid.frame_of(waiting.due.beat)
 
     def _begin(self, start: Start) -> None:
-        outputs = min(2, self.channels - start.out + 1)
-        layer = Layer(
-            start.play, start.voice, start.sound, start.position, start.gain, start.pan, start.speed,
-            start.out - 1, outputs, self.rate,
-        )  # fmt: skip
+        layer = self._layer(start, self.grid.beat_at(self.frame))
         before = [other for other in self.layers if other.voice == start.voice and not other.leaving]
         crossfade = self._fade_frames(start.fade, USUAL_CROSSFADE)
         for other in before:
@@ -149,9 +174,55 @@ class Mixer:
             layer.fade_in(frames_in(start.fade, self.rate))
         elif before:
             layer.fade_in(crossfade)
+        self._drop_what_followed(start)
+        self._sounds(layer)
+
+    def _drop_what_followed(self, start: Start) -> None:
+        """What was to follow the one before; plays are numbered in the order in which they were asked for."""
+        following = self.following.get(start.voice)
+        if following is not None and (start.handover is None or following.play < start.play):
+            del self.following[start.voice]
+            self._happened.append(Over(following.play, self.frame, "replaced"))
+
+    def _layer(self, start: Start, anchor: float) -> Layer:
+        """`anchor` is the beat from which an endless sound's next one is counted."""
+        outputs = min(2, self.channels - start.out + 1)
+        beats = start.handover.beats if start.handover else None
+        return Layer(
+            start.play, start.voice, start.sound, start.position, start.gain, start.pan, start.speed,
+            start.out - 1, outputs, self.rate, start.handover, None if beats is None else Due(anchor + beats, beats),
+        )  # fmt: skip
+
+    def _sounds(self, layer: Layer, repeated: bool = False) -> None:
         self.layers.append(layer)
         self._hurry()
-        self._happened.append(Began(start.play, self.frame, self.grid.beat_at(self.frame)))
+        self._happened.append(Began(layer.play, self.frame, self.grid.beat_at(self.frame), repeated))
+
+    def _give_way(self, piece: Layer) -> int:
+        """Let a piece of an endless sound give way if it is time; the frames until the one that sounds then must."""
+        left = self._until_handover(piece)
+        if left > 0:
+            return left
+        start = self.following.pop(piece.voice, None)
+        following = start or piece.again()
+        layer = self._layer(changed(following, piece.gain, piece.pan, piece.speed), self._anchor(piece))
+        crossfade = max(1, piece.overlap)
+        piece.fade_out(crossfade, "replaced")
+        piece.goes_on = start is None
+        layer.fade_in(crossfade)
+        self._sounds(layer, repeated=start is None)
+        return max(1, self._until_handover(layer))
+
+    def _until_handover(self, piece: Layer) -> int:
+        left = piece.left - piece.overlap
+        return left if piece.due is None else min(left, self.grid.frame_of(piece.due.beat) - self.frame)
+
+    def _anchor(self, piece: Layer) -> float:
+        """The beat that the next piece counts from: the one that was due, while this isn't half a piece away."""
+        now = self.grid.beat_at(self.frame)
+        if piece.due is None:
+            return now
+        return piece.due.beat + piece.due.unit * round((now - piece.due.beat) / piece.due.unit)
 
     def _hurry(self) -> None:
         leaving = [layer for layer in self.layers if layer.leaving]
@@ -160,12 +231,14 @@ class Mixer:
 
     def _end(self, end: End, waited: Waiting) -> None:
         fade = self._fade_frames(end.fade, USUAL_FADE_OUT)
-        sounding = [layer for layer in self.layers if end.voice in (0, layer.voice) and not layer.leaving]
-        for layer in sounding:
+        sounding = [layer for layer in self.layers if end.voice in (0, layer.voice)]
+        for layer in sounding:  # those that leave slowly too: a stop is heard at once
             layer.fade_out(fade, "stopped")
-        taken_back = self._take_back(end.voice) if waited.due is None else []
-        plays = (*(layer.play for layer in sounding), *(start.play for start in taken_back))
-        self._happened.append(Stopped(end.stop, plays))
+        following = [start for voice, start in self.following.items() if end.voice in (0, voice)]
+        self.following = {voice: start for voice, start in self.following.items() if start not in following}
+        taken_back = [*following, *(self._take_back(end.voice) if waited.due is None else [])]
+        plays = dict.fromkeys((*(layer.play for layer in sounding), *(start.play for start in taken_back)))
+        self._happened.append(Stopped(end.stop, tuple(plays)))
         self._happened.extend(Over(start.play, self.frame, "stopped") for start in taken_back)
 
     def _take_back(self, voice: int) -> list[Start]:
@@ -177,7 +250,7 @@ class Mixer:
     def _mix(self, block: Samples) -> None:
         for layer in self.layers:
             used = layer.mix_into(block)
-            if layer.over:
+            if layer.over and not layer.goes_on:
                 self._happened.append(Over(layer.play, self.frame + used, layer.reason))
         self.layers = [layer for layer in self.layers if not layer.over]
         self.frame += block.shape[0]

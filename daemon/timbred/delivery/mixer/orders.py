@@ -5,11 +5,13 @@ from typing import Literal
 
 from timbred.delivery.clock import Due
 from timbred.delivery.mixer.sound import Sound
+from timbred.delivery.wire import Handover
 
 
 @dataclass(frozen=True)
 class Start:
-    """Sound a voice. `gain` in dB, `out` the first channel from 1, `fade` in seconds, None for the usual."""
+    """Sound a voice. `gain` in dB, `out` the first channel from 1, `fade` in seconds, None for the usual. A piece of
+    an endless sound has a `handover`."""
 
     play: int
     voice: int
@@ -20,6 +22,7 @@ class Start:
     out: int = 1
     fade: float | None = None
     position: float = 0.0
+    handover: Handover | None = None
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,12 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Began:
-    """A play's first sample goes out with this frame."""
+    """A play's first sample goes out with this frame; once more if it is `repeated`."""
 
     play: int
     frame: int
     beat: float
+    repeated: bool = False
 
 
 @dataclass(frozen=True)

@@ -179,9 +179,12 @@ class Player:
         sound = _sound(order, payload)
         start = Start(
             play=order.play, voice=order.voice, sound=sound, gain=order.gain, pan=order.pan, speed=order.speed,
-            out=order.out, fade=order.fade, position=order.position,
+            out=order.out, fade=order.fade, position=order.position, handover=order.handover,
         )  # fmt: skip
-        self._mixer().play(start, order.at)
+        if order.follows:
+            self._mixer().follow_up(start)
+        else:
+            self._mixer().play(start, order.at)
         self._sounds[order.play] = sound
 
     def _tempo(self, order: wire.Tempo) -> None:
@@ -276,7 +279,11 @@ class Player:
         for happened in mixer.happened():
             match happened:
                 case Began():
-                    self._send(wire.Playing(play=happened.play, frame=happened.frame, beat=happened.beat))
+                    self._send(
+                        wire.Playing(
+                            play=happened.play, frame=happened.frame, beat=happened.beat, repeated=happened.repeated
+                        )
+                    )
                 case Over():
                     self._send(wire.Ended(play=happened.play, frame=happened.frame, reason=happened.reason))
                     self._forgotten.put(self._sounds.pop(happened.play))

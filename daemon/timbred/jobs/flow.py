@@ -1,0 +1,376 @@
+"""Endless sounds: while one piece sounds the next is made, and when it comes late the last one goes on."""
+
+import asyncio
+import itertools
+import logging
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from timbred import errors
+from timbred.clip import Clip
+from timbred.delivery import wire
+from timbred.delivery.player import Player, told_frame, voice_number
+from timbred.engine.registry import Card
+from timbred.jobs.course import PLAYED_SO, Course, Ordered, mix_so_far
+from timbred.jobs.dispatcher import Dispatcher, failure
+from timbred.jobs.inside import Inside
+from timbred.jobs.parameters import Session
+from timbred.protocol import messages as m
+from timbred.protocol.exchange import ClientId, Outbox
+
+log = logging.getLogger(__name__)
+
+PIECES = ClientId("inside:flow")
+"""Whom the pieces are made for."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 16.0
+"""Seconds until a piece that couldn't be made is tried again; doubled each time."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece that is there: the first of its course replaces what sounds, the others follow it."""
+
+    course: Course
+    ordered: Ordered
+    first: bool
+    take: str
+    clip: Clip
+
+
+@dataclass(eq=False)
+class Flow:
+    """One endless sound.
+
+    `course` is what its next pieces are; `before` is the course to go back to while nothing of `course` was heard.
+    `asked` is the piece that is being made, `held` one that waits until the one before it (`queued`) sounds.
+    `plays` has the pieces that the player has, `current` the one that sounds. It is over with the last of
+    them once it is `ending`.
+    """
+
+    voice: int
+    client: ClientId
+    course: Course
+    before: Course | None = None
+    fresh: bool = True
+    number: int = 0
+    asked: str = ""
+    held: Piece | None = None
+    queued: int | None = None
+    current: int | None = None
+    plays: dict[int, Piece] = field(default_factory=dict[int, Piece])
+    heard: m.Flowing | None = None
+    next_due: float = 0.0
+    ending: str = ""
+    also: ClientId | None = None
+    failures: int = 0
+    retry: asyncio.TimerHandle | None = None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A piece that is being made."""
+
+    flow: Flow
+    course: Course
+    ordered: Ordered
+    first: bool
+
+
+class Flows:
+    """All endless sounds. Implements `delivery.player.Listener` for their pieces. Runs on the event loop."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        inside: Inside,
+        player: Player,
+        dispatcher: Dispatcher,
+        session: Callable[[], Session],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.outbox = outbox
+        self.player = player
+        self.dispatcher = dispatcher
+        self._session = session
+        self._clock = clock
+        self._flows: dict[int, Flow] = {}
+        self._playing: dict[int, Flow] = {}
+        self._asked: dict[str, _Asked] = {}
+        self._numbers = itertools.count(1)
+        self._stopping = False
+        inside.attach(PIECES, self._hear)
+
+    # what clients ask
+
+    def flow(
+        self, client: ClientId, request: m.Flow, card: Card, init: Path | None, init_seconds: float | None
+    ) -> Coroutine[Any, Any, None] | None:
+        """Start an endless sound on a voice, or change the course of the one that is there.
+
+        Raises:
+            BadRequest: a voice that isn't one, a key that isn't of endless sounds, or that this model can't do.
+            NoAudioDevice: there is no device.
+        """
+        voice, now = voice_number(request.voice), self._clock()
+        self.player.check(request)
+        flow = self._flows.get(voice)
+        if flow is not None and flow.client == client and flow.course.request == request:
+            self._tell_again(flow)
+            return None
+        before = flow.course if flow is not None else None
+        seed = secrets.randbelow(2**31) if request.seed is None else request.seed
+        course = Course(request, card, seed, now, mix_so_far(request, before, now), init, init_seconds)
+        course.piece(0, now, self._session(), self.player.rate or self._session().rate)
+        if flow is not None:
+            self._change(flow, client, course)
+            return None
+        started = self._flows[voice] = Flow(voice, client, course)
+        return self._start(started)
+
+    def stop(self, voice: int) -> list[ClientId]:
+        """End the flow of a voice, or all with 0: nothing more is made. The clients of those that never sounded."""
+        silent: list[ClientId] = []
+        for flow in [flow for flow in self._flows.values() if voice in (0, flow.voice)]:
+            self._end(flow, "stopped")
+            if not flow.plays:
+                silent.append(flow.client)
+                self._over(flow, self.player.last.frame)
+        return silent
+
+    def end_all(self) -> None:
+        """The daemon stops: nothing more is made; what sounds ends with the player."""
+        self._stopping = True
+        for flow in list(self._flows.values()):
+            self._end(flow, "stopped")
+            if not flow.plays:
+                self._refuse(flow, errors.ShuttingDown("timbred is stopping; ask again once it is back"))
+
+    # the way of a piece
+
+    async def _start(self, flow: Flow) -> None:
+        try:
+            await self.player.opened()
+        except errors.TimbredError as error:
+            if not flow.ending:
+                self._end(flow, "stopped")
+                self._refuse(flow, error)
+            return
+        self._pump(flow)
+
+    def _change(self, flow: Flow, client: ClientId, course: Course) -> None:
+        if client != flow.client and flow.heard is not None:
+            heard = flow.heard
+            self.outbox.send(
+                flow.client, m.Ended(voice=flow.voice, take=heard.take, frame=heard.frame, reason="replaced")
+            )
+        flow.client = client
+        if flow.current is not None and not flow.fresh and course.leads_on_from(flow.course):
+            flow.course = course
+            return
+        if flow.before is None and not flow.fresh:
+            flow.before = flow.course
+        flow.course, flow.fresh, flow.number, flow.held = course, True, 0, None
+        self._give_up_piece(flow)
+        self._wait_no_longer(flow)
+        self._pump(flow)
+
+    def _pump(self, flow: Flow) -> None:
+        """Hand over the piece that is ready as soon as there is a place for it, and have the next one made."""
+        if flow.ending or flow.retry is not None:
+            return
+        if flow.held is not None and (flow.held.first or flow.queued is None):
+            self._hand_over(flow, flow.held)
+        if flow.held is None and not flow.asked and flow.queued is None and not flow.ending and flow.retry is None:
+            self._make(flow)
+
+    def _make(self, flow: Flow) -> None:
+        moment = max(self._clock(), flow.next_due)
+        identity = f"flow {flow.voice} {next(self._numbers)}"
+        rate = self.player.rate or self._session().rate
+        flow.asked = identity
+        try:
+            ordered = flow.course.piece(flow.number, moment, self._session(), rate)
+            self._asked[identity] = _Asked(flow, flow.course, ordered, flow.fresh)
+            self.dispatcher.submit(PIECES, identity, ordered.parameters, flow.course.init)
+        except errors.TimbredError as error:
+            self._asked.pop(identity, None)
+            flow.asked = ""
+            self._not_made(flow, error)
+
+    def _hear(self, event: m.Event, clip: Clip | None) -> None:
+        """What becomes of a piece that is being made."""
+        match event:
+            case m.Take(id=identity) if clip is not None:
+                self._made(str(identity), event, clip)
+            case m.Fail(id=identity):
+                asked = self._asked.pop(str(identity), None)
+                if asked is not None and asked.flow.asked == identity:
+                    asked.flow.asked = ""
+                    self._not_made(asked.flow, errors.from_code(event.code, event.message))
+            case m.Done(id=identity) | m.Cancelled(id=identity):
+                self._asked.pop(str(identity), None)
+                self._drop_sound(identity)
+            case _:
+                pass
+
+    def _made(self, identity: str, event: m.Take, clip: Clip) -> None:
+        asked = self._asked[identity]
+        flow = asked.flow
+        if flow.asked != identity:
+            return
+        flow.asked = ""
+        flow.failures = 0
+        flow.number += 1
+        flow.fresh = False
+        flow.held = Piece(asked.course, asked.ordered, asked.first, event.take_id, clip)
+        self._pump(flow)
+
+    def _not_made(self, flow: Flow, error: errors.TimbredError) -> None:
+        """What sounds goes on; a course of which nothing was heard is given up."""
+        if flow.ending:
+            return
+        if flow.fresh and flow.before is None:
+            self._end(flow, "stopped")
+            self._refuse(flow, error)
+        elif flow.fresh and flow.before is not None:
+            self.outbox.send(flow.client, failure("flow", error))
+            flow.course, flow.before, flow.fresh = flow.before, None, False
+            self._pump(flow)
+        else:
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**flow.failures)
+            flow.failures += 1
+            log.warning("flow on voice %d: no next piece, tried again in %g s: %s", flow.voice, pause, error)
+            self._try_later(flow, pause)
+
+    def _hand_over(self, flow: Flow, piece: Piece) -> None:
+        """Give a piece to the player."""
+        try:
+            number = self.player.sound(
+                self, flow.voice, piece.clip, False, self._played_so(flow, piece),
+                handover=piece.ordered.handover, follows=not piece.first,
+            )  # fmt: skip
+        except errors.NoAudioDevice:
+            self._try_later(flow, FIRST_PAUSE)  # the device went away: the piece is kept for its return
+            return
+        except errors.TimbredError as error:
+            flow.held, flow.fresh = None, piece.first
+            self._not_made(flow, error)
+            return
+        flow.held = None
+        flow.queued = number
+        flow.plays[number] = piece
+        self._playing[number] = flow
+
+    def _played_so(self, flow: Flow, piece: Piece) -> m.PlayKeys:
+        """The first piece of a course sounds as was asked, and else as what it replaces."""
+        request = piece.course.request
+        now = self.player.order_of(flow.current) if flow.current is not None else None
+        keys = {key: getattr(request, key) for key in PLAYED_SO}
+        for key in ("gain", "pan", "speed", "out"):
+            if keys[key] is None and now is not None:
+                keys[key] = getattr(now, key)
+        fade = piece.course.crossfade
+        if fade is None and now is not None:
+            fade = piece.ordered.handover.overlap
+        return m.PlayKeys(**{**keys, "at": keys["at"] if piece.first else None}, fade=fade)
+
+    # what the player says of pieces
+
+    def began(self, order: wire.Play, told: wire.Playing) -> None:
+        """A piece sounds, for the first time or again."""
+        flow = self._playing[order.play]
+        piece = flow.plays[order.play]
+        flow.current = order.play
+        if flow.queued == order.play:
+            flow.queued = None
+        if piece.course is flow.course:
+            flow.before = None
+        flow.next_due = self._clock() + piece.ordered.lasts / order.speed
+        flow.heard = m.Flowing(
+            voice=flow.voice, take=piece.take, frame=told_frame(told.frame), late=told.repeated
+        )  # fmt: skip
+        self.outbox.send(flow.client, flow.heard)
+        self._pump(flow)
+
+    def over(self, order: wire.Play, frame: int, reason: str, also: ClientId | None) -> None:
+        """A piece sounds no more: the next one does, or the flow is over."""
+        flow = self._playing.pop(order.play)
+        del flow.plays[order.play]
+        flow.also = also or flow.also
+        if flow.queued == order.play:
+            flow.queued = None
+        if reason != "replaced" or order.play == flow.current:
+            self._end(flow, reason)
+        if flow.ending and not flow.plays:
+            self._over(flow, frame)
+
+    def refused(self, order: wire.Play, error: errors.TimbredError) -> None:
+        """The player can't sound a piece (a channel that the device hasn't got, a beat that is past)."""
+        flow = self._playing.pop(order.play)
+        piece = flow.plays.pop(order.play)
+        flow.queued = None
+        flow.fresh = flow.fresh or (piece.first and piece.course is flow.course)
+        self._give_up_piece(flow)
+        self._not_made(flow, error)
+
+    # ends
+
+    def _end(self, flow: Flow, reason: str) -> None:
+        """Make nothing more for it. It is over once the player says so of its last piece."""
+        if flow.ending:
+            return
+        flow.ending = reason
+        self._forget(flow)
+        self._give_up_piece(flow)
+        self._wait_no_longer(flow)
+        flow.held = None
+
+    def _over(self, flow: Flow, frame: int) -> None:
+        take = flow.heard.take if flow.heard is not None else ""
+        event = m.Ended(voice=flow.voice, take=take, frame=told_frame(frame), reason=flow.ending)
+        for client in dict.fromkeys((flow.client, flow.also or flow.client)):
+            self.outbox.send(client, event)
+
+    def _refuse(self, flow: Flow, error: errors.TimbredError) -> None:
+        self.outbox.send(flow.client, failure("flow", error))
+
+    def _forget(self, flow: Flow) -> None:
+        if self._flows.get(flow.voice) is flow:
+            del self._flows[flow.voice]
+
+    def _give_up_piece(self, flow: Flow) -> None:
+        """Whatever is being made for it isn't wanted any more."""
+        identity, flow.asked = flow.asked, ""
+        job = self.dispatcher.remembered.get(PIECES, identity) if identity else None
+        if job is not None and job.live:
+            self.dispatcher.cancel(job)
+
+    def _try_later(self, flow: Flow, pause: float) -> None:
+        def again() -> None:
+            flow.retry = None
+            self._pump(flow)
+
+        flow.retry = asyncio.get_running_loop().call_later(pause, again)
+
+    def _wait_no_longer(self, flow: Flow) -> None:
+        if flow.retry is not None:
+            flow.retry.cancel()
+            flow.retry = None
+
+    def _drop_sound(self, identity: m.Id) -> None:
+        """Pieces aren't asked for twice: their samples need not be kept."""
+        job = self.dispatcher.remembered.get(PIECES, identity)
+        if job is not None:
+            job.clips.clear()
+
+    def _tell_again(self, flow: Flow) -> None:
+        """The same request came once more: say where it stands."""
+        if flow.heard is not None:
+            self.outbox.send(flow.client, msgspec.structs.replace(flow.heard))
