@@ -2,10 +2,12 @@
 
 Run as `python -m tests.fake_engine`. What it does hangs on the prompt: `die` ends the process, `die once` ends only the
 first process that gets it, `hang` stops all signs of life, `fail` fails, `slow` waits for a cancellation at its second
-step, `nan` renders what isn't a number, `breaks` fails after half of an early sound's pieces. Anything else is a sine at 220 Hz times (seed mod 8 + 1).
+step, `wait FILE` for that file or a cancellation there, `nan` renders what isn't a number, `breaks` fails after half of
+an early sound's pieces. Anything else is a sine at 220 Hz times (seed mod 8 + 1).
 """
 
 import argparse
+import itertools
 import os
 import sys
 import tempfile
@@ -88,8 +90,9 @@ class FakeEngine:
             self.mailbox.send(wire.Failed(code="model-error", message="told to fail", job=job))
             return
         for step in range(1, order.steps + 1):
-            if words[0] == "slow" and step == 2:
-                while not self.mailbox.is_cancelled(job):
+            if words[0] in ("slow", "wait") and step == 2:
+                awaited = Path(words[1]) if words[0] == "wait" else None
+                while not self.mailbox.is_cancelled(job) and not (awaited and awaited.exists()):
                     time.sleep(0.005)
             if self.mailbox.is_cancelled(job):
                 self.mailbox.send(wire.Cancelled(job=job))
@@ -110,7 +113,7 @@ class FakeEngine:
         """The sound in pieces of a quarter; `breaks` has only the first two."""
         frames = len(sound) // 4
         edges = [frames * part // 4 for part in range(5)]
-        for first, last in list(zip(edges, edges[1:], strict=False))[: 2 if word == "breaks" else 4]:
+        for first, last in list(itertools.pairwise(edges))[: 2 if word == "breaks" else 4]:
             piece = wire.Piece(
                 job=job, rate=RATE, channels=1, first=first, frames=frames, peak=1.0, last=last == frames
             )

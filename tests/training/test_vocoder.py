@@ -30,7 +30,7 @@ def test_a_chunk_with_context_is_exact() -> None:
     model, mel = small(), torch.randn(1, 60, 64)
     whole = model(mel)
     context = 3 * 3 + 2
-    chunk = model(mel[:, 20 - context : 40 + context], first_frame=20 - context)
+    chunk = model(mel[:, 20 - context : 40 + context], torch.arange(20 - context, 40 + context))
     middle = chunk[:, context * 320 : (context + 20) * 320]
     assert torch.allclose(middle, whole[:, 20 * 320 : 40 * 320], atol=1e-5)
 

@@ -17,6 +17,7 @@ from timbred.engine import checkpoint, device, wire
 from timbred.engine.adapters.families import make_resident
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion, Run, Sounds
 from timbred.engine.adapters.sharing import SharedComponents
+from timbred.engine.adapters.sounding import Sounding
 from timbred.engine.batching import Candidate, next_batch
 from timbred.engine.faults import is_fatal, translate
 from timbred.engine.loader import Loader, LoadResult
@@ -42,10 +43,11 @@ ROWS = {"cpu": 16, "mps": 16, "cuda": 64}
 
 @dataclass(eq=False)
 class Job:
-    """A render under way: it waits for its model (`run` is None), or takes its steps."""
+    """A render under way: it waits for its model (`run` is None), takes its steps, or is heard already (`sounding`)."""
 
     render: wire.Render
     run: Run | None = None
+    sounding: Sounding | None = None
     stepped: float = 0.0
     told: float = -1.0
     preview_due: bool = False
@@ -238,7 +240,8 @@ class Engine:
         """Take those jobs one step further whose turn it is; decode those that are done."""
         self._drop_cancelled()
         self._tell_loading()
-        ready = [job for job in self.jobs.values() if job.run is not None]
+        self._sound_on()
+        ready = [job for job in self.jobs.values() if job.run is not None and job.sounding is None]
         chosen = {one.number for one in next_batch([job.candidate() for job in ready], self.most_rows)}
         batch = [job for job in ready if job.number in chosen]
         if batch:
@@ -303,13 +306,55 @@ class Engine:
         preview = wire.Preview(job=job.number, rate=sounds.rate, channels=1)
         self.mailbox.send(preview, sounds.waveforms[0].tobytes())
 
+    def _sound_on(self) -> None:
+        """Make the next piece of a sound that is heard already, in turn with the steps of the others: its listener must
+        not hear a gap, nor a performer wait for all of it."""
+        heard = [job for job in self.jobs.values() if job.sounding is not None]
+        if not heard:
+            return
+        job = min(heard, key=lambda one: (one.render.rank, one.number))
+        sounding = job.sounding
+        assert sounding is not None
+        try:
+            piece = sounding.go_on()
+        except Exception as error:  # noqa: BLE001  whatever a model does, it ends this job alone
+            self._fail(job, error)
+            return
+        if piece is not None:
+            message = wire.Piece(
+                job=job.number,
+                rate=sounding.rate,
+                channels=1,
+                first=piece.first,
+                frames=sounding.frames,
+                peak=sounding.peak,
+                last=sounding.done,
+            )
+            self.mailbox.send(message, piece.samples[0].numpy().tobytes())
+        if sounding.done:
+            self._send_sounds(job, Sounds(sounding.waveforms.numpy(), sounding.rate), [(0, None)])
+
     def _finish(self, job: Job, run: Run, model: LatentDiffusion) -> None:
+        if job.render.order.early:
+            self._begin_to_sound(job, run, model)
+            return
         try:
             sounds = model.finish(run)
             ranked = self._ranked(job.render.order, sounds, model)
         except Exception as error:  # noqa: BLE001  whatever a model does, it ends this job alone
             self._fail(job, error)
             return
+        self._send_sounds(job, sounds, ranked)
+
+    def _begin_to_sound(self, job: Job, run: Run, model: LatentDiffusion) -> None:
+        try:
+            job.sounding = model.sounding(run)
+        except Exception as error:  # noqa: BLE001  whatever a model does, it ends this job alone
+            self._fail(job, error)
+            return
+        self._sound_on()
+
+    def _send_sounds(self, job: Job, sounds: Sounds, ranked: list[tuple[int, float | None]]) -> None:
         self.pace.measured(("decode", job.work), time.perf_counter() - job.stepped)
         self._leave(job)
         seeds = job.render.order.seeds

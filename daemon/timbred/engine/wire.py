@@ -1,11 +1,12 @@
 """What the daemon and an engine process say to each other: MessagePack over one pair of sockets.
 
-A message is one frame; `Rendered` is followed by one frame for each take: float32 little-endian samples.
+A message is one frame; `Rendered` is followed by one frame for each take, `Preview` and `Piece` by one: float32
+little-endian samples.
 """
 
 import msgspec
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 """Raised whenever a message changes: a daemon and an engine of two versions refuse each other."""
 
 
@@ -61,7 +62,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
 
 class RenderOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the engine needs for one request. `seconds` is the length at the model's native rate;
-    `seeds` has one for each take."""
+    `seeds` has one for each take; `early` asks for `Piece`s while the end of the sound is still made."""
 
     words: Words
     seconds: float
@@ -75,6 +76,7 @@ class RenderOrder(msgspec.Struct, frozen=True, kw_only=True):
     noise: NoiseSource | None = None
     given: Given | None = None
     preview: bool = False
+    early: bool = False
 
 
 class Load(Wire, frozen=True, kw_only=True):
@@ -172,6 +174,22 @@ class Preview(Wire, frozen=True, kw_only=True):
     channels: int
 
 
+class Piece(Wire, frozen=True, kw_only=True):
+    """From the engine, before `Rendered`: a part of the sound that is whole already; one frame of samples follows.
+
+    The pieces come in order and without gaps from frame 0 on: `first` is the piece's first frame, `frames` how many
+    the whole sound has, `last` whether they end with this one. `peak` is the whole's loudest sample, as far as known.
+    """
+
+    job: int
+    rate: int
+    channels: int
+    first: int
+    frames: int
+    peak: float
+    last: bool
+
+
 class Rendered(Wire, frozen=True, kw_only=True):
     """From the engine: the sounds; one frame of samples, shape (frames, channels), follows for each take.
 
@@ -202,7 +220,7 @@ class Failed(Wire, frozen=True, kw_only=True):
 
 
 ToEngine = Load | Unload | Render | Cancel | Quit
-FromEngine = Ready | Beat | Loading | Loaded | Unloaded | Step | Preview | Rendered | Cancelled | Failed
+FromEngine = Ready | Beat | Loading | Loaded | Unloaded | Step | Preview | Piece | Rendered | Cancelled | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)

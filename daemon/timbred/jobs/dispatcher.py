@@ -21,9 +21,10 @@ from timbred.jobs.parameters import Parameters
 from timbred.jobs.queue import RANK, Queue
 from timbred.jobs.remembered import Remembered
 from timbred.jobs.residents import Residents
-from timbred.library.takes import StoredTake
+from timbred.library.takes import StoredTake, new_take_id
 from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId, Outbox
+from timbred.render.early import Piece
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,11 @@ class Dispatcher:
         self.jobs_at_once = jobs_at_once
         self.engine: Engine | None = None
         self.on_take: Callable[[Job, FinishedTake], None] = lambda _job, _take: None
+        self.on_piece: Callable[[Job, Piece], None] = lambda _job, _piece: None
+        """Hears the pieces of a sound that is to be heard early, in order, from frame 0 on; `job.heard_as` is then the
+        id that its take will have. After an engine was lost they begin anew with another run of the job."""
+        self.on_broken: Callable[[Job], None] = lambda _job: None
+        """Hears that no more pieces come of a job that sounded, for it was cancelled, failed, or is run once more."""
         self.rendering: dict[int, Job] = {}
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="finishing")
         self._deliveries: set[asyncio.Task[None]] = set()
@@ -162,6 +168,7 @@ class Dispatcher:
             self._end(job, m.Cancelled(id=job.id))
         elif job.attempts < ATTEMPTS:
             log.warning("request %s is run once more: its engine was lost (%s)", job.id, reason)
+            self._break_off(job)
             job.move(State.QUEUED)
             self.queue.add(job)
         else:
@@ -179,6 +186,8 @@ class Dispatcher:
                 self._progress(message)
             case wire.Preview():
                 self._previewed(message, payload)
+            case wire.Piece():
+                self._piece(message, payload)
             case wire.Rendered():
                 self._rendered(message, payload)
             case wire.Cancelled():
@@ -333,13 +342,35 @@ class Dispatcher:
         task.add_done_callback(self._deliveries.discard)
         return task
 
+    def _piece(self, message: wire.Piece, payload: Sequence[memoryview]) -> None:
+        job = self._held(message.job)
+        if job is None or job.cancel_wanted:
+            return
+        job.heard_as = job.heard_as or new_take_id()
+        piece = Piece(
+            samples=_samples(payload[0], message.channels),
+            rate=message.rate,
+            first=message.first,
+            frames=message.frames,
+            peak=message.peak,
+            last=message.last,
+        )
+        self.on_piece(job, piece)
+
+    def _break_off(self, job: Job) -> None:
+        """What was heard of a job is not its take: that one will never be, or is made anew. A sound that is whole and
+        only couldn't be written is left to be heard."""
+        if job.heard_as:
+            job.heard_as = ""
+            self.on_broken(job)
+
     def _rendered(self, message: wire.Rendered, payload: Sequence[memoryview]) -> None:
         job = self._held(message.job)
         if job is None:
             return
         job.move(State.DELIVERING)
         self.estimates.measured(job.parameters, time.monotonic() - job.started)
-        self._in_background(self._deliver(job, _raw_takes(message, payload)), f"deliver-{job.number}")
+        self._in_background(self._deliver(job, _raw_takes(message, payload, job.heard_as)), f"deliver-{job.number}")
         self._release(job)
 
     def _failed(self, message: wire.Failed) -> None:
@@ -389,6 +420,8 @@ class Dispatcher:
         self._end(job, failure(job.id, error))
 
     def _end(self, job: Job, terminal: m.Event) -> None:
+        if job.state is State.RENDERING or isinstance(terminal, m.Cancelled):
+            self._break_off(job)
         job.move(State.ENDED)
         job.terminal = terminal
         self.remembered.ended(job)
@@ -443,12 +476,13 @@ def failure(identity: m.Id, error: errors.TimbredError) -> m.Fail:
     return m.Fail(id=identity, code=error.code, message=str(error), retry_after_s=retry_after)
 
 
-def _raw_takes(message: wire.Rendered, payload: Sequence[memoryview]) -> list[RawTake]:
-    """The takes in the order in which they are numbered: best first where they were ranked."""
+def _raw_takes(message: wire.Rendered, payload: Sequence[memoryview], take_id: str) -> list[RawTake]:
+    """The takes in the order in which they are numbered: best first where they were ranked. `take_id` is what a single
+    one is known by already."""
     takes: list[RawTake] = []
     for index, (seed, frame) in enumerate(zip(message.seeds, payload, strict=True)):
         score = message.scores[index] if message.scores else None
-        takes.append(RawTake(index, _samples(frame, message.channels), message.rate, seed, score))
+        takes.append(RawTake(index, _samples(frame, message.channels), message.rate, seed, score, take_id))
     return takes
 
 

@@ -25,13 +25,15 @@ PREVIEWS = "previews"
 
 @dataclass(frozen=True)
 class RawTake:
-    """One take as it came from the engine. `samples` has shape (frames, channels)."""
+    """One take as it came from the engine. `samples` has shape (frames, channels); `take_id` is what it is known by
+    already, if it is."""
 
     index: int
     samples: np.ndarray
     rate: int
     seed: int
     score: float | None
+    take_id: str = ""
 
 
 def given_sound(path: Path, rate: int, seconds: float) -> bytes:
@@ -84,7 +86,7 @@ class Finishing:
                 lambda file: encode(finished, file, parameters.render_settings()),
             )
         stored = StoredTake(
-            take_id=new_take_id(),
+            take_id=raw.take_id or new_take_id(),
             path=path,
             created=time.time(),
             prompt=parameters.prompt,

@@ -33,7 +33,8 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 @dataclass(eq=False)
 class Job:
     """One request for sound. `number` is the daemon's own name for it; times are of the monotonic clock. A job isn't
-    `ready` until the sound it starts from (`given`: mono, at the model's rate) has been read."""
+    `ready` until the sound it starts from (`given`: mono, at the model's rate) has been read. `heard_as` is the take id
+    of a sound that was heard before it was a take."""
 
     number: int
     client: ClientId
@@ -51,6 +52,7 @@ class Job:
     terminal: Event | None = None
     given: bytes | None = None
     ready: bool = True
+    heard_as: str = ""
     preview: "asyncio.Task[None] | None" = None
 
     def move(self, state: State) -> None:

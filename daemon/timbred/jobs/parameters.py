@@ -9,6 +9,7 @@ from timbred.engine.wire import Given, NoiseSource, RenderOrder, Repaint, Words
 from timbred.errors import BadRequest
 from timbred.jobs.weights import read_weights
 from timbred.protocol.messages import Generate
+from timbred.render.early import can_be_early
 from timbred.render.formats import check
 from timbred.render.settings import RenderSettings
 from timbred.units import Decibels, Lufs, SampleRate, Seconds, bars_to_seconds
@@ -146,7 +147,14 @@ class Parameters:
             seeds=self.seeds,
             exact=self.exact,
             rank=self.rank,
+            early=self.early,
         )
+
+    @property
+    def early(self) -> bool:
+        """Whether the sound is heard from its first piece on. One that is to be equal bit for bit is made at once, for
+        pieces are equal within rounding."""
+        return self.to in PLAYED and self.takes == 1 and not self.exact and can_be_early(self.render_settings())
 
     def render_settings(self) -> RenderSettings:
         """How each take is finished."""

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from timbred.engine import sampling
 from timbred.engine.adapters.emphasis import lean, without
+from timbred.engine.adapters.sounding import Sounding
 from timbred.engine.adapters.spectrogram import analysis_of, bands_between, log_mel
+from timbred.engine.adapters.vocoding import Vocoding
 from timbred.engine.wire import RenderOrder, Repaint, Words
 from timbred.errors import ModelError
 
@@ -223,30 +225,61 @@ class LatentDiffusion:
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> NDArray[np.float32]:
-        """From latents to waveforms of shape (takes, frames); once more in float32 if half precision overflows."""
-        waveforms = self._decode(latents)
-        if not torch.isfinite(waveforms).all() and self.pipeline.vae.dtype != torch.float32:
-            waveforms = self._decode_in_full_precision(latents)
-        if not torch.isfinite(waveforms).all():
-            raise ModelError("the model gave values that aren't numbers; try another seed, or less guidance")
-        return np.ascontiguousarray(waveforms.numpy(), dtype=np.float32)
+        """From latents to waveforms of shape (takes, frames); once more in float32 if half precision overflows.
 
-    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
-        vae, vocoder = self.pipeline.vae, self.pipeline.vocoder
-        spectrogram = vae.decode((latents / vae.config.scaling_factor).to(vae.dtype)).sample.squeeze(1)
-        waveforms = vocoder(spectrogram.to(vocoder.dtype)).float().cpu()
-        return waveforms if waveforms.dim() == 2 else waveforms[None]
+        Raises:
+            ModelError: the result isn't finite, even in full precision.
+        """
+        vocoding = Vocoding(self.pipeline.vocoder, self.spectrogram(latents))
+        return np.ascontiguousarray(self._vocoded(vocoding.whole).numpy(), dtype=np.float32)
 
-    def _decode_in_full_precision(self, latents: torch.Tensor) -> torch.Tensor:
-        parts = (self.pipeline.vae, self.pipeline.vocoder)
-        before = [part.dtype for part in parts]
+    def spectrogram(self, latents: torch.Tensor) -> torch.Tensor:
+        """From latents to the log-mel spectrogram that the vocoder takes, (takes, frames, bands).
+
+        Raises:
+            ModelError: the result isn't finite, even in full precision.
+        """
+        vae = self.pipeline.vae
+
+        def decoded() -> torch.Tensor:
+            return vae.decode((latents / vae.config.scaling_factor).to(vae.dtype)).sample.squeeze(1)
+
+        return finite(vae, decoded)
+
+    def _vocoded(self, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        return finite(self.pipeline.vocoder, make)
+
+    @torch.inference_mode()
+    def sounding(self, run: "Run") -> Sounding:
+        """A run that is done, decoded up to the vocoder, whose pieces can then be heard one after the other.
+
+        Raises:
+            ModelError: the result isn't finite, even in full precision.
+        """
+        vocoding = Vocoding(self.pipeline.vocoder, self.spectrogram(run.sampling.latents))
+        analysis = analysis_of(self.pipeline.vocoder)
+        return Sounding(vocoding, int(run.order.seconds * self.rate), self.rate, analysis, self._vocoded)
+
+
+def finite(part: Any, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """What `make` gives by way of this part of the model; once more in float32 if half precision overflows.
+
+    Raises:
+        ModelError: the result isn't finite, even in full precision.
+    """
+    result = make()
+    if torch.isfinite(result).all():
+        return result
+    before = part.dtype
+    if before != torch.float32:
         try:
-            for part in parts:
-                part.to(torch.float32)
-            return self._decode(latents.float())
+            part.to(torch.float32)
+            result = make()
         finally:
-            for part, dtype in zip(parts, before, strict=True):
-                part.to(dtype)
+            part.to(before)
+    if not torch.isfinite(result).all():
+        raise ModelError("the model gave values that aren't numbers; try another seed, or less guidance")
+    return result
 
 
 @dataclass(eq=False)

@@ -68,19 +68,19 @@ class SpectralVocoder(ModelMixin, ConfigMixin):
         self.final_norm = nn.LayerNorm(channels, eps=1e-5)
         self.head = nn.Linear(channels, 2 * (fft_size // 2 + 1))
 
-    def forward(self, mel: Tensor, first_frame: int = 0) -> Tensor:
+    def forward(self, mel: Tensor, places: Tensor | None = None) -> Tensor:
         """Make sound.
 
         Args:
             mel: (batch, frames, bands) or (frames, bands), as `training.mel.log_mel` scales it.
-            first_frame: index of the first frame in the whole sound, so that a sound made in chunks meets the
-                same noise as one made at once.
+            places: which frames of the whole sound these are, (frames,), so that a sound made in pieces meets the
+                same noise as one made at once; from 0 on where nothing is said.
 
         Returns:
             (batch, frames * hop) or (frames * hop,) samples, about -1..1.
         """
         batch = mel if mel.dim() == 3 else mel[None]
-        frames = torch.arange(batch.shape[1], device=batch.device) + first_frame
+        frames = torch.arange(batch.shape[1], device=batch.device) if places is None else places
         noise = self.noise[frames % self.noise.shape[0]].to(batch.dtype)
         samples = self.synthesize(batch, noise.expand(batch.shape[0], -1, -1))
         return samples if mel.dim() == 3 else samples[0]

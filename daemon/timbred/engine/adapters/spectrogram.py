@@ -111,8 +111,14 @@ def bands_between(analysis: Analysis, low: float, high: float) -> tuple[int, int
     return (inside[0], inside[-1] + 1) if inside else (0, 0)
 
 
-def loudest_frame(mel: torch.Tensor, analysis: Analysis) -> int:
-    """The frame of the most energy, of all takes, in a log-mel spectrogram of shape (takes, frames, bands)."""
+def loudest_frames(mel: torch.Tensor, analysis: Analysis, count: int, apart: int) -> list[int]:
+    """The frames of the most energy in a log-mel spectrogram of shape (takes, frames, bands), of all takes: at most
+    `count`, and no two nearer than `apart`."""
     mel = mel.float()
     magnitude = mel.exp() if analysis.slaney else ((mel - 1.0) * (-math.log(1e-4) / 2.0)).exp()
-    return int(magnitude.square().sum(dim=-1).amax(dim=0).argmax())
+    energy = magnitude.square().sum(dim=-1).amax(dim=0)
+    found: list[int] = []
+    while len(found) < count and bool((energy >= 0).any()):
+        found.append(int(energy.argmax()))
+        energy[max(0, found[-1] - apart + 1) : found[-1] + apart] = -1.0
+    return found
