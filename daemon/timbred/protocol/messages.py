@@ -461,6 +461,8 @@ class StatusReply(Event, frozen=True, kw_only=True):
 class Model(Event, frozen=True, kw_only=True):
     """One of the models there are."""
 
+    json_only = ("title", "min_seconds", "default_seconds", "steps", "guidance", "scheduler", "ranks", "knows")
+
     name: str
     state: Annotated[Literal["resident", "loading", "available", "missing"], Meta(description="where its weights are")]
     native_rate: int
@@ -468,6 +470,14 @@ class Model(Event, frozen=True, kw_only=True):
     max_seconds: float
     licence: str
     memory_mb: float
+    title: Annotated[str, Meta(description="what it is, in words")] = ""
+    min_seconds: Annotated[float, Meta(description="the shortest sound it makes")] = 0.05
+    default_seconds: Annotated[float, Meta(description="length where none is asked for")] = 0.0
+    steps: Annotated[int, Meta(description="denoising steps where none are asked for")] = 0
+    guidance: Annotated[float, Meta(description="guidance where none is asked for")] = 0.0
+    scheduler: Annotated[str, Meta(description="scheduler where none is asked for")] = ""
+    ranks: Annotated[bool, Meta(description="whether it can order takes by likeness to the prompt")] = False
+    knows: Annotated[str, Meta(description="words it was taught, divided by commas; empty: any")] = ""
 
 
 class Loaded(Event, frozen=True, kw_only=True):
