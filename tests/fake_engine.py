@@ -2,8 +2,8 @@
 
 Run as `python -m tests.fake_engine`. What it does hangs on the prompt: `die` ends the process, `die once` ends only the
 first process that gets it, `hang` stops all signs of life, `fail` fails, `slow` waits for a cancellation at its second
-step, `wait FILE` for that file or a cancellation there, `nan` renders what isn't a number, `breaks` fails after half of
-an early sound's pieces. Anything else is a sine at 220 Hz times (seed mod 8 + 1).
+step, `wait FILE` for that file or a cancellation there, `paced` takes 20 ms for each, `nan` renders what is no number,
+`breaks` fails after half of an early sound's pieces. Anything else is a sine at 220 Hz times (seed mod 8 + 1).
 """
 
 import argparse
@@ -90,6 +90,8 @@ class FakeEngine:
             self.mailbox.send(wire.Failed(code="model-error", message="told to fail", job=job))
             return
         for step in range(1, order.steps + 1):
+            if words[0] == "paced":
+                time.sleep(0.02)
             if words[0] in ("slow", "wait") and step == 2:
                 awaited = Path(words[1]) if words[0] == "wait" else None
                 while not self.mailbox.is_cancelled(job) and not (awaited and awaited.exists()):
@@ -145,6 +147,8 @@ def main() -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--memory", type=int, default=0)
+    parser.add_argument("--compile", default="off")
+    parser.add_argument("--cache", default="")
     parser.add_argument("--heartbeat", type=float, default=1.0)
     parser.add_argument("--log-level", default="info")
     options = parser.parse_args()

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -111,6 +112,7 @@ class Player:
         self._also_told: dict[int, ClientId] = {}
         self._numbers = 0
         self._underruns_before = 0
+        self._last_came = time.monotonic()
         self._child = Child(_trade(config, program), self)
 
     # life
@@ -168,6 +170,16 @@ class Player:
         return errors.NoAudioDevice(self._no_device or "the player isn't ready yet; play again in a second")
 
     # what clients ask
+
+    def beat_now(self) -> float:
+        """The beat that is mixed now.
+
+        Raises:
+            NoAudioDevice: there is no device, and it is the device's clock that counts.
+        """
+        if self.device is None:
+            raise self._without()
+        return self.last.beat + (time.monotonic() - self._last_came) * self.last.bpm / 60.0
 
     def has(self, voice: int) -> bool:
         """Whether something sounds or waits on a voice, or on any with 0."""
@@ -358,6 +370,7 @@ class Player:
         if message.bpm != self.last.bpm and self._link:
             self.on_tempo(message.bpm)
         self.last = message
+        self._last_came = time.monotonic()
         for at in message.positions:
             play = self._plays.get(at.play)
             if play is not None:

@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,10 +17,11 @@ from timbred.engine.registry import Registry
 from timbred.jobs.estimates import Estimates
 from timbred.jobs.finishing import FinishedTake, Finishing, RawTake, given_sound
 from timbred.jobs.job import Job, State
-from timbred.jobs.parameters import Parameters
+from timbred.jobs.parameters import STEPS, Parameters
 from timbred.jobs.queue import RANK, Queue
 from timbred.jobs.remembered import Remembered
 from timbred.jobs.residents import Residents
+from timbred.jobs.timing import Timing
 from timbred.library.takes import StoredTake, new_take_id
 from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId, Outbox
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 JOBS_AT_ONCE = {"cuda": 8, "mps": 2, "cpu": 2}
 """Jobs that an engine works on together, by kind of device, where `engine.jobs` says nothing."""
+
+TRIAL_STEPS = 3
+"""Steps of a sound that is made only to be timed."""
 
 ATTEMPTS = 2
 """Times that a job is given to an engine: once more after an engine was lost with it."""
@@ -65,6 +69,8 @@ class Dispatcher:
         self.queue = Queue(queue_length)
         self.remembered = Remembered(remembered)
         self.estimates = Estimates()
+        self.timing = Timing(self.estimates)
+        self._trials: dict[int, tuple[Parameters, asyncio.Future[None]]] = {}
         self.residents = Residents(outbox)
         self.jobs_at_once = jobs_at_once
         self.engine: Engine | None = None
@@ -154,12 +160,18 @@ class Dispatcher:
         self.residents.engine_up(ready)
         for source in self.residents.wanted():
             self._tell_engine(wire.Load(model=source))
+        for number in self._trials:
+            self._order_trial(number)
         self.pump()
 
     def engine_down(self, reason: str) -> None:
         self.residents.engine_down(reason)
         lost, self.rendering = list(self.rendering.values()), {}
+        for number in list(self._trials):
+            error = errors.WorkerLost(f"the engine ended while it was timed ({reason}); ask once more")
+            self._trial_over(number, error)
         for job in lost:
+            self.timing.dropped(job.number)
             if job.live:
                 self._engine_lost(job, reason)
 
@@ -183,6 +195,7 @@ class Dispatcher:
             case wire.Loading():
                 self._progress_of_loading(message)
             case wire.Step():
+                self.timing.stepped(message.job)
                 self._progress(message)
             case wire.Preview():
                 self._previewed(message, payload)
@@ -222,8 +235,8 @@ class Dispatcher:
     def _hand_over(self, job: Job) -> None:
         job.move(State.RENDERING)
         job.attempts += 1
-        job.started = time.monotonic()
         self.rendering[job.number] = job
+        self.timing.began(job.number, job.parameters)
         if not job.announced:
             job.announced = True
             self.outbox.send(job.client, m.Started(id=job.id, model=job.parameters.model))
@@ -232,6 +245,45 @@ class Dispatcher:
         source = source_of(self.registry, job.parameters.model)
         rank = RANK[job.parameters.priority]
         self._tell_engine(wire.Render(job=job.number, model=source, order=job.parameters.order(job.given), rank=rank))
+
+    def wait_for(self, priority: str) -> float:
+        """Seconds that a new job of this priority should wait for others, as far as known."""
+        there = [job.parameters for job in (*self.rendering.values(), *self.queue)]
+        before = [other for other in there if RANK[other.priority] <= RANK[priority]]
+        steps = [self.estimates.of_step(other) for other in there if other not in before]
+        return sum(self.estimates.expected(other) for other in before) + max(steps, default=0.0)
+
+    async def measure(self, parameters: Parameters) -> None:
+        """Let the engine make a sound like this in few steps, only to see how long it takes; its model is then loaded.
+
+        Raises: what the engine says of it.
+        """
+        few = max(STEPS.get(parameters.scheduler, (1, 1000))[0], min(TRIAL_STEPS, parameters.steps))
+        self._numbers += 1
+        trial: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._trials[self._numbers] = replace(parameters, steps=few, to="none", preview=False), trial
+        self._order_trial(self._numbers)
+        await trial
+
+    def _order_trial(self, number: int) -> None:
+        parameters, _ = self._trials[number]
+        self.timing.began(number, parameters)
+        if not self.residents.is_resident(parameters.model):
+            self.timing.loads(number)
+        source = source_of(self.registry, parameters.model)
+        self._tell_engine(wire.Render(job=number, model=source, order=parameters.order(), rank=RANK["live"]))
+
+    def _trial_over(self, number: int, error: errors.TimbredError | None = None) -> None:
+        """A trial has been timed, or can't be."""
+        _, trial = self._trials.pop(number, (None, None))
+        if error is not None:
+            self.timing.dropped(number)
+        if trial is None or trial.done():
+            return
+        if error is None:
+            trial.set_result(None)
+        else:
+            trial.set_exception(error)
 
     def load(self, client: ClientId, name: str) -> None:
         """Make a model resident for this client.
@@ -298,10 +350,12 @@ class Dispatcher:
 
     def _release(self, job: Job) -> None:
         del self.rendering[job.number]
+        self.timing.dropped(job.number)
         asyncio.get_running_loop().call_soon(self.pump)
 
     def _progress_of_loading(self, message: wire.Loading) -> None:
         job = self._held(message.job)
+        self.timing.loads(message.job)
         if job is not None:
             eta = self.estimates.expected(job.parameters)
             steps = job.parameters.steps
@@ -365,11 +419,12 @@ class Dispatcher:
             self.on_broken(job)
 
     def _rendered(self, message: wire.Rendered, payload: Sequence[memoryview]) -> None:
+        self.timing.rendered(message.job)
+        self._trial_over(message.job)
         job = self._held(message.job)
         if job is None:
             return
         job.move(State.DELIVERING)
-        self.estimates.measured(job.parameters, time.monotonic() - job.started)
         self._in_background(self._deliver(job, _raw_takes(message, payload, job.heard_as)), f"deliver-{job.number}")
         self._release(job)
 
@@ -377,6 +432,9 @@ class Dispatcher:
         error = errors.from_code(message.code, message.message)
         if message.model is not None:
             self.residents.failed(message.model, error)
+        if message.job is not None:
+            self._trial_over(message.job, error)
+            self.timing.dropped(message.job)
         job = self._held(message.job) if message.job is not None else None
         if job is not None:
             self._release(job)
@@ -444,6 +502,8 @@ class Dispatcher:
         for job in self.remembered.live():
             self._tell_engine(wire.Cancel(job=job.number))
             self._fail(job, stopping)
+        for number in list(self._trials):
+            self._trial_over(number, stopping)
         self.residents.stop(stopping)
         if self._deliveries:
             await asyncio.wait(self._deliveries)

@@ -11,13 +11,15 @@ from typing import Any
 from timbred import errors
 from timbred.delivery.files import AllowedFolders
 from timbred.delivery.player import Player
-from timbred.engine.registry import Entry, Registry
+from timbred.engine.registry import Card, Entry, Registry
 from timbred.engine.wire import NoiseSource
 from timbred.jobs.dispatcher import Dispatcher, failure, take_event
 from timbred.jobs.flow import Flows
 from timbred.jobs.inside import Inside
-from timbred.jobs.parameters import PLAYED, resolve
+from timbred.jobs.intime import InTime
+from timbred.jobs.parameters import PLAYED, Parameters, resolve
 from timbred.jobs.playing import Playing
+from timbred.jobs.remembered import Key, key_of
 from timbred.jobs.settings import LiveSettings
 from timbred.library.recipe import overlaid, parameters_of
 from timbred.library.takes import Library
@@ -60,6 +62,8 @@ class Intake:
         dispatcher.outbox = inside = Inside(outbox)
         self.flows = Flows(outbox, inside, player, dispatcher, lambda: settings.session)
         self.playing.stop_flows = self.flows.stop
+        self.in_time = InTime(dispatcher, player, lambda: settings.session)
+        self._being_timed: set[Key] = set()
         player.on_tempo = lambda bpm: settings.follow("tempo", bpm)
         self.began = time.monotonic()
         self._reading: set[asyncio.Task[None]] = set()
@@ -116,9 +120,9 @@ class Intake:
             self.dispatcher.repeat(job)
         return job is not None
 
-    def _generate(self, client: ClientId, request: m.Generate) -> None:
+    def _generate(self, client: ClientId, request: m.Generate) -> Coroutine[Any, Any, None] | None:
         if self._known(client, request.id):
-            return
+            return None
         entry = self.registry[request.model or str(self.settings["models.default"])]
         noise = self._noise_of(request.noise, entry.card.name) if request.noise else None
         init = self._file_of(request.init) if request.init else None
@@ -126,15 +130,50 @@ class Intake:
         session, seed = self.settings.session, secrets.randbelow(2**31)
         if request.to in PLAYED:
             self.playing.check(request)
-        parameters = resolve(request, entry.card, session, seed, noise, init_seconds)
+
+        def resolved(asked: m.Generate) -> Parameters:
+            return resolve(asked, entry.card, session, seed, noise, init_seconds)
+
+        parameters = resolved(request)
         if not self.dispatcher.residents.is_resident(entry.card.name):
             entry.checkpoint()
+        if request.by is not None:
+            return self._in_time(client, request, entry.card, parameters, resolved, init)
         self.dispatcher.submit(client, request.id, parameters, init)
+        return None
 
-    def _vary(self, client: ClientId, request: m.Vary) -> None:
+    def _in_time(
+        self, client: ClientId, request: m.Generate, card: Card, parameters: Parameters,
+        resolved: Callable[[m.Generate], Parameters], init: Path | None,
+    ) -> Coroutine[Any, Any, None] | None:  # fmt: skip
+        """A request with a deadline: decided at once, or as soon as its model has been timed."""
+        came = time.monotonic()
+        self.in_time.check(request)
+
+        def decide() -> None:
+            planned = self.in_time.planned(request, parameters, card, came)
+            self.dispatcher.submit(client, request.id, resolved(planned), init)
+
+        if self.in_time.is_timed(parameters):
+            decide()
+            return None
+        return self._timed_first(key_of(client, request.id), parameters, decide)
+
+    async def _timed_first(self, key: Key, parameters: Parameters, decide: Callable[[], None]) -> None:
+        if key in self._being_timed:  # sent once more meanwhile
+            return
+        self._being_timed.add(key)
+        try:
+            await self.dispatcher.measure(parameters)
+            decide()
+        finally:
+            self._being_timed.discard(key)
+
+    def _vary(self, client: ClientId, request: m.Vary) -> Coroutine[Any, Any, None] | None:
         """Reads the recipe at once, not in a thread: what this client sends next must not overtake it."""
-        if not self._known(client, request.id):
-            self._generate(client, changed(self._recipe_of(request.take), request))
+        if self._known(client, request.id):
+            return None
+        return self._generate(client, changed(self._recipe_of(request.take), request))
 
     def _noise_of(self, take: str, model: str) -> NoiseSource:
         """The starting noise of a stored take, which may itself have had an earlier one's."""
@@ -237,6 +276,14 @@ class Intake:
             max_seconds=entry.card.max_seconds,
             licence=entry.card.licence,
             memory_mb=megabytes(size),
+            title=entry.card.title,
+            min_seconds=entry.card.min_seconds,
+            default_seconds=entry.card.default_seconds,
+            steps=entry.card.steps,
+            guidance=entry.card.guidance,
+            scheduler=entry.card.scheduler,
+            ranks=entry.card.ranks,
+            knows=", ".join((*entry.card.kinds, *entry.card.words)),
         )
 
     def _load(self, client: ClientId, request: m.Load) -> None:

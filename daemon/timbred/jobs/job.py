@@ -45,7 +45,6 @@ class Job:
     announced: bool = False
     cancel_wanted: bool = False
     taken_in: float = field(default_factory=time.monotonic)
-    started: float = 0.0
     ended: float = 0.0
     takes: list[Take] = field(default_factory=list[Take])
     clips: list[Clip] = field(default_factory=list[Clip])

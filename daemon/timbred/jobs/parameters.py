@@ -14,7 +14,7 @@ from timbred.render.formats import check
 from timbred.render.settings import RenderSettings
 from timbred.units import Decibels, Lufs, SampleRate, Seconds, bars_to_seconds
 
-NOT_YET = ("extend", "by")
+NOT_YET = ("extend",)
 """Declared parameters that this version can't carry out; refused, never ignored."""
 
 OF_INIT = ("strength", "start", "end", "low", "high")

@@ -1,13 +1,17 @@
 """What clients ask of voices: takes and files are read and brought to the device's rate, then handed to the player."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from timbred import errors
 from timbred.clip import Clip
+from timbred.delivery.clock import read_moment
 from timbred.delivery.files import AllowedFolders
 from timbred.delivery.player import Player, voice_number
 from timbred.jobs.finishing import FinishedTake
@@ -19,6 +23,8 @@ from timbred.render.decode import decode
 from timbred.render.resample import resample
 from timbred.render.settings import RenderSettings
 from timbred.units import SampleRate
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -132,10 +138,20 @@ class Playing:
                 event = m.Ended(voice=reading.voice, take=take, frame=self.player.last.frame, reason="stopped")
                 self.outbox.send(reading.client, event)
             else:
-                self.player.play(reading.client, reading.voice, take, clip, loop, keys)
+                self.player.play(reading.client, reading.voice, take, clip, loop, self._not_past(keys))
         finally:
             self._reading.remove(reading)
             reading.done.set()
+
+    def _not_past(self, keys: m.PlayKeys) -> m.PlayKeys:
+        """A sound that missed its deadline begins on the next bar."""
+        if not isinstance(keys, m.Generate) or keys.by is None:
+            return keys
+        at = read_moment(keys.at or "now")
+        if at.kind != "number" or at.number > self.player.beat_now():
+            return keys
+        log.warning("request %s missed its deadline, %s; it sounds from the next bar on", keys.id, keys.by)
+        return msgspec.structs.replace(keys, at="bar")
 
     def _take_back(self, voice: int) -> list[ClientId]:
         found = [reading for reading in self._reading if voice in (0, reading.voice)]

@@ -195,7 +195,10 @@ class Recipe(PlayKeys, frozen=True, kw_only=True):
         | None
     ) = None
     voice: Annotated[Voice, Meta(description="the voice to play on, with `to play` or `both`")] | None = None
-    by: Annotated[str, Meta(max_length=40, description="a deadline: `bar 33`, or seconds from now")] | None = None
+    by: (
+        Annotated[str, Meta(max_length=40, description="a deadline, `bar 33` or seconds from now: as many steps as fit")]
+        | None
+    ) = None
     inline: (
         Annotated[
             bool,

@@ -1,0 +1,122 @@
+"""`by`: as many steps as fit before a deadline. Pure."""
+
+import math
+import re
+from dataclasses import dataclass
+
+from timbred.delivery.clock import GRAIN
+from timbred.errors import BadRequest
+
+SPARE = 0.85
+"""Part of the time there is that is planned with: a machine that does other things too is slower at times."""
+
+HANDLING = 0.15
+"""Seconds for what the model doesn't do: the file, the way to the voice."""
+
+SENSIBLE = 4
+"""A sound may get a fourth of its model's steps; with fewer it is another sound."""
+
+FARTHEST = 3600.0
+"""Seconds from now; beyond it, a deadline is a mistake."""
+
+BAR = re.compile(r"bar\s*(\d{1,6})")
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """`bar` counts from 1, as musicians do: bar 33 begins after 32 bars. Or `seconds` from now."""
+
+    bar: int | None = None
+    seconds: float = 0.0
+
+    def beat(self, beats_per_bar: float) -> float:
+        """The beat on which the bar begins."""
+        return ((self.bar or 1) - 1) * beats_per_bar
+
+    def __str__(self) -> str:
+        return f"bar {self.bar}" if self.bar is not None else f"{self.seconds:g} s from now"
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The session's bars: which beat it is, at which tempo."""
+
+    beat: float
+    bpm: float
+    beats_per_bar: float
+
+    def until(self, beat: float) -> float:
+        """Seconds until a beat."""
+        return (beat - self.beat) * 60.0 / self.bpm
+
+    def bar_after(self, seconds: float) -> int:
+        """The first bar, counted from 1, that begins in so many seconds or later."""
+        beat = self.beat + seconds * self.bpm / 60.0
+        return math.ceil(beat / self.beats_per_bar - GRAIN) + 1
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a sound takes, in seconds: `wait` until the engine turns to it, `rest` besides its steps, `step` each."""
+
+    wait: float
+    rest: float
+    step: float
+
+    def needed(self, steps: int) -> float:
+        """Seconds from now that it takes with so many steps, with some to spare."""
+        return self.wait + HANDLING + (self.rest + self.step * steps) / SPARE
+
+
+def read_by(text: str) -> Deadline:
+    """A deadline as it was sent.
+
+    >>> read_by("bar 33")
+    Deadline(bar=33, seconds=0.0)
+
+    Raises:
+        BadRequest: it is neither a bar nor seconds.
+    """
+    word = text.strip().lower()
+    if (found := BAR.fullmatch(word)) and int(found[1]) >= 1:
+        return Deadline(bar=int(found[1]))
+    try:
+        seconds = float(word)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= FARTHEST:
+        raise BadRequest(f"by: got {text!r}, allowed is a bar as in `bar 33`, or 0 to {FARTHEST:g} seconds from now")
+    return Deadline(seconds=seconds)
+
+
+def steps_by(deadline: Deadline, pace: Pace, fewest: int, most: int, clock: Clock | None) -> int:
+    """As many steps as fit, at most `most`. `clock` is needed for a bar.
+
+    Raises:
+        BadRequest: the bar is past, or not even `fewest` steps fit; says when it could be.
+    """
+    left = deadline.seconds
+    if deadline.bar is not None and clock is not None:
+        left = clock.until(deadline.beat(clock.beats_per_bar))
+    needed = pace.needed(fewest)
+    if needed > left:
+        could = f"bar {clock.bar_after(needed)}" if deadline.bar is not None and clock else f"{_up(needed):g}"
+        state = "is past" if left <= 0 else f"is in {left:.2f} s" if deadline.bar is not None else "is too soon"
+        raise BadRequest(
+            f"by: {deadline} {state}, and with the fewest sensible steps ({fewest}) it takes {needed:.2f} s; "
+            f"it could be ready by {could}"
+        )
+    if pace.step <= 0:
+        return most
+    fitting = math.floor(((left - pace.wait - HANDLING) * SPARE - pace.rest) / pace.step)
+    return max(fewest, min(most, fitting))
+
+
+def fewest_steps(of_model: int, of_scheduler: int, asked: int | None) -> int:
+    """The fewest sensible steps, from a model's usual number, what its scheduler can, and what was asked for."""
+    sensible = max(of_scheduler, math.ceil(of_model / SENSIBLE), 2)
+    return sensible if asked is None else max(of_scheduler, min(sensible, asked))
+
+
+def _up(seconds: float) -> float:
+    return math.ceil(seconds * 10) / 10

@@ -1,0 +1,66 @@
+"""Requests with a deadline: timed if their model never was, then given as many steps as fit."""
+
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from timbred.delivery.player import Player
+from timbred.engine.registry import Card
+from timbred.jobs.deadline import Clock, Deadline, Pace, fewest_steps, read_by, steps_by
+from timbred.jobs.dispatcher import Dispatcher
+from timbred.jobs.parameters import PLAYED, STEPS, Parameters, Session
+from timbred.protocol import messages as m
+
+
+class InTime:
+    """Plans requests that have `by`. Runs on the event loop."""
+
+    def __init__(self, dispatcher: Dispatcher, player: Player, session: Callable[[], Session]) -> None:
+        self.dispatcher = dispatcher
+        self.player = player
+        self._session = session
+
+    def is_timed(self, parameters: Parameters) -> bool:
+        """Whether it is known how long such a sound takes; else `measure` finds out."""
+        name = parameters.model
+        return self.dispatcher.estimates.knows(name) and self.dispatcher.residents.is_resident(name)
+
+    def check(self, request: m.Generate) -> None:
+        """Whether there could be such a deadline.
+
+        Raises:
+            BadRequest: it can't be read.
+            NoAudioDevice: it is a bar, and without a device nothing counts bars.
+        """
+        self._clock_for(read_by(request.by or ""))
+
+    def planned(self, request: m.Generate, parameters: Parameters, card: Card, came: float) -> m.Generate:
+        """The request with as many steps as fit; it goes first in the engine, and sounds on its bar, unless it says
+        otherwise. `came` is the moment it came, of the monotonic clock.
+
+        Raises:
+            BadRequest: it can't be ready in time; says when it could.
+            NoAudioDevice: the deadline is a bar, and nothing counts bars.
+        """
+        deadline = read_by(request.by or "")
+        clock = self._clock_for(deadline)
+        left = Deadline(deadline.bar, deadline.seconds - (time.monotonic() - came))
+        priority = request.priority or "live"
+        pace = Pace(
+            wait=self.dispatcher.wait_for(priority),
+            rest=self.dispatcher.estimates.of_rest(parameters),
+            step=self.dispatcher.estimates.of_step(parameters),
+        )
+        lowest, _ = STEPS.get(parameters.scheduler, (1, 1000))
+        steps = steps_by(left, pace, fewest_steps(card.steps, lowest, request.steps), parameters.steps, clock)
+        at = request.at
+        if request.to in PLAYED and at is None and clock is not None:
+            at = f"{deadline.beat(clock.beats_per_bar):g}"
+        return msgspec.structs.replace(request, steps=steps, priority=priority, at=at)
+
+    def _clock_for(self, deadline: Deadline) -> Clock | None:
+        if deadline.bar is None:
+            return None
+        session = self._session()
+        return Clock(self.player.beat_now(), session.tempo, session.beats_per_bar)

@@ -1,0 +1,59 @@
+"""A stopwatch for each job that the engine works on: what it shows becomes estimates."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from timbred.jobs.estimates import Estimates
+from timbred.jobs.parameters import Parameters
+
+
+@dataclass
+class _Run:
+    """One job in the engine. Moments are of the monotonic clock."""
+
+    parameters: Parameters
+    began: float
+    loading: bool = False
+    first: float | None = None
+    last: float = 0.0
+    steps: int = 0
+
+
+class Timing:
+    """Hears what becomes of jobs, by their numbers."""
+
+    def __init__(self, estimates: Estimates, clock: Callable[[], float] = time.monotonic) -> None:
+        self.estimates = estimates
+        self._clock = clock
+        self._runs: dict[int, _Run] = {}
+
+    def began(self, number: int, parameters: Parameters) -> None:
+        """The engine was given a job."""
+        self._runs[number] = _Run(parameters, self._clock())
+
+    def loads(self, number: int) -> None:
+        """The job waits for its model: what comes before its first step isn't its own time."""
+        if number in self._runs:
+            self._runs[number].loading = True
+
+    def stepped(self, number: int) -> None:
+        """A step is done."""
+        run = self._runs.get(number)
+        if run is not None:
+            run.last = self._clock()
+            run.first = run.last if run.first is None else run.first
+            run.steps += 1
+
+    def rendered(self, number: int) -> None:
+        """The job is done: what it took is taken in."""
+        run = self._runs.pop(number, None)
+        if run is None or run.first is None:
+            return
+        step = (run.last - run.first) / (run.steps - 1) if run.steps > 1 else None
+        before = 0.0 if run.loading else max(0.0, run.first - run.began - (step or 0.0))
+        self.estimates.measured(run.parameters, step, before + self._clock() - run.last)
+
+    def dropped(self, number: int) -> None:
+        """The job ended in another way: its time says nothing."""
+        self._runs.pop(number, None)

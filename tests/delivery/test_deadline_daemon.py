@@ -1,0 +1,107 @@
+"""`by` through the whole daemon: steps are chosen from what steps took, and the sound is on its bar."""
+
+import asyncio
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.delivery.player_stage import RATE, JackServer, Require, jack_server
+from tests.delivery.test_player_daemon import until
+from tests.test_app import PATIENCE, audioldm, importable, running
+from timbred.protocol import messages as m
+from timbred.protocol.vocabulary import name_of
+
+__all__ = ["audioldm", "importable"]
+
+
+@pytest.fixture
+def jack(require_host: Require) -> Generator[JackServer]:
+    with jack_server(require_host, "daemon") as server:
+        yield server
+
+
+def request(identity: str, by: object, **keys: Any) -> dict[str, Any]:
+    return {"type": "generate", "id": identity, "prompt": "paced tone", "seconds": 0.2, "by": str(by), **keys}
+
+
+def chosen(events: list[m.Event]) -> set[int]:
+    return {event.steps for event in events if isinstance(event, m.Progress) and event.step}
+
+
+def test_steps_are_chosen_so_that_it_is_ready_in_time(tmp_path: Path, audioldm: Path):
+    async def conversation() -> None:
+        async with running(tmp_path, audioldm, "player.device=no such card") as daemon:
+            client = daemon.transports.client()
+            # nothing was timed yet: it is, first, and that makes no take
+            events = await asyncio.wait_for(client.request(**request("a", 60)), PATIENCE)
+            assert [name_of(event) for event in events if name_of(event) != "progress"] == [
+                "queued", "started", "take", "done",
+            ]  # fmt: skip
+            assert chosen(events) == {20}, "there is time for as many as the model usually makes"
+            events = await asyncio.wait_for(client.request(**request("b", 3, steps=900)), PATIENCE)
+            [steps] = chosen(events)
+            assert 5 <= steps <= 150, "20 ms and more for each"
+            take = next(event for event in events if isinstance(event, m.Take))
+            stored = daemon.library.get(take.take_id)
+            assert stored is not None
+            assert stored.recipe["parameters"]["steps"] == steps
+            assert len(daemon.library.search("", 10)) == 2
+            for by, words in (
+                ("0.01", "could be ready by 0."),
+                ("soon", "by: got 'soon'"),
+                ("bar 0", "by: got 'bar 0'"),
+            ):
+                failed = (await asyncio.wait_for(client.request(**request(f"c{by}", by)), PATIENCE))[-1]
+                assert isinstance(failed, m.Fail)
+                assert failed.code == "bad-request"
+                assert words in failed.message
+            failed = (await asyncio.wait_for(client.request(**request("d", "bar 9")), PATIENCE))[-1]
+            assert isinstance(failed, m.Fail)
+            assert failed.code == "no-audio-device", "without a device nothing counts bars"
+
+    asyncio.run(conversation())
+
+
+def test_a_sound_by_a_bar_is_played_on_it_and_one_that_cannot_be_is_told_at_once(
+    jack: JackServer, tmp_path: Path, audioldm: Path
+):
+    async def conversation() -> None:
+        async with running(tmp_path, audioldm, "player.lead=100", "tempo=120") as daemon:
+            client = daemon.transports.client()
+            await daemon.player.opened()
+            await asyncio.wait_for(client.request(**request("timed", 60)), PATIENCE)
+            bar = int(daemon.player.beat_now() / 4) + 9
+            client.send(**request("a", f"bar {bar}", to="play", voice=1))
+            playing = await until(client, m.Playing)
+            assert playing.beat == (bar - 1) * 4
+            assert playing.frame == playing.beat * RATE / 2
+            client.send(**request("b", "bar 1", to="play", voice=1))
+            failed = await until(client, m.Fail)
+            assert failed.id == "b"
+            assert "bar 1 is past" in failed.message
+            could = int(failed.message.rpartition("bar ")[2])
+            assert could > daemon.player.beat_now() / 4
+
+    asyncio.run(conversation())
+
+
+def test_an_engine_that_dies_while_it_is_timed_is_told(tmp_path: Path, audioldm: Path):
+    async def conversation() -> None:
+        async with running(tmp_path, audioldm) as daemon:
+            client = daemon.transports.client()
+            failed = await asyncio.wait_for(client.request(**request("a", 60, prompt="die")), PATIENCE)
+            assert isinstance(failed[-1], m.Fail)
+            assert failed[-1].code == "worker-lost"
+            client.send(**request("b", 60, prompt="slow pad"))
+            await asyncio.sleep(0)
+        left: list[m.Event] = []
+        while not client.empty():
+            left.append(await client.next_event())
+        assert [(getattr(event, "id", ""), getattr(event, "code", "")) for event in left] == [
+            ("a", "worker-lost"),
+            ("b", "shutting-down"),
+        ]
+
+    asyncio.run(conversation())
