@@ -196,7 +196,9 @@ class Recipe(PlayKeys, frozen=True, kw_only=True):
     ) = None
     voice: Annotated[Voice, Meta(description="the voice to play on, with `to play` or `both`")] | None = None
     by: (
-        Annotated[str, Meta(max_length=40, description="a deadline, `bar 33` or seconds from now: as many steps as fit")]
+        Annotated[
+            str, Meta(max_length=40, description="a deadline, `bar 33` or seconds from now: as many steps as fit")
+        ]
         | None
     ) = None
     inline: (
@@ -464,7 +466,7 @@ class StatusReply(Event, frozen=True, kw_only=True):
 class Model(Event, frozen=True, kw_only=True):
     """One of the models there are."""
 
-    json_only = ("title", "min_seconds", "default_seconds", "steps", "guidance", "scheduler", "ranks", "knows")
+    json_only = ("title", "default_seconds", "steps", "guidance", "scheduler", "ranks", "knows")
 
     name: str
     state: Annotated[Literal["resident", "loading", "available", "missing"], Meta(description="where its weights are")]
@@ -474,7 +476,6 @@ class Model(Event, frozen=True, kw_only=True):
     licence: str
     memory_mb: float
     title: Annotated[str, Meta(description="what it is, in words")] = ""
-    min_seconds: Annotated[float, Meta(description="the shortest sound it makes")] = 0.05
     default_seconds: Annotated[float, Meta(description="length where none is asked for")] = 0.0
     steps: Annotated[int, Meta(description="denoising steps where none are asked for")] = 0
     guidance: Annotated[float, Meta(description="guidance where none is asked for")] = 0.0

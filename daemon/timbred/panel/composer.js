@@ -1,0 +1,309 @@
+// Where a sound is asked for: the prompt, the keys in sight, all others behind a door; from nothing or from a take.
+
+import { Field } from "./fields.js";
+import { icon, make, set, write } from "./elements.js";
+import { always } from "./memory.js";
+import { sayNow } from "./saying.js";
+import { IN_SIGHT, grouped } from "./vocabulary.js";
+
+const REMEMBERED_PROMPTS = 50;
+const LARGEST_SEED = 2147483647;
+
+export class Composer {
+  constructor(element, keys, requests, { defaultModel, selected }) {
+    this.requests = requests;
+    this.defaultModel = defaultModel;
+    this.selected = selected;
+    this.models = new Map();
+    this.fields = new Map();
+    this.from = null;
+    this.locked = false;
+    this.lastSeed = null;
+    this.prompts = always.get("prompts", []);
+    this.recalled = -1;
+    this.build(element, keys);
+  }
+
+  build(element, keys) {
+    const byName = new Map(keys.map((key) => [key.name, key]));
+    this.prompt = make("textarea", {
+      id: "prompt",
+      rows: 1,
+      maxlength: byName.get("prompt").longest,
+      placeholder: "rain on a tin roof, warm analog pad, dry rim shot…",
+      "aria-describedby": "prompt-failure prompt-help",
+      "aria-keyshortcuts": "p",
+      autocomplete: "off",
+      enterkeyhint: "go",
+    });
+    this.failure = make("p", { id: "prompt-failure", class: "failure" });
+    this.go = make("button", { type: "submit", class: "go", id: "make" }, "Make ", make("kbd", { text: "⏎" }));
+    this.origin = make("p", { class: "origin", hidden: true });
+    const inSight = IN_SIGHT.filter((name) => byName.has(name)).map((name) => this.field(byName.get(name)).element);
+    this.buildSeed();
+    this.buildModels();
+    const form = make(
+      "form",
+      { novalidate: true, onsubmit: (event) => this.submitted(event) },
+      this.origin,
+      make("label", { for: "prompt", class: "unseen", text: "Prompt: what to hear, in words" }),
+      make("div", { class: "ask" }, this.prompt, this.go),
+      make("small", { id: "prompt-help", class: "unseen", text: "Enter makes it, arrow up brings earlier prompts" }),
+      this.failure,
+      make("div", { class: "keys sight" }, ...inSight),
+      make("div", { class: "doors" }, this.wordsDoor(), this.door(keys)),
+    );
+    this.prompt.addEventListener("keydown", (event) => this.pressed(event));
+    this.prompt.addEventListener("input", () => this.typed());
+    element.append(form);
+    this.fields.get("preview").value = true;
+  }
+
+  field(key) {
+    const made = new Field(key, { changed: () => this.counted() });
+    this.fields.set(key.name, made);
+    return made;
+  }
+
+  door(keys) {
+    this.number = make("span", { class: "count" });
+    const groups = grouped(keys).map(([title, found]) =>
+      make(
+        "fieldset",
+        {},
+        make("legend", { text: title }),
+        make("div", { class: "keys" }, ...found.map((key) => this.field(key).element)),
+      ),
+    );
+    const reset = make("button", { type: "button", class: "small", onclick: () => this.reset() }, "Reset all keys");
+    return make("details", { class: "door", id: "all-keys" }, make("summary", {}, "All keys ", this.number), ...groups, reset);
+  }
+
+  /** The words that the chosen model was taught, each a button that adds it to the prompt. */
+  wordsDoor() {
+    this.known = make("div", { class: "words" });
+    this.knownTitle = make("summary");
+    this.knownDoor = make("details", { class: "door", hidden: true, id: "known-words" }, this.knownTitle, this.known);
+    return this.knownDoor;
+  }
+
+  offer(model) {
+    if (this.offered === model?.name) return;
+    this.offered = model?.name;
+    const words = model?.knows ? model.knows.split(", ") : [];
+    this.knownDoor.hidden = !words.length;
+    write(this.knownTitle, `Words that ${model?.name} knows`);
+    this.known.replaceChildren(...words.map((word) => make("button", { type: "button", class: "small", onclick: () => this.addWord(word) }, word)));
+  }
+
+  addWord(word) {
+    this.prompt.value = `${this.prompt.value.trim()} ${word}`.trim();
+    this.typed();
+  }
+
+  buildSeed() {
+    const field = this.fields.get("seed");
+    this.lockButton = make(
+      "button",
+      { type: "button", class: "lock", id: "seed-lock", "aria-pressed": "false", "aria-keyshortcuts": "l", onclick: () => this.lock(!this.locked) },
+      icon("open"),
+    );
+    set(this.lockButton, "aria-label", "Lock the seed");
+    set(this.lockButton, "title", "Lock the seed: the same noise again (L)");
+    field.control.after(this.lockButton);
+    field.element.classList.add("with-button");
+  }
+
+  /** The model is chosen among those that the daemon lists. */
+  buildModels() {
+    const field = this.fields.get("model");
+    const choice = make("select", { id: field.control.id, name: "model", "aria-describedby": field.control.getAttribute("aria-describedby") });
+    choice.append(make("option", { value: "", text: "the default" }));
+    choice.addEventListener("change", () => this.chosen());
+    field.control.replaceWith(choice);
+    field.control = choice;
+  }
+
+  /** A model as `models` tells it. */
+  know(model) {
+    const { control } = this.fields.get("model");
+    if (!this.models.has(model.name)) control.append(make("option", { value: model.name }));
+    this.models.set(model.name, model);
+    const option = [...control.options].find((one) => one.value === model.name);
+    write(option, model.state === "missing" ? `${model.name} (not here)` : model.name);
+    this.chosen();
+  }
+
+  /** Fields show what the chosen model allows. */
+  chosen() {
+    const { control } = this.fields.get("model");
+    write(control.options[0], `${this.defaultModel() || "the default"}`);
+    const model = this.models.get(control.value || this.defaultModel());
+    control.title = model ? `${model.title}. ${model.licence}` : "";
+    this.offer(model);
+    const recipe = this.from?.recipe?.parameters ?? {};
+    for (const field of this.fields.values()) if (field.key.name !== "model") field.limit(model ?? null, shown(recipe[field.key.name]));
+    this.showLastSeed();
+    this.counted();
+  }
+
+  counted() {
+    const set_ = [...this.fields.values()].filter((field) => field.value !== undefined && !IN_SIGHT.includes(field.key.name));
+    write(this.number, set_.length ? `${set_.length} set: ${set_.map((field) => field.key.name).join(", ")}` : "");
+  }
+
+  reset() {
+    for (const field of this.fields.values()) {
+      field.value = undefined;
+      field.fail("");
+    }
+    this.fields.get("preview").value = true;
+    this.lock(false);
+    this.counted();
+  }
+
+  /** Locked: the same seed with each request, that of the chosen take or of the last one. */
+  lock(on) {
+    const field = this.fields.get("seed");
+    this.locked = on;
+    if (on && field.value === undefined) field.value = this.from?.seed ?? this.selected()?.seed ?? this.lastSeed ?? randomSeed();
+    if (!on) field.value = undefined;
+    set(this.lockButton, "aria-pressed", on);
+    this.lockButton.replaceChildren(icon(on ? "lock" : "open"));
+  }
+
+  /** A take has come: its seed is the last. */
+  heard(take) {
+    this.lastSeed = take.seed;
+    this.showLastSeed();
+  }
+
+  showLastSeed() {
+    set(this.fields.get("seed").control, "placeholder", this.lastSeed === null ? "random" : `last ${this.lastSeed}`);
+  }
+
+  focus() {
+    this.prompt.focus();
+    this.prompt.select();
+  }
+
+  // ---- from a take
+
+  /** What is made next starts from this take's recipe; only what is changed is said. */
+  startFrom(take) {
+    this.from = take;
+    this.prompt.value = take.prompt;
+    this.origin.hidden = false;
+    this.origin.replaceChildren(
+      "Varying ",
+      make("strong", { text: take.prompt }),
+      ` (${take.model}, seed ${take.seed}): change words or keys, then make. `,
+      make("button", { type: "button", class: "small", onclick: () => this.startFresh() }, icon("cross"), " From nothing"),
+    );
+    if (this.locked) this.fields.get("seed").value = take.seed;
+    this.chosen();
+    this.grow();
+    this.focus();
+  }
+
+  startFresh() {
+    this.from = null;
+    this.origin.hidden = true;
+    this.chosen();
+    this.focus();
+  }
+
+  /** More like this take: its recipe, another seed; with the seed locked something else has to be changed first. */
+  vary(take) {
+    if (this.locked) {
+      this.startFrom(take);
+      sayNow("The seed is locked: change the words or a key, then Enter");
+      return;
+    }
+    const request = { type: "vary", take: take.take_id, seed: randomSeed(), preview: this.fields.get("preview").value };
+    const count = this.fields.get("takes").value;
+    this.ask(count === undefined ? request : { ...request, takes: count }, take.prompt);
+  }
+
+  // ---- asking
+
+  submitted(event) {
+    event.preventDefault();
+    const prompt = this.prompt.value.replaceAll(/\s+/g, " ").trim();
+    if (!prompt) return this.fail("Type what you want to hear, for instance: rain on tin");
+    const keys = Object.fromEntries([...this.fields].map(([name, field]) => [name, field.value]).filter(([, value]) => value !== undefined));
+    this.remember(prompt);
+    if (!this.from) return this.ask({ type: "generate", prompt, ...keys }, prompt);
+    const changed = prompt === this.from.prompt ? keys : { prompt, ...keys };
+    const seed = this.locked || keys.seed !== undefined ? {} : { seed: randomSeed() };
+    return this.ask({ type: "vary", take: this.from.take_id, ...changed, ...seed }, prompt);
+  }
+
+  ask(request, title) {
+    this.fail("");
+    for (const field of this.fields.values()) field.fail("");
+    try {
+      this.last = this.requests.ask(request, title);
+    } catch (error) {
+      this.fail(error.message);
+    }
+  }
+
+  fail(message) {
+    write(this.failure, message);
+    set(this.prompt, "aria-invalid", message ? "true" : null);
+    if (message) sayNow(message);
+  }
+
+  /** A refusal that names a key is shown at that key too. */
+  failed(job) {
+    const named = /^(\w+):/.exec(job.failure.message)?.[1];
+    const field = this.fields.get(named);
+    if (job !== this.last || job.failure.code !== "bad-request" || !field) return;
+    field.fail(job.failure.message);
+    const door = field.element.closest("details");
+    if (door) door.open = true;
+    field.control.focus();
+  }
+
+  // ---- the prompt
+
+  pressed(event) {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      event.preventDefault();
+      this.prompt.form.requestSubmit();
+    } else if (event.key === "ArrowUp" && this.prompt.selectionEnd === 0) this.recall(1, event);
+    else if (event.key === "ArrowUp" && this.recalled >= 0) this.recall(1, event);
+    else if (event.key === "ArrowDown" && this.recalled >= 0) this.recall(-1, event);
+  }
+
+  recall(way, event) {
+    const next = this.recalled + way;
+    if (next >= this.prompts.length) return;
+    event.preventDefault();
+    this.recalled = Math.max(-1, next);
+    this.prompt.value = this.recalled < 0 ? "" : this.prompts[this.recalled];
+    this.grow();
+  }
+
+  remember(prompt) {
+    this.prompts = [prompt, ...this.prompts.filter((one) => one !== prompt)].slice(0, REMEMBERED_PROMPTS);
+    this.recalled = -1;
+    always.set("prompts", this.prompts);
+  }
+
+  typed() {
+    this.recalled = -1;
+    this.fail("");
+    this.grow();
+  }
+
+  grow() {
+    this.prompt.style.height = "auto";
+    this.prompt.style.height = `${Math.min(this.prompt.scrollHeight + 2, 240)}px`;
+  }
+}
+
+const randomSeed = () => crypto.getRandomValues(new Uint32Array(1))[0] & LARGEST_SEED;
+
+const shown = (value) => (value === undefined || value === null ? "" : String(value));

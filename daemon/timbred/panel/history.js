@@ -1,0 +1,222 @@
+// The stored takes: searched by words, by stars, by likeness; a page at a time, however many there are.
+
+import * as asking from "./asking.js";
+import { dragOut } from "./dragging.js";
+import { drawWave } from "./drawing.js";
+import { icon, make, set, write } from "./elements.js";
+import { say } from "./saying.js";
+import { ago, many, seconds } from "./words.js";
+
+const PAGE = 60;
+const TYPING_PAUSE = 180;
+const MOST_SKETCHED_SECONDS = 30;
+
+export class History {
+  /** `choose` hears the take that the user goes to; `act` are what can be done with one. */
+  constructor(element, { sounds, choose, actions }) {
+    this.sounds = sounds;
+    this.choose = choose;
+    this.actions = actions;
+    this.rows = new Map();
+    this.like = null;
+    this.more = false;
+    this.chosen = null;
+    this.turn = 0;
+    this.build(element);
+  }
+
+  build(element) {
+    this.search = make("input", { type: "search", id: "search", placeholder: "Search the takes", "aria-label": "Search the takes by words", "aria-keyshortcuts": "/", autocomplete: "off", spellcheck: "false" });
+    this.stars = make("button", { type: "button", class: "icon-only star", id: "only-starred", "aria-pressed": "false", "aria-label": "Only starred takes", title: "Only starred takes", onclick: () => this.onlyStarred() }, icon("star"));
+    this.likeness = make("p", { class: "likeness", hidden: true });
+    this.total = make("p", { class: "total", role: "status" });
+    this.failure = make("p", { class: "failure" });
+    this.list = make("ul", { class: "takes", id: "takes", "aria-label": "Takes, the newest first" });
+    this.moreButton = make("button", { type: "button", class: "small more", hidden: true, onclick: () => this.next() }, "More");
+    element.append(make("div", { class: "search" }, this.search, this.stars), this.likeness, this.total, this.failure, this.list, this.moreButton);
+    this.search.addEventListener("input", () => this.typed());
+    this.list.addEventListener("keydown", (event) => this.moved(event));
+    new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && this.next(), { rootMargin: "300px" }).observe(this.moreButton);
+    this.sketching = new IntersectionObserver((seen) => this.sketch(seen), { rootMargin: "100px" });
+  }
+
+  typed() {
+    clearTimeout(this.pause);
+    this.pause = setTimeout(() => this.refresh(), TYPING_PAUSE);
+  }
+
+  onlyStarred() {
+    set(this.stars, "aria-pressed", String(!this.starredOnly));
+    return this.refresh();
+  }
+
+  get starredOnly() {
+    return this.stars.getAttribute("aria-pressed") === "true";
+  }
+
+  get plain() {
+    return !this.search.value.trim() && !this.starredOnly && this.like === null;
+  }
+
+  /** Takes like this one, the most alike first. */
+  alike(take) {
+    this.like = take;
+    this.search.value = "";
+    this.likeness.hidden = false;
+    this.likeness.replaceChildren(
+      "Like ",
+      make("strong", { text: take.prompt }),
+      " ",
+      make("button", { type: "button", class: "small", onclick: () => this.unlike() }, icon("cross"), " All takes"),
+    );
+    return this.refresh();
+  }
+
+  unlike() {
+    this.like = null;
+    this.likeness.hidden = true;
+    return this.refresh();
+  }
+
+  // ---- pages
+
+  /** Asks anew from the beginning. An answer that a newer question has overtaken is dropped. */
+  async refresh() {
+    const turn = (this.turn += 1);
+    const found = await this.page(null);
+    if (turn !== this.turn || !found) return;
+    for (const row of this.rows.values()) this.sketching.unobserve(row.element);
+    this.rows.clear();
+    this.list.replaceChildren();
+    this.add(found);
+  }
+
+  async next() {
+    if (!this.more || this.waiting) return;
+    const turn = this.turn;
+    this.waiting = true;
+    const found = await this.page([...this.rows.keys()].pop());
+    this.waiting = false;
+    if (turn === this.turn && found) this.add(found);
+  }
+
+  async page(before) {
+    try {
+      const asked = { search: this.search.value, starred: this.starredOnly, like: this.like?.take_id ?? null, before, limit: PAGE };
+      const found = await asking.takes(asked);
+      write(this.failure, "");
+      return found;
+    } catch (error) {
+      write(this.failure, error.message);
+      return null;
+    }
+  }
+
+  add({ takes, total, more }) {
+    this.list.append(...takes.filter((take) => !this.rows.has(take.take_id)).map((take) => this.row(take)));
+    this.more = more;
+    this.moreButton.hidden = !more;
+    this.count(total);
+    this.mark();
+  }
+
+  count(total) {
+    this.known = total;
+    const words = this.search.value.trim();
+    const what = this.starredOnly ? many(total, "starred take") : many(total, "take");
+    const nothing = words ? `No take's prompt has the words "${words}"` : this.starredOnly ? "Nothing is starred yet: S stars the take in the middle" : "No takes yet";
+    write(this.total, total ? (words ? `${what} with "${words}"` : what) : this.like ? "No other prompt shares a word with it" : nothing);
+  }
+
+  /** A take that has just been made, by whomever. */
+  arrived(take) {
+    if (this.rows.has(take.take_id)) return;
+    if (!this.plain) return void this.refresh();
+    this.list.prepend(this.row(take));
+    this.rows = new Map([[take.take_id, this.rows.get(take.take_id)], ...this.rows]);
+    this.count((this.known ?? 0) + 1);
+    this.mark();
+  }
+
+  // ---- rows
+
+  row(take) {
+    const picture = make("canvas", { class: "sketch", "aria-hidden": "true", "data-take": take.take_id });
+    const button = make(
+      "button",
+      { type: "button", class: "choose", draggable: take.url ? "true" : null, tabindex: -1, onclick: () => this.go(take), ondragstart: (event) => dragOut(event, take) },
+      picture,
+      make("span", { class: "prompt", text: take.prompt }),
+      make("span", { class: "facts", text: take.missing ? `${take.model} · the file is gone` : `${seconds(take.seconds)} · ${take.model} · ${ago(take.created)}` }),
+    );
+    const star = make("button", { type: "button", class: "icon-only star", tabindex: -1, "aria-label": `Star: ${take.prompt}`, "aria-pressed": String(take.starred), onclick: () => this.actions.star(take) }, icon("star"));
+    const element = make("li", { "data-take": take.take_id, class: take.missing ? "missing" : null }, button, star);
+    this.rows.set(take.take_id, { take, element, button, star, picture });
+    if (take.url && !take.missing && take.seconds <= MOST_SKETCHED_SECONDS) this.sketching.observe(element);
+    return element;
+  }
+
+  /** Draws the outlines of the rows that come into sight. */
+  async sketch(seen) {
+    for (const { target, isIntersecting } of seen) {
+      const row = this.rows.get(target.dataset.take);
+      if (!isIntersecting || !row) continue;
+      this.sketching.unobserve(target);
+      try {
+        const sound = await this.sounds.get(row.take.url, row.take.rate);
+        if (row.element.isConnected) drawWave(row.picture, sound, { colour: "#ffb547a8", core: "#ffd894", centre: false });
+      } catch (error) {
+        row.element.classList.add("missing");
+        row.element.title = error.message;
+      }
+    }
+  }
+
+  starred(take) {
+    const row = this.rows.get(take.take_id);
+    if (!row) return;
+    row.take.starred = take.starred;
+    set(row.star, "aria-pressed", String(take.starred));
+  }
+
+  // ---- the chosen one
+
+  go(take, { focus = false } = {}) {
+    this.chosen = take.take_id;
+    this.mark();
+    if (focus) this.rows.get(take.take_id)?.button.focus();
+    this.choose(take);
+  }
+
+  /** One row is in the order of the Tab key; arrows go to the others. */
+  mark() {
+    const rows = [...this.rows.values()];
+    const current = this.rows.get(this.chosen) ?? rows[0];
+    for (const row of rows) {
+      set(row.button, "tabindex", row === current ? 0 : -1);
+      set(row.star, "tabindex", row === current ? 0 : -1);
+      set(row.button, "aria-current", row.take.take_id === this.chosen ? "true" : null);
+      row.element.classList.toggle("chosen", row.take.take_id === this.chosen);
+    }
+  }
+
+  moved(event) {
+    const way = { ArrowDown: 1, ArrowUp: -1, Home: -Infinity, End: Infinity }[event.key];
+    if (way === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+    this.move(way, { focus: true });
+  }
+
+  /** The take so many rows further down. */
+  move(way, options = {}) {
+    const ids = [...this.rows.keys()];
+    if (!ids.length) return say("There are no takes here");
+    const at = ids.indexOf(this.chosen);
+    const to = Math.min(ids.length - 1, Math.max(0, at < 0 ? 0 : at + way));
+    const row = this.rows.get(ids[to]);
+    this.go(row.take, options);
+    row.element.scrollIntoView({ block: "nearest" });
+    return undefined;
+  }
+}

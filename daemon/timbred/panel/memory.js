@@ -1,0 +1,25 @@
+// What the page remembers: between reloads of this tab, and between visits. A browser that forbids it costs only that.
+
+function kept(storage) {
+  return {
+    get(name, otherwise) {
+      try {
+        const text = storage().getItem(`timbred.${name}`);
+        return text === null ? otherwise : JSON.parse(text);
+      } catch (error) {
+        console.warn(`timbred.${name} can't be read:`, error);
+        return otherwise;
+      }
+    },
+    set(name, value) {
+      try {
+        storage().setItem(`timbred.${name}`, JSON.stringify(value));
+      } catch (error) {
+        console.warn(`timbred.${name} can't be kept:`, error);
+      }
+    },
+  };
+}
+
+export const thisTab = kept(() => sessionStorage);
+export const always = kept(() => localStorage);

@@ -1,0 +1,41 @@
+// Tabs: one panel in sight, its tab in the order of the Tab key, arrows to the others.
+
+import { find, make, set } from "./elements.js";
+
+export class Tabs {
+  /** `names`: [id of the panel, label]; `key` of each is its number. */
+  constructor(element, names) {
+    this.tabs = names.map(([id, label], index) =>
+      make(
+        "button",
+        { type: "button", role: "tab", id: `tab-${id}`, "aria-controls": id, "aria-keyshortcuts": index + 1, "data-panel": id, onclick: () => this.show(id) },
+        label,
+      ),
+    );
+    element.append(...this.tabs);
+    element.addEventListener("keydown", (event) => this.moved(event));
+    this.show(names[0][0]);
+  }
+
+  get shown() {
+    return this.tabs.find((tab) => tab.getAttribute("aria-selected") === "true").dataset.panel;
+  }
+
+  show(id, { focus = false } = {}) {
+    for (const tab of this.tabs) {
+      const on = tab.dataset.panel === id;
+      set(tab, "aria-selected", String(on));
+      set(tab, "tabindex", on ? 0 : -1);
+      find(tab.dataset.panel).hidden = !on;
+      if (on && focus) tab.focus();
+    }
+  }
+
+  moved(event) {
+    const way = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!way) return;
+    event.preventDefault();
+    const at = this.tabs.findIndex((tab) => tab.dataset.panel === this.shown);
+    this.show(this.tabs[(at + way + this.tabs.length) % this.tabs.length].dataset.panel, { focus: true });
+  }
+}

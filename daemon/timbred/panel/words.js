@@ -1,0 +1,34 @@
+// Numbers and times in words.
+
+export const seconds = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} s`;
+
+export function duration(value) {
+  if (value < 90) return seconds(value);
+  const minutes = Math.floor(value / 60);
+  return minutes < 90 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+/** Megabytes, in GB when there are many. */
+export const memory = (mb) => (mb >= 10_000 ? `${(mb / 1000).toFixed(1)} GB` : `${Math.round(mb)} MB`);
+
+export const kilohertz = (hz) => `${Number((hz / 1000).toFixed(2))} kHz`;
+
+export const many = (count, one, more = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : more}`;
+
+export const clock = (time = new Date()) => time.toLocaleTimeString("en-GB");
+
+/** How long ago a unix time is. */
+export function ago(unix, now = Date.now() / 1000) {
+  const gone = Math.max(0, now - unix);
+  if (gone < 60) return "now";
+  if (gone < 3600) return `${Math.floor(gone / 60)} min`;
+  if (gone < 86_400) return `${Math.floor(gone / 3600)} h`;
+  if (gone < 7 * 86_400) return `${Math.floor(gone / 86_400)} d`;
+  return new Date(unix * 1000).toISOString().slice(0, 10);
+}
+
+/** Where a moment of a sound is: 0:01.25 */
+export function moment(value) {
+  const minutes = Math.floor(value / 60);
+  return `${minutes}:${(value - 60 * minutes).toFixed(2).padStart(5, "0")}`;
+}
