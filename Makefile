@@ -21,6 +21,7 @@ check: .venv/.installed-for-tests
 docs: .venv/.installed
 	$(BIN)/python -m timbred.protocol.describe > docs/protocol.md
 	$(BIN)/python -m timbred.cli.reference > docs/settings.md
+	$(BIN)/python -m timbred.client.writing > .requests.py && mv .requests.py daemon/timbred/client/requests.py
 
 bench: .venv/.installed-for-tests
 	$(BIN)/python -m benchmarks

@@ -9,12 +9,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from timbred.cli.connection import Connection, Json, any_daemon
+from timbred.cli.connection import Connection, any_daemon
 from timbred.cli.options import prompt_and_parameters
 from timbred.cli.serve import run, settings_from, start_logging
 from timbred.config import Config
-from timbred.errors import BadRequest, from_foreign
+from timbred.errors import BadRequest, TimbredError, from_code, from_foreign
 from timbred.library.recipe import overlaid, parameters_of
+from timbred.protocol import messages as m
 from timbred.protocol.decode import build, fields_of
 from timbred.protocol.messages import Generate
 from timbred.protocol.values import describe
@@ -34,7 +35,7 @@ def say(out: Path | None, like: Path | None, arguments: list[str], file: Path | 
     print(run(_say(config, request, out)))
 
 
-def request_from(out: Path | None, like: Path | None, arguments: list[str]) -> Json:
+def request_from(out: Path | None, like: Path | None, arguments: list[str]) -> Generate:
     """The `generate` request that a command line stands for.
 
     Raises:
@@ -52,8 +53,9 @@ def request_from(out: Path | None, like: Path | None, arguments: list[str]) -> J
     for key in request:
         if key not in fields_of(Generate):
             raise BadRequest(f"--{key}: there is no such parameter; timbred describe lists them")
-    build(REQUEST_NAMED["generate"], request)
-    return {"type": "generate", **request}
+    built = build(REQUEST_NAMED["generate"], request)
+    assert isinstance(built, Generate)
+    return built
 
 
 def _format_of(out: Path) -> str:
@@ -64,26 +66,29 @@ def _format_of(out: Path) -> str:
     return wanted
 
 
-async def _say(config: Config, request: Json, out: Path | None) -> Path:
+async def _say(config: Config, request: Generate, out: Path | None) -> Path:
     async with any_daemon(config) as connection:
-        path = await _made(connection, request)
+        try:
+            path = await _made(connection, request)
+        except TimbredError as error:
+            raise from_code(error.code, f"{error} ({error.code})") from error
     return path if out is None else _copied(path, out)
 
 
-async def _made(connection: Connection, request: Json) -> Path:
+async def _made(connection: Connection, request: Generate) -> Path:
     """The path of the best take; shows progress on standard error."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(compact=True))
     with Progress(*columns, console=Console(stderr=True), transient=not sys.stderr.isatty()) as progress:
         task = progress.add_task("starting", total=1.0)
         async for event in connection.ask(request):
             match event:
-                case {"type": "queued"}:
+                case m.Queued():
                     progress.update(task, description="waiting for the engine")
-                case {"type": "progress", "stage": "loading"}:
+                case m.Progress(stage="loading"):
                     progress.update(task, description="loading the model")
-                case {"type": "progress", "fraction": fraction}:
-                    progress.update(task, description=f"rendering {request['prompt']!r}"[:60], completed=fraction)
-                case {"type": "done", "path": str(path)}:
+                case m.Progress(fraction=fraction):
+                    progress.update(task, description=f"rendering {request.prompt!r}"[:60], completed=fraction)
+                case m.Done(path=path):
                     progress.update(task, completed=1.0)
                     return Path(path)
                 case _:

@@ -14,7 +14,7 @@ from timbred.protocol import messages as m
 from timbred.protocol import values
 from timbred.protocol.decode import build, entry_named
 from timbred.protocol.incoming import Incoming, id_place
-from timbred.protocol.vocabulary import find_request, name_of
+from timbred.protocol.vocabulary import EVENTS, find_request, name_of
 
 LONGEST = 1 << 20
 """Bytes that a request may have."""
@@ -81,6 +81,32 @@ def encode_event(event: m.Event, client: str | None = None) -> bytes:
     if client is not None:
         found["client"] = client
     return _encoder.encode(found)
+
+
+def read_event(found: dict[str, Any]) -> m.Event | None:
+    """The event that an object from a daemon stands for; None for one that this version doesn't know.
+
+    Fields that a later version added are left out.
+
+    >>> read_event({"type": "synced", "n": 3, "new": 1})
+    Synced(n=3)
+    """
+    name = str(found.get("type"))
+    family = name.partition("/")[0]
+    kinds = [entry.kind for entry in EVENTS if name == entry.name or (entry.family and family == entry.name)]
+    if m.Done in kinds and "takes" not in found:
+        kinds.remove(m.Done)
+    for kind in kinds:
+        try:
+            return msgspec.convert({key: found[key] for key in kind.__struct_fields__ if key in found}, kind)
+        except msgspec.ValidationError:
+            continue
+    return None
+
+
+def encode_request(request: m.Request, name: str) -> bytes:
+    """A request as the JSON object that a daemon reads; `name` is its name on the wire."""
+    return _encoder.encode({"type": name, **msgspec.structs.asdict(request)})
 
 
 def encode_done(end: m.Done, takes: Iterable[m.Take]) -> bytes:

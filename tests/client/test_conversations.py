@@ -1,0 +1,338 @@
+"""The client and a real daemon: sounds as arrays, events in order, trouble told, and everything usable again."""
+
+import asyncio
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.conversations.conftest import StartDaemon, settings_for
+from tests.conversations.daemons import DaemonProcess
+from timbred import errors
+from timbred.client import AsyncTimbred, NoDaemon, Place, Silent, Sound, Timbred, asynchronous, finding
+from timbred.client.trouble import CancelledElsewhere
+from timbred.protocol import messages as m
+
+PATIENCE = 60.0
+"""Seconds after which a test that hears nothing is given up: far beyond what any answer takes."""
+
+
+def play(daemon: DaemonProcess, scene: Callable[[AsyncTimbred], Coroutine[Any, Any, None]]) -> None:
+    async def whole() -> None:
+        async with asyncio.timeout(PATIENCE), AsyncTimbred(requests=daemon.requests, events=daemon.events) as timbred:
+            await scene(timbred)
+
+    asyncio.run(whole())
+
+
+def plain(daemon: DaemonProcess) -> Timbred:
+    return Timbred(requests=daemon.requests, events=daemon.events)
+
+
+def names(events: list[m.Event | Sound]) -> list[str]:
+    return [name for name, _ in groupby(type(event).__name__ for event in events)]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_sound_is_an_array_equal_to_the_files_samples(daemon: DaemonProcess) -> None:
+    with plain(daemon) as timbred:
+        sound = timbred.generate("warm pad", seconds=0.3, steps=1, seed=3, bits=32, channels=2, rate=44100)
+    read, rate = soundfile.read(sound.path, dtype="float32", always_2d=True)
+    assert (sound.rate, rate, sound.seed) == (44100, 44100, 3)
+    assert sound.samples.dtype == np.float32
+    assert sound.samples.shape == (13230, 2)
+    np.testing.assert_array_equal(sound.samples, read)
+    sound.samples[:10] = 0.0  # a program's own
+
+
+def test_without_a_file_there_is_the_array_alone(daemon: DaemonProcess) -> None:
+    before = set(daemon.takes.rglob("*.wav"))
+    with plain(daemon) as timbred:
+        sound = timbred.generate("warm pad", seconds=0.2, steps=1, to="none")
+    assert (sound.path, sound.others) == ("", ())
+    assert np.abs(sound.samples).max() > 0.5
+    assert set(daemon.takes.rglob("*.wav")) == before
+
+
+def test_events_come_in_order_and_the_take_as_a_sound(daemon: DaemonProcess) -> None:
+    with plain(daemon) as timbred:
+        events = list(timbred.generate_events("pad", seconds=0.2, steps=3, takes=2, seed=5))
+    assert names(events) == ["Queued", "Started", "Progress", "Sound", "Done"]
+    fractions = [event.fraction for event in events if isinstance(event, m.Progress) and event.step]
+    assert fractions == pytest.approx([1 / 3, 2 / 3, 1.0])
+    first, second = [event for event in events if isinstance(event, Sound)]
+    assert (first.take.index, second.take.index) == (0, 1)
+    assert not np.array_equal(first.samples, second.samples)
+
+
+def test_further_takes_and_variations(daemon: DaemonProcess) -> None:
+    with plain(daemon) as timbred:
+        best = timbred.generate("pad", seconds=0.2, steps=1, takes=3, seed=10)
+        assert [one.take.index for one in (best, *best.others)] == [0, 1, 2]
+        varied = timbred.vary(best.take_id, seconds=0.4)
+        assert (varied.seconds, varied.seed) == (pytest.approx(0.4), best.seed)
+
+
+def test_many_at_once_each_gets_its_own(daemon: DaemonProcess) -> None:
+    async def scene(timbred: AsyncTimbred) -> None:
+        lengths = [0.1, 0.2, 0.3, 0.4]
+        asked = [timbred.generate("pad", seconds=seconds, steps=1, rate=16000) for seconds in lengths]
+        sounds, status = await asyncio.gather(asyncio.gather(*asked), timbred.status())
+        assert [len(sound.samples) for sound in sounds] == [1600, 3200, 4800, 6400]
+        assert status.models_resident >= 0
+
+    play(daemon, scene)
+
+
+def test_several_threads_share_a_client(daemon: DaemonProcess) -> None:
+    made: dict[int, Sound] = {}
+    with plain(daemon) as timbred:
+
+        def make(seed: int) -> None:
+            made[seed] = timbred.generate("pad", seconds=0.1, steps=1, seed=seed)
+
+        threads = [threading.Thread(target=make, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+    assert {seed: sound.seed for seed, sound in made.items()} == {seed: seed for seed in range(4)}
+
+
+def test_questions_have_typed_answers(daemon: DaemonProcess) -> None:
+    async def scene(timbred: AsyncTimbred) -> None:
+        made = await timbred.generate("a very particular bell", seconds=0.1, steps=1)
+        assert isinstance(await timbred.ping(), m.Pong)
+        assert (await timbred.status()).sample_rate == 48000
+        assert "hollow" in [model.name for model in await timbred.models()]
+        assert made.take_id in [take.take_id for take in await timbred.takes(search="particular", limit=5)]
+        assert await timbred.takes(search="no such words anywhere") == []
+        assert (await timbred.load("hollow")).model == "hollow"
+        assert await timbred.tempo(99.0) is None
+        assert (await timbred.setting("tempo")).value == 99.0
+        assert (await timbred.setting("tempo", 120)).value == 120.0
+
+    play(daemon, scene)
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind", "told"),
+    [
+        ({"seconds": -1}, errors.BadRequest, "seconds"),
+        ({"steps": 0}, errors.BadRequest, "steps"),
+        ({"sekonds": 1}, errors.BadRequest, "sekonds"),
+        ({"model": "nothing"}, errors.UnknownModel, "nothing"),
+        ({"init": "/etc/passwd"}, errors.ForbiddenPath, "/etc/passwd"),
+        ({"by": "tomorrow"}, errors.BadRequest, "by"),
+    ],
+)
+def test_what_is_wrong_is_an_error_of_its_class(
+    daemon: DaemonProcess, keys: dict[str, Any], kind: type[errors.TimbredError], told: str
+) -> None:
+    with plain(daemon) as timbred:
+        with pytest.raises(kind, match=told) as caught:
+            timbred.generate("pad", **keys)
+        assert caught.value.code == kind.code
+        assert isinstance(timbred.ping(), m.Pong)
+
+
+def test_a_model_that_fails_and_questions_that_cannot_be_answered(daemon: DaemonProcess) -> None:
+    with plain(daemon) as timbred:
+        with pytest.raises(errors.ModelError, match="told to fail"):
+            timbred.generate("fail")
+        with pytest.raises(errors.BadRequest, match=r"host"):
+            timbred.setting("host", "0.0.0.0")
+        with pytest.raises(errors.UnknownModel):
+            timbred.load("nothing")
+        with pytest.raises(errors.BadRequest, match="sung"):
+            next(timbred.listen("sung"))
+
+
+def test_leaving_the_iterator_cancels(daemon: DaemonProcess) -> None:
+    with plain(daemon) as timbred, plain(daemon) as witness:
+        heard = witness.listen("progress", "cancelled")
+        until_it_hears(witness, heard)
+        wanted: m.Id | None = None
+        for event in timbred.generate_events("slow", steps=3):
+            if isinstance(event, m.Progress) and event.step:
+                wanted = event.id
+                break
+        assert next(event.id for _, event in heard if isinstance(event, m.Cancelled)) == wanted
+        heard.close()
+
+
+def test_cancelling_the_task_cancels(daemon: DaemonProcess) -> None:
+    async def scene(timbred: AsyncTimbred) -> None:
+        async with AsyncTimbred(requests=daemon.requests, events=daemon.events) as witness:
+            async with aclosing(witness.listen()) as heard:
+                waiting = asyncio.ensure_future(anext(heard))
+                while not waiting.done():
+                    await timbred.generate("pad", seconds=0.05, steps=1)
+                sound = asyncio.create_task(timbred.generate("slow", steps=3))
+                async for _, event in heard:
+                    if isinstance(event, m.Progress) and event.step and event.steps == 3:
+                        sound.cancel()
+                    if isinstance(event, m.Cancelled):
+                        break
+            with pytest.raises(asyncio.CancelledError):
+                await sound
+            assert isinstance(await timbred.ping(), m.Pong)
+
+    play(daemon, scene)
+
+
+def until_it_hears(timbred: Timbred, heard: Any) -> None:
+    """A listener hears what happens from some moment on: sounds are made until it has come."""
+    first = threading.Thread(target=next, args=(heard,))
+    first.start()
+    while first.is_alive():
+        timbred.generate("pad", seconds=0.05, steps=1)
+    first.join()
+
+
+def test_somebody_elses_cancel_is_told(daemon: DaemonProcess) -> None:
+    async def scene(timbred: AsyncTimbred) -> None:
+        events = timbred.generate_events("slow", steps=3)
+        with pytest.raises(CancelledElsewhere):
+            async for event in events:
+                if isinstance(event, m.Progress) and event.step:
+                    assert timbred._link is not None  # pyright: ignore[reportPrivateUsage]
+                    timbred._link.send(b'{"type": "cancel", "id": "*"}')  # pyright: ignore[reportPrivateUsage]
+
+    play(daemon, scene)
+
+
+@pytest.mark.parametrize("kind", ["nothing there", "something else there"])
+def test_no_daemon_is_told_within_two_seconds(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        port = int(other.getsockname()[1])
+        if kind == "something else there":
+            other.listen()
+        took: list[float] = []
+        for _ in range(3):  # a busy machine may be late, but not each time
+            with Timbred(requests=port) as timbred:
+                began = time.monotonic()
+                with pytest.raises(NoDaemon, match="start it with: timbred serve"):
+                    timbred.generate("pad")
+                took.append(time.monotonic() - began)
+        assert min(took) < 2.0
+        monkeypatch.setenv("TIMBRED_ZMQ_REQUESTS", str(port))
+        monkeypatch.setattr(finding, "SERVICE", "_nobody._tcp.local.")
+        with Timbred() as timbred, pytest.raises(NoDaemon):
+            timbred.generate("pad")
+
+
+def test_it_is_found_where_the_settings_say(daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIMBRED_ZMQ_REQUESTS", str(daemon.requests))
+    monkeypatch.setenv("TIMBRED_ZMQ_EVENTS", str(daemon.events))
+    with Timbred() as timbred:
+        assert timbred.connect() == Place("127.0.0.1", daemon.requests, daemon.events)
+
+
+def test_it_is_found_by_zeroconf(start_daemon: StartDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon = start_daemon("discovery.announce=1", "discovery.name=found")
+    wanted = Place("127.0.0.1", daemon.requests, daemon.events)
+
+    async def ours_alone() -> Place:
+        async with aclosing(finding._browsed()) as browsed:  # pyright: ignore[reportPrivateUsage]
+            async for place in browsed:
+                if place == wanted:
+                    return place
+        raise AssertionError
+
+    async def announced(within: float) -> list[Place]:
+        assert within > 0
+        return [await asyncio.wait_for(ours_alone(), PATIENCE)]
+
+    monkeypatch.setattr(finding, "announced", announced)
+    monkeypatch.setenv("TIMBRED_ZMQ_REQUESTS", str(free_port()))
+    with Timbred() as timbred:
+        assert timbred.connect() == wanted
+        assert isinstance(timbred.ping(), m.Pong)
+
+
+def restarted(start_daemon: StartDaemon, before: DaemonProcess) -> DaemonProcess:
+    return start_daemon(f"zmq.requests={before.requests}", f"zmq.events={before.events}")
+
+
+def until_step(events: Any) -> None:
+    for event in events:
+        if isinstance(event, m.Progress) and event.step:
+            return
+
+
+def test_a_daemon_that_stops_in_the_middle_says_so_and_is_found_again(start_daemon: StartDaemon) -> None:
+    first = start_daemon()
+    with plain(first) as timbred:
+        events = timbred.generate_events("slow", steps=3)
+        until_step(events)
+        first.signal()
+        with pytest.raises(errors.ShuttingDown, match="stopping"):
+            list(events)
+        assert first.ended_in_time() == 0
+        with pytest.raises(NoDaemon):
+            timbred.generate("pad")
+        second = restarted(start_daemon, first)
+        assert timbred.generate("pad", seconds=0.1, steps=1).path.startswith(str(second.takes))
+
+
+def test_a_daemon_that_is_killed_in_the_middle_is_noticed_and_found_again(
+    start_daemon: StartDaemon, tmp_path: Path, hollow: Path
+) -> None:
+    (tmp_path / "first").mkdir()
+    first = DaemonProcess(tmp_path / "first", *settings_for(hollow))
+    family = first.family()
+    with plain(first) as timbred:
+        events = timbred.generate_events("slow", steps=3)
+        until_step(events)
+        first.end_by_force(family)
+        with pytest.raises(NoDaemon, match="has ended while"):
+            list(events)
+        second = restarted(start_daemon, first)
+        assert Path(timbred.generate("pad", seconds=0.1, steps=1).path).is_relative_to(second.takes)
+
+
+def test_a_daemon_that_does_not_answer_any_more_is_told(
+    start_daemon: StartDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = start_daemon()
+    with plain(daemon) as timbred:
+        assert isinstance(timbred.ping(), m.Pong)
+        monkeypatch.setattr(asynchronous, "SILENT_AFTER", 0.3)
+        daemon.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(Silent, match="doesn't answer"):
+            timbred.status()
+        with pytest.raises(TimeoutError):
+            timbred.models()
+        daemon.process.send_signal(signal.SIGCONT)
+        monkeypatch.setattr(asynchronous, "SILENT_AFTER", 30.0)
+        assert isinstance(timbred.status(), m.StatusReply)
+
+
+def test_a_long_step_is_no_silence(daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon answers for an engine that takes its time."""
+    monkeypatch.setattr(asynchronous, "SILENT_AFTER", 0.2)
+
+    async def scene(timbred: AsyncTimbred) -> None:
+        sound = asyncio.create_task(timbred.generate("slow", steps=3))
+        done, _ = await asyncio.wait([sound], timeout=2.0)
+        assert not done
+        sound.cancel()
+        await asyncio.wait([sound])
+
+    play(daemon, scene)

@@ -1,0 +1,106 @@
+"""The methods are those of the vocabulary, to the letter."""
+
+import inspect
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import pytest
+
+from timbred.client import AsyncTimbred, Timbred, requests, writing
+from timbred.client.matching import belongs, ends
+from timbred.protocol import frames
+from timbred.protocol import messages as m
+from timbred.protocol.decode import fields_of
+from timbred.protocol.vocabulary import EVENTS, REQUESTS, RequestEntry
+
+MADE = [entry for entry in REQUESTS if entry.name not in writing.BY_ITSELF]
+
+
+def test_the_file_is_up_to_date() -> None:
+    assert Path(requests.__file__).read_text("utf-8") == writing.written(), "run: make docs"
+
+
+@pytest.mark.parametrize("entry", MADE, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("kind", [AsyncTimbred, Timbred])
+def test_each_request_has_a_method_that_takes_all_it_has(kind: type, entry: RequestEntry) -> None:
+    method = getattr(kind, "setting" if entry.family else entry.name)
+    signature = inspect.signature(method)
+    named = {name for name, one in signature.parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD} - {"self"}
+    unpacked = [one for one in signature.parameters.values() if one.kind is one.VAR_KEYWORD]
+    keys = set(get_type_hints(get_args(unpacked[0].annotation)[0])) if unpacked else set[str]()
+    assert named | keys == set(fields_of(entry.kind)) - set(writing.OWN)
+    assert not named & keys
+    assert method.__doc__
+
+
+def test_choices_and_help_are_those_that_are_declared() -> None:
+    hints: dict[str, Any] = get_type_hints(requests.GenerateKeys)
+    assert get_args(hints["scheduler"]) == get_args(m.SchedulerName)
+    assert get_args(hints["bits"]) == (16, 24, 32)
+    assert hints["seconds"] is float
+    assert get_origin(hints["loudness"]) is not None
+    assert "a number from 0.05 to 600; default the model's." in Path(requests.__file__).read_text("utf-8")
+
+
+def test_nothing_of_the_vocabulary_is_left_out() -> None:
+    methods = {name for name in vars(requests.AsyncRequests) if not name.startswith("_")}
+    declared = {"setting" if entry.family else entry.name for entry in MADE}
+    assert methods - {"ask", "request"} == declared | {f"{entry.name}_events" for entry in MADE if entry.has_id}
+
+
+EXAMPLES: dict[type, Any] = {str: "x", int: 3, float: 0.5, bool: True}
+
+
+def example(kind: type[m.Event]) -> m.Event:
+    values = {
+        name: next(iter(get_args(hint)), None) if get_origin(hint) is not None and "Literal" in str(hint) else None
+        for name, hint in get_type_hints(kind).items()
+        if name in kind.__struct_fields__
+    }
+    given = {name: value if value is not None else _value(kind, name) for name, value in values.items()}
+    return kind(**given)
+
+
+def _value(kind: type[m.Event], name: str) -> Any:
+    shown = str(get_type_hints(kind, include_extras=False)[name])
+    for wanted in ("bool", "float", "str", "int"):
+        if wanted in shown:
+            return EXAMPLES[{"bool": bool, "float": float, "str": str, "int": int}[wanted]]
+    raise AssertionError(shown)
+
+
+@pytest.mark.parametrize("entry", EVENTS, ids=lambda entry: f"{entry.name}-{entry.kind.__name__}")
+def test_every_event_is_read_back_as_it_was(entry: Any) -> None:
+    event = example(entry.kind)
+    found = frames.as_object(event)
+    assert frames.read_event(found) == event
+    assert frames.read_event({**found, "of a later version": 1}) == event
+
+
+def test_an_event_of_a_later_version_is_none() -> None:
+    assert frames.read_event({"type": "sung", "id": 1}) is None
+    assert frames.read_event({"type": "queued"}) is None
+
+
+@pytest.mark.parametrize(
+    ("request_", "event", "mine"),
+    [
+        (m.Generate(id="a", prompt="x"), m.Started(id="a", model="p"), True),
+        (m.Generate(id="a", prompt="x"), m.Started(id="b", model="p"), False),
+        (m.Load(model="p"), m.Loaded(model="p"), True),
+        (m.Load(model="p"), m.Loaded(model="q"), False),
+        (m.Load(model="p"), m.Fail(id="load", code="x", message=""), True),
+        (m.Load(model="p"), m.Fail(id="unload", code="x", message=""), False),
+        (m.Tempo(bpm=90), m.Acknowledged(id="tempo"), True),
+        (m.Tempo(bpm=90), m.Acknowledged(id="set"), False),
+        (m.Setting(name="tempo"), m.SettingNow(name="tempo", value=1.0), True),
+        (m.Setting(name="tempo"), m.SettingNow(name="gain", value=1.0), False),
+        (m.Setting(name="tempo"), m.Fail(id="settings/tempo", code="x", message=""), True),
+        (m.Stop(voice="*"), m.Ended(voice=3, take="a", frame=0, reason="stopped"), True),
+        (m.Stop(voice=2), m.Ended(voice=3, take="a", frame=0, reason="stopped"), False),
+        (m.Takes(), m.Done(id="takes", takes=0, path=""), True),
+    ],
+)
+def test_answers_go_to_who_asked(request_: m.Request, event: m.Event, mine: bool) -> None:
+    assert belongs(request_, event) is mine
+    assert ends(request_, event) is (mine and not isinstance(event, m.Started))
