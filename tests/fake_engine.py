@@ -3,7 +3,8 @@
 Run as `python -m tests.fake_engine`. What it does hangs on the prompt: `die` ends the process, `die once` ends only the
 first process that gets it, `hang` stops all signs of life, `fail` fails, `slow` waits for a cancellation at its second
 step, `wait FILE` for that file or a cancellation there, `paced` takes 20 ms for each, `nan` renders what is no number,
-`breaks` fails after half of an early sound's pieces. Anything else is a sine at 220 Hz times (seed mod 8 + 1).
+`breaks` fails after half of an early sound's pieces, `half FILE` waits for that file or a cancellation there. Anything
+else is a sine at 220 Hz times (seed mod 8 + 1).
 """
 
 import argparse
@@ -59,6 +60,8 @@ class FakeEngine:
             match self.mailbox.orders.get():
                 case wire.Quit():
                     break
+                case wire.GiveWay(frame_rate=frame_rate):
+                    print(f"giving way to {frame_rate:g} frames a second", file=sys.stderr, flush=True)
                 case wire.Load(model=source):
                     self._resident(source)
                 case wire.Unload(name=name):
@@ -81,13 +84,7 @@ class FakeEngine:
             self.mailbox.send(wire.Loading(job=job, fraction=0.5))
             self._resident(render.model)
         words = order.words.prompt.split()
-        if words[0] == "die" and (words[1:] != ["once"] or _first_time(render.model.folder)):
-            os._exit(7)
-        if words[0] == "hang":
-            self.hanging.set()
-            threading.Event().wait()
-        if words[0] == "fail":
-            self.mailbox.send(wire.Failed(code="model-error", message="told to fail", job=job))
+        if self._misbehaves(render, words):
             return
         for step in range(1, order.steps + 1):
             if words[0] == "paced":
@@ -104,18 +101,36 @@ class FakeEngine:
                 preview = wire.Preview(job=job, rate=RATE, channels=1)
                 self.mailbox.send(preview, self._sound("tone", order.seconds, order.seeds[0]))
         if order.early:
-            self._pieces(job, self._sound(words[0], order.seconds, order.seeds[0]), words[0])
+            self._pieces(job, self._sound(words[0], order.seconds, order.seeds[0]), words)
+        if self.mailbox.is_cancelled(job):
+            self.mailbox.send(wire.Cancelled(job=job))
+            return
         if words[0] == "breaks":
             self.mailbox.send(wire.Failed(code="model-error", message="told to break off", job=job))
             return
         rendered = wire.Rendered(job=job, rate=RATE, channels=1, seeds=order.seeds)
         self.mailbox.send(rendered, *(self._sound(words[0], order.seconds, seed) for seed in order.seeds))
 
-    def _pieces(self, job: int, sound: bytes, word: str) -> None:
-        """The sound in pieces of a quarter; `breaks` has only the first two."""
+    def _misbehaves(self, render: wire.Render, words: list[str]) -> bool:
+        """Whether that was all that it does with this order."""
+        if words[0] == "die" and (words[1:] != ["once"] or _first_time(render.model.folder)):
+            os._exit(7)
+        if words[0] == "hang":
+            self.hanging.set()
+            threading.Event().wait()
+        if words[0] == "fail":
+            self.mailbox.send(wire.Failed(code="model-error", message="told to fail", job=render.job))
+            return True
+        return False
+
+    def _pieces(self, job: int, sound: bytes, words: list[str]) -> None:
+        """The sound in pieces of a quarter; `breaks` has only the first two, `half` waits after them."""
         frames = len(sound) // 4
         edges = [frames * part // 4 for part in range(5)]
-        for first, last in list(itertools.pairwise(edges))[: 2 if word == "breaks" else 4]:
+        for first, last in list(itertools.pairwise(edges))[: 2 if words[0] == "breaks" else 4]:
+            if words[0] == "half" and first == edges[2]:
+                while not self.mailbox.is_cancelled(job) and not Path(words[1]).exists():
+                    time.sleep(0.005)
             piece = wire.Piece(
                 job=job, rate=RATE, channels=1, first=first, frames=frames, peak=1.0, last=last == frames
             )

@@ -86,7 +86,7 @@ def test_files_and_takes_are_played_stopped_and_refused(jack: JackServer, tmp_pa
                 {"type": "play", "voice": 1, "take": "x", "gain": float("nan")},
                 {"type": "set", "voice": 9, "gain": 0},
                 {"type": "stop", "voice": 9},
-                {"type": "generate", "id": "v", "prompt": "a tone", "to": "play"},
+                {"type": "generate", "id": "v", "prompt": "a tone", "to": "play", "voice": "lead"},
             ):
                 assert (await told(client, **request)) == ["fail"], request
             client.send(type="play", voice=3, take=str(tmp_path / "slow.wav"), loop=1)

@@ -256,3 +256,16 @@ def test_when_the_count_of_beats_jumps_a_start_stays_on_the_bar():
     began = subject.happened()[0]
     assert isinstance(began, Began)
     assert began.beat == pytest.approx(1004.0, abs=1e-3)
+
+
+def test_the_level_of_everything_glides_and_a_new_device_begins_with_it():
+    subject = mixer()
+    subject.play(start(np.full((4000, 2), 0.5, np.float32)), NOW)
+    assert subject.render(1000)[-1] == pytest.approx([0.5, 0.5], abs=0.01)
+    subject.set_level(-6.0206)
+    heard = subject.render(1000)
+    assert largest_step(heard) < 0.01
+    assert heard[-1] / subject.render(1)[0] == pytest.approx(1.0, abs=0.01)
+    quiet = Mixer(RATE, 2, Grid(RATE, 120.0), False, -6.0206)
+    quiet.play(start(np.full((4000, 2), 0.5, np.float32)), NOW)
+    assert quiet.render(100)[0] == pytest.approx([0.25, 0.25], abs=0.001)

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from timbred import errors
-from timbred.clip import Clip
+from timbred.clip import Clip, Samples
 from timbred.config import Config
 from timbred.delivery import wire
 from timbred.delivery.clock import read_moment
@@ -85,10 +85,11 @@ class Asker:
 
 @dataclass
 class Sounding:
-    """A play that has not ended: what was ordered, where it is, and who listens. `bytes_` are its samples."""
+    """A play that has not ended: what was ordered, where it is, and who listens. `parts` are its samples; those of a
+    sound that is still being made come one by one."""
 
     order: wire.Play
-    bytes_: memoryview
+    parts: list[memoryview]
     listener: Listener
     began: bool = False
 
@@ -102,6 +103,7 @@ class Player:
         self.last = wire.Beat(frame=0, beat=0.0, bpm=config["tempo"], peers=0, underruns=0)
         self.on_tempo: Callable[[float], None] = lambda _bpm: None
         self._tempo = wire.Tempo(bpm=config["tempo"], beats_per_bar=config["beats_per_bar"])
+        self._level = wire.Level(gain=config["player.gain"])
         self._link = bool(config["link"])
         self._max_gain = float(config["player.max_gain"])
         self._no_device = ""
@@ -206,10 +208,10 @@ class Player:
 
     def sound(
         self, listener: Listener, voice: m.Voice, clip: Clip, loop: bool, keys: m.PlayKeys,
-        handover: wire.Handover | None = None, follows: bool = False,
+        handover: wire.Handover | None = None, follows: bool = False, whole: int | None = None,
     ) -> int:  # fmt: skip
         """Sound a clip, at the device's rate, on a voice. Its number is returned. For `handover` and `follows` see
-        `wire.Play`.
+        `wire.Play`. With `whole` the clip is the beginning of a sound of so many frames, and `add` brings the rest.
 
         Raises:
             BadRequest: a voice that isn't one, a louder gain than allowed, a moment that can't be read.
@@ -227,11 +229,28 @@ class Player:
             play=self._numbers, voice=number, rate=clip.rate, channels=clip.channels, at=at, loop=loop,
             gain=min(0.0, self._max_gain) if keys.gain is None else keys.gain,
             pan=keys.pan or 0.0, speed=1.0 if keys.speed is None else keys.speed,
-            out=keys.out or 1, fade=keys.fade, handover=handover, follows=follows,
+            out=keys.out or 1, fade=keys.fade, handover=handover, follows=follows, whole=whole,
         )  # fmt: skip
-        self._plays[order.play] = Sounding(order, samples, listener)
+        self._plays[order.play] = Sounding(order, [samples], listener)
         self._child.send(order, samples)
         return order.play
+
+    def add(self, number: int, samples: Samples) -> None:
+        """The next samples of a sound that is still being made, (frames, channels). One that has ended takes none."""
+        play = self._plays.get(number)
+        if play is not None and len(samples):
+            part = np.ascontiguousarray(samples, dtype="<f4").data.cast("B")
+            play.parts.append(part)
+            self._child.send(wire.More(play=number), part)
+
+    def break_off(self, number: int) -> None:
+        """No more comes of a sound: it ends."""
+        if number not in self._plays:
+            return
+        if self.device is None:
+            self._over(number, self.last.frame, "stopped")
+        else:
+            self._child.send(wire.BreakOff(play=number))
 
     def stop_voice(self, client: ClientId, request: m.Stop) -> None:
         """End a voice, or all with `*`; without a player at once.
@@ -292,6 +311,11 @@ class Player:
         )
         self._child.send(self._tempo)
 
+    def set_level(self, gain: float) -> None:
+        """Set the gain of everything that plays, in dB."""
+        self._level = wire.Level(gain=gain)
+        self._child.send(self._level)
+
     def _check_gain(self, gain: float | None) -> None:
         if gain is not None and gain > self._max_gain:
             raise errors.BadRequest(
@@ -309,6 +333,7 @@ class Player:
 
     def child_up(self, ready: Any) -> None:
         self._child.send(msgspec.structs.replace(self._tempo, beat=self.last.beat))
+        self._child.send(self._level)
 
     def child_down(self, reason: str) -> None:
         self.device = None
@@ -358,7 +383,7 @@ class Player:
             order = play.order
             if play.began:
                 order = msgspec.structs.replace(order, at=wire.Moment(), fade=RESUME_FADE, follows=False)
-            self._child.send(order, play.bytes_)
+            self._child.send(order, *([b"".join(play.parts)] if len(play.parts) > 1 else play.parts))
 
     def _without_device(self, reason: str) -> None:
         self.device = None

@@ -1,7 +1,7 @@
 """What the daemon and the player process say to each other: MessagePack over one pair of sockets.
 
-A message is one frame; `Play` is followed by one frame of samples: float32 little-endian, interleaved. Frames of the
-device are counted from its opening. Voices are 1 to 64.
+A message is one frame; `Play` and `More` are followed by one frame of samples: float32 little-endian, interleaved.
+Frames of the device are counted from its opening. Voices are 1 to 64.
 """
 
 from typing import Literal
@@ -37,7 +37,8 @@ class Play(Wire, frozen=True, kw_only=True):
     `rate` is the sound's, in Hz; `gain` in dB; `fade` in seconds, None for the usual; `out` the first output
     channel, from 1; `position` where in the sound to begin, in its frames. A piece of an endless sound has a
     `handover`; one that `follows` begins when the one before it on this voice gives way, whatever `at` says, and
-    with its gain, pan and speed.
+    with its gain, pan and speed. Of a sound that is still being made these are the first samples; it has `whole`
+    frames, and `More` brings the others.
     """
 
     play: int
@@ -54,6 +55,19 @@ class Play(Wire, frozen=True, kw_only=True):
     position: float = 0.0
     handover: Handover | None = None
     follows: bool = False
+    whole: int | None = None
+
+
+class More(Wire, frozen=True, kw_only=True):
+    """To the player: the next samples of a sound that is still being made follow in one frame."""
+
+    play: int
+
+
+class BreakOff(Wire, frozen=True, kw_only=True):
+    """To the player: no more comes of this sound; it ends."""
+
+    play: int
 
 
 class Stop(Wire, frozen=True, kw_only=True):
@@ -81,6 +95,12 @@ class Tempo(Wire, frozen=True, kw_only=True):
     bpm: float
     beats_per_bar: float
     beat: float | None = None
+
+
+class Level(Wire, frozen=True, kw_only=True):
+    """To the player: the gain of everything that sounds, in dB."""
+
+    gain: float
 
 
 class Quit(Wire, frozen=True, kw_only=True):
@@ -179,7 +199,7 @@ class DeviceLost(Wire, frozen=True, kw_only=True):
     last: Beat
 
 
-ToPlayer = Play | Stop | Change | Tempo | Quit
+ToPlayer = Play | More | BreakOff | Stop | Change | Tempo | Level | Quit
 FromPlayer = Ready | Opened | NoDevice | Playing | Ended | Stopping | Refused | Beat | DeviceLost
 
 _encoder = msgspec.msgpack.Encoder()

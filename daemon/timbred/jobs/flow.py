@@ -134,6 +134,10 @@ class Flows:
         started = self._flows[voice] = Flow(voice, client, course)
         return self._start(started)
 
+    def has(self, voice: int) -> bool:
+        """Whether a voice has an endless sound, if only a coming one."""
+        return voice in self._flows
+
     def stop(self, voice: int) -> list[ClientId]:
         """End the flow of a voice, or all with 0: nothing more is made. The clients of those that never sounded."""
         silent: list[ClientId] = []

@@ -59,9 +59,12 @@ class Intake:
         self.player = player
         self.playing = Playing(outbox, player, library, allowed, self._could_not_play)
         dispatcher.on_take = self.playing.finished
+        dispatcher.on_piece = self.playing.early.piece
+        dispatcher.on_broken = self.playing.early.broken
         dispatcher.outbox = inside = Inside(outbox)
         self.flows = Flows(outbox, inside, player, dispatcher, lambda: settings.session)
         self.playing.stop_flows = self.flows.stop
+        self.playing.flowing = self.flows.has
         self.in_time = InTime(dispatcher, player, lambda: settings.session)
         self._being_timed: set[Key] = set()
         player.on_tempo = lambda bpm: settings.follow("tempo", bpm)
@@ -277,7 +280,6 @@ class Intake:
             licence=entry.card.licence,
             memory_mb=megabytes(size),
             title=entry.card.title,
-            min_seconds=entry.card.min_seconds,
             default_seconds=entry.card.default_seconds,
             steps=entry.card.steps,
             guidance=entry.card.guidance,

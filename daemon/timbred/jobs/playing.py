@@ -13,7 +13,8 @@ from timbred import errors
 from timbred.clip import Clip
 from timbred.delivery.clock import read_moment
 from timbred.delivery.files import AllowedFolders
-from timbred.delivery.player import Player, voice_number
+from timbred.delivery.player import VOICES, Player, voice_number
+from timbred.jobs.early import Early
 from timbred.jobs.finishing import FinishedTake
 from timbred.jobs.job import Job
 from timbred.library.takes import Library
@@ -53,6 +54,9 @@ class Playing:
         self.player = player
         self.library = library
         self.allowed = allowed
+        self.early = Early(outbox, player, self._voice_for, self._not_past, fail)
+        self.flowing: Callable[[int], bool] = lambda _voice: False
+        """Whether a voice has an endless sound, if only a coming one."""
         self.stop_flows: Callable[[int], list[ClientId]] = lambda _voice: []
         """Ends the endless sounds of a voice, or all with 0; the clients of those that weren't heard yet."""
         self._fail = fail
@@ -100,20 +104,23 @@ class Playing:
         """Whether a sound that is to be made could be played as asked.
 
         Raises:
-            BadRequest: no voice, or a value that isn't allowed.
+            BadRequest: a value that isn't allowed.
             NoAudioDevice: there is no device.
         """
-        if request.voice is None:
-            raise errors.BadRequest(f"voice: `to {request.to}` needs one, 1 to 64, as in: @to {request.to} @voice 1")
-        voice_number(request.voice)
+        if request.voice is not None:
+            voice_number(request.voice)
         self.player.check(request)
 
     def finished(self, job: Job, take: FinishedTake) -> None:
-        """A take is there: play it if it is the one to be played."""
+        """A take is there: play it if it is the one to be played, and wasn't heard already."""
         asked = job.parameters.playing
-        if asked is None or asked.voice is None or take.stored.index != 0:
+        if asked is None or take.stored.index != 0 or self.early.has_played(job):
             return
-        reading = self._on_its_way(job.client, asked.voice)
+        try:
+            reading = self._on_its_way(job.client, self._voice_for(asked))
+        except errors.Busy as error:
+            self._fail(job.client, error)
+            return
         sound = self._sound(reading, take.stored.take_id, job.parameters.loop, asked, lambda: take.clip)
         task = asyncio.get_running_loop().create_task(self._told(job.client, sound))
         self._tasks.add(task)
@@ -124,6 +131,20 @@ class Playing:
             await sound
         except Exception as error:  # noqa: BLE001  whatever it is, the client hears of it
             self._fail(client, error)
+
+    def _voice_for(self, asked: m.Generate) -> int:
+        """The voice that was asked for, or the first that has nothing to do.
+
+        Raises:
+            Busy: all have.
+        """
+        if asked.voice is not None:
+            return voice_number(asked.voice)
+        taken = {reading.voice for reading in self._reading}
+        for voice in range(1, VOICES + 1):
+            if voice not in taken and not self.player.has(voice) and not self.flowing(voice):
+                return voice
+        raise errors.Busy(f"all {VOICES} voices sound; stop one, or name the one to replace with @voice", 1.0)
 
     def _on_its_way(self, client: ClientId, voice: m.Voice) -> Reading:
         reading = Reading(client, voice_number(voice), asyncio.Event())

@@ -194,7 +194,9 @@ class Recipe(PlayKeys, frozen=True, kw_only=True):
         Annotated[bool, Meta(description="an early, rough rendering while it is denoising", extra={"default": "0"})]
         | None
     ) = None
-    voice: Annotated[Voice, Meta(description="the voice to play on, with `to play` or `both`")] | None = None
+    voice: (
+        Annotated[Voice, Meta(description="the voice to play on, with `to play` or `both`; else a free one")] | None
+    ) = None
     by: (
         Annotated[
             str, Meta(max_length=40, description="a deadline, `bar 33` or seconds from now: as many steps as fit")

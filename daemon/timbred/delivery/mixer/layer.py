@@ -14,6 +14,12 @@ from timbred.delivery.mixer.sound import Head, Sound
 from timbred.delivery.wire import Handover
 from timbred.units import frames_in
 
+EBB = 0.01
+"""Seconds of the fade before a sound that is being made has no more frames, and when it has some again."""
+
+RESUMED_WITH = 0.25
+"""Seconds of sound that must be there to go on with it."""
+
 Reason = Literal["finished", "stopped", "replaced"]
 
 
@@ -42,6 +48,10 @@ class Layer:
         self._gains = Glide(balance(gain, pan, outputs))
         self._step = Glide(np.array([speed * sound.rate / rate]))
         self._fades: list[Fade] = []
+        self._ebb: Fade | None = None
+        self._dry = False
+        self.dried = 0
+        """Times that it stood still, for what it was to sound hadn't been made."""
 
     @property
     def leaving(self) -> bool:
@@ -98,6 +108,38 @@ class Layer:
         Returns the frames added; fewer than there are when the sound is over.
         """
         frames = min([out.shape[0], *(fade.left for fade in self._fades if not fade.rising)])
+        if self.head.sound.ready is None and self._ebb is None and not self._dry:
+            return self._mix(out, frames)
+        return self._mix_what_is_there(out, frames)
+
+    def _mix_what_is_there(self, out: Samples, frames: int) -> int:
+        """Add frames of a sound that is still being made. It fades out before it has no more, and in when it has."""
+        ebb = frames_in(EBB, self.rate)
+        done = 0
+        while done < frames:
+            part = frames - done
+            there = self.head.ahead / float(self._step.now[0])
+            if self._dry and there >= frames_in(RESUMED_WITH, self.rate):
+                self._dry = False
+                self._fades.append(Fade(ebb, rising=True))
+            if self._dry:
+                for fade in self._fades:
+                    fade.take(part)
+                return frames
+            if self._ebb is None and there < part + ebb:
+                self._ebb = Fade(max(1, min(ebb, int(there))), rising=False)
+            if self._ebb is not None:
+                part = min(part, self._ebb.left)
+            used = self._mix(out[done:], part)
+            done += used
+            if self._ebb is not None and not self._ebb.left:
+                self._ebb, self._dry = None, True
+                self.dried += 1
+            elif used < part:
+                return done
+        return done
+
+    def _mix(self, out: Samples, frames: int) -> int:
         block = self._read(frames)
         used = block.shape[0]
         place = out[:used, self.out : self.out + self.outputs]
@@ -120,5 +162,7 @@ class Layer:
         gains = self._gains.take(used) if self._gains.moving else self._gains.now
         for fade in self._fades:
             gains = gains * fade.take(used)
+        if self._ebb is not None:
+            gains = gains * self._ebb.take(used)
         self._fades = [fade for fade in self._fades if fade.left or not fade.rising]
         return block * gains.astype(np.float32)

@@ -6,13 +6,14 @@ import numpy as np
 
 from timbred.clip import Samples
 from timbred.delivery.clock import Due, Grid, due, moved
+from timbred.delivery.mixer.curves import Glide
 from timbred.delivery.mixer.dc import OffsetRemover
 from timbred.delivery.mixer.layer import Layer
 from timbred.delivery.mixer.limiter import Limiter
 from timbred.delivery.mixer.orders import Began, End, Happening, Over, Start, Stopped, Waiting
 from timbred.delivery.wire import Moment
 from timbred.errors import BadRequest, Busy
-from timbred.units import frames_in
+from timbred.units import amplitude, frames_in
 
 VOICES = 64
 MOST_WAITING = 1024
@@ -35,7 +36,8 @@ class Mixer:
     are the device's own.
     """
 
-    def __init__(self, rate: int, channels: int, grid: Grid, limit: bool = True) -> None:
+    def __init__(self, rate: int, channels: int, grid: Grid, limit: bool = True, gain: float = 0.0) -> None:
+        """`gain` is that of everything, in dB."""
         self.rate = rate
         self.channels = channels
         self.grid = grid
@@ -47,6 +49,7 @@ class Mixer:
         self.waiting: list[Waiting] = []
         self.following: dict[int, Start] = {}
         """By voice, the piece that begins when the one that sounds gives way."""
+        self._level = Glide(np.array([amplitude(gain)]))
         self._happened: list[Happening] = []
 
     # orders
@@ -91,6 +94,15 @@ class Mixer:
         """
         self._wait(end, at)
 
+    def break_off(self, play: int) -> None:
+        """End one play, with a fade; what waits of it never sounds."""
+        for layer in self.layers:
+            if layer.play == play:
+                layer.fade_out(self._fade_frames(None, USUAL_FADE_OUT), "stopped")
+        orders = [one.order for one in self.waiting if isinstance(one.order, Start) and one.order.play == play]
+        self.waiting = [waiting for waiting in self.waiting if waiting.order not in orders]
+        self._happened.extend(Over(play, self.frame, "stopped") for _ in orders)
+
     def change(
         self, voice: int, gain: float | None, pan: float | None, speed: float | None, fade: float | None
     ) -> bool:
@@ -103,6 +115,10 @@ class Mixer:
             if isinstance(waiting.order, Start) and waiting.order.voice == voice:
                 waiting.order = changed(waiting.order, gain, pan, speed)
         return bool(found)
+
+    def set_level(self, gain: float) -> None:
+        """Let everything glide to another gain, in dB. The limiter comes after it."""
+        self._level.to(np.array([amplitude(gain)]), self._fade_frames(USUAL_GLIDE, USUAL_GLIDE))
 
     def follow(self, grid: Grid) -> None:
         """Keep to another grid from now on; what still waits moves with it."""
@@ -139,7 +155,8 @@ class Mixer:
             until = self._carry_out(frames - done)
             self._mix(block[done : done + until])
             done += until
-        block = self.offset_remover.process(block)
+        level = self._level.take(frames) if self._level.moving else self._level.now
+        block = self.offset_remover.process(block * level.astype(np.float32))
         return self.limiter.process(block) if self.limiter else block
 
     def happened(self) -> list[Happening]:

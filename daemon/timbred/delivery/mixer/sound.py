@@ -1,5 +1,6 @@
 """A sound in memory and a head that reads it: frame by frame, or between frames at another speed."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +11,22 @@ from timbred.clip import Samples
 NEIGHBOURS = np.arange(-1, 3)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Sound:
-    """`samples` has shape (frames, channels), float32. A loop goes on at its beginning without a gap."""
+    """`samples` has shape (frames, channels), float32. A loop goes on at its beginning without a gap. While a sound is
+    being made only the first `ready` frames are there; None: all are."""
 
     samples: Samples
     rate: float
     loop: bool = False
+    ready: int | None = None
+
+    def add(self, samples: Samples) -> None:
+        """The next frames are there."""
+        first = self.frames if self.ready is None else self.ready
+        last = min(self.frames, first + samples.shape[0])
+        self.samples[first:last] = samples[: last - first]
+        self.ready = None if last == self.frames else last
 
     @property
     def frames(self) -> int:
@@ -37,6 +47,11 @@ class Head:
     @property
     def at_end(self) -> bool:
         return not self.sound.loop and self.position >= self.sound.frames
+
+    @property
+    def ahead(self) -> float:
+        """Frames of the sound that may be read on, from here; unlimited when all are there."""
+        return math.inf if self.sound.ready is None else self.sound.ready - self.position - NEIGHBOURS[-1]
 
     def read(self, frames: int) -> Samples:
         """The next frames as they are; fewer at the end of the sound. Needs a whole position."""

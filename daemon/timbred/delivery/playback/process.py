@@ -17,6 +17,7 @@ import numpy as np
 import zmq
 
 from timbred import __version__, errors
+from timbred.clip import Samples
 from timbred.delivery import wire
 from timbred.delivery.clock import Grid
 from timbred.delivery.devicetime import DeviceTime
@@ -84,6 +85,7 @@ class Player:
         self._opened: queue.SimpleQueue[Output | errors.TimbredError] = queue.SimpleQueue()
         self._last_look = -LOOK_EVERY
         self._looking = False
+        self._level = 0.0
         self._reason = ""
         self._sounds: dict[int, Sound] = {}
         self._forgotten: queue.SimpleQueue[Sound] = queue.SimpleQueue()
@@ -158,12 +160,20 @@ class Player:
             match message:
                 case wire.Play():
                     self._play(message, payload)
+                case wire.More():
+                    self._more(message, payload)
+                case wire.BreakOff():
+                    self._mixer().break_off(message.play)
                 case wire.Stop():
                     self._mixer().stop(End(message.stop, message.voice, message.fade), message.at)
                 case wire.Change():
                     self._mixer().change(message.voice, message.gain, message.pan, message.speed, message.fade)
                 case wire.Tempo():
                     self._tempo(message)
+                case wire.Level(gain=gain):
+                    self._level = gain
+                    if self.mixer is not None:
+                        self.mixer.set_level(gain)
                 case wire.Quit():
                     raise AssertionError("the loop sees it first")
         except errors.TimbredError as error:
@@ -186,6 +196,11 @@ class Player:
         else:
             self._mixer().play(start, order.at)
         self._sounds[order.play] = sound
+
+    def _more(self, order: wire.More, payload: list[zmq.Frame]) -> None:
+        sound = self._sounds.get(order.play)
+        if sound is not None:  # else it was stopped meanwhile
+            sound.add(_samples(payload, sound.channels))
 
     def _tempo(self, order: wire.Tempo) -> None:
         frame = self.mixer.frame if self.mixer else 0
@@ -228,7 +243,7 @@ class Player:
     def _begin(self, output: Output) -> None:
         self.output = output
         self.grid = self.grid.at_rate(output.rate, self.grid.frame)
-        self.mixer = Mixer(output.rate, output.channels, self.grid, self.options.limit)
+        self.mixer = Mixer(output.rate, output.channels, self.grid, self.options.limit, self._level)
         self._device_time = DeviceTime(output.rate)
         self._progress = (0, time.monotonic())
         self._announced = False
@@ -346,5 +361,13 @@ class Player:
 
 
 def _sound(order: wire.Play, payload: list[zmq.Frame]) -> Sound:
-    samples = np.frombuffer(payload[0].buffer, dtype="<f4").reshape(-1, order.channels)
-    return Sound(samples, order.rate, order.loop)
+    samples = _samples(payload, order.channels)
+    if order.whole is None:
+        return Sound(samples, order.rate, order.loop)
+    sound = Sound(np.zeros((order.whole, order.channels), np.float32), order.rate, order.loop, ready=0)
+    sound.add(samples)
+    return sound
+
+
+def _samples(payload: list[zmq.Frame], channels: int) -> Samples:
+    return np.frombuffer(payload[0].buffer, dtype="<f4").reshape(-1, channels)
