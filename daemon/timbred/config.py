@@ -83,6 +83,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("player.channels", 2, "Output channels to open on the sound device, if it has so many.", 1, 256),
     Setting("player.lead", 10.0, "Milliseconds that sound is mixed ahead of what the device takes.", 1, 500),
     Setting("player.limiter", True, "Keep the sum of all voices under -1 dBFS true peak."),
+    Setting("player.gain", 0.0, "Gain in dB of everything that plays, before the limiter.", -120, 12, live=True),
     Setting("player.max_gain", 6.0, "Highest gain in dB that a voice may be given.", -60, 24),
     Setting("link", False, "Take tempo and beats from an Ableton Link session."),
     Setting("link.offset", 0.0, "Milliseconds that sound comes earlier than the Link session's beat.", -500, 500),
@@ -91,6 +92,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("requests.remembered", 600.0, "Seconds for which an ended request's id is known.", 1, 86400),
     Setting("engine.jobs", 0, "Requests that the engine works on together; 0: 8 on a GPU, 2 on a CPU.", 0, 64),
     Setting("engine.memory", 0.0, "MB that resident models may fill; 0: four fifths of the device's.", 0, 1e7),
+    Setting(
+        "engine.compile",
+        "auto",
+        "Whether models are made faster in the background while they already serve: auto packs weights on a CPU and "
+        "compiles on CUDA, on compiles on both (a CPU needs a C++ compiler for that), off never.",
+        choices=("auto", "on", "off"),
+    ),
+    Setting("engine.cache", _folder("cache") + os.sep + "compiled", "Folder for what was compiled; it can be deleted."),
     Setting("engine.heartbeat", 1.0, "Seconds between the engine's signs of life.", 0.05, 60),
     Setting(
         "engine.patience",
@@ -98,6 +107,15 @@ SETTINGS: tuple[Setting, ...] = (
         "Seconds without a sign of life after which the engine is started again.",
         0.5,
         3600,
+    ),
+    Setting(
+        "engine.yield",
+        0.0,
+        "Frames a second of a render loop that shares the device: after each step the engine rests for as long as the "
+        "step took, in whole frames; 0: it never rests.",
+        0,
+        1000,
+        live=True,
     ),
     Setting("stop.patience", 2.0, "Seconds that running requests get to finish when the daemon stops.", 0, 4),
     Setting("log.level", "info", "How much is logged.", choices=("debug", "info", "warning", "error")),

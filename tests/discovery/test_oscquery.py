@@ -3,6 +3,7 @@
 import asyncio
 import json
 import subprocess
+import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +117,21 @@ def test_settings_are_read_and_set_at_their_address(daemon: DaemonProcess, clien
         assert ask(daemon, path + "?VALUE") == {"VALUE": node["VALUE"]}
     assert client.ask("settings/tempo", 5.0).name == "fail"
     assert ask(daemon, "/timbred/tempo?VALUE") == ask(daemon, "/timbred/settings/tempo?VALUE")
+
+
+def test_the_frame_rate_to_give_way_to_reaches_the_engine(daemon: DaemonProcess, client: UdpClient) -> None:
+    def told(frame_rate: int) -> bool:
+        return f"giving way to {frame_rate} frames a second" in daemon.log.read_text("utf-8")
+
+    assert ask(daemon, "/timbred/settings/engine.yield?RANGE") == {"RANGE": [{"MIN": 0, "MAX": 1000}]}
+    for frame_rate in (60, 0):
+        assert client.ask("settings/engine.yield", frame_rate).arguments == (frame_rate,)
+        deadline = time.monotonic() + PATIENCE
+        while not told(frame_rate):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert client.ask("settings/player.gain", -6).arguments == (-6.0,)
+    assert client.ask("settings/player.gain", 0).arguments == (0.0,)
 
 
 def test_values_are_pushed_to_those_who_listen_and_while_they_do(daemon: DaemonProcess, client: UdpClient) -> None:

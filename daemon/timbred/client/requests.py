@@ -125,14 +125,18 @@ class GenerateKeys(KeysOfSound, total=False):
     """Keys of `generate`."""
 
     voice: int | str
-    """the voice to play on, with `to play` or `both`: a whole number from 1 to 64 or text of at most 64 characters."""
+    """the voice to play on, with `to play` or `both`; else a free one: a whole number from 1 to 64 or text of at most
+    64 characters.
+    """
 
 
 class VaryKeys(KeysOfSound, total=False):
     """Keys of `vary`."""
 
     voice: int | str
-    """the voice to play on, with `to play` or `both`: a whole number from 1 to 64 or text of at most 64 characters."""
+    """the voice to play on, with `to play` or `both`; else a free one: a whole number from 1 to 64 or text of at most
+    64 characters.
+    """
 
 
 class TakesKeys(TypedDict, total=False):

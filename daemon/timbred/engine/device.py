@@ -57,6 +57,14 @@ def _precision(device: torch.device) -> torch.dtype:
     return torch.float16 if device.type == "mps" else torch.float32
 
 
+def finish(device: torch.device) -> None:
+    """Wait until a GPU has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def memory(device: torch.device) -> tuple[int, int]:
     """Bytes used and in all: the GPU's own, or for a CPU this process's and the machine's."""
     if device.type == "cuda":

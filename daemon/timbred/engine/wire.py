@@ -107,6 +107,12 @@ class Cancel(Wire, frozen=True, kw_only=True):
     job: int
 
 
+class GiveWay(Wire, frozen=True, kw_only=True):
+    """To the engine: rest after each step, for a render loop of `frame_rate` frames a second; 0: never."""
+
+    frame_rate: float
+
+
 class Quit(Wire, frozen=True, kw_only=True):
     """To the engine: end the process."""
 
@@ -219,7 +225,7 @@ class Failed(Wire, frozen=True, kw_only=True):
     model: str | None = None
 
 
-ToEngine = Load | Unload | Render | Cancel | Quit
+ToEngine = Load | Unload | Render | Cancel | GiveWay | Quit
 FromEngine = Ready | Beat | Loading | Loaded | Unloaded | Step | Preview | Piece | Rendered | Cancelled | Failed
 
 _encoder = msgspec.msgpack.Encoder()

@@ -74,6 +74,7 @@ class Dispatcher:
         self.residents = Residents(outbox)
         self.jobs_at_once = jobs_at_once
         self.engine: Engine | None = None
+        self.way = wire.GiveWay(frame_rate=0.0)
         self.on_take: Callable[[Job, FinishedTake], None] = lambda _job, _take: None
         self.on_piece: Callable[[Job, Piece], None] = lambda _job, _piece: None
         """Hears the pieces of a sound that is to be heard early, in order, from frame 0 on; `job.heard_as` is then the
@@ -156,8 +157,14 @@ class Dispatcher:
 
     # the engine's life
 
+    def give_way(self, frame_rate: float) -> None:
+        """Let the engine rest after each step for a render loop of this many frames a second; 0: never."""
+        self.way = wire.GiveWay(frame_rate=frame_rate)
+        self._tell_engine(self.way)
+
     def engine_up(self, ready: wire.Ready) -> None:
         self.residents.engine_up(ready)
+        self._tell_engine(self.way)
         for source in self.residents.wanted():
             self._tell_engine(wire.Load(model=source))
         for number in self._trials:
