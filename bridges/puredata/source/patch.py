@@ -1,0 +1,135 @@
+"""Pure Data patches, drawn as text and written in the format of Pd's files.
+
+A drawing has a line for each box, with its place in pixels from the upper left corner, and then a line for each
+chain of cords. A number after a point is an outlet or inlet other than the first.
+
+    20 40 in: inlet                 an object, here called `in`
+    20 70 hello( connect $1 $2      a message
+    20 99 # Words to read.          a comment
+    in > hello > out.1              cords
+
+Dollar signs, commas and semicolons are written as a musician sees them; `escaped` makes them what the file has.
+"""
+
+import itertools
+import re
+import textwrap
+from dataclasses import dataclass, field
+
+FONT_SIZE = 12
+COMMENT_WIDTH = 100
+"""Characters of a comment's line."""
+
+_COLOURS = "#fcfcfc #000000 #000000"
+_BOX = re.compile(r"(\d+) (\d+) (?:(\w+)([:(]) |# )(.+)")
+_END = re.compile(r"(\w+)(?:\.(\d+))?")
+
+
+@dataclass
+class Patch:
+    """A patch, or a part of one, `width` by `height` pixels."""
+
+    width: int
+    height: int
+    name: str = ""
+    face: tuple[int, int, int, int] | None = None
+    """What shows of it on a patch that it is a box of: left, top, width, height."""
+    _lines: list[str] = field(default_factory=list[str])
+    _cords: list[str] = field(default_factory=list[str])
+    _numbers: dict[str, int] = field(default_factory=dict[str, int])
+
+    def draw(self, drawing: str) -> None:
+        """Add boxes and cords.
+
+        Raises:
+            ValueError: a line is neither, or a cord ends at no box.
+        """
+        for line in filter(None, map(str.strip, drawing.splitlines())):
+            if found := _BOX.fullmatch(line):
+                x, y, name, kind, text = found.groups()
+                self._draw_box(int(x), int(y), name, kind, text)
+            elif " > " in line:
+                self._draw_cords(line.split(" > "))
+            else:
+                raise ValueError(f"no box and no cord: {line!r}")
+
+    def _draw_box(self, x: int, y: int, name: str | None, kind: str | None, text: str) -> None:
+        if kind is None:
+            self.comment(x, y, text)
+        else:
+            self._add(f"#X {'msg' if kind == '(' else 'obj'} {x} {y} {escaped(text)}", name or "")
+
+    def _draw_cords(self, ends: list[str]) -> None:
+        for source, target in itertools.pairwise(ends):
+            box, outlet = self._end(source)
+            other, inlet = self._end(target)
+            self._cords.append(f"#X connect {box} {outlet} {other} {inlet};")
+
+    def _end(self, text: str) -> tuple[int, int]:
+        found = _END.fullmatch(text.strip())
+        if found is None or found[1] not in self._numbers:
+            raise ValueError(f"no box is called {text!r}")
+        return self._numbers[found[1]], int(found[2] or 0)
+
+    def comment(self, x: int, y: int, text: str, width: int = COMMENT_WIDTH) -> None:
+        """Words to read, in lines of at most `width` characters. Pd begins a new line after a semicolon, so none stays."""
+        text = text.replace(";", ",")
+        longest = max(len(line) for line in textwrap.wrap(text, width))
+        self._add(f"#X text {x} {y} {escaped(text)}, f {longest + 1}")
+
+    def number(self, name: str, x: int, y: int, says: str = "", hears: str = "") -> None:
+        """A number to drag. It is sent to the name `says`; what is sent to the name `hears` sets it."""
+        self._add(f"#X floatatom {x} {y} 5 0 0 0 - {_named(hears, '-')} {_named(says, '-')} 0", name)
+
+    def toggle(self, name: str, x: int, y: int, size: int = 20, says: str = "", hears: str = "") -> None:
+        """A switch; `says` and `hears` as above."""
+        names = f"{_named(says)} {_named(hears)} empty"
+        self._add(f"#X obj {x} {y} tgl {size} 0 {names} 17 7 0 {FONT_SIZE} {_COLOURS} 0 1", name)
+
+    def button(self, name: str, x: int, y: int, size: int = 20, says: str = "") -> None:
+        """A button that sends a bang."""
+        names = f"{_named(says)} empty empty"
+        self._add(f"#X obj {x} {y} bng {size} 250 50 0 {names} 17 7 0 {FONT_SIZE} {_COLOURS}", name)
+
+    def slider(self, name: str, x: int, y: int, width: int, height: int, says: str = "", hears: str = "") -> None:
+        """A slider from 0 at its left to 1 at its right."""
+        names = f"{_named(says)} {_named(hears)} empty"
+        self._add(f"#X obj {x} {y} hsl {width} {height} 0 1 0 0 {names} -2 -8 0 {FONT_SIZE} {_COLOURS} 0 1", name)
+
+    def part(self, name: str, x: int, y: int, inner: "Patch") -> None:
+        """A patch inside this one, opened by a click."""
+        whole = "\n".join(inner.lines(f"#N canvas 100 100 {inner.width} {inner.height} {inner.name} 0;"))
+        self._add(f"{whole}\n#X restore {x} {y} pd {inner.name}", name)
+
+    def lines(self, head: str) -> list[str]:
+        """The lines of the file, after one that begins it."""
+        if self.face is None:
+            return [head, *self._lines, *self._cords]
+        x, y, width, height = self.face
+        return [head, *self._lines, *self._cords, f"#X coords 0 -1 1 1 {width} {height} 2 {x} {y};"]
+
+    def text(self) -> str:
+        """The whole file."""
+        return "\n".join(self.lines(f"#N canvas 60 60 {self.width} {self.height} {FONT_SIZE};")) + "\n"
+
+    def _add(self, line: str, name: str = "") -> None:
+        if name in self._numbers:
+            raise ValueError(f"two boxes are called {name!r}")
+        number = len(self._lines)
+        if name:
+            self._numbers[name] = number
+        self._lines.append(line + ";")
+
+
+def _named(name: str, none: str = "empty") -> str:
+    return escaped(name) or none
+
+
+def escaped(text: str) -> str:
+    r"""Text as it stands in a file.
+
+    >>> print(escaped("0, $1 20"))
+    0 \, \$1 20
+    """
+    text = text.replace("\\", "\\\\").replace("$", "\\$")
+    return re.sub(r"([,;])", r" \\\1", text)

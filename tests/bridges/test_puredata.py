@@ -1,0 +1,248 @@
+"""Words in real Pd become samples in its own tables."""
+
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from bridges.puredata.source.drum_machine import DRUMS, LEVEL, ROW_LEVEL, TEMPO
+from bridges.puredata.source.timbred import SILENCE
+from tests.bridges.puredata_program import FOLDER, NOTHING, RATE, SAMPLER, TWO_CLIENTS, Pd, free_port, pd_with
+from tests.conversations.conftest import StartDaemon, settings_for
+from tests.conversations.daemons import DaemonProcess
+from tests.hosts import PATIENCE
+from timbred.protocol.vocabulary import REQUESTS
+
+RequireHost = Callable[[str], str]
+
+RUNNING = "^(event|other): running 1"
+GONE = "^timbred: nothing answers at 127.0.0.1 "
+AUDIBLE, EXACT = 1e-5, 1e-4
+"""Full scale is 1. Pd interpolates in tables; between frames that is far below what a 16-bit file could tell."""
+
+BEAT = RATE * 60 // TEMPO
+ID = r"(pd-\d+-\d+-[\d.e+]+)"
+
+
+def sound(path: Path) -> NDArray[np.float32]:
+    samples, rate = soundfile.read(path, dtype="float32")
+    assert rate == RATE
+    return np.asarray(samples, np.float32)
+
+
+def in_table(pd: Pd, table: str, folder: Path) -> NDArray[np.float32]:
+    """What a table of Pd's holds."""
+    path = folder / f"{table}.wav"
+    pd.say(f"file write -wave -bytes 4 {path} {table}")
+    until_written(path, 1000)
+    return sound(path)
+
+
+def until_written(path: Path, size: int) -> None:
+    """Wait until a file has grown to so many bytes."""
+    deadline = time.monotonic() + PATIENCE
+    while not path.exists() or path.stat().st_size < size:
+        assert time.monotonic() < deadline, path
+        time.sleep(0.01)
+
+
+def test_words_become_samples_in_a_table(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+    with pd_with(require_host("pd"), tmp_path, SAMPLER, daemon.osc) as pd:
+        pd.say("one generate warm pad @seconds 0.5 @steps 2 @seed 3")
+        assert pd.spoken.until(r"^ready: ready (\S+) (\d+)").groups() == ("sound-1", "24000")
+        path = Path(pd.spoken.until(rf"^event: take {ID} 0 (\S+) 0.5 {RATE} 1 3 ")[2])
+        assert np.array_equal(in_table(pd, "sound-1", tmp_path), sound(path))
+        progress = [float(line.partition(": ")[2]) for line in pd.spoken.matching("^progress")]
+        assert progress == sorted(progress)
+        assert (progress[0], progress[-2:]) == (0, [0.5, 1])
+        assert not pd.spoken.matching("error")
+
+
+def test_what_sounds_is_never_overwritten(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+    with pd_with(require_host("pd"), tmp_path, SAMPLER, daemon.osc) as pd:
+        pd.say("one generate first @seconds 0.5 @steps 1 @seed 1")
+        pd.spoken.until("^ready: ready sound-1 24000")
+        pd.say("note 60 100")
+        pd.say("one vary @seconds 0.25 @seed 2")
+        pd.spoken.until("^ready: ready sound-2 12000")
+        takes = sorted(daemon.takes.glob("first-*.wav"), key=lambda path: path.stat().st_mtime)[-2:]
+        assert np.array_equal(in_table(pd, "sound-1", tmp_path), sound(takes[0]))
+        assert np.array_equal(in_table(pd, "sound-2", tmp_path), sound(takes[1]))
+        pd.say("one vary @seconds 0.2 @seed 3")
+        pd.spoken.until("^ready: ready sound-2 9600")
+
+
+def test_every_request_gets_through(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+    said = {
+        "generate": ("generate warm pad @seconds 0.2 @steps 1", rf"done {ID} 1 /"),
+        "vary": ("vary last @seed 5", rf"take {ID} 0 \S+ 0.2 48000 1 5 "),
+        "cancel": ("cancel", "done cancel"),
+        "stop": ("stop", "(done|fail) stop"),
+        "status": ("status", "status.reply 0 0 1 "),
+        "models": ("models", "model hollow resident"),
+        "load": ("load hollow", "loaded hollow"),
+        "unload": ("unload hollow", "unloaded hollow"),
+        "takes": ("takes @limit 1", "take takes 0 "),
+        "play": ("play 1 nothing", "fail play "),
+        "set": ("set 1 @gain -3", "fail set "),
+        "flow": ("flow 1 rain", "(fail flow|flowing) "),
+        "tempo": ("tempo 120", "done tempo"),
+        "settings": ("settings/tempo 120", "settings tempo 120"),
+        "sync": ("sync 7", "synced 7"),
+        "ping": ("ping", "pong"),
+        "notify": ("notify 0", "done notify"),
+        "hello": ("hello stage", "welcome udp:"),
+    }
+    assert said.keys() == {entry.name for entry in REQUESTS}
+    with pd_with(require_host("pd"), tmp_path, TWO_CLIENTS, daemon.osc) as pd:
+        pd.spoken.until("^event: running 1")
+        for message, answer in said.values():
+            pd.say(f"one {message}")
+            pd.spoken.until(f"^event: {answer}")
+        path, name = pd.spoken.until(rf"^take: list (\S+\.wav) {ID} 0 0.2 48000 1 \d+ 0 \S+$").groups()
+        assert Path(path).is_file()
+        assert pd.spoken.matching(f"^event: started {name} hollow")
+        assert not pd.spoken.matching("^take: .* takes ")
+
+
+def test_errors_are_in_pds_console(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+    with pd_with(require_host("pd"), tmp_path, TWO_CLIENTS, daemon.osc) as pd:
+        pd.say("one generate warm pad @seconds -1")
+        pd.spoken.until(r"^timbred: seconds: got -1.0, allowed is a number from 0.05 to 600 \(bad-request\)$")
+        pd.say("one generate fail @steps 1")
+        pd.spoken.until(r"^timbred: told to fail \(model-error\)$")
+        pd.say("one sing")
+        pd.spoken.until(r"^timbred: there is no request 'sing'; .* \(bad-request\)$")
+
+
+def test_ids_are_never_used_twice(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+    program, names = require_host("pd"), list[str]()
+    for _ in range(2):
+        with pd_with(program, tmp_path, TWO_CLIENTS, daemon.osc) as pd:
+            for number in range(3):
+                for which, event in (("one", "event"), ("two", "other")):
+                    pd.say(f"{which} generate warm @steps 1 @seconds 0.1 @seed {number}")
+                    pd.spoken.until(rf"^{event}: take {ID} 0 \S+ 0.1 48000 1 {number} ")
+            names += [re.split(" ", line)[2] for line in pd.spoken.matching("^(event|other): queued")]
+    assert len(set(names)) == 12
+
+
+def test_it_says_that_nothing_answers_and_goes_on_when_the_daemon_comes(
+    start_daemon: StartDaemon, require_host: RequireHost, tmp_path: Path
+) -> None:
+    assert SILENCE < 2000, "it is said within two seconds"
+    port = free_port()
+    with pd_with(require_host("pd"), tmp_path, TWO_CLIENTS, port) as pd:
+        pd.say("one generate early @seconds 0.1 @steps 1")
+        pd.spoken.until(GONE + f"{port} - start it with: timbred serve")
+        pd.spoken.until("^timbred: generate: not sent - start it with: timbred serve")
+        pd.spoken.until("^event: fail generate timeout")
+        assert not pd.spoken.matching(RUNNING)
+        start_daemon(f"osc.port={port}")
+        pd.spoken.until("^event: running 1")
+        pd.say("one generate late @seconds 0.1 @steps 1")
+        assert "late-" in pd.spoken.until(r"^take: list (\S+)")[1]
+        assert len(pd.spoken.matching(GONE)) == 2, "said once by each object, not again and again"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_daemon_that_ends_in_mid_request(
+    start_daemon: StartDaemon, hollow: Path, require_host: RequireHost, tmp_path: Path, number: signal.Signals
+) -> None:
+    program, port = require_host("pd"), free_port()
+    (tmp_path / "first").mkdir()
+    first = DaemonProcess(tmp_path / "first", *settings_for(hollow), f"osc.port={port}", "stop.patience=0.1")
+    family = first.family()
+    try:
+        with pd_with(program, tmp_path, TWO_CLIENTS, port) as pd:
+            pd.say("one generate slow @steps 4")
+            name = pd.spoken.until(f"^event: progress {ID} 0.25 ")[1]
+            first.signal(number)
+            first.ended()
+            code = "shutting-down" if number is signal.SIGTERM else "timeout"
+            pd.spoken.until(f"^event: fail {name} {code} ")
+            pd.spoken.until("^event: running 0")
+            start_daemon(f"osc.port={port}")
+            pd.until_said("^event: running 1", 2)
+            pd.say("one generate again @seconds 0.1 @steps 1")
+            pd.spoken.until(r"^take: list \S+again-")
+            assert len(pd.spoken.matching(f"^event: (fail|done|cancelled) {name}")) == 1
+    finally:
+        first.end_by_force(family)
+
+
+def heard_so_far(path: Path) -> NDArray[np.float32]:
+    """What is recorded so far: the file has no length yet, so it is read beyond the longest header there is."""
+    raw = path.read_bytes()[128:] if path.exists() else b""
+    return np.frombuffer(raw[: len(raw) // 4 * 4], "<f4")
+
+
+def until_hit(path: Path, hits: int, needle: NDArray[np.float32]) -> None:
+    """Wait until a sound has been recorded so many times."""
+    deadline = time.monotonic() + PATIENCE
+    while len(where(needle, heard_so_far(path))) < hits:
+        assert time.monotonic() < deadline, "it isn't heard"
+        time.sleep(0.05)
+
+
+def where(needle: NDArray[np.float32], hay: NDArray[np.float32]) -> list[int]:
+    """The frames at which a sound begins and plays to its end as it is. Its first frame may be silent."""
+    quiet = int(np.flatnonzero(np.abs(needle) > AUDIBLE)[0])
+    begins = np.flatnonzero((np.abs(hay[1:]) > AUDIBLE) & (np.abs(hay[:-1]) <= AUDIBLE)) + 1 - quiet
+    parts = ((int(begin), hay[begin:][: len(needle)]) for begin in begins if begin >= 0)
+    return [begin for begin, part in parts if len(part) == len(needle) and np.abs(part - needle).max() < EXACT]
+
+
+def as_hit(path: Path) -> NDArray[np.float32]:
+    """A take as the drum machine plays it."""
+    return sound(path) * np.float32(ROW_LEVEL * LEVEL)
+
+
+def test_the_drum_machine_changes_a_sound_while_it_runs(
+    start_daemon: StartDaemon, require_host: RequireHost, tmp_path: Path
+) -> None:
+    daemon, recorded = start_daemon(), tmp_path / "recorded.wav"
+    with pd_with(require_host("pd"), tmp_path, NOTHING, daemon.osc, "-open", str(FOLDER / "drum-machine.pd")) as pd:
+        pd.say(f"all 127.0.0.1 {daemon.osc}")
+        pd.say("drum kick generate before @seconds 0.3 @steps 1 @seed 1")
+        until_written(daemon.takes / "before-0001.wav", 1000)
+        pd.say(f"drum record {recorded}")
+        pd.say("drum run 1")
+        before = as_hit(daemon.takes / "before-0001.wav")
+        until_hit(recorded, 2, before)
+        pd.say("drum kick generate after @seconds 0.3 @steps 1 @seed 2")
+        until_written(daemon.takes / "after-0001.wav", 1000)
+        after = as_hit(daemon.takes / "after-0001.wav")
+        until_hit(recorded, 2, after)
+        pd.say("drum run 0")
+        pd.say("drum record")
+        pd.quit()
+    heard = sound(recorded)
+    hits = {"before": where(before, heard), "after": where(after, heard)}
+    times = [*hits["before"], *hits["after"]]
+    assert len(hits["before"]) >= 2
+    assert len(hits["after"]) >= 2
+    assert set(np.diff(times)) == {BEAT}, "one after the other, each in its place"
+    for name, sample in (("before", before), ("after", after)):
+        for time_of_hit in hits[name]:
+            heard[time_of_hit : time_of_hit + len(sample)] = 0
+    assert np.abs(heard[: times[-1] + BEAT]).max() < EXACT, "nothing but whole hits: no click, no rest of a sound"
+
+
+def test_the_drum_machine_makes_its_eight_sounds(
+    start_daemon: StartDaemon, require_host: RequireHost, tmp_path: Path
+) -> None:
+    daemon = start_daemon()
+    with pd_with(require_host("pd"), tmp_path, NOTHING, daemon.osc, "-open", str(FOLDER / "drum-machine.pd")) as pd:
+        pd.say(f"all 127.0.0.1 {daemon.osc}")
+        pd.say("drum make")
+        for _, prompt, _ in DRUMS:
+            slug = prompt.partition(" @")[0].replace(" ", "-")
+            until_written(daemon.takes / f"{slug}-0001.wav", 1000)
+        assert not pd.spoken.matching("error")

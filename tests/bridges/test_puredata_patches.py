@@ -1,0 +1,81 @@
+"""The patches of the Pure Data bridge as files: made from the vocabulary, whole, and readable when opened."""
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bridges.puredata.source.help import key_line
+from bridges.puredata.source.patch import Patch, escaped
+from tests.bridges.puredata_files import Box, Canvas, read
+from timbred.errors import CODES
+from timbred.protocol import messages as m
+from timbred.protocol.describe import keys_of
+from timbred.protocol.vocabulary import REQUESTS
+
+FOLDER = Path(__file__).parents[2] / "bridges" / "puredata"
+PATCHES = sorted(FOLDER.glob("*.pd"))
+CANVASES = [pytest.param(canvas, id=f"{path.name}/{canvas.name}") for path in PATCHES for canvas in read(path)]
+WITHOUT_CORDS = ("text", "declare", "table", "define")
+
+
+def test_files_are_what_the_source_makes(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "bridges.puredata.source", str(tmp_path)], cwd=FOLDER.parents[1], check=True, timeout=60
+    )
+    made = {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()}
+    assert "timbred.pd" in made
+    for name, text in made.items():
+        assert (FOLDER / name).read_text("utf-8") == text, f"{name}: run python -m bridges.puredata.source"
+
+
+@pytest.mark.parametrize("canvas", CANVASES)
+def test_no_box_lies_on_another_and_all_are_in_sight(canvas: Canvas) -> None:
+    for one, other in itertools.combinations(canvas.boxes, 2):
+        assert not one.covers(other), f"{one} and {other}"
+    for box in canvas.boxes:
+        assert box.x + box.width <= canvas.width, box
+        assert box.y + box.height <= canvas.height, box
+
+
+@pytest.mark.parametrize("canvas", CANVASES)
+def test_every_cord_ends_at_a_box_and_every_box_has_one(canvas: Canvas) -> None:
+    ends = [end for cord in canvas.cords for end in (cord[0], cord[2])]
+    assert all(end < len(canvas.boxes) for end in ends)
+    assert len(set(canvas.cords)) == len(canvas.cords)
+    for number, box in enumerate(canvas.boxes):
+        assert number in ends or _stands_alone(box), box
+
+
+def _stands_alone(box: Box) -> bool:
+    if box.kind in ("text", "floatatom", "bng", "tgl", "hsl"):
+        return True
+    return (box.kind == "msg" and box.text.startswith(";")) or box.text.startswith(("pd ", "table ", "text define "))
+
+
+def test_help_names_every_request_key_and_code() -> None:
+    words = " ".join(box.text for canvas in read(FOLDER / "timbred-help.pd") for box in canvas.boxes)
+    for entry in REQUESTS:
+        assert f"{entry.name}/NAME" in words if entry.family else f"{entry.name}" in words
+    for code in CODES:
+        assert f"{code}: " in words
+    for key in keys_of(m.Recipe):
+        assert f"@{key.name}: " in words or key.name in ("inline", "port")
+    seconds = next(key for key in keys_of(m.Recipe) if key.name == "seconds")
+    assert key_line(seconds) == "@seconds: length in seconds: a number from 0.05 to 600 (else the model's)"
+
+
+def test_a_drawing_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(ValueError, match="no box and no cord"):
+        Patch(100, 100).draw("20 20 somewhere")
+    with pytest.raises(ValueError, match="no box is called"):
+        Patch(100, 100).draw("20 20 a: inlet\na > b")
+    with pytest.raises(ValueError, match="two boxes"):
+        Patch(100, 100).draw("20 20 a: inlet\n20 50 a: outlet")
+
+
+def test_text_is_escaped_as_pd_reads_it() -> None:
+    assert escaped("0, $1 20") == "0 \\, \\$1 20"
+    assert escaped("; pd dsp 1") == " \\; pd dsp 1"
