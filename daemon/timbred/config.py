@@ -76,7 +76,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("files.allowed", "", "More folders that sounds may be read from, divided as in PATH."),
     Setting("library.file", "", "SQLite file that remembers takes; empty: `.timbred.sqlite` in the takes folder."),
-    Setting("audio.rate", 48000, "The session's sample rate in Hz.", 8000, 192000, live=True),
+    Setting("audio.rate", 48000, "The session's rate in Hz; follows the sound device until it is set.", 8000, 192000, live=True),
     Setting("tempo", 120.0, "Tempo in beats a minute that `bars` are counted in.", 20, 999, live=True),
     Setting("beats_per_bar", 4.0, "Beats in a bar.", 1, 32, live=True),
     Setting("player.device", "", "Sound device to play on, by name or number; empty: the system's."),
@@ -129,10 +129,11 @@ MODEL_SOURCE_HELP = "A folder in diffusers' format, or a hub id: the model is th
 
 @dataclass(frozen=True)
 class Config:
-    """The settings in force. `sources` are the models that the user named himself."""
+    """The settings in force. `sources` are the models that the user named himself, `said` the settings that he set."""
 
     values: Mapping[str, Value]
     sources: Mapping[str, str] = field(default_factory=dict[str, str])
+    said: frozenset[str] = frozenset()
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -206,15 +207,17 @@ def load(file: Path | None, environment: Mapping[str, str], flags: Iterable[str]
     """
     values: dict[str, Value] = {setting.name: setting.default for setting in SETTINGS}
     sources: dict[str, str] = {}
+    said: set[str] = set()
     for name, raw in (*_from_file(file), *_from_environment(environment), *_from_flags(flags)):
         source = _MODEL_SOURCE.fullmatch(name)
         if source:
             sources[source[1]] = str(raw)
         elif name in NAMED:
             values[name] = read(NAMED[name], raw)
+            said.add(name)
         else:
             raise BadRequest(f"there is no setting {name!r}; there are {', '.join(NAMED)}, models.NAME.source")
-    return Config(values, sources)
+    return Config(values, sources, frozenset(said))
 
 
 def _from_file(file: Path | None) -> list[tuple[str, object]]:

@@ -102,6 +102,7 @@ class Player:
         self.device: wire.Opened | None = None
         self.last = wire.Beat(frame=0, beat=0.0, bpm=config["tempo"], peers=0, underruns=0)
         self.on_tempo: Callable[[float], None] = lambda _bpm: None
+        self.on_rate: Callable[[int], None] = lambda _rate: None
         self._tempo = wire.Tempo(bpm=config["tempo"], beats_per_bar=config["beats_per_bar"])
         self._level = wire.Level(gain=config["player.gain"])
         self._link = bool(config["link"])
@@ -373,6 +374,7 @@ class Player:
             return
         self.device = message
         self._no_device = ""
+        self.on_rate(message.rate)
         self._known.set()
         log.info(
             "playing on %s at %d Hz, blocks of %d frames, %.1f ms ahead%s",

@@ -68,6 +68,7 @@ class Intake:
         self.in_time = InTime(dispatcher, player, lambda: settings.session)
         self._being_timed: set[Key] = set()
         player.on_tempo = lambda bpm: settings.follow("tempo", bpm)
+        player.on_rate = lambda rate: settings.follow_until_said("audio.rate", rate)
         self.began = time.monotonic()
         self._reading: set[asyncio.Task[None]] = set()
         self._answers: dict[type[m.Request], Callable[[ClientId, Any], Coroutine[Any, Any, None] | None]] = {

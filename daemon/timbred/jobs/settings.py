@@ -13,6 +13,7 @@ class LiveSettings:
     def __init__(self, config: Config, check: Callable[[str, Value], None]) -> None:
         """`check` hears of a change before it is made, and may refuse it by an error."""
         self._values: dict[str, Value] = dict(config.values)
+        self._said = set(config.said)
         self._check = check
         self.on_change: Callable[[str, Value], None] = lambda _name, _value: None
         """Hears of each change, and of each value that something else decides and that is new."""
@@ -38,7 +39,15 @@ class LiveSettings:
         value = read(NAMED[name], raw)
         self._check(name, value)
         self._values[name] = value
+        self._said.add(name)
         self.on_change(name, value)
+
+    def follow_until_said(self, name: str, value: Value) -> None:
+        """A value that something else decides as long as the user hasn't, if it is one of those allowed."""
+        setting = NAMED[name]
+        allowed = not isinstance(value, int | float) or (setting.low or 0) <= value <= (setting.high or value)
+        if name not in self._said and allowed:
+            self.follow(name, value)
 
     def follow(self, name: str, value: Value) -> None:
         """A value that something else decides (the system a free port, a Link session its tempo)."""
