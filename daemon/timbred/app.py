@@ -14,6 +14,8 @@ from timbred import errors
 from timbred.config import Config, Value
 from timbred.delivery.files import AllowedFolders, TakesFolder
 from timbred.delivery.player import Player
+from timbred.discovery.announce import Announcement, Place
+from timbred.discovery.oscquery import OscQuery
 from timbred.engine import registry
 from timbred.engine.link import ENGINE_PROGRAM, EngineLink, EngineSettings
 from timbred.jobs.dispatcher import Dispatcher
@@ -21,7 +23,7 @@ from timbred.jobs.finishing import Finishing
 from timbred.jobs.intake import Intake
 from timbred.jobs.settings import LiveSettings
 from timbred.library.takes import Library
-from timbred.transports.ports import Ports
+from timbred.transports.ports import Ports, resolve
 from timbred.transports.transports import Transports
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,9 @@ ENGINE_QUITS_WITHIN = 1.0
 
 PLAYER_QUITS_WITHIN = 1.0
 """Seconds that the player gets to close its device."""
+
+WITHDRAWN_WITHIN = 1.0
+"""Seconds that the network gets to hear that the daemon ends."""
 
 
 class Daemon:
@@ -70,6 +75,10 @@ class Daemon:
         )
         self.player = Player(outbox, config)
         self.settings = LiveSettings(config, self._check_change)
+        self.addresses = OscQuery(
+            config["discovery.name"], self.settings.__getitem__, {"models.default": tuple(self.models.entries)}
+        )
+        self.settings.on_change = self.addresses.setting_changed
         self.intake = Intake(
             outbox,
             self.models,
@@ -84,6 +93,8 @@ class Daemon:
                 device=config["device"],
                 threads=config["device.threads"],
                 memory=config["engine.memory"],
+                compile=config["engine.compile"],
+                cache=config["engine.cache"],
                 heartbeat=config["engine.heartbeat"],
                 patience=config["engine.patience"],
                 log_level=config["log.level"],
@@ -92,8 +103,9 @@ class Daemon:
             self.dispatcher,
         )
         self.dispatcher.engine = self.engine
+        self.dispatcher.give_way(config["engine.yield"])
         try:
-            ports = await self.transports.start(self.intake, self.library)
+            ports = await self.transports.start(self.intake, self.library, self.addresses)
         except BaseException:
             self._close_library()
             raise
@@ -103,18 +115,35 @@ class Daemon:
             self.dispatcher.preload(config["models.default"])
         self.engine.start()
         self.player.start()
+        self.announcement = self._announced(ports)
         return ports
 
     async def stop(self) -> None:
         """Finish or fail what is running, tell its clients, leave no process and no half-written file."""
+        withdrawing = asyncio.create_task(self._withdraw())
+        self.intake.flows.end_all()
         await self.dispatcher.stop(self.config["stop.patience"])
         self.player.end_all()
         await self.intake.stop()
         await asyncio.gather(
             self.transports.stop(), self.engine.stop(ENGINE_QUITS_WITHIN), self.player.stop(PLAYER_QUITS_WITHIN)
         )
+        await withdrawing
         self.finishing.drop_previews()
         self._close_library()
+
+    def _announced(self, ports: Ports) -> Announcement | None:
+        if not self.config["discovery.announce"]:
+            return None
+        _, address = resolve(self.config["host"])
+        place = Place(address, ports.osc, ports.http, ports.requests, ports.events)
+        announcement = Announcement(self.config["discovery.name"], place)
+        announcement.start()
+        return announcement
+
+    async def _withdraw(self) -> None:
+        if self.announcement is not None:
+            await self.announcement.stop(WITHDRAWN_WITHIN)
 
     def _check_change(self, name: str, value: Value) -> None:
         """A setting is about to change while the daemon runs.
@@ -128,6 +157,10 @@ class Daemon:
             self.dispatcher.queue.limit = int(value)
         if name == "tempo":
             self.player.set_tempo(bpm=float(value))
+        if name == "player.gain":
+            self.player.set_level(float(value))
+        if name == "engine.yield":
+            self.dispatcher.give_way(float(value))
         if name == "beats_per_bar":
             self.player.set_tempo(beats_per_bar=float(value))
 

@@ -16,6 +16,7 @@ from timbred import __version__, errors
 from timbred.engine import checkpoint, device, wire
 from timbred.engine.adapters.families import make_resident
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion, Run, Sounds
+from timbred.engine.adapters.prepared import Workshop
 from timbred.engine.adapters.sharing import SharedComponents
 from timbred.engine.adapters.sounding import Sounding
 from timbred.engine.batching import Candidate, next_batch
@@ -24,6 +25,7 @@ from timbred.engine.loader import Loader, LoadResult
 from timbred.engine.mailbox import Mailbox
 from timbred.engine.pace import Pace
 from timbred.engine.residency import Resident, to_evict
+from timbred.engine.rest import rest_after
 from timbred.engine.threads import ThreadChoice
 
 log = logging.getLogger("timbred.engine")
@@ -72,8 +74,16 @@ class Job:
 class Engine:
     """Takes in orders between steps; jobs join and leave the running batch there."""
 
-    def __init__(self, chosen: device.Device, address: str, token: str, heartbeat: float, budget: int = 0) -> None:
-        """`budget` is in bytes, 0 for what the device has; `heartbeat` in seconds."""
+    def __init__(
+        self,
+        chosen: device.Device,
+        address: str,
+        token: str,
+        heartbeat: float,
+        budget: int = 0,
+        workshop: Workshop | None = None,
+    ) -> None:
+        """`budget` is in bytes, 0 for what the device has; `heartbeat` in seconds; `workshop` makes models faster."""
         self.device = chosen
         self.token = token
         self.models: dict[str, LatentDiffusion] = {}
@@ -85,6 +95,8 @@ class Engine:
         self.pace = Pace()
         self.threads = ThreadChoice(torch.get_num_threads())
         self.most_rows = ROWS.get(chosen.place.type, 16)
+        self.workshop = workshop or Workshop("off", chosen.place, Path())
+        self.frame_rate = 0.0
         self.mailbox = Mailbox(address, heartbeat, self.beat)
         self.loader: Loader[LatentDiffusion] = Loader(self._load, self.mailbox.orders.put)
 
@@ -104,8 +116,16 @@ class Engine:
         )
         self.mailbox.send(self.beat())
         while self._take_orders():
+            began = time.perf_counter()
             self._step()
+            self._give_way(began)
         self.mailbox.close()
+
+    def _give_way(self, began: float) -> None:
+        """Leave the device to a render loop that shares it, if there is one."""
+        if self.frame_rate:
+            device.finish(self.device.place)  # what a GPU was told may not be done yet
+            time.sleep(rest_after(time.perf_counter() - began, self.frame_rate))
 
     def beat(self) -> wire.Beat:
         """The device's state now."""
@@ -143,6 +163,8 @@ class Engine:
                 self._begin_or_load(job)
             case LoadResult():
                 self._loaded(order)
+            case wire.GiveWay(frame_rate=frame_rate):
+                self.frame_rate = frame_rate
             case wire.Cancel() | wire.Quit():
                 raise AssertionError("handled before")
 
@@ -182,6 +204,7 @@ class Engine:
             for job in waiting:
                 self._fail(job, error)
             return
+        result.model.prepare(self.workshop)
         self.models[name] = result.model
         self.sizes[name] = result.model.memory
         self._make_room(name)

@@ -43,6 +43,8 @@ class EngineSettings:
     device: str = "auto"
     threads: int = 0
     memory: float = 0.0
+    compile: str = "off"
+    cache: str = ""
     heartbeat: float = 1.0
     patience: float = 30.0
     log_level: str = "info"
@@ -55,6 +57,8 @@ class EngineSettings:
             "--device", self.device,
             "--threads", str(self.threads),
             "--memory", str(int(self.memory * 1e6)),
+            "--compile", self.compile,
+            "--cache", self.cache,
             "--heartbeat", str(self.heartbeat),
             "--log-level", self.log_level,
         )  # fmt: skip

@@ -8,12 +8,14 @@ import argparse
 import logging
 import signal
 import sys
+from pathlib import Path
 
 import torch
 
 from timbred import errors
 from timbred.engine import device
 from timbred.engine.adapters.loading import quiet_libraries
+from timbred.engine.adapters.prepared import Workshop
 from timbred.engine.engine import Engine
 from timbred.processes.ending import end_with_daemon
 
@@ -28,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--memory", type=int, default=0, help="bytes that models may fill; 0: most of the device's")
+    parser.add_argument("--compile", choices=("auto", "on", "off"), default="off")
+    parser.add_argument("--cache", default="", help="folder for what was compiled")
     parser.add_argument("--heartbeat", type=float, default=1.0)
     parser.add_argument("--log-level", default="info")
     options = parser.parse_args(arguments)
@@ -42,7 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     except errors.BadRequest as error:
         log.error("%s", error)
         return 2
-    Engine(chosen, options.address, options.token, options.heartbeat, options.memory).run()
+    workshop = Workshop(options.compile if options.cache else "off", chosen.place, Path(options.cache).expanduser())
+    Engine(chosen, options.address, options.token, options.heartbeat, options.memory, workshop).run()
     return 0
 
 

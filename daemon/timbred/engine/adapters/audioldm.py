@@ -1,9 +1,12 @@
 """AudioLDM (arXiv 2301.12503): one CLAP vector, added to the UNet's time embedding."""
 
+from typing import Any
+
 import torch
 from diffusers import AudioLDMPipeline
 
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion, Tensors
+from timbred.engine.adapters.prepared import Inputs
 from timbred.engine.wire import Words
 
 
@@ -17,11 +20,10 @@ class AudioLdm(LatentDiffusion):
     def encode(self, words: Words, guided: bool) -> Tensors:
         return {"text": self.pipeline._encode_prompt(words.prompt, self.device, 1, guided, words.negative)}
 
-    def network(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Tensors) -> torch.Tensor:
-        return self.pipeline.unet(
-            latents,
-            timestep,
-            encoder_hidden_states=None,
-            class_labels=conditioning["text"],
-            return_dict=False,
-        )[0]
+    def inputs(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Tensors) -> Inputs:
+        return latents, timestep, conditioning["text"]
+
+    @staticmethod
+    def evaluate(unet: Any, *inputs: torch.Tensor) -> torch.Tensor:
+        latents, timestep, text = inputs
+        return unet(latents, timestep, encoder_hidden_states=None, class_labels=text, return_dict=False)[0]

@@ -1,12 +1,18 @@
 """AudioLDM 2 (arXiv 2308.05734): CLAP and T5 states through GPT-2 into a UNet with two kinds of cross attention."""
 
+from typing import Any
+
 import diffusers
 import soxr
 import torch
 
 from timbred.engine.adapters.emphasis import token_factors
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion, Sounds, Tensors
+from timbred.engine.adapters.latent_diffusion import LatentDiffusion, Sounds, Tensors, filled_to
+from timbred.engine.adapters.prepared import Inputs
 from timbred.engine.wire import Words
+
+TEXT_LENGTHS = (8, 16, 32, 64, 128)
+"""Numbers of tokens that calls of the network are prepared for."""
 
 
 class AudioLdm2(LatentDiffusion):
@@ -58,12 +64,23 @@ class AudioLdm2(LatentDiffusion):
         audio = torch.nn.functional.normalize(found.audio_embeds.float(), dim=-1)
         return (audio @ text.T).squeeze(1).tolist()
 
-    def network(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Tensors) -> torch.Tensor:
-        return self.pipeline.unet(
+    def inputs(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Tensors) -> Inputs:
+        return latents, timestep, conditioning["generated"], conditioning["states"], conditioning["mask"]
+
+    @staticmethod
+    def evaluate(unet: Any, *inputs: torch.Tensor) -> torch.Tensor:
+        latents, timestep, generated, states, mask = inputs
+        return unet(
             latents,
             timestep,
-            encoder_hidden_states=conditioning["generated"],
-            encoder_hidden_states_1=conditioning["states"],
-            encoder_attention_mask_1=conditioning["mask"],
+            encoder_hidden_states=generated,
+            encoder_hidden_states_1=states,
+            encoder_attention_mask_1=mask,
             return_dict=False,
         )[0]
+
+    def fitted(self, inputs: Inputs) -> Inputs:
+        """Texts filled up to one of a few lengths with what their masks hide."""
+        latents, timestep, generated, states, mask = inputs
+        length = next((size for size in TEXT_LENGTHS if size >= states.shape[1]), states.shape[1])
+        return latents, timestep, generated, filled_to(states, length), filled_to(mask, length)

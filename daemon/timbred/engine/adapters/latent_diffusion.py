@@ -7,6 +7,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from timbred.engine import sampling
 from timbred.engine.adapters.emphasis import lean, without
+from timbred.engine.adapters.prepared import Inputs, PreparedCalls, Workshop
 from timbred.engine.adapters.sounding import Sounding
 from timbred.engine.adapters.spectrogram import analysis_of, bands_between, log_mel
 from timbred.engine.adapters.vocoding import Vocoding
@@ -50,6 +52,14 @@ class LatentDiffusion:
         self.bands = int(vocoder.model_in_dim)
         self.factor = int(pipeline.vae_scale_factor)
         self._heard: OrderedDict[tuple[Words, bool], Tensors] = OrderedDict()
+        self.prepare(Workshop("off", device, Path()))
+
+    def prepare(self, workshop: Workshop) -> None:
+        """Have the network and the VAE made fast for the shapes that come often."""
+        self.fast_unet = PreparedCalls(self.evaluate, self.pipeline.unet, workshop, self.fitted)
+        self.fast_vae = PreparedCalls(_decoded, self.pipeline.vae, workshop)
+        for calls in (self.fast_unet, self.fast_vae):
+            calls.recall()
 
     @property
     def tensors(self) -> dict[int, int]:
@@ -84,9 +94,34 @@ class LatentDiffusion:
     leaning: ClassVar[tuple[str, ...]] = ()
     """Names of the conditioning that are one summary of the whole prompt, and lean towards or away from a word."""
 
-    def network(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Tensors) -> torch.Tensor:
+    def inputs(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Tensors) -> Inputs:
+        """What `evaluate` takes, each with the batch as its first axis."""
+        raise NotImplementedError
+
+    @staticmethod
+    def evaluate(unet: Any, *inputs: torch.Tensor) -> torch.Tensor:
         """One evaluation of the UNet on a batch."""
         raise NotImplementedError
+
+    def fitted(self, inputs: Inputs) -> Inputs:
+        """Inputs that give the same, of fewer kinds of shapes."""
+        return inputs
+
+    def network(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Tensors) -> torch.Tensor:
+        """One evaluation on a batch, the fast way if that is ready; once more in float32 if half precision overflows.
+
+        Raises:
+            ModelError: the result isn't finite, even in full precision.
+        """
+        unet = self.pipeline.unet
+        precision, inputs = unet.dtype, self.inputs(latents.to(unet.dtype), timestep, conditioning)
+
+        def predicted() -> torch.Tensor:
+            if unet.dtype == precision:
+                return self.fast_unet(*inputs)
+            return self.evaluate(unet, *(one.to(unet.dtype) if one.is_floating_point() else one for one in inputs))
+
+        return finite(unet, predicted)
 
     def render(self, order: RenderOrder, on_step: Callable[[int], None], stopped: Callable[[], bool]) -> Sounds:
         """Make one sound for each seed of the order, alone.
@@ -134,9 +169,8 @@ class LatentDiffusion:
         """
         inputs = [run.network_input() for run in runs]
         timesteps = [run.sampling.timestep.expand(len(rows)) for run, rows in zip(runs, inputs, strict=True)]
-        rows = torch.cat(inputs).to(self.pipeline.unet.dtype)
         levels = torch.cat(timesteps).to(self.device)
-        prediction = self.network(rows, levels, together([run.conditioning for run in runs])).float()
+        prediction = self.network(torch.cat(inputs), levels, together([run.conditioning for run in runs])).float()
         for run, part in zip(runs, prediction.split([len(rows) for rows in inputs]), strict=True):
             run.sampling.advance(run.guided(part))
 
@@ -241,8 +275,11 @@ class LatentDiffusion:
         """
         vae = self.pipeline.vae
 
+        precision = vae.dtype
+
         def decoded() -> torch.Tensor:
-            return vae.decode((latents / vae.config.scaling_factor).to(vae.dtype)).sample.squeeze(1)
+            scaled = (latents / vae.config.scaling_factor).to(vae.dtype)
+            return (self.fast_vae(scaled) if vae.dtype == precision else _decoded(vae, scaled)).squeeze(1)
 
         return finite(vae, decoded)
 
@@ -259,6 +296,10 @@ class LatentDiffusion:
         vocoding = Vocoding(self.pipeline.vocoder, self.spectrogram(run.sampling.latents))
         analysis = analysis_of(self.pipeline.vocoder)
         return Sounding(vocoding, int(run.order.seconds * self.rate), self.rate, analysis, self._vocoded)
+
+
+def _decoded(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    return vae.decode(latents, return_dict=False)[0]
 
 
 def finite(part: Any, make: Callable[[], torch.Tensor]) -> torch.Tensor:
@@ -348,10 +389,11 @@ def _filled(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     if tensors[0].dim() == 1:
         return tensors
     longest = max(tensor.shape[1] for tensor in tensors)
-    return [_filled_to(tensor, longest) for tensor in tensors]
+    return [filled_to(tensor, longest) for tensor in tensors]
 
 
-def _filled_to(tensor: torch.Tensor, length: int) -> torch.Tensor:
+def filled_to(tensor: torch.Tensor, length: int) -> torch.Tensor:
+    """Zeros behind the second axis, until it is so long."""
     missing = length - tensor.shape[1]
     if missing == 0:
         return tensor

@@ -1,0 +1,118 @@
+"""A traced call compiled by torch's inductor, kept on disk: after a restart it is read, not compiled again.
+
+Needs what inductor needs: a C++ compiler for CPUs, triton for CUDA. A file here is code; it is read from the user's own
+cache folder alone, and only if this torch wrote it.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch._inductor  # pyright: ignore[reportUnusedImport]
+
+from timbred.engine.adapters.tracing import Shape, Shapes, Traced
+
+log = logging.getLogger(__name__)
+
+_inductor: Any = getattr(torch, "_inductor")  # noqa: B009  has no other name
+
+LAYOUT = 1
+"""Raised when what is kept changes, so that older files are not read."""
+
+
+def device_key(device: torch.device) -> str:
+    """What compiled code depends on beside the model: torch, and the device's kind."""
+    kind = torch.backends.cpu.get_cpu_capability()
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        kind = f"{torch.cuda.get_device_name(device)}-{major}.{minor}"
+    plain = "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in kind)
+    return f"{LAYOUT}-torch-{torch.__version__}-{device.type}-{plain}"
+
+
+def module_key(module: Any) -> str:
+    """The same for modules of equal structure and precision."""
+    first = next(iter(module.parameters()))
+    config = json.dumps(dict(module.config), sort_keys=True, default=str)
+    described = f"{type(module).__qualname__} {first.dtype} {config}"
+    return hashlib.sha256(described.encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The folder for one module on one device: which shapes it met here, and their compiled calls."""
+
+    folder: Path
+
+    def remembered(self, most: int) -> list[Shapes]:
+        """The shapes met in earlier runs, the latest first. Files that can't be understood are passed over."""
+        files = sorted(self.folder.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)
+        found = [_read_shapes(file) for file in files[:most]]
+        return [shapes for shapes in found if shapes is not None]
+
+    def remember(self, shapes: Shapes) -> None:
+        """Note that these shapes are in use."""
+        _write(self._file(shapes, "json"), json.dumps([asdict(shape) for shape in shapes]).encode())
+
+    def read(self, shapes: Shapes) -> Any | None:
+        """The compiled call for these shapes, if it was made before and this torch can read it."""
+        file = self._file(shapes, "compiled")
+        if not file.exists():
+            return None
+        try:
+            return _inductor.CompiledArtifact.load(path=str(file), format="binary")
+        except Exception as error:  # noqa: BLE001  a damaged or foreign file only costs a compilation
+            log.warning("%s can't be read and is made anew: %s", file, error)
+            file.unlink(missing_ok=True)
+            return None
+
+    def write(self, shapes: Shapes, compiled: Any) -> None:
+        """Keep a compiled call."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle, hidden = tempfile.mkstemp(dir=self.folder, prefix=".writing-")
+        os.close(handle)
+        try:
+            compiled.save(path=hidden, format="binary")
+            Path(hidden).replace(self._file(shapes, "compiled"))
+        finally:
+            Path(hidden).unlink(missing_ok=True)
+
+    def _file(self, shapes: Shapes, kind: str) -> Path:
+        name = hashlib.sha256(repr(shapes).encode()).hexdigest()[:24]
+        return self.folder / f"{name}.{kind}"
+
+
+def compiled(traced: Traced, inputs: tuple[torch.Tensor, ...], shapes: Shapes, shelf: Shelf) -> Traced:
+    """The call compiled, and kept.
+
+    Raises:
+        Exception: of many kinds, where inductor or its compiler can't.
+    """
+    arguments = [*traced.weights, *inputs]
+    made = _inductor.standalone_compile(traced.graph, arguments, dynamic_shapes="from_example_inputs", aot=True)
+    shelf.write(shapes, made)
+    return Traced(made, traced.weights)
+
+
+def _read_shapes(file: Path) -> Shapes | None:
+    try:
+        entries: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))
+        shapes = tuple(Shape(tuple(map(int, entry["size"])), str(entry["kind"])) for entry in entries)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    known = all(isinstance(getattr(torch, shape.kind, None), torch.dtype) for shape in shapes)
+    return shapes if shapes and known else None
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, hidden = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+    Path(hidden).replace(path)

@@ -1,0 +1,276 @@
+"""Calls made faster in the background: equal to the plain ones, remembered over a restart, and never in the way."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.engine.test_equal_to_diffusers import loudened, order, ours
+from timbred.engine import checkpoint, registry
+from timbred.engine.adapters import prepared
+from timbred.engine.adapters.artefacts import Shelf
+from timbred.engine.adapters.families import make_resident
+from timbred.engine.adapters.latent_diffusion import LatentDiffusion
+from timbred.engine.adapters.packing import can_pack
+from timbred.engine.adapters.prepared import WORTH, PreparedCalls, Workshop
+from timbred.engine.adapters.tracing import Shape
+from timbred.engine.wire import Words
+
+CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[2]
+TIMES = WORTH // 4 + 1
+"""Renders of 4 steps after which their shapes are worth preparing."""
+
+
+def load(folder: Path) -> LatentDiffusion:
+    found = checkpoint.inspect(folder, "tiny", "")
+    return loudened(make_resident(found, "tiny", CPU, torch.float32, lambda _: None))
+
+
+def forbidden(*_inputs: object) -> Any:
+    pytest.fail("the plain call was used")
+
+
+def only_fast(model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model.fast_unet, "plain", forbidden)
+
+
+@pytest.mark.parametrize(("family", "guidance"), [("audioldm2", 3.0), ("audioldm", 1.0)])
+def test_packed_weights_give_the_same_sound(
+    family: str,
+    guidance: float,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+):
+    folder: Path = request.getfixturevalue(family)
+    plain, fast = load(folder), load(folder)
+    workshop = Workshop("auto", CPU, tmp_path)
+    fast.prepare(workshop)
+    wanted = order(guidance=guidance)
+    for _ in range(TIMES):
+        ours(fast, wanted)
+    workshop.wait()
+    assert workshop.counts.packed == 1
+    only_fast(fast, monkeypatch)
+    for prompt in ("a kick drum", "heavy rain"):  # of other lengths, but filled up to the same
+        one = order(guidance=guidance, words=Words(prompt=prompt))
+        expected = ours(plain, one)
+        assert np.abs(expected).max() > 0.01
+        assert np.abs(ours(fast, one) - expected).max() < 1e-4
+
+
+def test_the_decoder_is_packed_too(audioldm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model = load(audioldm2)
+    workshop = Workshop("auto", CPU, tmp_path)
+    model.prepare(workshop)
+    latents = torch.randn((1, *model.latent_shape(0.5)))
+    expected = model.decode(latents)
+    for _ in range(WORTH):
+        model.decode(latents)
+    workshop.wait()
+    monkeypatch.setattr(model.fast_vae, "plain", forbidden)
+    assert np.abs(model.decode(latents) - expected).max() < 1e-4
+
+
+def test_pocket_is_one_that_can_be_packed():
+    entry = registry.build(registry.pocket_folder(), {})["pocket"]
+    model = make_resident(entry.checkpoint(), "pocket", CPU, torch.float32, lambda _: None)
+    assert can_pack(model.pipeline.unet)
+    assert can_pack(model.pipeline.vae)
+    assert not can_pack(torch.nn.Linear(2, 2).to(torch.bfloat16))
+
+
+def test_exact_goes_the_plain_way(audioldm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model = load(audioldm)
+    workshop = Workshop("auto", CPU, tmp_path)
+    model.prepare(workshop)
+    for _ in range(TIMES):
+        ours(model, order())
+    workshop.wait()
+    only_fast(model, monkeypatch)
+    torch.use_deterministic_algorithms(True)
+    try:
+        with pytest.raises(pytest.fail.Exception, match="plain call"):
+            ours(model, order())
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_shapes_of_earlier_runs_are_prepared_before_they_are_asked_for(
+    audioldm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    first = load(audioldm)
+    workshop = Workshop("auto", CPU, tmp_path)
+    first.prepare(workshop)
+    for _ in range(TIMES):
+        ours(first, order())
+    workshop.wait()
+    again = load(audioldm)
+    workshop = Workshop("auto", CPU, tmp_path)
+    again.prepare(workshop)
+    workshop.wait()
+    assert workshop.counts.packed == 1
+    only_fast(again, monkeypatch)
+    assert np.isfinite(ours(again, order())).all()
+
+
+def test_nothing_is_prepared_when_it_is_off(audioldm: Path, tmp_path: Path):
+    model = load(audioldm)
+    workshop = Workshop("off", CPU, tmp_path)
+    model.prepare(workshop)
+    for _ in range(TIMES):
+        ours(model, order())
+    workshop.wait()
+    assert workshop.counts == prepared.Counts()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_moved_weights_are_never_used_from_their_old_place(audioldm: Path, tmp_path: Path):
+    model = load(audioldm)
+    workshop = Workshop("auto", CPU, tmp_path)
+    model.prepare(workshop)
+    for _ in range(TIMES):
+        ours(model, order())
+    workshop.wait()
+    before = ours(model, order())
+    with torch.no_grad():
+        for weight in model.pipeline.unet.parameters():
+            weight.mul_(1.2)
+    model.fast_unet.forget()
+    assert np.abs(ours(model, order()) - before).max() > 1e-4
+
+
+class Small(torch.nn.Module):
+    """A module that a compiler is quick with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.convolution = torch.nn.Conv2d(4, 4, 3, padding=1)
+        self.config = {"channels": 4}
+        self.requires_grad_(False)
+
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.silu(self.convolution(given)) * 2
+
+
+def small_calls(workshop: Workshop) -> PreparedCalls:
+    return PreparedCalls(Small.__call__, Small().eval(), workshop)
+
+
+COMPILES = """
+import json, pathlib, sys, torch
+from dataclasses import asdict
+from tests.engine.test_prepared import WORTH, Workshop, small_calls
+workshop = Workshop("on", torch.device("cpu"), pathlib.Path(sys.argv[1]))
+calls, given = small_calls(workshop), torch.ones(2, 4, 6, 6)
+calls.recall()
+workshop.wait()
+ready = [calls.ready]
+for _ in range(WORTH):
+    calls(given)
+workshop.wait()
+difference = float((calls(given) - calls.plain(given)).abs().max())
+print(json.dumps([asdict(workshop.counts), [*ready, calls.ready], difference]))
+"""
+
+
+def compiled_in_a_process(cache: Path, **environment: str) -> Any:
+    told = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(cache / "scratch"), "PYTHONPATH": str(ROOT), **environment}
+    command = [sys.executable, "-c", COMPILES, str(cache / "kept")]
+    done = subprocess.run(command, env=told, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.host("c++")
+def test_what_was_compiled_is_read_after_a_restart(tmp_path: Path, require_host: Callable[[str], str]):
+    require_host("c++")
+    counts, ready, difference = compiled_in_a_process(tmp_path)
+    assert (counts["compiled"], counts["read"], counts["failed"]) == (1, 0, 0)
+    assert ready == [0, 1]
+    assert difference < 1e-5
+    scratch = str(tmp_path / "another-scratch")  # all that is kept is in the folder that we named
+    counts, ready, difference = compiled_in_a_process(tmp_path, TORCHINDUCTOR_CACHE_DIR=scratch)
+    assert (counts["compiled"], counts["read"], counts["failed"]) == (0, 1, 0)
+    assert ready == [1, 1]
+    assert difference < 1e-5
+
+
+def test_without_a_compiler_the_plain_call_goes_on(tmp_path: Path):
+    counts, ready, difference = compiled_in_a_process(tmp_path, CXX=str(tmp_path / "no compiler"))
+    assert (counts["compiled"], counts["read"], counts["failed"]) == (0, 0, 1)
+    assert ready == [0, 0]
+    assert difference == 0.0
+
+
+def test_damaged_files_in_the_cache_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    shelf = Shelf(tmp_path)
+    shapes = (Shape((2, 4), "float32"),)
+    shelf.remember(shapes)
+    compiled = next(tmp_path.glob("*.json")).with_suffix(".compiled")
+    (tmp_path / "other.json").write_text('[{"size": "?", "kind": "float32"}]')
+    (tmp_path / "more.json").write_text('[{"size": [1], "kind": "os"}]')
+    assert shelf.remembered(8) == [shapes]
+    compiled.write_bytes(b"no artefact")
+    assert shelf.read(shapes) is None
+    assert "made anew" in caplog.text
+    assert not compiled.exists()
+
+
+class Recorder(Workshop):
+    """A workshop as on CUDA, on any machine."""
+
+    @property
+    def replays(self) -> bool:
+        return True
+
+    @property
+    def compiles(self) -> bool:
+        return False
+
+
+def test_calls_are_recorded_once_for_a_few_sizes_of_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What CUDA does with a recording is not seen here; when one is made, and with which rows, is."""
+    recorded: list[tuple[int, ...]] = []
+
+    class Recording:
+        def __init__(self, call: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...]) -> None:
+            recorded.append(tuple(inputs[0].shape))
+            self.call = call
+
+        def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+            return self.call(*inputs)
+
+    monkeypatch.setattr(prepared, "Replayed", Recording)
+    calls = small_calls(Recorder("auto", CPU, tmp_path))
+    for rows in (5, 5, 6, 1, 1, 5):
+        given = torch.randn(rows, 4, 6, 6)
+        found = calls(given)
+        assert found.shape == given.shape
+        assert torch.allclose(found, calls.plain(given), atol=1e-6)
+    assert recorded == [(6, 4, 6, 6), (1, 4, 6, 6)]
+
+
+def test_what_can_not_be_recorded_stays_plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    tries: list[int] = []
+
+    class Refusing:
+        def __init__(self, _call: object, inputs: tuple[torch.Tensor, ...]) -> None:
+            tries.append(len(inputs))
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(prepared, "Replayed", Refusing)
+    calls = small_calls(Recorder("auto", CPU, tmp_path))
+    given = torch.randn(2, 4, 6, 6)
+    for _ in range(4):
+        assert torch.equal(calls(given), calls.plain(given))
+    assert tries == [1]
