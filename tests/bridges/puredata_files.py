@@ -1,4 +1,4 @@
-"""Reads Pure Data's files as Pd does, as far as a picture of the patch goes: boxes, their sizes on the screen, cords."""
+"""Reads Pure Data's files as far as a picture of the patch goes: boxes, their sizes on the screen, cords."""
 
 import re
 import textwrap

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bridges.puredata.source.help import key_line
+from bridges.puredata.source.help import NOT_FROM_PD, key_line
 from bridges.puredata.source.patch import Patch, escaped
 from tests.bridges.puredata_files import Box, Canvas, read
 from timbred.errors import CODES
@@ -61,9 +61,9 @@ def test_help_names_every_request_key_and_code() -> None:
         assert f"{entry.name}/NAME" in words if entry.family else f"{entry.name}" in words
     for code in CODES:
         assert f"{code}: " in words
-    for key in keys_of(m.Recipe):
-        assert f"@{key.name}: " in words or key.name in ("inline", "port")
-    seconds = next(key for key in keys_of(m.Recipe) if key.name == "seconds")
+    for key in keys_of(m.Generate):
+        assert f"@{key.name}: " in words or key.name in NOT_FROM_PD
+    seconds = next(key for key in keys_of(m.Generate) if key.name == "seconds")
     assert key_line(seconds) == "@seconds: length in seconds: a number from 0.05 to 600 (else the model's)"
 
 

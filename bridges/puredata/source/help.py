@@ -11,8 +11,8 @@ from timbred.protocol.vocabulary import REQUESTS, RequestEntry
 LINE, COLUMN = 17, 96
 """Pixels from one line of a comment to the next; characters of a page's lines."""
 
-NOT_FROM_PD = ("inline", "port")
-"""Keys that a patch has no use for: samples don't travel over OSC, and the answers come back by themselves."""
+NOT_FROM_PD = ("id", "prompt", "inline", "port")
+"""Fields of `generate` that are no keys in a patch: it makes ids, the answers come back, samples are files."""
 
 CLICKED = (
     *("one", "four", "same", "other", "cancel", "flow", "on", "enough", "set", "stop"),
@@ -170,7 +170,7 @@ def _page(name: str, lines: list[str]) -> Patch:
 def keys_page() -> Patch:
     """Every key of `generate`."""
     lines = ["Keys of generate, vary and flow. Each is written as: @key value"]
-    return _page("keys", lines + [key_line(key) for key in keys_of(m.Recipe) if key.name not in NOT_FROM_PD])
+    return _page("keys", lines + [key_line(key) for key in keys_of(m.Generate) if key.name not in NOT_FROM_PD])
 
 
 def key_line(key: Key) -> str:

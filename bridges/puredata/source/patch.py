@@ -72,7 +72,7 @@ class Patch:
         return self._numbers[found[1]], int(found[2] or 0)
 
     def comment(self, x: int, y: int, text: str, width: int = COMMENT_WIDTH) -> None:
-        """Words to read, in lines of at most `width` characters. Pd begins a new line after a semicolon, so none stays."""
+        """Words to read, in lines of at most `width` characters. Semicolons would end a line."""
         text = text.replace(";", ",")
         longest = max(len(line) for line in textwrap.wrap(text, width))
         self._add(f"#X text {x} {y} {escaped(text)}, f {longest + 1}")

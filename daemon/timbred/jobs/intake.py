@@ -13,10 +13,13 @@ from timbred.delivery.files import AllowedFolders
 from timbred.delivery.player import Player
 from timbred.engine.registry import Card, Entry, Registry
 from timbred.engine.wire import NoiseSource
+from timbred.jobs.buffers import Buffers
 from timbred.jobs.dispatcher import Dispatcher, failure, take_event
+from timbred.jobs.finishing import FinishedTake
 from timbred.jobs.flow import Flows
 from timbred.jobs.inside import Inside
 from timbred.jobs.intime import InTime
+from timbred.jobs.job import Job
 from timbred.jobs.parameters import PLAYED, Parameters, resolve
 from timbred.jobs.playing import Playing
 from timbred.jobs.remembered import Key, key_of
@@ -58,7 +61,8 @@ class Intake:
         self.settings = settings
         self.player = player
         self.playing = Playing(outbox, player, library, allowed, self._could_not_play)
-        dispatcher.on_take = self.playing.finished
+        self.buffers = Buffers(outbox)
+        dispatcher.on_take = self._taken
         dispatcher.on_piece = self.playing.early.piece
         dispatcher.on_broken = self.playing.early.broken
         dispatcher.outbox = inside = Inside(outbox)
@@ -104,6 +108,7 @@ class Intake:
         """Wait until what was being read has been answered."""
         if self._reading:
             await asyncio.wait(self._reading)
+        await self.buffers.stop()
 
     async def _guarded(self, client: ClientId, request: m.Request, reading: Coroutine[Any, Any, None]) -> None:
         try:
@@ -134,6 +139,8 @@ class Intake:
         session, seed = self.settings.session, secrets.randbelow(2**31)
         if request.to in PLAYED:
             self.playing.check(request)
+        if request.scsynth is not None:
+            self.buffers.check(client)
 
         def resolved(asked: m.Generate) -> Parameters:
             return resolve(asked, entry.card, session, seed, noise, init_seconds)
@@ -189,7 +196,7 @@ class Intake:
                 card = self.registry[model].card
                 request = m.Generate(id="noise", **recipe)
                 found = resolve(request, card, self.settings.session, 0)
-                return NoiseSource(seed=found.seed, seconds=found.rendered_seconds)
+                return NoiseSource(seed=found.seed, seconds=found.rendered_seconds, loop=found.loop)
             take = recipe["noise"]
         raise errors.BadRequest(f"noise: {take} goes back over more than {LONGEST_DESCENT} takes; name an earlier one")
 
@@ -316,6 +323,10 @@ class Intake:
         if not self.dispatcher.residents.is_resident(entry.card.name):
             entry.checkpoint()
         return self.flows.flow(client, request, entry.card, init, length_of(init) if init else None)
+
+    def _taken(self, job: Job, take: FinishedTake) -> None:
+        self.playing.finished(job, take)
+        self.buffers.finished(job, take)
 
     def _could_not_play(self, client: ClientId, error: Exception) -> None:
         known = errors.from_foreign(error)

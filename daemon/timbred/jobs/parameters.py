@@ -23,7 +23,7 @@ OF_INIT = ("strength", "start", "end", "low", "high")
 STRENGTH = 0.5
 """How far `init` is changed where nothing is said; a part that is repainted is made anew altogether."""
 
-NOT_KEYS = ("rendered_seconds", "noise_source", "playing")
+NOT_KEYS = ("rendered_seconds", "noise_source", "playing", "server_buffer")
 """Fields of `Parameters` that are no keys of `generate`."""
 
 PLAYED = ("play", "both")
@@ -33,12 +33,6 @@ PLAY_KEYS = ("voice", "gain", "pan", "speed", "out", "at", "fade")
 
 HIGHEST = 96_000.0
 """Hz; above every model's highest band."""
-
-SEAM = 0.15
-"""Part of a loop's length that is rendered beyond its end, to be crossfaded into its start."""
-
-LONGEST_SEAM = 0.5
-"""Seconds of it at most."""
 
 STEPS: dict[str, tuple[int, int]] = {"ddim": (1, 999), "pndm": (4, 999)}
 """Fewest and most steps of the schedulers that can't take 1 to 1000."""
@@ -51,6 +45,14 @@ class Session:
     rate: int = 48000
     tempo: float = 120.0
     beats_per_bar: float = 4.0
+
+
+@dataclass(frozen=True)
+class ServerBuffer:
+    """Where a SuperCollider server puts the takes: its UDP port, and the number of the first take's buffer."""
+
+    port: int
+    number: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +98,7 @@ class Parameters:
     fade_out: float
     to: Literal["file", "play", "both", "none"]
     playing: Generate | None
+    server_buffer: ServerBuffer | None
     name: str
     folder: str
     priority: Literal["live", "normal", "background"]
@@ -148,6 +151,7 @@ class Parameters:
             exact=self.exact,
             rank=self.rank,
             early=self.early,
+            loop=self.loop,
         )
 
     @property
@@ -251,6 +255,7 @@ def resolve(
         fade_out=_or(request.fade_out, 0.01),
         to=request.to or "file",
         playing=request if request.to in PLAYED else None,
+        server_buffer=_server_buffer(request),
         name=request.name or "",
         folder=request.folder or "",
         priority=request.priority or "normal",
@@ -261,6 +266,16 @@ def resolve(
 
 def _or(given: Any, default: Any) -> Any:
     return default if given is None else given
+
+
+def _server_buffer(request: Generate) -> ServerBuffer | None:
+    if request.scsynth is None and request.buffer is None:
+        return None
+    if request.scsynth is None or request.buffer is None:
+        raise BadRequest("scsynth, buffer: give both or none, as in: @scsynth 57110 @buffer 12")
+    if request.to not in (None, "file", "both"):
+        raise BadRequest(f"scsynth: the server reads a file, but to is {request.to}; use `to file` or `to both`")
+    return ServerBuffer(request.scsynth, request.buffer)
 
 
 def _weights(request: Generate) -> str:
@@ -311,6 +326,8 @@ def _refuse_what_cannot_be_done(request: Generate, card: Card) -> None:
     for key in PLAY_KEYS:
         if getattr(request, key) is not None and request.to not in PLAYED:
             raise BadRequest(f"{key}: it goes with `to play` or `to both`; leave it out")
+    if request.trim and request.loop:
+        raise BadRequest("trim: a loop has its exact length; leave one of the two out")
     if request.rank and not card.ranks:
         raise BadRequest(f"rank: {card.name} can't compare sounds with words; leave it out")
     for key in OF_INIT:
@@ -368,6 +385,5 @@ def _length(
 
 
 def _rendered(seconds: float, loop: bool, card: Card) -> float:
-    """Seconds that the model makes: at least its shortest, and for a loop some more to close the seam with."""
-    wanted = seconds + min(SEAM * seconds, LONGEST_SEAM) if loop else seconds
-    return max(card.min_seconds, min(wanted, card.max_seconds))
+    """Seconds that the model makes: at least its shortest; a loop is made at its own length."""
+    return seconds if loop else max(card.min_seconds, seconds)

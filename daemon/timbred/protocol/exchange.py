@@ -10,6 +10,16 @@ ClientId = NewType("ClientId", str)
 """Who asked: the place that answers go to, such as `udp:127.0.0.1:9000` or `zmq:7f3a`."""
 
 
+def host_of(client: ClientId) -> str | None:
+    """The host of a client that speaks OSC; None where that isn't known.
+
+    >>> host_of(ClientId("udp:127.0.0.1:9000")), host_of(ClientId("zmq:7f3a"))
+    ('127.0.0.1', None)
+    """
+    scheme, _, address = client.partition(":")
+    return address.rpartition(":")[0] if scheme in ("udp", "tcp") else None
+
+
 class Outbox(Protocol):
     """Where events go."""
 

@@ -224,14 +224,33 @@ class Notify(Request, frozen=True, kw_only=True):
     on: Annotated[bool, Meta(description="1: send me everybody's events")]
 
 
-class Generate(Recipe, frozen=True, kw_only=True):
+class ServerKeys(Recipe, frozen=True, kw_only=True):
+    """Keys that put the takes into buffers of a SuperCollider server, on the sender's own host."""
+
+    scsynth: (
+        Annotated[
+            int,
+            Meta(ge=1, le=65535, description="UDP port of the scsynth that reads the take by itself (OSC)"),
+        ]
+        | None
+    ) = None
+    buffer: (
+        Annotated[
+            int,
+            Meta(ge=0, le=1_000_000, description="number of the buffer for the first take, with `scsynth`"),
+        ]
+        | None
+    ) = None
+
+
+class Generate(ServerKeys, frozen=True, kw_only=True):
     """Makes a sound from words."""
 
     id: Id
     prompt: Prompt
 
 
-class Vary(Recipe, frozen=True, kw_only=True):
+class Vary(ServerKeys, frozen=True, kw_only=True):
     """Makes a sound from a stored take's recipe, with what is named changed."""
 
     id: Id
@@ -383,6 +402,15 @@ class Take(Event, frozen=True, kw_only=True):
     seed: int
     score: Annotated[float, Meta(description="likeness to the prompt, -1 to 1; 0 when not ranked")]
     take_id: str
+
+
+class Buffered(Event, frozen=True, kw_only=True):
+    """A take is in a buffer of the scsynth that was named. May come after `done`."""
+
+    id: Id
+    index: Annotated[int, Meta(description="the take's")]
+    buffer: Annotated[int, Meta(description="number of the buffer")]
+    path: str
 
 
 class Done(Event, frozen=True, kw_only=True):

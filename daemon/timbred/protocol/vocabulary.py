@@ -51,7 +51,7 @@ class EventEntry:
         return ROOT + self.name + ("/" + self.family.upper() if self.family else "")
 
 
-_RENDER = ("queued", "started", "progress", "preview", "take", "done", "cancelled", "fail")
+_RENDER = ("queued", "started", "progress", "preview", "take", "buffered", "done", "cancelled", "fail")
 
 REQUESTS: tuple[RequestEntry, ...] = (
     RequestEntry("hello", m.Hello, ("welcome",), positional=("name",)),
@@ -80,6 +80,7 @@ EVENTS: tuple[EventEntry, ...] = (
     EventEntry("progress", m.Progress),
     EventEntry("preview", m.Preview),
     EventEntry("take", m.Take),
+    EventEntry("buffered", m.Buffered),
     EventEntry("done", m.Done, terminal=True),
     EventEntry("done", m.Acknowledged, terminal=True, private=True),
     EventEntry("cancelled", m.Cancelled, terminal=True),
