@@ -146,7 +146,7 @@ def _remote() -> Patch:
     patch = Patch(840, 230, "remote")
     patch.draw(
         """
-        20 10 # Send to drum-machine: make, run 1, tempo 90, level 0.5, record FILE, record, kick STEPS, kick generate WORDS
+        20 10 # Send to drum-machine: make, run 1, tempo 90, level 0.5, record FILE, record, kick STEPS, kick vary
         20 60 in: r drum-machine
         20 90 kind: route make run tempo level record
         20 150 make: s $0-make

@@ -128,6 +128,10 @@ class GenerateKeys(KeysOfSound, total=False):
     """the voice to play on, with `to play` or `both`; else a free one: a whole number from 1 to 64 or text of at most
     64 characters.
     """
+    scsynth: int
+    """UDP port of the scsynth that reads the take by itself (OSC): a whole number from 1 to 65535."""
+    buffer: int
+    """number of the buffer for the first take, with `scsynth`: a whole number from 0 to 1000000."""
 
 
 class VaryKeys(KeysOfSound, total=False):
@@ -137,6 +141,10 @@ class VaryKeys(KeysOfSound, total=False):
     """the voice to play on, with `to play` or `both`; else a free one: a whole number from 1 to 64 or text of at most
     64 characters.
     """
+    scsynth: int
+    """UDP port of the scsynth that reads the take by itself (OSC): a whole number from 1 to 65535."""
+    buffer: int
+    """number of the buffer for the first take, with `scsynth`: a whole number from 0 to 1000000."""
 
 
 class TakesKeys(TypedDict, total=False):
