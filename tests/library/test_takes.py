@@ -266,3 +266,52 @@ def test_a_full_disk(tmp_path: Path) -> None:
     library.add(take("room again"))
     library.close()
     assert isinstance(translated(sqlite3.OperationalError("?"), tmp_path), Internal)
+
+
+def test_pages_go_through_everything_once_the_newest_first(library: Library) -> None:
+    # several of the same moment: their order is that in which they came
+    stored = [take(f"sound number {n}", created=float(n // 3)) for n in range(10)]
+    for one in stored:
+        library.add(one)
+    library.add(take("another", created=1.0))
+    found: list[StoredTake] = []
+    while page := library.browse("sound", 4, found[-1].take_id if found else None):
+        found += page
+    assert prompts(found) == [f"sound number {n}" for n in range(9, -1, -1)]
+    assert (library.count("sound"), library.count(), library.count("...")) == (10, 11, 0)
+    assert library.browse("sound", 4, "tnone") == []
+
+
+def test_stars_are_kept_and_found(library: Library) -> None:
+    stored = [take(f"sound {n}", created=float(n)) for n in range(4)]
+    for one in stored:
+        library.add(one)
+    assert library.star(stored[1].take_id, True)
+    assert library.star(stored[3].take_id, True)
+    assert not library.star("tnone", True)
+    assert prompts(library.browse("", 10, starred=True)) == ["sound 3", "sound 1"]
+    assert prompts(library.browse("sound", 10, before=stored[3].take_id, starred=True)) == ["sound 1"]
+    assert (library.count(starred=True), library.count("sound 1", starred=True)) == (2, 1)
+    assert [one.starred for one in library.search("sound")] == [True, False, True, False]
+    assert library.star(stored[3].take_id, False)
+    library.close()
+    again = Library(library.path)
+    assert prompts(again.browse("", 10, starred=True)) == ["sound 1"]
+    again.close()
+
+
+def test_a_library_from_before_the_stars_gets_them(tmp_path: Path) -> None:
+    path = tmp_path / "takes.sqlite"
+    with sqlite3.connect(path, isolation_level=None) as database:
+        migrate(database, MIGRATIONS[:1])
+        columns = "take_id, created, prompt, model, seed, seconds, rate, channels, place, request_id, recipe"
+        database.execute(
+            f"INSERT INTO takes ({columns}) VALUES ('told', 1, 'rain', 'm', 1, 1, 8000, 1, 0, 'a', '{{}}')"
+        )
+    database.close()
+    library = Library(path)
+    found = library.get("told")
+    assert found is not None
+    assert not found.starred
+    assert library.star("told", True)
+    library.close()

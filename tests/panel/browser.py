@@ -16,7 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 
 Json = dict[str, Any]
 
-PATIENCE = 60.0
+PATIENCE = 25.0
 """Seconds after which a test that waits is given up: far beyond what anything takes."""
 
 QUIET = (
@@ -59,7 +59,8 @@ class Wire:
     """Commands to Chromium and their answers; what it tells unasked is kept in `told`."""
 
     def __init__(self, address: str) -> None:
-        self._socket: ClientConnection = connect(address, max_size=None, proxy=None)
+        self._closing = contextlib.ExitStack()
+        self._socket: ClientConnection = self._closing.enter_context(connect(address, max_size=None, proxy=None))
         self._numbers = itertools.count(1)
         self._asked: dict[int, Future[Json]] = {}
         self._lock = threading.Lock()
@@ -90,7 +91,7 @@ class Wire:
         return answer.result(PATIENCE + 10)
 
     def close(self) -> None:
-        self._socket.close()
+        self._closing.close()
         self._reading.join(PATIENCE)
 
 

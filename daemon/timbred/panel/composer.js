@@ -168,7 +168,7 @@ export class Composer {
     this.locked = on;
     if (on && field.value === undefined) field.value = this.from?.seed ?? this.selected()?.seed ?? this.lastSeed ?? randomSeed();
     if (!on) field.value = undefined;
-    set(this.lockButton, "aria-pressed", on);
+    set(this.lockButton, "aria-pressed", String(on));
     this.lockButton.replaceChildren(icon(on ? "lock" : "open"));
   }
 

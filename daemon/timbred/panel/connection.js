@@ -1,10 +1,11 @@
 // A connection to the daemon that comes back by itself, and says within two seconds when the daemon is gone.
 
-const ASK_EVERY = 1000;
-const SILENT_AFTER = 1700;
+/** Milliseconds. Together the first three are the longest that a daemon which has stopped goes unnoticed. */
+export const ASK_EVERY = 500;
+export const SILENT_AFTER = 1250;
+export const LOOK_EVERY = 200;
 const GIVE_UP_AFTER = 6000;
 const CONNECT_WITHIN = 2500;
-const LOOK_EVERY = 200;
 const WAITS = [150, 300, 600, 1000];
 
 export class Connection {

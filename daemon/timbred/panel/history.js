@@ -8,6 +8,7 @@ import { say } from "./saying.js";
 import { ago, many, seconds } from "./words.js";
 
 const PAGE = 60;
+const NEAR_THE_END = 10;
 const TYPING_PAUSE = 180;
 const MOST_SKETCHED_SECONDS = 30;
 
@@ -36,7 +37,7 @@ export class History {
     element.append(make("div", { class: "search" }, this.search, this.stars), this.likeness, this.total, this.failure, this.list, this.moreButton);
     this.search.addEventListener("input", () => this.typed());
     this.list.addEventListener("keydown", (event) => this.moved(event));
-    new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && this.next(), { rootMargin: "300px" }).observe(this.moreButton);
+    this.ending = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && this.next(), { scrollMargin: "400px", rootMargin: "400px" });
     this.sketching = new IntersectionObserver((seen) => this.sketch(seen), { rootMargin: "100px" });
   }
 
@@ -116,6 +117,9 @@ export class History {
     this.list.append(...takes.filter((take) => !this.rows.has(take.take_id)).map((take) => this.row(take)));
     this.more = more;
     this.moreButton.hidden = !more;
+    // looked at anew: it may still be in sight
+    this.ending.unobserve(this.moreButton);
+    this.ending.observe(this.moreButton);
     this.count(total);
     this.mark();
   }
@@ -212,11 +216,13 @@ export class History {
   move(way, options = {}) {
     const ids = [...this.rows.keys()];
     if (!ids.length) return say("There are no takes here");
+    // -1, before the first, where none is chosen
     const at = ids.indexOf(this.chosen);
-    const to = Math.min(ids.length - 1, Math.max(0, at < 0 ? 0 : at + way));
+    const to = Math.min(ids.length - 1, Math.max(0, at + way));
     const row = this.rows.get(ids[to]);
     this.go(row.take, options);
     row.element.scrollIntoView({ block: "nearest" });
+    if (to + NEAR_THE_END >= ids.length) this.next();
     return undefined;
   }
 }

@@ -93,7 +93,7 @@ export class Stage {
       " Drag to the DAW, or save",
     );
     this.copy = this.button("Copy path", null, "c", () => this.copied(), { id: "copy-path" });
-    this.path = make("code", { class: "path", id: "path", tabindex: -1 });
+    this.path = make("span", { class: "path", id: "path", tabindex: -1, role: "group", "aria-label": "Path of the file" });
     return make("div", { class: "way row" }, this.drag, this.copy, this.path);
   }
 
