@@ -27,7 +27,7 @@ def ask(prompt: str, seconds: float = 1.0) -> str:
     return request
 
 
-def onReceiveOSC(  # noqa: N802  TouchDesigner's name for it
+def onReceiveOSC(
     dat: Any, row_index: int, message: str, raw: bytes, time_stamp: float, address: str, args: list[Any], peer: Any
 ) -> None:
     """TouchDesigner calls this for each answer."""

@@ -1,0 +1,298 @@
+"""The TouchDesigner component, built by its own script, over real UDP with a real daemon."""
+
+import importlib.util
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.bridges.touchdesigner_td import Par, Project, audiofileinCHOP, free_port, tableDAT
+from tests.conversations import clients
+from tests.conversations.conftest import StartDaemon, settings_for
+from tests.conversations.daemons import ROOT, DaemonProcess
+from timbred.protocol import messages as m
+from timbred.protocol.decode import fields_of
+from timbred.protocol.values import describe
+
+FOLDER = ROOT / "bridges" / "touchdesigner"
+
+
+def script(name: str) -> ModuleType:
+    found = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+class Patch:
+    """A project with the component in it, and what the textport shows."""
+
+    def __init__(self, port: int, capture: pytest.CaptureFixture[str]) -> None:
+        self.project = Project()
+        sys.modules["td"] = self.project.module()
+        self.capture = capture
+        self.shown = ""
+        self.component: Any = script("build_component").build(self.project.root, FOLDER)
+        self.component.par.Port = port
+        self.component.par.Answers = free_port()
+
+    def par(self, name: str) -> Any:
+        return self.component.par[name].eval()
+
+    def textport(self) -> list[str]:
+        self.shown += self.capture.readouterr().out
+        return self.shown.splitlines()
+
+    def until_ready(self) -> float:
+        return self.project.until(lambda: self.par("Connected") == 1)
+
+    def until_status(self, *names: str) -> float:
+        return self.project.until(lambda: self.par("Status") in names)
+
+    @property
+    def takes(self) -> tableDAT:
+        return self.component.op("takes")
+
+    @property
+    def sound(self) -> audiofileinCHOP:
+        return self.component.op("sound")
+
+
+@pytest.fixture
+def patch(
+    daemon: DaemonProcess, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Generator[Patch]:
+    yield from opened(daemon.osc, capsys, monkeypatch)
+
+
+def opened(port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Generator[Patch]:
+    monkeypatch.setitem(sys.modules, "td", ModuleType("td"))
+    made = Patch(port, capsys)
+    yield made
+    made.component.destroy()
+
+
+def test_the_vocabulary_is_up_to_date() -> None:
+    told = (FOLDER / "timbred_vocabulary.py").read_text("utf-8")
+    assert told == script("write_vocabulary").written(), "run: make docs"
+
+
+def test_every_key_of_a_sound_is_on_a_page_with_its_range(patch: Patch) -> None:
+    pars: dict[str, Par] = {par.name.lower(): par for par in patch.component.customPars}
+    fields = fields_of(m.Generate)
+    for key in set(fields) - {"id", "port", "inline"}:
+        par = pars[key.replace("_", "")]
+        if key == "prompt":
+            continue
+        assert describe(fields[key].type) in par.help
+        assert par.isDefault
+        if par.style in ("Float", "Int"):
+            assert f"to {par.max:.10g}" in describe(fields[key].type)
+            assert par.clampMin and par.clampMax
+
+
+def test_a_prompt_becomes_a_sound_in_the_chop(patch: Patch) -> None:
+    patch.until_ready()
+    patch.component.par.Prompt = "warm pad"
+    patch.component.par.Seconds = 0.5
+    patch.component.par.Steps = 2
+    patch.component.par.Seed = 9
+    patch.component.par.Scheduler = "euler"
+    patch.component.par.Loop = 1
+    patch.component.par.Generate.pulse()
+    patch.until_status("done")
+    path = Path(patch.par("File"))
+    assert path.is_file()
+    patch.project.until(lambda: patch.sound.log[-1] == (str(path), 1))
+    assert patch.sound.log == [("", 0), (str(path), 1)]
+    assert patch.sound.cues == 1
+    row = dict(zip(patch.takes.rows[0], patch.takes.rows[1], strict=True))
+    assert (row["seed"], row["prompt"], row["path"], row["seconds"]) == ("9", "warm pad", str(path), "0.5")
+    assert patch.component.LastTake == row["take_id"]
+    assert patch.par("Progress") == 1.0
+    assert patch.component.errors == []
+    assert patch.component.op("out1").inputConnectors[0].source is patch.sound
+
+
+def test_what_was_loaded_is_let_go_a_frame_before_the_next(patch: Patch) -> None:
+    patch.until_ready()
+    paths: list[str] = []
+    for seed in (1, 2):
+        patch.component.Generate("pad", seconds=0.1, steps=1, seed=seed)
+        patch.until_status("done")
+        paths.append(patch.par("File"))
+        patch.project.until(lambda: patch.sound.log[-1] == (paths[-1], 1))
+    assert paths[0] != paths[1]
+    assert patch.sound.log == [("", 0), (paths[0], 1), ("", 0), (paths[1], 1)]
+
+
+def test_several_takes_and_more_like_this(patch: Patch) -> None:
+    patch.until_ready()
+    patch.component.par.Autoplay = 0
+    patch.component.Generate("pad", seconds=0.1, steps=1, takes=3, seed=20)
+    patch.until_status("done")
+    seeds = [patch.takes[row, "seed"] for row in range(1, patch.takes.numRows)]
+    assert seeds == ["22", "21", "20"]
+    assert patch.par("File") == patch.takes[3, "path"]
+    patch.project.until(lambda: patch.sound.log[-1][0] != "")
+    assert patch.sound.log[-1] == (patch.par("File"), 0)
+    patch.component.par.Play.pulse()
+    patch.project.frame()
+    assert patch.sound.log[-1] == (patch.par("File"), 1)
+    newest = patch.component.LastTake
+    patch.component.par.Vary.pulse()
+    patch.project.until(lambda: patch.takes.numRows == 5)
+    assert patch.component.LastTake != newest
+    assert patch.takes[1, "seconds"] == "0.1"
+
+
+def test_cancel_and_waiting_are_shown(patch: Patch) -> None:
+    patch.until_ready()
+    patch.component.Generate("slow", steps=3)
+    patch.until_status("step 1 of 3")
+    assert patch.par("Progress") == pytest.approx(1 / 3)
+    patch.component.Generate("pad", seconds=0.1, steps=1)
+    patch.until_status("waiting", "waiting, 1 before it")
+    patch.project.until(lambda: patch.par("Jobs") == "1 running, 1 waiting")
+    patch.component.par.Cancel.pulse()
+    patch.project.until(lambda: not patch.component.ext.TimbredExt.requests)
+    assert patch.par("Status") == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("keys", "code", "told"),
+    [
+        ({"seconds": 9000.0}, "bad-request", "seconds: got 9000"),
+        ({"model": "nothing"}, "unknown-model", "nothing"),
+        ({"init": "/etc/passwd"}, "forbidden-path", "/etc/passwd"),
+        ({"sekonds": 1}, "bad-request", "sekonds"),
+    ],
+)
+def test_what_is_wrong_is_shown_on_the_component_and_in_the_textport(
+    patch: Patch, keys: dict[str, Any], code: str, told: str
+) -> None:
+    patch.until_ready()
+    patch.component.Generate("pad", **keys)
+    patch.until_status(code)
+    assert told in patch.component.errors[-1]
+    assert sum(told in line and f"({code})" in line for line in patch.textport()) == 1
+    patch.component.Generate("pad", seconds=0.1, steps=1)
+    patch.until_status("done")
+    assert patch.component.errors == []
+
+
+def test_without_words_or_a_take_it_says_so(patch: Patch) -> None:
+    patch.until_ready()
+    patch.component.par.Prompt = "  "
+    patch.component.par.Generate.pulse()
+    assert "Prompt" in patch.component.errors[-1]
+    patch.component.par.Vary.pulse()
+    assert "no take yet" in patch.component.errors[-1]
+
+
+def test_models_and_memory_are_shown(patch: Patch) -> None:
+    patch.until_ready()
+    patch.project.until(lambda: "hollow" in patch.component.par.Model.menuNames)
+    assert patch.component.par.Model.menuNames[0] == ""
+    patch.project.until(lambda: " MB, " in patch.par("Memory"))
+
+
+def test_the_frame_rate_is_told_and_followed_and_taken_back(
+    daemon: DaemonProcess, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = opened(daemon.osc, capsys, monkeypatch)
+    patch = next(made)
+    with clients.udp(daemon.osc) as witness:
+
+        def told() -> float:
+            return float(witness.ask("settings/engine.yield").arguments[0])
+
+        patch.project.until(lambda: told() == 60.0)
+        patch.project.cookRate = 30.0
+        patch.project.until(lambda: told() == 30.0)
+        patch.component.par.Yield = 0
+        patch.project.until(lambda: told() == 0.0)
+        patch.component.par.Yield = 1
+        patch.project.until(lambda: told() == 30.0)
+        made.close()
+        assert not patch.component.valid or patch.component.destroy() is None
+        while told() != 0.0:
+            pass
+
+
+def test_building_again_keeps_what_was_set(patch: Patch) -> None:
+    patch.component.par.Prompt = "rain"
+    patch.component.par.Seconds = 2.5
+    port = patch.par("Port")
+    patch.component = script("build_component").build(patch.project.root, FOLDER)
+    assert (patch.par("Prompt"), patch.par("Seconds"), patch.par("Port")) == ("rain", 2.5, port)
+    assert list(patch.project.root.children) == ["timbred"]
+    patch.until_ready()
+
+
+def test_no_daemon_is_told_within_two_seconds_and_found_when_it_comes(
+    start_daemon: StartDaemon, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    for patch in opened(port, capsys, monkeypatch):
+        took = patch.project.until(lambda: bool(patch.component.errors))
+        assert took < 2.0
+        told = f"no timbred answers at 127.0.0.1:{port}; start it with: timbred serve"
+        assert patch.component.errors == [told]
+        assert patch.component.Generate("pad") == ""
+        patch.project.until(lambda: patch.component.ext.TimbredExt.state == "absent")
+        assert patch.textport().count(f"timbred: {told}") == 2, "once by itself, once when it was asked for a sound"
+        start_daemon(f"osc.port={port}")
+        patch.until_ready()
+        assert patch.component.errors == []
+        patch.component.Generate("pad", seconds=0.1, steps=1)
+        patch.until_status("done")
+
+
+def test_a_daemon_that_stops_in_the_middle_says_so(
+    start_daemon: StartDaemon, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = start_daemon()
+    for patch in opened(first.osc, capsys, monkeypatch):
+        patch.until_ready()
+        patch.component.Generate("slow", steps=3)
+        patch.until_status("step 1 of 3")
+        first.signal()
+        patch.until_status("shutting-down")
+        assert "(shutting-down)" in patch.component.errors[-1]
+        assert first.ended_in_time() == 0
+        patch.until_status("no daemon")
+        start_daemon(f"osc.port={first.osc}")
+        patch.until_ready()
+        patch.component.Generate("pad", seconds=0.1, steps=1)
+        patch.until_status("done")
+
+
+def test_a_daemon_that_is_killed_and_back_at_once_is_noticed(
+    start_daemon: StartDaemon,
+    hollow: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "first").mkdir()
+    first = DaemonProcess(tmp_path / "first", *settings_for(hollow))
+    family = first.family()
+    try:
+        for patch in opened(first.osc, capsys, monkeypatch):
+            patch.until_ready()
+            patch.component.Generate("slow", steps=3)
+            patch.until_status("step 1 of 3")
+            first.end_by_force(family)
+            start_daemon(f"osc.port={first.osc}")
+            patch.project.until(lambda: not patch.component.ext.TimbredExt.requests)
+            assert any("slow: timbred " in line and "ask once more" in line for line in patch.textport())
+            patch.until_ready()
+            patch.component.Generate("pad", seconds=0.1, steps=1)
+            patch.until_status("done")
+    finally:
+        first.end_by_force(family)
