@@ -96,6 +96,13 @@ def test_files_and_takes_are_played_stopped_and_refused(jack: JackServer, tmp_pa
             client.send(type="set", voice=4, gain=-6)
             heard = {type(await asyncio.wait_for(client.next_event(), PATIENCE)) for _ in range(2)}
             assert heard == {m.Playing, m.Acknowledged}
+            client.send(type="set", voice=4, speed=1.5)
+            await until(client, m.Acknowledged)
+            while daemon.player.of_another_speed(4, 1.5):
+                await asyncio.sleep(0.02)
+            client.send(type="play", voice=5, take=str(tmp_path / "slow.wav"), speed=2)
+            twice = await until(client, m.Playing)
+            assert (await until(client, m.Ended)).frame - twice.frame == RATE // 2
             assert await told(client, type="tempo", bpm=90) == ["done"]
             assert daemon.intake.settings.session.tempo == 90
 

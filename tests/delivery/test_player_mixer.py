@@ -269,3 +269,21 @@ def test_the_level_of_everything_glides_and_a_new_device_begins_with_it():
     quiet = Mixer(RATE, 2, Grid(RATE, 120.0), False, -6.0206)
     quiet.play(start(np.full((4000, 2), 0.5, np.float32)), NOW)
     assert quiet.render(100)[0] == pytest.approx([0.25, 0.25], abs=0.001)
+
+
+@pytest.mark.parametrize("at", [5_000, 47_990])
+@pytest.mark.parametrize("moving", [False, True])
+def test_a_sound_that_is_exchanged_goes_on_without_a_step(at: int, moving: bool):
+    subject, sound = mixer(), sine(48_000, hertz=200)
+    subject.play(start(sound, loop=True), NOW)
+    before = subject.render(at)
+    subject.change(1, None, None, 2.0, 0.1 if moving else 0.002)
+    during = subject.render(2_000)
+    [layer] = subject.layers
+    subject.exchange(1, Sound(sine(24_000, hertz=400), RATE / 2, loop=True))
+    assert layer.head.sound.frames == 24_000
+    out = np.concatenate((before, during, subject.render(20_000)))
+    assert largest_step(out) <= 2.05 * largest_step(sound)
+    if not moving:
+        places = np.arange(-8_000, 0) + int(layer.head.position)
+        assert np.array_equal(out[-8_000:], layer.head.sound.samples[places % 24_000]), "each frame as it is"

@@ -86,11 +86,13 @@ class Asker:
 @dataclass
 class Sounding:
     """A play that has not ended: what was ordered, where it is, and who listens. `parts` are its samples; those of a
-    sound that is still being made come one by one."""
+    sound that is still being made come one by one. `source` is what they were made from, for `made_for` a speed."""
 
     order: wire.Play
     parts: list[memoryview]
     listener: Listener
+    source: Clip | None = None
+    made_for: float = 1.0
     began: bool = False
 
 
@@ -200,16 +202,22 @@ class Player:
         if self._known.is_set() and self.device is None:
             raise self._without()
 
-    def play(self, client: ClientId, voice: m.Voice, take: str, clip: Clip, loop: bool, keys: m.PlayKeys) -> int:
-        """Sound a clip, at the device's rate, on a voice, and tell the client. Its number is returned.
+    def play(
+        self, client: ClientId, voice: m.Voice, take: str, clip: Clip, loop: bool, keys: m.PlayKeys,
+        rate: float | None = None, source: Clip | None = None,
+    ) -> int:  # fmt: skip
+        """Sound a clip, at the device's rate, on a voice, and tell the client. Its number is returned. One that was
+        made ready for `keys.speed` has another `rate` at speed 1, and comes with its `source`.
 
         Raises: as `sound`.
         """
-        return self.sound(Asker(self.outbox, client, take), voice, clip, loop, keys)
+        listener = Asker(self.outbox, client, take)
+        return self.sound(listener, voice, clip, loop, keys, rate=rate, source=source)
 
     def sound(
         self, listener: Listener, voice: m.Voice, clip: Clip, loop: bool, keys: m.PlayKeys,
         handover: wire.Handover | None = None, follows: bool = False, whole: int | None = None,
+        rate: float | None = None, source: Clip | None = None,
     ) -> int:  # fmt: skip
         """Sound a clip, at the device's rate, on a voice. Its number is returned. For `handover` and `follows` see
         `wire.Play`. With `whole` the clip is the beginning of a sound of so many frames, and `add` brings the rest.
@@ -227,12 +235,12 @@ class Player:
             raise self._without()
         self._numbers += 1
         order = wire.Play(
-            play=self._numbers, voice=number, rate=clip.rate, channels=clip.channels, at=at, loop=loop,
+            play=self._numbers, voice=number, rate=rate or clip.rate, channels=clip.channels, at=at, loop=loop,
             gain=min(0.0, self._max_gain) if keys.gain is None else keys.gain,
             pan=keys.pan or 0.0, speed=1.0 if keys.speed is None else keys.speed,
             out=keys.out or 1, fade=keys.fade, handover=handover, follows=follows, whole=whole,
         )  # fmt: skip
-        self._plays[order.play] = Sounding(order, [samples], listener)
+        self._plays[order.play] = Sounding(order, [samples], listener, source, order.speed)
         self._child.send(order, samples)
         return order.play
 
@@ -243,6 +251,26 @@ class Player:
             part = np.ascontiguousarray(samples, dtype="<f4").data.cast("B")
             play.parts.append(part)
             self._child.send(wire.More(play=number), part)
+
+    def of_another_speed(self, voice: m.Voice, speed: float) -> list[tuple[int, Clip, bool]]:
+        """What sounds on a voice and wasn't made ready for this speed: its number, its source, whether it is a loop."""
+        return [
+            (number, play.source, play.order.loop)
+            for number, play in self._plays.items()
+            if play.order.voice == voice_number(voice) and play.source is not None and play.made_for != speed
+        ]
+
+    def exchange(self, number: int, samples: Samples, rate: float, speed: float) -> None:
+        """The same sound, made ready for another speed. One that has ended takes none."""
+        play = self._plays.get(number)
+        if play is None:
+            return
+        part = np.ascontiguousarray(samples, dtype="<f4").data.cast("B")
+        play.order = msgspec.structs.replace(
+            play.order, rate=rate, position=play.order.position * rate / play.order.rate
+        )
+        play.parts, play.made_for = [part], speed
+        self._child.send(wire.Exchange(play=number, rate=rate), part)
 
     def break_off(self, number: int) -> None:
         """No more comes of a sound: it ends."""

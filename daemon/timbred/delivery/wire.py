@@ -1,7 +1,7 @@
 """What the daemon and the player process say to each other: MessagePack over one pair of sockets.
 
-A message is one frame; `Play` and `More` are followed by one frame of samples: float32 little-endian, interleaved.
-Frames of the device are counted from its opening. Voices are 1 to 64.
+A message is one frame; `Play`, `More` and `Exchange` are followed by one frame of samples: float32 little-endian,
+interleaved. Frames of the device are counted from its opening. Voices are 1 to 64.
 """
 
 from typing import Literal
@@ -34,7 +34,7 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
 class Play(Wire, frozen=True, kw_only=True):
     """To the player: sound a voice. `play` is the daemon's number for it.
 
-    `rate` is the sound's, in Hz; `gain` in dB; `fade` in seconds, None for the usual; `out` the first output
+    `rate` is the sound's at speed 1, in Hz; `gain` in dB; `fade` in seconds, None for the usual; `out` the first output
     channel, from 1; `position` where in the sound to begin, in its frames. A piece of an endless sound has a
     `handover`; one that `follows` begins when the one before it on this voice gives way, whatever `at` says, and
     with its gain, pan and speed. Of a sound that is still being made these are the first samples; it has `whole`
@@ -43,7 +43,7 @@ class Play(Wire, frozen=True, kw_only=True):
 
     play: int
     voice: int
-    rate: int
+    rate: float
     channels: int
     at: Moment = Moment()
     loop: bool = False
@@ -62,6 +62,13 @@ class More(Wire, frozen=True, kw_only=True):
     """To the player: the next samples of a sound that is still being made follow in one frame."""
 
     play: int
+
+
+class Exchange(Wire, frozen=True, kw_only=True):
+    """To the player: the same sound, made ready for another speed, follows in one frame; `rate` as in `Play`."""
+
+    play: int
+    rate: float
 
 
 class BreakOff(Wire, frozen=True, kw_only=True):
@@ -199,7 +206,7 @@ class DeviceLost(Wire, frozen=True, kw_only=True):
     last: Beat
 
 
-ToPlayer = Play | More | BreakOff | Stop | Change | Tempo | Level | Quit
+ToPlayer = Play | More | Exchange | BreakOff | Stop | Change | Tempo | Level | Quit
 FromPlayer = Ready | Opened | NoDevice | Playing | Ended | Stopping | Refused | Beat | DeviceLost
 
 _encoder = msgspec.msgpack.Encoder()

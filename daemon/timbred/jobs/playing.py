@@ -17,15 +17,17 @@ from timbred.delivery.player import VOICES, Player, voice_number
 from timbred.jobs.early import Early
 from timbred.jobs.finishing import FinishedTake
 from timbred.jobs.job import Job
+from timbred.jobs.speed import ready_for
 from timbred.library.takes import Library
 from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId, Outbox
 from timbred.render.decode import decode
-from timbred.render.resample import resample
-from timbred.render.settings import RenderSettings
 from timbred.units import SampleRate
 
 log = logging.getLogger(__name__)
+
+SETTLED = 0.1
+"""Seconds for which a speed must be left alone to be the one that a sound is made ready for."""
 
 
 @dataclass(eq=False)
@@ -61,6 +63,7 @@ class Playing:
         """Ends the endless sounds of a voice, or all with 0; the clients of those that weren't heard yet."""
         self._fail = fail
         self._reading: list[Reading] = []
+        self._speeds: dict[m.Voice, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def play(self, client: ClientId, request: m.Play) -> Coroutine[Any, Any, None]:
@@ -99,6 +102,23 @@ class Playing:
         for reading in [one for one in self._reading if one.voice == request.voice]:
             await reading.done.wait()
         self.player.change(client, request)
+        if request.speed is not None:
+            await self._make_ready(request.voice, request.speed)
+
+    async def _make_ready(self, voice: m.Voice, speed: float) -> None:
+        """What sounds is read between its frames at once, which is rough, and then made ready for its new speed."""
+        self._speeds[voice] = speed
+        await asyncio.sleep(SETTLED)  # a fader sends many: only where it rests counts
+        rate = self.player.rate
+        if self._speeds.get(voice) != speed:
+            return
+        for number, source, loop in self.player.of_another_speed(voice, speed):
+            if rate is None:
+                return
+            ready = await asyncio.to_thread(ready_for, source, rate, loop, speed)
+            order = self.player.order_of(number)
+            if order is not None and self.player.rate == rate:
+                self.player.exchange(number, ready.samples, ready.rate, speed)
 
     def check(self, request: m.Generate) -> None:
         """Whether a sound that is to be made could be played as asked.
@@ -154,12 +174,15 @@ class Playing:
     async def _sound(self, reading: Reading, take: str, loop: bool, keys: m.PlayKeys, read: Callable[[], Clip]) -> None:
         try:
             rate = (await self.player.opened()).rate
-            clip = await asyncio.to_thread(lambda: at_rate(read(), rate, loop))
+            speed = 1.0 if keys.speed is None else keys.speed
+            ready = await asyncio.to_thread(lambda: ready_for(read(), rate, loop, speed))
             if reading.taken_back:
                 event = m.Ended(voice=reading.voice, take=take, frame=self.player.last.frame, reason="stopped")
                 self.outbox.send(reading.client, event)
             else:
-                self.player.play(reading.client, reading.voice, take, clip, loop, self._not_past(keys))
+                clip = Clip(ready.samples, SampleRate(rate))
+                keys = self._not_past(keys)
+                self.player.play(reading.client, reading.voice, take, clip, loop, keys, ready.rate, ready.source)
         finally:
             self._reading.remove(reading)
             reading.done.set()
@@ -189,9 +212,3 @@ class Playing:
         if not any(mark in take for mark in "/\\."):
             raise errors.BadRequest(f"take: no take has the id {take!r}, and it isn't a path; `takes` lists them")
         return self.allowed.resolve(take)
-
-
-def at_rate(clip: Clip, rate: int, loop: bool) -> Clip:
-    """The clip at the device's rate; a loop with its ends wrapped around, so that no seam is added."""
-    looped = Clip(clip.samples, clip.rate, loop=loop)
-    return resample(looped, RenderSettings(rate=SampleRate(rate)))

@@ -27,14 +27,21 @@ def resample(clip: Clip, settings: RenderSettings) -> Clip:
     return clip.with_samples(convert(clip, frames, settings.rate), settings.rate)
 
 
-def _along(clip: Clip, frames: int, rate: int) -> Samples:
+def stretched(clip: Clip, frames: int, rate: float) -> Samples:
+    """The clip's samples at any rate, whole number or not, as exactly so many frames; a loop as in `resample`."""
+    if clip.rate == rate and clip.frames == frames:
+        return clip.samples
+    return (_around if clip.loop else _along)(clip, frames, rate)
+
+
+def _along(clip: Clip, frames: int, rate: float) -> Samples:
     """A sound with silence after it. Cut from slightly too many frames, for soxr rounds their number."""
     silence = ceil(clip.rate / rate) * 4
     padded = np.pad(clip.samples, ((0, silence), (0, 0)))
     return _exactly(_converted(padded, clip.rate, rate), frames)
 
 
-def _around(clip: Clip, frames: int, rate: int) -> Samples:
+def _around(clip: Clip, frames: int, rate: float) -> Samples:
     """A loop. Its period in frames maps to a whole number of frames, so the ratio is theirs.
 
     The context is a number of frames that falls on a whole frame of the result too: only then can the
@@ -49,7 +56,7 @@ def _around(clip: Clip, frames: int, rate: int) -> Samples:
     return _exactly(_converted(wrapped, period, frames)[start:], frames)
 
 
-def _converted(samples: Samples, rate_in: int, rate_out: int) -> NDArray[Any]:
+def _converted(samples: Samples, rate_in: float, rate_out: float) -> NDArray[Any]:
     return samples if rate_in == rate_out else soxr.resample(samples, rate_in, rate_out, quality="VHQ")
 
 

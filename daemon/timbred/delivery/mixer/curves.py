@@ -25,6 +25,10 @@ class Glide:
         self._from, self.target = self.now, target
         self._length, self._done = max(1, frames), 0
 
+    def scale(self, factor: float) -> None:
+        """Count in another unit from now on."""
+        self.now, self.target, self._from = (values * factor for values in (self.now, self.target, self._from))
+
     def take(self, frames: int) -> Values:
         """The next block's values."""
         passed = np.minimum(np.arange(self._done + 1, self._done + frames + 1), self._length) / self._length

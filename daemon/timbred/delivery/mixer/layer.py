@@ -7,7 +7,7 @@ import numpy as np
 
 from timbred.clip import Samples
 from timbred.delivery.clock import Due
-from timbred.delivery.mixer.curves import Fade, Glide
+from timbred.delivery.mixer.curves import Fade, Glide, Values
 from timbred.delivery.mixer.orders import Start
 from timbred.delivery.mixer.panning import balance
 from timbred.delivery.mixer.sound import Head, Sound
@@ -16,6 +16,9 @@ from timbred.units import frames_in
 
 EBB = 0.01
 """Seconds of the fade before a sound that is being made has no more frames, and when it has some again."""
+
+ONE = 1e-9
+"""A step so near to one frame is one: a frame would be gained or lost in hours."""
 
 RESUMED_WITH = 0.25
 """Seconds of sound that must be there to go on with it."""
@@ -50,6 +53,7 @@ class Layer:
         self._fades: list[Fade] = []
         self._ebb: Fade | None = None
         self._dry = False
+        self._before: tuple[Head, Fade] | None = None
         self.dried = 0
         """Times that it stood still, for what it was to sound hadn't been made."""
 
@@ -102,6 +106,14 @@ class Layer:
             self.speed = speed
             self._step.to(np.array([speed * self.head.sound.rate / self.rate]), frames)
 
+    def exchange(self, sound: Sound) -> None:
+        """Go on in the same sound, made ready for another speed."""
+        ratio = sound.rate / self.head.sound.rate
+        position = min(sound.frames - 1, round(self.head.position * ratio))
+        self._before = self.head, Fade(frames_in(EBB, self.rate), rising=True)
+        self.head = Head(sound, float(position))
+        self._step.scale(ratio)
+
     def mix_into(self, out: Samples) -> int:
         """Add the next frames to `out`, shape (frames, channels of the device).
 
@@ -147,12 +159,28 @@ class Layer:
         return used
 
     def _read(self, frames: int) -> Samples:
-        if self._step.moving:
-            return self.head.read_at(self._step.take(frames)[:, 0])
-        step = float(self._step.now[0])
-        if step == 1.0 and float(self.head.position).is_integer():
-            return self.head.read(frames)
-        return self.head.read_at(np.full(frames, step))
+        steps = self._step.take(frames)[:, 0] if self._step.moving else float(self._step.now[0])
+        block = self._read_by(self.head, frames, steps)
+        return block if self._before is None else self._blended(*self._before, block, steps)
+
+    @staticmethod
+    def _read_by(head: Head, frames: int, steps: Values | float) -> Samples:
+        if isinstance(steps, np.ndarray):
+            return head.read_at(steps)
+        if abs(steps - 1.0) < ONE and float(head.position).is_integer():
+            return head.read(frames)
+        return head.read_at(np.full(frames, steps))
+
+    def _blended(self, before: Head, fade: Fade, block: Samples, steps: Values | float) -> Samples:
+        """From the sound that was exchanged to the one that is there now: both are the same, so by a straight sum."""
+        used = block.shape[0]
+        ratio = before.sound.rate / self.head.sound.rate
+        old = self._read_by(before, used, steps * ratio)
+        missing = used - old.shape[0]
+        share = (fade.take(used) ** 2).astype(np.float32)
+        if not fade.left:
+            self._before = None
+        return (np.pad(old, ((0, missing), (0, 0))) * (1.0 - share) + block * share).astype(np.float32)
 
     def _shaped(self, block: Samples, used: int) -> Samples:
         if self.outputs == 1 and block.shape[1] == 2:

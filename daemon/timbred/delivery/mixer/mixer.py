@@ -11,6 +11,7 @@ from timbred.delivery.mixer.dc import OffsetRemover
 from timbred.delivery.mixer.layer import Layer
 from timbred.delivery.mixer.limiter import Limiter
 from timbred.delivery.mixer.orders import Began, End, Happening, Over, Start, Stopped, Waiting
+from timbred.delivery.mixer.sound import Sound
 from timbred.delivery.wire import Moment
 from timbred.errors import BadRequest, Busy
 from timbred.units import amplitude, frames_in
@@ -93,6 +94,15 @@ class Mixer:
             Busy: too much waits already.
         """
         self._wait(end, at)
+
+    def exchange(self, play: int, sound: Sound) -> None:
+        """Go on in the same sound, made ready for another speed; one that still waits begins with it."""
+        for layer in self.layers:
+            if layer.play == play:
+                layer.exchange(sound)
+        for waiting in self.waiting:
+            if isinstance(waiting.order, Start) and waiting.order.play == play:
+                waiting.order = replace(waiting.order, sound=sound)
 
     def break_off(self, play: int) -> None:
         """End one play, with a fade; what waits of it never sounds."""

@@ -37,6 +37,9 @@ LOOK_EVERY = 1.0
 STUCK_AFTER = 2.0
 """Seconds without a frame taken after which a device counts as gone."""
 
+FADED_WITHIN = 0.5
+"""Seconds after which nothing of a sound that was exchanged is mixed any more."""
+
 FADE_WITHIN = CLOSE_WITHIN = 0.4
 """Seconds at the end to fade out, and for the driver to close the device."""
 
@@ -162,6 +165,8 @@ class Player:
                     self._play(message, payload)
                 case wire.More():
                     self._more(message, payload)
+                case wire.Exchange():
+                    self._exchange(message, payload)
                 case wire.BreakOff():
                     self._mixer().break_off(message.play)
                 case wire.Stop():
@@ -201,6 +206,13 @@ class Player:
         sound = self._sounds.get(order.play)
         if sound is not None:  # else it was stopped meanwhile
             sound.add(_samples(payload, sound.channels))
+
+    def _exchange(self, order: wire.Exchange, payload: list[zmq.Frame]) -> None:
+        before = self._sounds.get(order.play)
+        if before is not None and before.ready is None:
+            self._sounds[order.play] = sound = Sound(_samples(payload, before.channels), order.rate, before.loop)
+            self._mixer().exchange(order.play, sound)
+            self._forgotten.put(before)
 
     def _tempo(self, order: wire.Tempo) -> None:
         frame = self.mixer.frame if self.mixer else 0
@@ -306,9 +318,13 @@ class Player:
                     self._send(wire.Stopping(stop=happened.stop, plays=happened.plays))
 
     def _forget(self) -> None:
-        """Giving a large memory back takes longer than a block lasts."""
+        """Giving a large memory back takes longer than a block lasts. What is still faded out is held till then."""
         while True:
-            self._forgotten.get()
+            held = [self._forgotten.get()]
+            while not self._forgotten.empty():
+                held.append(self._forgotten.get())
+            time.sleep(FADED_WITHIN)
+            del held
 
     # the clock
 
