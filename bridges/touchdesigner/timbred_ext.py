@@ -14,8 +14,8 @@ from timbred_vocabulary import AS_DECLARED, EVENTS, PARAMETERS
 LOOK_EVERY = 0.5
 """Seconds between two questions whether the daemon is there."""
 
-ABSENT_AFTER = 1.4
-"""Seconds without any answer after which it isn't: with a question's time that is told within two."""
+ABSENT_AFTER = 1.2
+"""Seconds without any answer after which it isn't: with the time to the next question that is told within two."""
 
 KEPT = 200
 """Takes that the table remembers."""
@@ -168,8 +168,9 @@ class TimbredExt:
         self.state = "absent"
         self._show("Connected", 0)
         self._show("Status", "no daemon")
-        self._lost("timbred has ended while it worked on this; ask once more when it is back")
         self._trouble(self._absent())
+        for prompt in self.requests.values():  # kept: it may only have been slow, and go on
+            self._trouble(f"{prompt}: no answer any more; if timbred was ended, ask once more when it is back")
 
     def _absent(self):
         return f"no timbred answers at {self._par('Address')}:{int(self._par('Port'))}; {START_IT}"
@@ -184,7 +185,6 @@ class TimbredExt:
 
     def _welcome(self):
         """What a daemon that has just come is told and asked."""
-        self.uptime = 0.0
         self.models = []
         self._send("models")
         self.GiveWay()

