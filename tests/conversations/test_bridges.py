@@ -1,7 +1,6 @@
 """The examples in `bridges/`, each run in its host against the real daemon."""
 
 import importlib.util
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -142,30 +141,3 @@ def test_touchdesigner_script_with_stand_ins(
     assert Path(host.op("audiofilein1").par.file).is_file()
     assert host.cues == 1
     assert capsys.readouterr().out.endswith("timbred: 100%\n")
-
-
-def test_max_patch_is_whole() -> None:
-    patcher = json.loads((BRIDGES / "max" / "first-sound.maxpat").read_text("utf-8"))["patcher"]
-    boxes = {entry["box"]["id"]: entry["box"] for entry in patcher["boxes"]}
-    assert len(boxes) == len(patcher["boxes"]), "every box has an id of its own"
-    for box in boxes.values():
-        assert len(box.get("outlettype", [])) == box["numoutlets"]
-        assert len(box["patching_rect"]) == 4
-        assert box["maxclass"] == "button" or box["text"]
-    for line in (entry["patchline"] for entry in patcher["lines"]):
-        (source, outlet), (destination, inlet) = line["source"], line["destination"]
-        assert outlet < boxes[source]["numoutlets"], boxes[source]
-        assert inlet < boxes[destination]["numinlets"], boxes[destination]
-    connected = {end for entry in patcher["lines"] for end in (entry["patchline"]["source"][0],)}
-    connected |= {entry["patchline"]["destination"][0] for entry in patcher["lines"]}
-    assert {name for name, box in boxes.items() if box["maxclass"] != "comment"} == connected
-
-
-def test_what_the_max_patch_sends_is_a_request(daemon: DaemonProcess, client: UdpClient, other: UdpClient) -> None:
-    patch = json.loads((BRIDGES / "max" / "first-sound.maxpat").read_text("utf-8"))
-    texts = [entry["box"].get("text", "") for entry in patch["patcher"]["boxes"]]
-    [request] = [text for text in texts if text.startswith("/timbred/")]
-    assert "udpreceive 7779" in texts
-    address, *atoms = request.replace("$1", "1234567").replace("7779", str(other.port)).split()
-    client.say(address.rpartition("/")[2], *(int(atom) if atom.isdigit() else atom for atom in atoms))
-    assert other.until_end()[-1].name == "done"

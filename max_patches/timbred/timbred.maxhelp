@@ -10,20 +10,20 @@
   },
   "classnamespace": "box",
   "rect": [
-   100.0,
-   100.0,
-   720.0,
-   580.0
+   60.0,
+   90.0,
+   749.4,
+   334.0
   ],
   "bglocked": 0,
   "openinpresentation": 0,
-  "default_fontsize": 12.0,
+  "default_fontsize": 10.0,
   "default_fontface": 0,
   "default_fontname": "Arial",
   "gridonopen": 1,
   "gridsize": [
-   15.0,
-   15.0
+   8.0,
+   8.0
   ],
   "boxes": [
    {
@@ -34,46 +34,47 @@
      "numoutlets": 0,
      "patching_rect": [
       20.0,
-      14.0,
-      640.0,
+      20.0,
+      501.59999999999997,
       22.0
      ],
-     "text": "timbred: a first sound. Start the daemon with \"timbred serve\", turn audio on, then click the button."
+     "text": "Start the daemon with \"timbred serve\", turn audio on below, click a message."
     }
    },
    {
     "box": {
      "id": "obj-2",
-     "maxclass": "button",
-     "numinlets": 1,
+     "maxclass": "message",
+     "numinlets": 2,
      "numoutlets": 1,
      "patching_rect": [
       20.0,
-      50.0,
-      24.0,
-      24.0
+      54.0,
+      299.8,
+      22.0
      ],
      "outlettype": [
-      "bang"
-     ]
+      ""
+     ],
+     "text": "generate a deep punchy kick drum @seconds 1"
     }
    },
    {
     "box": {
      "id": "obj-3",
-     "maxclass": "newobj",
+     "maxclass": "message",
      "numinlets": 2,
      "numoutlets": 1,
      "patching_rect": [
-      20.0,
-      90.0,
-      130.0,
+      343.8,
+      54.0,
+      385.59999999999997,
       22.0
      ],
-     "text": "random 2147483647",
      "outlettype": [
-      "int"
-     ]
+      ""
+     ],
+     "text": "generate warm analog pad @seconds 4 @takes 2 @channels 2"
     }
    },
    {
@@ -83,12 +84,12 @@
      "numinlets": 1,
      "numoutlets": 0,
      "patching_rect": [
-      160.0,
-      90.0,
-      480.0,
+      20.0,
+      88.0,
+      290.4,
       22.0
      ],
-     "text": "an id of its own for each request: the same id again would be the same request"
+     "text": "stop it; what models there are; another port"
     }
    },
    {
@@ -99,69 +100,68 @@
      "numoutlets": 1,
      "patching_rect": [
       20.0,
-      130.0,
-      440.0,
+      122.0,
+      68.8,
       22.0
      ],
-     "text": "/timbred/generate $1 a deep punchy kick drum @seconds 1 @port 7779",
      "outlettype": [
       ""
-     ]
+     ],
+     "text": "cancel *"
     }
    },
    {
     "box": {
      "id": "obj-6",
-     "maxclass": "newobj",
-     "numinlets": 1,
-     "numoutlets": 0,
+     "maxclass": "message",
+     "numinlets": 2,
+     "numoutlets": 1,
      "patching_rect": [
-      20.0,
-      170.0,
-      150.0,
+      112.8,
+      122.0,
+      55.599999999999994,
       22.0
      ],
-     "text": "udpsend 127.0.0.1 7770"
+     "outlettype": [
+      ""
+     ],
+     "text": "models"
     }
    },
    {
     "box": {
      "id": "obj-7",
-     "maxclass": "newobj",
-     "numinlets": 1,
+     "maxclass": "message",
+     "numinlets": 2,
      "numoutlets": 1,
      "patching_rect": [
-      20.0,
-      230.0,
-      110.0,
+      192.39999999999998,
+      122.0,
+      55.599999999999994,
       22.0
      ],
-     "text": "udpreceive 7779",
      "outlettype": [
       ""
-     ]
+     ],
+     "text": "status"
     }
    },
    {
     "box": {
      "id": "obj-8",
-     "maxclass": "newobj",
-     "numinlets": 5,
-     "numoutlets": 5,
+     "maxclass": "message",
+     "numinlets": 2,
+     "numoutlets": 1,
      "patching_rect": [
-      20.0,
-      270.0,
-      440.0,
+      272.0,
+      122.0,
+      75.4,
       22.0
      ],
-     "text": "route /timbred/progress /timbred/take /timbred/done /timbred/fail",
      "outlettype": [
-      "",
-      "",
-      "",
-      "",
       ""
-     ]
+     ],
+     "text": "port 7770"
     }
    },
    {
@@ -169,51 +169,61 @@
      "id": "obj-9",
      "maxclass": "newobj",
      "numinlets": 1,
-     "numoutlets": 0,
+     "numoutlets": 4,
      "patching_rect": [
       20.0,
-      310.0,
-      100.0,
+      156.0,
+      62.199999999999996,
       22.0
      ],
-     "text": "print progress"
+     "outlettype": [
+      "",
+      "",
+      "",
+      ""
+     ],
+     "text": "timbred"
     }
    },
    {
     "box": {
      "id": "obj-10",
      "maxclass": "newobj",
-     "numinlets": 2,
-     "numoutlets": 2,
+     "numinlets": 1,
+     "numoutlets": 0,
      "patching_rect": [
-      140.0,
-      310.0,
-      70.0,
+      20.0,
+      190.0,
+      82.0,
       22.0
      ],
-     "text": "zl nth 3",
-     "outlettype": [
-      "",
-      ""
-     ]
+     "text": "print take"
     }
    },
    {
     "box": {
      "id": "obj-11",
-     "maxclass": "message",
-     "numinlets": 2,
-     "numoutlets": 1,
+     "maxclass": "multislider",
+     "numinlets": 1,
+     "numoutlets": 2,
      "patching_rect": [
-      140.0,
-      350.0,
-      90.0,
+      126.0,
+      190.0,
+      120.0,
       22.0
      ],
-     "text": "replace $1",
      "outlettype": [
+      "",
       ""
-     ]
+     ],
+     "size": 1,
+     "setminmax": [
+      0.0,
+      1.0
+     ],
+     "orientation": 0,
+     "setstyle": 1,
+     "parameter_enable": 0
     }
    },
    {
@@ -221,18 +231,14 @@
      "id": "obj-12",
      "maxclass": "newobj",
      "numinlets": 1,
-     "numoutlets": 2,
+     "numoutlets": 0,
      "patching_rect": [
-      140.0,
-      390.0,
-      180.0,
+      270.0,
+      190.0,
+      95.19999999999999,
       22.0
      ],
-     "text": "buffer~ timbred-first-sound",
-     "outlettype": [
-      "float",
-      "bang"
-     ]
+     "text": "print status"
     }
    },
    {
@@ -240,66 +246,69 @@
      "id": "obj-13",
      "maxclass": "newobj",
      "numinlets": 1,
-     "numoutlets": 2,
+     "numoutlets": 1,
      "patching_rect": [
-      140.0,
-      470.0,
-      160.0,
+      389.2,
+      190.0,
+      115.0,
       22.0
      ],
-     "text": "play~ timbred-first-sound",
      "outlettype": [
-      "signal",
-      "bang"
-     ]
+      ""
+     ],
+     "text": "prepend replace"
     }
    },
    {
     "box": {
      "id": "obj-14",
-     "maxclass": "message",
-     "numinlets": 2,
-     "numoutlets": 1,
+     "maxclass": "comment",
+     "numinlets": 1,
+     "numoutlets": 0,
      "patching_rect": [
-      140.0,
-      430.0,
-      50.0,
+      20.0,
+      224.0,
+      396.0,
       22.0
      ],
-     "text": "start",
-     "outlettype": [
-      ""
-     ]
+     "text": "the file is read under a name that timbred never gives twice"
     }
    },
    {
     "box": {
      "id": "obj-15",
      "maxclass": "newobj",
-     "numinlets": 2,
-     "numoutlets": 0,
+     "numinlets": 1,
+     "numoutlets": 2,
      "patching_rect": [
-      140.0,
-      510.0,
-      60.0,
+      20.0,
+      258.0,
+      148.0,
       22.0
      ],
-     "text": "dac~"
+     "outlettype": [
+      "float",
+      "bang"
+     ],
+     "text": "buffer~ timbred-help"
     }
    },
    {
     "box": {
      "id": "obj-16",
-     "maxclass": "newobj",
-     "numinlets": 1,
-     "numoutlets": 0,
+     "maxclass": "message",
+     "numinlets": 2,
+     "numoutlets": 1,
      "patching_rect": [
-      340.0,
-      310.0,
-      80.0,
+      192.0,
+      258.0,
+      141.39999999999998,
       22.0
      ],
-     "text": "print done"
+     "outlettype": [
+      ""
+     ],
+     "text": "set timbred-help, 0"
     }
    },
    {
@@ -307,29 +316,51 @@
      "id": "obj-17",
      "maxclass": "newobj",
      "numinlets": 1,
-     "numoutlets": 0,
+     "numoutlets": 1,
      "patching_rect": [
-      440.0,
-      310.0,
-      80.0,
+      357.4,
+      258.0,
+      62.199999999999996,
       22.0
      ],
-     "text": "print fail"
+     "outlettype": [
+      "signal"
+     ],
+     "text": "sig~ 1."
     }
    },
    {
     "box": {
      "id": "obj-18",
      "maxclass": "newobj",
-     "numinlets": 1,
-     "numoutlets": 0,
+     "numinlets": 3,
+     "numoutlets": 3,
      "patching_rect": [
-      540.0,
-      310.0,
-      100.0,
+      443.59999999999997,
+      258.0,
+      161.2,
       22.0
      ],
-     "text": "print timbred"
+     "outlettype": [
+      "signal",
+      "signal",
+      "signal"
+     ],
+     "text": "groove~ timbred-help 2"
+    }
+   },
+   {
+    "box": {
+     "id": "obj-19",
+     "maxclass": "ezdac~",
+     "numinlets": 2,
+     "numoutlets": 0,
+     "patching_rect": [
+      20.0,
+      292.0,
+      45.0,
+      22.0
+     ]
     }
    }
   ],
@@ -341,7 +372,7 @@
       0
      ],
      "destination": [
-      "obj-3",
+      "obj-9",
       0
      ]
     }
@@ -353,7 +384,7 @@
       0
      ],
      "destination": [
-      "obj-5",
+      "obj-9",
       0
      ]
     }
@@ -365,7 +396,19 @@
       0
      ],
      "destination": [
+      "obj-9",
+      0
+     ]
+    }
+   },
+   {
+    "patchline": {
+     "source": [
       "obj-6",
+      0
+     ],
+     "destination": [
+      "obj-9",
       0
      ]
     }
@@ -377,7 +420,7 @@
       0
      ],
      "destination": [
-      "obj-8",
+      "obj-9",
       0
      ]
     }
@@ -397,8 +440,8 @@
    {
     "patchline": {
      "source": [
-      "obj-8",
-      1
+      "obj-9",
+      0
      ],
      "destination": [
       "obj-10",
@@ -409,8 +452,8 @@
    {
     "patchline": {
      "source": [
-      "obj-10",
-      0
+      "obj-9",
+      1
      ],
      "destination": [
       "obj-11",
@@ -421,68 +464,44 @@
    {
     "patchline": {
      "source": [
-      "obj-11",
-      0
-     ],
-     "destination": [
-      "obj-12",
-      0
-     ]
-    }
-   },
-   {
-    "patchline": {
-     "source": [
-      "obj-12",
-      1
-     ],
-     "destination": [
-      "obj-14",
-      0
-     ]
-    }
-   },
-   {
-    "patchline": {
-     "source": [
-      "obj-14",
-      0
-     ],
-     "destination": [
-      "obj-13",
-      0
-     ]
-    }
-   },
-   {
-    "patchline": {
-     "source": [
-      "obj-13",
-      0
-     ],
-     "destination": [
-      "obj-15",
-      0
-     ]
-    }
-   },
-   {
-    "patchline": {
-     "source": [
-      "obj-13",
-      0
-     ],
-     "destination": [
-      "obj-15",
-      1
-     ]
-    }
-   },
-   {
-    "patchline": {
-     "source": [
-      "obj-8",
+      "obj-9",
       2
+     ],
+     "destination": [
+      "obj-12",
+      0
+     ]
+    }
+   },
+   {
+    "patchline": {
+     "source": [
+      "obj-9",
+      3
+     ],
+     "destination": [
+      "obj-13",
+      0
+     ]
+    }
+   },
+   {
+    "patchline": {
+     "source": [
+      "obj-13",
+      0
+     ],
+     "destination": [
+      "obj-15",
+      0
+     ]
+    }
+   },
+   {
+    "patchline": {
+     "source": [
+      "obj-15",
+      1
      ],
      "destination": [
       "obj-16",
@@ -493,11 +512,11 @@
    {
     "patchline": {
      "source": [
-      "obj-8",
-      3
+      "obj-16",
+      0
      ],
      "destination": [
-      "obj-17",
+      "obj-18",
       0
      ]
     }
@@ -505,12 +524,36 @@
    {
     "patchline": {
      "source": [
-      "obj-8",
-      4
+      "obj-17",
+      0
      ],
      "destination": [
       "obj-18",
       0
+     ]
+    }
+   },
+   {
+    "patchline": {
+     "source": [
+      "obj-18",
+      0
+     ],
+     "destination": [
+      "obj-19",
+      0
+     ]
+    }
+   },
+   {
+    "patchline": {
+     "source": [
+      "obj-18",
+      1
+     ],
+     "destination": [
+      "obj-19",
+      1
      ]
     }
    }

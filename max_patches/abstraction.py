@@ -1,0 +1,90 @@
+"""`timbred.maxpat` for patches of one's own, and its help."""
+
+from max_patches.patcher import Patch
+
+NAME = "timbred"
+OUTLETS = (
+    ("take", "index path seconds rate channels seed score take_id, after the request's number"),
+    ("progress", "0 to 1"),
+    ("status", "done, fail, cancelled, queued, started, link and all other answers, as messages"),
+    ("path", "the best take's file, when the request is done"),
+)
+
+
+def build() -> Patch:
+    """The abstraction: every request in, the answers out."""
+    patch = Patch(NAME)
+    with patch.row(
+        "requests: generate WORDS @key VALUE..., vary TAKE @key VALUE..., cancel, play, models, port, host ..."
+    ):
+        asked = patch.add("inlet", comment="generate, vary, cancel and every other request")
+        node = patch.box(
+            "node.script timbred-link.js @autostart 1", saved_object_attributes={"autostart": 1, "defer": 0, "watch": 0}
+        )
+    with patch.row("answers"):
+        by_name = patch.box("route take progress done fail link alive ready file")
+    with patch.row("to Max's console: what went wrong, and whether timbred is there"):
+        as_done = patch.box("prepend done")
+        as_fail = patch.box("prepend fail")
+        as_link = patch.box("prepend link")
+        as_file = patch.box("prepend file")
+        console = patch.box("print timbred")
+    with patch.row():
+        fraction = patch.box("unpack s 0.")
+        best = patch.box("unpack s 0 s")
+    with patch.row():
+        outlets = [patch.add("outlet", comment=f"{name}: {words}", wide=30.0) for name, words in OUTLETS]
+    patch.cord(asked, node, by_name, outlets[0])
+    patch.cord((by_name, 1), fraction)
+    patch.cord((fraction, 1), outlets[1])
+    patch.cord((by_name, 2), as_done, outlets[2])
+    patch.cord((by_name, 2), best)
+    patch.cord((best, 2), outlets[3])
+    patch.cord((by_name, 3), as_fail, outlets[2])
+    patch.cord(as_fail, console)
+    patch.cord((by_name, 4), as_link, outlets[2])
+    patch.cord(as_link, console)
+    patch.cord((by_name, 7), as_file, outlets[2])
+    patch.cord((by_name, 8), outlets[2])
+    return patch
+
+
+def build_help() -> Patch:
+    """A first sound in Max, and each way to ask."""
+    patch = Patch(f"{NAME}.maxhelp")
+    with patch.row('Start the daemon with "timbred serve", turn audio on below, click a message.'):
+        asks = [
+            patch.message(words)
+            for words in (
+                "generate a deep punchy kick drum @seconds 1",
+                "generate warm analog pad @seconds 4 @takes 2 @channels 2",
+            )
+        ]
+    with patch.row("stop it; what models there are; another port"):
+        asks += [patch.message(words) for words in ("cancel *", "models", "status", "port 7770")]
+    with patch.row():
+        timbred = patch.box("timbred")
+    with patch.row():
+        take = patch.box("print take")
+        bar = patch.add(
+            "multislider", size=1, setminmax=[0.0, 1.0], orientation=0, setstyle=1, wide=120.0, parameter_enable=0
+        )
+        status = patch.box("print status")
+        replace = patch.box("prepend replace")
+    with patch.row("the file is read under a name that timbred never gives twice"):
+        buffer = patch.box("buffer~ timbred-help")
+        set_buffer = patch.message("set timbred-help, 0")
+        rate = patch.box("sig~ 1.")
+        groove = patch.box("groove~ timbred-help 2")
+    with patch.row():
+        sound = patch.add("ezdac~", wide=45.0)
+    for ask in asks:
+        patch.cord(ask, timbred)
+    patch.cord((timbred, 0), take)
+    patch.cord((timbred, 1), bar)
+    patch.cord((timbred, 2), status)
+    patch.cord((timbred, 3), replace, buffer)
+    patch.cord((buffer, 1), set_buffer, groove)
+    patch.cord(rate, groove, sound)
+    patch.into((groove, 1), sound, 1)
+    return patch

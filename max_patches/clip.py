@@ -1,0 +1,91 @@
+"""`timbred clip.amxd`: takes become clips in Live, in the Live set's tempo, meter and key."""
+
+from max_patches import parts
+from max_patches.parts import Desk
+from max_patches.patcher import BLOB, STORED, Parameter, Patch
+
+NAME = "timbred clip"
+WIDTH = 572.0
+
+TARGETS = ("Next free slot of this track", "Selected slot, or free below", "Arrangement, at the insert marker")
+"""In the order that `timbred-desk.js` has them."""
+
+
+def build() -> Patch:
+    """The device: words, request, takes, where they go."""
+    patch = Patch(NAME, WIDTH)
+    desk = Desk(patch, "clip")
+    parts.prompt_column(desk)
+    parts.request_fields(desk, 232, *parts.length_field("bars", 1.0))
+    _song(desk)
+    _takes(desk)
+    _start(desk)
+    parts.buffers(desk)
+    parts.rate_of(desk)
+    parts.footer(desk, WIDTH)
+    return patch
+
+
+def _song(desk: Desk) -> None:
+    patch = desk.patch
+    with patch.row("the Live set's tempo, meter and key"):
+        song = parts.label(patch, "tempo, meter and key come from Live", (370, 6, 194, parts.LABEL_HEIGHT))
+    desk.shown_in(desk.face("song"), song)
+    with patch.row():
+        tempo = parts.switch(
+            patch, "Tempo to the words", (370, 24, 96, 16), "puts the tempo after the words, as in: 124 bpm"
+        )
+        desk.knob(tempo, "tempo-words")
+    with patch.row():
+        key = parts.switch(
+            patch, "Key to the words", (468, 24, 96, 16), "puts root note and scale after the words, as in: in A minor"
+        )
+        desk.knob(key, "key-words")
+
+
+def _takes(desk: Desk) -> None:
+    patch = desk.patch
+    poly, number = parts.player(patch, desk.per_slot("use", 1)[0], 2)
+    with patch.row("the takes"):
+        parts.waveform(patch, number, (370, 44, 194, 36))
+    with patch.row():
+        parts.take_tabs(desk, (370, 83, 160, 16))
+        heard = parts.button(patch, "Hear", (532, 83, 32, 16), "play this take once")
+        note = patch.message("midinote 60 100")
+    patch.cord(heard, note, poly)
+    with patch.row("where they go"):
+        target = parts.menu(
+            patch, "Target", TARGETS, (370, 103, 194, 16), "where clips are made; only what is free is used"
+        )
+        desk.knob(target, "target")
+    with patch.row():
+        desk.button("Make clip", (370, 122, 62, 18), "clip 0", "this take becomes a clip")
+        auto = parts.switch(patch, "Each take", (434, 122, 62, 18), "each take becomes a clip as soon as it is there")
+        desk.knob(auto, "auto")
+    with patch.row():
+        desk.button("Folder", (498, 122, 66, 18), "folder 0", "shows the take's file, to drag it where you want it")
+    with patch.row("the track's own sound goes through"):
+        through = patch.box("plugin~")
+        out = patch.box("plugout~")
+    patch.cord(through, out)
+    patch.into((through, 1), out, 1)
+    patch.cord(poly, out)
+    patch.into((poly, 1), out, 1)
+
+
+def _start(desk: Desk) -> None:
+    """A sample or clip dropped on the device is where the next sounds begin."""
+    patch = desk.patch
+    with patch.row("a sound to start from"):
+        shown = parts.label(patch, "from nothing", (48, 136, 116, 14))
+        hint = "drop a sample from Live's browser: new sounds begin there"
+        start = Parameter("Start", BLOB, visibility=STORED)
+        target = patch.add(
+            "live.drop", face=(10, 136, 36, 14), parameter=start, legend="drop", hint=hint, annotation=hint
+        )
+        said = patch.box("prepend drop")
+        nothing = desk.button("Clear", (166, 136, 54, 14), "drop", "new sounds begin from nothing again")
+        clear = patch.message("clear")
+    patch.cord(nothing, clear, target)
+    patch.cord(target, said, desk.js)
+    desk.shown_in(desk.face("start"), shown)

@@ -1,0 +1,51 @@
+"""Writes every generated file of `max_patches/timbred`, and the pictures of the devices in the guide.
+
+python -m max_patches.generate
+"""
+
+import sys
+from pathlib import Path
+
+from max_patches import abstraction, clip, container, drum, first_sound, instrument, voice, words
+from max_patches.patcher import Patch, as_json, device_extra
+from max_patches.picture import draw
+
+ROOT = Path(__file__).parents[1]
+FOLDER = Path("max_patches/timbred")
+PICTURES = Path("docs/pictures")
+
+DEVICES = ((instrument, "instrument"), (clip, "audio effect"), (drum, "instrument"))
+"""Each device and what it is to Live."""
+
+
+def device_file(patch: Patch, kind: str) -> bytes:
+    """A device's `.amxd`."""
+    return container.pack(kind, as_json(patch.saved(device_extra(container.KINDS[kind], patch.width))))
+
+
+def files() -> dict[Path, bytes]:
+    """Every generated file by its path from the project's root."""
+    found = {
+        FOLDER / "timbred-vocabulary.js": words.script().encode(),
+        FOLDER / "timbred.maxpat": as_json(abstraction.build().saved()).encode(),
+        FOLDER / "timbred.maxhelp": as_json(abstraction.build_help().saved()).encode(),
+        FOLDER / "first-sound.maxpat": as_json(first_sound.build().saved()).encode(),
+        FOLDER / "timbred-voice.maxpat": as_json(voice.build().saved()).encode(),
+    }
+    for module, kind in DEVICES:
+        patch = module.build()
+        found[FOLDER / f"{patch.name}.amxd"] = device_file(patch, kind)
+        found[PICTURES / f"{patch.name.replace(' ', '-')}.svg"] = draw(patch).encode()
+    return found
+
+
+def main() -> int:
+    for path, content in files().items():
+        (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
+        (ROOT / path).write_bytes(content)
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

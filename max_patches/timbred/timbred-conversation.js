@@ -1,0 +1,149 @@
+"use strict";
+// What is said between a device and timbred, and what it means when nothing is said. No sockets and no clock of its own:
+// `send` puts a message on the wire, `tell` speaks to the patch, `now` is told in milliseconds.
+
+const vocabulary = require("./timbred-vocabulary.js");
+
+/** Milliseconds. */
+const PING_EVERY = 500;
+const AWAY_AFTER = 1500;
+const GIVE_UP_AFTER = 8000;
+const ASK_AGAIN_AFTER = 5000;
+
+const UNKNOWN = "unknown", HERE = "here", AWAY = "away";
+/** Among what follows the id. */
+const TAKE_ID = vocabulary.events.take.indexOf("take_id") - 1;
+const ENDS = new Set(["done", "cancelled", "fail"]);
+
+class Conversation {
+  /**
+   * @param send `(address, values)`
+   * @param tell `(name, ...values)`: what leaves the object in the patch
+   * @param session text that no other conversation has: ids begin with it
+   */
+  constructor(send, tell, session, name, place, now) {
+    this.send = send;
+    this.tell = tell;
+    this.session = session;
+    this.name = name;
+    this.place = place;
+    this.count = 0;
+    this.pending = new Map();
+    this.begin(now);
+  }
+
+  /** From nothing: at the start, and when timbred is looked for in another place. */
+  begin(now) {
+    this.state = UNKNOWN;
+    this.heardAt = now;
+    this.pingedAt = -Infinity;
+    this.tick(now);
+  }
+
+  /** Something that timbred names itself: `generate`, `vary`. `tag` comes back with every answer to it. */
+  request(tag, name, values, now) {
+    const id = this.session + "-" + ++this.count;
+    const entry = { tag, name, values, id, heardAt: now, since: now, takes: new Set() };
+    if (this.state === AWAY) return this.tell("fail", tag, "timeout", this.absent());
+    this.pending.set(id, entry);
+    this.ask(entry, now);
+    return id;
+  }
+
+  /** A question or an order without an id. */
+  say(name, values) {
+    if (this.state === AWAY) return this.tell("fail", name, "timeout", this.absent());
+    this.send(vocabulary.root + name, values);
+  }
+
+  /** End what was asked under this tag, or all of it: `*`. */
+  cancel(tag) {
+    const found = [...this.pending.values()].filter((entry) => tag === "*" || entry.tag === tag);
+    if (!found.length && tag !== "*") this.tell("fail", tag, "bad-request", "cancel: nothing of that name is being made");
+    for (const entry of found) this.say("cancel", [entry.id]);
+  }
+
+  /** A message came: `{address, values}`. */
+  heard({ address, values }, now) {
+    if (!address.startsWith(vocabulary.root)) return;
+    const name = address.slice(vocabulary.root.length);
+    this.heardAt = now;
+    if (this.state !== HERE) this.found(now);
+    if (name === "pong") return;
+    if (name === "welcome") return this.tell("link", 1, String(values[1]));
+    const entry = this.pending.get(values[0]);
+    if (entry) this.answer(entry, name, values.slice(1), now);
+    else this.other(name, values);
+  }
+
+  answer(entry, name, values, now) {
+    entry.heardAt = now;
+    if (name === "take") {
+      const takeId = values[TAKE_ID];
+      if (entry.takes.has(takeId)) return;
+      entry.takes.add(takeId);
+    }
+    if (ENDS.has(name)) this.pending.delete(entry.id);
+    this.tell(name, entry.tag, ...values);
+  }
+
+  /** What belongs to no request: answers to questions. A late echo of a request that has ended is nobody's. */
+  other(name, values) {
+    if (typeof values[0] === "string" && values[0].startsWith(this.session + "-")) return;
+    this.tell(name, ...values);
+  }
+
+  /** The other side refuses: nobody listens on that port. */
+  refused() {
+    this.lost();
+    this.giveUp([...this.pending.values()]);
+  }
+
+  /** To be called several times a second. */
+  tick(now) {
+    if (now - this.pingedAt >= PING_EVERY) {
+      this.pingedAt = now;
+      this.send(vocabulary.root + "ping", []);
+    }
+    const silent = now - this.heardAt;
+    if (silent >= AWAY_AFTER) this.lost();
+    if (silent >= GIVE_UP_AFTER) this.giveUp([...this.pending.values()]);
+    for (const entry of this.pending.values()) {
+      if (this.state === HERE && now - Math.max(entry.heardAt, entry.since) >= ASK_AGAIN_AFTER) this.ask(entry, now);
+    }
+  }
+
+  /** The same id again is the same request, so what UDP lost comes again and nothing is made twice. */
+  ask(entry, now) {
+    entry.since = now;
+    this.send(vocabulary.root + entry.name, [entry.id, ...entry.values]);
+  }
+
+  found(now) {
+    this.state = HERE;
+    this.send(vocabulary.root + "hello", [this.name]);
+    for (const entry of this.pending.values()) if (entry.since < now) this.ask(entry, now);
+  }
+
+  lost() {
+    if (this.state === AWAY) return;
+    this.state = AWAY;
+    this.tell("link", 0, this.absent());
+  }
+
+  giveUp(entries) {
+    for (const entry of entries) {
+      this.pending.delete(entry.id);
+      this.tell("fail", entry.tag, "timeout", "timbred went away while it worked on this; ask again when it is back");
+    }
+  }
+
+  absent() {
+    return `timbred doesn't answer on ${this.place}: start it with "timbred serve", or set the port that it says`;
+  }
+}
+
+exports.Conversation = Conversation;
+exports.AWAY_AFTER = AWAY_AFTER;
+exports.ASK_AGAIN_AFTER = ASK_AGAIN_AFTER;
+exports.GIVE_UP_AFTER = GIVE_UP_AFTER;

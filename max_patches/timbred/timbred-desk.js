@@ -1,0 +1,511 @@
+// The desk behind a device: what its buttons and knobs ask of timbred, and what becomes of the answers. ES5, for Max's
+// js object. Reaches Max only through `host`:
+//   link(list)            a message to the node.script that talks to timbred
+//   show(list)            a message to the device's face
+//   keep(list)            what shall be stored with the Live set
+//   play(list)            a message to the sampler: fill N PATH, use SLOT N MILLISECONDS
+//   post(text), warn(text)  Max's console
+//   open(folder)          show a folder on the desktop
+//   LiveAPI               the constructor, or null where there is no Live
+
+var vocabulary = require("timbred-vocabulary");
+var takes = require("timbred-takes");
+var Buffers = require("timbred-buffers").Buffers;
+var Song = require("timbred-song").Song;
+var Clips = require("timbred-clips").Clips;
+
+var BUFFERS = 16;
+var LARGEST_SEED = vocabulary.keys.seed.high;
+var SILENT_FOR = 5000;
+var OWN_MODEL = "default model";
+var OWN_SCHEDULER = "its own";
+var TARGETS = ["free", "selected", "arrangement"];
+
+/** What sets the devices apart: sounds side by side, whether all takes are read at once, what length is counted in. */
+var KINDS = {
+    instrument: { slots: 1, together: true, length: "seconds" },
+    clip: { slots: 1, together: true, length: "bars" },
+    drum: { slots: 8, together: false, length: "seconds" }
+};
+
+function Desk(kind, host, now) {
+    if (!KINDS[kind]) throw new Error("there is no device " + kind + "; there are " + Object.keys(KINDS).join(", "));
+    this.kind = KINDS[kind];
+    this.host = host;
+    this.buffers = new Buffers(BUFFERS);
+    this.knobs = {};
+    this.running = [];
+    this.touched = 0;
+    this.count = 0;
+    this.linked = false;
+    this.ready = false;
+    this.waiting = [];
+    this.kept = "";
+    this.aliveAt = now;
+    this.song = null;
+    this.clips = null;
+    this.reading = {};
+    this.models = [];
+    this.lastFault = "";
+    this.warned = "";
+    this.state = takes.empty(this.kind.slots);
+    this.state.port = vocabulary.port;
+}
+
+/** A message from the patch: a command, or `heard` and what timbred's link says. */
+Desk.prototype.receive = function (name, list, now) {
+    var heard = name === "heard";
+    var table = heard ? EVENTS : COMMANDS;
+    var word = heard ? list[0] : name;
+    if (Object.prototype.hasOwnProperty.call(table, word)) table[word].call(this, heard ? list.slice(1) : list, now);
+    else if (!heard) this.host.warn("there is no message " + word);
+};
+
+// ---- what the performer does
+
+var COMMANDS = {
+    /** The device is loaded: from here on the Live API may be used. */
+    loaded: function () {
+        if (this.host.LiveAPI) {
+            var desk = this;
+            this.song = new Song(this.host.LiveAPI, function () { desk.showSong(); });
+            this.clips = new Clips(this.host.LiveAPI);
+        }
+        this.showAll();
+    },
+    prompt: function (list) {
+        var slot = this.slot(list[0]);
+        var words = list.slice(1).join(" ");
+        if (slot.prompt === words) return;
+        slot.prompt = words;
+        this.keep();
+    },
+    generate: function (list) {
+        var index = this.touch(list[0]);
+        this.typed();
+        var words = this.words(this.slot(index).prompt);
+        if (!words) return this.tell("type what you want to hear, then Generate");
+        this.start(index, ["generate", words], this.keys(index));
+    },
+    /** All pads that have words. */
+    all: function () {
+        var desk = this;
+        this.typed();
+        this.state.slots.forEach(function (slot, index) {
+            if (slot.prompt) COMMANDS.generate.call(desk, [index]);
+        });
+    },
+    more: function (list) {
+        var index = this.touch(list[0]);
+        this.typed();
+        var take = takes.current(this.slot(index));
+        if (!take) return this.tell("there is no take yet to make more like: Generate one first");
+        this.start(index, ["vary", take.takeId], this.keysLike(index, take));
+    },
+    cancel: function (list) {
+        var desk = this;
+        this.state.slots.forEach(function (_, index) {
+            if (list.length && list[0] !== index) return;
+            if (desk.running[index]) desk.ask(["cancel", desk.running[index].tag]);
+        });
+    },
+    /** Take number `list[1]` of a slot, counted from 0. */
+    choose: function (list) {
+        var index = this.touch(list[0]);
+        if (list[1] !== this.slot(index).current) this.select(index, list[1]);
+    },
+    /** So many takes further, around. */
+    step: function (list) {
+        var slot = this.slot(this.touch(list[0]));
+        var count = slot.takes.length;
+        if (count) this.select(list[0], (slot.current + list[1] + count) % count);
+    },
+    seed: function (list) {
+        this.slot(list[0]).seed = Math.max(0, Math.min(LARGEST_SEED, Math.round(list[1])));
+        this.keep();
+    },
+    keys: function (list) {
+        this.state.keys = list.join(" ");
+        this.keep();
+    },
+    model: function (list) {
+        this.state.model = list.join(" ") === OWN_MODEL ? "" : list.join(" ");
+        this.keep();
+    },
+    port: function (list) {
+        if (this.state.port === list[0]) return;
+        this.state.port = list[0];
+        this.keep();
+        this.ask(["port", list[0]]);
+    },
+    knob: function (list) { this.knobs[list[0]] = list[1]; },
+    /** A sound made before, by its place in the menu. */
+    recall: function (list) {
+        var take = this.state.history[list[0]];
+        if (!take) return;
+        var slot = this.slot(this.touched);
+        slot.prompt = take.prompt;
+        slot.takes = [take];
+        this.host.show(["prompt", this.touched, slot.prompt]);
+        this.select(this.touched, 0);
+        this.check(take);
+    },
+    /** The sound to start from was dropped on the device; none: from nothing again. */
+    drop: function (list) {
+        this.state.start = list.length ? takes.systemPath(list[0]) : "";
+        this.showStart();
+        this.keep();
+    },
+    clip: function (list) { this.write(takes.current(this.slot(list[0] || 0))); },
+    folder: function (list) {
+        var take = takes.current(this.slot(list[0] || this.touched));
+        if (!take) return this.tell("there is no file yet: Generate one first");
+        this.host.open(takes.maxPath(take.path).replace(/\/[^\/]*$/, ""));
+        this.tell("drag " + takes.fileName(take.path) + " from the folder to where you want it");
+    },
+    /** What pattr has: at loading, and whenever it was set. */
+    restore: function (list) {
+        if (list.join(" ") === this.kept) return;
+        var state = takes.unpack(list, this.kind.slots);
+        if (!state) return;
+        this.state = state;
+        this.state.port = state.port || vocabulary.port;
+        this.kept = list.join(" ");
+        this.showAll();
+        this.readAll();
+        this.ask(["port", this.state.port]);
+    },
+    /** A buffer~ has read its file. */
+    filled: function (list) {
+        var use = this.reading[list[0]];
+        delete this.reading[list[0]];
+        if (use) this.use(use.slot, use.take, list[0]);
+    }
+};
+
+Desk.prototype.slot = function (index) {
+    return this.state.slots[index || 0];
+};
+
+/** Fields say what was typed into them a moment ago: their words come in before this is over. */
+Desk.prototype.typed = function () {
+    this.host.show(["typed"]);
+};
+
+Desk.prototype.touch = function (index) {
+    this.touched = index || 0;
+    return this.touched;
+};
+
+// ---- what is asked of timbred
+
+/** The prompt, with what the Live set is in, where that is wanted. */
+Desk.prototype.words = function (prompt) {
+    var words = String(prompt).replace(/^\s+|\s+$/g, "");
+    if (!words || !this.song) return words;
+    if (this.knobs["key-words"] && this.song.key()) words += " in " + this.song.key();
+    if (this.knobs["tempo-words"]) words += " " + this.song.speed();
+    return words;
+};
+
+/** Keys and values of a new sound. */
+Desk.prototype.keys = function (index) {
+    var keys = this.sharedKeys();
+    if (this.knobs[this.kind.length]) keys[this.kind.length] = this.knobs[this.kind.length];
+    if (keys.bars && this.song) {
+        keys.bpm = this.song.tempo();
+        keys.beats_per_bar = this.song.beatsPerBar();
+    }
+    if (this.knobs.loop) keys.loop = 1;
+    if (this.knobs.lock) keys.seed = this.slot(index).seed;
+    if (this.state.model) keys.model = this.state.model;
+    if (this.state.start) {
+        keys.init = this.state.start;
+        keys.strength = this.knobs.distance;
+        delete keys.loop;
+    }
+    return keys;
+};
+
+/** Keys and values of a sound that begins where a take is. A loop can't begin from another sound without losing its
+ * seam, so it is another one of the same recipe. */
+Desk.prototype.keysLike = function (index, take) {
+    var keys = this.sharedKeys();
+    keys.seed = this.knobs.lock ? this.slot(index).seed : Math.floor(Math.random() * (LARGEST_SEED + 1));
+    if (!take.loop) {
+        keys.init = take.takeId;
+        keys.strength = this.knobs.distance;
+    }
+    return keys;
+};
+
+Desk.prototype.sharedKeys = function () {
+    var keys = { channels: 2 };
+    if (this.knobs.takes) keys.takes = this.knobs.takes;
+    if (this.knobs.steps) keys.steps = this.knobs.steps;
+    if (this.knobs.scheduler && this.knobs.scheduler !== OWN_SCHEDULER) keys.scheduler = this.knobs.scheduler;
+    if (this.knobs.rate) keys.rate = Math.round(this.knobs.rate);
+    return keys;
+};
+
+/** The request; what stands in the device's own line of keys goes over its knobs. */
+Desk.prototype.start = function (index, request, keys) {
+    var own = this.state.keys.replace(/^\s+|\s+$/g, "");
+    var given = own ? own.split(/\s+/) : [];
+    var list = [];
+    for (var key in keys) {
+        if (keys[key] !== undefined && given.indexOf("@" + key) < 0) list.push("@" + key, keys[key]);
+    }
+    COMMANDS.cancel.call(this, [index]);
+    this.lastFault = "";
+    this.warned = "";
+    var tag = "s" + index + "-" + ++this.count;
+    var loop = keys.loop || (request[0] === "vary" && !keys.init);
+    this.running[index] = { tag: tag, prompt: this.slot(index).prompt, loop: Boolean(loop), takes: [] };
+    this.host.show(["progress", index, 0]);
+    this.tell(this.linked ? "asked" : "looking for timbred");
+    this.ask(["request", tag].concat(request, list, given));
+};
+
+/** To the node.script, which takes a moment to start. */
+Desk.prototype.ask = function (list) {
+    if (this.ready) this.host.link(list);
+    else this.waiting.push(list);
+};
+
+// ---- what timbred answers
+
+var EVENTS = {
+    ready: function () {
+        this.ready = true;
+        if (this.state.port !== vocabulary.port) this.host.link(["port", this.state.port]);
+        var waiting = this.waiting;
+        this.waiting = [];
+        waiting.forEach(function (list) { this.host.link(list); }, this);
+    },
+    alive: function (_, now) { this.aliveAt = now; },
+    link: function (list) {
+        this.linked = Boolean(list[0]);
+        this.host.show(["link", list[0]]);
+        if (!this.linked) return this.fault(list[1]);
+        this.tell("timbred " + list[1] + " is there");
+        this.models = [];
+        this.ask(["models"]);
+        this.state.slots.forEach(function (slot) { slot.takes.forEach(this.check, this); }, this);
+    },
+    model: function (list) {
+        var said = named("model", list);
+        if (said.state === "missing" || this.models.indexOf(said.name) >= 0) return;
+        this.models.push(said.name);
+        this.showModels();
+    },
+    queued: answer("queued", function (_, said) {
+        this.tell(said.position ? "waiting, " + said.position + " before it" : "asked");
+    }),
+    started: answer("started", function () { this.tell("started"); }),
+    progress: answer("progress", function (index, said) {
+        this.host.show(["progress", index, said.fraction]);
+        var left = Math.max(1, Math.round(said.eta_s));
+        this.tell(said.step ? Math.round(said.fraction * 100) + " %, " + left + " s left" : "loading the model");
+    }),
+    preview: function () {},
+    take: answer("take", function (index, said) {
+        var job = this.running[index];
+        var take = {
+            prompt: job.prompt, path: said.path, seconds: said.seconds, seed: said.seed, takeId: said.take_id,
+            loop: job.loop
+        };
+        job.takes.push(take);
+        this.slot(index).takes = job.takes;
+        this.state.history = takes.remember(this.state.history, take);
+        if (job.takes.length === 1) this.select(index, 0);
+        else if (this.kind.together) this.load(take);
+        if (this.knobs.auto) this.write(take);
+    }),
+    done: answer("done", function (index, said) {
+        this.ended(index, said.takes === 1 ? "1 take" : said.takes + " takes");
+        this.showTakes(index);
+        this.showHistory();
+        this.keep();
+    }),
+    cancelled: answer("cancelled", function (index) { this.ended(index, "cancelled"); }),
+    fail: function (list) {
+        var said = named("fail", list);
+        var index = this.runningSlot(said.id);
+        if (index >= 0) this.ended(index, "");
+        this.fault(said.code + ": " + said.message);
+    },
+    file: function (list) {
+        if (!list[1]) this.fault(takes.fileName(list[2]) + " is gone from the disk: lock its seed and Generate to make it again");
+    }
+};
+
+/** An event's arguments by their names. */
+function named(event, list) {
+    var said = {};
+    vocabulary.events[event].forEach(function (field, index) { said[field] = list[index]; });
+    return said;
+}
+
+/** Only what is being made now counts: an answer to what was cancelled before is let go. */
+function answer(event, then) {
+    return function (list) {
+        var said = named(event, list);
+        var index = this.runningSlot(said.id);
+        if (index >= 0) then.call(this, index, said);
+    };
+}
+
+Desk.prototype.runningSlot = function (tag) {
+    for (var index = 0; index < this.running.length; index++) {
+        if (this.running[index] && this.running[index].tag === tag) return index;
+    }
+    return -1;
+};
+
+Desk.prototype.ended = function (index, text) {
+    this.running[index] = null;
+    this.host.show(["progress", index, 0]);
+    if (text && !this.lastFault) this.tell(text);
+};
+
+/** To be called every few seconds: Node for Max that has stopped is started again. */
+Desk.prototype.watch = function (now) {
+    if (now - this.aliveAt < SILENT_FOR) return;
+    this.aliveAt = now;
+    this.ready = false;
+    this.fault("Node for Max doesn't run; starting it again");
+    this.host.link(["script", "start"]);
+};
+
+Desk.prototype.check = function (take) {
+    this.ask(["check", take.takeId, take.path]);
+};
+
+// ---- takes into buffers and clips
+
+Desk.prototype.select = function (index, number) {
+    var slot = this.slot(index);
+    if (!slot.takes[number]) return;
+    slot.current = number;
+    slot.seed = slot.takes[number].seed;
+    this.load(slot.takes[number], index);
+    this.host.show(["seed", index, slot.seed]);
+    this.showTakes(index);
+    this.keep();
+};
+
+/** Read a take into a buffer, and where a slot is named, let it sound there once it is read. */
+Desk.prototype.load = function (take, index) {
+    var claimed = this.buffers.claim(take.path, this.needed());
+    var sounds = index !== undefined;
+    if (claimed.fresh) {
+        this.reading[claimed.number] = sounds ? { slot: index, take: take } : null;
+        this.host.play(["fill", claimed.number, takes.maxPath(take.path)]);
+    } else if (sounds && claimed.number in this.reading) {
+        this.reading[claimed.number] = { slot: index, take: take };
+    } else if (sounds) {
+        this.use(index, take, claimed.number);
+    }
+};
+
+Desk.prototype.use = function (index, take, number) {
+    if (takes.current(this.slot(index)) !== take) return;
+    this.host.play(["use", index, number, take.seconds * 1000]);
+};
+
+/** Paths that must stay in their buffers. */
+Desk.prototype.needed = function () {
+    var paths = [];
+    this.state.slots.forEach(function (slot) {
+        var wanted = this.kind.together ? slot.takes : [takes.current(slot)];
+        wanted.forEach(function (take) { if (take) paths.push(take.path); });
+    }, this);
+    return paths;
+};
+
+Desk.prototype.readAll = function () {
+    this.state.slots.forEach(function (slot, index) {
+        var take = takes.current(slot);
+        if (!take) return;
+        this.load(take, index);
+        if (this.kind.together) slot.takes.forEach(function (other) { this.load(other); }, this);
+    }, this);
+};
+
+Desk.prototype.write = function (take) {
+    if (!take) return this.tell("there is no take yet to write: Generate one first");
+    if (!this.clips) return this.tell("clips can be written in Live only");
+    var result = this.clips.write(take, TARGETS[this.knobs.target || 0]);
+    if (result.done) this.tell(takes.fileName(take.path) + " is " + result.message);
+    else this.fault(result.message);
+};
+
+// ---- what is shown and kept
+
+Desk.prototype.tell = function (text) {
+    this.host.show(["status", text]);
+};
+
+/** In the device and in Max's console, once for each in a row. */
+Desk.prototype.fault = function (text) {
+    this.lastFault = text;
+    this.tell(text);
+    if (text !== this.warned) this.host.warn(text);
+    this.warned = text;
+};
+
+Desk.prototype.keep = function () {
+    var list = takes.pack(this.state);
+    this.kept = list.join(" ");
+    this.host.keep(list);
+};
+
+Desk.prototype.showAll = function () {
+    this.state.slots.forEach(function (slot, index) {
+        this.host.show(["prompt", index, slot.prompt]);
+        this.host.show(["seed", index, slot.seed]);
+        this.showTakes(index);
+    }, this);
+    this.host.show(["keys", this.state.keys]);
+    this.host.show(["port", this.state.port]);
+    this.showModels();
+    this.showHistory();
+    this.showStart();
+    this.showSong();
+};
+
+Desk.prototype.showTakes = function (index) {
+    var slot = this.slot(index);
+    var count = slot.takes.length;
+    this.host.show(["takes", index, count ? slot.current : 0, count ? slot.current + 1 + "/" + count : "-"]);
+};
+
+Desk.prototype.showModels = function () {
+    var shown = [OWN_MODEL].concat(this.models);
+    var chosen = this.state.model || OWN_MODEL;
+    if (shown.indexOf(chosen) < 0) shown.push(chosen);
+    this.menu("models", shown, shown.indexOf(chosen));
+};
+
+Desk.prototype.showHistory = function () {
+    this.menu("history", this.state.history.map(function (take) { return take.prompt + ", " + take.seed; }), 0);
+};
+
+Desk.prototype.menu = function (name, items, chosen) {
+    this.host.show([name, "clear"]);
+    items.forEach(function (item) { this.host.show([name, "append", item]); }, this);
+    if (items.length) this.host.show([name, "set", chosen]);
+};
+
+Desk.prototype.showStart = function () {
+    this.host.show(["start", this.state.start ? "from " + takes.fileName(this.state.start) : "from nothing"]);
+};
+
+Desk.prototype.showSong = function () {
+    if (this.song) this.host.show(["song", this.song.line()]);
+};
+
+exports.Desk = Desk;
+exports.OWN_MODEL = OWN_MODEL;
+exports.OWN_SCHEDULER = OWN_SCHEDULER;

@@ -1,0 +1,43 @@
+// Max's js object around a desk. Its argument is the kind of device: instrument, clip, drum.
+// ES5. All of this runs at low priority and only passes messages on: the network is in node.script, a process of its own.
+
+autowatch = 0;
+inlets = 1;
+outlets = 4;
+
+var LINK = 0, FACE = 1, STORE = 2, SAMPLER = 3;
+var WATCH_EVERY = 1000;
+
+var Desk = require("timbred-desk").Desk;
+
+function now() {
+    return new Date().getTime();
+}
+
+var desk = new Desk(jsarguments[1], {
+    link: function (list) { outlet(LINK, list); },
+    show: function (list) { outlet(FACE, list); },
+    keep: function (list) { outlet(STORE, list); },
+    play: function (list) { outlet(SAMPLER, list); },
+    post: function (text) { post("timbred: " + text + "\n"); },
+    warn: function (text) { error("timbred: " + text + "\n"); },
+    open: function (folder) { outlet(FACE, ["folder", "file://" + folder]); },
+    LiveAPI: typeof LiveAPI === "undefined" ? null : LiveAPI
+}, now());
+
+var watching = new Task(function () { desk.watch(now()); }, this);
+watching.interval = WATCH_EVERY;
+watching.repeat();
+
+/** live.thisdevice: the device is there, and so is the Live API. */
+function bang() {
+    desk.receive("loaded", [], now());
+}
+
+function anything() {
+    desk.receive(messagename, arrayfromargs(arguments), now());
+}
+
+function notifydeleted() {
+    watching.cancel();
+}

@@ -1,0 +1,115 @@
+"use strict";
+// Runs in Node for Max, a process of its own: whatever the network does, Max and Live don't wait for it.
+// Needs nothing but Node itself. Messages in: every request of timbred's protocol; `request TAG generate ...` to know
+// the answers by a name of your own; `host`, `port`; `check TAG PATH`. Out: every event, and `link`, `file`, `alive`.
+
+const crypto = require("crypto");
+const dgram = require("dgram");
+const fs = require("fs");
+const max = require("max-api");
+
+const osc = require("./timbred-osc.js");
+const vocabulary = require("./timbred-vocabulary.js");
+const { Conversation } = require("./timbred-conversation.js");
+
+const TICK = 100;
+const ALIVE_EVERY = 1000;
+const GONE = new Set(["ECONNREFUSED", "ECONNRESET"]);
+
+const place = { host: "127.0.0.1", port: vocabulary.port };
+let socket = null;
+let conversation = null;
+
+function tell(name, ...values) {
+  max.outlet(name, ...values);
+}
+
+function send(address, values) {
+  const packet = osc.encode(address, values);
+  const through = socket;
+  through.send(packet, (error) => {
+    if (error && through === socket) trouble(error);
+  });
+}
+
+function trouble(error) {
+  if (GONE.has(error.code)) conversation.refused();
+  else tell("link", 0, `${place.host}:${place.port} can't be reached: ${error.message}`);
+}
+
+function hear(packet) {
+  let message;
+  try {
+    message = osc.decode(packet);
+  } catch (error) {
+    max.post(`timbred: an answer can't be read: ${error.message}`, max.POST_LEVELS.WARN);
+    return;
+  }
+  conversation.heard(message, Date.now());
+}
+
+/** A socket of its own for each place, on a port that the system chooses: any number of devices get along. */
+function connect() {
+  if (socket) socket.close();
+  const made = dgram.createSocket("udp4");
+  socket = made;
+  made.on("message", (packet) => made === socket && hear(packet));
+  made.on("error", (error) => made === socket && trouble(error));
+  made.connect(place.port, place.host, (error) => {
+    if (made !== socket) return;
+    if (error) return trouble(error);
+    begin();
+  });
+}
+
+function begin() {
+  const where = `${place.host}:${place.port}`;
+  if (!conversation) {
+    const session = "max-" + crypto.randomBytes(4).toString("hex");
+    conversation = new Conversation(send, tell, session, "Max", where, Date.now());
+    tell("ready");
+  } else {
+    conversation.place = where;
+    conversation.begin(Date.now());
+  }
+}
+
+/** Max gives a prompt as it was typed, in one piece or in many. */
+function request(tag, name, ...values) {
+  const entry = vocabulary.requests[name];
+  if (!entry) return tell("fail", tag, "bad-request", `there is no request ${name}`);
+  if (name === "cancel") return conversation.cancel(values.length ? values[0] : tag);
+  if (entry.id) return conversation.request(tag, name, values, Date.now());
+  if (entry.family) return conversation.say([name, values[0]].join("/"), values.slice(1));
+  conversation.say(name, values);
+}
+
+let count = 0;
+const handlers = {
+  request,
+  host: (host) => { place.host = String(host); connect(); },
+  port: (port) => {
+    if (!Number.isInteger(port) || port < 1 || port > 65535) return tell("fail", "port", "bad-request", `port: got ${port}, allowed is 1 to 65535`);
+    if (port !== place.port) { place.port = port; connect(); }
+  },
+  check: (tag, path) => fs.access(String(path), fs.constants.R_OK, (error) => tell("file", tag, error ? 0 : 1, path)),
+};
+for (const name of Object.keys(vocabulary.requests)) {
+  handlers[name] = (...values) => request(vocabulary.requests[name].id ? ++count : name, name, ...values);
+}
+
+const early = [];
+for (const [name, handler] of Object.entries(handlers)) {
+  max.addHandler(name, (...values) => (conversation || name === "port" || name === "host" ? handler(...values) : early.push([handler, values])));
+}
+
+connect();
+setInterval(() => {
+  if (!conversation) return;
+  while (early.length) {
+    const [handler, values] = early.shift();
+    handler(...values);
+  }
+  conversation.tick(Date.now());
+}, TICK);
+setInterval(() => tell("alive"), ALIVE_EVERY);

@@ -1,0 +1,130 @@
+"""One voice of the sampler: a note plays the buffer in use, at the pitch it has over the root note."""
+
+from dataclasses import dataclass
+
+from max_patches.patcher import Box, Patch
+
+NAME = "timbred-voice"
+
+SETTINGS = ("buffer", "length", "root", "tune", "attack", "decay", "sustain", "release", "loop")
+"""Messages that set a voice: a name; milliseconds; a note; semitones; ms, ms, 0 to 1, ms; 0 or 1."""
+
+
+@dataclass(frozen=True)
+class _Note:
+    """Where a note's parts come out: `begin` in order from the right, `off` when it ends, `speed` when it is asked."""
+
+    begin: Box
+    off: tuple[Box, int]
+    speed: Box
+    level: Box
+
+
+def build() -> Patch:
+    """`timbred-voice.maxpat`, for poly~. In 1: pitch and velocity. In 2: `SETTINGS`.
+
+    A loop sounds until its note ends; any other sound plays to its end. A note takes the buffer that is in use when it
+    begins, and keeps it.
+    """
+    patch = Patch(NAME)
+    with patch.row("settings"):
+        setting = patch.box("in 2")
+        by_name = patch.box("route " + " ".join(SETTINGS))
+    patch.cord(setting, by_name)
+    note = _note(patch, by_name)
+    groove, envelope = _sound(patch, by_name, note)
+    _end(patch, by_name, note, envelope)
+    _begin(patch, by_name, note, groove, envelope)
+    return patch
+
+
+def _set(by_name: Box, name: str) -> tuple[Box, int]:
+    return by_name, SETTINGS.index(name)
+
+
+def _note(patch: Patch, by_name: Box) -> _Note:
+    with patch.row("pitch and velocity; the velocity is looked at last"):
+        note = patch.box("in 1")
+        turned = patch.box("zl rev")
+        parted = patch.box("unpack 0 0")
+        on_or_off = patch.box("sel 0")
+    with patch.row("from pitch to speed: 2 to the power of semitones / 12"):
+        over_root = patch.box("- 60.")
+        tuned = patch.box("+ 0.")
+        speed = patch.box("expr exp($f1 * 0.057762265)")
+        kept_speed = patch.box("f 1.")
+    with patch.row("a note begins, from the right: level, buffer, speed, length, start, envelope"):
+        begin = patch.box("t b b b b b f")
+        level = patch.box("/ 127.")
+        kept_level = patch.box("f 1.")
+    patch.cord(note, turned, parted, on_or_off)
+    patch.cord((parted, 1), over_root, tuned, speed)
+    patch.into(speed, kept_speed, 1)
+    patch.into(_set(by_name, "root"), over_root, 1)
+    patch.into(_set(by_name, "tune"), tuned, 1)
+    patch.cord((on_or_off, 1), begin)
+    patch.cord((begin, 5), level)
+    patch.into(level, kept_level, 1)
+    return _Note(begin, (on_or_off, 0), kept_speed, kept_level)
+
+
+def _begin(patch: Patch, by_name: Box, note: _Note, groove: Box, envelope: Box) -> None:
+    with patch.row("the buffer is taken when a note begins, not before"):
+        use_buffer = patch.box("prepend set")
+        buffer = patch.message("set")
+        from_start = patch.message("0")
+        looping = patch.box("prepend loop")
+    patch.cord(_set(by_name, "buffer"), use_buffer)
+    patch.into(use_buffer, buffer, 1)
+    patch.cord((note.begin, 4), buffer, groove)
+    patch.cord((note.begin, 3), note.speed)
+    patch.cord((note.begin, 1), from_start, groove)
+    patch.cord((note.begin, 0), note.level, envelope)
+    patch.cord(_set(by_name, "loop"), looping, groove)
+
+
+def _end(patch: Patch, by_name: Box, note: _Note, envelope: Box) -> None:
+    with patch.row("the end: of a loop with its note, of any other sound by itself, its release before it is over"):
+        length = patch.box("f 1000.")
+        at_speed = patch.box("/ 1.")
+        less_release = patch.box("- 50.")
+        at_least = patch.box("maximum 1.")
+        end = patch.box("delay 1000")
+    with patch.row():
+        not_loop = patch.box("== 0")
+        end_gate = patch.box("gate 1 1")
+        off_gate = patch.box("gate 1 0")
+        silence = patch.message("0.")
+    patch.into(_set(by_name, "length"), length, 1)
+    patch.into(_set(by_name, "release"), less_release, 1)
+    patch.into(note.speed, at_speed, 1)
+    patch.cord((note.begin, 2), length, at_speed, less_release, at_least, end)
+    patch.cord(_set(by_name, "loop"), off_gate)
+    patch.cord(_set(by_name, "loop"), not_loop, end_gate)
+    patch.into(end, end_gate, 1)
+    patch.into(note.off, off_gate, 1)
+    patch.cord(end_gate, silence, envelope)
+    patch.cord(off_gate, silence)
+
+
+def _sound(patch: Patch, by_name: Box, note: _Note) -> tuple[Box, Box]:
+    with patch.row("sound"):
+        rate = patch.box("sig~ 1.")
+        groove = patch.box("groove~ timbred-none 2")
+        envelope = patch.box("adsr~ 1. 0. 1. 50.")
+        busy = patch.box("thispoly~")
+    with patch.row():
+        left = patch.box("*~")
+        right = patch.box("*~")
+    with patch.row():
+        out_left = patch.box("out~ 1")
+        out_right = patch.box("out~ 2")
+    patch.cord(note.speed, rate, groove, left, out_left)
+    patch.cord((groove, 1), right, out_right)
+    for inlet, name in enumerate(("attack", "decay", "sustain", "release"), start=1):
+        patch.into(_set(by_name, name), envelope, inlet)
+    patch.into(envelope, left, 1)
+    patch.into(envelope, right, 1)
+    patch.cord(envelope, busy)
+    patch.cord((envelope, 2), busy)
+    return groove, envelope

@@ -1,0 +1,626 @@
+"""The devices, played over real UDP with the real daemon: what a performer does, and what Max and Live are told."""
+
+import contextlib
+import re
+import socket
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from max_patches import abstraction, clip, drum, instrument, parts, voice
+from max_patches.patcher import Patch
+from tests.conversations.conftest import StartDaemon, settings_for
+from tests.conversations.daemons import DaemonProcess
+from tests.max.stages import MaxStage, Seen, live, playing
+
+RequireHost = Callable[[str], str]
+Play = Callable[..., contextlib.AbstractContextManager[MaxStage]]
+
+
+@pytest.fixture
+def play(require_host: RequireHost, tmp_path: Path) -> Play:
+    """`with play(instrument.build(), daemon.osc) as stage:`"""
+    node = require_host("node")
+
+    def start(patch: Patch, port: int, **more: Any) -> contextlib.AbstractContextManager[MaxStage]:
+        return playing(node, tmp_path, patch, port, **more)
+
+    return start
+
+
+@contextlib.contextmanager
+def connected(play: Play, patch: Patch, daemon: DaemonProcess, **more: Any) -> Generator[MaxStage]:
+    """A device in Live that has found the daemon."""
+    with play(patch, daemon.osc, set_of_live=more.pop("set_of_live", live()), **more) as stage:
+        stage.status("is there")
+        yield stage
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def generate(stage: MaxStage, words: str) -> None:
+    stage.type(words)
+    stage.click("Generate")
+
+
+def filled(stage: MaxStage) -> tuple[str, str]:
+    """The next file that is read, and the buffer that reads it."""
+    found = stage.until(lambda seen: seen.get("name") == "buffer~", "a buffer~ told to read")
+    word, path = found["message"]
+    assert word == "replace"
+    box = next(box for box in stage.patch.boxes if box.id == found["box"])
+    return path, box.text.split()[1].replace("---", "042")
+
+
+def in_use(stage: MaxStage, index: int = 0) -> tuple[float, str]:
+    """The next length in milliseconds and buffer that the voices are told."""
+    poly = stage.box("poly~", index=index)
+    length = stage.told(poly, "inlet 1", "length")[2]
+    return length, stage.told(poly, "inlet 1", "buffer")[2]
+
+
+def test_words_become_a_sampler(play: Play, daemon: DaemonProcess) -> None:
+    with connected(play, instrument.build(), daemon) as stage:
+        stage.turn("Seconds", 0.5)
+        stage.turn("Takes", 3)
+        stage.turn("Steps", 4)
+        generate(stage, "warm analog pad")
+        stage.status("started")
+        assert stage.told(stage.box("multislider"), 0.5) == [0.5]
+        stage.status("50 %")
+        first, buffer = filled(stage)
+        assert Path(first).is_file()
+        assert Path(first).parent == daemon.takes
+        assert in_use(stage) == (500, buffer)
+        assert stage.told(stage.box("waveform~"), "set") == ["set", buffer]
+        stage.status("3 takes")
+        files = [seen["message"][1] for seen in stage.seen if seen.get("name") == "buffer~"]
+        assert len(set(files)) == 3
+        stage.turn("Take", 2)
+        assert in_use(stage)[1] != buffer, "another take sounds at once: its file was read before"
+        assert len([seen for seen in stage.seen if seen.get("name") == "buffer~"]) == 3
+
+
+def test_a_new_request_leaves_the_buffers_alone_that_may_still_sound(play: Play, daemon: DaemonProcess) -> None:
+    with connected(play, instrument.build(), daemon) as stage:
+        stage.turn("Takes", parts.TAKES)
+        stage.turn("Seconds", 0.1)
+        stage.turn("Steps", 1)
+        generate(stage, "one")
+        stage.status("8 takes")
+        generate(stage, "two")
+        stage.status("8 takes")
+        told = [seen["box"] for seen in stage.seen if seen.get("name") == "buffer~"]
+        assert len(told) == len(set(told)) == parts.BUFFERS
+
+
+def test_one_seed_locked_and_another_drawn(play: Play, daemon: DaemonProcess) -> None:
+    def seed(stage: MaxStage) -> int:
+        return int(stage.told(stage.box("number"), "set")[1])
+
+    with connected(play, instrument.build(), daemon) as stage:
+        stage.turn("Seconds", 0.1)
+        assert seed(stage) == 0
+        generate(stage, "bell")
+        one = seed(stage)
+        filled(stage)
+        stage.status("1 take")
+        stage.click("Lock seed")
+        stage.click("Generate")
+        path = Path(filled(stage)[0])
+        assert seed(stage) == one
+        stage.status("1 take")
+        stage.click("Lock seed")
+        stage.click("Generate")
+        assert seed(stage) != one
+        stage.status("1 take")
+        assert path.name == "bell-0002.wav", "the file names go on counting"
+
+
+def test_more_like_this_begins_from_the_take(play: Play, daemon: DaemonProcess) -> None:
+    with connected(play, instrument.build(), daemon) as stage:
+        stage.click("More like this")
+        stage.status("Generate one first")
+        stage.turn("Seconds", 0.3)
+        generate(stage, "glass bell")
+        one = filled(stage)[0]
+        stage.status("1 take")
+        stage.turn("Distance", 0.25)
+        stage.click("More like this")
+        other = filled(stage)[0]
+        assert Path(other).name.startswith("glass-bell")
+        assert other != one
+        stage.status("1 take")
+        history = stage.told(stage.box("umenu"), "append")
+        assert history[1].startswith("glass bell, ")
+
+
+def test_a_loop_is_varied_without_a_sound_to_start_from(play: Play, daemon: DaemonProcess) -> None:
+    with connected(play, instrument.build(), daemon) as stage:
+        stage.click("Make a loop")
+        stage.turn("Seconds", 0.3)
+        generate(stage, "shaker")
+        stage.status("1 take")
+        stage.click("More like this")
+        stage.status("1 take")
+
+
+def test_cancel_ends_what_is_made_and_the_next_one_goes(play: Play, daemon: DaemonProcess) -> None:
+    with connected(play, instrument.build(), daemon) as stage:
+        stage.turn("Seconds", 0.1)
+        generate(stage, "slow pad")
+        stage.status("%")
+        stage.click("Cancel")
+        stage.status("cancelled")
+        generate(stage, "quick pad")
+        stage.status("1 take")
+
+
+def test_asking_again_takes_the_place_of_what_is_being_made(play: Play, daemon: DaemonProcess) -> None:
+    with connected(play, instrument.build(), daemon) as stage:
+        stage.turn("Seconds", 0.1)
+        generate(stage, "slow pad")
+        stage.status("%")
+        generate(stage, "quick pad")
+        assert Path(filled(stage)[0]).name.startswith("quick-pad")
+        stage.status("1 take")
+
+
+def test_a_wrong_value_shows_what_timbred_says_of_it(play: Play, daemon: DaemonProcess) -> None:
+    with connected(play, instrument.build(), daemon) as stage:
+        stage.type("@guidance 99", index=1)
+        generate(stage, "pad")
+        said = stage.status("bad-request")
+        assert "guidance: got '99', allowed is a number from 0 to 50" in said
+        assert stage.console("guidance: got").startswith("timbred: bad-request")
+        stage.type("@seconds 0.1 @steps 1", index=1)
+        generate(stage, "pad")
+        assert in_use(stage)[0] == pytest.approx(100, abs=1), "the line of keys goes over the knobs"
+        stage.status("1 take")
+
+
+def test_no_words_are_asked_for(play: Play, daemon: DaemonProcess) -> None:
+    with connected(play, instrument.build(), daemon) as stage:
+        stage.click("Generate")
+        stage.status("type what you want to hear")
+
+
+def test_the_live_set_brings_everything_back_without_timbred(play: Play, daemon: DaemonProcess) -> None:
+    patch = instrument.build()
+    with connected(play, patch, daemon) as stage:
+        stage.turn("Takes", 2)
+        stage.turn("Seconds", 0.2)
+        stage.turn("Attack", 250)
+        generate(stage, 'pad, "wide"; 100 % ü')
+        stage.status("2 takes")
+        stage.turn("Take", 1)
+        length, _ = in_use(stage)
+        stored = stage.stored()
+        made = [seen["message"][1] for seen in stage.seen if seen.get("name") == "buffer~"]
+    with play(patch, free_port(), set_of_live=live(), stored=stored) as again:
+        assert [filled(again)[0] for _ in made] == [made[1], made[0]], "the one that sounds comes first"
+        assert again.told(again.box("poly~"), "inlet 1", "attack") == ["inlet 1", "attack", 250]
+        assert again.told(again.box("textedit"), "set") == ["set", 'pad, "wide"; 100 % ü']
+        assert again.told(again.box("live.tab"), "set") == ["set", 1]
+        assert in_use(again)[0] == length
+        history = [
+            seen["message"] for seen in again.seen if seen.get("name") == "umenu" and seen["message"][0] == "append"
+        ]
+        assert len([message for message in history if "wide" in message[1]]) >= 2
+
+
+def test_a_sound_made_before_comes_back(play: Play, daemon: DaemonProcess) -> None:
+    with connected(play, instrument.build(), daemon) as stage:
+        stage.turn("Seconds", 0.1)
+        for words in ("one", "two"):
+            generate(stage, words)
+            stage.status("1 take")
+        stage.order("choose", before(stage), 1)
+        stage.told(stage.box("textedit"), "set", "one")
+        in_use(stage)
+
+
+def before(stage: MaxStage) -> Any:
+    return next(box for box in stage.patch.boxes if box.maxclass == "umenu" and "before" in box.attributes["hint"])
+
+
+def test_a_file_that_is_gone_is_told(play: Play, daemon: DaemonProcess) -> None:
+    patch = instrument.build()
+    with connected(play, patch, daemon) as stage:
+        stage.turn("Seconds", 0.1)
+        generate(stage, "short life")
+        path = Path(filled(stage)[0])
+        stage.status("1 take")
+        stored = stage.stored()
+    path.unlink()
+    with play(patch, daemon.osc, set_of_live=live(), stored=stored) as again:
+        again.console(f"{path.name} is gone from the disk")
+
+
+def test_timbred_isnt_there_and_then_it_is(play: Play, start_daemon: StartDaemon) -> None:
+    port = free_port()
+    with play(instrument.build(), port, set_of_live=live()) as stage:
+        said = stage.status("doesn't answer", within=20)
+        assert f"127.0.0.1:{port}" in said
+        assert "timbred serve" in said
+        stage.console("doesn't answer")
+        generate(stage, "pad")
+        stage.status("timeout: timbred doesn't answer")
+        start_daemon(f"osc.port={port}")
+        stage.status("is there")
+        stage.turn("Seconds", 0.1)
+        generate(stage, "pad")
+        stage.status("1 take")
+
+
+def test_timbred_is_stopped_in_the_middle_and_started_again(play: Play, start_daemon: StartDaemon) -> None:
+    port = free_port()
+    daemon = start_daemon(f"osc.port={port}", "stop.patience=0")
+    with connected(play, instrument.build(), daemon) as stage:
+        generate(stage, "slow pad")
+        stage.status("%")
+        daemon.signal()
+        stage.status("shutting-down: ")
+        stage.console("shutting-down: ")
+        stage.status("doesn't answer")
+        daemon.ended()
+        start_daemon(f"osc.port={port}")
+        stage.status("is there")
+        stage.turn("Seconds", 0.1)
+        generate(stage, "pad")
+        stage.status("1 take")
+
+
+def test_timbred_dies_in_the_middle(play: Play, start_daemon: StartDaemon, hollow: Path, tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / "mortal").mkdir()
+    daemon = DaemonProcess(tmp_path / "mortal", *settings_for(hollow), f"osc.port={port}")
+    family = daemon.family()
+    try:
+        with connected(play, instrument.build(), daemon) as stage:
+            generate(stage, "slow pad")
+            stage.status("%")
+            family = daemon.family()
+            daemon.end_by_force(family)
+            stage.status("timeout: timbred went away")
+            start_daemon(f"osc.port={port}")
+            stage.status("is there")
+            stage.turn("Seconds", 0.1)
+            generate(stage, "pad")
+            stage.status("1 take")
+    finally:
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def test_node_ends_and_is_started_again(play: Play, daemon: DaemonProcess) -> None:
+    with connected(play, instrument.build(), daemon) as stage:
+        stage.order("kill", stage.box("node.script"))
+        stage.status("Node for Max doesn't run")
+        stage.status("is there")
+        stage.turn("Seconds", 0.1)
+        generate(stage, "pad")
+        stage.status("1 take")
+
+
+def test_another_port_is_looked_on_and_remembered(play: Play, daemon: DaemonProcess) -> None:
+    patch = instrument.build()
+    with play(patch, free_port(), set_of_live=live()) as stage:
+        stage.status("doesn't answer")
+        stage.port(daemon.osc)
+        stage.status("is there")
+        stored = stage.stored()
+    with play(patch, free_port(), set_of_live=live(), stored=stored) as again:
+        again.status("is there")
+
+
+def test_two_devices_and_more_get_along(
+    play: Play, daemon: DaemonProcess, tmp_path: Path, require_host: RequireHost
+) -> None:
+    node = require_host("node")
+    with contextlib.ExitStack() as stack:
+        stages: list[MaxStage] = []
+        for number in range(3):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            stages.append(
+                stack.enter_context(playing(node, folder, instrument.build(), daemon.osc, set_of_live=live()))
+            )
+        for number, stage in enumerate(stages):
+            stage.status("is there")
+            stage.turn("Seconds", 0.1)
+            generate(stage, f"sound {number}")
+        for number, stage in enumerate(stages):
+            assert Path(filled(stage)[0]).name.startswith(f"sound-{number}")
+            stage.status("1 take")
+
+
+def test_a_clip_in_the_sets_own_meter_and_key(play: Play, daemon: DaemonProcess) -> None:
+    with connected(play, clip.build(), daemon) as stage:
+        line = stage.box("live.comment", "tempo, meter")
+        assert [seen for seen in stage.seen if seen.get("box") == line.id][-1]["message"] == [
+            "set",
+            "124 bpm  ·  6/8  ·  A minor",
+        ]
+        stage.turn("Bars", 1)
+        stage.click("Tempo to the words")
+        stage.click("Key to the words")
+        generate(stage, "organ")
+        path, _ = filled(stage)
+        assert Path(path).name.startswith("organ-in-a-minor-124-bpm")
+        assert in_use(stage)[0] == pytest.approx(3 * 60_000 / 124, abs=1), "a bar of 6/8 has three quarter notes"
+        stage.status("1 take")
+        stage.order("live", value=["tempo", 60.5])
+        stage.told(line, "set", "60.5 bpm  ·  6/8  ·  A minor")
+        stage.click("Generate")
+        assert in_use(stage)[0] == pytest.approx(3 * 60_000 / 60.5, abs=1)
+
+
+def test_a_take_becomes_a_clip_in_the_next_free_slot(play: Play, daemon: DaemonProcess) -> None:
+    tracks = [{"name": "Other"}, {"name": "Sounds", "full": [0], "slots": 2}]
+    set_of_live = live(tracks=tracks, device=1, racks=2)
+    with connected(play, clip.build(), daemon, set_of_live=set_of_live) as stage:
+        stage.click("Make clip")
+        stage.status("there is no take yet")
+        stage.turn("Bars", 0.25)
+        stage.click("Make a loop")
+        generate(stage, "shaker")
+        stage.status("1 take")
+        stage.click("Make clip")
+        call = stage.called("create_audio_clip")
+        assert call["live"] == "ClipSlot"
+        assert Path(call["arguments"][0]).is_file()
+        assert [stage.clip_set() for _ in range(3)] == [("name", "shaker"), ("warping", 1), ("looping", 1)]
+        stage.status("in slot 2 of Sounds")
+        stage.click("Make clip")
+        assert stage.called("create_scene")["arguments"] == [-1]
+        stage.status("in slot 3 of Sounds")
+
+
+def test_each_take_becomes_a_clip_by_itself(play: Play, daemon: DaemonProcess) -> None:
+    with connected(play, clip.build(), daemon, set_of_live=live(tracks=[{"name": "Sounds", "slots": 8}])) as stage:
+        stage.turn("Bars", 0.25)
+        stage.turn("Takes", 3)
+        stage.click("Each take")
+        generate(stage, "hit")
+        paths = [stage.called("create_audio_clip")["arguments"][0] for _ in range(3)]
+        assert len(set(paths)) == 3
+        assert all(Path(path).is_file() for path in paths)
+        stage.status("3 takes")
+
+
+def test_a_take_goes_where_it_is_wanted(play: Play, daemon: DaemonProcess) -> None:
+    tracks = [{"name": "Here", "slots": 4}, {"name": "There", "slots": 4, "full": [1]}, {"name": "Keys", "audio": 0}]
+    set_of_live = live(tracks=tracks, selected={"track": 1, "slot": 1}, song={"current_song_time": 16.5})
+    with connected(play, clip.build(), daemon, set_of_live=set_of_live) as stage:
+        stage.turn("Bars", 0.25)
+        generate(stage, "hit")
+        stage.status("1 take")
+        stage.turn("Target", 1)
+        stage.click("Make clip")
+        assert stage.called("create_audio_clip")["live"] == "ClipSlot"
+        stage.status("in slot 3 of There")
+        stage.turn("Target", 2)
+        stage.click("Make clip")
+        call = stage.called("create_audio_clip")
+        assert (call["live"], call["arguments"][1]) == ("Track", 16.5)
+        stage.status("in the arrangement of Here, beat 16.5")
+
+
+def test_a_track_that_takes_no_audio_is_named(play: Play, daemon: DaemonProcess) -> None:
+    with connected(play, clip.build(), daemon, set_of_live=live(tracks=[{"name": "Keys", "audio": 0}])) as stage:
+        stage.turn("Bars", 0.25)
+        generate(stage, "hit")
+        stage.status("1 take")
+        stage.click("Make clip")
+        stage.status("Keys isn't an audio track")
+        assert not [seen for seen in stage.seen if seen.get("call") == "create_audio_clip"]
+
+
+@pytest.mark.parametrize(
+    ("version", "can"), [((11, 3, 25), False), ((12, 0, 4), False), ((12, 0, 5), True), ((13, 0, 0), True)]
+)
+def test_older_live_is_told_what_to_do_instead(
+    play: Play, daemon: DaemonProcess, version: tuple[int, int, int], can: bool
+) -> None:
+    with connected(play, clip.build(), daemon, set_of_live=live(version=version)) as stage:
+        stage.turn("Bars", 0.25)
+        generate(stage, "hit")
+        path = Path(filled(stage)[0])
+        stage.status("1 take")
+        stage.click("Make clip")
+        if can:
+            stage.status("in slot 1")
+            return
+        stage.status(f"Live {'.'.join(map(str, version))} can't make clips from here")
+        stage.click("Folder")
+        opened = stage.told(stage.box("message", "launchbrowser"))
+        assert opened == ["max", "launchbrowser", f"file://{daemon.takes}"]
+        stage.status(f"drag {path.name}")
+        assert not [seen for seen in stage.seen if seen.get("call") == "create_audio_clip"]
+
+
+def test_live_without_a_scale(play: Play, daemon: DaemonProcess) -> None:
+    set_of_live = live(version=(11, 0, 0))
+    for property_of_twelve in ("root_note", "scale_name", "scale_mode"):
+        del set_of_live["song"][property_of_twelve]
+    with connected(play, clip.build(), daemon, set_of_live=set_of_live) as stage:
+        stage.turn("Bars", 0.25)
+        stage.click("Key to the words")
+        generate(stage, "organ")
+        assert Path(filled(stage)[0]).name == "organ-0001.wav"
+        stage.status("1 take")
+
+
+def test_a_dropped_sound_is_where_the_next_ones_begin(play: Play, daemon: DaemonProcess) -> None:
+    with connected(play, clip.build(), daemon) as stage:
+        stage.turn("Bars", 0.25)
+        generate(stage, "first")
+        first = filled(stage)[0]
+        stage.status("1 take")
+        stage.order("drop", stage.box("live.drop"), first)
+        shown = stage.box("live.comment", "from nothing")
+        stage.told(shown, "set", f"from {Path(first).name}")
+        stage.click("Generate")
+        stage.status("1 take")
+        stage.order("drop", stage.box("live.drop"), "/etc/hostname")
+        stage.click("Generate")
+        stage.status("forbidden-path: ")
+        stage.click("Clear")
+        assert stage.told(stage.box("live.drop"), "clear") == ["clear"]
+        stage.told(shown, "set", "from nothing")
+        stage.click("Generate")
+        stage.status("1 take")
+
+
+def test_eight_pads(play: Play, daemon: DaemonProcess) -> None:
+    with connected(play, drum.build(), daemon) as stage:
+        stage.turn("Seconds", 0.1)
+        fields = [box for box in stage.patch.boxes if box.maxclass == "textedit"]
+        for pad in range(drum.PADS):
+            stage.order("return", fields[pad], f"hit {pad + 1}")
+        stage.click("New: all pads")
+        polys = [box for box in stage.patch.boxes if box.name == "poly~"]
+        wanted, files = {box.id for box in polys}, list[str]()
+
+        def all_used(seen: Seen) -> bool:
+            if seen.get("name") == "buffer~":
+                files.append(Path(seen["message"][1]).name)
+            if seen.get("name") == "poly~" and seen["message"][1] == "buffer":
+                wanted.remove(seen["box"])
+            return not wanted
+
+        stage.until(all_used, "a buffer for each pad")
+        assert sorted(re.sub(r"-\d{4}\.wav$", "", name) for name in files) == [
+            f"hit-{pad + 1}" for pad in range(drum.PADS)
+        ]
+        stage.order("midi", stage.box("midiin"), [144, 38, 90])
+        assert stage.told(polys[2], "midinote") == ["midinote", 60, 90]
+        stage.click("Hear G1")
+        assert stage.told(polys[7], "midinote") == ["midinote", 60, 100]
+
+
+def test_one_pad_of_its_own(play: Play, daemon: DaemonProcess) -> None:
+    patch = drum.build()
+    with connected(play, patch, daemon) as stage:
+        stage.turn("Seconds", 0.1)
+        stage.turn("Takes", 2)
+        stage.type("tom", index=5)
+        stage.click("New F1")
+        path, _ = filled(stage)
+        in_use(stage, 5)
+        stage.status("2 takes")
+        stage.click("> F1")
+        assert filled(stage)[0] != path
+        stage.click("More F1")
+        stage.status("2 takes")
+        stored = stage.stored()
+    with play(patch, daemon.osc, set_of_live=live(), stored=stored) as again:
+        filled(again)
+        in_use(again, 5)
+
+
+def test_the_abstraction(play: Play, daemon: DaemonProcess) -> None:
+    with play(abstraction.build(), daemon.osc) as stage:
+        takes, progress, status, path = (box for box in stage.patch.boxes if box.maxclass == "outlet")
+        stage.told(status, "link", 1)
+        inlet = stage.box("inlet")
+        stage.order("send", inlet, ["generate", "warm", "pad", "@seconds", 0.2, "@steps", 2, "@takes", 2])
+        stage.told(status, "queued", 1)
+        assert stage.told(progress) == [0.5]
+        first = stage.told(takes, 1, 0)
+        assert first[2].endswith(".wav")
+        assert stage.told(takes, 1, 1)[2] != first[2]
+        assert stage.told(path) == [first[2]]
+        assert stage.told(status, "done", 1, 2) == ["done", 1, 2, first[2]]
+        stage.order("send", inlet, ["vary", first[-1], "@seed", 5])
+        assert stage.told(takes, 2, 0)[6] == 5
+        stage.told(status, "done", 2)
+        stage.order("send", inlet, ["generate", "pad", "@bits", 7])
+        assert "bits" in stage.console("timbred fail 3 bad-request")
+        assert stage.told(status, "fail", 3)[2] == "bad-request"
+        stage.order("send", inlet, ["generate", "slow", "pad"])
+        stage.told(status, "started", 4)
+        stage.order("send", inlet, ["cancel", "*"])
+        stage.told(status, "cancelled", 4)
+        stage.order("send", inlet, ["settings", "tempo", 99])
+        assert stage.told(status, "settings/tempo") == ["settings/tempo", 99]
+        stage.order("send", inlet, ["settings", "tempo", 120])
+        stage.order("send", inlet, ["sing", "la"])
+        stage.console("no handler for sing")
+
+
+class Voice:
+    """One voice of the sampler, and what its sound parts are told."""
+
+    def __init__(self, stage: MaxStage) -> None:
+        self.stage = stage
+        self.notes, self.settings = stage.box("in", "1"), stage.box("in", "2")
+
+    def set(self, *message: Any) -> None:
+        self.stage.order("send", self.settings, list(message))
+
+    def note(self, pitch: int, velocity: int) -> None:
+        self.stage.order("send", self.notes, [pitch, velocity])
+
+    def told(self, name: str, *beginning: Any) -> list[Any]:
+        return self.stage.told(self.stage.box(name), *beginning)
+
+
+def test_a_note_plays_the_buffer_at_its_pitch(play: Play) -> None:
+    with play(voice.build(), 9) as stage:
+        one = Voice(stage)
+        one.set("release", 20)
+        assert one.told("adsr~") == ["inlet 4", 20]
+        one.set("buffer", "042timbred3")
+        one.set("length", 100)
+        one.note(72, 64)
+        assert one.told("groove~") == ["set", "042timbred3"]
+        [speed] = one.told("sig~")
+        assert speed == pytest.approx(2, abs=1e-6)
+        assert one.told("groove~") == [0]
+        [level] = one.told("adsr~")
+        assert level == pytest.approx(64 / 127)
+        one.note(72, 0)
+        assert one.told("adsr~") == [0], "at its end, not at the note's: 100 ms at double speed, less the release"
+        one.set("root", 72)
+        one.set("tune", -12)
+        one.note(72, 127)
+        assert one.told("sig~")[0] == pytest.approx(0.5, abs=1e-6)
+
+
+def test_a_loop_sounds_until_its_note_ends(play: Play) -> None:
+    with play(voice.build(), 9) as stage:
+        one = Voice(stage)
+        one.set("buffer", "042timbred1")
+        one.set("length", 60)
+        one.set("loop", 1)
+        assert one.told("groove~") == ["loop", 1]
+        one.note(60, 127)
+        assert one.told("adsr~") == [1]
+        one.note(60, 0)
+        assert one.told("adsr~") == [0]
+        one.set("loop", 0)
+        one.told("groove~", "loop", 0)
+
+
+def test_a_buffer_changed_while_a_note_sounds_is_for_the_next_note(play: Play) -> None:
+    with play(voice.build(), 9) as stage:
+        one = Voice(stage)
+        one.set("loop", 1)
+        one.set("buffer", "042timbred1")
+        one.note(60, 127)
+        one.set("buffer", "042timbred2")
+        one.set("loop", 1)
+        one.note(62, 127)
+        heard = [one.told("groove~") for _ in range(6)]
+        assert heard == [["loop", 1], ["set", "042timbred1"], [0], ["loop", 1], ["set", "042timbred2"], [0]]
