@@ -1,0 +1,110 @@
+// One request for sound, from its sending to its end.
+
+TimbredRequest {
+	var <timbred, <id, <action, <progressAction, <failAction, <server;
+	var <state = \sent, <fraction = 0, <eta = 0, <takes, <buffers, <error;
+	var direct = false, first, expected = 0, done;
+
+	*new { |timbred, id, action, progress, fail, server|
+		^super.newCopyArgs(timbred, id, action, progress, fail, server).init
+	}
+
+	init {
+		takes = [];
+		buffers = [];
+		done = Condition(false)
+	}
+
+	isOver { ^#[done, cancelled, failed].includes(state) and: { expected <= 0 } }
+
+	// `scsynth: true` or a port: the server reads the takes itself, into buffers of its own numbers
+	withBuffers { |keys|
+		var wanted = keys[\scsynth], amount = keys[\takes] ? 1;
+		if(wanted.isNil or: { wanted == false }) { ^keys.copy.put(\scsynth, nil) };
+		direct = true;
+		first = keys[\buffer];
+		if(first.isNil) {
+			first = server.nextBufferNumber(amount)
+		};
+		^keys.copy.putAll((scsynth: if(wanted == true) { server.addr.port } { wanted }, buffer: first))
+	}
+
+	hear { |name, arguments|
+		switch(name,
+			\queued, { state = \queued },
+			\started, { state = \started },
+			\progress, {
+				#fraction, eta = arguments[[1, 4]];
+				progressAction.value(fraction, eta)
+			},
+			\take, { this.hearTake(arguments) },
+			\buffered, { this.hearBuffered(*arguments) },
+			\notBuffered, { this.hearNotBuffered(*arguments) },
+			\done, { this.end(\done) },
+			\cancelled, { this.end(\cancelled) },
+			\fail, {
+				expected = 0;
+				timbred.report(arguments[1], arguments[2]);
+				this.end(\failed, arguments[1], arguments[2])
+			}
+		);
+		this.changed(name, *arguments)
+	}
+
+	hearTake { |arguments|
+		var take = TimbredTake(timbred, *arguments.drop(1));
+		takes = takes.add(take);
+		if(direct) { expected = expected + 1 } { this.read(take) }
+	}
+
+	read { |take|
+		if(action.isNil) { ^this };
+		if(server.serverRunning.not) {
+			^timbred.warn("the server isn't running, so % isn't read; boot it: s.boot".format(take.path))
+		};
+		take.read(server, { |buffer|
+			buffers = buffers.add(buffer);
+			action.value(buffer, take)
+		})
+	}
+
+	// the server has read it by itself
+	hearBuffered { |id, index, number|
+		var take = takes.detect { |each| each.index == index };
+		var buffer = Buffer(server, (take.seconds * take.rate).round.asInteger, take.channels, number);
+		expected = expected - 1;
+		buffer.path = take.path;
+		buffer.sampleRate = take.rate;
+		take.buffer = buffer;
+		buffers = buffers.add(buffer);
+		action.value(buffer, take);
+		if(state == \done) { timbred.requests.removeAt(id.asSymbol) }
+	}
+
+	// the message names the take's file
+	hearNotBuffered { |code, message|
+		var missed = takes.any { |take| take.buffer.isNil and: { message.asString.contains(take.path) } };
+		if(direct and: { missed }) { this.end(\failed, code, message) }
+	}
+
+	end { |how, code, message|
+		state = how;
+		if(how == \failed) {
+			error = code;
+			expected = 0;
+			failAction.value(code, message)
+		};
+		done.test = true;
+		done.signal
+	}
+
+	cancel { timbred.send(\cancel, id) }
+
+	// inside a Routine: waits for the end, and gives the takes
+	wait {
+		done.wait;
+		^takes
+	}
+
+	printOn { |stream| stream << "TimbredRequest(" << id << ", " << state << ")" }
+}

@@ -1,0 +1,139 @@
+"""The Quark's methods, one for each request, with an argument for each key."""
+
+from collections.abc import Iterable
+
+from timbred.errors import CODES
+from timbred.protocol.describe import Key, keys_of
+from timbred.protocol.vocabulary import EVENTS, REQUESTS, RequestEntry
+
+NOT_FROM_HERE = ("id", "port", "inline")
+"""Fields that the Quark sees to itself: ids; answers come to sclang's own port; samples don't travel over OSC."""
+
+OTHER_NAMES = {"settings": "setting"}
+"""Requests whose name is not the method's."""
+
+ABOUT_VOICES = ("play", "stop", "set", "flow")
+"""Requests that are answered with a voice in the id's place."""
+
+NOT_OFFERED = ("sync", "ping", "hello")
+"""What the connection itself needs or does; `Timbred.default.send` says them too."""
+
+HEAD = """// Written from timbred's protocol by: python -m bridges.supercollider.source
+
+"""
+
+
+def methods_file() -> str:
+    """A method for each request, on Timbred and on an instance."""
+    offered = [entry for entry in REQUESTS if entry.name not in NOT_OFFERED]
+    on_class = "\n".join(_class_method(entry) for entry in offered)
+    on_instance = "\n".join(_method(entry) for entry in offered)
+    return f"{HEAD}+ Timbred {{\n{on_class}\n{on_instance}}}\n"
+
+
+def positional(entry: RequestEntry) -> list[str]:
+    """The arguments before the actions: all that has no key over OSC, but for the id."""
+    named = [*entry.positional, *([entry.family] if entry.family else []), *([entry.rest] if entry.rest else [])]
+    order = [entry.family, *named] if entry.family else named
+    return list(dict.fromkeys(name for name in order if name and not (entry.has_id and name == "id")))
+
+
+def keys(entry: RequestEntry) -> list[Key]:
+    """The keys that follow as arguments by name."""
+    taken = {*positional(entry), *NOT_FROM_HERE}
+    return [key for key in keys_of(entry.kind) if key.name not in taken]
+
+
+def actions(entry: RequestEntry) -> list[str]:
+    """Functions that hear of what becomes of it."""
+    return ["action", "progress", "fail", "server"] if entry.has_id else ["action"]
+
+
+def arguments(entry: RequestEntry) -> list[str]:
+    """All arguments of the method, in order. The action comes after the first, so that it can be a trailing block."""
+    before = positional(entry)
+    if entry.name == "vary":
+        return ["take", *actions(entry), "prompt", *(key.name for key in keys(entry))]
+    return [*before, *actions(entry), *(key.name for key in keys(entry))]
+
+
+def method_name(entry: RequestEntry) -> str:
+    """What the method is called."""
+    return OTHER_NAMES.get(entry.name, entry.name)
+
+
+def _class_method(entry: RequestEntry) -> str:
+    names = ", ".join(arguments(entry))
+    head = f"\t*{method_name(entry)} {{ |{names}|\n"
+    return f"{head}\t\t^this.default.{method_name(entry)}({names})\n\t}}\n"
+
+
+def _method(entry: RequestEntry) -> str:
+    head = f"\t{method_name(entry)} {{ |{', '.join(arguments(entry))}|\n"
+    named = ", ".join(f"{key.name}: {key.name}" for key in keys(entry))
+    table = f"({named})"
+    if entry.name == "vary":
+        body = (
+            "this.request(\\vary, [this.takeNamed(take), prompt].reject(_.isNil), "
+            + table
+            + ", action, progress, fail, server)"
+        )
+    elif entry.has_id:
+        body = f"this.request(\\{entry.name}, [prompt], {table}, action, progress, fail, server)"
+    elif entry.name in ABOUT_VOICES:
+        said = "".join(_argument(name) for name in positional(entry)[1:])
+        body = f"this.forVoice(\\{entry.name}, voice, [{said}], {table}, action)"
+    elif entry.family:
+        body = f'this.ask(("{entry.name}/" ++ name).asSymbol, [value].reject(_.isNil), {table}, action)'
+    elif entry.name == "cancel":
+        body = 'this.send(\\cancel, if(id.isKindOf(TimbredRequest)) { id.id } { id ? "*" })'
+    else:
+        said = ", ".join(f"this.class.plain({name})" for name in positional(entry))
+        body = f"this.ask(\\{entry.name}, [{said}], {table}, action)"
+    return f"{head}\t\t^{body}\n\t}}\n"
+
+
+def _argument(name: str) -> str:
+    return "this.takeNamed(take)" if name == "take" else f"this.class.plain({name})"
+
+
+def vocabulary_file() -> str:
+    """The class that knows keys, ranges, events and codes."""
+    requests = "\n".join(f"\t\t\t{entry.name}: [{_symbols(key.name for key in keys(entry))}]," for entry in REQUESTS)
+    ranges: dict[str, str] = {}
+    for entry in REQUESTS:
+        for key in keys(entry):
+            ranges.setdefault(key.name, key.allowed)
+    allowed = "\n".join(f"\t\t\t{name}: {quoted(text)}," for name, text in ranges.items())
+    codes = _symbols(CODES)
+    events = _symbols(dict.fromkeys(entry.name for entry in EVENTS))
+    return f"""{HEAD}// What the daemon understands.
+TimbredVocabulary {{
+	// the keys of each request
+	*requests {{
+		^(
+{requests}
+		)
+	}}
+
+	// what each key allows, in words
+	*ranges {{
+		^(
+{allowed}
+		)
+	}}
+
+	*events {{ ^[{events}] }}
+
+	*codes {{ ^[{codes}] }}
+}}
+"""
+
+
+def _symbols(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def quoted(text: str) -> str:
+    """Text as it stands in sclang."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,0 +1,255 @@
+"""Words in real sclang become samples in real scsynth's own buffers, and are heard."""
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from bridges.supercollider.source.classes import NOT_FROM_HERE, arguments, keys
+from tests.bridges.puredata_program import free_port
+from tests.bridges.supercollider_program import QUARK, RequireHost, recording, sclang, sclang_with_server, until_said
+from tests.conversations.conftest import StartDaemon, settings_for
+from tests.conversations.daemons import DaemonProcess
+from tests.delivery.player_stage import JackServer, jack_server
+from timbred.protocol import messages as m
+from timbred.protocol.decode import fields_of
+from timbred.protocol.vocabulary import REQUEST_NAMED
+
+FADE_IN = 0.03
+"""Seconds after which the fade of sclang's own `play` is over."""
+
+
+@pytest.fixture
+def jack(require_host: RequireHost) -> Iterator[JackServer]:
+    with jack_server(require_host, "sc") as server:
+        yield server
+
+
+def sound(path: str | Path) -> NDArray[np.float32]:
+    samples, _ = soundfile.read(path, dtype="float32")
+    return np.asarray(samples, np.float32)
+
+
+ASK = """
+Timbred.generate("rain on tin", seconds: 0.5, steps: 2, seed: 3, {keys} progress: {{ |fraction, eta|
+    "{name} progress %".format(fraction).postln }}) {{ |buffer, take|
+    "{name} take % % %".format(take.path, buffer.numFrames, buffer.bufnum).postln;
+    buffer.write("{copy}", "wav", "float", completionMessage: {{
+        fork {{ s.sync; "{name} written".postln }};
+        nil
+    }})
+}};
+"""
+
+
+@pytest.mark.usefixtures("jack")
+def test_words_become_samples_in_the_servers_buffer(
+    daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path
+) -> None:
+    ways = {"client": "", "server": "scsynth: true, ", "number": "scsynth: true, buffer: 77, "}
+    body = "".join(ASK.format(name=name, keys=keys, copy=tmp_path / f"{name}.wav") for name, keys in ways.items())
+    with sclang_with_server(require_host, tmp_path, body, daemon.osc, free_port()) as program:
+        for name in ways:
+            path, frames, number = program.spoken.until(rf"^{name} take (\S+) (\d+) (\d+)").groups()
+            program.spoken.until(f"^{name} written")
+            assert frames == "24000"
+            assert (number == "77") == (name == "number")
+            assert np.array_equal(sound(tmp_path / f"{name}.wav"), sound(path))
+            fractions = [float(line.split()[2]) for line in program.spoken.matching(f"^{name} progress ")]
+            assert fractions[-2:] == [0.5, 1]
+        assert not program.spoken.matching("ERROR|WARNING")
+
+
+@pytest.mark.usefixtures("jack")
+def test_it_is_heard(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+    body = """
+    Timbred.generate("rain on tin", seconds: 0.5, steps: 1, seed: 2) { |buffer, take|
+        OSCFunc({ |message| var synth; synth = buffer.play; synth.onFree({ "over".postln }) }, "/play").oneShot;
+        "take % %".format(take.path, NetAddr.langPort).postln
+    };
+    """
+    with sclang_with_server(require_host, tmp_path, body, daemon.osc, free_port()) as program:
+        path, port = program.spoken.until(r"^take (\S+) (\d+)").groups()
+        with recording(require_host, tmp_path) as captured:
+            subprocess.run([require_host("oscsend"), "127.0.0.1", port, "/play"], check=True, timeout=30)
+            program.spoken.until("^over")
+            heard = captured.samples()[:, 0]
+    needle = sound(path)[int(FADE_IN * 48000) :]
+    at = int(np.argmax(np.correlate(heard, needle[:4800], "valid")))
+    assert np.abs(heard[at : at + len(needle)] - needle).max() < 1e-4
+
+
+@pytest.mark.usefixtures("jack")
+def test_the_pbind_example_plays(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+    body = (QUARK / "examples" / "pbind.scd").read_text("utf-8")
+    body = body[body.index("(\n") + 2 : body.rindex(")")]
+    with sclang_with_server(require_host, tmp_path, body, daemon.osc, free_port()) as program:
+        program.spoken.until("^timbred: 100%")
+        program.spoken.until("^timbred: playing; stop it with ~rhythm.stop")
+        with recording(require_host, tmp_path) as captured:
+            captured.wait_for(2 * 48000)
+            heard = captured.samples()
+        assert np.abs(heard).max() > 0.02
+        assert not program.spoken.matching("ERROR|WARNING|FAILURE")
+
+
+@pytest.mark.usefixtures("jack")
+def test_a_server_port_where_nobody_listens(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+    script = f"""
+    Timbred.generate("rain", seconds: 0.2, steps: 1, scsynth: {free_port()}, buffer: 3,
+        fail: {{ |code, message| "failed % %".format(code, Timbred.lastTake.path).postln }}) {{ "loaded".postln }};
+    """
+    with sclang(require_host, tmp_path, script, daemon.osc) as program:
+        assert Path(program.spoken.until(r"^failed no-audio-device (\S+)")[1]).is_file()
+        program.spoken.until(r"^ERROR: timbred: scsynth: no server answers at 127.0.0.1 port \d+; .*no-audio-device")
+
+
+EVERYTHING = """
+fork {
+    var request, say = { |name ... said| "% %".format(name, said.join(" ")).postln };
+    request = Timbred.generate("two words", seconds: 0.2, steps: 1, takes: 2, negative: "noise", seed: 4, peak: -3);
+    say.(\\takes, *request.wait.collect(_.seed));
+    request = Timbred.vary(nil, seconds: 0.1);
+    say.(\\varied, request.wait[0].seconds.round(0.001));
+    request = Timbred.vary(request.takes[0], prompt: "other words", seed: 9);
+    say.(\\changed, request.wait[0].seed, request.takes[0].path.contains("other-words"));
+    request = Timbred.generate("slow", steps: 3, progress: { |fraction| if(fraction > 0) { request.cancel } });
+    request.wait;
+    say.(\\state, request.state);
+    Timbred.generate("warm", seconds: -1, fail: { |code, message| say.(\\refused, code, message) }).wait;
+    Timbred.models({ |name, state| if(name == \\hollow) { say.(\\model, state) } });
+    Timbred.takes({ |take| say.(\\found, take.seed) }, search: "other words", limit: 1);
+    Timbred.setting("tempo", nil, { |value| say.(\\setting, value) });
+    Timbred.tempo(120, { say.(\\tempo) });
+    Timbred.status({ |queued, running| say.(\\status, queued, running) });
+    Timbred.load("hollow", { |name| say.(\\loaded, name) });
+    Timbred.play(1, request);
+    Timbred.flow(2, "wind in wires");
+    Timbred.stopAll;
+    say.(\\arguments, *Timbred.class.findMethod(\\generate).argNames.as(Array).drop(1));
+    say.(\\codes, TimbredVocabulary.codes.includes('no-audio-device'), TimbredVocabulary.ranges[\\seconds]);
+    say.(\\help, *PathName("QUARK/HelpSource").deepFiles.collect { |file|
+        SCDoc.parseFileFull(file.fullPath).notNil });
+    say.(\\end);
+};
+"""
+
+
+def test_every_request_and_every_key(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+    script = EVERYTHING.replace("QUARK", str(QUARK)).replace("play(1, request)", 'play(1, "nothing")')
+    with sclang(require_host, tmp_path, script, daemon.osc) as program:
+        program.spoken.until("^end")
+        for line in (
+            "^takes 4 5",
+            "^varied 0.1",
+            "^changed 9 true",
+            "^state cancelled",
+            "^refused bad-request seconds: got -1, allowed is a number from 0.05 to 600",
+            "^ERROR: timbred: seconds: got -1, .* .bad-request.",
+            "^model resident",
+            "^found 9",
+            "^setting [0-9.]+",
+            "^tempo",
+            "^status 0 0",
+            "^loaded hollow",
+            "^ERROR: timbred: take: no take has the id 'nothing'",
+            "^ERROR: timbred: .*.no-audio-device.",
+            "^codes true a number from 0.05 to 600",
+            "^help true true true true",
+        ):
+            program.spoken.until(line)
+        names = program.spoken.until("^arguments (.*)")[1].split()
+    assert names == arguments(REQUEST_NAMED["generate"])
+    assert {*names} | {*NOT_FROM_HERE} >= {*fields_of(m.Generate)}
+
+
+WATCH = """
+Timbred.default.addDependant({ |timbred, what, now| if(what == \\running) { "running %".format(now).postln } });
+OSCFunc({
+    Timbred.generate("again", seconds: 0.1, steps: 1, fail: { |code| "failed %".format(code).postln }) { };
+    Timbred.default.addDependant({ |timbred, what, id, index, path|
+        if(what == \\take) { "take %".format(path).postln } })
+}, "/go");
+"here %".format(NetAddr.langPort).postln;
+"""
+
+
+def test_it_says_that_nothing_answers_and_goes_on_when_the_daemon_comes(
+    start_daemon: StartDaemon, require_host: RequireHost, tmp_path: Path
+) -> None:
+    port = free_port()
+    with sclang(require_host, tmp_path, WATCH, port) as program:
+        program.spoken.until(
+            rf"^WARNING: timbred: nothing answers at 127.0.0.1 port {port}; start it with: timbred serve"
+        )
+        go = [require_host("oscsend"), "127.0.0.1", program.spoken.until(r"^here (\d+)")[1], "/go"]
+        program.spoken.until("^running false")
+        subprocess.run(go, check=True, timeout=30)
+        program.spoken.until("^WARNING: timbred: generate isn't sent: nothing answers at ")
+        program.spoken.until("^failed timeout")
+        start_daemon(f"osc.port={port}")
+        program.spoken.until("^running true")
+        subprocess.run(go, check=True, timeout=30)
+        assert "again-" in program.spoken.until(r"^take (\S+)")[1]
+        assert len(program.spoken.matching("^WARNING: timbred: nothing answers")) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_daemon_that_ends_in_mid_request(
+    start_daemon: StartDaemon, hollow: Path, require_host: RequireHost, tmp_path: Path, number: signal.Signals
+) -> None:
+    (tmp_path / "first").mkdir()
+    port = free_port()
+    first = DaemonProcess(tmp_path / "first", *settings_for(hollow), f"osc.port={port}", "stop.patience=0.1")
+    family = first.family()
+    slow = """
+    Timbred.generate("slow", steps: 4, progress: { |fraction| "progress %".format(fraction).postln },
+        fail: { |code| "lost %".format(code).postln });
+    """
+    try:
+        with sclang(require_host, tmp_path, WATCH + slow, port) as program:
+            program.spoken.until("^progress 0.25")
+            first.signal(number)
+            first.ended()
+            program.spoken.until("^lost " + ("shutting-down" if number is signal.SIGTERM else "timeout"))
+            program.spoken.until("^running false")
+            start_daemon(f"osc.port={port}")
+            here = program.spoken.until(r"^here (\d+)")[1]
+            until_said(program, "^running true", 2)
+            subprocess.run([require_host("oscsend"), "127.0.0.1", here, "/go"], check=True, timeout=30)
+            program.spoken.until(r"^take \S+again-")
+            assert len(program.spoken.matching("^lost ")) == 1
+    finally:
+        first.end_by_force(family)
+
+
+def test_files_are_what_the_source_makes(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "bridges.supercollider.source", str(tmp_path)],
+        cwd=QUARK.parents[1],
+        check=True,
+        timeout=60,
+    )
+    made = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(made) == 3
+    for path in made:
+        there = QUARK / path.relative_to(tmp_path)
+        assert there.read_text("utf-8") == path.read_text("utf-8"), "run python -m bridges.supercollider.source"
+
+
+def test_every_class_and_method_has_its_help() -> None:
+    pages = {path.stem: path.read_text("utf-8") for path in (QUARK / "HelpSource").rglob("*.schelp")}
+    for name in ("Timbred", "TimbredRequest", "TimbredTake"):
+        source = (QUARK / "Classes" / f"{name}.sc").read_text("utf-8")
+        readable = re.findall(r"[<>]+([a-z]\w*)", " ".join(re.findall(r"^\t(?:class)?var (.*);", source, re.MULTILINE)))
+        for member in readable:
+            assert re.search(rf"METHOD:: .*\b{member}\b", pages[name]), f"{name}.{member}"
+    for key in keys(REQUEST_NAMED["generate"]):
+        assert f"## {key.name} ||" in pages["TimbredKeys"]
