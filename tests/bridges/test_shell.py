@@ -1,0 +1,67 @@
+"""The shell's lines, run by bash with liblo's own programs."""
+
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.bridges.puredata_program import free_port
+from tests.conversations.clients import udp
+from tests.conversations.daemons import ROOT, DaemonProcess
+from tests.conversations.test_hosts import until_it_listens
+from tests.hosts import running
+
+SHELL = ROOT / "bridges" / "shell"
+
+
+def run(name: str, daemon: int, answers: int, *words: str) -> subprocess.CompletedProcess[str]:
+    ports = {"TIMBRED_OSC_PORT": str(daemon), "TIMBRED_ANSWERS_PORT": str(answers)}
+    return subprocess.run(
+        ["bash", str(SHELL / name), *words],
+        env={**os.environ, **ports},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_first_sound(daemon: DaemonProcess, require_host: Callable[[str], str]) -> None:
+    require_host("oscdump")
+    done = run("first-sound.sh", daemon.osc, free_port(), "a", "bright", "bell")
+    assert done.returncode == 0, done.stderr
+    path = Path(done.stdout.splitlines()[-1])
+    assert path.is_file()
+    assert path.name.startswith("a-bright-bell-")
+    assert "progress" in done.stderr
+
+
+def test_the_daemons_refusal_is_shown(daemon: DaemonProcess, require_host: Callable[[str], str]) -> None:
+    require_host("oscdump")
+    done = run("first-sound.sh", daemon.osc, free_port(), "fail")
+    assert done.returncode == 1
+    assert "told to fail" in done.stderr
+
+
+def test_nobody_there(require_host: Callable[[str], str]) -> None:
+    require_host("oscdump")
+    port = free_port()
+    done = run("first-sound.sh", port, free_port())
+    assert done.returncode == 1
+    assert f"nothing answers at 127.0.0.1 port {port}; start it with: timbred serve" in done.stderr
+
+
+def test_every_line_is_answered(daemon: DaemonProcess, require_host: Callable[[str], str]) -> None:
+    answers, lines = free_port(), (SHELL / "requests.sh").read_text("utf-8")
+    with running(require_host("oscdump"), "-L", str(answers)) as dump, udp(daemon.osc) as client:
+        until_it_listens(client, dump, answers)
+        done = run("requests.sh", daemon.osc, answers)
+        assert done.returncode == 0, done.stderr
+        dump.spoken.until("/timbred/status.reply ")
+        dump.spoken.until('/timbred/done sis "takes"')
+        dump.spoken.until('/timbred/done s "tempo"')
+        dump.spoken.until("/timbred/settings/audio.rate i 48000")
+        for number in range(1, len(re.findall(r'generate .*\$session-\d"', lines)) + 1):
+            dump.spoken.until(rf'/timbred/(done|cancelled) \w+ "\d+-\d+-{number}"')
+        assert not dump.spoken.matching("/timbred/fail")
