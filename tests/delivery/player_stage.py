@@ -126,6 +126,13 @@ class Recording:
             assert self._process.poll() is None, "jack_capture ended"
             time.sleep(0.02)
 
+    def silent_at_the_end(self, seconds: float = 0.2) -> bool:
+        """Whether the last of what is recorded is silence."""
+        size = self._path.stat().st_size // 4 * 4
+        with self._path.open("rb") as file:
+            file.seek(max(0, size - round(seconds * RATE) * 2 * 4))
+            return not any(file.read())
+
     def samples(self) -> Samples:
         """End the recording and read it."""
         self.end()

@@ -21,6 +21,7 @@ from timbred.jobs.course import PLAYED_SO, Course, Ordered, mix_so_far
 from timbred.jobs.dispatcher import Dispatcher, failure
 from timbred.jobs.inside import Inside
 from timbred.jobs.parameters import Session
+from timbred.jobs.speed import ready_for
 from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId, Outbox
 
@@ -255,10 +256,13 @@ class Flows:
 
     def _hand_over(self, flow: Flow, piece: Piece) -> None:
         """Give a piece to the player."""
+        keys = self._played_so(flow, piece)
+        speed = 1.0 if keys.speed is None else keys.speed
+        ready = ready_for(piece.clip, self.player.rate or piece.clip.rate, False, speed)
         try:
             number = self.player.sound(
-                self, flow.voice, piece.clip, False, self._played_so(flow, piece),
-                handover=piece.ordered.handover, follows=not piece.first,
+                self, flow.voice, piece.clip.with_samples(ready.samples), False, keys,
+                handover=piece.ordered.handover, follows=not piece.first, rate=ready.rate, source=ready.source,
             )  # fmt: skip
         except errors.NoAudioDevice:
             self._try_later(flow, FIRST_PAUSE)  # the device went away: the piece is kept for its return

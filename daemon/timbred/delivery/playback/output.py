@@ -11,6 +11,12 @@ BLOCK = 64
 """Frames that are mixed at a time."""
 
 LARGEST_DEVICE_BLOCK = 8192
+
+WIDENED = 1.5
+"""Factor by which the lead grows when the ring ran dry: a machine that was too busy once will be so again."""
+
+WIDEST = 4.0
+"""Times the lead that was asked for, at most."""
 SAMPLE_BYTES = 4
 
 
@@ -35,7 +41,8 @@ class Output:
             self.rate = round(self._stream.samplerate)
             self.latency = float(self._stream.latency)
             self._lead = frames_in(lead, self.rate)
-            self._ring: Any = rtmixer.RingBuffer(SAMPLE_BYTES * self.channels, _power_of_two(self._lead))
+            self._widest = round(WIDEST * self._lead)
+            self._ring: Any = rtmixer.RingBuffer(SAMPLE_BYTES * self.channels, _power_of_two(self._widest))
             self._stream.start()
         except audio.PortAudioError as error:
             raise NoAudioDevice(f"{device.name} can't be opened: {error}") from error
@@ -65,6 +72,11 @@ class Output:
         return max(0, self._lead + min(block, LARGEST_DEVICE_BLOCK) - int(self._ring.read_available))
 
     @property
+    def lead(self) -> float:
+        """How far sound is mixed ahead now, in seconds; it grows when the ring runs dry."""
+        return self._lead / self.rate
+
+    @property
     def is_running(self) -> bool:
         return bool(self._stream.active)
 
@@ -88,6 +100,7 @@ class Output:
         if self._action in self._stream.actions:
             return True
         self.underruns += 1
+        self._lead = min(self._widest, round(self._lead * WIDENED))
         self._flagged = 0
         self._action = self._stream.play_ringbuffer(self._ring)
         return False

@@ -277,7 +277,10 @@ class Player:
     def _tend(self, output: Output) -> None:
         mixer = self._mixer()
         if not output.keep_going():
-            log.warning("the device ran out of sound: %d times now", output.underruns)
+            log.warning(
+                "the device ran out of sound: %d times now; from here on it is mixed %.1f ms ahead",
+                output.underruns, output.lead * 1000,
+            )  # fmt: skip
             self._device_time.restart()
         self._watch(output)
         if self.link is not None:
