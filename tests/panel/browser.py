@@ -19,6 +19,9 @@ Json = dict[str, Any]
 PATIENCE = 25.0
 """Seconds after which a test that waits is given up: far beyond what anything takes."""
 
+NEVER = 300.0
+"""Seconds after which Chromium itself is given up."""
+
 QUIET = (
     "--headless",
     "--no-sandbox",
@@ -88,7 +91,7 @@ class Wire:
             self._asked[number] = answer
         whole: Json = {"id": number, "method": method, "params": parameters}
         self._socket.send(json.dumps(whole if session is None else {**whole, "sessionId": session}))
-        return answer.result(PATIENCE + 10)
+        return answer.result(NEVER)
 
     def close(self) -> None:
         self._closing.close()
@@ -134,6 +137,18 @@ class Page:
 
     def close(self) -> None:
         self._wire.ask("Target.closeTarget", targetId=self._target)
+
+    @contextlib.contextmanager
+    def copied(self) -> Generator["Page"]:
+        """A copy of this tab, which begins with what this one remembers."""
+        kept = self.run("JSON.stringify(Object.entries(sessionStorage))")
+        copy = Page(self._wire)
+        recall = f"for (const [name, value] of {kept}) if (!(name in sessionStorage)) sessionStorage[name] = value"
+        copy.ask("Page.addScriptToEvaluateOnNewDocument", source=recall)
+        try:
+            yield copy
+        finally:
+            copy.close()
 
     # ---- asking
 

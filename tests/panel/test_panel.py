@@ -166,7 +166,7 @@ def test_thousands_of_takes_come_page_by_page(page: Page) -> None:
     for rows in (60, 120, 180):
         page.press("End")
         page.until(f"$$('#takes li').length > {rows}")
-    prompts = page.run("$$('#takes .prompt').map((one) => one.innerText)")
+    prompts = page.run("$$('#takes .prompt').map((one) => one.textContent)")
     assert prompts == [f"old sound number {OLD_TAKES - 1 - n}" for n in range(len(prompts))]
     assert "The file is gone" in page.until("$('#stage-failure').innerText")
     page.run("(timbred.history.search.value = '', timbred.history.refresh())")
@@ -341,6 +341,15 @@ def test_a_request_survives_a_reload(page: Page) -> None:
     page.run("document.activeElement.blur()")
     page.press("X", SHIFT)
     page.until("!timbred.requests.live.length")
+
+
+def test_a_copied_tab_is_another_client(page: Page, running: Restartable) -> None:
+    name = page.run("timbred.own.client")
+    with page.copied() as copy:
+        copy.open(running.address)
+        assert copy.run("JSON.parse(sessionStorage['timbred.client'])") == copy.run("timbred.own.client") != name
+        assert page.run("timbred.own.open")
+        assert copy.troubles() == []
 
 
 def test_a_daemon_that_does_not_answer_is_told_within_two_seconds(page: Page, running: Restartable) -> None:

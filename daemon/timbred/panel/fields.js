@@ -68,7 +68,7 @@ export class Field {
     const start = Number.isFinite(from) ? from + by : Math.max(low, 0);
     const value = Math.min(high, Math.max(low, start));
     this.value = String(Number(value.toFixed(4)));
-    this.control.dispatchEvent(new Event("input", { bubbles: true }));
+    for (const kind of ["input", "change"]) this.control.dispatchEvent(new Event(kind, { bubbles: true }));
   }
 
   /** What a model allows, and what it takes when nothing is said. */

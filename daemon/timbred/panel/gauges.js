@@ -1,7 +1,7 @@
 // How the daemon is, at the top: memory, queue, voices, rate, time; and the tempo that bars are counted in.
 
 import { Field } from "./fields.js";
-import { make, set, write } from "./elements.js";
+import { make, write } from "./elements.js";
 import { sayNow } from "./saying.js";
 import { duration, kilohertz, memory } from "./words.js";
 
@@ -51,10 +51,7 @@ export class Tempo {
     this.field = new Field(key, { label: "Tempo" });
     this.field.control.setAttribute("aria-keyshortcuts", "t");
     form.append(this.field.element);
-    form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.ask();
-    });
+    form.addEventListener("submit", (event) => event.preventDefault());
     this.field.control.addEventListener("change", () => this.ask());
     connection.on("event", (event) => this.hear(event)).on("open", () => this.refresh());
   }
@@ -79,7 +76,6 @@ export class Tempo {
     if (event.type === "settings/tempo") this.show(event.value);
     if (event.type === "fail" && (event.id === "tempo" || event.id === "settings/tempo")) {
       this.field.fail(event.message);
-      set(this.field.element, "data-failed", true);
       sayNow(event.message);
     }
   }

@@ -25,6 +25,7 @@ const GONE_WORDS = {
   gone: "timbred isn't running, or has ended. Start it with: timbred serve. This page comes back by itself.",
 };
 const SLOWLY = 4000;
+const WIDE = window.matchMedia("(min-width: 60rem)");
 
 async function begin() {
   const [session, schema, page] = await Promise.all([asking.session(), asking.vocabulary(), nameOfThisPage(thisTab)]);
@@ -53,7 +54,7 @@ class Panel {
     find("stop-all").title = "Stop all (Ctrl .)";
     find("help-open").addEventListener("click", () => this.shortcuts.open());
     setInterval(() => this.slowly(), SLOWLY);
-    if (window.matchMedia("(min-width: 60rem)").matches) this.composer.focus();
+    if (WIDE.matches) this.composer.focus();
   }
 
   buildViews(session, schema) {
@@ -151,7 +152,10 @@ class Panel {
 
   /** The request asked last is watched, until its user goes to another take. */
   jobChanged(job) {
-    if (job.state === "asked") this.watched = job.id;
+    if (job.state === "asked") {
+      this.watched = job.id;
+      if (!WIDE.matches) find("running").scrollIntoView({ block: "start" });
+    }
     if (job.id === this.watched && !isLive(job) && job.state !== "done") this.watched = this.requests.live.at(-1)?.id;
     if (job.id === this.watched && job.state === "started") this.stage.follow(job);
   }

@@ -80,7 +80,7 @@ export class Stage {
     return make(
       "div",
       { class: "transport" },
-      make("div", { class: "row" }, this.playButton, this.loopButton, this.time, make("label", { class: "check" }, atOnce, " new takes at once")),
+      make("div", { class: "row" }, this.playButton, this.loopButton, this.time, make("label", { class: "check" }, atOnce, " play new takes at once")),
       make("div", { class: "row" }, this.varyButton, this.editButton, this.alikeButton, this.voiceButton),
     );
   }
@@ -114,6 +114,7 @@ export class Stage {
   async show(take, { listen = false } = {}) {
     this.take = take;
     this.job = null;
+    this.shown = null;
     this.describe(take);
     if (!take.url || take.missing) {
       this.blank(take.missing ? `The file is gone: ${take.path}. Its recipe is still here: more like this makes it again.` : "This take was never a file.");

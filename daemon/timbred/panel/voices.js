@@ -69,9 +69,11 @@ export class Voices {
     return this.ask({ type: "flow", ...keys, prompt });
   }
 
-  ask(request) {
+  /** `fields` are those that a refusal may name. */
+  ask(request, fields = this.fields) {
+    this.asked = fields;
     this.fail("");
-    for (const field of this.fields.values()) field.fail("");
+    for (const field of fields.values()) field.fail("");
     if (!this.connection.send(request)) this.fail("timbred isn't there: nothing was asked");
   }
 
@@ -87,7 +89,7 @@ export class Voices {
   hear(event) {
     if (event.type !== "fail" || !["play", "stop", "set", "flow"].includes(event.id)) return;
     this.fail(`${event.code}: ${event.message}`);
-    this.fields.get(/^(\w+):/.exec(event.message)?.[1])?.fail(event.message);
+    this.asked?.get(/^(\w+):/.exec(event.message)?.[1])?.fail(event.message);
   }
 
   hearAll(event) {
@@ -125,16 +127,10 @@ export class Voices {
 
   add(voice) {
     const name = make("span", { class: "prompt" });
-    const fields = this.setKeys
-      .filter((key) => CHANGED_WITH.includes(key.name))
-      .map((key) => {
-        const field = new Field(key, { label: `${key.name}` });
-        field.control.addEventListener("change", () => this.change(voice, field));
-        field.control.addEventListener("input", () => field.value !== undefined && this.change(voice, field));
-        return field.element;
-      });
+    const fields = new Map(this.setKeys.filter((key) => CHANGED_WITH.includes(key.name)).map((key) => [key.name, new Field(key)]));
+    for (const field of fields.values()) field.control.addEventListener("change", () => this.change(voice, field, fields));
     const stop = make("button", { type: "button", class: "small", "aria-label": `Stop voice ${voice}`, onclick: () => this.ask({ type: "stop", voice }) }, icon("stop"), " Stop");
-    const element = make("li", { "data-voice": voice }, make("div", { class: "head" }, make("strong", { text: String(voice) }), name, stop), make("div", { class: "keys" }, ...fields));
+    const element = make("li", { "data-voice": voice }, make("div", { class: "head" }, make("strong", { text: String(voice) }), name, stop), make("div", { class: "keys" }, ...[...fields.values()].map((field) => field.element)));
     const card = { element, name, take: "" };
     this.sounding.set(voice, card);
     const after = [...this.sounding.keys()].sort((one, other) => one - other).indexOf(voice);
@@ -142,7 +138,7 @@ export class Voices {
     return card;
   }
 
-  change(voice, field) {
-    if (field.value !== undefined) this.ask({ type: "set", voice, [field.key.name]: field.value });
+  change(voice, field, fields) {
+    if (field.value !== undefined) this.ask({ type: "set", voice, [field.key.name]: field.value }, fields);
   }
 }
