@@ -20,7 +20,14 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md")])
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
-BY_HAND = ("README.md", "docs/guide.md", "docs/architecture.md")
+BY_HAND = (
+    "README.md",
+    "docs/guide.md",
+    "docs/architecture.md",
+    "docs/python.md",
+    "docs/touchdesigner.md",
+    "docs/oscquery.md",
+)
 
 
 def read(name: str) -> str:

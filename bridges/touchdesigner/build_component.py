@@ -126,7 +126,7 @@ def _operators(component):
     sound.par.playmode = "sequential"
     sound.par.repeat = 0
     sound.par.play = 0
-    out = _made(component, td.outCHOP, "out1", 700, 0)
+    out = _made(component, td.outCHOP, "out1", 760, 0)
     out.inputConnectors[0].connect(sound)
 
 

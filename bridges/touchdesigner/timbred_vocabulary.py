@@ -13,12 +13,6 @@ AS_DECLARED = "default"
 """A menu's first entry: the key isn't sent."""
 
 PARAMETERS = [
-    {"key": "gain", "name": "Gain", "page": "Playing", "style": "Float", "default": 0, "low": -120, "high": 24, "help": "dB: a number from -120 to 24; default 0"},
-    {"key": "pan", "name": "Pan", "page": "Playing", "style": "Float", "default": 0, "low": -1, "high": 1, "help": "left -1 to right 1: a number from -1 to 1; default 0"},
-    {"key": "speed", "name": "Speed", "page": "Playing", "style": "Float", "default": 1, "low": 0.05, "high": 20, "help": "playback speed, 1 is as recorded: a number from 0.05 to 20; default 1"},
-    {"key": "out", "name": "Out", "page": "Playing", "style": "Int", "default": 1, "low": 1, "high": 256, "help": "first output channel: a whole number from 1 to 256; default 1"},
-    {"key": "at", "name": "At", "page": "Playing", "style": "Str", "default": "", "help": "`now`, `beat`, `bar` or a number of beats: text of at most 40 characters; default now"},
-    {"key": "fade", "name": "Fade", "page": "Playing", "style": "Float", "default": -1, "low": -1, "high": 60, "help": "seconds of fade or crossfade: a number from 0 to 60"},
     {"key": "model", "name": "Model", "page": "Sound", "style": "StrMenu", "default": "", "help": "a name from `models`: text of at most 200 characters; default `models.default`"},
     {"key": "seconds", "name": "Seconds", "page": "Sound", "style": "Float", "default": -1, "low": -1, "high": 600, "help": "length in seconds: a number from 0.05 to 600; default the model's"},
     {"key": "bars", "name": "Bars", "page": "Sound", "style": "Float", "default": -1, "low": -1, "high": 256, "help": "length in bars of the session's tempo: a number from 0.0625 to 256"},
@@ -55,15 +49,21 @@ PARAMETERS = [
     {"key": "trim", "name": "Trim", "page": "Sound", "style": "Toggle", "default": 0, "help": "cut silence at both ends: 0 or 1; default 0"},
     {"key": "fade_in", "name": "Fadein", "page": "Sound", "style": "Float", "default": 0.002, "low": 0, "high": 60, "help": "seconds of fade at the start: a number from 0 to 60; default 0.002"},
     {"key": "fade_out", "name": "Fadeout", "page": "Sound", "style": "Float", "default": 0.01, "low": 0, "high": 60, "help": "seconds of fade at the end: a number from 0 to 60; default 0.01"},
-    {"key": "to", "name": "To", "page": "Playing", "style": "Menu", "default": "default", "choices": ["default", "both", "file", "play"], "help": "where the sound goes: one of both, file, none, play; default file"},
     {"key": "name", "name": "Name", "page": "Sound", "style": "Str", "default": "", "help": "a slug for the file: text of at most 120 characters; default the prompt"},
     {"key": "folder", "name": "Folder", "page": "Sound", "style": "Str", "default": "", "help": "a folder inside the takes folder: text of at most 500 characters"},
     {"key": "priority", "name": "Priority", "page": "Sound", "style": "Menu", "default": "default", "choices": ["default", "background", "live", "normal"], "help": "who goes first when the engine is busy: one of background, live, normal; default normal"},
     {"key": "preview", "name": "Preview", "page": "Sound", "style": "Toggle", "default": 0, "help": "an early, rough rendering while it is denoising: 0 or 1; default 0"},
-    {"key": "voice", "name": "Voice", "page": "Playing", "style": "Str", "default": "", "help": "the voice to play on, with `to play` or `both`; else a free one: a whole number from 1 to 64 or text of at most 64 characters"},
     {"key": "by", "name": "By", "page": "Sound", "style": "Str", "default": "", "help": "a deadline, `bar 33` or seconds from now: as many steps as fit: text of at most 40 characters"},
     {"key": "scsynth", "name": "Scsynth", "page": "Sound", "style": "Int", "default": -1, "low": -1, "high": 65535, "help": "UDP port of the scsynth that reads the take by itself (OSC): a whole number from 1 to 65535"},
     {"key": "buffer", "name": "Buffer", "page": "Sound", "style": "Int", "default": -1, "low": -1, "high": 1000000, "help": "number of the buffer for the first take, with `scsynth`: a whole number from 0 to 1000000"},
+    {"key": "gain", "name": "Gain", "page": "Playing", "style": "Float", "default": 0, "low": -120, "high": 24, "help": "dB: a number from -120 to 24; default 0"},
+    {"key": "pan", "name": "Pan", "page": "Playing", "style": "Float", "default": 0, "low": -1, "high": 1, "help": "left -1 to right 1: a number from -1 to 1; default 0"},
+    {"key": "speed", "name": "Speed", "page": "Playing", "style": "Float", "default": 1, "low": 0.05, "high": 20, "help": "playback speed, 1 is as recorded: a number from 0.05 to 20; default 1"},
+    {"key": "out", "name": "Out", "page": "Playing", "style": "Int", "default": 1, "low": 1, "high": 256, "help": "first output channel: a whole number from 1 to 256; default 1"},
+    {"key": "at", "name": "At", "page": "Playing", "style": "Str", "default": "", "help": "`now`, `beat`, `bar` or a number of beats: text of at most 40 characters; default now"},
+    {"key": "fade", "name": "Fade", "page": "Playing", "style": "Float", "default": -1, "low": -1, "high": 60, "help": "seconds of fade or crossfade: a number from 0 to 60"},
+    {"key": "to", "name": "To", "page": "Playing", "style": "Menu", "default": "default", "choices": ["default", "both", "file", "play"], "help": "where the sound goes: one of both, file, none, play; default file"},
+    {"key": "voice", "name": "Voice", "page": "Playing", "style": "Str", "default": "", "help": "the voice to play on, with `to play` or `both`; else a free one: a whole number from 1 to 64 or text of at most 64 characters"},
 ]
 
 EVENTS = {

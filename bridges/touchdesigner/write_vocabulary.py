@@ -94,6 +94,7 @@ def _number(text: str) -> int | float | None:
 def written() -> str:
     """The whole file."""
     rows = [shown(key) for key in keys_of(m.Generate) if key.name not in NOT_SHOWN]
+    rows.sort(key=lambda row: row.page != "Sound")
     lines = [f"    {_row(row)},\n" for row in rows]
     events = {
         entry.address: [name for name in entry.kind.__struct_fields__ if name not in entry.kind.json_only]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.bridges.touchdesigner_picture import picture
 from tests.bridges.touchdesigner_td import Par, Project, audiofileinCHOP, free_port, tableDAT
 from tests.conversations import clients
 from tests.conversations.conftest import StartDaemon, settings_for
@@ -90,6 +91,11 @@ def patch(daemon: DaemonProcess, open_patch: OpenPatch) -> Patch:
 def test_the_vocabulary_is_up_to_date() -> None:
     told = (FOLDER / "timbred_vocabulary.py").read_text("utf-8")
     assert told == script("write_vocabulary").written(), "run: make docs"
+
+
+def test_the_picture_is_up_to_date() -> None:
+    drawn = (ROOT / "docs" / "pictures" / "touchdesigner.svg").read_text("utf-8")
+    assert drawn == picture(), "run: make docs (python -m tests.bridges.touchdesigner_picture)"
 
 
 def test_every_key_of_a_sound_is_on_a_page_with_its_range(patch: Patch) -> None:

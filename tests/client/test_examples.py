@@ -35,6 +35,14 @@ def test_a_kit_becomes_a_beat(daemon: DaemonProcess, tmp_path: Path) -> None:
     assert abs(samples).max() == pytest.approx(10 ** (-1 / 20), abs=1e-3)
 
 
+def test_sounds_become_a_picture(daemon: DaemonProcess, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "sounds.png"
+    done = run("picture.py", "a kick", "a bell", "--port", str(daemon.requests), "--out", str(out), folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
 def test_watching(daemon: DaemonProcess) -> None:
     command = [sys.executable, str(EXAMPLES / "watch.py"), "take"]
     ports = ["--requests", str(daemon.requests), "--port", str(daemon.events)]

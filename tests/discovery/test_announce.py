@@ -3,13 +3,14 @@
 import asyncio
 import json
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 import pytest
 
 from tests.conversations.conftest import StartDaemon
 from tests.hosts import Program, running
+from tests.npm import InstallNpm
 from timbred.discovery.announce import Announcement, Place
 
 BROWSER = """
@@ -78,6 +79,34 @@ def test_two_daemons_of_one_name_are_told_apart(start_daemon: StartDaemon, name:
             browser.spoken.until(f'"name": "{name}-{daemon.http}._oscjson._tcp.local.".*"port": {daemon.http}')
 
 
+FIND_AND_WALK = """
+const Bonjour = require("bonjour-service").default;
+const { DiscoveredService } = require("oscquery/dist/lib/osc_query_discovery");
+const bonjour = new Bonjour({ interface: "127.0.0.1", bind: "0.0.0.0" });
+bonjour.find({ type: "oscjson", protocol: "tcp" }, async (found) => {
+  if (!found.name.startsWith(process.argv.at(-1))) return;
+  const service = new DiscoveredService(found.addresses[0], found.port);
+  await service.update();
+  console.log(JSON.stringify({ port: found.port, host: service.hostInfo, methods: service.flat().length }));
+  bonjour.destroy();
+});
+console.log("looking");
+"""
+
+
+def test_npm_finds_it_and_walks_it(
+    start_daemon: StartDaemon, name: str, require_host: Callable[[str], str], install_npm: InstallNpm
+) -> None:
+    node, folder = require_host("node"), install_npm("oscquery@1.1.1")
+    with running(node, "-e", FIND_AND_WALK, name, folder=folder) as program:
+        program.spoken.until("looking")
+        daemon = start_daemon("discovery.announce=1", f"discovery.name={name}")
+        found = json.loads(program.spoken.until('"methods"').string)
+        assert (found["port"], found["host"]["oscPort"]) == (daemon.http, daemon.osc)
+        assert found["host"]["name"] == name
+        assert found["methods"] > 50
+
+
 def test_it_can_be_turned_off(start_daemon: StartDaemon, name: str) -> None:
     with browsing(name) as browser:
         quiet = start_daemon(f"discovery.name={name}")
@@ -92,8 +121,8 @@ def test_it_can_be_turned_off(start_daemon: StartDaemon, name: str) -> None:
 
 def test_a_network_that_cannot_be_told_keeps_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
     async def scene() -> None:
-        # an address that is set apart for documents, and no machine's own (RFC 5737)
-        announcement = Announcement("nowhere", Place("192.0.2.1", 1, 2, 3, 4))
+        # an address that is set apart for documents (RFC 5737)
+        announcement = Announcement("nowhere", Place("198.51.100.7", 1, 2, 3, 4))
         announcement.start()
         assert not await announcement.told()
         await announcement.stop(1.0)

@@ -144,10 +144,9 @@ def _services(name: str, place: Place) -> "tuple[ServiceInfo, ServiceInfo]":
 
 
 def _own_addresses(version_6: bool) -> list[str]:
-    """The addresses of this machine's interfaces."""
+    """The addresses that others reach this machine at; its loopback's when it has no other."""
     import ifaddr
 
-    found = [ip for adapter in ifaddr.get_adapters() for ip in adapter.ips]
-    if version_6:
-        return [ip.ip[0] for ip in found if isinstance(ip.ip, tuple)]
-    return [ip.ip for ip in found if isinstance(ip.ip, str)]
+    texts = [ip.ip if isinstance(ip.ip, str) else ip.ip[0] for adapter in ifaddr.get_adapters() for ip in adapter.ips]
+    found = [text for text in texts if (":" in text) == version_6]
+    return [text for text in found if not ipaddress.ip_address(text).is_loopback] or found
