@@ -1,13 +1,15 @@
-"""Two Link peers on one JACK server: this process, and a player. Prints how far the player's clicks are from our beats.
+"""Link peers on one JACK server: this process, and a player. Prints how far the player's clicks are from our beats.
 
 Run in a network of its own, as `python -m tests.delivery.player_link_scene`; prints one JSON object: errors in
-milliseconds, before and after we change the tempo.
+milliseconds, before and after we change the tempo; what is heard of a session that is started and stopped; and what
+becomes of a loop when a third peer falls silent, killed.
 """
 
 import asyncio
 import json
 import shutil
 import statistics
+import subprocess
 import sys
 import time
 from typing import Any
@@ -22,6 +24,8 @@ from timbred.delivery.player import Player
 from timbred.protocol import messages as m
 
 CLICKS = 8
+ATTEMPTS = 6
+"""Times that a measurement is made, where a busy machine disturbed the one before."""
 
 
 class Recorder:
@@ -34,9 +38,11 @@ class Recorder:
         self.blocks: list[Any] = []
         self.passed: list[tuple[int, float]] = []
         self.frames = 0
+        self.lost = False
         self.stream = sounddevice.InputStream(device=source, channels=1, samplerate=RATE, callback=self._take)
 
-    def _take(self, block: Any, frames: int, _time: object, _flags: object) -> None:
+    def _take(self, block: Any, frames: int, _time: object, flags: Any) -> None:
+        self.lost = self.lost or bool(flags)
         self.passed.append((self.frames, time.monotonic()))
         self.blocks.append(block.copy())
         self.frames += frames
@@ -51,6 +57,11 @@ class Recorder:
         # a callback is late at times, never early: the earliest of those around tells when the blocks truly began
         near = [moment - first / RATE for first, moment in self.passed if abs(first - frame) < RATE // 2]
         return min(near) + frame / RATE
+
+
+def disturbances(subject: Player) -> int:
+    """How often the sound server or the ring was late: what was heard then was late too."""
+    return subject.underruns + subject.last.late
 
 
 async def clicks(subject: Player, heard: Any) -> None:
@@ -79,12 +90,76 @@ async def scene() -> dict[str, list[float]]:
             link.tempo = bpm
             while abs(subject.last.bpm - bpm) > 0.01:
                 await asyncio.sleep(0.05)
-            recorder = Recorder()
-            with recorder.stream:
-                await clicks(subject, heard)
-                await asyncio.sleep(0.5)
-            found[name] = errors_in_ms(recorder.moments_of_clicks(), link, device.latency)
+            for _ in range(ATTEMPTS):
+                recorder, before = Recorder(), disturbances(subject)
+                with recorder.stream:
+                    await clicks(subject, heard)
+                    await asyncio.sleep(0.5)
+                found[name] = errors_in_ms(recorder.moments_of_clicks(), link, device.latency)
+                if not recorder.lost and disturbances(subject) == before:
+                    break
         return found
+
+
+PEER = """
+import asyncio, sys, aalink
+async def join():
+    link = aalink.Link(100)
+    link.enabled = True
+    sys.stdin.read()
+asyncio.run(join())
+"""
+
+
+async def started_and_stopped() -> dict[str, Any]:
+    """A loop in a session that is started, then stopped: what is told of it."""
+    link = aalink.Link(240)
+    link.start_stop_sync_enabled = True
+    link.enabled = True
+    async with player("link=1", "link.start_stop=1", "tempo=100", lead=20.0) as (subject, heard):
+        await subject.opened()
+        while subject.last.peers == 0:
+            await asyncio.sleep(0.05)
+        play(subject, np.full((RATE, 2), 0.1, np.float32), loop=True)
+        await heard.until(m.Playing)
+        sounding = subject.voices_playing
+        while heard.events.empty():  # a session that is stopped before the player heard of its start isn't stopped
+            link.playing = not link.playing
+            await asyncio.sleep(0.3)
+        ended = await heard.until(m.Ended)
+        return {"sounding": sounding, "reason": ended.reason}
+
+
+async def silent_peer() -> dict[str, Any]:
+    """A third peer is killed: the loop's place and tempo before, and after the session has noticed."""
+    link = aalink.Link(240)
+    link.enabled = True
+    other = subprocess.Popen([sys.executable, "-c", PEER], stdin=subprocess.PIPE)
+    try:
+        async with player("link=1", "tempo=100", lead=20.0) as (subject, heard):
+            await subject.opened()
+            while subject.last.peers < 2:
+                await asyncio.sleep(0.05)
+            play(subject, np.full((RATE, 2), 0.1, np.float32), loop=True)
+            await heard.until(m.Playing)
+            before = subject.last
+            other.kill()
+            other.wait()
+            while subject.last.peers > 1:
+                await asyncio.sleep(0.05)
+            after = subject.last
+            beats = (after.frame - before.frame) / RATE * before.bpm / 60.0
+            return {
+                "bpm": [before.bpm, after.bpm],
+                "beats": [beats, after.beat - before.beat],
+                "playing": subject.voices_playing,
+                "ended": not heard.events.empty(),
+            }
+    finally:
+        other.kill()
+        other.wait()
+        if other.stdin is not None:
+            other.stdin.close()
 
 
 def main() -> None:
@@ -92,10 +167,12 @@ def main() -> None:
         return shutil.which(name) or name
 
     with jack_server(require, "link", period=256):
-        errors = asyncio.run(asyncio.wait_for(scene(), 60))
+        errors = asyncio.run(asyncio.wait_for(scene(), 120))
         let_go()
+        stopped = asyncio.run(asyncio.wait_for(started_and_stopped(), 60))
+        silent = asyncio.run(asyncio.wait_for(silent_peer(), 60))
     medians = {f"median_{name}": statistics.median(values) for name, values in errors.items()}
-    print(json.dumps({**errors, **medians}))
+    print(json.dumps({**errors, **medians, "stopped": stopped, "silent": silent}))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from tests.delivery.player_stage import Require
 ROOT = Path(__file__).parents[2]
 
 
-def test_clicks_are_on_another_peers_beat_as_heard(require_host: Require):
+def test_a_player_among_link_peers(require_host: Require):
     for host in ("unshare", "ip", "jackd", "jack_wait"):
         require_host(host)
     alone = ["unshare", "-n", "bash", "-c", 'ip link set lo up && exec "$@"', "bash"]
@@ -22,10 +22,15 @@ def test_clicks_are_on_another_peers_beat_as_heard(require_host: Require):
         pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
     told = subprocess.run(
         [*alone, sys.executable, "-m", "tests.delivery.player_link_scene"],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
     errors = json.loads(told.stdout.strip().splitlines()[-1])
     assert len(errors["first"]) == len(errors["changed"]) == 8
     assert abs(errors["median_first"]) <= 2.0, errors
     assert abs(errors["median_changed"]) <= 2.0, errors
+    assert errors["stopped"] == {"sounding": 1, "reason": "stopped"}, "the session's stop ends what sounds"
+    silent = errors["silent"]
+    assert (silent["playing"], silent["ended"]) == (1, False), "a peer that falls silent takes nothing with it"
+    assert silent["bpm"][1] == pytest.approx(silent["bpm"][0], abs=0.01)
+    assert silent["beats"][1] == pytest.approx(silent["beats"][0], abs=0.1), "and the beat goes on"
