@@ -22,6 +22,7 @@ def build() -> Patch:
             "node.script timbred-link.js @autostart 1", saved_object_attributes={"autostart": 1, "defer": 0, "watch": 0}
         )
     with patch.row("answers"):
+        in_order = patch.box("deferlow")
         by_name = patch.box("route take progress done fail link alive ready file")
     with patch.row("to Max's console: what went wrong, and whether timbred is there"):
         as_done = patch.box("prepend done")
@@ -34,7 +35,7 @@ def build() -> Patch:
         best = patch.box("unpack s 0 s")
     with patch.row():
         outlets = [patch.add("outlet", comment=f"{name}: {words}", wide=30.0) for name, words in OUTLETS]
-    patch.cord(asked, node, by_name, outlets[0])
+    patch.cord(asked, node, in_order, by_name, outlets[0])
     patch.cord((by_name, 1), fraction)
     patch.cord((fraction, 1), outlets[1])
     patch.cord((by_name, 2), as_done, outlets[2])
@@ -73,8 +74,10 @@ def build_help() -> Patch:
         replace = patch.box("prepend replace")
     with patch.row("the file is read under a name that timbred never gives twice"):
         buffer = patch.box("buffer~ timbred-help")
-        set_buffer = patch.message("set timbred-help, 0")
+    with patch.row():
         rate = patch.box("sig~ 1.")
+        set_buffer = patch.message("set timbred-help, 0")
+    with patch.row():
         groove = patch.box("groove~ timbred-help 2")
     with patch.row():
         sound = patch.add("ezdac~", wide=45.0)

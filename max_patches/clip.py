@@ -7,7 +7,7 @@ from max_patches.patcher import BLOB, STORED, Parameter, Patch
 NAME = "timbred clip"
 WIDTH = 572.0
 
-TARGETS = ("Next free slot of this track", "Selected slot, or free below", "Arrangement, at the insert marker")
+TARGETS = ("Next free slot of this track", "Selected slot, or free below", "Arrangement, at the song's position")
 """In the order that `timbred-desk.js` has them."""
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from max_patches import abstraction, clip, container, drum, first_sound, instrument, voice, words
 from max_patches.patcher import Patch, as_json, device_extra
-from max_patches.picture import draw
+from max_patches.picture import draw, draw_patching
 
 ROOT = Path(__file__).parents[1]
 FOLDER = Path("max_patches/timbred")
@@ -36,6 +36,9 @@ def files() -> dict[Path, bytes]:
         patch = module.build()
         found[FOLDER / f"{patch.name}.amxd"] = device_file(patch, kind)
         found[PICTURES / f"{patch.name.replace(' ', '-')}.svg"] = draw(patch).encode()
+    away = f"{instrument.NAME}, away"
+    found[PICTURES / "timbred-instrument-away.svg"] = draw(instrument.build(), away).encode()
+    found[PICTURES / "timbred-max-help.svg"] = draw_patching(abstraction.build_help()).encode()
     return found
 
 

@@ -55,6 +55,7 @@ class Desk:
                 "node.script timbred-link.js @autostart 1",
                 saved_object_attributes={"autostart": 1, "defer": 0, "watch": 0},
             )
+            in_order = patch.box("deferlow")
             heard = patch.box("prepend heard")
             store = patch.box("pattr timbred-state", parameter=Parameter("timbred-state", BLOB, visibility=STORED))
             restore = patch.box("prepend restore")
@@ -63,7 +64,7 @@ class Desk:
             self._sampler = patch.box("route fill use")
         patch.cord(ready, self.js)
         patch.cord((self.js, 0), node)
-        patch.cord(node, heard, self.js)
+        patch.cord(node, in_order, heard, self.js)
         patch.cord((self.js, 2), store, restore, self.js)
         patch.cord((self.js, 1), self._face)
         patch.cord((self.js, 3), self._sampler)
@@ -474,6 +475,5 @@ def waveform(patch: Patch, number: Outlet, face: Rectangle) -> None:
         ignoreclick=1,
         labels=0,
         ticks=0,
-        buffername="---timbred1",
     )
     patch.cord(number, name, drawn)

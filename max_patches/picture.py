@@ -6,6 +6,7 @@ A drawing, not a screenshot: Live's own fonts and colours differ a little with i
 from collections.abc import Callable
 from html import escape
 
+from max_patches.objects import SIGNAL
 from max_patches.patcher import (
     BLOB,
     CHOICE,
@@ -32,14 +33,22 @@ NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 EXAMPLES = {
     "timbred instrument": {
         "textedit": ("warm analog pad, slow and wide", ""),
-        "umenu": ("warm analog pad, 41", "default model"),
+        "umenu": ("warm analog pad, 41", "default"),
         "number": ("1207959552", "7770"),
         "looking for timbred": "1 take",
         "progress": (0.0,),
     },
+    "timbred instrument, away": {
+        "textedit": ("warm analog pad, slow and wide", ""),
+        "umenu": ("warm analog pad, 41", "default"),
+        "number": ("1207959552", "7780"),
+        "looking for timbred": "timbred doesn't answer on 127.0.0.1:7780: "
+        'start it with "timbred serve", or set the port that it says',
+        "progress": (0.0,),
+    },
     "timbred clip": {
         "textedit": ("dusty shaker loop, tape hiss", ""),
-        "umenu": ("dusty shaker loop, 7", "default model"),
+        "umenu": ("dusty shaker loop, 7", "default"),
         "number": ("7", "7770"),
         "looking for timbred": "62 %, 2 s left",
         "progress": (0.62,),
@@ -50,7 +59,7 @@ EXAMPLES = {
             "deep punchy kick drum", "tight snare with a short tail", "closed hi-hat, dry", "open hi-hat, bright",
             "wooden rim click", "low tom", "glass shaker", "vinyl crackle hit",
         ),
-        "umenu": ("default model", "deep punchy kick, 3"),
+        "umenu": ("default", "deep punchy kick, 3"),
         "number": ("7770",),
         "-": "1/1",
         "looking for timbred": "35 %, 1 s left",
@@ -63,8 +72,8 @@ EXAMPLES = {
 class _Example:
     """Hands out what stands in the fields."""
 
-    def __init__(self, device: str) -> None:
-        self.words = EXAMPLES[device]
+    def __init__(self, name: str) -> None:
+        self.words = EXAMPLES[name]
         self._given: dict[str, int] = {}
 
     def next(self, kind: str) -> str:
@@ -77,9 +86,9 @@ class _Example:
         return str(self.words.get(text, text))
 
 
-def draw(patch: Patch) -> str:
-    """The device as SVG, with its title bar as Live draws it."""
-    example = _Example(patch.name)
+def draw(patch: Patch, scene: str = "") -> str:
+    """The device as SVG, with its title bar as Live draws it. `scene` is one of `EXAMPLES`; its own if empty."""
+    example = _Example(scene or patch.name)
     width, height = patch.width, DEVICE_HEIGHT + TITLE
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{2 * width:g}" height="{2 * height:g}" '
@@ -94,6 +103,47 @@ def draw(patch: Patch) -> str:
         "</g></svg>\n",
     ]
     return "\n".join(parts)
+
+
+def draw_patching(patch: Patch) -> str:
+    """A patch as it stands in Max's window: boxes and cords."""
+    width = max(box.place[0] + box.place[2] for box in patch.boxes) + 20
+    height = max(box.place[1] + box.place[3] for box in patch.boxes) + 20
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{1.5 * width:g}" height="{1.5 * height:g}" '
+        f'viewBox="0 0 {width:g} {height:g}" font-family="Arial, Helvetica, sans-serif" font-size="10">',
+        f"<title>{escape(patch.name)}</title>",
+        _rectangle((0, 0, width, height), "#e5e5e5", radius=0),
+        *(_cord(source, outlet, destination, inlet) for (source, outlet), (destination, inlet) in patch.cords),
+        *map(_patching_box, patch.boxes),
+        "</svg>\n",
+    ]
+    return "\n".join(parts)
+
+
+def _cord(source: Box, outlet: int, destination: Box, inlet: int) -> str:
+    x, y = _hole(source, outlet, len(source.ports.outlets))
+    to_x, to_y = _hole(destination, inlet, destination.ports.inlets)
+    signal = source.ports.outlets[outlet] == SIGNAL
+    colour, width = ("#c8b400", 2.0) if signal else ("#707070", 1.0)
+    y += source.place[3]
+    bend = max(12.0, abs(to_y - y) / 2)
+    path = f"M{x:g} {y:g}C{x:g} {y + bend:g} {to_x:g} {to_y - bend:g} {to_x:g} {to_y:g}"
+    return f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{width:g}"/>'
+
+
+def _hole(box: Box, index: int, count: int) -> tuple[float, float]:
+    x, y, w, _ = box.place
+    return (x + 8 + (w - 16) * (index / (count - 1) if count > 1 else 0), y)
+
+
+def _patching_box(box: Box) -> str:
+    if box.maxclass == "comment":
+        return _words(box.text, box.place, INK)
+    fill = "#bdbdbd" if box.maxclass == "message" else FIELD
+    words = box.text or {"multislider": "", "ezdac~": "audio"}.get(box.maxclass, box.maxclass)
+    ink = INK if box.maxclass == "message" else QUIET
+    return _rectangle(box.place, fill, radius=4 if box.maxclass == "message" else 2) + _words(words, box.place, ink)
 
 
 def _drawn(box: Box, example: _Example) -> str:

@@ -27,6 +27,8 @@ BY_HAND = (
     "docs/python.md",
     "docs/touchdesigner.md",
     "docs/oscquery.md",
+    "docs/max.md",
+    "docs/ableton-live.md",
 )
 
 

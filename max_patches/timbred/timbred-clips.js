@@ -2,6 +2,7 @@
 // leaves the file where it is and makes a clip that points to it. Nothing is ever overwritten: only empty slots are used.
 
 var SINCE = [12, 0, 5];
+var ELSEWHERE = ": put the device on an audio track, or select a slot of one";
 
 function first(value) {
     return Array.isArray(value) ? value[0] : value;
@@ -44,7 +45,7 @@ Clips.prototype.track = function () {
 };
 
 /** Where a take may go: `free`: the next free slot of the device's track; `selected`: the selected slot or the next free
- * one below it; `arrangement`: at the insert marker. Answers `{done, message}`. */
+ * one below it; `arrangement`: at the song's position. Answers `{done, message}`. */
 Clips.prototype.write = function (take, where) {
     var refusal = this.refusal();
     if (refusal) return { done: false, message: refusal };
@@ -64,13 +65,14 @@ Clips.prototype.intoSlot = function (take, place) {
     var fault = unfit(place.track);
     if (fault) return { done: false, message: fault };
     var slots = ids(place.track, "clip_slots");
+    if (!slots.length) return { done: false, message: nameOf(place.track) + " has no clip slots" + ELSEWHERE };
     var free = this.freeSlot(slots, place.from);
     if (free < 0) {
         this.at("live_set").call("create_scene", -1);
         slots = ids(place.track, "clip_slots");
         free = this.freeSlot(slots, place.from);
     }
-    if (free < 0) return { done: false, message: "there is no free slot on " + nameOf(place.track) + ", and Live makes no new scene" };
+    if (free < 0) return { done: false, message: "no free slot on " + nameOf(place.track) + ", and Live makes no new scene" };
     var slot = this.at("id " + slots[free]);
     slot.call("create_audio_clip", take.path);
     if (!Number(first(slot.get("has_clip")))) return { done: false, message: "Live didn't take " + take.path + ": is the track frozen?" };
@@ -110,7 +112,7 @@ Clips.prototype.dress = function (clip, take) {
 function unfit(track) {
     if (Number(track.id) === 0) return "there is no track for the clip";
     if (!Number(first(track.get("has_audio_input"))) || Number(first(track.get("is_foldable")))) {
-        return nameOf(track) + " isn't an audio track: put the device on one, or select a slot of one";
+        return nameOf(track) + " isn't an audio track" + ELSEWHERE;
     }
     return "";
 }

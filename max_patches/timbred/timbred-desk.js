@@ -16,8 +16,8 @@ var Clips = require("timbred-clips").Clips;
 
 var BUFFERS = 16;
 var LARGEST_SEED = vocabulary.keys.seed.high;
-var SILENT_FOR = 5000;
-var OWN_MODEL = "default model";
+var SILENT_FOR = 10000;
+var OWN_MODEL = "default";
 var OWN_SCHEDULER = "its own";
 var TARGETS = ["free", "selected", "arrangement"];
 

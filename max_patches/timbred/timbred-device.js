@@ -14,6 +14,11 @@ function now() {
     return new Date().getTime();
 }
 
+/** A folder's address; one that begins with a disk's letter has a slash before it. */
+function address(folder) {
+    return "file://" + (folder.charAt(0) === "/" ? "" : "/") + encodeURI(folder);
+}
+
 var desk = new Desk(jsarguments[1], {
     link: function (list) { outlet(LINK, list); },
     show: function (list) { outlet(FACE, list); },
@@ -21,7 +26,7 @@ var desk = new Desk(jsarguments[1], {
     play: function (list) { outlet(SAMPLER, list); },
     post: function (text) { post("timbred: " + text + "\n"); },
     warn: function (text) { error("timbred: " + text + "\n"); },
-    open: function (folder) { outlet(FACE, ["folder", "file://" + folder]); },
+    open: function (folder) { outlet(FACE, ["folder", address(folder)]); },
     LiveAPI: typeof LiveAPI === "undefined" ? null : LiveAPI
 }, now());
 

@@ -13,7 +13,7 @@
    60.0,
    90.0,
    749.4,
-   334.0
+   402.0
   ],
   "bglocked": 0,
   "openinpresentation": 0,
@@ -296,30 +296,12 @@
    {
     "box": {
      "id": "obj-16",
-     "maxclass": "message",
-     "numinlets": 2,
-     "numoutlets": 1,
-     "patching_rect": [
-      192.0,
-      258.0,
-      141.39999999999998,
-      22.0
-     ],
-     "outlettype": [
-      ""
-     ],
-     "text": "set timbred-help, 0"
-    }
-   },
-   {
-    "box": {
-     "id": "obj-17",
      "maxclass": "newobj",
      "numinlets": 1,
      "numoutlets": 1,
      "patching_rect": [
-      357.4,
-      258.0,
+      20.0,
+      292.0,
       62.199999999999996,
       22.0
      ],
@@ -331,13 +313,31 @@
    },
    {
     "box": {
+     "id": "obj-17",
+     "maxclass": "message",
+     "numinlets": 2,
+     "numoutlets": 1,
+     "patching_rect": [
+      106.19999999999999,
+      292.0,
+      141.39999999999998,
+      22.0
+     ],
+     "outlettype": [
+      ""
+     ],
+     "text": "set timbred-help, 0"
+    }
+   },
+   {
+    "box": {
      "id": "obj-18",
      "maxclass": "newobj",
      "numinlets": 3,
      "numoutlets": 3,
      "patching_rect": [
-      443.59999999999997,
-      258.0,
+      20.0,
+      326.0,
       161.2,
       22.0
      ],
@@ -357,7 +357,7 @@
      "numoutlets": 0,
      "patching_rect": [
       20.0,
-      292.0,
+      360.0,
       45.0,
       22.0
      ]
@@ -504,7 +504,7 @@
       1
      ],
      "destination": [
-      "obj-16",
+      "obj-17",
       0
      ]
     }
@@ -512,7 +512,7 @@
    {
     "patchline": {
      "source": [
-      "obj-16",
+      "obj-17",
       0
      ],
      "destination": [
@@ -524,7 +524,7 @@
    {
     "patchline": {
      "source": [
-      "obj-17",
+      "obj-16",
       0
      ],
      "destination": [

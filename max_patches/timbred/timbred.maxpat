@@ -102,10 +102,28 @@
     "box": {
      "id": "obj-5",
      "maxclass": "newobj",
+     "numinlets": 1,
+     "numoutlets": 1,
+     "patching_rect": [
+      20.0,
+      122.0,
+      68.8,
+      22.0
+     ],
+     "outlettype": [
+      ""
+     ],
+     "text": "deferlow"
+    }
+   },
+   {
+    "box": {
+     "id": "obj-6",
+     "maxclass": "newobj",
      "numinlets": 9,
      "numoutlets": 9,
      "patching_rect": [
-      20.0,
+      112.8,
       122.0,
       352.59999999999997,
       22.0
@@ -126,7 +144,7 @@
    },
    {
     "box": {
-     "id": "obj-6",
+     "id": "obj-7",
      "maxclass": "comment",
      "numinlets": 1,
      "numoutlets": 0,
@@ -141,7 +159,7 @@
    },
    {
     "box": {
-     "id": "obj-7",
+     "id": "obj-8",
      "maxclass": "newobj",
      "numinlets": 1,
      "numoutlets": 1,
@@ -159,7 +177,7 @@
    },
    {
     "box": {
-     "id": "obj-8",
+     "id": "obj-9",
      "maxclass": "newobj",
      "numinlets": 1,
      "numoutlets": 1,
@@ -177,7 +195,7 @@
    },
    {
     "box": {
-     "id": "obj-9",
+     "id": "obj-10",
      "maxclass": "newobj",
      "numinlets": 1,
      "numoutlets": 1,
@@ -195,7 +213,7 @@
    },
    {
     "box": {
-     "id": "obj-10",
+     "id": "obj-11",
      "maxclass": "newobj",
      "numinlets": 1,
      "numoutlets": 1,
@@ -213,7 +231,7 @@
    },
    {
     "box": {
-     "id": "obj-11",
+     "id": "obj-12",
      "maxclass": "newobj",
      "numinlets": 1,
      "numoutlets": 0,
@@ -228,7 +246,7 @@
    },
    {
     "box": {
-     "id": "obj-12",
+     "id": "obj-13",
      "maxclass": "newobj",
      "numinlets": 1,
      "numoutlets": 2,
@@ -247,7 +265,7 @@
    },
    {
     "box": {
-     "id": "obj-13",
+     "id": "obj-14",
      "maxclass": "newobj",
      "numinlets": 1,
      "numoutlets": 3,
@@ -267,7 +285,7 @@
    },
    {
     "box": {
-     "id": "obj-14",
+     "id": "obj-15",
      "maxclass": "outlet",
      "numinlets": 1,
      "numoutlets": 0,
@@ -282,7 +300,7 @@
    },
    {
     "box": {
-     "id": "obj-15",
+     "id": "obj-16",
      "maxclass": "outlet",
      "numinlets": 1,
      "numoutlets": 0,
@@ -297,7 +315,7 @@
    },
    {
     "box": {
-     "id": "obj-16",
+     "id": "obj-17",
      "maxclass": "outlet",
      "numinlets": 1,
      "numoutlets": 0,
@@ -312,7 +330,7 @@
    },
    {
     "box": {
-     "id": "obj-17",
+     "id": "obj-18",
      "maxclass": "outlet",
      "numinlets": 1,
      "numoutlets": 0,
@@ -358,7 +376,7 @@
       0
      ],
      "destination": [
-      "obj-14",
+      "obj-6",
       0
      ]
     }
@@ -366,20 +384,8 @@
    {
     "patchline": {
      "source": [
-      "obj-5",
-      1
-     ],
-     "destination": [
-      "obj-12",
+      "obj-6",
       0
-     ]
-    }
-   },
-   {
-    "patchline": {
-     "source": [
-      "obj-12",
-      1
      ],
      "destination": [
       "obj-15",
@@ -390,11 +396,11 @@
    {
     "patchline": {
      "source": [
-      "obj-5",
-      2
+      "obj-6",
+      1
      ],
      "destination": [
-      "obj-7",
+      "obj-13",
       0
      ]
     }
@@ -402,8 +408,8 @@
    {
     "patchline": {
      "source": [
-      "obj-7",
-      0
+      "obj-13",
+      1
      ],
      "destination": [
       "obj-16",
@@ -414,11 +420,11 @@
    {
     "patchline": {
      "source": [
-      "obj-5",
+      "obj-6",
       2
      ],
      "destination": [
-      "obj-13",
+      "obj-8",
       0
      ]
     }
@@ -426,8 +432,8 @@
    {
     "patchline": {
      "source": [
-      "obj-13",
-      2
+      "obj-8",
+      0
      ],
      "destination": [
       "obj-17",
@@ -438,11 +444,35 @@
    {
     "patchline": {
      "source": [
-      "obj-5",
+      "obj-6",
+      2
+     ],
+     "destination": [
+      "obj-14",
+      0
+     ]
+    }
+   },
+   {
+    "patchline": {
+     "source": [
+      "obj-14",
+      2
+     ],
+     "destination": [
+      "obj-18",
+      0
+     ]
+    }
+   },
+   {
+    "patchline": {
+     "source": [
+      "obj-6",
       3
      ],
      "destination": [
-      "obj-8",
+      "obj-9",
       0
      ]
     }
@@ -450,11 +480,11 @@
    {
     "patchline": {
      "source": [
-      "obj-8",
+      "obj-9",
       0
      ],
      "destination": [
-      "obj-16",
+      "obj-17",
       0
      ]
     }
@@ -462,11 +492,11 @@
    {
     "patchline": {
      "source": [
-      "obj-8",
+      "obj-9",
       0
      ],
      "destination": [
-      "obj-11",
+      "obj-12",
       0
      ]
     }
@@ -474,11 +504,11 @@
    {
     "patchline": {
      "source": [
-      "obj-5",
+      "obj-6",
       4
      ],
      "destination": [
-      "obj-9",
+      "obj-10",
       0
      ]
     }
@@ -486,11 +516,11 @@
    {
     "patchline": {
      "source": [
-      "obj-9",
+      "obj-10",
       0
      ],
      "destination": [
-      "obj-16",
+      "obj-17",
       0
      ]
     }
@@ -498,8 +528,20 @@
    {
     "patchline": {
      "source": [
-      "obj-9",
+      "obj-10",
       0
+     ],
+     "destination": [
+      "obj-12",
+      0
+     ]
+    }
+   },
+   {
+    "patchline": {
+     "source": [
+      "obj-6",
+      7
      ],
      "destination": [
       "obj-11",
@@ -510,11 +552,11 @@
    {
     "patchline": {
      "source": [
-      "obj-5",
-      7
+      "obj-11",
+      0
      ],
      "destination": [
-      "obj-10",
+      "obj-17",
       0
      ]
     }
@@ -522,23 +564,11 @@
    {
     "patchline": {
      "source": [
-      "obj-10",
-      0
-     ],
-     "destination": [
-      "obj-16",
-      0
-     ]
-    }
-   },
-   {
-    "patchline": {
-     "source": [
-      "obj-5",
+      "obj-6",
       8
      ],
      "destination": [
-      "obj-16",
+      "obj-17",
       0
      ]
     }

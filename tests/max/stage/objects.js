@@ -370,7 +370,7 @@ exports.KINDS = {
   "prepend": Prepend, "route": Route, "t": Trigger, "unpack": Unpack, "sprintf": Sprintf, "delay": Delay,
   "message": Message, "pattr": Pattr, "live.dial": Knob, "live.numbox": Knob, "live.menu": Knob, "live.tab": Knob,
   "live.text": Text, "textedit": TextEdit, "number": Number_, "umenu": Menu, "live.drop": Drop, "buffer~": Buffer_,
-  "midiin": Through, "midiparse": MidiParse, "loadbang": LoadBang, "dspstate~": State, "print": Print, "inlet": Inlet,
+  "midiin": Through, "deferlow": Through, "midiparse": MidiParse, "loadbang": LoadBang, "dspstate~": State, "print": Print, "inlet": Inlet,
   "f": Kept, "+": Sum, "-": Sum, "/": Sum, "==": Sum, "maximum": Sum, "expr": Expression, "sel": Select, "zl": Reverse,
   "gate": Gate, "in": Through,
 };
