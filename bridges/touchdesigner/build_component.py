@@ -138,6 +138,8 @@ def _extension(component):
             made.val = "op('./timbred_ext').module.TimbredExt(me)"
             promote.val = 1
             break
+    if component.par["initextonstart"] is not None:
+        component.par.initextonstart = 1  # or a project that is opened would wait for somebody to ask it something
     component.par.reinitextensions.pulse()
 
 

@@ -235,6 +235,18 @@ def test_the_frame_rate_is_told_and_followed_and_taken_back(daemon: DaemonProces
         patch.project.until(lambda: told() == 0.0)
 
 
+def test_it_begins_by_itself_when_a_project_is_opened(patch: Patch) -> None:
+    """TouchDesigner makes extensions anew then, if `initextonstart` says so."""
+    assert patch.component.par.initextonstart.eval() == 1
+    before = patch.component.ext.TimbredExt
+    patch.component.par.reinitextensions.pulse()
+    assert patch.component.ext.TimbredExt is not before
+    patch.component.par.Connected = 0
+    patch.until_ready()
+    patch.component.Generate("pad", seconds=0.1, steps=1)
+    patch.until_status("done")
+
+
 def test_building_again_keeps_what_was_set(patch: Patch) -> None:
     patch.component.par.Prompt = "rain"
     patch.component.par.Seconds = 2.5

@@ -202,6 +202,7 @@ class COMP(OP):
         "ext0object": ("Str", ""),
         "ext0name": ("Str", ""),
         "ext0promote": ("Toggle", 0),
+        "initextonstart": ("Toggle", 0),
         "reinitextensions": ("Pulse", None),
     }
 
@@ -234,6 +235,9 @@ class COMP(OP):
     def pulsed(self, par: Par) -> None:
         if par.name == "reinitextensions":
             code = self.par.ext0object.eval().replace("op('./", "op('")
+            for before in vars(self.ext).values():
+                if hasattr(before, "onDestroyTD"):
+                    before.onDestroyTD()
             made = eval(code, {"op": self.op, "me": self})
             setattr(self.ext, type(made).__name__, made)
         else:
@@ -413,7 +417,7 @@ class audiofileinCHOP(OP):  # noqa: N801
         "file": ("File", ""),
         "play": ("Toggle", 1),
         "playmode": ("StrMenu", "locked"),
-        "repeat": ("Int", 1),
+        "repeat": ("Toggle", 1),
         "cuepulse": ("Pulse", None),
         "reloadpulse": ("Pulse", None),
     }

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -17,6 +18,7 @@ import soundfile
 
 from tests.conversations.conftest import StartDaemon, settings_for
 from tests.conversations.daemons import DaemonProcess
+from tests.hosts import running
 from timbred import errors
 from timbred.client import AsyncTimbred, NoDaemon, Place, Silent, Sound, Timbred, asynchronous, finding
 from timbred.client.trouble import CancelledElsewhere
@@ -202,6 +204,38 @@ def until_it_hears(timbred: Timbred, heard: Any) -> None:
     while first.is_alive():
         timbred.generate("pad", seconds=0.05, steps=1)
     first.join()
+
+
+CTRL_C = """
+import sys
+from timbred.client import Timbred
+from timbred.protocol.messages import Progress
+
+with Timbred(requests=int(sys.argv[1])) as timbred:
+    for event in timbred.generate_events("slow", steps=3):
+        if isinstance(event, Progress) and event.step:
+            print("at work", event.id, flush=True)
+"""
+
+
+def test_ctrl_c_cancels_and_ends(daemon: DaemonProcess) -> None:
+    with plain(daemon) as witness:
+        heard = witness.listen("progress", "cancelled")
+        until_it_hears(witness, heard)
+        with running(sys.executable, "-c", CTRL_C, str(daemon.requests)) as program:
+            wanted = program.spoken.until("at work (.+)")[1]
+            program.process.send_signal(signal.SIGINT)
+            assert next(event.id for _, event in heard if isinstance(event, m.Cancelled)) == wanted
+            program.spoken.until("KeyboardInterrupt")
+            assert program.process.wait(PATIENCE) != 0
+        heard.close()
+
+
+def test_a_program_that_closes_nothing_ends_all_the_same(daemon: DaemonProcess) -> None:
+    script = "import sys; from timbred.client import Timbred; print(Timbred(requests=int(sys.argv[1])).ping())"
+    with running(sys.executable, "-c", script, str(daemon.requests)) as program:
+        program.spoken.until("Pong")
+        assert program.process.wait(PATIENCE) == 0
 
 
 def test_somebody_elses_cancel_is_told(daemon: DaemonProcess) -> None:
