@@ -23,6 +23,8 @@ docs: .venv/.installed
 	$(BIN)/python -m timbred.cli.reference > docs/settings.md
 	$(BIN)/python -m timbred.client.writing > .requests.py && mv .requests.py daemon/timbred/client/requests.py
 	$(BIN)/python bridges/touchdesigner/write_vocabulary.py > bridges/touchdesigner/timbred_vocabulary.py
+	$(BIN)/python -m bridges.puredata.source
+	$(BIN)/python -m bridges.supercollider.source
 	$(BIN)/python -m tests.bridges.touchdesigner_picture > docs/pictures/touchdesigner.svg
 
 bench: .venv/.installed-for-tests

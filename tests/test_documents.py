@@ -29,6 +29,8 @@ BY_HAND = (
     "docs/oscquery.md",
     "docs/max.md",
     "docs/ableton-live.md",
+    "docs/puredata.md",
+    "docs/supercollider.md",
 )
 
 

@@ -246,3 +246,11 @@ def test_the_drum_machine_makes_its_eight_sounds(
             slug = prompt.partition(" @")[0].replace(" ", "-")
             until_written(daemon.takes / f"{slug}-0001.wav", 1000)
         assert not pd.spoken.matching("error")
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("*.pd")))
+def test_pd_opens_every_patch(require_host: RequireHost, tmp_path: Path, name: str) -> None:
+    with pd_with(require_host("pd"), tmp_path, NOTHING, free_port(), "-open", str(FOLDER / name)) as pd:
+        pd.say("quit")
+        pd.program.process.wait(PATIENCE)
+        assert not [line for line in pd.spoken.lines if "error" in line or "create" in line], pd.spoken.lines

@@ -1,6 +1,7 @@
 """The patches of the Pure Data bridge as files: made from the vocabulary, whole, and readable when opened."""
 
 import itertools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -79,3 +80,10 @@ def test_a_drawing_that_makes_no_sense_is_refused() -> None:
 def test_text_is_escaped_as_pd_reads_it() -> None:
     assert escaped("0, $1 20") == "0 \\, \\$1 20"
     assert escaped("; pd dsp 1") == " \\; pd dsp 1"
+
+
+@pytest.mark.parametrize("guide", ["puredata", "supercollider"])
+def test_the_guides_have_every_error_code(guide: str) -> None:
+    text = (FOLDER.parents[1] / "docs" / f"{guide}.md").read_text("utf-8")
+    told = set(re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE))
+    assert told == {*CODES, "timeout"}

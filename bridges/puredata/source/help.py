@@ -14,77 +14,93 @@ LINE, COLUMN = 17, 96
 NOT_FROM_PD = ("id", "prompt", "inline", "port")
 """Fields of `generate` that are no keys in a patch: it makes ids, the answers come back, samples are files."""
 
-CLICKED = (
-    *("one", "four", "same", "other", "cancel", "flow", "on", "enough", "set", "stop"),
-    *("models", "status", "search", "tempo", "setting", "connect"),
+CLICKED: tuple[tuple[str, str], ...] = (
+    ("generate warm analog pad @seconds 2", "a sound"),
+    ("generate deep kick drum @seconds 0.5 @takes 4", "four of them"),
+    ("vary @seed 5", "the last take, with another seed"),
+    ("vary last @seconds 1 @guidance 5", "the last take, changed as said"),
+    ("cancel", "ends all that is still to come"),
+    ("flow 2 rain on a tin roof", "a sound without end on the daemon's voice 2"),
+    ("flow 2 wind in wires", "the same, on another course"),
+    ("stop 2 @fade 3", "its end"),
+    ("set 1 @gain -6 @fade 2", "voice 1 softer"),
+    ("stop", "all voices silent"),
+    ("models", "what there is"),
+    ("status", "how it is"),
+    ("takes @search pad", "earlier sounds"),
+    ("tempo 120", "what bars and beats are counted in"),
+    ("settings/tempo", "a setting, read"),
+    ("connect 127.0.0.1 7770", "another daemon"),
 )
-"""The messages of the help patch."""
+"""The messages of the help patch, and what they do."""
+
+PLAYED: tuple[tuple[str, str], ...] = (
+    ("generate warm analog pad on C4 @seconds 2", "a sound"),
+    ("generate small bright bell @seconds 1.5", "another"),
+    ("vary @seed 5", "the last one, with another seed"),
+    ("root 60", "the note at which it sounds as it is"),
+    ("attack 20", "milliseconds"),
+    ("release 300", "milliseconds"),
+    ("oneshot", "each note plays to the sound's end"),
+    ("gate", "while it is held"),
+    ("loop", "around and around while it is held"),
+    ("bang", "plays it at its root"),
+)
+"""The messages of the sampler's help patch."""
 
 TIMEOUT = "timeout: Nothing answers: the daemon isn't running, or went away. Said by the patch itself."
 
 
 def timbred_help() -> Patch:
     """`[timbred]` with every kind of request to click."""
-    patch = Patch(840, 600)
+    patch = Patch(760, 820)
+    patch.draw('20 10 # [timbred]: words become sounds. Start the daemon with "timbred serve", then click a message.')
+    y = 45
+    for number, (message, about) in enumerate(CLICKED):
+        patch.draw(f"20 {y} m{number}( {message}")
+        if about:
+            patch.draw(f"400 {y} # {about}")
+        y += 27
     patch.draw(
         """
-        20 10 # [timbred]: words become sounds. Start the daemon with "timbred serve", then click a message.
-        20 45 one( generate warm analog pad @seconds 2
-        330 45 four( generate deep kick drum @seconds 0.5 @takes 4
-        20 75 same( vary
-        70 75 other( vary last @seed 5
-        250 75 # the last take again, changed as said
-        20 105 cancel( cancel
-        100 105 # ends all that is still to come
-        20 135 flow( flow 2 rain on a tin roof
-        230 135 on( flow 2 wind in wires
-        400 135 enough( stop 2
-        480 135 # a sound without end, and where to next
-        20 165 set( set 1 @gain -6 @fade 2
-        230 165 stop( stop
-        290 165 # the daemon's own voices: one softer; all silent
-        20 195 models( models
-        90 195 status( status
-        160 195 search( takes @search pad
-        310 195 tempo( tempo 120
-        400 195 setting( settings/tempo
-        530 195 connect( connect 127.0.0.1 7770
-        20 270 timbred: timbred
-        110 270 # arguments: host, port (else 127.0.0.1 7770)
+        20 540 timbred: timbred
+        110 540 # arguments: host, port (else 127.0.0.1 7770)
+        20 600 both: t a a
+        20 630 read( read -resize $1 timbred-help
+        20 660 file: soundfiler
+        20 690 loaded: t b f
+        20 720 player: tabplay~ timbred-help
+        20 750 out: dac~
+        110 690 frames: print frames
+        440 690 table: table timbred-help 64
+        80 780 # takes: path, id, index, seconds, rate, channels, seed, score, take id
+        640 690 audio( ; pd dsp 1
 
-        20 330 both: t a a
-        20 360 read( read -resize $1 timbred-help
-        20 390 file: soundfiler
-        20 420 loaded: t b f
-        20 450 player: tabplay~ timbred-help
-        20 480 out: dac~
-        130 420 frames: print frames
-        240 450 table: table timbred-help 64
-        260 375 audio( ; pd dsp 1
-        20 520 # takes: path, id, index, seconds, rate, channels, seed, score, take id
-
-        400 360 path: list append
-        400 390 play( play 1 $1
-        400 415 # on the daemon's voice 1
-        640 330 console: print heard
-        640 355 # all that the daemon says
-        520 270 # progress
+        300 630 path: list append
+        300 660 play( play 1 $1
+        300 690 asked: s $0-ask
+        300 565 # on voice 1
+        90 500 ask: r $0-ask
+        560 600 console: print heard
+        560 625 # all that the daemon says
+        430 620 # progress
         """
     )
-    patch.button("again", 400, 320)
-    patch.slider("progress", 520, 300, 100, 16)
-    patch.part("keys", 20, 560, keys_page())
-    patch.part("requests", 110, 560, requests_page())
-    patch.part("errors", 230, 560, errors_page())
-    for name in CLICKED:
-        patch.draw(f"{name} > timbred")
+    patch.button("again", 300, 590)
+    patch.slider("progress", 430, 600, 100, 16)
+    patch.part("keys", 300, 500, keys_page())
+    patch.part("requests", 400, 500, requests_page())
+    patch.part("errors", 520, 500, errors_page())
+    for number in range(len(CLICKED)):
+        patch.draw(f"m{number} > timbred")
     patch.draw(
         """
+        ask > timbred
         timbred > both > read > file > loaded > player > out
         player > out.1
         loaded.1 > frames
         both.1 > path.1
-        again > path > play > timbred
+        again > path > play > asked
         timbred.1 > progress
         timbred.2 > console
         """
@@ -94,52 +110,44 @@ def timbred_help() -> Patch:
 
 def sampler_help() -> Patch:
     """`[timbred-sampler]` with prompts and notes."""
-    patch = Patch(760, 560)
+    patch = Patch(760, 600)
     patch.draw(
         """
         20 10 # [timbred-sampler name]: words become an instrument. Turn the audio on, ask, wait, play.
         560 45 audio( ; pd dsp 1
-        20 45 pad( generate warm analog pad on C4 @seconds 2
-        20 75 bell( generate small bright bell @seconds 1.5
-        20 105 vary( vary
-        70 105 # another one like the last
-        20 135 root( root 60
-        100 135 # the note at which it sounds as it is
-        20 165 attack( attack 20
-        120 165 release( release 300
-        220 165 # ms
-        20 195 oneshot( oneshot
-        100 195 gate( gate
-        150 195 loop( loop
-        210 195 # to the end; while a note is held; around while it is held
-        20 250 hit( bang
-        70 250 # plays it at its root
-
-        400 45 midi: notein
-        400 75 note: pack f f
-        400 135 c( 60 100
-        460 135 e( 64 100
-        520 135 g( 67 100
-        400 165 off( 60 0
-        460 165 off_e( 64 0
-        520 165 off_g( 67 0
-        400 105 # notes: pitch and velocity
-
-        20 310 sampler: timbred-sampler help-sound
-        20 440 out: dac~
-        20 370 quiet: *~ 0.5
-        120 380 ready: print ready
-        420 380 console: print heard
-        300 340 # progress
-        120 405 # ready TABLE FRAMES: the table that the next note plays
-        420 355 # all that the daemon says
-        20 490 # Two tables, help-sound-1 and help-sound-2, take turns: what sounds is never overwritten.
-        20 515 # The take is made at this patch's sample rate, with one channel: @rate and @channels are added.
         """
     )
-    patch.slider("progress", 300, 365, 100, 16)
-    for name in ("pad", "bell", "vary", "root", "attack", "release", "oneshot", "gate", "loop", "hit"):
-        patch.draw(f"{name} > sampler")
+    y = 45
+    for number, (message, about) in enumerate(PLAYED):
+        patch.draw(f"20 {y} m{number}( {message}\n350 {y} # {about}")
+        y += 27
+    patch.draw(
+        """
+        250 320 c( 60 100
+        310 320 e( 64 100
+        370 320 g( 67 100
+        430 320 off( 60 0
+        480 320 off_e( 64 0
+        530 320 off_g( 67 0
+        620 320 midi: notein
+        620 350 note: pack f f
+        520 290 # pitch and velocity; 0 is its end
+
+        20 400 sampler: timbred-sampler help-sound
+        20 460 quiet: *~ 0.5
+        20 500 out: dac~
+        100 460 ready: print ready
+        100 485 # ready TABLE FRAMES: what the next note plays
+        330 510 # progress
+        480 460 console: print heard
+        480 485 # all that the daemon says
+        20 540 # Two tables, help-sound-1 and help-sound-2, take turns: what sounds is never overwritten.
+        20 565 # The take is made at this patch's sample rate, with one channel: @rate and @channels are added.
+        """
+    )
+    patch.slider("progress", 330, 460, 100, 16)
+    for number in range(len(PLAYED)):
+        patch.draw(f"m{number} > sampler")
     for name in ("note", "c", "e", "g", "off", "off_e", "off_g"):
         patch.draw(f"{name} > sampler.1")
     patch.draw(

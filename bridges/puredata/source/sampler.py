@@ -321,7 +321,7 @@ def _reader() -> Patch:
         20 290 line: vline~
         20 320 straight: *~
         20 350 index: +~
-        20 380 sound: tabread4~ $3-1
+        20 380 sound: tabread4~
         20 410 out: outlet~
         each > way > size > count > span > run > line > straight > index > sound > out
         size.1 > time > span.1
