@@ -20,7 +20,7 @@ RATE = 48_000
 @contextmanager
 def jack_server(period: int) -> Generator[None]:
     """A server on the dummy driver that this process and its children use. Needs jackd and jack_wait."""
-    name = f"timbred-bench-{os.getpid()}"
+    name = "timbred-bench"  # one and the same: a name that was left behind is free again only for itself
     os.environ.update(JACK_DEFAULT_SERVER=name, JACK_NO_START_SERVER="1")
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     command = ["jackd", "-n", name, "-d", "dummy", "-r", str(RATE), "-p", str(period)]

@@ -166,7 +166,7 @@ def main() -> None:
     def require(name: str) -> str:
         return shutil.which(name) or name
 
-    with jack_server(require, "link", period=256):
+    with jack_server(require, period=256):
         errors = asyncio.run(asyncio.wait_for(scene(), 120))
         let_go()
         stopped = asyncio.run(asyncio.wait_for(started_and_stopped(), 60))

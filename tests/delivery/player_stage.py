@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import fcntl
+import itertools
 import os
-import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -26,6 +28,8 @@ from timbred.units import SampleRate
 RATE = 48_000
 CLIENT = ClientId("test")
 PATIENCE = 60.0
+NAMES = 4
+"""Servers of ours that there may be at a time."""
 Require = Callable[[str], str]
 
 
@@ -74,7 +78,6 @@ class JackServer:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-                _clear_registry()
             self.process = None
 
     def __enter__(self) -> "JackServer":
@@ -85,23 +88,34 @@ class JackServer:
         self.end()
 
 
-def _clear_registry() -> None:
-    """A server that was killed keeps its place among the eight that JACK's registry has."""
-    if any((process.info["name"] or "").startswith("jackd") for process in psutil.process_iter(["name"])):
-        return
-    for left in Path("/dev/shm").glob("jack*"):
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+@contextmanager
+def free_name() -> Generator[str]:
+    """A server's name that nobody else has now. There are few of them: JACK's registry has eight places, a server that
+    was killed keeps its own, and only one of the same name gets that back."""
+    for number in itertools.cycle(range(NAMES)):
+        with (Path(tempfile.gettempdir()) / f"timbred-test-{number}.jack").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.05)
+                continue
+            yield f"timbred-test-{number}"
+            return
 
 
 @contextmanager
-def jack_server(require_host: Require, name: str, period: int = 1024, rate: int = RATE) -> Generator[JackServer]:
+def jack_server(require_host: Require, period: int = 1024, rate: int = RATE) -> Generator[JackServer]:
     """A running server that this process and its children use."""
     require_host("jack_wait")
+    with free_name() as name:
+        yield from _served(require_host("jackd"), name, period, rate)
+
+
+def _served(program: str, name: str, period: int, rate: int) -> Generator[JackServer]:
     before = {key: os.environ.get(key) for key in ("JACK_DEFAULT_SERVER", "JACK_NO_START_SERVER")}
-    full_name = f"timbred-{name}-{os.getpid()}"
-    os.environ.update(JACK_DEFAULT_SERVER=full_name, JACK_NO_START_SERVER="1")
+    os.environ.update(JACK_DEFAULT_SERVER=name, JACK_NO_START_SERVER="1")
     try:
-        with JackServer(require_host("jackd"), full_name, period, rate) as server:
+        with JackServer(program, name, period, rate) as server:
             yield server
     finally:
         for key, value in before.items():
@@ -125,13 +139,6 @@ class Recording:
             assert time.monotonic() < deadline, "jack_capture records nothing"
             assert self._process.poll() is None, "jack_capture ended"
             time.sleep(0.02)
-
-    def silent_at_the_end(self, seconds: float = 0.2) -> bool:
-        """Whether the last of what is recorded is silence."""
-        size = self._path.stat().st_size // 4 * 4
-        with self._path.open("rb") as file:
-            file.seek(max(0, size - round(seconds * RATE) * 2 * 4))
-            return not any(file.read())
 
     def samples(self) -> Samples:
         """End the recording and read it."""

@@ -18,7 +18,7 @@ __all__ = ["audioldm", "importable"]
 
 @pytest.fixture
 def jack(require_host: Require) -> Generator[JackServer]:
-    with jack_server(require_host, "daemon") as server:
+    with jack_server(require_host) as server:
         yield server
 
 

@@ -38,7 +38,7 @@ def jack() -> Generator[JackServer]:
             pytest.fail(name) if os.environ.get("CI") == "true" else pytest.skip(f"{name} isn't installed")
         return found
 
-    with jack_server(require, "flow") as server:
+    with jack_server(require) as server:
         yield server
 
 

@@ -121,7 +121,7 @@ SETTINGS = ("player.lead=100",)
 
 @pytest.fixture
 def jack(require_host: Require) -> Generator[JackServer]:
-    with jack_server(require_host, "daemon") as server:
+    with jack_server(require_host) as server:
         yield server
 
 

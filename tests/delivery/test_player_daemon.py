@@ -21,7 +21,7 @@ SETTINGS = ("player.lead=100", "tempo=480")
 
 @pytest.fixture
 def jack(require_host: Require) -> Generator[JackServer]:
-    with jack_server(require_host, "daemon") as server:
+    with jack_server(require_host) as server:
         yield server
 
 
@@ -142,5 +142,5 @@ def test_the_sessions_rate_follows_the_device_until_it_is_set(
             assert isinstance(take, m.Take)
             assert (take.rate, soundfile.info(take.path).samplerate) == (rate, rate)
 
-    with jack_server(require_host, "daemon", rate=44_100):
+    with jack_server(require_host, rate=44_100):
         asyncio.run(conversation())

@@ -29,7 +29,7 @@ from timbred.protocol import messages as m
 
 @pytest.fixture
 def jack(require_host: Require) -> Generator[JackServer]:
-    with jack_server(require_host, "player") as server:
+    with jack_server(require_host) as server:
         yield server
 
 
@@ -246,5 +246,5 @@ def test_rate_follows_the_device(require_host: Require):
         async with player() as (subject, _):
             assert (await subject.opened()).rate == 44_100
 
-    with jack_server(require_host, "slow", rate=44_100):
+    with jack_server(require_host, rate=44_100):
         asyncio.run(conversation())
