@@ -220,6 +220,11 @@ class Page:
         for kind in ("mousePressed", "mouseReleased"):
             self.ask("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
 
+    def drag(self, start: tuple[float, float], end: tuple[float, float], modifiers: int = 0) -> None:
+        """The mouse goes down in one place and up in another."""
+        for kind, (x, y) in (("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)):
+            self.ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1, modifiers=modifiers)
+
     def picture(self, path: Path) -> None:
         """What is to be seen, as a PNG file."""
         shot = self.ask("Page.captureScreenshot", format="png")

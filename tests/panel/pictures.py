@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from tests.conversations.daemons import DaemonProcess
-from tests.panel.browser import Page, chromium
+from tests.panel.browser import SHIFT, Page, chromium
 from tests.panel.conftest import BROWSERS, make_sound
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -50,6 +50,7 @@ def take_pictures(page: Page, folder: Path) -> None:
     page.picture(folder / "panel-history.png")
     page.run("(timbred.history.search.value = '', timbred.history.refresh())")
     denoise(page, folder / "panel-denoising.png")
+    repaint(page, folder / "panel-repaint.png")
     fail(page, folder / "panel-failure.png")
     page.press("Escape")
     page.run("document.activeElement.blur()")
@@ -95,6 +96,18 @@ def denoise(page: Page, path: Path) -> None:
     page.press("x")
     page.until("!$('.card')")
     page.run("timbred.composer.reset()")
+
+
+def repaint(page: Page, path: Path) -> None:
+    x, y, width, height = page.run(
+        "(({ x, y, width, height }) => [x, y, width, height])($('.upper').getBoundingClientRect())"
+    )
+    page.drag((x + width * 0.45, y + height * 0.05), (x + width * 0.8, y + height * 0.5), SHIFT)
+    page.run("$('#prompt').value = ''")
+    page.type("metallic bell c5")
+    page.picture(path)
+    page.press("Escape")
+    page.run("(timbred.composer.startFresh(), timbred.stage.marking.forget(), document.activeElement.blur())")
 
 
 def fail(page: Page, path: Path) -> None:

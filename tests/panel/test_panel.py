@@ -125,6 +125,36 @@ def test_more_like_this_and_the_locked_seed(page: Page) -> None:
     assert page.run("timbred.stage.take.seed") == kept
 
 
+def test_a_marked_part_is_made_anew(page: Page) -> None:
+    take = make_sound(page, "paint over me")
+    box = page.run("(({ x, y, width, height }) => [x, y, width, height])($('.upper').getBoundingClientRect())")
+    x, y, width, height = box
+    page.drag((x + width / 4, y + height / 4), (x + width * 3 / 4, y + height * 3 / 4), SHIFT)
+    fields = page.run(
+        "Object.fromEntries(['init', 'start', 'end', 'low', 'high']"
+        ".map((name) => [name, timbred.composer.fields.get(name).value]))"
+    )
+    seconds = page.run("timbred.stage.take.seconds")
+    assert fields["init"] == take
+    assert fields["start"] == pytest.approx(seconds / 4, abs=seconds / width + 0.01)
+    assert fields["end"] == pytest.approx(seconds * 3 / 4, abs=seconds / width + 0.01)
+    assert fields["low"] == pytest.approx(40 * 600**0.25, rel=0.06)
+    assert fields["high"] == pytest.approx(40 * 600**0.75, rel=0.06)
+    assert "From the sound of paint over me" in page.text("#composer")
+    page.run("$('#prompt').value = ''")
+    page.type("a bell in the middle")
+    page.press("Enter")
+    page.until("timbred.stage.take.prompt === 'a bell in the middle' && timbred.stage.shown")
+    parameters = page.run("timbred.stage.take.recipe.parameters")
+    assert {name: parameters[name] for name in fields} == fields
+    page.press("Escape")
+    page.press("r")
+    assert page.run("document.activeElement.id") == "prompt"
+    assert page.run("timbred.composer.fields.get('start').value") is None
+    page.run("timbred.composer.startFresh()")
+    assert page.run("timbred.composer.fields.get('init').value") is None
+
+
 def test_a_star_survives_a_reload(page: Page) -> None:
     take = make_sound(page, "a sound to keep")
     page.press("s")

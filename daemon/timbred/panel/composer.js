@@ -7,6 +7,7 @@ import { sayNow } from "./saying.js";
 import { IN_SIGHT, grouped } from "./vocabulary.js";
 
 const REMEMBERED_PROMPTS = 50;
+const PARTS = ["start", "end", "low", "high"];
 const LARGEST_SEED = 2147483647;
 
 export class Composer {
@@ -191,6 +192,7 @@ export class Composer {
 
   /** What is made next starts from this take's recipe; only what is changed is said. */
   startFrom(take) {
+    this.startFresh();
     this.from = take;
     this.prompt.value = take.prompt;
     this.origin.hidden = false;
@@ -206,9 +208,27 @@ export class Composer {
     this.focus();
   }
 
+  /** What is made next starts from this take's sound; `part` (start, end, low, high) is what is made anew of it. */
+  repaint(take, part = {}) {
+    this.startFresh();
+    for (const name of PARTS) this.fields.get(name).value = part[name];
+    this.fields.get("init").value = take.take_id;
+    this.origin.hidden = false;
+    this.origin.replaceChildren(
+      "From the sound of ",
+      make("strong", { text: take.prompt }),
+      `${partInWords(part)}: say what shall be there, then make. `,
+      make("button", { type: "button", class: "small", onclick: () => this.startFresh() }, icon("cross"), " From nothing"),
+    );
+    if (!this.prompt.value.trim()) this.prompt.value = take.prompt;
+    this.counted();
+    this.focus();
+  }
+
   startFresh() {
     this.from = null;
     this.origin.hidden = true;
+    for (const name of ["init", ...PARTS]) this.fields.get(name).value = undefined;
     this.chosen();
     this.focus();
   }
@@ -305,5 +325,11 @@ export class Composer {
 }
 
 const randomSeed = () => crypto.getRandomValues(new Uint32Array(1))[0] & LARGEST_SEED;
+
+function partInWords({ start, end, low, high }) {
+  const when = start === undefined && end === undefined ? "" : `, ${start ?? 0} s to ${end === undefined ? "its end" : `${end} s`}`;
+  const where = low === undefined && high === undefined ? "" : `, ${low ?? 0} Hz to ${high === undefined ? "the top" : `${high} Hz`}`;
+  return when + where;
+}
 
 const shown = (value) => (value === undefined || value === null ? "" : String(value));

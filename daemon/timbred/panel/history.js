@@ -146,16 +146,17 @@ export class History {
 
   row(take) {
     const picture = make("canvas", { class: "sketch", "aria-hidden": "true", "data-take": take.take_id });
+    const facts = make("span", { class: "facts", text: factsOf(take) });
     const button = make(
       "button",
       { type: "button", class: "choose", draggable: take.url ? "true" : null, tabindex: -1, onclick: () => this.go(take), ondragstart: (event) => dragOut(event, take) },
       picture,
       make("span", { class: "prompt", text: take.prompt }),
-      make("span", { class: "facts", text: take.missing ? `${take.model} · the file is gone` : `${seconds(take.seconds)} · ${take.model} · ${ago(take.created)}` }),
+      facts,
     );
     const star = make("button", { type: "button", class: "icon-only star", tabindex: -1, "aria-label": `Star: ${take.prompt}`, "aria-pressed": String(take.starred), onclick: () => this.actions.star(take) }, icon("star"));
     const element = make("li", { "data-take": take.take_id, class: take.missing ? "missing" : null }, button, star);
-    this.rows.set(take.take_id, { take, element, button, star, picture });
+    this.rows.set(take.take_id, { take, element, button, star, picture, facts });
     if (take.url && !take.missing && take.seconds <= MOST_SKETCHED_SECONDS) this.sketching.observe(element);
     return element;
   }
@@ -174,6 +175,11 @@ export class History {
         row.element.title = error.message;
       }
     }
+  }
+
+  /** Time goes by. */
+  age() {
+    for (const { facts, take } of this.rows.values()) write(facts, factsOf(take));
   }
 
   starred(take) {
@@ -226,3 +232,5 @@ export class History {
     return undefined;
   }
 }
+
+const factsOf = (take) => (take.missing ? `${take.model} · the file is gone` : `${seconds(take.seconds)} · ${take.model} · ${ago(take.created)}`);

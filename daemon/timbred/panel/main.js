@@ -44,7 +44,7 @@ class Panel {
     this.own = own;
     this.everybody = everybody;
     this.defaultModel = "";
-    this.lastRun = session.run;
+    this.version = session.version;
     this.sounds = new Sounds();
     this.requests = new Requests(own, thisTab);
     this.buildViews(session, schema);
@@ -63,6 +63,7 @@ class Panel {
     const actions = {
       vary: (take) => take && this.composer.vary(take),
       edit: (take) => take && this.composer.startFrom(take),
+      repaint: (take, part) => take && this.composer.repaint(take, part),
       alike: (take) => take && this.alike(take),
       star: (take) => take && this.star(take),
       play: (take) => (this.tabs.show("voices"), this.voices.play(take)),
@@ -114,14 +115,22 @@ class Panel {
     this.own.send({ type: "settings/models.default" });
     this.history.refresh();
     try {
-      const { run } = await asking.session();
+      const { run, version } = await asking.session();
       this.requests.resume(run);
+      if (version !== this.version) this.outdated(version);
     } catch (error) {
       sayNow(error.message);
     }
   }
 
+  /** The daemon that has come back is another version than the one that this page is from. */
+  outdated(version) {
+    find("gone").hidden = false;
+    write(find("gone"), `timbred is version ${version} now, this page is from ${this.version}: load it again (F5)`);
+  }
+
   slowly() {
+    this.history.age();
     this.tempo.refresh();
     if ([...this.models.models.values()].some((model) => model.state === "loading")) this.models.refresh();
   }
@@ -217,6 +226,7 @@ class Panel {
       around: () => stage.listening.loop(!stage.listening.looped),
       vary: () => actions.vary(stage.take),
       edit: () => actions.edit(stage.take),
+      repaint: () => actions.repaint(stage.take),
       lock: () => this.composer.lock(!this.composer.locked),
       star: () => actions.star(stage.take),
       alike: () => actions.alike(stage.take),

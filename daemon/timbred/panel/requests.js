@@ -4,6 +4,7 @@ import { Refused } from "./asking.js";
 
 const LIVE = ["asked", "queued", "started"];
 const REMEMBERED = "requests";
+const MOST_ENDED = 100;
 
 export const isLive = (job) => LIVE.includes(job.state);
 
@@ -67,6 +68,7 @@ export class Requests {
 
   forget(job) {
     this.jobs.delete(job.id);
+    job.told = null;
     this.changed(job);
   }
 
@@ -136,6 +138,15 @@ export class Requests {
     this.end(job, "failed", { code: event.code, message: event.message, retry: event.retry_after_s });
   }
 
+  /** What is under way is written down; of what has ended only the latest are known. */
+  keep(job) {
+    job.told = job.state;
+    const live = this.live;
+    this.memory.set(REMEMBERED, live.map(({ id, request, title, state }) => ({ id, request, title, state })));
+    const ended = [...this.jobs.values()].filter((one) => one.state === "done");
+    for (const one of ended.slice(0, -MOST_ENDED)) this.jobs.delete(one.id);
+  }
+
   end(job, state, failure = null) {
     if (!isLive(job)) return;
     Object.assign(job, { state, failure });
@@ -144,7 +155,7 @@ export class Requests {
   }
 
   changed(job) {
-    this.memory.set(REMEMBERED, this.live.map(({ id, request, title, state }) => ({ id, request, title, state })));
+    if (job.state !== job.told) this.keep(job);
     for (const hearer of this.hearers.change) hearer(job);
   }
 }

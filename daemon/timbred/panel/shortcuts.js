@@ -12,6 +12,7 @@ export const SHORTCUTS = [
   ["O", "listen around and around", "around"],
   ["V", "more like this: the take's recipe with another seed", "vary"],
   ["E", "change and vary: bring the take's recipe into the prompt", "edit"],
+  ["R", "repaint: start from the take's sound; Shift and drag on its picture marks the part", "repaint"],
   ["L", "lock or unlock the seed", "lock"],
   ["S", "star the take, or take the star away", "star"],
   ["A", "find takes like it", "alike"],

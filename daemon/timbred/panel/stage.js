@@ -4,6 +4,7 @@ import { dragOut } from "./dragging.js";
 import { clear, drawNoise, drawSpectrum, drawWave } from "./drawing.js";
 import { icon, make, set, write } from "./elements.js";
 import { Listening } from "./listening.js";
+import { Marking, partOf } from "./marking.js";
 import { always } from "./memory.js";
 import { isLive } from "./requests.js";
 import { stateOf } from "./running.js";
@@ -16,7 +17,7 @@ const STEP = 0.1;
 const STILL = window.matchMedia("(prefers-reduced-motion: reduce)");
 
 export class Stage {
-  /** `actions`: vary, edit, alike, star, play (on a voice); each gets the take. */
+  /** `actions`: vary, edit, repaint, alike, star, play (on a voice); each gets the take. */
   constructor(element, { sounds, takesFolder, actions }) {
     this.sounds = sounds;
     this.takesFolder = takesFolder;
@@ -51,6 +52,7 @@ export class Stage {
     );
     this.failure = make("p", { class: "failure", id: "stage-failure" });
     element.append(make("div", { class: "top" }, make("div", {}, this.title, this.about), this.star), this.scope, this.failure, this.transport(), this.way());
+    this.marking = new Marking(this.scope, this.scope.firstChild, (places) => this.marked(places));
     this.scope.addEventListener("pointerdown", (event) => this.pointed(event));
     this.scope.addEventListener("keydown", (event) => this.moved(event));
     this.enable(false);
@@ -74,6 +76,7 @@ export class Stage {
     this.varyButton = this.button("More like this", null, "v", () => this.actions.vary(this.take), { id: "vary" });
     this.editButton = this.button("Change and vary", null, "e", () => this.actions.edit(this.take), { id: "edit" });
     this.alikeButton = this.button("Find alike", null, "a", () => this.actions.alike(this.take), { id: "alike" });
+    this.repaintButton = this.button("Repaint", null, "r", () => this.actions.repaint(this.take), { id: "repaint", title: "Start from this sound (R). Shift and drag on the picture marks the part to be made anew" });
     this.voiceButton = this.button("Play on a voice", null, "b", () => this.actions.play(this.take), { id: "play-on-voice" });
     const atOnce = make("input", { type: "checkbox", id: "listen-at-once", onchange: ({ target }) => this.setAtOnce(target.checked) });
     atOnce.checked = this.atOnce;
@@ -81,7 +84,7 @@ export class Stage {
       "div",
       { class: "transport" },
       make("div", { class: "row" }, this.playButton, this.loopButton, this.time, make("label", { class: "check" }, atOnce, " play new takes at once")),
-      make("div", { class: "row" }, this.varyButton, this.editButton, this.alikeButton, this.voiceButton),
+      make("div", { class: "row" }, this.varyButton, this.editButton, this.repaintButton, this.alikeButton, this.voiceButton),
     );
   }
 
@@ -103,7 +106,7 @@ export class Stage {
   }
 
   enable(on) {
-    for (const one of [this.playButton, this.loopButton, this.star, this.varyButton, this.editButton, this.alikeButton, this.voiceButton, this.copy]) one.disabled = !on;
+    for (const one of [this.playButton, this.loopButton, this.star, this.varyButton, this.editButton, this.repaintButton, this.alikeButton, this.voiceButton, this.copy]) one.disabled = !on;
     set(this.drag, "aria-disabled", !on || null);
     this.drag.hidden = !on;
   }
@@ -115,6 +118,7 @@ export class Stage {
     this.take = take;
     this.job = null;
     this.shown = null;
+    this.marking.forget();
     this.describe(take);
     if (!take.url || take.missing) {
       this.blank(take.missing ? `The file is gone: ${take.path}. Its recipe is still here: more like this makes it again.` : "This take was never a file.");
@@ -170,6 +174,7 @@ export class Stage {
 
   redraw() {
     if (this.shown) this.draw(this.shown);
+    this.marking.follow();
   }
 
   blank(message) {
@@ -207,6 +212,7 @@ export class Stage {
       this.job = job;
       this.previewed = "";
       this.fail("");
+      this.marking.forget();
       this.listening.take(null);
       this.shown = null;
       clear(this.spectrum);
@@ -290,8 +296,17 @@ export class Stage {
 
   pointed(event) {
     if (!this.listening.sound) return;
+    if (event.shiftKey && !this.job) {
+      this.marking.begin(event);
+      return;
+    }
     const { left, width } = this.scope.getBoundingClientRect();
     this.listening.seek(((event.clientX - left) / width) * this.listening.duration);
+  }
+
+  marked(places) {
+    const { rate, frames } = this.shown;
+    this.actions.repaint(this.take, partOf(places, frames / rate, rate));
   }
 
   moved(event) {

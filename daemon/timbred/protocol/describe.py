@@ -316,7 +316,8 @@ On `{host}` (setting `host`), unless you say otherwise:
 | OSC over UDP, and OSC 1.1 over TCP (SLIP; OSC 1.0's sizes before packets too) | {osc_port} | `osc.port` |
 | ZeroMQ requests: DEALER or REQ connect to it | {zmq_requests} | `zmq.requests` |
 | ZeroMQ events: SUB connects to it | {zmq_events} | `zmq.events` |
-| HTTP: OSCQuery at each address, `/ws` (WebSocket), `/takes/...`, `/schema.json`, `/status` | {http_port} | `http.port` |
+| HTTP: [the panel](panel.md) at `/`, OSCQuery at each address, `/ws` (WebSocket; `/ws?client=NAME` to come back as \
+the same client), `/takes/...`, `/schema.json`, `/status` | {http_port} | `http.port` |
 """
 
 _KEYS_OF_A_SOUND = """

@@ -1,0 +1,83 @@
+// A part of a sound, marked with the mouse on its picture: from when to when, from how low to how high.
+
+import { make } from "./elements.js";
+import { hertz } from "./spectrum.js";
+
+const SMALLEST = 6;
+
+/**
+ * What a rectangle on the picture means. Places are parts of the picture, 0 to 1, from the left and from the top; what
+ * reaches an edge of the picture is left open there, and what leaves the spectrogram downwards means all frequencies.
+ */
+export function partOf({ left, right, top, bottom }, duration, rate) {
+  const part = {};
+  if (left > 0) part.start = Number((left * duration).toFixed(2));
+  if (right < 1) part.end = Number((right * duration).toFixed(2));
+  if (bottom < 1) part.low = Math.round(hertz(1 - bottom, rate));
+  if (top > 0 && bottom <= 1) part.high = Math.round(hertz(1 - top, rate));
+  return part;
+}
+
+/** Watches for rectangles that are drawn with Shift held; `marked` hears their places. */
+export class Marking {
+  constructor(scope, upper, marked) {
+    this.scope = scope;
+    this.upper = upper;
+    this.marked = marked;
+    this.frame = make("div", { class: "marked", hidden: true });
+    scope.append(this.frame);
+    scope.addEventListener("pointermove", (event) => this.from && this.drawn(event));
+    scope.addEventListener("pointerup", (event) => this.from && this.ended(event));
+    scope.addEventListener("pointercancel", () => this.forget());
+  }
+
+  begin(event) {
+    event.preventDefault();
+    this.scope.setPointerCapture(event.pointerId);
+    this.from = [event.clientX, event.clientY];
+    this.drawn(event);
+  }
+
+  corners(event) {
+    const box = this.scope.getBoundingClientRect();
+    const inside = (value, most) => Math.min(most, Math.max(0, value));
+    const [x, y] = [event.clientX, event.clientY].map((value, way) => [value, this.from[way]].sort((one, other) => one - other));
+    return {
+      left: inside(x[0] - box.left, box.width),
+      right: inside(x[1] - box.left, box.width),
+      top: inside(y[0] - box.top, box.height),
+      bottom: inside(y[1] - box.top, box.height),
+    };
+  }
+
+  drawn(event) {
+    const { left, right, top, bottom } = this.corners(event);
+    this.frame.hidden = false;
+    Object.assign(this.frame.style, { left: `${left}px`, width: `${right - left}px`, top: `${top}px`, height: `${bottom - top}px` });
+  }
+
+  ended(event) {
+    const { left, right, top, bottom } = this.corners(event);
+    this.from = null;
+    if (right - left < SMALLEST || bottom - top < SMALLEST) return this.forget();
+    const { clientWidth: width } = this.scope;
+    const { clientHeight: tall } = this.upper;
+    this.places = { left: left / width, right: right >= width - 1 ? 1 : right / width, top: top / tall, bottom: bottom / tall };
+    return this.marked(this.places);
+  }
+
+  /** The picture has another size: the frame stays where its sound is. */
+  follow() {
+    if (!this.places) return;
+    const { left, right, top, bottom } = this.places;
+    const tall = this.upper.clientHeight;
+    const down = Math.min(bottom * tall, this.scope.clientHeight);
+    Object.assign(this.frame.style, { left: `${100 * left}%`, width: `${100 * (right - left)}%`, top: `${top * tall}px`, height: `${down - top * tall}px` });
+  }
+
+  forget() {
+    this.from = null;
+    this.places = null;
+    this.frame.hidden = true;
+  }
+}
