@@ -99,13 +99,17 @@ def models(context: typer.Context, json: AsJson = False, settings: Settings = No
 @models_app.command()
 def pull(
     name: Annotated[str, typer.Argument(help="A model's name, as `timbred models` lists it.")],
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="PATH", help="A folder or archive (.zip, .tar, .tar.gz) in place of the hub."),
+    ] = None,
     settings: Settings = None,
     config: ConfigFile = None,
 ) -> None:
-    """Fetch a model's files from the hub, with a progress bar; takes up a fetch that was cut off."""
+    """Fetch a model's files from the hub, a folder or an archive; takes up a fetch that was cut off."""
     from timbred.cli.models import pull as run
 
-    run(name, config, settings or [])
+    run(name, source, config, settings or [])
 
 
 @models_app.command()

@@ -1,24 +1,26 @@
 """`timbred models`: list, pull and convert."""
 
+import re
+import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import DownloadColumn, Progress
 
 from timbred import errors
 from timbred.cli.serve import settings_from
 from timbred.cli.tables import show
 from timbred.config import Config
 from timbred.engine.checkpoint import INDEX
+from timbred.engine.installing import TAKEN, check_file, finish, install
 from timbred.engine.registry import Entry, build
 
 COLUMNS = {"name": "name", "state": "state", "task": "task", "native_rate": "Hz", "max_seconds": "max s",
            "memory_mb": "MB", "licence": "licence", "remark": "remark"}  # fmt: skip
-
-FETCHED = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin")
-"""What is taken from a hub's repository: configurations, vocabularies, weights; never code."""
 
 console = Console(stderr=True)
 
@@ -55,29 +57,69 @@ def _entry(name: str, config: Config) -> Entry:
     return build(config.models_folder, config.sources)[name]
 
 
-def pull(name: str, file: Path | None, flags: list[str]) -> None:
-    """Fetch a model into the models folder.
+def pull(name: str, source: Path | None, file: Path | None, flags: list[str]) -> None:
+    """Fetch a model into the models folder, from the hub or from a folder or archive. It appears there as a whole.
 
     Raises:
         MissingWeights: it can't be fetched; says why and what else can be done.
+        ModelError: what was fetched isn't what it should be.
     """
     config = settings_from(file, flags)
-    entry = _entry(name, config)
+    models = build(config.models_folder, config.sources)
+    if source is not None:
+        _install(name, source.expanduser(), config.models_folder / _plain(name), known=name in models.entries)
+        return
+    entry = models[name]
     if not entry.card.source or Path(entry.card.source).is_dir():
         raise errors.BadRequest(f"{name} comes from a folder ({entry.folder}): there is nothing to fetch")
-    from huggingface_hub import snapshot_download
+    _fetch(entry)
+    print(entry.folder)
 
-    console.print(f"fetching {entry.card.source} into {entry.folder} ({entry.card.licence})")
+
+def _plain(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
+        raise errors.BadRequest(f"{name!r} can't be a model's name: letters, digits, dots, dashes, up to 100 of them")
+    return name
+
+
+def _install(name: str, source: Path, folder: Path, known: bool) -> None:
+    with Progress(*Progress.get_default_columns(), DownloadColumn(), console=console) as bars:
+        bar = bars.add_task(name)
+        install(source, folder, name, lambda done, total: bars.update(bar, completed=done, total=total))
+    if not known:
+        console.print(f"to use it, set models.{name}.source to {folder}")
+    print(folder)
+
+
+def _fetch(entry: Entry) -> None:
+    """From the hub into a folder beside the model's own, whose place it then takes."""
+    import huggingface_hub
+
+    name, source = entry.card.name, entry.card.source
+    staging = entry.folder.with_name(f".{entry.folder.name}.partial")
+    console.print(f"fetching {source} into {entry.folder} ({entry.card.licence})")
     try:
-        # resumes what was cut off, and checks each file's hash
-        snapshot_download(entry.card.source, local_dir=entry.folder, allow_patterns=list(FETCHED))
+        hashes = _hashes(huggingface_hub.HfApi().model_info(source, files_metadata=True))
+        # shows a bar, and takes up what was cut off
+        huggingface_hub.snapshot_download(source, local_dir=staging, allow_patterns=list(TAKEN))
     except Exception as error:  # the hub's client raises many kinds; each means that it can't be had now
         raise errors.MissingWeights(
-            f"{name} can't be fetched from {entry.card.source}: {_first_line(error)}; check the network, or get the "
-            f"folder another way and set models.{name}.source to it"
+            f"{name} can't be fetched from {source}: {_first_line(error)}; check the network, or get it another way "
+            f"and use: timbred models pull {name} --from FOLDER-OR-ARCHIVE"
         ) from error
-    entry.checkpoint()
-    print(entry.folder)
+    for path, expected in hashes.items():
+        check_file(staging, path, expected, name)
+    shutil.rmtree(staging / ".cache", ignore_errors=True)
+    finish(staging, entry.folder, name)
+
+
+def _hashes(information: Any) -> dict[str, str]:
+    """The hashes that the hub lists, of all large files."""
+    return {
+        file.rfilename: file.lfs.sha256
+        for file in information.siblings or []
+        if file.lfs is not None and any(fnmatch(file.rfilename, pattern) for pattern in TAKEN)
+    }
 
 
 def convert(name: str, file: Path | None, flags: list[str]) -> None:

@@ -6,12 +6,16 @@ that brings code of its own is refused.
 
 import json
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from timbred.errors import MissingWeights, ModelError
 
 INDEX = "model_index.json"
+
+LONGEST_HEADER = 100_000_000
+"""Bytes that a safetensors file's header may have, as in its own library."""
 
 FAMILIES: dict[str, str] = {"AudioLDM2Pipeline": "audioldm2", "AudioLDMPipeline": "audioldm"}
 """The pipelines that timbred runs, and its name for their family."""
@@ -138,6 +142,30 @@ def weight_files(folder: Path, name: str, remedy: str) -> list[Path]:
             if shards.is_file():
                 return _shards(shards, name, remedy)
     raise MissingWeights(f"{name}: {folder} has no weights ({_WEIGHT_NAMES[0]}.safetensors or the like); {remedy}")
+
+
+def numbers_in(files: list[Path]) -> int:
+    """How many numbers these weight files hold, by their headers; a pickled file is taken to be float32.
+
+    The header: https://github.com/huggingface/safetensors#format.
+
+    Raises:
+        ModelError: a header can't be read.
+    """
+    return sum(file.stat().st_size // 4 if file.suffix == ".bin" else _in_header(file) for file in files)
+
+
+def _in_header(file: Path) -> int:
+    try:
+        with file.open("rb") as content:
+            length = int.from_bytes(content.read(8), "little")
+            if length > LONGEST_HEADER:
+                raise ValueError(f"its header is said to be {length} bytes long")
+            header = json.loads(content.read(length))
+        entries = (entry for name, entry in header.items() if name != "__metadata__")
+        return sum(prod(map(int, entry["shape"])) for entry in entries)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{file} is damaged ({error}); get the model anew") from error
 
 
 def _shards(index: Path, name: str, remedy: str) -> list[Path]:

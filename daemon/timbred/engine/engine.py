@@ -7,15 +7,17 @@ import queue
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from timbred import __version__, errors
 from timbred.engine import checkpoint, device, wire
-from timbred.engine.adapters.families import make_resident
+from timbred.engine.adapters.families import make_resident, needs_of
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion, Run, Sounds
+from timbred.engine.adapters.places import Places, size_of
 from timbred.engine.adapters.prepared import Workshop
 from timbred.engine.adapters.sharing import SharedComponents
 from timbred.engine.adapters.sounding import Sounding
@@ -24,6 +26,7 @@ from timbred.engine.faults import is_fatal, translate
 from timbred.engine.loader import Loader, LoadResult
 from timbred.engine.mailbox import Mailbox
 from timbred.engine.pace import Pace
+from timbred.engine.reach import Reach
 from timbred.engine.residency import Resident, to_evict
 from timbred.engine.rest import rest_after
 from timbred.engine.threads import ThreadChoice
@@ -71,6 +74,15 @@ class Job:
         return self.render.model.name, order.guidance > 1.0, len(order.seeds), round(order.seconds, 1)
 
 
+@dataclass(eq=False)
+class RoomWanted:
+    """A load asks for `added` bytes, from its own thread, and waits until idle models have given way."""
+
+    name: str
+    added: int
+    made: "Future[None]" = field(default_factory=Future["None"])
+
+
 class Engine:
     """Takes in orders between steps; jobs join and leave the running batch there."""
 
@@ -91,6 +103,8 @@ class Engine:
         self.last_used: dict[str, float] = {}
         self.shared = SharedComponents()
         self.budget = budget or int(BUDGET * device.memory(chosen.place)[1])
+        self.places = Places(chosen.place, self.budget)
+        self.reach = Reach()
         self.jobs: dict[int, Job] = {}
         self.pace = Pace()
         self.threads = ThreadChoice(torch.get_num_threads())
@@ -151,7 +165,7 @@ class Engine:
                 return False
             self._take(order)
 
-    def _take(self, order: wire.ToEngine | LoadResult[LatentDiffusion]) -> None:
+    def _take(self, order: wire.ToEngine | LoadResult[LatentDiffusion] | RoomWanted) -> None:
         match order:
             case wire.Load(model=source):
                 self._want(source)
@@ -163,6 +177,9 @@ class Engine:
                 self._begin_or_load(job)
             case LoadResult():
                 self._loaded(order)
+            case RoomWanted():
+                self._make_room(order)
+                order.made.set_result(None)
             case wire.GiveWay(frame_rate=frame_rate):
                 self.frame_rate = frame_rate
             case wire.Cancel() | wire.Quit():
@@ -177,22 +194,29 @@ class Engine:
     def _unload(self, name: str) -> None:
         self.models.pop(name, None)
         self.sizes.pop(name, None)
+        self.places.drop([module for model in self.models.values() for module in model.modules])
         gc.collect()  # pipelines refer to themselves
         self._free()
         self.mailbox.send(wire.Unloaded(name=name))
 
-    def _make_room(self, newcomer: str) -> None:
-        """Drop what was used least recently, while everything together is over the budget. Memory that models share
-        is counted with each, which errs to the safe side."""
+    def _make_room(self, newcomer: RoomWanted) -> None:
+        """Drop what was used least recently, while everything together is over the budget. What several models share
+        goes with none of them."""
         busy = {job.render.model.name for job in self.jobs.values()}
+        alone = {name: self._held_alone(name) for name in self.models}
         others = [
-            Resident(name, size, self.last_used.get(name, 0.0), name in busy)
-            for name, size in self.sizes.items()
-            if name != newcomer
+            Resident(name, size, self.last_used.get(name, 0.0), name in busy or not size)
+            for name, size in alone.items()
         ]
-        for name in to_evict(others, self.sizes[newcomer], self.budget):
-            log.info("%s gives way to %s", name, newcomer)
+        together = self.places.held - sum(alone.values())
+        for name in to_evict(others, newcomer.added + together, self.budget):
+            log.info("%s gives way to %s", name, newcomer.name)
             self._unload(name)
+
+    def _held_alone(self, name: str) -> int:
+        """Bytes that only this model holds."""
+        others = {id(part) for other, model in self.models.items() if other != name for part in model.modules}
+        return sum(size_of(part) for part in self.models[name].modules if id(part) not in others)
 
     def _loaded(self, result: LoadResult[LatentDiffusion]) -> None:
         name = result.source.name
@@ -204,10 +228,11 @@ class Engine:
             for job in waiting:
                 self._fail(job, error)
             return
+        self.places.add(result.model.modules)  # unloads meanwhile have forgotten what wasn't here yet
         result.model.prepare(self.workshop)
         self.models[name] = result.model
         self.sizes[name] = result.model.memory
-        self._make_room(name)
+        self.last_used[name] = time.monotonic()
         self.mailbox.send(wire.Loaded(model=self._size_of(name)))
         for job in waiting:
             self._begin_or_load(job)
@@ -218,7 +243,17 @@ class Engine:
         if found.pickled:
             parts = ", ".join(found.pickled)
             log.warning("%s has .bin weights (%s); once: timbred models convert %s", source.name, parts, source.name)
-        return make_resident(found, source.name, self.device.place, self.device.precision, progress, self.shared)
+        precision = self.device.precision
+        needs = needs_of(found, source.name, precision, self.shared)
+        if needs.largest > self.budget:
+            raise errors.OutOfMemory(
+                f"{source.name} needs {needs.largest / 1e6:.4g} MB at once, and models may fill "
+                f"{self.budget / 1e6:.4g} MB here; raise engine.memory if the device has more, or use a smaller model"
+            )
+        wanted = RoomWanted(source.name, needs.added)
+        self.mailbox.orders.put(wanted)
+        wanted.made.result()
+        return make_resident(found, source.name, self.device.place, precision, progress, self.shared, self.places)
 
     def _size_of(self, name: str) -> wire.ResidentModel:
         return wire.ResidentModel(name=name, memory=self.sizes[name])
@@ -232,7 +267,7 @@ class Engine:
     def _begin_or_load(self, job: Job) -> None:
         model = self.models.get(job.render.model.name)
         if model is None:
-            self.loader.want(job.render.model)
+            self.loader.want(job.render.model, job.render.rank)
             return
         try:
             job.run = model.begin(job.render.order)
@@ -309,13 +344,13 @@ class Engine:
 
     def _stepped(self, job: Job) -> None:
         assert job.run is not None
-        order, step = job.render.order, job.run.sampling.step
+        step, steps = job.run.step, job.run.steps
         now = time.perf_counter()
         self.pace.measured(("step", job.work), now - job.stepped)
         job.stepped = now
-        left = (order.steps - step) * self.pace.expected(("step", job.work))
+        left = (steps - step) * self.pace.expected(("step", job.work))
         remaining = left + self.pace.expected(("decode", job.work))
-        self.mailbox.send(wire.Step(job=job.number, step=step, steps=order.steps, remaining=remaining))
+        self.mailbox.send(wire.Step(job=job.number, step=step, steps=steps, remaining=remaining))
 
     def _preview(self, job: Job, run: Run, model: LatentDiffusion) -> None:
         """Once, a third of the way. One that can't be decoded is left out: the sound itself goes on."""
@@ -358,6 +393,14 @@ class Engine:
             self._send_sounds(job, Sounds(sounding.waveforms.numpy(), sounding.rate), [(0, None)])
 
     def _finish(self, job: Job, run: Run, model: LatentDiffusion) -> None:
+        """Decode a run that is done, unless it goes on with another window."""
+        try:
+            model.go_on(run)
+        except Exception as error:  # noqa: BLE001  whatever a model does, it ends this job alone
+            self._fail(job, error)
+            return
+        if not run.sampling.done:
+            return
         if job.render.order.early:
             self._begin_to_sound(job, run, model)
             return
@@ -380,6 +423,7 @@ class Engine:
     def _send_sounds(self, job: Job, sounds: Sounds, ranked: list[tuple[int, float | None]]) -> None:
         self.pace.measured(("decode", job.work), time.perf_counter() - job.stepped)
         self._leave(job)
+        self.reach.worked(job.render.model.name, job.render.order.seconds)
         seeds = job.render.order.seeds
         rendered = wire.Rendered(
             job=job.number,
@@ -387,6 +431,7 @@ class Engine:
             channels=1,
             seeds=tuple(seeds[index] for index, _ in ranked),
             scores=tuple(score for _, score in ranked if score is not None),
+            looped=tuple(sounds.looped[index] for index, _ in ranked if sounds.looped),
         )
         self.mailbox.send(rendered, *(sounds.waveforms[index].tobytes() for index, _ in ranked))
 
@@ -401,11 +446,20 @@ class Engine:
 
     def _fail(self, job: Job, error: Exception) -> None:
         known = self._known(error)
+        if isinstance(known, errors.OutOfMemory) and job.run is not None:
+            known = self._too_long(job, known)
         self._leave(job)
         self.mailbox.send(wire.Failed(code=known.code, message=str(known), job=job.number))
         if is_fatal(error):
             self.mailbox.close()
             sys.exit(FATAL)
+
+    def _too_long(self, job: Job, error: errors.OutOfMemory) -> errors.OutOfMemory:
+        """The error with a size that would fit; as to takes, they were made one by one before this."""
+        name, seconds = job.render.model.name, job.render.order.seconds
+        self.reach.failed(name, seconds)
+        advice = self.reach.advice(name, seconds)
+        return errors.OutOfMemory(f"{error}; {seconds:.3g} s is too long for {name} here, try {advice:.3g} s")
 
     @staticmethod
     def _known(error: Exception) -> errors.TimbredError:

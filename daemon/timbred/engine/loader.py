@@ -1,14 +1,17 @@
-"""Loads models in a thread of its own, so that those already resident go on sounding."""
+"""Loads models in threads of their own, so that those already resident go on sounding."""
 
-import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from typing import Generic, TypeVar
 
 from timbred.engine.wire import ModelSource
 
 Model = TypeVar("Model")
+
+NORMAL = 1
+"""The rank of a load that no job waits for."""
 
 
 @dataclass(frozen=True)
@@ -20,41 +23,75 @@ class LoadResult(Generic[Model]):
     error: Exception | None
 
 
+@dataclass(eq=False)
+class _Load:
+    """A load under way: `rank` is that of the most urgent job that waits for it, as in `wire.Render`."""
+
+    source: ModelSource
+    number: int
+    rank: int
+    progress: float = 0.0
+
+
+@dataclass
+class _Turns:
+    """Whose turn it is: the most urgent load goes on, the others rest where they are."""
+
+    loads: dict[str, _Load] = field(default_factory=dict[str, _Load])
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def first(self) -> _Load:
+        return min(self.loads.values(), key=lambda one: (one.rank, one.number))
+
+    def await_turn(self, load: _Load) -> None:
+        with self.changed:
+            self.changed.wait_for(lambda: self.first() is load)
+
+
 class Loader(Generic[Model]):
-    """One load at a time, in the order asked for; a model already asked for is not asked for twice."""
+    """Loads the most urgent model first, also one that is asked for while another is under way: that one rests between
+    two of its components. A model already asked for is not asked for twice."""
 
     def __init__(
         self, load: Callable[[ModelSource, Callable[[float], None]], Model], ended: Callable[[LoadResult[Model]], None]
     ) -> None:
-        """`load` runs in the thread and tells its progress, 0 to 1; `ended` is called there with each result."""
+        """`load` runs in a thread and tells its progress, 0 to 1, between components; `ended` is called there with
+        each result."""
         self._load = load
         self._ended = ended
-        self._waiting: queue.Queue[ModelSource] = queue.Queue()
-        self._progress: dict[str, float] = {}
-        threading.Thread(target=self._run, name="loader", daemon=True).start()
+        self._turns = _Turns()
+        self._numbers = count()
 
-    def want(self, source: ModelSource) -> None:
-        """Load a model, unless that is under way."""
-        if source.name not in self._progress:
-            self._progress[source.name] = 0.0
-            self._waiting.put(source)
+    def want(self, source: ModelSource, rank: int = NORMAL) -> None:
+        """Load a model, unless that is under way; `rank` 0 is the most urgent."""
+        with self._turns.changed:
+            load = self._turns.loads.get(source.name)
+            if load is not None:
+                load.rank = min(load.rank, rank)
+            else:
+                load = self._turns.loads[source.name] = _Load(source, next(self._numbers), rank)
+                threading.Thread(target=self._run, args=(load,), name=f"load-{source.name}", daemon=True).start()
+            self._turns.changed.notify_all()
 
     def progress(self, name: str) -> float | None:
         """How much of a model is in, 0 to 1; None when it isn't being loaded."""
-        return self._progress.get(name)
+        load = self._turns.loads.get(name)
+        return None if load is None else load.progress
 
-    def _run(self) -> None:
-        while True:
-            source = self._waiting.get()
-            result = self._result(source)
-            del self._progress[source.name]
-            self._ended(result)
+    def _run(self, load: _Load) -> None:
+        self._turns.await_turn(load)
+        result = self._result(load)
+        with self._turns.changed:
+            del self._turns.loads[load.source.name]
+            self._turns.changed.notify_all()
+        self._ended(result)
 
-    def _result(self, source: ModelSource) -> LoadResult[Model]:
+    def _result(self, load: _Load) -> LoadResult[Model]:
         def told(fraction: float) -> None:
-            self._progress[source.name] = fraction
+            load.progress = fraction
+            self._turns.await_turn(load)
 
         try:
-            return LoadResult(source, self._load(source, told), None)
+            return LoadResult(load.source, self._load(load.source, told), None)
         except Exception as error:  # noqa: BLE001  handed to the one who waits for it
-            return LoadResult(source, None, error)
+            return LoadResult(load.source, None, error)

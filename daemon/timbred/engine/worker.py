@@ -6,6 +6,7 @@ outlives its daemon.
 
 import argparse
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -20,6 +21,12 @@ from timbred.engine.engine import Engine
 from timbred.processes.ending import end_with_daemon
 
 log = logging.getLogger("timbred.engine")
+
+SWITCHING = 0.001
+"""Seconds after which a thread that loads or compiles must let the one that generates go on."""
+
+NICENESS = 5
+"""How far the engine stands back behind music software and behind the daemon, which answers while models compute."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,6 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches us too; the daemon decides
     end_with_daemon(options.address)
     quiet_libraries()
+    sys.setswitchinterval(SWITCHING)
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
     if options.threads:
         torch.set_num_threads(options.threads)
     try:

@@ -1,6 +1,8 @@
 """From a checkpoint folder to a resident model of its family."""
 
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import diffusers
@@ -8,12 +10,38 @@ import torch
 
 from timbred.engine.adapters.audioldm import AudioLdm
 from timbred.engine.adapters.audioldm2 import AudioLdm2
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.adapters.loading import load_components
+from timbred.engine.adapters.latent_diffusion import STAGES, LatentDiffusion
+from timbred.engine.adapters.loading import load_components, loaded_as
+from timbred.engine.adapters.places import Places
 from timbred.engine.adapters.sharing import SharedComponents
-from timbred.engine.checkpoint import Checkpoint
+from timbred.engine.checkpoint import NEEDED, WEIGHTED, Checkpoint, numbers_in, weight_files
 
 ADAPTERS: dict[str, type[AudioLdm2] | type[AudioLdm]] = {"audioldm2": AudioLdm2, "audioldm": AudioLdm}
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes that a model will take on the device: all of what isn't there yet, and its largest stage."""
+
+    added: int
+    largest: int
+
+
+def needs_of(checkpoint: Checkpoint, name: str, precision: torch.dtype, shared: SharedComponents) -> Needs:
+    """What a model needs, known before it is loaded.
+
+    Raises:
+        ModelError: its files are damaged.
+    """
+    sizes: dict[str, int] = {}
+    added = 0
+    for part in (one for one in NEEDED[checkpoint.family] if one in WEIGHTED):
+        folder = checkpoint.folder / part
+        files = weight_files(folder, name, "")
+        sizes[part] = numbers_in(files) * precision.itemsize
+        if shared.find(loaded_as(checkpoint, part), (folder / "config.json", *files)) is None:
+            added += sizes[part]
+    return Needs(added, max(sum(sizes.get(part, 0) for part in stage) for stage in STAGES.values()))
 
 
 def make_resident(
@@ -23,8 +51,10 @@ def make_resident(
     precision: torch.dtype,
     progress: Callable[[float], None],
     shared: SharedComponents | None = None,
+    places: Places | None = None,
 ) -> LatentDiffusion:
-    """Load a model and keep it on the device. `shared` lends components that are in memory already.
+    """Load a model, and put as much of it on the device as `places` has room for; without, all of it. `shared` lends
+    components that are in memory already.
 
     Raises:
         ModelError: a component can't be loaded.
@@ -36,5 +66,6 @@ def make_resident(
     scheduler = diffusers.DDIMScheduler.from_config(config)
     build: Any = adapter.pipeline_class
     pipeline = build(**{**components, "scheduler": scheduler})
-    pipeline.to(device)
-    return adapter(pipeline, device, config)
+    model = adapter(pipeline, device, config, places or Places(device, sys.maxsize))
+    model.places.add(model.modules)
+    return model

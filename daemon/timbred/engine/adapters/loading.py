@@ -42,6 +42,11 @@ def _class_named(name: str) -> type[Any]:
     return getattr(transformers, name, None) or getattr(diffusers, name)
 
 
+def loaded_as(checkpoint: Checkpoint, part: str) -> str:
+    """The name of the class that a component is loaded as."""
+    return _class_named(checkpoint.classes[part]).__name__
+
+
 def load_components(
     checkpoint: Checkpoint,
     name: str,

@@ -24,6 +24,7 @@ class SharedComponents:
 
     def __init__(self) -> None:
         self._held: dict[tuple[object, ...], list[_Held]] = {}
+        self._digests: dict[tuple[object, ...], bytes] = {}
 
     def find(self, kind: str, files: tuple[Path, ...]) -> torch.nn.Module | None:
         """A component of this class that was loaded from files of the same content, if there is one.
@@ -32,7 +33,7 @@ class SharedComponents:
         """
         for held in self._held.get(_key(kind, files), []):
             component = held.component()
-            if component is not None and (held.files == files or _digest(held.files) == _digest(files)):
+            if component is not None and (held.files == files or self._digest(held.files) == self._digest(files)):
                 return component
         return None
 
@@ -41,6 +42,14 @@ class SharedComponents:
         group = self._held.setdefault(_key(kind, files), [])
         group[:] = [held for held in group if held.component() is not None]
         group.append(_Held(files, weakref.ref(component)))
+
+    def _digest(self, files: tuple[Path, ...]) -> bytes:
+        """The content's digest; files are read once, until they change."""
+        found = [(file, file.stat()) for file in files]
+        key = tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in found)
+        if key not in self._digests:
+            self._digests[key] = _digest(files)
+        return self._digests[key]
 
 
 def _key(kind: str, files: tuple[Path, ...]) -> tuple[object, ...]:

@@ -1,0 +1,331 @@
+"""A model's files from a folder or an archive into the models folder: checked, and there as a whole or not at all.
+
+Archives come from anywhere. Nothing of them is written outside of one new folder, no links are made, and only what a
+checkpoint consists of is taken: configurations, vocabularies, weights; never code.
+"""
+
+import hashlib
+import json
+import lzma
+import re
+import shutil
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from timbred.engine import checkpoint
+from timbred.errors import BadRequest, MissingWeights, ModelError, TimbredError
+
+TAKEN = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin")
+"""Files that are taken; all others stay where they are."""
+
+SUMS = "SHA256SUMS"
+"""A list of the files' hashes, as `sha256sum` writes it; in the archive or folder, or beside it."""
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+
+MOST_FILES = 10_000
+MOST_SWOLLEN = 50
+"""Times larger than the archive that its content may be: weights hardly compress."""
+
+ROOM_FOR_SMALL = 50_000_000
+"""Bytes that an archive may swell to whatever its own size."""
+
+DAMAGED: tuple[type[Exception], ...] = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    NotImplementedError,
+)
+"""What the standard library raises at damaged archives."""
+
+_BLOCK = 1 << 20
+_SUM = re.compile(r"([0-9a-fA-F]{64})[ \t]+\*?(.+)")
+
+Told = Callable[[int, int], None]
+"""Hears how many bytes of how many are in."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to take: its path in the model, its size in bytes, and how to open it."""
+
+    name: str
+    size: int
+    open: Callable[[], IO[bytes]]
+
+
+def install(source: Path, target: Path, name: str, told: Told = lambda _done, _all: None) -> None:
+    """Copy or unpack a model into the folder `target`, which appears when all is there and checked. One that was cut
+    off is taken up where it stopped.
+
+    Raises:
+        BadRequest: the source is neither a folder nor an archive.
+        ModelError: the archive tries something that no model needs, or a hash is wrong.
+        MissingWeights: it isn't a whole model.
+        OSError: it can't be read or written.
+    """
+    staging = target.with_name(f".{target.name}.partial")
+    _check_archive(source)
+    with _opened(source, name) as sources:
+        files = _from_top(_taken(sources, source, name), name)
+        _begin(staging, source)
+        _copy(files, staging, told)
+    check_sums(staging, name)
+    finish(staging, target, name)
+
+
+def finish(staging: Path, target: Path, name: str) -> None:
+    """Let a complete staging folder take the target's place.
+
+    Raises:
+        MissingWeights, ModelError: what is in there isn't a whole model; the target stays as it was.
+    """
+    checkpoint.inspect(staging, name, "the source isn't whole: get it anew")
+    (staging / _ORIGIN).unlink(missing_ok=True)
+    before = target.with_name(f".{target.name}.before")
+    shutil.rmtree(before, ignore_errors=True)
+    if target.exists():
+        target.rename(before)
+    try:
+        staging.rename(target)
+    except OSError:
+        if before.exists():
+            before.rename(target)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def sha256(file: Path) -> str:
+    """A file's hash, in hexadecimal digits."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def check_sums(folder: Path, name: str) -> None:
+    """Compare files with the hashes that are listed in the folder, if they are.
+
+    Raises:
+        ModelError: one differs or isn't there; the wrong file is removed, so that the next try fetches it again.
+    """
+    listed = folder / SUMS
+    text = listed.read_text("utf-8", "replace") if listed.exists() else ""
+    for line in text.splitlines():
+        if found := _SUM.fullmatch(line.strip()):
+            check_file(folder, found[2].removeprefix("./"), found[1], name)
+
+
+def check_file(folder: Path, listed: str, expected: str, name: str) -> None:
+    """Compare one file with its hash; files that aren't taken from a source are passed over.
+
+    Raises:
+        ModelError: it differs or isn't there.
+    """
+    path = PurePosixPath(listed)
+    if not _is_taken(path.name) or path.is_absolute() or ".." in path.parts:
+        return
+    file = _found(folder, path)
+    if file is None:
+        raise ModelError(f"{name}: {listed} is in the list of hashes but not among the files; get the model anew")
+    if sha256(file) != expected.lower():
+        file.unlink()
+        raise ModelError(f"{name}: {listed} isn't the file that its hash says; get it anew")
+
+
+def _found(folder: Path, path: PurePosixPath) -> Path | None:
+    """The file, also where the list was made from one folder further up."""
+    tries = [folder.joinpath(*path.parts), folder.joinpath(*path.parts[1:])]
+    return next((file for file in tries if file.is_file()), None)
+
+
+def _check_archive(source: Path) -> None:
+    """Compare the archive itself with the list of hashes beside it, if there is one that names it.
+
+    Raises:
+        ModelError: it isn't the one that is meant.
+    """
+    listed = source.parent / SUMS
+    if not source.is_file() or not listed.is_file():
+        return
+    for line in listed.read_text("utf-8", "replace").splitlines():
+        found = _SUM.fullmatch(line.strip())
+        if found and found[2].removeprefix("./") == source.name and sha256(source) != found[1].lower():
+            raise ModelError(f"{source} isn't the file that {listed} says; get it anew")
+
+
+# staging
+
+_ORIGIN = ".origin.json"
+
+
+def _begin(staging: Path, source: Path) -> None:
+    """Keep what is there from the same source, drop what is from another."""
+    stat = source.stat()
+    origin = json.dumps([str(source.resolve()), stat.st_size, stat.st_mtime_ns])
+    mark = staging / _ORIGIN
+    if staging.exists() and (not mark.exists() or mark.read_text("utf-8") != origin):
+        shutil.rmtree(staging)
+    staging.mkdir(parents=True, exist_ok=True)
+    mark.write_text(origin, "utf-8")
+
+
+def _copy(files: list[Source], staging: Path, told: Told) -> None:
+    total, done = sum(file.size for file in files), 0
+    told(0, total)
+    for file in files:
+        path = staging.joinpath(*PurePosixPath(file.name).parts)
+        if not (path.is_file() and path.stat().st_size == file.size):
+            _copy_one(file, path, lambda part, before=done: told(before + part, total))
+        done += file.size
+        told(done, total)
+
+
+def _copy_one(file: Source, path: Path, told: Callable[[int], None]) -> None:
+    """A file has its name only once it is whole, and no more is written than was announced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part, written = path.with_name(f"{path.name}.part"), 0
+    with file.open() as content, part.open("wb") as out:
+        while block := content.read(min(_BLOCK, file.size - written + 1)):
+            written += len(block)
+            if written > file.size:
+                raise ModelError(f"{file.name} is longer than its archive says; nothing was installed")
+            out.write(block)
+            told(written)
+    if written != file.size:
+        raise ModelError(f"{file.name} ends after {written} of {file.size} bytes; get the archive anew")
+    part.replace(path)
+
+
+# sources
+
+
+@contextmanager
+def _opened(source: Path, name: str) -> Generator[list[Source]]:
+    try:
+        if source.is_dir():
+            yield _in_folder(source)
+        elif source.name.endswith(".zip"):
+            with zipfile.ZipFile(source) as archive:
+                yield _in_zip(archive, name)
+        elif source.name.endswith(ARCHIVES):
+            with tarfile.open(source) as archive:
+                yield _in_tar(archive, name)
+        elif source.exists():
+            raise BadRequest(f"{source} is neither a folder nor one of {', '.join(ARCHIVES)}")
+        else:
+            raise BadRequest(f"{source} isn't there; name a folder or an archive ({', '.join(ARCHIVES)})")
+    except TimbredError:
+        raise
+    except DAMAGED as error:
+        raise ModelError(f"{name}: {source} is damaged or can't be unpacked ({error}); get it anew") from error
+    except OSError as error:
+        if error.errno is None or "gzip" in str(error).lower():
+            raise ModelError(f"{name}: {source} is damaged ({error}); get it anew") from error
+        raise
+
+
+def _in_folder(folder: Path) -> list[Source]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and _is_taken(path.name))
+    return [Source(file.relative_to(folder).as_posix(), file.stat().st_size, _file_opener(file)) for file in files]
+
+
+def _file_opener(file: Path) -> Callable[[], IO[bytes]]:
+    """Opens a file later."""
+    return lambda: file.open("rb")
+
+
+def _in_zip(archive: zipfile.ZipFile, name: str) -> list[Source]:
+    found: list[Source] = []
+    for entry in archive.infolist():
+        kind = entry.external_attr >> 28
+        if kind not in {0, 0o4, 0o10}:  # neither unsaid nor folder nor file: a link, a device
+            raise _nasty(name, entry.filename, "is a link or a device")
+        if not entry.is_dir():
+            found.append(Source(entry.filename, entry.file_size, _zip_opener(archive, entry)))
+    return found
+
+
+def _zip_opener(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Callable[[], IO[bytes]]:
+    return lambda: archive.open(entry)
+
+
+def _in_tar(archive: tarfile.TarFile, name: str) -> list[Source]:
+    found: list[Source] = []
+    for entry in archive:
+        if len(found) > MOST_FILES:
+            break
+        if not (entry.isfile() or entry.isdir()):
+            raise _nasty(name, entry.name, "is a link or a device")
+        if entry.isfile():
+            found.append(Source(entry.name, entry.size, _tar_opener(archive, entry)))
+    return found
+
+
+def _tar_opener(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Callable[[], IO[bytes]]:
+    def opened() -> IO[bytes]:
+        content = archive.extractfile(entry)
+        if content is None:
+            raise ModelError(f"{entry.name} can't be read")
+        return content
+
+    return opened
+
+
+def _is_taken(name: str) -> bool:
+    return name == SUMS or any(fnmatch(name.lower(), pattern) for pattern in TAKEN)
+
+
+def _taken(sources: list[Source], archive: Path, name: str) -> list[Source]:
+    """What a model consists of.
+
+    Raises:
+        ModelError: a path leads out of the folder, two are the same, or there is far too much.
+    """
+    if len(sources) > MOST_FILES:
+        raise ModelError(f"{name}: {archive} has more than {MOST_FILES} files: that isn't a model")
+    for source in sources:
+        _check_path(source.name, name)
+    files = [source for source in sources if _is_taken(PurePosixPath(source.name).name)]
+    names = [str(PurePosixPath(file.name)).casefold() for file in files]
+    if twice := {one for one in names if names.count(one) > 1}:
+        raise _nasty(name, min(twice), "is there twice")
+    if parents := {str(one) for path in names for one in PurePosixPath(path).parents} & set(names):
+        raise _nasty(name, min(parents), "is a file and a folder")
+    total = sum(file.size for file in files)
+    if archive.is_file() and total > max(ROOM_FOR_SMALL, MOST_SWOLLEN * archive.stat().st_size):
+        raise ModelError(f"{name}: {archive} would swell to {total / 1e9:.1f} GB: that isn't a model")
+    return files
+
+
+def _check_path(path: str, name: str) -> None:
+    parts = path.split("/")
+    if path.startswith("/") or "\\" in path or "\x00" in path or ":" in path or ".." in parts:
+        raise _nasty(name, path, "leads out of the model's folder")
+    if any(not part.isprintable() or len(part.encode("utf-8", "replace")) > 200 for part in parts):
+        raise _nasty(name, path, "has a name that can't be a file's")
+
+
+def _nasty(name: str, path: str, why: str) -> ModelError:
+    return ModelError(f"{name}: {path[:100]!r} in the archive {why}; nothing was installed")
+
+
+def _from_top(files: list[Source], name: str) -> list[Source]:
+    """Paths from the folder that has the pipeline's index, which may be one folder down."""
+    indexes = sorted((PurePosixPath(file.name) for file in files), key=lambda path: len(path.parts))
+    top = next((path.parent for path in indexes if path.name == checkpoint.INDEX), None)
+    if top is None:
+        raise MissingWeights(f"{name}: there is no {checkpoint.INDEX} in it: it isn't a model in diffusers' format")
+    inside = [file for file in files if PurePosixPath(file.name).is_relative_to(top)]
+    return [Source(PurePosixPath(file.name).relative_to(top).as_posix(), file.size, file.open) for file in inside]

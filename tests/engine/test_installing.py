@@ -1,0 +1,255 @@
+"""Models from folders and archives: whole and checked, or not there at all; whatever an archive tries."""
+
+import contextlib
+import hashlib
+import io
+import json
+import shutil
+import stat
+import tarfile
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from timbred.cli import models
+from timbred.engine import checkpoint
+from timbred.engine.installing import SUMS, install
+from timbred.errors import MissingWeights, ModelError, TimbredError
+
+Files = dict[str, bytes]
+
+
+def contents(folder: Path) -> Files:
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def zipped(path: Path, files: Files) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def tarred(path: Path, files: Files) -> Path:
+    with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def sums(files: Files) -> bytes:
+    return "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items()).encode()
+
+
+@pytest.mark.parametrize("kind", ["folder", "m.zip", "m.tar", "m.tar.gz", "m.tgz"])
+@pytest.mark.parametrize("top", ["", "some-model-1.0/"])
+def test_a_whole_model_comes_over_and_nothing_else(audioldm: Path, tmp_path: Path, kind: str, top: str):
+    wanted = contents(audioldm)
+    given_files = {f"{top}{name}": content for name, content in wanted.items()} | {f"{top}run.py": b"print()"}
+    if kind == "folder":
+        source = tmp_path / "source"
+        for name, content in given_files.items():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes(content)
+    else:
+        source = (zipped if kind.endswith("zip") else tarred)(tmp_path / kind, given_files)
+    heard: list[tuple[int, int]] = []
+    target = tmp_path / "models" / "m"
+    install(source, target, "m", lambda done, total: heard.append((done, total)))
+    assert contents(target) == wanted
+    total = sum(map(len, wanted.values()))
+    assert heard[0] == (0, total)
+    assert heard[-1] == (total, total)
+    assert heard == sorted(heard)
+    assert [path.name for path in target.parent.iterdir()] == ["m"]
+    checkpoint.inspect(target, "m", "")
+
+
+def test_what_was_cut_off_is_taken_up(audioldm: Path, tmp_path: Path):
+    source = tarred(tmp_path / "m.tar", contents(audioldm))
+    target = tmp_path / "models" / "m"
+
+    class CutOffError(Exception):
+        pass
+
+    def stop_half_way(done: int, total: int) -> None:
+        if done > total / 2:
+            raise CutOffError
+
+    with pytest.raises(CutOffError):
+        install(source, target, "m", stop_half_way)
+    assert not target.exists()
+    staging = tmp_path / "models" / ".m.partial"
+    kept = {path: path.stat().st_mtime_ns for path in staging.rglob("*.safetensors")}
+    assert kept
+    install(source, target, "m")
+    assert contents(target) == contents(audioldm)
+    for path, written in kept.items():
+        assert (target / path.relative_to(staging)).stat().st_mtime_ns == written
+
+
+def test_what_another_archive_left_is_not_mixed_in(audioldm: Path, tmp_path: Path):
+    files = contents(audioldm)
+    broken = zipped(tmp_path / "broken.zip", {**files, SUMS: sums({"unet/config.json": b"other"})})
+    target = tmp_path / "m"
+    with pytest.raises(ModelError, match=r"unet/config\.json isn't the file"):
+        install(broken, target, "m")
+    changed = {**files, "vae/config.json": files["vae/config.json"] + b" "}
+    install(zipped(tmp_path / "whole.zip", changed), target, "m")
+    assert contents(target) == changed
+
+
+def test_listed_hashes_are_compared(audioldm: Path, tmp_path: Path):
+    files = contents(audioldm)
+    listed = {name: content for name, content in files.items() if name.endswith(".safetensors")}
+    good = zipped(tmp_path / "good.zip", {**files, SUMS: sums(listed)})
+    install(good, tmp_path / "good", "m")
+    name = "unet/diffusion_pytorch_model.safetensors"
+    other = files[name][:-1] + bytes([files[name][-1] ^ 1])
+    with pytest.raises(ModelError, match="isn't the file that its hash says"):
+        install(zipped(tmp_path / "bad.zip", {**files, name: other, SUMS: sums(listed)}), tmp_path / "bad", "m")
+    with pytest.raises(ModelError, match="not among the files"):
+        lacking = {SUMS: sums({"unet/more.safetensors": b""}), **files}
+        install(zipped(tmp_path / "lacking.zip", lacking), tmp_path / "lacking", "m")
+    (tmp_path / SUMS).write_bytes(sums({"good.zip": b"another archive"}))
+    with pytest.raises(ModelError, match=r"good\.zip isn't the file that"):
+        install(good, tmp_path / "again", "m")
+    assert not any((tmp_path / name).exists() for name in ("bad", "lacking", "again"))
+
+
+def test_an_installed_model_stays_until_a_whole_one_takes_its_place(audioldm: Path, tmp_path: Path):
+    files, target = contents(audioldm), tmp_path / "m"
+    install(audioldm, target, "m")
+    half = {name: content for name, content in files.items() if not name.startswith("unet/")}
+    with pytest.raises(MissingWeights, match="unet"):
+        install(zipped(tmp_path / "half.zip", half), target, "m")
+    assert contents(target) == files
+    new = {**files, "vae/config.json": files["vae/config.json"] + b"\n"}
+    install(zipped(tmp_path / "new.zip", new), target, "m")
+    assert contents(target) == new
+
+
+NASTY = ["/etc/x.json", "../x.json", "a/../../x.json", "C:/x.json", "a\\..\\x.json", "a/x\x07.json"]
+
+
+@pytest.mark.parametrize("path", NASTY)
+@pytest.mark.parametrize("pack", [zipped, tarred])
+def test_paths_that_lead_out_are_refused(audioldm: Path, tmp_path: Path, path: str, pack: Any):
+    archive = pack(tmp_path / ("m.zip" if pack is zipped else "m.tar"), {**contents(audioldm), path: b"{}"})
+    with pytest.raises(ModelError, match="nothing was installed"):
+        install(archive, tmp_path / "in" / "m", "m")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [archive.name]
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes):
+    with tarfile.open(tmp_path / "m.tar", "w") as archive:
+        entry = tarfile.TarInfo("model_index.json")
+        entry.type, entry.linkname = kind, "/etc/passwd"
+        archive.addfile(entry)
+    with pytest.raises(ModelError, match="is a link or a device"):
+        install(tmp_path / "m.tar", tmp_path / "m", "m")
+
+
+def test_links_in_zips_are_refused(tmp_path: Path):
+    entry = zipfile.ZipInfo("model_index.json")
+    entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "m.zip", "w") as archive:
+        archive.writestr(entry, "/etc/passwd")
+    with pytest.raises(ModelError, match="is a link or a device"):
+        install(tmp_path / "m.zip", tmp_path / "m", "m")
+
+
+def test_bombs_are_refused_before_they_are_opened(tmp_path: Path):
+    zeros = bytes(60_000_000)
+    archive = zipped(tmp_path / "m.zip", {"model_index.json": b"{}", "unet/model.safetensors": zeros})
+    assert archive.stat().st_size < 100_000
+    with pytest.raises(ModelError, match="would swell"):
+        install(archive, tmp_path / "m", "m")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["m.zip"]
+
+
+def test_the_same_name_twice_is_refused(tmp_path: Path):
+    files = {"model_index.json": b"{}", "unet/config.json": b"{}", "UNet/config.json": b"{}"}
+    with pytest.raises(ModelError, match="is there twice"):
+        install(zipped(tmp_path / "m.zip", files), tmp_path / "m", "m")
+
+
+PARTS = st.sampled_from(["..", ".", "", "unet", "a b", "model_index.json", "x.safetensors", "CON", "\x00", "ü", "/"])
+PATHS = st.lists(PARTS, min_size=1, max_size=4).map("/".join)
+
+
+@given(st.dictionaries(PATHS, st.binary(max_size=20), max_size=5), st.binary(max_size=40), st.booleans())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_archive_writes_outside_or_leaves_half_a_model(tmp_path: Path, files: Files, noise: bytes, tar: bool):
+    place = tmp_path / "place"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    archive = place / ("m.tar" if tar else "m.zip")
+    with contextlib.suppress(ValueError, IndexError):  # some names can't even be packed
+        (tarred if tar else zipped)(archive, files)
+    content = archive.read_bytes()
+    archive.write_bytes(content[: len(content) // 2] + noise + content[len(content) // 2 + len(noise) :])
+    with pytest.raises((TimbredError, OSError)):
+        install(archive, place / "in" / "m", "m")
+    assert {entry.name for entry in place.iterdir()} <= {archive.name, "in"}
+    assert not (place / "in" / "m").exists()
+
+
+# the hub
+
+
+def hub(monkeypatch: pytest.MonkeyPatch, files: Files, listed: dict[str, str]) -> None:
+    """A hub that serves these files, and lists these hashes."""
+
+    def snapshot_download(_source: str, local_dir: Path, allow_patterns: list[str]) -> str:
+        assert "*.safetensors" in allow_patterns
+        for name, content in files.items():
+            (Path(local_dir) / name).parent.mkdir(parents=True, exist_ok=True)
+            (Path(local_dir) / name).write_bytes(content)
+        (Path(local_dir) / ".cache" / "huggingface").mkdir(parents=True)
+        return str(local_dir)
+
+    siblings = [SimpleNamespace(rfilename=name, lfs=SimpleNamespace(sha256=value)) for name, value in listed.items()]
+    api = SimpleNamespace(model_info=lambda _source, files_metadata: SimpleNamespace(siblings=siblings))  # pyright: ignore
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: api)
+
+
+def pulled(tmp_path: Path) -> Path:
+    models.pull("audioldm-s-full-v2", None, None, [f"models.folder={tmp_path / 'models'}"])
+    return tmp_path / "models" / "audioldm-s-full-v2"
+
+
+def test_what_the_hub_sends_is_compared_with_its_hashes(
+    audioldm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    files = contents(audioldm)
+    name = "unet/diffusion_pytorch_model.safetensors"
+    hub(monkeypatch, files, {name: "0" * 64, "other.msgpack": "1" * 64})
+    with pytest.raises(ModelError, match="isn't the file that its hash says"):
+        pulled(tmp_path)
+    assert not (tmp_path / "models" / "audioldm-s-full-v2").exists()
+    shutil.rmtree(tmp_path / "models")
+    hub(monkeypatch, files, {name: hashlib.sha256(files[name]).hexdigest()})
+    folder = pulled(tmp_path)
+    assert contents(folder) == files
+    assert capsys.readouterr().out == f"{folder}\n"
+
+
+def test_an_archive_under_a_new_name_says_how_to_use_it(
+    audioldm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    archive = tarred(tmp_path / "mine.tar.gz", contents(audioldm))
+    models.pull("mine", archive, None, [f"models.folder={tmp_path / 'models'}"])
+    told = capsys.readouterr()
+    assert told.out == f"{tmp_path / 'models' / 'mine'}\n"
+    assert "models.mine.source" in told.err
+    assert json.loads((tmp_path / "models" / "mine" / "model_index.json").read_text())
