@@ -105,7 +105,7 @@ def super_collider(daemon: DaemonProcess) -> None:
     """What the example with a Pbind sounds like."""
     body = (QUARK / "examples" / "pbind.scd").read_text("utf-8")
     body = body[body.index("(\n") + 2 : body.rindex(")")]
-    with tempfile.TemporaryDirectory() as name, jack_server(find, "pictures"):
+    with tempfile.TemporaryDirectory() as name, jack_server(find):
         folder = Path(name)
         with sclang_with_server(find, folder, body, daemon.osc, free_port()) as program:
             program.spoken.until("^timbred: playing", 10 * PATIENCE)

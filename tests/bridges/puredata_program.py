@@ -14,7 +14,7 @@ RATE = 48_000
 
 HEAD = """#N canvas 60 60 600 400 12;
 #X obj 20 20 netreceive -u {port};
-#X obj 20 50 route one two note file all drum;
+#X obj 20 50 route one two note file all drum record;
 #X obj 400 50 s pd;
 #X obj 20 330 soundfiler;
 #X obj 120 330 s timbred-connect;
@@ -25,7 +25,7 @@ HEAD = """#N canvas 60 60 600 400 12;
 #X connect 1 3 3 0;
 #X connect 1 4 4 0;
 #X connect 1 5 5 0;
-#X connect 1 6 2 0;
+#X connect 1 7 2 0;
 #X connect 6 0 7 0;
 """
 """A patch that passes on what it is told: to its objects one and two, as notes to one, to soundfiler, to Pd."""
@@ -48,7 +48,8 @@ SAMPLER = """#X obj 20 80 timbred-sampler sound 127.0.0.1 {daemon};
 #X obj 20 120 print ready;
 #X obj 120 120 print progress;
 #X obj 220 120 print event;
-#X obj 320 120 dac~;
+#X obj 320 120 writesf~;
+#X connect 1 6 12 0;
 #X connect 1 0 8 0;
 #X connect 1 2 8 1;
 #X connect 8 0 12 0;

@@ -248,6 +248,49 @@ def test_the_drum_machine_makes_its_eight_sounds(
         assert not pd.spoken.matching("error")
 
 
+def record(pd: Pd, path: Path, until: float) -> NDArray[np.float32]:
+    """Wait until so many seconds have been recorded from now on; what they hold so far."""
+    frames = len(heard_so_far(path)) + int(until * RATE)
+    deadline = time.monotonic() + PATIENCE
+    while len(heard_so_far(path)) < frames:
+        assert time.monotonic() < deadline, pd.spoken.lines
+        time.sleep(0.01)
+    return heard_so_far(path)
+
+
+def loudest(part: NDArray[np.float32]) -> float:
+    """The frequency that is loudest, Hz."""
+    spectrum = np.abs(np.fft.rfft(part * np.hanning(len(part))))
+    return float(np.argmax(spectrum)) * RATE / len(part)
+
+
+def test_notes_play_at_their_pitch_and_a_loop_goes_around_until_its_end(
+    daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path
+) -> None:
+    path = tmp_path / "recorded.wav"
+    with pd_with(require_host("pd"), tmp_path, SAMPLER, daemon.osc) as pd:
+        pd.say("one generate tone @seconds 0.25 @steps 1 @seed 1 @fade_in 0 @fade_out 0")
+        pd.spoken.until("^ready: ready sound-1 12000")
+        pd.say(f"record open -bytes 4 {path}")
+        pd.say("record start")
+        record(pd, path, 0.1)
+        pd.say("note 72 127")
+        once = record(pd, path, 1)
+        pd.say("one loop")
+        pd.say("one root 48")
+        pd.say("note 60 127")
+        around = record(pd, path, 1.5)[len(once) :]
+        pd.say("note 60 0")
+        ended = record(pd, path, 1)
+    [sounding] = np.nonzero(np.abs(once) > AUDIBLE)
+    assert abs(len(once[sounding[0] : sounding[-1]]) - 6000) < 200, "an octave higher, half as long"
+    assert abs(loudest(once[sounding[0] : sounding[-1]]) - 880) < 10
+    held = around[-RATE // 2 :]
+    assert abs(loudest(held) - 880) < 5
+    assert np.abs(held[: RATE // 10]).max() > 0.5
+    assert np.abs(ended[-RATE // 10 :]).max() == 0, "a note's end is heard"
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("*.pd")))
 def test_pd_opens_every_patch(require_host: RequireHost, tmp_path: Path, name: str) -> None:
     with pd_with(require_host("pd"), tmp_path, NOTHING, free_port(), "-open", str(FOLDER / name)) as pd:

@@ -28,7 +28,7 @@ FADE_IN = 0.03
 
 @pytest.fixture
 def jack(require_host: RequireHost) -> Iterator[JackServer]:
-    with jack_server(require_host, "sc") as server:
+    with jack_server(require_host) as server:
         yield server
 
 
