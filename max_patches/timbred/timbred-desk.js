@@ -288,6 +288,7 @@ var EVENTS = {
         this.linked = Boolean(list[0]);
         this.host.show(["link", list[0]]);
         if (!this.linked) return this.fault(list[1]);
+        this.warned = "";
         this.tell("timbred " + list[1] + " is there");
         this.models = [];
         this.ask(["models"]);

@@ -14,22 +14,22 @@ const { Conversation } = require("./timbred-conversation.js");
 
 const TICK = 100;
 const ALIVE_EVERY = 1000;
+const LOOK_AGAIN_AFTER = 2000;
 const GONE = new Set(["ECONNREFUSED", "ECONNRESET"]);
 
 const place = { host: "127.0.0.1", port: vocabulary.port };
 let socket = null;
+let newest = null;
 let conversation = null;
 
 function tell(name, ...values) {
   max.outlet(name, ...values);
 }
 
+/** What is said while there is no socket is lost, as anything on UDP may be: it is asked for again. */
 function send(address, values) {
-  const packet = osc.encode(address, values);
   const through = socket;
-  through.send(packet, (error) => {
-    if (error && through === socket) trouble(error);
-  });
+  if (through) through.send(osc.encode(address, values), (error) => error && through === socket && trouble(error));
 }
 
 function trouble(error) {
@@ -51,15 +51,25 @@ function hear(packet) {
 /** A socket of its own for each place, on a port that the system chooses: any number of devices get along. */
 function connect() {
   if (socket) socket.close();
+  socket = null;
   const made = dgram.createSocket("udp4");
-  socket = made;
+  newest = made;
   made.on("message", (packet) => made === socket && hear(packet));
   made.on("error", (error) => made === socket && trouble(error));
   made.connect(place.port, place.host, (error) => {
-    if (made !== socket) return;
-    if (error) return trouble(error);
+    if (made !== newest || error) made.close();
+    if (made !== newest) return;
+    if (error) return lookAgain(error);
+    socket = made;
     begin();
   });
+}
+
+/** The name of a host that nobody knows, or not yet. */
+function lookAgain(error) {
+  trouble(error);
+  const tried = newest;
+  setTimeout(() => tried === newest && connect(), LOOK_AGAIN_AFTER);
 }
 
 function begin() {
@@ -78,6 +88,8 @@ function begin() {
 function request(tag, name, ...values) {
   const entry = vocabulary.requests[name];
   if (!entry) return tell("fail", tag, "bad-request", `there is no request ${name}`);
+  const odd = values.find((value) => typeof value !== "string" && !Number.isFinite(value));
+  if (odd !== undefined) return tell("fail", tag, "bad-request", `${name}: got ${odd}, allowed are words and numbers`);
   if (name === "cancel") return conversation.cancel(values.length ? values[0] : tag);
   if (entry.id) return conversation.request(tag, name, values, Date.now());
   if (entry.family) return conversation.say([name, values[0]].join("/"), values.slice(1));

@@ -15,6 +15,7 @@ from max_patches.patcher import Patch
 from tests.conversations.conftest import StartDaemon, settings_for
 from tests.conversations.daemons import DaemonProcess
 from tests.max.stages import MaxStage, Seen, live, playing
+from timbred.render.decode import read_recipe
 
 RequireHost = Callable[[str], str]
 Play = Callable[..., contextlib.AbstractContextManager[MaxStage]]
@@ -60,6 +61,12 @@ def filled(stage: MaxStage) -> tuple[str, str]:
     return path, box.text.split()[1].replace("---", "042")
 
 
+def recipe(path: str) -> dict[str, Any]:
+    """What timbred was asked for, as the file says."""
+    found = read_recipe(Path(path))
+    return {**found["parameters"], "seed": found["seed"], "prompt": found["prompt"]}
+
+
 def in_use(stage: MaxStage, index: int = 0) -> tuple[float, str]:
     """The next length in milliseconds and buffer that the voices are told."""
     poly = stage.box("poly~", index=index)
@@ -72,6 +79,7 @@ def test_words_become_a_sampler(play: Play, daemon: DaemonProcess) -> None:
         stage.turn("Seconds", 0.5)
         stage.turn("Takes", 3)
         stage.turn("Steps", 4)
+        stage.turn("Scheduler", 2)
         generate(stage, "warm analog pad")
         stage.status("started")
         assert stage.told(stage.box("multislider"), 0.5) == [0.5]
@@ -79,6 +87,11 @@ def test_words_become_a_sampler(play: Play, daemon: DaemonProcess) -> None:
         first, buffer = filled(stage)
         assert Path(first).is_file()
         assert Path(first).parent == daemon.takes
+        asked = recipe(first)
+        assert {key: asked[key] for key in ("prompt", "seconds", "steps", "scheduler", "channels", "rate")} == {
+            "prompt": "warm analog pad", "seconds": 0.5, "steps": 4,
+            "scheduler": "dpm++2m", "channels": 2, "rate": 44100,
+        }  # fmt: skip
         assert in_use(stage) == (500, buffer)
         assert stage.told(stage.box("waveform~"), "set") == ["set", buffer]
         stage.status("3 takes")
@@ -137,8 +150,16 @@ def test_more_like_this_begins_from_the_take(play: Play, daemon: DaemonProcess) 
         stage.click("More like this")
         other = filled(stage)[0]
         assert Path(other).name.startswith("glass-bell")
-        assert other != one
         stage.status("1 take")
+        old, new = recipe(one), recipe(other)
+        assert "init" not in old
+        assert new["init"]
+        assert new["strength"] == 0.25
+        assert new["seed"] != old["seed"], "another sound"
+        stage.click("Lock seed")
+        stage.click("More like this")
+        again = recipe(filled(stage)[0])
+        assert (again["seed"], again["init"] != new["init"]) == (new["seed"], True)
         history = stage.told(stage.box("umenu"), "append")
         assert history[1].startswith("glass bell, ")
 
@@ -357,6 +378,8 @@ def test_a_clip_in_the_sets_own_meter_and_key(play: Play, daemon: DaemonProcess)
         generate(stage, "organ")
         path, _ = filled(stage)
         assert Path(path).name.startswith("organ-in-a-minor-124-bpm")
+        asked = recipe(path)
+        assert (asked["bars"], asked["bpm"], asked["beats_per_bar"]) == (1, 124, 3)
         assert in_use(stage)[0] == pytest.approx(3 * 60_000 / 124, abs=1), "a bar of 6/8 has three quarter notes"
         stage.status("1 take")
         stage.order("live", value=["tempo", 60.5])
@@ -557,6 +580,28 @@ def test_the_abstraction(play: Play, daemon: DaemonProcess) -> None:
         stage.order("send", inlet, ["settings", "tempo", 120])
         stage.order("send", inlet, ["sing", "la"])
         stage.console("no handler for sing")
+        stage.order("send", inlet, ["host", "no-such-host.invalid"])
+        assert "no-such-host.invalid" in stage.told(status, "link", 0)[2]
+        stage.order("send", inlet, ["port", 123456])
+        assert stage.told(status, "fail", "port")[3] == "port: got 123456, allowed is 1 to 65535"
+        stage.order("send", inlet, ["host", "127.0.0.1"])
+        stage.told(status, "link", 1)
+        stage.order("send", inlet, ["generate", "last", "@seconds", 0.1])
+        stage.told(status, "done", 5)
+
+
+def test_the_help_makes_a_first_sound(play: Play, daemon: DaemonProcess) -> None:
+    with play(abstraction.build_help(), daemon.osc) as stage:
+        stage.console("timbred link 1")
+        stage.order("send", stage.box("message", "kick drum"), ["bang"])
+        path = stage.told(stage.box("buffer~"), "replace")[1]
+        assert Path(path).name.startswith("a-deep-punchy-kick-drum")
+        groove = stage.box("groove~")
+        assert [stage.told(groove) for _ in range(2)] == [["set", "timbred-help"], [0]]
+        assert stage.told(stage.box("multislider"), 1) == [1]
+        stage.console("status done 1 1")
+        stage.order("send", stage.box("message", "models"), ["bang"])
+        stage.console("status model pocket")
 
 
 class Voice:

@@ -14,6 +14,31 @@ const script = require("./script.js");
 
 const [folder, patchFile, settingsFile] = process.argv.slice(2);
 
+/** A patch of the folder as an object in another: messages go in by its inlets and out by its outlets. */
+class Abstraction extends Thing {
+  constructor(box, stage) {
+    super(box, stage);
+    const { patcher } = JSON.parse(fs.readFileSync(path.join(folder, `${box.name}.maxpat`), "utf8"));
+    this.inner = new Stage(patcher, { rate: stage.rate });
+    const ports = (name) => [...this.inner.things.values()].filter((thing) => thing.box.name === name)
+      .sort((a, b) => a.box.patching_rect[0] - b.box.patching_rect[0]);
+    this.inlets = ports("inlet");
+    ports("outlet").forEach((port, index) => { port.seen = (list) => this.out(index, list); });
+  }
+
+  receive(inlet, list) {
+    this.inlets[inlet].receive(0, list);
+  }
+
+  load() {
+    this.inner.load();
+  }
+
+  close() {
+    this.inner.close();
+  }
+}
+
 class Stage {
   constructor(patcher, settings) {
     this.rate = settings.rate;
@@ -28,7 +53,7 @@ class Stage {
 
   add(box) {
     box.name = box.maxclass === "newobj" ? box.text.split(" ")[0] : box.maxclass;
-    const Kind = { ...KINDS, js: Js, "node.script": NodeScript }[box.name] || Thing;
+    const Kind = { ...KINDS, js: Js, "node.script": NodeScript, timbred: Abstraction }[box.name] || Thing;
     this.things.set(box.id, new Kind(box, this));
   }
 
