@@ -3,6 +3,7 @@
 python -m max_patches.generate
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -14,19 +15,37 @@ ROOT = Path(__file__).parents[1]
 FOLDER = Path("max_patches/timbred")
 PICTURES = Path("docs/pictures")
 
+VOCABULARY_FILE = "timbred-vocabulary.js"
+VOCABULARY = words.script()
+OWN_MODULE = re.compile(r'require\("(?:\./)?(timbred-[\w-]+?)(?:\.js)?"\)')
+
 DEVICES = ((instrument, "instrument"), (clip, "audio effect"), (drum, "instrument"))
 """Each device and what it is to Live."""
 
 
 def device_file(patch: Patch, kind: str) -> bytes:
     """A device's `.amxd`."""
-    return container.pack(kind, as_json(patch.saved(device_extra(container.KINDS[kind], patch.width))))
+    extra = device_extra(container.KINDS[kind], patch.width, needed(patch))
+    return container.pack(kind, as_json(patch.saved(extra)))
+
+
+def needed(patch: Patch) -> list[str]:
+    """The files that a device needs beside it, by name: its voice, its scripts, and those that they need."""
+    found = {f"{voice.NAME}.maxpat"}
+    waiting = [box.text.split()[1] for box in patch.boxes if box.name in ("js", "node.script")]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            text = VOCABULARY if name == VOCABULARY_FILE else (ROOT / FOLDER / name).read_text("utf-8")
+            waiting += [f"{module}.js" for module in OWN_MODULE.findall(text)]
+    return sorted(found)
 
 
 def files() -> dict[Path, bytes]:
     """Every generated file by its path from the project's root."""
     found = {
-        FOLDER / "timbred-vocabulary.js": words.script().encode(),
+        FOLDER / VOCABULARY_FILE: VOCABULARY.encode(),
         FOLDER / "timbred.maxpat": as_json(abstraction.build().saved()).encode(),
         FOLDER / "timbred.maxhelp": as_json(abstraction.build_help().saved()).encode(),
         FOLDER / "first-sound.maxpat": as_json(first_sound.build().saved()).encode(),

@@ -256,10 +256,15 @@ def as_json(patcher: Mapping[str, Any]) -> str:
     return json.dumps(patcher, indent=1, ensure_ascii=False) + "\n"
 
 
-def device_extra(code: bytes, width: float) -> dict[str, Any]:
-    """What a patcher needs besides to be a device: its width, and the project that Max looks for."""
+def device_extra(code: bytes, width: float, needed: Sequence[str]) -> dict[str, Any]:
+    """What a patcher needs to be a device: its size, the files beside it, and the project that Max looks for."""
     return {
         "devicewidth": width,
+        "openrect": [0.0, 0.0, width, float(DEVICE_HEIGHT)],
+        "latency": 0,
+        "dependency_cache": [
+            {"name": name, "type": "TEXT" if name.endswith(".js") else "JSON", "implicit": 1} for name in needed
+        ],
         "project": {
             "version": 1,
             "creationdate": 3590052493,

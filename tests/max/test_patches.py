@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from py2max.maxref import get_object_info
 
 from max_patches import abstraction, clip, container, drum, first_sound, instrument, parts, voice
-from max_patches.generate import DEVICES, ROOT, files
+from max_patches.generate import DEVICES, ROOT, files, needed
 from max_patches.objects import NOT_IN_MAX, SIGNAL
 from max_patches.patcher import BLOB, DEVICE_HEIGHT, Box, Patch
 from max_patches.words import allowed
@@ -306,6 +306,16 @@ def test_the_files_that_a_device_needs_lie_beside_it() -> None:
                 assert (SCRIPTS / words[1]).is_file()
             if box.name in ("poly~", "timbred"):
                 assert (SCRIPTS / f"{words[1] if box.name == 'poly~' else words[0]}.maxpat").is_file()
+
+
+@each_device
+def test_a_device_names_all_the_files_it_needs(patch: Patch) -> None:
+    names = needed(patch)
+    assert all((SCRIPTS / name).is_file() for name in names)
+    helps = {"timbred.maxhelp", "timbred.maxpat", "first-sound.maxpat"}
+    assert set(names) == {path.name for path in SCRIPTS.iterdir() if path.suffix != ".amxd"} - helps
+    _, patcher = container.unpack((SCRIPTS / f"{patch.name}.amxd").read_bytes())
+    assert [entry["name"] for entry in patcher["patcher"]["dependency_cache"]] == names
 
 
 @each_device
