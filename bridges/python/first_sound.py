@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from pythonosc.osc_message import OscMessage
@@ -26,7 +26,7 @@ console = Console(stderr=True)
 
 
 @contextlib.contextmanager
-def daemon(takes: Path) -> Iterator[int]:
+def daemon(takes: Path) -> Generator[int]:
     """A daemon for this demonstration alone, on free ports; gives its OSC port."""
     command = [sys.executable, "-m", "timbred", "serve", "--set", f"takes.folder={takes}"]
     for port in ("osc.port", "zmq.requests", "zmq.events", "http.port"):

@@ -55,7 +55,11 @@ def test_it_rests_after_each_step_and_only_when_told(
     audioldm2: Path, monkeypatch: pytest.MonkeyPatch, frame_rate: float
 ) -> None:
     letters = Letters()
-    monkeypatch.setattr(engine_module, "Mailbox", lambda *_: letters)
+
+    def mailbox(*_: object) -> Letters:
+        return letters
+
+    monkeypatch.setattr(engine_module, "Mailbox", mailbox)
     rests: list[float] = []
     monkeypatch.setattr(engine_module.time, "sleep", rests.append)
     order = wire.RenderOrder(
