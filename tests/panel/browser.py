@@ -190,7 +190,8 @@ class Page:
         return answer["result"].get("value")
 
     def text(self, selector: str) -> str:
-        return str(self.run(f"$({json.dumps(selector)})?.innerText ?? ''"))
+        """All text in an element, whether it has been drawn yet or not."""
+        return str(self.run(f"$({json.dumps(selector)})?.textContent ?? ''"))
 
     # ---- doing
 

@@ -108,10 +108,13 @@ def page(first_page: Page) -> Iterator[Page]:
     first_page.until("!timbred.requests.live.length && timbred.own.open && timbred.everybody.open")
     first_page.run(
         "(timbred.requests.jobs.forEach((job) => timbred.requests.forget(job)), timbred.composer.reset(),"
-        " timbred.history.search.value = '', timbred.composer.startFresh(), timbred.composer.fail(''),"
+        " timbred.history.search.value = '',"
+        " timbred.history.stars.setAttribute('aria-pressed', 'false'), timbred.composer.startFresh(),"
+        " timbred.composer.fail(''),"
         " timbred.history.unlike(),"
         " timbred.composer.prompt.value = '', document.activeElement.blur(), timbred.stage.listening.stop())"
     )
+    first_page.run("timbred.composer.fields.get('seconds').value = 0.5")
     first_page.press("1")
     first_page.run("document.activeElement.blur()")
     yield first_page

@@ -74,7 +74,7 @@ def test_a_prompt_typed_becomes_a_sound_seen_and_heard(page: Page, running: Rest
 def test_keys_go_out_as_they_were_set(page: Page) -> None:
     page.press("p")
     page.type("keys ")
-    page.run("$('[data-key=seconds] input').focus()")
+    page.run("(timbred.composer.fields.get('seconds').value = undefined, $('[data-key=seconds] input').focus())")
     page.press("ArrowUp")
     stepped = page.run("timbred.composer.fields.get('seconds').value")
     assert stepped == page.run("timbred.models.models.get('hollow').default_seconds") + 0.5
@@ -175,7 +175,7 @@ def test_the_history_is_searched_by_words_and_likeness(page: Page) -> None:
     page.press("/")
     assert page.run("document.activeElement.id") == "search"
     page.type("glass harm")
-    page.until("$$('#takes li').length === 1 && $('#takes .prompt').innerText === 'glass harmonica in rain'")
+    page.until("$$('#takes li').length === 1 && $('#takes .prompt').textContent === 'glass harmonica in rain'")
     page.type("zzz")
     page.until("$$('#takes li').length === 0")
     assert 'No take\'s prompt has the words "glass harmzzz"' in page.text("#history")
@@ -183,14 +183,14 @@ def test_the_history_is_searched_by_words_and_likeness(page: Page) -> None:
     page.press("Escape")
     make_sound(page, "glass bells in snow")
     page.press("a")
-    page.until("timbred.history.like && $('#takes .prompt')?.innerText === 'glass harmonica in rain'")
+    page.until("timbred.history.like && $('#takes .prompt')?.textContent === 'glass harmonica in rain'")
     assert "Like glass bells in snow" in page.text("#history")
     assert page.run("$$('#takes li').length") < OLD_TAKES
 
 
 def test_thousands_of_takes_come_page_by_page(page: Page) -> None:
     page.run("(timbred.history.search.value = 'old sound', timbred.history.refresh())")
-    page.until(f"$('.total').innerText === '{OLD_TAKES:,} takes with \"old sound\"'")
+    page.until(f"$('.total').textContent === '{OLD_TAKES:,} takes with \"old sound\"'")
     assert page.run("$$('#takes li').length") <= 120
     page.run("$('#takes .choose[tabindex=\"0\"]').focus()")
     for rows in (60, 120, 180):
@@ -198,7 +198,7 @@ def test_thousands_of_takes_come_page_by_page(page: Page) -> None:
         page.until(f"$$('#takes li').length > {rows}")
     prompts = page.run("$$('#takes .prompt').map((one) => one.textContent)")
     assert prompts == [f"old sound number {OLD_TAKES - 1 - n}" for n in range(len(prompts))]
-    assert "The file is gone" in page.until("$('#stage-failure').innerText")
+    assert "The file is gone" in page.until("$('#stage-failure').textContent")
     page.run("(timbred.history.search.value = '', timbred.history.refresh())")
     page.until("timbred.history.plain && $$('#takes li').length === 60")
 
@@ -213,7 +213,7 @@ def test_arrows_and_letters_go_through_the_takes(page: Page) -> None:
     page.run("$('#takes .choose[tabindex=\"0\"]').focus()")
     page.press("ArrowDown")
     page.until("timbred.stage.take.prompt === 'first of two'")
-    assert page.run("document.activeElement.innerText").startswith("first of two")
+    assert page.run("document.activeElement.textContent").startswith("first of two")
 
 
 def test_a_running_request_is_cancelled(page: Page) -> None:
@@ -268,14 +268,14 @@ def test_each_failure_is_shown_where_it_happened(page: Page) -> None:
 
     make_sound(page, "to be played")
     page.press("b")
-    page.until("$('#voices-failure').innerText")
+    page.until("$('#voices-failure').textContent")
     assert page.text("#voices-failure").startswith("no-audio-device: ")
     page.run("(timbred.voices.fields.get('voice').value = 99, timbred.voices.play(timbred.stage.take))")
-    page.until("$('#voices [data-key=voice] .failure').innerText.includes('99')")
+    page.until("$('#voices [data-key=voice] .failure').textContent.includes('99')")
 
     page.press("2")
     page.run("$('[data-model=audioldm2] .row button').click()")
-    page.until("$('[data-model=audioldm2] .failure').innerText.startsWith('missing-weights: ')")
+    page.until("$('[data-model=audioldm2] .failure').textContent.startsWith('missing-weights: ')")
 
     page.press("Escape")
     page.run("document.activeElement.blur()")
@@ -283,7 +283,7 @@ def test_each_failure_is_shown_where_it_happened(page: Page) -> None:
     page.run("$('#tempo input').value = ''")
     page.type("5000")
     page.press("Enter")
-    page.until("$('#tempo .failure').innerText.includes('5000')")
+    page.until("$('#tempo .failure').textContent.includes('5000')")
 
 
 def test_models_are_loaded_and_unloaded(page: Page) -> None:
@@ -304,15 +304,15 @@ def test_the_tempo_is_set(page: Page) -> None:
     page.run("$('#tempo input').value = ''")
     page.type("97.5")
     page.press("Enter")
-    page.until("timbred.tempo.now === 97.5 && !$('#tempo .failure').innerText")
+    page.until("timbred.tempo.now === 97.5 && !$('#tempo .failure').textContent")
 
 
 def test_what_others_do_is_seen(page: Page, running: Restartable) -> None:
     with clients.udp(running.now.osc) as other:
         take = other.make_take("from another place")
-    page.until("$('#takes .prompt').innerText === 'from another place'")
+    page.until("$('#takes .prompt').textContent === 'from another place'")
     page.press("4")
-    line = page.until(f"$$('#lines li').find((one) => one.innerText.includes('{take.id}: done'))?.innerText")
+    line = page.until(f"$$('#lines li').find((one) => one.textContent.includes('{take.id}: done'))?.textContent")
     assert "from-another-place" in line
 
 
@@ -408,7 +408,7 @@ def test_the_daemon_ends_and_comes_back(page: Page, running: Restartable) -> Non
     assert "timbred isn't running" in page.text("#gone")
     page.run("$('#prompt').value = 'asked of nobody'")
     page.press("Enter")
-    page.until("$('#prompt-failure').innerText")
+    page.until("$('#prompt-failure').textContent")
     assert page.run("$('#prompt').value") == "asked of nobody"
     assert running.now.process.wait(30) == -signal.SIGKILL
     running.end_by_force()

@@ -32,8 +32,8 @@ def test_a_take_is_played_changed_and_stopped(heard_page: Page) -> None:
     make_sound(page, "on a voice")
     page.run("(timbred.voices.fields.get('loop').value = true, timbred.voices.fields.get('voice').value = 7)")
     page.press("b")
-    page.until("$('#voices [data-voice=\"7\"] .prompt')?.innerText === 'on a voice'")
-    page.until("$('[data-gauge=voices]').innerText.startsWith('1')")
+    page.until("$('#voices [data-voice=\"7\"] .prompt')?.textContent === 'on a voice'")
+    page.until("$('[data-gauge=voices]').textContent.startsWith('1')")
     page.run("$('#voices [data-voice=\"7\"] [data-key=gain] input').focus()")
     page.type("-6")
     page.press("Tab")
@@ -41,7 +41,7 @@ def test_a_take_is_played_changed_and_stopped(heard_page: Page) -> None:
     page.run("$('#voices [data-voice=\"7\"] [data-key=pan] input').focus()")
     page.type("9")
     page.press("Tab")
-    page.until("$('#voices-failure').innerText.startsWith('bad-request: pan')")
+    page.until("$('#voices-failure').textContent.startsWith('bad-request: pan')")
     assert page.text("#voices [data-voice='7'] [data-key=pan] .failure").startswith("pan: got 9")
     page.run("$('#voices [data-voice=\"7\"] .small').focus()")
     page.press("Enter")
@@ -53,8 +53,8 @@ def test_a_take_is_played_changed_and_stopped(heard_page: Page) -> None:
     page.until("$('#voices [data-voice=\"7\"]')")
     page.press("p")
     page.press(".", CTRL)
-    page.until("!$('#voices [data-voice]') && $('[data-gauge=voices]').innerText.startsWith('0')")
-    page.until("$('#voices').innerText.includes('Nothing sounds.')")
+    page.until("!$('#voices [data-voice]') && $('[data-gauge=voices]').textContent.startsWith('0')")
+    page.until("$('#voices').textContent.includes('Nothing sounds.')")
 
 
 def test_an_endless_sound_begins_and_ends(heard_page: Page) -> None:
@@ -65,7 +65,7 @@ def test_an_endless_sound_begins_and_ends(heard_page: Page) -> None:
     page.press("3")
     page.run("$('#voice-flow').focus()")
     page.press("Enter")
-    page.until("$('#voices [data-voice=\"1\"] .prompt')?.innerText || $('#voices-failure').innerText")
+    page.until("$('#voices [data-voice=\"1\"] .prompt')?.textContent || $('#voices-failure').textContent")
     assert page.text("#voices-failure") == ""
     page.press(".", CTRL)
     page.until("!$('#voices [data-voice]')")
