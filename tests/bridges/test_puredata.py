@@ -16,6 +16,7 @@ from bridges.puredata.source.timbred import SILENCE
 from tests.bridges.puredata_program import FOLDER, NOTHING, RATE, SAMPLER, TWO_CLIENTS, Pd, free_port, pd_with
 from tests.conversations.conftest import StartDaemon, settings_for
 from tests.conversations.daemons import DaemonProcess
+from tests.delivery.player_stage import jack_server
 from tests.hosts import PATIENCE
 from timbred.protocol.vocabulary import REQUESTS
 
@@ -109,6 +110,25 @@ def test_every_request_gets_through(daemon: DaemonProcess, require_host: Require
         assert Path(path).is_file()
         assert pd.spoken.matching(f"^event: started {name} hollow")
         assert not pd.spoken.matching("^take: .* takes ")
+
+
+def test_the_daemons_own_voices(start_daemon: StartDaemon, require_host: RequireHost, tmp_path: Path) -> None:
+    with jack_server(require_host):
+        daemon = start_daemon("player.device=")
+        with pd_with(require_host("pd"), tmp_path, TWO_CLIENTS, daemon.osc) as pd:
+            pd.say("one flow 1 wind in wires @seconds 0.5 @steps 1")
+            pd.until_said("^event: flowing 1 ", 2)
+            pd.say("one generate warm pad @seconds 0.3 @steps 1")
+            take = pd.spoken.until(r"^take: list .* (\S+)$")[1]
+            pd.say(f"one play 2 {take} @gain -6")
+            pd.spoken.until(f"^event: playing 2 {take}")
+            pd.spoken.until(f"^event: ended 2 {take}")
+            pd.say("one flow 1 rain on a tent @seconds 0.5 @steps 1")
+            pd.until_said("^event: flowing 1 ", len(pd.spoken.matching("^event: flowing 1 ")) + 2)
+            pd.say("one stop")
+            pd.spoken.until("^event: ended 1 ")
+            assert not pd.spoken.matching("^timbred: ")
+        daemon.stop()
 
 
 def test_errors_are_in_pds_console(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:

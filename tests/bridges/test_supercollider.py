@@ -111,6 +111,33 @@ def test_a_server_port_where_nobody_listens(daemon: DaemonProcess, require_host:
         program.spoken.until(r"^ERROR: timbred: scsynth: no server answers at 127.0.0.1 port \d+; .*no-audio-device")
 
 
+VOICES = """
+fork {
+    var take, told = { |name| { |event ... said| "% % %".format(name, event, said[0]).postln } };
+    Timbred.flow(1, "wind in wires", told.(\\flow), seconds: 0.5, steps: 1);
+    take = Timbred.generate("warm", seconds: 0.3, steps: 1).wait[0];
+    Timbred.play(2, take, told.(\\play), gain: -6);
+    OSCFunc({ Timbred.flow(1, "rain on a tent", seconds: 0.5, steps: 1) }, "/course");
+    OSCFunc({ Timbred.stop(1) }, "/stop");
+    "here % %".format(NetAddr.langPort, take.takeId).postln
+};
+"""
+
+
+@pytest.mark.usefixtures("jack")
+def test_the_daemons_own_voices(start_daemon: StartDaemon, require_host: RequireHost, tmp_path: Path) -> None:
+    daemon = start_daemon("player.device=")
+    with sclang(require_host, tmp_path, VOICES, daemon.osc) as program:
+        port, take = program.spoken.until(r"^here (\d+) (\S+)").groups()
+        program.spoken.until(f"^play playing {take}")
+        program.spoken.until(f"^play ended {take}")
+        for address in ("/course", "/stop"):
+            until_said(program, "^flow flowing", len(program.spoken.matching("^flow flowing")) + 2)
+            subprocess.run([require_host("oscsend"), "127.0.0.1", port, address], check=True, timeout=30)
+        program.spoken.until("^flow ended")
+        assert not program.spoken.matching("ERROR|WARNING")
+
+
 EVERYTHING = """
 fork {
     var request, say = { |name ... said| "% %".format(name, said.join(" ")).postln };
@@ -133,6 +160,7 @@ fork {
     Timbred.play(1, request);
     Timbred.flow(2, "wind in wires");
     Timbred.stopAll;
+    say.(\\within, Timbred.silence + Timbred.askEvery);
     say.(\\arguments, *Timbred.class.findMethod(\\generate).argNames.as(Array).drop(1));
     say.(\\codes, TimbredVocabulary.codes.includes('no-audio-device'), TimbredVocabulary.ranges[\\seconds]);
     say.(\\help, *PathName("QUARK/HelpSource").deepFiles.collect { |file|
@@ -163,6 +191,7 @@ def test_every_request_and_every_key(daemon: DaemonProcess, require_host: Requir
             "^ERROR: timbred: .*.no-audio-device.",
             "^codes true a number from 0.05 to 600",
             "^help true true true true",
+            r"^within 1\.[0-9]+",
         ):
             program.spoken.until(line)
         names = program.spoken.until("^arguments (.*)")[1].split()
