@@ -48,7 +48,24 @@ def test_steps_and_the_rest_are_timed_apart():
 def test_loading_a_model_is_not_the_jobs_own_time():
     clock, estimates = Clock(), Estimates()
     run(Timing(estimates, clock), clock, parameters(), loads=True)
-    assert estimates.expected(parameters()) == pytest.approx(1.4)
+    assert estimates.expected(parameters()) == pytest.approx((10 + REST) * 0.1)
+    run(Timing(estimates, clock), clock, parameters())
+    assert estimates.expected(parameters()) == pytest.approx(1.7)
+
+
+def test_one_that_was_disturbed_does_not_count_and_few_are_not_relied_on():
+    clock, estimates = Clock(), Estimates()
+    timing = Timing(estimates, clock)
+    for slow in (False, True, False):
+        assert not estimates.is_sure("pocket")
+        timing.began(1, parameters(steps=2))
+        timing.stepped(1)
+        clock.now += 90.0 if slow else 0.1
+        timing.stepped(1)
+        clock.now += 50.0 if slow else 0.5
+        timing.rendered(1)
+    assert estimates.is_sure("pocket")
+    assert estimates.expected(parameters(steps=2)) == pytest.approx(0.7)
 
 
 def test_nothing_is_known_before_and_a_job_that_ended_otherwise_says_nothing():

@@ -22,19 +22,25 @@ FARTHEST = 3600.0
 BAR = re.compile(r"bar\s*(\d{1,6})")
 
 
+class TooSoon(BadRequest):
+    """A deadline that can't be met."""
+
+
 @dataclass(frozen=True)
 class Deadline:
-    """`bar` counts from 1, as musicians do: bar 33 begins after 32 bars. Or `seconds` from now."""
+    """`bar` counts from 1, as musicians do: bar 33 begins after 32 bars. Or `seconds` from when it was asked for, of
+    which some are `spent`."""
 
     bar: int | None = None
     seconds: float = 0.0
+    spent: float = 0.0
 
     def beat(self, beats_per_bar: float) -> float:
         """The beat on which the bar begins."""
         return ((self.bar or 1) - 1) * beats_per_bar
 
     def __str__(self) -> str:
-        return f"bar {self.bar}" if self.bar is not None else f"{self.seconds:g} s from now"
+        return f"bar {self.bar}" if self.bar is not None else f"{self.seconds:.3g} s from now"
 
 
 @dataclass(frozen=True)
@@ -93,16 +99,18 @@ def steps_by(deadline: Deadline, pace: Pace, fewest: int, most: int, clock: Cloc
     """As many steps as fit, at most `most`. `clock` is needed for a bar.
 
     Raises:
-        BadRequest: the bar is past, or not even `fewest` steps fit; says when it could be.
+        TooSoon: not even `fewest` steps fit; says when it could be.
+        BadRequest: the bar is past.
     """
-    left = deadline.seconds
+    left = deadline.seconds - deadline.spent
     if deadline.bar is not None and clock is not None:
         left = clock.until(deadline.beat(clock.beats_per_bar))
     needed = pace.needed(fewest)
     if needed > left:
         could = f"bar {clock.bar_after(needed)}" if deadline.bar is not None and clock else f"{_up(needed):g}"
         state = "is past" if left <= 0 else f"is in {left:.2f} s" if deadline.bar is not None else "is too soon"
-        raise BadRequest(
+        kind = BadRequest if left <= 0 else TooSoon
+        raise kind(
             f"by: {deadline} {state}, and with the fewest sensible steps ({fewest}) it takes {needed:.2f} s; "
             f"it could be ready by {could}"
         )

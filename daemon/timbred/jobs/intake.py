@@ -14,6 +14,7 @@ from timbred.delivery.player import Player
 from timbred.engine.registry import Card, Entry, Registry
 from timbred.engine.wire import NoiseSource
 from timbred.jobs.buffers import Buffers
+from timbred.jobs.deadline import TooSoon
 from timbred.jobs.dispatcher import Dispatcher, failure, take_event
 from timbred.jobs.finishing import FinishedTake
 from timbred.jobs.flow import Flows
@@ -166,8 +167,12 @@ class Intake:
             self.dispatcher.submit(client, request.id, resolved(planned), init)
 
         if self.in_time.is_timed(parameters):
-            decide()
-            return None
+            try:
+                decide()
+                return None
+            except TooSoon as error:
+                if not self.in_time.should_time_again(parameters, error):
+                    raise
         return self._timed_first(key_of(client, request.id), parameters, decide)
 
     async def _timed_first(self, key: Key, parameters: Parameters, decide: Callable[[], None]) -> None:
@@ -175,7 +180,7 @@ class Intake:
             return
         self._being_timed.add(key)
         try:
-            await self.dispatcher.measure(parameters)
+            await self.in_time.time(parameters)
             decide()
         finally:
             self._being_timed.discard(key)

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 
 from timbred.delivery.player import Player
 from timbred.engine.registry import Card
-from timbred.jobs.deadline import Clock, Deadline, Pace, fewest_steps, read_by, steps_by
+from timbred.errors import BadRequest
+from timbred.jobs.deadline import Clock, Deadline, Pace, TooSoon, fewest_steps, read_by, steps_by
 from timbred.jobs.dispatcher import Dispatcher
 from timbred.jobs.parameters import PLAYED, STEPS, Parameters, Session
 from timbred.protocol import messages as m
@@ -22,9 +24,23 @@ class InTime:
         self._session = session
 
     def is_timed(self, parameters: Parameters) -> bool:
-        """Whether it is known how long such a sound takes; else `measure` finds out."""
+        """Whether it is known how long such a sound takes; else `time` finds out."""
         name = parameters.model
         return self.dispatcher.estimates.knows(name) and self.dispatcher.residents.is_resident(name)
+
+    async def time(self, parameters: Parameters) -> None:
+        """Time such a sound. What is done for the first time with a model is slow, and so is timed again.
+
+        Raises: what the engine says of it.
+        """
+        cold = not self.dispatcher.residents.is_resident(parameters.model)
+        await self.dispatcher.measure(parameters)
+        if cold:
+            await self.dispatcher.measure(parameters)
+
+    def should_time_again(self, parameters: Parameters, error: BadRequest) -> bool:
+        """Whether a refusal rests on too few measurements to be told."""
+        return isinstance(error, TooSoon) and not self.dispatcher.estimates.is_sure(parameters.model)
 
     def check(self, request: m.Generate) -> None:
         """Whether there could be such a deadline.
@@ -45,7 +61,7 @@ class InTime:
         """
         deadline = read_by(request.by or "")
         clock = self._clock_for(deadline)
-        left = Deadline(deadline.bar, deadline.seconds - (time.monotonic() - came))
+        left = replace(deadline, spent=time.monotonic() - came)
         priority = request.priority or "live"
         pace = Pace(
             wait=self.dispatcher.wait_for(priority),

@@ -21,7 +21,8 @@ class _Run:
 
 
 class Timing:
-    """Hears what becomes of jobs, by their numbers."""
+    """Hears what becomes of jobs, by their numbers. Of one that had to wait for its model only the steps count: all
+    else in it is done for the first time, and slowly."""
 
     def __init__(self, estimates: Estimates, clock: Callable[[], float] = time.monotonic) -> None:
         self.estimates = estimates
@@ -33,7 +34,7 @@ class Timing:
         self._runs[number] = _Run(parameters, self._clock())
 
     def loads(self, number: int) -> None:
-        """The job waits for its model: what comes before its first step isn't its own time."""
+        """The job waits for its model."""
         if number in self._runs:
             self._runs[number].loading = True
 
@@ -51,8 +52,9 @@ class Timing:
         if run is None or run.first is None:
             return
         step = (run.last - run.first) / (run.steps - 1) if run.steps > 1 else None
-        before = 0.0 if run.loading else max(0.0, run.first - run.began - (step or 0.0))
-        self.estimates.measured(run.parameters, step, before + self._clock() - run.last)
+        before = max(0.0, run.first - run.began - (step or 0.0))
+        rest = None if run.loading else before + self._clock() - run.last
+        self.estimates.measured(run.parameters, step, rest)
 
     def dropped(self, number: int) -> None:
         """The job ended in another way: its time says nothing."""
