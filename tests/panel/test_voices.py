@@ -14,7 +14,7 @@ from tests.panel.conftest import make_sound
 @pytest.fixture
 def heard_page(browser: Wire, require_host: Require, tmp_path: Path) -> Iterator[Page]:
     """A page of a daemon that has a sound device."""
-    with jack_server(require_host, "panel"):
+    with jack_server(require_host):
         model = hollow_checkpoint(tmp_path / "hollow")
         daemon = DaemonProcess(tmp_path, f"models.hollow.source={model}", "models.default=hollow", "player.lead=200")
         page = Page(browser)
