@@ -271,6 +271,17 @@ def test_no_daemon_is_told_within_two_seconds(kind: str, monkeypatch: pytest.Mon
             timbred.generate("pad")
 
 
+def test_many_who_ask_at_once_hear_together_that_there_is_no_daemon() -> None:
+    async def scene() -> list[BaseException | Sound]:
+        async with AsyncTimbred(requests=free_port()) as timbred:
+            asked = [timbred.generate("pad") for _ in range(20)]
+            return await asyncio.gather(*asked, return_exceptions=True)
+
+    began = time.monotonic()
+    assert all(isinstance(answer, NoDaemon) for answer in asyncio.run(scene()))
+    assert time.monotonic() - began < 20 * asynchronous.FOUND_WITHIN / 2
+
+
 def test_it_is_found_where_the_settings_say(daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIMBRED_ZMQ_REQUESTS", str(daemon.requests))
     monkeypatch.setenv("TIMBRED_ZMQ_EVENTS", str(daemon.events))

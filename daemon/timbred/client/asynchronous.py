@@ -60,7 +60,7 @@ class AsyncTimbred(AsyncRequests):
         self._named = None if requests is None else Place(host or finding.LOOPBACK, requests, events or requests + 1)
         self._context = zmq.asyncio.Context()
         self._link: Link | None = None
-        self._connecting = asyncio.Lock()
+        self._connecting: asyncio.Task[Link] | None = None
         self._asked: list[_Asked] = []
         self._turns: dict[str, asyncio.Lock] = {}
 
@@ -72,6 +72,9 @@ class AsyncTimbred(AsyncRequests):
 
     async def close(self) -> None:
         """End the connection. Requests under way go on in the daemon, unheard."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
         link, self._link = self._link, None
         if link is not None:
             await link.close()
@@ -83,8 +86,7 @@ class AsyncTimbred(AsyncRequests):
         Raises:
             NoDaemon: there is none, after at most `within` seconds.
         """
-        async with self._connecting:
-            return (await self._connected(within)).place
+        return (await self._up(within)).place
 
     async def ask(self, request: m.Request) -> AsyncGenerator[m.Event | Sound]:
         """A request's events as they come, the last one ends it. A take that came with its samples is a Sound.
@@ -188,13 +190,18 @@ class AsyncTimbred(AsyncRequests):
         return asyncio.Lock() if entry.has_id else self._turns.setdefault(entry.name, asyncio.Lock())
 
     async def _send(self, frame: bytes) -> None:
-        async with self._connecting:
-            link = await self._connected(FOUND_WITHIN)
-        link.send(frame)
+        (await self._up(FOUND_WITHIN)).send(frame)
 
-    async def _connected(self, within: float) -> Link:
+    async def _up(self, within: float) -> Link:
+        """The connection. Requests that come while it is sought wait for the same answer, not one after the other."""
         if self._link is not None and self._link.up:
             return self._link
+        if self._connecting is None or self._connecting.done():
+            self._connecting = asyncio.create_task(self._connected(within))
+            self._connecting.add_done_callback(_looked_at)
+        return await asyncio.shield(self._connecting)
+
+    async def _connected(self, within: float) -> Link:
         deadline = time.monotonic() + within
         place = self._named or finding.usual_place()
         share = 1.0 if self._named else 0.4  # zeroconf gets the rest
@@ -269,10 +276,7 @@ def _check_event(name: str) -> None:
         raise error_of(m.Fail(id="listen", code="bad-request", message=f"no event is called {name!r}; {known}"))
 
 
-async def found_daemon(within: float = FOUND_WITHIN) -> Place | None:
-    """Where a daemon is, if there is one."""
-    async with AsyncTimbred() as timbred:
-        try:
-            return await timbred.connect(within)
-        except NoDaemon:
-            return None
+def _looked_at(connecting: "asyncio.Task[Link]") -> None:
+    """Whoever asked for it may have gone meanwhile: then nobody hears of the failure, which is no fault."""
+    if not connecting.cancelled():
+        connecting.exception()
