@@ -70,13 +70,12 @@ def _note(patch: Patch, by_name: Box) -> _Note:
 
 def _begin(patch: Patch, by_name: Box, note: _Note, groove: Box, envelope: Box) -> None:
     with patch.row("the buffer is taken when a note begins, not before"):
+        buffer = patch.message("timbred-none")
         use_buffer = patch.box("prepend set")
-        buffer = patch.message("set")
         from_start = patch.message("0")
         looping = patch.box("prepend loop")
-    patch.cord(_set(by_name, "buffer"), use_buffer)
-    patch.into(use_buffer, buffer, 1)
-    patch.cord((note.begin, 4), buffer, groove)
+    patch.into(_set(by_name, "buffer"), buffer, 1)
+    patch.cord((note.begin, 4), buffer, use_buffer, groove)
     patch.cord((note.begin, 3), note.speed)
     patch.cord((note.begin, 1), from_start, groove)
     patch.cord((note.begin, 0), note.level, envelope)

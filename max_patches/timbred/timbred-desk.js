@@ -75,7 +75,7 @@ var COMMANDS = {
     },
     prompt: function (list) {
         var slot = this.slot(list[0]);
-        var words = list.slice(1).join(" ");
+        var words = typedWords(list.slice(1));
         if (slot.prompt === words) return;
         slot.prompt = words;
         this.keep();
@@ -125,7 +125,9 @@ var COMMANDS = {
         this.keep();
     },
     keys: function (list) {
-        this.state.keys = list.join(" ");
+        var keys = typedWords(list);
+        if (this.state.keys === keys) return;
+        this.state.keys = keys;
         this.keep();
     },
     model: function (list) {
@@ -138,7 +140,8 @@ var COMMANDS = {
         this.keep();
         this.ask(["port", list[0]]);
     },
-    knob: function (list) { this.knobs[list[0]] = list[1]; },
+    /** A number, or a menu's words, which may come in one piece or in several. */
+    knob: function (list) { this.knobs[list[0]] = list.length > 2 ? list.slice(1).join(" ") : list[1]; },
     /** A sound made before, by its place in the menu. */
     recall: function (list) {
         var take = this.state.history[list[0]];
@@ -182,6 +185,11 @@ var COMMANDS = {
         if (use) this.use(use.slot, use.take, list[0]);
     }
 };
+
+/** What a field for words says, which begins with `text`. */
+function typedWords(list) {
+    return (list[0] === "text" ? list.slice(1) : list).join(" ");
+}
 
 Desk.prototype.slot = function (index) {
     return this.state.slots[index || 0];

@@ -693,11 +693,29 @@
    {
     "box": {
      "id": "obj-38",
+     "maxclass": "message",
+     "numinlets": 2,
+     "numoutlets": 1,
+     "patching_rect": [
+      20.0,
+      564.0,
+      95.19999999999999,
+      22.0
+     ],
+     "outlettype": [
+      ""
+     ],
+     "text": "timbred-none"
+    }
+   },
+   {
+    "box": {
+     "id": "obj-39",
      "maxclass": "newobj",
      "numinlets": 1,
      "numoutlets": 1,
      "patching_rect": [
-      20.0,
+      139.2,
       564.0,
       88.6,
       22.0
@@ -710,30 +728,12 @@
    },
    {
     "box": {
-     "id": "obj-39",
-     "maxclass": "message",
-     "numinlets": 2,
-     "numoutlets": 1,
-     "patching_rect": [
-      132.6,
-      564.0,
-      40.0,
-      22.0
-     ],
-     "outlettype": [
-      ""
-     ],
-     "text": "set"
-    }
-   },
-   {
-    "box": {
      "id": "obj-40",
      "maxclass": "message",
      "numinlets": 2,
      "numoutlets": 1,
      "patching_rect": [
-      196.6,
+      251.79999999999998,
       564.0,
       40.0,
       22.0
@@ -751,7 +751,7 @@
      "numinlets": 1,
      "numoutlets": 1,
      "patching_rect": [
-      260.6,
+      315.79999999999995,
       564.0,
       95.19999999999999,
       22.0
@@ -1288,18 +1288,6 @@
      ],
      "destination": [
       "obj-38",
-      0
-     ]
-    }
-   },
-   {
-    "patchline": {
-     "source": [
-      "obj-38",
-      0
-     ],
-     "destination": [
-      "obj-39",
       1
      ]
     }
@@ -1309,6 +1297,18 @@
      "source": [
       "obj-15",
       4
+     ],
+     "destination": [
+      "obj-38",
+      0
+     ]
+    }
+   },
+   {
+    "patchline": {
+     "source": [
+      "obj-38",
+      0
      ],
      "destination": [
       "obj-39",

@@ -202,8 +202,12 @@ def test_a_wrong_value_shows_what_timbred_says_of_it(play: Play, daemon: DaemonP
         said = stage.status("bad-request")
         assert "guidance: got '99', allowed is a number from 0 to 50" in said
         assert stage.console("guidance: got").startswith("timbred: bad-request")
+        stage.type("", index=1)
+        generate(stage, "pad")
+        stage.status("1 take")
         stage.type("@seconds 0.1 @steps 1", index=1)
         generate(stage, "pad")
+        assert in_use(stage)[0] == 2000
         assert in_use(stage)[0] == pytest.approx(100, abs=1), "the line of keys goes over the knobs"
         stage.status("1 take")
 

@@ -44,7 +44,7 @@ class Thing {
 
 class Prepend extends Thing {
   receive(_, list) {
-    this.out(0, [...this.arguments, ...(isBang(list) ? [] : list)]);
+    this.out(0, [...this.arguments, ...list]);
   }
 }
 
@@ -183,7 +183,7 @@ class TextEdit extends Thing {
   }
 
   receive(_, list) {
-    if (isBang(list)) return this.out(0, ["text", this.words]);
+    if (isBang(list)) return this.out(0, this.words ? ["text", this.words] : ["text"]);
     if (list[0] !== "set") throw new Error(`textedit: ${list}`);
     this.words = list.slice(1).join(" ");
     this.seen(list);
