@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bridges.puredata.source.drum_machine import DRUMS, LEVEL, ROW_LEVEL, TEMPO
 from bridges.puredata.source.timbred import SILENCE
 from tests.bridges.puredata_program import FOLDER, NOTHING, RATE, SAMPLER, TWO_CLIENTS, Pd, free_port, pd_with
+from tests.bridges.stand_in import stand_in
 from tests.conversations.conftest import StartDaemon, settings_for
 from tests.conversations.daemons import DaemonProcess
 from tests.delivery.player_stage import jack_server
@@ -195,6 +196,16 @@ def test_a_daemon_that_ends_in_mid_request(
             assert len(pd.spoken.matching(f"^event: (fail|done|cancelled) {name}")) == 1
     finally:
         first.end_by_force(family)
+
+
+def test_a_daemon_that_was_started_again_between_two_questions(require_host: RequireHost, tmp_path: Path) -> None:
+    with stand_in() as daemon, pd_with(require_host("pd"), tmp_path, TWO_CLIENTS, daemon.port) as pd:
+        pd.say("one generate warm pad")
+        pd.spoken.until("^event: running 1")
+        daemon.age = 1.0
+        pd.spoken.until(rf"^event: fail {ID} timeout ")
+        pd.until_said("^event: running 1", 2)
+        assert not pd.spoken.matching("^event: running 0")
 
 
 def heard_so_far(path: Path) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bridges.supercollider.source.classes import NOT_FROM_HERE, arguments, keys
 from tests.bridges.puredata_program import free_port
+from tests.bridges.stand_in import stand_in
 from tests.bridges.supercollider_program import QUARK, RequireHost, recording, sclang, sclang_with_server, until_said
 from tests.conversations.conftest import StartDaemon, settings_for
 from tests.conversations.daemons import DaemonProcess
@@ -228,6 +229,16 @@ def test_it_says_that_nothing_answers_and_goes_on_when_the_daemon_comes(
         subprocess.run(go, check=True, timeout=30)
         assert "again-" in program.spoken.until(r"^take (\S+)")[1]
         assert len(program.spoken.matching("^WARNING: timbred: nothing answers")) == 1
+
+
+def test_a_daemon_that_was_started_again_between_two_questions(require_host: RequireHost, tmp_path: Path) -> None:
+    ask = 'Timbred.generate("warm", fail: { |code| "lost %".format(code).postln });'
+    with stand_in() as daemon, sclang(require_host, tmp_path, WATCH + ask, daemon.port) as program:
+        program.spoken.until("^running true")
+        daemon.age = 1.0
+        program.spoken.until("^lost timeout")
+        until_said(program, "^running true", 2)
+        assert not program.spoken.matching("^running false")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
