@@ -61,10 +61,10 @@ class MaxStage:
             self._open = False
             self._more.notify_all()
 
-    def until(self, wanted: Callable[[Seen], bool], what: str, within: float = PATIENCE) -> Seen:
+    def until(self, wanted: Callable[[Seen], bool], what: str) -> Seen:
         """The next that is wanted, as soon as it happens; `what` names it, and each name goes on from its own last.
         A fault in a script ends the test."""
-        deadline = time.monotonic() + within
+        deadline = time.monotonic() + PATIENCE
         with self._more:
             while True:
                 for found in self.seen[self._at.get(what, 0) :]:
@@ -86,14 +86,14 @@ class MaxStage:
 
         return self.until(is_wanted, f"told {box.id} {box.text or box.maxclass}")["message"]
 
-    def status(self, words: str, within: float = PATIENCE) -> str:
+    def status(self, words: str) -> str:
         """The next status line that has these words."""
         line = self.box("live.comment", "looking for timbred")
 
         def is_wanted(seen: Seen) -> bool:
             return seen.get("box") == line.id and words in str(seen["message"][1])
 
-        return str(self.until(is_wanted, "status", within)["message"][1])
+        return str(self.until(is_wanted, "status")["message"][1])
 
     def console(self, words: str) -> str:
         """The next line of Max's console that has these words."""

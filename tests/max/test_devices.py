@@ -15,7 +15,7 @@ from max_patches.patcher import Patch
 from tests.conversations.conftest import StartDaemon, settings_for
 from tests.conversations.daemons import DaemonProcess
 from tests.max.stages import MaxStage, Seen, live, playing
-from timbred.render.decode import read_recipe
+from timbred.render.decode import decode, read_recipe
 
 RequireHost = Callable[[str], str]
 Play = Callable[..., contextlib.AbstractContextManager[MaxStage]]
@@ -273,7 +273,7 @@ def test_a_file_that_is_gone_is_told(play: Play, daemon: DaemonProcess) -> None:
 def test_timbred_isnt_there_and_then_it_is(play: Play, start_daemon: StartDaemon) -> None:
     port = free_port()
     with play(instrument.build(), port, set_of_live=live()) as stage:
-        said = stage.status("doesn't answer", within=20)
+        said = stage.status("doesn't answer")
         assert f"127.0.0.1:{port}" in said
         assert "timbred serve" in said
         stage.console("doesn't answer")
@@ -606,6 +606,36 @@ def test_the_help_makes_a_first_sound(play: Play, daemon: DaemonProcess) -> None
         stage.console("status done 1 1")
         stage.order("send", stage.box("message", "models"), ["bang"])
         stage.console("status model pocket")
+
+
+def test_the_embedded_model_in_the_devices(play: Play, tmp_path: Path) -> None:
+    """The real engine: a sound, one like it, and a loop of a bar."""
+    (tmp_path / "real").mkdir()
+    daemon = DaemonProcess(tmp_path / "real", "player.device=no such device", fake_engine=False)
+    try:
+        with connected(play, instrument.build(), daemon) as stage:
+            stage.turn("Seconds", 0.5)
+            stage.turn("Steps", 4)
+            generate(stage, "deep kick drum")
+            stage.status("1 take")
+            stage.click("More like this")
+            stage.status("1 take")
+            first, second = (decode(Path(filled(stage)[0])) for _ in range(2))
+            assert (first.rate, first.samples.shape) == (44100, (22050, 2))
+            assert second.samples.shape == first.samples.shape
+            assert abs(first.samples).max() == pytest.approx(10 ** (-1 / 20), abs=0.01)
+            assert abs(first.samples - second.samples).max() > 0.01, "another sound"
+        with connected(play, clip.build(), daemon) as stage:
+            stage.turn("Bars", 0.5)
+            stage.turn("Steps", 4)
+            stage.click("Make a loop")
+            stage.click("Each take")
+            generate(stage, "shaker loop")
+            made = decode(Path(stage.called("create_audio_clip")["arguments"][0]))
+            assert made.samples.shape[0] == round(0.5 * 3 * 60 / 124 * 44100)
+            stage.status("1 take")
+    finally:
+        daemon.stop()
 
 
 class Voice:
