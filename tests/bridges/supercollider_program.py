@@ -32,9 +32,7 @@ def sclang(require_host: RequireHost, folder: Path, script: str, daemon: int) ->
     """sclang that runs a script with `Timbred.default` at this daemon's port."""
     language = require_host("sclang")
     settings, file = folder / "sclang.yaml", folder / "stage.scd"
-    settings.write_text(
-        f"includePaths:\n  - {QUARK / 'Classes'}\nexcludePaths: []\npostInlineWarnings: false\n", "utf-8"
-    )
+    settings.write_text(f"includePaths:\n  - {QUARK}\nexcludePaths: []\npostInlineWarnings: false\n", "utf-8")
     file.write_text(f'(\nTimbred.connect("127.0.0.1", {daemon});\n{script}\n)\n', "utf-8")
     with running(language, "-D", "-l", str(settings), str(file), folder=folder) as program:
         yield program

@@ -164,15 +164,13 @@ fork {
     say.(\\within, Timbred.silence + Timbred.askEvery);
     say.(\\arguments, *Timbred.class.findMethod(\\generate).argNames.as(Array).drop(1));
     say.(\\codes, TimbredVocabulary.codes.includes('no-audio-device'), TimbredVocabulary.ranges[\\seconds]);
-    say.(\\help, *PathName("QUARK/HelpSource").deepFiles.collect { |file|
-        SCDoc.parseFileFull(file.fullPath).notNil });
     say.(\\end);
 };
 """
 
 
 def test_every_request_and_every_key(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
-    script = EVERYTHING.replace("QUARK", str(QUARK)).replace("play(1, request)", 'play(1, "nothing")')
+    script = EVERYTHING.replace("play(1, request)", 'play(1, "nothing")')
     with sclang(require_host, tmp_path, script, daemon.osc) as program:
         program.spoken.until("^end")
         for line in (
@@ -191,7 +189,6 @@ def test_every_request_and_every_key(daemon: DaemonProcess, require_host: Requir
             "^ERROR: timbred: take: no take has the id 'nothing'",
             "^ERROR: timbred: .*.no-audio-device.",
             "^codes true a number from 0.05 to 600",
-            "^help true true true true",
             r"^within 1\.[0-9]+",
         ):
             program.spoken.until(line)
@@ -278,10 +275,29 @@ def test_files_are_what_the_source_makes(tmp_path: Path) -> None:
         timeout=60,
     )
     made = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(made) == 3
+    assert len(made) == 4
     for path in made:
         there = QUARK / path.relative_to(tmp_path)
         assert there.read_text("utf-8") == path.read_text("utf-8"), "run python -m bridges.supercollider.source"
+
+
+HELP = """
+SCDoc.helpTargetDir = "TARGET";
+SCDoc.indexAllDocuments(true);
+["Classes/Timbred", "Classes/TimbredRequest", "Classes/TimbredTake", "Reference/TimbredKeys"].do { |name|
+    SCDoc.prepareHelpForURL(URI.fromLocalPath("TARGET/" ++ name ++ ".html"))
+};
+"rendered".postln;
+"""
+
+
+def test_the_help_pages_are_whole(require_host: RequireHost, tmp_path: Path) -> None:
+    target = tmp_path / "help"
+    with sclang(require_host, tmp_path, HELP.replace("TARGET", str(target)), free_port()) as program:
+        program.spoken.until("^rendered")
+        assert not program.spoken.matching("WARNING: SCDoc|ERROR")
+    for name in ("Classes/Timbred", "Classes/TimbredRequest", "Classes/TimbredTake", "Reference/TimbredKeys"):
+        assert (target / f"{name}.html").stat().st_size > 1000
 
 
 def test_every_class_and_method_has_its_help() -> None:

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from bridges.supercollider.source.classes import methods_file, vocabulary_file
+from bridges.supercollider.source.page import page
 from bridges.supercollider.source.reference import reference
 
 
@@ -12,6 +13,7 @@ def main(folder: Path) -> None:
     for name, text in {
         "Classes/TimbredRequests.sc": methods_file(),
         "Classes/TimbredVocabulary.sc": vocabulary_file(),
+        "HelpSource/Classes/Timbred.schelp": page(),
         "HelpSource/Reference/TimbredKeys.schelp": reference(),
     }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
