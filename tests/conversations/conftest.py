@@ -1,5 +1,7 @@
 """Daemons to talk to."""
 
+import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,17 +36,17 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, hollow: Path) -> Iterator[D
 @pytest.fixture
 def start_daemon(tmp_path: Path) -> Iterator[StartDaemon]:
     """`start_daemon("queue.length=2")`: a daemon for one test."""
-    started: list[DaemonProcess] = []
+    with contextlib.ExitStack() as ending:  # each is ended, also when another one's end is a failure
+        numbers = itertools.count()
 
-    def start(*settings: str) -> DaemonProcess:
-        folder = tmp_path / f"daemon-{len(started)}"
-        model = hollow_checkpoint(folder / "hollow")
-        started.append(DaemonProcess(folder, *settings_for(model), *settings))
-        return started[-1]
+        def start(*settings: str) -> DaemonProcess:
+            folder = tmp_path / f"daemon-{next(numbers)}"
+            model = hollow_checkpoint(folder / "hollow")
+            daemon = DaemonProcess(folder, *settings_for(model), *settings)
+            ending.callback(daemon.stop)
+            return daemon
 
-    yield start
-    for one in started:
-        one.stop()
+        yield start
 
 
 @pytest.fixture
