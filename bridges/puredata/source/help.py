@@ -197,7 +197,7 @@ def requests_page() -> Patch:
 def _request_line(entry: RequestEntry) -> str:
     arguments = [name for name in (*entry.positional, entry.rest) if name and not (entry.has_id and name == "id")]
     name = f"{entry.name}/NAME" if entry.family else entry.name
-    about = (entry.kind.__doc__ or "").splitlines()[0]
+    about = " ".join((entry.kind.__doc__ or "").split()).partition(". ")[0].rstrip(".") + "."
     return " ".join([name, *(argument.upper() for argument in arguments)]) + ": " + about
 
 

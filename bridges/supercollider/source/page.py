@@ -63,7 +63,7 @@ def page() -> str:
 
 def _method(entry: RequestEntry) -> str:
     known = {key.name: key for key in keys_of(entry.kind)}
-    about = plain((entry.kind.__doc__ or "").splitlines()[0])
+    about = plain(" ".join((entry.kind.__doc__ or "").split()).partition(". ")[0].rstrip(".") + ".")
     lines = [f"METHOD:: {method_name(entry)}", about]
     for name in arguments(entry):
         lines += [f"ARGUMENT:: {name}", _about(entry, name, known.get(name))]
