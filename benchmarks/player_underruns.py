@@ -95,7 +95,7 @@ async def soak(folder: Path, seconds: float, lead: float) -> dict[str, Any]:
     daemon = Daemon(load(None, {}, [*settings, f"takes.folder={folder}", f"player.lead={lead}", "log.level=error"]))
     await daemon.start()
     try:
-        await daemon.player.opened()
+        device = await daemon.player.opened()
         client = daemon.transports.client()
         await client.request(type="play", voice=1, take=str(folder / "loop.wav"), loop=1)
         of_player = output_ports()
@@ -109,7 +109,8 @@ async def soak(folder: Path, seconds: float, lead: float) -> dict[str, Any]:
                 made, loads = await keep_engine_busy(daemon, time.monotonic() + seconds)
             now = daemon.player.underruns, daemon.player.last.late, plain.late
         names = ("underruns", "late", "late_plain")
-        return {"made": made, "loads": loads, **{name: b - a for name, a, b in zip(names, before, now, strict=True)}}
+        found = {"made": made, "loads": loads, "raised": device.raised}
+        return {**found, **{name: b - a for name, a, b in zip(names, before, now, strict=True)}}
     finally:
         await daemon.stop()
 
@@ -127,10 +128,10 @@ def main() -> None:
         player, seen = broken_periods(folder / "player.wav", PERIOD)
         plain, _ = broken_periods(folder / "plain.wav", PERIOD)
     print(f"underruns in {seen:.0f} s at {options.block} frames and {RATE} Hz, {options.lead:g} ms ahead; {machine()}")
-    print(
-        f"  meanwhile                     {found['made']} sounds made, model unloaded and loaded {found['loads']} times"
-    )
-    print("                                the player    Python callback")
+    meanwhile = f"{found['made']} sounds made, model unloaded and loaded {found['loads']} times"
+    print(f"  meanwhile                     {meanwhile}")
+    print(f"  real-time priority            {'given' if found['raised'] else 'not given'}")
+    print("                                the player    Python callback    (goal for the player: 0 and 0)")
     print(f"  sound not mixed in time       {found['underruns']:10d}             -")
     print(f"  blocks the driver calls late  {found['late']:10d}    {found['late_plain']:10d}")
     print(f"  tenths of a second broken     {player:10d}    {plain:10d}")

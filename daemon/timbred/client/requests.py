@@ -260,7 +260,10 @@ class AsyncRequests(ABC):
         return await self._one(self.request("set", voice=voice, **keys))
 
     async def flow(self, voice: int | str, prompt: str, **keys: Unpack[FlowKeys]) -> m.Flowing:
-        """Starts or changes an endless sound on a voice."""
+        """Starts an endless sound on a voice, made piece by piece, or changes its course. `fade` is how long one piece
+        takes to become the next (usually a second); with `prompt2`, how long `mix` takes to get there. `stop` ends
+        it.
+        """
         return await self._one(self.request("flow", voice=voice, prompt=prompt, **keys))
 
     async def tempo(self, bpm: float) -> None:
@@ -338,7 +341,10 @@ class PlainRequests(ABC):
         return self._run(self.timbred.set(voice, **keys))
 
     def flow(self, voice: int | str, prompt: str, **keys: Unpack[FlowKeys]) -> m.Flowing:
-        """Starts or changes an endless sound on a voice."""
+        """Starts an endless sound on a voice, made piece by piece, or changes its course. `fade` is how long one piece
+        takes to become the next (usually a second); with `prompt2`, how long `mix` takes to get there. `stop` ends
+        it.
+        """
         return self._run(self.timbred.flow(voice, prompt, **keys))
 
     def tempo(self, bpm: float) -> None:

@@ -319,7 +319,8 @@ class Set(Request, frozen=True, kw_only=True):
 
 
 class Flow(Recipe, frozen=True, kw_only=True):
-    """Starts or changes an endless sound on a voice."""
+    """Starts an endless sound on a voice, made piece by piece, or changes its course. `fade` is how long one piece
+    takes to become the next (usually a second); with `prompt2`, how long `mix` takes to get there. `stop` ends it."""
 
     voice: Voice = msgspec.field()  # pyright: ignore[reportGeneralTypeIssues]  required here, a key elsewhere
     prompt: Prompt
