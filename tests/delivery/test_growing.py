@@ -195,6 +195,25 @@ def test_it_sounds_before_it_is_made_and_waits_without_a_click(
     assert np.abs(np.diff(captured, axis=0)).max() <= 1.05 * 0.9 * 2 * np.pi * 440 / RATE
 
 
+def test_at_another_speed_it_is_made_ready_once_it_is_whole(jack: JackServer, tmp_path: Path, audioldm: Path):
+    async def conversation() -> None:
+        async with running(tmp_path, audioldm, *SETTINGS) as daemon:
+            client = daemon.transports.client()
+            await daemon.player.opened()
+            client.send(**request("a", seconds=4.0, speed=2.0))
+            playing = await until(client, m.Playing)
+            orders = {daemon.player.order_of(number) for number in range(1, 3)} - {None}
+            [order] = orders
+            assert order is not None
+            assert order.rate == RATE
+            while (now := daemon.player.order_of(order.play)) is not None and now.rate == RATE:
+                await asyncio.sleep(0.01)
+            assert now is None or now.rate == RATE / 2
+            assert (await until(client, m.Ended)).frame - playing.frame == pytest.approx(2 * RATE, abs=4)
+
+    asyncio.run(conversation())
+
+
 def test_one_that_is_cancelled_fails_or_loses_its_engine_ends_on_its_voice(
     jack: JackServer, tmp_path: Path, audioldm: Path
 ):

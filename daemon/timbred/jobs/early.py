@@ -14,7 +14,7 @@ from timbred.units import SampleRate
 
 
 @dataclass(eq=False)
-class _Growing:
+class Growing:
     """One sound on its way, at the device's `rate`. `play` is the player's number for it, None until its first samples;
     one that is `refused` never sounds."""
 
@@ -42,7 +42,7 @@ class Early:
         self._voice_for = voice_for
         self._keys_for = keys_for
         self._fail = fail
-        self._growing: dict[int, _Growing | None] = {}
+        self._growing: dict[int, Growing | None] = {}
 
     def piece(self, job: Job, piece: Piece) -> None:
         """The next piece of a job's sound is there."""
@@ -66,16 +66,16 @@ class Early:
         if growing is not None and growing.play is not None:
             self.player.break_off(growing.play)
 
-    def has_played(self, job: Job) -> bool:
-        """Whether a job whose take is there now was heard by its pieces already; asked once."""
-        return self._growing.pop(job.number, None) is not None
+    def heard(self, job: Job) -> Growing | None:
+        """How a job whose take is there now was heard by its pieces already, if it was; asked once."""
+        return self._growing.pop(job.number, None)
 
-    def _begun(self, job: Job, piece: Piece) -> _Growing | None:
+    def _begun(self, job: Job, piece: Piece) -> Growing | None:
         """None without a device: then the take is played when it is there, if there is one by then."""
         rate = self.player.rate
-        return None if rate is None else _Growing(EarlySound(job.parameters.render_settings(), piece, rate), rate)
+        return None if rate is None else Growing(EarlySound(job.parameters.render_settings(), piece, rate), rate)
 
-    def _sound(self, job: Job, asked: m.Generate, growing: _Growing, samples: Samples) -> None:
+    def _sound(self, job: Job, asked: m.Generate, growing: Growing, samples: Samples) -> None:
         clip = Clip(samples, SampleRate(growing.rate))
         listener = Asker(self.outbox, job.client, job.heard_as)
         try:

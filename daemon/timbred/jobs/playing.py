@@ -109,16 +109,17 @@ class Playing:
         """What sounds is read between its frames at once, which is rough, and then made ready for its new speed."""
         self._speeds[voice] = speed
         await asyncio.sleep(SETTLED)  # a fader sends many: only where it rests counts
+        if self._speeds.get(voice) == speed:
+            for number, source, loop in self.player.of_another_speed(voice, speed):
+                await self._exchange(number, source, loop, speed)
+
+    async def _exchange(self, number: int, source: Clip, loop: bool, speed: float) -> None:
         rate = self.player.rate
-        if self._speeds.get(voice) != speed:
+        if rate is None:
             return
-        for number, source, loop in self.player.of_another_speed(voice, speed):
-            if rate is None:
-                return
-            ready = await asyncio.to_thread(ready_for, source, rate, loop, speed)
-            order = self.player.order_of(number)
-            if order is not None and self.player.rate == rate:
-                self.player.exchange(number, ready.samples, ready.rate, speed)
+        ready = await asyncio.to_thread(ready_for, source, rate, loop, speed)
+        if self.player.rate == rate:
+            self.player.exchange(number, ready.samples, ready.rate, speed)
 
     def check(self, request: m.Generate) -> None:
         """Whether a sound that is to be made could be played as asked.
@@ -134,7 +135,12 @@ class Playing:
     def finished(self, job: Job, take: FinishedTake) -> None:
         """A take is there: play it if it is the one to be played, and wasn't heard already."""
         asked = job.parameters.playing
-        if asked is None or take.stored.index != 0 or self.early.has_played(job):
+        if asked is None or take.stored.index != 0:
+            return
+        heard = self.early.heard(job)
+        if heard is not None:
+            if heard.play is not None and asked.speed not in (None, 1.0):
+                self._in_background(job.client, self._exchange(heard.play, take.clip, False, float(asked.speed or 1.0)))
             return
         try:
             reading = self._on_its_way(job.client, self._voice_for(asked))
@@ -142,7 +148,10 @@ class Playing:
             self._fail(job.client, error)
             return
         sound = self._sound(reading, take.stored.take_id, job.parameters.loop, asked, lambda: take.clip)
-        task = asyncio.get_running_loop().create_task(self._told(job.client, sound))
+        self._in_background(job.client, sound)
+
+    def _in_background(self, client: ClientId, sound: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(self._told(client, sound))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
