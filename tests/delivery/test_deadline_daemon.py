@@ -68,7 +68,7 @@ def test_a_sound_by_a_bar_is_played_on_it_and_one_that_cannot_be_is_told_at_once
     jack: JackServer, tmp_path: Path, audioldm: Path
 ):
     async def conversation() -> None:
-        async with running(tmp_path, audioldm, "player.lead=100", "tempo=120") as daemon:
+        async with running(tmp_path, audioldm, "player.lead=100", "tempo=240") as daemon:
             client = daemon.transports.client()
             await daemon.player.opened()
             await asyncio.wait_for(client.request(**request("timed", 60)), PATIENCE)
@@ -76,7 +76,7 @@ def test_a_sound_by_a_bar_is_played_on_it_and_one_that_cannot_be_is_told_at_once
             client.send(**request("a", f"bar {bar}", to="play", voice=1))
             playing = await until(client, m.Playing)
             assert playing.beat == (bar - 1) * 4
-            assert playing.frame == playing.beat * RATE / 2
+            assert playing.frame == playing.beat * RATE / 4
             client.send(**request("b", "bar 1", to="play", voice=1))
             failed = await until(client, m.Fail)
             assert failed.id == "b"
