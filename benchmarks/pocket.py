@@ -22,7 +22,7 @@ def resident() -> LatentDiffusion:
     return make_resident(entry.checkpoint(), "pocket", torch.device("cpu"), torch.float32, lambda _: None)
 
 
-def order(prompt: str, seconds: float, seed: int) -> RenderOrder:
+def order(prompt: str, seconds: float, seed: int, loop: bool = False) -> RenderOrder:
     """A request at the model's default settings."""
     return RenderOrder(
         words=Words(prompt=prompt, negative=CARD.negative),
@@ -32,6 +32,7 @@ def order(prompt: str, seconds: float, seed: int) -> RenderOrder:
         eta=0.0,
         scheduler=CARD.scheduler,
         seeds=(seed,),
+        loop=loop,
     )
 
 

@@ -5,8 +5,12 @@ import shutil
 from collections.abc import Callable
 
 import pytest
+from hypothesis import settings
 
 from tests.npm import InstallNpm, installer
+
+settings.register_profile("timbred", deadline=None)
+settings.load_profile("timbred")  # a busy machine is no failure
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from timbred.cli.main import app
 from timbred.cli.reference import reference as settings_page
 from timbred.config import SETTINGS
 from timbred.errors import CODES
-from timbred.jobs.parameters import NOT_YET
 from timbred.protocol.describe import reference as protocol_page
 from timbred.protocol.vocabulary import EVENTS, REQUESTS
 
@@ -118,11 +117,6 @@ def test_make_targets_in_the_text_are_there(page: str) -> None:
 def test_the_two_commands_are_told_first() -> None:
     text = read("README.md")
     assert text.index("make demo") < text.index("make test") < text.index("## A first request")
-
-
-def test_what_is_not_yet_there_is_told() -> None:
-    told = read("README.md").partition("Not in this version")[2].partition("\n\n")[0]
-    assert set(re.findall(r"`@(\w+)`", told)) == set(NOT_YET)
 
 
 def test_files_in_the_text_are_there() -> None:

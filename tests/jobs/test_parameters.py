@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from timbred import errors
 from timbred.engine.registry import Card
-from timbred.jobs.parameters import NOT_YET, OF_INIT, Parameters, Session, resolve
+from timbred.jobs.parameters import LONGEST, NOT_WITH_EXTEND, OF_INIT, Parameters, Session, resolve
 from timbred.library.recipe import make_recipe, parameters_of
 from timbred.protocol.decode import build
 from timbred.protocol.messages import Generate
@@ -64,9 +64,10 @@ def test_each_take_has_a_seed_of_its_own_within_range():
     assert resolved(seed=2147483647, takes=3).seeds == (2147483647, 0, 1)
 
 
-def test_a_loop_is_rendered_longer_than_it_is():
-    assert resolved(seconds=2, loop=1).rendered_seconds == pytest.approx(2.3)
-    assert resolved(seconds=5, loop=1).rendered_seconds == 5.0
+def test_a_loop_is_rendered_at_its_own_length():
+    assert resolved(seconds=2, loop=1).rendered_seconds == 2.0
+    assert resolved(seconds=0.1, loop=1).rendered_seconds == 0.1
+    assert resolved(seconds=2, loop=1).order().loop
 
 
 def test_a_model_makes_at_least_its_shortest():
@@ -106,13 +107,31 @@ def test_contradictions_are_refused_by_name(keys: dict[str, Any], named: str):
     assert str(refusal.value).startswith(named)
 
 
-VALUES: dict[str, Any] = {"extend": 1, "by": "bar 3"}
+VALUES: dict[str, Any] = {
+    "strength": 0.5, "start": 0.1, "end": 0.2, "low": 100, "high": 200, "seconds": 1, "bars": 1,
+    "bpm": 100, "beats_per_bar": 3, "trim": 1, "preview": 1,
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("key", NOT_YET)
-def test_what_cannot_be_done_yet_is_never_ignored(key: str):
-    with pytest.raises(errors.BadRequest, match=f"^{key}: "):
-        resolved(**{key: VALUES[key]})
+@pytest.mark.parametrize("key", NOT_WITH_EXTEND)
+def test_what_contradicts_a_continuation_is_refused(key: str):
+    with pytest.raises(errors.BadRequest, match=f"^{key}: it doesn't go with extend"):
+        resolve(asked(init="x.wav", extend=3, **{key: VALUES[key]}), CARD, Session(), 0, init_seconds=2.0)
+
+
+def test_a_continuation_is_as_long_as_both_parts():
+    found = resolve(asked(init="x.wav", extend=12, to="both", voice="1"), CARD, Session(), 0, init_seconds=33.5)
+    order = found.order(b"")
+    assert (found.seconds, order.seconds, order.window, order.early) == (45.5, 45.5, 5.0, False)
+    assert not {"seconds", "window"} & {key for key, value in found.for_recipe().items() if value is not None}
+    assert found.for_recipe()["extend"] == 12
+
+
+def test_a_continuation_has_an_end():
+    with pytest.raises(errors.BadRequest, match=r"^extend: got 100 s after the 501 s of init, .* 600"):
+        resolve(asked(init="x.wav", extend=100), CARD, Session(), 0, init_seconds=LONGEST - 99)
+    with pytest.raises(errors.BadRequest, match=r"^extend: it goes with init"):
+        resolved(extend=1)
 
 
 def test_a_given_sound_says_how_long_it_is():
@@ -140,6 +159,7 @@ def test_a_part_of_a_given_sound_is_made_anew():
         ({"init": "x.wav", "end": 3.5}, "start, end: got 0 to 3.5 s"),
         ({"init": "x.wav", "low": 500, "high": 400}, "low, high: got 500 to 400 Hz"),
         ({"init": "x.wav", "loop": 1}, "init: it doesn't go with loop"),
+        ({"trim": 1, "loop": 1}, "trim: a loop has its exact length"),
         ({"init": "x.wav", "noise": "tk3w9mz2qd"}, "init: it doesn't go with noise"),
     ],
 )
@@ -181,6 +201,7 @@ def test_a_model_that_speaks_needs_words():
     noise=st.none() | st.just("tk3w9mz2qd"),
 )
 def test_a_recipe_comes_to_the_same_again(file_format: str, **keys: Any):
+    keys["trim"] = keys["trim"] and not keys["loop"]
     found = resolved(format=file_format, **{key: value for key, value in keys.items() if value is not None})
     recipe = make_recipe(
         found.for_recipe(), model=found.model, licence="", prompt=found.prompt, seed=found.seed, created=0.0

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -406,6 +406,8 @@ class Engine:
             return
         try:
             sounds = model.finish(run)
+            if job.render.order.rank and len(job.render.order.seeds) > 1:
+                sounds = replace(sounds, heard=model.hear(sounds))
             ranked = self._ranked(job.render.order, sounds, model)
         except Exception as error:  # noqa: BLE001  whatever a model does, it ends this job alone
             self._fail(job, error)
@@ -434,13 +436,25 @@ class Engine:
             looped=tuple(sounds.looped[index] for index, _ in ranked if sounds.looped),
         )
         self.mailbox.send(rendered, *(sounds.waveforms[index].tobytes() for index, _ in ranked))
+        if job.render.order.hear:
+            self._tell_heard(job, sounds, [index for index, _ in ranked])
+
+    def _tell_heard(self, job: Job, sounds: Sounds, order: list[int]) -> None:
+        """What the takes sound like, after they are on their way. Without it they are found by their words only."""
+        try:
+            heard = sounds.heard or self.models[job.render.model.name].hear(sounds)
+        except Exception as error:  # noqa: BLE001  the sounds themselves are there
+            log.warning("job %d can't be found by its sound: %s", job.number, error)
+            return
+        vectors = (heard.vectors[index].tobytes() for index in order)
+        self.mailbox.send(wire.Heard(job=job.number, ear=heard.ear), *vectors)
 
     @staticmethod
     def _ranked(order: wire.RenderOrder, sounds: Sounds, model: LatentDiffusion) -> list[tuple[int, float | None]]:
         """Which take comes first, with its score; in the order asked for where nothing is ranked."""
-        if not order.rank or len(order.seeds) == 1:
+        if not order.rank or sounds.heard is None:
             return [(index, None) for index in range(len(order.seeds))]
-        scores = model.scores(order.words.prompt, sounds)
+        scores = model.scores(order.words.prompt, sounds.heard)
         best_first = sorted(range(len(scores)), key=lambda index: scores[index], reverse=True)
         return [(index, scores[index]) for index in best_first]
 

@@ -34,10 +34,11 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NoiseSource(msgspec.Struct, frozen=True, kw_only=True):
-    """The starting noise of an earlier take: its seed, and its rendered length in seconds."""
+    """The starting noise of an earlier take: its seed, its rendered length in seconds, and whether it was a loop."""
 
     seed: int
     seconds: float
+    loop: bool = False
 
 
 class Repaint(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +63,9 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
 
 class RenderOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the engine needs for one request. `seconds` is the length at the model's native rate;
-    `seeds` has one for each take; `early` asks for `Piece`s while the end of the sound is still made."""
+    `seeds` has one for each take; `early` asks for `Piece`s while the end of the sound is still made; `loop` for an end
+    that meets the start. With a `window` in seconds, `given` is continued to the length, in windows of at most so many.
+    """
 
     words: Words
     seconds: float
@@ -73,10 +76,13 @@ class RenderOrder(msgspec.Struct, frozen=True, kw_only=True):
     seeds: tuple[int, ...]
     exact: bool = False
     rank: bool = False
+    hear: bool = False
     noise: NoiseSource | None = None
     given: Given | None = None
     preview: bool = False
     early: bool = False
+    loop: bool = False
+    window: float = 0.0
 
 
 class Load(Wire, frozen=True, kw_only=True):
@@ -199,8 +205,9 @@ class Piece(Wire, frozen=True, kw_only=True):
 class Rendered(Wire, frozen=True, kw_only=True):
     """From the engine: the sounds; one frame of samples, shape (frames, channels), follows for each take.
 
-    Best first where they were ranked: `seeds` and `scores` are in the order of the frames; `scores` is empty when
-    nothing was ranked.
+    Best first where they were ranked: `seeds`, `scores` and `looped` are in the order of the frames; `scores` is empty
+    when nothing was ranked. `looped` takes are loops already, of the length that was asked for, and what follows in
+    their frames is their beginning again; others of a loop go on beyond their end.
     """
 
     job: int
@@ -208,6 +215,15 @@ class Rendered(Wire, frozen=True, kw_only=True):
     channels: int
     seeds: tuple[int, ...]
     scores: tuple[float, ...] = ()
+    looped: tuple[bool, ...] = ()
+
+
+class Heard(Wire, frozen=True, kw_only=True):
+    """From the engine, after `Rendered`, where the order said `hear`: what the takes sound like. One frame, float32, of
+    length 1, follows for each take, in the order of `Rendered`; only what the same `ear` heard can be compared."""
+
+    job: int
+    ear: str
 
 
 class Cancelled(Wire, frozen=True, kw_only=True):

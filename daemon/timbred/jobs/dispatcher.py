@@ -549,7 +549,8 @@ def _raw_takes(message: wire.Rendered, payload: Sequence[memoryview], take_id: s
     takes: list[RawTake] = []
     for index, (seed, frame) in enumerate(zip(message.seeds, payload, strict=True)):
         score = message.scores[index] if message.scores else None
-        takes.append(RawTake(index, _samples(frame, message.channels), message.rate, seed, score, take_id))
+        looped = bool(message.looped) and message.looped[index]
+        takes.append(RawTake(index, _samples(frame, message.channels), message.rate, seed, score, take_id, looped))
     return takes
 
 

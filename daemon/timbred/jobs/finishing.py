@@ -26,7 +26,7 @@ PREVIEWS = "previews"
 @dataclass(frozen=True)
 class RawTake:
     """One take as it came from the engine. `samples` has shape (frames, channels); `take_id` is what it is known by
-    already, if it is."""
+    already, if it is; it is a loop already where it is `looped`, and then its beginning follows its end."""
 
     index: int
     samples: np.ndarray
@@ -34,6 +34,7 @@ class RawTake:
     seed: int
     score: float | None
     take_id: str = ""
+    looped: bool = False
 
 
 def given_sound(path: Path, rate: int, seconds: float) -> bytes:
@@ -123,10 +124,12 @@ class Finishing:
             prompt=parameters.prompt,
             seed=raw.seed,
         )
+        samples = raw.samples[: frames_in(parameters.seconds, raw.rate)] if raw.looped else raw.samples
         return Clip(
-            np.ascontiguousarray(raw.samples, dtype=np.float32),
+            np.ascontiguousarray(samples, dtype=np.float32),
             SampleRate(raw.rate),
             recipe,
+            loop=raw.looped,
             bpm=parameters.bpm,
             beats=parameters.beats,
         )

@@ -14,16 +14,22 @@ from timbred.render.formats import check
 from timbred.render.settings import RenderSettings
 from timbred.units import Decibels, Lufs, SampleRate, Seconds, bars_to_seconds
 
-NOT_YET = ("extend",)
-"""Declared parameters that this version can't carry out; refused, never ignored."""
-
-OF_INIT = ("strength", "start", "end", "low", "high")
+OF_INIT = ("strength", "start", "end", "low", "high", "extend")
 """Keys that say what to do with `init`."""
+
+NOT_WITH_EXTEND = (
+    *("strength", "start", "end", "low", "high"),
+    *("seconds", "bars", "bpm", "beats_per_bar", "trim", "preview"),
+)
+"""Keys that a sound can't have that is continued: all of it is kept, and its length is what it adds."""
+
+LONGEST = 600.0
+"""Seconds that a continued sound may last in all."""
 
 STRENGTH = 0.5
 """How far `init` is changed where nothing is said; a part that is repainted is made anew altogether."""
 
-NOT_KEYS = ("rendered_seconds", "noise_source", "playing", "server_buffer")
+NOT_KEYS = ("rendered_seconds", "window", "noise_source", "playing", "server_buffer")
 """Fields of `Parameters` that are no keys of `generate`."""
 
 PLAYED = ("play", "both")
@@ -73,6 +79,8 @@ class Parameters:
     end: float | None
     low: float | None
     high: float | None
+    extend: float | None
+    window: float
     preview: bool
     seconds: float
     bars: float | None
@@ -86,6 +94,7 @@ class Parameters:
     exact: bool
     takes: int
     rank: bool
+    hears: bool
     loop: bool
     rate: int
     format: Literal["wav", "flac", "aiff", "ogg"]
@@ -150,14 +159,18 @@ class Parameters:
             seeds=self.seeds,
             exact=self.exact,
             rank=self.rank,
+            hear=self.hears,
             early=self.early,
             loop=self.loop,
+            window=0.0 if self.extend is None else self.window,
         )
 
     @property
     def early(self) -> bool:
         """Whether the sound is heard from its first piece on. One that is to be equal bit for bit is made at once, for
         pieces are equal within rounding."""
+        if self.extend is not None:
+            return False
         return self.to in PLAYED and self.takes == 1 and not self.exact and can_be_early(self.render_settings())
 
     def render_settings(self) -> RenderSettings:
@@ -182,8 +195,10 @@ class Parameters:
         for words in ("transcription", "prompt2", "weights", "noise", "init"):
             if not kept[words]:
                 del kept[words]
-        if self.bars is not None:
+        if self.bars is not None or self.extend is not None:
             del kept["seconds"]
+        if self.extend is not None:
+            kept["strength"] = None
         for level in ("loudness", "peak"):
             kept[level] = "off" if kept[level] is None else kept[level]
         return kept
@@ -204,6 +219,7 @@ def resolve(
         BadRequest: naming the key, what came, and what is allowed.
     """
     _refuse_what_cannot_be_done(request, card)
+    _refuse_what_does_not_go_with_init(request)
     seconds, bars, bpm, beats_per_bar = _length(request, card, session, init_seconds)
     scheduler = request.scheduler or card.scheduler
     if request.eta and scheduler != "ddim":
@@ -229,6 +245,8 @@ def resolve(
         init=request.init or "",
         strength=_strength(request),
         **_edges(request, seconds),
+        extend=request.extend,
+        window=card.max_seconds,
         preview=bool(request.preview),
         noise_source=noise_source,
         seconds=seconds,
@@ -243,6 +261,7 @@ def resolve(
         exact=bool(request.exact),
         takes=_or(request.takes, 1),
         rank=_or(request.rank, card.ranks),
+        hears=card.ranks,
         loop=loop,
         rate=rate,
         format=file_format,
@@ -260,7 +279,7 @@ def resolve(
         folder=request.folder or "",
         priority=request.priority or "normal",
         inline=bool(request.inline),
-        rendered_seconds=_rendered(seconds, loop, card),
+        rendered_seconds=seconds if request.extend is not None else _rendered(seconds, loop, card),
     )
 
 
@@ -320,9 +339,6 @@ def _level(given: float | str | None, default: float | None) -> float | None:
 
 
 def _refuse_what_cannot_be_done(request: Generate, card: Card) -> None:
-    for key in NOT_YET:
-        if getattr(request, key) is not None:
-            raise BadRequest(f"{key}: this version of timbred can't do that yet; leave it out")
     for key in PLAY_KEYS:
         if getattr(request, key) is not None and request.to not in PLAYED:
             raise BadRequest(f"{key}: it goes with `to play` or `to both`; leave it out")
@@ -330,19 +346,25 @@ def _refuse_what_cannot_be_done(request: Generate, card: Card) -> None:
         raise BadRequest("trim: a loop has its exact length; leave one of the two out")
     if request.rank and not card.ranks:
         raise BadRequest(f"rank: {card.name} can't compare sounds with words; leave it out")
-    for key in OF_INIT:
-        if getattr(request, key) is not None and request.init is None:
-            raise BadRequest(f"{key}: it goes with init; name the sound to start from, as in: @init take")
     if request.weights is not None and card.speaks:
         raise BadRequest(f"weights: {card.name} speaks and has none; leave it out")
-    if request.init is not None and (request.noise is not None or request.loop):
-        raise BadRequest(f"init: it doesn't go with {'noise' if request.noise is not None else 'loop'}; leave one out")
     if request.mix is not None and not (request.prompt2 or "").strip():
         raise BadRequest("mix: it goes with prompt2; say what to mix towards, as in: @prompt2 church bell")
     if request.noise is not None and (request.takes or 1) > 1:
         raise BadRequest(f"takes: got {request.takes}, but with noise there is only one: they would all be the same")
     if request.to == "none" and not request.inline:
         raise BadRequest("to: got none, which goes with `inline` over ZeroMQ; otherwise the sound would be lost")
+
+
+def _refuse_what_does_not_go_with_init(request: Generate) -> None:
+    for key in OF_INIT:
+        if getattr(request, key) is not None and request.init is None:
+            raise BadRequest(f"{key}: it goes with init; name the sound to start from, as in: @init take")
+    for key in NOT_WITH_EXTEND:
+        if request.extend is not None and getattr(request, key) not in (None, False):
+            raise BadRequest(f"{key}: it doesn't go with extend, which keeps all of init and adds to it; leave one out")
+    if request.init is not None and (request.noise is not None or request.loop):
+        raise BadRequest(f"init: it doesn't go with {'noise' if request.noise is not None else 'loop'}; leave one out")
 
 
 def _words(request: Generate, card: Card) -> tuple[str, str]:
@@ -357,6 +379,13 @@ def _length(
     request: Generate, card: Card, session: Session, init_seconds: float | None
 ) -> tuple[float, float | None, float | None, float | None]:
     """Seconds, and the bars, tempo and meter they were counted in, if they were."""
+    if request.extend is not None:
+        there = init_seconds or 0.0
+        if there + request.extend > LONGEST:
+            raise BadRequest(
+                f"extend: got {request.extend:g} s after the {there:g} s of init, together they may last {LONGEST:g} s"
+            )
+        return there + request.extend, None, None, None
     if request.bars is None:
         for key in ("bpm", "beats_per_bar"):
             if getattr(request, key) is not None:

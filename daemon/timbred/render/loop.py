@@ -26,18 +26,19 @@ OWN_SURPLUS = 4
 
 
 def loop(clip: Clip, settings: RenderSettings) -> Clip:
-    """Make the clip go round, if asked: exact length at the clip's own rate, `loop` set.
+    """Make the clip go round, if asked: exact length at the clip's own rate, `loop` set. One that does already is left
+    as it is.
 
     Frames after the loop's end are crossfaded into its start, so that what follows the last frame is
     what followed it in the sound itself. Without such a surplus the ends are bent towards each other
-    over a few milliseconds, unless the clip already is a loop. A clip shorter than the loop is followed
+    over a few milliseconds. A clip shorter than the loop is followed
     by silence, and both its edges faded. With no length asked for, the surplus is taken from the clip's
     own end, at most a quarter of it.
     """
-    if not settings.loop:
+    if not settings.loop or clip.loop:
         return clip
     if settings.frames is None:
-        wanted = clip.frames if clip.loop else clip.frames - _own_surplus(clip)
+        wanted = clip.frames - _own_surplus(clip)
     else:
         wanted = max(1, round(settings.frames * clip.rate / settings.rate))
     return replace(clip.with_samples(_closed(clip, wanted, settings)), loop=True)
@@ -52,8 +53,6 @@ def _closed(clip: Clip, wanted: int, settings: RenderSettings) -> Samples:
     if surplus < 0:
         lead, tail = frames_in(settings.fade_in, clip.rate), frames_in(settings.fade_out, clip.rate)
         return np.pad(faded(clip.samples, lead, tail), ((0, -surplus), (0, 0)))
-    if surplus == 0 and clip.loop:
-        return clip.samples
     seam = min(surplus, frames_in(LONGEST_SEAM, clip.rate), wanted // 2)
     if seam < frames_in(SHORTEST_SEAM, clip.rate):
         return bent(clip.samples[:wanted], frames_in(SHORTEST_SEAM, clip.rate))

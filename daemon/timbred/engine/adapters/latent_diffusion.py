@@ -3,12 +3,14 @@
 Papers: AudioLDM, arXiv 2301.12503; AudioLDM 2, arXiv 2308.05734.
 """
 
+import logging
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -16,13 +18,31 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from timbred.engine import sampling
+from timbred.engine.adapters.batches import Batches
+from timbred.engine.adapters.hearing import Hearing
 from timbred.engine.adapters.emphasis import lean, without
+from timbred.engine.adapters.extending import Extension, windows
+from timbred.engine.adapters.looping import LAID_OUT, begins, fitted, rows_of_loop, stretched
+from timbred.engine.adapters.places import Places
 from timbred.engine.adapters.prepared import Inputs, PreparedCalls, Workshop
 from timbred.engine.adapters.sounding import Sounding
 from timbred.engine.adapters.spectrogram import analysis_of, bands_between, log_mel
 from timbred.engine.adapters.vocoding import Vocoding
+from timbred.engine.adapters.wrapping import going_around, make_wrapping
+from timbred.engine.faults import is_out_of_memory
 from timbred.engine.wire import RenderOrder, Repaint, Words
 from timbred.errors import ModelError
+
+log = logging.getLogger("timbred.engine")
+
+Result = TypeVar("Result")
+
+STAGES = {
+    "network": ("unet",),
+    "sound": ("vae", "vocoder"),
+    "words": ("text_encoder", "text_encoder_2", "projection_model", "language_model"),
+}
+"""What a model works in, one at a time: only this much of it must be on the device at once. Those needed most first."""
 
 Tensors = dict[str, torch.Tensor]
 """What the network is conditioned on: named tensors whose first axis is the batch."""
@@ -33,17 +53,29 @@ REMEMBERED_WORDS = 64
 
 @dataclass(frozen=True)
 class Sounds:
-    """Rendered takes. `waveforms` has shape (takes, frames), float32, at the model's native rate."""
+    """Rendered takes. `waveforms` has shape (takes, frames), float32, at the model's native rate.
+
+    `looped` says of each take of a loop whether its end meets its start; it then goes on from there as long as others,
+    which have their own end.
+    """
 
     waveforms: NDArray[np.float32]
     rate: int
+    looped: tuple[bool, ...] = ()
 
 
 class LatentDiffusion:
     """A resident model. Subclasses say how words become conditioning and how the network is called."""
 
-    def __init__(self, pipeline: Any, device: torch.device, scheduler_config: dict[str, Any]) -> None:
+    def __init__(self, pipeline: Any, device: torch.device, scheduler_config: dict[str, Any], places: Places) -> None:
         self.pipeline = pipeline
+        self.places = places
+        self.batches = Batches()
+        parts = pipeline.components
+        self.stages: dict[str, list[torch.nn.Module]] = {
+            stage: [parts[name] for name in names if isinstance(parts.get(name), torch.nn.Module)]
+            for stage, names in STAGES.items()
+        }
         self.device = device
         self.scheduler_config = scheduler_config
         vocoder = pipeline.vocoder.config
@@ -51,6 +83,8 @@ class LatentDiffusion:
         self.hop = int(math.prod(vocoder.upsample_rates))
         self.bands = int(vocoder.model_in_dim)
         self.factor = int(pipeline.vae_scale_factor)
+        for part in (pipeline.unet, pipeline.vae):
+            make_wrapping(part)
         self._heard: OrderedDict[tuple[Words, bool], Tensors] = OrderedDict()
         self.prepare(Workshop("off", device, Path()))
 
@@ -58,8 +92,26 @@ class LatentDiffusion:
         """Have the network and the VAE made fast for the shapes that come often."""
         self.fast_unet = PreparedCalls(self.evaluate, self.pipeline.unet, workshop, self.fitted)
         self.fast_vae = PreparedCalls(_decoded, self.pipeline.vae, workshop)
-        for calls in (self.fast_unet, self.fast_vae):
+        for module, calls in ((self.pipeline.unet, self.fast_unet), (self.pipeline.vae, self.fast_vae)):
+            self.places.on_move(module, calls.forget)
             calls.recall()
+
+    def at_work(self, stage: str, work: Callable[[], Result]) -> Result:
+        """Do something with the components of a stage on the device. When its memory runs out, all others leave it
+        first; then it is tried once more."""
+        self.places.need(self.stages[stage])
+        try:
+            return work()
+        except Exception as error:
+            if not is_out_of_memory(error) or not self.places.clear(self.stages[stage]):
+                raise
+            log.warning("memory ran out (%s); all but the %s leaves the device", error, stage)
+        return work()
+
+    @property
+    def modules(self) -> list[torch.nn.Module]:
+        """Every component with weights."""
+        return [module for stage in STAGES for module in self.stages[stage]]
 
     @property
     def tensors(self) -> dict[int, int]:
@@ -107,8 +159,16 @@ class LatentDiffusion:
         """Inputs that give the same, of fewer kinds of shapes."""
         return inputs
 
-    def network(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Tensors) -> torch.Tensor:
+    def network(
+        self,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        conditioning: Tensors,
+        around: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """One evaluation on a batch, the fast way if that is ready; once more in float32 if half precision overflows.
+
+        `around` is given for loops: 1 for each row that goes around, 0 for others.
 
         Raises:
             ModelError: the result isn't finite, even in full precision.
@@ -116,12 +176,20 @@ class LatentDiffusion:
         unet = self.pipeline.unet
         precision, inputs = unet.dtype, self.inputs(latents.to(unet.dtype), timestep, conditioning)
 
+        def circled(*given: torch.Tensor) -> torch.Tensor:
+            *rest, rows = given
+            with going_around(rows):
+                return self.evaluate(unet, *rest)
+
         def predicted() -> torch.Tensor:
+            if around is not None:
+                given = [one.to(unet.dtype) if one.is_floating_point() else one for one in inputs]
+                return self.batches.call(circled, (*given, around))
             if unet.dtype == precision:
-                return self.fast_unet(*inputs)
+                return self.batches.call(self.fast_unet, inputs)
             return self.evaluate(unet, *(one.to(unet.dtype) if one.is_floating_point() else one for one in inputs))
 
-        return finite(unet, predicted)
+        return self.at_work("network", lambda: finite(unet, predicted))
 
     def render(self, order: RenderOrder, on_step: Callable[[int], None], stopped: Callable[[], bool]) -> Sounds:
         """Make one sound for each seed of the order, alone.
@@ -135,16 +203,26 @@ class LatentDiffusion:
             if stopped():
                 raise sampling.StoppedByRequest
             self.advance([run])
-            on_step(run.sampling.step)
+            on_step(run.step)
+            if run.sampling.done:
+                self.go_on(run)
         return self.finish(run)
 
-    def scores(self, prompt: str, sounds: Sounds) -> list[float]:
-        """How like the prompt each take is, -1 to 1. Only models that hear as well as read can say.
+    def hear(self, sounds: Sounds) -> Hearing:
+        """What each take sounds like. Only models that hear as well as read can say.
 
         Raises:
             ModelError: this one can't.
         """
-        raise ModelError(f"this model can't compare sounds with words ({len(sounds.waveforms)} takes, {prompt!r})")
+        raise ModelError(f"this model can't hear ({len(sounds.waveforms)} takes)")
+
+    def scores(self, prompt: str, heard: Hearing) -> list[float]:
+        """How like the prompt each take is, -1 to 1.
+
+        Raises:
+            ModelError: this model can't hear.
+        """
+        raise ModelError(f"this model can't compare sounds with words ({len(heard.vectors)} takes, {prompt!r})")
 
     @torch.inference_mode()
     def begin(self, order: RenderOrder) -> "Run":
@@ -152,14 +230,55 @@ class LatentDiffusion:
         guided = order.guidance > 1.0
         conditioning = _repeated(self.mixed(order.words, guided), len(order.seeds), guided)
         randomness = sampling.generators(order.seeds)
-        noise = self._noise(order, randomness).to(self.device)
+        extension = self._extension(order)
+        if extension is None:
+            noise = self._noise(order, randomness).to(self.device)
+            under_way = self._sampling(order, noise, randomness, self._beginning(order))
+        else:
+            under_way = self._window(order, extension, randomness)
+        return Run(order, under_way, conditioning, order.guidance if guided else None, randomness, extension)
+
+    def _sampling(
+        self,
+        order: RenderOrder,
+        noise: torch.Tensor,
+        randomness: list[torch.Generator],
+        beginning: sampling.Beginning | None,
+    ) -> sampling.Sampling:
         scheduler = sampling.make_scheduler(order.scheduler, self.scheduler_config)
-        return Run(
-            order,
-            sampling.Sampling(scheduler, noise, order.steps, order.eta, randomness, self._beginning(order)),
-            conditioning,
-            order.guidance if guided else None,
-        )
+        return sampling.Sampling(scheduler, noise, order.steps, order.eta, randomness, beginning)
+
+    def _extension(self, order: RenderOrder) -> Extension | None:
+        if not order.window or order.given is None:
+            return None
+        there = np.frombuffer(order.given.samples, dtype="<f4").astype(np.float32)
+        plan = windows(len(there), round(order.seconds * self.rate), int(order.window * self.rate))
+        return Extension(np.tile(there, (len(order.seeds), 1)), plan, self.rate)
+
+    def _window(self, order: RenderOrder, extension: Extension, randomness: list[torch.Generator]) -> sampling.Sampling:
+        """The next window of a sound that is continued: its beginning is kept, each take's own."""
+        window = extension.left[0]
+        shape = self.latent_shape((window.known + window.new + self.hop) / self.rate)
+        given = extension.beginnings(shape[1] * self.factor * self.hop)
+        latents = torch.cat([self.encode_sound(one, len(one) / self.rate) for one in given]).float()
+        kept = torch.zeros_like(latents[:1, :1])
+        kept[:, :, : window.known // (self.factor * self.hop)] = 1
+        noise = sampling.starting_noise(shape, randomness).to(self.device)
+        return self._sampling(order, noise, randomness, sampling.Beginning(latents, 1.0, kept))
+
+    @torch.inference_mode()
+    def go_on(self, run: "Run") -> None:
+        """A run's steps are done: if it continues a sound, join what it made, and begin the next window if there is
+        one. Then `run.sampling` isn't done any more.
+
+        Raises:
+            ModelError: the result isn't finite, even in full precision.
+        """
+        if run.extension is None:
+            return
+        run.extension.take(self.decode(run.sampling.latents))
+        if run.extension.left:
+            run.sampling = self._window(run.order, run.extension, run.randomness)
 
     @torch.inference_mode()
     def advance(self, runs: Sequence["Run"]) -> None:
@@ -170,9 +289,14 @@ class LatentDiffusion:
         inputs = [run.network_input() for run in runs]
         timesteps = [run.sampling.timestep.expand(len(rows)) for run, rows in zip(runs, inputs, strict=True)]
         levels = torch.cat(timesteps).to(self.device)
-        prediction = self.network(torch.cat(inputs), levels, together([run.conditioning for run in runs])).float()
+        conditioning = together([run.conditioning for run in runs])
+        around = [run.around for run in runs if run.around is not None]
+        circles = torch.cat(around).to(self.device) if around else None
+        prediction = self.network(torch.cat(inputs), levels, conditioning, circles).float()
         for run, part in zip(runs, prediction.split([len(rows) for rows in inputs]), strict=True):
             run.sampling.advance(run.guided(part))
+            if run.order.loop and not run.laid_out and run.sampling.step >= LAID_OUT * run.order.steps:
+                self._lay_out(run)
 
     @torch.inference_mode()
     def finish(self, run: "Run") -> Sounds:
@@ -181,8 +305,43 @@ class LatentDiffusion:
         Raises:
             ModelError: the result isn't finite, even in full precision.
         """
-        waveforms = self.decode(run.sampling.latents)[:, : int(run.order.seconds * self.rate)]
-        return Sounds(waveforms, self.rate)
+        return self._sounds(run, run.sampling.latents)
+
+    def _sounds(self, run: "Run", latents: torch.Tensor) -> Sounds:
+        """The sound of latents of this run, at the length that was asked for."""
+        if run.extension is not None:
+            return Sounds(run.extension.samples, self.rate)
+        if run.order.loop:
+            return self._loops(latents, run.circular[: len(latents)], run.order.seconds)
+        return Sounds(self.decode(latents)[:, : int(run.order.seconds * self.rate)], self.rate)
+
+    def _lay_out(self, run: "Run") -> None:
+        """See which takes of a loop have a beginning of their own; the others go around from now on."""
+        frames = round(run.order.seconds * self.rate / self.hop)
+        expected = self.spectrogram(run.sampling.clean())[:, :frames]
+        run.circular = tuple(not begins(mel, analysis_of(self.pipeline.vocoder)) for mel in expected)
+        run.laid_out = True
+
+    def _loops(self, latents: torch.Tensor, circular: tuple[bool, ...], seconds: float) -> Sounds:
+        """Loops: those that go around at their exact length, and on from their start; others with what follows."""
+        frames = max(1, round(seconds * self.rate))
+        going = [index for index, goes in enumerate(circular) if goes]
+        staying = [index for index, goes in enumerate(circular) if not goes]
+        waveforms = np.zeros((len(latents), latents.shape[2] * self.factor * self.hop), dtype=np.float32)
+        if staying:
+            made = self.decode(latents[staying])[:, : waveforms.shape[1]]
+            waveforms[staying, : made.shape[1]] = made
+        if going:
+            made = fitted(self._circles(latents[going], max(1, round(frames / self.hop))), frames)
+            waveforms[going] = made[:, np.arange(waveforms.shape[1]) % frames]
+        return Sounds(waveforms, self.rate, circular)
+
+    def _circles(self, latents: torch.Tensor, frames: int) -> NDArray[np.float32]:
+        """Latents that go around, decoded and vocoded so, in a number of mel frames: (takes, frames * hop)."""
+        with going_around(torch.ones(1, device=self.device)):
+            mel = self.spectrogram(latents)
+        vocoding = Vocoding(self.pipeline.vocoder, stretched(mel, frames), circular=True)
+        return self._vocoded(vocoding.whole).numpy()
 
     def _beginning(self, order: RenderOrder) -> sampling.Beginning | None:
         """The latents of a given sound, the same for each take, and which of them stay."""
@@ -201,7 +360,8 @@ class LatentDiffusion:
         missing = rows * self.hop - len(samples)
         whole = torch.nn.functional.pad(samples, (0, max(0, missing)))[: rows * self.hop]
         spectrogram = log_mel(whole, analysis_of(self.pipeline.vocoder))[None, None]
-        found = vae.encode(spectrogram.to(self.device, vae.dtype)).latent_dist.mode()
+        given = spectrogram.to(self.device, vae.dtype)
+        found = self.at_work("sound", lambda: vae.encode(given)).latent_dist.mode()
         return found * vae.config.scaling_factor
 
     def _kept(self, repaint: Repaint, latents: torch.Tensor) -> torch.Tensor:
@@ -217,18 +377,17 @@ class LatentDiffusion:
 
     def _noise(self, order: RenderOrder, randomness: list[torch.Generator]) -> torch.Tensor:
         """Fresh noise for each take, or an earlier take's for all of them."""
-        shape = self.latent_shape(order.seconds)
+        shape = self.latent_shape(order.seconds, order.loop)
         if order.noise is None:
             return sampling.starting_noise(shape, randomness)
         earlier = sampling.generators((order.noise.seed,))
-        noise = sampling.starting_noise(self.latent_shape(order.noise.seconds), earlier)
+        noise = sampling.starting_noise(self.latent_shape(order.noise.seconds, order.noise.loop), earlier)
         return sampling.carried_over(noise, shape[1], earlier[0]).expand(len(order.seeds), *shape)
 
     @torch.inference_mode()
     def preview(self, run: "Run") -> Sounds:
         """The run's first take as it will be, roughly: decoded from the latents that the network now expects."""
-        clean = self.decode(run.sampling.clean()[:1])
-        return Sounds(clean[:, : int(run.order.seconds * self.rate)], self.rate)
+        return self._sounds(run, run.sampling.clean()[:1])
 
     def mixed(self, words: Words, guided: bool) -> Tensors:
         """The conditioning, between two prompts if there are two; `mix` 0 and 1 are the plain ones."""
@@ -242,20 +401,23 @@ class LatentDiffusion:
         """`encode`, remembered for the prompts heard last."""
         key = (words, guided)
         if key not in self._heard:
-            self._heard[key] = self.weighted(words, guided) if words.weights else self.encode(words, guided)
+            encode = self.weighted if words.weights else self.encode
+            self._heard[key] = self.at_work("words", lambda: encode(words, guided))
             if len(self._heard) > REMEMBERED_WORDS:
                 self._heard.popitem(last=False)
         self._heard.move_to_end(key)
         return self._heard[key]
 
-    def latent_shape(self, seconds: float) -> tuple[int, int, int]:
-        """Channels, time and bands of the latents for a length, rounded up to what the VAE can decode."""
-        rows = max(self.factor, int(seconds * self.rate / self.hop))
-        return (
-            int(self.pipeline.unet.config.in_channels),
-            math.ceil(rows / self.factor),
-            self.bands // self.factor,
-        )
+    def latent_shape(self, seconds: float, loop: bool = False) -> tuple[int, int, int]:
+        """Channels, time and bands of the latents for a length, rounded up to what the VAE can decode, and for a loop
+        to what the network can halve on all its levels."""
+        unet = self.pipeline.unet.config
+        if loop:
+            halvings = 2 ** (len(unet.block_out_channels) - 1)
+            rows = rows_of_loop(seconds, self.rate, self.factor, self.hop, halvings)
+        else:
+            rows = math.ceil(max(self.factor, int(seconds * self.rate / self.hop)) / self.factor)
+        return int(unet.in_channels), rows, self.bands // self.factor
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> NDArray[np.float32]:
@@ -279,12 +441,13 @@ class LatentDiffusion:
 
         def decoded() -> torch.Tensor:
             scaled = (latents / vae.config.scaling_factor).to(vae.dtype)
-            return (self.fast_vae(scaled) if vae.dtype == precision else _decoded(vae, scaled)).squeeze(1)
+            fast = self.fast_vae if vae.dtype == precision else partial(_decoded, vae)
+            return self.batches.call(fast, (scaled,)).squeeze(1)
 
-        return finite(vae, decoded)
+        return self.at_work("sound", lambda: finite(vae, decoded))
 
     def _vocoded(self, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-        return finite(self.pipeline.vocoder, make)
+        return self.at_work("sound", lambda: finite(self.pipeline.vocoder, make))
 
     @torch.inference_mode()
     def sounding(self, run: "Run") -> Sounding:
@@ -326,12 +489,39 @@ def finite(part: Any, make: Callable[[], torch.Tensor]) -> torch.Tensor:
 @dataclass(eq=False)
 class Run:
     """One order while it is denoised. `guidance` is None where the words aren't weighed against the negative ones;
-    else the conditioning's batch axis holds first the negative ones for all takes, then the prompt for all."""
+    else the conditioning's batch axis holds first the negative ones for all takes, then the prompt for all.
+
+    Of a loop, `circular` says which takes go around, once that has shown (`laid_out`)."""
 
     order: RenderOrder
     sampling: sampling.Sampling
     conditioning: Tensors
     guidance: float | None
+    randomness: list[torch.Generator]
+    extension: Extension | None = None
+    circular: tuple[bool, ...] = ()
+    laid_out: bool = False
+
+    def __post_init__(self) -> None:
+        self.circular = self.circular or (False,) * len(self.order.seeds)
+
+    @property
+    def steps(self) -> int:
+        """Steps in all, of all windows of a sound that is continued."""
+        return self.sampling.steps * (1 if self.extension is None else self.extension.count)
+
+    @property
+    def step(self) -> int:
+        """Steps that are done, 0 to `steps`."""
+        before = 0 if self.extension is None else min(self.extension.done, self.extension.count - 1)
+        return before * self.sampling.steps + self.sampling.step
+
+    @property
+    def around(self) -> torch.Tensor | None:
+        """Of a loop: 1 for each row that goes around, 0 for the others."""
+        if not self.order.loop:
+            return None
+        return torch.tensor(self.circular * (1 if self.guidance is None else 2), dtype=torch.float32)
 
     def network_input(self) -> torch.Tensor:
         """The rows that this run puts into a batch."""
@@ -347,8 +537,9 @@ class Run:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """What must be equal for runs to share a call: channels, time and bands of the latents."""
-        return tuple(self.sampling.latents.shape[1:])
+        """What must be equal for runs to share a call: channels, time and bands of the latents, and whether they are
+        loops."""
+        return *self.sampling.latents.shape[1:], int(self.order.loop)
 
     @property
     def rows(self) -> int:

@@ -22,6 +22,7 @@ from timbred.engine.adapters.artefacts import Shelf, compiled, device_key, modul
 from timbred.engine.adapters.packing import can_pack, packed
 from timbred.engine.adapters.replaying import Replayed
 from timbred.engine.adapters.tracing import Call, Shape, Shapes, Traced, trace, weights_of
+from timbred.engine.adapters.wrapping import goes_around
 
 log = logging.getLogger("timbred.engine.compile")
 
@@ -156,8 +157,9 @@ class PreparedCalls:
         return self._call(self._module, *inputs)
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """The module's call, the fast way if that is ready; what must be equal to the bit always goes the plain way."""
-        if not self._takes or torch.are_deterministic_algorithms_enabled():
+        """The module's call, the fast way if that is ready; loops, and what must be equal to the bit, always go the
+        plain way."""
+        if not self._takes or goes_around() or torch.are_deterministic_algorithms_enabled():
             return self.plain(*inputs)
         rows = len(inputs[0])
         fitted = self._fitted(inputs)

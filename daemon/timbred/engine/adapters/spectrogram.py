@@ -114,11 +114,16 @@ def bands_between(analysis: Analysis, low: float, high: float) -> tuple[int, int
 def loudest_frames(mel: torch.Tensor, analysis: Analysis, count: int, apart: int) -> list[int]:
     """The frames of the most energy in a log-mel spectrogram of shape (takes, frames, bands), of all takes: at most
     `count`, and no two nearer than `apart`."""
+    levels = energy(mel, analysis).amax(dim=0)
+    found: list[int] = []
+    while len(found) < count and bool((levels >= 0).any()):
+        found.append(int(levels.argmax()))
+        levels[max(0, found[-1] - apart + 1) : found[-1] + apart] = -1.0
+    return found
+
+
+def energy(mel: torch.Tensor, analysis: Analysis) -> torch.Tensor:
+    """The power of each frame of a log-mel spectrogram, (..., frames, bands) to (..., frames)."""
     mel = mel.float()
     magnitude = mel.exp() if analysis.slaney else ((mel - 1.0) * (-math.log(1e-4) / 2.0)).exp()
-    energy = magnitude.square().sum(dim=-1).amax(dim=0)
-    found: list[int] = []
-    while len(found) < count and bool((energy >= 0).any()):
-        found.append(int(energy.argmax()))
-        energy[max(0, found[-1] - apart + 1) : found[-1] + apart] = -1.0
-    return found
+    return magnitude.square().sum(dim=-1)

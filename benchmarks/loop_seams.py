@@ -1,0 +1,128 @@
+"""Seams of loops: 20 of the embedded model, each as its file at 48 kHz: what is heard where the end meets the start.
+
+Three figures for each, from the file's own frames:
+
+- step: the difference between the last frame and the first / the 99th percentile of the steps inside. At most 1.
+- flux: the largest rise of the spectrum (windows of 1024 frames, 256 apart, going around) among the windows that hold
+  the seam / the median of the same figure at all places inside. At most 1.5. A loop that begins with a beginning of its
+  own (a kick, on the beat) has that beginning at its seam: there it is this rise / that of the same beginning out of
+  silence, at most 1.1.
+- frames: those of the file / those asked for. Exactly 1.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import pocket
+from benchmarks.machine import machine
+from timbred.clip import Clip
+from timbred.engine.adapters.latent_diffusion import LatentDiffusion
+from timbred.render.chain import finish
+from timbred.render.settings import RenderSettings
+from timbred.units import SampleRate, Seconds, bars_to_seconds, frames_in
+
+STEP, FLUX, BEGINNING = 1.0, 1.5, 1.1
+"""What is allowed."""
+
+WINDOW, HOP = 1024, 256
+"""Frames of a spectrum, and between two of them."""
+
+RATE = SampleRate(48_000)
+
+LOOPS: tuple[tuple[str, float], ...] = (
+    ("warm pad", 2.0),
+    ("kick", bars_to_seconds(1, 120, 4)),
+    ("snare reverberant", bars_to_seconds(0.5, 100, 4)),
+    ("closed hi-hat short", bars_to_seconds(0.125, 128, 4)),
+    ("rain", 3.0),
+    ("wind dark", 4.7),
+    ("bass c2", bars_to_seconds(1, 174, 4)),
+    ("organ a3", bars_to_seconds(2, 140, 4)),
+    ("drone low dark", 5.0),
+    ("bright bell", 1.0),
+    ("riser", bars_to_seconds(2, 128, 4)),
+    ("siren", 2.5),
+    ("crackle", 0.7),
+    ("lead e4 detuned", bars_to_seconds(1, 96, 3)),
+    ("brass c3", 1.234567),
+    ("cymbal", 2.0),
+    ("noise airy", 0.5),
+    ("pluck g3", bars_to_seconds(0.25, 90, 4)),
+    ("shaker", bars_to_seconds(1, 133.7, 4)),
+    ("pad bright slow attack", 3.3),
+)
+"""Prompts and lengths in seconds, many of them bars at a tempo."""
+
+
+@dataclass(frozen=True)
+class Seam:
+    """What a loop has at its seam: ratios as the module says."""
+
+    step: float
+    flux: float
+    begins: bool
+
+    @property
+    def good(self) -> bool:
+        return self.step <= STEP and self.flux <= (BEGINNING if self.begins else FLUX)
+
+
+def seam_of(samples: NDArray[np.float32], begins: bool) -> Seam:
+    """The seam of a loop of shape (frames,)."""
+    steps = np.abs(np.diff(samples))
+    usual = max(float(np.percentile(steps, 99)), 1e-9)
+    step = abs(float(samples[0] - samples[-1])) / usual
+    if begins:
+        silent = np.concatenate([samples[: len(samples) // 2], np.zeros(len(samples) // 2 + WINDOW, dtype=np.float32)])
+        return Seam(step, rises_near(samples)[0] / max(rises_near(silent)[0], 1e-9), begins)
+    near = rises_near(samples)
+    return Seam(step, float(near[0] / max(float(np.median(near)), 1e-9)), begins)
+
+
+def rises_near(samples: NDArray[np.float32]) -> NDArray[np.float64]:
+    """At each place, one in `HOP` frames, the largest rise between two windows that hold it; the first is the seam."""
+    count = max(4, len(samples) // HOP)
+    middles = np.arange(count) * (len(samples) / count)
+    spectra = np.array([_spectrum(samples, round(middle)) for middle in middles])
+    rises = np.maximum(np.roll(spectra, -1, axis=0) - spectra, 0).sum(axis=1)  # from each window to the next
+    reach = WINDOW // HOP // 2
+    return np.max([np.roll(rises, offset) for offset in range(-reach + 1, reach + 1)], axis=0)
+
+
+def _spectrum(samples: NDArray[np.float32], middle: int) -> NDArray[np.float64]:
+    places = np.arange(middle - WINDOW // 2, middle + WINDOW // 2) % len(samples)
+    return np.abs(np.fft.rfft(samples[places] * np.hanning(WINDOW)))
+
+
+def looped(model: LatentDiffusion, prompt: str, seconds: float, seed: int) -> tuple[NDArray[np.float32], bool]:
+    """A loop as its file has it, (frames,), and whether it went around while it was made."""
+    order = pocket.order(prompt, seconds, seed, loop=True)
+    sounds = model.render(order, lambda _: None, lambda: False)
+    waveform, around = sounds.waveforms[0], sounds.looped[0]
+    made = waveform[: frames_in(seconds, sounds.rate)] if around else waveform
+    clip = Clip(np.ascontiguousarray(made[:, None]), SampleRate(sounds.rate), loop=around)
+    settings = RenderSettings(seconds=Seconds(seconds), rate=RATE, loop=True, bits=32)
+    return finish(clip, settings).samples[:, 0], around
+
+
+def main() -> None:
+    """Print the table."""
+    model = pocket.resident()
+    print(f"seams of {len(LOOPS)} loops, pocket, files at {RATE} Hz; {machine()}")
+    print(f"  {'prompt':<24}{'seconds':>8}{'kind':>9}{'step':>7}{'flux':>8}{'frames':>9}")
+    good = 0
+    for seed, (prompt, seconds) in enumerate(LOOPS):
+        samples, around = looped(model, prompt, seconds, seed)
+        seam, exact = seam_of(samples, not around), len(samples) / frames_in(seconds, RATE)
+        within = seam.good and exact == 1
+        good += within
+        kind = "begins" if seam.begins else "goes on"
+        mark = "" if within else "  over"
+        print(f"  {prompt:<24}{seconds:>8.3f}{kind:>9}{seam.step:>7.2f}{seam.flux:>8.2f}{exact:>9g}{mark}")
+    print(f"  {good} of {len(LOOPS)} within: step {STEP:g}, flux {FLUX:g} or, where it begins, {BEGINNING:g}; frames 1")
+
+
+if __name__ == "__main__":
+    main()
