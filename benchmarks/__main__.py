@@ -1,7 +1,45 @@
-"""All figures, one after the other."""
+"""`python -m benchmarks NAME`: one figure; without a name, all that need no sound server, one after the other."""
 
-from benchmarks import default_path, intake, overhead
+import importlib
+import sys
 
-for figure in (overhead, default_path, intake):
-    figure.main()
-    print()
+FIGURES: dict[str, str] = {
+    "overhead": "request to finished file, less the bare call",
+    "default_path": "default path / stock diffusers pipeline",
+    "floor": "time on a GPU / arithmetic floor",
+    "throughput": "eight requests at once / one after the other",
+    "live_wait": "p95 of a live request beside a batch / alone",
+    "restart": "first render after a restart / warm",
+    "text_stage": "text stage, prompt heard before / new",
+    "cancelling": "steps after a cancel",
+    "first_sound": "first sound heard / whole render",
+    "three_models": "memory of three models resident / apart",
+    "intake": "OSC requests a second, generating / idle",
+}
+"""Names and what they measure, in the order of the table in docs/performance.md."""
+
+ELSEWHERE: dict[str, str] = {
+    "memory_over_time": "a plot of memory while models come and go",
+    "loop_seams": "the seam of loops",
+    "player_underruns": "underruns while generating, loading and compiling; needs JACK",
+    "player_latency": "from a play datagram to the device; needs JACK",
+    "player_voices": "what mixing costs",
+}
+"""Those that are run by name alone."""
+
+
+def main() -> int:
+    """Exit status 2 for a name that there isn't."""
+    names = sys.argv[1:2] or list(FIGURES)
+    if names[0] not in FIGURES | ELSEWHERE:
+        print("there are: " + ", ".join(FIGURES | ELSEWHERE), file=sys.stderr)
+        return 2
+    del sys.argv[1:2]
+    for name in names:
+        importlib.import_module(f"benchmarks.{name}").main()
+        print(flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -53,8 +53,8 @@ class Client:
 
 
 @contextmanager
-def daemon(*settings: str) -> Generator[Client]:
-    """A daemon with pocket on free ports."""
+def daemon(*settings: str, model: str = "pocket") -> Generator[Client]:
+    """A daemon with this model resident, on free ports."""
     with tempfile.TemporaryDirectory() as takes:
         command = [sys.executable, "-m", "timbred", "serve"]
         for setting in (
@@ -71,7 +71,7 @@ def daemon(*settings: str) -> Generator[Client]:
         ports = dict(part.split("=") for part in process.stdout.readline().split()[1:])
         client = Client(int(ports["zmq"].split(",")[0]), int(ports["osc"]), process.pid)
         try:
-            client.send("load", model="pocket")
+            client.send("load", model=model)
             client.until("loaded")
             yield client
         finally:

@@ -4,10 +4,13 @@ import os
 import platform
 from pathlib import Path
 
+import torch
+
 
 def machine() -> str:
-    """Processor, cores and Python."""
-    return f"{_processor()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+    """Processor, cores, GPU if there is one, and Python."""
+    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
+    return f"{gpu}{_processor()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
 
 
 def _processor() -> str:

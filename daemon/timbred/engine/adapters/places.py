@@ -41,7 +41,7 @@ class Places:
         self.budget = budget
         self.moves = 0
         self._parts: dict[int, _Part] = {}
-        self._moved: dict[int, Callable[[], None]] = {}
+        self._moved: dict[int, list[Callable[[], None]]] = {}
         self._lock = threading.RLock()
 
     @property
@@ -58,7 +58,7 @@ class Places:
 
     def on_move(self, module: torch.nn.Module, tell: Callable[[], None]) -> None:
         """Have `tell` called whenever this component has moved."""
-        self._moved[id(module)] = tell
+        self._moved.setdefault(id(module), []).append(tell)
 
     def add(self, modules: Sequence[torch.nn.Module]) -> None:
         """Take in a model's components, and put those on the device that have room there beside all others."""
@@ -74,7 +74,7 @@ class Places:
         kept = {id(module) for module in still}
         with self._lock:
             self._parts = {key: part for key, part in self._parts.items() if key in kept}
-            self._moved = {key: tell for key, tell in self._moved.items() if key in kept}
+            self._moved = {key: tells for key, tells in self._moved.items() if key in kept}
 
     def need(self, modules: Sequence[torch.nn.Module]) -> None:
         """Have these components on the device, now; the ones used least recently make room for them."""
@@ -118,7 +118,7 @@ class Places:
         with torch.inference_mode(False):
             part.module.to(device)
         self.moves += 1
-        if tell := self._moved.get(id(part.module)):
+        for tell in self._moved.get(id(part.module), []):
             tell()
 
 

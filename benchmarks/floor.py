@@ -1,0 +1,69 @@
+"""GPU time of the default path against the arithmetic's floor: the FLOPs of one sound at the rate of a large matrix
+product, measured in the same run.
+
+Goal: at most 3. Needs a GPU.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.machine import machine
+from benchmarks.subject import Subject, subjects
+from timbred.engine.adapters.prepared import WORTH, Workshop
+
+SIDE = 8192
+ROUNDS = 10
+
+
+def peak() -> float:
+    """FLOPs a second of a square bfloat16 product."""
+    one = torch.randn(SIDE, SIDE, device="cuda", dtype=torch.bfloat16)
+    times: list[float] = []
+    for _ in range(ROUNDS):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        _ = one @ one
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    return 2 * SIDE**3 / min(times)
+
+
+def measure(subject: Subject, cache: Path) -> tuple[float, float]:
+    """FLOPs and seconds of one sound."""
+    model = subject.resident()
+    with FlopCounterMode(display=False) as counter:
+        model.render(subject.order(0), lambda _: None, lambda: False)
+    workshop = Workshop("auto", model.device, cache)
+    model.prepare(workshop)
+    for seed in range(1 + WORTH):  # the decoder, too, must have been met often enough
+        model.render(subject.order(seed), lambda _: None, lambda: False)
+    workshop.wait()
+    times: list[float] = []
+    for seed in range(ROUNDS):
+        began = time.perf_counter()
+        model.render(subject.order(seed), lambda _: None, lambda: False)
+        times.append(time.perf_counter() - began)
+    return float(counter.get_total_flops()), median(times[2:])
+
+
+def main() -> None:
+    """Print the table."""
+    print(f"time of a sound / arithmetic floor; {machine()}")
+    if not torch.cuda.is_available():
+        print("  needs a GPU with CUDA: nothing was measured")
+        return
+    rate = peak()
+    with subjects() as measured, tempfile.TemporaryDirectory() as cache:
+        for subject in measured:
+            work, seconds = measure(subject, Path(cache))
+            print(f"  {subject.name:<8} {seconds * rate / work:5.2f}   ({seconds * 1e3:.1f} and "
+                  f"{work / rate * 1e3:.1f} ms; {work / 1e12:.2f} TFLOP at {rate / 1e12:.0f} TFLOP/s)")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""AudioLDM 2 in its published sizes with random weights, saved as a checkpoint: honest timing needs no trained ones.
+
+The sizes are in `architectures.json`; the vocabularies are small ones of letters, which changes no network's cost.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers.pipelines.audioldm2 import modeling_audioldm2
+
+from timbred.engine.adapters.loading import quiet_libraries
+
+ARCHITECTURES: dict[str, Any] = json.loads(Path(__file__).with_name("architectures.json").read_text("utf-8"))
+NAMES = ("audioldm2", "audioldm2-large", "audioldm2-music")
+LETTERS = "abcdefghijklmnopqrstuvwxyz .,'-0123456789"
+
+_modules: Any = modeling_audioldm2
+_transformers: Any = transformers
+_diffusers: Any = diffusers
+
+
+def make(folder: Path, name: str, precision: torch.dtype, sibling: Path | None = None, scale: int = 1) -> Path:
+    """Write a checkpoint; what its `sibling` has in common with it is linked, not made again. `scale` divides the
+    UNet's widths, for machines without the memory for the whole."""
+    quiet_libraries()
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(precision)
+    torch.manual_seed(NAMES.index(name))
+    try:
+        unet = _unet(name, scale)
+        if sibling is None:
+            _pipeline(unet).save_pretrained(folder)
+        else:
+            _link(sibling, folder)
+            unet.save_pretrained(folder / "unet")
+    finally:
+        torch.set_default_dtype(before)
+    return folder
+
+
+def _unet(name: str, scale: int) -> Any:
+    facts = dict(ARCHITECTURES["unet"][name])
+    facts["block_out_channels"] = tuple(width // scale for width in facts["block_out_channels"])
+    facts["attention_head_dim"] //= scale
+    return _modules.AudioLDM2UNet2DConditionModel(**facts)
+
+
+def _pipeline(unet: Any) -> Any:
+    shared = ARCHITECTURES["shared"]
+    clap_tokenizer, t5_tokenizer = _tokenizers()
+    clap = _transformers.ClapModel(
+        _transformers.ClapConfig(
+            text_config=shared["clap_text"],
+            audio_config=shared["clap_audio"],
+            projection_dim=shared["clap_projection_dim"],
+        )
+    )
+    gpt2 = _transformers.GPT2LMHeadModel(_transformers.GPT2Config(**shared["gpt2"]))
+    gpt2.config.max_new_tokens = 8
+    return _diffusers.AudioLDM2Pipeline(
+        vae=_diffusers.AutoencoderKL(**shared["vae"]),
+        text_encoder=clap,
+        text_encoder_2=_transformers.T5EncoderModel(_transformers.T5Config(**shared["t5"])),
+        projection_model=_modules.AudioLDM2ProjectionModel(**shared["projection"]),
+        language_model=gpt2,
+        tokenizer=clap_tokenizer,
+        tokenizer_2=t5_tokenizer,
+        feature_extractor=_transformers.ClapFeatureExtractor(feature_size=64, sampling_rate=48000),
+        unet=unet,
+        scheduler=_diffusers.DDIMScheduler(**shared["scheduler"]),
+        vocoder=_transformers.SpeechT5HifiGan(_transformers.SpeechT5HifiGanConfig(**shared["vocoder"])),
+    )
+
+
+def _tokenizers() -> tuple[Any, Any]:
+    words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "\u0120", *LETTERS]
+    clap = _transformers.RobertaTokenizer(vocab={word: index for index, word in enumerate(words)}, merges=[])
+    clap.model_max_length = 512
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0), *((letter, -3.0) for letter in LETTERS)]
+    t5 = _transformers.T5Tokenizer(vocab=pieces, extra_ids=0)
+    t5.model_max_length = 128
+    return clap, t5
+
+
+def _link(sibling: Path, folder: Path) -> None:
+    for file in sibling.rglob("*"):
+        path = folder / file.relative_to(sibling)
+        if file.is_file() and "unet" not in file.parts:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.hardlink_to(file)

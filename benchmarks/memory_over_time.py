@@ -1,0 +1,88 @@
+"""A plot of memory while three models that share parts come and go: docs/memory-over-time.png.
+
+Needs matplotlib, which comes with `pip install .[training]`.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import full_size
+from benchmarks.daemon import Client, daemon
+from benchmarks.machine import machine
+
+PICTURE = Path(__file__).parents[1] / "docs" / "memory-over-time.png"
+SCALE = 4
+COURSE = (
+    ("load", "audioldm2"), ("load", "audioldm2-music"), ("load", "audioldm2-large"), ("unload", "audioldm2-music"),
+    ("load", "audioldm2-music"), ("unload", "audioldm2"), ("unload", "audioldm2-large"), ("unload", "audioldm2-music"),
+)  # fmt: skip
+SETTLED = 2.5
+"""Seconds for the engine's next sign of life, which brings the figures."""
+
+
+def look(client: Client, began: float) -> dict[str, Any]:
+    client.send("status")
+    status = client.until("status")
+    return {"at": time.perf_counter() - began, "used": status["device_memory_used"]}
+
+
+def course(folder: Path) -> tuple[list[dict[str, Any]], list[tuple[float, str]]]:
+    """The memory as `status` has it, and what happened when."""
+    sibling: Path | None = None
+    sources: list[str] = []
+    for name in full_size.NAMES:
+        sibling = full_size.make(folder / name, name, torch.float32, sibling, SCALE)
+        sources.append(f"models.{name}.source={sibling}")
+    seen: list[dict[str, Any]] = []
+    happened: list[tuple[float, str]] = []
+    with daemon(*sources, "engine.heartbeat=0.1", "models.preload=0") as client:
+        client.send("unload", model="pocket")
+        client.until("unloaded")
+        began = time.perf_counter()
+        for kind, name in COURSE:
+            happened.append((time.perf_counter() - began, f"{kind} {name}"))
+            client.send(kind, model=name)
+            client.until(f"{kind}ed")
+            settled = time.perf_counter() + SETTLED
+            while time.perf_counter() < settled:
+                seen.append(look(client, began))
+                time.sleep(0.05)
+    return seen, happened
+
+
+def draw(seen: list[dict[str, Any]], happened: list[tuple[float, str]]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    plots: Any = pyplot
+    figure, axes = plots.subplots(figsize=(10, 4.5), layout="constrained")
+    axes.step([one["at"] for one in seen], [one["used"] for one in seen], where="post", color="#2a6f97", linewidth=1.8)
+    top = max(one["used"] for one in seen)
+    for at, what in happened:
+        axes.axvline(at, color="#c0c0c0", linewidth=0.8)
+        axes.text(at, top * 1.03, what, rotation=30, fontsize=8, ha="left", va="bottom")
+    axes.set_ylim(0, top * 1.35)
+    axes.set_xlabel("seconds")
+    axes.set_ylabel("memory of the engine in MB")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(PICTURE, dpi=110)
+
+
+def main() -> None:
+    """Draw the plot and print its main figures."""
+    with tempfile.TemporaryDirectory() as place:
+        seen, happened = course(Path(place))
+    draw(seen, happened)
+    used = [one["used"] for one in seen]
+    print(f"memory while three AudioLDM 2 models (UNet widths / {SCALE}) come and go; {machine()}")
+    print(f"  {used[0]:.0f} MB at first, {max(used):.0f} MB at most, {used[-1]:.0f} MB at the end: {PICTURE.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""What is measured here: AudioLDM 2 base and large on a GPU, the embedded model on a CPU."""
+
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import full_size, pocket
+from benchmarks.daemon import Client, daemon
+from timbred.engine import checkpoint, registry
+from timbred.engine.adapters.families import make_resident
+from timbred.engine.adapters.latent_diffusion import LatentDiffusion
+from timbred.engine.adapters.loading import quiet_libraries
+from timbred.engine.device import choose
+from timbred.engine.wire import RenderOrder, Words
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to measure, with the settings of its requests. `folder` is None for the embedded one."""
+
+    name: str
+    seconds: float
+    steps: int
+    guidance: float
+    folder: Path | None = None
+
+    @contextmanager
+    def daemon(self, *settings: str) -> Generator[Client]:
+        """A daemon that has the model resident."""
+        named = () if self.folder is None else (f"models.{self.name}.source={self.folder}",)
+        with daemon(*named, *settings, model=self.name) as client:
+            yield client
+
+    def keys(self, seed: int, prompt: str = "a deep punchy kick drum") -> dict[str, Any]:
+        """A request's keys."""
+        return {
+            "model": self.name, "prompt": prompt, "seconds": self.seconds, "steps": self.steps,
+            "guidance": self.guidance, "seed": seed,
+        }  # fmt: skip
+
+    def order(self, seed: int, prompt: str = "a deep punchy kick drum") -> RenderOrder:
+        """The same as the engine gets it."""
+        return RenderOrder(
+            words=Words(prompt=prompt), seconds=self.seconds, steps=self.steps, guidance=self.guidance, eta=0.0,
+            scheduler="dpm++2m", seeds=(seed,),
+        )  # fmt: skip
+
+    def resident(self) -> LatentDiffusion:
+        """The model in this process, on the device that an engine would choose."""
+        quiet_libraries()
+        if self.folder is None:
+            return pocket.resident()
+        device = choose("auto")
+        found = checkpoint.inspect(self.folder, self.name, "")
+        return make_resident(found, self.name, device.place, device.precision, lambda _: None)
+
+
+@contextmanager
+def subjects() -> Generator[list[Subject]]:
+    """The models to measure on this machine."""
+    if not torch.cuda.is_available():
+        card = registry.pocket_card()
+        yield [Subject("pocket", 2.0, card.steps, card.guidance)]
+        return
+    with tempfile.TemporaryDirectory() as place:
+        base = full_size.make(Path(place) / "base", "audioldm2", torch.float16)
+        large = full_size.make(Path(place) / "large", "audioldm2-large", torch.float16, base)
+        yield [Subject("base", 10.24, 20, 3.5, base), Subject("large", 10.24, 20, 3.5, large)]

@@ -1,0 +1,41 @@
+"""The text stage for a prompt heard before against a new one.
+
+Goal: at most 0.02.
+"""
+
+import time
+from statistics import median
+
+import torch
+
+from benchmarks.machine import machine
+from benchmarks.subject import subjects
+from timbred.engine.adapters.latent_diffusion import LatentDiffusion
+from timbred.engine.wire import Words
+
+ROUNDS = 30
+
+
+def seconds_for(model: LatentDiffusion, prompt: str) -> float:
+    began = time.perf_counter()
+    model.conditioning(Words(prompt=prompt), True)
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Print the table."""
+    print(f"text stage, prompt heard before / new, {ROUNDS} prompts; {machine()}")
+    with subjects() as measured:
+        for subject in measured:
+            model = subject.resident()
+            seconds_for(model, "the first costs more")
+            prompts = [f"a bright bell number {number}" for number in range(ROUNDS)]
+            new = median(seconds_for(model, prompt) for prompt in prompts)
+            heard = median(seconds_for(model, prompt) for prompt in prompts)
+            print(f"  {subject.name:<8} {heard / new:.4f}   ({heard * 1e6:.0f} us and {new * 1e3:.1f} ms)")
+
+
+if __name__ == "__main__":
+    main()

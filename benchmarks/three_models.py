@@ -1,0 +1,54 @@
+"""Memory of three AudioLDM 2 models that are resident together, against the same three loaded apart.
+
+Goal: at most 0.71. Real sizes with random weights; in bfloat16, as a GPU has them, also where it is the CPU's memory.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import torch
+
+from benchmarks import full_size
+from benchmarks.machine import machine
+from timbred.engine import checkpoint
+from timbred.engine.adapters.families import make_resident
+from timbred.engine.adapters.latent_diffusion import LatentDiffusion
+from timbred.engine.adapters.loading import quiet_libraries
+from timbred.engine.adapters.sharing import SharedComponents
+from timbred.engine.device import choose, memory
+
+
+def together(folder: Path, scale: int) -> tuple[list[LatentDiffusion], float, int]:
+    """The models, the sum of their sizes apart, and by how many bytes the device's memory grew."""
+    place, shared = choose("auto").place, SharedComponents()
+    sibling: Path | None = None
+    models: list[LatentDiffusion] = []
+    folders: list[Path] = []
+    for name in full_size.NAMES:
+        sibling = full_size.make(folder / name, name, torch.bfloat16, sibling, scale)
+        folders.append(sibling)
+    before = memory(place)[0]
+    for path in folders:
+        found = checkpoint.inspect(path, path.name, "")
+        models.append(make_resident(found, path.name, place, torch.bfloat16, lambda _: None, shared))
+    return models, float(sum(model.memory for model in models)), memory(place)[0] - before
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks three_models")
+    parser.add_argument("--scale", type=int, default=1, help="divides the UNets' widths where memory is short")
+    options, _ = parser.parse_known_args()
+    quiet_libraries()
+    with tempfile.TemporaryDirectory() as place:
+        models, apart, grown = together(Path(place), options.scale)
+        held = sum({address: size for model in models for address, size in model.tensors.items()}.values())
+    print(f"three AudioLDM 2 models resident together / apart, bfloat16, widths / {options.scale}; {machine()}")
+    print(f"  weights                 {held / apart:.3f}   ({held / 1e9:.2f} and {apart / 1e9:.2f} GB)")
+    print(f"  what the memory grew by {grown / apart:.3f}   ({grown / 1e9:.2f} GB; weights that are mapped from their "
+          "file count once they are read)")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

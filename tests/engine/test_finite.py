@@ -1,0 +1,62 @@
+"""Nobody hears what isn't a number: half precision is repeated in float32, and what is broken there too is told."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.engine.test_equal_to_diffusers import loudened, order, ours
+from timbred.engine import checkpoint
+from timbred.engine.adapters.audioldm import AudioLdm
+from timbred.engine.adapters.families import make_resident
+from timbred.engine.adapters.latent_diffusion import LatentDiffusion
+from timbred.errors import ModelError
+
+Evaluate = Callable[..., torch.Tensor]
+
+
+def load(folder: Path, precision: torch.dtype) -> LatentDiffusion:
+    found = checkpoint.inspect(folder, "tiny", "")
+    return loudened(make_resident(found, "tiny", torch.device("cpu"), precision, lambda _: None))
+
+
+def overflowing(when: Callable[[torch.dtype], bool]) -> Evaluate:
+    plainly = AudioLdm.evaluate
+
+    def evaluate(unet: Any, *inputs: torch.Tensor) -> torch.Tensor:
+        result = plainly(unet, *inputs)
+        return result * float("nan") if when(unet.dtype) else result
+
+    return evaluate
+
+
+def test_a_network_that_overflows_is_repeated_in_full_precision(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(AudioLdm, "evaluate", staticmethod(overflowing(lambda dtype: dtype != torch.float32)))
+    model = load(audioldm, torch.bfloat16)
+    found = ours(model, order())
+    assert np.isfinite(found).all()
+    assert np.abs(found).max() > 0.0
+    assert model.pipeline.unet.dtype == torch.bfloat16
+
+
+def test_what_is_broken_in_full_precision_too_is_told(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(AudioLdm, "evaluate", staticmethod(overflowing(lambda _: True)))
+    for precision in (torch.float32, torch.bfloat16):
+        with pytest.raises(ModelError, match="aren't numbers"):
+            ours(load(audioldm, precision), order())
+
+
+def test_a_decoder_that_overflows_is_repeated_too(audioldm: Path):
+    model = load(audioldm, torch.bfloat16)
+    vae = model.pipeline.vae
+    plainly = vae.decode
+
+    def decode(latents: torch.Tensor, **options: Any) -> Any:
+        (result,) = plainly(latents, **options)
+        return (result * float("nan") if vae.dtype != torch.float32 else result,)
+
+    vae.decode = decode
+    assert np.isfinite(ours(model, order())).all()

@@ -1,0 +1,54 @@
+"""The benchmarks' names, and the table that lists them."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import full_size
+from benchmarks.__main__ import ELSEWHERE, FIGURES
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "performance.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", [*FIGURES, *ELSEWHERE])
+def test_each_name_is_a_benchmark(name: str):
+    assert importlib.util.find_spec(f"benchmarks.{name}") is not None
+
+
+def test_the_table_has_every_figure_in_order():
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", PAGE, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 13))
+    named = [name for _, name in rows]
+    assert [name for name in named if name in FIGURES] == list(FIGURES)
+    assert set(named) - set(FIGURES) <= set(ELSEWHERE)
+
+
+def test_no_row_of_the_table_is_left_empty():
+    for row in re.findall(r"^\| \d+ \|.*\|$", PAGE, re.MULTILINE):
+        reached = row.split("|")[5].strip()
+        assert reached and not reached.isupper(), row
+
+
+def test_an_unknown_name_lists_those_that_there_are():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "nothing"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "default_path" in done.stderr
+
+
+def test_the_sizes_are_the_published_ones():
+    """346.9 and 718.0 million weights in the UNets of base and large."""
+    import torch
+
+    with torch.device("meta"):
+        counts = [
+            sum(weight.numel() for weight in full_size._unet(name, 1).parameters())  # pyright: ignore[reportPrivateUsage]
+            for name in ("audioldm2", "audioldm2-large")
+        ]
+    assert [round(count / 1e6, 1) for count in counts] == [346.9, 718.0]
