@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from timbred.engine import checkpoint
+from timbred.engine import checkpoint, registry
 from timbred.engine.adapters.families import make_resident
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.sampling import SCHEDULERS, StoppedByRequest, make_scheduler
+from timbred.engine.sampling import SCHEDULERS, StoppedByRequest, generators, make_scheduler, starting_noise
 from timbred.engine.wire import RenderOrder, Words
 
 SECONDS = 0.5
@@ -34,8 +34,11 @@ def refuse(words: Words, guided: bool) -> None:
     pytest.fail(f"{words} is encoded again, guided: {guided}")
 
 
-@pytest.fixture(scope="module", params=["audioldm2", "audioldm"])
+@pytest.fixture(scope="module", params=["audioldm2", "audioldm", "pocket"])
 def model(request: pytest.FixtureRequest) -> LatentDiffusion:
+    if request.param == "pocket":
+        entry = registry.build(registry.pocket_folder(), {})["pocket"]
+        return make_resident(entry.checkpoint(), "pocket", torch.device("cpu"), torch.float32, lambda _: None)
     folder: Path = request.getfixturevalue(request.param)
     found = checkpoint.inspect(folder, "tiny", "")
     return loudened(make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None))
@@ -80,9 +83,10 @@ def assert_equal(model: LatentDiffusion, wanted: RenderOrder) -> None:
     np.testing.assert_allclose(ours(model, wanted), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("guidance", [3.0, 1.0], ids=["guided", "unguided"])
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_every_scheduler(model: LatentDiffusion, scheduler: str):
-    assert_equal(model, order(scheduler=scheduler))
+def test_every_scheduler(model: LatentDiffusion, scheduler: str, guidance: float):
+    assert_equal(model, order(scheduler=scheduler, guidance=guidance))
 
 
 @pytest.mark.parametrize(
@@ -100,6 +104,50 @@ def test_every_scheduler(model: LatentDiffusion, scheduler: str):
 )
 def test_every_parameter(model: LatentDiffusion, changes: dict[str, Any]):
     assert_equal(model, order(**changes))
+
+
+def embeddings(model: LatentDiffusion, wanted: RenderOrder) -> dict[str, torch.Tensor]:
+    """Our own conditioning, by the names that the stock pipelines take it under."""
+    guided = wanted.guidance > 1
+    halves = {
+        name: tensor.chunk(2 if guided else 1) for name, tensor in model.conditioning(wanted.words, guided).items()
+    }
+    names = (
+        {"text": ("prompt_embeds", "negative_prompt_embeds")}
+        if "text" in halves
+        else {
+            "states": ("prompt_embeds", "negative_prompt_embeds"),
+            "mask": ("attention_mask", "negative_attention_mask"),
+            "generated": ("generated_prompt_embeds", "negative_generated_prompt_embeds"),
+        }
+    )
+    return {
+        known: part
+        for name, (prompt, negative) in names.items()
+        for known, part in zip((prompt, negative), reversed(halves[name]), strict=False)
+    }
+
+
+@pytest.mark.parametrize("guidance", [3.0, 1.0], ids=["guided", "unguided"])
+@pytest.mark.parametrize("scheduler", ["ddim", "dpm++2m"])
+def test_given_embeddings_and_given_noise(model: LatentDiffusion, scheduler: str, guidance: float):
+    """The stock pipeline with our embeddings and our noise, three waveforms at once, gives our three takes."""
+    words = Words(prompt="a bell", negative="noise, hum")
+    wanted = order(words=words, guidance=guidance, seeds=(1, 2, 3), scheduler=scheduler)
+    pipeline = model.pipeline
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = make_scheduler(scheduler, model.scheduler_config)
+    noise = starting_noise(model.latent_shape(wanted.seconds), generators(wanted.seeds))
+    expected = pipeline(
+        **embeddings(model, wanted),
+        latents=noise,
+        num_waveforms_per_prompt=3,
+        audio_length_in_s=wanted.seconds,
+        num_inference_steps=wanted.steps,
+        guidance_scale=wanted.guidance,
+    ).audios
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_allclose(ours(model, wanted), expected, atol=1e-4)
 
 
 def test_the_stock_way_of_loading_fails_where_ours_works(audioldm2: Path):
