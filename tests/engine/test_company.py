@@ -32,6 +32,7 @@ def orders(chance: random.Random) -> list[RenderOrder]:
         order(
             words=Words(prompt=chance.choice(PROMPTS), negative=chance.choice(["", "noise"])),
             seconds=chance.choice([0.3, 0.5]),
+            loop=chance.random() < 0.4,
             steps=chance.randint(4, 8),
             guidance=chance.choice([1.0, 3.0, 6.0]),
             eta=0.0,
