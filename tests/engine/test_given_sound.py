@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from tests.engine.test_equal_to_diffusers import loudened, order, ours
-from timbred.engine import checkpoint
+from timbred.engine import checkpoint, registry
 from timbred.engine.adapters.families import make_resident
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.adapters.spectrogram import Analysis, analysis_of, bands_between, filter_bank, log_mel
+from timbred.engine.adapters.spectrogram import Analysis, analysis_of, bands_between, filter_bank, inside, log_mel
 from timbred.engine.sampling import SCHEDULERS
 from timbred.engine.wire import Given, Repaint
 
@@ -114,3 +114,32 @@ def test_a_given_sound_with_a_seed_gives_the_same_again(model: LatentDiffusion):
     one, two = ours(model, wanted), ours(model, wanted)
     assert np.array_equal(one, two)
     assert not np.allclose(one[0], one[1])
+
+
+def test_outside_the_part_it_is_as_near_as_the_codec_comes():
+    """pocket, two seconds of tone and noise, the middle made anew: the sound around it is no farther from the given one
+    than the whole is after it was only encoded and decoded."""
+    found = registry.build(registry.pocket_folder(), {})["pocket"].checkpoint()
+    pocket = make_resident(found, "pocket", torch.device("cpu"), torch.float32, lambda _: None)
+    chance = torch.Generator().manual_seed(1)
+    samples = 0.4 * sine(110.0, 32000, 2.0) + 0.05 * torch.randn(64000, generator=chance)
+    part = Repaint(start=0.8, end=1.2, low=0.0, high=96_000.0)
+    wanted = Given(samples=samples.numpy().astype("<f4").tobytes(), strength=1.0, repaint=part)
+    run = pocket.begin(order(given=wanted, seconds=2.0, steps=4, scheduler="dpm++2m"))
+    while not run.sampling.done:
+        pocket.advance([run])
+    heard = torch.from_numpy(pocket.finish(run).waveforms[0])
+    once = torch.from_numpy(pocket.decode(pocket.encode_sound(samples, 2.0))[0])
+    analysis = analysis_of(pocket.pipeline.vocoder)
+    original, through, made = (log_mel(sound, analysis) for sound in (samples, once, heard))
+    for outside in (slice(0, 76), slice(124, 200)):  # mel frames of 10 ms, up to where the analysis hears the part
+        own_error = (through - original)[outside].abs().mean()
+        assert own_error > 0
+        assert (made - original)[outside].abs().mean() <= own_error
+    assert (made - original)[90:110].abs().mean() > (made - original)[:76].abs().mean()
+
+
+def test_the_edges_of_a_part():
+    assert inside(8, 0, 8).tolist() == [1] * 8
+    assert inside(8, 2, 8).tolist() == [0, 0, 0.25, 0.5, 0.75, 1, 1, 1]
+    assert inside(8, 0, 2).tolist() == [0.5, 0.25, 0, 0, 0, 0, 0, 0]

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 
 from timbred.engine import sampling
 from timbred.engine.adapters.batches import Batches
-from timbred.engine.adapters.hearing import Hearing
 from timbred.engine.adapters.emphasis import lean, without
 from timbred.engine.adapters.extending import Extension, windows
+from timbred.engine.adapters.hearing import Hearing
 from timbred.engine.adapters.looping import LAID_OUT, begins, fitted, rows_of_loop, stretched
 from timbred.engine.adapters.places import Places
 from timbred.engine.adapters.prepared import Inputs, PreparedCalls, Workshop
 from timbred.engine.adapters.sounding import Sounding
-from timbred.engine.adapters.spectrogram import analysis_of, bands_between, log_mel
+from timbred.engine.adapters.spectrogram import analysis_of, bands_between, inside, log_mel
 from timbred.engine.adapters.vocoding import Vocoding
 from timbred.engine.adapters.wrapping import going_around, make_wrapping
 from timbred.engine.faults import is_out_of_memory
@@ -56,12 +56,13 @@ class Sounds:
     """Rendered takes. `waveforms` has shape (takes, frames), float32, at the model's native rate.
 
     `looped` says of each take of a loop whether its end meets its start; it then goes on from there as long as others,
-    which have their own end.
+    which have their own end. `heard` is there once the model has listened.
     """
 
     waveforms: NDArray[np.float32]
     rate: int
     looped: tuple[bool, ...] = ()
+    heard: Hearing | None = None
 
 
 class LatentDiffusion:
@@ -313,7 +314,27 @@ class LatentDiffusion:
             return Sounds(run.extension.samples, self.rate)
         if run.order.loop:
             return self._loops(latents, run.circular[: len(latents)], run.order.seconds)
-        return Sounds(self.decode(latents)[:, : int(run.order.seconds * self.rate)], self.rate)
+        made = self._waveforms(self._around_the_part(run.order, self.spectrogram(latents)))
+        return Sounds(made[:, : int(run.order.seconds * self.rate)], self.rate)
+
+    def _around_the_part(self, order: RenderOrder, mel: torch.Tensor) -> torch.Tensor:
+        """The spectrogram of a sound of which a part was made anew, with what is given outside of that part: the
+        decoder hears all of the sound at once, and would change that too."""
+        if order.given is None or order.given.repaint is None:
+            return mel
+        part, analysis = order.given.repaint, analysis_of(self.pipeline.vocoder)
+        given = log_mel(self._given_samples(order.given.samples, mel.shape[1]), analysis).to(mel.device, mel.dtype)
+        frames = self.rate / self.hop
+        times = inside(mel.shape[1], math.floor(part.start * frames), math.ceil(part.end * frames))
+        bands = inside(mel.shape[2], *bands_between(analysis, part.low, part.high))
+        weight = (times[:, None] * bands).to(mel.device, mel.dtype)
+        return given + (mel - given) * weight
+
+    def _given_samples(self, samples: bytes, frames: int) -> torch.Tensor:
+        """A given sound, followed by silence or cut, as long as so many mel frames."""
+        found = torch.frombuffer(bytearray(samples), dtype=torch.float32)
+        length = frames * self.hop
+        return torch.nn.functional.pad(found, (0, max(0, length - len(found))))[:length]
 
     def _lay_out(self, run: "Run") -> None:
         """See which takes of a loop have a beginning of their own; the others go around from now on."""
@@ -426,7 +447,11 @@ class LatentDiffusion:
         Raises:
             ModelError: the result isn't finite, even in full precision.
         """
-        vocoding = Vocoding(self.pipeline.vocoder, self.spectrogram(latents))
+        return self._waveforms(self.spectrogram(latents))
+
+    def _waveforms(self, mel: torch.Tensor) -> NDArray[np.float32]:
+        """From mel spectrograms to waveforms of shape (takes, frames)."""
+        vocoding = Vocoding(self.pipeline.vocoder, mel)
         return np.ascontiguousarray(self._vocoded(vocoding.whole).numpy(), dtype=np.float32)
 
     def spectrogram(self, latents: torch.Tensor) -> torch.Tensor:
@@ -456,7 +481,8 @@ class LatentDiffusion:
         Raises:
             ModelError: the result isn't finite, even in full precision.
         """
-        vocoding = Vocoding(self.pipeline.vocoder, self.spectrogram(run.sampling.latents))
+        mel = self._around_the_part(run.order, self.spectrogram(run.sampling.latents))
+        vocoding = Vocoding(self.pipeline.vocoder, mel)
         analysis = analysis_of(self.pipeline.vocoder)
         return Sounding(vocoding, int(run.order.seconds * self.rate), self.rate, analysis, self._vocoded)
 

@@ -111,6 +111,22 @@ def bands_between(analysis: Analysis, low: float, high: float) -> tuple[int, int
     return (inside[0], inside[-1] + 1) if inside else (0, 0)
 
 
+EDGE = 4
+"""Frames or bands within a part that is made anew over which it fades into what is around it."""
+
+
+def inside(count: int, first: int, last: int) -> torch.Tensor:
+    """How much of each of `count` frames or bands is made anew, 0 to 1: those from `first` to `last`, the latter not
+    among them, less at edges that have something beyond them."""
+    places = torch.arange(count)
+    weight = ((places >= first) & (places < last)).float()
+    if first > 0:
+        weight = weight * ((places - first + 1) / EDGE).clamp(0, 1)
+    if last < count:
+        weight = weight * ((last - places) / EDGE).clamp(0, 1)
+    return weight
+
+
 def loudest_frames(mel: torch.Tensor, analysis: Analysis, count: int, apart: int) -> list[int]:
     """The frames of the most energy in a log-mel spectrogram of shape (takes, frames, bands), of all takes: at most
     `count`, and no two nearer than `apart`."""
