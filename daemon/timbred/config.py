@@ -76,7 +76,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("files.allowed", "", "More folders that sounds may be read from, divided as in PATH."),
     Setting("library.file", "", "SQLite file that remembers takes; empty: `.timbred.sqlite` in the takes folder."),
-    Setting("audio.rate", 48000, "The session's rate in Hz; follows the sound device until it is set.", 8000, 192000, live=True),
+    Setting("audio.rate", 48000, "The session's rate in Hz; the device's until it is set.", 8000, 192000, live=True),
     Setting("tempo", 120.0, "Tempo in beats a minute that `bars` are counted in.", 20, 999, live=True),
     Setting("beats_per_bar", 4.0, "Beats in a bar.", 1, 32, live=True),
     Setting("player.device", "", "Sound device to play on, by name or number; empty: the system's."),

@@ -125,6 +125,13 @@ def test_ranked_takes_come_best_first(performer: UdpClient) -> None:
     assert done.arguments[2] == first.arguments[2], "done names the best take"
 
 
+def test_what_a_model_heard_is_found_by_its_sound(performer: UdpClient) -> None:
+    bell, gong, _ = (performer.make_take(words, "@seed", 5).arguments[8] for words in ("bell", "gong", "hat"))
+    performer.say("takes", "@like", bell)
+    alike = [event.arguments[8] for event in performer.until("done") if event.name == "take"]
+    assert gong in alike, "no word is shared"
+
+
 def test_a_running_sound_is_cancelled_at_its_next_step(performer: UdpClient) -> None:
     performer.say("generate", "endless", "pad", "@steps", LONG_ENOUGH)
     performer.until_step()
@@ -197,11 +204,12 @@ def test_the_daemon_stops_while_torch_is_still_being_imported(models: Path, tmp_
 
 def test_the_daemon_stops_while_it_denoises(real_daemon: DaemonProcess) -> None:
     with clients.udp(real_daemon.osc) as client:
-        client.say("generate", "long", "pad", "@steps", LONG_ENOUGH)
+        client.say("generate", "long", "pad", "@steps", LONG_ENOUGH, "@seconds", 10, "@takes", 8)
         client.until_step()
         family = real_daemon.family()
         real_daemon.signal()
-        assert client.until_end()[-1].arguments[:2] == ("long", "shutting-down")
+        end = client.until_end()[-1]
+        assert end.arguments[:2] == ("long", "shutting-down"), end
         assert real_daemon.ended_in_time() == 0
         assert gone(family)
         assert real_daemon.half_written() == []

@@ -106,14 +106,16 @@ def test_likeness_to_the_prompt_orders_as_diffusers_does(audioldm2: Path):
     found = checkpoint.inspect(audioldm2, "tiny", "")
     model = loudened(make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None))
     sounds = model.render(order(seeds=(1, 2, 3)), lambda _: None, lambda: False)
-    scores = model.scores("a kick drum", sounds)
+    scores = model.scores("a kick drum", model.hear(sounds))
     inputs = model.pipeline.tokenizer("a kick drum", return_tensors="pt")
     inputs["input_features"] = model.pipeline.feature_extractor(
         [soxr.resample(waveform, 16000, 48000) for waveform in sounds.waveforms],
         return_tensors="pt",
         sampling_rate=48000,
     ).input_features
-    logits = model.pipeline.text_encoder(**inputs).logits_per_text[0]
+    stock = model.pipeline.text_encoder(**inputs)
+    logits = stock.logits_per_text[0]
+    assert np.allclose(model.hear(sounds).vectors, stock.audio_embeds.detach(), atol=1e-6)
     assert np.argsort(scores).tolist() == logits.argsort().tolist()
     assert all(-1 <= score <= 1 for score in scores)
 
@@ -121,8 +123,8 @@ def test_likeness_to_the_prompt_orders_as_diffusers_does(audioldm2: Path):
 def test_a_model_that_cannot_hear_says_so(audioldm: Path):
     found = checkpoint.inspect(audioldm, "tiny", "")
     model = make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None)
-    with pytest.raises(ModelError, match="can't compare"):
-        model.scores("a kick", model.render(order(), lambda _: None, lambda: False))
+    with pytest.raises(ModelError, match="can't hear"):
+        model.hear(model.render(order(), lambda _: None, lambda: False))
 
 
 def weighted(model: LatentDiffusion, *weights: tuple[str, float], prompt: str = LONG) -> np.ndarray:

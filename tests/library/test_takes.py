@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -113,6 +114,21 @@ def test_like_orders_by_shared_words(library: Library) -> None:
     assert prompts(library.search(like=stored[0].take_id, limit=1)) == ["warm pad"]
     with pytest.raises(BadRequest, match="no take has the id"):
         library.search(like="tnone")
+
+
+def test_like_goes_by_the_sound_where_the_same_ear_heard_both(library: Library) -> None:
+    stored = [take(words) for words in ("bell", "gong", "warm pad", "hat", "a bell")]
+    for each in stored:
+        library.add(each)
+    bell, gong, pad, hat, other = (each.take_id for each in stored)
+    directions = {bell: (1.0, 0.0), gong: (0.8, 0.6), hat: (0.0, -1.0)}
+    for heard, direction in directions.items():
+        library.hear(heard, "one ear", np.array(direction, "<f4").tobytes())
+    library.hear(pad, "another ear", np.array((1.0, 0.0, 0.0), "<f4").tobytes())
+    assert [each.take_id for each in library.search(like=bell)] == [gong, hat, other]
+    assert [each.take_id for each in library.search("bell", like=bell)] == [other]
+    assert [each.take_id for each in library.search(like=bell, limit=1)] == [gong]
+    assert library.search(like=pad) == []
 
 
 @pytest.mark.parametrize("limit", [0, 1001, -1])
@@ -229,7 +245,7 @@ def test_a_newer_library_is_left_alone(tmp_path: Path) -> None:
 
 def test_migrations_are_applied_once_in_order_and_all_or_nothing() -> None:
     database = sqlite3.connect(":memory:", isolation_level=None)
-    assert migrate(database) == ["takes", "stars"]
+    assert migrate(database) == ["takes", "stars", "hearings"]
     assert migrate(database) == []
     more = (*MIGRATIONS, Migration("colours", ("ALTER TABLE takes ADD COLUMN colour TEXT",)))
     broken = (*more, Migration("broken", ("CREATE TABLE moods (mood TEXT)", "this is no statement")))

@@ -445,6 +445,7 @@ class Engine:
             heard = sounds.heard or self.models[job.render.model.name].hear(sounds)
         except Exception as error:  # noqa: BLE001  the sounds themselves are there
             log.warning("job %d can't be found by its sound: %s", job.number, error)
+            self.mailbox.send(wire.Heard(job=job.number, ear=""))
             return
         vectors = (heard.vectors[index].tobytes() for index in order)
         self.mailbox.send(wire.Heard(job=job.number, ear=heard.ear), *vectors)

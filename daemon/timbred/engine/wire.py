@@ -6,7 +6,7 @@ little-endian samples.
 
 import msgspec
 
-WIRE_VERSION = 2
+WIRE_VERSION = 3
 """Raised whenever a message changes: a daemon and an engine of two versions refuse each other."""
 
 
@@ -220,7 +220,8 @@ class Rendered(Wire, frozen=True, kw_only=True):
 
 class Heard(Wire, frozen=True, kw_only=True):
     """From the engine, after `Rendered`, where the order said `hear`: what the takes sound like. One frame, float32, of
-    length 1, follows for each take, in the order of `Rendered`; only what the same `ear` heard can be compared."""
+    length 1, follows for each take, in the order of `Rendered`; only what the same `ear` heard can be compared.
+    `ear` is empty, and no frame follows, where it failed."""
 
     job: int
     ear: str
@@ -242,7 +243,7 @@ class Failed(Wire, frozen=True, kw_only=True):
 
 
 ToEngine = Load | Unload | Render | Cancel | GiveWay | Quit
-FromEngine = Ready | Beat | Loading | Loaded | Unloaded | Step | Preview | Piece | Rendered | Cancelled | Failed
+FromEngine = Ready | Beat | Loading | Loaded | Unloaded | Step | Preview | Piece | Rendered | Heard | Cancelled | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)

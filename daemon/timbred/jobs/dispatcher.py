@@ -16,6 +16,7 @@ from timbred.engine import wire
 from timbred.engine.registry import Registry
 from timbred.jobs.estimates import Estimates
 from timbred.jobs.finishing import FinishedTake, Finishing, RawTake, given_sound
+from timbred.jobs.hearings import Hearings
 from timbred.jobs.job import Job, State
 from timbred.jobs.parameters import STEPS, Parameters
 from timbred.jobs.queue import RANK, Queue
@@ -81,6 +82,7 @@ class Dispatcher:
         id that its take will have. After an engine was lost they begin anew with another run of the job."""
         self.on_broken: Callable[[Job], None] = lambda _job: None
         """Hears that no more pieces come of a job that sounded, for it was cancelled, failed, or is run once more."""
+        self.hearings = Hearings(self._keep_hearing)
         self.rendering: dict[int, Job] = {}
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="finishing")
         self._deliveries: set[asyncio.Task[None]] = set()
@@ -173,6 +175,7 @@ class Dispatcher:
 
     def engine_down(self, reason: str) -> None:
         self.residents.engine_down(reason)
+        self.hearings.drop()
         lost, self.rendering = list(self.rendering.values()), {}
         for number in list(self._trials):
             error = errors.WorkerLost(f"the engine ended while it was timed ({reason}); ask once more")
@@ -210,6 +213,8 @@ class Dispatcher:
                 self._piece(message, payload)
             case wire.Rendered():
                 self._rendered(message, payload)
+            case wire.Heard():
+                self.hearings.heard(message.job, message.ear, [bytes(vector) for vector in payload])
             case wire.Cancelled():
                 if (job := self._held(message.job)) is not None:
                     self._release(job)
@@ -432,6 +437,8 @@ class Dispatcher:
         if job is None:
             return
         job.move(State.DELIVERING)
+        if job.parameters.hears:
+            self.hearings.expect(job.number)
         self._in_background(self._deliver(job, _raw_takes(message, payload, job.heard_as)), f"deliver-{job.number}")
         self._release(job)
 
@@ -463,6 +470,8 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001  whatever it is, the client hears of it
             if job.live:
                 self._fail(job, errors.from_foreign(error), error)
+        finally:
+            self.hearings.delivered(job.number)
 
     def _announce_take(self, job: Job, finished: FinishedTake) -> None:
         stored = finished.stored
@@ -471,7 +480,20 @@ class Dispatcher:
         if job.parameters.inline:
             job.clips.append(finished.clip)
         self.outbox.send(job.client, event, finished.clip if job.parameters.inline else None)
+        self.hearings.take(job.number, stored.index, stored.take_id)
         self.on_take(job, finished)
+
+    def _keep_hearing(self, take_id: str, ear: str, vector: bytes) -> None:
+        """Store it beside the take, off the event loop. A take without it is found by its words all the same."""
+
+        async def store() -> None:
+            try:
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(self._threads, self.finishing.library.hear, take_id, ear, vector)
+            except errors.TimbredError as error:
+                log.warning("take %s can't be found by its sound: %s", take_id, error)
+
+        self._in_background(store(), f"hear-{take_id}")
 
     def _conclude(self, job: Job) -> None:
         if job.cancel_wanted:

@@ -29,7 +29,7 @@ LONGEST = 600.0
 STRENGTH = 0.5
 """How far `init` is changed where nothing is said; a part that is repainted is made anew altogether."""
 
-NOT_KEYS = ("rendered_seconds", "window", "noise_source", "playing", "server_buffer")
+NOT_KEYS = ("hears", "rendered_seconds", "window", "noise_source", "playing", "server_buffer")
 """Fields of `Parameters` that are no keys of `generate`."""
 
 PLAYED = ("play", "both")

@@ -46,6 +46,10 @@ MIGRATIONS: tuple[Migration, ...] = (
             "CREATE INDEX takes_starred ON takes (created DESC, number DESC) WHERE starred = 1",
         ),
     ),
+    Migration(
+        "hearings",
+        ("CREATE TABLE hearings (take_id TEXT PRIMARY KEY, ear TEXT NOT NULL, vector BLOB NOT NULL) WITHOUT ROWID",),
+    ),
 )
 
 

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple, TypeVar
 
 from timbred.clip import Recipe
 from timbred.errors import BadRequest
+from timbred.library.likeness import cosines, most_alike
 from timbred.library.opening import open_database, translated
 from timbred.library.words import (
     INDEX,
     has_full_text,
     keep_index,
     like_pattern,
-    likeness,
     match_expression,
     words_in,
 )
@@ -134,8 +134,9 @@ class Library:
     def search(self, words: str = "", limit: int = 20, like: str | None = None) -> list[StoredTake]:
         """Takes whose prompts have all the words, or words that begin so; the newest first.
 
-        Without words: the newest of all. `like` names a take: the answer is then ordered by how many words
-        its prompts share with that one's (takes that share none, and that take itself, are left out).
+        Without words: the newest of all. `like` names a take: the answer is then ordered by likeness to it, and that
+        take itself left out. First those which the same ear heard (`hear`), by how alike they sound; then the others,
+        by how many words their prompts share with its own, those that share none left out.
 
         Raises:
             BadRequest: `limit` isn't 1..1000, or no take has the id `like`.
@@ -147,7 +148,29 @@ class Library:
         model = self.get(like)
         if model is None:
             raise BadRequest(f"like: no take has the id {like[:64]!r}; `takes` lists those there are")
-        return _most_alike(model, self._matching(words, COMPARED))[:limit]
+        others = [take for take in self._matching(words, COMPARED) if take.take_id != like]
+        return most_alike(model.prompt, others, self._heard_like(like))[:limit]
+
+    def hear(self, take_id: str, ear: str, vector: bytes) -> None:
+        """Remember what a take sounds like: a direction of length 1, float32, in the space of this ear."""
+        query = "INSERT OR REPLACE INTO hearings VALUES (?, ?, ?)"
+        self._safely(lambda database: database.execute(query, (take_id, ear, vector)))
+
+    def _heard_like(self, take_id: str) -> dict[str, float]:
+        """How alike a take others sound that the same ear heard, -1 to 1, by their ids; that take is among them."""
+        query = """
+            SELECT other.take_id, other.vector FROM hearings AS one JOIN hearings AS other ON other.ear = one.ear
+            JOIN takes ON takes.take_id = other.take_id WHERE one.take_id = ?
+            ORDER BY takes.created DESC, takes.number DESC LIMIT ?
+        """
+        own = "SELECT vector FROM hearings WHERE take_id = ?"
+        rows, found = self._safely(
+            lambda database: (
+                database.execute(query, (take_id, COMPARED)).fetchall(),
+                database.execute(own, (take_id,)).fetchone(),
+            )
+        )
+        return {} if found is None else cosines(found[0], dict(rows))
 
     def browse(self, words: str, limit: int, before: str | None = None, starred: bool = False) -> list[StoredTake]:
         """One page of what `search` finds by words: at most `limit` takes older than the take `before`.
@@ -229,12 +252,6 @@ def _older_than(take_id: str | None) -> _Condition:
     if take_id is None:
         return _Condition("1")
     return _Condition("(created, number) < (SELECT created, number FROM takes WHERE take_id = ?)", (take_id,))
-
-
-def _most_alike(model: StoredTake, takes: list[StoredTake]) -> list[StoredTake]:
-    rated = [(likeness(model.prompt, take.prompt), take) for take in takes if take.take_id != model.take_id]
-    alike = [pair for pair in rated if pair[0] > 0]
-    return [take for _, take in sorted(alike, key=lambda pair: pair[0], reverse=True)]
 
 
 def _row(take: StoredTake) -> tuple[Any, ...]:

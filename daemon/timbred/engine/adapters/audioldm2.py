@@ -7,6 +7,7 @@ import soxr
 import torch
 
 from timbred.engine.adapters.emphasis import token_factors
+from timbred.engine.adapters.hearing import Hearing, directions, ear_of
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion, Sounds, Tensors, filled_to
 from timbred.engine.adapters.prepared import Inputs
 from timbred.engine.wire import Words
@@ -49,20 +50,24 @@ class AudioLdm2(LatentDiffusion):
         return {**found, "states": states}
 
     @torch.inference_mode()
-    def scores(self, prompt: str, sounds: Sounds) -> list[float]:
-        """By the model's own CLAP: the cosine of the prompt's and each take's embedding."""
+    def hear(self, sounds: Sounds) -> Hearing:
+        """By the model's own CLAP (arXiv 2211.06687)."""
         pipeline = self.pipeline
         wanted = int(pipeline.feature_extractor.sampling_rate)
         longest = int(pipeline.feature_extractor.nb_max_samples)  # what is longer would be cut at a random place
         heard = [soxr.resample(waveform, sounds.rate, wanted)[:longest] for waveform in sounds.waveforms]
-        inputs = pipeline.tokenizer(prompt, return_tensors="pt", padding=True, truncation=True)
         features = pipeline.feature_extractor(heard, return_tensors="pt", sampling_rate=wanted).input_features
-        found = pipeline.text_encoder(
-            **inputs.to(self.device), input_features=features.to(self.device, pipeline.text_encoder.dtype)
-        )
-        text = torch.nn.functional.normalize(found.text_embeds.float(), dim=-1)
-        audio = torch.nn.functional.normalize(found.audio_embeds.float(), dim=-1)
-        return (audio @ text.T).squeeze(1).tolist()
+        inputs = features.to(self.device, pipeline.text_encoder.dtype)
+        found = self.at_work("words", lambda: pipeline.text_encoder.get_audio_features(input_features=inputs))
+        return Hearing(directions(found), ear_of(pipeline.text_encoder.audio_projection))
+
+    @torch.inference_mode()
+    def scores(self, prompt: str, heard: Hearing) -> list[float]:
+        """The cosine of the prompt's and each take's embedding."""
+        pipeline = self.pipeline
+        inputs = pipeline.tokenizer(prompt, return_tensors="pt", padding=True, truncation=True).to(self.device)
+        found = self.at_work("words", lambda: pipeline.text_encoder.get_text_features(**inputs))
+        return (heard.vectors @ directions(found)[0]).tolist()
 
     def inputs(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Tensors) -> Inputs:
         return latents, timestep, conditioning["generated"], conditioning["states"], conditioning["mask"]
