@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import itertools
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -60,7 +61,8 @@ class JackServer:
 
     def __init__(self, program: str, name: str, period: int, rate: int) -> None:
         self.name = name
-        self.command = [program, "-n", name, "-t", "2000"]
+        # a test run that is killed leaves no server behind, which the next would take for its own
+        self.command = ["setpriv", "--pdeathsig", "KILL", program, "-n", name, "-t", "2000"]
         self.command += ["-d", "dummy", "-r", str(rate), "-p", str(period)]
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -68,6 +70,7 @@ class JackServer:
         self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait = subprocess.run(["jack_wait", "-w", "-s", self.name, "-t", "20"], capture_output=True, check=False)
         assert wait.returncode == 0, wait.stdout
+        assert self.process.poll() is None, f"another server is called {self.name}"
 
     def end(self) -> None:
         """End the server; its clients see it go. Some wait long for clients that left: those are killed."""
@@ -148,7 +151,7 @@ class Recording:
 
     def end(self) -> None:
         if self._process.poll() is None:
-            self._process.send_signal(2)
+            self._process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(PATIENCE)
         if self._process.stdin is not None:
