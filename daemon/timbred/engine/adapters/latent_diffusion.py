@@ -337,11 +337,15 @@ class LatentDiffusion:
         return torch.nn.functional.pad(found, (0, max(0, length - len(found))))[:length]
 
     def _lay_out(self, run: "Run") -> None:
-        """See which takes of a loop have a beginning of their own; the others go around from now on."""
+        """See which takes of a loop have a beginning of their own. If others haven't, the steps begin anew, for those
+        to go around from the first one on."""
         frames = round(run.order.seconds * self.rate / self.hop)
         expected = self.spectrogram(run.sampling.clean())[:, :frames]
         run.circular = tuple(not begins(mel, analysis_of(self.pipeline.vocoder)) for mel in expected)
         run.laid_out = True
+        if any(run.circular):
+            run.before = run.sampling.step
+            run.sampling = self._sampling(run.order, run.sampling.noise, run.randomness, None)
 
     def _loops(self, latents: torch.Tensor, circular: tuple[bool, ...], seconds: float) -> Sounds:
         """Loops: those that go around at their exact length, and on from their start; others with what follows."""
@@ -517,7 +521,7 @@ class Run:
     """One order while it is denoised. `guidance` is None where the words aren't weighed against the negative ones;
     else the conditioning's batch axis holds first the negative ones for all takes, then the prompt for all.
 
-    Of a loop, `circular` says which takes go around, once that has shown (`laid_out`)."""
+    Of a loop, `circular` says which takes go around, once that has shown (`laid_out`), after `before` steps."""
 
     order: RenderOrder
     sampling: sampling.Sampling
@@ -527,6 +531,7 @@ class Run:
     extension: Extension | None = None
     circular: tuple[bool, ...] = ()
     laid_out: bool = False
+    before: int = 0
 
     def __post_init__(self) -> None:
         self.circular = self.circular or (False,) * len(self.order.seeds)
@@ -534,13 +539,13 @@ class Run:
     @property
     def steps(self) -> int:
         """Steps in all, of all windows of a sound that is continued."""
-        return self.sampling.steps * (1 if self.extension is None else self.extension.count)
+        return self.before + self.sampling.steps * (1 if self.extension is None else self.extension.count)
 
     @property
     def step(self) -> int:
         """Steps that are done, 0 to `steps`."""
         before = 0 if self.extension is None else min(self.extension.done, self.extension.count - 1)
-        return before * self.sampling.steps + self.sampling.step
+        return self.before + before * self.sampling.steps + self.sampling.step
 
     @property
     def around(self) -> torch.Tensor | None:

@@ -4,7 +4,8 @@ Two kinds of sound are looped. One goes on (a pad, rain): there time is a circle
 vocoded, and the seam is a place like any other. Another has a beginning of its own (a kick, a bell): made on a circle
 it would have none, and a model that learnt that sounds begin where they begin then makes next to nothing of them. So
 the model lays the sound out with its own beginning and end in the first steps; if it begins far louder than it ends,
-it stays so, and what is left of the end dies away under the next beginning; else it goes around from there on.
+it stays so, and what is left of the end dies away under the next beginning; else it is begun anew, going around.
+(Going around only from there on, a slow beginning would stay in it as a hole.)
 """
 
 import math
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from timbred.engine.adapters.spectrogram import Analysis, energy
 
-LAID_OUT = 0.25
+LAID_OUT = 0.15
 """Part of the steps after which it shows whether a sound has a beginning of its own."""
 
 EDGE = 0.15
