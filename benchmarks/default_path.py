@@ -18,7 +18,8 @@ def main() -> None:
     model = pocket.resident()
     pocket.naive(model, "a kick", SECONDS, 0)
     with daemon() as client:
-        client.timed(prompt="a kick", seconds=SECONDS, seed=0)
+        for seed in range(pocket.WARMING):
+            client.timed(prompt="a kick", seconds=SECONDS, seed=seed)
         print(f"request through the daemon / stock diffusers pipeline, pocket, {SECONDS:g} s; {machine()}")
         for heading, prompts in (
             ("prompt heard before", ["a kick"] * ROUNDS),

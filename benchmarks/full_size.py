@@ -25,7 +25,7 @@ _diffusers: Any = diffusers
 
 def make(folder: Path, name: str, precision: torch.dtype, sibling: Path | None = None, scale: int = 1) -> Path:
     """Write a checkpoint; what its `sibling` has in common with it is linked, not made again. `scale` divides the
-    UNet's widths, for machines without the memory for the whole."""
+    UNet's widths and the text encoders' depths, for machines without the memory for the whole."""
     quiet_libraries()
     before = torch.get_default_dtype()
     torch.set_default_dtype(precision)
@@ -33,7 +33,7 @@ def make(folder: Path, name: str, precision: torch.dtype, sibling: Path | None =
     try:
         unet = _unet(name, scale)
         if sibling is None:
-            _pipeline(unet).save_pretrained(folder)
+            _pipeline(unet, scale).save_pretrained(folder)
         else:
             _link(sibling, folder)
             unet.save_pretrained(folder / "unet")
@@ -49,8 +49,8 @@ def _unet(name: str, scale: int) -> Any:
     return _modules.AudioLDM2UNet2DConditionModel(**facts)
 
 
-def _pipeline(unet: Any) -> Any:
-    shared = ARCHITECTURES["shared"]
+def _pipeline(unet: Any, scale: int) -> Any:
+    shared = {name: _shallower(facts, scale) for name, facts in ARCHITECTURES["shared"].items()}
     clap_tokenizer, t5_tokenizer = _tokenizers()
     clap = _transformers.ClapModel(
         _transformers.ClapConfig(
@@ -74,6 +74,13 @@ def _pipeline(unet: Any) -> Any:
         scheduler=_diffusers.DDIMScheduler(**shared["scheduler"]),
         vocoder=_transformers.SpeechT5HifiGan(_transformers.SpeechT5HifiGanConfig(**shared["vocoder"])),
     )
+
+
+def _shallower(facts: Any, scale: int) -> Any:
+    if not isinstance(facts, dict):
+        return facts
+    depths = ("num_layers", "n_layer", "num_hidden_layers")
+    return {name: max(1, value // scale) if name in depths else value for name, value in facts.items()}
 
 
 def _tokenizers() -> tuple[Any, Any]:

@@ -80,7 +80,7 @@ def main() -> None:
         seen, happened = course(Path(place))
     draw(seen, happened)
     used = [one["used"] for one in seen]
-    print(f"memory while three AudioLDM 2 models (UNet widths / {SCALE}) come and go; {machine()}")
+    print(f"memory while three AudioLDM 2 models (a {SCALE}th of the size) come and go; {machine()}")
     print(f"  {used[0]:.0f} MB at first, {max(used):.0f} MB at most, {used[-1]:.0f} MB at the end: {PICTURE.name}")
 
 

@@ -21,9 +21,10 @@ def main() -> None:
     """Print the table."""
     torch.set_num_threads(1)
     model = pocket.resident()
-    pocket.bare(model, PROMPT, SECONDS, 0)
+    pocket.warm(model, PROMPT, SECONDS)
     with daemon("device.threads=1") as client:
-        client.timed(prompt=PROMPT, seconds=SECONDS, seed=0)
+        for seed in range(pocket.WARMING):
+            client.timed(prompt=PROMPT, seconds=SECONDS, seed=seed)
         pairs = [
             (client.timed(prompt=PROMPT, seconds=SECONDS, seed=seed), pocket.bare(model, PROMPT, SECONDS, seed))
             for seed in range(1, ROUNDS + 1)

@@ -1,6 +1,8 @@
 """The embedded model in this process: by our own engine, and by diffusers as its documents show it."""
 
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,8 +11,12 @@ from timbred.engine import registry
 from timbred.engine.adapters.families import make_resident
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion
 from timbred.engine.adapters.loading import quiet_libraries
+from timbred.engine.adapters.prepared import Workshop
 from timbred.engine.sampling import make_scheduler
 from timbred.engine.wire import RenderOrder, Words
+
+WARMING = 24
+"""Sounds after which an engine has made the model faster, its decoder too, for their shape."""
 
 CARD = registry.pocket_card()
 
@@ -34,6 +40,17 @@ def order(prompt: str, seconds: float, seed: int, loop: bool = False) -> RenderO
         seeds=(seed,),
         loop=loop,
     )
+
+
+def warm(model: LatentDiffusion, prompt: str, seconds: float) -> None:
+    """Have the model made faster as an engine does it, and wait until it is."""
+    with tempfile.TemporaryDirectory() as cache:
+        workshop = Workshop("auto", model.device, Path(cache))
+        model.prepare(workshop)
+        for seed in range(WARMING):
+            bare(model, prompt, seconds, seed)
+        workshop.wait()
+    bare(model, prompt, seconds, 0)
 
 
 def bare(model: LatentDiffusion, prompt: str, seconds: float, seed: int) -> float:

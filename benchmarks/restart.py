@@ -9,7 +9,7 @@ from statistics import median
 from benchmarks.machine import machine
 from benchmarks.subject import subjects
 
-WARMING = 12
+WARMING = 24
 ROUNDS = 8
 
 

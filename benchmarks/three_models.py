@@ -38,13 +38,13 @@ def together(folder: Path, scale: int) -> tuple[list[LatentDiffusion], float, in
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks three_models")
-    parser.add_argument("--scale", type=int, default=1, help="divides the UNets' widths where memory is short")
+    parser.add_argument("--scale", type=int, default=1, help="divides widths and depths where memory is short")
     options, _ = parser.parse_known_args()
     quiet_libraries()
     with tempfile.TemporaryDirectory() as place:
         models, apart, grown = together(Path(place), options.scale)
         held = sum({address: size for model in models for address, size in model.tensors.items()}.values())
-    print(f"three AudioLDM 2 models resident together / apart, bfloat16, widths / {options.scale}; {machine()}")
+    print(f"three AudioLDM 2 models resident together / apart, bfloat16, size / {options.scale}; {machine()}")
     print(f"  weights                 {held / apart:.3f}   ({held / 1e9:.2f} and {apart / 1e9:.2f} GB)")
     print(f"  what the memory grew by {grown / apart:.3f}   ({grown / 1e9:.2f} GB; weights that are mapped from their "
           "file count once they are read)")  # fmt: skip
