@@ -9,18 +9,20 @@ import torch
 from timbred.engine import worker
 from timbred.engine.adapters.audioldm import AudioLdm
 
-ROOM = int(os.environ["TIMBRED_TEST_ROOM"])
-plainly = AudioLdm.evaluate
 
+def main() -> int:
+    room = int(os.environ["TIMBRED_TEST_ROOM"])
+    plainly = AudioLdm.evaluate
 
-def evaluate(unet: torch.nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
-    wanted = inputs[0].shape[0] * inputs[0].shape[2]
-    if wanted > ROOM:
-        raise torch.OutOfMemoryError(f"tried to allocate {wanted} rows of {ROOM}")
-    return plainly(unet, *inputs)
+    def evaluate(unet: torch.nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
+        wanted = inputs[0].shape[0] * inputs[0].shape[2]
+        if wanted > room:
+            raise torch.OutOfMemoryError(f"tried to allocate {wanted} rows of {room}")
+        return plainly(unet, *inputs)
 
+    AudioLdm.evaluate = staticmethod(evaluate)
+    return worker.main()
 
-AudioLdm.evaluate = staticmethod(evaluate)
 
 if __name__ == "__main__":
-    sys.exit(worker.main())
+    sys.exit(main())

@@ -4,7 +4,6 @@ import gc
 import logging
 import os
 import queue
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -30,6 +29,7 @@ from timbred.engine.reach import Reach
 from timbred.engine.residency import Resident, to_evict
 from timbred.engine.rest import rest_after
 from timbred.engine.threads import ThreadChoice
+from timbred.processes.ending import leave
 
 log = logging.getLogger("timbred.engine")
 
@@ -467,7 +467,7 @@ class Engine:
         self.mailbox.send(wire.Failed(code=known.code, message=str(known), job=job.number))
         if is_fatal(error):
             self.mailbox.close()
-            sys.exit(FATAL)
+            leave(FATAL)
 
     def _too_long(self, job: Job, error: errors.OutOfMemory) -> errors.OutOfMemory:
         """The error with a size that would fit; as to takes, they were made one by one before this."""

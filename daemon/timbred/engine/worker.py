@@ -18,7 +18,7 @@ from timbred.engine import device
 from timbred.engine.adapters.loading import quiet_libraries
 from timbred.engine.adapters.prepared import Workshop
 from timbred.engine.engine import Engine
-from timbred.processes.ending import end_with_daemon
+from timbred.processes.ending import end_with_daemon, leave
 
 log = logging.getLogger("timbred.engine")
 
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     workshop = Workshop(options.compile if options.cache else "off", chosen.place, Path(options.cache).expanduser())
     Engine(chosen, options.address, options.token, options.heartbeat, options.memory, workshop).run()
-    return 0
+    leave(0)
 
 
 if __name__ == "__main__":

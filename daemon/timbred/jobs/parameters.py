@@ -40,8 +40,15 @@ PLAY_KEYS = ("voice", "gain", "pan", "speed", "out", "at", "fade")
 HIGHEST = 96_000.0
 """Hz; above every model's highest band."""
 
-STEPS: dict[str, tuple[int, int]] = {"ddim": (1, 999), "pndm": (4, 999)}
-"""Fewest and most steps of the schedulers that can't take 1 to 1000."""
+STEPS: dict[str, tuple[int, int]] = {
+    "ddim": (1, 999),
+    "dpm++2m": (1, 999),
+    "dpm++2m-karras": (1, 940),
+    "lms": (1, 990),
+    "pndm": (4, 999),
+    "unipc": (1, 990),
+}
+"""Fewest and most steps of the schedulers that can't take 1 to 1000: with more, two steps fall on one noise level."""
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ export class History {
     this.likeness.replaceChildren(
       "Like ",
       make("strong", { text: take.prompt }),
-      ", by the words of the prompts ",
+      ", by sound where its model hears, else by words ",
       make("button", { type: "button", class: "small", onclick: () => this.unlike() }, icon("cross"), " All takes"),
     );
     return this.refresh();

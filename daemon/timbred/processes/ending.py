@@ -1,10 +1,12 @@
 """In a child process: leaving with the daemon, however it ended."""
 
+import logging
 import os
 import shutil
 import sys
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 SOCKETS = "timbred-"
 """How the folder of a daemon's sockets begins; the rest of its name is random."""
@@ -23,3 +25,10 @@ def end_with_daemon(address: str) -> None:
         os._exit(0)
 
     threading.Thread(target=wait, name="end-with-daemon", daemon=True).start()
+
+
+def leave(status: int) -> NoReturn:
+    """End at once: libraries' own threads may not survive the interpreter's usual end, nor drivers their clean-up."""
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(status)

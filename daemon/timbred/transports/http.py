@@ -40,6 +40,7 @@ _LARGEST_TEXT = 16 << 20
 _STATUS_PATIENCE = 5.0
 _CLIENT_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 
+
 class OwnHostOnly:
     """Refuses requests whose Host header isn't a name of this daemon's own, against DNS rebinding.
 

@@ -70,9 +70,7 @@ class Transports:
 class _Sockets:
     """The bound sockets, from the first to the last."""
 
-    def __init__(
-        self, front: Front, config: Config, library: Library | None, space: AddressSpace | None
-    ) -> None:
+    def __init__(self, front: Front, config: Config, library: Library | None, space: AddressSpace | None) -> None:
         host = config["host"]
         with ExitStack() as undo:
             udp, tcp = osc_pair("osc.port", host, config["osc.port"])

@@ -2,13 +2,11 @@
 
 import argparse
 import logging
-import os
 import signal
-import sys
 from typing import Any
 
 from timbred.delivery.playback.process import DeviceGone, Options, Player
-from timbred.processes.ending import end_with_daemon
+from timbred.processes.ending import end_with_daemon, leave
 
 DEVICE_GONE = 75
 """Exit status after the device went away."""
@@ -44,9 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         logging.getLogger("timbred.player").warning("%s", gone)
         status = DEVICE_GONE
     player.close()
-    # a driver whose device is gone may hang in its own clean-up
-    sys.stderr.flush()
-    os._exit(status)
+    leave(status)
 
 
 if __name__ == "__main__":
