@@ -10,7 +10,7 @@ demo: .venv/.installed
 	$(BIN)/python bridges/python/first_sound.py
 
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest -n 3 --dist loadfile
 
 check: .venv/.installed-for-tests
 	$(BIN)/ruff check .

@@ -26,7 +26,7 @@ SETTLED = 2.5
 
 def look(client: Client, began: float) -> dict[str, Any]:
     client.send("status")
-    status = client.until("status")
+    status = client.until("status.reply")
     return {"at": time.perf_counter() - began, "used": status["device_memory_used"]}
 
 

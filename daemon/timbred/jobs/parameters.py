@@ -42,7 +42,7 @@ HIGHEST = 96_000.0
 
 STEPS: dict[str, tuple[int, int]] = {
     "ddim": (1, 999),
-    "dpm++2m": (1, 999),
+    "dpm++2m": (1, 990),
     "dpm++2m-karras": (1, 940),
     "lms": (1, 990),
     "pndm": (4, 999),
