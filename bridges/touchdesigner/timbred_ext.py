@@ -4,6 +4,7 @@ Everything happens on TouchDesigner's own thread, in callbacks that return at on
 `build_component.py` puts this text into the component and wires it.
 """
 
+import math
 import time
 import uuid
 from pathlib import Path
@@ -33,7 +34,8 @@ class TimbredExt:
         self.requests = {}
         self.state = "looking"
         self.heard_at = time.monotonic()
-        self.uptime = 0.0
+        self.asked_at = None
+        self.began = math.inf
         self.told = ""
         self.models = []
         self.frame_rate = None
@@ -98,10 +100,12 @@ class TimbredExt:
         self._show("Jobs", f"{told['jobs_running']} running, {told['jobs_queued']} waiting")
         used, total = told["device_memory_used"], told["device_memory_total"]
         self._show("Memory", f"{used:.0f} of {total:.0f} MB, {told['models_resident']} models")
-        if told["uptime_s"] < self.uptime:
+        now, asked, self.asked_at = time.monotonic(), self.asked_at or 0.0, None
+        if asked - told["uptime_s"] > self.began:  # it began later than the one we knew can have begun
             self._lost("timbred was started again while it worked on this; ask once more")
             self._welcome()
-        self.uptime = told["uptime_s"]
+            self.began = math.inf
+        self.began = min(self.began, now - told["uptime_s"])
 
     def _on_model(self, told):
         if told["state"] != "missing" and told["name"] not in self.models:
@@ -161,6 +165,8 @@ class TimbredExt:
             self._vanished()
         if self.state == "there" and self.frame_rate and self.frame_rate != td.project.cookRate:
             self.GiveWay()
+        if self.asked_at is None:
+            self.asked_at = time.monotonic()
         self._send("status")
         td.run("args[0]()", self.Look, delayMilliSeconds=int(LOOK_EVERY * 1000), fromOP=self.ownerComp)
 

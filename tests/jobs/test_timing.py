@@ -17,7 +17,8 @@ class Clock:
 
 
 def parameters(seconds: float = 2.0, steps: int = 10, **keys: object) -> Parameters:
-    request = Generate(id=1, prompt="pad", seconds=seconds, steps=steps, **keys)  # pyright: ignore[reportArgumentType]
+    given: dict[str, object] = {"guidance": 3.0, **keys}
+    request = Generate(id=1, prompt="pad", seconds=seconds, steps=steps, **given)  # pyright: ignore[reportArgumentType]
     return resolve(request, pocket_card(), Session(), 0)
 
 

@@ -77,8 +77,8 @@ class Pace:
 def read_by(text: str) -> Deadline:
     """A deadline as it was sent.
 
-    >>> read_by("bar 33")
-    Deadline(bar=33, seconds=0.0)
+    >>> read_by("bar 33").bar
+    33
 
     Raises:
         BadRequest: it is neither a bar nor seconds.
