@@ -5,6 +5,7 @@ weights, captions replaced by "" now and then for classifier-free guidance (arXi
 eight vectors of the language model only: they already carry what the T5 states say.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from training import latents
 from training.components import AudioLDM2UNet2DConditionModel
 from training.latents import Examples
 from training.runtime import Budget, ThreadChoice, half_precision, load_checkpoint, save_checkpoint
-from training.settings import SETTINGS
+from training.settings import SETTINGS, Diffusion, Guidance
 
 
 def build() -> Any:
@@ -129,19 +130,45 @@ def rate_factor(fraction: float, step: int, warmup: int) -> float:
     return min(1.0, (step + 1) / warmup) * (1.0 if fraction < 0.6 else max(0.03, (1 - fraction) / 0.4))
 
 
+def in_fast_layout(model: Any, device: torch.device) -> Any:
+    """The UNet as it trains fastest on this device."""
+    model = model.to(device, memory_format=torch.channels_last)
+    if device.type == "cpu":
+        # The plain matrix products are a quarter faster here than the fused attention's backward pass.
+        model.set_attn_processor(AttnProcessor())
+    return model
+
+
 def train(device: torch.device, minutes: float | None = None) -> None:
     """Train (or train on) the UNet."""
     settings = SETTINGS.diffusion
     torch.manual_seed(settings.seed)
-    model = build().to(device, memory_format=torch.channels_last)
-    if device.type == "cpu":
-        # The plain matrix products are a quarter faster here than the fused attention's backward pass.
-        model.set_attn_processor(AttnProcessor())
+    model = in_fast_layout(build(), device)
     optimiser = torch.optim.AdamW(
         model.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
     )
+
+    def velocity(noisy: Tensor, times: Tensor, captions: Tensor, true: Tensor) -> Tensor:
+        del noisy, times, captions
+        return true
+
+    fit("diffusion", settings, model, optimiser, latents.load(), velocity, device, minutes)
+
+
+def fit(
+    stage: str,
+    settings: Diffusion | Guidance,
+    model: Any,
+    optimiser: torch.optim.Optimizer,
+    examples: Examples,
+    target_of: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    device: torch.device,
+    minutes: float | None,
+) -> None:
+    """Train (or train on, from the stage's checkpoint) until the budget is used up. `target_of` is told the noisy
+    latents, their times, the captions and the true velocity, and says what the network should answer."""
     average = Average(model, settings.ema_decay)
-    state = load_checkpoint("diffusion")
+    state = load_checkpoint(stage)
     step = 0
     if state:
         model.load_state_dict(state["model"])
@@ -149,19 +176,19 @@ def train(device: torch.device, minutes: float | None = None) -> None:
         average.weights = {name: value.to(device) for name, value in state["average"].items()}
         average.updates = step = state["step"]
     torch.manual_seed(settings.seed + step)
-    batches = Batches(latents.load(), np.random.default_rng((settings.seed, step)), device)
+    batches = Batches(examples, np.random.default_rng((settings.seed, step)), device)
     noising = Noising(device)
 
     def save() -> None:
         save_checkpoint(
-            "diffusion",
+            stage,
             model=model.state_dict(),
             optimiser=optimiser.state_dict(),
             average=average.weights,
             step=step,
         )
 
-    budget = Budget("diffusion", minutes or settings.minutes, save)
+    budget = Budget(stage, minutes or settings.minutes, save)
     threads = ThreadChoice()
     going = True
     while going:
@@ -170,7 +197,8 @@ def train(device: torch.device, minutes: float | None = None) -> None:
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * rate_factor(budget.fraction, step, settings.warmup_steps)
         clean, captions = batches.draw()
-        noisy, target, times = noising(clean)
+        noisy, true, times = noising(clean)
+        target = target_of(noisy, times, captions, true)
         with half_precision(device):
             made = model(noisy, times, encoder_hidden_states=captions, return_dict=False)[0]
         loss = noising.loss(made, target, times)
@@ -186,9 +214,18 @@ def train(device: torch.device, minutes: float | None = None) -> None:
 
 def load(device: torch.device) -> Any:
     """The averaged UNet."""
-    state = load_checkpoint("diffusion")
+    return averaged("diffusion", device, "train the UNet first")
+
+
+def averaged(stage: str, device: torch.device, remedy: str) -> Any:
+    """A stage's UNet with its averaged weights.
+
+    Raises:
+        FileNotFoundError: it hasn't been trained; says what to do.
+    """
+    state = load_checkpoint(stage)
     if state is None:
-        raise FileNotFoundError("train the UNet first: python -m training.train --stage diffusion")
+        raise FileNotFoundError(f"{remedy}: python -m training.train --stage {stage}")
     model = build()
     model.load_state_dict(state["average"])
     return model.eval().to(device)

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
 from training import diffusion, latents
-from training.runtime import Budget, ThreadChoice, half_precision, load_checkpoint, save_checkpoint
+from training.runtime import half_precision
 from training.settings import SETTINGS
 
 
@@ -23,9 +22,7 @@ class Teacher:
     def __init__(self, device: torch.device, empty: np.ndarray) -> None:
         """`empty` has the vectors of "" under several paddings, shape (paddings, 8, width)."""
         self.device = device
-        self.model = diffusion.load(device).to(memory_format=torch.channels_last)
-        if device.type == "cpu":
-            self.model.set_attn_processor(AttnProcessor())
+        self.model = diffusion.in_fast_layout(diffusion.load(device), device)
         self.empty = torch.from_numpy(empty.astype(np.float32)).to(device)
 
     @torch.no_grad()
@@ -50,60 +47,16 @@ def train(device: torch.device, minutes: float | None = None) -> None:
     teacher = Teacher(device, examples.empty)
     model = diffusion.build()
     model.load_state_dict(teacher.model.state_dict())
-    model.to(device, memory_format=torch.channels_last)
-    if device.type == "cpu":
-        model.set_attn_processor(AttnProcessor())
+    model = diffusion.in_fast_layout(model, device)
     optimiser = torch.optim.AdamW(model.parameters(), settings.learning_rate, betas=(0.9, 0.99), fused=True)
-    average = diffusion.Average(model, settings.ema_decay)
-    state = load_checkpoint("guidance")
-    step = 0
-    if state:
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        average.weights = {name: value.to(device) for name, value in state["average"].items()}
-        average.updates = step = state["step"]
-    torch.manual_seed(settings.seed + step)
-    batches = diffusion.Batches(examples, np.random.default_rng((settings.seed, step)), device)
-    noising = diffusion.Noising(device)
 
-    def save() -> None:
-        save_checkpoint(
-            "guidance",
-            model=model.state_dict(),
-            optimiser=optimiser.state_dict(),
-            average=average.weights,
-            step=step,
-        )
+    def guided(noisy: Tensor, times: Tensor, captions: Tensor, true: Tensor) -> Tensor:
+        del true
+        return teacher(noisy, times, captions)
 
-    budget = Budget("guidance", minutes or settings.minutes, save)
-    threads = ThreadChoice()
-    going = True
-    while going:
-        if device.type == "cpu":
-            threads.step()
-        for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * diffusion.rate_factor(budget.fraction, step, settings.warmup_steps)
-        clean, captions = batches.draw()
-        noisy, _, times = noising(clean)
-        target = teacher(noisy, times, captions)
-        with half_precision(device):
-            made = model(noisy, times, encoder_hidden_states=captions, return_dict=False)[0]
-        loss = noising.loss(made, target, times)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        average.update(model)
-        step += 1
-        going = budget.step(step, loss=loss.item(), threads=torch.get_num_threads())
-    save()
+    diffusion.fit("guidance", settings, model, optimiser, examples, guided, device, minutes)
 
 
 def load(device: torch.device) -> Any:
     """The averaged student."""
-    state = load_checkpoint("guidance")
-    if state is None:
-        raise FileNotFoundError("distil the guidance first: python -m training.train --stage guidance")
-    model = diffusion.build()
-    model.load_state_dict(state["average"])
-    return model.eval().to(device)
+    return diffusion.averaged("guidance", device, "distil the guidance first")
