@@ -6,10 +6,21 @@ from contextlib import contextmanager
 import psutil
 
 
+def _is_left(process: psutil.Process, before: set[psutil.Process]) -> bool:
+    """Whether it still lives and nothing that was there before began it.
+
+    A browser that many tests share may open a process of its own at any time: that one is the browser's.
+    """
+    try:
+        return process not in before and before.isdisjoint(process.parents())
+    except psutil.NoSuchProcess:
+        return False
+
+
 @contextmanager
 def none_left() -> Generator[None]:
-    """Around what starts processes: afterwards only those that were there before are there still."""
+    """Around what starts processes: afterwards only those are there that were there before, and what these began."""
     before = set(psutil.Process().children(recursive=True))
     yield
-    left = set(psutil.Process().children(recursive=True)) - before
+    left = [one for one in psutil.Process().children(recursive=True) if _is_left(one, before)]
     assert not left, f"processes are left: {left}"
