@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -12,21 +13,25 @@ from tests.npm import InstallNpm, installer
 settings.register_profile("timbred", deadline=None)
 settings.load_profile("timbred")  # a busy machine is no failure
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for every program that a script starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def required(name: str) -> str:
+    """The path of a program. Without it the test is skipped; in CI it fails."""
+    found = shutil.which(name)
+    if found is not None:
+        return found
+    reason = f"{name} isn't installed"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
 
 @pytest.fixture
 def require_host() -> Callable[[str], str]:
-    """`require_host("oscsend")`: the program's path. Without it the test is skipped; in CI it fails."""
-
-    def find(name: str) -> str:
-        found = shutil.which(name)
-        if found is not None:
-            return found
-        reason = f"{name} isn't installed"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-
-    return find
+    """`require_host("oscsend")`: see `required`."""
+    return required
 
 
 @pytest.fixture(scope="session")
