@@ -2,9 +2,9 @@
 
 Run as `python -m tests.fake_engine`. What it does hangs on the prompt: `die` ends the process, `die once` ends only the
 first process that gets it, `hang` stops all signs of life, `fail` fails, `slow` waits for a cancellation at its second
-step, `wait FILE` for that file or a cancellation there, `paced` takes 20 ms for each, `nan` renders what is no number,
-`breaks` fails after half of an early sound's pieces, `half FILE` waits for that file or a cancellation there. Anything
-else is a sine at 220 Hz times (seed mod 8 + 1).
+step, `wait FILE` for that file or a cancellation there, `paced` takes 20 ms for each, and `paced FILE` five times that
+while there is that file, `nan` renders what is no number, `breaks` fails after half of an early sound's pieces,
+`half FILE` waits for that file or a cancellation there. Anything else is a sine at 220 Hz times (seed mod 8 + 1).
 """
 
 import argparse
@@ -86,9 +86,10 @@ class FakeEngine:
         words = order.words.prompt.split()
         if self._misbehaves(render, words):
             return
+        began = time.monotonic()
         for step in range(1, order.steps + 1):
             if words[0] == "paced":
-                time.sleep(0.02)
+                time.sleep(0.1 if Path(words[-1]).exists() else 0.02)
             if words[0] in ("slow", "wait") and step == 2:
                 awaited = Path(words[1]) if words[0] == "wait" else None
                 while not self.mailbox.is_cancelled(job) and not (awaited and awaited.exists()):
@@ -96,7 +97,8 @@ class FakeEngine:
             if self.mailbox.is_cancelled(job):
                 self.mailbox.send(wire.Cancelled(job=job))
                 return
-            self.mailbox.send(wire.Step(job=job, step=step, steps=order.steps, remaining=0.1 * (order.steps - step)))
+            remaining = (time.monotonic() - began) / step * (order.steps - step)
+            self.mailbox.send(wire.Step(job=job, step=step, steps=order.steps, remaining=remaining))
             if order.preview and step == 1:
                 preview = wire.Preview(job=job, rate=RATE, channels=1)
                 self.mailbox.send(preview, self._sound("tone", order.seconds, order.seeds[0]))

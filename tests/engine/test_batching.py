@@ -1,5 +1,7 @@
 """Who steps together: pure decisions."""
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +15,7 @@ CANDIDATES = st.lists(
         rank=st.integers(0, 2),
         rows=st.integers(1, 8),
         alone=st.booleans(),
+        pressing=st.sampled_from([math.inf, math.inf, 1.0, 2.0]),
     ),
     max_size=10,
     unique_by=lambda one: one.number,
@@ -25,7 +28,7 @@ def test_whose_turn_it_is_always_goes(candidates: list[Candidate], most_rows: in
     if not candidates:
         assert batch == []
         return
-    assert batch[0] == min(candidates, key=lambda one: (one.rank, one.number))
+    assert batch[0] == min(candidates, key=lambda one: (one.pressing, one.rank, one.number))
 
 
 @given(CANDIDATES, st.integers(1, 16))
@@ -33,7 +36,7 @@ def test_company_fits_and_is_of_one_kind(candidates: list[Candidate], most_rows:
     batch = next_batch(candidates, most_rows)
     assert len({one.group for one in batch}) <= 1
     assert len(batch) <= 1 or sum(one.rows for one in batch) <= most_rows
-    assert len(batch) <= 1 or not any(one.alone for one in batch)
+    assert len(batch) <= 1 or not any(one.alone or one.pressing < math.inf for one in batch)
 
 
 @given(CANDIDATES, st.integers(1, 16))

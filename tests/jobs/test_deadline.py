@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timbred.errors import BadRequest
-from timbred.jobs.deadline import FARTHEST, Clock, Deadline, Pace, fewest_steps, read_by, steps_by
+from timbred.jobs.deadline import (
+    FARTHEST,
+    HANDLING,
+    Clock,
+    Deadline,
+    Pace,
+    Wanted,
+    fewest_steps,
+    read_by,
+    steps_anew,
+    steps_by,
+)  # fmt: skip
 
 CLOCK = Clock(beat=100.5, bpm=120, beats_per_bar=4)
 PACE = Pace(wait=0.5, rest=0.5, step=0.1)
@@ -86,3 +97,29 @@ def test_the_fewest_steps_are_those_that_make_sense():
     assert fewest_steps(of_model=4, of_scheduler=1, asked=None) == 2
     assert fewest_steps(of_model=8, of_scheduler=4, asked=None) == 4
     assert fewest_steps(of_model=20, of_scheduler=1, asked=3) == 3
+
+
+@given(
+    st.floats(-1, 60),
+    st.floats(0, 60),
+    st.floats(0, 5),
+    st.floats(1e-3, 5),
+    st.integers(1, 10),
+    st.integers(0, 200),
+)
+def test_a_job_begins_anew_only_where_that_is_in_time_and_going_on_is_not(
+    left: float, remaining: float, rest: float, step: float, fewest: int, steps_left: int
+):
+    pace = Pace(0.0, rest, step)
+    steps = steps_anew(Wanted(lambda: left, fewest), pace, remaining, steps_left)
+    if steps is None:
+        some = fewest < steps_left and pace.needed(fewest) < left - 1e-6 and pace.needed(steps_left) > left + 1e-6
+        assert remaining + HANDLING <= left or not some
+        return
+    assert remaining + HANDLING > left
+    assert fewest <= steps < steps_left
+    assert pace.needed(steps) <= left + 1e-6
+
+
+def test_a_job_whose_pace_is_not_known_goes_on():
+    assert steps_anew(Wanted(lambda: 1.0, 2), Pace(0, 0, 0.0), 9.0, 50) is None

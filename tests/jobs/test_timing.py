@@ -5,7 +5,7 @@ import pytest
 from timbred.engine.registry import pocket_card
 from timbred.jobs.estimates import REST, Estimates
 from timbred.jobs.parameters import Parameters, Session, resolve
-from timbred.jobs.timing import Timing
+from timbred.jobs.timing import LATEST, Timing
 from timbred.protocol.messages import Generate
 
 
@@ -83,3 +83,19 @@ def test_nothing_is_known_before_and_a_job_that_ended_otherwise_says_nothing():
     assert not estimates.knows("pocket")
     estimates.measured(parameters(), 0.1, None)
     assert estimates.of_rest(parameters()) == pytest.approx(REST * 0.1)
+
+
+def test_the_pace_of_a_job_is_that_of_its_latest_steps():
+    clock = Clock()
+    timing = Timing(Estimates(), clock)
+    timing.began(1, parameters())
+    for each in (5.0, 0.1, 0.1, 0.1):
+        clock.now += each
+        timing.stepped(1)
+        assert timing.step_now(1) == 0.0
+    for _ in range(LATEST):
+        clock.now += 0.3
+        timing.stepped(1)
+    assert timing.step_now(1) == pytest.approx(0.3)
+    timing.dropped(1)
+    assert timing.step_now(1) == 0.0

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import math
 import os
 import queue
 import time
@@ -42,17 +43,23 @@ BUDGET = 0.8
 LOADING_TOLD_EVERY = 0.1
 """Seconds between two looks at how far a load is, while nothing else is to be done."""
 
+TO_SPARE = 1.25
+"""Times what a job still takes that must be left until it is wanted, for others to step before it or with it."""
+
 ROWS = {"cpu": 16, "mps": 16, "cuda": 64}
 """Rows of the largest batch, by kind of device; a guided take is two rows."""
 
 
 @dataclass(eq=False)
 class Job:
-    """A render under way: it waits for its model (`run` is None), takes its steps, or is heard already (`sounding`)."""
+    """A render under way: it waits for its model (`run` is None), takes its steps, or is heard already (`sounding`).
+    It is wanted by the moment `due`, and takes `remaining` seconds more; None while that isn't known."""
 
     render: wire.Render
     run: Run | None = None
     sounding: Sounding | None = None
+    due: float = math.inf
+    remaining: float | None = None
     stepped: float = 0.0
     told: float = -1.0
     preview_due: bool = False
@@ -65,7 +72,14 @@ class Job:
         """The job as the batching sees it."""
         assert self.run is not None
         group = (self.render.model.name, self.run.shape)
-        return Candidate(self.number, group, self.render.rank, self.run.rows, alone=self.render.order.exact)
+        alone = self.render.order.exact
+        return Candidate(self.number, group, self.render.rank, self.run.rows, alone, self._pressing())
+
+    def _pressing(self) -> float:
+        """`due` of a job that has no time to spare."""
+        if self.remaining is not None and time.perf_counter() + TO_SPARE * self.remaining < self.due:
+            return math.inf
+        return self.due
 
     @property
     def work(self) -> tuple[object, ...]:
@@ -172,7 +186,8 @@ class Engine:
             case wire.Unload(name=name):
                 self._unload(name)
             case wire.Render():
-                job = Job(order)
+                due = math.inf if order.within is None else time.perf_counter() + order.within
+                job = Job(order, due=due)
                 self.jobs[job.number] = job
                 self._begin_or_load(job)
             case LoadResult():
@@ -349,8 +364,8 @@ class Engine:
         self.pace.measured(("step", job.work), now - job.stepped)
         job.stepped = now
         left = (steps - step) * self.pace.expected(("step", job.work))
-        remaining = left + self.pace.expected(("decode", job.work))
-        self.mailbox.send(wire.Step(job=job.number, step=step, steps=steps, remaining=remaining))
+        job.remaining = left + self.pace.expected(("decode", job.work))
+        self.mailbox.send(wire.Step(job=job.number, step=step, steps=steps, remaining=job.remaining))
 
     def _preview(self, job: Job, run: Run, model: LatentDiffusion) -> None:
         """Once, a third of the way. One that can't be decoded is left out: the sound itself goes on."""

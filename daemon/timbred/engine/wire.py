@@ -6,7 +6,7 @@ little-endian samples.
 
 import msgspec
 
-WIRE_VERSION = 3
+WIRE_VERSION = 4
 """Raised whenever a message changes: a daemon and an engine of two versions refuse each other."""
 
 
@@ -99,12 +99,14 @@ class Unload(Wire, frozen=True, kw_only=True):
 
 class Render(Wire, frozen=True, kw_only=True):
     """To the engine: make sounds. The model is loaded first if it isn't resident. `rank` is 0 for live, 1 for normal,
-    2 for background: lower ones step first."""
+    2 for background: lower ones step first. With `within`, the sound is wanted in so many seconds, and others wait for
+    it as soon as it has none of them to spare."""
 
     job: int
     model: ModelSource
     order: RenderOrder
     rank: int = 1
+    within: float | None = None
 
 
 class Cancel(Wire, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from timbred.delivery.clock import GRAIN
@@ -39,6 +40,12 @@ class Deadline:
         """The beat on which the bar begins."""
         return ((self.bar or 1) - 1) * beats_per_bar
 
+    def left(self, clock: "Clock | None") -> float:
+        """Seconds until it. `clock` is needed for a bar."""
+        if self.bar is not None and clock is not None:
+            return clock.until(self.beat(clock.beats_per_bar))
+        return self.seconds - self.spent
+
     def __str__(self) -> str:
         return f"bar {self.bar}" if self.bar is not None else f"{self.seconds:.3g} s from now"
 
@@ -74,6 +81,33 @@ class Pace:
         return self.wait + HANDLING + (self.rest + self.step * steps) / SPARE
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a job with a deadline is held to while it runs: `left` tells the seconds until then, which a new tempo may
+    change; `fewest` are the fewest sensible steps."""
+
+    left: Callable[[], float]
+    fewest: int
+
+    @property
+    def within(self) -> float:
+        """Seconds in which the engine must be done."""
+        return max(0.0, self.left() - HANDLING)
+
+
+def steps_anew(wanted: Wanted, pace: Pace, remaining: float, steps_left: int) -> int | None:
+    """How many steps to begin anew with, for a job that would be too late as it is and then be in time; None to go on.
+
+    `remaining` are the seconds that it still takes as it is, for `steps_left`. A schedule can't be shortened under way:
+    its first steps would be those of another sound.
+    """
+    left = wanted.left()
+    if pace.step <= 0 or remaining + HANDLING <= left:
+        return None
+    fitting = _fitting(left, pace)
+    return fitting if wanted.fewest <= fitting < steps_left else None
+
+
 def read_by(text: str) -> Deadline:
     """A deadline as it was sent.
 
@@ -102,9 +136,7 @@ def steps_by(deadline: Deadline, pace: Pace, fewest: int, most: int, clock: Cloc
         TooSoon: not even `fewest` steps fit; says when it could be.
         BadRequest: the bar is past.
     """
-    left = deadline.seconds - deadline.spent
-    if deadline.bar is not None and clock is not None:
-        left = clock.until(deadline.beat(clock.beats_per_bar))
+    left = deadline.left(clock)
     needed = pace.needed(fewest)
     if needed > left:
         could = f"bar {clock.bar_after(needed)}" if deadline.bar is not None and clock else f"{_up(needed):g}"
@@ -116,8 +148,12 @@ def steps_by(deadline: Deadline, pace: Pace, fewest: int, most: int, clock: Cloc
         )
     if pace.step <= 0:
         return most
-    fitting = math.floor(((left - pace.wait - HANDLING) * SPARE - pace.rest) / pace.step)
-    return max(fewest, min(most, fitting))
+    return max(fewest, min(most, _fitting(left, pace)))
+
+
+def _fitting(left: float, pace: Pace) -> int:
+    """Steps that fit into so many seconds."""
+    return math.floor(((left - pace.wait - HANDLING) * SPARE - pace.rest) / pace.step)
 
 
 def fewest_steps(of_model: int, of_scheduler: int, asked: int | None) -> int:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from timbred import errors
 from timbred.engine import wire
 from timbred.engine.registry import Registry
+from timbred.jobs.deadline import Pace, Wanted, steps_anew
 from timbred.jobs.estimates import Estimates
 from timbred.jobs.finishing import FinishedTake, Finishing, RawTake, given_sound
 from timbred.jobs.hearings import Hearings
@@ -93,8 +94,12 @@ class Dispatcher:
 
     # what clients ask
 
-    def submit(self, client: ClientId, identity: m.Id, parameters: Parameters, init: Path | None = None) -> None:
-        """Take in a request that isn't known yet. `init` is the file of the sound that it starts from.
+    def submit(
+        self, client: ClientId, identity: m.Id, parameters: Parameters, init: Path | None = None,
+        wanted: Wanted | None = None,
+    ) -> None:  # fmt: skip
+        """Take in a request that isn't known yet. `init` is the file of the sound that it starts from; one with a
+        deadline is `wanted`.
 
         Raises:
             Busy: the queue is full.
@@ -105,7 +110,7 @@ class Dispatcher:
         if self.queue.full:
             raise self._busy()
         self._numbers += 1
-        job = Job(self._numbers, client, identity, parameters, ready=init is None)
+        job = Job(self._numbers, client, identity, parameters, ready=init is None, wanted=wanted)
         self.remembered.add(job)
         self._idle.clear()
         self.queue.add(job)
@@ -207,6 +212,7 @@ class Dispatcher:
             case wire.Step():
                 self.timing.stepped(message.job)
                 self._progress(message)
+                self._keep_in_time(message)
             case wire.Preview():
                 self._previewed(message, payload)
             case wire.Piece():
@@ -217,8 +223,7 @@ class Dispatcher:
                 self.hearings.heard(message.job, message.ear, [bytes(vector) for vector in payload])
             case wire.Cancelled():
                 if (job := self._held(message.job)) is not None:
-                    self._release(job)
-                    self._end(job, m.Cancelled(id=job.id))
+                    self._left(job)
             case wire.Failed():
                 self._failed(message)
             case wire.Ready():
@@ -248,22 +253,57 @@ class Dispatcher:
         job.move(State.RENDERING)
         job.attempts += 1
         self.rendering[job.number] = job
-        self.timing.began(job.number, job.parameters)
         if not job.announced:
             job.announced = True
             self.outbox.send(job.client, m.Started(id=job.id, model=job.parameters.model))
+        self._order(job)
         if not self.residents.is_resident(job.parameters.model):
             self._progress_of_loading(wire.Loading(job=job.number, fraction=0.0))
-        source = source_of(self.registry, job.parameters.model)
-        rank = RANK[job.parameters.priority]
-        self._tell_engine(wire.Render(job=job.number, model=source, order=job.parameters.order(job.given), rank=rank))
+
+    def _order(self, job: Job) -> None:
+        """Have the engine make a job's sound."""
+        job.parameters, job.anew = job.anew or job.parameters, None
+        self.timing.began(job.number, job.parameters)
+        self._tell_engine(
+            wire.Render(
+                job=job.number,
+                model=source_of(self.registry, job.parameters.model),
+                order=job.parameters.order(job.given),
+                rank=RANK[job.parameters.priority],
+                within=job.wanted.within if job.wanted else None,
+            )
+        )
+
+    def _keep_in_time(self, step: wire.Step) -> None:
+        """Begin a job anew that goes slower than was measured when its steps were chosen, if fewer are in time."""
+        job = self._held(step.job)
+        if job is None or job.wanted is None or job.anew is not None:
+            return
+        rest, each = self.estimates.of_rest(job.parameters), self.timing.step_now(job.number)
+        pace = Pace(wait=0.0, rest=rest, step=each)
+        steps = steps_anew(job.wanted, pace, step.remaining, step.steps - step.step)
+        if steps is not None:
+            log.warning("request %s is slower than expected: begun anew with %d steps", job.id, steps)
+            job.anew = replace(job.parameters, steps=steps)
+            self._tell_engine(wire.Cancel(job=job.number))
+
+    def _left(self, job: Job) -> None:
+        """The engine has left a job."""
+        if job.anew is not None and not job.cancel_wanted:
+            self.timing.dropped(job.number)
+            self._order(job)
+            return
+        self._release(job)
+        self._end(job, m.Cancelled(id=job.id))
 
     def wait_for(self, priority: str) -> float:
-        """Seconds that a new job of this priority should wait for others, as far as known."""
-        there = [job.parameters for job in (*self.rendering.values(), *self.queue)]
-        before = [other for other in there if RANK[other.priority] <= RANK[priority]]
-        steps = [self.estimates.of_step(other) for other in there if other not in before]
-        return sum(self.estimates.expected(other) for other in before) + max(steps, default=0.0)
+        """Seconds that a new job with a deadline should wait, as far as known: for others that have one, for all that
+        go before it while it isn't `live`, and for what any other is just doing."""
+        there = [*self.rendering.values(), *self.queue]
+        before = [job for job in there if job.wanted or RANK["live"] < RANK[priority] >= RANK[job.parameters.priority]]
+        others = [job.parameters for job in there if job not in before]
+        longest = [max(self.estimates.of_step(other), self.estimates.of_rest(other)) for other in others]
+        return sum(self.estimates.expected(job.parameters) for job in before) + max(longest, default=0.0)
 
     async def measure(self, parameters: Parameters) -> None:
         """Let the engine make a sound like this in few steps, only to see how long it takes; its model is then loaded.

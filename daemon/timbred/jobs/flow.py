@@ -1,12 +1,17 @@
-"""Endless sounds: while one piece sounds the next is made, and when it comes late the last one goes on."""
+"""Endless sounds: while one piece sounds the next is made, and when it comes late the last one goes on.
+
+Once another course is asked for, nothing more of the old one begins: what was made ahead is dropped, what is being made
+is given up, and the new course's first piece replaces what sounds as soon as it is there.
+"""
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import secrets
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +41,15 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 16.0
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece that is there: the first of its course replaces what sounds, the others follow it."""
+    """A piece that is there: the first of its course replaces what sounds, the others follow it. One that sounds
+    `again` fills the place of a piece that isn't there."""
 
     course: Course
     ordered: Ordered
     first: bool
     take: str
     clip: Clip
+    again: bool = False
 
 
 @dataclass(eq=False)
@@ -184,7 +191,16 @@ class Flows:
         flow.course, flow.fresh, flow.number, flow.held = course, True, 0, None
         self._give_up_piece(flow)
         self._wait_no_longer(flow)
+        self._drop_what_follows(flow)
         self._pump(flow)
+
+    def _drop_what_follows(self, flow: Flow) -> None:
+        """A piece that was to follow gives its place to the one that sounds, once more."""
+        if flow.queued is None or flow.current is None or flow.plays[flow.queued].first:
+            return
+        flow.queued = None
+        with contextlib.suppress(errors.NoAudioDevice):  # then nothing sounds that something could follow
+            self._order(flow, replace(flow.plays[flow.current], first=False, again=True))
 
     def _pump(self, flow: Flow) -> None:
         """Hand over the piece that is ready as soon as there is a place for it, and have the next one made."""
@@ -192,7 +208,8 @@ class Flows:
             return
         if flow.held is not None and (flow.held.first or flow.queued is None):
             self._hand_over(flow, flow.held)
-        if flow.held is None and not flow.asked and flow.queued is None and not flow.ending and flow.retry is None:
+        wanted = flow.held is None and not flow.asked and (flow.queued is None or flow.fresh)
+        if wanted and not flow.ending and flow.retry is None:
             self._make(flow)
 
     def _make(self, flow: Flow) -> None:
@@ -256,14 +273,9 @@ class Flows:
 
     def _hand_over(self, flow: Flow, piece: Piece) -> None:
         """Give a piece to the player."""
-        keys = self._played_so(flow, piece)
-        speed = 1.0 if keys.speed is None else keys.speed
-        ready = ready_for(piece.clip, self.player.rate or piece.clip.rate, False, speed)
+        waited = flow.queued
         try:
-            number = self.player.sound(
-                self, flow.voice, piece.clip.with_samples(ready.samples), False, keys,
-                handover=piece.ordered.handover, follows=not piece.first, rate=ready.rate, source=ready.source,
-            )  # fmt: skip
+            number = self._order(flow, piece)
         except errors.NoAudioDevice:
             self._try_later(flow, FIRST_PAUSE)  # the device went away: the piece is kept for its return
             return
@@ -271,10 +283,31 @@ class Flows:
             flow.held, flow.fresh = None, piece.first
             self._not_made(flow, error)
             return
-        flow.held = None
-        flow.queued = number
+        flow.held, flow.queued = None, number
+        if waited is not None:
+            self._take_back(flow, waited)
+
+    def _order(self, flow: Flow, piece: Piece) -> int:
+        """Have the player sound a piece; its number there.
+
+        Raises: as `Player.sound`.
+        """
+        keys = self._played_so(flow, piece)
+        speed = 1.0 if keys.speed is None else keys.speed
+        ready = ready_for(piece.clip, self.player.rate or piece.clip.rate, False, speed)
+        number = self.player.sound(
+            self, flow.voice, piece.clip.with_samples(ready.samples), False, keys,
+            handover=piece.ordered.handover, follows=not piece.first, rate=ready.rate, source=ready.source,
+        )  # fmt: skip
         flow.plays[number] = piece
         self._playing[number] = flow
+        return number
+
+    def _take_back(self, flow: Flow, number: int) -> None:
+        """A course's first piece that still waits for its moment, and never sounds: another course's has its place."""
+        del self._playing[number]
+        del flow.plays[number]
+        self.player.break_off(number)
 
     def _played_so(self, flow: Flow, piece: Piece) -> m.PlayKeys:
         """The first piece of a course sounds as was asked, and else as what it replaces."""
@@ -284,16 +317,22 @@ class Flows:
         for key in ("gain", "pan", "speed", "out"):
             if keys[key] is None and now is not None:
                 keys[key] = getattr(now, key)
+        if not piece.first:
+            keys["at"] = None
+        elif keys["at"] is None and now is None and flow.queued is not None:
+            keys["at"] = flow.plays[flow.queued].course.request.at  # nothing sounds yet: when it begins was asked for
         fade = piece.course.crossfade
         if fade is None and now is not None:
             fade = piece.ordered.handover.overlap
-        return m.PlayKeys(**{**keys, "at": keys["at"] if piece.first else None}, fade=fade)
+        return m.PlayKeys(**keys, fade=fade)
 
     # what the player says of pieces
 
     def began(self, order: wire.Play, told: wire.Playing) -> None:
         """A piece sounds, for the first time or again."""
-        flow = self._playing[order.play]
+        flow = self._playing.get(order.play)
+        if flow is None:
+            return  # it was taken back as it began
         piece = flow.plays[order.play]
         flow.current = order.play
         if flow.queued == order.play:
@@ -302,14 +341,16 @@ class Flows:
             flow.before = None
         flow.next_due = self._clock() + piece.ordered.lasts / order.speed
         flow.heard = m.Flowing(
-            voice=flow.voice, take=piece.take, frame=told_frame(told.frame), late=told.repeated
+            voice=flow.voice, take=piece.take, frame=told_frame(told.frame), late=told.repeated or piece.again
         )  # fmt: skip
         self.outbox.send(flow.client, flow.heard)
         self._pump(flow)
 
     def over(self, order: wire.Play, frame: int, reason: str, also: ClientId | None) -> None:
         """A piece sounds no more: the next one does, or the flow is over."""
-        flow = self._playing.pop(order.play)
+        flow = self._playing.pop(order.play, None)
+        if flow is None:
+            return  # it was taken back
         del flow.plays[order.play]
         flow.also = also or flow.also
         if flow.queued == order.play:
@@ -321,10 +362,17 @@ class Flows:
 
     def refused(self, order: wire.Play, error: errors.TimbredError) -> None:
         """The player can't sound a piece (a channel that the device hasn't got, a beat that is past)."""
-        flow = self._playing.pop(order.play)
+        flow = self._playing.pop(order.play, None)
+        if flow is None:
+            return  # it was taken back
         piece = flow.plays.pop(order.play)
-        flow.queued = None
-        flow.fresh = flow.fresh or (piece.first and piece.course is flow.course)
+        if flow.queued == order.play:
+            flow.queued = None
+        if piece.course is not flow.course:
+            flow.before = None if flow.before is piece.course else flow.before
+            self._pump(flow)
+            return
+        flow.fresh = flow.fresh or piece.first
         self._give_up_piece(flow)
         self._not_made(flow, error)
 

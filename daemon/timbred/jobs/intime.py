@@ -1,5 +1,6 @@
 """Requests with a deadline: timed if their model never was, then given as many steps as fit."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,8 +9,8 @@ import msgspec
 
 from timbred.delivery.player import Player
 from timbred.engine.registry import Card
-from timbred.errors import BadRequest
-from timbred.jobs.deadline import Clock, Deadline, Pace, TooSoon, fewest_steps, read_by, steps_by
+from timbred.errors import BadRequest, NoAudioDevice
+from timbred.jobs.deadline import Clock, Deadline, Pace, TooSoon, Wanted, fewest_steps, read_by, steps_by
 from timbred.jobs.dispatcher import Dispatcher
 from timbred.jobs.parameters import PLAYED, STEPS, Parameters, Session
 from timbred.protocol import messages as m
@@ -51,9 +52,11 @@ class InTime:
         """
         self._clock_for(read_by(request.by or ""))
 
-    def planned(self, request: m.Generate, parameters: Parameters, card: Card, came: float) -> m.Generate:
-        """The request with as many steps as fit; it goes first in the engine, and sounds on its bar, unless it says
-        otherwise. `came` is the moment it came, of the monotonic clock.
+    def planned(
+        self, request: m.Generate, parameters: Parameters, card: Card, came: float
+    ) -> tuple[m.Generate, Wanted]:
+        """The request with as many steps as fit, and what it is held to while it runs; it goes first in the engine, and
+        sounds on its bar, unless it says otherwise. `came` is the moment it came, of the monotonic clock.
 
         Raises:
             BadRequest: it can't be ready in time; says when it could.
@@ -69,11 +72,21 @@ class InTime:
             step=self.dispatcher.estimates.of_step(parameters),
         )
         lowest, _ = STEPS.get(parameters.scheduler, (1, 1000))
-        steps = steps_by(left, pace, fewest_steps(card.steps, lowest, request.steps), parameters.steps, clock)
+        fewest = fewest_steps(card.steps, lowest, request.steps)
+        steps = steps_by(left, pace, fewest, parameters.steps, clock)
         at = request.at
         if request.to in PLAYED and at is None and clock is not None:
             at = f"{deadline.beat(clock.beats_per_bar):g}"
-        return msgspec.structs.replace(request, steps=steps, priority=priority, at=at)
+        planned = msgspec.structs.replace(request, steps=steps, priority=priority, at=at)
+        return planned, Wanted(lambda: self._left(deadline, came), fewest)
+
+    def _left(self, deadline: Deadline, came: float) -> float:
+        """Seconds until a deadline; without a device nothing counts bars, and a bar never comes."""
+        try:
+            clock = self._clock_for(deadline)
+        except NoAudioDevice:
+            return math.inf
+        return replace(deadline, spent=time.monotonic() - came).left(clock)
 
     def _clock_for(self, deadline: Deadline) -> Clock | None:
         if deadline.bar is None:

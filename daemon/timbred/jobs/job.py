@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from timbred.clip import Clip
+from timbred.jobs.deadline import Wanted
 from timbred.jobs.parameters import Parameters
 from timbred.protocol.exchange import ClientId
 from timbred.protocol.messages import Event, Id, Take
@@ -34,7 +35,8 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 class Job:
     """One request for sound. `number` is the daemon's own name for it; times are of the monotonic clock. A job isn't
     `ready` until the sound it starts from (`given`: mono, at the model's rate) has been read. `heard_as` is the take id
-    of a sound that was heard before it was a take."""
+    of a sound that was heard before it was a take. One with a deadline is `wanted`, and `anew` is what it is to begin
+    anew with once the engine has left it."""
 
     number: int
     client: ClientId
@@ -53,6 +55,8 @@ class Job:
     ready: bool = True
     heard_as: str = ""
     preview: "asyncio.Task[None] | None" = None
+    wanted: Wanted | None = None
+    anew: Parameters | None = None
 
     def move(self, state: State) -> None:
         """Go to another state.

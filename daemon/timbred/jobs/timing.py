@@ -1,11 +1,15 @@
 """A stopwatch for each job that the engine works on: what it shows becomes estimates."""
 
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from timbred.jobs.estimates import Estimates
 from timbred.jobs.parameters import Parameters
+
+LATEST = 4
+"""Steps of a job from which it is seen how fast it goes just now."""
 
 
 @dataclass
@@ -18,6 +22,7 @@ class _Run:
     first: float | None = None
     last: float = 0.0
     steps: int = 0
+    latest: deque[float] = field(default_factory=lambda: deque[float](maxlen=LATEST + 1))
 
 
 class Timing:
@@ -45,6 +50,14 @@ class Timing:
             run.last = self._clock()
             run.first = run.last if run.first is None else run.first
             run.steps += 1
+            run.latest.append(run.last)
+
+    def step_now(self, number: int) -> float:
+        """Seconds that each of a job's latest steps took; 0 while it hasn't done enough of them to tell."""
+        run = self._runs.get(number)
+        if run is None or len(run.latest) <= LATEST:
+            return 0.0
+        return (run.latest[-1] - run.latest[0]) / LATEST
 
     def rendered(self, number: int) -> None:
         """The job is done: what it took is taken in."""
