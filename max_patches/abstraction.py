@@ -22,17 +22,13 @@ def build() -> Patch:
             "node.script timbred-link.js @autostart 1", saved_object_attributes={"autostart": 1, "defer": 0, "watch": 0}
         )
     with patch.row("answers"):
-        in_order = patch.box("deferlow")
-        by_name = patch.box("route take progress done fail link alive ready file")
+        in_order, by_name = patch.typed("deferlow", "route take progress done fail link alive ready file")
     with patch.row("to Max's console: what went wrong, and whether timbred is there"):
-        as_done = patch.box("prepend done")
-        as_fail = patch.box("prepend fail")
-        as_link = patch.box("prepend link")
-        as_file = patch.box("prepend file")
-        console = patch.box("print timbred")
+        as_done, as_fail, as_link, as_file, console = patch.typed(
+            "prepend done", "prepend fail", "prepend link", "prepend file", "print timbred"
+        )
     with patch.row():
-        fraction = patch.box("unpack s 0.")
-        best = patch.box("unpack s 0 s")
+        fraction, best = patch.typed("unpack s 0.", "unpack s 0 s")
     with patch.row():
         outlets = [patch.add("outlet", comment=f"{name}: {words}", wide=30.0) for name, words in OUTLETS]
     patch.cord(asked, node, in_order, by_name, outlets[0])

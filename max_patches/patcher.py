@@ -151,6 +151,10 @@ class Patch:
         """An object that is typed into a box."""
         return self.add("newobj", text=text, **attributes)
 
+    def typed(self, *texts: str) -> list[Box]:
+        """Several objects, one beside the other."""
+        return [self.box(text) for text in texts]
+
     def message(self, text: str) -> Box:
         """A message box."""
         return self.add("message", text=text)

@@ -44,19 +44,11 @@ def _set(by_name: Box, name: str) -> tuple[Box, int]:
 
 def _note(patch: Patch, by_name: Box) -> _Note:
     with patch.row("pitch and velocity; the velocity is looked at last"):
-        note = patch.box("in 1")
-        turned = patch.box("zl rev")
-        parted = patch.box("unpack 0 0")
-        on_or_off = patch.box("sel 0")
+        note, turned, parted, on_or_off = patch.typed("in 1", "zl rev", "unpack 0 0", "sel 0")
     with patch.row("from pitch to speed: 2 to the power of semitones / 12"):
-        over_root = patch.box("- 60.")
-        tuned = patch.box("+ 0.")
-        speed = patch.box("expr exp($f1 * 0.057762265)")
-        kept_speed = patch.box("f 1.")
+        over_root, tuned, speed, kept_speed = patch.typed("- 60.", "+ 0.", "expr exp($f1 * 0.057762265)", "f 1.")
     with patch.row("a note begins, from the right: level, buffer, speed, length, start, envelope"):
-        begin = patch.box("t b b b b b f")
-        level = patch.box("/ 127.")
-        kept_level = patch.box("f 1.")
+        begin, level, kept_level = patch.typed("t b b b b b f", "/ 127.", "f 1.")
     patch.cord(note, turned, parted, on_or_off)
     patch.cord((parted, 1), over_root, tuned, speed)
     patch.into(speed, kept_speed, 1)
@@ -84,15 +76,11 @@ def _begin(patch: Patch, by_name: Box, note: _Note, groove: Box, envelope: Box) 
 
 def _end(patch: Patch, by_name: Box, note: _Note, envelope: Box) -> None:
     with patch.row("the end: of a loop with its note, of any other sound by itself, its release before it is over"):
-        length = patch.box("f 1000.")
-        at_speed = patch.box("/ 1.")
-        less_release = patch.box("- 50.")
-        at_least = patch.box("maximum 1.")
-        end = patch.box("delay 1000")
+        length, at_speed, less_release, at_least, end = patch.typed(
+            "f 1000.", "/ 1.", "- 50.", "maximum 1.", "delay 1000"
+        )
     with patch.row():
-        not_loop = patch.box("== 0")
-        end_gate = patch.box("gate 1 1")
-        off_gate = patch.box("gate 1 0")
+        not_loop, end_gate, off_gate = patch.typed("== 0", "gate 1 1", "gate 1 0")
         silence = patch.message("0.")
     patch.into(_set(by_name, "length"), length, 1)
     patch.into(_set(by_name, "release"), less_release, 1)
@@ -108,16 +96,13 @@ def _end(patch: Patch, by_name: Box, note: _Note, envelope: Box) -> None:
 
 def _sound(patch: Patch, by_name: Box, note: _Note) -> tuple[Box, Box]:
     with patch.row("sound"):
-        rate = patch.box("sig~ 1.")
-        groove = patch.box("groove~ timbred-none 2")
-        envelope = patch.box("adsr~ 1. 0. 1. 50.")
-        busy = patch.box("thispoly~")
+        rate, groove, envelope, busy = patch.typed(
+            "sig~ 1.", "groove~ timbred-none 2", "adsr~ 1. 0. 1. 50.", "thispoly~"
+        )
     with patch.row():
-        left = patch.box("*~")
-        right = patch.box("*~")
+        left, right = patch.typed("*~", "*~")
     with patch.row():
-        out_left = patch.box("out~ 1")
-        out_right = patch.box("out~ 2")
+        out_left, out_right = patch.typed("out~ 1", "out~ 2")
     patch.cord(note.speed, rate, groove, left, out_left)
     patch.cord((groove, 1), right, out_right)
     for inlet, name in enumerate(("attack", "decay", "sustain", "release"), start=1):

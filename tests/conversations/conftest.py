@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conversations import clients
-from tests.conversations.clients import UdpClient
+from tests.conversations.clients import UdpClient, hold_engine, let_go, new_id
 from tests.conversations.daemons import DaemonProcess, hollow_checkpoint
 
 StartDaemon = Callable[..., DaemonProcess]
@@ -63,3 +63,13 @@ def other(daemon: DaemonProcess) -> Iterator[UdpClient]:
     with clients.udp(daemon.osc) as made:
         yield made
         made.say("cancel", "*")
+
+
+@pytest.fixture
+def undisturbed(other: UdpClient) -> Iterator[None]:
+    """Another client's sound, in the engine's hands while everything here is sent, goes on as if nothing was."""
+    name = new_id()
+    hold_engine(other, name)
+    yield
+    other.nothing_more()
+    let_go(other, name)

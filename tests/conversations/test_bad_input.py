@@ -3,26 +3,18 @@
 import random
 import struct
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from tests.conversations import clients, osc
-from tests.conversations.clients import UdpClient, hold_engine, let_go, new_id
+from tests.conversations.clients import UdpClient
 from tests.conversations.daemons import DaemonProcess
 from tests.conversations.osc import Heard, Tagged, Value
 
 NTP_TO_UNIX = 2_208_988_800
 
 
-@pytest.fixture(autouse=True)
-def undisturbed(other: UdpClient) -> Iterator[None]:
-    """Another client's sound, in the engine's hands while everything here is sent, goes on as if nothing was."""
-    name = new_id()
-    hold_engine(other, name)
-    yield
-    other.nothing_more()
-    let_go(other, name)
+pytestmark = pytest.mark.usefixtures("undisturbed")
 
 
 REFUSED: dict[str, tuple[tuple[Value | Tagged, ...], tuple[str, ...]]] = {

@@ -1,13 +1,12 @@
 """Requests that start from other sounds, and can't: refused by key and range before the engine hears of them."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from tests.conversations.clients import UdpClient, hold_engine, let_go, new_id
+from tests.conversations.clients import UdpClient, new_id
 from tests.conversations.daemons import DaemonProcess
 from tests.conversations.osc import Heard
 from timbred.clip import Clip
@@ -19,14 +18,7 @@ from timbred.units import SampleRate
 RATE = 8000
 
 
-@pytest.fixture(autouse=True)
-def undisturbed(other: UdpClient) -> Iterator[None]:
-    """Another client's sound, in the engine's hands while everything here is sent, goes on as if nothing was."""
-    name = new_id()
-    hold_engine(other, name)
-    yield
-    other.nothing_more()
-    let_go(other, name)
+pytestmark = pytest.mark.usefixtures("undisturbed")
 
 
 @pytest.fixture(scope="module")

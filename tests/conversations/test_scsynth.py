@@ -70,6 +70,32 @@ def test_each_take_goes_into_a_buffer_of_its_own(client: UdpClient) -> None:
         assert asked == {7: takes[0], 8: takes[1]}
 
 
+def test_nobody_else_hears_of_the_buffer(daemon: DaemonProcess, client: UdpClient, other: UdpClient) -> None:
+    assert other.ask("notify", 1).name == "done"
+    with server() as there, zmq.Context[zmq.Socket[bytes]]() as context, context.socket(zmq.SUB) as listener:
+        listener.setsockopt(zmq.LINGER, 0)
+        listener.setsockopt(zmq.RCVTIMEO, int(PATIENCE * 1000))
+        listener.connect(f"tcp://127.0.0.1:{daemon.events}")
+        listener.subscribe(b"")
+        while not listener.poll(100):  # until it is subscribed
+            assert client.ask("ping").name == "pong"
+        name = ask(client, there.port)
+        client.until_end(name)
+        there.hear()
+        there.answer("/done", "/b_allocRead", 7)
+        assert client.hear().name == "buffered"
+        client.nothing_more()
+        told = other.until("done", id=name)
+        assert {event.name for event in told} <= {"queued", "started", "progress", "take", "done"}
+        other.nothing_more()
+        topics = [listener.recv_multipart()[0].decode()]
+        while topics[-1] != "synced":
+            topics.append(listener.recv_multipart()[0].decode())
+        assert "take" in topics
+        assert "buffered" not in topics
+    other.ask("notify", 0)
+
+
 def test_a_server_that_cannot_read_it(client: UdpClient) -> None:
     with server() as there:
         name = ask(client, there.port)

@@ -1,16 +1,14 @@
 """Everything that can't be played is answered by its code, and what sounds meanwhile is captured without a break."""
 
 import asyncio
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import soundfile
 
-from tests.delivery.player_stage import RATE, JackServer, Require, jack_server, recording
-from tests.delivery.test_player_daemon import until
+from tests.delivery.daemon_stage import until
+from tests.delivery.player_stage import RATE, JackServer, Require, recording
 from tests.delivery.test_soak import loop_of_noise
 from tests.delivery.unbroken import gaps
 from tests.test_app import PATIENCE, audioldm, importable, running
@@ -18,12 +16,6 @@ from timbred.clip import Samples
 from timbred.protocol import messages as m
 
 __all__ = ["audioldm", "importable"]
-
-
-@pytest.fixture
-def jack(require_host: Require) -> Generator[JackServer]:
-    with jack_server(require_host) as server:
-        yield server
 
 
 def bad_plays(folder: Path) -> list[tuple[dict[str, Any], str, str]]:

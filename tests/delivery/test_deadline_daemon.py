@@ -1,25 +1,16 @@
 """`by` through the whole daemon: steps are chosen from what steps took, and the sound is on its bar."""
 
 import asyncio
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.delivery.player_stage import RATE, JackServer, Require, jack_server
-from tests.delivery.test_player_daemon import until
+from tests.delivery.daemon_stage import until
+from tests.delivery.player_stage import RATE, JackServer
 from tests.test_app import PATIENCE, audioldm, importable, running
 from timbred.protocol import messages as m
 from timbred.protocol.vocabulary import name_of
 
 __all__ = ["audioldm", "importable"]
-
-
-@pytest.fixture
-def jack(require_host: Require) -> Generator[JackServer]:
-    with jack_server(require_host) as server:
-        yield server
 
 
 def request(identity: str, by: object, **keys: Any) -> dict[str, Any]:
@@ -83,6 +74,32 @@ def test_a_sound_by_a_bar_is_played_on_it_and_one_that_cannot_be_is_told_at_once
             assert "bar 1 is past" in failed.message
             could = int(failed.message.rpartition("bar ")[2])
             assert could > daemon.player.beat_now() / 4
+
+    asyncio.run(conversation())
+
+
+def test_one_that_goes_slower_than_was_measured_begins_anew_with_fewer_steps(tmp_path: Path, audioldm: Path):
+    slow = tmp_path / "slow"
+
+    async def conversation() -> None:
+        async with running(tmp_path, audioldm, "player.device=no such card") as daemon:
+            client = daemon.transports.client()
+            client.send(**request("a", 12, prompt=f"paced {slow}", steps=900))
+            chosen: list[int] = []
+            events: list[m.Event] = []
+            while not isinstance(event := await asyncio.wait_for(client.next_event(), PATIENCE), m.Done):
+                events.append(event)
+                if isinstance(event, m.Progress) and event.step and event.steps not in chosen:
+                    chosen.append(event.steps)
+                    slow.touch() if len(chosen) == 1 else slow.unlink(missing_ok=True)
+            assert len(chosen) >= 2, chosen
+            assert chosen == sorted(chosen, reverse=True)
+            told = [name_of(one) for one in events if name_of(one) != "progress"]
+            assert told == ["queued", "started", "take"], "one request, one take"
+            take = next(one for one in events if isinstance(one, m.Take))
+            stored = daemon.library.get(take.take_id)
+            assert stored is not None
+            assert stored.recipe["parameters"]["steps"] == chosen[-1], "as it was made, and can be made again"
 
     asyncio.run(conversation())
 

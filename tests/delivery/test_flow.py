@@ -1,20 +1,16 @@
 """Endless sounds through the whole daemon: an engine that renders sines, a player on a JACK server, a recorder."""
 
 import asyncio
-import os
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
-import pytest
 import soundfile
 
-from tests.delivery.player_stage import RATE, JackServer, Require, jack_server, recording
-from tests.delivery.test_player_daemon import until
+from tests.delivery.daemon_stage import no_more, recorded, resting, taken, until
+from tests.delivery.player_stage import RATE, JackServer, Require
 from tests.test_app import PATIENCE, audioldm, importable, running
-from timbred.app import Daemon
 from timbred.clip import Samples
 from timbred.protocol import messages as m
 from timbred.transports.memory import MemoryClient
@@ -26,20 +22,6 @@ PIECE = 1.0
 CROSSFADE = 0.25
 SPACING = 36_000
 """Frames from the beginning of a piece to the next one's."""
-
-
-@pytest.fixture(scope="module")
-def jack() -> Generator[JackServer]:
-    import shutil
-
-    def require(name: str) -> str:
-        found = shutil.which(name)
-        if found is None:
-            pytest.fail(name) if os.environ.get("CI") == "true" else pytest.skip(f"{name} isn't installed")
-        return found
-
-    with jack_server(require) as server:
-        yield server
 
 
 def flow(voice: int = 1, prompt: str = "a tone", **keys: Any) -> dict[str, Any]:
@@ -54,19 +36,6 @@ async def heard_until_ended(client: MemoryClient) -> list[m.Event]:
     return [*events, event]
 
 
-async def no_more(client: MemoryClient) -> None:
-    """Nothing else is said: what comes before an answer came before it was asked for."""
-    client.send(type="status")
-    assert isinstance(await asyncio.wait_for(client.next_event(), PATIENCE), m.StatusReply)
-    assert client.empty()
-
-
-async def resting(daemon: Daemon) -> None:
-    """Until the engine has nothing to do."""
-    while any(daemon.dispatcher.remembered.live()):
-        await asyncio.sleep(0.01)
-
-
 def quietest(captured: Samples) -> float:
     """The level of the quietest hundredth of a second, after the first piece's fade in and before the stop's."""
     sounding = np.flatnonzero(np.abs(captured).max(axis=1) > 0)
@@ -79,33 +48,27 @@ def test_a_flow_goes_on_piece_after_piece_until_it_is_stopped(
     jack: JackServer, require_host: Require, tmp_path: Path, audioldm: Path
 ):
     async def conversation() -> Samples:
-        async with running(tmp_path, audioldm, *SETTINGS) as daemon:
-            client = daemon.transports.client()
-            await daemon.player.opened()
-            with recording(require_host, tmp_path) as record:
-                client.send(**flow(seed=1))
-                pieces = [await asyncio.wait_for(client.next_event(), PATIENCE) for _ in range(5)]
-                assert all(isinstance(piece, m.Flowing) for piece in pieces)
-                frames = [piece.frame for piece in pieces]  # type: ignore[attr-defined]
-                assert np.diff(frames).tolist() == [SPACING] * 4
-                fresh = [piece.take for piece in pieces if not piece.late]  # type: ignore[attr-defined]
-                assert len(set(fresh)) == len(fresh) >= 2
-                client.send(type="stop", voice=1)
-                *flowing, ended = await heard_until_ended(client)
-                assert all(isinstance(event, m.Flowing) for event in flowing)
-                assert isinstance(ended, m.Ended)
-                assert (ended.voice, ended.reason) == (1, "stopped")
-                await resting(daemon)
-                await no_more(client)
-                while daemon.player.last.frame < ended.frame + RATE // 2:
-                    await asyncio.sleep(0.05)
-                # a piece that was liked can be made again, as a file
-                again = await asyncio.wait_for(
-                    client.request(type="vary", id="again", take=fresh[0], to="file"), PATIENCE
-                )
-                assert isinstance(again[-1], m.Done)
-                assert soundfile.info(again[-1].path).frames == RATE
-                return record.samples()
+        async with recorded(require_host, tmp_path, audioldm, *SETTINGS) as (daemon, client, record):
+            client.send(**flow(seed=1))
+            pieces = [await asyncio.wait_for(client.next_event(), PATIENCE) for _ in range(5)]
+            assert all(isinstance(piece, m.Flowing) for piece in pieces)
+            frames = [piece.frame for piece in pieces]  # type: ignore[attr-defined]
+            assert np.diff(frames).tolist() == [SPACING] * 4
+            fresh = [piece.take for piece in pieces if not piece.late]  # type: ignore[attr-defined]
+            assert len(set(fresh)) == len(fresh) >= 2
+            client.send(type="stop", voice=1)
+            *flowing, ended = await heard_until_ended(client)
+            assert all(isinstance(event, m.Flowing) for event in flowing)
+            assert isinstance(ended, m.Ended)
+            assert (ended.voice, ended.reason) == (1, "stopped")
+            await resting(daemon)
+            await no_more(client)
+            await taken(daemon, ended.frame)
+            # a piece that was liked can be made again, as a file
+            again = await asyncio.wait_for(client.request(type="vary", id="again", take=fresh[0], to="file"), PATIENCE)
+            assert isinstance(again[-1], m.Done)
+            assert soundfile.info(again[-1].path).frames == RATE
+            return record.samples()
 
     captured = asyncio.run(conversation())
     assert quietest(captured) > 0.1
@@ -118,26 +81,22 @@ def test_when_the_engine_is_late_the_last_piece_goes_on_and_is_flagged(
     gate = tmp_path / "gate"
 
     async def conversation() -> Samples:
-        async with running(tmp_path, audioldm, *SETTINGS) as daemon:
-            client = daemon.transports.client()
-            await daemon.player.opened()
-            with recording(require_host, tmp_path) as record:
-                client.send(**flow())
-                first = await until(client, m.Flowing)
-                client.send(**flow(prompt=f"wait {gate}"))  # this piece doesn't come
-                repeats = [await until(client, m.Flowing) for _ in range(4)]
-                late = [piece for piece in repeats if piece.late]
-                assert len(late) >= 2
-                assert np.diff([first.frame, *(piece.frame for piece in repeats)]).tolist() == [SPACING] * 4
-                gate.touch()
-                while (piece := await until(client, m.Flowing)).late:
-                    pass
-                assert piece.take not in {first.take, *(one.take for one in repeats)}
-                client.send(type="stop", voice="*")
-                ended = await until(client, m.Ended)
-                while daemon.player.last.frame < ended.frame + RATE // 2:
-                    await asyncio.sleep(0.05)
-                return record.samples()
+        async with recorded(require_host, tmp_path, audioldm, *SETTINGS) as (daemon, client, record):
+            client.send(**flow())
+            first = await until(client, m.Flowing)
+            client.send(**flow(prompt=f"wait {gate}"))  # this piece doesn't come
+            repeats = [await until(client, m.Flowing) for _ in range(4)]
+            late = [piece for piece in repeats if piece.late]
+            assert len(late) >= 2
+            assert np.diff([first.frame, *(piece.frame for piece in repeats)]).tolist() == [SPACING] * 4
+            gate.touch()
+            while (piece := await until(client, m.Flowing)).late:
+                pass
+            assert piece.take not in {first.take, *(one.take for one in repeats)}
+            client.send(type="stop", voice="*")
+            ended = await until(client, m.Ended)
+            await taken(daemon, ended.frame)
+            return record.samples()
 
     assert quietest(asyncio.run(conversation())) > 0.1
 
@@ -201,6 +160,65 @@ def test_a_new_prompt_is_heard_within_one_piece(jack: JackServer, tmp_path: Path
             assert await until(client, m.Flowing) == second
             client.send(type="stop", voice=1)
             assert (await until(client, m.Ended)).take == second.take
+            await no_more(client)
+
+    asyncio.run(conversation())
+
+
+def test_a_change_drops_what_was_made_ahead_and_a_late_one_enters_as_soon_as_it_is_there(
+    jack: JackServer, tmp_path: Path, audioldm: Path
+):
+    gate = tmp_path / "gate"
+
+    async def conversation() -> None:
+        async with running(tmp_path, audioldm, *SETTINGS) as daemon:
+            client = daemon.transports.client()
+            client.send(**flow(seconds=20.0))
+            first = await until(client, m.Flowing)
+            await resting(daemon)  # the next piece is with the player now
+            client.send(**flow(prompt=f"wait {gate}", seconds=20.0))
+            client.send(type="set", voice=1, speed=20)  # the rest of the first goes by fast
+            assert isinstance(await asyncio.wait_for(client.next_event(), PATIENCE), m.Acknowledged)
+            repeats = [await asyncio.wait_for(client.next_event(), PATIENCE) for _ in range(3)]
+            told = [(piece.take, piece.late) for piece in repeats if isinstance(piece, m.Flowing)]
+            assert told == [(first.take, True)] * 3, "not the piece that was made ahead"
+            client.send(type="set", voice=1, speed=1)
+            gate.touch()
+            before = repeats[-1]
+            while (piece := await until(client, m.Flowing)).late:
+                before = piece
+            assert piece.frame - before.frame < 20 * RATE, "it doesn't wait for the end of what sounds"
+            assert daemon.library.get(piece.take).prompt == f"wait {gate}"  # type: ignore[union-attr]
+            client.send(type="stop", voice=1)
+            assert (await until(client, m.Ended)).take == piece.take
+            await resting(daemon)
+            await no_more(client)
+
+    asyncio.run(conversation())
+
+
+def test_another_prompt_before_the_first_moment_begins_in_its_place(jack: JackServer, tmp_path: Path, audioldm: Path):
+    async def conversation() -> None:
+        async with running(tmp_path, audioldm, "player.lead=100", "tempo=20") as daemon:
+            client = daemon.transports.client()
+            await daemon.player.opened()
+            client.send(**flow(at="40"))
+            while not daemon.player.has(1):
+                await asyncio.sleep(0.01)
+            client.send(**flow(prompt="fail now"))
+            assert (await until(client, m.Fail)).code == "model-error"
+            client.send(**flow(prompt="another tone"))
+            await resting(daemon)
+            assert daemon.player.beat_now() < 40
+            client.send(type="tempo", bpm=999)
+            assert isinstance(await asyncio.wait_for(client.next_event(), PATIENCE), m.Acknowledged)
+            begun = await asyncio.wait_for(client.next_event(), PATIENCE)
+            assert isinstance(begun, m.Flowing)
+            assert daemon.library.get(begun.take).prompt == "another tone"  # type: ignore[union-attr]
+            assert daemon.player.beat_now() >= 40
+            client.send(type="stop", voice=1)
+            assert (await until(client, m.Ended)).reason == "stopped"
+            await resting(daemon)
             await no_more(client)
 
     asyncio.run(conversation())

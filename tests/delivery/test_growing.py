@@ -1,7 +1,6 @@
 """Sounds that are heard while they are still made: in the mixer alone, and through the whole daemon."""
 
 import asyncio
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,10 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.delivery.player_stage import RATE, JackServer, Require, jack_server, recording
-from tests.delivery.test_player_daemon import until
+from tests.delivery.daemon_stage import recorded, taken, until
+from tests.delivery.player_stage import RATE, JackServer, Require
 from tests.delivery.test_player_mixer import NOW, largest_step, mixer, noise, sine
 from tests.test_app import PATIENCE, audioldm, importable, running
-from timbred.app import Daemon
 from timbred.clip import Samples
 from timbred.delivery.mixer.layer import EBB, RESUMED_WITH
 from timbred.delivery.mixer.orders import End, Over, Start
@@ -119,20 +117,9 @@ def test_at_another_speed_it_never_reads_what_is_not_there():
 SETTINGS = ("player.lead=100",)
 
 
-@pytest.fixture
-def jack(require_host: Require) -> Generator[JackServer]:
-    with jack_server(require_host) as server:
-        yield server
-
-
 def request(identity: str, prompt: str = "a tone", **keys: Any) -> dict[str, Any]:
     words = {"type": "generate", "id": identity, "prompt": prompt, "seconds": 2.0, "steps": 2, "to": "both", "seed": 1}
     return {**words, **keys}
-
-
-async def taken(daemon: Daemon, frame: int) -> None:
-    while daemon.player.last.frame < frame + RATE // 2:
-        await asyncio.sleep(0.05)
 
 
 def aligned(captured: Samples, sound: Samples) -> Samples:
@@ -144,21 +131,18 @@ def aligned(captured: Samples, sound: Samples) -> Samples:
 
 def test_what_was_heard_is_the_file(jack: JackServer, require_host: Require, tmp_path: Path, audioldm: Path):
     async def conversation() -> tuple[Samples, Path]:
-        async with running(tmp_path, audioldm, *SETTINGS) as daemon:
-            client = daemon.transports.client()
-            await daemon.player.opened()
-            with recording(require_host, tmp_path) as record:
-                client.send(**request("a"))
-                heard: dict[str, Any] = {}
-                while {"playing", "ended", "done"} - set(heard):
-                    event = await asyncio.wait_for(client.next_event(), PATIENCE)
-                    assert name_of(event) not in heard or name_of(event) == "progress"
-                    heard[name_of(event)] = event
-                assert heard["playing"].take == heard["take"].take_id == heard["ended"].take
-                assert heard["playing"].voice == 1, "a free one"
-                assert heard["ended"].frame - heard["playing"].frame == 2 * RATE
-                await taken(daemon, heard["ended"].frame)
-                return record.samples(), Path(heard["take"].path)
+        async with recorded(require_host, tmp_path, audioldm, *SETTINGS) as (daemon, client, record):
+            client.send(**request("a"))
+            heard: dict[str, Any] = {}
+            while {"playing", "ended", "done"} - set(heard):
+                event = await asyncio.wait_for(client.next_event(), PATIENCE)
+                assert name_of(event) not in heard or name_of(event) == "progress"
+                heard[name_of(event)] = event
+            assert heard["playing"].take == heard["take"].take_id == heard["ended"].take
+            assert heard["playing"].voice == 1, "a free one"
+            assert heard["ended"].frame - heard["playing"].frame == 2 * RATE
+            await taken(daemon, heard["ended"].frame)
+            return record.samples(), Path(heard["take"].path)
 
     captured, path = asyncio.run(conversation())
     sound = np.asarray(soundfile.read(path, dtype="float32", always_2d=True)[0], np.float32)
@@ -174,22 +158,19 @@ def test_it_sounds_before_it_is_made_and_waits_without_a_click(
     gate = tmp_path / "gate"
 
     async def conversation() -> Samples:
-        async with running(tmp_path, audioldm, *SETTINGS) as daemon:
-            client = daemon.transports.client()
-            await daemon.player.opened()
-            with recording(require_host, tmp_path) as record:
-                client.send(**request("a", f"half {gate}", voice=7))
-                playing = await until(client, m.Playing)
-                assert playing.voice == 7
-                await taken(daemon, playing.frame + RATE)  # one second is there: it is dry now
-                assert daemon.player.voices_playing == 1
-                gate.touch()
-                take = await until(client, m.Take)
-                assert take.take_id == playing.take
-                ended = await until(client, m.Ended)
-                assert (ended.take, ended.reason) == (take.take_id, "finished")
-                await taken(daemon, ended.frame)
-                return record.samples()
+        async with recorded(require_host, tmp_path, audioldm, *SETTINGS) as (daemon, client, record):
+            client.send(**request("a", f"half {gate}", voice=7))
+            playing = await until(client, m.Playing)
+            assert playing.voice == 7
+            await taken(daemon, playing.frame + RATE)  # one second is there: it is dry now
+            assert daemon.player.voices_playing == 1
+            gate.touch()
+            take = await until(client, m.Take)
+            assert take.take_id == playing.take
+            ended = await until(client, m.Ended)
+            assert (ended.take, ended.reason) == (take.take_id, "finished")
+            await taken(daemon, ended.frame)
+            return record.samples()
 
     captured = asyncio.run(conversation())
     assert np.abs(np.diff(captured, axis=0)).max() <= 1.05 * 0.9 * 2 * np.pi * 440 / RATE
@@ -205,7 +186,6 @@ def test_at_another_speed_it_is_made_ready_once_it_is_whole(jack: JackServer, tm
             orders = {daemon.player.order_of(number) for number in range(1, 3)} - {None}
             [order] = orders
             assert order is not None
-            assert order.rate == RATE
             while (now := daemon.player.order_of(order.play)) is not None and now.rate == RATE:
                 await asyncio.sleep(0.01)
             assert now is None or now.rate == RATE / 2

@@ -1,7 +1,6 @@
 """From words to the bar: the whole daemon, an engine that renders sines, and a player on a JACK server."""
 
 import asyncio
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -9,31 +8,19 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.delivery.daemon_stage import until
 from tests.delivery.player_stage import RATE, JackServer, Require, jack_server
 from tests.test_app import PATIENCE, audioldm, importable, running, told
 from timbred.protocol import messages as m
-from timbred.transports.memory import MemoryClient
 
 __all__ = ["audioldm", "importable"]
 
 SETTINGS = ("player.lead=100", "tempo=480")
 
 
-@pytest.fixture
-def jack(require_host: Require) -> Generator[JackServer]:
-    with jack_server(require_host) as server:
-        yield server
-
-
 def loop_on(voice: int, identity: str, **keys: Any) -> dict[str, Any]:
     words = {"type": "generate", "id": identity, "prompt": "a tone", "steps": 2, "to": "play", "loop": 1, "bars": 2}
     return {**words, "voice": voice, "at": "bar", **keys}
-
-
-async def until(client: MemoryClient, kind: type[m.Event]) -> Any:
-    while not isinstance(event := await asyncio.wait_for(client.next_event(), PATIENCE), kind):
-        pass
-    return event
 
 
 def test_words_become_a_loop_on_the_bar_and_the_next_ones_replace_it(jack: JackServer, tmp_path: Path, audioldm: Path):
@@ -54,6 +41,7 @@ def test_words_become_a_loop_on_the_bar_and_the_next_ones_replace_it(jack: JackS
             client.send(type="status")
             status = await until(client, m.StatusReply)
             assert (status.voices_playing, status.sample_rate) == (1, RATE)
+            assert (status.late >= 0, status.lead >= 100.0) == (True, True), "as set, or more after underruns"
             client.send(type="stop", voice="*")
             assert (await until(client, m.Ended)).reason == "stopped"
             assert not list(tmp_path.glob("*.wav"))

@@ -163,8 +163,8 @@ class Intake:
         self.in_time.check(request)
 
         def decide() -> None:
-            planned = self.in_time.planned(request, parameters, card, came)
-            self.dispatcher.submit(client, request.id, resolved(planned), init)
+            planned, wanted = self.in_time.planned(request, parameters, card, came)
+            self.dispatcher.submit(client, request.id, resolved(planned), init, wanted)
 
         if self.in_time.is_timed(parameters):
             try:

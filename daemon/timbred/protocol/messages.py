@@ -406,7 +406,7 @@ class Take(Event, frozen=True, kw_only=True):
 
 
 class Buffered(Event, frozen=True, kw_only=True):
-    """A take is in a buffer of the scsynth that was named. May come after `done`."""
+    """A take is in a buffer of the scsynth that was named. May come after `done`. Only who asked for it hears it."""
 
     id: Id
     index: Annotated[int, Meta(description="the take's")]

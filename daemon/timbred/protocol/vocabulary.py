@@ -38,12 +38,14 @@ class RequestEntry:
 @dataclass(frozen=True)
 class EventEntry:
     """One event; `terminal` ones end a request, `private` ones answer a question of one client, so those who
-    asked for everybody's events don't get them. A `family` has an address for each value of that field."""
+    asked for everybody's events don't get them. One for the `asker` alone isn't published either: others may not know
+    it. A `family` has an address for each value of that field."""
 
     name: str
     kind: type[m.Event]
     terminal: bool = False
     private: bool = False
+    asker: bool = False
     family: str = ""
 
     @property
@@ -80,7 +82,7 @@ EVENTS: tuple[EventEntry, ...] = (
     EventEntry("progress", m.Progress),
     EventEntry("preview", m.Preview),
     EventEntry("take", m.Take),
-    EventEntry("buffered", m.Buffered),
+    EventEntry("buffered", m.Buffered, asker=True),
     EventEntry("done", m.Done, terminal=True),
     EventEntry("done", m.Acknowledged, terminal=True, private=True),
     EventEntry("cancelled", m.Cancelled, terminal=True),

@@ -167,9 +167,13 @@ class Front:
     # ---- out
 
     def send(self, client: ClientId, event: m.Event, clip: Clip | None = None) -> None:
-        """Send an event to its client, to those who asked for everybody's, and to the publishers."""
+        """Send an event to its client and, unless it is for that one alone, to those who asked for everybody's and to
+        the publishers."""
         self._deliver(client, event, clip)
-        if not EVENT_OF[type(event)].private:
+        entry = EVENT_OF[type(event)]
+        if entry.asker:
+            return
+        if not entry.private:
             for listener in self.clients.listeners:
                 if listener != client:
                     self._deliver(listener, event, None)

@@ -18,7 +18,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from timbred.clip import Clip
 from timbred.library.takes import Library
@@ -27,7 +27,7 @@ from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId
 from timbred.protocol.incoming import Incoming
 from timbred.transports.front import Front, deliver_each
-from timbred.transports.listener import REFUSED, Listener
+from timbred.transports.listener import REFUSED, Listeners, received
 from timbred.transports.origin import is_own_page
 from timbred.transports.osc_websocket import AddressSpace, OscWebSockets
 from timbred.transports.panel import Panel
@@ -35,7 +35,6 @@ from timbred.transports.sounds import file_of
 
 _log = logging.getLogger(__name__)
 
-_MOST_CLIENTS = 200
 _LARGEST_TEXT = 16 << 20
 _STATUS_PATIENCE = 5.0
 _CLIENT_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -86,8 +85,7 @@ class WebSockets:
     def __init__(self, front: Front) -> None:
         self._front = front
         self._numbers = itertools.count(1)
-        self._listeners: dict[ClientId, Listener] = {}
-        self._serving: set[asyncio.Task[None]] = set()
+        self._listeners = Listeners()
         front.attach("ws", self)
 
     def streams(self, client: ClientId) -> bool:
@@ -106,56 +104,30 @@ class WebSockets:
             _log.warning("/ws: client: got %r, allowed are 1 to 64 letters, digits and -", name[:80])
             await made.close(REFUSED)
             return
-        if len(self._listeners) >= _MOST_CLIENTS:
-            _log.warning("%d WebSockets are open: one more is refused", _MOST_CLIENTS)
+        if self._listeners.full:
+            _log.warning("as many WebSockets are open as may be: one more is refused")
             await made.close(REFUSED)
             return
         await made.accept()
         client = ClientId(f"ws:{name}")
-        if (before := self._listeners.get(client)) is not None:
-            before.end()
-        listener = self._listeners[client] = Listener()
-        sending = asyncio.create_task(listener.send_to(made))
-        self._serving.add(sending)
-        sending.add_done_callback(self._ended)
         try:
-            await self._read(client, made)
+            with self._listeners.listening(client, made):
+                async for message in received(made):
+                    read = message.encode("utf-8", "replace") if isinstance(message, str) else message
+                    self._front.receive(client, frames.read(read))
         finally:
-            if self._listeners.get(client) is listener:
-                del self._listeners[client]
+            if client not in self._listeners:  # it hasn't come back by another connection
                 self._front.clients.forget(client)
-            sending.cancel()
-
-    def _ended(self, sending: asyncio.Task[None]) -> None:
-        self._serving.discard(sending)
-        if not sending.cancelled() and (error := sending.exception()) is not None:
-            _log.debug("a WebSocket ended: %s", error)
-
-    async def _read(self, client: ClientId, made: WebSocket) -> None:
-        with contextlib.suppress(WebSocketDisconnect):
-            while True:
-                message = await made.receive()
-                if message["type"] == "websocket.disconnect":
-                    return
-                text = message.get("text")
-                read = message.get("bytes") or b"" if text is None else text.encode("utf-8", "replace")
-                self._front.receive(client, frames.read(read))
 
     async def close(self, patience: float) -> None:
         """Send what waits, for at most `patience` seconds, and end every connection."""
-        for listener in self._listeners.values():
-            listener.end()
-        if self._serving:
-            await asyncio.wait(self._serving, timeout=patience)
+        await self._listeners.close(patience)
 
     def deliver(self, client: ClientId, event: m.Event, clip: Clip | None) -> None:
         """Send an event as one text message."""
         _ = clip
-        listener = self._listeners.get(client)
-        if listener is None:
+        if not self._listeners.put(client, frames.encode_event(event).decode()):
             _log.debug("%s has gone: %s is lost", client, event)
-        else:
-            listener.put(frames.encode_event(event).decode())
 
     def deliver_list(self, client: ClientId, name: str, events: Sequence[m.Event], end: m.Event | None) -> None:
         """Send each event, then the end."""

@@ -1,12 +1,20 @@
-"""The writing half of a WebSocket: what waits to be sent to one client."""
+"""WebSockets that are open: what waits to be sent to each client, and what comes from it."""
 
 import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Generator
 
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from timbred.protocol.exchange import ClientId
+
+_log = logging.getLogger(__name__)
 
 REFUSED = 1008
 """The code that says: against the rules; here, from another page or too slow."""
 
+_MOST_CLIENTS = 200
 _MOST_UNSENT = 2000
 _GOING_AWAY = 1001
 
@@ -41,3 +49,62 @@ class Listener:
             else:
                 await made.send_bytes(message)
         await made.close(REFUSED if self._full else _GOING_AWAY)
+
+
+class Listeners:
+    """All WebSockets of one kind, by client."""
+
+    def __init__(self) -> None:
+        self._open: dict[ClientId, Listener] = {}
+        self._sending: set[asyncio.Task[None]] = set()
+
+    @property
+    def full(self) -> bool:
+        """Whether there are as many as may be."""
+        return len(self._open) >= _MOST_CLIENTS
+
+    @contextlib.contextmanager
+    def listening(self, client: ClientId, made: WebSocket) -> Generator[None]:
+        """Send the client what is put for it. One that it had before is ended."""
+        if (before := self._open.get(client)) is not None:
+            before.end()
+        listener = self._open[client] = Listener()
+        sending = asyncio.create_task(listener.send_to(made))
+        self._sending.add(sending)
+        sending.add_done_callback(self._ended)
+        try:
+            yield
+        finally:
+            if self._open.get(client) is listener:
+                del self._open[client]
+            sending.cancel()
+
+    def __contains__(self, client: ClientId) -> bool:
+        return client in self._open
+
+    def put(self, client: ClientId, message: str | bytes) -> bool:
+        """Let a message wait for a client. Never blocks; False for one that has gone."""
+        listener = self._open.get(client)
+        if listener is not None:
+            listener.put(message)
+        return listener is not None
+
+    async def close(self, patience: float) -> None:
+        """Send what waits, for at most `patience` seconds, and end every connection."""
+        for listener in self._open.values():
+            listener.end()
+        if self._sending:
+            await asyncio.wait(self._sending, timeout=patience)
+
+    def _ended(self, sending: asyncio.Task[None]) -> None:
+        self._sending.discard(sending)
+        if not sending.cancelled() and (error := sending.exception()) is not None:
+            _log.debug("a WebSocket ended: %s", error)
+
+
+async def received(made: WebSocket) -> AsyncGenerator[str | bytes]:
+    """What a client sends, until it goes."""
+    with contextlib.suppress(WebSocketDisconnect):
+        while (message := await made.receive())["type"] != "websocket.disconnect":
+            text = message.get("text")
+            yield message.get("bytes") or b"" if text is None else text

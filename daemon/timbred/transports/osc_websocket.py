@@ -1,7 +1,5 @@
 """OSC packets over a WebSocket, beside the commands that OSCQuery sends as JSON."""
 
-import asyncio
-import contextlib
 import itertools
 import logging
 from collections.abc import Callable, Sequence
@@ -9,7 +7,7 @@ from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from timbred.clip import Clip
 from timbred.errors import BadRequest
@@ -18,12 +16,10 @@ from timbred.protocol.exchange import ClientId
 from timbred.protocol.incoming import Incoming
 from timbred.protocol.osc import encode_event, read_datagram
 from timbred.transports.front import Front, deliver_each
-from timbred.transports.listener import REFUSED, Listener
+from timbred.transports.listener import REFUSED, Listeners, received
 from timbred.transports.origin import is_own_page
 
 _log = logging.getLogger(__name__)
-
-_MOST_CLIENTS = 200
 
 
 class AddressSpace(Protocol):
@@ -64,8 +60,7 @@ class OscWebSockets:
         self._front = front
         self._space = space
         self._numbers = itertools.count(1)
-        self._listeners: dict[ClientId, Listener] = {}
-        self._serving: set[asyncio.Task[None]] = set()
+        self._listeners = Listeners()
         front.attach("oscquery", self)
         if space is not None:
             space.push = self.push
@@ -85,40 +80,22 @@ class OscWebSockets:
 
     async def serve(self, made: WebSocket) -> None:
         """One client, from its handshake to its end."""
-        if self._space is None or not is_own_page(made) or len(self._listeners) >= _MOST_CLIENTS:
+        if self._space is None or not is_own_page(made) or self._listeners.full:
             _log.warning("a WebSocket at / from %s is refused", made.headers.get("origin", "a program"))
             await made.close(REFUSED)
             return
         await made.accept()
         client = ClientId(f"oscquery:{next(self._numbers)}")
-        listener = self._listeners[client] = Listener()
-        sending = asyncio.create_task(listener.send_to(made))
-        self._serving.add(sending)
-        sending.add_done_callback(self._ended)
         try:
-            await self._read(client, made, self._space)
+            with self._listeners.listening(client, made):
+                async for message in received(made):
+                    if isinstance(message, str):
+                        self._take_command(client, message, self._space)
+                    else:
+                        self._take_packet(client, message)
         finally:
-            del self._listeners[client]
             self._space.forget(client)
             self._front.clients.forget(client)
-            sending.cancel()
-
-    def _ended(self, sending: asyncio.Task[None]) -> None:
-        self._serving.discard(sending)
-        if not sending.cancelled() and (error := sending.exception()) is not None:
-            _log.debug("a WebSocket ended: %s", error)
-
-    async def _read(self, client: ClientId, made: WebSocket, space: AddressSpace) -> None:
-        with contextlib.suppress(WebSocketDisconnect):
-            while True:
-                message = await made.receive()
-                if message["type"] == "websocket.disconnect":
-                    return
-                text = message.get("text")
-                if text is None:
-                    self._take_packet(client, message.get("bytes") or b"")
-                else:
-                    self._take_command(client, text, space)
 
     def _take_packet(self, client: ClientId, packet: bytes) -> None:
         for incoming in read_datagram(packet):
@@ -136,16 +113,11 @@ class OscWebSockets:
 
     async def close(self, patience: float) -> None:
         """Send what waits, for at most `patience` seconds, and end every connection."""
-        for listener in self._listeners.values():
-            listener.end()
-        if self._serving:
-            await asyncio.wait(self._serving, timeout=patience)
+        await self._listeners.close(patience)
 
     def push(self, client: ClientId, packet: bytes) -> None:
         """Send an OSC packet. Never blocks; a client that has gone loses it."""
-        listener = self._listeners.get(client)
-        if listener is not None:
-            listener.put(packet)
+        self._listeners.put(client, packet)
 
     def deliver(self, client: ClientId, event: m.Event, clip: Clip | None) -> None:
         """Send an event as one OSC packet."""
