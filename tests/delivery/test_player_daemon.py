@@ -97,6 +97,27 @@ def test_files_and_takes_are_played_stopped_and_refused(jack: JackServer, tmp_pa
     asyncio.run(conversation())
 
 
+def test_what_is_set_while_the_device_is_away_counts_when_it_is_back(jack: JackServer, tmp_path: Path, audioldm: Path):
+    soundfile.write(tmp_path / "a.wav", np.full((RATE, 1), 0.1), RATE)
+
+    async def conversation() -> None:
+        async with running(tmp_path, audioldm, *SETTINGS) as daemon:
+            client = daemon.transports.client()
+            client.send(type="play", voice=1, take=str(tmp_path / "a.wav"), loop=1)
+            await until(client, m.Playing)
+            jack.end()
+            while daemon.player.device is not None:
+                await asyncio.sleep(0.02)
+            assert await told(client, type="set", voice=1, gain=-20, pan=0.5) == ["done"]
+            jack.start()
+            while not any((at.gain, at.pan) == (-20, 0.5) for at in daemon.player.last.positions):
+                await asyncio.sleep(0.02)
+            jack.end()  # the one that was started in here
+
+    asyncio.run(asyncio.wait_for(conversation(), 100))
+    jack.start()
+
+
 def test_without_a_device_the_daemon_runs_and_play_says_so(tmp_path: Path, audioldm: Path):
     soundfile.write(tmp_path / "a.wav", np.full((100, 1), 0.1), 48_000)
 

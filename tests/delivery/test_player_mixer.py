@@ -11,7 +11,7 @@ from timbred.clip import Samples
 from timbred.delivery.clock import Grid
 from timbred.delivery.mixer.mixer import MOST_LAYERS, MOST_WAITING, USUAL_CROSSFADE, Mixer
 from timbred.delivery.mixer.orders import Began, End, Over, Start, Stopped
-from timbred.delivery.mixer.sound import Sound
+from timbred.delivery.mixer.sound import Head, Sound
 from timbred.delivery.wire import Moment
 from timbred.errors import BadRequest, Busy
 
@@ -172,6 +172,51 @@ def test_a_change_of_speed_makes_no_step():
     subject.change(1, None, None, 2.0, 0.05)
     out = np.concatenate((before, subject.render(10_000)))
     assert largest_step(out) <= 2.01 * largest_step(sound)
+
+
+@given(
+    st.lists(st.integers(1, 700), min_size=1, max_size=6), st.floats(0.1, 8.0), st.floats(0, 2_999), st.booleans(),
+    st.integers(1, 800),
+)  # fmt: skip
+@settings(deadline=None, max_examples=40)
+def test_what_is_read_ahead_is_what_is_read_frame_by_frame(
+    sizes: list[int], step: float, position: float, loop: bool, ahead: int
+):
+    sound = Sound(noise(3_000), RATE, loop)
+    by_steps, steadily = Head(sound, position), Head(sound, position)
+    for size in sizes * 3:
+        expected = by_steps.read_at(np.full(size, step))
+        got = steadily.read_steadily(size, step, ahead)
+        assert got.shape == expected.shape
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+        assert steadily.at_end == by_steps.at_end
+        distance = abs(steadily.position - by_steps.position)
+        assert min(distance, sound.frames - distance) < 1e-6
+
+
+@given(st.lists(st.tuples(st.floats(0.25, 4.0), st.integers(1, 400), st.booleans()), min_size=1, max_size=12))
+@settings(deadline=None, max_examples=40)
+def test_what_was_read_ahead_is_dropped_when_the_step_changes_or_the_head_moves(moves: list[tuple[float, int, bool]]):
+    ramp = np.arange(40_000, dtype=np.float32)[:, None]
+    head, place = Head(Sound(ramp, RATE), 1.0), 1.0
+    for step, frames, gliding in moves:
+        got = head.read_at(np.full(frames, step)) if gliding else head.read_steadily(frames, step, 512)
+        np.testing.assert_allclose(got[:, 0], place + step * np.arange(frames), atol=0.01)
+        place += step * frames
+        assert head.position == pytest.approx(place)
+
+
+def test_of_a_sound_that_is_being_made_nothing_is_read_before_it_is_there():
+    whole = noise(4_000)
+    growing = Sound(np.zeros_like(whole), RATE, ready=0)
+    growing.add(whole[:1_000])
+    head, expected = Head(growing), Head(Sound(whole, RATE))
+    for _ in range(9):
+        np.testing.assert_array_equal(head.read_steadily(64, 1.5, 512), expected.read_steadily(64, 1.5, 512))
+    growing.add(whole[1_000:])
+    for _ in range(20):
+        got = head.read_steadily(64, 1.5, 512)
+        np.testing.assert_allclose(got, expected.read_steadily(64, 1.5, 512), atol=1e-6)
 
 
 def test_a_sound_of_another_rate_keeps_its_pitch():

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-WIRE_VERSION = 2
+WIRE_VERSION = 3
 """Raised whenever a message changes: a daemon and a player of two versions refuse each other."""
 
 
@@ -187,7 +187,8 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
 
 class Beat(Wire, frozen=True, kw_only=True):
     """From the player, steadily: a sign of life, and where everything is. `peers` counts Link's others, `underruns`
-    how often sound wasn't mixed in time, `late` how often the driver says that it was late itself."""
+    how often sound wasn't mixed in time, `late` how often the driver says that it was late itself; `lead` is how far
+    sound is mixed ahead now, in seconds, 0 without a device."""
 
     frame: int
     beat: float
@@ -195,6 +196,7 @@ class Beat(Wire, frozen=True, kw_only=True):
     peers: int
     underruns: int
     late: int = 0
+    lead: float = 0.0
     positions: tuple[Position, ...] = ()
 
 

@@ -262,6 +262,8 @@ class Intake:
                 sample_rate=self.player.rate or self.settings.session.rate,
                 underruns=self.player.underruns,
                 uptime_s=time.monotonic() - self.began,
+                late=self.player.late,
+                lead=self.player.lead * 1000,
             ),
         )
 

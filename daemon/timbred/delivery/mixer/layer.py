@@ -23,6 +23,10 @@ ONE = 1e-9
 RESUMED_WITH = 0.25
 """Seconds of sound that must be there to go on with it."""
 
+AHEAD, APART, KINDS = 320, 64, 8
+"""Frames that are read ahead between the frames of a sound: `AHEAD` and more, by the voice, so that not all voices read
+in the same block."""
+
 Reason = Literal["finished", "stopped", "replaced"]
 
 
@@ -163,13 +167,12 @@ class Layer:
         block = self._read_by(self.head, frames, steps)
         return block if self._before is None else self._blended(*self._before, block, steps)
 
-    @staticmethod
-    def _read_by(head: Head, frames: int, steps: Values | float) -> Samples:
+    def _read_by(self, head: Head, frames: int, steps: Values | float) -> Samples:
         if isinstance(steps, np.ndarray):
             return head.read_at(steps)
         if abs(steps - 1.0) < ONE and float(head.position).is_integer():
             return head.read(frames)
-        return head.read_at(np.full(frames, steps))
+        return head.read_steadily(frames, steps, AHEAD + APART * (self.voice % KINDS))
 
     def _blended(self, before: Head, fade: Fade, block: Samples, steps: Values | float) -> Samples:
         """From the sound that was exchanged to the one that is there now: both are the same, so by a straight sum."""

@@ -37,12 +37,27 @@ class Sound:
         return self.samples.shape[1]
 
 
+@dataclass
+class Drawn:
+    """Frames read ahead at a steady `step`, from `first` on; `used` of them were given out."""
+
+    first: float
+    step: float
+    block: Samples
+    used: int = 0
+
+    @property
+    def position(self) -> float:
+        return self.first + self.step * self.used
+
+
 class Head:
     """Where in a sound we are, in its frames."""
 
     def __init__(self, sound: Sound, position: float = 0.0) -> None:
         self.sound = sound
         self.position = position
+        self._drawn: Drawn | None = None
 
     @property
     def at_end(self) -> bool:
@@ -74,8 +89,35 @@ class Head:
         self._go(float(places[count]))
         return block
 
+    def read_steadily(self, frames: int, step: float, ahead: int) -> Samples:
+        """The next frames, each `step` after the one before, as `read_at` gives them; fewer at the end of the sound.
+
+        They are read `ahead` at a time, for a call costs more than the frames; of a sound that is still being made only
+        those asked for.
+        """
+        drawn = self._drawn
+        if drawn is None or not self._fits(drawn, frames, step):
+            drawn = self._drawn = self._draw(max(frames, ahead) if self.sound.ready is None else frames, step)
+        block = drawn.block[drawn.used : drawn.used + frames]
+        drawn.used += block.shape[0]
+        self._go(drawn.position)
+        return block
+
+    def _fits(self, drawn: Drawn, frames: int, step: float) -> bool:
+        """Whether what was read ahead goes on from here, and is enough."""
+        here = drawn.step == step and self._within(drawn.position) == self.position
+        return here and drawn.used + frames <= drawn.block.shape[0]
+
+    def _draw(self, frames: int, step: float) -> Drawn:
+        places = self.position + step * np.arange(frames)
+        count = frames if self.sound.loop else int(np.searchsorted(places, self.sound.frames))
+        return Drawn(self.position, step, self._between(places[:count]))
+
+    def _within(self, position: float) -> float:
+        return position % self.sound.frames if self.sound.loop else position
+
     def _go(self, position: float) -> None:
-        self.position = position % self.sound.frames if self.sound.loop else position
+        self.position = self._within(position)
 
     def _between(self, places: NDArray[np.float64]) -> Samples:
         whole = places.astype(np.int64)

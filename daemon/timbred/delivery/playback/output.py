@@ -17,6 +17,10 @@ WIDENED = 1.5
 
 WIDEST = 4.0
 """Times the lead that was asked for, at most."""
+
+RESTED = 0.25
+"""Part of the lead that may go by between two looks at the ring."""
+
 SAMPLE_BYTES = 4
 
 
@@ -75,6 +79,13 @@ class Output:
     def lead(self) -> float:
         """How far sound is mixed ahead now, in seconds; it grows when the ring runs dry."""
         return self._lead / self.rate
+
+    @property
+    def rest(self) -> float:
+        """Seconds that may pass before the ring is looked at again: within them the device takes a block at most, and
+        most of the lead is left to mix the next one in."""
+        block = frames_in(self.latency, self.rate) if not self.block else self.block
+        return min(block / self.rate, RESTED * self.lead)
 
     @property
     def is_running(self) -> bool:

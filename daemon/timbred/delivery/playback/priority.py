@@ -9,8 +9,9 @@ import psutil
 
 log = logging.getLogger(__name__)
 
-REALTIME = 10
-"""Priority among real-time threads: above everything usual, below sound drivers and JACK."""
+REALTIME = 4
+"""Priority among real-time threads: above everything usual, below what takes our sound. A JACK server as it comes has
+10, and its clients' callbacks five less."""
 
 NICE = -11
 

@@ -46,7 +46,7 @@ FADE_WITHIN = CLOSE_WITHIN = 0.4
 LARGEST_BLOCK = 8 * BLOCK
 """Frames that are mixed at a time at most."""
 
-IDLE_MS, PLAYING_MS = 50, 1
+IDLE_MS, SHORTEST_MS = 50, 1
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Player:
         poller = zmq.Poller()
         poller.register(self._line, zmq.POLLIN)
         while True:
-            poller.poll(PLAYING_MS if self.output else IDLE_MS)
+            poller.poll(self._rest())
             for message, payload in self._arrived():
                 if isinstance(message, wire.Quit):
                     self._fall_silent()
@@ -123,6 +123,12 @@ class Player:
             else:
                 self._tend(self.output)
             self._beat_when_due()
+
+    def _rest(self) -> int:
+        """Milliseconds to wait for orders: until the ring needs us; with Link, to see when the device takes a block."""
+        if self.output is None:
+            return IDLE_MS
+        return SHORTEST_MS if self.link else max(SHORTEST_MS, int(self.output.rest * 1000))
 
     def close(self) -> None:
         """Send what waits, and end the line."""
@@ -370,6 +376,7 @@ class Player:
             peers=self.link.peers if self.link else 0,
             underruns=self.output.underruns if self.output else 0,
             late=self.output.late if self.output else 0,
+            lead=self.output.lead if self.output else 0.0,
             positions=tuple(
                 wire.Position(
                     play=layer.play, position=layer.head.position, gain=layer.gain, pan=layer.pan, speed=layer.speed

@@ -1,0 +1,74 @@
+"""When the machine itself stood still: a thread above all others that asks, on one core, to be woken every millisecond.
+
+`python -m benchmarks.witness FILE CORE` notes every time that it was woken late, until its standard input ends. Where
+even this thread isn't woken, the kernel or the host of a virtual machine is at fault, and no program can help it.
+"""
+
+import argparse
+import gc
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.jack import may_be_realtime
+
+PRIORITY = 90
+"""Above the sound servers'."""
+
+STEP = 0.001
+NOTED = 0.001
+"""Seconds late from which on it is noted."""
+
+Stalls = NDArray[np.float64]
+"""Shape (stalls, 2): when each began and ended, in seconds of the monotonic clock."""
+
+
+@contextmanager
+def witnesses(folder: Path) -> Generator[list[Stalls]]:
+    """One on every core. The list has what each saw afterwards; it stays empty where none may have priority."""
+    found: list[Stalls] = []
+    if not may_be_realtime():
+        yield found
+        return
+    paths = [folder / f"witness-{core}.npy" for core in sorted(os.sched_getaffinity(0))]
+    with ExitStack() as stack:
+        for core, path in zip(sorted(os.sched_getaffinity(0)), paths, strict=True):
+            command = [sys.executable, "-m", "benchmarks.witness", str(path), str(core)]
+            program = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE))
+            assert program.stdin
+            stack.callback(program.stdin.close)
+        yield found
+    found.extend(np.load(path) for path in paths)
+
+
+def main() -> None:
+    """Watch."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("path", type=Path)
+    parser.add_argument("core", type=int)
+    options = parser.parse_args()
+    os.sched_setaffinity(0, {options.core})
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
+    gc.disable()
+    stalls: list[tuple[float, float]] = []
+    ended: list[object] = []
+    asked = time.monotonic() + STEP
+    while not ended:
+        ended, _, _ = select.select([sys.stdin], [], [], STEP)
+        now = time.monotonic()
+        if now - asked > NOTED and not ended:
+            stalls.append((asked, now))
+        asked = now + STEP
+    np.save(options.path, np.array(stalls).reshape(-1, 2))
+
+
+if __name__ == "__main__":
+    main()
