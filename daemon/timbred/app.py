@@ -130,6 +130,7 @@ class Daemon:
         )
         await withdrawing
         self.finishing.drop_previews()
+        await asyncio.to_thread(self.folder.settle)
         self._close_library()
 
     def _announced(self, ports: Ports) -> Announcement | None:

@@ -5,13 +5,14 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
-from timbred.delivery import leftovers, publish
+from timbred.delivery import leftovers, publish, settling
 from timbred.delivery.files import TakesFolder, Writer
 from timbred.delivery.names import MEMORY, Names
 from timbred.errors import DiskFull, ForbiddenPath
@@ -186,6 +187,45 @@ def test_numbers_go_on_when_they_cannot_be_remembered(tmp_path: Path) -> None:
     (tmp_path / MEMORY).write_bytes(b"not a database, and long enough to be looked at as one")
     (tmp_path / "pad-0041.wav").write_bytes(b"")
     assert Names(tmp_path).next_number(tmp_path, "pad") == 42
+
+
+def test_a_damaged_memory_is_begun_anew(tmp_path: Path) -> None:
+    (tmp_path / MEMORY).write_bytes(b"not a database, and long enough to be looked at as one")
+    assert [Names(tmp_path).next_number(tmp_path, "pad") for _ in range(3)] == [1, 2, 3]
+
+
+@pytest.mark.skipif(not settling.LATER, reason="here a file is brought to the disk before it has its name")
+def test_a_file_is_there_before_the_disk_has_it_and_gets_there(
+    takes: TakesFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk_is_free, settled, synchronize = threading.Event(), set[int](), os.fsync
+
+    def slow(handle: int) -> None:
+        assert disk_is_free.wait(60)
+        synchronize(handle)
+        settled.add(os.fstat(handle).st_ino)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    paths = [takes.write("pad", "set", "wav", content(b"whole")) for _ in range(2)]
+    assert [path.read_bytes() for path in paths] == [b"whole", b"whole"]
+    assert not settled
+    paths[0].unlink()  # its owner didn't want it
+    disk_is_free.set()
+    takes.settle()
+    assert settled >= {paths[1].stat().st_ino, paths[1].parent.stat().st_ino}
+
+
+def test_a_disk_that_fails_behind_a_take_is_told_in_the_log(
+    takes: TakesFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_handle: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(settling, "LATER", True)
+    monkeypatch.setattr(os, "fsync", broken)
+    path = takes.write("pad", "", "wav", content(b"x"))
+    takes.settle()
+    assert f"{path} would be lost if the power failed now: Input/output error" in caplog.text
 
 
 def test_more_than_four_digits(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from timbred.delivery.leftovers import hidden_file, sweep
-from timbred.delivery.names import Names
+from timbred.delivery.names import MEMORY, Names
 from timbred.delivery.paths import AllowedFolders, folder_inside
-from timbred.delivery.publish import publish, settle
+from timbred.delivery.publish import publish
+from timbred.delivery.settling import LATER, Settling
 from timbred.delivery.slugs import slug
 from timbred.errors import DiskFull, ForbiddenPath, Internal, TimbredError, from_foreign
 
@@ -28,6 +29,7 @@ class TakesFolder:
     def __init__(self, root: Path) -> None:
         self.root = Path(root).expanduser().absolute()
         self._names = Names(self.root)
+        self._settling = Settling()
 
     def check(self) -> None:
         """Create the folder if need be, and see that a file can be written there.
@@ -51,7 +53,7 @@ class TakesFolder:
         """Let `writer` write a file, and publish it as `FOLDER/SLUG-NUMBER.EXTENSION`.
 
         `name_slug` may be any text, a prompt too; `folder` may be empty. The file isn't seen before it is
-        whole and on the disk; after any failure nothing is left.
+        whole; after any failure nothing is left. It reaches the disk itself soon after: see `Settling`.
 
         Raises:
             ForbiddenPath: `folder` leaves the takes folder, or can't be written to.
@@ -67,8 +69,12 @@ class TakesFolder:
                 final = self._published(hidden, inside, name, suffix)
             except OSError as error:
                 raise self._translated(error, inside) from error
-        settle(inside)
+        self._settling.add((final, inside, self.root / MEMORY))
         return final
+
+    def settle(self) -> None:
+        """Wait until all that was written is on the disk."""
+        self._settling.wait()
 
     def _made(self, folder: str) -> Path:
         inside = folder_inside(self.root, folder)
@@ -106,7 +112,8 @@ def _written(hidden: Path, writer: Writer) -> None:
     with hidden.open("x+b") as file:
         writer(file)
         file.flush()
-        os.fsync(file.fileno())
+        if not LATER:
+            os.fsync(file.fileno())
 
 
 def _checked(extension: str) -> str:

@@ -1,8 +1,9 @@
 """Numbers for file names, each given once, remembered after the file is gone.
 
 A small hidden SQLite file in the takes folder keeps the last number of every name. It is safe for threads
-and for several processes. Where it can't be kept (a network folder without locks, a damaged file), numbers
-come from the files that are there, and a name can come back after its file was deleted.
+and for several processes, and nothing waits for the disk: a process that ends has lost nothing, but when the power
+fails the file may be damaged, and is begun anew. Where it can't be kept (a network folder without locks), or was
+damaged, numbers come from the files that are there, and a name can come back after its file was deleted.
 """
 
 import logging
@@ -35,8 +36,8 @@ class Names:
         """
         with self._lock:
             try:
-                return self._remembered(folder, slug, look)
-            except sqlite3.Error as error:
+                return self._remembered_or_begun(folder, slug, look)
+            except (sqlite3.Error, OSError) as error:
                 log.warning("names: %s can't be kept (%s); deleted names may come back", self._memory, error)
                 return _highest_there(folder, slug) + 1
 
@@ -44,9 +45,20 @@ class Names:
     def _memory(self) -> Path:
         return self._root / MEMORY
 
+    def _remembered_or_begun(self, folder: Path, slug: str, look: bool) -> int:
+        try:
+            return self._remembered(folder, slug, look)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            log.warning("names: %s is damaged (%s) and begun anew", self._memory, error)
+            self._memory.unlink(missing_ok=True)
+            return self._remembered(folder, slug, look)
+
     def _remembered(self, folder: Path, slug: str, look: bool) -> int:
         key = (folder.relative_to(self._root).as_posix().casefold(), slug)
         with closing(sqlite3.connect(self._memory, timeout=WAIT, isolation_level=None)) as database:
+            database.execute("PRAGMA synchronous = OFF")  # see `delivery.settling`
             database.execute("BEGIN IMMEDIATE")
             database.execute(
                 "CREATE TABLE IF NOT EXISTS names"

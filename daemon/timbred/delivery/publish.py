@@ -47,15 +47,3 @@ def _replace_own(hidden: Path, final: Path) -> None:
         with suppress(OSError):
             final.unlink()
         raise
-
-
-def settle(folder: Path) -> None:
-    """Have the folder's own entries written to the disk, where the system can (not on Windows)."""
-    if sys.platform == "win32":
-        return
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
