@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from timbred.engine.adapters.precision import precision_of
+
 
 @dataclass(frozen=True)
 class Context:
@@ -100,7 +102,7 @@ class Vocoding:
         return samples[:, begin : begin + (last - first) * self.hop]
 
     def _sounded(self, mel: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        given = mel.to(self.vocoder.dtype)
+        given = mel.to(precision_of(self.vocoder))
         samples = self.vocoder(given, places) if self._counts_frames else self.vocoder(given)
         samples = samples.float().cpu()
         return samples if samples.dim() == 2 else samples[None]
