@@ -71,3 +71,11 @@ def subjects() -> Generator[list[Subject]]:
         base = full_size.make(Path(place) / "base", "audioldm2", torch.float16)
         large = full_size.make(Path(place) / "large", "audioldm2-large", torch.float16, base)
         yield [Subject("base", 10.24, 20, 3.5, base), Subject("large", 10.24, 20, 3.5, large)]
+
+
+def served(*settings: str) -> Generator[tuple[Subject, Client]]:
+    """Each of them, and a client of a daemon that has it resident."""
+    with subjects() as measured:
+        for subject in measured:
+            with subject.daemon(*settings) as client:
+                yield subject, client

@@ -63,7 +63,7 @@ PARAMETERS = [
     {"key": "at", "name": "At", "page": "Playing", "style": "Str", "default": "", "help": "`now`, `beat`, `bar` or a number of beats: text of at most 40 characters; default now"},
     {"key": "fade", "name": "Fade", "page": "Playing", "style": "Float", "default": -1, "low": -1, "high": 60, "help": "seconds of fade or crossfade: a number from 0 to 60"},
     {"key": "to", "name": "To", "page": "Playing", "style": "Menu", "default": "default", "choices": ["default", "both", "file", "play"], "help": "where the sound goes: one of both, file, none, play; default file"},
-    {"key": "voice", "name": "Voice", "page": "Playing", "style": "Str", "default": "", "help": "the voice to play on, with `to play` or `both`; else a free one: a whole number from 1 to 64 or text of at most 64 characters"},
+    {"key": "voice", "name": "Voice", "page": "Playing", "style": "Int", "default": -1, "low": -1, "high": 64, "help": "the voice to play on, with `to play` or `both`; else a free one: a whole number from 1 to 64"},
 ]
 
 EVENTS = {

@@ -37,9 +37,7 @@ def test_a_player_among_link_peers(require_host: Require):
         reason = "this user may not make a network of its own"
         pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
     errors = scene(alone)
-    for _ in range(2):  # a server without a card keeps time only as well as the machine lets it
-        if on_time(errors):
-            break
+    if not on_time(errors):  # a server without a card keeps time only as well as the machine lets it
         errors = scene(alone)
     assert on_time(errors), errors
     assert len(errors["first"]) == len(errors["changed"]) == 8

@@ -274,11 +274,16 @@ def test_a_voice_is_a_number_in_any_form(speaker: Speaker, loop: str) -> None:
 
 
 def test_at_takes_beats_by_their_number(speaker: Speaker, loop: str) -> None:
-    now = speaker.ask("play", voice=1, take=loop, loop=1)["beat"]
-    for number, beat in enumerate((round(now) + 40, str(round(now) + 60), round(now) + 80.5)):
-        playing = speaker.ask("play", voice=2 + number, take=loop, loop=1, at=beat)
-        assert playing["type"] == "playing", playing
-        assert playing["beat"] == pytest.approx(float(beat), abs=0.01)
+    assert speaker.ask("tempo", bpm=60) == {"type": "done", "id": "tempo"}
+    now = round(speaker.ask("play", voice=1, take=loop)["beat"])
+    beats = (now + 40, str(now + 41), now + 42.5)
+    for number, beat in enumerate(beats):
+        speaker.say("play", voice=2 + number, take=loop, at=beat)
+    assert speaker.hear()["type"] == "ended", "the first one's, meanwhile the others wait"
+    assert speaker.ask("tempo", bpm=960) == {"type": "done", "id": "tempo"}
+    for number, beat in enumerate(beats):
+        playing = speaker.until("playing")
+        assert (playing["voice"], playing["beat"]) == (2 + number, pytest.approx(float(beat), abs=0.01))
 
 
 def test_a_flow_is_told_piece_by_piece_changed_and_ended(speaker: Speaker) -> None:
@@ -294,7 +299,8 @@ def test_a_flow_is_told_piece_by_piece_changed_and_ended(speaker: Speaker) -> No
     speaker.say("flow", voice=4, prompt="another tone", **keys)
     while speaker.until("flowing")["take"] in takes:
         pass
-    assert any(event["type"] == "done" for event in [speaker.ask("set", voice=4, gain=-30), *speaker.settled()])
+    speaker.say("set", voice=4, gain=-30)
+    assert speaker.until("done")["id"] == "set"
     speaker.say("stop", voice=4)
     ended = speaker.until("ended")
     assert (ended["voice"], ended["reason"]) == (4, "stopped")

@@ -84,7 +84,7 @@ def test_tempo_is_a_request_and_a_value() -> None:
         ("vary", "sss"),
         ("status", ""),
         ("notify", "i"),
-        ("play", "ss"),
+        ("play", "is"),
         ("sync", "i"),
         ("queued", "sif"),
         ("take", "sisfiiifs"),

@@ -76,7 +76,7 @@ TimbredVocabulary {
 			folder: "text of at most 500 characters",
 			priority: "one of background, live, normal",
 			preview: "0 or 1",
-			voice: "a whole number from 1 to 64 or text of at most 64 characters",
+			voice: "a whole number from 1 to 64",
 			by: "text of at most 40 characters",
 			scsynth: "a whole number from 1 to 65535",
 			buffer: "a whole number from 0 to 1000000",

@@ -124,10 +124,8 @@ class KeysOfSound(KeysOfPlaying, total=False):
 class GenerateKeys(KeysOfSound, total=False):
     """Keys of `generate`."""
 
-    voice: int | str
-    """the voice to play on, with `to play` or `both`; else a free one: a whole number from 1 to 64 or text of at most
-    64 characters.
-    """
+    voice: int
+    """the voice to play on, with `to play` or `both`; else a free one: a whole number from 1 to 64."""
     scsynth: int
     """UDP port of the scsynth that reads the take by itself (OSC): a whole number from 1 to 65535."""
     buffer: int
@@ -137,10 +135,8 @@ class GenerateKeys(KeysOfSound, total=False):
 class VaryKeys(KeysOfSound, total=False):
     """Keys of `vary`."""
 
-    voice: int | str
-    """the voice to play on, with `to play` or `both`; else a free one: a whole number from 1 to 64 or text of at most
-    64 characters.
-    """
+    voice: int
+    """the voice to play on, with `to play` or `both`; else a free one: a whole number from 1 to 64."""
     scsynth: int
     """UDP port of the scsynth that reads the take by itself (OSC): a whole number from 1 to 65535."""
     buffer: int
@@ -247,19 +243,19 @@ class AsyncRequests(ABC):
         """Looks through the stored takes, newest first."""
         return await self._list(self.request("takes", **keys))
 
-    async def play(self, voice: int | str, take: str, **keys: Unpack[PlayKeys]) -> m.Playing:
+    async def play(self, voice: int, take: str, **keys: Unpack[PlayKeys]) -> m.Playing:
         """Plays a take or a file on a voice."""
         return await self._one(self.request("play", voice=voice, take=take, **keys))
 
-    async def stop(self, voice: int | str, **keys: Unpack[StopKeys]) -> m.Ended | None:
+    async def stop(self, voice: int | Literal["*"], **keys: Unpack[StopKeys]) -> m.Ended | None:
         """Ends a voice; `*` ends all."""
         return await self._one(self.request("stop", voice=voice, **keys))
 
-    async def set(self, voice: int | str, **keys: Unpack[SetKeys]) -> None:
+    async def set(self, voice: int, **keys: Unpack[SetKeys]) -> None:
         """Changes a sounding voice."""
         return await self._one(self.request("set", voice=voice, **keys))
 
-    async def flow(self, voice: int | str, prompt: str, **keys: Unpack[FlowKeys]) -> m.Flowing:
+    async def flow(self, voice: int, prompt: str, **keys: Unpack[FlowKeys]) -> m.Flowing:
         """Starts an endless sound on a voice, made piece by piece, or changes its course. `fade` is how long one piece
         takes to become the next (usually a second); with `prompt2`, how long `mix` takes to get there. `stop` ends
         it.
@@ -328,19 +324,19 @@ class PlainRequests(ABC):
         """Looks through the stored takes, newest first."""
         return self._run(self.timbred.takes(**keys))
 
-    def play(self, voice: int | str, take: str, **keys: Unpack[PlayKeys]) -> m.Playing:
+    def play(self, voice: int, take: str, **keys: Unpack[PlayKeys]) -> m.Playing:
         """Plays a take or a file on a voice."""
         return self._run(self.timbred.play(voice, take, **keys))
 
-    def stop(self, voice: int | str, **keys: Unpack[StopKeys]) -> m.Ended | None:
+    def stop(self, voice: int | Literal["*"], **keys: Unpack[StopKeys]) -> m.Ended | None:
         """Ends a voice; `*` ends all."""
         return self._run(self.timbred.stop(voice, **keys))
 
-    def set(self, voice: int | str, **keys: Unpack[SetKeys]) -> None:
+    def set(self, voice: int, **keys: Unpack[SetKeys]) -> None:
         """Changes a sounding voice."""
         return self._run(self.timbred.set(voice, **keys))
 
-    def flow(self, voice: int | str, prompt: str, **keys: Unpack[FlowKeys]) -> m.Flowing:
+    def flow(self, voice: int, prompt: str, **keys: Unpack[FlowKeys]) -> m.Flowing:
         """Starts an endless sound on a voice, made piece by piece, or changes its course. `fade` is how long one piece
         takes to become the next (usually a second); with `prompt2`, how long `mix` takes to get there. `stop` ends
         it.

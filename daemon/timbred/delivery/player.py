@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 PLAYER_PROGRAM = (sys.executable, "-m", "timbred.delivery.playback")
 """The command that starts a player."""
 
-VOICES = 64
 HEARTBEAT = 0.25
 PATIENCE = 10.0
 """Seconds without a sign of life after which the player is started again."""
@@ -203,7 +202,7 @@ class Player:
             raise self._without()
 
     def play(
-        self, client: ClientId, voice: m.Voice, take: str, clip: Clip, loop: bool, keys: m.PlayKeys,
+        self, client: ClientId, voice: int, take: str, clip: Clip, loop: bool, keys: m.PlayKeys,
         rate: float | None = None, source: Clip | None = None,
     ) -> int:  # fmt: skip
         """Sound a clip, at the device's rate, on a voice, and tell the client. Its number is returned. One that was
@@ -215,7 +214,7 @@ class Player:
         return self.sound(listener, voice, clip, loop, keys, rate=rate, source=source)
 
     def sound(
-        self, listener: Listener, voice: m.Voice, clip: Clip, loop: bool, keys: m.PlayKeys,
+        self, listener: Listener, voice: int, clip: Clip, loop: bool, keys: m.PlayKeys,
         handover: wire.Handover | None = None, follows: bool = False, whole: int | None = None,
         rate: float | None = None, source: Clip | None = None,
     ) -> int:  # fmt: skip
@@ -223,11 +222,10 @@ class Player:
         `wire.Play`. With `whole` the clip is the beginning of a sound of so many frames, and `add` brings the rest.
 
         Raises:
-            BadRequest: a voice that isn't one, a louder gain than allowed, a moment that can't be read.
+            BadRequest: a louder gain than allowed, a moment that can't be read.
             BadAudio: an empty clip, or one that is far too loud to be sound.
             NoAudioDevice: there is no device.
         """
-        number = voice_number(voice)
         self._check_gain(keys.gain)
         samples = _checked(clip)
         at = read_moment(keys.at or "now")
@@ -235,7 +233,7 @@ class Player:
             raise self._without()
         self._numbers += 1
         order = wire.Play(
-            play=self._numbers, voice=number, rate=rate or clip.rate, channels=clip.channels, at=at, loop=loop,
+            play=self._numbers, voice=voice, rate=rate or clip.rate, channels=clip.channels, at=at, loop=loop,
             gain=min(0.0, self._max_gain) if keys.gain is None else keys.gain,
             pan=keys.pan or 0.0, speed=1.0 if keys.speed is None else keys.speed,
             out=keys.out or 1, fade=keys.fade, handover=handover, follows=follows, whole=whole,
@@ -252,12 +250,12 @@ class Player:
             play.parts.append(part)
             self._child.send(wire.More(play=number), part)
 
-    def of_another_speed(self, voice: m.Voice, speed: float) -> list[tuple[int, Clip, bool]]:
+    def of_another_speed(self, voice: int, speed: float) -> list[tuple[int, Clip, bool]]:
         """What sounds on a voice and wasn't made ready for this speed: its number, its source, whether it is a loop."""
         return [
             (number, play.source, play.order.loop)
             for number, play in self._plays.items()
-            if play.order.voice == voice_number(voice) and play.source is not None and play.made_for != speed
+            if play.order.voice == voice and play.source is not None and play.made_for != speed
         ]
 
     def exchange(self, number: int, samples: Samples, rate: float, speed: float) -> None:
@@ -285,9 +283,9 @@ class Player:
         """End a voice, or all with `*`; without a player at once.
 
         Raises:
-            BadRequest: a voice that isn't one or is silent, a moment that can't be read.
+            BadRequest: a silent voice, a moment that can't be read.
         """
-        voice = 0 if request.voice == "*" else voice_number(request.voice)
+        voice = 0 if request.voice == "*" else request.voice
         at = read_moment(request.at or "now")
         affected = [number for number, play in self._plays.items() if voice in (0, play.order.voice)]
         if voice and not affected:
@@ -309,19 +307,22 @@ class Player:
         """Change a sounding voice.
 
         Raises:
-            BadRequest: a voice that isn't one or is silent, a louder gain than allowed, nothing to change.
+            BadRequest: a silent voice, a louder gain than allowed, nothing to change.
         """
-        voice = voice_number(request.voice)
+        voice = request.voice
         self._check_gain(request.gain)
         if request.gain is None and request.pan is None and request.speed is None:
             raise errors.BadRequest("set: nothing to change; name @gain, @pan or @speed")
         found = [play for play in self._plays.values() if play.order.voice == voice]
         if not found:
             raise errors.BadRequest(f"voice: {voice} is silent; play something on it first")
-        order = wire.Change(
-            voice=voice, gain=request.gain, pan=request.pan, speed=request.speed, fade=request.fade
-        )  # fmt: skip
-        self._child.send(order)
+        asked = {"gain": request.gain, "pan": request.pan, "speed": request.speed}
+        if self.device is None:  # it goes on so once the device is back
+            named = {key: value for key, value in asked.items() if value is not None}
+            for play in found:
+                play.order = msgspec.structs.replace(play.order, **named)
+        else:
+            self._child.send(wire.Change(voice=voice, fade=request.fade, **asked))
         self.outbox.send(client, m.Acknowledged(id="set"))
 
     def set_tempo(self, bpm: float | None = None, beats_per_bar: float | None = None) -> None:
@@ -473,19 +474,6 @@ class Player:
 def told_frame(frame: int) -> int:
     """A frame of the device as clients are told."""
     return frame % FRAMES_WRAP
-
-
-def voice_number(voice: m.Voice) -> int:
-    """The voice's number.
-
-    Raises:
-        BadRequest: it is none of the voices.
-    """
-    if isinstance(voice, int):
-        return voice
-    if voice.isdecimal() and 1 <= int(voice) <= VOICES:
-        return int(voice)
-    raise errors.BadRequest(f"voice: got {voice!r}, allowed is a whole number from 1 to {VOICES}")
 
 
 def _checked(clip: Clip) -> memoryview:

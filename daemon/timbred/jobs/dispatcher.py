@@ -301,7 +301,7 @@ class Dispatcher:
         go before it while it isn't `live`, and for what any other is just doing."""
         there = [*self.rendering.values(), *self.queue]
         before = [job for job in there if job.wanted or RANK["live"] < RANK[priority] >= RANK[job.parameters.priority]]
-        others = [job.parameters for job in there if job not in before]
+        others = [job.parameters for job in self.rendering.values() if job not in before]
         longest = [max(self.estimates.of_step(other), self.estimates.of_rest(other)) for other in others]
         return sum(self.estimates.expected(job.parameters) for job in before) + max(longest, default=0.0)
 
@@ -323,7 +323,9 @@ class Dispatcher:
         if not self.residents.is_resident(parameters.model):
             self.timing.loads(number)
         source = source_of(self.registry, parameters.model)
-        self._tell_engine(wire.Render(job=number, model=source, order=parameters.order(), rank=RANK["live"]))
+        # wanted at once, so that nothing else is timed with it
+        order, rank = parameters.order(), RANK["live"]
+        self._tell_engine(wire.Render(job=number, model=source, order=order, rank=rank, within=0.0))
 
     def _trial_over(self, number: int, error: errors.TimbredError | None = None) -> None:
         """A trial has been timed, or can't be."""

@@ -31,7 +31,7 @@ class Early:
         self,
         outbox: Outbox,
         player: Player,
-        voice_for: Callable[[m.Generate], m.Voice],
+        voice_for: Callable[[m.Generate], int],
         keys_for: Callable[[m.Generate], m.PlayKeys],
         fail: Callable[[ClientId, Exception], None],
     ) -> None:

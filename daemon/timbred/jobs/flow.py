@@ -20,7 +20,7 @@ import msgspec
 from timbred import errors
 from timbred.clip import Clip
 from timbred.delivery import wire
-from timbred.delivery.player import Player, told_frame, voice_number
+from timbred.delivery.player import Player, told_frame
 from timbred.engine.registry import Card
 from timbred.jobs.course import PLAYED_SO, Course, Ordered, mix_so_far
 from timbred.jobs.dispatcher import Dispatcher, failure
@@ -123,10 +123,10 @@ class Flows:
         """Start an endless sound on a voice, or change the course of the one that is there.
 
         Raises:
-            BadRequest: a voice that isn't one, a key that isn't of endless sounds, or that this model can't do.
+            BadRequest: a key that isn't of endless sounds, or that this model can't do.
             NoAudioDevice: there is no device.
         """
-        voice, now = voice_number(request.voice), self._clock()
+        voice, now = request.voice, self._clock()
         self.player.check(request)
         flow = self._flows.get(voice)
         if flow is not None and flow.client == client and flow.course.request == request:
@@ -213,7 +213,7 @@ class Flows:
             self._make(flow)
 
     def _make(self, flow: Flow) -> None:
-        moment = max(self._clock(), flow.next_due)
+        moment = self._clock() if flow.fresh else max(self._clock(), flow.next_due)
         identity = f"flow {flow.voice} {next(self._numbers)}"
         rate = self.player.rate or self._session().rate
         flow.asked = identity

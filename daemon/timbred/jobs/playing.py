@@ -13,7 +13,7 @@ from timbred import errors
 from timbred.clip import Clip
 from timbred.delivery.clock import read_moment
 from timbred.delivery.files import AllowedFolders
-from timbred.delivery.player import VOICES, Player, voice_number
+from timbred.delivery.player import Player
 from timbred.jobs.early import Early
 from timbred.jobs.finishing import FinishedTake
 from timbred.jobs.job import Job
@@ -63,7 +63,7 @@ class Playing:
         """Ends the endless sounds of a voice, or all with 0; the clients of those that weren't heard yet."""
         self._fail = fail
         self._reading: list[Reading] = []
-        self._speeds: dict[m.Voice, float] = {}
+        self._speeds: dict[int, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def play(self, client: ClientId, request: m.Play) -> Coroutine[Any, Any, None]:
@@ -82,9 +82,9 @@ class Playing:
         """End a voice or all, with what is being read for them.
 
         Raises:
-            BadRequest: the voice is silent or isn't one.
+            BadRequest: the voice is silent.
         """
-        voice = 0 if request.voice == "*" else voice_number(request.voice)
+        voice = 0 if request.voice == "*" else request.voice
         at_once = request.at in (None, "now")
         taken_back = [*self._take_back(voice), *self.stop_flows(voice)] if at_once else []
         if taken_back and not self.player.has(voice):
@@ -105,7 +105,7 @@ class Playing:
         if request.speed is not None:
             await self._make_ready(request.voice, request.speed)
 
-    async def _make_ready(self, voice: m.Voice, speed: float) -> None:
+    async def _make_ready(self, voice: int, speed: float) -> None:
         """What sounds is read between its frames at once, which is rough, and then made ready for its new speed."""
         self._speeds[voice] = speed
         await asyncio.sleep(SETTLED)  # a fader sends many: only where it rests counts
@@ -128,8 +128,6 @@ class Playing:
             BadRequest: a value that isn't allowed.
             NoAudioDevice: there is no device.
         """
-        if request.voice is not None:
-            voice_number(request.voice)
         self.player.check(request)
 
     def finished(self, job: Job, take: FinishedTake) -> None:
@@ -168,15 +166,15 @@ class Playing:
             Busy: all have.
         """
         if asked.voice is not None:
-            return voice_number(asked.voice)
+            return asked.voice
         taken = {reading.voice for reading in self._reading}
-        for voice in range(1, VOICES + 1):
+        for voice in range(1, m.VOICES + 1):
             if voice not in taken and not self.player.has(voice) and not self.flowing(voice):
                 return voice
-        raise errors.Busy(f"all {VOICES} voices sound; stop one, or name the one to replace with @voice", 1.0)
+        raise errors.Busy(f"all {m.VOICES} voices sound; stop one, or name the one to replace with @voice", 1.0)
 
-    def _on_its_way(self, client: ClientId, voice: m.Voice) -> Reading:
-        reading = Reading(client, voice_number(voice), asyncio.Event())
+    def _on_its_way(self, client: ClientId, voice: int) -> Reading:
+        reading = Reading(client, voice, asyncio.Event())
         self._reading.append(reading)
         return reading
 

@@ -23,7 +23,8 @@ Port = Annotated[
     int,
     Meta(ge=1, le=65535, description="answers to this request go to this port on the sender's own host (OSC)"),
 ]
-Voice = Annotated[int, Meta(ge=1, le=64)] | Annotated[str, Meta(max_length=64)]
+VOICES = 64
+Voice = Annotated[int, Meta(ge=1, le=VOICES)]
 SchedulerName = Literal["ddim", "dpm++2m", "dpm++2m-karras", "euler", "euler-a", "heun", "lms", "pndm", "unipc"]
 Format = Literal["wav", "flac", "aiff", "ogg"]
 Destination = Literal["file", "play", "both", "none"]
@@ -303,7 +304,7 @@ class Play(PlayKeys, frozen=True, kw_only=True):
 class Stop(Request, frozen=True, kw_only=True):
     """Ends a voice; `*` ends all."""
 
-    voice: Voice
+    voice: Voice | Literal["*"]
     at: Annotated[str, Meta(max_length=40, description="`now`, `beat`, `bar` or a number of beats")] | None = None
     fade: Annotated[float, Meta(ge=0, le=60, description="seconds of fade")] | None = None
 
