@@ -39,7 +39,8 @@ def test_a_request_and_its_events(tmp_path: Path, transport: str) -> None:
             assert [one[0] for one in said] == GENERATED
             assert said[0] == ("queued", 3, 0, 0.5)
             assert said[2][:4] == ("take", 3, 0, "/takes/0.wav")
-            status = [getattr(STATUS, name) for name in STATUS.__struct_fields__]
+            told = [name for name in STATUS.__struct_fields__ if name not in STATUS.json_only]
+            status = [getattr(STATUS, name) for name in told]
             assert await host.ask("/timbred/status") == ("status.reply", *status)
             assert await host.ask("/timbred/ping") == ("pong",)
             assert await host.ask("/timbred/sync", 5) == ("synced", 5)
