@@ -72,6 +72,20 @@ def test_the_lead_and_one_block_are_kept_filled(output: Output):
     assert (output.underruns, output.lead) == (0, 0.01)
 
 
+@pytest.mark.parametrize(("lead", "block", "rest"), [(0.1, 128, 128 / RATE), (0.01, 128, 0.0025), (0.01, 1024, 0.0025)])
+def test_between_two_looks_the_device_takes_a_block_at_most_and_most_of_the_lead_is_left(
+    output: Output, lead: float, block: int, rest: float
+):
+    subject_of = Output(output.device, 2, lead)
+    assert subject_of.keep_going()
+    Stream.opened.actions[0].stats.max_blocksize = block
+    assert subject_of.rest == pytest.approx(rest)
+    fill(subject_of)
+    Stream.opened.take(block)
+    assert subject_of.keep_going()
+    assert subject_of.underruns == 0
+
+
 def test_each_time_it_runs_dry_is_counted_and_makes_the_lead_longer(output: Output):
     assert output.keep_going()
     leads: list[float] = []

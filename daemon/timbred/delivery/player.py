@@ -116,6 +116,7 @@ class Player:
         self._also_told: dict[int, ClientId] = {}
         self._numbers = 0
         self._underruns_before = 0
+        self._late_before = 0
         self._last_came = time.monotonic()
         self._child = Child(_trade(config, program), self)
 
@@ -155,6 +156,16 @@ class Player:
     def underruns(self) -> int:
         """Times that the device ran out of sound since the daemon's start."""
         return self._underruns_before + self.last.underruns
+
+    @property
+    def late(self) -> int:
+        """Blocks that the device's driver called late, whoever's fault it was, since the daemon's start."""
+        return self._late_before + self.last.late
+
+    @property
+    def lead(self) -> float:
+        """How far sound is mixed ahead now, in seconds: as set, or more after underruns; 0 without a device."""
+        return self.last.lead if self.device else 0.0
 
     async def opened(self) -> wire.Opened:
         """The device, once it is known whether there is one.
@@ -370,7 +381,8 @@ class Player:
         if not self._no_device:
             self._no_device = f"the player process ended ({reason}) and is started again; play again in a second"
         self._underruns_before += self.last.underruns
-        self.last = msgspec.structs.replace(self.last, underruns=0)
+        self._late_before += self.last.late
+        self.last = msgspec.structs.replace(self.last, underruns=0, late=0)
         stops, self._stops = self._stops, {}
         for client, order in stops.values():
             affected = [number for number, play in self._plays.items() if order.voice in (0, play.order.voice)]

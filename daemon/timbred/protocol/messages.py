@@ -484,6 +484,8 @@ class Welcome(Event, frozen=True, kw_only=True):
 class StatusReply(Event, frozen=True, kw_only=True):
     """Answer to `status`."""
 
+    json_only = ("late", "lead")
+
     jobs_queued: int
     jobs_running: int
     models_resident: int
@@ -491,8 +493,10 @@ class StatusReply(Event, frozen=True, kw_only=True):
     device_memory_total: Annotated[float, Meta(description="MB")]
     voices_playing: int
     sample_rate: int
-    underruns: int
+    underruns: Annotated[int, Meta(description="times that sound wasn't mixed in time")]
     uptime_s: float
+    late: Annotated[int, Meta(description="blocks that the sound driver called late, whoever's fault it was")] = 0
+    lead: Annotated[float, Meta(description="ms that sound is mixed ahead now; raised by underruns")] = 0.0
 
 
 class Model(Event, frozen=True, kw_only=True):
