@@ -13,12 +13,10 @@ from tests.delivery.player_stage import (
     RATE,
     JackServer,
     Require,
-    clip,
     jack_server,
     play,
     player,
     recording,
-    request,
     where,
 )
 from timbred import errors
@@ -174,8 +172,6 @@ def test_bad_input_is_answered_and_the_other_voice_goes_on(jack: JackServer, req
                     play(subject, noise(0), voice=2)
                 with pytest.raises(errors.BadAudio, match="60 dB"):
                     play(subject, noise(10) * np.nan, voice=2)
-                with pytest.raises(errors.BadRequest, match="voice: got 'lead'"):
-                    subject.play(CLIENT, "lead", "a", clip(noise(10)), False, request())
                 with pytest.raises(errors.BadRequest, match=r"player\.max_gain"):
                     play(subject, noise(10), voice=2, gain=20.0)
                 with pytest.raises(errors.BadRequest, match="at: got 'soon'"):
