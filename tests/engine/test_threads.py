@@ -29,6 +29,14 @@ def test_a_machine_that_gets_busy_is_noticed_and_one_that_gets_free_too():
     assert free[-TRIED_AGAIN_AFTER:].count(2) >= TRIED_AGAIN_AFTER - TRIAL
 
 
+def test_one_slow_step_alone_changes_nothing():
+    choice = ThreadChoice(2)
+    for step in range(TRIED_AGAIN_AFTER):
+        threads = choice.next("work")
+        choice.measured("work", threads, {1: 0.012, 2: 1.0 if step == 20 else 0.009}[threads])
+    assert choice.next("work") == 2
+
+
 def test_the_cost_of_changing_is_not_counted():
     choice, last = ThreadChoice(2), 1
     for _ in range(200):

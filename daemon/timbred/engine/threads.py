@@ -17,7 +17,8 @@ _NEWEST = 0.4
 
 @dataclass
 class ThreadChoice:
-    """One thread or `most`, for each kind of work: seconds as last measured, for the choice in use a running mean.
+    """One thread or `most`, for each kind of work: seconds as last measured, for the choice in use a running mean. One
+    slow step alone says nothing, for anything may have come between; two of them do.
 
     >>> choice = ThreadChoice(2)
     >>> for seconds in (0.03, 0.03, 0.09, 0.09): choice.measured("work", choice.next("work"), seconds)
@@ -28,6 +29,7 @@ class ThreadChoice:
     most: int
     _seconds: dict[tuple[object, int], float] = field(default_factory=dict[tuple[object, int], float])
     _trial: dict[object, tuple[int, int]] = field(default_factory=dict[object, tuple[int, int]])
+    _latest: dict[tuple[object, int], float] = field(default_factory=dict[tuple[object, int], float])
     _steps: int = 0
 
     def next(self, work: object) -> int:
@@ -51,9 +53,11 @@ class ThreadChoice:
 
     def measured(self, work: object, threads: int, seconds: float) -> None:
         """A step on so many threads took so long."""
+        before = self._latest.get((work, threads), seconds)
+        self._latest[work, threads] = seconds
         if work not in self._trial:
             known = self._seconds.get((work, threads), seconds)
-            self._seconds[work, threads] = known + _NEWEST * (seconds - known)
+            self._seconds[work, threads] = known + _NEWEST * (min(before, seconds) - known)
             return
         left = self._trial[work][1] - 1
         if left:
