@@ -86,7 +86,8 @@ def whole_numbers(samples: Samples, bits: int | None) -> NDArray[Any]:
     Rounded here, since libsndfile scales by 32767 on writing but by 32768 on reading.
     """
     scale = float(1 << ((bits or 16) - 1))
-    steps = np.clip(np.rint(samples.astype(np.float64) * scale), -scale, scale - 1)
+    steps = np.multiply(samples, scale, dtype=np.float64)
+    np.clip(np.rint(steps, out=steps), -scale, scale - 1, out=steps)  # in place: fresh memory costs more than this
     return steps.astype(np.int16) if bits == 16 else steps.astype(np.int32) << 8
 
 
