@@ -41,12 +41,14 @@ def may_be_realtime() -> bool:
 
 
 @contextmanager
-def jack_server(period: int, name: str = "timbred-bench") -> Generator[JackServer]:
-    """A server on the dummy driver, in use; needs jackd and jack_wait. Names are few: one that was left behind is free
-    again only for itself."""
+def jack_server(period: int, name: str = "timbred-bench", synchronous: bool = False) -> Generator[JackServer]:
+    """A server on the dummy driver, in use; needs jackd and jack_wait. A synchronous one waits for its clients; any
+    other calls some again and loses blocks between them. Names are few: one that was left behind is free again only
+    for itself."""
     realtime = may_be_realtime()
     urgency = ["-R", "-P", str(PRIORITY)] if realtime else ["-r"]
-    command = ["jackd", *urgency, "-n", name, "-d", "dummy", "-r", str(RATE), "-p", str(period)]
+    waiting = ["-S"] if synchronous else []
+    command = ["jackd", *urgency, *waiting, "-n", name, "-d", "dummy", "-r", str(RATE), "-p", str(period)]
     with tempfile.TemporaryDirectory() as folder:
         found = JackServer(name, realtime, Path(folder) / "log")
         with found.log.open("w") as log:

@@ -29,12 +29,13 @@ LONGEST = 120.0
 
 
 def clicks(recorded: Recording, block: int) -> list[float]:
-    """The moment of each click: when the device took its block, and its place in there."""
+    """The moment of each click: when the device took its block, and its place in there. What came after it tells, for
+    a block may be seen late; what came before doesn't, as the server may have stood still between."""
     sound, came = recorded.sound, recorded.came
     starts = np.flatnonzero((sound[1:] > 0.1) & (sound[:-1] <= 0.1)) + 1
     moments: list[float] = []
     for start in starts:
-        near = came[np.abs(came[:, 1] - start) < RATE // 4]
+        near = came[(came[:, 1] > start) & (came[:, 1] < start + RATE // 4)]
         moments.append(float(np.min(near[:, 0] - near[:, 1] / RATE)) + (int(start) + block) / RATE)
     return moments
 

@@ -7,7 +7,8 @@ can. Goal: 0 and 0 for the player, in ten minutes.
 Each plays on a JACK server of its own, without a card: JACK tells all its clients when any was late, so on one server
 (`--together`) it can't be said whose fault that was. Every frame of the loops tells its number, and a callback in C
 records them, so that every frame that is missing, silent or out of turn is seen. What no recorder can hear is a block
-that a server leaves out for all, itself included: that is seen by the clock.
+that a server leaves out for all, itself included: that is seen by the clock. A `--synchronous` server does nothing
+else when a client is late; any other also loses single blocks.
 
 Some machines, virtual ones above all, stand still for longer than a block lasts, with all that runs on them. A thread
 on each core, above all others, sees that; what happened near such a moment is counted, and told apart.
@@ -193,11 +194,14 @@ def main() -> None:
     parser.add_argument("--block", type=int, default=128)
     parser.add_argument("--lead", type=float, default=10.0, help="milliseconds")
     parser.add_argument("--together", action="store_true", help="both on one server")
+    parser.add_argument("--synchronous", action="store_true", help="servers that wait for their clients")
     options = parser.parse_args()
+    kind = options.synchronous
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        first = stack.enter_context(jack_server(options.block))
-        second = first if options.together else stack.enter_context(jack_server(options.block, "timbred-bench-plain"))
+        first = stack.enter_context(jack_server(options.block, synchronous=kind))
+        apart = [] if options.together else [jack_server(options.block, "timbred-bench-plain", synchronous=kind)]
+        second = stack.enter_context(apart[0]) if apart else first
         found = asyncio.run(soak(folder, options.seconds, options.lead, (first, second)))
     print(f"a loop at {options.block} frames and {RATE} Hz, mixed {options.lead:g} ms ahead; {machine()}")
     print(f"  meanwhile   {found.made} sounds made, model unloaded and loaded {found.loads} times")

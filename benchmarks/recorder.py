@@ -12,7 +12,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +100,7 @@ def main() -> None:
 def _watch(action: Any) -> list[tuple[float, int]]:
     """Note each block, until the end."""
     came = [(time.monotonic(), int(action.done_frames))]
-    ended: list[object] = []
+    ended: Sequence[object] = ()
     while not ended:
         ended, _, _ = select.select([sys.stdin], [], [], LOOK_EVERY)
         done = int(action.done_frames)

@@ -11,7 +11,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def main() -> None:
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
     gc.disable()
     stalls: list[tuple[float, float]] = []
-    ended: list[object] = []
+    ended: Sequence[object] = ()
     asked = time.monotonic() + STEP
     while not ended:
         ended, _, _ = select.select([sys.stdin], [], [], STEP)

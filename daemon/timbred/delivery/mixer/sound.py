@@ -109,7 +109,7 @@ class Head:
         return here and drawn.used + frames <= drawn.block.shape[0]
 
     def _draw(self, frames: int, step: float) -> Drawn:
-        places = self.position + step * np.arange(frames)
+        places = self.position + step * np.arange(frames, dtype=np.float64)
         count = frames if self.sound.loop else int(np.searchsorted(places, self.sound.frames))
         return Drawn(self.position, step, self._between(places[:count]))
 
