@@ -7,6 +7,8 @@ Three figures for each, from the file's own frames:
   the seam / the median of the same figure at all places inside. At most 1.5. A loop that begins with a beginning of its
   own (a kick, on the beat) has that beginning at its seam: there it is this rise / that of the same beginning out of
   silence, at most 1.1.
+- plain: the rise up to the one window in whose middle the seam is / the median of all windows. For what begins with a
+  beginning that is no figure of the seam: it is that of the beginning.
 - frames: those of the file / those asked for. Exactly 1.
 """
 
@@ -62,6 +64,7 @@ class Seam:
 
     step: float
     flux: float
+    plain: float
     begins: bool
 
     @property
@@ -74,19 +77,26 @@ def seam_of(samples: NDArray[np.float32], begins: bool) -> Seam:
     steps = np.abs(np.diff(samples))
     usual = max(float(np.percentile(steps, 99)), 1e-9)
     step = abs(float(samples[0] - samples[-1])) / usual
+    rises = rises_of(samples)
+    plain = float(rises[-1] / max(float(np.median(rises)), 1e-9))  # from the last window to the one on the seam
+    near = rises_near(samples)
     if begins:
         silent = np.concatenate([samples[: len(samples) // 2], np.zeros(len(samples) // 2 + WINDOW, dtype=np.float32)])
-        return Seam(step, rises_near(samples)[0] / max(rises_near(silent)[0], 1e-9), begins)
-    near = rises_near(samples)
-    return Seam(step, float(near[0] / max(float(np.median(near)), 1e-9)), begins)
+        return Seam(step, near[0] / max(rises_near(silent)[0], 1e-9), plain, begins)
+    return Seam(step, float(near[0] / max(float(np.median(near)), 1e-9)), plain, begins)
+
+
+def rises_of(samples: NDArray[np.float32]) -> NDArray[np.float64]:
+    """By how much the spectrum rises from each window to the next, going around; the first is on the seam."""
+    count = max(4, len(samples) // HOP)
+    middles = np.arange(count) * (len(samples) / count)
+    spectra = np.array([_spectrum(samples, round(middle)) for middle in middles])
+    return np.maximum(np.roll(spectra, -1, axis=0) - spectra, 0).sum(axis=1)
 
 
 def rises_near(samples: NDArray[np.float32]) -> NDArray[np.float64]:
     """At each place, one in `HOP` frames, the largest rise between two windows that hold it; the first is the seam."""
-    count = max(4, len(samples) // HOP)
-    middles = np.arange(count) * (len(samples) / count)
-    spectra = np.array([_spectrum(samples, round(middle)) for middle in middles])
-    rises = np.maximum(np.roll(spectra, -1, axis=0) - spectra, 0).sum(axis=1)  # from each window to the next
+    rises = rises_of(samples)
     reach = WINDOW // HOP // 2
     return np.max([np.roll(rises, offset) for offset in range(-reach + 1, reach + 1)], axis=0)
 
@@ -111,17 +121,23 @@ def main() -> None:
     """Print the table."""
     model = pocket.resident()
     print(f"seams of {len(LOOPS)} loops, pocket, files at {RATE} Hz; {machine()}")
-    print(f"  {'prompt':<24}{'seconds':>8}{'kind':>9}{'step':>7}{'flux':>8}{'frames':>9}")
-    good = 0
+    print(f"  {'prompt':<24}{'seconds':>8}{'kind':>9}{'step':>7}{'flux':>8}{'plain':>8}{'frames':>9}")
+    good, plain = 0, list[tuple[bool, bool]]()
     for seed, (prompt, seconds) in enumerate(LOOPS):
         samples, around = looped(model, prompt, seconds, seed)
         seam, exact = seam_of(samples, not around), len(samples) / frames_in(seconds, RATE)
         within = seam.good and exact == 1
         good += within
+        plain.append((seam.begins, seam.plain <= FLUX))
         kind = "begins" if seam.begins else "goes on"
         mark = "" if within else "  over"
-        print(f"  {prompt:<24}{seconds:>8.3f}{kind:>9}{seam.step:>7.2f}{seam.flux:>8.2f}{exact:>9g}{mark}")
+        figures = f"{seam.step:>7.2f}{seam.flux:>8.2f}{seam.plain:>8.2f}{exact:>9g}"
+        print(f"  {prompt:<24}{seconds:>8.3f}{kind:>9}{figures}{mark}")
     print(f"  {good} of {len(LOOPS)} within: step {STEP:g}, flux {FLUX:g} or, where it begins, {BEGINNING:g}; frames 1")
+    going = [within for begins, within in plain if not begins]
+    beginning = [within for begins, within in plain if begins]
+    print(f"  plain flux at most {FLUX:g}: {sum(going)} of the {len(going)} that go on,", end=" ")
+    print(f"{sum(beginning)} of the {len(beginning)} that begin with a beginning of their own")
 
 
 if __name__ == "__main__":

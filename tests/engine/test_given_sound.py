@@ -7,12 +7,23 @@ import pytest
 import torch
 
 from tests.engine.test_equal_to_diffusers import loudened, order, ours
+from timbred.clip import Clip
 from timbred.engine import checkpoint, registry
 from timbred.engine.adapters.families import make_resident
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.adapters.spectrogram import Analysis, analysis_of, bands_between, filter_bank, inside, log_mel
+from timbred.engine.adapters.spectrogram import (
+    Analysis,
+    analysis_of,
+    as_loud_as,
+    bands_between,
+    filter_bank,
+    inside,
+    log_mel,
+)
 from timbred.engine.sampling import SCHEDULERS
 from timbred.engine.wire import Given, Repaint
+from timbred.render.keeping import GivenSound, Part, kept
+from timbred.units import SampleRate
 
 RATE = 16000
 PUBLISHED = Analysis(16000, 160, 1024, 64, 0.0, 8000.0, slaney=True, reflected=True)
@@ -117,8 +128,8 @@ def test_a_given_sound_with_a_seed_gives_the_same_again(model: LatentDiffusion):
 
 
 def test_outside_the_part_it_is_as_near_as_the_codec_comes():
-    """pocket, two seconds of tone and noise, the middle made anew: the sound around it is no farther from the given one
-    than the whole is after it was only encoded and decoded."""
+    """pocket, two seconds of tone and noise, the middle made anew: what the model makes around it is as far from the
+    given sound as the whole is after it was only encoded and decoded; and in the take it is the given sound itself."""
     found = registry.build(registry.pocket_folder(), {})["pocket"].checkpoint()
     pocket = make_resident(found, "pocket", torch.device("cpu"), torch.float32, lambda _: None)
     chance = torch.Generator().manual_seed(1)
@@ -129,17 +140,34 @@ def test_outside_the_part_it_is_as_near_as_the_codec_comes():
     while not run.sampling.done:
         pocket.advance([run])
     heard = torch.from_numpy(pocket.finish(run).waveforms[0])
-    once = torch.from_numpy(pocket.decode(pocket.encode_sound(samples, 2.0))[0])
+    once = torch.from_numpy(pocket.decode(pocket.encode_sound(samples * run.lift, 2.0))[0] / run.lift)
     analysis = analysis_of(pocket.pipeline.vocoder)
     original, through, made = (log_mel(sound, analysis) for sound in (samples, once, heard))
     for outside in (slice(0, 76), slice(124, 200)):  # mel frames of 10 ms, up to where the analysis hears the part
         own_error = (through - original)[outside].abs().mean()
         assert own_error > 0
-        assert (made - original)[outside].abs().mean() <= own_error
+        assert (made - original)[outside].abs().mean() <= 1.25 * own_error
     assert (made - original)[90:110].abs().mean() > (made - original)[:76].abs().mean()
+    given = Clip(samples.numpy()[:, None], SampleRate(32_000))
+    take = kept(Clip(heard.numpy()[:, None], SampleRate(32_000)), GivenSound(given, Part(0.8, 1.2)), SampleRate(32_000))
+    assert np.array_equal(take.samples[:25_600], given.samples[:25_600])
+    assert np.array_equal(take.samples[38_400:], given.samples[38_400:])
+    assert not np.allclose(take.samples[27_000:37_000], given.samples[27_000:37_000], atol=0.01)
 
 
 def test_the_edges_of_a_part():
     assert inside(8, 0, 8).tolist() == [1] * 8
     assert inside(8, 2, 8).tolist() == [0, 0, 0.25, 0.5, 0.75, 1, 1, 1]
     assert inside(8, 0, 2).tolist() == [0.5, 0.25, 0, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("analysis", [PUBLISHED, OURS])
+def test_a_sound_that_swells_and_sinks_gets_the_level_it_should_have(analysis: Analysis):
+    tone = 0.5 * sine(1000.0, analysis.rate, 1.0)
+    swelling = 1.0 + 0.4 * torch.sin(2 * torch.pi * 3.0 * torch.arange(len(tone)) / analysis.rate)
+    mel = log_mel(tone, analysis)[None]
+    mended = as_loud_as(mel, (tone * swelling)[None], analysis)[0]
+    middle = slice(analysis.rate // 10, -analysis.rate // 10)
+    assert (mended - tone)[middle].abs().max() < 0.25 * (tone * swelling - tone)[middle].abs().max()
+    assert torch.equal(as_loud_as(mel, torch.zeros(1, len(tone)), analysis), torch.zeros(1, len(tone)))
+    assert float(as_loud_as(mel, 0.01 * tone[None], analysis).abs().max()) < 0.011, "at most twice as loud"

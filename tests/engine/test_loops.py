@@ -8,12 +8,25 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.loop_seams import seam_of
+from benchmarks import pocket
+from benchmarks.loop_seams import FLUX, RATE, looped, seam_of
 from tests.engine.test_equal_to_diffusers import loudened, order
 from timbred.engine import checkpoint
 from timbred.engine.adapters.families import make_resident
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion, Run
-from timbred.engine.adapters.looping import begins, fitted, rows_of_loop, stretched
+from timbred.engine.adapters.looping import (
+    CUT,
+    INAUDIBLE,
+    TURNED,
+    begins,
+    calm,
+    fitted,
+    frames_of_circle,
+    rows_of_loop,
+    shortened,
+    stretched,
+)
+from timbred.engine.adapters.prepared import WORTH, Workshop
 from timbred.engine.adapters.spectrogram import Analysis
 from timbred.engine.adapters.wrapping import goes_around, going_around
 from timbred.engine.sampling import SCHEDULERS
@@ -85,9 +98,9 @@ def test_a_loop_that_goes_around_has_its_exact_length_and_no_seam(model: LatentD
 def test_a_circle_of_latents_sounds_the_same_wherever_it_begins(model: LatentDiffusion):
     """Decoder and vocoder know no beginning; in ours the noise is laid along the loop, so its mel is compared."""
     run = made(model, (True,), 1.0)
-    with torch.inference_mode(), going_around(torch.ones(1)):
-        mel = model.spectrogram(run.sampling.latents)
-        turned = model.spectrogram(run.sampling.latents.roll(2, 2))
+    with torch.inference_mode():
+        mel = model.spectrogram(run.sampling.latents, torch.ones(1))
+        turned = model.spectrogram(run.sampling.latents.roll(2, 2), torch.ones(1))
     assert torch.allclose(turned.roll(-2 * model.factor, 1), mel, atol=1e-4)
 
 
@@ -159,8 +172,115 @@ def test_a_circle_of_samples_fits_any_number_of_frames(count: int, more: int):
     assert np.abs(fitted(sine, frames)[0] - expected).max() < 1e-5
 
 
+@given(st.integers(1600, 200_000), st.sampled_from([160, 320]))
+def test_a_loop_is_made_in_as_many_frames_as_keep_its_pitch(frames: int, hop: int):
+    counts = frames_of_circle(frames, hop)
+    if len(counts) == 1:
+        assert abs(1200 * np.log2(counts[0] * hop / frames)) < 3.1
+    else:
+        assert all(count * hop >= frames for count in counts)
+
+
+def circle(frames: int, *cycles: int) -> np.ndarray:
+    turns = np.arange(frames) / frames
+    tones = [0.2 * np.sin(2 * np.pi * (count * turns + count / 7)) for count in cycles]
+    return np.asarray(np.sum(tones, axis=0), dtype=np.float32)
+
+
+@pytest.mark.parametrize("frames", [16_000 + 160, 16_000 + 40, 30_055, 40_123])
+@pytest.mark.parametrize("hertz", [(110,), (220, 330, 440), (261, 329, 415)])
+def test_what_is_cut_out_of_a_circle_leaves_its_pitch(frames: int, hertz: tuple[int, ...]):
+    """All but a crossfade of the result is the circle's own, sample by sample; there it is alike."""
+    found: list[tuple[np.ndarray, np.ndarray, float]] = []
+    for count in [count * 320 for count in frames_of_circle(frames, 320)]:
+        whole = circle(count, *(round(one * count / 32_000) for one in hertz))
+        found.append((whole, *shortened(whole, frames, 32_000)))
+    whole, made, alike = max(found, key=lambda one: one[2])
+    assert alike > 0.7
+    assert abs(1200 * np.log2(len(made) / frames)) < 3.1
+    left_out, fade = len(whole) - len(made), round(CUT * 32_000)
+    same_before = np.cumprod(made == whole[: len(made)]).sum()
+    same_after = np.cumprod(made[::-1] == whole[::-1][: len(made)]).sum()
+    assert same_before + same_after + fade >= len(made)
+    assert left_out >= 0
+    assert np.abs(np.diff(made)).max() <= 1.1 * np.abs(np.diff(whole)).max()
+    assert abs(float(made[0] - made[-1])) <= np.abs(np.diff(whole)).max()
+    levels = [float(np.mean(made[place : place + 800] ** 2)) for place in range(0, len(made) - 800, 400)]
+    usual = [float(np.mean(whole[place : place + 800] ** 2)) for place in range(0, len(whole) - 800, 400)]
+    assert min(levels) > 0.6 * min(usual)
+    assert max(levels) < 1.6 * max(usual)
+
+
+@given(seed=st.integers(0, 99), frames=st.integers(400, 20_000))
+def test_a_circle_is_cut_where_it_is_calm(seed: int, frames: int):
+    chance = np.random.default_rng(seed)
+    noise = chance.standard_normal(frames).astype(np.float32)
+    turned = calm(noise, 32_000)
+    by = next(by for by in range(-641, 642) if np.array_equal(np.roll(noise, by), turned))
+    assert abs(by) <= TURNED * 32_000 + 40
+
+
+def test_a_crack_is_not_where_a_circle_is_cut():
+    samples = circle(32_000, 200, 300)
+    samples[:20] += 1.0
+    turned = calm(samples, 32_000)
+    assert np.abs(np.concatenate([turned[-100:], turned[:100]])).max() < 0.5
+    assert seam_of(turned, begins=False).plain < 0.1 * seam_of(samples, begins=False).plain
+
+
+@given(seed=st.integers(0, 99), frames=st.integers(1600, 20_000), more=st.integers(0, 900))
+def test_of_any_circle_something_can_be_cut_out(seed: int, frames: int, more: int):
+    noise = np.random.default_rng(seed).standard_normal(frames + more).astype(np.float32)
+    made, alike = shortened(noise, frames, 32_000)
+    assert abs(len(made) - frames) <= max(1, INAUDIBLE * frames)
+    assert -1.001 <= alike <= 1.001
+    assert np.mean(made**2) == pytest.approx(np.mean(noise**2), rel=0.2)
+
+
 def test_the_preview_of_a_loop_is_one(model: LatentDiffusion):
     run = model.begin(order(seconds=0.5, loop=True, steps=6))
     model.advance([run])
     model.advance([run])
     assert model.preview(run).looped == run.circular[:1]
+
+
+def forbidden(*_inputs: object) -> torch.Tensor:
+    pytest.fail("the plain call was used")
+
+
+@pytest.mark.parametrize("family", ["audioldm2", "audioldm"])
+def test_loops_are_made_fast_too(
+    family: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """Calls whose rows go around are prepared like others, beside them, and give the same."""
+    folder: Path = request.getfixturevalue(family)
+    found = checkpoint.inspect(folder, "tiny", "")
+    fast = loudened(make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None))
+    kinds = ((True,), (False,))
+    expected = [made(fast, circular, 0.64).sampling.latents for circular in kinds]
+    workshop = Workshop("auto", torch.device("cpu"), tmp_path)
+    fast.prepare(workshop)
+    for _ in range(WORTH):
+        made(fast, (True,), 0.64)
+    workshop.wait()
+    assert (workshop.counts.packed, workshop.counts.failed) == (1, 0)
+    monkeypatch.setattr(fast.fast_unet, "plain", forbidden)
+    for circular, latents in zip(kinds, expected, strict=True):
+        assert torch.allclose(made(fast, circular, 0.64).sampling.latents, latents, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def embedded() -> LatentDiffusion:
+    return pocket.resident()
+
+
+@pytest.mark.parametrize(("prompt", "seconds"), [("noise airy", 0.5), ("rain", 0.515), ("rain", 0.905)])
+def test_the_embedded_models_loops_have_no_seam(embedded: LatentDiffusion, prompt: str, seconds: float):
+    """As files at 48 kHz; `python -m benchmarks loop_seams` has twenty."""
+    samples, around = looped(embedded, prompt, seconds, seed=4)
+    assert around
+    assert len(samples) == round(seconds * RATE)
+    seam = seam_of(samples, begins=False)
+    assert seam.step <= 1
+    assert seam.flux <= FLUX
+    assert seam.plain <= FLUX

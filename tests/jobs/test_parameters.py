@@ -2,17 +2,27 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from timbred import errors
 from timbred.engine.registry import Card
-from timbred.jobs.parameters import LONGEST, NOT_WITH_EXTEND, OF_INIT, Parameters, Session, resolve
+from timbred.jobs.parameters import (
+    LONGEST,
+    LONGEST_WINDOW,
+    NOT_WITH_EXTEND,
+    OF_INIT,
+    Parameters,
+    Session,
+    resolve,
+)
 from timbred.library.recipe import make_recipe, parameters_of
 from timbred.protocol.decode import build
 from timbred.protocol.messages import Generate
 from timbred.protocol.vocabulary import REQUEST_NAMED
+from timbred.render.keeping import Part
 
 CARD = Card(
     name="small",
@@ -110,7 +120,7 @@ def test_contradictions_are_refused_by_name(keys: dict[str, Any], named: str):
 
 VALUES: dict[str, Any] = {
     "strength": 0.5, "start": 0.1, "end": 0.2, "low": 100, "high": 200, "seconds": 1, "bars": 1,
-    "bpm": 100, "beats_per_bar": 3, "trim": 1, "preview": 1,
+    "bpm": 100, "beats_per_bar": 3, "trim": 1,
 }  # fmt: skip
 
 
@@ -126,6 +136,39 @@ def test_a_continuation_is_as_long_as_both_parts():
     assert (found.seconds, order.seconds, order.window, order.early) == (45.5, 45.5, 5.0, False)
     assert not {"seconds", "window"} & {key for key, value in found.for_recipe().items() if value is not None}
     assert found.for_recipe()["extend"] == 12
+
+
+def test_what_stays_of_a_given_sound_is_neither_levelled_nor_faded_unless_asked():
+    def finished(**keys: Any) -> tuple[float | None, float, float, bool]:
+        found = resolve(asked(init="x.wav", to="play", **keys), CARD, Session(), 0, init_seconds=3.0)
+        return found.peak, found.fade_in, found.fade_out, found.early
+
+    assert finished() == (-1.0, 0.002, 0.01, True), "none of it stays"
+    assert finished(extend=2) == (None, 0.0, 0.01, False)
+    assert finished(start=1, end=2) == (None, 0.0, 0.0, False)
+    assert finished(start=1) == (None, 0.0, 0.01, False)
+    assert finished(end=2) == (None, 0.002, 0.0, False)
+    assert finished(low=4000) == (None, 0.0, 0.0, False)
+    assert finished(start=1, end=2, seconds=2.5) == (None, 0.0, 0.01, False), "its end is not the given one's"
+    assert finished(extend=2, peak=-3, fade_in=0.5, fade_out=0) == (-3, 0.5, 0.0, False)
+    recipe = resolve(asked(init="x.wav", extend=2), CARD, Session(), 0, init_seconds=3.0).for_recipe()
+    assert (recipe["peak"], recipe["fade_in"]) == ("off", 0.0)
+
+
+def test_the_part_that_is_made_anew():
+    def part(**keys: Any) -> Part | None:
+        return resolve(asked(init="x.wav", **keys), CARD, Session(), 0, init_seconds=3.0).anew
+
+    assert part() is None
+    assert part(extend=2) == Part(3.0, 5.0)
+    assert part(start=1) == Part(1.0, 3.0)
+    assert part(end=2, low=4000) == Part(0.0, 2.0, 4000.0)
+    assert part(high=500) == Part(0.0, 3.0, 0.0, 500.0)
+
+
+def test_windows_are_no_longer_than_models_learnt():
+    card = msgspec.structs.replace(CARD, max_seconds=60.0)
+    assert resolve(asked(init="x.wav", extend=50), card, Session(), 0, init_seconds=3.0).window == LONGEST_WINDOW
 
 
 def test_a_continuation_has_an_end():

@@ -1,6 +1,5 @@
 """One device, its resident models, and the jobs that take their steps on it together."""
 
-import gc
 import logging
 import math
 import os
@@ -17,7 +16,7 @@ from timbred import __version__, errors
 from timbred.engine import checkpoint, device, wire
 from timbred.engine.adapters.families import make_resident, needs_of
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion, Run, Sounds
-from timbred.engine.adapters.places import Places, size_of
+from timbred.engine.adapters.places import Places
 from timbred.engine.adapters.prepared import Workshop
 from timbred.engine.adapters.sharing import SharedComponents
 from timbred.engine.adapters.sounding import Sounding
@@ -26,6 +25,7 @@ from timbred.engine.faults import is_fatal, translate
 from timbred.engine.loader import Loader, LoadResult
 from timbred.engine.mailbox import Mailbox
 from timbred.engine.pace import Pace
+from timbred.engine.precedence import Precedence
 from timbred.engine.reach import Reach
 from timbred.engine.residency import Resident, to_evict
 from timbred.engine.rest import rest_after
@@ -113,7 +113,6 @@ class Engine:
         self.device = chosen
         self.token = token
         self.models: dict[str, LatentDiffusion] = {}
-        self.sizes: dict[str, int] = {}
         self.last_used: dict[str, float] = {}
         self.shared = SharedComponents()
         self.budget = budget or int(BUDGET * device.memory(chosen.place)[1])
@@ -123,7 +122,9 @@ class Engine:
         self.pace = Pace()
         self.threads = ThreadChoice(torch.get_num_threads())
         self.most_rows = ROWS.get(chosen.place.type, 16)
+        self.precedence = Precedence()
         self.workshop = workshop or Workshop("off", chosen.place, Path())
+        self.workshop.has_room = self._has_room
         self.frame_rate = 0.0
         self.mailbox = Mailbox(address, heartbeat, self.beat)
         self.loader: Loader[LatentDiffusion] = Loader(self._load, self.mailbox.orders.put)
@@ -145,7 +146,8 @@ class Engine:
         self.mailbox.send(self.beat())
         while self._take_orders():
             began = time.perf_counter()
-            self._step()
+            with self.precedence.first():
+                self._step()
             self._give_way(began)
         self.mailbox.close()
 
@@ -158,7 +160,7 @@ class Engine:
     def beat(self) -> wire.Beat:
         """The device's state now."""
         used, total = device.memory(self.device.place)
-        resident = tuple(wire.ResidentModel(name=name, memory=size) for name, size in tuple(self.sizes.items()))
+        resident = tuple(_size_of(name, model) for name, model in tuple(self.models.items()))
         return wire.Beat(memory_used=used, memory_total=total, resident=resident)
 
     # orders
@@ -202,28 +204,30 @@ class Engine:
 
     def _want(self, source: wire.ModelSource) -> None:
         if source.name in self.models:
-            self.mailbox.send(wire.Loaded(model=self._size_of(source.name)))
+            self.mailbox.send(wire.Loaded(model=_size_of(source.name, self.models[source.name])))
         else:
             self.loader.want(source)
 
     def _unload(self, name: str) -> None:
-        self.models.pop(name, None)
-        self.sizes.pop(name, None)
-        self.places.drop([module for model in self.models.values() for module in model.modules])
-        gc.collect()  # pipelines refer to themselves
+        model = self.models.pop(name, None)
+        if model is not None:
+            others = {id(module) for other in self.models.values() for module in other.modules}
+            self.places.drop([module for module in model.modules if id(module) not in others])
+        del model  # the last to hold it: its memory is free
         self._free()
         self.mailbox.send(wire.Unloaded(name=name))
 
     def _make_room(self, newcomer: RoomWanted) -> None:
-        """Drop what was used least recently, while everything together is over the budget. What several models share
-        goes with none of them."""
+        """Drop what was used least recently, while everything together is over the budget: copies of weights first,
+        then models. What several models share goes with none of them."""
+        self.workshop.give_up(newcomer.added + self.places.held + self.workshop.copies - self.budget)
         busy = {job.render.model.name for job in self.jobs.values()}
         alone = {name: self._held_alone(name) for name in self.models}
         others = [
             Resident(name, size, self.last_used.get(name, 0.0), name in busy or not size)
             for name, size in alone.items()
         ]
-        together = self.places.held - sum(alone.values())
+        together = self.places.held + self.workshop.copies - sum(alone.values())
         for name in to_evict(others, newcomer.added + together, self.budget):
             log.info("%s gives way to %s", name, newcomer.name)
             self._unload(name)
@@ -231,7 +235,11 @@ class Engine:
     def _held_alone(self, name: str) -> int:
         """Bytes that only this model holds."""
         others = {id(part) for other, model in self.models.items() if other != name for part in model.modules}
-        return sum(size_of(part) for part in self.models[name].modules if id(part) not in others)
+        return sum(self.places.size(part) for part in self.models[name].modules if id(part) not in others)
+
+    def _has_room(self) -> bool:
+        """Whether everything is within the budget, copies of weights too."""
+        return self.places.held + self.workshop.copies <= self.budget
 
     def _loaded(self, result: LoadResult[LatentDiffusion]) -> None:
         name = result.source.name
@@ -243,17 +251,18 @@ class Engine:
             for job in waiting:
                 self._fail(job, error)
             return
-        self.places.add(result.model.modules)  # unloads meanwhile have forgotten what wasn't here yet
-        result.model.prepare(self.workshop)
+        result.model.settle()  # an unload meanwhile has forgotten what both share
         self.models[name] = result.model
-        self.sizes[name] = result.model.memory
         self.last_used[name] = time.monotonic()
-        self.mailbox.send(wire.Loaded(model=self._size_of(name)))
+        self.mailbox.send(wire.Loaded(model=_size_of(name, result.model)))
         for job in waiting:
             self._begin_or_load(job)
 
     def _load(self, source: wire.ModelSource, progress: Callable[[float], None]) -> LatentDiffusion:
-        """Runs in the loader's thread."""
+        """Runs in the loader's thread; the one that generates goes first."""
+        return self.precedence.behind(lambda: self._made(source, progress))
+
+    def _made(self, source: wire.ModelSource, progress: Callable[[float], None]) -> LatentDiffusion:
         found = checkpoint.inspect(Path(source.folder), source.name, "check the model's folder")
         if found.pickled:
             parts = ", ".join(found.pickled)
@@ -268,10 +277,19 @@ class Engine:
         wanted = RoomWanted(source.name, needs.added)
         self.mailbox.orders.put(wanted)
         wanted.made.result()
-        return make_resident(found, source.name, self.device.place, precision, progress, self.shared, self.places)
+        model = make_resident(found, source.name, self.device.place, precision, progress, self.shared, self.places)
+        model.prepare(self.workshop)
+        if self.device.place.type == "cpu":
+            self._rehearse(model, source.name)
+        return model
 
-    def _size_of(self, name: str) -> wire.ResidentModel:
-        return wire.ResidentModel(name=name, memory=self.sizes[name])
+    @staticmethod
+    def _rehearse(model: LatentDiffusion, name: str) -> None:
+        torch.set_num_threads(1)  # in this thread: helpers of its own would slow down those of the one that generates
+        try:
+            model.rehearse()
+        except Exception as error:  # noqa: BLE001  whatever it is, the first sound that is asked for tells its client
+            log.warning("%s wasn't rehearsed: %s", name, error)
 
     def _free(self) -> None:
         if self.device.place.type == "cuda":
@@ -337,7 +355,7 @@ class Engine:
             self.threads.measured(work, threads, time.perf_counter() - began)
         for job in batch:
             self._stepped(job)
-            if job.run is not None and job.preview_due and job.run.sampling.step * 3 >= job.render.order.steps:
+            if job.run is not None and job.preview_due and job.run.step * 3 >= job.run.steps:
                 self._preview(job, job.run, model)
             if job.run is not None and job.run.sampling.done:
                 self._finish(job, job.run, model)
@@ -376,7 +394,7 @@ class Engine:
             log.warning("job %d has no preview: %s", job.number, error)
             return
         job.stepped = time.perf_counter()
-        preview = wire.Preview(job=job.number, rate=sounds.rate, channels=1)
+        preview = wire.Preview(job=job.number, rate=sounds.rate, channels=1, first=sounds.first)
         self.mailbox.send(preview, sounds.waveforms[0].tobytes())
 
     def _sound_on(self) -> None:
@@ -446,6 +464,7 @@ class Engine:
             job=job.number,
             rate=sounds.rate,
             channels=1,
+            first=sounds.first,
             seeds=tuple(seeds[index] for index, _ in ranked),
             scores=tuple(score for _, score in ranked if score is not None),
             looped=tuple(sounds.looped[index] for index, _ in ranked if sounds.looped),
@@ -497,3 +516,8 @@ class Engine:
         if isinstance(known, errors.Internal | errors.ModelError):
             log.warning("%s", known, exc_info=error)
         return known
+
+
+def _size_of(name: str, model: LatentDiffusion) -> wire.ResidentModel:
+    """With the copies of its weights, and with what it shares."""
+    return wire.ResidentModel(name=name, memory=model.memory + model.copies)

@@ -62,7 +62,8 @@ def generators(seeds: tuple[int, ...]) -> list[torch.Generator]:
 class Beginning:
     """Latents of a given sound, (takes, channels, time, bands), to begin from in place of pure noise.
 
-    `strength` is the part of the steps that is run, the last ones. `kept` is 1 where the given latents stay.
+    `strength` is the part of the steps that is run, the last ones. `kept` is 1 where the given latents stay, 0 where
+    they don't, and between where they stay for that part of the steps and are then free to fit what was made beside.
     """
 
     latents: torch.Tensor
@@ -147,7 +148,8 @@ class Sampling:
     def _keep(self, beginning: Beginning, kept: torch.Tensor) -> None:
         """Put the given latents back where they stay, at the noise level reached (RePaint, arXiv 2201.09865)."""
         given = beginning.latents if self.done else self._noised(beginning)
-        self.latents = torch.where(kept > 0, given, self.latents)
+        done = (self._evaluations - self._first) / (len(self.scheduler.timesteps) - self._first)
+        self.latents = torch.where(kept >= done, given, self.latents)
 
     def clean(self) -> torch.Tensor:
         """The latents without noise, as the network's last word has them; equations 9 and 12 of arXiv 2010.02502 and

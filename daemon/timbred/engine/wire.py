@@ -181,11 +181,13 @@ class Step(Wire, frozen=True, kw_only=True):
 
 
 class Preview(Wire, frozen=True, kw_only=True):
-    """From the engine: the first take as it will be, roughly; one frame of samples follows."""
+    """From the engine: the first take as it will be, roughly; one frame of samples follows. `first` is as in
+    `Rendered`; where a sound is continued, it is as much as was made so far."""
 
     job: int
     rate: int
     channels: int
+    first: int = 0
 
 
 class Piece(Wire, frozen=True, kw_only=True):
@@ -209,12 +211,14 @@ class Rendered(Wire, frozen=True, kw_only=True):
 
     Best first where they were ranked: `seeds`, `scores` and `looped` are in the order of the frames; `scores` is empty
     when nothing was ranked. `looped` takes are loops already, of the length that was asked for, and what follows in
-    their frames is their beginning again; others of a loop go on beyond their end.
+    their frames is their beginning again; others of a loop go on beyond their end. `first` is the frame of the whole
+    that the takes begin with: of a sound that is continued, shortly before the end of what was given.
     """
 
     job: int
     rate: int
     channels: int
+    first: int = 0
     seeds: tuple[int, ...]
     scores: tuple[float, ...] = ()
     looped: tuple[bool, ...] = ()

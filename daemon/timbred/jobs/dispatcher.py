@@ -124,12 +124,14 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         rate = self.registry[job.parameters.model].card.native_rate
         try:
-            job.given = await loop.run_in_executor(self._threads, given_sound, init, rate, job.parameters.seconds)
+            found = await loop.run_in_executor(self._threads, given_sound, init, rate, job.parameters.seconds)
         except Exception as error:  # noqa: BLE001  whatever it is, the client hears of it
             if job.live:
                 self.queue.remove(job)
                 self._fail(job, errors.from_foreign(error), error)
             return
+        job.given, whole = found
+        job.whole = whole if job.parameters.anew is not None else None
         job.ready = True
         self.pump()
 
@@ -373,6 +375,8 @@ class Dispatcher:
             raise errors.BadRequest(
                 f"model: {name} is in use by {len(users)} request(s), the first is {users[0].id}; cancel or await them"
             )
+        if any(parameters.model == name for parameters, _ in self._trials.values()):
+            raise errors.BadRequest(f"model: {name} is being timed for a request with a deadline; unload it after that")
         if self.residents.unwant(client, name):
             self._tell_engine(wire.Unload(name=name))
 
@@ -431,13 +435,14 @@ class Dispatcher:
     def _previewed(self, message: wire.Preview, payload: Sequence[memoryview]) -> None:
         job = self._held(message.job)
         if job is not None:
-            raw = RawTake(0, _samples(payload[0], message.channels), message.rate, job.parameters.seed, None)
+            samples, seed = _samples(payload[0], message.channels), job.parameters.seed
+            raw = RawTake(0, samples, message.rate, seed, None, first=message.first)
             job.preview = self._in_background(self._send_preview(job, raw), f"preview-{job.number}")
 
     async def _send_preview(self, job: Job, raw: RawTake) -> None:
         loop = asyncio.get_running_loop()
         try:
-            path = await loop.run_in_executor(self._threads, self.finishing.preview, job.parameters, raw)
+            path = await loop.run_in_executor(self._threads, self.finishing.preview, job.parameters, raw, job.whole)
         except Exception as error:  # noqa: BLE001  the sound itself goes on, and says what is wrong
             log.warning("request %s has no preview: %s", job.id, error)
             return
@@ -497,12 +502,13 @@ class Dispatcher:
             self._fail(job, error)
 
     async def _deliver(self, job: Job, raw: list[RawTake]) -> None:
-        loop = asyncio.get_running_loop()
+        loop, whole = asyncio.get_running_loop(), job.whole
         if job.preview is not None:
             await job.preview
         try:
             for take in raw:
-                finished = await loop.run_in_executor(self._threads, self.finishing, job.parameters, take, str(job.id))
+                parameters, name = job.parameters, str(job.id)
+                finished = await loop.run_in_executor(self._threads, self.finishing, parameters, take, name, whole)
                 if not job.live:
                     return
                 if job.cancel_wanted:
@@ -553,6 +559,7 @@ class Dispatcher:
             self._break_off(job)
         job.move(State.ENDED)
         job.terminal = terminal
+        job.given = job.whole = None
         self.remembered.ended(job)
         self.outbox.send(job.client, terminal)
         if not any(self.remembered.live()):
@@ -614,7 +621,8 @@ def _raw_takes(message: wire.Rendered, payload: Sequence[memoryview], take_id: s
     for index, (seed, frame) in enumerate(zip(message.seeds, payload, strict=True)):
         score = message.scores[index] if message.scores else None
         looped = bool(message.looped) and message.looped[index]
-        takes.append(RawTake(index, _samples(frame, message.channels), message.rate, seed, score, take_id, looped))
+        samples = _samples(frame, message.channels)
+        takes.append(RawTake(index, samples, message.rate, seed, score, take_id, looped, message.first))
     return takes
 
 

@@ -16,8 +16,10 @@ from timbred.render.chain import RenderSettings, finish
 from timbred.render.channels import channels
 from timbred.render.decode import decode
 from timbred.render.encode import encode
+from timbred.render.formats import bits_of
+from timbred.render.keeping import GivenSound, kept
 from timbred.render.resample import resample
-from timbred.units import SampleRate, frames_in
+from timbred.units import Decibels, SampleRate, frames_in
 
 PREVIEWS = "previews"
 """Folder inside the takes folder for early renderings."""
@@ -26,7 +28,8 @@ PREVIEWS = "previews"
 @dataclass(frozen=True)
 class RawTake:
     """One take as it came from the engine. `samples` has shape (frames, channels); `take_id` is what it is known by
-    already, if it is; it is a loop already where it is `looped`, and then its beginning follows its end."""
+    already, if it is; it is a loop already where it is `looped`, and then its beginning follows its end. It begins with
+    frame `first` of the whole."""
 
     index: int
     samples: np.ndarray
@@ -35,17 +38,27 @@ class RawTake:
     score: float | None
     take_id: str = ""
     looped: bool = False
+    first: int = 0
 
 
-def given_sound(path: Path, rate: int, seconds: float) -> bytes:
-    """The beginning of a file as the engine takes it: float32 little-endian, mono, at `rate`, `seconds` long.
+def given_sound(path: Path, rate: int, seconds: float) -> tuple[bytes, Clip]:
+    """The beginning of a file, `seconds` long: as the engine takes it (float32 little-endian, mono, at `rate`), and as
+    it is.
 
     Raises:
         BadAudio: it can't be read, is empty, or holds values that aren't numbers.
     """
-    clip = decode(path)
+    clip = fit_to(decode(path), seconds)
     settings = RenderSettings(rate=SampleRate(rate), channels=1)
-    return channels(resample(fit_to(clip, seconds), settings), settings).samples[:, 0].astype("<f4").tobytes()
+    return channels(resample(clip, settings), settings).samples[:, 0].astype("<f4").tobytes(), clip
+
+
+def fitting(clip: Clip, settings: RenderSettings) -> RenderSettings:
+    """The same settings, but for a sound that is left alone and goes beyond full scale (a float file's may), on its way
+    into a file that can't: it is made quieter as a whole rather than clipped."""
+    left_alone = settings.peak is None and settings.loudness is None
+    beyond = float(np.abs(clip.samples).max(initial=0.0)) > 1.0
+    return replace(settings, peak=Decibels(0.0)) if left_alone and beyond and bits_of(settings) != 32 else settings
 
 
 def fit_to(clip: Clip, seconds: float) -> Clip:
@@ -69,22 +82,27 @@ class Finishing:
         self.library = library
         self._licence_of = licence_of
 
-    def __call__(self, parameters: Parameters, raw: RawTake, request_id: str) -> FinishedTake:
-        """Finish one take.
+    def __call__(
+        self, parameters: Parameters, raw: RawTake, request_id: str, given: Clip | None = None
+    ) -> FinishedTake:
+        """Finish one take. `given` is the sound that it is a part of, if it is.
 
         Raises:
             ModelError: values that aren't finite numbers.
             ForbiddenPath, DiskFull: its file can't be written.
         """
-        clip = self._clip(parameters, raw)
-        finished = finish(clip, parameters.render_settings())
+        clip = self._clip(parameters, raw, given)
+        settings = parameters.render_settings()
+        if given is not None:
+            settings = fitting(clip, settings)
+        finished = finish(clip, settings)
         path = None
         if parameters.to in ("file", "both"):
             path = self.folder.write(
                 parameters.name or parameters.prompt,
                 parameters.folder,
                 parameters.format,
-                lambda file: encode(finished, file, parameters.render_settings()),
+                lambda file: encode(finished, file, settings),
             )
         stored = StoredTake(
             take_id=raw.take_id or new_take_id(),
@@ -104,10 +122,13 @@ class Finishing:
         self.library.add(stored)
         return FinishedTake(stored, finished)
 
-    def preview(self, parameters: Parameters, raw: RawTake) -> Path:
-        """Write an early rendering into the previews' folder; it isn't a take, and goes when the daemon stops."""
+    def preview(self, parameters: Parameters, raw: RawTake, given: Clip | None = None) -> Path:
+        """Write an early rendering into the previews' folder; it isn't a take, and goes when the daemon stops. One of a
+        sound that is continued is as long as that has come."""
         settings = replace(parameters.render_settings(), format="wav", bits=16)
-        finished = finish(self._clip(parameters, raw), settings)
+        if parameters.extend is not None:
+            settings = replace(settings, seconds=None)
+        finished = finish(self._clip(parameters, raw, given), settings)
         name = parameters.name or parameters.prompt
         return self.folder.write(name, PREVIEWS, "wav", lambda file: encode(finished, file, settings))
 
@@ -116,7 +137,7 @@ class Finishing:
         for path in (self.folder.root / PREVIEWS).glob("*.wav"):
             path.unlink(missing_ok=True)
 
-    def _clip(self, parameters: Parameters, raw: RawTake) -> Clip:
+    def _clip(self, parameters: Parameters, raw: RawTake, given: Clip | None) -> Clip:
         recipe = make_recipe(
             parameters.for_recipe(),
             model=parameters.model,
@@ -125,7 +146,7 @@ class Finishing:
             seed=raw.seed,
         )
         samples = raw.samples[: frames_in(parameters.seconds, raw.rate)] if raw.looped else raw.samples
-        return Clip(
+        clip = Clip(
             np.ascontiguousarray(samples, dtype=np.float32),
             SampleRate(raw.rate),
             recipe,
@@ -133,3 +154,6 @@ class Finishing:
             bpm=parameters.bpm,
             beats=parameters.beats,
         )
+        if given is None or parameters.anew is None:
+            return clip
+        return kept(clip, GivenSound(given, parameters.anew), SampleRate(parameters.rate), raw.first)

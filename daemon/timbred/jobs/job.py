@@ -34,7 +34,8 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 @dataclass(eq=False)
 class Job:
     """One request for sound. `number` is the daemon's own name for it; times are of the monotonic clock. A job isn't
-    `ready` until the sound it starts from (`given`: mono, at the model's rate) has been read. `heard_as` is the take id
+    `ready` until the sound it starts from (`given`: mono, at the model's rate) has been read; `whole` is that sound
+    itself where most of it stays. `heard_as` is the take id
     of a sound that was heard before it was a take. One with a deadline is `wanted`, and `anew` is what it is to begin
     anew with once the engine has left it."""
 
@@ -52,6 +53,7 @@ class Job:
     clips: list[Clip] = field(default_factory=list[Clip])
     terminal: Event | None = None
     given: bytes | None = None
+    whole: Clip | None = None
     ready: bool = True
     heard_as: str = ""
     preview: "asyncio.Task[None] | None" = None

@@ -2,6 +2,7 @@
 model checked, contradictions refused. Pure: decides, and touches nothing."""
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal
 
 from timbred.engine.registry import Card
@@ -11,6 +12,7 @@ from timbred.jobs.weights import read_weights
 from timbred.protocol.messages import Generate
 from timbred.render.early import can_be_early
 from timbred.render.formats import check
+from timbred.render.keeping import Part
 from timbred.render.settings import RenderSettings
 from timbred.units import Decibels, Lufs, SampleRate, Seconds, bars_to_seconds
 
@@ -19,12 +21,18 @@ OF_INIT = ("strength", "start", "end", "low", "high", "extend")
 
 NOT_WITH_EXTEND = (
     *("strength", "start", "end", "low", "high"),
-    *("seconds", "bars", "bpm", "beats_per_bar", "trim", "preview"),
+    *("seconds", "bars", "bpm", "beats_per_bar", "trim"),
 )
 """Keys that a sound can't have that is continued: all of it is kept, and its length is what it adds."""
 
 LONGEST = 600.0
 """Seconds that a continued sound may last in all."""
+
+LONGEST_WINDOW = 10.24
+"""Seconds that a continued sound is made in at once, at most: what the published models learnt from."""
+
+PEAK, FADE_IN, FADE_OUT = -1.0, 0.002, 0.01
+"""Level in dBFS and fades in seconds where nothing is said; what stays of `init` is left alone."""
 
 STRENGTH = 0.5
 """How far `init` is changed where nothing is said; a part that is repainted is made anew altogether."""
@@ -144,6 +152,14 @@ class Parameters:
             high=HIGHEST if self.high is None else self.high,
         )
 
+    @property
+    def anew(self) -> Part | None:
+        """The part of the whole that is made anew, where the rest is `init` as it is."""
+        if self.extend is not None:
+            return Part(self.seconds - self.extend, self.seconds)
+        part = self.repaint
+        return None if part is None else Part(part.start, part.end, part.low, inf if self.high is None else part.high)
+
     def order(self, given: bytes | None = None) -> RenderOrder:
         """What the engine is told. `given` are the samples of `init`, mono, at the model's native rate."""
         return RenderOrder(
@@ -175,8 +191,8 @@ class Parameters:
     @property
     def early(self) -> bool:
         """Whether the sound is heard from its first piece on. One that is to be equal bit for bit is made at once, for
-        pieces are equal within rounding."""
-        if self.extend is not None:
+        pieces are equal within rounding; so is one that has `init` in it as it is."""
+        if self.anew is not None:
             return False
         return self.to in PLAYED and self.takes == 1 and not self.exact and can_be_early(self.render_settings())
 
@@ -240,6 +256,7 @@ def resolve(
     check(file_format, request.bits, rate, request.channels or card.channels)
     prompt, transcription = _words(request, card)
     loop = bool(request.loop)
+    keeps_start, keeps_end = _kept_ends(request, seconds, init_seconds)
     return Parameters(
         model=card.name,
         prompt=prompt,
@@ -253,7 +270,7 @@ def resolve(
         strength=_strength(request),
         **_edges(request, seconds),
         extend=request.extend,
-        window=card.max_seconds,
+        window=min(card.max_seconds, LONGEST_WINDOW),
         preview=bool(request.preview),
         noise_source=noise_source,
         seconds=seconds,
@@ -275,10 +292,10 @@ def resolve(
         bits=request.bits,
         channels=request.channels,
         loudness=_level(request.loudness, None),
-        peak=_level(request.peak, -1.0),
+        peak=_level(request.peak, None if request.extend is not None or _repaints(request) else PEAK),
         trim=bool(request.trim),
-        fade_in=_or(request.fade_in, 0.002),
-        fade_out=_or(request.fade_out, 0.01),
+        fade_in=_or(request.fade_in, 0.0 if keeps_start else FADE_IN),
+        fade_out=_or(request.fade_out, 0.0 if keeps_end else FADE_OUT),
         to=request.to or "file",
         playing=request if request.to in PLAYED else None,
         server_buffer=_server_buffer(request),
@@ -320,8 +337,22 @@ def _guidance(request: Generate, card: Card) -> float:
 def _strength(request: Generate) -> float | None:
     if request.init is None:
         return None
-    repaints = any(getattr(request, key) is not None for key in ("start", "end", "low", "high"))
-    return _or(request.strength, 1.0 if repaints else STRENGTH)
+    return _or(request.strength, 1.0 if _repaints(request) else STRENGTH)
+
+
+def _repaints(request: Generate) -> bool:
+    return any(getattr(request, key) is not None for key in ("start", "end", "low", "high"))
+
+
+def _kept_ends(request: Generate, seconds: float, init_seconds: float | None) -> tuple[bool, bool]:
+    """Whether the sound begins, and ends, as `init` does: then neither is faded."""
+    if request.extend is not None:
+        return True, False
+    if not _repaints(request) or init_seconds is None:
+        return False, False
+    banded = request.low is not None or request.high is not None
+    ends_before = request.end is not None and request.end < seconds
+    return banded or bool(request.start), (banded or ends_before) and seconds > init_seconds - 1e-6
 
 
 def _edges(request: Generate, seconds: float) -> dict[str, Any]:

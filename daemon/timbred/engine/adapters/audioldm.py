@@ -15,6 +15,7 @@ class AudioLdm(LatentDiffusion):
 
     pipeline_class = AudioLDMPipeline
     leaning = ("text",)
+    arguments = 3
 
     @torch.inference_mode()
     def encode(self, words: Words, guided: bool) -> Tensors:

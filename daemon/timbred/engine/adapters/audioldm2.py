@@ -9,6 +9,7 @@ import torch
 from timbred.engine.adapters.emphasis import token_factors
 from timbred.engine.adapters.hearing import Hearing, directions, ear_of
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion, Sounds, Tensors, filled_to
+from timbred.engine.adapters.precision import precision_of
 from timbred.engine.adapters.prepared import Inputs
 from timbred.engine.wire import Words
 
@@ -21,6 +22,7 @@ class AudioLdm2(LatentDiffusion):
 
     pipeline_class = diffusers.AudioLDM2Pipeline
     leaning = ("generated",)
+    arguments = 5
 
     @torch.inference_mode()
     def encode(self, words: Words, guided: bool) -> Tensors:
@@ -57,7 +59,7 @@ class AudioLdm2(LatentDiffusion):
         longest = int(pipeline.feature_extractor.nb_max_samples)  # what is longer would be cut at a random place
         heard = [soxr.resample(waveform, sounds.rate, wanted)[:longest] for waveform in sounds.waveforms]
         features = pipeline.feature_extractor(heard, return_tensors="pt", sampling_rate=wanted).input_features
-        inputs = features.to(self.device, pipeline.text_encoder.dtype)
+        inputs = features.to(self.device, precision_of(pipeline.text_encoder))
         found = self.at_work("words", lambda: pipeline.text_encoder.get_audio_features(input_features=inputs))
         return Hearing(directions(found), ear_of(pipeline.text_encoder.audio_projection))
 
@@ -84,7 +86,8 @@ class AudioLdm2(LatentDiffusion):
             return_dict=False,
         )[0]
 
-    def fitted(self, inputs: Inputs) -> Inputs:
+    @staticmethod
+    def fitted(inputs: Inputs) -> Inputs:
         """Texts filled up to one of a few lengths with what their masks hide."""
         latents, timestep, generated, states, mask = inputs
         length = next((size for size in TEXT_LENGTHS if size >= states.shape[1]), states.shape[1])

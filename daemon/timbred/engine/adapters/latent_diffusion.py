@@ -5,10 +5,13 @@ Papers: AudioLDM, arXiv 2301.12503; AudioLDM 2, arXiv 2308.05734.
 
 import logging
 import math
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -22,11 +25,21 @@ from timbred.engine.adapters.batches import Batches
 from timbred.engine.adapters.emphasis import lean, without
 from timbred.engine.adapters.extending import Extension, windows
 from timbred.engine.adapters.hearing import Hearing
-from timbred.engine.adapters.looping import LAID_OUT, begins, fitted, rows_of_loop, stretched
+from timbred.engine.adapters.looping import (
+    LAID_OUT,
+    begins,
+    calm,
+    fitted,
+    frames_of_circle,
+    rows_of_loop,
+    shortened,
+    stretched,
+)
 from timbred.engine.adapters.places import Places
-from timbred.engine.adapters.prepared import Inputs, PreparedCalls, Workshop
-from timbred.engine.adapters.sounding import Sounding
-from timbred.engine.adapters.spectrogram import analysis_of, bands_between, inside, log_mel
+from timbred.engine.adapters.precision import precision_of
+from timbred.engine.adapters.prepared import LATEST, Inputs, Workshop
+from timbred.engine.adapters.sounding import LONGEST_PIECE, Sounding
+from timbred.engine.adapters.spectrogram import analysis_of, as_loud_as, bands_between, inside, log_mel
 from timbred.engine.adapters.vocoding import Vocoding
 from timbred.engine.adapters.wrapping import going_around, make_wrapping
 from timbred.engine.faults import is_out_of_memory
@@ -47,6 +60,15 @@ STAGES = {
 Tensors = dict[str, torch.Tensor]
 """What the network is conditioned on: named tensors whose first axis is the batch."""
 
+SILENT = 1e-5
+"""The peak of a given sound below which it isn't lifted: its noise would be what is heard."""
+
+REHEARSED_WITHIN = 5.0
+"""Seconds after which a rehearsal goes on without what isn't prepared yet."""
+
+REHEARSED_STEPS = 2
+"""Steps of a rehearsal: at the first one much is made that the second one uses."""
+
 REMEMBERED_WORDS = 64
 """Conditionings kept, so that a prompt heard before costs no text encoding."""
 
@@ -56,11 +78,13 @@ class Sounds:
     """Rendered takes. `waveforms` has shape (takes, frames), float32, at the model's native rate.
 
     `looped` says of each take of a loop whether its end meets its start; it then goes on from there as long as others,
-    which have their own end. `heard` is there once the model has listened.
+    which have their own end. `first` is the frame of the whole that they begin with, where a sound is continued.
+    `heard` is there once the model has listened.
     """
 
     waveforms: NDArray[np.float32]
     rate: int
+    first: int = 0
     looped: tuple[bool, ...] = ()
     heard: Hearing | None = None
 
@@ -87,27 +111,64 @@ class LatentDiffusion:
         for part in (pipeline.unet, pipeline.vae):
             make_wrapping(part)
         self._heard: OrderedDict[tuple[Words, bool], Tensors] = OrderedDict()
+        self.memory = sum(self.tensors.values())
+        """Bytes of all weights."""
         self.prepare(Workshop("off", device, Path()))
 
     def prepare(self, workshop: Workshop) -> None:
         """Have the network and the VAE made fast for the shapes that come often."""
-        self.fast_unet = PreparedCalls(self.evaluate, self.pipeline.unet, workshop, self.fitted)
-        self.fast_vae = PreparedCalls(_decoded, self.pipeline.vae, workshop)
+        self.workshop = workshop
+        self.fast_unet = workshop.calls(self._evaluated, self.pipeline.unet, self._fitted)
+        self.fast_vae = workshop.calls(_decoded, self.pipeline.vae)
+
+    def rehearse(self) -> None:
+        """Make a sound like those of earlier runs, if there were any, in a few steps, once all is prepared for it:
+        what takes its time only at its first use is then done for the first sound that is asked for. For CPUs; others
+        may be using components that this model shares with theirs."""
+        shapes = self.fast_unet.latest
+        if shapes is None:
+            return
+        self.workshop.wait(LATEST, REHEARSED_WITHIN)
+        rows, _, length, _ = shapes[0].size
+        order = RenderOrder(
+            words=Words(prompt="rehearsal"),
+            seconds=length * self.factor * self.hop / self.rate,
+            steps=REHEARSED_STEPS,
+            guidance=1.0 if rows == 1 else 2.0,
+            eta=0.0,
+            scheduler="dpm++2m",
+            seeds=(0,),
+        )
+        self.render(order, lambda _: None, lambda: False)
+        self._heard.clear()
+
+    def settle(self) -> None:
+        """Have the components on the device, as far as there is room."""
+        self.places.add(self.modules)
         for module, calls in ((self.pipeline.unet, self.fast_unet), (self.pipeline.vae, self.fast_vae)):
             self.places.on_move(module, calls.forget)
-            calls.recall()
+
+    @property
+    def copies(self) -> int:
+        """Bytes that weights take once more to be faster; what models share is counted for each of them."""
+        return self.fast_unet.copies + self.fast_vae.copies
 
     def at_work(self, stage: str, work: Callable[[], Result]) -> Result:
-        """Do something with the components of a stage on the device. When its memory runs out, all others leave it
-        first; then it is tried once more."""
+        """Do something with the components of a stage on the device. When its memory runs out, copies of weights go,
+        then all other components leave it; after each it is tried once more."""
         self.places.need(self.stages[stage])
-        try:
-            return work()
-        except Exception as error:
-            if not is_out_of_memory(error) or not self.places.clear(self.stages[stage]):
-                raise
-            log.warning("memory ran out (%s); all but the %s leaves the device", error, stage)
-        return work()
+        ways_out = [self._lighten, partial(self.places.clear, self.stages[stage])]
+        while True:
+            try:
+                return work()
+            except Exception as error:
+                if not is_out_of_memory(error) or not any(ways_out.pop(0)() for _ in tuple(ways_out)):
+                    raise
+                log.warning("memory ran out (%s); only what the %s needs stays on the device", error, stage)
+
+    def _lighten(self) -> bool:
+        """Let go of all copies of weights; False when there were none."""
+        return self.workshop.give_up(sys.maxsize)
 
     @property
     def modules(self) -> list[torch.nn.Module]:
@@ -123,11 +184,6 @@ class LatentDiffusion:
             for module in modules
             for tensor in (*module.parameters(), *module.buffers())
         }
-
-    @property
-    def memory(self) -> int:
-        """Bytes of all weights."""
-        return sum(self.tensors.values())
 
     def encode(self, words: Words, guided: bool) -> Tensors:
         """The conditioning for one take; with guidance, the batch axis holds first the negative, then the prompt."""
@@ -147,6 +203,9 @@ class LatentDiffusion:
     leaning: ClassVar[tuple[str, ...]] = ()
     """Names of the conditioning that are one summary of the whole prompt, and lean towards or away from a word."""
 
+    arguments: ClassVar[int]
+    """How many tensors `evaluate` takes."""
+
     def inputs(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Tensors) -> Inputs:
         """What `evaluate` takes, each with the batch as its first axis."""
         raise NotImplementedError
@@ -156,9 +215,23 @@ class LatentDiffusion:
         """One evaluation of the UNet on a batch."""
         raise NotImplementedError
 
-    def fitted(self, inputs: Inputs) -> Inputs:
+    @staticmethod
+    def fitted(inputs: Inputs) -> Inputs:
         """Inputs that give the same, of fewer kinds of shapes."""
         return inputs
+
+    @classmethod
+    def _evaluated(cls, unet: Any, *inputs: torch.Tensor) -> torch.Tensor:
+        """`evaluate`; for loops the last of the inputs says which rows go around."""
+        *plain, last = inputs
+        if len(inputs) == cls.arguments:
+            return cls.evaluate(unet, *inputs)
+        with going_around(last):
+            return cls.evaluate(unet, *plain)
+
+    @classmethod
+    def _fitted(cls, inputs: Inputs) -> Inputs:
+        return (*cls.fitted(inputs[: cls.arguments]), *inputs[cls.arguments :])
 
     def network(
         self,
@@ -175,20 +248,16 @@ class LatentDiffusion:
             ModelError: the result isn't finite, even in full precision.
         """
         unet = self.pipeline.unet
-        precision, inputs = unet.dtype, self.inputs(latents.to(unet.dtype), timestep, conditioning)
-
-        def circled(*given: torch.Tensor) -> torch.Tensor:
-            *rest, rows = given
-            with going_around(rows):
-                return self.evaluate(unet, *rest)
+        precision = precision_of(unet)
+        plain = self.inputs(latents.to(precision), timestep, conditioning)
+        inputs = plain if around is None else (*plain, around.to(precision))
 
         def predicted() -> torch.Tensor:
-            if around is not None:
-                given = [one.to(unet.dtype) if one.is_floating_point() else one for one in inputs]
-                return self.batches.call(circled, (*given, around))
-            if unet.dtype == precision:
+            now = precision_of(unet)
+            if now == precision:
                 return self.batches.call(self.fast_unet, inputs)
-            return self.evaluate(unet, *(one.to(unet.dtype) if one.is_floating_point() else one for one in inputs))
+            given = (one.to(now) if one.is_floating_point() else one for one in inputs)
+            return self._evaluated(unet, *given)
 
         return self.at_work("network", lambda: finite(unet, predicted))
 
@@ -231,13 +300,27 @@ class LatentDiffusion:
         guided = order.guidance > 1.0
         conditioning = _repeated(self.mixed(order.words, guided), len(order.seeds), guided)
         randomness = sampling.generators(order.seeds)
+        order, lift = self._lifted(order)
         extension = self._extension(order)
         if extension is None:
             noise = self._noise(order, randomness).to(self.device)
             under_way = self._sampling(order, noise, randomness, self._beginning(order))
         else:
             under_way = self._window(order, extension, randomness)
-        return Run(order, under_way, conditioning, order.guidance if guided else None, randomness, extension)
+        guidance = order.guidance if guided else None
+        return Run(order, under_way, conditioning, guidance, randomness, extension, lift=lift)
+
+    def _lifted(self, order: RenderOrder) -> tuple[RenderOrder, float]:
+        """An order whose given sound has the level that the model learnt sounds at, and by what it was multiplied. Of
+        a sound that is continued, only the end is given: as much as a window has room for."""
+        if order.given is None:
+            return order, 1.0
+        samples = np.frombuffer(order.given.samples, dtype="<f4")
+        heard = samples[-int(order.window * self.rate) :] if order.window else samples
+        peak = float(np.abs(heard).max(initial=0.0))
+        lift = analysis_of(self.pipeline.vocoder).peak / peak if peak > SILENT else 1.0
+        lifted = (samples * np.float32(lift)).astype("<f4").tobytes()
+        return replace(order, given=replace(order.given, samples=lifted)), lift
 
     def _sampling(
         self,
@@ -252,19 +335,21 @@ class LatentDiffusion:
     def _extension(self, order: RenderOrder) -> Extension | None:
         if not order.window or order.given is None:
             return None
-        there = np.frombuffer(order.given.samples, dtype="<f4").astype(np.float32)
-        plan = windows(len(there), round(order.seconds * self.rate), int(order.window * self.rate))
-        return Extension(np.tile(there, (len(order.seeds), 1)), plan, self.rate)
+        row = self.factor * self.hop
+        samples = torch.frombuffer(bytearray(order.given.samples), dtype=torch.float32)
+        there, wanted = len(samples), round(order.seconds * self.rate)
+        rows = math.ceil((wanted - there) / row)
+        plan = windows(max(1, there // row), rows, int(order.window * self.rate) // row)
+        known = self._encoded(_with_mirror(samples, plan[0].known * row, plan[0].rows * row))[:, :, : plan[0].known]
+        latents = known.float().expand(len(order.seeds), *known.shape[1:])
+        return Extension(latents, plan, there, wanted, self.factor, self.hop, self.rate)
 
     def _window(self, order: RenderOrder, extension: Extension, randomness: list[torch.Generator]) -> sampling.Sampling:
         """The next window of a sound that is continued: its beginning is kept, each take's own."""
-        window = extension.left[0]
-        shape = self.latent_shape((window.known + window.new + self.hop) / self.rate)
-        given = extension.beginnings(shape[1] * self.factor * self.hop)
-        latents = torch.cat([self.encode_sound(one, len(one) / self.rate) for one in given]).float()
-        kept = torch.zeros_like(latents[:1, :1])
-        kept[:, :, : window.known // (self.factor * self.hop)] = 1
-        noise = sampling.starting_noise(shape, randomness).to(self.device)
+        latents = extension.beginning
+        _, channels, rows, bands = latents.shape
+        noise = sampling.starting_noise((channels, rows, bands), randomness).to(self.device)
+        kept = extension.kept.expand(1, 1, *latents.shape[2:]).to(self.device)
         return self._sampling(order, noise, randomness, sampling.Beginning(latents, 1.0, kept))
 
     @torch.inference_mode()
@@ -277,7 +362,7 @@ class LatentDiffusion:
         """
         if run.extension is None:
             return
-        run.extension.take(self.decode(run.sampling.latents))
+        run.extension.take(run.sampling.latents, self.spectrogram(run.sampling.latents))
         if run.extension.left:
             run.sampling = self._window(run.order, run.extension, run.randomness)
 
@@ -306,16 +391,31 @@ class LatentDiffusion:
         Raises:
             ModelError: the result isn't finite, even in full precision.
         """
+        if run.extension is not None and run.extension.mel is not None:
+            return self._continued(run, run.extension, run.extension.mel)
         return self._sounds(run, run.sampling.latents)
 
     def _sounds(self, run: "Run", latents: torch.Tensor) -> Sounds:
         """The sound of latents of this run, at the length that was asked for."""
-        if run.extension is not None:
-            return Sounds(run.extension.samples, self.rate)
         if run.order.loop:
             return self._loops(latents, run.circular[: len(latents)], run.order.seconds)
-        made = self._waveforms(self._around_the_part(run.order, self.spectrogram(latents)))
-        return Sounds(made[:, : int(run.order.seconds * self.rate)], self.rate)
+        mel = self._around_the_part(run.order, self.spectrogram(latents))
+        made = self._waveforms(mel)
+        if run.order.given is not None and run.order.given.repaint is not None:
+            made = as_loud_as(mel, torch.from_numpy(made), analysis_of(self.pipeline.vocoder)).numpy()
+        wanted = made[:, : int(run.order.seconds * self.rate)]
+        return Sounds((wanted / run.lift).astype(np.float32), self.rate)
+
+    def _continued(self, run: "Run", extension: Extension, mel: torch.Tensor) -> Sounds:
+        """The sound of what was made so far after a given one, from shortly before that one's end on."""
+        vocoding = Vocoding(self.pipeline.vocoder, mel)
+        skipped, last = extension.begins // self.hop, mel.shape[1]
+        edges = [*range(skipped, last, LONGEST_PIECE), last]
+        pieces = [self._vocoded(partial(vocoding.piece, start, end)) for start, end in pairwise(edges)]
+        level = as_loud_as(mel[:, skipped:], torch.cat(pieces, dim=1), analysis_of(self.pipeline.vocoder))
+        made = level.numpy()[:, extension.begins - skipped * self.hop :]
+        wanted = made[:, : extension.wanted - extension.first]
+        return Sounds((wanted / run.lift).astype(np.float32), self.rate, extension.first)
 
     def _around_the_part(self, order: RenderOrder, mel: torch.Tensor) -> torch.Tensor:
         """The spectrogram of a sound of which a part was made anew, with what is given outside of that part: the
@@ -357,16 +457,28 @@ class LatentDiffusion:
             made = self.decode(latents[staying])[:, : waveforms.shape[1]]
             waveforms[staying, : made.shape[1]] = made
         if going:
-            made = fitted(self._circles(latents[going], max(1, round(frames / self.hop))), frames)
+            made = self._circles(latents[going], frames)
             waveforms[going] = made[:, np.arange(waveforms.shape[1]) % frames]
-        return Sounds(waveforms, self.rate, circular)
+        return Sounds(waveforms, self.rate, looped=circular)
 
     def _circles(self, latents: torch.Tensor, frames: int) -> NDArray[np.float32]:
-        """Latents that go around, decoded and vocoded so, in a number of mel frames: (takes, frames * hop)."""
-        with going_around(torch.ones(1, device=self.device)):
-            mel = self.spectrogram(latents)
-        vocoding = Vocoding(self.pipeline.vocoder, stretched(mel, frames), circular=True)
-        return self._vocoded(vocoding.whole).numpy()
+        """Latents that go around, decoded and vocoded so: (takes, frames)."""
+        mel = self.spectrogram(latents, torch.ones(len(latents), device=self.device))
+        counts = frames_of_circle(frames, self.hop)
+        made = [self._vocoded(self._around(stretched(mel, count)).whole).numpy() for count in counts]
+        if len(made) == 1:
+            loops = fitted(made[0], frames)
+        else:
+            loops = np.concatenate([self._likest([one[take] for one in made], frames) for take in range(len(latents))])
+        return np.stack([calm(loop, self.rate) for loop in loops])
+
+    def _around(self, mel: torch.Tensor) -> Vocoding:
+        return Vocoding(self.pipeline.vocoder, mel, circular=True)
+
+    def _likest(self, circles: list[NDArray[np.float32]], frames: int) -> NDArray[np.float32]:
+        """Of circles of several lengths the one that can be shortened with the least to hear of it: (1, frames)."""
+        made, _ = max((shortened(circle, frames, self.rate) for circle in circles), key=lambda found: found[1])
+        return fitted(made[None], frames)
 
     def _beginning(self, order: RenderOrder) -> sampling.Beginning | None:
         """The latents of a given sound, the same for each take, and which of them stay."""
@@ -380,12 +492,15 @@ class LatentDiffusion:
     @torch.inference_mode()
     def encode_sound(self, samples: torch.Tensor, seconds: float) -> torch.Tensor:
         """A sound of shape (frames,) at the native rate as latents of shape (1, channels, time, bands)."""
+        frames = self.latent_shape(seconds)[1] * self.factor * self.hop
+        missing = frames - len(samples)
+        return self._encoded(torch.nn.functional.pad(samples, (0, max(0, missing)))[:frames])
+
+    def _encoded(self, samples: torch.Tensor) -> torch.Tensor:
+        """A sound of whole rows of latents."""
         vae = self.pipeline.vae
-        rows = self.latent_shape(seconds)[1] * self.factor
-        missing = rows * self.hop - len(samples)
-        whole = torch.nn.functional.pad(samples, (0, max(0, missing)))[: rows * self.hop]
-        spectrogram = log_mel(whole, analysis_of(self.pipeline.vocoder))[None, None]
-        given = spectrogram.to(self.device, vae.dtype)
+        spectrogram = log_mel(samples, analysis_of(self.pipeline.vocoder))[None, None]
+        given = spectrogram.to(self.device, precision_of(vae))
         found = self.at_work("sound", lambda: vae.encode(given)).latent_dist.mode()
         return found * vae.config.scaling_factor
 
@@ -411,8 +526,12 @@ class LatentDiffusion:
 
     @torch.inference_mode()
     def preview(self, run: "Run") -> Sounds:
-        """The run's first take as it will be, roughly: decoded from the latents that the network now expects."""
-        return self._sounds(run, run.sampling.clean()[:1])
+        """The run's first take as it will be, roughly: decoded from the latents that the network now expects. Of a
+        sound that is continued, as far as it has come."""
+        expected = run.sampling.clean()[:1]
+        if run.extension is not None:
+            return self._continued(run, run.extension, run.extension.with_window(self.spectrogram(expected)))
+        return self._sounds(run, expected)
 
     def mixed(self, words: Words, guided: bool) -> Tensors:
         """The conditioning, between two prompts if there are two; `mix` 0 and 1 are the plain ones."""
@@ -458,20 +577,22 @@ class LatentDiffusion:
         vocoding = Vocoding(self.pipeline.vocoder, mel)
         return np.ascontiguousarray(self._vocoded(vocoding.whole).numpy(), dtype=np.float32)
 
-    def spectrogram(self, latents: torch.Tensor) -> torch.Tensor:
-        """From latents to the log-mel spectrogram that the vocoder takes, (takes, frames, bands).
+    def spectrogram(self, latents: torch.Tensor, around: torch.Tensor | None = None) -> torch.Tensor:
+        """From latents to the log-mel spectrogram that the vocoder takes, (takes, frames, bands). `around` is as in
+        `network`.
 
         Raises:
             ModelError: the result isn't finite, even in full precision.
         """
         vae = self.pipeline.vae
-
-        precision = vae.dtype
+        precision = precision_of(vae)
 
         def decoded() -> torch.Tensor:
-            scaled = (latents / vae.config.scaling_factor).to(vae.dtype)
-            fast = self.fast_vae if vae.dtype == precision else partial(_decoded, vae)
-            return self.batches.call(fast, (scaled,)).squeeze(1)
+            now = precision_of(vae)
+            scaled = (latents / vae.config.scaling_factor).to(now)
+            fast = self.fast_vae if now == precision else partial(_decoded, vae)
+            inputs = (scaled,) if around is None else (scaled, around.to(now))
+            return self.batches.call(fast, inputs).squeeze(1)
 
         return self.at_work("sound", lambda: finite(vae, decoded))
 
@@ -488,11 +609,24 @@ class LatentDiffusion:
         mel = self._around_the_part(run.order, self.spectrogram(run.sampling.latents))
         vocoding = Vocoding(self.pipeline.vocoder, mel)
         analysis = analysis_of(self.pipeline.vocoder)
-        return Sounding(vocoding, int(run.order.seconds * self.rate), self.rate, analysis, self._vocoded)
+
+        def vocoded(make: Callable[[], torch.Tensor]) -> torch.Tensor:
+            return self._vocoded(make) / run.lift
+
+        return Sounding(vocoding, int(run.order.seconds * self.rate), self.rate, analysis, vocoded)
 
 
-def _decoded(vae: Any, latents: torch.Tensor) -> torch.Tensor:
-    return vae.decode(latents, return_dict=False)[0]
+def _with_mirror(samples: torch.Tensor, known: int, frames: int) -> torch.Tensor:
+    """The last `known` of some samples and their mirror image, in turns, up to so many frames. Of a sound with fewer,
+    the mirror image stands before it."""
+    end = samples[-known:]
+    circle = torch.cat([end, end.flip(0)])
+    return circle[torch.arange(len(end) - known, frames - known + len(end)) % len(circle)]
+
+
+def _decoded(vae: Any, latents: torch.Tensor, around: torch.Tensor | None = None) -> torch.Tensor:
+    with nullcontext() if around is None else going_around(around):
+        return vae.decode(latents, return_dict=False)[0]
 
 
 def finite(part: Any, make: Callable[[], torch.Tensor]) -> torch.Tensor:
@@ -504,7 +638,7 @@ def finite(part: Any, make: Callable[[], torch.Tensor]) -> torch.Tensor:
     result = make()
     if torch.isfinite(result).all():
         return result
-    before = part.dtype
+    before = precision_of(part)
     if before != torch.float32:
         try:
             part.to(torch.float32)
@@ -521,7 +655,8 @@ class Run:
     """One order while it is denoised. `guidance` is None where the words aren't weighed against the negative ones;
     else the conditioning's batch axis holds first the negative ones for all takes, then the prompt for all.
 
-    Of a loop, `circular` says which takes go around, once that has shown (`laid_out`), after `before` steps."""
+    Of a loop, `circular` says which takes go around, once that has shown (`laid_out`), after `before` steps. A given
+    sound was multiplied by `lift`, and what is made is divided by it."""
 
     order: RenderOrder
     sampling: sampling.Sampling
@@ -532,6 +667,7 @@ class Run:
     circular: tuple[bool, ...] = ()
     laid_out: bool = False
     before: int = 0
+    lift: float = 1.0
 
     def __post_init__(self) -> None:
         self.circular = self.circular or (False,) * len(self.order.seeds)

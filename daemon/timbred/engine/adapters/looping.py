@@ -25,6 +25,21 @@ EDGE = 0.15
 BEGINS = 10.0
 """A beginning of so many times the power of the end (10 dB) is one."""
 
+INAUDIBLE = 0.0017
+"""Part of its length by which a loop may be made slower or faster: 3 cents, which nobody hears."""
+
+TURNED = 0.02
+"""Seconds by which a loop that goes on may be turned, to be cut at a calm place."""
+
+HEARD = 0.02
+"""Seconds of one spectrum."""
+
+CHOICES = 6
+"""Lengths that a loop is made in at most, for the best of them to be cut."""
+
+CUT = 0.02
+"""Seconds of crossfade where something is cut out."""
+
 
 def rows_of_loop(seconds: float, rate: int, frames_a_row: int, hop: int, unit: int) -> int:
     """Rows of latents for a loop: enough for its length, and a multiple of what the network halves rows by, for only
@@ -59,9 +74,63 @@ def stretched(mel: torch.Tensor, frames: int) -> torch.Tensor:
     )
 
 
+def frames_of_circle(frames: int, hop: int) -> list[int]:
+    """In how many mel frames of `hop` samples a loop of `frames` samples may be made: one number if the nearest is near
+    enough for `fitted`, else some that are longer, of which `shortened` cuts what is too much."""
+    nearest = max(1, round(frames / hop))
+    if abs(nearest * hop - frames) <= INAUDIBLE * frames:
+        return [nearest]
+    longer, slack = -(-frames // hop), 2 * INAUDIBLE * frames
+    return list(range(longer, longer + min(CHOICES, math.ceil(hop / slack))))  # enough to meet a period of a low tone
+
+
+def shortened(circle: NDArray[np.float32], frames: int, rate: int) -> tuple[NDArray[np.float32], float]:
+    """A circle of samples, (count,), made shorter to about `frames` by leaving some out where what comes before them is
+    most like what comes after, and crossfading it with that; and how alike they are, -1 to 1. What is still too much or
+    too little is `INAUDIBLE`."""
+    samples, count = circle.astype(np.float64), len(circle)
+    slack = int(INAUDIBLE * frames)
+    least, most = max(0, count - frames - slack), count - frames + slack
+    fade = max(1, min(round(CUT * rate), (count - most) // 4))
+    found = max(_likest(samples, left_out, fade) for left_out in range(least, most + 1))
+    likeness, place, left_out = found
+    leaves, enters = samples[place : place + fade], samples[place + left_out : place + left_out + fade]
+    turn = (np.arange(fade) + 0.5) / fade * (np.pi / 2)
+    even = np.sqrt(1.0 + 2.0 * max(0.0, likeness) * np.cos(turn) * np.sin(turn))
+    blend = (leaves * np.cos(turn) + enters * np.sin(turn)) / even
+    whole = np.concatenate([samples[:place], blend, samples[place + left_out + fade :]])
+    return whole.astype(np.float32), likeness
+
+
+def _likest(samples: NDArray[np.float64], left_out: int, fade: int) -> tuple[float, int, int]:
+    """Where `fade` samples are most like those that come `left_out` later: the correlation, and the place."""
+    last = len(samples) - left_out
+    before, after = samples[:last], samples[left_out:]
+
+    def sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        added = np.concatenate([[0.0], np.cumsum(values)])
+        return added[fade:] - added[:-fade]
+
+    alike = sums(before * after) / np.sqrt(np.maximum(sums(before**2) * sums(after**2), 1e-18))
+    place = int(alike.argmax())
+    return float(alike[place]), place, left_out
+
+
+def calm(circle: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
+    """A circle of samples, (frames,), turned by at most `TURNED` to begin where its spectrum changes least: any place
+    is as good as any other, and at this one the file is cut."""
+    size, reach = max(8, round(HEARD * rate)), round(TURNED * rate)
+    fine, coarse = max(1, size // 16), 4
+    places = np.arange(-reach - coarse * fine, reach + coarse * fine + 1, fine)
+    windows = (places[:, None] + np.arange(size) - size // 2) % len(circle)
+    spectra = np.abs(np.fft.rfft(circle[windows] * np.hanning(size), axis=1))
+    rises = np.maximum(spectra[coarse:] - spectra[:-coarse], 0).sum(axis=1)  # up to each place; and from it on:
+    around = np.maximum(rises[:-coarse], rises[coarse:])
+    return np.roll(circle, -int(places[coarse : coarse + len(around)][around.argmin()]))
+
+
 def fitted(loops: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
-    """Circles of samples, (takes, frames), in exactly so many frames: by less than a mel frame's part of their length
-    higher or lower."""
+    """Circles of samples, (takes, frames), in exactly so many frames: higher or lower by what their length differs."""
     count = loops.shape[1]
     if count == frames:
         return loops

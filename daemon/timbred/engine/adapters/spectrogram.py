@@ -13,7 +13,8 @@ class Analysis:
     """How a family of models looks at sound. `fft` and `hop` in frames, `low` and `high` in Hz.
 
     `slaney` chooses the Auditory Toolbox's mel scale with filters of equal area; else O'Shaughnessy's with filters of
-    height 1. `reflected` pads the ends with their mirror image, else with silence.
+    height 1. `reflected` pads the ends with their mirror image, else with silence. `peak` is the loudest sample of
+    every sound that they learnt from.
     """
 
     rate: int
@@ -24,6 +25,7 @@ class Analysis:
     high: float
     slaney: bool
     reflected: bool
+    peak: float = 0.5
 
 
 def analysis_of(vocoder: Any) -> Analysis:
@@ -42,6 +44,7 @@ def analysis_of(vocoder: Any) -> Analysis:
         high=rate / 2,
         slaney=not ours,
         reflected=not ours,
+        peak=0.9 if ours else 0.5,
     )
 
 
@@ -143,3 +146,25 @@ def energy(mel: torch.Tensor, analysis: Analysis) -> torch.Tensor:
     mel = mel.float()
     magnitude = mel.exp() if analysis.slaney else ((mel - 1.0) * (-math.log(1e-4) / 2.0)).exp()
     return magnitude.square().sum(dim=-1)
+
+
+FOLLOWED, MOST_FOLLOWED = 9, 2.0
+"""Mel frames over which levels are compared, and how many times louder or softer a moment is made at most (6 dB)."""
+
+
+def as_loud_as(mel: torch.Tensor, samples: torch.Tensor, analysis: Analysis) -> torch.Tensor:
+    """What a vocoder made of a log-mel spectrogram, (takes, samples), at the level that the spectrogram has from moment
+    to moment: a vocoder lets tones swell and sink with the phases it happens to give them."""
+    mel = mel.float().cpu()
+    wanted = energy(mel, analysis)
+    there = energy(log_mel(samples, analysis), analysis)
+    frames = min(wanted.shape[1], there.shape[1])
+    smooth = torch.hann_window(FOLLOWED + 2, periodic=False)[1:-1][None, None]
+    both = torch.stack([wanted[:, :frames], there[:, :frames]]).flatten(0, 1)[:, None]
+    wanted, there = torch.nn.functional.conv1d(both, smooth, padding=FOLLOWED // 2)[:, 0].chunk(2)
+    gain = (wanted / there.clamp(min=1e-12)).sqrt().clamp(1 / MOST_FOLLOWED, MOST_FOLLOWED)
+    gain[:, :2], gain[:, -2:] = gain[:, 2:3], gain[:, -3:-2]  # the analysis hears silence beyond the ends
+    places = ((torch.arange(samples.shape[1]) + 0.5) / analysis.hop - 0.5).clamp(0, frames - 1)
+    before = places.floor().long().clamp(max=frames - 1)
+    after, part = (before + 1).clamp(max=frames - 1), places - before
+    return samples * (gain[:, before] * (1 - part) + gain[:, after] * part)

@@ -1,0 +1,61 @@
+"""The real engine process: one early rendering of each sound that asked for it, about a third of the way."""
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.engine.test_heard_early import PROGRAM, render, until_rendered
+from tests.engine.test_link import engine
+from timbred.engine import wire
+
+STEPS = 6
+
+
+def given() -> wire.Given:
+    """A second of noise at the model's rate."""
+    samples = 0.1 * np.random.default_rng(3).standard_normal(32_000)
+    return wire.Given(samples=samples.astype("<f4").tobytes(), strength=1.0)
+
+
+ORDERS: dict[int, dict[str, Any]] = {
+    1: {},
+    2: {"loop": True, "words": wire.Words(prompt="rain")},
+    3: {"given": given(), "seconds": 2.5, "window": 2.0, "words": wire.Words(prompt="rain")},
+    4: {"seeds": (7, 8)},
+}
+"""A sound, a loop, a sound that is continued in two windows, two takes."""
+
+
+async def _said_by_the_engine() -> list[Any]:
+    async with engine(PROGRAM) as (link, heard):
+        await heard.next()
+        for job, changes in ORDERS.items():
+            wanted: dict[str, Any] = {"early": False, "preview": True, "seconds": 1.0, "steps": STEPS, **changes}
+            link.send(render(job, **wanted))
+        return await until_rendered(heard, set(ORDERS))
+
+
+@pytest.fixture(scope="module")
+def said() -> list[tuple[Any, list[Any]]]:
+    """Messages with their frames."""
+    return [one if isinstance(one, tuple) else (one, []) for one in asyncio.run(_said_by_the_engine())]
+
+
+@pytest.mark.parametrize("job", ORDERS)
+def test_there_is_one_about_a_third_of_the_way(said: list[tuple[Any, list[Any]]], job: int):
+    own = [(message, frames) for message, frames in said if getattr(message, "job", 0) == job]
+    kinds = [type(message) for message, _ in own]
+    assert kinds.count(wire.Preview) == 1
+    place = kinds.index(wire.Preview)
+    step = [message for message, _ in own[:place] if isinstance(message, wire.Step)][-1]
+    assert step.steps <= 3 * step.step <= 1.5 * step.steps
+    rendered, frames = own[-1]
+    early = np.frombuffer(own[place][1][0], dtype="<f4")
+    whole = np.frombuffer(frames[0], dtype="<f4")
+    assert own[place][0].first == rendered.first
+    assert len(early) <= len(whole)
+    assert len(early) == len(whole) or job == 3
+    assert np.isfinite(early).all()
+    assert np.abs(early).max() > 1e-4
