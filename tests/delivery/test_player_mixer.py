@@ -332,3 +332,14 @@ def test_a_sound_that_is_exchanged_goes_on_without_a_step(at: int, moving: bool)
     if not moving:
         places = np.arange(-8_000, 0) + int(layer.head.position)
         assert np.array_equal(out[-8_000:], layer.head.sound.samples[places % 24_000]), "each frame as it is"
+
+
+def test_a_stop_takes_back_what_waits_and_not_what_comes_after_it():
+    subject, bar = mixer(), Moment(kind="bar")
+    subject.render(100)
+    subject.play(Start(1, 1, Sound(sine(100), RATE)), bar)
+    subject.stop(End(2, 0), NOW)
+    subject.play(Start(3, 1, Sound(sine(100), RATE)), bar)
+    subject.render(1)
+    assert [one for one in subject.happened() if isinstance(one, Over)] == [Over(1, subject.frame - 1, "stopped")]
+    assert [waiting.order.play for waiting in subject.waiting if isinstance(waiting.order, Start)] == [3]

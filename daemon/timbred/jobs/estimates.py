@@ -69,4 +69,7 @@ def _take_in(kept: dict[str, deque[float]], model: str, seconds: float) -> None:
 
 
 def _middle(kept: dict[str, deque[float]], model: str, default: float) -> float:
-    return median(kept[model]) if model in kept else default
+    """The middle one; of few the least, for a model's first sounds are its slowest."""
+    if model not in kept:
+        return default
+    return median(kept[model]) if len(kept[model]) >= ENOUGH else min(kept[model])

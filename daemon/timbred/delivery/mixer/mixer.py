@@ -263,13 +263,18 @@ class Mixer:
             layer.fade_out(fade, "stopped")
         following = [start for voice, start in self.following.items() if end.voice in (0, voice)]
         self.following = {voice: start for voice, start in self.following.items() if start not in following}
-        taken_back = [*following, *(self._take_back(end.voice) if waited.due is None else [])]
+        taken_back = [*following, *(self._take_back(end) if waited.due is None else [])]
         plays = dict.fromkeys((*(layer.play for layer in sounding), *(start.play for start in taken_back)))
         self._happened.append(Stopped(end.stop, tuple(plays)))
         self._happened.extend(Over(start.play, self.frame, "stopped") for start in taken_back)
 
-    def _take_back(self, voice: int) -> list[Start]:
-        orders = [waiting.order for waiting in self.waiting if voice in (0, waiting.order.voice)]
+    def _take_back(self, end: End) -> list[Start]:
+        """What waited when it was asked for: orders are numbered in the order in which they come. 0 is for all."""
+        orders = [
+            waiting.order
+            for waiting in self.waiting
+            if end.voice in (0, waiting.order.voice) and (end.stop == 0 or _number(waiting.order) < end.stop)
+        ]
         self.waiting = [waiting for waiting in self.waiting if waiting.order not in orders]
         self._happened.extend(Stopped(order.stop, ()) for order in orders if isinstance(order, End))
         return [order for order in orders if isinstance(order, Start)]
@@ -284,6 +289,10 @@ class Mixer:
 
     def _fade_frames(self, fade: float | None, usual: float) -> int:
         return frames_in(max(SHORTEST_FADE, usual if fade is None else fade), self.rate)
+
+
+def _number(order: Start | End) -> int:
+    return order.play if isinstance(order, Start) else order.stop
 
 
 def changed(start: Start, gain: float | None, pan: float | None, speed: float | None) -> Start:
