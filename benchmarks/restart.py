@@ -1,6 +1,6 @@
 """The first render after a restart against a warm one: what was compiled is on disk, and read while eager serves.
 
-Goal: at most 3. On a CPU weights are packed anew at each start, which needs no compiler and about a second.
+Goal: at most 3. On a CPU weights are packed anew at each start, before `loaded`, which needs no compiler.
 """
 
 import tempfile
