@@ -20,6 +20,7 @@ FIGURES: dict[str, str] = {
 
 ELSEWHERE: dict[str, str] = {
     "memory_over_time": "a plot of memory while models come and go",
+    "loading_stall": "longest gap between two steps while a model comes and goes / a usual step",
     "loop_seams": "the seam of loops",
     "player_underruns": "underruns while generating, loading and compiling; needs JACK",
     "player_latency": "from a play datagram to the device; needs JACK",

@@ -191,6 +191,46 @@ def test_an_engine_that_is_killed_comes_back(performer: UdpClient, real_daemon: 
     assert gone(engine)
 
 
+REFUSED: dict[str, tuple[tuple[str | float, ...], tuple[str, ...]]] = {
+    "no steps": (("@steps", 0), ("steps", "0", "1 to 1000")),
+    "many steps": (("@steps", 10000), ("steps", "10000", "1 to 1000")),
+    "steps that the scheduler has not": (("@steps", 995, "@scheduler", "unipc"), ("steps", "995", "unipc", "990")),
+    "a scheduler that there is not": (("@scheduler", "magic"), ("scheduler", "magic", "ddim")),
+    "noise for another scheduler": (("@eta", 0.5, "@scheduler", "heun"), ("eta", "0.5", "heun", "ddim")),
+    "longer than the model makes": (("@seconds", 500), ("seconds", "500", "0.05 to")),
+    "a word that is not in the prompt": (("@weights", "trumpet:1.4"), ("weights", "trumpet", "pad")),
+    "a part without a sound": (("@start", 0.5), ("start", "init")),
+    "speech": (("@transcription", "hello"), ("transcription", "tiny")),
+    "a model that there is not": (("@model", "nothing"), ("nothing", "tiny")),
+}
+
+
+def test_what_cannot_be_done_is_refused_beside_a_sound(performer: UdpClient, real_daemon: DaemonProcess) -> None:
+    """Each gets one answer, at once; another client's sound goes on meanwhile. What another model made lends no noise,
+    and a model in use stays."""
+    older = performer.make_take("pad", "@model", "older").arguments[8]
+    with clients.udp(real_daemon.osc) as other:
+        performer.say("generate", "goes on", "pad", "@steps", LONG_ENOUGH)
+        performer.until_step()
+        for name, (arguments, words) in REFUSED.items():
+            answer = other.ask("generate", name, "warm pad", *arguments)
+            assert (answer.name, answer.id) == ("fail", name)
+            for word in words:
+                assert word in str(answer.arguments[2]), f"{word!r} should be named in {answer.arguments[2]!r}"
+        answer = other.ask("generate", "mixed", "warm pad", "@noise", older)
+        assert answer.arguments[:2] == ("mixed", "bad-request")
+        assert "older" in str(answer.arguments[2])
+        answer = other.ask("unload", "tiny")
+        assert answer.arguments[:2] == ("unload", "bad-request")
+        assert "in use by 1 request" in str(answer.arguments[2])
+        other.nothing_more()
+        performer.say("cancel", "goes on")
+        events = performer.until_end()
+        assert events[-1] == Heard("cancelled", "s", ("goes on",))
+        steps = [int(str(event.arguments[2])) for event in events[:-1]]
+        assert steps == sorted(set(steps))
+
+
 def test_the_daemon_stops_while_torch_is_still_being_imported(models: Path, tmp_path: Path) -> None:
     daemon = start(models, tmp_path)
     with clients.udp(daemon.osc) as client:

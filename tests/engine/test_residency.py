@@ -4,6 +4,7 @@ import gc
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from tests import checkpoints
 from timbred.engine import checkpoint
 from timbred.engine.adapters.families import make_resident
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion
+from timbred.engine.adapters.places import Places, size_of
 from timbred.engine.adapters.sharing import SharedComponents
 from timbred.engine.residency import Resident, to_evict
 
@@ -68,3 +70,41 @@ def test_what_no_model_holds_any_more_is_gone(audioldm: Path):
     del model
     gc.collect()
     assert shared.find("AutoencoderKL", files) is None
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_a_load_changes_nothing_for_those_who_generate(
+    audioldm2: Path, monkeypatch: pytest.MonkeyPatch, precision: torch.dtype
+):
+    """The libraries can make a precision the whole process's default while they load; it stays as it is."""
+    defaults: list[torch.dtype] = []
+    plainly = torch.set_default_dtype
+
+    def set_default(kind: torch.dtype) -> None:
+        defaults.append(kind)
+        plainly(kind)
+
+    monkeypatch.setattr(torch, "set_default_dtype", set_default)
+    found = checkpoint.inspect(audioldm2, "tiny", "")
+    model = make_resident(found, "tiny", torch.device("cpu"), precision, lambda _: None)
+    assert set(defaults) <= {torch.float32}
+    full = resident(audioldm2, SharedComponents())
+    for part, exactly in zip(model.modules, full.modules, strict=True):
+        kept = "wo" if precision is torch.float16 and type(part).__name__ == "T5EncoderModel" else None
+        for (name, weight), other in zip(part.named_parameters(), exactly.parameters(), strict=True):
+            expected = other if kept in name.split(".") else other.to(precision)
+            assert weight.dtype == expected.dtype, name
+            assert torch.equal(weight, expected), name
+    language = model.pipeline.language_model
+    assert language.lm_head.weight is language.transformer.wte.weight
+
+
+def test_what_goes_is_forgotten_and_what_comes_is_counted_once():
+    one, two = torch.nn.Linear(4, 4), torch.nn.Linear(8, 8)
+    places = Places(torch.device("cpu"), 10**6)
+    places.add([one, two])
+    places.add([two, one])
+    assert places.held == places.used == size_of(one) + size_of(two)
+    assert places.size(two) == size_of(two)
+    places.drop([one, torch.nn.Linear(2, 2)])
+    assert places.held == size_of(two)

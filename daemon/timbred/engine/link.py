@@ -16,7 +16,9 @@ ENGINE_PROGRAM = (sys.executable, "-m", "timbred.engine.worker")
 
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",  # models are read from folders: nothing in the engine asks a network for anything
+    "HF_DEACTIVATE_ASYNC_LOAD": "1",  # weights are read in the thread that loads, which gives way, and in no others
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # what `exact` needs on CUDA
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # large pages: else each decoding faults thousands of small ones in
 }
 
 

@@ -2,8 +2,10 @@
 pass while a model computes."""
 
 import logging
+import math
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +28,7 @@ class Mailbox:
         self.orders: queue.Queue[Any] = queue.Queue()
         self._cancelled: set[int] = set()
         self._lock = threading.Lock()
-        self._heartbeat_ms = int(heartbeat * 1000)
+        self._heartbeat = heartbeat
         self._beat = beat
         self._context = zmq.Context()
         self._outgoing = self._context.socket(zmq.PAIR)
@@ -67,9 +69,9 @@ class Mailbox:
         poller = zmq.Poller()
         poller.register(line, zmq.POLLIN)
         poller.register(inner, zmq.POLLIN)
-        open_ = True
+        open_, next_beat = True, time.monotonic() + self._heartbeat
         while open_:
-            ready = dict(poller.poll(self._heartbeat_ms))
+            ready = dict(poller.poll(max(0, math.ceil(1000 * (next_beat - time.monotonic())))))
             if inner in ready:
                 frames = inner.recv_multipart(copy=False)
                 open_ = len(frames[0]) > 0
@@ -77,8 +79,9 @@ class Mailbox:
                     line.send_multipart(frames, copy=False)
             if line in ready:
                 self._take_in(wire.read_in_engine(line.recv()))
-            if not ready:
+            if time.monotonic() >= next_beat:
                 line.send(wire.encode(self._beat()))
+                next_beat = time.monotonic() + self._heartbeat
         inner.close()
         line.close()
 

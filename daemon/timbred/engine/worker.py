@@ -5,6 +5,7 @@ outlives its daemon.
 """
 
 import argparse
+import gc
 import logging
 import os
 import signal
@@ -24,6 +25,9 @@ log = logging.getLogger("timbred.engine")
 
 SWITCHING = 0.001
 """Seconds after which a thread that loads or compiles must let the one that generates go on."""
+
+YOUNG = 5_000
+"""Objects made, and not gone by themselves, before Python looks for cycles among them: a millisecond's work."""
 
 NICENESS = 5
 """How far the engine stands back behind music software and behind the daemon, which answers while models compute."""
@@ -49,6 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
     sys.setswitchinterval(SWITCHING)
     if hasattr(os, "nice"):
         os.nice(NICENESS)
+    gc.freeze()  # looking through all that was imported would stop every thread for as long as twenty steps
+    gc.set_threshold(YOUNG, 20, 1000)
     if options.threads:
         torch.set_num_threads(options.threads)
     try:

@@ -22,7 +22,8 @@ class Residents:
         self._preload: wire.ModelSource | None = None
 
     def is_resident(self, name: str) -> bool:
-        return name in self.sizes
+        """Whether it is in memory, and is to stay there."""
+        return name in self.sizes and name not in self._unloading
 
     def is_loading(self, name: str) -> bool:
         return name in self._loading
@@ -49,10 +50,10 @@ class Residents:
 
     def unwant(self, client: ClientId, name: str) -> bool:
         """A client wants a model gone; says whether the engine is to be told."""
-        if not self.is_resident(name) and not self.is_loading(name):
+        if name not in self.sizes and not self.is_loading(name):
             self.outbox.send(client, m.Unloaded(model=name))
             return False
-        new = name not in self._unloading
+        new = name not in self._unloading or self.is_loading(name)
         self._unloading.setdefault(name, []).append(client)
         return new
 
@@ -75,6 +76,9 @@ class Residents:
         match message:
             case wire.Beat():
                 self.memory_used, self.memory_total = message.memory_used, message.memory_total
+                for model in message.resident:
+                    if model.name in self.sizes:  # what came or went meanwhile has a message of its own
+                        self.sizes[model.name] = model.memory
             case wire.Loaded():
                 self._loaded(message.model)
             case wire.Unloaded():

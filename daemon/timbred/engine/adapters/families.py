@@ -67,5 +67,5 @@ def make_resident(
     build: Any = adapter.pipeline_class
     pipeline = build(**{**components, "scheduler": scheduler})
     model = adapter(pipeline, device, config, places or Places(device, sys.maxsize))
-    model.places.add(model.modules)
+    model.settle()
     return model

@@ -95,9 +95,18 @@ def _load(checkpoint: Checkpoint, part: str, name: str, precision: torch.dtype, 
 
 def _load_weights(kind: type[Any], folder: Path, precision: torch.dtype, pickled: bool) -> Any:
     """`use_safetensors` is said outright, so that a pickled file is read only where no other is there; both
-    libraries then read it with `weights_only`."""
-    dtype = {"torch_dtype": precision} if issubclass(kind, diffusers.ModelMixin) else {"dtype": precision}
-    return kind.from_pretrained(str(folder), local_files_only=True, use_safetensors=not pickled, **dtype)
+    libraries then read it with `weights_only`.
+
+    Loaded in float32 and brought to the precision here: both libraries make the one they are asked for the default of
+    the whole process meanwhile, also for those who generate."""
+    name = "torch_dtype" if issubclass(kind, diffusers.ModelMixin) else "dtype"
+    files = {"local_files_only": True, "use_safetensors": not pickled}
+    model = kind.from_pretrained(str(folder), **files, **{name: torch.float32})
+    too_small = getattr(kind, "_keep_in_fp32_modules", None) or () if precision is torch.float16 else ()
+    for path, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_floating_point() and not set(too_small) & set(path.split(".")):
+            tensor.data = tensor.data.to(precision)
+    return model
 
 
 def more_than_tensors(name: str, folder: Path, error: Exception) -> ModelError:

@@ -40,7 +40,13 @@ def packed(traced: Traced, inputs: tuple[torch.Tensor, ...]) -> Traced:
         packer.visit(node)
     graph.graph.eliminate_dead_code()
     graph.recompile()
-    return Traced(graph, tuple(weights))
+    copies = sum(_size(one) for one, before in zip(weights, traced.weights, strict=True) if one is not before)
+    return Traced(graph, tuple(weights), copies)
+
+
+def _size(weight: torch.Tensor) -> int:
+    """Bytes, with what oneDNN fills up."""
+    return int(_onednn._nbytes(weight)) if weight.is_mkldnn else weight.numel() * weight.element_size()
 
 
 class _Packer:

@@ -5,13 +5,13 @@ them; what else fits stays there, because moving takes time.
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from timbred.engine.precedence import PromptLock
 from timbred.engine.residency import Resident, to_evict
 
 log = logging.getLogger("timbred.engine.memory")
@@ -26,6 +26,7 @@ class _Part:
     module: torch.nn.Module
     size: int
     here: bool = False
+    coming: bool = False
     last_used: float = 0.0
 
 
@@ -42,13 +43,13 @@ class Places:
         self.moves = 0
         self._parts: dict[int, _Part] = {}
         self._moved: dict[int, list[Callable[[], None]]] = {}
-        self._lock = threading.RLock()
+        self._lock = PromptLock()
 
     @property
     def used(self) -> int:
         """Bytes of the parts that are on the device."""
         with self._lock:
-            return sum(part.size for part in self._parts.values() if part.here)
+            return sum(part.size for part in self._parts.values() if part.here or part.coming)
 
     @property
     def held(self) -> int:
@@ -58,23 +59,34 @@ class Places:
 
     def on_move(self, module: torch.nn.Module, tell: Callable[[], None]) -> None:
         """Have `tell` called whenever this component has moved."""
-        self._moved.setdefault(id(module), []).append(tell)
+        with self._lock:
+            told = self._moved.setdefault(id(module), [])
+            if tell not in told:
+                told.append(tell)
+
+    def size(self, module: torch.nn.Module) -> int:
+        """Bytes of a component that is known here."""
+        with self._lock:
+            return self._parts[id(module)].size
 
     def add(self, modules: Sequence[torch.nn.Module]) -> None:
         """Take in a model's components, and put those on the device that have room there beside all others."""
         for module in modules:
             with self._lock:
-                part = self._parts.setdefault(id(module), _Part(module, size_of(module)))
-                fits = part.here or self.used + part.size <= self.budget
-            if fits:
+                known = id(module) in self._parts
+            size = 0 if known else size_of(module)
+            with self._lock:
+                part = self._parts.setdefault(id(module), _Part(module, size))
+                part.coming = not part.here and self.used + part.size <= self.budget
+            if part.coming:
                 self._bring(part)
 
-    def drop(self, still: Sequence[torch.nn.Module]) -> None:
-        """Forget all components but those that models still have."""
-        kept = {id(module) for module in still}
+    def drop(self, modules: Sequence[torch.nn.Module]) -> None:
+        """Forget these components: no model has them any more."""
         with self._lock:
-            self._parts = {key: part for key, part in self._parts.items() if key in kept}
-            self._moved = {key: tells for key, tells in self._moved.items() if key in kept}
+            for module in modules:
+                self._parts.pop(id(module), None)
+                self._moved.pop(id(module), None)
 
     def need(self, modules: Sequence[torch.nn.Module]) -> None:
         """Have these components on the device, now; the ones used least recently make room for them."""
@@ -106,6 +118,7 @@ class Places:
         if not part.here:
             self._move(part, self.device)
             part.here = True
+        part.coming = False
 
     def _send_home(self, part: _Part) -> None:
         log.info("%s waits in the computer's memory", type(part.module).__name__)
@@ -118,7 +131,7 @@ class Places:
         with torch.inference_mode(False):
             part.module.to(device)
         self.moves += 1
-        for tell in self._moved.get(id(part.module), []):
+        for tell in tuple(self._moved.get(id(part.module), ())):
             tell()
 
 

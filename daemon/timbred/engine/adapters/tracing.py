@@ -37,10 +37,12 @@ Shapes = tuple[Shape, ...]
 
 @dataclass(frozen=True)
 class Traced:
-    """`graph(*weights, *inputs)` is what the module's call gives. The weights are the module's own, not copies."""
+    """`graph(*weights, *inputs)` is what the module's call gives. The weights are the module's own, but for `copies`:
+    so many bytes are laid out anew for this call."""
 
     graph: Any
     weights: tuple[torch.Tensor, ...]
+    copies: int = 0
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         result = self.graph(*self.weights, *inputs)

@@ -1,0 +1,202 @@
+"""Copies of weights that make calls faster: counted, held once, and the first to go."""
+
+import asyncio
+import gc
+import shutil
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from tests import checkpoints
+from tests.engine.test_equal_to_diffusers import loudened
+from tests.engine.test_link import Heard
+from tests.engine.test_memory import REAL, render, source, until
+from timbred.engine import checkpoint, wire
+from timbred.engine.adapters.families import make_resident
+from timbred.engine.adapters.latent_diffusion import LatentDiffusion
+from timbred.engine.adapters.places import Places, size_of
+from timbred.engine.adapters.prepared import WORTH, Workshop
+from timbred.engine.adapters.sharing import SharedComponents
+from timbred.engine.link import EngineLink, EngineSettings
+
+CPU = torch.device("cpu")
+
+
+def load(folder: Path, workshop: Workshop, shared: SharedComponents, places: Places | None = None) -> LatentDiffusion:
+    found = checkpoint.inspect(folder, folder.name, "")
+    model = loudened(make_resident(found, folder.name, CPU, torch.float32, lambda _: None, shared, places))
+    model.prepare(workshop)
+    return model
+
+
+def with_another_network(folder: Path, tmp_path: Path) -> Path:
+    """A checkpoint that has all but the UNet in common with this one."""
+    sibling = Path(shutil.copytree(folder, tmp_path / "sibling"))
+    shutil.rmtree(sibling / "unet")
+    shutil.copytree(checkpoints.audioldm(tmp_path / "other", seed=1) / "unet", sibling / "unet")
+    return sibling
+
+
+def decode_often(model: LatentDiffusion, rows: int = 1) -> None:
+    latents = torch.randn((rows, *model.latent_shape(0.5)))
+    for _ in range(WORTH):
+        model.decode(latents)
+    model.workshop.wait()
+    model.decode(latents)
+
+
+def test_models_that_share_a_decoder_share_its_copy(audioldm: Path, tmp_path: Path):
+    workshop, shared = Workshop("auto", CPU, tmp_path), SharedComponents()
+    one = load(audioldm, workshop, shared)
+    two = load(with_another_network(audioldm, tmp_path), workshop, shared)
+    decode_often(one)
+    assert workshop.counts.packed == 1
+    assert 0.3 * size_of(one.pipeline.vae) < workshop.copies < 1.5 * size_of(one.pipeline.vae)
+    assert one.copies == two.copies == workshop.copies
+    decode_often(two)
+    assert workshop.counts.packed == 1
+    assert one.fast_unet is not two.fast_unet
+
+
+def test_they_go_with_the_last_model_and_need_no_search_for_cycles(audioldm: Path, tmp_path: Path):
+    workshop, shared = Workshop("auto", CPU, tmp_path), SharedComponents()
+    one = load(audioldm, workshop, shared)
+    two = load(with_another_network(audioldm, tmp_path), workshop, shared)
+    decode_often(one)
+    gc.collect()
+    gc.disable()
+    try:
+        held = workshop.copies
+        del one
+        assert workshop.copies == held > 0
+        del two
+        assert workshop.copies == 0
+    finally:
+        gc.enable()
+
+
+def test_without_room_none_are_made_and_with_room_they_are(audioldm: Path, tmp_path: Path):
+    room: list[bool] = []
+    workshop = Workshop("auto", CPU, tmp_path, has_room=lambda: bool(room))
+    model = load(audioldm, workshop, SharedComponents())
+    decode_often(model)
+    assert (workshop.counts.packed, workshop.copies) == (0, 0)
+    room.append(True)
+    decode_often(model)
+    assert workshop.counts.packed == 1
+    assert workshop.copies > 0
+
+
+def test_those_used_least_recently_go_first(audioldm: Path, audioldm2: Path, tmp_path: Path):
+    workshop = Workshop("auto", CPU, tmp_path)
+    old, new = (load(folder, workshop, SharedComponents()) for folder in (audioldm, audioldm2))
+    for model in (old, new):
+        decode_often(model)
+    assert old.copies
+    assert new.copies
+    assert not workshop.give_up(0)
+    assert workshop.give_up(1)
+    assert old.copies == 0
+    assert new.copies
+    decode_often(old)  # it is worth it again
+    assert old.copies
+
+
+def test_a_shape_that_makes_place_for_another_takes_its_copy_with_it(audioldm: Path, tmp_path: Path):
+    workshop = Workshop("auto", CPU, tmp_path)
+    model = load(audioldm, workshop, SharedComponents())
+    model.fast_vae._most = 1  # pyright: ignore[reportPrivateUsage]
+    decode_often(model)
+    once = workshop.copies
+    decode_often(model, rows=2)
+    assert workshop.counts.packed == 2
+    assert workshop.copies < 1.5 * once
+
+
+def test_when_memory_runs_out_they_go_before_anything_else(audioldm: Path, tmp_path: Path):
+    workshop = Workshop("auto", CPU, tmp_path)
+    model = load(audioldm, workshop, SharedComponents(), Places(CPU, 10**9))
+    decode_often(model)
+    whole = model.places.used
+    tries: list[tuple[bool, int]] = []
+
+    def work() -> None:
+        tries.append((workshop.copies > 0, model.places.used))
+        if len(tries) < 3:
+            raise torch.OutOfMemoryError("full")
+
+    model.at_work("network", work)
+    assert tries == [(True, whole), (False, whole), (False, sum(map(size_of, model.stages["network"])))]
+    decode_often(model)
+    rows: list[int] = []
+
+    def call(given: torch.Tensor) -> torch.Tensor:
+        rows.append(len(given))
+        if workshop.copies:
+            raise torch.OutOfMemoryError("full")
+        return given
+
+    model.batches.call(call, (torch.ones(4, 1),), lambda: workshop.give_up(10**12))
+    assert rows == [4, 4]  # in one piece, once they are gone
+
+
+class WithBeats(Heard):
+    """Keeps the last figures too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beats: asyncio.Queue[dict[str, int]] = asyncio.Queue()
+
+    def engine_said(self, message: wire.FromEngine, payload: Sequence[memoryview]) -> None:
+        if isinstance(message, wire.Beat):
+            self.beats.put_nowait({one.name: one.memory for one in message.resident})
+        super().engine_said(message, payload)
+
+    async def told(self, name: str, more_than: int = 0, less_than: int = 1 << 62) -> int:
+        """The figure of a model as soon as it is in this range."""
+        while True:
+            figures = await asyncio.wait_for(self.beats.get(), 120)
+            if more_than < figures.get(name, -1) < less_than:
+                return figures[name]
+
+
+@contextmanager
+def started(**settings: object) -> Generator[tuple[EngineLink, WithBeats]]:
+    heard = WithBeats()
+    yield EngineLink(EngineSettings(program=REAL, heartbeat=0.05, **settings), heard), heard  # pyright: ignore[reportArgumentType]
+
+
+def test_an_engine_tells_of_them_and_lets_them_go_before_a_model(audioldm: Path, tmp_path: Path):
+    """Room for two models and not for copies too: a job that goes on makes them, the second model's load ends them, and
+    the first stays. Beats come while the job runs."""
+    one, two = source("one", audioldm), source("two", checkpoints.audioldm(tmp_path / "two", seed=5))
+    size = load(audioldm, Workshop("off", CPU, tmp_path), SharedComponents()).memory
+
+    async def conversation() -> None:
+        with started(memory=2.1 * size / 1e6, compile="auto", cache=str(tmp_path / "cache")) as (link, heard):
+            link.start()
+            try:
+                await until(heard, wire.Ready)
+                assert link.send(wire.Load(model=one))
+                loaded = (await until(heard, wire.Loaded))[-1].model
+                assert abs(loaded.memory - size) < 0.01 * size
+                job = 1
+                assert link.send(render(job, one, steps=900))
+                with_copies = asyncio.create_task(heard.told("one", more_than=loaded.memory))
+                while not with_copies.done():
+                    if isinstance((await until(heard, wire.Step | wire.Rendered))[-1], wire.Rendered):  # pyright: ignore
+                        job += 1
+                        assert link.send(render(job, one, steps=900))
+                assert with_copies.result() < 2.2 * size
+                assert link.send(wire.Load(model=two))
+                messages = await until(heard, wire.Loaded)
+                assert not [message for message in messages if isinstance(message, wire.Unloaded)]
+                while not heard.beats.empty():
+                    heard.beats.get_nowait()
+                assert await heard.told("one", less_than=loaded.memory + 1) == loaded.memory
+            finally:
+                await link.stop(5.0)
+
+    asyncio.run(conversation())
