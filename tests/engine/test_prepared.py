@@ -19,6 +19,7 @@ from timbred.engine.adapters.artefacts import Shelf
 from timbred.engine.adapters.families import make_resident
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion
 from timbred.engine.adapters.packing import can_pack
+from timbred.engine.adapters.precision import precision_of
 from timbred.engine.adapters.prepared import WORTH, PreparedCalls, Workshop
 from timbred.engine.adapters.tracing import Shape
 from timbred.engine.wire import Words
@@ -120,6 +121,27 @@ def test_shapes_of_earlier_runs_are_prepared_before_they_are_asked_for(
     assert workshop.counts.packed == 1
     only_fast(again, monkeypatch)
     assert np.isfinite(ours(again, order())).all()
+
+
+def test_a_rehearsal_goes_the_way_of_the_first_sound(audioldm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    first = load(audioldm)
+    first.prepare(Workshop("auto", CPU, tmp_path))
+    first.rehearse()  # there is nothing to go by yet
+    for _ in range(TIMES):
+        ours(first, order())
+    first.workshop.wait()
+    again = load(audioldm)
+    again.prepare(Workshop("auto", CPU, tmp_path))
+    only_fast(again, monkeypatch)
+    again.rehearse()
+    assert again.fast_unet.ready == 1
+    assert np.array_equal(ours(again, order()), ours(again, order()))
+
+
+def test_a_precision_is_read_from_the_weights():
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    assert precision_of(module) == torch.float32
+    assert precision_of(module.to(torch.bfloat16)) == torch.bfloat16
 
 
 def test_nothing_is_prepared_when_it_is_off(audioldm: Path, tmp_path: Path):
