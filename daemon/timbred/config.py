@@ -86,7 +86,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("player.gain", 0.0, "Gain in dB of everything that plays, before the limiter.", -120, 12, live=True),
     Setting("player.max_gain", 6.0, "Highest gain in dB that a voice may be given.", -60, 24),
     Setting("link", False, "Take tempo and beats from an Ableton Link session."),
-    Setting("link.offset", 0.0, "Milliseconds that sound comes later than the Link session's beat; below 0: earlier.", -500, 500),
+    Setting("link.offset", 0.0, "Milliseconds that sound comes after Link's beat; below 0: before it.", -500, 500),
     Setting("link.start_stop", False, "End all voices when the Link session is stopped."),
     Setting("queue.length", 64, "Requests that may wait; one more is answered `busy`.", 1, 10000, live=True),
     Setting("requests.remembered", 600.0, "Seconds for which an ended request's id is known.", 1, 86400),
