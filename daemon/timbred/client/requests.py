@@ -76,7 +76,7 @@ class KeysOfSound(KeysOfPlaying, total=False):
     high: float
     """repaint `init` below this, Hz: a number from 0 to 96000."""
     extend: float
-    """seconds to add after `init`: a number from 0.05 to 600."""
+    """seconds to add after `init`, which stays as it is: a number from 0.05 to 600."""
     prompt2: str
     """a second prompt to mix towards: text of at most 2000 characters."""
     mix: float
@@ -96,11 +96,11 @@ class KeysOfSound(KeysOfPlaying, total=False):
     bits: Literal[16, 24, 32]
     """bits of a sample; 32 is float: one of 16, 24, 32; default 24."""
     channels: Literal[1, 2]
-    """channels of the file: one of 1, 2; default the model's."""
+    """channels of the file: one of 1, 2; default the model's; `init`'s if it stays."""
     loudness: float | Literal["off"]
     """LUFS (BS.1770) to normalise to: a number from -70 to 0 or off; default off."""
     peak: float | Literal["off"]
-    """dBFS to normalise the peak to: a number from -60 to 0 or off; default -1."""
+    """dBFS to normalise the peak to: a number from -60 to 0 or off; default -1; none where `init` stays."""
     trim: bool
     """cut silence at both ends: 0 or 1; default 0."""
     fade_in: float

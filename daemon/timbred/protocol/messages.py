@@ -142,7 +142,9 @@ class Recipe(PlayKeys, frozen=True, kw_only=True):
     end: Annotated[float, Meta(ge=0, le=600, description="repaint `init` up to here, seconds")] | None = None
     low: Annotated[float, Meta(ge=0, le=96000, description="repaint `init` above this, Hz")] | None = None
     high: Annotated[float, Meta(ge=0, le=96000, description="repaint `init` below this, Hz")] | None = None
-    extend: Annotated[float, Meta(ge=0.05, le=600, description="seconds to add after `init`")] | None = None
+    extend: (
+        Annotated[float, Meta(ge=0.05, le=600, description="seconds to add after `init`, which stays as it is")] | None
+    ) = None
     prompt2: Annotated[Words, Meta(description="a second prompt to mix towards")] | None = None
     mix: (
         Annotated[float, Meta(ge=0, le=1, description="how far towards `prompt2`", extra={"default": "0.5"})] | None
@@ -162,7 +164,11 @@ class Recipe(PlayKeys, frozen=True, kw_only=True):
         | None
     ) = None
     channels: (
-        Annotated[Literal[1, 2], Meta(description="channels of the file", extra={"default": "the model's"})] | None
+        Annotated[
+            Literal[1, 2],
+            Meta(description="channels of the file", extra={"default": "the model's; `init`'s if it stays"}),
+        ]
+        | None
     ) = None
     loudness: (
         Annotated[float, Meta(ge=-70, le=0, description="LUFS (BS.1770) to normalise to", extra={"default": "off"})]
@@ -170,7 +176,15 @@ class Recipe(PlayKeys, frozen=True, kw_only=True):
         | None
     ) = None
     peak: (
-        Annotated[float, Meta(ge=-60, le=0, description="dBFS to normalise the peak to", extra={"default": "-1"})]
+        Annotated[
+            float,
+            Meta(
+                ge=-60,
+                le=0,
+                description="dBFS to normalise the peak to",
+                extra={"default": "-1; none where `init` stays"},
+            ),
+        ]
         | Off
         | None
     ) = None
