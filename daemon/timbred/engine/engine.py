@@ -117,6 +117,7 @@ class Engine:
         self.shared = SharedComponents()
         self.budget = budget or int(BUDGET * device.memory(chosen.place)[1])
         self.places = Places(chosen.place, self.budget)
+        self.coming: dict[str, int] = {}
         self.reach = Reach()
         self.jobs: dict[int, Job] = {}
         self.pace = Pace()
@@ -220,17 +221,23 @@ class Engine:
     def _make_room(self, newcomer: RoomWanted) -> None:
         """Drop what was used least recently, while everything together is over the budget: copies of weights first,
         then models. What several models share goes with none of them."""
-        self.workshop.give_up(newcomer.added + self.places.held + self.workshop.copies - self.budget)
+        self.coming[newcomer.name] = newcomer.added
+        self.workshop.give_up(self._held + self.workshop.copies - self.budget)
         busy = {job.render.model.name for job in self.jobs.values()}
         alone = {name: self._held_alone(name) for name in self.models}
         others = [
             Resident(name, size, self.last_used.get(name, 0.0), name in busy or not size)
             for name, size in alone.items()
         ]
-        together = self.places.held + self.workshop.copies - sum(alone.values())
-        for name in to_evict(others, newcomer.added + together, self.budget):
+        together = self._held + self.workshop.copies - sum(alone.values())
+        for name in to_evict(others, together, self.budget):
             log.info("%s gives way to %s", name, newcomer.name)
             self._unload(name)
+
+    @property
+    def _held(self) -> int:
+        """Bytes of all models, and of those that are being loaded: room was made for them."""
+        return self.places.held + sum(tuple(self.coming.values()))
 
     def _held_alone(self, name: str) -> int:
         """Bytes that only this model holds."""
@@ -239,7 +246,7 @@ class Engine:
 
     def _has_room(self) -> bool:
         """Whether everything is within the budget, copies of weights too."""
-        return self.places.held + self.workshop.copies <= self.budget
+        return self._held + self.workshop.copies <= self.budget
 
     def _loaded(self, result: LoadResult[LatentDiffusion]) -> None:
         name = result.source.name
@@ -277,7 +284,10 @@ class Engine:
         wanted = RoomWanted(source.name, needs.added)
         self.mailbox.orders.put(wanted)
         wanted.made.result()
-        model = make_resident(found, source.name, self.device.place, precision, progress, self.shared, self.places)
+        try:
+            model = make_resident(found, source.name, self.device.place, precision, progress, self.shared, self.places)
+        finally:
+            del self.coming[source.name]
         model.prepare(self.workshop)
         if self.device.place.type == "cpu":
             self._rehearse(model, source.name)
