@@ -59,6 +59,11 @@ def test_pages_that_are_made_are_up_to_date(page: str, made: Callable[[], str], 
     assert read(page).strip() == made().strip(), f"run: make docs (python -m {command} > {page})"
 
 
+@pytest.mark.parametrize("made", [protocol_page, settings_page])
+def test_pages_that_are_made_are_the_same_on_every_machine(made: Callable[[], str]) -> None:
+    assert str(Path.home()) not in made()
+
+
 @pytest.mark.parametrize("name", [setting.name for setting in SETTINGS])
 def test_every_setting_is_documented(name: str) -> None:
     assert f"`{name}`" in read("docs/settings.md")

@@ -36,7 +36,11 @@ Those marked `live` can be changed while the daemon runs: `/timbred/settings/NAM
 | --- | --- | --- | --- | --- | --- |
 """
 
-OF_THIS_MACHINE = {"models.folder": "the user's data folder", "takes.folder": "`timbred` in the user's music folder"}
+OF_THIS_MACHINE = {
+    "models.folder": "the user's data folder",
+    "takes.folder": "`timbred` in the user's music folder",
+    "engine.cache": "`compiled` in the user's cache folder",
+}
 """Defaults that hang on the machine, in words."""
 
 
