@@ -157,12 +157,12 @@ class LatentDiffusion:
         """Do something with the components of a stage on the device. When its memory runs out, copies of weights go,
         then all other components leave it; after each it is tried once more."""
         self.places.need(self.stages[stage])
-        ways_out = [self._lighten, partial(self.places.clear, self.stages[stage])]
+        ways_out = iter((self._lighten, partial(self.places.clear, self.stages[stage])))
         while True:
             try:
                 return work()
             except Exception as error:
-                if not is_out_of_memory(error) or not any(ways_out.pop(0)() for _ in tuple(ways_out)):
+                if not is_out_of_memory(error) or not any(way_out() for way_out in ways_out):
                     raise
                 log.warning("memory ran out (%s); only what the %s needs stays on the device", error, stage)
 
