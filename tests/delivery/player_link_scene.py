@@ -147,10 +147,13 @@ async def silent_peer() -> dict[str, Any]:
     """A third peer is killed: the loop's place and tempo before, and after the session has noticed."""
     link = aalink.Link(240)
     link.enabled = True
-    other = subprocess.Popen([sys.executable, "-c", PEER], stdin=subprocess.PIPE)
-    try:
-        async with player("link=1", "tempo=100", lead=20.0) as (subject, heard):
-            await subject.opened()
+    async with player("link=1", "tempo=100", lead=20.0) as (subject, heard):
+        await subject.opened()
+        while subject.last.peers == 0 or abs(subject.last.bpm - link.tempo) > 0.01:
+            await asyncio.sleep(0.05)
+        # only now, when these two are one session: the older one stays, and no tempo changes any more
+        other = subprocess.Popen([sys.executable, "-c", PEER], stdin=subprocess.PIPE)
+        try:
             while subject.last.peers < 2:
                 await asyncio.sleep(0.05)
             play(subject, np.full((RATE, 2), 0.1, np.float32), loop=True)
@@ -168,11 +171,11 @@ async def silent_peer() -> dict[str, Any]:
                 "playing": subject.voices_playing,
                 "ended": not heard.events.empty(),
             }
-    finally:
-        other.kill()
-        other.wait()
-        if other.stdin is not None:
-            other.stdin.close()
+        finally:
+            other.kill()
+            other.wait()
+            if other.stdin is not None:
+                other.stdin.close()
 
 
 def main() -> None:

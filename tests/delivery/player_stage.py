@@ -57,12 +57,13 @@ class Heard:
 
 class JackServer:
     """One `jackd` of our own, on the dummy driver. Real-time where the system allows, so that a busy machine doesn't
-    delay what is C code on both sides."""
+    delay what is C code on both sides. It waits for its clients: where the machine stands still nothing is left out of
+    a recording."""
 
     def __init__(self, program: str, name: str, period: int, rate: int) -> None:
         self.name = name
         # a test run that is killed leaves no server behind, which the next would take for its own
-        self.command = ["setpriv", "--pdeathsig", "KILL", program, "-n", name, "-t", "2000"]
+        self.command = ["setpriv", "--pdeathsig", "KILL", program, "-S", "-n", name, "-t", "2000"]
         self.command += ["-d", "dummy", "-r", str(rate), "-p", str(period)]
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -2,7 +2,7 @@
 
 Whether the ring ever runs dry hangs on the machine; that each time is counted, and that then not a frame is lost or
 changed, doesn't. Nor does it hang on us whether the sound server itself is in time: where it isn't it says so, and
-whole periods are missing. `python -m benchmarks.player_underruns` shows how often either happens.
+whole periods are missing or come twice. `python -m benchmarks.player_underruns` shows how often either happens.
 """
 
 import asyncio
@@ -86,8 +86,11 @@ def test_a_loop_is_the_loop_whatever_else_happens(
     assert made
     assert voices
     assert len(of_the_ring) <= underruns + late, "each is counted"
-    assert len(of_the_server) <= late, "and so are these"
-    assert all((gap.skipped or 0) % PERIOD == 0 and gap.frames % PERIOD == 0 for gap in of_the_server), found
+    assert late or not of_the_server, "and the server says when it was late"
+    for gap in found:
+        assert gap.silent, found
+        assert gap.skipped is not None, found
+        assert gap.skipped % PERIOD == 0, found
 
 
 @pytest.mark.parametrize(
@@ -96,7 +99,7 @@ def test_a_loop_is_the_loop_whatever_else_happens(
         ("none", []),
         ("silence", [Gap(20_000, 100, silent=True, skipped=0)]),
         ("lost", [Gap(20_000, 0, silent=True, skipped=1)]),
-        ("repeated", [Gap(20_000, 0, silent=True, skipped=RATE // 10 - 128)]),
+        ("repeated", [Gap(20_000, 0, silent=True, skipped=-128)]),
         ("changed", [Gap(20_000, 1, silent=False, skipped=1)]),
     ],
 )

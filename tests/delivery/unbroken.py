@@ -13,7 +13,7 @@ SURE = 64
 @dataclass(frozen=True)
 class Gap:
     """Frames in a row that aren't the loop's. `silent`: they are zeros. `skipped`: how many frames of the loop are
-    missing after them, counted around it; None when it doesn't come back."""
+    missing after them, less than 0 when some come again, at most half of it; None when it doesn't come back."""
 
     first: int
     frames: int
@@ -41,11 +41,15 @@ def gaps(captured: Samples, loop: Samples) -> list[Gap]:
         next_phase = (phase + int(differing[0])) % len(loop)
         again, phase = _again(captured, first, end, loop)
         silent = not captured[first:again].any()
-        skipped = None if phase is None else (phase - next_phase) % len(loop)
+        skipped = None if phase is None else _the_short_way(phase - next_phase, len(loop))
         found.append(Gap(first, again - first, silent, skipped))
         if phase is None:
             return found
         place = again
+
+
+def _the_short_way(frames: int, around: int) -> int:
+    return (frames + around // 2) % around - around // 2
 
 
 def _again(captured: Samples, first: int, end: int, loop: Samples) -> tuple[int, int | None]:

@@ -5,6 +5,8 @@ import os
 import shutil
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,9 +14,13 @@ SOCKETS = "timbred-"
 """How the folder of a daemon's sockets begins; the rest of its name is random."""
 
 
-def end_with_daemon(address: str) -> None:
+LEFT_WITHIN = 2.0
+"""Seconds that a process has to end by itself after the daemon is gone."""
+
+
+def end_with_daemon(address: str, gone: Callable[[], None] | None = None) -> None:
     """Leave as soon as the daemon closes our standard input. A daemon that was killed left the folder of the socket at
-    `address` behind, so that goes too."""
+    `address` behind, so that goes too. `gone` is told first, in another thread, and what it sets going has its time."""
 
     def wait() -> None:
         while os.read(sys.stdin.fileno(), 1024):  # unbuffered: a buffer's lock would hold up the interpreter's end
@@ -22,6 +28,9 @@ def end_with_daemon(address: str) -> None:
         folder = Path(address.removeprefix("ipc://")).parent
         if address.startswith("ipc://") and folder.name.startswith(SOCKETS):
             shutil.rmtree(folder, ignore_errors=True)
+        if gone is not None:
+            gone()
+            time.sleep(LEFT_WITHIN)
         os._exit(0)
 
     threading.Thread(target=wait, name="end-with-daemon", daemon=True).start()

@@ -33,9 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     options.update({name: bool(options[name]) for name in ("limit", "link", "link_start_stop")})
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches us too; the daemon decides
-    end_with_daemon(options["address"])
     status = 0
     player = Player(Options(**options))
+    end_with_daemon(options["address"], player.daemon_gone)
     try:
         player.run()
     except DeviceGone as gone:

@@ -1,5 +1,6 @@
 """The sound devices there are, and the one that is meant."""
 
+import sys
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -101,8 +102,8 @@ def find(devices: list[Device], wanted: str) -> Device:
 
 def let_go() -> None:
     """End PortAudio in this process; it starts again when it is asked something after `look_again`."""
-    audio = portaudio()
-    while audio._initialized:
+    audio = sys.modules.get("sounddevice")
+    while audio is not None and audio._initialized:
         audio._terminate()
 
 

@@ -96,9 +96,10 @@ class Player:
         self._progress = (0, 0.0)
         self._announced = False
         self._raised = False
+        self._alone = threading.Event()
 
     def run(self) -> None:
-        """Play until told to quit.
+        """Play until told to quit, or alone.
 
         Raises:
             DeviceGone: the device went away; the daemon knows, and starts another process.
@@ -115,9 +116,12 @@ class Player:
             poller.poll(self._rest())
             for message, payload in self._arrived():
                 if isinstance(message, wire.Quit):
-                    self._fall_silent()
+                    self._end()
                     return
                 self._take_in(message, payload)
+            if self._alone.is_set():
+                self._end()
+                return
             if self.output is None:
                 self._look_for_device()
             else:
@@ -130,26 +134,43 @@ class Player:
             return IDLE_MS
         return SHORTEST_MS if self.link else max(SHORTEST_MS, int(self.output.rest * 1000))
 
+    def daemon_gone(self) -> None:
+        """From any thread: nobody will say any more what to play, so it ends."""
+        self._alone.set()
+
     def close(self) -> None:
         """Send what waits, and end the line."""
+        if self._alone.is_set():
+            self._line.linger = 0
         self._line.close()
         self._context.term()
 
-    def _fall_silent(self) -> None:
-        """Fade out what sounds, let the device take it, and close the device."""
-        if self.output is None or self.mixer is None:
-            return
-        self.mixer.stop(End(0, 0), wire.Moment())
-        deadline = time.monotonic() + FADE_WITHIN
-        last: int | None = None
-        while time.monotonic() < deadline and (last is None or self.output.taken < last):
-            self._fill(self.output, self.mixer)
-            if last is None and not self.mixer.layers:
-                last = self.output.handed_over + self.mixer.latency
-            time.sleep(0.001)
-        closing = threading.Thread(target=self.output.close, name="close-device", daemon=True)
+    def _end(self) -> None:
+        """Fade out what sounds, and take leave of the device and its driver: a JACK server may stand still, for
+        everybody, until it notices that a client went without a word."""
+        if self.output is not None and self.mixer is not None:
+            self._fall_silent(self.output, self.mixer)
+        if self._looking:
+            return  # another thread is busy with the driver
+        closing = threading.Thread(target=self._close_device, name="close-device", daemon=True)
         closing.start()
         closing.join(CLOSE_WITHIN)
+
+    def _fall_silent(self, output: Output, mixer: Mixer) -> None:
+        """Fade out what sounds, and let the device take it."""
+        mixer.stop(End(0, 0), wire.Moment())
+        deadline = time.monotonic() + FADE_WITHIN
+        last: int | None = None
+        while time.monotonic() < deadline and (last is None or output.taken < last):
+            self._fill(output, mixer)
+            if last is None and not mixer.layers:
+                last = output.handed_over + mixer.latency
+            time.sleep(0.001)
+
+    def _close_device(self) -> None:
+        if self.output is not None:
+            self.output.close()
+        devices.let_go()
 
     # the line
 
