@@ -18,8 +18,9 @@ from timbred.discovery.announce import Announcement, Place
 from timbred.discovery.oscquery import OscQuery
 from timbred.engine import registry
 from timbred.engine.link import ENGINE_PROGRAM, EngineLink, EngineSettings
-from timbred.jobs.dispatcher import Dispatcher
+from timbred.jobs.dispatch.dispatcher import Dispatcher
 from timbred.jobs.finishing import Finishing
+from timbred.jobs.inside import Inside
 from timbred.jobs.intake import Intake
 from timbred.jobs.settings import LiveSettings
 from timbred.library.takes import Library
@@ -61,7 +62,7 @@ class Daemon:
         Raises:
             BadRequest: a port is taken, or a setting can't be used.
         """
-        config, outbox = self.config, self.transports.outbox
+        config, outbox = self.config, Inside(self.transports.outbox)
         self._check_folder()
         self.library = self._open_library()
         self.finishing = Finishing(self.folder, self.library, lambda name: self.models[name].card.licence)
@@ -102,8 +103,8 @@ class Daemon:
             ),
             self.dispatcher,
         )
-        self.dispatcher.engine = self.engine
-        self.dispatcher.give_way(config["engine.yield"])
+        self.dispatcher.orders.engine = self.engine
+        self.dispatcher.orders.give_way(config["engine.yield"])
         try:
             ports = await self.transports.start(self.intake, self.library, self.addresses)
         except BaseException:
@@ -112,7 +113,7 @@ class Daemon:
         for name, port in ports.settings.items():
             self.settings.follow(name, port)
         if config["models.preload"]:
-            self.dispatcher.preload(config["models.default"])
+            self.dispatcher.loads.preload(config["models.default"])
         self.engine.start()
         self.player.start()
         self.announcement = self._announced(ports)
@@ -161,7 +162,7 @@ class Daemon:
         if name == "player.gain":
             self.player.set_level(float(value))
         if name == "engine.yield":
-            self.dispatcher.give_way(float(value))
+            self.dispatcher.orders.give_way(float(value))
         if name == "beats_per_bar":
             self.player.set_tempo(beats_per_bar=float(value))
 

@@ -11,7 +11,7 @@ import pytest
 from tests.jobs.test_parameters import resolved
 from timbred.delivery.files import TakesFolder
 from timbred.engine import registry, wire
-from timbred.jobs.dispatcher import Dispatcher
+from timbred.jobs.dispatch.dispatcher import Dispatcher
 from timbred.jobs.finishing import Finishing
 from timbred.jobs.job import Job
 from timbred.library.takes import Library
@@ -59,9 +59,9 @@ class Stage:
         outbox: Any = self.outbox
         self.dispatcher = Dispatcher(outbox, entries, finishing)
         self.heard: list[tuple[str, Any]] = []
-        self.dispatcher.on_piece = self._piece
-        self.dispatcher.on_broken = lambda _job: self.heard.append(("broken", None))
-        self.dispatcher.engine = self.engine
+        self.dispatcher.pieces.on_piece = self._piece
+        self.dispatcher.pieces.on_broken = lambda _job: self.heard.append(("broken", None))
+        self.dispatcher.orders.engine = self.engine
         keys = {"model": "pocket", "seconds": 0.2, "to": "both", "voice": "1", **keys}
         self.dispatcher.submit(CLIENT, "a", resolved(entries["pocket"].card, **keys))
         (self.job,) = self.dispatcher.remembered.live()

@@ -25,7 +25,7 @@ class Growing:
 
 
 class Early:
-    """Hears what `Dispatcher` has to say of sounds that are heard early. Runs on the event loop."""
+    """Hears of sounds that are heard early what `dispatch.pieces.Pieces` says. Runs on the event loop."""
 
     def __init__(
         self,

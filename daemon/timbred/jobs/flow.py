@@ -23,12 +23,13 @@ from timbred.delivery import wire
 from timbred.delivery.player import Player, told_frame
 from timbred.engine.registry import Card
 from timbred.jobs.course import PLAYED_SO, Course, Ordered, mix_so_far
-from timbred.jobs.dispatcher import Dispatcher, failure
+from timbred.jobs.dispatch.dispatcher import Dispatcher
+from timbred.jobs.dispatch.events import failure
 from timbred.jobs.inside import Inside
 from timbred.jobs.parameters import Session
 from timbred.jobs.speed import ready_for
 from timbred.protocol import messages as m
-from timbred.protocol.exchange import ClientId, Outbox
+from timbred.protocol.exchange import ClientId
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +97,7 @@ class Flows:
 
     def __init__(
         self,
-        outbox: Outbox,
-        inside: Inside,
+        outbox: Inside,
         player: Player,
         dispatcher: Dispatcher,
         session: Callable[[], Session],
@@ -113,7 +113,7 @@ class Flows:
         self._asked: dict[str, _Asked] = {}
         self._numbers = itertools.count(1)
         self._stopping = False
-        inside.attach(PIECES, self._hear)
+        outbox.attach(PIECES, self._hear)
 
     # what clients ask
 

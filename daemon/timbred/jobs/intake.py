@@ -15,7 +15,8 @@ from timbred.engine.registry import Card, Entry, Registry
 from timbred.engine.wire import NoiseSource
 from timbred.jobs.buffers import Buffers
 from timbred.jobs.deadline import TooSoon
-from timbred.jobs.dispatcher import Dispatcher, failure, take_event
+from timbred.jobs.dispatch.dispatcher import Dispatcher
+from timbred.jobs.dispatch.events import failure, take_event
 from timbred.jobs.finishing import FinishedTake
 from timbred.jobs.flow import Flows
 from timbred.jobs.inside import Inside
@@ -28,7 +29,7 @@ from timbred.jobs.settings import LiveSettings
 from timbred.library.recipe import overlaid, parameters_of
 from timbred.library.takes import Library
 from timbred.protocol import messages as m
-from timbred.protocol.exchange import ClientId, Outbox
+from timbred.protocol.exchange import ClientId
 from timbred.protocol.vocabulary import REQUESTS
 from timbred.render.decode import length_of, read_recipe
 from timbred.units import Megabytes
@@ -46,7 +47,7 @@ class Intake:
 
     def __init__(
         self,
-        outbox: Outbox,
+        outbox: Inside,
         registry: Registry,
         dispatcher: Dispatcher,
         library: Library,
@@ -63,11 +64,10 @@ class Intake:
         self.player = player
         self.playing = Playing(outbox, player, library, allowed, self._could_not_play)
         self.buffers = Buffers(outbox)
-        dispatcher.on_take = self._taken
-        dispatcher.on_piece = self.playing.early.piece
-        dispatcher.on_broken = self.playing.early.broken
-        dispatcher.outbox = inside = Inside(outbox)
-        self.flows = Flows(outbox, inside, player, dispatcher, lambda: settings.session)
+        dispatcher.delivering.on_take = self._taken
+        dispatcher.pieces.on_piece = self.playing.early.piece
+        dispatcher.pieces.on_broken = self.playing.early.broken
+        self.flows = Flows(outbox, player, dispatcher, lambda: settings.session)
         self.playing.stop_flows = self.flows.stop
         self.playing.flowing = self.flows.has
         self.in_time = InTime(dispatcher, player, lambda: settings.session)
@@ -304,10 +304,10 @@ class Intake:
         )
 
     def _load(self, client: ClientId, request: m.Load) -> None:
-        self.dispatcher.load(client, request.model)
+        self.dispatcher.loads.load(client, request.model)
 
     def _unload(self, client: ClientId, request: m.Unload) -> None:
-        self.dispatcher.unload(client, request.model)
+        self.dispatcher.loads.unload(client, request.model)
 
     async def _takes(self, client: ClientId, request: m.Takes) -> None:
         found = await asyncio.to_thread(self.library.search, request.search or "", request.limit, request.like)

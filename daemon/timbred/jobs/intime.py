@@ -11,7 +11,7 @@ from timbred.delivery.player import Player
 from timbred.engine.registry import Card
 from timbred.errors import BadRequest, NoAudioDevice
 from timbred.jobs.deadline import Clock, Deadline, Pace, TooSoon, Wanted, fewest_steps, read_by, steps_by
-from timbred.jobs.dispatcher import Dispatcher
+from timbred.jobs.dispatch.dispatcher import Dispatcher
 from timbred.jobs.parameters import PLAYED, STEPS, Parameters, Session
 from timbred.protocol import messages as m
 
@@ -35,9 +35,9 @@ class InTime:
         Raises: what the engine says of it.
         """
         cold = not self.dispatcher.residents.is_resident(parameters.model)
-        await self.dispatcher.measure(parameters)
+        await self.dispatcher.trials.measure(parameters)
         if cold:
-            await self.dispatcher.measure(parameters)
+            await self.dispatcher.trials.measure(parameters)
 
     def should_time_again(self, parameters: Parameters, error: BadRequest) -> bool:
         """Whether a refusal rests on too few measurements to be told."""

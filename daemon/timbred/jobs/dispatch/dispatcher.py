@@ -1,0 +1,249 @@
+"""Carries jobs from the queue through the engine to their terminal event."""
+
+import itertools
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from timbred import errors
+from timbred.engine import wire
+from timbred.engine.registry import Registry
+from timbred.jobs.deadline import Wanted
+from timbred.jobs.dispatch.background import Background
+from timbred.jobs.dispatch.delivering import Delivering
+from timbred.jobs.dispatch.endings import Endings
+from timbred.jobs.dispatch.events import told_so_far
+from timbred.jobs.dispatch.loads import Loads
+from timbred.jobs.dispatch.orders import Orders
+from timbred.jobs.dispatch.pieces import Pieces
+from timbred.jobs.dispatch.previews import Previews
+from timbred.jobs.dispatch.rendering import Rendering
+from timbred.jobs.dispatch.trials import Trials
+from timbred.jobs.dispatch.waiting import busy, queued, wait_for
+from timbred.jobs.estimates import Estimates
+from timbred.jobs.finishing import Finishing, given_sound
+from timbred.jobs.job import Job, State
+from timbred.jobs.parameters import Parameters
+from timbred.jobs.queue import Queue
+from timbred.jobs.remembered import Remembered
+from timbred.jobs.residents import Residents
+from timbred.jobs.timing import Timing
+from timbred.protocol import messages as m
+from timbred.protocol.exchange import ClientId, Outbox
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 2
+"""Times that a job is given to an engine: once more after an engine was lost with it."""
+
+
+class Dispatcher:
+    """The queue, and the way of its jobs: into the engine (`rendering`), then to their takes (`delivering`), or to
+    another end (`endings`).
+
+    Implements `engine.link.EngineUser`. Runs on the event loop; only finishing runs in threads.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        registry: Registry,
+        finishing: Finishing,
+        queue_length: int = 64,
+        remembered: float = 600.0,
+        jobs_at_once: int = 0,
+    ) -> None:
+        self.outbox = outbox
+        self.registry = registry
+        self.queue = Queue(queue_length)
+        self.remembered = Remembered(remembered)
+        self.estimates = Estimates()
+        self.residents = Residents(outbox)
+        self.orders = Orders(registry)
+        self._numbers = itertools.count(1)
+        timing = Timing(self.estimates)
+        self.trials = Trials(self._numbers, self.orders, timing, self.residents)
+        self.loads = Loads(registry, self.residents, self.remembered, self.trials, self.orders)
+        self.pieces = Pieces()
+        self.endings = Endings(outbox, self.remembered, self.pieces)
+        self.rendering = Rendering(outbox, self.orders, timing, self.residents, jobs_at_once, self.pump)
+        self._timing = timing
+        self._background = Background()
+        self.previews = Previews(outbox, finishing, self._background)
+        self.delivering = Delivering(outbox, finishing, self.endings, self._background)
+        self._stopping = False
+
+    # what clients ask
+
+    def submit(
+        self, client: ClientId, identity: m.Id, parameters: Parameters, init: Path | None = None,
+        wanted: Wanted | None = None,
+    ) -> None:  # fmt: skip
+        """Take in a request that isn't known yet. `init` is the file of the sound that it starts from; one with a
+        deadline is `wanted`.
+
+        Raises:
+            Busy: the queue is full.
+            ShuttingDown: the daemon is stopping.
+        """
+        if self._stopping:
+            raise errors.ShuttingDown("timbred is stopping; ask again once it is back")
+        if self.queue.full:
+            raise busy(self.rendering.jobs, self.queue, self.estimates)
+        job = Job(next(self._numbers), client, identity, parameters, ready=init is None, wanted=wanted)
+        self.endings.expect(job)
+        self.queue.add(job)
+        self._announce_queued(job)
+        if init is not None:
+            self._background.start(self._prepare(job, init), f"prepare-{job.number}")
+        self.pump()
+
+    async def _prepare(self, job: Job, init: Path) -> None:
+        """Read the sound that a job starts from; the job waits in its place meanwhile."""
+        rate = self.registry[job.parameters.model].card.native_rate
+        try:
+            found = await self._background.in_thread(given_sound, init, rate, job.parameters.seconds)
+        except Exception as error:  # noqa: BLE001  whatever it is, the client hears of it
+            if job.live:
+                self.queue.remove(job)
+                self.endings.broke(job, error)
+            return
+        job.given, whole = found
+        job.whole = whole if job.parameters.anew is not None else None
+        job.ready = True
+        self.pump()
+
+    def repeat(self, job: Job) -> None:
+        """A known request came again: say where it stands."""
+        if job.state is State.QUEUED:
+            self._announce_queued(job)
+            return
+        for event, clip in told_so_far(job):
+            self.outbox.send(job.client, event, clip)
+
+    def cancel(self, job: Job) -> None:
+        """End a live job: at once while it waits, at the next step while it is rendered."""
+        job.cancel_wanted = True
+        if job.state is State.QUEUED:
+            self.queue.remove(job)
+            self.endings.cancelled(job)
+        elif job.state is State.RENDERING:
+            self.orders.cancel(job.number)
+
+    def wait_for(self, priority: str) -> float:
+        """Seconds that a new job with a deadline should wait; see `waiting.wait_for`."""
+        return wait_for(priority, self.rendering.jobs, self.queue, self.estimates)
+
+    def _announce_queued(self, job: Job) -> None:
+        self.outbox.send(job.client, queued(job, self.rendering.jobs, self.queue, self.estimates))
+
+    # moving on
+
+    def pump(self) -> None:
+        """Give the engine the jobs whose turn it is, as many as it works on at once; a live one always."""
+        while self.orders.taken and (job := self.queue.first()) is not None:
+            if not self.rendering.has_room_for(job):
+                return
+            self.queue.remove(job)
+            self.rendering.begin(job)
+
+    # the engine's life
+
+    def engine_up(self, ready: wire.Ready) -> None:
+        self.residents.engine_up(ready)
+        self.orders.give_way_again()
+        self.loads.order_again()
+        self.trials.order_again()
+        self.pump()
+
+    def engine_down(self, reason: str) -> None:
+        self.residents.engine_down(reason)
+        self.delivering.hearings.drop()
+        lost = self.rendering.drop_all()
+        self.trials.give_up(errors.WorkerLost(f"the engine ended while it was timed ({reason}); ask once more"))
+        for job in lost:
+            if job.live:
+                self._engine_lost(job, reason)
+
+    def _engine_lost(self, job: Job, reason: str) -> None:
+        if job.cancel_wanted:
+            self.endings.cancelled(job)
+        elif job.attempts < ATTEMPTS:
+            log.warning("request %s is run once more: its engine was lost (%s)", job.id, reason)
+            self.pieces.break_off(job)
+            job.move(State.QUEUED)
+            self.queue.add(job)
+        else:
+            error = errors.WorkerLost(f"the engine ended twice with this request ({reason}); try another model")
+            self.endings.failed(job, error)
+
+    # what the engine says
+
+    def engine_said(self, message: wire.FromEngine, payload: Sequence[memoryview]) -> None:
+        match message:
+            case wire.Beat() | wire.Loaded() | wire.Unloaded():
+                self.residents.engine_said(message)
+            case wire.Loading():
+                self.rendering.loads(message.job)
+            case wire.Step():
+                self.rendering.stepped(message)
+            case wire.Preview() | wire.Piece():
+                self._came_early(message, payload)
+            case wire.Rendered():
+                self._rendered(message, payload)
+            case wire.Heard():
+                self.delivering.hearings.heard(message.job, message.ear, [bytes(vector) for vector in payload])
+            case wire.Cancelled():
+                if (job := self.rendering.left(message.job)) is not None:
+                    self.endings.cancelled(job)
+            case wire.Failed():
+                self._failed(message)
+            case wire.Ready():
+                log.error("the engine introduced itself twice")
+
+    def _came_early(self, message: wire.Preview | wire.Piece, payload: Sequence[memoryview]) -> None:
+        job = self.rendering.held(message.job)
+        if job is None:
+            return
+        if isinstance(message, wire.Preview):
+            self.previews.take(job, message, payload)
+        else:
+            self.pieces.take(job, message, payload)
+
+    def _rendered(self, message: wire.Rendered, payload: Sequence[memoryview]) -> None:
+        self._timing.rendered(message.job)
+        self.trials.over(message.job)
+        job = self.rendering.held(message.job)
+        if job is not None:
+            self.delivering.deliver(job, message, payload)
+            self.rendering.release(job)
+
+    def _failed(self, message: wire.Failed) -> None:
+        error = errors.from_code(message.code, message.message)
+        if message.model is not None:
+            self.residents.failed(message.model, error)
+        if message.job is None:
+            return
+        self.trials.over(message.job, error)
+        self._timing.dropped(message.job)
+        job = self.rendering.held(message.job)
+        if job is not None:
+            self.rendering.release(job)
+            self.endings.failed(job, error)
+
+    # the end
+
+    async def stop(self, patience: float) -> None:
+        """Take nothing more in, let what is running finish for `patience` seconds, then fail what is left."""
+        self._stopping = True
+        stopping = errors.ShuttingDown("timbred is stopping; ask again once it is back")
+        while (job := self.queue.next()) is not None:
+            self.endings.failed(job, stopping)
+        if not await self.endings.all_within(patience):
+            log.warning("stopping while requests are running: they are failed")
+        for job in self.remembered.live():
+            self.orders.cancel(job.number)
+            self.endings.failed(job, stopping)
+        self.trials.give_up(stopping)
+        self.residents.stop(stopping)
+        await self._background.stop()

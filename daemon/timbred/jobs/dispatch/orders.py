@@ -1,0 +1,67 @@
+"""What the engine is told."""
+
+from typing import Protocol
+
+from timbred.engine import wire
+from timbred.engine.registry import Registry
+from timbred.jobs.parameters import Parameters
+
+
+class Engine(Protocol):
+    """The part of `engine.link.EngineLink` that is used here."""
+
+    @property
+    def up(self) -> bool: ...
+
+    def send(self, message: wire.ToEngine) -> bool: ...
+
+
+class Orders:
+    """Orders for the engine. One that finds none there isn't lost: the next engine is told all that still holds, and
+    what the last one worked on is given to it again."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.engine: Engine | None = None
+        self._registry = registry
+        self._way = wire.GiveWay(frame_rate=0.0)
+
+    @property
+    def taken(self) -> bool:
+        """Whether there is an engine that takes orders."""
+        return self.engine is not None and self.engine.up
+
+    def give_way(self, frame_rate: float) -> None:
+        """Let the engine rest after each step for a render loop of this many frames a second; 0: never."""
+        self._way = wire.GiveWay(frame_rate=frame_rate)
+        self._tell(self._way)
+
+    def give_way_again(self) -> None:
+        """Tell a new engine how it is to rest."""
+        self._tell(self._way)
+
+    def render(
+        self, number: int, parameters: Parameters, rank: int, within: float | None, given: bytes | None = None
+    ) -> None:
+        """Make a sound, under this number. A lower rank goes first; `within` are the seconds until a deadline."""
+        source, order = self.source_of(parameters.model), parameters.order(given)
+        self._tell(wire.Render(job=number, model=source, order=order, rank=rank, within=within))
+
+    def cancel(self, number: int) -> None:
+        """Leave a sound at the next step."""
+        self._tell(wire.Cancel(job=number))
+
+    def load(self, source: wire.ModelSource) -> None:
+        """Take a model into memory."""
+        self._tell(wire.Load(model=source))
+
+    def unload(self, name: str) -> None:
+        """Free a model's memory."""
+        self._tell(wire.Unload(name=name))
+
+    def source_of(self, name: str) -> wire.ModelSource:
+        """A model as the engine is told of it."""
+        return wire.ModelSource(name=name, folder=str(self._registry[name].folder))
+
+    def _tell(self, message: wire.ToEngine) -> None:
+        if self.engine is not None:
+            self.engine.send(message)
