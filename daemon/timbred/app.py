@@ -13,7 +13,7 @@ from pathlib import Path
 from timbred import errors
 from timbred.config import Config, Value
 from timbred.delivery.files import AllowedFolders, TakesFolder
-from timbred.delivery.player import Player
+from timbred.delivery.player.player import Player
 from timbred.discovery.announce import Announcement, Place
 from timbred.discovery.oscquery import OscQuery
 from timbred.engine import registry

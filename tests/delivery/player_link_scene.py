@@ -21,7 +21,7 @@ import sounddevice
 
 from tests.delivery.player_stage import RATE, jack_server, play, player
 from timbred.delivery.playback.devices import let_go, look_again
-from timbred.delivery.player import Player
+from timbred.delivery.player.player import Player
 from timbred.protocol import messages as m
 
 CLICKS = 8

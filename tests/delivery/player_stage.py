@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from timbred.clip import Clip, Samples
 from timbred.config import load
-from timbred.delivery.player import Player
+from timbred.delivery.player.player import Player
 from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId
 from timbred.units import SampleRate

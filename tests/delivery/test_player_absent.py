@@ -51,7 +51,7 @@ def test_a_player_ends_with_a_daemon_that_was_killed():
         "from tests.delivery.player_stage import player\n"
         "async def main():\n"
         "    async with player('player.device=no such card') as (subject, _):\n"
-        "        await subject._known.wait()\n"
+        "        await subject._device.known.wait()\n"
         "        print(subject.pid, flush=True)\n"
         "        await asyncio.Event().wait()\n"
         "asyncio.run(main())\n"

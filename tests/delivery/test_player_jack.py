@@ -21,7 +21,7 @@ from tests.delivery.player_stage import (
 )
 from timbred import errors
 from timbred.clip import Samples
-from timbred.delivery.player import Player
+from timbred.delivery.player.player import Player
 from timbred.protocol import messages as m
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from timbred import errors
 from timbred.clip import Clip, Samples
-from timbred.delivery.player import Asker, Player
+from timbred.delivery.player.listeners import Asker
+from timbred.delivery.player.player import Player
 from timbred.jobs.job import Job
 from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId, Outbox

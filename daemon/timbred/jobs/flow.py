@@ -20,7 +20,8 @@ import msgspec
 from timbred import errors
 from timbred.clip import Clip
 from timbred.delivery import wire
-from timbred.delivery.player import Player, told_frame
+from timbred.delivery.player.listeners import told_frame
+from timbred.delivery.player.player import Player
 from timbred.engine.registry import Card
 from timbred.jobs.course import PLAYED_SO, Course, Ordered, mix_so_far
 from timbred.jobs.dispatch.dispatcher import Dispatcher
@@ -93,7 +94,7 @@ class _Asked:
 
 
 class Flows:
-    """All endless sounds. Implements `delivery.player.Listener` for their pieces. Runs on the event loop."""
+    """All endless sounds. Implements `delivery.player.listeners.Listener` for their pieces. Runs on the event loop."""
 
     def __init__(
         self,

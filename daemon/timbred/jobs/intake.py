@@ -10,7 +10,7 @@ from typing import Any
 
 from timbred import errors
 from timbred.delivery.files import AllowedFolders
-from timbred.delivery.player import Player
+from timbred.delivery.player.player import Player
 from timbred.engine.registry import Card, Entry, Registry
 from timbred.engine.wire import NoiseSource
 from timbred.jobs.buffers import Buffers

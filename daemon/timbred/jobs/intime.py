@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import msgspec
 
-from timbred.delivery.player import Player
+from timbred.delivery.player.player import Player
 from timbred.engine.registry import Card
 from timbred.errors import BadRequest, NoAudioDevice
 from timbred.jobs.deadline import Clock, Deadline, Pace, TooSoon, Wanted, fewest_steps, read_by, steps_by

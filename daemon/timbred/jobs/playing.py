@@ -13,7 +13,7 @@ from timbred import errors
 from timbred.clip import Clip
 from timbred.delivery.clock import read_moment
 from timbred.delivery.files import AllowedFolders
-from timbred.delivery.player import Player
+from timbred.delivery.player.player import Player
 from timbred.jobs.early import Early
 from timbred.jobs.finishing import FinishedTake
 from timbred.jobs.job import Job

@@ -1,0 +1,331 @@
+"""The daemon's handle on the player process: plays, stops and changes voices, and tells the clients what they hear."""
+
+import itertools
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from timbred import errors
+from timbred.clip import Clip, Samples
+from timbred.config import Config
+from timbred.delivery import wire
+from timbred.delivery.clock import read_moment
+from timbred.delivery.player.beats import Beats
+from timbred.delivery.player.checks import check_gain, check_sound
+from timbred.delivery.player.desk import Desk
+from timbred.delivery.player.device import Device
+from timbred.delivery.player.listeners import Asker, Listener
+from timbred.delivery.player.plays import Plays, Sounding, as_sent
+from timbred.delivery.player.process import PLAYER_PROGRAM, trade
+from timbred.delivery.player.stops import Stops
+from timbred.processes.child import Child
+from timbred.protocol import messages as m
+from timbred.protocol.exchange import ClientId, Outbox
+
+log = logging.getLogger(__name__)
+
+
+class Player:
+    """Implements `processes.child.ChildUser`. Runs on the event loop."""
+
+    def __init__(self, outbox: Outbox, config: Config, program: tuple[str, ...] = PLAYER_PROGRAM) -> None:
+        self.outbox = outbox
+        self.on_tempo: Callable[[float], None] = lambda _bpm: None
+        self.on_rate: Callable[[int], None] = lambda _rate: None
+        self._max_gain = float(config["player.max_gain"])
+        self._numbers = itertools.count(1)
+        self._device = Device()
+        self._beats = Beats(config["tempo"])
+        self._desk = Desk(config)
+        self._plays = Plays()
+        self._stops = Stops(outbox, self._plays)
+        self._child = Child(trade(config, program), self)
+
+    # life
+
+    def start(self) -> None:
+        """Start the process and keep it alive."""
+        self._child.start()
+
+    def end_all(self) -> None:
+        """Tell the clients that everything ends: the daemon stops, and takes no more plays."""
+        self._device.close()
+        for play in self._plays:
+            self._plays.over(play.order.play, self.last.frame, "stopped")
+
+    async def stop(self, patience: float) -> None:
+        """End the process, and what sounds with it."""
+        self.end_all()
+        await self._child.stop(patience)
+
+    # how it is
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid
+
+    @property
+    def device(self) -> wire.Opened | None:
+        """The device that is open; None without one."""
+        return self._device.now
+
+    @property
+    def rate(self) -> int | None:
+        """The device's rate in Hz; None without a device."""
+        return self.device.rate if self.device else None
+
+    @property
+    def last(self) -> wire.Beat:
+        """What the process last said of its clock."""
+        return self._beats.last
+
+    @property
+    def voices_playing(self) -> int:
+        return self._plays.voices
+
+    @property
+    def underruns(self) -> int:
+        """Times that the device ran out of sound since the daemon's start."""
+        return self._beats.underruns
+
+    @property
+    def late(self) -> int:
+        """Blocks that the device's driver called late, whoever's fault it was, since the daemon's start."""
+        return self._beats.late
+
+    @property
+    def lead(self) -> float:
+        """How far sound is mixed ahead now, in seconds: as set, or more after underruns; 0 without a device."""
+        return self.last.lead if self.device else 0.0
+
+    async def opened(self) -> wire.Opened:
+        """The device, once it is known whether there is one.
+
+        Raises:
+            NoAudioDevice: there is none; says why and what to do.
+        """
+        return await self._device.awaited()
+
+    def beat_now(self) -> float:
+        """The beat that is mixed now.
+
+        Raises:
+            NoAudioDevice: there is no device, and it is the device's clock that counts.
+        """
+        self._device.needed()
+        return self._beats.now
+
+    def has(self, voice: int) -> bool:
+        """Whether something sounds or waits on a voice, or on any with 0."""
+        return bool(self._plays.on(voice))
+
+    def order_of(self, play: int) -> wire.Play | None:
+        """A play that has not ended, as it sounds now."""
+        found = self._plays.get(play)
+        return found.order if found else None
+
+    # what clients ask: plays
+
+    def check(self, keys: m.PlayKeys) -> None:
+        """Whether something could be played so, as far as is known.
+
+        Raises:
+            BadRequest: a louder gain than allowed, a moment that can't be read.
+            NoAudioDevice: there is no device.
+        """
+        check_gain(keys.gain, self._max_gain)
+        read_moment(keys.at or "now")
+        if self._device.known.is_set():
+            self._device.needed()
+
+    def play(
+        self, client: ClientId, voice: int, take: str, clip: Clip, loop: bool, keys: m.PlayKeys,
+        rate: float | None = None, source: Clip | None = None,
+    ) -> int:  # fmt: skip
+        """Sound a clip, at the device's rate, on a voice, and tell the client. Its number is returned. One that was
+        made ready for `keys.speed` has another `rate` at speed 1, and comes with its `source`.
+
+        Raises: as `sound`.
+        """
+        listener = Asker(self.outbox, client, take)
+        return self.sound(listener, voice, clip, loop, keys, rate=rate, source=source)
+
+    def sound(
+        self, listener: Listener, voice: int, clip: Clip, loop: bool, keys: m.PlayKeys,
+        handover: wire.Handover | None = None, follows: bool = False, whole: int | None = None,
+        rate: float | None = None, source: Clip | None = None,
+    ) -> int:  # fmt: skip
+        """Sound a clip, at the device's rate, on a voice. Its number is returned. For `handover` and `follows` see
+        `wire.Play`. With `whole` the clip is the beginning of a sound of so many frames, and `add` brings the rest.
+
+        Raises:
+            BadRequest: a louder gain than allowed, a moment that can't be read.
+            BadAudio: an empty clip, or one that is far too loud to be sound.
+            NoAudioDevice: there is no device.
+        """
+        check_gain(keys.gain, self._max_gain)
+        check_sound(clip)
+        at = read_moment(keys.at or "now")
+        self._device.needed()
+        order = wire.Play(
+            play=next(self._numbers), voice=voice, rate=rate or clip.rate, channels=clip.channels, at=at, loop=loop,
+            gain=min(0.0, self._max_gain) if keys.gain is None else keys.gain,
+            pan=keys.pan or 0.0, speed=1.0 if keys.speed is None else keys.speed,
+            out=keys.out or 1, fade=keys.fade, handover=handover, follows=follows, whole=whole,
+        )  # fmt: skip
+        samples = as_sent(clip.samples)
+        self._plays.add(Sounding(order, [samples], listener, source, order.speed))
+        self._child.send(order, samples)
+        return order.play
+
+    def add(self, number: int, samples: Samples) -> None:
+        """The next samples of a sound that is still being made, (frames, channels). One that has ended takes none."""
+        play = self._plays.get(number)
+        if play is not None and len(samples):
+            part = as_sent(samples)
+            play.parts.append(part)
+            self._child.send(wire.More(play=number), part)
+
+    def of_another_speed(self, voice: int, speed: float) -> list[tuple[int, Clip, bool]]:
+        """What sounds on a voice and wasn't made ready for this speed: its number, its source, whether it is a loop."""
+        return [
+            (play.order.play, play.source, play.order.loop)
+            for play in self._plays.on(voice)
+            if play.source is not None and play.made_for != speed
+        ]
+
+    def exchange(self, number: int, samples: Samples, rate: float, speed: float) -> None:
+        """The same sound, made ready for another speed. One that has ended takes none."""
+        play = self._plays.get(number)
+        if play is not None:
+            part = as_sent(samples)
+            play.exchange(part, rate, speed)
+            self._child.send(wire.Exchange(play=number, rate=rate), part)
+
+    def break_off(self, number: int) -> None:
+        """No more comes of a sound: it ends."""
+        if self._plays.get(number) is None:
+            return
+        if self.device is None:
+            self._plays.over(number, self.last.frame, "stopped")
+        else:
+            self._child.send(wire.BreakOff(play=number))
+
+    # what clients ask: voices, and all of them
+
+    def stop_voice(self, client: ClientId, request: m.Stop) -> None:
+        """End a voice, or all with `*`; without a player at once.
+
+        Raises:
+            BadRequest: a silent voice, a moment that can't be read.
+        """
+        voice = 0 if request.voice == "*" else request.voice
+        at = read_moment(request.at or "now")
+        affected = self._plays.on(voice)
+        if voice and not affected:
+            raise errors.BadRequest(f"voice: {voice} is silent; nothing to stop")
+        if self.device is None:
+            self._stops.at_once(client, affected, self.last.frame)
+            return
+        order = wire.Stop(stop=next(self._numbers), voice=voice, at=at, fade=request.fade)
+        self._stops.expect(client, order)
+        self._child.send(order)
+
+    def change(self, client: ClientId, request: m.Set) -> None:
+        """Change a sounding voice.
+
+        Raises:
+            BadRequest: a silent voice, a louder gain than allowed, nothing to change.
+        """
+        voice = request.voice
+        check_gain(request.gain, self._max_gain)
+        if request.gain is None and request.pan is None and request.speed is None:
+            raise errors.BadRequest("set: nothing to change; name @gain, @pan or @speed")
+        found = self._plays.on(voice)
+        if not found:
+            raise errors.BadRequest(f"voice: {voice} is silent; play something on it first")
+        asked = {"gain": request.gain, "pan": request.pan, "speed": request.speed}
+        if self.device is None:  # it goes on so once the device is back
+            named = {key: value for key, value in asked.items() if value is not None}
+            for play in found:
+                play.change(**named)
+        else:
+            self._child.send(wire.Change(voice=voice, fade=request.fade, **asked))
+        self.outbox.send(client, m.Acknowledged(id="set"))
+
+    def set_tempo(self, bpm: float | None = None, beats_per_bar: float | None = None) -> None:
+        """Set the session's tempo or meter; what is still to come moves.
+
+        Raises:
+            BadRequest: Link is on, and its session has the tempo.
+        """
+        self._child.send(self._desk.set_tempo(bpm, beats_per_bar))
+
+    def set_level(self, gain: float) -> None:
+        """Set the gain of everything that plays, in dB."""
+        self._child.send(self._desk.set_level(gain))
+
+    # the process's life
+
+    def child_up(self, ready: Any) -> None:
+        for message in self._desk.for_new_process(self.last.beat):
+            self._child.send(message)
+
+    def child_down(self, reason: str) -> None:
+        self._device.process_ended(reason)
+        self._beats.process_ended()
+        self._stops.process_ended(self.last.frame)
+
+    # what the process says
+
+    def child_said(self, message: Any, payload: Sequence[memoryview]) -> None:
+        match message:
+            case wire.Beat():
+                self._beat(message)
+            case wire.Playing():
+                self._plays.began(message)
+            case wire.Ended():
+                self._plays.over(message.play, message.frame, message.reason)
+            case wire.Stopping():
+                self._stops.begun(message)
+            case wire.Refused():
+                self._refused(message)
+            case wire.Opened():
+                self._opened(message)
+            case wire.NoDevice():
+                self._without_device(message.reason)
+            case wire.DeviceLost():
+                self._beat(message.last)
+                self._without_device(message.reason)
+            case _:
+                log.error("the player said what it shouldn't: %s", type(message).__name__)
+
+    def _opened(self, message: wire.Opened) -> None:
+        if self._device.closed:
+            return
+        self._device.opened(message)
+        self.on_rate(message.rate)
+        log.info(
+            "playing on %s at %d Hz, blocks of %d frames, %.1f ms ahead%s",
+            message.device, message.rate, message.block, message.lead * 1000,
+            "" if message.raised else " (without raised priority)",
+        )  # fmt: skip
+        for play in self._plays:
+            self._child.send(*play.anew())
+
+    def _without_device(self, reason: str) -> None:
+        self._device.missing(reason)
+        log.warning("%s", reason)
+
+    def _beat(self, message: wire.Beat) -> None:
+        if message.bpm != self.last.bpm and self._desk.link:
+            self.on_tempo(message.bpm)
+        self._beats.take(message)
+        self._plays.moved(message.positions)
+
+    def _refused(self, message: wire.Refused) -> None:
+        error = errors.from_code(message.code, message.message)
+        if message.play is not None:
+            self._plays.refused(message.play, self.last.frame, error)
+        if message.stop is not None:
+            self._stops.refused(message.stop, error)

@@ -1,0 +1,42 @@
+"""How the player process is started and watched."""
+
+import sys
+
+from timbred.config import Config
+from timbred.delivery import wire
+from timbred.processes.child import Trade
+
+PLAYER_PROGRAM = (sys.executable, "-m", "timbred.delivery.playback")
+"""The command that starts a player."""
+
+HEARTBEAT = 0.25
+PATIENCE = 10.0
+"""Seconds without a sign of life after which the player is started again."""
+
+
+def trade(config: Config, program: tuple[str, ...]) -> Trade:
+    """A player as these settings want it. `program` is the command that starts it."""
+    options = {
+        "device": config["player.device"],
+        "channels": config["player.channels"],
+        "lead": config["player.lead"] / 1000,
+        "limit": int(config["player.limiter"]),
+        "heartbeat": HEARTBEAT,
+        "tempo": config["tempo"],
+        "beats-per-bar": config["beats_per_bar"],
+        "link": int(config["link"]),
+        "link-offset": config["link.offset"] / 1000,
+        "link-start-stop": int(config["link.start_stop"]),
+        "log-level": config["log.level"],
+    }
+    return Trade(
+        name="player",
+        command=(*program, *(f"--{name}={value}" for name, value in options.items())),
+        introduction=wire.Ready,
+        wire_version=wire.WIRE_VERSION,
+        encode=wire.encode,
+        decode=wire.read_in_daemon,
+        quit=wire.Quit(),
+        patience=PATIENCE,
+        environment={"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+    )
