@@ -43,7 +43,7 @@ def main() -> None:
     quiet_libraries()
     with tempfile.TemporaryDirectory() as place:
         models, apart, grown = together(Path(place), options.scale)
-        held = sum({address: size for model in models for address, size in model.tensors.items()}.values())
+        held = sum({address: size for model in models for address, size in model.stages.tensors.items()}.values())
     print(f"three AudioLDM 2 models resident together / apart, bfloat16, size / {options.scale}; {machine()}")
     print(f"  weights                 {held / apart:.3f}   ({held / 1e9:.2f} and {apart / 1e9:.2f} GB)")
     print(f"  what the memory grew by {grown / apart:.3f}   ({grown / 1e9:.2f} GB; weights that are mapped from their "

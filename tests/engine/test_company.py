@@ -15,7 +15,8 @@ from tests.engine.test_link import Heard, engine
 from tests.engine.test_memory import REAL, source
 from timbred.engine import checkpoint, wire
 from timbred.engine.adapters.families import make_resident
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion, Run
+from timbred.engine.adapters.latent_diffusion import LatentDiffusion
+from timbred.engine.adapters.run import Run
 from timbred.engine.link import EngineLink
 from timbred.engine.wire import Given, NoiseSource, RenderOrder, Repaint, Words
 

@@ -14,6 +14,7 @@ from tests.engine.test_equal_to_diffusers import loudened
 from tests.engine.test_link import Heard
 from tests.engine.test_memory import REAL, render, source, until
 from timbred.engine import checkpoint, wire
+from timbred.engine.adapters.batches import Batches
 from timbred.engine.adapters.families import make_resident
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion
 from timbred.engine.adapters.places import Places, size_of
@@ -40,11 +41,11 @@ def with_another_network(folder: Path, tmp_path: Path) -> Path:
 
 
 def decode_often(model: LatentDiffusion, rows: int = 1) -> None:
-    latents = torch.randn((rows, *model.latent_shape(0.5)))
+    latents = torch.randn((rows, *model.grid.shape(0.5)))
     for _ in range(WORTH):
-        model.decode(latents)
-    model.workshop.wait()
-    model.decode(latents)
+        model.codec.decode(latents)
+    model.stages.workshop.wait()
+    model.codec.decode(latents)
 
 
 def test_models_that_share_a_decoder_share_its_copy(audioldm: Path, tmp_path: Path):
@@ -57,7 +58,7 @@ def test_models_that_share_a_decoder_share_its_copy(audioldm: Path, tmp_path: Pa
     assert one.copies == two.copies == workshop.copies
     decode_often(two)
     assert workshop.counts.packed == 1
-    assert one.fast_unet is not two.fast_unet
+    assert one.network.fast is not two.network.fast
 
 
 def test_they_go_with_the_last_model_and_need_no_search_for_cycles(audioldm: Path, tmp_path: Path):
@@ -107,7 +108,7 @@ def test_those_used_least_recently_go_first(audioldm: Path, audioldm2: Path, tmp
 def test_a_shape_that_makes_place_for_another_takes_its_copy_with_it(audioldm: Path, tmp_path: Path):
     workshop = Workshop("auto", CPU, tmp_path)
     model = load(audioldm, workshop, SharedComponents())
-    model.fast_vae._most = 1  # pyright: ignore[reportPrivateUsage]
+    model.codec.fast._most = 1  # pyright: ignore[reportPrivateUsage]
     decode_often(model)
     once = workshop.copies
     decode_often(model, rows=2)
@@ -119,16 +120,16 @@ def test_when_memory_runs_out_they_go_before_anything_else(audioldm: Path, tmp_p
     workshop = Workshop("auto", CPU, tmp_path)
     model = load(audioldm, workshop, SharedComponents(), Places(CPU, 10**9))
     decode_often(model)
-    whole = model.places.used
+    whole = model.stages.places.used
     tries: list[tuple[bool, int]] = []
 
     def work() -> None:
-        tries.append((workshop.copies > 0, model.places.used))
+        tries.append((workshop.copies > 0, model.stages.places.used))
         if len(tries) < 3:
             raise torch.OutOfMemoryError("full")
 
-    model.at_work("network", work)
-    assert tries == [(True, whole), (False, whole), (False, sum(map(size_of, model.stages["network"])))]
+    model.stages.at_work("network", work)
+    assert tries == [(True, whole), (False, whole), (False, sum(map(size_of, model.stages.parts["network"])))]
     decode_often(model)
     rows: list[int] = []
 
@@ -138,7 +139,7 @@ def test_when_memory_runs_out_they_go_before_anything_else(audioldm: Path, tmp_p
             raise torch.OutOfMemoryError("full")
         return given
 
-    model.batches.call(call, (torch.ones(4, 1),), lambda: workshop.give_up(10**12))
+    Batches().call(call, (torch.ones(4, 1),), lambda: workshop.give_up(10**12))
     assert rows == [4, 4]  # in one piece, once they are gone
 
 

@@ -137,7 +137,7 @@ def test_given_embeddings_and_given_noise(model: LatentDiffusion, scheduler: str
     pipeline = model.pipeline
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = make_scheduler(scheduler, model.scheduler_config)
-    noise = starting_noise(model.latent_shape(wanted.seconds), generators(wanted.seeds))
+    noise = starting_noise(model.grid.shape(wanted.seconds), generators(wanted.seeds))
     expected = pipeline(
         **embeddings(model, wanted),
         latents=noise,

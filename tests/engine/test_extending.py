@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tests.engine.test_equal_to_diffusers import loudened, order
 from timbred.clip import Clip
 from timbred.engine import checkpoint, registry
-from timbred.engine.adapters.extending import OVERLAP, Extension, Window, windows
 from timbred.engine.adapters.families import make_resident
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion
+from timbred.engine.adapters.windows import OVERLAP, Extension, Window, windows
 from timbred.engine.sampling import StoppedByRequest
 from timbred.engine.wire import Given, RenderOrder, Words
 from timbred.render.keeping import GivenSound, Part, kept
@@ -187,7 +187,7 @@ def test_no_join_is_heard():
     there = Clip(np.ascontiguousarray(given[:, None]), SampleRate(32_000))
     whole = kept(made, GivenSound(there, part), SampleRate(32_000), sounds.first).samples[:, 0]
     assert len(whole) == 4.5 * 32_000
-    row = pocket.factor * pocket.hop
+    row = pocket.grid.row
     plan = windows(len(given) // row, 38, int(2.5 * 32_000) // row)
     joins = [len(given) + row * sum(window.new for window in plan[:count]) for count in range(len(plan))]
     assert len(joins) == 4

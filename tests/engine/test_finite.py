@@ -1,6 +1,7 @@
 """Nobody hears what isn't a number: half precision is repeated in float32, and what is broken there too is told."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,8 @@ from timbred.engine import checkpoint
 from timbred.engine.adapters.audioldm import AudioLdm
 from timbred.engine.adapters.families import make_resident
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion
+from timbred.engine.adapters.network import Calling
 from timbred.errors import ModelError
-
-Evaluate = Callable[..., torch.Tensor]
 
 
 def load(folder: Path, precision: torch.dtype) -> LatentDiffusion:
@@ -23,18 +23,18 @@ def load(folder: Path, precision: torch.dtype) -> LatentDiffusion:
     return loudened(make_resident(found, "tiny", torch.device("cpu"), precision, lambda _: None))
 
 
-def overflowing(when: Callable[[torch.dtype], bool]) -> Evaluate:
-    plainly = AudioLdm.evaluate
+def overflowing(when: Callable[[torch.dtype], bool]) -> Calling:
+    plainly = AudioLdm.calling.evaluate
 
     def evaluate(unet: Any, *inputs: torch.Tensor) -> torch.Tensor:
         result = plainly(unet, *inputs)
         return result * float("nan") if when(unet.dtype) else result
 
-    return evaluate
+    return replace(AudioLdm.calling, evaluate=evaluate)
 
 
 def test_a_network_that_overflows_is_repeated_in_full_precision(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(AudioLdm, "evaluate", staticmethod(overflowing(lambda dtype: dtype != torch.float32)))
+    monkeypatch.setattr(AudioLdm, "calling", overflowing(lambda dtype: dtype != torch.float32))
     model = load(audioldm, torch.bfloat16)
     found = ours(model, order())
     assert np.isfinite(found).all()
@@ -43,7 +43,7 @@ def test_a_network_that_overflows_is_repeated_in_full_precision(audioldm: Path, 
 
 
 def test_what_is_broken_in_full_precision_too_is_told(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(AudioLdm, "evaluate", staticmethod(overflowing(lambda _: True)))
+    monkeypatch.setattr(AudioLdm, "calling", overflowing(lambda _: True))
     for precision in (torch.float32, torch.bfloat16):
         with pytest.raises(ModelError, match="aren't numbers"):
             ours(load(audioldm, precision), order())

@@ -10,6 +10,7 @@ from tests.engine.test_equal_to_diffusers import loudened, order, ours
 from timbred.clip import Clip
 from timbred.engine import checkpoint, registry
 from timbred.engine.adapters.families import make_resident
+from timbred.engine.adapters.given import latents_of
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion
 from timbred.engine.adapters.spectrogram import (
     Analysis,
@@ -69,7 +70,7 @@ def given(strength: float, repaint: Repaint | None = None) -> Given:
 
 
 def codec_round_trip(model: LatentDiffusion) -> torch.Tensor:
-    return model.encode_sound(0.5 * sine(440.0), 0.5)
+    return latents_of(0.5 * sine(440.0), 0.5, model.codec)
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
@@ -108,7 +109,7 @@ def test_new_highs_over_kept_lows(model: LatentDiffusion):
     while not run.sampling.done:
         model.advance([run])
     start = codec_round_trip(model)
-    first = bands_between(analysis_of(model.pipeline.vocoder), 4000.0, 96_000.0)[0] // model.factor
+    first = bands_between(analysis_of(model.pipeline.vocoder), 4000.0, 96_000.0)[0] // model.grid.factor
     assert torch.equal(run.sampling.latents[..., :first], start[..., :first])
     assert not torch.allclose(run.sampling.latents[..., first:], start[..., first:])
 
@@ -140,7 +141,8 @@ def test_outside_the_part_it_is_as_near_as_the_codec_comes():
     while not run.sampling.done:
         pocket.advance([run])
     heard = torch.from_numpy(pocket.finish(run).waveforms[0])
-    once = torch.from_numpy(pocket.decode(pocket.encode_sound(samples * run.lift, 2.0))[0] / run.lift)
+    latents = latents_of(samples * run.lift, 2.0, pocket.codec)
+    once = torch.from_numpy(pocket.codec.decode(latents)[0] / run.lift)
     analysis = analysis_of(pocket.pipeline.vocoder)
     original, through, made = (log_mel(sound, analysis) for sound in (samples, once, heard))
     for outside in (slice(0, 76), slice(124, 200)):  # mel frames of 10 ms, up to where the analysis hears the part

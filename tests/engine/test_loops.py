@@ -12,21 +12,22 @@ from benchmarks import pocket
 from benchmarks.loop_seams import FLUX, RATE, looped, seam_of
 from tests.engine.test_equal_to_diffusers import loudened, order
 from timbred.engine import checkpoint
-from timbred.engine.adapters.families import make_resident
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion, Run
-from timbred.engine.adapters.looping import (
+from timbred.engine.adapters.circles import (
     CUT,
     INAUDIBLE,
     TURNED,
-    begins,
     calm,
     fitted,
     frames_of_circle,
-    rows_of_loop,
     shortened,
     stretched,
 )
+from timbred.engine.adapters.families import make_resident
+from timbred.engine.adapters.grid import rows_of_loop
+from timbred.engine.adapters.latent_diffusion import LatentDiffusion
+from timbred.engine.adapters.looping import begins
 from timbred.engine.adapters.prepared import WORTH, Workshop
+from timbred.engine.adapters.run import Run
 from timbred.engine.adapters.spectrogram import Analysis
 from timbred.engine.adapters.wrapping import goes_around, going_around
 from timbred.engine.sampling import SCHEDULERS
@@ -85,7 +86,7 @@ def made(model: LatentDiffusion, circular: tuple[bool, ...], seconds: float) -> 
 @pytest.mark.parametrize("seconds", [0.2, 0.5, 0.517, 1.2345])
 def test_a_loop_that_goes_around_has_its_exact_length_and_no_seam(model: LatentDiffusion, seconds: float):
     sounds = model.finish(made(model, (True,), seconds))
-    frames = round(seconds * model.rate)
+    frames = round(seconds * model.grid.rate)
     assert sounds.looped == (True,)
     around = sounds.waveforms[0, :frames]
     assert around.shape == (frames,)
@@ -99,9 +100,9 @@ def test_a_circle_of_latents_sounds_the_same_wherever_it_begins(model: LatentDif
     """Decoder and vocoder know no beginning; in ours the noise is laid along the loop, so its mel is compared."""
     run = made(model, (True,), 1.0)
     with torch.inference_mode():
-        mel = model.spectrogram(run.sampling.latents, torch.ones(1))
-        turned = model.spectrogram(run.sampling.latents.roll(2, 2), torch.ones(1))
-    assert torch.allclose(turned.roll(-2 * model.factor, 1), mel, atol=1e-4)
+        mel = model.codec.spectrogram(run.sampling.latents, torch.ones(1))
+        turned = model.codec.spectrogram(run.sampling.latents.roll(2, 2), torch.ones(1))
+    assert torch.allclose(turned.roll(-2 * model.grid.factor, 1), mel, atol=1e-4)
 
 
 def test_takes_of_both_kinds_come_from_one_request(model: LatentDiffusion):
@@ -109,7 +110,7 @@ def test_takes_of_both_kinds_come_from_one_request(model: LatentDiffusion):
     alone = [model.finish(made(model, (kind,), 0.5)) for kind in (True, False)]
     assert sounds.looped == (True, False)
     assert np.abs(sounds.waveforms[0] - alone[0].waveforms[0]).max() < 1e-4
-    assert sounds.waveforms.shape[1] >= 0.5 * model.rate
+    assert sounds.waveforms.shape[1] >= 0.5 * model.grid.rate
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
@@ -264,7 +265,7 @@ def test_loops_are_made_fast_too(
         made(fast, (True,), 0.64)
     workshop.wait()
     assert (workshop.counts.packed, workshop.counts.failed) == (1, 0)
-    monkeypatch.setattr(fast.fast_unet, "plain", forbidden)
+    monkeypatch.setattr(fast.network.fast, "plain", forbidden)
     for circular, latents in zip(kinds, expected, strict=True):
         assert torch.allclose(made(fast, circular, 0.64).sampling.latents, latents, atol=1e-4)
 

@@ -89,7 +89,7 @@ def test_a_stage_stays_together_even_beyond_the_budget():
 
 def test_a_model_larger_than_the_device_sounds_the_same(audioldm2: Path):
     whole = load(audioldm2)
-    largest = max(sum(map(size_of, stage)) for stage in whole.stages.values())
+    largest = max(sum(map(size_of, stage)) for stage in whole.stages.parts.values())
     assert largest < 0.9 * whole.memory
     places = Places(CPU, largest)
     model = load(audioldm2, places)
@@ -143,19 +143,19 @@ def test_other_faults_are_not_taken_for_it():
 
 def test_all_else_leaves_before_a_job_fails(audioldm: Path):
     model = load(audioldm)
-    network = sum(map(size_of, model.stages["network"]))
+    network = sum(map(size_of, model.stages.parts["network"]))
     tries: list[int] = []
 
     def work() -> str:
-        tries.append(model.places.used)
-        if model.places.used > network:
+        tries.append(model.stages.places.used)
+        if model.stages.places.used > network:
             raise torch.OutOfMemoryError("full")
         return "done"
 
-    assert model.at_work("network", work) == "done"
+    assert model.stages.at_work("network", work) == "done"
     assert tries == [model.memory, network]
     with pytest.raises(torch.OutOfMemoryError):
-        model.at_work("network", lambda: full(0)(torch.ones(1)))
+        model.stages.at_work("network", lambda: full(0)(torch.ones(1)))
 
 
 # loads, most urgent first
@@ -215,7 +215,7 @@ async def until(heard: Heard, kind: type, job: int | None = None) -> list[Any]:
 
 def test_a_job_that_finds_no_room_ends_alone(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
     """Room for a sound of 0.5 s and one take; its guidance and eight takes go through in halves."""
-    rows = load(audioldm).latent_shape(0.5)[1]
+    rows = load(audioldm).grid.shape(0.5)[1]
     monkeypatch.setenv("TIMBRED_TEST_ROOM", str(rows))
     tiny = source("tiny", audioldm)
 

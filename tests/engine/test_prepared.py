@@ -40,7 +40,7 @@ def forbidden(*_inputs: object) -> Any:
 
 
 def only_fast(model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model.fast_unet, "plain", forbidden)
+    monkeypatch.setattr(model.network.fast, "plain", forbidden)
 
 
 @pytest.mark.parametrize(("family", "guidance"), [("audioldm2", 3.0), ("audioldm", 1.0)])
@@ -72,13 +72,13 @@ def test_the_decoder_is_packed_too(audioldm2: Path, tmp_path: Path, monkeypatch:
     model = load(audioldm2)
     workshop = Workshop("auto", CPU, tmp_path)
     model.prepare(workshop)
-    latents = torch.randn((1, *model.latent_shape(0.5)))
-    expected = model.decode(latents)
+    latents = torch.randn((1, *model.grid.shape(0.5)))
+    expected = model.codec.decode(latents)
     for _ in range(WORTH):
-        model.decode(latents)
+        model.codec.decode(latents)
     workshop.wait()
-    monkeypatch.setattr(model.fast_vae, "plain", forbidden)
-    assert np.abs(model.decode(latents) - expected).max() < 1e-4
+    monkeypatch.setattr(model.codec.fast, "plain", forbidden)
+    assert np.abs(model.codec.decode(latents) - expected).max() < 1e-4
 
 
 def test_pocket_is_one_that_can_be_packed():
@@ -129,12 +129,12 @@ def test_a_rehearsal_goes_the_way_of_the_first_sound(audioldm: Path, tmp_path: P
     first.rehearse()  # there is nothing to go by yet
     for _ in range(TIMES):
         ours(first, order())
-    first.workshop.wait()
+    first.stages.workshop.wait()
     again = load(audioldm)
     again.prepare(Workshop("auto", CPU, tmp_path))
     only_fast(again, monkeypatch)
     again.rehearse()
-    assert again.fast_unet.ready == 1
+    assert again.network.fast.ready == 1
     assert np.array_equal(ours(again, order()), ours(again, order()))
 
 
@@ -166,7 +166,7 @@ def test_moved_weights_are_never_used_from_their_old_place(audioldm: Path, tmp_p
     with torch.no_grad():
         for weight in model.pipeline.unet.parameters():
             weight.mul_(1.2)
-    model.fast_unet.forget()
+    model.network.fast.forget()
     assert np.abs(ours(model, order()) - before).max() > 1e-4
 
 

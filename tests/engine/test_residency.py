@@ -58,7 +58,7 @@ def test_equal_components_of_two_models_are_held_once(audioldm2: Path, tmp_path:
     assert one.pipeline.text_encoder_2 is two.pipeline.text_encoder_2
     assert one.pipeline.vae is two.pipeline.vae
     assert one.pipeline.unet is not two.pipeline.unet
-    together = sum((one.tensors | two.tensors).values())
+    together = sum((one.stages.tensors | two.stages.tensors).values())
     assert together < 0.8 * (one.memory + two.memory)
 
 

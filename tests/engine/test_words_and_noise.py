@@ -9,9 +9,10 @@ import torch
 
 from tests.engine.test_equal_to_diffusers import loudened, order, ours, refuse
 from timbred.engine import checkpoint
+from timbred.engine.adapters.conditioning import between
 from timbred.engine.adapters.emphasis import without
 from timbred.engine.adapters.families import make_resident
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion, between
+from timbred.engine.adapters.latent_diffusion import LatentDiffusion
 from timbred.engine.sampling import SCHEDULERS
 from timbred.engine.wire import NoiseSource, Words
 from timbred.errors import ModelError
@@ -69,7 +70,7 @@ def test_the_noise_of_an_earlier_take_gives_its_sound_again(model: LatentDiffusi
 
 
 def test_noise_of_another_length_begins_the_same(model: LatentDiffusion):
-    shape = model.latent_shape(0.5)
+    shape = model.grid.shape(0.5)
     longer = model.begin(order(seconds=1.0, noise=NoiseSource(seed=11, seconds=0.5))).sampling.latents
     plain = model.begin(order(seconds=0.5, seeds=(11,))).sampling.latents
     assert torch.equal(longer[:, :, : shape[1]], plain)
@@ -146,7 +147,7 @@ def test_a_weight_changes_the_sound_and_more_weight_changes_it_more(model: Laten
 def test_the_summary_without_a_word_is_that_of_the_prompt_without_it(model: LatentDiffusion):
     leaning = model.conditioning(Words(prompt=LONG, weights=(("bright", 0.0),)), True)
     lacking = model.conditioning(Words(prompt=without(LONG, "bright")), True)
-    for name in model.leaning:
+    for name in model.summaries:
         assert torch.allclose(leaning[name], lacking[name], atol=1e-6)
 
 

@@ -1,8 +1,13 @@
 """Words that count more or less than the others."""
 
 import re
+from collections.abc import Sequence
 
 import torch
+from msgspec.structs import replace
+
+from timbred.engine.adapters.conditioning import Conditioned, Tensors
+from timbred.engine.wire import Words
 
 
 def without(prompt: str, word: str) -> str:
@@ -26,6 +31,19 @@ def _pattern(word: str) -> str:
 def lean(whole: torch.Tensor, lacking: torch.Tensor, weight: float) -> torch.Tensor:
     """A vector moved along what a word adds to it: weight 1 leaves it, 0 takes the word away, 2 adds it once more."""
     return whole + (weight - 1.0) * (whole - lacking)
+
+
+def leaning(words: Words, guided: bool, encode: Conditioned, summaries: Sequence[str]) -> Tensors:
+    """The conditioning with some words counting more or less: those of its tensors that are one summary of the whole
+    prompt, by their names, lean towards these words or away from them."""
+    plain = replace(words, weights=())
+    whole = encode(plain, guided)
+    found = dict(whole)
+    for word, weight in words.weights:
+        lacking = encode(replace(plain, prompt=without(words.prompt, word)), guided)
+        for name in summaries:
+            found[name] = found[name] + (lean(whole[name], lacking[name], weight) - whole[name])
+    return found
 
 
 def token_factors(offsets: list[tuple[int, int]], prompt: str, weights: tuple[tuple[str, float], ...]) -> torch.Tensor:

@@ -1,127 +1,67 @@
-"""A sound continued beyond its end, and beyond what a model makes at once: window by window.
+"""A sound continued beyond its end, and beyond what a model makes at once.
 
-Each window begins with the end of what is there: its latents stay while the rest is made anew. Windows are joined as
-spectrograms, which have no phases that could differ, and the vocoder goes over all of them at once. So there is but one
-join of two sounds: where the given one ends. That one is made in its own rate and channels, where the sound is finished
-(`timbred.render.keeping`); for it, what was made begins a little before, with the model's own idea of the given end.
+The vocoder goes over all windows at once. So there is but one join of two sounds: where the given one ends. That one is
+made in its own rate and channels, where the sound is finished (`timbred.render.keeping`); for it, what was made begins
+a little before, with the model's own idea of the given end.
 """
 
-from dataclasses import dataclass
+import math
+from functools import partial
+from itertools import pairwise
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-JOIN = 0.1
-"""Seconds of spectrogram over which one window becomes the next, the last ones that both have."""
-
-OVERLAP = 0.5
-"""Seconds of the given sound's end that come with what was made, as far as there are so many."""
-
-YIELDING = 0.3
-"""Seconds before the new part whose latents are let go one after the other, the last ones first: so both fit."""
-
-SPARE = 0.12
-"""Part of a window that is thrown away when another follows: a model lets its sounds die away at their end."""
+from timbred.engine.adapters.codec import Codec
+from timbred.engine.adapters.given import samples_of
+from timbred.engine.adapters.sounding import LONGEST_PIECE
+from timbred.engine.adapters.spectrogram import as_loud_as
+from timbred.engine.adapters.windows import Extension, windows
+from timbred.engine.sampling import Beginning, starting_noise
+from timbred.engine.wire import RenderOrder
 
 
-@dataclass(frozen=True)
-class Window:
-    """Rows of latents: those that a window begins with, those it adds, and those after that are thrown away."""
-
-    known: int
-    new: int
-    spare: int = 0
-
-    @property
-    def rows(self) -> int:
-        """All of them."""
-        return self.known + self.new + self.spare
-
-
-def windows(there: int, more: int, longest: int) -> list[Window]:
-    """How a sound of `there` rows (at least 1) gets `more`, in windows of at most `longest`; half of each is made."""
-    found: list[Window] = []
-    made, spare = max(1, longest // 2), round(SPARE * longest)
-    while more > 0:
-        new, after = (more, 0) if more <= made else (max(1, made - spare), min(spare, made - 1))
-        known = min(there, max(1, longest - new - after))
-        found.append(Window(known, new, after))
-        there, more = known + new, more - new
-    return found
+def extension_of(order: RenderOrder, codec: Codec) -> Extension | None:
+    """How an order's given sound is continued, if that is what it wants."""
+    if not order.window or order.given is None:
+        return None
+    grid = codec.grid
+    samples = samples_of(order.given)
+    there, wanted = len(samples), round(order.seconds * grid.rate)
+    rows = math.ceil((wanted - there) / grid.row)
+    plan = windows(max(1, there // grid.row), rows, int(order.window * grid.rate) // grid.row)
+    known = codec.encode(_with_mirror(samples, plan[0].known * grid.row, plan[0].rows * grid.row))
+    known = known[:, :, : plan[0].known]
+    latents = known.float().expand(len(order.seeds), *known.shape[1:])
+    return Extension(latents, plan, there, wanted, grid.factor, grid.hop, grid.rate)
 
 
-@dataclass
-class Extension:
-    """A sound on its way.
+def _with_mirror(samples: torch.Tensor, known: int, frames: int) -> torch.Tensor:
+    """The last `known` of some samples and their mirror image, in turns, up to so many frames. Of a sound with fewer,
+    the mirror image stands before it."""
+    end = samples[-known:]
+    circle = torch.cat([end, end.flip(0)])
+    return circle[torch.arange(len(end) - known, frames - known + len(end)) % len(circle)]
 
-    `latents` are those of what is there, (takes, channels, rows, bands), at least as many as the next window knows;
-    `mel` is the spectrogram of all that was made, (takes, frames, bands), from the first window's beginning on.
-    `given` and `wanted` are samples: of the given sound, and of the whole. A row of latents is `factor` frames of the
-    spectrogram, a frame `hop` samples, `rate` Hz.
-    """
 
-    latents: torch.Tensor
-    left: list[Window]
-    given: int
-    wanted: int
-    factor: int
-    hop: int
-    rate: int
-    done: int = 0
-    mel: torch.Tensor | None = None
+def next_window(
+    extension: Extension, randomness: list[torch.Generator], device: torch.device
+) -> tuple[torch.Tensor, Beginning]:
+    """The noise of the next window of a sound that is continued, and its beginning, which is kept: each take's own."""
+    latents = extension.beginning
+    _, channels, rows, bands = latents.shape
+    noise = starting_noise((channels, rows, bands), randomness).to(device)
+    kept = extension.kept.expand(1, 1, *latents.shape[2:]).to(device)
+    return noise, Beginning(latents, 1.0, kept)
 
-    def __post_init__(self) -> None:
-        self._first_known = self.left[0].known * self.factor * self.hop
 
-    @property
-    def count(self) -> int:
-        """Windows in all."""
-        return self.done + len(self.left)
-
-    @property
-    def beginning(self) -> torch.Tensor:
-        """The latents that the next window begins with, and their mirror image as far as it goes: after silence the
-        model would hear that the sound ends."""
-        window = self.left[0]
-        known = self.latents[:, :, self.latents.shape[2] - window.known :]
-        whole = torch.cat([known, known.flip(2)], dim=2)
-        return whole[:, :, torch.arange(window.rows, device=known.device) % whole.shape[2]]
-
-    @property
-    def kept(self) -> torch.Tensor:
-        """For what part of the steps the latents of the next window stay, (1, 1, rows, 1)."""
-        window = self.left[0]
-        yielding = min(round(YIELDING * self.rate / (self.factor * self.hop)), window.known // 2)
-        kept = torch.zeros(window.rows)
-        kept[: window.known] = 1
-        kept[window.known - yielding : window.known] = torch.linspace(1, 0, yielding + 2)[1:-1]
-        return kept[None, None, :, None]
-
-    def with_window(self, mel: torch.Tensor) -> torch.Tensor:
-        """All that there is once the next window is joined, whose spectrogram this is; rows that it spares not."""
-        window = self.left[0]
-        known, end = window.known * self.factor, (window.known + window.new) * self.factor
-        if self.mel is None:
-            return mel[:, :end]
-        there = self.mel[: len(mel)]
-        length = min(round(JOIN * self.rate / self.hop), known)
-        share = ((torch.arange(length, device=mel.device) + 0.5) / length).to(mel.dtype)[:, None]
-        leaves, enters = there[:, there.shape[1] - length :], mel[:, known - length : known]
-        blend = leaves + (enters - leaves) * share
-        return torch.cat([there[:, : there.shape[1] - length], blend, mel[:, known:end]], dim=1)
-
-    def take(self, latents: torch.Tensor, mel: torch.Tensor) -> None:
-        """The next window is made: its latents, and its spectrogram."""
-        self.mel = self.with_window(mel)
-        window = self.left.pop(0)
-        self.done += 1
-        self.latents = latents[:, :, : window.known + window.new]
-
-    @property
-    def first(self) -> int:
-        """The sample of the whole with which what was made begins."""
-        return self.given - min(self.given, self._first_known, round(OVERLAP * self.rate))
-
-    @property
-    def begins(self) -> int:
-        """The same sample as `mel` counts: from the first window's beginning on."""
-        return self._first_known - (self.given - self.first)
+def continued(extension: Extension, mel: torch.Tensor, codec: Codec) -> NDArray[np.float32]:
+    """The waveforms, (takes, frames), of what was made so far after a given sound, from shortly before its end on."""
+    vocoding = codec.vocoding(mel)
+    skipped, last = extension.begins // codec.grid.hop, mel.shape[1]
+    edges = [*range(skipped, last, LONGEST_PIECE), last]
+    pieces = [codec.vocoded(partial(vocoding.piece, start, end)) for start, end in pairwise(edges)]
+    level = as_loud_as(mel[:, skipped:], torch.cat(pieces, dim=1), codec.analysis)
+    made = level.numpy()[:, extension.begins - skipped * codec.grid.hop :]
+    return made[:, : extension.wanted - extension.first]

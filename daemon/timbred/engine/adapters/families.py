@@ -10,10 +10,11 @@ import torch
 
 from timbred.engine.adapters.audioldm import AudioLdm
 from timbred.engine.adapters.audioldm2 import AudioLdm2
-from timbred.engine.adapters.latent_diffusion import STAGES, LatentDiffusion
+from timbred.engine.adapters.latent_diffusion import LatentDiffusion
 from timbred.engine.adapters.loading import load_components, loaded_as
 from timbred.engine.adapters.places import Places
 from timbred.engine.adapters.sharing import SharedComponents
+from timbred.engine.adapters.stages import STAGES
 from timbred.engine.checkpoint import NEEDED, WEIGHTED, Checkpoint, numbers_in, weight_files
 
 ADAPTERS: dict[str, type[AudioLdm2] | type[AudioLdm]] = {"audioldm2": AudioLdm2, "audioldm": AudioLdm}

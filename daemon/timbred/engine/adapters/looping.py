@@ -1,4 +1,4 @@
-"""What is particular about loops: which ones go around, and how their lengths come out exactly.
+"""What is particular about loops: which takes go around, and how they are decoded then.
 
 Two kinds of sound are looped. One goes on (a pad, rain): there time is a circle while it is denoised, decoded and
 vocoded, and the seam is a place like any other. Another has a beginning of its own (a kick, a bell): made on a circle
@@ -8,12 +8,13 @@ it stays so, and what is left of the end dies away under the next beginning; els
 (Going around only from there on, a slow beginning would stay in it as a hole.)
 """
 
-import math
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from timbred.engine.adapters.circles import frames_of_circle, loops_of, stretched
+from timbred.engine.adapters.codec import Codec
+from timbred.engine.adapters.run import Run
 from timbred.engine.adapters.spectrogram import Analysis, energy
 
 LAID_OUT = 0.15
@@ -25,28 +26,6 @@ EDGE = 0.15
 BEGINS = 10.0
 """A beginning of so many times the power of the end (10 dB) is one."""
 
-INAUDIBLE = 0.0017
-"""Part of its length by which a loop may be made slower or faster: 3 cents, which nobody hears."""
-
-TURNED = 0.02
-"""Seconds by which a loop that goes on may be turned, to be cut at a calm place."""
-
-HEARD = 0.02
-"""Seconds of one spectrum."""
-
-CHOICES = 6
-"""Lengths that a loop is made in at most, for the best of them to be cut."""
-
-CUT = 0.02
-"""Seconds of crossfade where something is cut out."""
-
-
-def rows_of_loop(seconds: float, rate: int, frames_a_row: int, hop: int, unit: int) -> int:
-    """Rows of latents for a loop: enough for its length, and a multiple of what the network halves rows by, for only
-    then the circle is even on all its levels."""
-    rows = math.ceil(seconds * rate / hop / frames_a_row - 1e-9)
-    return max(1, math.ceil(rows / unit)) * unit
-
 
 def begins(mel: torch.Tensor, analysis: Analysis) -> bool:
     """Whether a sound, log mel of shape (frames, bands), begins far louder than it ends."""
@@ -55,88 +34,44 @@ def begins(mel: torch.Tensor, analysis: Analysis) -> bool:
     return edge > 0 and float(levels[:edge].max()) > BEGINS * float(levels[-edge:].mean())
 
 
-def stretched(mel: torch.Tensor, frames: int) -> torch.Tensor:
-    """A circle of mel frames, (takes, frames, bands), in another number of them: slower or faster, at the same pitch.
-    Catmull-Rom curves through the frames."""
-    count = mel.shape[1]
-    if count == frames:
-        return mel
-    places = torch.arange(frames, device=mel.device, dtype=torch.float64) * (count / frames)
-    before = places.floor().long()
-    x = (places - before).to(mel.dtype)[None, :, None]
-    one, two, three, four = (mel[:, (before + offset) % count] for offset in (-1, 0, 1, 2))
-    slope, next_slope = (three - one) / 2, (four - two) / 2
-    return (
-        (2 * x**3 - 3 * x**2 + 1) * two
-        + (x**3 - 2 * x**2 + x) * slope
-        + (3 * x**2 - 2 * x**3) * three
-        + (x**3 - x**2) * next_slope
-    )
+def shows(run: Run) -> bool:
+    """Whether it is time to see which takes of a run go around: of loops, once."""
+    return run.order.loop and not run.laid_out and run.sampling.step >= LAID_OUT * run.order.steps
 
 
-def frames_of_circle(frames: int, hop: int) -> list[int]:
-    """In how many mel frames of `hop` samples a loop of `frames` samples may be made: one number if the nearest is near
-    enough for `fitted`, else some that are longer, of which `shortened` cuts what is too much."""
-    nearest = max(1, round(frames / hop))
-    if abs(nearest * hop - frames) <= INAUDIBLE * frames:
-        return [nearest]
-    longer, slack = -(-frames // hop), 2 * INAUDIBLE * frames
-    return list(range(longer, longer + min(CHOICES, math.ceil(hop / slack))))  # enough to meet a period of a low tone
+def lay_out(run: Run, codec: Codec) -> None:
+    """See which takes of a loop have a beginning of their own. If others haven't, the steps begin anew, for those
+    to go around from the first one on."""
+    frames = round(run.order.seconds * codec.grid.rate / codec.grid.hop)
+    expected = codec.spectrogram(run.sampling.clean())[:, :frames]
+    run.circular = tuple(not begins(mel, codec.analysis) for mel in expected)
+    run.laid_out = True
+    if any(run.circular):
+        run.before = run.sampling.step
+        run.begin_steps(run.sampling.noise)
 
 
-def shortened(circle: NDArray[np.float32], frames: int, rate: int) -> tuple[NDArray[np.float32], float]:
-    """A circle of samples, (count,), made shorter to about `frames` by leaving some out where what comes before them is
-    most like what comes after, and crossfading it with that; and how alike they are, -1 to 1. What is still too much or
-    too little is `INAUDIBLE`."""
-    samples, count = circle.astype(np.float64), len(circle)
-    slack = int(INAUDIBLE * frames)
-    least, most = max(0, count - frames - slack), count - frames + slack
-    fade = max(1, min(round(CUT * rate), (count - most) // 4))
-    found = max(_likest(samples, left_out, fade) for left_out in range(least, most + 1))
-    likeness, place, left_out = found
-    leaves, enters = samples[place : place + fade], samples[place + left_out : place + left_out + fade]
-    turn = (np.arange(fade) + 0.5) / fade * (np.pi / 2)
-    even = np.sqrt(1.0 + 2.0 * max(0.0, likeness) * np.cos(turn) * np.sin(turn))
-    blend = (leaves * np.cos(turn) + enters * np.sin(turn)) / even
-    whole = np.concatenate([samples[:place], blend, samples[place + left_out + fade :]])
-    return whole.astype(np.float32), likeness
+def looped(latents: torch.Tensor, circular: tuple[bool, ...], seconds: float, codec: Codec) -> NDArray[np.float32]:
+    """Loops, (takes, frames): those that go around at their exact length, and on from their start; others with what
+    follows."""
+    frames = max(1, round(seconds * codec.grid.rate))
+    going = [index for index, goes in enumerate(circular) if goes]
+    staying = [index for index, goes in enumerate(circular) if not goes]
+    waveforms = np.zeros((len(latents), latents.shape[2] * codec.grid.row), dtype=np.float32)
+    if staying:
+        made = codec.decode(latents[staying])[:, : waveforms.shape[1]]
+        waveforms[staying, : made.shape[1]] = made
+    if going:
+        made = _around(latents[going], frames, codec)
+        waveforms[going] = made[:, np.arange(waveforms.shape[1]) % frames]
+    return waveforms
 
 
-def _likest(samples: NDArray[np.float64], left_out: int, fade: int) -> tuple[float, int, int]:
-    """Where `fade` samples are most like those that come `left_out` later: the correlation, and the place."""
-    last = len(samples) - left_out
-    before, after = samples[:last], samples[left_out:]
-
-    def sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        added = np.concatenate([[0.0], np.cumsum(values)])
-        return added[fade:] - added[:-fade]
-
-    alike = sums(before * after) / np.sqrt(np.maximum(sums(before**2) * sums(after**2), 1e-18))
-    place = int(alike.argmax())
-    return float(alike[place]), place, left_out
-
-
-def calm(circle: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
-    """A circle of samples, (frames,), turned by at most `TURNED` to begin where its spectrum changes least: any place
-    is as good as any other, and at this one the file is cut."""
-    size, reach = max(8, round(HEARD * rate)), round(TURNED * rate)
-    fine, coarse = max(1, size // 16), 4
-    places = np.arange(-reach - coarse * fine, reach + coarse * fine + 1, fine)
-    windows = (places[:, None] + np.arange(size) - size // 2) % len(circle)
-    spectra = np.abs(np.fft.rfft(circle[windows] * np.hanning(size), axis=1))
-    rises = np.maximum(spectra[coarse:] - spectra[:-coarse], 0).sum(axis=1)  # up to each place; and from it on:
-    around = np.maximum(rises[:-coarse], rises[coarse:])
-    return np.roll(circle, -int(places[coarse : coarse + len(around)][around.argmin()]))
-
-
-def fitted(loops: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
-    """Circles of samples, (takes, frames), in exactly so many frames: higher or lower by what their length differs."""
-    count = loops.shape[1]
-    if count == frames:
-        return loops
-    spectrum = np.fft.rfft(loops.astype(np.float64), axis=1)
-    bins = min(spectrum.shape[1], frames // 2 + 1)
-    kept = spectrum[:, :bins]
-    if min(count, frames) % 2 == 0:
-        kept[:, -1] = 0  # at half the rate a sine and its mirror image are one
-    return (np.fft.irfft(kept, frames, axis=1) * (frames / count)).astype(np.float32)
+def _around(latents: torch.Tensor, frames: int, codec: Codec) -> NDArray[np.float32]:
+    """Latents that go around, decoded and vocoded so: (takes, frames)."""
+    mel = codec.spectrogram(latents, torch.ones(len(latents), device=codec.device))
+    circles = [
+        codec.vocoded(codec.vocoding(stretched(mel, count), circular=True).whole).numpy()
+        for count in frames_of_circle(frames, codec.grid.hop)
+    ]
+    return loops_of(circles, frames, codec.grid.rate)

@@ -48,7 +48,8 @@ LATEST = 1
 Inputs = tuple[torch.Tensor, ...]
 
 
-def _as_they_are(inputs: Inputs) -> Inputs:
+def as_they_are(inputs: Inputs) -> Inputs:
+    """Inputs of as many kinds of shapes as they come in."""
     return inputs
 
 
@@ -114,7 +115,7 @@ class Workshop:
         return Shelf(self.folder / device_key(self.device) / module_key(module))
 
     def calls(
-        self, call: Call, module: torch.nn.Module, fitted: Callable[[Inputs], Inputs] = _as_they_are
+        self, call: Call, module: torch.nn.Module, fitted: Callable[[Inputs], Inputs] = as_they_are
     ) -> "PreparedCalls":
         """A module's calls: the same for all models that have it, so that what is prepared is held once."""
         with self._lock:
@@ -199,7 +200,7 @@ class PreparedCalls:
     """Calls of one module. Used by one thread; what the workshop has ready is taken over between two calls."""
 
     def __init__(
-        self, call: Call, module: Any, workshop: Workshop, fitted: Callable[[Inputs], Inputs] = _as_they_are
+        self, call: Call, module: Any, workshop: Workshop, fitted: Callable[[Inputs], Inputs] = as_they_are
     ) -> None:
         """`fitted` fills inputs up to fewer kinds of shapes without changing what the call gives."""
         self._call = call

@@ -1,0 +1,92 @@
+"""What the network is conditioned on: remembered, repeated for several takes, mixed, and put together in batches."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import torch
+from msgspec.structs import replace
+
+from timbred.engine.wire import Words
+
+Tensors = dict[str, torch.Tensor]
+"""What the network is conditioned on: named tensors whose first axis is the batch."""
+
+Conditioned = Callable[[Words, bool], Tensors]
+"""The conditioning for one take; with guidance, the batch axis holds first the negative, then the prompt."""
+
+REMEMBERED_WORDS = 64
+"""Conditionings kept, so that a prompt heard before costs no text encoding."""
+
+
+class Remembered:
+    """The conditionings of the words heard last."""
+
+    def __init__(self) -> None:
+        self._heard: OrderedDict[tuple[Words, bool], Tensors] = OrderedDict()
+
+    def found(self, words: Words, guided: bool, make: Callable[[], Tensors]) -> Tensors:
+        """What these words gave before, else what `make` gives."""
+        key = (words, guided)
+        if key not in self._heard:
+            self._heard[key] = make()
+            if len(self._heard) > REMEMBERED_WORDS:
+                self._heard.popitem(last=False)
+        self._heard.move_to_end(key)
+        return self._heard[key]
+
+    def forget(self) -> None:
+        """As if nothing had been heard."""
+        self._heard.clear()
+
+
+def mixed(words: Words, guided: bool, conditioning: Conditioned) -> Tensors:
+    """The conditioning, between two prompts if there are two; `mix` 0 and 1 are the plain ones."""
+    plain = replace(words, prompt2="", mix=0.0)
+    if not words.prompt2 or words.mix == 0.0:
+        return conditioning(plain, guided)
+    other = conditioning(replace(plain, prompt=words.prompt2, weights=()), guided)
+    return other if words.mix == 1.0 else between(conditioning(plain, guided), other, words.mix)
+
+
+def between(one: Tensors, other: Tensors, mix: float) -> Tensors:
+    """Two conditionings interpolated. Where only one of two texts of unequal length has a word, that word's place in
+    the attention fades with it: the mask becomes 1 + log(weight) / 10000, which the UNet turns into log(weight)."""
+    pairs = {name: _filled([one[name], other[name]]) for name in one}
+    found = {
+        name: torch.lerp(first.float(), second.float(), mix).to(first.dtype) for name, (first, second) in pairs.items()
+    }
+    if "mask" in pairs:
+        weight = torch.lerp(pairs["mask"][0].float(), pairs["mask"][1].float(), mix)
+        found["mask"] = torch.where(weight > 0, 1 + weight.clamp(min=1e-30).log() / 10_000, weight)
+    return found
+
+
+def repeated(conditioning: Tensors, takes: int, guided: bool) -> Tensors:
+    """The conditioning of one take for several: negatives first, then prompts."""
+    halves = 2 if guided else 1
+    return {
+        name: torch.cat([part.expand(takes, *part.shape[1:]) for part in tensor.chunk(halves)])
+        for name, tensor in conditioning.items()
+    }
+
+
+def together(conditionings: Sequence[Tensors]) -> Tensors:
+    """Conditionings of several runs as one batch. Shorter texts are filled up with zeros, which their masks hide."""
+    if len(conditionings) == 1:
+        return conditionings[0]
+    return {name: torch.cat(_filled([one[name] for one in conditionings])) for name in conditionings[0]}
+
+
+def _filled(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    if tensors[0].dim() == 1:
+        return tensors
+    longest = max(tensor.shape[1] for tensor in tensors)
+    return [filled_to(tensor, longest) for tensor in tensors]
+
+
+def filled_to(tensor: torch.Tensor, length: int) -> torch.Tensor:
+    """Zeros behind the second axis, until it is so long."""
+    missing = length - tensor.shape[1]
+    if missing == 0:
+        return tensor
+    return torch.cat([tensor, tensor.new_zeros((tensor.shape[0], missing, *tensor.shape[2:]))], dim=1)
