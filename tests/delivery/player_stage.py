@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import fcntl
-import itertools
 import os
 import signal
 import subprocess
@@ -29,8 +28,10 @@ from timbred.units import SampleRate
 RATE = 48_000
 CLIENT = ClientId("test")
 PATIENCE = 60.0
-NAMES = 4
-"""Servers of ours that there may be at a time."""
+PROMISCUOUS = {"timbred-test-0": False, "timbred-test-1": True}
+"""The servers of ours that there may be at a time, by name. A client listens for its server at a path made of its own
+name alone, so two that open at once, each on another server, are told what is for the other, and both are turned away.
+A server for all users (`JACK_PROMISCUOUS_SERVER`) has paths of its own, and that makes two in all."""
 Require = Callable[[str], str]
 
 
@@ -94,17 +95,26 @@ class JackServer:
 
 @contextmanager
 def free_name() -> Generator[str]:
-    """A server's name that nobody else has now. There are few of them: JACK's registry has eight places, a server that
-    was killed keeps its own, and only one of the same name gets that back."""
-    for number in itertools.cycle(range(NAMES)):
-        with (Path(tempfile.gettempdir()) / f"timbred-test-{number}.jack").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+    """A server's name that nobody else has now; whoever waits longest gets the next one. Whoever has one and wants
+    another may wait forever."""
+    folder = Path(tempfile.gettempdir())
+    with contextlib.ExitStack() as held:
+        with (folder / "timbred-test-turn.jack").open("w") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            while (name := next((one for one in PROMISCUOUS if _locks(held, folder / f"{one}.jack")), None)) is None:
                 time.sleep(0.05)
-                continue
-            yield f"timbred-test-{number}"
-            return
+        yield name
+
+
+def _locks(held: contextlib.ExitStack, file: Path) -> bool:
+    lock = file.open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return False
+    held.enter_context(lock)
+    return True
 
 
 @contextmanager
@@ -116,8 +126,10 @@ def jack_server(require_host: Require, period: int = 1024, rate: int = RATE) -> 
 
 
 def _served(program: str, name: str, period: int, rate: int) -> Generator[JackServer]:
-    before = {key: os.environ.get(key) for key in ("JACK_DEFAULT_SERVER", "JACK_NO_START_SERVER")}
-    os.environ.update(JACK_DEFAULT_SERVER=name, JACK_NO_START_SERVER="1")
+    wanted = {"JACK_DEFAULT_SERVER": name, "JACK_NO_START_SERVER": "1"}
+    wanted |= {"JACK_PROMISCUOUS_SERVER": ""} if PROMISCUOUS[name] else {}
+    before = {key: os.environ.get(key) for key in wanted}
+    os.environ.update(wanted)
     try:
         with JackServer(program, name, period, rate) as server:
             yield server

@@ -123,6 +123,18 @@ def test_what_follows_a_stopped_flow_never_sounds():
     assert Over(2, 200, "stopped") in subject.happened()
 
 
+def test_what_follows_a_flow_that_something_else_took_the_place_of_is_replaced_too():
+    subject = mixer()
+    subject.play(piece(noise(FRAMES)), NOW)
+    subject.render(1000)
+    subject.play(start(noise(FRAMES), play=2), NOW)
+    subject.render(8)
+    subject.follow_up(piece(noise(FRAMES), play=3))
+    subject.render(FRAMES)
+    overs = [(one.play, one.reason) for one in subject.happened() if isinstance(one, Over)]
+    assert overs[:2] == [(3, "replaced"), (1, "replaced")]
+
+
 def test_a_piece_of_bars_gives_way_on_the_grid_and_follows_a_changed_tempo():
     subject = mixer(bpm=240)  # 12,000 frames a beat
     bars = Handover(overlap=0.1, beats=4)

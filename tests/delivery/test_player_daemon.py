@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import soundfile
 
 from tests.delivery.daemon_stage import until
-from tests.delivery.player_stage import RATE, JackServer, Require, jack_server
+from tests.delivery.player_stage import RATE, JackServer
 from tests.test_app import PATIENCE, audioldm, importable, running, told
 from timbred.protocol import messages as m
 
@@ -130,26 +129,3 @@ def test_without_a_device_the_daemon_runs_and_play_says_so(tmp_path: Path, audio
             assert (await told(client, type="generate", id="b", prompt="a tone", seconds=0.1, steps=2))[-1] == "done"
 
     asyncio.run(conversation())
-
-
-@pytest.mark.parametrize(("said", "rate"), [((), 44_100), (("audio.rate=32000",), 32_000)])
-def test_the_sessions_rate_follows_the_device_until_it_is_set(
-    require_host: Require, tmp_path: Path, audioldm: Path, said: tuple[str, ...], rate: int
-):
-    async def conversation() -> None:
-        async with running(tmp_path, audioldm, *SETTINGS, *said) as daemon:
-            client = daemon.transports.client()
-            await daemon.player.opened()
-            [now] = await asyncio.wait_for(client.request(type="settings/audio.rate"), PATIENCE)
-            assert now == m.SettingNow(name="audio.rate", value=rate)
-            [status] = await asyncio.wait_for(client.request(type="status"), PATIENCE)
-            assert isinstance(status, m.StatusReply)
-            assert status.sample_rate == 44_100, "the device's"
-            *_, take, _ = await asyncio.wait_for(
-                client.request(type="generate", id="a", prompt="a tone", seconds=0.2, steps=2), PATIENCE
-            )
-            assert isinstance(take, m.Take)
-            assert (take.rate, soundfile.info(take.path).samplerate) == (rate, rate)
-
-    with jack_server(require_host, rate=44_100):
-        asyncio.run(conversation())

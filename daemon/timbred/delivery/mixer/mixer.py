@@ -67,7 +67,7 @@ class Mixer:
 
     def follow_up(self, start: Start) -> None:
         """Start a piece of an endless sound when the one before it on its voice gives way. When there is none any more,
-        it is over before it began.
+        it is over before it began: as that one was, stopped or replaced by what sounds there now.
 
         Raises:
             BadRequest: the sound has more channels than there are outputs from `out` on.
@@ -79,7 +79,8 @@ class Mixer:
         if self._has_piece(start.voice):
             self.following[start.voice] = start
         else:
-            self._happened.append(Over(start.play, self.frame, "stopped"))
+            taken = any(layer.voice == start.voice and not layer.leaving for layer in self.layers)
+            self._happened.append(Over(start.play, self.frame, "replaced" if taken else "stopped"))
 
     def _has_piece(self, voice: int) -> bool:
         starts = (waiting.order for waiting in self.waiting if isinstance(waiting.order, Start))
