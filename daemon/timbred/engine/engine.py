@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,9 +16,11 @@ import torch
 from timbred import __version__, errors
 from timbred.engine import checkpoint, device, wire
 from timbred.engine.adapters.families import make_resident, needs_of
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion, Run, Sounds
+from timbred.engine.adapters.finishing import Sounds
+from timbred.engine.adapters.latent_diffusion import LatentDiffusion
 from timbred.engine.adapters.places import Places
 from timbred.engine.adapters.prepared import Workshop
+from timbred.engine.adapters.run import Run
 from timbred.engine.adapters.sharing import SharedComponents
 from timbred.engine.adapters.sounding import Sounding
 from timbred.engine.batching import Candidate, next_batch
@@ -27,6 +30,7 @@ from timbred.engine.mailbox import Mailbox
 from timbred.engine.pace import Pace
 from timbred.engine.precedence import Precedence
 from timbred.engine.reach import Reach
+from timbred.engine.releasing import Releasing
 from timbred.engine.residency import Resident, to_evict
 from timbred.engine.rest import rest_after
 from timbred.engine.threads import ThreadChoice
@@ -88,6 +92,13 @@ class Job:
         return self.render.model.name, order.guidance > 1.0, len(order.seeds), round(order.seconds, 1)
 
 
+@dataclass(frozen=True)
+class Released:
+    """The memory of a model that was unloaded is free."""
+
+    name: str
+
+
 @dataclass(eq=False)
 class RoomWanted:
     """A load asks for `added` bytes, from its own thread, and waits until idle models have given way."""
@@ -124,6 +135,7 @@ class Engine:
         self.threads = ThreadChoice(torch.get_num_threads())
         self.most_rows = ROWS.get(chosen.place.type, 16)
         self.precedence = Precedence()
+        self.releasing = Releasing(self.precedence, self._free)
         self.workshop = workshop or Workshop("off", chosen.place, Path())
         self.workshop.has_room = self._has_room
         self.frame_rate = 0.0
@@ -182,7 +194,7 @@ class Engine:
                 return False
             self._take(order)
 
-    def _take(self, order: wire.ToEngine | LoadResult[LatentDiffusion] | RoomWanted) -> None:
+    def _take(self, order: wire.ToEngine | LoadResult[LatentDiffusion] | RoomWanted | Released) -> None:
         match order:
             case wire.Load(model=source):
                 self._want(source)
@@ -197,7 +209,9 @@ class Engine:
                 self._loaded(order)
             case RoomWanted():
                 self._make_room(order)
-                order.made.set_result(None)
+                self.releasing.after(partial(order.made.set_result, None))
+            case Released(name=name):
+                self.mailbox.send(wire.Unloaded(name=name))
             case wire.GiveWay(frame_rate=frame_rate):
                 self.frame_rate = frame_rate
             case wire.Cancel() | wire.Quit():
@@ -210,13 +224,19 @@ class Engine:
             self.loader.want(source)
 
     def _unload(self, name: str) -> None:
-        model = self.models.pop(name, None)
-        if model is not None:
-            others = {id(module) for other in self.models.values() for module in other.modules}
-            self.places.drop([module for module in model.modules if id(module) not in others])
-        del model  # the last to hold it: its memory is free
-        self._free()
-        self.mailbox.send(wire.Unloaded(name=name))
+        """The daemon is told once the memory is free."""
+        gone: list[torch.nn.Module] = []
+        whole: list[object] = []
+        if name in self.models:
+            gone += self._alone(name)
+            whole.append(self.models.pop(name))
+            self.places.drop(gone)
+        self.releasing.release(whole, gone, self.shared.files(gone), partial(self.mailbox.orders.put, Released(name)))
+
+    def _alone(self, name: str) -> list[torch.nn.Module]:
+        """The components that only this model has."""
+        others = {id(part) for other, model in self.models.items() if other != name for part in model.modules}
+        return [part for part in self.models[name].modules if id(part) not in others]
 
     def _make_room(self, newcomer: RoomWanted) -> None:
         """Drop what was used least recently, while everything together is over the budget: copies of weights first,
@@ -241,8 +261,7 @@ class Engine:
 
     def _held_alone(self, name: str) -> int:
         """Bytes that only this model holds."""
-        others = {id(part) for other, model in self.models.items() if other != name for part in model.modules}
-        return sum(self.places.size(part) for part in self.models[name].modules if id(part) not in others)
+        return sum(self.places.size(part) for part in self._alone(name))
 
     def _has_room(self) -> bool:
         """Whether everything is within the budget, copies of weights too."""
@@ -267,6 +286,8 @@ class Engine:
 
     def _load(self, source: wire.ModelSource, progress: Callable[[float], None]) -> LatentDiffusion:
         """Runs in the loader's thread; the one that generates goes first."""
+        if self.device.place.type == "cpu":
+            torch.set_num_threads(1)  # in this thread: helpers of its own would slow down those of the other
         return self.precedence.behind(lambda: self._made(source, progress))
 
     def _made(self, source: wire.ModelSource, progress: Callable[[float], None]) -> LatentDiffusion:
@@ -295,7 +316,6 @@ class Engine:
 
     @staticmethod
     def _rehearse(model: LatentDiffusion, name: str) -> None:
-        torch.set_num_threads(1)  # in this thread: helpers of its own would slow down those of the one that generates
         try:
             model.rehearse()
         except Exception as error:  # noqa: BLE001  whatever it is, the first sound that is asked for tells its client
@@ -352,7 +372,8 @@ class Engine:
         model = self.models[batch[0].render.model.name]
         exact = batch[0].render.order.exact
         work = (batch[0].candidate().group, sum(job.candidate().rows for job in batch))
-        threads = 1 if exact else self.threads.next(work)
+        learns = not exact and not self.loader.is_busy
+        threads = self.threads.next(work) if learns else 1 if exact else self.threads.beside()
         self._use_threads(threads)
         torch.use_deterministic_algorithms(exact)
         began = time.perf_counter()
@@ -361,7 +382,7 @@ class Engine:
         except Exception as error:  # noqa: BLE001  whatever a model does, the process and other jobs live on
             self._failed_together(batch, error)
             return
-        if not exact:
+        if learns:
             self.threads.measured(work, threads, time.perf_counter() - began)
         for job in batch:
             self._stepped(job)

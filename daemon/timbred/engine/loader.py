@@ -73,6 +73,11 @@ class Loader(Generic[Model]):
                 threading.Thread(target=self._run, args=(load,), name=f"load-{source.name}", daemon=True).start()
             self._turns.changed.notify_all()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether any model is being loaded."""
+        return bool(self._turns.loads)
+
     def progress(self, name: str) -> float | None:
         """How much of a model is in, 0 to 1; None when it isn't being loaded."""
         load = self._turns.loads.get(name)

@@ -32,6 +32,10 @@ class ThreadChoice:
     _latest: dict[tuple[object, int], float] = field(default_factory=dict[tuple[object, int], float])
     _steps: int = 0
 
+    def beside(self) -> int:
+        """How many threads a step gets while something else in the process is at work: one core is left to that."""
+        return max(1, self.most - 1)
+
     def next(self, work: object) -> int:
         """How many threads the next step of this kind of work gets."""
         if self.most <= 1:

@@ -61,7 +61,9 @@ def make_resident(
         ModelError: a component can't be loaded.
     """
     lent = SharedComponents() if shared is None else shared
-    components: dict[str, Any] = load_components(checkpoint, name, precision, progress, lent)
+    components: dict[str, Any] = load_components(
+        checkpoint, name, precision, progress, lent, stays=device.type == "cpu"
+    )
     config: dict[str, Any] = components["scheduler"]
     adapter = ADAPTERS[checkpoint.family]
     scheduler = diffusers.DDIMScheduler.from_config(config)

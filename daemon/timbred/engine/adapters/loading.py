@@ -1,5 +1,6 @@
 """Loads a checkpoint's components, each by the class that `checkpoint.CLASSES` allows."""
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from diffusers.pipelines.audioldm2.modeling_audioldm2 import (
 
 from timbred.engine.adapters.sharing import SharedComponents
 from timbred.engine.adapters.spectral_vocoder import SpectralVocoder
+from timbred.engine.adapters.weight_files import read_through, take_over
 from timbred.engine.checkpoint import NEEDED, WEIGHTED, Checkpoint, weight_files
 from timbred.errors import ModelError
 
@@ -29,7 +31,9 @@ _OWN: dict[str, type[Any]] = {
 
 
 def quiet_libraries() -> None:
-    """Let the libraries report errors only: their progress bars and hints are for notebooks."""
+    """Let the libraries report errors only: their progress bars and hints are for notebooks. And let them read weights
+    in the thread that loads: threads of theirs would give way to nobody."""
+    os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"
     for library in (transformers, diffusers):
         library.utils.logging.disable_progress_bar()
         library.utils.logging.set_verbosity_error()
@@ -53,8 +57,10 @@ def load_components(
     precision: torch.dtype,
     progress: Callable[[float], None],
     shared: SharedComponents,
+    stays: bool,
 ) -> dict[str, Any]:
-    """Every component of the pipeline but its scheduler's class: that one is chosen at each request.
+    """Every component of the pipeline but its scheduler's class: that one is chosen at each request. `stays`: they are
+    used in the computer's own memory.
 
     `progress` hears the fraction of components that are in; `shared` lends those that are in memory already.
 
@@ -65,12 +71,14 @@ def load_components(
     parts = NEEDED[checkpoint.family]
     for done, part in enumerate(parts):
         progress(done / len(parts))
-        components[part] = _load(checkpoint, part, name, precision, shared)
+        components[part] = _load(checkpoint, part, name, precision, shared, stays)
     progress(1.0)
     return components
 
 
-def _load(checkpoint: Checkpoint, part: str, name: str, precision: torch.dtype, shared: SharedComponents) -> Any:
+def _load(
+    checkpoint: Checkpoint, part: str, name: str, precision: torch.dtype, shared: SharedComponents, stays: bool
+) -> Any:
     folder = checkpoint.folder / part
     try:
         if part == "scheduler":
@@ -81,7 +89,7 @@ def _load(checkpoint: Checkpoint, part: str, name: str, precision: torch.dtype, 
         files = (folder / "config.json", *weight_files(folder, name, ""))
         found = shared.find(kind.__name__, files)
         if found is None:
-            model = _load_weights(kind, folder, precision, pickled=part in checkpoint.pickled)
+            model = _load_weights(kind, files, precision, part in checkpoint.pickled, stays)
             found = model.eval().requires_grad_(False)
             shared.add(kind.__name__, files, found)
         return found
@@ -93,19 +101,18 @@ def _load(checkpoint: Checkpoint, part: str, name: str, precision: torch.dtype, 
         raise ModelError(f"{name}: {folder} can't be loaded: {type(error).__name__}: {_first_line(error)}") from error
 
 
-def _load_weights(kind: type[Any], folder: Path, precision: torch.dtype, pickled: bool) -> Any:
+def _load_weights(kind: type[Any], files: tuple[Path, ...], precision: torch.dtype, pickled: bool, stays: bool) -> Any:
     """`use_safetensors` is said outright, so that a pickled file is read only where no other is there; both
     libraries then read it with `weights_only`.
 
     Loaded in float32 and brought to the precision here: both libraries make the one they are asked for the default of
     the whole process meanwhile, also for those who generate."""
     name = "torch_dtype" if issubclass(kind, diffusers.ModelMixin) else "dtype"
-    files = {"local_files_only": True, "use_safetensors": not pickled}
-    model = kind.from_pretrained(str(folder), **files, **{name: torch.float32})
+    where = {"local_files_only": True, "use_safetensors": not pickled}
+    read_through(files)
+    model = kind.from_pretrained(str(files[0].parent), **where, **{name: torch.float32})
     too_small = getattr(kind, "_keep_in_fp32_modules", None) or () if precision is torch.float16 else ()
-    for path, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if tensor.is_floating_point() and not set(too_small) & set(path.split(".")):
-            tensor.data = tensor.data.to(precision)
+    take_over(model, precision, frozenset(too_small), files, stays)
     return model
 
 

@@ -5,6 +5,7 @@ The AudioLDM 2 checkpoints have the same text encoders, VAE and vocoder: two thi
 
 import hashlib
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,12 @@ class SharedComponents:
             if component is not None and (held.files == files or self._digest(held.files) == self._digest(files)):
                 return component
         return None
+
+    def files(self, components: Sequence[torch.nn.Module]) -> list[Path]:
+        """Those that these components came from."""
+        wanted = {id(component) for component in components}
+        held = [one for group in self._held.values() for one in group if id(one.component()) in wanted]
+        return [file for one in held for file in one.files]
 
     def add(self, kind: str, files: tuple[Path, ...], component: torch.nn.Module) -> None:
         """Remember a component for as long as a model holds it."""
