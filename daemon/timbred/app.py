@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 ENGINE_QUITS_WITHIN = 1.0
 """Seconds that the engine gets to leave by itself."""
 
-PLAYER_QUITS_WITHIN = 1.0
-"""Seconds that the player gets to close its device."""
+PLAYER_QUITS_WITHIN = 2.5
+"""Seconds that the player gets to close its device: usually tenths. Where it may not, a sound server stands still."""
 
 WITHDRAWN_WITHIN = 1.0
 """Seconds that the network gets to hear that the daemon ends."""

@@ -48,3 +48,7 @@ def test_the_cost_of_changing_is_not_counted():
 
 def test_one_core_has_no_choice():
     assert set(used(ThreadChoice(1), lambda _: 0.1, 50)) == {1}
+
+
+def test_a_load_gets_a_core_of_its_own():
+    assert [ThreadChoice(most).beside() for most in (1, 2, 16)] == [1, 1, 15]

@@ -14,7 +14,7 @@ SOCKETS = "timbred-"
 """How the folder of a daemon's sockets begins; the rest of its name is random."""
 
 
-LEFT_WITHIN = 2.0
+LEFT_WITHIN = 3.0
 """Seconds that a process has to end by itself after the daemon is gone."""
 
 

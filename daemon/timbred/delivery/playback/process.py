@@ -40,8 +40,11 @@ STUCK_AFTER = 2.0
 FADED_WITHIN = 0.5
 """Seconds after which nothing of a sound that was exchanged is mixed any more."""
 
-FADE_WITHIN = CLOSE_WITHIN = 0.4
-"""Seconds at the end to fade out, and for the driver to close the device."""
+FADE_WITHIN = 0.4
+"""Seconds at the end to fade out, and for the device to take that."""
+
+CLOSE_WITHIN = 2.0
+"""Seconds for the driver to close the device: usually a tenth."""
 
 LARGEST_BLOCK = 8 * BLOCK
 """Frames that are mixed at a time at most."""
@@ -150,8 +153,8 @@ class Player:
         everybody, until it notices that a client went without a word."""
         if self.output is not None and self.mixer is not None:
             self._fall_silent(self.output, self.mixer)
-        if self._looking:
-            return  # another thread is busy with the driver
+        if self._looking and not self._looked():
+            return  # another thread is in the driver, and doesn't come out
         closing = threading.Thread(target=self._close_device, name="close-device", daemon=True)
         closing.start()
         closing.join(CLOSE_WITHIN)
@@ -166,6 +169,16 @@ class Player:
             if last is None and not mixer.layers:
                 last = output.handed_over + mixer.latency
             time.sleep(0.001)
+
+    def _looked(self) -> bool:
+        """Whether the device that is just being opened, or looked for in vain, is so now."""
+        try:
+            found = self._opened.get(timeout=CLOSE_WITHIN)
+        except queue.Empty:
+            return False
+        if isinstance(found, Output):
+            self.output = found
+        return True
 
     def _close_device(self) -> None:
         if self.output is not None:

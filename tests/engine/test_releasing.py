@@ -1,0 +1,49 @@
+"""What models held is free when that is told, in the order it was given."""
+
+import threading
+import weakref
+
+import torch
+
+from timbred.engine.precedence import Precedence
+from timbred.engine.releasing import Releasing
+
+PATIENCE = 60.0
+
+
+class Whole:
+    """Holds its modules, as a model does."""
+
+    def __init__(self) -> None:
+        self.modules: list[torch.nn.Module] = [torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8))]
+
+
+def test_everything_is_gone_before_it_is_told():
+    told: list[str] = []
+    releasing = Releasing(Precedence(), lambda: told.append("memory given back"))
+    held = Whole()
+    parts = [weakref.ref(module) for module in held.modules[0].modules()]
+    assert len(parts) == 3
+    modules, whole = list(held.modules), list[object]([held])
+    del held
+
+    def then() -> None:
+        told.append(f"{sum(part() is not None for part in parts)} left")
+
+    done = threading.Event()
+    releasing.release(whole, modules, [], then)
+    releasing.after(lambda: told.append("after"))
+    releasing.after(done.set)
+    assert done.wait(PATIENCE)
+    assert (whole, modules) == ([], [])
+    assert told == ["memory given back", "0 left", "after"]
+
+
+def test_what_others_have_too_stays():
+    releasing = Releasing(Precedence(), lambda: None)
+    held = Whole()
+    shared = next(held.modules[0].children())
+    done = threading.Event()
+    releasing.release([held], list(held.modules), [], done.set)
+    assert done.wait(PATIENCE)
+    assert shared(torch.zeros(8)).shape == (8,)

@@ -1,0 +1,86 @@
+"""Weights are views of their files only as long as that does no harm, and pages go back without anybody's loss."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from timbred.engine.adapters.weight_files import let_go, read_through, take_over
+
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pages are given back on Linux only")
+NUMBERS = torch.arange(300_000, dtype=torch.float32)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "model.safetensors"
+    save_file({"weight": NUMBERS, "counted": torch.arange(7)}, path)
+    return path
+
+
+class Mapped(torch.nn.Module):
+    """A module whose tensors are views of a file, as libraries load them."""
+
+    counted: torch.Tensor
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        with safe_open(path, framework="pt") as content:
+            self.weight = torch.nn.Parameter(content.get_tensor("weight"), requires_grad=False)
+            self.register_buffer("counted", content.get_tensor("counted"))
+
+
+class Outer(torch.nn.Module):
+    def __init__(self, inner: Mapped) -> None:
+        super().__init__()
+        self.inner = inner
+
+
+def is_mapped(path: Path) -> bool:
+    return str(path) in Path("/proc/self/maps").read_text()
+
+
+@LINUX
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_what_moves_on_needs_its_file_no_more(file: Path, precision: torch.dtype):
+    module = Mapped(file)
+    assert is_mapped(file)
+    take_over(module, precision, frozenset(), [file], stays=False)
+    assert not is_mapped(file)
+    assert module.weight.dtype == precision
+    assert torch.equal(module.weight.float(), NUMBERS.to(precision).float())
+    assert module.counted.tolist() == list(range(7)), "what isn't floating-point keeps its kind"
+
+
+@LINUX
+def test_what_stays_is_not_copied(file: Path):
+    module = Mapped(file)
+    place = module.weight.data_ptr()
+    take_over(module, torch.float32, frozenset(), [file], stays=True)
+    assert module.weight.data_ptr() == place
+    assert torch.equal(module.weight, NUMBERS)
+
+
+def test_what_must_be_precise_stays_so(file: Path):
+    module = Outer(Mapped(file))
+    take_over(module, torch.float16, frozenset({"inner"}), [file], stays=True)
+    assert torch.equal(module.inner.weight, NUMBERS)
+    take_over(module, torch.bfloat16, frozenset(), [file], stays=True)
+    assert module.inner.weight.dtype == torch.bfloat16
+
+
+@LINUX
+def test_pages_that_went_back_come_again_and_nobody_elses_go(file: Path):
+    one, other = Mapped(file), Mapped(file)
+    other.weight[:10] = -1.0  # in this process alone
+    let_go([one.weight.data], [file])
+    assert torch.equal(one.weight, NUMBERS)
+    assert other.weight[:10].tolist() == [-1.0] * 10
+
+
+def test_a_file_that_isnt_there_is_named(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"gone\.safetensors"):
+        read_through([tmp_path / "gone.safetensors"])
