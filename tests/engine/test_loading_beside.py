@@ -244,10 +244,10 @@ def test_others_get_their_share_when_they_want_it(
 ) -> None:
     shares: list[float] = []
     monkeypatch.setattr(precedence_module.time, "sleep", shares.append)
-    subject = Precedence()
-    with subject.first():
+    with Precedence().first():
         pass
     assert shares == []
+    subject = Precedence()
     ticks = Ticks(subject)
     ticks.thread.start()
     assert ticks.began.wait(PATIENCE)

@@ -21,10 +21,14 @@ MOMENT = 0.002
 """Seconds of that moment."""
 
 SHARE = 0.3
-"""Of the time that a step took: what others get before the next one, if any of them wants it."""
+"""Of the time that a step usually takes: what others get before the next one, if any of them wants it. A step that took
+longer than usual had its delay already: they get that much less."""
 
 LONGEST_SHARE = 0.05
 """Seconds that they get at most: longer steps are work of the device, beside which they had their moments."""
+
+NEWEST = 0.1
+"""Weight of the newest step in what is usual."""
 
 Result = TypeVar("Result")
 
@@ -53,6 +57,15 @@ class PromptLock:
         _held.count -= 1
 
 
+def share(took: float, usual: float) -> float:
+    """Seconds that the others get after a step, of how long it took and what is usual.
+
+    >>> share(took=0.01, usual=0.01), share(took=0.02, usual=0.01), share(took=1.0, usual=1.0)
+    (0.003, 0.0, 0.05)
+    """
+    return min(LONGEST_SHARE, max(0.0, SHARE * usual - max(0.0, took - usual)))
+
+
 class Precedence:
     """One thread works in `first`, any others in `behind`."""
 
@@ -60,6 +73,7 @@ class Precedence:
         self._free = threading.Event()
         self._free.set()
         self._resting = 0
+        self._usual = 0.0
         self._lock = threading.Lock()
 
     @contextmanager
@@ -72,8 +86,10 @@ class Precedence:
         finally:
             wanted = self._resting > 0
             self._free.set()
+        took = time.perf_counter() - began
+        self._usual += NEWEST * (took - self._usual) if self._usual else took
         if wanted:
-            time.sleep(min(LONGEST_SHARE, SHARE * (time.perf_counter() - began)))
+            time.sleep(share(took, self._usual))
 
     def behind(self, work: Callable[[], Result]) -> Result:
         """Do something in this thread that gives way between any two calls of functions, however deep inside."""

@@ -16,9 +16,10 @@ from timbred.engine.precedence import Precedence
 
 @dataclass
 class _Task:
-    """What nobody else holds any more, the whole before its parts, and what is done once it is gone."""
+    """Modules, and the whole that has them; the files they came from, and what is done once they are gone."""
 
-    held: list[object]
+    whole: list[object]
+    modules: list[torch.nn.Module]
     files: list[Path]
     then: Callable[[], None]
 
@@ -38,29 +39,28 @@ class Releasing:
     ) -> None:
         """Free these modules, which came from `files`, and first `whole`, which has them: both lists are emptied, for
         whoever calls keeps neither. `then` is called in the thread."""
-        held: list[object] = [part for module in modules for part in module.modules()]
-        modules.clear()
-        held.extend(whole)
+        self._tasks.put(_Task(whole[:], modules[:], files, then))
         whole.clear()
-        self._tasks.put(_Task(held, files, then))
+        modules.clear()
 
     def after(self, then: Callable[[], None]) -> None:
         """Have something called in the thread once all that was given so far is free."""
-        self._tasks.put(_Task([], [], then))
+        self._tasks.put(_Task([], [], [], then))
 
     def _run(self) -> None:
         while True:
             task = self._tasks.get()
-            if task.held:
-                self._precedence.behind(partial(_let_go, task.held, task.files))
+            if task.whole:
+                self._precedence.behind(partial(_let_go, task))
                 self._freed()
             task.then()
 
 
-def _let_go(held: list[object], files: list[Path]) -> None:
-    """The last first; one after the other, so that others may come between."""
-    modules = [part for part in held if isinstance(part, torch.nn.Module)]
-    let_go([weight.data for part in modules for weight in part.parameters(recurse=False)], files)
-    modules.clear()
-    while held:
-        held.pop()
+def _let_go(task: _Task) -> None:
+    """The whole first, then one part after the other, so that others may come between."""
+    let_go([weight.data for module in task.modules for weight in module.parameters()], task.files)
+    parts = [part for module in task.modules for part in module.modules()]
+    task.whole.clear()
+    task.modules.clear()
+    while parts:
+        parts.pop()
