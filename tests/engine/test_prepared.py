@@ -296,3 +296,18 @@ def test_what_can_not_be_recorded_stays_plain(tmp_path: Path, monkeypatch: pytes
     for _ in range(4):
         assert torch.equal(calls(given), calls.plain(given))
     assert tries == [1]
+
+
+def test_what_is_prepared_gives_way_and_says_that_it_is_at_work(tmp_path: Path):
+    workshop = Workshop("auto", torch.device("cpu"), tmp_path)
+    seen: list[tuple[str, bool]] = []
+
+    def behind(work: Callable[[], None]) -> None:
+        seen.append(("behind", workshop.is_busy))
+        work()
+
+    workshop.behind = behind
+    assert not workshop.is_busy
+    workshop.submit(lambda: seen.append(("work", workshop.is_busy)))
+    workshop.wait()
+    assert seen[:2] == [("behind", True), ("work", True)]

@@ -138,6 +138,7 @@ class Engine:
         self.releasing = Releasing(self.precedence, self._free)
         self.workshop = workshop or Workshop("off", chosen.place, Path())
         self.workshop.has_room = self._has_room
+        self.workshop.behind = self.precedence.behind
         self.frame_rate = 0.0
         self.mailbox = Mailbox(address, heartbeat, self.beat)
         self.loader: Loader[LatentDiffusion] = Loader(self._load, self.mailbox.orders.put)
@@ -372,7 +373,7 @@ class Engine:
         model = self.models[batch[0].render.model.name]
         exact = batch[0].render.order.exact
         work = (batch[0].candidate().group, sum(job.candidate().rows for job in batch))
-        learns = not exact and not self.loader.is_busy
+        learns = not exact and not self.loader.is_busy and not self.workshop.is_busy
         threads = self.threads.next(work) if learns else 1 if exact else self.threads.beside()
         self._use_threads(threads)
         torch.use_deterministic_algorithms(exact)

@@ -5,7 +5,6 @@ is kept on disk. Whatever can't be prepared is logged once, and stays plain.
 """
 
 import logging
-import os
 import queue
 import sys
 import threading
@@ -57,6 +56,10 @@ def _always() -> bool:
     return True
 
 
+def _at_once(work: Callable[[], None]) -> None:
+    work()
+
+
 @dataclass
 class Counts:
     """What the workshop has done so far: calls packed, compiled, read from disk, and those that couldn't be."""
@@ -82,6 +85,7 @@ class Workshop:
 
     `wanted` is the setting: `auto` packs on a CPU and compiles on CUDA, `on` compiles on both, `off` leaves all plain.
     `folder` is where compiled calls are kept. `has_room` says whether all copies of weights are within the budget.
+    `behind` does something in the thread that calls it, so that it gives way to steps.
     """
 
     wanted: str
@@ -89,6 +93,8 @@ class Workshop:
     folder: Path
     counts: Counts = field(default_factory=Counts)
     has_room: Callable[[], bool] = _always
+    behind: Callable[[Callable[[], None]], object] = _at_once
+    is_busy: bool = False
     _calls: "weakref.WeakValueDictionary[int, PreparedCalls]" = field(
         default_factory=weakref.WeakValueDictionary[int, "PreparedCalls"]
     )
@@ -186,14 +192,15 @@ class Workshop:
         return made
 
     def _run(self) -> None:
-        if sys.platform == "linux":  # there each thread has a priority of its own
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         if self.device.type == "cpu" and not self.compiles:
             # each thread that works on several cores has helpers of its own; once there are more of them than cores,
             # none waits for work without sleeping, and a step on two cores takes twice as long
             torch.set_num_threads(1)
         while True:
-            self._tasks.get().work()
+            task = self._tasks.get()
+            self.is_busy = True
+            self.behind(task.work)
+            self.is_busy = not self._tasks.empty()
 
 
 class PreparedCalls:
