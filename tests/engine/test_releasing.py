@@ -2,7 +2,9 @@
 
 import threading
 import weakref
+from functools import partial
 
+import pytest
 import torch
 
 from timbred.engine.precedence import Precedence
@@ -47,3 +49,19 @@ def test_what_others_have_too_stays():
     releasing.release([held], list(held.modules), [], done.set)
     assert done.wait(PATIENCE)
     assert shared(torch.zeros(8)).shape == (8,)
+
+
+def test_a_fault_leaves_nobody_waiting(caplog: pytest.LogCaptureFixture):
+    def fails() -> None:
+        raise OSError("the device is gone")
+
+    releasing = Releasing(Precedence(), fails)
+    told: list[str] = []
+    done = threading.Event()
+    for name in ("first", "second"):
+        held = Whole()
+        releasing.release([held], list(held.modules), [], partial(told.append, name))
+    releasing.after(done.set)
+    assert done.wait(PATIENCE)
+    assert told == ["first", "second"]
+    assert "the device is gone" in caplog.text

@@ -1,6 +1,7 @@
 """Frees what models held in a thread of its own, piece by piece: giving gigabytes back in one go takes as long as many
 steps, with Python's lock held."""
 
+import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -12,6 +13,8 @@ import torch
 
 from timbred.engine.adapters.weight_files import let_go
 from timbred.engine.precedence import Precedence
+
+log = logging.getLogger("timbred.engine.memory")
 
 
 @dataclass
@@ -50,9 +53,12 @@ class Releasing:
     def _run(self) -> None:
         while True:
             task = self._tasks.get()
-            if task.whole:
-                self._precedence.behind(partial(_let_go, task))
-                self._freed()
+            try:
+                if task.whole:
+                    self._precedence.behind(partial(_let_go, task))
+                    self._freed()
+            except Exception:  # whatever it is, loads that wait for the memory must not wait forever
+                log.exception("memory couldn't be given back in pieces")
             task.then()
 
 
