@@ -1,6 +1,8 @@
 """What a folder must be to be loaded, and what is refused."""
 
+import contextlib
 import json
+import math
 import os
 import pickle
 import shutil
@@ -101,6 +103,78 @@ def test_damaged_files_are_errors_with_a_code(copy: Path, content: bytes, file: 
             checkpoint.inspect(copy, "m", REMEDY)
     finally:
         (copy / file).write_bytes(before)
+
+
+odd = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@given(
+    entry=st.sampled_from(
+        [
+            ("model_index.json", "_class_name"),
+            ("model_index.json", "vae"),
+            ("model_index.json", "scheduler"),
+            ("vocoder/config.json", "sampling_rate"),
+            ("vocoder/config.json", "upsample_rates"),
+            ("vae/config.json", "block_out_channels"),
+            ("unet/config.json", "sample_size"),
+            ("unet/diffusion_pytorch_model.safetensors.index.json", "weight_map"),
+        ]
+    ),
+    value=odd,
+)
+def test_odd_entries_are_errors_with_a_code_or_do_no_harm(copy: Path, entry: tuple[str, str], value: object):
+    path = copy / entry[0]
+    before = path.read_bytes() if path.exists() else None
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    content = json.loads(before) if before is not None else {}
+    try:
+        if before is None:
+            weights.rename(copy / "aside")
+        path.write_text(json.dumps({**content, entry[1]: value}))
+        with contextlib.suppress(MissingWeights, ModelError):
+            found = checkpoint.inspect(copy, "m", REMEDY)
+            assert found.native_rate > 0 and math.isfinite(found.trained_seconds) and found.trained_seconds > 0
+            assert before is not None, "weights were found where there are none"
+    finally:
+        if before is not None:
+            path.write_bytes(before)
+        else:
+            path.unlink()
+            (copy / "aside").rename(weights)
+
+
+def test_nesting_without_end_is_damage(copy: Path):
+    (copy / "vae" / "config.json").write_text("[" * 200_000)
+    with pytest.raises(MissingWeights, match="damaged"):
+        checkpoint.inspect(copy, "m", REMEDY)
+
+
+@pytest.mark.parametrize("place", ["unet/config.json", "tokenizer/tokenizer.json", "unet/another"])
+def test_a_pipe_is_refused_rather_than_waited_for(copy: Path, place: str):
+    (copy / place).unlink(missing_ok=True)
+    os.mkfifo(copy / place)
+    with pytest.raises(ModelError, match="no plain file"):
+        checkpoint.inspect(copy, "m", REMEDY)
+
+
+def test_a_pipe_as_index_is_refused_rather_than_waited_for(copy: Path):
+    (copy / "model_index.json").unlink()
+    os.mkfifo(copy / "model_index.json")
+    with pytest.raises(ModelError, match="no plain file"):
+        checkpoint.inspect(copy, "m", REMEDY)
+
+
+def test_a_configuration_of_gigabytes_is_not_read(copy: Path):
+    with (copy / "vae" / "config.json").open("wb") as file:
+        file.truncate(8_000_000_000)  # takes no room on the disk
+    with pytest.raises(ModelError, match="8000 MB"):
+        checkpoint.inspect(copy, "m", REMEDY)
 
 
 def load(folder: Path) -> None:

@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from timbred.errors import MissingWeights, ModelError
@@ -16,6 +17,12 @@ INDEX = "model_index.json"
 
 LONGEST_HEADER = 100_000_000
 """Bytes that a safetensors file's header may have, as in its own library."""
+
+LONGEST_CONFIGURATION = 32_000_000
+"""Bytes that a JSON file may have that is read here: indices of sharded weights are the longest, far below it."""
+
+HIGHEST_RATE = 1_000_000
+"""Hertz that a vocoder's sound may have."""
 
 FAMILIES: dict[str, str] = {"AudioLDM2Pipeline": "audioldm2", "AudioLDMPipeline": "audioldm"}
 """The pipelines that timbred runs, and its name for their family."""
@@ -77,6 +84,7 @@ def inspect(folder: Path, name: str, remedy: str) -> Checkpoint:
         raise ModelError(f"{name}: {folder} is a {index.get('_class_name')!r}; timbred runs {' and '.join(FAMILIES)}")
     classes = {part: _class_of(index, part, name, remedy) for part in NEEDED[family]}
     for part in NEEDED[family]:
+        _refuse_what_is_no_file(folder / part, name, remedy)
         _refuse_code(folder / part, name, remedy)
     weights = {part: weight_files(folder / part, name, remedy) for part in NEEDED[family] if part in WEIGHTED}
     rate, trained = _lengths(folder, name, remedy)
@@ -94,14 +102,38 @@ def inspect(folder: Path, name: str, remedy: str) -> Checkpoint:
 
 def _read_json(path: Path, name: str, remedy: str) -> dict[str, Any]:
     try:
+        _refuse_what_would_not_end(path, name)
         content = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise MissingWeights(f"{name}: {path} can't be read ({error.strerror}); {remedy}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MissingWeights(f"{name}: {path} is damaged ({error}); {remedy}") from error
     if not isinstance(content, dict):
         raise MissingWeights(f"{name}: {path} is damaged (no object); {remedy}")
     return content
+
+
+def _refuse_what_would_not_end(path: Path, name: str) -> None:
+    """A pipe would be waited for, and a file without an end be read into memory."""
+    found = path.stat()
+    if not S_ISREG(found.st_mode):
+        raise ModelError(f"{name}: {path} is no plain file; get the model anew")
+    if found.st_size > LONGEST_CONFIGURATION:
+        raise ModelError(
+            f"{name}: {path} has {found.st_size / 1e6:.4g} MB, and a configuration may have "
+            f"{LONGEST_CONFIGURATION / 1e6:.4g}; get the model anew"
+        )
+
+
+def _refuse_what_is_no_file(folder: Path, name: str, remedy: str) -> None:
+    """Libraries open whatever they find in a component's folder; a pipe or a device there would hold them up."""
+    try:
+        found = sorted(folder.iterdir())
+    except OSError as error:
+        raise MissingWeights(f"{name}: {folder} can't be read ({error.strerror}); {remedy}") from error
+    for path in found:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ModelError(f"{name}: {path} is no plain file; get the model anew")
 
 
 def _class_of(index: dict[str, Any], part: str, name: str, remedy: str) -> str:
@@ -169,8 +201,10 @@ def _in_header(file: Path) -> int:
 
 
 def _shards(index: Path, name: str, remedy: str) -> list[Path]:
-    files = sorted(set(_read_json(index, name, remedy).get("weight_map", {}).values()))
-    paths = [index.parent / str(file) for file in files]
+    places = _read_json(index, name, remedy).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise MissingWeights(f"{name}: {index} is damaged (it names no weights); {remedy}")
+    paths = [index.parent / file for file in sorted({str(file) for file in places.values()})]
     for path in paths:
         if path.parent != index.parent or not path.is_file():
             raise MissingWeights(f"{name}: {path} isn't there; {remedy}")
@@ -188,6 +222,8 @@ def _lengths(folder: Path, name: str, remedy: str) -> tuple[int, float]:
         for factor in vocoder["upsample_rates"]:
             hop *= int(factor)
         rows = int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
-    except (KeyError, TypeError, ValueError) as error:
+        if min(rate, hop, rows) < 1 or rate > HIGHEST_RATE:
+            raise ValueError(f"a sound of {rate} Hz in steps of {hop} samples")
+        return rate, rows * hop / rate
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise MissingWeights(f"{name}: the configurations in {folder} are damaged ({error!r}); {remedy}") from error
-    return rate, rows * hop / rate
