@@ -1,10 +1,11 @@
 """An engine process without torch: speaks the whole of `engine.wire`, renders sines, and can be told to misbehave.
 
-Run as `python -m tests.fake_engine`. What it does hangs on the prompt: `die` ends the process, `die once` ends only the
-first process that gets it, `hang` stops all signs of life, `fail` fails, `slow` waits for a cancellation at its second
-step, `wait FILE` for that file or a cancellation there, `paced` takes 20 ms for each, and `paced FILE` five times that
-while there is that file, `nan` renders what is no number, `breaks` fails after half of an early sound's pieces,
-`half FILE` waits for that file or a cancellation there. Anything else is a sine at 220 Hz times (seed mod 8 + 1).
+Run as `python -m tests.fake_engine`. What it does hangs on the prompt: `die` ends the process, `die once` ends only
+the first process that gets it, `die rendered` ends it with its last messages just sent, `hang` stops all signs of
+life, `fail` fails, `slow` waits for a cancellation at its second step, `wait FILE` for that file or a cancellation
+there, `paced` takes 20 ms for each, and `paced FILE` five times that while there is that file, `nan` renders what is
+no number, `breaks` fails after half of an early sound's pieces, `half FILE` waits for that file or a cancellation
+there. Anything else is a sine at 220 Hz times (seed mod 8 + 1).
 """
 
 import argparse
@@ -112,10 +113,16 @@ class FakeEngine:
             return
         rendered = wire.Rendered(job=job, rate=RATE, channels=1, seeds=order.seeds)
         self.mailbox.send(rendered, *(self._sound(words[0], order.seconds, seed) for seed in order.seeds))
+        if words == ["die", "rendered"]:
+            os._exit(7)
 
     def _misbehaves(self, render: wire.Render, words: list[str]) -> bool:
         """Whether that was all that it does with this order."""
-        if words[0] == "die" and (words[1:] != ["once"] or _first_time(render.model.folder)):
+        if (
+            words[0] == "die"
+            and words[1:] != ["rendered"]
+            and (words[1:] != ["once"] or _first_time(render.model.folder))
+        ):
             os._exit(7)
         if words[0] == "hang":
             self.hanging.set()

@@ -115,6 +115,25 @@ def test_a_dead_engine_is_told_and_started_again():
     asyncio.run(conversation())
 
 
+def test_nothing_of_a_dead_engine_reaches_what_the_next_one_is_told_to_do():
+    """It dies with hundreds of messages on their way; whatever of them still comes, comes before its end is told."""
+
+    async def conversation() -> None:
+        async with engine() as (link, heard):
+            for life in (1, 2):
+                assert isinstance(await heard.next(), wire.Ready)
+                link.send(render("die rendered", job=life, steps=400))
+                told: list[Any] = []
+                while isinstance(said := await heard.next(), tuple):
+                    told.append(said[0])
+                assert said == "exit status 7"
+                assert {message.job for message in told if not isinstance(message, wire.Loaded)} <= {life}
+                steps = [message.step for message in told if isinstance(message, wire.Step)]
+                assert steps == list(range(1, len(steps) + 1))
+
+    asyncio.run(conversation())
+
+
 def test_a_killed_engine_is_started_again():
     async def conversation() -> None:
         async with engine() as (link, heard):

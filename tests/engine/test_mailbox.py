@@ -1,0 +1,135 @@
+"""The engine's end of the line, against a real socket: nothing is lost, nothing overtakes, whoever sends and when."""
+
+import tempfile
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import zmq
+
+from timbred.engine import wire
+from timbred.engine.mailbox import Mailbox
+
+PATIENCE = 60
+SELDOM = 1000.0
+MANY = 3000
+
+
+def no_beat() -> wire.Beat:
+    return wire.Beat(memory_used=0, memory_total=0, resident=())
+
+
+class Daemon:
+    """The other end of the line."""
+
+    def __init__(self, line: "zmq.Socket[bytes]") -> None:
+        self.line = line
+
+    def hears(self) -> wire.FromEngine:
+        assert self.line.poll(PATIENCE * 1000), "nothing came"
+        return wire.read_in_daemon(self.line.recv_multipart()[0])
+
+    def orders(self, message: wire.ToEngine) -> None:
+        self.line.send(wire.encode(message))
+
+
+@contextmanager
+def line(heartbeat: float = SELDOM) -> Generator[tuple[Mailbox, Daemon]]:
+    with zmq.Context() as context, tempfile.TemporaryDirectory() as folder, context.socket(zmq.PAIR) as there:
+        there.linger = 0
+        address = f"ipc://{Path(folder) / 'line'}"
+        there.bind(address)
+        mailbox = Mailbox(address, heartbeat, no_beat)
+        mailbox.start()
+        try:
+            yield mailbox, Daemon(there)
+        finally:
+            mailbox.close()
+
+
+def step(number: int, job: int = 1) -> wire.Step:
+    return wire.Step(job=job, step=number, steps=MANY, remaining=0.0)
+
+
+def test_an_order_that_comes_while_something_is_sent_is_taken_in():
+    """Sending uses up the sign by which an order would be noticed; every answer comes just then."""
+    with line() as (mailbox, daemon):
+        answering = threading.Thread(
+            target=lambda: [daemon.orders(wire.Unload(name=str(daemon.hears()))) for _ in range(MANY)]
+        )
+        answering.start()
+        for number in range(MANY):
+            mailbox.send(step(number))
+        found = [mailbox.orders.get(timeout=PATIENCE) for _ in range(MANY)]
+        answering.join()
+        assert found == [wire.Unload(name=str(step(number))) for number in range(MANY)]
+
+
+def test_each_order_finds_a_thread_that_waits():
+    with line() as (mailbox, daemon):
+        for number in range(300):
+            daemon.orders(wire.Unload(name=str(number)))
+            assert mailbox.orders.get(timeout=PATIENCE) == wire.Unload(name=str(number))
+            mailbox.send(step(number))
+            assert daemon.hears() == step(number)
+
+
+def test_what_one_thread_sends_stays_in_order_beside_others_and_beats():
+    with line(heartbeat=0.0001) as (mailbox, daemon):
+        senders = [
+            threading.Thread(target=lambda job=job: [mailbox.send(step(number, job)) for number in range(500)])
+            for job in range(3)
+        ]
+        for sender in senders:
+            sender.start()
+        heard: dict[int, list[int]] = {0: [], 1: [], 2: []}
+        beats = 0
+        while beats < 10 or sum(len(one) for one in heard.values()) < 1500:
+            match daemon.hears():
+                case wire.Step(job=job, step=number):
+                    heard[job].append(number)
+                case wire.Beat():
+                    beats += 1
+                case other:
+                    raise AssertionError(other)
+        assert list(heard.values()) == [list(range(500))] * 3
+        for sender in senders:
+            sender.join()
+
+
+def test_a_cancellation_is_seen_by_one_who_only_computes():
+    with line() as (mailbox, daemon):
+        daemon.orders(wire.Cancel(job=5))
+        for _ in range(1_000_000):
+            if mailbox.is_cancelled(5):
+                break
+            threading.Event().wait(0.001)
+        assert mailbox.is_cancelled(5)
+        assert not mailbox.is_cancelled(6)
+        assert mailbox.orders.empty()
+        mailbox.forget(5)
+        assert not mailbox.is_cancelled(5)
+
+
+def test_samples_arrive_as_they_were_sent_behind_their_message():
+    with line() as (mailbox, daemon):
+        first, second = bytes(range(256)) * 4000, b"\0" * 12
+        mailbox.send(wire.Rendered(job=1, rate=16000, channels=1, seeds=(1, 2)), first, second)
+        mailbox.send(step(1))
+        assert daemon.line.poll(PATIENCE * 1000)
+        frames = daemon.line.recv_multipart()
+        assert frames[1:] == [first, second]
+        assert daemon.hears() == step(1)
+
+
+def test_what_waits_is_sent_when_the_line_is_closed():
+    with zmq.Context() as context, tempfile.TemporaryDirectory() as folder, context.socket(zmq.PAIR) as there:
+        address = f"ipc://{Path(folder) / 'line'}"
+        there.bind(address)
+        mailbox = Mailbox(address, SELDOM, no_beat)
+        mailbox.start()
+        for number in range(500):
+            mailbox.send(step(number))
+        mailbox.close()
+        assert [Daemon(there).hears() for _ in range(500)] == [step(number) for number in range(500)]
