@@ -17,14 +17,8 @@ class Batches:
 
     _most: dict[tuple[int, ...], int] = field(default_factory=dict[tuple[int, ...], int])
 
-    def call(
-        self,
-        call: Callable[..., torch.Tensor],
-        inputs: tuple[torch.Tensor, ...],
-        lighten: Callable[[], bool] = lambda: False,
-    ) -> torch.Tensor:
+    def call(self, call: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """A call on a batch; where memory is short, on its halves one after the other, and so on down to single rows.
-        `lighten` lets go first of what isn't needed, and says whether there was anything.
 
         Raises:
             Exception: the call's own, out of memory only where a single row has no room.
@@ -34,14 +28,9 @@ class Batches:
             try:
                 return call(*inputs)
             except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                if lighten():
-                    log.warning("memory ran out with %d rows (%s); copies of weights go", rows, error)
-                    return self.call(call, inputs, lighten)
-                if rows == 1:
+                if not is_out_of_memory(error) or rows == 1:
                     raise
                 log.warning("memory ran out with %d rows (%s); they go on in halves", rows, error)
             self._most[shape] = rows - rows // 2
         halves = [tuple(one[part] for one in inputs) for part in (slice(rows // 2), slice(rows // 2, None))]
-        return torch.cat([self.call(call, half, lighten) for half in halves])
+        return torch.cat([self.call(call, half) for half in halves])
