@@ -11,7 +11,9 @@ import soundfile
 from tests.delivery.daemon_stage import no_more, recorded, resting, taken, until
 from tests.delivery.player_stage import RATE, JackServer, Require
 from tests.test_app import PATIENCE, audioldm, importable, running
+from timbred.app import Daemon
 from timbred.clip import Samples
+from timbred.library.takes import StoredTake
 from timbred.protocol import messages as m
 from timbred.transports.memory import MemoryClient
 
@@ -27,6 +29,12 @@ SPACING = 36_000
 def flow(voice: int = 1, prompt: str = "a tone", **keys: Any) -> dict[str, Any]:
     words = {"type": "flow", "voice": voice, "prompt": prompt, "seconds": PIECE, "fade": CROSSFADE, "steps": 2}
     return {**words, **keys}
+
+
+def stored(daemon: Daemon, take: str) -> StoredTake:
+    found = daemon.library.get(take)
+    assert found is not None
+    return found
 
 
 async def heard_until_ended(client: MemoryClient) -> list[m.Event]:
@@ -133,11 +141,16 @@ def test_a_failing_engine_keeps_what_sounds_and_a_course_that_fails_is_told(
             assert (getattr(failed, "id", ""), getattr(failed, "code", "")) == ("flow", "model-error")
             await no_more(client)
             client.send(**flow())
-            await until(client, m.Flowing)
+            heard = {(await until(client, m.Flowing)).take}
             client.send(**flow(prompt="fail now"))
-            assert (await until(client, m.Fail)).code == "model-error"
+            while not isinstance(event := await asyncio.wait_for(client.next_event(), PATIENCE), m.Fail):
+                assert isinstance(event, m.Flowing)
+                heard.add(event.take)
+            assert event.code == "model-error"
             takes = {(await until(client, m.Flowing)).take for _ in range(5)}
             assert len(takes) >= 2, "the course before goes on"
+            seeds = {stored(daemon, take).seed for take in takes | heard}
+            assert len(seeds) == len(takes | heard), "and doesn't begin anew"
             client.send(type="stop", voice=1)
             assert (await until(client, m.Ended)).reason == "stopped"
             await no_more(client)
@@ -155,7 +168,7 @@ def test_a_new_prompt_is_heard_within_one_piece(jack: JackServer, tmp_path: Path
             second = await until(client, m.Flowing)
             assert not second.late
             assert second.frame - first.frame < 20 * RATE
-            assert daemon.library.get(second.take).prompt == "another tone"  # type: ignore[union-attr]
+            assert stored(daemon, second.take).prompt == "another tone"
             client.send(**flow(prompt="another tone", seconds=20.0))  # the same again is the same
             assert await until(client, m.Flowing) == second
             client.send(type="stop", voice=1)
@@ -189,7 +202,7 @@ def test_a_change_drops_what_was_made_ahead_and_a_late_one_enters_as_soon_as_it_
             while (piece := await until(client, m.Flowing)).late:
                 before = piece
             assert piece.frame - before.frame < 20 * RATE, "it doesn't wait for the end of what sounds"
-            assert daemon.library.get(piece.take).prompt == f"wait {gate}"  # type: ignore[union-attr]
+            assert stored(daemon, piece.take).prompt == f"wait {gate}"
             client.send(type="stop", voice=1)
             assert (await until(client, m.Ended)).take == piece.take
             await resting(daemon)
@@ -215,7 +228,7 @@ def test_another_prompt_before_the_first_moment_begins_in_its_place(jack: JackSe
             assert isinstance(await asyncio.wait_for(client.next_event(), PATIENCE), m.Acknowledged)
             begun = await asyncio.wait_for(client.next_event(), PATIENCE)
             assert isinstance(begun, m.Flowing)
-            assert daemon.library.get(begun.take).prompt == "another tone"  # type: ignore[union-attr]
+            assert stored(daemon, begun.take).prompt == "another tone"
             while daemon.player.last.frame <= begun.frame:  # what was said before the tempo changed says nothing
                 await asyncio.sleep(0.05)
             assert daemon.player.last.beat >= 40
@@ -235,7 +248,17 @@ def test_bars_keep_a_flow_on_the_grid(jack: JackServer, tmp_path: Path, audioldm
             pieces = [await until(client, m.Flowing) for _ in range(4)]
             assert [piece.frame % 24_000 for piece in pieces] == [0] * 4
             assert np.diff([piece.frame for piece in pieces]).tolist() == [48_000] * 3
-            assert daemon.library.get(pieces[0].take).seconds == 1.0 + CROSSFADE  # type: ignore[union-attr]
+            assert stored(daemon, pieces[0].take).seconds == 1.0 + CROSSFADE
+            client.send(**flow(prompt="another tone", seconds=None, bars=2))
+            while stored(daemon, (piece := await until(client, m.Flowing)).take).prompt != "another tone":
+                pieces.append(piece)
+            assert piece.frame % 24_000 == 0, "a change without a moment stays on the grid"
+            assert piece.frame - pieces[-1].frame in (24_000, 48_000)
+            assert (await until(client, m.Flowing)).frame == piece.frame + 48_000
+            client.send(**flow(prompt="a third tone", seconds=None, bars=2, at="now"))
+            while stored(daemon, (piece := await until(client, m.Flowing)).take).prompt != "a third tone":
+                pass
+            assert piece.frame % 24_000 != 0, "unless it is to begin at once"
             client.send(type="stop", voice=1, at="bar")
             ended = await until(client, m.Ended)
             assert (ended.frame - 480) % 24_000 == 0, "the usual fade out is 10 ms long"

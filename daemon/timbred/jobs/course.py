@@ -139,3 +139,15 @@ def mix_so_far(request: m.Flow, before: Course | None, moment: float) -> float:
     if request.prompt == old.prompt and request.prompt2 == old.prompt2:
         return before.mix_at(moment)
     return 0.0
+
+
+def entering_like(before: str | None) -> str | None:
+    """When a course of whole bars enters in the place of another such, where nothing is said: on the beat or bar if
+    that one began there.
+
+    >>> entering_like("bar"), entering_like("17"), entering_like("beat"), entering_like("now"), entering_like(None)
+    ('bar', 'bar', 'beat', None, None)
+    """
+    if before in (None, "now"):
+        return None
+    return "beat" if before == "beat" else "bar"

@@ -23,7 +23,7 @@ from timbred.delivery import wire
 from timbred.delivery.player.listeners import told_frame
 from timbred.delivery.player.player import Player
 from timbred.engine.registry import Card
-from timbred.jobs.course import PLAYED_SO, Course, Ordered, mix_so_far
+from timbred.jobs.course import PLAYED_SO, Course, Ordered, entering_like, mix_so_far
 from timbred.jobs.dispatch.dispatcher import Dispatcher
 from timbred.jobs.dispatch.events import failure
 from timbred.jobs.inside import Inside
@@ -53,12 +53,26 @@ class Piece:
     clip: Clip
     again: bool = False
 
+    @property
+    def goes_in_beats(self) -> bool:
+        """Whether the next one begins so many beats of the session after it."""
+        return self.ordered.handover.beats is not None
+
+
+@dataclass(frozen=True)
+class Before:
+    """A course to go back to, and the number of its next piece."""
+
+    course: Course
+    number: int
+
 
 @dataclass(eq=False)
 class Flow:
     """One endless sound.
 
-    `course` is what its next pieces are; `before` is the course to go back to while nothing of `course` was heard.
+    `course` is what its next pieces are; `before` is the one to go back to while nothing of `course` was heard.
+    `enters` is the moment that the latest course was to begin at.
     `asked` is the piece that is being made, `held` one that waits until the one before it (`queued`) sounds.
     `plays` has the pieces that the player has, `current` the one that sounds. It is over with the last of
     them once it is `ending`.
@@ -67,7 +81,8 @@ class Flow:
     voice: int
     client: ClientId
     course: Course
-    before: Course | None = None
+    before: Before | None = None
+    enters: str | None = None
     fresh: bool = True
     number: int = 0
     asked: str = ""
@@ -188,7 +203,7 @@ class Flows:
             flow.course = course
             return
         if flow.before is None and not flow.fresh:
-            flow.before = flow.course
+            flow.before = Before(flow.course, flow.number)
         flow.course, flow.fresh, flow.number, flow.held = course, True, 0, None
         self._give_up_piece(flow)
         self._wait_no_longer(flow)
@@ -264,7 +279,8 @@ class Flows:
             self._refuse(flow, error)
         elif flow.fresh and flow.before is not None:
             self.outbox.send(flow.client, failure("flow", error))
-            flow.course, flow.before, flow.fresh = flow.before, None, False
+            flow.course, flow.number = flow.before.course, flow.before.number
+            flow.before, flow.fresh = None, False
             self._pump(flow)
         else:
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**flow.failures)
@@ -294,6 +310,8 @@ class Flows:
         Raises: as `Player.sound`.
         """
         keys = self._played_so(flow, piece)
+        if piece.first:
+            flow.enters = keys.at
         speed = 1.0 if keys.speed is None else keys.speed
         ready = ready_for(piece.clip, self.player.rate or piece.clip.rate, False, speed)
         number = self.player.sound(
@@ -321,7 +339,10 @@ class Flows:
         if not piece.first:
             keys["at"] = None
         elif keys["at"] is None and now is None and flow.queued is not None:
-            keys["at"] = flow.plays[flow.queued].course.request.at  # nothing sounds yet: when it begins was asked for
+            keys["at"] = flow.enters  # nothing sounds yet: when it begins was asked for
+        elif keys["at"] is None and flow.current is not None:
+            stays_on_the_grid = piece.goes_in_beats and flow.plays[flow.current].goes_in_beats
+            keys["at"] = entering_like(flow.enters) if stays_on_the_grid else None
         fade = piece.course.crossfade
         if fade is None and now is not None:
             fade = piece.ordered.handover.overlap
@@ -370,7 +391,8 @@ class Flows:
         if flow.queued == order.play:
             flow.queued = None
         if piece.course is not flow.course:
-            flow.before = None if flow.before is piece.course else flow.before
+            if flow.before is not None and flow.before.course is piece.course:
+                flow.before = None
             self._pump(flow)
             return
         flow.fresh = flow.fresh or piece.first
