@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from timbred.engine.adapters.notes import note_hertz
+from timbred.engine.adapters.tones import Note
 from training import features
 from training.captions import HELD_OUT_TEMPLATES
 from training.data import ROW_FRAMES
@@ -256,15 +258,29 @@ class Model:
         self.pipeline = load_pipeline(model)
 
     def generate(self, prompts: list[str], seeds: list[int], seconds: float | None = None) -> np.ndarray:
-        """(prompts, samples) from one generator each."""
-        return self.pipeline(
+        """(prompts, samples) from one generator each, at the note that each names."""
+        latents = self.pipeline(
             prompts,
             negative_prompt=[""] * len(prompts),
             audio_length_in_s=seconds or self.seconds,
             num_inference_steps=self.steps,
             guidance_scale=self.guidance,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            output_type="latent",
         ).audios
+        return self.vocoded(latents, [note_hertz(prompt) for prompt in prompts])[:, : self.frames(seconds)]
+
+    def frames(self, seconds: float | None) -> int:
+        """Samples of a sound of so many seconds."""
+        return int((seconds or self.seconds) * SETTINGS.mel.sample_rate)
+
+    @torch.no_grad()
+    def vocoded(self, latents: torch.Tensor, pitches: list[float | None]) -> np.ndarray:
+        """(prompts, samples) from latents, at these pitches, as the engine does it."""
+        vae, vocoder = self.pipeline.vae, self.pipeline.vocoder
+        mel = vae.decode(latents / vae.config.scaling_factor).sample[:, 0]
+        notes = [None if hertz is None else Note(hertz) for hertz in pitches]
+        return torch.cat([vocoder(one[None], None, note) for one, note in zip(mel, notes, strict=True)]).numpy()
 
     def sounds(self, request: Ask, seeds: int) -> list[np.ndarray]:
         """One sound a seed."""
@@ -381,6 +397,28 @@ def lengths(source: Model, report: Report) -> None:
     report.check("0.5 to 5 s come out as asked", right, len(asked))
 
 
+IN_TUNE = (
+    "organ on a3",
+    "pipe organ, d4",
+    "long bass note e2",
+    "bass guitar on a1",
+    "synth lead on a4",
+    "brass on g#3",
+)
+"""Requests for steady tones."""
+
+
+def tuning(source: Model, report: Report, seeds: int) -> None:
+    """Steady tones lie within 5 cents of the note that was asked for."""
+    cents = []
+    for words in IN_TUNE:
+        asked = note_hertz(words) or 0.0
+        for sound in source.generate([words] * seeds, list(range(seeds))):
+            cents.append(abs(1200 * float(np.log2(features.pitch(sound) / asked))))
+    report.details["cents from the note asked for"] = [cents, [5.0] * len(cents)]
+    report.check("in tune (5 cents)", sum(one < 5.0 for one in cents), len(cents))
+
+
 def pooled(sound: np.ndarray) -> np.ndarray:
     """What the recognition of kinds looks at: levels of 16 bands over 12 stretches of the first two seconds."""
     padded = np.zeros(2 * SETTINGS.mel.sample_rate, np.float32)
@@ -458,6 +496,7 @@ def main() -> None:
     if isinstance(source, Model):
         repeatable(source, report)
         lengths(source, report)
+        tuning(source, report, arguments.seeds)
     right, total, confused = recognise_kinds(source, arguments.seeds)
     print(f"\nkinds recognised by their neighbours (not counted): {right}/{total}")
     for kind, others in confused.items():

@@ -100,8 +100,10 @@ def pitch(samples: Samples) -> float:
     peaks, _ = find_peaks(window)
     if not len(peaks):
         return float(RATE / (shortest + int(np.argmax(window))))
-    good = peaks[window[peaks] >= 0.85 * window[peaks].max()]
-    return float(RATE / (shortest + good[0]))
+    good = int(peaks[window[peaks] >= 0.85 * window[peaks].max()][0])
+    below, middle, above = (float(value) for value in window[good - 1 : good + 2])
+    finer = 0.5 * (below - above) / (below - 2.0 * middle + above)  # the top of the parabola through three values
+    return float(RATE / (shortest + good + finer))
 
 
 def inharmonicity(samples: Samples) -> float:

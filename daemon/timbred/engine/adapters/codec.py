@@ -1,5 +1,6 @@
 """Between latents and sound: the VAE, whose other side are mel spectrograms, and the vocoder."""
 
+import copy
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -33,10 +34,19 @@ class Codec:
         self.analysis = analysis_of(pipeline.vocoder)
         self._stages = stages
         self._batches = batches
+        self._hertz: float | None = None
 
     def prepare(self, workshop: Workshop) -> None:
         """Have the VAE made fast for the shapes that come often."""
         self.fast = workshop.calls(_decoded, self.vae)
+
+    def playing(self, hertz: float | None) -> "Codec":
+        """The same, for tones of this pitch, if the vocoder can be told one."""
+        if hertz == self._hertz or type(self.vocoder).__name__ != "SpectralVocoder":
+            return self
+        found = copy.copy(self)
+        found._hertz = hertz
+        return found
 
     def encode(self, samples: torch.Tensor) -> torch.Tensor:
         """A sound of whole rows of latents, (frames,) at the native rate, as (1, channels, time, bands)."""
@@ -71,7 +81,7 @@ class Codec:
 
     def vocoding(self, mel: torch.Tensor, circular: bool = False) -> Vocoding:
         """A mel spectrogram on its way to sound; what that calls of the vocoder, `vocoded` must make."""
-        return Vocoding(self.vocoder, mel, circular)
+        return Vocoding(self.vocoder, mel, circular, self._hertz)
 
     def vocoded(self, make: Callable[[], torch.Tensor]) -> torch.Tensor:
         """What `make` gives by way of the vocoder."""

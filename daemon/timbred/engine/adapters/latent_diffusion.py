@@ -16,6 +16,7 @@ from timbred.engine.adapters.emphasis import leaning
 from timbred.engine.adapters.finishing import Sounds, expected, finished, piece_by_piece
 from timbred.engine.adapters.hearing import Hearing
 from timbred.engine.adapters.network import Calling, Network
+from timbred.engine.adapters.notes import named_hertz
 from timbred.engine.adapters.places import Places
 from timbred.engine.adapters.prepared import LATEST, Workshop
 from timbred.engine.adapters.rehearsing import PATIENCE, rehearsal
@@ -179,7 +180,7 @@ class LatentDiffusion:
             RuntimeError: no step was taken yet.
             ModelError: the result isn't finite, even in full precision.
         """
-        return expected(run, self.codec)
+        return expected(run, self._playing(run))
 
     @torch.inference_mode()
     def finish(self, run: Run) -> Sounds:
@@ -188,7 +189,7 @@ class LatentDiffusion:
         Raises:
             ModelError: the result isn't finite, even in full precision.
         """
-        return finished(run, self.codec)
+        return finished(run, self._playing(run))
 
     @torch.inference_mode()
     def sounding(self, run: Run) -> Sounding:
@@ -197,4 +198,8 @@ class LatentDiffusion:
         Raises:
             ModelError: the result isn't finite, even in full precision.
         """
-        return piece_by_piece(run, self.codec)
+        return piece_by_piece(run, self._playing(run))
+
+    def _playing(self, run: Run) -> Codec:
+        """The codec, at the pitch that the words name; what is made of a given sound keeps that sound's own."""
+        return self.codec.playing(None if run.order.given is not None else named_hertz(run.order.words))

@@ -10,6 +10,9 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from timbred.engine.adapters.spectrogram import analysis_of
+from timbred.engine.adapters.tones import Note, with_tones
+
 
 class ConvNeXtBlock(nn.Module):
     """Depthwise convolution over time, then a pointwise network, added to the input. (batch, channels, frames)."""
@@ -68,13 +71,15 @@ class SpectralVocoder(ModelMixin, ConfigMixin):
         self.final_norm = nn.LayerNorm(channels, eps=1e-5)
         self.head = nn.Linear(channels, 2 * (fft_size // 2 + 1))
 
-    def forward(self, mel: Tensor, places: Tensor | None = None) -> Tensor:
+    def forward(self, mel: Tensor, places: Tensor | None = None, note: Note | None = None) -> Tensor:
         """Make sound.
 
         Args:
             mel: (batch, frames, bands) or (frames, bands), as `training.mel.log_mel` scales it.
             places: which frames of the whole sound these are, (frames,), so that a sound made in pieces meets the
                 same noise as one made at once; from 0 on where nothing is said.
+            note: the pitch that its tones have; where nothing is said, what the network makes of them: multiples of
+                the frame rate.
 
         Returns:
             (batch, frames * hop) or (frames * hop,) samples, about -1..1.
@@ -82,18 +87,26 @@ class SpectralVocoder(ModelMixin, ConfigMixin):
         batch = mel if mel.dim() == 3 else mel[None]
         frames = torch.arange(batch.shape[1], device=batch.device) if places is None else places
         noise = self.noise[frames % self.noise.shape[0]].to(batch.dtype)
-        samples = self.synthesize(batch, noise.expand(batch.shape[0], -1, -1))
+        magnitude, phase = self.polar(batch, noise.expand(batch.shape[0], -1, -1))
+        if note is None:
+            spectrum = _complex(magnitude, phase)
+        else:
+            spectrum = with_tones(magnitude, phase, batch, frames, note, analysis_of(self))
+        samples = self.overlap_add(spectrum)
         return samples if mel.dim() == 3 else samples[0]
 
     def synthesize(self, mel: Tensor, noise: Tensor) -> Tensor:
         """`forward` with given noise (batch, frames, noise channels), as training wants it."""
+        return self.overlap_add(_complex(*self.polar(mel, noise)))
+
+    def polar(self, mel: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Magnitude and phase of the spectrum, each (batch, frames, bins)."""
         states = self.embed(torch.cat((mel, noise), dim=-1).transpose(1, 2))
         states = self.norm(states.transpose(1, 2)).transpose(1, 2)
         for layer in self.layers:
             states = layer(states)
         magnitude, phase = self.head(self.final_norm(states.transpose(1, 2))).float().chunk(2, dim=-1)
-        magnitude = torch.exp(magnitude.clamp(max=6.0))
-        return self.overlap_add(torch.complex(magnitude * torch.cos(phase), magnitude * torch.sin(phase)))
+        return torch.exp(magnitude.clamp(max=6.0)), phase
 
     def overlap_add(self, spectrum: Tensor) -> Tensor:
         """Inverse transform of (batch, frames, bins), Hann-windowed and added up: (batch, frames * hop)."""
@@ -113,3 +126,7 @@ class SpectralVocoder(ModelMixin, ConfigMixin):
         for index in range(overlap):
             total = total + nn.functional.pad(padded[:, :, index], (0, 0, index, overlap - 1 - index))
         return total.reshape(batch, -1)[:, : (frames - 1) * self.hop + size]
+
+
+def _complex(magnitude: Tensor, phase: Tensor) -> Tensor:
+    return torch.complex(magnitude * torch.cos(phase), magnitude * torch.sin(phase))

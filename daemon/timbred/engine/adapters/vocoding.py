@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from timbred.engine.adapters.precision import precision_of
+from timbred.engine.adapters.tones import Note
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,18 @@ def _of_hifigan(config: Any) -> Context:
 class Vocoding:
     """A mel spectrogram, (takes, frames, bands), on its way to sound.
 
-    `circular`: what follows the last frame is the first one.
+    `circular`: what follows the last frame is the first one. `hertz` is the pitch of its tones, which only
+    `SpectralVocoder` can be told.
     """
 
-    def __init__(self, vocoder: Any, mel: torch.Tensor, circular: bool = False) -> None:
+    def __init__(self, vocoder: Any, mel: torch.Tensor, circular: bool = False, hertz: float | None = None) -> None:
         self.vocoder = vocoder
         self.mel = mel
         self.circular = circular
         self.hop = math.prod(int(rate) for rate in vocoder.config.upsample_rates)
         self.context = context_of(vocoder)
         self._counts_frames = type(vocoder).__name__ == "SpectralVocoder"
+        self._note = None if hertz is None else Note(hertz, mel.shape[1] if circular else 0)
 
     @property
     def frames(self) -> int:
@@ -103,6 +106,6 @@ class Vocoding:
 
     def _sounded(self, mel: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         given = mel.to(precision_of(self.vocoder))
-        samples = self.vocoder(given, places) if self._counts_frames else self.vocoder(given)
+        samples = self.vocoder(given, places, self._note) if self._counts_frames else self.vocoder(given)
         samples = samples.float().cpu()
         return samples if samples.dim() == 2 else samples[None]

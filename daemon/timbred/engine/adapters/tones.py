@@ -1,0 +1,149 @@
+"""Tones at a given pitch, which a vocoder of frames can't make: what it makes of a steady spectrogram repeats with each
+frame, so that its tones lie at multiples of the frame rate.
+
+Here a note's harmonics turn from frame to frame by what their own frequency says. In the vocoder's spectrum each is the
+lobe of a windowed sine; how loud it is follows from the mel bands; it takes the place of what the vocoder makes there.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from timbred.engine.adapters.spectrogram import Analysis, energy, filter_bank
+
+FADES, HIGHEST = 3000.0, 6000.0
+"""Hertz from which on harmonics give way to what the vocoder makes, and up to which there are any: ears don't tell the
+pitch of higher ones, and they are more often breath than tone."""
+
+FITTED = 4
+"""Times that the levels of harmonics are corrected by what the bands are."""
+
+LOUDER = 2.0
+"""How many times louder harmonics are made at most to be as loud as the whole spectrogram."""
+
+FAINTEST = 1e-10
+"""The least power of a band that is told from nothing."""
+
+STRUCK, RISE = 6.0, 12.0
+"""Decibels that a frame is louder than the one before, from which on it is the vocoder's, and how many more make it so
+altogether: the beginning of a sound is no tone yet."""
+
+SILENT = -70.0
+"""Decibels of a frame in which nothing is heard."""
+
+BEGINS = 2
+"""Frames around it that are its beginning, too."""
+
+SPREAD = 0.618
+"""The part of a turn by which the harmonics' phases differ at first, times the square of their order: together, they
+would make a click of each period."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """A pitch in hertz. In a circle of `around` frames each harmonic turns a whole number of times; 0 is for a sound
+    that has an end."""
+
+    hertz: float
+    around: int = 0
+
+
+@dataclass(frozen=True)
+class Harmonics:
+    """What is true of a note's harmonics whatever they sound like: `turns` a frame, (harmonics,), float64; their
+    `lobes` in a vocoder's spectrum, (harmonics, bins); the power with which they are heard in mel bands, `heard`,
+    (harmonics, bands); how much of each `harmonic`, `bin` and `band` is a tone, 0..1."""
+
+    turns: Tensor
+    lobes: Tensor
+    heard: Tensor
+    harmonic: Tensor
+    bin: Tensor
+    band: Tensor
+
+
+def with_tones(magnitude: Tensor, phase: Tensor, mel: Tensor, places: Tensor, note: Note, analysis: Analysis) -> Tensor:
+    """The spectrum of a vocoder whose harmonics are those of a note: complex, (batch, frames, bins).
+
+    `magnitude` and `phase` are what the vocoder makes of the log mel (batch, frames, bands); `places` says which frames
+    of the whole these are, (frames,).
+    """
+    fft_size = 2 * (magnitude.shape[-1] - 1)
+    harmonics = harmonics_of(note, analysis, fft_size, mel.device)
+    mel = mel.float()
+    steady = 1.0 - _begins(mel, analysis)[..., None]
+    level = levels(mel, harmonics) * (harmonics.harmonic * steady).sqrt() * (fft_size / 4.0)
+    turn = (2.0 * math.pi * torch.frac(_turned(places.cpu(), harmonics.turns))).to(mel.device, torch.float32)
+    own = magnitude * (1.0 - harmonics.bin * steady).sqrt()
+    real = own * torch.cos(phase) + (level * torch.cos(turn)) @ harmonics.lobes
+    return torch.complex(real, own * torch.sin(phase) + (level * torch.sin(turn)) @ harmonics.lobes)
+
+
+def levels(mel: Tensor, harmonics: Harmonics) -> Tensor:
+    """The amplitudes of harmonics that explain a log mel (batch, frames, bands) best, (batch, frames, harmonics):
+    corrected again and again by how far the bands that they are heard in lie above what they explain."""
+    wanted = torch.exp((mel - 1.0) * -math.log(1e-4))
+    response, whole = harmonics.heard, harmonics.heard.sum(dim=-1)
+    power = (wanted @ response.T) / response.square().sum(dim=-1)
+    for _ in range(FITTED):
+        power = power * ((wanted / (power @ response).clamp(min=FAINTEST)) @ response.T) / whole
+    lacking = (wanted @ harmonics.band) / ((power @ response) @ harmonics.band).clamp(min=FAINTEST)
+    return power.sqrt() * lacking.sqrt().clamp(1.0, LOUDER)[..., None]
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(mode=False)
+def harmonics_of(note: Note, analysis: Analysis, fft_size: int, device: torch.device) -> Harmonics:
+    """The harmonics of a note, for an analysis and the bins of a vocoder's transform."""
+    hertz = frequencies(note, analysis)
+    bank = filter_bank(analysis).double()
+    listened = torch.arange(bank.shape[0], dtype=torch.float64)
+    heard = hann_lobe(listened - hertz[:, None] * (analysis.fft / analysis.rate)).abs() @ bank
+    bins = torch.arange(fft_size // 2 + 1, dtype=torch.float64)
+    lobes = hann_lobe(bins - hertz[:, None] * (fft_size / analysis.rate)) * (1.0 - 2.0 * (bins % 2))
+    return Harmonics(
+        turns=hertz * (analysis.hop / analysis.rate),
+        lobes=lobes.to(device, torch.float32),
+        heard=heard.square().to(device, torch.float32),
+        harmonic=_tonal(hertz).to(device),
+        bin=_tonal(bins * (analysis.rate / fft_size)).to(device),
+        band=_tonal(bank.argmax(dim=0) * (analysis.rate / analysis.fft)).to(device),
+    )
+
+
+def frequencies(note: Note, analysis: Analysis) -> Tensor:
+    """Those of a note's harmonics in hertz, (harmonics,), float64."""
+    found = torch.arange(1, max(1, int(HIGHEST / note.hertz)) + 1, dtype=torch.float64) * note.hertz
+    if not note.around:
+        return found
+    seconds = note.around * analysis.hop / analysis.rate
+    return (found * seconds).round().clamp(min=1.0) / seconds
+
+
+def _turned(places: Tensor, turns: Tensor) -> Tensor:
+    """How often harmonics have turned at these frames, (frames, harmonics), float64."""
+    orders = torch.arange(1, len(turns) + 1, dtype=torch.float64)
+    return places.double()[:, None] * turns + SPREAD * orders.square()
+
+
+def hann_lobe(away: Tensor) -> Tensor:
+    """The spectrum of a Hann window so many bins away from its middle, where it is 1."""
+    gap = 1.0 - away.square()
+    removable = gap.abs() < 1e-6
+    return torch.where(removable, torch.full_like(away, 0.5), torch.sinc(away) / gap.masked_fill(removable, 1.0))
+
+
+def _tonal(hertz: Tensor) -> Tensor:
+    """How much of what lies at these frequencies is a tone, 0..1, float32."""
+    return ((HIGHEST - hertz) / (HIGHEST - FADES)).clamp(0.0, 1.0).float()
+
+
+def _begins(mel: Tensor, analysis: Analysis) -> Tensor:
+    """How much of a frame of (batch, frames, bands) is a beginning, 0..1: (batch, frames)."""
+    level = 10.0 * torch.log10(energy(mel, analysis) + 10 ** (SILENT / 10.0))
+    rises = level - torch.nn.functional.pad(level, (1, 0), value=SILENT)[:, :-1]
+    struck = ((rises - STRUCK) / RISE).clamp(0.0, 1.0)
+    return torch.nn.functional.max_pool1d(struck[:, None], 2 * BEGINS + 1, 1, BEGINS)[:, 0]

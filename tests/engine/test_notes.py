@@ -1,0 +1,91 @@
+"""A note that a prompt names is the note that sounds."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.engine.test_equal_to_diffusers import order
+from timbred.engine import registry
+from timbred.engine.adapters.families import make_resident
+from timbred.engine.adapters.latent_diffusion import LatentDiffusion
+from timbred.engine.adapters.notes import HIGHEST, LOWEST, named_hertz, note_hertz
+from timbred.engine.wire import Given, Words
+from training import features
+from training.captions import note_name
+
+WORDS = st.sampled_from(["a warm organ", "Bass", "lead,", "808", "mp3", "a-flat", "b 4 bars", "r2d2", "c64", "4x4", ""])
+
+
+@given(note=st.integers(LOWEST, HIGHEST), flats=st.booleans(), upper=st.booleans(), before=WORDS, after=WORDS)
+def test_a_named_note_is_understood(note: int, flats: bool, upper: bool, before: str, after: str):
+    name = note_name(note, flats)
+    found = note_hertz(f"{before} {name.upper() if upper else name} {after}")
+    assert found == pytest.approx(440.0 * 2 ** ((note - 69) / 12))
+
+
+@pytest.mark.parametrize(
+    "prompt", ["", "a kick drum", "808", "c", "a 4", "mp3", "c64", "r2d2", "bass c2 to e2", "bass c2 rising", "bell c9"]
+)
+def test_without_one_note_there_is_none(prompt: str):
+    assert note_hertz(prompt) is None
+
+
+def test_between_two_prompts_lies_the_pitch_between_their_notes():
+    assert named_hertz(Words(prompt="organ a3", prompt2="organ a4", mix=0.5)) == pytest.approx(311.127, rel=1e-4)
+    assert named_hertz(Words(prompt="organ a3", prompt2="rain", mix=0.5)) == 220.0
+    assert named_hertz(Words(prompt="rain", prompt2="organ a3", mix=0.5)) == 220.0
+    assert named_hertz(Words(prompt="rain", prompt2="wind", mix=0.5)) is None
+
+
+@pytest.fixture(scope="module")
+def pocket() -> LatentDiffusion:
+    found = registry.build(registry.pocket_folder(), {})["pocket"].checkpoint()
+    return make_resident(found, "pocket", torch.device("cpu"), torch.float32, lambda _: None)
+
+
+def rendered(model: LatentDiffusion, prompt: str, **fields: Any) -> np.ndarray:
+    wanted = order(
+        **{"words": Words(prompt=prompt), "seconds": 1.5, "steps": 6, "guidance": 1.0, "seeds": (1,)} | fields
+    )
+    return model.render(wanted, lambda _: None, lambda: False).waveforms
+
+
+ASKED = [("organ a3", 220.0), ("long bass note e2", 82.407), ("a synth lead on a4", 440.0), ("brass on g#3", 207.652)]
+
+
+@pytest.mark.parametrize(("prompt", "hertz"), ASKED)
+@pytest.mark.parametrize("loop", [False, True])
+def test_pocket_plays_in_tune(pocket: LatentDiffusion, prompt: str, hertz: float, loop: bool):
+    """Within 5 cents; around a loop, which each harmonic must turn a whole number of times, half a turn is more."""
+    for sound in rendered(pocket, prompt, seeds=(1, 2), loop=loop):
+        heard = features.pitch(sound)
+        cents = 5.0 + (1200 * math.log2(1 + 0.5 / 1.5 / hertz) if loop else 0.0)
+        assert abs(1200 * math.log2(heard / hertz)) < cents, f"{heard:.1f} Hz"
+
+
+def test_what_names_no_note_is_as_it_was(pocket: LatentDiffusion):
+    """Drums, noises and textures are the vocoder's own, to the bit."""
+    run = pocket.begin(order(words=Words(prompt="a snare drum"), seconds=1.0, steps=2))
+    while not run.sampling.done:
+        pocket.advance([run])
+    mel = pocket.codec.spectrogram(run.sampling.latents)
+    with torch.inference_mode():
+        own = pocket.pipeline.vocoder(mel).numpy()
+    assert np.array_equal(pocket.finish(run).waveforms, own[:, :32_000])
+
+
+def test_a_given_sound_keeps_its_own_pitch(pocket: LatentDiffusion):
+    samples = 0.5 * np.sin(2 * np.pi * 300.0 * np.arange(32_000) / 32_000)
+    given_sound = Given(samples=samples.astype("<f4").tobytes(), strength=0.3)
+    fields: dict[str, Any] = {"given": given_sound, "seconds": 1.0, "steps": 4}
+    run = pocket.begin(order(words=Words(prompt="organ a3"), guidance=1.0, seeds=(1,), **fields))
+    while not run.sampling.done:
+        pocket.advance([run])
+    with torch.inference_mode():
+        own = pocket.pipeline.vocoder(pocket.codec.spectrogram(run.sampling.latents)).numpy()
+    np.testing.assert_allclose(pocket.finish(run).waveforms, own[:, :32_000] / run.lift, atol=1e-5)
