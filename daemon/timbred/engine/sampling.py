@@ -4,12 +4,15 @@ Equal to the loops of diffusers' AudioLDM and AudioLDM 2 pipelines, but with one
 so that many jobs can share the network while each keeps its own steps.
 """
 
+import copy
 import inspect
 from dataclasses import dataclass
 from typing import Any
 
 import diffusers
 import torch
+
+from timbred.engine.multistep import Multistep, can_solve, weights_of
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
@@ -29,10 +32,18 @@ class StoppedByRequest(Exception):
     """The job was cancelled; raised between two steps."""
 
 
+_made: dict[tuple[str, str], Any] = {}
+
+
 def make_scheduler(name: str, config: dict[str, Any]) -> Any:
-    """The scheduler of this short name, with the checkpoint's noise schedule."""
-    kind, changes = SCHEDULERS[name]
-    return getattr(diffusers, kind).from_config(config, **changes)
+    """The scheduler of this short name, with the checkpoint's noise schedule: a copy of one that was made before, since
+    making one anew takes diffusers five times as long."""
+    key = (name, repr(config))
+    if key not in _made:
+        kind, changes = SCHEDULERS[name]
+        with torch.inference_mode(False):
+            _made[key] = getattr(diffusers, kind).from_config(config, **changes)
+    return copy.deepcopy(_made[key])
 
 
 def starting_noise(shape: tuple[int, int, int], randomness: list[torch.Generator]) -> torch.Tensor:
@@ -100,6 +111,8 @@ class Sampling:
         self.latents = noise * scheduler.init_noise_sigma if beginning is None else self._noised(beginning)
         self._input = self.latents
         self._predicted: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+        # one that begins from something given asks its scheduler for noise on the way, which must know where it is
+        self._solver = Multistep(weights_of(scheduler)) if beginning is None and can_solve(scheduler) else None
 
     @property
     def done(self) -> bool:
@@ -127,7 +140,10 @@ class Sampling:
     def advance(self, prediction: torch.Tensor) -> None:
         """Take what the network said, and go to the next noise level."""
         self._predicted = (self._input, prediction, self.timestep)
-        self.latents = self.scheduler.step(prediction, self.timestep, self.latents, **self._extra).prev_sample
+        if self._solver is not None:
+            self.latents = self._solver.next(prediction, self.latents)
+        else:
+            self.latents = self.scheduler.step(prediction, self.timestep, self.latents, **self._extra).prev_sample
         self._evaluations += 1
         if self.beginning is not None and self.beginning.kept is not None:
             self._keep(self.beginning, self.beginning.kept)
