@@ -29,8 +29,8 @@ def next_batch(candidates: Sequence[Candidate], most_rows: int) -> list[Candidat
     it loses nothing by a smaller one going first. Lower ranks wait while a live job runs: company would slow it down.
     One that has no time to spare goes before all, the one that is wanted soonest first, and has no company.
     """
-    if not candidates:
-        return []
+    if len(candidates) < 2:
+        return list(candidates)
     in_turn = sorted(candidates, key=lambda one: (one.pressing, one.rank, one.number))
     first = in_turn[0]
     if first.alone or first.pressing < math.inf:
