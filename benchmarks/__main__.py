@@ -22,6 +22,7 @@ ELSEWHERE: dict[str, str] = {
     "memory_over_time": "a plot of memory while models come and go",
     "loading_stall": "longest gap between two steps while a model comes and goes / a usual step",
     "loop_seams": "the seam of loops",
+    "extend_joins": "the joins of continued sounds",
     "player_underruns": "underruns while generating, loading and compiling; needs JACK",
     "player_latency": "from a play datagram to the device; needs JACK",
     "player_voices": "what mixing costs",

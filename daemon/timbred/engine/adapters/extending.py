@@ -34,7 +34,7 @@ def extension_of(order: RenderOrder, codec: Codec) -> Extension | None:
     known = codec.encode(_with_mirror(samples, plan[0].known * grid.row, plan[0].rows * grid.row))
     known = known[:, :, : plan[0].known]
     latents = known.float().expand(len(order.seeds), *known.shape[1:])
-    return Extension(latents, plan, there, wanted, grid.factor, grid.hop, grid.rate)
+    return Extension(latents, plan, there, wanted, grid.factor, codec.analysis)
 
 
 def _with_mirror(samples: torch.Tensor, known: int, frames: int) -> torch.Tensor:

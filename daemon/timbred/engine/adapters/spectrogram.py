@@ -148,6 +148,12 @@ def energy(mel: torch.Tensor, analysis: Analysis) -> torch.Tensor:
     return magnitude.square().sum(dim=-1)
 
 
+def louder(mel: torch.Tensor, decibels: torch.Tensor, analysis: Analysis) -> torch.Tensor:
+    """A log-mel spectrogram made louder by so many decibels, of a shape that fits it; never below its floor."""
+    unit, floor = (math.log(10.0) / 20.0, math.log(1e-5)) if analysis.slaney else (1.0 / 40.0, -1.0)
+    return torch.where(decibels == 0, mel, torch.maximum(mel + (decibels * unit).to(mel.dtype), mel.clamp(max=floor)))
+
+
 FOLLOWED, MOST_FOLLOWED = 9, 2.0
 """Mel frames over which levels are compared, and how many times louder or softer a moment is made at most (6 dB)."""
 

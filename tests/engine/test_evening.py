@@ -1,0 +1,98 @@
+"""What is new comes at the level of what it follows, unless the sound itself would have gone up or down."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from timbred.engine.adapters.evening import AFTER, FADING, MOST, evening
+from timbred.engine.adapters.spectrogram import Analysis, energy, louder
+
+SECOND = 100.0
+KNOWN, ALL = 250, 500
+PUBLISHED = Analysis(16000, 160, 1024, 64, 0.0, 8000.0, slaney=True, reflected=True)
+OURS = Analysis(32000, 320, 1024, 64, 30.0, 16000.0, slaney=False, reflected=False)
+
+
+def powers(levels: torch.Tensor) -> torch.Tensor:
+    """Of levels in decibels, (frames,), the powers of one take."""
+    return 10.0 ** (levels[None] / 10.0)
+
+
+def after_evening(levels: torch.Tensor) -> torch.Tensor:
+    """Levels in decibels, (frames,), of which the first `KNOWN` were there, as they are heard."""
+    window = powers(levels)
+    return levels + evening(window[:, :KNOWN], window, SECOND)[0]
+
+
+def a_step(decibels: float, ramp: int = 60) -> torch.Tensor:
+    """A steady level that becomes another around the end of what is known."""
+    places = torch.arange(ALL)
+    return decibels * ((places - KNOWN + ramp // 2) / ramp).clamp(0, 1)
+
+
+def swelling(decibels: float, frames: float) -> torch.Tensor:
+    return decibels * torch.sin(2 * math.pi * torch.arange(ALL) / frames)
+
+
+@pytest.mark.parametrize("decibels", [-9.0, -3.0, 4.0, 8.0])
+def test_a_steady_sound_goes_on_at_its_level(decibels: float):
+    heard = after_evening(a_step(decibels))
+    assert heard.abs().max() < 0.25 * abs(decibels)
+    assert heard[KNOWN + round((AFTER + FADING) * SECOND) :].abs().max() < 0.3
+    assert torch.equal(heard[:200], torch.zeros(200)), "what was there long before stays"
+
+
+def test_a_hole_at_the_join_is_filled():
+    hole = -3.0 * torch.exp(-(((torch.arange(ALL) - KNOWN - 10.0) / 25.0) ** 2))
+    heard = after_evening(hole)
+    assert heard.min() > -1.0
+    assert heard.max() < 0.5
+
+
+def test_a_sound_that_swells_by_itself_is_left_alone():
+    levels = swelling(6.0, 73.0)
+    assert (after_evening(levels) - levels).abs().max() < 1.5
+
+
+@pytest.mark.parametrize("slope", [-0.2, -0.05, 0.05])
+def test_a_sound_that_rises_or_dies_away_goes_on_so(slope: float):
+    levels = slope * torch.arange(ALL)
+    assert (after_evening(levels) - levels).abs().max() < 0.5
+
+
+def test_what_is_another_sound_stays_as_it_was_made():
+    silence = a_step(-50.0)
+    assert torch.equal(after_evening(silence), silence)
+    struck = torch.where(torch.arange(ALL) < KNOWN, -60.0, -0.3 * (torch.arange(ALL) - KNOWN))
+    assert torch.equal(after_evening(struck), struck)
+
+
+def test_each_take_has_its_own():
+    steps = torch.stack([a_step(6.0), a_step(-4.0)])
+    both = 10.0 ** (steps / 10.0)
+    together = evening(both[:, :KNOWN], both, SECOND)
+    for index, step in enumerate(steps):
+        assert torch.allclose(step + together[index], after_evening(step), atol=1e-5)
+
+
+@given(known=st.integers(1, 300), new=st.integers(1, 300), seed=st.integers(0, 99), level=st.floats(0, 1e4))
+def test_whatever_the_window_it_is_finite_and_has_its_limits(known: int, new: int, seed: int, level: float):
+    window = level * torch.rand(2, known + new, generator=torch.Generator().manual_seed(seed)) ** 8
+    gain = evening(window[:, :known], window, SECOND)
+    assert gain.shape == window.shape
+    assert gain.isfinite().all()
+    assert gain.abs().max() <= MOST
+
+
+@pytest.mark.parametrize("analysis", [PUBLISHED, OURS])
+@pytest.mark.parametrize("decibels", [-12.0, 0.0, 5.0])
+def test_a_spectrogram_is_louder_by_so_many_decibels(analysis: Analysis, decibels: float):
+    silent = math.log(1e-5) if analysis.slaney else -1.0
+    mel = torch.full((1, 8, 64), silent / 2.5)
+    there = energy(louder(mel, torch.full((1, 8, 1), decibels), analysis), analysis) / energy(mel, analysis)
+    assert 10.0 * there.log10() == pytest.approx(torch.full((1, 8), decibels), abs=0.01)
+    floor = torch.full((1, 8, 64), silent)
+    assert torch.equal(louder(floor, torch.full((1, 8, 1), -12.0), analysis), floor)
