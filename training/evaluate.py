@@ -401,7 +401,7 @@ IN_TUNE = (
     "organ on a3",
     "pipe organ, d4",
     "long bass note e2",
-    "bass guitar on a1",
+    "long synth bass, a1",
     "synth lead on a4",
     "brass on g#3",
 )

@@ -102,7 +102,8 @@ def pitch(samples: Samples) -> float:
         return float(RATE / (shortest + int(np.argmax(window))))
     good = int(peaks[window[peaks] >= 0.85 * window[peaks].max()][0])
     below, middle, above = (float(value) for value in window[good - 1 : good + 2])
-    finer = 0.5 * (below - above) / (below - 2.0 * middle + above)  # the top of the parabola through three values
+    bent = min(below - 2.0 * middle + above, -1e-12)
+    finer = 0.5 * (below - above) / bent  # the top of the parabola through the three
     return float(RATE / (shortest + good + finer))
 
 
