@@ -4,7 +4,7 @@ There are two kinds: where the given sound ends, and where one window follows an
 same sounds that are far from any, every 50 ms:
 
 - dip: by how many decibels the level within 0.4 s goes below what it is 0.4 to 1 s before and after.
-- step: between the mean levels of 0.4 s before and after, in decibels.
+- step: between the mean levels of 0.2 to 1 s before and after, in decibels.
 - colour: between the mean spectral centroids of 0.3 s before and after, in octaves.
 - change: between the spectra 40 ms before and after, in thirds of octaves, the mean difference in decibels.
 
@@ -95,14 +95,14 @@ class Heard:
 
     def at(self, moments: Iterable[float]) -> Curve:
         """The figures at these moments, (moments, figures), without those that have no second on both sides."""
-        second, near, beside = (round(part / HOP) for part in (1.0, 0.4, 0.3))
+        second, near, beside, off = (round(part / HOP) for part in (1.0, 0.4, 0.3, 0.2))
         places = [round((moment - LENGTH / 2) / HOP) for moment in moments]
         found: list[tuple[float, ...]] = []
         for place in (place for place in places if second <= place <= self.count - second):
             levels, centroids = self.levels, self.centroids
             around = np.r_[levels[place - second : place - near], levels[place + near : place + second]]
             dip = around.mean() - levels[place - near : place + near].min()
-            step = abs(levels[place : place + near].mean() - levels[place - near : place].mean())
+            step = abs(levels[place + off : place + second].mean() - levels[place - second : place - off].mean())
             colour = abs(centroids[place : place + beside].mean() - centroids[place - beside : place].mean())
             change = np.abs(self.bands[place + 2] - self.bands[place - 2]).mean()
             found.append((float(dip), float(step), float(colour), float(change)))
