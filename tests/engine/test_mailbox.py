@@ -77,10 +77,12 @@ def test_each_order_finds_a_thread_that_waits():
 
 def test_what_one_thread_sends_stays_in_order_beside_others_and_beats():
     with line(heartbeat=0.0001) as (mailbox, daemon):
-        senders = [
-            threading.Thread(target=lambda job=job: [mailbox.send(step(number, job)) for number in range(500)])
-            for job in range(3)
-        ]
+
+        def send_all(job: int) -> None:
+            for number in range(500):
+                mailbox.send(step(number, job))
+
+        senders = [threading.Thread(target=send_all, args=(job,)) for job in range(3)]
         for sender in senders:
             sender.start()
         heard: dict[int, list[int]] = {0: [], 1: [], 2: []}

@@ -9,7 +9,7 @@ import torch
 from timbred.engine.multistep import Multistep, can_solve, weights_of
 from timbred.engine.sampling import Sampling
 
-CONFIG = {"beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear"}
+CONFIG: dict[str, Any] = {"beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear"}
 
 
 def scheduler(steps: int, **changes: Any) -> Any:
