@@ -102,6 +102,12 @@ def test_a_beginning_is_the_vocoders_own():
     assert found[0, 60, 13].abs() < 1.0, "between the first two harmonics lies next to nothing"
 
 
+def test_silence_has_no_tone():
+    """What the spectrogram can't tell from nothing: its floor at -80 dB, and a little above it."""
+    for floor in (-1.0, -0.95, -0.8):
+        assert tones_alone(torch.full((1, FRAMES, 64), floor), Note(220.0)).abs().max() < 10 ** (-80 / 20)
+
+
 def test_what_lies_high_is_the_vocoders_own():
     mel = log_mel(harmonics(220.0, [0.3]), ANALYSIS)
     magnitude, phase = torch.rand(1, FRAMES, 641), torch.rand(1, FRAMES, 641)

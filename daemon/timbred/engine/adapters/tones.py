@@ -25,7 +25,10 @@ LOUDER = 2.0
 """How many times louder harmonics are made at most to be as loud as the whole spectrogram."""
 
 FAINTEST = 1e-10
-"""The least power of a band that is told from nothing."""
+"""The least power that something is divided by."""
+
+FLOOR = 10**-7.0
+"""Power of a band in which nothing is heard, however long it lasts (-70 dB): the spectrogram ends at -80."""
 
 STRUCK, RISE = 6.0, 12.0
 """Decibels that a frame is louder than the one before, from which on it is the vocoder's, and how many more make it so
@@ -85,7 +88,7 @@ def with_tones(magnitude: Tensor, phase: Tensor, mel: Tensor, places: Tensor, no
 def levels(mel: Tensor, harmonics: Harmonics) -> Tensor:
     """The amplitudes of harmonics that explain a log mel (batch, frames, bands) best, (batch, frames, harmonics):
     corrected again and again by how far the bands that they are heard in lie above what they explain."""
-    wanted = torch.exp((mel - 1.0) * -math.log(1e-4))
+    wanted = (torch.exp((mel - 1.0) * -math.log(1e-4)) - FLOOR).clamp(min=0.0)
     response, whole = harmonics.heard, harmonics.heard.sum(dim=-1)
     power = (wanted @ response.T) / response.square().sum(dim=-1)
     for _ in range(FITTED):
