@@ -5,7 +5,7 @@ the first process that gets it, `die rendered` ends it with its last messages ju
 life, `fail` fails, `slow` waits for a cancellation at its second step, `wait FILE` for that file or a cancellation
 there, `paced` takes 20 ms for each, and `paced FILE` five times that while there is that file, `nan` renders what is
 no number, `breaks` fails after half of an early sound's pieces, `half FILE` waits for that file or a cancellation
-there. Anything else is a sine at 220 Hz times (seed mod 8 + 1).
+there, `decodes FILE` after its steps. Anything else is a sine at 220 Hz times (seed mod 8 + 1).
 """
 
 import argparse
@@ -103,6 +103,7 @@ class FakeEngine:
             if order.preview and step == 1:
                 preview = wire.Preview(job=job, rate=RATE, channels=1)
                 self.mailbox.send(preview, self._sound("tone", order.seconds, order.seeds[0]))
+        self._decodes(job, words)
         if order.early:
             self._pieces(job, self._sound(words[0], order.seconds, order.seeds[0]), words)
         if self.mailbox.is_cancelled(job):
@@ -115,6 +116,10 @@ class FakeEngine:
         self.mailbox.send(rendered, *(self._sound(words[0], order.seconds, seed) for seed in order.seeds))
         if words == ["die", "rendered"]:
             os._exit(7)
+
+    def _decodes(self, job: int, words: list[str]) -> None:
+        while words[0] == "decodes" and not self.mailbox.is_cancelled(job) and not Path(words[1]).exists():
+            time.sleep(0.005)
 
     def _misbehaves(self, render: wire.Render, words: list[str]) -> bool:
         """Whether that was all that it does with this order."""

@@ -1,5 +1,7 @@
 """What is cancelled ends at once, and nothing else does."""
 
+import time
+
 from tests.conversations.clients import SOUND, UdpClient, hold_engine, let_go, new_id, order
 from tests.conversations.daemons import DaemonProcess
 from tests.conversations.osc import Heard
@@ -21,6 +23,24 @@ def test_one_that_runs(client: UdpClient) -> None:
     client.say("cancel", "running")
     assert order(client.until_end()) == ["cancelled"]
     client.nothing_more()
+
+
+def test_one_whose_steps_are_done(client: UdpClient, daemon: DaemonProcess) -> None:
+    """Nothing is left of it, and the next file has the first number."""
+    name = new_id()
+    client.say("generate", name, "decodes never-there", "@steps", 1, "@seconds", 0.2, "@name", "all but done")
+    client.until_step()
+    client.say("cancel", name)
+    assert order(client.until_end(name)) == ["cancelled"]
+    client.nothing_more()
+    assert not list(daemon.takes.glob("all-but-done*"))
+    take = client.make_take("pad", "@name", "all but done")
+    assert str(take.arguments[2]).endswith("all-but-done-0001.wav")
+    for _ in range(600):
+        if not list(daemon.takes.rglob("*.part")):
+            break
+        time.sleep(0.05)
+    assert not list(daemon.takes.rglob("*.part"))
 
 
 def test_all_of_this_client_and_of_no_other(client: UdpClient, other: UdpClient) -> None:
