@@ -65,7 +65,7 @@ class Rendering:
         job.move(State.RENDERING)
         job.attempts += 1
         self._jobs[job.number] = job
-        self._order(job)  # before it is told, which takes as long as a twentieth of a small network's step
+        self._order(job)  # first, for the engine would wait while it is told
         if not job.announced:
             job.announced = True
             self._outbox.send(job.client, started(job))
