@@ -1,5 +1,6 @@
 """Our loop and diffusers' own pipelines give the same sound: float32, same seed, same scheduler."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from timbred.engine import checkpoint, registry
 from timbred.engine.adapters.families import make_resident
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion
+from timbred.engine.adapters.spectral_vocoder import SpectralVocoder
+from timbred.engine.adapters.tones import Note
 from timbred.engine.sampling import SCHEDULERS, StoppedByRequest, generators, make_scheduler, starting_noise
 from timbred.engine.wire import RenderOrder, Words
 
@@ -104,6 +107,20 @@ def test_every_scheduler(model: LatentDiffusion, scheduler: str, guidance: float
 )
 def test_every_parameter(model: LatentDiffusion, changes: dict[str, Any]):
     assert_equal(model, order(**changes))
+
+
+def test_a_named_note_changes_nothing_but_the_pitch_that_our_own_vocoder_is_told(
+    model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
+):
+    wanted = order(words=Words(prompt="an organ on a3"))
+    vocoder = model.pipeline.vocoder
+    if isinstance(vocoder, SpectralVocoder):
+        made, untold = ours(model, wanted), stock(model, wanted)
+        assert np.abs(made - untold).max() > 0.01, "it must matter whether it is told"
+        monkeypatch.setattr(vocoder, "forward", partial(vocoder.forward, note=Note(220.0)))
+        np.testing.assert_allclose(made, stock(model, wanted), atol=1e-4)
+    else:
+        assert_equal(model, wanted)
 
 
 def embeddings(model: LatentDiffusion, wanted: RenderOrder) -> dict[str, torch.Tensor]:

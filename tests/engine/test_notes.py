@@ -13,7 +13,7 @@ from tests.engine.test_equal_to_diffusers import order
 from timbred.engine import registry
 from timbred.engine.adapters.families import make_resident
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.adapters.notes import HIGHEST, LOWEST, named_hertz, note_hertz
+from timbred.engine.adapters.notes import HIGHEST, LOWEST, NamedNote, named_note, note_hertz
 from timbred.engine.wire import Given, Words
 from training import features
 from training.captions import note_name
@@ -36,10 +36,18 @@ def test_without_one_note_there_is_none(prompt: str):
 
 
 def test_between_two_prompts_lies_the_pitch_between_their_notes():
-    assert named_hertz(Words(prompt="organ a3", prompt2="organ a4", mix=0.5)) == pytest.approx(311.127, rel=1e-4)
-    assert named_hertz(Words(prompt="organ a3", prompt2="rain", mix=0.5)) == 220.0
-    assert named_hertz(Words(prompt="rain", prompt2="organ a3", mix=0.5)) == 220.0
-    assert named_hertz(Words(prompt="rain", prompt2="wind", mix=0.5)) is None
+    between = named_note(Words(prompt="organ a3", prompt2="organ a4", mix=0.5))
+    assert between is not None
+    assert (between.hertz, between.share) == (pytest.approx(311.127, rel=1e-4), 1.0)
+    assert named_note(Words(prompt="organ a3", prompt2="rain", mix=0.25)) == NamedNote(220.0, 0.75)
+    assert named_note(Words(prompt="rain", prompt2="organ a3", mix=0.25)) == NamedNote(220.0, 0.25)
+    assert named_note(Words(prompt="rain", prompt2="wind", mix=0.5)) is None
+
+
+@pytest.mark.parametrize(("one", "other"), [("organ a3", "rain"), ("rain", "organ a3"), ("organ a3", "bass c2")])
+def test_at_either_end_it_is_the_plain_prompts_note(one: str, other: str):
+    for mix, plain in ((0.0, one), (1.0, other)):
+        assert named_note(Words(prompt=one, prompt2=other, mix=mix)) == named_note(Words(prompt=plain))
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +74,23 @@ def test_pocket_plays_in_tune(pocket: LatentDiffusion, prompt: str, hertz: float
         heard = features.pitch(sound)
         cents = 5.0 + (1200 * math.log2(1 + 0.5 / 1.5 / hertz) if loop else 0.0)
         assert abs(1200 * math.log2(heard / hertz)) < cents, f"{heard:.1f} Hz"
+
+
+def test_a_mix_is_the_plain_sound_at_its_ends_and_gets_there_without_a_leap(pocket: LatentDiffusion):
+    run = pocket.begin(order(words=Words(prompt="organ a3"), seconds=1.0, steps=4))
+    while not run.sampling.done:
+        pocket.advance([run])
+    mel = pocket.codec.spectrogram(run.sampling.latents)
+
+    def sound(note: NamedNote | None) -> np.ndarray:
+        with torch.inference_mode():
+            return pocket.codec.playing(note).vocoding(mel).whole().numpy()
+
+    sweep = [sound(NamedNote(220.0, share)) for share in (0.0, 0.01, 0.5, 0.99, 1.0)]
+    np.testing.assert_allclose(sweep[0], sound(None), atol=1e-5)
+    whole = np.abs(sweep[4] - sweep[0]).max()
+    assert np.abs(sweep[1] - sweep[0]).max() < 0.15 * whole
+    assert np.abs(sweep[4] - sweep[3]).max() < 0.15 * whole
 
 
 def test_what_names_no_note_is_as_it_was(pocket: LatentDiffusion):

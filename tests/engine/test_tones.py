@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from timbred.engine.adapters.notes import NamedNote
 from timbred.engine.adapters.spectral_vocoder import SpectralVocoder
 from timbred.engine.adapters.spectrogram import Analysis, analysis_of, log_mel
 from timbred.engine.adapters.tones import Note, frequencies, hann_lobe, with_tones
@@ -125,7 +126,7 @@ def test_the_lobe_of_a_hann_window():
 @pytest.mark.parametrize("circular", [False, True])
 def test_pieces_have_the_tones_of_the_whole(circular: bool):
     mel = torch.rand(2, 90, 64, generator=torch.Generator().manual_seed(1)) - 0.5
-    vocoding = Vocoding(VOCODER, mel, circular, 233.1)
+    vocoding = Vocoding(VOCODER, mel, circular, NamedNote(233.1))
     whole = vocoding.whole()
     joined = torch.cat([vocoding.piece(0, 16), vocoding.piece(16, 48), vocoding.piece(48, 90)], dim=1)
     assert torch.allclose(joined, whole, atol=1e-5)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from timbred.engine.adapters.batches import Batches
 from timbred.engine.adapters.finite import finite
 from timbred.engine.adapters.grid import Grid
+from timbred.engine.adapters.notes import NamedNote
 from timbred.engine.adapters.precision import precision_of
 from timbred.engine.adapters.prepared import PreparedCalls, Workshop
 from timbred.engine.adapters.spectrogram import analysis_of, log_mel
@@ -34,18 +35,18 @@ class Codec:
         self.analysis = analysis_of(pipeline.vocoder)
         self._stages = stages
         self._batches = batches
-        self._hertz: float | None = None
+        self._note: NamedNote | None = None
 
     def prepare(self, workshop: Workshop) -> None:
         """Have the VAE made fast for the shapes that come often."""
         self.fast = workshop.calls(_decoded, self.vae)
 
-    def playing(self, hertz: float | None) -> "Codec":
+    def playing(self, note: NamedNote | None) -> "Codec":
         """The same, for tones of this pitch, if the vocoder can be told one."""
-        if hertz == self._hertz or type(self.vocoder).__name__ != "SpectralVocoder":
+        if note == self._note or type(self.vocoder).__name__ != "SpectralVocoder":
             return self
         found = copy.copy(self)
-        found._hertz = hertz
+        found._note = note
         return found
 
     def encode(self, samples: torch.Tensor) -> torch.Tensor:
@@ -81,7 +82,7 @@ class Codec:
 
     def vocoding(self, mel: torch.Tensor, circular: bool = False) -> Vocoding:
         """A mel spectrogram on its way to sound; what that calls of the vocoder, `vocoded` must make."""
-        return Vocoding(self.vocoder, mel, circular, self._hertz)
+        return Vocoding(self.vocoder, mel, circular, self._note)
 
     def vocoded(self, make: Callable[[], torch.Tensor]) -> torch.Tensor:
         """What `make` gives by way of the vocoder."""

@@ -16,7 +16,7 @@ from timbred.engine.adapters.emphasis import leaning
 from timbred.engine.adapters.finishing import Sounds, expected, finished, piece_by_piece
 from timbred.engine.adapters.hearing import Hearing
 from timbred.engine.adapters.network import Calling, Network
-from timbred.engine.adapters.notes import named_hertz
+from timbred.engine.adapters.notes import named_note
 from timbred.engine.adapters.places import Places
 from timbred.engine.adapters.prepared import LATEST, Workshop
 from timbred.engine.adapters.rehearsing import PATIENCE, rehearsal
@@ -202,4 +202,4 @@ class LatentDiffusion:
 
     def _playing(self, run: Run) -> Codec:
         """The codec, at the pitch that the words name; what is made of a given sound keeps that sound's own."""
-        return self.codec.playing(None if run.order.given is not None else named_hertz(run.order.words))
+        return self.codec.playing(None if run.order.given is not None else named_note(run.order.words))

@@ -1,6 +1,7 @@
 """The note that a prompt names."""
 
 import re
+from dataclasses import dataclass
 
 from timbred.engine.wire import Words
 
@@ -16,15 +17,25 @@ _MOVING = re.compile(
 )
 
 
-def named_hertz(words: Words) -> float | None:
-    """The frequency of the note that a request names; between two prompts, the one that both name, or that only one
-    does, or the pitch between both."""
-    if not words.prompt2:
-        return note_hertz(words.prompt)
-    first, second = note_hertz(words.prompt), note_hertz(words.prompt2)
-    if first is None or second is None:
-        return first or second
-    return first * (second / first) ** words.mix
+@dataclass(frozen=True)
+class NamedNote:
+    """The pitch that words name in hertz, and how much of the sound has it, 0..1."""
+
+    hertz: float
+    share: float = 1.0
+
+
+def named_note(words: Words) -> NamedNote | None:
+    """The note that a request names. Between two prompts that both name one it is the pitch between both; where only
+    one does, it has as much of the sound as that prompt: at either end the sound is that of the plain prompt.
+    """
+    share = words.mix if words.prompt2 else 0.0
+    first, second = note_hertz(words.prompt), note_hertz(words.prompt2) if words.prompt2 else None
+    if first is not None and second is not None:
+        return NamedNote(first * (second / first) ** share)
+    if first is not None and share < 1.0:
+        return NamedNote(first, 1.0 - share)
+    return NamedNote(second, share) if second is not None and share > 0.0 else None
 
 
 def note_hertz(prompt: str) -> float | None:

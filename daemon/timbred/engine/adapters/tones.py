@@ -6,7 +6,7 @@ lobe of a windowed sine; how loud it is follows from the mel bands; it takes the
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -47,11 +47,12 @@ would make a click of each period."""
 
 @dataclass(frozen=True)
 class Note:
-    """A pitch in hertz. In a circle of `around` frames each harmonic turns a whole number of times; 0 is for a sound
-    that has an end."""
+    """A pitch in hertz, and how much of the sound has it, 0..1. In a circle of `around` frames each harmonic turns a
+    whole number of times; 0 is for a sound that has an end."""
 
     hertz: float
     around: int = 0
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,9 @@ def with_tones(magnitude: Tensor, phase: Tensor, mel: Tensor, places: Tensor, no
     of the whole these are, (frames,).
     """
     fft_size = 2 * (magnitude.shape[-1] - 1)
-    harmonics = harmonics_of(note, analysis, fft_size, mel.device)
+    harmonics = harmonics_of(replace(note, share=1.0), analysis, fft_size, mel.device)
     mel = mel.float()
-    steady = 1.0 - _begins(mel, analysis)[..., None]
+    steady = note.share * (1.0 - _begins(mel, analysis)[..., None])
     level = levels(mel, harmonics) * (harmonics.harmonic * steady).sqrt() * (fft_size / 4.0)
     turn = (2.0 * math.pi * torch.frac(_turned(places.cpu(), harmonics.turns))).to(mel.device, torch.float32)
     own = magnitude * (1.0 - harmonics.bin * steady).sqrt()

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from timbred.engine.adapters.notes import NamedNote
 from timbred.engine.adapters.precision import precision_of
 from timbred.engine.adapters.tones import Note
 
@@ -55,18 +56,18 @@ def _of_hifigan(config: Any) -> Context:
 class Vocoding:
     """A mel spectrogram, (takes, frames, bands), on its way to sound.
 
-    `circular`: what follows the last frame is the first one. `hertz` is the pitch of its tones, which only
+    `circular`: what follows the last frame is the first one. `note` is the pitch of its tones, which only
     `SpectralVocoder` can be told.
     """
 
-    def __init__(self, vocoder: Any, mel: torch.Tensor, circular: bool = False, hertz: float | None = None) -> None:
+    def __init__(self, vocoder: Any, mel: torch.Tensor, circular: bool = False, note: NamedNote | None = None) -> None:
         self.vocoder = vocoder
         self.mel = mel
         self.circular = circular
         self.hop = math.prod(int(rate) for rate in vocoder.config.upsample_rates)
         self.context = context_of(vocoder)
         self._counts_frames = type(vocoder).__name__ == "SpectralVocoder"
-        self._note = None if hertz is None else Note(hertz, mel.shape[1] if circular else 0)
+        self._note = None if note is None else Note(note.hertz, mel.shape[1] if circular else 0, note.share)
 
     @property
     def frames(self) -> int:
