@@ -20,7 +20,7 @@ REST = 0.02
 MOMENT = 0.002
 """Seconds of that moment."""
 
-SHARE = 0.35
+SHARE = 0.4
 """Of the time that a step usually takes: what others get before the next one, if any of them wants it. A step that took
 longer than usual had its delay already: they get that much less."""
 
@@ -61,7 +61,7 @@ def share(took: float, usual: float) -> float:
     """Seconds that the others get after a step, of how long it took and what is usual.
 
     >>> share(took=0.01, usual=0.01), share(took=0.02, usual=0.01), share(took=1.0, usual=1.0)
-    (0.0035, 0.0, 0.05)
+    (0.004, 0.0, 0.05)
     """
     return min(LONGEST_SHARE, max(0.0, SHARE * usual - max(0.0, took - usual)))
 
