@@ -15,7 +15,7 @@ import torch
 from tests.engine.test_equal_to_diffusers import loudened, order, ours
 from timbred.engine import checkpoint, registry
 from timbred.engine.adapters import prepared
-from timbred.engine.adapters.artefacts import Shelf
+from timbred.engine.adapters.artefacts import Shelf, module_key
 from timbred.engine.adapters.families import make_resident
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion
 from timbred.engine.adapters.packing import can_pack
@@ -170,6 +170,30 @@ def test_moved_weights_are_never_used_from_their_old_place(audioldm: Path, tmp_p
     assert np.abs(ours(model, order()) - before).max() > 1e-4
 
 
+def test_at_a_start_only_the_latest_shape_is_packed(audioldm: Path, tmp_path: Path):
+    """The others would take the steps' time for what may never come."""
+    model, workshop = load(audioldm), Workshop("auto", CPU, tmp_path)
+    model.prepare(workshop)
+    for seconds in (0.3, 0.6):
+        for _ in range(TIMES):
+            ours(model, order(seconds=seconds))
+        workshop.wait()
+    assert model.network.fast.ready == 2
+    again, another = load(audioldm), Workshop("auto", CPU, tmp_path)
+    again.prepare(another)
+    another.wait()
+    assert again.network.fast.ready == 1
+    assert again.network.fast.latest == model.network.fast.latest
+
+
+def test_where_a_model_lies_says_nothing_of_its_structure():
+    one, other = Small(), Small()
+    one.config["_name_or_path"], other.config["_name_or_path"] = "here", "there"
+    assert module_key(one) == module_key(other)
+    other.config["channels"] = 5
+    assert module_key(one) != module_key(other)
+
+
 class Small(torch.nn.Module):
     """A module that a compiler is quick with."""
 
@@ -177,7 +201,7 @@ class Small(torch.nn.Module):
         super().__init__()
         torch.manual_seed(3)
         self.convolution = torch.nn.Conv2d(4, 4, 3, padding=1)
-        self.config = {"channels": 4}
+        self.config: dict[str, Any] = {"channels": 4}
         self.requires_grad_(False)
 
     def forward(self, given: torch.Tensor) -> torch.Tensor:

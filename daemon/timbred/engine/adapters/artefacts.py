@@ -37,9 +37,10 @@ def device_key(device: torch.device) -> str:
 
 
 def module_key(module: Any) -> str:
-    """The same for modules of equal structure and precision."""
+    """The same for modules of equal structure and precision, wherever they come from."""
     first = next(iter(module.parameters()))
-    config = json.dumps(dict(module.config), sort_keys=True, default=str)
+    structure = {name: value for name, value in dict(module.config).items() if name != "_name_or_path"}
+    config = json.dumps(structure, sort_keys=True, default=str)
     described = f"{type(module).__qualname__} {first.dtype} {config}"
     return hashlib.sha256(described.encode()).hexdigest()[:24]
 

@@ -38,6 +38,10 @@ MOST = 8
 MOST_PACKED = 300_000_000
 """Bytes that the packed copies of one module may take."""
 
+RECALLED_PACKED = 1
+"""Shapes of earlier runs that calls are packed for at a start. Packing takes a core for a second each, while steps go
+on: were it done for all, sounds would take twice as long for half a minute. Others are packed when they come."""
+
 ROWS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Batches that calls are recorded for on CUDA; others are filled up."""
 
@@ -267,7 +271,8 @@ class PreparedCalls:
     def recall(self) -> None:
         """Prepare the shapes that were met in earlier runs, all modules' latest ones first."""
         if self._shelf is not None:
-            for rank, shapes in enumerate(self._shelf.remembered(self._most), start=LATEST):
+            most = self._most if self._workshop.compiles else RECALLED_PACKED
+            for rank, shapes in enumerate(self._shelf.remembered(most), start=LATEST):
                 self._ask(shapes, rank)
 
     @property
