@@ -14,7 +14,7 @@ from max_patches.patcher import Box, Patch
 from max_patches.words import port as usual_port
 from tests.conversations.daemons import ROOT
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds after which a test that waits is given up: far beyond what anything here takes."""
 
 SCRIPTS = ROOT / "max_patches" / "timbred"
