@@ -52,9 +52,10 @@ class Client:
         """Everything heard up to and with a terminal event."""
         return self.until(*TERMINAL, id=id)
 
-    def until_step(self) -> None:
-        """Hear on until the engine has done a step of a sound."""
-        while (event := self.until("progress", *TERMINAL)[-1]).arguments[2] == 0:
+    def until_step(self, id: str | int | None = None) -> None:  # noqa: A002
+        """Hear on until the engine has done a step of a sound (of this id, for an earlier client of the same port may
+        have something still to be told)."""
+        while (event := self.until("progress", *TERMINAL, id=id)[-1]).name == "progress" and event.arguments[2] == 0:
             pass
         assert event.name == "progress", event
 
@@ -168,7 +169,7 @@ SOUND = ["queued", "started", "progress", "take", "done"]
 def hold_engine(client: Client, name: str) -> None:
     """Give the engine a sound that lasts until it is cancelled; for daemons with the fake engine."""
     client.say("generate", name, "slow", "@steps", 3)
-    client.until_step()
+    client.until_step(name)
 
 
 def let_go(client: Client, name: str) -> None:
