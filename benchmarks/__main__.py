@@ -20,7 +20,7 @@ FIGURES: dict[str, str] = {
 
 ELSEWHERE: dict[str, str] = {
     "memory_over_time": "a plot of memory while models come and go",
-    "loading_stall": "longest gap between two steps while a model comes and goes / a usual step",
+    "loading_stall": "gaps between two steps, alone and while a model comes and goes / a usual step",
     "loop_seams": "the seam of loops",
     "extend_joins": "the joins of continued sounds",
     "player_underruns": "underruns while generating, loading and compiling; needs JACK",
