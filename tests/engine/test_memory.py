@@ -167,13 +167,12 @@ def source(name: str, folder: Path | str = "") -> wire.ModelSource:
 
 def test_an_urgent_load_overtakes_one_under_way():
     order_of_ends: list[str] = []
-    begun, urgent, ended = threading.Event(), threading.Event(), threading.Semaphore(0)
+    begun, all_wanted, ended = threading.Event(), threading.Event(), threading.Semaphore(0)
 
     def load_in_parts(wanted: wire.ModelSource, progress: Callable[[float], None]) -> str:
         progress(0.0)
-        if wanted.name == "slow":
-            begun.set()
-            urgent.wait(60)
+        begun.set()
+        assert all_wanted.wait(60)
         progress(0.5)
         progress(1.0)
         return wanted.name
@@ -187,11 +186,58 @@ def test_an_urgent_load_overtakes_one_under_way():
     assert begun.wait(60)
     loader.want(source("normal"), rank=1)
     loader.want(source("live"), rank=0)
-    urgent.set()
+    all_wanted.set()
     for _ in range(3):
         assert ended.acquire(timeout=60)
     assert order_of_ends == ["live", "normal", "slow"]
     assert loader.progress("slow") is None
+
+
+def test_a_load_that_ended_is_reported_before_others_continue():
+    """However long the report of the first takes, the second doesn't reach its end meanwhile."""
+    reported: list[str] = []
+    second_ended, both = threading.Event(), threading.Semaphore(0)
+
+    def load_at_once(wanted: wire.ModelSource, progress: Callable[[float], None]) -> str:
+        progress(0.0)
+        if wanted.name == "second":
+            second_ended.set()
+        return wanted.name
+
+    def report(result: LoadResult[str]) -> None:
+        if result.source.name == "first":
+            loader.want(source("second"))
+            assert not second_ended.wait(0.2)
+        reported.append(result.source.name)
+        both.release()
+
+    loader: Loader[str] = Loader(load_at_once, report)
+    loader.want(source("first"))
+    for _ in range(2):
+        assert both.acquire(timeout=60)
+    assert reported == ["first", "second"]
+
+
+def test_a_model_is_loaded_again_when_its_end_is_reported():
+    """A request for the same model, made where its load is reported, isn't taken for one under way."""
+    loads: list[str] = []
+    twice = threading.Semaphore(0)
+
+    def load_at_once(wanted: wire.ModelSource, progress: Callable[[float], None]) -> str:
+        progress(1.0)
+        return wanted.name
+
+    def report(result: LoadResult[str]) -> None:
+        loads.append(result.source.name)
+        if len(loads) == 1:
+            loader.want(result.source)
+        twice.release()
+
+    loader: Loader[str] = Loader(load_at_once, report)
+    loader.want(source("again"))
+    for _ in range(2):
+        assert twice.acquire(timeout=60)
+    assert loads == ["again", "again"]
 
 
 # the whole engine

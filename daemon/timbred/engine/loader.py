@@ -55,8 +55,9 @@ class Loader(Generic[Model]):
     def __init__(
         self, load: Callable[[ModelSource, Callable[[float], None]], Model], ended: Callable[[LoadResult[Model]], None]
     ) -> None:
-        """`load` runs in a thread and tells its progress, 0 to 1, between components; `ended` is called there with
-        each result."""
+        """`load` runs in a thread and reports its progress, 0 to 1, between components. `ended` is called there with
+        each result, before any other load continues, so results come in the order in which the loads ended. It may
+        call `want`; it must not wait for another load."""
         self._load = load
         self._ended = ended
         self._turns = _Turns()
@@ -88,8 +89,10 @@ class Loader(Generic[Model]):
         result = self._result(load)
         with self._turns.changed:
             del self._turns.loads[load.source.name]
-            self._turns.changed.notify_all()
-        self._ended(result)
+            try:
+                self._ended(result)
+            finally:
+                self._turns.changed.notify_all()
 
     def _result(self, load: _Load) -> LoadResult[Model]:
         def told(fraction: float) -> None:
