@@ -20,6 +20,7 @@ FIGURES: dict[str, str] = {
 
 ELSEWHERE: dict[str, str] = {
     "memory_over_time": "a plot of memory while models come and go",
+    "soak": "memory of each process over minutes or hours of mixed requests: flat; --minutes N",
     "loading_stall": "gaps between two steps, alone and while a model comes and goes / a usual step",
     "loop_seams": "the seam of loops",
     "extend_joins": "the joins of continued sounds",

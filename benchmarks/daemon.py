@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import zmq
@@ -15,14 +16,25 @@ PATIENCE = 300_000
 """Milliseconds without an answer after which a benchmark is given up."""
 
 
-class Client:
-    """A DEALER on a daemon."""
+@dataclass(frozen=True)
+class Ports:
+    """Where a daemon takes requests, and publishes events (`events`)."""
 
-    def __init__(self, requests: int, osc: int, process: int) -> None:
-        self.osc = osc
+    osc: int
+    requests: int
+    events: int
+    http: int
+
+
+class Client:
+    """A DEALER on a daemon. `process` is the daemon's id."""
+
+    def __init__(self, ports: Ports, process: int) -> None:
+        self.ports = ports
+        self.osc = ports.osc
         self.process = process
         self._socket = zmq.Context.instance().socket(zmq.DEALER)
-        self._socket.connect(f"tcp://127.0.0.1:{requests}")
+        self._socket.connect(f"tcp://127.0.0.1:{ports.requests}")
         self._number = 0
 
     def send(self, kind: str, **keys: Any) -> None:
@@ -68,8 +80,7 @@ def daemon(*settings: str, model: str = "pocket") -> Generator[Client]:
             command += ["--set", setting]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert process.stdout is not None
-        ports = dict(part.split("=") for part in process.stdout.readline().split()[1:])
-        client = Client(int(ports["zmq"].split(",")[0]), int(ports["osc"]), process.pid)
+        client = Client(_ports_of(process.stdout.readline()), process.pid)
         try:
             client.send("load", model=model)
             client.until("loaded")
@@ -78,3 +89,10 @@ def daemon(*settings: str, model: str = "pocket") -> Generator[Client]:
             client.close()
             process.terminate()
             process.wait()
+
+
+def _ports_of(ready: str) -> Ports:
+    """The ports in a daemon's first line."""
+    named = dict(part.split("=") for part in ready.split()[1:])
+    requests, events = map(int, named["zmq"].split(","))
+    return Ports(int(named["osc"]), requests, events, int(named["http"]))

@@ -1,0 +1,415 @@
+"""An evening's set in short: mixed requests of many lengths over all transports, and the memory of each process.
+
+Sounds, variations, continued sounds, loops, plays, flows, cancels, loads and unloads, all of random lengths. Memory,
+threads and descriptors of the daemon, its engine and its player are read every few seconds. Goal: flat. Over the last
+half of the time the trend of each process's memory rises by at most `MAX_RISE_MB`, that of its threads and descriptors
+by at most `MAX_RISE_COUNT`. Exit status 1 where it rises more, or where a request had no end.
+
+Plays and flows need a sound device; where `jackd` is installed, a server without a card is started for them.
+"""
+
+import argparse
+import contextlib
+import itertools
+import random
+import shutil
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import psutil
+
+from benchmarks.connections import TRANSPORTS, Connection, Event
+from benchmarks.daemon import Client, Ports, daemon
+from benchmarks.jack import jack_server
+from benchmarks.machine import machine
+
+SAMPLE_EVERY_S = 5.0
+
+REQUEST_TIMEOUT_S = 180.0
+"""After so long without any event a request counts as lost."""
+
+FLOW_S = 4.0
+"""Longest time that a flow is listened to, in seconds."""
+
+LONGEST_S = 5.0
+"""Longest sound, in seconds: what pocket makes at most."""
+
+MAX_RISE_MB = {"daemon": 12.0, "engine": 64.0, "player": 8.0}
+"""Rise of the memory over the last half of a run that still counts as flat: sounds under way and the allocator's
+unused pages come and go by as much."""
+
+MAX_RISE_COUNT = 6
+"""The same for threads and descriptors."""
+
+MODULES = {"timbred.engine.worker": "engine", "timbred.delivery.playback": "player"}
+"""What a child's command line names, and what the child is."""
+
+WORDS = (
+    "kick", "snare", "bell", "pad", "drone", "rain", "glass", "bass", "pluck", "choir", "wood", "metal", "noise",
+    "wind", "string", "deep", "bright", "soft", "long", "dark", "warm", "short", "airy", "dusty", "hollow",
+)  # fmt: skip
+
+ENDS = ("done", "cancelled", "fail")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at a process: seconds since the start, MB, and counts."""
+
+    at: float
+    memory: float
+    threads: int
+    descriptors: int
+
+
+@dataclass
+class Tally:
+    """What the clients did, and what went wrong. Used by several threads."""
+
+    done: Counter[str] = field(default_factory=Counter[str])
+    failed: Counter[str] = field(default_factory=Counter[str])
+    lost: list[str] = field(default_factory=list[str])
+
+    def count(self, action: str, event: Event | None) -> None:
+        """An action ended with this event, None for one that had no end."""
+        if event is None:
+            self.lost.append(action)
+        elif event["type"] == "fail":
+            self.failed[f"{action}: {event.get('code')}: {event.get('message')}"] += 1
+        else:
+            self.done[action] += 1
+
+
+@dataclass(frozen=True)
+class Soak:
+    """What a run showed. `samples` by process; `tally` of the clients."""
+
+    seconds: float
+    samples: dict[str, list[Sample]]
+    tally: Tally
+
+    def rise(self, process: str, value: Callable[[Sample], float]) -> float:
+        """How much a value's trend rises over the last half."""
+        late = [one for one in self.samples[process] if one.at >= self.seconds / 2]
+        return trend([one.at for one in late], [value(one) for one in late]) * self.seconds / 2
+
+    @property
+    def faults(self) -> list[str]:
+        """What isn't as it should be, a sentence each."""
+        found = [f"no end: {action}" for action in self.tally.lost]
+        for process, samples in self.samples.items():
+            if len([one for one in samples if one.at >= self.seconds / 2]) < 3:
+                found.append(f"{process}: too few samples in the last half")
+                continue
+            rise = self.rise(process, lambda one: one.memory)
+            if rise > MAX_RISE_MB[process]:
+                found.append(
+                    f"{process}: memory rises by {rise:.0f} MB in the last half, {MAX_RISE_MB[process]:g} allowed"
+                )
+            for what in ("threads", "descriptors"):
+                rise = self.rise(process, lambda one, what=what: float(getattr(one, what)))
+                if rise > MAX_RISE_COUNT:
+                    found.append(f"{process}: {what} rise by {rise:.0f} in the last half, {MAX_RISE_COUNT} allowed")
+        return found
+
+    @property
+    def is_flat(self) -> bool:
+        return not self.faults
+
+
+def trend(moments: Sequence[float], values: Sequence[float]) -> float:
+    """The median slope between any two points (Theil and Sen): a few outliers don't change it.
+
+    >>> trend([0, 1, 2, 3], [5, 6, 70, 8])
+    1.0
+    """
+    at, seen = np.asarray(moments, float), np.asarray(values, float)
+    first, second = np.triu_indices(len(at), 1)
+    return float(np.median((seen[second] - seen[first]) / (at[second] - at[first]))) if len(first) else 0.0
+
+
+class Performer:
+    """One client: one request after the other, of any kind, with a new connection now and then."""
+
+    def __init__(self, transport: Callable[[Ports], Connection], ports: Ports, seed: int, tally: Tally) -> None:
+        self._transport = transport
+        self._ports = ports
+        self._random = random.Random(seed)
+        self._tally = tally
+        self._numbers = itertools.count()
+        self._voices = range(1 + 4 * (seed % 8), 5 + 4 * (seed % 8))
+        self._takes: list[str] = []
+        self._seed = seed
+        self._connection = transport(ports)
+
+    def perform(self, until: float) -> None:
+        """Send requests until a moment of the monotonic clock."""
+        actions: list[tuple[Callable[[], Event | None], int]] = [
+            (self.make, 8), (self.vary, 4), (self.extend, 1), (self.cancel, 2), (self.play, 4), (self.flow, 2),
+            (self.search, 1), (self.ask, 1), (self.reload, 1), (self.reconnect, 1),
+        ]  # fmt: skip
+        kinds, weights = zip(*actions, strict=True)
+        try:
+            while time.monotonic() < until:
+                action: Callable[[], Event | None] = self._random.choices(kinds, weights)[0]
+                self._tally.count(getattr(action, "__name__", ""), action())
+        finally:
+            self._connection.close()
+
+    def make(self) -> Event | None:
+        """A sound of any length."""
+        chance = self._random.random
+        keys: dict[str, Any] = {
+            "prompt": self._prompt(),
+            "seconds": self._seconds(),
+            "takes": 1 + int(3 * chance() ** 3),
+        }
+        if chance() < 0.15:
+            keys["loop"] = True
+        if chance() < 0.1:
+            keys["exact"] = True
+        if chance() < 0.1:
+            keys["preview"] = True
+        if chance() < 0.2:
+            keys.update(to="both", voice=self._voice())
+        if chance() < 0.1:
+            keys.update(prompt2=self._prompt(), mix=round(chance(), 2))
+        return self._sound("generate", **keys)
+
+    def vary(self) -> Event | None:
+        """Another version of an earlier take."""
+        if not self._takes:
+            return self.make()
+        keys: dict[str, Any] = {"take": self._random.choice(self._takes), "seed": self._random.randrange(1 << 31)}
+        if self._random.random() < 0.5:
+            keys["seconds"] = self._seconds()
+        return self._sound("vary", **keys)
+
+    def extend(self) -> Event | None:
+        """An earlier take made longer, or started from."""
+        if not self._takes:
+            return self.make()
+        keys: dict[str, Any] = {"prompt": self._prompt(), "init": self._random.choice(self._takes)}
+        if self._random.random() < 0.5:
+            keys["extend"] = self._seconds()
+        else:
+            keys["strength"] = 0.6
+        return self._sound("generate", **keys)
+
+    def cancel(self) -> Event | None:
+        """A sound that is cancelled once it has begun."""
+        name = self._name()
+        self._connection.send("generate", id=name, prompt=self._prompt(), seconds=self._seconds(), steps=100)
+        first = self._next(lambda event: event.get("id") == name and event["type"] in ("progress", *ENDS))
+        if first is None or first["type"] in ENDS:
+            return first
+        self._connection.send("cancel", id=name)
+        return self._end(name)
+
+    def play(self) -> Event | None:
+        """A voice that sounds, is changed, and is stopped."""
+        if not self._takes:
+            return self.make()
+        voice = self._voice()
+        self._connection.send("play", voice=voice, take=self._random.choice(self._takes), loop=True, gain=-30.0)
+        event = self._next(_of_voice(voice, "playing"))
+        if event is None or event["type"] == "fail":
+            return event
+        self._connection.send("set", voice=voice, gain=-35.0, pan=0.5, fade=0.05)
+        self._connection.send("stop", voice=voice, fade=0.02)
+        return self._next(_of_voice(voice, "ended"))
+
+    def flow(self) -> Event | None:
+        """A sound without end, with a change of course, stopped after a while."""
+        voice = self._voice()
+        self._connection.send("flow", voice=voice, prompt=self._prompt(), seconds=self._seconds(), gain=-30.0)
+        event = self._next(_of_voice(voice, "flowing"))
+        if event is None or event["type"] == "fail":
+            return event
+        self._connection.send("flow", voice=voice, prompt=self._prompt())
+        self._next(_of_voice(voice, "flowing"), self._random.uniform(0.0, FLOW_S))
+        self._connection.send("stop", voice=voice, fade=0.05)
+        return self._next(_of_voice(voice, "ended"))
+
+    def search(self) -> Event | None:
+        """Takes by a word."""
+        self._connection.send("takes", search=self._random.choice(WORDS), limit=20)
+        return self._next(lambda event: event["type"] in ("done", "fail") and event.get("id") == "takes")
+
+    def ask(self) -> Event | None:
+        """The daemon's state."""
+        self._connection.send("status")
+        return self._next(lambda event: event["type"] in ("status.reply", "fail"))
+
+    def reload(self) -> Event | None:
+        """The model unloaded, sometimes, and loaded again."""
+        if self._random.random() < 0.5:
+            self._connection.send("unload", model="pocket")
+            event = self._next(lambda event: event["type"] in ("unloaded", "fail"))
+            if event is None:
+                return event
+        self._connection.send("load", model="pocket")
+        return self._next(lambda event: event["type"] in ("loaded", "fail"))
+
+    def reconnect(self) -> Event | None:
+        """A new connection in place of this one."""
+        self._connection.close()
+        self._connection = self._transport(self._ports)
+        self._connection.send("ping")
+        return self._next(lambda event: event["type"] in ("pong", "fail"))
+
+    def _sound(self, kind: str, **keys: Any) -> Event | None:
+        name = self._name()
+        self._connection.send(kind, id=name, **keys)
+        return self._end(name)
+
+    def _end(self, name: str) -> Event | None:
+        return self._next(lambda event: event.get("id") == name and event["type"] in ENDS)
+
+    def _next(self, wanted: Callable[[Event], bool], seconds: float = REQUEST_TIMEOUT_S) -> Event | None:
+        """The next event that is wanted; None when none came in time. Takes are remembered on the way."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            event = self._connection.receive(left)
+            if event is None:
+                return None
+            if event["type"] == "take" and event.get("id"):
+                self._takes = [*self._takes[-15:], event["take_id"]]
+            if wanted(event):
+                return event
+        return None
+
+    def _name(self) -> str:
+        return f"soak-{self._seed}-{next(self._numbers)}"
+
+    def _prompt(self) -> str:
+        return " ".join(self._random.choices(WORDS, k=self._random.randint(1, 8)))
+
+    def _seconds(self) -> float:
+        return round(self._random.uniform(0.2, LONGEST_S), 3)
+
+    def _voice(self) -> int:
+        return self._random.choice(self._voices)
+
+
+def _of_voice(voice: int, kind: str) -> Callable[[Event], bool]:
+    """An event of this kind about a voice, or the failure of a request for voices."""
+    return lambda event: (
+        (event["type"] == kind and event.get("voice") == voice)
+        or (event["type"] == "fail" and event.get("id") in ("play", "flow", "set", "stop"))
+    )
+
+
+def look(process: psutil.Process, began: float) -> dict[str, Sample]:
+    """A daemon and its children now; several children of one kind are added up."""
+    found: dict[str, Sample] = {}
+    for one in (process, *process.children()):
+        try:
+            command = one.cmdline()
+            kind = "daemon" if one == process else next((MODULES[part] for part in command if part in MODULES), None)
+            if kind is None:
+                continue
+            seen = Sample(time.monotonic() - began, one.memory_info().rss / 1e6, one.num_threads(), one.num_fds())
+        except psutil.NoSuchProcess:
+            continue
+        if kind in found:
+            other = found[kind]
+            seen = Sample(seen.at, seen.memory + other.memory, seen.threads + other.threads,
+                          seen.descriptors + other.descriptors)  # fmt: skip
+        found[kind] = seen
+    return found
+
+
+def soak(client: Client, minutes: float, seed: int = 0, tell: Callable[[str], None] = print) -> Soak:
+    """Use a running daemon for so long. `tell` gets a line for each tenth of the time."""
+    process, tally = psutil.Process(client.process), Tally()
+    began = time.monotonic()
+    until = began + 60 * minutes
+    performers = [Performer(kind, client.ports, seed + number, tally) for number, kind in enumerate(TRANSPORTS)]
+    threads = [threading.Thread(target=one.perform, args=(until,), daemon=True) for one in performers]
+    for thread in threads:
+        thread.start()
+    samples: dict[str, list[Sample]] = {"daemon": [], "engine": [], "player": []}
+    told = 0
+    while (now := time.monotonic()) < until:
+        for kind, sample in look(process, began).items():
+            samples[kind].append(sample)
+        if (now - began) / (until - began) * 10 >= told:
+            told += 1
+            tell(line(samples, tally))
+        time.sleep(min(SAMPLE_EVERY_S, max(0.0, until - now)))
+    for thread in threads:
+        thread.join(REQUEST_TIMEOUT_S)
+    return Soak(60 * minutes, samples, tally)
+
+
+def line(samples: dict[str, list[Sample]], tally: Tally) -> str:
+    """Where everything stands."""
+    seen = {kind: series[-1] for kind, series in samples.items() if series}
+    at = max((one.at for one in seen.values()), default=0.0)
+    parts = [
+        f"{kind} {one.memory:7.1f} MB {one.threads:3d} threads {one.descriptors:4d} descriptors"
+        for kind, one in seen.items()
+    ]
+    return f"  {at:7.0f} s  {sum(tally.done.values()):6d} requests   " + "   ".join(parts)
+
+
+def run(minutes: float, seed: int = 0, tell: Callable[[str], None] = print, settings: Sequence[str] = ()) -> Soak:
+    """Start a daemon of its own and use it for so long."""
+    with contextlib.ExitStack() as stack:
+        if shutil.which("jackd") and shutil.which("jack_wait"):
+            stack.enter_context(jack_server(256, "timbred-soak"))
+        else:
+            tell("  no jackd here: plays and flows end with no-audio-device unless there is a sound device")
+        client = stack.enter_context(daemon(*settings))
+        return soak(client, minutes, seed, tell)
+
+
+def report(found: Soak, tell: Callable[[str], None] = print) -> None:
+    """Print what a run showed."""
+    hours = found.seconds / 3600
+    done = ", ".join(f"{count} {name}" for name, count in found.tally.done.most_common())
+    tell(f"  done: {done}")
+    for failure, count in found.tally.failed.most_common():
+        tell(f"  failed {count} times: {failure}")
+    for kind, samples in found.samples.items():
+        if not samples:
+            tell(f"  {kind:8} never seen")
+            continue
+        rise = found.rise(kind, lambda one: one.memory)
+        most = max(one.memory for one in samples)
+        tell(
+            f"  {kind:8} {samples[0].memory:7.1f} MB at first, {most:7.1f} at most, {samples[-1].memory:7.1f} at last; "
+            f"last half {rise:+.1f} MB ({rise / (hours / 2):+.0f} MB an hour), "
+            f"threads {found.rise(kind, lambda one: one.threads):+.1f}, "
+            f"descriptors {found.rise(kind, lambda one: one.descriptors):+.1f}"
+        )
+    for fault in found.faults:
+        tell(f"  NOT FLAT  {fault}")
+
+
+def main() -> None:
+    """Run for so many minutes; exit status 1 unless everything is flat and every request ended."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks soak")
+    parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the daemon")
+    options = parser.parse_args()
+    print(f"{options.minutes:g} minutes of mixed requests, 4 clients; {machine()}", flush=True)
+
+    def tell(text: str) -> None:
+        print(text, flush=True)
+
+    found = run(options.minutes, options.seed, tell, options.set)
+    report(found, tell)
+    sys.exit(0 if found.is_flat else 1)
+
+
+if __name__ == "__main__":
+    main()
