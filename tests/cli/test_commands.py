@@ -12,6 +12,8 @@ import pytest
 import soundfile
 
 from tests import checkpoints
+from timbred.library.recipe import parameters_of
+from timbred.render.decode import read_recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,6 +72,44 @@ def test_say_like_a_file_makes_the_same_sound_with_what_is_changed(shell: Shell)
     assert np.array_equal(soundfile.read(first)[0], soundfile.read(again)[0])
     other = shell.say("--like", str(first), "--seconds", "0.25")
     assert soundfile.info(other).frames == 12000
+
+
+def test_say_reads_keys_inside_the_prompt(shell: Shell):
+    path = shell.say('a tone "@ noon" @seconds 0.3 @name tone')
+    assert soundfile.info(path).frames == 14400
+    assert path.name.startswith("tone")
+    recipe = parameters_of(read_recipe(path))
+    assert (recipe["prompt"], recipe["seconds"]) == ("a tone @ noon", 0.3)
+    assert parameters_of(read_recipe(shell.say("--like", str(path))))["prompt"] == "a tone @ noon"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a tone @secnods 3"], "@secnods"),
+        (["a tone @seconds"], "@seconds: it needs a value"),
+        (["a tone @seed 3", "--seed", "3"], "seed: given twice"),
+        (["a tone", "--negative", "hiss @seed 3"], "negative: @seed"),
+    ],
+)
+def test_say_refuses_what_is_no_key(shell: Shell, arguments: list[str], said: str):
+    done = shell.run("say", *arguments)
+    assert done.returncode == 1
+    assert said in done.stderr
+
+
+def test_say_finds_files_in_the_folder_of_the_shell(shell: Shell):
+    first = shell.say("a warm tone", "--seconds", "0.5", "--seed", "3")
+    there = shell.takes / "sub"
+    there.mkdir()
+    (there / "mine.wav").write_bytes(first.read_bytes())
+    for named in ("takes/sub/mine.wav", "./takes/sub/mine.wav", str(there / "mine.wav"), "sub/mine.wav"):
+        again = shell.say("a tone", "--seconds", "0.2", "--init", named)
+        init = parameters_of(read_recipe(again))["init"]
+        assert (shell.takes / init).samefile(there / "mine.wav"), named
+    done = shell.run("say", "a tone", "--init", "./nowhere.wav")
+    assert done.returncode == 1
+    assert str(shell.folder / "nowhere.wav") in done.stderr
 
 
 @pytest.mark.parametrize(("ending", "kind"), [("flac", "FLAC"), ("ogg", "OGG"), ("aiff", "AIFF"), ("wav", "WAV")])

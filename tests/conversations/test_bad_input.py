@@ -78,10 +78,15 @@ def test_requests_that_lack_something(client: UdpClient) -> None:
 
 
 def test_requests_with_too_much(client: UdpClient) -> None:
-    for name in ("ping", "status", "models", "takes"):
-        answer = client.ask(name, "surplus")
+    for name, *arguments in (("takes",), ("load", "pocket"), ("tempo", 120), ("sync", 1), ("notify", 1)):
+        answer = client.ask(str(name), *arguments, "surplus")
         assert answer.arguments[:2] == (name, "bad-request")
         assert "surplus" in str(answer.arguments[2])
+
+
+def test_requests_that_take_nothing_tolerate_arguments(client: UdpClient) -> None:
+    assert client.ask("ping", "surplus", 1).name == "pong"
+    assert client.ask("status", 1.0).name == "status.reply"
 
 
 def test_ids_that_are_none(client: UdpClient) -> None:

@@ -12,9 +12,9 @@ from pythonosc.osc_message_builder import OscMessageBuilder
 from timbred.errors import BadRequest
 from timbred.protocol import messages as m
 from timbred.protocol.incoming import Incoming
-from timbred.protocol.osc import LONGEST_DATAGRAM, encode_event, read_datagram
+from timbred.protocol.osc import LONGEST_DATAGRAM, MOST_EXPANDED, encode_event, read_datagram
 from timbred.protocol.osc_bytes import padded
-from timbred.protocol.vocabulary import EVENT_NAMES
+from timbred.protocol.vocabulary import EVENT_NAMES, REQUESTS
 
 NOW = 1_800_000_000.0
 
@@ -105,7 +105,17 @@ REFUSED: list[tuple[tuple[object, ...], m.Id, str]] = [
     (("/timbred/generate", "a1", "pad", "@seed", (0, 144, 64, 127)), "a1", "seed: got a MIDI message"),
     (("/timbred/generate", 1.5, "pad"), "1.5", "id"),
     (("/timbred/generate", b"id", "pad"), "generate", "id: got a blob"),
-    (("/timbred/status", 1), "status", "too many"),
+    (("/timbred/models", "@limit", 1), "models", "limit: models has no such key"),
+    (("/timbred/takes", "kick"), "takes", "too many"),
+    (("/timbred/generate", "a1", "kick drum @secnods 0.3"), "a1", "secnods: generate has no such key"),
+    (("/timbred/generate", "a1", "dinner @ eight"), "a1", "goes into double quotes"),
+    (("/timbred/generate", "a1", "kick @seconds"), "a1", "no value after @seconds"),
+    (("/timbred/generate", "a1", "kick @seed 1", "@seed", 2), "a1", "given twice"),
+    (("/timbred/generate", "a1", '"kick"', '"@seconds"', '"0.3"'), "a1", "seconds: '\"@seconds\"' is a key in quotes"),
+    (("/timbred/{ping", "a1"), "{ping", "{ is never closed"),
+    (("/timbred/p*x",), "p*x", "no address matches"),
+    (("/timbred/gen*", "a1", "pad"), "generate", "it takes an id"),
+    (("/timbred/" + "?" * 300,), "?" * 200, "309 characters, allowed are 256"),
     (("/timbred/load",), "load", "model"),
     (("/timbred/cancel", "a1", "a2"), "cancel", "too many"),
     (("/timbred/hello", "me", "@port", 0), "hello", "port"),
@@ -120,6 +130,97 @@ def test_refusals_name_what_is_wrong(sent: tuple[str, *tuple[object, ...]], plac
     assert said in incoming.outcome.message
     assert incoming.id == place
     assert len(incoming.outcome.message) < 1000
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("kick drum @seconds 0.3 @seed 7",),
+        ("kick drum", "@seconds 0.3 @seed 7"),
+        ("kick drum @seconds", 0.3, "@seed", 7),
+        ("kick", "drum @seconds 0.3", " @seed 7"),
+        ("  kick drum  @seconds   0.3 @seed 7\n",),
+    ],
+)
+def test_keys_inside_one_string_are_keys(arguments: Sequence[object]) -> None:
+    found = accepted("/timbred/generate", "a1", *arguments)
+    assert isinstance(found, m.Generate)
+    assert (found.prompt, found.seed) == ("kick drum", 7)
+    assert found.seconds == pytest.approx(0.3)  # pyright: ignore[reportUnknownMemberType]
+
+
+def test_keys_inside_one_string_of_other_requests() -> None:
+    assert accepted("/timbred/flow", 1, "rain @fade 3") == m.Flow(voice=1, prompt="rain", fade=3)
+    assert accepted("/timbred/flow", "1 @fade 3 @prompt rain") == m.Flow(voice=1, prompt="rain", fade=3)
+    assert accepted("/timbred/vary", "v", "take9 @seed 3") == m.Vary(id="v", take="take9", seed=3)
+    assert accepted("/timbred/play", 1, "take9 @gain -6 @loop 1") == m.Play(voice=1, take="take9", gain=-6, loop=True)
+    assert accepted("/timbred/takes", "@search warm pad @limit 3") == m.Takes(search="warm pad", limit=3)
+    assert accepted("/timbred/load", "pocket @port 9000") == m.Load(model="pocket", port=9000)
+    assert read_one("/timbred/nothing", "x @port 9000").port == 9000
+
+
+def test_paths_may_have_words_with_an_at_sign_that_are_no_keys() -> None:
+    path = "/samples/kick @120 bpm/one.wav"
+    assert accepted("/timbred/play", 1, path) == m.Play(voice=1, take=path)
+    assert accepted("/timbred/play", 1, path + " @gain -6") == m.Play(voice=1, take=path, gain=-6)
+    assert accepted("/timbred/generate", "a", "x", "@init", path) == m.Generate(id="a", prompt="x", init=path)
+
+
+def test_an_id_may_have_an_at_sign() -> None:
+    assert accepted("/timbred/generate", "live @seed set", "pad").id == "live @seed set"  # pyright: ignore[reportAttributeAccessIssue]
+    assert accepted("/timbred/cancel", "live @seed set") == m.Cancel(id="live @seed set")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [('"dinner @ eight @seconds"',), ('"dinner', "@", "eight", '@seconds"'), ('"dinner @', 'eight @seconds"')],
+)
+def test_double_quotes_protect_a_literal_at_sign(arguments: Sequence[object]) -> None:
+    found = accepted("/timbred/generate", "a1", *arguments, "@seed", 7)
+    assert found == m.Generate(id="a1", prompt="dinner @ eight @seconds", seed=7)
+
+
+def test_quotes_that_protect_nothing_stay() -> None:
+    for prompt in ('a "bright" bell', '12" snare', '"open', 'the "end', 'a@b "c"'):
+        found = accepted("/timbred/generate", "a1", prompt, "@seed", 7)
+        assert found == m.Generate(id="a1", prompt=prompt, seed=7)
+
+
+@pytest.mark.parametrize("extra", [1, 1.0, "bang", b"blob", None, True])
+@pytest.mark.parametrize(("name", "request_"), [("ping", m.Ping()), ("status", m.Status()), ("models", m.Models())])
+def test_requests_that_take_nothing_tolerate_arguments(name: str, request_: m.Request, extra: object) -> None:
+    assert accepted(f"/timbred/{name}", extra, extra) == request_
+
+
+def _outcomes(address: str, *arguments: object) -> list[m.Request | BadRequest]:
+    return [incoming.outcome for incoming in read_datagram(packet(address, *arguments), NOW)]
+
+
+def test_address_patterns_name_every_address_that_they_match() -> None:
+    assert _outcomes("/timbred/{ping,status}") == [m.Status(), m.Ping()]
+    assert _outcomes("/timbred/pin?") == [m.Ping()]
+    assert _outcomes("/*/p[h-j]ng") == [m.Ping()]
+    assert _outcomes("/timbred/settings/temp*") == [m.Setting(name="tempo")]
+    assert _outcomes("/timbred/settings/{tempo,beats_per_bar}", 3) == [
+        m.Setting(name="tempo", value="3"),
+        m.Setting(name="beats_per_bar", value="3"),
+    ]
+
+
+def test_address_patterns_refuse_only_the_requests_that_take_an_id() -> None:
+    found = read_datagram(packet("/timbred/*"), NOW)
+    refused = {incoming.id for incoming in found if isinstance(incoming.outcome, BadRequest)}
+    assert {"generate", "vary", "cancel"} <= refused
+    assert refused.isdisjoint({"ping", "status", "models", "takes", "hello"})
+    assert len(found) == sum(entry.kind is not m.Setting for entry in REQUESTS)
+
+
+def test_one_packet_names_a_bounded_number_of_addresses_by_patterns() -> None:
+    message = packet("/timbred/settings/*")
+    bundle = b"#bundle\x00" + struct.pack(">Q", 1) + (struct.pack(">i", len(message)) + message) * 1000
+    found = read_datagram(bundle, NOW)
+    assert len(found) <= MOST_EXPANDED + 1
+    assert isinstance(found[-1].outcome, BadRequest)
 
 
 def test_text_that_is_not_utf8_is_named() -> None:

@@ -20,6 +20,11 @@ def fields_of(kind: type[m.Message]) -> dict[str, inspect.Field]:
     return {field.name: field for field in info.fields}
 
 
+def is_key(entry: RequestEntry, name: str) -> bool:
+    """Tell whether a request has a key of this name, or spells one so."""
+    return name in fields_of(entry.kind) or any(name == other for other, _ in entry.spellings)
+
+
 def entry_named(name: object) -> tuple[RequestEntry, dict[str, str]]:
     """The declaration of a request, and what its name already says of it.
 

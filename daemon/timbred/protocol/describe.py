@@ -160,6 +160,7 @@ def _facts() -> dict[str, object]:
         "datagram": f"{osc.LONGEST_DATAGRAM:,}",
         "ahead": f"{osc.FARTHEST:g}",
         "deep": osc_bytes.DEEPEST,
+        "expanded": osc.MOST_EXPANDED,
         "json": f"{frames.LONGEST:,}",
         "prompt": f"{m.PROMPT_LIMIT:,}",
     }
@@ -292,6 +293,16 @@ or, in JSON, `{{"type": "queued", "id": "a1", "position": 0, "eta_s": 0.9}}` and
 - **A prompt** may come in one piece or as many words and numbers, as Pd and Max send it. It has at most {prompt}
   characters.
 - **A value** runs to the next `@key`: no quotes are needed. A key may be given once.
+- **Keys inside one string** are keys: `kick drum @seconds 0.3 @seed 7` may come as one argument, for senders that
+  have a single text field. An `@` at the beginning of a word begins a key; one that the request doesn't have is
+  refused. Text in double quotes is words, and the quotes are taken off: `"dinner @ eight" @seed 7`. A key in quotes
+  of its own (`"@seed"`) is refused, for it could be meant either way. Ids are never divided. Paths are divided only
+  where a key's name follows the `@`. In JSON keys are fields: `@seconds` inside `prompt`, `negative`, `prompt2` or
+  `transcription` is refused unless it is in double quotes, any other `@` is part of the words.
+- **Address patterns** of OSC 1.0 (`?`, `*`, `[a-c]`, `[!a-c]`, `{{ping,status}}`) name every address that they match,
+  the settings among them, up to {expanded} in one packet. A request that takes an id is refused when a pattern names
+  it.
+- `ping`, `status` and `models` take no arguments over OSC; those that come are passed over.
 - **Numbers** may be any of OSC's `i f h d`, or text that reads as a number. Yes and no: `T F`, 0/1, or words.
 - **Nothing is ignored or clamped in silence**: what can't be used is answered by `fail` with code `bad-request`,
   which names the key, what came, and what is allowed. A request without an id fails with its type in the id's place.

@@ -12,12 +12,16 @@ import msgspec
 from timbred.errors import BadRequest
 from timbred.protocol import messages as m
 from timbred.protocol import values
-from timbred.protocol.decode import build, entry_named
+from timbred.protocol.decode import build, entry_named, is_key
 from timbred.protocol.incoming import Incoming, id_place
-from timbred.protocol.vocabulary import EVENTS, find_request, name_of
+from timbred.protocol.inline_keys import read_words
+from timbred.protocol.vocabulary import EVENTS, RequestEntry, find_request, name_of
 
 LONGEST = 1 << 20
 """Bytes that a request may have."""
+
+WORD_FIELDS = ("prompt", "negative", "prompt2", "transcription")
+"""Fields whose texts are words for a model, in which the name of a key after an `@` isn't meant as a word."""
 
 _UNREADABLE = "json"
 _decoder = msgspec.json.Decoder()
@@ -52,9 +56,15 @@ def read_object(found: dict[str, Any]) -> Incoming:
         entry, said = entry_named(name)
         if raw.get("port") is not None:
             raise BadRequest("port: it is for OSC; here answers come back on the same connection")
-        return Incoming(build(entry, {**raw, **said}), place)
+        return Incoming(build(entry, {**_with_plain_words(entry, raw), **said}), place)
     except BadRequest as refusal:
         return Incoming(refusal, place)
+
+
+def _with_plain_words(entry: RequestEntry, raw: dict[str, Any]) -> dict[str, Any]:
+    """The request with its texts as words: refuse an `@key` inside one, and take off quotes around a literal `@`."""
+    texts = {name: raw[name] for name in WORD_FIELDS if isinstance(raw.get(name), str) and is_key(entry, name)}
+    return {**raw, **{name: read_words(name, text, lambda key: is_key(entry, key)) for name, text in texts.items()}}
 
 
 def _id(name: object, raw: dict[str, Any]) -> m.Id:

@@ -5,15 +5,18 @@ The layout is the one that `vocabulary` declares: `/timbred/NAME`, positional ar
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
+from timbred.config import SETTINGS
 from timbred.errors import BadRequest
+from timbred.protocol import inline_keys, values
 from timbred.protocol import messages as m
-from timbred.protocol import values
-from timbred.protocol.decode import build, entry_named, fields_of
+from timbred.protocol.decode import build, entry_named, fields_of, is_key
 from timbred.protocol.incoming import Incoming, id_place
-from timbred.protocol.osc_bytes import Argument, Message, Unfit, read_packet, write_message
+from timbred.protocol.osc_bytes import Argument, Message, Unfit, walk_packet, write_message
+from timbred.protocol.patterns import is_pattern, parse
 from timbred.protocol.vocabulary import (
     EVENT_NAMES,
     REQUEST_NAMED,
@@ -33,7 +36,24 @@ FARTHEST = 1.0
 _UNREADABLE = "osc"
 _log = logging.getLogger(__name__)
 
-_Keys = list[tuple[str, list[Argument]]]
+_ADDRESSES = tuple(
+    address
+    for entry in REQUESTS
+    for address in (
+        [f"{ROOT}{entry.name}/{setting.name}" for setting in SETTINGS] if entry.kind is m.Setting else [entry.address]
+    )
+)
+"""Every address that an address pattern can name."""
+
+_TOLERANT = frozenset(
+    entry.name
+    for entry in REQUESTS
+    if not entry.positional and entry.rest is None and set(fields_of(entry.kind)) == set(fields_of(m.Request))
+)
+"""Requests that take nothing: arguments before the keys are passed over, for some hosts send one with every message."""
+
+MOST_EXPANDED = 512
+"""Addresses that the patterns of one packet may name."""
 
 
 def read_datagram(packet: bytes, now: float | None = None) -> list[Incoming]:
@@ -43,8 +63,62 @@ def read_datagram(packet: bytes, now: float | None = None) -> list[Incoming]:
         packet: a datagram, or one frame of a stream: a message or a bundle.
         now: the UNIX time in seconds that time tags are measured against; the clock's when None.
     """
-    found = (_read(message, now) for message in read_packet(packet))
-    return [incoming for incoming in found if incoming is not None]
+    return list(iterate_datagram(packet, now))
+
+
+def iterate_datagram(packet: bytes, now: float | None = None) -> Iterator[Incoming]:
+    """As `read_datagram`, one after the other: a packet may hold thousands, and other clients must not wait for all."""
+    expanded = 0
+    for message in walk_packet(packet):
+        if not is_pattern(message.address):
+            incoming = _read(message, now)
+            if incoming is not None:
+                yield incoming
+            continue
+        addresses = _matched(message)
+        if isinstance(addresses, Incoming):
+            yield addresses
+            continue
+        expanded += len(addresses)
+        if expanded > MOST_EXPANDED:
+            refusal = BadRequest(f"the patterns of one packet may name {MOST_EXPANDED} addresses, these name more")
+            yield Incoming(refusal, id_place(message.address))
+            return
+        for address in addresses:
+            incoming = _read_matched(message, address, now)
+            if incoming is not None:
+                yield incoming
+
+
+def _matched(message: Message) -> list[str] | Incoming:
+    """The addresses of requests that a pattern matches, in the order of the reference."""
+    place = id_place(message.address.removeprefix(ROOT))
+    port = _port(_divided(None, message.arguments).keys)
+    try:
+        pattern = parse(message.address)
+    except BadRequest as refusal:
+        return Incoming(refusal, place, port)
+    found = [address for address in _ADDRESSES if pattern.matches(address)]
+    if not found:
+        known = ", ".join(entry.address.removeprefix(ROOT) for entry in REQUESTS)
+        refusal = BadRequest(
+            f"no address matches the pattern {values.shown(message.address)}; there is {ROOT}NAME: {known}"
+        )
+        return Incoming(refusal, place, port)
+    return found
+
+
+def _read_matched(message: Message, address: str, now: float | None) -> Incoming | None:
+    """One of the addresses that a pattern matches. Requests with an id are refused: the id would be used twice."""
+    found = find_request(address.removeprefix(ROOT))
+    if found is not None and "id" in found[0].positional:
+        entry = found[0]
+        refusal = BadRequest(
+            f"{entry.name}: it takes an id, so the pattern {values.shown(message.address)} can't ask for it; "
+            f"send it to {entry.address} itself"
+        )
+        return Incoming(refusal, entry.name, _port(_divided(entry, message.arguments).keys))
+    return _read(replace(message, address=address), now)
 
 
 def _read(message: Message, now: float | None) -> Incoming | None:
@@ -57,11 +131,11 @@ def _read(message: Message, now: float | None) -> Incoming | None:
     if found is None:
         return _unknown(message, name)
     entry, said = found
-    positional, keys = _grouped(message.arguments)
+    divided = _divided(entry, message.arguments)
     raw: dict[str, Any] = dict(said)
-    port = _port(keys)
+    port = _port(divided.keys)
     try:
-        _lay_out(entry, positional, keys, raw)
+        _lay_out(entry, divided, raw)
         if message.fault is not None:
             raise BadRequest(f"{entry.name}: {message.fault}")
         due = _due(message.time, now)
@@ -72,7 +146,7 @@ def _read(message: Message, now: float | None) -> Incoming | None:
 
 
 def _unknown(message: Message, name: str) -> Incoming:
-    _, keys = _grouped(message.arguments)
+    keys = _divided(None, message.arguments).keys
     if not message.address:
         return Incoming(BadRequest(message.fault or "this is no OSC"), _UNREADABLE)
     if message.address.startswith(ROOT):
@@ -85,30 +159,33 @@ def _unknown(message: Message, name: str) -> Incoming:
     return Incoming(refusal, id_place(message.address), _port(keys))
 
 
-def _grouped(arguments: Sequence[Argument]) -> tuple[list[Argument], _Keys]:
+def _divided(entry: RequestEntry | None, arguments: Sequence[Argument]) -> inline_keys.Grouped:
     """The arguments before the first `@key`, and each key with the arguments up to the next."""
-    positional: list[Argument] = []
-    keys: _Keys = []
-    into = positional
-    for argument in arguments:
-        if isinstance(argument, str) and argument.startswith("@"):
-            into = []
-            keys.append((argument[1:], into))
-        else:
-            into.append(argument)
-    return positional, keys
+    if entry is None:
+        return inline_keys.group(arguments, {"port"}.__contains__, lambda index: "")
+    names = (*entry.positional, entry.rest or "")
+    return inline_keys.group(
+        arguments,
+        lambda name: is_key(entry, name),
+        lambda index: names[min(index, len(names) - 1)],
+        opaque=1 if entry.positional[:1] == ("id",) else 0,
+    )
 
 
-def _lay_out(entry: RequestEntry, positional: list[Argument], keys: _Keys, raw: dict[str, Any]) -> None:
+def _lay_out(entry: RequestEntry, divided: inline_keys.Grouped, raw: dict[str, Any]) -> None:
     """Put each argument under its name in `raw`.
 
     Raises:
-        BadRequest: too many arguments, a key without a value or given twice, an argument that is no value.
+        BadRequest: too many arguments, an unknown key, a key without a value or given twice, an argument that is no
+            value.
     """
+    positional = divided.positional
     named = len(entry.positional)
     for name, argument in zip(entry.positional, positional, strict=False):
         raw[name] = _value(entry, name, [argument])
-    rest = positional[named:]
+    rest = [] if entry.name in _TOLERANT else positional[named:]
+    if divided.refusal is not None:
+        raise divided.refusal
     if rest and entry.rest is None:
         wanted = " ".join(entry.positional) or "none"
         raise BadRequest(
@@ -117,7 +194,12 @@ def _lay_out(entry: RequestEntry, positional: list[Argument], keys: _Keys, raw: 
         )
     if rest and entry.rest is not None:
         raw[entry.rest] = _value(entry, entry.rest, rest)
-    for key, atoms in keys:
+    for key, atoms in divided.keys:
+        if not is_key(entry, key):
+            raise BadRequest(
+                f"{key or '@'}: {entry.name} has no such key; it has {', '.join(fields_of(entry.kind))}; "
+                f'an @ that is part of the words goes into double quotes, as in "dinner @{key or " eight"}"'
+            )
         if key in raw:
             raise BadRequest(f"{key}: given twice; give it once")
         raw[key] = _value(entry, key, atoms)
@@ -149,7 +231,7 @@ def _id(entry: RequestEntry, name: str, raw: dict[str, Any]) -> m.Id:
     return id_place(raw["id"]) if entry.has_id and "id" in raw else name
 
 
-def _port(keys: _Keys) -> int | None:
+def _port(keys: Sequence[tuple[str, list[Argument]]]) -> int | None:
     """Where answers go, found before anything else so that a refusal gets there too."""
     for key, atoms in keys:
         if key == "port" and len(atoms) == 1:

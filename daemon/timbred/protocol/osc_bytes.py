@@ -7,7 +7,7 @@ place of a library's reader.
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 DEEPEST = 8
@@ -59,26 +59,32 @@ class _Broken(Exception):
 
 def read_packet(packet: bytes) -> list[Message]:
     """The messages of a packet, in order; what can't be read is a Message with a fault."""
-    found: list[Message] = []
+    return list(walk_packet(packet))
+
+
+def walk_packet(packet: bytes) -> Iterator[Message]:
+    """As `read_packet`, each message read only when it is asked for."""
+    count = 0
     # what is still to be read, last first: start, end, bundles around it, time
     waiting: list[tuple[int, int, int, float | None]] = [(0, len(packet), 0, None)]
     while waiting:
         start, end, depth, time = waiting.pop()
-        if len(found) == MOST_MESSAGES:
-            found.append(Message("", fault=f"a packet may hold {MOST_MESSAGES} messages, this has more"))
-            break
+        if count == MOST_MESSAGES:
+            yield Message("", fault=f"a packet may hold {MOST_MESSAGES} messages, this has more")
+            return
         if not packet.startswith(_BUNDLE, start, end):
-            found.append(read_message(packet[start:end], time))
+            count += 1
+            yield read_message(packet[start:end], time)
             continue
         try:
             if depth == DEEPEST:
                 raise _Broken(f"bundles may be {DEEPEST} deep, these are deeper")
             elements, time = _bundle(packet, start, end, time)
         except _Broken as broken:
-            found.append(Message("", fault=str(broken)))
+            count += 1
+            yield Message("", fault=str(broken))
             continue
         waiting.extend((first, last, depth + 1, time) for first, last in reversed(elements))
-    return found
 
 
 def _bundle(packet: bytes, start: int, end: int, outer: float | None) -> tuple[list[tuple[int, int]], float | None]:

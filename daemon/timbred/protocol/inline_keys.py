@@ -1,0 +1,192 @@
+"""`@key value` inside texts, and the double quotes that protect a literal `@`.
+
+Many senders can send only one string: `kick drum @seconds 0.3`. An `@` at the beginning of a word therefore begins a
+key wherever it stands. Text between double quotes is words: `"dinner @ eight"` is three of them, without the quotes.
+Quotes that protect no `@` stay in the text. A quoted text may run over several arguments, as Pd sends it.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from timbred.errors import BadRequest
+from timbred.protocol import values
+from timbred.protocol.osc_bytes import Argument
+
+_WORD = re.compile(r"\S+")
+_SEPARATOR = "@"
+_QUOTE = '"'
+
+IsKey = Callable[[str], bool]
+"""Tells whether the request has a key of this name."""
+
+SlotOf = Callable[[int], str]
+"""The name of the positional argument with this index."""
+
+PATH_KEYS = frozenset({"take", "init", "folder", "reference", "embeddings"})
+"""Keys whose values are paths. ` @name` inside one separates only where `name` is a key: folders have such names."""
+
+
+@dataclass(slots=True)
+class Grouped:
+    """The arguments before the first key, and each key with the arguments up to the next one.
+
+    `refusal` is set where a quoted text can't be told from a key.
+    """
+
+    positional: list[Argument] = field(default_factory=list[Argument])
+    keys: list[tuple[str, list[Argument]]] = field(default_factory=list[tuple[str, list[Argument]]])
+    refusal: BadRequest | None = None
+
+
+@dataclass(slots=True)
+class _Word:
+    """A word of a text argument: the argument's index, and the characters from `start` up to `end` of it."""
+
+    argument: int
+    start: int
+    end: int
+    text: str
+    protected: bool = False
+    drop_first: bool = False
+    drop_last: bool = False
+
+
+def group(arguments: Sequence[Argument], is_key: IsKey, slot_of: SlotOf, opaque: int = 0) -> Grouped:
+    """Divide arguments at their keys. The first `opaque` arguments are ids: only one that begins with `@` is divided.
+
+    >>> found = group(["kick drum @seconds 0.3"], {"seconds"}.__contains__, lambda index: "prompt")
+    >>> found.positional, found.keys
+    (['kick drum'], [('seconds', ['0.3'])])
+    """
+    grouped = Grouped()
+    if not any(isinstance(argument, str) and _SEPARATOR in argument for argument in arguments):
+        grouped.positional = list(arguments)
+        return grouped
+    words = _words(arguments, opaque)
+    grouped.refusal = _protect(words, is_key)
+    by_argument: dict[int, list[_Word]] = {}
+    for word in words:
+        by_argument.setdefault(word.argument, []).append(word)
+    into = grouped.positional
+    for index, argument in enumerate(arguments):
+        if not isinstance(argument, str) or index not in by_argument:
+            into.append(argument)
+            continue
+        piece: list[_Word] = []
+        whole = True
+        for place, word in enumerate(by_argument[index]):
+            slot = grouped.keys[-1][0] if grouped.keys else slot_of(len(grouped.positional))
+            if not _begins_key(word, is_key, first=place == 0, path=slot in PATH_KEYS):
+                piece.append(word)
+                continue
+            _append(into, argument, piece, whole=False)
+            piece, whole, into = [], False, []
+            grouped.keys.append((word.text[1:], into))
+        _append(into, argument, piece, whole)
+    return grouped
+
+
+def read_words(name: str, text: str, is_key: IsKey) -> str:
+    """A text of a JSON request, in which keys are fields: its words, without quotes that protect an `@`.
+
+    >>> read_words("prompt", 'play "@home now" @ noon', {"seconds"}.__contains__)
+    'play @home now @ noon'
+
+    Raises:
+        BadRequest: a key stands inside the text.
+    """
+    if _SEPARATOR not in text:
+        return text
+    words = _words([text], 0)
+    refusal = _protect(words, is_key)
+    if refusal is not None:
+        raise refusal
+    for word in words:
+        if not word.protected and word.text.startswith(_SEPARATOR) and is_key(word.text[1:]):
+            raise BadRequest(
+                f"{name}: {word.text} inside the text is the name of a key; give it as a field of its own, "
+                f'"{word.text[1:]}": ..., or put the words into double quotes'
+            )
+    if not any(word.drop_first or word.drop_last for word in words):
+        return text
+    return _without_quotes(text, words)
+
+
+def protect(text: str, is_key: IsKey) -> str:
+    """A text as `read_words` gives it back unchanged.
+
+    >>> protect("meet @seconds", {"seconds"}.__contains__)
+    '"meet @seconds"'
+    """
+    named = (word for word in _WORD.findall(text) if word.startswith(_SEPARATOR))
+    return f"{_QUOTE}{text}{_QUOTE}" if any(is_key(word[1:]) for word in named) else text
+
+
+def _words(arguments: Sequence[Argument], opaque: int) -> list[_Word]:
+    found: list[_Word] = []
+    for index, argument in enumerate(arguments):
+        if isinstance(argument, str) and (index >= opaque or argument.startswith(_SEPARATOR)):
+            found.extend(_Word(index, *word.span(), word[0]) for word in _WORD.finditer(argument))
+    return found
+
+
+def _protect(words: list[_Word], is_key: IsKey) -> BadRequest | None:
+    """Mark the words inside quotes that hold an `@`; a refusal where they might be meant as a key."""
+    opened: int | None = None
+    refusal: BadRequest | None = None
+    for index, word in enumerate(words):
+        begins, ends = word.text.startswith(_QUOTE), word.text.endswith(_QUOTE)
+        alone = word.text == _QUOTE
+        if begins and ends and not alone:
+            refusal = _mark(words[index : index + 1], is_key) or refusal
+            opened = None
+        elif opened is not None and ends:
+            refusal = _mark(words[opened : index + 1], is_key) or refusal
+            opened = None
+        elif begins:
+            opened = index
+    return refusal
+
+
+def _mark(quoted: list[_Word], is_key: IsKey) -> BadRequest | None:
+    texts = [word.text for word in quoted]
+    texts[0] = texts[0].removeprefix(_QUOTE)
+    texts[-1] = texts[-1].removesuffix(_QUOTE)
+    if not any(text.startswith(_SEPARATOR) for text in texts):
+        return None
+    for word in quoted:
+        word.protected = True
+    quoted[0].drop_first = quoted[-1].drop_last = True
+    key = texts[0].removeprefix(_SEPARATOR)
+    if texts[0].startswith(_SEPARATOR) and is_key(key):
+        return BadRequest(
+            f"{key}: {values.shown(quoted[0].text)} is a key in quotes, so it could be meant as words; send @{key} "
+            f'without quotes, or quote it with a word before it: "at @{key}"'
+        )
+    return None
+
+
+def _begins_key(word: _Word, is_key: IsKey, *, first: bool, path: bool) -> bool:
+    if word.protected or not word.text.startswith(_SEPARATOR):
+        return False
+    return first or not path or is_key(word.text[1:])
+
+
+def _append(into: list[Argument], argument: str, words: list[_Word], whole: bool) -> None:
+    """Append words of an argument with the spaces between them; the argument itself where nothing was taken out."""
+    if whole and not any(word.drop_first or word.drop_last for word in words):
+        into.append(argument)
+    elif words:
+        into.append(_without_quotes(argument, words))
+
+
+def _without_quotes(text: str, words: list[_Word]) -> str:
+    parts: list[str] = []
+    at = words[0].start
+    for word in words:
+        start = word.start + (1 if word.drop_first else 0)
+        end = word.end - (1 if word.drop_last else 0)
+        parts += text[at : word.start], text[start:end]
+        at = word.end
+    return "".join(parts)

@@ -1,0 +1,74 @@
+"""OSC 1.0 address patterns."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from timbred.errors import BadRequest
+from timbred.protocol.patterns import MAX_PATTERN_CHARACTERS, is_pattern, parse
+
+# elements of patterns, each with the regular expression that it stands for
+_ELEMENTS = [
+    ("*", "[^/]*"),
+    ("?", "[^/]"),
+    ("[a-c]", "[a-c]"),
+    ("[!a-c]", "[^/a-c]"),
+    ("[a-]", "[a-]"),
+    ("{ab,c}", "(?:ab|c)"),
+    ("{,a}", "(?:|a)"),
+    ("a", "a"),
+    ("b", "b"),
+    (",", ","),
+    ("-", "-"),
+    ("/", "/"),
+]
+
+
+@given(
+    st.lists(st.sampled_from(_ELEMENTS), max_size=7),
+    st.text("abcd,-/", max_size=8),
+)
+def test_pattern_matches_what_its_regular_expression_matches(elements: list[tuple[str, str]], address: str) -> None:
+    pattern = parse("".join(text for text, _ in elements))
+    expression = "".join(expression for _, expression in elements)
+    assert pattern.matches(address) == (re.fullmatch(expression, address) is not None)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "address", "matches"),
+    [
+        ("/timbred/{ping,status}", "/timbred/ping", True),
+        ("/timbred/{ping,status}", "/timbred/pin", False),
+        ("/timbred/*", "/timbred/settings/tempo", False),
+        ("/*/*/tempo", "/timbred/settings/tempo", True),
+        ("/timbred/s[!e]*", "/timbred/status", True),
+        ("/timbred/s[!e]*", "/timbred/set", False),
+        ("//ping", "/timbred/ping", False),
+    ],
+)
+def test_pattern_on_addresses(pattern: str, address: str, matches: bool) -> None:
+    assert is_pattern(pattern) or pattern == "//ping"
+    assert parse(pattern).matches(address) == matches
+
+
+@pytest.mark.parametrize("pattern", ["/[a", "/{a,b", "/a]", "/a}", "/{a/b}", "/[/]"])
+def test_pattern_with_an_open_bracket_is_refused(pattern: str) -> None:
+    with pytest.raises(BadRequest, match="address pattern"):
+        parse(pattern)
+
+
+def test_the_longest_patterns_are_matched_in_bounded_steps() -> None:
+    pattern = "*a" * (MAX_PATTERN_CHARACTERS // 2)
+    assert not parse(pattern).matches("a" * 100 + "b")
+    with pytest.raises(BadRequest, match="allowed are"):
+        parse(pattern + "?")
+
+
+@given(st.text(max_size=40))
+def test_any_pattern_is_matched_or_refused(text: str) -> None:
+    try:
+        parse(text).matches("/timbred/ping")
+    except BadRequest:
+        assert is_pattern(text)
