@@ -8,7 +8,7 @@ from tests.delivery.daemon_stage import until
 from tests.delivery.player_stage import RATE, JackServer
 from tests.test_app import PATIENCE, audioldm, importable, running
 from timbred.protocol import messages as m
-from timbred.protocol.vocabulary import name_of
+from timbred.protocol.vocabulary import is_terminal, name_of
 
 __all__ = ["audioldm", "importable"]
 
@@ -152,5 +152,41 @@ def test_an_engine_that_dies_while_it_is_timed_is_told(tmp_path: Path, audioldm:
             ("a", "worker-lost"),
             ("b", "shutting-down"),
         ]
+
+    asyncio.run(conversation())
+
+
+def test_a_request_is_cancelled_while_its_model_is_timed(tmp_path: Path, audioldm: Path):
+    async def conversation() -> None:
+        go_on = tmp_path / "go"
+        async with running(tmp_path / "takes", audioldm, "player.device=no such card") as daemon:
+            client = daemon.transports.client()
+            asking = asyncio.create_task(client.request(**request("a", 60, prompt=f"wait {go_on}")))
+            while not daemon.dispatcher.trials.uses("tiny"):
+                await asyncio.sleep(0)
+            client.send(type="cancel", id="a")
+            assert [name_of(event) for event in await asyncio.wait_for(asking, PATIENCE)] == ["cancelled"]
+            client.send(type="cancel", id="a")
+            go_on.touch()
+            events = await asyncio.wait_for(client.request(**request("b", 60)), PATIENCE)
+            assert name_of(events[-1]) == "done"
+            told: list[tuple[str, object]] = []
+            while not client.empty():
+                event = await client.next_event()
+                if is_terminal(event):
+                    told.append((name_of(event), getattr(event, "id", None)))
+            assert told == [("cancelled", "a"), ("fail", "cancel"), ("done", "b")]
+
+    asyncio.run(conversation())
+
+
+def test_an_engine_that_is_lost_while_a_model_is_timed_fails_the_request(tmp_path: Path, audioldm: Path):
+    async def conversation() -> None:
+        async with running(tmp_path, audioldm, "player.device=no such card") as daemon:
+            client = daemon.transports.client()
+            events = await asyncio.wait_for(client.request(**request("a", 60, prompt="die")), PATIENCE)
+            assert [name_of(event) for event in events] == ["fail"]
+            assert isinstance(events[0], m.Fail)
+            assert events[0].code == "worker-lost"
 
     asyncio.run(conversation())

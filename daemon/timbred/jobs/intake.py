@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,8 @@ class Intake:
         self.playing.stop_flows = self.flows.stop
         self.playing.flowing = self.flows.has
         self.in_time = InTime(dispatcher, player, lambda: settings.session)
-        self._being_timed: set[Key] = set()
+        self._being_timed: dict[Key, m.Id] = {}
+        """Requests with a deadline that wait until their model has been timed; a cancelled one is no longer here."""
         player.on_tempo = lambda bpm: settings.follow("tempo", bpm)
         player.on_rate = lambda rate: settings.follow_until_said("audio.rate", rate)
         self.began = time.monotonic()
@@ -173,17 +174,29 @@ class Intake:
             except TooSoon as error:
                 if not self.in_time.should_time_again(parameters, error):
                     raise
-        return self._timed_first(key_of(client, request.id), parameters, decide)
+        return self._timed_first(client, request.id, parameters, decide)
 
-    async def _timed_first(self, key: Key, parameters: Parameters, decide: Callable[[], None]) -> None:
+    async def _timed_first(
+        self, client: ClientId, identity: m.Id, parameters: Parameters, decide: Callable[[], None]
+    ) -> None:
+        key = key_of(client, identity)
         if key in self._being_timed:  # sent once more meanwhile
             return
-        self._being_timed.add(key)
+        self._being_timed[key] = identity
         try:
             await self.in_time.time(parameters)
-            decide()
+            if key in self._being_timed:
+                decide()
+        except Exception:
+            if key in self._being_timed:  # else it was cancelled, and that was its end
+                raise
         finally:
-            self._being_timed.discard(key)
+            self._being_timed.pop(key, None)
+
+    def _cancel_timing(self, client: ClientId, keys: Sequence[Key]) -> None:
+        """End requests that wait until their model has been timed."""
+        for key in keys:
+            self.outbox.send(client, m.Cancelled(id=self._being_timed.pop(key)))
 
     def _vary(self, client: ClientId, request: m.Vary) -> Coroutine[Any, Any, None] | None:
         """Reads the recipe at once, not in a thread: what this client sends next must not overtake it."""
@@ -236,10 +249,15 @@ class Intake:
     def _cancel(self, client: ClientId, request: m.Cancel) -> None:
         if request.id == "*":
             jobs = list(self.dispatcher.remembered.live(client))
+            timed = [key for key in self._being_timed if key[0] == client]
             for job in jobs:
                 self.dispatcher.cancel(job)
-            if not jobs:
+            self._cancel_timing(client, timed)
+            if not jobs and not timed:
                 self.outbox.send(client, m.Acknowledged(id="cancel"))
+            return
+        if (key := key_of(client, request.id)) in self._being_timed:
+            self._cancel_timing(client, [key])
             return
         job = self.dispatcher.remembered.get(client, request.id)
         if job is None or not job.live:

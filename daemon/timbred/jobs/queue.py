@@ -51,3 +51,7 @@ class Queue:
     def remove(self, job: Job) -> None:
         """Take a job out."""
         self._jobs.remove(job)
+
+    def clear(self) -> None:
+        """Take all jobs out."""
+        self._jobs.clear()

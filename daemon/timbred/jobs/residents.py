@@ -49,8 +49,8 @@ class Residents:
         return new
 
     def unwant(self, client: ClientId, name: str) -> bool:
-        """A client wants a model gone; says whether the engine is to be told."""
-        if name not in self.sizes and not self.is_loading(name):
+        """A client wants a model gone; says whether the engine is to be told. Without an engine no model is loading."""
+        if name not in self.sizes and (self.ready is None or not self.is_loading(name)):
             self.outbox.send(client, m.Unloaded(model=name))
             return False
         new = name not in self._unloading or self.is_loading(name)

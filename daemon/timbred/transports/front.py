@@ -168,17 +168,25 @@ class Front:
 
     def send(self, client: ClientId, event: m.Event, clip: Clip | None = None) -> None:
         """Send an event to its client and, unless it is for that one alone, to those who asked for everybody's and to
-        the publishers."""
-        self._deliver(client, event, clip)
+        the publishers. Only a fault on the way to its client is raised."""
+        try:
+            self._deliver(client, event, clip)
+        finally:
+            self._send_to_others(client, event)
+
+    def _send_to_others(self, client: ClientId, event: m.Event) -> None:
         entry = EVENT_OF[type(event)]
         if entry.asker:
             return
-        if not entry.private:
-            for listener in self.clients.listeners:
-                if listener != client:
-                    self._deliver(listener, event, None)
-        for publisher in self._publishers:
-            publisher.publish(client, event)
+        try:
+            if not entry.private:
+                for listener in self.clients.listeners:
+                    if listener != client:
+                        self._deliver(listener, event, None)
+            for publisher in self._publishers:
+                publisher.publish(client, event)
+        except Exception:  # noqa: BLE001  the client that it is for must not suffer from it
+            _log.exception("an event for %s can't be sent to those who listen to all events", client)
 
     def send_list(self, client: ClientId, name: str, events: Sequence[m.Event], end: m.Event | None) -> None:
         """Answer a question that is answered by several events; only who asked hears them."""

@@ -203,9 +203,11 @@ class Player:
             self._child.send(wire.Exchange(play=number, rate=rate), part)
 
     def break_off(self, number: int) -> None:
-        """No more comes of a sound: it ends."""
-        if self._plays.get(number) is None:
+        """No more comes of a sound: it ends. If the player process is lost before it has ended it, it ends then."""
+        play = self._plays.get(number)
+        if play is None:
             return
+        play.broken_off = True
         if self.device is None:
             self._plays.over(number, self.last.frame, "stopped")
         else:
@@ -245,12 +247,10 @@ class Player:
         if not found:
             raise errors.BadRequest(f"voice: {voice} is silent; play something on it first")
         asked = {"gain": request.gain, "pan": request.pan, "speed": request.speed}
-        if self.device is None:  # it goes on so once the device is back
-            named = {key: value for key, value in asked.items() if value is not None}
-            for play in found:
+        named = {key: value for key, value in asked.items() if value is not None}
+        if self.device is None or not self._child.send(wire.Change(voice=voice, fade=request.fade, **asked)):
+            for play in found:  # it goes on so once the device is back
                 play.change(**named)
-        else:
-            self._child.send(wire.Change(voice=voice, fade=request.fade, **asked))
         self.outbox.send(client, m.Acknowledged(id="set"))
 
     def set_tempo(self, bpm: float | None = None, beats_per_bar: float | None = None) -> None:
@@ -275,6 +275,7 @@ class Player:
         self._device.process_ended(reason)
         self._beats.process_ended()
         self._stops.process_ended(self.last.frame)
+        self._plays.process_ended(self.last.frame)
 
     # what the process says
 

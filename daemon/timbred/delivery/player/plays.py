@@ -22,7 +22,7 @@ RESUME_FADE = 0.01
 class Sounding:
     """A play that has not ended: what was ordered, where it is, and who listens. `parts` are its samples; those of a
     sound that is still being made come one by one. `source` is what they were made from, for `made_for` a speed.
-    `ended_by` is who stopped it."""
+    `ended_by` is who stopped it. One that is `broken_off` ends early: the player process was told so."""
 
     order: wire.Play
     parts: list[memoryview]
@@ -31,6 +31,7 @@ class Sounding:
     made_for: float = 1.0
     began: bool = False
     ended_by: ClientId | None = None
+    broken_off: bool = False
 
     def change(self, **named: float) -> None:
         """It sounds otherwise from now on, or is elsewhere."""
@@ -95,6 +96,12 @@ class Plays:
         play = self._plays.pop(number, None)
         if play is not None:
             play.listener.over(play.order, frame, reason, play.ended_by)
+
+    def process_ended(self, frame: int) -> None:
+        """The player process is gone: what it was to break off ends now. All else continues in the next process."""
+        for play in tuple(self._plays.values()):
+            if play.broken_off:
+                self.over(play.order.play, frame, "stopped")
 
     def refused(self, number: int, frame: int, error: errors.TimbredError) -> None:
         """It can't be sounded. One that sounded on the device before, and can't on this one, is over."""

@@ -30,18 +30,22 @@ class Delivering:
         self._background = background
 
     def deliver(self, job: Job, message: wire.Rendered, payload: Sequence[memoryview]) -> None:
-        """The engine is done with a job: make its takes."""
+        """Make the takes of a job that the engine has rendered. A rendering that can't be read fails the job."""
+        try:
+            raw = takes_in(message, payload, job.heard_as)
+        except ValueError as error:
+            self._endings.broke(job, error)
+            return
         job.move(State.DELIVERING)
         if job.parameters.hears:
             self.hearings.expect(job.number)
-        raw = takes_in(message, payload, job.heard_as)
         self._background.start(self._deliver(job, raw), f"deliver-{job.number}")
 
     async def _deliver(self, job: Job, raw: list[RawTake]) -> None:
         whole = job.whole
-        if job.preview is not None:
-            await job.preview
         try:
+            if job.preview is not None:
+                await job.preview
             for take in raw:
                 finished = await self._background.in_thread(self._finishing, job.parameters, take, str(job.id), whole)
                 if not job.live:

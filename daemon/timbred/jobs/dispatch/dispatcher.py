@@ -52,6 +52,7 @@ class Dispatcher:
         queue_length: int = 64,
         remembered: float = 600.0,
         jobs_at_once: int = 0,
+        background: Background | None = None,
     ) -> None:
         self.outbox = outbox
         self.registry = registry
@@ -68,7 +69,7 @@ class Dispatcher:
         self.endings = Endings(outbox, self.remembered, self.pieces)
         self.rendering = Rendering(outbox, self.orders, timing, self.residents, jobs_at_once, self.pump)
         self._timing = timing
-        self._background = Background()
+        self._background = background or Background()
         self.previews = Previews(outbox, finishing, self._background)
         self.delivering = Delivering(outbox, finishing, self.endings, self._background)
         self._stopping = False
@@ -194,8 +195,7 @@ class Dispatcher:
             case wire.Heard():
                 self.delivering.hearings.heard(message.job, message.ear, [bytes(vector) for vector in payload])
             case wire.Cancelled():
-                if (job := self.rendering.left(message.job)) is not None:
-                    self.endings.cancelled(job)
+                self._cancelled(message.job)
             case wire.Failed():
                 self._failed(message)
             case wire.Ready():
@@ -215,8 +215,20 @@ class Dispatcher:
         self.trials.over(message.job)
         job = self.rendering.held(message.job)
         if job is not None:
-            self.delivering.deliver(job, message, payload)
             self.rendering.release(job)
+            self.delivering.deliver(job, message, payload)
+
+    def _cancelled(self, number: int) -> None:
+        """The engine has stopped a job: for good, or to begin it again with fewer steps."""
+        job = self.rendering.held(number)
+        if job is None:
+            return
+        if job.anew is not None and not job.cancel_wanted:
+            self.pieces.break_off(job)
+            self.rendering.begin_again(job)
+        else:
+            self.rendering.release(job)
+            self.endings.cancelled(job)
 
     def _failed(self, message: wire.Failed) -> None:
         error = errors.from_code(message.code, message.message)
@@ -244,6 +256,8 @@ class Dispatcher:
         for job in self.remembered.live():
             self.orders.cancel(job.number)
             self.endings.failed(job, stopping)
-        self.trials.give_up(stopping)
+        self.queue.clear()
+        self.rendering.drop_all()
+        self.trials.stop(stopping)
         self.residents.stop(stopping)
         await self._background.stop()

@@ -63,6 +63,17 @@ class Endings:
         job.terminal = terminal
         job.given = job.whole = None
         self._remembered.ended(job)
-        self._outbox.send(job.client, terminal)
+        self._send(job, terminal)
         if not any(self._remembered.live()):
             self._idle.set()
+
+    def _send(self, job: Job, terminal: m.Event) -> None:
+        """Send a terminal event. One that can't be sent as it is (a path that the transport can't encode) becomes a
+        `fail`, which holds nothing but the id and an error."""
+        try:
+            self._outbox.send(job.client, terminal)
+        except Exception as error:
+            known = errors.from_foreign(error)
+            log.error("request %s: its end can't be told: %s", job.id, known, exc_info=error)
+            job.terminal = failure(job.id, known)
+            self._outbox.send(job.client, job.terminal)

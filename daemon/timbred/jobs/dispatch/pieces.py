@@ -1,5 +1,6 @@
 """The pieces of sounds that are heard while they are made."""
 
+import logging
 from collections.abc import Callable, Sequence
 
 from timbred.engine import wire
@@ -8,9 +9,11 @@ from timbred.jobs.job import Job
 from timbred.library.takes import new_take_id
 from timbred.render.early import Piece
 
+log = logging.getLogger(__name__)
+
 
 class Pieces:
-    """Hands pieces on to whoever sounds them."""
+    """Hands pieces to their listener. A listener that raises is logged: it must not keep a job from its end."""
 
     def __init__(self) -> None:
         self.on_piece: Callable[[Job, Piece], None] = lambda _job, _piece: None
@@ -24,11 +27,17 @@ class Pieces:
         if job.cancel_wanted:
             return
         job.heard_as = job.heard_as or new_take_id()
-        self.on_piece(job, piece_in(message, payload))
+        try:
+            self.on_piece(job, piece_in(message, payload))
+        except Exception:
+            log.exception("request %s: a piece of its sound can't be played; its file is still written", job.id)
 
     def break_off(self, job: Job) -> None:
         """What was heard of a job is not its take: that one will never be, or is made anew. A sound that is whole and
         only couldn't be written is left to be heard."""
         if job.heard_as:
             job.heard_as = ""
-            self.on_broken(job)
+            try:
+                self.on_broken(job)
+            except Exception:
+                log.exception("request %s: what was heard of it can't be ended", job.id)

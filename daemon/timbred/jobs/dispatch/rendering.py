@@ -87,17 +87,10 @@ class Rendering:
             self._outbox.send(job.client, progress(job, message))
             self._keep_in_time(job, message)
 
-    def left(self, number: int) -> Job | None:
-        """The engine has left a job as it was told: the job if that is its end, None if it is begun anew."""
-        job = self.held(number)
-        if job is None:
-            return None
-        if job.anew is not None and not job.cancel_wanted:
-            self._timing.dropped(number)
-            self._order(job)
-            return None
-        self.release(job)
-        return job
+    def begin_again(self, job: Job) -> None:
+        """Give the engine a job that it has stopped, with the parameters in `job.anew`."""
+        self._timing.dropped(job.number)
+        self._order(job)
 
     def release(self, job: Job) -> None:
         """The engine is done with a job."""
@@ -124,8 +117,8 @@ class Rendering:
         self._orders.render(job.number, job.parameters, RANK[job.parameters.priority], within, job.given)
 
     def _keep_in_time(self, job: Job, step: wire.Step) -> None:
-        """Begin a job anew that goes slower than was measured when its steps were chosen, if fewer are in time."""
-        if job.wanted is None or job.anew is not None:
+        """Begin a job again that is slower than was measured when its steps were chosen, if fewer are in time."""
+        if job.wanted is None or job.anew is not None or job.cancel_wanted:
             return
         rest, each = self._timing.estimates.of_rest(job.parameters), self._timing.step_now(job.number)
         steps = steps_anew(job.wanted, Pace(wait=0.0, rest=rest, step=each), step.remaining, step.steps - step.step)

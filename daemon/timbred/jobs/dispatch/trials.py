@@ -25,12 +25,15 @@ class Trials:
         self._timing = timing
         self._residents = residents
         self._trials: dict[int, tuple[Parameters, asyncio.Future[None]]] = {}
+        self._stopped: errors.TimbredError | None = None
 
     async def measure(self, parameters: Parameters) -> None:
         """Let the engine make a sound like this in few steps, only to see how long it takes; its model is then loaded.
 
-        Raises: what the engine says of it.
+        Raises: what the engine says of it, or why the daemon times nothing any more.
         """
+        if self._stopped is not None:
+            raise self._stopped
         few = max(STEPS.get(parameters.scheduler, (1, 1000))[0], min(TRIAL_STEPS, parameters.steps))
         number = next(self._numbers)
         trial: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -63,6 +66,11 @@ class Trials:
         """None of them will be timed."""
         for number in list(self._trials):
             self.over(number, error)
+
+    def stop(self, error: errors.TimbredError) -> None:
+        """Give up all of them, and refuse those that are asked for from now on."""
+        self._stopped = error
+        self.give_up(error)
 
     def _order(self, number: int) -> None:
         parameters, _ = self._trials[number]
