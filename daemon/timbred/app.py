@@ -23,6 +23,7 @@ from timbred.jobs.finishing import Finishing
 from timbred.jobs.inside import Inside
 from timbred.jobs.intake import Intake
 from timbred.jobs.settings import LiveSettings
+from timbred.library.spare import open_library
 from timbred.library.takes import Library
 from timbred.transports.ports import Ports, resolve
 from timbred.transports.transports import Transports
@@ -132,6 +133,7 @@ class Daemon:
         await withdrawing
         self.finishing.drop_previews()
         await asyncio.to_thread(self.folder.settle)
+        self.folder.close()
         self._close_library()
 
     def _announced(self, ports: Ports) -> Announcement | None:
@@ -171,13 +173,13 @@ class Daemon:
         try:
             self.folder.check()
             for leftover in self.folder.sweep():
-                log.info("removed what a crash left half written: %s", leftover)
+                log.info("removed what a killed daemon left: %s", leftover)
         except errors.TimbredError as error:
             log.error("%s", error)
 
     def _open_library(self) -> Library:
         try:
-            return Library(self.config.library_file)
+            return open_library(self.config.library_file, self.config.spare_library_folder)
         except errors.TimbredError as error:
             log.error("takes are remembered only until the daemon stops: %s", error)
             folder = self._scratch.enter_context(tempfile.TemporaryDirectory(prefix="timbred-library-"))

@@ -2,22 +2,25 @@
 
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from timbred.errors import BadRequest
+from timbred.filenames import is_utf8, name_fault, printable
+from timbred.settingsfile import read_settings
+from timbred.userfolders import Kind, user_folder, who
 
 Value = str | int | float | bool
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting. `low` and `high` bound numbers; `choices` bounds words; `live` ones can change while it runs."""
+    """One setting. `low` and `high` bound numbers; `choices` bounds words; `live` ones can change while it runs.
+
+    `is_path`: a path, or several as in PATH. `may_be_empty`: an empty text is a value of its own.
+    """
 
     name: str
     default: Value
@@ -26,6 +29,8 @@ class Setting:
     high: float | None = None
     choices: tuple[str, ...] = ()
     live: bool = False
+    is_path: bool = False
+    may_be_empty: bool = False
 
     @property
     def environment(self) -> str:
@@ -44,8 +49,10 @@ class Setting:
         return "text"
 
 
-def _folder(kind: str) -> str:
-    return str(getattr(platformdirs, f"user_{kind}_path")("timbred", appauthor=False))
+def _default_folder(kind: Kind, *below: str) -> str:
+    """A folder below the user's own of this kind; empty where the user has no home folder."""
+    folder = user_folder(kind)
+    return "" if folder is None else str(folder.joinpath(*below))
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -68,18 +75,31 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("device.threads", 0, "CPU threads of the engine at most; 0: one for each core.", 0, 1024),
     Setting("models.default", "pocket", "The model that answers requests which name none.", live=True),
     Setting("models.preload", True, "Load the default model at the start, not at its first request."),
-    Setting("models.folder", _folder("data") + os.sep + "models", "Folder for models that were fetched."),
+    Setting("models.folder", _default_folder("data", "models"), "Folder for models that were fetched.", is_path=True),
     Setting(
         "takes.folder",
-        str(platformdirs.user_music_path() / "timbred"),
+        _default_folder("music"),
         "Folder that every sound is written to.",
+        is_path=True,
     ),
-    Setting("files.allowed", "", "More folders that sounds may be read from, divided as in PATH."),
-    Setting("library.file", "", "SQLite file that remembers takes; empty: `.timbred.sqlite` in the takes folder."),
+    Setting(
+        "files.allowed",
+        "",
+        "More folders that sounds may be read from, divided as in PATH.",
+        is_path=True,
+        may_be_empty=True,
+    ),
+    Setting(
+        "library.file",
+        "",
+        "SQLite file that remembers takes; empty: `.timbred.sqlite` in the takes folder.",
+        is_path=True,
+        may_be_empty=True,
+    ),
     Setting("audio.rate", 48000, "The session's rate in Hz; the device's until it is set.", 8000, 192000, live=True),
     Setting("tempo", 120.0, "Tempo in beats a minute that `bars` are counted in.", 20, 999, live=True),
     Setting("beats_per_bar", 4.0, "Beats in a bar.", 1, 32, live=True),
-    Setting("player.device", "", "Sound device to play on, by name or number; empty: the system's."),
+    Setting("player.device", "", "Sound device to play on, by name or number; empty: the system's.", may_be_empty=True),
     Setting("player.channels", 2, "Output channels to open on the sound device, if it has so many.", 1, 256),
     Setting("player.lead", 10.0, "Milliseconds that sound is mixed ahead of what the device takes.", 1, 500),
     Setting("player.limiter", True, "Keep the sum of all voices under -1 dBFS true peak."),
@@ -99,7 +119,12 @@ SETTINGS: tuple[Setting, ...] = (
         "compiles on CUDA, on compiles on both (a CPU needs a C++ compiler for that), off never.",
         choices=("auto", "on", "off"),
     ),
-    Setting("engine.cache", _folder("cache") + os.sep + "compiled", "Folder for what was compiled; it can be deleted."),
+    Setting(
+        "engine.cache",
+        _default_folder("cache", "compiled"),
+        "Folder for what was compiled; it can be deleted.",
+        is_path=True,
+    ),
     Setting("engine.heartbeat", 1.0, "Seconds between the engine's signs of life.", 0.05, 60),
     Setting(
         "engine.patience",
@@ -122,6 +147,12 @@ SETTINGS: tuple[Setting, ...] = (
 )
 NAMED: dict[str, Setting] = {setting.name: setting for setting in SETTINGS}
 
+DEFAULT_LIBRARY_NAME = ".timbred.sqlite"
+"""The library's name in the takes folder."""
+
+UNENCODABLE_ALLOWED = frozenset({"takes.folder", "files.allowed", "library.file", "engine.cache"})
+"""Paths that need not be UTF-8: they are never sent as text, or, of the takes folder, each request is told."""
+
 _MODEL_SOURCE = re.compile(r"models\.([A-Za-z0-9][A-Za-z0-9_.-]{0,99})\.source")
 _MODEL_SOURCE_ENVIRONMENT = re.compile(r"TIMBRED_MODELS_(.+)_SOURCE")
 MODEL_SOURCE_HELP = "A folder in diffusers' format, or a hub id: the model is then known by NAME."
@@ -140,27 +171,51 @@ class Config:
 
     @property
     def takes_folder(self) -> Path:
-        return Path(self["takes.folder"]).expanduser()
+        """Raises:
+        BadRequest: it isn't set, and there is no home folder for a default.
+        """
+        folder = self["takes.folder"]
+        if not folder:
+            raise BadRequest(
+                f"takes.folder: {who()} has no home folder here, so there is no default: name a folder, with"
+                " --set takes.folder=FOLDER or TIMBRED_TAKES_FOLDER"
+            )
+        return Path(folder)
 
     @property
     def models_folder(self) -> Path:
-        return Path(self["models.folder"]).expanduser()
+        """In the takes folder where there is no home folder.
+
+        Raises:
+            BadRequest: as `takes_folder`.
+        """
+        folder = self["models.folder"]
+        return Path(folder) if folder else self.takes_folder / ".timbred-models"
 
     @property
     def library_file(self) -> Path:
+        """Raises:
+        BadRequest: as `takes_folder`.
+        """
         named = self["library.file"]
-        return Path(named).expanduser() if named else self.takes_folder / ".timbred.sqlite"
+        return Path(named) if named else self.takes_folder / DEFAULT_LIBRARY_NAME
+
+    @property
+    def spare_library_folder(self) -> Path | None:
+        """Folder for what is remembered while `library_file` can't be used; None where there is no home folder."""
+        return user_folder("data")
 
     @property
     def readable_folders(self) -> tuple[Path, ...]:
         """Folders that sounds may be read from."""
-        more = [Path(part).expanduser() for part in str(self["files.allowed"]).split(os.pathsep) if part]
+        more = [Path(part) for part in str(self["files.allowed"]).split(os.pathsep) if part]
         return (self.takes_folder, *more)
 
 
-def default_file() -> Path:
-    """Where the settings file is looked for when none is named."""
-    return Path(_folder("config")) / "timbred.toml"
+def default_file() -> Path | None:
+    """Where the settings file is looked for when none is named; None where there is no home folder."""
+    folder = user_folder("config")
+    return None if folder is None else folder / "timbred.toml"
 
 
 def read(setting: Setting, raw: object) -> Value:
@@ -169,7 +224,13 @@ def read(setting: Setting, raw: object) -> Value:
     Raises:
         BadRequest: naming the setting, what came, and what is allowed.
     """
-    refused = BadRequest(f"setting {setting.name}: got {raw!r}, allowed is {setting.allowed}")
+    refused = BadRequest(f"setting {setting.name}: got {printable(repr(raw))}, allowed is {setting.allowed}")
+    if isinstance(raw, str) and not raw.strip() and not setting.may_be_empty:
+        raise BadRequest(
+            f"setting {setting.name}: got nothing, allowed is {setting.allowed}; leave it out for its default"
+        )
+    if isinstance(raw, list | dict):
+        raise refused
     if isinstance(setting.default, bool):
         words = {
             "1": True,
@@ -196,6 +257,8 @@ def read(setting: Setting, raw: object) -> Value:
     text = str(raw)
     if "\x00" in text or (setting.choices and text not in setting.choices):
         raise refused
+    if not is_utf8(text) and setting.name not in UNENCODABLE_ALLOWED:
+        raise BadRequest(f"setting {setting.name}: got {printable(text)}, which isn't UTF-8; give another name")
     return text
 
 
@@ -208,28 +271,78 @@ def load(file: Path | None, environment: Mapping[str, str], flags: Iterable[str]
     values: dict[str, Value] = {setting.name: setting.default for setting in SETTINGS}
     sources: dict[str, str] = {}
     said: set[str] = set()
-    for name, raw in (*_from_file(file), *_from_environment(environment), *_from_flags(flags)):
+    for name, raw, base in (*_from_file(file), *_from_environment(environment), *_from_flags(flags)):
         source = _MODEL_SOURCE.fullmatch(name)
         if source:
-            sources[source[1]] = str(raw)
+            sources[_model_name(source[1])] = _model_source(name, str(raw), base)
         elif name in NAMED:
-            values[name] = read(NAMED[name], raw)
+            value = read(NAMED[name], _joined(raw) if name == "files.allowed" else raw)
+            values[name] = _absolute(NAMED[name], str(value), base) if NAMED[name].is_path else value
             said.add(name)
         else:
             raise BadRequest(f"there is no setting {name!r}; there are {', '.join(NAMED)}, models.NAME.source")
     return Config(values, sources, frozenset(said))
 
 
-def _from_file(file: Path | None) -> list[tuple[str, object]]:
+_Said = tuple[str, object, Path | None]
+"""A setting's name, its raw value, and the folder that a relative path starts from; None: the working folder."""
+
+
+def _from_file(file: Path | None) -> list[_Said]:
     path = file or default_file()
-    if not path.exists():
-        if file is not None:
-            raise BadRequest(f"the settings file {file} isn't there")
+    if path is None or (file is None and not os.path.lexists(path)):
         return []
+    if file is not None and not os.path.lexists(file):
+        raise BadRequest(f"the settings file {printable(str(file))} isn't there")
+    return [(name, raw, path.parent) for name, raw in _flatten(read_settings(path))]
+
+
+def _joined(raw: object) -> object:
+    """A list of paths, as TOML has it, as one text."""
+    return os.pathsep.join(map(str, raw)) if isinstance(raw, list) else raw
+
+
+def _absolute(setting: Setting, text: str, base: Path | None) -> str:
+    """The path, or each of several, without `~`, and absolute.
+
+    Raises:
+        BadRequest: there is no such user, no home folder or no working folder.
+    """
+    if setting.name == "files.allowed":
+        return os.pathsep.join(_absolute_path(setting.name, part, base) for part in text.split(os.pathsep) if part)
+    return _absolute_path(setting.name, text, base) if text else ""
+
+
+def _absolute_path(name: str, text: str, base: Path | None) -> str:
     try:
-        return list(_flatten(tomllib.loads(path.read_text("utf-8"))))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise BadRequest(f"the settings file {path} can't be read: {error}") from error
+        path = Path(text).expanduser()
+    except RuntimeError:
+        raise BadRequest(
+            f"setting {name}: {printable(text)}: there is no such home folder; write the path out"
+        ) from None
+    try:
+        return str(path if path.is_absolute() else ((base or Path()) / path).absolute())
+    except OSError as error:
+        raise BadRequest(
+            f"setting {name}: {printable(text)} is relative to the working folder, which isn't there:"
+            " write the path out"
+        ) from error
+
+
+def _model_name(name: str) -> str:
+    if fault := name_fault(name):
+        raise BadRequest(f"setting models.{name}.source: {fault}; give the model another name")
+    return name
+
+
+def _model_source(name: str, text: str, base: Path | None) -> str:
+    """A hub id as it is, a path (which begins with `/`, `.` or `~`) absolute."""
+    if not text.strip():
+        raise BadRequest(f"setting {name}: got nothing; name a folder in diffusers' format, or a hub id")
+    if not is_utf8(text):
+        raise BadRequest(f"setting {name}: got {printable(text)}, which isn't UTF-8; give the folder another name")
+    is_path = Path(text).is_absolute() or text.startswith((".", "~"))
+    return _absolute_path(name, text, base) if is_path else text
 
 
 def _flatten(table: Mapping[str, object], prefix: str = "") -> Iterable[tuple[str, object]]:
@@ -241,23 +354,26 @@ def _flatten(table: Mapping[str, object], prefix: str = "") -> Iterable[tuple[st
             yield (prefix[:-1] if key == "value" and prefix else prefix + key), value
 
 
-def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, object]]:
+def _from_environment(environment: Mapping[str, str]) -> list[_Said]:
+    """An empty variable is as good as none."""
     known = {setting.environment: setting.name for setting in SETTINGS}
-    found: list[tuple[str, object]] = []
+    found: list[_Said] = []
     for variable, raw in environment.items():
         source = _MODEL_SOURCE_ENVIRONMENT.fullmatch(variable)
+        if not raw.strip():
+            continue
         if variable in known:
-            found.append((known[variable], raw))
+            found.append((known[variable], raw, None))
         elif source:
-            found.append((f"models.{source[1].lower().replace('_', '-')}.source", raw))
+            found.append((f"models.{source[1].lower().replace('_', '-')}.source", raw, None))
     return found
 
 
-def _from_flags(flags: Iterable[str]) -> list[tuple[str, object]]:
-    found: list[tuple[str, object]] = []
+def _from_flags(flags: Iterable[str]) -> list[_Said]:
+    found: list[_Said] = []
     for flag in flags:
         name, equals, raw = flag.partition("=")
         if not equals:
             raise BadRequest(f"--set {flag}: write it as KEY=VALUE, for instance --set osc.port=7780")
-        found.append((name.strip(), raw.strip()))
+        found.append((name.strip(), raw.strip(), None))
     return found

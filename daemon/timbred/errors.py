@@ -22,6 +22,8 @@ translated in one place: `from_foreign`.
 import errno
 from typing import ClassVar
 
+from timbred.filenames import printable
+
 
 class TimbredError(Exception):
     """An error with a code for the wire. `str(error)` is the whole message for the performer."""
@@ -30,8 +32,8 @@ class TimbredError(Exception):
     meaning: ClassVar[str] = "Any error."
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = printable(message)  # a path need not be UTF-8, what is sent must be
+        super().__init__(self.message)
 
 
 class BadRequest(TimbredError):

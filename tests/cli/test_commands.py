@@ -37,6 +37,8 @@ class Shell:
             "TIMBRED_ENGINE_PROGRAM": f"{sys.executable} -m tests.fake_engine",
             "TIMBRED_ZMQ_REQUESTS": "1",  # nothing listens there: no other daemon of this machine is asked
             "PYTHONPATH": str(ROOT),
+            "XDG_CONFIG_HOME": str(folder / "config"),
+            "XDG_DATA_HOME": str(folder / "data"),
         }
         self.environment = {**os.environ, **settings}
 

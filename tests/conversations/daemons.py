@@ -102,6 +102,7 @@ def environment(folder: Path, fake_engine: bool) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TIMBRED_")}
     kept["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "daemon")])
     kept["XDG_CONFIG_HOME"] = str(folder / "config")
+    kept["XDG_DATA_HOME"] = str(folder / "data")
     if fake_engine:
         kept["TIMBRED_ENGINE_PROGRAM"] = FAKE_ENGINE
     return kept

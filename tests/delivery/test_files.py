@@ -2,17 +2,19 @@
 
 import errno
 import os
-import platform
+import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
-from timbred.delivery import leftovers, publish, settling
+from timbred.delivery import publish, settling
 from timbred.delivery.files import TakesFolder, Writer
 from timbred.delivery.names import MEMORY, Names
 from timbred.errors import DiskFull, ForbiddenPath
@@ -31,6 +33,10 @@ def visible(root: Path) -> list[str]:
 
 def unfinished(root: Path) -> list[Path]:
     return list(root.rglob(".timbred-*.part"))
+
+
+def unrecorded(_path: Path, _placeholder: os.stat_result | None) -> None:
+    """Record nothing."""
 
 
 @pytest.fixture
@@ -110,17 +116,22 @@ def test_two_processes_never_choose_the_same_name(takes: TakesFolder) -> None:
     assert sorted(names) == [f"pad-{number:04d}.wav" for number in range(1, 41)]
 
 
+@pytest.mark.parametrize("exclusive_renames", [True, False])
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
-def test_without_hard_links(takes: TakesFolder, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_publish_without_hard_links(
+    takes: TakesFolder, monkeypatch: pytest.MonkeyPatch, number: int, exclusive_renames: bool
+) -> None:
     def no_links(*_: object) -> None:
         raise OSError(number, "no links here")
 
     monkeypatch.setattr(Path, "hardlink_to", no_links)
+    if not exclusive_renames:
+        monkeypatch.setattr(publish, "rename_exclusively", no_links)
     (takes.root / "pad-0001.wav").write_bytes(b"mine")
     assert takes.write("pad", "", "wav", content(b"x")).read_bytes() == b"x"
     assert (takes.root / "pad-0001.wav").read_bytes() == b"mine"
     with pytest.raises(FileExistsError):
-        publish.publish(takes.root / "pad-0002.wav", takes.root / "pad-0001.wav")
+        publish.publish(takes.root / "pad-0002.wav", takes.root / "pad-0001.wav", unrecorded)
     assert unfinished(takes.root) == []
 
 
@@ -129,10 +140,45 @@ def test_without_hard_links_a_failure_leaves_no_empty_file(takes: TakesFolder, m
         raise OSError(errno.EPERM, "no")
 
     monkeypatch.setattr(Path, "hardlink_to", fails)
+    monkeypatch.setattr(publish, "rename_exclusively", fails)
     monkeypatch.setattr(Path, "replace", fails)
     with pytest.raises(ForbiddenPath):
         takes.write("pad", "", "wav", content(b"x"))
     assert visible(takes.root) == []
+
+
+def test_publish_copies_where_one_folder_is_on_several_disks(
+    takes: TakesFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_disk(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(Path, "hardlink_to", other_disk)
+    monkeypatch.setattr(publish, "rename_exclusively", other_disk)
+    monkeypatch.setattr(Path, "replace", other_disk)
+    assert takes.write("pad", "", "wav", content(b"whole")).read_bytes() == b"whole"
+    assert unfinished(takes.root) == []
+
+
+def test_publish_leaves_a_file_alone_that_took_the_place_of_its_placeholder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    def taken(path: Path, status: os.stat_result | None) -> None:
+        if status is not None:
+            path.unlink()
+            path.write_bytes(b"mine")
+
+    monkeypatch.setattr(Path, "hardlink_to", no_links)
+    monkeypatch.setattr(publish, "rename_exclusively", no_links)
+    hidden, final = tmp_path / ".hidden", tmp_path / "pad-0001.wav"
+    hidden.write_bytes(b"x")
+    with pytest.raises(FileExistsError):
+        publish.publish(hidden, final, taken)
+    assert final.read_bytes() == b"mine"
+    assert hidden.read_bytes() == b"x"
 
 
 def test_a_full_disk(takes: TakesFolder) -> None:
@@ -177,21 +223,63 @@ def test_a_read_only_folder(takes: TakesFolder, monkeypatch: pytest.MonkeyPatch)
         takes.check()
 
 
-def test_a_folder_that_went_away_is_made_again(takes: TakesFolder) -> None:
-    (takes.root / MEMORY).unlink(missing_ok=True)
-    takes.root.rmdir()
+def test_a_folder_that_was_deleted_is_made_again(takes: TakesFolder) -> None:
+    takes.write("pad", "", "wav", content(b"x"))
+    shutil.rmtree(takes.root)
+    assert takes.write("pad", "set", "wav", content(b"x"), temporary=True).exists()
+    assert [path.name for path in takes.remove_temporary()] == ["pad-0001.wav"]
+
+
+def test_write_refuses_a_folder_whose_disk_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounted = {str(tmp_path / "disk"), "/"}
+    monkeypatch.setattr(os.path, "ismount", lambda path: str(path) in mounted)  # pyright: ignore
+    takes = TakesFolder(tmp_path / "disk" / "takes")
+    takes.check()
+    shutil.rmtree(takes.root)
+    mounted.remove(str(tmp_path / "disk"))
+    with pytest.raises(ForbiddenPath, match=r"the disk that was mounted at .*disk isn't there"):
+        takes.write("pad", "", "wav", content(b"x"))
+    assert not takes.root.exists()
+    mounted.add(str(tmp_path / "disk"))
     assert takes.write("pad", "", "wav", content(b"x")).exists()
 
 
-def test_numbers_go_on_when_they_cannot_be_remembered(tmp_path: Path) -> None:
-    (tmp_path / MEMORY).write_bytes(b"not a database, and long enough to be looked at as one")
+def test_write_uses_a_disk_that_was_mounted_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounted = {"/"}
+    monkeypatch.setattr(os.path, "ismount", lambda path: str(path) in mounted)  # pyright: ignore
+    takes = TakesFolder(tmp_path / "disk" / "takes")
+    takes.check()
+    mounted.add(str(tmp_path / "disk"))
+    assert takes.write("pad", "", "wav", content(b"x")).exists()
+
+
+@pytest.mark.parametrize("content_", [b"not a database, and long enough to be looked at as one", b"SQLite format 3\0"])
+def test_numbers_go_on_after_damage_and_the_damaged_file_is_kept(tmp_path: Path, content_: bytes) -> None:
+    (tmp_path / MEMORY).write_bytes(content_)
     (tmp_path / "pad-0041.wav").write_bytes(b"")
-    assert Names(tmp_path).next_number(tmp_path, "pad") == 42
+    names = Names(tmp_path)
+    assert [names.next_number(tmp_path, "pad") for _ in range(3)] == [42, 43, 44]
+    assert Names(tmp_path).next_number(tmp_path, "pad") == 45
+    assert (tmp_path / f"{MEMORY}.damaged-1").read_bytes() == content_
 
 
-def test_a_damaged_memory_is_begun_anew(tmp_path: Path) -> None:
-    (tmp_path / MEMORY).write_bytes(b"not a database, and long enough to be looked at as one")
-    assert [Names(tmp_path).next_number(tmp_path, "pad") for _ in range(3)] == [1, 2, 3]
+def test_numbers_wait_once_for_a_lock_and_go_on_without_the_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = Names(tmp_path)
+    assert names.next_number(tmp_path, "pad") == 1
+    with closing(sqlite3.connect(tmp_path / MEMORY, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert [names.next_number(tmp_path, "pad") for _ in range(20)] == list(range(2, 22))
+    assert caplog.text.count("deleted names may come back") == 1
+
+
+def test_numbers_are_the_same_for_folders_that_other_systems_take_for_one(tmp_path: Path) -> None:
+    (tmp_path / "\u00c9t\u00e9").mkdir()
+    (tmp_path / "e\u0301TE\u0301").mkdir(exist_ok=True)
+    names = Names(tmp_path)
+    assert names.next_number(tmp_path / "\u00c9t\u00e9", "pad") == 1
+    assert names.next_number(tmp_path / "e\u0301TE\u0301", "pad") == 2
 
 
 @pytest.mark.skipif(not settling.LATER, reason="here a file is brought to the disk before it has its name")
@@ -237,41 +325,6 @@ def test_extensions_are_plain(takes: TakesFolder) -> None:
     for extension in ("", "../x", "w/v", "wav.exe", "ⅷ"):
         with pytest.raises(ForbiddenPath, match="extension"):
             takes.write("pad", "", extension, content(b"x"))
-
-
-def test_the_sweep_removes_what_a_crash_left_and_nothing_else(takes: TakesFolder) -> None:
-    with leftovers.hidden_file(takes.root) as ours:
-        ours.write_bytes(b"being written")
-        host, process = ours.name.split("-")[1:3]
-        gone = subprocess.Popen([sys.executable, "-c", ""])
-        gone.wait()
-        inside = takes.root / "set"
-        inside.mkdir()
-        crashed = [
-            takes.root / f".timbred-{host}-{gone.pid}-{'0' * 16}.part",
-            inside / f".timbred-{host}-{process}-{'1' * 16}.part",
-        ]
-        kept = [
-            takes.root / f".timbred-{host}-{os.getppid()}-{'2' * 16}.part",
-            takes.root / f".timbred-00000000-1-{'3' * 16}.part",
-            takes.root / ".timbred-notes.part",
-            takes.root / "pad-0001.wav",
-        ]
-        for path in (*crashed, *kept):
-            path.write_bytes(b"x")
-        assert sorted(takes.sweep()) == sorted(crashed)
-        assert all(path.exists() for path in (*kept, ours))
-        os.utime(kept[1], (0, 0))
-        assert takes.sweep() == [kept[1]]
-
-
-def test_the_sweep_of_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    assert TakesFolder(tmp_path / "none").sweep() == []
-
-
-def test_hidden_names_tell_no_host_name(tmp_path: Path) -> None:
-    with leftovers.hidden_file(tmp_path) as path:
-        assert platform.node().lower() not in path.name or not platform.node()
 
 
 def test_names_taken_by_others_after_ours_are_stepped_over_at_once(takes: TakesFolder) -> None:

@@ -1,8 +1,11 @@
 """The library: stored takes are found again, whatever is typed, whoever asks, whatever happened to the file."""
 
 import logging
+import shutil
 import sqlite3
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from timbred.config import DEFAULT_LIBRARY_NAME
 from timbred.errors import BadRequest, DiskFull, ForbiddenPath, Internal
+from timbred.library import opening
 from timbred.library import takes as module
-from timbred.library.opening import translated
+from timbred.library.opening import APPLICATION_ID, translated
 from timbred.library.schema import MIGRATIONS, Migration, NewerLibrary, migrate
+from timbred.library.spare import open_library
 from timbred.library.takes import Library, StoredTake, new_take_id
 from timbred.units import SampleRate, Seconds
 
@@ -200,20 +206,53 @@ def test_takes_added_without_an_index_are_found_by_it_later(tmp_path: Path, monk
     library.close()
 
 
-@pytest.mark.parametrize("content", [b"no database, but somebody's file" * 100, b"SQLite format 3\0"])
-def test_a_damaged_file_is_set_aside_and_never_lost(
+DAMAGE = pytest.mark.parametrize("content", [b"no database, but somebody's file" * 100, b"SQLite format 3\0"])
+
+
+@DAMAGE
+def test_a_damaged_library_is_set_aside_and_never_lost(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
 ) -> None:
-    path = tmp_path / "takes.sqlite"
+    path = tmp_path / DEFAULT_LIBRARY_NAME
     for number in (1, 2):
         path.write_bytes(content)
         with caplog.at_level(logging.ERROR):
             library = Library(path)
         library.add(take())
         library.close()
-        aside = tmp_path / f"takes.sqlite.damaged-{number}"
+        aside = tmp_path / f"{DEFAULT_LIBRARY_NAME}.damaged-{number}"
         assert aside.read_bytes() == content
         assert str(aside) in caplog.text
+
+
+@DAMAGE
+def test_open_leaves_a_file_of_another_kind_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "song.als"
+    path.write_bytes(content)
+    with pytest.raises(ForbiddenPath, match=r"song.als isn't timbred's library .* set library.file to another file"):
+        Library(path)
+    assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_open_leaves_another_programs_database_alone(tmp_path: Path) -> None:
+    path = tmp_path / "samples.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE takes (mine TEXT)")
+    before = path.read_bytes()
+    with pytest.raises(ForbiddenPath, match=r"samples.db is another program's database, and is left as it is"):
+        Library(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_open_takes_a_library_from_before_the_application_id(tmp_path: Path) -> None:
+    path = tmp_path / "takes.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        migrate(database)
+    Library(path).close()
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
 
 
 def test_a_file_damaged_inside_is_noticed(tmp_path: Path) -> None:
@@ -271,17 +310,143 @@ def test_after_closing(library: Library) -> None:
         library.search()
 
 
-def test_a_full_disk(tmp_path: Path) -> None:
+def test_takes_are_kept_in_memory_while_the_disk_is_full(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     library = Library(tmp_path / "takes.sqlite")
     library._safely(lambda database: None)  # pyright: ignore[reportPrivateUsage]
     library._database.execute("PRAGMA max_page_count = 1")  # pyright: ignore[reportPrivateUsage]
-    with pytest.raises(DiskFull, match="no room left"):
-        for _ in range(100):
-            library.add(take("rain" * 1_000))
+    stored = [take(f"rain {n} " + "x" * 4_000, path=tmp_path / f"rain-{n}.wav", created=float(n)) for n in range(100)]
+    for one in stored:
+        library.add(one)
+    assert caplog.text.count("no room left") == 1
+    assert library.get(stored[99].take_id) == stored[99]
+    assert library.find_by_path(tmp_path / "rain-99.wav") == stored[99]
+    assert library.search("rai", limit=3) == stored[:96:-1]
+    assert library.search("none") == library.search("...") == []
+    assert (library.count("rain"), library.count()) == (100, 100)
+    assert library.star(stored[98].take_id, True)
+    assert prompts(library.browse("", 10, starred=True)) == [stored[98].prompt]
     library._database.execute("PRAGMA max_page_count = 100000")  # pyright: ignore[reportPrivateUsage]
-    library.add(take("room again"))
+    library.add(take("room again", created=1000.0))
     library.close()
+    again = Library(tmp_path / "takes.sqlite")
+    assert again.count() == 101
+    assert prompts(again.browse("", 10, starred=True)) == [stored[98].prompt]
+    again.close()
+
+
+def test_closing_stores_what_was_kept_in_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "takes.sqlite"
+    library = Library(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        library.add(stored := take())
+        assert "another program keeps the library" in caplog.text
+        other.execute("ROLLBACK")
+    library.close()
+    again = Library(path)
+    assert again.get(stored.take_id) == stored
+    again.close()
+
+
+def test_adding_one_take_twice_is_refused(library: Library) -> None:
+    stored = take()
+    library.add(stored)
+    with pytest.raises(Internal):
+        library.add(stored)
+
+
+def test_a_full_disk_is_translated(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "full.sqlite")) as database:
+        database.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(sqlite3.OperationalError) as caught:
+            database.execute("CREATE TABLE full (text TEXT)")
+    assert isinstance(translated(caught.value, tmp_path), DiskFull)
     assert isinstance(translated(sqlite3.OperationalError("?"), tmp_path), Internal)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="open files can't be removed there")
+def test_a_library_whose_file_was_deleted_is_written_again(tmp_path: Path) -> None:
+    library = Library(tmp_path / "takes" / "takes.sqlite")
+    before, after = take("before"), take("after")
+    library.add(before)
+    shutil.rmtree(tmp_path / "takes")
+    library.add(take("without a folder"))
+    (tmp_path / "takes").mkdir()
+    library.add(after)
+    library.close()
+    again = Library(tmp_path / "takes" / "takes.sqlite")
+    assert sorted(prompts(again.search())) == ["after", "before", "without a folder"]
+    again.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="open files can't be replaced there")
+def test_a_library_whose_file_was_replaced_is_opened_again(tmp_path: Path) -> None:
+    library, other = Library(tmp_path / "takes.sqlite"), Library(tmp_path / "other.sqlite")
+    library.add(take("old"))
+    other.add(take("new"))
+    other.close()
+    for ending in ("-wal", "-shm"):
+        (tmp_path / f"takes.sqlite{ending}").unlink(missing_ok=True)
+    (tmp_path / "other.sqlite").replace(library.path)
+    library.add(take("added"))
+    assert sorted(prompts(library.search())) == ["added", "new"]
+    library.close()
+
+
+def test_open_says_that_a_disk_has_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_locks(monkeypatch, tmp_path / "share")
+    with pytest.raises(
+        ForbiddenPath, match=r"can't be locked .* set library.file to a file on this computer's own disk"
+    ):
+        Library(tmp_path / "share" / "takes.sqlite")
+
+
+def without_locks(monkeypatch: pytest.MonkeyPatch, share: Path) -> None:
+    def locks_work(folder: Path) -> bool:
+        return folder != share
+
+    monkeypatch.setattr(opening, "locks_work", locks_work)
+
+
+def test_spare_library_begins_with_what_the_share_has_and_goes_back_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, spare = tmp_path / "share" / "takes.sqlite", tmp_path / "data"
+    library = open_library(file, spare)
+    library.add(take("on the share"))
+    library.close()
+    assert not spare.exists()
+    with monkeypatch.context() as patched:
+        without_locks(patched, file.parent)
+        for prompt in ("first", "second"):
+            library = open_library(file, spare)
+            library.add(take(prompt))
+            library.hear(library.search(prompt)[0].take_id, "ear", b"vector")
+            library.close()
+        assert str(spare) in caplog.text
+        library = open_library(file, spare)
+        assert sorted(prompts(library.search())) == ["first", "on the share", "second"]
+        library.close()
+        with pytest.raises(ForbiddenPath, match="can't be locked"):
+            open_library(file, None)
+        (tmp_path / "file").write_bytes(b"")
+        with pytest.raises(ForbiddenPath, match="can't be locked"):
+            open_library(file, tmp_path / "file")
+    for _ in range(2):
+        library = open_library(file, spare)
+        assert sorted(prompts(library.search())) == ["first", "on the share", "second"]
+        assert prompts(library.search("secon")) == ["second"]
+        library.close()
+
+
+def test_spare_library_is_not_used_for_a_newer_library(tmp_path: Path) -> None:
+    path = tmp_path / "takes.sqlite"
+    Library(path).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("INSERT INTO migrations VALUES ('colours', '')")
+    with pytest.raises(NewerLibrary):
+        open_library(path, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
 
 
 def test_pages_go_through_everything_once_the_newest_first(library: Library) -> None:

@@ -131,8 +131,8 @@ def _port(config: Config, name: str) -> Finding:
 
 
 def _folders(config: Config) -> Iterator[Finding]:
-    folder = TakesFolder(config.takes_folder)
     try:
+        folder = TakesFolder(config.takes_folder)
         folder.check()
     except errors.TimbredError as error:
         yield Finding("takes.folder", "bad", str(error), "--set takes.folder=FOLDER")

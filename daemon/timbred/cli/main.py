@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from timbred import __version__
-from timbred.errors import TimbredError
+from timbred.cli.output import take_any_text
+from timbred.errors import TimbredError, from_foreign
 
 app = typer.Typer(
     name="timbred",
@@ -152,8 +153,11 @@ def describe(
 
 def main(arguments: list[str] | None = None) -> Any:
     """The program's entry. An error is one line on standard error and exit status 1; wrong usage is 2."""
+    take_any_text(sys.stdout, sys.stderr)
     try:
         return app(args=arguments)
     except TimbredError as error:
         print(f"timbred: {error}", file=sys.stderr)
-        sys.exit(1)
+    except OSError as error:
+        print(f"timbred: {from_foreign(error)}", file=sys.stderr)
+    sys.exit(1)

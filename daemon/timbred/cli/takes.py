@@ -5,7 +5,8 @@ from pathlib import Path
 
 from timbred.cli.serve import settings_from
 from timbred.cli.tables import show
-from timbred.library.takes import Library, StoredTake
+from timbred.library.spare import open_library, spare_file
+from timbred.library.takes import StoredTake
 
 COLUMNS = {"take_id": "take", "made": "made", "prompt": "prompt", "model": "model", "seed": "seed", "seconds": "s",
            "path": "file"}  # fmt: skip
@@ -15,8 +16,9 @@ def takes(search: str, limit: int, as_json: bool, file: Path | None, flags: list
     """Print the stored takes, newest first. Reads the library itself: needs no daemon."""
     config = settings_from(file, flags)
     found: list[StoredTake] = []
-    if config.library_file.exists():
-        library = Library(config.library_file)
+    spare_folder = config.spare_library_folder
+    if config.library_file.exists() or (spare_folder and spare_file(spare_folder, config.library_file).exists()):
+        library = open_library(config.library_file, spare_folder)
         try:
             found = library.search(search, limit)
         finally:

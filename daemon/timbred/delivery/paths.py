@@ -1,28 +1,27 @@
 """Which paths timbred may use: a folder inside the takes folder, and files inside allowed folders."""
 
+import os
 import re
 import stat
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from timbred.delivery.slugs import RESERVED
 from timbred.errors import BadAudio, ForbiddenPath
+from timbred.filenames import comparison_key, is_utf8, name_fault, printable
 
-LONGEST = 500
-"""Characters of a folder's name inside the takes folder."""
-
-LONGEST_PART = 200
-"""Bytes of one part of it: file systems allow about 255."""
+MAX_FOLDER_UNITS = 120
+"""UTF-16 units of a folder's name inside the takes folder: Windows allows 259 for a whole path, of which the takes
+folder and the file's own name need their share."""
 
 LONGEST_PATH = 4096
-
-_NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f<>:"|?*]')
 
 
 def folder_inside(root: Path, folder: str) -> Path:
     """The folder named `folder` (parts divided by `/` or `\\`; empty: the root itself) inside `root`.
 
-    It need not exist. Links are followed, and must end inside.
+    It need not exist. One that differs only by case or by Unicode normalisation is the same folder: the spelling that
+    is there is used. Links are followed, and must end inside.
 
     Raises:
         ForbiddenPath: naming the folder, and what about it isn't allowed.
@@ -31,15 +30,19 @@ def folder_inside(root: Path, folder: str) -> Path:
         return root
     if fault := _fault(folder):
         raise ForbiddenPath(f"folder: got {_shown(folder)}; {fault}. Name a folder inside the takes folder")
-    inside = root.joinpath(*re.split(r"[/\\]", folder.rstrip("/\\")))
+    inside = root
+    for part in re.split(r"[/\\]", folder.rstrip("/\\")):
+        inside /= _as_spelled_there(inside, part)
     if not _resolved(inside).is_relative_to(_resolved(root)):
         raise ForbiddenPath(f"folder: got {_shown(folder)}; a link in it leads outside the takes folder")
     return inside
 
 
 def _fault(folder: str) -> str | None:
-    if len(folder) > LONGEST:
-        return f"at most {LONGEST} characters are allowed"
+    if not is_utf8(folder):
+        return "it has a character that can't be in a name"
+    if len(folder.encode("utf-16-le")) // 2 > MAX_FOLDER_UNITS:
+        return f"at most {MAX_FOLDER_UNITS} characters are allowed"
     if folder[0] in "/\\" or re.match(r"[A-Za-z]:", folder):
         return "an absolute path isn't allowed"
     faults = (_fault_of_part(part) for part in re.split(r"[/\\]", folder.rstrip("/\\")))
@@ -47,15 +50,30 @@ def _fault(folder: str) -> str | None:
 
 
 def _fault_of_part(part: str) -> str | None:
-    if not part.isprintable() or not _encodable(part) or _NOT_IN_NAMES.search(part):
-        return "it has a character that can't be in a name"
-    if len(part.encode()) > LONGEST_PART:
-        return f"a part of it is longer than {LONGEST_PART} bytes"
-    if part == "" or part[0] in ".~ " or part[-1] in " .":
+    if part and part[0] in ".~":
         return f"the part {_shown(part)} isn't allowed"
-    if part.partition(".")[0].strip().lower() in RESERVED:
-        return f"{part} is a device's name on Windows"
+    return name_fault(part) or _fault_of_encoding(part)
+
+
+def _fault_of_encoding(part: str) -> str | None:
+    try:
+        os.fsencode(part)
+    except UnicodeEncodeError:
+        encoding = sys.getfilesystemencoding()
+        return f"{_shown(part)} can't be written in this system's encoding, {encoding}: start timbred with PYTHONUTF8=1"
     return None
+
+
+def _as_spelled_there(parent: Path, part: str) -> str:
+    """The name of the entry of `parent` that other systems take for the same as `part`, if there is one."""
+    if os.path.lexists(parent / part):
+        return part
+    key = comparison_key(part)
+    try:
+        with os.scandir(parent) as entries:
+            return min((entry.name for entry in entries if comparison_key(entry.name) == key), default=part)
+    except OSError:
+        return part  # the parent isn't there either, or can't be listed: making the folder says so
 
 
 class AllowedFolders:
@@ -71,11 +89,11 @@ class AllowedFolders:
             ForbiddenPath: outside every allowed folder, whether or not it exists.
             BadAudio: inside, but there is no such file, or it is a folder or a device.
         """
-        if not path_text or "\0" in path_text or len(path_text) > LONGEST_PATH or not _encodable(path_text):
+        if not path_text or "\0" in path_text or len(path_text) > LONGEST_PATH or not is_utf8(path_text):
             raise ForbiddenPath(f"{_shown(path_text)} isn't a path")
         candidates = [path for path in self._candidates(path_text) if self._allows(path)]
         if not candidates:
-            roots = ", ".join(str(root) for root in self.roots) or "none"
+            roots = ", ".join(printable(str(root)) for root in self.roots) or "none"
             raise ForbiddenPath(f"{_shown(path_text)} is outside the folders that may be read: {roots}")
         for path in candidates:
             if _is_file(path):
@@ -110,14 +128,6 @@ def _is_file(path: Path) -> bool:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError:
         return False
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _shown(text: str) -> str:

@@ -5,14 +5,13 @@
 import re
 import unicodedata
 
+from timbred.filenames import RESERVED
+
 LONGEST = 40
 """Characters of a slug."""
 
 NAMELESS = "sound"
 """The slug of a prompt that leaves no letter (one in a script without a table here, or none at all)."""
-
-RESERVED = frozenset(["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))])
-"""Names that Windows keeps for devices, whatever the extension."""
 
 _CYRILLIC = (
     "а:a б:b в:v г:g ґ:g д:d е:e є:ie ж:zh з:z и:i і:i к:k л:l м:m н:n о:o п:p р:r с:s т:t у:u ф:f х:kh ц:ts "

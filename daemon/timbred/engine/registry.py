@@ -123,10 +123,9 @@ def build(models_folder: Path, sources: Mapping[str, str]) -> Registry:
 
 
 def _named_by_user(name: str, source: str, models_folder: Path, known: Entry | None) -> Entry:
-    folder = Path(source).expanduser()
-    if folder.is_dir() or folder.is_absolute() or source.startswith((".", "~")):
+    if Path(source).is_absolute():
         entry_folder, remedy = (
-            folder,
+            Path(source),
             f"check models.{name}.source: it should be a folder in diffusers' format",
         )
     else:

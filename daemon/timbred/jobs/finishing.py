@@ -123,19 +123,18 @@ class Finishing:
         return FinishedTake(stored, finished)
 
     def preview(self, parameters: Parameters, raw: RawTake, given: Clip | None = None) -> Path:
-        """Write an early rendering into the previews' folder; it isn't a take, and goes when the daemon stops. One of a
-        sound that is continued is as long as that has come."""
+        """Write an early rendering into the previews' folder. It isn't a take, and is removed when the daemon stops,
+        unless it was changed. That of a sound that is continued ends where the rendering has come to."""
         settings = replace(parameters.render_settings(), format="wav", bits=16)
         if parameters.extend is not None:
             settings = replace(settings, seconds=None)
         finished = finish(self._clip(parameters, raw, given), settings)
         name = parameters.name or parameters.prompt
-        return self.folder.write(name, PREVIEWS, "wav", lambda file: encode(finished, file, settings))
+        return self.folder.write(name, PREVIEWS, "wav", lambda file: encode(finished, file, settings), temporary=True)
 
     def drop_previews(self) -> None:
-        """Remove all early renderings."""
-        for path in (self.folder.root / PREVIEWS).glob("*.wav"):
-            path.unlink(missing_ok=True)
+        """Remove the early renderings that this daemon wrote, those that nobody changed since."""
+        self.folder.remove_temporary()
 
     def _clip(self, parameters: Parameters, raw: RawTake, given: Clip | None) -> Clip:
         recipe = make_recipe(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from timbred.config import NAMED, Config, Value, read
 from timbred.errors import BadRequest
+from timbred.filenames import printable
 from timbred.jobs.parameters import Session
 
 
@@ -12,7 +13,10 @@ class LiveSettings:
 
     def __init__(self, config: Config, check: Callable[[str, Value], None]) -> None:
         """`check` hears of a change before it is made, and may refuse it by an error."""
-        self._values: dict[str, Value] = dict(config.values)
+        # values are told to clients, as UTF-8
+        self._values: dict[str, Value] = {
+            name: printable(value) if isinstance(value, str) else value for name, value in config.values.items()
+        }
         self._said = set(config.said)
         self._check = check
         self.on_change: Callable[[str, Value], None] = lambda _name, _value: None

@@ -1,15 +1,27 @@
-"""Opening the library's file. A damaged one is set aside and kept, and a new one begun."""
+"""Opening the library's file. A damaged one is set aside and kept, and a new one begun.
 
-import itertools
+Only a file that timbred made is written to or set aside: it says so in its header (`application_id`), or has timbred's
+tables, or is damaged and has the name that timbred gives it in the takes folder.
+"""
+
 import logging
+import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
+from timbred.config import DEFAULT_LIBRARY_NAME
+from timbred.databases import Damaged, locks_work, means_damage, set_aside
 from timbred.errors import DiskFull, ForbiddenPath, Internal, TimbredError
+from timbred.filenames import printable
 from timbred.library.schema import migrate
 
-WAIT = 10.0
+LOCK_PATIENCE_S = 2.0
 """Seconds to wait for another process that writes."""
+
+APPLICATION_ID = 0x54_4D_42_44
+"""Identifies timbred's libraries in SQLite's header ("TMBD")."""
 
 log = logging.getLogger(__name__)
 
@@ -17,69 +29,130 @@ log = logging.getLogger(__name__)
 def open_database(path: Path) -> sqlite3.Connection:
     """A connection with its tables up to date, in WAL mode, usable from any thread (one at a time).
 
-    A file that isn't a database, or a damaged one, is renamed to `NAME.damaged-N` beside it: its takes are
-    still in their files, recipes included, and the musician goes on.
+    A damaged library is renamed to `NAME.damaged-N` beside it: its takes are still in their files, recipes
+    included. A new one is begun.
 
     Raises:
         NewerLibrary: a later timbred wrote it.
-        ForbiddenPath: it can't be opened or written to.
+        ForbiddenPath: it can't be opened or written to, is another program's file, or its disk has no locks.
         DiskFull: no room.
     """
+    shown = printable(str(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _check_locks(path)
         return _connected(path)
     except sqlite3.DatabaseError as error:
-        if not _means_damage(error):
+        if not means_damage(error):
             raise translated(error, path) from error
-        aside = _set_aside(path)
-        log.error("library: %s is damaged (%s); it was set aside as %s, a new one is begun", path, error, aside)
+        if not _is_own(path):
+            raise ForbiddenPath(
+                f"{shown} isn't timbred's library ({error}); set library.file to another file"
+            ) from error
+        aside = set_aside(path)
+        log.error("library: %s is damaged (%s); it was set aside as %s, a new one is begun", shown, error, aside)
     except OSError as error:
-        raise ForbiddenPath(f"the library's folder {path.parent} can't be used: {error.strerror}") from error
+        folder = printable(str(path.parent))
+        raise ForbiddenPath(f"the library's folder {folder} can't be used: {error.strerror}") from error
     try:
         return _connected(path)
     except sqlite3.Error as error:
         raise translated(error, path) from error
 
 
+def copy_read_only(source: Path, target: Path) -> bool:
+    """Copy what can be read of a library on a disk that can't be written or locked; whether anything could.
+
+    Raises:
+        sqlite3.Error, OSError: the target can't be written.
+    """
+    try:
+        if not source.is_file() or source.stat().st_size == 0:
+            return False
+        uri = f"file:{quote(os.fsencode(source.absolute()))}?mode=ro&immutable=1"
+        database = sqlite3.connect(uri, uri=True)
+    except (sqlite3.Error, OSError):
+        return False
+    with closing(database), closing(sqlite3.connect(target)) as copy:
+        try:
+            if not _has_own_tables(database):
+                return False
+        except sqlite3.Error:
+            return False
+        database.backup(copy)
+    return True
+
+
 def translated(error: sqlite3.Error, path: Path) -> TimbredError:
     """A database's error as one with a wire code."""
     name = getattr(error, "sqlite_errorname", "") or ""
+    shown = printable(str(path))
     if name.startswith("SQLITE_FULL"):
-        return DiskFull(f"no room left on the disk of the library {path}: free some")
+        return DiskFull(f"no room left on the disk of the library {shown}: free some")
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH")):
-        return ForbiddenPath(f"the library {path} can't be opened or written to ({error})")
-    return Internal(f"the library {path}: {error}")
+        return ForbiddenPath(f"the library {shown} can't be opened or written to ({error})")
+    if name.startswith("SQLITE_BUSY"):
+        return Internal(
+            f"another program keeps the library {shown} locked: end it, or set library.file to another file"
+        )
+    return Internal(f"the library {shown}: {error}")
 
 
 def _connected(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=WAIT, isolation_level=None, check_same_thread=False)
+    database = sqlite3.connect(path, timeout=LOCK_PATIENCE_S, isolation_level=None, check_same_thread=False)
     try:
+        _check_own(database, path)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
         found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
-            raise _Damaged(str(found))
+            raise Damaged(str(found))
         migrate(database)
+        if _application_id(database) != APPLICATION_ID:
+            database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     except BaseException:
         database.close()
         raise
     return database
 
 
-class _Damaged(sqlite3.DatabaseError):
-    """SQLite's own check found a fault."""
+def _check_own(database: sqlite3.Connection, path: Path) -> None:
+    """Raises:
+    ForbiddenPath: the database is another program's.
+    """
+    if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] and not _has_own_tables(database):
+        raise ForbiddenPath(
+            f"{printable(str(path))} is another program's database, and is left as it is:"
+            " set library.file to another file"
+        )
 
 
-def _means_damage(error: sqlite3.DatabaseError) -> bool:
-    name = getattr(error, "sqlite_errorname", "") or ""
-    return isinstance(error, _Damaged) or name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT"))
+def _has_own_tables(database: sqlite3.Connection) -> bool:
+    if _application_id(database) == APPLICATION_ID:
+        return True
+    tables = {str(name) for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    return {"migrations", "takes"} <= tables
 
 
-def _set_aside(path: Path) -> Path:
-    names = (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(1))
-    aside = next(name for name in names if not name.exists())
-    for ending in ("-wal", "-shm", ""):
-        part = path.with_name(path.name + ending)
-        if part.exists():
-            part.rename(aside.with_name(aside.name + ending))
-    return aside
+def _application_id(database: sqlite3.Connection) -> int:
+    return int(database.execute("PRAGMA application_id").fetchone()[0])
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a damaged file is a library of ours, by its header or its name."""
+    with path.open("rb") as file:
+        header = file.read(72)
+    has_id = header[:16] == b"SQLite format 3\0" and header[68:72] == APPLICATION_ID.to_bytes(4, "big")
+    return has_id or path.name == DEFAULT_LIBRARY_NAME
+
+
+def _check_locks(path: Path) -> None:
+    """Raises:
+    ForbiddenPath: files can't be locked on the library's disk, and SQLite would wait for each lock.
+    OSError: the folder can't be written to.
+    """
+    if not locks_work(path.parent):
+        raise ForbiddenPath(
+            f"files can't be locked on the disk of the library {printable(str(path))} (a share without locks):"
+            " set library.file to a file on this computer's own disk"
+        )

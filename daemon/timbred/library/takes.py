@@ -1,16 +1,19 @@
 """The library: every take that was made, found again by its id, its path, its words or its likeness."""
 
 import json
+import logging
+import os
 import secrets
 import sqlite3
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from timbred.clip import Recipe
-from timbred.errors import BadRequest
+from timbred.errors import BadRequest, Internal, TimbredError
 from timbred.library.likeness import cosines, most_alike
 from timbred.library.opening import open_database, translated
 from timbred.library.words import (
@@ -32,7 +35,12 @@ ID_LENGTH = 9
 COMPARED = 5_000
 """The newest takes among which likeness is looked for."""
 
+MAX_UNSTORED = 10_000
+"""Takes that are kept in memory while the library can't be written."""
+
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 def new_take_id() -> str:
@@ -89,6 +97,9 @@ class Library:
 
     A take whose file is gone stays: its recipe makes it again (`vary`). It says so by `missing`.
 
+    A take that can't be stored (no room, a disk that went away) is kept in memory, found as the others are, and stored
+    with the next one that can be. A library file that was deleted or replaced is noticed at the next take.
+
     Raises, from every method:
         DiskFull, ForbiddenPath, Internal: the database failed, translated.
     """
@@ -98,38 +109,114 @@ class Library:
         self.path = Path(path)
         self._lock = threading.Lock()
         self._database = open_database(self.path)
+        self._opened = _file_id(self.path)
+        self._unstored: dict[str, StoredTake] = {}
+        self._adding = threading.Lock()
         self._full_text = self._safely(has_full_text)
         if self._full_text:
             self._safely(keep_index)
 
     def close(self) -> None:
         """Write everything out. Closing twice does no harm."""
+        with self._adding:
+            if self._unstored and not self._store_waiting():
+                log.error("library: %d takes aren't remembered; their files hold their recipes", len(self._unstored))
+                self._unstored.clear()
         with self._lock:
             self._database.close()
 
     def add(self, take: StoredTake) -> None:
-        """Store a take.
+        """Store a take; in memory, if the file can't be written now.
 
         Raises:
-            Internal: its id is stored already.
+            Internal: its id is stored already, or the library is closed.
         """
-        values = _row(take)
+        with self._adding:
+            self._add(take)
 
-        def insert(database: sqlite3.Connection) -> None:
+    def _add(self, take: StoredTake) -> None:
+        if take.take_id in self._unstored:
+            raise Internal(f"the library {self.path}: the take {take.take_id} is there already")
+        self._follow_file()
+        try:
+            self._safely(lambda database: self._insert(database, (*self._unstored.values(), take)))
+        except TimbredError as error:
+            if isinstance(error.__cause__, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+                raise
+            if not self._unstored:
+                log.error("%s. Takes are kept in memory until they can be stored", error)
+            if len(self._unstored) >= MAX_UNSTORED:
+                self._unstored.pop(next(iter(self._unstored)))
+            self._unstored[take.take_id] = take
+        else:
+            self._unstored.clear()
+
+    def take_over(self, other: Path) -> None:
+        """Store the takes of another library that aren't stored here."""
+
+        def copy(database: sqlite3.Connection) -> None:
+            names = f"{_COLUMNS}"
+            database.execute(f"INSERT OR IGNORE INTO takes ({names}) SELECT {names} FROM spare.takes ORDER BY number")
+            database.execute("INSERT OR IGNORE INTO hearings SELECT * FROM spare.hearings")
+            if self._full_text:
+                keep_index(database)
+
+        with self._lock:
+            try:
+                self._database.execute("ATTACH ? AS spare", (os.fsencode(other).decode("utf-8", "replace"),))
+            except sqlite3.Error as error:
+                raise translated(error, other) from error
+        try:
+            self._safely(copy)
+        finally:
+            with self._lock:
+                self._database.execute("DETACH spare")
+
+    def _insert(self, database: sqlite3.Connection, takes: tuple[StoredTake, ...]) -> None:
+        for take in takes:
+            values = _row(take)
             marks = ", ".join("?" * len(values))
             number = database.execute(f"INSERT INTO takes ({_COLUMNS}) VALUES ({marks})", values).lastrowid
             if self._full_text:
                 database.execute(f"INSERT INTO {INDEX} (rowid, prompt) VALUES (?, ?)", (number, values[3]))
 
-        self._safely(insert)
+    def _store_waiting(self) -> bool:
+        try:
+            self._safely(lambda database: self._insert(database, tuple(self._unstored.values())))
+        except TimbredError:
+            return False
+        self._unstored.clear()
+        return True
+
+    def _follow_file(self) -> None:
+        """Open the file again if another one is at its path, and write it again if none is."""
+        now = _file_id(self.path)
+        if now == self._opened or not self.path.parent.is_dir():
+            return
+        with self._lock:
+            try:
+                if now is None:
+                    with closing(sqlite3.connect(self.path)) as copy:
+                        self._database.backup(copy)
+                    log.warning("library: %s was deleted, and is written again", self.path)
+                database = open_database(self.path)
+            except (sqlite3.Error, OSError, TimbredError) as error:
+                log.warning("library: %s can't be opened again: %s", self.path, error)
+                return
+            self._database.close()
+            self._database = database
+            self._opened = _file_id(self.path)
+            if self._full_text:
+                keep_index(self._database)
 
     def get(self, take_id: str) -> StoredTake | None:
         """The take with this id, if there is one."""
-        return self._one("take_id = ?", take_id)
+        return self._unstored.get(take_id) or self._one("take_id = ?", take_id)
 
     def find_by_path(self, path: Path) -> StoredTake | None:
         """The newest take that was delivered to this path, if there is one."""
-        return self._one("path = ?", _path_text(path))
+        unstored = (take for take in reversed(list(self._unstored.values())) if take.path == path)
+        return next(unstored, None) or self._one("path = ?", _path_text(path))
 
     def search(self, words: str = "", limit: int = 20, like: str | None = None) -> list[StoredTake]:
         """Takes whose prompts have all the words, or words that begin so; the newest first.
@@ -144,7 +231,7 @@ class Library:
         if not 1 <= limit <= 1000:
             raise BadRequest(f"limit: got {limit}, allowed is a whole number from 1 to 1000")
         if like is None:
-            return self._matching(words, limit)
+            return [*self._unstored_matching(words), *self._matching(words, limit)][:limit]
         model = self.get(like)
         if model is None:
             raise BadRequest(f"like: no take has the id {like[:64]!r}; `takes` lists those there are")
@@ -177,21 +264,40 @@ class Library:
 
         Without `before` the newest; of a take that isn't stored nothing is older. `starred`: only starred ones.
         """
-        return self._many(_all_of(self._having(words), _starred(starred), _older_than(before)), limit)
+        unstored = self._unstored_matching(words, starred) if before is None else []
+        if before in self._unstored:
+            before = None
+        stored = self._many(_all_of(self._having(words), _starred(starred), _older_than(before)), limit)
+        return [*unstored, *stored][:limit]
 
     def count(self, words: str = "", starred: bool = False) -> int:
         """How many takes `browse` goes through."""
         condition = _all_of(self._having(words), _starred(starred))
         query = f"SELECT count(*) FROM takes WHERE {condition.text}"
-        return int(self._safely(lambda database: database.execute(query, condition.values).fetchone())[0])
+        stored = int(self._safely(lambda database: database.execute(query, condition.values).fetchone())[0])
+        return stored + len(self._unstored_matching(words, starred))
 
     def star(self, take_id: str, on: bool) -> bool:
         """Mark a take, or take its mark away; whether there is such a take."""
+        if take_id in self._unstored:
+            self._unstored[take_id] = replace(self._unstored[take_id], starred=on)
+            return True
         query = "UPDATE takes SET starred = ? WHERE take_id = ?"
         return self._safely(lambda database: database.execute(query, (int(on), take_id)).rowcount) > 0
 
     def _matching(self, words: str, limit: int) -> list[StoredTake]:
         return self._many(self._having(words), limit)
+
+    def _unstored_matching(self, words: str, starred: bool = False) -> list[StoredTake]:
+        """The takes in memory that have all the words, the newest first."""
+        wanted = [word.casefold() for word in words_in(words)]
+        if words.strip() and not wanted:
+            return []
+        return [
+            take
+            for take in reversed(list(self._unstored.values()))
+            if (take.starred or not starred) and all(word in take.prompt.casefold() for word in wanted)
+        ]
 
     def _having(self, words: str) -> "_Condition":
         wanted = words_in(words)
@@ -228,6 +334,15 @@ class Library:
             except sqlite3.Error as error:
                 raise translated(error, self.path) from error
             return result
+
+
+def _file_id(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another one at the same path; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 class _Condition(NamedTuple):

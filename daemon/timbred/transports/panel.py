@@ -25,6 +25,7 @@ from starlette.routing import Route
 
 import timbred
 from timbred.errors import BadAudio, BadRequest, TimbredError
+from timbred.filenames import printable
 from timbred.library.takes import Library, StoredTake
 from timbred.panel import PAGE, assets
 from timbred.transports.origin import is_own_page
@@ -86,7 +87,7 @@ class Panel:
 
     async def _session(self, request: Request) -> Response:
         _ = request
-        return _json({"version": timbred.__version__, "run": self._run, "takes_folder": str(self._takes.absolute())})
+        return _json({"version": timbred.__version__, "run": self._run, "takes_folder": printable(str(self._takes))})
 
     async def _list(self, request: Request) -> Response:
         library, asked = self._open(), request.query_params

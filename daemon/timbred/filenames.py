@@ -1,0 +1,78 @@
+"""Names that every system accepts. The strictest rule of Linux, macOS and Windows holds on all of them alike.
+
+Windows reserves device names whatever the extension, drops trailing dots and spaces and forbids several characters;
+Windows and macOS compare names without case, macOS without Unicode normalisation; all limit the length of a name.
+"""
+
+import re
+import unicodedata
+
+MAX_NAME_BYTES = 200
+"""Bytes of one name in UTF-8. File systems allow 255, encrypted ones about 143 characters; hidden files add to it."""
+
+RESERVED = frozenset(
+    [
+        *("con", "prn", "aux", "nul", "conin$", "conout$", "clock$"),
+        *(f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789\u00b9\u00b2\u00b3"),
+    ]
+)
+"""Names of devices on Windows, in lower case, without extension."""
+
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
+
+
+def name_fault(name: str) -> str | None:
+    """The reason why `name` can't be a file's or folder's name everywhere; None where it can.
+
+    >>> name_fault("drums (dry)")
+    >>> name_fault("aux.wav")
+    "'aux.wav' is a device's name on Windows"
+    >>> name_fault("pad.")
+    "'pad.' ends with a dot or a space"
+    """
+    if name in ("", ".", ".."):
+        return f"{_shown(name)} isn't a name"
+    faults = (
+        (
+            not is_utf8(name) or not name.isprintable() or _FORBIDDEN.search(name),
+            "has a character that can't be in a name",
+        ),
+        (len(name.encode("utf-8", "replace")) > MAX_NAME_BYTES, f"is longer than {MAX_NAME_BYTES} bytes"),
+        (name[0] == " ", "begins with a space"),
+        (name[-1] in " .", "ends with a dot or a space"),
+        (name.partition(".")[0].strip().lower() in RESERVED, "is a device's name on Windows"),
+    )
+    return next((f"{_shown(name)} {reason}" for is_fault, reason in faults if is_fault), None)
+
+
+def comparison_key(name: str) -> str:
+    """Equal for names that some system takes for the same: case and Unicode normalisation are ignored.
+
+    >>> comparison_key("E\u0301t\u00e9") == comparison_key("\u00e9TE\u0301")
+    True
+    """
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+
+
+def is_utf8(text: str) -> bool:
+    """Whether the text can be written as UTF-8: a path read from bytes that aren't UTF-8 can't."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(text: str) -> str:
+    """The text with what can't be encoded as UTF-8 written as an escape, for messages.
+
+    >>> printable("Kl" + chr(0xDCE4) + "nge")
+    'Kl\\\\xe4nge'
+    """
+    bytes_shown = re.sub(r"[\udc80-\udcff]", lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
+    return bytes_shown.encode("utf-8", "backslashreplace").decode()
+
+
+def _shown(name: str) -> str:
+    short = name if len(name) <= 120 else name[:120] + "..."
+    return repr(short) if short.isprintable() else ascii(short)
