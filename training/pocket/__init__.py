@@ -1,0 +1,1 @@
+"""The second version of the embedded model: recorded and synthesised sounds, a codec with phase, a small generator."""

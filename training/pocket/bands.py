@@ -1,0 +1,292 @@
+"""Sound as bands that carry frequency: analysis, and synthesis without any learned part.
+
+Each frame of 256 samples at 44.1 kHz has, for every one of 160 bands equally wide on the ERB scale:
+
+- energy: the squared amplitude of a sine that is as strong as what the band holds, both sides together, in decibels;
+- offset: where in the band its energy-weighted mean frequency lies, -1 lower edge to 1 upper edge;
+- tonality: 0 noise to 1 a steady sine, from the agreement of successive phase advances;
+
+and for groups of eight bands: balance (-1 left to 1 right) and width (0 equal sides to 1 unrelated sides).
+
+The energy of an STFT bin counts for the band in which its own instantaneous frequency lies (reassignment), so a
+partial is in one band and not in all that its window's main lobe touches. Low bands use long windows.
+Synthesis lets one oscillator a band run on from frame to frame; its phase comes from whichever neighbour was at its
+frequency before, so a partial may move through the bands.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.pocket.settings import SAMPLE_RATE
+
+HOP = 256
+BANDS = 160
+GROUP = 8
+GROUPS = BANDS // GROUP
+LOW_HERTZ, HIGH_HERTZ = 22.0, 20_500.0
+FLOOR_DB = -96.0
+CHANNELS = 3 * BANDS + 2 * GROUPS
+
+WINDOWS = ((4096, 0.0, 700.0), (2048, 700.0, 3000.0), (1024, 3000.0, 1e9))
+"""Window length in samples, and the band of frequencies in hertz that it is used for."""
+
+SYNTHESIS_WINDOW = 1024
+LOBE_BINS = 4
+SAME_PARTIAL_HERTZ = 12.0
+
+
+def erb_rate(hertz: Tensor) -> Tensor:
+    """Number of equivalent rectangular bandwidths below a frequency."""
+    return 21.4 * torch.log10(1 + 0.00437 * hertz)
+
+
+def band_edges() -> Tensor:
+    """(BANDS + 1,) frequencies in hertz."""
+    low, high = (float(erb_rate(torch.tensor(hertz))) for hertz in (LOW_HERTZ, HIGH_HERTZ))
+    rates = torch.linspace(low, high, BANDS + 1, dtype=torch.float64)
+    return ((10 ** (rates / 21.4) - 1) / 0.00437).float()
+
+
+EDGES = band_edges()
+CENTRES = (EDGES[1:] + EDGES[:-1]) / 2
+HALF_WIDTHS = (EDGES[1:] - EDGES[:-1]) / 2
+_LOW_RATE = float(erb_rate(torch.tensor(LOW_HERTZ)))
+_RATE_STEP = (float(erb_rate(torch.tensor(HIGH_HERTZ))) - _LOW_RATE) / BANDS
+
+
+@dataclass
+class Frames:
+    """Bands of a sound: leading dimensions, then frames, then bands or groups.
+
+    Attributes:
+        energy: decibels, FLOOR_DB and above.
+        offset: -1..1.
+        tonality: 0..1.
+        balance: -1..1, of groups.
+        width: 0..1, of groups.
+    """
+
+    energy: Tensor
+    offset: Tensor
+    tonality: Tensor
+    balance: Tensor
+    width: Tensor
+
+    def stacked(self) -> Tensor:
+        """(..., frames, CHANNELS): all of it, energies scaled so that all lie around -1..1."""
+        return torch.cat((self.energy / 48.0 + 1.0, self.offset, self.tonality, self.balance, self.width), -1)
+
+    @staticmethod
+    def unstacked(channels: Tensor) -> "Frames":
+        """The frames that `stacked` gave."""
+        energy, offset, tonality, balance, width = channels.split((BANDS, BANDS, BANDS, GROUPS, GROUPS), -1)
+        return Frames((energy - 1.0) * 48.0, offset, tonality, balance, width)
+
+    def hertz(self) -> Tensor:
+        """Frequencies of the oscillators."""
+        return CENTRES.to(self.offset) + HALF_WIDTHS.to(self.offset) * self.offset
+
+
+def _transforms(audio: Tensor, length: int, frames: int, bins: slice) -> tuple[Tensor, Tensor]:
+    """STFTs with a Hann window and with its derivative by samples, (sides, frames, bins).
+
+    Frames are centred on multiples of HOP. Both windows are sums of the plain transform's neighbouring bins.
+    """
+    padded = torch.nn.functional.pad(audio, (length // 2, length + HOP))
+    plain = torch.fft.rfft(padded.unfold(-1, length, HOP)[..., :frames, :])
+    first, last = bins.start, bins.stop
+    below = (
+        plain[..., first - 1 : last - 1]
+        if first > 0
+        else torch.cat((plain[..., 1:2].conj(), plain[..., : last - 1]), -1)
+    )
+    top = plain[..., first + 1 : last + 1]
+    above = top if top.shape[-1] == last - first else torch.cat((top, plain[..., -2:-1].conj()), -1)
+    spectrum = 0.5 * plain[..., first:last] - 0.25 * (below + above)
+    return spectrum, (0.5 * math.pi / length) * -1j * (below - above)
+
+
+def analyse(audio: Tensor, frames: int | None = None) -> Frames:
+    """Bands of (2, samples) float audio; by default as many frames as begin within it."""
+    frames = frames if frames is not None else -(-audio.shape[-1] // HOP)
+    shape = (frames, BANDS)
+    energy = torch.zeros(shape)
+    weighted, sides = torch.zeros(shape), torch.zeros(2, *shape)
+    cross, agreement, strength = torch.zeros(shape), torch.zeros(2, *shape), torch.zeros(shape)
+    for length, low, high in WINDOWS:
+        bins = slice(0, length // 2 + 1)
+        if high < SAMPLE_RATE:
+            bins = slice(0, min(bins.stop, int(high * length / SAMPLE_RATE) + 4))
+        bins = slice(max(0, int(low * length / SAMPLE_RATE) - 3), bins.stop)
+        spectrum, derivative = _transforms(audio, length, frames, bins)
+        scale = 4.0 / (length * 0.375 * length)
+        power = scale * spectrum.abs().square()
+        both = power.sum(0)
+        ratio = ((derivative * spectrum.conj()).imag / (spectrum.abs().square() + 1e-20)) * (
+            SAMPLE_RATE / (2 * math.pi)
+        )
+        centre = torch.arange(bins.start, bins.stop) * (SAMPLE_RATE / length)
+        hertz = centre - (ratio * power).sum(0) / (both + 1e-20)
+        hertz = torch.where((hertz - centre).abs() < 3 * SAMPLE_RATE / length, hertz, centre)
+        keep = (hertz >= low) & (hertz < high)
+        both, power = both * keep, power * keep
+        index = ((erb_rate(hertz.clamp(LOW_HERTZ, HIGH_HERTZ)) - _LOW_RATE) / _RATE_STEP).long().clamp(0, BANDS - 1)
+        energy.scatter_add_(1, index, both)
+        weighted.scatter_add_(1, index, both * hertz)
+        for side in (0, 1):
+            sides[side].scatter_add_(1, index, power[side])
+        cross.scatter_add_(1, index, (spectrum[0] * spectrum[1].conj()).real * keep * scale)
+        lag = length // 4 // HOP
+        middle = spectrum.sum(0)
+        product = middle[lag:] * middle[:-lag].conj()
+        product = torch.nn.functional.pad(torch.view_as_real(product), (0, 0, 0, 0, lag, lag))
+        product = torch.view_as_complex(product.contiguous())
+        turn = product[lag:] * product[:-lag].conj()
+        turn = turn / (turn.abs().sqrt() + 1e-20) * keep
+        agreement[0].scatter_add_(1, index, turn.real.contiguous())
+        agreement[1].scatter_add_(1, index, turn.imag.contiguous())
+        strength.scatter_add_(1, index, turn.abs())
+    centres, halves = CENTRES, HALF_WIDTHS
+    offset = torch.where(energy > 1e-12, (weighted / (energy + 1e-20) - centres) / halves, 0.0).clamp(-1, 1)
+    tonality = (agreement.norm(dim=0) / (strength + 1e-20)).clamp(0, 1)
+    return _collect(energy, offset, tonality, sides, cross)
+
+
+def _collect(energy: Tensor, offset: Tensor, tonality: Tensor, sides: Tensor, cross: Tensor) -> Frames:
+    left, right = (side.unflatten(-1, (GROUPS, GROUP)).sum(-1) for side in sides)
+    shared = cross.unflatten(-1, (GROUPS, GROUP)).sum(-1) / ((left * right).sqrt() + 1e-12)
+    balance = (right - left) / (left + right + 1e-12)
+    decibels = 10 * torch.log10(energy.clamp_min(10 ** (FLOOR_DB / 10)))
+    return Frames(decibels, offset, tonality, balance, (1 - shared).clamp(0, 1))
+
+
+def _amplitudes(frames: Frames) -> tuple[Tensor, Tensor]:
+    """Amplitudes of the oscillators and powers of the noise, (frames, bands).
+
+    Neighbours at one frequency run in phase, so their amplitudes add up; they share the root of their energies' sum.
+    """
+    power = torch.where(frames.energy > FLOOR_DB + 3, 10 ** (frames.energy / 10), 0.0)
+    tone = power * frames.tonality.clamp(0, 1)
+    total = tone.clone()
+    hertz = frames.hertz()
+    for shift in (-1, 1):
+        alike = _likeness(_shifted(hertz, shift), hertz)
+        total = total + alike * _shifted(tone, shift)
+    return tone / (total.sqrt() + 1e-12), (power - tone).clamp_min(0) / 2
+
+
+def _shifted(values: Tensor, shift: int) -> Tensor:
+    """Values of the band `shift` above; zero beyond the edges."""
+    padded = torch.nn.functional.pad(values, (1, 1))
+    return padded[..., 1 + shift : 1 + shift + values.shape[-1]]
+
+
+def _likeness(first: Tensor, second: Tensor) -> Tensor:
+    """1 for equal frequencies, falling to 0 within about half a band."""
+    return torch.exp(-(((first - second) / (0.8 * HALF_WIDTHS.to(first) + 3.0)) ** 2))
+
+
+def _phases(amplitudes: Tensor, hertz: Tensor, seed: int) -> Tensor:
+    """(frames, bands) unit phasors that run on from frame to frame."""
+    step = 2 * math.pi * HOP / SAMPLE_RATE
+    weights: list[Tensor] = []
+    before, loud = hertz[:-1], amplitudes[:-1]
+    for shift in (-1, 0, 1):
+        from_hertz = _shifted(before, shift)
+        weight = _shifted(loud, shift) * _likeness(from_hertz, hertz[1:]) + (1e-9 if shift == 0 else 0.0)
+        weights.append(torch.polar(weight, step * 0.5 * (from_hertz + hertz[1:])))
+    stacked = torch.stack(weights, 1).numpy()
+    random = np.random.default_rng(seed)
+    state = np.exp(2j * np.pi * random.uniform(size=BANDS)).astype(np.complex64)
+    found = np.empty((len(hertz), BANDS), np.complex64)
+    found[0] = state
+    padded = np.zeros(BANDS + 2, np.complex64)
+    for index, (below, own, above) in enumerate(stacked, 1):
+        padded[1:-1] = state
+        state = below * padded[:-2] + own * state + above * padded[2:]
+        state /= np.abs(state) + 1e-30
+        found[index] = state
+    return torch.from_numpy(found)
+
+
+def _lobe(distance: Tensor) -> Tensor:
+    """Transform of a Hann window `distance` bins from its centre, 1 there."""
+    near = distance.square()
+    return torch.where((near - 1).abs() < 1e-4, 0.5, torch.sinc(distance) / (1 - near))
+
+
+def _noise_spread() -> Tensor:
+    """(BANDS, bins): share of each band's power in each bin of the synthesis spectrum."""
+    bins = SYNTHESIS_WINDOW // 2 + 1
+    width = SAMPLE_RATE / SYNTHESIS_WINDOW
+    lows = (torch.arange(bins) - 0.5) * width
+    overlap = torch.minimum(EDGES[1:, None], lows + width) - torch.maximum(EDGES[:-1, None], lows)
+    overlap = overlap.clamp_min(0)
+    return overlap / overlap.sum(1, keepdim=True)
+
+
+NOISE_SPREAD = _noise_spread()
+
+
+def synthesise(frames: Frames, samples: int, seed: int = 0) -> Tensor:
+    """(2, samples) audio of one sound's frames."""
+    amplitudes, noise = _amplitudes(frames)
+    hertz = frames.hertz()
+    phases = _phases(amplitudes, hertz, seed)
+    balance = frames.balance.repeat_interleave(GROUP, -1)
+    width = frames.width.repeat_interleave(GROUP, -1).clamp(0, 1)
+    gains = torch.stack(((1 - balance) / 2, (1 + balance) / 2)).clamp_min(0).sqrt()
+    apart = torch.arccos(1 - 0.98 * width) / 2 * (1 - 2 * (torch.arange(BANDS) % 2))
+    turns = torch.polar(torch.ones_like(apart), apart)
+    tones = torch.stack((phases * turns, phases * turns.conj())) * (amplitudes * gains)
+    spectrum = _tones(tones, hertz) + _noise(noise, gains, width, seed)
+    length, count = SYNTHESIS_WINDOW, len(hertz)
+    pieces = torch.fft.irfft(spectrum, length)
+    total = length + HOP * (count - 1)
+    audio = torch.nn.functional.fold(pieces.transpose(1, 2), (1, total), (1, length), stride=(1, HOP))[
+        :, 0, 0, length // 2 :
+    ]
+    return torch.nn.functional.pad(audio, (0, max(0, samples - audio.shape[1])))[:, :samples]
+
+
+def _tones(tones: Tensor, hertz: Tensor) -> Tensor:
+    """(2, frames, bins): the windowed oscillators' main lobes. `tones` are their complex amplitudes at mid frame."""
+    length = SYNTHESIS_WINDOW
+    bins = length // 2 + 1
+    place = hertz * (length / SAMPLE_RATE)
+    nearest = place.round()
+    lobes = torch.arange(-LOBE_BINS, LOBE_BINS + 1)
+    index = nearest.long()[..., None] + lobes
+    # A Hann window sums to half its length, and overlapping windows a quarter apart to 2.
+    shape = _lobe(index - place[..., None]) * (length / 4 / 2) * (1 - 2 * (index % 2))
+    values = tones[..., None] * shape
+    mirrored = index < 0
+    values = torch.where(mirrored, values.conj(), values)
+    index = index.abs().clamp_max(bins - 1)
+    spectrum = torch.zeros(2, len(hertz), bins, 2)
+    flat = index.flatten(1)[None, :, :, None].expand(2, -1, -1, 2)
+    spectrum.scatter_add_(2, flat, torch.view_as_real(values.flatten(2)))
+    return torch.view_as_complex(spectrum)
+
+
+def _noise(powers: Tensor, gains: Tensor, width: Tensor, seed: int) -> Tensor:
+    """(2, frames, bins): windowed noise whose power follows the bands."""
+    generator = torch.Generator().manual_seed(seed)
+    length, bins = SYNTHESIS_WINDOW, SYNTHESIS_WINDOW // 2 + 1
+    white = torch.randn(3, len(powers), length, generator=generator)
+    window = torch.hann_window(length)
+    shared, *own = torch.fft.rfft(white * window)
+    # Windows of equal power: squares of Hann windows a quarter apart sum to 1.5.
+    scale = 1 / math.sqrt(1.5)
+    spread = NOISE_SPREAD * (bins - 1)
+    found: list[Tensor] = []
+    for side in (0, 1):
+        level = powers * gains[side].square()
+        common = ((level * (1 - width)) @ spread).sqrt()
+        apart = ((level * width) @ spread).sqrt()
+        found.append(scale * (common * shared + apart * own[side]))
+    return torch.stack(found)

@@ -1,0 +1,215 @@
+"""Drum patterns in named styles: sixteenth steps of one bar in common time, varied from bar to bar."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+STEPS = 16
+
+KICK, RIM, SNARE, CLAP, CLOSED, PEDAL, OPEN, CRASH, RIDE = 36, 37, 38, 39, 42, 44, 46, 49, 51
+TAMBOURINE, COWBELL, HIGH_CONGA, LOW_CONGA, MARACAS, CLAVES = 54, 56, 63, 64, 70, 75
+FLOOR_TOM, LOW_TOM, MID_TOM, HIGH_TOM = 41, 45, 47, 50
+
+
+@dataclass(frozen=True)
+class Style:
+    """One style.
+
+    Attributes:
+        names: what people call it.
+        tempo: usual beats a minute, low and high.
+        kits: MIDI programs of the kits that it is played with.
+        bars: lines of "key: sixteen characters"; X accent, x hit, o soft hit, ? one time in three.
+        swing: delay of every second sixteenth (or eighth) as a share of a sixteenth.
+    """
+
+    names: tuple[str, ...]
+    tempo: tuple[int, int]
+    kits: tuple[int, ...]
+    bars: tuple[dict[int, str], ...]
+    swing: float = 0.0
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One hit: position in steps from the start of the loop, key and velocity."""
+
+    step: float
+    key: int
+    velocity: int
+
+
+STYLES: dict[str, Style] = {
+    "rock": Style(
+        ("rock", "rock", "classic rock", "hard rock"),
+        (90, 150),
+        (0, 8, 16),
+        (
+            {KICK: "X.......X.x.....", SNARE: "....X.......X..?", CLOSED: "X.x.X.x.X.x.X.x."},
+            {KICK: "X..x....x.x.....", SNARE: "....X.......X...", RIDE: "X.x.X.x.X.x.X.x."},
+        ),
+    ),
+    "pop": Style(
+        ("pop", "pop", "dance pop"),
+        (90, 130),
+        (0, 8, 24),
+        (
+            {KICK: "X.....x.X.......", SNARE: "....X.......X...", CLOSED: "x.x.x.x.x.x.x.x.", CLAP: "....?.......?..."},
+            {KICK: "X..x..x...x.....", SNARE: "....X.......X...", CLOSED: "xoxoxoxoxoxoxoxo"},
+        ),
+    ),
+    "funk": Style(
+        ("funk", "funk", "funky", "seventies funk"),
+        (90, 120),
+        (0, 8),
+        (
+            {KICK: "X..x......x..x..", SNARE: "....X..o.o..X..o", CLOSED: "xoxoxoxoxoxoxoxo", OPEN: "..............?."},
+            {KICK: "X.x.......xx....", SNARE: "....X..o.o.oX...", CLOSED: "x.xxx.xxx.xxx.xx"},
+        ),
+    ),
+    "house": Style(
+        ("house", "house", "deep house", "disco", "four on the floor"),
+        (115, 130),
+        (25, 24),
+        (
+            {KICK: "X...X...X...X...", CLAP: "....X.......X...", OPEN: "..x...x...x...x.", CLOSED: "o.o.o.o.o.o.o.o."},
+            {
+                KICK: "X...X...X...X..?",
+                SNARE: "....X.......X...",
+                OPEN: "..x...x...x...x.",
+                MARACAS: "xoxoxoxoxoxoxoxo",
+            },
+        ),
+    ),
+    "techno": Style(
+        ("techno", "techno", "minimal techno", "industrial techno"),
+        (122, 145),
+        (25, 24),
+        (
+            {KICK: "X...X...X...X...", CLOSED: "..x...x...x...x.", RIM: "...x..x....x..x."},
+            {
+                KICK: "X...X...X...X...",
+                CLOSED: "xoxoxoxoxoxoxoxo",
+                CLAP: "....X.......X...",
+                FLOOR_TOM: "..?..?....?....?",
+            },
+        ),
+    ),
+    "hip hop": Style(
+        ("hip hop", "hip hop", "boom bap", "hip-hop", "dusty", "lo-fi hip hop"),
+        (70, 105),
+        (0, 8, 25),
+        (
+            {KICK: "X......x..X.....", SNARE: "....X.......X...", CLOSED: "x.x.x.x.x.x.x.x."},
+            {KICK: "X..x......xx....", SNARE: "....X.......X..o", CLOSED: "x.x.x.xxx.x.x.x."},
+        ),
+        0.28,
+    ),
+    "trap": Style(
+        ("trap", "trap", "drill"),
+        (60, 85),
+        (25,),
+        (
+            {KICK: "X.....x...x.....", CLAP: "........X.......", CLOSED: "xxxxxxxxxxxxxxxx", OPEN: "..............?."},
+            {KICK: "X..x......x..x..", SNARE: "........X.......", CLOSED: "x.x.xxx.x.x.xxxx"},
+        ),
+    ),
+    "drum and bass": Style(
+        ("drum and bass", "dnb", "jungle", "drum n bass", "d&b"),
+        (160, 180),
+        (0, 24),
+        (
+            {KICK: "X.........X.....", SNARE: "....X.......X...", CLOSED: "x.x.x.x.x.x.x.x."},
+            {KICK: "X.x.......xx....", SNARE: "....X..o.o..X..o", CLOSED: "x.x.x.x.x.x.x.x.", RIDE: "?...?...?...?..."},
+        ),
+    ),
+    "breakbeat": Style(
+        ("breakbeat", "break", "breaks", "big beat"),
+        (110, 145),
+        (0, 8, 16),
+        (
+            {KICK: "X.x.......x.....", SNARE: "....X..x.x..X..x", CLOSED: "x.x.x.x.x.x.x.x."},
+            {KICK: "X.x.......xx....", SNARE: "....X..x.x....X.", OPEN: "..........?.....", RIDE: "x.x.x.x.x.x.x.x."},
+        ),
+    ),
+    "reggae": Style(
+        ("reggae", "reggae", "one drop", "dub"),
+        (65, 95),
+        (0, 8),
+        (
+            {KICK: "........X.......", RIM: "........X.......", CLOSED: "x.x.x.x.x.x.x.x."},
+            {KICK: "X.......X.......", RIM: "....?...X.....?.", CLOSED: "xoxox.xoxoxox.xo"},
+        ),
+        0.2,
+    ),
+    "jazz": Style(
+        ("jazz", "jazz", "swing", "bebop"),
+        (90, 180),
+        (32, 40),
+        (
+            {RIDE: "X...x.x.X...x.x.", PEDAL: "....x.......x...", KICK: "o.....?...o.....", SNARE: "......?.......?."},
+            {RIDE: "X...x.x.X...x.x.", PEDAL: "....x.......x...", SNARE: "..?.......?...o."},
+        ),
+        0.62,
+    ),
+    "latin": Style(
+        ("latin", "latin", "salsa", "bossa nova", "samba"),
+        (90, 135),
+        (0, 32),
+        (
+            {
+                CLAVES: "x..x..x...x.x...",
+                HIGH_CONGA: "..x...xx..x...xx",
+                LOW_CONGA: "......o.......o.",
+                MARACAS: "xoxoxoxoxoxoxoxo",
+            },
+            {KICK: "X..xX..xX..xX..x", RIM: "x..x..x...x..x..", CLOSED: "xoxoxoxoxoxoxoxo"},
+        ),
+    ),
+    "percussion": Style(
+        ("percussion", "percussion", "hand percussion", "tribal", "african"),
+        (80, 140),
+        (0,),
+        (
+            {
+                HIGH_CONGA: "X..x..x.x..x..x.",
+                LOW_CONGA: "...x...x...x..xx",
+                MARACAS: "x.x.x.x.x.x.x.x.",
+                COWBELL: "?...?...?...?...",
+            },
+            {60: "X.xx..x.X.xx..x.", 61: "....x..x....x.x.", TAMBOURINE: "..x...x...x...x."},
+        ),
+    ),
+}
+"""Thirteen styles; every one is rendered at any tempo, mostly at its own."""
+
+_VELOCITY = {"X": (112, 124), "x": (88, 106), "o": (36, 58), "?": (60, 90)}
+_CHANCE = {"X": 1.0, "x": 0.97, "o": 0.8, "?": 0.33}
+
+
+def draw_hits(style: Style, bars: int, random: np.random.Generator) -> list[Hit]:
+    """Hits of `bars` bars: one of the style's patterns throughout, its optional hits drawn anew in each bar.
+
+    The first beat of the loop always has a hit, so that the grid can be heard.
+    """
+    pattern = style.bars[int(random.integers(len(style.bars)))]
+    found: list[Hit] = []
+    for bar in range(bars):
+        for key, line in pattern.items():
+            for step, sign in enumerate(line):
+                first = bar == 0 and step == 0
+                if sign == "." or (not first and random.uniform() > _CHANCE[sign]):
+                    continue
+                low, high = _VELOCITY[sign]
+                late = style.swing * _swung(style, step)
+                found.append(Hit(STEPS * bar + step + late, key, int(random.integers(low, high + 1))))
+    if not any(hit.step == 0 for hit in found):
+        found.append(Hit(0.0, KICK, 110))
+    return sorted(found, key=lambda hit: hit.step)
+
+
+def _swung(style: Style, step: int) -> float:
+    """Share of the swing that a step gets: odd sixteenths, or for jazz the eighths between the beats."""
+    if style.swing > 0.5:
+        return 1.0 if step % 4 == 2 else 0.0
+    return 1.0 if step % 2 else 0.0

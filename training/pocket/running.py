@@ -1,0 +1,116 @@
+"""What the stages share: checkpoints, averaged weights, the log that the training page is made of."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from training.pocket.settings import RUNS
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is a GPU if there is one, else the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def checkpoint_path(stage: str) -> Path:
+    """Where a stage keeps its state."""
+    return RUNS / f"{stage}.pt"
+
+
+def save_checkpoint(stage: str, **state: Any) -> None:
+    """Write a stage's state; a reader sees the old file or the new one."""
+    path = checkpoint_path(stage)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    torch.save(state, temporary)
+    temporary.rename(path)
+
+
+def load_checkpoint(stage: str) -> dict[str, Any] | None:
+    """A stage's state, or None before its first checkpoint."""
+    path = checkpoint_path(stage)
+    return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+
+
+class Average:
+    """Exponential moving average of a module's weights."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.weights = {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        """Take the weights of a step in; early steps count more."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, value in module.state_dict().items():
+            self.weights[name].lerp_(value.detach(), 1 - decay)
+
+
+def log_figures(stage: str, step: int, figures: dict[str, float]) -> None:
+    """Append a line to `log.jsonl`: stage, step, seconds since the epoch, figures."""
+    RUNS.mkdir(parents=True, exist_ok=True)
+    line = {
+        "stage": stage,
+        "step": step,
+        "time": round(time.time()),
+        **{key: round(x, 4) for key, x in figures.items()},
+    }
+    with (RUNS / "log.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+@dataclass
+class Clock:
+    """The wall clock of a run: when to print, save and measure, and when to stop.
+
+    Attributes:
+        stage: name for printed lines.
+        minutes: how long this run may take.
+        save: writes a checkpoint.
+        measure: computes and logs held-out figures.
+    """
+
+    stage: str
+    minutes: float
+    save: Callable[[], None]
+    measure: Callable[[], None]
+    save_seconds: float = 180.0
+    measure_seconds: float = 600.0
+    line_seconds: float = 30.0
+    started: float = field(default_factory=time.monotonic)
+    _saved: float = field(default_factory=time.monotonic)
+    _measured: float = field(default_factory=time.monotonic)
+    _line: float = field(default_factory=time.monotonic)
+    _sums: dict[str, float] = field(default_factory=dict[str, float])
+    _count: int = 0
+
+    def tick(self, step: int, **losses: float) -> bool:
+        """Count a step; print, save and measure when it is time; False when the run is over."""
+        for key, value in losses.items():
+            self._sums[key] = self._sums.get(key, 0.0) + value
+        self._count += 1
+        now = time.monotonic()
+        if now - self._line > self.line_seconds:
+            means = "  ".join(f"{key} {value / self._count:.4f}" for key, value in self._sums.items())
+            rate = 3600 * self._count / (now - self._line)
+            print(f"{self.stage}  step {step}  {rate:.0f} steps/h  {means}", flush=True)
+            log_figures(self.stage, step, {key: value / self._count for key, value in self._sums.items()})
+            self._line, self._sums, self._count = now, {}, 0
+        over = now - self.started > 60 * self.minutes
+        if over or now - self._saved > self.save_seconds:
+            self.save()
+            self._saved = now
+        if over or now - self._measured > self.measure_seconds:
+            self.measure()
+            self._measured = time.monotonic()
+        return not over
