@@ -4,13 +4,17 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test check docs bench pocket-data pocket-train pocket-eval clean
+.PHONY: demo test test-bare check docs bench pocket-data pocket-train pocket-eval clean
 
 demo: .venv/.installed
 	$(BIN)/python bridges/python/first_sound.py
 
 test: check
 	$(BIN)/pytest -n 3 --dist loadfile
+
+# as on a machine without PortAudio, JACK, Pd, SuperCollider, Node and Chromium; what needs them is skipped
+test-bare: .venv/.installed-for-tests
+	$(BIN)/python -m tests.bare_machine $(BIN)/pytest -n 3 --dist loadfile
 
 check: .venv/.installed-for-tests
 	$(BIN)/ruff check .

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sounddevice
 import soundfile
 from numpy.typing import NDArray
 
@@ -38,7 +37,7 @@ from benchmarks.recorder import Recording, recording
 from benchmarks.witness import Stalls, witnesses
 from timbred.app import Daemon
 from timbred.config import load
-from timbred.delivery.playback.devices import look_again
+from timbred.delivery.playback.devices import look_again, portaudio
 
 SPARE = 60.0
 """Seconds that the recorders have memory for beyond those asked for: the engine ends what it began."""
@@ -56,7 +55,7 @@ class PythonCallback:
         self.late = 0
         self._loop = numbered_loop()
         self._place = 0
-        self._stream = sounddevice.OutputStream(channels=2, samplerate=RATE, callback=self._give, latency="low")
+        self._stream: Any = portaudio().OutputStream(channels=2, samplerate=RATE, callback=self._give, latency="low")
 
     def _give(self, out: Any, frames: int, _time: object, flags: Any) -> None:
         self.late += bool(flags.output_underflow)

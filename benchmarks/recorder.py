@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rtmixer
-import sounddevice
 from numpy.typing import NDArray
 
 from benchmarks.jack import PRIORITY, RATE, may_be_realtime
 from timbred.clip import Samples
+from timbred.delivery.playback.devices import portaudio
 
 LOOK_EVERY = 0.001
 """Seconds between looks at how much was recorded."""
@@ -82,7 +81,9 @@ def main() -> None:
     parser.add_argument("seconds", type=float)
     parser.add_argument("client")
     options = parser.parse_args()
-    names = [device["name"] for device in sounddevice.query_devices()]
+    names = [device["name"] for device in portaudio().query_devices()]
+    import rtmixer  # needs PortAudio: `portaudio` says what to install where it is missing
+
     memory = np.full(round(options.seconds * RATE), np.nan, np.float32)  # touched, so that it is there
     stream: Any = rtmixer.Recorder(device=names.index(options.client), channels=1, samplerate=RATE, latency="low")
     with stream:

@@ -1,13 +1,13 @@
 """What all tests share."""
 
-import os
-import shutil
 import signal
+import sys
 from collections.abc import Callable
 
 import pytest
 from hypothesis import settings
 
+from tests.host_programs import HOST_MODULES, require_program
 from tests.npm import InstallNpm, installer
 
 settings.register_profile("timbred", deadline=None)
@@ -17,21 +17,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for every program th
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def required(name: str) -> str:
-    """The path of a program. Without it the test is skipped; in CI it fails."""
-    found = shutil.which(name)
-    if found is not None:
-        return found
-    reason = f"{name} isn't installed"
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
+imported_at_collection = pytest.StashKey[frozenset[str]]()
+"""The modules of `HOST_MODULES` that were imported once every test module had been."""
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Record which modules that need a host were imported to collect the tests."""
+    session.config.stash[imported_at_collection] = HOST_MODULES & sys.modules.keys()
 
 
 @pytest.fixture
 def require_host() -> Callable[[str], str]:
-    """`require_host("oscsend")`: see `required`."""
-    return required
+    """`require_host("oscsend")`: see `require_program`."""
+    return require_program
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,16 @@
 """No process is left behind: what a test started is gone when it ends."""
 
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
+
+
+def python_path(*folders: Path) -> str:
+    """The value of PYTHONPATH with which a child finds these folders, and after them what this process was given."""
+    return os.pathsep.join(filter(None, [*map(str, folders), os.environ.get("PYTHONPATH")]))
 
 
 def _is_left(process: psutil.Process, before: set[psutil.Process]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes import none_left
+from tests.processes import none_left, python_path
 from timbred.app import Daemon
 from timbred.config import load
 from timbred.protocol import messages as m
@@ -25,7 +25,7 @@ PATIENCE = 30
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", python_path(ROOT))
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from tests import checkpoints
+from tests.processes import python_path
 from timbred.library.recipe import parameters_of
 from timbred.render.decode import read_recipe
 
@@ -36,7 +37,7 @@ class Shell:
             "TIMBRED_MODELS_DEFAULT": "tiny",
             "TIMBRED_ENGINE_PROGRAM": f"{sys.executable} -m tests.fake_engine",
             "TIMBRED_ZMQ_REQUESTS": "1",  # nothing listens there: no other daemon of this machine is asked
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": python_path(ROOT),
             "XDG_CONFIG_HOME": str(folder / "config"),
             "XDG_DATA_HOME": str(folder / "data"),
         }

@@ -36,7 +36,6 @@ def test_a_kit_becomes_a_beat(daemon: DaemonProcess, tmp_path: Path) -> None:
 
 
 def test_sounds_become_a_picture(daemon: DaemonProcess, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     out = tmp_path / "sounds.png"
     done = run("picture.py", "a kick", "a bell", "--port", str(daemon.requests), "--out", str(out), folder=tmp_path)
     assert done.returncode == 0, done.stderr

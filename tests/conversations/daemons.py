@@ -12,6 +12,8 @@ from typing import IO
 
 import psutil
 
+from tests.processes import python_path
+
 ROOT = Path(__file__).parents[2]
 READY = re.compile(r"ready osc=(\d+) zmq=(\d+),(\d+) http=(\d+)\n")
 ENDS_WITHIN = 5.0
@@ -100,7 +102,7 @@ class DaemonProcess:
 def environment(folder: Path, fake_engine: bool) -> dict[str, str]:
     """An environment without the user's own settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TIMBRED_")}
-    kept["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "daemon")])
+    kept["PYTHONPATH"] = python_path(ROOT, ROOT / "daemon")
     kept["XDG_CONFIG_HOME"] = str(folder / "config")
     kept["XDG_DATA_HOME"] = str(folder / "data")
     if fake_engine:

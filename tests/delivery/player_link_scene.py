@@ -17,10 +17,9 @@ from typing import Any
 
 import aalink
 import numpy as np
-import sounddevice
 
 from tests.delivery.player_stage import RATE, jack_server, play, player
-from timbred.delivery.playback.devices import let_go, look_again
+from timbred.delivery.playback.devices import let_go, look_again, portaudio
 from timbred.delivery.player.player import Player
 from timbred.protocol import messages as m
 
@@ -37,13 +36,14 @@ class Recorder:
 
     def __init__(self) -> None:
         look_again()  # the player came after this process
-        names = [device["name"] for device in sounddevice.query_devices()]
+        audio = portaudio()
+        names = [device["name"] for device in audio.query_devices()]
         source = next(number for number, name in enumerate(names) if "PortAudio" in name)
         self.blocks: list[Any] = []
         self.passed: list[tuple[int, float]] = []
         self.frames = 0
         self.lost = False
-        self.stream = sounddevice.InputStream(device=source, channels=1, samplerate=RATE, callback=self._take)
+        self.stream: Any = audio.InputStream(device=source, channels=1, samplerate=RATE, callback=self._take)
 
     def _take(self, block: Any, frames: int, _time: object, flags: Any) -> None:
         self.lost = self.lost or bool(flags)

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.processes import none_left
+from tests.processes import none_left, python_path
 from timbred.engine import wire
 from timbred.engine.link import EngineLink, EngineSettings
 
@@ -41,7 +41,7 @@ class Heard:
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", python_path(ROOT))
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.engine.test_equal_to_diffusers import loudened, order, ours
+from tests.processes import python_path
 from timbred.engine import checkpoint, registry
 from timbred.engine.adapters import prepared
 from timbred.engine.adapters.artefacts import Shelf, module_key
@@ -230,14 +231,14 @@ print(json.dumps([asdict(workshop.counts), [*ready, calls.ready], difference]))
 
 
 def compiled_in_a_process(cache: Path, **environment: str) -> Any:
-    told = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(cache / "scratch"), "PYTHONPATH": str(ROOT), **environment}
+    own = {"TORCHINDUCTOR_CACHE_DIR": str(cache / "scratch"), "PYTHONPATH": python_path(ROOT)}
+    told = {**os.environ, **own, **environment}
     command = [sys.executable, "-c", COMPILES, str(cache / "kept")]
     done = subprocess.run(command, env=told, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-@pytest.mark.host("c++")
 def test_what_was_compiled_is_read_after_a_restart(tmp_path: Path, require_host: Callable[[str], str]):
     require_host("c++")
     counts, ready, difference = compiled_in_a_process(tmp_path)

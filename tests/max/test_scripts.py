@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.host_programs import require_program
 from tests.max.stages import SCRIPTS
 from timbred.protocol import messages as m
 from timbred.protocol.osc import encode_event, read_datagram
@@ -50,11 +50,7 @@ class Codec:
 @pytest.fixture(scope="module")
 def codec() -> Generator[Codec]:
     """One Node for all examples."""
-    node = shutil.which("node")
-    if node is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("node isn't installed")
-        pytest.skip("node isn't installed")
+    node = require_program("node")
     command = [node, str(HERE / "stage" / "codec.js"), str(SCRIPTS / "timbred-osc.js")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield Codec(process)

@@ -1,8 +1,6 @@
 """One browser and one daemon with the fake engine for all tests of the panel; each finds the page as new."""
 
 import json
-import os
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conversations.daemons import DaemonProcess, hollow_checkpoint
+from tests.host_programs import require_program
 from tests.panel.browser import Page, Wire, chromium
 from tests.processes import none_left
 from timbred.library.takes import Library
@@ -17,17 +16,11 @@ from timbred.library.takes import Library
 OLD_TAKES = 2000
 """Takes that are in the library before anything is made: more than a page shows at one time."""
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
     """A browser without a screen."""
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("chromium isn't installed")
-        pytest.skip("chromium isn't installed")
+    program = require_program("chromium")
     with none_left(), chromium(program, tmp_path_factory.mktemp("profile")) as wire:
         yield wire
 

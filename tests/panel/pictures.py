@@ -4,14 +4,14 @@ Starts a daemon with the model `pocket` and a browser, makes sounds, and writes 
 """
 
 import json
-import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 from tests.conversations.daemons import DaemonProcess
+from tests.host_programs import PROGRAMS, find_program
 from tests.panel.browser import SHIFT, Page, chromium
-from tests.panel.conftest import BROWSERS, make_sound
+from tests.panel.conftest import make_sound
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -120,7 +120,9 @@ def fail(page: Page, path: Path) -> None:
 
 
 def main() -> int:
-    program = next(filter(None, map(shutil.which, BROWSERS)))
+    program = find_program("chromium")
+    if program is None:
+        sys.exit(f"chromium isn't installed: {PROGRAMS['chromium'].remedy}")
     with tempfile.TemporaryDirectory(prefix="music-") as name:
         folder = Path(name)
         daemon = DaemonProcess(folder, "player.device=no such device", fake_engine=False)

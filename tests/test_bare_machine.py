@@ -1,0 +1,147 @@
+"""Without the hosts and PortAudio everything can be imported, and what is skipped says what to install."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bare_machine import HIDDEN_PROGRAMS, KEPT, covering, installed, path_without
+from tests.conftest import imported_at_collection
+from tests.host_programs import HIDDEN, HOST_MODULES, PORTAUDIO, PROGRAMS, absent, require_program
+from timbred.delivery.playback.devices import INSTALL
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ("benchmarks", "bridges", "daemon", "max_patches", "tests", "training")
+LOOK_AROUND = """
+import os, sys
+from tests.bare_machine import HIDDEN_PROGRAMS, installed, still_reached
+covered = not any(os.access(file, os.X_OK) or file.stat().st_size for file in installed(HIDDEN_PROGRAMS))
+try:
+    import sounddevice
+except (ImportError, OSError) as error:
+    print(still_reached(), covered, type(error).__name__)
+"""
+
+
+def run_bare(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of this Python's on the machine without hosts."""
+    return subprocess.run(
+        [sys.executable, "-m", "tests.bare_machine", sys.executable, *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def imports_at_import_time(tree: ast.AST) -> set[str]:
+    """The top-level names of modules that are imported as soon as this code is, not inside a function."""
+    found, waiting = set[str](), [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            found.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(str(node.module).partition(".")[0])
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            waiting.extend(ast.iter_child_nodes(node))
+    return found
+
+
+def test_imports_at_import_time_are_those_outside_functions():
+    code = "import a.b\nclass C:\n    import c\n    def f(self):\n        import d\nif 1:\n    from e.f import g"
+    assert imports_at_import_time(ast.parse(code)) == {"a", "c", "e"}
+
+
+def test_no_module_needs_portaudio_to_be_imported():
+    files = [file for folder in SOURCES for file in sorted((ROOT / folder).rglob("*.py"))]
+    assert len(files) > 200
+    needing = {
+        str(file.relative_to(ROOT)): HOST_MODULES & imports_at_import_time(ast.parse(file.read_text("utf-8")))
+        for file in files
+    }
+    assert {name: modules for name, modules in needing.items() if modules} == {}, (
+        "import it in the function that uses it"
+    )
+
+
+def test_collection_imports_no_module_that_needs_portaudio(request: pytest.FixtureRequest):
+    assert request.config.stash[imported_at_collection] == frozenset()
+
+
+def test_bare_machine_hides_every_host():
+    done = run_bare("-c", LOOK_AROUND)
+    assert done.returncode == 0, done.stderr
+    reached, covered, error = re.fullmatch(r"(\[.*\]) (True|False) (\w+)\n", done.stdout).groups()  # pyright: ignore[reportOptionalMemberAccess]
+    assert reached == "[]"
+    assert error in ("OSError", "ModuleNotFoundError", "ImportError")
+    assert covered == str("files are covered" in done.stderr or not installed(HIDDEN_PROGRAMS))
+
+
+def test_bare_machine_covers_files_where_the_user_may(tmp_path: Path):
+    program = tmp_path / "host"
+    program.write_text("#!/bin/sh\necho reached\n")
+    program.chmod(0o755)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    words = covering([program], scratch)
+    if not words:
+        absent("this user may not make a mount namespace")
+    done = subprocess.run([*words, "sh", "-c", f"{program}; echo $?"], capture_output=True, text=True, check=False)
+    assert "reached" not in done.stdout
+    assert subprocess.run([program], capture_output=True, text=True, check=True).stdout == "reached\n"
+
+
+def test_bare_machine_ends_with_the_commands_exit_status():
+    assert run_bare("-c", "import sys; sys.exit(7)").returncode == 7
+
+
+def test_path_without_hides_programs_and_keeps_the_others(tmp_path: Path):
+    for folder, names in {"one": ("pd", "ls"), "two": ("sh",)}.items():
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / name).touch(mode=0o755)
+    (tmp_path / "scratch").mkdir()
+    path = path_without({"pd"}, f"{tmp_path / 'one'}:{tmp_path / 'two'}:{tmp_path / 'gone'}", tmp_path / "scratch")
+    links, whole, gone = path.split(":")
+    assert [file.name for file in Path(links).iterdir()] == ["ls"]
+    assert (whole, gone) == (str(tmp_path / "two"), str(tmp_path / "gone"))
+
+
+@pytest.mark.parametrize(("ci", "hidden", "ends"), [
+    ("", "", pytest.skip.Exception), ("true", "", pytest.fail.Exception), ("true", "1", pytest.skip.Exception),
+])  # fmt: skip
+def test_a_missing_host_fails_in_ci_unless_it_is_hidden(
+    monkeypatch: pytest.MonkeyPatch, ci: str, hidden: str, ends: type[Exception]
+):
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setenv(HIDDEN, hidden)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ends, match="oscsend isn't installed: apt install liblo-tools; macOS: brew install liblo"):
+        require_program("oscsend")
+
+
+def test_every_program_that_a_test_asks_for_names_its_package():
+    asked = {
+        name
+        for file in (ROOT / "tests").rglob("*.py")
+        for name in re.findall(r"\b(?:require_host|require_program)\(\"([^\"]+)\"", file.read_text("utf-8"))
+    }
+    assert len(asked) > 8
+    assert asked <= PROGRAMS.keys()
+    assert PROGRAMS.keys() - KEPT <= HIDDEN_PROGRAMS
+
+
+def test_ci_installs_every_package_that_a_skip_names():
+    script = (ROOT / ".ci" / "run").read_text("utf-8")
+    assert {package.debian for package in (*PROGRAMS.values(), PORTAUDIO)} <= set(re.findall(r"[\w+-]+", script))
+    assert f"apt install {PORTAUDIO.debian}" in INSTALL
+
+
+def test_ci_runs_the_tests_with_and_without_hosts():
+    script = (ROOT / ".ci" / "run").read_text("utf-8")
+    assert script.index("make test-bare") < script.index("make test\n")
