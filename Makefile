@@ -7,7 +7,7 @@ BIN := .venv/bin
 .PHONY: demo test test-bare check docs bench pocket-data pocket-train pocket-eval clean
 
 demo: .venv/.installed
-	$(BIN)/python bridges/python/first_sound.py
+	$(BIN)/timbred demo --set takes.folder=takes
 
 test: check
 	$(BIN)/pytest -n 3 --dist loadfile

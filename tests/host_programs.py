@@ -1,5 +1,7 @@
 """The programs that tests of the bridges need, the packages that have them, and what happens when one is missing."""
 
+import ctypes.util
+import importlib.util
 import os
 import shutil
 from dataclasses import dataclass
@@ -65,6 +67,13 @@ def absent(reason: str) -> NoReturn:
 def find_program(name: str) -> str | None:
     """The path of a program of `PROGRAMS`, or of one that serves in its place."""
     return next(filter(None, map(shutil.which, (name, *OTHER_NAMES.get(name, ())))), None)
+
+
+def require_portaudio() -> None:
+    """End the test where there is no PortAudio, with what to install."""
+    inside_wheel = importlib.util.find_spec("_sounddevice_data") is not None
+    if not inside_wheel and ctypes.util.find_library("portaudio") is None:
+        absent(f"PortAudio isn't installed: {PORTAUDIO.remedy}")
 
 
 def require_program(name: str) -> str:

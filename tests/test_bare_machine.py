@@ -10,6 +10,8 @@ import pytest
 
 from tests.bare_machine import HIDDEN_PROGRAMS, KEPT, covering, installed, path_without
 from tests.conftest import imported_at_collection
+from tests.conversations.conftest import settings_for
+from tests.conversations.daemons import environment, hollow_checkpoint
 from tests.host_programs import HIDDEN, HOST_MODULES, PORTAUDIO, PROGRAMS, absent, require_program
 from timbred.delivery.playback.devices import INSTALL
 
@@ -26,7 +28,7 @@ except (ImportError, OSError) as error:
 """
 
 
-def run_bare(*command: str) -> subprocess.CompletedProcess[str]:
+def run_bare(*command: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command of this Python's on the machine without hosts."""
     return subprocess.run(
         [sys.executable, "-m", "tests.bare_machine", sys.executable, *command],
@@ -34,7 +36,8 @@ def run_bare(*command: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
+        env=environment,
     )
 
 
@@ -80,6 +83,25 @@ def test_bare_machine_hides_every_host():
     assert reached == "[]"
     assert error in ("OSError", "ModuleNotFoundError", "ImportError")
     assert covered == str("files are covered" in done.stderr or not installed(HIDDEN_PROGRAMS))
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["devices"], 1, "timbred: sound can't be played (PortAudio library not found): install PortAudio"),
+        (["doctor", "--set", "osc.port=0"], 0, "-- audio device: sound can't be played (PortAudio library not found)"),
+        (["demo", "--set", "osc.port=1"], 0, "not played: sound can't be played (PortAudio library not found)"),
+    ],
+)
+def test_commands_without_portaudio_say_what_to_install(tmp_path: Path, words: list[str], status: int, said: str):
+    settings = [f"takes.folder={tmp_path / 'takes'}", *settings_for(hollow_checkpoint(tmp_path / "hollow"))]
+    flags = [] if words == ["devices"] else [part for setting in settings for part in ("--set", setting)]
+    done = run_bare("-m", "timbred", *words, *flags, environment=environment(tmp_path, fake_engine=True))
+    assert done.returncode == status, done.stderr
+    told = done.stdout + done.stderr
+    assert said in told
+    assert "libportaudio2" in told
+    assert "Traceback" not in told
 
 
 def test_bare_machine_covers_files_where_the_user_may(tmp_path: Path):

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from tests.delivery.player_stage import CLIENT, play, player
+from tests.host_programs import require_portaudio
 from timbred import errors
 from timbred.protocol import messages as m
 
@@ -32,6 +33,7 @@ def test_without_portaudio_play_says_what_to_install():
 
 
 def test_a_device_that_isnt_there_is_named(monkeypatch: pytest.MonkeyPatch):
+    require_portaudio()
     monkeypatch.setenv("JACK_DEFAULT_SERVER", "timbred-nowhere")
     monkeypatch.setenv("JACK_NO_START_SERVER", "1")
 

@@ -15,7 +15,7 @@ import torch
 from tests.engine.test_equal_to_diffusers import loudened, order, ours
 from tests.processes import python_path
 from timbred.engine import checkpoint, registry
-from timbred.engine.adapters import prepared
+from timbred.engine.adapters import latent_diffusion, prepared
 from timbred.engine.adapters.artefacts import Shelf, module_key
 from timbred.engine.adapters.families import make_resident
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion
@@ -134,6 +134,7 @@ def test_a_rehearsal_goes_the_way_of_the_first_sound(audioldm: Path, tmp_path: P
     again = load(audioldm)
     again.prepare(Workshop("auto", CPU, tmp_path))
     only_fast(again, monkeypatch)
+    monkeypatch.setattr(latent_diffusion, "PATIENCE", 300.0)
     again.rehearse()
     assert again.network.fast.ready == 1
     assert np.array_equal(ours(again, order()), ours(again, order()))

@@ -54,6 +54,22 @@ def serve(settings: Settings = None, config: ConfigFile = None) -> None:
     run(config, settings or [])
 
 
+@app.command()
+def demo(
+    prompt: Annotated[str, typer.Argument(help="The sound, in quotes.")] = "a deep punchy kick drum",
+    play: Annotated[bool, typer.Option(help="Play the sound where there is a sound device.")] = True,
+    settings: Settings = None,
+    config: ConfigFile = None,
+) -> None:
+    """Make a first sound over OSC, print its file's path and play it.
+
+    Goes through the running daemon or, if there is none, through one of its own on free ports.
+    """
+    from timbred.cli.demo import demo as run
+
+    run(prompt, play, config, settings or [])
+
+
 @app.command(context_settings=OPEN_ENDED)
 def say(
     context: typer.Context,

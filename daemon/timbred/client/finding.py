@@ -35,8 +35,13 @@ class Place:
 
     @property
     def _host(self) -> str:
-        reachable = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(self.host, self.host)
-        return f"[{reachable}]" if ":" in reachable else reachable
+        host = reachable(self.host)
+        return f"[{host}]" if ":" in host else host
+
+
+def reachable(host: str) -> str:
+    """The address to connect to for a daemon that is bound to `host`."""
+    return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)
 
 
 def place_of(settings: config.Config) -> Place:
