@@ -155,6 +155,18 @@ def test_what_stays_of_a_given_sound_is_neither_levelled_nor_faded_unless_asked(
     assert (recipe["peak"], recipe["fade_in"]) == ("off", 0.0)
 
 
+def test_fades_that_nobody_asked_for_are_automatic_and_not_in_the_recipe():
+    """Else `vary` would ask for them, and get them exactly."""
+    plain = resolve(asked(), CARD, Session(), 0)
+    assert (plain.render_settings().fade_in, plain.render_settings().fade_out) == (None, None)
+    assert not {"fade_in", "fade_out"} & set(plain.for_recipe())
+    named = resolve(asked(fade_in=0.002, fade_out=0.0), CARD, Session(), 0)
+    assert (named.render_settings().fade_in, named.render_settings().fade_out) == (0.002, 0.0)
+    assert (named.for_recipe()["fade_in"], named.for_recipe()["fade_out"]) == (0.002, 0.0)
+    kept = resolve(asked(init="x.wav", extend=2), CARD, Session(), 0, init_seconds=3.0)
+    assert (kept.render_settings().fade_in, kept.render_settings().fade_out) == (0.0, None)
+
+
 def test_the_part_that_is_made_anew():
     def part(**keys: Any) -> Part | None:
         return resolve(asked(init="x.wav", **keys), CARD, Session(), 0, init_seconds=3.0).anew

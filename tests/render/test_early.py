@@ -84,6 +84,24 @@ def test_however_it_is_cut_it_sounds_the_same(edges: list[int], rate: int):
     assert np.abs(one - other).max() < 1e-6
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    edges=st.lists(st.integers(1, 2999), unique=True, max_size=8).map(sorted),
+    kind=st.sampled_from(["tone", "drum", "reversed", "short"]),
+    fades=st.sampled_from([{}, {"fade_in": Seconds(0.02)}, {"fade_out": Seconds(0.05)}, {"fade_in": Seconds(0.3)}]),
+)
+def test_automatic_fades_are_those_of_the_finished_take(edges: list[int], kind: str, fades: dict[str, Seconds]):
+    moments = np.arange(3000) / RATE
+    wave = np.cos(2 * np.pi * 130 * moments) * (np.exp(-60 * moments) if kind != "tone" else 1.0)
+    samples = (wave[::-1] if kind == "reversed" else wave)[:, None].astype(np.float32)
+    if kind == "short":
+        samples, edges = samples[:200], [edge for edge in edges if edge < 200]
+    wanted = replace(RenderSettings(rate=SampleRate(RATE), peak=None, bits=32), **fades)
+    found, _ = heard(pieces(np.ascontiguousarray(samples), edges, 1.0), wanted, RATE)
+    expected = finish(Clip(np.ascontiguousarray(samples), SampleRate(RATE)), wanted).samples
+    assert np.array_equal(found, expected)
+
+
 def test_a_piece_out_of_turn_is_refused():
     first, second, _ = pieces(sound(), [500, 1500], 1.0)
     early = EarlySound(RenderSettings(), first, 48000)

@@ -104,9 +104,13 @@ class KeysOfSound(KeysOfPlaying, total=False):
     trim: bool
     """cut silence at both ends: 0 or 1; default 0."""
     fade_in: float
-    """seconds of fade at the start: a number from 0 to 60; default 0.002."""
+    """seconds of fade at the start: a number from 0 to 60; default 0.002 at most, against a click; shorter or none
+    where it would soften the attack.
+    """
     fade_out: float
-    """seconds of fade at the end: a number from 0 to 60; default 0.01."""
+    """seconds of fade at the end: a number from 0 to 60; default 0.01 at most; shorter where the sound ends with its
+    peak.
+    """
     to: Literal["both", "file", "none", "play"]
     """where the sound goes: one of both, file, none, play; default file."""
     name: str

@@ -13,7 +13,7 @@ from timbred.protocol.messages import Generate
 from timbred.render.early import can_be_early
 from timbred.render.formats import check
 from timbred.render.keeping import Part
-from timbred.render.settings import RenderSettings
+from timbred.render.settings import AUTOMATIC_FADE_IN, AUTOMATIC_FADE_OUT, RenderSettings
 from timbred.units import Decibels, Lufs, SampleRate, Seconds, bars_to_seconds
 
 OF_INIT = ("strength", "start", "end", "low", "high", "extend")
@@ -31,13 +31,13 @@ LONGEST = 600.0
 LONGEST_WINDOW = 10.24
 """Seconds that a continued sound is made in at once, at most: what the published models learnt from."""
 
-PEAK, FADE_IN, FADE_OUT = -1.0, 0.002, 0.01
-"""Level in dBFS and fades in seconds where nothing is said; what stays of `init` is left alone."""
+PEAK = -1.0
+"""Level in dBFS where nothing is said; what stays of `init` is left alone."""
 
 STRENGTH = 0.5
 """How far `init` is changed where nothing is said; a part that is repainted is made anew altogether."""
 
-NOT_KEYS = ("hears", "rendered_seconds", "window", "noise_source", "playing", "server_buffer")
+NOT_KEYS = ("hears", "rendered_seconds", "window", "noise_source", "playing", "server_buffer", "automatic_fades")
 """Fields of `Parameters` that are no keys of `generate`."""
 
 PLAYED = ("play", "both")
@@ -78,7 +78,10 @@ class ServerBuffer:
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """Everything about one request, nothing left open. Names as in the protocol; `seconds` is exact."""
+    """Everything about one request, nothing left open. Names as in the protocol; `seconds` is exact.
+
+    `automatic_fades` names those of `fade_in` and `fade_out` that nobody asked for: their values are upper limits.
+    """
 
     model: str
     prompt: str
@@ -120,6 +123,7 @@ class Parameters:
     trim: bool
     fade_in: float
     fade_out: float
+    automatic_fades: frozenset[str]
     to: Literal["file", "play", "both", "none"]
     playing: Generate | None
     server_buffer: ServerBuffer | None
@@ -201,8 +205,8 @@ class Parameters:
         return RenderSettings(
             seconds=None if self.trim else Seconds(self.seconds),
             trim=self.trim,
-            fade_in=Seconds(self.fade_in),
-            fade_out=Seconds(self.fade_out),
+            fade_in=None if "fade_in" in self.automatic_fades else Seconds(self.fade_in),
+            fade_out=None if "fade_out" in self.automatic_fades else Seconds(self.fade_out),
             loudness=None if self.loudness is None else Lufs(self.loudness),
             peak=None if self.peak is None else Decibels(self.peak),
             rate=SampleRate(self.rate),
@@ -218,6 +222,8 @@ class Parameters:
         for words in ("transcription", "prompt2", "weights", "noise", "init"):
             if not kept[words]:
                 del kept[words]
+        for fade in self.automatic_fades:
+            del kept[fade]
         if self.bars is not None or self.extend is not None:
             del kept["seconds"]
         if self.extend is not None:
@@ -294,8 +300,9 @@ def resolve(
         loudness=_level(request.loudness, None),
         peak=_level(request.peak, None if request.extend is not None or _repaints(request) else PEAK),
         trim=bool(request.trim),
-        fade_in=_or(request.fade_in, 0.0 if keeps_start else FADE_IN),
-        fade_out=_or(request.fade_out, 0.0 if keeps_end else FADE_OUT),
+        fade_in=_or(request.fade_in, 0.0 if keeps_start else AUTOMATIC_FADE_IN),
+        fade_out=_or(request.fade_out, 0.0 if keeps_end else AUTOMATIC_FADE_OUT),
+        automatic_fades=_automatic_fades(request, keeps_start, keeps_end),
         to=request.to or "file",
         playing=request if request.to in PLAYED else None,
         server_buffer=_server_buffer(request),
@@ -353,6 +360,12 @@ def _kept_ends(request: Generate, seconds: float, init_seconds: float | None) ->
     banded = request.low is not None or request.high is not None
     ends_before = request.end is not None and request.end < seconds
     return banded or bool(request.start), (banded or ends_before) and seconds > init_seconds - 1e-6
+
+
+def _automatic_fades(request: Generate, keeps_start: bool, keeps_end: bool) -> frozenset[str]:
+    """The fades that aren't asked for, at ends that aren't those of `init`."""
+    kept = {"fade_in": keeps_start, "fade_out": keeps_end}
+    return frozenset(key for key, is_kept in kept.items() if not is_kept and getattr(request, key) is None)
 
 
 def _edges(request: Generate, seconds: float) -> dict[str, Any]:

@@ -190,11 +190,28 @@ class Recipe(PlayKeys, frozen=True, kw_only=True):
     ) = None
     trim: Annotated[bool, Meta(description="cut silence at both ends", extra={"default": "0"})] | None = None
     fade_in: (
-        Annotated[float, Meta(ge=0, le=60, description="seconds of fade at the start", extra={"default": "0.002"})]
+        Annotated[
+            float,
+            Meta(
+                ge=0,
+                le=60,
+                description="seconds of fade at the start",
+                extra={"default": "0.002 at most, against a click; shorter or none where it would soften the attack"},
+            ),
+        ]
         | None
     ) = None
     fade_out: (
-        Annotated[float, Meta(ge=0, le=60, description="seconds of fade at the end", extra={"default": "0.01"})] | None
+        Annotated[
+            float,
+            Meta(
+                ge=0,
+                le=60,
+                description="seconds of fade at the end",
+                extra={"default": "0.01 at most; shorter where the sound ends with its peak"},
+            ),
+        ]
+        | None
     ) = None
     to: Annotated[Destination, Meta(description="where the sound goes", extra={"default": "file"})] | None = None
     name: (

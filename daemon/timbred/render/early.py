@@ -11,12 +11,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import soxr
+from numpy.typing import NDArray
 
 from timbred.clip import Clip, Samples
 from timbred.render.channels import channels
-from timbred.render.edges import rise
+from timbred.render.edges import (
+    Lengths,
+    fade_in_examined,
+    fade_in_lengths,
+    fade_out_examined,
+    fade_out_lengths,
+    rise,
+    shortened,
+    with_fades,
+)
 from timbred.render.loudness import SILENCE
-from timbred.render.settings import RenderSettings
+from timbred.render.settings import AUTOMATIC_FADE_IN, AUTOMATIC_FADE_OUT, RenderSettings
 from timbred.units import SampleRate, amplitude, frames_in
 
 
@@ -44,7 +54,7 @@ class EarlySound:
         self._settings = settings
         self._gain = _gain(settings, first.peak)
         self._frames = _fitting(settings, first)
-        self._lead, self._tail = _fades(settings, first.rate, self._frames)
+        self._edges = _Edges(settings, first.rate, self._frames, first.samples.shape[1])
         self._taken = 0
         self._given = 0
         self.frames = round(self._frames * rate / first.rate)
@@ -60,8 +70,8 @@ class EarlySound:
         return self._given >= self.frames
 
     def take(self, piece: Piece) -> Samples:
-        """What can be heard once this piece is there, (frames, channels); the converter holds some of it back until
-        the next piece. After the last one exactly `frames` were given in all.
+        """What can be heard once this piece is there, (frames, channels); the fades and the converter hold some of it
+        back until the next piece. After the last one exactly `frames` were given in all.
 
         Raises:
             ValueError: it isn't the piece that follows.
@@ -72,7 +82,7 @@ class EarlySound:
         last = piece.last or self._taken >= self._frames
         if self.done:
             return piece.samples[:0]
-        samples = piece.samples[: max(0, self._frames - piece.first)] * self._envelope(piece)
+        samples = self._edges.take(piece.samples[: max(0, self._frames - piece.first)], last) * np.float32(self._gain)
         if self._stream is not None:
             samples = self._stream.resample_chunk(np.ascontiguousarray(samples), last=last)
         samples = self._exactly(samples, last)
@@ -85,14 +95,62 @@ class EarlySound:
         missing = max(0, left - samples.shape[0]) if last else 0
         return np.pad(samples[:left], ((0, missing), (0, 0)))
 
-    def _envelope(self, piece: Piece) -> Samples:
-        """Gain and fades of this piece, (frames, 1)."""
-        places = np.arange(piece.first, min(piece.first + piece.samples.shape[0], self._frames))
-        curve = np.full(places.size, self._gain, dtype=np.float32)
-        for fade, distance in ((self._lead, places), (self._tail, self._frames - 1 - places)):
-            inside = distance < fade
-            curve[inside] *= rise(fade)[distance[inside]]
-        return curve[:, None]
+
+class _Edges:
+    """The fades of a sound of so many `frames` that comes in pieces, as `edges.with_fades` makes them.
+
+    No frame is given before the fade in is known, and none of the end before the fade out is. A sound so short that the
+    two depend on the same frames is held back as a whole.
+    """
+
+    def __init__(self, settings: RenderSettings, rate: int, frames: int, channels: int) -> None:
+        self._settings = settings
+        self._rate = rate
+        self._frames = frames
+        self._held = np.zeros((0, channels), np.float32)
+        self._given = 0
+        self._leads: Lengths | None = None
+        self._tails: Lengths | None = None
+        lead = frames_in(AUTOMATIC_FADE_IN if settings.fade_in is None else settings.fade_in, rate)
+        tail = frames_in(AUTOMATIC_FADE_OUT if settings.fade_out is None else settings.fade_out, rate)
+        if settings.fade_in is not None and settings.fade_out is not None:
+            lead, tail = shortened(lead, tail, frames)
+            self._leads, self._tails = np.full(channels, lead), np.full(channels, tail)
+        self._examined = fade_in_examined(settings, rate), fade_out_examined(settings, rate)
+        self._is_whole = self._leads is None and max(lead + tail, sum(self._examined)) > frames
+
+    def take(self, samples: Samples, last: bool) -> Samples:
+        """The frames that can be given now that these have come. After `last` no more come."""
+        self._held = np.concatenate([self._held, samples])
+        if self._is_whole:
+            return with_fades(self._next(len(self._held)), self._settings, self._rate) if last else self._next(0)
+        there = self._given + len(self._held)
+        if self._leads is None and (last or there >= self._examined[0]):
+            self._leads = fade_in_lengths(self._held, self._settings, self._rate)
+        if self._tails is None and (last or self._settings.fade_out is not None):
+            self._tails = fade_out_lengths(self._held, self._settings, self._rate)
+        if self._leads is None:
+            return self._next(0)
+        known = there if self._tails is not None else min(there, self._frames - self._examined[1])
+        places = np.arange(self._given, max(self._given, known))
+        ready = self._next(len(places)).copy()
+        self._fade(ready, self._leads, places)
+        if self._tails is not None:
+            self._fade(ready, self._tails, self._frames - 1 - places)
+        return ready
+
+    def _next(self, count: int) -> Samples:
+        """The next frames of those that are held back."""
+        ready, self._held = self._held[:count], self._held[count:]
+        self._given += count
+        return ready
+
+    @staticmethod
+    def _fade(samples: Samples, lengths: Lengths, distances: NDArray[np.int64]) -> None:
+        """Fade each channel over its length; `distances` are the frames from the edge of the sound."""
+        for channel, length in enumerate(lengths):
+            inside = distances < length
+            samples[inside, channel] *= rise(int(length))[distances[inside]]
 
 
 def _gain(settings: RenderSettings, peak: float) -> float:
@@ -106,14 +164,6 @@ def _fitting(settings: RenderSettings, piece: Piece) -> int:
     if settings.frames is None:
         return piece.frames
     return min(piece.frames, -(-settings.frames * piece.rate // settings.rate))
-
-
-def _fades(settings: RenderSettings, rate: int, frames: int) -> tuple[int, int]:
-    """Frames of the fades; together at most the whole sound, as `edges.faded` has it."""
-    lead, tail = frames_in(settings.fade_in, rate), frames_in(settings.fade_out, rate)
-    if lead + tail > frames:
-        return frames * lead // (lead + tail), frames * tail // (lead + tail)
-    return lead, tail
 
 
 def can_be_early(settings: RenderSettings) -> bool:

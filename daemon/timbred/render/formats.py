@@ -64,7 +64,7 @@ def check_settings(settings: RenderSettings) -> None:
     check(settings.format, settings.bits, settings.rate, settings.channels)
     for name in ("fade_in", "fade_out"):
         value = getattr(settings, name)
-        if not (math.isfinite(value) and value >= 0):
+        if value is not None and not (math.isfinite(value) and value >= 0):
             raise BadRequest(f"{name}: got {value}, allowed are seconds from 0")
     for name in ("loudness", "peak"):
         value = getattr(settings, name)

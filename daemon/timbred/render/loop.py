@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from timbred.clip import Clip, Samples
-from timbred.render.edges import faded, rise
+from timbred.render.edges import rise, with_fades
 from timbred.render.settings import RenderSettings
 from timbred.units import frames_in
 
@@ -51,8 +51,7 @@ def _own_surplus(clip: Clip) -> int:
 def _closed(clip: Clip, wanted: int, settings: RenderSettings) -> Samples:
     surplus = clip.frames - wanted
     if surplus < 0:
-        lead, tail = frames_in(settings.fade_in, clip.rate), frames_in(settings.fade_out, clip.rate)
-        return np.pad(faded(clip.samples, lead, tail), ((0, -surplus), (0, 0)))
+        return np.pad(with_fades(clip.samples, settings, clip.rate), ((0, -surplus), (0, 0)))
     seam = min(surplus, frames_in(LONGEST_SEAM, clip.rate), wanted // 2)
     if seam < frames_in(SHORTEST_SEAM, clip.rate):
         return bent(clip.samples[:wanted], frames_in(SHORTEST_SEAM, clip.rate))

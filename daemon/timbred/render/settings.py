@@ -5,8 +5,10 @@ from typing import Literal
 
 from timbred.units import Decibels, Frames, Lufs, SampleRate, Seconds, frames_in
 
-USUAL_FADE_IN = Seconds(0.002)
-USUAL_FADE_OUT = Seconds(0.01)
+AUTOMATIC_FADE_IN = Seconds(0.002)
+AUTOMATIC_FADE_OUT = Seconds(0.01)
+"""Seconds that fades last at most where none is asked for; see `timbred.render.edges`."""
+
 USUAL_PEAK = Decibels(-1.0)
 USUAL_RATE = SampleRate(48_000)
 
@@ -21,7 +23,7 @@ class RenderSettings:
     Attributes:
         seconds: exact length; None keeps the clip's own.
         trim: cut silence at both ends first.
-        fade_in, fade_out: seconds; a loop has none.
+        fade_in, fade_out: seconds, applied exactly; None is automatic (`timbred.render.edges`). A loop has none.
         loudness: LUFS to reach (BS.1770). It wins over `peak`, which is then the ceiling.
         peak: dBFS that the loudest sample gets; None leaves the level alone.
         rate: Hz of the file.
@@ -33,8 +35,8 @@ class RenderSettings:
 
     seconds: Seconds | None = None
     trim: bool = False
-    fade_in: Seconds = USUAL_FADE_IN
-    fade_out: Seconds = USUAL_FADE_OUT
+    fade_in: Seconds | None = None
+    fade_out: Seconds | None = None
     loudness: Lufs | None = None
     peak: Decibels | None = USUAL_PEAK
     rate: SampleRate = USUAL_RATE
