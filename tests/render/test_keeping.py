@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from timbred.clip import Clip, Samples
+from timbred.render.channels import mono, polarities
 from timbred.render.keeping import CONTINUED, MOVED, GivenSound, Part, kept
 from timbred.render.resample import resample
 from timbred.render.settings import RenderSettings
@@ -172,6 +173,68 @@ def test_whatever_is_given_lengths_are_exact_and_values_finite(
     first -= min(first, overlap)
     made = clip(noise(max(1, round(seconds * MODEL) - first) / MODEL, MODEL), MODEL)
     whole = kept(made, GivenSound(given_sound, Part(there / 48_000, seconds)), SampleRate(rate), first)
-    assert whole.channels == (channels if channels <= 2 else 1)
+    assert whole.channels == channels
     assert abs(whole.frames - round(seconds * rate)) <= 1
     assert np.isfinite(whole.samples).all()
+
+
+def inverted(gain: float, seconds: float = 2.0) -> Samples:
+    """A stereo sound whose right channel is `gain` times the left one, with a trace of noise of its own."""
+    left = tone(220, seconds, RATE) + noise(seconds, RATE, 0.01)
+    return np.stack([left, gain * left + noise(seconds, RATE, 3e-5, 9)], axis=1)
+
+
+def channel_levels(samples: Samples) -> list[float]:
+    return [10 * float(np.log10(power(samples[:, channel]) + 1e-20)) for channel in range(samples.shape[1])]
+
+
+def made_from(there: Samples, seconds: float, level: float, seed: int = 4) -> Clip:
+    """A sound as a model makes it of the mono sound that it is given: alike, at a level of its own."""
+    given_mono = mono(there, polarities(there))
+    rate_up = resample(clip(given_mono.astype(np.float32)), RenderSettings(rate=MODEL)).samples[:, 0]
+    whole = np.resize(rate_up, round(seconds * MODEL))
+    return clip((level * whole + noise(seconds, MODEL, 1e-4, seed)).astype(np.float32), MODEL)
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.5, -0.3, -0.5, -0.9, -0.95, -0.99, -1.0])
+def test_what_is_made_has_the_power_of_each_channel_whatever_their_polarity(gain: float):
+    there = inverted(gain)
+    continued = kept(made_from(there, 3.0, 0.7), GivenSound(clip(there), Part(2.0, 3.0)), RATE).samples
+    repainted = kept(made_from(there, 2.0, 0.7), GivenSound(clip(there), Part(0.8, 1.2)), RATE).samples
+    for new in (continued[2 * RATE + 4800 : 3 * RATE - 4800], repainted[RATE - 4800 : RATE + 4800]):
+        assert channel_levels(new) == pytest.approx(channel_levels(there), abs=1.0)
+        assert np.corrcoef(new.T)[0, 1] * gain > 0, "the polarity is kept too"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6, 8])
+def test_each_of_many_channels_keeps_its_samples_and_continues_at_its_level(count: int):
+    """The fourth is silent, as the effects' channel of a film often is; each has its own polarity and level."""
+    loud = noise(2.0, RATE, 0.1)
+    gains = [1.0, -0.8, 0.5, 0.0, -0.3, 0.2, 0.9, -1.0][:count]
+    there = np.stack([gain * loud + abs(gain) * noise(2.0, RATE, 0.02, 20 + n) for n, gain in enumerate(gains)], axis=1)
+    whole = kept(made_from(there, 3.0, 0.5), GivenSound(clip(there), Part(2.0, 3.0)), RATE).samples
+    joined = 2 * RATE - frames_in(CONTINUED, RATE)
+    assert np.array_equal(whole[:joined], there[:joined].astype(np.float32))
+    new = whole[2 * RATE + 4800 : 3 * RATE - 4800]
+    for channel, gain in enumerate(gains):
+        if gain == 0:
+            assert not whole[:, channel].any()
+        else:
+            assert channel_levels(new)[channel] == pytest.approx(channel_levels(there)[channel], abs=1.5)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=8), st.integers(0, 1_000))
+@settings(max_examples=60, deadline=None)
+def test_a_sum_of_channels_never_cancels(gains: list[float], seed: int):
+    """Of channels that are one sound at several levels, the sum is as loud as all levels together."""
+    loud = noise(0.1, RATE, 0.1, seed)
+    samples = np.stack([gain * loud for gain in gains], axis=1).astype(np.float32)
+    summed = mono(samples, polarities(samples))
+    expected = float(np.mean(np.abs(gains)))
+    assert power(summed) == pytest.approx(expected**2 * power(loud), rel=1e-3, abs=1e-12)
+
+
+def test_channels_of_different_sounds_are_summed_as_they_are():
+    samples = np.stack([noise(1.0, RATE, 0.1, seed) for seed in range(4)], axis=1)
+    assert (polarities(samples) == 1).all()
+    assert np.allclose(mono(samples, polarities(samples)), samples.mean(axis=1), atol=1e-7)

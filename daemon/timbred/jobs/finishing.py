@@ -13,7 +13,7 @@ from timbred.jobs.parameters import Parameters
 from timbred.library.recipe import make_recipe
 from timbred.library.takes import Library, StoredTake, new_take_id
 from timbred.render.chain import RenderSettings, finish
-from timbred.render.channels import channels
+from timbred.render.channels import mono, polarities
 from timbred.render.decode import decode
 from timbred.render.encode import encode
 from timbred.render.formats import bits_of
@@ -49,8 +49,8 @@ def given_sound(path: Path, rate: int, seconds: float) -> tuple[bytes, Clip]:
         BadAudio: it can't be read, is empty, or holds values that aren't numbers.
     """
     clip = fit_to(decode(path), seconds)
-    settings = RenderSettings(rate=SampleRate(rate), channels=1)
-    return channels(resample(clip, settings), settings).samples[:, 0].astype("<f4").tobytes(), clip
+    heard = resample(clip, RenderSettings(rate=SampleRate(rate))).samples
+    return mono(heard, polarities(clip.samples)).astype("<f4").tobytes(), clip
 
 
 def fitting(clip: Clip, settings: RenderSettings) -> RenderSettings:

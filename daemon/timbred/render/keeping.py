@@ -1,8 +1,9 @@
 """A given sound of which a part is made anew, or that is continued: everything else stays as it was, to the bit.
 
 What a model makes is mono, at the model's own rate, and has been through its codec. So only the part that it was asked
-for is taken from it. That is brought to the given sound's rate, level and balance, moved by at most a few milliseconds
-to where its waves fit best, and crossfaded with the given sound: within the part, or over the end of what is continued.
+for is taken from it. That is brought to the given sound's rate, and to the power and polarity of each of its channels,
+moved by at most a few milliseconds to where its waves fit best, and crossfaded with the given sound: within the part,
+or over the end of what is continued.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timbred.clip import Clip, Samples
-from timbred.render.channels import channels
+from timbred.render.channels import channels, mono, polarities
 from timbred.render.resample import resample
 from timbred.render.settings import RenderSettings
 from timbred.units import SampleRate, amplitude, frames_in
@@ -34,9 +35,6 @@ CEILING = amplitude(-1.0)
 
 CROSSOVER = 1 / 3
 """Octaves inside a band's edge over which what is kept becomes what was made."""
-
-MOST_CHANNELS = 2
-"""A given sound of more channels is kept as mono."""
 
 Curve = NDArray[np.float64]
 
@@ -70,9 +68,9 @@ def kept(made: Clip, given: GivenSound, rate: SampleRate, first: int = 0) -> Cli
 
     `made` begins with frame `first` of the whole, counted at its own rate; the whole ends with it, or with the part.
     """
-    settings = RenderSettings(rate=rate, channels=None if given.clip.channels <= MOST_CHANNELS else 1)
-    there = channels(resample(given.clip, settings), settings).samples
-    new = resample(made, settings).samples.mean(axis=1, dtype=np.float64)
+    settings = RenderSettings(rate=rate)
+    there = resample(given.clip, settings).samples
+    new = channels(resample(made, settings), RenderSettings(channels=1)).samples[:, 0].astype(np.float64)
     offset, frames = round(first * rate / made.rate), there.shape[0]
     if given.is_continued:
         frames = max(frames, frames_in(given.part.end, rate))
@@ -91,6 +89,7 @@ class _Joint:
 
     def __init__(self, there: Samples, new: Curve, given: GivenSound, rate: int) -> None:
         self.rate, self.part, self.there = rate, given.part, there
+        self.signs = polarities(given.clip.samples)
         reach = frames_in(COMPARED, rate)
         start, end = (min(frames_in(moment, rate), len(there)) for moment in (self.part.start, self.part.end))
         if given.is_continued:
@@ -130,8 +129,8 @@ class _Joint:
             return new
         at_start, at_end = self.edges[0] == (0, 0), self.edges[1][0] == self.edges[1][1]
         least = 0 if at_end else -reach if at_start else -reach // 2
-        mono = self.given.mean(axis=1)
-        likeness = sum(_alike(mono[first:last], new, self.begins + first - least, reach) for first, last in edges)
+        summed = mono(self.given, self.signs)
+        likeness = sum(_alike(summed[first:last], new, self.begins + first - least, reach) for first, last in edges)
         return _placed(new, least + int(np.argmax(likeness)), len(new))
 
     def samples(self) -> Samples:
@@ -139,7 +138,7 @@ class _Joint:
         lift, after = self._lift(), self.whole_new[len(self.there) :]
         mixed = self._mixed(lift)
         ceiling = max(CEILING, float(np.abs(self.there).max(initial=0.0)))
-        peak = max(float(np.abs(mixed).max(initial=0.0)), float(np.abs(after).max(initial=0.0) * lift.max()))
+        peak = max(float(np.abs(mixed).max(initial=0.0)), float(np.abs(after).max(initial=0.0) * np.abs(lift).max()))
         if peak > ceiling:
             lift = lift * (ceiling / peak)
             mixed = self._mixed(lift)
@@ -150,9 +149,9 @@ class _Joint:
         """The band of the part crossfaded at even power, what is outside as it was."""
         given, made = self._banded(self.given), self._banded(self.new) * lift
         share = self.share[:, None]
-        alike = np.zeros_like(share)
+        alike = np.zeros_like(given)
         for first, last in self.edges:
-            alike[first:last] = _likeness(given[first:last].mean(axis=1), made[first:last].mean(axis=1))
+            alike[first:last] = _likeness(given[first:last], made[first:last])
         even = np.sqrt((1 - share) ** 2 + share**2 + 2 * alike * share * (1 - share))
         mixed = self.given - given + (given * (1 - share) + made * share) / even
         return np.where(share > 0, mixed, self.given)
@@ -174,17 +173,22 @@ class _Joint:
         return np.fft.irfft(spectrum, size, axis=0)[: len(samples)]
 
     def _lift(self) -> Curve:
-        """What brings the one channel that was made to the level and balance of the given ones, (channels,): both are
-        compared where both are the same sound, which is outside of the part."""
+        """The factors that give the one channel that was made the power and polarity of each given one, (channels,).
+
+        Powers are compared where both are the same sound, which is outside of the part. What the model was given is the
+        given channels' mean, so its codec's gain is found from that; from the mean to each channel it is their powers.
+        """
         given, new, beside = self.given, self.new, self.share == 0
         if not beside.any():
             beside = ~beside
             given, new = given - self._banded(given), new - self._banded(new)
-        mono = given.mean(axis=1)
+        summed = mono(given, self.signs)
         both = beside & (self.new[:, 0] != 0)
-        codec = _root(_power(mono[both]), _power(new[both, 0]))
-        balance = _root(_power(given[beside]), _power(mono[beside]))
-        return np.clip(codec, 1 / MOST_LIFT, MOST_LIFT) * np.clip(balance, 0, MOST_LIFT)
+        codec = _root(_power(summed[both]), _power(new[both, 0]))
+        power, summed_power = _power(given[beside]), float(_power(summed[beside]))
+        balance = np.sqrt(power / summed_power) if summed_power > 0 else np.ones(len(power))
+        balance = np.minimum(balance, MOST_LIFT * len(power))  # sums of channels that cancel each other in part
+        return self.signs * np.clip(codec, 1 / MOST_LIFT, MOST_LIFT) * balance
 
 
 def _placed(samples: Curve, offset: int, frames: int) -> Curve:
@@ -215,9 +219,10 @@ def _alike(wanted: Curve, source: Curve, first: int, reach: int) -> Curve:
     return (product / np.sqrt(np.maximum(energy, 1e-18)))[::-1]
 
 
-def _likeness(one: Curve, other: Curve) -> float:
-    energy = float(np.sqrt(np.sum(one**2) * np.sum(other**2)))
-    return max(0.0, float(np.sum(one * other)) / energy) if energy > 0 else 0.0
+def _likeness(one: Curve, other: Curve) -> Curve:
+    """The correlation of each channel of two sounds of shape (frames, channels): (channels,), 0 to 1."""
+    energy = np.sqrt(np.sum(one**2, axis=0) * np.sum(other**2, axis=0))
+    return np.clip(np.sum(one * other, axis=0) / np.maximum(energy, 1e-30), 0.0, 1.0)
 
 
 def _power(samples: Curve) -> Curve:
