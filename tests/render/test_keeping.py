@@ -1,9 +1,12 @@
 """What stays of a given sound stays to the bit; what was made anew has its level and balance, and no join is heard."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from timbred.clip import Clip, Samples
 from timbred.render.channels import mono, polarities
@@ -33,7 +36,7 @@ def stereo(seconds: float = 2.0) -> Samples:
     return np.stack([tone(220, seconds, RATE), 0.5 * tone(330, seconds, RATE) + noise(seconds, RATE, 0.01)], axis=1)
 
 
-def power(samples: Samples) -> float:
+def power(samples: NDArray[Any]) -> float:
     return float(np.mean(np.square(samples, dtype=np.float64)))
 
 
@@ -178,13 +181,13 @@ def test_whatever_is_given_lengths_are_exact_and_values_finite(
     assert np.isfinite(whole.samples).all()
 
 
-def inverted(gain: float, seconds: float = 2.0) -> Samples:
+def inverted(gain: float, seconds: float = 2.0) -> NDArray[np.float32]:
     """A stereo sound whose right channel is `gain` times the left one, with a trace of noise of its own."""
     left = tone(220, seconds, RATE) + noise(seconds, RATE, 0.01)
     return np.stack([left, gain * left + noise(seconds, RATE, 3e-5, 9)], axis=1)
 
 
-def channel_levels(samples: Samples) -> list[float]:
+def channel_levels(samples: NDArray[Any]) -> list[float]:
     return [10 * float(np.log10(power(samples[:, channel]) + 1e-20)) for channel in range(samples.shape[1])]
 
 
@@ -203,7 +206,7 @@ def test_what_is_made_has_the_power_of_each_channel_whatever_their_polarity(gain
     repainted = kept(made_from(there, 2.0, 0.7), GivenSound(clip(there), Part(0.8, 1.2)), RATE).samples
     for new in (continued[2 * RATE + 4800 : 3 * RATE - 4800], repainted[RATE - 4800 : RATE + 4800]):
         assert channel_levels(new) == pytest.approx(channel_levels(there), abs=1.0)
-        assert np.corrcoef(new.T)[0, 1] * gain > 0, "the polarity is kept too"
+        assert float(np.sum(new[:, 0] * new[:, 1])) * gain > 0, "the polarity is kept too"
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 6, 8])
@@ -212,6 +215,7 @@ def test_each_of_many_channels_keeps_its_samples_and_continues_at_its_level(coun
     loud = noise(2.0, RATE, 0.1)
     gains = [1.0, -0.8, 0.5, 0.0, -0.3, 0.2, 0.9, -1.0][:count]
     there = np.stack([gain * loud + abs(gain) * noise(2.0, RATE, 0.02, 20 + n) for n, gain in enumerate(gains)], axis=1)
+    there = there.astype(np.float32)
     whole = kept(made_from(there, 3.0, 0.5), GivenSound(clip(there), Part(2.0, 3.0)), RATE).samples
     joined = 2 * RATE - frames_in(CONTINUED, RATE)
     assert np.array_equal(whole[:joined], there[:joined].astype(np.float32))

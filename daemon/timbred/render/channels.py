@@ -1,9 +1,11 @@
-"""Mono and stereo."""
+"""Mono and stereo, and the sum of channels that others are compared with."""
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from timbred.clip import Clip, Samples
+from timbred.clip import Clip
 from timbred.render.settings import RenderSettings
 
 CANCELLING = -0.5
@@ -16,21 +18,23 @@ Polarities = NDArray[np.float64]
 def channels(clip: Clip, settings: RenderSettings) -> Clip:
     """The clip with the channels asked for.
 
-    One channel becomes two by standing in both at the same level; two (or more) become one by their mean (`mono`), so
-    that nothing can clip. More than two become two by way of one.
+    One channel becomes two by standing in both at the same level; two (or more) become one by their mean, so that
+    nothing can clip. More than two become two by way of one. Channels that cancel each other do so in this mean too:
+    it is what was asked for.
     """
     wanted = settings.channels
     if wanted is None or wanted == clip.channels:
         return clip
-    return clip.with_samples(np.repeat(mono(clip.samples, polarities(clip.samples))[:, None], wanted, axis=1))
+    mean = clip.samples.mean(axis=1, keepdims=True, dtype=np.float64)
+    return clip.with_samples(np.repeat(mean, wanted, axis=1))
 
 
-def mono(samples: Samples, signs: Polarities) -> NDArray[np.float64]:
-    """The mean of channels of these polarities, shape (frames,)."""
+def mono(samples: NDArray[Any], signs: Polarities) -> NDArray[np.float64]:
+    """The mean of channels of these polarities, shape (frames,): the sound as a model is given it."""
     return samples @ (signs / samples.shape[1])
 
 
-def polarities(samples: Samples) -> Polarities:
+def polarities(samples: NDArray[Any]) -> Polarities:
     """The polarity with which each channel of (frames, channels) is summed, so that channels don't cancel each other.
 
     All are 1 but for channels that are nearly the inverse of the sum of those before them: a balanced line recorded as

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timbred.clip import Clip, Samples
-from timbred.render.channels import channels, mono, polarities
+from timbred.render.channels import mono, polarities
 from timbred.render.resample import resample
 from timbred.render.settings import RenderSettings
 from timbred.units import SampleRate, amplitude, frames_in
@@ -70,7 +70,7 @@ def kept(made: Clip, given: GivenSound, rate: SampleRate, first: int = 0) -> Cli
     """
     settings = RenderSettings(rate=rate)
     there = resample(given.clip, settings).samples
-    new = channels(resample(made, settings), RenderSettings(channels=1)).samples[:, 0].astype(np.float64)
+    new = mono(resample(made, settings).samples, polarities(made.samples))
     offset, frames = round(first * rate / made.rate), there.shape[0]
     if given.is_continued:
         frames = max(frames, frames_in(given.part.end, rate))
