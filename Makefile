@@ -1,13 +1,16 @@
 # Everything a newcomer needs: `make demo` and `make test` set themselves up.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
-	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
+	$$p -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && exit; \
+	done; command -v python3)
 BIN := .venv/bin
+SET_UP = test -n "$(PYTHON)" || { echo "timbred: there is no Python here; install Python 3.11, 3.12 or 3.13" >&2; exit 1; }; \
+	$(PYTHON) set_up.py
 
-.PHONY: demo test test-bare check docs bench pocket-data pocket-train pocket-eval clean
+.PHONY: demo test test-bare check wheel docs bench pocket-data pocket-train pocket-eval clean
 
 demo: .venv/.installed
-	$(BIN)/timbred demo --set takes.folder=takes
+	@$(BIN)/timbred demo --set takes.folder=takes
 
 test: check
 	$(BIN)/pytest -n 3 --dist loadfile
@@ -44,19 +47,17 @@ pocket-train: .venv/.installed-for-tests
 pocket-eval: .venv/.installed-for-tests
 	$(BIN)/python -m training.evaluate
 
-.venv/bin/python:
-	@test -n "$(PYTHON)" || { echo "timbred needs Python 3.11, 3.12 or 3.13 with venv; install one, or: make PYTHON=/path/to/python"; exit 1; }
-	$(PYTHON) -m venv .venv
-
-.venv/.installed: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "fetching the packages, once: this takes some minutes"
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+.venv/.installed: pyproject.toml constraints.txt
+	@$(SET_UP)
 	@touch $@
 
-.venv/.installed-for-tests: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "fetching the packages, once: this takes some minutes"
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,training]"
+.venv/.installed-for-tests: pyproject.toml constraints.txt
+	@$(SET_UP) test training
 	@touch $@ .venv/.installed
+
+# what `pipx install` and `uv tool install` take
+wheel: .venv/.installed
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis

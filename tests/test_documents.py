@@ -121,6 +121,9 @@ def test_make_targets_in_the_text_are_there(page: str) -> None:
 
 def test_the_two_commands_are_told_first() -> None:
     text = read("README.md")
+    assert (
+        text.index("pipx install") < text.index("timbred demo") < text.index("timbred doctor") < text.index("make demo")
+    )
     assert text.index("make demo") < text.index("make test") < text.index("## A first request")
 
 
