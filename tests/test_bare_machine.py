@@ -13,7 +13,7 @@ from tests.conftest import imported_at_collection
 from tests.conversations.conftest import settings_for
 from tests.conversations.daemons import environment, hollow_checkpoint
 from tests.host_programs import HIDDEN, HOST_MODULES, PORTAUDIO, PROGRAMS, absent, require_program
-from timbred.delivery.playback.devices import INSTALL
+from timbred.delivery.playback.devices import INSTALL_PORTAUDIO
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("benchmarks", "bridges", "daemon", "max_patches", "tests", "training")
@@ -161,7 +161,7 @@ def test_every_program_that_a_test_asks_for_names_its_package():
 def test_ci_installs_every_package_that_a_skip_names():
     script = (ROOT / ".ci" / "run").read_text("utf-8")
     assert {package.debian for package in (*PROGRAMS.values(), PORTAUDIO)} <= set(re.findall(r"[\w+-]+", script))
-    assert f"apt install {PORTAUDIO.debian}" in INSTALL
+    assert f"apt install {PORTAUDIO.debian}" in INSTALL_PORTAUDIO
 
 
 def test_ci_runs_the_tests_with_and_without_hosts():

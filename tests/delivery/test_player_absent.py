@@ -8,17 +8,16 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.bare_machine import SITECUSTOMIZE
 from tests.delivery.player_stage import CLIENT, play, player
 from tests.host_programs import require_portaudio
 from timbred import errors
 from timbred.protocol import messages as m
 
 ROOT = Path(__file__).parents[2]
-WITHOUT_PORTAUDIO = (
-    sys.executable,
-    "-c",
-    "import sys; sys.modules['sounddevice'] = None\nfrom timbred.delivery.playback.__main__ import main\nmain()",
-)
+PLAYER = "\nfrom timbred.delivery.playback.__main__ import main\nmain()"
+WITHOUT_PORTAUDIO = (sys.executable, "-c", SITECUSTOMIZE + PLAYER)
+WITHOUT_PACKAGE = "import sys; sys.modules['{}'] = None" + PLAYER
 
 
 def test_without_portaudio_play_says_what_to_install():
@@ -28,6 +27,19 @@ def test_without_portaudio_play_says_what_to_install():
                 await subject.opened()
             with pytest.raises(errors.NoAudioDevice, match="install PortAudio"):
                 play(subject, np.zeros((10, 2)))
+
+    asyncio.run(conversation())
+
+
+@pytest.mark.parametrize("package", ["rtmixer", "sounddevice"])
+def test_without_a_python_package_play_says_what_to_install(package: str):
+    if package == "rtmixer":
+        require_portaudio()
+
+    async def conversation() -> None:
+        async with player(program=(sys.executable, "-c", WITHOUT_PACKAGE.format(package))) as (subject, _):
+            with pytest.raises(errors.NoAudioDevice, match="pip install sounddevice rtmixer, then start timbred again"):
+                await subject.opened()
 
     asyncio.run(conversation())
 

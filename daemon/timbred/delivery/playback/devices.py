@@ -2,15 +2,17 @@
 
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 from timbred.errors import BadRequest, NoAudioDevice
 
-INSTALL = (
-    "install PortAudio (Debian and Ubuntu: apt install libportaudio2; macOS and Windows have it with the package), "
-    "and the Python packages sounddevice and rtmixer"
+INSTALL_PORTAUDIO = (
+    "install PortAudio (Debian and Ubuntu: apt install libportaudio2; macOS and Windows have it with the package "
+    "sounddevice)"
 )
+INSTALL_PACKAGES = "install the Python packages sounddevice and rtmixer: pip install sounddevice rtmixer"
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,18 @@ def portaudio() -> ModuleType:
     """The sounddevice module.
 
     Raises:
-        NoAudioDevice: it or PortAudio isn't installed; says what to install.
+        NoAudioDevice: it, rtmixer or PortAudio isn't installed; says what to install.
     """
     try:
         import sounddevice
-    except (ImportError, OSError) as error:  # OSError: the package is here, the library is not
-        raise NoAudioDevice(f"sound can't be played ({error}): {INSTALL}, then start timbred again") from error
+
+        import_module("rtmixer")
+    except ImportError as error:
+        raise NoAudioDevice(f"sound can't be played ({error}): {INSTALL_PACKAGES}, then start timbred again") from error
+    except OSError as error:
+        raise NoAudioDevice(
+            f"sound can't be played ({error}): {INSTALL_PORTAUDIO}, then start timbred again"
+        ) from error
     return sounddevice
 
 
