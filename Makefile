@@ -57,6 +57,7 @@ pocket-eval: .venv/.installed-for-tests
 
 # what `pipx install` and `uv tool install` take
 wheel: .venv/.installed
+	rm -rf build
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 clean:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import set_up
-from tests.host_programs import absent
+from tests.disks import on_disk
 
 ROOT = Path(__file__).parents[1]
 UNREACHABLE = {
@@ -35,17 +35,6 @@ def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess
     return subprocess.run(
         command, env={**kept, **environment}, capture_output=True, text=True, check=False, timeout=300
     )
-
-
-def in_small_folder(folder: Path, *then: str) -> list[str]:
-    """The words before a command that runs it with `folder` on a disk of 4 MB; `then` are options to mount it again."""
-    script = 'folder=$1; shift; cp -r "$folder" "$folder.kept" && mount -t tmpfs -o size=4m none "$folder" '
-    script += '&& cp -r "$folder.kept/." "$folder" '
-    script += "".join(f'&& mount -o remount,{option} "$folder" ' for option in then)
-    words = ["unshare", "--mount", "--map-root-user", "sh", "-c", script + '&& exec "$@"', "sh", str(folder)]
-    if shutil.which("unshare") is None or run(*words, "true").returncode:
-        absent("this user may not mount a disk of its own")
-    return words
 
 
 @pytest.mark.parametrize("version", [(3, 10, 13), (3, 9, 2), (3, 14, 0), (2, 7, 18)])
@@ -86,7 +75,7 @@ def test_set_up_without_a_network_says_so(tmp_path: Path):
 
 def test_set_up_on_a_full_disk_says_so(tmp_path: Path):
     folder = clone(tmp_path)
-    done = run(*in_small_folder(folder), sys.executable, folder / "set_up.py", **UNREACHABLE)
+    done = run(*on_disk(folder, "4m"), sys.executable, folder / "set_up.py", **UNREACHABLE)
     assert done.returncode == 1
     assert "timbred: the disk is full: the packages need about" in done.stderr
     assert "Traceback" not in done.stderr
@@ -94,7 +83,7 @@ def test_set_up_on_a_full_disk_says_so(tmp_path: Path):
 
 def test_set_up_in_a_folder_that_cannot_be_written_says_so(tmp_path: Path):
     folder = clone(tmp_path)
-    done = run(*in_small_folder(folder, "ro"), sys.executable, folder / "set_up.py", **UNREACHABLE)
+    done = run(*on_disk(folder, "4m", "ro"), sys.executable, folder / "set_up.py", **UNREACHABLE)
     assert done.returncode == 1
     assert "timbred: a folder can't be written to: " in done.stderr
     assert str(folder) in done.stderr

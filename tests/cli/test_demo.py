@@ -17,6 +17,7 @@ import soundfile
 
 from tests.conversations.conftest import StartDaemon, settings_for, start_daemon
 from tests.conversations.daemons import DaemonProcess, environment, gone, hollow_checkpoint
+from tests.disks import on_disk
 from tests.hosts import Spoken
 from timbred.cli.demo import OwnDaemon
 from timbred.errors import ForbiddenPath
@@ -31,6 +32,7 @@ class Newcomer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.takes = folder / "takes"
+        self.before: list[str] = []
         self.temporary = folder / "temporary"
         self.temporary.mkdir()
         settings = ("osc.port=1", f"takes.folder={self.takes}", *settings_for(hollow_checkpoint(folder / "hollow")))
@@ -38,7 +40,7 @@ class Newcomer:
         self.environment = {**environment(folder, fake_engine=True), "TMPDIR": str(self.temporary)}
 
     def command(self, *words: str) -> list[str]:
-        return [*COMMAND, *self.flags, *words]
+        return [*self.before, *COMMAND, *self.flags, *words]
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -150,6 +152,15 @@ def test_demo_says_where_sounds_cannot_be_written(newcomer: Newcomer):
     assert (done.returncode, done.stdout) == (1, "")
     assert f"timbred: {newcomer.folder / 'file'} can't be written to" in done.stderr
     assert "or set takes.folder to another" in done.stderr
+
+
+def test_demo_says_that_the_disk_is_full(newcomer: Newcomer):
+    newcomer.takes.mkdir()
+    newcomer.before = on_disk(newcomer.takes, "160k")
+    done = newcomer.run("long wave", "--no-play")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "timbred: no room left on the disk" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_demo_tells_why_its_daemon_does_not_start(newcomer: Newcomer):
