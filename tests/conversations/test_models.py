@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -103,6 +104,26 @@ def test_the_same_seed_is_the_same_sound_bit_for_bit_when_exact(performer: UdpCl
     assert abs(one).max() > 0.5
     assert (one == two).all()
     assert abs(one - other).max() > 0.001
+
+
+@pytest.mark.parametrize("model", ["tiny", "pocket"])
+def test_exact_takes_of_one_request_are_made_again_bit_for_bit(performer: UdpClient, model: str) -> None:
+    """By `vary`, and by their seed alone; 16 bits have dither too."""
+    keys = ("@model", model, "@seconds", 0.5, "@steps", 3, "@exact", 1, "@bits", 16)
+    performer.say("generate", f"exact {model}", "snare drum", "@takes", 4, "@seed", 11, *keys)
+    events = performer.until_end(f"exact {model}")
+    takes = [event for event in events if event.name == "take"]
+    assert sorted(int(str(take.arguments[6])) for take in takes) == [11, 12, 13, 14]
+    for number, take in enumerate(takes):
+        names = f"again {model} {number}", f"alone {model} {number}"
+        performer.say("vary", names[0], str(take.arguments[8]))
+        performer.say("generate", names[1], "snare drum", "@seed", take.arguments[6], *keys)
+        heard = performer.until_ends(*names)
+        varied, alone = (next(one for one in heard[name] if one.name == "take") for name in names)
+        sounds = [soundfile.read(str(one.arguments[2]), dtype="int16")[0] for one in (take, varied, alone)]
+        assert np.abs(sounds[0]).max() > 1000
+        assert np.array_equal(sounds[0], sounds[1])
+        assert np.array_equal(sounds[0], sounds[2])
 
 
 def test_takes_of_one_request_are_those_of_their_seeds(performer: UdpClient) -> None:

@@ -58,7 +58,7 @@ class KeysOfSound(KeysOfPlaying, total=False):
     seed: int
     """same seed, same sound: a whole number from 0 to 2147483647; default random, and reported."""
     exact: bool
-    """run alone with deterministic kernels: 0 or 1; default 0."""
+    """each take made alone with deterministic kernels: 0 or 1; default 0."""
     takes: int
     """variations from one request: a whole number from 1 to 16; default 1."""
     rank: bool
@@ -90,11 +90,11 @@ class KeysOfSound(KeysOfPlaying, total=False):
     loop: bool
     """the end meets the start without a seam: 0 or 1; default 0."""
     rate: int
-    """Hz of the file: a whole number from 8000 to 192000; default `audio.rate`."""
+    """Hz of the file: a whole number from 8000 to 192000; default `audio.rate`; `init`'s if it stays."""
     format: Literal["aiff", "flac", "ogg", "wav"]
-    """kind of file: one of aiff, flac, ogg, wav; default wav."""
+    """kind of file: one of aiff, flac, ogg, wav; default wav; `init`'s if it stays."""
     bits: Literal[16, 24, 32]
-    """bits of a sample; 32 is float: one of 16, 24, 32; default 24."""
+    """bits of a sample; 32 is float: one of 16, 24, 32; default 24; `init`'s if it stays."""
     channels: Literal[1, 2]
     """channels of the file: one of 1, 2; default the model's; `init`'s if it stays."""
     loudness: float | Literal["off"]

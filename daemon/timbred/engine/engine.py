@@ -5,18 +5,20 @@ import math
 import os
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import torch
+from msgspec import structs
 
 from timbred import __version__, errors
 from timbred.engine import checkpoint, device, wire
 from timbred.engine.adapters.families import make_resident, needs_of
-from timbred.engine.adapters.finishing import Sounds
+from timbred.engine.adapters.finishing import Sounds, joined
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion
 from timbred.engine.adapters.places import Places
 from timbred.engine.adapters.prepared import Workshop
@@ -57,7 +59,10 @@ ROWS = {"cpu": 16, "mps": 16, "cuda": 64}
 @dataclass(eq=False)
 class Job:
     """A render under way: it waits for its model (`run` is None), takes its steps, or is heard already (`sounding`).
-    It is wanted by the moment `due`, and takes `remaining` seconds more; None while that isn't known."""
+    It is wanted by the moment `due`, and takes `remaining` seconds more; None while that isn't known.
+
+    Where takes are made one after the other, `made` holds those that are done, after `steps_before` steps.
+    """
 
     render: wire.Render
     run: Run | None = None
@@ -67,6 +72,22 @@ class Job:
     stepped: float = 0.0
     told: float = -1.0
     preview_due: bool = False
+    made: list[Sounds] = field(default_factory=list[Sounds])
+    steps_before: int = 0
+
+    @property
+    def orders(self) -> tuple[wire.RenderOrder, ...]:
+        """What is made, one after the other: all takes at once, or with `exact` each take alone. In a batch, a take's
+        samples would depend on how many others there are."""
+        order = self.render.order
+        return tuple(structs.replace(order, seeds=(seed,)) for seed in order.seeds) if order.exact else (order,)
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Steps that are done, and steps in all."""
+        assert self.run is not None
+        left = len(self.orders) - len(self.made)
+        return self.steps_before + self.run.step, self.steps_before + left * self.run.steps
 
     @property
     def number(self) -> int:
@@ -334,12 +355,29 @@ class Engine:
             self.loader.want(job.render.model, job.render.rank)
             return
         try:
-            job.run = model.begin(job.render.order)
+            self._begin_next(job, model)
             self.last_used[job.render.model.name] = time.monotonic()
             job.preview_due = job.render.order.preview
             job.stepped = time.perf_counter()
         except Exception as error:  # noqa: BLE001  whatever a model does, it ends this job alone
             self._fail(job, error)
+
+    def _begin_next(self, job: Job, model: LatentDiffusion) -> None:
+        """Begin the first of a job's orders that isn't made yet."""
+        with self._kernels(job):
+            job.run = model.begin(job.orders[len(job.made)])
+
+    @contextmanager
+    def _kernels(self, job: Job) -> Generator[None]:
+        """Run kernels as a job wants them: for `exact`, deterministic ones on one thread."""
+        exact = job.render.order.exact
+        if exact:
+            self._use_threads(1)
+        torch.use_deterministic_algorithms(exact)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(False)
 
     def _tell_loading(self) -> None:
         for job in self.jobs.values():
@@ -376,10 +414,10 @@ class Engine:
         learns = not exact and not self.loader.is_busy and not self.workshop.is_busy
         threads = self.threads.next(work) if learns else 1 if exact else self.threads.beside()
         self._use_threads(threads)
-        torch.use_deterministic_algorithms(exact)
         began = time.perf_counter()
         try:
-            model.advance([job.run for job in batch if job.run is not None])
+            with self._kernels(batch[0]):
+                model.advance([job.run for job in batch if job.run is not None])
         except Exception as error:  # noqa: BLE001  whatever a model does, the process and other jobs live on
             self._failed_together(batch, error)
             return
@@ -409,7 +447,7 @@ class Engine:
 
     def _stepped(self, job: Job) -> None:
         assert job.run is not None
-        step, steps = job.run.step, job.run.steps
+        step, steps = job.progress
         now = time.perf_counter()
         self.pace.measured(("step", job.work), now - job.stepped)
         job.stepped = now
@@ -421,7 +459,8 @@ class Engine:
         """Once, a third of the way. One that can't be decoded is left out: the sound itself goes on."""
         job.preview_due = False
         try:
-            sounds = model.preview(run)
+            with self._kernels(job):
+                sounds = model.preview(run)
         except Exception as error:  # noqa: BLE001  a preview must not end its job
             log.warning("job %d has no preview: %s", job.number, error)
             return
@@ -458,9 +497,10 @@ class Engine:
             self._send_sounds(job, Sounds(sounding.waveforms.numpy(), sounding.rate), [(0, None)])
 
     def _finish(self, job: Job, run: Run, model: LatentDiffusion) -> None:
-        """Decode a run that is done, unless it goes on with another window."""
+        """Decode a run that is done, unless it goes on with another window; then begin the next take, if any."""
         try:
-            model.go_on(run)
+            with self._kernels(job):
+                model.go_on(run)
         except Exception as error:  # noqa: BLE001  whatever a model does, it ends this job alone
             self._fail(job, error)
             return
@@ -470,7 +510,13 @@ class Engine:
             self._begin_to_sound(job, run, model)
             return
         try:
-            sounds = model.finish(run)
+            with self._kernels(job):
+                job.made.append(model.finish(run))
+            if len(job.made) < len(job.orders):
+                job.steps_before += run.steps
+                self._begin_next(job, model)
+                return
+            sounds = joined(job.made)
             if job.render.order.rank and len(job.render.order.seeds) > 1:
                 sounds = replace(sounds, heard=model.hear(sounds))
             ranked = self._ranked(job.render.order, sounds, model)

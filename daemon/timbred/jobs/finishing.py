@@ -9,17 +9,19 @@ import numpy as np
 
 from timbred.clip import Clip
 from timbred.delivery.files import TakesFolder
+from timbred.errors import BadRequest
 from timbred.jobs.parameters import Parameters
 from timbred.library.recipe import make_recipe
 from timbred.library.takes import Library, StoredTake, new_take_id
 from timbred.render.chain import RenderSettings, finish
 from timbred.render.channels import mono, polarities
-from timbred.render.decode import decode
+from timbred.render.decode import decode, keeps_every_bit
 from timbred.render.encode import encode
 from timbred.render.formats import bits_of
 from timbred.render.keeping import GivenSound, kept
+from timbred.render.loudness import peak_level
 from timbred.render.resample import resample
-from timbred.units import Decibels, SampleRate, frames_in
+from timbred.units import SampleRate, frames_in
 
 PREVIEWS = "previews"
 """Folder inside the takes folder for early renderings."""
@@ -41,24 +43,42 @@ class RawTake:
     first: int = 0
 
 
-def given_sound(path: Path, rate: int, seconds: float) -> tuple[bytes, Clip]:
-    """The beginning of a file, `seconds` long: as the engine takes it (float32 little-endian, mono, at `rate`), and as
-    it is.
+def given_sound(path: Path, rate: int, parameters: Parameters) -> tuple[bytes, Clip]:
+    """The beginning of `init`, as long as the sound: as the engine takes it (float32 little-endian, mono, at `rate`),
+    and as it is.
 
     Raises:
         BadAudio: it can't be read, is empty, or holds values that aren't numbers.
+        BadRequest: it stays in the file, which can't hold it as it is.
     """
-    clip = fit_to(decode(path), seconds)
+    clip = fit_to(decode(path), parameters.seconds)
+    check_kept(path, clip, parameters)
     heard = resample(clip, RenderSettings(rate=SampleRate(rate))).samples
     return mono(heard, polarities(clip.samples)).astype("<f4").tobytes(), clip
 
 
-def fitting(clip: Clip, settings: RenderSettings) -> RenderSettings:
-    """The same settings, but for a sound that is left alone and goes beyond full scale (a float file's may), on its way
-    into a file that can't: it is made quieter as a whole rather than clipped."""
-    left_alone = settings.peak is None and settings.loudness is None
-    beyond = float(np.abs(clip.samples).max(initial=0.0)) > 1.0
-    return replace(settings, peak=Decibels(0.0)) if left_alone and beyond and bits_of(settings) != 32 else settings
+def check_kept(path: Path, clip: Clip, parameters: Parameters) -> None:
+    """Whether a file holds as it is what stays of `init`.
+
+    Raises:
+        BadAudio: `init` can't be read.
+        BadRequest: it goes beyond full scale, and the file can't; or its samples have more bits than the file's.
+    """
+    if parameters.anew is None or parameters.to not in ("file", "both"):
+        return
+    settings = parameters.render_settings()
+    peak = peak_level(clip.samples)
+    is_left_alone = settings.peak is None and settings.loudness is None
+    if is_left_alone and peak > 0 and bits_of(settings) != 32:
+        raise BadRequest(
+            f"init: it reaches {peak:+.1f} dBFS, and {parameters.format} without float samples ends at 0; "
+            "ask for @format wav @bits 32, or for another level with @peak -1"
+        )
+    if parameters.keeps_bits and not keeps_every_bit(path):
+        raise BadRequest(
+            "bits: init's samples have more bits than the 32 of a float file hold; "
+            "name @bits 32 to have them rounded (by -144 dB of their own level)"
+        )
 
 
 def fit_to(clip: Clip, seconds: float) -> Clip:
@@ -93,8 +113,6 @@ class Finishing:
         """
         clip = self._clip(parameters, raw, given)
         settings = parameters.render_settings()
-        if given is not None:
-            settings = fitting(clip, settings)
         finished = finish(clip, settings)
         path = None
         if parameters.to in ("file", "both"):
@@ -125,7 +143,8 @@ class Finishing:
     def preview(self, parameters: Parameters, raw: RawTake, given: Clip | None = None) -> Path:
         """Write an early rendering into the previews' folder. It isn't a take, and is removed when the daemon stops,
         unless it was changed. That of a sound that is continued ends where the rendering has come to."""
-        settings = replace(parameters.render_settings(), format="wav", bits=16)
+        beyond = given is not None and peak_level(given.samples) > 0
+        settings = replace(parameters.render_settings(), format="wav", bits=32 if beyond else 16)
         if parameters.extend is not None:
             settings = replace(settings, seconds=None)
         finished = finish(self._clip(parameters, raw, given), settings)

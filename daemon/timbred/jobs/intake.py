@@ -22,7 +22,7 @@ from timbred.jobs.flow import Flows
 from timbred.jobs.inside import Inside
 from timbred.jobs.intime import InTime
 from timbred.jobs.job import Job
-from timbred.jobs.parameters import PLAYED, Parameters, resolve
+from timbred.jobs.parameters import PLAYED, Parameters, repaints, resolve
 from timbred.jobs.playing import Playing
 from timbred.jobs.remembered import Key, key_of
 from timbred.jobs.settings import LiveSettings
@@ -31,7 +31,7 @@ from timbred.library.takes import Library
 from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId
 from timbred.protocol.vocabulary import REQUESTS
-from timbred.render.decode import length_of, read_recipe
+from timbred.render.decode import head_of, read_recipe
 from timbred.units import Megabytes
 
 log = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ class Intake:
         entry = self.registry[request.model or str(self.settings["models.default"])]
         noise = self._noise_of(request.noise, entry.card.name) if request.noise else None
         init = self._file_of(request.init) if request.init else None
-        init_seconds = length_of(init) if init else None
+        head = head_of(init) if init else None
         session, seed = self.settings.session, secrets.randbelow(2**31)
         if request.to in PLAYED:
             self.playing.check(request)
@@ -145,7 +145,7 @@ class Intake:
             self.buffers.check(client)
 
         def resolved(asked: m.Generate) -> Parameters:
-            return resolve(asked, entry.card, session, seed, noise, init_seconds)
+            return resolve(asked, entry.card, session, seed, noise, head.seconds if head else None, head)
 
         parameters = resolved(request)
         if not self.dispatcher.residents.is_resident(entry.card.name):
@@ -347,7 +347,10 @@ class Intake:
         init = self._file_of(request.init) if request.init else None
         if not self.dispatcher.residents.is_resident(entry.card.name):
             entry.checkpoint()
-        return self.flows.flow(client, request, entry.card, init, length_of(init) if init else None)
+        head = head_of(init) if init else None
+        if head is not None and head.channels > 2 and repaints(request):
+            raise errors.BadRequest(f"init: it has {head.channels} channels and stays in part; voices play 1 or 2")
+        return self.flows.flow(client, request, entry.card, init, head.seconds if head else None)
 
     def _taken(self, job: Job, take: FinishedTake) -> None:
         self.playing.finished(job, take)

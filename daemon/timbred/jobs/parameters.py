@@ -9,9 +9,10 @@ from timbred.engine.registry import Card
 from timbred.engine.wire import Given, NoiseSource, RenderOrder, Repaint, Words
 from timbred.errors import BadRequest
 from timbred.jobs.weights import read_weights
-from timbred.protocol.messages import Generate
+from timbred.protocol.messages import Generate, Recipe
+from timbred.render.decode import SoundHead
 from timbred.render.early import can_be_early
-from timbred.render.formats import check
+from timbred.render.formats import CONTAINERS, HIGHEST_RATE, LOWEST_RATE, check
 from timbred.render.keeping import Part
 from timbred.render.settings import AUTOMATIC_FADE_IN, AUTOMATIC_FADE_OUT, RenderSettings
 from timbred.units import Decibels, Lufs, SampleRate, Seconds, bars_to_seconds
@@ -37,13 +38,30 @@ PEAK = -1.0
 STRENGTH = 0.5
 """How far `init` is changed where nothing is said; a part that is repainted is made anew altogether."""
 
-NOT_KEYS = ("hears", "rendered_seconds", "window", "noise_source", "playing", "server_buffer", "automatic_fades")
+NOT_KEYS = (
+    "hears",
+    "rendered_seconds",
+    "window",
+    "noise_source",
+    "playing",
+    "server_buffer",
+    "automatic_fades",
+    "keeps_bits",
+)
 """Fields of `Parameters` that are no keys of `generate`."""
 
 PLAYED = ("play", "both")
 """Values of `to` that want a voice."""
 
 PLAY_KEYS = ("voice", "gain", "pan", "speed", "out", "at", "fade")
+
+KEPT_FORMATS: dict[str, Literal["wav", "flac", "aiff"]] = {
+    "WAV": "wav", "WAVEX": "wav", "RF64": "wav", "AIFF": "aiff", "FLAC": "flac",
+}  # fmt: skip
+"""Formats in which a sound of these kinds (libsndfile's names) stays as it is; all others become wav."""
+
+KEPT_BITS: dict[str, Literal[16, 24]] = {"PCM_S8": 16, "PCM_U8": 16, "PCM_16": 16, "PCM_24": 24}
+"""Bits that hold samples of these kinds (libsndfile's names) exactly; all others need 32, which are float."""
 
 HIGHEST = 96_000.0
 """Hz; above every model's highest band."""
@@ -81,6 +99,8 @@ class Parameters:
     """Everything about one request, nothing left open. Names as in the protocol; `seconds` is exact.
 
     `automatic_fades` names those of `fade_in` and `fade_out` that nobody asked for: their values are upper limits.
+    `keeps_bits` says that `init` stays in the file, at its own rate and in a format that nobody chose: then its samples
+    must stay bit for bit.
     """
 
     model: str
@@ -124,6 +144,7 @@ class Parameters:
     fade_in: float
     fade_out: float
     automatic_fades: frozenset[str]
+    keeps_bits: bool
     to: Literal["file", "play", "both", "none"]
     playing: Generate | None
     server_buffer: ServerBuffer | None
@@ -240,9 +261,10 @@ def resolve(
     random_seed: int,
     noise_source: NoiseSource | None = None,
     init_seconds: float | None = None,
+    init_head: SoundHead | None = None,
 ) -> Parameters:
     """What a request comes to with this model in this session. `noise_source` is what `noise` names, `init_seconds`
-    how long `init` is.
+    how long `init` is, `init_head` what its file says of its samples.
 
     Raises:
         BadRequest: naming the key, what came, and what is allowed.
@@ -257,9 +279,11 @@ def resolve(
     fewest, most = STEPS.get(scheduler, (1, 1000))
     if not fewest <= steps <= most:
         raise BadRequest(f"steps: got {steps}, {scheduler} takes {fewest} to {most}")
-    file_format = request.format or "wav"
-    rate = request.rate or session.rate
-    check(file_format, request.bits, rate, request.channels or card.channels)
+    kept = init_head if request.extend is not None or repaints(request) else None
+    if kept is not None:
+        _refuse_what_cannot_be_done_to_channels(request, kept)
+    rate, file_format, bits = _file(request, session, kept)
+    check(file_format, bits, rate, request.channels or card.channels)
     prompt, transcription = _words(request, card)
     loop = bool(request.loop)
     keeps_start, keeps_end = _kept_ends(request, seconds, init_seconds)
@@ -295,14 +319,15 @@ def resolve(
         loop=loop,
         rate=rate,
         format=file_format,
-        bits=request.bits,
+        bits=bits,
         channels=request.channels,
         loudness=_level(request.loudness, None),
-        peak=_level(request.peak, None if request.extend is not None or _repaints(request) else PEAK),
+        peak=_level(request.peak, None if request.extend is not None or repaints(request) else PEAK),
         trim=bool(request.trim),
         fade_in=_or(request.fade_in, 0.0 if keeps_start else AUTOMATIC_FADE_IN),
         fade_out=_or(request.fade_out, 0.0 if keeps_end else AUTOMATIC_FADE_OUT),
         automatic_fades=_automatic_fades(request, keeps_start, keeps_end),
+        keeps_bits=kept is not None and (request.format, request.bits) == (None, None) and rate == kept.rate,
         to=request.to or "file",
         playing=request if request.to in PLAYED else None,
         server_buffer=_server_buffer(request),
@@ -344,10 +369,11 @@ def _guidance(request: Generate, card: Card) -> float:
 def _strength(request: Generate) -> float | None:
     if request.init is None:
         return None
-    return _or(request.strength, 1.0 if _repaints(request) else STRENGTH)
+    return _or(request.strength, 1.0 if repaints(request) else STRENGTH)
 
 
-def _repaints(request: Generate) -> bool:
+def repaints(request: Recipe) -> bool:
+    """Whether a part of `init` is made anew, and the rest of it stays."""
     return any(getattr(request, key) is not None for key in ("start", "end", "low", "high"))
 
 
@@ -355,11 +381,43 @@ def _kept_ends(request: Generate, seconds: float, init_seconds: float | None) ->
     """Whether the sound begins, and ends, as `init` does: then neither is faded."""
     if request.extend is not None:
         return True, False
-    if not _repaints(request) or init_seconds is None:
+    if not repaints(request) or init_seconds is None:
         return False, False
     banded = request.low is not None or request.high is not None
     ends_before = request.end is not None and request.end < seconds
     return banded or bool(request.start), (banded or ends_before) and seconds > init_seconds - 1e-6
+
+
+def _file(
+    request: Generate, session: Session, kept: SoundHead | None
+) -> tuple[int, Literal["wav", "flac", "aiff", "ogg"], Literal[16, 24, 32] | None]:
+    """Rate, format and bits of the file. Where `init` stays, they are its own unless others are asked for.
+
+    Raises:
+        BadRequest: its rate is none that files of ours have.
+    """
+    if kept is None:
+        return request.rate or session.rate, request.format or "wav", request.bits
+    rate = request.rate or kept.rate
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise BadRequest(
+            f"rate: init has {rate} Hz, files may have {LOWEST_RATE} to {HIGHEST_RATE}; name one, as in: @rate 48000"
+        )
+    file_format = request.format or KEPT_FORMATS.get(kept.kind, "wav")
+    own_bits: Literal[16, 24, 32] = KEPT_BITS.get(kept.subtype, 32)
+    holds = own_bits in CONTAINERS[file_format].subtypes
+    return rate, file_format, request.bits or (own_bits if holds else None)
+
+
+def _refuse_what_cannot_be_done_to_channels(request: Generate, kept: SoundHead) -> None:
+    if kept.channels <= 2 or request.channels is not None:
+        return
+    if isinstance(request.loudness, float):
+        raise BadRequest(
+            f"loudness: it is measured of 1 or 2 channels, init has {kept.channels}; name @channels or @peak"
+        )
+    if request.to in PLAYED:
+        raise BadRequest(f"to: voices play 1 or 2 channels, init has {kept.channels}; name @channels, or use `to file`")
 
 
 def _automatic_fades(request: Generate, keeps_start: bool, keeps_end: bool) -> frozenset[str]:

@@ -120,9 +120,10 @@ class Recipe(PlayKeys, frozen=True, kw_only=True):
         ]
         | None
     ) = None
-    exact: Annotated[bool, Meta(description="run alone with deterministic kernels", extra={"default": "0"})] | None = (
-        None
-    )
+    exact: (
+        Annotated[bool, Meta(description="each take made alone with deterministic kernels", extra={"default": "0"})]
+        | None
+    ) = None
     takes: (
         Annotated[int, Meta(ge=1, le=16, description="variations from one request", extra={"default": "1"})] | None
     ) = None
@@ -156,11 +157,25 @@ class Recipe(PlayKeys, frozen=True, kw_only=True):
         None
     )
     rate: (
-        Annotated[int, Meta(ge=8000, le=192000, description="Hz of the file", extra={"default": "`audio.rate`"})] | None
+        Annotated[
+            int,
+            Meta(
+                ge=8000,
+                le=192000,
+                description="Hz of the file",
+                extra={"default": "`audio.rate`; `init`'s if it stays"},
+            ),
+        ]
+        | None
     ) = None
-    format: Annotated[Format, Meta(description="kind of file", extra={"default": "wav"})] | None = None
+    format: (
+        Annotated[Format, Meta(description="kind of file", extra={"default": "wav; `init`'s if it stays"})] | None
+    ) = None
     bits: (
-        Annotated[Literal[16, 24, 32], Meta(description="bits of a sample; 32 is float", extra={"default": "24"})]
+        Annotated[
+            Literal[16, 24, 32],
+            Meta(description="bits of a sample; 32 is float", extra={"default": "24; `init`'s if it stays"}),
+        ]
         | None
     ) = None
     channels: (

@@ -1,5 +1,6 @@
 """From a file to a clip, and to the recipe it was made by. Nothing in a file from outside is trusted."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,24 @@ LONGEST_RECIPE = 262_144
 """Characters of recipe that are read from a file."""
 
 BLOCK = 65_536
+
+WIDE_SUBTYPES = ("PCM_32", "DOUBLE")
+"""libsndfile's names of samples that have more bits than float32 has for them."""
+
+
+@dataclass(frozen=True)
+class SoundHead:
+    """What the head of a file of sound says: Hz, channels, frames, libsndfile's name of its kind and of its samples."""
+
+    rate: int
+    channels: int
+    frames: int
+    kind: str
+    subtype: str
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.rate
 
 
 def decode(path: Path, max_seconds: float = LONGEST) -> Clip:
@@ -45,8 +64,8 @@ def decode(path: Path, max_seconds: float = LONGEST) -> Clip:
     return Clip(samples, rate, _recipe_or_none(path))
 
 
-def length_of(path: Path, max_seconds: float = LONGEST) -> float:
-    """Seconds of sound in a file, from its head alone.
+def head_of(path: Path, max_seconds: float = LONGEST) -> SoundHead:
+    """What the head of a file says of its sound.
 
     Raises:
         BadAudio: missing, not sound, empty, or longer than `max_seconds`.
@@ -54,12 +73,31 @@ def length_of(path: Path, max_seconds: float = LONGEST) -> float:
     try:
         with soundfile.SoundFile(str(path)) as file:
             _check_head(file, path, max_seconds)
-            frames, rate = file.frames, file.samplerate
+            head = SoundHead(file.samplerate, file.channels, file.frames, file.format, file.subtype)
     except (soundfile.SoundFileError, OSError, TypeError, ValueError, RuntimeError) as error:
         raise BadAudio(_unreadable(path, error)) from error
-    if frames <= 0:
+    if head.frames <= 0:
         raise BadAudio(f"{path}: the file is sound, but it holds no frames")
-    return frames / rate
+    return head
+
+
+def keeps_every_bit(path: Path) -> bool:
+    """Whether the samples of a file are numbers that float32 holds exactly, as `decode` reads them. Those of 32-bit
+    integers and 64-bit floats may not be.
+
+    Raises:
+        BadAudio: the file can't be read.
+    """
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            if file.subtype not in WIDE_SUBTYPES:
+                return True
+            for block in file.blocks(BLOCK, dtype="float64", always_2d=True):
+                if not np.array_equal(block, block.astype(np.float32)):
+                    return False
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError, RuntimeError) as error:
+        raise BadAudio(_unreadable(path, error)) from error
+    return True
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -16,6 +16,8 @@ STEPS = 32_768
 def dither(clip: Clip, settings: RenderSettings) -> Clip:
     """The clip on the grid of 16 bits, when the file has 16. The same recipe gives the same noise.
 
+    Samples that are on the grid already stay as they are: those of a 16-bit file that is continued, and silence.
+
     Triangular noise of two steps' width makes the error independent of the sound (Lipshitz, Wannamaker
     and Vanderkooy, 1992). Digital silence stays silent.
     """
@@ -23,7 +25,8 @@ def dither(clip: Clip, settings: RenderSettings) -> Clip:
         return clip
     chance = np.random.default_rng(dither_seed(clip.recipe))
     noise = chance.random(clip.samples.shape, np.float32) - chance.random(clip.samples.shape, np.float32)
-    steps = np.rint(clip.samples * np.float32(STEPS) + noise)
+    exact = clip.samples * np.float32(STEPS)
+    steps = np.where(exact == np.rint(exact), exact, np.rint(exact + noise))
     return clip.with_samples(np.clip(steps, -STEPS, STEPS - 1) / np.float32(STEPS))
 
 

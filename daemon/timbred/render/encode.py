@@ -9,8 +9,9 @@ import soundfile
 from numpy.typing import NDArray
 
 from timbred.clip import Clip, Samples
-from timbred.errors import Internal
+from timbred.errors import BadRequest, Internal
 from timbred.render.chunks import MIDDLE_C, Chunk, sampler_chunk, tempo_chunk, with_chunks, without_time_stamp
+from timbred.render.decode import MOST_CHANNELS
 from timbred.render.finite import require_sound
 from timbred.render.formats import CONTAINERS, bits_of, check
 from timbred.render.settings import RenderSettings
@@ -48,7 +49,9 @@ def encoded(clip: Clip, settings: RenderSettings, root_note: int | None = None) 
     Raises:
         BadRequest, ModelError: as `encode`.
     """
-    check(settings.format, settings.bits, clip.rate, clip.channels)
+    check(settings.format, settings.bits, clip.rate, None)
+    if clip.channels > MOST_CHANNELS:
+        raise BadRequest(f"channels: the sound has {clip.channels}, files hold up to {MOST_CHANNELS}")
     require_sound(clip)
     file = _sound(clip, settings)
     if settings.format in ("wav", "aiff"):

@@ -19,14 +19,15 @@ REMEMBERED_WORDS = 64
 
 
 class Remembered:
-    """The conditionings of the words heard last."""
+    """The conditionings of the words encoded last. Those from deterministic kernels are kept apart: their bits are not
+    those of the others."""
 
     def __init__(self) -> None:
-        self._heard: OrderedDict[tuple[Words, bool], Tensors] = OrderedDict()
+        self._heard: OrderedDict[tuple[Words, bool, bool], Tensors] = OrderedDict()
 
     def found(self, words: Words, guided: bool, make: Callable[[], Tensors]) -> Tensors:
         """What these words gave before, else what `make` gives."""
-        key = (words, guided)
+        key = (words, guided, torch.are_deterministic_algorithms_enabled())
         if key not in self._heard:
             self._heard[key] = make()
             if len(self._heard) > REMEMBERED_WORDS:

@@ -1,6 +1,6 @@
 """From a run's latents to its sound: as it will be, as it is, or piece by piece."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,14 @@ class Sounds:
     first: int = 0
     looped: tuple[bool, ...] = ()
     heard: Hearing | None = None
+
+
+def joined(parts: Sequence[Sounds]) -> Sounds:
+    """The takes of several runs of one job, which differ by their seeds alone."""
+    if len(parts) == 1:
+        return parts[0]
+    looped = tuple(goes for part in parts for goes in part.looped)
+    return Sounds(np.concatenate([part.waveforms for part in parts]), parts[0].rate, parts[0].first, looped)
 
 
 def expected(run: Run, codec: Codec) -> Sounds:

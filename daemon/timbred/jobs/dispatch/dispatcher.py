@@ -103,7 +103,7 @@ class Dispatcher:
         """Read the sound that a job starts from; the job waits in its place meanwhile."""
         rate = self.registry[job.parameters.model].card.native_rate
         try:
-            found = await self._background.in_thread(given_sound, init, rate, job.parameters.seconds)
+            found = await self._background.in_thread(given_sound, init, rate, job.parameters)
         except Exception as error:  # noqa: BLE001  whatever it is, the client hears of it
             if job.live:
                 self.queue.remove(job)
