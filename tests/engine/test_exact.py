@@ -32,7 +32,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 def exact(job: int, seeds: tuple[int, ...], **changes: Any) -> wire.Render:
     plain: dict[str, Any] = {"seconds": 1.0, "early": False, "exact": True, "scheduler": "dpm++2m", "steps": 4}
-    return render(job, **{**plain, **changes, "seeds": seeds})
+    return render(job, 1, **{**plain, **changes, "seeds": seeds})
 
 
 async def rendered(heard: Heard, job: int) -> Samples:
