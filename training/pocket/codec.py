@@ -1,71 +1,77 @@
-"""The codec: bands to latent vectors along time alone, 21.5 a second, and back."""
+"""The codec: bands to latent vectors along time alone, 21.5 a second, and back.
+
+Cells of 4 frames and 4 bands are joined and halved once more, so that each of 20 groups of bands has a few numbers in
+every latent vector: what happens in a group is learned once for all of them, and quickly.
+"""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from training.pocket.bands import BANDS, CHANNELS, GROUPS
-from training.pocket.features import TOKEN_FRAMES
+from training.pocket.bands import BANDS, GROUP, GROUPS
+
+CELL_FRAMES, CELL_BANDS = 4, 4
+CELLS = BANDS // CELL_BANDS
+CELL_NUMBERS = 3 * CELL_FRAMES * CELL_BANDS + 2 * CELL_FRAMES
 
 
 @dataclass(frozen=True)
 class CodecSizes:
-    """Widths and depths: frames (172 a second), half frames (86), tokens (21.5)."""
+    """Widths and depths for cells (43 a second in 40 rows) and groups (21.5 a second in 20 rows)."""
 
-    latent: int = 64
-    widths: tuple[int, int, int] = (256, 320, 512)
-    encoder_blocks: tuple[int, int, int] = (1, 1, 1)
-    decoder_blocks: tuple[int, int, int] = (1, 1, 2)
-    expansion: int = 2
+    group_latent: int = 12
+    widths: tuple[int, int] = (64, 128)
+    encoder_blocks: tuple[int, int] = (1, 2)
+    decoder_blocks: tuple[int, int] = (2, 3)
+
+    @property
+    def latent(self) -> int:
+        """Numbers in a latent vector."""
+        return self.group_latent * GROUPS
+
+
+def to_cells(channels: Tensor) -> Tensor:
+    """(batch, frames, CHANNELS) to (batch, CELL_NUMBERS, frames / 4, 40)."""
+    batch, frames = channels.shape[:2]
+    times = frames // CELL_FRAMES
+    bands, sides = channels[..., : 3 * BANDS], channels[..., 3 * BANDS :]
+    bands = bands.reshape(batch, times, CELL_FRAMES, 3, CELLS, CELL_BANDS).permute(0, 3, 2, 5, 1, 4)
+    sides = sides.reshape(batch, times, CELL_FRAMES, 2, GROUPS).permute(0, 3, 2, 1, 4)
+    sides = sides.repeat_interleave(GROUP // CELL_BANDS, -1)
+    return torch.cat((bands.flatten(1, 3), sides.flatten(1, 2)), 1)
+
+
+def from_cells(cells: Tensor) -> Tensor:
+    """(batch, frames, CHANNELS) of what `to_cells` gave; a group's sides are the mean over its cells."""
+    batch, _, times, _ = cells.shape
+    numbers = 3 * CELL_FRAMES * CELL_BANDS
+    bands = cells[:, :numbers].reshape(batch, 3, CELL_FRAMES, CELL_BANDS, times, CELLS).permute(0, 4, 2, 1, 5, 3)
+    sides = cells[:, numbers:].reshape(batch, 2, CELL_FRAMES, times, GROUPS, -1).mean(-1).permute(0, 3, 2, 1, 4)
+    frames = times * CELL_FRAMES
+    return torch.cat((bands.reshape(batch, frames, 3 * BANDS), sides.reshape(batch, frames, 2 * GROUPS)), -1)
 
 
 class Block(nn.Module):
-    """Depthwise convolution over time, then two layers over channels, added to the input."""
+    """A convolution over neighbours, a layer over all rows, and a layer over channels, added to the input."""
 
-    def __init__(self, width: int, expansion: int, kernel: int = 7) -> None:
+    def __init__(self, width: int, rows: int) -> None:
         super().__init__()
-        self.mix = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
-        self.norm = nn.LayerNorm(width)
-        self.widen = nn.Linear(width, expansion * width)
-        self.narrow = nn.Linear(expansion * width, width)
-        self.scale = nn.Parameter(torch.full((width,), 0.3))
+        self.norm = nn.GroupNorm(8, width)
+        self.near = nn.Conv2d(width, width, 3, padding=1)
+        self.rows = nn.Linear(rows, rows, bias=False)
+        self.out = nn.Conv2d(width, width, 1)
+        nn.init.zeros_(self.rows.weight)
+        nn.init.normal_(self.out.weight, std=0.02)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(batch, time, width) to the same."""
-        mixed = self.mix(inputs.transpose(1, 2)).transpose(1, 2)
-        return inputs + self.scale * self.narrow(nn.functional.gelu(self.widen(self.norm(mixed)), approximate="tanh"))
+        """(batch, width, times, rows) to the same."""
+        normal = self.norm(inputs)
+        return inputs + self.out(nn.functional.silu(self.near(normal) + self.rows(normal)))
 
 
-class Gather(nn.Module):
-    """Join neighbouring steps into one."""
-
-    def __init__(self, width: int, wider: int, factor: int) -> None:
-        super().__init__()
-        self.factor = factor
-        self.norm = nn.LayerNorm(width)
-        self.join = nn.Linear(width * factor, wider)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(batch, time, width) to (batch, time / factor, wider)."""
-        return self.join(self.norm(inputs).unflatten(1, (-1, self.factor)).flatten(2))
-
-
-class Spread(nn.Module):
-    """Make several steps of each."""
-
-    def __init__(self, width: int, narrower: int, factor: int) -> None:
-        super().__init__()
-        self.factor = factor
-        self.part = nn.Linear(width, narrower * factor)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(batch, time, width) to (batch, time * factor, narrower)."""
-        return self.part(inputs).unflatten(2, (self.factor, -1)).flatten(1, 2)
-
-
-def _blocks(width: int, count: int, expansion: int) -> nn.Sequential:
-    return nn.Sequential(*(Block(width, expansion) for _ in range(count)))
+def _blocks(width: int, rows: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(Block(width, rows) for _ in range(count)))
 
 
 class Encoder(nn.Module):
@@ -73,23 +79,21 @@ class Encoder(nn.Module):
 
     def __init__(self, sizes: CodecSizes) -> None:
         super().__init__()
-        narrow, middle, wide = sizes.widths
-        counts, expansion = sizes.encoder_blocks, sizes.expansion
-        self.layers = nn.Sequential(
-            nn.Linear(CHANNELS, narrow),
-            _blocks(narrow, counts[0], expansion),
-            Gather(narrow, middle, 2),
-            _blocks(middle, counts[1], expansion),
-            Gather(middle, wide, TOKEN_FRAMES // 2),
-            _blocks(wide, counts[2], expansion),
-            nn.LayerNorm(wide),
-            nn.Linear(wide, 2 * sizes.latent),
-        )
+        fine, coarse = sizes.widths
+        self.read = nn.Conv2d(CELL_NUMBERS, fine, 1)
+        self.place = nn.Parameter(torch.randn(fine, 1, CELLS) * 0.1)
+        self.fine = _blocks(fine, CELLS, sizes.encoder_blocks[0])
+        self.halve = nn.Conv2d(fine, coarse, 2, stride=2)
+        self.coarse = _blocks(coarse, GROUPS, sizes.encoder_blocks[1])
+        self.norm = nn.GroupNorm(8, coarse)
+        self.write = nn.Conv2d(coarse, 2 * sizes.group_latent, 1)
 
     def forward(self, channels: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, frames, CHANNELS) to two of (batch, tokens, latent)."""
-        mean, spread = self.layers(channels).float().chunk(2, -1)
-        return mean, spread.clamp(-12, 4)
+        states = self.coarse(self.halve(self.fine(self.read(to_cells(channels)) + self.place)))
+        written = self.write(nn.functional.silu(self.norm(states))).float()
+        mean, spread = written.permute(0, 2, 3, 1).chunk(2, -1)
+        return mean.flatten(2), spread.flatten(2).clamp(-12, 4)
 
 
 class Decoder(nn.Module):
@@ -97,22 +101,20 @@ class Decoder(nn.Module):
 
     def __init__(self, sizes: CodecSizes) -> None:
         super().__init__()
-        narrow, middle, wide = sizes.widths
-        counts, expansion = sizes.decoder_blocks, sizes.expansion
-        self.layers = nn.Sequential(
-            nn.Linear(sizes.latent, wide),
-            _blocks(wide, counts[2], expansion),
-            Spread(wide, middle, TOKEN_FRAMES // 2),
-            _blocks(middle, counts[1], expansion),
-            Spread(middle, narrow, 2),
-            _blocks(narrow, counts[0], expansion),
-            nn.LayerNorm(narrow),
-            nn.Linear(narrow, CHANNELS),
-        )
+        fine, coarse = sizes.widths
+        self.read = nn.Conv2d(sizes.group_latent, coarse, 1)
+        self.place = nn.Parameter(torch.randn(coarse, 1, GROUPS) * 0.1)
+        self.coarse = _blocks(coarse, GROUPS, sizes.decoder_blocks[1])
+        self.twice = nn.ConvTranspose2d(coarse, fine, 2, stride=2)
+        self.fine = _blocks(fine, CELLS, sizes.decoder_blocks[0])
+        self.norm = nn.GroupNorm(8, fine)
+        self.write = nn.Conv2d(fine, CELL_NUMBERS, 1)
 
     def forward(self, latents: Tensor) -> Tensor:
         """(batch, tokens, latent) to (batch, frames, CHANNELS), in the ranges of `Frames.stacked`."""
-        raw = self.layers(latents).float()
+        groups = latents.unflatten(2, (GROUPS, -1)).permute(0, 3, 1, 2)
+        states = self.fine(self.twice(self.coarse(self.read(groups) + self.place)))
+        raw = from_cells(self.write(nn.functional.silu(self.norm(states))).float())
         energy, offset, tonality, balance, width = raw.split((BANDS, BANDS, BANDS, GROUPS, GROUPS), -1)
         parts = (energy, torch.tanh(offset), torch.sigmoid(tonality), torch.tanh(balance), torch.sigmoid(width))
         return torch.cat(parts, -1)
@@ -168,8 +170,8 @@ def reconstruction_losses(made: Tensor, true: Tensor) -> dict[str, Tensor]:
 LOSS_WEIGHTS = {
     "energy": 1.0,
     "energy square": 1.0,
-    "offset": 0.4,
-    "tonality": 0.25,
+    "offset": 1.0,
+    "tonality": 0.4,
     "balance": 0.1,
     "width": 0.05,
     "change": 0.5,

@@ -67,3 +67,147 @@ def _levels(samples: Samples) -> Samples:
     edges = np.geomspace(60, 18_000, 49)
     bands = [power[:, (hertz >= low) & (hertz < high)].sum(1) for low, high in itertools.pairwise(edges)]
     return 10 * np.log10(np.stack(bands, 1) + 1e-12)
+
+
+def note_hertz(note: float) -> float:
+    """Frequency of a MIDI note."""
+    return 440.0 * 2 ** ((note - 69) / 12)
+
+
+def _peak_near(power: Samples, frequencies: Samples, hertz: float, cents: float) -> float:
+    """Frequency of the strongest peak within some cents, by a parabola through logarithms."""
+    width = 2 ** (cents / 1200)
+    inside = np.flatnonzero((frequencies > hertz / width) & (frequencies < hertz * width))
+    top = int(inside[np.argmax(power[inside])])
+    below, middle, above = np.log(power[top - 1 : top + 2] + 1e-30)
+    bend = below - 2 * middle + above
+    shift = 0.5 * (below - above) / bend if bend < 0 else 0.0
+    return float(frequencies[top] + shift * (frequencies[1] - frequencies[0]))
+
+
+def note_cents(samples: Samples, note: int, partials: int = 8) -> float:
+    """Cents by which the partials of a note lie beside it: the median over partials, weighted by their strength."""
+    power, frequencies = spectrum(samples)
+    base = note_hertz(note)
+    cents, weights = list[float](), list[float]()
+    for partial in range(1, partials + 1):
+        hertz = partial * base
+        if hertz > 8000:
+            break
+        found = _peak_near(power, frequencies, hertz, min(80.0, 800.0 / partial))
+        cents.append(1200 * np.log2(found / hertz))
+        weights.append(float(_near(power, frequencies, hertz, 80)))
+    order = np.argsort(cents)
+    total = np.cumsum(np.array(weights)[order])
+    return float(np.array(cents)[order][np.searchsorted(total, total[-1] / 2)])
+
+
+def _near(power: Samples, frequencies: Samples, hertz: float, cents: float) -> float:
+    width = 2 ** (cents / 1200)
+    return float(power[(frequencies > hertz / width) & (frequencies < hertz * width)].sum())
+
+
+def harmonic_share(samples: Samples, note: int, cents: float = 40.0) -> float:
+    """Share of energy within some cents, or 6 Hz, of the multiples of a note's frequency."""
+    power, frequencies = spectrum(samples)
+    base = note_hertz(note)
+    multiple = np.maximum(1, np.round(frequencies / base))
+    away = np.abs(frequencies - multiple * base)
+    near = away < np.maximum(6.0, multiple * base * (2 ** (cents / 1200) - 1))
+    # Where multiples lie closer than the width, everything would be near: only the lowest half of each gap counts.
+    near &= away < 0.25 * base
+    return float(power[near].sum() / (power.sum() + 1e-20))
+
+
+def chroma(samples: Samples) -> Samples:
+    """(12,) energy of pitch classes between 60 and 2,000 Hz, the square root of power, fundamentals favoured."""
+    power, frequencies = spectrum(samples)
+    inside = (frequencies > 60) & (frequencies < 2000)
+    notes = 69 + 12 * np.log2(frequencies[inside] / 440)
+    strength = np.sqrt(power[inside]) / np.sqrt(frequencies[inside])
+    off = np.abs(notes - np.round(notes))
+    classes = np.round(notes).astype(int) % 12
+    return np.array([strength[(classes == pitch) & (off < 0.3)].max() for pitch in range(12)])
+
+
+def envelope(samples: Samples, seconds: float = 0.01) -> Samples:
+    """Root-mean-square level every `seconds`."""
+    size = int(seconds * SAMPLE_RATE)
+    count = max(1, len(samples) // size)
+    cut = np.pad(samples, (0, max(0, count * size - len(samples))))[: count * size]
+    return np.sqrt(np.mean(cut.reshape(count, size) ** 2, axis=1) + 1e-16)
+
+
+def lasting_seconds(samples: Samples, decibels: float = -20.0) -> float:
+    """Time at which the level last falls below its median over the first half, less some decibels."""
+    level = envelope(samples)
+    reference = float(np.median(level[: max(1, len(level) // 2)]))
+    loud = np.flatnonzero(level > reference * 10 ** (decibels / 20))
+    return 0.01 * (int(loud[-1]) + 1) if len(loud) else 0.0
+
+
+def onsets(samples: Samples) -> tuple[Samples, Samples]:
+    """Times in seconds and strengths of the hits: rises of log levels in bands, over 8 ms steps."""
+    size, hop = 1024, 128
+    padded = np.pad(samples, (size // 2, size))
+    count = len(samples) // hop
+    frames = padded[np.arange(count)[:, None] * hop + np.arange(size)] * np.hanning(size)
+    power = np.abs(np.fft.rfft(frames, axis=1)) ** 2
+    edges = np.unique(np.geomspace(1, size // 2, 25).astype(int))
+    bands = np.stack([power[:, low:high].sum(1) for low, high in itertools.pairwise(edges)], 1)
+    level = np.log10(bands / bands.max() + 1e-4)
+    before = np.pad(level, ((3, 0), (0, 0)), mode="edge")[:-3]
+    rise = np.maximum(level - before, 0).mean(1)
+    found: list[int] = []
+    for place in range(len(rise)):
+        around = rise[max(0, place - 12) : place + 13]
+        if rise[place] == around.max() and rise[place] > max(0.12, 0.25 * rise.max()):
+            found.append(place)
+    places = np.array(found, int)
+    return places * hop / SAMPLE_RATE, rise[places] if len(places) else np.array([])
+
+
+def grid_share(samples: Samples, bpm: float, swing: float = 0.0, tolerance_seconds: float = 0.015) -> float:
+    """Share of the hits' strength on the sixteenths (and swung sixteenths) of a tempo, after one common shift."""
+    times, strengths = onsets(samples)
+    if not len(times):
+        return 0.0
+    step = 60.0 / bpm / 4
+    best = 0.0
+    for shift in np.arange(-0.012, 0.013, 0.002):
+        place = (times + shift) / step
+        away = np.abs(place - np.round(place))
+        if swing:
+            away = np.minimum(away, np.abs(place - swing - np.round(place - swing)))
+        best = max(best, float(strengths[away * step <= tolerance_seconds].sum() / strengths.sum()))
+    return best
+
+
+def tempo_error(samples: Samples, bpm: float) -> float:
+    """Relative error of the tempo that fits the hits best, among those within 8 percent of the asked one."""
+    times, strengths = onsets(samples)
+    if len(times) < 3:
+        return float("inf")
+    factors = np.linspace(0.92, 1.08, 321)
+    scores: list[float] = []
+    for factor in factors:
+        phase = 2 * np.pi * times * factor * bpm / 60 * 4
+        scores.append(float(np.abs((strengths * np.exp(1j * phase)).sum())))
+    return float(abs(factors[int(np.argmax(scores))] - 1))
+
+
+def seam(samples: Samples) -> float:
+    """Jump across a loop's seam over the largest jump within it."""
+    jumps = np.abs(np.diff(samples))
+    return float(abs(samples[0] - samples[-1]) / (jumps.max() + 1e-12))
+
+
+def frechet(first: Samples, second: Samples) -> float:
+    """Fréchet distance of two sets of vectors (sounds, dimensions), covariances shrunk a little."""
+    centres = [rows.mean(0) for rows in (first, second)]
+    spreads = [np.cov(rows, rowvar=False) + 1e-4 * np.eye(rows.shape[1]) for rows in (first, second)]
+    values, vectors = np.linalg.eigh(spreads[0])
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    product = np.linalg.eigvalsh(root @ spreads[1] @ root)
+    shared = np.sqrt(np.maximum(product, 0)).sum()
+    return float(((centres[0] - centres[1]) ** 2).sum() + np.trace(spreads[0]) + np.trace(spreads[1]) - 2 * shared)

@@ -53,7 +53,10 @@ class Average:
         """Take the weights of a step in; early steps count more."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, value in module.state_dict().items():
-            self.weights[name].lerp_(value.detach(), 1 - decay)
+            if value.dtype.is_floating_point:
+                self.weights[name].lerp_(value.detach(), 1 - decay)
+            else:
+                self.weights[name].copy_(value)
 
 
 def log_figures(stage: str, step: int, figures: dict[str, float]) -> None:

@@ -1,0 +1,209 @@
+"""`python -m training.pocket.classifier`: the judge of kinds, taught with recordings that the model never heard.
+
+A small convolutional network over log mels of two seconds. It has nothing of the codec's representation in it.
+"""
+
+import argparse
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from training.pocket.classes import CLASSES, PLACES, SoundClass
+from training.pocket.instruments import INSTRUMENTS
+from training.pocket.render import render
+from training.pocket.running import Average, load_checkpoint, save_checkpoint
+from training.pocket.settings import RUNS, SAMPLE_RATE
+from training.pocket.sounds import Sound
+
+STAGE = "classifier"
+SEED = 51
+SECONDS = 2.0
+SAMPLES = int(SECONDS * SAMPLE_RATE)
+TAUGHT, MEASURED = 56, 6
+"""Sounds of each class, from the one font and from the other."""
+FFT, HOP, MELS = 2048, 512, 80
+EPOCHS = 14
+BATCH = 32
+LEARNING_RATE = 2e-3
+_BY_KIND = {row.kind: row for row in INSTRUMENTS}
+
+
+def draw_sound(row: SoundClass, random: np.random.Generator, source: str) -> Sound:
+    """One sound of a class, its note in the middle of the instrument's range."""
+    velocity = int(random.integers(60, 120))
+    seconds = float(random.choice((1.0, 1.5, 2.0)))
+    common: dict[str, Any] = {
+        "source": source,
+        "seconds": seconds,
+        "seed": int(random.integers(2**31)),
+        "velocity": velocity,
+    }
+    gate = seconds * 0.92
+    if row.keys:
+        key = int(random.choice(row.keys))
+        kit = int(random.choice((0, 8, 16, 24, 25, 32, 40))) if key < 54 else 0
+        events = ((0.0, gate, key, velocity),)
+        return Sound(kind=row.name, form="hit", program=kit, drums=True, events=events, **common)
+    kind = str(random.choice(row.kinds))
+    bank, program = PLACES[kind]
+    instrument = _BY_KIND.get(kind)
+    if instrument is None:
+        events = ((0.0, gate, int(random.integers(56, 65)), velocity),)
+        return Sound(kind=row.name, form="texture", bank=bank, program=program, events=events, **common)
+    note = int(random.integers(instrument.low, instrument.high + 1))
+    events = ((0.0, gate, note, velocity),)
+    return Sound(kind=row.name, form="note", bank=bank, program=program, events=events, note=note, **common)
+
+
+def draw_set(source: str, count: int) -> tuple[list[Sound], NDArray[np.int64]]:
+    """`count` sounds of every class, and the number of each one's class."""
+    random = np.random.default_rng((SEED, len(source)))
+    sounds = [draw_sound(row, random, source) for row in CLASSES for _ in range(count)]
+    return sounds, np.repeat(np.arange(len(CLASSES)), count)
+
+
+def mel_filters() -> Tensor:
+    """(bins, MELS) triangles, equally far apart in mel."""
+    top = 2595 * math.log10(1 + 16_000 / 700)
+    hertz = 700 * (10 ** (torch.linspace(20, top, MELS + 2) / 2595) - 1)
+    bins = torch.arange(FFT // 2 + 1) * (SAMPLE_RATE / FFT)
+    rising = (bins[:, None] - hertz[:-2]) / (hertz[1:-1] - hertz[:-2])
+    falling = (hertz[2:] - bins[:, None]) / (hertz[2:] - hertz[1:-1])
+    return torch.minimum(rising, falling).clamp_min(0)
+
+
+FILTERS = mel_filters()
+
+
+def log_mel(samples: Tensor) -> Tensor:
+    """(batch, frames, MELS) of (batch, samples) mono, cut or padded to two seconds, level taken out."""
+    cut = nn.functional.pad(samples[:, :SAMPLES], (0, max(0, SAMPLES - samples.shape[1])))
+    cut = cut / (cut.abs().amax(1, keepdim=True) + 1e-6)
+    spectrum = torch.stft(cut, FFT, HOP, window=torch.hann_window(FFT), return_complex=True)
+    return ((spectrum.abs().square().transpose(1, 2) @ FILTERS).clamp_min(1e-6).log10() + 2.0) / 3.0
+
+
+class Classifier(nn.Module):
+    """Log mels to classes; `embed` gives the vectors that the Fréchet distance is measured in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (1, 24, 48, 96, 128)
+        layers: list[nn.Module] = []
+        for before, after in itertools.pairwise(widths):
+            layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2)]
+        self.layers = nn.Sequential(*layers)
+        self.join = nn.Linear(2 * 128 * (MELS // 16), 128)
+        self.drop = nn.Dropout(0.3)
+        self.write = nn.Linear(128, len(CLASSES))
+
+    def embed(self, mels: Tensor) -> Tensor:
+        """(batch, 128)."""
+        states = self.layers(mels[:, None])
+        pooled = torch.cat((states.mean(2), states.amax(2)), 1).flatten(1)
+        return torch.relu(self.join(pooled))
+
+    def forward(self, mels: Tensor) -> Tensor:
+        """(batch, classes)."""
+        return self.write(self.drop(self.embed(mels)))
+
+
+def rendered_mels(source: str, count: int) -> tuple[Tensor, Tensor]:
+    """Log mels and classes of a font's sounds, kept in a file."""
+    path = RUNS / f"mels-{source.replace(' ', '-')}-{count}.npz"
+    if not path.exists():
+        sounds, classes = draw_set(source, count)
+        mels: list[Tensor] = []
+        for first in range(0, len(sounds), 200):
+            for audio in render(sounds[first : first + 200]):
+                mels.append(log_mel(torch.from_numpy(audio.mean(0))[None])[0].half())
+        np.savez(path, mels=torch.stack(mels).numpy(), classes=classes)
+    with np.load(path) as stored:
+        return torch.from_numpy(stored["mels"]).float(), torch.from_numpy(stored["classes"])
+
+
+def augmented(mels: Tensor, random: np.random.Generator) -> Tensor:
+    """Levels tilted and shifted, beginnings a little late, bands and moments left out."""
+    tilt = torch.from_numpy(random.normal(0, 0.1, (len(mels), 1, 1)).astype(np.float32))
+    slope = torch.linspace(-1, 1, MELS) * tilt
+    shift = torch.from_numpy(random.normal(0, 0.08, (len(mels), 1, 1)).astype(np.float32))
+    made = torch.roll(mels, int(random.integers(0, 5)), 1) + slope + shift
+    band, moment = int(random.integers(MELS - 8)), int(random.integers(mels.shape[1] - 16))
+    made[:, :, band : band + int(random.integers(8))] = made.mean()
+    made[:, moment : moment + int(random.integers(16))] = made.mean()
+    return made + 0.03 * torch.randn_like(made)
+
+
+def load_classifier() -> Classifier:
+    """The trained classifier.
+
+    Raises:
+        FileNotFoundError: it hasn't been trained.
+    """
+    state = load_checkpoint(STAGE)
+    if state is None:
+        raise FileNotFoundError("no classifier yet: run python -m training.pocket.classifier first")
+    classifier = Classifier()
+    classifier.load_state_dict(state["average"])
+    return classifier.eval()
+
+
+@torch.no_grad()
+def recognised(classifier: Classifier, mels: Tensor, classes: Tensor) -> tuple[float, float]:
+    """Shares whose class is first, and within the first three."""
+    best = torch.cat([classifier(part) for part in mels.split(64)]).topk(3, -1).indices
+    hits = best == classes[:, None]
+    return float(hits[:, 0].float().mean()), float(hits.any(-1).float().mean())
+
+
+def train(epochs: int) -> None:
+    """Train from nothing; a finished classifier is left alone."""
+    if load_checkpoint(STAGE) is not None:
+        return
+    mels, classes = rendered_mels("other font", TAUGHT)
+    torch.manual_seed(SEED)
+    random = np.random.default_rng(SEED)
+    classifier = Classifier()
+    average = Average(classifier, 0.99)
+    optimiser = torch.optim.AdamW(classifier.parameters(), LEARNING_RATE, weight_decay=0.02)
+    steps = epochs * (len(mels) // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps)
+    step = 0
+    for epoch in range(epochs):
+        total = 0.0
+        order = torch.from_numpy(random.permutation(len(mels)))
+        for indices in order[: len(mels) // BATCH * BATCH].split(BATCH):
+            made = classifier(augmented(mels[indices].clone(), random))
+            loss = nn.functional.cross_entropy(made, classes[indices], label_smoothing=0.05)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            step += 1
+            average.update(classifier, step)
+            total += float(loss.detach())
+        print(f"classifier  epoch {epoch + 1}  loss {total / (len(mels) // BATCH):.3f}", flush=True)
+    classifier.load_state_dict(average.weights)
+    classifier.eval()
+    first, three = recognised(classifier, *rendered_mels("font", MEASURED))
+    print(f"classifier  recordings of the font that pocket learns from: {first:.1%} first, {three:.1%} within three")
+    save_checkpoint(STAGE, average=average.weights, first=first, three=three)
+
+
+def main() -> None:
+    """Train the classifier."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    train(arguments.epochs)
+
+
+if __name__ == "__main__":
+    main()

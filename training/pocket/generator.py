@@ -1,0 +1,161 @@
+"""The generator: a transformer over latent vectors in time that turns noise into sound along straight paths.
+
+Time runs from 1, noise, to 0, sound: x = (1 - time) * sound + time * noise. The network gives noise - sound.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class GeneratorSizes:
+    """Widths and depth: 19 million parameters."""
+
+    latent: int = 240
+    vector: int = 384
+    width: int = 384
+    blocks: int = 8
+    heads: int = 6
+    expansion: int = 3
+
+
+def angles(values: Tensor, count: int, lowest: float, highest: float) -> Tensor:
+    """(..., 2 * count) sines and cosines at frequencies from `lowest` to `highest` in radians."""
+    frequencies = torch.exp(torch.linspace(math.log(lowest), math.log(highest), count, device=values.device))
+    turned = values[..., None] * frequencies
+    return torch.cat((turned.sin(), turned.cos()), -1)
+
+
+def rotations(length: int, width: int, device: torch.device) -> Tensor:
+    """(length, width / 2) complex rotations of rotary positions."""
+    rates = 1.0 / (500.0 ** (torch.arange(width // 2, device=device) / (width // 2)))
+    turned = torch.arange(length, device=device)[:, None] * rates
+    return torch.polar(torch.ones_like(turned), turned)
+
+
+def _rotate(values: Tensor, turns: Tensor) -> Tensor:
+    """Turn pairs of (batch, heads, length, width) by each position's rotations."""
+    first, second = values.float().chunk(2, -1)
+    real, imaginary = turns.real, turns.imag
+    return torch.cat((first * real - second * imaginary, first * imaginary + second * real), -1).to(values.dtype)
+
+
+class Block(nn.Module):
+    """Self-attention and a gated layer, shifted, scaled and gated by the condition."""
+
+    def __init__(self, width: int, heads: int, expansion: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in range(2))
+        self.queries = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width)
+        self.widen = nn.Linear(width, 2 * expansion * width)
+        self.narrow = nn.Linear(expansion * width, width)
+        self.offset = nn.Parameter(torch.zeros(6, width))
+
+    def forward(self, inputs: Tensor, condition: Tensor, turns: Tensor, mask: Tensor | None) -> Tensor:
+        """(batch, length, width) to the same. `condition` is (batch, 6, width), mask (batch, 1, 1, length)."""
+        shift, scale, gate, shift_two, scale_two, gate_two = (condition + self.offset).unsqueeze(2).unbind(1)
+        normal = self.norms[0](inputs) * (1 + scale) + shift
+        parts = self.queries(normal).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = parts[0], parts[1], parts[2]
+        query, key = (_rotate(nn.functional.rms_norm(part, part.shape[-1:]), turns) for part in (query, key))
+        attended = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        inputs = inputs + gate * self.out(attended.transpose(1, 2).flatten(2))
+        normal = self.norms[1](inputs) * (1 + scale_two) + shift_two
+        gated, plain = self.widen(normal).chunk(2, -1)
+        return inputs + gate_two * self.narrow(nn.functional.silu(gated) * plain)
+
+
+class Generator(nn.Module):
+    """The velocity at noisy latents, for a prompt's vector (or none) and a length."""
+
+    def __init__(self, sizes: GeneratorSizes | None = None) -> None:
+        super().__init__()
+        self.sizes = sizes = sizes or GeneratorSizes()
+        self.read = nn.Linear(sizes.latent + 64, sizes.width)
+        self.condition = nn.Sequential(
+            nn.Linear(sizes.vector + 64 + 32, 2 * sizes.width), nn.SiLU(), nn.Linear(2 * sizes.width, 2 * sizes.width)
+        )
+        self.modulate = nn.Sequential(nn.SiLU(), nn.Linear(2 * sizes.width, 6 * sizes.width))
+        self.nothing = nn.Parameter(torch.zeros(sizes.vector))
+        self.blocks = nn.ModuleList(Block(sizes.width, sizes.heads, sizes.expansion) for _ in range(sizes.blocks))
+        self.finish = nn.Linear(2 * sizes.width, 2 * sizes.width)
+        self.norm = nn.LayerNorm(sizes.width, elementwise_affine=False)
+        self.write = nn.Linear(sizes.width, sizes.latent)
+        for layer in (self.modulate[1], self.finish, self.write):
+            assert isinstance(layer, nn.Linear)
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, noisy: Tensor, time: Tensor, vector: Tensor, tokens: Tensor) -> Tensor:
+        """Velocities (batch, length, latent).
+
+        `time` is (batch,), 0..1; `vector` (batch, vector), rows of NaN for no prompt; `tokens` (batch,) each sound's
+        length, beyond which nothing is attended to.
+        """
+        length = noisy.shape[1]
+        vector = torch.where(vector.isnan(), self.nothing, vector)
+        counts = torch.log2(tokens.float() / 40)
+        condition = self.condition(
+            torch.cat((vector, angles(time, 32, 1.0, 200.0), angles(counts, 16, 0.5, 16.0)), -1)
+        ).float()
+        places = torch.arange(length, device=noisy.device).expand(len(noisy), -1)
+        left = tokens[:, None] - places
+        positions = torch.cat((angles(places.float(), 16, 0.02, 3.0), angles(left.float(), 16, 0.02, 3.0)), -1)
+        states = self.read(torch.cat((noisy, positions), -1))
+        mask = None if int(tokens.min()) == length else (left > 0)[:, None, None]
+        turns = rotations(length, self.sizes.width // self.sizes.heads, noisy.device)
+        modulation = self.modulate(condition).unflatten(1, (6, -1))
+        for block in self.blocks:
+            states = block(states, modulation, turns, mask)
+        shift, scale = self.finish(condition)[:, None].chunk(2, -1)
+        return self.write(self.norm(states) * (1 + scale) + shift).float()
+
+
+def times(steps: int) -> list[float]:
+    """Times from 1 to 0: denser towards noise, where the kind of sound is decided."""
+    even = [1 - index / steps for index in range(steps + 1)]
+    return [2.0 * time / (1 + time) for time in even]
+
+
+@torch.no_grad()
+def sample(
+    generator: Generator,
+    vector: Tensor,
+    tokens: Sequence[int],
+    steps: int,
+    guidance: float,
+    seed: int,
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Latents (batch, longest, latent) by Euler steps; with guidance 1 one evaluation a step, else two."""
+    device = vector.device
+    counts = torch.tensor(list(tokens), device=device)
+    source = torch.Generator().manual_seed(seed)
+    state = torch.randn(len(vector), int(counts.max()), generator.sizes.latent, generator=source).to(device)
+    schedule = times(steps)
+    for index, (now, then) in enumerate(itertools.pairwise(schedule)):
+        state = state + (then - now) * velocity(generator, state, now, vector, counts, guidance)
+        if progress is not None:
+            progress(index + 1)
+    return state
+
+
+def velocity(
+    generator: Generator, state: Tensor, time: float, vector: Tensor, counts: Tensor, guidance: float
+) -> Tensor:
+    """The velocity with classifier-free guidance."""
+    moments = torch.full((len(state),), time, device=state.device)
+    if guidance == 1.0:
+        return generator(state, moments, vector, counts)
+    both = torch.cat((vector, torch.full_like(vector, torch.nan)))
+    told, untold = generator(
+        torch.cat((state, state)), torch.cat((moments, moments)), both, torch.cat((counts, counts))
+    ).chunk(2)
+    return untold + guidance * (told - untold)

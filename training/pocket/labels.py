@@ -1,0 +1,85 @@
+"""What a caption leaves no doubt about, as classes: the text side learns to tell them, the evaluation asks for them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.pocket.effects import EFFECTS
+from training.pocket.instruments import DRUMS, INSTRUMENTS, UNPITCHED
+from training.pocket.patterns import STYLES
+from training.pocket.recordings import RECORDINGS
+from training.pocket.sounds import CHORDS, HARD, SCALES, SOFT, Sound
+from training.pocket.words import SYNTHESISED
+
+FORMS = ("note", "chord", "arpeggio", "scale", "hit", "loop", "texture")
+KINDS = tuple(
+    dict.fromkeys(
+        [row.kind for row in INSTRUMENTS]
+        + [names[0] for names in UNPITCHED.values()]
+        + [names[0] for names in DRUMS.values()]
+        + ["drum loop"]
+        + [row.names[0] for row in RECORDINGS.values()]
+        + [f"synthesised {name}" for name in SYNTHESISED]
+    )
+)
+UNSAID = -100
+"""Class of what a sound doesn't have: no loss, no count."""
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "kind": KINDS,
+    "form": FORMS,
+    "chord": tuple(CHORDS),
+    "scale": tuple(SCALES),
+    "style": tuple(STYLES),
+    "touch": ("soft", "ordinary", "hard"),
+    "register": ("low", "middle", "high"),
+    "note": tuple(str(note) for note in range(128)),
+    "root": tuple(str(note) for note in range(12)),
+}
+TEMPO_CENTRE, TEMPO_OCTAVES = 100.0, 1.0
+
+
+@dataclass
+class Labels:
+    """Classes of several sounds.
+
+    Attributes:
+        classes: by name of CHOICES, (sounds,) int64, UNSAID where it doesn't apply.
+        effects: (sounds, EFFECTS) float32.
+        tempo: (sounds,) float32 octaves from TEMPO_CENTRE; nan without a tempo.
+    """
+
+    classes: dict[str, NDArray[np.int64]]
+    effects: NDArray[np.float32]
+    tempo: NDArray[np.float32]
+
+
+def _class(name: str, value: str | None) -> int:
+    return CHOICES[name].index(value) if value in CHOICES[name] else UNSAID
+
+
+def _classes(sound: Sound) -> dict[str, int]:
+    touch = sound.velocity
+    named = sound.form in ("note", "chord", "arpeggio", "scale") and sound.note is not None
+    return {
+        "kind": _class("kind", sound.kind),
+        "form": FORMS.index(sound.form),
+        "chord": _class("chord", sound.chord),
+        "scale": _class("scale", sound.scale),
+        "style": _class("style", sound.style),
+        "touch": UNSAID if touch is None else 0 if touch <= SOFT else 2 if touch >= HARD else 1,
+        "register": sound.register + 1 if sound.form == "note" else UNSAID,
+        "note": sound.note if sound.form == "note" and sound.note is not None else UNSAID,
+        "root": sound.note % 12 if named and sound.note is not None else UNSAID,
+    }
+
+
+def labels_of(sounds: Sequence[Sound]) -> Labels:
+    """Classes of some sounds."""
+    rows = [_classes(sound) for sound in sounds]
+    classes = {name: np.array([row[name] for row in rows], np.int64) for name in CHOICES}
+    effects = np.array([[name in sound.effects for name in EFFECTS] for sound in sounds], np.float32)
+    tempo = [np.nan if sound.bpm is None else np.log2(sound.bpm / TEMPO_CENTRE) for sound in sounds]
+    return Labels(classes, effects, np.array(tempo, np.float32))

@@ -1,0 +1,123 @@
+"""`python -m training.pocket.latents`: every sound's latent vectors, one byte a number, for the generator.
+
+`latents.npz` holds `codes` int8 (all tokens, latent), `scale` and `middle` (latent,), `tokens` (sounds,), and the
+descriptions as JSON. Trained again after the encoder changes.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.pocket.codec import Codec
+from training.pocket.features import Library, from_bytes, held_out_shards, training_shards
+from training.pocket.running import choose_device, load_checkpoint
+from training.pocket.settings import RUNS
+from training.pocket.sounds import Sound
+
+RANGE = 4.0
+"""Standard deviations that a byte spans on either side."""
+
+
+def latents_path(name: str) -> Path:
+    """File of "training" or "held-out" latents."""
+    return RUNS / f"latents-{name}.npz"
+
+
+def load_codec(device: torch.device) -> Codec:
+    """The codec with averaged weights.
+
+    Raises:
+        FileNotFoundError: it hasn't been trained.
+    """
+    state = load_checkpoint("codec")
+    if state is None:
+        raise FileNotFoundError("no codec yet: run python -m training.pocket.codec_training first")
+    codec = Codec()
+    codec.load_state_dict(state["average"])
+    return codec.to(device).eval()
+
+
+class Latents:
+    """Latent vectors of many sounds, scaled to unit variance.
+
+    Attributes:
+        sounds: descriptions.
+        tokens: vectors of each.
+        scale, middle: (latent,) of the codec's own latents, which are `values * scale + middle`.
+    """
+
+    def __init__(self, name: str) -> None:
+        with np.load(latents_path(name)) as stored:
+            self.codes: NDArray[np.int8] = stored["codes"]
+            self.tokens: NDArray[np.int64] = stored["tokens"]
+            self.scale = torch.from_numpy(stored["scale"])
+            self.middle = torch.from_numpy(stored["middle"])
+            self.sounds = [Sound.from_dict(row) for row in json.loads(str(stored["sounds"]))]
+        self.starts = np.concatenate(([0], np.cumsum(self.tokens)[:-1]))
+
+    def __len__(self) -> int:
+        return len(self.sounds)
+
+    def vectors(self, index: int) -> Tensor:
+        """(tokens, latent) of one sound."""
+        start = int(self.starts[index])
+        codes = self.codes[start : start + int(self.tokens[index])]
+        return torch.from_numpy(codes.astype(np.float32)) * (RANGE / 127)
+
+
+@torch.no_grad()
+def encode_library(codec: Codec, library: Library, device: torch.device) -> list[NDArray[np.float32]]:
+    """The codec's latents of each sound."""
+    found: list[NDArray[np.float32]] = []
+    for index in range(len(library)):
+        channels = from_bytes(library.stored(index).to(device))
+        found.append(codec.encoder(channels[None])[0][0].cpu().numpy())
+    return found
+
+
+def store(name: str, vectors: list[NDArray[np.float32]], sounds: list[Sound], scale: Tensor, middle: Tensor) -> None:
+    """Write one file."""
+    joined = (np.concatenate(vectors) - middle.numpy()) / scale.numpy()
+    codes = np.clip(np.round(joined * (127 / RANGE)), -127, 127).astype(np.int8)
+    temporary = latents_path(name).with_suffix(".tmp.npz")
+    np.savez(
+        temporary,
+        codes=codes,
+        tokens=np.array([len(rows) for rows in vectors]),
+        scale=scale.numpy(),
+        middle=middle.numpy(),
+        sounds=np.array(json.dumps([sound.to_dict() for sound in sounds])),
+    )
+    temporary.rename(latents_path(name))
+
+
+def main() -> None:
+    """Encode all analysed sounds."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    device = choose_device(arguments.device)
+    codec = load_codec(device)
+    library = Library(training_shards())
+    vectors = encode_library(codec, library, device)
+    joined = np.concatenate(vectors)
+    # Dimensions that the codec doesn't use hardly vary: they are scaled no further than this.
+    scale = torch.from_numpy(np.maximum(joined.std(0), 0.02).astype(np.float32))
+    middle = torch.from_numpy(joined.mean(0).astype(np.float32))
+    store("training", vectors, library.sounds, scale, middle)
+    held_out = Library(held_out_shards())
+    store("held-out", encode_library(codec, held_out, device), held_out.sounds, scale, middle)
+    print(
+        f"{len(library)} sounds, {len(joined)} vectors; deviations {scale.min():.2f} to {scale.max():.2f}", flush=True
+    )
+
+
+if __name__ == "__main__":
+    main()

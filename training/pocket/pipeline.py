@@ -1,0 +1,88 @@
+"""Words to sound with the trained parts: text side, generator, codec, synthesis."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from training.pocket.bands import Frames, synthesise
+from training.pocket.codec import Codec
+from training.pocket.features import tokens_of
+from training.pocket.generator import Generator, sample
+from training.pocket.generator_training import load_text_side
+from training.pocket.latents import Latents, load_codec
+from training.pocket.running import load_checkpoint
+from training.pocket.settings import SAMPLE_RATE
+from training.pocket.text import TextSide
+
+TEACHER_STEPS, TEACHER_GUIDANCE = 16, 3.0
+STUDENT_STEPS = 4
+
+
+@dataclass
+class Pocket:
+    """The whole model on one device.
+
+    Attributes:
+        scale, middle: (latent,) of the codec's latents, which are `values * scale + middle`.
+        steps, guidance: of sampling; a distilled generator has its guidance in the weights.
+    """
+
+    text: TextSide
+    generator: Generator
+    codec: Codec
+    scale: Tensor
+    middle: Tensor
+    steps: int = TEACHER_STEPS
+    guidance: float = TEACHER_GUIDANCE
+
+    @torch.no_grad()
+    def latents(self, prompts: Sequence[str], seconds: float, seed: int) -> Tensor:
+        """(prompts, tokens, latent) as the codec takes them."""
+        vectors = self.text.read_prompts(prompts)
+        tokens = tokens_of(round(seconds * SAMPLE_RATE))
+        made = sample(self.generator, vectors, [tokens] * len(prompts), self.steps, self.guidance, seed)
+        return made * self.scale + self.middle
+
+    @torch.no_grad()
+    def sounds(self, prompts: Sequence[str], seconds: float, seed: int = 0) -> list[Tensor]:
+        """(2, samples) of each prompt."""
+        samples = round(seconds * SAMPLE_RATE)
+        channels = self.codec.decoder(self.latents(prompts, seconds, seed))
+        return [
+            synthesise(Frames.unstacked(rows), samples, seed + index)
+            for index, rows in enumerate(channels.float().cpu())
+        ]
+
+    @torch.no_grad()
+    def through_codec(self, channels: Tensor, samples: int) -> Tensor:
+        """(2, samples) of (frames, CHANNELS) after encoding and decoding."""
+        made = self.codec.decoder(self.codec.encoder(channels[None])[0])[0]
+        return synthesise(Frames.unstacked(made.float().cpu()), samples)
+
+
+def load_pocket(student: bool) -> Pocket:
+    """The trained model on the CPU; `student` takes the distilled generator.
+
+    Raises:
+        FileNotFoundError: a stage hasn't been trained.
+    """
+    stage = "student" if student else "generator"
+    state = load_checkpoint(stage)
+    if state is None:
+        raise FileNotFoundError(f"no {stage} yet: run python -m training.pocket.train first")
+    generator = Generator()
+    generator.load_state_dict(state["average"])
+    device = torch.device("cpu")
+    latents = Latents("held-out")
+    steps, guidance = (STUDENT_STEPS, 1.0) if student else (TEACHER_STEPS, TEACHER_GUIDANCE)
+    return Pocket(
+        load_text_side(device),
+        generator.eval(),
+        load_codec(device),
+        latents.scale,
+        latents.middle,
+        steps,
+        guidance,
+    )

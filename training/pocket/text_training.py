@@ -1,0 +1,122 @@
+"""`python -m training.pocket.text_training`: teach the text side what captions say, from its last checkpoint on.
+
+No sound is needed: descriptions are drawn, captions made of them, and their exact labels asked back.
+"""
+
+import argparse
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from training.pocket.labels import CHOICES, UNSAID, labels_of
+from training.pocket.running import Average, Clock, choose_device, load_checkpoint, log_figures, save_checkpoint
+from training.pocket.sounds import Sound, draw
+from training.pocket.text import TextSide, label_losses, tensors
+from training.pocket.tokens import encode
+from training.pocket.words import HELD_OUT_TEMPLATES, caption
+
+STAGE = "text"
+SEED = 21
+BATCH = 128
+LEARNING_RATE = 2e-3
+WARMUP_STEPS = 100
+HALVING_STEPS = 1500
+POOL = 12_000
+"""Descriptions drawn at the start of a run; captions are always new."""
+MEASURED = 600
+EMPHASIS = {"kind": 2.0, "note": 2.0, "effects": 5.0, "tempo": 8.0}
+
+
+def learning_rate(step: int) -> float:
+    """Warm-up, then the inverse square root of time."""
+    return LEARNING_RATE * min(1.0, (step + 1) / WARMUP_STEPS) / math.sqrt(1 + step / HALVING_STEPS)
+
+
+def held_out_prompts(sounds: Sequence[Sound], seed: int) -> list[str]:
+    """Captions through templates that training never uses, notes and chords always named."""
+    random = np.random.default_rng(seed)
+    texts = [caption(sound, random, rough=False, note_chance=1.0) for sound in sounds]
+    return [HELD_OUT_TEMPLATES[index % len(HELD_OUT_TEMPLATES)].format(text) for index, text in enumerate(texts)]
+
+
+@torch.no_grad()
+def held_out_figures(side: TextSide) -> dict[str, float]:
+    """Shares of right classes, and the share of tempi within one percent, on new sounds in held-out wordings."""
+    random = np.random.default_rng((SEED, 999))
+    sounds = [draw(random) for _ in range(MEASURED)]
+    vectors = side.read_prompts(held_out_prompts(sounds, 1))
+    labels = labels_of(sounds)
+    found: dict[str, float] = {}
+    for name in CHOICES:
+        wanted = torch.from_numpy(labels.classes[name])
+        right = side.heads[name](vectors).argmax(-1).cpu() == wanted
+        found[name] = float(right[wanted != UNSAID].float().mean())
+    tempo = torch.from_numpy(labels.tempo)
+    error = (side.tempo(vectors)[:, 0].cpu() - tempo).abs()[~tempo.isnan()]
+    found["tempo within 1 %"] = float((error < math.log2(1.01)).float().mean())
+    return found
+
+
+def train(minutes: float, device: torch.device) -> None:
+    """Train for some minutes."""
+    side = TextSide().to(device)
+    average = Average(side, 0.998)
+    optimiser = torch.optim.AdamW(side.parameters(), LEARNING_RATE, (0.9, 0.98), weight_decay=0.01)
+    step = 0
+    if state := load_checkpoint(STAGE):
+        side.load_state_dict(state["text"])
+        average.weights = {name: value.to(device) for name, value in state["average"].items()}
+        optimiser.load_state_dict(state["optimiser"])
+        step = state["step"]
+    print(f"text from step {step}: {sum(p.numel() for p in side.parameters()):,} parameters", flush=True)
+    torch.manual_seed(SEED + step)
+    random = np.random.default_rng((SEED, step))
+    pool = [draw(random) for _ in range(POOL)]
+
+    def save() -> None:
+        save_checkpoint(
+            STAGE, text=side.state_dict(), average=average.weights, optimiser=optimiser.state_dict(), step=step
+        )
+
+    def measure() -> None:
+        averaged = TextSide().to(device).eval()
+        averaged.load_state_dict(average.weights)
+        figures = held_out_figures(averaged)
+        log_figures("text held-out", step, figures)
+        print(f"text held-out  step {step}  " + "  ".join(f"{key} {x:.3f}" for key, x in figures.items()), flush=True)
+
+    clock = Clock(STAGE, minutes, save, measure, measure_seconds=240)
+    going = True
+    while going:
+        sounds = [pool[int(index)] for index in random.integers(len(pool), size=BATCH)]
+        prompts = [caption(sound, random) for sound in sounds]
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(step)
+        vectors = side(*tensors(encode(prompts), device))
+        losses = label_losses(side, vectors, labels_of(sounds))
+        loss = sum(EMPHASIS.get(name, 1.0) * value for name, value in losses.items())
+        assert isinstance(loss, torch.Tensor)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(side.parameters(), 1.0)
+        optimiser.step()
+        step += 1
+        average.update(side, step)
+        going = clock.tick(step, **{name: float(value.detach()) for name, value in losses.items()})
+
+
+def main() -> None:
+    """Train the text side."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    train(arguments.minutes, choose_device(arguments.device))
+
+
+if __name__ == "__main__":
+    main()
