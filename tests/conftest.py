@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import settings
@@ -24,6 +24,15 @@ imported_at_collection = pytest.StashKey[frozenset[str]]()
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Record which modules that need a host were imported to collect the tests."""
     session.config.stash[imported_at_collection] = HOST_MODULES & sys.modules.keys()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_records(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Records of what daemons create lie apart from the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.delenv("XDG_RUNTIME_DIR", raising=False)
+        yield
 
 
 @pytest.fixture

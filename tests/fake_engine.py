@@ -6,6 +6,7 @@ life, `fail` fails, `slow` waits for a cancellation at its second step, `wait FI
 there, `paced` takes 20 ms for each, and `paced FILE` five times that while there is that file, `nan` renders what is
 no number, `breaks` fails after half of an early sound's pieces, `half FILE` waits for that file or a cancellation
 there, `decodes FILE` after its steps. Anything else is a sine at 220 Hz times (seed mod 8 + 1).
+Options in its command let it refuse to start, or end at its start, as long as a file is there.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from timbred import __version__
 from timbred.engine import wire
 from timbred.engine.mailbox import Mailbox
 from timbred.processes.ending import end_with_daemon
+from timbred.processes.startup import add_line_options, send_last_words
 
 RATE = 16000
 MODEL_BYTES = 3_000_000
@@ -171,8 +173,9 @@ def _first_time(folder: str) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--version", default=__version__)
-    parser.add_argument("--address", required=True)
-    parser.add_argument("--token", required=True)
+    parser.add_argument("--cannot-start-while", type=Path, help="refuse to start as long as this file is there")
+    parser.add_argument("--ends-at-start-while", type=Path, help="end at the start as long as this file is there")
+    add_line_options(parser)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--memory", type=int, default=0)
@@ -182,6 +185,12 @@ def main() -> int:
     parser.add_argument("--log-level", default="info")
     options = parser.parse_args()
     end_with_daemon(options.address)
+    if options.ends_at_start_while and options.ends_at_start_while.exists():
+        return 3
+    if options.cannot_start_while and options.cannot_start_while.exists():
+        message = f"told not to start by {options.cannot_start_while}; remove it"
+        send_last_words(options.address, wire.encode(wire.CannotStart(token=options.token, message=message)))
+        return 2
     FakeEngine(options.address, options.token, options.heartbeat, options.version).run()
     return 0
 

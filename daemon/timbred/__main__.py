@@ -1,5 +1,12 @@
-"""`python -m timbred`."""
+"""The program: `timbred`, or `python -m timbred`."""
 
-from timbred.cli import main
+import os
 
-main()
+from timbred.processes.isolation import forget_working_folder
+
+forget_working_folder(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from timbred.cli import main  # nothing that it imports may come from the working folder
+
+if __name__ == "__main__":
+    main()

@@ -6,7 +6,6 @@ import logging
 import os
 import shlex
 import signal
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from timbred.discovery.announce import Announcement, Place
 from timbred.discovery.oscquery import OscQuery
 from timbred.engine import registry
 from timbred.engine.link import ENGINE_PROGRAM, EngineLink, EngineSettings
+from timbred.jobs.dispatch.background import Background
 from timbred.jobs.dispatch.dispatcher import Dispatcher
 from timbred.jobs.finishing import Finishing
 from timbred.jobs.inside import Inside
@@ -25,6 +25,8 @@ from timbred.jobs.intake import Intake
 from timbred.jobs.settings import LiveSettings
 from timbred.library.spare import open_library
 from timbred.library.takes import Library
+from timbred.processes import scratch
+from timbred.supervision import Supervisor
 from timbred.transports.ports import Ports, resolve
 from timbred.transports.transports import Transports
 
@@ -53,7 +55,8 @@ class Daemon:
         self.engine_program = engine_program or engine_program_from(os.environ)
         self.models = registry.build(config.models_folder, config.sources)
         _ = self.models[config["models.default"]]
-        self.transports = Transports(config)
+        self.supervisor = Supervisor()
+        self.transports = Transports(config, self.supervisor)
         self.folder = TakesFolder(config.takes_folder)
         self._scratch = contextlib.ExitStack()
 
@@ -64,6 +67,8 @@ class Daemon:
             BadRequest: a port is taken, or a setting can't be used.
         """
         config, outbox = self.config, Inside(self.transports.outbox)
+        for folder in await asyncio.to_thread(scratch.sweep):
+            log.info("removed what a killed daemon left: %s", folder)
         self._check_folder()
         self.library = self._open_library()
         self.finishing = Finishing(self.folder, self.library, lambda name: self.models[name].card.licence)
@@ -74,8 +79,9 @@ class Daemon:
             config["queue.length"],
             config["requests.remembered"],
             config["engine.jobs"],
+            background=Background(self.supervisor),
         )
-        self.player = Player(outbox, config)
+        self.player = Player(outbox, config, supervisor=self.supervisor)
         self.settings = LiveSettings(config, self._check_change)
         self.addresses = OscQuery(
             config["discovery.name"], self.settings.__getitem__, {"models.default": tuple(self.models.entries)}
@@ -89,6 +95,7 @@ class Daemon:
             AllowedFolders(config.readable_folders),
             self.settings,
             self.player,
+            self.supervisor,
         )
         self.engine = EngineLink(
             EngineSettings(
@@ -103,6 +110,7 @@ class Daemon:
                 program=self.engine_program,
             ),
             self.dispatcher,
+            self.supervisor,
         )
         self.dispatcher.orders.engine = self.engine
         self.dispatcher.orders.give_way(config["engine.yield"])
@@ -182,8 +190,9 @@ class Daemon:
             return open_library(self.config.library_file, self.config.spare_library_folder)
         except errors.TimbredError as error:
             log.error("takes are remembered only until the daemon stops: %s", error)
-            folder = self._scratch.enter_context(tempfile.TemporaryDirectory(prefix="timbred-library-"))
-            return Library(Path(folder) / "library.sqlite")
+            folder = scratch.make_folder(["library.sqlite*"])
+            self._scratch.callback(folder.remove)
+            return Library(folder.path / "library.sqlite")
 
     def _close_library(self) -> None:
         self.library.close()
@@ -197,21 +206,35 @@ def engine_program_from(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 
 async def serve(config: Config, ready: Callable[[str], None]) -> None:
-    """Run until SIGINT or SIGTERM. `ready` hears one line once requests are taken.
+    """Run until SIGINT or SIGTERM. `ready` is called with one line once requests are taken.
 
     Raises:
         BadRequest: a port is taken, or a setting can't be used.
+        Internal: a part without which the daemon can't go on failed.
     """
     stopping = asyncio.Event()
     _on_signals(stopping.set)
     daemon = Daemon(config)
+    daemon.supervisor.watch_loop()
     ports = await daemon.start()
     ready(f"ready osc={ports.osc} zmq={ports.requests},{ports.events} http={ports.http}")
     try:
-        await stopping.wait()
+        await _first_of(stopping, daemon.supervisor.broken)
         log.info("stopping")
     finally:
         await daemon.stop()
+    if daemon.supervisor.reason:
+        raise errors.Internal(daemon.supervisor.reason)
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    """Wait until one of these is set."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waiting:
+            one.cancel()
 
 
 def _on_signals(stop: Callable[[], None]) -> None:

@@ -94,7 +94,10 @@ class NoAudioDevice(TimbredError):
 
 class WorkerLost(TimbredError):
     code = "worker-lost"
-    meaning = "The engine process ended while it held this request. It is started again by itself: ask once more."
+    meaning = (
+        "The engine process ended twice with this request, or it can't be started: the message says why. "
+        "It is started again by itself: ask once more."
+    )
 
 
 class ShuttingDown(TimbredError):

@@ -26,11 +26,20 @@ FREE_PORTS = ("osc.port=0", "zmq.requests=0", "zmq.events=0", "http.port=0", "di
 class DaemonProcess:
     """`timbred serve` in a process of its own. Its log is in `log`."""
 
-    def __init__(self, folder: Path, *settings: str, fake_engine: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *settings: str,
+        fake_engine: bool = True,
+        cwd: Path = ROOT,
+        more: dict[str, str] | None = None,
+        program: str = sys.executable,
+    ) -> None:
+        """`cwd` is its working folder; `more` are further variables of its environment; `program` runs Python."""
         self.takes = folder / "takes"
         self.log = folder / "log.txt"
         self._errors: IO[bytes] = self.log.open("wb")
-        command = [sys.executable, "-m", "timbred", "serve"]
+        command = [program, "-P", "-m", "timbred", "serve"]
         for setting in (*FREE_PORTS, f"takes.folder={self.takes}", f"models.folder={folder / 'models'}", *settings):
             command += ["--set", setting]
         self.process = subprocess.Popen(
@@ -38,8 +47,8 @@ class DaemonProcess:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            cwd=ROOT,
-            env=environment(folder, fake_engine),
+            cwd=cwd,
+            env={**environment(folder, fake_engine), **(more or {})},
         )
         self.signalled = 0.0
         assert self.process.stdout is not None

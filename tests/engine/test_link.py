@@ -2,7 +2,11 @@
 
 import asyncio
 import os
+import shutil
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +18,9 @@ import pytest
 from tests.processes import none_left, python_path
 from timbred.engine import wire
 from timbred.engine.link import EngineLink, EngineSettings
+from timbred.processes import scratch
+from timbred.processes.startup import TOKEN_VARIABLE
+from timbred.supervision import Supervisor
 
 PROGRAM = (sys.executable, "-m", "tests.fake_engine")
 ROOT = Path(__file__).parents[2]
@@ -30,6 +37,9 @@ class Heard:
 
     def engine_down(self, reason: str) -> None:
         self.events.put_nowait(reason)
+
+    def engine_cannot_start(self, reason: str) -> None:
+        self.events.put_nowait(("cannot start", reason))
 
     def engine_said(self, message: wire.FromEngine, payload: Sequence[memoryview]) -> None:
         if not isinstance(message, wire.Beat):
@@ -162,7 +172,9 @@ def test_a_silent_engine_is_ended_and_started_again():
 def test_an_engine_of_another_version_is_refused():
     async def conversation() -> None:
         async with engine((*PROGRAM, "--version", "0.0.1")) as (link, heard):
-            assert "the engine is timbred 0.0.1" in await heard.next()
+            told, reason = await heard.next()
+            assert told == "cannot start"
+            assert "the engine is timbred 0.0.1" in reason
             assert not link.up
 
     asyncio.run(conversation())
@@ -171,8 +183,8 @@ def test_an_engine_of_another_version_is_refused():
 def test_a_program_that_cannot_run_is_tried_again_not_raised():
     async def conversation() -> None:
         async with engine((sys.executable, "-c", "raise SystemExit(3)")) as (link, heard):
-            assert await heard.next() == "exit status 3"
-            assert await heard.next() == "exit status 3"
+            for _ in range(2):
+                assert await heard.next() == ("cannot start", "exit status 3; the log may say why")
             assert not link.send(wire.Quit())
 
     asyncio.run(conversation())
@@ -181,10 +193,195 @@ def test_a_program_that_cannot_run_is_tried_again_not_raised():
 def test_a_program_that_isnt_there_is_tried_again_not_raised():
     async def conversation() -> None:
         async with engine(("/no/such/program",)) as (_, heard):
-            assert "it can't be started" in await heard.next()
-            assert "it can't be started" in await heard.next()
+            for _ in range(2):
+                told, reason = await heard.next()
+                assert told == "cannot start"
+                assert "No such file" in reason
 
     asyncio.run(conversation())
+
+
+def test_an_engine_that_refuses_to_start_says_why_at_once_and_is_tried_again(tmp_path: Path):
+    async def conversation() -> None:
+        reason = tmp_path / "reason"
+        reason.touch()
+        async with engine((*PROGRAM, "--cannot-start-while", str(reason))) as (link, heard):
+            assert await heard.next() == ("cannot start", f"told not to start by {reason}; remove it")
+            assert (link.state, link.trouble) == ("failed", f"told not to start by {reason}; remove it")
+            reason.unlink()
+            while isinstance(told := await heard.next(), tuple):
+                assert told[0] == "cannot start"
+            assert isinstance(told, wire.Ready)
+            assert (link.state, link.trouble) == ("up", "")
+
+    asyncio.run(conversation())
+
+
+def test_an_engine_that_ends_at_its_start_is_tried_thrice_before_it_counts_as_one_that_cannot(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    async def conversation() -> None:
+        reason = tmp_path / "reason"
+        reason.touch()
+        async with engine((*PROGRAM, "--ends-at-start-while", str(reason))) as (link, heard):
+            assert link.state == "starting"
+            assert await heard.next() == ("cannot start", "exit status 3; the log may say why")
+            assert caplog.text.count("the engine can't be started (exit status 3)") == 3
+
+    asyncio.run(conversation())
+
+
+def test_an_engine_that_was_killed_at_its_start_is_no_trouble(tmp_path: Path):
+    async def conversation() -> None:
+        reason = tmp_path / "reason"
+        reason.touch()
+        async with engine((*PROGRAM, "--ends-at-start-while", str(reason))) as (link, heard):
+            while link.pid is None:
+                await asyncio.sleep(0.001)
+            reason.unlink()
+            assert isinstance(await heard.next(), wire.Ready)
+
+    asyncio.run(conversation())
+
+
+def test_a_fault_in_what_hears_the_engine_ends_its_life_and_is_told(caplog: pytest.LogCaptureFixture):
+    """The daemon must not go on with an engine of which it missed a message: jobs would have no end."""
+
+    class Faulty(Heard):
+        def engine_said(self, message: wire.FromEngine, payload: Sequence[memoryview]) -> None:
+            if isinstance(message, wire.Rendered):
+                raise KeyError(message.job)
+            super().engine_said(message, payload)
+
+    async def conversation() -> None:
+        heard, supervisor = Faulty(), Supervisor()
+        link = EngineLink(EngineSettings(program=PROGRAM), heard, supervisor)
+        with none_left():
+            link.start()
+            try:
+                assert isinstance(await heard.next(), wire.Ready)
+                link.send(render("hello"))
+                while isinstance(told := await heard.next(), tuple):
+                    pass
+                assert told == "a fault in the daemon: KeyError: 1"
+                assert isinstance(await heard.next(), wire.Ready)
+                assert [fault.task for fault in supervisor.faults] == ["engine-link"]
+            finally:
+                await link.stop(5.0)
+
+    asyncio.run(conversation())
+
+
+def test_a_fault_in_what_hears_of_an_end_keeps_no_engine_from_being_started():
+    class Faulty(Heard):
+        def engine_down(self, reason: str) -> None:
+            super().engine_down(reason)
+            raise KeyError(reason)
+
+    async def conversation() -> None:
+        heard = Faulty()
+        link = EngineLink(EngineSettings(program=PROGRAM), heard)
+        with none_left():
+            link.start()
+            try:
+                os.kill((await heard.next()).pid, 9)
+                assert await heard.next() == "exit status -9, SIGKILL"
+                assert isinstance(await heard.next(), wire.Ready)
+            finally:
+                await link.stop(5.0)
+
+    asyncio.run(conversation())
+
+
+def test_an_engine_is_started_again_after_the_folder_of_its_socket_was_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    places = [tmp_path / "first", tmp_path / "second"]
+    for place in places:
+        place.mkdir()
+    monkeypatch.setattr(scratch, "places", lambda: iter(places))
+
+    async def conversation() -> None:
+        async with engine() as (_, heard):
+            first = await heard.next()
+            assert list(places[0].iterdir())
+            shutil.rmtree(places[0])
+            os.kill(first.pid, 9)
+            assert "exit status" in await heard.next()
+            assert isinstance(await heard.next(), wire.Ready)
+            assert list(places[1].iterdir())
+
+    asyncio.run(conversation())
+    assert not list(places[1].iterdir())
+
+
+def test_without_any_place_for_a_socket_the_engine_is_spoken_to_over_a_port(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(scratch, "places", lambda: iter(()))
+
+    async def conversation() -> None:
+        async with engine() as (link, heard):
+            ready = await heard.next()
+            assert isinstance(ready, wire.Ready)
+            assert "tcp://127.0.0.1:" in " ".join(psutil.Process(ready.pid).cmdline())
+            link.send(render("hello"))
+            while not isinstance((await heard.next())[0], wire.Rendered):
+                pass
+
+    asyncio.run(conversation())
+    assert "the engine is spoken to over a loopback port" in caplog.text
+
+
+def test_the_token_is_not_in_the_command_line():
+    """Others on the machine can read command lines, and connect to a loopback port."""
+
+    async def conversation() -> None:
+        async with engine() as (_, heard):
+            process = psutil.Process((await heard.next()).pid)
+            token = process.environ()[TOKEN_VARIABLE]
+            assert len(token) == 32
+            assert token not in " ".join(process.cmdline())
+
+    asyncio.run(conversation())
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="processes can't be stopped on Windows")
+def test_a_pause_of_all_processes_is_no_silence():
+    """A laptop's lid, a stalled machine: neither side runs, so neither side is judged."""
+    program = (
+        "import asyncio, sys\n"
+        "from tests.engine.test_link import Heard, PROGRAM, render\n"
+        "from timbred.engine.link import EngineLink, EngineSettings\n"
+        "async def main():\n"
+        "    heard = Heard()\n"
+        "    link = EngineLink(EngineSettings(program=PROGRAM, heartbeat=0.2, patience=2.0), heard)\n"
+        "    link.start()\n"
+        "    print((await heard.next()).pid, flush=True)\n"
+        "    await asyncio.to_thread(sys.stdin.readline)\n"
+        "    link.send(render('hello'))\n"
+        "    while isinstance(told := await heard.next(), tuple) and told[0].__class__.__name__ != 'Rendered':\n"
+        "        pass\n"
+        "    print(told[0].__class__.__name__ if isinstance(told, tuple) else told, link.pid, flush=True)\n"
+        "    await link.stop(5.0)\n"
+        "asyncio.run(main())\n"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    daemon = psutil.Popen([sys.executable, "-c", program], cwd=ROOT, start_new_session=True, **pipes)
+    assert daemon.stdin is not None
+    assert daemon.stdout is not None
+    try:
+        pid = daemon.stdout.readline().strip()
+        os.killpg(daemon.pid, signal.SIGSTOP)
+        time.sleep(4.0)  # twice the patience: the pause itself is what is tested
+        os.killpg(daemon.pid, signal.SIGCONT)
+        print(file=daemon.stdin, flush=True)
+        assert daemon.stdout.readline().split() == ["Rendered", pid]
+    finally:
+        daemon.kill()
+        daemon.wait()
+        daemon.stdin.close()
+        daemon.stdout.close()
 
 
 def test_an_engine_ends_with_a_daemon_that_was_killed(tmp_path: Path):

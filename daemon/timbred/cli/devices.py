@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-import sys
 from typing import Any
 
 from timbred.cli.tables import show
 from timbred.errors import NoAudioDevice
+from timbred.processes.isolation import child_environment, python_command, safe_folder
 
 COLUMNS = {"number": "number", "name": "name", "driver": "driver", "channels": "channels", "rate": "Hz",
            "is_default": "default"}  # fmt: skip
@@ -30,9 +30,12 @@ def output_devices() -> list[dict[str, Any]]:
     Raises:
         NoAudioDevice: the library isn't there, or doesn't answer.
     """
-    command = [sys.executable, "-m", "timbred.delivery.playback.listing"]
+    command = python_command("timbred.delivery.playback.listing")
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=WITHIN, check=True)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=WITHIN, check=True,
+            env=child_environment(), cwd=safe_folder(),
+        )  # fmt: skip
         found = json.loads(done.stdout.splitlines()[-1])
     except (subprocess.SubprocessError, ValueError, IndexError) as error:
         raise NoAudioDevice(f"the sound system doesn't answer: {error}") from error

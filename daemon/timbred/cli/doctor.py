@@ -22,6 +22,7 @@ from timbred.config import Config
 from timbred.delivery.files import TakesFolder
 from timbred.engine.registry import build
 from timbred.library.takes import Library
+from timbred.processes.isolation import child_environment, python_command, safe_folder
 
 LITTLE_SPACE = 500e6
 """Bytes free below which the takes folder's disk is called nearly full."""
@@ -68,9 +69,12 @@ def _program(config: Config) -> Iterator[Finding]:
 
 
 def _device(config: Config) -> Iterator[Finding]:
-    command = [sys.executable, "-m", "timbred.engine.probe", "--device", config["device"]]
+    command = python_command("timbred.engine.probe", "--device", config["device"])
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_WITHIN, check=True)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PROBE_WITHIN, check=True,
+            env=child_environment(), cwd=safe_folder(),
+        )  # fmt: skip
         found = json.loads(done.stdout)
     except (subprocess.SubprocessError, ValueError) as error:
         detail = (getattr(error, "stderr", "") or str(error)).strip().splitlines()

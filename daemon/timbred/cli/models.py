@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-import sys
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from timbred.config import Config
 from timbred.engine.checkpoint import INDEX
 from timbred.engine.installing import TAKEN, check_file, finish, install
 from timbred.engine.registry import Entry, build
+from timbred.processes.isolation import child_environment, python_command, safe_folder
 
 COLUMNS = {"name": "name", "state": "state", "task": "task", "native_rate": "Hz", "max_seconds": "max s",
            "memory_mb": "MB", "licence": "licence", "remark": "remark"}  # fmt: skip
@@ -129,9 +129,11 @@ def convert(name: str, file: Path | None, flags: list[str]) -> None:
     if not found.pickled:
         print(f"{name} has no .bin weights: there is nothing to convert")
         return
-    command = [sys.executable, "-m", "timbred.engine.adapters.conversion", name, str(found.folder)]
+    command = python_command("timbred.engine.adapters.conversion", name, str(found.folder.absolute()))
     with console.status(f"converting {', '.join(found.pickled)}"):
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)  # a process with torch
+        done = subprocess.run(  # a process with torch
+            command, stdout=subprocess.PIPE, text=True, check=False, env=child_environment(), cwd=safe_folder()
+        )
     if done.returncode:
         raise errors.ModelError(f"{name} was not converted; the lines above say why")
     print(done.stdout, end="")

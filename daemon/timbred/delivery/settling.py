@@ -45,6 +45,8 @@ def _settle(paths: tuple[Path, ...]) -> None:
             # some file systems have no way to write a folder out; all others mean trouble with the disk
             level = logging.DEBUG if error.errno == errno.EINVAL else logging.WARNING
             log.log(level, "%s would be lost if the power failed now: %s", path, error.strerror)
+        except Exception:  # nobody waits for the result, so it is told here
+            log.exception("%s would be lost if the power failed now", path)
 
 
 def _synchronize(path: Path) -> None:

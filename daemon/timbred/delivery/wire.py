@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-WIRE_VERSION = 3
+WIRE_VERSION = 4
 """Raised whenever a message changes: a daemon and a player of two versions refuse each other."""
 
 
@@ -123,6 +123,13 @@ class Ready(Wire, frozen=True, kw_only=True):
     pid: int
 
 
+class CannotStart(Wire, frozen=True, kw_only=True):
+    """From the player, in place of `Ready`: it ends at once. `message` says why, and what to do."""
+
+    token: str
+    message: str
+
+
 class Opened(Wire, frozen=True, kw_only=True):
     """From the player: a device is open. `rate` in Hz, `latency` and `lead` in seconds, `block` in frames."""
 
@@ -209,7 +216,7 @@ class DeviceLost(Wire, frozen=True, kw_only=True):
 
 
 ToPlayer = Play | More | Exchange | BreakOff | Stop | Change | Tempo | Level | Quit
-FromPlayer = Ready | Opened | NoDevice | Playing | Ended | Stopping | Refused | Beat | DeviceLost
+FromPlayer = Ready | CannotStart | Opened | NoDevice | Playing | Ended | Stopping | Refused | Beat | DeviceLost
 
 _encoder = msgspec.msgpack.Encoder()
 _to_player: msgspec.msgpack.Decoder[ToPlayer] = msgspec.msgpack.Decoder(ToPlayer)

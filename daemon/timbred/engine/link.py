@@ -1,17 +1,18 @@
 """The daemon's end of one engine process."""
 
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from timbred.engine import wire
 from timbred.processes.child import Child, Trade
+from timbred.processes.isolation import python_command
+from timbred.supervision import Supervisor
 
 log = logging.getLogger(__name__)
 
-ENGINE_PROGRAM = (sys.executable, "-m", "timbred.engine.worker")
+ENGINE_PROGRAM = python_command("timbred.engine.worker")
 """The command that starts an engine."""
 
 ENVIRONMENT = {
@@ -31,6 +32,10 @@ class EngineUser(Protocol):
 
     def engine_down(self, reason: str) -> None:
         """The process ended or fell silent; what it held is lost. A new one comes by itself."""
+        ...
+
+    def engine_cannot_start(self, reason: str) -> None:
+        """No engine can be started, and the reason. It is tried again by itself; called after each such try."""
         ...
 
     def engine_said(self, message: wire.FromEngine, payload: Sequence[memoryview]) -> None:
@@ -69,12 +74,13 @@ class EngineSettings:
 class EngineLink:
     """One engine process, kept alive. Implements `processes.child.ChildUser` for its child."""
 
-    def __init__(self, settings: EngineSettings, user: EngineUser) -> None:
+    def __init__(self, settings: EngineSettings, user: EngineUser, supervisor: Supervisor | None = None) -> None:
         self.user = user
         trade = Trade(
             name="engine",
             command=settings.command,
             introduction=wire.Ready,
+            refusal=wire.CannotStart,
             wire_version=wire.WIRE_VERSION,
             encode=wire.encode,
             decode=wire.read_in_daemon,
@@ -82,12 +88,22 @@ class EngineLink:
             patience=settings.patience,
             environment=ENVIRONMENT,
         )
-        self._child = Child(trade, self)
+        self._child = Child(trade, self, supervisor)
 
     @property
     def up(self) -> bool:
         """Whether a process is there and takes orders."""
         return self._child.up
+
+    @property
+    def state(self) -> Literal["starting", "up", "failed"]:
+        """Whether an engine is up, and if not, whether one is expected to be soon."""
+        return self._child.state
+
+    @property
+    def trouble(self) -> str:
+        """Why no engine can be started; empty while one is up, or as long as one may still come up."""
+        return self._child.trouble
 
     @property
     def pid(self) -> int | None:
@@ -113,6 +129,10 @@ class EngineLink:
     def child_down(self, reason: str) -> None:
         """See `ChildUser`."""
         self.user.engine_down(reason)
+
+    def child_cannot_start(self, reason: str) -> None:
+        """See `ChildUser`."""
+        self.user.engine_cannot_start(reason)
 
     def child_said(self, message: wire.FromEngine, payload: Sequence[memoryview]) -> None:
         """See `ChildUser`."""

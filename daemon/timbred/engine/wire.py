@@ -6,7 +6,7 @@ little-endian samples.
 
 import msgspec
 
-WIRE_VERSION = 4
+WIRE_VERSION = 5
 """Raised whenever a message changes: a daemon and an engine of two versions refuse each other."""
 
 
@@ -137,6 +137,13 @@ class Ready(Wire, frozen=True, kw_only=True):
     precision: str
 
 
+class CannotStart(Wire, frozen=True, kw_only=True):
+    """From the engine, in place of `Ready`: it ends at once. `message` says why, and what to do."""
+
+    token: str
+    message: str
+
+
 class ResidentModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model in memory."""
 
@@ -249,7 +256,21 @@ class Failed(Wire, frozen=True, kw_only=True):
 
 
 ToEngine = Load | Unload | Render | Cancel | GiveWay | Quit
-FromEngine = Ready | Beat | Loading | Loaded | Unloaded | Step | Preview | Piece | Rendered | Heard | Cancelled | Failed
+FromEngine = (
+    Ready
+    | CannotStart
+    | Beat
+    | Loading
+    | Loaded
+    | Unloaded
+    | Step
+    | Preview
+    | Piece
+    | Rendered
+    | Heard
+    | Cancelled
+    | Failed
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)

@@ -1,7 +1,7 @@
 """The engine process: the program around an `Engine`.
 
 Started by `link` as `python -m timbred.engine.worker`. It ends when its standard input closes, so that it never
-outlives its daemon.
+outlives its daemon. What may fail is imported late: the daemon is told why the engine can't start.
 """
 
 import argparse
@@ -11,15 +11,15 @@ import os
 import signal
 import sys
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from timbred import errors
-from timbred.engine import device
-from timbred.engine.adapters.loading import quiet_libraries
-from timbred.engine.adapters.prepared import Workshop
-from timbred.engine.engine import Engine
-from timbred.processes.ending import end_with_daemon, leave
+from timbred.engine import wire
+from timbred.processes.ending import end_with_daemon, end_with_threads, leave
+from timbred.processes.startup import add_line_options, reason_of, send_last_words
+
+if TYPE_CHECKING:
+    from timbred.engine.engine import Engine
 
 log = logging.getLogger("timbred.engine")
 
@@ -34,11 +34,14 @@ NICENESS = 5
 """How far the engine stands back behind music software and behind the daemon, which answers while models compute."""
 
 
+CANNOT_START = 2
+"""Exit status of an engine that can't start."""
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """The process's entry. Exit status 2 when the device can't be used."""
+    """Run an engine until its daemon says so, or ends. The process's exit status is 2 when it can't start."""
     parser = argparse.ArgumentParser(prog="timbred-engine")
-    parser.add_argument("--address", required=True)
-    parser.add_argument("--token", required=True)
+    add_line_options(parser)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--memory", type=int, default=0, help="bytes that models may fill; 0: most of the device's")
@@ -50,6 +53,33 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches us too; the daemon decides
     end_with_daemon(options.address)
+    end_with_threads()
+    try:
+        engine = _engine(options)
+    except Exception as error:
+        known = isinstance(error, errors.TimbredError)
+        message = str(error) if known else reason_of(error)
+        log.error("%s", message, exc_info=None if known else error)
+        send_last_words(options.address, wire.encode(wire.CannotStart(token=options.token, message=message)))
+        leave(CANNOT_START)
+    engine.run()
+    leave(0)
+
+
+def _engine(options: argparse.Namespace) -> "Engine":
+    """The engine, ready to run.
+
+    Raises:
+        BadRequest: The device can't be used.
+        ImportError: A library isn't installed as it should be.
+    """
+    import torch
+
+    from timbred.engine import device
+    from timbred.engine.adapters.loading import quiet_libraries
+    from timbred.engine.adapters.prepared import Workshop
+    from timbred.engine.engine import Engine
+
     quiet_libraries()
     sys.setswitchinterval(SWITCHING)
     if hasattr(os, "nice"):
@@ -58,14 +88,9 @@ def main(arguments: list[str] | None = None) -> int:
     gc.set_threshold(*YOUNG)
     if options.threads:
         torch.set_num_threads(options.threads)
-    try:
-        chosen = device.choose(options.device)
-    except errors.BadRequest as error:
-        log.error("%s", error)
-        return 2
+    chosen = device.choose(options.device)
     workshop = Workshop(options.compile if options.cache else "off", chosen.place, Path(options.cache).expanduser())
-    Engine(chosen, options.address, options.token, options.heartbeat, options.memory, workshop).run()
-    leave(0)
+    return Engine(chosen, options.address, options.token, options.heartbeat, options.memory, workshop)
 
 
 if __name__ == "__main__":

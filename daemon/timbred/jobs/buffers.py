@@ -9,6 +9,7 @@ from timbred.jobs.finishing import FinishedTake
 from timbred.jobs.job import Job
 from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId, Outbox, host_of
+from timbred.supervision import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -16,8 +17,9 @@ log = logging.getLogger(__name__)
 class Buffers:
     """Between finished takes and the servers that read them. Runs on the event loop."""
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: Outbox, supervisor: Supervisor) -> None:
         self.outbox = outbox
+        self._supervisor = supervisor
         self._loading: set[asyncio.Task[None]] = set()
 
     @staticmethod
@@ -37,7 +39,7 @@ class Buffers:
             return
         number = wanted.number + take.stored.index
         event = m.Buffered(id=job.id, index=take.stored.index, buffer=number, path=str(path))
-        task = asyncio.get_running_loop().create_task(self._load(job.client, host, wanted.port, event, take))
+        task = self._supervisor.run(self._load(job.client, host, wanted.port, event, take), "scsynth")
         self._loading.add(task)
         task.add_done_callback(self._loading.discard)
 
@@ -51,7 +53,7 @@ class Buffers:
         assert take.stored.path is not None
         try:
             await allocate_and_read(host, port, event.buffer, take.stored.path)
-        except (OSError, errors.TimbredError) as error:
+        except Exception as error:
             known = errors.from_foreign(error)
             if isinstance(known, errors.Internal):
                 log.error("scsynth: %s", known, exc_info=error)

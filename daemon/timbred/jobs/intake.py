@@ -32,6 +32,7 @@ from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId
 from timbred.protocol.vocabulary import REQUESTS
 from timbred.render.decode import head_of, read_recipe
+from timbred.supervision import Supervisor
 from timbred.units import Megabytes
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,9 @@ class Intake:
         allowed: AllowedFolders,
         settings: LiveSettings,
         player: Player,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self.supervisor = supervisor or Supervisor()
         self.outbox = outbox
         self.registry = registry
         self.dispatcher = dispatcher
@@ -62,8 +65,8 @@ class Intake:
         self.allowed = allowed
         self.settings = settings
         self.player = player
-        self.playing = Playing(outbox, player, library, allowed, self._could_not_play)
-        self.buffers = Buffers(outbox)
+        self.playing = Playing(outbox, player, library, allowed, self._could_not_play, self.supervisor)
+        self.buffers = Buffers(outbox, self.supervisor)
         dispatcher.delivering.on_take = self._taken
         dispatcher.pieces.on_piece = self.playing.early.piece
         dispatcher.pieces.on_broken = self.playing.early.broken
@@ -102,7 +105,7 @@ class Intake:
             self._refuse(client, request, error)
             return
         if reading is not None:
-            task = asyncio.get_running_loop().create_task(self._guarded(client, request, reading))
+            task = self.supervisor.run(self._guarded(client, request, reading), _TYPE_OF[type(request)])
             self._reading.add(task)
             task.add_done_callback(self._reading.discard)
 
@@ -267,6 +270,7 @@ class Intake:
 
     def _status(self, client: ClientId, request: m.Status) -> None:
         residents = self.dispatcher.residents
+        engine = self.dispatcher.orders.engine
         running = sum(1 for _ in self.dispatcher.remembered.live()) - len(self.dispatcher.queue)
         self.outbox.send(
             client,
@@ -282,6 +286,11 @@ class Intake:
                 uptime_s=time.monotonic() - self.began,
                 late=self.player.late,
                 lead=self.player.lead * 1000,
+                engine=engine.state if engine is not None else "starting",
+                engine_trouble=self.dispatcher.orders.trouble,
+                player=self.player.state,
+                player_trouble=self.player.trouble,
+                faults="; ".join(map(str, self.supervisor.faults)),
             ),
         )
 

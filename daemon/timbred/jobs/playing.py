@@ -22,6 +22,7 @@ from timbred.library.takes import Library
 from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId, Outbox
 from timbred.render.decode import decode
+from timbred.supervision import Supervisor
 from timbred.units import SampleRate
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Playing:
         library: Library,
         allowed: AllowedFolders,
         fail: Callable[[ClientId, Exception], None],
+        supervisor: Supervisor,
     ) -> None:
         """`fail` tells a client of an error on the way from a finished take to its voice."""
         self.outbox = outbox
@@ -62,9 +64,9 @@ class Playing:
         self.stop_flows: Callable[[int], list[ClientId]] = lambda _voice: []
         """Ends the endless sounds of a voice, or all with 0; the clients of those that weren't heard yet."""
         self._fail = fail
+        self._supervisor = supervisor
         self._reading: list[Reading] = []
         self._speeds: dict[int, float] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def play(self, client: ClientId, request: m.Play) -> Coroutine[Any, Any, None]:
         """Play a take or a file. It counts as on its way at once, so that a `stop` sent after it finds it.
@@ -149,9 +151,7 @@ class Playing:
         self._in_background(job.client, sound)
 
     def _in_background(self, client: ClientId, sound: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(self._told(client, sound))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._supervisor.run(self._told(client, sound), "play")
 
     async def _told(self, client: ClientId, sound: Coroutine[Any, Any, None]) -> None:
         try:

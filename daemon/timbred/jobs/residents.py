@@ -72,6 +72,13 @@ class Residents:
         if self._preload:
             self.preload(self._preload)
 
+    def engine_cannot_start(self, error: WorkerLost) -> None:
+        """No engine can be started: those who wait for a model are told."""
+        for name in tuple(self._loading):
+            self.failed(name, error)
+        if self._preload:
+            self.preload(self._preload)
+
     def engine_said(self, message: wire.Beat | wire.Loaded | wire.Unloaded) -> None:
         match message:
             case wire.Beat():

@@ -7,36 +7,50 @@ is told, and after a back-off a new one is started.
 import asyncio
 import contextlib
 import logging
-import os
 import secrets
-import shutil
+import signal
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 import zmq
 import zmq.asyncio
 
 from timbred import __version__
-from timbred.processes.ending import SOCKETS
+from timbred.processes.address import Addresses
+from timbred.processes.isolation import child_environment, safe_folder
+from timbred.processes.startup import TOKEN_VARIABLE
+from timbred.supervision import Supervisor
 
 log = logging.getLogger(__name__)
 
 BACK_OFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds before each new start of a process that keeps ending; the last one repeats."""
 
+START_BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+"""Seconds before each new start of a process that ended before it was ready; the last one repeats."""
+
 HANDSHAKE_PATIENCE = 180.0
 """Seconds that a new process gets for its imports, on a cold disk."""
 
 STEADY_AFTER = 30.0
 """Seconds after which a process counts as steady, and its end as the first one again."""
+
+UNEXPLAINED_STARTS = 3
+"""Starts in a row that may fail without a reason from the process before it counts as one that can't start."""
+
+SILENCE_PARTS = 8
+"""Parts of the patience in which silence is measured. A part that took longer, since this process didn't run, counts
+twice at most: a daemon that was stopped heard nothing because it didn't listen."""
+
+LONGEST_PART_S = 1.0
+
+LAST_WORDS_WITHIN_S = 0.5
+"""Time that the last message of a process that couldn't start takes through the socket, after its end was seen."""
 
 Frame = bytes | memoryview
 """One part of a message, as the other side gets it."""
@@ -53,6 +67,15 @@ class Introduction(Protocol):
     def version(self) -> str: ...
 
 
+class Refusal(Protocol):
+    """The last message of a process that can't start. `message` says why, and what to do."""
+
+    @property
+    def token(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+
+
 class ChildUser(Protocol):
     """Who uses the process: hears of its life and of its messages, on the event loop."""
 
@@ -61,7 +84,11 @@ class ChildUser(Protocol):
         ...
 
     def child_down(self, reason: str) -> None:
-        """The process ended or fell silent. A new one comes by itself."""
+        """The process, which was up, ended or fell silent. A new one comes by itself."""
+        ...
+
+    def child_cannot_start(self, reason: str) -> None:
+        """No process can be started, and the reason. It is tried again by itself; called after each such try."""
         ...
 
     def child_said(self, message: Any, payload: Sequence[memoryview]) -> None:
@@ -71,14 +98,16 @@ class ChildUser(Protocol):
 
 @dataclass(frozen=True)
 class Trade:
-    """What a kind of child process is: its name for the performer, its command, and the messages it speaks.
+    """A kind of child process: its name for the performer, its command, and the messages it speaks.
 
-    `patience` is in seconds without a sign of life. `command` gets `--address` and `--token` added.
+    Its first message is an `introduction`, or a `refusal` with its reason if it can't start. `patience` is in seconds
+    without a message. `command` gets `--address` added.
     """
 
     name: str
     command: tuple[str, ...]
     introduction: type[Any]
+    refusal: type[Any]
     wire_version: int
     encode: Callable[[Any], bytes]
     decode: Callable[[bytes], Any]
@@ -88,20 +117,45 @@ class Trade:
 
 
 class _Silent(Exception):
-    """No sign of life within the patience."""
+    """No message within the patience."""
+
+
+class _Refused(Exception):
+    """The process can't start, for a reason that trying again doesn't change."""
+
+
+@dataclass(frozen=True)
+class _End:
+    """How a process ended. `explained` says that it is known why it could not start."""
+
+    reason: str
+    explained: bool = False
 
 
 class Child:
     """One process of a trade, kept alive."""
 
-    def __init__(self, trade: Trade, user: ChildUser) -> None:
+    def __init__(self, trade: Trade, user: ChildUser, supervisor: Supervisor | None = None) -> None:
         self.trade = trade
         self.user = user
         self.up = False
+        self.trouble = ""
+        """Why no process can be started; empty while one is up, or as long as one may still come up."""
+        self._supervisor = supervisor or Supervisor()
+        self._addresses = Addresses(trade.name)
+        self._failed_starts = 0
+        self._ends = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: zmq.asyncio.Socket | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
+
+    @property
+    def state(self) -> Literal["starting", "up", "failed"]:
+        """Whether a process is up, and if not, whether one is expected to be soon."""
+        if self.up:
+            return "up"
+        return "failed" if self.trouble else "starting"
 
     @property
     def pid(self) -> int | None:
@@ -109,7 +163,7 @@ class Child:
 
     def start(self) -> None:
         """Start the process and keep it alive until `stop`."""
-        self._task = asyncio.get_running_loop().create_task(self._keep_alive(), name=f"{self.trade.name}-link")
+        self._task = self._supervisor.keep(self._keep_alive, f"{self.trade.name}-link")
 
     def send(self, message: Any, *payload: Frame) -> bool:
         """Send an order and the frames that go with it; False when no process is there to take it."""
@@ -131,95 +185,148 @@ class Child:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         await asyncio.to_thread(_end, process)
+        self._addresses.remove()
 
     async def _keep_alive(self) -> None:
-        ends = 0
-        while True:
-            await asyncio.sleep(BACK_OFF[min(ends, len(BACK_OFF) - 1)])
+        while not self._stopping:
             began = time.monotonic()
-            reason = await self._one_life()
+            was_up, end = await self._one_life()
             if self._stopping:
                 return
-            ends = 1 if time.monotonic() - began > STEADY_AFTER else ends + 1
-            log.error("the %s process ended (%s); starting it again", self.trade.name, reason)
-            self.user.child_down(reason)
+            if was_up:
+                self._ends = 1 if time.monotonic() - began > STEADY_AFTER else self._ends + 1
+                log.error("the %s process ended (%s); starting it again", self.trade.name, end.reason)
+                self._tell(self.user.child_down, end.reason)
+                await asyncio.sleep(BACK_OFF[min(self._ends, len(BACK_OFF) - 1)])
+            else:
+                await asyncio.sleep(self._start_failed(end))
 
-    async def _one_life(self) -> str:
-        """From the start of a process to its end, whose reason is returned."""
+    def _start_failed(self, end: _End) -> float:
+        """Tell of a process that ended before it was ready. Returns the seconds until the next try."""
+        pause = START_BACK_OFF_S[min(self._failed_starts, len(START_BACK_OFF_S) - 1)]
+        self._failed_starts += 1
+        log.error("the %s can't be started (%s); tried again in %g s", self.trade.name, end.reason, pause)
+        if end.explained or self._failed_starts >= UNEXPLAINED_STARTS or self.trouble:
+            self.trouble = end.reason if end.explained else f"{end.reason}; the log may say why"
+            self._tell(self.user.child_cannot_start, self.trouble)
+        return pause
+
+    def _tell(self, told: Callable[[str], None], reason: str) -> None:
+        """Tell the user. A fault of theirs must not keep the next process from being started."""
+        try:
+            told(reason)
+        except Exception as error:  # noqa: BLE001  whatever it is
+            self._supervisor.failed(f"{self.trade.name}-link", error)
+
+    async def _one_life(self) -> tuple[bool, _End]:
+        """From the start of a process to its end. Says whether it was up, and how it ended."""
         context = zmq.asyncio.Context()
-        folder = tempfile.mkdtemp(prefix=SOCKETS)
         self._socket = context.socket(zmq.PAIR)
         self._socket.linger = 0
         token = secrets.token_hex(16)
         try:
-            address = _bind(self._socket, Path(folder) / self.trade.name)
-            self._process = self._spawn(address, token)
-            return await self._converse(self._process, self._socket, token)
-        except OSError as error:
-            return f"it can't be started: {error}"
+            self._process = self._spawn(self._addresses.bind(self._socket), token)
+            end = await self._converse(self._process, self._socket, token)
+        except (OSError, zmq.ZMQError) as error:
+            end = _End(f"it can't be run: {error}", explained=True)
         finally:
             # first what can't be interrupted: a context left open would block whoever collects it
-            self.up = False
+            was_up, self.up = self.up, False
             self._socket.close()
             context.destroy(linger=0)
-            shutil.rmtree(folder, ignore_errors=True)
             process, self._process = self._process, None
             await asyncio.shield(asyncio.to_thread(_end, process))
+        return was_up, end
 
     def _spawn(self, address: str, token: str) -> subprocess.Popen[bytes]:
-        command = [*self.trade.command, "--address", address, "--token", token]
-        environment = {**os.environ, **self.trade.environment}
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment)
+        command = [*self.trade.command, "--address", address]
+        environment = child_environment(**self.trade.environment, **{TOKEN_VARIABLE: token})
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, cwd=safe_folder()
+        )
 
-    async def _converse(self, process: subprocess.Popen[bytes], socket: zmq.asyncio.Socket, token: str) -> str:
+    async def _converse(self, process: subprocess.Popen[bytes], socket: zmq.asyncio.Socket, token: str) -> _End:
         ended = _when_ended(process, self.trade.name)
         try:
             await self._shake_hands(socket, token, ended)
             while True:
-                frames = await _next(socket, self.trade.patience, ended)
-                self.user.child_said(self.trade.decode(frames[0].bytes), [frame.buffer for frame in frames[1:]])
+                self._hear(await _next(socket, self.trade.patience, ended))
         except EOFError:
-            return f"exit status {process.wait()}"
+            return _End(_exit_status(process.wait()))
         except _Silent as silence:
-            return str(silence)
-        except (msgspec.ValidationError, msgspec.DecodeError, ValueError) as error:
-            return f"it sent what can't be read: {error}"
+            return _End(str(silence), explained=True)
+        except _Refused as refusal:
+            return _End(str(refusal), explained=True)
+        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+            return _End(f"it sent what can't be read: {error}", explained=True)
+        except Exception as error:  # noqa: BLE001  a fault of ours: a new process is given what this one had
+            self._supervisor.failed(f"{self.trade.name}-link", error)
+            return _End(f"a fault in the daemon: {type(error).__name__}: {error}")
+
+    def _hear(self, frames: list[zmq.Frame]) -> None:
+        message = self.trade.decode(frames[0].bytes)
+        self.user.child_said(message, [frame.buffer for frame in frames[1:]])
 
     async def _shake_hands(self, socket: zmq.asyncio.Socket, token: str, ended: "asyncio.Future[None]") -> None:
         trade = self.trade
-        frames = await _next(socket, HANDSHAKE_PATIENCE, ended)
+        frames = await _next(socket, HANDSHAKE_PATIENCE, ended, LAST_WORDS_WITHIN_S)
         message = trade.decode(frames[0].bytes)
-        ready: Introduction | None = message if isinstance(message, trade.introduction) else None
-        if ready is None or not secrets.compare_digest(ready.token, token):
-            raise ValueError(f"a stranger answered in the {trade.name}'s place")
+        if not secrets.compare_digest(str(getattr(message, "token", "")), token):
+            raise _Refused(f"a stranger answered in the {trade.name}'s place")
+        if isinstance(message, trade.refusal):
+            refusal: Refusal = message
+            raise _Refused(refusal.message)
+        if not isinstance(message, trade.introduction):
+            raise _Refused(f"the {trade.name} began with {type(message).__name__}; look for another timbred's process")
+        ready: Introduction = message
         if (ready.wire_version, ready.version) != (trade.wire_version, __version__):
-            raise ValueError(
+            raise _Refused(
                 f"the {trade.name} is timbred {ready.version}, the daemon {__version__}; install one of them anew"
             )
-        self.up = True
+        self.up, self.trouble, self._failed_starts = True, "", 0
         self.user.child_up(ready)
 
 
-async def _next(socket: zmq.asyncio.Socket, patience: float, ended: "asyncio.Future[None]") -> list[zmq.Frame]:
+async def _next(
+    socket: zmq.asyncio.Socket, patience: float, ended: "asyncio.Future[None]", last_words_within: float = 0.0
+) -> list[zmq.Frame]:
+    """The next message. One that the process sent before it ended may come `last_words_within` seconds later.
+
+    Silence is measured in parts, and only while this process runs: after a pause (SIGSTOP, a machine that slept) what
+    waits in the socket is read before anybody is judged, and the pause itself doesn't count.
+
+    Raises:
+        _Silent: None came within the patience.
+        EOFError: The process ended, and all that it sent before has been read.
+    """
+    part = min(LONGEST_PART_S, patience / SILENCE_PARTS)
+    silence = 0.0
     receiving = asyncio.ensure_future(socket.recv_multipart(copy=False))
     try:
-        await asyncio.wait({receiving, ended}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-        if receiving.done():
-            return receiving.result()
-        if ended.done():
-            raise EOFError
+        while silence < patience:
+            began = time.monotonic()
+            await asyncio.wait({receiving, ended}, timeout=part, return_when=asyncio.FIRST_COMPLETED)
+            if receiving.done():
+                return receiving.result()
+            if ended.done():
+                await asyncio.wait({receiving}, timeout=last_words_within)
+                if receiving.done():
+                    return receiving.result()
+                raise EOFError
+            silence += min(time.monotonic() - began, 2 * part)
         raise _Silent(f"no sign of life for {patience:g} s")
     finally:
         receiving.cancel()
 
 
-def _bind(socket: zmq.asyncio.Socket, place: Path) -> str:
-    """A private address: a socket file in a folder of our own, or a loopback port where there are none."""
-    if sys.platform == "win32":
-        return f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1')}"
-    address = f"ipc://{place}"
-    socket.bind(address)
-    return address
+def _exit_status(status: int) -> str:
+    """An exit status in words; a negative one names the signal."""
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return f"exit status {status}, {signal.Signals(-status).name}"
+    except ValueError:
+        return f"exit status {status}"
 
 
 def _when_ended(process: subprocess.Popen[bytes], name: str) -> "asyncio.Future[None]":
@@ -232,9 +339,11 @@ def _when_ended(process: subprocess.Popen[bytes], name: str) -> "asyncio.Future[
             ended.set_result(None)
 
     def wait() -> None:
-        process.wait()
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
-            loop.call_soon_threadsafe(tell)
+        try:
+            process.wait()
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+                loop.call_soon_threadsafe(tell)
 
     threading.Thread(target=wait, name=f"{name}-watch", daemon=True).start()
     return ended

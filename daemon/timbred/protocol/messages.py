@@ -527,10 +527,14 @@ class Welcome(Event, frozen=True, kw_only=True):
     http_port: int
 
 
+ProcessState = Literal["starting", "up", "failed"]
+"""A child process of the daemon: not ready yet, ready, or known not to start; it is tried again all the same."""
+
+
 class StatusReply(Event, frozen=True, kw_only=True):
     """Answer to `status`."""
 
-    json_only = ("late", "lead")
+    json_only = ("late", "lead", "engine", "engine_trouble", "player", "player_trouble", "faults")
 
     jobs_queued: int
     jobs_running: int
@@ -543,6 +547,13 @@ class StatusReply(Event, frozen=True, kw_only=True):
     uptime_s: float
     late: Annotated[int, Meta(description="blocks that the sound driver called late, whoever's fault it was")] = 0
     lead: Annotated[float, Meta(description="ms that sound is mixed ahead now; raised by underruns")] = 0.0
+    engine: Annotated[ProcessState, Meta(description="the engine's process")] = "starting"
+    engine_trouble: Annotated[str, Meta(description="why no engine can be started; empty: it can")] = ""
+    player: Annotated[ProcessState, Meta(description="the player's process")] = "starting"
+    player_trouble: Annotated[str, Meta(description="why no player can be started; empty: it can")] = ""
+    faults: Annotated[
+        str, Meta(description="background tasks of the daemon that failed, with the reason; divided by semicolons")
+    ] = ""
 
 
 class Model(Event, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ from timbred.protocol import describe, frames
 from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId
 from timbred.protocol.incoming import Incoming
+from timbred.supervision import Supervisor
 from timbred.transports.front import Front, deliver_each
 from timbred.transports.listener import REFUSED, Listeners, received
 from timbred.transports.origin import is_own_page
@@ -198,8 +199,10 @@ class Http:
         takes: Path,
         library: Library | None = None,
         space: AddressSpace | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
         """Without `library` the panel has no history, without `space` no address can be asked about."""
+        self._supervisor = supervisor or Supervisor()
         self._listener = listener
         self._takes = takes
         self._panel = Panel(takes, library)
@@ -237,7 +240,7 @@ class Http:
     def start(self) -> None:
         """Begin to serve: the socket takes connections from now on."""
         self._listener.listen(512)
-        self._serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+        self._serving = self._supervisor.require(self._server.serve(sockets=[self._listener]), "http")
 
     async def close(self, patience: float) -> None:
         """Send what waits, for at most `patience` seconds, then end every connection."""

@@ -14,6 +14,7 @@ from timbred.protocol.incoming import Incoming
 from timbred.protocol.osc import encode_event, read_datagram
 from timbred.protocol.stream import StreamDecoder
 from timbred.protocol.vocabulary import is_terminal
+from timbred.supervision import Supervisor
 from timbred.transports.clients import Address, tcp_client, udp_address
 from timbred.transports.front import Front, deliver_each
 from timbred.transports.ports import enlarge_receive_buffer
@@ -228,8 +229,9 @@ class Tcp:
 
     inline = False
 
-    def __init__(self, front: Front, listener: socket.socket) -> None:
+    def __init__(self, front: Front, listener: socket.socket, supervisor: Supervisor) -> None:
         self._front = front
+        self._supervisor = supervisor
         self._listener = listener
         self._connections: dict[ClientId, Connection] = {}
         self._serving: set[asyncio.Task[None]] = set()
@@ -248,7 +250,7 @@ class Tcp:
         _keep_alive(writer)
         connection = Connection(self._front, reader, writer)
         self._connections[connection.client] = connection
-        serving = asyncio.ensure_future(self._until_gone(connection))
+        serving = self._supervisor.run(self._until_gone(connection), "osc-tcp")
         self._serving.add(serving)
         serving.add_done_callback(self._serving.discard)
 

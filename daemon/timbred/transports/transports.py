@@ -8,6 +8,7 @@ import zmq.asyncio
 from timbred.config import Config
 from timbred.library.takes import Library
 from timbred.protocol.exchange import Inbox, Outbox
+from timbred.supervision import Supervisor
 from timbred.transports.access import warn_beyond_loopback
 from timbred.transports.front import Front
 from timbred.transports.http import Http
@@ -27,8 +28,9 @@ class Transports:
     Settings used: `host`, `osc.port`, `zmq.requests`, `zmq.events`, `http.port`, `takes.folder`.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, supervisor: Supervisor | None = None) -> None:
         self._config = config
+        self._supervisor = supervisor or Supervisor()
         self._front = Front()
         self._memory = Memory(self._front)
         self._sockets: _Sockets | None = None
@@ -51,7 +53,7 @@ class Transports:
                 bound.
         """
         warn_beyond_loopback(self._config["host"])
-        self._sockets = _Sockets(self._front, self._config, library, space)
+        self._sockets = _Sockets(self._front, self._config, library, space, self._supervisor)
         self._front.http_port = self._sockets.ports.http
         self._front.open(inbox)
         await self._sockets.start()
@@ -70,7 +72,14 @@ class Transports:
 class _Sockets:
     """The bound sockets, from the first to the last."""
 
-    def __init__(self, front: Front, config: Config, library: Library | None, space: AddressSpace | None) -> None:
+    def __init__(
+        self,
+        front: Front,
+        config: Config,
+        library: Library | None,
+        space: AddressSpace | None,
+        supervisor: Supervisor,
+    ) -> None:
         host = config["host"]
         with ExitStack() as undo:
             udp, tcp = osc_pair("osc.port", host, config["osc.port"])
@@ -80,13 +89,13 @@ class _Sockets:
             undo.callback(web.close)
             self._context = zmq.asyncio.Context()
             undo.callback(self._context.destroy, linger=0)
-            self._requests = Requests(front, self._context, host, config["zmq.requests"])
+            self._requests = Requests(front, self._context, host, config["zmq.requests"], supervisor)
             self._events = Events(self._context, host, config["zmq.events"])
             undo.pop_all()
         front.publish_to(self._events)
         self._udp = Udp(front, udp)
-        self._tcp = Tcp(front, tcp)
-        self._http = Http(front, web, host, config.takes_folder, library, space)
+        self._tcp = Tcp(front, tcp, supervisor)
+        self._http = Http(front, web, host, config.takes_folder, library, space, supervisor)
         self.ports = Ports(
             osc=udp.getsockname()[1],
             requests=self._requests.port,

@@ -19,6 +19,7 @@ from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId
 from timbred.protocol.incoming import Incoming
 from timbred.protocol.vocabulary import REQUESTS, answers, find_request, is_terminal, name_of
+from timbred.supervision import Supervisor
 from timbred.transports.clients import zmq_client
 from timbred.transports.front import Front, deliver_each
 from timbred.transports.ports import refused, resolve
@@ -66,8 +67,11 @@ class Requests:
 
     inline = True
 
-    def __init__(self, front: Front, context: zmq.asyncio.Context, host: str, port: int) -> None:
+    def __init__(
+        self, front: Front, context: zmq.asyncio.Context, host: str, port: int, supervisor: Supervisor
+    ) -> None:
         self._front = front
+        self._supervisor = supervisor
         self._router = context.socket(zmq.ROUTER)
         self._router.set(zmq.ROUTER_MANDATORY, 1)
         self._router.set(zmq.MAXMSGSIZE, _LARGEST_TAKEN)
@@ -84,7 +88,7 @@ class Requests:
     def start(self) -> None:
         """Begin to read."""
         self._front.attach("zmq", self)
-        self._reading = asyncio.create_task(self._read())
+        self._reading = self._supervisor.keep(self._read, "zeromq")
 
     async def stop_reading(self) -> None:
         """Read no more; answers still go out."""

@@ -3,20 +3,26 @@
 import argparse
 import logging
 import signal
+import sys
 from typing import Any
 
-from timbred.delivery.playback.process import DeviceGone, Options, Player
-from timbred.processes.ending import end_with_daemon, leave
+from timbred.delivery import wire
+from timbred.processes.ending import end_with_daemon, end_with_threads, leave
+from timbred.processes.startup import add_line_options, reason_of, send_last_words
+
+log = logging.getLogger("timbred.player")
 
 DEVICE_GONE = 75
 """Exit status after the device went away."""
+
+CANNOT_START = 2
+"""Exit status of a player that can't start."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a player until its daemon says so, or ends."""
     parser = argparse.ArgumentParser(prog="timbred-player")
-    parser.add_argument("--address", required=True)
-    parser.add_argument("--token", required=True)
+    add_line_options(parser)
     parser.add_argument("--device", default="")
     parser.add_argument("--channels", type=int, default=2)
     parser.add_argument("--lead", type=float, default=0.01)
@@ -33,17 +39,27 @@ def main(arguments: list[str] | None = None) -> int:
     options.update({name: bool(options[name]) for name in ("limit", "link", "link_start_stop")})
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches us too; the daemon decides
+    end_with_threads()
+    try:
+        from timbred.delivery.playback.process import DeviceGone, Options, Player
+
+        player = Player(Options(**options))
+    except Exception as error:
+        message = reason_of(error)
+        log.error("%s", message, exc_info=error)
+        refusal = wire.CannotStart(token=options["token"], message=message)
+        send_last_words(options["address"], wire.encode(refusal))
+        leave(CANNOT_START)
     status = 0
-    player = Player(Options(**options))
     end_with_daemon(options["address"], player.daemon_gone)
     try:
         player.run()
     except DeviceGone as gone:
-        logging.getLogger("timbred.player").warning("%s", gone)
+        log.warning("%s", gone)
         status = DEVICE_GONE
     player.close()
     leave(status)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

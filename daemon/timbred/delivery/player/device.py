@@ -18,6 +18,7 @@ class Device:
         self.known = asyncio.Event()
         self.closed = False
         self._why_not = ""
+        self._cannot_start = False
 
     def opened(self, device: wire.Opened) -> None:
         """There is one."""
@@ -35,10 +36,27 @@ class Device:
         if not self._why_not:
             self._why_not = f"the player process ended ({reason}) and is started again; play again in a second"
 
+    def process_started(self) -> None:
+        """There is a process, which is about to say whether there is a device."""
+        if self._cannot_start:
+            self._cannot_start, self._why_not = False, ""
+            self.known.clear()
+
+    def cannot_start(self, reason: str) -> None:
+        """No player process can be started."""
+        self.now, self._cannot_start = None, True
+        self._why_not = f"the player can't be started: {reason}; files are made without it, and timbred tries again"
+        self.known.set()
+
     def close(self) -> None:
         """The daemon stops: no device is wanted any more."""
         self.closed, self.now = True, None
         self.known.set()
+
+    @property
+    def error(self) -> errors.NoAudioDevice:
+        """Why nothing can be played."""
+        return errors.NoAudioDevice(self._why_not or "the player isn't ready yet; play again in a second")
 
     def needed(self) -> wire.Opened:
         """The device.
@@ -51,7 +69,7 @@ class Device:
             return self.now
         if self.closed:
             raise errors.ShuttingDown("timbred is stopping; play again once it is back")
-        raise errors.NoAudioDevice(self._why_not or "the player isn't ready yet; play again in a second")
+        raise self.error
 
     async def awaited(self) -> wire.Opened:
         """The device, once it is known whether there is one.

@@ -3,7 +3,7 @@
 import itertools
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from timbred import errors
 from timbred.clip import Clip, Samples
@@ -21,6 +21,7 @@ from timbred.delivery.player.stops import Stops
 from timbred.processes.child import Child
 from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId, Outbox
+from timbred.supervision import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,13 @@ log = logging.getLogger(__name__)
 class Player:
     """Implements `processes.child.ChildUser`. Runs on the event loop."""
 
-    def __init__(self, outbox: Outbox, config: Config, program: tuple[str, ...] = PLAYER_PROGRAM) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        config: Config,
+        program: tuple[str, ...] = PLAYER_PROGRAM,
+        supervisor: Supervisor | None = None,
+    ) -> None:
         self.outbox = outbox
         self.on_tempo: Callable[[float], None] = lambda _bpm: None
         self.on_rate: Callable[[int], None] = lambda _rate: None
@@ -39,7 +46,7 @@ class Player:
         self._desk = Desk(config)
         self._plays = Plays()
         self._stops = Stops(outbox, self._plays)
-        self._child = Child(trade(config, program), self)
+        self._child = Child(trade(config, program), self, supervisor)
 
     # life
 
@@ -63,6 +70,16 @@ class Player:
     @property
     def pid(self) -> int | None:
         return self._child.pid
+
+    @property
+    def state(self) -> Literal["starting", "up", "failed"]:
+        """Whether there is a player process."""
+        return self._child.state
+
+    @property
+    def trouble(self) -> str:
+        """Why no player process can be started; empty while one is up, or as long as one may still come up."""
+        return self._child.trouble
 
     @property
     def device(self) -> wire.Opened | None:
@@ -268,6 +285,7 @@ class Player:
     # the process's life
 
     def child_up(self, ready: Any) -> None:
+        self._device.process_started()
         for message in self._desk.for_new_process(self.last.beat):
             self._child.send(message)
 
@@ -276,6 +294,14 @@ class Player:
         self._beats.process_ended()
         self._stops.process_ended(self.last.frame)
         self._plays.process_ended(self.last.frame)
+
+    def child_cannot_start(self, reason: str) -> None:
+        """Answer the plays that were not heard yet. Those that sounded go on once there is a player again."""
+        self._device.cannot_start(reason)
+        error = self._device.error
+        for play in self._plays:
+            if not play.began:
+                self._plays.refused(play.order.play, self.last.frame, error)
 
     # what the process says
 

@@ -1,12 +1,11 @@
 """How the player process is started and watched."""
 
-import sys
-
 from timbred.config import Config
 from timbred.delivery import wire
 from timbred.processes.child import Trade
+from timbred.processes.isolation import python_command
 
-PLAYER_PROGRAM = (sys.executable, "-m", "timbred.delivery.playback")
+PLAYER_PROGRAM = python_command("timbred.delivery.playback")
 """The command that starts a player."""
 
 HEARTBEAT = 0.25
@@ -33,6 +32,7 @@ def trade(config: Config, program: tuple[str, ...]) -> Trade:
         name="player",
         command=(*program, *(f"--{name}={value}" for name, value in options.items())),
         introduction=wire.Ready,
+        refusal=wire.CannotStart,
         wire_version=wire.WIRE_VERSION,
         encode=wire.encode,
         decode=wire.read_in_daemon,

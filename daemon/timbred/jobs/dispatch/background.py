@@ -5,6 +5,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
+from timbred.supervision import Supervisor
+
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
@@ -12,13 +14,14 @@ Result = TypeVar("Result")
 class Background:
     """Tasks, and the two threads that they share."""
 
-    def __init__(self) -> None:
+    def __init__(self, supervisor: Supervisor | None = None) -> None:
+        self._supervisor = supervisor or Supervisor()
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="finishing")
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Begin a task."""
-        task = asyncio.get_running_loop().create_task(work, name=name)
+        task = self._supervisor.run(work, name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

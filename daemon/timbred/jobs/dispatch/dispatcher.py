@@ -85,10 +85,12 @@ class Dispatcher:
 
         Raises:
             Busy: the queue is full.
+            WorkerLost: no engine can be started.
             ShuttingDown: the daemon is stopping.
         """
         if self._stopping:
             raise errors.ShuttingDown("timbred is stopping; ask again once it is back")
+        self.orders.check_engine()
         if self.queue.full:
             raise busy(self.rendering.jobs, self.queue, self.estimates)
         job = Job(next(self._numbers), client, identity, parameters, ready=init is None, wanted=wanted)
@@ -108,6 +110,8 @@ class Dispatcher:
             if job.live:
                 self.queue.remove(job)
                 self.endings.broke(job, error)
+            return
+        if not job.live:
             return
         job.given, whole = found
         job.whole = whole if job.parameters.anew is not None else None
@@ -151,6 +155,7 @@ class Dispatcher:
     # the engine's life
 
     def engine_up(self, ready: wire.Ready) -> None:
+        self.orders.trouble = ""
         self.residents.engine_up(ready)
         self.orders.give_way_again()
         self.loads.order_again()
@@ -165,6 +170,17 @@ class Dispatcher:
         for job in lost:
             if job.live:
                 self._engine_lost(job, reason)
+
+    def engine_cannot_start(self, reason: str) -> None:
+        """Answer all that waits for the engine. Until one starts, `submit` refuses at once."""
+        self.orders.trouble = reason
+        try:
+            self.orders.check_engine()
+        except errors.WorkerLost as error:
+            self.residents.engine_cannot_start(error)
+            self.trials.give_up(error)
+            while (job := self.queue.next()) is not None:
+                self.endings.failed(job, error)
 
     def _engine_lost(self, job: Job, reason: str) -> None:
         if job.cancel_wanted:
@@ -198,7 +214,7 @@ class Dispatcher:
                 self._cancelled(message.job)
             case wire.Failed():
                 self._failed(message)
-            case wire.Ready():
+            case wire.Ready() | wire.CannotStart():
                 log.error("the engine introduced itself twice")
 
     def _came_early(self, message: wire.Preview | wire.Piece, payload: Sequence[memoryview]) -> None:

@@ -30,10 +30,12 @@ class Loads:
 
         Raises:
             UnknownModel, MissingWeights, ModelError: it can't be loaded.
+            WorkerLost: no engine can be started.
         """
         entry = self._registry[name]
         if not self._residents.is_resident(name):
             entry.checkpoint()
+        self._orders.check_engine()
         source = self._orders.source_of(name)
         if self._residents.want(client, source):
             self._orders.load(source)

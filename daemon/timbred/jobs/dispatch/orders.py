@@ -1,7 +1,8 @@
 """What the engine is told."""
 
-from typing import Protocol
+from typing import Literal, Protocol
 
+from timbred import errors
 from timbred.engine import wire
 from timbred.engine.registry import Registry
 from timbred.jobs.parameters import Parameters
@@ -13,6 +14,9 @@ class Engine(Protocol):
     @property
     def up(self) -> bool: ...
 
+    @property
+    def state(self) -> Literal["starting", "up", "failed"]: ...
+
     def send(self, message: wire.ToEngine) -> bool: ...
 
 
@@ -22,6 +26,8 @@ class Orders:
 
     def __init__(self, registry: Registry) -> None:
         self.engine: Engine | None = None
+        self.trouble = ""
+        """Why no engine can be started; empty as long as one is up or may still come up."""
         self._registry = registry
         self._way = wire.GiveWay(frame_rate=0.0)
 
@@ -29,6 +35,15 @@ class Orders:
     def taken(self) -> bool:
         """Whether there is an engine that takes orders."""
         return self.engine is not None and self.engine.up
+
+    def check_engine(self) -> None:
+        """Whether there is an engine, or may soon be one.
+
+        Raises:
+            WorkerLost: None can be started; says why.
+        """
+        if self.trouble:
+            raise errors.WorkerLost(f"the engine can't be started: {self.trouble} (timbred tries again by itself)")
 
     def give_way(self, frame_rate: float) -> None:
         """Let the engine rest after each step for a render loop of this many frames a second; 0: never."""

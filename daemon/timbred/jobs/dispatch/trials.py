@@ -30,10 +30,12 @@ class Trials:
     async def measure(self, parameters: Parameters) -> None:
         """Let the engine make a sound like this in few steps, only to see how long it takes; its model is then loaded.
 
-        Raises: what the engine says of it, or why the daemon times nothing any more.
+        Raises: what the engine says of it, why the daemon times nothing any more, or WorkerLost if no engine can be
+        started.
         """
         if self._stopped is not None:
             raise self._stopped
+        self._orders.check_engine()
         few = max(STEPS.get(parameters.scheduler, (1, 1000))[0], min(TRIAL_STEPS, parameters.steps))
         number = next(self._numbers)
         trial: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -1,0 +1,199 @@
+"""Private folders for sockets and other files of one process's life, recorded so that the next start removes what a
+killed daemon left.
+
+Nothing is removed for its place or its name alone. Before a folder is made, a record of it is written: the folder, the
+files that will be in it, and its owner. A start reads the records, and removes what belongs to an owner that is gone.
+"""
+
+import errno
+import json
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import IO, Any
+
+import platformdirs
+
+from timbred.processes.owner import Owner, lock, this_process
+
+log = logging.getLogger(__name__)
+
+PREFIX = "timbred-"
+"""First part of a scratch folder's name; the rest is random."""
+
+PRIVATE = 0o700
+
+LONGEST_NAME_BYTES = 107 if sys.platform == "linux" else 103
+"""Bytes of a socket's path that the system takes."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One folder: where it is, which names may be in it (patterns as in fnmatch), and whose it is."""
+
+    folder: str
+    names: tuple[str, ...]
+    owner: Owner
+
+    def remove(self) -> bool:
+        """Remove the recorded files, then the folder if nothing else is in it. Says whether the folder was there."""
+        folder = Path(self.folder)
+        if folder.is_symlink() or not folder.is_dir():
+            return False
+        for path in folder.iterdir():
+            if any(fnmatch(path.name, pattern) for pattern in self.names):
+                path.unlink(missing_ok=True)
+        folder.rmdir()
+        return True
+
+
+class ScratchFolder:
+    """A private folder. Its record is kept, and locked where the file system has locks, until `remove`."""
+
+    def __init__(self, record: Record, file: Path | None, held: IO[str] | None) -> None:
+        self.path = Path(record.folder)
+        self._record = record
+        self._file = file
+        self._held = held
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it can still be used: cleaners of temporary folders remove what seems unused."""
+        return os.access(self.path, os.W_OK | os.X_OK)
+
+    def remove(self) -> None:
+        """Remove the folder with the files that were recorded, and the record."""
+        with suppress(OSError):
+            self._record.remove()
+        if self._held is not None:
+            self._held.close()
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.unlink(missing_ok=True)
+
+
+def make_folder(names: Sequence[str], longest_name: str = "") -> ScratchFolder:
+    """Make a private folder in the first place that allows it: see `places`.
+
+    Args:
+        names: Patterns of the files that will be in it. Only these are ever removed.
+        longest_name: The longest name of a socket in it. Places whose path leaves no room for it are passed over.
+
+    Raises:
+        OSError: There is no place; names each that was tried, with the reason.
+    """
+    refused: list[str] = []
+    for place in places():
+        folder = place / f"{PREFIX}{secrets.token_hex(6)}"
+        if longest_name and len(os.fsencode(folder / longest_name)) > LONGEST_NAME_BYTES:
+            refused.append(f"{place} (its name is too long for a socket)")
+            continue
+        record = Record(str(folder), tuple(names), this_process())
+        file, held = _write(record)
+        made = ScratchFolder(record, file, held)
+        try:
+            if place in _own_places():
+                _make_private(place)
+            folder.mkdir(mode=PRIVATE)
+        except OSError as error:
+            made.remove()
+            refused.append(f"{place} ({error.strerror or error})")
+            continue
+        return made
+    raise OSError(f"no private folder can be made in {', '.join(refused)}; set TMPDIR to a folder that can be written")
+
+
+def places() -> Iterator[Path]:
+    """Folders that scratch folders may be made in, the preferred one first. Never the working folder."""
+    named = [os.environ.get(name, "") for name in ("TMPDIR", "TEMP", "TMP")]
+    usual = [] if sys.platform == "win32" else ["/tmp", "/var/tmp"]
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    folders = [Path(part) for part in (*named, *usual, runtime) if part and Path(part).is_absolute()]
+    yield from dict.fromkeys((*folders, *_own_places()))
+
+
+def sweep() -> list[Path]:
+    """Remove the folders of owners that are gone. Returns those that were there."""
+    removed: list[Path] = []
+    for file in _records():
+        try:
+            found = _take_over(file)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            log.debug("%s isn't read: %s", file, error)
+            continue
+        if found is not None:
+            removed.append(found)
+    return removed
+
+
+def _take_over(file: Path) -> Path | None:
+    """Remove what one record names if its owner is gone; the folder, if it was there."""
+    with file.open("r+", encoding="utf-8") as held:
+        raw: dict[str, Any] = json.load(held)
+        record = Record(raw["folder"], tuple(raw["names"]), Owner(**raw["owner"]))
+        got = lock(held)
+        if not (got if record.owner.locked else record.owner.is_gone):
+            return None
+        try:
+            was_there = record.remove()
+        except OSError as error:
+            log.debug("%s stays: %s", record.folder, error)
+            return None
+    file.unlink(missing_ok=True)
+    return Path(record.folder) if was_there else None
+
+
+def _write(record: Record) -> tuple[Path | None, IO[str] | None]:
+    """Write a record and hold it; (None, None) where no place for records can be written to."""
+    for place in _own_places():
+        file = place / f"{record.owner.pid}-{secrets.token_hex(6)}.json"
+        try:
+            _make_private(place)
+            held = file.open("x", encoding="utf-8")
+        except OSError:
+            continue
+        locked = lock(held)
+        owner = replace(record.owner, locked=locked)
+        json.dump({"folder": record.folder, "names": list(record.names), "owner": asdict(owner)}, held)
+        held.flush()
+        return file, held
+    log.warning("no folder for timbred's own records can be written to: what a kill leaves behind is not removed")
+    return None, None
+
+
+def _records() -> Iterator[Path]:
+    for place in _own_places():
+        with suppress(OSError):
+            if not place.is_symlink() and (sys.platform == "win32" or place.stat().st_uid == os.geteuid()):
+                yield from sorted(place.glob("*.json"))
+
+
+def _own_places() -> list[Path]:
+    """Folders of timbred's own for records, and the last resort for scratch folders."""
+    found: list[Path] = []
+    for ask in (platformdirs.user_state_path, platformdirs.user_cache_path):
+        with suppress(OSError, RuntimeError, KeyError):  # no home folder, no passwd entry
+            found.append(ask("timbred", appauthor=False) / "scratch")
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if runtime:
+        found.append(Path(runtime) / "timbred" / "scratch")
+    if sys.platform != "win32":
+        found.append(Path(f"/tmp/timbred-of-{os.geteuid()}"))
+    return [place for place in found if place.is_absolute()]
+
+
+def _make_private(place: Path) -> None:
+    """Make one of timbred's own folders.
+
+    Raises:
+        OSError: It can't be made, or it is somebody else's.
+    """
+    place.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+    if sys.platform != "win32" and (place.is_symlink() or place.stat().st_uid != os.geteuid()):
+        raise PermissionError(errno.EPERM, "it is another user's", str(place))

@@ -1,0 +1,186 @@
+"""Scratch folders: made where there is a place for them, and removed by record alone."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from timbred.processes import owner, scratch
+from timbred.processes.owner import this_process
+from timbred.processes.scratch import PREFIX, make_folder, sweep
+
+MAKE = (
+    "import sys, time\n"
+    "from timbred.processes.scratch import make_folder\n"
+    "made = make_folder(['engine-*'])\n"
+    "(made.path / 'engine-1').touch()\n"
+    "print(made.path, flush=True)\n"
+    "sys.stdin.read()\n"
+)
+"""A process that makes a scratch folder and then waits for its end."""
+
+
+@pytest.fixture(autouse=True)
+def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Records and scratch folders of this test alone."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
+
+
+@pytest.fixture
+def without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a file system that can't lock."""
+    monkeypatch.setattr(scratch, "lock", lambda _file: False)
+
+
+def _records(tmp_path: Path) -> list[Path]:
+    return list((tmp_path / "state").rglob("*.json"))
+
+
+def _maker() -> tuple[psutil.Popen, Path]:
+    process = psutil.Popen([sys.executable, "-c", MAKE], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    return process, Path(process.stdout.readline().decode().strip())
+
+
+def _end(process: psutil.Popen) -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        assert pipe is not None
+        pipe.close()
+
+
+def test_scratch_folder_is_private_and_removed_with_its_record(places: Path, tmp_path: Path):
+    made = make_folder(["engine-*"])
+    assert made.path.parent == places
+    assert made.path.stat().st_mode & 0o777 == 0o700
+    assert len(_records(tmp_path)) == 1
+    (made.path / "engine-1").touch()
+    made.remove()
+    assert not made.path.exists()
+    assert _records(tmp_path) == []
+
+
+def test_sweep_removes_the_folder_of_a_killed_process_alone(places: Path, tmp_path: Path):
+    living, kept = _maker()
+    killed, left = _maker()
+    others = places / f"{PREFIX}0123456789ab"  # named like ours, but nothing says that it is
+    others.mkdir()
+    (others / "engine-1").touch()
+    _end(killed)
+    try:
+        assert sweep() == [left]
+        assert not left.exists()
+        assert (kept / "engine-1").exists()
+        assert (others / "engine-1").exists()
+        assert sweep() == []
+    finally:
+        _end(living)
+    assert sweep() == [kept]
+    assert _records(tmp_path) == []
+
+
+def test_sweep_leaves_files_that_were_not_recorded(places: Path):
+    killed, left = _maker()
+    (left / "mine.wav").write_bytes(b"a sound that somebody put there")
+    _end(killed)
+    assert sweep() == []
+    assert (left / "mine.wav").exists()
+    assert not (left / "engine-1").exists()
+
+
+def test_sweep_without_locks_goes_by_process_and_start(places: Path, without_locks: None):
+    living, kept = _maker()
+    killed, left = _maker()
+    _end(killed)
+    for file in scratch._records():
+        record = json.loads(file.read_text("utf-8"))
+        record["owner"]["locked"] = False
+        file.write_text(json.dumps(record), "utf-8")
+    try:
+        assert sweep() == [left]
+        assert kept.exists()
+    finally:
+        _end(living)
+
+
+def test_owner_with_a_number_that_was_given_anew_is_gone():
+    here = this_process()
+    assert not here.is_gone
+    assert replace(here, start="another moment").is_gone
+    assert replace(here, boot="another boot").is_gone
+    assert not replace(here, host="another-machine", start="another moment").is_gone
+    assert not replace(here, container="another container", start="another moment").is_gone
+
+
+def test_owner_of_a_process_that_ended_is_gone():
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    start = owner._start_of(ended.pid)
+    ended.wait()
+    assert replace(this_process(), pid=ended.pid, start=start).is_gone
+
+
+def test_sweep_passes_over_records_that_cannot_be_read(places: Path, tmp_path: Path):
+    make_folder(["engine-*"]).remove()
+    folder = tmp_path / "state" / "timbred" / "scratch"
+    for name, text in (("a.json", ""), ("b.json", "[1]"), ("c.json", '{"folder": "/", "names": ["*"]}')):
+        (folder / name).write_text(text, "utf-8")
+    assert sweep() == []
+
+
+@pytest.mark.parametrize("broken", ["missing", "file", "long", "relative"])
+def test_scratch_folder_is_made_elsewhere_when_the_usual_place_cannot_be_used(
+    places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+):
+    monkeypatch.chdir(tmp_path)
+    (places / "file").touch()
+    (places / ("x" * 120)).mkdir()
+    named = {"missing": places / "missing", "file": places / "file", "long": places / ("x" * 120), "relative": "here"}
+    monkeypatch.setenv("TMPDIR", str(named[broken]))
+    made = make_folder(["engine-*"], longest_name="engine-1")
+    try:
+        assert made.path.is_dir()
+        assert tmp_path not in made.path.parents
+    finally:
+        made.remove()
+
+
+def test_without_any_place_each_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    missing = tmp_path / "missing"
+    monkeypatch.setattr(scratch, "places", lambda: iter([missing, Path("/", "x" * 200)]))
+    with pytest.raises(OSError, match=rf"{missing} \(No such file or directory\).*too long.*set TMPDIR"):
+        make_folder(["engine-*"], longest_name="engine-1")
+
+
+def test_scratch_folder_works_without_a_place_for_records(places: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(scratch, "_own_places", lambda: [places / "file" / "inside"])
+    (places / "file").touch()
+    made = make_folder(["engine-*"])
+    assert made.path.is_dir()
+    made.remove()
+    assert not made.path.exists()
+
+
+def test_own_folder_of_another_user_is_not_used(places: Path):
+    link = places / "link"
+    link.symlink_to(places)
+    with pytest.raises(PermissionError, match="another user"):
+        scratch._make_private(link)
+
+
+def test_deleted_folder_is_seen(places: Path):
+    made = make_folder(["engine-*"])
+    assert made.is_there
+    made.path.rmdir()
+    assert not made.is_there
+    made.remove()

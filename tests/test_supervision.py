@@ -1,0 +1,121 @@
+"""No background task ends unseen: each failure is logged, told, and retried or ends the daemon."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from timbred import app, errors, supervision
+from timbred.config import load
+from timbred.supervision import MOST_FAULTS, Supervisor
+from timbred.transports import http
+
+
+@pytest.fixture(autouse=True)
+def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "BACK_OFF_S", (0.0, 0.0))
+
+
+async def _fails() -> None:
+    raise RuntimeError("told to fail")
+
+
+def test_failure_of_a_task_is_logged_and_told(caplog: pytest.LogCaptureFixture):
+    async def scene() -> None:
+        supervisor = Supervisor()
+        for number in (1, 2):
+            await asyncio.wait([supervisor.run(_fails(), f"deliver-{number}")])
+        (fault,) = supervisor.faults
+        assert (fault.task, fault.reason, fault.count) == ("deliver-2", "RuntimeError: told to fail", 2)
+        assert "deliver-2: RuntimeError: told to fail (2 times" in str(fault)
+        assert not supervisor.broken.is_set()
+
+    asyncio.run(scene())
+    assert caplog.text.count("RuntimeError: told to fail") >= 2
+
+
+def test_task_that_is_cancelled_is_no_failure():
+    async def scene() -> None:
+        supervisor = Supervisor()
+        task = supervisor.run(asyncio.sleep(3600), "waits")
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert supervisor.faults == []
+
+    asyncio.run(scene())
+
+
+def test_kept_task_is_started_again_until_it_is_cancelled():
+    async def scene() -> None:
+        supervisor, starts, steady = Supervisor(), 0, asyncio.Event()
+
+        async def work() -> None:
+            nonlocal starts
+            starts += 1
+            if starts < 4:
+                raise OSError("a folder is missing")
+            steady.set()
+            await asyncio.Event().wait()
+
+        task = supervisor.keep(work, "keeps")
+        await asyncio.wait_for(steady.wait(), 60)
+        assert [fault.count for fault in supervisor.faults] == [3]
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    asyncio.run(scene())
+
+
+def test_required_task_that_fails_breaks_the_daemon():
+    async def scene() -> None:
+        supervisor = Supervisor()
+        supervisor.require(_fails(), "http")
+        await asyncio.wait_for(supervisor.broken.wait(), 60)
+        assert supervisor.reason == "http failed (RuntimeError: told to fail); start timbred again"
+
+    asyncio.run(scene())
+
+
+def test_only_the_latest_kinds_of_failures_are_remembered():
+    supervisor = Supervisor()
+    for letter in "abcdefghijklmnopqrstuvwxyz":
+        supervisor.failed(letter, "told to fail")
+    assert [fault.task for fault in supervisor.faults] == list("abcdefghijklmnopqrstuvwxyz")[-MOST_FAULTS:]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_failures_of_threads_and_callbacks_are_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # so that it is set back
+
+    async def scene() -> None:
+        supervisor = Supervisor()
+        supervisor.watch_loop()
+
+        def fail() -> None:
+            raise KeyError("told to fail")
+
+        asyncio.get_running_loop().call_soon(fail)
+        thread = threading.Thread(target=fail, name="reader")
+        thread.start()
+        while len(supervisor.faults) < 2:
+            await asyncio.sleep(0.01)
+        thread.join()
+        assert "reader" in {fault.task for fault in supervisor.faults}
+
+    asyncio.run(asyncio.wait_for(scene(), 60))
+
+
+def test_daemon_whose_http_server_fails_stops_with_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    async def serve(*_: object, **__: object) -> None:
+        raise RuntimeError("told to fail")
+
+    monkeypatch.setattr(http._Server, "serve", serve)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setenv("TIMBRED_ENGINE_PROGRAM", "/no/such/engine")
+    free = [f"{name}=0" for name in ("osc.port", "zmq.requests", "zmq.events", "http.port", "discovery.announce")]
+    config = load(None, {}, [*free, f"takes.folder={tmp_path}", "player.device=no such device"])
+    with pytest.raises(errors.Internal, match=r"http failed \(RuntimeError: told to fail\); start timbred again"):
+        asyncio.run(app.serve(config, lambda _line: None))
