@@ -36,10 +36,14 @@ def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return folder
 
 
+def _cannot_lock(_: object) -> bool:
+    return False
+
+
 @pytest.fixture
 def without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a file system that can't lock."""
-    monkeypatch.setattr(scratch, "lock", lambda _file: False)
+    monkeypatch.setattr(scratch, "lock", _cannot_lock)
 
 
 def _records(tmp_path: Path) -> list[Path]:
@@ -103,7 +107,7 @@ def test_sweep_without_locks_goes_by_process_and_start(places: Path, without_loc
     living, kept = _maker()
     killed, left = _maker()
     _end(killed)
-    for file in scratch._records():
+    for file in scratch.records():
         record = json.loads(file.read_text("utf-8"))
         record["owner"]["locked"] = False
         file.write_text(json.dumps(record), "utf-8")
@@ -125,7 +129,7 @@ def test_owner_with_a_number_that_was_given_anew_is_gone():
 
 def test_owner_of_a_process_that_ended_is_gone():
     ended = subprocess.Popen([sys.executable, "-c", ""])
-    start = owner._start_of(ended.pid)
+    start = owner.start_of(ended.pid)
     ended.wait()
     assert replace(this_process(), pid=ended.pid, start=start).is_gone
 
@@ -175,7 +179,7 @@ def test_own_folder_of_another_user_is_not_used(places: Path):
     link = places / "link"
     link.symlink_to(places)
     with pytest.raises(PermissionError, match="another user"):
-        scratch._make_private(link)
+        scratch.make_private(link)
 
 
 def test_deleted_folder_is_seen(places: Path):

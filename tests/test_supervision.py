@@ -5,11 +5,11 @@ import threading
 from pathlib import Path
 
 import pytest
+import uvicorn
 
 from timbred import app, errors, supervision
 from timbred.config import load
 from timbred.supervision import MOST_FAULTS, Supervisor
-from timbred.transports import http
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +112,7 @@ def test_daemon_whose_http_server_fails_stops_with_the_reason(monkeypatch: pytes
     async def serve(*_: object, **__: object) -> None:
         raise RuntimeError("told to fail")
 
-    monkeypatch.setattr(http._Server, "serve", serve)
+    monkeypatch.setattr(uvicorn.Server, "serve", serve)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     monkeypatch.setenv("TIMBRED_ENGINE_PROGRAM", "/no/such/engine")
     free = [f"{name}=0" for name in ("osc.port", "zmq.requests", "zmq.events", "http.port", "discovery.announce")]

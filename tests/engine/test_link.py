@@ -6,8 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,13 @@ class Heard:
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", python_path(ROOT))
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder whose path leaves room for a socket's name."""
+    with tempfile.TemporaryDirectory(prefix="t-") as folder:
+        yield Path(folder)
 
 
 @asynccontextmanager
@@ -294,9 +302,9 @@ def test_a_fault_in_what_hears_of_an_end_keeps_no_engine_from_being_started():
 
 
 def test_an_engine_is_started_again_after_the_folder_of_its_socket_was_deleted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    places = [tmp_path / "first", tmp_path / "second"]
+    places = [short_folder / "first", short_folder / "second"]
     for place in places:
         place.mkdir()
     monkeypatch.setattr(scratch, "places", lambda: iter(places))
@@ -366,8 +374,14 @@ def test_a_pause_of_all_processes_is_no_silence():
         "    await link.stop(5.0)\n"
         "asyncio.run(main())\n"
     )
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    daemon = psutil.Popen([sys.executable, "-c", program], cwd=ROOT, start_new_session=True, **pipes)
+    daemon = psutil.Popen(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        start_new_session=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert daemon.stdin is not None
     assert daemon.stdout is not None
     try:
@@ -384,7 +398,7 @@ def test_a_pause_of_all_processes_is_no_silence():
         daemon.stdout.close()
 
 
-def test_an_engine_ends_with_a_daemon_that_was_killed(tmp_path: Path):
+def test_an_engine_ends_with_a_daemon_that_was_killed(short_folder: Path):
     """The child of a daemon that gets no chance to stop it, nor to remove the folder of their socket."""
     program = (
         "import asyncio\n"
@@ -397,13 +411,13 @@ def test_an_engine_ends_with_a_daemon_that_was_killed(tmp_path: Path):
         "    await asyncio.Event().wait()\n"
         "asyncio.run(main())\n"
     )
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment = {**os.environ, "TMPDIR": str(short_folder)}
     daemon = psutil.Popen([sys.executable, "-c", program], stdout=-1, cwd=ROOT, env=environment)
     assert daemon.stdout is not None
     engine_process = psutil.Process(int(daemon.stdout.readline()))
-    assert list(tmp_path.iterdir())
+    assert list(short_folder.iterdir())
     daemon.kill()
     daemon.wait()
     daemon.stdout.close()
     engine_process.wait(30)
-    assert not list(tmp_path.iterdir())
+    assert not list(short_folder.iterdir())

@@ -270,7 +270,6 @@ class Intake:
 
     def _status(self, client: ClientId, request: m.Status) -> None:
         residents = self.dispatcher.residents
-        engine = self.dispatcher.orders.engine
         running = sum(1 for _ in self.dispatcher.remembered.live()) - len(self.dispatcher.queue)
         self.outbox.send(
             client,
@@ -286,7 +285,7 @@ class Intake:
                 uptime_s=time.monotonic() - self.began,
                 late=self.player.late,
                 lead=self.player.lead * 1000,
-                engine=engine.state if engine is not None else "starting",
+                engine=self.dispatcher.orders.state,
                 engine_trouble=self.dispatcher.orders.trouble,
                 player=self.player.state,
                 player_trouble=self.player.trouble,

@@ -37,12 +37,12 @@ class Owner:
             return False
         if self.boot != here.boot:
             return True
-        return self.container == here.container and _start_of(self.pid) != self.start
+        return self.container == here.container and start_of(self.pid) != self.start
 
 
 def this_process() -> Owner:
     """The process that asks."""
-    return Owner(platform.node(), _boot(), _container(), os.getpid(), _start_of(os.getpid()))
+    return Owner(platform.node(), _boot(), _container(), os.getpid(), start_of(os.getpid()))
 
 
 def lock(file: IO[str]) -> bool:
@@ -56,7 +56,7 @@ def lock(file: IO[str]) -> bool:
     return True
 
 
-def _start_of(pid: int) -> str:
+def start_of(pid: int) -> str:
     """When a process started, in the system's own unit; empty if there is none."""
     if sys.platform == "linux":
         try:

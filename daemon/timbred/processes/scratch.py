@@ -99,7 +99,7 @@ def make_folder(names: Sequence[str], longest_name: str = "") -> ScratchFolder:
         made = ScratchFolder(record, file, held)
         try:
             if place in _own_places():
-                _make_private(place)
+                make_private(place)
             folder.mkdir(mode=PRIVATE)
         except OSError as error:
             made.remove()
@@ -121,7 +121,7 @@ def places() -> Iterator[Path]:
 def sweep() -> list[Path]:
     """Remove the folders of owners that are gone. Returns those that were there."""
     removed: list[Path] = []
-    for file in _records():
+    for file in records():
         try:
             found = _take_over(file)
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -154,7 +154,7 @@ def _write(record: Record) -> tuple[Path | None, IO[str] | None]:
     for place in _own_places():
         file = place / f"{record.owner.pid}-{secrets.token_hex(6)}.json"
         try:
-            _make_private(place)
+            make_private(place)
             held = file.open("x", encoding="utf-8")
         except OSError:
             continue
@@ -167,7 +167,8 @@ def _write(record: Record) -> tuple[Path | None, IO[str] | None]:
     return None, None
 
 
-def _records() -> Iterator[Path]:
+def records() -> Iterator[Path]:
+    """The files of all records."""
     for place in _own_places():
         with suppress(OSError):
             if not place.is_symlink() and (sys.platform == "win32" or place.stat().st_uid == os.geteuid()):
@@ -188,7 +189,7 @@ def _own_places() -> list[Path]:
     return [place for place in found if place.is_absolute()]
 
 
-def _make_private(place: Path) -> None:
+def make_private(place: Path) -> None:
     """Make one of timbred's own folders.
 
     Raises:

@@ -14,9 +14,6 @@ class Engine(Protocol):
     @property
     def up(self) -> bool: ...
 
-    @property
-    def state(self) -> Literal["starting", "up", "failed"]: ...
-
     def send(self, message: wire.ToEngine) -> bool: ...
 
 
@@ -35,6 +32,13 @@ class Orders:
     def taken(self) -> bool:
         """Whether there is an engine that takes orders."""
         return self.engine is not None and self.engine.up
+
+    @property
+    def state(self) -> Literal["starting", "up", "failed"]:
+        """Whether there is an engine, and if not, whether one is expected to be soon."""
+        if self.taken:
+            return "up"
+        return "failed" if self.trouble else "starting"
 
     def check_engine(self) -> None:
         """Whether there is an engine, or may soon be one.
