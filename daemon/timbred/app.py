@@ -7,7 +7,6 @@ import os
 import shlex
 import signal
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from timbred import errors
 from timbred.config import Config, Value
