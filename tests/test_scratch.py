@@ -159,8 +159,8 @@ def test_scratch_folder_is_made_elsewhere_when_the_usual_place_cannot_be_used(
         made.remove()
 
 
-def test_without_any_place_each_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    missing = tmp_path / "missing"
+def test_without_any_place_each_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch):
+    missing = Path("/no/such/place")
     monkeypatch.setattr(scratch, "places", lambda: iter([missing, Path("/", "x" * 200)]))
     with pytest.raises(OSError, match=rf"{missing} \(No such file or directory\).*too long.*set TMPDIR"):
         make_folder(["engine-*"], longest_name="engine-1")
