@@ -27,7 +27,7 @@ SAMPLES = int(SECONDS * SAMPLE_RATE)
 TAUGHT, MEASURED = 56, 6
 """Sounds of each class, from the one font and from the other."""
 FFT, HOP, MELS = 2048, 512, 80
-EPOCHS = 14
+EPOCHS = 12
 BATCH = 32
 LEARNING_RATE = 2e-3
 _BY_KIND = {row.kind: row for row in INSTRUMENTS}
@@ -93,10 +93,11 @@ class Classifier(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        widths = (1, 24, 48, 96, 128)
+        widths = (1, 32, 64, 96, 128)
         layers: list[nn.Module] = []
-        for before, after in itertools.pairwise(widths):
-            layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2)]
+        for number, (before, after) in enumerate(itertools.pairwise(widths)):
+            layers += [nn.Conv2d(before, after, 3, stride=1 if number else 2, padding=1), nn.BatchNorm2d(after)]
+            layers += [nn.ReLU(), nn.MaxPool2d(2) if number < 3 else nn.Identity()]
         self.layers = nn.Sequential(*layers)
         self.join = nn.Linear(2 * 128 * (MELS // 16), 128)
         self.drop = nn.Dropout(0.3)

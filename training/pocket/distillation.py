@@ -52,7 +52,7 @@ def distillation_loss(student: Generator, teacher: Generator, batch: Batch, step
     return ((made - wanted).square() * mask).sum() / (mask.sum() * start.shape[2])
 
 
-def train(minutes: float, device: torch.device, tokens: int) -> None:
+def train(minutes: float, device: torch.device, tokens: int, prepared: int = 0) -> None:
     """Train for some minutes.
 
     Raises:
@@ -70,10 +70,13 @@ def train(minutes: float, device: torch.device, tokens: int) -> None:
     if state := load_checkpoint(STAGE):
         student.load_state_dict(state["student"])
         average.weights = {name: value.to(device) for name, value in state["average"].items()}
-        optimiser.load_state_dict(state["optimiser"])
+        if "optimiser" in state:  # not carried back from another machine
+            optimiser.load_state_dict(state["optimiser"])
         step = state["step"]
     batches = Batches(Latents("training"), load_text_side(device), device, tokens, untold=0.0)
     held_out = Batches(Latents("held-out"), load_text_side(device), device, tokens, untold=0.0)
+    if prepared:
+        batches.prepare(prepared)
     print(f"student from step {step}", flush=True)
     torch.manual_seed(SEED + step)
     random = np.random.default_rng((SEED, step))

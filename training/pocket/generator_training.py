@@ -2,18 +2,22 @@
 
 import argparse
 import math
-from collections.abc import Callable
+import multiprocessing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from training.pocket.generator import Generator
 from training.pocket.latents import Latents
 from training.pocket.running import Average, Clock, choose_device, load_checkpoint, log_figures, save_checkpoint
-from training.pocket.text import TextSide
+from training.pocket.sounds import Sound
+from training.pocket.text import TextSide, tensors
 from training.pocket.text_training import held_out_prompts
+from training.pocket.tokens import Encoded, encode
 from training.pocket.words import caption
 
 STAGE = "generator"
@@ -68,6 +72,12 @@ class Batch:
         return (places < self.tokens[:, None]).unsqueeze(-1).float()
 
 
+def encoded_captions(sounds: Sequence[Sound], each: int, seed: int) -> Encoded:
+    """`each` captions of each sound."""
+    random = np.random.default_rng((SEED, seed))
+    return encode([caption(sound, random) for sound in sounds for _ in range(each)])
+
+
 class Batches:
     """Draws batches: a length with as many chances as sounds have it, sounds of that length, new captions."""
 
@@ -85,27 +95,44 @@ class Batches:
         # A batch of long sounds has fewer of them, so it is drawn more often: each sound has equal chances.
         shares = np.array([len(group) / self._count(place) for place, group in enumerate(self.groups)])
         self.shares = shares / shares.sum()
+        self.prepared: Tensor | None = None
+
+    @torch.no_grad()
+    def prepare(self, each: int) -> None:
+        """Read `each` captions of every sound now, on all cores, and choose among them from then on."""
+        with multiprocessing.get_context("spawn").Pool() as pool:
+            jobs = [
+                (self.latents.sounds[first : first + 256], each, first) for first in range(0, len(self.latents), 256)
+            ]
+            parts = pool.starmap(encoded_captions, jobs, chunksize=1)
+        rows = [self.side(*tensors(part, self.device)).half().cpu() for part in parts]
+        self.prepared = torch.cat(rows).unflatten(0, (-1, each))
+
+    def _vectors(self, indices: NDArray[np.int64], random: np.random.Generator) -> Tensor:
+        if self.prepared is not None:
+            turns = torch.from_numpy(random.integers(self.prepared.shape[1], size=len(indices)))
+            return self.prepared[torch.from_numpy(indices), turns].float().to(self.device)
+        return self.side.read_prompts([caption(self.latents.sounds[int(index)], random) for index in indices])
 
     def _count(self, place: int) -> int:
         return max(2, self.size // LENGTHS[place])
 
+    @torch.no_grad()
     def draw(self, random: np.random.Generator) -> Batch:
         """One batch."""
         place = int(random.choice(len(LENGTHS), p=self.shares))
         indices = random.choice(self.groups[place], self._count(place))
-        prompts = [caption(self.latents.sounds[int(index)], random) for index in indices]
-        batch = self.of(indices.tolist(), prompts)
+        batch = self.of(indices.tolist(), self._vectors(indices, random))
         untold = torch.from_numpy(random.uniform(size=len(indices)) < self.share).to(self.device)
         batch.vector[untold] = torch.nan
         return batch
 
-    @torch.no_grad()
-    def of(self, indices: list[int], prompts: list[str]) -> Batch:
-        """A batch of chosen sounds and prompts."""
+    def of(self, indices: list[int], vectors: Tensor) -> Batch:
+        """A batch of chosen sounds and prompts' vectors."""
         rows = [self.latents.vectors(index) for index in indices]
         sound = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.device)
         tokens = torch.tensor([len(row) for row in rows], device=self.device)
-        return Batch(sound, self.side.read_prompts(prompts), tokens)
+        return Batch(sound, vectors, tokens)
 
 
 def flow_loss(generator: Callable[..., Tensor], batch: Batch, time: Tensor, noise: Tensor) -> Tensor:
@@ -137,7 +164,7 @@ def held_out_figures(generator: Generator, latents: Latents, side: TextSide, dev
         blind: list[Tensor] = []
         for first in range(0, len(indices), 24):
             chosen = indices[first : first + 24]
-            batch = batches.of(chosen, [prompts[index] for index in chosen])
+            batch = batches.of(chosen, side.read_prompts([prompts[index] for index in chosen]))
             noise = torch.randn(batch.sound.shape, generator=source).to(device)
             time = torch.full((len(chosen),), moment, device=device)
             errors.append(flow_loss(generator, batch, time, noise))
@@ -150,8 +177,8 @@ def held_out_figures(generator: Generator, latents: Latents, side: TextSide, dev
     return found
 
 
-def train(minutes: float, device: torch.device, tokens: int, compiled: bool = False) -> None:
-    """Train for some minutes."""
+def train(minutes: float, device: torch.device, tokens: int, compiled: bool = False, prepared: int = 0) -> None:
+    """Train for some minutes; with `prepared`, so many captions of each sound are made beforehand."""
     generator = Generator().to(device)
     average = Average(generator, 0.999)
     optimiser = torch.optim.AdamW(generator.parameters(), LEARNING_RATE, (0.9, 0.98), weight_decay=0.01)
@@ -159,11 +186,14 @@ def train(minutes: float, device: torch.device, tokens: int, compiled: bool = Fa
     if state := load_checkpoint(STAGE):
         generator.load_state_dict(state["generator"])
         average.weights = {name: value.to(device) for name, value in state["average"].items()}
-        optimiser.load_state_dict(state["optimiser"])
+        if "optimiser" in state:  # not carried back from another machine
+            optimiser.load_state_dict(state["optimiser"])
         step = state["step"]
     side = load_text_side(device)
     latents, held_out = Latents("training"), Latents("held-out")
     batches = Batches(latents, side, device, tokens)
+    if prepared:
+        batches.prepare(prepared)
     count = sum(p.numel() for p in generator.parameters())
     print(f"generator from step {step}: {len(latents)} sounds, {count:,} parameters", flush=True)
     torch.manual_seed(SEED + step)

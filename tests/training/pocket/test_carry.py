@@ -1,0 +1,90 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from training.pocket import carry, distillation, generator_training, latents, running
+from training.pocket.codec import CodecSizes
+from training.pocket.generator import Generator
+from training.pocket.sounds import draw
+from training.pocket.text import TextSide
+
+LATENT = CodecSizes().latent
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    for module in (carry, latents, running):
+        monkeypatch.setattr(module, "RUNS", folder)
+    return folder
+
+
+def store(count: int) -> list[np.ndarray]:
+    random = np.random.default_rng(0)
+    sounds = [draw(random) for _ in range(count)]
+    rows = [random.standard_normal((int(random.integers(8, 30)), LATENT)).astype(np.float32) for _ in sounds]
+    for name in ("training", "held-out"):
+        latents.store(name, rows, sounds, torch.full((LATENT,), 2.0), torch.full((LATENT,), 0.5))
+    return rows
+
+
+def test_stored_latents_keep_their_values(runs: Path) -> None:
+    rows = store(5)
+    read = latents.Latents("training")
+    assert read.tokens.tolist() == [len(row) for row in rows]
+    back = read.vectors(3) * read.scale + read.middle
+    assert float((back - torch.from_numpy(rows[3])).abs().max()) < 2 * 4 / 127
+
+
+def test_what_was_packed_is_unpacked(runs: Path, tmp_path: Path) -> None:
+    store(8)
+    before = latents.Latents("training")
+    running.save_checkpoint("text", average=TextSide().state_dict())
+    size = carry.pack(tmp_path / "cargo", 100)
+    assert size == sum(path.stat().st_size for path in (tmp_path / "cargo").iterdir())
+    carry._unpack_latents(tmp_path / "cargo")  # pyright: ignore[reportPrivateUsage]
+    after = latents.Latents("training")
+    assert [sound.to_dict() for sound in after.sounds] == [sound.to_dict() for sound in before.sounds]
+    for index in range(8):
+        assert float((after.vectors(index) - before.vectors(index)).abs().max()) <= carry.STEP / 2 + 0.02
+
+
+def test_weights_survive_a_byte_each_and_files_of_limited_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(carry, "PART_BYTES", 10_000)
+    weights = {"matrix": torch.randn(100, 200), "vector": torch.randn(7)}
+    carry._write(tmp_path / "some", carry.to_bytes(weights))  # pyright: ignore[reportPrivateUsage]
+    assert all(path.stat().st_size <= 10_000 for path in tmp_path.iterdir())
+    back = carry.from_bytes(carry._read(tmp_path / "some"))  # pyright: ignore[reportPrivateUsage]
+    assert back.keys() == weights.keys()
+    assert float((back["matrix"] - weights["matrix"]).abs().max()) < 0.025
+    assert float((back["vector"] - weights["vector"]).abs().max()) < 0.01
+
+
+def test_training_elsewhere_comes_back_as_checkpoints(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(12)
+    running.save_checkpoint("text", average=TextSide().state_dict())
+    carry.pack(tmp_path / "cargo", 100)
+    monkeypatch.setattr(carry, "PREPARED_CAPTIONS", 0)
+    carry.train(tmp_path / "cargo", tmp_path / "out", 0.0, torch.device("cpu"), 64, False)
+    files = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert {"log.json", "generator.0", "student.0"} <= set(files)
+    trained = running.load_checkpoint("generator")
+    assert trained is not None
+    carry.unpack(tmp_path / "out")
+    returned = running.load_checkpoint("generator")
+    assert returned is not None
+    assert returned["step"] == trained["step"] == 1
+    assert (runs / "generator.before.pt").exists()
+    Generator().load_state_dict(returned["average"])
+    assert json.loads((tmp_path / "out" / "log.json").read_text())["student"] == 1
+    generator_training.train(0.0, torch.device("cpu"), 64)
+    distillation.train(0.0, torch.device("cpu"), 64)
+    again = running.load_checkpoint("student")
+    assert again is not None
+    assert again["step"] == 2
