@@ -10,6 +10,7 @@ nothing that runs either. Nothing on the machine is changed.
 import ctypes.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -130,7 +131,14 @@ def main(command: list[str]) -> int:
         words = covering(files, scratch)
         way = f"{len(files)} files are covered" if words else "absolute paths still reach them"
         print(f"hosts and PortAudio are hidden from PATH and from Python; {way}", file=sys.stderr, flush=True)
-        return subprocess.run([*words, *command], env=bare_environment(scratch), check=False).returncode
+        with subprocess.Popen([*words, *command], env=bare_environment(scratch)) as process:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the command itself
+
+            def end(_number: int, _frame: object) -> None:
+                process.terminate()
+
+            signal.signal(signal.SIGTERM, end)
+            return process.wait()
 
 
 def still_reached() -> list[str]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.bare_machine import HIDDEN_PROGRAMS, KEPT, covering, installed, path_without
@@ -120,6 +121,17 @@ def test_bare_machine_covers_files_where_the_user_may(tmp_path: Path):
 
 def test_bare_machine_ends_with_the_commands_exit_status():
     assert run_bare("-c", "import sys; sys.exit(7)").returncode == 7
+
+
+def test_bare_machine_ends_its_command_with_itself():
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    command = [sys.executable, "-m", "tests.bare_machine", sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        inside = psutil.Process(int(process.stdout.readline()))
+        process.terminate()
+        assert process.wait(60) != 0
+        inside.wait(60)
 
 
 def test_path_without_hides_programs_and_keeps_the_others(tmp_path: Path):
