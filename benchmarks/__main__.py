@@ -24,6 +24,7 @@ ELSEWHERE: dict[str, str] = {
     "loading_stall": "gaps between two steps, alone and while a model comes and goes / a usual step",
     "loop_seams": "the seam of loops",
     "extend_joins": "the joins of continued sounds",
+    "defaults": "what the defaults change of a sound",
     "player_underruns": "underruns while generating, loading and compiling; needs JACK",
     "player_latency": "from a play datagram to the device; needs JACK",
     "player_voices": "what mixing costs",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import full_size
+from benchmarks import defaults, full_size
 from benchmarks.__main__ import ELSEWHERE, FIGURES
 
 ROOT = Path(__file__).parents[1]
@@ -52,3 +52,9 @@ def test_the_sizes_are_the_published_ones():
             for name in ("audioldm2", "audioldm2-large")
         ]
     assert [round(count / 1e6, 1) for count in counts] == [346.9, 718.0]
+
+
+def test_the_guide_has_the_figures_of_the_defaults():
+    guide = (ROOT / "docs" / "guide.md").read_text("utf-8")
+    for name, measured, figure in defaults.rows():
+        assert f"| `{name}` | {measured} | {figure} |" in guide

@@ -128,6 +128,32 @@ def test_a_replacement_crossfades_with_equal_power():
     assert [one for one in subject.happened() if isinstance(one, Over)] == [Over(1, 12_000 + length, "replaced")]
 
 
+@pytest.mark.parametrize("body", [0.0, 0.3])
+def test_a_drum_that_replaces_a_sound_keeps_its_attack(body: float):
+    """A click of a millisecond, alone or over a louder swell: it comes in at once, while the old sound is faded out."""
+    moments = np.arange(24_000) / RATE
+    click = 0.25 * np.sin(2 * np.pi * 3_000 * moments) * np.exp(-2_000 * moments)
+    swell = body * np.sin(2 * np.pi * 60 * moments) * np.minimum(1, moments / 0.01)
+    drum = np.repeat((click + swell)[:, None], 2, axis=1).astype(np.float32)
+    subject, old = mixer(), sine(48_000, hertz=220, level=0.1)
+    subject.play(start(old, play=1), NOW)
+    subject.play(start(drum, play=2), beat(0.5))
+    out = subject.render(20_000)
+    faded = out[12_000:14_000] - drum[:2_000]
+    length = round(USUAL_CROSSFADE * RATE)
+    assert np.abs(faded[:48] - old[12_000:12_048]).max() < 0.002
+    assert not np.abs(faded[length:]).max() > 1e-6
+
+
+def test_inverted_channels_are_heard_on_one_output():
+    """Their mean would be silence; other stereo is heard as its mean."""
+    wave = sine(4_800, channels=1)[:, 0]
+    for right, expected in ((-wave, wave), (wave, wave), (0 * wave, wave / 2)):
+        subject = mixer(channels=1)
+        subject.play(start(np.stack([wave, right], axis=1)), NOW)
+        assert np.allclose(subject.render(4_800)[:, 0], expected, atol=1e-7)
+
+
 def test_a_loop_that_replaces_another_makes_no_step():
     subject = mixer()
     subject.play(start(sine(24_000, hertz=330), play=1, loop=True), NOW)

@@ -1,7 +1,7 @@
 // Pictures of sounds on canvases: outline, spectrogram, and the noise that a sound is made from.
 
-import { mono, outline } from "./sound.js";
-import { FLOOR_DB, height, spectrogram } from "./spectrum.js";
+import { outline } from "./sound.js";
+import { FLOOR_DB, channelSpectrogram, height } from "./spectrum.js";
 
 const COLOURS = ["#07080b", "#1a1030", "#431a5c", "#7a2165", "#b5364f", "#e2653a", "#f9a242", "#fde9a6"].map((hex) => [
   Number.parseInt(hex.slice(1, 3), 16),
@@ -53,7 +53,7 @@ export function drawWave(canvas, sound, { colour = "#ffb547", core = "#ffd894", 
 /** The spectrogram: time to the right, log frequency upwards. */
 export function drawSpectrum(canvas, sound) {
   const { width, tall, pen, sharp } = fit(canvas, 1);
-  const levels = spectrogram(mono(sound), sound.rate, width, tall);
+  const levels = channelSpectrogram(sound.channels, sound.rate, width, tall);
   const picture = pen.createImageData(width, tall);
   for (let row = 0; row < tall; row += 1) {
     for (let column = 0; column < width; column += 1) {

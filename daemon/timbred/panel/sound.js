@@ -119,12 +119,3 @@ export function outline(sound, columns) {
   }
   return { low, high, power };
 }
-
-/** The mean of all channels. */
-export function mono(sound) {
-  if (sound.channels.length === 1) return sound.channels[0];
-  const mixed = new Float32Array(sound.frames);
-  for (const channel of sound.channels) for (let frame = 0; frame < sound.frames; frame += 1) mixed[frame] += channel[frame];
-  for (let frame = 0; frame < sound.frames; frame += 1) mixed[frame] /= sound.channels.length;
-  return mixed;
-}

@@ -52,24 +52,32 @@ export class Fourier {
 export const LOWEST_HZ = 40;
 export const FLOOR_DB = -84;
 
+/** `channelSpectrogram` of one channel. */
+export const spectrogram = (samples, ...rest) => channelSpectrogram([samples], ...rest);
+
 /**
- * Decibels under the loudest, `columns` times `rows` of them (column by column, low to high), on a logarithmic axis from
+ * The power of all channels together: decibels under the loudest, `columns` times `rows` of them (column by column, low to high), on a logarithmic axis from
  * LOWEST_HZ to half the rate.
  */
-export function spectrogram(samples, rate, columns, rows, size = 2048) {
+export function channelSpectrogram(channels, rate, columns, rows, size = 2048) {
   const fourier = new Fourier(size);
   const window = Float64Array.from({ length: size }, (_, index) => 0.5 - 0.5 * Math.cos((2 * Math.PI * index) / size));
   const edges = Float64Array.from({ length: rows + 1 }, (_, row) => (hertz(row / rows, rate) * size) / rate);
   const piece = new Float64Array(size);
   const power = new Float64Array(size / 2 + 1);
+  const sum = new Float64Array(size / 2 + 1);
   const levels = new Float32Array(columns * rows);
   let loudest = 1e-12;
   for (let column = 0; column < columns; column += 1) {
-    const start = Math.round(((column + 0.5) * samples.length) / columns - size / 2);
-    for (let index = 0; index < size; index += 1) piece[index] = (samples[start + index] ?? 0) * window[index];
-    fourier.power(piece, power);
+    sum.fill(0);
+    for (const samples of channels) {
+      const start = Math.round(((column + 0.5) * samples.length) / columns - size / 2);
+      for (let index = 0; index < size; index += 1) piece[index] = (samples[start + index] ?? 0) * window[index];
+      fourier.power(piece, power);
+      for (let bin = 0; bin < sum.length; bin += 1) sum[bin] += power[bin];
+    }
     for (let row = 0; row < rows; row += 1) {
-      const value = strongest(power, edges[row], edges[row + 1]);
+      const value = strongest(sum, edges[row], edges[row + 1]);
       levels[column * rows + row] = value;
       if (value > loudest) loudest = value;
     }

@@ -20,6 +20,12 @@ EBB = 0.01
 ONE = 1e-9
 """A step so near to one frame is one: a frame would be gained or lost in hours."""
 
+CANCELLING = -0.5
+"""Correlation of two channels below which one output gets their difference: their mean would be next to silence."""
+
+CORRELATED_FRAMES = 48_000
+"""Frames, spread over the sound, from which the correlation is taken."""
+
 RESUMED_WITH = 0.25
 """Seconds of sound that must be there to go on with it."""
 
@@ -28,6 +34,14 @@ AHEAD, APART, KINDS = 320, 64, 8
 in the same block."""
 
 Reason = Literal["finished", "stopped", "replaced"]
+
+
+def mono_shares(sound: Sound) -> Samples:
+    """The factors, (2, 1), with which the channels of a stereo sound are summed for one output."""
+    there = sound.samples if sound.ready is None else sound.samples[: sound.ready]
+    left, right = there[:: max(1, there.shape[0] // CORRELATED_FRAMES)].T.astype(np.float64)
+    product, power = float(left @ right), math.sqrt(float(left @ left) * float(right @ right))
+    return np.array([[0.5], [-0.5 if product < CANCELLING * power else 0.5]], np.float32)
 
 
 class Layer:
@@ -54,6 +68,7 @@ class Layer:
         self.reason: Reason = "finished"
         self._gains = Glide(balance(gain, pan, outputs))
         self._step = Glide(np.array([speed * sound.rate / rate]))
+        self._mono = mono_shares(sound) if outputs == 1 and sound.channels == 2 else None
         self._fades: list[Fade] = []
         self._ebb: Fade | None = None
         self._dry = False
@@ -186,8 +201,8 @@ class Layer:
         return (np.pad(old, ((0, missing), (0, 0))) * (1.0 - share) + block * share).astype(np.float32)
 
     def _shaped(self, block: Samples, used: int) -> Samples:
-        if self.outputs == 1 and block.shape[1] == 2:
-            block = block.mean(axis=1, keepdims=True, dtype=np.float32)
+        if self._mono is not None:
+            block = block @ self._mono
         if not used:
             return block
         gains = self._gains.take(used) if self._gains.moving else self._gains.now

@@ -11,7 +11,7 @@ from timbred.delivery.mixer.dc import OffsetRemover
 from timbred.delivery.mixer.layer import Layer
 from timbred.delivery.mixer.limiter import Limiter
 from timbred.delivery.mixer.orders import Began, End, Happening, Over, Start, Stopped, Waiting
-from timbred.delivery.mixer.sound import Sound
+from timbred.delivery.mixer.sound import Sound, has_attack
 from timbred.delivery.wire import Moment
 from timbred.errors import BadRequest, Busy
 from timbred.units import amplitude, frames_in
@@ -56,7 +56,8 @@ class Mixer:
     # orders
 
     def play(self, start: Start, at: Moment) -> None:
-        """Start a voice at a moment; what it sounds till then is replaced with a crossfade.
+        """Start a voice at a moment; what it sounds till then is faded out. Without a fade of its own the new sound is
+        faded in meanwhile, unless it begins with an attack: that comes in at once.
 
         Raises:
             BadRequest: the beat is past, or the sound has more channels than there are outputs from `out` on.
@@ -200,7 +201,7 @@ class Mixer:
             other.fade_out(crossfade, "replaced")
         if start.fade is not None:
             layer.fade_in(frames_in(start.fade, self.rate))
-        elif before:
+        elif before and not has_attack(start.sound, int(start.position), crossfade):
             layer.fade_in(crossfade)
         self._drop_what_followed(start)
         self._sounds(layer)

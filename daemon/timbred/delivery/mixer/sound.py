@@ -10,6 +10,12 @@ from timbred.clip import Samples
 
 NEIGHBOURS = np.arange(-1, 3)
 
+ATTACK_LOSS = 0.7
+"""A beginning is an attack if a fade in lowers its peak, or its steepest step by its square, below this factor."""
+
+COMPARED_FADES = 3
+"""Lengths of the fade from the beginning in which peak and steepest step are looked for."""
+
 
 @dataclass(eq=False)
 class Sound:
@@ -35,6 +41,21 @@ class Sound:
     @property
     def channels(self) -> int:
         return self.samples.shape[1]
+
+
+def has_attack(sound: Sound, position: int, frames: int) -> bool:
+    """Whether a fade in of equal power over so many frames, from `position` on, would take an attack off a sound: its
+    loudest or its steepest place lies under the fade, and no like one after it."""
+    ready = sound.frames if sound.ready is None else sound.ready
+    places = np.arange(position, position + COMPARED_FADES * frames)
+    beginning = sound.samples[places % sound.frames if sound.loop else places[places < ready]]
+    if beginning.shape[0] < 2:
+        return False
+    gains = np.sin(0.5 * np.pi * np.minimum(1.0, np.arange(1, beginning.shape[0] + 1) / frames))
+    levels, steps = np.abs(beginning).max(axis=1), np.abs(np.diff(beginning, axis=0)).max(axis=1)
+    is_softer = (levels * gains).max() < ATTACK_LOSS * levels.max()
+    is_duller = (steps * gains[1:]).max() < ATTACK_LOSS**2 * steps.max()
+    return bool(is_softer or is_duller)
 
 
 @dataclass

@@ -1,0 +1,121 @@
+"""The defaults that change a sound: what each changes, measured on signals with known values.
+
+Levels are in dB relative to the same sound without the default; noise and remains in dBFS, where -240 stands for none
+at all. No model is needed.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timbred.clip import Clip
+from timbred.delivery.mixer.dc import OffsetRemover
+from timbred.delivery.mixer.limiter import Limiter
+from timbred.render.chain import finish
+from timbred.render.encode import whole_numbers
+from timbred.render.keeping import GivenSound, Part, kept
+from timbred.render.settings import RenderSettings
+from timbred.units import Decibels, SampleRate, Seconds
+
+RATE = SampleRate(48_000)
+NATIVE = SampleRate(32_000)
+
+Signal = NDArray[np.float64]
+
+
+def db(value: float) -> float:
+    """The level of an amplitude, in dB."""
+    return 20 * float(np.log10(max(value, 1e-12)))
+
+
+def rms(samples: NDArray[np.floating]) -> float:
+    """The root mean square."""
+    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
+
+
+def moments(seconds: float, rate: int = RATE) -> Signal:
+    """The moment of each frame, in seconds."""
+    return np.arange(round(seconds * rate)) / rate
+
+
+def drum(begins: float, hertz: float = 1_500.0) -> Signal:
+    """A rim shot: a tone that decays within milliseconds, and begins at a part of its period, 0 to 1."""
+    t = moments(0.5)
+    return 0.8 * np.sin(2 * np.pi * (hertz * t + begins)) * np.exp(-900 * t)
+
+
+def finished(samples: Signal, rate: SampleRate = RATE, **keys: Any) -> Signal:
+    """A sound as its file has it, without a level of its own, unless it is asked for."""
+    settings = replace(RenderSettings(peak=None, bits=32), **keys)
+    return finish(Clip(samples.astype(np.float32)[:, None], rate), settings).samples[:, 0].astype(np.float64)
+
+
+def attack_loss(**keys: Any) -> float:
+    """The most that a fade takes off the first 2 ms of 64 drums that begin at different places of a period, in dB."""
+    losses: list[float] = []
+    for begins in np.arange(64) / 64:
+        hit = drum(float(begins))
+        losses.append(db(np.abs(finished(hit, **keys)[:96]).max()) - db(np.abs(hit[:96]).max()))
+    return min(losses)
+
+
+def rows() -> list[tuple[str, str, str]]:
+    """The default, what was measured, and the figure."""
+    steady = 0.5 * np.cos(2 * np.pi * 100 * moments(1.0))
+    click = float(np.abs(finished(steady)[0]))
+    reversed_drum = drum(0.0)[::-1]
+    end = db(np.abs(finished(reversed_drum)[-480:]).max()) - db(np.abs(reversed_drum[-480:]).max())
+    levelled = finished(steady, peak=Decibels(-1.0))
+    sine = 0.25 * np.sin(2 * np.pi * 997 * moments(4.0))
+    dithered = finish(
+        Clip(sine.astype(np.float32)[:, None], RATE), RenderSettings(peak=None, bits=16, fade_out=Seconds(0))
+    )
+    rounded = whole_numbers(sine.astype(np.float32), 24).astype(np.float64) / 2**31
+    tone = 0.5 * np.sin(2 * np.pi * 14_000 * moments(1.0, NATIVE))
+    converted = finished(tone, NATIVE)[4_800:-4_800]
+    expected = 0.5 * np.sin(2 * np.pi * 14_000 * moments(1.0))[4_800:-4_800]
+    quiet = (0.5 * np.sin(2 * np.pi * 440 * moments(1.0)))[:, None].astype(np.float32)
+    limiter, loud = Limiter(RATE, 1), 4 * quiet
+    untouched = limiter.process(quiet)[limiter.latency :]
+    held = Limiter(RATE, 1).process(loud)
+    remover, low = OffsetRemover(RATE, 1), (0.5 * np.sin(2 * np.pi * 20 * moments(20.0)))[:, None].astype(np.float32)
+    heard = np.concatenate([remover.process(block) for block in np.array_split(low, len(low) // 256)])
+    there = np.stack([0.3 * np.sin(2 * np.pi * 220 * moments(2.0))] * 2, axis=1) * [1.0, -1.0]
+    made = Clip((0.1 * np.sin(2 * np.pi * 220 * moments(3.0, NATIVE)))[:, None].astype(np.float32), NATIVE)
+    added = kept(made, GivenSound(Clip(there.astype(np.float32), RATE), Part(2.0, 3.0)), RATE).samples
+    kept_frames = 2 * RATE - 4_800
+    rate_error = db(rms(converted - expected) / rms(expected))
+    change = db(float(np.abs(untouched - quiet[: len(untouched)]).max()))
+    added_level = db(rms(added[-24_000:-4_800]) / rms(there))
+    kept_change = db(float(np.abs(added[:kept_frames] - there[:kept_frames].astype(np.float32)).max()))
+    table = [
+        ("fade_in", "attack of drums, at most", f"{attack_loss():.1f} dB"),
+        ("fade_in", "the same with @fade_in 0.002", f"{attack_loss(fade_in=Seconds(0.002)):.1f} dB"),
+        ("fade_in", "first frame of a tone that begins at its peak of -6 dBFS", f"{db(click):.0f} dBFS"),
+        ("fade_out", "peak of a drum that is reversed", f"{end:.1f} dB"),
+        ("peak", "peak of the file", f"{db(np.abs(levelled).max()):.2f} dBFS, one gain for the whole"),
+        ("bits 24", "error of rounding", f"{db(rms(rounded - sine.astype(np.float32))):.1f} dBFS"),
+        ("bits 16", "noise of rounding and dither", f"{db(rms(dithered.samples[:, 0] - sine)):.1f} dBFS"),
+        ("rate", "error of a tone of 14 kHz from 32 to 48 kHz", f"{rate_error:.0f} dB"),
+        ("player.limiter", "change of a sound of -6 dBFS", f"{change:.0f} dBFS"),
+        ("player.limiter", "peak of a sound of +6 dBFS", f"{db(float(np.abs(held).max())):.1f} dBFS"),
+        ("offset", "level of a tone of 20 Hz in the player", f"{db(rms(heard) / rms(low)):+.1f} dB"),
+        ("extend", "change of what stays", f"{kept_change:.0f} dBFS"),
+        ("extend", "level of what is added to inverted channels", f"{added_level:+.1f} dB"),
+    ]
+    return [
+        (name, measured, figure.replace("-0.0 ", "0.0 ").replace("+0.0 ", "0.0 ")) for name, measured, figure in table
+    ]
+
+
+def main() -> None:
+    """Print the table."""
+    print("defaults that change a sound")
+    for name, measured, figure in rows():
+        print(f"  {name:<16}{measured:<58}{figure}")
+
+
+if __name__ == "__main__":
+    main()
