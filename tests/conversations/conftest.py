@@ -39,10 +39,10 @@ def start_daemon(tmp_path: Path) -> Iterator[StartDaemon]:
     with contextlib.ExitStack() as ending:  # each is ended, also when another one's end is a failure
         numbers = itertools.count()
 
-        def start(*settings: str) -> DaemonProcess:
+        def start(*settings: str, more: dict[str, str] | None = None) -> DaemonProcess:
             folder = tmp_path / f"daemon-{next(numbers)}"
             model = hollow_checkpoint(folder / "hollow")
-            daemon = DaemonProcess(folder, *settings_for(model), *settings)
+            daemon = DaemonProcess(folder, *settings_for(model), *settings, more=more)
             ending.callback(daemon.stop)
             return daemon
 

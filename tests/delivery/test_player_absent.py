@@ -12,12 +12,20 @@ from tests.bare_machine import SITECUSTOMIZE
 from tests.delivery.player_stage import CLIENT, play, player
 from tests.host_programs import require_portaudio
 from timbred import errors
+from timbred.delivery import wire
 from timbred.protocol import messages as m
 
 ROOT = Path(__file__).parents[2]
 PLAYER = "\nfrom timbred.delivery.playback.__main__ import main\nmain()"
 WITHOUT_PORTAUDIO = (sys.executable, "-c", SITECUSTOMIZE + PLAYER)
 WITHOUT_PACKAGE = "import sys; sys.modules['{}'] = None" + PLAYER
+
+CANNOT_START = (sys.executable, "-c", "raise SystemExit(3)")
+WITHOUT_NUMPY = (
+    sys.executable,
+    "-c",
+    "import sys; sys.modules['numpy'] = None\nfrom timbred.delivery.playback.__main__ import main\nmain()",
+)
 
 
 def test_without_portaudio_play_says_what_to_install():
@@ -55,6 +63,40 @@ def test_a_device_that_isnt_there_is_named(monkeypatch: pytest.MonkeyPatch):
                 await subject.opened()
             subject.stop_voice(CLIENT, m.Stop(voice="*"))
             assert await heard.next() == m.Acknowledged(id="stop")
+
+    asyncio.run(conversation())
+
+
+def test_a_player_that_cannot_start_answers_plays_with_the_reason():
+    async def conversation() -> None:
+        async with player(program=CANNOT_START) as (subject, _):
+            with pytest.raises(errors.NoAudioDevice, match="the player can't be started: exit status 3"):
+                await subject.opened()
+            assert subject.state == "failed"
+            with pytest.raises(errors.NoAudioDevice, match="the player can't be started"):
+                play(subject, np.zeros((10, 2)))
+
+    asyncio.run(conversation())
+
+
+def test_a_player_without_numpy_says_what_is_missing():
+    async def conversation() -> None:
+        async with player(program=WITHOUT_NUMPY) as (subject, _):
+            with pytest.raises(errors.NoAudioDevice, match=r"can't be started: .*numpy.*install timbred anew"):
+                await subject.opened()
+
+    asyncio.run(conversation())
+
+
+def test_a_play_that_waits_is_refused_when_the_player_cannot_be_started_again():
+    async def conversation() -> None:
+        async with player(program=CANNOT_START) as (subject, heard):
+            opened = wire.Opened(device="card", rate=48_000, channels=2, block=64, latency=0.01, lead=0.01, raised=True)
+            subject.child_said(opened, [])  # as from a player that ends before the sound begins
+            play(subject, np.zeros((10, 2)))
+            failure = await heard.next()
+            assert (failure.id, failure.code) == ("play", "no-audio-device")
+            assert "exit status 3" in failure.message
 
     asyncio.run(conversation())
 

@@ -1,5 +1,6 @@
 """`timbred doctor`: what works here, and what to do about what doesn't."""
 
+import asyncio
 import json
 import platform
 import shutil
@@ -23,9 +24,13 @@ from timbred.delivery.files import TakesFolder
 from timbred.engine.registry import build
 from timbred.library.takes import Library
 from timbred.processes.isolation import child_environment, python_command, safe_folder
+from timbred.protocol import messages as m
 
 LITTLE_SPACE = 500e6
 """Bytes free below which the takes folder's disk is called nearly full."""
+
+STATUS_WITHIN_S = 10.0
+"""Time that a running daemon gets to tell its status."""
 
 PROBE_WITHIN = 180.0
 """Seconds that torch gets to be imported, on a cold disk."""
@@ -108,17 +113,41 @@ def _sound(config: Config) -> Iterator[Finding]:
 
 
 def _ports(config: Config) -> Iterator[Finding]:
-    if run(_answers(config)):
+    try:
+        status = run(_status(config))
+    except TimeoutError:
+        yield Finding("daemon", "bad", "one is running, but doesn't tell its status", "look at its log; start it again")
+        return
+    if status is not None:
         yield Finding("daemon", "good", f"one is running at {config['host']}:{config['zmq.requests']}")
+        yield from _processes(status)
         return
     yield Finding("daemon", "note", "none is running", "start it with: timbred serve")
     for name in ("osc.port", "zmq.requests", "zmq.events", "http.port"):
         yield _port(config, name)
 
 
-async def _answers(config: Config) -> bool:
+def _process(name: str, state: m.ProcessState, trouble: str, failed: Literal["note", "bad"]) -> Finding:
+    if state == "failed":
+        return Finding(f"running {name}", failed, f"it can't be started: {trouble}", "timbred tries again by itself")
+    return Finding(f"running {name}", "good" if state == "up" else "note", state, "wait until it is ready")
+
+
+async def _status(config: Config) -> m.StatusReply | None:
+    """The running daemon's status; None if there is none."""
     async with running_daemon(config) as daemon:
-        return daemon is not None
+        if daemon is None:
+            return None
+        async with asyncio.timeout(STATUS_WITHIN_S):
+            return await daemon.status()
+
+
+def _processes(status: m.StatusReply) -> Iterator[Finding]:
+    """The running daemon's engine, player, and failed background tasks."""
+    yield _process("engine", status.engine, status.engine_trouble, "bad")
+    yield _process("player", status.player, status.player_trouble, "note")
+    if status.faults:
+        yield Finding("background tasks", "note", status.faults, "the daemon's log says more; please report it")
 
 
 def _port(config: Config, name: str) -> Finding:

@@ -37,6 +37,9 @@ LOOK_EVERY = 1.0
 STUCK_AFTER = 2.0
 """Seconds without a frame taken after which a device counts as gone."""
 
+PAUSED_AFTER_S = 1.0
+"""Time between two looks at the device after which this process did not run: the device is given its time anew."""
+
 FADED_WITHIN = 0.5
 """Seconds after which nothing of a sound that was exchanged is mixed any more."""
 
@@ -97,6 +100,7 @@ class Player:
         self._forgotten: queue.SimpleQueue[Sound] = queue.SimpleQueue()
         self._last_beat = 0.0
         self._progress = (0, 0.0)
+        self._watched = 0.0
         self._announced = False
         self._raised = False
         self._alone = threading.Event()
@@ -297,7 +301,8 @@ class Player:
         self.grid = self.grid.at_rate(output.rate, self.grid.frame)
         self.mixer = Mixer(output.rate, output.channels, self.grid, self.options.limit, self._level)
         self._device_time = DeviceTime(output.rate)
-        self._progress = (0, time.monotonic())
+        self._watched = time.monotonic()
+        self._progress = (0, self._watched)
         self._announced = False
         self._raised = raise_priority()
         hold_memory()
@@ -337,6 +342,10 @@ class Player:
 
     def _watch(self, output: Output) -> None:
         now, taken = time.monotonic(), output.taken
+        if now - self._watched > PAUSED_AFTER_S:
+            self._progress = (taken, now)
+            self._device_time.restart()
+        self._watched = now
         self._device_time.saw(taken, now)
         if taken != self._progress[0]:
             self._progress = (taken, now)
