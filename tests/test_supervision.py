@@ -1,6 +1,8 @@
 """No background task ends unseen: each failure is logged, told, and retried or ends the daemon."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import uvicorn
 
 from timbred import app, errors, supervision
 from timbred.config import load
+from timbred.processes.ending import THREAD_FAILED
 from timbred.supervision import MOST_FAULTS, Supervisor
 
 
@@ -106,6 +109,20 @@ def test_failures_of_threads_and_callbacks_are_told(monkeypatch: pytest.MonkeyPa
         assert "reader" in {fault.task for fault in supervisor.faults}
 
     asyncio.run(asyncio.wait_for(scene(), 60))
+
+
+def test_child_process_ends_when_one_of_its_threads_fails():
+    program = (
+        "import threading\n"
+        "from timbred.processes.ending import end_with_threads\n"
+        "end_with_threads()\n"
+        "threading.Thread(target=lambda: 1 / 0, name='mailbox').start()\n"
+        "threading.Event().wait()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == THREAD_FAILED
+    assert "the thread mailbox failed" in done.stderr
+    assert "ZeroDivisionError" in done.stderr
 
 
 def test_daemon_whose_http_server_fails_stops_with_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

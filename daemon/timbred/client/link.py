@@ -76,11 +76,15 @@ class Link:
             self._take(await self._socket.recv_multipart())
 
     def _take(self, parts: list[bytes]) -> None:
-        event = frames.read_event(json.loads(parts[0]))
-        if event is None:
-            log.debug("an event that this version doesn't know: %s", parts[0])
-        else:
-            self._heard(event, parts[1:])
+        """Hand on an event. One that can't be read, or whose handling fails, must not end the reading of others."""
+        try:
+            event = frames.read_event(json.loads(parts[0]))
+            if event is None:
+                log.debug("an event that this version doesn't know: %s", parts[0])
+            else:
+                self._heard(event, parts[1:])
+        except Exception:
+            log.exception("an event from timbred at %s is lost: %s", self.place, parts[0][:200])
 
     async def _watch(self) -> None:
         while True:

@@ -1,0 +1,40 @@
+"""The client's line to a daemon goes on after what it can't read."""
+
+import asyncio
+
+import pytest
+import zmq
+import zmq.asyncio
+
+from timbred.client.finding import Place
+from timbred.client.link import Link
+from timbred.protocol import messages as m
+
+
+def test_link_goes_on_after_an_event_that_cannot_be_read_or_handled(caplog: pytest.LogCaptureFixture):
+    async def conversation() -> None:
+        context = zmq.asyncio.Context()
+        router = context.socket(zmq.ROUTER)
+        port = router.bind_to_random_port("tcp://127.0.0.1")
+        pongs: asyncio.Queue[m.Event] = asyncio.Queue()
+
+        def heard(event: m.Event, _: list[bytes]) -> None:
+            if isinstance(event, m.Loaded):
+                raise KeyError("a fault of the handler")
+            pongs.put_nowait(event)
+
+        link = Link(context, Place("127.0.0.1", port, port), heard, lambda: None)
+        try:
+            assert await link.wait_up(60)
+            link.send(b"{}")
+            client, _ = await router.recv_multipart()
+            for frame in (b"not JSON", b'{"type": "loaded", "model": "m"}', b'{"type": "pong"}'):
+                await router.send_multipart([client, frame])
+            assert isinstance(await asyncio.wait_for(pongs.get(), 60), m.Pong)
+        finally:
+            await link.close()
+            router.close(linger=0)
+            context.destroy(linger=0)
+
+    asyncio.run(conversation())
+    assert caplog.text.count("is lost") == 2
