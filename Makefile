@@ -38,6 +38,22 @@ docs: .venv/.installed
 bench: .venv/.installed-for-tests
 	$(BIN)/python -m benchmarks
 
+# The model in the package is version 1. `make pocket-train VERSION=2` trains its successor.
+VERSION ?= 1
+
+ifeq ($(VERSION),2)
+pocket-data: .venv/.installed-for-tests
+	$(BIN)/python -m training.pocket.data
+	$(BIN)/python -m training.pocket.features
+
+pocket-train: .venv/.installed-for-tests
+	$(BIN)/python -m training.pocket.train
+	$(BIN)/python -m training.pocket.logbook
+
+pocket-eval: .venv/.installed-for-tests
+	$(BIN)/python -m training.pocket.train --stage classifier
+	$(BIN)/python -m training.pocket.evaluate
+else
 pocket-data: .venv/.installed-for-tests
 	$(BIN)/python -m training.data
 
@@ -46,6 +62,7 @@ pocket-train: .venv/.installed-for-tests
 
 pocket-eval: .venv/.installed-for-tests
 	$(BIN)/python -m training.evaluate
+endif
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(SET_UP)

@@ -76,7 +76,9 @@ def encode_library(codec: Codec, library: Library, device: torch.device) -> list
     found: list[NDArray[np.float32]] = []
     for index in range(len(library)):
         channels = from_bytes(library.stored(index).to(device))
-        found.append(codec.encoder(channels[None])[0][0].cpu().numpy())
+        with torch.autocast(device.type, torch.bfloat16):
+            mean, _ = codec.encoder(channels[None])
+        found.append(mean[0].float().cpu().numpy())
     return found
 
 
