@@ -120,11 +120,11 @@ def harmonic_share(samples: Samples, note: int, cents: float = 40.0) -> float:
 
 
 def chroma(samples: Samples) -> Samples:
-    """(12,) energy of pitch classes between 60 and 2,000 Hz, the square root of power, fundamentals favoured."""
+    """(12,) strengths of pitch classes from 60 to 1,000 Hz: amplitude over frequency, which favours fundamentals."""
     power, frequencies = spectrum(samples)
-    inside = (frequencies > 60) & (frequencies < 2000)
+    inside = (frequencies > 60) & (frequencies < 1000)
     notes = 69 + 12 * np.log2(frequencies[inside] / 440)
-    strength = np.sqrt(power[inside]) / np.sqrt(frequencies[inside])
+    strength = np.sqrt(power[inside]) / frequencies[inside]
     off = np.abs(notes - np.round(notes))
     classes = np.round(notes).astype(int) % 12
     return np.array([strength[(classes == pitch) & (off < 0.3)].max() for pitch in range(12)])
