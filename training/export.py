@@ -6,6 +6,7 @@ declares what the daemon should know.
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +72,14 @@ def train(device: torch.device, minutes: float | None = None) -> None:
         "scheduler": diffusion.scheduler(),
         "vocoder": vocoder_training.load(cpu),
     }
-    fresh = EXPORT.with_name("model.new")
-    shutil.rmtree(fresh, ignore_errors=True)
+    fresh = Path(tempfile.mkdtemp(prefix=".model-", dir=EXPORT.parent))
+    fresh.chmod(0o755)
     for name, part in parts.items():
         half: Any = part.half() if isinstance(part, torch.nn.Module) else part
         half.save_pretrained(fresh / name)
     _write_json(fresh / "model_index.json", {"_class_name": "AudioLDM2Pipeline", **_index()})
     _forget_local_paths(fresh)
-    shutil.rmtree(EXPORT, ignore_errors=True)
+    _remove_export()
     fresh.rename(EXPORT)
     write_card()
     size = sum(path.stat().st_size for path in EXPORT.rglob("*") if path.is_file())
@@ -99,6 +100,20 @@ def _index() -> dict[str, object]:
         "_diffusers_version": diffusers.__version__,
         **{name: list(source) for name, source in sorted(COMPONENTS.items())},
     }
+
+
+def _remove_export() -> None:
+    """Remove the earlier export, if there is nothing else in its folder.
+
+    Raises:
+        FileExistsError: there is; the new export stays beside it.
+    """
+    if not EXPORT.exists():
+        return
+    foreign = {path.name for path in EXPORT.iterdir()} - {*COMPONENTS, "model_index.json"}
+    if foreign:
+        raise FileExistsError(f"{EXPORT} holds more than an export: {', '.join(sorted(foreign))}; move that elsewhere")
+    shutil.rmtree(EXPORT)
 
 
 def _write_json(path: Path, content: dict[str, object]) -> None:

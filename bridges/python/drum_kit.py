@@ -62,7 +62,11 @@ def main() -> None:
         sounds = asyncio.run(kit(given.port))
     except TimbredError as error:
         sys.exit(f"timbred: {error}")
-    soundfile.write(given.out, beat(sounds, given.bpm, given.bars), RATE, subtype="PCM_24")
+    try:
+        with given.out.open("xb") as file:  # never over another file
+            soundfile.write(file, beat(sounds, given.bpm, given.bars), RATE, "PCM_24", format="WAV")
+    except FileExistsError:
+        sys.exit(f"{given.out} is there already: name another file with --out")
     print(given.out.absolute())
 
 

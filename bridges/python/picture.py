@@ -31,7 +31,8 @@ def draw(sounds: dict[str, Sound], out: Path) -> None:
         windows = {"NFFT": WINDOW, "noverlap": WINDOW * 3 // 4}
         spectrum.specgram(mono + 1e-9, Fs=sound.rate, vmin=-140, vmax=-30, cmap="magma", **windows)
         spectrum.set(xlabel="seconds", ylabel="Hz", ylim=(0, 16000), xlim=(0, sound.seconds))
-    figure.savefig(out, dpi=110)
+    with out.open("xb") as file:  # never over another file
+        figure.savefig(file, dpi=110, format=out.suffix.removeprefix(".") or "png")
     plt.close(figure)
 
 
@@ -49,7 +50,10 @@ def main() -> None:
             sounds = {words: timbred.generate(words, **keys) for words in given.prompts}
     except TimbredError as error:
         sys.exit(f"timbred: {error}")
-    draw(sounds, given.out)
+    try:
+        draw(sounds, given.out)
+    except FileExistsError:
+        sys.exit(f"{given.out} is there already: name another file with --out")
     print(given.out.absolute())
 
 

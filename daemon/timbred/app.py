@@ -1,7 +1,6 @@
 """The daemon's whole life: built from its settings, started in order, stopped in reverse."""
 
 import asyncio
-import contextlib
 import logging
 import os
 import shlex
@@ -57,7 +56,6 @@ class Daemon:
         self.supervisor = Supervisor()
         self.transports = Transports(config, self.supervisor)
         self.folder = TakesFolder(config.takes_folder)
-        self._scratch = contextlib.ExitStack()
 
     async def start(self) -> Ports:
         """Take requests as soon as the ports are bound; the engine and its model come when they come.
@@ -189,13 +187,10 @@ class Daemon:
             return open_library(self.config.library_file, self.config.spare_library_folder)
         except errors.TimbredError as error:
             log.error("takes are remembered only until the daemon stops: %s", error)
-            folder = scratch.make_folder(["library.sqlite*"])
-            self._scratch.callback(folder.remove)
-            return Library(folder.path / "library.sqlite")
+            return Library(self.config.library_file, in_memory=True)
 
     def _close_library(self) -> None:
         self.library.close()
-        self._scratch.close()
 
 
 def engine_program_from(environment: Mapping[str, str]) -> tuple[str, ...]:

@@ -11,6 +11,9 @@ from typing import Literal
 
 import platformdirs
 
+from timbred.errors import BadRequest
+from timbred.filenames import printable
+
 Kind = Literal["config", "data", "cache", "music"]
 
 _VARIABLES: dict[Kind, str] = {
@@ -33,6 +36,18 @@ def user_folder(kind: Kind) -> Path | None:
     # an empty HOME would put everything into the root folder
     is_rootless = sys.platform != "win32" and os.environ.get("HOME") == "" and not os.environ.get(_VARIABLES[kind])
     return folder if folder.is_absolute() and not is_rootless else None
+
+
+def expanded(path: Path) -> Path:
+    """The path with `~` replaced.
+
+    Raises:
+        BadRequest: there is no such home folder.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise BadRequest(f"{printable(str(path))}: there is no such home folder; write the path out") from None
 
 
 def who() -> str:

@@ -122,6 +122,116 @@ def test_say_out_copies_to_a_file_whose_ending_chooses_the_format(shell: Shell, 
     assert soundfile.info(out).format == kind
 
 
+def test_say_out_replaces_a_file_only_when_asked_to(shell: Shell):
+    out = shell.folder / "sound.wav"
+    out.write_bytes(b"mine")
+    done = shell.run("say", "a tone", "--seconds", "0.2", "--out", str(out))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "is there already: name another file, or add --overwrite" in done.stderr
+    assert out.read_bytes() == b"mine"
+    assert shell.say("a tone", "--seconds", "0.2", "--out", str(out), "--overwrite") == out
+    assert soundfile.info(out).frames == 9600
+    assert sorted(path.name for path in shell.folder.iterdir()) == ["sound.wav", "takes"]
+
+
+@pytest.mark.parametrize("name", ["con.wav", "a:b.wav", "pad?.wav", " pad.wav", "x" * 201 + ".wav"])
+def test_say_out_refuses_names_that_some_system_lacks(shell: Shell, name: str):
+    done = shell.run("say", "a tone", "--out", name)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "give the file another name" in done.stderr
+
+
+CONSOLES = [{"PYTHONIOENCODING": "cp1252"}, {"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}]
+
+
+@pytest.mark.parametrize("console", CONSOLES, ids=str)
+def test_commands_print_any_text_on_any_console(shell: Shell, console: dict[str, str]):
+    shell.environment |= console
+    shell.environment["TIMBRED_TAKES_FOLDER"] = str(shell.folder / "\u97f3")
+    shell.say("\u96e8 \u2603", "--seconds", "0.1", "--out", "\u2603.wav")
+    assert (shell.folder / "\u2603.wav").is_file()
+    for line in ("takes", "takes --json", "models", "doctor", "describe", "--help", "say \u2603 --\u2603"):
+        done = shell.run(*line.split())
+        assert "Traceback" not in done.stderr
+        assert done.stdout or done.stderr
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="paths are Unicode there")
+def test_commands_take_paths_that_are_not_utf8(shell: Shell):
+    folder = os.fsdecode(os.fsencode(shell.folder) + b"/Kl\xe4nge")
+    Path(folder).mkdir()
+    command = [sys.executable, "-m", "timbred", "say", "a tone", "--seconds", "0.1", "--out", folder + "/a.wav"]
+    done = subprocess.run(command, env=shell.environment, cwd=shell.folder, capture_output=True, check=False)
+    assert done.stdout.splitlines()[-1] == os.fsencode(folder) + b"/a.wav", done.stderr
+    for command in (["say", "a tone", "--seconds", "0.1"], ["doctor"], ["takes"]):
+        done = shell.run(*command, "--set", f"takes.folder={folder}")
+        assert "Traceback" not in done.stderr
+        assert "its name isn't UTF-8" in done.stdout + done.stderr or command == ["takes"]
+    done = shell.run("say", "a tone", "--set", f"models.folder={folder}")
+    assert "models.folder: got" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a full device to write to")
+def test_commands_name_a_full_disk_where_their_output_goes(shell: Shell):
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "timbred", "describe"]
+        done = subprocess.run(
+            command, env=shell.environment, stdout=full, stderr=subprocess.PIPE, check=False, text=True
+        )
+    assert done.returncode == 1
+    assert "no room left on the disk of standard output" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_commands_end_quietly_when_nobody_reads_on(shell: Shell):
+    command = f"{sys.executable} -m timbred describe --json | head -c 1"
+    done = subprocess.run(["sh", "-c", command], env=shell.environment, capture_output=True, check=False, text=True)
+    assert done.stdout == "{"
+    assert "Error" not in done.stderr
+
+
+@pytest.mark.parametrize("file", ["a folder", "a loop", "below a file"])
+def test_say_names_a_takes_folder_that_is_none(shell: Shell, file: str):
+    place = shell.folder / "place"
+    if file == "a loop":
+        place.symlink_to(place)
+    else:
+        place.write_bytes(b"")
+    folder = place / "takes" if file == "below a file" else place
+    done = shell.run("say", "a tone", "--seconds", "0.1", "--set", f"takes.folder={folder}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert str(place) in done.stderr
+    assert "Traceback" not in done.stderr
+    done = shell.run("doctor", "--set", f"takes.folder={folder}")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "NO takes.folder" in done.stdout
+
+
+def test_commands_without_a_home_folder_use_no_other(shell: Shell):
+    for name in ("TIMBRED_TAKES_FOLDER", "TIMBRED_MODELS_FOLDER", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        shell.environment.pop(name, None)
+    shell.environment["HOME"] = ""
+    for command in (["say", "a tone"], ["serve"], ["takes"], ["doctor"], ["models"]):
+        done = shell.run(*command)
+        assert done.returncode == 1
+        assert "so there is no default: name a folder" in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+    assert list(shell.folder.iterdir()) == []
+    shell.environment["TIMBRED_TAKES_FOLDER"] = str(shell.takes)
+    assert shell.say("a tone", "--seconds", "0.1").parent == shell.takes
+    assert list(shell.folder.iterdir()) == [shell.takes]
+
+
+def test_doctor_changes_no_library(shell: Shell):
+    shell.takes.mkdir()
+    library = shell.takes / ".timbred.sqlite"
+    library.write_bytes(b"damaged" * 100)
+    done = shell.run("doctor")
+    assert "is damaged" in done.stdout
+    assert library.read_bytes() == b"damaged" * 100
+    assert list(shell.takes.iterdir()) == [library]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -18,14 +18,17 @@ from hypothesis import strategies as st
 
 from timbred.cli import models
 from timbred.engine import checkpoint
+from timbred.engine.installed import RECORD
 from timbred.engine.installing import SUMS, install
-from timbred.errors import MissingWeights, ModelError, TimbredError
+from timbred.errors import BadRequest, MissingWeights, ModelError, TimbredError
 
 Files = dict[str, bytes]
 
 
 def contents(folder: Path) -> Files:
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    """The files of a model, without timbred's record of them."""
+    files = (file for file in folder.rglob("*") if file.is_file() and file.name != RECORD)
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
 def zipped(path: Path, files: Files) -> Path:
@@ -136,7 +139,59 @@ def test_an_installed_model_stays_until_a_whole_one_takes_its_place(audioldm: Pa
     assert contents(target) == new
 
 
-NASTY = ["/etc/x.json", "../x.json", "a/../../x.json", "C:/x.json", "a\\..\\x.json", "a/x\x07.json"]
+def test_install_keeps_a_folder_in_which_there_is_more_than_it_wrote(audioldm: Path, tmp_path: Path):
+    files, target = contents(audioldm), tmp_path / "m"
+    new = zipped(tmp_path / "new.zip", files)
+    assert install(audioldm, target, "m") is None
+    (target / "notes.txt").write_text("mine")
+    kept = install(new, target, "m")
+    assert kept is not None
+    assert kept == tmp_path / "m.before-1"
+    assert (kept / "notes.txt").read_text() == "mine"
+    assert contents(target) == files
+    (target / "vae" / "config.json").write_bytes(files["vae/config.json"] + b" ")
+    kept = install(new, target, "m")
+    assert kept is not None
+    assert kept == tmp_path / "m.before-2"
+    assert (kept / "vae" / "config.json").read_bytes() == files["vae/config.json"] + b" "
+    assert install(new, target, "m") is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "m.before-1", "m.before-2", "new.zip"]
+
+
+def test_install_keeps_a_folder_that_it_did_not_make(audioldm: Path, tmp_path: Path):
+    shutil.copytree(audioldm, tmp_path / "m")
+    assert install(audioldm, tmp_path / "m", "m") == tmp_path / "m.before-1"
+    assert contents(tmp_path / "m.before-1") == contents(audioldm)
+
+
+def test_install_leaves_a_folder_alone_that_is_in_the_way(audioldm: Path, tmp_path: Path):
+    staging = tmp_path / ".m.partial"
+    staging.mkdir()
+    (staging / "mine.txt").write_text("mine")
+    with pytest.raises(BadRequest, match="is in the way, and timbred didn't make it"):
+        install(audioldm, tmp_path / "m", "m")
+    assert (staging / "mine.txt").read_text() == "mine"
+
+
+def test_install_goes_on_after_a_kill_between_its_renames(audioldm: Path, tmp_path: Path):
+    target = tmp_path / "m"
+    install(audioldm, target, "m")
+    target.rename(tmp_path / ".m.before")
+    assert install(audioldm, target, "m") is None
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.mark.parametrize("name", ["CON", "nul.v2", "mine.", "Pocket", "AudioLDM2"])
+def test_pull_refuses_names_that_some_systems_take_for_another(audioldm: Path, tmp_path: Path, name: str):
+    with pytest.raises(BadRequest, match=r"device's name|ends with a dot|is the same folder as"):
+        models.pull(name, audioldm, None, [f"models.folder={tmp_path / 'models'}"])
+    assert not (tmp_path / "models").exists()
+
+
+NASTY = [
+    *("/etc/x.json", "../x.json", "a/../../x.json", "C:/x.json", "a\\..\\x.json", "a/x\x07.json"),
+    *("aux/x.json", "a /x.json", "x?.json"),
+]
 
 
 @pytest.mark.parametrize("path", NASTY)
@@ -177,7 +232,7 @@ def test_bombs_are_refused_before_they_are_opened(tmp_path: Path):
 
 
 def test_the_same_name_twice_is_refused(tmp_path: Path):
-    files = {"model_index.json": b"{}", "unet/config.json": b"{}", "UNet/config.json": b"{}"}
+    files = {"model_index.json": b"{}", "un\u00e9t/config.json": b"{}", "UNE\u0301t/config.json": b"{}"}
     with pytest.raises(ModelError, match="is there twice"):
         install(zipped(tmp_path / "m.zip", files), tmp_path / "m", "m")
 

@@ -439,6 +439,38 @@ def test_spare_library_begins_with_what_the_share_has_and_goes_back_to_it(
         library.close()
 
 
+def test_a_library_in_memory_begins_with_the_one_that_cannot_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "takes.sqlite"
+    library = Library(path)
+    library.add(take("before"))
+    library.close()
+    before = path.read_bytes()
+    library = Library(path, in_memory=True)
+    library.add(take("after"))
+    assert sorted(prompts(library.search())) == ["after", "before"]
+    assert prompts(library.search("bef")) == ["before"]
+    library.close()
+    assert path.read_bytes() == before
+    for content in (b"", b"no database", None):
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_bytes(content)
+        library = Library(path, in_memory=True)
+        library.add(take("new"))
+        assert prompts(library.search()) == ["new"]
+        library.close()
+
+
+def test_a_library_in_memory_does_not_begin_with_a_newer_one(tmp_path: Path) -> None:
+    path = tmp_path / "takes.sqlite"
+    Library(path).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("INSERT INTO migrations VALUES ('colours', '')")
+    library = Library(path, in_memory=True)
+    assert library.search() == []
+    library.close()
+
+
 def test_spare_library_is_not_used_for_a_newer_library(tmp_path: Path) -> None:
     path = tmp_path / "takes.sqlite"
     Library(path).close()

@@ -22,7 +22,7 @@ from timbred.cli.serve import run, settings_from
 from timbred.config import Config
 from timbred.delivery.files import TakesFolder
 from timbred.engine.registry import build
-from timbred.library.takes import Library
+from timbred.library.opening import check_database
 from timbred.processes.isolation import child_environment, python_command, safe_folder
 from timbred.protocol import messages as m
 
@@ -178,7 +178,7 @@ def _folders(config: Config) -> Iterator[Finding]:
         else Finding("takes.folder", "note", text, "the disk is nearly full")
     )
     try:
-        Library(config.library_file).close()
+        check_database(config.library_file)
         yield Finding("library", "good", str(config.library_file))
     except errors.TimbredError as error:
         yield Finding("library", "bad", str(error), "--set library.file=FILE")

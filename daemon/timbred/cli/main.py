@@ -1,5 +1,6 @@
 """All commands. What a command needs is imported when it runs, so that `--help` answers at once."""
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from timbred import __version__
-from timbred.cli.output import take_any_text
+from timbred.cli.output import drop_output, finish_output, take_any_text
 from timbred.errors import TimbredError, from_foreign
 
 app = typer.Typer(
@@ -76,6 +77,7 @@ def say(
     out: Annotated[
         Path | None, typer.Option(help="Copy the sound to this file; its ending chooses the format.")
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Let --out replace a file that is there.")] = False,
     like: Annotated[Path | None, typer.Option(help="Start from the recipe inside this file.")] = None,
     settings: Settings = None,
     config: ConfigFile = None,
@@ -87,7 +89,7 @@ def say(
     """
     from timbred.cli.say import say as run
 
-    run(out, like, context.args, config, settings or [])
+    run(out, overwrite, like, context.args, config, settings or [])
 
 
 @app.command()
@@ -171,9 +173,17 @@ def main(arguments: list[str] | None = None) -> Any:
     """The program's entry. An error is one line on standard error and exit status 1; wrong usage is 2."""
     take_any_text(sys.stdout, sys.stderr)
     try:
-        return app(args=arguments)
+        try:
+            return app(args=arguments)
+        finally:
+            finish_output()
     except TimbredError as error:
         print(f"timbred: {error}", file=sys.stderr)
+    except BrokenPipeError:  # whoever read the output has enough of it
+        drop_output()
     except OSError as error:
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EIO):
+            error.filename = "standard output"
         print(f"timbred: {from_foreign(error)}", file=sys.stderr)
+        drop_output()
     sys.exit(1)

@@ -14,10 +14,13 @@ from timbred import errors
 from timbred.cli.serve import settings_from
 from timbred.cli.tables import show
 from timbred.config import Config
+from timbred.engine import installed
 from timbred.engine.checkpoint import INDEX
-from timbred.engine.installing import TAKEN, check_file, finish, install
-from timbred.engine.registry import Entry, build
+from timbred.engine.installing import TAKEN, begin, check_file, finish, install, staging_for
+from timbred.engine.registry import Entry, Registry, build
+from timbred.filenames import comparison_key, name_fault
 from timbred.processes.isolation import child_environment, python_command, safe_folder
+from timbred.userfolders import expanded
 
 COLUMNS = {"name": "name", "state": "state", "task": "task", "native_rate": "Hz", "max_seconds": "max s",
            "memory_mb": "MB", "licence": "licence", "remark": "remark"}  # fmt: skip
@@ -67,25 +70,37 @@ def pull(name: str, source: Path | None, file: Path | None, flags: list[str]) ->
     config = settings_from(file, flags)
     models = build(config.models_folder, config.sources)
     if source is not None:
-        _install(name, source.expanduser(), config.models_folder / _plain(name), known=name in models.entries)
+        folder = config.models_folder / _plain(name, models)
+        _install(name, expanded(source), folder, known=name in models.entries)
         return
     entry = models[name]
-    if not entry.card.source or Path(entry.card.source).is_dir():
+    if not entry.card.source or Path(entry.card.source).is_absolute():
         raise errors.BadRequest(f"{name} comes from a folder ({entry.folder}): there is nothing to fetch")
     _fetch(entry)
     print(entry.folder)
 
 
-def _plain(name: str) -> str:
+def _plain(name: str, models: Registry) -> str:
+    """The name, if it can be a folder's.
+
+    Raises:
+        BadRequest: it can't, or another model's folder is the same to some systems.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
         raise errors.BadRequest(f"{name!r} can't be a model's name: letters, digits, dots, dashes, up to 100 of them")
+    if fault := name_fault(name):
+        raise errors.BadRequest(f"{fault}: give the model another name")
+    for other in models.entries:
+        if other != name and comparison_key(other) == comparison_key(name):
+            raise errors.BadRequest(f"{name!r} is the same folder as {other!r} on some systems: write it {other}")
     return name
 
 
 def _install(name: str, source: Path, folder: Path, known: bool) -> None:
     with Progress(*Progress.get_default_columns(), DownloadColumn(), console=console) as bars:
         bar = bars.add_task(name)
-        install(source, folder, name, lambda done, total: bars.update(bar, completed=done, total=total))
+        kept = install(source, folder, name, lambda done, total: bars.update(bar, completed=done, total=total))
+    _tell_kept(kept)
     if not known:
         console.print(f"to use it, set models.{name}.source to {folder}")
     print(folder)
@@ -96,7 +111,8 @@ def _fetch(entry: Entry) -> None:
     import huggingface_hub
 
     name, source = entry.card.name, entry.card.source
-    staging = entry.folder.with_name(f".{entry.folder.name}.partial")
+    staging = staging_for(entry.folder)
+    begin(staging, entry.folder, ["hub", source])
     console.print(f"fetching {source} into {entry.folder} ({entry.card.licence})")
     try:
         hashes = _hashes(huggingface_hub.HfApi().model_info(source, files_metadata=True))
@@ -109,8 +125,16 @@ def _fetch(entry: Entry) -> None:
         ) from error
     for path, expected in hashes.items():
         check_file(staging, path, expected, name)
-    shutil.rmtree(staging / ".cache", ignore_errors=True)
-    finish(staging, entry.folder, name)
+    shutil.rmtree(staging / ".cache", ignore_errors=True)  # the hub client's, in the folder that was made here
+    for file in sorted(staging.rglob("*")):
+        if file.is_file() and any(fnmatch(file.name, pattern) for pattern in TAKEN):
+            installed.add(staging, file)
+    _tell_kept(finish(staging, entry.folder, name))
+
+
+def _tell_kept(before: Path | None) -> None:
+    if before is not None:
+        console.print(f"files that timbred didn't write were in its folder: what was there is now {before}")
 
 
 def _hashes(information: Any) -> dict[str, str]:

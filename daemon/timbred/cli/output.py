@@ -1,7 +1,10 @@
 """Standard output and error that take every text, whatever the console's encoding is."""
 
 import codecs
+import contextlib
 import io
+import os
+import sys
 from typing import TextIO
 
 ERRORS = "timbred-console"
@@ -17,6 +20,24 @@ def take_any_text(*streams: TextIO | None) -> None:
     for stream in streams:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ERRORS)
+
+
+def finish_output() -> None:
+    """Write out what standard output holds.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def drop_output() -> None:
+    """Let what standard output still holds go nowhere, so that the interpreter's end doesn't raise."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:

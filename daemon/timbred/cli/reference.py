@@ -25,6 +25,15 @@ folder = "~/Music/takes"
 source = "/data/audioldm2"
 ```
 
+An empty environment variable counts as unset. An empty value after `--set` or in the file is refused, but for settings
+that say what empty means. A relative path starts from the settings file's folder, or, in the environment and after
+`--set`, from the working folder; `~` is the home folder. A model's source is a path if it is absolute or begins with
+`.` or `~`, and a hub id otherwise. Where the user has no home folder (a service, a container), `takes.folder` has to be
+named; models then go to `.timbred-models` in it, and nothing compiled is kept.
+
+The file may be written by any editor: UTF-8 with or without a byte order mark, UTF-16, UTF-32 or Windows' western code
+page, with any line ends. Windows paths go in single quotes, `'C:\\Users\\me'`, or are written with `/`.
+
 A setting that has others below it is called `value` there: `device = "cpu"`, or `[device]` with `value = "cpu"` and
 `threads = 2`.
 

@@ -1,7 +1,6 @@
 """`timbred say`: one sound from the shell."""
 
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from timbred.cli.connection import Connection, any_daemon
+from timbred.cli.copying import check_target, copy_whole
 from timbred.cli.options import prompt_and_parameters
 from timbred.cli.serve import run, settings_from, start_logging
 from timbred.config import Config
-from timbred.errors import BadRequest, TimbredError, from_code, from_foreign
+from timbred.errors import BadRequest, TimbredError, from_code
 from timbred.library.recipe import overlaid, parameters_of
 from timbred.protocol import inline_keys
 from timbred.protocol import messages as m
@@ -34,12 +34,16 @@ SWITCHES = frozenset(name for name, field in fields_of(Generate).items() if desc
 """Parameters that need no value."""
 
 
-def say(out: Path | None, like: Path | None, arguments: list[str], file: Path | None, flags: list[str]) -> None:
+def say(
+    out: Path | None, overwrite: bool, like: Path | None, arguments: list[str], file: Path | None, flags: list[str]
+) -> None:
     """Make one sound and print its file's path, last on standard output."""
     config = settings_from(file, flags)
     start_logging("error" if config["log.level"] == "info" else config["log.level"])
     request = request_from(out, like, arguments)
-    print(run(_say(config, request, out)))
+    if out is not None:
+        check_target(out, overwrite)
+    print(run(_say(config, request, out, overwrite)))
 
 
 def request_from(out: Path | None, like: Path | None, arguments: list[str]) -> Generate:
@@ -117,13 +121,13 @@ def _format_of(out: Path) -> str:
     return wanted
 
 
-async def _say(config: Config, request: Generate, out: Path | None) -> Path:
+async def _say(config: Config, request: Generate, out: Path | None, overwrite: bool) -> Path:
     async with any_daemon(config) as connection:
         try:
             path = await _made(connection, request)
         except TimbredError as error:
             raise from_code(error.code, f"{error} ({error.code})") from error
-    return path if out is None else _copied(path, out)
+    return path if out is None else copy_whole(path, out, overwrite)
 
 
 async def _made(connection: Connection, request: Generate) -> Path:
@@ -145,11 +149,3 @@ async def _made(connection: Connection, request: Generate) -> Path:
                 case _:
                     pass
     raise BadRequest("the request was cancelled by somebody else")
-
-
-def _copied(path: Path, out: Path) -> Path:
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        return Path(shutil.copyfile(path, out)).absolute()
-    except OSError as error:
-        raise from_foreign(error) from error

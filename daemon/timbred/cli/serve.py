@@ -23,7 +23,15 @@ def serve(file: Path | None, flags: list[str]) -> None:
     """Run the daemon until it is told to stop."""
     config = settings_from(file, flags)
     start_logging(config["log.level"])
-    run(app.serve(config, lambda line: print(line, flush=True)))
+    run(app.serve(config, _tell))
+
+
+def _tell(line: str) -> None:
+    """Print a line. Where the output's disk is full or nobody reads it, the daemon goes on."""
+    try:
+        print(line, flush=True)
+    except OSError as error:
+        logging.getLogger(__name__).warning("standard output can't be written (%s); it said: %s", error.strerror, line)
 
 
 def start_logging(level: str) -> None:

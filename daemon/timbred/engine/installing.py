@@ -5,10 +5,8 @@ checkpoint consists of is taken: configurations, vocabularies, weights; never co
 """
 
 import hashlib
-import json
 import lzma
 import re
-import shutil
 import struct
 import tarfile
 import zipfile
@@ -20,8 +18,10 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from timbred.engine import checkpoint
+from timbred.engine import checkpoint, installed
 from timbred.errors import BadRequest, MissingWeights, ModelError, TimbredError
+from timbred.filenames import comparison_key, name_fault
+from timbred.renaming import rename_to_free_name
 
 TAKEN = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin")
 """Files that are taken; all others stay where they are."""
@@ -67,45 +67,46 @@ class Source:
     open: Callable[[], IO[bytes]]
 
 
-def install(source: Path, target: Path, name: str, told: Told = lambda _done, _all: None) -> None:
+def install(source: Path, target: Path, name: str, told: Told = lambda _done, _all: None) -> Path | None:
     """Copy or unpack a model into the folder `target`, which appears when all is there and checked. One that was cut
-    off is taken up where it stopped.
+    off is taken up where it stopped. Returns the new path of the folder that was there before, if it was kept.
 
     Raises:
-        BadRequest: the source is neither a folder nor an archive.
+        BadRequest: the source is neither a folder nor an archive, or a folder is in the way that timbred didn't make.
         ModelError: the archive tries something that no model needs, or a hash is wrong.
         MissingWeights: it isn't a whole model.
         OSError: it can't be read or written.
     """
-    staging = target.with_name(f".{target.name}.partial")
+    staging = staging_for(target)
     _check_archive(source)
     with _opened(source, name) as sources:
         files = _from_top(_taken(sources, source, name), name)
-        _begin(staging, source)
+        begin(staging, target, _origin(source))
         _copy(files, staging, told)
     check_sums(staging, name)
-    finish(staging, target, name)
+    return finish(staging, target, name)
 
 
-def finish(staging: Path, target: Path, name: str) -> None:
-    """Let a complete staging folder take the target's place.
+def finish(staging: Path, target: Path, name: str) -> Path | None:
+    """Let a complete staging folder take the target's place. The folder that was there before is removed if timbred
+    wrote all that is in it and nothing was changed since; else it is kept, and its new path returned.
 
     Raises:
         MissingWeights, ModelError: what is in there isn't a whole model; the target stays as it was.
+        OSError: from the file system; the target stays as it was.
     """
     checkpoint.inspect(staging, name, "the source isn't whole: get it anew")
-    (staging / _ORIGIN).unlink(missing_ok=True)
     before = target.with_name(f".{target.name}.before")
-    shutil.rmtree(before, ignore_errors=True)
+    kept = installed.retire(before, target.name)  # of a process that was killed between the renames
     if target.exists():
-        target.rename(before)
+        rename_to_free_name(target, before)
     try:
-        staging.rename(target)
+        rename_to_free_name(staging, target)
     except OSError:
-        if before.exists():
-            before.rename(target)
+        if before.exists() and not target.exists():
+            rename_to_free_name(before, target)
         raise
-    shutil.rmtree(before, ignore_errors=True)
+    return installed.retire(before, target.name) or kept
 
 
 def sha256(file: Path) -> str:
@@ -167,18 +168,29 @@ def _check_archive(source: Path) -> None:
 
 # staging
 
-_ORIGIN = ".origin.json"
+
+def staging_for(target: Path) -> Path:
+    """The folder beside a model's own in which it is put together."""
+    return target.with_name(f".{target.name}.partial")
 
 
-def _begin(staging: Path, source: Path) -> None:
-    """Keep what is there from the same source, drop what is from another."""
+def begin(staging: Path, target: Path, origin: installed.Origin) -> None:
+    """Keep what is there from the same source, retire what is from another.
+
+    Raises:
+        BadRequest: a folder is in the way that timbred didn't make.
+        OSError: from the file system.
+    """
+    if staging.exists() and (there := installed.origin_of(staging)) != origin:
+        if there is None:
+            raise BadRequest(f"{staging} is in the way, and timbred didn't make it: move it elsewhere")
+        installed.retire(staging, target.name)
+    installed.begin(staging, origin)
+
+
+def _origin(source: Path) -> installed.Origin:
     stat = source.stat()
-    origin = json.dumps([str(source.resolve()), stat.st_size, stat.st_mtime_ns])
-    mark = staging / _ORIGIN
-    if staging.exists() and (not mark.exists() or mark.read_text("utf-8") != origin):
-        shutil.rmtree(staging)
-    staging.mkdir(parents=True, exist_ok=True)
-    mark.write_text(origin, "utf-8")
+    return [str(source.resolve()), stat.st_size, stat.st_mtime_ns]
 
 
 def _copy(files: list[Source], staging: Path, told: Told) -> None:
@@ -187,15 +199,18 @@ def _copy(files: list[Source], staging: Path, told: Told) -> None:
     for file in files:
         path = staging.joinpath(*PurePosixPath(file.name).parts)
         if not (path.is_file() and path.stat().st_size == file.size):
-            _copy_one(file, path, lambda part, before=done: told(before + part, total))
+            part = path.with_name(f"{path.name}.part")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            installed.add_part(staging, part)
+            _copy_one(file, path, part, lambda part, before=done: told(before + part, total))
+            installed.add(staging, path)
         done += file.size
         told(done, total)
 
 
-def _copy_one(file: Source, path: Path, told: Callable[[int], None]) -> None:
+def _copy_one(file: Source, path: Path, part: Path, told: Callable[[int], None]) -> None:
     """A file has its name only once it is whole, and no more is written than was announced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part, written = path.with_name(f"{path.name}.part"), 0
+    written = 0
     with file.open() as content, part.open("wb") as out:
         while block := content.read(min(_BLOCK, file.size - written + 1)):
             written += len(block)
@@ -298,7 +313,9 @@ def _taken(sources: list[Source], archive: Path, name: str) -> list[Source]:
     for source in sources:
         _check_path(source.name, name)
     files = [source for source in sources if _is_taken(PurePosixPath(source.name).name)]
-    names = [str(PurePosixPath(file.name)).casefold() for file in files]
+    for source in files:
+        _check_names(source.name, name)
+    names = [comparison_key(str(PurePosixPath(file.name))) for file in files]
     if twice := {one for one in names if names.count(one) > 1}:
         raise _nasty(name, min(twice), "is there twice")
     if parents := {str(one) for path in names for one in PurePosixPath(path).parents} & set(names):
@@ -313,8 +330,11 @@ def _check_path(path: str, name: str) -> None:
     parts = path.split("/")
     if path.startswith("/") or "\\" in path or "\x00" in path or ":" in path or ".." in parts:
         raise _nasty(name, path, "leads out of the model's folder")
-    if any(not part.isprintable() or len(part.encode("utf-8", "replace")) > 200 for part in parts):
-        raise _nasty(name, path, "has a name that can't be a file's")
+
+
+def _check_names(path: str, name: str) -> None:
+    if any(name_fault(part) for part in path.split("/") if part not in ("", ".")):
+        raise _nasty(name, path, "has a name that can't be a file's on every system")
 
 
 def _nasty(name: str, path: str, why: str) -> ModelError:

@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--memory", type=int, default=0, help="bytes that models may fill; 0: most of the device's")
     parser.add_argument("--compile", choices=("auto", "on", "off"), default="off")
-    parser.add_argument("--cache", default="", help="folder for what was compiled")
+    parser.add_argument("--cache", default="", help="folder for what was compiled; empty: none")
     parser.add_argument("--heartbeat", type=float, default=1.0)
     parser.add_argument("--log-level", default="info")
     options = parser.parse_args(arguments)
@@ -89,7 +89,7 @@ def _engine(options: argparse.Namespace) -> "Engine":
     if options.threads:
         torch.set_num_threads(options.threads)
     chosen = device.choose(options.device)
-    workshop = Workshop(options.compile if options.cache else "off", chosen.place, Path(options.cache).expanduser())
+    workshop = Workshop(options.compile, chosen.place, Path(options.cache).expanduser() if options.cache else None)
     return Engine(chosen, options.address, options.token, options.heartbeat, options.memory, workshop)
 
 

@@ -4,6 +4,7 @@ Only a file that timbred made is written to or set aside: it says so in its head
 tables, or is damaged and has the name that timbred gives it in the takes folder.
 """
 
+import errno
 import logging
 import os
 import sqlite3
@@ -15,7 +16,7 @@ from timbred.config import DEFAULT_LIBRARY_NAME
 from timbred.databases import Damaged, locks_work, means_damage, set_aside
 from timbred.errors import DiskFull, ForbiddenPath, Internal, TimbredError
 from timbred.filenames import printable
-from timbred.library.schema import migrate
+from timbred.library.schema import NewerLibrary, migrate
 
 LOCK_PATIENCE_S = 2.0
 """Seconds to wait for another process that writes."""
@@ -60,20 +61,62 @@ def open_database(path: Path) -> sqlite3.Connection:
         raise translated(error, path) from error
 
 
-def copy_read_only(source: Path, target: Path) -> bool:
+def check_database(path: Path) -> None:
+    """See that `open_database` would open the library as it is. Nothing is written or renamed.
+
+    Raises:
+        ForbiddenPath: it can't be written to, its disk has no locks, it is damaged, or another program's file.
+    """
+    try:
+        folder = next(parent for parent in path.parents if parent.exists())
+        if path.parent == folder:
+            _check_locks(path)
+        elif not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        if not path.exists() or path.stat().st_size == 0:
+            return
+        with closing(sqlite3.connect(_read_only(path), uri=True)) as database:
+            _check_own(database, path)
+            found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except OSError as error:
+        raise ForbiddenPath(f"the library's folder {path.parent} can't be used: {error.strerror}") from error
+    except sqlite3.Error as error:
+        found = str(error)
+    if found != "ok":
+        raise ForbiddenPath(f"the library {path} is damaged ({found}); the daemon sets a library of its own aside")
+
+
+def _read_only(path: Path) -> str:
+    """The URI that opens a database without locks and without writing anything beside it."""
+    return f"file:{quote(os.fsencode(path.absolute()))}?mode=ro&immutable=1"
+
+
+def open_in_memory(copy_of: Path) -> sqlite3.Connection:
+    """A library that is gone when it is closed, with what can be read of the one at `copy_of`."""
+    database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    copy_read_only(copy_of, database)
+    try:
+        migrate(database)
+    except NewerLibrary:
+        database.close()
+        database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        migrate(database)
+    return database
+
+
+def copy_read_only(source: Path, copy: sqlite3.Connection) -> bool:
     """Copy what can be read of a library on a disk that can't be written or locked; whether anything could.
 
     Raises:
-        sqlite3.Error, OSError: the target can't be written.
+        sqlite3.Error: the copy can't be written.
     """
     try:
         if not source.is_file() or source.stat().st_size == 0:
             return False
-        uri = f"file:{quote(os.fsencode(source.absolute()))}?mode=ro&immutable=1"
-        database = sqlite3.connect(uri, uri=True)
+        database = sqlite3.connect(_read_only(source), uri=True)
     except (sqlite3.Error, OSError):
         return False
-    with closing(database), closing(sqlite3.connect(target)) as copy:
+    with closing(database):
         try:
             if not _has_own_tables(database):
                 return False

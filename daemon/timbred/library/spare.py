@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from timbred.errors import ForbiddenPath, TimbredError
@@ -54,7 +55,8 @@ def _spare(file: Path, spare: Path, error: TimbredError) -> Library:
     try:
         spare.parent.mkdir(parents=True, exist_ok=True)
         if not spare.exists():
-            copy_read_only(file, spare)
+            with closing(sqlite3.connect(spare)) as copy:
+                copy_read_only(file, copy)
         return Library(spare)
     except (TimbredError, OSError, sqlite3.Error) as another:
         log.debug("the spare library can't be used: %s", another)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from timbred.clip import Recipe
 from timbred.errors import BadRequest, Internal, TimbredError
 from timbred.library.likeness import cosines, most_alike
-from timbred.library.opening import open_database, translated
+from timbred.library.opening import open_database, open_in_memory, translated
 from timbred.library.words import (
     INDEX,
     has_full_text,
@@ -104,11 +104,15 @@ class Library:
         DiskFull, ForbiddenPath, Internal: the database failed, translated.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open the library, or begin one. See `timbred.library.opening` for damaged and newer files."""
+    def __init__(self, path: Path, *, in_memory: bool = False) -> None:
+        """Open the library, or begin one. See `timbred.library.opening` for damaged and newer files.
+
+        `in_memory`: nothing is written; it begins with what can be read at the path.
+        """
         self.path = Path(path)
         self._lock = threading.Lock()
-        self._database = open_database(self.path)
+        self._in_memory = in_memory
+        self._database = open_in_memory(self.path) if in_memory else open_database(self.path)
         self._opened = _file_id(self.path)
         self._unstored: dict[str, StoredTake] = {}
         self._adding = threading.Lock()
@@ -191,7 +195,7 @@ class Library:
     def _follow_file(self) -> None:
         """Open the file again if another one is at its path, and write it again if none is."""
         now = _file_id(self.path)
-        if now == self._opened or not self.path.parent.is_dir():
+        if self._in_memory or now == self._opened or not self.path.parent.is_dir():
             return
         with self._lock:
             try:

@@ -47,46 +47,54 @@ def module_key(module: Any) -> str:
 
 @dataclass(frozen=True)
 class Shelf:
-    """The folder for one module on one device: which shapes it met here, and their compiled calls."""
+    """The folder for one module on one device: which shapes it met here, and their compiled calls.
 
-    folder: Path
+    Without a folder nothing is kept.
+    """
+
+    folder: Path | None
 
     def remembered(self, most: int) -> list[Shapes]:
         """The shapes met in earlier runs, the latest first. Files that can't be understood are passed over."""
+        if self.folder is None:
+            return []
         files = sorted(self.folder.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)
         found = [_read_shapes(file) for file in files[:most]]
         return [shapes for shapes in found if shapes is not None]
 
     def remember(self, shapes: Shapes) -> None:
         """Note that these shapes are in use."""
-        _write(self._file(shapes, "json"), json.dumps([asdict(shape) for shape in shapes]).encode())
+        if self.folder is not None:
+            file = self.folder / _name(shapes, "json")
+            _write(file, json.dumps([asdict(shape) for shape in shapes]).encode())
 
     def read(self, shapes: Shapes) -> Any | None:
         """The compiled call for these shapes, if it was made before and this torch can read it."""
-        file = self._file(shapes, "compiled")
-        if not file.exists():
+        file = None if self.folder is None else self.folder / _name(shapes, "compiled")
+        if file is None or not file.exists():
             return None
         try:
             return _inductor.CompiledArtifact.load(path=str(file), format="binary")
         except Exception as error:  # noqa: BLE001  a damaged or foreign file only costs a compilation
             log.warning("%s can't be read and is made anew: %s", file, error)
-            file.unlink(missing_ok=True)
             return None
 
     def write(self, shapes: Shapes, compiled: Any) -> None:
         """Keep a compiled call."""
+        if self.folder is None:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         handle, hidden = tempfile.mkstemp(dir=self.folder, prefix=".writing-")
         os.close(handle)
         try:
             compiled.save(path=hidden, format="binary")
-            Path(hidden).replace(self._file(shapes, "compiled"))
+            Path(hidden).replace(self.folder / _name(shapes, "compiled"))
         finally:
             Path(hidden).unlink(missing_ok=True)
 
-    def _file(self, shapes: Shapes, kind: str) -> Path:
-        name = hashlib.sha256(repr(shapes).encode()).hexdigest()[:24]
-        return self.folder / f"{name}.{kind}"
+
+def _name(shapes: Shapes, kind: str) -> str:
+    return f"{hashlib.sha256(repr(shapes).encode()).hexdigest()[:24]}.{kind}"
 
 
 def compiled(traced: Traced, inputs: tuple[torch.Tensor, ...], shapes: Shapes, shelf: Shelf) -> Traced:
@@ -97,7 +105,10 @@ def compiled(traced: Traced, inputs: tuple[torch.Tensor, ...], shapes: Shapes, s
     """
     arguments = [*traced.weights, *inputs]
     made = _inductor.standalone_compile(traced.graph, arguments, dynamic_shapes="from_example_inputs", aot=True)
-    shelf.write(shapes, made)
+    try:
+        shelf.write(shapes, made)
+    except OSError as error:
+        log.warning("what was compiled can't be kept for the next start: %s", error)
     return Traced(made, traced.weights)
 
 

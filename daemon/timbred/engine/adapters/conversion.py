@@ -11,9 +11,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from timbred.engine import installed
 from timbred.engine.adapters.loading import more_than_tensors
 from timbred.engine.checkpoint import Checkpoint, inspect, weight_files
 from timbred.errors import TimbredError
+from timbred.renaming import rename_to_free_name
 
 NAMES = {"diffusion_pytorch_model": "diffusion_pytorch_model", "pytorch_model": "model"}
 
@@ -33,17 +35,19 @@ def convert_component(checkpoint: Checkpoint, part: str, name: str) -> Path:
         except Exception as error:  # the unpickler raises what it likes at what it refuses
             raise more_than_tensors(name, folder, error) from error
     stem = next((new for old, new in NAMES.items() if any(folder.glob(f"{old}*.bin"))), "model")
-    return _written(tensors, folder / f"{stem}.safetensors")
+    written = _written(tensors, folder / f"{stem}.safetensors")
+    installed.add(checkpoint.folder, written)
+    return written
 
 
 def _written(tensors: dict[str, torch.Tensor], path: Path) -> Path:
-    """The file appears whole or not at all."""
+    """The file appears whole or not at all, and never over another."""
     own = {key: tensor.clone().contiguous() for key, tensor in tensors.items()}  # shared storage can't be saved
     handle, hidden = tempfile.mkstemp(dir=path.parent, prefix=".converting-")
     os.close(handle)
     try:
         save_file(own, hidden, metadata={"format": "pt"})
-        Path(hidden).replace(path)
+        rename_to_free_name(Path(hidden), path)
     finally:
         Path(hidden).unlink(missing_ok=True)
     return path

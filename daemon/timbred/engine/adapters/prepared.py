@@ -88,13 +88,13 @@ class Workshop:
     """Prepares calls, one after the other, in a thread that gives way to all others.
 
     `wanted` is the setting: `auto` packs on a CPU and compiles on CUDA, `on` compiles on both, `off` leaves all plain.
-    `folder` is where compiled calls are kept. `has_room` says whether all copies of weights are within the budget.
-    `behind` does something in the thread that calls it, so that it gives way to steps.
+    `folder` is where compiled calls are kept; None: nowhere. `has_room` says whether all copies of weights are within
+    the budget. `behind` does something in the thread that calls it, so that it gives way to steps.
     """
 
     wanted: str
     device: torch.device
-    folder: Path
+    folder: Path | None
     counts: Counts = field(default_factory=Counts)
     has_room: Callable[[], bool] = _always
     behind: Callable[[Callable[[], None]], object] = _at_once
@@ -122,7 +122,7 @@ class Workshop:
         return self.compiles or can_pack(module)
 
     def shelf(self, module: torch.nn.Module) -> Shelf:
-        return Shelf(self.folder / device_key(self.device) / module_key(module))
+        return Shelf(self.folder and self.folder / device_key(self.device) / module_key(module))
 
     def calls(
         self, call: Call, module: torch.nn.Module, fitted: Callable[[Inputs], Inputs] = as_they_are
