@@ -286,6 +286,7 @@ class Player:
 
     def child_up(self, ready: Any) -> None:
         self._device.process_started()
+        log.info("player ready, pid %d", ready.pid)
         for message in self._desk.for_new_process(self.last.beat):
             self._child.send(message)
 

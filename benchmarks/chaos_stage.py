@@ -1,0 +1,232 @@
+"""What the parts of the chaos benchmark share: a daemon that may be killed, a client that counts ends, outcomes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import zmq
+
+from benchmarks.daemon import Ports
+
+HOST = "127.0.0.1"
+ENDS = ("done", "cancelled", "fail")
+
+ANSWER_TIMEOUT_S = 180.0
+"""After so long without its end a request counts as lost."""
+
+READY = re.compile(r"ready osc=(\d+) zmq=(\d+),(\d+) http=(\d+)\n")
+ENGINE_READY = re.compile(r"engine ready on .*, pid (\d+)")
+PLAYER_READY = re.compile(r"playing on .* at \d+ Hz")
+
+Event = dict[str, Any]
+Tell = Callable[[str], None]
+
+
+@dataclass
+class Outcome:
+    """A promise, how often it was tried, and what failed. `times` are seconds until sound again."""
+
+    promise: str
+    tried: int = 0
+    faults: list[str] = field(default_factory=list[str])
+    times: list[float] = field(default_factory=list[float])
+    skipped: str = ""
+
+    def check(self, kept: bool, fault: str) -> None:
+        """Count one try."""
+        self.tried += 1
+        if not kept:
+            self.faults.append(fault)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything; `seed` chooses the moments and the mutations. `times` says whether times count."""
+
+    scale: float = 1.0
+    minutes: float = 15.0
+    pause_s: float = 36.0
+    seed: int = 0
+    times: bool = True
+
+    def of(self, full: int) -> int:
+        """A count at this scale, at least 1."""
+        return max(1, round(full * self.scale))
+
+
+class ChaosDaemon:
+    """`timbred serve` on free ports with a folder, a temporary folder and a log of its own."""
+
+    def __init__(self, folder: Path, *settings: str) -> None:
+        self.folder = folder
+        self.takes = folder / "takes"
+        self.log = folder / "log.txt"
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir(exist_ok=True)
+        command = [sys.executable, "-m", "timbred", "serve"]
+        for setting in (
+            f"takes.folder={self.takes}", "osc.port=0", "zmq.requests=0", "zmq.events=0", "http.port=0",
+            "discovery.announce=0", "log.level=info", *settings,
+        ):  # fmt: skip
+            command += ["--set", setting]
+        self._errors = self.log.open("ab")
+        environment = {**os.environ, "TMPDIR": str(self.temporary)}
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=self._errors, text=True, env=environment, start_new_session=True
+        )
+        assert self.process.stdout is not None
+        found = READY.fullmatch(self.process.stdout.readline())
+        if found is None:
+            self.kill()
+            raise RuntimeError(f"the daemon isn't ready; its log ends with: {self.log_text()[-2000:]}")
+        self.ports = Ports(*map(int, found.groups()))
+        self.own = psutil.Process(self.process.pid)
+
+    def log_text(self) -> str:
+        return self.log.read_text("utf-8", "replace")
+
+    @property
+    def memory(self) -> float:
+        """Of the daemon's own process, in MB."""
+        return self.own.memory_info().rss / 1e6
+
+    def engine(self) -> int:
+        """The id of the engine process that was ready last."""
+        return int(ENGINE_READY.findall(self.log_text())[-1])
+
+    def player(self) -> psutil.Process:
+        """The player process that was ready last."""
+        return psutil.Process(int(re.findall(r"player ready, pid (\d+)", self.log_text())[-1]))
+
+    def ready_count(self, pattern: re.Pattern[str]) -> int:
+        """How often the log has a line of this kind."""
+        return len(pattern.findall(self.log_text()))
+
+    def family(self) -> list[psutil.Process]:
+        """Its process and all those below it."""
+        return [self.own, *self.own.children(recursive=True)]
+
+    def stop(self) -> int | None:
+        """End it as a user does; its exit status, None when it had to be killed."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it and its children by force."""
+        family = self.family() if hasattr(self, "own") and self.own.is_running() else []
+        self.process.kill()
+        self.process.wait()
+        for one in family[1:]:
+            if one.is_running():
+                one.kill()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self._errors.close()
+
+
+@contextmanager
+def chaos_daemon(*settings: str) -> Generator[ChaosDaemon]:
+    """A daemon for one part."""
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        daemon = ChaosDaemon(Path(folder), *settings)
+        try:
+            yield daemon
+        finally:
+            if daemon.process.poll() is None:
+                daemon.stop()
+
+
+class Counting:
+    """A DEALER that counts the terminal events of each of its requests."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._socket = zmq.Context.instance().socket(zmq.DEALER)
+        self._socket.connect(f"tcp://{HOST}:{ports.requests}")
+        self.asked: list[str] = []
+        self.ends: Counter[str] = Counter()
+        self.how: Counter[str] = Counter()
+        self.takes: list[Event] = []
+
+    def send(self, kind: str, **keys: Any) -> None:
+        """Send a request and wait for nothing."""
+        if kind in ("generate", "vary"):
+            self.asked.append(str(keys["id"]))
+        self._socket.send_json({"type": kind, **keys})
+
+    def hear(self, seconds: float) -> Event | None:
+        """The next event, None when none came in so many seconds."""
+        if not self._socket.poll(max(0, round(1000 * seconds))):
+            return None
+        event: Event = json.loads(self._socket.recv_multipart()[0])
+        name = str(event.get("id", ""))
+        if event["type"] in ENDS and name in self.asked:
+            self.ends[name] += 1
+            self.how[event["type"] if event["type"] != "fail" else f"fail {event['code']}"] += 1
+        if event["type"] == "take":
+            self.takes.append(event)
+        return event
+
+    def until(self, wanted: Callable[[Event], bool], seconds: float = ANSWER_TIMEOUT_S) -> Event | None:
+        """The next event that is wanted; None when none came in time."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            event = self.hear(left)
+            if event is not None and wanted(event):
+                return event
+        return None
+
+    def until_end(self, name: str) -> Event | None:
+        """The end of a request."""
+        return self.until(lambda event: str(event.get("id", "")) == name and event["type"] in ENDS)
+
+    def listen(self, seconds: float) -> None:
+        """Hear whatever comes for so long."""
+        self.until(lambda _: False, seconds)
+
+    def settle(self) -> None:
+        """Wait until every request has an end, then listen for ends too many."""
+        deadline = time.monotonic() + ANSWER_TIMEOUT_S
+        while time.monotonic() < deadline and any(not self.ends[name] for name in self.asked):
+            self.hear(1.0)
+        self.listen(1.0)
+
+    def check_ends(self, outcome: Outcome) -> None:
+        """Each request is a try; it failed unless it had one end."""
+        for name in self.asked:
+            outcome.check(self.ends[name] == 1, f"request {name} had {self.ends[name]} terminal events")
+
+    def close(self) -> None:
+        self._socket.close(linger=0)
+
+
+def gone(processes: Sequence[psutil.Process], seconds: float) -> bool:
+    """Whether all these processes end within so many seconds."""
+    _, alive = psutil.wait_procs(list(processes), seconds)
+    return not alive
+
+
+def await_line(daemon: ChaosDaemon, pattern: re.Pattern[str], count: int, seconds: float = ANSWER_TIMEOUT_S) -> bool:
+    """Wait until the log has so many lines of a kind."""
+    deadline = time.monotonic() + seconds
+    while daemon.ready_count(pattern) < count:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
