@@ -24,7 +24,7 @@ from timbred import __version__
 from timbred.engine import wire
 from timbred.engine.mailbox import Mailbox
 from timbred.processes.ending import end_with_daemon
-from timbred.processes.startup import add_line_options, send_last_words
+from timbred.processes.startup import add_line_options, send_last_words, wait_as_spare
 
 RATE = 16000
 MODEL_BYTES = 3_000_000
@@ -184,6 +184,7 @@ def main() -> int:
     parser.add_argument("--heartbeat", type=float, default=1.0)
     parser.add_argument("--log-level", default="info")
     options = parser.parse_args()
+    wait_as_spare(options, lambda: None)
     end_with_daemon(options.address)
     if options.ends_at_start_while and options.ends_at_start_while.exists():
         return 3

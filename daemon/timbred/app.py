@@ -24,6 +24,7 @@ from timbred.jobs.settings import LiveSettings
 from timbred.library.spare import open_library
 from timbred.library.takes import Library
 from timbred.processes import scratch
+from timbred.processes.spare import SparePolicy
 from timbred.supervision import Supervisor
 from timbred.transports.ports import Ports, resolve
 from timbred.transports.transports import Transports
@@ -35,6 +36,9 @@ ENGINE_QUITS_WITHIN = 1.0
 
 PLAYER_QUITS_WITHIN = 2.5
 """Seconds that the player gets to close its device: usually tenths. Where it may not, a sound server stands still."""
+
+PLAYER_SPARE_NEEDS_BYTES = 500_000_000
+"""Memory that has to be available for a spare player, which holds about a tenth of it."""
 
 WITHDRAWN_WITHIN = 1.0
 """Seconds that the network gets to hear that the daemon ends."""
@@ -78,7 +82,8 @@ class Daemon:
             config["engine.jobs"],
             background=Background(self.supervisor),
         )
-        self.player = Player(outbox, config, supervisor=self.supervisor)
+        spare = SparePolicy(lambda: self.engine.state != "starting", PLAYER_SPARE_NEEDS_BYTES)
+        self.player = Player(outbox, config, supervisor=self.supervisor, spare=spare)
         self.settings = LiveSettings(config, self._check_change)
         self.addresses = OscQuery(
             config["discovery.name"], self.settings.__getitem__, {"models.default": tuple(self.models.entries)}
@@ -104,10 +109,12 @@ class Daemon:
                 heartbeat=config["engine.heartbeat"],
                 patience=config["engine.patience"],
                 log_level=config["log.level"],
+                spare=config["engine.spare"],
                 program=self.engine_program,
             ),
             self.dispatcher,
             self.supervisor,
+            lambda: self.dispatcher.is_idle,
         )
         self.dispatcher.orders.engine = self.engine
         self.dispatcher.orders.give_way(config["engine.yield"])

@@ -125,6 +125,13 @@ SETTINGS: tuple[Setting, ...] = (
         "Folder for what was compiled; it can be deleted.",
         is_path=True,
     ),
+    Setting(
+        "engine.spare",
+        "auto",
+        "Whether a second engine process waits with its imports done, to take over at once when the first one is lost; "
+        "it holds about 400 MB. auto: while 3 GB of memory are available, on: always, off: never.",
+        choices=("auto", "on", "off"),
+    ),
     Setting("engine.heartbeat", 1.0, "Seconds between the engine's signs of life.", 0.05, 60),
     Setting(
         "engine.patience",

@@ -1,9 +1,11 @@
 """What was on its way to a player process that is lost: each play still gets its end. No process, no device."""
 
 import asyncio
+import time
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tests.delivery.player_stage import RATE, Heard, play
 from timbred.config import load
@@ -68,5 +70,29 @@ def test_a_change_that_finds_no_player_holds_in_the_next_one():
         order = subject.order_of(number)
         assert order is not None
         assert order.gain == -20.0
+
+    asyncio.run(conversation())
+
+
+@pytest.mark.parametrize(("loop", "place", "expected"), [(False, 10_000.0, 14_800.0), (True, 47_000.0, 3_800.0)])
+def test_a_voice_continues_where_it_was_heard_last(
+    monkeypatch: pytest.MonkeyPatch, loop: bool, place: float, expected: float
+):
+    """0.12 s after the last beat, and 0.02 s of it were mixed ahead and never heard."""
+
+    async def conversation() -> None:
+        subject, _ = open_player()
+        number = play(subject, np.zeros((RATE, 2)), 1, loop)
+        began(subject, number)
+        monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+        at = wire.Position(play=number, position=place, gain=0.0, pan=0.0, speed=1.0)
+        subject.child_said(
+            wire.Beat(frame=0, beat=0.0, bpm=120.0, peers=0, underruns=0, lead=0.02, positions=(at,)), []
+        )
+        monkeypatch.setattr(time, "monotonic", lambda: 100.12)
+        subject.child_down("killed")
+        order = subject.order_of(number)
+        assert order is not None
+        assert order.position == pytest.approx(expected)
 
     asyncio.run(conversation())

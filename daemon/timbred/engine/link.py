@@ -1,19 +1,23 @@
 """The daemon's end of one engine process."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from timbred.engine import wire
 from timbred.processes.child import Child, Trade
 from timbred.processes.isolation import python_command
+from timbred.processes.spare import SparePolicy
 from timbred.supervision import Supervisor
 
 log = logging.getLogger(__name__)
 
 ENGINE_PROGRAM = python_command("timbred.engine.worker")
 """The command that starts an engine."""
+
+SPARE_NEEDS_BYTES = 3_000_000_000
+"""Memory that has to be available for a spare engine to be started with `auto`: several times what its imports take."""
 
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",  # models are read from folders: nothing in the engine asks a network for anything
@@ -55,6 +59,7 @@ class EngineSettings:
     heartbeat: float = 1.0
     patience: float = 30.0
     log_level: str = "info"
+    spare: Literal["auto", "on", "off"] = "off"
     program: tuple[str, ...] = ENGINE_PROGRAM
 
     @property
@@ -74,7 +79,14 @@ class EngineSettings:
 class EngineLink:
     """One engine process, kept alive. Implements `processes.child.ChildUser` for its child."""
 
-    def __init__(self, settings: EngineSettings, user: EngineUser, supervisor: Supervisor | None = None) -> None:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        user: EngineUser,
+        supervisor: Supervisor | None = None,
+        is_idle: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`is_idle` says that the engine has nothing to do: a spare process is started only then."""
         self.user = user
         trade = Trade(
             name="engine",
@@ -88,7 +100,10 @@ class EngineLink:
             patience=settings.patience,
             environment=ENVIRONMENT,
         )
-        self._child = Child(trade, self, supervisor)
+        policy = None
+        if settings.spare != "off":
+            policy = SparePolicy(is_idle, SPARE_NEEDS_BYTES if settings.spare == "auto" else 0)
+        self._child = Child(trade, self, supervisor, policy)
 
     @property
     def up(self) -> bool:
@@ -108,6 +123,11 @@ class EngineLink:
     @property
     def pid(self) -> int | None:
         return self._child.pid
+
+    @property
+    def spare_pid(self) -> int | None:
+        """The spare process, while there is one."""
+        return self._child.spare_pid
 
     def start(self) -> None:
         """Start the process and keep it alive until `stop`."""
@@ -136,4 +156,8 @@ class EngineLink:
 
     def child_said(self, message: wire.FromEngine, payload: Sequence[memoryview]) -> None:
         """See `ChildUser`."""
+        if isinstance(message, wire.Rendered):
+            self._child.succeeded()
+        elif isinstance(message, wire.Loaded):
+            self._child.allow_spare()
         self.user.engine_said(message, payload)

@@ -6,6 +6,7 @@ outlives its daemon. What may fail is imported late: the daemon is told why the 
 
 import argparse
 import gc
+import importlib
 import logging
 import os
 import signal
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from timbred import errors
 from timbred.engine import wire
 from timbred.processes.ending import end_with_daemon, end_with_threads, leave
-from timbred.processes.startup import add_line_options, reason_of, send_last_words
+from timbred.processes.startup import add_line_options, reason_of, send_last_words, wait_as_spare
 
 if TYPE_CHECKING:
     from timbred.engine.engine import Engine
@@ -52,8 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches us too; the daemon decides
-    end_with_daemon(options.address)
     end_with_threads()
+    wait_as_spare(options, _import_all)
+    end_with_daemon(options.address)
     try:
         engine = _engine(options)
     except Exception as error:
@@ -64,6 +66,12 @@ def main(arguments: list[str] | None = None) -> int:
         leave(CANNOT_START)
     engine.run()
     leave(0)
+
+
+def _import_all() -> None:
+    """Import what an engine needs, down to the families' own parts of the libraries, which are imported when used."""
+    for name in ("engine.engine", "engine.adapters.families", "engine.adapters.loading"):
+        importlib.import_module(f"timbred.{name}")
 
 
 def _engine(options: argparse.Namespace) -> "Engine":

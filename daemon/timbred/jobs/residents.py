@@ -28,6 +28,10 @@ class Residents:
     def is_loading(self, name: str) -> bool:
         return name in self._loading
 
+    @property
+    def is_loading_any(self) -> bool:
+        return bool(self._loading)
+
     def wanted(self) -> Iterable[wire.ModelSource]:
         """What a new engine is to load first."""
         preload = [self._preload] if self._preload else []

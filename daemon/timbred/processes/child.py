@@ -23,13 +23,15 @@ import zmq.asyncio
 from timbred import __version__
 from timbred.processes.address import Addresses
 from timbred.processes.isolation import child_environment, safe_folder
+from timbred.processes.spare import Spare, SparePolicy, end_process
 from timbred.processes.startup import TOKEN_VARIABLE
 from timbred.supervision import Supervisor
 
 log = logging.getLogger(__name__)
 
-BACK_OFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""Seconds before each new start of a process that keeps ending; the last one repeats."""
+BACK_OFF_S = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""Seconds before each new start of a process that keeps ending without a success between; the last one repeats. The
+first process of all, and the first after a success, are started at once."""
 
 START_BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Seconds before each new start of a process that ended before it was ready; the last one repeats."""
@@ -37,8 +39,8 @@ START_BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 HANDSHAKE_PATIENCE = 180.0
 """Seconds that a new process gets for its imports, on a cold disk."""
 
-STEADY_AFTER = 30.0
-"""Seconds after which a process counts as steady, and its end as the first one again."""
+HEALTHY_AFTER_S = 60.0
+"""Seconds after which a process counts as healthy, so that its end is the first one again."""
 
 UNEXPLAINED_STARTS = 3
 """Starts in a row that may fail without a reason from the process before it counts as one that can't start."""
@@ -135,7 +137,10 @@ class _End:
 class Child:
     """One process of a trade, kept alive."""
 
-    def __init__(self, trade: Trade, user: ChildUser, supervisor: Supervisor | None = None) -> None:
+    def __init__(
+        self, trade: Trade, user: ChildUser, supervisor: Supervisor | None = None, spare: SparePolicy | None = None
+    ) -> None:
+        """With a policy for spares, a process that is lost is followed by one whose imports are done already."""
         self.trade = trade
         self.user = user
         self.up = False
@@ -145,6 +150,8 @@ class Child:
         self._addresses = Addresses(trade.name)
         self._failed_starts = 0
         self._ends = 0
+        self._spare = Spare(trade.name, trade.command, dict(trade.environment), spare) if spare else None
+        self._spare_task: asyncio.Task[None] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: zmq.asyncio.Socket | None = None
         self._task: asyncio.Task[None] | None = None
@@ -161,8 +168,25 @@ class Child:
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
+    @property
+    def spare_pid(self) -> int | None:
+        """The spare process, while there is one."""
+        return self._spare.pid if self._spare else None
+
+    def succeeded(self) -> None:
+        """The process has done what it is for: its end, if it comes, counts as the first one."""
+        self._ends = 0
+        self.allow_spare()
+
+    def allow_spare(self) -> None:
+        """The process is ready for work: from now on there may be a spare one."""
+        if self._spare is not None:
+            self._spare.allow()
+
     def start(self) -> None:
         """Start the process and keep it alive until `stop`."""
+        if self._spare is not None:
+            self._spare_task = self._supervisor.keep(self._spare.keep, f"{self.trade.name}-spare")
         self._task = self._supervisor.keep(self._keep_alive, f"{self.trade.name}-link")
 
     def send(self, message: Any, *payload: Frame) -> bool:
@@ -180,11 +204,14 @@ class Child:
         if process is not None and self.up:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 await asyncio.to_thread(process.wait, patience)
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        await asyncio.to_thread(_end, process)
+        for task in (self._spare_task, self._task):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        await asyncio.to_thread(end_process, process)
+        if self._spare is not None:
+            await asyncio.to_thread(self._spare.stop)
         self._addresses.remove()
 
     async def _keep_alive(self) -> None:
@@ -194,10 +221,10 @@ class Child:
             if self._stopping:
                 return
             if was_up:
-                self._ends = 1 if time.monotonic() - began > STEADY_AFTER else self._ends + 1
+                self._ends = 1 if time.monotonic() - began > HEALTHY_AFTER_S else self._ends + 1
                 log.error("the %s process ended (%s); starting it again", self.trade.name, end.reason)
                 self._tell(self.user.child_down, end.reason)
-                await asyncio.sleep(BACK_OFF[min(self._ends, len(BACK_OFF) - 1)])
+                await asyncio.sleep(BACK_OFF_S[min(self._ends, len(BACK_OFF_S) - 1)])
             else:
                 await asyncio.sleep(self._start_failed(end))
 
@@ -235,10 +262,12 @@ class Child:
             self._socket.close()
             context.destroy(linger=0)
             process, self._process = self._process, None
-            await asyncio.shield(asyncio.to_thread(_end, process))
+            await asyncio.shield(asyncio.to_thread(end_process, process))
         return was_up, end
 
     def _spawn(self, address: str, token: str) -> subprocess.Popen[bytes]:
+        if self._spare is not None and (process := self._spare.take(address, token)) is not None:
+            return process
         command = [*self.trade.command, "--address", address]
         environment = child_environment(**self.trade.environment, **{TOKEN_VARIABLE: token})
         return subprocess.Popen(
@@ -347,16 +376,3 @@ def _when_ended(process: subprocess.Popen[bytes], name: str) -> "asyncio.Future[
 
     threading.Thread(target=wait, name=f"{name}-watch", daemon=True).start()
     return ended
-
-
-def _end(process: subprocess.Popen[bytes] | None) -> None:
-    """Make sure that the process is gone: it sees its standard input close; failing that it is killed."""
-    if process is None:
-        return
-    if process.stdin is not None:
-        process.stdin.close()
-    try:
-        process.wait(0.5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

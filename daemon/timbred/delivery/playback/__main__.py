@@ -1,6 +1,8 @@
 """The player process's entry: `python -m timbred.delivery.playback`."""
 
 import argparse
+import contextlib
+import importlib
 import logging
 import signal
 import sys
@@ -8,7 +10,7 @@ from typing import Any
 
 from timbred.delivery import wire
 from timbred.processes.ending import end_with_daemon, end_with_threads, leave
-from timbred.processes.startup import add_line_options, reason_of, send_last_words
+from timbred.processes.startup import add_line_options, reason_of, send_last_words, wait_as_spare
 
 log = logging.getLogger("timbred.player")
 
@@ -34,12 +36,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--link-offset", type=float, default=0.0)
     parser.add_argument("--link-start-stop", type=int, default=0)
     parser.add_argument("--log-level", default="info")
-    options: dict[str, Any] = vars(parser.parse_args(arguments))
-    level = options.pop("log_level").upper()
-    options.update({name: bool(options[name]) for name in ("limit", "link", "link_start_stop")})
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    read = parser.parse_args(arguments)
+    logging.basicConfig(level=read.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches us too; the daemon decides
     end_with_threads()
+    wait_as_spare(read, _import_all)
+    options: dict[str, Any] = {name: value for name, value in vars(read).items() if name not in ("log_level", "spare")}
+    options.update({name: bool(options[name]) for name in ("limit", "link", "link_start_stop")})
     try:
         from timbred.delivery.playback.process import DeviceGone, Options, Player
 
@@ -59,6 +62,14 @@ def main(arguments: list[str] | None = None) -> int:
         status = DEVICE_GONE
     player.close()
     leave(status)
+
+
+def _import_all() -> None:
+    """Import what a player needs. PortAudio itself is left alone: looking for devices may disturb those in use."""
+    importlib.import_module("timbred.delivery.playback.process")
+    for name in ("_sounddevice", "_rtmixer"):
+        with contextlib.suppress(ImportError, OSError):  # told when a device is looked for
+            importlib.import_module(name)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@ import msgspec
 
 from timbred.delivery import wire
 
+HEARTBEAT_MAX_S = 0.3
+"""Seconds between two beats of a player at most: a little more than its heartbeat."""
+
 
 class Beats:
     """What the player `last` said of its clock and its counters; the counters go on over its restarts."""
@@ -26,6 +29,11 @@ class Beats:
         self._underruns_before += self.last.underruns
         self._late_before += self.last.late
         self.last = msgspec.structs.replace(self.last, underruns=0, late=0)
+
+    @property
+    def since(self) -> float:
+        """Seconds since the last one came, at most `HEARTBEAT_MAX_S`: a living process would have sent another."""
+        return min(HEARTBEAT_MAX_S, time.monotonic() - self._came)
 
     @property
     def now(self) -> float:

@@ -2,6 +2,8 @@
 
 import itertools
 import logging
+import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -19,11 +21,15 @@ from timbred.delivery.player.plays import Plays, Sounding, as_sent
 from timbred.delivery.player.process import PLAYER_PROGRAM, trade
 from timbred.delivery.player.stops import Stops
 from timbred.processes.child import Child
+from timbred.processes.spare import SparePolicy
 from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId, Outbox
 from timbred.supervision import Supervisor
 
 log = logging.getLogger(__name__)
+
+PLAYED_WELL_AFTER_S = 1.0
+"""Seconds with an open device after which a player process counts as one that works."""
 
 
 class Player:
@@ -35,6 +41,7 @@ class Player:
         config: Config,
         program: tuple[str, ...] = PLAYER_PROGRAM,
         supervisor: Supervisor | None = None,
+        spare: SparePolicy | None = None,
     ) -> None:
         self.outbox = outbox
         self.on_tempo: Callable[[float], None] = lambda _bpm: None
@@ -46,7 +53,8 @@ class Player:
         self._desk = Desk(config)
         self._plays = Plays()
         self._stops = Stops(outbox, self._plays)
-        self._child = Child(trade(config, program), self, supervisor)
+        self._child = Child(trade(config, program), self, supervisor, spare)
+        self._opened_at = math.inf
 
     # life
 
@@ -294,7 +302,7 @@ class Player:
         self._device.process_ended(reason)
         self._beats.process_ended()
         self._stops.process_ended(self.last.frame)
-        self._plays.process_ended(self.last.frame)
+        self._plays.process_ended(self.last.frame, self._beats.since - self.last.lead)
 
     def child_cannot_start(self, reason: str) -> None:
         """Answer the plays that were not heard yet. Those that sounded go on once there is a player again."""
@@ -332,6 +340,7 @@ class Player:
         if self._device.closed:
             return
         self._device.opened(message)
+        self._opened_at = time.monotonic()
         self.on_rate(message.rate)
         log.info(
             "playing on %s at %d Hz, blocks of %d frames, %.1f ms ahead%s",
@@ -350,6 +359,8 @@ class Player:
             self.on_tempo(message.bpm)
         self._beats.take(message)
         self._plays.moved(message.positions)
+        if self.device is not None and time.monotonic() - self._opened_at > PLAYED_WELL_AFTER_S:
+            self._child.succeeded()
 
     def _refused(self, message: wire.Refused) -> None:
         error = errors.from_code(message.code, message.message)

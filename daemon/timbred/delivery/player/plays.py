@@ -37,6 +37,12 @@ class Sounding:
         """It sounds otherwise from now on, or is elsewhere."""
         self.order = msgspec.structs.replace(self.order, **named)
 
+    def advance(self, seconds: float) -> None:
+        """It was heard for so long since its position came."""
+        position = float(round(max(0.0, self.order.position + seconds * self.order.rate * self.order.speed)))
+        frames = sum(len(part) for part in self.parts) // (4 * self.order.channels)
+        self.change(position=position % frames if self.order.loop else position)
+
     def exchange(self, part: memoryview, rate: float, speed: float) -> None:
         """The same sound, made ready for another speed."""
         self.change(rate=rate, position=self.order.position * rate / self.order.rate)
@@ -97,11 +103,18 @@ class Plays:
         if play is not None:
             play.listener.over(play.order, frame, reason, play.ended_by)
 
-    def process_ended(self, frame: int) -> None:
-        """The player process is gone: what it was to break off ends now. All else continues in the next process."""
+    def process_ended(self, frame: int, heard: float = 0.0) -> None:
+        """The player process is gone: what it was to break off ends now. All else continues in the next process.
+
+        Args:
+            frame: The last frame of the device that is known.
+            heard: Seconds that were heard since the last positions came; below 0 where less was heard than mixed.
+        """
         for play in tuple(self._plays.values()):
             if play.broken_off:
                 self.over(play.order.play, frame, "stopped")
+            elif play.began:
+                play.advance(heard)
 
     def refused(self, number: int, frame: int, error: errors.TimbredError) -> None:
         """It can't be sounded. One that sounded on the device before, and can't on this one, is over."""

@@ -74,6 +74,11 @@ class Dispatcher:
         self.delivering = Delivering(outbox, finishing, self.endings, self._background)
         self._stopping = False
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether the engine has nothing to do: no job, no load, and nothing waits."""
+        return not (self.rendering.jobs or len(self.queue) or self.residents.is_loading_any)
+
     # what clients ask
 
     def submit(
