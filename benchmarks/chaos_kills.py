@@ -187,7 +187,9 @@ def _takes_checked(takes: Path, told: dict[str, str], number: int, kept: Outcome
     rows: set[str] = set()
     for library in libraries:
         with contextlib.closing(sqlite3.connect(f"file:{library}?mode=ro", uri=True)) as connection:
-            rows |= {row[0] for row in connection.execute("SELECT take_id FROM takes")}
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+            if "takes" in tables:  # else the daemon was killed before it had made them
+                rows |= {row[0] for row in connection.execute("SELECT take_id FROM takes")}
     faults += [f"take {take} isn't in the library" for take in told if take not in rows]
     faults += [f"take {take} has no file" for take, path in told.items() if not Path(path).is_file()]
     kept.check(not faults, f"kill {number}: " + "; ".join(faults[:5]))

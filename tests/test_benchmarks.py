@@ -1,6 +1,7 @@
 """The benchmarks' names, and the table that lists them."""
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -8,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import defaults, full_size
+from benchmarks import chaos, defaults, full_size
 from benchmarks.__main__ import ELSEWHERE, FIGURES
+from benchmarks.chaos_stage import Outcome
+from tests.processes import none_left
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "performance.md").read_text("utf-8")
@@ -40,6 +43,31 @@ def test_an_unknown_name_lists_those_that_there_are():
     )
     assert done.returncode == 2
     assert "default_path" in done.stderr
+
+
+def test_chaos_keeps_every_promise_in_a_tiny_size(tmp_path: Path):
+    parts = "engine-kills,daemon-kills,pauses,floods,crowd,slow-readers"
+    command = [sys.executable, "-m", "benchmarks", "chaos", "--only", parts]
+    command += ["--scale", "0.001", "--pause", "0.5", "--ignore-times"]
+    environment = {**os.environ, "TIMBRED_ENGINE_PROGRAM": f"{sys.executable} -m tests.fake_engine"}
+    environment["PYTHONPATH"] = os.pathsep.join((str(ROOT), str(ROOT / "daemon")))
+    with none_left():
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "engine killed: one terminal event for each request" in done.stdout
+    assert not re.search(r"FAILED", done.stdout)
+
+
+def test_a_broken_promise_is_counted_and_told():
+    kept, broken = Outcome("kept", times=[1.0, 3.0]), Outcome("broken")
+    kept.check(True, "")
+    broken.check(False, "no end")
+    skipped = Outcome("skipped", skipped="no jackd")
+    lines = chaos.table([kept, broken, skipped]).splitlines()
+    assert lines[1].split() == ["kept", "1", "0", "2.00", "(3.00)"]
+    assert lines[2].split() == ["broken", "1", "1"]
+    assert "skipped: no jackd" in lines[3]
+    assert lines[4] == "  FAILED  broken: no end"
 
 
 def test_the_sizes_are_the_published_ones():

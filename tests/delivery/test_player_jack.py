@@ -22,6 +22,7 @@ from tests.delivery.player_stage import (
 from timbred import errors
 from timbred.clip import Samples
 from timbred.delivery.player.player import Player
+from timbred.processes.spare import SparePolicy
 from timbred.protocol import messages as m
 
 
@@ -235,6 +236,30 @@ def test_a_killed_player_is_started_again_and_the_voice_goes_on(jack: JackServer
             assert heard.events.empty(), "for the performer nothing has ended"
 
     asyncio.run(asyncio.wait_for(conversation(), 100))
+
+
+def test_a_spare_player_takes_over_and_the_voice_continues(jack: JackServer):
+    async def conversation() -> None:
+        async with player(spare=SparePolicy(lambda: True, 0, 0.0)) as (subject, heard):
+            await subject.opened()
+            play(subject, tone(48_000, 88), loop=True)
+            await heard.until(m.Playing)
+            while not subject.has_warm_spare:
+                await asyncio.sleep(0.02)
+            first, waiting = subject.pid, subject.spare_pid
+            assert first is not None
+            os.kill(first, 9)
+            while subject.device is not None:
+                await asyncio.sleep(0.002)
+            jack.end()  # a JACK server doesn't always survive a client that was killed
+            jack.start()
+            while subject.device is None or not subject.last.positions:
+                await asyncio.sleep(0.02)
+            assert subject.pid == waiting
+            assert subject.voices_playing == 1
+            assert heard.events.empty(), "for the performer nothing has ended"
+
+    asyncio.run(asyncio.wait_for(conversation(), 200))
 
 
 def test_rate_follows_the_device(require_host: Require):

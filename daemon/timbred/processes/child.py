@@ -173,6 +173,11 @@ class Child:
         """The spare process, while there is one."""
         return self._spare.pid if self._spare else None
 
+    @property
+    def has_warm_spare(self) -> bool:
+        """Whether a spare process could take over at once."""
+        return self._spare is not None and self._spare.is_warm
+
     def succeeded(self) -> None:
         """The process has done what it is for: its end, if it comes, counts as the first one."""
         self._ends = 0

@@ -90,6 +90,16 @@ class Player:
         return self._child.trouble
 
     @property
+    def spare_pid(self) -> int | None:
+        """The spare process, while there is one."""
+        return self._child.spare_pid
+
+    @property
+    def has_warm_spare(self) -> bool:
+        """Whether a spare process could take over at once."""
+        return self._child.has_warm_spare
+
+    @property
     def device(self) -> wire.Opened | None:
         """The device that is open; None without one."""
         return self._device.now
