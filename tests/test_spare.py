@@ -173,7 +173,8 @@ def test_pauses_come_only_after_ends_without_a_success(monkeypatch: pytest.Monke
             monkeypatch.setattr(child.asyncio, "sleep", noted)
             try:
                 for death in range(5):
-                    assert isinstance(ready := await heard.next(), wire.Ready)
+                    ready = await heard.next()
+                    assert isinstance(ready, wire.Ready)
                     if death == 3:
                         assert link.send(render("pad"))
                         while not isinstance((await heard.next())[0], wire.Rendered):
