@@ -87,8 +87,8 @@ def _tone_figures(codec: Codec, library: Library, device: torch.device) -> dict[
     }
 
 
-def train(minutes: float, device: torch.device, batch: int = BATCH) -> None:
-    """Train for some minutes."""
+def train(minutes: float, device: torch.device, batch: int = BATCH, decoder_only: bool = False) -> None:
+    """Train for some minutes; with `decoder_only`, latents stay what they are."""
     codec = Codec().to(device)
     average = Average(codec, 0.999)
     optimiser = torch.optim.AdamW(codec.parameters(), LEARNING_RATE, (0.9, 0.98), weight_decay=0.01)
@@ -98,6 +98,15 @@ def train(minutes: float, device: torch.device, batch: int = BATCH) -> None:
         average.weights = {name: value.to(device) for name, value in state["average"].items()}
         optimiser.load_state_dict(state["optimiser"])
         step = state["step"]
+    if decoder_only:
+        codec.encoder.requires_grad_(False)
+        codec.encoder.load_state_dict(
+            {
+                name.removeprefix("encoder."): value
+                for name, value in average.weights.items()
+                if name.startswith("encoder.")
+            }
+        )
     library, held_out = Library(training_shards()), Library(held_out_shards())
     print(f"codec from step {step}: {len(library)} sounds, {sum(p.numel() for p in codec.parameters()):,} parameters")
     torch.manual_seed(SEED + step)
@@ -147,7 +156,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    train(arguments.minutes, choose_device(arguments.device), arguments.batch)
+    train(arguments.minutes, choose_device(arguments.device), arguments.batch, arguments.decoder)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,76 @@
+"""`python -m training.pocket.sheet PICTURE`: spectrograms of recordings beside what the model makes of their names."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.pocket.evaluate import SOURCES, Maker, Request, class_requests, loop_requests, note_requests
+from training.pocket.pipeline import load_pocket
+from training.pocket.settings import SAMPLE_RATE
+
+SHOWN = ("piano", "violin", "choir aah", "flute", "trumpet", "kick", "snare", "crash cymbal", "sea", "warm pad")
+
+
+def spectrogram(audio: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(frequencies, times) decibels of (2, samples), 0 the loudest, on a logarithmic scale from 40 Hz to 16 kHz."""
+    size, hop = 4096, 512
+    mono = np.pad(audio.mean(0), (size // 2, size))
+    frames = mono[np.arange(max(1, audio.shape[1] // hop))[:, None] * hop + np.arange(size)] * np.hanning(size)
+    power = np.abs(np.fft.rfft(frames, axis=1)) ** 2
+    bins = np.geomspace(40, 16_000, 160) * size / SAMPLE_RATE
+    levels = 10 * np.log10(power[:, np.round(bins).astype(int)].T + 1e-12)
+    return np.maximum(levels - levels.max(), -70)
+
+
+def requests() -> list[Request]:
+    """What is shown: some classes, two named notes, two loops."""
+    named = [request for request in class_requests(1) if request.sound.kind in SHOWN]
+    return [*named, *note_requests(2, held=True), *loop_requests(2)]
+
+
+def draw_sheet(
+    wanted: Sequence[Request], columns: Sequence[tuple[str, Sequence[NDArray[np.float32]]]], path: Path
+) -> None:
+    """A row of pictures for each request, a picture for each source."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(
+        len(wanted), len(columns), figsize=(2.6 * len(columns), 1.1 * len(wanted)), squeeze=False
+    )
+    for row, request in enumerate(wanted):
+        for column, (source, sounds) in enumerate(columns):
+            axis = axes[row][column]
+            axis.imshow(spectrogram(sounds[row]), origin="lower", aspect="auto", cmap="magma", vmin=-70, vmax=0)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if row == 0:
+                axis.set_title(source, fontsize=8)
+        axes[row][0].set_ylabel(request.words, fontsize=6, rotation=0, ha="right", va="center")
+    figure.tight_layout(pad=0.4)
+    figure.savefig(path, dpi=80)
+    pyplot.close(figure)
+
+
+def main() -> None:
+    """Draw the sheet."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("--source", choices=SOURCES[2:], default="student")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    pocket = load_pocket(arguments.source == "student")
+    wanted = requests()
+    columns = [(source, Maker(source, pocket).make(wanted, 1)) for source in ("recordings", "codec", arguments.source)]
+    draw_sheet(wanted, columns, arguments.picture)
+
+
+if __name__ == "__main__":
+    main()
