@@ -137,10 +137,10 @@ def daemon_kills(sizes: Sizes, tell: Tell) -> list[Outcome]:
             daemon = ChaosDaemon(folder, "player.device=none")
             _sweep_checked(daemon, number, left)
             client = Counting(daemon.ports)
-            if number % 2:
-                await_line(daemon, ENGINE_READY, daemon.ready_count(ENGINE_READY) + 1)
             for index in range(3):
                 client.send("generate", id=f"d{number}-{index}", prompt="kick", seconds=0.5, steps=4, preview=True)
+            if number % 2:
+                client.until(lambda event: event["type"] == "take")
             client.listen(chance.uniform(0.0, 2 * RENDER_S))
             family = daemon.family()
             daemon.process.kill()
@@ -153,7 +153,7 @@ def daemon_kills(sizes: Sizes, tell: Tell) -> list[Outcome]:
         daemon = ChaosDaemon(folder, "player.device=none")
         _sweep_checked(daemon, sizes.of(64), left)
         daemon.stop()
-        rest = sorted(path.name for path in daemon.temporary.iterdir())
+        rest = sorted(path.name for path in daemon.temporary.glob("timbred*"))
         left.check(not rest, f"left after the end: {rest}")
     return [orphans, kept, left]
 
@@ -162,7 +162,7 @@ def _sweep_checked(daemon: ChaosDaemon, number: int, left: Outcome) -> None:
     """Once a daemon is ready, its temporary folder holds nothing that is older than it."""
     began = daemon.own.create_time() - 1.0
     old: list[str] = []
-    for path in daemon.temporary.iterdir():
+    for path in daemon.temporary.glob("timbred*"):  # torch keeps a folder of its own there, of a fixed name
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_mtime < began:
                 old.append(path.name)

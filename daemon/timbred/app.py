@@ -40,6 +40,9 @@ PLAYER_QUITS_WITHIN = 2.5
 PLAYER_SPARE_NEEDS_BYTES = 500_000_000
 """Memory that has to be available for a spare player, which holds about a tenth of it."""
 
+PLAYER_SPARE_SETTLES_S = 0.5
+"""Seconds of an engine that is up before a spare player is started: it takes little."""
+
 WITHDRAWN_WITHIN = 1.0
 """Seconds that the network gets to hear that the daemon ends."""
 
@@ -82,7 +85,7 @@ class Daemon:
             config["engine.jobs"],
             background=Background(self.supervisor),
         )
-        spare = SparePolicy(lambda: self.engine.state != "starting", PLAYER_SPARE_NEEDS_BYTES)
+        spare = SparePolicy(lambda: self.engine.state != "starting", PLAYER_SPARE_NEEDS_BYTES, PLAYER_SPARE_SETTLES_S)
         self.player = Player(outbox, config, supervisor=self.supervisor, spare=spare)
         self.settings = LiveSettings(config, self._check_change)
         self.addresses = OscQuery(
