@@ -1,5 +1,6 @@
 """Every setting once: its name, default, range and help. A Config is frozen; file < environment < flags."""
 
+import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -162,16 +163,26 @@ UNENCODABLE_ALLOWED = frozenset({"takes.folder", "files.allowed", "library.file"
 
 _MODEL_SOURCE = re.compile(r"models\.([A-Za-z0-9][A-Za-z0-9_.-]{0,99})\.source")
 _MODEL_SOURCE_ENVIRONMENT = re.compile(r"TIMBRED_MODELS_(.+)_SOURCE")
+_PREFIX = "TIMBRED_"
+_TEST_PREFIX = "TIMBRED_TEST_"
+OTHER_VARIABLES = frozenset({"TIMBRED_ENGINE_PROGRAM", "TIMBRED_ANSWERS_PORT", "TIMBRED_SCRIPTS"})
+"""Variables that aren't settings: for tests of the daemon, and for examples of bridges."""
+
 MODEL_SOURCE_HELP = "A folder in diffusers' format, or a hub id: the model is then known by NAME."
 
 
 @dataclass(frozen=True)
 class Config:
-    """The settings in force. `sources` are the models that the user named himself, `said` the settings that he set."""
+    """The settings in force.
+
+    `sources` are the models that the user named, `said` the settings that the user set. `warnings` say what was
+    ignored.
+    """
 
     values: Mapping[str, Value]
     sources: Mapping[str, str] = field(default_factory=dict[str, str])
     said: frozenset[str] = frozenset()
+    warnings: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -287,8 +298,30 @@ def load(file: Path | None, environment: Mapping[str, str], flags: Iterable[str]
             values[name] = _absolute(NAMED[name], str(value), base) if NAMED[name].is_path else value
             said.add(name)
         else:
-            raise BadRequest(f"there is no setting {name!r}; there are {', '.join(NAMED)}, models.NAME.source")
-    return Config(values, sources, frozenset(said))
+            raise BadRequest(
+                f"there is no setting {name!r}{_suggestion(name, NAMED)}; there are {', '.join(NAMED)}, "
+                "models.NAME.source"
+            )
+    return Config(values, sources, frozenset(said), tuple(_unknown_variables(environment)))
+
+
+def _unknown_variables(environment: Mapping[str, str]) -> Iterable[str]:
+    """A warning for each variable that looks like a setting and is none."""
+    known = {setting.environment for setting in SETTINGS}
+    for variable in sorted(environment):
+        name = variable.upper()
+        if not name.startswith(_PREFIX) or name.startswith(_TEST_PREFIX) or name in OTHER_VARIABLES:
+            continue
+        if variable in known or _MODEL_SOURCE_ENVIRONMENT.fullmatch(variable):
+            continue
+        source = re.sub(r"^(TIMBRED_MODELS_.+)_[^_]*$", r"\1_SOURCE", name)
+        candidates = known | ({source} if _MODEL_SOURCE_ENVIRONMENT.fullmatch(source) else set())
+        yield f"the environment variable {variable} is no setting and is ignored{_suggestion(name, candidates)}"
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 _Said = tuple[str, object, Path | None]

@@ -86,6 +86,14 @@ def test_say_reads_keys_inside_the_prompt(shell: Shell):
     assert parameters_of(read_recipe(shell.say("--like", str(path))))["prompt"] == "a tone @ noon"
 
 
+def test_commands_warn_of_misspelt_variables(shell: Shell):
+    shell.environment["TIMBRED_TAKES_FOLDR"] = "/x"
+    done = shell.run("models", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)
+    assert "TIMBRED_TAKES_FOLDR is no setting and is ignored; did you mean TIMBRED_TAKES_FOLDER?" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -47,7 +47,7 @@ def test_after_a_failure_or_a_cancellation_that_comes_again(client: UdpClient) -
     assert client.ask("generate", "fails", "fail") == failure
     hold_engine(client, "stopped")
     let_go(client, "stopped")
-    assert client.ask("generate", "stopped", "slow") == Heard("cancelled", "s", ("stopped",))
+    assert client.ask("generate", "stopped", "slow", "@steps", 3) == Heard("cancelled", "s", ("stopped",))
     client.nothing_more()
 
 
@@ -67,6 +67,29 @@ def test_a_number_and_the_text_of_it_are_the_same_id(client: UdpClient) -> None:
     done = client.until_end()[-1]
     client.say("generate", 5.0, "pad", "@seconds", 0.2, "@steps", 1)
     assert client.until_end()[-1] == done
+    client.nothing_more()
+
+
+def test_another_request_with_the_same_id_is_refused(client: UdpClient) -> None:
+    client.say("generate", "same", "pad", "@seconds", 0.2, "@steps", 1)
+    done = client.until_end()[-1]
+    refused = client.ask("generate", "same", "bell", "@seconds", 0.3, "@seed", 4)
+    assert (refused.name, *refused.arguments[:2]) == ("fail", "same", "bad-request")
+    message = str(refused.arguments[2])
+    for part in ("prompt was 'pad' and is 'bell'", "seconds was 0.2", "is 0.3", "seed was not given and is 4"):
+        assert part in message
+    varied = client.ask("vary", "same", "take")
+    assert "was a generate before and is a vary now" in str(varied.arguments[2])
+    client.say("generate", "same", "pad", "@seconds", 0.2, "@steps", "1")
+    assert client.until_end()[-1] == done
+    client.nothing_more()
+
+
+def test_another_request_with_the_id_of_one_that_runs_is_refused(client: UdpClient) -> None:
+    hold_engine(client, "busy")
+    refused = client.ask("generate", "busy", "other words")
+    assert refused.arguments[:2] == ("busy", "bad-request")
+    let_go(client, "busy")
     client.nothing_more()
 
 

@@ -73,6 +73,11 @@ def _program(config: Config) -> Iterator[Finding]:
     yield Finding("timbred", "good", f"{__version__}, Python {platform.python_version()}, {platform.system()}")
 
 
+def _settings(config: Config) -> Iterator[Finding]:
+    for warning in config.warnings:
+        yield Finding("settings", "note", warning, "docs/settings.md lists the settings and their variables")
+
+
 def _device(config: Config) -> Iterator[Finding]:
     command = python_command("timbred.engine.probe", "--device", config["device"])
     try:
@@ -197,5 +202,13 @@ def _models(config: Config) -> Iterator[Finding]:
             yield Finding(what, "bad" if wanted else "note", str(error) if wanted else "not fetched", entry.remedy)
 
 
-LOOKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (_program, _device, _sound, _ports, _folders, _models)
+LOOKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
+    _program,
+    _settings,
+    _device,
+    _sound,
+    _ports,
+    _folders,
+    _models,
+)
 """Everything that is looked at, in order."""

@@ -12,6 +12,8 @@ HEAD = """# Settings and commands
 This page is made from the program by `make docs`.
 
 A setting comes from the settings file (TOML), the environment, or `--set KEY=VALUE`; each goes over the one before.
+One that there isn't is refused with the nearest name; a variable `TIMBRED_...` that is no setting is ignored with a
+warning that names the nearest one.
 The file is `timbred.toml` in the user's configuration folder, or the one named by `--config`:
 
 ```toml

@@ -15,8 +15,11 @@ Result = TypeVar("Result")
 
 
 def settings_from(file: Path | None, flags: list[str]) -> Config:
-    """The settings in force for a command: file < environment < flags."""
-    return load(file, os.environ, flags)
+    """The settings in force for a command: file < environment < flags. Says on standard error what was ignored."""
+    config = load(file, os.environ, flags)
+    for warning in config.warnings:
+        print(f"timbred: warning: {warning}", file=sys.stderr)
+    return config
 
 
 def serve(file: Path | None, flags: list[str]) -> None:

@@ -30,6 +30,7 @@ from timbred.library.recipe import overlaid, parameters_of
 from timbred.library.takes import Library
 from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId
+from timbred.protocol.values import shown
 from timbred.protocol.vocabulary import REQUESTS
 from timbred.render.decode import head_of, read_recipe
 from timbred.supervision import Supervisor
@@ -74,7 +75,7 @@ class Intake:
         self.playing.stop_flows = self.flows.stop
         self.playing.flowing = self.flows.has
         self.in_time = InTime(dispatcher, player, lambda: settings.session)
-        self._being_timed: dict[Key, m.Id] = {}
+        self._being_timed: dict[Key, m.Generate | m.Vary] = {}
         """Requests with a deadline that wait until their model has been timed; a cancelled one is no longer here."""
         player.on_tempo = lambda bpm: settings.follow("tempo", bpm)
         player.on_rate = lambda rate: settings.follow_until_said("audio.rate", rate)
@@ -127,16 +128,31 @@ class Intake:
             log.error("%s: %s", _TYPE_OF[type(request)], known, exc_info=error)
         self.outbox.send(client, failure(_named(request), known))
 
-    def _known(self, client: ClientId, identity: m.Id) -> bool:
-        """Whether this request came before; if so it is answered with where it stands."""
-        job = self.dispatcher.remembered.get(client, identity)
-        if job is not None:
-            self.dispatcher.repeat(job)
-        return job is not None
+    def _known(self, client: ClientId, request: m.Generate | m.Vary) -> bool:
+        """Tell whether this request came before. If so it is answered with where it stands.
+
+        Raises:
+            BadRequest: another request came with this id; names what differs.
+        """
+        timed = self._being_timed.get(key_of(client, request.id))
+        if timed is not None:
+            check_same(timed, request)
+            return True
+        job = self.dispatcher.remembered.get(client, request.id)
+        if job is None:
+            return False
+        if job.asked is not None:
+            check_same(job.asked, request)
+        self.dispatcher.repeat(job)
+        return True
 
     def _generate(self, client: ClientId, request: m.Generate) -> Coroutine[Any, Any, None] | None:
-        if self._known(client, request.id):
-            return None
+        return None if self._known(client, request) else self._take_in(client, request, request)
+
+    def _take_in(
+        self, client: ClientId, request: m.Generate, asked: m.Generate | m.Vary
+    ) -> Coroutine[Any, Any, None] | None:
+        """Take in a request that isn't known. `asked` is what the client sent."""
         entry = self.registry[request.model or str(self.settings["models.default"])]
         noise = self._noise_of(request.noise, entry.card.name) if request.noise else None
         init = self._file_of(request.init) if request.init else None
@@ -154,12 +170,12 @@ class Intake:
         if not self.dispatcher.residents.is_resident(entry.card.name):
             entry.checkpoint()
         if request.by is not None:
-            return self._in_time(client, request, entry.card, parameters, resolved, init)
-        self.dispatcher.submit(client, request.id, parameters, init)
+            return self._in_time(client, request, asked, entry.card, parameters, resolved, init)
+        self.dispatcher.submit(client, request.id, parameters, init, asked=asked)
         return None
 
     def _in_time(
-        self, client: ClientId, request: m.Generate, card: Card, parameters: Parameters,
+        self, client: ClientId, request: m.Generate, asked: m.Generate | m.Vary, card: Card, parameters: Parameters,
         resolved: Callable[[m.Generate], Parameters], init: Path | None,
     ) -> Coroutine[Any, Any, None] | None:  # fmt: skip
         """A request with a deadline: decided at once, or as soon as its model has been timed."""
@@ -168,7 +184,7 @@ class Intake:
 
         def decide() -> None:
             planned, wanted = self.in_time.planned(request, parameters, card, came)
-            self.dispatcher.submit(client, request.id, resolved(planned), init, wanted)
+            self.dispatcher.submit(client, request.id, resolved(planned), init, wanted, asked)
 
         if self.in_time.is_timed(parameters):
             try:
@@ -177,15 +193,11 @@ class Intake:
             except TooSoon as error:
                 if not self.in_time.should_time_again(parameters, error):
                     raise
-        return self._timed_first(client, request.id, parameters, decide)
+        key = key_of(client, request.id)
+        self._being_timed[key] = asked
+        return self._timed_first(key, parameters, decide)
 
-    async def _timed_first(
-        self, client: ClientId, identity: m.Id, parameters: Parameters, decide: Callable[[], None]
-    ) -> None:
-        key = key_of(client, identity)
-        if key in self._being_timed:  # sent once more meanwhile
-            return
-        self._being_timed[key] = identity
+    async def _timed_first(self, key: Key, parameters: Parameters, decide: Callable[[], None]) -> None:
         try:
             await self.in_time.time(parameters)
             if key in self._being_timed:
@@ -199,13 +211,13 @@ class Intake:
     def _cancel_timing(self, client: ClientId, keys: Sequence[Key]) -> None:
         """End requests that wait until their model has been timed."""
         for key in keys:
-            self.outbox.send(client, m.Cancelled(id=self._being_timed.pop(key)))
+            self.outbox.send(client, m.Cancelled(id=self._being_timed.pop(key).id))
 
     def _vary(self, client: ClientId, request: m.Vary) -> Coroutine[Any, Any, None] | None:
         """Reads the recipe at once, not in a thread: what this client sends next must not overtake it."""
-        if self._known(client, request.id):
+        if self._known(client, request):
             return None
-        return self._generate(client, changed(self._recipe_of(request.take), request))
+        return self._take_in(client, changed(self._recipe_of(request.take), request), request)
 
     def _noise_of(self, take: str, model: str) -> NoiseSource:
         """The starting noise of a stored take, which may itself have had an earlier one's."""
@@ -380,6 +392,32 @@ def _named(request: m.Request) -> m.Id:
             return f"settings/{name}"
         case _:
             return _TYPE_OF[type(request)]
+
+
+def check_same(before: m.Generate | m.Vary, request: m.Generate | m.Vary) -> None:
+    """See that a request is the one that came with its id before; only where answers go may differ.
+
+    Raises:
+        BadRequest: naming what differs, with both values.
+    """
+    if type(before) is not type(request):
+        kinds = f"a {_TYPE_OF[type(before)]} before and is a {_TYPE_OF[type(request)]} now"
+        raise errors.BadRequest(f"id: {shown(request.id)} was {kinds}; take another id for another request")
+    pairs = {key: (getattr(before, key), getattr(request, key)) for key in request.__struct_fields__}
+    differing = [
+        f"{key} was {_told(one)} and is {_told(other)}"
+        for key, (one, other) in pairs.items()
+        if key not in ("id", "port") and one != other
+    ]
+    if differing:
+        raise errors.BadRequest(
+            f"id: {shown(request.id)} is the name of another request: {', '.join(differing)}; take another id, or send "
+            "the same request to hear where it stands"
+        )
+
+
+def _told(value: object) -> str:
+    return "not given" if value is None else shown(value)
 
 
 def changed(recipe: dict[str, Any], request: m.Vary) -> m.Generate:

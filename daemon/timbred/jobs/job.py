@@ -10,7 +10,7 @@ from timbred.clip import Clip
 from timbred.jobs.deadline import Wanted
 from timbred.jobs.parameters import Parameters
 from timbred.protocol.exchange import ClientId
-from timbred.protocol.messages import Event, Id, Take
+from timbred.protocol.messages import Event, Generate, Id, Take, Vary
 
 
 class State(Enum):
@@ -35,7 +35,7 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 class Job:
     """One request for sound. `number` is the daemon's own name for it; times are of the monotonic clock. A job isn't
     `ready` until the sound it starts from (`given`: mono, at the model's rate) has been read; `whole` is that sound
-    itself where most of it stays. `heard_as` is the take id
+    itself where most of it stays. `asked` is the request as the client sent it. `heard_as` is the take id
     of a sound that was heard before it was a take. One with a deadline is `wanted`, and `anew` is what it is to begin
     anew with once the engine has left it."""
 
@@ -58,6 +58,7 @@ class Job:
     heard_as: str = ""
     preview: "asyncio.Task[None] | None" = None
     wanted: Wanted | None = None
+    asked: Generate | Vary | None = None
     anew: Parameters | None = None
 
     def move(self, state: State) -> None:

@@ -289,7 +289,8 @@ and you hear
 or, in JSON, `{{"type": "queued", "id": "a1", "position": 0, "eta_s": 0.9}}` and so on.
 
 - **The id** (`a1`) is yours: text or a whole number. The same id again, from the same place, is the same
-  request: it is answered with where it stands and never run twice.
+  request: it is answered with where it stands and never run twice. With another prompt or other keys it is refused
+  with `bad-request`, which names what differs.
 - **A prompt** may come in one piece or as many words and numbers, as Pd and Max send it. It has at most {prompt}
   characters.
 - **A value** runs to the next `@key`: no quotes are needed. A key may be given once.

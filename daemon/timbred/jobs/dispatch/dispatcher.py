@@ -83,10 +83,17 @@ class Dispatcher:
 
     def submit(
         self, client: ClientId, identity: m.Id, parameters: Parameters, init: Path | None = None,
-        wanted: Wanted | None = None,
+        wanted: Wanted | None = None, asked: m.Generate | m.Vary | None = None,
     ) -> None:  # fmt: skip
-        """Take in a request that isn't known yet. `init` is the file of the sound that it starts from; one with a
-        deadline is `wanted`.
+        """Take in a request that isn't known yet.
+
+        Args:
+            client: who asks.
+            identity: the client's own name for the request.
+            parameters: what the request comes to.
+            init: the file of the sound that it starts from.
+            wanted: its deadline, where it has one.
+            asked: the request as it came, to compare with one of the same id.
 
         Raises:
             Busy: the queue is full.
@@ -98,7 +105,7 @@ class Dispatcher:
         self.orders.check_engine()
         if self.queue.full:
             raise busy(self.rendering.jobs, self.queue, self.estimates)
-        job = Job(next(self._numbers), client, identity, parameters, ready=init is None, wanted=wanted)
+        job = Job(next(self._numbers), client, identity, parameters, ready=init is None, wanted=wanted, asked=asked)
         self.endings.expect(job)
         self.queue.add(job)
         self._announce_queued(job)
