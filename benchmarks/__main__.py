@@ -19,6 +19,7 @@ FIGURES: dict[str, str] = {
 """Names and what they measure, in the order of the table in docs/performance.md."""
 
 ELSEWHERE: dict[str, str] = {
+    "floods": "a ping of one client beside floods of another, and memory; --seconds S [FLOOD...]",
     "memory_over_time": "a plot of memory while models come and go",
     "soak": "memory of each process over minutes or hours of mixed requests: flat; --minutes N",
     "loading_stall": "gaps between two steps, alone and while a model comes and goes / a usual step",

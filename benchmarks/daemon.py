@@ -65,8 +65,8 @@ class Client:
 
 
 @contextmanager
-def daemon(*settings: str, model: str = "pocket") -> Generator[Client]:
-    """A daemon with this model resident, on free ports."""
+def daemon(*settings: str, model: str | None = "pocket") -> Generator[Client]:
+    """A daemon on free ports, with this model resident unless it is None."""
     with tempfile.TemporaryDirectory() as takes:
         command = [sys.executable, "-m", "timbred", "serve"]
         for setting in (
@@ -82,8 +82,9 @@ def daemon(*settings: str, model: str = "pocket") -> Generator[Client]:
         assert process.stdout is not None
         client = Client(_ports_of(process.stdout.readline()), process.pid)
         try:
-            client.send("load", model=model)
-            client.until("loaded")
+            if model is not None:
+                client.send("load", model=model)
+                client.until("loaded")
             yield client
         finally:
             client.close()

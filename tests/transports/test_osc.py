@@ -242,20 +242,6 @@ def test_a_client_that_closed_its_sending_side_hears_the_end(tmp_path: Path) -> 
     play(tmp_path, scene)
 
 
-def test_a_client_that_does_not_read_is_disconnected(tmp_path: Path) -> None:
-    async def scene(stage: Stage) -> None:
-        async with stage.tcp() as deaf, stage.udp() as other:
-            deaf.reader._transport.pause_reading()  # pyright: ignore
-            asks = encode(osc("/timbred/generate", "a", "pad", "@bogus" + "x" * 40, 1)) * 500
-            with pytest.raises(ConnectionError):
-                while True:
-                    deaf.writer.write(asks)
-                    await deaf.writer.drain()
-                    assert await other.ask("/timbred/ping") == ("pong",)
-
-    play(tmp_path, scene)
-
-
 def open_files() -> int:
     """How many this process has; 0 where the system doesn't tell."""
     listed = Path("/proc/self/fd")

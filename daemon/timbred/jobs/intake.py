@@ -4,6 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,17 @@ from timbred.units import Megabytes
 
 log = logging.getLogger(__name__)
 
+MOST_READING = 128
+"""Requests of one client for which files are read at one time; one more is answered `busy`."""
+
+LISTINGS_AT_ONCE = 2
+"""Threads that look through the takes at one time: more would delay all other requests."""
+
 LONGEST_DESCENT = 32
 """Takes that may have handed on one starting noise."""
+
+NEVER_BUSY = (m.Cancel, m.Status, m.Stop, m.Tempo, m.Setting)
+"""Requests that are taken in however many others of the client are under way."""
 
 _TYPE_OF = {entry.kind: entry.name for entry in REQUESTS}
 
@@ -81,6 +91,9 @@ class Intake:
         player.on_rate = lambda rate: settings.follow_until_said("audio.rate", rate)
         self.began = time.monotonic()
         self._reading: set[asyncio.Task[None]] = set()
+        self._reading_of: Counter[ClientId] = Counter()
+        self._listings = asyncio.Semaphore(LISTINGS_AT_ONCE)
+        self._listing_models: asyncio.Task[list[m.Model]] | None = None
         self._answers: dict[type[m.Request], Callable[[ClientId, Any], Coroutine[Any, Any, None] | None]] = {
             m.Generate: self._generate,
             m.Vary: self._vary,
@@ -101,14 +114,25 @@ class Intake:
     def receive(self, client: ClientId, request: m.Request) -> None:
         """Take in a request; see `Inbox`."""
         try:
+            if self._reading_of.get(client, 0) >= MOST_READING and not isinstance(request, NEVER_BUSY):
+                busy = f"files are being read for {MOST_READING} requests of yours already; send this one again later"
+                raise errors.Busy(busy, 1.0)
             reading = self._answers[type(request)](client, request)
         except Exception as error:  # noqa: BLE001  one answer, whatever went wrong
             self._refuse(client, request, error)
             return
-        if reading is not None:
-            task = self.supervisor.run(self._guarded(client, request, reading), _TYPE_OF[type(request)])
-            self._reading.add(task)
-            task.add_done_callback(self._reading.discard)
+        if reading is None:
+            return
+        self._reading_of[client] += 1
+        task = self.supervisor.run(self._guarded(client, request, reading), _TYPE_OF[type(request)])
+        self._reading.add(task)
+        task.add_done_callback(lambda task: self._has_read(client, task))
+
+    def _has_read(self, client: ClientId, task: "asyncio.Task[None]") -> None:
+        self._reading.discard(task)
+        self._reading_of[client] -= 1
+        if not self._reading_of[client]:
+            del self._reading_of[client]
 
     async def stop(self) -> None:
         """Wait until what was being read has been answered."""
@@ -306,9 +330,14 @@ class Intake:
         )
 
     async def _models(self, client: ClientId, request: m.Models) -> None:
+        listing = self._listing_models
+        if listing is None or listing.done():  # many who ask at one time get one answer
+            listing = self._listing_models = asyncio.create_task(self._described())
+        self.outbox.send_list(client, "models", await asyncio.shield(listing), None)
+
+    async def _described(self) -> list[m.Model]:
         entries = list(self.registry.entries.values())
-        events = await asyncio.to_thread(lambda: [self.describe(entry) for entry in entries])
-        self.outbox.send_list(client, "models", events, None)
+        return await asyncio.to_thread(lambda: [self.describe(entry) for entry in entries])
 
     def describe(self, entry: Entry) -> m.Model:
         """A model as `models` lists it; reads its folder."""
@@ -348,7 +377,8 @@ class Intake:
         self.dispatcher.loads.unload(client, request.model)
 
     async def _takes(self, client: ClientId, request: m.Takes) -> None:
-        found = await asyncio.to_thread(self.library.search, request.search or "", request.limit, request.like)
+        async with self._listings:
+            found = await asyncio.to_thread(self.library.search, request.search or "", request.limit, request.like)
         events = [take_event("takes", take, index) for index, take in enumerate(found)]
         end = m.Done(id="takes", takes=len(events), path=events[0].path if events else "")
         self.outbox.send_list(client, "takes", events, end)

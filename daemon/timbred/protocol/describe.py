@@ -304,6 +304,10 @@ or, in JSON, `{{"type": "queued", "id": "a1", "position": 0, "eta_s": 0.9}}` and
   the settings among them, up to {expanded} in one packet. A request that takes an id is refused when a pattern names
   it.
 - `ping`, `status` and `models` take no arguments over OSC; those that come are passed over.
+- **Fair shares**: requests of all connections are taken in in turn. A TCP connection or WebSocket whose answers wait
+  unread isn't read from until they have been read, and is closed after 60 s, or when 4 MB of events
+  wait for it. For a ZeroMQ client 1,000 events may wait, further ones are lost; datagrams that come faster than they
+  can be answered are lost. A client that has 128 requests for which files are read gets `busy`.
 - **Numbers** may be any of OSC's `i f h d`, or text that reads as a number. Yes and no: `T F`, 0/1, or words.
 - **Nothing is ignored or clamped in silence**: what can't be used is answered by `fail` with code `bad-request`,
   which names the key, what came, and what is allowed. A request without an id fails with its type in the id's place.

@@ -14,7 +14,7 @@ DEEPEST = 8
 """Bundles inside bundles that are followed."""
 
 MOST_MESSAGES = 4096
-"""Messages taken from one packet."""
+"""Messages and bundles taken from one packet."""
 
 _BUNDLE = b"#bundle\x00"
 _BUNDLE_HEAD = 16
@@ -70,10 +70,10 @@ def walk_packet(packet: bytes) -> Iterator[Message]:
     while waiting:
         start, end, depth, time = waiting.pop()
         if count == MOST_MESSAGES:
-            yield Message("", fault=f"a packet may hold {MOST_MESSAGES} messages, this has more")
+            yield Message("", fault=f"a packet may hold {MOST_MESSAGES} messages and bundles, this has more")
             return
+        count += 1
         if not packet.startswith(_BUNDLE, start, end):
-            count += 1
             yield read_message(packet[start:end], time)
             continue
         try:
@@ -81,7 +81,6 @@ def walk_packet(packet: bytes) -> Iterator[Message]:
                 raise _Broken(f"bundles may be {DEEPEST} deep, these are deeper")
             elements, time = _bundle(packet, start, end, time)
         except _Broken as broken:
-            count += 1
             yield Message("", fault=str(broken))
             continue
         waiting.extend((first, last, depth + 1, time) for first, last in reversed(elements))
@@ -96,7 +95,7 @@ def _bundle(packet: bytes, start: int, end: int, outer: float | None) -> tuple[l
         time = outer if time is None else max(time, outer)
     elements: list[tuple[int, int]] = []
     at = start + _BUNDLE_HEAD
-    while at < end:
+    while at < end and len(elements) <= MOST_MESSAGES:
         if end - at < 4:
             raise _Broken("a bundle ends inside an element's size")
         size = _INT32.unpack_from(packet, at)[0]

@@ -1,9 +1,11 @@
 """The one place where all transports meet: requests go in to the daemon, events go out to their clients."""
 
 import asyncio
+import heapq
+import itertools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import timbred
@@ -14,8 +16,13 @@ from timbred.protocol.exchange import ClientId, Inbox
 from timbred.protocol.incoming import Incoming
 from timbred.protocol.vocabulary import EVENT_OF
 from timbred.transports.clients import Clients, scheme
+from timbred.transports.limited_log import LimitedLog
+from timbred.transports.turns import Turns
 
 _log = logging.getLogger(__name__)
+
+MOST_DUE_LATER = 1000
+"""Requests with a time tag of one client that may wait until they are due."""
 
 
 class Carrier(Protocol):
@@ -53,12 +60,14 @@ class Front:
     """
 
     def __init__(self) -> None:
+        self.turns = Turns()
         self.clients = Clients()
+        self._refusals = LimitedLog(_log)
         self.http_port = 0
         self._inbox: Inbox | None = None
         self._carriers: dict[str, Carrier] = {}
         self._publishers: list[Publisher] = []
-        self._waiting: dict[asyncio.TimerHandle, tuple[ClientId, Incoming]] = {}
+        self._waiting: dict[ClientId, _Waiting] = {}
 
     def open(self, inbox: Inbox) -> None:
         """Begin to take requests."""
@@ -80,7 +89,10 @@ class Front:
         if isinstance(outcome, errors.BadRequest):
             self.refuse(client, incoming.id, outcome)
         elif incoming.due is not None:
-            self._later(client, incoming, incoming.due - time.time())
+            if len(self._waiting.get(client, ())) >= MOST_DUE_LATER:
+                self.refuse(client, incoming.id, _too_many_wait())
+            else:
+                self._later(client, incoming, incoming.due - time.time())
         elif isinstance(outcome, m.Sync) and (wait := self._until_taken_in(client)) > 0:
             self._later(client, incoming, wait)
         else:
@@ -88,34 +100,40 @@ class Front:
 
     def refuse(self, client: ClientId, place: m.Id, error: errors.TimbredError) -> None:
         """Answer a request with `fail`."""
-        _log.info("%s: %s: %s", self.clients.named(client), place, error.message)
+        self._refusals.write(logging.INFO, "%s: %s: %s", self.clients.named(client), place, error.message)
         retry_after = error.retry_after if isinstance(error, errors.Busy) else None
         self.send(client, m.Fail(id=place, code=error.code, message=error.message, retry_after_s=retry_after))
 
     def close(self) -> None:
         """Take no more requests; those that wait for their time fail."""
         waiting, self._waiting = self._waiting, {}
-        for timer, (client, incoming) in waiting.items():
-            timer.cancel()
-            self.refuse(client, incoming.id, _STOPPING)
+        for client, requests in waiting.items():
+            for incoming in requests.cancel():
+                self.refuse(client, incoming.id, _STOPPING)
         self._inbox = None
 
     def _later(self, client: ClientId, incoming: Incoming, wait: float) -> None:
-        loop = asyncio.get_running_loop()
-        timer: asyncio.TimerHandle
-        timer = loop.call_later(max(0.0, wait), lambda: self._now_due(timer))
-        self._waiting[timer] = (client, incoming)
+        waiting = self._waiting.setdefault(client, _Waiting(lambda: self._now_due(client)))
+        waiting.add(incoming, wait)
 
-    def _now_due(self, timer: asyncio.TimerHandle) -> None:
-        client, incoming = self._waiting.pop(timer)
-        if not isinstance(incoming.outcome, errors.BadRequest):
-            self._take_in(client, incoming.outcome, incoming.id)
+    def _now_due(self, client: ClientId) -> None:
+        self.turns.add(self._take_in_due(client))
+
+    def _take_in_due(self, client: ClientId) -> Iterator[None]:
+        waiting = self._waiting.get(client)
+        while waiting is not None and (incoming := waiting.next_due()) is not None:
+            if not waiting:
+                del self._waiting[client]
+            if not isinstance(incoming.outcome, errors.BadRequest):
+                self._take_in(client, incoming.outcome, incoming.id)
+            yield
+            waiting = self._waiting.get(client)
 
     def _until_taken_in(self, client: ClientId) -> float:
         """Seconds until the last request of this client that still waits for its time has been taken in."""
-        times = [timer.when() for timer, (owner, _) in self._waiting.items() if owner == client]
+        waiting = self._waiting.get(client)
         # later than the last by more than the clock's grain, so that it comes after it
-        return max(times) - asyncio.get_running_loop().time() + 0.001 if times else 0.0
+        return 0.0 if waiting is None else waiting.until_last() + 0.001
 
     def _take_in(self, client: ClientId, request: m.Request, place: m.Id) -> None:
         try:
@@ -200,6 +218,63 @@ class Front:
             _log.debug("%s can't be reached: %s is lost", client, event)
         else:
             carrier.deliver(client, event, clip)
+
+
+class _Waiting:
+    """Requests of one client that wait until they are due: a heap by time, with one timer for the first."""
+
+    def __init__(self, on_due: Callable[[], None]) -> None:
+        """`on_due` is called when requests are due."""
+        self._on_due = on_due
+        self._heap: list[tuple[float, int, Incoming]] = []
+        self._last = 0.0
+        self._numbers = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, incoming: Incoming, wait: float) -> None:
+        """Let a request wait for so many seconds."""
+        when = asyncio.get_running_loop().time() + max(0.0, wait)
+        self._last = max(self._last, when)
+        heapq.heappush(self._heap, (when, next(self._numbers), incoming))
+        self._set_timer()
+
+    def until_last(self) -> float:
+        """Seconds until the last of them is due."""
+        return max(0.0, self._last - asyncio.get_running_loop().time())
+
+    def next_due(self) -> Incoming | None:
+        """Take out the first request, if it is due."""
+        if not self._heap:
+            return None
+        if self._heap[0][0] > asyncio.get_running_loop().time():
+            self._set_timer()
+            return None
+        return heapq.heappop(self._heap)[2]
+
+    def cancel(self) -> list[Incoming]:
+        """Take out all of them."""
+        if self._timer is not None:
+            self._timer.cancel()
+        return [incoming for _, _, incoming in sorted(self._heap, key=lambda entry: entry[:2])]
+
+    def _set_timer(self) -> None:
+        when = self._heap[0][0]
+        if self._timer is not None and not self._timer.cancelled() and self._timer.when() <= when:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(when, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        self._on_due()
+
+
+def _too_many_wait() -> errors.Busy:
+    return errors.Busy(f"{MOST_DUE_LATER} requests of yours wait for their time already; send this one later", 1.0)
 
 
 def deliver_each(deliver: "Deliver", client: ClientId, events: Sequence[m.Event], end: m.Event | None) -> None:

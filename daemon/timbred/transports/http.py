@@ -7,7 +7,8 @@ import itertools
 import logging
 import re
 import socket
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -33,6 +34,7 @@ from timbred.transports.origin import is_own_page
 from timbred.transports.osc_websocket import AddressSpace, OscWebSockets
 from timbred.transports.panel import Panel
 from timbred.transports.sounds import file_of
+from timbred.transports.turns import Turns
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +74,19 @@ class OwnHostOnly:
             return self._any_number and bool(ipaddress.ip_address(name))
         except ValueError:
             return False
+
+
+class InTurn:
+    """Lets HTTP requests begin in turn with what other clients send."""
+
+    def __init__(self, app: ASGIApp, turns: Turns) -> None:
+        self._app = app
+        self._turns = turns
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._turns.begin()
+        await self._app(scope, receive, send)
 
 
 class WebSockets:
@@ -114,11 +129,19 @@ class WebSockets:
         try:
             with self._listeners.listening(client, made):
                 async for message in received(made):
-                    read = message.encode("utf-8", "replace") if isinstance(message, str) else message
-                    self._front.receive(client, frames.read(read))
+                    await self._front.turns.work(self._steps(client, message))
+                    await self._listeners.read(client)
+                    if self._listeners.closing:
+                        break
         finally:
             if client not in self._listeners:  # it hasn't come back by another connection
                 self._front.clients.forget(client)
+
+    def _steps(self, client: ClientId, message: str | bytes) -> Iterator[None]:
+        """Take in a message, in one step."""
+        read = message.encode("utf-8", "replace") if isinstance(message, str) else message
+        self._front.receive(client, frames.read(read))
+        yield
 
     async def close(self, patience: float) -> None:
         """Send what waits, for at most `patience` seconds, and end every connection."""
@@ -209,7 +232,7 @@ class Http:
         self._questions = _Questions(front)
         self._sockets = WebSockets(front)
         self._osc = OscWebSockets(front, space)
-        app = OwnHostOnly(Starlette(routes=self._routes()), host)
+        app = InTurn(OwnHostOnly(Starlette(routes=self._routes()), host), front.turns)
         self._server = _Server(
             uvicorn.Config(
                 app,
@@ -295,4 +318,9 @@ def _json(content: bytes, status: int = 200) -> Response:
 
 async def _schema(request: Request) -> Response:
     _ = request
-    return _json(msgspec.json.encode(describe.json_schema()))
+    return _json(_encoded_schema())
+
+
+@cache
+def _encoded_schema() -> bytes:
+    return msgspec.json.encode(describe.json_schema())

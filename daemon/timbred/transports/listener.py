@@ -16,6 +16,8 @@ REFUSED = 1008
 
 _MOST_CLIENTS = 200
 _MOST_UNSENT = 2000
+_MOST_UNSENT_BYTES = 4 << 20
+_READ_BELOW = 200
 _GOING_AWAY = 1001
 
 
@@ -24,18 +26,29 @@ class Listener:
 
     def __init__(self) -> None:
         self._unsent: asyncio.Queue[str | bytes | None] = asyncio.Queue()
+        self._unsent_size = 0
         self._full = False
+        self._few = asyncio.Event()
+        self._few.set()
 
     def put(self, message: str | bytes) -> None:
         """Let a message wait; a client that doesn't read is disconnected instead."""
         if self._full:
             return
-        if self._unsent.qsize() >= _MOST_UNSENT:
+        if self._unsent.qsize() >= _MOST_UNSENT or self._unsent_size > _MOST_UNSENT_BYTES:
             self._full = True
+            self._few.set()
             self._unsent = asyncio.Queue()
             self._unsent.put_nowait(None)
             return
         self._unsent.put_nowait(message)
+        self._unsent_size += len(message)
+        if self._unsent.qsize() >= _READ_BELOW:
+            self._few.clear()
+
+    async def read(self) -> None:
+        """Wait until most of what waits has been sent: a client that doesn't read isn't read from either."""
+        await self._few.wait()
 
     def end(self) -> None:
         """Send what waits, then close."""
@@ -43,12 +56,19 @@ class Listener:
 
     async def send_to(self, made: WebSocket) -> None:
         """Send until the end."""
-        while (message := await self._unsent.get()) is not None:
-            if isinstance(message, str):
-                await made.send_text(message)
-            else:
-                await made.send_bytes(message)
-        await made.close(REFUSED if self._full else _GOING_AWAY)
+        try:
+            while (message := await self._unsent.get()) is not None:
+                self._unsent_size -= len(message)
+                if self._unsent.qsize() < _READ_BELOW:
+                    self._few.set()
+                if isinstance(message, str):
+                    await made.send_text(message)
+                else:
+                    await made.send_bytes(message)
+            await made.close(REFUSED if self._full else _GOING_AWAY)
+        finally:
+            self._few.set()
+            self._full = True
 
 
 class Listeners:
@@ -57,6 +77,8 @@ class Listeners:
     def __init__(self) -> None:
         self._open: dict[ClientId, Listener] = {}
         self._sending: set[asyncio.Task[None]] = set()
+        self.closing = False
+        """Whether nothing more is to be taken in."""
 
     @property
     def full(self) -> bool:
@@ -89,8 +111,15 @@ class Listeners:
             listener.put(message)
         return listener is not None
 
+    async def read(self, client: ClientId) -> None:
+        """Wait until a client may be read from again."""
+        listener = self._open.get(client)
+        if listener is not None:
+            await listener.read()
+
     async def close(self, patience: float) -> None:
         """Send what waits, for at most `patience` seconds, and end every connection."""
+        self.closing = True
         for listener in self._open.values():
             listener.end()
         if self._sending:

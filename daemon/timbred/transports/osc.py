@@ -3,33 +3,49 @@
 import asyncio
 import logging
 import socket
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from timbred.clip import Clip
 from timbred.errors import BadRequest
 from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId
 from timbred.protocol.incoming import Incoming
-from timbred.protocol.osc import encode_event, read_datagram
+from timbred.protocol.osc import encode_event, iterate_datagram
 from timbred.protocol.stream import StreamDecoder
 from timbred.protocol.vocabulary import is_terminal
 from timbred.supervision import Supervisor
 from timbred.transports.clients import Address, tcp_client, udp_address
 from timbred.transports.front import Front, deliver_each
+from timbred.transports.limited_log import LimitedLog
 from timbred.transports.ports import enlarge_receive_buffer
 
 _log = logging.getLogger(__name__)
 
-_DATAGRAMS_A_TURN = 32
-_MOST_HELD = 64 << 20
+_DATAGRAMS_A_WAKE_UP = 512
+_BYTES_A_WAKE_UP = 1 << 20
+_MOST_HELD = 32 << 20
+_MOST_SOURCES = 10_000
 _OVERHEAD = 200
 _LARGEST_DATAGRAM = 65536
 _MOST_UNSENT = 10_000
 _MOST_UNREAD = 4 << 20
+_UNREAD_PATIENCE_S = 60.0
 _MOST_CONNECTIONS = 400
-_CHUNK = 65536
+_CHUNK = 4096
 _FAREWELL = 5.0
+_LAST_READING = 0.5
+_END = object()
+
+
+@dataclass(slots=True)
+class _Held:
+    """Datagrams of one source that wait for their turn, and the bytes that they take."""
+
+    packets: deque[bytes] = field(default_factory=deque[bytes])
+    size: int = 0
 
 
 class Udp:
@@ -41,25 +57,28 @@ class Udp:
         self._front = front
         self._socket = endpoint
         self._unsent: deque[tuple[bytes, Address]] = deque()
-        self._held: deque[tuple[bytes, Address]] = deque()
-        self._held_bytes = 0
-        self._reading = False
-        self._working = False
+        self._held: dict[Address, _Held] = {}
+        self._warnings = LimitedLog(_log)
 
     def start(self) -> None:
         """Begin to read. Needs a running loop that can watch sockets (on Windows: the selector loop)."""
         given = enlarge_receive_buffer(self._socket)
         _log.debug("UDP receive buffer: %d bytes", given)
         self._front.attach("udp", self)
-        self._reading = True
         asyncio.get_running_loop().add_reader(self._socket, self._drain)
 
     def stop_reading(self) -> None:
         """Read no more; answers still go out, also to what has been read already."""
-        self._reading = False
         asyncio.get_running_loop().remove_reader(self._socket)
-        while self._held:
-            self._take_held()
+        end = time.monotonic() + _LAST_READING
+        waiting = deque(self._steps(source) for source in list(self._held))
+        while waiting and time.monotonic() < end:
+            steps = waiting.popleft()
+            if next(steps, _END) is not _END:
+                waiting.append(steps)
+        if self._held:
+            late = sum(len(held.packets) for held in self._held.values())
+            _log.warning("%d datagrams came too late to be answered", late)
 
     def close(self) -> None:
         """Send what can be sent at once, then close."""
@@ -68,49 +87,55 @@ class Udp:
         self._socket.close()
 
     def _drain(self) -> None:
-        """Empty the socket, whose room is small, before anything is done with what it held."""
-        while self._held_bytes < _MOST_HELD:
+        """Empty the socket, whose room is small; what it held is taken in in turn, source by source."""
+        size = 0
+        for _ in range(_DATAGRAMS_A_WAKE_UP):
+            if size > _BYTES_A_WAKE_UP:
+                return
             try:
                 packet, source = self._socket.recvfrom(_LARGEST_DATAGRAM)
             except (BlockingIOError, InterruptedError):
-                break
+                return
             except OSError as error:
                 # Windows reports here that an earlier answer found nobody; the next datagram is fine
                 _log.debug("UDP: %s", error)
                 continue
-            self._held.append((packet, (source[0], source[1])))
-            self._held_bytes += len(packet) + _OVERHEAD
-        self._work()
+            size += len(packet)
+            self._hold(packet, (source[0], source[1]))
 
-    def _work(self) -> None:
-        """Take in a few of the held datagrams, then look at the socket again."""
-        if self._working:
+    def _hold(self, packet: bytes, source: Address) -> None:
+        held = self._held.get(source)
+        size = len(packet) + _OVERHEAD
+        if held is None and len(self._held) < _MOST_SOURCES:
+            held = self._held[source] = _Held()
+            self._front.turns.add(self._steps(source))
+        if held is None or held.size + size > _MOST_HELD / max(2, len(self._held)):
+            message = "UDP: %s:%d sends faster than it can be answered: a datagram is lost"
+            self._warnings.write(logging.WARNING, message, *source)
             return
-        for _ in range(min(_DATAGRAMS_A_TURN, len(self._held))):
-            self._take_held()
-        if self._held:
-            self._working = True
-            asyncio.get_running_loop().call_soon(self._go_on)
+        held.packets.append(packet)
+        held.size += size
 
-    def _take_held(self) -> None:
-        packet, source = self._held.popleft()
-        self._held_bytes -= len(packet) + _OVERHEAD
-        self._take(packet, source)
+    def _steps(self, source: Address) -> Iterator[None]:
+        """Take in what one source has sent, one request at each step."""
+        held = self._held.get(source)
+        while held is not None and held.packets:
+            packet = held.packets.popleft()
+            held.size -= len(packet) + _OVERHEAD
+            yield from self._take(packet, source)
+            yield
+        self._held.pop(source, None)
 
-    def _go_on(self) -> None:
-        self._working = False
-        if self._reading:
-            self._drain()
-
-    def _take(self, packet: bytes, source: Address) -> None:
+    def _take(self, packet: bytes, source: Address) -> Iterator[None]:
         if source[:2] == self._socket.getsockname()[:2]:
             # an answer that `@port` sent to ourselves: answering it could go on for ever
             _log.debug("UDP: a packet of our own is not answered")
             return
-        for incoming in read_datagram(packet):
+        for incoming in iterate_datagram(packet):
             if isinstance(incoming.outcome, m.Hello):
                 self._front.clients.say_hello(source, incoming.port)
             self._front.receive(self._front.clients.udp_sender(source, incoming.port), incoming)
+            yield
 
     def streams(self, client: ClientId) -> bool:
         """An OSC client hears events as they happen."""
@@ -131,7 +156,8 @@ class Udp:
         """Send a datagram now, or as soon as the system takes it."""
         if self._unsent or not self._sent(packet, to):
             if len(self._unsent) == _MOST_UNSENT:
-                _log.warning("UDP: %d answers wait to be sent; one to %s:%d is lost", _MOST_UNSENT, *to)
+                message = "UDP: %d answers wait to be sent; one to %s:%d is lost"
+                self._warnings.write(logging.WARNING, message, _MOST_UNSENT, *to)
                 return
             self._unsent.append((packet, to))
             asyncio.get_running_loop().add_writer(self._socket, self._send_on)
@@ -172,20 +198,42 @@ class Connection:
         """Read requests until the client has ended, or is gone."""
         try:
             while data := await self._reader.read(_CHUNK):
-                for frame in self._decoder.feed(data):
-                    self._take(frame)
-                # a client that floods must not keep the others waiting
-                await asyncio.sleep(0)
+                await self._front.turns.work(self._steps(data))
+                await self._answers_read()
             await self._answered.wait()
         except OSError as error:
             _log.debug("%s: %s", self.client, error)
 
-    def _take(self, frame: bytes | BadRequest) -> None:
-        if isinstance(frame, BadRequest):
-            self._front.receive(self.client, Incoming(frame, "osc"))
+    async def _answers_read(self) -> None:
+        """Wait until the client has read most of its answers: until then nothing more is read from it.
+
+        Raises:
+            OSError: it has gone, or has read nothing for too long.
+        """
+        if not self._writer.transport.get_write_buffer_size():
             return
-        for incoming in read_datagram(frame):
+        try:
+            async with asyncio.timeout(_UNREAD_PATIENCE_S):
+                await self._writer.drain()
+        except TimeoutError:
+            name = self._front.clients.named(self.client)
+            _log.warning("%s hasn't read its answers for %g s: disconnected", name, _UNREAD_PATIENCE_S)
+            self.abort()
+            raise
+
+    def _steps(self, data: bytes) -> Iterator[None]:
+        """Take in what these bytes complete, one request at each step."""
+        for frame in self._decoder.feed(data):
+            if isinstance(frame, BadRequest):
+                self._front.receive(self.client, Incoming(frame, "osc"))
+            else:
+                yield from self._take(frame)
+            yield
+
+    def _take(self, frame: bytes) -> Iterator[None]:
+        for incoming in iterate_datagram(frame):
             self._front.receive(self._client_of(incoming), incoming)
+            yield
 
     def _client_of(self, incoming: Incoming) -> ClientId:
         outcome = incoming.outcome

@@ -2,7 +2,7 @@
 
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from starlette.requests import Request
@@ -14,7 +14,7 @@ from timbred.errors import BadRequest
 from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId
 from timbred.protocol.incoming import Incoming
-from timbred.protocol.osc import encode_event, read_datagram
+from timbred.protocol.osc import encode_event, iterate_datagram
 from timbred.transports.front import Front, deliver_each
 from timbred.transports.listener import REFUSED, Listeners, received
 from timbred.transports.origin import is_own_page
@@ -89,21 +89,26 @@ class OscWebSockets:
         try:
             with self._listeners.listening(client, made):
                 async for message in received(made):
-                    if isinstance(message, str):
-                        self._take_command(client, message, self._space)
-                    else:
-                        self._take_packet(client, message)
+                    await self._front.turns.work(self._steps(client, message, self._space))
+                    await self._listeners.read(client)
+                    if self._listeners.closing:
+                        break
         finally:
             self._space.forget(client)
             self._front.clients.forget(client)
 
-    def _take_packet(self, client: ClientId, packet: bytes) -> None:
-        for incoming in read_datagram(packet):
+    def _steps(self, client: ClientId, message: str | bytes, space: AddressSpace) -> Iterator[None]:
+        """Take in a message, one request at each step."""
+        if isinstance(message, str):
+            self._take_command(client, message, space)
+            return
+        for incoming in iterate_datagram(message):
             if incoming.port is None:
                 self._front.receive(client, incoming)
             else:
                 refusal = BadRequest("port: it is for UDP; here answers come back on the same connection")
                 self._front.receive(client, Incoming(refusal, incoming.id))
+            yield
 
     def _take_command(self, client: ClientId, text: str, space: AddressSpace) -> None:
         try:

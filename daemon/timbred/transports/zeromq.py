@@ -4,7 +4,7 @@ import asyncio
 import errno
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -22,17 +22,22 @@ from timbred.protocol.vocabulary import REQUESTS, answers, find_request, is_term
 from timbred.supervision import Supervisor
 from timbred.transports.clients import zmq_client
 from timbred.transports.front import Front, deliver_each
+from timbred.transports.limited_log import LimitedLog
 from timbred.transports.ports import refused, resolve
 
 _log = logging.getLogger(__name__)
 
 _LARGEST_TAKEN = 256 << 20
+_MOST_UNREAD = 100
+_MOST_UNSENT_TO_ONE = 1000
 _MOST_UNSENT = 10_000
-_MESSAGES_A_TURN = 256
+_MESSAGES_A_WORK = 256
 _MOST_REPLIES = 10_000
+_MOST_FRAMES = 16
+_FRAMES_A_STEP = 64
+_LONGEST_ROUTING_ID = 255
 
 # with NOBLOCK, zmq.asyncio does at once what it can and gives back a future that is done
-_Received = asyncio.Future[list[zmq.Frame]]
 _Sent = asyncio.Future[zmq.MessageTracker | None]
 
 
@@ -75,10 +80,15 @@ class Requests:
         self._router = context.socket(zmq.ROUTER)
         self._router.set(zmq.ROUTER_MANDATORY, 1)
         self._router.set(zmq.MAXMSGSIZE, _LARGEST_TAKEN)
+        # libzmq reads no more from a client of whom so many messages wait here: its own sending stops
+        self._router.set(zmq.RCVHWM, _MOST_UNREAD)
+        self._router.set(zmq.SNDHWM, _MOST_UNSENT_TO_ONE)
         # the same routing id again is a client that lost its connection: its answers go to the new one
         self._router.set(zmq.ROUTER_HANDOVER, 1)
         self.port = _bind(self._router, "zmq.requests", host, port)
+        self._receiving = zmq.Socket.shadow(self._router.underlying)
         self._replies: OrderedDict[ClientId, _Reply] = OrderedDict()
+        self._warnings = LimitedLog(_log)
         self._reading: asyncio.Task[None] | None = None
 
     def streams(self, client: ClientId) -> bool:
@@ -102,19 +112,33 @@ class Requests:
 
     async def _read(self) -> None:
         while True:
-            self._take(await self._router.recv_multipart(copy=False))
-            for _ in range(_MESSAGES_A_TURN):
-                waiting = cast(_Received, self._router.recv_multipart(zmq.NOBLOCK, copy=False))
-                if not waiting.done() or waiting.exception() is not None:
-                    break
-                self._take(waiting.result())
-            # a client that floods must not keep the others waiting
-            await asyncio.sleep(0)
+            await self._router.poll(zmq.POLLIN)
+            await self._front.turns.work(self._steps())
 
-    def _take(self, message: list[zmq.Frame]) -> None:
+    def _steps(self) -> Iterator[None]:
+        """Take in what has come, one message at each step; libzmq gives one message of each client in turn."""
+        for _ in range(_MESSAGES_A_WORK):
+            frames_of_message: list[bytes] = []
+            count = 0
+            try:
+                frames_of_message.append(self._receiving.recv(zmq.NOBLOCK))
+            except zmq.Again:
+                return
+            while self._receiving.getsockopt(zmq.RCVMORE):
+                count += 1
+                frame = self._receiving.recv(zmq.NOBLOCK)
+                if count <= _MOST_FRAMES:
+                    frames_of_message.append(frame)
+                if count % _FRAMES_A_STEP == 0:
+                    yield
+            self._take(frames_of_message, count)
+            yield
+
+    def _take(self, message: list[bytes], count: int) -> None:
+        """Take in a message: the routing id, then its frames, of which there were `count`."""
         routing_id, *parts = message
-        client = zmq_client(routing_id.bytes)
-        incoming = _read_parts(parts)
+        client = zmq_client(routing_id)
+        incoming = _read_parts(parts, count)
         envelope = _envelope(parts)
         if envelope is None:
             self._replies.pop(client, None)
@@ -170,9 +194,12 @@ class Requests:
         sent = cast(_Sent, self._router.send_multipart([routing_id, *parts], zmq.NOBLOCK, copy=False))
         error = sent.exception() if sent.done() else None
         if isinstance(error, zmq.ZMQError):
-            _log.debug("%s has gone or doesn't read: an event is lost: %s", client, error)
             if error.errno == zmq.EHOSTUNREACH:
+                _log.debug("%s has gone: an event is lost", client)
                 self._front.clients.forget(client)
+            else:
+                message = "%s doesn't read: %d events wait for it and one more is lost"
+                self._warnings.write(logging.WARNING, message, self._front.clients.named(client), _MOST_UNSENT_TO_ONE)
 
 
 class Events:
@@ -216,20 +243,26 @@ def _as_os_error(error: zmq.ZMQError) -> OSError:
     return OSError(known.get(number, number), zmq.strerror(number))
 
 
-def _envelope(parts: Sequence[zmq.Frame]) -> list[bytes] | None:
-    """The frames of a REQ down to the empty one, to be sent back before its reply; None for a DEALER."""
+def _envelope(parts: Sequence[bytes]) -> list[bytes] | None:
+    """The frames of a REQ down to the empty one, to be sent back before its reply; None for a DEALER.
+
+    Frames before the empty one are routing ids of the devices between, so each has at most 255 bytes.
+    """
     for index, part in enumerate(parts[:-1]):
         if len(part) == 0:
-            return [one.bytes for one in parts[: index + 1]]
+            return list(parts[: index + 1])
+        if len(part) > _LONGEST_ROUTING_ID:
+            return None
     return None
 
 
-def _read_parts(parts: Sequence[zmq.Frame]) -> Incoming:
+def _read_parts(parts: Sequence[bytes], count: int) -> Incoming:
+    """The request in a message of `count` frames, of which `parts` are the first."""
     envelope = _envelope(parts) or []
-    payload = parts[len(envelope) :]
-    if len(payload) != 1:
-        return Incoming(BadRequest(f"this message has {len(payload)} frames; a request is one frame of JSON"), "json")
-    return frames.read(payload[0].buffer)
+    size = count - len(envelope)
+    if size != 1:
+        return Incoming(BadRequest(f"this message has {size} frames; a request is one frame of JSON"), "json")
+    return frames.read(parts[-1])
 
 
 def _type_of(incoming: Incoming) -> str:

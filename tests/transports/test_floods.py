@@ -1,0 +1,268 @@
+"""Floods over each transport: another client's ping is answered among the flood's answers, not after them."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import socket
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+import zmq
+import zmq.asyncio
+from websockets.asyncio.client import ClientConnection, connect
+
+from timbred.protocol import messages as m
+from timbred.protocol.slip import encode
+from timbred.transports import osc as osc_transport
+
+from .stage import Stage, TcpHost, osc, play
+
+COUNT = 1500
+"""Requests of a flood."""
+
+
+class Line(Protocol):
+    """A client of any transport."""
+
+    async def send(self, count: int) -> None:
+        """Send so many requests that are refused or answered."""
+        ...
+
+    async def hear(self) -> str:
+        """The next answer, in words."""
+        ...
+
+    async def ping(self) -> None:
+        """Ask for a pong."""
+        ...
+
+
+class _Tcp:
+    def __init__(self, host: TcpHost) -> None:
+        self.host = host
+
+    async def send(self, count: int) -> None:
+        # frames of one byte, which are no OSC: as many as fit into little
+        self.host.writer.write(b"".join(encode(b"x") for _ in range(count)))
+
+    async def hear(self) -> str:
+        return str((await self.host.hear())[0])
+
+    async def ping(self) -> None:
+        self.host.send("/timbred/ping")
+
+
+class _Udp:
+    def __init__(self, line: socket.socket) -> None:
+        self.line = line
+
+    async def send(self, count: int) -> None:
+        # many requests in each datagram, so that none is lost on the way
+        each = osc("/timbred/generate", "a", "pad", "@bogus", 1)
+        bundle = b"#bundle\x00" + bytes(7) + b"\x01" + (len(each).to_bytes(4, "big") + each) * 500
+        for _ in range(count // 500):
+            self.line.send(bundle)
+
+    async def hear(self) -> str:
+        packet = await asyncio.get_running_loop().sock_recv(self.line, 65536)
+        return packet.partition(b"\0")[0].decode().removeprefix("/timbred/")
+
+    async def ping(self) -> None:
+        self.line.send(osc("/timbred/ping"))
+
+
+class _Zmq:
+    def __init__(self, line: zmq.asyncio.Socket) -> None:
+        self.line = line
+
+    async def send(self, count: int) -> None:
+        for _ in range(count):
+            await self.line.send_multipart([b"{", b"x", b"y"])
+
+    async def hear(self) -> str:
+        return json.loads(await self.line.recv())["type"]
+
+    async def ping(self) -> None:
+        await self.line.send(b'{"type": "ping"}')
+
+
+class _Json:
+    def __init__(self, line: ClientConnection) -> None:
+        self.line = line
+
+    async def send(self, count: int) -> None:
+        for _ in range(count):
+            await self.line.send("{")
+
+    async def hear(self) -> str:
+        return json.loads(await self.line.recv())["type"]
+
+    async def ping(self) -> None:
+        await self.line.send('{"type": "ping"}')
+
+
+@contextlib.asynccontextmanager
+async def line_of(stage: Stage, transport: str) -> AsyncGenerator[Line]:
+    if transport == "tcp":
+        async with stage.tcp() as host:
+            yield _Tcp(host)
+    elif transport == "udp":
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+            line.setblocking(False)
+            line.connect(("127.0.0.1", stage.ports.osc))
+            yield _Udp(line)
+    elif transport == "zmq":
+        context = zmq.asyncio.Context()
+        made = context.socket(zmq.DEALER)
+        made.set(zmq.RCVHWM, 0)
+        made.connect(f"tcp://127.0.0.1:{stage.ports.requests}")
+        try:
+            yield _Zmq(made)
+        finally:
+            context.destroy(linger=0)
+    else:
+        async with connect(f"ws://127.0.0.1:{stage.ports.http}/ws", proxy=None) as made:
+            yield _Json(made)
+
+
+TRANSPORTS = ("udp", "tcp", "zmq", "websocket")
+
+
+@pytest.mark.parametrize("asks", TRANSPORTS)
+@pytest.mark.parametrize("floods", TRANSPORTS)
+def test_pings_are_answered_while_a_flood_goes_on(tmp_path: Path, floods: str, asks: str) -> None:
+    async def scene(stage: Stage) -> None:
+        async with line_of(stage, floods) as flooder, line_of(stage, asks) as other:
+
+            async def flood() -> None:
+                while True:
+                    await flooder.send(COUNT)
+                    for _ in range(COUNT // 2):
+                        await flooder.hear()
+
+            flooding = asyncio.create_task(flood())
+            for _ in range(20):
+                await other.ping()
+                assert await other.hear() == "pong"
+            assert not flooding.done()
+            flooding.cancel()
+            await asyncio.gather(flooding, return_exceptions=True)
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("floods", ["udp", "tcp"])
+@pytest.mark.parametrize("asks", ["udp", "tcp"])
+def test_requests_of_another_client_are_taken_in_among_those_of_a_flood(tmp_path: Path, floods: str, asks: str) -> None:
+    async def scene(stage: Stage) -> None:
+        async with line_of(stage, floods) as flooder, line_of(stage, asks) as other:
+            await other.ping()  # its connection is known
+            assert await other.hear() == "pong"
+            each = osc("/timbred/status")
+            if isinstance(flooder, _Tcp):
+                flooder.host.send_raw(each)
+                flooder.host.writer.write(encode(each) * COUNT)
+            else:
+                assert isinstance(flooder, _Udp)
+                bundle = b"#bundle\x00" + bytes(7) + b"\x01" + (len(each).to_bytes(4, "big") + each) * 500
+                for _ in range(COUNT // 500):
+                    flooder.line.send(bundle)
+            if isinstance(other, _Tcp):
+                other.host.send("/timbred/models")
+            else:
+                assert isinstance(other, _Udp)
+                other.line.send(osc("/timbred/models"))
+            while len(stage.daemon.received) < COUNT:
+                await asyncio.sleep(0)
+            kinds = [type(request) for _, request in stage.daemon.received]
+            # in the turn of the event loop in which both came, or in the next
+            assert kinds.index(m.Models) < COUNT // 5
+
+    play(tmp_path, scene)
+
+
+def test_a_tcp_client_that_does_not_read_is_not_read_from_until_it_does(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            deaf.setblocking(False)
+            await loop.sock_connect(deaf, ("127.0.0.1", stage.ports.osc))
+            count = 2000
+            long = "@bogus" + "x" * 4000
+            asks = b"".join(encode(osc("/timbred/generate", number, "pad", long, 1)) for number in range(count))
+            sending = asyncio.create_task(loop.sock_sendall(deaf, asks))
+            async with stage.udp() as other:
+                for _ in range(200):
+                    assert await other.ask("/timbred/ping") == ("pong",)
+            assert not sending.done()
+            reader, writer = await asyncio.open_connection(sock=deaf)
+            host = TcpHost(reader, writer)
+            assert [(await host.hear())[1] for _ in range(count)] == list(range(count))
+            await sending
+            writer.close()
+
+    play(tmp_path, scene)
+
+
+def test_a_client_that_hears_everybodys_events_and_does_not_read_is_disconnected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(osc_transport, "_MOST_UNREAD", 1 << 16)
+
+    async def scene(stage: Stage) -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.setblocking(False)
+            await loop.sock_connect(deaf, ("127.0.0.1", stage.ports.osc))
+            await loop.sock_sendall(deaf, encode(osc("/timbred/notify", 1)))
+            assert b"notify" in await loop.sock_recv(deaf, 4096)
+            async with stage.udp() as other:
+                while not any("doesn't read its answers" in record.getMessage() for record in caplog.records):
+                    other.send("/timbred/generate", "x" * 200, "pad")
+                    for _ in range(4):
+                        await other.hear()
+            while await loop.sock_recv(deaf, 65536):
+                pass  # what was on its way, then the end
+
+    play(tmp_path, scene)
+
+
+def test_floods_of_bad_requests_write_a_bounded_number_of_log_lines(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "timbred")
+
+    async def scene(stage: Stage) -> None:
+        async with line_of(stage, "tcp") as flooder:
+            await flooder.send(COUNT)
+            for _ in range(COUNT):
+                await flooder.hear()
+
+    play(tmp_path, scene)
+    assert len(caplog.records) < COUNT / 2
+    assert any("this is no OSC" in record.getMessage() for record in caplog.records)
+
+
+def test_zeromq_messages_of_many_frames_are_refused_with_their_number(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        context = zmq.asyncio.Context()
+        made = context.socket(zmq.DEALER)
+        made.connect(f"tcp://127.0.0.1:{stage.ports.requests}")
+        try:
+            await made.send_multipart([b"{}"] * 5000)
+            assert "5000 frames" in json.loads(await made.recv())["message"]
+            await made.send_multipart([b"x" * 300, b"", b'{"type": "ping"}'])
+            assert "3 frames" in json.loads(await made.recv())["message"]
+            await made.send(b'{"type": "ping"}')
+            assert json.loads(await made.recv()) == {"type": "pong"}
+        finally:
+            context.destroy(linger=0)
+
+    play(tmp_path, scene)

@@ -1,0 +1,131 @@
+"""Turns: steps of several connections one after the other."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from timbred.transports.turns import TURN_S, Turns
+
+
+class _Clock:
+    """A clock that goes on by a fixed time at each step that is taken."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_steps_of_several_are_taken_in_turn() -> None:
+    taken: list[tuple[str, int]] = []
+
+    def steps(name: str, count: int) -> Iterator[None]:
+        for number in range(count):
+            taken.append((name, number))
+            yield
+
+    async def scene() -> None:
+        turns = Turns()
+        await asyncio.gather(turns.work(steps("a", 4)), turns.work(steps("b", 2)), turns.work(steps("c", 3)))
+
+    asyncio.run(scene())
+    assert [name for name, _ in taken] == list("abcabcaca")
+    assert [number for name, number in taken if name == "a"] == [0, 1, 2, 3]
+
+
+def test_the_loop_turns_after_the_time_of_one_turn() -> None:
+    order: list[str] = []
+    clock = _Clock()
+
+    def slow() -> Iterator[None]:
+        for _ in range(6):
+            order.append("step")
+            clock.now += TURN_S / 2
+            yield
+
+    async def scene() -> None:
+        turns = Turns(clock)
+        loop = asyncio.get_running_loop()
+
+        def other() -> None:
+            order.append("loop")
+            if len(order) < 9:
+                loop.call_soon(other)
+
+        loop.call_soon(other)
+        await turns.work(slow())
+
+    asyncio.run(scene())
+    assert "".join(name[0] for name in order[:9]) == "lsslsslss"
+
+
+def test_begin_lets_few_start_at_each_turn() -> None:
+    order: list[str] = []
+
+    async def scene() -> None:
+        turns = Turns(lambda: 0.0)
+        loop = asyncio.get_running_loop()
+
+        async def heavy() -> None:
+            await turns.begin()
+            order.append("begun")
+
+        def tick(left: int) -> None:
+            order.append("loop")
+            if left:
+                loop.call_soon(tick, left - 1)
+
+        loop.call_soon(tick, 12)
+        await asyncio.gather(*(heavy() for _ in range(30)))
+
+    asyncio.run(scene())
+    longest = max(len(part) for part in "".join("b" if one == "begun" else " " for one in order).split())
+    assert longest <= round(TURN_S / 0.001) + 1
+
+
+def test_an_error_ends_only_its_own_work() -> None:
+    done: list[int] = []
+
+    def bad() -> Iterator[None]:
+        yield
+        raise ValueError("bad")
+
+    def good() -> Iterator[None]:
+        for number in range(3):
+            done.append(number)
+            yield
+
+    async def scene() -> None:
+        turns = Turns()
+        work = asyncio.create_task(turns.work(good()))
+        with pytest.raises(ValueError, match="bad"):
+            await turns.work(bad())
+        await work
+
+    asyncio.run(scene())
+    assert done == [0, 1, 2]
+
+
+def test_work_that_is_cancelled_takes_no_further_step() -> None:
+    taken: list[int] = []
+
+    def endless() -> Iterator[None]:
+        while True:
+            taken.append(1)
+            yield
+
+    async def scene() -> None:
+        turns = Turns()
+        work = asyncio.create_task(turns.work(endless()))
+        while not taken:
+            await asyncio.sleep(0)
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        count = len(taken)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert len(taken) == count
+
+    asyncio.run(scene())
