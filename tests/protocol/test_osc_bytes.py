@@ -10,6 +10,7 @@ from pythonosc.osc_message_builder import OscMessageBuilder
 
 from timbred.protocol.osc_bytes import (
     DEEPEST,
+    MOST_BUNDLES,
     MOST_MESSAGES,
     Unfit,
     padded,
@@ -145,6 +146,13 @@ def test_a_thousand_bundles_inside_each_other_are_refused() -> None:
     for _ in range(1000):
         packet = bundle(packet) if packet else bundle()
     assert len(read_packet(packet)) == 1
+
+
+def test_a_packet_of_more_bundles_than_allowed_says_so() -> None:
+    empty = b"#bundle\x00" + bytes(7) + b"\x01"
+    (message,) = read_packet(empty + (struct.pack(">i", len(empty)) + empty) * MOST_BUNDLES)
+    assert message.fault is not None
+    assert "this has more" in message.fault
 
 
 def test_a_packet_of_more_messages_than_allowed_says_so() -> None:

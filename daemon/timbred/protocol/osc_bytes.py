@@ -14,7 +14,10 @@ DEEPEST = 8
 """Bundles inside bundles that are followed."""
 
 MOST_MESSAGES = 4096
-"""Messages and bundles taken from one packet."""
+"""Messages taken from one packet."""
+
+MOST_BUNDLES = 4096
+"""Bundles that are looked into in one packet."""
 
 _BUNDLE = b"#bundle\x00"
 _BUNDLE_HEAD = 16
@@ -64,23 +67,28 @@ def read_packet(packet: bytes) -> list[Message]:
 
 def walk_packet(packet: bytes) -> Iterator[Message]:
     """As `read_packet`, each message read only when it is asked for."""
-    count = 0
+    count = bundles = 0
     # what is still to be read, last first: start, end, bundles around it, time
     waiting: list[tuple[int, int, int, float | None]] = [(0, len(packet), 0, None)]
     while waiting:
         start, end, depth, time = waiting.pop()
         if count == MOST_MESSAGES:
-            yield Message("", fault=f"a packet may hold {MOST_MESSAGES} messages and bundles, this has more")
+            yield Message("", fault=f"a packet may hold {MOST_MESSAGES} messages, this has more")
             return
-        count += 1
         if not packet.startswith(_BUNDLE, start, end):
+            count += 1
             yield read_message(packet[start:end], time)
             continue
+        bundles += 1
+        if bundles > MOST_BUNDLES:
+            yield Message("", fault=f"a packet may hold {MOST_BUNDLES} bundles, this has more")
+            return
         try:
             if depth == DEEPEST:
                 raise _Broken(f"bundles may be {DEEPEST} deep, these are deeper")
             elements, time = _bundle(packet, start, end, time)
         except _Broken as broken:
+            count += 1
             yield Message("", fault=str(broken))
             continue
         waiting.extend((first, last, depth + 1, time) for first, last in reversed(elements))
