@@ -170,7 +170,8 @@ def _amplitudes(frames: Frames) -> tuple[Tensor, Tensor]:
     Neighbours at one frequency run in phase, so their amplitudes add up; they share the root of their energies' sum.
     """
     power = torch.where(frames.energy > FLOOR_DB + 3, 10 ** (frames.energy / 10), 0.0)
-    tone = power * frames.tonality.clamp(0, 1)
+    # A partial that only swells or bends loses some agreement but is no noise: the square leaves it nearly whole.
+    tone = power * (1 - (1 - frames.tonality.clamp(0, 1)).square())
     total = tone.clone()
     hertz = frames.hertz()
     for shift in (-1, 1):
@@ -243,7 +244,8 @@ def synthesise(frames: Frames, samples: int, seed: int = 0) -> Tensor:
     apart = torch.arccos(1 - 0.98 * width) / 2 * (1 - 2 * (torch.arange(BANDS) % 2))
     turns = torch.polar(torch.ones_like(apart), apart)
     tones = torch.stack((phases * turns, phases * turns.conj())) * (amplitudes * gains)
-    spectrum = _tones(tones, hertz) + _noise(noise, gains, width, seed)
+    narrow = _narrow_noise(noise, hertz, gains, width, seed)
+    spectrum = _tones(tones + narrow, hertz) + _noise(noise, gains, width, seed)
     length, count = SYNTHESIS_WINDOW, len(hertz)
     pieces = torch.fft.irfft(spectrum, length)
     total = length + HOP * (count - 1)
@@ -273,6 +275,30 @@ def _tones(tones: Tensor, hertz: Tensor) -> Tensor:
     return torch.view_as_complex(spectrum)
 
 
+NARROW_HERTZ = 80.0
+NARROW = int((2 * HALF_WIDTHS < NARROW_HERTZ).sum())
+"""Lower bands: narrower than the synthesis window's main lobe, so their noise is an oscillator with slow changes."""
+
+
+def _narrow_noise(powers: Tensor, hertz: Tensor, gains: Tensor, width: Tensor, seed: int) -> Tensor:
+    """(2, frames, bands) complex amplitudes of oscillators that change at random, as fast as their band is wide."""
+    count = len(powers)
+    size = count + 64
+    generator = torch.Generator().manual_seed(seed + 1)
+    white = torch.randn(3, size, NARROW, 2, generator=generator)
+    rates = torch.fft.fftfreq(size, HOP / SAMPLE_RATE)[:, None]
+    inside = (rates.abs() <= HALF_WIDTHS[:NARROW].clamp_min(SAMPLE_RATE / HOP / size)).float()
+    inside = inside * (size / inside.sum(0)).sqrt()
+    shared, *own = torch.fft.ifft(torch.fft.fft(torch.view_as_complex(white), dim=1) * inside, dim=1)[:, :count]
+    turned = 2 * math.pi * torch.cumsum(hertz[:, :NARROW].double() * (HOP / SAMPLE_RATE), 0)
+    carrier = torch.polar(torch.ones_like(turned), turned).to(torch.complex64)
+    level = powers[:, :NARROW].sqrt() * carrier
+    apart = width[:, :NARROW]
+    sides = [(1 - apart).sqrt() * shared + apart.sqrt() * each for each in own]
+    narrow = torch.stack(sides) * level * gains[..., :NARROW]
+    return torch.nn.functional.pad(narrow, (0, BANDS - NARROW))
+
+
 def _noise(powers: Tensor, gains: Tensor, width: Tensor, seed: int) -> Tensor:
     """(2, frames, bins): windowed noise whose power follows the bands."""
     generator = torch.Generator().manual_seed(seed)
@@ -282,6 +308,7 @@ def _noise(powers: Tensor, gains: Tensor, width: Tensor, seed: int) -> Tensor:
     shared, *own = torch.fft.rfft(white * window)
     # Windows of equal power: squares of Hann windows a quarter apart sum to 1.5.
     scale = 1 / math.sqrt(1.5)
+    powers = torch.nn.functional.pad(powers[:, NARROW:], (NARROW, 0))
     spread = NOISE_SPREAD * (bins - 1)
     found: list[Tensor] = []
     for side in (0, 1):
