@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 from scipy import signal
 
@@ -63,6 +62,8 @@ def turns(sound: Sound) -> int:
 
 def _read(path: Path) -> tuple[NDArray[np.float32], int]:
     """Samples (samples, sides) and sample rate of a file."""
+    import soundfile  # not there on a machine that only trains
+
     audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
     return np.asarray(audio, np.float32), int(rate)
 

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +90,10 @@ def test_training_elsewhere_comes_back_as_checkpoints(
     again = running.load_checkpoint("student")
     assert again is not None
     assert again["step"] == 2
+
+
+def test_training_elsewhere_needs_torch_numpy_and_scipy_alone() -> None:
+    missing = ("soundfile", "diffusers", "transformers", "matplotlib", "timbred", "soxr")
+    program = f"import sys\nfor name in {missing}: sys.modules[name] = None\nimport training.pocket.carry"
+    root = Path(carry.__file__).resolve().parents[2]
+    subprocess.run([sys.executable, "-c", program], cwd=root, check=True, timeout=300)
