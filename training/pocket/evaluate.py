@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import signal
 
+from training.evaluate import Ask, prompts_for, run
 from training.pocket import measures
 from training.pocket.classes import CLASSES
 from training.pocket.classifier import draw_sound, load_classifier, log_mel
@@ -27,6 +29,7 @@ from training.pocket.running import log_figures
 from training.pocket.settings import RUNS, SAMPLE_RATE
 from training.pocket.sounds import CHORDS, Sound, draw_loop
 from training.pocket.words import CHORD_NAMES, HELD_OUT_TEMPLATES, NOTE_NAMES, note_name
+from training.settings import SETTINGS
 
 SECONDS = 2.0
 SOURCES = ("recordings", "codec", "generator", "student")
@@ -254,6 +257,27 @@ def loop_figures(maker: Maker, count: int) -> Figures:
     }
 
 
+class OldSource:
+    """The source of sounds that the first version's comparisons ask: mono at their sample rate."""
+
+    def __init__(self, pocket: Pocket) -> None:
+        self.pocket = pocket
+
+    def sounds(self, request: Ask, seeds: int) -> list[NDArray[np.float32]]:
+        """One sound a seed, two seconds long."""
+        made = self.pocket.sounds(prompts_for(request, seeds), SECONDS, 600)
+        rate = SETTINGS.mel.sample_rate
+        return [
+            np.asarray(signal.resample_poly(sound.mean(0).numpy(), rate // 100, SAMPLE_RATE // 100), np.float32)
+            for sound in made
+        ]
+
+
+def comparison_figures(pocket: Pocket, seeds: int) -> Figures:
+    """The first version's comparisons: brighter, longer, higher."""
+    return {"old comparisons": run(OldSource(pocket), seeds).score}
+
+
 def speed_figures(pocket: Pocket) -> Figures:
     """Seconds from words to samples, warm."""
     found: Figures = {}
@@ -292,6 +316,7 @@ def evaluate(source: str, share: float, folder: Path | None) -> Figures:
     figures |= chord_figures(maker, count(42))
     figures |= loop_figures(maker, count(39))
     if source in ("generator", "student") and maker.pocket is not None:
+        figures |= comparison_figures(maker.pocket, 2)
         figures |= speed_figures(maker.pocket)
     return figures
 

@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import torch
+
+from training.pocket.codec import Codec, CodecSizes
+from training.pocket.export import export, known_words, load_exported
+from training.pocket.generator import Generator, GeneratorSizes
+from training.pocket.pipeline import Pocket
+from training.pocket.settings import SAMPLE_RATE
+from training.pocket.text import TextSide, TextSizes
+
+
+def small() -> Pocket:
+    torch.manual_seed(0)
+    codec = CodecSizes(group_latent=2, widths=(16, 16), encoder_blocks=(1, 1), decoder_blocks=(1, 1))
+    return Pocket(
+        TextSide(TextSizes(pieces=16, width=32, layers=1, heads=2, queries=2, vector=24)).eval(),
+        Generator(GeneratorSizes(latent=40, vector=24, width=32, blocks=1, heads=2)).eval(),
+        Codec(codec).eval(),
+        torch.full((40,), 1.5),
+        torch.full((40,), 0.25),
+        steps=2,
+        guidance=1.0,
+    )
+
+
+def test_an_exported_model_makes_nearly_the_same_sounds(tmp_path: Path) -> None:
+    pocket = small()
+    size = export(pocket, tmp_path)
+    assert size == sum(path.stat().st_size for path in tmp_path.iterdir())
+    read = load_exported(tmp_path)
+    first, second = (made.latents(["a grand piano c4", "rain"], 0.5, 3) for made in (pocket, read))
+    assert torch.allclose(first, second, atol=0.05)
+    sounds = read.sounds(["a grand piano c4", "rain"], 0.5, 3)
+    assert [tuple(sound.shape) for sound in sounds] == [(2, SAMPLE_RATE // 2)] * 2
+    assert all(bool(sound.isfinite().all()) for sound in sounds)
+
+
+def test_sounds_repeat_with_their_seed() -> None:
+    pocket = small()
+    first, again, other = (pocket.sounds(["a kick"], 0.3, seed)[0] for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_the_card_names_more_than_a_hundred_kinds_in_families() -> None:
+    kinds = known_words()["kinds"]
+    assert sum(map(len, kinds.values())) > 250
+    assert {"piano", "voice", "drums", "synthesised"} <= kinds.keys()
