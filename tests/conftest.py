@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -9,6 +10,9 @@ from hypothesis import settings
 
 from tests.host_programs import HOST_MODULES, require_program
 from tests.npm import InstallNpm, installer
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+"""OpenMP threads that spin while they wait take the cores from the other workers and processes of the tests."""
 
 settings.register_profile("timbred", deadline=None)
 settings.load_profile("timbred")  # a busy machine is no failure

@@ -3,9 +3,16 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests import checkpoints
 from timbred.engine.adapters.loading import quiet_libraries
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Compute on one thread: tiny models gain nothing from more, and the workers share the cores."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
