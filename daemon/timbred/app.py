@@ -24,6 +24,7 @@ from timbred.jobs.settings import LiveSettings
 from timbred.library.spare import open_library
 from timbred.library.takes import Library
 from timbred.processes import scratch
+from timbred.processes.heap import limit_arenas
 from timbred.processes.spare import SparePolicy
 from timbred.supervision import Supervisor
 from timbred.transports.ports import Ports, resolve
@@ -42,6 +43,9 @@ PLAYER_SPARE_NEEDS_BYTES = 500_000_000
 
 PLAYER_SPARE_SETTLES_S = 0.5
 """Seconds of an engine that is up before a spare player is started: it takes little."""
+
+MAX_ARENAS = 2
+"""Arenas of the C library that the daemon's threads share: each may keep tens of MB of samples that were freed."""
 
 WITHDRAWN_WITHIN = 1.0
 """Seconds that the network gets to hear that the daemon ends."""
@@ -216,6 +220,7 @@ async def serve(config: Config, ready: Callable[[str], None]) -> None:
         BadRequest: a port is taken, or a setting can't be used.
         Internal: a part without which the daemon can't go on failed.
     """
+    limit_arenas(MAX_ARENAS)
     stopping = asyncio.Event()
     _on_signals(stopping.set)
     daemon = Daemon(config)

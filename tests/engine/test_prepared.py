@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import graph_module
 
 from tests.engine.test_equal_to_diffusers import loudened, order, ours
 from tests.processes import python_path
 from timbred.engine import checkpoint, registry
 from timbred.engine.adapters import latent_diffusion, prepared
-from timbred.engine.adapters.artefacts import Shelf, module_key
+from timbred.engine.adapters.artefacts import MAX_REMEMBERED, Shelf, module_key
 from timbred.engine.adapters.families import make_resident
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion
 from timbred.engine.adapters.packing import can_pack
 from timbred.engine.adapters.precision import precision_of
-from timbred.engine.adapters.prepared import WORTH, PreparedCalls, Workshop
+from timbred.engine.adapters.prepared import MAX_COUNTED_SHAPES, MAX_PENDING, WORTH, PreparedCalls, Workshop
 from timbred.engine.adapters.tracing import Shape
 from timbred.engine.wire import Words
 
@@ -337,3 +340,81 @@ def test_what_is_prepared_gives_way_and_says_that_it_is_at_work(tmp_path: Path):
     workshop.submit(lambda: seen.append(("work", workshop.is_busy)))
     workshop.wait()
     assert seen[:2] == [("behind", True), ("work", True)]
+
+
+def call_often(calls: PreparedCalls, length: int) -> None:
+    for _ in range(WORTH):
+        calls(torch.ones(1, 4, length, 6))
+
+
+def test_an_evening_of_many_lengths_keeps_no_more_than_the_limit(tmp_path: Path):
+    """Of all that is kept for each length nothing grows with the number of lengths."""
+    workshop, module = Workshop("auto", CPU, tmp_path), Small().eval()
+    calls = workshop.calls(Small.__call__, module)
+    call_often(calls, 4)
+    workshop.wait()
+    once = workshop.copies
+    assert once > 0
+    workshop.limit = 3 * once
+    kept: list[tuple[int, int, int]] = []
+    for length in range(5, 45):
+        call_often(calls, length)
+        workshop.wait()
+        assert workshop.copies <= workshop.limit
+        sources = getattr(graph_module, "_loader").eval_cache  # noqa: B009  has no other name
+        kept.append((calls.ready, len(FakeTensorMode.cache), len(sources)))
+    assert set(kept[3:]) == {kept[3]}
+    assert kept[3] == (3, 0, 0)
+    assert calls(torch.ones(1, 4, 44, 6)).shape == (1, 4, 44, 6)
+    assert workshop.counts.failed == 0
+
+
+def test_the_limit_holds_for_all_modules_together(tmp_path: Path):
+    workshop, modules = Workshop("auto", CPU, tmp_path), [Small().eval() for _ in range(2)]
+    one, other = (workshop.calls(Small.__call__, module) for module in modules)
+    call_often(one, 4)
+    workshop.wait()
+    workshop.limit = workshop.copies
+    call_often(other, 4)
+    workshop.wait()
+    assert (one.ready, other.ready) == (0, 1)
+
+
+def test_only_the_latest_shapes_wait_to_be_prepared(tmp_path: Path):
+    workshop = Workshop("auto", CPU, tmp_path)
+    calls = small_calls(workshop)
+    held, begun = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        held.wait(60)
+
+    workshop.submit(hold)
+    assert begun.wait(60)
+    for length in range(4, 4 + 3 * MAX_PENDING):
+        call_often(calls, length)
+    held.set()
+    workshop.wait()
+    assert workshop.counts.packed == MAX_PENDING == calls.ready
+    call_often(calls, 4)  # it was withdrawn, and is worth it again
+    workshop.wait()
+    assert workshop.counts.packed == MAX_PENDING + 1
+
+
+def test_shapes_are_counted_for_the_latest_alone(tmp_path: Path):
+    calls = small_calls(Workshop("auto", CPU, tmp_path))
+    for length in range(4, 4 + 2 * MAX_COUNTED_SHAPES):
+        calls(torch.ones(1, 1, length, 1).expand(1, 4, length, 1))
+    assert len(calls._met) == MAX_COUNTED_SHAPES  # pyright: ignore[reportPrivateUsage]
+
+
+def test_a_shelf_forgets_the_oldest_shapes(tmp_path: Path):
+    shelf, foreign = Shelf(tmp_path), tmp_path / "notes.json"
+    foreign.write_text("[]")
+    os.utime(foreign, ns=(0, 0))
+    for number in range(1, MAX_REMEMBERED + 6):
+        shelf.remember((Shape((number,), "float32"),))
+        newest = max(tmp_path.glob("*.json"), key=lambda file: (file.stat().st_mtime_ns, file.name))
+        os.utime(newest, ns=(number, number))
+    assert len(list(tmp_path.glob("*.json"))) == MAX_REMEMBERED + 1, "what it didn't write stays"
+    assert shelf.remembered(1) == [(Shape((MAX_REMEMBERED + 5,), "float32"),)]

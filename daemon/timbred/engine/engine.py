@@ -36,7 +36,9 @@ from timbred.engine.releasing import Releasing
 from timbred.engine.residency import Resident, to_evict
 from timbred.engine.rest import rest_after
 from timbred.engine.threads import ThreadChoice
+from timbred.engine.upkeep import Upkeep
 from timbred.processes.ending import leave
+from timbred.processes.heap import release_free_memory
 
 log = logging.getLogger("timbred.engine")
 
@@ -45,6 +47,9 @@ FATAL = 70
 
 BUDGET = 0.8
 """Part of the device's memory that models may fill, where the setting says nothing; jobs need the rest."""
+
+PREPARED_SHARE = 0.25
+"""Part of the budget that prepared calls may fill, with all that they hold for each length."""
 
 LOADING_TOLD_EVERY = 0.1
 """Seconds between two looks at how far a load is, while nothing else is to be done."""
@@ -159,7 +164,9 @@ class Engine:
         self.releasing = Releasing(self.precedence, self._free)
         self.workshop = workshop or Workshop("off", chosen.place, Path())
         self.workshop.has_room = self._has_room
+        self.workshop.limit = int(PREPARED_SHARE * self.budget)
         self.workshop.behind = self.precedence.behind
+        self.upkeep = Upkeep(self.releasing.after)
         self.frame_rate = 0.0
         self.mailbox = Mailbox(address, heartbeat, self.beat)
         self.loader: Loader[LatentDiffusion] = Loader(self._load, self.mailbox.orders.put)
@@ -183,6 +190,7 @@ class Engine:
             began = time.perf_counter()
             with self.precedence.first():
                 self._step()
+            self.upkeep.worked()
             self._give_way(began)
         self.mailbox.close()
 
@@ -205,16 +213,20 @@ class Engine:
         while True:
             idle = not any(job.run for job in self.jobs.values())
             try:
-                order = self.mailbox.orders.get(block=idle, timeout=LOADING_TOLD_EVERY if self.jobs else None)
+                patience = LOADING_TOLD_EVERY if self.jobs else self.upkeep.due_in
+                order = self.mailbox.orders.get(block=idle, timeout=patience)
             except queue.Empty:
                 if not idle:
                     return True
+                if not self.jobs:
+                    self.upkeep.tidy()
                 self._tell_loading()
                 self._drop_cancelled()
                 continue
             if isinstance(order, wire.Quit):
                 return False
             self._take(order)
+            self.upkeep.worked()
 
     def _take(self, order: wire.ToEngine | LoadResult[LatentDiffusion] | RoomWanted | Released) -> None:
         match order:
@@ -344,8 +356,10 @@ class Engine:
             log.warning("%s wasn't rehearsed: %s", name, error)
 
     def _free(self) -> None:
+        """Give memory back that nothing uses any more: the GPU's, and that of this process."""
         if self.device.place.type == "cuda":
             torch.cuda.empty_cache()
+        release_free_memory()
 
     # jobs
 

@@ -23,7 +23,11 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",  # models are read from folders: nothing in the engine asks a network for anything
     "HF_DEACTIVATE_ASYNC_LOAD": "1",  # weights are read in the thread that loads, which gives way, and in no others
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # what `exact` needs on CUDA
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # large pages: else each decoding faults thousands of small ones in
+    # oneDNN's calls by shape, in each thread and for the process: 50 kB each, some 100 for each length of a sound
+    "LRU_CACHE_CAPACITY": "512",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024",
+    # large pages, else each decoding faults thousands of small ones in; and few arenas, which keep what is freed apart
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=8",
 }
 
 

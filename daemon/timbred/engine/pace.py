@@ -2,8 +2,13 @@
 
 from dataclasses import dataclass, field
 
+from timbred.engine.kept import RecentDict
+
 _NEWEST = 0.3
 """Weight of the newest measurement in the running mean."""
+
+MAX_KINDS = 1024
+"""Kinds of work that are known: the latest measured."""
 
 
 @dataclass
@@ -18,7 +23,7 @@ class Pace:
     0.0
     """
 
-    _means: dict[object, float] = field(default_factory=dict[object, float])
+    _means: RecentDict[object, float] = field(default_factory=lambda: RecentDict[object, float](MAX_KINDS))
 
     def measured(self, kind: object, seconds: float) -> None:
         """Take in one measurement."""

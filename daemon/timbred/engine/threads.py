@@ -6,6 +6,8 @@ slower, for every thread waits for the one that has no core.
 
 from dataclasses import dataclass, field
 
+from timbred.engine.kept import RecentDict
+
 TRIED_AGAIN_AFTER = 48
 """Steps after which the slower choice is tried again, to see whether the machine has changed."""
 
@@ -13,6 +15,9 @@ TRIAL = 2
 """Steps of a trial; only the last one counts, for changing the number of threads costs time itself."""
 
 _NEWEST = 0.4
+
+MAX_KINDS = 1024
+"""Kinds of work that are known, each with one number of threads: the latest measured."""
 
 
 @dataclass
@@ -27,9 +32,15 @@ class ThreadChoice:
     """
 
     most: int
-    _seconds: dict[tuple[object, int], float] = field(default_factory=dict[tuple[object, int], float])
-    _trial: dict[object, tuple[int, int]] = field(default_factory=dict[object, tuple[int, int]])
-    _latest: dict[tuple[object, int], float] = field(default_factory=dict[tuple[object, int], float])
+    _seconds: RecentDict[tuple[object, int], float] = field(
+        default_factory=lambda: RecentDict[tuple[object, int], float](MAX_KINDS)
+    )
+    _trial: RecentDict[object, tuple[int, int]] = field(
+        default_factory=lambda: RecentDict[object, tuple[int, int]](MAX_KINDS)
+    )
+    _latest: RecentDict[tuple[object, int], float] = field(
+        default_factory=lambda: RecentDict[tuple[object, int], float](MAX_KINDS)
+    )
     _steps: int = 0
 
     def beside(self) -> int:

@@ -13,6 +13,7 @@ from timbred.errors import BadRequest
 from timbred.jobs.parameters import Parameters
 from timbred.library.recipe import make_recipe
 from timbred.library.takes import Library, StoredTake, new_take_id
+from timbred.processes.heap import release_free_memory
 from timbred.render.chain import RenderSettings, finish
 from timbred.render.channels import mono, polarities
 from timbred.render.decode import decode, keeps_every_bit
@@ -22,6 +23,9 @@ from timbred.render.keeping import GivenSound, kept
 from timbred.render.loudness import peak_level
 from timbred.render.resample import resample
 from timbred.units import SampleRate, frames_in
+
+MAX_FREE_BYTES = 48_000_000
+"""Bytes of freed samples that the daemon holds for the next sounds; more goes back to the system."""
 
 PREVIEWS = "previews"
 """Folder inside the takes folder for early renderings."""
@@ -138,6 +142,7 @@ class Finishing:
             recipe=clip.recipe,
         )
         self.library.add(stored)
+        release_free_memory(MAX_FREE_BYTES)
         return FinishedTake(stored, finished)
 
     def preview(self, parameters: Parameters, raw: RawTake, given: Clip | None = None) -> Path:

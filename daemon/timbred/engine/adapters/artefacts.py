@@ -45,6 +45,10 @@ def module_key(module: Any) -> str:
     return hashlib.sha256(described.encode()).hexdigest()[:24]
 
 
+MAX_REMEMBERED = 64
+"""Shapes of one module that are known from one run to the next."""
+
+
 @dataclass(frozen=True)
 class Shelf:
     """The folder for one module on one device: which shapes it met here, and their compiled calls.
@@ -56,17 +60,18 @@ class Shelf:
 
     def remembered(self, most: int) -> list[Shapes]:
         """The shapes met in earlier runs, the latest first. Files that can't be understood are passed over."""
-        if self.folder is None:
-            return []
-        files = sorted(self.folder.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)
-        found = [_read_shapes(file) for file in files[:most]]
+        found = [_read_shapes(file) for file in self._notes()[:most]]
         return [shapes for shapes in found if shapes is not None]
 
     def remember(self, shapes: Shapes) -> None:
-        """Note that these shapes are in use."""
+        """Note that these shapes are in use; of more than `MAX_REMEMBERED` that were noted the oldest are forgotten."""
         if self.folder is not None:
             file = self.folder / _name(shapes, "json")
             _write(file, json.dumps([asdict(shape) for shape in shapes]).encode())
+            for old in self._notes()[MAX_REMEMBERED:]:
+                noted = _read_shapes(old)
+                if noted is not None and old.name == _name(noted, "json"):  # else it isn't ours
+                    old.unlink(missing_ok=True)
 
     def read(self, shapes: Shapes) -> Any | None:
         """The compiled call for these shapes, if it was made before and this torch can read it."""
@@ -91,6 +96,12 @@ class Shelf:
             Path(hidden).replace(self.folder / _name(shapes, "compiled"))
         finally:
             Path(hidden).unlink(missing_ok=True)
+
+    def _notes(self) -> list[Path]:
+        """The files that name shapes, the latest first."""
+        files = [] if self.folder is None else self.folder.glob("*.json")
+        times = {file: mtime for file in files if (mtime := _modified(file)) is not None}
+        return sorted(times, key=lambda file: times[file], reverse=True)
 
 
 def _name(shapes: Shapes, kind: str) -> str:
@@ -120,6 +131,14 @@ def _read_shapes(file: Path) -> Shapes | None:
         return None
     known = all(isinstance(getattr(torch, shape.kind, None), torch.dtype) for shape in shapes)
     return shapes if shapes and known else None
+
+
+def _modified(file: Path) -> int | None:
+    """When a file was written, None if another process has removed it."""
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -7,15 +7,21 @@ from dataclasses import dataclass, field
 import torch
 
 from timbred.engine.faults import is_out_of_memory
+from timbred.engine.kept import RecentDict
 
 log = logging.getLogger("timbred.engine.memory")
+
+MAX_SHAPES = 1024
+"""Shapes of rows that are known to have no room for all: the latest."""
 
 
 @dataclass
 class Batches:
     """What is known of how many rows there is room for, by the shape of a row."""
 
-    _most: dict[tuple[int, ...], int] = field(default_factory=dict[tuple[int, ...], int])
+    _most: RecentDict[tuple[int, ...], int] = field(
+        default_factory=lambda: RecentDict[tuple[int, ...], int](MAX_SHAPES)
+    )
 
     def call(self, call: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """A call on a batch; where memory is short, on its halves one after the other, and so on down to single rows.

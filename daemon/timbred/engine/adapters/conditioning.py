@@ -1,11 +1,11 @@
 """What the network is conditioned on: remembered, repeated for several takes, mixed, and put together in batches."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import torch
 from msgspec.structs import replace
 
+from timbred.engine.kept import ByteCache
 from timbred.engine.wire import Words
 
 Tensors = dict[str, torch.Tensor]
@@ -14,30 +14,23 @@ Tensors = dict[str, torch.Tensor]
 Conditioned = Callable[[Words, bool], Tensors]
 """The conditioning for one take; with guidance, the batch axis holds first the negative, then the prompt."""
 
-REMEMBERED_WORDS = 64
-"""Conditionings kept, so that a prompt heard before costs no text encoding."""
+TENSOR_BYTES = 1_000
+"""What a tensor takes beside its numbers."""
+
+MAX_CONDITIONING_BYTES = 32_000_000
+"""Bytes of a model's conditionings that are kept, so that a prompt that came before costs no text encoding: all of an
+evening's for a small model, 64 of AudioLDM 2's longest prompts."""
 
 
-class Remembered:
-    """The conditionings of the words encoded last. Those from deterministic kernels are kept apart: their bits are not
-    those of the others."""
+def conditioning_cache() -> ByteCache[tuple[Words, bool, bool], Tensors]:
+    """A model's conditionings used last: by words, whether they are guided, and whether they come from deterministic
+    kernels, whose bits are not those of the others."""
+    return ByteCache(MAX_CONDITIONING_BYTES, size_of)
 
-    def __init__(self) -> None:
-        self._heard: OrderedDict[tuple[Words, bool, bool], Tensors] = OrderedDict()
 
-    def found(self, words: Words, guided: bool, make: Callable[[], Tensors]) -> Tensors:
-        """What these words gave before, else what `make` gives."""
-        key = (words, guided, torch.are_deterministic_algorithms_enabled())
-        if key not in self._heard:
-            self._heard[key] = make()
-            if len(self._heard) > REMEMBERED_WORDS:
-                self._heard.popitem(last=False)
-        self._heard.move_to_end(key)
-        return self._heard[key]
-
-    def forget(self) -> None:
-        """As if nothing had been heard."""
-        self._heard.clear()
+def size_of(tensors: Tensors) -> int:
+    """Bytes of a conditioning, with those that Python needs for it."""
+    return sum(tensor.numel() * tensor.element_size() + TENSOR_BYTES for tensor in tensors.values())
 
 
 def mixed(words: Words, guided: bool, conditioning: Conditioned) -> Tensors:

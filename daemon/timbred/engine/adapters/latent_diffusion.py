@@ -11,7 +11,7 @@ import torch
 
 from timbred.engine.adapters.batches import Batches
 from timbred.engine.adapters.codec import Codec
-from timbred.engine.adapters.conditioning import Remembered, Tensors, mixed, repeated
+from timbred.engine.adapters.conditioning import Tensors, conditioning_cache, mixed, repeated
 from timbred.engine.adapters.emphasis import leaning
 from timbred.engine.adapters.finishing import Sounds, expected, finished, piece_by_piece
 from timbred.engine.adapters.hearing import Hearing
@@ -51,7 +51,7 @@ class LatentDiffusion:
         self.network = Network(pipeline.unet, self.calling, device, self.stages, batches)
         self.codec = Codec(pipeline, device, self.stages, batches)
         self.grid = self.codec.grid
-        self.remembered = Remembered()
+        self.conditionings = conditioning_cache()
         self.memory = sum(self.stages.tensors.values())
         """Bytes of all weights."""
         self.prepare(Workshop("off", device, Path()))
@@ -71,7 +71,7 @@ class LatentDiffusion:
             return
         self.stages.workshop.wait(LATEST, PATIENCE)
         self.render(rehearsal(shapes, self.grid), lambda _: None, lambda: False)
-        self.remembered.forget()
+        self.conditionings.clear()
 
     def settle(self) -> None:
         """Have the components on the device, as far as there is room."""
@@ -98,13 +98,13 @@ class LatentDiffusion:
         return leaning(words, guided, self.encode, self.summaries)
 
     def conditioning(self, words: Words, guided: bool) -> Tensors:
-        """`encode`, remembered for the prompts heard last."""
+        """`encode`, kept for the prompts used last."""
         encode = self.weighted if words.weights else self.encode
 
         def made() -> Tensors:
             return self.stages.at_work("words", lambda: encode(words, guided))
 
-        return self.remembered.found(words, guided, made)
+        return self.conditionings.get((words, guided, torch.are_deterministic_algorithms_enabled()), made)
 
     def mixed(self, words: Words, guided: bool) -> Tensors:
         """The conditioning, between two prompts if there are two."""

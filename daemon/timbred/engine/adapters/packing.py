@@ -11,7 +11,7 @@ import torch
 from torch.fx.node import Node
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
-from timbred.engine.adapters.tracing import Traced
+from timbred.engine.adapters.tracing import Traced, bare
 
 LARGEST = 400_000_000
 """Bytes of weights beyond which a module isn't packed: its copy would cost more than it gains."""
@@ -41,7 +41,7 @@ def packed(traced: Traced, inputs: tuple[torch.Tensor, ...]) -> Traced:
     graph.graph.eliminate_dead_code()
     graph.recompile()
     copies = sum(_size(one) for one, before in zip(weights, traced.weights, strict=True) if one is not before)
-    return Traced(graph, tuple(weights), copies)
+    return Traced(bare(graph), tuple(weights), copies)
 
 
 def _size(weight: torch.Tensor) -> int:

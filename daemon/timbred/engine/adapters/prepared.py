@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import weakref
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,8 +23,9 @@ import torch
 from timbred.engine.adapters.artefacts import Shelf, compiled, device_key, module_key
 from timbred.engine.adapters.packing import can_pack, packed
 from timbred.engine.adapters.replaying import Replayed
-from timbred.engine.adapters.tracing import Call, Shape, Shapes, Traced, trace, weights_of
+from timbred.engine.adapters.tracing import Call, Shape, Shapes, Traced, forget_traces, trace, weights_of
 from timbred.engine.adapters.wrapping import goes_around
+from timbred.engine.kept import RecentDict
 from timbred.engine.precedence import PromptLock
 
 log = logging.getLogger("timbred.engine.compile")
@@ -37,6 +38,13 @@ MOST = 8
 
 MOST_PACKED = 300_000_000
 """Bytes that the packed copies of one module may take."""
+
+MAX_PENDING = 4
+"""Shapes of one module that wait to be prepared at a time: of more, those that were wanted first are withdrawn. Where
+lengths change with each sound, calls would else be prepared for hours that nobody wants any more."""
+
+MAX_COUNTED_SHAPES = 256
+"""Shapes of one module whose calls are counted: those that came last."""
 
 RECALLED_PACKED = 1
 """Shapes of earlier runs that calls are packed for at a start. Packing takes a core for a second each, while steps go
@@ -89,7 +97,8 @@ class Workshop:
 
     `wanted` is the setting: `auto` packs on a CPU and compiles on CUDA, `on` compiles on both, `off` leaves all plain.
     `folder` is where compiled calls are kept; None: nowhere. `has_room` says whether all copies of weights are within
-    the budget. `behind` does something in the thread that calls it, so that it gives way to steps.
+    the budget. `behind` does something in the thread that calls it, so that it gives way to steps. `limit` is how many
+    bytes the calls of all modules may take together: the one that was used least recently is dropped for a new one.
     """
 
     wanted: str
@@ -97,6 +106,7 @@ class Workshop:
     folder: Path | None
     counts: Counts = field(default_factory=Counts)
     has_room: Callable[[], bool] = _always
+    limit: int = sys.maxsize
     behind: Callable[[Callable[[], None]], object] = _at_once
     is_busy: bool = False
     _calls: "weakref.WeakValueDictionary[int, PreparedCalls]" = field(
@@ -143,16 +153,27 @@ class Workshop:
         return sum(calls.copies for calls in self._all())
 
     def give_up(self, wanted: int) -> bool:
-        """Let prepared calls go, those used least recently first, until so many bytes are free; False when there were
-        none. They are made anew when they are worth it and there is room again."""
+        """Drop prepared calls, those used least recently first, then those that are only wanted, until so many bytes
+        are free; False when there were none. They are made anew when they are worth it and there is room again."""
         free = 0
-        for calls in sorted((one for one in self._all() if one.copies), key=lambda one: one.last_used):
-            if free >= wanted:
-                break
-            free += calls.copies
-            log.info("%d MB of prepared calls make room", calls.copies // 1_000_000)
-            calls.forget()
+        while free < wanted and (size := self._drop_oldest()):
+            free += size
+        for calls in self._all():
+            if free < wanted:
+                free += calls.withdraw()
+        if free:
+            log.info("%d MB of prepared calls make room", free // 1_000_000)
         return free > 0
+
+    def keep_within_limit(self) -> None:
+        """Drop the calls that were used least recently while all that are ready take more than `limit` bytes."""
+        while sum(calls.ready_bytes for calls in self._all()) > self.limit and self._drop_oldest():
+            pass
+
+    def _drop_oldest(self) -> int:
+        """Drop the one call that was used least recently of all; its bytes, 0 when there is none."""
+        oldest = [(used, calls) for calls in self._all() if (used := calls.oldest_use) is not None]
+        return min(oldest, key=lambda one: one[0])[1].drop_oldest() if oldest else 0
 
     def _all(self) -> "list[PreparedCalls]":
         with self._lock:
@@ -191,6 +212,8 @@ class Workshop:
             log.warning("%s stays uncompiled: %s", type(module).__name__, _first_line(error))
             log.debug("", exc_info=error)
             return None
+        finally:
+            forget_traces()
         self.counts.compiled += 1
         log.info("%s compiled for %s", type(module).__name__, shapes[0].size)
         return made
@@ -207,8 +230,18 @@ class Workshop:
             self.is_busy = not self._tasks.empty()
 
 
+@dataclass
+class _ReadyCall:
+    """A prepared call: `size` is the bytes that it takes beside the module's own, `used` a moment of the monotonic
+    clock."""
+
+    call: Callable[..., torch.Tensor]
+    size: int
+    used: float = field(default_factory=time.monotonic)
+
+
 class PreparedCalls:
-    """Calls of one module. Used by one thread; what the workshop has ready is taken over between two calls."""
+    """Calls of one module. Called by one thread at a time; the workshop's thread adds what is ready, others drop it."""
 
     def __init__(
         self, call: Call, module: Any, workshop: Workshop, fitted: Callable[[Inputs], Inputs] = as_they_are
@@ -221,27 +254,37 @@ class PreparedCalls:
         self._takes = workshop.takes(module)
         self._shelf = workshop.shelf(module) if self._takes else None
         self._most = _most(module) if self._takes and not workshop.compiles else MOST
-        self._met: Counter[Shapes] = Counter()
-        self._asked: set[Shapes] = set()
-        self._ready: OrderedDict[Shapes, Callable[..., torch.Tensor]] = OrderedDict()
-        self._arrived: queue.SimpleQueue[tuple[Shapes, Traced, int]] = queue.SimpleQueue()
-        self._unrecordable: set[Shapes] = set()
-        self._life = 0
+        self._met: RecentDict[Shapes, int] = RecentDict(MAX_COUNTED_SHAPES)
+        self._pending: OrderedDict[Shapes, int] = OrderedDict()
+        self._failed: RecentDict[Shapes, bool] = RecentDict(MAX_COUNTED_SHAPES)
+        self._ready: OrderedDict[Shapes, _ReadyCall] = OrderedDict()
+        self._unrecordable: RecentDict[Shapes, bool] = RecentDict(MAX_COUNTED_SHAPES)
         self._size = _size(module) if self._takes and not workshop.compiles else 0
-        self._copies: dict[Shapes, int] = {}
         self._lock = PromptLock()
-        self.last_used = 0.0
+        self._numbers = count()
 
     @property
     def copies(self) -> int:
         """Bytes that the weights take once more for the calls that are prepared, or are being prepared."""
         with self._lock:
-            return sum(self._copies.values())
+            return self.ready_bytes + self._size * len(self._pending)
+
+    @property
+    def ready_bytes(self) -> int:
+        """The same for those that are prepared."""
+        with self._lock:
+            return sum(one.size for one in self._ready.values())
 
     @property
     def ready(self) -> int:
-        """Shapes that are prepared and in use, or wait to be."""
-        return len(self._ready) + self._arrived.qsize()
+        """Shapes that are prepared."""
+        return len(self._ready)
+
+    @property
+    def oldest_use(self) -> float | None:
+        """When the call that was used least recently was used, on the monotonic clock; None when none has a size."""
+        with self._lock:
+            return min((one.used for one in self._ready.values() if one.size), default=None)
 
     def plain(self, *inputs: torch.Tensor) -> torch.Tensor:
         """The module's own call."""
@@ -257,23 +300,22 @@ class PreparedCalls:
         if self._workshop.replays:
             fitted = _filled_rows(fitted)
         shapes = tuple(Shape.of(one) for one in fitted)
-        self._take_over(fitted, shapes)
+        if self._workshop.replays:
+            self._record(fitted, shapes)
         self._count(shapes)
         with self._lock:
             fast = self._ready.get(shapes)
             if fast is not None:
                 self._ready.move_to_end(shapes)
-        if fast is None:
-            return self.plain(*inputs)
-        self.last_used = time.monotonic()
-        return fast(*fitted)[:rows]
+                fast.used = time.monotonic()
+        return self.plain(*inputs) if fast is None else fast.call(*fitted)[:rows]
 
     def recall(self) -> None:
         """Prepare the shapes that were met in earlier runs, all modules' latest ones first."""
         if self._shelf is not None:
             most = self._most if self._workshop.compiles else RECALLED_PACKED
             for rank, shapes in enumerate(self._shelf.remembered(most), start=LATEST):
-                self._ask(shapes, rank)
+                self._ask(shapes, rank, most)
 
     @property
     def latest(self) -> Shapes | None:
@@ -281,19 +323,39 @@ class PreparedCalls:
         return next(iter(self._shelf.remembered(1)), None) if self._shelf is not None else None
 
     def forget(self) -> None:
-        """Let go of what was prepared: the module's weights have moved, or their copies are in the way."""
+        """Drop all that was prepared, and what is wanted: the module's weights have moved."""
         with self._lock:
-            self._life += 1
             self._ready.clear()
-            self._asked.clear()
+            self._pending.clear()
+            self._failed.clear()
             self._met.clear()
-            self._copies.clear()
-            while not self._arrived.empty():
-                self._arrived.get()
+
+    def withdraw(self) -> int:
+        """Have nothing prepared that isn't ready yet; the bytes that were set aside for it."""
+        with self._lock:
+            free = self._size * len(self._pending)
+            for shapes in tuple(self._pending):
+                self._take_back(shapes)
+            return free
+
+    def drop_oldest(self) -> int:
+        """Drop the call with a size that was used least recently; its bytes."""
+        with self._lock:
+            sized = [(one.used, shapes) for shapes, one in self._ready.items() if one.size]
+            if not sized:
+                return 0
+            shapes = min(sized, key=lambda one: one[0])[1]
+            self._met[shapes] = 0
+            return self._ready.pop(shapes).size
+
+    def _take_back(self, shapes: Shapes) -> None:
+        """Want these shapes no more, until they were counted anew."""
+        del self._pending[shapes]
+        self._met[shapes] = 0
 
     def _count(self, shapes: Shapes) -> None:
-        self._met[shapes] += 1
-        if self._met[shapes] == WORTH:
+        self._met[shapes] = times = self._met.get(shapes, 0) + 1
+        if times == WORTH:
             if self._shelf is not None:
                 self._workshop.submit(partial(self._remember, shapes))
             self._ask(shapes)
@@ -305,69 +367,60 @@ class PreparedCalls:
         except OSError as error:
             log.warning("shapes can't be remembered for the next start: %s", error)
 
-    def _ask(self, shapes: Shapes, rank: int = 0) -> None:
-        """Have shapes prepared, unless there is no room for it now: then they are counted anew."""
+    def _ask(self, shapes: Shapes, rank: int = 0, most: int = MAX_PENDING) -> None:
+        """Have shapes prepared, unless there is no room for it now: then they are counted anew. Of more than `most`
+        that wait, the first is withdrawn."""
         with self._lock:
-            if shapes in self._asked or shapes in self._ready:
+            if shapes in self._pending or shapes in self._failed or shapes in self._ready:
                 return
-            self._asked.add(shapes)
-            if self._size:
-                self._copies[shapes] = self._size
-            life = self._life
+            number = self._pending[shapes] = next(self._numbers)
+            while len(self._pending) > most:
+                self._take_back(next(iter(self._pending)))
         if not self._size or self._workshop.has_room():
-            self._workshop.submit(partial(_make, weakref.ref(self), shapes, life), rank)
+            self._workshop.submit(partial(_make, weakref.ref(self), shapes, number), rank)
             return
         with self._lock:
-            self._asked.discard(shapes)
-            self._copies.pop(shapes, None)
-            self._met[shapes] = 0
+            if shapes in self._pending:
+                self._take_back(shapes)
 
-    def make(self, shapes: Shapes, life: int) -> None:
-        """Prepare a call, in the workshop's thread; in vain when what was asked for then is forgotten."""
+    def make(self, shapes: Shapes, number: int) -> None:
+        """Prepare a call, in the workshop's thread; in vain when it isn't wanted any more as number so-and-so."""
         assert self._shelf is not None
-        if life != self._life:
+        if self._pending.get(shapes) != number:
             return
         made = self._workshop.prepare(self._call, self._module, shapes, self._shelf)
         with self._lock:
-            if life != self._life:
+            if self._pending.get(shapes) != number:
                 return
+            del self._pending[shapes]
             if made is None:
-                self._copies.pop(shapes, None)
+                self._failed[shapes] = True
                 return
-            if self._size:
-                self._copies[shapes] = made.copies
-            self._arrived.put((shapes, made, life))
+            self._install(shapes, made, made.copies if self._size else 0)
+        self._workshop.keep_within_limit()
 
-    def _take_over(self, inputs: Inputs, shapes: Shapes) -> None:
+    def _install(self, shapes: Shapes, fast: Callable[..., torch.Tensor], size: int) -> None:
         with self._lock:
-            while not self._arrived.empty():
-                arrived, made, life = self._arrived.get()
-                if life == self._life:
-                    self._install(arrived, made)
-        if self._workshop.replays:
-            self._record(inputs, shapes)
-
-    def _install(self, shapes: Shapes, fast: Callable[..., torch.Tensor]) -> None:
-        self._ready[shapes] = fast
-        self._ready.move_to_end(shapes)
-        self._unrecordable.discard(shapes)
-        while len(self._ready) > self._most:
-            oldest, _ = self._ready.popitem(last=False)
-            self._asked.discard(oldest)
-            self._copies.pop(oldest, None)
-            self._met[oldest] = 0
+            self._ready[shapes] = _ReadyCall(fast, size)
+            self._ready.move_to_end(shapes)
+            self._unrecordable.pop(shapes, None)
+            while len(self._ready) > self._most:
+                oldest, _ = self._ready.popitem(last=False)
+                self._met[oldest] = 0
 
     def _record(self, inputs: Inputs, shapes: Shapes) -> None:
         """Record the plain call when its shapes come for the second time, the compiled one as soon as it is there."""
-        fast = self._ready.get(shapes)
-        if isinstance(fast, Replayed) or shapes in self._unrecordable or (fast is None and not self._met[shapes]):
+        with self._lock:
+            ready = self._ready.get(shapes)
+        fast = None if ready is None else ready.call
+        if isinstance(fast, Replayed) or shapes in self._unrecordable or (fast is None and not self._met.get(shapes)):
             return
         try:
-            self._install(shapes, Replayed(self.plain if fast is None else fast, inputs))
+            self._install(shapes, Replayed(self.plain if fast is None else fast, inputs), 0)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            self._unrecordable.add(shapes)
+            self._unrecordable[shapes] = True
             log.warning("%s isn't recorded for %s: %s", type(self._module).__name__, shapes[0].size, _first_line(error))
 
 
@@ -380,11 +433,11 @@ def _filled_rows(inputs: Inputs) -> Inputs:
     return tuple(torch.cat([one, one[-1:].expand(missing, *one.shape[1:])]) for one in inputs)
 
 
-def _make(calls: "weakref.ref[PreparedCalls]", shapes: Shapes, life: int) -> None:
-    """What waits in the workshop holds no model in memory."""
+def _make(calls: "weakref.ref[PreparedCalls]", shapes: Shapes, number: int) -> None:
+    """Prepare a call unless its module is gone: what waits in the workshop holds no model in memory."""
     wanted = calls()
     if wanted is not None:
-        wanted.make(shapes, life)
+        wanted.make(shapes, number)
 
 
 def _size(module: torch.nn.Module) -> int:

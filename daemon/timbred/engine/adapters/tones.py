@@ -7,12 +7,12 @@ lobe of a windowed sine; how loud it is follows from the mel bands; it takes the
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from timbred.engine.adapters.spectrogram import Analysis, energy, filter_bank
+from timbred.engine.kept import ByteCache
 
 FADES, HIGHEST = 3000.0, 6000.0
 """Hertz from which on harmonics give way to what the vocoder makes, and up to which there are any: ears don't tell the
@@ -39,6 +39,9 @@ SILENT = -70.0
 
 BEGINS = 2
 """Frames around it that are its beginning, too."""
+
+MAX_HARMONICS_BYTES = 8_000_000
+"""Bytes of notes' harmonics that are kept; one note takes 0.05 to 3 MB. Each length of a loop has its own."""
 
 SPREAD = 0.618
 """The part of a turn by which the harmonics' phases differ at first, times the square of their order: together, they
@@ -98,10 +101,20 @@ def levels(mel: Tensor, harmonics: Harmonics) -> Tensor:
     return power.sqrt() * lacking.sqrt().clamp(1.0, LOUDER)[..., None]
 
 
-@lru_cache(maxsize=32)
-@torch.inference_mode(mode=False)
 def harmonics_of(note: Note, analysis: Analysis, fft_size: int, device: torch.device) -> Harmonics:
     """The harmonics of a note, for an analysis and the bins of a vocoder's transform."""
+    return _harmonics.get((note, analysis, fft_size, device), lambda: _new_harmonics(note, analysis, fft_size, device))
+
+
+def _size_of(harmonics: Harmonics) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in vars(harmonics).values())
+
+
+_harmonics: ByteCache[tuple[Note, Analysis, int, torch.device], Harmonics] = ByteCache(MAX_HARMONICS_BYTES, _size_of)
+
+
+@torch.inference_mode(mode=False)
+def _new_harmonics(note: Note, analysis: Analysis, fft_size: int, device: torch.device) -> Harmonics:
     hertz = frequencies(note, analysis)
     bank = filter_bank(analysis).double()
     listened = torch.arange(bank.shape[0], dtype=torch.float64)

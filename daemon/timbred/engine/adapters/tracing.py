@@ -4,11 +4,16 @@ Made without touching the module: others may be calling it meanwhile.
 """
 
 import copy
+import linecache
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import graph_module
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.graph import CodeGen
 
@@ -76,6 +81,30 @@ def trace(call: Call, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...])
     graph.graph.set_codegen(CodeGen())  # plain arguments, not nested ones
     graph.recompile()
     return Traced(graph, tuple(weights))
+
+
+def bare(graph: Any) -> Callable[..., Any]:
+    """A graph module's compiled code and constants alone; the module must not be used any more. Its nodes, with a
+    description of every intermediate result, take several MB for a network. They refer to each other, so they are
+    taken apart here, not left to the garbage collector."""
+    names = {str(node.target) for node in graph.graph.nodes if node.op in {"get_attr", "call_module"}}
+    if any("." in name for name in names):
+        return graph
+    constants = SimpleNamespace(**{name: getattr(graph, name) for name in names})
+    for node in reversed(list(graph.graph.nodes)):
+        node.meta.clear()
+        graph.graph.erase_node(node)
+    return partial(type(graph).forward, constants)
+
+
+def forget_traces() -> None:
+    """Drop what torch keeps of each trace for good: results by operation and shapes, and the source of generated code.
+    Neither is needed once a call is traced; together they take 2 MB for each shape of a network."""
+    FakeTensorMode.cache_clear()
+    loader = getattr(graph_module, "_loader", None)
+    for name in list(getattr(loader, "eval_cache", ())):
+        loader.eval_cache.pop(name, None)  # pyright: ignore[reportOptionalMemberAccess]
+        linecache.cache.pop(name, None)
 
 
 def weights_of(module: torch.nn.Module) -> tuple[torch.Tensor, ...]:

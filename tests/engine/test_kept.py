@@ -1,0 +1,78 @@
+"""What is kept per length or per prompt stays within its bounds."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from timbred.engine.kept import ByteCache, RecentDict
+from timbred.engine.pace import MAX_KINDS, Pace
+from timbred.engine.threads import ThreadChoice
+from timbred.engine.upkeep import AT_MOST_AFTER_S, IDLE_AFTER_S, Upkeep
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 30))), st.integers(0, 40))
+def test_byte_cache_never_holds_more_than_its_limit(calls: list[tuple[int, int]], limit: int):
+    cache = ByteCache[int, bytes](limit, len)
+    sizes: dict[int, int] = {}
+    for key, size in calls:
+        found = cache.get(key, lambda size=size: bytes(size))
+        sizes.setdefault(key, size)
+        assert len(found) in (size, sizes[key])
+        sizes[key] = len(found)
+        assert cache.size <= limit
+    cache.clear()
+    assert (cache.size, len(cache)) == (0, 0)
+
+
+def test_byte_cache_drops_the_value_used_least_recently():
+    made: list[str] = []
+
+    def make(key: str) -> bytes:
+        made.append(key)
+        return bytes(4)
+
+    cache = ByteCache[str, bytes](8, len)
+    for key in ("a", "b", "a", "c", "a", "b"):
+        cache.get(key, lambda key=key: make(key))
+    assert made == ["a", "b", "c", "b"]
+
+
+def test_byte_cache_leaves_the_others_when_a_value_is_too_large():
+    cache = ByteCache[str, bytes](8, len)
+    cache.get("small", lambda: bytes(4))
+    assert len(cache.get("large", lambda: bytes(9))) == 9
+    assert cache.size == 4
+
+
+def test_recent_dict_keeps_the_keys_set_last():
+    recent = RecentDict[int, int](3)
+    for key in (1, 2, 3, 1, 4):
+        recent[key] = key
+    assert list(recent) == [3, 1, 4]
+
+
+def test_what_is_learned_by_length_is_bounded():
+    pace, threads = Pace(), ThreadChoice(2)
+    for number in range(3 * MAX_KINDS):
+        pace.measured(("step", number), 0.1)
+        threads.measured(number, threads.next(number), 0.1)
+    assert len(pace._means) == MAX_KINDS  # pyright: ignore[reportPrivateUsage]
+    for learned in (threads._seconds, threads._trial, threads._latest):  # pyright: ignore[reportPrivateUsage]
+        assert len(learned) <= MAX_KINDS
+
+
+def test_upkeep_comes_once_after_work_and_now_and_then_during_work():
+    now, given_back = [0.0], list[float]()
+    upkeep = Upkeep(lambda _work: given_back.append(now[0]), lambda: now[0])
+    assert upkeep.due_in is None
+    now[0] = 1.0
+    upkeep.worked()
+    assert upkeep.due_in == IDLE_AFTER_S
+    now[0] += IDLE_AFTER_S
+    assert upkeep.due_in == 0.0
+    upkeep.tidy()
+    assert upkeep.due_in is None
+    assert given_back == [1.0 + IDLE_AFTER_S]
+    for _ in range(int(3 * AT_MOST_AFTER_S)):
+        now[0] += 1.0
+        upkeep.worked()
+    assert len(given_back) == 4
