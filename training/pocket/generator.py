@@ -11,13 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from training.pocket.text import TOLD
+
 
 @dataclass(frozen=True)
 class GeneratorSizes:
-    """Widths and depth: 19 million parameters."""
+    """Widths and depth: 20 million parameters. `vector` is what `TextSide.told` gives."""
 
     latent: int = 240
-    vector: int = 384
+    vector: int = TOLD
     width: int = 384
     blocks: int = 8
     heads: int = 6

@@ -25,7 +25,7 @@ SEED = 31
 TOKENS_A_BATCH = 1536
 LENGTHS = (16, 24, 32, 48, 64, 96, 144, 220)
 """Sounds up to one of these many vectors are trained together."""
-LEARNING_RATE = 6e-4
+LEARNING_RATE = 8e-4
 WARMUP_STEPS = 300
 HALVING_STEPS = 12_000
 UNTOLD = 0.1
@@ -105,14 +105,15 @@ class Batches:
                 (self.latents.sounds[first : first + 256], each, first) for first in range(0, len(self.latents), 256)
             ]
             parts = pool.starmap(encoded_captions, jobs, chunksize=1)
-        rows = [self.side(*tensors(part, self.device)).half().cpu() for part in parts]
+        rows = [self.side.told(self.side(*tensors(part, self.device))).half().cpu() for part in parts]
         self.prepared = torch.cat(rows).unflatten(0, (-1, each))
 
     def _vectors(self, indices: NDArray[np.int64], random: np.random.Generator) -> Tensor:
         if self.prepared is not None:
             turns = torch.from_numpy(random.integers(self.prepared.shape[1], size=len(indices)))
             return self.prepared[torch.from_numpy(indices), turns].float().to(self.device)
-        return self.side.read_prompts([caption(self.latents.sounds[int(index)], random) for index in indices])
+        prompts = [caption(self.latents.sounds[int(index)], random) for index in indices]
+        return self.side.told(self.side.read_prompts(prompts))
 
     def _count(self, place: int) -> int:
         return max(2, self.size // LENGTHS[place])
@@ -164,7 +165,7 @@ def held_out_figures(generator: Generator, latents: Latents, side: TextSide, dev
         blind: list[Tensor] = []
         for first in range(0, len(indices), 24):
             chosen = indices[first : first + 24]
-            batch = batches.of(chosen, side.read_prompts([prompts[index] for index in chosen]))
+            batch = batches.of(chosen, side.told(side.read_prompts([prompts[index] for index in chosen])))
             noise = torch.randn(batch.sound.shape, generator=source).to(device)
             time = torch.full((len(chosen),), moment, device=device)
             errors.append(flow_loss(generator, batch, time, noise))

@@ -40,7 +40,7 @@ class Pocket:
     @torch.no_grad()
     def latents(self, prompts: Sequence[str], seconds: float, seed: int) -> Tensor:
         """(prompts, tokens, latent) as the codec takes them."""
-        vectors = self.text.read_prompts(prompts)
+        vectors = self.text.told(self.text.read_prompts(prompts))
         tokens = tokens_of(round(seconds * SAMPLE_RATE))
         made = sample(self.generator, vectors, [tokens] * len(prompts), self.steps, self.guidance, seed)
         return made * self.scale + self.middle

@@ -1,13 +1,16 @@
 """The text side: a prompt to one vector, in which everything that a musician can say lies along straight lines."""
 
+import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from training.pocket.bands import BANDS, CENTRES, EDGES, HALF_WIDTHS
 from training.pocket.effects import EFFECTS
-from training.pocket.labels import CHOICES, UNSAID, Labels
+from training.pocket.labels import CHOICES, FORMS, UNSAID, Labels
 from training.pocket.tokens import BUCKETS, FEATURES, MAX_WORDS, Encoded, encode
 
 
@@ -21,6 +24,20 @@ class TextSizes:
     heads: int = 4
     queries: int = 6
     vector: int = 384
+
+
+HAVING = {
+    "note": ("note",),
+    "register": ("note",),
+    "root": ("note", "chord", "arpeggio", "scale"),
+    "chord": ("chord", "arpeggio"),
+    "scale": ("scale",),
+    "style": ("loop",),
+    "touch": ("note", "chord", "arpeggio", "scale", "hit"),
+}
+"""Forms of sound that have a class at all."""
+TOLD = TextSizes().vector + sum(map(len, CHOICES.values())) + len(EFFECTS) + 1 + 2 * BANDS
+"""Numbers that the generator is told of a prompt."""
 
 
 class TextSide(nn.Module):
@@ -54,9 +71,38 @@ class TextSide(nn.Module):
         pooled, _ = self.attend(queries, states, states, key_padding_mask=~mask, need_weights=False)
         return self.norm(self.join(pooled.flatten(1)))
 
+    def told(self, vectors: Tensor) -> Tensor:
+        """(prompts, TOLD): the vector, the classes that it speaks of, and where the partials of its note lie.
+
+        Classes that a form of sound doesn't have count by how likely that form is.
+        """
+        chances = {name: head(vectors).softmax(-1) for name, head in self.heads.items()}
+        forms: dict[str, Tensor] = {form: chances["form"][:, place] for place, form in enumerate(FORMS)}
+        for name, having in HAVING.items():
+            chances[name] = chances[name] * torch.stack([forms[form] for form in having]).sum(0)[:, None]
+        partials = chances["note"] @ partial_bands().to(vectors)
+        effects, tempo = self.effects(vectors).sigmoid(), self.tempo(vectors) * forms["loop"][:, None]
+        return torch.cat((vectors, *(4 * chance for chance in chances.values()), 2 * effects, 2 * tempo, partials), -1)
+
     def read_prompts(self, prompts: Sequence[str]) -> Tensor:
         """(prompts, vector) for texts."""
         return self(*tensors(encode(prompts), self.places.device))
+
+
+@functools.cache
+def partial_bands() -> Tensor:
+    """(128, 2 * BANDS): for each MIDI note, how strongly its partials fall into each band, and where in it."""
+    found = torch.zeros(128, 2, BANDS)
+    for note in range(128):
+        for partial in range(1, 33):
+            hertz = partial * 440.0 * 2 ** ((note - 69) / 12)
+            if hertz < float(EDGES[0]) or hertz >= float(EDGES[-1]):
+                continue
+            band = int(torch.searchsorted(EDGES, torch.tensor(hertz), right=True)) - 1
+            strength = 3.0 / math.sqrt(partial)
+            found[note, 0, band] += strength
+            found[note, 1, band] += strength * float((hertz - CENTRES[band]) / HALF_WIDTHS[band])
+    return found.flatten(1)
 
 
 def tensors(encoded: Encoded, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

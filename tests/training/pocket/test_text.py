@@ -4,9 +4,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from training.pocket.bands import BANDS, CENTRES, HALF_WIDTHS
 from training.pocket.labels import CHOICES, KINDS, UNSAID, labels_of
 from training.pocket.sounds import draw
-from training.pocket.text import TextSide, label_losses, tensors
+from training.pocket.text import TOLD, TextSide, label_losses, partial_bands, tensors
 from training.pocket.tokens import FEATURES, MAX_WORDS, PIECES, encode, read_words
 from training.pocket.words import caption
 
@@ -68,6 +69,25 @@ def test_company_changes_no_vector() -> None:
         alone = side.read_prompts(["a kick"])[0]
         beside = side.read_prompts(["a kick", "a very long prompt with many words about strings in a hall"])[0]
     assert torch.allclose(alone, beside, atol=1e-5)
+
+
+def test_partials_of_a_note_lie_in_their_bands() -> None:
+    bands = partial_bands().unflatten(1, (2, BANDS))
+    a4 = bands[69, 0]
+    fundamental = int((CENTRES - 440).abs().argmin())
+    assert int(a4.argmax()) == fundamental
+    assert float(a4[int((CENTRES - 880).abs().argmin())]) > 0
+    where = CENTRES[fundamental] + HALF_WIDTHS[fundamental] * bands[69, 1, fundamental] / a4[fundamental]
+    assert float(where) == pytest.approx(440, abs=0.1)
+
+
+def test_told_has_the_vector_first_and_its_width() -> None:
+    side = TextSide().eval()
+    with torch.no_grad():
+        vectors = side.read_prompts(["a violin c4", "kick"])
+        told = side.told(vectors)
+    assert told.shape == (2, TOLD)
+    assert torch.equal(told[:, : vectors.shape[1]], vectors)
 
 
 def test_labels_fit_every_sound() -> None:
