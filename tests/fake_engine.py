@@ -131,6 +131,9 @@ class FakeEngine:
             and (words[1:] != ["once"] or _first_time(render.model.folder))
         ):
             os._exit(7)
+        if words[0] == "lengthy":
+            self.mailbox.send(wire.TextRead(job=render.job, key="prompt", characters=900, read=900, parts=4))
+            self.mailbox.send(wire.TextRead(job=render.job, key="transcription", characters=90, read=60, parts=1))
         if words[0] == "hang":
             self.hanging.set()
             threading.Event().wait()

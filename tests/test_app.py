@@ -178,3 +178,23 @@ def test_jobs_that_wait_when_the_daemon_stops_are_told(tmp_path: Path, audioldm:
         assert {(event.id, event.code) for event in fails} == {(number, "shutting-down") for number in range(3)}
 
     asyncio.run(conversation())
+
+
+def test_texts_that_are_longer_than_the_model_reads_at_once_are_told(tmp_path: Path, audioldm: Path):
+    async def scene() -> None:
+        async with running(tmp_path, audioldm) as daemon:
+            client = daemon.transports.client()
+            for _ in range(2):  # the second is the same request again
+                events = await asyncio.wait_for(client.request(**generate("a", "lengthy words")), PATIENCE)
+                warnings = [event for event in events if isinstance(event, m.Warned)]
+                assert [(told.key, told.characters, told.heard, told.parts) for told in warnings] == [
+                    ("prompt", 900, 900, 4),
+                    ("transcription", 90, 60, 1),
+                ]
+                assert (
+                    warnings[0].message == "900 characters are more than tiny reads at once: it reads them in 4 parts"
+                )
+                assert "tiny reads the first 60 of 90 characters" in warnings[1].message
+                assert is_terminal(events[-1])
+
+    asyncio.run(scene())

@@ -150,6 +150,9 @@ class TimbredExt:
             self._show("Progress", 0.0)
             self._show("Status", "cancelled")
 
+    def _on_warning(self, told):
+        self._trouble(f"{told['key']}: {told['message']}")
+
     def _on_fail(self, told):
         self.requests.pop(told["id"], None)
         self._show("Status", told["code"])

@@ -85,5 +85,6 @@ EVENTS = {
     "/timbred/synced": ["n"],
     "/timbred/take": ["id", "index", "path", "seconds", "rate", "channels", "seed", "score", "take_id"],
     "/timbred/unloaded": ["model"],
+    "/timbred/warning": ["id", "key", "message"],
     "/timbred/welcome": ["client_id", "version", "http_port"],
 }

@@ -317,6 +317,7 @@ var EVENTS = {
         var left = Math.max(1, Math.round(said.eta_s));
         this.tell(said.step ? Math.round(said.fraction * 100) + " %, " + left + " s left" : "loading the model");
     }),
+    warning: answer("warning", function (_, said) { this.tell(said.key + ": " + said.message); }),
     preview: function () {},
     take: answer("take", function (index, said) {
         var job = this.running[index];

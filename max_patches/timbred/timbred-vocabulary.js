@@ -25,6 +25,7 @@ exports.requests = {
 exports.events = {
     "queued": ["id", "position", "eta_s"],
     "started": ["id", "model"],
+    "warning": ["id", "key", "message"],
     "progress": ["id", "fraction", "step", "steps", "eta_s"],
     "preview": ["id", "path"],
     "take": ["id", "index", "path", "seconds", "rate", "channels", "seed", "score", "take_id"],

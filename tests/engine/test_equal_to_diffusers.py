@@ -96,7 +96,8 @@ def test_every_scheduler(model: LatentDiffusion, scheduler: str, guidance: float
     "changes",
     [
         {"guidance": 1.0},
-        {"guidance": 7.5, "words": Words(prompt="a bell", negative="noise, hum")},
+        # diffusers cuts a negative prompt to the prompt's tokens, so this one has fewer
+        {"guidance": 7.5, "words": Words(prompt="a bell in a room", negative="hum")},
         {"eta": 0.7},
         {"seeds": (1, 2, 3)},
         {"seeds": (4, 5), "eta": 1.0},

@@ -203,5 +203,8 @@ def _request_line(entry: RequestEntry) -> str:
 
 def errors_page() -> Patch:
     """Every error code."""
-    lines = ["A failure comes as: fail ID CODE MESSAGE. The message says what to do."]
+    lines = [
+        "A failure comes as: fail ID CODE MESSAGE. The message says what to do.",
+        "A warning comes as: warning ID KEY MESSAGE. The request goes on.",
+    ]
     return _page("errors", lines + [f"{code}: {kind.meaning}" for code, kind in CODES.items()] + [TIMEOUT])

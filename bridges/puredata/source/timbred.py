@@ -383,7 +383,7 @@ def _answers() -> Patch:
         20 80 root: route timbred
         20 110 own: route status.reply
         20 140 twice: t a a
-        20 200 kind: route take progress queued fail done cancelled
+        20 200 kind: route take progress queued fail done cancelled warning
         in > trim_in > root > own
         own.1 > twice > kind
 
@@ -435,6 +435,8 @@ def _answers() -> Patch:
         kind.5 > end
 
         400 390 said: s $0-said
+        320 360 warned: list append
+        kind.6 > warned > said
         failed > said
         """
     )

@@ -42,6 +42,7 @@ TimbredRequest {
 			\notBuffered, { this.hearNotBuffered(*arguments) },
 			\done, { this.end(\done) },
 			\cancelled, { this.end(\cancelled) },
+			\warning, { timbred.warn("%: %".format(arguments[1], arguments[2])) },
 			\fail, {
 				expected = 0;
 				timbred.report(arguments[1], arguments[2]);

@@ -86,7 +86,7 @@ TimbredVocabulary {
 		)
 	}
 
-	*events { ^['queued', 'started', 'progress', 'preview', 'take', 'buffered', 'done', 'cancelled', 'fail', 'playing', 'ended', 'flowing', 'welcome', 'status.reply', 'model', 'loaded', 'unloaded', 'settings', 'synced', 'pong'] }
+	*events { ^['queued', 'started', 'warning', 'progress', 'preview', 'take', 'buffered', 'done', 'cancelled', 'fail', 'playing', 'ended', 'flowing', 'welcome', 'status.reply', 'model', 'loaded', 'unloaded', 'settings', 'synced', 'pong'] }
 
 	*codes { ^['bad-request', 'unknown-model', 'missing-weights', 'busy', 'out-of-memory', 'model-error', 'forbidden-path', 'bad-audio', 'disk-full', 'no-audio-device', 'worker-lost', 'shutting-down', 'internal'] }
 }

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -370,6 +370,7 @@ class Engine:
             return
         try:
             self._begin_next(job, model)
+            self._tell_read(job, model)
             self.last_used[job.render.model.name] = time.monotonic()
             job.preview_due = job.render.order.preview
             job.stepped = time.perf_counter()
@@ -380,6 +381,11 @@ class Engine:
         """Begin the first of a job's orders that isn't made yet."""
         with self._kernels(job):
             job.run = model.begin(job.orders[len(job.made)])
+
+    def _tell_read(self, job: Job, model: LatentDiffusion) -> None:
+        """Tell which texts are longer than the encoders' windows."""
+        for text in model.read_in_parts(job.render.order.words):
+            self.mailbox.send(wire.TextRead(job=job.number, **asdict(text)))
 
     @contextmanager
     def _kernels(self, job: Job) -> Generator[None]:

@@ -6,7 +6,7 @@ little-endian samples.
 
 import msgspec
 
-WIRE_VERSION = 5
+WIRE_VERSION = 6
 """Raised whenever a message changes: a daemon and an engine of two versions refuse each other."""
 
 
@@ -166,6 +166,19 @@ class Loading(Wire, frozen=True, kw_only=True):
     fraction: float
 
 
+class TextRead(Wire, frozen=True, kw_only=True):
+    """From the engine: how a text encoder read a text that is longer than its window.
+
+    `key` is the text's key in `generate`. Of its `characters`, `read` were read, in so many `parts`.
+    """
+
+    job: int
+    key: str
+    characters: int
+    read: int
+    parts: int
+
+
 class Loaded(Wire, frozen=True, kw_only=True):
     """From the engine: the model is resident."""
 
@@ -261,6 +274,7 @@ FromEngine = (
     | CannotStart
     | Beat
     | Loading
+    | TextRead
     | Loaded
     | Unloaded
     | Step

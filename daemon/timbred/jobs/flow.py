@@ -247,6 +247,10 @@ class Flows:
         match event:
             case m.Take(id=identity) if clip is not None:
                 self._made(str(identity), event, clip)
+            case m.Warned(id=identity):
+                asked = self._asked.get(str(identity))
+                if asked is not None and asked.first:  # the pieces after it have the same words
+                    self.outbox.send(asked.flow.client, msgspec.structs.replace(event, id="flow"))
             case m.Fail(id=identity):
                 asked = self._asked.pop(str(identity), None)
                 if asked is not None and asked.flow.asked == identity:

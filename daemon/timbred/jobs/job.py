@@ -10,7 +10,7 @@ from timbred.clip import Clip
 from timbred.jobs.deadline import Wanted
 from timbred.jobs.parameters import Parameters
 from timbred.protocol.exchange import ClientId
-from timbred.protocol.messages import Event, Generate, Id, Take, Vary
+from timbred.protocol.messages import Event, Generate, Id, Take, Vary, Warned
 
 
 class State(Enum):
@@ -52,6 +52,7 @@ class Job:
     takes: list[Take] = field(default_factory=list[Take])
     clips: list[Clip] = field(default_factory=list[Clip])
     terminal: Event | None = None
+    warnings: list[Warned] = field(default_factory=list[Warned])
     given: bytes | None = None
     whole: Clip | None = None
     ready: bool = True

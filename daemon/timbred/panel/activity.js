@@ -52,7 +52,7 @@ export class Activity {
   }
 }
 
-const MADE = ["queued", "started", "progress", "preview", "take", "done", "cancelled", "fail"];
+const MADE = ["queued", "started", "progress", "warning", "preview", "take", "done", "cancelled", "fail"];
 
 function placeOf(event) {
   return event.id !== undefined && MADE.includes(event.type) ? `request ${event.id}` : null;
@@ -69,6 +69,8 @@ function told(event, name) {
       return `${name}: ${event.model} works on it`;
     case "progress":
       return `${name}: ${Math.round(event.fraction * 100)} %${event.eta_s ? `, ${seconds(event.eta_s)} left` : ""}`;
+    case "warning":
+      return `${name}: ${event.key}: ${event.message}`;
     case "preview":
       return `${name}: a preview`;
     case "take":

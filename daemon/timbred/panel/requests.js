@@ -46,7 +46,7 @@ export class Requests {
   }
 
   remember(told) {
-    const job = { fraction: 0, step: 0, steps: 0, eta: 0, stage: "", position: 0, preview: "", takes: [], failure: null, ...told };
+    const job = { fraction: 0, step: 0, steps: 0, eta: 0, stage: "", position: 0, preview: "", takes: [], warnings: [], failure: null, ...told };
     job.since = Date.now();
     this.jobs.set(job.id, job);
     return job;
@@ -110,6 +110,11 @@ export class Requests {
   on_progress(job, event) {
     const { fraction, step, steps, eta_s: eta, stage } = event;
     Object.assign(job, { state: "started", fraction, step, steps, eta, stage: stage ?? "denoising" });
+    this.changed(job);
+  }
+
+  on_warning(job, event) {
+    job.warnings = [...job.warnings.filter((told) => told.key !== event.key), event];
     this.changed(job);
   }
 

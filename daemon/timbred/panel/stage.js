@@ -222,7 +222,7 @@ export class Stage {
       write(this.path, "");
       this.animate();
     }
-    const words = stateOf(job);
+    const words = [stateOf(job), ...job.warnings.map((told) => `${told.key}: ${told.message}`)].join(". ");
     write(this.about, words);
     this.coming.hidden = false;
     write(this.coming, `${Math.round(job.fraction * 100)} %`);

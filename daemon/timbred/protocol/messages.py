@@ -431,6 +431,22 @@ class Progress(Event, frozen=True, kw_only=True):
     stage: Annotated[str, Meta(description="`loading` or `denoising`")] = "denoising"
 
 
+class Warned(Event, frozen=True, kw_only=True):
+    """Something about a request isn't as it might seem; the request goes on.
+
+    Comes for each text that is longer than the model's text encoders read at once.
+    """
+
+    json_only = ("characters", "heard", "parts")
+
+    id: Annotated[Id, Meta(description="the request's, or `flow`")]
+    key: Annotated[str, Meta(description="the key that it is about: `prompt`, `negative`, `prompt2`, `transcription`")]
+    message: Annotated[str, Meta(description="what isn't as it might seem, and what to do")]
+    characters: Annotated[int, Meta(description="characters of the text")] = 0
+    heard: Annotated[int, Meta(description="how many of them the model reads, from the first on")] = 0
+    parts: Annotated[int, Meta(description="parts that the text is read in")] = 1
+
+
 class Preview(Event, frozen=True, kw_only=True):
     """An early, rough rendering is there."""
 

@@ -53,7 +53,7 @@ class EventEntry:
         return ROOT + self.name + ("/" + self.family.upper() if self.family else "")
 
 
-_RENDER = ("queued", "started", "progress", "preview", "take", "buffered", "done", "cancelled", "fail")
+_RENDER = ("queued", "started", "warning", "progress", "preview", "take", "buffered", "done", "cancelled", "fail")
 
 REQUESTS: tuple[RequestEntry, ...] = (
     RequestEntry("hello", m.Hello, ("welcome",), positional=("name",)),
@@ -69,7 +69,7 @@ REQUESTS: tuple[RequestEntry, ...] = (
     RequestEntry("play", m.Play, ("playing", "ended", "fail"), positional=("voice", "take")),
     RequestEntry("stop", m.Stop, ("ended", "done", "fail"), positional=("voice",)),
     RequestEntry("set", m.Set, ("done", "fail"), positional=("voice",)),
-    RequestEntry("flow", m.Flow, ("flowing", "ended", "fail"), positional=("voice",), rest="prompt"),
+    RequestEntry("flow", m.Flow, ("flowing", "ended", "warning", "fail"), positional=("voice",), rest="prompt"),
     RequestEntry("tempo", m.Tempo, ("done", "fail"), positional=("bpm",)),
     RequestEntry("settings", m.Setting, ("settings", "fail"), positional=("value",), family="name"),
     RequestEntry("sync", m.Sync, ("synced",), positional=("n",)),
@@ -79,6 +79,7 @@ REQUESTS: tuple[RequestEntry, ...] = (
 EVENTS: tuple[EventEntry, ...] = (
     EventEntry("queued", m.Queued),
     EventEntry("started", m.Started),
+    EventEntry("warning", m.Warned),
     EventEntry("progress", m.Progress),
     EventEntry("preview", m.Preview),
     EventEntry("take", m.Take),

@@ -7,6 +7,7 @@ from diffusers import AudioLDMPipeline
 
 from timbred.engine.adapters.conditioning import Tensors
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion
+from timbred.engine.adapters.long_texts import Part, average
 from timbred.engine.adapters.network import Calling
 from timbred.engine.adapters.prepared import Inputs
 from timbred.engine.wire import Words
@@ -30,4 +31,18 @@ class AudioLdm(LatentDiffusion):
 
     @torch.inference_mode()
     def encode(self, words: Words, guided: bool) -> Tensors:
-        return {"text": self.pipeline._encode_prompt(words.prompt, self.device, 1, guided, words.negative)}
+        parts, negative = self.parts(words.prompt), self.parts(words.negative)
+        if len(parts) == 1 and (not guided or self._takes_negative(negative)):
+            return {"text": self.pipeline._encode_prompt(words.prompt, self.device, 1, guided, words.negative)}
+        vectors = [self._vector(negative)] * guided + [self._vector(parts)]
+        return {"text": torch.cat(vectors)}
+
+    def _takes_negative(self, parts: list[Part]) -> bool:
+        """Tell whether the pipeline reads all of a negative prompt: it cuts it to the length of its vectors."""
+        length = int(self.pipeline.text_encoder.config.projection_dim)
+        return len(parts) == 1 and len(self.pipeline.tokenizer(parts[0].text).input_ids) <= length
+
+    def _vector(self, parts: list[Part]) -> torch.Tensor:
+        """The vector of a text, of length 1."""
+        vectors = [self.pipeline._encode_prompt(part.text, self.device, 1, False) for part in parts]
+        return torch.nn.functional.normalize(average(vectors, parts), dim=-1)

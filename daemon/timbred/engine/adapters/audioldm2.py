@@ -5,18 +5,20 @@ from typing import Any
 import diffusers
 import soxr
 import torch
+from transformers import VitsTokenizer
 
 from timbred.engine.adapters.conditioning import Tensors, filled_to
 from timbred.engine.adapters.emphasis import token_factors
 from timbred.engine.adapters.finishing import Sounds
 from timbred.engine.adapters.hearing import Hearing, directions, ear_of
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion
+from timbred.engine.adapters.long_texts import LongText, Part, average, divide, windows_of
 from timbred.engine.adapters.network import Calling
 from timbred.engine.adapters.precision import precision_of
 from timbred.engine.adapters.prepared import Inputs
 from timbred.engine.wire import Words
 
-TEXT_LENGTHS = (8, 16, 32, 64, 128)
+TEXT_LENGTHS = (8, 16, 32, 64, 128, 256, 512, 1024)
 """Numbers of tokens that calls of the network are prepared for."""
 
 
@@ -50,29 +52,71 @@ class AudioLdm2(LatentDiffusion):
     calling = Calling(5, _inputs, _evaluate, _fitted)
     summaries = ("generated",)
 
+    @property
+    def tokenizers(self) -> tuple[Any, ...]:
+        """CLAP's, and T5's; where a model speaks the second one reads the transcription."""
+        first, second = self.pipeline.tokenizer, self.pipeline.tokenizer_2
+        return (first,) if isinstance(second, VitsTokenizer) else (first, second)
+
+    def read_in_parts(self, words: Words) -> list[LongText]:
+        """As for other models; a transcription can't be divided, for its end would be spoken as a text of its own."""
+        found = super().read_in_parts(words)
+        tokenizer = self.pipeline.tokenizer_2
+        if isinstance(tokenizer, VitsTokenizer) and words.transcription:
+            parts = divide(words.transcription, windows_of((tokenizer,)))
+            if len(parts) > 1:
+                found.append(LongText("transcription", len(words.transcription), len(parts[0].text), 1))
+        return found
+
     @torch.inference_mode()
     def encode(self, words: Words, guided: bool) -> Tensors:
-        prompt_states, mask, generated = self.pipeline.encode_prompt(
-            words.prompt,
-            self.device,
-            1,
-            guided,
-            words.transcription or None,
-            words.negative,
+        parts = self.parts(words.prompt)
+        whole = self._encoded(parts, words) if len(parts) > 1 else None
+        if not guided:
+            return whole or self._of_pipeline(words.prompt, False, words)
+        if whole is None and self._takes_negative(words):
+            return self._of_pipeline(words.prompt, True, words)
+        whole = whole or self._of_pipeline(words.prompt, False, words)
+        return joined(self._encoded(self.parts(words.negative), words), whole)
+
+    def _takes_negative(self, words: Words) -> bool:
+        """Tell whether the pipeline reads all of the negative prompt: it cuts it to the prompt's tokens."""
+        second = self.pipeline.tokenizer_2
+        if not words.negative or isinstance(second, VitsTokenizer):
+            return len(self.parts(words.negative)) == 1
+        return all(window.fits(words.negative) for window in self.windows) and (
+            len(second(words.negative).input_ids) <= len(second(words.prompt).input_ids)
         )
-        return {"states": prompt_states, "mask": mask, "generated": generated}
+
+    def _of_pipeline(self, prompt: str, guided: bool, words: Words) -> Tensors:
+        """What the pipeline makes of a text that its encoders take whole."""
+        states, mask, generated = self.pipeline.encode_prompt(
+            prompt, self.device, 1, guided, words.transcription or None, words.negative
+        )
+        return {"states": states, "mask": mask, "generated": generated}
+
+    def _encoded(self, parts: list[Part], words: Words) -> Tensors:
+        """A text in parts: the states of all their tokens, and the mean of what is generated from each."""
+        encoded = [self._of_pipeline(part.text, False, words) for part in parts]
+        generated = average([one["generated"] for one in encoded], parts)
+        if isinstance(self.pipeline.tokenizer_2, VitsTokenizer):  # these states are the transcription's
+            return {**encoded[0], "generated": generated}
+        return {
+            "states": torch.cat([one["states"] for one in encoded], dim=1),
+            "mask": torch.cat([one["mask"] for one in encoded], dim=1),
+            "generated": generated,
+        }
 
     @torch.inference_mode()
     def weighted(self, words: Words, guided: bool) -> Tensors:
         """The eight generated vectors lean; of the T5 states each weighted word's own are scaled."""
         found = super().weighted(words, guided)
-        tokenizer = self.pipeline.tokenizer_2
-        length = found["states"].shape[1]
-        offsets = tokenizer(words.prompt, return_offsets_mapping=True, truncation=True, max_length=length)[
-            "offset_mapping"
-        ]
-        factors = torch.ones(length)
-        factors[: len(offsets)] = token_factors(offsets, words.prompt, words.weights)
+        factors = torch.ones(found["states"].shape[1])
+        at = 0
+        for part in self.parts(words.prompt):
+            offsets = self.pipeline.tokenizer_2(part.text, return_offsets_mapping=True)["offset_mapping"]
+            factors[at : at + len(offsets)] = token_factors(offsets, part.text, words.weights)
+            at += len(offsets)
         states = found["states"].clone()
         states[-1:] *= factors.to(states.device, states.dtype)[None, :, None]  # the prompt's, after the negative ones
         return {**found, "states": states}
@@ -92,7 +136,20 @@ class AudioLdm2(LatentDiffusion):
     @torch.inference_mode()
     def scores(self, prompt: str, heard: Hearing) -> list[float]:
         """The cosine of the prompt's and each take's embedding."""
-        pipeline = self.pipeline
-        inputs = pipeline.tokenizer(prompt, return_tensors="pt", padding=True, truncation=True).to(self.device)
-        found = self.stages.at_work("words", lambda: pipeline.text_encoder.get_text_features(**inputs))
-        return (heard.vectors @ directions(found)[0]).tolist()
+        parts = divide(prompt, windows_of((self.pipeline.tokenizer,)))
+        vectors = self.stages.at_work("words", lambda: [self._direction(part.text) for part in parts])
+        return (heard.vectors @ directions(average(vectors, parts))[0]).tolist()
+
+    def _direction(self, text: str) -> torch.Tensor:
+        """CLAP's embedding of a text, of length 1."""
+        inputs = self.pipeline.tokenizer(text, return_tensors="pt", padding=True).to(self.device)
+        return torch.from_numpy(directions(self.pipeline.text_encoder.get_text_features(**inputs)))
+
+
+def joined(negative: Tensors, prompt: Tensors) -> Tensors:
+    """One batch: the negative prompt's row, then the prompt's, filled up to the same number of tokens."""
+    longest = max(negative["states"].shape[1], prompt["states"].shape[1])
+    found = {"generated": torch.cat([negative["generated"], prompt["generated"]])}
+    for name in ("states", "mask"):
+        found[name] = torch.cat([filled_to(one[name], longest) for one in (negative, prompt)])
+    return found

@@ -4,6 +4,7 @@ Papers: AudioLDM, arXiv 2301.12503; AudioLDM 2, arXiv 2308.05734.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from timbred.engine.adapters.conditioning import Tensors, conditioning_cache, mi
 from timbred.engine.adapters.emphasis import leaning
 from timbred.engine.adapters.finishing import Sounds, expected, finished, piece_by_piece
 from timbred.engine.adapters.hearing import Hearing
+from timbred.engine.adapters.long_texts import LongText, Part, Window, divide, windows_of
 from timbred.engine.adapters.network import Calling, Network
 from timbred.engine.adapters.notes import named_note
 from timbred.engine.adapters.places import Places
@@ -88,6 +90,30 @@ class LatentDiffusion:
     def copies(self) -> int:
         """Bytes that weights take once more to be faster; what models share is counted for each of them."""
         return self.network.fast.copies + self.codec.fast.copies
+
+    @property
+    def tokenizers(self) -> tuple[Any, ...]:
+        """The tokenizers that read a prompt."""
+        return (self.pipeline.tokenizer,)
+
+    @cached_property
+    def windows(self) -> tuple[Window, ...]:
+        """The windows of the encoders that read a prompt."""
+        return windows_of(self.tokenizers)
+
+    def parts(self, text: str) -> list[Part]:
+        """A text in parts that every text encoder takes whole."""
+        return divide(text, self.windows)
+
+    def read_in_parts(self, words: Words) -> list[LongText]:
+        """The texts of a request that are longer than the encoders' windows."""
+        texts = {"prompt": words.prompt, "negative": words.negative, "prompt2": words.prompt2}
+        divided = {key: self.parts(text) for key, text in texts.items() if text}
+        return [
+            LongText(key, len(texts[key]), len(texts[key]), len(parts))
+            for key, parts in divided.items()
+            if len(parts) > 1
+        ]
 
     def encode(self, words: Words, guided: bool) -> Tensors:
         """The conditioning for one take; with guidance, the batch axis holds first the negative, then the prompt."""

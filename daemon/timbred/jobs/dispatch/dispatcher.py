@@ -214,6 +214,8 @@ class Dispatcher:
                 self.residents.engine_said(message)
             case wire.Loading():
                 self.rendering.loads(message.job)
+            case wire.TextRead():
+                self.rendering.read_in_parts(message)
             case wire.Step():
                 self.rendering.stepped(message)
             case wire.Preview() | wire.Piece():

@@ -15,6 +15,24 @@ def started(job: Job) -> m.Started:
     return m.Started(id=job.id, model=job.parameters.model)
 
 
+def read_in_parts(job: Job, text: wire.TextRead) -> m.Warned:
+    """One of its texts is longer than the model's text encoders read at once."""
+    model = job.parameters.model
+    if text.read < text.characters:
+        message = f"{model} reads the first {text.read} of {text.characters} characters: say it in fewer words"
+    else:
+        more = f"{text.characters} characters are more than {model} reads at once"
+        message = f"{more}: it reads them in {text.parts} parts"
+    return m.Warned(
+        id=job.id,
+        key=text.key,
+        message=message,
+        characters=text.characters,
+        heard=text.read,
+        parts=text.parts,
+    )
+
+
 def loading(job: Job, eta: float) -> m.Progress:
     """It waits for its model, and should be done in `eta` seconds after that."""
     return m.Progress(id=job.id, fraction=0.0, step=0, steps=job.parameters.steps, eta_s=eta, stage="loading")
@@ -52,6 +70,8 @@ def told_so_far(job: Job) -> Iterator[tuple[m.Event, Clip | None]]:
     """Where a job stands that doesn't wait any more, with the sounds of those who wanted them inline."""
     if job.state is not State.ENDED:
         yield started(job), None
+    for warning in job.warnings:
+        yield warning, None
     clips = job.clips if len(job.clips) == len(job.takes) else [None] * len(job.takes)
     yield from zip(job.takes, clips, strict=True)
     if job.terminal is not None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from timbred.engine import wire
 from timbred.jobs.deadline import Pace, steps_anew
-from timbred.jobs.dispatch.events import loading, progress, started
+from timbred.jobs.dispatch.events import loading, progress, read_in_parts, started
 from timbred.jobs.dispatch.orders import Orders
 from timbred.jobs.job import Job, State
 from timbred.jobs.queue import RANK
@@ -78,6 +78,16 @@ class Rendering:
         job = self.held(number)
         if job is not None:
             self._outbox.send(job.client, loading(job, self._timing.estimates.expected(job.parameters)))
+
+    def read_in_parts(self, message: wire.TextRead) -> None:
+        """A text of a job is longer than its model reads at once."""
+        job = self.held(message.job)
+        if job is None:
+            return
+        warning = read_in_parts(job, message)
+        if warning not in job.warnings:  # else it is begun once more
+            job.warnings.append(warning)
+            self._outbox.send(job.client, warning)
 
     def stepped(self, message: wire.Step) -> None:
         """A step of a job, or of a trial, is done."""
