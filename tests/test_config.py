@@ -109,7 +109,8 @@ def test_any_value_is_taken_or_refused_with_the_settings_name(name: str, raw: st
         assert name in str(error)
         assert is_utf8(str(error))
     else:
-        assert not NAMED[name].is_path or all(Path(part).is_absolute() for part in str(value).split(os.pathsep) if part)
+        paths = str(value).split(os.pathsep) if name == "files.allowed" else [str(value)]
+        assert not NAMED[name].is_path or all(Path(path).is_absolute() for path in paths if path)
 
 
 HOMELESS = """

@@ -81,7 +81,7 @@ def test_wheel_installs_the_command(wheel: Path):
         (name,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
         entries = configparser.ConfigParser()
         entries.read_string(archive.read(name).decode())
-    assert dict(entries["console_scripts"]) == {"timbred": "timbred.cli:main"}
+    assert dict(entries["console_scripts"]) == {"timbred": "timbred.__main__:main"}
 
 
 class Installation:

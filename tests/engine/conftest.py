@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from tests import checkpoints
+from tests.processes import python_path
 from timbred.engine.adapters.loading import quiet_libraries
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def children_import_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let engines that the tests replace be found: child processes don't import from the working folder."""
+    monkeypatch.setenv("PYTHONPATH", python_path(ROOT))
 
 
 @pytest.fixture(autouse=True)
