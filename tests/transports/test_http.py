@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -143,3 +144,22 @@ def test_the_end_is_said_and_sockets_are_closed(tmp_path: Path) -> None:
                 await made.recv()
 
     play(tmp_path, scene)
+
+
+def test_websocket_is_not_closed_for_unanswered_pings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a pause of the daemon the pongs that came meanwhile are still unread: no deadline may run for them."""
+    configurations: list[uvicorn.Config] = []
+
+    class Recorded(uvicorn.Config):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            configurations.append(self)
+
+    monkeypatch.setattr(uvicorn, "Config", Recorded)
+
+    async def scene(stage: Stage) -> None:
+        async with socket_of(stage) as made:
+            assert await ask(made, type="ping") == {"type": "pong"}
+
+    play(tmp_path, scene)
+    assert [configuration.ws_ping_timeout for configuration in configurations] == [None]

@@ -243,6 +243,7 @@ class Http:
                 server_header=False,
                 ws="websockets-sansio",
                 ws_max_size=_LARGEST_TEXT,
+                ws_ping_timeout=None,  # after a pause of this process, answers that wait unread would count as silence
                 timeout_graceful_shutdown=1,
             )
         )
