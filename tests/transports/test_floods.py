@@ -250,6 +250,20 @@ def test_floods_of_bad_requests_write_a_bounded_number_of_log_lines(
     assert any("this is no OSC" in record.getMessage() for record in caplog.records)
 
 
+def test_a_daemon_stops_in_the_middle_of_a_flood(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scene(stage: Stage) -> None:
+        async with line_of(stage, "udp") as flooder:
+            each = osc("/timbred/sing")
+            bundle = b"#bundle\x00" + bytes(7) + b"\x01" + (len(each).to_bytes(4, "big") + each) * 1500
+            assert isinstance(flooder, _Udp)
+            for _ in range(10):
+                flooder.line.send(bundle)
+            assert await flooder.hear() == "fail"
+
+    play(tmp_path, scene)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
 def test_zeromq_messages_of_many_frames_are_refused_with_their_number(tmp_path: Path) -> None:
     async def scene(stage: Stage) -> None:
         context = zmq.asyncio.Context()

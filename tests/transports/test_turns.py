@@ -129,3 +129,19 @@ def test_work_that_is_cancelled_takes_no_further_step() -> None:
         assert len(taken) == count
 
     asyncio.run(scene())
+
+
+def test_an_error_of_added_steps_is_logged_and_stops_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
+    async def scene() -> None:
+        turns = Turns()
+
+        def bad() -> Iterator[None]:
+            yield
+            raise ValueError("a fault")
+
+        turns.add(bad())
+        await turns.work(iter([None] * 5))
+        await turns.work(iter([None] * 5))
+
+    asyncio.run(scene())
+    assert "a fault" in caplog.text

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Generator, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,6 +21,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from timbred.clip import Clip
 from timbred.library.takes import Library
@@ -39,6 +41,7 @@ from timbred.transports.turns import Turns
 _log = logging.getLogger(__name__)
 
 _LARGEST_TEXT = 16 << 20
+_LARGEST_READ = 4096
 _STATUS_PATIENCE = 5.0
 _CLIENT_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 
@@ -203,6 +206,19 @@ class _Questions:
         deliver_each(self.deliver, client, [] if end is not None else events[-1:], end)
 
 
+class _InSmallReads(AutoHTTPProtocol):
+    """HTTP, and WebSockets after it, whose sockets are read in small pieces.
+
+    All that one read brings is parsed at once: 256 KB of small WebSocket frames would take 0.2 s.
+    """
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin with a connection."""
+        if hasattr(transport, "max_size"):  # of asyncio's own transports; not of Windows' proactor
+            transport.max_size = _LARGEST_READ
+        super().connection_made(transport)
+
+
 class _Server(uvicorn.Server):
     """uvicorn inside the daemon's own event loop: signals are the daemon's."""
 
@@ -241,6 +257,7 @@ class Http:
                 log_level="warning",
                 access_log=False,
                 server_header=False,
+                http=_InSmallReads,
                 ws="websockets-sansio",
                 ws_max_size=_LARGEST_TEXT,
                 ws_ping_timeout=None,  # after a pause of this process, answers that wait unread would count as silence

@@ -82,6 +82,8 @@ class Udp:
 
     def close(self) -> None:
         """Send what can be sent at once, then close."""
+        for held in self._held.values():
+            held.packets.clear()
         self._send_on()
         asyncio.get_running_loop().remove_writer(self._socket)
         self._socket.close()

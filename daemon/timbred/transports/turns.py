@@ -6,10 +6,13 @@ another waits for at most one step of each connection that has something to do.
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+_log = logging.getLogger(__name__)
 
 TURN_S = 0.003
 """Seconds after which steps are left for the next turn of the event loop."""
@@ -34,7 +37,7 @@ class Turns:
         self._added = 0.0
 
     def add(self, steps: Iterator[object]) -> None:
-        """Take these steps in turn with those of others. They must not raise."""
+        """Take these steps in turn with those of others. An error is logged, and ends them."""
         self._append(_Work(steps, None))
 
     async def work(self, steps: Iterator[object]) -> None:
@@ -90,9 +93,10 @@ class Turns:
             if ended is not None:
                 ended.set_result(None)
             return False
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, others go on
             if ended is None:
-                raise
-            ended.set_exception(error)
+                _log.exception("a connection's requests can't be taken in")
+            else:
+                ended.set_exception(error)
             return False
         return True
