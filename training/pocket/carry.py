@@ -56,6 +56,7 @@ def pack(folder: Path, limit: int) -> int:
             "tokens": [len(row) for row in rows],
             "scale": latents.scale.tolist(),
             "middle": latents.middle.tolist(),
+            "encoder": latents.encoder,
             "sounds": [latents.sounds[int(index)].to_dict() for index in chosen],
         }
         (folder / f"{name}.json.xz").write_bytes(lzma.compress(json.dumps(table).encode()))
@@ -77,6 +78,7 @@ def _unpack_latents(folder: Path) -> None:
             tokens=np.array(table["tokens"]),
             scale=np.array(table["scale"], np.float32),
             middle=np.array(table["middle"], np.float32),
+            encoder=table["encoder"],
             sounds=np.array(json.dumps(table["sounds"])),
         )
 
@@ -132,17 +134,18 @@ def train(folder: Path, out: Path, minutes: float, device: torch.device, tokens:
     taught = load_checkpoint("generator")
     assert taught is not None
     _write(out / "generator", to_bytes(taught["average"]))
-    _note(out, taught["step"], 0)
+    _note(out, taught, None)
     distillation.train(minutes * DISTILLED_SHARE, device, tokens, PREPARED_CAPTIONS)
     student = load_checkpoint("student")
     assert student is not None
     _write(out / "student", {name: value.half() for name, value in student["average"].items()})
-    _note(out, taught["step"], student["step"])
+    _note(out, taught, student)
 
 
-def _note(out: Path, generator_step: int, student_step: int) -> None:
-    log = (RUNS / "log.jsonl").read_text()
-    (out / "log.json").write_text(json.dumps({"generator": generator_step, "student": student_step, "log": log}))
+def _note(out: Path, generator: dict[str, Any], student: dict[str, Any] | None) -> None:
+    """What isn't weights: steps, what the weights were trained with, the log."""
+    note = {"generator": generator["step"], "student": student["step"] if student else 0, "origin": generator["origin"]}
+    (out / "log.json").write_text(json.dumps(note | {"log": (RUNS / "log.jsonl").read_text()}))
 
 
 def unpack(out: Path) -> None:
@@ -156,7 +159,7 @@ def unpack(out: Path) -> None:
         path = checkpoint_path(stage)
         if path.exists():
             path.replace(path.with_suffix(".before.pt"))
-        save_checkpoint(stage, average=full, **{stage: full}, step=note[stage])
+        save_checkpoint(stage, average=full, **{stage: full}, step=note[stage], origin=note["origin"])
     with (RUNS / "log.jsonl").open("a") as file:
         file.write(note["log"])
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from training.pocket.generator import Generator, times, velocity
-from training.pocket.generator_training import TOKENS_A_BATCH, Batch, Batches, load_text_side
+from training.pocket.generator_training import TOKENS_A_BATCH, Batch, Batches, check_origin, load_text_side, origin_of
 from training.pocket.latents import Latents
 from training.pocket.pipeline import STUDENT_STEPS, TEACHER_GUIDANCE
 from training.pocket.running import Average, Clock, choose_device, load_checkpoint, log_figures, save_checkpoint
@@ -52,6 +52,17 @@ def distillation_loss(student: Generator, teacher: Generator, batch: Batch, step
     return ((made - wanted).square() * mask).sum() / (mask.sum() * start.shape[2])
 
 
+@torch.no_grad()
+def held_out_figures(student: Generator, teacher: Generator, batches: Batches) -> dict[str, float]:
+    """Errors of each of the student's steps."""
+    random = np.random.default_rng(0)
+    found: dict[str, float] = {}
+    for place in range(STUDENT_STEPS):
+        losses = [distillation_loss(student, teacher, batches.draw(random), place) for _ in range(4)]
+        found[f"error of step {place + 1}"] = float(torch.stack(losses).mean())
+    return found
+
+
 def train(minutes: float, device: torch.device, tokens: int, prepared: int = 0) -> None:
     """Train for some minutes.
 
@@ -61,6 +72,9 @@ def train(minutes: float, device: torch.device, tokens: int, prepared: int = 0) 
     taught = load_checkpoint("generator")
     if taught is None:
         raise FileNotFoundError("no generator yet: run python -m training.pocket.generator_training first")
+    side, latents = load_text_side(device), Latents("training")
+    origin = origin_of(latents, side)
+    check_origin("generator", taught, origin)
     teacher, student = Generator().to(device).eval().requires_grad_(False), Generator().to(device)
     teacher.load_state_dict(taught["average"])
     student.load_state_dict(taught["average"])
@@ -68,13 +82,14 @@ def train(minutes: float, device: torch.device, tokens: int, prepared: int = 0) 
     optimiser = torch.optim.AdamW(student.parameters(), LEARNING_RATE, (0.9, 0.98), weight_decay=0.0)
     step = 0
     if state := load_checkpoint(STAGE):
+        check_origin(STAGE, state, origin)
         student.load_state_dict(state["student"])
         average.weights = {name: value.to(device) for name, value in state["average"].items()}
         if "optimiser" in state:  # not carried back from another machine
             optimiser.load_state_dict(state["optimiser"])
         step = state["step"]
-    batches = Batches(Latents("training"), load_text_side(device), device, tokens, untold=0.0)
-    held_out = Batches(Latents("held-out"), load_text_side(device), device, tokens, untold=0.0)
+    batches = Batches(latents, side, device, tokens, untold=0.0)
+    held_out = Batches(Latents("held-out"), side, device, tokens, untold=0.0)
     if prepared:
         batches.prepare(prepared)
     print(f"student from step {step}", flush=True)
@@ -83,18 +98,18 @@ def train(minutes: float, device: torch.device, tokens: int, prepared: int = 0) 
 
     def save() -> None:
         save_checkpoint(
-            STAGE, student=student.state_dict(), average=average.weights, optimiser=optimiser.state_dict(), step=step
+            STAGE,
+            student=student.state_dict(),
+            average=average.weights,
+            optimiser=optimiser.state_dict(),
+            step=step,
+            origin=origin,
         )
 
-    @torch.no_grad()
     def measure() -> None:
         averaged = Generator().to(device).eval()
         averaged.load_state_dict(average.weights)
-        drawn = np.random.default_rng(0)
-        figures: dict[str, float] = {}
-        for place in range(STUDENT_STEPS):
-            losses = [distillation_loss(averaged, teacher, held_out.draw(drawn), place) for _ in range(4)]
-            figures[f"error of step {place + 1}"] = float(torch.stack(losses).mean())
+        figures = held_out_figures(averaged, teacher, held_out)
         log_figures("student held-out", step, figures)
         print(f"student held-out  step {step}  {figures}", flush=True)
 

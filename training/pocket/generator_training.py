@@ -5,6 +5,7 @@ import math
 import multiprocessing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,16 @@ from torch import Tensor
 
 from training.pocket.generator import Generator
 from training.pocket.latents import Latents
-from training.pocket.running import Average, Clock, choose_device, load_checkpoint, log_figures, save_checkpoint
+from training.pocket.running import (
+    Average,
+    Clock,
+    checkpoint_path,
+    choose_device,
+    fingerprint,
+    load_checkpoint,
+    log_figures,
+    save_checkpoint,
+)
 from training.pocket.sounds import Sound
 from training.pocket.text import TextSide, tensors
 from training.pocket.text_training import held_out_prompts
@@ -50,6 +60,22 @@ def load_text_side(device: torch.device) -> TextSide:
     side = TextSide()
     side.load_state_dict(state["average"])
     return side.to(device).eval().requires_grad_(False)
+
+
+def origin_of(latents: Latents, side: TextSide) -> list[int]:
+    """Fingerprints of the encoder and the text side that a generator is trained with."""
+    return [latents.encoder, fingerprint(side.state_dict())]
+
+
+def check_origin(stage: str, state: dict[str, Any], origin: list[int]) -> None:
+    """Refuse a checkpoint that belongs to other latents or another text side.
+
+    Raises:
+        ValueError: it does.
+    """
+    if state["origin"] != origin:
+        other = "latents" if state["origin"][0] != origin[0] else "text side"
+        raise ValueError(f"{checkpoint_path(stage)} was trained with another {other}: move it away to train anew")
 
 
 @dataclass
@@ -184,14 +210,16 @@ def train(minutes: float, device: torch.device, tokens: int, compiled: bool = Fa
     average = Average(generator, 0.999)
     optimiser = torch.optim.AdamW(generator.parameters(), LEARNING_RATE, (0.9, 0.98), weight_decay=0.01)
     step = 0
+    side = load_text_side(device)
+    latents, held_out = Latents("training"), Latents("held-out")
+    origin = origin_of(latents, side)
     if state := load_checkpoint(STAGE):
+        check_origin(STAGE, state, origin)
         generator.load_state_dict(state["generator"])
         average.weights = {name: value.to(device) for name, value in state["average"].items()}
         if "optimiser" in state:  # not carried back from another machine
             optimiser.load_state_dict(state["optimiser"])
         step = state["step"]
-    side = load_text_side(device)
-    latents, held_out = Latents("training"), Latents("held-out")
     batches = Batches(latents, side, device, tokens)
     if prepared:
         batches.prepare(prepared)
@@ -208,6 +236,7 @@ def train(minutes: float, device: torch.device, tokens: int, compiled: bool = Fa
             average=average.weights,
             optimiser=optimiser.state_dict(),
             step=step,
+            origin=origin,
         )
 
     def measure() -> None:

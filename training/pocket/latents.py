@@ -15,7 +15,7 @@ from torch import Tensor
 
 from training.pocket.codec import Codec
 from training.pocket.features import Library, from_bytes, held_out_shards, training_shards
-from training.pocket.running import choose_device, load_checkpoint
+from training.pocket.running import choose_device, fingerprint, load_checkpoint
 from training.pocket.settings import RUNS
 from training.pocket.sounds import Sound
 
@@ -42,6 +42,14 @@ def load_codec(device: torch.device) -> Codec:
     return codec.to(device).eval()
 
 
+def stored_encoder() -> int | None:
+    """Fingerprint of the encoder that the stored latents belong to; None without latents."""
+    if not latents_path("training").exists():
+        return None
+    with np.load(latents_path("training")) as stored:
+        return int(stored["encoder"])
+
+
 class Latents:
     """Latent vectors of many sounds, scaled to unit variance.
 
@@ -49,6 +57,7 @@ class Latents:
         sounds: descriptions.
         tokens: vectors of each.
         scale, middle: (latent,) of the codec's own latents, which are `values * scale + middle`.
+        encoder: fingerprint of the encoder that made them.
     """
 
     def __init__(self, name: str) -> None:
@@ -57,6 +66,7 @@ class Latents:
             self.tokens: NDArray[np.int64] = stored["tokens"]
             self.scale = torch.from_numpy(stored["scale"])
             self.middle = torch.from_numpy(stored["middle"])
+            self.encoder = int(stored["encoder"])
             self.sounds = [Sound.from_dict(row) for row in json.loads(str(stored["sounds"]))]
         self.starts = np.concatenate(([0], np.cumsum(self.tokens)[:-1]))
 
@@ -82,7 +92,14 @@ def encode_library(codec: Codec, library: Library, device: torch.device) -> list
     return found
 
 
-def store(name: str, vectors: list[NDArray[np.float32]], sounds: list[Sound], scale: Tensor, middle: Tensor) -> None:
+def store(
+    name: str,
+    vectors: list[NDArray[np.float32]],
+    sounds: list[Sound],
+    scale: Tensor,
+    middle: Tensor,
+    encoder: int,
+) -> None:
     """Write one file."""
     joined = (np.concatenate(vectors) - middle.numpy()) / scale.numpy()
     codes = np.clip(np.round(joined * (127 / RANGE)), -127, 127).astype(np.int8)
@@ -93,6 +110,7 @@ def store(name: str, vectors: list[NDArray[np.float32]], sounds: list[Sound], sc
         tokens=np.array([len(rows) for rows in vectors]),
         scale=scale.numpy(),
         middle=middle.numpy(),
+        encoder=encoder,
         sounds=np.array(json.dumps([sound.to_dict() for sound in sounds])),
     )
     temporary.rename(latents_path(name))
@@ -113,9 +131,10 @@ def main() -> None:
     # Dimensions that the codec doesn't use hardly vary: they are scaled no further than this.
     scale = torch.from_numpy(np.maximum(joined.std(0), 0.02).astype(np.float32))
     middle = torch.from_numpy(joined.mean(0).astype(np.float32))
-    store("training", vectors, library.sounds, scale, middle)
+    encoder = fingerprint(codec.encoder.state_dict())
+    store("training", vectors, library.sounds, scale, middle, encoder)
     held_out = Library(held_out_shards())
-    store("held-out", encode_library(codec, held_out, device), held_out.sounds, scale, middle)
+    store("held-out", encode_library(codec, held_out, device), held_out.sounds, scale, middle, encoder)
     print(
         f"{len(library)} sounds, {len(joined)} vectors; deviations {scale.min():.2f} to {scale.max():.2f}", flush=True
     )

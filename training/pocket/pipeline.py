@@ -10,9 +10,9 @@ from training.pocket.bands import Frames, synthesise
 from training.pocket.codec import Codec
 from training.pocket.features import tokens_of
 from training.pocket.generator import Generator, sample
-from training.pocket.generator_training import load_text_side
+from training.pocket.generator_training import check_origin, load_text_side, origin_of
 from training.pocket.latents import Latents, load_codec
-from training.pocket.running import load_checkpoint
+from training.pocket.running import fingerprint, load_checkpoint
 from training.pocket.settings import SAMPLE_RATE
 from training.pocket.text import TextSide
 
@@ -67,6 +67,7 @@ def load_pocket(student: bool) -> Pocket:
 
     Raises:
         FileNotFoundError: a stage hasn't been trained.
+        ValueError: stages belong to different ones before them.
     """
     stage = "student" if student else "generator"
     state = load_checkpoint(stage)
@@ -76,11 +77,15 @@ def load_pocket(student: bool) -> Pocket:
     generator.load_state_dict(state["average"])
     device = torch.device("cpu")
     latents = Latents("held-out")
+    side, codec = load_text_side(device), load_codec(device)
+    if latents.encoder != fingerprint(codec.encoder.state_dict()):
+        raise ValueError("the latents belong to another encoder: run python -m training.pocket.latents again")
+    check_origin(stage, state, origin_of(latents, side))
     steps, guidance = (STUDENT_STEPS, 1.0) if student else (TEACHER_STEPS, TEACHER_GUIDANCE)
     return Pocket(
-        load_text_side(device),
+        side,
         generator.eval(),
-        load_codec(device),
+        codec,
         latents.scale,
         latents.middle,
         steps,

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from training.pocket.latents import latents_path
-from training.pocket.running import checkpoint_path
+from training.pocket.latents import latents_path, load_codec, stored_encoder
+from training.pocket.running import checkpoint_path, fingerprint
 from training.pocket.settings import RUNS
 
 
@@ -49,6 +49,13 @@ def minutes_had(stage: str) -> float:
     return float(path.read_text()) if path.exists() else 0.0
 
 
+def codec_encoder() -> int | None:
+    """Fingerprint of the trained encoder; None before there is one."""
+    if not checkpoint_path("codec").exists():
+        return None
+    return fingerprint(load_codec(torch.device("cpu")).encoder.state_dict())
+
+
 def run(name: str, minutes: float | None, options: list[str]) -> None:
     """Run one stage in a process of its own."""
     command = [sys.executable, "-m", f"training.pocket.{STAGES[name].module}", *options]
@@ -75,7 +82,8 @@ def main() -> None:
         if name != "classifier":
             options += ["--device", arguments.device]
         if stage.minutes is None:
-            if arguments.stage or not all((RUNS / file).exists() for file in stage.done):
+            stale = name == "latents" and stored_encoder() != codec_encoder()
+            if arguments.stage or stale or not all((RUNS / file).exists() for file in stage.done):
                 run(name, None, options)
             continue
         left = arguments.minutes if arguments.minutes is not None else stage.minutes - minutes_had(name)

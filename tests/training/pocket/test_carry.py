@@ -30,13 +30,14 @@ def store(count: int) -> list[np.ndarray]:
     sounds = [draw(random) for _ in range(count)]
     rows = [random.standard_normal((int(random.integers(8, 30)), LATENT)).astype(np.float32) for _ in sounds]
     for name in ("training", "held-out"):
-        latents.store(name, rows, sounds, torch.full((LATENT,), 2.0), torch.full((LATENT,), 0.5))
+        latents.store(name, rows, sounds, torch.full((LATENT,), 2.0), torch.full((LATENT,), 0.5), 77)
     return rows
 
 
 def test_stored_latents_keep_their_values(runs: Path) -> None:
     rows = store(5)
     read = latents.Latents("training")
+    assert read.encoder == 77
     assert read.tokens.tolist() == [len(row) for row in rows]
     back = read.vectors(3) * read.scale + read.middle
     assert float((back - torch.from_numpy(rows[3])).abs().max()) < 2 * 4 / 127
@@ -87,6 +88,9 @@ def test_training_elsewhere_comes_back_as_checkpoints(
     assert json.loads((tmp_path / "out" / "log.json").read_text())["student"] == 1
     generator_training.train(0.0, torch.device("cpu"), 64)
     distillation.train(0.0, torch.device("cpu"), 64)
+    running.save_checkpoint("text", average=TextSide().state_dict())
+    with pytest.raises(ValueError, match="another text side"):
+        generator_training.train(0.0, torch.device("cpu"), 64)
     again = running.load_checkpoint("student")
     assert again is not None
     assert again["step"] == 2
