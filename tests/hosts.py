@@ -10,7 +10,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import IO
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds after which a test that waits for a program's word is given up: far beyond what any of them takes."""
 
 HEADLESS = {"QT_QPA_PLATFORM": "offscreen", "QTWEBENGINE_DISABLE_SANDBOX": "1"}

@@ -20,7 +20,7 @@ from timbred.transports.memory import MemoryClient
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = (sys.executable, "-m", "tests.fake_engine")
-PATIENCE = 30
+PATIENCE = 150
 
 
 @pytest.fixture(autouse=True)

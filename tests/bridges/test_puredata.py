@@ -223,11 +223,11 @@ def until_hit(path: Path, hits: int, needle: NDArray[np.float32]) -> None:
 
 
 def where(needle: NDArray[np.float32], hay: NDArray[np.float32]) -> list[int]:
-    """The frames at which a sound begins and plays to its end as it is. Its first frame may be silent."""
-    quiet = int(np.flatnonzero(np.abs(needle) > AUDIBLE)[0])
+    """The frames at which a sound begins and plays to its end as it is, but for its first frame: Pd plays it silent."""
+    quiet = 1 + int(np.flatnonzero(np.abs(needle[1:]) > AUDIBLE)[0])
     begins = np.flatnonzero((np.abs(hay[1:]) > AUDIBLE) & (np.abs(hay[:-1]) <= AUDIBLE)) + 1 - quiet
     parts = ((int(begin), hay[begin:][: len(needle)]) for begin in begins if begin >= 0)
-    return [begin for begin, part in parts if len(part) == len(needle) and np.abs(part - needle).max() < EXACT]
+    return [begin for begin, part in parts if len(part) == len(needle) and np.abs(part - needle)[1:].max() < EXACT]
 
 
 def as_hit(path: Path) -> NDArray[np.float32]:

@@ -24,7 +24,7 @@ from timbred.client import AsyncTimbred, NoDaemon, Place, Silent, Sound, Timbred
 from timbred.client.trouble import CancelledElsewhere
 from timbred.protocol import messages as m
 
-PATIENCE = 60.0
+PATIENCE = 150.0
 """Seconds after which a test that hears nothing is given up: far beyond what any answer takes."""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from tests.conversations import osc
 from tests.conversations.osc import Heard, Tagged, Value
 
-PATIENCE = 30.0
+PATIENCE = 150.0
 """Seconds after which a test that hears nothing is given up: far beyond what any answer takes."""
 
 TERMINAL = ("done", "cancelled", "fail")

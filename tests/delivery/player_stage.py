@@ -27,7 +27,7 @@ from timbred.units import SampleRate
 
 RATE = 48_000
 CLIENT = ClientId("test")
-PATIENCE = 60.0
+PATIENCE = 180.0
 PROMISCUOUS = {"timbred-test-0": False, "timbred-test-1": True}
 """The servers of ours that there may be at a time, by name. A client listens for its server at a path made of its own
 name alone, so two that open at once, each on another server, are told what is for the other, and both are turned away.

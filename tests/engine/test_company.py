@@ -152,7 +152,9 @@ class Conversation:
             case wire.Step():
                 self.stepped[message.job] = message.step
             case _:
-                assert isinstance(message, wire.Loading | wire.Loaded | wire.Preview | wire.Heard), message
+                assert isinstance(message, wire.Loading | wire.Loaded | wire.Preview | wire.Heard | wire.TextRead), (
+                    message
+                )
 
     @property
     def running(self) -> int:

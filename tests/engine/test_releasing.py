@@ -10,7 +10,7 @@ import torch
 from timbred.engine.precedence import Precedence
 from timbred.engine.releasing import Releasing
 
-PATIENCE = 60.0
+PATIENCE = 150.0
 
 
 class Whole:

@@ -16,7 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 
 Json = dict[str, Any]
 
-PATIENCE = 25.0
+PATIENCE = 150.0
 """Seconds after which a test that waits is given up: far beyond what anything takes."""
 
 NEVER = 300.0

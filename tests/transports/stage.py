@@ -20,7 +20,7 @@ from timbred.protocol.slip import SlipDecoder, encode
 from timbred.transports import Ports, Transports
 from timbred.units import SampleRate
 
-PATIENCE = 20.0
+PATIENCE = 150.0
 """Seconds after which a test that hears nothing is given up: far beyond what any answer takes."""
 
 STATUS = m.StatusReply(
