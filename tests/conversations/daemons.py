@@ -24,7 +24,7 @@ FREE_PORTS = ("osc.port=0", "zmq.requests=0", "zmq.events=0", "http.port=0", "di
 
 
 def crowding() -> float:
-    """How many times longer work takes here than on an idle machine, at most: from the runnable threads for each core."""
+    """How many times longer work may take here than on an idle machine: twice the runnable threads for each core."""
     return max(1.0, 2 * os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
