@@ -103,7 +103,7 @@ def last_line(output: str) -> str:
 
 
 def step(line: str) -> str:
-    """What one line of pip's output says is going on; empty when it is nothing to show."""
+    """Activity that a line of pip's output names; empty when there is nothing to show."""
     found = re.match(r"\s*(Collecting|Downloading|Using cached|Installing collected packages)\b:? ?(\S*)(.*)", line)
     if not found:
         return ""

@@ -1,4 +1,4 @@
-"""What happens when everything goes wrong: kills, pauses, floods, crowds, a full disk, an evening's load.
+"""Fault injection: kills, pauses, floods, crowds, a full disk, an evening's load.
 
 Each promise is tried many times. Prints a table of promises, how often each was tried and how often it failed, and the
 times until sound again; exit status 1 unless nothing failed. All of it takes about two hours; `--scale 0.05` takes

@@ -1,4 +1,4 @@
-"""What the parts of the chaos benchmark share: a daemon that may be killed, a client that counts ends, outcomes."""
+"""Shared parts of the chaos benchmark: a daemon that may be killed, a client that counts ends, outcomes."""
 
 import json
 import os
@@ -53,7 +53,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything; `seed` chooses the moments and the mutations. `times` says whether times count."""
+    """The size of each part; `seed` chooses the moments and the mutations. `times` says whether times count."""
 
     scale: float = 1.0
     minutes: float = 15.0
@@ -111,7 +111,7 @@ class ChaosDaemon:
         return psutil.Process(int(re.findall(r"player ready, pid (\d+)", self.log_text())[-1]))
 
     def ready_count(self, pattern: re.Pattern[str]) -> int:
-        """How often the log has a line of this kind."""
+        """Count the log's lines of this kind."""
         return len(pattern.findall(self.log_text()))
 
     def family(self) -> list[psutil.Process]:
@@ -217,7 +217,7 @@ class Counting:
 
 
 def gone(processes: Sequence[psutil.Process], seconds: float) -> bool:
-    """Whether all these processes end within so many seconds."""
+    """Tell whether all these processes end within so many seconds."""
     _, alive = psutil.wait_procs(list(processes), seconds)
     return not alive
 

@@ -48,7 +48,7 @@ MAX_RISE_COUNT = 6
 """The same for threads and descriptors."""
 
 MODULES = {"timbred.engine.worker": "engine", "timbred.delivery.playback": "player"}
-"""What a child's command line names, and what the child is."""
+"""Text in a child's command line, by the kind of child."""
 
 WORDS = (
     "kick", "snare", "bell", "pad", "drone", "rain", "glass", "bass", "pluck", "choir", "wood", "metal", "noise",
@@ -70,7 +70,7 @@ class Sample:
 
 @dataclass
 class Tally:
-    """What the clients did, and what went wrong. Used by several threads."""
+    """Counts of the clients' actions and faults. Used by several threads."""
 
     done: Counter[str] = field(default_factory=Counter[str])
     failed: Counter[str] = field(default_factory=Counter[str])
@@ -88,20 +88,20 @@ class Tally:
 
 @dataclass(frozen=True)
 class Soak:
-    """What a run showed. `samples` by process; `tally` of the clients."""
+    """Result of a run. `samples` by process; `tally` of the clients."""
 
     seconds: float
     samples: dict[str, list[Sample]]
     tally: Tally
 
     def rise(self, process: str, value: Callable[[Sample], float]) -> float:
-        """How much a value's trend rises over the last half."""
+        """Rise of a value's trend over the last half."""
         late = [one for one in self.samples[process] if one.at >= self.seconds / 2]
         return trend([one.at for one in late], [value(one) for one in late]) * self.seconds / 2
 
     @property
     def faults(self) -> list[str]:
-        """What isn't as it should be, a sentence each."""
+        """Deviations from the bounds, a sentence each."""
         found = [f"no end: {action}" for action in self.tally.lost]
         for process, samples in self.samples.items():
             if len([one for one in samples if one.at >= self.seconds / 2]) < 3:
@@ -350,7 +350,7 @@ def soak(client: Client, minutes: float, seed: int = 0, tell: Callable[[str], No
 
 
 def line(samples: dict[str, list[Sample]], tally: Tally) -> str:
-    """Where everything stands."""
+    """Sample every process."""
     seen = {kind: series[-1] for kind, series in samples.items() if series}
     at = max((one.at for one in seen.values()), default=0.0)
     parts = [

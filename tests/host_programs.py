@@ -18,7 +18,7 @@ HOST_MODULES = frozenset({"rtmixer", "sounddevice"})
 
 @dataclass(frozen=True)
 class Package:
-    """What to install: `debian` is the package's name for apt, `brew` the words after `brew install`.
+    """Packages to install: `debian` is the package's name for apt, `brew` the words after `brew install`.
 
     `brew` is empty where macOS has no such program.
     """

@@ -15,7 +15,7 @@ class Damaged(sqlite3.DatabaseError):
 
 
 def means_damage(error: sqlite3.DatabaseError) -> bool:
-    """Whether the error says that the file isn't a whole database."""
+    """Tell whether the error says that the file isn't a whole database."""
     name = getattr(error, "sqlite_errorname", "") or ""
     return isinstance(error, Damaged) or name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT"))
 
@@ -39,7 +39,7 @@ def set_aside(path: Path) -> Path:
 
 
 def locks_work(folder: Path) -> bool:
-    """Whether byte ranges of files in this folder can be locked. A new file, which nobody else has locked, is tried.
+    """Tell whether byte ranges of files in this folder can be locked. A new file, which nobody else has locked, is tried.
 
     Raises:
         OSError: the folder can't be written to.

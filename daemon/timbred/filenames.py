@@ -55,7 +55,7 @@ def comparison_key(name: str) -> str:
 
 
 def is_utf8(text: str) -> bool:
-    """Whether the text can be written as UTF-8: a path read from bytes that aren't UTF-8 can't."""
+    """Tell whether the text can be written as UTF-8: a path read from bytes that aren't UTF-8 can't."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

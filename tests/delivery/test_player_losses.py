@@ -1,4 +1,4 @@
-"""What was on its way to a player process that is lost: each play still gets its end. No process, no device."""
+"""Messages under way to a player process that is lost: each play still gets its end. No process, no device."""
 
 import asyncio
 import time

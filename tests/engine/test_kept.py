@@ -1,4 +1,4 @@
-"""What is kept per length or per prompt stays within its bounds."""
+"""Caches by length or by prompt stay within their bounds."""
 
 from hypothesis import given
 from hypothesis import strategies as st

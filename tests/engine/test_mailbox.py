@@ -11,7 +11,7 @@ import zmq
 from timbred.engine import wire
 from timbred.engine.mailbox import Mailbox
 
-PATIENCE = 150.0
+PATIENCE = 150
 SELDOM = 1000.0
 MANY = 3000
 

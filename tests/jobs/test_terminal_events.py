@@ -355,7 +355,7 @@ class RequestsAndLosses(RuleBasedStateMachine):
     @precondition(lambda self: self.engine.alive)
     @rule()
     def engine_dies(self) -> None:
-        """What it has sent may still be read, until the link notices."""
+        """Messages that it has sent may still be read, until the link notices."""
         self.engine.alive = False
 
     @precondition(lambda self: self.engine.up and not self.engine.alive)

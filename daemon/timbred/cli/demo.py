@@ -77,7 +77,7 @@ class OscLine:
         return [(message.address.removeprefix(ROOT), message.arguments) for message in read_packet(packet)]
 
     def is_answered(self) -> bool:
-        """Whether a daemon answers a ping here."""
+        """Tell whether a daemon answers a ping here."""
         try:
             self.send("ping")
             return any(name == "pong" for name, _ in self.receive(ANSWERS_WITHIN_S))
@@ -117,7 +117,7 @@ class OwnDaemon:
 
     @property
     def runs(self) -> bool:
-        """Whether the process is still there."""
+        """Tell whether the process is running."""
         return self._process.poll() is None
 
     def reason(self) -> TimbredError:

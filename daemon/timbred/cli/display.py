@@ -1,4 +1,4 @@
-"""How a command tells how far it is: one line drawn anew on a terminal, plain lines elsewhere. On standard error."""
+"""Progress of a command: one line redrawn on a terminal, plain lines elsewhere. On standard error."""
 
 import os
 import sys
@@ -21,7 +21,7 @@ class Display(Protocol):
         ...
 
     def stage(self, text: str, fraction: float = 0.0) -> None:
-        """What is done now, and how much of it is done, 0 to 1."""
+        """Show the current activity and its progress, 0 to 1."""
         ...
 
 

@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 
 class Created:
-    """What this process created under one folder. Safe for threads; several processes may share the folder."""
+    """Record of the files that this process created under one folder. Safe for threads; several processes may share the folder."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -205,7 +205,7 @@ def _is_abandoned(journal: BinaryIO, name: re.Match[str]) -> bool:
 
 
 def _entries(content: bytes, token: str) -> list[Entry] | None:
-    """What a journal says, the last word on each path; None if it isn't one of ours. A torn last line is ignored."""
+    """Read a journal: the last entry of each path; None if it isn't one of ours. A torn last line is ignored."""
     lines = [entry for entry in map(_parsed, content.split(b"\n")) if entry is not None]
     if not lines or lines[0].get("timbred") != "created" or lines[0].get("token") != token:
         return None

@@ -35,7 +35,7 @@ def begin(folder: Path, origin: Origin) -> None:
 
 
 def origin_of(folder: Path) -> Origin | None:
-    """Where the files of a folder come from; None if timbred didn't make it."""
+    """Origin of a folder's files; None if timbred didn't make it."""
     lines = _lines(folder)
     return lines[0]["origin"] if lines else None
 

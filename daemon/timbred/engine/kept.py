@@ -1,4 +1,4 @@
-"""What is kept to be faster the next time: the latest used, within bounds."""
+"""Bounded caches: the entries used last are kept."""
 
 import threading
 from collections import OrderedDict

@@ -1,4 +1,4 @@
-"""Where takes are remembered while the library's own file can't be used: on a disk that is read-only or has no locks.
+"""Fallback library, used while the library's own file can't be used: on a disk that is read-only or has no locks.
 
 The spare library is in the user's data folder. It begins as a copy of what can be read of the library itself, and what
 was added to it is taken over when the library can be used again.

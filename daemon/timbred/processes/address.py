@@ -1,4 +1,4 @@
-"""Where the daemon's end of the line to a child process is bound."""
+"""Addresses of the daemon's sockets for its child processes."""
 
 import itertools
 import logging

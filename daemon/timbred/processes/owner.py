@@ -31,7 +31,7 @@ class Owner:
 
     @property
     def is_gone(self) -> bool:
-        """Whether the process has ended. False where that can't be known from here."""
+        """Tell whether the process has ended. False where that can't be known from here."""
         here = this_process()
         if self.host != here.host:
             return False

@@ -64,7 +64,7 @@ class ScratchFolder:
 
     @property
     def is_there(self) -> bool:
-        """Whether it can still be used: cleaners of temporary folders remove what seems unused."""
+        """Tell whether it can still be used: cleaners of temporary folders remove what seems unused."""
         return os.access(self.path, os.W_OK | os.X_OK)
 
     def remove(self) -> None:

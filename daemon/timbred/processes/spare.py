@@ -67,7 +67,7 @@ class Spare:
 
     @property
     def is_warm(self) -> bool:
-        """Whether there is one with its imports done."""
+        """Tell whether there is one with its imports done."""
         return self._process is not None and self._warm.is_set() and self._process.poll() is None
 
     def allow(self) -> None:

@@ -17,10 +17,10 @@ SPARE_OPTION = "--spare"
 """The option of a process that only imports, and waits for a line with its address and token."""
 
 WARM_LINE = b"warm\n"
-"""What a spare process writes once its imports are done."""
+"""Line that a spare process writes once its imports are done."""
 
 SPARE_NICENESS = 15
-"""How far the imports of a spare process stand back: nobody waits for them."""
+"""Niceness of a spare process's imports, which no request waits for."""
 
 LONGEST_LINE_BYTES = 4096
 

@@ -20,7 +20,7 @@ _WORD = re.compile(r"\S+")
 
 @dataclass(frozen=True)
 class Window:
-    """How many tokens an encoder takes, the special ones among them."""
+    """Number of tokens that an encoder takes, the special ones among them."""
 
     tokenizer: Any
     tokens: int
