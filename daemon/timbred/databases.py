@@ -39,7 +39,7 @@ def set_aside(path: Path) -> Path:
 
 
 def locks_work(folder: Path) -> bool:
-    """Tell whether byte ranges of files in this folder can be locked. A new file, which nobody else has locked, is tried.
+    """Tell whether byte ranges of files in this folder can be locked, by locking a new file.
 
     Raises:
         OSError: the folder can't be written to.

@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 
 class Created:
-    """Record of the files that this process created under one folder. Safe for threads; several processes may share the folder."""
+    """Files that this process created under one folder. Thread-safe; several processes may share the folder."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
