@@ -18,7 +18,7 @@ PATIENCE = 300_000
 
 @dataclass(frozen=True)
 class Ports:
-    """Where a daemon takes requests, and publishes events (`events`)."""
+    """Addresses at which a daemon takes requests, and publishes events (`events`)."""
 
     osc: int
     requests: int

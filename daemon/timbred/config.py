@@ -231,7 +231,7 @@ class Config:
 
 
 def default_file() -> Path | None:
-    """Where the settings file is looked for when none is named; None where there is no home folder."""
+    """Default path of the settings file; None where there is no home folder."""
     folder = user_folder("config")
     return None if folder is None else folder / "timbred.toml"
 

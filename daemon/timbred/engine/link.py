@@ -116,7 +116,7 @@ class EngineLink:
 
     @property
     def state(self) -> Literal["starting", "up", "failed"]:
-        """Whether an engine is up, and if not, whether one is expected to be soon."""
+        """State of the engine: up, starting, or failed to start."""
         return self._child.state
 
     @property

@@ -81,7 +81,7 @@ class Player:
 
     @property
     def state(self) -> Literal["starting", "up", "failed"]:
-        """Whether there is a player process."""
+        """State of the player process."""
         return self._child.state
 
     @property
@@ -96,7 +96,7 @@ class Player:
 
     @property
     def has_warm_spare(self) -> bool:
-        """Whether a spare process could take over at once."""
+        """True while a spare process can take over at once."""
         return self._child.has_warm_spare
 
     @property
