@@ -24,8 +24,11 @@ from timbred.transports.ports import enlarge_receive_buffer
 
 _log = logging.getLogger(__name__)
 
-_DATAGRAMS_A_WAKE_UP = 512
-_BYTES_A_WAKE_UP = 1 << 20
+_MAX_DRAIN_S = 0.008
+"""Longest reading of the UDP socket before other work of the loop. Longer than a turn, so that a flood's
+datagrams are read, and dropped by their source's share, faster than they come: what the system drops hits anyone."""
+_DATAGRAMS_PER_CLOCK_READ = 32
+_MAX_DRAIN_BYTES = 4 << 20
 _MOST_HELD = 32 << 20
 _MOST_SOURCES = 10_000
 _OVERHEAD = 200
@@ -56,6 +59,8 @@ class Udp:
     def __init__(self, front: Front, endpoint: socket.socket) -> None:
         self._front = front
         self._socket = endpoint
+        self._buffer = bytearray(_LARGEST_DATAGRAM)
+        self._view = memoryview(self._buffer)
         self._unsent: deque[tuple[bytes, Address]] = deque()
         self._held: dict[Address, _Held] = {}
         self._warnings = LimitedLog(_log)
@@ -89,21 +94,21 @@ class Udp:
         self._socket.close()
 
     def _drain(self) -> None:
-        """Empty the socket, whose room is small; what it held is taken in in turn, source by source."""
+        """Read the socket's datagrams; they are taken in in turn, source by source."""
         size = 0
-        for _ in range(_DATAGRAMS_A_WAKE_UP):
-            if size > _BYTES_A_WAKE_UP:
-                return
-            try:
-                packet, source = self._socket.recvfrom(_LARGEST_DATAGRAM)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                # Windows reports here that an earlier answer found nobody; the next datagram is fine
-                _log.debug("UDP: %s", error)
-                continue
-            size += len(packet)
-            self._hold(packet, (source[0], source[1]))
+        end = time.perf_counter() + _MAX_DRAIN_S
+        while size <= _MAX_DRAIN_BYTES and time.perf_counter() < end:
+            for _ in range(_DATAGRAMS_PER_CLOCK_READ):
+                try:
+                    length, source = self._socket.recvfrom_into(self._buffer)
+                except (BlockingIOError, InterruptedError):
+                    return
+                except OSError as error:
+                    # Windows reports here that an earlier answer found nobody; the next datagram is fine
+                    _log.debug("UDP: %s", error)
+                    continue
+                size += length
+                self._hold(bytes(self._view[:length]), source[:2])
 
     def _hold(self, packet: bytes, source: Address) -> None:
         held = self._held.get(source)

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from timbred.errors import BadRequest, TimbredError
 
 _TRIES = 50
-_RECEIVE_BUFFERS = tuple(1 << power for power in range(24, 16, -1))
+_RECEIVE_BUFFERS = tuple(1 << power for power in range(22, 16, -1))
+"""Bytes of room for datagrams, the first that the system allows. More would not be better: beside a flood everyone's
+datagrams wait behind all that the room holds."""
 _SO_RCVBUFFORCE = 33
 
 
