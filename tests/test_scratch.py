@@ -11,7 +11,7 @@ import pytest
 
 from timbred.processes import owner, scratch
 from timbred.processes.owner import this_process
-from timbred.processes.scratch import PREFIX, make_folder, sweep
+from timbred.processes.scratch import PREFIX, make_file, make_folder, sweep
 
 MAKE = (
     "import sys, time\n"
@@ -22,6 +22,47 @@ MAKE = (
     "sys.stdin.read()\n"
 )
 """A process that makes a scratch folder and then waits for its end."""
+
+
+WRITERS = {
+    "conversion": (
+        "import torch\n"
+        "from timbred.engine.adapters import conversion\n"
+        "conversion.save_file = lambda _own, path, metadata: wait(path)\n"
+        "conversion._written({'a': torch.zeros(1)}, folder / 'model.safetensors')\n"
+    ),
+    "compiled call": (
+        "from types import SimpleNamespace\n"
+        "from timbred.engine.adapters.artefacts import Shelf\n"
+        "Shelf(folder).write((), SimpleNamespace(save=lambda path, format: wait(path)))\n"
+    ),
+    "note": (
+        "from timbred.engine.adapters import artefacts\n"
+        "Path.replace = lambda path, _target: wait(path)\n"
+        "artefacts._write(folder / 'shapes.json', b'[]')\n"
+    ),
+    "copy": (
+        "from timbred.cli import copying\n"
+        "copying.shutil.copyfile = lambda _source, path: wait(path)\n"
+        "copying.copy_whole(folder / 'mine', folder / 'out.wav', False)\n"
+    ),
+    "demo's log": (
+        "from timbred.cli import demo\n"
+        "demo.tempfile.gettempdir = lambda: str(folder)\n"
+        "made = demo._new_log()\n"
+        "wait(made.path)\n"
+    ),
+}
+"""Programs that are stopped while they write a temporary file."""
+
+STOP_AND_SAY = (
+    "import sys\n"
+    "from pathlib import Path\n"
+    "folder = Path(sys.argv[1])\n"
+    "def wait(path):\n"
+    "    print(path, flush=True)\n"
+    "    sys.stdin.read()\n"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +84,7 @@ def _cannot_lock(_: object) -> bool:
 @pytest.fixture
 def without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a file system that can't lock."""
-    monkeypatch.setattr(scratch, "lock", _cannot_lock)
+    monkeypatch.setattr(scratch, "try_lock", _cannot_lock)
 
 
 def _records(tmp_path: Path) -> list[Path]:
@@ -116,6 +157,63 @@ def test_sweep_without_locks_goes_by_process_and_start(places: Path, without_loc
         assert kept.exists()
     finally:
         _end(living)
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_sweep_removes_the_temporary_file_of_a_killed_process_alone(writer: str, tmp_path: Path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    mine = [folder / name for name in ("mine", ".converting-mine", ".writing-mine", ".timbred-0123456789abcdef.part")]
+    for path in mine:
+        path.write_bytes(b"made by somebody else")
+    process = psutil.Popen(
+        [sys.executable, "-c", STOP_AND_SAY + WRITERS[writer], str(folder)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        left = Path(process.stdout.readline().decode().strip())
+        assert left.parent == folder
+        assert sweep() == []
+        assert left.is_file()
+    finally:
+        _end(process)
+    assert sweep() == [left]
+    assert sorted(folder.iterdir()) == sorted(mine)
+    assert _records(tmp_path) == []
+
+
+def test_temporary_file_and_its_record_are_removed_at_the_end(tmp_path: Path):
+    with make_file(tmp_path) as hidden:
+        assert hidden.stat().st_mode & 0o777 == 0o600
+        assert len(_records(tmp_path)) == 1
+    assert not hidden.exists()
+    assert _records(tmp_path) == []
+
+
+def test_temporary_file_that_is_kept_is_not_swept(tmp_path: Path):
+    made = make_file(tmp_path)
+    made.keep()
+    assert sweep() == []
+    assert made.path.exists()
+
+
+def test_temporary_file_that_cannot_be_made_leaves_no_record(tmp_path: Path):
+    with pytest.raises(FileNotFoundError):
+        make_file(tmp_path / "not there")
+    assert _records(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["../mine", "", "inside/mine"])
+def test_sweep_leaves_what_a_record_names_outside_its_folder(name: str, tmp_path: Path):
+    (tmp_path / "folder" / "inside").mkdir(parents=True)
+    mine = [tmp_path / "mine", tmp_path / "folder" / "inside" / "mine"]
+    for path in mine:
+        path.touch()
+    gone = replace(this_process(), boot="another boot")
+    record = scratch.Record(str(tmp_path / "folder"), (name,), gone, keeps_folder=True)
+    assert record.remove() == []
+    assert all(path.exists() for path in mine)
 
 
 def test_owner_with_a_number_that_was_given_anew_is_gone():

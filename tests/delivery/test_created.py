@@ -125,7 +125,7 @@ def test_sweep_judges_by_the_process_where_files_cannot_be_locked(
     def no_locks(_file: object) -> bool:
         return False
 
-    monkeypatch.setattr(created, "_try_lock", no_locks)
+    monkeypatch.setattr(created, "try_lock", no_locks)
     process, part = start_writer(tmp_path, "wait")
     try:
         assert sweep(tmp_path) == []

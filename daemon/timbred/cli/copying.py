@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from timbred.delivery.publish import publish
 from timbred.errors import BadRequest, TimbredError, from_foreign
 from timbred.filenames import name_fault, printable
+from timbred.processes.scratch import make_file
 
 
 def check_target(out: Path, overwrite: bool) -> None:
@@ -34,18 +34,13 @@ def copy_whole(path: Path, out: Path, overwrite: bool) -> Path:
     """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=out.parent, prefix=".timbred-", suffix=".part")
-        hidden = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as copy, path.open("rb") as sound:
-                shutil.copyfileobj(sound, copy)
+        with make_file(out.parent) as hidden:
+            shutil.copyfile(path, hidden)
             hidden.chmod(path.stat().st_mode & 0o777)
             if overwrite:
                 hidden.replace(out)
             else:
                 publish(hidden, out, lambda _path, _placeholder: None)
-        finally:
-            hidden.unlink(missing_ok=True)
         return out.absolute()
     except FileExistsError as error:
         raise _taken(out) from error

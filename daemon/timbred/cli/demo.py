@@ -1,7 +1,6 @@
 """`timbred demo`: a first sound over OSC, from nothing to a file that is played."""
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from timbred.cli.display import Display, display
 from timbred.cli.serve import settings_from
 from timbred.client.finding import reachable
 from timbred.errors import ForbiddenPath, Internal, ShuttingDown, TimbredError, from_code
+from timbred.processes.scratch import TemporaryFile, make_file
 from timbred.protocol.messages import VOICES
 from timbred.protocol.osc_bytes import Argument, read_packet, write_message
 from timbred.protocol.vocabulary import ROOT
@@ -94,7 +94,8 @@ class OwnDaemon:
         Raises:
             ForbiddenPath: no temporary file can be made for the log.
         """
-        self.log = _new_log()
+        self._log = _new_log()
+        self.log = self._log.path
         self._keeps_log = False
         command = [sys.executable, "-P", "-m", "timbred", "serve"]
         command += ["--config", str(file)] if file else []
@@ -133,6 +134,7 @@ class OwnDaemon:
     def with_log(self, message: str) -> str:
         """The message, and where the log is. From now on it is kept."""
         self._keeps_log = True
+        self._log.keep()
         return f"{message}\nThe log: {self.log}"
 
     def close(self) -> None:
@@ -146,17 +148,15 @@ class OwnDaemon:
         if self._process.stdout is not None:
             self._process.stdout.close()
         if not self._keeps_log:
-            self.log.unlink(missing_ok=True)
+            self._log.remove()
 
 
-def _new_log() -> Path:
+def _new_log() -> TemporaryFile:
     try:
-        number, name = tempfile.mkstemp(prefix="timbred-demo-", suffix=".log")
+        return make_file(Path(tempfile.gettempdir()), prefix="timbred-demo-", suffix=".log")
     except OSError as error:
         remedy = "set TMPDIR to a folder that you may write to, on a disk with room"
         raise ForbiddenPath(f"no temporary file can be made ({error.strerror or error}): {remedy}") from error
-    os.close(number)
-    return Path(name)
 
 
 class Demo:

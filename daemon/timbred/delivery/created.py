@@ -11,7 +11,6 @@ the same file: same inode, size and modification time. A file that was changed, 
     {"kind": "gone", "path": "..."}                              what was recorded for this path no longer holds
 """
 
-import errno
 import hashlib
 import json
 import logging
@@ -30,6 +29,8 @@ from typing import Any, BinaryIO
 
 import psutil
 
+from timbred.filelocks import try_lock
+
 ABANDONED_AFTER_S = 86_400.0
 """Seconds without an entry after which the unlocked journal of another computer, in a shared folder, is abandoned."""
 
@@ -39,13 +40,6 @@ COMPACT_ABOVE_BYTES = 65_536
 MAX_JOURNAL_BYTES = 16_000_000
 
 _JOURNAL = re.compile(r"\.timbred-created-(?P<host>[0-9a-f]{8})-(?P<process>\d{1,10})-(?P<token>[0-9a-f]{16})\.jsonl")
-_NO_LOCKS = frozenset(
-    getattr(errno, name)
-    for name in ("ENOLCK", "ENOSYS", "EOPNOTSUPP", "ENOTSUP", "EINVAL", "EPERM")
-    if hasattr(errno, name)
-)
-_LOCKED_BYTE = 1 << 30
-"""The byte that is locked on Windows, where a locked range can't be read: far behind the content."""
 
 Entry = dict[str, Any]
 
@@ -141,7 +135,7 @@ class Created:
             self._token = token
             self._entries.clear()
         journal = self._path.open("x+b", buffering=0)
-        _try_lock(journal)
+        try_lock(journal)
         self._journal = journal
         journal.write(self._content())
 
@@ -195,7 +189,7 @@ def _sweep_one(root: Path, path: Path, name: re.Match[str]) -> list[Path]:
 
 def _is_abandoned(journal: BinaryIO, name: re.Match[str]) -> bool:
     try:
-        locked = _try_lock(journal)
+        locked = try_lock(journal)
     except BlockingIOError:
         return False
     if name["host"] != _this_host():
@@ -267,33 +261,6 @@ def _is_same_file(journal: BinaryIO, path: Path) -> bool:
         return os.path.samestat(os.fstat(journal.fileno()), path.lstat())
     except OSError:
         return False
-
-
-def _try_lock(file: BinaryIO) -> bool:
-    """Lock the file for as long as it is open; False where the file system has no locks.
-
-    Raises:
-        BlockingIOError: another process holds the lock.
-    """
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            at = file.tell()
-            file.seek(_LOCKED_BYTE)
-            try:
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            finally:
-                file.seek(at)
-        else:
-            import fcntl
-
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _NO_LOCKS:
-            return False
-        raise BlockingIOError(error.errno, error.strerror) from error
-    return True
 
 
 def _this_host() -> str:

@@ -6,12 +6,8 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO
 
 import psutil
-
-if sys.platform != "win32":
-    import fcntl
 
 
 @dataclass(frozen=True)
@@ -43,17 +39,6 @@ class Owner:
 def this_process() -> Owner:
     """The process that asks."""
     return Owner(platform.node(), _boot(), _container(), os.getpid(), start_of(os.getpid()))
-
-
-def lock(file: IO[str]) -> bool:
-    """Lock an open file for as long as it is open. False if another process has it locked, or there are no locks."""
-    if sys.platform == "win32":
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def start_of(pid: int) -> str:

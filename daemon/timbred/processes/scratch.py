@@ -1,8 +1,9 @@
-"""Private folders for sockets and other files of one process's life, recorded so that the next start removes what a
-killed daemon left.
+"""Private folders and temporary files of one process's life, recorded so that the next start removes what a killed
+process left.
 
-Nothing is removed for its place or its name alone. Before a folder is made, a record of it is written: the folder, the
-files that will be in it, and its owner. A start reads the records, and removes what belongs to an owner that is gone.
+Nothing is removed for its place or its name alone. Before a folder or file is made, a record of it is written: the
+folder, the files that will be in it, and its owner. A start reads the records, and removes what belongs to an owner
+that is gone.
 """
 
 import errno
@@ -10,17 +11,20 @@ import json
 import logging
 import os
 import secrets
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any
 
 import platformdirs
 
-from timbred.processes.owner import Owner, lock, this_process
+from timbred.filelocks import try_lock
+from timbred.processes.owner import Owner, this_process
 
 log = logging.getLogger(__name__)
 
@@ -35,22 +39,72 @@ LONGEST_NAME_BYTES = 107 if sys.platform == "linux" else 103
 
 @dataclass(frozen=True)
 class Record:
-    """One folder: where it is, which names may be in it (patterns as in fnmatch), and whose it is."""
+    """One folder: where it is, which names may be in it (patterns as in fnmatch), and whose it is.
+
+    With `keeps_folder` the folder isn't timbred's: only the files of exactly these names are.
+    """
 
     folder: str
     names: tuple[str, ...]
     owner: Owner
+    keeps_folder: bool = False
 
-    def remove(self) -> bool:
-        """Remove the recorded files, then the folder if nothing else is in it. Says whether the folder was there."""
+    def remove(self) -> list[Path]:
+        """Remove the recorded files, and the folder if it is ours and nothing else is in it.
+
+        Returns:
+            The files that were removed from a folder that stays, or the folder if it was there.
+        """
+        return self._remove_files() if self.keeps_folder else self._remove_folder()
+
+    def _remove_files(self) -> list[Path]:
+        removed: list[Path] = []
+        for name in self.names:
+            path = Path(self.folder) / name
+            if Path(name).name == name and path.is_absolute() and _is_regular(path):
+                path.unlink()
+                removed.append(path)
+        return removed
+
+    def _remove_folder(self) -> list[Path]:
         folder = Path(self.folder)
         if folder.is_symlink() or not folder.is_dir():
-            return False
+            return []
         for path in folder.iterdir():
             if any(fnmatch(path.name, pattern) for pattern in self.names):
                 path.unlink(missing_ok=True)
         folder.rmdir()
-        return True
+        return [folder]
+
+
+class TemporaryFile:
+    """A file under a hidden, random name, from `make_file`. As a context manager it is removed at the end.
+
+    Its record is kept, and locked where the file system has locks, until `remove` or `keep`.
+    """
+
+    def __init__(self, path: Path, file: Path | None, held: IO[str] | None) -> None:
+        self.path = path
+        self._file = file
+        self._held = held
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove the file if it is still under this name, and the record."""
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+        self.keep()
+
+    def keep(self) -> None:
+        """Remove the record alone: from now on the file is the user's."""
+        _end_record(self._file, self._held)
 
 
 class ScratchFolder:
@@ -71,11 +125,7 @@ class ScratchFolder:
         """Remove the folder with the files that were recorded, and the record."""
         with suppress(OSError):
             self._record.remove()
-        if self._held is not None:
-            self._held.close()
-        if self._file is not None:
-            with suppress(OSError):
-                self._file.unlink(missing_ok=True)
+        _end_record(self._file, self._held)
 
 
 def make_folder(names: Sequence[str], longest_name: str = "") -> ScratchFolder:
@@ -109,6 +159,23 @@ def make_folder(names: Sequence[str], longest_name: str = "") -> ScratchFolder:
     raise OSError(f"no private folder can be made in {', '.join(refused)}; set TMPDIR to a folder that can be written")
 
 
+def make_file(folder: Path, prefix: str = f".{PREFIX}", suffix: str = ".part") -> TemporaryFile:
+    """Make an empty file in `folder`, which exists, that only this user may read.
+
+    Raises:
+        OSError: It can't be made.
+    """
+    path = folder.absolute() / f"{prefix}{secrets.token_hex(8)}{suffix}"
+    file, held = _write(Record(str(path.parent), (path.name,), this_process(), keeps_folder=True))
+    made = TemporaryFile(path, file, held)
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except OSError:
+        made.keep()
+        raise
+    return made
+
+
 def places() -> Iterator[Path]:
     """Folders that scratch folders may be made in, the preferred one first. Never the working folder."""
     named = [os.environ.get(name, "") for name in ("TMPDIR", "TEMP", "TMP")]
@@ -119,34 +186,34 @@ def places() -> Iterator[Path]:
 
 
 def sweep() -> list[Path]:
-    """Remove the folders of owners that are gone. Returns those that were there."""
+    """Remove the folders and files of owners that are gone. Returns those that were there."""
     removed: list[Path] = []
     for file in records():
         try:
-            found = _take_over(file)
+            removed += _take_over(file)
         except (OSError, ValueError, TypeError, KeyError) as error:
             log.debug("%s isn't read: %s", file, error)
-            continue
-        if found is not None:
-            removed.append(found)
     return removed
 
 
-def _take_over(file: Path) -> Path | None:
-    """Remove what one record names if its owner is gone; the folder, if it was there."""
+def _take_over(file: Path) -> list[Path]:
+    """Remove what one record names if its owner is gone; what was there."""
     with file.open("r+", encoding="utf-8") as held:
         raw: dict[str, Any] = json.load(held)
-        record = Record(raw["folder"], tuple(raw["names"]), Owner(**raw["owner"]))
-        got = lock(held)
-        if not (got if record.owner.locked else record.owner.is_gone):
-            return None
+        record = Record(raw["folder"], tuple(raw["names"]), Owner(**raw["owner"]), raw.get("keeps_folder") is True)
         try:
-            was_there = record.remove()
+            locked = try_lock(held)
+        except BlockingIOError:  # its owner lives
+            return []
+        if not (locked if record.owner.locked else record.owner.is_gone):
+            return []
+        try:
+            removed = record.remove()
         except OSError as error:
             log.debug("%s stays: %s", record.folder, error)
-            return None
+            return []
     file.unlink(missing_ok=True)
-    return Path(record.folder) if was_there else None
+    return removed
 
 
 def _write(record: Record) -> tuple[Path | None, IO[str] | None]:
@@ -158,13 +225,27 @@ def _write(record: Record) -> tuple[Path | None, IO[str] | None]:
             held = file.open("x", encoding="utf-8")
         except OSError:
             continue
-        locked = lock(held)
-        owner = replace(record.owner, locked=locked)
-        json.dump({"folder": record.folder, "names": list(record.names), "owner": asdict(owner)}, held)
+        owner = replace(record.owner, locked=try_lock(held))
+        json.dump(asdict(replace(record, owner=owner)), held)
         held.flush()
         return file, held
     log.warning("no folder for timbred's own records can be written to: what a kill leaves behind is not removed")
     return None, None
+
+
+def _end_record(file: Path | None, held: IO[str] | None) -> None:
+    if held is not None:
+        held.close()
+    if file is not None:
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
+
+
+def _is_regular(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def records() -> Iterator[Path]:

@@ -7,8 +7,6 @@ cache folder alone, and only if this torch wrote it.
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import torch
 import torch._inductor  # pyright: ignore[reportUnusedImport]
 
 from timbred.engine.adapters.tracing import Shape, Shapes, Traced
+from timbred.processes.scratch import make_file
 
 log = logging.getLogger(__name__)
 
@@ -89,13 +88,9 @@ class Shelf:
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        handle, hidden = tempfile.mkstemp(dir=self.folder, prefix=".writing-")
-        os.close(handle)
-        try:
-            compiled.save(path=hidden, format="binary")
-            Path(hidden).replace(self.folder / _name(shapes, "compiled"))
-        finally:
-            Path(hidden).unlink(missing_ok=True)
+        with make_file(self.folder, prefix=".writing-") as hidden:
+            compiled.save(path=str(hidden), format="binary")
+            hidden.replace(self.folder / _name(shapes, "compiled"))
 
     def _notes(self) -> list[Path]:
         """The files that name shapes, the latest first."""
@@ -143,7 +138,6 @@ def _modified(file: Path) -> int | None:
 
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, hidden = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    Path(hidden).replace(path)
+    with make_file(path.parent, prefix=".writing-") as hidden:
+        hidden.write_bytes(content)
+        hidden.replace(path)

@@ -3,9 +3,7 @@
 They are read with `weights_only`, so that nothing but tensors is opened.
 """
 
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
@@ -15,6 +13,7 @@ from timbred.engine import installed
 from timbred.engine.adapters.loading import more_than_tensors
 from timbred.engine.checkpoint import Checkpoint, inspect, weight_files
 from timbred.errors import TimbredError
+from timbred.processes.scratch import make_file
 from timbred.renaming import rename_to_free_name
 
 NAMES = {"diffusion_pytorch_model": "diffusion_pytorch_model", "pytorch_model": "model"}
@@ -43,13 +42,9 @@ def convert_component(checkpoint: Checkpoint, part: str, name: str) -> Path:
 def _written(tensors: dict[str, torch.Tensor], path: Path) -> Path:
     """The file appears whole or not at all, and never over another."""
     own = {key: tensor.clone().contiguous() for key, tensor in tensors.items()}  # shared storage can't be saved
-    handle, hidden = tempfile.mkstemp(dir=path.parent, prefix=".converting-")
-    os.close(handle)
-    try:
+    with make_file(path.parent, prefix=".converting-") as hidden:
         save_file(own, hidden, metadata={"format": "pt"})
-        rename_to_free_name(Path(hidden), path)
-    finally:
-        Path(hidden).unlink(missing_ok=True)
+        rename_to_free_name(hidden, path)
     return path
 
 
