@@ -53,8 +53,8 @@ class Stage:
         async with asyncio.timeout(60):
             while not self.spare.is_warm:
                 await asyncio.sleep(0.01)
-        assert self.link.spare_pid is not None
-        return self.link.spare_pid
+        assert self.link.process.spare_pid is not None
+        return self.link.process.spare_pid
 
     async def looks(self, count: int) -> None:
         """So many turns in which the keeper may have started one."""
@@ -78,14 +78,14 @@ def test_a_warm_spare_takes_over_and_another_one_follows():
     async def conversation() -> None:
         async with stage() as subject:
             await subject.make_sound()
-            first, waiting = subject.link.pid, await subject.until_warm()
+            first, waiting = subject.link.process.pid, await subject.until_warm()
             assert first is not None
             os.kill(first, 9)
             assert "SIGKILL" in await subject.heard.next()
             ready = await subject.heard.next()
             assert isinstance(ready, wire.Ready)
-            assert ready.pid == waiting == subject.link.pid
-            assert subject.link.spare_pid is None
+            assert ready.pid == waiting == subject.link.process.pid
+            assert subject.link.process.spare_pid is None
             await subject.make_sound()
             assert await subject.until_warm() != waiting
 
@@ -96,11 +96,11 @@ def test_no_spare_is_started_before_a_success_nor_while_busy():
     async def conversation() -> None:
         async with stage() as subject:
             await subject.looks(20)
-            assert subject.link.spare_pid is None
+            assert subject.link.process.spare_pid is None
             subject.idle = False
             await subject.make_sound()
             await subject.looks(20)
-            assert subject.link.spare_pid is None
+            assert subject.link.process.spare_pid is None
             subject.idle = True
             await subject.until_warm()
 
@@ -122,11 +122,11 @@ def test_a_spare_ends_when_memory_is_short(monkeypatch: pytest.MonkeyPatch):
             process = psutil.Process(await subject.until_warm())
             available = engine_link.SPARE_NEEDS_BYTES // 2 - 1
             async with asyncio.timeout(60):
-                while subject.link.spare_pid is not None:
+                while subject.link.process.spare_pid is not None:
                     await asyncio.sleep(0.01)
             assert not process.is_running()
             await subject.looks(20)
-            assert subject.link.spare_pid is None
+            assert subject.link.process.spare_pid is None
 
     asyncio.run(conversation())
 
@@ -136,7 +136,7 @@ def test_a_spare_that_was_killed_is_never_waited_for():
         async with stage() as subject:
             await subject.make_sound()
             os.kill(await subject.until_warm(), 9)
-            first = subject.link.pid
+            first = subject.link.process.pid
             assert first is not None
             os.kill(first, 9)
             assert "SIGKILL" in await subject.heard.next()
@@ -150,7 +150,7 @@ def test_a_spare_that_was_killed_is_never_waited_for():
 
 def test_off_starts_no_spare():
     link = EngineLink(EngineSettings(program=PROGRAM, spare="off"), Heard())
-    assert link.spare_pid is None
+    assert link.process.spare_pid is None
     assert link._child._spare is None  # pyright: ignore[reportPrivateUsage]
 
 

@@ -50,7 +50,7 @@ PARAMETERS = [
     {"key": "fade_in", "name": "Fadein", "page": "Sound", "style": "Float", "default": -1, "low": -1, "high": 60, "help": "seconds of fade at the start: a number from 0 to 60; default 0.002 at most, against a click; shorter or none where it would soften the attack"},
     {"key": "fade_out", "name": "Fadeout", "page": "Sound", "style": "Float", "default": -1, "low": -1, "high": 60, "help": "seconds of fade at the end: a number from 0 to 60; default 0.01 at most; shorter where the sound ends with its peak"},
     {"key": "name", "name": "Name", "page": "Sound", "style": "Str", "default": "", "help": "a slug for the file: text of at most 120 characters; default the prompt"},
-    {"key": "folder", "name": "Folder", "page": "Sound", "style": "Str", "default": "", "help": "a folder inside the takes folder: text of at most 500 characters"},
+    {"key": "folder", "name": "Folder", "page": "Sound", "style": "Str", "default": "", "help": "a folder inside the takes folder: text of at most 120 characters"},
     {"key": "priority", "name": "Priority", "page": "Sound", "style": "Menu", "default": "default", "choices": ["default", "background", "live", "normal"], "help": "who goes first when the engine is busy: one of background, live, normal; default normal"},
     {"key": "preview", "name": "Preview", "page": "Sound", "style": "Toggle", "default": 0, "help": "an early, rough rendering while it is denoising: 0 or 1; default 0"},
     {"key": "by", "name": "By", "page": "Sound", "style": "Str", "default": "", "help": "a deadline, `bar 33` or seconds from now: as many steps as fit: text of at most 40 characters"},

@@ -89,7 +89,9 @@ class Daemon:
             config["engine.jobs"],
             background=Background(self.supervisor),
         )
-        spare = SparePolicy(lambda: self.engine.state != "starting", PLAYER_SPARE_NEEDS_BYTES, PLAYER_SPARE_SETTLES_S)
+        spare = SparePolicy(
+            lambda: self.engine.process.state != "starting", PLAYER_SPARE_NEEDS_BYTES, PLAYER_SPARE_SETTLES_S
+        )
         self.player = Player(outbox, config, supervisor=self.supervisor, spare=spare)
         self.settings = LiveSettings(config, self._check_change)
         self.addresses = OscQuery(
@@ -101,6 +103,7 @@ class Daemon:
             self.models,
             self.dispatcher,
             self.library,
+            self.folder,
             AllowedFolders(config.readable_folders),
             self.settings,
             self.player,

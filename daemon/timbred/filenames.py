@@ -1,14 +1,22 @@
 """Names that every system accepts. The strictest rule of Linux, macOS and Windows holds on all of them alike.
 
 Windows reserves device names whatever the extension, drops trailing dots and spaces and forbids several characters;
-Windows and macOS compare names without case, macOS without Unicode normalisation; all limit the length of a name.
+Windows and macOS compare names without case, macOS without Unicode normalisation; all limit the length of a name and
+of a whole path.
 """
 
 import re
+import sys
 import unicodedata
+from dataclasses import dataclass
+from typing import Literal
 
 MAX_NAME_BYTES = 200
 """Bytes of one name in UTF-8. File systems allow 255, encrypted ones about 143 characters; hidden files add to it."""
+
+MAX_FOLDER_UNITS = 120
+"""UTF-16 units of a folder's name inside the takes folder: Windows allows 259 for a whole path, of which the takes
+folder and the file's own name need their share."""
 
 RESERVED = frozenset(
     [
@@ -43,6 +51,56 @@ def name_fault(name: str) -> str | None:
         (name.partition(".")[0].strip().lower() in RESERVED, "is a device's name on Windows"),
     )
     return next((f"{_shown(name)} {reason}" for is_fault, reason in faults if is_fault), None)
+
+
+@dataclass(frozen=True)
+class PathLimit:
+    """The longest whole path of a file that a system takes, in `unit`s."""
+
+    system: str
+    longest: int
+    unit: Literal["characters", "bytes"]
+
+    def length(self, path: str) -> int:
+        """The length of a path in this limit's unit; characters are UTF-16 units, as Windows counts."""
+        if self.unit == "characters":
+            return len(path.encode("utf-16-le", "surrogatepass")) // 2
+        return len(path.encode("utf-8", "surrogatepass"))
+
+    def fault(self, folder: str, longest_name: int) -> str | None:
+        """The reason why files with names of up to `longest_name` units can't be in the folder; None where they can.
+
+        >>> path_limit("win32", long_paths=False).fault("C:\\\\" + "x" * 197, 60)
+        'paths in it would have up to 261 characters, and Windows takes 259'
+        >>> path_limit("linux", long_paths=False).fault("/" + "x" * 199, 60)
+        """
+        needed = self.length(folder) + 1 + longest_name
+        if needed <= self.longest:
+            return None
+        return f"paths in it would have up to {needed} {self.unit}, and {self.system} takes {self.longest}"
+
+
+def path_limit(platform: str, long_paths: bool) -> PathLimit:
+    """The limit of a system, named as `sys.platform` names it. `long_paths` says that Windows' long paths are on."""
+    if platform == "win32":
+        return PathLimit("Windows", 32_000 if long_paths else 259, "characters")
+    return PathLimit("macOS", 1023, "bytes") if platform == "darwin" else PathLimit("this system", 4095, "bytes")
+
+
+def path_limit_here() -> PathLimit:
+    """The limit of this computer."""
+    return path_limit(sys.platform, _has_long_paths())
+
+
+def _has_long_paths() -> bool:
+    if sys.platform != "win32":
+        return False
+    import ctypes
+
+    try:
+        return bool(ctypes.WinDLL("ntdll").RtlAreLongPathsEnabled() & 0xFF)
+    except (OSError, AttributeError):  # before Windows 10
+        return False
 
 
 def comparison_key(name: str) -> str:

@@ -143,6 +143,38 @@ def test_a_takes_folder_that_is_not_utf8_fails_each_request_and_sends_no_take(
     assert "its name isn't UTF-8" in daemon.log.read_text("utf-8")
 
 
+@pytest.mark.parametrize(
+    ("folder", "code", "said"),
+    [
+        ("../out", "forbidden-path", "folder: got '../out'"),
+        ("con", "forbidden-path", "device's name on Windows"),
+        (".hidden", "forbidden-path", "isn't allowed"),
+        ("x" * 121, "bad-request", "folder"),
+        ("\U0001d11e" * 61, "forbidden-path", "at most 120 characters"),
+    ],
+)
+def test_a_folder_that_cannot_be_is_refused_before_anything_is_rendered(
+    client: UdpClient, folder: str, code: str, said: str
+) -> None:
+    for request, given in (("generate", "pad"), ("vary", str(client.make_take("pad").arguments[-1]))):
+        name = new_id()
+        client.say(request, name, given, "@seconds", 0.2, "@steps", 1, "@folder", folder)
+        [failure] = client.until_end(name)
+        assert failure.arguments[:2] == (name, code)
+        assert said in str(failure.arguments[2])
+
+
+def test_a_folder_that_leads_outside_by_a_link_is_refused_before_anything_is_rendered(
+    start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    daemon = start_daemon()
+    (daemon.takes / "out").symlink_to(tmp_path)
+    with clients.udp(daemon.osc) as client:
+        client.say("generate", "a1", "pad", "@seconds", 0.2, "@steps", 1, "@folder", "out")
+        [failure] = client.until_end("a1")
+        assert failure.arguments[:2] == ("a1", "forbidden-path")
+
+
 def test_a_share_without_locks_and_links_costs_no_waiting(share: None, start_daemon: StartDaemon) -> None:
     _ = share
     daemon = start_daemon()

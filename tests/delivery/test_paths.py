@@ -5,13 +5,18 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from timbred.delivery.paths import AllowedFolders, folder_inside
+from timbred.delivery.created import Created
+from timbred.delivery.files import TakesFolder
+from timbred.delivery.paths import LONGEST_NAME_UNITS, AllowedFolders, check_length, folder_inside
 from timbred.delivery.slugs import LONGEST, RESERVED, slug
 from timbred.errors import BadAudio, ForbiddenPath
+from timbred.filenames import MAX_FOLDER_UNITS, path_limit
+from timbred.protocol import messages as m
 
 NASTY = st.lists(st.sampled_from([*"ab./\\ ~:\0\n*?-é", "..", "C:", "con", "\ud800"]), max_size=12).map("".join)
 
@@ -44,6 +49,83 @@ def test_folders_that_leave_or_break_are_named(folder: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("folder", ["a", "a/b", "a\\b", "a/", "Été 2026", "v1.2", "drums (dry)", "雨"])
 def test_folders_that_are_fine(folder: str, tmp_path: Path) -> None:
     assert folder_inside(tmp_path, folder).is_relative_to(tmp_path)
+
+
+WINDOWS = path_limit("win32", long_paths=False)
+
+
+@pytest.mark.parametrize(
+    ("platform", "long_paths", "folder", "fits"),
+    [
+        ("win32", False, "C:\\" + "x" * 195, True),  # 198 characters, a separator and a name of 60: 259
+        ("win32", False, "C:\\" + "x" * 196, False),
+        ("win32", False, "C:\\" + "\U0001d11e" * 97, True),  # a clef is two characters to Windows
+        ("win32", False, "C:\\" + "\U0001d11e" * 98, False),
+        ("win32", True, "C:\\" + "x" * 2000, True),
+        ("darwin", False, "/" + "x" * 961, True),
+        ("darwin", False, "/" + "é" * 481, False),  # bytes count there
+        ("linux", False, "/" + "x" * 4033, True),
+        ("linux", False, "/" + "x" * 4034, False),
+    ],
+)
+def test_check_length_leaves_room_for_a_files_name(platform: str, long_paths: bool, folder: str, fits: bool) -> None:
+    limit = path_limit(platform, long_paths)
+    if fits:
+        check_length(folder, limit)
+    else:
+        with pytest.raises(ForbiddenPath, match="paths in it would have up to"):
+            check_length(folder, limit)
+
+
+def test_check_length_says_what_to_do() -> None:
+    with pytest.raises(ForbiddenPath) as refused:
+        check_length("C:\\" + "x" * 196, WINDOWS)
+    assert str(refused.value).endswith(
+        ": paths in it would have up to 260 characters, and Windows takes 259: name a shorter folder with @folder,"
+        " or set takes.folder to one, or switch on Windows' long paths"
+    )
+
+
+def test_takes_folder_refuses_what_is_too_long_for_the_system_before_anything_is_written(tmp_path: Path) -> None:
+    short = tmp_path / "t"
+    room = 259 - 1 - LONGEST_NAME_UNITS - len(str(short)) - 1
+    if room < 1:
+        pytest.skip("the temporary folder's own path is too long for this test; set TMPDIR to a shorter one")
+    takes = TakesFolder(short, WINDOWS)
+    takes.check()
+    name = "/".join(["x" * 40, "y" * 40, "z" * 40])[: min(room, MAX_FOLDER_UNITS)].rstrip("/")
+    takes.check_inside(name)
+    deep = TakesFolder(short / ("x" * (room - 5)), WINDOWS)
+    deep.check()
+    with pytest.raises(ForbiddenPath, match="Windows takes 259"):
+        deep.check_inside("y" * 20)
+    with pytest.raises(ForbiddenPath, match="Windows takes 259"):
+        deep.write("pad", "y" * 20, "wav", lambda file: None)
+    assert not (deep.root / ("y" * 20)).exists()
+    with pytest.raises(ForbiddenPath, match="Windows takes 259"):
+        TakesFolder(short / ("x" * (room + 1)), WINDOWS).check()
+
+
+def test_no_name_that_timbred_gives_is_longer_than_the_room_that_is_kept(tmp_path: Path) -> None:
+    takes = TakesFolder(tmp_path)
+    seen: set[str] = set()
+    path = takes.write("x" * 300, "", "flac", lambda file: seen.update(entry.name for entry in tmp_path.iterdir()))
+    with Created(tmp_path).part(tmp_path):
+        seen |= {path.name, *(entry.name for entry in tmp_path.iterdir())}
+    assert any(name.endswith(".part") for name in seen)
+    assert any(name.endswith(".jsonl") for name in seen)
+    longest_number = 10 - len(str(os.getpid()))  # a journal's name has the process's number in it
+    assert max(map(len, seen)) + longest_number <= LONGEST_NAME_UNITS
+
+
+def test_declared_length_of_a_folder_is_the_one_that_is_enforced(tmp_path: Path) -> None:
+    declared = msgspec.json.schema(m.Generate)["$defs"]["Generate"]["properties"]["folder"]["anyOf"][0]["maxLength"]
+    assert declared == MAX_FOLDER_UNITS
+    longest = "/".join(["x" * 59, "y" * 60])
+    assert len(longest) == declared
+    folder_inside(tmp_path, longest)
+    with pytest.raises(ForbiddenPath, match=f"at most {declared} characters"):
+        folder_inside(tmp_path, longest + "y")
 
 
 @settings(deadline=None)

@@ -72,7 +72,7 @@ def test_a_player_that_cannot_start_answers_plays_with_the_reason():
         async with player(program=CANNOT_START) as (subject, _):
             with pytest.raises(errors.NoAudioDevice, match="the player can't be started: exit status 3"):
                 await subject.opened()
-            assert subject.state == "failed"
+            assert subject.process.state == "failed"
             with pytest.raises(errors.NoAudioDevice, match="the player can't be started"):
                 play(subject, np.zeros((10, 2)))
 
@@ -108,7 +108,7 @@ def test_a_player_ends_with_a_daemon_that_was_killed():
         "async def main():\n"
         "    async with player('player.device=no such card') as (subject, _):\n"
         "        await subject._device.known.wait()\n"
-        "        print(subject.pid, flush=True)\n"
+        "        print(subject.process.pid, flush=True)\n"
         "        await asyncio.Event().wait()\n"
         "asyncio.run(main())\n"
     )

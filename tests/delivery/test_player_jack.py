@@ -222,7 +222,7 @@ def test_a_killed_player_is_started_again_and_the_voice_goes_on(jack: JackServer
             await subject.opened()
             play(subject, tone(9_600, 88), loop=True)
             await heard.until(m.Playing)
-            first = subject.pid
+            first = subject.process.pid
             assert first is not None
             os.kill(first, 9)
             while subject.device is not None:
@@ -231,7 +231,7 @@ def test_a_killed_player_is_started_again_and_the_voice_goes_on(jack: JackServer
             jack.start()
             while subject.device is None or not subject.last.positions:
                 await asyncio.sleep(0.02)
-            assert subject.pid != first
+            assert subject.process.pid != first
             assert subject.voices_playing == 1
             assert heard.events.empty(), "for the performer nothing has ended"
 
@@ -244,9 +244,9 @@ def test_a_spare_player_takes_over_and_the_voice_continues(jack: JackServer):
             await subject.opened()
             play(subject, tone(48_000, 88), loop=True)
             await heard.until(m.Playing)
-            while not subject.has_warm_spare:
+            while not subject.process.has_warm_spare:
                 await asyncio.sleep(0.02)
-            first, waiting = subject.pid, subject.spare_pid
+            first, waiting = subject.process.pid, subject.process.spare_pid
             assert first is not None
             os.kill(first, 9)
             while subject.device is not None:
@@ -255,7 +255,7 @@ def test_a_spare_player_takes_over_and_the_voice_continues(jack: JackServer):
             jack.start()
             while subject.device is None or not subject.last.positions:
                 await asyncio.sleep(0.02)
-            assert subject.pid == waiting
+            assert subject.process.pid == waiting
             assert subject.voices_playing == 1
             assert heard.events.empty(), "for the performer nothing has ended"
 

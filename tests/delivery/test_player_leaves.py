@@ -29,7 +29,7 @@ async def main():
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
     async with player() as (subject, heard):
         await subject.opened()
-        print(subject.pid, flush=True)
+        print(subject.process.pid, flush=True)
         input()
         play(subject, tone(), loop=True)
         await heard.until(m.Playing)

@@ -92,7 +92,7 @@ def test_a_render_from_handshake_to_samples():
         async with engine() as (link, heard):
             ready = await heard.next()
             assert isinstance(ready, wire.Ready)
-            assert ready.pid == link.pid
+            assert ready.pid == link.process.pid
             assert link.send(render("hello"))
             kinds = [type((await heard.next())[0]) for _ in range(5)]
             assert kinds == [wire.Loading, wire.Loaded, wire.Step, wire.Step, wire.Step]
@@ -158,7 +158,7 @@ def test_a_killed_engine_is_started_again():
             first = await heard.next()
             os.kill(first.pid, 9)
             assert "exit status" in await heard.next()
-            assert (await heard.next()).pid == link.pid
+            assert (await heard.next()).pid == link.process.pid
 
     asyncio.run(conversation())
 
@@ -215,12 +215,12 @@ def test_an_engine_that_refuses_to_start_says_why_at_once_and_is_tried_again(tmp
         reason.touch()
         async with engine((*PROGRAM, "--cannot-start-while", str(reason))) as (link, heard):
             assert await heard.next() == ("cannot start", f"told not to start by {reason}; remove it")
-            assert (link.state, link.trouble) == ("failed", f"told not to start by {reason}; remove it")
+            assert (link.process.state, link.process.trouble) == ("failed", f"told not to start by {reason}; remove it")
             reason.unlink()
             while isinstance(told := await heard.next(), tuple):
                 assert told[0] == "cannot start"
             assert isinstance(told, wire.Ready)
-            assert (link.state, link.trouble) == ("up", "")
+            assert (link.process.state, link.process.trouble) == ("up", "")
 
     asyncio.run(conversation())
 
@@ -232,7 +232,7 @@ def test_an_engine_that_ends_at_its_start_is_tried_thrice_before_it_counts_as_on
         reason = tmp_path / "reason"
         reason.touch()
         async with engine((*PROGRAM, "--ends-at-start-while", str(reason))) as (link, heard):
-            assert link.state == "starting"
+            assert link.process.state == "starting"
             assert await heard.next() == ("cannot start", "exit status 3; the log may say why")
             assert caplog.text.count("the engine can't be started (exit status 3)") == 3
 
@@ -244,7 +244,7 @@ def test_an_engine_that_was_killed_at_its_start_is_no_trouble(tmp_path: Path):
         reason = tmp_path / "reason"
         reason.touch()
         async with engine((*PROGRAM, "--ends-at-start-while", str(reason))) as (link, heard):
-            while link.pid is None:
+            while link.process.pid is None:
                 await asyncio.sleep(0.001)
             reason.unlink()
             assert isinstance(await heard.next(), wire.Ready)
@@ -370,7 +370,7 @@ def test_a_pause_of_all_processes_is_no_silence():
         "    link.send(render('hello'))\n"
         "    while isinstance(told := await heard.next(), tuple) and told[0].__class__.__name__ != 'Rendered':\n"
         "        pass\n"
-        "    print(told[0].__class__.__name__ if isinstance(told, tuple) else told, link.pid, flush=True)\n"
+        "    print(told[0].__class__.__name__ if isinstance(told, tuple) else told, link.process.pid, flush=True)\n"
         "    await link.stop(5.0)\n"
         "asyncio.run(main())\n"
     )

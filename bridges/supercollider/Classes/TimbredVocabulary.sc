@@ -73,7 +73,7 @@ TimbredVocabulary {
 			fade_out: "a number from 0 to 60",
 			to: "one of both, file, none, play",
 			name: "text of at most 120 characters",
-			folder: "text of at most 500 characters",
+			folder: "text of at most 120 characters",
 			priority: "one of background, live, normal",
 			preview: "0 or 1",
 			voice: "a whole number from 1 to 64",

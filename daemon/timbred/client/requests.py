@@ -116,7 +116,7 @@ class KeysOfSound(KeysOfPlaying, total=False):
     name: str
     """a slug for the file: text of at most 120 characters; default the prompt."""
     folder: str
-    """a folder inside the takes folder: text of at most 500 characters."""
+    """a folder inside the takes folder: text of at most 120 characters."""
     priority: Literal["background", "live", "normal"]
     """who goes first when the engine is busy: one of background, live, normal; default normal."""
     preview: bool

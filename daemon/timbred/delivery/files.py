@@ -13,12 +13,12 @@ from typing import BinaryIO
 from timbred.delivery.created import Created, sweep
 from timbred.delivery.mounts import Disk
 from timbred.delivery.names import MEMORY, Names
-from timbred.delivery.paths import AllowedFolders, folder_inside
+from timbred.delivery.paths import AllowedFolders, check_length, folder_inside
 from timbred.delivery.publish import publish
 from timbred.delivery.settling import LATER, Settling
 from timbred.delivery.slugs import slug
 from timbred.errors import DiskFull, ForbiddenPath, Internal, TimbredError, from_foreign
-from timbred.filenames import is_utf8, printable
+from timbred.filenames import PathLimit, is_utf8, path_limit_here, printable
 
 __all__ = ["AllowedFolders", "TakesFolder", "Writer", "slug"]
 
@@ -39,7 +39,9 @@ ATTEMPTS = 100
 class TakesFolder:
     """The folder that finished sounds appear in. Safe for threads, and for several processes."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, limit: PathLimit | None = None) -> None:
+        """`limit` is the longest path that the system takes; by default this computer's."""
+        self._limit = limit or path_limit_here()
         self.root = Path(root).expanduser().absolute()
         self._names = Names(self.root)
         self._settling = Settling()
@@ -50,9 +52,10 @@ class TakesFolder:
         """Create the folder if need be, and see that a file can be written there.
 
         Raises:
-            ForbiddenPath: it can't be made, or written to; naming it, and what to do.
+            ForbiddenPath: it can't be made, or written to, or its path is too long; naming it, and what to do.
             DiskFull: no room.
         """
+        check_length(str(self.root), self._limit)
         try:
             self._disk.check()
             self.root.mkdir(parents=True, exist_ok=True)
@@ -64,6 +67,14 @@ class TakesFolder:
         finally:
             self._created.close()
         self._check_encoding()
+
+    def check_inside(self, folder: str) -> None:
+        """See that a folder inside, named as `write` takes it, can be one; it need not exist.
+
+        Raises:
+            ForbiddenPath: it leaves the takes folder, has a name that no file may have, or leaves a file no room.
+        """
+        self._inside(folder)
 
     def sweep(self) -> list[Path]:
         """Remove the unfinished files and the previews of daemons that were killed; the paths removed."""
@@ -109,12 +120,17 @@ class TakesFolder:
     def _made(self, folder: str) -> Path:
         try:
             self._disk.check()
-            inside = folder_inside(self.root, folder)
+            inside = self._inside(folder)
             inside.mkdir(parents=True, exist_ok=True)
             self._disk.remember()
         except OSError as error:
             raise self._translated(error, self.root) from error
         return folder_inside(self.root, folder)
+
+    def _inside(self, folder: str) -> Path:
+        inside = folder_inside(self.root, folder)
+        check_length(str(inside), self._limit)
+        return inside
 
     def _published(self, hidden: Path, inside: Path, name: str, suffix: str, temporary: os.stat_result | None) -> Path:
         def record(path: Path, placeholder: os.stat_result | None) -> None:

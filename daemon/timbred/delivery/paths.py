@@ -8,11 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from timbred.errors import BadAudio, ForbiddenPath
-from timbred.filenames import comparison_key, is_utf8, name_fault, printable
+from timbred.filenames import MAX_FOLDER_UNITS, PathLimit, comparison_key, is_utf8, name_fault, printable
 
-MAX_FOLDER_UNITS = 120
-"""UTF-16 units of a folder's name inside the takes folder: Windows allows 259 for a whole path, of which the takes
-folder and the file's own name need their share."""
+LONGEST_NAME_UNITS = 60
+"""Characters of the longest name that timbred gives a file of the takes folder: that of a journal in `created`."""
 
 LONGEST_PATH = 4096
 
@@ -36,6 +35,19 @@ def folder_inside(root: Path, folder: str) -> Path:
     if not _resolved(inside).is_relative_to(_resolved(root)):
         raise ForbiddenPath(f"folder: got {_shown(folder)}; a link in it leads outside the takes folder")
     return inside
+
+
+def check_length(folder: str, limit: PathLimit) -> None:
+    """See that timbred's files have room in a folder, a whole path.
+
+    Raises:
+        ForbiddenPath: some of their paths would be too long for the system.
+    """
+    if fault := limit.fault(folder, LONGEST_NAME_UNITS):
+        long_paths = ", or switch on Windows' long paths" if limit.system == "Windows" else ""
+        raise ForbiddenPath(
+            f"{_shown(folder)}: {fault}: name a shorter folder with @folder, or set takes.folder to one{long_paths}"
+        )
 
 
 def _fault(folder: str) -> str | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from timbred.engine import wire
-from timbred.processes.child import Child, Trade
+from timbred.processes.child import Child, ProcessView, Trade
 from timbred.processes.isolation import python_command
 from timbred.processes.spare import SparePolicy
 from timbred.supervision import Supervisor
@@ -115,23 +115,9 @@ class EngineLink:
         return self._child.up
 
     @property
-    def state(self) -> Literal["starting", "up", "failed"]:
-        """State of the engine: up, starting, or failed to start."""
-        return self._child.state
-
-    @property
-    def trouble(self) -> str:
-        """Why no engine can be started; empty while one is up, or as long as one may still come up."""
-        return self._child.trouble
-
-    @property
-    def pid(self) -> int | None:
-        return self._child.pid
-
-    @property
-    def spare_pid(self) -> int | None:
-        """The spare process, while there is one."""
-        return self._child.spare_pid
+    def process(self) -> ProcessView:
+        """State of the engine process."""
+        return self._child
 
     def start(self) -> None:
         """Start the process and keep it alive until `stop`."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from timbred import errors
-from timbred.delivery.files import AllowedFolders
+from timbred.delivery.files import AllowedFolders, TakesFolder
 from timbred.delivery.player.player import Player
 from timbred.engine.registry import Card, Entry, Registry
 from timbred.engine.wire import NoiseSource
@@ -63,6 +63,7 @@ class Intake:
         registry: Registry,
         dispatcher: Dispatcher,
         library: Library,
+        folder: TakesFolder,
         allowed: AllowedFolders,
         settings: LiveSettings,
         player: Player,
@@ -73,6 +74,7 @@ class Intake:
         self.registry = registry
         self.dispatcher = dispatcher
         self.library = library
+        self.folder = folder
         self.allowed = allowed
         self.settings = settings
         self.player = player
@@ -182,6 +184,8 @@ class Intake:
         init = self._file_of(request.init) if request.init else None
         head = head_of(init) if init else None
         session, seed = self.settings.session, secrets.randbelow(2**31)
+        if request.folder:
+            self.folder.check_inside(request.folder)
         if request.to in PLAYED:
             self.playing.check(request)
         if request.scsynth is not None:
@@ -323,8 +327,8 @@ class Intake:
                 lead=self.player.lead * 1000,
                 engine=self.dispatcher.orders.state,
                 engine_trouble=self.dispatcher.orders.trouble,
-                player=self.player.state,
-                player_trouble=self.player.trouble,
+                player=self.player.process.state,
+                player_trouble=self.player.process.trouble,
                 faults="; ".join(map(str, self.supervisor.faults)),
             ),
         )

@@ -17,6 +17,7 @@ import { Sounds } from "./sounds.js";
 import { Stage } from "./stage.js";
 import { Tabs } from "./tabs.js";
 import { keysOf } from "./vocabulary.js";
+import { Trouble } from "./trouble.js";
 import { Voices } from "./voices.js";
 
 const LINK_WORDS = { connecting: "connecting", open: "connected", silent: "no answer", gone: "not running" };
@@ -81,6 +82,7 @@ class Panel {
     });
     this.activity = new Activity(find("activity"), everybody, { titleOf: (id) => requests.jobs.get(id)?.title });
     this.gauges = new Gauges(find("gauges"), own, { told: (status) => this.told(status) });
+    this.trouble = new Trouble(find("trouble"), own);
     this.tempo = new Tempo(find("tempo"), own, keysOf(schema, "tempo").find((key) => key.name === "bpm"));
     this.running = new Running(find("running"), requests, { onFailure: (job) => this.composer.failed(job) });
     this.actions = actions;

@@ -98,6 +98,40 @@ class ChildUser(Protocol):
         ...
 
 
+class ProcessView(Protocol):
+    """State of a child process, to be read."""
+
+    @property
+    def up(self) -> bool:
+        """True while a process is there and takes orders."""
+        ...
+
+    @property
+    def state(self) -> Literal["starting", "up", "failed"]:
+        """Failed: none can be started; see `trouble`."""
+        ...
+
+    @property
+    def trouble(self) -> str:
+        """Why no process can be started; empty while one is up, or as long as one may still come up."""
+        ...
+
+    @property
+    def pid(self) -> int | None:
+        """The process, while there is one."""
+        ...
+
+    @property
+    def spare_pid(self) -> int | None:
+        """The spare process, while there is one."""
+        ...
+
+    @property
+    def has_warm_spare(self) -> bool:
+        """True while a spare process can take over at once."""
+        ...
+
+
 @dataclass(frozen=True)
 class Trade:
     """A kind of child process: its name for the performer, its command, and the messages it speaks.
@@ -135,7 +169,7 @@ class _End:
 
 
 class Child:
-    """One process of a trade, kept alive."""
+    """One process of a trade, kept alive. Implements `ProcessView`."""
 
     def __init__(
         self, trade: Trade, user: ChildUser, supervisor: Supervisor | None = None, spare: SparePolicy | None = None

@@ -9,6 +9,8 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
+from timbred.filenames import MAX_FOLDER_UNITS
+
 Id = Annotated[str, Meta(max_length=200)] | int
 """A client's own name for a request."""
 
@@ -232,7 +234,9 @@ class Recipe(PlayKeys, frozen=True, kw_only=True):
     name: (
         Annotated[str, Meta(max_length=120, description="a slug for the file", extra={"default": "the prompt"})] | None
     ) = None
-    folder: Annotated[str, Meta(max_length=500, description="a folder inside the takes folder")] | None = None
+    folder: Annotated[str, Meta(max_length=MAX_FOLDER_UNITS, description="a folder inside the takes folder")] | None = (
+        None
+    )
     priority: (
         Annotated[Priority, Meta(description="who goes first when the engine is busy", extra={"default": "normal"})]
         | None

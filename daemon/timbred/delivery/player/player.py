@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from timbred import errors
 from timbred.clip import Clip, Samples
@@ -20,7 +20,7 @@ from timbred.delivery.player.listeners import Asker, Listener
 from timbred.delivery.player.plays import Plays, Sounding, as_sent
 from timbred.delivery.player.process import PLAYER_PROGRAM, trade
 from timbred.delivery.player.stops import Stops
-from timbred.processes.child import Child
+from timbred.processes.child import Child, ProcessView
 from timbred.processes.spare import SparePolicy
 from timbred.protocol import messages as m
 from timbred.protocol.exchange import ClientId, Outbox
@@ -76,28 +76,9 @@ class Player:
     # how it is
 
     @property
-    def pid(self) -> int | None:
-        return self._child.pid
-
-    @property
-    def state(self) -> Literal["starting", "up", "failed"]:
+    def process(self) -> ProcessView:
         """State of the player process."""
-        return self._child.state
-
-    @property
-    def trouble(self) -> str:
-        """Why no player process can be started; empty while one is up, or as long as one may still come up."""
-        return self._child.trouble
-
-    @property
-    def spare_pid(self) -> int | None:
-        """The spare process, while there is one."""
-        return self._child.spare_pid
-
-    @property
-    def has_warm_spare(self) -> bool:
-        """True while a spare process can take over at once."""
-        return self._child.has_warm_spare
+        return self._child
 
     @property
     def device(self) -> wire.Opened | None:
