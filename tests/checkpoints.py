@@ -22,6 +22,9 @@ from transformers import (
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
+    VitsConfig,
+    VitsModel,
+    VitsTokenizer,
 )
 
 # diffusers' annotations say less than its classes take
@@ -47,6 +50,42 @@ def _t5_tokenizer() -> Any:
     tokenizer = T5Tokenizer(vocab=pieces, extra_ids=0)
     tokenizer.model_max_length = 40
     return tokenizer
+
+
+def _vits_tokenizer(folder: Path) -> Any:
+    """Letters as tokens, without blanks between them. AudioLDM 2 puts token 182 at a transcription's end."""
+    names = ["<pad>", "<unk>", *LETTERS]
+    names += [chr(0x4E00 + number) for number in range(190 - len(names))]
+    file = folder / "letters.json"
+    file.write_text(json.dumps({name: index for index, name in enumerate(names)}))
+    tokenizer = VitsTokenizer(str(file), add_blank=False, phonemize=False, language="en")
+    tokenizer.model_max_length = 40
+    return tokenizer
+
+
+def _vits() -> Any:
+    return VitsModel(
+        VitsConfig(
+            vocab_size=190,
+            hidden_size=24,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            ffn_dim=32,
+            flow_size=24,
+            spectrogram_bins=17,
+            upsample_initial_channel=32,
+            upsample_rates=[2, 2],
+            upsample_kernel_sizes=[4, 4],
+            resblock_kernel_sizes=[3],
+            resblock_dilation_sizes=[[1]],
+            duration_predictor_filter_channels=16,
+            duration_predictor_num_flows=1,
+            depth_separable_num_layers=1,
+            prior_encoder_num_flows=1,
+            prior_encoder_num_wavenet_layers=1,
+            posterior_encoder_num_wavenet_layers=1,
+        )
+    )
 
 
 def _vae() -> Any:
@@ -103,8 +142,31 @@ def _clap_text(tokenizer: Any) -> dict[str, Any]:
 def audioldm2(folder: Path, seed: int = 0) -> Path:
     """An AudioLDM 2 checkpoint whose index names GPT2Model, as the published ones do."""
     torch.manual_seed(seed)
-    tokenizer = _clap_tokenizer()
     tokenizer_2 = _t5_tokenizer()
+    t5 = T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokenizer_2),
+            d_model=24,
+            d_kv=8,
+            d_ff=32,
+            num_layers=1,
+            num_heads=2,
+            is_encoder_decoder=False,
+        )
+    )
+    return _audioldm2(folder, tokenizer_2, t5)
+
+
+def audioldm2_speech(folder: Path, seed: int = 0) -> Path:
+    """An AudioLDM 2 checkpoint that speaks: VITS reads the transcription."""
+    torch.manual_seed(seed)
+    tokenizer_2 = _vits_tokenizer(folder)
+    positions = {"use_learned_position_embedding": True, "max_seq_length": tokenizer_2.model_max_length}
+    return _audioldm2(folder, tokenizer_2, _vits(), positions)
+
+
+def _audioldm2(folder: Path, tokenizer_2: Any, text_encoder_2: Any, projection: dict[str, Any] | None = None) -> Path:
+    tokenizer = _clap_tokenizer()
     audio = {
         "patch_embeds_hidden_size": 16,
         "hidden_size": 32,
@@ -119,17 +181,6 @@ def audioldm2(folder: Path, seed: int = 0) -> Path:
         "window_size": 8,
     }
     clap = ClapModel(ClapConfig(text_config=_clap_text(tokenizer), audio_config=audio, projection_dim=16))
-    t5 = T5EncoderModel(
-        T5Config(
-            vocab_size=len(tokenizer_2),
-            d_model=24,
-            d_kv=8,
-            d_ff=32,
-            num_layers=1,
-            num_heads=2,
-            is_encoder_decoder=False,
-        )
-    )
     gpt2 = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=128, vocab_size=40))
     gpt2.config.max_new_tokens = 8
     unet = AudioLDM2UNet2DConditionModel(
@@ -147,8 +198,10 @@ def audioldm2(folder: Path, seed: int = 0) -> Path:
     AudioLDM2Pipeline(
         vae=_vae(),
         text_encoder=clap,
-        text_encoder_2=t5,
-        projection_model=AudioLDM2ProjectionModel(text_encoder_dim=16, text_encoder_1_dim=24, langauge_model_dim=16),
+        text_encoder_2=text_encoder_2,
+        projection_model=AudioLDM2ProjectionModel(
+            text_encoder_dim=16, text_encoder_1_dim=24, langauge_model_dim=16, **(projection or {})
+        ),
         language_model=gpt2,
         tokenizer=tokenizer,
         tokenizer_2=tokenizer_2,

@@ -1,8 +1,10 @@
 """The whole daemon in this process, with an engine process that can be told to misbehave."""
 
 import asyncio
+import json
 import random
 import sys
+import threading
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -14,7 +16,12 @@ import pytest
 from tests.processes import none_left, python_path
 from timbred.app import Daemon
 from timbred.config import load
+from timbred.engine.link import ENGINE_PROGRAM
+from timbred.engine.long_texts import Windows
+from timbred.engine.tokenizer_files import TokenizerFiles
 from timbred.protocol import messages as m
+from timbred.protocol.frames import as_object, encode_event, read_event
+from timbred.protocol.osc import arguments_of
 from timbred.protocol.vocabulary import is_terminal, name_of
 from timbred.transports.memory import MemoryClient
 
@@ -29,10 +36,12 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def running(folder: Path, audioldm: Path, *settings: str) -> AsyncGenerator[Daemon]:
+async def running(
+    folder: Path, audioldm: Path, *settings: str, program: tuple[str, ...] = PROGRAM
+) -> AsyncGenerator[Daemon]:
     ports = [f"{name}=0" for name in ("osc.port", "zmq.requests", "zmq.events", "http.port")]
     model = ["models.tiny.source=" + str(audioldm), "models.default=tiny"]
-    daemon = Daemon(load(None, {}, [*ports, *model, f"takes.folder={folder}", *settings]), PROGRAM)
+    daemon = Daemon(load(None, {}, [*ports, *model, f"takes.folder={folder}", *settings]), program)
     with none_left():
         await daemon.start()
         try:
@@ -196,5 +205,96 @@ def test_texts_that_are_longer_than_the_model_reads_at_once_are_told(tmp_path: P
                 )
                 assert "tiny reads the first 60 of 90 characters" in warnings[1].message
                 assert is_terminal(events[-1])
+
+    asyncio.run(scene())
+
+
+LONG = "a soft and warm pad that opens slowly over distant bells " * 8
+
+
+def heard_texts(event: m.Event) -> list[tuple[str, int, int, int]]:
+    assert isinstance(event, m.Queued | m.Started)
+    return [(text.key, text.characters, text.heard, text.parts) for text in event.texts or ()]
+
+
+def test_long_texts_are_told_before_the_start_as_the_engine_warns_of_them(tmp_path: Path, audioldm: Path):
+    """With the engine itself, for the embedded model and one in a folder."""
+
+    async def scene() -> None:
+        async with running(tmp_path, audioldm, "device=cpu", "engine.spare=off", program=ENGINE_PROGRAM) as daemon:
+            client = daemon.transports.client()
+            for model in ("pocket", "tiny"):
+                request = generate(model, LONG, model=model, negative=LONG[:300])
+                events = await asyncio.wait_for(client.request(**request), PATIENCE)
+                assert isinstance(events[-1], m.Done)
+                queued, started = events[:2]
+                warned = [
+                    (event.key, event.characters, event.heard, event.parts)
+                    for event in events
+                    if isinstance(event, m.Warned)
+                ]
+                assert [key for key, *_ in warned] == ["prompt", "negative"]
+                assert heard_texts(queued) == warned
+                assert heard_texts(started) == warned
+
+    asyncio.run(scene())
+
+
+def test_long_texts_are_told_in_json_only(tmp_path: Path, audioldm: Path):
+    async def scene() -> None:
+        async with running(tmp_path, audioldm) as daemon:
+            client = daemon.transports.client()
+            long = await asyncio.wait_for(client.request(**generate("long", LONG, negative="")), PATIENCE)
+            short = await asyncio.wait_for(client.request(**generate("short", "a tone", negative="")), PATIENCE)
+        for event, names in zip(long[:2], ("position eta_s", "model"), strict=True):
+            found = as_object(event)
+            (text,) = heard_texts(event)
+            assert text[:3] == ("prompt", len(LONG.strip()), len(LONG.strip()))
+            assert set(found) == {"type", "id", "texts", *names.split()}
+            assert read_event(json.loads(encode_event(event))) == event
+            assert arguments_of(event) == [found[name] for name in ("id", *names.split())]
+        for event in short[:2]:
+            assert "texts" not in as_object(event)
+
+    asyncio.run(scene())
+
+
+def test_a_request_that_is_cancelled_or_sent_again_while_its_texts_are_counted(
+    tmp_path: Path, audioldm: Path, monkeypatch: pytest.MonkeyPatch
+):
+    counting, may_go_on = threading.Event(), threading.Event()
+    windows = TokenizerFiles.windows
+
+    def held(self: TokenizerFiles, folder: Path, name: str) -> Windows:
+        counting.set()
+        assert may_go_on.wait(PATIENCE)
+        return windows(self, folder, name)
+
+    monkeypatch.setattr(TokenizerFiles, "windows", held)
+    monkeypatch.setattr("timbred.jobs.dispatch.texts.COUNTED_WITHIN_S", PATIENCE)
+
+    async def scene() -> None:
+        async with running(tmp_path, audioldm) as daemon:
+            client = daemon.transports.client()
+            client.send(**generate("cancelled", LONG))
+            client.send(**generate("again", LONG))
+            client.send(**generate("again", LONG))
+            client.send(**generate("short", "a tone"))
+            assert await asyncio.to_thread(counting.wait, PATIENCE)
+            client.send(type="cancel", id="cancelled")
+            heard: list[m.Event] = []
+            while not (
+                is_terminal(event := await asyncio.wait_for(client.next_event(), PATIENCE)) and event.id == "short"
+            ):  # pyright: ignore[reportAttributeAccessIssue]
+                heard.append(event)
+            assert [name_of(event) for event in heard if event.id == "cancelled"] == ["cancelled"]  # pyright: ignore[reportAttributeAccessIssue]
+            assert [event for event in heard if event.id == "again"] == [], "others pass meanwhile"  # pyright: ignore[reportAttributeAccessIssue]
+            may_go_on.set()
+            heard = [await asyncio.wait_for(client.next_event(), PATIENCE)]
+            while not is_terminal(heard[-1]):
+                heard.append(await asyncio.wait_for(client.next_event(), PATIENCE))
+            told = [name_of(event) for event in heard if name_of(event) != "progress"]
+            assert told == ["queued", "started", "take", "done"]
+            assert client.empty()
 
     asyncio.run(scene())

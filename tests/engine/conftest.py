@@ -34,3 +34,9 @@ def audioldm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def audioldm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quiet_libraries()
     return checkpoints.audioldm(tmp_path_factory.mktemp("audioldm"))
+
+
+@pytest.fixture(scope="session")
+def audioldm2_speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    quiet_libraries()
+    return checkpoints.audioldm2_speech(tmp_path_factory.mktemp("audioldm2_speech"))

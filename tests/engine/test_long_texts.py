@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from tests.engine.test_equal_to_diffusers import loudened, order, ours
 from timbred.engine import checkpoint
+from timbred.engine.adapters.conditioning import average
 from timbred.engine.adapters.families import make_resident
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.adapters.long_texts import LongText, Part, Window, average, divide, windows_of
+from timbred.engine.long_texts import LongText, Part, Window, divide, windows_of
 from timbred.engine.wire import Words
 
 SOFT = "soft " * 60
@@ -98,7 +99,7 @@ def test_texts_that_are_read_in_parts_are_told(model: LatentDiffusion) -> None:
 
 
 def test_a_window_counts_special_tokens(model: LatentDiffusion) -> None:
-    for window in model.windows:
+    for window in model.windows.prompt:
         assert isinstance(window, Window)
         assert window.tokens == 40
         assert window.count("") >= 1

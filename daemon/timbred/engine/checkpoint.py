@@ -78,11 +78,11 @@ def inspect(folder: Path, name: str, remedy: str) -> Checkpoint:
         MissingWeights: a file isn't there.
         ModelError: the pipeline isn't one that timbred runs, or the folder asks for code of its own.
     """
-    index = _read_json(folder / INDEX, name, remedy)
+    index = read_json(folder / INDEX, name, remedy)
     family = FAMILIES.get(str(index.get("_class_name")))
     if family is None:
         raise ModelError(f"{name}: {folder} is a {index.get('_class_name')!r}; timbred runs {' and '.join(FAMILIES)}")
-    classes = {part: _class_of(index, part, name, remedy) for part in NEEDED[family]}
+    classes = {part: class_of(index, part, name, remedy) for part in NEEDED[family]}
     for part in NEEDED[family]:
         _refuse_what_is_no_file(folder / part, name, remedy)
         _refuse_code(folder / part, name, remedy)
@@ -100,9 +100,9 @@ def inspect(folder: Path, name: str, remedy: str) -> Checkpoint:
     )
 
 
-def _read_json(path: Path, name: str, remedy: str) -> dict[str, Any]:
+def read_json(path: Path, name: str, remedy: str) -> dict[str, Any]:
     try:
-        _refuse_what_would_not_end(path, name)
+        refuse_what_would_not_end(path, name)
         content = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise MissingWeights(f"{name}: {path} can't be read ({error.strerror}); {remedy}") from error
@@ -113,7 +113,7 @@ def _read_json(path: Path, name: str, remedy: str) -> dict[str, Any]:
     return content
 
 
-def _refuse_what_would_not_end(path: Path, name: str) -> None:
+def refuse_what_would_not_end(path: Path, name: str) -> None:
     """A pipe would be waited for, and a file without an end be read into memory."""
     found = path.stat()
     if not S_ISREG(found.st_mode):
@@ -136,7 +136,7 @@ def _refuse_what_is_no_file(folder: Path, name: str, remedy: str) -> None:
             raise ModelError(f"{name}: {path} is no plain file; get the model anew")
 
 
-def _class_of(index: dict[str, Any], part: str, name: str, remedy: str) -> str:
+def class_of(index: dict[str, Any], part: str, name: str, remedy: str) -> str:
     match index.get(part):
         case [str(library), str(kind)]:
             pass
@@ -156,7 +156,7 @@ def _class_of(index: dict[str, Any], part: str, name: str, remedy: str) -> str:
 def _refuse_code(folder: Path, name: str, remedy: str) -> None:
     for config in ("config.json", "tokenizer_config.json"):
         path = folder / config
-        if path.exists() and "auto_map" in _read_json(path, name, remedy):
+        if path.exists() and "auto_map" in read_json(path, name, remedy):
             raise ModelError(f"{name}: {path} asks for code of its own (auto_map); timbred runs no code from a model")
 
 
@@ -201,7 +201,7 @@ def _in_header(file: Path) -> int:
 
 
 def _shards(index: Path, name: str, remedy: str) -> list[Path]:
-    places = _read_json(index, name, remedy).get("weight_map")
+    places = read_json(index, name, remedy).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise MissingWeights(f"{name}: {index} is damaged (it names no weights); {remedy}")
     paths = [index.parent / file for file in sorted({str(file) for file in places.values()})]
@@ -213,9 +213,9 @@ def _shards(index: Path, name: str, remedy: str) -> list[Path]:
 
 def _lengths(folder: Path, name: str, remedy: str) -> tuple[int, float]:
     """Native rate in Hz, and the length that the UNet was made for in seconds."""
-    vocoder = _read_json(folder / "vocoder" / "config.json", name, remedy)
-    vae = _read_json(folder / "vae" / "config.json", name, remedy)
-    unet = _read_json(folder / "unet" / "config.json", name, remedy)
+    vocoder = read_json(folder / "vocoder" / "config.json", name, remedy)
+    vae = read_json(folder / "vae" / "config.json", name, remedy)
+    unet = read_json(folder / "unet" / "config.json", name, remedy)
     try:
         rate = int(vocoder["sampling_rate"])
         hop = 1

@@ -10,7 +10,7 @@ from timbred.clip import Clip
 from timbred.jobs.deadline import Wanted
 from timbred.jobs.parameters import Parameters
 from timbred.protocol.exchange import ClientId
-from timbred.protocol.messages import Event, Generate, Id, Take, Vary, Warned
+from timbred.protocol.messages import Event, Generate, HeardText, Id, Take, Vary, Warned
 
 
 class State(Enum):
@@ -34,10 +34,10 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 @dataclass(eq=False)
 class Job:
     """One request for sound. `number` is the daemon's own name for it; times are of the monotonic clock. A job isn't
-    `ready` until the sound it starts from (`given`: mono, at the model's rate) has been read; `whole` is that sound
-    itself where most of it stays. `asked` is the request as the client sent it. `heard_as` is the take id
-    of a sound that was heard before it was a take. One with a deadline is `wanted`, and `anew` is what it is to begin
-    anew with once the engine has left it."""
+    `ready` until the sound it starts from (`given`: mono, at the model's rate) has been read and its long `texts` have
+    been counted, which are None before; `whole` is that sound itself where most of it stays. `asked` is the request as
+    the client sent it. `heard_as` is the take id of a sound that was heard before it was a take. One with a deadline is
+    `wanted`, and `anew` is what it is to begin anew with once the engine has left it."""
 
     number: int
     client: ClientId
@@ -53,6 +53,7 @@ class Job:
     clips: list[Clip] = field(default_factory=list[Clip])
     terminal: Event | None = None
     warnings: list[Warned] = field(default_factory=list[Warned])
+    texts: tuple[HeardText, ...] | None = ()
     given: bytes | None = None
     whole: Clip | None = None
     ready: bool = True

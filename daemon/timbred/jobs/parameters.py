@@ -185,17 +185,22 @@ class Parameters:
         part = self.repaint
         return None if part is None else Part(part.start, part.end, part.low, inf if self.high is None else part.high)
 
+    @property
+    def words(self) -> Words:
+        """What the text encoders get."""
+        return Words(
+            prompt=self.prompt,
+            negative=self.negative,
+            transcription=self.transcription,
+            prompt2=self.prompt2,
+            mix=self.mix or 0.0,
+            weights=read_weights(self.weights, self.prompt) if self.weights else (),
+        )
+
     def order(self, given: bytes | None = None) -> RenderOrder:
         """What the engine is told. `given` are the samples of `init`, mono, at the model's native rate."""
         return RenderOrder(
-            words=Words(
-                prompt=self.prompt,
-                negative=self.negative,
-                transcription=self.transcription,
-                prompt2=self.prompt2,
-                mix=self.mix or 0.0,
-                weights=read_weights(self.weights, self.prompt) if self.weights else (),
-            ),
+            words=self.words,
             noise=self.noise_source,
             given=None if given is None else Given(samples=given, strength=self.strength or 0.0, repaint=self.repaint),
             preview=self.preview,

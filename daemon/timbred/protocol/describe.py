@@ -110,7 +110,7 @@ def json_schema() -> dict[str, Any]:
 
 def _schema(name: str, kind: type[m.Message]) -> dict[str, Any]:
     _, components = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
-    found: dict[str, Any] = dict(components[kind.__name__])
+    found: dict[str, Any] = _inlined(components.pop(kind.__name__), components)
     properties = {key: value for key, value in found["properties"].items() if not _is_osc_only(kind, key)}
     for key in keys_of(kind):
         if key.default and key.name in properties:
@@ -118,6 +118,18 @@ def _schema(name: str, kind: type[m.Message]) -> dict[str, Any]:
     found["properties"] = {"type": {"const": name}, **properties}
     found["required"] = ["type", *found.get("required", [])]
     return found
+
+
+def _inlined(schema: Any, components: dict[str, Any]) -> Any:
+    """A schema with other objects in place of references to them."""
+    if isinstance(schema, list):
+        return [_inlined(one, components) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    named = str(schema.get("$ref", "")).rpartition("/")[2]
+    if named in components:
+        return _inlined(components[named], components)
+    return {key: _inlined(value, components) for key, value in schema.items()}
 
 
 def _event_schema(entry: EventEntry) -> dict[str, Any]:

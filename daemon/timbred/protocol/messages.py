@@ -407,19 +407,43 @@ class Event(Message, frozen=True, kw_only=True):
     """Fields that OSC doesn't carry."""
 
 
+class HeardText(msgspec.Struct, frozen=True, kw_only=True):
+    """Says how a text that is longer than the model's text encoders read at once will be read."""
+
+    key: Annotated[str, Meta(description="the text's key: `prompt`, `negative`, `prompt2`, `transcription`")]
+    characters: Annotated[int, Meta(description="characters of the text")]
+    heard: Annotated[int, Meta(description="how many of them the model reads, from the first on")]
+    parts: Annotated[int, Meta(description="parts that the text is read in")]
+
+
+HeardTexts = Annotated[
+    tuple[HeardText, ...],
+    Meta(
+        description="one object for each text that is longer than the model's text encoders read at once, with its "
+        "`key`, its `characters`, how many of them are `heard`, and in how many `parts`; left out when there is none"
+    ),
+]
+
+
 class Queued(Event, frozen=True, kw_only=True):
     """The request was taken in and waits."""
+
+    json_only = ("texts",)
 
     id: Id
     position: Annotated[int, Meta(description="requests before it")]
     eta_s: Annotated[float, Meta(description="seconds until it is done, as far as known; 0 when unknown")]
+    texts: HeardTexts | None = None
 
 
 class Started(Event, frozen=True, kw_only=True):
     """The engine works on the request."""
 
+    json_only = ("texts",)
+
     id: Id
     model: str
+    texts: HeardTexts | None = None
 
 
 class Progress(Event, frozen=True, kw_only=True):

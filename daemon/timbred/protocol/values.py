@@ -42,6 +42,8 @@ def describe(kind: inspect.Type) -> str:  # noqa: PLR0911  one return for each k
             return "one of " + ", ".join(words) if len(words) > 1 else words[0]
         case inspect.StrType(max_length=longest):
             return "text" if longest is None else f"text of at most {longest} characters"
+        case inspect.VarTupleType():
+            return "a list of objects"
         case _:
             raise TypeError(f"no words for {kind}")
 

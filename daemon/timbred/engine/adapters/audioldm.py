@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from diffusers import AudioLDMPipeline
 
-from timbred.engine.adapters.conditioning import Tensors
+from timbred.engine.adapters.conditioning import Tensors, average
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.adapters.long_texts import Part, average
 from timbred.engine.adapters.network import Calling
 from timbred.engine.adapters.prepared import Inputs
+from timbred.engine.long_texts import Part
 from timbred.engine.wire import Words
 
 

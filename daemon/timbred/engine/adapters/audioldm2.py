@@ -1,5 +1,6 @@
 """AudioLDM 2 (arXiv 2308.05734): CLAP and T5 states through GPT-2 into a UNet with two kinds of cross attention."""
 
+from functools import cached_property
 from typing import Any
 
 import diffusers
@@ -7,15 +8,15 @@ import soxr
 import torch
 from transformers import VitsTokenizer
 
-from timbred.engine.adapters.conditioning import Tensors, filled_to
+from timbred.engine.adapters.conditioning import Tensors, average, filled_to
 from timbred.engine.adapters.emphasis import token_factors
 from timbred.engine.adapters.finishing import Sounds
 from timbred.engine.adapters.hearing import Hearing, directions, ear_of
 from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.adapters.long_texts import LongText, Part, average, divide, windows_of
 from timbred.engine.adapters.network import Calling
 from timbred.engine.adapters.precision import precision_of
 from timbred.engine.adapters.prepared import Inputs
+from timbred.engine.long_texts import Part, Windows, divide, windows_of
 from timbred.engine.wire import Words
 
 TEXT_LENGTHS = (8, 16, 32, 64, 128, 256, 512, 1024)
@@ -52,21 +53,13 @@ class AudioLdm2(LatentDiffusion):
     calling = Calling(5, _inputs, _evaluate, _fitted)
     summaries = ("generated",)
 
-    @property
-    def tokenizers(self) -> tuple[Any, ...]:
-        """CLAP's, and T5's; where a model speaks the second one reads the transcription."""
+    @cached_property
+    def windows(self) -> Windows:
+        """CLAP's and T5's; where a model speaks the second one reads the transcription."""
         first, second = self.pipeline.tokenizer, self.pipeline.tokenizer_2
-        return (first,) if isinstance(second, VitsTokenizer) else (first, second)
-
-    def read_in_parts(self, words: Words) -> list[LongText]:
-        """As for other models; a transcription can't be divided, for its end would be spoken as a text of its own."""
-        found = super().read_in_parts(words)
-        tokenizer = self.pipeline.tokenizer_2
-        if isinstance(tokenizer, VitsTokenizer) and words.transcription:
-            parts = divide(words.transcription, windows_of((tokenizer,)))
-            if len(parts) > 1:
-                found.append(LongText("transcription", len(words.transcription), len(parts[0].text), 1))
-        return found
+        if isinstance(second, VitsTokenizer):
+            return Windows(windows_of((first,)), windows_of((second,)))
+        return Windows(windows_of((first, second)))
 
     @torch.inference_mode()
     def encode(self, words: Words, guided: bool) -> Tensors:
@@ -84,7 +77,7 @@ class AudioLdm2(LatentDiffusion):
         second = self.pipeline.tokenizer_2
         if not words.negative or isinstance(second, VitsTokenizer):
             return len(self.parts(words.negative)) == 1
-        return all(window.fits(words.negative) for window in self.windows) and (
+        return all(window.fits(words.negative) for window in self.windows.prompt) and (
             len(second(words.negative).input_ids) <= len(second(words.prompt).input_ids)
         )
 
@@ -109,8 +102,11 @@ class AudioLdm2(LatentDiffusion):
 
     @torch.inference_mode()
     def weighted(self, words: Words, guided: bool) -> Tensors:
-        """The eight generated vectors lean; of the T5 states each weighted word's own are scaled."""
+        """The eight generated vectors lean; of the T5 states each weighted word's own are scaled. The states of a
+        transcription stay as they are, for its words aren't the prompt's."""
         found = super().weighted(words, guided)
+        if isinstance(self.pipeline.tokenizer_2, VitsTokenizer):
+            return found
         factors = torch.ones(found["states"].shape[1])
         at = 0
         for part in self.parts(words.prompt):

@@ -6,6 +6,7 @@ import torch
 from msgspec.structs import replace
 
 from timbred.engine.kept import ByteCache
+from timbred.engine.long_texts import Part
 from timbred.engine.wire import Words
 
 Tensors = dict[str, torch.Tensor]
@@ -53,6 +54,15 @@ def between(one: Tensors, other: Tensors, mix: float) -> Tensors:
         weight = torch.lerp(pairs["mask"][0].float(), pairs["mask"][1].float(), mix)
         found["mask"] = torch.where(weight > 0, 1 + weight.clamp(min=1e-30).log() / 10_000, weight)
     return found
+
+
+def average(vectors: Sequence[torch.Tensor], parts: Sequence[Part]) -> torch.Tensor:
+    """The mean of the vectors that summarise the parts of a text, weighted by their shares."""
+    if len(vectors) == 1:
+        return vectors[0]
+    total = sum(vector.float() * part.share for vector, part in zip(vectors, parts, strict=True))
+    assert isinstance(total, torch.Tensor)
+    return total.to(vectors[0].dtype)
 
 
 def repeated(conditioning: Tensors, takes: int, guided: bool) -> Tensors:

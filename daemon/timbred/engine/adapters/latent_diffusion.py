@@ -16,7 +16,6 @@ from timbred.engine.adapters.conditioning import Tensors, conditioning_cache, mi
 from timbred.engine.adapters.emphasis import leaning
 from timbred.engine.adapters.finishing import Sounds, expected, finished, piece_by_piece
 from timbred.engine.adapters.hearing import Hearing
-from timbred.engine.adapters.long_texts import LongText, Part, Window, divide, windows_of
 from timbred.engine.adapters.network import Calling, Network
 from timbred.engine.adapters.notes import named_note
 from timbred.engine.adapters.places import Places
@@ -28,6 +27,7 @@ from timbred.engine.adapters.stages import Stages
 from timbred.engine.adapters.starting import started
 from timbred.engine.adapters.stepping import next_steps, step_together
 from timbred.engine.adapters.wrapping import make_wrapping
+from timbred.engine.long_texts import LongText, Part, Windows, divide, long_texts, windows_of
 from timbred.engine.sampling import StoppedByRequest
 from timbred.engine.wire import RenderOrder, Words
 from timbred.errors import ModelError
@@ -91,29 +91,18 @@ class LatentDiffusion:
         """Bytes that weights take once more to be faster; what models share is counted for each of them."""
         return self.network.fast.copies + self.codec.fast.copies
 
-    @property
-    def tokenizers(self) -> tuple[Any, ...]:
-        """The tokenizers that read a prompt."""
-        return (self.pipeline.tokenizer,)
-
     @cached_property
-    def windows(self) -> tuple[Window, ...]:
-        """The windows of the encoders that read a prompt."""
-        return windows_of(self.tokenizers)
+    def windows(self) -> Windows:
+        """The windows of the text encoders."""
+        return Windows(windows_of((self.pipeline.tokenizer,)))
 
     def parts(self, text: str) -> list[Part]:
-        """A text in parts that every text encoder takes whole."""
-        return divide(text, self.windows)
+        """A text in parts that every encoder of prompts takes whole."""
+        return divide(text, self.windows.prompt)
 
     def read_in_parts(self, words: Words) -> list[LongText]:
         """The texts of a request that are longer than the encoders' windows."""
-        texts = {"prompt": words.prompt, "negative": words.negative, "prompt2": words.prompt2}
-        divided = {key: self.parts(text) for key, text in texts.items() if text}
-        return [
-            LongText(key, len(texts[key]), len(texts[key]), len(parts))
-            for key, parts in divided.items()
-            if len(parts) > 1
-        ]
+        return long_texts(words, self.windows)
 
     def encode(self, words: Words, guided: bool) -> Tensors:
         """The conditioning for one take; with guidance, the batch axis holds first the negative, then the prompt."""

@@ -18,6 +18,7 @@ from timbred.jobs.dispatch.orders import Orders
 from timbred.jobs.dispatch.pieces import Pieces
 from timbred.jobs.dispatch.previews import Previews
 from timbred.jobs.dispatch.rendering import Rendering
+from timbred.jobs.dispatch.texts import Texts
 from timbred.jobs.dispatch.trials import Trials
 from timbred.jobs.dispatch.waiting import busy, queued, wait_for
 from timbred.jobs.estimates import Estimates
@@ -70,6 +71,7 @@ class Dispatcher:
         self.rendering = Rendering(outbox, self.orders, timing, self.residents, jobs_at_once, self.pump)
         self._timing = timing
         self._background = background or Background()
+        self._texts = Texts(registry)
         self.previews = Previews(outbox, finishing, self._background)
         self.delivering = Delivering(outbox, finishing, self.endings, self._background)
         self._stopping = False
@@ -105,16 +107,31 @@ class Dispatcher:
         self.orders.check_engine()
         if self.queue.full:
             raise busy(self.rendering.jobs, self.queue, self.estimates)
-        job = Job(next(self._numbers), client, identity, parameters, ready=init is None, wanted=wanted, asked=asked)
+        job = Job(next(self._numbers), client, identity, parameters, wanted=wanted, asked=asked)
+        job.texts = self._texts.at_once(parameters)
+        job.ready = init is None and job.texts is not None
         self.endings.expect(job)
         self.queue.add(job)
         self._announce_queued(job)
-        if init is not None:
+        if not job.ready:
             self._background.start(self._prepare(job, init), f"prepare-{job.number}")
         self.pump()
 
-    async def _prepare(self, job: Job, init: Path) -> None:
-        """Read the sound that a job starts from; the job waits in its place meanwhile."""
+    async def _prepare(self, job: Job, init: Path | None) -> None:
+        """Count a job's texts and read the sound that it starts from; the job waits in its place meanwhile."""
+        if job.texts is None:
+            job.texts = await self._texts.count(job.parameters)
+            if not job.live:
+                return
+            self._announce_queued(job)
+        if init is not None:
+            await self._read(job, init)
+        elif job.live:
+            job.ready = True
+            self.pump()
+
+    async def _read(self, job: Job, init: Path) -> None:
+        """Read the sound that a job starts from."""
         rate = self.registry[job.parameters.model].card.native_rate
         try:
             found = await self._background.in_thread(given_sound, init, rate, job.parameters)
@@ -152,6 +169,9 @@ class Dispatcher:
         return wait_for(priority, self.rendering.jobs, self.queue, self.estimates)
 
     def _announce_queued(self, job: Job) -> None:
+        """Say that a job waits, once its texts are counted."""
+        if job.texts is None:
+            return
         self.outbox.send(job.client, queued(job, self.rendering.jobs, self.queue, self.estimates))
 
     # moving on

@@ -12,7 +12,7 @@ from timbred.protocol import messages as m
 
 def started(job: Job) -> m.Started:
     """The engine works on it."""
-    return m.Started(id=job.id, model=job.parameters.model)
+    return m.Started(id=job.id, model=job.parameters.model, texts=job.texts or None)
 
 
 def read_in_parts(job: Job, text: wire.TextRead) -> m.Warned:

@@ -24,7 +24,7 @@ def queued(job: Job, running: Collection[Job], queue: Queue, estimates: Estimate
     before = queue.position(job)
     involved = [*running, *list(queue)[:before], job]
     eta = sum(estimates.expected(one.parameters) for one in involved)
-    return m.Queued(id=job.id, position=before + len(running), eta_s=eta)
+    return m.Queued(id=job.id, position=before + len(running), eta_s=eta, texts=job.texts or None)
 
 
 def busy(running: Collection[Job], queue: Queue, estimates: Estimates) -> errors.Busy:

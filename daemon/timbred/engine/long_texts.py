@@ -1,0 +1,125 @@
+"""Texts longer than a text encoder's window, divided into parts that fit. Without torch: daemon and engine use it.
+
+An encoder drops the tokens beyond its window, so the engine encodes the parts apart and joins what comes out.
+"""
+
+import bisect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from timbred.engine.wire import Words
+
+MAX_WINDOW_TOKENS = 4096
+"""A tokenizer that names more has no window."""
+
+_WORD = re.compile(r"\S+")
+
+
+@dataclass(frozen=True)
+class Window:
+    """Number of tokens that an encoder takes, the special ones among them, and the function that counts a text's."""
+
+    count: Callable[[str], int]
+    tokens: int
+
+    def fits(self, text: str) -> bool:
+        """Tell whether the encoder takes all of a text."""
+        return self.count(text) <= self.tokens
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of a model: those of the encoders that read prompts, and of the one that reads transcriptions."""
+
+    prompt: tuple[Window, ...] = ()
+    transcription: tuple[Window, ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a text, and its share of the whole's tokens."""
+
+    text: str
+    share: float
+
+
+@dataclass(frozen=True)
+class LongText:
+    """A text that is longer than a window: its key, its characters, how many of them are read, in how many parts."""
+
+    key: str
+    characters: int
+    read: int
+    parts: int
+
+
+def window_tokens(model_max_length: float) -> int | None:
+    """Tokens of the window that a tokenizer names; None where it names no limit.
+
+    >>> window_tokens(64), window_tokens(1e30)
+    (64, None)
+    """
+    return int(model_max_length) if model_max_length <= MAX_WINDOW_TOKENS else None
+
+
+def windows_of(tokenizers: Sequence[Any]) -> tuple[Window, ...]:
+    """The windows of transformers' tokenizers; one without a limit has none."""
+    sizes = [(tokenizer, window_tokens(tokenizer.model_max_length)) for tokenizer in tokenizers]
+    return tuple(Window(_counter(tokenizer), size) for tokenizer, size in sizes if size is not None)
+
+
+def _counter(tokenizer: Any) -> Callable[[str], int]:
+    return lambda text: len(tokenizer(text).input_ids)
+
+
+def divide(text: str, windows: Sequence[Window]) -> list[Part]:
+    """Parts that every window takes whole, divided between words; a word that is too long is divided inside.
+
+    A text that fits is one part, as it is.
+    """
+
+    def fits(part: str) -> bool:
+        return all(window.fits(part) for window in windows)
+
+    if fits(text):
+        return [Part(text, 1.0)]
+    texts: list[str] = []
+    rest = text.strip()
+    while rest:
+        ends = [word.end() for word in _WORD.finditer(rest)]
+        end = _longest(rest, ends, fits) or _longest(rest, range(1, ends[0] + 1), fits)
+        if not end:  # not even one character fits: no encoder is so narrow, and nothing could be done
+            break
+        texts.append(rest[:end])
+        rest = rest[end:].strip()
+    counts = [windows[0].count(part) for part in texts]
+    return [Part(part, count / sum(counts)) for part, count in zip(texts, counts, strict=True)]
+
+
+def _longest(text: str, ends: Sequence[int], fits: Callable[[str], bool]) -> int:
+    """The largest of these ends, in rising order, up to which the text fits; 0 if none does."""
+    index = bisect.bisect_left(ends, True, key=lambda end: not fits(text[:end]))
+    return ends[index - 1] if index else 0
+
+
+def texts_of(words: Words) -> dict[str, str]:
+    """The texts of a request that are given, by their keys in `generate`."""
+    keys = ("prompt", "negative", "prompt2", "transcription")
+    return {key: text for key in keys if (text := getattr(words, key))}
+
+
+def long_texts(words: Words, windows: Windows) -> list[LongText]:
+    """The texts of a request that are longer than a model's windows.
+
+    A prompt is read in parts. A transcription can't be divided, for its end would be spoken as a text of its own: it is
+    cut after the first part.
+    """
+    found: list[LongText] = []
+    for key, text in texts_of(words).items():
+        cut = key == "transcription"
+        parts = divide(text, windows.transcription if cut else windows.prompt)
+        if len(parts) > 1:
+            found.append(LongText(key, len(text), len(parts[0].text) if cut else len(text), 1 if cut else len(parts)))
+    return found
