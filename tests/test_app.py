@@ -6,7 +6,7 @@ import random
 import sys
 import threading
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,11 @@ PATIENCE = 150
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", python_path(ROOT))
+
+
+@pytest.fixture(autouse=True)
+def counted_in_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timbred.jobs.dispatch.texts.COUNTED_WITHIN_S", PATIENCE)
 
 
 @asynccontextmanager
@@ -259,9 +264,9 @@ def test_long_texts_are_told_in_json_only(tmp_path: Path, audioldm: Path):
     asyncio.run(scene())
 
 
-def test_a_request_that_is_cancelled_or_sent_again_while_its_texts_are_counted(
-    tmp_path: Path, audioldm: Path, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.fixture
+def held_counts(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Counts of texts that wait: set once one has begun, and to be set for them to go on."""
     counting, may_go_on = threading.Event(), threading.Event()
     windows = TokenizerFiles.windows
 
@@ -271,7 +276,14 @@ def test_a_request_that_is_cancelled_or_sent_again_while_its_texts_are_counted(
         return windows(self, folder, name)
 
     monkeypatch.setattr(TokenizerFiles, "windows", held)
-    monkeypatch.setattr("timbred.jobs.dispatch.texts.COUNTED_WITHIN_S", PATIENCE)
+    yield counting, may_go_on
+    may_go_on.set()
+
+
+def test_a_request_that_is_cancelled_or_sent_again_while_its_texts_are_counted(
+    tmp_path: Path, audioldm: Path, held_counts: tuple[threading.Event, threading.Event]
+):
+    counting, may_go_on = held_counts
 
     async def scene() -> None:
         async with running(tmp_path, audioldm) as daemon:
@@ -279,22 +291,50 @@ def test_a_request_that_is_cancelled_or_sent_again_while_its_texts_are_counted(
             client.send(**generate("cancelled", LONG))
             client.send(**generate("again", LONG))
             client.send(**generate("again", LONG))
-            client.send(**generate("short", "a tone"))
             assert await asyncio.to_thread(counting.wait, PATIENCE)
             client.send(type="cancel", id="cancelled")
-            heard: list[m.Event] = []
-            while not (
-                is_terminal(event := await asyncio.wait_for(client.next_event(), PATIENCE)) and event.id == "short"
-            ):  # pyright: ignore[reportAttributeAccessIssue]
-                heard.append(event)
-            assert [name_of(event) for event in heard if event.id == "cancelled"] == ["cancelled"]  # pyright: ignore[reportAttributeAccessIssue]
-            assert [event for event in heard if event.id == "again"] == [], "others pass meanwhile"  # pyright: ignore[reportAttributeAccessIssue]
+            assert await heard_until_end(client) == [("cancelled", "cancelled")]
+            client.send(**generate("short", "a tone"))
+            assert await heard_until_end(client) == told_of("short"), "others pass meanwhile"
             may_go_on.set()
-            heard = [await asyncio.wait_for(client.next_event(), PATIENCE)]
-            while not is_terminal(heard[-1]):
-                heard.append(await asyncio.wait_for(client.next_event(), PATIENCE))
-            told = [name_of(event) for event in heard if name_of(event) != "progress"]
-            assert told == ["queued", "started", "take", "done"]
+            assert await heard_until_end(client) == told_of("again")
             assert client.empty()
 
     asyncio.run(scene())
+
+
+def test_a_daemon_that_stops_while_texts_are_counted_waits_for_no_count(
+    tmp_path: Path, audioldm: Path, held_counts: tuple[threading.Event, threading.Event]
+):
+    counting, may_go_on = held_counts
+
+    async def scene() -> None:
+        async with running(tmp_path, audioldm) as daemon:
+            client = daemon.transports.client()
+            client.send(**generate("a", LONG))
+            client.send(**generate("b", LONG))
+            assert await asyncio.to_thread(counting.wait, PATIENCE)
+        assert not may_go_on.is_set()
+        for identity in "ab":
+            end = await client.next_event()
+            assert isinstance(end, m.Fail)
+            assert (end.id, end.code) == (identity, "shutting-down")
+        assert client.empty()
+
+    asyncio.run(scene())
+
+
+def told_of(identity: str) -> list[tuple[object, str]]:
+    """All events of a request but its progress."""
+    return [(identity, name) for name in ("queued", "started", "take", "done")]
+
+
+async def heard_until_end(client: MemoryClient) -> list[tuple[object, str]]:
+    """The ids and names of the client's next events but progress, to the first that ends a request."""
+    heard: list[tuple[object, str]] = []
+    while True:
+        event = await asyncio.wait_for(client.next_event(), PATIENCE)
+        if not isinstance(event, m.Progress):
+            heard.append((getattr(event, "id", None), name_of(event)))
+        if is_terminal(event):
+            return heard

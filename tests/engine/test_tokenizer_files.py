@@ -30,6 +30,11 @@ SENTENCE = "a soft and warm pad that opens slowly over distant bells "
 MODELS = ("pocket", "audioldm", "audioldm2", "audioldm2_speech")
 
 
+@pytest.fixture(autouse=True)
+def counted_in_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timbred.jobs.dispatch.texts.COUNTED_WITHIN_S", 300.0)
+
+
 def resident(folder: Path) -> LatentDiffusion:
     found = checkpoint.inspect(folder, "tiny", "")
     return make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None)
@@ -90,7 +95,7 @@ def test_what_the_daemon_says_before_is_what_the_engine_warns_of(
     text = (SENTENCE * 40)[:length]
     speaks = checkpoint.inspect(folder, "tiny", "").speaks
     card = SPEAKER if speaks else CARD
-    spoken = {"transcription": text} if speaks else {}
+    spoken: dict[str, Any] = {"transcription": text} if speaks else {}
     asked = resolved(card, prompt=text, negative=text[: length // 2], prompt2=text[::-1], mix=0.5, **spoken)
 
     async def counted() -> tuple[Any, ...]:
@@ -110,7 +115,10 @@ def test_what_the_daemon_says_before_is_what_the_engine_warns_of(
 def test_short_texts_are_known_at_once_without_reading_a_tokenizer(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(TokenizerFiles, "windows", lambda *_: pytest.fail("it is read"))
+    def refused(files: TokenizerFiles, folder: Path, name: str) -> Windows:
+        pytest.fail(f"{name} in {folder} is read by {files}")
+
+    monkeypatch.setattr(TokenizerFiles, "windows", refused)
     assert texts_of(folder).at_once(resolved(prompt="a kick drum")) == ()
 
 

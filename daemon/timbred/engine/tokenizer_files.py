@@ -219,16 +219,14 @@ def _byte_pairs(vocabulary: Path, merges: Path, configuration: dict[str, Any]) -
     found = Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
     prefix = bool(configuration.get("add_prefix_space", False))
     found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
-    special = {key: _token(configuration, key, usual) for key, usual in (("sep", "</s>"), ("cls", "<s>"))}
-    numbers = {key: found.token_to_id(token) for key, token in special.items()}
-    if None in numbers.values():
-        raise Uncountable(f"{vocabulary} lacks {special['cls']} or {special['sep']}")
-    others = [
-        _token(configuration, key, usual) for key, usual in (("pad", "<pad>"), ("unk", "<unk>"), ("mask", "<mask>"))
-    ]
-    found.add_special_tokens([token for token in (*special.values(), *others) if found.token_to_id(token) is not None])
-    ends = [(special[key], numbers[key]) for key in ("sep", "cls")]
-    found.post_processor = processors.RobertaProcessing(*ends)
+    first, last = _token(configuration, "cls", "<s>"), _token(configuration, "sep", "</s>")
+    first_number, last_number = found.token_to_id(first), found.token_to_id(last)
+    if first_number is None or last_number is None:
+        raise Uncountable(f"{vocabulary} lacks {first} or {last}")
+    usual = {"pad": "<pad>", "unk": "<unk>", "mask": "<mask>"}
+    special = [first, last, *(_token(configuration, key, token) for key, token in usual.items())]
+    found.add_special_tokens([token for token in special if found.token_to_id(token) is not None])
+    found.post_processor = processors.RobertaProcessing((last, last_number), (first, first_number))
     return found
 
 

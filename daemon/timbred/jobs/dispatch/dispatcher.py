@@ -298,6 +298,7 @@ class Dispatcher:
     async def stop(self, patience: float) -> None:
         """Take nothing more in, let what is running finish for `patience` seconds, then fail what is left."""
         self._stopping = True
+        self._texts.stop()
         stopping = errors.ShuttingDown("timbred is stopping; ask again once it is back")
         while (job := self.queue.next()) is not None:
             self.endings.failed(job, stopping)

@@ -37,11 +37,13 @@ class Texts:
         self._turn = asyncio.Lock()
         self.late: asyncio.Future[Heard] | None = None
         """A count that took too long and may never end."""
+        self._counting: asyncio.Future[Heard] | None = None
+        self._stopped = False
 
     def at_once(self, parameters: Parameters) -> Heard | None:
         """The long texts of a request; None where they have to be counted. Reads short files only."""
         words = parameters.words
-        if self.late is not None and not self.late.done():
+        if self._stopped or (self.late is not None and not self.late.done()):
             return ()
         entry = self._registry[parameters.model]
         try:
@@ -57,6 +59,12 @@ class Texts:
         if all(not text or one.holds_all(text) for one, text in pairs):
             return ()
         return self._kept.get(self._key(entry.folder, words))
+
+    def stop(self) -> None:
+        """Have nobody wait for a count any more."""
+        self._stopped = True
+        if self._counting is not None:
+            self._counting.cancel()
 
     def _key(self, folder: Path, words: Words) -> object:
         return self._files.identity(folder), tuple(texts_of(words).items())
@@ -78,7 +86,7 @@ class Texts:
                     for text in found
                 )
 
-            counting = in_own_thread(counted, "count-texts")
+            counting = self._counting = in_own_thread(counted, "count-texts")
             done, _ = await asyncio.wait([counting], timeout=COUNTED_WITHIN_S)
             if not done:
                 self.late = counting
@@ -86,6 +94,8 @@ class Texts:
                     "%s: its texts weren't counted within %g s; nothing is counted before that has ended, and long "
                     "texts are told once the model reads them", entry.card.name, COUNTED_WITHIN_S,
                 )  # fmt: skip
+                return ()
+            if counting.cancelled():
                 return ()
             try:
                 found = counting.result()
