@@ -63,6 +63,8 @@ def example(kind: type[m.Event]) -> m.Event:
 
 def _value(kind: type[m.Event], name: str) -> Any:
     shown = str(get_type_hints(kind, include_extras=False)[name])
+    if "HeardText" in shown:
+        return (m.HeardText(key="prompt", characters=900, heard=900, parts=4),)
     for wanted in ("bool", "float", "str", "int"):
         if wanted in shown:
             return EXAMPLES[{"bool": bool, "float": float, "str": str, "int": int}[wanted]]
