@@ -72,7 +72,7 @@ def test_windows_and_counts_are_the_engines(folder: Path, model: LatentDiffusion
 def test_a_text_that_surely_fits_does_fit(folder: Path, model: LatentDiffusion) -> None:
     files = TokenizerFiles()
     own = files.windows(folder, "tiny")
-    short = [one for one in files.limited(folder, "tiny") if one.reads == "prompt"]
+    short = [one for one in files.describe(folder, "tiny").tokenizers if one.reads == "prompt"]
     assert any(one.holds_all("a kick") for one in short)
 
     @settings(max_examples=60, deadline=None)
@@ -120,6 +120,16 @@ def test_short_texts_are_known_at_once_without_reading_a_tokenizer(
 
     monkeypatch.setattr(TokenizerFiles, "windows", refused)
     assert texts_of(folder).at_once(resolved(prompt="a kick drum")) == ()
+
+
+def test_nothing_is_read_of_a_resident_model_whose_tokenizers_are_known(copied: Path) -> None:
+    texts = texts_of(copied)
+    asked = resolved(prompt="a kick drum")
+    assert texts.at_once(asked) == ()
+    shutil.rmtree(copied)
+    assert texts.at_once(asked, resident=True) == ()
+    assert texts.at_once(resolved(prompt=SENTENCE * 10), resident=True) is None
+    assert texts.at_once(resolved(prompt=SENTENCE * 10)) == (), "it isn't there any more"
 
 
 def test_what_is_said_is_always_counted(audioldm2_speech: Path) -> None:
@@ -259,3 +269,25 @@ def test_a_count_that_does_not_end_keeps_nobody_waiting(
     with caplog.at_level(logging.WARNING, "timbred"):
         asyncio.run(counted())
     assert "weren't counted within" in caplog.text
+
+
+class Panic(BaseException):
+    """As the tokenizers' library raises it."""
+
+
+def test_a_panic_while_counting_is_logged_and_the_next_text_counted(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def panics(files: TokenizerFiles, folder: Path, name: str) -> Windows:
+        raise Panic(f"{name} in {folder}, read by {files}")
+
+    async def counted() -> None:
+        texts = texts_of(copied)
+        with monkeypatch.context() as patched:
+            patched.setattr(TokenizerFiles, "windows", panics)
+            assert await texts.count(resolved(prompt=SENTENCE * 10)) == ()
+        assert await texts.count(resolved(prompt=SENTENCE * 10)) != ()
+
+    with caplog.at_level(logging.WARNING, "timbred"):
+        asyncio.run(counted())
+    assert "its texts aren't counted before it reads them: Panic" in caplog.text

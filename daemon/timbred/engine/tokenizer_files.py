@@ -6,6 +6,7 @@ with the text and no faster: no regular expressions or long replacements of a fo
 
 import json
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,28 +71,40 @@ class TokenizerFolder:
         return self.kind != "VitsTokenizer" and text.isascii() and len(text) + MAX_ADDED_TOKENS <= self.tokens
 
 
+@dataclass(frozen=True)
+class Described:
+    """Tokenizers of a model that name a window, and the identity of all its tokenizers' files."""
+
+    identity: Identity
+    tokenizers: tuple[TokenizerFolder, ...]
+
+
 class TokenizerFiles:
-    """Tokenizers of model folders; those used last are kept as long as their files stay as they are."""
+    """Tokenizers of model folders; those used last are kept as long as their files stay as they are. For use from
+    several threads."""
 
     def __init__(self) -> None:
-        self._folders = RecentDict[Path, tuple[Identity, tuple[TokenizerFolder, ...]]](MAX_KEPT_FOLDERS)
+        self._described = RecentDict[Path, Described](MAX_KEPT_FOLDERS)
+        self._lock = threading.Lock()
         self._counters = ByteCache[Identity, _Kept](MAX_KEPT_BYTES, lambda kept: kept.size)
 
-    def identity(self, folder: Path) -> Identity:
-        """What changes when a model's tokenizers change."""
-        return _identity([folder / checkpoint.INDEX, *(folder / part / one for part in PARTS for one in FILES)])
-
-    def limited(self, folder: Path, name: str) -> tuple[TokenizerFolder, ...]:
-        """The tokenizers of a model that name a window. Reads short files only.
+    def describe(self, folder: Path, name: str, again: bool = True) -> Described:
+        """The tokenizers of a model. Reads short files only, and nothing where they are known and `again` is false.
 
         Raises:
             MissingWeights, ModelError: a file isn't there or can't be read.
         """
-        identity = self.identity(folder)
-        kept = self._folders.get(folder)
-        if kept is None or kept[0] != identity:
-            kept = self._folders[folder] = identity, _limited(folder, name)
-        return kept[1]
+        with self._lock:
+            known = self._described.get(folder)
+        if known is not None and not again:
+            return known
+        names = [checkpoint.INDEX, *(f"{part}/{file}" for part in PARTS for file in FILES)]
+        identity = _identity([folder / one for one in names])
+        if known is None or known.identity != identity:
+            known = Described(identity, _limited(folder, name))
+            with self._lock:
+                self._described[folder] = known
+        return known
 
     def windows(self, folder: Path, name: str) -> Windows:
         """The windows of a model, as far as they are known; takes up to tenths of a second for files that are new.
@@ -101,7 +114,7 @@ class TokenizerFiles:
         """
         found: dict[str, list[Window]] = {PROMPT: [], TRANSCRIPTION: []}
         unknown: set[str] = set()
-        for one in self.limited(folder, name):
+        for one in self.describe(folder, name).tokenizers:
             count = self._counter(one, name)
             if count is None:
                 unknown.add(one.reads)

@@ -108,7 +108,7 @@ class Dispatcher:
         if self.queue.full:
             raise busy(self.rendering.jobs, self.queue, self.estimates)
         job = Job(next(self._numbers), client, identity, parameters, wanted=wanted, asked=asked)
-        job.texts = self._texts.at_once(parameters)
+        job.texts = self._texts.at_once(parameters, self.residents.is_resident(parameters.model))
         job.ready = init is None and job.texts is not None
         self.endings.expect(job)
         self.queue.add(job)
