@@ -233,10 +233,10 @@ def test_a_damaged_configuration_counts_nothing(copied: Path, longest: object) -
 def test_a_tokenizer_that_was_exchanged_is_read_anew(copied: Path) -> None:
     files = TokenizerFiles()
     words = Words(prompt=SENTENCE * 4)
-    (before,) = long_texts(words, files.windows(copied, "tiny"))
+    (before,) = long_texts(words.texts(), files.windows(copied, "tiny"))
     for part in ("tokenizer", "tokenizer_2"):
         changed(copied / part / "tokenizer_config.json", model_max_length=32)
-    (after,) = long_texts(words, files.windows(copied, "tiny"))
+    (after,) = long_texts(words.texts(), files.windows(copied, "tiny"))
     assert before.parts < after.parts
     damage(copied / "tokenizer" / "tokenizer.json", "cut short")
     assert files.windows(copied, "tiny") == Windows()

@@ -5,11 +5,9 @@ An encoder drops the tokens beyond its window, so the engine encodes the parts a
 
 import bisect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from timbred.engine.wire import Words
 
 MAX_WINDOW_TOKENS = 4096
 """A tokenizer that names more has no window."""
@@ -104,20 +102,14 @@ def _longest(text: str, ends: Sequence[int], fits: Callable[[str], bool]) -> int
     return ends[index - 1] if index else 0
 
 
-def texts_of(words: Words) -> dict[str, str]:
-    """The texts of a request that are given, by their keys in `generate`."""
-    keys = ("prompt", "negative", "prompt2", "transcription")
-    return {key: text for key in keys if (text := getattr(words, key))}
-
-
-def long_texts(words: Words, windows: Windows) -> list[LongText]:
-    """The texts of a request that are longer than a model's windows.
+def long_texts(texts: Mapping[str, str], windows: Windows) -> list[LongText]:
+    """The texts of a request, by their keys in `generate`, that are longer than a model's windows.
 
     A prompt is read in parts. A transcription can't be divided, for its end would be spoken as a text of its own: it is
     cut after the first part.
     """
     found: list[LongText] = []
-    for key, text in texts_of(words).items():
+    for key, text in texts.items():
         cut = key == "transcription"
         parts = divide(text, windows.transcription if cut else windows.prompt)
         if len(parts) > 1:

@@ -32,6 +32,11 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
     mix: float = 0.0
     weights: tuple[tuple[str, float], ...] = ()
 
+    def texts(self) -> dict[str, str]:
+        """The texts that are given, by their keys in `generate`."""
+        keys = ("prompt", "negative", "prompt2", "transcription")
+        return {key: text for key in keys if (text := getattr(self, key))}
+
 
 class NoiseSource(msgspec.Struct, frozen=True, kw_only=True):
     """The starting noise of an earlier take: its seed, its rendered length in seconds, and whether it was a loop."""

@@ -102,7 +102,7 @@ class LatentDiffusion:
 
     def read_in_parts(self, words: Words) -> list[LongText]:
         """The texts of a request that are longer than the encoders' windows."""
-        return long_texts(words, self.windows)
+        return long_texts(words.texts(), self.windows)
 
     def encode(self, words: Words, guided: bool) -> Tensors:
         """The conditioning for one take; with guidance, the batch axis holds first the negative, then the prompt."""

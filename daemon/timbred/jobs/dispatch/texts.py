@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from timbred.engine.kept import RecentDict
-from timbred.engine.long_texts import LongText, long_texts, texts_of
+from timbred.engine.long_texts import LongText, long_texts
 from timbred.engine.registry import Registry
 from timbred.engine.tokenizer_files import TRANSCRIPTION, Described, TokenizerFiles
 from timbred.engine.wire import Words
@@ -52,7 +52,7 @@ class Texts:
         except TimbredError as error:  # the model can't be loaded either, and the request ends with the reason
             log.debug("%s", error)
             return ()
-        texts = texts_of(words)
+        texts = words.texts()
         spoken = texts.pop(TRANSCRIPTION, "")
         pairs = [
             (one, text)
@@ -79,7 +79,7 @@ class Texts:
                 return known
 
             def counted() -> Counted:
-                found = long_texts(words, self._files.windows(folder, name))
+                found = long_texts(words.texts(), self._files.windows(folder, name))
                 return self._files.describe(folder, name), tuple(map(_as_told, found))
 
             counting = self._counting = in_own_thread(counted, "count-texts")
@@ -105,7 +105,7 @@ class Texts:
 
 def _key(described: Described, words: Words) -> object:
     """What a count depends on: the tokenizers' files, and the texts."""
-    return described.identity, tuple(texts_of(words).items())
+    return described.identity, tuple(words.texts().items())
 
 
 def _as_told(text: LongText) -> HeardText:
