@@ -2,6 +2,8 @@
 
 import shutil
 import subprocess
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.host_programs import absent
@@ -28,3 +30,23 @@ def on_disk(folder: Path, size: str, again: str = "") -> list[str]:
         absent("this user may not mount a disk of its own")
     shutil.rmtree(folder.with_name(folder.name + ".kept"))
     return words
+
+
+@contextmanager
+def mounted(folder: Path, size: str, again: str = "") -> Generator[None]:
+    """An empty disk at `folder`, for all processes, while the block runs. `again` as in `on_disk`."""
+    where = str(folder)
+    try:
+        made = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", where], capture_output=True, check=False
+        )
+    except FileNotFoundError:
+        absent("only Linux has disks in memory that can be mounted")
+    if made.returncode:
+        absent("only an administrator may mount a disk for all processes")
+    try:
+        if again:
+            subprocess.run(["mount", "-o", f"remount,{again}", where], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "-l", where], check=True)

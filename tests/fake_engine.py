@@ -11,6 +11,7 @@ Options in its command let it refuse to start, or end at its start, as long as a
 
 import argparse
 import itertools
+import logging
 import os
 import sys
 import tempfile
@@ -64,7 +65,7 @@ class FakeEngine:
                 case wire.Quit():
                     break
                 case wire.GiveWay(frame_rate=frame_rate):
-                    print(f"giving way to {frame_rate:g} frames a second", file=sys.stderr, flush=True)
+                    logging.getLogger(__name__).warning("giving way to %g frames a second", frame_rate)
                 case wire.Load(model=source):
                     self._resident(source)
                 case wire.Unload(name=name):

@@ -6,8 +6,9 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Protocol
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from timbred.cli.output import error_console, tell
 
 TOLD_AT = (0.25, 0.5, 0.75, 1.0)
 """Fractions that are told where there is no terminal."""
@@ -41,7 +42,7 @@ class Lines:
 
     def say(self, line: str) -> None:
         """See `Display`."""
-        print(line, file=sys.stderr, flush=True)
+        tell(line)
 
     def stage(self, text: str, fraction: float = 0.0) -> None:
         """See `Display`."""
@@ -58,7 +59,7 @@ class Bar:
     """For a terminal: one line that is drawn anew, and gone at the end."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, markup=False)
+        self._console = error_console(highlight=False, markup=False)
         columns = (TextColumn("{task.description:<24}", markup=False), BarColumn(), TimeElapsedColumn())
         self._progress = Progress(*columns, console=self._console, transient=True)
         self._task = self._progress.add_task("", total=1.0)

@@ -18,6 +18,7 @@ from rich.markup import escape
 from timbred import __version__, errors
 from timbred.cli.connection import running_daemon
 from timbred.cli.devices import output_devices
+from timbred.cli.output import error_console
 from timbred.cli.serve import run, settings_from
 from timbred.config import Config
 from timbred.delivery.files import TakesFolder
@@ -49,7 +50,7 @@ class Finding:
 def doctor(as_json: bool, file: Path | None, flags: list[str]) -> None:
     """Print all findings; exit status 1 if something keeps timbred from making a sound."""
     config = settings_from(file, flags)
-    with Console(stderr=True).status("looking around"):
+    with error_console().status("looking around"):
         findings = [finding for look in LOOKS for finding in look(config)]
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from timbred import __version__
-from timbred.cli.output import drop_output, finish_output, take_any_text
+from timbred.cli.output import drop_output, finish_output, take_any_text, tell
 from timbred.errors import TimbredError, from_foreign
 
 app = typer.Typer(
@@ -178,12 +178,12 @@ def main(arguments: list[str] | None = None) -> Any:
         finally:
             finish_output()
     except TimbredError as error:
-        print(f"timbred: {error}", file=sys.stderr)
+        tell(f"timbred: {error}")
     except BrokenPipeError:  # whoever read the output has enough of it
         drop_output()
     except OSError as error:
         if error.filename is None and error.errno in (errno.ENOSPC, errno.EIO):
             error.filename = "standard output"
-        print(f"timbred: {from_foreign(error)}", file=sys.stderr)
+        tell(f"timbred: {from_foreign(error)}")
         drop_output()
     sys.exit(1)

@@ -7,10 +7,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import DownloadColumn, Progress
 
 from timbred import errors
+from timbred.cli.output import error_console
 from timbred.cli.serve import settings_from
 from timbred.cli.tables import show
 from timbred.config import Config
@@ -24,8 +24,6 @@ from timbred.userfolders import expanded
 
 COLUMNS = {"name": "name", "state": "state", "task": "task", "native_rate": "Hz", "max_seconds": "max s",
            "memory_mb": "MB", "licence": "licence", "remark": "remark"}  # fmt: skip
-
-console = Console(stderr=True)
 
 
 def models(as_json: bool, file: Path | None, flags: list[str]) -> None:
@@ -97,12 +95,12 @@ def _plain(name: str, models: Registry) -> str:
 
 
 def _install(name: str, source: Path, folder: Path, known: bool) -> None:
-    with Progress(*Progress.get_default_columns(), DownloadColumn(), console=console) as bars:
+    with Progress(*Progress.get_default_columns(), DownloadColumn(), console=error_console()) as bars:
         bar = bars.add_task(name)
         kept = install(source, folder, name, lambda done, total: bars.update(bar, completed=done, total=total))
     _tell_kept(kept)
     if not known:
-        console.print(f"to use it, set models.{name}.source to {folder}")
+        error_console().print(f"to use it, set models.{name}.source to {folder}")
     print(folder)
 
 
@@ -113,7 +111,7 @@ def _fetch(entry: Entry) -> None:
     name, source = entry.card.name, entry.card.source
     staging = staging_for(entry.folder)
     begin(staging, entry.folder, ["hub", source])
-    console.print(f"fetching {source} into {entry.folder} ({entry.card.licence})")
+    error_console().print(f"fetching {source} into {entry.folder} ({entry.card.licence})")
     try:
         hashes = _hashes(huggingface_hub.HfApi().model_info(source, files_metadata=True))
         # shows a bar, and takes up what was cut off
@@ -134,7 +132,7 @@ def _fetch(entry: Entry) -> None:
 
 def _tell_kept(before: Path | None) -> None:
     if before is not None:
-        console.print(f"files that timbred didn't write were in its folder: what was there is now {before}")
+        error_console().print(f"files that timbred didn't write were in its folder: what was there is now {before}")
 
 
 def _hashes(information: Any) -> dict[str, str]:
@@ -154,7 +152,7 @@ def convert(name: str, file: Path | None, flags: list[str]) -> None:
         print(f"{name} has no .bin weights: there is nothing to convert")
         return
     command = python_command("timbred.engine.adapters.conversion", name, str(found.folder.absolute()))
-    with console.status(f"converting {', '.join(found.pickled)}"):
+    with error_console().status(f"converting {', '.join(found.pickled)}"):
         done = subprocess.run(  # a process with torch
             command, stdout=subprocess.PIPE, text=True, check=False, env=child_environment(), cwd=safe_folder()
         )

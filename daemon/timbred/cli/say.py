@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from timbred.cli.connection import Connection, any_daemon
 from timbred.cli.copying import check_target, copy_whole
 from timbred.cli.options import prompt_and_parameters
+from timbred.cli.output import error_console
 from timbred.cli.serve import run, settings_from, start_logging
 from timbred.config import Config
 from timbred.errors import BadRequest, TimbredError, from_code
@@ -133,7 +133,7 @@ async def _say(config: Config, request: Generate, out: Path | None, overwrite: b
 async def _made(connection: Connection, request: Generate) -> Path:
     """The path of the best take; shows progress on standard error."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(compact=True))
-    with Progress(*columns, console=Console(stderr=True), transient=not sys.stderr.isatty()) as progress:
+    with Progress(*columns, console=error_console(), transient=not sys.stderr.isatty()) as progress:
         task = progress.add_task("starting", total=1.0)
         async for event in connection.ask(request):
             match event:

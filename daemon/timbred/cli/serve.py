@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from timbred import app
+from timbred.cli.output import tell
 from timbred.config import Config, load
 
 Result = TypeVar("Result")
@@ -18,7 +19,7 @@ def settings_from(file: Path | None, flags: list[str]) -> Config:
     """The settings in force for a command: file < environment < flags. Says on standard error what was ignored."""
     config = load(file, os.environ, flags)
     for warning in config.warnings:
-        print(f"timbred: warning: {warning}", file=sys.stderr)
+        tell(f"timbred: warning: {warning}")
     return config
 
 

@@ -63,5 +63,6 @@ def end_with_threads() -> None:
 def leave(status: int) -> NoReturn:
     """End at once: libraries' own threads may not survive the interpreter's usual end, nor drivers their clean-up."""
     logging.shutdown()
-    sys.stderr.flush()
+    with suppress(OSError):  # the log's disk is full, and the process must end all the same
+        sys.stderr.flush()
     os._exit(status)
