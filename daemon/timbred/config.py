@@ -103,6 +103,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("player.device", "", "Sound device to play on, by name or number; empty: the system's.", may_be_empty=True),
     Setting("player.channels", 2, "Output channels to open on the sound device, if it has so many.", 1, 256),
     Setting("player.lead", 10.0, "Milliseconds that sound is mixed ahead of what the device takes.", 1, 500),
+    Setting(
+        "player.patience",
+        10.0,
+        "Seconds without a sign of life after which the player is started again.",
+        0.5,
+        3600,
+    ),
     Setting("player.limiter", True, "Keep the sum of all voices under -1 dBFS true peak."),
     Setting("player.gain", 0.0, "Gain in dB of everything that plays, before the limiter.", -120, 12, live=True),
     Setting("player.max_gain", 6.0, "Highest gain in dB that a voice may be given.", -60, 24),

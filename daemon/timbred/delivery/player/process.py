@@ -9,8 +9,7 @@ PLAYER_PROGRAM = python_command("timbred.delivery.playback")
 """The command that starts a player."""
 
 HEARTBEAT = 0.25
-PATIENCE = 10.0
-"""Seconds without a sign of life after which the player is started again."""
+"""Seconds between the player's signs of life."""
 
 
 def trade(config: Config, program: tuple[str, ...]) -> Trade:
@@ -37,6 +36,6 @@ def trade(config: Config, program: tuple[str, ...]) -> Trade:
         encode=wire.encode,
         decode=wire.read_in_daemon,
         quit=wire.Quit(),
-        patience=PATIENCE,
+        patience=config["player.patience"],
         environment={"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
     )
