@@ -29,7 +29,7 @@ docs: .venv/.installed
 	$(BIN)/python -m timbred.protocol.describe > docs/protocol.md
 	$(BIN)/python -m timbred.cli.reference > docs/settings.md
 	$(BIN)/python -m max_patches.generate
-	$(BIN)/python -m timbred.client.writing > .requests.py && mv .requests.py daemon/timbred/client/requests.py
+	$(BIN)/python -m timbred.client.generate_requests > .requests.py && mv .requests.py daemon/timbred/client/requests.py
 	$(BIN)/python bridges/touchdesigner/write_vocabulary.py > bridges/touchdesigner/timbred_vocabulary.py
 	$(BIN)/python -m bridges.puredata.source
 	$(BIN)/python -m bridges.supercollider.source

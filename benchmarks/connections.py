@@ -12,7 +12,7 @@ from pythonosc.osc_message_builder import OscMessageBuilder
 from websockets.sync.client import connect
 
 from benchmarks.daemon import Ports
-from timbred.protocol.vocabulary import EVENTS, REQUEST_NAMED
+from timbred.protocol.schema import EVENTS, REQUEST_NAMED
 
 Event = dict[str, Any]
 

@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from timbred.clip import Clip
-from timbred.delivery.mixer.dc import OffsetRemover
-from timbred.delivery.mixer.limiter import Limiter
-from timbred.render.chain import finish
-from timbred.render.encode import whole_numbers
-from timbred.render.keeping import GivenSound, Part, kept
-from timbred.render.settings import RenderSettings
-from timbred.units import Decibels, SampleRate, Seconds
+from timbred.audio import Clip, Decibels, SampleRate, Seconds
+from timbred.audiofile.writer import whole_numbers
+from timbred.dsp.pipeline import run_pipeline
+from timbred.dsp.splice import EditedPart, GivenSound, splice
+from timbred.player.mixer.master_bus import DcBlocker, Limiter
+from timbred.render_settings import RenderSettings
 
 RATE = SampleRate(48_000)
 NATIVE = SampleRate(32_000)
@@ -49,7 +47,7 @@ def drum(begins: float, hertz: float = 1_500.0) -> Signal:
 def finished(samples: Signal, rate: SampleRate = RATE, **keys: Any) -> Signal:
     """A sound as its file has it, without a level of its own, unless it is asked for."""
     settings = replace(RenderSettings(peak=None, bits=32), **keys)
-    return finish(Clip(samples.astype(np.float32)[:, None], rate), settings).samples[:, 0].astype(np.float64)
+    return run_pipeline(Clip(samples.astype(np.float32)[:, None], rate), settings).samples[:, 0].astype(np.float64)
 
 
 def attack_loss(**keys: Any) -> float:
@@ -69,7 +67,7 @@ def rows() -> list[tuple[str, str, str]]:
     end = db(np.abs(finished(reversed_drum)[-480:]).max()) - db(np.abs(reversed_drum[-480:]).max())
     levelled = finished(steady, peak=Decibels(-1.0))
     sine = 0.25 * np.sin(2 * np.pi * 997 * moments(4.0))
-    dithered = finish(
+    dithered = run_pipeline(
         Clip(sine.astype(np.float32)[:, None], RATE), RenderSettings(peak=None, bits=16, fade_out=Seconds(0))
     )
     rounded = whole_numbers(sine.astype(np.float32), 24).astype(np.float64) / 2**31
@@ -80,11 +78,11 @@ def rows() -> list[tuple[str, str, str]]:
     limiter, loud = Limiter(RATE, 1), 4 * quiet
     untouched = limiter.process(quiet)[limiter.latency :]
     held = Limiter(RATE, 1).process(loud)
-    remover, low = OffsetRemover(RATE, 1), (0.5 * np.sin(2 * np.pi * 20 * moments(20.0)))[:, None].astype(np.float32)
+    remover, low = DcBlocker(RATE, 1), (0.5 * np.sin(2 * np.pi * 20 * moments(20.0)))[:, None].astype(np.float32)
     heard = np.concatenate([remover.process(block) for block in np.array_split(low, len(low) // 256)])
     there = np.stack([0.3 * np.sin(2 * np.pi * 220 * moments(2.0))] * 2, axis=1) * [1.0, -1.0]
     made = Clip((0.1 * np.sin(2 * np.pi * 220 * moments(3.0, NATIVE)))[:, None].astype(np.float32), NATIVE)
-    added = kept(made, GivenSound(Clip(there.astype(np.float32), RATE), Part(2.0, 3.0)), RATE).samples
+    added = splice(made, GivenSound(Clip(there.astype(np.float32), RATE), EditedPart(2.0, 3.0)), RATE).samples
     kept_frames = 2 * RATE - 4_800
     rate_error = db(rms(converted - expected) / rms(expected))
     change = db(float(np.abs(untouched - quiet[: len(untouched)]).max()))

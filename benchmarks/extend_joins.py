@@ -22,12 +22,11 @@ from numpy.typing import NDArray
 
 from benchmarks import pocket
 from benchmarks.machine import machine
-from timbred.clip import Clip
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.adapters.windows import windows
-from timbred.engine.wire import Given
-from timbred.render.keeping import GivenSound, Part, kept
-from timbred.units import SampleRate
+from timbred.audio import Clip, SampleRate
+from timbred.dsp.splice import EditedPart, GivenSound, splice
+from timbred.engine.diffusion.outpainting import windows
+from timbred.engine.families.base import LatentDiffusion
+from timbred.ipc.engine_messages import InitAudio
 
 PROMPTS = ("warm pad", "drone low dark", "organ a3", "brass c3 long", "rain", "wind")
 
@@ -62,13 +61,13 @@ def continued(
 ) -> list[Continued]:
     """A sound, (frames,) at the model's rate, continued once for each seed, as it is heard."""
     rate, row = model.grid.rate, model.grid.row
-    sound = Given(samples=given.astype("<f4").tobytes(), strength=1.0)
+    sound = InitAudio(samples=given.astype("<f4").tobytes(), strength=1.0)
     order = replace(pocket.order(prompt, WHOLE, 0), seeds=seeds, given=sound, window=WINDOW)
     sounds = model.render(order, lambda _: None, lambda: False)
     plan = windows(len(given) // row, -(-(round(WHOLE * rate) - len(given)) // row), int(WINDOW * rate) // row)
     joins = [(len(given) + row * sum(window.new for window in plan[:count])) / rate for count in range(len(plan))]
-    part = GivenSound(_clip(given, rate), Part(len(given) / rate, WHOLE))
-    wholes = [kept(_clip(made, rate), part, SampleRate(rate), sounds.first) for made in sounds.waveforms]
+    part = GivenSound(_clip(given, rate), EditedPart(len(given) / rate, WHOLE))
+    wholes = [splice(_clip(made, rate), part, SampleRate(rate), sounds.first) for made in sounds.waveforms]
     return [Continued(whole.samples[:, 0], rate, joins) for whole in wholes]
 
 

@@ -8,7 +8,7 @@ from statistics import median
 
 from benchmarks.machine import machine
 from benchmarks.subject import Subject, subjects
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion
+from timbred.engine.families.base import LatentDiffusion
 
 ROUNDS = 12
 

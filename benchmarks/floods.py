@@ -26,7 +26,7 @@ from websockets.sync.client import connect
 
 from benchmarks.daemon import Client, Ports, daemon
 from benchmarks.machine import machine
-from timbred.protocol.slip import encode
+from timbred.protocol.framing import encode
 
 PING_INTERVAL_S = 0.05
 GOAL_MS = 100.0

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import machine
 from benchmarks.subject import Subject, subjects
-from timbred.engine.adapters.prepared import WORTH, Workshop
+from timbred.engine.compile.compiled_calls import WORTH, CompileQueue
 
 SIDE = 8192
 ROUNDS = 10
@@ -38,7 +38,7 @@ def measure(subject: Subject, cache: Path) -> tuple[float, float]:
     model = subject.resident()
     with FlopCounterMode(display=False) as counter:
         model.render(subject.order(0), lambda _: None, lambda: False)
-    workshop = Workshop("auto", model.device, cache)
+    workshop = CompileQueue("auto", model.device, cache)
     model.prepare(workshop)
     for seed in range(1 + WORTH):  # the decoder, too, must have been met often enough
         model.render(subject.order(seed), lambda _: None, lambda: False)

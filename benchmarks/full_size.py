@@ -12,7 +12,7 @@ import torch
 import transformers
 from diffusers.pipelines.audioldm2 import modeling_audioldm2
 
-from timbred.engine.adapters.loading import quiet_libraries
+from timbred.engine.families.component_loader import quiet_libraries
 
 ARCHITECTURES: dict[str, Any] = json.loads(Path(__file__).with_name("architectures.json").read_text("utf-8"))
 NAMES = ("audioldm2", "audioldm2-large", "audioldm2-music")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timbred.delivery.playback.devices import let_go
+from timbred.player.process.devices import let_go
 
 RATE = 48_000
 PRIORITY = 70

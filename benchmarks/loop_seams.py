@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 
 from benchmarks import pocket
 from benchmarks.machine import machine
-from timbred.clip import Clip
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.render.chain import finish
-from timbred.render.settings import RenderSettings
-from timbred.units import SampleRate, Seconds, bars_to_seconds, frames_in
+from timbred.audio import Clip, SampleRate, Seconds, bars_to_seconds, frames_in
+from timbred.dsp.pipeline import run_pipeline
+from timbred.engine.families.base import LatentDiffusion
+from timbred.render_settings import RenderSettings
 
 STEP, FLUX, BEGINNING = 1.0, 1.5, 1.1
 """What is allowed."""
@@ -114,7 +113,7 @@ def looped(model: LatentDiffusion, prompt: str, seconds: float, seed: int) -> tu
     made = waveform[: frames_in(seconds, sounds.rate)] if around else waveform
     clip = Clip(np.ascontiguousarray(made[:, None]), SampleRate(sounds.rate), loop=around)
     settings = RenderSettings(seconds=Seconds(seconds), rate=RATE, loop=True, bits=32)
-    return finish(clip, settings).samples[:, 0], around
+    return run_pipeline(clip, settings).samples[:, 0], around
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from timbred.clip import Samples
+from timbred.audio import Samples
 
 FRAMES = 48_000
 SOFTEST, LOUDEST = 0.02, 0.2

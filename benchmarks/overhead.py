@@ -14,7 +14,7 @@ import torch
 from benchmarks import pocket
 from benchmarks.daemon import daemon
 from benchmarks.machine import machine
-from timbred.engine.link import ENVIRONMENT
+from timbred.ipc.engine_client import ENVIRONMENT
 
 ROUNDS = 25
 PROMPT = "a deep punchy kick drum"

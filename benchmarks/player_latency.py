@@ -19,9 +19,9 @@ import soundfile
 from benchmarks.jack import RATE, JackServer, jack_server
 from benchmarks.machine import machine
 from benchmarks.recorder import Recording, recording
-from timbred.app import Daemon
 from timbred.config import load
-from timbred.protocol.osc_bytes import write_message
+from timbred.protocol.osc_packets import write_message
+from timbred.server import Daemon
 
 ROUNDS = 60
 LONGEST = 120.0

@@ -35,9 +35,9 @@ from benchmarks.machine import machine
 from benchmarks.numbered import FRAMES, Breaks, breaks, numbered_loop
 from benchmarks.recorder import Recording, recording
 from benchmarks.witness import Stalls, witnesses
-from timbred.app import Daemon
 from timbred.config import load
-from timbred.delivery.playback.devices import look_again, portaudio
+from timbred.player.process.devices import look_again, portaudio
+from timbred.server import Daemon
 
 SPARE = 60.0
 """Seconds that the recorders have memory for beyond those asked for: the engine ends what it began."""

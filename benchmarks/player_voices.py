@@ -6,13 +6,13 @@ from statistics import median
 import numpy as np
 
 from benchmarks.machine import machine
-from timbred.delivery.clock import Grid
-from timbred.delivery.mixer.mixer import Mixer
-from timbred.delivery.mixer.orders import Start
-from timbred.delivery.mixer.sound import Sound
-from timbred.delivery.playback.output import BLOCK
-from timbred.delivery.playback.process import LARGEST_BLOCK
-from timbred.delivery.wire import Moment
+from timbred.ipc.player_messages import Moment
+from timbred.player.beat_grid import BeatGrid
+from timbred.player.mixer.commands import StartVoice
+from timbred.player.mixer.mixer import Mixer
+from timbred.player.mixer.source import VoiceSource
+from timbred.player.process.player_loop import LARGEST_BLOCK
+from timbred.player.process.ring_output import BLOCK
 
 RATE = 48_000
 BLOCKS = 600
@@ -23,10 +23,12 @@ LEAD = 0.01
 def shares(voices: int, block: int, speed: float, level: float, made_for: float = 1.0) -> tuple[float, float]:
     """Median time of a block over its length, and the most that any lead's length took over it: so long a lead bears.
     The sounds are made ready for a speed, and played at another."""
-    mixer = Mixer(RATE, 2, Grid(RATE, 120))
-    sound = Sound(np.random.default_rng(0).normal(0, level, (RATE, 2)).astype(np.float32), RATE / made_for, loop=True)
+    mixer = Mixer(RATE, 2, BeatGrid(RATE, 120))
+    sound = VoiceSource(
+        np.random.default_rng(0).normal(0, level, (RATE, 2)).astype(np.float32), RATE / made_for, loop=True
+    )
     for voice in range(voices):
-        mixer.play(Start(voice, voice + 1, sound, speed=speed), Moment())
+        mixer.play(StartVoice(voice, voice + 1, sound, speed=speed), Moment())
     times: list[float] = []
     for _ in range(BLOCKS):
         began = time.perf_counter()

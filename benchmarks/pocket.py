@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from timbred.engine import registry
-from timbred.engine.adapters.families import make_resident
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.adapters.loading import quiet_libraries
-from timbred.engine.adapters.prepared import Workshop
-from timbred.engine.sampling import make_scheduler
-from timbred.engine.wire import RenderOrder, Words
+from timbred.engine.compile.compiled_calls import CompileQueue
+from timbred.engine.diffusion.sampler import make_scheduler
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.component_loader import quiet_libraries
+from timbred.engine.families.factory import make_resident
+from timbred.ipc.engine_messages import PromptInputs, RenderOrder
+from timbred.models import registry
 
 WARMING = 24
 """Sounds after which an engine has made the model faster, its decoder too, for their shape."""
@@ -31,7 +31,7 @@ def resident() -> LatentDiffusion:
 def order(prompt: str, seconds: float, seed: int, loop: bool = False) -> RenderOrder:
     """A request at the model's default settings."""
     return RenderOrder(
-        words=Words(prompt=prompt, negative=CARD.negative),
+        words=PromptInputs(prompt=prompt, negative=CARD.negative),
         seconds=seconds,
         steps=CARD.steps,
         guidance=CARD.guidance,
@@ -45,7 +45,7 @@ def order(prompt: str, seconds: float, seed: int, loop: bool = False) -> RenderO
 def warm(model: LatentDiffusion, prompt: str, seconds: float) -> None:
     """Have the model made faster as an engine does it, and wait until it is."""
     with tempfile.TemporaryDirectory() as cache:
-        workshop = Workshop("auto", model.device, Path(cache))
+        workshop = CompileQueue("auto", model.device, Path(cache))
         model.prepare(workshop)
         for seed in range(WARMING):
             bare(model, prompt, seconds, seed)

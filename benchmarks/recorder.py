@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.jack import PRIORITY, RATE, may_be_realtime
-from timbred.clip import Samples
-from timbred.delivery.playback.devices import portaudio
+from timbred.audio import Samples
+from timbred.player.process.devices import portaudio
 
 LOOK_EVERY = 0.001
 """Seconds between looks at how much was recorded."""

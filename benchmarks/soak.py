@@ -47,7 +47,7 @@ unused pages come and go by as much."""
 MAX_RISE_COUNT = 6
 """The same for threads and descriptors."""
 
-MODULES = {"timbred.engine.worker": "engine", "timbred.delivery.playback": "player"}
+MODULES = {"timbred.engine.__main__": "engine", "timbred.player.process": "player"}
 """Text in a child's command line, by the kind of child."""
 
 WORDS = (

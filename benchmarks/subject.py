@@ -11,12 +11,12 @@ import torch
 
 from benchmarks import full_size, pocket
 from benchmarks.daemon import Client, daemon
-from timbred.engine import checkpoint, registry
-from timbred.engine.adapters.families import make_resident
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.adapters.loading import quiet_libraries
 from timbred.engine.device import choose
-from timbred.engine.wire import RenderOrder, Words
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.component_loader import quiet_libraries
+from timbred.engine.families.factory import make_resident
+from timbred.ipc.engine_messages import PromptInputs, RenderOrder
+from timbred.models import checkpoint, registry
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Subject:
     def order(self, seed: int, prompt: str = "a deep punchy kick drum") -> RenderOrder:
         """The same as the engine gets it."""
         return RenderOrder(
-            words=Words(prompt=prompt), seconds=self.seconds, steps=self.steps, guidance=self.guidance, eta=0.0,
+            words=PromptInputs(prompt=prompt), seconds=self.seconds, steps=self.steps, guidance=self.guidance, eta=0.0,
             scheduler="dpm++2m", seeds=(seed,),
         )  # fmt: skip
 

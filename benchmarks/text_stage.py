@@ -10,15 +10,15 @@ import torch
 
 from benchmarks.machine import machine
 from benchmarks.subject import subjects
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.wire import Words
+from timbred.engine.families.base import LatentDiffusion
+from timbred.ipc.engine_messages import PromptInputs
 
 ROUNDS = 30
 
 
 def seconds_for(model: LatentDiffusion, prompt: str) -> float:
     began = time.perf_counter()
-    model.conditioning(Words(prompt=prompt), True)
+    model.conditioning(PromptInputs(prompt=prompt), True)
     if model.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - began

@@ -11,12 +11,12 @@ import torch
 
 from benchmarks import full_size
 from benchmarks.machine import machine
-from timbred.engine import checkpoint
-from timbred.engine.adapters.families import make_resident
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.adapters.loading import quiet_libraries
-from timbred.engine.adapters.sharing import SharedComponents
 from timbred.engine.device import choose, memory
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.component_loader import quiet_libraries
+from timbred.engine.families.factory import make_resident
+from timbred.engine.memory.component_cache import SharedComponents
+from timbred.models import checkpoint
 
 
 def together(folder: Path, scale: int) -> tuple[list[LatentDiffusion], float, int]:

@@ -9,8 +9,8 @@ from msgspec import inspect
 from timbred.config import NAMED
 from timbred.errors import CODES
 from timbred.protocol import messages as m
-from timbred.protocol.decode import fields_of
-from timbred.protocol.vocabulary import EVENTS, REQUESTS, ROOT
+from timbred.protocol.coercion import fields_of
+from timbred.protocol.schema import EVENTS, REQUESTS, ROOT
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from timbred import __version__
-from timbred.engine import wire
-from timbred.engine.mailbox import Mailbox
-from timbred.processes.ending import end_with_daemon
-from timbred.processes.startup import add_line_options, send_last_words, wait_as_spare
+from timbred.engine.ipc import DaemonLink
+from timbred.ipc import engine_messages
+from timbred.ipc.child_exit import add_line_options, end_with_daemon, send_last_words, wait_as_spare
 
 RATE = 16000
 MODEL_BYTES = 3_000_000
@@ -39,20 +38,22 @@ class FakeEngine:
         self.version = version
         self.sizes: dict[str, int] = {}
         self.hanging = threading.Event()
-        self.mailbox = Mailbox(address, heartbeat, self.beat)
+        self.mailbox = DaemonLink(address, heartbeat, self.beat)
 
-    def beat(self) -> wire.Beat:
+    def beat(self) -> engine_messages.EngineHeartbeat:
         if self.hanging.is_set():
             threading.Event().wait()
-        resident = tuple(wire.ResidentModel(name=name, memory=size) for name, size in self.sizes.items())
-        return wire.Beat(memory_used=sum(self.sizes.values()), memory_total=10**9, resident=resident)
+        resident = tuple(engine_messages.ResidentModel(name=name, memory=size) for name, size in self.sizes.items())
+        return engine_messages.EngineHeartbeat(
+            memory_used=sum(self.sizes.values()), memory_total=10**9, resident=resident
+        )
 
     def run(self) -> None:
         self.mailbox.start()
         self.mailbox.send(
-            wire.Ready(
+            engine_messages.EngineReady(
                 token=self.token,
-                wire_version=wire.WIRE_VERSION,
+                wire_version=engine_messages.WIRE_VERSION,
                 version=self.version,
                 pid=os.getpid(),
                 device="cpu",
@@ -62,30 +63,32 @@ class FakeEngine:
         )
         while True:
             match self.mailbox.orders.get():
-                case wire.Quit():
+                case engine_messages.QuitEngine():
                     break
-                case wire.GiveWay(frame_rate=frame_rate):
+                case engine_messages.SetYield(frame_rate=frame_rate):
                     logging.getLogger(__name__).warning("giving way to %g frames a second", frame_rate)
-                case wire.Load(model=source):
+                case engine_messages.LoadModel(model=source):
                     self._resident(source)
-                case wire.Unload(name=name):
+                case engine_messages.UnloadModel(name=name):
                     self.sizes.pop(name, None)
-                    self.mailbox.send(wire.Unloaded(name=name))
-                case wire.Render() as render:
+                    self.mailbox.send(engine_messages.ModelUnloaded(name=name))
+                case engine_messages.RenderJob() as render:
                     self._render(render)
                     self.mailbox.forget(render.job)
                 case other:
                     raise AssertionError(f"{other} isn't for an engine's queue")
         self.mailbox.close()
 
-    def _resident(self, source: wire.ModelSource) -> None:
+    def _resident(self, source: engine_messages.ModelSource) -> None:
         self.sizes.setdefault(source.name, MODEL_BYTES)
-        self.mailbox.send(wire.Loaded(model=wire.ResidentModel(name=source.name, memory=MODEL_BYTES)))
+        self.mailbox.send(
+            engine_messages.ModelLoaded(model=engine_messages.ResidentModel(name=source.name, memory=MODEL_BYTES))
+        )
 
-    def _render(self, render: wire.Render) -> None:
+    def _render(self, render: engine_messages.RenderJob) -> None:
         job, order = render.job, render.order
         if render.model.name not in self.sizes:
-            self.mailbox.send(wire.Loading(job=job, fraction=0.5))
+            self.mailbox.send(engine_messages.ModelLoading(job=job, fraction=0.5))
             self._resident(render.model)
         words = order.words.prompt.split()
         if self._misbehaves(render, words):
@@ -99,23 +102,23 @@ class FakeEngine:
                 while not self.mailbox.is_cancelled(job) and not (awaited and awaited.exists()):
                     time.sleep(0.005)
             if self.mailbox.is_cancelled(job):
-                self.mailbox.send(wire.Cancelled(job=job))
+                self.mailbox.send(engine_messages.JobCancelled(job=job))
                 return
             remaining = (time.monotonic() - began) / step * (order.steps - step)
-            self.mailbox.send(wire.Step(job=job, step=step, steps=order.steps, remaining=remaining))
+            self.mailbox.send(engine_messages.StepDone(job=job, step=step, steps=order.steps, remaining=remaining))
             if order.preview and step == 1:
-                preview = wire.Preview(job=job, rate=RATE, channels=1)
+                preview = engine_messages.PreviewRendered(job=job, rate=RATE, channels=1)
                 self.mailbox.send(preview, self._sound("tone", order.seconds, order.seeds[0]))
         self._decodes(job, words)
         if order.early:
             self._pieces(job, self._sound(words[0], order.seconds, order.seeds[0]), words)
         if self.mailbox.is_cancelled(job):
-            self.mailbox.send(wire.Cancelled(job=job))
+            self.mailbox.send(engine_messages.JobCancelled(job=job))
             return
         if words[0] == "breaks":
-            self.mailbox.send(wire.Failed(code="model-error", message="told to break off", job=job))
+            self.mailbox.send(engine_messages.JobFailed(code="model-error", message="told to break off", job=job))
             return
-        rendered = wire.Rendered(job=job, rate=RATE, channels=1, seeds=order.seeds)
+        rendered = engine_messages.JobRendered(job=job, rate=RATE, channels=1, seeds=order.seeds)
         self.mailbox.send(rendered, *(self._sound(words[0], order.seconds, seed) for seed in order.seeds))
         if words == ["die", "rendered"]:
             os._exit(7)
@@ -124,7 +127,7 @@ class FakeEngine:
         while words[0] == "decodes" and not self.mailbox.is_cancelled(job) and not Path(words[1]).exists():
             time.sleep(0.005)
 
-    def _misbehaves(self, render: wire.Render, words: list[str]) -> bool:
+    def _misbehaves(self, render: engine_messages.RenderJob, words: list[str]) -> bool:
         """Whether that was all that it does with this order."""
         if (
             words[0] == "die"
@@ -133,13 +136,15 @@ class FakeEngine:
         ):
             os._exit(7)
         if words[0] == "lengthy":
-            self.mailbox.send(wire.TextRead(job=render.job, key="prompt", characters=900, read=900, parts=4))
-            self.mailbox.send(wire.TextRead(job=render.job, key="transcription", characters=90, read=60, parts=1))
+            self.mailbox.send(engine_messages.TextRead(job=render.job, key="prompt", characters=900, read=900, parts=4))
+            self.mailbox.send(
+                engine_messages.TextRead(job=render.job, key="transcription", characters=90, read=60, parts=1)
+            )
         if words[0] == "hang":
             self.hanging.set()
             threading.Event().wait()
         if words[0] == "fail":
-            self.mailbox.send(wire.Failed(code="model-error", message="told to fail", job=render.job))
+            self.mailbox.send(engine_messages.JobFailed(code="model-error", message="told to fail", job=render.job))
             return True
         return False
 
@@ -151,7 +156,7 @@ class FakeEngine:
             if words[0] == "half" and first == edges[2]:
                 while not self.mailbox.is_cancelled(job) and not Path(words[1]).exists():
                     time.sleep(0.005)
-            piece = wire.Piece(
+            piece = engine_messages.PieceRendered(
                 job=job, rate=RATE, channels=1, first=first, frames=frames, peak=1.0, last=last == frames
             )
             self.mailbox.send(piece, sound[4 * first : 4 * last])
@@ -194,7 +199,9 @@ def main() -> int:
         return 3
     if options.cannot_start_while and options.cannot_start_while.exists():
         message = f"told not to start by {options.cannot_start_while}; remove it"
-        send_last_words(options.address, wire.encode(wire.CannotStart(token=options.token, message=message)))
+        send_last_words(
+            options.address, engine_messages.encode(engine_messages.CannotStart(token=options.token, message=message))
+        )
         return 2
     FakeEngine(options.address, options.token, options.heartbeat, options.version).run()
     return 0

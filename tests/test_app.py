@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 
 from tests.processes import none_left, python_path
-from timbred.app import Daemon
 from timbred.config import load
-from timbred.engine.link import ENGINE_PROGRAM
-from timbred.engine.long_texts import Windows
-from timbred.engine.tokenizer_files import TokenizerFiles
+from timbred.ipc.engine_client import ENGINE_PROGRAM
+from timbred.models.long_texts import Windows
+from timbred.models.tokenizer_files import TokenizerFiles
 from timbred.protocol import messages as m
-from timbred.protocol.frames import as_object, encode_event, read_event
+from timbred.protocol.json import as_object, encode_event, read_event
 from timbred.protocol.osc import arguments_of
-from timbred.protocol.vocabulary import is_terminal, name_of
-from timbred.transports.memory import MemoryClient
+from timbred.protocol.schema import is_terminal, name_of
+from timbred.server import Daemon
+from timbred.transports.in_process import InProcessClient
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = (sys.executable, "-m", "tests.fake_engine")
@@ -37,7 +37,7 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def counted_in_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("timbred.jobs.dispatch.texts.COUNTED_WITHIN_S", PATIENCE)
+    monkeypatch.setattr("timbred.requests.prompt_texts.COUNTED_WITHIN_S", PATIENCE)
 
 
 @asynccontextmanager
@@ -62,7 +62,7 @@ def audioldm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoints.audioldm(tmp_path_factory.mktemp("model"))
 
 
-async def told(client: MemoryClient, **request: Any) -> list[str]:
+async def told(client: InProcessClient, **request: Any) -> list[str]:
     events = await asyncio.wait_for(client.request(**request), PATIENCE)
     return [name_of(event) for event in events]
 
@@ -329,7 +329,7 @@ def told_of(identity: str) -> list[tuple[object, str]]:
     return [(identity, name) for name in ("queued", "started", "take", "done")]
 
 
-async def heard_until_end(client: MemoryClient) -> list[tuple[object, str]]:
+async def heard_until_end(client: InProcessClient) -> list[tuple[object, str]]:
     """The ids and names of the client's next events but progress, to the first that ends a request."""
     heard: list[tuple[object, str]] = []
     while True:

@@ -11,10 +11,10 @@ import pytest
 
 from tests.bare_machine import HIDDEN_PROGRAMS, KEPT, covering, installed, path_without
 from tests.conftest import imported_at_collection
-from tests.conversations.conftest import settings_for
-from tests.conversations.daemons import environment, hollow_checkpoint
 from tests.host_programs import HIDDEN, HOST_MODULES, PORTAUDIO, PROGRAMS, absent, require_program
-from timbred.delivery.playback.devices import INSTALL_PORTAUDIO
+from tests.integration.conftest import settings_for
+from tests.integration.daemons import environment, hollow_checkpoint
+from timbred.player.process.devices import INSTALL_PORTAUDIO
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("benchmarks", "bridges", "daemon", "max_patches", "tests", "training")

@@ -152,7 +152,7 @@ def test_without_a_home_folder_there_is_no_default_takes_folder(tmp_path: Path) 
 )
 def test_a_user_without_an_entry_has_no_folders() -> None:
     program = (
-        "import os; from timbred.userfolders import user_folder, who\n"
+        "import os; from timbred.disk import user_folder, who\n"
         "os.environ.pop('HOME', None); os.setuid(54321)\n"
         "print(who(), *map(user_folder, ('config', 'data', 'cache', 'music')))"
     )

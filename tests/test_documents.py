@@ -9,11 +9,11 @@ import typer
 
 import timbred
 from timbred.cli.main import app
-from timbred.cli.reference import reference as settings_page
+from timbred.cli.reference import settings_reference as settings_page
 from timbred.config import SETTINGS
 from timbred.errors import CODES
-from timbred.protocol.describe import reference as protocol_page
-from timbred.protocol.vocabulary import EVENTS, REQUESTS
+from timbred.protocol.describe import protocol_reference as protocol_page
+from timbred.protocol.schema import EVENTS, REQUESTS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md")])
@@ -132,7 +132,8 @@ def test_files_in_the_text_are_there() -> None:
         for name in re.findall(r"`((?:bridges|daemon|tests|training|benchmarks|docs)/[\w/.-]+)`", read(page)):
             assert (ROOT / name).exists(), f"{page}: {name}"
     for name in re.findall(
-        r"`((?:protocol|transports|jobs|engine|render|delivery|library)/\w+\.py)`", read(BY_HAND[2])
+        r"`((?:protocol|transports|requests|ipc|models|engine|dsp|audiofile|storage|player|discovery)/[\w/]+\.py)`",
+        read(BY_HAND[2]),
     ):
         assert (ROOT / "daemon" / "timbred" / name).is_file(), name
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from timbred import filelocks
-from timbred.filelocks import try_lock
+from timbred import disk
+from timbred.disk import try_lock
 
 HOLD = (
     "import sys\n"
-    "from timbred.filelocks import try_lock\n"
+    "from timbred.disk import try_lock\n"
     "file = open(sys.argv[1], 'r+b', buffering=0)\n"
     "print(try_lock(file), flush=True)\n"
     "sys.stdin.read()\n"
@@ -45,6 +45,6 @@ def test_try_lock_is_false_where_the_file_system_has_no_locks(tmp_path: Path, mo
     def without_locks(_number: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(filelocks, "_lock", without_locks)
+    monkeypatch.setattr(disk, "_lock", without_locks)
     with (tmp_path / "file").open("x") as file:
         assert not try_lock(file)

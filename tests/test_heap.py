@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from timbred.processes import heap
+from timbred.ipc import heap
 
 FRAGMENTED = """
 import ctypes, sys
-from timbred.processes import heap
+from timbred.ipc import heap
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, (ctypes.c_size_t,), (ctypes.c_void_p,)

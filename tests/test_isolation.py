@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conversations import clients
-from tests.conversations.clients import SOUND, order
-from tests.conversations.conftest import settings_for
-from tests.conversations.daemons import ROOT, DaemonProcess, environment, hollow_checkpoint
-from timbred.processes.isolation import child_environment
+from tests.integration import clients
+from tests.integration.clients import SOUND, order
+from tests.integration.conftest import settings_for
+from tests.integration.daemons import ROOT, DaemonProcess, environment, hollow_checkpoint
+from timbred.ipc.isolation import child_environment
 
 FOREIGN = ("random", "queue", "numpy", "statistics", "colorsys", "bisect")
 """Names of modules that a folder of exercises may well have."""

@@ -9,13 +9,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from timbred.processes import owner, scratch
-from timbred.processes.owner import this_process
-from timbred.processes.scratch import PREFIX, make_file, make_folder, sweep
+from timbred.ipc import socket_folder
+from timbred.ipc.socket_folder import PREFIX, make_file, make_folder, sweep, this_process
 
 MAKE = (
     "import sys, time\n"
-    "from timbred.processes.scratch import make_folder\n"
+    "from timbred.ipc.socket_folder import make_folder\n"
     "made = make_folder(['engine-*'])\n"
     "(made.path / 'engine-1').touch()\n"
     "print(made.path, flush=True)\n"
@@ -27,22 +26,22 @@ MAKE = (
 WRITERS = {
     "conversion": (
         "import torch\n"
-        "from timbred.engine.adapters import conversion\n"
+        "from timbred.engine.families import component_loader as conversion\n"
         "conversion.save_file = lambda _own, path, metadata: wait(path)\n"
         "conversion._written({'a': torch.zeros(1)}, folder / 'model.safetensors')\n"
     ),
     "compiled call": (
         "from types import SimpleNamespace\n"
-        "from timbred.engine.adapters.artefacts import Shelf\n"
-        "Shelf(folder).write((), SimpleNamespace(save=lambda path, format: wait(path)))\n"
+        "from timbred.engine.compile.inductor_cache import CompileCache\n"
+        "CompileCache(folder).write((), SimpleNamespace(save=lambda path, format: wait(path)))\n"
     ),
     "note": (
-        "from timbred.engine.adapters import artefacts\n"
+        "from timbred.engine.compile import inductor_cache as artefacts\n"
         "Path.replace = lambda path, _target: wait(path)\n"
         "artefacts._write(folder / 'shapes.json', b'[]')\n"
     ),
     "copy": (
-        "from timbred.cli import copying\n"
+        "from timbred.cli import say as copying\n"
         "copying.shutil.copyfile = lambda _source, path: wait(path)\n"
         "copying.copy_whole(folder / 'mine', folder / 'out.wav', False)\n"
     ),
@@ -84,7 +83,7 @@ def _cannot_lock(_: object) -> bool:
 @pytest.fixture
 def without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a file system that can't lock."""
-    monkeypatch.setattr(scratch, "try_lock", _cannot_lock)
+    monkeypatch.setattr(socket_folder, "try_lock", _cannot_lock)
 
 
 def _records(tmp_path: Path) -> list[Path]:
@@ -148,7 +147,7 @@ def test_sweep_without_locks_goes_by_process_and_start(places: Path, without_loc
     living, kept = _maker()
     killed, left = _maker()
     _end(killed)
-    for file in scratch.records():
+    for file in socket_folder.records():
         record = json.loads(file.read_text("utf-8"))
         record["owner"]["locked"] = False
         file.write_text(json.dumps(record), "utf-8")
@@ -211,7 +210,7 @@ def test_sweep_leaves_what_a_record_names_outside_its_folder(name: str, tmp_path
     for path in mine:
         path.touch()
     gone = replace(this_process(), boot="another boot")
-    record = scratch.Record(str(tmp_path / "folder"), (name,), gone, keeps_folder=True)
+    record = socket_folder.Record(str(tmp_path / "folder"), (name,), gone, keeps_folder=True)
     assert record.remove() == []
     assert all(path.exists() for path in mine)
 
@@ -227,7 +226,7 @@ def test_owner_with_a_number_that_was_given_anew_is_gone():
 
 def test_owner_of_a_process_that_ended_is_gone():
     ended = subprocess.Popen([sys.executable, "-c", ""])
-    start = owner.start_of(ended.pid)
+    start = socket_folder.start_of(ended.pid)
     ended.wait()
     assert replace(this_process(), pid=ended.pid, start=start).is_gone
 
@@ -259,13 +258,13 @@ def test_scratch_folder_is_made_elsewhere_when_the_usual_place_cannot_be_used(
 
 def test_without_any_place_each_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch):
     missing = Path("/no/such/place")
-    monkeypatch.setattr(scratch, "places", lambda: iter([missing, Path("/", "x" * 200)]))
+    monkeypatch.setattr(socket_folder, "places", lambda: iter([missing, Path("/", "x" * 200)]))
     with pytest.raises(OSError, match=rf"{missing} \(No such file or directory\).*too long.*set TMPDIR"):
         make_folder(["engine-*"], longest_name="engine-1")
 
 
 def test_scratch_folder_works_without_a_place_for_records(places: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(scratch, "_own_places", lambda: [places / "file" / "inside"])
+    monkeypatch.setattr(socket_folder, "_own_places", lambda: [places / "file" / "inside"])
     (places / "file").touch()
     made = make_folder(["engine-*"])
     assert made.path.is_dir()
@@ -277,7 +276,7 @@ def test_own_folder_of_another_user_is_not_used(places: Path):
     link = places / "link"
     link.symlink_to(places)
     with pytest.raises(PermissionError, match="another user"):
-        scratch.make_private(link)
+        socket_folder.make_private(link)
 
 
 def test_deleted_folder_is_seen(places: Path):

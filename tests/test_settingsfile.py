@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from timbred.config import MAX_BYTES, decoded, parsed, read_settings
 from timbred.errors import BadRequest
-from timbred.settingsfile import MAX_BYTES, decoded, parsed, read_settings
 
 TEXT = '# für Bühne\ntempo = 90\n[takes]\n\tfolder = "/srv/Klänge"\n'
 TABLE = {"tempo": 90, "takes": {"folder": "/srv/Klänge"}}

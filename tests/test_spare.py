@@ -13,10 +13,9 @@ import pytest
 
 from tests.engine.test_link import Heard, render
 from tests.processes import none_left
-from timbred.engine import link as engine_link
-from timbred.engine import wire
-from timbred.engine.link import EngineLink, EngineSettings
-from timbred.processes import child, spare
+from timbred.ipc import engine_client as engine_link
+from timbred.ipc import engine_messages, supervisor
+from timbred.ipc.engine_client import EngineLink, EngineSettings
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = (sys.executable, "-m", "tests.fake_engine")
@@ -25,7 +24,7 @@ PROGRAM = (sys.executable, "-m", "tests.fake_engine")
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setattr(spare, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(supervisor, "LOOK_EVERY_S", 0.01)
 
 
 class Stage:
@@ -36,17 +35,17 @@ class Stage:
         self.idle = True
         self.link = EngineLink(EngineSettings(program=program, spare=mode), self.heard, is_idle=lambda: self.idle)
         policy = self.spare._policy  # pyright: ignore[reportPrivateUsage]
-        self.spare._policy = spare.SparePolicy(policy.is_idle, policy.needed_bytes, settle_s=0.02)  # pyright: ignore[reportPrivateUsage]
+        self.spare._policy = supervisor.SparePolicy(policy.is_idle, policy.needed_bytes, settle_s=0.02)  # pyright: ignore[reportPrivateUsage]
 
     @property
-    def spare(self) -> spare.Spare:
+    def spare(self) -> supervisor.Spare:
         found = self.link._child._spare  # pyright: ignore[reportPrivateUsage]
         assert found is not None
         return found
 
     async def make_sound(self) -> None:
         assert self.link.send(render("pad"))
-        while not isinstance((await self.heard.next())[0], wire.Rendered):
+        while not isinstance((await self.heard.next())[0], engine_messages.JobRendered):
             pass
 
     async def until_warm(self) -> int:
@@ -59,7 +58,7 @@ class Stage:
     async def looks(self, count: int) -> None:
         """So many turns in which the keeper may have started one."""
         for _ in range(count):
-            await asyncio.sleep(2 * spare.LOOK_EVERY_S)
+            await asyncio.sleep(2 * supervisor.LOOK_EVERY_S)
 
 
 @asynccontextmanager
@@ -68,7 +67,7 @@ async def stage(**keys: Any) -> AsyncGenerator[Stage]:
         found = Stage(**keys)
         found.link.start()
         try:
-            assert isinstance(await found.heard.next(), wire.Ready)
+            assert isinstance(await found.heard.next(), engine_messages.EngineReady)
             yield found
         finally:
             await found.link.stop(5.0)
@@ -83,7 +82,7 @@ def test_a_warm_spare_takes_over_and_another_one_follows():
             os.kill(first, 9)
             assert "SIGKILL" in await subject.heard.next()
             ready = await subject.heard.next()
-            assert isinstance(ready, wire.Ready)
+            assert isinstance(ready, engine_messages.EngineReady)
             assert ready.pid == waiting == subject.link.process.pid
             assert subject.link.process.spare_pid is None
             await subject.make_sound()
@@ -117,7 +116,7 @@ def test_a_spare_ends_when_memory_is_short(monkeypatch: pytest.MonkeyPatch):
                 return available
 
         async with stage(mode="auto") as subject:
-            monkeypatch.setattr(spare.psutil, "virtual_memory", Memory)
+            monkeypatch.setattr(supervisor.psutil, "virtual_memory", Memory)
             await subject.make_sound()
             process = psutil.Process(await subject.until_warm())
             available = engine_link.SPARE_NEEDS_BYTES // 2 - 1
@@ -141,7 +140,7 @@ def test_a_spare_that_was_killed_is_never_waited_for():
             os.kill(first, 9)
             assert "SIGKILL" in await subject.heard.next()
             ready = await subject.heard.next()
-            assert isinstance(ready, wire.Ready)
+            assert isinstance(ready, engine_messages.EngineReady)
             assert ready.pid != first
             await subject.make_sound()
 
@@ -160,7 +159,7 @@ def test_pauses_come_only_after_ends_without_a_success(monkeypatch: pytest.Monke
     sleep = asyncio.sleep
 
     async def noted(seconds: float, *rest: Any) -> Any:
-        if seconds in child.BACK_OFF_S:
+        if seconds in supervisor.BACK_OFF_S:
             pauses.append(seconds)
             seconds = 0.0
         return await sleep(seconds, *rest)
@@ -170,22 +169,22 @@ def test_pauses_come_only_after_ends_without_a_success(monkeypatch: pytest.Monke
         link = EngineLink(EngineSettings(program=PROGRAM), heard)
         with none_left():
             link.start()
-            monkeypatch.setattr(child.asyncio, "sleep", noted)
+            monkeypatch.setattr(supervisor.asyncio, "sleep", noted)
             try:
                 for death in range(5):
                     ready = await heard.next()
-                    assert isinstance(ready, wire.Ready)
+                    assert isinstance(ready, engine_messages.EngineReady)
                     if death == 3:
                         assert link.send(render("pad"))
-                        while not isinstance((await heard.next())[0], wire.Rendered):
+                        while not isinstance((await heard.next())[0], engine_messages.JobRendered):
                             pass
                     os.kill(ready.pid, 9)
                     while isinstance(await heard.next(), tuple):
                         pass
-                assert isinstance(await heard.next(), wire.Ready)
+                assert isinstance(await heard.next(), engine_messages.EngineReady)
                 assert pauses == [0.0, 0.5, 1.0, 0.0, 0.5]
             finally:
-                monkeypatch.setattr(child.asyncio, "sleep", sleep)
+                monkeypatch.setattr(supervisor.asyncio, "sleep", sleep)
                 await link.stop(5.0)
 
     asyncio.run(conversation())

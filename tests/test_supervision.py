@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from timbred import app, errors, supervision
+from timbred import errors, server, task_supervision
 from timbred.config import load
-from timbred.processes.ending import THREAD_FAILED
-from timbred.supervision import MOST_FAULTS, Supervisor
+from timbred.ipc.child_exit import THREAD_FAILED
+from timbred.task_supervision import MOST_FAULTS, Supervisor
 
 
 @pytest.fixture(autouse=True)
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervision, "BACK_OFF_S", (0.0, 0.0))
+    monkeypatch.setattr(task_supervision, "BACK_OFF_S", (0.0, 0.0))
 
 
 async def _fails() -> None:
@@ -114,7 +114,7 @@ def test_failures_of_threads_and_callbacks_are_told(monkeypatch: pytest.MonkeyPa
 def test_child_process_ends_when_one_of_its_threads_fails():
     program = (
         "import threading\n"
-        "from timbred.processes.ending import end_with_threads\n"
+        "from timbred.ipc.child_exit import end_with_threads\n"
         "end_with_threads()\n"
         "threading.Thread(target=lambda: 1 / 0, name='mailbox').start()\n"
         "threading.Event().wait()\n"
@@ -135,4 +135,4 @@ def test_daemon_whose_http_server_fails_stops_with_the_reason(monkeypatch: pytes
     free = [f"{name}=0" for name in ("osc.port", "zmq.requests", "zmq.events", "http.port", "discovery.announce")]
     config = load(None, {}, [*free, f"takes.folder={tmp_path}", "player.device=no such device"])
     with pytest.raises(errors.Internal, match=r"http failed \(RuntimeError: told to fail\); start timbred again"):
-        asyncio.run(app.serve(config, lambda _line: None))
+        asyncio.run(server.serve(config, lambda _line: None))

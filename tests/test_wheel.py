@@ -15,7 +15,7 @@ import soundfile
 
 import timbred
 from tests.processes import python_path
-from timbred.panel import assets
+from timbred.web import assets
 
 ROOT = Path(__file__).parents[1]
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
@@ -72,7 +72,7 @@ def test_wheel_holds_the_types_the_model_and_the_panel(held: dict[str, bytes]):
     assert "timbred/py.typed" in held
     assert len(held["timbred/pocket/model/unet/diffusion_pytorch_model.safetensors"]) > 1_000_000
     assert len(assets()) > 20
-    page = {name: held.get(f"timbred/panel/{name}") for name in assets()}
+    page = {name: held.get(f"timbred/web/{name}") for name in assets()}
     assert page == {name: asset.content for name, asset in assets().items()}
 
 

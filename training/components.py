@@ -5,7 +5,7 @@ from typing import Any
 import diffusers
 from diffusers.pipelines.audioldm2 import modeling_audioldm2
 
-from timbred.engine.adapters import spectral_vocoder
+from timbred.engine.codecs import spectral_vocoder
 
 AutoencoderKL: Any = diffusers.AutoencoderKL
 AudioLDM2UNet2DConditionModel: Any = modeling_audioldm2.AudioLDM2UNet2DConditionModel

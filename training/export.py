@@ -27,7 +27,7 @@ COMPONENTS = {
     "feature_extractor": ("transformers", "ClapFeatureExtractor"),
     "unet": ("audioldm2", "AudioLDM2UNet2DConditionModel"),
     "scheduler": ("diffusers", "DPMSolverMultistepScheduler"),
-    "vocoder": ("timbred.engine.adapters.spectral_vocoder", "SpectralVocoder"),
+    "vocoder": ("timbred.engine.codecs.spectral_vocoder", "SpectralVocoder"),
 }
 WORDS = (
     "short",

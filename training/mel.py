@@ -2,10 +2,10 @@
 
 import torch
 
-from timbred.engine.adapters import spectrogram
+from timbred.engine.codecs import mel
 from training.settings import SETTINGS
 
-ANALYSIS = spectrogram.Analysis(
+ANALYSIS = mel.Analysis(
     rate=SETTINGS.mel.sample_rate,
     hop=SETTINGS.mel.hop,
     fft=SETTINGS.mel.fft_size,
@@ -19,4 +19,4 @@ ANALYSIS = spectrogram.Analysis(
 
 def log_mel(samples: torch.Tensor) -> torch.Tensor:
     """(batch, samples) at -1..1 -> (batch, samples // hop, bands), about -1..1."""
-    return spectrogram.log_mel(samples, ANALYSIS)
+    return mel.log_mel(samples, ANALYSIS)

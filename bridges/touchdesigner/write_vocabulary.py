@@ -10,9 +10,9 @@ from typing import Any
 from msgspec import inspect
 
 from timbred.protocol import messages as m
-from timbred.protocol.decode import fields_of
+from timbred.protocol.coercion import fields_of
 from timbred.protocol.describe import Key, keys_of
-from timbred.protocol.vocabulary import EVENTS
+from timbred.protocol.schema import EVENTS
 
 NOT_SHOWN = ("id", "port", "inline", "prompt")
 """Keys of `generate` that the component fills in, or shows by itself."""

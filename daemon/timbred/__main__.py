@@ -2,7 +2,7 @@
 
 import os
 
-from timbred.processes.isolation import forget_working_folder
+from timbred.ipc.isolation import forget_working_folder
 
 forget_working_folder(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 

@@ -1,23 +1,107 @@
-"""Every setting once: its name, default, range and help. A Config is frozen; file < environment < flags."""
+"""The bytes of a settings file, as editors write them, to its table.
 
+Understood are UTF-8 with and without a byte order mark, UTF-16 and UTF-32 (Windows editors), every kind of line end,
+NULs at the end (a disk that lost power), and text that isn't Unicode (Windows' western code page).
+"""
+
+import codecs
 import difflib
 import os
 import re
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from timbred.disk import Kind, user_folder, who
 from timbred.errors import BadRequest
 from timbred.filenames import is_utf8, name_fault, printable
-from timbred.settingsfile import read_settings
-from timbred.userfolders import Kind, user_folder, who
+
+MAX_BYTES = 1_000_000
+"""Settings files are a few kilobytes: a larger file is another one."""
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The table in a settings file.
+
+    Raises:
+        BadRequest: it can't be read; says where and what to do.
+    """
+    shown = printable(str(path))
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise BadRequest(f"the settings file {shown} can't be read: {error.strerror}") from error
+    if len(content) > MAX_BYTES:
+        raise BadRequest(f"the settings file {shown} is larger than {MAX_BYTES} bytes: name another with --config")
+    try:
+        return parsed(content)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise BadRequest(f"the settings file {shown} can't be read: {error}{_hint(decoded(content))}") from error
+
+
+def parsed(content: bytes) -> dict[str, Any]:
+    """The table that the bytes of a file stand for.
+
+    Raises:
+        tomllib.TOMLDecodeError, RecursionError: they aren't TOML.
+    """
+    return tomllib.loads(decoded(content))
+
+
+def decoded(content: bytes) -> str:
+    r"""The text of a file, with the line ends that TOML knows.
+
+    >>> decoded(b"\xef\xbb\xbftempo = 90\r\n\0\0")
+    'tempo = 90\n'
+    >>> decoded(b"t\0e\0m\0p\0o\0=\0\x31\0")
+    'tempo=1'
+    """
+    for mark, encoding in _MARKS:
+        if content.startswith(mark):
+            text = content[len(mark) :].decode(encoding, "replace")
+            break
+    else:
+        text = _without_mark(content)
+    lines = text.removeprefix("\ufeff").rstrip("\0\x1a")  # 0x1a ends text files of old DOS editors
+    return re.sub(r"\r\n?|[\u2028\u2029]", "\n", lines)
+
+
+def _without_mark(content: bytes) -> str:
+    if content[1:2] == b"\0" and content[:1] != b"\0":
+        return content.decode("utf-16-le", "replace")
+    if content[:1] == b"\0" and content[1:2] not in (b"\0", b""):
+        return content.decode("utf-16-be", "replace")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        # latin-1 has the five bytes that the code page leaves out
+        return "".join(bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in content)
+
+
+def _hint(text: str) -> str:
+    if re.search("[\u201c\u201d\u201e\u2018\u2019]", text):
+        return '. Its quotation marks are typographic: write plain ones, "..."'
+    if re.search(r'=\s*"[^"\n]*\\', text):
+        return r". Write a path with \ in single quotes, or with /"
+    return ""
+
 
 Value = str | int | float | bool
 
 
 @dataclass(frozen=True)
-class Setting:
+class SettingSpec:
     """One setting. `low` and `high` bound numbers; `choices` bounds words; `live` ones can change while it runs.
 
     `is_path`: a path, or several as in PATH. `may_be_empty`: an empty text is a value of its own.
@@ -56,99 +140,107 @@ def _default_folder(kind: Kind, *below: str) -> str:
     return "" if folder is None else str(folder.joinpath(*below))
 
 
-SETTINGS: tuple[Setting, ...] = (
-    Setting(
+SETTINGS: tuple[SettingSpec, ...] = (
+    SettingSpec(
         "host",
         "127.0.0.1",
         "Address that every port is bound to. Beyond loopback anybody there can send requests.",
     ),
-    Setting("osc.port", 7770, "Port for OSC over UDP and over TCP; 0 picks a free one.", 0, 65535),
-    Setting("zmq.requests", 7771, "Port of the ZeroMQ ROUTER that takes requests; 0 picks a free one.", 0, 65535),
-    Setting("zmq.events", 7772, "Port of the ZeroMQ PUB with every event; 0 picks a free one.", 0, 65535),
-    Setting("http.port", 7773, "Port for HTTP and WebSocket; 0 picks a free one.", 0, 65535),
-    Setting(
+    SettingSpec("osc.port", 7770, "Port for OSC over UDP and over TCP; 0 picks a free one.", 0, 65535),
+    SettingSpec("zmq.requests", 7771, "Port of the ZeroMQ ROUTER that takes requests; 0 picks a free one.", 0, 65535),
+    SettingSpec("zmq.events", 7772, "Port of the ZeroMQ PUB with every event; 0 picks a free one.", 0, 65535),
+    SettingSpec("http.port", 7773, "Port for HTTP and WebSocket; 0 picks a free one.", 0, 65535),
+    SettingSpec(
         "discovery.announce",
         True,
         "Announce the daemon by zeroconf (mDNS) as `_oscjson._tcp` and `_osc._udp`, where its ports can be reached.",
     ),
-    Setting("discovery.name", "timbred", "The name that zeroconf and OSCQuery tell; zeroconf adds an unusual port."),
-    Setting("device", "auto", "Where models run: auto, cpu, cuda:0, mps."),
-    Setting("device.threads", 0, "CPU threads of the engine at most; 0: one for each core.", 0, 1024),
-    Setting("models.default", "pocket", "The model that answers requests which name none.", live=True),
-    Setting("models.preload", True, "Load the default model at the start, not at its first request."),
-    Setting("models.folder", _default_folder("data", "models"), "Folder for models that were fetched.", is_path=True),
-    Setting(
+    SettingSpec(
+        "discovery.name", "timbred", "The name that zeroconf and OSCQuery tell; zeroconf adds an unusual port."
+    ),
+    SettingSpec("device", "auto", "Where models run: auto, cpu, cuda:0, mps."),
+    SettingSpec("device.threads", 0, "CPU threads of the engine at most; 0: one for each core.", 0, 1024),
+    SettingSpec("models.default", "pocket", "The model that answers requests which name none.", live=True),
+    SettingSpec("models.preload", True, "Load the default model at the start, not at its first request."),
+    SettingSpec(
+        "models.folder", _default_folder("data", "models"), "Folder for models that were fetched.", is_path=True
+    ),
+    SettingSpec(
         "takes.folder",
         _default_folder("music"),
         "Folder that every sound is written to.",
         is_path=True,
     ),
-    Setting(
+    SettingSpec(
         "files.allowed",
         "",
         "More folders that sounds may be read from, divided as in PATH.",
         is_path=True,
         may_be_empty=True,
     ),
-    Setting(
+    SettingSpec(
         "library.file",
         "",
         "SQLite file that remembers takes; empty: `.timbred.sqlite` in the takes folder.",
         is_path=True,
         may_be_empty=True,
     ),
-    Setting("audio.rate", 48000, "The session's rate in Hz; the device's until it is set.", 8000, 192000, live=True),
-    Setting("tempo", 120.0, "Tempo in beats a minute that `bars` are counted in.", 20, 999, live=True),
-    Setting("beats_per_bar", 4.0, "Beats in a bar.", 1, 32, live=True),
-    Setting("player.device", "", "Sound device to play on, by name or number; empty: the system's.", may_be_empty=True),
-    Setting("player.channels", 2, "Output channels to open on the sound device, if it has so many.", 1, 256),
-    Setting("player.lead", 10.0, "Milliseconds that sound is mixed ahead of what the device takes.", 1, 500),
-    Setting(
+    SettingSpec(
+        "audio.rate", 48000, "The session's rate in Hz; the device's until it is set.", 8000, 192000, live=True
+    ),
+    SettingSpec("tempo", 120.0, "Tempo in beats a minute that `bars` are counted in.", 20, 999, live=True),
+    SettingSpec("beats_per_bar", 4.0, "Beats in a bar.", 1, 32, live=True),
+    SettingSpec(
+        "player.device", "", "Sound device to play on, by name or number; empty: the system's.", may_be_empty=True
+    ),
+    SettingSpec("player.channels", 2, "Output channels to open on the sound device, if it has so many.", 1, 256),
+    SettingSpec("player.lead", 10.0, "Milliseconds that sound is mixed ahead of what the device takes.", 1, 500),
+    SettingSpec(
         "player.patience",
         10.0,
         "Seconds without a sign of life after which the player is started again.",
         0.5,
         3600,
     ),
-    Setting("player.limiter", True, "Keep the sum of all voices under -1 dBFS true peak."),
-    Setting("player.gain", 0.0, "Gain in dB of everything that plays, before the limiter.", -120, 12, live=True),
-    Setting("player.max_gain", 6.0, "Highest gain in dB that a voice may be given.", -60, 24),
-    Setting("link", False, "Take tempo and beats from an Ableton Link session."),
-    Setting("link.offset", 0.0, "Milliseconds that sound comes after Link's beat; below 0: before it.", -500, 500),
-    Setting("link.start_stop", False, "End all voices when the Link session is stopped."),
-    Setting("queue.length", 64, "Requests that may wait; one more is answered `busy`.", 1, 10000, live=True),
-    Setting("requests.remembered", 600.0, "Seconds for which an ended request's id is known.", 1, 86400),
-    Setting("engine.jobs", 0, "Requests that the engine works on together; 0: 8 on a GPU, 2 on a CPU.", 0, 64),
-    Setting("engine.memory", 0.0, "MB that resident models may fill; 0: four fifths of the device's.", 0, 1e7),
-    Setting(
+    SettingSpec("player.limiter", True, "Keep the sum of all voices under -1 dBFS true peak."),
+    SettingSpec("player.gain", 0.0, "Gain in dB of everything that plays, before the limiter.", -120, 12, live=True),
+    SettingSpec("player.max_gain", 6.0, "Highest gain in dB that a voice may be given.", -60, 24),
+    SettingSpec("link", False, "Take tempo and beats from an Ableton Link session."),
+    SettingSpec("link.offset", 0.0, "Milliseconds that sound comes after Link's beat; below 0: before it.", -500, 500),
+    SettingSpec("link.start_stop", False, "End all voices when the Link session is stopped."),
+    SettingSpec("queue.length", 64, "Requests that may wait; one more is answered `busy`.", 1, 10000, live=True),
+    SettingSpec("requests.remembered", 600.0, "Seconds for which an ended request's id is known.", 1, 86400),
+    SettingSpec("engine.jobs", 0, "Requests that the engine works on together; 0: 8 on a GPU, 2 on a CPU.", 0, 64),
+    SettingSpec("engine.memory", 0.0, "MB that resident models may fill; 0: four fifths of the device's.", 0, 1e7),
+    SettingSpec(
         "engine.compile",
         "auto",
         "Whether models are made faster in the background while they already serve: auto packs weights on a CPU and "
         "compiles on CUDA, on compiles on both (a CPU needs a C++ compiler for that), off never.",
         choices=("auto", "on", "off"),
     ),
-    Setting(
+    SettingSpec(
         "engine.cache",
         _default_folder("cache", "compiled"),
         "Folder for what was compiled; it can be deleted.",
         is_path=True,
     ),
-    Setting(
+    SettingSpec(
         "engine.spare",
         "auto",
         "Whether a second engine process waits with its imports done, to take over at once when the first one is lost; "
         "it holds about 400 MB. auto: while 3 GB of memory are available, on: always, off: never.",
         choices=("auto", "on", "off"),
     ),
-    Setting("engine.heartbeat", 1.0, "Seconds between the engine's signs of life.", 0.05, 60),
-    Setting(
+    SettingSpec("engine.heartbeat", 1.0, "Seconds between the engine's signs of life.", 0.05, 60),
+    SettingSpec(
         "engine.patience",
         30.0,
         "Seconds without a sign of life after which the engine is started again.",
         0.5,
         3600,
     ),
-    Setting(
+    SettingSpec(
         "engine.yield",
         0.0,
         "Frames a second of a render loop that shares the device: after each step the engine rests for as long as the "
@@ -157,10 +249,10 @@ SETTINGS: tuple[Setting, ...] = (
         1000,
         live=True,
     ),
-    Setting("stop.patience", 2.0, "Seconds that running requests get to finish when the daemon stops.", 0, 4),
-    Setting("log.level", "info", "How much is logged.", choices=("debug", "info", "warning", "error")),
+    SettingSpec("stop.patience", 2.0, "Seconds that running requests get to finish when the daemon stops.", 0, 4),
+    SettingSpec("log.level", "info", "How much is logged.", choices=("debug", "info", "warning", "error")),
 )
-NAMED: dict[str, Setting] = {setting.name: setting for setting in SETTINGS}
+NAMED: dict[str, SettingSpec] = {setting.name: setting for setting in SETTINGS}
 
 DEFAULT_LIBRARY_NAME = ".timbred.sqlite"
 """The library's name in the takes folder."""
@@ -243,7 +335,7 @@ def default_file() -> Path | None:
     return None if folder is None else folder / "timbred.toml"
 
 
-def read(setting: Setting, raw: object) -> Value:
+def read(setting: SettingSpec, raw: object) -> Value:
     """A setting's value from a file, the environment or a flag.
 
     Raises:
@@ -349,7 +441,7 @@ def _joined(raw: object) -> object:
     return os.pathsep.join(map(str, raw)) if isinstance(raw, list) else raw
 
 
-def _absolute(setting: Setting, text: str, base: Path | None) -> str:
+def _absolute(setting: SettingSpec, text: str, base: Path | None) -> str:
     """The path, or each of several, without `~`, and absolute.
 
     Raises:

@@ -1,5 +1,5 @@
 """Daemons for the bridges: those of the conversations."""
 
-from tests.conversations.conftest import daemon, hollow, start_daemon
+from tests.integration.conftest import daemon, hollow, start_daemon
 
 __all__ = ["daemon", "hollow", "start_daemon"]

@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 
 from tests.bridges.puredata_program import free_port
 from tests.bridges.supercollider_program import QUARK, recording, sclang_with_server
-from tests.conversations.daemons import ROOT, DaemonProcess
-from tests.delivery.player_stage import jack_server
 from tests.hosts import PATIENCE, Program, running
+from tests.integration.daemons import ROOT, DaemonProcess
+from tests.player.player_stage import jack_server
 
 PICTURES = ROOT / "docs" / "pictures"
 FOLDER = ROOT / "bridges" / "puredata"

@@ -6,8 +6,8 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
-from tests.conversations.daemons import ROOT
 from tests.hosts import PATIENCE, Program, Spoken, running
+from tests.integration.daemons import ROOT
 
 FOLDER = ROOT / "bridges" / "puredata"
 RATE = 48_000

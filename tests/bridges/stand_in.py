@@ -5,7 +5,7 @@ import socket
 import threading
 from collections.abc import Generator
 
-from tests.conversations import osc
+from tests.integration import osc
 
 
 class StandIn:

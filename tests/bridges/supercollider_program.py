@@ -8,9 +8,9 @@ from pathlib import Path
 
 import psutil
 
-from tests.conversations.daemons import ROOT
-from tests.delivery.player_stage import Recording
 from tests.hosts import PATIENCE, Program, running
+from tests.integration.daemons import ROOT
+from tests.player.player_stage import Recording
 
 QUARK = ROOT / "bridges" / "supercollider"
 

@@ -15,11 +15,11 @@ from bridges.puredata.source.drum_machine import DRUMS, LEVEL, ROW_LEVEL, TEMPO
 from bridges.puredata.source.timbred import SILENCE
 from tests.bridges.puredata_program import FOLDER, NOTHING, RATE, SAMPLER, TWO_CLIENTS, Pd, free_port, pd_with
 from tests.bridges.stand_in import stand_in
-from tests.conversations.conftest import StartDaemon, settings_for
-from tests.conversations.daemons import DaemonProcess
-from tests.delivery.player_stage import jack_server
 from tests.hosts import PATIENCE
-from timbred.protocol.vocabulary import REQUESTS
+from tests.integration.conftest import StartDaemon, settings_for
+from tests.integration.daemons import DaemonProcess
+from tests.player.player_stage import jack_server
+from timbred.protocol.schema import REQUESTS
 
 RequireHost = Callable[[str], str]
 

@@ -14,7 +14,7 @@ from tests.bridges.puredata_files import Box, Canvas, read
 from timbred.errors import CODES
 from timbred.protocol import messages as m
 from timbred.protocol.describe import keys_of
-from timbred.protocol.vocabulary import REQUESTS
+from timbred.protocol.schema import REQUESTS
 
 FOLDER = Path(__file__).parents[2] / "bridges" / "puredata"
 PATCHES = sorted(FOLDER.glob("*.pd"))

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.bridges.puredata_program import free_port
-from tests.conversations.clients import udp
-from tests.conversations.daemons import ROOT, DaemonProcess
-from tests.conversations.test_hosts import until_it_listens
 from tests.hosts import running
+from tests.integration.clients import udp
+from tests.integration.daemons import ROOT, DaemonProcess
+from tests.integration.test_hosts import until_it_listens
 
 SHELL = ROOT / "bridges" / "shell"
 

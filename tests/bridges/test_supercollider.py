@@ -16,12 +16,12 @@ from bridges.supercollider.source.classes import NOT_FROM_HERE, arguments, keys
 from tests.bridges.puredata_program import free_port
 from tests.bridges.stand_in import stand_in
 from tests.bridges.supercollider_program import QUARK, RequireHost, recording, sclang, sclang_with_server, until_said
-from tests.conversations.conftest import StartDaemon, settings_for
-from tests.conversations.daemons import DaemonProcess
-from tests.delivery.player_stage import JackServer, jack_server
+from tests.integration.conftest import StartDaemon, settings_for
+from tests.integration.daemons import DaemonProcess
+from tests.player.player_stage import JackServer, jack_server
 from timbred.protocol import messages as m
-from timbred.protocol.decode import fields_of
-from timbred.protocol.vocabulary import REQUEST_NAMED
+from timbred.protocol.coercion import fields_of
+from timbred.protocol.schema import REQUEST_NAMED
 
 FADE_IN = 0.03
 """Seconds after which the fade of sclang's own `play` is over."""

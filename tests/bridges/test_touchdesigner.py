@@ -12,12 +12,11 @@ import pytest
 
 from tests.bridges.touchdesigner_picture import picture
 from tests.bridges.touchdesigner_td import Par, Project, audiofileinCHOP, free_port, tableDAT
-from tests.conversations import clients
-from tests.conversations.conftest import StartDaemon, settings_for
-from tests.conversations.daemons import ROOT, DaemonProcess
+from tests.integration import clients
+from tests.integration.conftest import StartDaemon, settings_for
+from tests.integration.daemons import ROOT, DaemonProcess
 from timbred.protocol import messages as m
-from timbred.protocol.decode import fields_of
-from timbred.protocol.values import describe
+from timbred.protocol.coercion import describe_type, fields_of
 
 FOLDER = ROOT / "bridges" / "touchdesigner"
 
@@ -105,10 +104,10 @@ def test_every_key_of_a_sound_is_on_a_page_with_its_range(patch: Patch) -> None:
         par = pars[key.replace("_", "")]
         if key == "prompt":
             continue
-        assert describe(fields[key].type) in par.help
+        assert describe_type(fields[key].type) in par.help
         assert par.isDefault
         if par.style in ("Float", "Int"):
-            assert f"to {par.max:.10g}" in describe(fields[key].type)
+            assert f"to {par.max:.10g}" in describe_type(fields[key].type)
             assert par.clampMin and par.clampMax
 
 

@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from tests.bridges.touchdesigner_td import OP, Par, Project
-from tests.conversations.daemons import ROOT
+from tests.integration.daemons import ROOT
 
 FOLDER = ROOT / "bridges" / "touchdesigner"
 COLOURS = {"DAT": "#b085b5", "CHOP": "#6b9e4f"}

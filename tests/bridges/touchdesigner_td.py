@@ -12,7 +12,7 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
-from tests.conversations import osc
+from tests.integration import osc
 
 Value = Any
 

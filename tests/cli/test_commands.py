@@ -13,8 +13,8 @@ import soundfile
 
 from tests import checkpoints
 from tests.processes import python_path
-from timbred.library.recipe import parameters_of
-from timbred.render.decode import read_recipe
+from timbred.audiofile.reader import read_recipe
+from timbred.storage.recipe import parameters_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -334,7 +334,7 @@ def test_what_the_command_line_and_the_daemon_import(shell: Shell):
     names = ["torch", "diffusers", "numpy", "zmq", "soundfile", "sounddevice"]
     done = subprocess.run([sys.executable, "-c", heavy.format(names)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-    daemon = heavy.replace("timbred.cli import main", "timbred.app import serve").format(["torch", "diffusers"])
+    daemon = heavy.replace("timbred.cli import main", "timbred.server import serve").format(["torch", "diffusers"])
     done = subprocess.run([sys.executable, "-c", daemon], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

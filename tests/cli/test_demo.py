@@ -15,10 +15,10 @@ import psutil
 import pytest
 import soundfile
 
-from tests.conversations.conftest import StartDaemon, settings_for, start_daemon
-from tests.conversations.daemons import DaemonProcess, environment, gone, hollow_checkpoint
 from tests.disks import on_disk
 from tests.hosts import Spoken
+from tests.integration.conftest import StartDaemon, settings_for, start_daemon
+from tests.integration.daemons import DaemonProcess, environment, gone, hollow_checkpoint
 from timbred.cli.demo import OwnDaemon
 from timbred.errors import ForbiddenPath
 

@@ -16,12 +16,21 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.conversations.conftest import StartDaemon, settings_for
-from tests.conversations.daemons import DaemonProcess
 from tests.hosts import running
+from tests.integration.conftest import StartDaemon, settings_for
+from tests.integration.daemons import DaemonProcess
 from timbred import errors
-from timbred.client import AsyncTimbred, NoDaemon, Place, Silent, Sound, Timbred, asynchronous, finding
-from timbred.client.trouble import CancelledElsewhere
+from timbred.client import (
+    AsyncTimbred,
+    DaemonAddress,
+    DaemonNotFound,
+    DaemonTimeout,
+    Sound,
+    Timbred,
+    async_client,
+    connection,
+)
+from timbred.client.connection import RequestCancelled
 from timbred.protocol import messages as m
 
 PATIENCE = 150.0
@@ -241,7 +250,7 @@ def test_a_program_that_closes_nothing_ends_all_the_same(daemon: DaemonProcess) 
 def test_somebody_elses_cancel_is_told(daemon: DaemonProcess) -> None:
     async def scene(timbred: AsyncTimbred) -> None:
         events = timbred.generate_events("slow", steps=3)
-        with pytest.raises(CancelledElsewhere):
+        with pytest.raises(RequestCancelled):
             async for event in events:
                 if isinstance(event, m.Progress) and event.step:
                     assert timbred._link is not None  # pyright: ignore[reportPrivateUsage]
@@ -261,13 +270,13 @@ def test_no_daemon_is_told_within_two_seconds(kind: str, monkeypatch: pytest.Mon
         for _ in range(3):  # a busy machine may be late, but not each time
             with Timbred(requests=port) as timbred:
                 began = time.monotonic()
-                with pytest.raises(NoDaemon, match="start it with: timbred serve"):
+                with pytest.raises(DaemonNotFound, match="start it with: timbred serve"):
                     timbred.generate("pad")
                 took.append(time.monotonic() - began)
         assert min(took) < 2.0
         monkeypatch.setenv("TIMBRED_ZMQ_REQUESTS", str(port))
-        monkeypatch.setattr(finding, "SERVICE", "_nobody._tcp.local.")
-        with Timbred() as timbred, pytest.raises(NoDaemon):
+        monkeypatch.setattr(connection, "SERVICE", "_nobody._tcp.local.")
+        with Timbred() as timbred, pytest.raises(DaemonNotFound):
             timbred.generate("pad")
 
 
@@ -278,33 +287,33 @@ def test_many_who_ask_at_once_hear_together_that_there_is_no_daemon() -> None:
             return await asyncio.gather(*asked, return_exceptions=True)
 
     began = time.monotonic()
-    assert all(isinstance(answer, NoDaemon) for answer in asyncio.run(scene()))
-    assert time.monotonic() - began < 20 * asynchronous.FOUND_WITHIN / 2
+    assert all(isinstance(answer, DaemonNotFound) for answer in asyncio.run(scene()))
+    assert time.monotonic() - began < 20 * async_client.FOUND_WITHIN / 2
 
 
 def test_it_is_found_where_the_settings_say(daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIMBRED_ZMQ_REQUESTS", str(daemon.requests))
     monkeypatch.setenv("TIMBRED_ZMQ_EVENTS", str(daemon.events))
     with Timbred() as timbred:
-        assert timbred.connect() == Place("127.0.0.1", daemon.requests, daemon.events)
+        assert timbred.connect() == DaemonAddress("127.0.0.1", daemon.requests, daemon.events)
 
 
 def test_it_is_found_by_zeroconf(start_daemon: StartDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
     daemon = start_daemon("discovery.announce=1", "discovery.name=found")
-    wanted = Place("127.0.0.1", daemon.requests, daemon.events)
+    wanted = DaemonAddress("127.0.0.1", daemon.requests, daemon.events)
 
-    async def ours_alone() -> Place:
-        async with aclosing(finding._browsed()) as browsed:  # pyright: ignore[reportPrivateUsage]
+    async def ours_alone() -> DaemonAddress:
+        async with aclosing(connection._browsed()) as browsed:  # pyright: ignore[reportPrivateUsage]
             async for place in browsed:
                 if place == wanted:
                     return place
         raise AssertionError
 
-    async def announced(within: float) -> list[Place]:
+    async def announced(within: float) -> list[DaemonAddress]:
         assert within > 0
         return [await asyncio.wait_for(ours_alone(), PATIENCE)]
 
-    monkeypatch.setattr(finding, "announced", announced)
+    monkeypatch.setattr(connection, "announced", announced)
     monkeypatch.setenv("TIMBRED_ZMQ_REQUESTS", str(free_port()))
     with Timbred() as timbred:
         assert timbred.connect() == wanted
@@ -330,7 +339,7 @@ def test_a_daemon_that_stops_in_the_middle_says_so_and_is_found_again(start_daem
         with pytest.raises(errors.ShuttingDown, match="stopping"):
             list(events)
         assert first.ended_in_time() == 0
-        with pytest.raises(NoDaemon):
+        with pytest.raises(DaemonNotFound):
             timbred.generate("pad")
         second = restarted(start_daemon, first)
         assert timbred.generate("pad", seconds=0.1, steps=1).path.startswith(str(second.takes))
@@ -346,7 +355,7 @@ def test_a_daemon_that_is_killed_in_the_middle_is_noticed_and_found_again(
         events = timbred.generate_events("slow", steps=3)
         until_step(events)
         first.end_by_force(family)
-        with pytest.raises(NoDaemon, match="has ended while"):
+        with pytest.raises(DaemonNotFound, match="has ended while"):
             list(events)
         second = restarted(start_daemon, first)
         assert Path(timbred.generate("pad", seconds=0.1, steps=1).path).is_relative_to(second.takes)
@@ -358,20 +367,20 @@ def test_a_daemon_that_does_not_answer_any_more_is_told(
     daemon = start_daemon()
     with plain(daemon) as timbred:
         assert isinstance(timbred.ping(), m.Pong)
-        monkeypatch.setattr(asynchronous, "SILENT_AFTER", 0.3)
+        monkeypatch.setattr(async_client, "SILENT_AFTER", 0.3)
         daemon.process.send_signal(signal.SIGSTOP)
-        with pytest.raises(Silent, match="doesn't answer"):
+        with pytest.raises(DaemonTimeout, match="doesn't answer"):
             timbred.status()
         with pytest.raises(TimeoutError):
             timbred.models()
         daemon.process.send_signal(signal.SIGCONT)
-        monkeypatch.setattr(asynchronous, "SILENT_AFTER", 30.0)
+        monkeypatch.setattr(async_client, "SILENT_AFTER", 30.0)
         assert isinstance(timbred.status(), m.StatusReply)
 
 
 def test_a_long_step_is_no_silence(daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon answers for an engine that takes its time."""
-    monkeypatch.setattr(asynchronous, "SILENT_AFTER", 0.2)
+    monkeypatch.setattr(async_client, "SILENT_AFTER", 0.2)
 
     async def scene(timbred: AsyncTimbred) -> None:
         sound = asyncio.create_task(timbred.generate("slow", steps=3))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from tests.conversations.daemons import ROOT, DaemonProcess, environment
 from tests.hosts import running
+from tests.integration.daemons import ROOT, DaemonProcess, environment
 from timbred.client import Timbred
 
 EXAMPLES = ROOT / "bridges" / "python"

@@ -9,9 +9,9 @@ from urllib.error import HTTPError
 
 import pytest
 
-from tests.conversations.daemons import ROOT, DaemonProcess, environment
+from tests.integration.daemons import ROOT, DaemonProcess, environment
 from timbred import errors
-from timbred.discovery.tree import ATTRIBUTES
+from timbred.discovery.oscquery import ATTRIBUTES
 
 DOCS = ROOT / "docs"
 

@@ -6,8 +6,7 @@ import pytest
 import zmq
 import zmq.asyncio
 
-from timbred.client.finding import Place
-from timbred.client.link import Link
+from timbred.client.connection import DaemonAddress, DaemonConnection
 from timbred.protocol import messages as m
 
 
@@ -23,7 +22,7 @@ def test_link_goes_on_after_an_event_that_cannot_be_read_or_handled(caplog: pyte
                 raise KeyError("a fault of the handler")
             pongs.put_nowait(event)
 
-        link = Link(context, Place("127.0.0.1", port, port), heard, lambda: None)
+        link = DaemonConnection(context, DaemonAddress("127.0.0.1", port, port), heard, lambda: None)
         try:
             assert await link.wait_up(60)
             link.send(b"{}")

@@ -6,18 +6,18 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
-from timbred.client import AsyncTimbred, Timbred, requests, writing
-from timbred.client.matching import belongs, ends
-from timbred.protocol import frames
+from timbred.client import AsyncTimbred, Timbred, generate_requests, requests
+from timbred.client.async_client import belongs, ends
+from timbred.protocol import json
 from timbred.protocol import messages as m
-from timbred.protocol.decode import fields_of
-from timbred.protocol.vocabulary import EVENTS, REQUESTS, RequestEntry
+from timbred.protocol.coercion import fields_of
+from timbred.protocol.schema import EVENTS, REQUESTS, RequestEntry
 
-MADE = [entry for entry in REQUESTS if entry.name not in writing.BY_ITSELF]
+MADE = [entry for entry in REQUESTS if entry.name not in generate_requests.BY_ITSELF]
 
 
 def test_the_file_is_up_to_date() -> None:
-    assert Path(requests.__file__).read_text("utf-8") == writing.written(), "run: make docs"
+    assert Path(requests.__file__).read_text("utf-8") == generate_requests.written(), "run: make docs"
 
 
 @pytest.mark.parametrize("entry", MADE, ids=lambda entry: entry.name)
@@ -28,7 +28,7 @@ def test_each_request_has_a_method_that_takes_all_it_has(kind: type, entry: Requ
     named = {name for name, one in signature.parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD} - {"self"}
     unpacked = [one for one in signature.parameters.values() if one.kind is one.VAR_KEYWORD]
     keys = set(get_type_hints(get_args(unpacked[0].annotation)[0])) if unpacked else set[str]()
-    assert named | keys == set(fields_of(entry.kind)) - set(writing.OWN)
+    assert named | keys == set(fields_of(entry.kind)) - set(generate_requests.OWN)
     assert not named & keys
     assert method.__doc__
 
@@ -74,14 +74,14 @@ def _value(kind: type[m.Event], name: str) -> Any:
 @pytest.mark.parametrize("entry", EVENTS, ids=lambda entry: f"{entry.name}-{entry.kind.__name__}")
 def test_every_event_is_read_back_as_it_was(entry: Any) -> None:
     event = example(entry.kind)
-    found = frames.as_object(event)
-    assert frames.read_event(found) == event
-    assert frames.read_event({**found, "of a later version": 1}) == event
+    found = json.as_object(event)
+    assert json.read_event(found) == event
+    assert json.read_event({**found, "of a later version": 1}) == event
 
 
 def test_an_event_of_a_later_version_is_none() -> None:
-    assert frames.read_event({"type": "sung", "id": 1}) is None
-    assert frames.read_event({"type": "queued"}) is None
+    assert json.read_event({"type": "sung", "id": 1}) is None
+    assert json.read_event({"type": "queued"}) is None
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 """A daemon to be found."""
 
-from tests.conversations.conftest import client, daemon, hollow, other, start_daemon
+from tests.integration.conftest import client, daemon, hollow, other, start_daemon
 
 __all__ = ["client", "daemon", "hollow", "other", "start_daemon"]

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.conversations.conftest import StartDaemon
 from tests.hosts import Program, running
+from tests.integration.conftest import StartDaemon
 from tests.npm import InstallNpm
-from timbred.discovery.announce import Announcement, Place
+from timbred.discovery.mdns import AnnouncedAddress, MdnsAnnouncement
 
 BROWSER = """
 import json, sys, threading
@@ -122,7 +122,7 @@ def test_it_can_be_turned_off(start_daemon: StartDaemon, name: str) -> None:
 def test_a_network_that_cannot_be_told_keeps_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
     async def scene() -> None:
         # an address that is set apart for documents (RFC 5737)
-        announcement = Announcement("nowhere", Place("198.51.100.7", 1, 2, 3, 4))
+        announcement = MdnsAnnouncement("nowhere", AnnouncedAddress("198.51.100.7", 1, 2, 3, 4))
         announcement.start()
         assert not await announcement.told()
         await announcement.stop(1.0)

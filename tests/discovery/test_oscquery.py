@@ -14,10 +14,10 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.conversations import osc
-from tests.conversations.clients import PATIENCE, UdpClient
-from tests.conversations.conftest import StartDaemon
-from tests.conversations.daemons import DaemonProcess
+from tests.integration import osc
+from tests.integration.clients import PATIENCE, UdpClient
+from tests.integration.conftest import StartDaemon
+from tests.integration.daemons import DaemonProcess
 from tests.npm import InstallNpm
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"

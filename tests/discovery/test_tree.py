@@ -8,13 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timbred.config import NAMED, SETTINGS, Value
-from timbred.discovery.oscquery import OscQuery
-from timbred.discovery.tree import ATTRIBUTES, Container, Method, Node
+from timbred.discovery.oscquery import ATTRIBUTES, AddressContainer, AddressMethod, Node, OscQuery
 from timbred.errors import BadRequest
 from timbred.protocol import messages as m
-from timbred.protocol.decode import build
-from timbred.protocol.exchange import ClientId
-from timbred.protocol.vocabulary import EVENTS, REQUESTS
+from timbred.protocol.boundary import ClientId
+from timbred.protocol.coercion import build
+from timbred.protocol.schema import EVENTS, REQUESTS
 
 ME, OTHER = ClientId("oscquery:1"), ClientId("udp:127.0.0.1:9")
 
@@ -195,7 +194,7 @@ def test_an_event_is_pushed_to_those_who_listen_and_not_to_whom_it_answers() -> 
 
 def test_the_tree_and_its_nodes_are_of_two_kinds() -> None:
     def kinds(node: Node) -> set[type]:
-        below = node.children.values() if isinstance(node, Container) else ()
+        below = node.children.values() if isinstance(node, AddressContainer) else ()
         return {type(node)}.union(*(kinds(child) for child in below))
 
-    assert kinds(space().tree.root) == {Container, Method}
+    assert kinds(space().tree.root) == {AddressContainer, AddressMethod}

@@ -7,7 +7,7 @@ import torch
 
 from tests import checkpoints
 from tests.processes import python_path
-from timbred.engine.adapters.loading import quiet_libraries
+from timbred.engine.families.component_loader import quiet_libraries
 
 ROOT = Path(__file__).resolve().parents[2]
 

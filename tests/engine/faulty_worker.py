@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import torch
 
-from timbred.engine import worker
-from timbred.engine.adapters.audioldm import AudioLdm
+from timbred.engine import __main__
+from timbred.engine.families.audioldm import AudioLdm
 
 
 def main() -> int:
@@ -22,7 +22,7 @@ def main() -> int:
         return plainly(unet, *inputs)
 
     AudioLdm.calling = replace(AudioLdm.calling, evaluate=evaluate)
-    return worker.main()
+    return __main__.main()
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from timbred.engine import engine, worker
-from timbred.engine.adapters import loading, sharing
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.adapters.places import Places
+from timbred.engine import __main__, scheduler
+from timbred.engine.families import component_loader
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.memory import component_cache
+from timbred.engine.memory.device_memory import DeviceMemory
 
 
 def part(name: str) -> None:
@@ -38,18 +39,18 @@ def component(_checkpoint: object, name: str, *_: object) -> str:
     return name
 
 
-def moved(_places: Places, held: Any, *_: object) -> str:
+def moved(_places: DeviceMemory, held: Any, *_: object) -> str:
     return f"moving {type(held.module).__name__}"
 
 
 def main() -> int:
-    gated(engine, "needs_of", lambda *_: "sizes")
-    gated(loading, "_load", component)
-    gated(sharing, "_digest", lambda *_: "digest")
-    gated(engine, "make_resident", lambda *_: "making")
-    gated(Places, "_move", moved)
+    gated(scheduler, "needs_of", lambda *_: "sizes")
+    gated(component_loader, "_load", component)
+    gated(component_cache, "_digest", lambda *_: "digest")
+    gated(scheduler, "make_resident", lambda *_: "making")
+    gated(DeviceMemory, "_move", moved)
     gated(LatentDiffusion, "prepare", lambda *_: "preparing")
-    return worker.main()
+    return __main__.main()
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import checkpoints
-from timbred.engine import checkpoint
-from timbred.engine.adapters import conversion
-from timbred.engine.adapters.families import make_resident
+from timbred.engine.families import component_loader
+from timbred.engine.families.factory import make_resident
 from timbred.errors import MissingWeights, ModelError
+from timbred.models import checkpoint
 
 REMEDY = "do this"
 
@@ -193,7 +193,7 @@ def test_pickled_weights_are_read_and_converted_once(tmp_path: Path):
     assert set(found.pickled) == {"vae", "unet", "vocoder", "text_encoder"}
     load(folder)
     for part in found.pickled:
-        written = conversion.convert_component(found, part, "m")
+        written = component_loader.convert_component(found, part, "m")
         assert written.suffix == ".safetensors"
     assert checkpoint.inspect(folder, "m", REMEDY).pickled == ()
     load(folder)
@@ -222,5 +222,5 @@ def test_weights_that_are_more_than_tensors_are_not_opened(tmp_path: Path, write
     with pytest.raises(ModelError):
         load(folder)
     with pytest.raises(ModelError, match="more than tensors"):
-        conversion.convert_component(found, "vae", "m")
+        component_loader.convert_component(found, "vae", "m")
     assert not mark.exists()

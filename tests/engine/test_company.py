@@ -13,12 +13,13 @@ import torch
 from tests.engine.test_equal_to_diffusers import loudened, order
 from tests.engine.test_link import Heard, engine
 from tests.engine.test_memory import REAL, source
-from timbred.engine import checkpoint, wire
-from timbred.engine.adapters.families import make_resident
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.adapters.run import Run
-from timbred.engine.link import EngineLink
-from timbred.engine.wire import Given, NoiseSource, RenderOrder, Repaint, Words
+from timbred.engine.diffusion.state import Generation
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.factory import make_resident
+from timbred.ipc import engine_messages
+from timbred.ipc.engine_client import EngineLink
+from timbred.ipc.engine_messages import InitAudio, NoiseSource, PromptInputs, RenderOrder, Repaint
+from timbred.models import checkpoint
 
 WITHIN = 1e-4
 """-80 dBFS."""
@@ -37,7 +38,7 @@ def model(request: pytest.FixtureRequest) -> LatentDiffusion:
 def orders(chance: random.Random) -> list[RenderOrder]:
     return [
         order(
-            words=Words(prompt=chance.choice(PROMPTS), negative=chance.choice(["", "noise"])),
+            words=PromptInputs(prompt=chance.choice(PROMPTS), negative=chance.choice(["", "noise"])),
             seconds=chance.choice([0.3, 0.5]),
             loop=chance.random() < 0.4,
             steps=chance.randint(4, 8),
@@ -55,7 +56,7 @@ def test_each_survivor_equals_its_solo_run(model: LatentDiffusion, seed: int):
     """Eight jobs start at random moments, some are dropped on the way, the others step together by shape."""
     chance = random.Random(seed)
     wanted = orders(chance)
-    waiting, running, sounds = list(enumerate(wanted)), dict[int, Run](), dict[int, np.ndarray]()
+    waiting, running, sounds = list(enumerate(wanted)), dict[int, Generation](), dict[int, np.ndarray]()
     while waiting or running:
         if waiting and (not running or chance.random() < 0.5):
             number, one = waiting.pop(0)
@@ -79,22 +80,22 @@ def test_each_survivor_equals_its_solo_run(model: LatentDiffusion, seed: int):
 # the same by the engine process, with all that can be asked of it
 
 
-def given(chance: random.Random, **changes: Any) -> Given:
+def given(chance: random.Random, **changes: Any) -> InitAudio:
     """Half a second that a performer may have recorded."""
     moments = np.arange(8000) / 16000
     sound = 0.5 * np.sin(2 * np.pi * chance.uniform(100, 2000) * moments) + np.array(
         [0.1 * chance.uniform(-1, 1) for _ in moments]
     )
-    return Given(samples=sound.astype("<f4").tobytes(), **changes)
+    return InitAudio(samples=sound.astype("<f4").tobytes(), **changes)
 
 
 def everything(chance: random.Random) -> list[RenderOrder]:
     """One order of each kind, in an order by chance; all else about them is by chance too."""
-    words = Words(prompt=chance.choice(PROMPTS))
+    words = PromptInputs(prompt=chance.choice(PROMPTS))
     part = Repaint(start=0.1, end=0.3, low=0.0, high=2000.0)
     kinds: list[dict[str, Any]] = [
         {},
-        {"words": Words(prompt=chance.choice(PROMPTS), negative="noise"), "guidance": 5.0},
+        {"words": PromptInputs(prompt=chance.choice(PROMPTS), negative="noise"), "guidance": 5.0},
         {"guidance": 1.0},
         {"seeds": tuple(chance.randrange(1000) for _ in range(3))},
         {"given": given(chance, strength=chance.choice([0.5, 0.8])), "seconds": 0.5},
@@ -102,8 +103,8 @@ def everything(chance: random.Random) -> list[RenderOrder]:
         {"given": given(chance, strength=1.0), "seconds": 1.2, "window": 0.8},
         {"loop": True},
         {"noise": NoiseSource(seed=chance.randrange(1000), seconds=0.4)},
-        {"words": Words(prompt=PROMPTS[0], prompt2=PROMPTS[2], mix=0.5)},
-        {"words": Words(prompt=PROMPTS[2], weights=(("rain", 1.5),))},
+        {"words": PromptInputs(prompt=PROMPTS[0], prompt2=PROMPTS[2], mix=0.5)},
+        {"words": PromptInputs(prompt=PROMPTS[2], weights=(("rain", 1.5),))},
         {"scheduler": "ddim", "eta": 0.7},
         {"exact": True},
         {"steps": 40},
@@ -128,7 +129,7 @@ def everything(chance: random.Random) -> list[RenderOrder]:
 class Conversation:
     """Orders to one engine, and what became of them."""
 
-    def __init__(self, link: EngineLink, heard: Heard, models: list[wire.ModelSource]) -> None:
+    def __init__(self, link: EngineLink, heard: Heard, models: list[engine_messages.ModelSource]) -> None:
         self.link = link
         self.heard = heard
         self.models = models
@@ -139,22 +140,27 @@ class Conversation:
 
     def send(self, one: RenderOrder, rank: int, model: int) -> int:
         self.jobs += 1
-        self.link.send(wire.Render(job=self.jobs, model=self.models[model], order=one, rank=rank))
+        self.link.send(engine_messages.RenderJob(job=self.jobs, model=self.models[model], order=one, rank=rank))
         return self.jobs
 
     async def hear(self) -> None:
         message, frames = await self.heard.next()
         match message:
-            case wire.Rendered():
+            case engine_messages.JobRendered():
                 self.rendered[message.job] = [np.frombuffer(frame, "<f4") for frame in frames]
-            case wire.Cancelled():
+            case engine_messages.JobCancelled():
                 self.cancelled.add(message.job)
-            case wire.Step():
+            case engine_messages.StepDone():
                 self.stepped[message.job] = message.step
             case _:
-                assert isinstance(message, wire.Loading | wire.Loaded | wire.Preview | wire.Heard | wire.TextRead), (
-                    message
-                )
+                assert isinstance(
+                    message,
+                    engine_messages.ModelLoading
+                    | engine_messages.ModelLoaded
+                    | engine_messages.PreviewRendered
+                    | engine_messages.EmbeddingsReady
+                    | engine_messages.TextRead,
+                ), message
 
     @property
     def running(self) -> int:
@@ -183,7 +189,7 @@ def test_in_the_engine_each_survivor_equals_its_solo_run(audioldm2: Path, audiol
 
     async def conversation() -> None:
         async with engine(REAL, compile="auto", cache=str(tmp_path / "cache")) as (link, heard):
-            assert isinstance(await heard.next(), wire.Ready)
+            assert isinstance(await heard.next(), engine_messages.EngineReady)
             company = Conversation(link, heard, models)
             left, asked = list(wanted), set[int]()
             while left or company.running:
@@ -194,7 +200,7 @@ def test_in_the_engine_each_survivor_equals_its_solo_run(audioldm2: Path, audiol
                 for job, step in doomed.items():
                     if job not in asked and company.stepped.get(job, 0) >= step and job not in company.rendered:
                         asked.add(job)
-                        link.send(wire.Cancel(job=job))
+                        link.send(engine_messages.CancelJob(job=job))
             assert len(company.rendered) >= len(wanted) - len(doomed)
             assert company.cancelled <= asked
             assert company.cancelled

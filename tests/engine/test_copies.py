@@ -13,19 +13,22 @@ from tests import checkpoints
 from tests.engine.test_equal_to_diffusers import loudened
 from tests.engine.test_link import Heard
 from tests.engine.test_memory import REAL, render, source, until
-from timbred.engine import checkpoint, wire
-from timbred.engine.adapters.batches import Batches
-from timbred.engine.adapters.families import make_resident
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.adapters.places import Places, size_of
-from timbred.engine.adapters.prepared import WORTH, Workshop
-from timbred.engine.adapters.sharing import SharedComponents
-from timbred.engine.link import EngineLink, EngineSettings
+from timbred.engine.batching import BatchSplitter
+from timbred.engine.compile.compiled_calls import WORTH, CompileQueue
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.factory import make_resident
+from timbred.engine.memory.component_cache import SharedComponents
+from timbred.engine.memory.device_memory import DeviceMemory, size_of
+from timbred.ipc import engine_messages
+from timbred.ipc.engine_client import EngineLink, EngineSettings
+from timbred.models import checkpoint
 
 CPU = torch.device("cpu")
 
 
-def load(folder: Path, workshop: Workshop, shared: SharedComponents, places: Places | None = None) -> LatentDiffusion:
+def load(
+    folder: Path, workshop: CompileQueue, shared: SharedComponents, places: DeviceMemory | None = None
+) -> LatentDiffusion:
     found = checkpoint.inspect(folder, folder.name, "")
     model = loudened(make_resident(found, folder.name, CPU, torch.float32, lambda _: None, shared, places))
     model.prepare(workshop)
@@ -49,7 +52,7 @@ def decode_often(model: LatentDiffusion, rows: int = 1) -> None:
 
 
 def test_models_that_share_a_decoder_share_its_copy(audioldm: Path, tmp_path: Path):
-    workshop, shared = Workshop("auto", CPU, tmp_path), SharedComponents()
+    workshop, shared = CompileQueue("auto", CPU, tmp_path), SharedComponents()
     one = load(audioldm, workshop, shared)
     two = load(with_another_network(audioldm, tmp_path), workshop, shared)
     decode_often(one)
@@ -62,7 +65,7 @@ def test_models_that_share_a_decoder_share_its_copy(audioldm: Path, tmp_path: Pa
 
 
 def test_they_go_with_the_last_model_and_need_no_search_for_cycles(audioldm: Path, tmp_path: Path):
-    workshop, shared = Workshop("auto", CPU, tmp_path), SharedComponents()
+    workshop, shared = CompileQueue("auto", CPU, tmp_path), SharedComponents()
     one = load(audioldm, workshop, shared)
     two = load(with_another_network(audioldm, tmp_path), workshop, shared)
     decode_often(one)
@@ -80,7 +83,7 @@ def test_they_go_with_the_last_model_and_need_no_search_for_cycles(audioldm: Pat
 
 def test_without_room_none_are_made_and_with_room_they_are(audioldm: Path, tmp_path: Path):
     room: list[bool] = []
-    workshop = Workshop("auto", CPU, tmp_path, has_room=lambda: bool(room))
+    workshop = CompileQueue("auto", CPU, tmp_path, has_room=lambda: bool(room))
     model = load(audioldm, workshop, SharedComponents())
     decode_often(model)
     assert (workshop.counts.packed, workshop.copies) == (0, 0)
@@ -91,7 +94,7 @@ def test_without_room_none_are_made_and_with_room_they_are(audioldm: Path, tmp_p
 
 
 def test_those_used_least_recently_go_first(audioldm: Path, audioldm2: Path, tmp_path: Path):
-    workshop = Workshop("auto", CPU, tmp_path)
+    workshop = CompileQueue("auto", CPU, tmp_path)
     old, new = (load(folder, workshop, SharedComponents()) for folder in (audioldm, audioldm2))
     for model in (old, new):
         decode_often(model)
@@ -106,7 +109,7 @@ def test_those_used_least_recently_go_first(audioldm: Path, audioldm2: Path, tmp
 
 
 def test_a_shape_that_makes_place_for_another_takes_its_copy_with_it(audioldm: Path, tmp_path: Path):
-    workshop = Workshop("auto", CPU, tmp_path)
+    workshop = CompileQueue("auto", CPU, tmp_path)
     model = load(audioldm, workshop, SharedComponents())
     model.codec.fast._most = 1  # pyright: ignore[reportPrivateUsage]
     decode_often(model)
@@ -117,8 +120,8 @@ def test_a_shape_that_makes_place_for_another_takes_its_copy_with_it(audioldm: P
 
 
 def test_when_memory_runs_out_they_go_before_anything_of_the_model(audioldm: Path, tmp_path: Path):
-    workshop = Workshop("auto", CPU, tmp_path)
-    model = load(audioldm, workshop, SharedComponents(), Places(CPU, 10**9))
+    workshop = CompileQueue("auto", CPU, tmp_path)
+    model = load(audioldm, workshop, SharedComponents(), DeviceMemory(CPU, 10**9))
     decode_often(model)
     whole = model.stages.places.used
     tries: list[tuple[bool, int]] = []
@@ -139,7 +142,7 @@ def test_when_memory_runs_out_they_go_before_anything_of_the_model(audioldm: Pat
             raise torch.OutOfMemoryError("full")
         return given
 
-    batches = Batches()
+    batches = BatchSplitter()
     model.stages.at_work("network", lambda: batches.call(call, (torch.ones(4, 1),)))
     assert rows == [4, 2, 1, 1, 1, 1, 1]  # smaller batches first; once the copies are gone, as small as they were found
 
@@ -151,8 +154,8 @@ class WithBeats(Heard):
         super().__init__()
         self.beats: asyncio.Queue[dict[str, int]] = asyncio.Queue()
 
-    def engine_said(self, message: wire.FromEngine, payload: Sequence[memoryview]) -> None:
-        if isinstance(message, wire.Beat):
+    def engine_said(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
+        if isinstance(message, engine_messages.EngineHeartbeat):
             self.beats.put_nowait({one.name: one.memory for one in message.resident})
         super().engine_said(message, payload)
 
@@ -174,27 +177,29 @@ def test_an_engine_tells_of_them_and_lets_them_go_before_a_model(audioldm: Path,
     """Room for two models and not for copies too: a job that goes on makes them, the second model's load ends them, and
     the first stays. Beats come while the job runs."""
     one, two = source("one", audioldm), source("two", checkpoints.audioldm(tmp_path / "two", seed=5))
-    size = load(audioldm, Workshop("off", CPU, tmp_path), SharedComponents()).memory
+    size = load(audioldm, CompileQueue("off", CPU, tmp_path), SharedComponents()).memory
 
     async def conversation() -> None:
         with started(memory=2.1 * size / 1e6, compile="auto", cache=str(tmp_path / "cache")) as (link, heard):
             link.start()
             try:
-                await until(heard, wire.Ready)
-                assert link.send(wire.Load(model=one))
-                loaded = (await until(heard, wire.Loaded))[-1].model
+                await until(heard, engine_messages.EngineReady)
+                assert link.send(engine_messages.LoadModel(model=one))
+                loaded = (await until(heard, engine_messages.ModelLoaded))[-1].model
                 assert abs(loaded.memory - size) < 0.01 * size
                 job = 1
                 assert link.send(render(job, one, steps=900))
                 with_copies = asyncio.create_task(heard.told("one", more_than=loaded.memory))
                 while not with_copies.done():
-                    if isinstance((await until(heard, wire.Step | wire.Rendered))[-1], wire.Rendered):  # pyright: ignore
+                    kinds = engine_messages.StepDone | engine_messages.JobRendered
+                    said = await until(heard, kinds)  # pyright: ignore
+                    if isinstance(said[-1], engine_messages.JobRendered):
                         job += 1
                         assert link.send(render(job, one, steps=900))
                 assert with_copies.result() < 2.2 * size
-                assert link.send(wire.Load(model=two))
-                messages = await until(heard, wire.Loaded)
-                assert not [message for message in messages if isinstance(message, wire.Unloaded)]
+                assert link.send(engine_messages.LoadModel(model=two))
+                messages = await until(heard, engine_messages.ModelLoaded)
+                assert not [message for message in messages if isinstance(message, engine_messages.ModelUnloaded)]
                 while not heard.beats.empty():
                     heard.beats.get_nowait()
                 assert await heard.told("one", less_than=loaded.memory + 1) == loaded.memory

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-import timbred.engine.engine as engine_module
+import timbred.engine.scheduler as engine_module
 from tests.engine.test_equal_to_diffusers import order
 from tests.engine.test_rest import Letters
-from timbred.engine import device, wire
-from timbred.engine.engine import Engine
+from timbred.engine import device
+from timbred.engine.scheduler import EngineScheduler
+from timbred.ipc import engine_messages
 
 OTHER, WANTED = 1, 2
 STEPS = {OTHER: 12, WANTED: 6}
@@ -24,12 +25,12 @@ class Steps(Letters):
         self.steps: list[int] = []
         self.rendered = 0
 
-    def send(self, message: wire.Wire, *payload: bytes) -> None:
-        if isinstance(message, wire.Step):
+    def send(self, message: engine_messages.EngineMessage, *payload: bytes) -> None:
+        if isinstance(message, engine_messages.StepDone):
             self.steps.append(message.job)
-        self.rendered += isinstance(message, wire.Rendered)
+        self.rendered += isinstance(message, engine_messages.JobRendered)
         if self.rendered == len(STEPS):
-            self.orders.put(wire.Quit())
+            self.orders.put(engine_messages.QuitEngine())
 
 
 @pytest.mark.parametrize(
@@ -50,11 +51,11 @@ def test_whose_steps_come_first(
     def mailbox(*_: object) -> Steps:
         return letters
 
-    monkeypatch.setattr(engine_module, "Mailbox", mailbox)
-    subject = Engine(device.Device(torch.device("cpu"), "CPU", torch.float32), "", "", 1.0)
-    model = wire.ModelSource(name="tiny", folder=str(audioldm2))
+    monkeypatch.setattr(engine_module, "DaemonLink", mailbox)
+    subject = EngineScheduler(device.ComputeDevice(torch.device("cpu"), "CPU", torch.float32), "", "", 1.0)
+    model = engine_messages.ModelSource(name="tiny", folder=str(audioldm2))
     keys: dict[int, dict[str, Any]] = {OTHER: {"rank": 0}, WANTED: {"rank": rank, "within": within}}
     for job, steps in STEPS.items():
-        letters.orders.put(wire.Render(job=job, model=model, order=order(steps=steps), **keys[job]))
+        letters.orders.put(engine_messages.RenderJob(job=job, model=model, order=order(steps=steps), **keys[job]))
     subject.run()
     assert letters.steps == expected

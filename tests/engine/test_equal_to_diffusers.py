@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from timbred.engine import checkpoint, registry
-from timbred.engine.adapters.families import make_resident
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.adapters.spectral_vocoder import SpectralVocoder
-from timbred.engine.adapters.tones import Note
-from timbred.engine.sampling import SCHEDULERS, StoppedByRequest, generators, make_scheduler, starting_noise
-from timbred.engine.wire import RenderOrder, Words
+from timbred.engine.codecs.note_synthesis import Note
+from timbred.engine.codecs.spectral_vocoder import SpectralVocoder
+from timbred.engine.diffusion.sampler import SCHEDULERS, SamplingStopped, generators, make_scheduler, starting_noise
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.factory import make_resident
+from timbred.ipc.engine_messages import PromptInputs, RenderOrder
+from timbred.models import checkpoint, registry
 
 SECONDS = 0.5
 
 
 def order(**changes: Any) -> RenderOrder:
     plain: dict[str, Any] = {
-        "words": Words(prompt="a kick drum"),
+        "words": PromptInputs(prompt="a kick drum"),
         "seconds": SECONDS,
         "steps": 4,
         "guidance": 3.0,
@@ -33,7 +33,7 @@ def order(**changes: Any) -> RenderOrder:
     return RenderOrder(**{**plain, **changes})
 
 
-def refuse(words: Words, guided: bool) -> None:
+def refuse(words: PromptInputs, guided: bool) -> None:
     pytest.fail(f"{words} is encoded again, guided: {guided}")
 
 
@@ -97,7 +97,7 @@ def test_every_scheduler(model: LatentDiffusion, scheduler: str, guidance: float
     [
         {"guidance": 1.0},
         # diffusers cuts a negative prompt to the prompt's tokens, so this one has fewer
-        {"guidance": 7.5, "words": Words(prompt="a bell in a room", negative="hum")},
+        {"guidance": 7.5, "words": PromptInputs(prompt="a bell in a room", negative="hum")},
         {"eta": 0.7},
         {"seeds": (1, 2, 3)},
         {"seeds": (4, 5), "eta": 1.0},
@@ -113,7 +113,7 @@ def test_every_parameter(model: LatentDiffusion, changes: dict[str, Any]):
 def test_a_named_note_changes_nothing_but_the_pitch_that_our_own_vocoder_is_told(
     model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
 ):
-    wanted = order(words=Words(prompt="an organ on a3"))
+    wanted = order(words=PromptInputs(prompt="an organ on a3"))
     vocoder = model.pipeline.vocoder
     if isinstance(vocoder, SpectralVocoder):
         made, untold = ours(model, wanted), stock(model, wanted)
@@ -150,7 +150,7 @@ def embeddings(model: LatentDiffusion, wanted: RenderOrder) -> dict[str, torch.T
 @pytest.mark.parametrize("scheduler", ["ddim", "dpm++2m"])
 def test_given_embeddings_and_given_noise(model: LatentDiffusion, scheduler: str, guidance: float):
     """The stock pipeline with our embeddings and our noise, three waveforms at once, gives our three takes."""
-    words = Words(prompt="a bell", negative="noise, hum")
+    words = PromptInputs(prompt="a bell", negative="noise, hum")
     wanted = order(words=words, guidance=guidance, seeds=(1, 2, 3), scheduler=scheduler)
     pipeline = model.pipeline
     pipeline.set_progress_bar_config(disable=True)
@@ -199,13 +199,13 @@ def test_every_step_is_told_in_order(model: LatentDiffusion):
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_a_cancellation_runs_no_further_step(model: LatentDiffusion, after: int):
     steps: list[int] = []
-    with pytest.raises(StoppedByRequest):
+    with pytest.raises(SamplingStopped):
         model.render(order(steps=5), steps.append, lambda: len(steps) >= after)
     assert len(steps) == after
 
 
 def test_words_heard_before_are_not_encoded_again(model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch):
-    words = Words(prompt="heard before")
+    words = PromptInputs(prompt="heard before")
     first = model.conditioning(words, True)
     monkeypatch.setattr(model, "encode", refuse)
     assert model.conditioning(words, True) is first

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timbred.engine.adapters.evening import AFTER, FADING, MOST, evening
-from timbred.engine.adapters.spectrogram import Analysis, energy, louder
+from timbred.engine.codecs.mel import Analysis, energy, louder
+from timbred.engine.diffusion.outpainting import AFTER, FADING, MOST, level_curve
 
 SECOND = 100.0
 KNOWN, ALL = 250, 500
@@ -24,7 +24,7 @@ def powers(levels: torch.Tensor) -> torch.Tensor:
 def after_evening(levels: torch.Tensor) -> torch.Tensor:
     """Levels in decibels, (frames,), of which the first `KNOWN` were there, as they are heard."""
     window = powers(levels)
-    return levels + evening(window[:, :KNOWN], window, SECOND)[0]
+    return levels + level_curve(window[:, :KNOWN], window, SECOND)[0]
 
 
 def a_step(decibels: float, ramp: int = 60) -> torch.Tensor:
@@ -73,7 +73,7 @@ def test_what_is_another_sound_stays_as_it_was_made():
 def test_each_take_has_its_own():
     steps = torch.stack([a_step(6.0), a_step(-4.0)])
     both = 10.0 ** (steps / 10.0)
-    together = evening(both[:, :KNOWN], both, SECOND)
+    together = level_curve(both[:, :KNOWN], both, SECOND)
     for index, step in enumerate(steps):
         assert torch.allclose(step + together[index], after_evening(step), atol=1e-5)
 
@@ -81,7 +81,7 @@ def test_each_take_has_its_own():
 @given(known=st.integers(1, 300), new=st.integers(1, 300), seed=st.integers(0, 99), level=st.floats(0, 1e4))
 def test_whatever_the_window_it_is_finite_and_has_its_limits(known: int, new: int, seed: int, level: float):
     window = level * torch.rand(2, known + new, generator=torch.Generator().manual_seed(seed)) ** 8
-    gain = evening(window[:, :known], window, SECOND)
+    gain = level_curve(window[:, :known], window, SECOND)
     assert gain.shape == window.shape
     assert gain.isfinite().all()
     assert gain.abs().max() <= MOST

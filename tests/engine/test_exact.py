@@ -9,7 +9,7 @@ import pytest
 
 from tests.engine.test_heard_early import PROGRAM, render
 from tests.engine.test_link import Heard, engine
-from timbred.engine import wire
+from timbred.ipc import engine_messages
 
 SEEDS = (5, 6, 7)
 
@@ -22,15 +22,15 @@ def tone() -> bytes:
 
 
 KINDS: dict[str, dict[str, Any]] = {
-    "guided": {"guidance": 3.0, "words": wire.Words(prompt="snare drum", negative="hiss")},
+    "guided": {"guidance": 3.0, "words": engine_messages.PromptInputs(prompt="snare drum", negative="hiss")},
     "noisy scheduler": {"scheduler": "euler-a"},
-    "loop": {"loop": True, "words": wire.Words(prompt="warm pad")},
-    "given": {"given": wire.Given(samples=tone(), strength=0.6)},
-    "continued": {"given": wire.Given(samples=tone(), strength=1.0), "seconds": 1.7, "window": 1.5},
+    "loop": {"loop": True, "words": engine_messages.PromptInputs(prompt="warm pad")},
+    "given": {"given": engine_messages.InitAudio(samples=tone(), strength=0.6)},
+    "continued": {"given": engine_messages.InitAudio(samples=tone(), strength=1.0), "seconds": 1.7, "window": 1.5},
 }
 
 
-def exact(job: int, seeds: tuple[int, ...], **changes: Any) -> wire.Render:
+def exact(job: int, seeds: tuple[int, ...], **changes: Any) -> engine_messages.RenderJob:
     plain: dict[str, Any] = {"seconds": 1.0, "early": False, "exact": True, "scheduler": "dpm++2m", "steps": 4}
     return render(job, 1, **{**plain, **changes, "seeds": seeds})
 
@@ -39,9 +39,9 @@ async def rendered(heard: Heard, job: int) -> Samples:
     """The takes of a job, once they are there."""
     while True:
         said = await heard.next()
-        if isinstance(said, tuple) and isinstance(said[0], wire.Failed):
+        if isinstance(said, tuple) and isinstance(said[0], engine_messages.JobFailed):
             raise AssertionError(said[0])
-        if isinstance(said, tuple) and isinstance(said[0], wire.Rendered) and said[0].job == job:
+        if isinstance(said, tuple) and isinstance(said[0], engine_messages.JobRendered) and said[0].job == job:
             return {seed: bytes(frame) for seed, frame in zip(said[0].seeds, said[1], strict=True)}
 
 
@@ -74,10 +74,10 @@ async def beside_others() -> tuple[Samples, Samples, Samples]:
         for number in (3, 4):
             link.send(render(number, early=number == 4, seeds=(number,), seconds=1.0, steps=20))
         link.send(exact(5, (1, 2, 3, 4), steps=40))
-        link.send(wire.Cancel(job=5))
+        link.send(engine_messages.CancelJob(job=5))
         link.send(exact(6, SEEDS[::-1]))
         beside = await rendered(heard, 6)
-        link.send(wire.Cancel(job=3))
+        link.send(engine_messages.CancelJob(job=3))
         link.send(exact(7, SEEDS[1:2]))
         after_cancel = await rendered(heard, 7)
     return first, beside, after_cancel
@@ -96,9 +96,9 @@ async def steps_told() -> list[tuple[int, int]]:
         told: list[tuple[int, int]] = []
         while True:
             said = await heard.next()
-            if isinstance(said, tuple) and isinstance(said[0], wire.Step):
+            if isinstance(said, tuple) and isinstance(said[0], engine_messages.StepDone):
                 told.append((said[0].step, said[0].steps))
-            if isinstance(said, tuple) and isinstance(said[0], wire.Rendered):
+            if isinstance(said, tuple) and isinstance(said[0], engine_messages.JobRendered):
                 return told
 
 

@@ -9,16 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.engine.test_equal_to_diffusers import loudened, order
-from timbred.clip import Clip
-from timbred.engine import checkpoint, registry
-from timbred.engine.adapters.families import make_resident
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.adapters.spectrogram import Analysis
-from timbred.engine.adapters.windows import OVERLAP, Extension, Window, windows
-from timbred.engine.sampling import StoppedByRequest
-from timbred.engine.wire import Given, RenderOrder, Words
-from timbred.render.keeping import GivenSound, Part, kept
-from timbred.units import SampleRate
+from timbred.audio import Clip, SampleRate
+from timbred.dsp.splice import EditedPart, GivenSound, splice
+from timbred.engine.codecs.mel import Analysis
+from timbred.engine.diffusion.outpainting import OVERLAP, Outpainting, OutpaintWindow, windows
+from timbred.engine.diffusion.sampler import SamplingStopped
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.factory import make_resident
+from timbred.ipc.engine_messages import InitAudio, PromptInputs, RenderOrder
+from timbred.models import checkpoint, registry
 
 RATE = 16000
 ROW = 640
@@ -39,27 +38,27 @@ def test_windows_add_up_and_none_is_too_long(there: int, more: int, longest: int
 
 
 def test_windows_know_as_much_as_there_is_room_for():
-    assert windows(100, 90, 80) == [Window(40, 30, 10), Window(40, 30, 10), Window(50, 30)]
-    assert windows(10, 40, 80) == [Window(10, 40)]
+    assert windows(100, 90, 80) == [OutpaintWindow(40, 30, 10), OutpaintWindow(40, 30, 10), OutpaintWindow(50, 30)]
+    assert windows(10, 40, 80) == [OutpaintWindow(10, 40)]
 
 
 def rows(count: int, takes: int = 2) -> torch.Tensor:
     return torch.arange(count, dtype=torch.float32)[None, None, :, None].expand(takes, 3, count, 4)
 
 
-def extension(plan: list[Window]) -> Extension:
-    return Extension(rows(plan[0].known), plan, 10 * ROW, 40 * ROW, 4, ANALYSIS)
+def extension(plan: list[OutpaintWindow]) -> Outpainting:
+    return Outpainting(rows(plan[0].known), plan, 10 * ROW, 40 * ROW, 4, ANALYSIS)
 
 
 def test_a_window_begins_with_the_end_of_what_is_there_and_its_mirror_image():
-    under_way = extension([Window(3, 2, 1), Window(2, 5)])
+    under_way = extension([OutpaintWindow(3, 2, 1), OutpaintWindow(2, 5)])
     assert under_way.beginning[0, 0, :, 0].tolist() == [0, 1, 2, 2, 1, 0]
     under_way.take(rows(6), torch.zeros(2, 24, 8))
     assert under_way.beginning[1, 2, :, 1].tolist() == [3, 4, 4, 3, 3, 4, 4]
 
 
 def test_what_is_spared_is_thrown_away_and_windows_become_one_another():
-    under_way = extension([Window(3, 2, 1), Window(5, 5)])
+    under_way = extension([OutpaintWindow(3, 2, 1), OutpaintWindow(5, 5)])
     under_way.take(rows(6), torch.zeros(2, 24, 8))
     assert under_way.mel is not None
     assert under_way.mel.shape == (2, 20, 8)
@@ -88,7 +87,7 @@ def continuation(
     seconds: float = 2.0, seeds: tuple[int, ...] = (3,), steps: int = 3, level: float = 0.3, there: float = 0.7
 ) -> RenderOrder:
     """Less than a second that is continued to `seconds`, in windows of 0.8."""
-    given = Given(samples=sound(there, level).tobytes(), strength=1.0)
+    given = InitAudio(samples=sound(there, level).tobytes(), strength=1.0)
     return order(given=given, seconds=seconds, window=0.8, seeds=seeds, steps=steps)
 
 
@@ -112,7 +111,7 @@ def test_a_quiet_sound_is_continued_as_a_loud_one_only_quieter(model: LatentDiff
 def test_a_given_sound_too(model: LatentDiffusion):
     loud, quiet = (
         model.render(
-            order(given=Given(samples=sound(0.5, level).tobytes(), strength=0.6)), lambda _: None, lambda: False
+            order(given=InitAudio(samples=sound(0.5, level).tobytes(), strength=0.6)), lambda _: None, lambda: False
         )
         for level in (0.4, 0.004)
     )
@@ -160,14 +159,14 @@ def test_its_preview_is_as_long_as_it_has_come(model: LatentDiffusion):
 @pytest.mark.parametrize("after", [1, 5])
 def test_it_can_be_stopped_in_any_window(model: LatentDiffusion, after: int):
     told: list[int] = []
-    with pytest.raises(StoppedByRequest):
+    with pytest.raises(SamplingStopped):
         model.render(continuation(), told.append, lambda: len(told) >= after)
     assert len(told) == after
 
 
 @pytest.mark.parametrize("frames", [1, 300, 640, 900])
 def test_a_sound_of_about_a_row_can_be_continued(model: LatentDiffusion, frames: int):
-    given = Given(samples=sound(0.5)[-frames:].tobytes(), strength=1.0)
+    given = InitAudio(samples=sound(0.5)[-frames:].tobytes(), strength=1.0)
     sounds = model.render(order(given=given, seconds=0.3, window=0.8), lambda _: None, lambda: False)
     assert 0 <= sounds.first < frames
     assert sounds.waveforms.shape == (1, round(0.3 * RATE) - sounds.first)
@@ -186,8 +185,8 @@ def test_a_steady_tone_goes_on_at_its_level(pocket: LatentDiffusion):
     moments = np.arange(80_000) / 32_000
     partials = 220 * np.arange(1, 9)[:, None]
     organ = 0.3 * np.cos(2 * np.pi * partials * moments).mean(axis=0)
-    given = Given(samples=organ.astype("<f4").tobytes(), strength=1.0)
-    words = {"words": Words(prompt="organ a3"), "steps": 8, "scheduler": "dpm++2m", "guidance": 1.0}
+    given = InitAudio(samples=organ.astype("<f4").tobytes(), strength=1.0)
+    words = {"words": PromptInputs(prompt="organ a3"), "steps": 8, "scheduler": "dpm++2m", "guidance": 1.0}
     sounds = pocket.render(
         order(given=given, seconds=5.0, window=5.0, seeds=(1, 2), **words), lambda _: None, lambda: False
     )
@@ -200,15 +199,15 @@ def test_a_steady_tone_goes_on_at_its_level(pocket: LatentDiffusion):
 def test_no_join_is_heard(pocket: LatentDiffusion):
     """pocket goes on with its own rain, in three windows: at the given end and where windows meet, neither the level
     nor the spectrum, nor any step, stands out of what is beside."""
-    rain = {"words": Words(prompt="rain"), "steps": 8, "scheduler": "dpm++2m", "guidance": 1.0}
+    rain = {"words": PromptInputs(prompt="rain"), "steps": 8, "scheduler": "dpm++2m", "guidance": 1.0}
     given = pocket.render(order(seconds=2.5, **rain), lambda _: None, lambda: False).waveforms[0][:48_000]
     given = 0.5 * given / np.abs(given).max()
-    asked = order(given=Given(samples=given.astype("<f4").tobytes(), strength=1.0), seconds=4.5, window=2.5, **rain)
+    asked = order(given=InitAudio(samples=given.astype("<f4").tobytes(), strength=1.0), seconds=4.5, window=2.5, **rain)
     sounds = pocket.render(asked, lambda _: None, lambda: False)
     made = Clip(np.ascontiguousarray(sounds.waveforms.T), SampleRate(32_000))
-    part = Part(1.5, 4.5)
+    part = EditedPart(1.5, 4.5)
     there = Clip(np.ascontiguousarray(given[:, None]), SampleRate(32_000))
-    whole = kept(made, GivenSound(there, part), SampleRate(32_000), sounds.first).samples[:, 0]
+    whole = splice(made, GivenSound(there, part), SampleRate(32_000), sounds.first).samples[:, 0]
     assert len(whole) == 4.5 * 32_000
     row = pocket.grid.row
     plan = windows(len(given) // row, 38, int(2.5 * 32_000) // row)

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from tests.engine.test_equal_to_diffusers import loudened, order, ours
-from timbred.engine import checkpoint
-from timbred.engine.adapters.audioldm import AudioLdm
-from timbred.engine.adapters.families import make_resident
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.adapters.network import Calling
+from timbred.engine.diffusion.denoiser import DenoiserCall
+from timbred.engine.families.audioldm import AudioLdm
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.factory import make_resident
 from timbred.errors import ModelError
+from timbred.models import checkpoint
 
 
 def load(folder: Path, precision: torch.dtype) -> LatentDiffusion:
@@ -23,7 +23,7 @@ def load(folder: Path, precision: torch.dtype) -> LatentDiffusion:
     return loudened(make_resident(found, "tiny", torch.device("cpu"), precision, lambda _: None))
 
 
-def overflowing(when: Callable[[torch.dtype], bool]) -> Calling:
+def overflowing(when: Callable[[torch.dtype], bool]) -> DenoiserCall:
     plainly = AudioLdm.calling.evaluate
 
     def evaluate(unet: Any, *inputs: torch.Tensor) -> torch.Tensor:

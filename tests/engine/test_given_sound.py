@@ -7,24 +7,15 @@ import pytest
 import torch
 
 from tests.engine.test_equal_to_diffusers import loudened, order, ours
-from timbred.clip import Clip
-from timbred.engine import checkpoint, registry
-from timbred.engine.adapters.families import make_resident
-from timbred.engine.adapters.given import latents_of
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.adapters.spectrogram import (
-    Analysis,
-    analysis_of,
-    as_loud_as,
-    bands_between,
-    filter_bank,
-    inside,
-    log_mel,
-)
-from timbred.engine.sampling import SCHEDULERS
-from timbred.engine.wire import Given, Repaint
-from timbred.render.keeping import GivenSound, Part, kept
-from timbred.units import SampleRate
+from timbred.audio import Clip, SampleRate
+from timbred.dsp.splice import EditedPart, GivenSound, splice
+from timbred.engine.codecs.mel import Analysis, analysis_of, as_loud_as, bands_between, filter_bank, inside, log_mel
+from timbred.engine.diffusion.inpainting import latents_of
+from timbred.engine.diffusion.sampler import SCHEDULERS
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.factory import make_resident
+from timbred.ipc.engine_messages import InitAudio, Repaint
+from timbred.models import checkpoint, registry
 
 RATE = 16000
 PUBLISHED = Analysis(16000, 160, 1024, 64, 0.0, 8000.0, slaney=True, reflected=True)
@@ -64,9 +55,9 @@ def test_silence_is_the_floor():
     assert log_mel(torch.zeros(8000), OURS).unique().item() == pytest.approx(-1.0)
 
 
-def given(strength: float, repaint: Repaint | None = None) -> Given:
+def given(strength: float, repaint: Repaint | None = None) -> InitAudio:
     samples = (0.5 * sine(440.0)).numpy().astype("<f4").tobytes()
-    return Given(samples=samples, strength=strength, repaint=repaint)
+    return InitAudio(samples=samples, strength=strength, repaint=repaint)
 
 
 def codec_round_trip(model: LatentDiffusion) -> torch.Tensor:
@@ -136,7 +127,7 @@ def test_outside_the_part_it_is_as_near_as_the_codec_comes():
     chance = torch.Generator().manual_seed(1)
     samples = 0.4 * sine(110.0, 32000, 2.0) + 0.05 * torch.randn(64000, generator=chance)
     part = Repaint(start=0.8, end=1.2, low=0.0, high=96_000.0)
-    wanted = Given(samples=samples.numpy().astype("<f4").tobytes(), strength=1.0, repaint=part)
+    wanted = InitAudio(samples=samples.numpy().astype("<f4").tobytes(), strength=1.0, repaint=part)
     run = pocket.begin(order(given=wanted, seconds=2.0, steps=4, scheduler="dpm++2m"))
     while not run.sampling.done:
         pocket.advance([run])
@@ -151,7 +142,9 @@ def test_outside_the_part_it_is_as_near_as_the_codec_comes():
         assert (made - original)[outside].abs().mean() <= 1.25 * own_error
     assert (made - original)[90:110].abs().mean() > (made - original)[:76].abs().mean()
     given = Clip(samples.numpy()[:, None], SampleRate(32_000))
-    take = kept(Clip(heard.numpy()[:, None], SampleRate(32_000)), GivenSound(given, Part(0.8, 1.2)), SampleRate(32_000))
+    take = splice(
+        Clip(heard.numpy()[:, None], SampleRate(32_000)), GivenSound(given, EditedPart(0.8, 1.2)), SampleRate(32_000)
+    )
     assert np.array_equal(take.samples[:25_600], given.samples[:25_600])
     assert np.array_equal(take.samples[38_400:], given.samples[38_400:])
     assert not np.allclose(take.samples[27_000:37_000], given.samples[27_000:37_000], atol=0.01)

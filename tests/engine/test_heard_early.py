@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 
 from tests.engine.test_link import Heard, engine
-from timbred.engine import registry, wire
+from timbred.ipc import engine_messages
+from timbred.models import registry
 
-PROGRAM = (sys.executable, "-m", "timbred.engine.worker")
+PROGRAM = (sys.executable, "-m", "timbred.engine.__main__")
 
 
-def render(job: int, rank: int = 1, **changes: Any) -> wire.Render:
+def render(job: int, rank: int = 1, **changes: Any) -> engine_messages.RenderJob:
     plain: dict[str, Any] = {
-        "words": wire.Words(prompt="bass c2"),
+        "words": engine_messages.PromptInputs(prompt="bass c2"),
         "seconds": 2.0,
         "steps": 2,
         "guidance": 1.0,
@@ -23,22 +24,28 @@ def render(job: int, rank: int = 1, **changes: Any) -> wire.Render:
         "seeds": (7,),
         "early": True,
     }
-    order = wire.RenderOrder(**{**plain, **changes})
+    order = engine_messages.RenderOrder(**{**plain, **changes})
     folder = registry.build(registry.pocket_folder(), {})["pocket"].folder
-    return wire.Render(job=job, model=wire.ModelSource(name="pocket", folder=str(folder)), order=order, rank=rank)
+    return engine_messages.RenderJob(
+        job=job, model=engine_messages.ModelSource(name="pocket", folder=str(folder)), order=order, rank=rank
+    )
 
 
 async def until_rendered(heard: Heard, jobs: set[int]) -> list[Any]:
     said = list[Any]()
     while jobs:
         said.append(await heard.next())
-        if isinstance(said[-1], tuple) and isinstance(said[-1][0], wire.Rendered):
+        if isinstance(said[-1], tuple) and isinstance(said[-1][0], engine_messages.JobRendered):
             jobs.discard(said[-1][0].job)
     return said
 
 
-def pieces_of(said: list[Any], job: int) -> list[tuple[wire.Piece, np.ndarray]]:
-    found = [one for one in said if isinstance(one, tuple) and isinstance(one[0], wire.Piece) and one[0].job == job]
+def pieces_of(said: list[Any], job: int) -> list[tuple[engine_messages.PieceRendered, np.ndarray]]:
+    found = [
+        one
+        for one in said
+        if isinstance(one, tuple) and isinstance(one[0], engine_messages.PieceRendered) and one[0].job == job
+    ]
     return [(piece, np.frombuffer(frames[0], dtype="<f4")) for piece, frames in found]
 
 
@@ -53,10 +60,12 @@ async def _said_by_the_engine() -> list[Any]:
 def test_pieces_come_before_the_whole_and_are_it():
     said = asyncio.run(_said_by_the_engine())
     kinds = [type(one[0]).__name__ for one in said if isinstance(one, tuple) and getattr(one[0], "job", 0) == 1]
-    kinds = [kind for kind in kinds if kind != "Loading"]
+    kinds = [kind for kind in kinds if kind != "ModelLoading"]
     pieces = pieces_of(said, 1)
-    assert kinds == ["Step", "Step", *["Piece"] * len(pieces), "Rendered"]
-    wholes = {one[0].job: np.frombuffer(one[1][0], dtype="<f4") for one in said if type(one[0]) is wire.Rendered}
+    assert kinds == ["StepDone", "StepDone", *["PieceRendered"] * len(pieces), "JobRendered"]
+    wholes = {
+        one[0].job: np.frombuffer(one[1][0], dtype="<f4") for one in said if type(one[0]) is engine_messages.JobRendered
+    }
     assert np.array_equal(np.concatenate([samples for _, samples in pieces]), wholes[1])
     assert [piece.first for piece, _ in pieces] == np.cumsum([0, *(len(one) for _, one in pieces[:-1])]).tolist()
     assert [piece.last for piece, _ in pieces] == [False] * (len(pieces) - 1) + [True]

@@ -17,10 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from timbred.cli import models
-from timbred.engine import checkpoint
-from timbred.engine.installed import RECORD
-from timbred.engine.installing import SUMS, install
 from timbred.errors import BadRequest, MissingWeights, ModelError, TimbredError
+from timbred.models import checkpoint
+from timbred.models.install import RECORD, SUMS, install
 
 Files = dict[str, bytes]
 

@@ -3,10 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timbred.engine.kept import ByteCache, RecentDict
-from timbred.engine.pace import MAX_KINDS, Pace
-from timbred.engine.threads import ThreadChoice
-from timbred.engine.upkeep import AT_MOST_AFTER_S, IDLE_AFTER_S, Upkeep
+from timbred.caches import ByteCache, RecentDict
+from timbred.engine.cache_upkeep import AT_MOST_AFTER_S, IDLE_AFTER_S, Upkeep
+from timbred.engine.timing import MAX_KINDS, DurationEma, ThreadTuner
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 30))), st.integers(0, 40))
@@ -51,7 +50,7 @@ def test_recent_dict_keeps_the_keys_set_last():
 
 
 def test_what_is_learned_by_length_is_bounded():
-    pace, threads = Pace(), ThreadChoice(2)
+    pace, threads = DurationEma(), ThreadTuner(2)
     for number in range(3 * MAX_KINDS):
         pace.measured(("step", number), 0.1)
         threads.measured(number, threads.next(number), 0.1)

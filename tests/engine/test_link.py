@@ -17,11 +17,10 @@ import psutil
 import pytest
 
 from tests.processes import none_left, python_path
-from timbred.engine import wire
-from timbred.engine.link import EngineLink, EngineSettings
-from timbred.processes import scratch
-from timbred.processes.startup import TOKEN_VARIABLE
-from timbred.supervision import Supervisor
+from timbred.ipc import engine_messages, socket_folder
+from timbred.ipc.child_exit import TOKEN_VARIABLE
+from timbred.ipc.engine_client import EngineLink, EngineSettings
+from timbred.task_supervision import Supervisor
 
 PROGRAM = (sys.executable, "-m", "tests.fake_engine")
 ROOT = Path(__file__).parents[2]
@@ -33,7 +32,7 @@ class Heard:
     def __init__(self) -> None:
         self.events: asyncio.Queue[Any] = asyncio.Queue()
 
-    def engine_up(self, ready: wire.Ready) -> None:
+    def engine_up(self, ready: engine_messages.EngineReady) -> None:
         self.events.put_nowait(ready)
 
     def engine_down(self, reason: str) -> None:
@@ -42,8 +41,8 @@ class Heard:
     def engine_cannot_start(self, reason: str) -> None:
         self.events.put_nowait(("cannot start", reason))
 
-    def engine_said(self, message: wire.FromEngine, payload: Sequence[memoryview]) -> None:
-        if not isinstance(message, wire.Beat):
+    def engine_said(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
+        if not isinstance(message, engine_messages.EngineHeartbeat):
             self.events.put_nowait((message, [bytes(frame) for frame in payload]))
 
     async def next(self) -> Any:
@@ -74,9 +73,9 @@ async def engine(program: tuple[str, ...] = PROGRAM, **settings: Any) -> AsyncGe
             await link.stop(5.0)
 
 
-def render(prompt: str, job: int = 1, seconds: float = 0.1, steps: int = 3) -> wire.Render:
-    order = wire.RenderOrder(
-        words=wire.Words(prompt=prompt),
+def render(prompt: str, job: int = 1, seconds: float = 0.1, steps: int = 3) -> engine_messages.RenderJob:
+    order = engine_messages.RenderOrder(
+        words=engine_messages.PromptInputs(prompt=prompt),
         seconds=seconds,
         steps=steps,
         guidance=1.0,
@@ -84,20 +83,26 @@ def render(prompt: str, job: int = 1, seconds: float = 0.1, steps: int = 3) -> w
         scheduler="ddim",
         seeds=(3, 4),
     )
-    return wire.Render(job=job, model=wire.ModelSource(name="m", folder=""), order=order)
+    return engine_messages.RenderJob(job=job, model=engine_messages.ModelSource(name="m", folder=""), order=order)
 
 
 def test_a_render_from_handshake_to_samples():
     async def conversation() -> None:
         async with engine() as (link, heard):
             ready = await heard.next()
-            assert isinstance(ready, wire.Ready)
+            assert isinstance(ready, engine_messages.EngineReady)
             assert ready.pid == link.process.pid
             assert link.send(render("hello"))
             kinds = [type((await heard.next())[0]) for _ in range(5)]
-            assert kinds == [wire.Loading, wire.Loaded, wire.Step, wire.Step, wire.Step]
+            assert kinds == [
+                engine_messages.ModelLoading,
+                engine_messages.ModelLoaded,
+                engine_messages.StepDone,
+                engine_messages.StepDone,
+                engine_messages.StepDone,
+            ]
             message, payload = await heard.next()
-            assert isinstance(message, wire.Rendered)
+            assert isinstance(message, engine_messages.JobRendered)
             assert [len(frame) for frame in payload] == [1600 * 4] * 2
 
     asyncio.run(conversation())
@@ -108,11 +113,11 @@ def test_a_cancelled_render_stops_at_its_next_step():
         async with engine() as (link, heard):
             await heard.next()
             link.send(render("slow", steps=1000))
-            while not isinstance((await heard.next())[0], wire.Step):
+            while not isinstance((await heard.next())[0], engine_messages.StepDone):
                 pass
-            link.send(wire.Cancel(job=1))
+            link.send(engine_messages.CancelJob(job=1))
             message, _ = await heard.next()
-            assert message == wire.Cancelled(job=1)
+            assert message == engine_messages.JobCancelled(job=1)
 
     asyncio.run(conversation())
 
@@ -127,7 +132,7 @@ def test_a_dead_engine_is_told_and_started_again():
             assert reason == "exit status 7"
             assert not link.up
             second = await heard.next()
-            assert isinstance(second, wire.Ready)
+            assert isinstance(second, engine_messages.EngineReady)
             assert second.pid != first.pid
 
     asyncio.run(conversation())
@@ -139,14 +144,16 @@ def test_nothing_of_a_dead_engine_reaches_what_the_next_one_is_told_to_do():
     async def conversation() -> None:
         async with engine() as (link, heard):
             for life in (1, 2):
-                assert isinstance(await heard.next(), wire.Ready)
+                assert isinstance(await heard.next(), engine_messages.EngineReady)
                 link.send(render("die rendered", job=life, steps=400))
                 told: list[Any] = []
                 while isinstance(said := await heard.next(), tuple):
                     told.append(said[0])
                 assert said == "exit status 7"
-                assert {message.job for message in told if not isinstance(message, wire.Loaded)} <= {life}
-                steps = [message.step for message in told if isinstance(message, wire.Step)]
+                assert {message.job for message in told if not isinstance(message, engine_messages.ModelLoaded)} <= {
+                    life
+                }
+                steps = [message.step for message in told if isinstance(message, engine_messages.StepDone)]
                 assert steps == list(range(1, len(steps) + 1))
 
     asyncio.run(conversation())
@@ -193,7 +200,7 @@ def test_a_program_that_cannot_run_is_tried_again_not_raised():
         async with engine((sys.executable, "-c", "raise SystemExit(3)")) as (link, heard):
             for _ in range(2):
                 assert await heard.next() == ("cannot start", "exit status 3; the log may say why")
-            assert not link.send(wire.Quit())
+            assert not link.send(engine_messages.QuitEngine())
 
     asyncio.run(conversation())
 
@@ -219,7 +226,7 @@ def test_an_engine_that_refuses_to_start_says_why_at_once_and_is_tried_again(tmp
             reason.unlink()
             while isinstance(told := await heard.next(), tuple):
                 assert told[0] == "cannot start"
-            assert isinstance(told, wire.Ready)
+            assert isinstance(told, engine_messages.EngineReady)
             assert (link.process.state, link.process.trouble) == ("up", "")
 
     asyncio.run(conversation())
@@ -247,7 +254,7 @@ def test_an_engine_that_was_killed_at_its_start_is_no_trouble(tmp_path: Path):
             while link.process.pid is None:
                 await asyncio.sleep(0.001)
             reason.unlink()
-            assert isinstance(await heard.next(), wire.Ready)
+            assert isinstance(await heard.next(), engine_messages.EngineReady)
 
     asyncio.run(conversation())
 
@@ -256,8 +263,8 @@ def test_a_fault_in_what_hears_the_engine_ends_its_life_and_is_told(caplog: pyte
     """The daemon must not go on with an engine of which it missed a message: jobs would have no end."""
 
     class Faulty(Heard):
-        def engine_said(self, message: wire.FromEngine, payload: Sequence[memoryview]) -> None:
-            if isinstance(message, wire.Rendered):
+        def engine_said(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
+            if isinstance(message, engine_messages.JobRendered):
                 raise KeyError(message.job)
             super().engine_said(message, payload)
 
@@ -267,12 +274,12 @@ def test_a_fault_in_what_hears_the_engine_ends_its_life_and_is_told(caplog: pyte
         with none_left():
             link.start()
             try:
-                assert isinstance(await heard.next(), wire.Ready)
+                assert isinstance(await heard.next(), engine_messages.EngineReady)
                 link.send(render("hello"))
                 while isinstance(told := await heard.next(), tuple):
                     pass
                 assert told == "a fault in the daemon: KeyError: 1"
-                assert isinstance(await heard.next(), wire.Ready)
+                assert isinstance(await heard.next(), engine_messages.EngineReady)
                 assert [fault.task for fault in supervisor.faults] == ["engine-link"]
             finally:
                 await link.stop(5.0)
@@ -294,7 +301,7 @@ def test_a_fault_in_what_hears_of_an_end_keeps_no_engine_from_being_started():
             try:
                 os.kill((await heard.next()).pid, 9)
                 assert await heard.next() == "exit status -9, SIGKILL"
-                assert isinstance(await heard.next(), wire.Ready)
+                assert isinstance(await heard.next(), engine_messages.EngineReady)
             finally:
                 await link.stop(5.0)
 
@@ -307,7 +314,7 @@ def test_an_engine_is_started_again_after_the_folder_of_its_socket_was_deleted(
     places = [short_folder / "first", short_folder / "second"]
     for place in places:
         place.mkdir()
-    monkeypatch.setattr(scratch, "places", lambda: iter(places))
+    monkeypatch.setattr(socket_folder, "places", lambda: iter(places))
 
     async def conversation() -> None:
         async with engine() as (_, heard):
@@ -316,7 +323,7 @@ def test_an_engine_is_started_again_after_the_folder_of_its_socket_was_deleted(
             shutil.rmtree(places[0])
             os.kill(first.pid, 9)
             assert "exit status" in await heard.next()
-            assert isinstance(await heard.next(), wire.Ready)
+            assert isinstance(await heard.next(), engine_messages.EngineReady)
             assert list(places[1].iterdir())
 
     asyncio.run(conversation())
@@ -326,15 +333,15 @@ def test_an_engine_is_started_again_after_the_folder_of_its_socket_was_deleted(
 def test_without_any_place_for_a_socket_the_engine_is_spoken_to_over_a_port(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr(scratch, "places", lambda: iter(()))
+    monkeypatch.setattr(socket_folder, "places", lambda: iter(()))
 
     async def conversation() -> None:
         async with engine() as (link, heard):
             ready = await heard.next()
-            assert isinstance(ready, wire.Ready)
+            assert isinstance(ready, engine_messages.EngineReady)
             assert "tcp://127.0.0.1:" in " ".join(psutil.Process(ready.pid).cmdline())
             link.send(render("hello"))
-            while not isinstance((await heard.next())[0], wire.Rendered):
+            while not isinstance((await heard.next())[0], engine_messages.JobRendered):
                 pass
 
     asyncio.run(conversation())
@@ -360,7 +367,7 @@ def test_a_pause_of_all_processes_is_no_silence():
     program = (
         "import asyncio, sys\n"
         "from tests.engine.test_link import Heard, PROGRAM, render\n"
-        "from timbred.engine.link import EngineLink, EngineSettings\n"
+        "from timbred.ipc.engine_client import EngineLink, EngineSettings\n"
         "async def main():\n"
         "    heard = Heard()\n"
         "    link = EngineLink(EngineSettings(program=PROGRAM, heartbeat=0.2, patience=2.0), heard)\n"
@@ -368,7 +375,7 @@ def test_a_pause_of_all_processes_is_no_silence():
         "    print((await heard.next()).pid, flush=True)\n"
         "    await asyncio.to_thread(sys.stdin.readline)\n"
         "    link.send(render('hello'))\n"
-        "    while isinstance(told := await heard.next(), tuple) and told[0].__class__.__name__ != 'Rendered':\n"
+        "    while isinstance(told := await heard.next(), tuple) and told[0].__class__.__name__ != 'JobRendered':\n"
         "        pass\n"
         "    print(told[0].__class__.__name__ if isinstance(told, tuple) else told, link.process.pid, flush=True)\n"
         "    await link.stop(5.0)\n"
@@ -390,7 +397,7 @@ def test_a_pause_of_all_processes_is_no_silence():
         time.sleep(4.0)  # twice the patience: the pause itself is what is tested
         os.killpg(daemon.pid, signal.SIGCONT)
         print(file=daemon.stdin, flush=True)
-        assert daemon.stdout.readline().split() == ["Rendered", pid]
+        assert daemon.stdout.readline().split() == ["JobRendered", pid]
     finally:
         daemon.kill()
         daemon.wait()
@@ -403,7 +410,7 @@ def test_an_engine_ends_with_a_daemon_that_was_killed(short_folder: Path):
     program = (
         "import asyncio\n"
         "from tests.engine.test_link import Heard, PROGRAM\n"
-        "from timbred.engine.link import EngineLink, EngineSettings\n"
+        "from timbred.ipc.engine_client import EngineLink, EngineSettings\n"
         "async def main():\n"
         "    heard = Heard()\n"
         "    EngineLink(EngineSettings(program=PROGRAM), heard).start()\n"

@@ -14,11 +14,11 @@ import pytest
 
 from tests.engine.test_link import Heard, engine
 from tests.engine.test_memory import render, source, until
-from timbred.engine import precedence as precedence_module
-from timbred.engine import wire
-from timbred.engine.checkpoint import NEEDED
-from timbred.engine.link import EngineLink
-from timbred.engine.precedence import Precedence, PromptLock
+from timbred.engine import step_priority as precedence_module
+from timbred.engine.step_priority import FairLock, StepPriority
+from timbred.ipc import engine_messages
+from timbred.ipc.engine_client import EngineLink
+from timbred.models.checkpoint import NEEDED
 
 SLOW = (sys.executable, "-m", "tests.engine.slow_worker")
 PATIENCE = 120.0
@@ -62,7 +62,7 @@ async def slow_engine(
     path = tmp_path / "gate"
     monkeypatch.setenv("TIMBRED_TEST_GATE", str(path))
     async with await asyncio.start_unix_server(gate.came, path), engine(SLOW) as (link, heard):
-        await until(heard, wire.Ready)
+        await until(heard, engine_messages.EngineReady)
         yield link, heard, gate
 
 
@@ -73,7 +73,7 @@ def copy_of(folder: Path, tmp_path: Path) -> Path:
 class Generating:
     """One sound after the other, whose steps are counted."""
 
-    def __init__(self, link: EngineLink, heard: Heard, model: wire.ModelSource) -> None:
+    def __init__(self, link: EngineLink, heard: Heard, model: engine_messages.ModelSource) -> None:
         self.link = link
         self.heard = heard
         self.model = model
@@ -86,22 +86,22 @@ class Generating:
         self.steps = 0
         assert self.link.send(render(self.job, self.model, steps=900))
 
-    async def next(self) -> wire.Step | wire.Loaded:
+    async def next(self) -> engine_messages.StepDone | engine_messages.ModelLoaded:
         """The next step, or the end of a load; steps come one by one, and each once."""
         while True:
             message, _ = await self.heard.next()
-            if isinstance(message, wire.Step):
+            if isinstance(message, engine_messages.StepDone):
                 assert (message.job, message.step) == (self.job, self.steps + 1)
                 self.steps += 1
                 return message
-            if isinstance(message, wire.Loaded):
+            if isinstance(message, engine_messages.ModelLoaded):
                 return message
-            assert isinstance(message, wire.Rendered), message
+            assert isinstance(message, engine_messages.JobRendered), message
             self.begin()
 
     async def end(self) -> None:
-        assert self.link.send(wire.Cancel(job=self.job))
-        await until(self.heard, wire.Cancelled, job=self.job)
+        assert self.link.send(engine_messages.CancelJob(job=self.job))
+        await until(self.heard, engine_messages.JobCancelled, job=self.job)
 
 
 @pytest.mark.parametrize("twin", [False, True], ids=["new", "with a twin in memory"])
@@ -114,22 +114,24 @@ def test_no_part_of_a_load_holds_up_a_step(
     async def conversation() -> None:
         async with slow_engine(tmp_path, monkeypatch) as (link, heard, gate):
             if twin:
-                assert link.send(wire.Load(model=source("twin", copy_of(audioldm, tmp_path))))
-                await until(heard, wire.Loaded)
+                assert link.send(engine_messages.LoadModel(model=source("twin", copy_of(audioldm, tmp_path))))
+                await until(heard, engine_messages.ModelLoaded)
             generating = Generating(link, heard, source("here", audioldm2))
-            await until(heard, wire.Loaded)
+            await until(heard, engine_messages.ModelLoaded)
             await generating.next()
-            assert link.send(wire.Load(model=source("slow", audioldm)))
+            assert link.send(engine_messages.LoadModel(model=source("slow", audioldm)))
             parts: list[str] = []
             while parts.count("preparing") < 2:  # once for itself, and once for this engine: the last part
                 parts.append(await gate.next())
                 for _ in range(5 + heard.events.qsize()):  # what came before this part doesn't count
-                    assert isinstance(await generating.next(), wire.Step), "a load that stands still has ended"
+                    assert isinstance(await generating.next(), engine_messages.StepDone), (
+                        "a load that stands still has ended"
+                    )
                 gate.go_on()
             assert [part for part in parts if part in NEEDED["audioldm"]] == list(NEEDED["audioldm"])
             assert {"sizes", "digest", "making"} <= set(parts)
             assert any(part.startswith("moving") for part in parts) is not twin
-            while isinstance(message := await generating.next(), wire.Step):
+            while isinstance(message := await generating.next(), engine_messages.StepDone):
                 pass
             assert message.model.name == "slow"
             await generating.end()
@@ -150,14 +152,18 @@ def test_live_work_passes_a_background_load_wherever_that_is(
                 gate.go_on()
             live = source("live", audioldm)
             assert link.send(render(2, live, rank=0, steps=3))
-            first = await until(heard, wire.Rendered, job=2)
-            assert [message.model.name for message in first if isinstance(message, wire.Loaded)] == ["live"]
+            first = await until(heard, engine_messages.JobRendered, job=2)
+            assert [message.model.name for message in first if isinstance(message, engine_messages.ModelLoaded)] == [
+                "live"
+            ]
             assert link.send(render(3, live, rank=0, steps=3))
-            second = await until(heard, wire.Rendered, job=3)
-            assert not [message for message in second if isinstance(message, wire.Loaded)]
+            second = await until(heard, engine_messages.JobRendered, job=3)
+            assert not [message for message in second if isinstance(message, engine_messages.ModelLoaded)]
             gate.open()
-            last = await until(heard, wire.Rendered, job=1)
-            assert [message.model.name for message in last if isinstance(message, wire.Loaded)] == ["slow"]
+            last = await until(heard, engine_messages.JobRendered, job=1)
+            assert [message.model.name for message in last if isinstance(message, engine_messages.ModelLoaded)] == [
+                "slow"
+            ]
 
     asyncio.run(conversation())
 
@@ -168,7 +174,7 @@ def test_live_work_passes_a_background_load_wherever_that_is(
 class Ticks:
     """Something to do in a thread of its own: it counts its calls until it is told to stop."""
 
-    def __init__(self, precedence: Precedence) -> None:
+    def __init__(self, precedence: StepPriority) -> None:
         self.count = 0
         self.stop = False
         self.began = threading.Event()
@@ -187,20 +193,20 @@ class Ticks:
 def resting(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
     """Released whenever a thread begins to rest; it then rests for as long as it has to."""
     rests = threading.Semaphore(0)
-    plain: Callable[[Precedence], None] = getattr(Precedence, "_rest")  # noqa: B009  private
+    plain: Callable[[StepPriority], None] = getattr(StepPriority, "_rest")  # noqa: B009  private
 
-    def rest(self: Precedence) -> None:
+    def rest(self: StepPriority) -> None:
         rests.release()
         plain(self)
 
-    monkeypatch.setattr(Precedence, "_rest", rest)
+    monkeypatch.setattr(StepPriority, "_rest", rest)
     monkeypatch.setattr(precedence_module, "REST", PATIENCE)
     monkeypatch.setattr(precedence_module, "MOMENT", 0.0)
     return rests
 
 
 def test_others_make_no_call_while_the_first_is_at_work(resting: threading.Semaphore) -> None:
-    subject = Precedence()
+    subject = StepPriority()
     ticks = Ticks(subject)
     ticks.thread.start()
     assert ticks.began.wait(PATIENCE)
@@ -217,7 +223,7 @@ def test_others_make_no_call_while_the_first_is_at_work(resting: threading.Semap
 
 
 def test_nobody_rests_with_what_the_first_may_need(resting: threading.Semaphore) -> None:
-    subject, lock = Precedence(), PromptLock()
+    subject, lock = StepPriority(), FairLock()
     has_it, go_on, done = threading.Event(), threading.Event(), threading.Event()
 
     def work() -> None:
@@ -244,10 +250,10 @@ def test_others_get_their_share_when_they_want_it(
 ) -> None:
     shares: list[float] = []
     monkeypatch.setattr(precedence_module.time, "sleep", shares.append)
-    with Precedence().first():
+    with StepPriority().first():
         pass
     assert shares == []
-    subject = Precedence()
+    subject = StepPriority()
     ticks = Ticks(subject)
     ticks.thread.start()
     assert ticks.began.wait(PATIENCE)
@@ -266,6 +272,6 @@ def test_a_fault_comes_through_and_nothing_is_left_behind() -> None:
         raise ValueError("as it is")
 
     with pytest.raises(ValueError, match="as it is"):
-        Precedence().behind(fails)
+        StepPriority().behind(fails)
     assert sys.getprofile() is before
-    assert Precedence().behind(lambda: 7) == 7
+    assert StepPriority().behind(lambda: 7) == 7

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.engine.test_equal_to_diffusers import loudened, order, ours
-from timbred.engine import checkpoint
-from timbred.engine.adapters.conditioning import average
-from timbred.engine.adapters.families import make_resident
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.long_texts import LongText, Part, Window, divide, windows_of
-from timbred.engine.wire import Words
+from timbred.engine.diffusion.conditioning import average
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.factory import make_resident
+from timbred.ipc.engine_messages import PromptInputs
+from timbred.models import checkpoint
+from timbred.models.long_texts import LongText, Part, Window, divide, windows_of
 
 SOFT = "soft " * 60
 """Alone longer than the window of the tiny models."""
@@ -67,7 +67,7 @@ def model(request: pytest.FixtureRequest) -> LatentDiffusion:
 
 
 def sound(model: LatentDiffusion, prompt: str, negative: str = "", **words: object) -> np.ndarray:
-    return ours(model, order(words=Words(prompt=prompt, negative=negative, **words)))  # pyright: ignore[reportArgumentType]
+    return ours(model, order(words=PromptInputs(prompt=prompt, negative=negative, **words)))  # pyright: ignore[reportArgumentType]
 
 
 def test_the_end_of_a_long_prompt_is_heard(model: LatentDiffusion) -> None:
@@ -89,9 +89,11 @@ def test_long_prompts_mix_and_weigh_their_words(model: LatentDiffusion) -> None:
 
 
 def test_texts_that_are_read_in_parts_are_told(model: LatentDiffusion) -> None:
-    assert model.read_in_parts(Words(prompt="pad", negative="hiss", prompt2="bell")) == []
+    assert model.read_in_parts(PromptInputs(prompt="pad", negative="hiss", prompt2="bell")) == []
     texts = {"prompt": SOFT + "kick", "negative": SOFT, "prompt2": SOFT + "bell"}
-    found = model.read_in_parts(Words(prompt=texts["prompt"], negative=texts["negative"], prompt2=texts["prompt2"]))
+    found = model.read_in_parts(
+        PromptInputs(prompt=texts["prompt"], negative=texts["negative"], prompt2=texts["prompt2"])
+    )
     assert [text.key for text in found] == list(texts)
     for text in found:
         assert text == LongText(text.key, len(texts[text.key]), len(texts[text.key]), text.parts)

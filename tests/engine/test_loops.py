@@ -11,27 +11,27 @@ from hypothesis import strategies as st
 from benchmarks import pocket
 from benchmarks.loop_seams import FLUX, RATE, looped, seam_of
 from tests.engine.test_equal_to_diffusers import loudened, order
-from timbred.engine import checkpoint
-from timbred.engine.adapters.circles import (
+from timbred.engine.circular import circular_time, is_circular
+from timbred.engine.codecs.mel import Analysis
+from timbred.engine.codecs.mel_vae import rows_of_loop
+from timbred.engine.compile.compiled_calls import WORTH, CompileQueue
+from timbred.engine.diffusion.looping import (
     CUT,
     INAUDIBLE,
     TURNED,
+    begins,
     calm,
     fitted,
     frames_of_circle,
     shortened,
     stretched,
 )
-from timbred.engine.adapters.families import make_resident
-from timbred.engine.adapters.grid import rows_of_loop
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.adapters.looping import begins
-from timbred.engine.adapters.prepared import WORTH, Workshop
-from timbred.engine.adapters.run import Run
-from timbred.engine.adapters.spectrogram import Analysis
-from timbred.engine.adapters.wrapping import goes_around, going_around
-from timbred.engine.sampling import SCHEDULERS
-from timbred.engine.wire import Words
+from timbred.engine.diffusion.sampler import SCHEDULERS
+from timbred.engine.diffusion.state import Generation
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.factory import make_resident
+from timbred.ipc.engine_messages import PromptInputs
+from timbred.models import checkpoint
 
 ANALYSIS = Analysis(16000, 160, 1024, 16, 0.0, 8000.0, slaney=True, reflected=True)
 
@@ -43,7 +43,7 @@ def model(request: pytest.FixtureRequest) -> LatentDiffusion:
     return loudened(make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None))
 
 
-def evaluated(model: LatentDiffusion, run: Run, latents: torch.Tensor) -> torch.Tensor:
+def evaluated(model: LatentDiffusion, run: Generation, latents: torch.Tensor) -> torch.Tensor:
     with torch.inference_mode():
         return model.network(latents, torch.full((len(latents),), 300), run.conditioning)
 
@@ -54,29 +54,29 @@ def test_the_network_treats_all_moments_alike(model: LatentDiffusion):
     latents = torch.cat([run.sampling.latents] * 2)
     unit = 2 ** (len(model.pipeline.unet.config.block_out_channels) - 1)
     assert latents.shape[2] % unit == 0
-    with going_around(torch.ones(1)):
+    with circular_time(torch.ones(1)):
         still, turned = evaluated(model, run, latents), evaluated(model, run, latents.roll(unit, 2))
     assert torch.allclose(turned.roll(-unit, 2), still, atol=1e-5)
     assert not torch.allclose(evaluated(model, run, latents), still, atol=1e-3)
-    assert not goes_around()
+    assert not is_circular()
 
 
 def test_rows_that_stay_are_not_touched_by_those_that_go_around(model: LatentDiffusion):
     run = model.begin(order(seconds=0.6, loop=True, guidance=3.0))
     latents = torch.cat([run.sampling.latents] * 2)
     plain = evaluated(model, run, latents)
-    with going_around(torch.tensor([0.0, 1.0])):
+    with circular_time(torch.tensor([0.0, 1.0])):
         mixed = evaluated(model, run, latents)
-    with going_around(torch.ones(1)):
+    with circular_time(torch.ones(1)):
         around = evaluated(model, run, latents)
     assert torch.allclose(mixed[0], plain[0], atol=1e-5)
     assert torch.allclose(mixed[1], around[1], atol=1e-5)
 
 
-def made(model: LatentDiffusion, circular: tuple[bool, ...], seconds: float) -> Run:
+def made(model: LatentDiffusion, circular: tuple[bool, ...], seconds: float) -> Generation:
     """A loop of which it is given which takes go around."""
     seeds = tuple(range(1, 1 + len(circular)))
-    run = model.begin(order(seconds=seconds, loop=True, steps=2, seeds=seeds, words=Words(prompt="rain")))
+    run = model.begin(order(seconds=seconds, loop=True, steps=2, seeds=seeds, words=PromptInputs(prompt="rain")))
     run.circular, run.laid_out = circular, True
     while not run.sampling.done:
         model.advance([run])
@@ -259,7 +259,7 @@ def test_loops_are_made_fast_too(
     fast = loudened(make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None))
     kinds = ((True,), (False,))
     expected = [made(fast, circular, 0.64).sampling.latents for circular in kinds]
-    workshop = Workshop("auto", torch.device("cpu"), tmp_path)
+    workshop = CompileQueue("auto", torch.device("cpu"), tmp_path)
     fast.prepare(workshop)
     for _ in range(WORTH):
         made(fast, (True,), 0.64)

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import zmq
 
-from timbred.engine import wire
-from timbred.engine.mailbox import Mailbox
+from timbred.engine.ipc import DaemonLink
+from timbred.ipc import engine_messages
 
 PATIENCE = 150
 SELDOM = 1000.0
 MANY = 3000
 
 
-def no_beat() -> wire.Beat:
-    return wire.Beat(memory_used=0, memory_total=0, resident=())
+def no_beat() -> engine_messages.EngineHeartbeat:
+    return engine_messages.EngineHeartbeat(memory_used=0, memory_total=0, resident=())
 
 
 class Daemon:
@@ -26,21 +26,21 @@ class Daemon:
     def __init__(self, line: "zmq.Socket[bytes]") -> None:
         self.line = line
 
-    def hears(self) -> wire.FromEngine:
+    def hears(self) -> engine_messages.FromEngine:
         assert self.line.poll(PATIENCE * 1000), "nothing came"
-        return wire.read_in_daemon(self.line.recv_multipart()[0])
+        return engine_messages.read_in_daemon(self.line.recv_multipart()[0])
 
-    def orders(self, message: wire.ToEngine) -> None:
-        self.line.send(wire.encode(message))
+    def orders(self, message: engine_messages.ToEngine) -> None:
+        self.line.send(engine_messages.encode(message))
 
 
 @contextmanager
-def line(heartbeat: float = SELDOM) -> Generator[tuple[Mailbox, Daemon]]:
+def line(heartbeat: float = SELDOM) -> Generator[tuple[DaemonLink, Daemon]]:
     with zmq.Context() as context, tempfile.TemporaryDirectory() as folder, context.socket(zmq.PAIR) as there:
         there.linger = 0
         address = f"ipc://{Path(folder) / 'line'}"
         there.bind(address)
-        mailbox = Mailbox(address, heartbeat, no_beat)
+        mailbox = DaemonLink(address, heartbeat, no_beat)
         mailbox.start()
         try:
             yield mailbox, Daemon(there)
@@ -48,28 +48,28 @@ def line(heartbeat: float = SELDOM) -> Generator[tuple[Mailbox, Daemon]]:
             mailbox.close()
 
 
-def step(number: int, job: int = 1) -> wire.Step:
-    return wire.Step(job=job, step=number, steps=MANY, remaining=0.0)
+def step(number: int, job: int = 1) -> engine_messages.StepDone:
+    return engine_messages.StepDone(job=job, step=number, steps=MANY, remaining=0.0)
 
 
 def test_an_order_that_comes_while_something_is_sent_is_taken_in():
     with line() as (mailbox, daemon):
         answering = threading.Thread(
-            target=lambda: [daemon.orders(wire.Unload(name=str(daemon.hears()))) for _ in range(MANY)]
+            target=lambda: [daemon.orders(engine_messages.UnloadModel(name=str(daemon.hears()))) for _ in range(MANY)]
         )
         answering.start()
         for number in range(MANY):
             mailbox.send(step(number))
         found = [mailbox.orders.get(timeout=PATIENCE) for _ in range(MANY)]
         answering.join()
-        assert found == [wire.Unload(name=str(step(number))) for number in range(MANY)]
+        assert found == [engine_messages.UnloadModel(name=str(step(number))) for number in range(MANY)]
 
 
 def test_each_order_finds_a_thread_that_waits():
     with line() as (mailbox, daemon):
         for number in range(300):
-            daemon.orders(wire.Unload(name=str(number)))
-            assert mailbox.orders.get(timeout=PATIENCE) == wire.Unload(name=str(number))
+            daemon.orders(engine_messages.UnloadModel(name=str(number)))
+            assert mailbox.orders.get(timeout=PATIENCE) == engine_messages.UnloadModel(name=str(number))
             mailbox.send(step(number))
             assert daemon.hears() == step(number)
 
@@ -82,9 +82,9 @@ def test_what_is_sent_stays_in_order_beside_beats():
         beats = 0
         while beats < 10 or len(heard) < 500:
             match daemon.hears():
-                case wire.Step(step=number):
+                case engine_messages.StepDone(step=number):
                     heard.append(number)
-                case wire.Beat():
+                case engine_messages.EngineHeartbeat():
                     beats += 1
                 case other:
                     raise AssertionError(other)
@@ -93,7 +93,7 @@ def test_what_is_sent_stays_in_order_beside_beats():
 
 def test_a_cancellation_is_seen_by_one_who_only_computes():
     with line() as (mailbox, daemon):
-        daemon.orders(wire.Cancel(job=5))
+        daemon.orders(engine_messages.CancelJob(job=5))
         for _ in range(1_000_000):
             if mailbox.is_cancelled(5):
                 break
@@ -108,7 +108,7 @@ def test_a_cancellation_is_seen_by_one_who_only_computes():
 def test_samples_arrive_as_they_were_sent_behind_their_message():
     with line() as (mailbox, daemon):
         first, second = bytes(range(256)) * 4000, b"\0" * 12
-        mailbox.send(wire.Rendered(job=1, rate=16000, channels=1, seeds=(1, 2)), first, second)
+        mailbox.send(engine_messages.JobRendered(job=1, rate=16000, channels=1, seeds=(1, 2)), first, second)
         mailbox.send(step(1))
         assert daemon.line.poll(PATIENCE * 1000)
         frames = daemon.line.recv_multipart()
@@ -120,7 +120,7 @@ def test_what_waits_is_sent_when_the_line_is_closed():
     with zmq.Context() as context, tempfile.TemporaryDirectory() as folder, context.socket(zmq.PAIR) as there:
         address = f"ipc://{Path(folder) / 'line'}"
         there.bind(address)
-        mailbox = Mailbox(address, SELDOM, no_beat)
+        mailbox = DaemonLink(address, SELDOM, no_beat)
         mailbox.start()
         for number in range(500):
             mailbox.send(step(number))

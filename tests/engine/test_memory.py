@@ -16,20 +16,21 @@ import torch
 from tests import checkpoints
 from tests.engine.test_equal_to_diffusers import loudened, order, ours
 from tests.engine.test_link import Heard, engine
-from timbred.engine import checkpoint, wire
-from timbred.engine.adapters.batches import Batches
-from timbred.engine.adapters.families import make_resident, needs_of
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.adapters.places import Places, size_of
-from timbred.engine.adapters.sharing import SharedComponents
-from timbred.engine.loader import Loader, LoadResult
+from timbred.engine.batching import BatchSplitter
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.factory import make_resident, needs_of
+from timbred.engine.memory.component_cache import SharedComponents
+from timbred.engine.memory.device_memory import DeviceMemory, size_of
+from timbred.engine.memory.model_loader import Loader, LoadResult
+from timbred.ipc import engine_messages
+from timbred.models import checkpoint
 
 CPU = torch.device("cpu")
-REAL = (sys.executable, "-m", "timbred.engine.worker")
+REAL = (sys.executable, "-m", "timbred.engine.__main__")
 FAULTY = (sys.executable, "-m", "tests.engine.faulty_worker")
 
 
-def load(folder: Path, places: Places | None = None) -> LatentDiffusion:
+def load(folder: Path, places: DeviceMemory | None = None) -> LatentDiffusion:
     found = checkpoint.inspect(folder, folder.name, "")
     return loudened(make_resident(found, folder.name, CPU, torch.float32, lambda _: None, places=places))
 
@@ -59,7 +60,7 @@ def linear(size: int) -> torch.nn.Module:
 
 def test_the_part_used_least_recently_makes_room():
     one, two, three = linear(10), linear(10), linear(10)
-    places = Places(CPU, 2 * size_of(one))
+    places = DeviceMemory(CPU, 2 * size_of(one))
     told: list[str] = []
     for name in ("one", "other"):  # of two models that share it
         places.on_move(one, partial(told.append, name))
@@ -81,7 +82,7 @@ def test_the_part_used_least_recently_makes_room():
 
 def test_a_stage_stays_together_even_beyond_the_budget():
     parts = [linear(10), linear(10)]
-    places = Places(CPU, size_of(parts[0]))
+    places = DeviceMemory(CPU, size_of(parts[0]))
     places.add(parts)
     places.need(parts)
     assert places.used == 2 * size_of(parts[0])
@@ -91,7 +92,7 @@ def test_a_model_larger_than_the_device_sounds_the_same(audioldm2: Path):
     whole = load(audioldm2)
     largest = max(sum(map(size_of, stage)) for stage in whole.stages.parts.values())
     assert largest < 0.9 * whole.memory
-    places = Places(CPU, largest)
+    places = DeviceMemory(CPU, largest)
     model = load(audioldm2, places)
     assert places.used <= largest
     moves = places.moves
@@ -121,7 +122,7 @@ def full(rows: int) -> Callable[..., torch.Tensor]:
 @pytest.mark.parametrize("rows", [1, 2, 5])
 def test_batches_are_halved_until_they_fit(rows: int):
     given = torch.arange(7.0)[:, None]
-    batches = Batches()
+    batches = BatchSplitter()
     assert torch.equal(batches.call(full(rows), (given,)), given * 2)
     tried.clear()
     assert torch.equal(batches.call(full(rows), (given,)), given * 2)
@@ -130,7 +131,7 @@ def test_batches_are_halved_until_they_fit(rows: int):
 
 def test_one_row_that_does_not_fit_is_told():
     with pytest.raises(torch.OutOfMemoryError):
-        Batches().call(full(0), (torch.ones(4, 1),))
+        BatchSplitter().call(full(0), (torch.ones(4, 1),))
 
 
 def test_other_faults_are_not_taken_for_it():
@@ -138,7 +139,7 @@ def test_other_faults_are_not_taken_for_it():
         raise ValueError("another fault")
 
     with pytest.raises(ValueError, match="another"):
-        Batches().call(broken, (torch.ones(4, 1),))
+        BatchSplitter().call(broken, (torch.ones(4, 1),))
 
 
 def test_all_else_leaves_before_a_job_fails(audioldm: Path):
@@ -161,15 +162,15 @@ def test_all_else_leaves_before_a_job_fails(audioldm: Path):
 # loads, most urgent first
 
 
-def source(name: str, folder: Path | str = "") -> wire.ModelSource:
-    return wire.ModelSource(name=name, folder=str(folder))
+def source(name: str, folder: Path | str = "") -> engine_messages.ModelSource:
+    return engine_messages.ModelSource(name=name, folder=str(folder))
 
 
 def test_an_urgent_load_overtakes_one_under_way():
     order_of_ends: list[str] = []
     begun, all_wanted, ended = threading.Event(), threading.Event(), threading.Semaphore(0)
 
-    def load_in_parts(wanted: wire.ModelSource, progress: Callable[[float], None]) -> str:
+    def load_in_parts(wanted: engine_messages.ModelSource, progress: Callable[[float], None]) -> str:
         progress(0.0)
         begun.set()
         assert all_wanted.wait(60)
@@ -198,7 +199,7 @@ def test_a_load_that_ended_is_reported_before_others_continue():
     reported: list[str] = []
     second_ended, both = threading.Event(), threading.Semaphore(0)
 
-    def load_at_once(wanted: wire.ModelSource, progress: Callable[[float], None]) -> str:
+    def load_at_once(wanted: engine_messages.ModelSource, progress: Callable[[float], None]) -> str:
         progress(0.0)
         if wanted.name == "second":
             second_ended.set()
@@ -223,7 +224,7 @@ def test_a_model_is_loaded_again_when_its_end_is_reported():
     loads: list[str] = []
     twice = threading.Semaphore(0)
 
-    def load_at_once(wanted: wire.ModelSource, progress: Callable[[float], None]) -> str:
+    def load_at_once(wanted: engine_messages.ModelSource, progress: Callable[[float], None]) -> str:
         progress(1.0)
         return wanted.name
 
@@ -243,8 +244,8 @@ def test_a_model_is_loaded_again_when_its_end_is_reported():
 # the whole engine
 
 
-def render(job: int, model: wire.ModelSource, rank: int = 1, **changes: Any) -> wire.Render:
-    return wire.Render(job=job, model=model, order=order(**changes), rank=rank)
+def render(job: int, model: engine_messages.ModelSource, rank: int = 1, **changes: Any) -> engine_messages.RenderJob:
+    return engine_messages.RenderJob(job=job, model=model, order=order(**changes), rank=rank)
 
 
 async def until(heard: Heard, kind: type, job: int | None = None) -> list[Any]:
@@ -253,7 +254,7 @@ async def until(heard: Heard, kind: type, job: int | None = None) -> list[Any]:
     while True:
         found = await heard.next()
         assert not isinstance(found, str), found
-        message = found if isinstance(found, wire.Ready) else found[0]
+        message = found if isinstance(found, engine_messages.EngineReady) else found[0]
         messages.append(message)
         if isinstance(message, kind) and (job is None or getattr(message, "job", None) == job):
             return messages
@@ -267,18 +268,18 @@ def test_a_job_that_finds_no_room_ends_alone(audioldm: Path, monkeypatch: pytest
 
     async def conversation() -> None:
         async with engine(FAULTY) as (link, heard):
-            await until(heard, wire.Ready)
+            await until(heard, engine_messages.EngineReady)
             assert link.send(render(1, tiny, seeds=tuple(range(8)), steps=2))
-            await until(heard, wire.Rendered, job=1)
+            await until(heard, engine_messages.JobRendered, job=1)
             assert link.send(render(2, tiny, steps=40))
             assert link.send(render(3, tiny, rank=0, seconds=2.0))
-            between = await until(heard, wire.Failed)
+            between = await until(heard, engine_messages.JobFailed)
             assert between[-1].job == 3
             assert between[-1].code == "out-of-memory"
             assert "2 s is too long for tiny here, try 0.5 s" in between[-1].message
-            assert not any(isinstance(message, wire.Rendered) for message in between)
-            after = await until(heard, wire.Rendered, job=2)
-            assert [message.step for message in after if isinstance(message, wire.Step)][-1] == 40
+            assert not any(isinstance(message, engine_messages.JobRendered) for message in between)
+            after = await until(heard, engine_messages.JobRendered, job=2)
+            assert [message.step for message in after if isinstance(message, engine_messages.StepDone)][-1] == 40
 
     asyncio.run(conversation())
 
@@ -286,9 +287,9 @@ def test_a_job_that_finds_no_room_ends_alone(audioldm: Path, monkeypatch: pytest
 def test_a_model_that_can_never_fit_is_told_with_sizes(audioldm: Path):
     async def conversation() -> None:
         async with engine(REAL, memory=0.001) as (link, heard):
-            await until(heard, wire.Ready)
-            assert link.send(wire.Load(model=source("tiny", audioldm)))
-            failed = (await until(heard, wire.Failed))[-1]
+            await until(heard, engine_messages.EngineReady)
+            assert link.send(engine_messages.LoadModel(model=source("tiny", audioldm)))
+            failed = (await until(heard, engine_messages.JobFailed))[-1]
             assert failed.code == "out-of-memory"
             assert failed.model == "tiny"
             assert "models may fill 0.001 MB" in failed.message
@@ -310,18 +311,18 @@ def test_idle_models_give_way_and_those_in_use_stay(audioldm: Path, tmp_path: Pa
 
     async def conversation() -> None:
         async with engine(REAL, memory=1.5 * size / 1e6) as (link, heard):
-            await until(heard, wire.Ready)
-            assert link.send(wire.Load(model=one))
-            await until(heard, wire.Loaded)
-            assert link.send(wire.Load(model=two))
-            messages = await until(heard, wire.Loaded)
-            assert messages[0] == wire.Unloaded(name="one")
+            await until(heard, engine_messages.EngineReady)
+            assert link.send(engine_messages.LoadModel(model=one))
+            await until(heard, engine_messages.ModelLoaded)
+            assert link.send(engine_messages.LoadModel(model=two))
+            messages = await until(heard, engine_messages.ModelLoaded)
+            assert messages[0] == engine_messages.ModelUnloaded(name="one")
             assert link.send(render(1, two, steps=60))
-            await until(heard, wire.Step)
+            await until(heard, engine_messages.StepDone)
             assert link.send(render(2, one, steps=3, rank=0))
-            beside = await until(heard, wire.Rendered, job=2)
-            assert not any(isinstance(message, wire.Unloaded) for message in beside)
-            await until(heard, wire.Rendered, job=1)
+            beside = await until(heard, engine_messages.JobRendered, job=2)
+            assert not any(isinstance(message, engine_messages.ModelUnloaded) for message in beside)
+            await until(heard, engine_messages.JobRendered, job=1)
 
     asyncio.run(conversation())
 
@@ -332,17 +333,17 @@ def test_a_load_does_not_hold_up_who_is_generating(audioldm: Path, audioldm2: Pa
 
     async def conversation() -> None:
         async with engine(REAL) as (link, heard):
-            await until(heard, wire.Ready)
+            await until(heard, engine_messages.EngineReady)
             assert link.send(render(1, here, steps=900))
-            await until(heard, wire.Step)
-            assert link.send(wire.Load(model=coming))
-            during = await until(heard, wire.Loaded)
-            steps = [message.step for message in during if isinstance(message, wire.Step)]
+            await until(heard, engine_messages.StepDone)
+            assert link.send(engine_messages.LoadModel(model=coming))
+            during = await until(heard, engine_messages.ModelLoaded)
+            steps = [message.step for message in during if isinstance(message, engine_messages.StepDone)]
             assert steps
             assert steps == list(range(steps[0], steps[0] + len(steps)))
-            if not any(isinstance(message, wire.Rendered) for message in during):
-                assert link.send(wire.Cancel(job=1))
-                await until(heard, wire.Cancelled, job=1)
+            if not any(isinstance(message, engine_messages.JobRendered) for message in during):
+                assert link.send(engine_messages.CancelJob(job=1))
+                await until(heard, engine_messages.JobCancelled, job=1)
 
     asyncio.run(conversation())
 
@@ -354,12 +355,12 @@ def test_live_work_goes_before_a_background_load(audioldm: Path, audioldm2: Path
 
     async def conversation() -> None:
         async with engine(REAL) as (link, heard):
-            await until(heard, wire.Ready)
+            await until(heard, engine_messages.EngineReady)
             assert link.send(render(1, slow, rank=2, steps=3))
             assert link.send(render(2, fast, rank=0, steps=3))
-            first = await until(heard, wire.Loaded)
+            first = await until(heard, engine_messages.ModelLoaded)
             assert first[-1].model.name == "fast"
-            await until(heard, wire.Rendered, job=2)
-            await until(heard, wire.Rendered, job=1)
+            await until(heard, engine_messages.JobRendered, job=2)
+            await until(heard, engine_messages.JobRendered, job=1)
 
     asyncio.run(conversation())

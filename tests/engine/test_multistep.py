@@ -6,8 +6,8 @@ import diffusers
 import pytest
 import torch
 
-from timbred.engine.multistep import Multistep, can_solve, weights_of
-from timbred.engine.sampling import Sampling
+from timbred.engine.diffusion.sampler import SamplerState
+from timbred.engine.sampler_steps import Multistep, can_solve, weights_of
 
 CONFIG: dict[str, Any] = {"beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear"}
 
@@ -72,7 +72,7 @@ def test_other_schedulers_are_left_to_diffusers():
 
 def test_what_went_in_stays_as_it_was():
     noise = torch.randn((1, 8, 6, 4), generator=torch.Generator().manual_seed(3))
-    sampling = Sampling(scheduler(3, prediction_type="v_prediction"), noise, 3, 0.0, [torch.Generator()])
+    sampling = SamplerState(scheduler(3, prediction_type="v_prediction"), noise, 3, 0.0, [torch.Generator()])
     before = noise.clone()
     for prediction in predictions(3):
         given, kept = prediction[:1], prediction[:1].clone()

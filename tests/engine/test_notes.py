@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.engine.test_equal_to_diffusers import order
-from timbred.engine import registry
-from timbred.engine.adapters.families import make_resident
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.adapters.notes import HIGHEST, LOWEST, NamedNote, named_note, note_hertz
-from timbred.engine.wire import Given, Words
+from timbred.engine.codecs.note_synthesis import HIGHEST, LOWEST, NamedNote, named_note, note_hertz
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.factory import make_resident
+from timbred.ipc.engine_messages import InitAudio, PromptInputs
+from timbred.models import registry
 from training import features
 from training.captions import note_name
 
@@ -36,18 +36,18 @@ def test_without_one_note_there_is_none(prompt: str):
 
 
 def test_between_two_prompts_lies_the_pitch_between_their_notes():
-    between = named_note(Words(prompt="organ a3", prompt2="organ a4", mix=0.5))
+    between = named_note(PromptInputs(prompt="organ a3", prompt2="organ a4", mix=0.5))
     assert between is not None
     assert (between.hertz, between.share) == (pytest.approx(311.127, rel=1e-4), 1.0)
-    assert named_note(Words(prompt="organ a3", prompt2="rain", mix=0.25)) == NamedNote(220.0, 0.75)
-    assert named_note(Words(prompt="rain", prompt2="organ a3", mix=0.25)) == NamedNote(220.0, 0.25)
-    assert named_note(Words(prompt="rain", prompt2="wind", mix=0.5)) is None
+    assert named_note(PromptInputs(prompt="organ a3", prompt2="rain", mix=0.25)) == NamedNote(220.0, 0.75)
+    assert named_note(PromptInputs(prompt="rain", prompt2="organ a3", mix=0.25)) == NamedNote(220.0, 0.25)
+    assert named_note(PromptInputs(prompt="rain", prompt2="wind", mix=0.5)) is None
 
 
 @pytest.mark.parametrize(("one", "other"), [("organ a3", "rain"), ("rain", "organ a3"), ("organ a3", "bass c2")])
 def test_at_either_end_it_is_the_plain_prompts_note(one: str, other: str):
     for mix, plain in ((0.0, one), (1.0, other)):
-        assert named_note(Words(prompt=one, prompt2=other, mix=mix)) == named_note(Words(prompt=plain))
+        assert named_note(PromptInputs(prompt=one, prompt2=other, mix=mix)) == named_note(PromptInputs(prompt=plain))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def pocket() -> LatentDiffusion:
 
 def rendered(model: LatentDiffusion, prompt: str, **fields: Any) -> np.ndarray:
     wanted = order(
-        **{"words": Words(prompt=prompt), "seconds": 1.5, "steps": 6, "guidance": 1.0, "seeds": (1,)} | fields
+        **{"words": PromptInputs(prompt=prompt), "seconds": 1.5, "steps": 6, "guidance": 1.0, "seeds": (1,)} | fields
     )
     return model.render(wanted, lambda _: None, lambda: False).waveforms
 
@@ -77,7 +77,7 @@ def test_pocket_plays_in_tune(pocket: LatentDiffusion, prompt: str, hertz: float
 
 
 def test_a_mix_is_the_plain_sound_at_its_ends_and_gets_there_without_a_leap(pocket: LatentDiffusion):
-    run = pocket.begin(order(words=Words(prompt="organ a3"), seconds=1.0, steps=4))
+    run = pocket.begin(order(words=PromptInputs(prompt="organ a3"), seconds=1.0, steps=4))
     while not run.sampling.done:
         pocket.advance([run])
     mel = pocket.codec.spectrogram(run.sampling.latents)
@@ -95,7 +95,7 @@ def test_a_mix_is_the_plain_sound_at_its_ends_and_gets_there_without_a_leap(pock
 
 def test_what_names_no_note_is_as_it_was(pocket: LatentDiffusion):
     """Drums, noises and textures are the vocoder's own, to the bit."""
-    run = pocket.begin(order(words=Words(prompt="a snare drum"), seconds=1.0, steps=2))
+    run = pocket.begin(order(words=PromptInputs(prompt="a snare drum"), seconds=1.0, steps=2))
     while not run.sampling.done:
         pocket.advance([run])
     mel = pocket.codec.spectrogram(run.sampling.latents)
@@ -106,9 +106,9 @@ def test_what_names_no_note_is_as_it_was(pocket: LatentDiffusion):
 
 def test_a_given_sound_keeps_its_own_pitch(pocket: LatentDiffusion):
     samples = 0.5 * np.sin(2 * np.pi * 300.0 * np.arange(32_000) / 32_000)
-    given_sound = Given(samples=samples.astype("<f4").tobytes(), strength=0.3)
+    given_sound = InitAudio(samples=samples.astype("<f4").tobytes(), strength=0.3)
     fields: dict[str, Any] = {"given": given_sound, "seconds": 1.0, "steps": 4}
-    run = pocket.begin(order(words=Words(prompt="organ a3"), guidance=1.0, seeds=(1,), **fields))
+    run = pocket.begin(order(words=PromptInputs(prompt="organ a3"), guidance=1.0, seeds=(1,), **fields))
     while not run.sampling.done:
         pocket.advance([run])
     with torch.inference_mode():

@@ -13,15 +13,14 @@ from hypothesis import strategies as st
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from tests.engine.test_equal_to_diffusers import loudened, order
-from timbred.engine import checkpoint, registry
-from timbred.engine.adapters.families import make_resident
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.adapters.sounding import Sounding, may_be_heard
-from timbred.engine.adapters.spectral_vocoder import SpectralVocoder
-from timbred.engine.adapters.spectrogram import Analysis, loudest_frames
-from timbred.engine.adapters.vocoding import Context, Vocoding, context_of
-from timbred.engine.wire import Words
+from timbred.engine.codecs.chunked import ChunkedVocoder, VocoderContext, VocoderStream, context_of, may_be_heard
+from timbred.engine.codecs.mel import Analysis, loudest_frames
+from timbred.engine.codecs.spectral_vocoder import SpectralVocoder
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.factory import make_resident
 from timbred.errors import ModelError
+from timbred.ipc.engine_messages import PromptInputs
+from timbred.models import checkpoint, registry
 
 PUBLISHED = SpeechT5HifiGanConfig(
     model_in_dim=16,
@@ -68,7 +67,7 @@ def vocoder(request: pytest.FixtureRequest) -> Any:
     return make_vocoder(request.param)
 
 
-def joined(vocoding: Vocoding, edges: list[int]) -> torch.Tensor:
+def joined(vocoding: ChunkedVocoder, edges: list[int]) -> torch.Tensor:
     return torch.cat([vocoding.piece(*part) for part in itertools.pairwise(edges)], dim=1)
 
 
@@ -77,7 +76,7 @@ def spectrogram(takes: int = 2) -> torch.Tensor:
 
 
 def test_joined_pieces_are_the_whole(vocoder: Any):
-    vocoding = Vocoding(vocoder, spectrogram())
+    vocoding = ChunkedVocoder(vocoder, spectrogram())
     whole = vocoder(spectrogram())
     assert 0.01 < whole.std() < 0.8, "the comparison must be of something"
     assert vocoding.samples == whole.shape[1]
@@ -87,27 +86,27 @@ def test_joined_pieces_are_the_whole(vocoder: Any):
 def test_the_context_is_what_a_frame_depends_on(vocoder: Any):
     """Neither less nor more, by the derivatives of one frame's samples."""
     mel = spectrogram(1).double().requires_grad_()
-    hop, vocoder = Vocoding(vocoder, mel).hop, copy.deepcopy(vocoder).double()
+    hop, vocoder = ChunkedVocoder(vocoder, mel).hop, copy.deepcopy(vocoder).double()
     (gradient,) = torch.autograd.grad(vocoder(mel)[0, 60 * hop : 61 * hop].square().sum(), mel)
     reached = gradient[0].abs().sum(dim=-1).nonzero()
-    assert context_of(vocoder) == Context(60 - int(reached.min()), int(reached.max()) - 60)
+    assert context_of(vocoder) == VocoderContext(60 - int(reached.min()), int(reached.max()) - 60)
 
 
 def test_the_published_vocoders_context():
     """Found by measuring on the real one: 21.5 frames before, 23 after."""
-    assert context_of(SpeechT5HifiGan(PUBLISHED)) == Context(23, 23)
+    assert context_of(SpeechT5HifiGan(PUBLISHED)) == VocoderContext(23, 23)
 
 
 def test_a_loop_has_no_beginning(vocoder: Any):
     """Turned by some frames, a loop sounds the same but turned; ours repeats its noise with the loop."""
-    vocoding = Vocoding(vocoder, spectrogram(), circular=True)
+    vocoding = ChunkedVocoder(vocoder, spectrogram(), circular=True)
     whole = joined(vocoding, [0, 16, 48, FRAMES])
     assert whole.shape[1] == vocoding.samples == FRAMES * vocoding.hop
     if isinstance(vocoder, SpeechT5HifiGan):
-        turned = Vocoding(vocoder, spectrogram().roll(-50, dims=1), circular=True).whole()
+        turned = ChunkedVocoder(vocoder, spectrogram().roll(-50, dims=1), circular=True).whole()
         assert torch.allclose(turned, whole.roll(-50 * vocoding.hop, dims=1), atol=1e-5)
     else:
-        twice = Vocoding(vocoder, spectrogram(), circular=True)
+        twice = ChunkedVocoder(vocoder, spectrogram(), circular=True)
         assert torch.allclose(twice.piece(0, FRAMES), whole, atol=1e-5)
 
 
@@ -130,9 +129,9 @@ class Clock:
         return self.now
 
 
-def sounding(step: float, frames: int = FRAMES * 160) -> Sounding:
-    vocoding = Vocoding(make_vocoder("published"), spectrogram(1))
-    return Sounding(vocoding, frames, 16000, ANALYSIS, lambda make: make(), Clock(step))
+def sounding(step: float, frames: int = FRAMES * 160) -> VocoderStream:
+    vocoding = ChunkedVocoder(make_vocoder("published"), spectrogram(1))
+    return VocoderStream(vocoding, frames, 16000, ANALYSIS, lambda make: make(), Clock(step))
 
 
 def test_the_first_piece_is_short_and_each_next_one_longer():
@@ -184,7 +183,7 @@ def model(request: pytest.FixtureRequest) -> LatentDiffusion:
 
 @pytest.mark.parametrize("seconds", [0.5, 0.5299, 1.013])
 def test_a_sound_in_pieces_is_that_at_once(model: LatentDiffusion, seconds: float):
-    wanted = order(seconds=seconds, steps=2, words=Words(prompt="bass c2"))
+    wanted = order(seconds=seconds, steps=2, words=PromptInputs(prompt="bass c2"))
     run = model.begin(wanted)
     while not run.sampling.done:
         model.advance([run])

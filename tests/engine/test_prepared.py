@@ -17,16 +17,17 @@ from torch.fx import graph_module
 
 from tests.engine.test_equal_to_diffusers import loudened, order, ours
 from tests.processes import python_path
-from timbred.engine import checkpoint, registry
-from timbred.engine.adapters import latent_diffusion, prepared
-from timbred.engine.adapters.artefacts import MAX_REMEMBERED, Shelf, module_key
-from timbred.engine.adapters.families import make_resident
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.adapters.packing import can_pack
-from timbred.engine.adapters.precision import precision_of
-from timbred.engine.adapters.prepared import MAX_COUNTED_SHAPES, MAX_PENDING, WORTH, PreparedCalls, Workshop
-from timbred.engine.adapters.tracing import Shape
-from timbred.engine.wire import Words
+from timbred.engine.compile import compiled_calls
+from timbred.engine.compile.compiled_calls import MAX_COUNTED_SHAPES, MAX_PENDING, WORTH, CompiledCalls, CompileQueue
+from timbred.engine.compile.inductor_cache import MAX_REMEMBERED, CompileCache, module_key
+from timbred.engine.compile.onednn_packing import can_pack
+from timbred.engine.compile.tracing import Shape
+from timbred.engine.device import precision_of
+from timbred.engine.families import base
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.factory import make_resident
+from timbred.ipc.engine_messages import PromptInputs
+from timbred.models import checkpoint, registry
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]
@@ -57,7 +58,7 @@ def test_packed_weights_give_the_same_sound(
 ):
     folder: Path = request.getfixturevalue(family)
     plain, fast = load(folder), load(folder)
-    workshop = Workshop("auto", CPU, tmp_path)
+    workshop = CompileQueue("auto", CPU, tmp_path)
     fast.prepare(workshop)
     wanted = order(guidance=guidance)
     for _ in range(TIMES):
@@ -66,7 +67,7 @@ def test_packed_weights_give_the_same_sound(
     assert workshop.counts.packed == 1
     only_fast(fast, monkeypatch)
     for prompt in ("a kick drum", "heavy rain"):  # of other lengths, but filled up to the same
-        one = order(guidance=guidance, words=Words(prompt=prompt))
+        one = order(guidance=guidance, words=PromptInputs(prompt=prompt))
         expected = ours(plain, one)
         assert np.abs(expected).max() > 0.01
         assert np.abs(ours(fast, one) - expected).max() < 1e-4
@@ -74,7 +75,7 @@ def test_packed_weights_give_the_same_sound(
 
 def test_the_decoder_is_packed_too(audioldm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     model = load(audioldm2)
-    workshop = Workshop("auto", CPU, tmp_path)
+    workshop = CompileQueue("auto", CPU, tmp_path)
     model.prepare(workshop)
     latents = torch.randn((1, *model.grid.shape(0.5)))
     expected = model.codec.decode(latents)
@@ -95,7 +96,7 @@ def test_pocket_is_one_that_can_be_packed():
 
 def test_exact_goes_the_plain_way(audioldm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     model = load(audioldm)
-    workshop = Workshop("auto", CPU, tmp_path)
+    workshop = CompileQueue("auto", CPU, tmp_path)
     model.prepare(workshop)
     for _ in range(TIMES):
         ours(model, order())
@@ -113,13 +114,13 @@ def test_shapes_of_earlier_runs_are_prepared_before_they_are_asked_for(
     audioldm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     first = load(audioldm)
-    workshop = Workshop("auto", CPU, tmp_path)
+    workshop = CompileQueue("auto", CPU, tmp_path)
     first.prepare(workshop)
     for _ in range(TIMES):
         ours(first, order())
     workshop.wait()
     again = load(audioldm)
-    workshop = Workshop("auto", CPU, tmp_path)
+    workshop = CompileQueue("auto", CPU, tmp_path)
     again.prepare(workshop)
     workshop.wait()
     assert workshop.counts.packed == 1
@@ -129,15 +130,15 @@ def test_shapes_of_earlier_runs_are_prepared_before_they_are_asked_for(
 
 def test_a_rehearsal_goes_the_way_of_the_first_sound(audioldm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     first = load(audioldm)
-    first.prepare(Workshop("auto", CPU, tmp_path))
+    first.prepare(CompileQueue("auto", CPU, tmp_path))
     first.rehearse()  # there is nothing to go by yet
     for _ in range(TIMES):
         ours(first, order())
     first.stages.workshop.wait()
     again = load(audioldm)
-    again.prepare(Workshop("auto", CPU, tmp_path))
+    again.prepare(CompileQueue("auto", CPU, tmp_path))
     only_fast(again, monkeypatch)
-    monkeypatch.setattr(latent_diffusion, "PATIENCE", 300.0)
+    monkeypatch.setattr(base, "PATIENCE", 300.0)
     again.rehearse()
     assert again.network.fast.ready == 1
     assert np.array_equal(ours(again, order()), ours(again, order()))
@@ -151,18 +152,18 @@ def test_a_precision_is_read_from_the_weights():
 
 def test_nothing_is_prepared_when_it_is_off(audioldm: Path, tmp_path: Path):
     model = load(audioldm)
-    workshop = Workshop("off", CPU, tmp_path)
+    workshop = CompileQueue("off", CPU, tmp_path)
     model.prepare(workshop)
     for _ in range(TIMES):
         ours(model, order())
     workshop.wait()
-    assert workshop.counts == prepared.Counts()
+    assert workshop.counts == compiled_calls.CallCounts()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_moved_weights_are_never_used_from_their_old_place(audioldm: Path, tmp_path: Path):
     model = load(audioldm)
-    workshop = Workshop("auto", CPU, tmp_path)
+    workshop = CompileQueue("auto", CPU, tmp_path)
     model.prepare(workshop)
     for _ in range(TIMES):
         ours(model, order())
@@ -177,14 +178,14 @@ def test_moved_weights_are_never_used_from_their_old_place(audioldm: Path, tmp_p
 
 def test_at_a_start_only_the_latest_shape_is_packed(audioldm: Path, tmp_path: Path):
     """The others would take the steps' time for what may never come."""
-    model, workshop = load(audioldm), Workshop("auto", CPU, tmp_path)
+    model, workshop = load(audioldm), CompileQueue("auto", CPU, tmp_path)
     model.prepare(workshop)
     for seconds in (0.3, 0.6):
         for _ in range(TIMES):
             ours(model, order(seconds=seconds))
         workshop.wait()
     assert model.network.fast.ready == 2
-    again, another = load(audioldm), Workshop("auto", CPU, tmp_path)
+    again, another = load(audioldm), CompileQueue("auto", CPU, tmp_path)
     again.prepare(another)
     another.wait()
     assert again.network.fast.ready == 1
@@ -213,15 +214,15 @@ class Small(torch.nn.Module):
         return torch.nn.functional.silu(self.convolution(given)) * 2
 
 
-def small_calls(workshop: Workshop) -> PreparedCalls:
-    return PreparedCalls(Small.__call__, Small().eval(), workshop)
+def small_calls(workshop: CompileQueue) -> CompiledCalls:
+    return CompiledCalls(Small.__call__, Small().eval(), workshop)
 
 
 COMPILES = """
 import json, pathlib, sys, torch
 from dataclasses import asdict
-from tests.engine.test_prepared import WORTH, Workshop, small_calls
-workshop = Workshop("on", torch.device("cpu"), pathlib.Path(sys.argv[1]))
+from tests.engine.test_prepared import WORTH, CompileQueue, small_calls
+workshop = CompileQueue("on", torch.device("cpu"), pathlib.Path(sys.argv[1]))
 calls, given = small_calls(workshop), torch.ones(2, 4, 6, 6)
 calls.recall()
 workshop.wait()
@@ -264,7 +265,7 @@ def test_without_a_compiler_the_plain_call_goes_on(tmp_path: Path):
 
 
 def test_damaged_files_in_the_cache_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    shelf = Shelf(tmp_path)
+    shelf = CompileCache(tmp_path)
     shapes = (Shape((2, 4), "float32"),)
     shelf.remember(shapes)
     compiled = next(tmp_path.glob("*.json")).with_suffix(".compiled")
@@ -277,7 +278,7 @@ def test_damaged_files_in_the_cache_are_passed_over(tmp_path: Path, caplog: pyte
     assert compiled.read_bytes() == b"no artefact"  # left for `write` to replace: another version may have made it
 
 
-class Recorder(Workshop):
+class Recorder(CompileQueue):
     """A workshop as on CUDA, on any machine."""
 
     @property
@@ -301,7 +302,7 @@ def test_calls_are_recorded_once_for_a_few_sizes_of_batches(tmp_path: Path, monk
         def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
             return self.call(*inputs)
 
-    monkeypatch.setattr(prepared, "Replayed", Recording)
+    monkeypatch.setattr(compiled_calls, "CudaGraphCall", Recording)
     calls = small_calls(Recorder("auto", CPU, tmp_path))
     for rows in (5, 5, 6, 1, 1, 5):
         given = torch.randn(rows, 4, 6, 6)
@@ -319,7 +320,7 @@ def test_what_can_not_be_recorded_stays_plain(tmp_path: Path, monkeypatch: pytes
             tries.append(len(inputs))
             raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(prepared, "Replayed", Refusing)
+    monkeypatch.setattr(compiled_calls, "CudaGraphCall", Refusing)
     calls = small_calls(Recorder("auto", CPU, tmp_path))
     given = torch.randn(2, 4, 6, 6)
     for _ in range(4):
@@ -328,7 +329,7 @@ def test_what_can_not_be_recorded_stays_plain(tmp_path: Path, monkeypatch: pytes
 
 
 def test_what_is_prepared_gives_way_and_says_that_it_is_at_work(tmp_path: Path):
-    workshop = Workshop("auto", torch.device("cpu"), tmp_path)
+    workshop = CompileQueue("auto", torch.device("cpu"), tmp_path)
     seen: list[tuple[str, bool]] = []
 
     def behind(work: Callable[[], None]) -> None:
@@ -342,14 +343,14 @@ def test_what_is_prepared_gives_way_and_says_that_it_is_at_work(tmp_path: Path):
     assert seen[:2] == [("behind", True), ("work", True)]
 
 
-def call_often(calls: PreparedCalls, length: int) -> None:
+def call_often(calls: CompiledCalls, length: int) -> None:
     for _ in range(WORTH):
         calls(torch.ones(1, 4, length, 6))
 
 
 def test_an_evening_of_many_lengths_keeps_no_more_than_the_limit(tmp_path: Path):
     """Of all that is kept for each length nothing grows with the number of lengths."""
-    workshop, module = Workshop("auto", CPU, tmp_path), Small().eval()
+    workshop, module = CompileQueue("auto", CPU, tmp_path), Small().eval()
     calls = workshop.calls(Small.__call__, module)
     call_often(calls, 4)
     workshop.wait()
@@ -370,7 +371,7 @@ def test_an_evening_of_many_lengths_keeps_no_more_than_the_limit(tmp_path: Path)
 
 
 def test_the_limit_holds_for_all_modules_together(tmp_path: Path):
-    workshop, modules = Workshop("auto", CPU, tmp_path), [Small().eval() for _ in range(2)]
+    workshop, modules = CompileQueue("auto", CPU, tmp_path), [Small().eval() for _ in range(2)]
     one, other = (workshop.calls(Small.__call__, module) for module in modules)
     call_often(one, 4)
     workshop.wait()
@@ -381,7 +382,7 @@ def test_the_limit_holds_for_all_modules_together(tmp_path: Path):
 
 
 def test_only_the_latest_shapes_wait_to_be_prepared(tmp_path: Path):
-    workshop = Workshop("auto", CPU, tmp_path)
+    workshop = CompileQueue("auto", CPU, tmp_path)
     calls = small_calls(workshop)
     held, begun = threading.Event(), threading.Event()
 
@@ -402,14 +403,14 @@ def test_only_the_latest_shapes_wait_to_be_prepared(tmp_path: Path):
 
 
 def test_shapes_are_counted_for_the_latest_alone(tmp_path: Path):
-    calls = small_calls(Workshop("auto", CPU, tmp_path))
+    calls = small_calls(CompileQueue("auto", CPU, tmp_path))
     for length in range(4, 4 + 2 * MAX_COUNTED_SHAPES):
         calls(torch.ones(1, 1, length, 1).expand(1, 4, length, 1))
     assert len(calls._met) == MAX_COUNTED_SHAPES  # pyright: ignore[reportPrivateUsage]
 
 
 def test_a_shelf_forgets_the_oldest_shapes(tmp_path: Path):
-    shelf, foreign = Shelf(tmp_path), tmp_path / "notes.json"
+    shelf, foreign = CompileCache(tmp_path), tmp_path / "notes.json"
     foreign.write_text("[]")
     os.utime(foreign, ns=(0, 0))
     for number in range(1, MAX_REMEMBERED + 6):

@@ -8,21 +8,21 @@ import pytest
 
 from tests.engine.test_heard_early import PROGRAM, render, until_rendered
 from tests.engine.test_link import engine
-from timbred.engine import wire
+from timbred.ipc import engine_messages
 
 STEPS = 6
 
 
-def given() -> wire.Given:
+def given() -> engine_messages.InitAudio:
     """A second of noise at the model's rate."""
     samples = 0.1 * np.random.default_rng(3).standard_normal(32_000)
-    return wire.Given(samples=samples.astype("<f4").tobytes(), strength=1.0)
+    return engine_messages.InitAudio(samples=samples.astype("<f4").tobytes(), strength=1.0)
 
 
 ORDERS: dict[int, dict[str, Any]] = {
     1: {},
-    2: {"loop": True, "words": wire.Words(prompt="rain")},
-    3: {"given": given(), "seconds": 2.5, "window": 2.0, "words": wire.Words(prompt="rain")},
+    2: {"loop": True, "words": engine_messages.PromptInputs(prompt="rain")},
+    3: {"given": given(), "seconds": 2.5, "window": 2.0, "words": engine_messages.PromptInputs(prompt="rain")},
     4: {"seeds": (7, 8)},
 }
 """A sound, a loop, a sound that is continued in two windows, two takes."""
@@ -47,9 +47,9 @@ def said() -> list[tuple[Any, list[Any]]]:
 def test_there_is_one_about_a_third_of_the_way(said: list[tuple[Any, list[Any]]], job: int):
     own = [(message, frames) for message, frames in said if getattr(message, "job", 0) == job]
     kinds = [type(message) for message, _ in own]
-    assert kinds.count(wire.Preview) == 1
-    place = kinds.index(wire.Preview)
-    step = [message for message, _ in own[:place] if isinstance(message, wire.Step)][-1]
+    assert kinds.count(engine_messages.PreviewRendered) == 1
+    place = kinds.index(engine_messages.PreviewRendered)
+    step = [message for message, _ in own[:place] if isinstance(message, engine_messages.StepDone)][-1]
     assert step.steps <= 3 * step.step <= 1.5 * step.steps
     rendered, frames = own[-1]
     early = np.frombuffer(own[place][1][0], dtype="<f4")

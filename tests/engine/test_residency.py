@@ -10,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import checkpoints
-from timbred.engine import checkpoint
-from timbred.engine.adapters.families import make_resident
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.adapters.places import Places, size_of
-from timbred.engine.adapters.sharing import SharedComponents
-from timbred.engine.residency import Resident, to_evict
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.factory import make_resident
+from timbred.engine.memory.component_cache import SharedComponents
+from timbred.engine.memory.device_memory import DeviceMemory, Resident, size_of, to_evict
+from timbred.models import checkpoint
 
 RESIDENTS = st.lists(
     st.builds(Resident, st.uuids().map(str), st.integers(1, 100), st.floats(0, 100), st.booleans()), max_size=8
@@ -101,7 +100,7 @@ def test_a_load_changes_nothing_for_those_who_generate(
 
 def test_what_goes_is_forgotten_and_what_comes_is_counted_once():
     one, two = torch.nn.Linear(4, 4), torch.nn.Linear(8, 8)
-    places = Places(torch.device("cpu"), 10**6)
+    places = DeviceMemory(torch.device("cpu"), 10**6)
     places.add([one, two])
     places.add([two, one])
     assert places.held == places.used == size_of(one) + size_of(two)

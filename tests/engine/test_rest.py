@@ -9,10 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timbred.engine import device, wire
-from timbred.engine import engine as engine_module
-from timbred.engine.engine import Engine
-from timbred.engine.rest import LONGEST, rest_after
+from timbred.engine import device
+from timbred.engine import scheduler as engine_module
+from timbred.engine.batching import LONGEST, rest_after
+from timbred.engine.scheduler import EngineScheduler
+from timbred.ipc import engine_messages
 
 FINITE: dict[str, Any] = {"allow_nan": False, "allow_infinity": False}
 
@@ -44,10 +45,10 @@ class Letters:
     def is_cancelled(self, job: int) -> bool:
         return False
 
-    def send(self, message: wire.Wire, *payload: bytes) -> None:
+    def send(self, message: engine_messages.EngineMessage, *payload: bytes) -> None:
         self.sent.append(type(message).__name__)
-        if isinstance(message, wire.Rendered):
-            self.orders.put(wire.Quit())
+        if isinstance(message, engine_messages.JobRendered):
+            self.orders.put(engine_messages.QuitEngine())
 
 
 @pytest.mark.parametrize("frame_rate", [0.0, 60.0])
@@ -59,18 +60,28 @@ def test_it_rests_after_each_step_and_only_when_told(
     def mailbox(*_: object) -> Letters:
         return letters
 
-    monkeypatch.setattr(engine_module, "Mailbox", mailbox)
+    monkeypatch.setattr(engine_module, "DaemonLink", mailbox)
     rests: list[float] = []
     monkeypatch.setattr(engine_module.time, "sleep", rests.append)
-    order = wire.RenderOrder(
-        words=wire.Words(prompt="kick"), seconds=0.3, steps=3, guidance=1.0, eta=0.0, scheduler="ddim", seeds=(1,)
+    order = engine_messages.RenderOrder(
+        words=engine_messages.PromptInputs(prompt="kick"),
+        seconds=0.3,
+        steps=3,
+        guidance=1.0,
+        eta=0.0,
+        scheduler="ddim",
+        seeds=(1,),
     )
-    subject = Engine(device.Device(torch.device("cpu"), "CPU", torch.float32), "", "", 1.0)
-    letters.orders.put(wire.GiveWay(frame_rate=frame_rate))
-    letters.orders.put(wire.Render(job=1, model=wire.ModelSource(name="tiny", folder=str(audioldm2)), order=order))
+    subject = EngineScheduler(device.ComputeDevice(torch.device("cpu"), "CPU", torch.float32), "", "", 1.0)
+    letters.orders.put(engine_messages.SetYield(frame_rate=frame_rate))
+    letters.orders.put(
+        engine_messages.RenderJob(
+            job=1, model=engine_messages.ModelSource(name="tiny", folder=str(audioldm2)), order=order
+        )
+    )
     subject.run()
-    assert letters.sent.count("Step") == 3
-    assert letters.sent[-1] == "Rendered"
+    assert letters.sent.count("StepDone") == 3
+    assert letters.sent[-1] == "JobRendered"
     if frame_rate:
         assert len(rests) >= 3
         assert all(rest * 60 == pytest.approx(round(rest * 60)) and rest > 0 for rest in rests)

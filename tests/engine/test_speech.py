@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from tests.engine.test_equal_to_diffusers import loudened, order, ours
-from timbred.engine import checkpoint
-from timbred.engine.adapters.families import make_resident
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.long_texts import LongText
-from timbred.engine.wire import Words
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.factory import make_resident
+from timbred.ipc.engine_messages import PromptInputs
+from timbred.models import checkpoint
+from timbred.models.long_texts import LongText
 
 SAID = "hello from the stage"
 SOFT = "soft " * 60
@@ -25,7 +25,7 @@ def model(audioldm2_speech: Path) -> LatentDiffusion:
 
 
 def sound(model: LatentDiffusion, prompt: str = "a woman", said: str = SAID, **words: object) -> np.ndarray:
-    return ours(model, order(words=Words(prompt=prompt, transcription=said, **words)))  # pyright: ignore[reportArgumentType]
+    return ours(model, order(words=PromptInputs(prompt=prompt, transcription=said, **words)))  # pyright: ignore[reportArgumentType]
 
 
 def test_what_is_said_is_heard(model: LatentDiffusion) -> None:
@@ -53,12 +53,12 @@ def test_a_long_transcription_is_cut_after_a_word_and_told(model: LatentDiffusio
     said = "one two three four five six seven eight nine ten"
     cut = "one two three four five six seven eight"
     assert len(cut) == 39  # forty tokens: a letter each
-    assert model.read_in_parts(Words(prompt="a woman", transcription=said)) == [
+    assert model.read_in_parts(PromptInputs(prompt="a woman", transcription=said)) == [
         LongText("transcription", len(said), len(cut), 1)
     ]
-    assert model.read_in_parts(Words(prompt="a woman", transcription=cut)) == []
+    assert model.read_in_parts(PromptInputs(prompt="a woman", transcription=cut)) == []
 
 
 def test_a_long_prompt_of_a_model_that_speaks_is_told(model: LatentDiffusion) -> None:
-    told = model.read_in_parts(Words(prompt=SOFT, transcription=SAID))
+    told = model.read_in_parts(PromptInputs(prompt=SOFT, transcription=SAID))
     assert [(text.key, text.read) for text in told] == [("prompt", len(SOFT))]

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from timbred.engine.threads import TRIAL, TRIED_AGAIN_AFTER, ThreadChoice
+from timbred.engine.timing import TRIAL, TRIED_AGAIN_AFTER, ThreadTuner
 
 
-def used(choice: ThreadChoice, seconds: Callable[[int], float], steps: int) -> list[int]:
+def used(choice: ThreadTuner, seconds: Callable[[int], float], steps: int) -> list[int]:
     counts: list[int] = []
     for _ in range(steps):
         count = choice.next("work")
@@ -15,13 +15,13 @@ def used(choice: ThreadChoice, seconds: Callable[[int], float], steps: int) -> l
 
 
 def test_the_faster_choice_is_kept():
-    choice = ThreadChoice(4)
+    choice = ThreadTuner(4)
     counts = used(choice, lambda count: 0.1 / count, 200)
     assert counts.count(4) >= 200 - TRIAL * (2 + 200 // TRIED_AGAIN_AFTER)
 
 
 def test_a_machine_that_gets_busy_is_noticed_and_one_that_gets_free_too():
-    choice = ThreadChoice(2)
+    choice = ThreadTuner(2)
     used(choice, lambda count: 0.03 / count, 50)
     busy = used(choice, lambda count: {1: 0.03, 2: 0.3}[count], 100)
     assert busy[5:].count(2) <= TRIAL * (100 // TRIED_AGAIN_AFTER + 1)
@@ -30,7 +30,7 @@ def test_a_machine_that_gets_busy_is_noticed_and_one_that_gets_free_too():
 
 
 def test_one_slow_step_alone_changes_nothing():
-    choice = ThreadChoice(2)
+    choice = ThreadTuner(2)
     for step in range(TRIED_AGAIN_AFTER):
         threads = choice.next("work")
         choice.measured("work", threads, {1: 0.012, 2: 1.0 if step == 20 else 0.009}[threads])
@@ -38,7 +38,7 @@ def test_one_slow_step_alone_changes_nothing():
 
 
 def test_the_cost_of_changing_is_not_counted():
-    choice, last = ThreadChoice(2), 1
+    choice, last = ThreadTuner(2), 1
     for _ in range(200):
         count = choice.next("work")
         choice.measured("work", count, 0.03 / count + (0.1 if count != last else 0.0))
@@ -47,8 +47,8 @@ def test_the_cost_of_changing_is_not_counted():
 
 
 def test_one_core_has_no_choice():
-    assert set(used(ThreadChoice(1), lambda _: 0.1, 50)) == {1}
+    assert set(used(ThreadTuner(1), lambda _: 0.1, 50)) == {1}
 
 
 def test_a_load_gets_a_core_of_its_own():
-    assert [ThreadChoice(most).beside() for most in (1, 2, 16)] == [1, 1, 15]
+    assert [ThreadTuner(most).beside() for most in (1, 2, 16)] == [1, 1, 15]

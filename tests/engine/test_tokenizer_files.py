@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import RobertaTokenizer
 
-from tests.jobs.test_parameters import CARD, SPEAKER, resolved
-from timbred.engine import checkpoint, registry, tokenizer_files
-from timbred.engine.adapters.families import make_resident
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.long_texts import Windows, long_texts
-from timbred.engine.registry import Card, Entry, Registry
-from timbred.engine.tokenizer_files import TokenizerFiles
-from timbred.engine.wire import Words
-from timbred.jobs.dispatch.texts import Texts
+from tests.requests.test_parameters import CARD, SPEAKER, resolved
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.factory import make_resident
+from timbred.ipc.engine_messages import PromptInputs
+from timbred.models import checkpoint, registry, tokenizer_files
+from timbred.models.long_texts import Windows, long_texts
+from timbred.models.registry import Card, Entry, Registry
+from timbred.models.tokenizer_files import TokenizerFiles
+from timbred.requests.prompt_texts import Texts
 
 WORDS = "warm pad, 808 kick. naïve ПАД 音 ﷺ <s> \n"
 SENTENCE = "a soft and warm pad that opens slowly over distant bells "
@@ -32,7 +32,7 @@ MODELS = ("pocket", "audioldm", "audioldm2", "audioldm2_speech")
 
 @pytest.fixture(autouse=True)
 def counted_in_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("timbred.jobs.dispatch.texts.COUNTED_WITHIN_S", 300.0)
+    monkeypatch.setattr("timbred.requests.prompt_texts.COUNTED_WITHIN_S", 300.0)
 
 
 def resident(folder: Path) -> LatentDiffusion:
@@ -232,7 +232,7 @@ def test_a_damaged_configuration_counts_nothing(copied: Path, longest: object) -
 
 def test_a_tokenizer_that_was_exchanged_is_read_anew(copied: Path) -> None:
     files = TokenizerFiles()
-    words = Words(prompt=SENTENCE * 4)
+    words = PromptInputs(prompt=SENTENCE * 4)
     (before,) = long_texts(words.texts(), files.windows(copied, "tiny"))
     for part in ("tokenizer", "tokenizer_2"):
         changed(copied / part / "tokenizer_config.json", model_max_length=32)
@@ -253,7 +253,7 @@ def test_a_count_that_does_not_end_keeps_nobody_waiting(
         return windows(self, folder, name)
 
     monkeypatch.setattr(TokenizerFiles, "windows", slow)
-    monkeypatch.setattr("timbred.jobs.dispatch.texts.COUNTED_WITHIN_S", 0.01)
+    monkeypatch.setattr("timbred.requests.prompt_texts.COUNTED_WITHIN_S", 0.01)
     asked = resolved(prompt=SENTENCE * 10)
 
     async def counted() -> None:

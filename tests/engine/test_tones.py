@@ -8,11 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timbred.engine.adapters.notes import NamedNote
-from timbred.engine.adapters.spectral_vocoder import SpectralVocoder
-from timbred.engine.adapters.spectrogram import Analysis, analysis_of, log_mel
-from timbred.engine.adapters.tones import Note, frequencies, hann_lobe, with_tones
-from timbred.engine.adapters.vocoding import Vocoding
+from timbred.engine.codecs.chunked import ChunkedVocoder
+from timbred.engine.codecs.mel import Analysis, analysis_of, log_mel
+from timbred.engine.codecs.note_synthesis import NamedNote, Note, frequencies, hann_lobe, with_tones
+from timbred.engine.codecs.spectral_vocoder import SpectralVocoder
 
 RATE, HOP, FFT, FRAMES = 32_000, 320, 1280, 120
 EDGE = 8 * HOP
@@ -126,13 +125,13 @@ def test_the_lobe_of_a_hann_window():
 @pytest.mark.parametrize("circular", [False, True])
 def test_pieces_have_the_tones_of_the_whole(circular: bool):
     mel = torch.rand(2, 90, 64, generator=torch.Generator().manual_seed(1)) - 0.5
-    vocoding = Vocoding(VOCODER, mel, circular, NamedNote(233.1))
+    vocoding = ChunkedVocoder(VOCODER, mel, circular, NamedNote(233.1))
     whole = vocoding.whole()
     joined = torch.cat([vocoding.piece(0, 16), vocoding.piece(16, 48), vocoding.piece(48, 90)], dim=1)
     assert torch.allclose(joined, whole, atol=1e-5)
     if not circular:
         assert torch.allclose(VOCODER(mel, None, Note(233.1)), whole, atol=1e-5)
-    assert (whole - Vocoding(VOCODER, mel, circular).whole()).abs().max() > 0.01, "there must be tones"
+    assert (whole - ChunkedVocoder(VOCODER, mel, circular).whole()).abs().max() > 0.01, "there must be tones"
 
 
 def test_a_loop_of_a_tone_is_one_tone():

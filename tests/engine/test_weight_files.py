@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from timbred.engine.adapters.weight_files import let_go, read_through, take_over
+from timbred.engine.memory.component_cache import let_go, read_through, take_over
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pages are given back on Linux only")
 NUMBERS = torch.arange(300_000, dtype=torch.float32)

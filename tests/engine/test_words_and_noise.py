@@ -8,14 +8,13 @@ import soxr
 import torch
 
 from tests.engine.test_equal_to_diffusers import loudened, order, ours, refuse
-from timbred.engine import checkpoint
-from timbred.engine.adapters.conditioning import between
-from timbred.engine.adapters.emphasis import without
-from timbred.engine.adapters.families import make_resident
-from timbred.engine.adapters.latent_diffusion import LatentDiffusion
-from timbred.engine.sampling import SCHEDULERS
-from timbred.engine.wire import NoiseSource, Words
+from timbred.engine.diffusion.conditioning import interpolate, without
+from timbred.engine.diffusion.sampler import SCHEDULERS
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.factory import make_resident
 from timbred.errors import ModelError
+from timbred.ipc.engine_messages import NoiseSource, PromptInputs
+from timbred.models import checkpoint
 
 SHORT, LONG = "a kick", "a very long and very bright bell in a very large room"
 
@@ -28,12 +27,12 @@ def model(request: pytest.FixtureRequest) -> LatentDiffusion:
 
 
 def mixed(model: LatentDiffusion, mix: float, one: str = SHORT, other: str = LONG) -> np.ndarray:
-    return ours(model, order(words=Words(prompt=one, prompt2=other, mix=mix)))
+    return ours(model, order(words=PromptInputs(prompt=one, prompt2=other, mix=mix)))
 
 
 def test_the_ends_of_a_mix_are_the_plain_prompts(model: LatentDiffusion):
-    assert np.array_equal(mixed(model, 0.0), ours(model, order(words=Words(prompt=SHORT))))
-    assert np.array_equal(mixed(model, 1.0), ours(model, order(words=Words(prompt=LONG))))
+    assert np.array_equal(mixed(model, 0.0), ours(model, order(words=PromptInputs(prompt=SHORT))))
+    assert np.array_equal(mixed(model, 1.0), ours(model, order(words=PromptInputs(prompt=LONG))))
 
 
 def test_a_mix_comes_near_its_ends_without_a_jump(model: LatentDiffusion):
@@ -45,7 +44,7 @@ def test_a_mix_comes_near_its_ends_without_a_jump(model: LatentDiffusion):
 
 
 def test_a_prompt_mixed_with_itself_is_itself(model: LatentDiffusion):
-    plain = ours(model, order(words=Words(prompt=LONG)))
+    plain = ours(model, order(words=PromptInputs(prompt=LONG)))
     assert np.abs(mixed(model, 0.4, LONG, LONG) - plain).max() < 1e-4
 
 
@@ -53,13 +52,13 @@ def test_sweeping_a_mix_encodes_no_words(model: LatentDiffusion, monkeypatch: py
     mixed(model, 0.5)
     monkeypatch.setattr(model, "encode", refuse)
     for mix in np.linspace(0, 1, 5):
-        model.mixed(Words(prompt=SHORT, prompt2=LONG, mix=float(mix)), True)
+        model.mixed(PromptInputs(prompt=SHORT, prompt2=LONG, mix=float(mix)), True)
 
 
 def test_a_mask_between_two_is_a_weight_in_the_attention():
     one = {"states": torch.ones(1, 1, 4), "mask": torch.ones(1, 1)}
     other = {"states": torch.ones(1, 3, 4), "mask": torch.ones(1, 3)}
-    bias = (1 - between(one, other, 0.25)["mask"]) * -10_000
+    bias = (1 - interpolate(one, other, 0.25)["mask"]) * -10_000
     assert bias[0].tolist() == pytest.approx([0.0, np.log(0.25), np.log(0.25)], abs=1e-3)
 
 
@@ -129,24 +128,24 @@ def test_a_model_that_cannot_hear_says_so(audioldm: Path):
 
 
 def weighted(model: LatentDiffusion, *weights: tuple[str, float], prompt: str = LONG) -> np.ndarray:
-    return ours(model, order(words=Words(prompt=prompt, weights=weights)))
+    return ours(model, order(words=PromptInputs(prompt=prompt, weights=weights)))
 
 
 def test_a_weight_of_one_changes_nothing(model: LatentDiffusion):
-    plain = ours(model, order(words=Words(prompt=LONG)))
+    plain = ours(model, order(words=PromptInputs(prompt=LONG)))
     assert np.abs(weighted(model, ("bright", 1.0), ("bell", 1.0)) - plain).max() < 1e-6
 
 
 def test_a_weight_changes_the_sound_and_more_weight_changes_it_more(model: LatentDiffusion):
-    plain = ours(model, order(words=Words(prompt=LONG)))
+    plain = ours(model, order(words=PromptInputs(prompt=LONG)))
     little = np.abs(weighted(model, ("bell", 1.1)) - plain).max()
     much = np.abs(weighted(model, ("bell", 2.5)) - plain).max()
     assert 0 < little < much
 
 
 def test_the_summary_without_a_word_is_that_of_the_prompt_without_it(model: LatentDiffusion):
-    leaning = model.conditioning(Words(prompt=LONG, weights=(("bright", 0.0),)), True)
-    lacking = model.conditioning(Words(prompt=without(LONG, "bright")), True)
+    leaning = model.conditioning(PromptInputs(prompt=LONG, weights=(("bright", 0.0),)), True)
+    lacking = model.conditioning(PromptInputs(prompt=without(LONG, "bright")), True)
     for name in model.summaries:
         assert torch.allclose(leaning[name], lacking[name], atol=1e-6)
 
@@ -154,8 +153,8 @@ def test_the_summary_without_a_word_is_that_of_the_prompt_without_it(model: Late
 def test_only_a_weighted_words_own_states_are_scaled(audioldm2: Path):
     found = checkpoint.inspect(audioldm2, "tiny", "")
     model = make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None)
-    plain = model.conditioning(Words(prompt="a bright bell"), True)["states"]
-    scaled = model.conditioning(Words(prompt="a bright bell", weights=(("bright", 1.5),)), True)["states"]
+    plain = model.conditioning(PromptInputs(prompt="a bright bell"), True)["states"]
+    scaled = model.conditioning(PromptInputs(prompt="a bright bell", weights=(("bright", 1.5),)), True)["states"]
     assert torch.equal(scaled[0], plain[0]), "the negative prompt has no weights"
     ratio = (scaled[1] / plain[1]).mean(dim=1)
     assert set(ratio.round(decimals=3).tolist()) == {1.0, 1.5}

@@ -1,5 +1,5 @@
 """The daemons of the conversations, for the patches to talk to."""
 
-from tests.conversations.conftest import client, daemon, hollow, other, start_daemon
+from tests.integration.conftest import client, daemon, hollow, other, start_daemon
 
 __all__ = ["client", "daemon", "hollow", "other", "start_daemon"]

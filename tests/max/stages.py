@@ -12,7 +12,7 @@ from typing import Any
 
 from max_patches.patcher import Box, Patch
 from max_patches.words import port as usual_port
-from tests.conversations.daemons import ROOT
+from tests.integration.daemons import ROOT
 
 PATIENCE = 180.0
 """Seconds after which a test that waits is given up: far beyond what anything here takes."""

@@ -12,10 +12,10 @@ import pytest
 
 from max_patches import abstraction, clip, drum, instrument, parts, voice
 from max_patches.patcher import Patch
-from tests.conversations.conftest import StartDaemon, settings_for
-from tests.conversations.daemons import DaemonProcess
+from tests.integration.conftest import StartDaemon, settings_for
+from tests.integration.daemons import DaemonProcess
 from tests.max.stages import MaxStage, Seen, live, playing
-from timbred.render.decode import decode, read_recipe
+from timbred.audiofile.reader import decode, read_recipe
 
 RequireHost = Callable[[str], str]
 Play = Callable[..., contextlib.AbstractContextManager[MaxStage]]

@@ -18,8 +18,8 @@ from max_patches.generate import DEVICES, ROOT, files, needed
 from max_patches.objects import NOT_IN_MAX, SIGNAL
 from max_patches.patcher import BLOB, DEVICE_HEIGHT, Box, Patch
 from max_patches.words import allowed
-from tests.conversations.clients import UdpClient
-from tests.conversations.daemons import DaemonProcess
+from tests.integration.clients import UdpClient
+from tests.integration.daemons import DaemonProcess
 from timbred.errors import CODES
 
 DEVICE_PATCHES = [module.build() for module, _ in DEVICES]

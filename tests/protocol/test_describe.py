@@ -6,20 +6,20 @@ import pytest
 
 from timbred.errors import CODES
 from timbred.protocol import messages as m
-from timbred.protocol.decode import fields_of
-from timbred.protocol.describe import json_schema, osc_tags, reference
-from timbred.protocol.vocabulary import EVENTS, REQUESTS, EventEntry
+from timbred.protocol.coercion import fields_of
+from timbred.protocol.describe import json_schema, osc_tags, protocol_reference
+from timbred.protocol.schema import EVENTS, REQUESTS, EventEntry
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
 
 
 def test_the_page_is_up_to_date() -> None:
     written = PAGE.read_text("utf-8")
-    assert written == reference(), "run: python -m timbred.protocol.describe > docs/protocol.md"
+    assert written == protocol_reference(), "run: python -m timbred.protocol.describe > docs/protocol.md"
 
 
 def test_every_name_is_on_the_page() -> None:
-    page = reference()
+    page = protocol_reference()
     for entry in (*REQUESTS, *EVENTS):
         assert entry.address in page
         for name in fields_of(entry.kind):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timbred.errors import BadRequest
-from timbred.protocol import frames
+from timbred.protocol import json as frames
 from timbred.protocol import messages as m
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timbred.errors import BadRequest
-from timbred.protocol import frames
+from timbred.protocol import json
 from timbred.protocol import messages as m
 from timbred.protocol.inline_keys import group, protect, read_words
 
@@ -63,10 +63,10 @@ def test_protected_texts_are_read_back(parts: list[str]) -> None:
 
 
 def _read(**request: object) -> m.Request | BadRequest:
-    return frames.read_object({"type": "generate", "id": "a1", **request}).outcome
+    return json.read_object({"type": "generate", "id": "a1", **request}).outcome
 
 
-@pytest.mark.parametrize("field", frames.WORD_FIELDS)
+@pytest.mark.parametrize("field", json.WORD_FIELDS)
 def test_json_texts_with_a_key_inside_are_refused(field: str) -> None:
     outcome = _read(**{"prompt": "x", field: "kick drum @seconds 0.3"})
     assert isinstance(outcome, BadRequest)

@@ -11,10 +11,10 @@ from pythonosc.osc_message_builder import OscMessageBuilder
 
 from timbred.errors import BadRequest
 from timbred.protocol import messages as m
-from timbred.protocol.incoming import Incoming
+from timbred.protocol.boundary import Incoming
 from timbred.protocol.osc import LONGEST_DATAGRAM, MOST_EXPANDED, encode_event, read_datagram
-from timbred.protocol.osc_bytes import padded
-from timbred.protocol.vocabulary import EVENT_NAMES, REQUESTS
+from timbred.protocol.osc_packets import padded
+from timbred.protocol.schema import EVENT_NAMES, REQUESTS
 
 NOW = 1_800_000_000.0
 

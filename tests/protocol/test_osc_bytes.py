@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from pythonosc.osc_message import OscMessage
 from pythonosc.osc_message_builder import OscMessageBuilder
 
-from timbred.protocol.osc_bytes import (
+from timbred.protocol.osc_packets import (
     DEEPEST,
     MOST_BUNDLES,
     MOST_MESSAGES,
-    Unfit,
+    UnreadablePacket,
     padded,
     read_message,
     read_packet,
@@ -74,12 +74,12 @@ def test_no_bytes_raise(packet: bytes) -> None:
     ("tags", "body", "found"),
     [
         (",isi", struct.pack(">i", 1) + padded(b"a") + struct.pack(">i", 2), [1, "a", 2]),
-        (",bi", struct.pack(">i", 3) + b"abc\x00" + struct.pack(">i", 2), [Unfit("a blob of 3 bytes"), 2]),
-        (",[i[s]]i", struct.pack(">i", 1) + padded(b"x") + struct.pack(">i", 2), [Unfit("an array"), 2]),
-        (",mi", b"\x00\x90\x40\x7f" + struct.pack(">i", 2), [Unfit("a MIDI message"), 2]),
-        (",Ni", struct.pack(">i", 2), [Unfit("nil"), 2]),
-        (",ti", b"\x00" * 8 + struct.pack(">i", 2), [Unfit("a time tag"), 2]),
-        (",si", padded(b"\xff\xfe") + struct.pack(">i", 2), [Unfit("text that isn't UTF-8"), 2]),
+        (",bi", struct.pack(">i", 3) + b"abc\x00" + struct.pack(">i", 2), [UnreadablePacket("a blob of 3 bytes"), 2]),
+        (",[i[s]]i", struct.pack(">i", 1) + padded(b"x") + struct.pack(">i", 2), [UnreadablePacket("an array"), 2]),
+        (",mi", b"\x00\x90\x40\x7f" + struct.pack(">i", 2), [UnreadablePacket("a MIDI message"), 2]),
+        (",Ni", struct.pack(">i", 2), [UnreadablePacket("nil"), 2]),
+        (",ti", b"\x00" * 8 + struct.pack(">i", 2), [UnreadablePacket("a time tag"), 2]),
+        (",si", padded(b"\xff\xfe") + struct.pack(">i", 2), [UnreadablePacket("text that isn't UTF-8"), 2]),
     ],
 )
 def test_arguments_that_fit_nowhere_keep_their_place(tags: str, body: bytes, found: list[object]) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timbred.errors import BadRequest
-from timbred.protocol.patterns import MAX_PATTERN_CHARACTERS, is_pattern, parse
+from timbred.protocol.address_patterns import MAX_PATTERN_CHARACTERS, is_pattern, parse
 
 # elements of patterns, each with the regular expression that it stands for
 _ELEMENTS = [

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timbred.errors import BadRequest
-from timbred.protocol.slip import END, SlipDecoder, encode
+from timbred.protocol.framing import END, SlipDecoder, encode
 
 FRAMES = st.lists(st.binary(min_size=1, max_size=40), max_size=8)
 

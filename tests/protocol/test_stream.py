@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timbred.errors import BadRequest
-from timbred.protocol import slip
-from timbred.protocol.stream import SizeDecoder, StreamDecoder
+from timbred.protocol import framing
+from timbred.protocol.framing import SizeDecoder, StreamDecoder
 
 PACKETS = st.lists(st.binary(max_size=40).map(lambda body: b"/" + body), min_size=1, max_size=6)
 
@@ -20,12 +20,12 @@ def sized(packet: bytes) -> bytes:
 
 @given(PACKETS, st.booleans(), st.lists(st.integers(0, 10_000), max_size=6))
 def test_the_first_bytes_tell_the_framing(packets: list[bytes], sizes: bool, cuts: list[int]) -> None:
-    data = b"".join(sized(one) if sizes else slip.encode(one) for one in packets)
+    data = b"".join(sized(one) if sizes else framing.encode(one) for one in packets)
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     decoder = StreamDecoder()
     found = [one for start, end in pairwise(places) for one in decoder.feed(data[start:end])]
     assert found == packets
-    assert decoder.encode(b"/pong") == (sized(b"/pong") if sizes else slip.encode(b"/pong"))
+    assert decoder.encode(b"/pong") == (sized(b"/pong") if sizes else framing.encode(b"/pong"))
 
 
 @given(st.lists(st.binary(max_size=60), max_size=5))
@@ -47,4 +47,4 @@ def test_a_size_that_cannot_be_is_refused_once(size: int) -> None:
 def test_a_stream_of_nonsense_is_taken_for_slip() -> None:
     decoder = StreamDecoder()
     assert decoder.feed(b"\x00\x00") == []
-    assert decoder.feed(b"\x00\x00\x00" + slip.END) == [b"\x00" * 5]
+    assert decoder.feed(b"\x00\x00\x00" + framing.END) == [b"\x00" * 5]

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from timbred.engine.adapters.spectral_vocoder import SpectralVocoder
+from timbred.engine.codecs.spectral_vocoder import SpectralVocoder
 from training.mel import log_mel
 
 

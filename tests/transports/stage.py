@@ -11,14 +11,14 @@ import numpy as np
 from pythonosc.osc_message import OscMessage
 from pythonosc.osc_message_builder import OscMessageBuilder
 
-from timbred.clip import Clip
+from timbred.audio import Clip, SampleRate
 from timbred.config import Config, load
 from timbred.errors import ShuttingDown
 from timbred.protocol import messages as m
-from timbred.protocol.exchange import ClientId, Outbox
-from timbred.protocol.slip import SlipDecoder, encode
-from timbred.transports import Ports, Transports
-from timbred.units import SampleRate
+from timbred.protocol.boundary import ClientId, Outbox
+from timbred.protocol.framing import SlipDecoder, encode
+from timbred.transports.base import Transports
+from timbred.transports.sockets import Ports
 
 PATIENCE = 150.0
 """Seconds after which a test that hears nothing is given up: far beyond what any answer takes."""

@@ -14,11 +14,10 @@ import zmq
 import zmq.asyncio
 from websockets.asyncio.client import ClientConnection, connect
 
+from tests.transports.stage import Stage, TcpHost, osc, play
 from timbred.protocol import messages as m
-from timbred.protocol.slip import encode
+from timbred.protocol.framing import encode
 from timbred.transports import osc as osc_transport
-
-from .stage import Stage, TcpHost, osc, play
 
 COUNT = 1500
 """Requests of a flood."""

@@ -10,7 +10,7 @@ import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from .stage import Stage, play
+from tests.transports.stage import Stage, play
 
 
 async def get(stage: Stage, path: str, **headers: str) -> tuple[int, bytes]:

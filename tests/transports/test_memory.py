@@ -4,16 +4,15 @@ import asyncio
 
 import numpy as np
 
+from tests.transports.stage import SOUND, FakeDaemon
 from timbred.protocol import messages as m
-from timbred.transports.front import Front
-from timbred.transports.memory import Memory, MemoryClient
-
-from .stage import SOUND, FakeDaemon
+from timbred.transports.in_process import InProcessClient, InProcessTransport
+from timbred.transports.router import Router
 
 
-def client() -> tuple[Memory, MemoryClient, FakeDaemon]:
-    front = Front()
-    memory = Memory(front)
+def client() -> tuple[InProcessTransport, InProcessClient, FakeDaemon]:
+    front = Router()
+    memory = InProcessTransport(front)
     daemon = FakeDaemon(front)
     front.open(daemon)
     return memory, memory.client(), daemon
@@ -58,8 +57,8 @@ def test_events_come_one_by_one_to_who_listens() -> None:
 
 def test_nothing_is_taken_in_before_the_start_or_after_the_end() -> None:
     async def scene() -> None:
-        front = Front()
-        asker = Memory(front).client()
+        front = Router()
+        asker = InProcessTransport(front).client()
         (refusal,) = await asker.request(type="status")
         assert isinstance(refusal, m.Fail)
         assert refusal.code == "shutting-down"

@@ -8,11 +8,10 @@ from typing import cast
 
 import pytest
 
+from tests.transports.stage import STATUS, Heard, Stage, TcpHost, UdpHost, heard, osc, play
 from timbred.protocol import messages as m
-from timbred.protocol.osc_bytes import padded
-from timbred.protocol.slip import END, encode
-
-from .stage import STATUS, Heard, Stage, TcpHost, UdpHost, heard, osc, play
+from timbred.protocol.framing import END, encode
+from timbred.protocol.osc_packets import padded
 
 GENERATED = ["queued", "started", "take", "done"]
 

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.transports.stage import FakeDaemon, Stage, config_for, play
 from timbred.errors import BadRequest
-from timbred.transports import Transports
-from timbred.transports.access import warn_beyond_loopback
-from timbred.transports.ports import osc_pair, resolve
-
-from .stage import FakeDaemon, Stage, config_for, play
+from timbred.transports.base import Transports
+from timbred.transports.sockets import osc_pair, resolve, warn_beyond_loopback
 
 
 def test_udp_and_tcp_share_a_free_number() -> None:

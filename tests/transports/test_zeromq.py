@@ -12,7 +12,7 @@ import pytest
 import zmq
 import zmq.asyncio
 
-from .stage import SOUND, Stage, play
+from tests.transports.stage import SOUND, Stage, play
 
 GENERATED = ["queued", "started", "take", "done"]
 

@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--decoder", action="store_true", help="train the decoder alone: latents stay what they are")
     parser.add_argument(
         "--threads", type=int, default=torch.get_num_threads(), help="one on a machine busy with much else"
     )

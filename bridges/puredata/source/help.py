@@ -6,7 +6,7 @@ from bridges.puredata.source.patch import Patch
 from timbred.errors import CODES
 from timbred.protocol import messages as m
 from timbred.protocol.describe import Key, keys_of
-from timbred.protocol.vocabulary import REQUESTS, RequestEntry
+from timbred.protocol.schema import REQUESTS, RequestEntry
 
 LINE, COLUMN = 17, 96
 """Pixels from one line of a comment to the next; characters of a page's lines."""

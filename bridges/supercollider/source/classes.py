@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from timbred.errors import CODES
 from timbred.protocol.describe import Key, keys_of
-from timbred.protocol.vocabulary import EVENTS, REQUESTS, RequestEntry
+from timbred.protocol.schema import EVENTS, REQUESTS, RequestEntry
 
 NOT_FROM_HERE = ("id", "port", "inline")
 """Fields that the Quark sees to itself: ids; answers come to sclang's own port; samples don't travel over OSC."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from bridges.supercollider.source.classes import NOT_OFFERED, arguments, method_name
 from bridges.supercollider.source.reference import plain
 from timbred.protocol.describe import Key, keys_of
-from timbred.protocol.vocabulary import REQUESTS, RequestEntry
+from timbred.protocol.schema import REQUESTS, RequestEntry
 
 BY_HAND = Path(__file__).parent / "Timbred.txt"
 

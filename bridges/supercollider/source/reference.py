@@ -3,7 +3,7 @@
 from bridges.supercollider.source.classes import arguments, keys, method_name
 from timbred.errors import CODES
 from timbred.protocol.describe import Key
-from timbred.protocol.vocabulary import REQUEST_NAMED, REQUESTS
+from timbred.protocol.schema import REQUEST_NAMED, REQUESTS
 
 
 def reference() -> str:

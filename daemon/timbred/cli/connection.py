@@ -6,10 +6,9 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Protocol
 
-from timbred.client import AsyncTimbred, NoDaemon, Sound
-from timbred.client.finding import place_of
-from timbred.client.matching import ends, wire_name
-from timbred.client.trouble import error_of
+from timbred.client import AsyncTimbred, DaemonNotFound, Sound
+from timbred.client.async_client import ends, wire_name
+from timbred.client.connection import error_of, place_of
 from timbred.config import Config
 from timbred.protocol import messages as m
 
@@ -17,7 +16,7 @@ ANSWERS_WITHIN = 0.5
 """Seconds in which a daemon that is there answers."""
 
 
-class Connection(Protocol):
+class CliConnection(Protocol):
     """A way to a daemon."""
 
     def ask(self, request: m.Request) -> AsyncIterator[m.Event | Sound]:
@@ -54,7 +53,7 @@ async def running_daemon(config: Config) -> AsyncGenerator[AsyncTimbred | None]:
     async with AsyncTimbred(place.host, place.requests, place.events) as timbred:
         try:
             await timbred.connect(ANSWERS_WITHIN)
-        except NoDaemon:
+        except DaemonNotFound:
             yield None
         else:
             yield timbred
@@ -63,7 +62,7 @@ async def running_daemon(config: Config) -> AsyncGenerator[AsyncTimbred | None]:
 @asynccontextmanager
 async def own_daemon(config: Config) -> AsyncGenerator[OwnDaemon]:
     """A daemon for one call, on ports of its own."""
-    from timbred.app import Daemon
+    from timbred.server import Daemon
 
     own = {"osc.port": 0, "zmq.requests": 0, "zmq.events": 0, "http.port": 0, "discovery.announce": False}
     daemon = Daemon(replace(config, values={**config.values, **own, "models.preload": False}))
@@ -75,7 +74,7 @@ async def own_daemon(config: Config) -> AsyncGenerator[OwnDaemon]:
 
 
 @asynccontextmanager
-async def any_daemon(config: Config) -> AsyncGenerator[Connection]:
+async def any_daemon(config: Config) -> AsyncGenerator[CliConnection]:
     """The running daemon or, if there is none, one of our own for this call."""
     async with running_daemon(config) as running:
         if running is not None:

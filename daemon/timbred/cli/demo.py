@@ -12,14 +12,14 @@ from collections.abc import Generator
 from pathlib import Path
 
 from timbred import __version__
-from timbred.cli.display import Display, display
 from timbred.cli.serve import settings_from
-from timbred.client.finding import reachable
+from timbred.cli.terminal import Display, display
+from timbred.client.connection import reachable
 from timbred.errors import ForbiddenPath, Internal, ShuttingDown, TimbredError, from_code
-from timbred.processes.scratch import TemporaryFile, make_file
+from timbred.ipc.socket_folder import TemporaryFile, make_file
 from timbred.protocol.messages import VOICES
-from timbred.protocol.osc_bytes import Argument, read_packet, write_message
-from timbred.protocol.vocabulary import ROOT
+from timbred.protocol.osc_packets import Argument, read_packet, write_message
+from timbred.protocol.schema import ROOT
 
 ANSWERS_WITHIN_S = 0.5
 """Time in which a daemon that runs answers a ping."""

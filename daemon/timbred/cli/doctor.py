@@ -17,15 +17,15 @@ from rich.markup import escape
 
 from timbred import __version__, errors
 from timbred.cli.connection import running_daemon
-from timbred.cli.devices import output_devices
-from timbred.cli.output import error_console
+from timbred.cli.listings import output_devices
 from timbred.cli.serve import run, settings_from
+from timbred.cli.terminal import error_console
 from timbred.config import Config
-from timbred.delivery.files import TakesFolder
-from timbred.engine.registry import build
-from timbred.library.opening import check_database
-from timbred.processes.isolation import child_environment, python_command, safe_folder
+from timbred.ipc.isolation import child_environment, python_command, safe_folder
+from timbred.models.registry import build
 from timbred.protocol import messages as m
+from timbred.storage.database import check_database
+from timbred.storage.takes_folder import TakesFolder
 
 LITTLE_SPACE = 500e6
 """Bytes free below which the takes folder's disk is called nearly full."""
@@ -80,7 +80,7 @@ def _settings(config: Config) -> Iterator[Finding]:
 
 
 def _device(config: Config) -> Iterator[Finding]:
-    command = python_command("timbred.engine.probe", "--device", config["device"])
+    command = python_command("timbred.engine.device", "--device", config["device"])
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=PROBE_WITHIN, check=True,

@@ -1,6 +1,7 @@
-"""All commands. What a command needs is imported when it runs, so that `--help` answers at once."""
+"""`timbred describe`."""
 
 import errno
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,8 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from timbred import __version__
-from timbred.cli.output import drop_output, finish_output, take_any_text, tell
+from timbred.cli.terminal import drop_output, finish_output, take_any_text, tell
 from timbred.errors import TimbredError, from_foreign
+from timbred.protocol.describe import json_schema, protocol_reference
+
+
+def print_description(as_json: bool) -> None:
+    """Print the protocol as a page, or as the JSON schema of its messages."""
+    print(json.dumps(json_schema(), indent=2) if as_json else protocol_reference())
+
 
 app = typer.Typer(
     name="timbred",
@@ -101,7 +109,7 @@ def takes(
     config: ConfigFile = None,
 ) -> None:
     """List the stored takes, newest first."""
-    from timbred.cli.takes import takes as run
+    from timbred.cli.listings import takes as run
 
     run(search, limit, json, config, settings or [])
 
@@ -154,7 +162,7 @@ def doctor(json: AsJson = False, settings: Settings = None, config: ConfigFile =
 @app.command()
 def devices(json: AsJson = False) -> None:
     """List the sound devices that timbred can play on."""
-    from timbred.cli.devices import devices as run
+    from timbred.cli.listings import devices as run
 
     run(json)
 
@@ -164,9 +172,8 @@ def describe(
     json: Annotated[bool, typer.Option("--json", help="The JSON schema of every message.")] = False,
 ) -> None:
     """Print the whole protocol: every request, event, parameter and error code."""
-    from timbred.cli.describe import describe as run
 
-    run(json)
+    print_description(json)
 
 
 def main(arguments: list[str] | None = None) -> Any:

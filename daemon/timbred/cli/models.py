@@ -10,17 +10,17 @@ from typing import Any
 from rich.progress import DownloadColumn, Progress
 
 from timbred import errors
-from timbred.cli.output import error_console
+from timbred.cli.listings import show
 from timbred.cli.serve import settings_from
-from timbred.cli.tables import show
+from timbred.cli.terminal import error_console
 from timbred.config import Config
-from timbred.engine import installed
-from timbred.engine.checkpoint import INDEX
-from timbred.engine.installing import TAKEN, begin, check_file, finish, install, staging_for
-from timbred.engine.registry import Entry, Registry, build
+from timbred.disk import expanded
 from timbred.filenames import comparison_key, name_fault
-from timbred.processes.isolation import child_environment, python_command, safe_folder
-from timbred.userfolders import expanded
+from timbred.ipc.isolation import child_environment, python_command, safe_folder
+from timbred.models import install as installed
+from timbred.models.checkpoint import INDEX
+from timbred.models.install import TAKEN, begin_install, check_file, finish, install, staging_for
+from timbred.models.registry import Entry, Registry, build
 
 COLUMNS = {"name": "name", "state": "state", "task": "task", "native_rate": "Hz", "max_seconds": "max s",
            "memory_mb": "MB", "licence": "licence", "remark": "remark"}  # fmt: skip
@@ -110,7 +110,7 @@ def _fetch(entry: Entry) -> None:
 
     name, source = entry.card.name, entry.card.source
     staging = staging_for(entry.folder)
-    begin(staging, entry.folder, ["hub", source])
+    begin_install(staging, entry.folder, ["hub", source])
     error_console().print(f"fetching {source} into {entry.folder} ({entry.card.licence})")
     try:
         hashes = _hashes(huggingface_hub.HfApi().model_info(source, files_metadata=True))
@@ -151,7 +151,7 @@ def convert(name: str, file: Path | None, flags: list[str]) -> None:
     if not found.pickled:
         print(f"{name} has no .bin weights: there is nothing to convert")
         return
-    command = python_command("timbred.engine.adapters.conversion", name, str(found.folder.absolute()))
+    command = python_command("timbred.engine.families.component_loader", name, str(found.folder.absolute()))
     with error_console().status(f"converting {', '.join(found.pickled)}"):
         done = subprocess.run(  # a process with torch
             command, stdout=subprocess.PIPE, text=True, check=False, env=child_environment(), cwd=safe_folder()

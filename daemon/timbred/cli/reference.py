@@ -5,7 +5,7 @@ from typing import Any
 import typer
 
 from timbred.cli.main import app
-from timbred.config import MODEL_SOURCE_HELP, SETTINGS, Setting
+from timbred.config import MODEL_SOURCE_HELP, SETTINGS, SettingSpec
 
 HEAD = """# Settings and commands
 
@@ -55,7 +55,7 @@ OF_THIS_MACHINE = {
 """Defaults that hang on the machine, in words."""
 
 
-def reference() -> str:
+def settings_reference() -> str:
     """The whole page."""
     rows = "\n".join(_row(setting) for setting in SETTINGS)
     source = f"| `models.NAME.source` | `TIMBRED_MODELS_NAME_SOURCE` | | a folder or a hub id | {MODEL_SOURCE_HELP} | |"
@@ -63,7 +63,7 @@ def reference() -> str:
     return f"{HEAD}{rows}\n{source}\n\n## Commands\n\n{commands}"
 
 
-def _row(setting: Setting) -> str:
+def _row(setting: SettingSpec) -> str:
     default = OF_THIS_MACHINE.get(setting.name, f"`{setting.default}`" if setting.default != "" else "")
     meaning = setting.help.replace("|", "\\|")
     live = "live" if setting.live else ""
@@ -90,4 +90,4 @@ def _parameter(parameter: Any) -> str:
 
 
 if __name__ == "__main__":
-    print(reference(), end="")
+    print(settings_reference(), end="")

@@ -1,36 +1,116 @@
-"""`timbred say`: one sound from the shell."""
+"""The words of a command line after `timbred say`: the prompt, and `--key value` as `generate` names them."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from timbred.cli.connection import Connection, any_daemon
-from timbred.cli.copying import check_target, copy_whole
-from timbred.cli.options import prompt_and_parameters
-from timbred.cli.output import error_console
+from timbred.audiofile.reader import read_recipe
+from timbred.cli.connection import CliConnection, any_daemon
 from timbred.cli.serve import run, settings_from, start_logging
+from timbred.cli.terminal import error_console
 from timbred.config import Config
-from timbred.errors import BadRequest, TimbredError, from_code
-from timbred.library.recipe import overlaid, parameters_of
+from timbred.errors import BadRequest, TimbredError, from_code, from_foreign
+from timbred.filenames import name_fault, printable
+from timbred.ipc.socket_folder import make_file
 from timbred.protocol import inline_keys
 from timbred.protocol import messages as m
-from timbred.protocol.decode import build, fields_of, is_key
-from timbred.protocol.frames import WORD_FIELDS
+from timbred.protocol.coercion import build, describe_type, fields_of, is_key
+from timbred.protocol.json import WORD_FIELDS
 from timbred.protocol.messages import Generate
-from timbred.protocol.values import describe
-from timbred.protocol.vocabulary import REQUEST_NAMED
-from timbred.render.decode import read_recipe
-from timbred.render.formats import CONTAINERS
+from timbred.protocol.schema import REQUEST_NAMED
+from timbred.render_settings import CONTAINERS
+from timbred.storage.recipe import overlaid, parameters_of
+from timbred.storage.takes_folder import publish
+
+YES_AND_NO = ("0", "1", "true", "false", "yes", "no", "on", "off")
+
+
+def prompt_and_parameters(arguments: list[str], switches: frozenset[str]) -> tuple[str, dict[str, Any]]:
+    """The prompt (empty when there is none) and the parameters. A switch needs no value.
+
+    >>> prompt_and_parameters(["a bell", "--seed", "7", "--fade-out=0.1", "--loop"], frozenset({"loop"}))
+    ('a bell', {'seed': '7', 'fade_out': '0.1', 'loop': '1'})
+
+    Raises:
+        BadRequest: a second prompt, or a parameter without a value.
+    """
+    prompt: str | None = None
+    parameters: dict[str, Any] = {}
+    waiting = list(arguments)
+    while waiting:
+        word = waiting.pop(0)
+        if word.startswith("--") and word != "--":
+            key, equals, value = word[2:].partition("=")
+            key = key.replace("-", "_")
+            parameters[key] = value if equals else _value(key, waiting, switches)
+        elif prompt is None and word != "--":
+            prompt = word
+        elif word != "--":
+            raise BadRequest(f"{word!r}: put the prompt in quotes, and write parameters as --key value")
+    return prompt or "", parameters
+
+
+def _value(key: str, waiting: list[str], switches: frozenset[str]) -> str:
+    follows = waiting[0] if waiting else None
+    if key in switches:
+        return waiting.pop(0) if follows is not None and follows.lower() in YES_AND_NO else "1"
+    if follows is None or follows.startswith("--"):
+        raise BadRequest(f"--{key.replace('_', '-')}: it needs a value")
+    return waiting.pop(0)
+
+
+def check_target(out: Path, overwrite: bool) -> None:
+    """See that the file may be written, before the sound is made.
+
+    Raises:
+        BadRequest: its name isn't one on every system, it is there already, or it is a folder.
+    """
+    shown = printable(str(out))
+    if fault := name_fault(out.name):
+        raise BadRequest(f"--out {shown}: {fault}; give the file another name")
+    if out.is_dir():
+        raise BadRequest(f"--out {shown}: that is a folder; name a file")
+    if not overwrite and os.path.lexists(out):
+        raise _taken(out)
+
+
+def copy_whole(path: Path, out: Path, overwrite: bool) -> Path:
+    """Copy the file under a hidden name and rename it; the absolute path of the copy.
+
+    Raises:
+        BadRequest: there is such a file by now.
+        TimbredError: it can't be written.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with make_file(out.parent) as hidden:
+            shutil.copyfile(path, hidden)
+            hidden.chmod(path.stat().st_mode & 0o777)
+            if overwrite:
+                hidden.replace(out)
+            else:
+                publish(hidden, out, lambda _path, _placeholder: None)
+        return out.absolute()
+    except FileExistsError as error:
+        raise _taken(out) from error
+    except OSError as error:
+        raise from_foreign(error) from error
+
+
+def _taken(out: Path) -> TimbredError:
+    return BadRequest(f"--out {printable(str(out))} is there already: name another file, or add --overwrite")
+
 
 _GENERATE = REQUEST_NAMED["generate"]
 
 PATHS = ("init", "reference", "embeddings")
 """Parameters that name a file that is there."""
 
-SWITCHES = frozenset(name for name, field in fields_of(Generate).items() if describe(field.type) == "0 or 1")
+SWITCHES = frozenset(name for name, field in fields_of(Generate).items() if describe_type(field.type) == "0 or 1")
 """Parameters that need no value."""
 
 
@@ -130,7 +210,7 @@ async def _say(config: Config, request: Generate, out: Path | None, overwrite: b
     return path if out is None else copy_whole(path, out, overwrite)
 
 
-async def _made(connection: Connection, request: Generate) -> Path:
+async def _made(connection: CliConnection, request: Generate) -> Path:
     """The path of the best take; shows progress on standard error."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(compact=True))
     with Progress(*columns, console=error_console(), transient=not sys.stderr.isatty()) as progress:

@@ -8,8 +8,8 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from timbred import app
-from timbred.cli.output import tell
+from timbred import server
+from timbred.cli.terminal import tell
 from timbred.config import Config, load
 
 Result = TypeVar("Result")
@@ -27,7 +27,7 @@ def serve(file: Path | None, flags: list[str]) -> None:
     """Run the daemon until it is told to stop."""
     config = settings_from(file, flags)
     start_logging(config["log.level"])
-    run(app.serve(config, _tell))
+    run(server.serve(config, _tell))
 
 
 def _tell(line: str) -> None:

@@ -10,10 +10,9 @@
 in `trouble`.
 """
 
-from timbred.client.asynchronous import AsyncTimbred
-from timbred.client.finding import Place
-from timbred.client.plain import Timbred
+from timbred.client.async_client import AsyncTimbred
+from timbred.client.connection import DaemonAddress, DaemonNotFound, DaemonTimeout, RequestCancelled
 from timbred.client.sound import Sound
-from timbred.client.trouble import CancelledElsewhere, NoDaemon, Silent
+from timbred.client.sync_client import Timbred
 
-__all__ = ["AsyncTimbred", "CancelledElsewhere", "NoDaemon", "Place", "Silent", "Sound", "Timbred"]
+__all__ = ["AsyncTimbred", "DaemonAddress", "DaemonNotFound", "DaemonTimeout", "RequestCancelled", "Sound", "Timbred"]

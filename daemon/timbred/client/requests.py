@@ -1,6 +1,6 @@
 """Every request as a method, with its keys as typed keyword arguments.
 
-Written by `python -m timbred.client.writing` from the vocabulary: don't change it here.
+Written by `python -m timbred.client.generate_requests` from the vocabulary: don't change it here.
 """
 
 from abc import ABC, abstractmethod

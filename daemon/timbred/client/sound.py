@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from timbred.clip import Samples
+from timbred.audio import Samples
 from timbred.protocol import messages as m
 
 

@@ -1,15 +1,21 @@
 """Which device the models run on, in which precision, and how full its memory is."""
 
+import argparse
+import json
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 import torch
 
-from timbred.errors import BadRequest
+from timbred import errors
+from timbred.errors import BadRequest, ModelError
 
 
 @dataclass(frozen=True)
-class Device:
+class ComputeDevice:
     """A device to run on. `name` is for people."""
 
     place: torch.device
@@ -21,7 +27,7 @@ class Device:
         return str(self.precision).removeprefix("torch.")
 
 
-def choose(wanted: str) -> Device:
+def choose(wanted: str) -> ComputeDevice:
     """The device for the setting `device`: `auto`, `cpu`, `cuda:0`, `mps`.
 
     Half precision on a GPU (bfloat16 where it has it: float16 overflows in the VAE), float32 on a CPU.
@@ -36,7 +42,7 @@ def choose(wanted: str) -> Device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0]
         raise BadRequest(f"setting device: {wanted!r} can't be used here ({reason}); set it to auto or cpu") from error
-    return Device(device, _name(device), _precision(device))
+    return ComputeDevice(device, _name(device), _precision(device))
 
 
 def _best() -> str:
@@ -73,3 +79,57 @@ def memory(device: torch.device) -> tuple[int, int]:
     if device.type == "mps":
         return torch.mps.driver_allocated_memory(), torch.mps.recommended_max_memory()
     return psutil.Process().memory_info().rss, psutil.virtual_memory().total
+
+
+def probe(wanted: str) -> dict[str, object]:
+    """The device's name, precision and memory in bytes; or `error`."""
+    try:
+        chosen = choose(wanted)
+    except errors.BadRequest as error:
+        return {"error": str(error)}
+    used, total = memory(chosen.place)
+    return {
+        "device": str(chosen.place),
+        "name": chosen.name,
+        "precision": chosen.precision_name,
+        "memory_used": used,
+        "memory_total": total,
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="timbred-probe")
+    parser.add_argument("--device", default="auto")
+    json.dump(probe(parser.parse_args().device), sys.stdout)
+
+
+def precision_of(module: torch.nn.Module) -> torch.dtype:
+    """The type of a component's first floating weight; all others have the same.
+
+    Raises:
+        StopIteration: it has no weights.
+    """
+    return next(weight.dtype for weight in module.parameters() if weight.is_floating_point())
+
+
+def finite(part: Any, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """What `make` gives by way of this part of the model; once more in float32 if half precision overflows.
+
+    Raises:
+        ModelError: the result isn't finite, even in full precision.
+    """
+    result = make()
+    if torch.isfinite(result).all():
+        return result
+    before = precision_of(part)
+    if before != torch.float32:
+        try:
+            part.to(torch.float32)
+            result = make()
+        finally:
+            part.to(before)
+    if not torch.isfinite(result).all():
+        raise ModelError("the model gave values that aren't numbers; try another seed, or less guidance")
+    return result

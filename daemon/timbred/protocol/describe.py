@@ -13,17 +13,10 @@ from msgspec import inspect
 
 from timbred.config import NAMED
 from timbred.errors import CODES
-from timbred.protocol import frames, osc, osc_bytes, values
+from timbred.protocol import coercion, json, osc, osc_packets
 from timbred.protocol import messages as m
-from timbred.protocol.decode import fields_of
-from timbred.protocol.vocabulary import (
-    EVENTS,
-    PROTOCOL_VERSION,
-    REQUESTS,
-    ROOT,
-    EventEntry,
-    RequestEntry,
-)
+from timbred.protocol.coercion import fields_of
+from timbred.protocol.schema import EVENTS, PROTOCOL_VERSION, REQUESTS, ROOT, EventEntry, RequestEntry
 
 
 @dataclass(frozen=True)
@@ -46,7 +39,7 @@ def _key(field: inspect.Field) -> Key:
     about, default = _notes(field.type)
     if not default and not field.required and isinstance(field.default, int | float | str):
         default = str(field.default)
-    return Key(field.name, values.describe(field.type), default, about, field.required)
+    return Key(field.name, coercion.describe_type(field.type), default, about, field.required)
 
 
 def _notes(kind: inspect.Type) -> tuple[str, str]:
@@ -146,7 +139,7 @@ def _is_osc_only(kind: type[m.Message], key: str) -> bool:
     return issubclass(kind, m.Request) and key == "port"
 
 
-def reference() -> str:
+def protocol_reference() -> str:
     """The reference page, as Markdown."""
     parts = [
         _INTRODUCTION.format(version=PROTOCOL_VERSION, **_facts()),
@@ -171,9 +164,9 @@ def _facts() -> dict[str, object]:
     return {
         "datagram": f"{osc.LONGEST_DATAGRAM:,}",
         "ahead": f"{osc.FARTHEST:g}",
-        "deep": osc_bytes.DEEPEST,
+        "deep": osc_packets.DEEPEST,
         "expanded": osc.MOST_EXPANDED,
-        "json": f"{frames.LONGEST:,}",
+        "json": f"{json.LONGEST:,}",
         "prompt": f"{m.PROMPT_LIMIT:,}",
     }
 
@@ -374,4 +367,4 @@ _ERRORS = """
 
 
 if __name__ == "__main__":
-    sys.stdout.write(reference())
+    sys.stdout.write(protocol_reference())

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from timbred.errors import BadRequest
-from timbred.protocol import values
-from timbred.protocol.osc_bytes import Argument
+from timbred.protocol import coercion
+from timbred.protocol.osc_packets import Argument
 
 _WORD = re.compile(r"\S+")
 _SEPARATOR = "@"
@@ -161,7 +161,7 @@ def _mark(quoted: list[_Word], is_key: IsKey) -> BadRequest | None:
     key = texts[0].removeprefix(_SEPARATOR)
     if texts[0].startswith(_SEPARATOR) and is_key(key):
         return BadRequest(
-            f"{key}: {values.shown(quoted[0].text)} is a key in quotes, so it could be meant as words; send @{key} "
+            f"{key}: {coercion.shown(quoted[0].text)} is a key in quotes, so it could be meant as words; send @{key} "
             f'without quotes, or quote it with a word before it: "at @{key}"'
         )
     return None

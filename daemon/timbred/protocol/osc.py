@@ -11,21 +11,13 @@ from typing import Any
 
 from timbred.config import SETTINGS
 from timbred.errors import BadRequest
-from timbred.protocol import inline_keys, values
+from timbred.protocol import coercion, inline_keys
 from timbred.protocol import messages as m
-from timbred.protocol.decode import build, entry_named, fields_of, is_key
-from timbred.protocol.incoming import Incoming, id_place
-from timbred.protocol.osc_bytes import Argument, Message, Unfit, walk_packet, write_message
-from timbred.protocol.patterns import is_pattern, parse
-from timbred.protocol.vocabulary import (
-    EVENT_NAMES,
-    REQUEST_NAMED,
-    REQUESTS,
-    ROOT,
-    RequestEntry,
-    find_request,
-    name_of,
-)
+from timbred.protocol.address_patterns import is_pattern, parse
+from timbred.protocol.boundary import Incoming, id_place
+from timbred.protocol.coercion import build, entry_named, fields_of, is_key
+from timbred.protocol.osc_packets import Argument, OscMessage, UnreadablePacket, walk_packet, write_message
+from timbred.protocol.schema import EVENT_NAMES, REQUEST_NAMED, REQUESTS, ROOT, RequestEntry, find_request, name_of
 
 LONGEST_DATAGRAM = 8000
 """Bytes that an answer has at most."""
@@ -90,7 +82,7 @@ def iterate_datagram(packet: bytes, now: float | None = None) -> Iterator[Incomi
                 yield incoming
 
 
-def _matched(message: Message) -> list[str] | Incoming:
+def _matched(message: OscMessage) -> list[str] | Incoming:
     """The addresses of requests that a pattern matches, in the order of the reference."""
     place = id_place(message.address.removeprefix(ROOT))
     port = _port(_divided(None, message.arguments).keys)
@@ -102,26 +94,26 @@ def _matched(message: Message) -> list[str] | Incoming:
     if not found:
         known = ", ".join(entry.address.removeprefix(ROOT) for entry in REQUESTS)
         refusal = BadRequest(
-            f"no address matches the pattern {values.shown(message.address)}; there is {ROOT}NAME: {known}"
+            f"no address matches the pattern {coercion.shown(message.address)}; there is {ROOT}NAME: {known}"
         )
         return Incoming(refusal, place, port)
     return found
 
 
-def _read_matched(message: Message, address: str, now: float | None) -> Incoming | None:
+def _read_matched(message: OscMessage, address: str, now: float | None) -> Incoming | None:
     """One of the addresses that a pattern matches. Requests with an id are refused: the id would be used twice."""
     found = find_request(address.removeprefix(ROOT))
     if found is not None and "id" in found[0].positional:
         entry = found[0]
         refusal = BadRequest(
-            f"{entry.name}: it takes an id, so the pattern {values.shown(message.address)} can't ask for it; "
+            f"{entry.name}: it takes an id, so the pattern {coercion.shown(message.address)} can't ask for it; "
             f"send it to {entry.address} itself"
         )
         return Incoming(refusal, entry.name, _port(_divided(entry, message.arguments).keys))
     return _read(replace(message, address=address), now)
 
 
-def _read(message: Message, now: float | None) -> Incoming | None:
+def _read(message: OscMessage, now: float | None) -> Incoming | None:
     name = message.address.removeprefix(ROOT)
     if name in EVENT_NAMES and name not in REQUEST_NAMED:
         # an answer to an answer could go back and forth between two daemons for ever
@@ -145,7 +137,7 @@ def _read(message: Message, now: float | None) -> Incoming | None:
     return Incoming(request, _id(entry, name, raw), port, due)
 
 
-def _unknown(message: Message, name: str) -> Incoming:
+def _unknown(message: OscMessage, name: str) -> Incoming:
     keys = _divided(None, message.arguments).keys
     if not message.address:
         return Incoming(BadRequest(message.fault or "this is no OSC"), _UNREADABLE)
@@ -155,7 +147,7 @@ def _unknown(message: Message, name: str) -> Incoming:
         except BadRequest as refusal:
             return Incoming(refusal, id_place(name), _port(keys))
     known = ", ".join(entry.name for entry in REQUESTS)
-    refusal = BadRequest(f"there is no address {values.shown(message.address)}; there is {ROOT}NAME: {known}")
+    refusal = BadRequest(f"there is no address {coercion.shown(message.address)}; there is {ROOT}NAME: {known}")
     return Incoming(refusal, id_place(message.address), _port(keys))
 
 
@@ -189,7 +181,7 @@ def _lay_out(entry: RequestEntry, divided: inline_keys.Grouped, raw: dict[str, A
     if rest and entry.rest is None:
         wanted = " ".join(entry.positional) or "none"
         raise BadRequest(
-            f"{entry.name}: {values.shown(_shown(rest[0]))} is one argument too many; "
+            f"{entry.name}: {coercion.shown(_shown(rest[0]))} is one argument too many; "
             f"it takes {wanted}, then @key value"
         )
     if rest and entry.rest is not None:
@@ -208,15 +200,15 @@ def _lay_out(entry: RequestEntry, divided: inline_keys.Grouped, raw: dict[str, A
 def _value(entry: RequestEntry, name: str, atoms: list[Argument]) -> object:
     """One argument as it came, several as words with single spaces between."""
     for atom in atoms:
-        if isinstance(atom, Unfit) or (isinstance(atom, bool) and len(atoms) > 1):
+        if isinstance(atom, UnreadablePacket) or (isinstance(atom, bool) and len(atoms) > 1):
             raise BadRequest(f"{name}: got {_shown(atom)}, allowed is {_allowed(entry, name)}")
     if not atoms:
         raise BadRequest(f"{name}: no value after @{name}; allowed is {_allowed(entry, name)}")
-    return atoms[0] if len(atoms) == 1 else " ".join(map(values.atom, atoms))
+    return atoms[0] if len(atoms) == 1 else " ".join(map(coercion.atom, atoms))
 
 
 def _shown(argument: Argument) -> str:
-    return argument.what if isinstance(argument, Unfit) else values.atom(argument)
+    return argument.what if isinstance(argument, UnreadablePacket) else coercion.atom(argument)
 
 
 def _allowed(entry: RequestEntry, name: str) -> str:
@@ -224,7 +216,7 @@ def _allowed(entry: RequestEntry, name: str) -> str:
     fields = fields_of(entry.kind)
     if name not in fields:
         return f"none: {entry.name} has no such key; it has {', '.join(fields)}"
-    return values.describe(fields[name].type)
+    return coercion.describe_type(fields[name].type)
 
 
 def _id(entry: RequestEntry, name: str, raw: dict[str, Any]) -> m.Id:
@@ -236,7 +228,7 @@ def _port(keys: Sequence[tuple[str, list[Argument]]]) -> int | None:
     for key, atoms in keys:
         if key == "port" and len(atoms) == 1:
             try:
-                return values.read("port", fields_of(m.Ping)["port"].type, atoms[0])
+                return coercion.coerce("port", fields_of(m.Ping)["port"].type, atoms[0])
             except BadRequest:
                 return None
     return None

@@ -23,20 +23,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from timbred.clip import Clip
-from timbred.library.takes import Library
-from timbred.protocol import describe, frames
+from timbred.audio import Clip
+from timbred.protocol import describe, json
 from timbred.protocol import messages as m
-from timbred.protocol.exchange import ClientId
-from timbred.protocol.incoming import Incoming
-from timbred.supervision import Supervisor
-from timbred.transports.front import Front, deliver_each
-from timbred.transports.listener import REFUSED, Listeners, received
-from timbred.transports.origin import is_own_page
-from timbred.transports.osc_websocket import AddressSpace, OscWebSockets
-from timbred.transports.panel import Panel
-from timbred.transports.sounds import file_of
-from timbred.transports.turns import Turns
+from timbred.protocol.boundary import ClientId, Incoming
+from timbred.storage.library import Library
+from timbred.task_supervision import Supervisor
+from timbred.transports.fair_turns import Turns
+from timbred.transports.router import Router, deliver_each
+from timbred.transports.web_api import WebApi, file_of, is_own_page
+from timbred.transports.websocket import REFUSED, AddressSpace, OscWebSockets, WebSocketSessions, received
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +88,7 @@ class InTurn:
         await self._app(scope, receive, send)
 
 
-class WebSockets:
+class WebSocketEndpoint:
     """The clients of `/ws`, each known as `ws:N`, or as `ws:NAME` when it connects to `/ws?client=NAME`.
 
     A client that has lost its connection comes back under its name: it hears the rest of its requests, and what it asks
@@ -101,10 +97,10 @@ class WebSockets:
 
     inline = False
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: Router) -> None:
         self._front = front
         self._numbers = itertools.count(1)
-        self._listeners = Listeners()
+        self._listeners = WebSocketSessions()
         front.attach("ws", self)
 
     def streams(self, client: ClientId) -> bool:
@@ -143,7 +139,7 @@ class WebSockets:
     def _steps(self, client: ClientId, message: str | bytes) -> Iterator[None]:
         """Take in a message, in one step."""
         read = message.encode("utf-8", "replace") if isinstance(message, str) else message
-        self._front.receive(client, frames.read(read))
+        self._front.receive(client, json.read(read))
         yield
 
     async def close(self, patience: float) -> None:
@@ -153,7 +149,7 @@ class WebSockets:
     def deliver(self, client: ClientId, event: m.Event, clip: Clip | None) -> None:
         """Send an event as one text message."""
         _ = clip
-        if not self._listeners.put(client, frames.encode_event(event).decode()):
+        if not self._listeners.put(client, json.encode_event(event).decode()):
             _log.debug("%s has gone: %s is lost", client, event)
 
     def deliver_list(self, client: ClientId, name: str, events: Sequence[m.Event], end: m.Event | None) -> None:
@@ -167,7 +163,7 @@ class _Questions:
 
     inline = False
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: Router) -> None:
         self._front = front
         self._numbers = itertools.count(1)
         self._asked: dict[ClientId, asyncio.Future[m.Event]] = {}
@@ -227,12 +223,12 @@ class _Server(uvicorn.Server):
         yield
 
 
-class Http:
+class HttpServer:
     """The HTTP server and its WebSocket."""
 
     def __init__(
         self,
-        front: Front,
+        front: Router,
         listener: socket.socket,
         host: str,
         takes: Path,
@@ -244,9 +240,9 @@ class Http:
         self._supervisor = supervisor or Supervisor()
         self._listener = listener
         self._takes = takes
-        self._panel = Panel(takes, library)
+        self._panel = WebApi(takes, library)
         self._questions = _Questions(front)
-        self._sockets = WebSockets(front)
+        self._sockets = WebSocketEndpoint(front)
         self._osc = OscWebSockets(front, space)
         app = InTurn(OwnHostOnly(Starlette(routes=self._routes()), host), front.turns)
         self._server = _Server(
@@ -308,7 +304,7 @@ class Http:
             event = await self._questions.ask(m.Status(), "status")
         except TimeoutError:
             return PlainTextResponse("timbred doesn't answer; look at its log", 503)
-        return _json(frames.encode_event(event), 503 if isinstance(event, m.Fail) else 200)
+        return _json(json.encode_event(event), 503 if isinstance(event, m.Fail) else 200)
 
     async def _take(self, request: Request) -> Response:
         found = await asyncio.to_thread(_inside, self._takes, request.path_params["path"])

@@ -8,19 +8,16 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from timbred.clip import Clip
+from timbred.audio import Clip
 from timbred.errors import BadRequest
 from timbred.protocol import messages as m
-from timbred.protocol.exchange import ClientId
-from timbred.protocol.incoming import Incoming
+from timbred.protocol.boundary import ClientId, Incoming
+from timbred.protocol.framing import StreamDecoder
 from timbred.protocol.osc import encode_event, iterate_datagram
-from timbred.protocol.stream import StreamDecoder
-from timbred.protocol.vocabulary import is_terminal
-from timbred.supervision import Supervisor
-from timbred.transports.clients import Address, tcp_client, udp_address
-from timbred.transports.front import Front, deliver_each
-from timbred.transports.limited_log import LimitedLog
-from timbred.transports.ports import enlarge_receive_buffer
+from timbred.protocol.schema import is_terminal
+from timbred.task_supervision import Supervisor
+from timbred.transports.router import Address, LimitedLog, Router, deliver_each, tcp_client, udp_address
+from timbred.transports.sockets import enlarge_receive_buffer
 
 _log = logging.getLogger(__name__)
 
@@ -51,12 +48,12 @@ class _Held:
     size: int = 0
 
 
-class Udp:
+class OscUdp:
     """The UDP endpoint. Reads the socket itself: many datagrams at each wake-up, and no error ends it."""
 
     inline = False
 
-    def __init__(self, front: Front, endpoint: socket.socket) -> None:
+    def __init__(self, front: Router, endpoint: socket.socket) -> None:
         self._front = front
         self._socket = endpoint
         self._buffer = bytearray(_LARGEST_DATAGRAM)
@@ -186,10 +183,10 @@ class Udp:
             asyncio.get_running_loop().remove_writer(self._socket)
 
 
-class Connection:
+class TcpConnection:
     """One TCP client. One that has closed its sending side still hears how its requests end."""
 
-    def __init__(self, front: Front, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, front: Router, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = writer.get_extra_info("peername")
         self.host = str(peer[0])
         self.client = tcp_client(self.host, int(peer[1]))
@@ -279,16 +276,16 @@ class Connection:
             self._writer.transport.abort()
 
 
-class Tcp:
+class OscTcp:
     """The TCP server."""
 
     inline = False
 
-    def __init__(self, front: Front, listener: socket.socket, supervisor: Supervisor) -> None:
+    def __init__(self, front: Router, listener: socket.socket, supervisor: Supervisor) -> None:
         self._front = front
         self._supervisor = supervisor
         self._listener = listener
-        self._connections: dict[ClientId, Connection] = {}
+        self._connections: dict[ClientId, TcpConnection] = {}
         self._serving: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -303,13 +300,13 @@ class Tcp:
             writer.transport.abort()
             return
         _keep_alive(writer)
-        connection = Connection(self._front, reader, writer)
+        connection = TcpConnection(self._front, reader, writer)
         self._connections[connection.client] = connection
         serving = self._supervisor.run(self._until_gone(connection), "osc-tcp")
         self._serving.add(serving)
         serving.add_done_callback(self._serving.discard)
 
-    async def _until_gone(self, connection: Connection) -> None:
+    async def _until_gone(self, connection: TcpConnection) -> None:
         try:
             await connection.serve()
         finally:

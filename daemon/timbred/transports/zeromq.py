@@ -12,18 +12,15 @@ import numpy as np
 import zmq
 import zmq.asyncio
 
-from timbred.clip import Clip
+from timbred.audio import Clip
 from timbred.errors import BadRequest
-from timbred.protocol import frames
+from timbred.protocol import json
 from timbred.protocol import messages as m
-from timbred.protocol.exchange import ClientId
-from timbred.protocol.incoming import Incoming
-from timbred.protocol.vocabulary import REQUESTS, answers, find_request, is_terminal, name_of
-from timbred.supervision import Supervisor
-from timbred.transports.clients import zmq_client
-from timbred.transports.front import Front, deliver_each
-from timbred.transports.limited_log import LimitedLog
-from timbred.transports.ports import refused, resolve
+from timbred.protocol.boundary import ClientId, Incoming
+from timbred.protocol.schema import REQUESTS, answers, find_request, is_terminal, name_of
+from timbred.task_supervision import Supervisor
+from timbred.transports.router import LimitedLog, Router, deliver_each, zmq_client
+from timbred.transports.sockets import refused, resolve
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +70,7 @@ class Requests:
     inline = True
 
     def __init__(
-        self, front: Front, context: zmq.asyncio.Context, host: str, port: int, supervisor: Supervisor
+        self, front: Router, context: zmq.asyncio.Context, host: str, port: int, supervisor: Supervisor
     ) -> None:
         self._front = front
         self._supervisor = supervisor
@@ -161,7 +158,7 @@ class Requests:
         """Send an event with its samples, or keep it for the whole reply."""
         reply = self._replies.get(client)
         if reply is None:
-            self._send(client, [frames.encode_event(event), *_samples(clip)])
+            self._send(client, [json.encode_event(event), *_samples(clip)])
         elif isinstance(event, m.Take) and event.id == reply.id:
             reply.takes[event.index] = (event, clip)
         elif reply.ends_with(event):
@@ -174,15 +171,15 @@ class Requests:
             deliver_each(self.deliver, client, events, end)
         elif reply.type == name:
             self._forget(client)
-            self._send(client, [*reply.envelope, frames.encode_list(name, events)])
+            self._send(client, [*reply.envelope, json.encode_list(name, events)])
 
     def _reply(self, client: ClientId, reply: _Reply, event: m.Event) -> None:
         self._forget(client)
         if not isinstance(event, m.Done):
-            self._send(client, [*reply.envelope, frames.encode_event(event)])
+            self._send(client, [*reply.envelope, json.encode_event(event)])
             return
         takes = [reply.takes[index] for index in sorted(reply.takes)]
-        whole = frames.encode_done(event, [take for take, _ in takes])
+        whole = json.encode_done(event, [take for take, _ in takes])
         samples = [frame for _, clip in takes for frame in _samples(clip)]
         self._send(client, [*reply.envelope, whole, *samples])
 
@@ -213,7 +210,7 @@ class Events:
     def publish(self, client: ClientId, event: m.Event) -> None:
         """Send an event to all who subscribed to its topic."""
         topic = name_of(event).encode()
-        self._pub.send_multipart([topic, frames.encode_event(event, client)], zmq.NOBLOCK)
+        self._pub.send_multipart([topic, json.encode_event(event, client)], zmq.NOBLOCK)
 
     def close(self, linger: float) -> None:
         """Close; what waits is sent for at most `linger` seconds."""
@@ -262,7 +259,7 @@ def _read_parts(parts: Sequence[bytes], count: int) -> Incoming:
     size = count - len(envelope)
     if size != 1:
         return Incoming(BadRequest(f"this message has {size} frames; a request is one frame of JSON"), "json")
-    return frames.read(parts[-1])
+    return json.read(parts[-1])
 
 
 def _type_of(incoming: Incoming) -> str:

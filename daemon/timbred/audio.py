@@ -1,0 +1,120 @@
+"""Units carried in types, so that a frame count is never taken for seconds."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, NewType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timbred.errors import ModelError
+
+Seconds = NewType("Seconds", float)
+"""A length or moment in seconds."""
+
+Frames = NewType("Frames", int)
+"""A count of sample frames: one sample of every channel."""
+
+SampleRate = NewType("SampleRate", int)
+"""Frames a second (Hz)."""
+
+Decibels = NewType("Decibels", float)
+"""A gain or a level relative to full scale (dB, dBFS)."""
+
+Lufs = NewType("Lufs", float)
+"""Integrated loudness, ITU-R BS.1770."""
+
+Bpm = NewType("Bpm", float)
+"""Tempo in beats a minute."""
+
+Megabytes = NewType("Megabytes", float)
+"""Memory in units of 1,000,000 bytes."""
+
+
+def frames_in(seconds: float, rate: int) -> Frames:
+    """The number of frames nearest to `seconds` at `rate`.
+
+    >>> frames_in(0.5, 48_000)
+    24000
+    """
+    return Frames(round(seconds * rate))
+
+
+def bars_to_seconds(bars: float, bpm: float, beats_per_bar: float) -> Seconds:
+    """How long `bars` last at a tempo.
+
+    >>> bars_to_seconds(2, 120, 4)
+    4.0
+    """
+    return Seconds(bars * beats_per_bar * 60.0 / bpm)
+
+
+def amplitude(decibels: float) -> float:
+    """The linear factor of a gain in dB.
+
+    >>> amplitude(-20.0)
+    0.1
+    """
+    return 10.0 ** (decibels / 20.0)
+
+
+Samples = NDArray[np.float32]
+"""Sound as float32, shape (frames, channels), full scale -1..1."""
+
+Recipe = dict[str, Any]
+"""Everything needed to make a sound again: JSON-ready, see `timbred.storage.recipe`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """Samples, their rate, and the recipe they came from.
+
+    `samples` has shape (frames, channels), float32. `loop` marks that the end meets the start without
+    a seam; `bpm` is set when the length is a whole number of beats at that tempo, `beats` counts them.
+    """
+
+    samples: Samples
+    rate: SampleRate
+    recipe: Recipe = field(default_factory=dict[str, Any])
+    loop: bool = False
+    bpm: float | None = None
+    beats: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.samples.ndim != 2 or self.samples.dtype != np.float32:
+            raise ValueError(
+                f"samples: expected float32 of shape (frames, channels), got {self.samples.dtype} {self.samples.shape}"
+            )
+        if self.rate <= 0:
+            raise ValueError(f"rate: expected a positive number of Hz, got {self.rate}")
+
+    @property
+    def frames(self) -> Frames:
+        return Frames(self.samples.shape[0])
+
+    @property
+    def channels(self) -> int:
+        return self.samples.shape[1]
+
+    @property
+    def seconds(self) -> Seconds:
+        return Seconds(self.frames / self.rate)
+
+    def with_samples(self, samples: NDArray[Any], rate: int | None = None) -> "Clip":
+        """The same clip with other samples (and, if given, another rate)."""
+        return replace(
+            self,
+            samples=np.ascontiguousarray(samples, dtype=np.float32),
+            rate=self.rate if rate is None else SampleRate(rate),
+        )
+
+
+def require_sound(clip: Clip) -> None:
+    """Refuse a clip that no file should hold.
+
+    Raises:
+        ModelError: no frames, no channels, or values that aren't finite numbers.
+    """
+    if clip.samples.size == 0:
+        raise ModelError("the model gave no sound (0 samples); ask for a longer one")
+    if not np.isfinite(clip.samples).all():
+        raise ModelError("the model gave values that aren't numbers; try another seed, or lower the guidance")

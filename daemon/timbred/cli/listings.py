@@ -1,0 +1,118 @@
+"""Tables for people, JSON for programs."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from timbred.cli.serve import settings_from
+from timbred.errors import NoAudioDevice
+from timbred.ipc.isolation import child_environment, python_command, safe_folder
+from timbred.storage.library import StoredTake, open_library, spare_file
+
+WRAPPED = ("prompt", "file", "remark", "found", "what to do")
+"""Headings of columns whose text may go on in the next line; names and numbers stay whole."""
+
+NOT_A_TERMINAL = 240
+"""Characters in a line where nobody looks at a screen."""
+
+Rows = Sequence[dict[str, Any]]
+
+
+def show(rows: Rows, columns: dict[str, str], as_json: bool, empty: str) -> None:
+    """Print rows: as JSON whole, or the named columns (key to heading) as a table."""
+    if as_json:
+        print(json.dumps(list(rows), indent=2))
+    elif not rows:
+        print(empty)
+    else:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in columns.values():
+            table.add_column(heading, no_wrap=heading not in WRAPPED, overflow="fold")
+        for row in rows:
+            table.add_row(*(_cell(row.get(key)) for key in columns))
+        wide = None if sys.stdout.isatty() else NOT_A_TERMINAL
+        Console(width=wide).print(table)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}" if abs(value) < 1000 else f"{value:.0f}"
+    return "" if value is None else str(value)
+
+
+DEVICE_COLUMNS = {"number": "number", "name": "name", "driver": "driver", "channels": "channels", "rate": "Hz",
+           "is_default": "default"}  # fmt: skip
+
+LISTING_TIMEOUT_S = 30.0
+"""Seconds that the sound system gets to answer."""
+
+
+def devices(as_json: bool) -> None:
+    """Print the output devices; `player.device` takes a number or a part of a name.
+
+    Raises:
+        NoAudioDevice: the sound library isn't there; says what to install.
+    """
+    show(
+        output_devices(), DEVICE_COLUMNS, as_json, "no sound device that can play: plug one in, or start a JACK server"
+    )
+
+
+def output_devices() -> list[dict[str, Any]]:
+    """Every device that can play, asked of a process that has the sound library.
+
+    Raises:
+        NoAudioDevice: the library isn't there, or doesn't answer.
+    """
+    command = python_command("timbred.player.process.devices")
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=LISTING_TIMEOUT_S, check=True,
+            env=child_environment(), cwd=safe_folder(),
+        )  # fmt: skip
+        found = json.loads(done.stdout.splitlines()[-1])
+    except (subprocess.SubprocessError, ValueError, IndexError) as error:
+        raise NoAudioDevice(f"the sound system doesn't answer: {error}") from error
+    if "error" in found:
+        raise NoAudioDevice(found["error"])
+    return found["devices"]
+
+
+TAKE_COLUMNS = {"take_id": "take", "made": "made", "prompt": "prompt", "model": "model", "seed": "seed", "seconds": "s",
+           "path": "file"}  # fmt: skip
+
+
+def takes(search: str, limit: int, as_json: bool, file: Path | None, flags: list[str]) -> None:
+    """Print the stored takes, newest first. Reads the library itself: needs no daemon."""
+    config = settings_from(file, flags)
+    found: list[StoredTake] = []
+    spare_folder = config.spare_library_folder
+    if config.library_file.exists() or (spare_folder and spare_file(spare_folder, config.library_file).exists()):
+        library = open_library(config.library_file, spare_folder)
+        try:
+            found = library.search(search, limit)
+        finally:
+            library.close()
+    show([_row(take) for take in found], TAKE_COLUMNS, as_json, 'no takes yet: timbred say "a bright bell" makes one')
+
+
+def _row(take: StoredTake) -> dict[str, object]:
+    path = "" if take.path is None else str(take.path)
+    return {
+        "take_id": take.take_id,
+        "made": datetime.fromtimestamp(take.created).astimezone().isoformat(timespec="seconds"),
+        "prompt": take.prompt,
+        "model": take.model,
+        "seed": take.seed,
+        "seconds": take.seconds,
+        "rate": take.rate,
+        "channels": take.channels,
+        "path": f"{path} (gone)" if take.missing else path,
+    }

@@ -1,0 +1,263 @@
+"""Writes `requests.py`: the client's methods with their types and help, derived from the vocabulary.
+
+python -m timbred.client.generate_requests > daemon/timbred/client/requests.py
+"""
+
+import sys
+import textwrap
+from collections.abc import Iterable
+
+from msgspec import inspect
+
+from timbred.protocol import messages as m
+from timbred.protocol.coercion import fields_of
+from timbred.protocol.describe import Key, keys_of
+from timbred.protocol.schema import EVENTS, REQUESTS, RequestEntry
+
+BY_ITSELF = ("hello", "notify", "cancel", "sync")
+"""Requests that the client makes by itself, or has another way for: leaving, and `listen`."""
+
+LISTS = {"models": "m.Model", "takes": "m.Take"}
+"""Requests that are answered by several events, and the type of each."""
+
+OWN = ("id", "port", "inline")
+"""Fields that the client fills in."""
+
+WIDTH = 120
+
+
+def written() -> str:
+    """The whole file."""
+    entries = [entry for entry in REQUESTS if entry.name not in BY_ITSELF]
+    parts = [
+        _HEAD,
+        _typed_dict(
+            "KeysOfPlaying", "TypedDict, total=False", _own(m.PlayKeys, m.Request), "Keys of a sound that plays."
+        ),
+        _typed_dict("KeysOfSound", "KeysOfPlaying, total=False", _of_sound(), "Keys of a sound."),
+        *(_keys_class(entry) for entry in entries if _keys(entry)),
+        _ASKING,
+        "\n".join(_asynchronous(entry) for entry in entries),
+        _WAITING,
+        "\n".join(_plain(entry) for entry in entries),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _of_sound() -> list[Key]:
+    return [key for key in _own(m.Recipe, m.PlayKeys) if key.name not in (*OWN, "voice")]
+
+
+def _own(kind: type[m.Message], base: type[m.Message]) -> list[Key]:
+    inherited = fields_of(base)
+    return [key for key in keys_of(kind) if key.name not in inherited]
+
+
+def _positional(entry: RequestEntry) -> list[str]:
+    named = [name for name in (entry.family, *entry.positional, entry.rest) if name]
+    return [name for name in named if name not in OWN]
+
+
+def _keys(entry: RequestEntry) -> list[Key]:
+    return [key for key in keys_of(entry.kind) if key.name not in (*OWN, *_positional(entry))]
+
+
+def _class_name(entry: RequestEntry) -> str:
+    return entry.name.capitalize() + "Keys"
+
+
+def _keys_class(entry: RequestEntry) -> str:
+    base, inherited = "TypedDict", set[str]()
+    if issubclass(entry.kind, m.Recipe):
+        base, inherited = "KeysOfSound", {key.name for key in (*_own(m.PlayKeys, m.Request), *_of_sound())}
+    elif issubclass(entry.kind, m.PlayKeys):
+        base, inherited = "KeysOfPlaying", {key.name for key in _own(m.PlayKeys, m.Request)}
+    own = [key for key in _keys(entry) if key.name not in inherited]
+    return _typed_dict(_class_name(entry), f"{base}, total=False", own, f"Keys of `{entry.name}`.", entry.kind)
+
+
+def _typed_dict(name: str, bases: str, keys: Iterable[Key], about: str, kind: type[m.Message] = m.Generate) -> str:
+    lines = [f"class {name}({bases}):", f'    """{about}"""', ""]
+    for key in keys:
+        lines.append(f"    {key.name}: {type_of(fields_of(kind)[key.name].type)}")
+        lines += _docstring(_help(key), "    ")
+    return "\n".join(lines).rstrip() + "\n\n"
+
+
+def _help(key: Key) -> str:
+    default = f"; default {key.default}" if key.default else ""
+    about = f"{key.about}: " if key.about else ""
+    return f"{about}{key.allowed}{default}."
+
+
+def _docstring(text: str, indent: str) -> list[str]:
+    if len(indent) + len(text) + 6 <= WIDTH:
+        return [f'{indent}"""{text}"""']
+    wrapped = textwrap.wrap(text, WIDTH - len(indent) - 3)
+    return [f'{indent}"""{wrapped[0]}', *(indent + line for line in wrapped[1:]), f'{indent}"""']
+
+
+def type_of(kind: inspect.Type) -> str:  # noqa: PLR0911  one return for each kind of value
+    """A field's type as an annotation, without None.
+
+    >>> type_of(fields_of(m.Generate)["seed"].type)
+    'int'
+    """
+    match kind:
+        case inspect.Metadata(type=inner):
+            return type_of(inner)
+        case inspect.UnionType(types=types):
+            return " | ".join(dict.fromkeys(type_of(one) for one in types if not isinstance(one, inspect.NoneType)))
+        case inspect.BoolType():
+            return "bool"
+        case inspect.IntType():
+            return "int"
+        case inspect.FloatType():
+            return "float"
+        case inspect.LiteralType(values=values):
+            return f"Literal[{', '.join(map(_quoted, values))}]"
+        case inspect.StrType():
+            return "str"
+        case _:
+            raise TypeError(f"no annotation for {kind}")
+
+
+def _quoted(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def _def(start: str, entry: RequestEntry, answer: str) -> list[str]:
+    """The `def` line, broken in three where it is too long."""
+    arguments = _signature(entry)
+    whole = f"    {start}({arguments}) -> {answer}:"
+    return [whole] if len(whole) <= WIDTH else [f"    {start}(", f"        {arguments}", f"    ) -> {answer}:"]
+
+
+def _signature(entry: RequestEntry) -> str:
+    fields = fields_of(entry.kind)
+    parts = ["self"]
+    for name in _positional(entry):
+        value = "str | int | float | bool" if name == "value" else type_of(fields[name].type)
+        parts.append(f"{name}: {value}" if fields[name].required else f"{name}: {value} | None = None")
+    return ", ".join([*parts, *([f"**keys: Unpack[{_class_name(entry)}]"] if _keys(entry) else [])])
+
+
+def _call(entry: RequestEntry, prefix: str = "") -> str:
+    handed = [f"{name}={name}" for name in _positional(entry) if name != entry.family]
+    name = f'f"{entry.name}/{{{entry.family}}}"' if entry.family else f'"{entry.name}"'
+    return ", ".join([prefix + name, *handed, *(["**keys"] if _keys(entry) else [])])
+
+
+def _pass_on(entry: RequestEntry) -> str:
+    return ", ".join([*_positional(entry), *(["**keys"] if _keys(entry) else [])])
+
+
+def _answer(entry: RequestEntry) -> str:
+    """The type of what a request gives."""
+    if entry.has_id:
+        return "Sound"
+    if entry.name in LISTS:
+        return f"list[{LISTS[entry.name]}]"
+    kinds = [one.kind for name in entry.answers if name != "fail" for one in EVENTS if one.name == name]
+    found = ["None" if kind is m.Acknowledged else f"m.{kind.__name__}" for kind in kinds if kind is not m.Done]
+    first = found[:1] if entry.name in ("play", "flow") else found
+    return " | ".join(first)
+
+
+def _method_name(entry: RequestEntry) -> str:
+    return "setting" if entry.family else entry.name
+
+
+def _about(entry: RequestEntry) -> list[str]:
+    return _docstring(" ".join((entry.kind.__doc__ or "").split()), " " * 8)
+
+
+def _asynchronous(entry: RequestEntry) -> str:
+    way = "_sound" if entry.has_id else "_list" if entry.name in LISTS else "_one"
+    lines = [
+        *_def(f"async def {_method_name(entry)}", entry, _answer(entry)),
+        *_about(entry),
+        f"        return await self.{way}(self.request({_call(entry)}))",
+        "",
+    ]
+    if entry.has_id:
+        lines += [
+            *_def(f"def {entry.name}_events", entry, "AsyncGenerator[m.Event | Sound]"),
+            f'        """As `{entry.name}`, with all its events. Leaving before the end cancels it."""',
+            f"        return self.ask(self.request({_call(entry)}))",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _plain(entry: RequestEntry) -> str:
+    name = _method_name(entry)
+    lines = [
+        *_def(f"def {name}", entry, _answer(entry)),
+        *_about(entry),
+        f"        return self._run(self.timbred.{name}({_pass_on(entry)}))",
+        "",
+    ]
+    if entry.has_id:
+        lines += [
+            *_def(f"def {name}_events", entry, "Generator[m.Event | Sound]"),
+            f'        """As `{name}`, with all its events. Leaving before the end cancels it."""',
+            f"        return self._each(self.timbred.{name}_events({_pass_on(entry)}))",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+_HEAD = '''"""Every request as a method, with its keys as typed keyword arguments.
+
+Written by `python -m timbred.client.generate_requests` from the vocabulary: don't change it here.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Coroutine, Generator
+from typing import Any, Literal, TypedDict, TypeVar, Unpack
+
+from timbred.client.sound import Sound
+from timbred.protocol import messages as m
+
+Result = TypeVar("Result")
+
+'''
+
+_ASKING = '''class AsyncRequests(ABC):
+    """The requests, for asyncio."""
+
+    @abstractmethod
+    def request(self, name: str, /, **values: Any) -> m.Request: ...
+
+    @abstractmethod
+    def ask(self, request: m.Request) -> AsyncGenerator[m.Event | Sound]: ...
+
+    @abstractmethod
+    async def _one(self, request: m.Request) -> Any: ...
+
+    @abstractmethod
+    async def _list(self, request: m.Request) -> list[Any]: ...
+
+    @abstractmethod
+    async def _sound(self, request: m.Request) -> Sound: ...
+'''
+
+_WAITING = '''
+class PlainRequests(ABC):
+    """The requests; each call waits for its answer."""
+
+    @property
+    @abstractmethod
+    def timbred(self) -> AsyncRequests: ...
+
+    @abstractmethod
+    def _run(self, work: Coroutine[Any, Any, Result]) -> Result: ...
+
+    @abstractmethod
+    def _each(self, events: AsyncGenerator[Result]) -> Generator[Result]: ...
+'''
+
+
+if __name__ == "__main__":
+    sys.stdout.write(written())

@@ -1,1 +1,0 @@
-"""Handing sounds over: files that appear whole, and playback."""

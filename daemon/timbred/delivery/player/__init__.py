@@ -1,1 +1,0 @@
-"""The daemon's end of the player process."""

@@ -1,0 +1,1 @@
+"""Audio processing from clip to clip."""

@@ -1,0 +1,114 @@
+"""The engine process: the program around an `Engine`.
+
+Started by `link` as `python -m timbred.engine.__main__`. It ends when its standard input closes, so that it never
+outlives its daemon. What may fail is imported late: the daemon is told why the engine can't start.
+"""
+
+import argparse
+import gc
+import importlib
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from timbred import errors
+from timbred.ipc import engine_messages
+from timbred.ipc.child_exit import (
+    add_line_options,
+    end_with_daemon,
+    end_with_threads,
+    leave,
+    reason_of,
+    send_last_words,
+    wait_as_spare,
+)
+
+if TYPE_CHECKING:
+    from timbred.engine.scheduler import EngineScheduler
+
+log = logging.getLogger("timbred.engine")
+
+SWITCHING = 0.001
+"""Seconds after which a thread that loads or compiles must let the one that generates go on."""
+
+YOUNG = (2_000, 2, 2_000)
+"""Objects made, and not gone by themselves, before Python looks for cycles among them: a millisecond's work, and three
+each third time. Among all objects it hardly ever looks: loading and unloading leaves no cycles."""
+
+NICENESS = 5
+"""How far the engine stands back behind music software and behind the daemon, which answers while models compute."""
+
+
+CANNOT_START = 2
+"""Exit status of an engine that can't start."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run an engine until its daemon says so, or ends. The process's exit status is 2 when it can't start."""
+    parser = argparse.ArgumentParser(prog="timbred-engine")
+    add_line_options(parser)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--memory", type=int, default=0, help="bytes that models may fill; 0: most of the device's")
+    parser.add_argument("--compile", choices=("auto", "on", "off"), default="off")
+    parser.add_argument("--cache", default="", help="folder for what was compiled; empty: none")
+    parser.add_argument("--heartbeat", type=float, default=1.0)
+    parser.add_argument("--log-level", default="info")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches us too; the daemon decides
+    end_with_threads()
+    wait_as_spare(options, _import_all)
+    end_with_daemon(options.address)
+    try:
+        engine = _engine(options)
+    except Exception as error:
+        known = isinstance(error, errors.TimbredError)
+        message = str(error) if known else reason_of(error)
+        log.error("%s", message, exc_info=None if known else error)
+        send_last_words(
+            options.address, engine_messages.encode(engine_messages.CannotStart(token=options.token, message=message))
+        )
+        leave(CANNOT_START)
+    engine.run()
+    leave(0)
+
+
+def _import_all() -> None:
+    """Import what an engine needs, down to the families' own parts of the libraries, which are imported when used."""
+    for name in ("engine.engine", "engine.adapters.families", "engine.adapters.loading"):
+        importlib.import_module(f"timbred.{name}")
+
+
+def _engine(options: argparse.Namespace) -> "EngineScheduler":
+    """The engine, ready to run.
+
+    Raises:
+        BadRequest: The device can't be used.
+        ImportError: A library isn't installed as it should be.
+    """
+    import torch
+
+    from timbred.engine import device
+    from timbred.engine.compile.compiled_calls import CompileQueue
+    from timbred.engine.families.component_loader import quiet_libraries
+    from timbred.engine.scheduler import EngineScheduler
+
+    quiet_libraries()
+    sys.setswitchinterval(SWITCHING)
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
+    gc.freeze()  # looking through all that was imported would stop every thread for as long as twenty steps
+    gc.set_threshold(*YOUNG)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    chosen = device.choose(options.device)
+    workshop = CompileQueue(options.compile, chosen.place, Path(options.cache).expanduser() if options.cache else None)
+    return EngineScheduler(chosen, options.address, options.token, options.heartbeat, options.memory, workshop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Codecs between latents and audio."""

@@ -1,0 +1,1 @@
+"""Compiled calls: oneDNN packing, CUDA graphs, inductor."""

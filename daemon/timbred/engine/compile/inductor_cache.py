@@ -1,0 +1,143 @@
+"""A traced call compiled by torch's inductor, kept on disk: after a restart it is read, not compiled again.
+
+Needs what inductor needs: a C++ compiler for CPUs, triton for CUDA. A file here is code; it is read from the user's own
+cache folder alone, and only if this torch wrote it.
+"""
+
+import hashlib
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch._inductor  # pyright: ignore[reportUnusedImport]
+
+from timbred.engine.compile.tracing import Shape, Shapes, Traced
+from timbred.ipc.socket_folder import make_file
+
+log = logging.getLogger(__name__)
+
+_inductor: Any = getattr(torch, "_inductor")  # noqa: B009  has no other name
+
+LAYOUT = 1
+"""Raised when what is kept changes, so that older files are not read."""
+
+
+def device_key(device: torch.device) -> str:
+    """What compiled code depends on beside the model: torch, and the device's kind."""
+    kind = torch.backends.cpu.get_cpu_capability()
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        kind = f"{torch.cuda.get_device_name(device)}-{major}.{minor}"
+    plain = "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in kind)
+    return f"{LAYOUT}-torch-{torch.__version__}-{device.type}-{plain}"
+
+
+def module_key(module: Any) -> str:
+    """The same for modules of equal structure and precision, wherever they come from."""
+    first = next(iter(module.parameters()))
+    structure = {name: value for name, value in dict(module.config).items() if name != "_name_or_path"}
+    config = json.dumps(structure, sort_keys=True, default=str)
+    described = f"{type(module).__qualname__} {first.dtype} {config}"
+    return hashlib.sha256(described.encode()).hexdigest()[:24]
+
+
+MAX_REMEMBERED = 64
+"""Shapes of one module that are known from one run to the next."""
+
+
+@dataclass(frozen=True)
+class CompileCache:
+    """The folder for one module on one device: which shapes it met here, and their compiled calls.
+
+    Without a folder nothing is kept.
+    """
+
+    folder: Path | None
+
+    def remembered(self, most: int) -> list[Shapes]:
+        """The shapes met in earlier runs, the latest first. Files that can't be understood are passed over."""
+        found = [_read_shapes(file) for file in self._notes()[:most]]
+        return [shapes for shapes in found if shapes is not None]
+
+    def remember(self, shapes: Shapes) -> None:
+        """Note that these shapes are in use; of more than `MAX_REMEMBERED` that were noted the oldest are forgotten."""
+        if self.folder is not None:
+            file = self.folder / _name(shapes, "json")
+            _write(file, json.dumps([asdict(shape) for shape in shapes]).encode())
+            for old in self._notes()[MAX_REMEMBERED:]:
+                noted = _read_shapes(old)
+                if noted is not None and old.name == _name(noted, "json"):  # else it isn't ours
+                    old.unlink(missing_ok=True)
+
+    def read(self, shapes: Shapes) -> Any | None:
+        """The compiled call for these shapes, if it was made before and this torch can read it."""
+        file = None if self.folder is None else self.folder / _name(shapes, "compiled")
+        if file is None or not file.exists():
+            return None
+        try:
+            return _inductor.CompiledArtifact.load(path=str(file), format="binary")
+        except Exception as error:  # noqa: BLE001  a damaged or foreign file only costs a compilation
+            log.warning("%s can't be read and is made anew: %s", file, error)
+            return None
+
+    def write(self, shapes: Shapes, compiled: Any) -> None:
+        """Keep a compiled call."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with make_file(self.folder, prefix=".writing-") as hidden:
+            compiled.save(path=str(hidden), format="binary")
+            hidden.replace(self.folder / _name(shapes, "compiled"))
+
+    def _notes(self) -> list[Path]:
+        """The files that name shapes, the latest first."""
+        files = [] if self.folder is None else self.folder.glob("*.json")
+        times = {file: mtime for file in files if (mtime := _modified(file)) is not None}
+        return sorted(times, key=lambda file: times[file], reverse=True)
+
+
+def _name(shapes: Shapes, kind: str) -> str:
+    return f"{hashlib.sha256(repr(shapes).encode()).hexdigest()[:24]}.{kind}"
+
+
+def load_or_compile(traced: Traced, inputs: tuple[torch.Tensor, ...], shapes: Shapes, shelf: CompileCache) -> Traced:
+    """The call compiled, and kept.
+
+    Raises:
+        Exception: of many kinds, where inductor or its compiler can't.
+    """
+    arguments = [*traced.weights, *inputs]
+    made = _inductor.standalone_compile(traced.graph, arguments, dynamic_shapes="from_example_inputs", aot=True)
+    try:
+        shelf.write(shapes, made)
+    except OSError as error:
+        log.warning("what was compiled can't be kept for the next start: %s", error)
+    return Traced(made, traced.weights)
+
+
+def _read_shapes(file: Path) -> Shapes | None:
+    try:
+        entries: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))
+        shapes = tuple(Shape(tuple(map(int, entry["size"])), str(entry["kind"])) for entry in entries)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    known = all(isinstance(getattr(torch, shape.kind, None), torch.dtype) for shape in shapes)
+    return shapes if shapes and known else None
+
+
+def _modified(file: Path) -> int | None:
+    """When a file was written, None if another process has removed it."""
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with make_file(path.parent, prefix=".writing-") as hidden:
+        hidden.write_bytes(content)
+        hidden.replace(path)

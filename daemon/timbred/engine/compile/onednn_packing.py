@@ -1,0 +1,108 @@
+"""A traced call made fast on a CPU without a compiler: every weight is laid out once as oneDNN wants it.
+
+Left alone, oneDNN brings the weights of a convolution into its own order at every call, which for a small model takes
+as long as the arithmetic. The results differ from the plain call's by rounding in float32 alone.
+"""
+
+import operator
+from typing import Any
+
+import torch
+from torch.fx.node import Node
+from torch.fx.passes.fake_tensor_prop import FakeTensorProp
+
+from timbred.engine.compile.tracing import Traced, bare
+
+LARGEST = 400_000_000
+"""Bytes of weights beyond which a module isn't packed: its copy would cost more than it gains."""
+
+_aten: Any = torch.ops.aten
+_onednn: Any = torch.ops.mkldnn
+_reorder_convolution: Any = getattr(torch, "_C")._nn.mkldnn_reorder_conv2d_weight  # noqa: B009  has no other name
+
+
+def can_pack(module: torch.nn.Module) -> bool:
+    """Whether this machine has oneDNN, and the module is float32 and small enough."""
+    weights = list(module.parameters())
+    size = sum(weight.numel() * weight.element_size() for weight in weights)
+    plain = all(weight.dtype == torch.float32 and weight.device.type == "cpu" for weight in weights)
+    return torch.backends.mkldnn.is_available() and plain and size <= LARGEST
+
+
+@torch.no_grad()
+def packed(traced: Traced, inputs: tuple[torch.Tensor, ...]) -> Traced:
+    """The same call with packed weights, for these shapes alone."""
+    graph, weights = traced.graph, list(traced.weights)
+    FakeTensorProp(graph).propagate(*weights, *inputs)
+    places = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    packer = _Packer(graph, {node: index for index, node in enumerate(places[: len(weights)])}, weights)
+    for node in list(graph.graph.nodes):
+        packer.visit(node)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    copies = sum(_size(one) for one, before in zip(weights, traced.weights, strict=True) if one is not before)
+    return Traced(bare(graph), tuple(weights), copies)
+
+
+def _size(weight: torch.Tensor) -> int:
+    """Bytes, with what oneDNN fills up."""
+    return int(_onednn._nbytes(weight)) if weight.is_mkldnn else weight.numel() * weight.element_size()
+
+
+class _Packer:
+    """Goes through a graph once; `weights` is changed in place."""
+
+    def __init__(self, graph: Any, places: dict[Node, int], weights: list[torch.Tensor]) -> None:
+        self.graph = graph
+        self.places = places
+        self.weights = weights
+
+    def visit(self, node: Node) -> None:
+        if node.target is _aten.conv2d.default:
+            self._convolution(node)
+        elif node.target is _aten.linear.default:
+            self._linear(node)
+        elif _does_nothing(node):
+            node.replace_all_uses_with(node.args[0])  # pyright: ignore[reportArgumentType]
+            self.graph.graph.erase_node(node)
+
+    def _convolution(self, node: Node) -> None:
+        given: list[Any] = [*node.args, *(None, [1, 1], [0, 0], [1, 1], 1)[len(node.args) - 2 :]]
+        source, weight, bias, stride, padding, dilation, groups = given
+        place = self._own(weight)
+        if place is None or isinstance(padding, str):
+            return
+        plain = self.weights[place].to_mkldnn()
+        size = list(source.meta["val"].shape)
+        self.weights[place] = _reorder_convolution(plain, padding, stride, dilation, groups, size)
+        arguments = (source, weight, bias, padding, stride, dilation, groups, "none", [], "")
+        self._replace(node, _onednn._convolution_pointwise.default, arguments)
+
+    def _linear(self, node: Node) -> None:
+        source, weight, bias = (*node.args, None)[:3]
+        place = self._own(weight)
+        if place is None:
+            return
+        size = source.meta["val"].shape  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+        rows = size.numel() // size[-1]
+        self.weights[place] = _onednn._reorder_linear_weight(self.weights[place], rows)
+        self._replace(node, _onednn._linear_pointwise.default, (source, weight, bias, "none", [], ""))
+
+    def _own(self, weight: Any) -> int | None:
+        """The weight's place among the arguments, if this is all it is used for."""
+        return self.places.get(weight) if isinstance(weight, Node) and len(weight.users) == 1 else None
+
+    def _replace(self, node: Node, target: Any, arguments: tuple[Any, ...]) -> None:
+        with self.graph.graph.inserting_before(node):
+            other = self.graph.graph.call_function(target, arguments)
+        other.meta = dict(node.meta)
+        node.replace_all_uses_with(other)
+        self.graph.graph.erase_node(node)
+
+
+def _does_nothing(node: Node) -> bool:
+    """Dropout outside of training, and division by one."""
+    if node.target is _aten.dropout.default:
+        return not node.args[2]
+    divides = node.target in {_aten.div.Tensor, operator.truediv}
+    return divides and isinstance(node.args[1], int | float) and float(node.args[1]) == 1.0

@@ -1,0 +1,154 @@
+"""A module's call as a flat graph for one set of shapes, its weights as arguments.
+
+Made without touching the module: others may be calling it meanwhile.
+"""
+
+import copy
+import linecache
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import graph_module
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.graph import CodeGen
+
+Call = Callable[..., torch.Tensor]
+"""Calls a module, the first argument, with tensors, the others."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is known of a tensor before it is there."""
+
+    size: tuple[int, ...]
+    kind: str
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> "Shape":
+        return cls(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+
+    def example(self, device: torch.device) -> torch.Tensor:
+        """A tensor like it, of zeros."""
+        return torch.zeros(self.size, dtype=getattr(torch, self.kind), device=device)
+
+
+Shapes = tuple[Shape, ...]
+
+
+@dataclass(frozen=True)
+class Traced:
+    """`graph(*weights, *inputs)` is what the module's call gives. The weights are the module's own, but for `copies`:
+    so many bytes are laid out anew for this call."""
+
+    graph: Any
+    weights: tuple[torch.Tensor, ...]
+    copies: int = 0
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        result = self.graph(*self.weights, *inputs)
+        return result if isinstance(result, torch.Tensor) else result[0]
+
+
+class _Called(torch.nn.Module):
+    def __init__(self, module: torch.nn.Module, call: Call) -> None:
+        super().__init__()
+        self.module = module
+        self.call = call
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return self.call(self.module, *inputs)
+
+
+@torch.no_grad()
+def trace(call: Call, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Traced:
+    """Follow a call through the module; only the shapes of `inputs` matter.
+
+    Raises:
+        Exception: of many kinds, where the call can't be followed.
+    """
+    names, weights = [f"module.{name}" for name in _named(module)], list(weights_of(module))
+    hollow = _Called(_without_weights(module), call)
+
+    def called(given: list[torch.Tensor], *rest: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(hollow, dict(zip(names, given, strict=True)), rest)
+
+    graph: Any = make_fx(called, tracing_mode="fake", pre_dispatch=True)(weights, *inputs)
+    graph.graph.set_codegen(CodeGen())  # plain arguments, not nested ones
+    graph.recompile()
+    return Traced(graph, tuple(weights))
+
+
+def bare(graph: Any) -> Callable[..., Any]:
+    """A graph module's compiled code and constants alone; the module must not be used any more. Its nodes, with a
+    description of every intermediate result, take several MB for a network. They refer to each other, so they are
+    taken apart here, not left to the garbage collector."""
+    names = {str(node.target) for node in graph.graph.nodes if node.op in {"get_attr", "call_module"}}
+    if any("." in name for name in names):
+        return graph
+    constants = SimpleNamespace(**{name: getattr(graph, name) for name in names})
+    for node in reversed(list(graph.graph.nodes)):
+        node.meta.clear()
+        graph.graph.erase_node(node)
+    return partial(type(graph).forward, constants)
+
+
+def forget_traces() -> None:
+    """Drop what torch keeps of each trace for good: results by operation and shapes, and the source of generated code.
+    Neither is needed once a call is traced; together they take 2 MB for each shape of a network."""
+    FakeTensorMode.cache_clear()
+    loader = getattr(graph_module, "_loader", None)
+    for name in list(getattr(loader, "eval_cache", ())):
+        loader.eval_cache.pop(name, None)  # pyright: ignore[reportOptionalMemberAccess]
+        linecache.cache.pop(name, None)
+
+
+def weights_of(module: torch.nn.Module) -> tuple[torch.Tensor, ...]:
+    """A module's tensors as its traced calls take them."""
+    return tuple(tensor.detach() for tensor in _named(module).values())
+
+
+def _named(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return dict([*module.named_parameters(), *module.named_buffers()])
+
+
+def _without_weights(module: torch.nn.Module) -> torch.nn.Module:
+    """The module's structure; its tensors take no memory."""
+    known: dict[int, Any] = {id(one): torch.nn.Parameter(one.to("meta"), False) for one in module.parameters()}
+    known |= {id(one): one.to("meta") for one in module.buffers()}
+    return copy.deepcopy(module, known)
+
+
+_pools: dict[torch.device, Any] = {}
+
+
+class CudaGraphCall:
+    """A call recorded for the shapes of `inputs`; made and used in one thread."""
+
+    def __init__(self, call: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...]) -> None:
+        """Raises:
+        RuntimeError: the call does something that can't be recorded.
+        """
+        device = inputs[0].device
+        if device not in _pools:
+            _pools[device] = torch.cuda.graph_pool_handle()  # one for all: they never run at the same time
+        self._inputs = [given.clone() for given in inputs]
+        stream: Any = torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream):
+            call(*self._inputs)  # handles and workspaces must be there before the recording
+        torch.cuda.current_stream(device).wait_stream(stream)
+        self._graph: Any = torch.cuda.CUDAGraph()
+        # a model that loads in another thread may allocate meanwhile
+        with torch.cuda.graph(self._graph, pool=_pools[device], stream=stream, capture_error_mode="thread_local"):
+            self._output = call(*self._inputs)
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        for held, given in zip(self._inputs, inputs, strict=True):
+            held.copy_(given)
+        self._graph.replay()
+        return self._output.clone()  # the next recording's result may lie in the same place

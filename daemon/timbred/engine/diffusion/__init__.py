@@ -1,0 +1,1 @@
+"""Generation: conditioning, sampling and the denoiser."""

@@ -1,0 +1,151 @@
+"""From an order to a run: its noise, and what it begins from."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from timbred.engine.clap import ClapEmbedder
+from timbred.engine.codecs.chunked import VocoderStream
+from timbred.engine.codecs.mel import as_loud_as
+from timbred.engine.codecs.mel_vae import LatentLayout, MelVaeCodec
+from timbred.engine.diffusion.conditioning import Tensors, stack_conditioning
+from timbred.engine.diffusion.denoiser import Denoiser
+from timbred.engine.diffusion.inpainting import around_the_part, beginning_of, lifted
+from timbred.engine.diffusion.looping import lay_out, looped, shows
+from timbred.engine.diffusion.outpainting import Outpainting, continued, extension_of, next_window
+from timbred.engine.diffusion.sampler import carried_over, generators, starting_noise
+from timbred.engine.diffusion.state import Generation, steps_of
+from timbred.ipc.engine_messages import RenderOrder
+
+
+def started(
+    order: RenderOrder, conditioning: Tensors, codec: MelVaeCodec, scheduler_config: dict[str, Any]
+) -> Generation:
+    """A run of which no step is taken yet. `conditioning` is that of all its takes."""
+    randomness = generators(order.seeds)
+    order, lift = lifted(order, codec)
+    extension = extension_of(order, codec)
+    if extension is None:
+        noise = _noise(order, randomness, codec.grid).to(codec.device)
+        beginning = beginning_of(order, codec)
+    else:
+        noise, beginning = next_window(extension, randomness, codec.device)
+    steps = steps_of(order, scheduler_config, noise, randomness, beginning)
+    guidance = order.guidance if order.guidance > 1.0 else None
+    return Generation(order, scheduler_config, steps, conditioning, guidance, randomness, extension, lift=lift)
+
+
+def _noise(order: RenderOrder, randomness: list[torch.Generator], grid: LatentLayout) -> torch.Tensor:
+    """Fresh noise for each take, or an earlier take's for all of them."""
+    shape = grid.shape(order.seconds, order.loop)
+    if order.noise is None:
+        return starting_noise(shape, randomness)
+    earlier = generators((order.noise.seed,))
+    noise = starting_noise(grid.shape(order.noise.seconds, order.noise.loop), earlier)
+    return carried_over(noise, shape[1], earlier[0]).expand(len(order.seeds), *shape)
+
+
+def step_together(runs: Sequence[Generation], network: Denoiser, codec: MelVaeCodec) -> None:
+    """Take several runs one evaluation further; loops see on the way which of their takes go around."""
+    inputs = [run.network_input() for run in runs]
+    prediction = _predicted(runs, inputs, network)
+    for run, part in zip(runs, prediction.split([len(rows) for rows in inputs]), strict=True):
+        run.sampling.advance(run.guided(part))
+        if shows(run):
+            lay_out(run, codec)
+
+
+def _predicted(runs: Sequence[Generation], inputs: list[torch.Tensor], network: Denoiser) -> torch.Tensor:
+    """What the network says to all of them, in one call."""
+    timesteps = [run.sampling.timestep.expand(len(rows)) for run, rows in zip(runs, inputs, strict=True)]
+    levels = torch.cat(timesteps).to(network.device)
+    conditioning = stack_conditioning([run.conditioning for run in runs])
+    around = [run.around for run in runs if run.around is not None]
+    circles = torch.cat(around).to(network.device) if around else None
+    return network(torch.cat(inputs), levels, conditioning, circles).float()
+
+
+def next_steps(run: Generation, codec: MelVaeCodec) -> None:
+    """Of a sound that is continued: join what the steps made, and begin those of the next window if there is one."""
+    if run.extension is None:
+        return
+    run.extension.take(run.sampling.latents, codec.spectrogram(run.sampling.latents))
+    if run.extension.left:
+        run.begin_steps(*next_window(run.extension, run.randomness, codec.device))
+
+
+@dataclass(frozen=True)
+class RenderedSounds:
+    """Rendered takes. `waveforms` has shape (takes, frames), float32, at the model's native rate.
+
+    `looped` says of each take of a loop whether its end meets its start; it then goes on from there as long as others,
+    which have their own end. `first` is the frame of the whole that they begin with, where a sound is continued.
+    `heard` is there once the model has listened.
+    """
+
+    waveforms: NDArray[np.float32]
+    rate: int
+    first: int = 0
+    looped: tuple[bool, ...] = ()
+    heard: ClapEmbedder | None = None
+
+
+def joined(parts: Sequence[RenderedSounds]) -> RenderedSounds:
+    """The takes of several runs of one job, which differ by their seeds alone."""
+    if len(parts) == 1:
+        return parts[0]
+    looped = tuple(goes for part in parts for goes in part.looped)
+    return RenderedSounds(np.concatenate([part.waveforms for part in parts]), parts[0].rate, parts[0].first, looped)
+
+
+def expected(run: Generation, codec: MelVaeCodec) -> RenderedSounds:
+    """The first take as it will be, roughly; of a sound that is continued, as far as it has come."""
+    latents = run.sampling.clean()[:1]
+    if run.extension is not None:
+        mel = run.extension.with_window(codec.spectrogram(latents))
+        return _continued(run, run.extension, mel, codec)
+    return _sounds(run, latents, codec)
+
+
+def finished(run: Generation, codec: MelVaeCodec) -> RenderedSounds:
+    """The takes of a run that is done."""
+    if run.extension is not None and run.extension.mel is not None:
+        return _continued(run, run.extension, run.extension.mel, codec)
+    return _sounds(run, run.sampling.latents, codec)
+
+
+def piece_by_piece(run: Generation, codec: MelVaeCodec) -> VocoderStream:
+    """A run that is done, decoded up to the vocoder, whose pieces can then be heard one after the other."""
+    vocoding = codec.vocoding(around_the_part(run.order, codec.spectrogram(run.sampling.latents), codec))
+
+    def vocoded(make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        return codec.vocoded(make) / run.lift
+
+    rate = codec.grid.rate
+    return VocoderStream(vocoding, int(run.order.seconds * rate), rate, codec.analysis, vocoded)
+
+
+def _sounds(run: Generation, latents: torch.Tensor, codec: MelVaeCodec) -> RenderedSounds:
+    """The sound of latents of this run, at the length that was asked for."""
+    order, rate = run.order, codec.grid.rate
+    if order.loop:
+        circular = run.circular[: len(latents)]
+        return RenderedSounds(looped(latents, circular, order.seconds, codec), rate, looped=circular)
+    mel = around_the_part(order, codec.spectrogram(latents), codec)
+    made = codec.waveforms(mel)
+    if order.given is not None and order.given.repaint is not None:
+        made = as_loud_as(mel, torch.from_numpy(made), codec.analysis).numpy()
+    return RenderedSounds(_lowered(made[:, : int(order.seconds * rate)], run), rate)
+
+
+def _continued(run: Generation, extension: Outpainting, mel: torch.Tensor, codec: MelVaeCodec) -> RenderedSounds:
+    return RenderedSounds(_lowered(continued(extension, mel, codec), run), codec.grid.rate, extension.first)
+
+
+def _lowered(waveforms: NDArray[np.float32], run: Generation) -> NDArray[np.float32]:
+    """At the level that the given sound had, if there was one."""
+    return (waveforms / run.lift).astype(np.float32)

@@ -1,0 +1,48 @@
+"""AudioLDM (arXiv 2301.12503): one CLAP vector, added to the UNet's time embedding."""
+
+from typing import Any
+
+import torch
+from diffusers import AudioLDMPipeline
+
+from timbred.engine.compile.compiled_calls import Inputs
+from timbred.engine.diffusion.conditioning import Tensors, average
+from timbred.engine.diffusion.denoiser import DenoiserCall
+from timbred.engine.families.base import LatentDiffusion
+from timbred.ipc.engine_messages import PromptInputs
+from timbred.models.long_texts import Part
+
+
+def _inputs(latents: torch.Tensor, timestep: torch.Tensor, conditioning: Tensors) -> Inputs:
+    return latents, timestep, conditioning["text"]
+
+
+def _evaluate(unet: Any, *inputs: torch.Tensor) -> torch.Tensor:
+    latents, timestep, text = inputs
+    return unet(latents, timestep, encoder_hidden_states=None, class_labels=text, return_dict=False)[0]
+
+
+class AudioLdm(LatentDiffusion):
+    """A resident AudioLDM model."""
+
+    pipeline_class = AudioLDMPipeline
+    calling = DenoiserCall(3, _inputs, _evaluate)
+    summaries = ("text",)
+
+    @torch.inference_mode()
+    def encode(self, words: PromptInputs, guided: bool) -> Tensors:
+        parts, negative = self.parts(words.prompt), self.parts(words.negative)
+        if len(parts) == 1 and (not guided or self._takes_negative(negative)):
+            return {"text": self.pipeline._encode_prompt(words.prompt, self.device, 1, guided, words.negative)}
+        vectors = [self._vector(negative)] * guided + [self._vector(parts)]
+        return {"text": torch.cat(vectors)}
+
+    def _takes_negative(self, parts: list[Part]) -> bool:
+        """Tell whether the pipeline reads all of a negative prompt: it cuts it to the length of its vectors."""
+        length = int(self.pipeline.text_encoder.config.projection_dim)
+        return len(parts) == 1 and len(self.pipeline.tokenizer(parts[0].text).input_ids) <= length
+
+    def _vector(self, parts: list[Part]) -> torch.Tensor:
+        """The vector of a text, of length 1."""
+        vectors = [self.pipeline._encode_prompt(part.text, self.device, 1, False) for part in parts]
+        return torch.nn.functional.normalize(average(vectors, parts), dim=-1)

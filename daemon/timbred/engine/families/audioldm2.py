@@ -1,0 +1,150 @@
+"""AudioLDM 2 (arXiv 2308.05734): CLAP and T5 states through GPT-2 into a UNet with two kinds of cross attention."""
+
+from functools import cached_property
+from typing import Any
+
+import diffusers
+import soxr
+import torch
+from transformers import VitsTokenizer
+
+from timbred.engine.clap import ClapEmbedder, find_clap, unit_vectors
+from timbred.engine.compile.compiled_calls import Inputs
+from timbred.engine.device import precision_of
+from timbred.engine.diffusion.conditioning import Tensors, average, filled_to, token_factors
+from timbred.engine.diffusion.denoiser import DenoiserCall
+from timbred.engine.diffusion.generation import RenderedSounds
+from timbred.engine.families.base import LatentDiffusion
+from timbred.ipc.engine_messages import PromptInputs
+from timbred.models.long_texts import Part, Windows, divide, windows_of
+
+TEXT_LENGTHS = (8, 16, 32, 64, 128, 256, 512, 1024)
+"""Numbers of tokens that calls of the network are prepared for."""
+
+
+def _inputs(latents: torch.Tensor, timestep: torch.Tensor, conditioning: Tensors) -> Inputs:
+    return latents, timestep, conditioning["generated"], conditioning["states"], conditioning["mask"]
+
+
+def _evaluate(unet: Any, *inputs: torch.Tensor) -> torch.Tensor:
+    latents, timestep, generated, states, mask = inputs
+    return unet(
+        latents,
+        timestep,
+        encoder_hidden_states=generated,
+        encoder_hidden_states_1=states,
+        encoder_attention_mask_1=mask,
+        return_dict=False,
+    )[0]
+
+
+def _fitted(inputs: Inputs) -> Inputs:
+    """Texts filled up to one of a few lengths with what their masks hide."""
+    latents, timestep, generated, states, mask = inputs
+    length = next((size for size in TEXT_LENGTHS if size >= states.shape[1]), states.shape[1])
+    return latents, timestep, generated, filled_to(states, length), filled_to(mask, length)
+
+
+class AudioLdm2(LatentDiffusion):
+    """A resident AudioLDM 2 model, the embedded one among them."""
+
+    pipeline_class = diffusers.AudioLDM2Pipeline
+    calling = DenoiserCall(5, _inputs, _evaluate, _fitted)
+    summaries = ("generated",)
+
+    @cached_property
+    def windows(self) -> Windows:
+        """CLAP's and T5's; where a model speaks the second one reads the transcription."""
+        first, second = self.pipeline.tokenizer, self.pipeline.tokenizer_2
+        if isinstance(second, VitsTokenizer):
+            return Windows(windows_of((first,)), windows_of((second,)))
+        return Windows(windows_of((first, second)))
+
+    @torch.inference_mode()
+    def encode(self, words: PromptInputs, guided: bool) -> Tensors:
+        parts = self.parts(words.prompt)
+        whole = self._encoded(parts, words) if len(parts) > 1 else None
+        if not guided:
+            return whole or self._of_pipeline(words.prompt, False, words)
+        if whole is None and self._takes_negative(words):
+            return self._of_pipeline(words.prompt, True, words)
+        whole = whole or self._of_pipeline(words.prompt, False, words)
+        return joined(self._encoded(self.parts(words.negative), words), whole)
+
+    def _takes_negative(self, words: PromptInputs) -> bool:
+        """Tell whether the pipeline reads all of the negative prompt: it cuts it to the prompt's tokens."""
+        second = self.pipeline.tokenizer_2
+        if not words.negative or isinstance(second, VitsTokenizer):
+            return len(self.parts(words.negative)) == 1
+        return all(window.fits(words.negative) for window in self.windows.prompt) and (
+            len(second(words.negative).input_ids) <= len(second(words.prompt).input_ids)
+        )
+
+    def _of_pipeline(self, prompt: str, guided: bool, words: PromptInputs) -> Tensors:
+        """What the pipeline makes of a text that its encoders take whole."""
+        states, mask, generated = self.pipeline.encode_prompt(
+            prompt, self.device, 1, guided, words.transcription or None, words.negative
+        )
+        return {"states": states, "mask": mask, "generated": generated}
+
+    def _encoded(self, parts: list[Part], words: PromptInputs) -> Tensors:
+        """A text in parts: the states of all their tokens, and the mean of what is generated from each."""
+        encoded = [self._of_pipeline(part.text, False, words) for part in parts]
+        generated = average([one["generated"] for one in encoded], parts)
+        if isinstance(self.pipeline.tokenizer_2, VitsTokenizer):  # these states are the transcription's
+            return {**encoded[0], "generated": generated}
+        return {
+            "states": torch.cat([one["states"] for one in encoded], dim=1),
+            "mask": torch.cat([one["mask"] for one in encoded], dim=1),
+            "generated": generated,
+        }
+
+    @torch.inference_mode()
+    def weighted(self, words: PromptInputs, guided: bool) -> Tensors:
+        """The eight generated vectors lean; of the T5 states each weighted word's own are scaled. The states of a
+        transcription stay as they are, for its words aren't the prompt's."""
+        found = super().weighted(words, guided)
+        if isinstance(self.pipeline.tokenizer_2, VitsTokenizer):
+            return found
+        factors = torch.ones(found["states"].shape[1])
+        at = 0
+        for part in self.parts(words.prompt):
+            offsets = self.pipeline.tokenizer_2(part.text, return_offsets_mapping=True)["offset_mapping"]
+            factors[at : at + len(offsets)] = token_factors(offsets, part.text, words.weights)
+            at += len(offsets)
+        states = found["states"].clone()
+        states[-1:] *= factors.to(states.device, states.dtype)[None, :, None]  # the prompt's, after the negative ones
+        return {**found, "states": states}
+
+    @torch.inference_mode()
+    def hear(self, sounds: RenderedSounds) -> ClapEmbedder:
+        """By the model's own CLAP (arXiv 2211.06687)."""
+        pipeline = self.pipeline
+        wanted = int(pipeline.feature_extractor.sampling_rate)
+        longest = int(pipeline.feature_extractor.nb_max_samples)  # what is longer would be cut at a random place
+        heard = [soxr.resample(waveform, sounds.rate, wanted)[:longest] for waveform in sounds.waveforms]
+        features = pipeline.feature_extractor(heard, return_tensors="pt", sampling_rate=wanted).input_features
+        inputs = features.to(self.device, precision_of(pipeline.text_encoder))
+        found = self.stages.at_work("words", lambda: pipeline.text_encoder.get_audio_features(input_features=inputs))
+        return ClapEmbedder(unit_vectors(found), find_clap(pipeline.text_encoder.audio_projection))
+
+    @torch.inference_mode()
+    def scores(self, prompt: str, heard: ClapEmbedder) -> list[float]:
+        """The cosine of the prompt's and each take's embedding."""
+        parts = divide(prompt, windows_of((self.pipeline.tokenizer,)))
+        vectors = self.stages.at_work("words", lambda: [self._direction(part.text) for part in parts])
+        return (heard.vectors @ unit_vectors(average(vectors, parts))[0]).tolist()
+
+    def _direction(self, text: str) -> torch.Tensor:
+        """CLAP's embedding of a text, of length 1."""
+        inputs = self.pipeline.tokenizer(text, return_tensors="pt", padding=True).to(self.device)
+        return torch.from_numpy(unit_vectors(self.pipeline.text_encoder.get_text_features(**inputs)))
+
+
+def joined(negative: Tensors, prompt: Tensors) -> Tensors:
+    """One batch: the negative prompt's row, then the prompt's, filled up to the same number of tokens."""
+    longest = max(negative["states"].shape[1], prompt["states"].shape[1])
+    found = {"generated": torch.cat([negative["generated"], prompt["generated"]])}
+    for name in ("states", "mask"):
+        found[name] = torch.cat([filled_to(one[name], longest) for one in (negative, prompt)])
+    return found

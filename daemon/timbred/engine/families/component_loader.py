@@ -1,0 +1,184 @@
+"""Weights from `.bin` files to safetensors, once: `python -m timbred.engine.families.component_loader NAME FOLDER`.
+
+They are read with `weights_only`, so that nothing but tensors is opened.
+"""
+
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers.pipelines.audioldm2.modeling_audioldm2 import (
+    AudioLDM2ProjectionModel,
+    AudioLDM2UNet2DConditionModel,
+)
+from safetensors.torch import save_file
+
+from timbred.disk import rename_to_free_name
+from timbred.engine.codecs.spectral_vocoder import SpectralVocoder
+from timbred.engine.memory.component_cache import SharedComponents, read_through, take_over
+from timbred.errors import ModelError, TimbredError
+from timbred.ipc.socket_folder import make_file
+from timbred.models import install
+from timbred.models.checkpoint import NEEDED, WEIGHTED, Checkpoint, inspect, weight_files
+
+NAMES = {"diffusion_pytorch_model": "diffusion_pytorch_model", "pytorch_model": "model"}
+
+
+def convert_component(checkpoint: Checkpoint, part: str, name: str) -> Path:
+    """Write a component's tensors as one safetensors file beside its `.bin` files; returns its path.
+
+    Raises:
+        ModelError: the file holds more than tensors.
+        OSError: it can't be written.
+    """
+    folder = checkpoint.folder / part
+    tensors: dict[str, torch.Tensor] = {}
+    for file in weight_files(folder, name, ""):
+        try:
+            tensors |= torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # the unpickler raises what it likes at what it refuses
+            raise more_than_tensors(name, folder, error) from error
+    stem = next((new for old, new in NAMES.items() if any(folder.glob(f"{old}*.bin"))), "model")
+    written = _written(tensors, folder / f"{stem}.safetensors")
+    install.add(checkpoint.folder, written)
+    return written
+
+
+def _written(tensors: dict[str, torch.Tensor], path: Path) -> Path:
+    """The file appears whole or not at all, and never over another."""
+    own = {key: tensor.clone().contiguous() for key, tensor in tensors.items()}  # shared storage can't be saved
+    with make_file(path.parent, prefix=".converting-") as hidden:
+        save_file(own, hidden, metadata={"format": "pt"})
+        rename_to_free_name(hidden, path)
+    return path
+
+
+def main() -> int:
+    """Convert every component that needs it, and print the files written. Exit status 1 when one can't be."""
+    name, folder = sys.argv[1], Path(sys.argv[2])
+    try:
+        checkpoint = inspect(folder, name, "get the model anew")
+        for part in checkpoint.pickled:
+            print(convert_component(checkpoint, part, name), flush=True)
+    except (TimbredError, OSError) as error:
+        print(f"timbred: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
+
+LOADED_AS: dict[str, str] = {"GPT2Model": "GPT2LMHeadModel"}
+"""The published AudioLDM 2 checkpoints name GPT2Model, which can no longer generate (diffusers issue 12630)."""
+
+_OWN: dict[str, type[Any]] = {
+    "AudioLDM2ProjectionModel": AudioLDM2ProjectionModel,
+    "AudioLDM2UNet2DConditionModel": AudioLDM2UNet2DConditionModel,
+    "SpectralVocoder": SpectralVocoder,
+}
+
+
+def quiet_libraries() -> None:
+    """Let the libraries report errors only: their progress bars and hints are for notebooks. And let them read weights
+    in the thread that loads: threads of theirs would give way to nobody."""
+    os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"
+    for library in (transformers, diffusers):
+        library.utils.logging.disable_progress_bar()
+        library.utils.logging.set_verbosity_error()
+
+
+def _class_named(name: str) -> type[Any]:
+    name = LOADED_AS.get(name, name)
+    if name in _OWN:
+        return _OWN[name]
+    return getattr(transformers, name, None) or getattr(diffusers, name)
+
+
+def loaded_as(checkpoint: Checkpoint, part: str) -> str:
+    """The name of the class that a component is loaded as."""
+    return _class_named(checkpoint.classes[part]).__name__
+
+
+def load_components(
+    checkpoint: Checkpoint,
+    name: str,
+    precision: torch.dtype,
+    progress: Callable[[float], None],
+    shared: SharedComponents,
+    stays: bool,
+) -> dict[str, Any]:
+    """Every component of the pipeline but its scheduler's class: that one is chosen at each request. `stays`: they are
+    used in the computer's own memory.
+
+    `progress` hears the fraction of components that are in; `shared` lends those that are in memory already.
+
+    Raises:
+        ModelError: a component can't be loaded; names it and says why.
+    """
+    components: dict[str, Any] = {}
+    parts = NEEDED[checkpoint.family]
+    for done, part in enumerate(parts):
+        progress(done / len(parts))
+        components[part] = _load(checkpoint, part, name, precision, shared, stays)
+    progress(1.0)
+    return components
+
+
+def _load(
+    checkpoint: Checkpoint, part: str, name: str, precision: torch.dtype, shared: SharedComponents, stays: bool
+) -> Any:
+    folder = checkpoint.folder / part
+    try:
+        if part == "scheduler":
+            return diffusers.DDIMScheduler.load_config(str(folder))
+        kind = _class_named(checkpoint.classes[part])
+        if part not in WEIGHTED:
+            return kind.from_pretrained(str(folder), local_files_only=True)
+        files = (folder / "config.json", *weight_files(folder, name, ""))
+        found = shared.find(kind.__name__, files)
+        if found is None:
+            model = _load_weights(kind, files, precision, part in checkpoint.pickled, stays)
+            found = model.eval().requires_grad_(False)
+            shared.add(kind.__name__, files, found)
+        return found
+    except pickle.UnpicklingError as error:
+        raise more_than_tensors(name, folder, error) from error
+    except Exception as error:  # foreign loaders raise anything; one error names the component
+        if "weights_only" in str(error) or "Weights only" in str(error):
+            raise more_than_tensors(name, folder, error) from error
+        raise ModelError(f"{name}: {folder} can't be loaded: {type(error).__name__}: {_first_line(error)}") from error
+
+
+def _load_weights(kind: type[Any], files: tuple[Path, ...], precision: torch.dtype, pickled: bool, stays: bool) -> Any:
+    """`use_safetensors` is said outright, so that a pickled file is read only where no other is there; both
+    libraries then read it with `weights_only`.
+
+    Loaded in float32 and brought to the precision here: both libraries make the one they are asked for the default of
+    the whole process meanwhile, also for those who generate."""
+    name = "torch_dtype" if issubclass(kind, diffusers.ModelMixin) else "dtype"
+    where = {"local_files_only": True, "use_safetensors": not pickled}
+    read_through(files)
+    model = kind.from_pretrained(str(files[0].parent), **where, **{name: torch.float32})
+    too_small = getattr(kind, "_keep_in_fp32_modules", None) or () if precision is torch.float16 else ()
+    take_over(model, precision, frozenset(too_small), files, stays)
+    return model
+
+
+def more_than_tensors(name: str, folder: Path, error: Exception) -> ModelError:
+    """The refusal of weights that would run code when opened."""
+    return ModelError(
+        f"{name}: the weights in {folder} hold more than tensors and were not opened ({_first_line(error)}); "
+        "get the model from its makers as safetensors"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:200]

@@ -1,0 +1,1 @@
+"""Device and host memory of the resident models."""

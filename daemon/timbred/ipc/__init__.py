@@ -1,0 +1,1 @@
+"""Child processes: supervision, and the messages that the daemon exchanges with them."""

@@ -1,0 +1,311 @@
+"""What the daemon and an engine process say to each other: MessagePack over one pair of sockets.
+
+A message is one frame; `Rendered` is followed by one frame for each take, `Preview` and `Piece` by one: float32
+little-endian samples.
+"""
+
+import msgspec
+
+WIRE_VERSION = 6
+"""Raised whenever a message changes: a daemon and an engine of two versions refuse each other."""
+
+
+class EngineMessage(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Base of all messages."""
+
+
+class ModelSource(msgspec.Struct, frozen=True, kw_only=True):
+    """Which model, and the folder that its files are in."""
+
+    name: str
+    folder: str
+
+
+class PromptInputs(msgspec.Struct, frozen=True, kw_only=True):
+    """What the text encoders get. `mix` says how far from `prompt` to `prompt2`, 0 to 1; `weights` how much words of
+    `prompt` count."""
+
+    prompt: str
+    negative: str = ""
+    transcription: str = ""
+    prompt2: str = ""
+    mix: float = 0.0
+    weights: tuple[tuple[str, float], ...] = ()
+
+    def texts(self) -> dict[str, str]:
+        """The texts that are given, by their keys in `generate`."""
+        keys = ("prompt", "negative", "prompt2", "transcription")
+        return {key: text for key in keys if (text := getattr(self, key))}
+
+
+class NoiseSource(msgspec.Struct, frozen=True, kw_only=True):
+    """The starting noise of an earlier take: its seed, its rendered length in seconds, and whether it was a loop."""
+
+    seed: int
+    seconds: float
+    loop: bool = False
+
+
+class Repaint(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a given sound that is made anew: seconds and Hz."""
+
+    start: float
+    end: float
+    low: float
+    high: float
+
+
+class InitAudio(msgspec.Struct, frozen=True, kw_only=True):
+    """A sound to start from: float32 little-endian samples, mono, at the model's native rate.
+
+    `strength` is how much of the way from noise is gone anew, 0 to 1; `repaint` keeps all but a part as it is.
+    """
+
+    samples: bytes
+    strength: float
+    repaint: Repaint | None = None
+
+
+class RenderOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the engine needs for one request. `seconds` is the length at the model's native rate;
+    `seeds` has one for each take; `early` asks for `Piece`s while the end of the sound is still made; `loop` for an end
+    that meets the start. With a `window` in seconds, `given` is continued to the length, in windows of at most so many.
+    """
+
+    words: PromptInputs
+    seconds: float
+    steps: int
+    guidance: float
+    eta: float
+    scheduler: str
+    seeds: tuple[int, ...]
+    exact: bool = False
+    rank: bool = False
+    hear: bool = False
+    noise: NoiseSource | None = None
+    given: InitAudio | None = None
+    preview: bool = False
+    early: bool = False
+    loop: bool = False
+    window: float = 0.0
+
+
+class LoadModel(EngineMessage, frozen=True, kw_only=True):
+    """To the engine: make a model resident."""
+
+    model: ModelSource
+
+
+class UnloadModel(EngineMessage, frozen=True, kw_only=True):
+    """To the engine: free a model."""
+
+    name: str
+
+
+class RenderJob(EngineMessage, frozen=True, kw_only=True):
+    """To the engine: make sounds. The model is loaded first if it isn't resident. `rank` is 0 for live, 1 for normal,
+    2 for background: lower ones step first. With `within`, the sound is wanted in so many seconds, and others wait for
+    it as soon as it has none of them to spare."""
+
+    job: int
+    model: ModelSource
+    order: RenderOrder
+    rank: int = 1
+    within: float | None = None
+
+
+class CancelJob(EngineMessage, frozen=True, kw_only=True):
+    """To the engine: stop this job at its next step."""
+
+    job: int
+
+
+class SetYield(EngineMessage, frozen=True, kw_only=True):
+    """To the engine: rest after each step, for a render loop of `frame_rate` frames a second; 0: never."""
+
+    frame_rate: float
+
+
+class QuitEngine(EngineMessage, frozen=True, kw_only=True):
+    """To the engine: end the process."""
+
+
+class EngineReady(EngineMessage, frozen=True, kw_only=True):
+    """From the engine, first: who it is and what it runs on. Memory in bytes."""
+
+    token: str
+    wire_version: int
+    version: str
+    pid: int
+    device: str
+    device_name: str
+    precision: str
+
+
+class CannotStart(EngineMessage, frozen=True, kw_only=True):
+    """From the engine, in place of `Ready`: it ends at once. `message` says why, and what to do."""
+
+    token: str
+    message: str
+
+
+class ResidentModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model in memory."""
+
+    name: str
+    memory: int
+
+
+class EngineHeartbeat(EngineMessage, frozen=True, kw_only=True):
+    """From the engine, steadily: a sign of life with the state of its device. Memory in bytes."""
+
+    memory_used: int
+    memory_total: int
+    resident: tuple[ResidentModel, ...]
+
+
+class ModelLoading(EngineMessage, frozen=True, kw_only=True):
+    """From the engine: the job waits for its model; `fraction` of its components are in."""
+
+    job: int
+    fraction: float
+
+
+class TextRead(EngineMessage, frozen=True, kw_only=True):
+    """From the engine: how a text encoder read a text that is longer than its window.
+
+    `key` is the text's key in `generate`. Of its `characters`, `read` were read, in so many `parts`.
+    """
+
+    job: int
+    key: str
+    characters: int
+    read: int
+    parts: int
+
+
+class ModelLoaded(EngineMessage, frozen=True, kw_only=True):
+    """From the engine: the model is resident."""
+
+    model: ResidentModel
+
+
+class ModelUnloaded(EngineMessage, frozen=True, kw_only=True):
+    """From the engine: the model is gone from memory."""
+
+    name: str
+
+
+class StepDone(EngineMessage, frozen=True, kw_only=True):
+    """From the engine: a denoising step is done. `remaining` is in seconds, from measured times."""
+
+    job: int
+    step: int
+    steps: int
+    remaining: float
+
+
+class PreviewRendered(EngineMessage, frozen=True, kw_only=True):
+    """From the engine: the first take as it will be, roughly; one frame of samples follows. `first` is as in
+    `Rendered`; where a sound is continued, it is as much as was made so far."""
+
+    job: int
+    rate: int
+    channels: int
+    first: int = 0
+
+
+class PieceRendered(EngineMessage, frozen=True, kw_only=True):
+    """From the engine, before `Rendered`: a part of the sound that is whole already; one frame of samples follows.
+
+    The pieces come in order and without gaps from frame 0 on: `first` is the piece's first frame, `frames` how many
+    the whole sound has, `last` whether they end with this one. `peak` is the whole's loudest sample, as far as known.
+    """
+
+    job: int
+    rate: int
+    channels: int
+    first: int
+    frames: int
+    peak: float
+    last: bool
+
+
+class JobRendered(EngineMessage, frozen=True, kw_only=True):
+    """From the engine: the sounds; one frame of samples, shape (frames, channels), follows for each take.
+
+    Best first where they were ranked: `seeds`, `scores` and `looped` are in the order of the frames; `scores` is empty
+    when nothing was ranked. `looped` takes are loops already, of the length that was asked for, and what follows in
+    their frames is their beginning again; others of a loop go on beyond their end. `first` is the frame of the whole
+    that the takes begin with: of a sound that is continued, shortly before the end of what was given.
+    """
+
+    job: int
+    rate: int
+    channels: int
+    first: int = 0
+    seeds: tuple[int, ...]
+    scores: tuple[float, ...] = ()
+    looped: tuple[bool, ...] = ()
+
+
+class EmbeddingsReady(EngineMessage, frozen=True, kw_only=True):
+    """From the engine, after `Rendered`, where the order said `hear`: what the takes sound like. One frame, float32, of
+    length 1, follows for each take, in the order of `Rendered`; only what the same `ear` heard can be compared.
+    `ear` is empty, and no frame follows, where it failed."""
+
+    job: int
+    ear: str
+
+
+class JobCancelled(EngineMessage, frozen=True, kw_only=True):
+    """From the engine: the job was stopped before its end."""
+
+    job: int
+
+
+class JobFailed(EngineMessage, frozen=True, kw_only=True):
+    """From the engine: a job, a load or an unload could not be done."""
+
+    code: str
+    message: str
+    job: int | None = None
+    model: str | None = None
+
+
+ToEngine = LoadModel | UnloadModel | RenderJob | CancelJob | SetYield | QuitEngine
+FromEngine = (
+    EngineReady
+    | CannotStart
+    | EngineHeartbeat
+    | ModelLoading
+    | TextRead
+    | ModelLoaded
+    | ModelUnloaded
+    | StepDone
+    | PreviewRendered
+    | PieceRendered
+    | JobRendered
+    | EmbeddingsReady
+    | JobCancelled
+    | JobFailed
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
+_from_engine: msgspec.msgpack.Decoder[FromEngine] = msgspec.msgpack.Decoder(FromEngine)
+
+
+def encode(message: EngineMessage) -> bytes:
+    """A message as the other side reads it."""
+    return _encoder.encode(message)
+
+
+def read_in_engine(frame: bytes) -> ToEngine:
+    """A message that the daemon sent."""
+    return _to_engine.decode(frame)
+
+
+def read_in_daemon(frame: bytes) -> FromEngine:
+    """A message that an engine sent."""
+    return _from_engine.decode(frame)

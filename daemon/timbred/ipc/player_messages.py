@@ -1,0 +1,251 @@
+"""What the daemon and the player process say to each other: MessagePack over one pair of sockets.
+
+A message is one frame; `Play`, `More` and `Exchange` are followed by one frame of samples: float32 little-endian,
+interleaved. Frames of the device are counted from its opening. Voices are 1 to 64.
+"""
+
+from typing import Literal
+
+import msgspec
+
+WIRE_VERSION = 4
+"""Raised whenever a message changes: a daemon and a player of two versions refuse each other."""
+
+
+class PlayerMessage(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Base of all messages."""
+
+
+class Moment(msgspec.Struct, frozen=True, kw_only=True):
+    """When: at once, on the next beat or bar, or on a beat by its number."""
+
+    kind: Literal["now", "beat", "bar", "number"] = "now"
+    number: float = 0.0
+
+
+class Handover(msgspec.Struct, frozen=True, kw_only=True):
+    """How a piece of an endless sound gives way to the next, or to itself: with a crossfade of `overlap` seconds that
+    is over with its end, or begins `beats` after it began, where that is sooner."""
+
+    overlap: float
+    beats: float | None = None
+
+
+class PlayVoice(PlayerMessage, frozen=True, kw_only=True):
+    """To the player: sound a voice. `play` is the daemon's number for it.
+
+    `rate` is the sound's at speed 1, in Hz; `gain` in dB; `fade` in seconds, None for the usual; `out` the first output
+    channel, from 1; `position` where in the sound to begin, in its frames. A piece of an endless sound has a
+    `handover`; one that `follows` begins when the one before it on this voice gives way, whatever `at` says, and
+    with its gain, pan and speed. Of a sound that is still being made these are the first samples; it has `whole`
+    frames, and `More` brings the others.
+    """
+
+    play: int
+    voice: int
+    rate: float
+    channels: int
+    at: Moment = Moment()
+    loop: bool = False
+    gain: float = 0.0
+    pan: float = 0.0
+    speed: float = 1.0
+    out: int = 1
+    fade: float | None = None
+    position: float = 0.0
+    handover: Handover | None = None
+    follows: bool = False
+    whole: int | None = None
+
+
+class AppendSamples(PlayerMessage, frozen=True, kw_only=True):
+    """To the player: the next samples of a sound that is still being made follow in one frame."""
+
+    play: int
+
+
+class ReplaceSamples(PlayerMessage, frozen=True, kw_only=True):
+    """To the player: the same sound, made ready for another speed, follows in one frame; `rate` as in `Play`."""
+
+    play: int
+    rate: float
+
+
+class EndStream(PlayerMessage, frozen=True, kw_only=True):
+    """To the player: no more comes of this sound; it ends."""
+
+    play: int
+
+
+class StopVoice(PlayerMessage, frozen=True, kw_only=True):
+    """To the player: end a voice, or all with `voice` 0. `stop` is the daemon's number for it."""
+
+    stop: int
+    voice: int
+    at: Moment = Moment()
+    fade: float | None = None
+
+
+class ChangeVoice(PlayerMessage, frozen=True, kw_only=True):
+    """To the player: change a voice; None leaves as it is. `fade` in seconds."""
+
+    voice: int
+    gain: float | None = None
+    pan: float | None = None
+    speed: float | None = None
+    fade: float | None = None
+
+
+class SetTempo(PlayerMessage, frozen=True, kw_only=True):
+    """To the player: the session's tempo and meter. With `beat`, the beat that it is now, after a restart."""
+
+    bpm: float
+    beats_per_bar: float
+    beat: float | None = None
+
+
+class SetLevel(PlayerMessage, frozen=True, kw_only=True):
+    """To the player: the gain of everything that sounds, in dB."""
+
+    gain: float
+
+
+class QuitPlayer(PlayerMessage, frozen=True, kw_only=True):
+    """To the player: end the process."""
+
+
+class PlayerReady(PlayerMessage, frozen=True, kw_only=True):
+    """From the player, first: who it is."""
+
+    token: str
+    wire_version: int
+    version: str
+    pid: int
+
+
+class CannotStart(PlayerMessage, frozen=True, kw_only=True):
+    """From the player, in place of `Ready`: it ends at once. `message` says why, and what to do."""
+
+    token: str
+    message: str
+
+
+class DeviceOpened(PlayerMessage, frozen=True, kw_only=True):
+    """From the player: a device is open. `rate` in Hz, `latency` and `lead` in seconds, `block` in frames."""
+
+    device: str
+    rate: int
+    channels: int
+    block: int
+    latency: float
+    lead: float
+    raised: bool
+
+
+class DeviceUnavailable(PlayerMessage, frozen=True, kw_only=True):
+    """From the player: nothing to play on, why, and what to do."""
+
+    reason: str
+
+
+class VoicePlaying(PlayerMessage, frozen=True, kw_only=True):
+    """From the player: the sound begins at this frame of the device, on this beat. `repeated`: it sounded before, and
+    does so again because nothing follows it yet."""
+
+    play: int
+    frame: int
+    beat: float
+    repeated: bool = False
+
+
+class VoiceEnded(PlayerMessage, frozen=True, kw_only=True):
+    """From the player: the sound's last frame was before this frame of the device."""
+
+    play: int
+    frame: int
+    reason: Literal["finished", "stopped", "replaced"]
+
+
+class VoiceStopping(PlayerMessage, frozen=True, kw_only=True):
+    """From the player: this `Stop` now ends these plays; none if there was nothing to end."""
+
+    stop: int
+    plays: tuple[int, ...]
+
+
+class PlayRefused(PlayerMessage, frozen=True, kw_only=True):
+    """From the player: a play or stop that can't be done."""
+
+    code: str
+    message: str
+    play: int | None = None
+    stop: int | None = None
+
+
+class Position(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a sounding play is, in frames of its sound, and how it is played now (gain in dB)."""
+
+    play: int
+    position: float
+    gain: float
+    pan: float
+    speed: float
+
+
+class PlayerHeartbeat(PlayerMessage, frozen=True, kw_only=True):
+    """From the player, steadily: a sign of life, and where everything is. `peers` counts Link's others, `underruns`
+    how often sound wasn't mixed in time, `late` how often the driver says that it was late itself; `lead` is how far
+    sound is mixed ahead now, in seconds, 0 without a device."""
+
+    frame: int
+    beat: float
+    bpm: float
+    peers: int
+    underruns: int
+    late: int = 0
+    lead: float = 0.0
+    positions: tuple[Position, ...] = ()
+
+
+class DeviceLost(PlayerMessage, frozen=True, kw_only=True):
+    """From the player, last: the device went away. A new process waits for its return; a driver that has lost its
+    device can't be trusted to be opened again from within the same one."""
+
+    reason: str
+    last: PlayerHeartbeat
+
+
+ToPlayer = (
+    PlayVoice | AppendSamples | ReplaceSamples | EndStream | StopVoice | ChangeVoice | SetTempo | SetLevel | QuitPlayer
+)
+FromPlayer = (
+    PlayerReady
+    | CannotStart
+    | DeviceOpened
+    | DeviceUnavailable
+    | VoicePlaying
+    | VoiceEnded
+    | VoiceStopping
+    | PlayRefused
+    | PlayerHeartbeat
+    | DeviceLost
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_to_player: msgspec.msgpack.Decoder[ToPlayer] = msgspec.msgpack.Decoder(ToPlayer)
+_from_player: msgspec.msgpack.Decoder[FromPlayer] = msgspec.msgpack.Decoder(FromPlayer)
+
+
+def encode(message: PlayerMessage) -> bytes:
+    """A message as the other side reads it."""
+    return _encoder.encode(message)
+
+
+def read_in_player(frame: bytes) -> ToPlayer:
+    """A message that the daemon sent."""
+    return _to_player.decode(frame)
+
+
+def read_in_daemon(frame: bytes) -> FromPlayer:
+    """A message that a player sent."""
+    return _from_player.decode(frame)

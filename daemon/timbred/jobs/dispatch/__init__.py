@@ -1,1 +1,0 @@
-"""From the queue through the engine to the terminal event of each job."""

@@ -1,1 +1,0 @@
-"""What was made, and how: stored takes and their recipes."""

@@ -1,0 +1,1 @@
+"""Model files and cards, read without torch."""

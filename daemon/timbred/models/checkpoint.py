@@ -1,0 +1,229 @@
+"""A checkpoint folder in diffusers' format, looked at without loading it: is it whole, and may it be loaded?
+
+Only the JSON files are read. Tensors come only from weight files, classes only from the list here: a folder
+that brings code of its own is refused.
+"""
+
+import json
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from stat import S_ISREG
+from typing import Any
+
+from timbred.errors import MissingWeights, ModelError
+
+INDEX = "model_index.json"
+
+LONGEST_HEADER = 100_000_000
+"""Bytes that a safetensors file's header may have, as in its own library."""
+
+LONGEST_CONFIGURATION = 32_000_000
+"""Bytes that a JSON file may have that is read here: indices of sharded weights are the longest, far below it."""
+
+HIGHEST_RATE = 1_000_000
+"""Hertz that a vocoder's sound may have."""
+
+FAMILIES: dict[str, str] = {"AudioLDM2Pipeline": "audioldm2", "AudioLDMPipeline": "audioldm"}
+"""The pipelines that timbred runs, and its name for their family."""
+
+VOCODER = "timbred.engine.codecs.spectral_vocoder"
+
+NEEDED: dict[str, tuple[str, ...]] = {
+    "audioldm2": (
+        "vae", "text_encoder", "text_encoder_2", "projection_model", "language_model", "tokenizer", "tokenizer_2",
+        "feature_extractor", "unet", "scheduler", "vocoder",
+    ),
+    "audioldm": ("vae", "text_encoder", "tokenizer", "unet", "scheduler", "vocoder"),
+}  # fmt: skip
+"""The components of each family's pipeline."""
+
+CLASSES: dict[str, tuple[str, ...]] = {
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("ClapModel", "ClapTextModelWithProjection"),
+    "text_encoder_2": ("T5EncoderModel", "VitsModel"),
+    "projection_model": ("AudioLDM2ProjectionModel",),
+    "language_model": ("GPT2Model", "GPT2LMHeadModel"),
+    "tokenizer": ("RobertaTokenizer", "RobertaTokenizerFast", "PreTrainedTokenizerFast"),
+    "tokenizer_2": ("T5Tokenizer", "T5TokenizerFast", "VitsTokenizer", "PreTrainedTokenizerFast"),
+    "feature_extractor": ("ClapFeatureExtractor",),
+    "unet": ("AudioLDM2UNet2DConditionModel", "UNet2DConditionModel"),
+    "vocoder": ("SpeechT5HifiGan", "SpectralVocoder"),
+}
+"""The classes that each component may have; any scheduler of diffusers' will do, its class isn't used."""
+
+WEIGHTED = ("vae", "text_encoder", "text_encoder_2", "projection_model", "language_model", "unet", "vocoder")
+_WEIGHT_NAMES = ("diffusion_pytorch_model", "model", "pytorch_model")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder that can be loaded. `pickled` are the components whose weights are still `.bin` files;
+    sizes are in bytes on disk, lengths in seconds."""
+
+    folder: Path
+    family: str
+    classes: dict[str, str]
+    pickled: tuple[str, ...]
+    native_rate: int
+    trained_seconds: float
+    weight_bytes: int
+    speaks: bool
+
+
+def inspect(folder: Path, name: str, remedy: str) -> Checkpoint:
+    """Look at a checkpoint folder; `remedy` says how its files can be had.
+
+    Raises:
+        MissingWeights: a file isn't there.
+        ModelError: the pipeline isn't one that timbred runs, or the folder asks for code of its own.
+    """
+    index = read_json(folder / INDEX, name, remedy)
+    family = FAMILIES.get(str(index.get("_class_name")))
+    if family is None:
+        raise ModelError(f"{name}: {folder} is a {index.get('_class_name')!r}; timbred runs {' and '.join(FAMILIES)}")
+    classes = {part: class_of(index, part, name, remedy) for part in NEEDED[family]}
+    for part in NEEDED[family]:
+        _refuse_what_is_no_file(folder / part, name, remedy)
+        _refuse_code(folder / part, name, remedy)
+    weights = {part: weight_files(folder / part, name, remedy) for part in NEEDED[family] if part in WEIGHTED}
+    rate, trained = _lengths(folder, name, remedy)
+    return Checkpoint(
+        folder=folder,
+        family=family,
+        classes=classes,
+        pickled=tuple(part for part, files in weights.items() if files[0].suffix == ".bin"),
+        native_rate=rate,
+        trained_seconds=trained,
+        weight_bytes=sum(file.stat().st_size for files in weights.values() for file in files),
+        speaks=classes.get("text_encoder_2") == "VitsModel",
+    )
+
+
+def read_json(path: Path, name: str, remedy: str) -> dict[str, Any]:
+    try:
+        refuse_what_would_not_end(path, name)
+        content = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise MissingWeights(f"{name}: {path} can't be read ({error.strerror}); {remedy}") from error
+    except (ValueError, RecursionError) as error:
+        raise MissingWeights(f"{name}: {path} is damaged ({error}); {remedy}") from error
+    if not isinstance(content, dict):
+        raise MissingWeights(f"{name}: {path} is damaged (no object); {remedy}")
+    return content
+
+
+def refuse_what_would_not_end(path: Path, name: str) -> None:
+    """A pipe would be waited for, and a file without an end be read into memory."""
+    found = path.stat()
+    if not S_ISREG(found.st_mode):
+        raise ModelError(f"{name}: {path} is no plain file; get the model anew")
+    if found.st_size > LONGEST_CONFIGURATION:
+        raise ModelError(
+            f"{name}: {path} has {found.st_size / 1e6:.4g} MB, and a configuration may have "
+            f"{LONGEST_CONFIGURATION / 1e6:.4g}; get the model anew"
+        )
+
+
+def _refuse_what_is_no_file(folder: Path, name: str, remedy: str) -> None:
+    """Libraries open whatever they find in a component's folder; a pipe or a device there would hold them up."""
+    try:
+        found = sorted(folder.iterdir())
+    except OSError as error:
+        raise MissingWeights(f"{name}: {folder} can't be read ({error.strerror}); {remedy}") from error
+    for path in found:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ModelError(f"{name}: {path} is no plain file; get the model anew")
+
+
+def class_of(index: dict[str, Any], part: str, name: str, remedy: str) -> str:
+    match index.get(part):
+        case [str(library), str(kind)]:
+            pass
+        case _:
+            raise MissingWeights(f"{name}: {INDEX} names no {part}; {remedy}")
+    if part == "scheduler":
+        return kind
+    libraries = ("diffusers", "transformers", "audioldm2", VOCODER)
+    if kind not in CLASSES[part] or library not in libraries:
+        raise ModelError(
+            f"{name}: its {part} is {library}.{kind}; only {', '.join(CLASSES[part])} are loaded, "
+            "never code from a model"
+        )
+    return kind
+
+
+def _refuse_code(folder: Path, name: str, remedy: str) -> None:
+    for config in ("config.json", "tokenizer_config.json"):
+        path = folder / config
+        if path.exists() and "auto_map" in read_json(path, name, remedy):
+            raise ModelError(f"{name}: {path} asks for code of its own (auto_map); timbred runs no code from a model")
+
+
+def weight_files(folder: Path, name: str, remedy: str) -> list[Path]:
+    """The files with a component's tensors: safetensors before pickled ones, shards all of them.
+
+    Raises:
+        MissingWeights: there are none, or a shard is missing.
+    """
+    for suffix in ("safetensors", "bin"):
+        for stem in _WEIGHT_NAMES:
+            single, shards = folder / f"{stem}.{suffix}", folder / f"{stem}.{suffix}.index.json"
+            if single.is_file():
+                return [single]
+            if shards.is_file():
+                return _shards(shards, name, remedy)
+    raise MissingWeights(f"{name}: {folder} has no weights ({_WEIGHT_NAMES[0]}.safetensors or the like); {remedy}")
+
+
+def numbers_in(files: list[Path]) -> int:
+    """How many numbers these weight files hold, by their headers; a pickled file is taken to be float32.
+
+    The header: https://github.com/huggingface/safetensors#format.
+
+    Raises:
+        ModelError: a header can't be read.
+    """
+    return sum(file.stat().st_size // 4 if file.suffix == ".bin" else _in_header(file) for file in files)
+
+
+def _in_header(file: Path) -> int:
+    try:
+        with file.open("rb") as content:
+            length = int.from_bytes(content.read(8), "little")
+            if length > LONGEST_HEADER:
+                raise ValueError(f"its header is said to be {length} bytes long")
+            header = json.loads(content.read(length))
+        entries = (entry for name, entry in header.items() if name != "__metadata__")
+        return sum(prod(map(int, entry["shape"])) for entry in entries)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{file} is damaged ({error}); get the model anew") from error
+
+
+def _shards(index: Path, name: str, remedy: str) -> list[Path]:
+    places = read_json(index, name, remedy).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise MissingWeights(f"{name}: {index} is damaged (it names no weights); {remedy}")
+    paths = [index.parent / file for file in sorted({str(file) for file in places.values()})]
+    for path in paths:
+        if path.parent != index.parent or not path.is_file():
+            raise MissingWeights(f"{name}: {path} isn't there; {remedy}")
+    return paths
+
+
+def _lengths(folder: Path, name: str, remedy: str) -> tuple[int, float]:
+    """Native rate in Hz, and the length that the UNet was made for in seconds."""
+    vocoder = read_json(folder / "vocoder" / "config.json", name, remedy)
+    vae = read_json(folder / "vae" / "config.json", name, remedy)
+    unet = read_json(folder / "unet" / "config.json", name, remedy)
+    try:
+        rate = int(vocoder["sampling_rate"])
+        hop = 1
+        for factor in vocoder["upsample_rates"]:
+            hop *= int(factor)
+        rows = int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
+        if min(rate, hop, rows) < 1 or rate > HIGHEST_RATE:
+            raise ValueError(f"a sound of {rate} Hz in steps of {hop} samples")
+        return rate, rows * hop / rate
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise MissingWeights(f"{name}: the configurations in {folder} are damaged ({error!r}); {remedy}") from error

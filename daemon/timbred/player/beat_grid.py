@@ -1,0 +1,118 @@
+"""Beats and frames: where the grid is, and which frame a moment falls on. Pure; nothing here reads a clock."""
+
+import math
+from dataclasses import dataclass, replace
+
+from timbred.errors import BadRequest
+from timbred.ipc.player_messages import Moment
+
+GRAIN = 1e-6
+"""Beats within which a moment counts as on the grid: far below one frame, above rounding."""
+
+JUMP = 0.02
+"""Beats by which the grid may move at once and still be the same one, somewhat corrected."""
+
+
+@dataclass(frozen=True)
+class BeatGrid:
+    """A straight line through (`frame`, `beat`): `bpm` beats a minute at `rate` frames a second.
+
+    >>> BeatGrid(rate=48000, bpm=120).frame_of(4)
+    96000
+    """
+
+    rate: float
+    bpm: float
+    frame: float = 0.0
+    beat: float = 0.0
+    beats_per_bar: float = 4.0
+
+    @property
+    def frames_per_beat(self) -> float:
+        return 60.0 * self.rate / self.bpm
+
+    def beat_at(self, frame: float) -> float:
+        """The beat that a frame falls on."""
+        return self.beat + (frame - self.frame) / self.frames_per_beat
+
+    def frame_of(self, beat: float) -> int:
+        """The frame nearest to a beat."""
+        return round(self.frame + (beat - self.beat) * self.frames_per_beat)
+
+    def with_tempo(self, bpm: float, beats_per_bar: float, frame: float) -> "BeatGrid":
+        """Another tempo from `frame` on; the beat there stays."""
+        return replace(self, bpm=bpm, beats_per_bar=beats_per_bar, frame=frame, beat=self.beat_at(frame))
+
+    def through(self, frame: float, beat: float, bpm: float) -> "BeatGrid":
+        """The line that a Link session says now."""
+        return replace(self, bpm=bpm, frame=frame, beat=beat)
+
+    def at_rate(self, rate: float, frame: float) -> "BeatGrid":
+        """The same grid on a device of another rate whose next frame is `frame`, from frame 0 there."""
+        return replace(self, rate=rate, frame=0.0, beat=self.beat_at(frame))
+
+
+@dataclass(frozen=True)
+class StartTime:
+    """A moment that was fixed: on `beat`; `unit` is the grid it lies on in beats, 0 for a beat by its number."""
+
+    beat: float
+    unit: float
+
+
+def due(moment: Moment, grid: BeatGrid, frame: int) -> StartTime | None:
+    """When a moment comes, seen from `frame`, the next one that isn't mixed yet; None for at once.
+
+    Raises:
+        BadRequest: the beat is past.
+    """
+    if moment.kind == "now":
+        return None
+    beat = grid.beat_at(frame)
+    if moment.kind == "number":
+        if grid.frame_of(moment.number) < frame:
+            raise BadRequest(f"at: beat {moment.number:g} is past; now is beat {beat:.2f}, so name a later one, or bar")
+        return StartTime(moment.number, 0.0)
+    unit = 1.0 if moment.kind == "beat" else grid.beats_per_bar
+    return StartTime(math.ceil(beat / unit - GRAIN) * unit, unit)
+
+
+def moved(waiting: StartTime, before: BeatGrid, after: BeatGrid, frame: int) -> StartTime:
+    """What is still to come after the grid has changed at `frame`.
+
+    A new tempo keeps beats, so nothing changes. When the count of beats jumps (a Link session was joined), what
+    waits for a beat or a bar keeps about its distance, on the new grid. A beat asked for by its number stays.
+    """
+    jump = after.beat_at(frame) - before.beat_at(frame)
+    if abs(jump) < JUMP or waiting.unit == 0.0:
+        return waiting
+    nearest = math.floor((waiting.beat + jump) / waiting.unit + 0.5) * waiting.unit
+    earliest = math.ceil(after.beat_at(frame) / waiting.unit - GRAIN) * waiting.unit
+    return replace(waiting, beat=max(nearest, earliest))
+
+
+def read_moment(text: str) -> Moment:
+    """`now`, `beat`, `bar`, or a beat by its number, counted from 0.
+
+    >>> read_moment("16")
+    Moment(kind='number', number=16.0)
+
+    Raises:
+        BadRequest: anything else.
+    """
+    word = text.strip().lower()
+    match word:
+        case "now" | "beat" | "bar":
+            return Moment(kind=word)
+        case _:
+            return Moment(kind="number", number=_beat(word))
+
+
+def _beat(word: str) -> float:
+    try:
+        number = float(word)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and 0 <= number < 1e9):
+        raise BadRequest(f"at: got {word!r}, allowed is now, beat, bar or a beat by its number, from 0")
+    return number

@@ -1,0 +1,1 @@
+"""The mixer: sums voices block by block in numpy, without a device or a clock."""

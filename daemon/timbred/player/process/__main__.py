@@ -1,0 +1,83 @@
+"""The player process's entry: `python -m timbred.player.process`."""
+
+import argparse
+import contextlib
+import importlib
+import logging
+import signal
+import sys
+from typing import Any
+
+from timbred.ipc import player_messages
+from timbred.ipc.child_exit import (
+    add_line_options,
+    end_with_daemon,
+    end_with_threads,
+    leave,
+    reason_of,
+    send_last_words,
+    wait_as_spare,
+)
+
+log = logging.getLogger("timbred.player")
+
+DEVICE_GONE = 75
+"""Exit status after the device went away."""
+
+CANNOT_START = 2
+"""Exit status of a player that can't start."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a player until its daemon says so, or ends."""
+    parser = argparse.ArgumentParser(prog="timbred-player")
+    add_line_options(parser)
+    parser.add_argument("--device", default="")
+    parser.add_argument("--channels", type=int, default=2)
+    parser.add_argument("--lead", type=float, default=0.01)
+    parser.add_argument("--limit", type=int, default=1)
+    parser.add_argument("--heartbeat", type=float, default=0.25)
+    parser.add_argument("--tempo", type=float, default=120.0)
+    parser.add_argument("--beats-per-bar", type=float, default=4.0)
+    parser.add_argument("--link", type=int, default=0)
+    parser.add_argument("--link-offset", type=float, default=0.0)
+    parser.add_argument("--link-start-stop", type=int, default=0)
+    parser.add_argument("--log-level", default="info")
+    read = parser.parse_args(arguments)
+    logging.basicConfig(level=read.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches us too; the daemon decides
+    end_with_threads()
+    wait_as_spare(read, _import_all)
+    options: dict[str, Any] = {name: value for name, value in vars(read).items() if name not in ("log_level", "spare")}
+    options.update({name: bool(options[name]) for name in ("limit", "link", "link_start_stop")})
+    try:
+        from timbred.player.process.player_loop import AudioDeviceLost, PlayerLoop, PlayerOptions
+
+        player = PlayerLoop(PlayerOptions(**options))
+    except Exception as error:
+        message = reason_of(error)
+        log.error("%s", message, exc_info=error)
+        refusal = player_messages.CannotStart(token=options["token"], message=message)
+        send_last_words(options["address"], player_messages.encode(refusal))
+        leave(CANNOT_START)
+    status = 0
+    end_with_daemon(options["address"], player.daemon_gone)
+    try:
+        player.run()
+    except AudioDeviceLost as gone:
+        log.warning("%s", gone)
+        status = DEVICE_GONE
+    player.close()
+    leave(status)
+
+
+def _import_all() -> None:
+    """Import what a player needs. PortAudio itself is left alone: looking for devices may disturb those in use."""
+    importlib.import_module("timbred.player.process.player_loop")
+    for name in ("_sounddevice", "_rtmixer"):
+        with contextlib.suppress(ImportError, OSError):  # told when a device is looked for
+            importlib.import_module(name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""Reads one value from outside into the kind that its field declares.
+
+Senders differ: Pd has only floats and symbols, Max sends ints, a browser sends JSON. Whatever reads as
+the declared kind is taken; anything else is refused with what came and what is allowed.
+"""
+
+import math
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from msgspec import inspect
+
+from timbred.errors import BadRequest
+from timbred.protocol import messages as m
+from timbred.protocol.schema import REQUESTS, ROOT, RequestEntry, find_request
+
+_TRUE = {"1", "true", "yes", "on"}
+_FALSE = {"0", "false", "no", "off"}
+_SHOWN = 60
+
+
+def shown(raw: object) -> str:
+    """A value as an error message shows it: short, and never raw bytes."""
+    if isinstance(raw, bytes | bytearray):
+        return f"a blob of {len(raw)} bytes"
+    text = raw if isinstance(raw, str) else repr(raw)
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...") if isinstance(raw, str) else text[:_SHOWN]
+
+
+def describe_type(kind: inspect.Type) -> str:  # noqa: PLR0911  one return for each kind of value
+    """What a field allows, in words: `a number from 0 to 1`."""
+    match kind:
+        case inspect.Metadata(type=inner):
+            return describe_type(inner)
+        case inspect.UnionType(types=types):
+            return " or ".join(describe_type(one) for one in types if not isinstance(one, inspect.NoneType))
+        case inspect.BoolType():
+            return "0 or 1"
+        case inspect.IntType(ge=low, le=high):
+            return "a whole number" + _range(low, high)
+        case inspect.FloatType(ge=low, le=high):
+            return "a number" + _range(low, high)
+        case inspect.LiteralType(values=values):
+            words = [str(value) for value in values]
+            return "one of " + ", ".join(words) if len(words) > 1 else words[0]
+        case inspect.StrType(max_length=longest):
+            return "text" if longest is None else f"text of at most {longest} characters"
+        case inspect.VarTupleType():
+            return "a list of objects"
+        case _:
+            raise TypeError(f"no words for {kind}")
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f" from {low:g} to {high:.10g}"
+
+
+class _Refused(Exception):
+    """This value isn't of this kind; another kind of the union may take it."""
+
+
+def coerce(name: str, kind: inspect.Type, raw: object) -> Any:
+    """The value of the field `name`.
+
+    Raises:
+        BadRequest: naming the field, what came, and what is allowed.
+    """
+    try:
+        return _read(kind, raw)
+    except _Refused:
+        raise BadRequest(f"{name}: got {shown(raw)}, allowed is {describe_type(kind)}") from None
+
+
+def _read(kind: inspect.Type, raw: object) -> Any:  # noqa: PLR0911  one return for each kind of value
+    match kind:
+        case inspect.Metadata(type=inner):
+            return _read(inner, raw)
+        case inspect.UnionType(types=types):
+            return _first(types, raw)
+        case inspect.BoolType():
+            return _flag(raw)
+        case inspect.IntType(ge=low, le=high):
+            return _within(_whole(raw), low, high)
+        case inspect.FloatType(ge=low, le=high):
+            return _within(_number(raw), low, high)
+        case inspect.LiteralType():
+            return _choice(kind.values, raw)
+        case inspect.StrType(max_length=longest):
+            return _text(raw, longest)
+        case _:
+            raise TypeError(f"no reader for {kind}")
+
+
+def _first(types: tuple[inspect.Type, ...], raw: object) -> Any:
+    """A union's first kind that takes the value; a text only where it came as one, so `5` stays a number."""
+    candidates = [one for one in types if not isinstance(one, inspect.NoneType)]
+    if isinstance(raw, str):
+        candidates.sort(key=lambda one: isinstance(one, inspect.IntType) and _has_text(types))
+    for one in candidates:
+        if isinstance(one, inspect.StrType) and not isinstance(raw, str):
+            continue
+        try:
+            return _read(one, raw)
+        except _Refused:
+            continue
+    raise _Refused
+
+
+def _has_text(types: tuple[inspect.Type, ...]) -> bool:
+    return any(isinstance(one, inspect.StrType) for one in types)
+
+
+def _number(raw: object) -> float:
+    if isinstance(raw, bool) or not isinstance(raw, int | float | str):
+        raise _Refused
+    try:
+        value = float(raw)
+    except (ValueError, OverflowError):
+        raise _Refused from None
+    if not math.isfinite(value):
+        raise _Refused
+    return value
+
+
+def _whole(raw: object) -> int:
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        return raw
+    value = _number(raw)
+    if value != int(value):
+        raise _Refused
+    return int(value)
+
+
+def _within(value: Any, low: float | None, high: float | None) -> Any:
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise _Refused
+    return value
+
+
+def _flag(raw: object) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    if isinstance(raw, int | float) and raw in (0, 1):
+        return bool(raw)
+    word = raw.lower() if isinstance(raw, str) else ""
+    if word in _TRUE | _FALSE:
+        return word in _TRUE
+    raise _Refused
+
+
+def _choice(values: tuple[object, ...], raw: object) -> object:
+    for value in values:
+        if isinstance(value, str) and isinstance(raw, str) and raw.lower() == value:
+            return value
+        if isinstance(value, int) and _equals_number(raw, value):
+            return value
+    raise _Refused
+
+
+def _equals_number(raw: object, value: int) -> bool:
+    try:
+        return _number(raw) == value
+    except _Refused:
+        return False
+
+
+def _text(raw: object, longest: int | None) -> str:
+    if isinstance(raw, int | float) and not isinstance(raw, bool):
+        raw = atom(raw)
+    if not isinstance(raw, str) or "\x00" in raw or (longest is not None and len(raw) > longest):
+        raise _Refused
+    return raw
+
+
+def atom(raw: object) -> str:
+    """An OSC argument as a word of a text: Pd sends `808` as the float 808.0.
+
+    >>> atom(808.0), atom(0.5), atom("kick")
+    ('808', '0.5', 'kick')
+    """
+    if isinstance(raw, float):
+        return f"{raw:.7g}"
+    return str(raw)
+
+
+@cache
+def fields_of(kind: type[m.Message]) -> dict[str, inspect.Field]:
+    """A message's fields by name, as declared."""
+    info = inspect.type_info(kind)
+    assert isinstance(info, inspect.StructType)
+    return {field.name: field for field in info.fields}
+
+
+def is_key(entry: RequestEntry, name: str) -> bool:
+    """Tell whether a request has a key of this name, or spells one so."""
+    return name in fields_of(entry.kind) or any(name == other for other, _ in entry.spellings)
+
+
+def entry_named(name: object) -> tuple[RequestEntry, dict[str, str]]:
+    """The declaration of a request, and what its name already says of it.
+
+    Raises:
+        BadRequest: there is no such request; lists those there are.
+    """
+    if isinstance(name, str) and (found := find_request(name)) is not None:
+        return found
+    known = ", ".join(entry.address.removeprefix(ROOT) for entry in REQUESTS)
+    raise BadRequest(f"there is no request {shown(name)}; there are {known}")
+
+
+def build(entry: RequestEntry, raw: Mapping[str, Any]) -> m.Request:
+    """The request that `raw` stands for.
+
+    Raises:
+        BadRequest: an unknown key, a missing one, or a value of the wrong kind or out of range.
+    """
+    fields = fields_of(entry.kind)
+    if entry.spellings:
+        raw = _respelled(entry, raw)
+    for key in raw:
+        if key not in fields:
+            raise BadRequest(f"{key}: {entry.name} has no such key; it has {', '.join(fields)}")
+    read = {key: coerce(key, fields[key].type, value) for key, value in raw.items() if value is not None}
+    for name, field in fields.items():
+        if field.required and name not in read:
+            raise BadRequest(f"{name}: {entry.name} needs it: {describe_type(field.type)}")
+    _require_words(entry, read)
+    return entry.kind(**read)
+
+
+def _respelled(entry: RequestEntry, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = dict(raw)
+    for other, declared in entry.spellings:
+        if other not in found:
+            continue
+        if declared in found:
+            raise BadRequest(f"{other}: it is another spelling of {declared}; give one of them")
+        found[declared] = found.pop(other)
+    return found
+
+
+def _require_words(entry: RequestEntry, read: Mapping[str, Any]) -> None:
+    prompt = read.get("prompt")
+    if isinstance(prompt, str) and not prompt.strip():
+        raise BadRequest(f"prompt: {entry.name} got no words; say what you want to hear, as in: warm analog pad")

@@ -1,1 +1,0 @@
-"""From the model's samples to a finished file: steps from Clip to Clip, then encoding."""

@@ -1,0 +1,1 @@
+"""Requests, from a decoded message to the terminal event of each job."""

@@ -1,0 +1,1 @@
+"""Continuous playback: the plan of its segments and their controller."""

@@ -1,0 +1,226 @@
+"""File names from prompts: short, plain ASCII, and allowed on every system."""
+
+# ruff: noqa: RUF001  the tables are there for letters that look alike
+
+import errno
+import os
+import re
+import stat
+import sys
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+from timbred.errors import BadAudio, ForbiddenPath
+from timbred.filenames import MAX_FOLDER_UNITS, RESERVED, PathLimit, comparison_key, is_utf8, name_fault, printable
+
+MAX_SLUG_LENGTH = 40
+"""Characters of a slug."""
+
+NAMELESS = "sound"
+"""The slug of a prompt that leaves no letter (one in a script without a table here, or none at all)."""
+
+_CYRILLIC = (
+    "а:a б:b в:v г:g ґ:g д:d е:e є:ie ж:zh з:z и:i і:i к:k л:l м:m н:n о:o п:p р:r с:s т:t у:u ф:f х:kh ц:ts "
+    "ч:ch ш:sh щ:shch ъ: ы:y ь: э:e ю:yu я:ya ђ:dj ј:j љ:lj њ:nj ћ:c џ:dz"
+)
+_GREEK = "α:a β:v γ:g δ:d ε:e ζ:z η:i θ:th ι:i κ:k λ:l μ:m ν:n ξ:x ο:o π:p ρ:r σ:s ς:s τ:t υ:y φ:f χ:ch ψ:ps ω:o"
+_LATIN = "ß:ss æ:ae œ:oe ø:o ł:l đ:d ð:d þ:th ı:i ŋ:ng ħ:h #:-sharp-"
+
+_LETTERS = str.maketrans({pair[0]: pair[2:] for table in (_CYRILLIC, _GREEK, _LATIN) for pair in table.split(" ")})
+
+
+def slug(text: str) -> str:
+    """A file name's first part, of the letters a-z, digits and single hyphens, 1 to 40 characters.
+
+    Accents are dropped, Cyrillic and Greek letters are spelled in Latin ones.
+
+    >>> slug("Rain on Tin!")
+    'rain-on-tin'
+    >>> slug("Дождь über Äcker")
+    'dozhd-uber-acker'
+    >>> slug("雨")
+    'sound'
+    """
+    lowered = unicodedata.normalize("NFKC", text[: MAX_SLUG_LENGTH * 8]).casefold()
+    spelled = lowered.translate(_LETTERS)
+    plain = unicodedata.normalize("NFKD", spelled).translate(_LETTERS).encode("ascii", "ignore").decode()
+    words = re.sub(r"[^a-z0-9]+", "-", plain.replace("'", "")).strip("-")
+    short = _shortened(words) or NAMELESS
+    return f"{short}-{NAMELESS}" if short in RESERVED else short
+
+
+def _shortened(words: str) -> str:
+    """Cut at a hyphen where there is one, rather than inside a word."""
+    if len(words) <= MAX_SLUG_LENGTH:
+        return words
+    cut = words[: MAX_SLUG_LENGTH + 1].rpartition("-")[0]
+    return cut or words[:MAX_SLUG_LENGTH]
+
+
+class Disk:
+    """The mounted disk that a folder is on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._mount: Path | None = None
+
+    def remember(self) -> None:
+        """Note where the disk of the folder, which exists, is mounted; once."""
+        if self._mount is None:
+            self._mount = _mount_point(self._folder)
+
+    def check(self) -> None:
+        """See that the folder, or where it would be made again, is on the mount that was noted, or on one below it.
+
+        Raises:
+            OSError: ENODEV, when that is no longer mounted.
+        """
+        if self._mount is not None and not _mount_point(self._folder).is_relative_to(self._mount):
+            reason = f"the disk that was mounted at {self._mount} isn't there"
+            raise OSError(errno.ENODEV, reason, str(self._folder))
+
+
+def _mount_point(folder: Path) -> Path:
+    """The mount point of the folder or, where it doesn't exist, of the nearest folder above it that does."""
+    real = Path(os.path.realpath(folder))
+    while not os.path.ismount(real) and real != real.parent:
+        real = real.parent
+    return real
+
+
+LONGEST_NAME_UNITS = 60
+"""Characters of the longest name that timbred gives a file of the takes folder: that of a journal in `created`."""
+
+LONGEST_PATH = 4096
+
+
+def folder_inside(root: Path, folder: str) -> Path:
+    """The folder named `folder` (parts divided by `/` or `\\`; empty: the root itself) inside `root`.
+
+    It need not exist. One that differs only by case or by Unicode normalisation is the same folder: the spelling that
+    is there is used. Links are followed, and must end inside.
+
+    Raises:
+        ForbiddenPath: naming the folder, and what about it isn't allowed.
+    """
+    if folder == "":
+        return root
+    if fault := _fault(folder):
+        raise ForbiddenPath(f"folder: got {_shown(folder)}; {fault}. Name a folder inside the takes folder")
+    inside = root
+    for part in re.split(r"[/\\]", folder.rstrip("/\\")):
+        inside /= _as_spelled_there(inside, part)
+    if not _resolved(inside).is_relative_to(_resolved(root)):
+        raise ForbiddenPath(f"folder: got {_shown(folder)}; a link in it leads outside the takes folder")
+    return inside
+
+
+def check_length(folder: str, limit: PathLimit) -> None:
+    """See that timbred's files have room in a folder, a whole path.
+
+    Raises:
+        ForbiddenPath: some of their paths would be too long for the system.
+    """
+    if fault := limit.fault(folder, LONGEST_NAME_UNITS):
+        long_paths = ", or switch on Windows' long paths" if limit.system == "Windows" else ""
+        raise ForbiddenPath(
+            f"{_shown(folder)}: {fault}: name a shorter folder with @folder, or set takes.folder to one{long_paths}"
+        )
+
+
+def _fault(folder: str) -> str | None:
+    if not is_utf8(folder):
+        return "it has a character that can't be in a name"
+    if len(folder.encode("utf-16-le")) // 2 > MAX_FOLDER_UNITS:
+        return f"at most {MAX_FOLDER_UNITS} characters are allowed"
+    if folder[0] in "/\\" or re.match(r"[A-Za-z]:", folder):
+        return "an absolute path isn't allowed"
+    faults = (_fault_of_part(part) for part in re.split(r"[/\\]", folder.rstrip("/\\")))
+    return next((fault for fault in faults if fault), None)
+
+
+def _fault_of_part(part: str) -> str | None:
+    if part and part[0] in ".~":
+        return f"the part {_shown(part)} isn't allowed"
+    return name_fault(part) or _fault_of_encoding(part)
+
+
+def _fault_of_encoding(part: str) -> str | None:
+    try:
+        os.fsencode(part)
+    except UnicodeEncodeError:
+        encoding = sys.getfilesystemencoding()
+        return f"{_shown(part)} can't be written in this system's encoding, {encoding}: start timbred with PYTHONUTF8=1"
+    return None
+
+
+def _as_spelled_there(parent: Path, part: str) -> str:
+    """The name of the entry of `parent` that other systems take for the same as `part`, if there is one."""
+    if os.path.lexists(parent / part):
+        return part
+    key = comparison_key(part)
+    try:
+        with os.scandir(parent) as entries:
+            return min((entry.name for entry in entries if comparison_key(entry.name) == key), default=part)
+    except OSError:
+        return part  # the parent isn't there either, or can't be listed: making the folder says so
+
+
+class AllowedFolders:
+    """The folders from which input files may be read."""
+
+    def __init__(self, roots: Iterable[Path]) -> None:
+        self.roots = tuple(_resolved(Path(root).expanduser()) for root in roots)
+
+    def resolve(self, path_text: str) -> Path:
+        """The file that a request names: absolute, from `~`, or relative to one of the folders.
+
+        Raises:
+            ForbiddenPath: outside every allowed folder, whether or not it exists.
+            BadAudio: inside, but there is no such file, or it is a folder or a device.
+        """
+        if not path_text or "\0" in path_text or len(path_text) > LONGEST_PATH or not is_utf8(path_text):
+            raise ForbiddenPath(f"{_shown(path_text)} isn't a path")
+        candidates = [path for path in self._candidates(path_text) if self._allows(path)]
+        if not candidates:
+            roots = ", ".join(printable(str(root)) for root in self.roots) or "none"
+            raise ForbiddenPath(f"{_shown(path_text)} is outside the folders that may be read: {roots}")
+        for path in candidates:
+            if _is_file(path):
+                return path
+        raise BadAudio(f"{_shown(path_text)}: there is no such file")
+
+    def _candidates(self, path_text: str) -> list[Path]:
+        try:
+            path = Path(path_text).expanduser()
+        except RuntimeError:
+            return []
+        return [_resolved(path)] if path.is_absolute() else [_resolved(root / path) for root in self.roots]
+
+    def _allows(self, path: Path) -> bool:
+        return any(path.is_relative_to(root) for root in self.roots)
+
+
+def _resolved(path: Path) -> Path:
+    """The path without links and dots.
+
+    Raises:
+        ForbiddenPath: a link that leads to itself.
+    """
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ForbiddenPath(f"{_shown(str(path))} can't be followed: {error}") from error
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _shown(text: str) -> str:
+    short = text if len(text) <= 120 else text[:120] + "..."
+    return repr(short) if short.isprintable() else ascii(short)

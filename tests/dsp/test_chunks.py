@@ -1,0 +1,48 @@
+"""Chunks: what is added is found again, and bytes from outside do no harm."""
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from timbred.audiofile.riff import Chunk, chunks_in, info_chunk, sampler_chunk, tempo_chunk, with_chunks
+from timbred.errors import BadAudio
+
+LETTERS = st.text(st.characters(min_codepoint=65, max_codepoint=90), min_size=4, max_size=4)
+
+
+def plain(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.zeros(101), 8_000, "PCM_24", format=kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["WAV", "AIFF"])
+@settings(deadline=None)
+@given(added=st.lists(st.builds(Chunk, LETTERS, st.binary(max_size=50)), max_size=4))
+def test_added_chunks_are_found_again(kind: str, added: list[Chunk]) -> None:
+    before = plain(kind)
+    after = with_chunks(before, added)
+    assert chunks_in(after) == chunks_in(before) + added
+    assert len(after) % 2 == 0
+    assert soundfile.info(io.BytesIO(after)).frames == 101
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused(content: bytes) -> None:
+    for head in (b"", b"RIFF1234WAVE", b"FORM1234AIFC"):
+        try:
+            chunks_in(head + content)
+        except BadAudio:
+            assert head == b""
+
+
+def test_the_layout_of_chunks() -> None:
+    assert len(sampler_chunk(48_000, 100).content) == 60
+    assert len(sampler_chunk(48_000, None).content) == 36
+    assert len(tempo_chunk(120.0, 4, loops=True).content) == 24
+    assert info_chunk({"INAM": "ab"}).content == b"INFOINAM\x03\x00\x00\x00ab\x00\x00"

@@ -1,0 +1,224 @@
+"""Encoding and decoding: the same sound, the whole recipe, and what samplers and hosts look for."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from wavinfo import WavInfoReader
+
+from tests.dsp.sounds import RECIPE, noise
+from timbred.audio import Clip, SampleRate, Seconds
+from timbred.audiofile.reader import decode, read_recipe
+from timbred.audiofile.riff import chunks_in
+from timbred.audiofile.writer import encode, encoded, whole_beats
+from timbred.dsp.pipeline import run_pipeline
+from timbred.errors import BadAudio, BadRequest, ModelError
+from timbred.render_settings import CONTAINERS, RenderSettings
+
+KINDS: list[Any] = [(name, bits) for name, container in CONTAINERS.items() for bits in container.subtypes]
+
+
+def made(rate: int = 48_000, channels: int = 2, **kind: Any) -> tuple[Clip, RenderSettings]:
+    wanted = RenderSettings(seconds=Seconds(0.5), rate=SampleRate(rate), **kind)
+    sound = replace(noise(0.6, 16_000, channels=channels), recipe=RECIPE)
+    return run_pipeline(sound, wanted), wanted
+
+
+@pytest.mark.parametrize(("kind", "bits"), KINDS)
+def test_every_kind_of_file_comes_back_whole(kind: Any, bits: Any, tmp_path: Path) -> None:
+    clip, wanted = made(format=kind, bits=bits)
+    path = tmp_path / f"sound.{kind}"
+    encode(clip, path, wanted)
+    back = decode(path)
+    assert (back.rate, back.samples.shape) == (clip.rate, clip.samples.shape)
+    assert back.recipe == RECIPE
+    assert read_recipe(path) == RECIPE
+    assert soundfile.info(path).format == CONTAINERS[kind].major
+    if bits is None:
+        return
+    tolerance = {16: 0.0, 24: 2.0**-23, 32: 0.0}[bits]
+    assert np.abs(back.samples - clip.samples).max() <= tolerance
+
+
+def test_vorbis_sounds_like_what_went_in(tmp_path: Path) -> None:
+    wanted = RenderSettings(seconds=Seconds(0.5), format="ogg")
+    moments = np.arange(24_000) / 48_000
+    tone = Clip((0.5 * np.sin(2 * np.pi * 440 * moments)).astype(np.float32)[:, None], SampleRate(48_000))
+    encode(tone, tmp_path / "tone.ogg", wanted)
+    back = decode(tmp_path / "tone.ogg")
+    assert np.sqrt(np.mean((back.samples - tone.samples) ** 2)) < 0.01
+
+
+@pytest.mark.parametrize(("kind", "bits"), KINDS)
+def test_the_same_sound_gives_the_same_bytes(kind: Any, bits: Any) -> None:
+    (one, wanted), (two, _) = made(format=kind, bits=bits), made(format=kind, bits=bits)
+    assert encoded(one, wanted) == encoded(two, wanted)
+
+
+@pytest.mark.parametrize("kind", list(CONTAINERS))
+@pytest.mark.parametrize("rate", [8_000, 11_025, 44_100, 65_535, 96_000, 192_000])
+def test_every_allowed_rate_can_be_written(kind: Any, rate: int, tmp_path: Path) -> None:
+    wanted = RenderSettings(rate=SampleRate(rate), format=kind)
+    encode(noise(0.05, rate), tmp_path / "sound", wanted)
+    assert (decode(tmp_path / "sound").rate, decode(tmp_path / "sound").frames) == (rate, round(0.05 * rate))
+
+
+def test_an_open_file_is_a_target_too() -> None:
+    clip, wanted = made()
+    buffer = io.BytesIO()
+    encode(clip, buffer, wanted)
+    assert buffer.getvalue() == encoded(clip, wanted)
+
+
+@pytest.mark.parametrize("kind", list(CONTAINERS))
+def test_a_sound_without_a_recipe_or_with_a_strange_one(kind: Any, tmp_path: Path) -> None:
+    clip, wanted = made(format=kind)
+    for recipe in ({}, {"prompt": "a\x00b\nc \ud800", "seed": 1}):
+        encode(replace(clip, recipe=recipe), tmp_path / "sound", wanted)
+        assert decode(tmp_path / "sound").frames == clip.frames
+
+
+def test_titles_for_hosts(tmp_path: Path) -> None:
+    clip, wanted = made(format="flac")
+    encode(clip, tmp_path / "sound.flac", wanted)
+    with soundfile.SoundFile(tmp_path / "sound.flac") as file:
+        assert file.title == RECIPE["prompt"]
+        assert file.comment == "pocket, seed 7, Apache-2.0"
+    clip, wanted = made(format="wav")
+    encode(clip, tmp_path / "sound.wav", wanted)
+    info = WavInfoReader(str(tmp_path / "sound.wav"), info_encoding="utf-8").info
+    assert info is not None
+    assert info.title == RECIPE["prompt"]
+    assert str(info.software).startswith("timbred ")
+
+
+def test_a_loop_at_a_tempo_tells_samplers_and_hosts(tmp_path: Path) -> None:
+    clip, wanted = made()
+    path = tmp_path / "loop.wav"
+    encode(replace(clip, loop=True, bpm=120.0, beats=1.0), path, wanted)
+    smpl: Any = WavInfoReader(str(path)).smpl
+    loop = smpl.to_dict()["loops"][0]
+    assert (loop["start_samples"], loop["end_samples"]) == (0, clip.frames - 1)
+    with soundfile.SoundFile(path) as file:
+        log = file.extra_info
+        assert file.frames == clip.frames
+    for line in ("Loop Count   : 1", f"End : {clip.frames - 1:5d}", "Beats     : 1", "Meter     : 4/4", "120.0"):
+        assert line in log
+    assert "Loop,RootNoteInvalid,StretchOn" in log
+
+
+def test_a_phrase_at_a_tempo_is_a_one_shot_and_a_note_is_told() -> None:
+    clip, wanted = made()
+    content = encoded(replace(clip, bpm=120.0, beats=1.0), wanted, root_note=57)
+    chunks = {chunk.name: chunk.content for chunk in chunks_in(content)}
+    assert chunks["acid"][0] == 0x03
+    assert chunks["acid"][4] == 57
+    assert chunks["smpl"][12] == 57
+    assert chunks["smpl"][28] == 0
+
+
+def test_a_plain_sound_claims_neither_loop_nor_tempo() -> None:
+    clip, wanted = made()
+    names = {chunk.name for chunk in chunks_in(encoded(clip, wanted))}
+    assert not names & {"smpl", "acid"}
+
+
+def test_beats_that_are_not_the_length_are_not_told() -> None:
+    clip, _ = made()
+    assert whole_beats(replace(clip, bpm=120.0)) == 1
+    assert whole_beats(replace(clip, bpm=120.0, beats=4.0)) is None
+    assert whole_beats(replace(clip, bpm=121.0)) is None
+    assert whole_beats(replace(clip, bpm=60.0)) is None
+
+
+def test_what_a_format_cannot_hold_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    clip, _ = made()
+    path = tmp_path / "sound.flac"
+    with pytest.raises(BadRequest, match="bits: got 32"):
+        encode(clip, path, RenderSettings(format="flac", bits=32))
+    broken = clip.with_samples(np.full((4, 1), np.nan))
+    with pytest.raises(ModelError):
+        encode(broken, path, RenderSettings(format="flac"))
+    assert not path.exists()
+
+
+def test_over_full_scale_is_clipped_but_not_in_floats(tmp_path: Path) -> None:
+    loud = Clip(np.array([[1.5], [-1.5]], np.float32), SampleRate(8_000))
+    encode(loud, tmp_path / "whole.wav", RenderSettings(bits=24))
+    assert np.abs(decode(tmp_path / "whole.wav").samples).max() <= 1
+    encode(loud, tmp_path / "float.wav", RenderSettings(bits=32))
+    assert decode(tmp_path / "float.wav").samples[0] == 1.5
+
+
+def test_files_that_are_no_sound(tmp_path: Path) -> None:
+    path = tmp_path / "x.wav"
+    with pytest.raises(BadAudio, match="no such file"):
+        decode(path)
+    with pytest.raises(BadAudio, match="no such file"):
+        read_recipe(path)
+    for content in (b"", b"hello", b"RIFF\x00\x00\x00\x00WAVE"):
+        path.write_bytes(content)
+        with pytest.raises(BadAudio, match=r"x\.wav"):
+            decode(path)
+        with pytest.raises(BadAudio, match="carries no timbred recipe"):
+            read_recipe(path)
+    with pytest.raises(BadAudio):
+        decode(tmp_path)
+    (tmp_path / "x.raw").write_bytes(bytes(100))
+    with pytest.raises(BadAudio):
+        decode(tmp_path / "x.raw")
+
+
+def test_sound_that_cannot_be_used(tmp_path: Path) -> None:
+    path = tmp_path / "x.wav"
+    soundfile.write(path, np.zeros((0, 1)), 8_000)
+    with pytest.raises(BadAudio, match="no frames"):
+        decode(path)
+    soundfile.write(path, np.array([0.0, np.nan]), 8_000, "FLOAT")
+    with pytest.raises(BadAudio, match="aren't numbers"):
+        decode(path)
+    soundfile.write(path, np.zeros(8_001), 8_000)
+    with pytest.raises(BadAudio, match=r"at most 1 s"):
+        decode(path, max_seconds=1.0)
+    soundfile.write(path, np.zeros(8_000), 8_000)
+    assert decode(path, max_seconds=1.0).frames == 8_000
+    assert decode(path).recipe == {}
+    soundfile.write(path, np.zeros((10, 9)), 8_000)
+    with pytest.raises(BadAudio, match="9 channels"):
+        decode(path)
+
+
+def test_a_file_that_promises_more_than_it_has_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    clip, wanted = made()
+    path = tmp_path / "x.wav"
+    path.write_bytes(encoded(clip, wanted)[:30_000])
+    assert 0 < decode(path).frames < clip.frames
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from(list(CONTAINERS)), st.integers(0, 6_000), st.binary(min_size=1, max_size=40))
+def test_damaged_files_are_read_or_refused(tmp_path_factory: Any, kind: Any, at: int, damage: bytes) -> None:
+    content = bytearray(_SMALL[kind])
+    at %= len(content)
+    content[at : at + len(damage)] = damage
+    path = tmp_path_factory.getbasetemp() / f"damaged.{kind}"
+    path.write_bytes(content)
+    for reader in (decode, read_recipe):
+        try:
+            reader(path)
+        except BadAudio as error:
+            assert str(path) in str(error)
+
+
+def _small(kind: Any) -> bytes:
+    sound = replace(noise(0.05, 8_000), recipe={"prompt": "x", "seed": 1}, loop=True)
+    return encoded(sound, RenderSettings(format=kind))
+
+
+_SMALL = {kind: _small(kind) for kind in CONTAINERS}

@@ -1,0 +1,80 @@
+"""What is cancelled ends at once, and nothing else does."""
+
+import time
+
+from tests.integration.clients import SOUND, UdpClient, hold_engine, let_go, new_id, order
+from tests.integration.daemons import DaemonProcess
+from tests.integration.osc import Heard
+
+
+def test_one_that_waits(client: UdpClient, other: UdpClient, daemon: DaemonProcess) -> None:
+    hold_engine(other, "in front")
+    client.say("generate", "waiting", "cancelled early", "@steps", 1)
+    assert client.hear().name == "queued"
+    assert client.ask("cancel", "waiting") == Heard("cancelled", "s", ("waiting",))
+    client.nothing_more()
+    let_go(other, "in front")
+    client.nothing_more()
+    assert not list(daemon.takes.glob("cancelled-early*"))
+
+
+def test_one_that_runs(client: UdpClient) -> None:
+    hold_engine(client, "running")
+    client.say("cancel", "running")
+    assert order(client.until_end()) == ["cancelled"]
+    client.nothing_more()
+
+
+def test_one_whose_steps_are_done(client: UdpClient, daemon: DaemonProcess) -> None:
+    """Nothing is left of it, and the next file has the first number."""
+    name = new_id()
+    client.say("generate", name, "decodes never-there", "@steps", 1, "@seconds", 0.2, "@name", "all but done")
+    client.until_step()
+    client.say("cancel", name)
+    assert order(client.until_end(name)) == ["cancelled"]
+    client.nothing_more()
+    assert not list(daemon.takes.glob("all-but-done*"))
+    take = client.make_take("pad", "@name", "all but done")
+    assert str(take.arguments[2]).endswith("all-but-done-0001.wav")
+    for _ in range(600):
+        if not list(daemon.takes.rglob("*.part")):
+            break
+        time.sleep(0.05)
+    assert not list(daemon.takes.rglob("*.part"))
+
+
+def test_all_of_this_client_and_of_no_other(client: UdpClient, other: UdpClient) -> None:
+    hold_engine(client, "all-1")
+    other.say("generate", "kept", "pad", "@seconds", 0.2, "@steps", 1)
+    assert other.hear().name == "queued"
+    for name in ("all-2", "all-3"):
+        assert client.ask("generate", name, "pad").name == "queued"
+    client.say("cancel", "*")
+    assert {client.hear() for _ in range(3)} == {Heard("cancelled", "s", (f"all-{number}",)) for number in (1, 2, 3)}
+    assert order(other.until_end("kept")) == SOUND[1:]
+    client.nothing_more()
+
+
+def test_one_that_nobody_knows(client: UdpClient) -> None:
+    answer = client.ask("cancel", "never asked")
+    assert (answer.name, answer.arguments[1]) == ("fail", "bad-request")
+    assert "never asked" in str(answer.arguments[2])
+
+
+def test_one_that_is_over_is_not_ended_twice(client: UdpClient) -> None:
+    name = new_id()
+    client.say("generate", name, "pad", "@seconds", 0.2, "@steps", 1)
+    client.until_end(name)
+    answer = client.ask("cancel", name)
+    assert answer.arguments[:2] == ("cancel", "bad-request"), "the request has had its one terminal event already"
+    client.nothing_more()
+
+
+def test_a_variation_right_after_it_was_asked_for(client: UdpClient) -> None:
+    take = client.make_take("varied")
+    name = new_id()
+    client.say("vary", name, take.arguments[8], "slow", "@steps", 3)
+    client.say("cancel", name)
+    events = client.until_end(name)
+    assert events[-1] == Heard("cancelled", "s", (name,)), "the cancel came after its request, so it ends it"
+    client.nothing_more()

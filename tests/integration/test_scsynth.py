@@ -1,0 +1,151 @@
+"""Takes that go straight into the buffers of a SuperCollider server: the server's side is played by a socket."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Generator
+from pathlib import Path
+
+import msgspec
+import pytest
+import zmq
+
+from tests.integration import osc
+from tests.integration.clients import PATIENCE, UdpClient, new_id
+from tests.integration.daemons import DaemonProcess
+from timbred.errors import NoAudioDevice
+from timbred.protocol.osc_packets import OscMessage, read_packet
+from timbred.requests import scsynth_buffers
+
+
+class Server:
+    """A server's socket, answered for by the test."""
+
+    def __init__(self) -> None:
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.socket.settimeout(PATIENCE)
+        self.port = int(self.socket.getsockname()[1])
+        self.asked_by: tuple[str, int] = ("", 0)
+
+    def hear(self) -> OscMessage:
+        packet, self.asked_by = self.socket.recvfrom(65536)
+        return read_packet(packet)[0]
+
+    def answer(self, address: str, *arguments: str | int) -> None:
+        self.socket.sendto(osc.message(address, *arguments), self.asked_by)
+
+
+@contextlib.contextmanager
+def server() -> Generator[Server]:
+    made = Server()
+    try:
+        yield made
+    finally:
+        made.socket.close()
+
+
+def ask(client: UdpClient, port: int, *more: str | int) -> str:
+    name = new_id()
+    client.say("generate", name, "warm", "@seconds", 0.2, "@steps", 1, "@scsynth", port, "@buffer", 7, *more)
+    return name
+
+
+def test_each_take_goes_into_a_buffer_of_its_own(client: UdpClient) -> None:
+    with server() as there:
+        name = ask(client, there.port, "@takes", 2)
+        heard = client.until_end(name)
+        takes = {int(event.arguments[1]): str(event.arguments[2]) for event in heard if event.name == "take"}
+        asked = {}
+        for _ in range(2):
+            message = there.hear()
+            assert message.address == "/b_allocRead"
+            buffer, path, *rest = message.arguments
+            assert rest == [0, 0]
+            asked[buffer] = path
+            there.answer("/done", "/b_allocRead", int(str(buffer)))
+            event = client.hear()
+            assert (event.name, event.tags) == ("buffered", "siis")
+            assert event.arguments == (name, int(str(buffer)) - 7, buffer, path)
+        assert asked == {7: takes[0], 8: takes[1]}
+
+
+def test_nobody_else_hears_of_the_buffer(daemon: DaemonProcess, client: UdpClient, other: UdpClient) -> None:
+    assert other.ask("notify", 1).name == "done"
+    with server() as there, zmq.Context[zmq.Socket[bytes]]() as context, context.socket(zmq.SUB) as listener:
+        listener.setsockopt(zmq.LINGER, 0)
+        listener.setsockopt(zmq.RCVTIMEO, int(PATIENCE * 1000))
+        listener.connect(f"tcp://127.0.0.1:{daemon.events}")
+        listener.subscribe(b"")
+        while not listener.poll(100):  # until it is subscribed
+            assert client.ask("ping").name == "pong"
+        name = ask(client, there.port)
+        client.until_end(name)
+        there.hear()
+        there.answer("/done", "/b_allocRead", 7)
+        assert client.hear().name == "buffered"
+        client.nothing_more()
+        told = other.until("done", id=name)
+        assert {event.name for event in told} <= {"queued", "started", "progress", "take", "done"}
+        other.nothing_more()
+        topics = [listener.recv_multipart()[0].decode()]
+        while topics[-1] != "synced":
+            topics.append(listener.recv_multipart()[0].decode())
+        assert "take" in topics
+        assert "buffered" not in topics
+    other.ask("notify", 0)
+
+
+def test_a_server_that_cannot_read_it(client: UdpClient) -> None:
+    with server() as there:
+        name = ask(client, there.port)
+        assert client.until_end(name)[-1].name == "done"
+        there.hear()
+        there.answer("/fail", "/b_allocRead", "buffer index out of range", 7)
+        failed = client.hear()
+        assert (failed.name, failed.arguments[:2]) == ("fail", ("scsynth", "bad-audio"))
+        assert "buffer index out of range" in str(failed.arguments[2])
+
+
+def test_nobody_there_is_told_and_the_take_stays(client: UdpClient) -> None:
+    with server() as gone:
+        port = gone.port
+    *_, take, done = client.until_end(ask(client, port))
+    assert (take.name, done.name) == ("take", "done")
+    failed = client.hear()
+    assert failed.arguments[:2] == ("scsynth", "no-audio-device")
+    assert f"port {port}" in str(failed.arguments[2])
+    assert str(take.arguments[2]) in str(failed.arguments[2])
+    assert Path(str(take.arguments[2])).is_file()
+
+
+def test_a_silent_server_is_given_up() -> None:
+    with server() as silent, pytest.raises(NoAudioDevice, match=f"port {silent.port}"):
+        asyncio.run(scsynth_buffers.allocate_and_read("127.0.0.1", silent.port, 1, Path("take.wav"), patience=0.1))
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (("@scsynth", 57110), "scsynth, buffer: give both or none"),
+        (("@buffer", 3), "scsynth, buffer: give both or none"),
+        (("@scsynth", 0, "@buffer", 3), "scsynth: got 0, allowed is a whole number from 1 to 65535"),
+        (("@scsynth", 57110, "@buffer", -1), "buffer: got -1, allowed is a whole number from 0 to 1000000"),
+    ],
+)
+def test_what_is_refused(client: UdpClient, keys: tuple[str | int, ...], said: str) -> None:
+    name = new_id()
+    client.say("generate", name, "warm", *keys)
+    [failed] = client.until_end(name)
+    assert failed.arguments[:2] == (name, "bad-request")
+    assert str(failed.arguments[2]).startswith(said)
+
+
+def test_only_over_osc(daemon: DaemonProcess) -> None:
+    with zmq.Context[zmq.Socket[bytes]]() as context, context.socket(zmq.REQ) as request:
+        request.setsockopt(zmq.LINGER, 0)
+        request.connect(f"tcp://127.0.0.1:{daemon.requests}")
+        request.send(b'{"type": "generate", "id": "z", "prompt": "warm", "scsynth": 57110, "buffer": 1}')
+        answer = msgspec.json.decode(request.recv())
+    assert (answer["type"], answer["code"]) == ("fail", "bad-request")
+    assert "over OSC" in answer["message"]

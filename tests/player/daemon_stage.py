@@ -1,0 +1,50 @@
+"""The whole daemon with a player on a JACK server, an engine that renders sines, and a recorder."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.player.player_stage import RATE, Recording, Require, recording
+from tests.test_app import PATIENCE, running
+from timbred.protocol import messages as m
+from timbred.server import Daemon
+from timbred.transports.in_process import InProcessClient
+
+
+@asynccontextmanager
+async def recorded(
+    require_host: Require, folder: Path, model: Path, *settings: str
+) -> AsyncGenerator[tuple[Daemon, InProcessClient, Recording]]:
+    """A daemon whose device is open and recorded, and a client of it."""
+    async with running(folder, model, *settings) as daemon:
+        await daemon.player.opened()
+        with recording(require_host, folder) as record:
+            yield daemon, daemon.transports.client(), record
+
+
+async def until(client: InProcessClient, kind: type[m.Event]) -> Any:
+    """The next event of this kind."""
+    while not isinstance(event := await asyncio.wait_for(client.next_event(), PATIENCE), kind):
+        pass
+    return event
+
+
+async def no_more(client: InProcessClient) -> None:
+    """Nothing else is said: what comes before an answer came before it was asked for."""
+    client.send(type="status")
+    assert isinstance(await asyncio.wait_for(client.next_event(), PATIENCE), m.StatusReply)
+    assert client.empty()
+
+
+async def resting(daemon: Daemon) -> None:
+    """Until the engine has nothing to do."""
+    while any(daemon.dispatcher.remembered.live()):
+        await asyncio.sleep(0.01)
+
+
+async def taken(daemon: Daemon, frame: int) -> None:
+    """Until the device has surely taken this frame."""
+    while daemon.player.last.frame < frame + RATE // 2:
+        await asyncio.sleep(0.05)

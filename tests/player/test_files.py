@@ -1,0 +1,333 @@
+"""The takes folder: files whole, names never used twice, nothing left behind, nothing outside."""
+
+import errno
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from timbred.errors import DiskFull, ForbiddenPath
+from timbred.storage import takes_folder
+from timbred.storage.takes_folder import MEMORY, FileNumbers, TakesFolder, Writer
+
+
+def content(text: bytes) -> Writer:
+    def write(file: BinaryIO) -> None:
+        file.write(text)
+
+    return write
+
+
+def visible(root: Path) -> list[str]:
+    return sorted(path.name for path in root.rglob("*") if path.is_file() and path.name[0] != ".")
+
+
+def unfinished(root: Path) -> list[Path]:
+    return list(root.rglob(".timbred-*.part"))
+
+
+def unrecorded(_path: Path, _placeholder: os.stat_result | None) -> None:
+    """Record nothing."""
+
+
+@pytest.fixture
+def takes(tmp_path: Path) -> TakesFolder:
+    folder = TakesFolder(tmp_path / "takes")
+    folder.check()
+    return folder
+
+
+def test_names_count_up(takes: TakesFolder) -> None:
+    paths = [takes.write("Rain on tin", "", "wav", content(b"x")) for _ in range(2)]
+    paths.append(takes.write("rain on tin", "", ".FLAC", content(b"x")))
+    assert [path.name for path in paths] == ["rain-on-tin-0001.wav", "rain-on-tin-0002.wav", "rain-on-tin-0003.flac"]
+    assert all(path.parent == takes.root and path.read_bytes() == b"x" for path in paths)
+
+
+def test_folders_inside_have_numbers_of_their_own(takes: TakesFolder) -> None:
+    path = takes.write("pad", "live set/beds", "wav", content(b"x"))
+    assert path == takes.root / "live set" / "beds" / "pad-0001.wav"
+    assert takes.write("pad", "", "wav", content(b"x")).name == "pad-0001.wav"
+
+
+def test_a_deleted_files_name_never_comes_back(takes: TakesFolder) -> None:
+    takes.write("pad", "", "wav", content(b"x")).unlink()
+    again = TakesFolder(takes.root)
+    assert again.write("pad", "", "wav", content(b"x")).name == "pad-0002.wav"
+
+
+def test_a_file_that_somebody_else_made_is_never_overwritten(takes: TakesFolder) -> None:
+    (takes.root / "pad-0007.wav").write_bytes(b"mine")
+    assert takes.write("pad", "", "wav", content(b"x")).name == "pad-0008.wav"
+    assert (takes.root / "pad-0007.wav").read_bytes() == b"mine"
+
+
+def test_a_name_taken_at_the_last_moment_is_left_alone(takes: TakesFolder) -> None:
+    def slow(file: BinaryIO) -> None:
+        file.write(b"x")
+        (takes.root / "pad-0001.wav").mkdir()
+
+    path = takes.write("pad", "", "wav", slow)
+    assert path.name == "pad-0002.wav"
+
+
+def test_the_file_is_not_seen_before_it_is_whole(takes: TakesFolder) -> None:
+    def look(file: BinaryIO) -> None:
+        file.write(b"half")
+        assert visible(takes.root) == []
+        file.write(b" and half")
+
+    assert takes.write("pad", "", "wav", look).read_bytes() == b"half and half"
+    assert unfinished(takes.root) == []
+
+
+def test_a_hundred_writers_get_a_hundred_names(takes: TakesFolder) -> None:
+    other = TakesFolder(takes.root)
+
+    def write(number: int) -> Path:
+        return (takes, other)[number % 2].write("pad", "", "wav", content(str(number).encode()))
+
+    with ThreadPoolExecutor(16) as pool:
+        paths = list(pool.map(write, range(100)))
+    assert len(set(paths)) == 100
+    assert [path.read_bytes() for path in paths] == [str(n).encode() for n in range(100)]
+    assert visible(takes.root) == sorted(path.name for path in paths)
+    assert unfinished(takes.root) == []
+
+
+def test_two_processes_never_choose_the_same_name(takes: TakesFolder) -> None:
+    program = (
+        "import sys; from pathlib import Path; from timbred.storage.takes_folder import TakesFolder\n"
+        "folder = TakesFolder(Path(sys.argv[1]))\n"
+        "for _ in range(20): print(folder.write('pad', '', 'wav', lambda file: None).name)"
+    )
+    command = [sys.executable, "-c", program, str(takes.root)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    names = "".join(process.communicate()[0] for process in running).split()
+    assert sorted(names) == [f"pad-{number:04d}.wav" for number in range(1, 41)]
+
+
+@pytest.mark.parametrize("exclusive_renames", [True, False])
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_publish_without_hard_links(
+    takes: TakesFolder, monkeypatch: pytest.MonkeyPatch, number: int, exclusive_renames: bool
+) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(number, "no links here")
+
+    monkeypatch.setattr(Path, "hardlink_to", no_links)
+    if not exclusive_renames:
+        monkeypatch.setattr(takes_folder, "rename_exclusively", no_links)
+    (takes.root / "pad-0001.wav").write_bytes(b"mine")
+    assert takes.write("pad", "", "wav", content(b"x")).read_bytes() == b"x"
+    assert (takes.root / "pad-0001.wav").read_bytes() == b"mine"
+    with pytest.raises(FileExistsError):
+        takes_folder.publish(takes.root / "pad-0002.wav", takes.root / "pad-0001.wav", unrecorded)
+    assert unfinished(takes.root) == []
+
+
+def test_without_hard_links_a_failure_leaves_no_empty_file(takes: TakesFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(errno.EPERM, "no")
+
+    monkeypatch.setattr(Path, "hardlink_to", fails)
+    monkeypatch.setattr(takes_folder, "rename_exclusively", fails)
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(ForbiddenPath):
+        takes.write("pad", "", "wav", content(b"x"))
+    assert visible(takes.root) == []
+
+
+def test_publish_copies_where_one_folder_is_on_several_disks(
+    takes: TakesFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_disk(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(Path, "hardlink_to", other_disk)
+    monkeypatch.setattr(takes_folder, "rename_exclusively", other_disk)
+    monkeypatch.setattr(Path, "replace", other_disk)
+    assert takes.write("pad", "", "wav", content(b"whole")).read_bytes() == b"whole"
+    assert unfinished(takes.root) == []
+
+
+def test_publish_leaves_a_file_alone_that_took_the_place_of_its_placeholder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    def taken(path: Path, status: os.stat_result | None) -> None:
+        if status is not None:
+            path.unlink()
+            path.write_bytes(b"mine")
+
+    monkeypatch.setattr(Path, "hardlink_to", no_links)
+    monkeypatch.setattr(takes_folder, "rename_exclusively", no_links)
+    hidden, final = tmp_path / ".hidden", tmp_path / "pad-0001.wav"
+    hidden.write_bytes(b"x")
+    with pytest.raises(FileExistsError):
+        takes_folder.publish(hidden, final, taken)
+    assert final.read_bytes() == b"mine"
+    assert hidden.read_bytes() == b"x"
+
+
+def test_a_full_disk(takes: TakesFolder) -> None:
+    def full(file: BinaryIO) -> None:
+        file.write(b"some of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(DiskFull, match=str(takes.root)):
+        takes.write("pad", "", "wav", full)
+    assert visible(takes.root) == []
+    assert unfinished(takes.root) == []
+
+
+def test_whatever_the_writer_raises_leaves_nothing(takes: TakesFolder) -> None:
+    def broken(file: BinaryIO) -> None:
+        file.write(b"some of it")
+        raise KeyError("a fault")
+
+    with pytest.raises(KeyError):
+        takes.write("pad", "", "wav", broken)
+    assert visible(takes.root) == []
+    assert unfinished(takes.root) == []
+
+
+def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "takes").write_bytes(b"")
+    for root in (tmp_path / "takes", tmp_path / "takes" / "inside"):
+        with pytest.raises(ForbiddenPath, match=r"takes.folder"):
+            TakesFolder(root).check()
+        with pytest.raises(ForbiddenPath, match=r"can't be written to"):
+            TakesFolder(root).write("pad", "", "wav", content(b"x"))
+
+
+def test_a_read_only_folder(takes: TakesFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "open", read_only)
+    with pytest.raises(ForbiddenPath, match="Read-only file system"):
+        takes.write("pad", "", "wav", content(b"x"))
+    with pytest.raises(ForbiddenPath, match="Read-only file system"):
+        takes.check()
+
+
+def test_a_folder_that_was_deleted_is_made_again(takes: TakesFolder) -> None:
+    takes.write("pad", "", "wav", content(b"x"))
+    shutil.rmtree(takes.root)
+    assert takes.write("pad", "set", "wav", content(b"x"), temporary=True).exists()
+    assert [path.name for path in takes.remove_temporary()] == ["pad-0001.wav"]
+
+
+def test_write_refuses_a_folder_whose_disk_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounted = {str(tmp_path / "disk"), "/"}
+    monkeypatch.setattr(os.path, "ismount", lambda path: str(path) in mounted)  # pyright: ignore
+    takes = TakesFolder(tmp_path / "disk" / "takes")
+    takes.check()
+    shutil.rmtree(takes.root)
+    mounted.remove(str(tmp_path / "disk"))
+    with pytest.raises(ForbiddenPath, match=r"the disk that was mounted at .*disk isn't there"):
+        takes.write("pad", "", "wav", content(b"x"))
+    assert not takes.root.exists()
+    mounted.add(str(tmp_path / "disk"))
+    assert takes.write("pad", "", "wav", content(b"x")).exists()
+
+
+def test_write_uses_a_disk_that_was_mounted_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounted = {"/"}
+    monkeypatch.setattr(os.path, "ismount", lambda path: str(path) in mounted)  # pyright: ignore
+    takes = TakesFolder(tmp_path / "disk" / "takes")
+    takes.check()
+    mounted.add(str(tmp_path / "disk"))
+    assert takes.write("pad", "", "wav", content(b"x")).exists()
+
+
+@pytest.mark.parametrize("content_", [b"not a database, and long enough to be looked at as one", b"SQLite format 3\0"])
+def test_numbers_go_on_after_damage_and_the_damaged_file_is_kept(tmp_path: Path, content_: bytes) -> None:
+    (tmp_path / MEMORY).write_bytes(content_)
+    (tmp_path / "pad-0041.wav").write_bytes(b"")
+    names = FileNumbers(tmp_path)
+    assert [names.next_number(tmp_path, "pad") for _ in range(3)] == [42, 43, 44]
+    assert FileNumbers(tmp_path).next_number(tmp_path, "pad") == 45
+    assert (tmp_path / f"{MEMORY}.damaged-1").read_bytes() == content_
+
+
+def test_numbers_wait_once_for_a_lock_and_go_on_without_the_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = FileNumbers(tmp_path)
+    assert names.next_number(tmp_path, "pad") == 1
+    with closing(sqlite3.connect(tmp_path / MEMORY, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert [names.next_number(tmp_path, "pad") for _ in range(20)] == list(range(2, 22))
+    assert caplog.text.count("deleted names may come back") == 1
+
+
+def test_numbers_are_the_same_for_folders_that_other_systems_take_for_one(tmp_path: Path) -> None:
+    (tmp_path / "\u00c9t\u00e9").mkdir()
+    (tmp_path / "e\u0301TE\u0301").mkdir(exist_ok=True)
+    names = FileNumbers(tmp_path)
+    assert names.next_number(tmp_path / "\u00c9t\u00e9", "pad") == 1
+    assert names.next_number(tmp_path / "e\u0301TE\u0301", "pad") == 2
+
+
+@pytest.mark.skipif(not takes_folder.LATER, reason="here a file is brought to the disk before it has its name")
+def test_a_file_is_there_before_the_disk_has_it_and_gets_there(
+    takes: TakesFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk_is_free, settled, synchronize = threading.Event(), set[int](), os.fsync
+
+    def slow(handle: int) -> None:
+        assert disk_is_free.wait(60)
+        synchronize(handle)
+        settled.add(os.fstat(handle).st_ino)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    paths = [takes.write("pad", "set", "wav", content(b"whole")) for _ in range(2)]
+    assert [path.read_bytes() for path in paths] == [b"whole", b"whole"]
+    assert not settled
+    paths[0].unlink()  # its owner didn't want it
+    disk_is_free.set()
+    takes.settle()
+    assert settled >= {paths[1].stat().st_ino, paths[1].parent.stat().st_ino}
+
+
+def test_a_disk_that_fails_behind_a_take_is_told_in_the_log(
+    takes: TakesFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_handle: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(takes_folder, "LATER", True)
+    monkeypatch.setattr(os, "fsync", broken)
+    path = takes.write("pad", "", "wav", content(b"x"))
+    takes.settle()
+    assert f"{path} would be lost if the power failed now: Input/output error" in caplog.text
+
+
+def test_more_than_four_digits(tmp_path: Path) -> None:
+    (tmp_path / "pad-9999.wav").write_bytes(b"")
+    assert TakesFolder(tmp_path).write("pad", "", "wav", content(b"x")).name == "pad-10000.wav"
+
+
+def test_extensions_are_plain(takes: TakesFolder) -> None:
+    for extension in ("", "../x", "w/v", "wav.exe", "ⅷ"):
+        with pytest.raises(ForbiddenPath, match="extension"):
+            takes.write("pad", "", extension, content(b"x"))
+
+
+def test_names_taken_by_others_after_ours_are_stepped_over_at_once(takes: TakesFolder) -> None:
+    takes.write("pad", "", "wav", content(b"x"))
+    for number in range(2, 300):
+        (takes.root / f"pad-{number:04d}.wav").write_bytes(b"theirs")
+    assert takes.write("pad", "", "wav", content(b"x")).name == "pad-0300.wav"

@@ -1,0 +1,71 @@
+"""Beats, frames and moments: pure decisions."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from timbred.errors import BadRequest
+from timbred.ipc.player_messages import Moment
+from timbred.player.beat_grid import BeatGrid, StartTime, due, moved, read_moment
+from timbred.player.process.ring_output import DeviceTime
+
+TEMPOS = st.floats(20, 999)
+FRAMES = st.integers(0, 10**9)
+
+
+@given(TEMPOS, FRAMES)
+def test_a_beats_frame_lies_on_that_beat(bpm: float, frame: int):
+    grid = BeatGrid(48_000, bpm)
+    assert abs(grid.frame_of(grid.beat_at(frame)) - frame) <= 1
+
+
+@given(TEMPOS, TEMPOS, FRAMES)
+def test_a_new_tempo_keeps_the_beat_it_comes_on(before: float, after: float, frame: int):
+    grid = BeatGrid(48_000, before)
+    assert grid.with_tempo(after, 3, frame).beat_at(frame) == grid.beat_at(frame)
+
+
+@given(TEMPOS, FRAMES, st.sampled_from(["beat", "bar"]))
+def test_the_next_beat_or_bar_is_never_past_and_never_far(bpm: float, frame: int, kind: str):
+    grid = BeatGrid(48_000, bpm)
+    found = due(read_moment(kind), grid, frame)
+    assert found is not None
+    assert found.beat % found.unit == 0
+    assert -1 <= grid.frame_of(found.beat) - frame <= found.unit * grid.frames_per_beat + 1
+
+
+@given(st.floats(-1000, 1000), st.integers(0, 10**6))
+def test_a_jump_of_the_count_keeps_the_grid(jump: float, frame: int):
+    before = BeatGrid(48_000, 120)
+    after = BeatGrid(48_000, 120, beat=jump)
+    waiting = due(Moment(kind="bar"), before, frame)
+    assert waiting is not None
+    found = moved(waiting, before, after, frame)
+    if abs(jump) >= 0.02:
+        assert found.beat % 4 == 0
+        assert after.beat_at(frame) - 1e-3 <= found.beat <= after.beat_at(frame) + 8
+    assert moved(StartTime(17.0, 0.0), before, after, frame).beat == 17.0
+
+
+def test_now_has_no_beat():
+    assert due(read_moment("now"), BeatGrid(48_000, 120), 10) is None
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "nan", "inf", "bar 3", ""])
+def test_other_moments_are_refused(text: str):
+    with pytest.raises(BadRequest, match="at: got"):
+        read_moment(text)
+
+
+@given(st.integers(0, 2**31), st.sampled_from([64, 128, 1024]), st.floats(0, 0.9))
+def test_device_time_is_learned_from_late_looks(seed: int, block: int, laziness: float):
+    chance = np.random.default_rng(seed)
+    learned, taken = DeviceTime(48_000), 0
+    for number in range(60):
+        began = 100 + number * block / 48_000
+        taken += block
+        learned.saw(taken, began + (laziness * chance.random() if number % 7 else 0.0) * block / 48_000)
+    assert learned.settled
+    moment = 100 + 60 * block / 48_000
+    assert learned.frame_at(moment) == pytest.approx(60 * block, abs=0.01)

@@ -1,0 +1,261 @@
+"""The player on a JACK server without a card: what a recorder on its outputs hears. Real processes, real time."""
+
+import asyncio
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.player.player_stage import CLIENT, RATE, JackServer, Require, jack_server, play, player, recording, where
+from timbred import errors
+from timbred.audio import Samples
+from timbred.ipc.supervisor import SparePolicy
+from timbred.player.client import PlayerClient
+from timbred.protocol import messages as m
+
+
+@pytest.fixture
+def jack(require_host: Require) -> Generator[JackServer]:
+    with jack_server(require_host) as server:
+        yield server
+
+
+def noise(frames: int, seed: int = 0) -> Samples:
+    return np.random.default_rng(seed).uniform(-0.2, 0.2, (frames, 2)).astype(np.float32)
+
+
+def tone(frames: int, cycles: int) -> Samples:
+    wave = 0.3 * np.sin(2 * np.pi * cycles * np.arange(frames) / frames)
+    return np.repeat(wave[:, None], 2, axis=1).astype(np.float32)
+
+
+async def taken(subject: PlayerClient, frame: int) -> None:
+    """Until the device has surely taken this frame."""
+    while subject.last.frame < frame + RATE // 2:
+        await asyncio.sleep(0.05)
+
+
+def test_what_is_captured_equals_the_files_samples(jack: JackServer, require_host: Require, tmp_path: Path):
+    sound = noise(RATE)
+
+    async def conversation() -> Samples:
+        async with player() as (subject, heard):
+            device = await subject.opened()
+            assert (device.rate, device.channels) == (RATE, 2)
+            with recording(require_host, tmp_path) as record:
+                play(subject, sound)
+                began = await heard.next()
+                assert isinstance(began, m.Playing)
+                ended = await heard.next()
+                assert isinstance(ended, m.Ended)
+                assert (ended.voice, ended.reason) == (1, "finished")
+                assert ended.frame - began.frame == RATE
+                await taken(subject, ended.frame)
+                return record.samples()
+
+    captured = asyncio.run(conversation())
+    assert where(sound, captured) >= 0
+    assert np.count_nonzero(np.abs(captured).max(axis=1)) == RATE
+
+
+def test_64_scheduled_clicks_are_exactly_spaced(jack: JackServer, require_host: Require, tmp_path: Path):
+    click = np.full((32, 2), 0.25, np.float32)
+
+    async def conversation() -> tuple[Samples, list[m.Playing]]:
+        async with player("tempo=960") as (subject, heard):
+            await subject.opened()
+            with recording(require_host, tmp_path) as record:
+                first = int(subject.last.beat) + 32
+                for number in range(64):
+                    play(subject, click, voice=number % 64 + 1, at=str(first + number))
+                told = [await heard.until(m.Playing) for _ in range(64)]
+                await taken(subject, told[-1].frame)
+                return record.samples(), told
+
+    captured, told = asyncio.run(conversation())
+    starts = np.flatnonzero(np.diff(np.concatenate(([0.0], captured[:, 0]))) > 0.1)
+    assert np.diff(starts).tolist() == [3000] * 63
+    assert np.diff([event.frame for event in told]).tolist() == [3000] * 63
+    assert [event.frame for event in told] == [event.beat * 3000 for event in told]
+
+
+def test_a_loop_has_no_gap_and_a_stop_no_click(jack: JackServer, require_host: Require, tmp_path: Path):
+    sound = tone(9_600, 88)
+
+    async def conversation() -> Samples:
+        async with player() as (subject, heard):
+            await subject.opened()
+            with recording(require_host, tmp_path) as record:
+                play(subject, sound, loop=True)
+                await heard.until(m.Playing)
+                await taken(subject, RATE)
+                subject.stop_voice(CLIENT, m.Stop(voice="*"))
+                ended = await heard.until(m.Ended)
+                assert ended.reason == "stopped"
+                await taken(subject, ended.frame)
+                return record.samples()
+
+    captured = asyncio.run(conversation())
+    sounding = captured[np.abs(captured).max(axis=1) > 0]
+    assert len(sounding) > 3 * len(sound)
+    assert where(np.concatenate([sound] * 3), captured) >= 0
+    assert np.abs(np.diff(captured, axis=0)).max() <= np.abs(np.diff(sound, axis=0)).max() * 1.001
+
+
+def test_a_new_take_replaces_the_old_one_on_the_bar(jack: JackServer, require_host: Require, tmp_path: Path):
+    async def conversation() -> tuple[Samples, m.Playing]:
+        async with player("tempo=480") as (subject, heard):
+            await subject.opened()
+            with recording(require_host, tmp_path) as record:
+                play(subject, tone(9_600, 88), loop=True)
+                await heard.until(m.Playing)
+                play(subject, tone(9_600, 66), loop=True, at="bar")
+                second = await heard.until(m.Playing)
+                ended = await heard.until(m.Ended)
+                assert ended.reason == "replaced"
+                await taken(subject, ended.frame)
+                return record.samples(), second
+
+    captured, second = asyncio.run(conversation())
+    assert second.beat % 4 == 0
+    assert second.frame == second.beat * 6_000
+    assert np.abs(np.diff(captured, axis=0)).max() <= 1.5 * np.abs(np.diff(tone(9_600, 88), axis=0)).max()
+
+
+def test_set_changes_a_voice_and_stop_ends_it(jack: JackServer):
+    async def conversation() -> None:
+        async with player() as (subject, heard):
+            await subject.opened()
+            play(subject, tone(9_600, 88), loop=True)
+            await heard.until(m.Playing)
+            subject.change(CLIENT, m.Set(voice=1, gain=-12.0, pan=0.5))
+            assert await heard.next() == m.Acknowledged(id="set")
+            while (subject.last.positions or [None])[0] is None or subject.last.positions[0].gain != -12.0:
+                await asyncio.sleep(0.05)
+            assert subject.voices_playing == 1
+            subject.stop_voice(CLIENT, m.Stop(voice=1, fade=0.0))
+            assert (await heard.next()).reason == "stopped"
+            assert subject.voices_playing == 0
+            subject.stop_voice(CLIENT, m.Stop(voice="*"))
+            assert await heard.next() == m.Acknowledged(id="stop")
+
+    asyncio.run(conversation())
+
+
+def test_bad_input_is_answered_and_the_other_voice_goes_on(jack: JackServer, require_host: Require, tmp_path: Path):
+    sound = noise(2 * RATE)
+
+    async def conversation() -> Samples:
+        async with player() as (subject, heard):
+            await subject.opened()
+            with recording(require_host, tmp_path) as record:
+                play(subject, sound)
+                await heard.until(m.Playing)
+                play(subject, noise(10), voice=2, at="0")
+                assert "beat 0 is past" in (await heard.next()).message
+                play(subject, np.zeros((100, 8), np.float32), voice=2)
+                assert "8 channels" in (await heard.next()).message
+                play(subject, noise(10), voice=2, out=3)
+                assert "out: got 3" in (await heard.next()).message
+                with pytest.raises(errors.BadAudio, match="empty"):
+                    play(subject, noise(0), voice=2)
+                with pytest.raises(errors.BadAudio, match="60 dB"):
+                    play(subject, noise(10) * np.nan, voice=2)
+                with pytest.raises(errors.BadRequest, match=r"player\.max_gain"):
+                    play(subject, noise(10), voice=2, gain=20.0)
+                with pytest.raises(errors.BadRequest, match="at: got 'soon'"):
+                    play(subject, noise(10), voice=2, at="soon")
+                with pytest.raises(errors.BadRequest, match="voice: 7 is silent"):
+                    subject.stop_voice(CLIENT, m.Stop(voice=7))
+                with pytest.raises(errors.BadRequest, match="voice: 7 is silent"):
+                    subject.change(CLIENT, m.Set(voice=7, gain=0.0))
+                ended = await heard.until(m.Ended)
+                await taken(subject, ended.frame)
+                return record.samples()
+
+    assert where(sound, asyncio.run(conversation())) >= 0
+
+
+def test_a_device_that_goes_away_is_opened_again_and_the_voice_goes_on(jack: JackServer):
+    sound = tone(100 * RATE, 44_000)
+
+    async def conversation() -> None:
+        async with player() as (subject, heard):
+            await subject.opened()
+            play(subject, sound)
+            await heard.until(m.Playing)
+            await taken(subject, RATE)
+            jack.end()
+            while subject.device is not None:
+                await asyncio.sleep(0.02)
+            left_at = subject.last.positions[0].position
+            with pytest.raises(errors.NoAudioDevice):
+                play(subject, noise(10), voice=2)
+            jack.start()
+            while subject.device is None or not subject.last.positions:
+                await asyncio.sleep(0.02)
+            while (now := subject.last.positions[0].position) <= left_at:
+                await asyncio.sleep(0.02)
+            assert now - left_at < 60 * RATE
+            assert heard.events.empty(), "for the performer nothing has ended"
+            subject.stop_voice(CLIENT, m.Stop(voice="*"))
+            assert (await heard.next()).reason == "stopped"
+
+    asyncio.run(asyncio.wait_for(conversation(), 100))
+
+
+def test_a_killed_player_is_started_again_and_the_voice_goes_on(jack: JackServer):
+    async def conversation() -> None:
+        async with player() as (subject, heard):
+            await subject.opened()
+            play(subject, tone(9_600, 88), loop=True)
+            await heard.until(m.Playing)
+            first = subject.process.pid
+            assert first is not None
+            os.kill(first, 9)
+            while subject.device is not None:
+                await asyncio.sleep(0.02)
+            jack.end()  # a JACK server doesn't always survive a client that was killed
+            jack.start()
+            while subject.device is None or not subject.last.positions:
+                await asyncio.sleep(0.02)
+            assert subject.process.pid != first
+            assert subject.voices_playing == 1
+            assert heard.events.empty(), "for the performer nothing has ended"
+
+    asyncio.run(asyncio.wait_for(conversation(), 100))
+
+
+def test_a_spare_player_takes_over_and_the_voice_continues(jack: JackServer):
+    async def conversation() -> None:
+        async with player(spare=SparePolicy(lambda: True, 0, 0.0)) as (subject, heard):
+            await subject.opened()
+            play(subject, tone(48_000, 88), loop=True)
+            await heard.until(m.Playing)
+            while not subject.process.has_warm_spare:
+                await asyncio.sleep(0.02)
+            first, waiting = subject.process.pid, subject.process.spare_pid
+            assert first is not None
+            os.kill(first, 9)
+            while subject.device is not None:
+                await asyncio.sleep(0.002)
+            jack.end()  # a JACK server doesn't always survive a client that was killed
+            jack.start()
+            while subject.device is None or not subject.last.positions:
+                await asyncio.sleep(0.02)
+            assert subject.process.pid == waiting
+            assert subject.voices_playing == 1
+            assert heard.events.empty(), "for the performer nothing has ended"
+
+    asyncio.run(asyncio.wait_for(conversation(), 200))
+
+
+def test_rate_follows_the_device(require_host: Require):
+    async def conversation() -> None:
+        async with player() as (subject, _):
+            assert (await subject.opened()).rate == 44_100
+
+    with jack_server(require_host, rate=44_100):
+        asyncio.run(conversation())

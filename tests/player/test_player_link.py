@@ -1,0 +1,47 @@
+"""A player and another Link peer agree where the beat is, as heard. In a network of their own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.host_programs import absent
+from tests.player.player_stage import Require
+
+ROOT = Path(__file__).parents[2]
+
+
+def scene(alone: list[str]) -> dict[str, Any]:
+    """What was played beside Link peers, in a network of their own."""
+    told = subprocess.run(
+        [*alone, sys.executable, "-m", "tests.player.player_link_scene"],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    return json.loads(told.stdout.strip().splitlines()[-1])
+
+
+def on_time(errors: dict[str, Any]) -> bool:
+    """Whether clicks fell within 2 ms of the session's grid, before and after a change of tempo."""
+    return max(abs(errors["median_first"]), abs(errors["median_changed"])) <= 2.0
+
+
+def test_a_player_among_link_peers(require_host: Require):
+    for host in ("unshare", "ip", "jackd", "jack_wait"):
+        require_host(host)
+    alone = ["unshare", "-n", "bash", "-c", 'ip link set lo up && exec "$@"', "bash"]
+    if subprocess.run([*alone, "true"], check=False, capture_output=True).returncode != 0:
+        absent("this user may not make a network of its own")
+    errors = scene(alone)
+    if not on_time(errors):  # a server without a card keeps time only as well as the machine lets it
+        errors = scene(alone)
+    assert on_time(errors), errors
+    assert len(errors["first"]) == len(errors["changed"]) == 8
+    assert errors["stopped"] == {"sounding": 1, "reason": "stopped"}, "the session's stop ends what sounds"
+    silent = errors["silent"]
+    assert (silent["playing"], silent["ended"]) == (1, False), "a peer that falls silent takes nothing with it"
+    assert silent["bpm"][1] == pytest.approx(silent["bpm"][0], abs=0.01)
+    assert silent["beats"][1] == pytest.approx(silent["beats"][0], abs=0.1), "and the beat goes on"

@@ -1,0 +1,102 @@
+"""A player that says nothing: after a pause of all processes it is a healthy one, and alone it is started again."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+PATIENCE_S = 1.5
+"""Seconds of silence after which the player is started again here; 10 by default."""
+
+DAEMON = f"""
+import asyncio
+from tests.player.player_stage import player
+from timbred.delivery import wire
+
+async def main():
+    async with player("player.device=no such card", "player.patience={PATIENCE_S}") as (subject, _):
+        said = asyncio.Queue()
+        hear, lost = subject.child_said, subject.child_down
+
+        def child_said(message, payload):
+            hear(message, payload)
+            said.put_nowait(message)
+
+        def child_down(reason):
+            lost(reason)
+            print("lost:", reason, flush=True)
+
+        subject.child_said, subject.child_down = child_said, child_down
+        while True:
+            while not isinstance(await said.get(), wire.Beat):
+                pass
+            print(subject.process.pid, flush=True)
+            await asyncio.to_thread(input)
+            while not said.empty():
+                said.get_nowait()
+            for _ in range(16):  # signs of life for more than twice the patience
+                await said.get()
+
+asyncio.run(main())
+"""
+"""Says the player's process number at each line that it reads, once 16 more messages of it have come."""
+
+
+@contextmanager
+def daemon() -> Generator[psutil.Popen]:
+    """A player and its daemon, in a process group of their own."""
+    process = psutil.Popen(
+        [sys.executable, "-c", DAEMON], cwd=ROOT, start_new_session=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    children: list[psutil.Process] = []
+    try:
+        yield process
+        children = process.children(recursive=True)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        psutil.wait_procs(children, 30)
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+
+def said_by(process: psutil.Popen) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def ask(process: psutil.Popen) -> None:
+    print(file=process.stdin, flush=True)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="processes can't be stopped on Windows")
+def test_a_pause_of_the_daemon_and_its_player_ends_neither() -> None:
+    with daemon() as process:
+        player = said_by(process)
+        os.killpg(process.pid, signal.SIGSTOP)
+        time.sleep(3 * PATIENCE_S)  # the pause itself is what is tested
+        os.killpg(process.pid, signal.SIGCONT)
+        ask(process)
+        assert said_by(process) == player
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="processes can't be stopped on Windows")
+def test_a_player_that_is_silent_alone_is_started_again() -> None:
+    with daemon() as process:
+        player = said_by(process)
+        psutil.Process(int(player)).send_signal(signal.SIGSTOP)
+        assert said_by(process) == f"lost: no sign of life for {PATIENCE_S:g} s"
+        ask(process)
+        assert said_by(process).isdigit()
+        assert not psutil.pid_exists(int(player))

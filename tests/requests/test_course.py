@@ -1,0 +1,87 @@
+"""What the pieces of an endless sound are: their lengths, seeds and mixes. Pure."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from timbred.errors import BadRequest
+from timbred.models.registry import pocket_card
+from timbred.protocol.messages import Flow
+from timbred.requests.continuous.plan import CROSSFADE, LONG, NOT_OF_FLOW, FlowPlan, mix_so_far
+from timbred.requests.resolve import Session
+
+SESSION = Session(48_000, 120.0, 4.0)
+
+
+def course(seed: int = 7, began: float = 100.0, mix_before: float = 0.0, **keys: Any) -> FlowPlan:
+    words: dict[str, Any] = {"voice": 1, "prompt": "pad", **keys}
+    return FlowPlan(Flow(**words), pocket_card(), seed, began, mix_before)
+
+
+def test_a_piece_is_as_long_as_the_model_can_well_make_it():
+    ordered = course().piece(0, 100.0, SESSION, 44_100)
+    assert (ordered.parameters.seconds, ordered.parameters.rate) == (LONG, 44_100)
+    assert (ordered.handover.overlap, ordered.handover.beats) == (CROSSFADE, None)
+    assert ordered.lasts == LONG - CROSSFADE
+    assert (ordered.parameters.to, ordered.parameters.inline, ordered.parameters.priority) == ("none", True, "live")
+
+
+@given(st.floats(0.1, 5.0), st.floats(0, 60))
+def test_a_crossfade_never_takes_more_than_half_of_a_piece(seconds: float, fade: float):
+    ordered = course(seconds=seconds, fade=fade).piece(0, 100.0, SESSION, 48_000)
+    assert 0 < ordered.handover.overlap <= max(seconds / 2, 0.02)
+    assert ordered.lasts == pytest.approx(seconds - ordered.handover.overlap)
+
+
+def test_each_piece_has_its_own_seed_but_while_mix_moves():
+    still = course(seed=2**31 - 1)
+    assert [still.piece(number, 100.0, SESSION, 48_000).parameters.seed for number in range(3)] == [2**31 - 1, 0, 1]
+    moving = course(prompt2="bell", mix=1, fade=10)
+    seeds = [moving.piece(number, 100.0 + 4 * number, SESSION, 48_000).parameters.seed for number in range(4)]
+    assert seeds == [7, 7, 7, 10], "after ten seconds it has arrived"
+
+
+def test_mix_moves_within_the_seconds_given_from_where_it_was():
+    moving = course(prompt2="bell", mix=0.8, fade=10, mix_before=0.2)
+    assert [round(moving.mix_at(moment), 3) for moment in (90, 100, 105, 110, 200)] == [0.2, 0.2, 0.5, 0.8, 0.8]
+    assert course(prompt2="bell", mix=0.8).mix_at(100.0) == 0.8, "without seconds it is there at once"
+    assert course(prompt2="bell").mix_at(100.0) == 0.5
+    assert course().mix_at(100.0) == 0.0
+
+
+def test_where_a_new_course_takes_mix_up():
+    before = course(prompt2="bell", mix=1, fade=10)
+    again = Flow(voice=1, prompt="pad", prompt2="bell", mix=0)
+    back = Flow(voice=1, prompt="bell", prompt2="pad", mix=1)
+    other = Flow(voice=1, prompt="drum", prompt2="bell", mix=1)
+    assert mix_so_far(again, before, 103.0) == pytest.approx(0.3)
+    assert mix_so_far(back, before, 103.0) == pytest.approx(0.7)
+    assert mix_so_far(other, before, 103.0) == 0.0
+    assert mix_so_far(again, None, 103.0) == 0.0
+
+
+def test_only_a_mix_that_moves_leads_on_without_a_break():
+    before = course()
+    assert course(prompt2="bell", mix=1, fade=5).leads_on_from(before)
+    assert not course(prompt2="bell", mix=1).leads_on_from(before)
+    assert not course(prompt="bell", prompt2="drum", mix=1, fade=5).leads_on_from(before)
+    assert not course(prompt2="bell", mix=1, fade=5, gain=-3).leads_on_from(before)
+
+
+def test_a_piece_of_bars_lasts_its_bars_and_some_more_to_be_crossfaded():
+    ordered = course(bars=2, fade=0.5).piece(0, 100.0, SESSION, 48_000)
+    assert (ordered.parameters.seconds, ordered.parameters.bars) == (4.5, None)
+    assert (ordered.handover.overlap, ordered.handover.beats, ordered.lasts) == (0.5, 8.0, 4.0)
+    assert course(bars=2, bpm=125).piece(0, 0.0, SESSION, 48_000).handover.beats is None, "another tempo, another grid"
+    with pytest.raises(BadRequest, match=r"^bars: 2\.5 bars last 5 s.*5 s there are; ask for fewer"):
+        course(bars=2.5).piece(0, 100.0, SESSION, 48_000)
+
+
+@pytest.mark.parametrize("key", NOT_OF_FLOW)
+def test_keys_of_files_and_variations_are_refused(key: str):
+    values: dict[str, Any] = {"format": "wav", "bits": 16, "channels": 1, "noise": "a", "to": "play", "name": "a"}
+    values |= {"folder": "a", "by": "3", "rate": 48_000, "takes": 2}
+    with pytest.raises(BadRequest, match=f"^{key}: it says nothing of an endless sound"):
+        course(**{key: values.get(key, 1)})

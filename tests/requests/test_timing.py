@@ -1,0 +1,100 @@
+"""What jobs take in the engine becomes estimates for others."""
+
+import pytest
+
+from timbred.models.registry import pocket_card
+from timbred.protocol.messages import Generate
+from timbred.requests.eta import LATEST, REST, EtaEstimates, JobTimer
+from timbred.requests.resolve import Parameters, Session, resolve
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def parameters(seconds: float = 2.0, steps: int = 10, **keys: object) -> Parameters:
+    given: dict[str, object] = {"guidance": 3.0, **keys}
+    request = Generate(id=1, prompt="pad", seconds=seconds, steps=steps, **given)  # pyright: ignore[reportArgumentType]
+    return resolve(request, pocket_card(), Session(), 0)
+
+
+def run(timing: JobTimer, clock: Clock, what: Parameters, loads: bool = False) -> None:
+    """One job: 0.3 s of words (after 9 s of loading), 0.1 s a step, 0.4 s of decoding."""
+    timing.began(1, what)
+    if loads:
+        timing.loads(1)
+        clock.now += 9.0
+    clock.now += 0.3
+    for _ in range(what.steps):
+        clock.now += 0.1
+        timing.stepped(1)
+    clock.now += 0.4
+    timing.rendered(1)
+
+
+def test_steps_and_the_rest_are_timed_apart():
+    clock, estimates = Clock(), EtaEstimates()
+    run(JobTimer(estimates, clock), clock, parameters())
+    assert estimates.of_step(parameters()) == pytest.approx(0.1)
+    assert estimates.of_rest(parameters()) == pytest.approx(0.7)
+    assert estimates.expected(parameters(seconds=4.0, steps=20)) == pytest.approx(2 * (20 * 0.1 + 0.7))
+    assert estimates.expected(parameters(takes=2)) == pytest.approx(2 * 1.7)
+    assert estimates.expected(parameters(guidance=1.0)) == pytest.approx(10 * 0.05 + 0.7)
+
+
+def test_loading_a_model_is_not_the_jobs_own_time():
+    clock, estimates = Clock(), EtaEstimates()
+    run(JobTimer(estimates, clock), clock, parameters(), loads=True)
+    assert estimates.expected(parameters()) == pytest.approx((10 + REST) * 0.1)
+    run(JobTimer(estimates, clock), clock, parameters())
+    assert estimates.expected(parameters()) == pytest.approx(1.7)
+
+
+def test_one_that_was_disturbed_does_not_count_and_few_are_not_relied_on():
+    clock, estimates = Clock(), EtaEstimates()
+    timing = JobTimer(estimates, clock)
+    for slow in (False, True, False):
+        assert not estimates.is_sure("pocket")
+        timing.began(1, parameters(steps=2))
+        timing.stepped(1)
+        clock.now += 90.0 if slow else 0.1
+        timing.stepped(1)
+        clock.now += 50.0 if slow else 0.5
+        timing.rendered(1)
+    assert estimates.is_sure("pocket")
+    assert estimates.expected(parameters(steps=2)) == pytest.approx(0.7)
+
+
+def test_nothing_is_known_before_and_a_job_that_ended_otherwise_says_nothing():
+    clock, estimates = Clock(), EtaEstimates()
+    timing = JobTimer(estimates, clock)
+    assert not estimates.knows("pocket")
+    assert estimates.expected(parameters()) == 0.0
+    timing.began(1, parameters())
+    clock.now += 100.0
+    timing.stepped(1)
+    timing.dropped(1)
+    timing.rendered(1)
+    timing.stepped(2)
+    assert not estimates.knows("pocket")
+    estimates.measured(parameters(), 0.1, None)
+    assert estimates.of_rest(parameters()) == pytest.approx(REST * 0.1)
+
+
+def test_the_pace_of_a_job_is_that_of_its_latest_steps():
+    clock = Clock()
+    timing = JobTimer(EtaEstimates(), clock)
+    timing.began(1, parameters())
+    for each in (5.0, 0.1, 0.1, 0.1):
+        clock.now += each
+        timing.stepped(1)
+        assert timing.step_now(1) == 0.0
+    for _ in range(LATEST):
+        clock.now += 0.3
+        timing.stepped(1)
+    assert timing.step_now(1) == pytest.approx(0.3)
+    timing.dropped(1)
+    assert timing.step_now(1) == 0.0

@@ -1,0 +1,144 @@
+"""Pictures of the panel for the documents, taken of the real thing: python -m tests.web.pictures
+
+Starts a daemon with the model `pocket` and a browser, makes sounds, and writes docs/panel-*.png.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.host_programs import PROGRAMS, find_program
+from tests.integration.daemons import DaemonProcess
+from tests.web.browser import SHIFT, Page, chromium
+from tests.web.conftest import make_sound
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+PROMPTS = (
+    ("deep punchy kick drum", 36),
+    ("dry rim", 3),
+    ("closed hi-hat bright short", 11),
+    ("rain", 8),
+    ("detuned brass c3", 21),
+    ("dark drone c2", 5),
+    ("warm pad c4 reverberant", 17),
+    ("metallic bell c5", 42),
+    ("riser noisy", 2),
+    ("warm pad a3", 23),
+    ("pluck e4 bright", 7),
+    ("warm bass c2", 12),
+    ("siren falling", 4),
+    ("warm pad c4 slow attack", 29),
+)
+STARRED = ("deep punchy kick drum", "warm pad c4 reverberant", "metallic bell c5", "warm pad a3")
+LONG_STEPS = 300
+
+
+def take_pictures(page: Page, folder: Path) -> None:
+    """Every picture, in the order in which the page gets there."""
+    fill(page)
+    page.picture(folder / "panel-desktop.png")
+    page.press("/")
+    page.type("warm pad")
+    page.until("timbred.history.rows.size === 3")
+    page.press("Escape")
+    page.press("v")
+    page.until("!timbred.requests.live.length && timbred.history.rows.size === 4")
+    page.until("timbred.stage.shown && !timbred.stage.job")
+    sketched(page)
+    page.picture(folder / "panel-history.png")
+    page.run("(timbred.history.search.value = '', timbred.history.refresh())")
+    denoise(page, folder / "panel-denoising.png")
+    repaint(page, folder / "panel-repaint.png")
+    fail(page, folder / "panel-failure.png")
+    page.size(390, 844, phone=True)
+    page.run("$('.top').scrollIntoView()")
+    page.picture(folder / "panel-phone.png")
+
+
+def fill(page: Page) -> None:
+    for prompt, seed in PROMPTS:
+        page.run(f"timbred.composer.fields.get('seed').value = {seed}")
+        make_sound(page, prompt)
+        if prompt in STARRED:
+            page.press("s")
+            page.until("timbred.stage.take.starred")
+    page.run("timbred.composer.reset()")
+    page.run("document.activeElement.blur()")
+    page.run("timbred.stage.listening.seek(0.62)")
+    sketched(page)
+
+
+def sketched(page: Page) -> None:
+    """Wait until every row in sight has its outline."""
+    page.until(
+        "[...timbred.history.rows.values()].slice(0, 10).every(({ picture }) => picture.getContext('2d')"
+        ".getImageData(0, 0, picture.width, picture.height).data.some((value) => value > 0))"
+    )
+
+
+def denoise(page: Page, path: Path) -> None:
+    page.run(f"timbred.composer.fields.get('steps').value = {LONG_STEPS}")
+    page.run("timbred.composer.fields.get('seed').value = 5")
+    page.press("p")
+    page.run("$('#prompt').value = ''")
+    page.type("dark drone c2 detuned")
+    page.press("Enter")
+    page.until("timbred.stage.previewed && timbred.stage.shown && timbred.stage.job?.fraction > 0.55")
+    page.picture(path)
+    page.press("Escape")
+    page.press("x")
+    page.until("!$('.card')")
+    page.run("timbred.composer.reset()")
+
+
+def repaint(page: Page, path: Path) -> None:
+    x, y, width, height = page.run(
+        "(({ x, y, width, height }) => [x, y, width, height])($('.upper').getBoundingClientRect())"
+    )
+    page.drag((x + width * 0.45, y + height * 0.05), (x + width * 0.8, y + height * 0.5), SHIFT)
+    page.run("$('#prompt').value = ''")
+    page.type("metallic bell c5")
+    page.picture(path)
+    page.press("Escape")
+    page.run("(timbred.composer.startFresh(), timbred.stage.marking.forget(), document.activeElement.blur())")
+
+
+def fail(page: Page, path: Path) -> None:
+    page.run("timbred.composer.fields.get('seconds').value = 30")
+    page.press("p")
+    page.press("Enter")
+    page.until("$('.card[data-state=failed]')")
+    page.press("Escape")
+    page.run("document.activeElement.blur()")
+    page.press("b")
+    page.until("$('#voices-failure').innerText")
+    page.picture(path)
+    page.run("(timbred.composer.reset(), timbred.requests.jobs.forEach((job) => timbred.requests.forget(job)))")
+    page.press("1")
+
+
+def main() -> int:
+    program = find_program("chromium")
+    if program is None:
+        sys.exit(f"chromium isn't installed: {PROGRAMS['chromium'].remedy}")
+    with tempfile.TemporaryDirectory(prefix="music-") as name:
+        folder = Path(name)
+        daemon = DaemonProcess(folder, "player.device=no such device", fake_engine=False)
+        try:
+            with chromium(program, folder / "profile") as wire:
+                page = Page(wire)
+                page.open(f"http://127.0.0.1:{daemon.http}/")
+                page.until("timbred.models.models.get('pocket')?.state === 'resident'", 200)
+                take_pictures(page, DOCS)
+                if troubles := page.troubles():
+                    print(json.dumps(troubles, indent=1), file=sys.stderr)
+                    return 1
+        finally:
+            daemon.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

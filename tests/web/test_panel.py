@@ -1,0 +1,421 @@
+"""The panel in a real browser, against the real daemon: what a musician does with it, by keys alone."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.integration import clients
+from tests.web.browser import CTRL, SHIFT, Page
+from tests.web.conftest import OLD_TAKES, Restartable, make_sound
+
+LIT = """(() => { const canvas = $('%s'); const { width, height } = canvas;
+    const data = canvas.getContext('2d').getImageData(0, 0, width, height).data;
+    let lit = 0; for (let at = 0; at < data.length; at += 4) lit += data[at] + data[at + 1] + data[at + 2] > 240;
+    return lit / (width * height); })()"""
+"""The part of a canvas that is bright."""
+
+SAID_WITHIN = 2.0
+"""Seconds in which the page says that the daemon has gone."""
+
+AGAIN_WITHIN = 20.0
+
+
+def test_a_prompt_typed_becomes_a_sound_seen_and_heard(page: Page, running: Restartable) -> None:
+    page.run(
+        "(window.seen = [], timbred.requests.on('change', (job) => window.seen.push("
+        "[job.state, job.step, document.querySelector('.card [role=progressbar]')?.getAttribute('aria-valuetext')])))"
+    )
+    page.press("p")
+    assert page.run("document.activeElement.id") == "prompt"
+    page.type("warm pad")
+    page.press("Enter")
+    page.until("timbred.stage.take?.prompt === 'warm pad' && timbred.stage.shown && !timbred.stage.job")
+    states = [state for state, _, _ in page.run("window.seen")]
+    assert sorted(set(states), key=states.index) == ["asked", "queued", "started", "done"]
+    assert any(text and text.startswith("step ") for _, _, text in page.run("window.seen"))
+    assert page.run("timbred.requests.jobs.values().next().value.preview").endswith(".wav")
+
+    assert page.text("#takes li:first-child .prompt") == "warm pad"
+    assert page.run("$('#takes li:first-child').classList.contains('chosen')")
+    assert 0.005 < page.run(LIT % ".wave") < 0.9
+    assert 0.0005 < page.run(LIT % ".spectrum") < 0.9
+    assert page.run(LIT % ".noise") == 0
+    page.until((LIT % "#takes li:first-child .sketch") + " > 0.02")
+
+    path = page.run("timbred.stage.take.path")
+    assert page.text("#path") == path
+    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    seen = page.run("[timbred.stage.shown.rate, [...timbred.stage.shown.channels[0]]]")
+    assert seen[0] == rate
+    assert np.array_equal(np.array(seen[1], np.float32), samples[:, 0])
+
+    page.press("Escape")
+    page.press(" ")
+    page.until("timbred.stage.listening.playing && timbred.stage.listening.position > 0.1")
+    assert page.until("timbred.stage.listening.level") > 0.1
+    heard = page.run("[...timbred.stage.listening.source.buffer.getChannelData(0)]")
+    assert np.array_equal(np.array(heard, np.float32), samples[:, 0])
+    page.press(" ")
+    paused = page.run("[timbred.stage.listening.playing, timbred.stage.listening.position]")
+    assert paused[0] is False
+    assert paused[1] > 0.1
+    assert page.run("$('#listen').getAttribute('aria-label')") == "Listen"
+    page.run("$('#scope').focus()")
+    page.press("Home")
+    page.press("ArrowRight")
+    assert page.run("timbred.stage.listening.position") == pytest.approx(0.1)
+
+
+def test_keys_go_out_as_they_were_set(page: Page) -> None:
+    page.press("p")
+    page.type("keys ")
+    page.run("(timbred.composer.fields.get('seconds').value = undefined, $('[data-key=seconds] input').focus())")
+    page.press("ArrowUp")
+    stepped = page.run("timbred.composer.fields.get('seconds').value")
+    assert stepped == page.run("timbred.models.models.get('hollow').default_seconds") + 0.5
+    page.run("timbred.composer.fields.get('seconds').value = 0.3")
+    page.run("timbred.composer.fields.get('format').value = 'aiff'")
+    page.run("timbred.composer.fields.get('channels').value = 2")
+    page.run("timbred.composer.fields.get('loop').value = true")
+    page.run("$('#prompt').focus()")
+    page.press("Enter")
+    page.until("timbred.stage.take?.prompt === 'keys' && timbred.stage.shown")
+    take = page.run("timbred.stage.take")
+    assert take["name"].endswith(".aiff")
+    assert (take["channels"], take["recipe"]["parameters"]["loop"]) == (2, True)
+    samples, _ = soundfile.read(take["path"], dtype="float32", always_2d=True)
+    seen = page.run("timbred.stage.shown.channels.map((one) => [...one])")
+    assert np.array_equal(np.array(seen, np.float32), samples.T)
+
+
+def test_every_key_of_generate_is_offered_with_its_range(page: Page) -> None:
+    declared = page.run("fetch('/schema.json').then((a) => a.json()).then((s) => s.$defs['request.generate'])")
+    offered = page.run("$$('#composer [data-key]').map((one) => one.dataset.key)")
+    assert sorted(offered) == sorted(set(declared["properties"]) - {"type", "id", "prompt", "inline"})
+    longest = page.run("timbred.models.models.get('hollow').max_seconds")
+    field = "$('[data-key=seconds] input').getAttribute"
+    assert page.run(f"[{field}('aria-valuemin'), {field}('aria-valuemax')]") == ["0.05", f"{longest:g}"]
+    assert page.run("$('[data-key=strength] input').getAttribute('aria-valuemax')") == "1"
+    assert page.run("[...$('[data-key=scheduler] select').options].length") == 10
+
+
+def test_more_like_this_and_the_locked_seed(page: Page) -> None:
+    first = make_sound(page, "vary me")
+    seed = page.run("timbred.stage.take.seed")
+    page.press("v")
+    page.until(f"timbred.stage.take.take_id !== '{first}' && timbred.stage.shown")
+    assert page.run("timbred.stage.take.seed") != seed
+    assert page.run("timbred.stage.take.prompt") == "vary me"
+
+    kept = page.run("timbred.stage.take.seed")
+    page.press("l")
+    assert page.run("$('#seed-lock').getAttribute('aria-pressed')") == "true"
+    page.press("v")
+    page.until("document.activeElement.id === 'prompt'")
+    assert "Varying vary me" in page.text("#composer")
+    page.press("End")
+    page.type(" slowly")
+    page.press("Enter")
+    page.until("timbred.stage.take.prompt === 'vary me slowly' && timbred.stage.shown")
+    assert page.run("timbred.stage.take.seed") == kept
+
+
+def test_a_marked_part_is_made_anew(page: Page) -> None:
+    take = make_sound(page, "paint over me")
+    box = page.run("(({ x, y, width, height }) => [x, y, width, height])($('.upper').getBoundingClientRect())")
+    x, y, width, height = box
+    page.drag((x + width / 4, y + height / 4), (x + width * 3 / 4, y + height * 3 / 4), SHIFT)
+    fields = page.run(
+        "Object.fromEntries(['init', 'start', 'end', 'low', 'high']"
+        ".map((name) => [name, timbred.composer.fields.get(name).value]))"
+    )
+    seconds = page.run("timbred.stage.take.seconds")
+    assert fields["init"] == take
+    assert fields["start"] == pytest.approx(seconds / 4, abs=seconds / width + 0.01)
+    assert fields["end"] == pytest.approx(seconds * 3 / 4, abs=seconds / width + 0.01)
+    assert fields["low"] == pytest.approx(40 * 600**0.25, rel=0.06)
+    assert fields["high"] == pytest.approx(40 * 600**0.75, rel=0.06)
+    assert "From the sound of paint over me" in page.text("#composer")
+    page.run("$('#prompt').value = ''")
+    page.type("a bell in the middle")
+    page.press("Enter")
+    page.until("timbred.stage.take.prompt === 'a bell in the middle' && timbred.stage.shown")
+    parameters = page.run("timbred.stage.take.recipe.parameters")
+    assert {name: parameters[name] for name in fields} == fields
+    page.press("Escape")
+    page.press("r")
+    assert page.run("document.activeElement.id") == "prompt"
+    assert page.run("timbred.composer.fields.get('start').value") is None
+    page.run("timbred.composer.startFresh()")
+    assert page.run("timbred.composer.fields.get('init').value") is None
+
+
+def test_a_star_survives_a_reload(page: Page) -> None:
+    take = make_sound(page, "a sound to keep")
+    page.press("s")
+    page.until("timbred.stage.take.starred && $('#stage .star').getAttribute('aria-pressed') === 'true'")
+    page.reload()
+    page.until(f"$('#takes li[data-take={take}] .star')?.getAttribute('aria-pressed') === 'true'")
+    page.click("#only-starred")
+    page.until("$$('#takes li').length === 1")
+    assert page.text("#takes .prompt") == "a sound to keep"
+    page.click("#takes .star")
+    page.until("!timbred.history.rows.values().next().value.take.starred")
+    page.click("#only-starred")
+    page.until(f"$$('#takes li').length === 60 && !$('#takes li[data-take={take}] .star[aria-pressed=true]')")
+
+
+def test_the_history_is_searched_by_words_and_likeness(page: Page) -> None:
+    make_sound(page, "glass harmonica in rain")
+    page.press("/")
+    assert page.run("document.activeElement.id") == "search"
+    page.type("glass harm")
+    page.until("$$('#takes li').length === 1 && $('#takes .prompt').textContent === 'glass harmonica in rain'")
+    page.type("zzz")
+    page.until("$$('#takes li').length === 0")
+    assert 'No take\'s prompt has the words "glass harmzzz"' in page.text("#history")
+    page.run("(timbred.history.search.value = '', timbred.history.refresh())")
+    page.press("Escape")
+    make_sound(page, "glass bells in snow")
+    page.press("a")
+    page.until("timbred.history.like && $('#takes .prompt')?.textContent === 'glass harmonica in rain'")
+    assert "Like glass bells in snow" in page.text("#history")
+    assert page.run("$$('#takes li').length") < OLD_TAKES
+
+
+def test_thousands_of_takes_come_page_by_page(page: Page) -> None:
+    page.run("(timbred.history.search.value = 'old sound', timbred.history.refresh())")
+    page.until(f"$('.total').textContent === '{OLD_TAKES:,} takes with \"old sound\"'")
+    assert page.run("$$('#takes li').length") <= 120
+    page.run("$('#takes .choose[tabindex=\"0\"]').focus()")
+    for rows in (60, 120, 180):
+        page.press("End")
+        page.until(f"$$('#takes li').length > {rows}")
+    prompts = page.run("$$('#takes .prompt').map((one) => one.textContent)")
+    assert prompts == [f"old sound number {OLD_TAKES - 1 - n}" for n in range(len(prompts))]
+    assert "The file is gone" in page.until("$('#stage-failure').textContent")
+    page.run("(timbred.history.search.value = '', timbred.history.refresh())")
+    page.until("timbred.history.plain && $$('#takes li').length === 60")
+
+
+def test_arrows_and_letters_go_through_the_takes(page: Page) -> None:
+    make_sound(page, "first of two")
+    make_sound(page, "second of two")
+    page.press("j")
+    page.until("timbred.stage.take.prompt === 'first of two'")
+    page.press("k")
+    page.until("timbred.stage.take.prompt === 'second of two'")
+    page.run("$('#takes .choose[tabindex=\"0\"]').focus()")
+    page.press("ArrowDown")
+    page.until("timbred.stage.take.prompt === 'first of two'")
+    assert page.run("document.activeElement.textContent").startswith("first of two")
+
+
+def test_a_running_request_is_cancelled(page: Page) -> None:
+    page.press("p")
+    page.type("slow one")
+    page.press("Enter")
+    page.until("timbred.requests.live[0]?.step >= 1")
+    assert "slow one" in page.text("#running")
+    assert page.run(LIT % ".noise") > 0.01
+    page.press("Escape")
+    page.press("x")
+    page.until("$('.card[data-state=cancelled]')")
+    page.until("!$('.card')")
+
+
+def test_stop_all_works_while_typing(page: Page) -> None:
+    make_sound(page, "something to stop")
+    page.press("o")
+    page.press(" ")
+    page.until("timbred.stage.listening.playing")
+    page.press("p")
+    for words in ("slow and first", "slow and second"):
+        page.run("$('#prompt').value = ''")
+        page.type(words)
+        page.press("Enter")
+    page.until("timbred.requests.live.length === 2 && timbred.requests.live.some((job) => job.step >= 1)")
+    page.press(".", CTRL)
+    page.until("!timbred.requests.live.length && !timbred.stage.listening.playing")
+    assert page.run("[...timbred.requests.jobs.values()].slice(-2).map((job) => job.state)") == ["cancelled"] * 2
+    page.run("timbred.stage.listening.loop(false)")
+
+
+def test_each_failure_is_shown_where_it_happened(page: Page) -> None:
+    page.press("p")
+    page.type("too long")
+    page.run("timbred.composer.fields.get('seconds').value = 5000")
+    page.press("Enter")
+    page.until("$('.card[data-state=failed]')")
+    assert "bad-request: seconds: got 5000" in page.text("#running")
+    assert "seconds: got 5000" in page.text("[data-key=seconds] .failure")
+    assert page.run("document.activeElement.name") == "seconds"
+    assert "seconds: got 5000" in page.text("#said-now")
+    page.run("timbred.composer.reset()")
+
+    page.run("(timbred.requests.forget([...timbred.requests.jobs.values()].at(-1)), $('#prompt').focus())")
+    page.run("$('#prompt').value = ''")
+    page.type("fail please")
+    page.press("Enter")
+    page.until("$('.card[data-state=failed]')")
+    assert "model-error: told to fail" in page.text("#running")
+    page.press("Escape")
+
+    make_sound(page, "to be played")
+    page.press("b")
+    page.until("$('#voices-failure').textContent")
+    assert page.text("#voices-failure").startswith("no-audio-device: ")
+    page.run("(timbred.voices.fields.get('voice').value = 99, timbred.voices.play(timbred.stage.take))")
+    page.until("$('#voices [data-key=voice] .failure').textContent.includes('99')")
+
+    page.press("2")
+    page.run("$('[data-model=audioldm2] .row button').click()")
+    page.until("$('[data-model=audioldm2] .failure').textContent.startsWith('missing-weights: ')")
+
+    page.press("Escape")
+    page.run("document.activeElement.blur()")
+    page.press("t")
+    page.run("$('#tempo input').value = ''")
+    page.type("5000")
+    page.press("Enter")
+    page.until("$('#tempo .failure').textContent.includes('5000')")
+
+
+def test_models_are_loaded_and_unloaded(page: Page) -> None:
+    page.press("2")
+    page.until("$('[data-model=hollow]')?.dataset.state === 'resident'")
+    assert "default" in page.text("[data-model=hollow]")
+    page.run("$('[data-model=hollow] [aria-label^=Unload]').focus()")
+    page.press("Enter")
+    page.until("$('[data-model=hollow]').dataset.state === 'available'")
+    page.run("$('[data-model=hollow] [aria-label^=Load]').focus()")
+    page.press(" ")
+    page.until("$('[data-model=hollow]').dataset.state === 'resident'")
+    assert "3 MB" in page.text("[data-model=hollow]")
+
+
+def test_the_tempo_is_set(page: Page) -> None:
+    page.press("t")
+    page.run("$('#tempo input').value = ''")
+    page.type("97.5")
+    page.press("Enter")
+    page.until("timbred.tempo.now === 97.5 && !$('#tempo .failure').textContent")
+
+
+def test_what_others_do_is_seen(page: Page, running: Restartable) -> None:
+    with clients.udp(running.now.osc) as other:
+        take = other.make_take("from another place")
+    page.until("$('#takes .prompt').textContent === 'from another place'")
+    page.press("4")
+    line = page.until(f"$$('#lines li').find((one) => one.textContent.includes('{take.id}: done'))?.textContent")
+    assert "from-another-place" in line
+
+
+def test_a_dragged_take_is_its_file(page: Page) -> None:
+    take = make_sound(page, "drag me out")
+    carried = page.run(
+        "(() => { const event = new DragEvent('dragstart', { dataTransfer: new DataTransfer(), cancelable: true });"
+        " $('#drag').dispatchEvent(event);"
+        " return Object.fromEntries([...event.dataTransfer.types].map((one) => [one, event.dataTransfer.getData(one)]))"
+        " })()"
+    )
+    path = Path(page.run("timbred.stage.take.path"))
+    assert carried["text/plain"] == str(path)
+    assert carried["text/uri-list"] == path.as_uri()
+    kind, name, address = carried["downloadurl"].split(":", 2)
+    assert (kind, name) == ("audio/wav", path.name)
+    assert address.startswith("http://127.0.0.1:")
+    assert take in address
+    told = page.run(
+        f"fetch({json.dumps(address)}).then(async (a) => [a.headers.get('content-disposition'), "
+        "[...new Uint8Array(await a.arrayBuffer())]])"
+    )
+    assert told[0] == f'attachment; filename="{path.name}"'
+    assert bytes(told[1]) == path.read_bytes()
+
+
+# ---- the daemon goes and comes
+
+
+def test_a_lost_connection_costs_nothing(page: Page) -> None:
+    before = page.run("timbred.history.known")
+    page.press("p")
+    page.type("slow through a lost line")
+    page.press("Enter")
+    page.until("timbred.requests.live[0]?.step >= 1")
+    page.run("(timbred.own.socket.close(), timbred.everybody.socket.close())")
+    page.until("!timbred.own.open")
+    page.until("timbred.own.open && timbred.everybody.open")
+    page.press("Escape")
+    page.until("timbred.requests.live[0]?.state === 'started'")
+    page.press("x")
+    page.until("$('.card[data-state=cancelled]')")
+    assert page.run("timbred.history.known") == before
+
+
+def test_a_request_survives_a_reload(page: Page) -> None:
+    page.press("p")
+    page.type("slow through a reload")
+    page.press("Enter")
+    page.until("timbred.requests.live[0]?.step >= 1")
+    page.reload()
+    page.until(
+        "timbred.requests.live[0]?.title === 'slow through a reload' && timbred.requests.live[0].state === 'started'"
+    )
+    page.press("Escape")
+    page.run("document.activeElement.blur()")
+    page.press("X", SHIFT)
+    page.until("!timbred.requests.live.length")
+
+
+def test_a_copied_tab_is_another_client(page: Page, running: Restartable) -> None:
+    name = page.run("timbred.own.client")
+    with page.copied() as copy:
+        copy.open(running.address)
+        assert copy.run("JSON.parse(sessionStorage['timbred.client'])") == copy.run("timbred.own.client") != name
+        assert page.run("timbred.own.open")
+        assert copy.troubles() == []
+
+
+def test_a_daemon_that_does_not_answer_is_told_within_two_seconds(page: Page, running: Restartable) -> None:
+    page.until("$('#gone').hidden")
+    running.now.process.send_signal(signal.SIGSTOP)
+    try:
+        page.until("document.body.dataset.link === 'silent' && !$('#gone').hidden", AGAIN_WITHIN)
+    finally:
+        running.now.process.send_signal(signal.SIGCONT)
+    times = page.run("import('/panel/connection.js').then((m) => m.ASK_EVERY + m.SILENT_AFTER + m.LOOK_EVERY)")
+    assert times < 1000 * SAID_WITHIN
+    page.until("timbred.own.open && $('#gone').hidden", AGAIN_WITHIN)
+
+
+def test_the_daemon_ends_and_comes_back(page: Page, running: Restartable) -> None:
+    take = make_sound(page, "before the end")
+    page.press("p")
+    page.run("$('#prompt').value = ''")
+    page.type("slow when it ends")
+    page.press("Enter")
+    page.until("timbred.requests.live[0]?.step >= 1")
+    running.now.process.kill()
+    began = time.monotonic()
+    page.until("document.body.dataset.link === 'gone' && !$('#gone').hidden")
+    assert time.monotonic() - began < SAID_WITHIN
+    assert "timbred isn't running" in page.text("#gone")
+    page.run("$('#prompt').value = 'asked of nobody'")
+    page.press("Enter")
+    page.until("$('#prompt-failure').textContent")
+    assert page.run("$('#prompt').value") == "asked of nobody"
+    assert running.now.process.wait(30) == -signal.SIGKILL
+    running.end_by_force()
+    running.start()
+    page.until("timbred.own.open && timbred.everybody.open && $('#gone').hidden", AGAIN_WITHIN)
+    page.until("$('.card[data-state=lost]')")
+    assert "ask again" in page.text(".card[data-state=lost]")
+    page.until(f"$('#takes li[data-take={take}]')")
+    page.run("document.activeElement.blur()")
+    make_sound(page, "after the end")
