@@ -200,7 +200,8 @@ def main() -> int:
     if options.cannot_start_while and options.cannot_start_while.exists():
         message = f"told not to start by {options.cannot_start_while}; remove it"
         send_last_words(
-            options.address, engine_messages.encode(engine_messages.CannotStart(token=options.token, message=message))
+            options.address,
+            engine_messages.encode(engine_messages.EngineCannotStart(token=options.token, message=message)),
         )
         return 2
     FakeEngine(options.address, options.token, options.heartbeat, options.version).run()

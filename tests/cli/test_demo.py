@@ -19,7 +19,7 @@ from tests.disks import on_disk
 from tests.hosts import Spoken
 from tests.integration.conftest import StartDaemon, settings_for, start_daemon
 from tests.integration.daemons import DaemonProcess, environment, gone, hollow_checkpoint
-from timbred.cli.demo import OwnDaemon
+from timbred.cli.demo import DemoDaemon
 from timbred.errors import ForbiddenPath
 
 __all__ = ["start_daemon"]
@@ -180,7 +180,7 @@ def test_demo_refuses_a_wrong_setting_before_anything_starts(newcomer: Newcomer)
 def test_demo_says_that_no_log_can_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     with pytest.raises(ForbiddenPath, match="set TMPDIR to a folder that you may write to"):
-        OwnDaemon(None, [])
+        DemoDaemon(None, [])
 
 
 def test_demo_ends_when_its_daemon_is_killed(newcomer: Newcomer):

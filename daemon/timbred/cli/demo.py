@@ -85,7 +85,7 @@ class OscLine:
             return False
 
 
-class OwnDaemon:
+class DemoDaemon:
     """A daemon in a process of its own. Its log is a temporary file, kept where `reason` was asked for."""
 
     def __init__(self, file: Path | None, flags: list[str]) -> None:
@@ -162,7 +162,7 @@ def _new_log() -> TemporaryFile:
 class Demo:
     """One conversation with a daemon. `own` is None where the daemon was running before."""
 
-    def __init__(self, line: OscLine, own: OwnDaemon | None) -> None:
+    def __init__(self, line: OscLine, own: DemoDaemon | None) -> None:
         self._line = line
         self._own = own
 
@@ -286,7 +286,7 @@ def _daemon(file: Path | None, flags: list[str]) -> Generator[Demo]:
                 own = None
             else:
                 show.stage("starting a daemon")
-                own = OwnDaemon(file, flags)
+                own = DemoDaemon(file, flags)
                 ending.callback(own.close)
                 running = OscLine("127.0.0.1", own.port())
                 ending.callback(running.close)

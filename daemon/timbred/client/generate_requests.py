@@ -32,7 +32,7 @@ def written() -> str:
     parts = [
         _HEAD,
         _typed_dict(
-            "KeysOfPlaying", "TypedDict, total=False", _own(m.PlayKeys, m.Request), "Keys of a sound that plays."
+            "KeysOfPlaying", "TypedDict, total=False", _own(m.PlaybackKeys, m.Request), "Keys of a sound that plays."
         ),
         _typed_dict("KeysOfSound", "KeysOfPlaying, total=False", _of_sound(), "Keys of a sound."),
         *(_keys_class(entry) for entry in entries if _keys(entry)),
@@ -45,7 +45,7 @@ def written() -> str:
 
 
 def _of_sound() -> list[Key]:
-    return [key for key in _own(m.Recipe, m.PlayKeys) if key.name not in (*OWN, "voice")]
+    return [key for key in _own(m.Recipe, m.PlaybackKeys) if key.name not in (*OWN, "voice")]
 
 
 def _own(kind: type[m.Message], base: type[m.Message]) -> list[Key]:
@@ -69,9 +69,9 @@ def _class_name(entry: RequestEntry) -> str:
 def _keys_class(entry: RequestEntry) -> str:
     base, inherited = "TypedDict", set[str]()
     if issubclass(entry.kind, m.Recipe):
-        base, inherited = "KeysOfSound", {key.name for key in (*_own(m.PlayKeys, m.Request), *_of_sound())}
-    elif issubclass(entry.kind, m.PlayKeys):
-        base, inherited = "KeysOfPlaying", {key.name for key in _own(m.PlayKeys, m.Request)}
+        base, inherited = "KeysOfSound", {key.name for key in (*_own(m.PlaybackKeys, m.Request), *_of_sound())}
+    elif issubclass(entry.kind, m.PlaybackKeys):
+        base, inherited = "KeysOfPlaying", {key.name for key in _own(m.PlaybackKeys, m.Request)}
     own = [key for key in _keys(entry) if key.name not in inherited]
     return _typed_dict(_class_name(entry), f"{base}, total=False", own, f"Keys of `{entry.name}`.", entry.kind)
 

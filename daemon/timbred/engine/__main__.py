@@ -70,7 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
         message = str(error) if known else reason_of(error)
         log.error("%s", message, exc_info=None if known else error)
         send_last_words(
-            options.address, engine_messages.encode(engine_messages.CannotStart(token=options.token, message=message))
+            options.address,
+            engine_messages.encode(engine_messages.EngineCannotStart(token=options.token, message=message)),
         )
         leave(CANNOT_START)
     engine.run()

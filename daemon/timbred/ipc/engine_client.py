@@ -95,7 +95,7 @@ class EngineLink:
             name="engine",
             command=settings.command,
             introduction=engine_messages.EngineReady,
-            refusal=engine_messages.CannotStart,
+            refusal=engine_messages.EngineCannotStart,
             wire_version=engine_messages.WIRE_VERSION,
             encode=engine_messages.encode,
             decode=engine_messages.read_in_daemon,

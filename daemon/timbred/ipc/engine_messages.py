@@ -142,7 +142,7 @@ class EngineReady(EngineMessage, frozen=True, kw_only=True):
     precision: str
 
 
-class CannotStart(EngineMessage, frozen=True, kw_only=True):
+class EngineCannotStart(EngineMessage, frozen=True, kw_only=True):
     """From the engine, in place of `Ready`: it ends at once. `message` says why, and what to do."""
 
     token: str
@@ -276,7 +276,7 @@ class JobFailed(EngineMessage, frozen=True, kw_only=True):
 ToEngine = LoadModel | UnloadModel | RenderJob | CancelJob | SetYield | QuitEngine
 FromEngine = (
     EngineReady
-    | CannotStart
+    | EngineCannotStart
     | EngineHeartbeat
     | ModelLoading
     | TextRead

@@ -123,7 +123,7 @@ class PlayerReady(PlayerMessage, frozen=True, kw_only=True):
     pid: int
 
 
-class CannotStart(PlayerMessage, frozen=True, kw_only=True):
+class PlayerCannotStart(PlayerMessage, frozen=True, kw_only=True):
     """From the player, in place of `Ready`: it ends at once. `message` says why, and what to do."""
 
     token: str
@@ -220,7 +220,7 @@ ToPlayer = (
 )
 FromPlayer = (
     PlayerReady
-    | CannotStart
+    | PlayerCannotStart
     | DeviceOpened
     | DeviceUnavailable
     | VoicePlaying

@@ -46,7 +46,7 @@ def trade(config: Config, program: tuple[str, ...]) -> ProcessSpec:
         name="player",
         command=(*program, *(f"--{name}={value}" for name, value in options.items())),
         introduction=player_messages.PlayerReady,
-        refusal=player_messages.CannotStart,
+        refusal=player_messages.PlayerCannotStart,
         wire_version=player_messages.WIRE_VERSION,
         encode=player_messages.encode,
         decode=player_messages.read_in_daemon,
@@ -172,7 +172,7 @@ class PlayerClient:
 
     # what clients ask: plays
 
-    def check(self, keys: m.PlayKeys) -> None:
+    def check(self, keys: m.PlaybackKeys) -> None:
         """Whether something could be played so, as far as is known.
 
         Raises:
@@ -185,7 +185,7 @@ class PlayerClient:
             self._device.needed()
 
     def play(
-        self, client: ClientId, voice: int, take: str, clip: Clip, loop: bool, keys: m.PlayKeys,
+        self, client: ClientId, voice: int, take: str, clip: Clip, loop: bool, keys: m.PlaybackKeys,
         rate: float | None = None, source: Clip | None = None,
     ) -> int:  # fmt: skip
         """Sound a clip, at the device's rate, on a voice, and tell the client. Its number is returned. One that was
@@ -197,7 +197,7 @@ class PlayerClient:
         return self.sound(listener, voice, clip, loop, keys, rate=rate, source=source)
 
     def sound(
-        self, listener: PlayListener, voice: int, clip: Clip, loop: bool, keys: m.PlayKeys,
+        self, listener: PlayListener, voice: int, clip: Clip, loop: bool, keys: m.PlaybackKeys,
         handover: player_messages.Handover | None = None, follows: bool = False, whole: int | None = None,
         rate: float | None = None, source: Clip | None = None,
     ) -> int:  # fmt: skip

@@ -56,7 +56,7 @@ def _range(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f" from {low:g} to {high:.10g}"
 
 
-class _Refused(Exception):
+class _ValueRefused(Exception):
     """This value isn't of this kind; another kind of the union may take it."""
 
 
@@ -68,7 +68,7 @@ def coerce(name: str, kind: inspect.Type, raw: object) -> Any:
     """
     try:
         return _read(kind, raw)
-    except _Refused:
+    except _ValueRefused:
         raise BadRequest(f"{name}: got {shown(raw)}, allowed is {describe_type(kind)}") from None
 
 
@@ -102,9 +102,9 @@ def _first(types: tuple[inspect.Type, ...], raw: object) -> Any:
             continue
         try:
             return _read(one, raw)
-        except _Refused:
+        except _ValueRefused:
             continue
-    raise _Refused
+    raise _ValueRefused
 
 
 def _has_text(types: tuple[inspect.Type, ...]) -> bool:
@@ -113,13 +113,13 @@ def _has_text(types: tuple[inspect.Type, ...]) -> bool:
 
 def _number(raw: object) -> float:
     if isinstance(raw, bool) or not isinstance(raw, int | float | str):
-        raise _Refused
+        raise _ValueRefused
     try:
         value = float(raw)
     except (ValueError, OverflowError):
-        raise _Refused from None
+        raise _ValueRefused from None
     if not math.isfinite(value):
-        raise _Refused
+        raise _ValueRefused
     return value
 
 
@@ -128,13 +128,13 @@ def _whole(raw: object) -> int:
         return raw
     value = _number(raw)
     if value != int(value):
-        raise _Refused
+        raise _ValueRefused
     return int(value)
 
 
 def _within(value: Any, low: float | None, high: float | None) -> Any:
     if (low is not None and value < low) or (high is not None and value > high):
-        raise _Refused
+        raise _ValueRefused
     return value
 
 
@@ -146,7 +146,7 @@ def _flag(raw: object) -> bool:
     word = raw.lower() if isinstance(raw, str) else ""
     if word in _TRUE | _FALSE:
         return word in _TRUE
-    raise _Refused
+    raise _ValueRefused
 
 
 def _choice(values: tuple[object, ...], raw: object) -> object:
@@ -155,13 +155,13 @@ def _choice(values: tuple[object, ...], raw: object) -> object:
             return value
         if isinstance(value, int) and _equals_number(raw, value):
             return value
-    raise _Refused
+    raise _ValueRefused
 
 
 def _equals_number(raw: object, value: int) -> bool:
     try:
         return _number(raw) == value
-    except _Refused:
+    except _ValueRefused:
         return False
 
 
@@ -169,7 +169,7 @@ def _text(raw: object, longest: int | None) -> str:
     if isinstance(raw, int | float) and not isinstance(raw, bool):
         raw = atom(raw)
     if not isinstance(raw, str) or "\x00" in raw or (longest is not None and len(raw) > longest):
-        raise _Refused
+        raise _ValueRefused
     return raw
 
 

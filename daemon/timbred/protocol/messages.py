@@ -44,7 +44,7 @@ class Request(Message, frozen=True, kw_only=True):
     port: Port | None = None
 
 
-class PlayKeys(Request, frozen=True, kw_only=True):
+class PlaybackKeys(Request, frozen=True, kw_only=True):
     """What `play` understands, also as keys of `generate` and `flow`."""
 
     gain: Annotated[float, Meta(ge=-120, le=24, description="dB", extra={"default": "0"})] | None = None
@@ -71,7 +71,7 @@ class PlayKeys(Request, frozen=True, kw_only=True):
     fade: Annotated[float, Meta(ge=0, le=60, description="seconds of fade or crossfade")] | None = None
 
 
-class Recipe(PlayKeys, frozen=True, kw_only=True):
+class Recipe(PlaybackKeys, frozen=True, kw_only=True):
     """The parameters of a sound; what isn't given comes from the model's card or the session."""
 
     model: Annotated[ModelName, Meta(extra={"default": "`models.default`"})] | None = None
@@ -343,7 +343,7 @@ class Takes(Request, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=1000, description="at most so many", extra={"default": "20"})] = 20
 
 
-class Play(PlayKeys, frozen=True, kw_only=True):
+class Play(PlaybackKeys, frozen=True, kw_only=True):
     """Plays a take or a file on a voice."""
 
     voice: Voice

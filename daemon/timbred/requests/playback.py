@@ -72,7 +72,7 @@ class StreamingPlayback:
         outbox: Outbox,
         player: PlayerClient,
         voice_for: Callable[[m.Generate], int],
-        keys_for: Callable[[m.Generate], m.PlayKeys],
+        keys_for: Callable[[m.Generate], m.PlaybackKeys],
         fail: Callable[[ClientId, Exception], None],
     ) -> None:
         """`voice_for` finds the voice that a request is to sound on, `keys_for` how; `fail` tells a client of an error
@@ -283,7 +283,7 @@ class PlaybackHandlers:
         return reading
 
     async def _sound(
-        self, reading: SourceReader, take: str, loop: bool, keys: m.PlayKeys, read: Callable[[], Clip]
+        self, reading: SourceReader, take: str, loop: bool, keys: m.PlaybackKeys, read: Callable[[], Clip]
     ) -> None:
         try:
             rate = (await self.player.opened()).rate
@@ -300,7 +300,7 @@ class PlaybackHandlers:
             self._reading.remove(reading)
             reading.done.set()
 
-    def _not_past(self, keys: m.PlayKeys) -> m.PlayKeys:
+    def _not_past(self, keys: m.PlaybackKeys) -> m.PlaybackKeys:
         """A sound that missed its deadline begins on the next bar."""
         if not isinstance(keys, m.Generate) or keys.by is None:
             return keys

@@ -398,7 +398,7 @@ class JobScheduler:
                 self._cancelled(message.job)
             case engine_messages.JobFailed():
                 self._failed(message)
-            case engine_messages.EngineReady() | engine_messages.CannotStart():
+            case engine_messages.EngineReady() | engine_messages.EngineCannotStart():
                 log.error("the engine introduced itself twice")
 
     def _came_early(

@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         message = reason_of(error)
         log.error("%s", message, exc_info=error)
-        refusal = player_messages.CannotStart(token=options["token"], message=message)
+        refusal = player_messages.PlayerCannotStart(token=options["token"], message=message)
         send_last_words(options["address"], player_messages.encode(refusal))
         leave(CANNOT_START)
     status = 0

@@ -355,7 +355,7 @@ class FlowControllers:
         del flow.plays[number]
         self.player.break_off(number)
 
-    def _played_so(self, flow: FlowController, piece: FlowPiece) -> m.PlayKeys:
+    def _played_so(self, flow: FlowController, piece: FlowPiece) -> m.PlaybackKeys:
         """The first piece of a course sounds as was asked, and else as what it replaces."""
         request = piece.course.request
         now = self.player.order_of(flow.current) if flow.current is not None else None
@@ -373,7 +373,7 @@ class FlowControllers:
         fade = piece.course.crossfade
         if fade is None and now is not None:
             fade = piece.ordered.handover.overlap
-        return m.PlayKeys(**keys, fade=fade)
+        return m.PlaybackKeys(**keys, fade=fade)
 
     # what the player says of pieces
 
