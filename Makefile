@@ -24,6 +24,7 @@ check: .venv/.installed-for-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
+	$(BIN)/python -m tests.house
 
 docs: .venv/.installed
 	$(BIN)/python -m timbred.protocol.describe > docs/protocol.md
