@@ -26,6 +26,7 @@ ELSEWHERE: dict[str, str] = {
     "loop_seams": "the seam of loops",
     "extend_joins": "the joins of continued sounds",
     "defaults": "what the defaults change of a sound",
+    "trace": "package files and functions that one generate over UDP executes in the daemon, in order",
     "chaos": "kills, pauses, floods, crowds, a full disk: promises tried and failed, times until sound again",
     "player_underruns": "underruns while generating, loading and compiling; needs JACK",
     "player_latency": "from a play datagram to the device; needs JACK",

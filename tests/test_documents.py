@@ -23,6 +23,7 @@ BY_HAND = (
     "README.md",
     "docs/guide.md",
     "docs/architecture.md",
+    "docs/concepts.md",
     "docs/python.md",
     "docs/touchdesigner.md",
     "docs/oscquery.md",
