@@ -64,7 +64,6 @@ class Daemon:
         _ = self.models[config["models.default"]]
         self.supervisor = Supervisor()
         self.transports = Transports(config, self.supervisor)
-        self.folder = TakesFolder(config.takes_folder)
 
     async def start(self) -> Ports:
         """Take requests as soon as the ports are bound; the engine and its model come when they come.
@@ -75,8 +74,9 @@ class Daemon:
         config, outbox = self.config, InternalOutbox(self.transports.outbox)
         for folder in await asyncio.to_thread(socket_folder.sweep):
             log.info("removed what a killed daemon left: %s", folder)
-        self._check_folder()
         self.library = self._open_library()
+        self.folder = TakesFolder(config.takes_folder, self.library)
+        self._check_folder()
         self.finishing = Postprocessor(self.folder, self.library, lambda name: self.models[name].card.licence)
         self.dispatcher = JobScheduler(
             outbox,

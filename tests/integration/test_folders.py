@@ -185,7 +185,9 @@ def test_a_share_without_locks_and_links_costs_no_waiting(share: None, start_dae
         assert [event.name for event in client.until("done")] == ["take"] * 8 + ["done"]
     log = daemon.log.read_text("utf-8")
     assert "takes are remembered only until the daemon stops: files can't be locked" in log
-    assert log.count("deleted names may come back") == 1, "one take waited for a lock, not each"
+    assert log.count("a number may be given again after its file was deleted") == 1, (
+        "one take waited for a lock, not each"
+    )
 
 
 def test_a_full_disk_ends_requests_and_leaves_nothing_half_written(disk: Path, start_daemon: StartDaemon) -> None:

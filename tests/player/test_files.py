@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +17,8 @@ import pytest
 
 from timbred.errors import DiskFull, ForbiddenPath
 from timbred.storage import takes_folder
-from timbred.storage.takes_folder import MEMORY, FileNumbers, TakesFolder, Writer
+from timbred.storage.library import Library
+from timbred.storage.takes_folder import OLD_COUNTER_NAME, FileNumbers, TakesFolder, Writer
 
 
 def content(text: bytes) -> Writer:
@@ -39,8 +41,15 @@ def unrecorded(_path: Path, _placeholder: os.stat_result | None) -> None:
 
 
 @pytest.fixture
-def takes(tmp_path: Path) -> TakesFolder:
-    folder = TakesFolder(tmp_path / "takes")
+def library(tmp_path: Path) -> Iterator[Library]:
+    library = Library(tmp_path / "takes" / ".library.sqlite")
+    yield library
+    library.close()
+
+
+@pytest.fixture
+def takes(library: Library) -> TakesFolder:
+    folder = TakesFolder(library.path.parent, library)
     folder.check()
     return folder
 
@@ -58,9 +67,9 @@ def test_folders_inside_have_numbers_of_their_own(takes: TakesFolder) -> None:
     assert takes.write("pad", "", "wav", content(b"x")).name == "pad-0001.wav"
 
 
-def test_a_deleted_files_name_never_comes_back(takes: TakesFolder) -> None:
+def test_a_deleted_files_name_never_comes_back(takes: TakesFolder, library: Library) -> None:
     takes.write("pad", "", "wav", content(b"x")).unlink()
-    again = TakesFolder(takes.root)
+    again = TakesFolder(takes.root, Library(library.path))
     assert again.write("pad", "", "wav", content(b"x")).name == "pad-0002.wav"
 
 
@@ -89,8 +98,8 @@ def test_the_file_is_not_seen_before_it_is_whole(takes: TakesFolder) -> None:
     assert unfinished(takes.root) == []
 
 
-def test_a_hundred_writers_get_a_hundred_names(takes: TakesFolder) -> None:
-    other = TakesFolder(takes.root)
+def test_a_hundred_writers_get_a_hundred_names(takes: TakesFolder, library: Library) -> None:
+    other = TakesFolder(takes.root, Library(library.path))
 
     def write(number: int) -> Path:
         return (takes, other)[number % 2].write("pad", "", "wav", content(str(number).encode()))
@@ -105,8 +114,9 @@ def test_a_hundred_writers_get_a_hundred_names(takes: TakesFolder) -> None:
 
 def test_two_processes_never_choose_the_same_name(takes: TakesFolder) -> None:
     program = (
-        "import sys; from pathlib import Path; from timbred.storage.takes_folder import TakesFolder\n"
-        "folder = TakesFolder(Path(sys.argv[1]))\n"
+        "import sys; from pathlib import Path; from timbred.storage.library import Library\n"
+        "from timbred.storage.takes_folder import TakesFolder\n"
+        "folder = TakesFolder(Path(sys.argv[1]), Library(Path(sys.argv[1]) / '.library.sqlite'))\n"
         "for _ in range(20): print(folder.write('pad', '', 'wav', lambda file: None).name)"
     )
     command = [sys.executable, "-c", program, str(takes.root)]
@@ -254,23 +264,98 @@ def test_write_uses_a_disk_that_was_mounted_later(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize("content_", [b"not a database, and long enough to be looked at as one", b"SQLite format 3\0"])
 def test_numbers_go_on_after_damage_and_the_damaged_file_is_kept(tmp_path: Path, content_: bytes) -> None:
-    (tmp_path / MEMORY).write_bytes(content_)
+    (tmp_path / OLD_COUNTER_NAME).write_bytes(content_)
+    (tmp_path / "pad-0041.wav").write_bytes(b"")
+    with closing(Library(tmp_path / "library.sqlite")) as library:
+        names = FileNumbers(tmp_path, library)
+        assert [names.next_number(tmp_path, "pad") for _ in range(3)] == [42, 43, 44]
+        assert FileNumbers(tmp_path, library).next_number(tmp_path, "pad") == 45
+    assert (tmp_path / f"{OLD_COUNTER_NAME}.damaged-1").read_bytes() == content_
+
+
+def old_counter(folder: Path, rows: list[tuple[str, str, int]]) -> Path:
+    """Write the counter file of an earlier version."""
+    path = folder / OLD_COUNTER_NAME
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute(
+            "CREATE TABLE names (folder TEXT, slug TEXT, number INTEGER NOT NULL, PRIMARY KEY (folder, slug))"
+        )
+        database.executemany("INSERT INTO names VALUES (?, ?, ?)", rows)
+    return path
+
+
+def test_file_numbers_take_over_the_old_counter_file_once(tmp_path: Path) -> None:
+    path = old_counter(tmp_path, [(".", "pad", 12), ("set", "rain", 3)])
+    (tmp_path / "set").mkdir()
+    with closing(Library(tmp_path / "library.sqlite")) as library:
+        library.raise_file_numbers([("set", "rain", 8)])
+        names = FileNumbers(tmp_path, library)
+        assert names.next_number(tmp_path, "pad") == 13
+        assert names.next_number(tmp_path / "set", "rain") == 9
+        assert not path.exists()
+        assert FileNumbers(tmp_path, library).next_number(tmp_path, "pad") == 14
+
+
+def test_file_numbers_read_the_old_counter_file_into_a_library_in_memory_and_keep_it(tmp_path: Path) -> None:
+    path = old_counter(tmp_path, [(".", "pad", 12)])
+    before = path.read_bytes()
+    with closing(Library(tmp_path / "library.sqlite", in_memory=True)) as library:
+        assert FileNumbers(tmp_path, library).next_number(tmp_path, "pad") == 13
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("statements", [(), ("CREATE TABLE names (mine TEXT)",), ("CREATE TABLE more (mine TEXT)",)])
+def test_file_numbers_leave_a_foreign_file_in_the_place_of_the_old_counter(
+    tmp_path: Path, statements: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / OLD_COUNTER_NAME
+    path.touch()
+    if statements == ("CREATE TABLE more (mine TEXT)",):
+        path.unlink()
+        old_counter(tmp_path, [(".", "pad", 12)])
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        for statement in statements:
+            database.execute(statement)
+    before = path.read_bytes()
+    with closing(Library(tmp_path / "library.sqlite")) as library:
+        assert FileNumbers(tmp_path, library).next_number(tmp_path, "pad") == 1
+    assert path.read_bytes() == before
+    assert "isn't timbred's, and is left as it is" in caplog.text
+
+
+def test_file_numbers_retry_an_old_counter_file_that_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = old_counter(tmp_path, [(".", "pad", 12)])
+    monkeypatch.setattr(takes_folder, "LOCK_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(takes_folder, "RETRY_AFTER_S", 0.0)
+    with closing(Library(tmp_path / "library.sqlite")) as library:
+        names = FileNumbers(tmp_path, library)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            assert names.next_number(tmp_path, "pad") == 1
+        assert names.next_number(tmp_path, "pad") == 13
+    assert not path.exists()
+    assert "database is locked" in caplog.text
+
+
+def test_file_numbers_without_a_library_follow_the_files(tmp_path: Path) -> None:
     (tmp_path / "pad-0041.wav").write_bytes(b"")
     names = FileNumbers(tmp_path)
-    assert [names.next_number(tmp_path, "pad") for _ in range(3)] == [42, 43, 44]
-    assert FileNumbers(tmp_path).next_number(tmp_path, "pad") == 45
-    assert (tmp_path / f"{MEMORY}.damaged-1").read_bytes() == content_
+    assert [names.next_number(tmp_path, "pad") for _ in range(2)] == [42, 43]
+    assert list(tmp_path.iterdir()) == [tmp_path / "pad-0041.wav"]
 
 
 def test_numbers_wait_once_for_a_lock_and_go_on_without_the_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    names = FileNumbers(tmp_path)
-    assert names.next_number(tmp_path, "pad") == 1
-    with closing(sqlite3.connect(tmp_path / MEMORY, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        assert [names.next_number(tmp_path, "pad") for _ in range(20)] == list(range(2, 22))
-    assert caplog.text.count("deleted names may come back") == 1
+    with closing(Library(tmp_path / "library.sqlite")) as library:
+        names = FileNumbers(tmp_path, library)
+        assert names.next_number(tmp_path, "pad") == 1
+        with closing(sqlite3.connect(library.path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            assert [names.next_number(tmp_path, "pad") for _ in range(20)] == list(range(2, 22))
+    assert caplog.text.count("a number may be given again after its file was deleted") == 1
 
 
 def test_numbers_are_the_same_for_folders_that_other_systems_take_for_one(tmp_path: Path) -> None:

@@ -98,11 +98,11 @@ def test_takes_folder_refuses_what_is_too_long_for_the_system_before_anything_is
     room = 259 - 1 - LONGEST_NAME_UNITS - len(str(short)) - 1
     if room < 1:
         pytest.skip("the temporary folder's own path is too long for this test; set TMPDIR to a shorter one")
-    takes = TakesFolder(short, WINDOWS)
+    takes = TakesFolder(short, limit=WINDOWS)
     takes.check()
     name = "/".join(["x" * 40, "y" * 40, "z" * 40])[: min(room, MAX_FOLDER_UNITS)].rstrip("/")
     takes.check_inside(name)
-    deep = TakesFolder(short / ("x" * (room - 5)), WINDOWS)
+    deep = TakesFolder(short / ("x" * (room - 5)), limit=WINDOWS)
     deep.check()
     with pytest.raises(ForbiddenPath, match="Windows takes 259"):
         deep.check_inside("y" * 20)
@@ -110,7 +110,7 @@ def test_takes_folder_refuses_what_is_too_long_for_the_system_before_anything_is
         deep.write("pad", "y" * 20, "wav", lambda file: None)
     assert not (deep.root / ("y" * 20)).exists()
     with pytest.raises(ForbiddenPath, match="Windows takes 259"):
-        TakesFolder(short / ("x" * (room + 1)), WINDOWS).check()
+        TakesFolder(short / ("x" * (room + 1)), limit=WINDOWS).check()
 
 
 def test_no_name_that_timbred_gives_is_longer_than_the_room_that_is_kept(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ class Stage:
         self.outbox, self.engine = Outbox(), Engine()
         entries = registry.build(registry.pocket_folder(), {})
         library = Library(folder / "library.sqlite")
-        finishing = Postprocessor(TakesFolder(folder), library, lambda _: "none")
+        finishing = Postprocessor(TakesFolder(folder, library), library, lambda _: "none")
         outbox: Any = self.outbox
         self.dispatcher = JobScheduler(outbox, entries, finishing)
         self.heard: list[tuple[str, Any]] = []

@@ -282,7 +282,7 @@ def test_a_newer_library_is_left_alone(tmp_path: Path) -> None:
 
 def test_migrations_are_applied_once_in_order_and_all_or_nothing() -> None:
     database = sqlite3.connect(":memory:", isolation_level=None)
-    assert migrate(database) == ["takes", "stars", "hearings"]
+    assert migrate(database) == ["takes", "stars", "hearings", "file_numbers"]
     assert migrate(database) == []
     more = (*MIGRATIONS, Migration("colours", ("ALTER TABLE takes ADD COLUMN colour TEXT",)))
     broken = (*more, Migration("broken", ("CREATE TABLE moods (mood TEXT)", "this is no statement")))
@@ -525,4 +525,38 @@ def test_a_library_from_before_the_stars_gets_them(tmp_path: Path) -> None:
     assert found is not None
     assert not found.starred
     assert library.star("told", True)
+    assert library.next_file_number("set", "pad") == 1
     library.close()
+
+
+def test_file_numbers_count_up_by_folder_and_slug_and_outlive_a_restart(library: Library) -> None:
+    assert library.file_number("", "pad") == 0
+    assert [library.next_file_number("", "pad") for _ in range(2)] == [1, 2]
+    assert library.next_file_number("set", "pad") == 1
+    assert library.next_file_number("", "pad", above=40) == 41
+    assert library.next_file_number("", "pad", above=7) == 42
+    library.close()
+    again = Library(library.path)
+    assert again.file_number("", "pad") == 42
+    again.raise_file_numbers([("", "pad", 3), ("", "rain", 9)])
+    assert (again.next_file_number("", "pad"), again.next_file_number("", "rain")) == (43, 10)
+    again.close()
+
+
+def test_file_numbers_of_a_spare_library_are_taken_over_where_they_are_higher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, spare = tmp_path / "share" / "takes.sqlite", tmp_path / "data"
+    library = open_library(file, spare)
+    assert library.next_file_number("", "rain", above=4) == 5
+    library.close()
+    with monkeypatch.context() as patched:
+        without_locks(patched, file.parent)
+        library = open_library(file, spare)
+        assert library.next_file_number("", "rain") == 6
+        assert library.next_file_number("", "pad") == 1
+        library.close()
+    for _ in range(2):
+        library = open_library(file, spare)
+        assert (library.file_number("", "rain"), library.file_number("", "pad")) == (6, 1)
+        library.close()

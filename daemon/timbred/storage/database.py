@@ -59,6 +59,19 @@ MIGRATIONS: tuple[Migration, ...] = (
         "hearings",
         ("CREATE TABLE hearings (take_id TEXT PRIMARY KEY, ear TEXT NOT NULL, vector BLOB NOT NULL) WITHOUT ROWID",),
     ),
+    Migration(
+        "file_numbers",
+        (
+            """
+            CREATE TABLE file_numbers (
+                folder TEXT NOT NULL,
+                slug TEXT NOT NULL,
+                number INTEGER NOT NULL,
+                PRIMARY KEY (folder, slug)
+            ) WITHOUT ROWID
+            """,
+        ),
+    ),
 )
 
 

@@ -7,7 +7,7 @@ import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -158,12 +158,14 @@ class Library:
             self._unstored.clear()
 
     def take_over(self, other: Path) -> None:
-        """Store the takes of another library that aren't stored here."""
+        """Store the takes of another library that aren't stored here, and its file numbers that are higher."""
 
         def copy(database: sqlite3.Connection) -> None:
             names = f"{_COLUMNS}"
             database.execute(f"INSERT OR IGNORE INTO takes ({names}) SELECT {names} FROM spare.takes ORDER BY number")
             database.execute("INSERT OR IGNORE INTO hearings SELECT * FROM spare.hearings")
+            if database.execute("SELECT 1 FROM spare.sqlite_master WHERE name = 'file_numbers'").fetchone():
+                _raise_file_numbers(database, database.execute("SELECT folder, slug, number FROM spare.file_numbers"))
             if self._full_text:
                 keep_index(database)
 
@@ -291,6 +293,40 @@ class Library:
         query = "UPDATE takes SET starred = ? WHERE take_id = ?"
         return self._safely(lambda database: database.execute(query, (int(on), take_id)).rowcount) > 0
 
+    def file_number(self, folder: str, slug: str) -> int:
+        """Return the last number given to a file `slug-NUMBER` in a folder inside the takes folder; 0 for none."""
+        query = "SELECT number FROM file_numbers WHERE folder = ? AND slug = ?"
+        row = self._safely(lambda database: database.execute(query, (folder, slug)).fetchone())
+        return 0 if row is None else int(row[0])
+
+    def next_file_number(self, folder: str, slug: str, above: int = 0) -> int:
+        """Give and store a number for a file `slug-NUMBER`: above the last one and above `above`.
+
+        Safe for threads, and for several processes that use the library.
+        """
+
+        def count(database: sqlite3.Connection) -> int:
+            key = (folder, slug)
+            # the write comes first: a transaction that begins by reading may fail to become a writing one
+            _raise_file_numbers(database, [(*key, above)])
+            database.execute("UPDATE file_numbers SET number = number + 1 WHERE folder = ? AND slug = ?", key)
+            row = database.execute("SELECT number FROM file_numbers WHERE folder = ? AND slug = ?", key).fetchone()
+            return int(row[0])
+
+        with self._adding:
+            self._follow_file()
+        return self._safely(count)
+
+    def raise_file_numbers(self, numbers: Iterable[tuple[str, str, int]]) -> None:
+        """Store last numbers of files, rows of folder, slug and number, where they are higher than those stored."""
+        rows = list(numbers)
+        self._safely(lambda database: _raise_file_numbers(database, rows))
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the library is kept in its file, rather than in memory only."""
+        return not self._in_memory
+
     def _matching(self, words: str, limit: int) -> list[StoredTake]:
         return self._many(self._having(words), limit)
 
@@ -340,6 +376,15 @@ class Library:
             except sqlite3.Error as error:
                 raise translated(error, self.path) from error
             return result
+
+
+def _raise_file_numbers(database: sqlite3.Connection, rows: Iterable[tuple[str, str, int]]) -> None:
+    """Store each number, or leave the stored one if that is higher."""
+    database.executemany(
+        "INSERT INTO file_numbers VALUES (?, ?, ?)"
+        " ON CONFLICT (folder, slug) DO UPDATE SET number = max(number, excluded.number)",
+        list(rows),
+    )
 
 
 def _file_id(path: Path) -> tuple[int, int] | None:

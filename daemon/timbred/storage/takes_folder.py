@@ -1,10 +1,9 @@
-"""Numbers for file names, each given once, remembered after the file is gone.
+"""The folder that finished takes are written to: numbered names, atomic publication, writing through to the disk.
 
-A small hidden SQLite file in the takes folder keeps the last number of every name. It is safe for threads
-and for several processes, and nothing waits for the disk: a process that ends has lost nothing, but when the power
-fails the file may be damaged, and is set aside. Where it can't be kept (a share without locks, a full disk), numbers
-come from this process's memory and from the files that are there; then a name of an earlier run can come back after
-its file was deleted.
+File names are `SLUG-NUMBER.EXTENSION`. The library keeps the last number of every name, so that a number isn't given
+twice, even after its file was deleted. When the library can't be written, or is kept in memory only, numbers come
+from this process's memory and from the files in the folder; a deleted file's number may then be given again by a later
+process. A file is never overwritten in any case.
 """
 
 import errno
@@ -21,90 +20,135 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import quote
 
 from timbred.disk import means_damage, rename_exclusively, set_aside
 from timbred.errors import DiskFull, ForbiddenPath, Internal, TimbredError, from_foreign
 from timbred.filenames import PathLimit, comparison_key, is_utf8, path_limit_here, printable
 from timbred.storage.created_files import Created, sweep
+from timbred.storage.library import Library
 from timbred.storage.paths import AllowedFolders, Disk, check_length, folder_inside, slug
 
-MEMORY = ".timbred-names.sqlite"
-"""The hidden file in the takes folder."""
+OLD_COUNTER_NAME = ".timbred-names.sqlite"
+"""The hidden SQLite file in the takes folder in which earlier versions kept the numbers."""
 
-LOCK_PATIENCE_S = 1.0
-"""Seconds to wait for another process that takes a number."""
+LOCK_TIMEOUT_S = 1.0
+"""Seconds to wait for another process that uses the old counter file."""
 
 RETRY_AFTER_S = 60.0
-"""Seconds after a failure during which the file isn't tried again, so that not every take waits for it."""
+"""Seconds after a failure during which the library isn't asked for numbers, so that not every take waits for it."""
+
+NOT_STORED = "file numbers can't be stored (%s); a number may be given again after its file was deleted"
 
 log = logging.getLogger(__name__)
 
 
 class FileNumbers:
-    """The numbers of one takes folder."""
+    """Numbers for the file names of one takes folder. Safe for threads, and for processes that share a library.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: the takes folder.
+        library: keeps the last numbers; None to count in memory and from the files in the folder.
+    """
+
+    def __init__(self, root: Path, library: Library | None = None) -> None:
         self._root = root
+        self._library = library
         self._lock = threading.Lock()
-        self._given: dict[tuple[str, str], int] = {}
+        self._last_given: dict[tuple[str, str], int] = {}
         self._retry_at = 0.0
+        self._is_old_counter_read = False
 
     def next_number(self, folder: Path, slug: str, *, look: bool = False) -> int:
-        """A number, from 1, that no file `slug-NUMBER` in `folder` has or ever had.
+        """Give a number, from 1, that no file `slug-NUMBER` in `folder` has or had.
 
-        The files there are looked at when a name is new, or with `look`, after a number was found taken.
+        The files in the folder are listed when the name is new, or with `look`, after a number was found in use.
 
         Raises:
             OSError: the folder can't be read.
         """
         key = (comparison_key(folder.relative_to(self._root).as_posix()), slug)
         with self._lock:
-            number = self._stored(folder, key, look)
+            number = self._number_from_library(folder, key, look)
             if number is None:
-                number = max(self._given.get(key, 0), _highest_there(folder, slug)) + 1
-            self._given[key] = number
+                number = max(self._last_given.get(key, 0), _highest_there(folder, slug)) + 1
+            self._last_given[key] = number
             return number
 
-    @property
-    def _memory(self) -> Path:
-        return self._root / MEMORY
-
-    def _stored(self, folder: Path, key: tuple[str, str], look: bool) -> int | None:
-        """The next number by the file; None where the file can't be used now."""
-        if time.monotonic() < self._retry_at:
+    def _number_from_library(self, folder: Path, key: tuple[str, str], look: bool) -> int | None:
+        """Return the library's next number; None if the library can't be used now."""
+        library = self._library
+        if library is None or time.monotonic() < self._retry_at:
             return None
         try:
-            return self._counted(folder, key, look)
-        except (sqlite3.Error, OSError) as error:
+            self._read_old_counter(library)
+            last = max(library.file_number(*key), self._last_given.get(key, 0))
+            if last == 0 or look:
+                last = max(last, _highest_there(folder, key[1]))
+            return library.next_file_number(*key, above=last)
+        except (TimbredError, sqlite3.Error, OSError) as error:
             self._retry_at = time.monotonic() + RETRY_AFTER_S
-            log.warning("names: %s can't be kept (%s); deleted names may come back", self._memory, error)
+            log.warning(NOT_STORED, error)
             return None
 
-    def _counted(self, folder: Path, key: tuple[str, str], look: bool) -> int:
+    def _read_old_counter(self, library: Library) -> None:
+        """Move the numbers of an earlier version's counter file into the library, and delete that file.
+
+        Only a regular file that holds exactly that version's table is deleted, and only if the library is stored. A
+        damaged file is renamed and kept; any other file is left as it is.
+        """
+        if self._is_old_counter_read:
+            return
+        if not library.is_stored:
+            log.warning(NOT_STORED, "the library is in memory only")
+        path = self._root / OLD_COUNTER_NAME
         try:
-            return self._counted_in_file(folder, key, look)
+            if path.is_symlink() or not path.is_file():
+                self._is_old_counter_read = True
+                return
+            rows = _old_counter_rows(path)
+        except OSError as error:
+            log.warning("file numbers: %s can't be read: %s", path, error.strerror)
         except sqlite3.DatabaseError as error:
             if not means_damage(error):
                 raise
-            aside = set_aside(self._memory)
-            log.warning("names: %s is damaged (%s); it was set aside as %s", self._memory, error, aside.name)
-            return self._counted_in_file(folder, key, look)
+            aside = set_aside(path)
+            log.warning("file numbers: %s is damaged (%s); it was renamed to %s", path, error, aside.name)
+        else:
+            if rows is None:
+                log.warning("file numbers: %s isn't timbred's, and is left as it is", path)
+            else:
+                library.raise_file_numbers(rows)
+                if library.is_stored:
+                    _delete_old_counter(path)
+        self._is_old_counter_read = True
 
-    def _counted_in_file(self, folder: Path, key: tuple[str, str], look: bool) -> int:
-        with closing(sqlite3.connect(self._memory, timeout=LOCK_PATIENCE_S, isolation_level=None)) as database:
-            database.execute("PRAGMA synchronous = OFF")  # see `delivery.settling`
-            database.execute("BEGIN IMMEDIATE")
-            database.execute(
-                "CREATE TABLE IF NOT EXISTS names"
-                " (folder TEXT, slug TEXT, number INTEGER NOT NULL, PRIMARY KEY (folder, slug))"
-            )
-            row = database.execute("SELECT number FROM names WHERE folder = ? AND slug = ?", key).fetchone()
-            known = max(0 if row is None else int(row[0]), self._given.get(key, 0))
-            if row is None or look:
-                known = max(known, _highest_there(folder, key[1]))
-            database.execute("INSERT OR REPLACE INTO names VALUES (?, ?, ?)", (*key, known + 1))
-            database.execute("COMMIT")
-        return known + 1
+
+OLD_COUNTER_COLUMNS = [("folder", "TEXT"), ("slug", "TEXT"), ("number", "INTEGER")]
+"""The one table, `names`, of the old counter file."""
+
+
+def _old_counter_rows(path: Path) -> list[tuple[str, str, int]] | None:
+    """Return the rows of the old counter file; None if the database isn't one.
+
+    Raises:
+        sqlite3.Error: the file is damaged, or locked.
+    """
+    address = f"file:{quote(os.fsencode(path))}?mode=rw"
+    with closing(sqlite3.connect(address, uri=True, timeout=LOCK_TIMEOUT_S)) as database:
+        tables = [str(name) for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        columns = [(row[1], row[2]) for row in database.execute("PRAGMA table_info(names)")]
+        if (tables, columns) != (["names"], OLD_COUNTER_COLUMNS):
+            return None
+        rows = database.execute("SELECT folder, slug, number FROM names").fetchall()
+    return [(str(folder), str(slug), int(number)) for folder, slug, number in rows]
+
+
+def _delete_old_counter(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:  # its numbers are read once more at the next start, which changes nothing
+        log.warning("file numbers: %s is no longer used and can't be deleted: %s", path, error.strerror)
 
 
 def _highest_there(folder: Path, slug: str) -> int:
@@ -257,13 +301,18 @@ ATTEMPTS = 100
 
 
 class TakesFolder:
-    """The folder that finished sounds appear in. Safe for threads, and for several processes."""
+    """The folder that finished sounds are written to. Safe for threads, and for several processes.
 
-    def __init__(self, root: Path, limit: PathLimit | None = None) -> None:
-        """`limit` is the longest path that the system takes; by default this computer's."""
+    Args:
+        root: the folder; it need not exist yet.
+        library: keeps the numbers of file names; see `FileNumbers`.
+        limit: the longest path that the system allows; by default that of this computer.
+    """
+
+    def __init__(self, root: Path, library: Library | None = None, limit: PathLimit | None = None) -> None:
         self._limit = limit or path_limit_here()
         self.root = Path(root).expanduser().absolute()
-        self._names = FileNumbers(self.root)
+        self._names = FileNumbers(self.root, library)
         self._settling = DiskSync()
         self._created = Created(self.root)
         self._disk = Disk(self.root)
@@ -322,7 +371,7 @@ class TakesFolder:
                 final = self._published(hidden, inside, name, suffix, status if temporary else None)
         except OSError as error:
             raise self._translated(error, inside) from error
-        self._settling.add((final, inside, self.root / MEMORY))
+        self._settling.add((final, inside))
         return final
 
     def remove_temporary(self) -> list[Path]:
