@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _import_all() -> None:
     """Import what an engine needs, down to the families' own parts of the libraries, which are imported when used."""
-    for name in ("engine.engine", "engine.adapters.families", "engine.adapters.loading"):
+    for name in ("engine.scheduler", "engine.families.factory", "engine.families.component_loader"):
         importlib.import_module(f"timbred.{name}")
 
 

@@ -12,8 +12,6 @@ from typing import Any
 import diffusers
 import torch
 
-from timbred.engine.sampler_steps import Multistep, can_solve, weights_of
-
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
     "dpm++2m": ("DPMSolverMultistepScheduler", {}),
@@ -111,8 +109,6 @@ class SamplerState:
         self.latents = noise * scheduler.init_noise_sigma if beginning is None else self._noised(beginning)
         self._input = self.latents
         self._predicted: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
-        # one that begins from something given asks its scheduler for noise on the way, which must know where it is
-        self._solver = Multistep(weights_of(scheduler)) if beginning is None and can_solve(scheduler) else None
 
     @property
     def done(self) -> bool:
@@ -140,10 +136,7 @@ class SamplerState:
     def advance(self, prediction: torch.Tensor) -> None:
         """Take what the network said, and go to the next noise level."""
         self._predicted = (self._input, prediction, self.timestep)
-        if self._solver is not None:
-            self.latents = self._solver.next(prediction, self.latents)
-        else:
-            self.latents = self.scheduler.step(prediction, self.timestep, self.latents, **self._extra).prev_sample
+        self.latents = self.scheduler.step(prediction, self.timestep, self.latents, **self._extra).prev_sample
         self._evaluations += 1
         if self.beginning is not None and self.beginning.kept is not None:
             self._keep(self.beginning, self.beginning.kept)
