@@ -1,3 +1,3 @@
-"""timbred: sound models kept warm, played like an instrument."""
+"""timbred: a background service that renders audio from text for music software."""
 
 __version__ = "0.1.0"

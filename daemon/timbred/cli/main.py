@@ -21,7 +21,7 @@ def print_description(as_json: bool) -> None:
 
 app = typer.Typer(
     name="timbred",
-    help="Sound models kept warm, played like an instrument.",
+    help="Render audio from text, and serve music software over OSC, ZeroMQ and WebSocket.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
