@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from timbred.ipc import socket_folder
-from timbred.ipc.socket_folder import PREFIX, make_file, make_folder, sweep, this_process
+from timbred.ipc.socket_folder import PREFIX, atomic_write, make_file, make_folder, sweep, this_process
 
 MAKE = (
     "import sys, time\n"
@@ -37,7 +37,7 @@ WRITERS = {
     ),
     "note": (
         "from timbred.engine.compile import inductor_cache as artefacts\n"
-        "Path.replace = lambda path, _target: wait(path)\n"
+        "Path.write_bytes = lambda path, _content: wait(path)\n"
         "artefacts._write(folder / 'shapes.json', b'[]')\n"
     ),
     "copy": (
@@ -285,3 +285,24 @@ def test_deleted_folder_is_seen(places: Path):
     made.path.rmdir()
     assert not made.is_there
     made.remove()
+
+
+def test_atomic_write_replaces_the_file_only_once_the_block_has_ended(tmp_path: Path):
+    target = tmp_path / "shapes.json"
+    target.write_text("before")
+    with atomic_write(target) as hidden:
+        hidden.write_text("after")
+        assert target.read_text() == "before"
+    assert target.read_text() == "after"
+    assert list(tmp_path.glob("*shapes*")) == [target]
+    assert not hidden.exists()
+
+
+def test_atomic_write_leaves_the_file_as_it_was_when_the_block_raises(tmp_path: Path):
+    target = tmp_path / "shapes.json"
+    target.write_text("before")
+    with pytest.raises(ValueError, match="half"), atomic_write(target) as hidden:
+        hidden.write_text("half")
+        raise ValueError("half")
+    assert target.read_text() == "before"
+    assert not hidden.exists()

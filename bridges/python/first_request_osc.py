@@ -1,6 +1,9 @@
 """A request to the running daemon over OSC: prints what comes back, the file's path last.
 
-python bridges/python/first_request_osc.py "a bright bell" --port 7770
+It needs the package python-osc, which timbred itself doesn't install.
+
+    python -m pip install python-osc
+    python bridges/python/first_request_osc.py "a bright bell" --port 7770
 """
 
 import argparse

@@ -110,6 +110,15 @@ class Internal(TimbredError):
     meaning = "A fault in timbred itself. The log has the details."
 
 
+MAX_FIRST_LINE_CHARACTERS = 300
+"""Characters of another library's error text that are quoted in one of ours."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, cut to `MAX_FIRST_LINE_CHARACTERS`; its type's name if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:MAX_FIRST_LINE_CHARACTERS]
+
+
 CODES: dict[str, type[TimbredError]] = {kind.code: kind for kind in TimbredError.__subclasses__()}
 """Every wire code and its class."""
 

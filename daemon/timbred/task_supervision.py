@@ -34,6 +34,12 @@ MOST_FAULTS = 16
 """Kinds of failures that are remembered for `status`, the latest ones."""
 
 
+def hold_until_done(task: asyncio.Task[Any], tasks: set[asyncio.Task[Any]]) -> None:
+    """Keep a task in a set until it ends; the event loop itself holds only weak references."""
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+
+
 @dataclass(frozen=True)
 class Fault:
     """A failure of a background task: its name, the last reason, how often it failed, and when last.
@@ -119,8 +125,7 @@ class Supervisor:
         self, work: Coroutine[Any, Any, None], name: str, ended: Callable[[asyncio.Task[None]], None]
     ) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)  # the loop itself keeps only weak references
-        task.add_done_callback(self._tasks.discard)
+        hold_until_done(task, self._tasks)
         task.add_done_callback(ended)
         return task
 

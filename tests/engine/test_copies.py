@@ -18,7 +18,8 @@ from timbred.engine.compile.compiled_calls import WORTH, CompileQueue
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
 from timbred.engine.memory.component_cache import SharedComponents
-from timbred.engine.memory.device_memory import DeviceMemory, size_of
+from timbred.engine.memory.device_memory import DeviceMemory
+from timbred.engine.tensor_sizes import count_module_bytes
 from timbred.ipc import engine_messages
 from timbred.ipc.engine_client import EngineLink, EngineSettings
 from timbred.models import checkpoint
@@ -57,7 +58,7 @@ def test_models_that_share_a_decoder_share_its_copy(audioldm: Path, tmp_path: Pa
     two = load(with_another_network(audioldm, tmp_path), workshop, shared)
     decode_often(one)
     assert workshop.counts.packed == 1
-    assert 0.3 * size_of(one.pipeline.vae) < workshop.copies < 1.5 * size_of(one.pipeline.vae)
+    assert 0.3 * count_module_bytes(one.pipeline.vae) < workshop.copies < 1.5 * count_module_bytes(one.pipeline.vae)
     assert one.copies == two.copies == workshop.copies
     decode_often(two)
     assert workshop.counts.packed == 1
@@ -132,7 +133,11 @@ def test_when_memory_runs_out_they_go_before_anything_of_the_model(audioldm: Pat
             raise torch.OutOfMemoryError("full")
 
     model.stages.at_work("network", work)
-    assert tries == [(True, whole), (False, whole), (False, sum(map(size_of, model.stages.parts["network"])))]
+    assert tries == [
+        (True, whole),
+        (False, whole),
+        (False, sum(map(count_module_bytes, model.stages.parts["network"]))),
+    ]
     decode_often(model)
     rows: list[int] = []
 

@@ -20,8 +20,9 @@ from timbred.engine.batching import BatchSplitter
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident, needs_of
 from timbred.engine.memory.component_cache import SharedComponents
-from timbred.engine.memory.device_memory import DeviceMemory, size_of
+from timbred.engine.memory.device_memory import DeviceMemory
 from timbred.engine.memory.model_loader import Loader, LoadResult
+from timbred.engine.tensor_sizes import count_module_bytes
 from timbred.ipc import engine_messages
 from timbred.models import checkpoint
 
@@ -60,13 +61,13 @@ def linear(size: int) -> torch.nn.Module:
 
 def test_the_part_used_least_recently_makes_room():
     one, two, three = linear(10), linear(10), linear(10)
-    places = DeviceMemory(CPU, 2 * size_of(one))
+    places = DeviceMemory(CPU, 2 * count_module_bytes(one))
     told: list[str] = []
     for name in ("one", "other"):  # of two models that share it
         places.on_move(one, partial(told.append, name))
     places.add([one, two, three])
-    assert places.used == 2 * size_of(one)
-    assert places.held == 3 * size_of(one)
+    assert places.used == 2 * count_module_bytes(one)
+    assert places.held == 3 * count_module_bytes(one)
     places.need([two])
     places.need([one])
     told.clear()
@@ -82,15 +83,15 @@ def test_the_part_used_least_recently_makes_room():
 
 def test_a_stage_stays_together_even_beyond_the_budget():
     parts = [linear(10), linear(10)]
-    places = DeviceMemory(CPU, size_of(parts[0]))
+    places = DeviceMemory(CPU, count_module_bytes(parts[0]))
     places.add(parts)
     places.need(parts)
-    assert places.used == 2 * size_of(parts[0])
+    assert places.used == 2 * count_module_bytes(parts[0])
 
 
 def test_a_model_larger_than_the_device_sounds_the_same(audioldm2: Path):
     whole = load(audioldm2)
-    largest = max(sum(map(size_of, stage)) for stage in whole.stages.parts.values())
+    largest = max(sum(map(count_module_bytes, stage)) for stage in whole.stages.parts.values())
     assert largest < 0.9 * whole.memory
     places = DeviceMemory(CPU, largest)
     model = load(audioldm2, places)
@@ -144,7 +145,7 @@ def test_other_faults_are_not_taken_for_it():
 
 def test_all_else_leaves_before_a_job_fails(audioldm: Path):
     model = load(audioldm)
-    network = sum(map(size_of, model.stages.parts["network"]))
+    network = sum(map(count_module_bytes, model.stages.parts["network"]))
     tries: list[int] = []
 
     def work() -> str:

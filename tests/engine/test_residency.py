@@ -13,7 +13,8 @@ from tests import checkpoints
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
 from timbred.engine.memory.component_cache import SharedComponents
-from timbred.engine.memory.device_memory import DeviceMemory, Resident, size_of, to_evict
+from timbred.engine.memory.device_memory import DeviceMemory, Resident, to_evict
+from timbred.engine.tensor_sizes import count_module_bytes
 from timbred.models import checkpoint
 
 RESIDENTS = st.lists(
@@ -103,7 +104,7 @@ def test_what_goes_is_forgotten_and_what_comes_is_counted_once():
     places = DeviceMemory(torch.device("cpu"), 10**6)
     places.add([one, two])
     places.add([two, one])
-    assert places.held == places.used == size_of(one) + size_of(two)
-    assert places.size(two) == size_of(two)
+    assert places.held == places.used == count_module_bytes(one) + count_module_bytes(two)
+    assert places.size(two) == count_module_bytes(two)
     places.drop([one, torch.nn.Linear(2, 2)])
-    assert places.held == size_of(two)
+    assert places.held == count_module_bytes(two)

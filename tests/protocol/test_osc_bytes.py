@@ -5,6 +5,8 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pythonosc.osc_bundle import OscBundle
+from pythonosc.osc_bundle_builder import OscBundleBuilder
 from pythonosc.osc_message import OscMessage
 from pythonosc.osc_message_builder import OscMessageBuilder
 
@@ -38,7 +40,7 @@ def bundle(*elements: bytes, tag: int = 1) -> bytes:
 
 
 @given(ADDRESSES, st.lists(st.one_of(TEXTS, INTS, FLOATS), max_size=12))
-def test_what_is_written_can_be_read_by_others(address: str, arguments: list[str | int | float]) -> None:
+def test_write_message_is_read_by_python_osc(address: str, arguments: list[str | int | float]) -> None:
     read = OscMessage(write_message(address, arguments))
     assert read.address == address
     assert list(read.params) == arguments
@@ -58,10 +60,38 @@ def test_what_is_written_can_be_read_by_others(address: str, arguments: list[str
         max_size=12,
     ),
 )
-def test_what_others_write_can_be_read(address: str, typed: list[tuple[str, object]]) -> None:
+def test_read_message_reads_what_python_osc_writes(address: str, typed: list[tuple[str, object]]) -> None:
     read = read_message(message(address, *typed))
     assert (read.address, read.fault) == (address, None)
     assert read.arguments == [value for _, value in typed]
+
+
+ARGUMENTS = st.lists(st.one_of(TEXTS, INTS, FLOATS), max_size=12)
+TAG_OF_TYPE = {str: "s", int: "i", float: "f"}
+
+
+@given(ADDRESSES, ARGUMENTS)
+def test_write_message_gives_the_bytes_of_python_osc(address: str, arguments: list[str | int | float]) -> None:
+    typed = [(TAG_OF_TYPE[type(argument)], argument) for argument in arguments]
+    assert write_message(address, arguments) == message(address, *typed)
+
+
+@given(st.lists(st.tuples(ADDRESSES, ARGUMENTS), min_size=1, max_size=6), st.integers(1, 2_000_000_000))
+def test_read_packet_reads_bundles_of_python_osc(sent: list[tuple[str, list[str | int | float]]], seconds: int) -> None:
+    inner, outer = OscBundleBuilder(seconds), OscBundleBuilder(seconds)
+    for address, arguments in sent:
+        inner.add_content(OscMessage(write_message(address, arguments)))
+    outer.add_content(inner.build())
+    received = read_packet(outer.build().dgram)
+    assert [(found.address, found.arguments, found.fault) for found in received] == [(*each, None) for each in sent]
+    assert {found.time for found in received} == {float(seconds)}
+
+
+@given(st.lists(st.tuples(ADDRESSES, ARGUMENTS), min_size=1, max_size=6))
+def test_python_osc_reads_bundles_of_written_messages(sent: list[tuple[str, list[str | int | float]]]) -> None:
+    received = OscBundle(bundle(*(write_message(address, arguments) for address, arguments in sent)))
+    contents = [content for content in received if isinstance(content, OscMessage)]
+    assert [(content.address, list(content.params)) for content in contents] == sent
 
 
 @given(st.binary(max_size=300))

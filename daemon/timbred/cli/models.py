@@ -118,8 +118,8 @@ def _fetch(entry: Entry) -> None:
         huggingface_hub.snapshot_download(source, local_dir=staging, allow_patterns=list(TAKEN))
     except Exception as error:  # the hub's client raises many kinds; each means that it can't be had now
         raise errors.MissingWeights(
-            f"{name} can't be fetched from {source}: {_first_line(error)}; check the network, or get it another way "
-            f"and use: timbred models pull {name} --from FOLDER-OR-ARCHIVE"
+            f"{name} can't be fetched from {source}: {errors.first_line(error)}; check the network, or get it another "
+            f"way and use: timbred models pull {name} --from FOLDER-OR-ARCHIVE"
         ) from error
     for path, expected in hashes.items():
         check_file(staging, path, expected, name)
@@ -159,7 +159,3 @@ def convert(name: str, file: Path | None, flags: list[str]) -> None:
     if done.returncode:
         raise errors.ModelError(f"{name} was not converted; the lines above say why")
     print(done.stdout, end="")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -15,7 +15,7 @@ from timbred.cli.terminal import error_console
 from timbred.config import Config
 from timbred.errors import BadRequest, TimbredError, from_code, from_foreign
 from timbred.filenames import name_fault, printable
-from timbred.ipc.socket_folder import make_file
+from timbred.ipc.socket_folder import atomic_write
 from timbred.protocol import inline_keys
 from timbred.protocol import messages as m
 from timbred.protocol.coercion import build, describe_type, fields_of, is_key
@@ -87,18 +87,18 @@ def copy_whole(path: Path, out: Path, overwrite: bool) -> Path:
     """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with make_file(out.parent) as hidden:
+        with atomic_write(out, os.replace if overwrite else _rename_to_free_name) as hidden:
             shutil.copyfile(path, hidden)
             hidden.chmod(path.stat().st_mode & 0o777)
-            if overwrite:
-                hidden.replace(out)
-            else:
-                publish(hidden, out, lambda _path, _placeholder: None)
         return out.absolute()
     except FileExistsError as error:
         raise _taken(out) from error
     except OSError as error:
         raise from_foreign(error) from error
+
+
+def _rename_to_free_name(hidden: Path, out: Path) -> None:
+    publish(hidden, out, lambda _path, _placeholder: None)
 
 
 def _taken(out: Path) -> TimbredError:

@@ -1,5 +1,6 @@
 """Which process owns something on disk, and whether that process is gone."""
 
+import contextlib
 import errno
 import itertools
 import json
@@ -9,8 +10,7 @@ import platform
 import secrets
 import stat
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
 from functools import cache
@@ -160,7 +160,7 @@ class TemporaryFile:
 
     def remove(self) -> None:
         """Remove the file if it is still under this name, and the record."""
-        with suppress(OSError):
+        with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
         self.keep()
 
@@ -185,7 +185,7 @@ class ScratchFolder:
 
     def remove(self) -> None:
         """Remove the folder with the files that were recorded, and the record."""
-        with suppress(OSError):
+        with contextlib.suppress(OSError):
             self._record.remove()
         _end_record(self._file, self._held)
 
@@ -236,6 +236,27 @@ def make_file(folder: Path, prefix: str = f".{PREFIX}", suffix: str = ".part") -
         made.keep()
         raise
     return made
+
+
+@contextlib.contextmanager
+def atomic_write(
+    path: Path, rename: Callable[[Path, Path], object] = os.replace, prefix: str = f".{PREFIX}"
+) -> Generator[Path]:
+    """Yield an empty hidden file in the folder of `path`, and rename it to `path` once the block has filled it.
+
+    The hidden file is removed if the block raises.
+
+    Args:
+        path: The final name; its folder exists.
+        rename: Called with the hidden file and `path`. The default replaces a file of that name.
+        prefix: First characters of the hidden name.
+
+    Raises:
+        OSError: The hidden file can't be made or renamed.
+    """
+    with make_file(path.parent, prefix) as hidden:
+        yield hidden
+        rename(hidden, path)
 
 
 def places() -> Iterator[Path]:
@@ -299,7 +320,7 @@ def _end_record(file: Path | None, held: IO[str] | None) -> None:
     if held is not None:
         held.close()
     if file is not None:
-        with suppress(OSError):
+        with contextlib.suppress(OSError):
             file.unlink(missing_ok=True)
 
 
@@ -313,7 +334,7 @@ def _is_regular(path: Path) -> bool:
 def records() -> Iterator[Path]:
     """The files of all records."""
     for place in _own_places():
-        with suppress(OSError):
+        with contextlib.suppress(OSError):
             if not place.is_symlink() and (sys.platform == "win32" or place.stat().st_uid == os.geteuid()):
                 yield from sorted(place.glob("*.json"))
 
@@ -322,7 +343,7 @@ def _own_places() -> list[Path]:
     """Folders of timbred's own for records, and the last resort for scratch folders."""
     found: list[Path] = []
     for ask in (platformdirs.user_state_path, platformdirs.user_cache_path):
-        with suppress(OSError, RuntimeError, KeyError):  # no home folder, no passwd entry
+        with contextlib.suppress(OSError, RuntimeError, KeyError):  # no home folder, no passwd entry
             found.append(ask("timbred", appauthor=False) / "scratch")
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if runtime:

@@ -18,7 +18,7 @@ from timbred.protocol.boundary import Outbox
 from timbred.requests.job import Job, JobStore, State
 from timbred.requests.postprocess import EmbeddingJoin, FinishedTake, Postprocessor, RawTake
 from timbred.storage.library import StoredTake, new_take_id
-from timbred.task_supervision import Supervisor
+from timbred.task_supervision import Supervisor, hold_until_done
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -30,13 +30,12 @@ class BackgroundTasks:
     def __init__(self, supervisor: Supervisor | None = None) -> None:
         self._supervisor = supervisor or Supervisor()
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="finishing")
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Begin a task."""
         task = self._supervisor.run(work, name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        hold_until_done(task, self._tasks)
         return task
 
     async def in_thread(self, work: Callable[Given, Result], *given: Given.args, **named: Given.kwargs) -> Result:

@@ -35,7 +35,7 @@ from timbred.requests.scsynth_buffers import ScsynthBuffers
 from timbred.storage.library import Library
 from timbred.storage.recipe import overlaid, parameters_of
 from timbred.storage.takes_folder import AllowedFolders, TakesFolder
-from timbred.task_supervision import Supervisor
+from timbred.task_supervision import Supervisor, hold_until_done
 
 
 class LiveSettings:
@@ -150,7 +150,7 @@ class RequestHandlers:
         player.on_tempo = lambda bpm: settings.follow("tempo", bpm)
         player.on_rate = lambda rate: settings.follow_until_said("audio.rate", rate)
         self.began = time.monotonic()
-        self._reading: set[asyncio.Task[None]] = set()
+        self._reading: set[asyncio.Task[Any]] = set()
         self._reading_of: Counter[ClientId] = Counter()
         self._listings = asyncio.Semaphore(LISTINGS_AT_ONCE)
         self._listing_models: asyncio.Task[list[m.Model]] | None = None
@@ -185,11 +185,10 @@ class RequestHandlers:
             return
         self._reading_of[client] += 1
         task = self.supervisor.run(self._guarded(client, request, reading), _TYPE_OF[type(request)])
-        self._reading.add(task)
-        task.add_done_callback(lambda task: self._has_read(client, task))
+        hold_until_done(task, self._reading)
+        task.add_done_callback(lambda _: self._has_read(client))
 
-    def _has_read(self, client: ClientId, task: "asyncio.Task[None]") -> None:
-        self._reading.discard(task)
+    def _has_read(self, client: ClientId) -> None:
         self._reading_of[client] -= 1
         if not self._reading_of[client]:
             del self._reading_of[client]

@@ -6,6 +6,7 @@ Source: SuperCollider's Server Command Reference, `/b_allocRead` and its answers
 import asyncio
 import logging
 from pathlib import Path
+from typing import Any
 
 from timbred import errors
 from timbred.errors import BadAudio, NoAudioDevice
@@ -14,7 +15,7 @@ from timbred.protocol.boundary import ClientId, Outbox, host_of
 from timbred.protocol.osc_packets import OscMessage, read_packet, write_message
 from timbred.requests.job import Job
 from timbred.requests.postprocess import FinishedTake
-from timbred.task_supervision import Supervisor
+from timbred.task_supervision import Supervisor, hold_until_done
 
 COMMAND = "/b_allocRead"
 
@@ -72,7 +73,7 @@ class ScsynthBuffers:
     def __init__(self, outbox: Outbox, supervisor: Supervisor) -> None:
         self.outbox = outbox
         self._supervisor = supervisor
-        self._loading: set[asyncio.Task[None]] = set()
+        self._loading: set[asyncio.Task[Any]] = set()
 
     @staticmethod
     def check(client: ClientId) -> None:
@@ -91,9 +92,8 @@ class ScsynthBuffers:
             return
         number = wanted.number + take.stored.index
         event = m.Buffered(id=job.id, index=take.stored.index, buffer=number, path=str(path))
-        task = self._supervisor.run(self._load(job.client, host, wanted.port, event, take), "scsynth")
-        self._loading.add(task)
-        task.add_done_callback(self._loading.discard)
+        loading = self._supervisor.run(self._load(job.client, host, wanted.port, event, take), "scsynth")
+        hold_until_done(loading, self._loading)
 
     async def stop(self) -> None:
         """Give up what a server hasn't read yet; its take stays."""

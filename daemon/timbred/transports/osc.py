@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from timbred.audio import Clip
 from timbred.errors import BadRequest
@@ -15,7 +16,7 @@ from timbred.protocol.boundary import ClientId, Incoming
 from timbred.protocol.framing import StreamDecoder
 from timbred.protocol.osc import encode_event, iterate_datagram
 from timbred.protocol.schema import is_terminal
-from timbred.task_supervision import Supervisor
+from timbred.task_supervision import Supervisor, hold_until_done
 from timbred.transports.router import Address, LimitedLog, Router, deliver_each, tcp_client, udp_address
 from timbred.transports.sockets import enlarge_receive_buffer
 
@@ -286,7 +287,7 @@ class OscTcp:
         self._supervisor = supervisor
         self._listener = listener
         self._connections: dict[ClientId, TcpConnection] = {}
-        self._serving: set[asyncio.Task[None]] = set()
+        self._serving: set[asyncio.Task[Any]] = set()
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -302,9 +303,7 @@ class OscTcp:
         _keep_alive(writer)
         connection = TcpConnection(self._front, reader, writer)
         self._connections[connection.client] = connection
-        serving = self._supervisor.run(self._until_gone(connection), "osc-tcp")
-        self._serving.add(serving)
-        serving.add_done_callback(self._serving.discard)
+        hold_until_done(self._supervisor.run(self._until_gone(connection), "osc-tcp"), self._serving)
 
     async def _until_gone(self, connection: TcpConnection) -> None:
         try:

@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import logging
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,6 +16,7 @@ from timbred.errors import BadRequest
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Incoming
 from timbred.protocol.osc import encode_event, iterate_datagram
+from timbred.task_supervision import hold_until_done
 from timbred.transports.router import Router, deliver_each
 from timbred.transports.web_api import is_own_page
 
@@ -86,7 +87,7 @@ class WebSocketSessions:
 
     def __init__(self) -> None:
         self._open: dict[ClientId, WebSocketSession] = {}
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sending: set[asyncio.Task[Any]] = set()
         self.closing = False
         """Whether nothing more is to be taken in."""
 
@@ -102,8 +103,8 @@ class WebSocketSessions:
             before.end()
         listener = self._open[client] = WebSocketSession()
         sending = asyncio.create_task(listener.send_to(made))
-        self._sending.add(sending)
-        sending.add_done_callback(self._ended)
+        hold_until_done(sending, self._sending)
+        sending.add_done_callback(_log_failure)
         try:
             yield
         finally:
@@ -135,10 +136,10 @@ class WebSocketSessions:
         if self._sending:
             await asyncio.wait(self._sending, timeout=patience)
 
-    def _ended(self, sending: asyncio.Task[None]) -> None:
-        self._sending.discard(sending)
-        if not sending.cancelled() and (error := sending.exception()) is not None:
-            _log.debug("a WebSocket ended: %s", error)
+
+def _log_failure(sending: asyncio.Task[None]) -> None:
+    if not sending.cancelled() and (error := sending.exception()) is not None:
+        _log.debug("a WebSocket ended: %s", error)
 
 
 async def received(made: WebSocket) -> AsyncGenerator[str | bytes]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from timbred.caches import ByteCache
 from timbred.engine.codecs.mel import Analysis, energy, filter_bank
+from timbred.engine.tensor_sizes import count_tensor_bytes
 from timbred.ipc.engine_messages import PromptInputs
 
 SEMITONES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
@@ -157,7 +158,7 @@ def harmonics_of(note: Note, analysis: Analysis, fft_size: int, device: torch.de
 
 
 def _size_of(harmonics: Harmonics) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in vars(harmonics).values())
+    return count_tensor_bytes(vars(harmonics).values())
 
 
 _harmonics: ByteCache[tuple[Note, Analysis, int, torch.device], Harmonics] = ByteCache(MAX_HARMONICS_BYTES, _size_of)

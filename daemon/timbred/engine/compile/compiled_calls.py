@@ -26,6 +26,8 @@ from timbred.engine.compile.inductor_cache import CompileCache, device_key, load
 from timbred.engine.compile.onednn_packing import can_pack, packed
 from timbred.engine.compile.tracing import Call, CudaGraphCall, Shape, Shapes, Traced, forget_traces, trace, weights_of
 from timbred.engine.step_priority import FairLock
+from timbred.engine.tensor_sizes import count_tensor_bytes
+from timbred.errors import first_line
 
 log = logging.getLogger("timbred.engine.compile")
 
@@ -208,7 +210,7 @@ class CompileQueue:
             made = load_or_compile(traced, inputs, shapes, shelf)
         except Exception as error:  # compilers fail in many ways; the plain call goes on
             self.counts.failed += 1
-            log.warning("%s stays uncompiled: %s", type(module).__name__, _first_line(error))
+            log.warning("%s stays uncompiled: %s", type(module).__name__, first_line(error))
             log.debug("", exc_info=error)
             return None
         finally:
@@ -258,7 +260,7 @@ class CompiledCalls:
         self._failed: RecentDict[Shapes, bool] = RecentDict(MAX_COUNTED_SHAPES)
         self._ready: OrderedDict[Shapes, _ReadyCall] = OrderedDict()
         self._unrecordable: RecentDict[Shapes, bool] = RecentDict(MAX_COUNTED_SHAPES)
-        self._size = _size(module) if self._takes and not workshop.compiles else 0
+        self._size = count_tensor_bytes(module.parameters()) if self._takes and not workshop.compiles else 0
         self._lock = FairLock()
         self._numbers = count()
 
@@ -424,7 +426,7 @@ class CompiledCalls:
             raise
         except RuntimeError as error:
             self._unrecordable[shapes] = True
-            log.warning("%s isn't recorded for %s: %s", type(self._module).__name__, shapes[0].size, _first_line(error))
+            log.warning("%s isn't recorded for %s: %s", type(self._module).__name__, shapes[0].size, first_line(error))
 
 
 def _filled_rows(inputs: Inputs) -> Inputs:
@@ -443,13 +445,5 @@ def _make(calls: "weakref.ref[CompiledCalls]", shapes: Shapes, number: int) -> N
         wanted.make(shapes, number)
 
 
-def _size(module: torch.nn.Module) -> int:
-    return sum(weight.numel() * weight.element_size() for weight in module.parameters())
-
-
 def _most(module: torch.nn.Module) -> int:
-    return max(1, min(MOST, MOST_PACKED // max(1, _size(module))))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return max(1, min(MOST, MOST_PACKED // max(1, count_tensor_bytes(module.parameters()))))

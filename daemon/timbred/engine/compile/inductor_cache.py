@@ -15,7 +15,7 @@ import torch
 import torch._inductor  # pyright: ignore[reportUnusedImport]
 
 from timbred.engine.compile.tracing import Shape, Shapes, Traced
-from timbred.ipc.socket_folder import make_file
+from timbred.ipc.socket_folder import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -88,9 +88,8 @@ class CompileCache:
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        with make_file(self.folder, prefix=".writing-") as hidden:
+        with atomic_write(self.folder / _name(shapes, "compiled"), prefix=".writing-") as hidden:
             compiled.save(path=str(hidden), format="binary")
-            hidden.replace(self.folder / _name(shapes, "compiled"))
 
     def _notes(self) -> list[Path]:
         """The files that name shapes, the latest first."""
@@ -138,6 +137,5 @@ def _modified(file: Path) -> int | None:
 
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with make_file(path.parent, prefix=".writing-") as hidden:
+    with atomic_write(path, prefix=".writing-") as hidden:
         hidden.write_bytes(content)
-        hidden.replace(path)

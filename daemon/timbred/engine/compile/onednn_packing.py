@@ -12,6 +12,7 @@ from torch.fx.node import Node
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from timbred.engine.compile.tracing import Traced, bare
+from timbred.engine.tensor_sizes import count_tensor_bytes
 
 LARGEST = 400_000_000
 """Bytes of weights beyond which a module isn't packed: its copy would cost more than it gains."""
@@ -24,9 +25,8 @@ _reorder_convolution: Any = getattr(torch, "_C")._nn.mkldnn_reorder_conv2d_weigh
 def can_pack(module: torch.nn.Module) -> bool:
     """Whether this machine has oneDNN, and the module is float32 and small enough."""
     weights = list(module.parameters())
-    size = sum(weight.numel() * weight.element_size() for weight in weights)
     plain = all(weight.dtype == torch.float32 and weight.device.type == "cpu" for weight in weights)
-    return torch.backends.mkldnn.is_available() and plain and size <= LARGEST
+    return torch.backends.mkldnn.is_available() and plain and count_tensor_bytes(weights) <= LARGEST
 
 
 @torch.no_grad()
@@ -46,7 +46,7 @@ def packed(traced: Traced, inputs: tuple[torch.Tensor, ...]) -> Traced:
 
 def _size(weight: torch.Tensor) -> int:
     """Bytes, with what oneDNN fills up."""
-    return int(_onednn._nbytes(weight)) if weight.is_mkldnn else weight.numel() * weight.element_size()
+    return int(_onednn._nbytes(weight)) if weight.is_mkldnn else count_tensor_bytes((weight,))
 
 
 class _Packer:

@@ -7,6 +7,7 @@ import torch
 from msgspec.structs import replace
 
 from timbred.caches import ByteCache
+from timbred.engine.tensor_sizes import count_tensor_bytes
 from timbred.ipc.engine_messages import PromptInputs
 from timbred.models.long_texts import Part
 
@@ -32,7 +33,7 @@ def conditioning_cache() -> ByteCache[tuple[PromptInputs, bool, bool], Tensors]:
 
 def size_of(tensors: Tensors) -> int:
     """Bytes of a conditioning, with those that Python needs for it."""
-    return sum(tensor.numel() * tensor.element_size() + TENSOR_BYTES for tensor in tensors.values())
+    return count_tensor_bytes(tensors.values()) + TENSOR_BYTES * len(tensors)
 
 
 def mix_conditioning(words: PromptInputs, guided: bool, conditioning: Conditioned) -> Tensors:

@@ -22,8 +22,8 @@ from safetensors.torch import save_file
 from timbred.disk import rename_to_free_name
 from timbred.engine.codecs.spectral_vocoder import SpectralVocoder
 from timbred.engine.memory.component_cache import SharedComponents, read_through, take_over
-from timbred.errors import ModelError, TimbredError
-from timbred.ipc.socket_folder import make_file
+from timbred.errors import ModelError, TimbredError, first_line
+from timbred.ipc.socket_folder import atomic_write
 from timbred.models import install
 from timbred.models.checkpoint import NEEDED, WEIGHTED, Checkpoint, inspect, weight_files
 
@@ -53,9 +53,8 @@ def convert_component(checkpoint: Checkpoint, part: str, name: str) -> Path:
 def _written(tensors: dict[str, torch.Tensor], path: Path) -> Path:
     """The file appears whole or not at all, and never over another."""
     own = {key: tensor.clone().contiguous() for key, tensor in tensors.items()}  # shared storage can't be saved
-    with make_file(path.parent, prefix=".converting-") as hidden:
+    with atomic_write(path, rename_to_free_name, prefix=".converting-") as hidden:
         save_file(own, hidden, metadata={"format": "pt"})
-        rename_to_free_name(hidden, path)
     return path
 
 
@@ -154,7 +153,7 @@ def _load(
     except Exception as error:  # foreign loaders raise anything; one error names the component
         if "weights_only" in str(error) or "Weights only" in str(error):
             raise more_than_tensors(name, folder, error) from error
-        raise ModelError(f"{name}: {folder} can't be loaded: {type(error).__name__}: {_first_line(error)}") from error
+        raise ModelError(f"{name}: {folder} can't be loaded: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _load_weights(kind: type[Any], files: tuple[Path, ...], precision: torch.dtype, pickled: bool, stays: bool) -> Any:
@@ -175,10 +174,6 @@ def _load_weights(kind: type[Any], files: tuple[Path, ...], precision: torch.dty
 def more_than_tensors(name: str, folder: Path, error: Exception) -> ModelError:
     """The refusal of weights that would run code when opened."""
     return ModelError(
-        f"{name}: the weights in {folder} hold more than tensors and were not opened ({_first_line(error)}); "
+        f"{name}: the weights in {folder} hold more than tensors and were not opened ({first_line(error)}); "
         "get the model from its makers as safetensors"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:200]

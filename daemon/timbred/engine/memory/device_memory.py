@@ -13,6 +13,7 @@ import torch
 from timbred.engine.batching import is_out_of_memory
 from timbred.engine.compile.compiled_calls import CompileQueue
 from timbred.engine.step_priority import FairLock
+from timbred.engine.tensor_sizes import count_module_bytes, count_tensor_bytes
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class DeviceMemory:
         for module in modules:
             with self._lock:
                 known = id(module) in self._parts
-            size = 0 if known else size_of(module)
+            size = 0 if known else count_module_bytes(module)
             with self._lock:
                 part = self._parts.setdefault(id(module), _PlacedPart(module, size))
                 part.coming = not part.here and self.used + part.size <= self.budget
@@ -167,12 +168,6 @@ class DeviceMemory:
             tell()
 
 
-def size_of(module: torch.nn.Module) -> int:
-    """Bytes of a component's weights."""
-    tensors = {one.data_ptr(): one for one in (*module.parameters(), *module.buffers())}
-    return sum(one.numel() * one.element_size() for one in tensors.values())
-
-
 Result = TypeVar("Result")
 
 STAGES = {
@@ -204,7 +199,7 @@ class ModelStages:
     def tensors(self) -> dict[int, int]:
         """Bytes of every weight by its place in memory, so that what models share is counted once."""
         return {
-            tensor.data_ptr(): tensor.numel() * tensor.element_size()
+            tensor.data_ptr(): count_tensor_bytes((tensor,))
             for module in self.modules
             for tensor in (*module.parameters(), *module.buffers())
         }
