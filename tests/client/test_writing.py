@@ -11,6 +11,7 @@ from timbred.client.async_client import belongs, ends
 from timbred.protocol import json
 from timbred.protocol import messages as m
 from timbred.protocol.coercion import fields_of
+from timbred.protocol.keys import SchedulerName
 from timbred.protocol.schema import EVENTS, REQUESTS, RequestEntry
 
 MADE = [entry for entry in REQUESTS if entry.name not in generate_requests.BY_ITSELF]
@@ -35,7 +36,7 @@ def test_each_request_has_a_method_that_takes_all_it_has(kind: type, entry: Requ
 
 def test_choices_and_help_are_those_that_are_declared() -> None:
     hints: dict[str, Any] = get_type_hints(requests.GenerateKeys)
-    assert get_args(hints["scheduler"]) == get_args(m.SchedulerName)
+    assert get_args(hints["scheduler"]) == get_args(SchedulerName)
     assert get_args(hints["bits"]) == (16, 24, 32)
     assert hints["seconds"] is float
     assert get_origin(hints["loudness"]) is not None

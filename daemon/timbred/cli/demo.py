@@ -17,7 +17,7 @@ from timbred.cli.terminal import Display, display
 from timbred.client.connection import reachable
 from timbred.errors import ForbiddenPath, Internal, ShuttingDown, TimbredError, from_code
 from timbred.ipc.socket_folder import TemporaryFile, make_file
-from timbred.protocol.messages import VOICES
+from timbred.protocol.keys import VOICE_COUNT
 from timbred.protocol.osc_packets import Argument, read_packet, write_message
 from timbred.protocol.schema import ROOT
 
@@ -206,12 +206,12 @@ class Demo:
             TimbredError: the daemon ended.
         """
         show.stage("opening the sound device")
-        self._line.send("play", VOICES, take_id)
+        self._line.send("play", VOICE_COUNT, take_id)
         for event, values in self._answers():
             match event, values:
-                case "playing", [int(voice), heard, *_] if (voice, heard) == (VOICES, take_id):
+                case "playing", [int(voice), heard, *_] if (voice, heard) == (VOICE_COUNT, take_id):
                     show.stage("playing")
-                case "ended", [int(voice), heard, *_] if (voice, heard) == (VOICES, take_id):
+                case "ended", [int(voice), heard, *_] if (voice, heard) == (VOICE_COUNT, take_id):
                     return None
                 case "fail", [str(name), _, message, *_] if not name.startswith("demo-"):
                     return str(message)

@@ -12,6 +12,7 @@ from msgspec import inspect
 from timbred.protocol import messages as m
 from timbred.protocol.coercion import fields_of
 from timbred.protocol.describe import Key, keys_of
+from timbred.protocol.keys import PlaybackKeys, Recipe
 from timbred.protocol.schema import EVENTS, REQUESTS, RequestEntry
 
 BY_ITSELF = ("hello", "notify", "cancel", "sync")
@@ -32,7 +33,7 @@ def written() -> str:
     parts = [
         _HEAD,
         _typed_dict(
-            "KeysOfPlaying", "TypedDict, total=False", _own(m.PlaybackKeys, m.Request), "Keys of a sound that plays."
+            "KeysOfPlaying", "TypedDict, total=False", _own(PlaybackKeys, m.Request), "Keys of a sound that plays."
         ),
         _typed_dict("KeysOfSound", "KeysOfPlaying, total=False", _of_sound(), "Keys of a sound."),
         *(_keys_class(entry) for entry in entries if _keys(entry)),
@@ -45,7 +46,7 @@ def written() -> str:
 
 
 def _of_sound() -> list[Key]:
-    return [key for key in _own(m.Recipe, m.PlaybackKeys) if key.name not in (*OWN, "voice")]
+    return [key for key in _own(Recipe, PlaybackKeys) if key.name not in (*OWN, "voice")]
 
 
 def _own(kind: type[m.Message], base: type[m.Message]) -> list[Key]:
@@ -68,10 +69,10 @@ def _class_name(entry: RequestEntry) -> str:
 
 def _keys_class(entry: RequestEntry) -> str:
     base, inherited = "TypedDict", set[str]()
-    if issubclass(entry.kind, m.Recipe):
-        base, inherited = "KeysOfSound", {key.name for key in (*_own(m.PlaybackKeys, m.Request), *_of_sound())}
-    elif issubclass(entry.kind, m.PlaybackKeys):
-        base, inherited = "KeysOfPlaying", {key.name for key in _own(m.PlaybackKeys, m.Request)}
+    if issubclass(entry.kind, Recipe):
+        base, inherited = "KeysOfSound", {key.name for key in (*_own(PlaybackKeys, m.Request), *_of_sound())}
+    elif issubclass(entry.kind, PlaybackKeys):
+        base, inherited = "KeysOfPlaying", {key.name for key in _own(PlaybackKeys, m.Request)}
     own = [key for key in _keys(entry) if key.name not in inherited]
     return _typed_dict(_class_name(entry), f"{base}, total=False", own, f"Keys of `{entry.name}`.", entry.kind)
 

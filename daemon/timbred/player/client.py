@@ -18,6 +18,7 @@ from timbred.player.beat_grid import read_moment
 from timbred.player.session import DeviceState, PlaybackSettings, PlayerStatus, check_gain, check_sound
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Outbox
+from timbred.protocol.keys import PlaybackKeys
 from timbred.task_supervision import Supervisor
 
 PLAYER_PROGRAM = python_command("timbred.player.process")
@@ -172,7 +173,7 @@ class PlayerClient:
 
     # what clients ask: plays
 
-    def check(self, keys: m.PlaybackKeys) -> None:
+    def check(self, keys: PlaybackKeys) -> None:
         """Whether something could be played so, as far as is known.
 
         Raises:
@@ -185,7 +186,7 @@ class PlayerClient:
             self._device.needed()
 
     def play(
-        self, client: ClientId, voice: int, take: str, clip: Clip, loop: bool, keys: m.PlaybackKeys,
+        self, client: ClientId, voice: int, take: str, clip: Clip, loop: bool, keys: PlaybackKeys,
         rate: float | None = None, source: Clip | None = None,
     ) -> int:  # fmt: skip
         """Sound a clip, at the device's rate, on a voice, and tell the client. Its number is returned. One that was
@@ -197,7 +198,7 @@ class PlayerClient:
         return self.sound(listener, voice, clip, loop, keys, rate=rate, source=source)
 
     def sound(
-        self, listener: PlayListener, voice: int, clip: Clip, loop: bool, keys: m.PlaybackKeys,
+        self, listener: PlayListener, voice: int, clip: Clip, loop: bool, keys: PlaybackKeys,
         handover: player_messages.Handover | None = None, follows: bool = False, whole: int | None = None,
         rate: float | None = None, source: Clip | None = None,
     ) -> int:  # fmt: skip

@@ -16,6 +16,7 @@ from timbred.errors import CODES
 from timbred.protocol import coercion, json, osc, osc_packets
 from timbred.protocol import messages as m
 from timbred.protocol.coercion import fields_of
+from timbred.protocol.keys import MAX_PROMPT_CHARACTERS, PlaybackKeys, Recipe
 from timbred.protocol.schema import EVENTS, PROTOCOL_VERSION, REQUESTS, ROOT, EventEntry, RequestEntry
 
 
@@ -148,9 +149,9 @@ def protocol_reference() -> str:
         _table(("Request", "What it does", "Answered by"), (_summary_row(entry) for entry in REQUESTS)),
         *(_request(entry) for entry in REQUESTS),
         _KEYS_OF_A_SOUND,
-        _key_table(_own(m.Recipe, m.PlaybackKeys), at_sign=True),
+        _key_table(_own(Recipe, PlaybackKeys), at_sign=True),
         _KEYS_OF_PLAYING,
-        _key_table(_own(m.PlaybackKeys, m.Request), at_sign=True),
+        _key_table(_own(PlaybackKeys, m.Request), at_sign=True),
         _EVENTS,
         _table(("Event", "What it says"), ((f"`{e.address}`{_ends(e)}", _doc(e.kind)) for e in EVENTS)),
         *(_event(entry) for entry in EVENTS),
@@ -167,7 +168,7 @@ def _facts() -> dict[str, object]:
         "deep": osc_packets.DEEPEST,
         "expanded": osc.MOST_EXPANDED,
         "json": f"{json.LONGEST:,}",
-        "prompt": f"{m.PROMPT_LIMIT:,}",
+        "prompt": f"{MAX_PROMPT_CHARACTERS:,}",
     }
 
 
@@ -195,16 +196,16 @@ def _request(entry: RequestEntry) -> str:
         lines.append(_key_table(own, positional=named))
     for other, declared in entry.spellings:
         lines.append(f"\n`{other}` is another spelling of `{declared}`.")
-    if issubclass(entry.kind, m.Recipe):
+    if issubclass(entry.kind, Recipe):
         lines.append("\nAlso every [key of a sound](#keys-of-a-sound) and [of playing](#keys-of-playing).")
-    elif issubclass(entry.kind, m.PlaybackKeys):
+    elif issubclass(entry.kind, PlaybackKeys):
         lines.append("\nAlso every [key of playing](#keys-of-playing).")
     return "\n".join(lines)
 
 
 def _keys_to_list(entry: RequestEntry) -> list[Key]:
     named = {*entry.positional, entry.rest}
-    base = next((kind for kind in (m.Recipe, m.PlaybackKeys) if issubclass(entry.kind, kind)), m.Request)
+    base = next((kind for kind in (Recipe, PlaybackKeys) if issubclass(entry.kind, kind)), m.Request)
     shared = {key.name for key in keys_of(base)} - named
     keys = {key.name: key for key in keys_of(entry.kind) if key.name not in shared}
     first = [keys[name] for name in (*entry.positional, entry.rest) if name in keys]

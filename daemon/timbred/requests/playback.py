@@ -19,6 +19,7 @@ from timbred.player.beat_grid import read_moment
 from timbred.player.client import PlayerClient
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Outbox
+from timbred.protocol.keys import VOICE_COUNT, PlaybackKeys
 from timbred.requests.job import Job
 from timbred.requests.postprocess import FinishedTake
 from timbred.storage.library import Library
@@ -72,7 +73,7 @@ class StreamingPlayback:
         outbox: Outbox,
         player: PlayerClient,
         voice_for: Callable[[m.Generate], int],
-        keys_for: Callable[[m.Generate], m.PlaybackKeys],
+        keys_for: Callable[[m.Generate], PlaybackKeys],
         fail: Callable[[ClientId, Exception], None],
     ) -> None:
         """`voice_for` finds the voice that a request is to sound on, `keys_for` how; `fail` tells a client of an error
@@ -272,10 +273,10 @@ class PlaybackHandlers:
         if asked.voice is not None:
             return asked.voice
         taken = {reading.voice for reading in self._reading}
-        for voice in range(1, m.VOICES + 1):
+        for voice in range(1, VOICE_COUNT + 1):
             if voice not in taken and not self.player.has(voice) and not self.flowing(voice):
                 return voice
-        raise errors.Busy(f"all {m.VOICES} voices sound; stop one, or name the one to replace with @voice", 1.0)
+        raise errors.Busy(f"all {VOICE_COUNT} voices sound; stop one, or name the one to replace with @voice", 1.0)
 
     def _on_its_way(self, client: ClientId, voice: int) -> SourceReader:
         reading = SourceReader(client, voice, asyncio.Event())
@@ -283,7 +284,7 @@ class PlaybackHandlers:
         return reading
 
     async def _sound(
-        self, reading: SourceReader, take: str, loop: bool, keys: m.PlaybackKeys, read: Callable[[], Clip]
+        self, reading: SourceReader, take: str, loop: bool, keys: PlaybackKeys, read: Callable[[], Clip]
     ) -> None:
         try:
             rate = (await self.player.opened()).rate
@@ -300,7 +301,7 @@ class PlaybackHandlers:
             self._reading.remove(reading)
             reading.done.set()
 
-    def _not_past(self, keys: m.PlaybackKeys) -> m.PlaybackKeys:
+    def _not_past(self, keys: PlaybackKeys) -> PlaybackKeys:
         """A sound that missed its deadline begins on the next bar."""
         if not isinstance(keys, m.Generate) or keys.by is None:
             return keys

@@ -13,7 +13,8 @@ from timbred.dsp.streaming import can_be_early
 from timbred.errors import BadRequest
 from timbred.ipc.engine_messages import InitAudio, NoiseSource, PromptInputs, RenderOrder, Repaint
 from timbred.models.registry import Card
-from timbred.protocol.messages import Generate, Recipe
+from timbred.protocol.keys import Recipe
+from timbred.protocol.messages import Generate
 from timbred.render_settings import (
     AUTOMATIC_FADE_IN,
     AUTOMATIC_FADE_OUT,

@@ -21,7 +21,8 @@ from msgspec import Meta
 import timbred
 from timbred.audio import Recipe
 from timbred.errors import BadAudio
-from timbred.protocol.messages import Generate, Prompt
+from timbred.protocol.keys import Prompt
+from timbred.protocol.messages import Generate
 
 FORMAT = 1
 """The version of the shape above."""

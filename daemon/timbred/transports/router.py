@@ -18,6 +18,7 @@ from timbred import errors
 from timbred.audio import Clip
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Inbox, Incoming
+from timbred.protocol.keys import Recipe
 from timbred.protocol.schema import EVENT_OF
 from timbred.transports.fair_turns import Turns
 
@@ -310,11 +311,11 @@ class Router:
     def _hand_on(self, client: ClientId, request: m.Request) -> None:
         if self._inbox is None:
             raise _STOPPING
-        if isinstance(request, m.Recipe):
+        if isinstance(request, Recipe):
             self._check_destination(client, request)
         self._inbox.receive(client, request)
 
-    def _check_destination(self, client: ClientId, request: m.Recipe) -> None:
+    def _check_destination(self, client: ClientId, request: Recipe) -> None:
         if request.inline and not self._carriers[scheme(client)].inline:
             raise errors.BadRequest(
                 "inline: samples travel over ZeroMQ only; leave it out and read the file that `take` names"

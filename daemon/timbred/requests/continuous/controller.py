@@ -21,6 +21,7 @@ from timbred.player.active_plays import told_frame
 from timbred.player.client import PlayerClient
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Outbox
+from timbred.protocol.keys import PlaybackKeys
 from timbred.protocol.messages import Event
 from timbred.requests.completion import failure
 from timbred.requests.continuous.plan import PLAYED_SO, FlowPlan, PlannedPiece, entering_like, mix_so_far
@@ -355,7 +356,7 @@ class FlowControllers:
         del flow.plays[number]
         self.player.break_off(number)
 
-    def _played_so(self, flow: FlowController, piece: FlowPiece) -> m.PlaybackKeys:
+    def _played_so(self, flow: FlowController, piece: FlowPiece) -> PlaybackKeys:
         """The first piece of a course sounds as was asked, and else as what it replaces."""
         request = piece.course.request
         now = self.player.order_of(flow.current) if flow.current is not None else None
@@ -373,7 +374,7 @@ class FlowControllers:
         fade = piece.course.crossfade
         if fade is None and now is not None:
             fade = piece.ordered.handover.overlap
-        return m.PlaybackKeys(**keys, fade=fade)
+        return PlaybackKeys(**keys, fade=fade)
 
     # what the player says of pieces
 

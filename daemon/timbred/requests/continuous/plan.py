@@ -9,6 +9,7 @@ from timbred.errors import BadRequest
 from timbred.ipc.player_messages import Handover
 from timbred.models.registry import Card
 from timbred.protocol import messages as m
+from timbred.protocol.keys import Recipe
 from timbred.requests.resolve import Parameters, Session, resolve
 
 CROSSFADE = 1.0
@@ -97,7 +98,7 @@ class FlowPlan:
         Raises:
             BadRequest: this model can't do it.
         """
-        keys = {key: getattr(self.request, key) for key in m.Recipe.__struct_fields__ if key not in PLAYED_SO}
+        keys = {key: getattr(self.request, key) for key in Recipe.__struct_fields__ if key not in PLAYED_SO}
         seed = self.seed if self.is_moving(moment) else (self.seed + number) % 2**31
         mix = self.mix_at(moment) if self.request.prompt2 is not None else self.request.mix
         keys.update(seed=seed, mix=mix, rate=rate, to="none", inline=True, rank=False)
