@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from timbred.audio import Clip, Decibels, SampleRate, Seconds
 from timbred.audiofile.writer import whole_numbers
 from timbred.dsp.pipeline import run_pipeline
-from timbred.dsp.splice import EditedPart, GivenSound, splice
+from timbred.dsp.splice import EditedPart, OriginalAudio, splice
 from timbred.player.mixer.master_bus import DcBlocker, Limiter
 from timbred.render_settings import RenderSettings
 
@@ -82,7 +82,7 @@ def rows() -> list[tuple[str, str, str]]:
     heard = np.concatenate([remover.process(block) for block in np.array_split(low, len(low) // 256)])
     there = np.stack([0.3 * np.sin(2 * np.pi * 220 * moments(2.0))] * 2, axis=1) * [1.0, -1.0]
     made = Clip((0.1 * np.sin(2 * np.pi * 220 * moments(3.0, NATIVE)))[:, None].astype(np.float32), NATIVE)
-    added = splice(made, GivenSound(Clip(there.astype(np.float32), RATE), EditedPart(2.0, 3.0)), RATE).samples
+    added = splice(made, OriginalAudio(Clip(there.astype(np.float32), RATE), EditedPart(2.0, 3.0)), RATE).samples
     kept_frames = 2 * RATE - 4_800
     rate_error = db(rms(converted - expected) / rms(expected))
     change = db(float(np.abs(untouched - quiet[: len(untouched)]).max()))

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from benchmarks import pocket
 from benchmarks.machine import machine
 from timbred.audio import Clip, SampleRate
-from timbred.dsp.splice import EditedPart, GivenSound, splice
+from timbred.dsp.splice import EditedPart, OriginalAudio, splice
 from timbred.engine.diffusion.outpainting import windows
 from timbred.engine.families.base import LatentDiffusion
 from timbred.ipc.engine_messages import InitAudio
@@ -66,7 +66,7 @@ def continued(
     sounds = model.render(order, lambda _: None, lambda: False)
     plan = windows(len(given) // row, -(-(round(WHOLE * rate) - len(given)) // row), int(WINDOW * rate) // row)
     joins = [(len(given) + row * sum(window.new for window in plan[:count])) / rate for count in range(len(plan))]
-    part = GivenSound(_clip(given, rate), EditedPart(len(given) / rate, WHOLE))
+    part = OriginalAudio(_clip(given, rate), EditedPart(len(given) / rate, WHOLE))
     wholes = [splice(_clip(made, rate), part, SampleRate(rate), sounds.first) for made in sounds.waveforms]
     return [Continued(whole.samples[:, 0], rate, joins) for whole in wholes]
 

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from tests.dsp.sounds import clip, decibels, noise, peak, tone
 from timbred.audio import Decibels, Lufs, SampleRate, Seconds
-from timbred.dsp.pipeline import CHAIN, run_pipeline
+from timbred.dsp.pipeline import PIPELINE_STEPS, run_pipeline
 from timbred.errors import BadRequest, ModelError
 from timbred.render_settings import RenderSettings
 
 
 def test_the_steps_and_their_order() -> None:
-    assert [step.name for step in CHAIN] == [
+    assert [step.name for step in PIPELINE_STEPS] == [
         "trim",
         "fit",
         "loop",

@@ -5,7 +5,7 @@ import pytest
 
 from tests.dsp.sounds import RECIPE, clip, decibels, tone
 from timbred.audio import Clip
-from timbred.dsp.pipeline import STEPS, dither
+from timbred.dsp.pipeline import STEPS_16_BIT, dither
 from timbred.render_settings import RenderSettings
 
 SIXTEEN = RenderSettings(bits=16)
@@ -15,16 +15,16 @@ def test_the_noise_floor_is_that_of_triangular_dither() -> None:
     """Rounding (1/12 step squared) and the noise (1/6) make an error of half a step: -96.3 dBFS."""
     sound = tone(997, 1.0, 48_000)
     error = dither(sound, SIXTEEN).samples.astype(np.float64) - sound.samples
-    assert decibels(float(np.sqrt(np.mean(error**2)))) == pytest.approx(decibels(0.5 / STEPS), abs=0.2)
-    assert abs(float(np.mean(error))) < 0.01 / STEPS
+    assert decibels(float(np.sqrt(np.mean(error**2)))) == pytest.approx(decibels(0.5 / STEPS_16_BIT), abs=0.2)
+    assert abs(float(np.mean(error))) < 0.01 / STEPS_16_BIT
 
 
 def test_a_sound_below_one_step_survives() -> None:
-    quiet = tone(1_000, 1.0, 48_000, level=0.4 / STEPS)
-    assert not np.rint(quiet.samples * STEPS).any()
+    quiet = tone(1_000, 1.0, 48_000, level=0.4 / STEPS_16_BIT)
+    assert not np.rint(quiet.samples * STEPS_16_BIT).any()
     heard = dither(quiet, SIXTEEN).samples[:, 0]
     found = 2 * abs(np.mean(heard * np.exp(-2j * np.pi * 1_000 * np.arange(48_000) / 48_000)))
-    assert found == pytest.approx(0.4 / STEPS, rel=0.1)
+    assert found == pytest.approx(0.4 / STEPS_16_BIT, rel=0.1)
 
 
 def test_samples_are_on_the_grid_and_the_same_each_time() -> None:
@@ -33,8 +33,8 @@ def test_samples_are_on_the_grid_and_the_same_each_time() -> None:
     later = Clip(sound.samples, sound.rate, {**RECIPE, "created": "2030-01-01T00:00:00Z"})
     other = Clip(sound.samples, sound.rate, {**RECIPE, "seed": 8})
     one, again, third = (dither(each, SIXTEEN).samples for each in (seeded, later, other))
-    assert (np.rint(one * STEPS) == one * STEPS).all()
-    assert one.max() <= (STEPS - 1) / STEPS
+    assert (np.rint(one * STEPS_16_BIT) == one * STEPS_16_BIT).all()
+    assert one.max() <= (STEPS_16_BIT - 1) / STEPS_16_BIT
     assert (one == again).all()
     assert (one != third).any()
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from timbred.audio import Clip, Decibels, Lufs, SampleRate, Samples, Seconds
 from timbred.dsp.pipeline import run_pipeline
-from timbred.dsp.streaming import StreamedSound, StreamPiece, can_be_early
+from timbred.dsp.streaming import StreamedSound, StreamPiece, can_stream
 from timbred.render_settings import RenderSettings
 
 RATE = 16000
@@ -33,7 +33,7 @@ def pieces(samples: Samples, edges: list[int], peak: float) -> list[StreamPiece]
 
 def heard(parts: list[StreamPiece], wanted: RenderSettings, rate: int) -> tuple[Samples, StreamedSound]:
     early = StreamedSound(wanted, parts[0], rate)
-    return np.concatenate([early.take(part) for part in parts]), early
+    return np.concatenate([early.process(part) for part in parts]), early
 
 
 @pytest.mark.parametrize("rate", [16000, 44100, 48000, 96000])
@@ -105,10 +105,10 @@ def test_a_piece_out_of_turn_is_refused():
     first, second, _ = pieces(sound(), [500, 1500], 1.0)
     early = StreamedSound(RenderSettings(), first, 48000)
     with pytest.raises(ValueError, match="begins with frame 500; the next one is 0"):
-        early.take(second)
+        early.process(second)
 
 
 def test_what_needs_the_whole_sound_is_not_early():
-    assert can_be_early(RenderSettings())
+    assert can_stream(RenderSettings())
     for late in ({"trim": True}, {"loop": True}, {"loudness": Lufs(-14.0)}):
-        assert not can_be_early(replace(RenderSettings(), **late))
+        assert not can_stream(replace(RenderSettings(), **late))

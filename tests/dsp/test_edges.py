@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.dsp.sounds import clip, noise, tone
 from timbred.audio import Clip, SampleRate, Seconds, frames_in
 from timbred.dsp.pipeline import run_pipeline
-from timbred.dsp.trim_fade import ATTACK_TOLERANCE_DB, KEPT_AFTER, KEPT_BEFORE, fade, faded, fit, trim
+from timbred.dsp.trim_fade import ATTACK_TOLERANCE_DB, KEPT_AFTER_S, KEPT_BEFORE_S, apply_fades, fade, fit, trim
 from timbred.render_settings import AUTOMATIC_FADE_IN, AUTOMATIC_FADE_OUT, RenderSettings
 
 
@@ -19,7 +19,7 @@ def test_trim_cuts_silence_and_keeps_the_sound() -> None:
     sound = noise(0.5, rate).samples[:, 0]
     quiet = np.concatenate([np.zeros(1_000), sound, np.zeros(3_000)])
     trimmed = trim(clip(quiet, rate), RenderSettings(trim=True))
-    kept = frames_in(KEPT_BEFORE, rate) + sound.size + frames_in(KEPT_AFTER, rate)
+    kept = frames_in(KEPT_BEFORE_S, rate) + sound.size + frames_in(KEPT_AFTER_S, rate)
     assert abs(trimmed.frames - kept) <= 8  # noise may begin below the threshold
     assert float(np.sum(trimmed.samples**2)) == np.float32(np.sum(sound**2))
 
@@ -65,7 +65,7 @@ def test_a_loop_has_no_fades() -> None:
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 300), st.integers(0, 1_000), st.integers(0, 1_000))
 def test_fades_of_any_length_keep_the_length_and_never_amplify(frames: int, lead: int, tail: int) -> None:
-    done = faded(np.ones((frames, 1), np.float32), lead, tail)
+    done = apply_fades(np.ones((frames, 1), np.float32), lead, tail)
     assert done.shape == (frames, 1)
     assert done.min() >= 0
     assert done.max() <= 1
@@ -151,7 +151,9 @@ def test_an_attack_over_a_constant_level_is_kept() -> None:
 def test_a_sound_that_swells_from_within_a_period_is_faded_in_over_the_whole_time() -> None:
     t = moments(0.5)
     swelling = np.cos(2 * np.pi * 50 * t) * np.minimum(1, 0.1 + 100 * t)
-    assert np.array_equal(automatic(swelling)[:480, 0], faded(swelling[:480, None].astype(np.float32), 96, 0)[:, 0])
+    assert np.array_equal(
+        automatic(swelling)[:480, 0], apply_fades(swelling[:480, None].astype(np.float32), 96, 0)[:, 0]
+    )
 
 
 def test_channels_are_faded_in_one_by_one() -> None:
@@ -173,7 +175,7 @@ def test_a_trimmed_attack_is_the_attack_as_it_was() -> None:
     hit[:24] += 0.75
     sound = np.concatenate([silent, hit])[:, None].astype(np.float32)
     heard = run_pipeline(Clip(sound, SampleRate(RATE)), RenderSettings(trim=True, peak=None, bits=32)).samples[:, 0]
-    kept = frames_in(KEPT_BEFORE, RATE)
+    kept = frames_in(KEPT_BEFORE_S, RATE)
     onset = int(np.flatnonzero(np.abs(heard) > 0.5)[0])
     assert onset == kept
     assert np.array_equal(heard[onset : onset + 4_800], hit[:4_800].astype(np.float32))
@@ -185,7 +187,7 @@ def test_a_fade_that_is_asked_for_is_exact(seconds: float) -> None:
     wanted = RenderSettings(fade_in=Seconds(seconds), fade_out=Seconds(0.0))
     heard = fade(Clip(hit, SampleRate(RATE)), wanted).samples
     lead = frames_in(seconds, RATE)
-    assert np.array_equal(heard, faded(hit, lead, 0))
+    assert np.array_equal(heard, apply_fades(hit, lead, 0))
     assert np.array_equal(heard[lead:], hit[lead:])
 
 
@@ -200,5 +202,5 @@ def test_a_reversed_drum_keeps_its_climax() -> None:
 def test_what_goes_on_until_the_end_is_faded_out(seed: int) -> None:
     steady = np.random.default_rng(seed).uniform(-0.5, 0.5, RATE // 4)
     tail = frames_in(AUTOMATIC_FADE_OUT, RATE)
-    expected = faded(steady[:, None].astype(np.float32), 0, tail)[:, 0]
+    expected = apply_fades(steady[:, None].astype(np.float32), 0, tail)[:, 0]
     assert np.array_equal(automatic(steady, fade_in=Seconds(0.0))[:, 0], expected)

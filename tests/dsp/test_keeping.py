@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from timbred.audio import Clip, SampleRate, Samples, frames_in
-from timbred.dsp.pipeline import mono, polarities
+from timbred.dsp.pipeline import find_polarities, mix_to_mono
 from timbred.dsp.resample import resample
-from timbred.dsp.splice import CONTINUED, MOVED, EditedPart, GivenSound, splice
+from timbred.dsp.splice import CONTINUE_CROSSFADE_S, SHIFT_RANGE_S, EditedPart, OriginalAudio, splice
 from timbred.render_settings import RenderSettings
 
 RATE = SampleRate(48_000)
@@ -46,9 +46,9 @@ def largest_step(samples: Samples) -> float:
 def test_a_continued_sound_stays_to_the_bit_up_to_the_join():
     there = stereo()
     made = clip(tone(220, 1.5, MODEL), MODEL)
-    whole = splice(made, GivenSound(clip(there), EditedPart(2.0, 3.0)), RATE, first=round(1.5 * MODEL))
+    whole = splice(made, OriginalAudio(clip(there), EditedPart(2.0, 3.0)), RATE, first=round(1.5 * MODEL))
     assert (whole.frames, whole.channels, whole.rate) == (3 * RATE, 2, RATE)
-    joined = 2 * RATE - frames_in(CONTINUED, RATE)
+    joined = 2 * RATE - frames_in(CONTINUE_CROSSFADE_S, RATE)
     assert np.array_equal(whole.samples[:joined], there[:joined])
     assert not np.array_equal(whole.samples[: 2 * RATE], there)
 
@@ -58,10 +58,12 @@ def test_a_continued_sound_stays_to_the_bit_up_to_the_join():
 def test_a_tone_goes_on_in_step_wherever_its_waves_were(hertz: float, turn: float):
     """Made at another moment of its period, and half as loud: what follows is the same tone at the same level."""
     made = clip(tone(hertz, 1.5, MODEL, 0.2, turn), MODEL)
-    whole = splice(made, GivenSound(clip(tone(hertz, 2.0, RATE)), EditedPart(2.0, 3.0)), RATE, first=round(1.5 * MODEL))
+    whole = splice(
+        made, OriginalAudio(clip(tone(hertz, 2.0, RATE)), EditedPart(2.0, 3.0)), RATE, first=round(1.5 * MODEL)
+    )
     heard = whole.samples[:, 0]
     inside = heard[: round(1.8 * RATE)]
-    assert largest_step(heard[: -frames_in(MOVED, RATE)]) < 1.03 * largest_step(inside)
+    assert largest_step(heard[: -frames_in(SHIFT_RANGE_S, RATE)]) < 1.03 * largest_step(inside)
     levels = [power(heard[place : place + 2400]) for place in range(0, len(heard) - 4800, 2400)]
     assert max(levels) < 1.1 * min(levels)
 
@@ -70,7 +72,7 @@ def test_what_follows_has_the_balance_of_what_was():
     loud = noise(3.0, RATE)
     there = np.stack([loud, 0.25 * loud], axis=1)[: 2 * RATE]
     made = clip(noise(1.5, MODEL, 0.08, 3), MODEL)
-    whole = splice(made, GivenSound(clip(there), EditedPart(2.0, 3.0)), RATE, first=round(1.5 * MODEL)).samples
+    whole = splice(made, OriginalAudio(clip(there), EditedPart(2.0, 3.0)), RATE, first=round(1.5 * MODEL)).samples
     left, right = power(whole[2 * RATE :, 0]), power(whole[2 * RATE :, 1])
     assert left / right == pytest.approx(16, rel=0.01)
     assert left == pytest.approx(power(there[:, 0]), rel=0.4)
@@ -79,18 +81,18 @@ def test_what_follows_has_the_balance_of_what_was():
 def test_at_another_rate_the_given_sound_is_only_converted():
     there = stereo(1.0)[: RATE // 2]
     whole = splice(
-        clip(tone(220, 1.0, MODEL), MODEL), GivenSound(clip(there), EditedPart(0.5, 1.0)), SampleRate(96_000)
+        clip(tone(220, 1.0, MODEL), MODEL), OriginalAudio(clip(there), EditedPart(0.5, 1.0)), SampleRate(96_000)
     )
     assert whole.rate == 96_000
     assert whole.frames == 96_000
     converted = resample(clip(there), RenderSettings(rate=SampleRate(96_000))).samples
-    joined = 48_000 - frames_in(CONTINUED, 96_000)
+    joined = 48_000 - frames_in(CONTINUE_CROSSFADE_S, 96_000)
     assert np.array_equal(whole.samples[:joined], converted[:joined])
 
 
 def test_a_part_is_made_anew_and_nothing_else():
     there, made = stereo(), clip(noise(2.0, MODEL), MODEL)
-    whole = splice(made, GivenSound(clip(there), EditedPart(0.5, 1.25)), RATE).samples
+    whole = splice(made, OriginalAudio(clip(there), EditedPart(0.5, 1.25)), RATE).samples
     start, end = RATE // 2, RATE * 5 // 4
     assert whole.shape == there.shape
     assert np.array_equal(whole[:start], there[:start])
@@ -101,7 +103,7 @@ def test_a_part_is_made_anew_and_nothing_else():
 @pytest.mark.parametrize(("start", "end"), [(0.0, 0.5), (1.5, 2.0), (0.0, 2.0)])
 def test_a_part_may_reach_the_ends(start: float, end: float):
     there, made = stereo(), clip(noise(2.0, MODEL), MODEL)
-    whole = splice(made, GivenSound(clip(there), EditedPart(start, end)), RATE).samples
+    whole = splice(made, OriginalAudio(clip(there), EditedPart(start, end)), RATE).samples
     first, last = round(start * RATE), round(end * RATE)
     assert np.array_equal(whole[:first], there[:first])
     assert np.array_equal(whole[last:], there[last:])
@@ -114,7 +116,7 @@ def test_a_part_may_reach_the_ends(start: float, end: float):
 def test_a_part_up_to_the_end_is_no_continuation_whatever_the_rates(frames: int, rate: int):
     there = clip(noise(1.5, 44_100)[:frames], 44_100)
     made = clip(noise(there.seconds, MODEL, seed=1), MODEL)
-    whole = splice(made, GivenSound(there, EditedPart(0.5, there.seconds)), SampleRate(rate))
+    whole = splice(made, OriginalAudio(there, EditedPart(0.5, there.seconds)), SampleRate(rate))
     converted = resample(there, RenderSettings(rate=SampleRate(rate))).samples
     assert whole.frames == len(converted)
     assert np.array_equal(whole.samples[: rate // 2], converted[: rate // 2])
@@ -124,7 +126,7 @@ def test_a_part_up_to_the_end_is_no_continuation_whatever_the_rates(frames: int,
 def test_far_from_the_part_nothing_is_even_looked_at():
     there = noise(20.0, RATE)
     whole = splice(
-        clip(noise(20.0, MODEL, seed=1), MODEL), GivenSound(clip(there), EditedPart(9.0, 9.5)), RATE
+        clip(noise(20.0, MODEL, seed=1), MODEL), OriginalAudio(clip(there), EditedPart(9.0, 9.5)), RATE
     ).samples[:, 0]
     changed = np.flatnonzero(whole != there)
     assert 9 * RATE <= changed[0] < 9.1 * RATE
@@ -134,7 +136,7 @@ def test_far_from_the_part_nothing_is_even_looked_at():
 def test_new_highs_over_kept_lows():
     lows, highs = tone(300, 2.0, RATE), tone(7000, 2.0, RATE, 0.1)
     made = clip(tone(300, 2.0, MODEL, 0.3, 0.4) + tone(9000, 2.0, MODEL, 0.1), MODEL)
-    whole = splice(made, GivenSound(clip(lows + highs), EditedPart(0.0, 2.0, low=4000)), RATE).samples[:, 0]
+    whole = splice(made, OriginalAudio(clip(lows + highs), EditedPart(0.0, 2.0, low=4000)), RATE).samples[:, 0]
     spectrum = np.abs(np.fft.rfft(whole * np.hanning(len(whole)))) / len(whole) * 4
     assert spectrum[600] == pytest.approx(0.3, rel=0.01)
     assert spectrum[14_000] < 1e-3
@@ -146,20 +148,20 @@ def test_new_highs_over_kept_lows():
 
 def test_a_band_of_a_part_leaves_the_rest_to_the_bit():
     there, made = stereo(), clip(noise(2.0, MODEL), MODEL)
-    whole = splice(made, GivenSound(clip(there), EditedPart(0.5, 1.0, low=1000, high=4000)), RATE).samples
+    whole = splice(made, OriginalAudio(clip(there), EditedPart(0.5, 1.0, low=1000, high=4000)), RATE).samples
     assert np.array_equal(whole[: RATE // 2], there[: RATE // 2])
     assert np.array_equal(whole[RATE:], there[RATE:])
 
 
 def test_a_loud_given_sound_isnt_outdone():
     there, made = clip(noise(2.0, RATE, 0.05)), clip(20 * noise(1.5, MODEL, 0.05, 5), MODEL)
-    whole = splice(made, GivenSound(there, EditedPart(2.0, 3.0)), RATE, first=round(1.5 * MODEL)).samples
+    whole = splice(made, OriginalAudio(there, EditedPart(2.0, 3.0)), RATE, first=round(1.5 * MODEL)).samples
     assert np.abs(whole).max() <= 0.9
 
 
 def test_a_preview_is_as_long_as_it_has_come():
     made = clip(tone(220, 1.0, MODEL), MODEL)
-    whole = splice(made, GivenSound(clip(stereo()), EditedPart(2.0, 9.0)), RATE, first=round(1.5 * MODEL))
+    whole = splice(made, OriginalAudio(clip(stereo()), EditedPart(2.0, 9.0)), RATE, first=round(1.5 * MODEL))
     assert whole.frames == round(2.5 * RATE)
 
 
@@ -178,7 +180,7 @@ def test_whatever_is_given_lengths_are_exact_and_values_finite(
     first = round(there / 48_000 * MODEL)
     first -= min(first, overlap)
     made = clip(noise(max(1, round(seconds * MODEL) - first) / MODEL, MODEL), MODEL)
-    whole = splice(made, GivenSound(given_sound, EditedPart(there / 48_000, seconds)), SampleRate(rate), first)
+    whole = splice(made, OriginalAudio(given_sound, EditedPart(there / 48_000, seconds)), SampleRate(rate), first)
     assert whole.channels == channels
     assert abs(whole.frames - round(seconds * rate)) <= 1
     assert np.isfinite(whole.samples).all()
@@ -196,7 +198,7 @@ def channel_levels(samples: NDArray[Any]) -> list[float]:
 
 def made_from(there: Samples, seconds: float, level: float, seed: int = 4) -> Clip:
     """A sound as a model makes it of the mono sound that it is given: alike, at a level of its own."""
-    given_mono = mono(there, polarities(there))
+    given_mono = mix_to_mono(there, find_polarities(there))
     rate_up = resample(clip(given_mono.astype(np.float32)), RenderSettings(rate=MODEL)).samples[:, 0]
     whole = np.resize(rate_up, round(seconds * MODEL))
     return clip((level * whole + noise(seconds, MODEL, 1e-4, seed)).astype(np.float32), MODEL)
@@ -205,8 +207,8 @@ def made_from(there: Samples, seconds: float, level: float, seed: int = 4) -> Cl
 @pytest.mark.parametrize("gain", [1.0, 0.5, -0.3, -0.5, -0.9, -0.95, -0.99, -1.0])
 def test_what_is_made_has_the_power_of_each_channel_whatever_their_polarity(gain: float):
     there = inverted(gain)
-    continued = splice(made_from(there, 3.0, 0.7), GivenSound(clip(there), EditedPart(2.0, 3.0)), RATE).samples
-    repainted = splice(made_from(there, 2.0, 0.7), GivenSound(clip(there), EditedPart(0.8, 1.2)), RATE).samples
+    continued = splice(made_from(there, 3.0, 0.7), OriginalAudio(clip(there), EditedPart(2.0, 3.0)), RATE).samples
+    repainted = splice(made_from(there, 2.0, 0.7), OriginalAudio(clip(there), EditedPart(0.8, 1.2)), RATE).samples
     for new in (continued[2 * RATE + 4800 : 3 * RATE - 4800], repainted[RATE - 4800 : RATE + 4800]):
         assert channel_levels(new) == pytest.approx(channel_levels(there), abs=1.0)
         assert float(np.sum(new[:, 0] * new[:, 1])) * gain > 0, "the polarity is kept too"
@@ -219,8 +221,8 @@ def test_each_of_many_channels_keeps_its_samples_and_continues_at_its_level(coun
     gains = [1.0, -0.8, 0.5, 0.0, -0.3, 0.2, 0.9, -1.0][:count]
     there = np.stack([gain * loud + abs(gain) * noise(2.0, RATE, 0.02, 20 + n) for n, gain in enumerate(gains)], axis=1)
     there = there.astype(np.float32)
-    whole = splice(made_from(there, 3.0, 0.5), GivenSound(clip(there), EditedPart(2.0, 3.0)), RATE).samples
-    joined = 2 * RATE - frames_in(CONTINUED, RATE)
+    whole = splice(made_from(there, 3.0, 0.5), OriginalAudio(clip(there), EditedPart(2.0, 3.0)), RATE).samples
+    joined = 2 * RATE - frames_in(CONTINUE_CROSSFADE_S, RATE)
     assert np.array_equal(whole[:joined], there[:joined].astype(np.float32))
     new = whole[2 * RATE + 4800 : 3 * RATE - 4800]
     for channel, gain in enumerate(gains):
@@ -236,12 +238,12 @@ def test_a_sum_of_channels_never_cancels(gains: list[float], seed: int):
     """Of channels that are one sound at several levels, the sum is as loud as all levels together."""
     loud = noise(0.1, RATE, 0.1, seed)
     samples = np.stack([gain * loud for gain in gains], axis=1).astype(np.float32)
-    summed = mono(samples, polarities(samples))
+    summed = mix_to_mono(samples, find_polarities(samples))
     expected = float(np.mean(np.abs(gains)))
     assert power(summed) == pytest.approx(expected**2 * power(loud), rel=1e-3, abs=1e-12)
 
 
 def test_channels_of_different_sounds_are_summed_as_they_are():
     samples = np.stack([noise(1.0, RATE, 0.1, seed) for seed in range(4)], axis=1)
-    assert (polarities(samples) == 1).all()
-    assert np.allclose(mono(samples, polarities(samples)), samples.mean(axis=1), atol=1e-7)
+    assert (find_polarities(samples) == 1).all()
+    assert np.allclose(mix_to_mono(samples, find_polarities(samples)), samples.mean(axis=1), atol=1e-7)

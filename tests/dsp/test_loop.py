@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.dsp.sounds import clip, noise, seam_is_smooth, tone
 from timbred.audio import SampleRate, Seconds
-from timbred.dsp.loop import crossfaded, loop
+from timbred.dsp.loop import crossfade_ends, loop
 from timbred.dsp.pipeline import run_pipeline
 from timbred.render_settings import RenderSettings
 
@@ -73,7 +73,7 @@ def test_no_loop_unless_asked() -> None:
 def test_crossfades_of_any_shape_keep_the_length(frames: int, data: st.DataObject) -> None:
     seam = data.draw(st.integers(1, frames // 2))
     samples = noise(1.0, 1_000).samples
-    done = crossfaded(samples, frames, seam, 2)
+    done = crossfade_ends(samples, frames, seam, 2)
     assert done.shape == (frames, 1)
     assert done[0] == pytest.approx(samples[frames], abs=1e-6)
 

@@ -8,7 +8,7 @@ from pyloudnorm import Meter
 
 from tests.dsp.sounds import clip, decibels, noise, peak, tone
 from timbred.audio import Decibels, Lufs
-from timbred.dsp.loudness import level, loudness_of, peak_level
+from timbred.dsp.loudness import level, measure_loudness, measure_peak
 from timbred.render_settings import RenderSettings
 
 
@@ -18,7 +18,7 @@ def test_the_peak_is_what_was_asked(wanted: float, before: float, rate: int) -> 
     sound = noise(0.1, rate, level=10 ** (before / 20), channels=2)
     done = level(sound, RenderSettings(peak=Decibels(wanted)))
     assert decibels(peak(done.samples)) == pytest.approx(wanted, abs=0.01)
-    assert peak_level(done.samples) == pytest.approx(wanted, abs=0.01)
+    assert measure_peak(done.samples) == pytest.approx(wanted, abs=0.01)
 
 
 @settings(deadline=None, max_examples=20)
@@ -31,12 +31,12 @@ def test_the_loudness_is_what_was_asked(wanted: float, before: float, rate: int,
 
 def test_the_reference_tone_of_the_standard() -> None:
     """BS.1770: a 997 Hz sine at 0 dBFS in one channel reads -3.01 LUFS."""
-    reading = loudness_of(tone(997, 2.0, 48_000, level=1.0).samples, 48_000)
+    reading = measure_loudness(tone(997, 2.0, 48_000, level=1.0).samples, 48_000)
     assert reading == pytest.approx(-3.01, abs=0.05)
 
 
 def test_a_short_sound_is_as_loud_as_the_same_sound_longer() -> None:
-    short, long = (loudness_of(tone(1_000, seconds, 48_000).samples, 48_000) for seconds in (0.05, 1.0))
+    short, long = (measure_loudness(tone(1_000, seconds, 48_000).samples, 48_000) for seconds in (0.05, 1.0))
     assert short == pytest.approx(long, abs=0.1)
 
 
@@ -55,7 +55,7 @@ def test_loudness_stops_at_the_ceiling() -> None:
 def test_silence_stays_silence(quiet: float, wanted: RenderSettings) -> None:
     silent = clip(np.full(100, quiet), 48_000)
     assert (level(silent, wanted).samples == silent.samples).all()
-    assert loudness_of(silent.samples, 48_000) is None
+    assert measure_loudness(silent.samples, 48_000) is None
 
 
 def test_off_leaves_the_level_alone() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.engine.test_equal_to_diffusers import loudened, order
 from timbred.audio import Clip, SampleRate
-from timbred.dsp.splice import EditedPart, GivenSound, splice
+from timbred.dsp.splice import EditedPart, OriginalAudio, splice
 from timbred.engine.codecs.mel import Analysis
 from timbred.engine.diffusion.outpainting import OVERLAP, Outpainting, OutpaintWindow, windows
 from timbred.engine.diffusion.sampler import SamplingStopped
@@ -207,7 +207,7 @@ def test_no_join_is_heard(pocket: LatentDiffusion):
     made = Clip(np.ascontiguousarray(sounds.waveforms.T), SampleRate(32_000))
     part = EditedPart(1.5, 4.5)
     there = Clip(np.ascontiguousarray(given[:, None]), SampleRate(32_000))
-    whole = splice(made, GivenSound(there, part), SampleRate(32_000), sounds.first).samples[:, 0]
+    whole = splice(made, OriginalAudio(there, part), SampleRate(32_000), sounds.first).samples[:, 0]
     assert len(whole) == 4.5 * 32_000
     row = pocket.grid.row
     plan = windows(len(given) // row, 38, int(2.5 * 32_000) // row)

@@ -8,7 +8,7 @@ import torch
 
 from tests.engine.test_equal_to_diffusers import loudened, order, ours
 from timbred.audio import Clip, SampleRate
-from timbred.dsp.splice import EditedPart, GivenSound, splice
+from timbred.dsp.splice import EditedPart, OriginalAudio, splice
 from timbred.engine.codecs.mel import Analysis, analysis_of, as_loud_as, bands_between, filter_bank, inside, log_mel
 from timbred.engine.diffusion.inpainting import latents_of
 from timbred.engine.diffusion.sampler import SCHEDULERS
@@ -143,7 +143,7 @@ def test_outside_the_part_it_is_as_near_as_the_codec_comes():
     assert (made - original)[90:110].abs().mean() > (made - original)[:76].abs().mean()
     given = Clip(samples.numpy()[:, None], SampleRate(32_000))
     take = splice(
-        Clip(heard.numpy()[:, None], SampleRate(32_000)), GivenSound(given, EditedPart(0.8, 1.2)), SampleRate(32_000)
+        Clip(heard.numpy()[:, None], SampleRate(32_000)), OriginalAudio(given, EditedPart(0.8, 1.2)), SampleRate(32_000)
     )
     assert np.array_equal(take.samples[:25_600], given.samples[:25_600])
     assert np.array_equal(take.samples[38_400:], given.samples[38_400:])

@@ -8,7 +8,7 @@ import soundfile
 
 from tests.integration.clients import UdpClient, new_id, order
 from tests.integration.daemons import DaemonProcess
-from timbred.dsp.splice import CONTINUED, REPAINTED
+from timbred.dsp.splice import CONTINUE_CROSSFADE_S, INPAINT_CROSSFADE_S
 
 RATE = 48_000
 
@@ -43,7 +43,7 @@ def test_a_sound_is_continued_from_its_own_end(client: UdpClient, given: Path) -
     there, (whole, rate) = read(given), made(client, "@init", str(given), "@extend", 1)
     assert rate == RATE
     assert whole.shape == (RATE * 5 // 2, 2)
-    joined = len(there) - round(CONTINUED * RATE)
+    joined = len(there) - round(CONTINUE_CROSSFADE_S * RATE)
     assert np.array_equal(whole[:joined], there[:joined])
     assert np.abs(whole[len(there) : -1000]).max() > 0.01
 
@@ -53,7 +53,7 @@ def test_a_part_is_made_anew_and_nothing_else(client: UdpClient, given: Path) ->
     assert whole.shape == there.shape
     outside = [*range(RATE // 2), *range(RATE, len(there))]
     assert np.array_equal(whole[outside], there[outside])
-    inside = slice(RATE // 2 + round(REPAINTED * RATE), RATE - round(REPAINTED * RATE))
+    inside = slice(RATE // 2 + round(INPAINT_CROSSFADE_S * RATE), RATE - round(INPAINT_CROSSFADE_S * RATE))
     assert not np.allclose(whole[inside], there[inside], atol=0.01)
 
 
@@ -75,7 +75,7 @@ def test_what_goes_beyond_full_scale_is_not_clipped(client: UdpClient, given: Pa
     soundfile.write(loud, 3 * read(given), RATE, subtype="FLOAT")
     there = read(loud)
     assert np.abs(there).max() > 1.5
-    inside = slice(0, len(there) - round(CONTINUED * RATE))
+    inside = slice(0, len(there) - round(CONTINUE_CROSSFADE_S * RATE))
     for keys in ((), ("@bits", 32)):
         whole, _ = made(client, "@init", str(loud), "@extend", 1, *keys)
         assert np.array_equal(whole[inside], there[inside])
@@ -141,7 +141,7 @@ def test_what_stays_keeps_channels_rate_format_and_level(
     assert (info.channels, info.samplerate, info.subtype) == (channels, rate, expected)
     assert info.format == ("WAV" if major == "OGG" else major)
     there, whole = read(path), read(Path(made_path))
-    ends = rate - round(CONTINUED * rate) if part[0] == "@extend" else round(0.3 * rate)
+    ends = rate - round(CONTINUE_CROSSFADE_S * rate) if part[0] == "@extend" else round(0.3 * rate)
     assert np.array_equal(whole[:ends], there[:ends])
     if part[0] != "@extend":
         assert np.array_equal(whole[round(0.6 * rate) :], there[round(0.6 * rate) :])
@@ -211,6 +211,6 @@ def test_a_continuation_is_continued(client: UdpClient, given: Path) -> None:
     take = next(event for event in client.until_end(name) if event.name == "take")
     first = read(Path(str(take.arguments[2])))
     whole, _ = made(client, "@init", str(take.arguments[8]), "@extend", 0.5)
-    joined = len(first) - round(CONTINUED * RATE)
+    joined = len(first) - round(CONTINUE_CROSSFADE_S * RATE)
     assert np.array_equal(whole[:joined], first[:joined])
     assert len(whole) == RATE * 5 // 2

@@ -1,100 +1,89 @@
-"""A loop: the exact length, and an end that meets the start without a seam."""
+"""Loops of an exact length whose end meets the start without a seam."""
 
 from dataclasses import replace
 
 import numpy as np
 
 from timbred.audio import Clip, Samples, frames_in
-from timbred.dsp.trim_fade import rise, with_fades
+from timbred.dsp.crossfade import correlate, crossfade, mean_power
+from timbred.dsp.trim_fade import add_fades, fade_curve
 from timbred.render_settings import RenderSettings
 
-LONGEST_SEAM = 0.25
-"""Seconds of crossfade at most (and never over half the loop): longer ones smear rhythms."""
+MAX_CROSSFADE_S = 0.25
+"""Longest crossfade, also limited to half the loop: longer ones smear rhythms."""
 
-SHORTEST_SEAM = 0.005
-"""Seconds of surplus below which a crossfade would click."""
+MIN_CROSSFADE_S = 0.005
+"""Surplus below which a crossfade would click; the ends are then bent over the same time."""
 
-ATTACK = 4.0
-"""A start of over this many times the power of what follows the end (6 dB) is an attack."""
+ATTACK_POWER_RATIO = 4.0
+"""A start of more than this many times the power of the audio after the end (6 dB) is an attack."""
 
-ENTRY = 0.002
-"""Seconds in which an attack comes in."""
+ATTACK_FADE_S = 0.002
+"""Length of an attack's fade in."""
 
-OWN_SURPLUS = 4
-"""With no length asked for, at most one part in so many of the clip is given up for its seam."""
+SURPLUS_DIVISOR = 4
+"""Without a requested length, at most one part in so many of the clip is used for the crossfade."""
 
 
 def loop(clip: Clip, settings: RenderSettings) -> Clip:
-    """Make the clip go round, if asked: exact length at the clip's own rate, `loop` set. One that does already is left
-    as it is.
+    """Turn the clip into a loop of the exact length at the clip's own rate, and set its `loop`.
 
-    Frames after the loop's end are crossfaded into its start, so that what follows the last frame is
-    what followed it in the sound itself. Without such a surplus the ends are bent towards each other
-    over a few milliseconds. A clip shorter than the loop is followed
-    by silence, and both its edges faded. With no length asked for, the surplus is taken from the clip's
-    own end, at most a quarter of it.
+    A clip that already loops, or settings that ask for no loop, leave the clip unchanged.
+
+    Frames after the loop's end are crossfaded into its start, so that the audio continues across the end. With too few
+    such frames both ends are bent towards each other over a few milliseconds. A clip that is shorter than the loop is
+    faded at both edges and followed by silence. Without a requested length, up to a quarter of the clip is used for the
+    crossfade.
     """
     if not settings.loop or clip.loop:
         return clip
     if settings.frames is None:
-        wanted = clip.frames - _own_surplus(clip)
+        frames = clip.frames - _default_surplus(clip)
     else:
-        wanted = max(1, round(settings.frames * clip.rate / settings.rate))
-    return replace(clip.with_samples(_closed(clip, wanted, settings)), loop=True)
+        frames = max(1, round(settings.frames * clip.rate / settings.rate))
+    return replace(clip.with_samples(_close(clip, frames, settings)), loop=True)
 
 
-def _own_surplus(clip: Clip) -> int:
-    return min(frames_in(LONGEST_SEAM, clip.rate), clip.frames // OWN_SURPLUS)
+def _default_surplus(clip: Clip) -> int:
+    return min(frames_in(MAX_CROSSFADE_S, clip.rate), clip.frames // SURPLUS_DIVISOR)
 
 
-def _closed(clip: Clip, wanted: int, settings: RenderSettings) -> Samples:
-    surplus = clip.frames - wanted
+def _close(clip: Clip, frames: int, settings: RenderSettings) -> Samples:
+    surplus = clip.frames - frames
     if surplus < 0:
-        return np.pad(with_fades(clip.samples, settings, clip.rate), ((0, -surplus), (0, 0)))
-    seam = min(surplus, frames_in(LONGEST_SEAM, clip.rate), wanted // 2)
-    if seam < frames_in(SHORTEST_SEAM, clip.rate):
-        return bent(clip.samples[:wanted], frames_in(SHORTEST_SEAM, clip.rate))
-    return crossfaded(clip.samples, wanted, seam, frames_in(ENTRY, clip.rate))
+        return np.pad(add_fades(clip.samples, settings, clip.rate), ((0, -surplus), (0, 0)))
+    length = min(surplus, frames_in(MAX_CROSSFADE_S, clip.rate), frames // 2)
+    if length < frames_in(MIN_CROSSFADE_S, clip.rate):
+        return bend_ends(clip.samples[:frames], frames_in(MIN_CROSSFADE_S, clip.rate))
+    return crossfade_ends(clip.samples, frames, length, frames_in(ATTACK_FADE_S, clip.rate))
 
 
-def crossfaded(samples: Samples, frames: int, seam: int, entry: int) -> Samples:
-    """The first `frames`, with the `seam` frames that follow them faded out over the start.
+def crossfade_ends(samples: Samples, frames: int, length: int, attack_fade: int) -> Samples:
+    """Return the first `frames`, with the `length` frames after them faded out over the start.
 
-    The power stays even through the seam however alike both parts are: plain sine and cosine curves for
-    unlike ones, and for like ones the same curves divided by the bump that their likeness would make.
-    A start far louder than what follows the end is an attack: it comes in at once, within `entry`
-    frames, and the old sound dies away under it.
+    Sine and cosine gains are corrected by the correlation of both parts, so that the power stays even. A start that is
+    far louder than the audio after the end is an attack: it fades in within `attack_fade` frames, while the audio after
+    the end fades out at the normal rate.
     """
-    following, start = samples[frames : frames + seam], samples[:seam]
-    steps = np.arange(seam)[:, None] * (np.pi / 2)
-    leaving = np.cos(steps / seam)
-    if _power(start) > ATTACK * _power(following):
-        entering = np.sin(np.minimum(steps / max(entry, 1), np.pi / 2))
-        blend = following * leaving + start * entering
+    following, start = samples[frames : frames + length], samples[:length]
+    steps = np.arange(length)[:, None] * (np.pi / 2)
+    fade_out = np.cos(steps / length)
+    if mean_power(start) > ATTACK_POWER_RATIO * mean_power(following):
+        fade_in = np.sin(np.minimum(steps / max(attack_fade, 1), np.pi / 2))
+        blend = following * fade_out + start * fade_in
     else:
-        entering = np.sin(steps / seam)
-        bump = 1.0 + 2.0 * _likeness(following, start) * leaving * entering
-        blend = (following * leaving + start * entering) / np.sqrt(bump)
-    return np.concatenate([blend.astype(np.float32), samples[seam:frames]])
+        fade_in = np.sin(steps / length)
+        blend = crossfade(following, start, fade_out, fade_in, correlate(following, start))
+    return np.concatenate([blend.astype(np.float32), samples[length:frames]])
 
 
-def _power(samples: Samples) -> float:
-    return float(np.mean(np.square(samples, dtype=np.float64)))
-
-
-def _likeness(one: Samples, other: Samples) -> float:
-    """The correlation of two pieces of sound, 0 (unlike) to 1 (the same)."""
-    energy = float(np.sqrt(np.sum(np.square(one, dtype=np.float64)) * np.sum(np.square(other, dtype=np.float64))))
-    return max(0.0, float(np.sum(one * other, dtype=np.float64)) / energy) if energy > 0 else 0.0
-
-
-def bent(samples: Samples, reach: int) -> Samples:
-    """The same samples with the jump from end to start spread over `reach` frames on either side."""
+def bend_ends(samples: Samples, reach: int) -> Samples:
+    """Spread the step from the end to the start over `reach` frames on either side."""
     reach = min(reach, samples.shape[0] // 2)
     if reach < 2:
         return samples
-    jump = samples[0] - (2 * samples[-1] - samples[-2])
-    curve = rise(reach)[:, None] * (jump / 2)
+    step = samples[0] - (2 * samples[-1] - samples[-2])
+    curve = fade_curve(reach)[:, None] * (step / 2)
     result = samples.copy()
     result[-reach:] += curve
     result[:reach] -= curve[::-1]

@@ -1,47 +1,58 @@
-"""A given sound of which a part is made anew, or that is continued: everything else stays as it was, to the bit.
+"""Replacement or continuation of a part of existing audio. Everything outside the part is preserved bit-exactly.
 
-What a model makes is mono, at the model's own rate, and has been through its codec. So only the part that it was asked
-for is taken from it. That is brought to the given sound's rate, and to the power and polarity of each of its channels,
-moved by at most a few milliseconds to where its waves fit best, and crossfaded with the given sound: within the part,
-or over the end of what is continued.
+A model's output is mono, at the model's own rate, and has passed through its codec. Only the edited part is taken from
+it. That part is converted to the original's rate, matched to the power and polarity of each of its channels, shifted by
+at most a few milliseconds to where the waveforms match best, and crossfaded with the original: inside the part, or over
+the end of audio that is continued.
 """
 
 from dataclasses import dataclass
 from math import inf
 
 import numpy as np
-from numpy.typing import NDArray
 
 from timbred.audio import Clip, SampleRate, Samples, amplitude, frames_in
-from timbred.dsp.pipeline import mono, polarities
+from timbred.dsp.crossfade import (
+    Curve,
+    correlate,
+    crossfade,
+    mean_power,
+    normalize_correlation,
+    raised_cosine,
+    sliding_sum,
+)
+from timbred.dsp.pipeline import find_polarities, mix_to_mono
 from timbred.dsp.resample import resample
 from timbred.render_settings import RenderSettings
 
-REPAINTED, CONTINUED = 0.04, 0.1
-"""Seconds of crossfade, at most; and never more than a third of a part, or half of what is continued."""
+INPAINT_CROSSFADE_S = 0.04
+"""Longest crossfade at an edge of a replaced part, also limited to a third of the part."""
 
-MOVED = 0.01
-"""Seconds by which what was made may be moved in all, so that its waves fit: a period of 100 Hz."""
+CONTINUE_CROSSFADE_S = 0.1
+"""Longest crossfade into a continuation, also limited to half of the original."""
 
-MOST_LIFT = 4.0
-"""Times that what was made is made louder or softer at most, to have the given sound's level (12 dB)."""
+SHIFT_RANGE_S = 0.01
+"""Range within which the rendered audio is shifted to match the waveforms: a period of 100 Hz."""
 
-COMPARED = 3.0
-"""Seconds beside the part over which level and balance are compared, at most."""
+MAX_GAIN_RATIO = 4.0
+"""Largest factor, up or down, by which the rendered audio's level is matched (12 dB)."""
 
-CEILING = amplitude(-1.0)
-"""What is made gets no louder than this, unless the given sound is."""
+COMPARED_S = 3.0
+"""Longest stretch on each side of the part over which level and balance are compared."""
 
-CROSSOVER = 1 / 3
-"""Octaves inside a band's edge over which what is kept becomes what was made."""
+CEILING_AMPLITUDE = amplitude(-1.0)
+"""Limit of the rendered audio's peak, unless the original is louder."""
 
-Curve = NDArray[np.float64]
+CROSSOVER_OCTAVES = 1 / 3
+"""Width inside an edge of the frequency band over which the original changes to the rendered audio."""
 
 
 @dataclass(frozen=True)
 class EditedPart:
-    """What is made anew: from `start` to `end`, in seconds, and from `low` to `high`, in Hz. One that ends after the
-    given sound is its continuation."""
+    """The part to replace: `start` to `end` in seconds, `low` to `high` in Hz.
+
+    A part that starts at the end of the original is its continuation.
+    """
 
     start: float
     end: float
@@ -50,148 +61,153 @@ class EditedPart:
 
 
 @dataclass(frozen=True)
-class GivenSound:
-    """A sound that stays as it is but for a part of it."""
+class OriginalAudio:
+    """Audio that is preserved except for a part."""
 
     clip: Clip
     part: EditedPart
 
     @property
     def is_continued(self) -> bool:
-        """Whether the part comes after it."""
+        """True if the part comes after the audio."""
         return self.part.start > self.clip.seconds - 1 / self.clip.rate
 
 
-def splice(made: Clip, given: GivenSound, rate: SampleRate, first: int = 0) -> Clip:
-    """The given sound, with the part that was made in its place: at `rate`, in the given sound's channels.
+def splice(rendered: Clip, original: OriginalAudio, rate: SampleRate, first: int = 0) -> Clip:
+    """Return the original with the rendered part in place, at `rate`, with the original's channels.
 
-    `made` begins with frame `first` of the whole, counted at its own rate; the whole ends with it, or with the part.
+    `rendered` begins with frame `first` of the whole, counted at its own rate. The whole ends with it, or with the
+    part.
     """
     settings = RenderSettings(rate=rate)
-    there = resample(given.clip, settings).samples
-    new = mono(resample(made, settings).samples, polarities(made.samples))
-    offset, frames = round(first * rate / made.rate), there.shape[0]
-    if given.is_continued:
-        frames = max(frames, frames_in(given.part.end, rate))
-        if offset + len(new) < frames - frames_in(MOVED, rate):
-            frames = max(there.shape[0], offset + len(new))  # a preview, which has come so far
-    joint = _Seam(there, _placed(new, offset, frames), given, rate)
-    return made.with_samples(joint.samples(), rate)
+    kept = resample(original.clip, settings).samples
+    new = mix_to_mono(resample(rendered, settings).samples, find_polarities(rendered.samples))
+    offset, frames = round(first * rate / rendered.rate), kept.shape[0]
+    if original.is_continued:
+        frames = max(frames, frames_in(original.part.end, rate))
+        if offset + len(new) < frames - frames_in(SHIFT_RANGE_S, rate):
+            frames = max(kept.shape[0], offset + len(new))  # a preview, which is shorter than the whole
+    join = _Join(kept, _place(new, offset, frames), original, rate)
+    return rendered.with_samples(join.samples(), rate)
 
 
-class _Seam:
-    """A given sound, (frames, channels), and what was made, (frames or more,), on the same places.
+class _Join:
+    """Original audio, (frames, channels), and rendered audio, (frames or more,), on one time axis.
 
-    Mixed is only what lies around the part, from place `begins` to `ends`; before and after it all is the given sound's
-    or, where that is continued, all is new.
+    Only the surroundings of the part, from frame `begins` to `ends`, are mixed. Frames before and after them are the
+    original's or, where that is continued, the rendered ones.
     """
 
-    def __init__(self, there: Samples, new: Curve, given: GivenSound, rate: int) -> None:
-        self.rate, self.part, self.there = rate, given.part, there
-        self.signs = polarities(given.clip.samples)
-        reach = frames_in(COMPARED, rate)
-        start, end = (min(frames_in(moment, rate), len(there)) for moment in (self.part.start, self.part.end))
-        if given.is_continued:
-            start = end = len(there)
-        self.begins, self.ends = max(0, start - reach), min(len(there), end + reach)
-        self.given = there[self.begins : self.ends].astype(np.float64)
-        self.edges = self._edges(start - self.begins, end - self.begins, given.is_continued)
-        self.share = self._share()
-        self.whole_new = self._moved(new)
-        self.new = self.whole_new[self.begins : self.ends, None]
+    def __init__(self, kept: Samples, new: Curve, original: OriginalAudio, rate: int) -> None:
+        self.rate, self.part, self.kept = rate, original.part, kept
+        self.signs = find_polarities(original.clip.samples)
+        reach = frames_in(COMPARED_S, rate)
+        start, end = (min(frames_in(moment, rate), len(kept)) for moment in (self.part.start, self.part.end))
+        if original.is_continued:
+            start = end = len(kept)
+        self.begins, self.ends = max(0, start - reach), min(len(kept), end + reach)
+        self.original = kept[self.begins : self.ends].astype(np.float64)
+        self.edges = self._find_edges(start - self.begins, end - self.begins, original.is_continued)
+        self.share = self._new_share()
+        self.all_new = self._align(new)
+        self.new = self.all_new[self.begins : self.ends, None]
 
-    def _edges(self, start: int, end: int, continued: bool) -> list[tuple[int, int]]:
-        """First and last place of each crossfade, the latter not among them: one that enters, and one that leaves."""
+    def _find_edges(self, start: int, end: int, continued: bool) -> list[tuple[int, int]]:
+        """Return the first and the end frame of both crossfades: into the part, and out of it."""
         last = self.ends - self.begins
         if continued:
-            length = min(frames_in(CONTINUED, self.rate), len(self.there) // 2)
+            length = min(frames_in(CONTINUE_CROSSFADE_S, self.rate), len(self.kept) // 2)
             return [(last - length, last), (last, last)]
-        length = min(frames_in(REPAINTED, self.rate), (end - start) // 3)
-        enters = (start, start + length) if start > 0 else (0, 0)
-        return [enters, (end - length, end) if end < last else (last, last)]
+        length = min(frames_in(INPAINT_CROSSFADE_S, self.rate), (end - start) // 3)
+        fade_in = (start, start + length) if start > 0 else (0, 0)
+        return [fade_in, (end - length, end) if end < last else (last, last)]
 
-    def _share(self) -> Curve:
-        """How much of what was made there is at each place, 0 to 1."""
+    def _new_share(self) -> Curve:
+        """Return the share of the rendered audio at each frame, 0 to 1."""
         share = np.zeros(self.ends - self.begins)
-        (enters, in_full), (leaves, left) = self.edges
-        share[in_full:leaves] = 1.0
-        share[enters:in_full] = _ramp(in_full - enters)
-        share[leaves:left] = _ramp(left - leaves)[::-1]
+        (fades_in, is_in), (fades_out, is_out) = self.edges
+        share[is_in:fades_out] = 1.0
+        share[fades_in:is_in] = _rise(is_in - fades_in)
+        share[fades_out:is_out] = _rise(is_out - fades_out)[::-1]
         return share
 
-    def _moved(self, new: Curve) -> Curve:
-        """What was made, where its waves fit those of the given sound best at the crossfades. At the whole's own
-        beginning or end nothing may be missing, so there it is moved to one side only."""
+    def _align(self, new: Curve) -> Curve:
+        """Shift the rendered audio to where it matches the original best at the crossfades.
+
+        At the beginning or the end of the whole no frame may be missing, so there it is shifted to one side only.
+        """
         edges = [edge for edge in self.edges if edge[1] > edge[0]]
-        reach = frames_in(MOVED, self.rate)
+        reach = frames_in(SHIFT_RANGE_S, self.rate)
         if not edges:
             return new
         at_start, at_end = self.edges[0] == (0, 0), self.edges[1][0] == self.edges[1][1]
         least = 0 if at_end else -reach if at_start else -reach // 2
-        summed = mono(self.given, self.signs)
-        likeness = sum(_alike(summed[first:last], new, self.begins + first - least, reach) for first, last in edges)
-        return _placed(new, least + int(np.argmax(likeness)), len(new))
+        mono = mix_to_mono(self.original, self.signs)
+        match = sum(_match_shifts(mono[first:last], new, self.begins + first - least, reach) for first, last in edges)
+        return _place(new, least + int(np.argmax(match)), len(new))
 
     def samples(self) -> Samples:
-        """Both in one, (frames, channels), float32."""
-        lift, after = self._lift(), self.whole_new[len(self.there) :]
-        mixed = self._mixed(lift)
-        ceiling = max(CEILING, float(np.abs(self.there).max(initial=0.0)))
-        peak = max(float(np.abs(mixed).max(initial=0.0)), float(np.abs(after).max(initial=0.0) * np.abs(lift).max()))
+        """Return the joined audio, (frames, channels), float32."""
+        gain, after = self._match_gain(), self.all_new[len(self.kept) :]
+        mixed = self._mix(gain)
+        ceiling = max(CEILING_AMPLITUDE, float(np.abs(self.kept).max(initial=0.0)))
+        peak = max(float(np.abs(mixed).max(initial=0.0)), float(np.abs(after).max(initial=0.0) * np.abs(gain).max()))
         if peak > ceiling:
-            lift = lift * (ceiling / peak)
-            mixed = self._mixed(lift)
-        rest = (after[:, None] * lift).astype(np.float32)
-        return np.concatenate([self.there[: self.begins], mixed.astype(np.float32), self.there[self.ends :], rest])
+            gain = gain * (ceiling / peak)
+            mixed = self._mix(gain)
+        rest = (after[:, None] * gain).astype(np.float32)
+        return np.concatenate([self.kept[: self.begins], mixed.astype(np.float32), self.kept[self.ends :], rest])
 
-    def _mixed(self, lift: Curve) -> Curve:
-        """The band of the part crossfaded at even power, what is outside as it was."""
-        given, made = self._banded(self.given), self._banded(self.new) * lift
+    def _mix(self, gain: Curve) -> Curve:
+        """Crossfade the part's band at even power, and keep the original outside it."""
+        original, new = self._filter_band(self.original), self._filter_band(self.new) * gain
         share = self.share[:, None]
-        alike = np.zeros_like(given)
+        correlation = np.zeros_like(original)
         for first, last in self.edges:
-            alike[first:last] = _likeness(given[first:last], made[first:last])
-        even = np.sqrt((1 - share) ** 2 + share**2 + 2 * alike * share * (1 - share))
-        mixed = self.given - given + (given * (1 - share) + made * share) / even
-        return np.where(share > 0, mixed, self.given)
+            correlation[first:last] = np.minimum(correlate(original[first:last], new[first:last], axis=0), 1.0)
+        power_sum = (1 - share) ** 2 + share**2
+        # `share` and `1 - share` add up to 1, not their squares
+        band = crossfade(new, original, share, 1 - share, correlation, power_sum)
+        return np.where(share > 0, self.original - original + band, self.original)
 
-    def _banded(self, samples: Curve) -> Curve:
-        """What lies in the part's band, with neither delay nor a change of phase."""
+    def _filter_band(self, samples: Curve) -> Curve:
+        """Return the part's frequency band, without delay or change of phase."""
         low, high = self.part.low, min(self.part.high, self.rate / 2)
         if low <= 0 and high >= self.rate / 2:
             return samples
-        ringing = self.rate  # a second of silence: the end doesn't ring into the beginning
-        size = len(samples) + ringing
+        padding = self.rate  # a second of silence, so that the end doesn't wrap into the beginning
+        size = len(samples) + padding
         octaves = np.log2(np.maximum(np.fft.rfftfreq(size, 1 / self.rate), 1e-3))
         mask = np.ones(octaves.size)
         if low > 0:
-            mask *= _smooth((octaves - np.log2(low)) / CROSSOVER)
+            mask *= _smooth_step((octaves - np.log2(low)) / CROSSOVER_OCTAVES)
         if high < self.rate / 2:
-            mask *= _smooth((np.log2(high) - octaves) / CROSSOVER)
+            mask *= _smooth_step((np.log2(high) - octaves) / CROSSOVER_OCTAVES)
         spectrum = np.fft.rfft(samples, size, axis=0) * mask[:, None]
         return np.fft.irfft(spectrum, size, axis=0)[: len(samples)]
 
-    def _lift(self) -> Curve:
-        """The factors that give the one channel that was made the power and polarity of each given one, (channels,).
+    def _match_gain(self) -> Curve:
+        """Return the factors that match the one rendered channel to each original channel's power and polarity.
 
-        Powers are compared where both are the same sound, which is outside of the part. What the model was given is the
-        given channels' mean, so its codec's gain is found from that; from the mean to each channel it is their powers.
+        Powers are compared outside the part, where both are the same sound. The model's input was the mean of the
+        original's channels, so the gain of its codec is found from that mean; the balance of the channels from their
+        own powers. Shape (channels,).
         """
-        given, new, beside = self.given, self.new, self.share == 0
-        if not beside.any():
-            beside = ~beside
-            given, new = given - self._banded(given), new - self._banded(new)
-        summed = mono(given, self.signs)
-        both = beside & (self.new[:, 0] != 0)
-        codec = _root(_power(summed[both]), _power(new[both, 0]))
-        power, summed_power = _power(given[beside]), float(_power(summed[beside]))
-        balance = np.sqrt(power / summed_power) if summed_power > 0 else np.ones(len(power))
-        balance = np.minimum(balance, MOST_LIFT * len(power))  # sums of channels that cancel each other in part
-        return self.signs * np.clip(codec, 1 / MOST_LIFT, MOST_LIFT) * balance
+        original, new, outside = self.original, self.new, self.share == 0
+        if not outside.any():
+            outside = ~outside
+            original, new = original - self._filter_band(original), new - self._filter_band(new)
+        mono = mix_to_mono(original, self.signs)
+        both = outside & (self.new[:, 0] != 0)
+        codec_gain = _level_ratio(mean_power(mono[both], axis=0), mean_power(new[both, 0], axis=0))
+        power, mono_power = mean_power(original[outside], axis=0), float(mean_power(mono[outside], axis=0))
+        balance = np.sqrt(power / mono_power) if mono_power > 0 else np.ones(len(power))
+        balance = np.minimum(balance, MAX_GAIN_RATIO * len(power))  # channels that cancel each other in part
+        return self.signs * np.clip(codec_gain, 1 / MAX_GAIN_RATIO, MAX_GAIN_RATIO) * balance
 
 
-def _placed(samples: Curve, offset: int, frames: int) -> Curve:
-    """Samples from place `offset` of so many on, with silence around them."""
+def _place(samples: Curve, offset: int, frames: int) -> Curve:
+    """Return `frames` of silence with the samples in it, from frame `offset` on."""
     result = np.zeros(frames)
     first, last = max(0, offset), min(frames, offset + len(samples))
     if first < last:
@@ -199,35 +215,24 @@ def _placed(samples: Curve, offset: int, frames: int) -> Curve:
     return result
 
 
-def _ramp(frames: int) -> Curve:
-    return 0.5 - 0.5 * np.cos(np.pi * (np.arange(frames) + 0.5) / max(frames, 1))
+def _rise(frames: int) -> Curve:
+    return raised_cosine(np.pi * (np.arange(frames) + 0.5) / max(frames, 1))
 
 
-def _smooth(x: Curve) -> Curve:
-    return 0.5 - 0.5 * np.cos(np.pi * np.clip(x, 0, 1))
+def _smooth_step(position: Curve) -> Curve:
+    return raised_cosine(np.pi * np.clip(position, 0, 1))
 
 
-def _alike(wanted: Curve, source: Curve, first: int, reach: int) -> Curve:
-    """How like `wanted` the source is from `first` on, from one place earlier on, and so on: (reach + 1,), -1 to 1."""
-    length = len(wanted)
-    piece = _placed(source, reach - first, reach + length)
-    size = len(piece) + length
-    product = np.fft.irfft(np.fft.rfft(piece, size) * np.conj(np.fft.rfft(wanted, size)), size)[: reach + 1]
-    added = np.concatenate([[0.0], np.cumsum(piece**2)])
-    energy = (added[length:] - added[:-length]) * np.sum(wanted**2)
-    return (product / np.sqrt(np.maximum(energy, 1e-18)))[::-1]
+def _match_shifts(target: Curve, source: Curve, first: int, reach: int) -> Curve:
+    """Correlate `target` with the source at frames `first`, `first - 1` and so on: shape (reach + 1,), -1 to 1."""
+    length = len(target)
+    excerpt = _place(source, reach - first, reach + length)
+    size = len(excerpt) + length
+    product = np.fft.irfft(np.fft.rfft(excerpt, size) * np.conj(np.fft.rfft(target, size)), size)[: reach + 1]
+    energies = sliding_sum(excerpt**2, length) * np.sum(target**2)
+    return normalize_correlation(product, energies)[::-1]
 
 
-def _likeness(one: Curve, other: Curve) -> Curve:
-    """The correlation of each channel of two sounds of shape (frames, channels): (channels,), 0 to 1."""
-    energy = np.sqrt(np.sum(one**2, axis=0) * np.sum(other**2, axis=0))
-    return np.clip(np.sum(one * other, axis=0) / np.maximum(energy, 1e-30), 0.0, 1.0)
-
-
-def _power(samples: Curve) -> Curve:
-    return np.mean(np.square(samples), axis=0) if samples.size else np.zeros(samples.shape[1:])
-
-
-def _root(wanted: Curve, there: Curve) -> Curve:
-    """The square root of a ratio of powers; 1 where there is nothing to compare."""
-    return np.where((wanted > 0) & (there > 0), np.sqrt(wanted / np.maximum(there, 1e-20)), 1.0)
+def _level_ratio(target: Curve, power: Curve) -> Curve:
+    """Return the square root of a ratio of powers; 1 where one of them is 0."""
+    return np.where((target > 0) & (power > 0), np.sqrt(target / np.maximum(power, 1e-20)), 1.0)

@@ -12,7 +12,7 @@ import msgspec
 from timbred import errors
 from timbred.audio import Clip, SampleRate, Samples
 from timbred.audiofile.reader import decode
-from timbred.dsp.resample import stretched
+from timbred.dsp.resample import resample_to_frames
 from timbred.dsp.streaming import StreamedSound, StreamPiece
 from timbred.player.active_plays import RequestListener
 from timbred.player.beat_grid import read_moment
@@ -50,7 +50,7 @@ def prepare_speed(clip: Clip, rate: int, loop: bool, speed: float) -> VarispeedS
     frames = max(1, round(clip.frames * rate / (clip.rate * whole)))
     source = Clip(clip.samples, clip.rate, loop=loop)
     exact = clip.rate * frames / clip.frames
-    samples = stretched(source, frames, rate / whole)
+    samples = resample_to_frames(source, frames, rate / whole)
     return VarispeedSound(samples, exact if loop and whole != 1.0 else rate / whole, source, speed)
 
 
@@ -95,7 +95,7 @@ class StreamingPlayback:
         growing = self._growing.get(job.number)
         if growing is None or growing.refused:
             return
-        samples = growing.sound.take(piece)
+        samples = growing.sound.process(piece)
         if growing.play is not None:
             self.player.add(growing.play, samples)
         elif len(samples):

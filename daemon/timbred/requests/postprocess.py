@@ -10,10 +10,10 @@ import numpy as np
 from timbred.audio import Clip, SampleRate, frames_in
 from timbred.audiofile.reader import decode, keeps_every_bit
 from timbred.audiofile.writer import encode
-from timbred.dsp.loudness import peak_level
-from timbred.dsp.pipeline import RenderSettings, mono, polarities, run_pipeline
+from timbred.dsp.loudness import measure_peak
+from timbred.dsp.pipeline import RenderSettings, find_polarities, mix_to_mono, run_pipeline
 from timbred.dsp.resample import resample
-from timbred.dsp.splice import GivenSound, splice
+from timbred.dsp.splice import OriginalAudio, splice
 from timbred.errors import BadRequest
 from timbred.ipc.heap import release_free_memory
 from timbred.render_settings import bits_of
@@ -56,7 +56,7 @@ def given_sound(path: Path, rate: int, parameters: Parameters) -> tuple[bytes, C
     clip = fit_to(decode(path), parameters.seconds)
     check_kept(path, clip, parameters)
     heard = resample(clip, RenderSettings(rate=SampleRate(rate))).samples
-    return mono(heard, polarities(clip.samples)).astype("<f4").tobytes(), clip
+    return mix_to_mono(heard, find_polarities(clip.samples)).astype("<f4").tobytes(), clip
 
 
 def check_kept(path: Path, clip: Clip, parameters: Parameters) -> None:
@@ -69,7 +69,7 @@ def check_kept(path: Path, clip: Clip, parameters: Parameters) -> None:
     if parameters.anew is None or parameters.to not in ("file", "both"):
         return
     settings = parameters.render_settings()
-    peak = peak_level(clip.samples)
+    peak = measure_peak(clip.samples)
     is_left_alone = settings.peak is None and settings.loudness is None
     if is_left_alone and peak > 0 and bits_of(settings) != 32:
         raise BadRequest(
@@ -146,7 +146,7 @@ class Postprocessor:
     def preview(self, parameters: Parameters, raw: RawTake, given: Clip | None = None) -> Path:
         """Write an early rendering into the previews' folder. It isn't a take, and is removed when the daemon stops,
         unless it was changed. That of a sound that is continued ends where the rendering has come to."""
-        beyond = given is not None and peak_level(given.samples) > 0
+        beyond = given is not None and measure_peak(given.samples) > 0
         settings = replace(parameters.render_settings(), format="wav", bits=32 if beyond else 16)
         if parameters.extend is not None:
             settings = replace(settings, seconds=None)
@@ -177,7 +177,7 @@ class Postprocessor:
         )
         if given is None or parameters.anew is None:
             return clip
-        return splice(clip, GivenSound(given, parameters.anew), SampleRate(parameters.rate), raw.first)
+        return splice(clip, OriginalAudio(given, parameters.anew), SampleRate(parameters.rate), raw.first)
 
 
 @dataclass

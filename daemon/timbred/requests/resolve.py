@@ -9,7 +9,7 @@ from typing import Any, Literal
 from timbred.audio import Decibels, Lufs, SampleRate, Seconds, bars_to_seconds
 from timbred.audiofile.reader import SoundHead
 from timbred.dsp.splice import EditedPart
-from timbred.dsp.streaming import can_be_early
+from timbred.dsp.streaming import can_stream
 from timbred.errors import BadRequest
 from timbred.ipc.engine_messages import InitAudio, NoiseSource, PromptInputs, RenderOrder, Repaint
 from timbred.models.registry import Card
@@ -278,7 +278,7 @@ class Parameters:
         pieces are equal within rounding; so is one that has `init` in it as it is."""
         if self.anew is not None:
             return False
-        return self.to in PLAYED and self.takes == 1 and not self.exact and can_be_early(self.render_settings())
+        return self.to in PLAYED and self.takes == 1 and not self.exact and can_stream(self.render_settings())
 
     def render_settings(self) -> RenderSettings:
         """How each take is finished."""

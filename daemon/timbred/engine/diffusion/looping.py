@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from timbred.dsp.crossfade import catmull_rom, crossfade, normalize_correlation, sliding_sum
 from timbred.engine.codecs.mel import Analysis, energy
 from timbred.engine.codecs.mel_vae import MelVaeCodec
 from timbred.engine.diffusion.state import Generation
@@ -37,13 +38,7 @@ def stretched(mel: torch.Tensor, frames: int) -> torch.Tensor:
     before = places.floor().long()
     x = (places - before).to(mel.dtype)[None, :, None]
     one, two, three, four = (mel[:, (before + offset) % count] for offset in (-1, 0, 1, 2))
-    slope, next_slope = (three - one) / 2, (four - two) / 2
-    return (
-        (2 * x**3 - 3 * x**2 + 1) * two
-        + (x**3 - 2 * x**2 + x) * slope
-        + (3 * x**2 - 2 * x**3) * three
-        + (x**3 - x**2) * next_slope
-    )
+    return catmull_rom(one, two, three, four, x)
 
 
 def frames_of_circle(frames: int, hop: int) -> list[int]:
@@ -68,8 +63,7 @@ def shortened(circle: NDArray[np.float32], frames: int, rate: int) -> tuple[NDAr
     likeness, place, left_out = found
     leaves, enters = samples[place : place + fade], samples[place + left_out : place + left_out + fade]
     turn = (np.arange(fade) + 0.5) / fade * (np.pi / 2)
-    even = np.sqrt(1.0 + 2.0 * max(0.0, likeness) * np.cos(turn) * np.sin(turn))
-    blend = (leaves * np.cos(turn) + enters * np.sin(turn)) / even
+    blend = crossfade(leaves, enters, np.cos(turn), np.sin(turn), max(0.0, likeness))
     whole = np.concatenate([samples[:place], blend, samples[place + left_out + fade :]])
     return whole.astype(np.float32), likeness
 
@@ -79,11 +73,8 @@ def _likest(samples: NDArray[np.float64], left_out: int, fade: int) -> tuple[flo
     last = len(samples) - left_out
     before, after = samples[:last], samples[left_out:]
 
-    def sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        added = np.concatenate([[0.0], np.cumsum(values)])
-        return added[fade:] - added[:-fade]
-
-    alike = sums(before * after) / np.sqrt(np.maximum(sums(before**2) * sums(after**2), 1e-18))
+    energies = sliding_sum(before**2, fade) * sliding_sum(after**2, fade)
+    alike = normalize_correlation(sliding_sum(before * after, fade), energies)
     place = int(alike.argmax())
     return float(alike[place]), place, left_out
 

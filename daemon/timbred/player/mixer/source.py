@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timbred.audio import Samples
+from timbred.dsp.crossfade import catmull_rom
 
 NEIGHBOURS = np.arange(-1, 3)
 
@@ -144,9 +145,7 @@ class ReadHead:
         whole = places.astype(np.int64)
         share = (places - whole).astype(np.float32)[:, None]
         before, this, after, next_ = self._neighbours(whole)
-        bend = 3.0 * (this - after) + next_ - before
-        rise = 2.0 * before - 5.0 * this + 4.0 * after - next_
-        return (this + 0.5 * share * (after - before + share * (rise + share * bend))).astype(np.float32)
+        return catmull_rom(before, this, after, next_, share).astype(np.float32, copy=False)
 
     def _neighbours(self, whole: NDArray[np.int64]) -> list[Samples]:
         sound = self.sound

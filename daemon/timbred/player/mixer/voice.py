@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timbred.audio import Samples, amplitude, frames_in
+from timbred.dsp.crossfade import raised_cosine
 from timbred.ipc.player_messages import Handover
 from timbred.player.beat_grid import StartTime
 from timbred.player.mixer.commands import StartVoice
@@ -41,7 +42,7 @@ class Glide:
     def take(self, frames: int) -> Values:
         """The next block's values."""
         passed = np.minimum(np.arange(self._done + 1, self._done + frames + 1), self._length) / self._length
-        share = 0.5 - 0.5 * np.cos(np.pi * passed)[:, None]
+        share = raised_cosine(np.pi * passed)[:, None]
         values = self._from + (self.target - self._from) * share
         self._done += frames
         self.now = values[-1] if self.moving else self.target
