@@ -25,7 +25,7 @@ def test_the_documented_keys_are_the_pages_own() -> None:
 
 
 def test_every_error_code_has_its_remedy() -> None:
-    assert [code for code, _ in table("When nothing comes", "Code")] == list(CODES)
+    assert [code for code, _ in table("Troubleshooting", "Code")] == list(CODES)
 
 
 def test_the_documented_addresses_are_served() -> None:
