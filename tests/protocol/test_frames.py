@@ -54,7 +54,7 @@ REFUSED: list[tuple[bytes, str, m.Id]] = [
     (b'{"type": "generate", "id": 7, "prompt": "x", "loop": {"a": 1}}', "loop", 7),
     (b'{"type": "generate", "id": {"a": 1}, "prompt": "x"}', "id", "generate"),
     (b'{"type": "generate", "id": 7, "prompt": "' + b"x" * 100_000 + b'"}', "2000", 7),
-    (b" " * (frames.LONGEST + 1), "bytes", "json"),
+    (b" " * (frames.MAX_REQUEST_BYTES + 1), "bytes", "json"),
 ]
 
 

@@ -12,8 +12,8 @@ from pythonosc.osc_message_builder import OscMessageBuilder
 from timbred.errors import BadRequest
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import Incoming
-from timbred.protocol.osc import LONGEST_DATAGRAM, MOST_EXPANDED, encode_event, read_datagram
-from timbred.protocol.osc_packets import padded
+from timbred.protocol.osc import MAX_DATAGRAM_BYTES, MAX_PATTERN_ADDRESSES, encode_event, read_datagram
+from timbred.protocol.osc_packets import pad_string
 from timbred.protocol.schema import EVENT_NAMES, REQUESTS
 
 NOW = 1_800_000_000.0
@@ -219,12 +219,18 @@ def test_one_packet_names_a_bounded_number_of_addresses_by_patterns() -> None:
     message = packet("/timbred/settings/*")
     bundle = b"#bundle\x00" + struct.pack(">Q", 1) + (struct.pack(">i", len(message)) + message) * 1000
     found = read_datagram(bundle, NOW)
-    assert len(found) <= MOST_EXPANDED + 1
+    assert len(found) <= MAX_PATTERN_ADDRESSES + 1
     assert isinstance(found[-1].outcome, BadRequest)
 
 
 def test_text_that_is_not_utf8_is_named() -> None:
-    raw = padded(b"/timbred/generate") + padded(b",sss") + padded(b"a1") + padded(b"pad") + padded(b"\xff\xfe")
+    raw = (
+        pad_string(b"/timbred/generate")
+        + pad_string(b",sss")
+        + pad_string(b"a1")
+        + pad_string(b"pad")
+        + pad_string(b"\xff\xfe")
+    )
     (incoming,) = read_datagram(raw)
     assert incoming.id == "a1"
     assert "prompt: got text that isn't UTF-8" in str(incoming.outcome)
@@ -274,7 +280,7 @@ def test_time_tags() -> None:
 @given(st.binary(max_size=200))
 def test_no_bytes_raise(raw: bytes) -> None:
     read_datagram(raw)
-    read_datagram(padded(b"/timbred/generate") + padded(b",sssf") + raw)
+    read_datagram(pad_string(b"/timbred/generate") + pad_string(b",sssf") + raw)
 
 
 ARGUMENT = st.one_of(
@@ -315,7 +321,7 @@ def test_floats_too_large_for_osc_are_infinite() -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=2000, max_size=9000))
 def test_no_datagram_is_over_8000_bytes(message: str) -> None:
     encoded = encode_event(m.Fail(id="x" * 200, code="bad-request", message=message))
-    assert len(encoded) <= LONGEST_DATAGRAM
+    assert len(encoded) <= MAX_DATAGRAM_BYTES
     said = str(list(OscMessage(encoded).params)[2])
     clean = message.replace("\x00", "")
     assert said == clean or (said.endswith("…") and clean.startswith(said[:-1]))

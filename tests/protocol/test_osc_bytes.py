@@ -11,11 +11,11 @@ from pythonosc.osc_message import OscMessage
 from pythonosc.osc_message_builder import OscMessageBuilder
 
 from timbred.protocol.osc_packets import (
-    DEEPEST,
-    MOST_BUNDLES,
-    MOST_MESSAGES,
-    UnreadablePacket,
-    padded,
+    MAX_BUNDLE_DEPTH,
+    MAX_BUNDLES_PER_PACKET,
+    MAX_MESSAGES_PER_PACKET,
+    UnsupportedArgument,
+    pad_string,
     read_message,
     read_packet,
     write_message,
@@ -97,23 +97,31 @@ def test_python_osc_reads_bundles_of_written_messages(sent: list[tuple[str, list
 @given(st.binary(max_size=300))
 def test_no_bytes_raise(packet: bytes) -> None:
     for prefix in (b"", b"/a\x00\x00,", b"#bundle\x00" + b"\x00" * 8):
-        assert len(read_packet(prefix + packet)) <= MOST_MESSAGES + 1
+        assert len(read_packet(prefix + packet)) <= MAX_MESSAGES_PER_PACKET + 1
 
 
 @pytest.mark.parametrize(
     ("tags", "body", "found"),
     [
-        (",isi", struct.pack(">i", 1) + padded(b"a") + struct.pack(">i", 2), [1, "a", 2]),
-        (",bi", struct.pack(">i", 3) + b"abc\x00" + struct.pack(">i", 2), [UnreadablePacket("a blob of 3 bytes"), 2]),
-        (",[i[s]]i", struct.pack(">i", 1) + padded(b"x") + struct.pack(">i", 2), [UnreadablePacket("an array"), 2]),
-        (",mi", b"\x00\x90\x40\x7f" + struct.pack(">i", 2), [UnreadablePacket("a MIDI message"), 2]),
-        (",Ni", struct.pack(">i", 2), [UnreadablePacket("nil"), 2]),
-        (",ti", b"\x00" * 8 + struct.pack(">i", 2), [UnreadablePacket("a time tag"), 2]),
-        (",si", padded(b"\xff\xfe") + struct.pack(">i", 2), [UnreadablePacket("text that isn't UTF-8"), 2]),
+        (",isi", struct.pack(">i", 1) + pad_string(b"a") + struct.pack(">i", 2), [1, "a", 2]),
+        (
+            ",bi",
+            struct.pack(">i", 3) + b"abc\x00" + struct.pack(">i", 2),
+            [UnsupportedArgument("a blob of 3 bytes"), 2],
+        ),
+        (
+            ",[i[s]]i",
+            struct.pack(">i", 1) + pad_string(b"x") + struct.pack(">i", 2),
+            [UnsupportedArgument("an array"), 2],
+        ),
+        (",mi", b"\x00\x90\x40\x7f" + struct.pack(">i", 2), [UnsupportedArgument("a MIDI message"), 2]),
+        (",Ni", struct.pack(">i", 2), [UnsupportedArgument("nil"), 2]),
+        (",ti", b"\x00" * 8 + struct.pack(">i", 2), [UnsupportedArgument("a time tag"), 2]),
+        (",si", pad_string(b"\xff\xfe") + struct.pack(">i", 2), [UnsupportedArgument("text that isn't UTF-8"), 2]),
     ],
 )
 def test_arguments_that_fit_nowhere_keep_their_place(tags: str, body: bytes, found: list[object]) -> None:
-    read = read_message(padded(b"/a") + padded(tags.encode()) + body)
+    read = read_message(pad_string(b"/a") + pad_string(tags.encode()) + body)
     assert (read.arguments, read.fault) == (found, None)
 
 
@@ -132,23 +140,23 @@ def test_arguments_that_fit_nowhere_keep_their_place(tags: str, body: bytes, fou
 )
 def test_a_fault_is_named_and_what_came_before_it_kept(tags: str, body: bytes, fault: str) -> None:
     tags = tags.replace(",", ",i") if tags.startswith(",") else tags
-    read = read_message(padded(b"/a") + padded(tags.encode()) + struct.pack(">i", 7) + body)
+    read = read_message(pad_string(b"/a") + pad_string(tags.encode()) + struct.pack(">i", 7) + body)
     assert fault in (read.fault or "")
     assert read.arguments[:1] == ([7] if tags.startswith(",") else [])
 
 
 def test_a_message_without_type_tags_has_no_arguments() -> None:
-    assert read_message(padded(b"/timbred/ping")).fault is None
+    assert read_message(pad_string(b"/timbred/ping")).fault is None
 
 
 def test_bundles_are_read_in_order() -> None:
-    ping = [padded(name) + padded(b",") for name in (b"/a", b"/b", b"/c", b"/d")]
+    ping = [pad_string(name) + pad_string(b",") for name in (b"/a", b"/b", b"/c", b"/d")]
     packet = bundle(ping[0], bundle(ping[1], ping[2]), ping[3])
     assert [read.address for read in read_packet(packet)] == ["/a", "/b", "/c", "/d"]
 
 
 def test_an_inner_bundle_is_never_due_before_the_one_around_it() -> None:
-    ping = padded(b"/a") + padded(b",")
+    ping = pad_string(b"/a") + pad_string(b",")
     outer, inner = 4_000_000_000 << 32, 3_900_000_000 << 32
     found = read_packet(bundle(bundle(ping, tag=inner), ping, tag=outer))
     assert {read.time for read in found} == {4_000_000_000 - 2_208_988_800}
@@ -157,15 +165,15 @@ def test_an_inner_bundle_is_never_due_before_the_one_around_it() -> None:
 @pytest.mark.parametrize("size", [-4, 0, 3, 400, 2**31 - 1])
 def test_elements_of_impossible_size_are_refused_alone(size: int) -> None:
     broken = bundle() + struct.pack(">i", size) + b"\x00" * 4
-    good = padded(b"/a") + padded(b",")
+    good = pad_string(b"/a") + pad_string(b",")
     found = read_packet(bundle(broken, good))
     assert "element claims" in (found[0].fault or "")
     assert found[1].address == "/a"
 
 
 def test_bundles_deeper_than_eight_are_refused() -> None:
-    packet = padded(b"/a") + padded(b",")
-    for _ in range(DEEPEST):
+    packet = pad_string(b"/a") + pad_string(b",")
+    for _ in range(MAX_BUNDLE_DEPTH):
         packet = bundle(packet)
     assert read_packet(packet)[0].address == "/a"
     assert "deep" in (read_packet(bundle(packet))[0].fault or "")
@@ -180,12 +188,12 @@ def test_a_thousand_bundles_inside_each_other_are_refused() -> None:
 
 def test_a_packet_of_more_bundles_than_allowed_says_so() -> None:
     empty = b"#bundle\x00" + bytes(7) + b"\x01"
-    (message,) = read_packet(empty + (struct.pack(">i", len(empty)) + empty) * MOST_BUNDLES)
+    (message,) = read_packet(empty + (struct.pack(">i", len(empty)) + empty) * MAX_BUNDLES_PER_PACKET)
     assert message.fault is not None
     assert "this has more" in message.fault
 
 
 def test_a_packet_of_more_messages_than_allowed_says_so() -> None:
-    found = read_packet(bundle(*[padded(b"/a") + padded(b",")] * (MOST_MESSAGES + 5)))
-    assert len(found) == MOST_MESSAGES + 1
+    found = read_packet(bundle(*[pad_string(b"/a") + pad_string(b",")] * (MAX_MESSAGES_PER_PACKET + 5)))
+    assert len(found) == MAX_MESSAGES_PER_PACKET + 1
     assert "more" in (found[-1].fault or "")

@@ -11,7 +11,7 @@ import pytest
 from tests.transports.stage import STATUS, Heard, Stage, TcpHost, UdpHost, heard, osc, play
 from timbred.protocol import messages as m
 from timbred.protocol.framing import END, encode
-from timbred.protocol.osc_packets import padded
+from timbred.protocol.osc_packets import pad_string
 
 GENERATED = ["queued", "started", "take", "done"]
 
@@ -98,8 +98,8 @@ BAD: list[tuple[bytes, m.Id]] = [
     (osc("/timbred/generate", "a", "x" * 60_000), "a"),
     (osc("/timbred/generate", "a", "pad", "@inline", 1), "a"),
     (osc("/timbred/generate", "a", "pad", "@to", "none"), "a"),
-    (padded(b"/timbred/generate") + padded(b",ss") + padded(b"a") + padded(b"\xff"), "a"),
-    (padded(b"/timbred/load") + padded(b",b") + struct.pack(">i", -1), "load"),
+    (pad_string(b"/timbred/generate") + pad_string(b",ss") + pad_string(b"a") + pad_string(b"\xff"), "a"),
+    (pad_string(b"/timbred/load") + pad_string(b",b") + struct.pack(">i", -1), "load"),
     (bundle(1, osc("/timbred/ping"))[:-2], "osc"),
     (b"not osc", "osc"),
     (b"", "osc"),

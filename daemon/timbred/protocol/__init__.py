@@ -1,0 +1,1 @@
+"""Messages, their ranges and their bytes; no I/O."""

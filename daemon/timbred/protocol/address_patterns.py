@@ -1,4 +1,4 @@
-"""Address patterns, as The Open Sound Control 1.0 Specification has them: `?`, `*`, `[a-c]`, `[!a-c]`, `{one,other}`.
+"""Address patterns of The Open Sound Control 1.0 Specification: `?`, `*`, `[a-c]`, `[!a-c]`, `{one,other}`.
 
 A pattern is matched part by part: no element matches a `/`. The time taken grows with the pattern's length times the
 address's, whatever the pattern is.
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from timbred.errors import BadRequest
 
 MAX_PATTERN_CHARACTERS = 256
-"""Length of the longest pattern that is taken."""
+"""Characters of an address pattern."""
 
 _MARKS = frozenset("?*[]{}")
 
-_Step = Callable[[str, int], Iterable[int]]
-"""The positions in a text at which an element that begins at this position may end."""
+_Element = Callable[[str, int], Iterable[int]]
+"""Returns the positions in a text at which an element that begins at a position may end."""
 
 
 def is_pattern(address: str) -> bool:
@@ -25,14 +25,14 @@ def is_pattern(address: str) -> bool:
 
 @dataclass(frozen=True)
 class Pattern:
-    """A pattern, ready to be matched.
+    """A parsed pattern.
 
     >>> pattern = parse("/timbred/{ping,status}")
     >>> pattern.matches("/timbred/status"), pattern.matches("/timbred/ping/")
     (True, False)
     """
 
-    parts: tuple[tuple[_Step, ...], ...]
+    parts: tuple[tuple[_Element, ...], ...]
 
     def matches(self, address: str) -> bool:
         """Tell whether the pattern matches all of an address."""
@@ -44,23 +44,23 @@ def parse(text: str) -> Pattern:
     """Read a pattern.
 
     Raises:
-        BadRequest: it is too long, or a bracket is opened and not closed, or closed and not opened.
+        BadRequest: It is too long, or its brackets don't match.
     """
     if len(text) > MAX_PATTERN_CHARACTERS:
         raise BadRequest(f"this address pattern has {len(text)} characters, allowed are {MAX_PATTERN_CHARACTERS}")
     return Pattern(tuple(tuple(_elements(part, text)) for part in text.split("/")))
 
 
-def _matches(elements: tuple[_Step, ...], text: str) -> bool:
+def _matches(elements: tuple[_Element, ...], text: str) -> bool:
     reached = {0}
-    for step in elements:
-        reached = {end for start in reached for end in step(text, start)}
+    for element in elements:
+        reached = {end for start in reached for end in element(text, start)}
         if not reached:
             return False
     return len(text) in reached
 
 
-def _elements(part: str, whole: str) -> Iterable[_Step]:
+def _elements(part: str, whole: str) -> Iterable[_Element]:
     at = 0
     while at < len(part):
         mark = part[at]
@@ -90,37 +90,37 @@ def _any_character(text: str, start: int) -> Iterable[int]:
     return (start + 1,) if start < len(text) else ()
 
 
-def _literal(character: str) -> _Step:
+def _literal(character: str) -> _Element:
     return lambda text, start: (start + 1,) if text.startswith(character, start) else ()
 
 
-def _alternatives(listed: str) -> _Step:
-    texts = tuple(dict.fromkeys(listed.split(",")))
-    return lambda text, start: (start + len(one) for one in texts if text.startswith(one, start))
+def _alternatives(listed: str) -> _Element:
+    words = tuple(dict.fromkeys(listed.split(",")))
+    return lambda text, start: (start + len(word) for word in words if text.startswith(word, start))
 
 
-def _one_of(listed: str) -> _Step:
+def _one_of(listed: str) -> _Element:
     negated = listed.startswith("!")
     ranges = _ranges(listed[1:] if negated else listed)
 
-    def step(text: str, start: int) -> Iterable[int]:
+    def match_element(text: str, start: int) -> Iterable[int]:
         if start >= len(text):
             return ()
         inside = any(low <= text[start] <= high for low, high in ranges)
         return (start + 1,) if inside != negated else ()
 
-    return step
+    return match_element
 
 
 def _ranges(listed: str) -> list[tuple[str, str]]:
-    """`a-c` is a range; a `-` at the end stands for itself."""
-    found: list[tuple[str, str]] = []
+    """Return the inclusive ranges of a character class; a `-` at its end stands for itself."""
+    ranges: list[tuple[str, str]] = []
     at = 0
     while at < len(listed):
         if listed[at + 1 : at + 2] == "-" and at + 2 < len(listed):
-            found.append((listed[at], listed[at + 2]))
+            ranges.append((listed[at], listed[at + 2]))
             at += 3
         else:
-            found.append((listed[at], listed[at]))
+            ranges.append((listed[at], listed[at]))
             at += 1
-    return found
+    return ranges

@@ -8,15 +8,15 @@ from timbred.errors import BadRequest
 from timbred.protocol import messages as m
 from timbred.protocol.messages import Event, Request
 
-if TYPE_CHECKING:  # numpy comes with it, and the commands start without numpy
+if TYPE_CHECKING:  # it imports numpy, and commands must start without numpy
     from timbred.audio import Clip
 
 ClientId = NewType("ClientId", str)
-"""Who asked: the place that answers go to, such as `udp:127.0.0.1:9000` or `zmq:7f3a`."""
+"""A client's identity: the place that its answers go to, such as `udp:127.0.0.1:9000` or `zmq:7f3a`."""
 
 
 def host_of(client: ClientId) -> str | None:
-    """The host of a client that speaks OSC; None where that isn't known.
+    """Return the host of an OSC client; None if it isn't known.
 
     >>> host_of(ClientId("udp:127.0.0.1:9000")), host_of(ClientId("zmq:7f3a"))
     ('127.0.0.1', None)
@@ -26,44 +26,45 @@ def host_of(client: ClientId) -> str | None:
 
 
 class Outbox(Protocol):
-    """Where events go."""
+    """Sends events to clients."""
 
     def send(self, client: ClientId, event: Event, clip: "Clip | None" = None) -> None:
-        """Send an event to the client that it is for, to those who asked for everybody's, and to PUB.
+        """Send an event to its client, to the clients that listen to all events, and to PUB. Never blocks.
 
-        `clip` is a take's sound, carried by transports that send samples inline. Never blocks; a client
-        that has gone loses the event.
+        `clip` is a take's audio, sent by transports that support inline samples. The event is lost if the client has
+        disconnected.
         """
         ...
 
     def send_list(self, client: ClientId, name: str, events: Sequence[Event], end: Event | None) -> None:
         """Answer a request of the type `name` that is answered by several events (`models`, `takes`).
 
-        They go out one by one, then `end`; a client that gets one whole reply (ZeroMQ REQ) finds them in a
-        list called `name`.
+        The events are sent one by one, then `end`; a ZeroMQ REQ gets one reply with the events in a list called `name`.
         """
         ...
 
 
 class Inbox(Protocol):
-    """Where requests go once a transport has read them."""
+    """Receives the requests that transports have read."""
 
     def receive(self, client: ClientId, request: Request) -> None:
-        """Take in a request. Never blocks and never raises: what is wrong is answered by an event."""
+        """Accept a request. Never blocks and never raises: errors are answered by an event."""
         ...
 
 
-LONGEST_ID = 200
-"""Characters that a refusal's id place holds at most."""
+MAX_ID_CHARACTERS = 200
+"""Characters of an id in an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
     """One request as read, or its refusal.
 
-    `id` is what an answer puts in the id's place: the request's own id, else its type, else its address.
-    `port` is where its answers go on the sender's own host (OSC's `@port`), known for refusals too.
-    `due` is the UNIX time in seconds at which it is to be taken in; None is at once.
+    Attributes:
+        outcome: The request, or the error that refuses it.
+        id: The id in its answers: the request's own id, else its type, else its address.
+        port: The port on the sender's host that answers go to (`@port` over OSC); refusals have it too.
+        due: UNIX time in seconds at which it is accepted; None means immediately.
     """
 
     outcome: m.Request | BadRequest
@@ -72,14 +73,14 @@ class Incoming:
     due: float | None = None
 
 
-def id_place(raw: object) -> m.Id:
-    """What stands for `raw` in an answer: whole numbers as int, all else as text of at most 200 characters.
+def answer_id(raw: object) -> m.Id:
+    """Return the id of an answer to a request with the id `raw`: an int, or text of at most 200 characters.
 
-    >>> id_place(7.0), id_place(0.5), id_place("a1")
+    >>> answer_id(7.0), answer_id(0.5), answer_id("a1")
     (7, '0.5', 'a1')
     """
     if isinstance(raw, int) and not isinstance(raw, bool):
         return raw
     if isinstance(raw, float):
         return int(raw) if raw.is_integer() else f"{raw:.7g}"
-    return str(raw).replace("\x00", "")[:LONGEST_ID]
+    return str(raw).replace("\x00", "")[:MAX_ID_CHARACTERS]

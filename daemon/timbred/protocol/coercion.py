@@ -1,7 +1,7 @@
-"""Reads one value from outside into the kind that its field declares.
+"""Conversion of received values to the types that the fields of requests declare.
 
-Senders differ: Pd has only floats and symbols, Max sends ints, a browser sends JSON. Whatever reads as
-the declared kind is taken; anything else is refused with what came and what is allowed.
+Senders differ: Pd has only floats and symbols, Max sends ints, a browser sends JSON. A value that can be read as the
+declared type is accepted; any other is refused with the value and the allowed ones.
 """
 
 import math
@@ -17,19 +17,20 @@ from timbred.protocol.schema import REQUESTS, ROOT, RequestEntry, find_request
 
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
-_SHOWN = 60
+_MAX_SHOWN_CHARACTERS = 60
 
 
 def shown(raw: object) -> str:
-    """A value as an error message shows it: short, and never raw bytes."""
+    """Return a value as an error message shows it: shortened, and never raw bytes."""
     if isinstance(raw, bytes | bytearray):
         return f"a blob of {len(raw)} bytes"
-    text = raw if isinstance(raw, str) else repr(raw)
-    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...") if isinstance(raw, str) else text[:_SHOWN]
+    if not isinstance(raw, str):
+        return repr(raw)[:_MAX_SHOWN_CHARACTERS]
+    return repr(raw if len(raw) <= _MAX_SHOWN_CHARACTERS else raw[:_MAX_SHOWN_CHARACTERS] + "...")
 
 
 def describe_type(kind: inspect.Type) -> str:  # noqa: PLR0911  one return for each kind of value
-    """What a field allows, in words: `a number from 0 to 1`."""
+    """Describe the values that a field allows: `a number from 0 to 1`."""
     match kind:
         case inspect.Metadata(type=inner):
             return describe_type(inner)
@@ -57,27 +58,27 @@ def _range(low: float | None, high: float | None) -> str:
 
 
 class _ValueRefused(Exception):
-    """This value isn't of this kind; another kind of the union may take it."""
+    """The value isn't of this type; another type of the union may accept it."""
 
 
 def coerce(name: str, kind: inspect.Type, raw: object) -> Any:
-    """The value of the field `name`.
+    """Convert a received value to the type of the field `name`.
 
     Raises:
-        BadRequest: naming the field, what came, and what is allowed.
+        BadRequest: The value isn't allowed; names the field, the value and the allowed ones.
     """
     try:
-        return _read(kind, raw)
+        return _convert(kind, raw)
     except _ValueRefused:
         raise BadRequest(f"{name}: got {shown(raw)}, allowed is {describe_type(kind)}") from None
 
 
-def _read(kind: inspect.Type, raw: object) -> Any:  # noqa: PLR0911  one return for each kind of value
+def _convert(kind: inspect.Type, raw: object) -> Any:  # noqa: PLR0911  one return for each kind of value
     match kind:
         case inspect.Metadata(type=inner):
-            return _read(inner, raw)
+            return _convert(inner, raw)
         case inspect.UnionType(types=types):
-            return _first(types, raw)
+            return _convert_to_first(types, raw)
         case inspect.BoolType():
             return _flag(raw)
         case inspect.IntType(ge=low, le=high):
@@ -92,16 +93,16 @@ def _read(kind: inspect.Type, raw: object) -> Any:  # noqa: PLR0911  one return 
             raise TypeError(f"no reader for {kind}")
 
 
-def _first(types: tuple[inspect.Type, ...], raw: object) -> Any:
-    """A union's first kind that takes the value; a text only where it came as one, so `5` stays a number."""
-    candidates = [one for one in types if not isinstance(one, inspect.NoneType)]
+def _convert_to_first(types: tuple[inspect.Type, ...], raw: object) -> Any:
+    """Convert to the first type of a union that accepts the value; only text becomes text, so that 5 stays a number."""
+    candidates = [member for member in types if not isinstance(member, inspect.NoneType)]
     if isinstance(raw, str):
-        candidates.sort(key=lambda one: isinstance(one, inspect.IntType) and _has_text(types))
-    for one in candidates:
-        if isinstance(one, inspect.StrType) and not isinstance(raw, str):
+        candidates.sort(key=lambda member: isinstance(member, inspect.IntType) and _has_text(types))
+    for member in candidates:
+        if isinstance(member, inspect.StrType) and not isinstance(raw, str):
             continue
         try:
-            return _read(one, raw)
+            return _convert(member, raw)
         except _ValueRefused:
             continue
     raise _ValueRefused
@@ -174,7 +175,7 @@ def _text(raw: object, longest: int | None) -> str:
 
 
 def atom(raw: object) -> str:
-    """An OSC argument as a word of a text: Pd sends `808` as the float 808.0.
+    """Return an OSC argument as a word of a text: Pd sends `808` as the float 808.0.
 
     >>> atom(808.0), atom(0.5), atom("kick")
     ('808', '0.5', 'kick')
@@ -186,61 +187,61 @@ def atom(raw: object) -> str:
 
 @cache
 def fields_of(kind: type[m.Message]) -> dict[str, inspect.Field]:
-    """A message's fields by name, as declared."""
+    """Return a message's fields by name, in declared order."""
     info = inspect.type_info(kind)
     assert isinstance(info, inspect.StructType)
     return {field.name: field for field in info.fields}
 
 
 def is_key(entry: RequestEntry, name: str) -> bool:
-    """Tell whether a request has a key of this name, or spells one so."""
+    """Tell if a request has a key of this name, or another spelling of one."""
     return name in fields_of(entry.kind) or any(name == other for other, _ in entry.spellings)
 
 
 def entry_named(name: object) -> tuple[RequestEntry, dict[str, str]]:
-    """The declaration of a request, and what its name already says of it.
+    """Return the declaration of a request, and the key that a family's name gives.
 
     Raises:
-        BadRequest: there is no such request; lists those there are.
+        BadRequest: There is no such request; lists the requests there are.
     """
-    if isinstance(name, str) and (found := find_request(name)) is not None:
-        return found
+    if isinstance(name, str) and (declared := find_request(name)) is not None:
+        return declared
     known = ", ".join(entry.address.removeprefix(ROOT) for entry in REQUESTS)
     raise BadRequest(f"there is no request {shown(name)}; there are {known}")
 
 
 def build(entry: RequestEntry, raw: Mapping[str, Any]) -> m.Request:
-    """The request that `raw` stands for.
+    """Build a request from received values by key.
 
     Raises:
-        BadRequest: an unknown key, a missing one, or a value of the wrong kind or out of range.
+        BadRequest: An unknown key, a missing one, or a value of the wrong type or out of range.
     """
     fields = fields_of(entry.kind)
     if entry.spellings:
-        raw = _respelled(entry, raw)
+        raw = _replace_spellings(entry, raw)
     for key in raw:
         if key not in fields:
             raise BadRequest(f"{key}: {entry.name} has no such key; it has {', '.join(fields)}")
-    read = {key: coerce(key, fields[key].type, value) for key, value in raw.items() if value is not None}
+    values = {key: coerce(key, fields[key].type, value) for key, value in raw.items() if value is not None}
     for name, field in fields.items():
-        if field.required and name not in read:
+        if field.required and name not in values:
             raise BadRequest(f"{name}: {entry.name} needs it: {describe_type(field.type)}")
-    _require_words(entry, read)
-    return entry.kind(**read)
+    _require_words(entry, values)
+    return entry.kind(**values)
 
 
-def _respelled(entry: RequestEntry, raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = dict(raw)
+def _replace_spellings(entry: RequestEntry, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    keys = dict(raw)
     for other, declared in entry.spellings:
-        if other not in found:
+        if other not in keys:
             continue
-        if declared in found:
+        if declared in keys:
             raise BadRequest(f"{other}: it is another spelling of {declared}; give one of them")
-        found[declared] = found.pop(other)
-    return found
+        keys[declared] = keys.pop(other)
+    return keys
 
 
-def _require_words(entry: RequestEntry, read: Mapping[str, Any]) -> None:
-    prompt = read.get("prompt")
+def _require_words(entry: RequestEntry, values: Mapping[str, Any]) -> None:
+    prompt = values.get("prompt")
     if isinstance(prompt, str) and not prompt.strip():
         raise BadRequest(f"prompt: {entry.name} got no words; say what you want to hear, as in: warm analog pad")

@@ -1,4 +1,4 @@
-"""The protocol as a page and as a JSON Schema, both derived from the declarations.
+"""Generation of the protocol's reference page and JSON Schema from the declarations.
 
 python -m timbred.protocol.describe > docs/protocol.md
 """
@@ -22,7 +22,10 @@ from timbred.protocol.schema import EVENTS, PROTOCOL_VERSION, REQUESTS, ROOT, Ev
 
 @dataclass(frozen=True)
 class Key:
-    """One argument or field, in words."""
+    """Description of one argument or field.
+
+    `allowed` and `default` are words; `default` is empty if there is none.
+    """
 
     name: str
     allowed: str
@@ -32,7 +35,7 @@ class Key:
 
 
 def keys_of(kind: type[m.Message]) -> list[Key]:
-    """The arguments of a request, or the fields of an event, in declared order."""
+    """Describe the arguments of a request, or the fields of an event, in declared order."""
     return [_key(field) for field in fields_of(kind).values()]
 
 
@@ -44,19 +47,19 @@ def _key(field: inspect.Field) -> Key:
 
 
 def _notes(kind: inspect.Type) -> tuple[str, str]:
-    """A field's description and the words for its default; the outermost note wins."""
+    """Return a field's description and the words for its default; an outer annotation overrides an inner one."""
     if isinstance(kind, inspect.Metadata):
         about, default = _notes(kind.type)
         about = (kind.extra_json_schema or {}).get("description", about)
         return about, (kind.extra or {}).get("default", default)
     if isinstance(kind, inspect.UnionType):
-        found = [_notes(one) for one in kind.types]
-        return next((a for a, _ in found if a), ""), next((d for _, d in found if d), "")
+        notes = [_notes(member) for member in kind.types]
+        return next((about for about, _ in notes if about), ""), next((default for _, default in notes if default), "")
     return "", ""
 
 
 def osc_tags(kind: type[m.Event]) -> str:
-    """The OSC type tags of an event: `,sif`. An id is `s` or `i`, as the client sent it.
+    """Return the OSC type tags of an event, as `,sif`; `?` stands for an id, which is `s` or `i`.
 
     >>> osc_tags(m.Queued)
     ',?if'
@@ -66,7 +69,7 @@ def osc_tags(kind: type[m.Event]) -> str:
 
 
 def tag_of(kind: inspect.Type) -> str:
-    """The OSC type tag of a value of this kind; `?` where more than one may come."""
+    """Return the OSC type tag of a value of this type; `?` if it may have several."""
     match kind:
         case inspect.Metadata(type=inner):
             return tag_of(inner)
@@ -82,10 +85,9 @@ def tag_of(kind: inspect.Type) -> str:
 
 
 def json_schema() -> dict[str, Any]:
-    """Every request and event as JSON Schema (draft 2020-12): `$defs`, one for each message.
+    """Return the JSON Schema (draft 2020-12) of all messages, with one definition in `$defs` for each.
 
-    A request is any of `requests`, an event any of `events`; both name definitions. A property's `x-default` says in
-    words what happens without it.
+    `requests` and `events` refer to the definitions. A property's `x-default` describes its default in words.
     """
     requests = {f"request.{entry.name}": _schema(entry.name, entry.kind) for entry in REQUESTS}
     events: dict[str, Any] = {}
@@ -104,36 +106,36 @@ def json_schema() -> dict[str, Any]:
 
 def _schema(name: str, kind: type[m.Message]) -> dict[str, Any]:
     _, components = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
-    found: dict[str, Any] = _inlined(components.pop(kind.__name__), components)
-    properties = {key: value for key, value in found["properties"].items() if not _is_osc_only(kind, key)}
+    schema: dict[str, Any] = _inline_references(components.pop(kind.__name__), components)
+    properties = {key: value for key, value in schema["properties"].items() if not _is_osc_only(kind, key)}
     for key in keys_of(kind):
         if key.default and key.name in properties:
             properties[key.name] = {**properties[key.name], "x-default": key.default}
-    found["properties"] = {"type": {"const": name}, **properties}
-    found["required"] = ["type", *found.get("required", [])]
-    return found
+    schema["properties"] = {"type": {"const": name}, **properties}
+    schema["required"] = ["type", *schema.get("required", [])]
+    return schema
 
 
-def _inlined(schema: Any, components: dict[str, Any]) -> Any:
-    """A schema with other objects in place of references to them."""
+def _inline_references(schema: Any, components: dict[str, Any]) -> Any:
+    """Replace references in a schema by the objects that they refer to."""
     if isinstance(schema, list):
-        return [_inlined(one, components) for one in schema]
+        return [_inline_references(item, components) for item in schema]
     if not isinstance(schema, dict):
         return schema
     named = str(schema.get("$ref", "")).rpartition("/")[2]
     if named in components:
-        return _inlined(components[named], components)
-    return {key: _inlined(value, components) for key, value in schema.items()}
+        return _inline_references(components[named], components)
+    return {key: _inline_references(value, components) for key, value in schema.items()}
 
 
 def _event_schema(entry: EventEntry) -> dict[str, Any]:
-    found = _schema(entry.name, entry.kind)
-    found["properties"]["client"] = {"description": "who asked; on PUB only", "type": "string"}
+    schema = _schema(entry.name, entry.kind)
+    schema["properties"]["client"] = {"description": "who asked; on PUB only", "type": "string"}
     if entry.kind is m.Done:
-        takes = found["properties"]["takes"]
+        takes = schema["properties"]["takes"]
         listed = {"type": "array", "items": {"$ref": "#/$defs/event.take"}}
-        found["properties"]["takes"] = {"description": takes["description"], "anyOf": [{"type": "integer"}, listed]}
-    return found
+        schema["properties"]["takes"] = {"description": takes["description"], "anyOf": [{"type": "integer"}, listed]}
+    return schema
 
 
 def _is_osc_only(kind: type[m.Message], key: str) -> bool:
@@ -141,7 +143,7 @@ def _is_osc_only(kind: type[m.Message], key: str) -> bool:
 
 
 def protocol_reference() -> str:
-    """The reference page, as Markdown."""
+    """Return the reference page as Markdown."""
     parts = [
         _INTRODUCTION.format(version=PROTOCOL_VERSION, **_facts()),
         _ENDPOINTS.format(**{name.replace(".", "_"): setting.default for name, setting in NAMED.items()}),
@@ -149,9 +151,9 @@ def protocol_reference() -> str:
         _table(("Request", "What it does", "Answered by"), (_summary_row(entry) for entry in REQUESTS)),
         *(_request(entry) for entry in REQUESTS),
         _KEYS_OF_A_SOUND,
-        _key_table(_own(Recipe, PlaybackKeys), at_sign=True),
+        _key_table(_own_keys(Recipe, PlaybackKeys), at_sign=True),
         _KEYS_OF_PLAYING,
-        _key_table(_own(PlaybackKeys, m.Request), at_sign=True),
+        _key_table(_own_keys(PlaybackKeys, m.Request), at_sign=True),
         _EVENTS,
         _table(("Event", "What it says"), ((f"`{e.address}`{_ends(e)}", _doc(e.kind)) for e in EVENTS)),
         *(_event(entry) for entry in EVENTS),
@@ -163,11 +165,11 @@ def protocol_reference() -> str:
 
 def _facts() -> dict[str, object]:
     return {
-        "datagram": f"{osc.LONGEST_DATAGRAM:,}",
-        "ahead": f"{osc.FARTHEST:g}",
-        "deep": osc_packets.DEEPEST,
-        "expanded": osc.MOST_EXPANDED,
-        "json": f"{json.LONGEST:,}",
+        "datagram": f"{osc.MAX_DATAGRAM_BYTES:,}",
+        "ahead": f"{osc.MAX_TIME_TAG_AHEAD_S:g}",
+        "deep": osc_packets.MAX_BUNDLE_DEPTH,
+        "expanded": osc.MAX_PATTERN_ADDRESSES,
+        "json": f"{json.MAX_REQUEST_BYTES:,}",
         "prompt": f"{MAX_PROMPT_CHARACTERS:,}",
     }
 
@@ -176,8 +178,8 @@ def _doc(kind: type[m.Message]) -> str:
     return " ".join((kind.__doc__ or "").split())
 
 
-def _own(kind: type[m.Message], base: type[m.Message]) -> list[Key]:
-    """The keys that a message adds to those of its base."""
+def _own_keys(kind: type[m.Message], base: type[m.Message]) -> list[Key]:
+    """Return the keys that a message adds to those of its base."""
     inherited = fields_of(base)
     return [key for key in keys_of(kind) if key.name not in inherited]
 

@@ -1,4 +1,4 @@
-"""SLIP framing of a byte stream, as OSC 1.1 asks of TCP.
+"""Framing of OSC packets in a byte stream: SLIP (OSC 1.1) and size prefixes (OSC 1.0).
 
 Source: RFC 1055; "Features and Future of Open Sound Control version 1.1 for NIME" (an END before and after
 each frame).
@@ -15,50 +15,50 @@ _ESCAPED_END = b"\xdb\xdc"
 _ESCAPED_ESC = b"\xdb\xdd"
 _BAD_ESCAPE = re.compile(rb"\xdb(?![\xdc\xdd])")
 
-LONGEST_FRAME = 1 << 20
-"""Bytes that one frame may take on the wire."""
+MAX_FRAME_BYTES = 1 << 20
+"""Bytes of one frame on the wire, escapes included."""
 
 
 class SlipDecoder:
-    """Takes bytes as they arrive and gives back whole frames. Does no I/O.
+    """Incremental decoder of SLIP frames. Does no I/O.
 
-    A frame with a bad escape, or longer than `limit` bytes on the wire, comes back as a BadRequest; the
-    stream goes on with the next END.
+    A frame with an invalid escape, or of more than `limit` bytes on the wire, is returned as a BadRequest; decoding
+    continues after the next END.
 
     >>> SlipDecoder().feed(encode(b"/a") + b"/b" + END)
     [b'/a', b'/b']
     """
 
-    def __init__(self, limit: int = LONGEST_FRAME) -> None:
+    def __init__(self, limit: int = MAX_FRAME_BYTES) -> None:
         self._limit = limit
-        self._held = bytearray()
+        self._buffer = bytearray()
         self._skipping = False
 
     def feed(self, data: bytes) -> list[bytes | BadRequest]:
-        """The frames that these bytes complete, in order; empty ones are left out."""
-        found: list[bytes | BadRequest] = []
-        *ended, rest = data.split(END)
-        for piece in ended:
-            self._hold(piece, found)
-            if self._held:
-                found.append(_unescaped(bytes(self._held)))
-            self._held.clear()
+        """Return the frames that these bytes complete, in order; empty frames are dropped."""
+        frames: list[bytes | BadRequest] = []
+        *completed, rest = data.split(END)
+        for piece in completed:
+            self._append(piece, frames)
+            if self._buffer:
+                frames.append(_unescape(bytes(self._buffer)))
+            self._buffer.clear()
             self._skipping = False
-        self._hold(rest, found)
-        return found
+        self._append(rest, frames)
+        return frames
 
-    def _hold(self, piece: bytes, found: list[bytes | BadRequest]) -> None:
+    def _append(self, piece: bytes, frames: list[bytes | BadRequest]) -> None:
         if self._skipping:
             return
-        if len(self._held) + len(piece) > self._limit:
-            self._held.clear()
+        if len(self._buffer) + len(piece) > self._limit:
+            self._buffer.clear()
             self._skipping = True
-            found.append(BadRequest(f"this frame is over {self._limit} bytes; send shorter ones"))
+            frames.append(BadRequest(f"this frame is over {self._limit} bytes; send shorter ones"))
             return
-        self._held += piece
+        self._buffer += piece
 
 
-def _unescaped(frame: bytes) -> bytes | BadRequest:
+def _unescape(frame: bytes) -> bytes | BadRequest:
     if _ESC not in frame:
         return frame
     if _BAD_ESCAPE.search(frame):
@@ -68,7 +68,7 @@ def _unescaped(frame: bytes) -> bytes | BadRequest:
 
 
 def encode(frame: bytes) -> bytes:
-    """A frame between two ENDs.
+    """Encode a frame between two END bytes.
 
     >>> encode(bytes([1, 0xC0, 2])).hex()
     'c001dbdc02c0'
@@ -77,59 +77,60 @@ def encode(frame: bytes) -> bytes:
 
 
 _SIZE = struct.Struct(">i")
-_KNOWN_FROM = 5
+_DETECTION_BYTES = 5
 
 
 class SizeDecoder:
-    """Packets with their size before them (OSC 1.0, "a stream-based protocol"). Does no I/O.
+    """Incremental decoder of packets with an int32 size before each, as OSC 1.0 has for streams. Does no I/O.
 
-    A size that can't be is refused once; nothing after it can be told apart, so the rest is ignored.
+    An invalid size is returned as a BadRequest once; the boundaries of later packets are unknown, so the rest of the
+    stream is ignored.
 
     >>> SizeDecoder().feed(bytes([0, 0, 0, 4]) + b"/a")
     []
     """
 
-    def __init__(self, limit: int = LONGEST_FRAME) -> None:
+    def __init__(self, limit: int = MAX_FRAME_BYTES) -> None:
         self._limit = limit
-        self._held = bytearray()
+        self._buffer = bytearray()
         self._lost = False
 
     def feed(self, data: bytes) -> list[bytes | BadRequest]:
-        """The packets that these bytes complete, in order."""
-        found: list[bytes | BadRequest] = []
+        """Return the packets that these bytes complete, in order."""
+        packets: list[bytes | BadRequest] = []
         if self._lost:
-            return found
-        self._held += data
+            return packets
+        self._buffer += data
         at = 0
-        while len(self._held) - at >= _SIZE.size:
-            size = _SIZE.unpack_from(self._held, at)[0]
+        while len(self._buffer) - at >= _SIZE.size:
+            size = _SIZE.unpack_from(self._buffer, at)[0]
             if not 0 < size <= self._limit:
                 self._lost = True
-                self._held.clear()
-                found.append(BadRequest(f"a packet claims {size} bytes, allowed are {self._limit}; connect again"))
-                return found
-            if len(self._held) - at < _SIZE.size + size:
+                self._buffer.clear()
+                packets.append(BadRequest(f"a packet claims {size} bytes, allowed are {self._limit}; connect again"))
+                return packets
+            if len(self._buffer) - at < _SIZE.size + size:
                 break
             at += _SIZE.size
-            found.append(bytes(self._held[at : at + size]))
+            packets.append(bytes(self._buffer[at : at + size]))
             at += size
-        del self._held[:at]
-        return found
+        del self._buffer[:at]
+        return packets
 
 
 class StreamDecoder:
-    """Packets of a stream whose framing its first bytes tell. Does no I/O."""
+    """Incremental decoder that detects the framing from a stream's first bytes. Does no I/O."""
 
-    def __init__(self, limit: int = LONGEST_FRAME) -> None:
+    def __init__(self, limit: int = MAX_FRAME_BYTES) -> None:
         self._limit = limit
         self._first = b""
         self._decoder: SlipDecoder | SizeDecoder | None = None
 
     def feed(self, data: bytes) -> list[bytes | BadRequest]:
-        """The packets that these bytes complete, in order; what can't be read is a BadRequest."""
+        """Return the packets that these bytes complete, in order; an unreadable one is a BadRequest."""
         if self._decoder is None:
             data = self._first = self._first + data
-            if data[:1] in (b"", b"\x00") and len(data) < _KNOWN_FROM:
+            if data[:1] in (b"", b"\x00") and len(data) < _DETECTION_BYTES:
                 return []
             self._decoder = SizeDecoder(self._limit) if self._has_sizes() else SlipDecoder(self._limit)
             self._first = b""
@@ -139,7 +140,7 @@ class StreamDecoder:
         return self._first[:1] == b"\x00" and self._first[4:5] in (b"/", b"#")
 
     def encode(self, packet: bytes) -> bytes:
-        """A packet framed as the other side frames its own."""
+        """Encode a packet with the framing that the peer uses."""
         if isinstance(self._decoder, SizeDecoder):
             return _SIZE.pack(len(packet)) + packet
         return encode(packet)

@@ -1,8 +1,8 @@
-"""`@key value` inside texts, and the double quotes that protect a literal `@`.
+"""`@key value` inside texts, and the double quotes that escape a literal `@`.
 
 Many senders can send only one string: `kick drum @seconds 0.3`. An `@` at the beginning of a word therefore begins a
-key wherever it stands. Text between double quotes is words: `"dinner @ eight"` is three of them, without the quotes.
-Quotes that protect no `@` stay in the text. A quoted text may run over several arguments, as Pd sends it.
+key at any position. In `"dinner @ eight"` the `@` is part of the text, and the quotes are removed. Quotes around text
+without an `@` stay in it. A quoted text may span several arguments, which is how Pd sends it.
 """
 
 import re
@@ -18,20 +18,20 @@ _SEPARATOR = "@"
 _QUOTE = '"'
 
 IsKey = Callable[[str], bool]
-"""Tells whether the request has a key of this name."""
+"""Returns True if the request has a key of this name."""
 
 SlotOf = Callable[[int], str]
-"""The name of the positional argument with this index."""
+"""Returns the name of the positional argument with this index."""
 
 PATH_KEYS = frozenset({"take", "init", "folder", "reference", "embeddings"})
-"""Keys whose values are paths. ` @name` inside one separates only where `name` is a key: folders have such names."""
+"""Keys whose values are paths, in which ` @name` begins a key only if the request has one of that name."""
 
 
 @dataclass(slots=True)
 class Grouped:
     """The arguments before the first key, and each key with the arguments up to the next one.
 
-    `refusal` is set where a quoted text can't be told from a key.
+    `refusal` is set if a quoted text could also be meant as a key.
     """
 
     positional: list[Argument] = field(default_factory=list[Argument])
@@ -41,7 +41,7 @@ class Grouped:
 
 @dataclass(slots=True)
 class _Word:
-    """A word of a text argument: the argument's index, and the characters from `start` up to `end` of it."""
+    """A word of a text argument: the argument's index, and the word's range of characters in it."""
 
     argument: int
     start: int
@@ -53,17 +53,19 @@ class _Word:
 
 
 def group(arguments: Sequence[Argument], is_key: IsKey, slot_of: SlotOf, opaque: int = 0) -> Grouped:
-    """Divide arguments at their keys. The first `opaque` arguments are ids: only one that begins with `@` is divided.
+    """Divide arguments at their keys.
 
-    >>> found = group(["kick drum @seconds 0.3"], {"seconds"}.__contains__, lambda index: "prompt")
-    >>> found.positional, found.keys
+    The first `opaque` arguments are ids, which are divided only if they begin with `@`.
+
+    >>> grouped = group(["kick drum @seconds 0.3"], {"seconds"}.__contains__, lambda index: "prompt")
+    >>> grouped.positional, grouped.keys
     (['kick drum'], [('seconds', ['0.3'])])
     """
     grouped = Grouped()
     if not any(isinstance(argument, str) and _SEPARATOR in argument for argument in arguments):
         grouped.positional = list(arguments)
         return grouped
-    words = _words(arguments, opaque)
+    words = _split_words(arguments, opaque)
     grouped.refusal = _protect(words, is_key)
     by_argument: dict[int, list[_Word]] = {}
     for word in words:
@@ -73,32 +75,32 @@ def group(arguments: Sequence[Argument], is_key: IsKey, slot_of: SlotOf, opaque:
         if not isinstance(argument, str) or index not in by_argument:
             into.append(argument)
             continue
-        piece: list[_Word] = []
+        pending: list[_Word] = []
         whole = True
         for place, word in enumerate(by_argument[index]):
             slot = grouped.keys[-1][0] if grouped.keys else slot_of(len(grouped.positional))
             if not _begins_key(word, is_key, first=place == 0, path=slot in PATH_KEYS):
-                piece.append(word)
+                pending.append(word)
                 continue
-            _append(into, argument, piece, whole=False)
-            piece, whole, into = [], False, []
+            _append(into, argument, pending, whole=False)
+            pending, whole, into = [], False, []
             grouped.keys.append((word.text[1:], into))
-        _append(into, argument, piece, whole)
+        _append(into, argument, pending, whole)
     return grouped
 
 
 def read_words(name: str, text: str, is_key: IsKey) -> str:
-    """A text of a JSON request, in which keys are fields: its words, without quotes that protect an `@`.
+    """Return a text of a JSON request without the quotes that escape an `@`.
 
     >>> read_words("prompt", 'play "@home now" @ noon', {"seconds"}.__contains__)
     'play @home now @ noon'
 
     Raises:
-        BadRequest: a key stands inside the text.
+        BadRequest: The text contains a key, which is a field of its own in JSON.
     """
     if _SEPARATOR not in text:
         return text
-    words = _words([text], 0)
+    words = _split_words([text], 0)
     refusal = _protect(words, is_key)
     if refusal is not None:
         raise refusal
@@ -110,29 +112,29 @@ def read_words(name: str, text: str, is_key: IsKey) -> str:
             )
     if not any(word.drop_first or word.drop_last for word in words):
         return text
-    return _without_quotes(text, words)
+    return _remove_quotes(text, words)
 
 
 def protect(text: str, is_key: IsKey) -> str:
-    """A text as `read_words` gives it back unchanged.
+    """Quote a text if it needs it, so that `read_words` returns it unchanged.
 
     >>> protect("meet @seconds", {"seconds"}.__contains__)
     '"meet @seconds"'
     """
-    named = (word for word in _WORD.findall(text) if word.startswith(_SEPARATOR))
-    return f"{_QUOTE}{text}{_QUOTE}" if any(is_key(word[1:]) for word in named) else text
+    candidates = (word for word in _WORD.findall(text) if word.startswith(_SEPARATOR))
+    return f"{_QUOTE}{text}{_QUOTE}" if any(is_key(word[1:]) for word in candidates) else text
 
 
-def _words(arguments: Sequence[Argument], opaque: int) -> list[_Word]:
-    found: list[_Word] = []
+def _split_words(arguments: Sequence[Argument], opaque: int) -> list[_Word]:
+    words: list[_Word] = []
     for index, argument in enumerate(arguments):
         if isinstance(argument, str) and (index >= opaque or argument.startswith(_SEPARATOR)):
-            found.extend(_Word(index, *word.span(), word[0]) for word in _WORD.finditer(argument))
-    return found
+            words.extend(_Word(index, *word.span(), word[0]) for word in _WORD.finditer(argument))
+    return words
 
 
 def _protect(words: list[_Word], is_key: IsKey) -> BadRequest | None:
-    """Mark the words inside quotes that hold an `@`; a refusal where they might be meant as a key."""
+    """Mark the words of quoted texts with an `@`; return a refusal if one could be meant as a key."""
     opened: int | None = None
     refusal: BadRequest | None = None
     for index, word in enumerate(words):
@@ -174,14 +176,14 @@ def _begins_key(word: _Word, is_key: IsKey, *, first: bool, path: bool) -> bool:
 
 
 def _append(into: list[Argument], argument: str, words: list[_Word], whole: bool) -> None:
-    """Append words of an argument with the spaces between them; the argument itself where nothing was taken out."""
+    """Append words of an argument with the spaces between them, or the argument itself if nothing was removed."""
     if whole and not any(word.drop_first or word.drop_last for word in words):
         into.append(argument)
     elif words:
-        into.append(_without_quotes(argument, words))
+        into.append(_remove_quotes(argument, words))
 
 
-def _without_quotes(text: str, words: list[_Word]) -> str:
+def _remove_quotes(text: str, words: list[_Word]) -> str:
     parts: list[str] = []
     at = words[0].start
     for word in words:

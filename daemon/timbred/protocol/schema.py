@@ -1,6 +1,6 @@
-"""Every address once: the name, its message type, how OSC lays out the arguments, and what answers it.
+"""Declaration of every address: its name, its message type, the order of OSC arguments, and its answers.
 
-Decoders, encoders, the JSON schema, the reference page and the bridges' tables are derived from here.
+Decoders, encoders, the JSON schema, the reference page and the bridges' tables are derived from it.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,17 @@ ROOT = "/timbred/"
 
 @dataclass(frozen=True)
 class RequestEntry:
-    """One request: `positional` are the OSC arguments before any `@key`, `rest` takes what follows them
-    joined by spaces. `spellings` are other names of keys: (other, declared). A `family` has an address for each
-    value of that field: `settings/tempo`."""
+    """Declaration of one request.
+
+    Attributes:
+        name: Its name on the wire, without `/timbred/`.
+        kind: Its message type.
+        answers: Names of the events that answer it.
+        positional: Names of the OSC arguments before any `@key`.
+        rest: The field that takes the further arguments, joined by spaces.
+        spellings: Other names of keys: (other, declared).
+        family: The field whose value is part of the address, as in `settings/tempo`; empty if there is none.
+    """
 
     name: str
     kind: type[m.Request]
@@ -27,19 +35,27 @@ class RequestEntry:
 
     @property
     def address(self) -> str:
+        """The OSC address; a family's ends with the name of its field in upper case."""
         return ROOT + self.name + ("/" + self.family.upper() if self.family else "")
 
     @property
     def has_id(self) -> bool:
-        """Whether the client names this request, so that events can tell which one they speak of."""
+        """True if the client gives this request an id, which its events repeat."""
         return issubclass(self.kind, m.Generate | m.Vary)
 
 
 @dataclass(frozen=True)
 class EventEntry:
-    """One event; `terminal` ones end a request, `private` ones answer a question of one client, so those who
-    asked for everybody's events don't get them. One for the `asker` alone isn't published either: others may not know
-    it. A `family` has an address for each value of that field."""
+    """Declaration of one event.
+
+    Attributes:
+        name: Its name on the wire, without `/timbred/`.
+        kind: Its message type.
+        terminal: True if it ends a request.
+        private: True if clients that listen to all events don't get it, because it answers one client's question.
+        asker: True if it is sent to the client that made the request only, and not published.
+        family: The field whose value is part of the address; empty if there is none.
+    """
 
     name: str
     kind: type[m.Event]
@@ -50,16 +66,28 @@ class EventEntry:
 
     @property
     def address(self) -> str:
+        """The OSC address; a family's ends with the name of its field in upper case."""
         return ROOT + self.name + ("/" + self.family.upper() if self.family else "")
 
 
-_RENDER = ("queued", "started", "warning", "progress", "preview", "take", "buffered", "done", "cancelled", "fail")
+_RENDER_ANSWERS = (
+    "queued",
+    "started",
+    "warning",
+    "progress",
+    "preview",
+    "take",
+    "buffered",
+    "done",
+    "cancelled",
+    "fail",
+)
 
 REQUESTS: tuple[RequestEntry, ...] = (
     RequestEntry("hello", m.Hello, ("welcome",), positional=("name",)),
     RequestEntry("notify", m.Notify, ("done",), positional=("on",)),
-    RequestEntry("generate", m.Generate, _RENDER, positional=("id",), rest="prompt"),
-    RequestEntry("vary", m.Vary, _RENDER, positional=("id", "take"), rest="prompt"),
+    RequestEntry("generate", m.Generate, _RENDER_ANSWERS, positional=("id",), rest="prompt"),
+    RequestEntry("vary", m.Vary, _RENDER_ANSWERS, positional=("id", "take"), rest="prompt"),
     RequestEntry("cancel", m.Cancel, ("cancelled", "fail"), positional=("id",)),
     RequestEntry("status", m.Status, ("status.reply",)),
     RequestEntry("models", m.Models, ("model",)),
@@ -107,7 +135,7 @@ EVENT_NAMES: frozenset[str] = frozenset(entry.name for entry in EVENTS if not en
 
 
 def find_request(name: str) -> tuple[RequestEntry, dict[str, str]] | None:
-    """The declaration of a request by its name on the wire, and what that name says of it.
+    """Return the declaration of a request by its name on the wire, and the key that a family's name gives.
 
     >>> find_request("settings/tempo")[1]
     {'name': 'tempo'}
@@ -121,16 +149,16 @@ def find_request(name: str) -> tuple[RequestEntry, dict[str, str]] | None:
 
 
 def name_of(event: m.Event) -> str:
-    """The event's name on the wire."""
+    """Return an event's name on the wire."""
     entry = EVENT_OF[type(event)]
     return f"{entry.name}/{getattr(event, entry.family)}" if entry.family else entry.name
 
 
 def answers(entry: RequestEntry, event: m.Event) -> bool:
-    """Whether the event is one of those that answer this kind of request."""
+    """Tell if an event is one of those that answer this kind of request."""
     return EVENT_OF[type(event)].name in entry.answers
 
 
 def is_terminal(event: m.Event) -> bool:
-    """Whether the event ends the request it speaks of."""
+    """Tell if an event ends its request."""
     return EVENT_OF[type(event)].terminal
