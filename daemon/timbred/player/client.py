@@ -59,8 +59,9 @@ def trade(config: Config, program: tuple[str, ...]) -> ProcessSpec:
 
 log = logging.getLogger(__name__)
 
-PLAYED_WELL_AFTER_S = 1.0
-"""Seconds with an open device after which a player process counts as one that works."""
+PLAYED_WELL_AFTER_S = 0.25
+"""Seconds with an open device after which a player process counts as one that works: the next one is started at once
+when it ends, as long as its device plays again each time."""
 
 
 class PlayerClient:
