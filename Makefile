@@ -7,7 +7,7 @@ BIN := .venv/bin
 SET_UP = test -n "$(PYTHON)" || { echo "timbred: there is no Python here; install Python 3.11, 3.12 or 3.13" >&2; exit 1; }; \
 	$(PYTHON) set_up.py
 
-.PHONY: demo test test-bare check wheel docs bench pocket-data pocket-train pocket-eval clean
+.PHONY: demo test test-bare coverage check wheel docs bench pocket-data pocket-train pocket-eval clean
 
 demo: .venv/.installed
 	@$(BIN)/timbred demo --set takes.folder=takes
@@ -19,9 +19,14 @@ test: check
 test-bare: .venv/.installed-for-tests
 	$(BIN)/python -m tests.bare_machine $(BIN)/pytest -n 3 --dist loadfile
 
+# branch coverage of the package, child processes included; not part of `test`, which it makes almost twice as long
+coverage: .venv/.installed-for-tests
+	$(BIN)/pytest -n 3 --dist loadfile --cov --cov-report=term
+
 check: .venv/.installed-for-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 	$(BIN)/python -m tests.house

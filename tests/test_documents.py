@@ -21,6 +21,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 BY_HAND = (
     "README.md",
+    "CONTRIBUTING.md",
     "docs/guide.md",
     "docs/architecture.md",
     "docs/concepts.md",
@@ -105,7 +106,7 @@ def test_commands_and_settings_in_the_text_are_there(page: str) -> None:
     text = read(page)
     known = {words.split()[1] for words in commands(typer.main.get_command(app)) if " " in words}
     shell = re.findall(r"^(?:\.venv/bin/)?timbred ([a-z]+)", code_in(text), re.MULTILINE)
-    assert shell or page in ("docs/architecture.md", "docs/concepts.md")
+    assert shell or page in ("CONTRIBUTING.md", "docs/architecture.md", "docs/concepts.md")
     assert set(shell) <= known
     settings = {setting.name for setting in SETTINGS}
     for name in re.findall(r"--set ([\w.]+)=", text):
@@ -142,7 +143,7 @@ def test_files_in_the_text_are_there() -> None:
             assert (ROOT / name).exists(), f"{page}: {name}"
     for name in re.findall(
         r"`((?:protocol|transports|requests|ipc|models|engine|dsp|audiofile|storage|player|discovery)/[\w/]+\.py)`",
-        read(BY_HAND[2]),
+        read("docs/architecture.md"),
     ):
         assert (ROOT / "daemon" / "timbred" / name).is_file(), name
 
@@ -160,8 +161,15 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert heading in anchors, f"{page.name}: {target}"
 
 
-def test_the_version_has_its_entry_in_the_changelog() -> None:
-    assert f"\n## {timbred.__version__}\n" in read("CHANGELOG.md")
+def test_changelog_has_dated_versions_and_the_known_headings() -> None:
+    text = read("CHANGELOG.md")
+    versions = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert versions[0] == "Unreleased"
+    dated = [re.fullmatch(r"(\d+\.\d+\.\d+) - (\d{4}-\d\d-\d\d)", version) for version in versions[1:]]
+    assert all(dated), versions
+    assert [match[1] for match in dated if match][0] == timbred.__version__
+    kinds = set(re.findall(r"^### (.+)$", text, re.MULTILINE))
+    assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
 def test_every_bridge_is_named_in_the_guide() -> None:
