@@ -1,4 +1,4 @@
-"""The daemon's whole life: built from its settings, started in order, stopped in reverse."""
+"""The daemon: built from its settings, started in order, stopped in reverse order."""
 
 import asyncio
 import logging
@@ -18,10 +18,12 @@ from timbred.ipc.supervisor import SparePolicy
 from timbred.models import registry
 from timbred.player.client import PlayerClient
 from timbred.requests.completion import BackgroundTasks
-from timbred.requests.continuous.controller import InternalOutbox
-from timbred.requests.handlers import LiveSettings, RequestHandlers
+from timbred.requests.continuous.controller import FlowController, FlowControllers, InternalOutbox
+from timbred.requests.handlers import LiveSettings, RequestHandlers, SoundOutputs
+from timbred.requests.playback import PlaybackHandlers
 from timbred.requests.postprocess import Postprocessor
 from timbred.requests.scheduler import JobScheduler
+from timbred.requests.scsynth_buffers import ScsynthBuffers
 from timbred.storage.library import Library, open_library
 from timbred.storage.takes_folder import AllowedFolders, TakesFolder
 from timbred.task_supervision import Supervisor
@@ -30,34 +32,37 @@ from timbred.transports.sockets import Ports, resolve
 
 log = logging.getLogger(__name__)
 
-ENGINE_QUITS_WITHIN = 1.0
-"""Seconds that the engine gets to leave by itself."""
+ENGINE_QUIT_TIMEOUT_S = 1.0
+"""Seconds in which the engine has to quit before it is killed."""
 
-PLAYER_QUITS_WITHIN = 2.5
-"""Seconds that the player gets to close its device: usually tenths. Where it may not, a sound server stands still."""
+PLAYER_QUIT_TIMEOUT_S = 2.5
+"""Seconds in which the player has to close its device, which usually takes tenths; if killed before, JACK may block."""
 
-PLAYER_SPARE_NEEDS_BYTES = 500_000_000
+MIN_BYTES_FOR_SPARE_PLAYER = 500_000_000
 """Memory that has to be available for a spare player, which holds about a tenth of it."""
 
-PLAYER_SPARE_SETTLES_S = 0.5
-"""Seconds of an engine that is up before a spare player is started: it takes little."""
+SPARE_PLAYER_DELAY_S = 0.5
+"""Seconds after the engine's start before a spare player is started; short, for it takes little."""
 
 MAX_ARENAS = 2
-"""Arenas of the C library that the daemon's threads share: each may keep tens of MB of samples that were freed."""
+"""Arenas of the C library that the daemon's threads share: each may keep tens of MB of freed samples."""
 
-WITHDRAWN_WITHIN = 1.0
-"""Seconds that the network gets to hear that the daemon ends."""
+MDNS_WITHDRAW_TIMEOUT_S = 1.0
+"""Seconds in which the mDNS announcement has to be withdrawn."""
 
 
 class Daemon:
-    """Everything but the process: two of them can live in one test."""
+    """The daemon without its process, so that one process can hold several.
+
+    Args:
+        config: The settings.
+        engine_program: Command that starts an engine; None for the one that the environment names.
+
+    Raises:
+        UnknownModel: No model has the name of the default model.
+    """
 
     def __init__(self, config: Config, engine_program: tuple[str, ...] | None = None) -> None:
-        """`engine_program` is the command that starts an engine, in place of the one that the environment names.
-
-        Raises:
-            UnknownModel: the default model is none of those there are.
-        """
         self.config = config
         self.engine_program = engine_program or engine_program_from(os.environ)
         self.models = registry.build(config.models_folder, config.sources)
@@ -66,10 +71,13 @@ class Daemon:
         self.transports = Transports(config, self.supervisor)
 
     async def start(self) -> Ports:
-        """Take requests as soon as the ports are bound; the engine and its model come when they come.
+        """Bind the ports and take requests; the engine and its model follow later.
+
+        Returns:
+            The bound ports.
 
         Raises:
-            BadRequest: a port is taken, or a setting can't be used.
+            BadRequest: A port is taken, or a setting can't be used.
         """
         config, outbox = self.config, InternalOutbox(self.transports.outbox)
         for folder in await asyncio.to_thread(socket_folder.sweep):
@@ -77,36 +85,69 @@ class Daemon:
         self.library = self._open_library()
         self.folder = TakesFolder(config.takes_folder, self.library)
         self._check_folder()
-        self.finishing = Postprocessor(self.folder, self.library, lambda name: self.models[name].card.licence)
-        self.dispatcher = JobScheduler(
-            outbox,
-            self.models,
-            self.finishing,
-            config["queue.length"],
-            config["requests.remembered"],
-            config["engine.jobs"],
-            background=BackgroundTasks(self.supervisor),
-        )
-        spare = SparePolicy(
-            lambda: self.engine.process.state != "starting", PLAYER_SPARE_NEEDS_BYTES, PLAYER_SPARE_SETTLES_S
-        )
-        self.player = PlayerClient(outbox, config, supervisor=self.supervisor, spare=spare)
-        self.settings = LiveSettings(config, self._check_change)
+        self.settings = LiveSettings(config, self._check_setting, self._apply_setting, self._announce_setting)
         self.addresses = OscQuery(
             config["discovery.name"], self.settings.__getitem__, {"models.default": tuple(self.models.entries)}
         )
-        self.settings.on_change = self.addresses.setting_changed
-        self.intake = RequestHandlers(
+        self.player = PlayerClient(
+            outbox,
+            config,
+            supervisor=self.supervisor,
+            spare=SparePolicy(
+                lambda: self.engine.process.state != "starting", MIN_BYTES_FOR_SPARE_PLAYER, SPARE_PLAYER_DELAY_S
+            ),
+            on_tempo=lambda bpm: self.settings.follow("tempo", bpm),
+            on_rate=lambda rate: self.settings.follow_unless_set("audio.rate", rate),
+        )
+        self.postprocessor = Postprocessor(self.folder, self.library, lambda name: self.models[name].card.licence)
+        allowed = AllowedFolders(config.readable_folders)
+        flows_by_voice: dict[int, FlowController] = {}
+        playback = PlaybackHandlers(outbox, self.player, self.library, allowed, self.supervisor, flows_by_voice)
+        buffers = ScsynthBuffers(outbox, self.supervisor)
+        self.scheduler = JobScheduler(
             outbox,
             self.models,
-            self.dispatcher,
+            self.postprocessor,
+            self._connect_engine,
+            SoundOutputs(playback, buffers),
+            config["queue.length"],
+            config["requests.remembered"],
+            config["engine.jobs"],
+            BackgroundTasks(self.supervisor),
+        )
+        flows = FlowControllers(outbox, self.player, self.scheduler, lambda: self.settings.session, flows_by_voice)
+        self.handlers = RequestHandlers(
+            outbox,
+            self.models,
+            self.scheduler,
             self.library,
             self.folder,
-            AllowedFolders(config.readable_folders),
+            allowed,
             self.settings,
             self.player,
+            playback,
+            buffers,
+            flows,
             self.supervisor,
         )
+        self.scheduler.commands.set_yield(config["engine.yield"])
+        try:
+            ports = await self.transports.start(self.handlers, self.library, self.addresses)
+        except BaseException:
+            self._close_library()
+            raise
+        for name, port in ports.settings.items():
+            self.settings.follow(name, port)
+        if config["models.preload"]:
+            self.scheduler.loads.preload(config["models.default"])
+        self.engine.start()
+        self.player.start()
+        self.announcement = self._announced(ports)
+        return ports
+
+    def _connect_engine(self, scheduler: JobScheduler) -> EngineLink:
+        """Make the link to the engine, which reports to the scheduler; `start` starts its process later."""
+        config = self.config
         self.engine = EngineLink(
             EngineSettings(
                 device=config["device"],
@@ -120,76 +161,73 @@ class Daemon:
                 spare=config["engine.spare"],
                 program=self.engine_program,
             ),
-            self.dispatcher,
+            scheduler,
             self.supervisor,
-            lambda: self.dispatcher.is_idle,
+            lambda: scheduler.is_idle,
         )
-        self.dispatcher.orders.engine = self.engine
-        self.dispatcher.orders.give_way(config["engine.yield"])
-        try:
-            ports = await self.transports.start(self.intake, self.library, self.addresses)
-        except BaseException:
-            self._close_library()
-            raise
-        for name, port in ports.settings.items():
-            self.settings.follow(name, port)
-        if config["models.preload"]:
-            self.dispatcher.loads.preload(config["models.default"])
-        self.engine.start()
-        self.player.start()
-        self.announcement = self._announced(ports)
-        return ports
+        return self.engine
 
     async def stop(self) -> None:
-        """Finish or fail what is running, tell its clients, leave no process and no half-written file."""
+        """Finish or fail running jobs, answer their clients, and end both child processes; no partial file is left."""
         withdrawing = asyncio.create_task(self._withdraw())
-        self.intake.flows.end_all()
-        await self.dispatcher.stop(self.config["stop.patience"])
+        self.handlers.flows.end_all()
+        await self.scheduler.stop(self.config["stop.patience"])
         self.player.end_all()
-        await self.intake.stop()
+        await self.handlers.stop()
         await asyncio.gather(
-            self.transports.stop(), self.engine.stop(ENGINE_QUITS_WITHIN), self.player.stop(PLAYER_QUITS_WITHIN)
+            self.transports.stop(), self.engine.stop(ENGINE_QUIT_TIMEOUT_S), self.player.stop(PLAYER_QUIT_TIMEOUT_S)
         )
         await withdrawing
-        self.finishing.drop_previews()
+        self.postprocessor.drop_previews()
         await asyncio.to_thread(self.folder.settle)
         self.folder.close()
         self._close_library()
 
     def _announced(self, ports: Ports) -> MdnsAnnouncement | None:
+        """Start and return the mDNS announcement, or return None if it is switched off."""
         if not self.config["discovery.announce"]:
             return None
         _, address = resolve(self.config["host"])
-        place = AnnouncedAddress(address, ports.osc, ports.http, ports.requests, ports.events)
-        announcement = MdnsAnnouncement(self.config["discovery.name"], place)
+        announced = AnnouncedAddress(address, ports.osc, ports.http, ports.requests, ports.events)
+        announcement = MdnsAnnouncement(self.config["discovery.name"], announced)
         announcement.start()
         return announcement
 
     async def _withdraw(self) -> None:
         if self.announcement is not None:
-            await self.announcement.stop(WITHDRAWN_WITHIN)
+            await self.announcement.stop(MDNS_WITHDRAW_TIMEOUT_S)
 
-    def _check_change(self, name: str, value: Value) -> None:
-        """A setting is about to change while the daemon runs.
+    def _check_setting(self, name: str, value: Value) -> None:
+        """Check a change of a setting.
 
         Raises:
-            UnknownModel: the default model is to be one that there isn't.
+            UnknownModel: No model has the name of the new default model.
         """
         if name == "models.default":
             _ = self.models[str(value)]
-        if name == "queue.length":
-            self.dispatcher.queue.limit = int(value)
-        if name == "tempo":
-            self.player.set_tempo(bpm=float(value))
-        if name == "player.gain":
-            self.player.set_level(float(value))
-        if name == "engine.yield":
-            self.dispatcher.orders.give_way(float(value))
-        if name == "beats_per_bar":
-            self.player.set_tempo(beats_per_bar=float(value))
+
+    def _apply_setting(self, name: str, value: Value) -> None:
+        """Bring about a change of a setting where its value isn't read at each use."""
+        match name:
+            case "queue.length":
+                self.scheduler.queue.limit = int(value)
+            case "tempo":
+                self.player.set_tempo(bpm=float(value))
+            case "player.gain":
+                self.player.set_level(float(value))
+            case "engine.yield":
+                self.scheduler.commands.set_yield(float(value))
+            case "beats_per_bar":
+                self.player.set_tempo(beats_per_bar=float(value))
+            case _:
+                pass
+
+    def _announce_setting(self, name: str, value: Value) -> None:
+        """Send a changed setting to OSCQuery clients that listen to it."""
+        self.addresses.setting_changed(name, value)
 
     def _check_folder(self) -> None:
-        """A takes folder that can't be used is told at the start, and to each request; it ends nothing."""
+        """Log an unusable takes folder; requests are refused with the reason until it is usable."""
         try:
             self.folder.check()
             for leftover in self.folder.sweep():
@@ -198,6 +236,7 @@ class Daemon:
             log.error("%s", error)
 
     def _open_library(self) -> Library:
+        """Open the library, or one in memory if that fails."""
         try:
             return open_library(self.config.library_file, self.config.spare_library_folder)
         except errors.TimbredError as error:
@@ -209,17 +248,21 @@ class Daemon:
 
 
 def engine_program_from(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The command that starts an engine: ours, or the one in TIMBRED_ENGINE_PROGRAM (for tests of the daemon)."""
+    """Return the command that starts an engine: the one in TIMBRED_ENGINE_PROGRAM (for tests), or the default."""
     other = environment.get("TIMBRED_ENGINE_PROGRAM")
     return tuple(shlex.split(other)) if other else ENGINE_PROGRAM
 
 
 async def serve(config: Config, ready: Callable[[str], None]) -> None:
-    """Run until SIGINT or SIGTERM. `ready` is called with one line once requests are taken.
+    """Run a daemon until SIGINT or SIGTERM.
+
+    Args:
+        config: The settings.
+        ready: Called with one line once requests are taken.
 
     Raises:
-        BadRequest: a port is taken, or a setting can't be used.
-        Internal: a part without which the daemon can't go on failed.
+        BadRequest: A port is taken, or a setting can't be used.
+        Internal: A required task failed.
     """
     limit_arenas(MAX_ARENAS)
     stopping = asyncio.Event()
@@ -238,13 +281,13 @@ async def serve(config: Config, ready: Callable[[str], None]) -> None:
 
 
 async def _first_of(*events: asyncio.Event) -> None:
-    """Wait until one of these is set."""
+    """Wait until one of the events is set."""
     waiting = [asyncio.ensure_future(event.wait()) for event in events]
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for one in waiting:
-            one.cancel()
+        for task in waiting:
+            task.cancel()
 
 
 def _on_signals(stop: Callable[[], None]) -> None:

@@ -23,7 +23,7 @@ from timbred.models import checkpoint, registry, tokenizer_files
 from timbred.models.long_texts import Windows, long_texts
 from timbred.models.registry import Card, Entry, Registry
 from timbred.models.tokenizer_files import TokenizerFiles
-from timbred.requests.prompt_texts import Texts
+from timbred.requests.prompt_texts import TextCounter
 
 WORDS = "warm pad, 808 kick. naïve ПАД 音 ﷺ <s> \n"
 SENTENCE = "a soft and warm pad that opens slowly over distant bells "
@@ -84,8 +84,8 @@ def test_a_text_that_surely_fits_does_fit(folder: Path, model: LatentDiffusion) 
     check()
 
 
-def texts_of(folder: Path, card: Card = CARD) -> Texts:
-    return Texts(Registry({card.name: Entry(card, folder, "")}))
+def texts_of(folder: Path, card: Card = CARD) -> TextCounter:
+    return TextCounter(Registry({card.name: Entry(card, folder, "")}))
 
 
 @pytest.mark.parametrize("length", [20, 100, 500, 1900])
@@ -100,10 +100,10 @@ def test_what_the_daemon_says_before_is_what_the_engine_warns_of(
 
     async def counted() -> tuple[Any, ...]:
         texts = texts_of(folder, card)
-        at_once = texts.at_once(asked)
+        at_once = texts.count_at_once(asked)
         found = await texts.count(asked)
         assert at_once in (None, found)
-        assert texts.at_once(asked) == found, "the same words are counted once"
+        assert texts.count_at_once(asked) == found, "the same words are counted once"
         return found
 
     said = [(text.key, text.characters, text.heard, text.parts) for text in asyncio.run(counted())]
@@ -119,22 +119,22 @@ def test_short_texts_are_known_at_once_without_reading_a_tokenizer(
         pytest.fail(f"{name} in {folder} is read by {files}")
 
     monkeypatch.setattr(TokenizerFiles, "windows", refused)
-    assert texts_of(folder).at_once(resolved(prompt="a kick drum")) == ()
+    assert texts_of(folder).count_at_once(resolved(prompt="a kick drum")) == ()
 
 
 def test_nothing_is_read_of_a_resident_model_whose_tokenizers_are_known(copied: Path) -> None:
     texts = texts_of(copied)
     asked = resolved(prompt="a kick drum")
-    assert texts.at_once(asked) == ()
+    assert texts.count_at_once(asked) == ()
     shutil.rmtree(copied)
-    assert texts.at_once(asked, resident=True) == ()
-    assert texts.at_once(resolved(prompt=SENTENCE * 10), resident=True) is None
-    assert texts.at_once(resolved(prompt=SENTENCE * 10)) == (), "it isn't there any more"
+    assert texts.count_at_once(asked, resident=True) == ()
+    assert texts.count_at_once(resolved(prompt=SENTENCE * 10), resident=True) is None
+    assert texts.count_at_once(resolved(prompt=SENTENCE * 10)) == (), "it isn't there any more"
 
 
 def test_what_is_said_is_always_counted(audioldm2_speech: Path) -> None:
     asked = resolved(SPEAKER, prompt="a woman", transcription="hello")
-    assert texts_of(audioldm2_speech, SPEAKER).at_once(asked) is None
+    assert texts_of(audioldm2_speech, SPEAKER).count_at_once(asked) is None
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def test_a_damaged_tokenizer_is_logged_once_and_nothing_is_counted(
 @pytest.mark.parametrize("longest", ["many", -1, True, None])
 def test_a_damaged_configuration_counts_nothing(copied: Path, longest: object) -> None:
     changed(copied / "tokenizer" / "tokenizer_config.json", model_max_length=longest)
-    assert texts_of(copied).at_once(resolved(prompt=SENTENCE * 10)) == ()
+    assert texts_of(copied).count_at_once(resolved(prompt=SENTENCE * 10)) == ()
 
 
 def test_a_tokenizer_that_was_exchanged_is_read_anew(copied: Path) -> None:
@@ -259,12 +259,12 @@ def test_a_count_that_does_not_end_keeps_nobody_waiting(
     async def counted() -> None:
         texts = texts_of(copied)
         assert await texts.count(asked) == ()
-        assert texts.at_once(asked) == (), "the next one isn't kept waiting"
+        assert texts.count_at_once(asked) == (), "the next one isn't kept waiting"
         may_end.set()
         late = texts.late
         assert late is not None
         await asyncio.wait_for(late, 60)
-        assert texts.at_once(asked) is None, "it is counted again"
+        assert texts.count_at_once(asked) is None, "it is counted again"
 
     with caplog.at_level(logging.WARNING, "timbred"):
         asyncio.run(counted())

@@ -40,7 +40,7 @@ async def no_more(client: InProcessClient) -> None:
 
 async def resting(daemon: Daemon) -> None:
     """Until the engine has nothing to do."""
-    while any(daemon.dispatcher.remembered.live()):
+    while any(daemon.scheduler.jobs.live()):
         await asyncio.sleep(0.01)
 
 

@@ -162,7 +162,7 @@ def test_a_request_is_cancelled_while_its_model_is_timed(tmp_path: Path, audiold
         async with running(tmp_path / "takes", audioldm, "player.device=no such card") as daemon:
             client = daemon.transports.client()
             asking = asyncio.create_task(client.request(**request("a", 60, prompt=f"wait {go_on}")))
-            while not daemon.dispatcher.trials.uses("tiny"):
+            while not daemon.scheduler.calibration.uses("tiny"):
                 await asyncio.sleep(0)
             client.send(type="cancel", id="a")
             assert [name_of(event) for event in await asyncio.wait_for(asking, PATIENCE)] == ["cancelled"]

@@ -91,7 +91,7 @@ def test_files_and_takes_are_played_stopped_and_refused(jack: JackServer, tmp_pa
             twice = await until(client, m.Playing)
             assert (await until(client, m.Ended)).frame - twice.frame == RATE // 2
             assert await told(client, type="tempo", bpm=90) == ["done"]
-            assert daemon.intake.settings.session.tempo == 90
+            assert daemon.handlers.settings.session.tempo == 90
 
     asyncio.run(conversation())
 

@@ -8,20 +8,20 @@ from hypothesis import strategies as st
 
 from timbred.errors import BadRequest
 from timbred.requests.deadline import (  # fmt: skip
-    FARTHEST,
-    HANDLING,
+    HANDLING_S,
+    MAX_SECONDS_FROM_NOW,
     Deadline,
     DeadlineClock,
     DeadlineRequest,
     StepPace,
+    fewer_steps,
     fewest_steps,
     read_by,
-    steps_anew,
     steps_by,
 )
 
 CLOCK = DeadlineClock(beat=100.5, bpm=120, beats_per_bar=4)
-PACE = StepPace(wait=0.5, rest=0.5, step=0.1)
+PACE = StepPace(wait=0.5, overhead=0.5, step=0.1)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_anything_else_is_refused(text: str):
     except BadRequest as error:
         assert "by: got" in str(error)
     else:
-        assert (found.bar or 0) >= 1 or 0 < found.seconds <= FARTHEST
+        assert (found.bar or 0) >= 1 or 0 < found.seconds <= MAX_SECONDS_FROM_NOW
 
 
 @pytest.mark.parametrize("text", ["bar 0", "bar", "bar -3", "0", "-1", "nan", "inf", "4000", "next bar"])
@@ -93,10 +93,10 @@ def test_a_bar_that_cannot_be_met_names_one_that_can():
 
 
 def test_the_fewest_steps_are_those_that_make_sense():
-    assert fewest_steps(of_model=20, of_scheduler=1, asked=None) == 5
-    assert fewest_steps(of_model=4, of_scheduler=1, asked=None) == 2
-    assert fewest_steps(of_model=8, of_scheduler=4, asked=None) == 4
-    assert fewest_steps(of_model=20, of_scheduler=1, asked=3) == 3
+    assert fewest_steps(of_model=20, of_scheduler=1, requested=None) == 5
+    assert fewest_steps(of_model=4, of_scheduler=1, requested=None) == 2
+    assert fewest_steps(of_model=8, of_scheduler=4, requested=None) == 4
+    assert fewest_steps(of_model=20, of_scheduler=1, requested=3) == 3
 
 
 @given(
@@ -111,15 +111,15 @@ def test_a_job_begins_anew_only_where_that_is_in_time_and_going_on_is_not(
     left: float, remaining: float, rest: float, step: float, fewest: int, steps_left: int
 ):
     pace = StepPace(0.0, rest, step)
-    steps = steps_anew(DeadlineRequest(lambda: left, fewest), pace, remaining, steps_left)
+    steps = fewer_steps(DeadlineRequest(lambda: left, fewest), pace, remaining, steps_left)
     if steps is None:
         some = fewest < steps_left and pace.needed(fewest) < left - 1e-6 and pace.needed(steps_left) > left + 1e-6
-        assert remaining + HANDLING <= left or not some
+        assert remaining + HANDLING_S <= left or not some
         return
-    assert remaining + HANDLING > left
+    assert remaining + HANDLING_S > left
     assert fewest <= steps < steps_left
     assert pace.needed(steps) <= left + 1e-6
 
 
 def test_a_job_whose_pace_is_not_known_goes_on():
-    assert steps_anew(DeadlineRequest(lambda: 1.0, 2), StepPace(0, 0, 0.0), 9.0, 50) is None
+    assert fewer_steps(DeadlineRequest(lambda: 1.0, 2), StepPace(0, 0, 0.0), 9.0, 50) is None

@@ -20,23 +20,39 @@ def job(client: str = "udp:a:1", identity: str | int = "a", **keys: Any) -> Job:
 
 @given(st.lists(st.sampled_from(["live", "normal", "background"]), max_size=12))
 def test_the_urgent_go_first_and_equals_by_arrival(priorities: list[str]):
-    queue = JobQueue(100)
-    jobs = [job(priority=priority) for priority in priorities]
+    store = JobStore(600.0)
+    queue = JobQueue(store, 100)
+    jobs = [job(identity=number, priority=priority) for number, priority in enumerate(priorities)]
     for one in jobs:
-        queue.add(one)
+        store.add(one)
     ranks = {"live": 0, "normal": 1, "background": 2}
     expected = sorted(jobs, key=lambda one: (ranks[one.parameters.priority], one.number))
-    assert [queue.next() for _ in jobs] == expected
-    assert queue.next() is None
+    assert list(queue) == expected
+    for one in expected:
+        assert queue.first() is one
+        one.move(State.RENDERING)
+    assert queue.first() is None
 
 
 def test_a_job_that_lost_its_engine_goes_before_its_equals():
-    queue = JobQueue(10)
-    lost, waiting = job(), job()
-    queue.add(waiting)
+    store = JobStore(600.0)
+    queue = JobQueue(store, 10)
+    waiting, lost = job(identity="a"), job(identity="b")
+    store.add(waiting)
+    store.add(lost)
+    assert list(queue) == [waiting, lost]
     lost.attempts = 1
-    assert queue.add(lost) == 0
-    assert queue.position(waiting) == 1
+    assert list(queue) == [lost, waiting]
+
+
+def test_a_job_that_is_not_ready_lets_others_pass():
+    store = JobStore(600.0)
+    queue = JobQueue(store, 10)
+    unready, ready = job(identity="a"), job(identity="b")
+    unready.ready = False
+    store.add(unready)
+    store.add(ready)
+    assert (queue.first(), queue.first_ready()) == (unready, ready)
 
 
 @given(st.lists(st.sampled_from(list(State)), max_size=6))
@@ -64,7 +80,7 @@ def test_an_ended_request_is_known_until_its_time_is_over():
     one = job(identity=5)
     remembered.add(one)
     assert remembered.get(one.client, "5") is one, "Pd may send the number as a symbol"
-    remembered.ended(one)
+    remembered.end(one)
     now[0] = 599.9
     assert remembered.get(one.client, 5) is one
     now[0] = 600.0

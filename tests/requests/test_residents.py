@@ -36,7 +36,7 @@ def beat(*models: engine_messages.ResidentModel) -> engine_messages.EngineHeartb
 def with_pad() -> tuple[ModelResidency, Sent]:
     sent = Sent()
     subject = ModelResidency(sent)
-    assert subject.want(CLIENT, SOURCE)
+    assert subject.request_load(CLIENT, SOURCE)
     subject.engine_said(engine_messages.ModelLoaded(model=resident(7)))
     assert sent.events.pop() == m.Loaded(model="pad")
     return subject, sent
@@ -60,9 +60,9 @@ def test_a_beat_from_before_brings_nothing_back():
 def test_a_model_that_is_being_unloaded_is_not_told_to_be_there():
     """Whoever wants it then has it loaded anew."""
     subject, sent = with_pad()
-    assert subject.unwant(CLIENT, "pad")
+    assert subject.request_unload(CLIENT, "pad")
     assert not subject.is_resident("pad")
-    assert subject.want(CLIENT, SOURCE)
+    assert subject.request_load(CLIENT, SOURCE)
     assert sent.events == []
     subject.engine_said(engine_messages.ModelUnloaded(name="pad"))
     subject.engine_said(engine_messages.ModelLoaded(model=resident(7)))
@@ -72,8 +72,8 @@ def test_a_model_that_is_being_unloaded_is_not_told_to_be_there():
 
 def test_two_who_want_it_gone_are_answered_together():
     subject, sent = with_pad()
-    assert subject.unwant(CLIENT, "pad")
-    assert not subject.unwant(CLIENT, "pad")
+    assert subject.request_unload(CLIENT, "pad")
+    assert not subject.request_unload(CLIENT, "pad")
     assert sent.events == []
     subject.engine_said(engine_messages.ModelUnloaded(name="pad"))
     assert sent.events == [m.Unloaded(model="pad")] * 2

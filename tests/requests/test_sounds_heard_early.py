@@ -1,4 +1,4 @@
-"""The dispatcher hands on the pieces of a sound, under the id of the take to be, and says when they break off."""
+"""The scheduler hands on the pieces of a sound, under the id of the take to be, and says when they break off."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from timbred.ipc import engine_messages
 from timbred.models import registry
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId
+from timbred.requests.completion import SoundListener
 from timbred.requests.job import Job
 from timbred.requests.postprocess import Postprocessor
 from timbred.requests.scheduler import JobScheduler
@@ -49,8 +50,8 @@ class Engine:
         return True
 
 
-class Stage:
-    """A dispatcher that works on one job, and what it says of it."""
+class Stage(SoundListener):
+    """A scheduler that works on one job, and what it says of it."""
 
     def __init__(self, folder: Path, **keys: Any) -> None:
         self.outbox, self.engine = Outbox(), Engine()
@@ -58,23 +59,23 @@ class Stage:
         library = Library(folder / "library.sqlite")
         finishing = Postprocessor(TakesFolder(folder, library), library, lambda _: "none")
         outbox: Any = self.outbox
-        self.dispatcher = JobScheduler(outbox, entries, finishing)
         self.heard: list[tuple[str, Any]] = []
-        self.dispatcher.pieces.on_piece = self._piece
-        self.dispatcher.pieces.on_broken = lambda _job: self.heard.append(("broken", None))
-        self.dispatcher.orders.engine = self.engine
+        self.scheduler = JobScheduler(outbox, entries, finishing, lambda _: self.engine, self)
         keys = {"model": "pocket", "seconds": 0.2, "to": "both", "voice": "1", **keys}
-        self.dispatcher.submit(CLIENT, "a", resolved(entries["pocket"].card, **keys))
-        (self.job,) = self.dispatcher.remembered.live()
+        self.scheduler.submit(CLIENT, "a", resolved(entries["pocket"].card, **keys))
+        (self.job,) = self.scheduler.jobs.live()
 
-    def _piece(self, job: Job, piece: StreamPiece) -> None:
-        self.heard.append((job.heard_as, (piece.first, piece.samples.shape, piece.last)))
+    def pieces_discarded(self, job: Job) -> None:
+        self.heard.append(("broken", None))
+
+    def piece(self, job: Job, piece: StreamPiece) -> None:
+        self.heard.append((job.streamed_take_id, (piece.first, piece.samples.shape, piece.last)))
 
     def say(self, first: int, last: int) -> None:
         message = engine_messages.PieceRendered(
             job=self.job.number, rate=RATE, channels=1, first=first, frames=FRAMES, peak=0.5, last=last == FRAMES
         )
-        self.dispatcher.engine_said(message, [memoryview(samples()[first:last].tobytes())])
+        self.scheduler.engine_said(message, [memoryview(samples()[first:last].tobytes())])
 
     def order(self) -> engine_messages.RenderOrder:
         (order,) = [one.order for one in self.engine.orders if isinstance(one, engine_messages.RenderJob)][-1:]
@@ -95,9 +96,9 @@ async def pieces_then_take(tmp_path: Path) -> None:
     stage.say(0, 1000)
     stage.say(1000, FRAMES)
     rendered = engine_messages.JobRendered(job=stage.job.number, rate=RATE, channels=1, seeds=stage.order().seeds)
-    stage.dispatcher.engine_said(rendered, [memoryview(samples().tobytes())])
-    await stage.dispatcher.stop(20.0)
-    identity = stage.job.heard_as
+    stage.scheduler.engine_said(rendered, [memoryview(samples().tobytes())])
+    await stage.scheduler.stop(20.0)
+    identity = stage.job.streamed_take_id
     assert stage.heard == [(identity, (0, (1000, 1), False)), (identity, (1000, (FRAMES - 1000, 1), True))]
     take, done = stage.outbox.events[-2:]
     assert isinstance(take, m.Take)
@@ -116,22 +117,22 @@ async def breaks_off(tmp_path: Path, how: str) -> None:
     first = stage.heard[0][0]
     match how:
         case "cancelled":
-            stage.dispatcher.cancel(stage.job)
+            stage.scheduler.cancel(stage.job)
             stage.say(1000, 2000)
-            stage.dispatcher.engine_said(engine_messages.JobCancelled(job=stage.job.number), [])
+            stage.scheduler.engine_said(engine_messages.JobCancelled(job=stage.job.number), [])
         case "failed":
             failed = engine_messages.JobFailed(code="model-error", message="no", job=stage.job.number)
-            stage.dispatcher.engine_said(failed, [])
+            stage.scheduler.engine_said(failed, [])
         case _:
-            stage.dispatcher.engine_down("it ended")
+            stage.scheduler.engine_down("it ended")
     assert [one for one, _ in stage.heard] == [first, "broken"]
     if how == "lost twice":
-        stage.dispatcher.pump()
+        stage.scheduler.pump()
         stage.say(0, 1000)
-        stage.dispatcher.engine_down("it ended")
+        stage.scheduler.engine_down("it ended")
         assert [one for one, _ in stage.heard][2:] == [stage.heard[2][0], "broken"]
         assert stage.heard[2][0] not in ("", first)
-    await stage.dispatcher.stop(0.1)
+    await stage.scheduler.stop(0.1)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from timbred.player.beat_grid import BeatGrid
 from timbred.player.mixer.commands import StartVoice
 from timbred.player.mixer.mixer import Mixer
 from timbred.player.mixer.source import VoiceSource
-from timbred.requests.playback import SLOWEST, prepare_speed
+from timbred.requests.playback import MIN_RESAMPLED_SPEED, prepare_speed
 
 RATE = 48_000
 
@@ -74,4 +74,4 @@ def test_each_frame_goes_out_as_it_is(speed: float):
 
 
 def test_a_very_slow_sound_does_not_fill_the_memory():
-    assert prepare_speed(tone(100.0), RATE, False, 0.05).samples.shape[0] == RATE / SLOWEST
+    assert prepare_speed(tone(100.0), RATE, False, 0.05).samples.shape[0] == RATE / MIN_RESAMPLED_SPEED

@@ -1,6 +1,6 @@
 """Every request gets exactly one terminal event, in whatever order requests, the engine's messages and its losses come.
 
-A hypothesis state machine drives a real dispatcher. The engine process, its link and the threads that write files are
+A hypothesis state machine drives a real scheduler. The engine process, its link and the threads that write files are
 models that advance only by rules, so that each interleaving can be reproduced.
 """
 
@@ -23,10 +23,10 @@ from timbred.models import registry
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId
 from timbred.protocol.schema import is_terminal
-from timbred.requests.completion import BackgroundTasks
+from timbred.requests.completion import BackgroundTasks, SoundListener
 from timbred.requests.deadline import DeadlineRequest
 from timbred.requests.job import Job
-from timbred.requests.postprocess import FinishedTake, RawTake, given_sound
+from timbred.requests.postprocess import FinishedTake, RawTake, read_init_audio
 from timbred.requests.scheduler import JobScheduler
 from timbred.storage.library import StoredTake, new_take_id
 
@@ -61,7 +61,7 @@ class RecordingOutbox:
         self.events.append(event)
 
     def send_list(self, client: ClientId, name: str, events: Any, end: Any) -> None:
-        raise AssertionError("the dispatcher answers no questions")
+        raise AssertionError("the scheduler answers no questions")
 
     @property
     def terminal(self) -> Counter[str]:
@@ -86,7 +86,7 @@ class SteppedBackground(BackgroundTasks):
 
     async def in_thread(self, work: Any, *given: Any, **named: Any) -> Any:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.pending.append((future, lambda: _prepared() if work is given_sound else work(*given, **named)))
+        self.pending.append((future, lambda: _prepared() if work is read_init_audio else work(*given, **named)))
         return await future
 
     def do(self, index: int, error: Exception | None) -> None:
@@ -211,10 +211,17 @@ READY = engine_messages.EngineReady(
 SAYINGS = ("step", "preview", "piece", "fail", "cancel", "render", "render badly", "loading")
 
 
+class FailingListener(SoundListener):
+    """Calls `hook` with whatever it receives."""
+
+    def __init__(self, hook: Callable[..., None]) -> None:
+        self.piece = self.pieces_discarded = self.take = hook
+
+
 class RequestsAndLosses(RuleBasedStateMachine):
     """Submits, cancels, loses the engine and stops, in any order."""
 
-    dispatcher: JobScheduler
+    scheduler: JobScheduler
 
     def __init__(self) -> None:
         super().__init__()
@@ -234,14 +241,11 @@ class RequestsAndLosses(RuleBasedStateMachine):
             outbox: Any = self.outbox
             finishing: Any = ModelFinishing()
             entries = registry.build(registry.pocket_folder(), {})
-            self.dispatcher = JobScheduler(
-                outbox, entries, finishing, 8, jobs_at_once=at_once, background=self.background
-            )
-            self.dispatcher.orders.engine = self.engine
-            self.dispatcher.pieces.on_piece = self._hook
-            self.dispatcher.pieces.on_broken = self._hook
-            self.dispatcher.delivering.on_take = self._hook
-            self.dispatcher.loads.preload("pocket")
+            self.scheduler = JobScheduler(
+                outbox, entries, finishing, lambda _: self.engine, FailingListener(self._hook), 8,
+                jobs_at_once=at_once, background=self.background,
+            )  # fmt: skip
+            self.scheduler.loads.preload("pocket")
 
         self.run(build)
         if up:
@@ -264,7 +268,7 @@ class RequestsAndLosses(RuleBasedStateMachine):
 
     @property
     def jobs(self) -> list[Job]:
-        return list(self.dispatcher.remembered.live())
+        return list(self.scheduler.jobs.live())
 
     # requests
 
@@ -274,7 +278,7 @@ class RequestsAndLosses(RuleBasedStateMachine):
             init = Path("a.wav") if kind == "from a file" else None
             wanted = DeadlineRequest(lambda: 1.0, 2) if kind == "with a deadline" else None
             try:
-                self.dispatcher.submit(CLIENT, str(self.submitted), PARAMETERS[kind, priority], init, wanted)
+                self.scheduler.submit(CLIENT, str(self.submitted), PARAMETERS[kind, priority], init, wanted)
             except (errors.Busy, errors.ShuttingDown):
                 return
             self.submitted += 1
@@ -285,26 +289,26 @@ class RequestsAndLosses(RuleBasedStateMachine):
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         job = data.draw(st.sampled_from(range(len(self.jobs))))
-        self.run(lambda: self.dispatcher.cancel(self.jobs[job]))
+        self.run(lambda: self.scheduler.cancel(self.jobs[job]))
 
     @rule()
     def cancel_all(self) -> None:
         def act() -> None:
             for job in self.jobs:
-                self.dispatcher.cancel(job)
+                self.scheduler.cancel(job)
 
         self.run(act)
 
     @rule()
     def load(self) -> None:
         self.loads += 1
-        self.run(lambda: self.dispatcher.loads.load(CLIENT, "pocket"))
+        self.run(lambda: self.scheduler.loads.load(CLIENT, "pocket"))
 
     @rule()
     def unload(self) -> None:
         def act() -> None:
             try:
-                self.dispatcher.loads.unload(CLIENT, "pocket")
+                self.scheduler.loads.unload(CLIENT, "pocket")
             except errors.BadRequest:
                 return
             self.unloads += 1
@@ -314,7 +318,7 @@ class RequestsAndLosses(RuleBasedStateMachine):
     @rule()
     def measure(self) -> None:
         def act() -> None:
-            measuring = self.dispatcher.trials.measure(PARAMETERS["plain", "live"])
+            measuring = self.scheduler.calibration.measure(PARAMETERS["plain", "live"])
             self.trials.append(asyncio.get_running_loop().create_task(measuring))
 
         self.run(act)
@@ -354,7 +358,7 @@ class RequestsAndLosses(RuleBasedStateMachine):
 
         def act() -> None:
             try:
-                self.dispatcher.engine_said(message, [memoryview(frame) for frame in payload])
+                self.scheduler.engine_said(message, [memoryview(frame) for frame in payload])
             except ValueError:  # as the link: a process that sends what can't be read is ended
                 self.engine.up = self.engine.alive = False
 
@@ -376,7 +380,7 @@ class RequestsAndLosses(RuleBasedStateMachine):
     def loss_is_told(self) -> None:
         """Also of a process that died before it was ready."""
         self.engine.forget()
-        self.run(lambda: self.dispatcher.engine_down("killed"))
+        self.run(lambda: self.scheduler.engine_down("killed"))
         self.told = True
 
     @precondition(lambda self: not self.engine.up and self.told)
@@ -385,7 +389,7 @@ class RequestsAndLosses(RuleBasedStateMachine):
         self.engine.forget()
         self.engine.up = self.engine.alive = True
         self.told = False
-        self.run(lambda: self.dispatcher.engine_up(READY))
+        self.run(lambda: self.scheduler.engine_up(READY))
 
     # the end
 
@@ -393,7 +397,7 @@ class RequestsAndLosses(RuleBasedStateMachine):
     @rule(patience=st.sampled_from([0.0, 3600.0]))
     def stop(self, patience: float) -> None:
         def act() -> None:
-            self.stopping = asyncio.get_running_loop().create_task(self.dispatcher.stop(patience))
+            self.stopping = asyncio.get_running_loop().create_task(self.scheduler.stop(patience))
 
         self.run(act)
 
@@ -419,15 +423,15 @@ class RequestsAndLosses(RuleBasedStateMachine):
         raise AssertionError("it never ends")
 
     def teardown(self) -> None:
-        if not hasattr(self, "dispatcher"):
+        if not hasattr(self, "scheduler"):
             self.runner.close()
             return
         try:
             self.finish_everything()
             assert not self.jobs, [(job.id, job.state) for job in self.jobs]
             assert self.outbox.terminal == Counter(map(str, range(self.submitted)))
-            assert len(self.dispatcher.queue) == 0
-            assert not self.dispatcher.rendering.jobs
+            assert len(self.scheduler.queue) == 0
+            assert not self.scheduler.running
             assert all(trial.done() for trial in self.trials)
             assert self.outbox.answers(m.Loaded, "load") == self.loads
             assert self.outbox.answers(m.Unloaded, "unload") == self.unloads

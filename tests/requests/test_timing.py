@@ -4,7 +4,7 @@ import pytest
 
 from timbred.models.registry import pocket_card
 from timbred.protocol.messages import Generate
-from timbred.requests.eta import LATEST, REST, EtaEstimates, JobTimer
+from timbred.requests.eta import LATEST_STEPS, OVERHEAD_STEPS, EtaEstimates, JobTimer
 from timbred.requests.resolve import Parameters, Session, resolve
 
 
@@ -21,25 +21,25 @@ def parameters(seconds: float = 2.0, steps: int = 10, **keys: object) -> Paramet
     return resolve(request, pocket_card(), Session(), 0)
 
 
-def run(timing: JobTimer, clock: Clock, what: Parameters, loads: bool = False) -> None:
-    """One job: 0.3 s of words (after 9 s of loading), 0.1 s a step, 0.4 s of decoding."""
-    timing.began(1, what)
+def run(estimates: EtaEstimates, clock: Clock, what: Parameters, loads: bool = False) -> None:
+    """Run one job: 0.3 s of text encoding (after 9 s of loading), 0.1 s a step, 0.4 s of decoding."""
+    timer = JobTimer(what, clock)
     if loads:
-        timing.loads(1)
+        timer.loading = True
         clock.now += 9.0
     clock.now += 0.3
     for _ in range(what.steps):
         clock.now += 0.1
-        timing.stepped(1)
+        timer.add_step()
     clock.now += 0.4
-    timing.rendered(1)
+    timer.finish(estimates)
 
 
 def test_steps_and_the_rest_are_timed_apart():
     clock, estimates = Clock(), EtaEstimates()
-    run(JobTimer(estimates, clock), clock, parameters())
+    run(estimates, clock, parameters())
     assert estimates.of_step(parameters()) == pytest.approx(0.1)
-    assert estimates.of_rest(parameters()) == pytest.approx(0.7)
+    assert estimates.of_overhead(parameters()) == pytest.approx(0.7)
     assert estimates.expected(parameters(seconds=4.0, steps=20)) == pytest.approx(2 * (20 * 0.1 + 0.7))
     assert estimates.expected(parameters(takes=2)) == pytest.approx(2 * 1.7)
     assert estimates.expected(parameters(guidance=1.0)) == pytest.approx(10 * 0.05 + 0.7)
@@ -47,54 +47,46 @@ def test_steps_and_the_rest_are_timed_apart():
 
 def test_loading_a_model_is_not_the_jobs_own_time():
     clock, estimates = Clock(), EtaEstimates()
-    run(JobTimer(estimates, clock), clock, parameters(), loads=True)
-    assert estimates.expected(parameters()) == pytest.approx((10 + REST) * 0.1)
-    run(JobTimer(estimates, clock), clock, parameters())
+    run(estimates, clock, parameters(), loads=True)
+    assert estimates.expected(parameters()) == pytest.approx((10 + OVERHEAD_STEPS) * 0.1)
+    run(estimates, clock, parameters())
     assert estimates.expected(parameters()) == pytest.approx(1.7)
 
 
 def test_one_that_was_disturbed_does_not_count_and_few_are_not_relied_on():
     clock, estimates = Clock(), EtaEstimates()
-    timing = JobTimer(estimates, clock)
     for slow in (False, True, False):
         assert not estimates.is_sure("pocket")
-        timing.began(1, parameters(steps=2))
-        timing.stepped(1)
+        timer = JobTimer(parameters(steps=2), clock)
+        timer.add_step()
         clock.now += 90.0 if slow else 0.1
-        timing.stepped(1)
+        timer.add_step()
         clock.now += 50.0 if slow else 0.5
-        timing.rendered(1)
+        timer.finish(estimates)
     assert estimates.is_sure("pocket")
     assert estimates.expected(parameters(steps=2)) == pytest.approx(0.7)
 
 
-def test_nothing_is_known_before_and_a_job_that_ended_otherwise_says_nothing():
+def test_estimates_know_nothing_without_a_step():
     clock, estimates = Clock(), EtaEstimates()
-    timing = JobTimer(estimates, clock)
     assert not estimates.knows("pocket")
     assert estimates.expected(parameters()) == 0.0
-    timing.began(1, parameters())
+    timer = JobTimer(parameters(), clock)
     clock.now += 100.0
-    timing.stepped(1)
-    timing.dropped(1)
-    timing.rendered(1)
-    timing.stepped(2)
+    timer.finish(estimates)
     assert not estimates.knows("pocket")
-    estimates.measured(parameters(), 0.1, None)
-    assert estimates.of_rest(parameters()) == pytest.approx(REST * 0.1)
+    estimates.add(parameters(), 0.1, None)
+    assert estimates.of_overhead(parameters()) == pytest.approx(OVERHEAD_STEPS * 0.1)
 
 
 def test_the_pace_of_a_job_is_that_of_its_latest_steps():
     clock = Clock()
-    timing = JobTimer(EtaEstimates(), clock)
-    timing.began(1, parameters())
+    timer = JobTimer(parameters(), clock)
     for each in (5.0, 0.1, 0.1, 0.1):
         clock.now += each
-        timing.stepped(1)
-        assert timing.step_now(1) == 0.0
-    for _ in range(LATEST):
+        timer.add_step()
+        assert timer.step_now == 0.0
+    for _ in range(LATEST_STEPS):
         clock.now += 0.3
-        timing.stepped(1)
-    assert timing.step_now(1) == pytest.approx(0.3)
-    timing.dropped(1)
-    assert timing.step_now(1) == 0.0
+        timer.add_step()
+    assert timer.step_now == pytest.approx(0.3)

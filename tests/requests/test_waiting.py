@@ -7,7 +7,7 @@ from timbred.protocol.boundary import ClientId
 from timbred.requests import scheduler
 from timbred.requests.deadline import DeadlineRequest
 from timbred.requests.eta import EtaEstimates
-from timbred.requests.job import Job, JobQueue
+from timbred.requests.job import Job
 
 STEP, REST, WHOLE = 0.1, 0.7, 1.7
 """Seconds that a step of these sounds takes, all else of it, and the whole of it with its ten steps."""
@@ -15,17 +15,15 @@ STEP, REST, WHOLE = 0.1, 0.7, 1.7
 
 def wait(priority: str, *jobs: tuple[str, bool], running: int = 1) -> float:
     """How long a sound waits for jobs of these priorities, some with a deadline; the first are in the engine."""
-    estimates, queue = EtaEstimates(), JobQueue(64)
-    estimates.measured(parameters(), STEP, REST)
+    estimates = EtaEstimates()
+    estimates.add(parameters(), STEP, REST)
     there = [job(number, *one) for number, one in enumerate(jobs)]
-    for one in there[running:]:
-        queue.add(one)
-    return scheduler.wait_for(priority, there[:running], queue, estimates)
+    return scheduler.expected_wait(priority, there[:running], there[running:], estimates)
 
 
 def job(number: int, priority: str, wanted: bool) -> Job:
     made = Job(number, ClientId("a"), number, parameters(priority=priority))
-    made.wanted = DeadlineRequest(lambda: 10.0, 4) if wanted else None
+    made.deadline = DeadlineRequest(lambda: 10.0, 4) if wanted else None
     return made
 
 

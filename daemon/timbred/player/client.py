@@ -74,10 +74,12 @@ class PlayerClient:
         program: tuple[str, ...] = PLAYER_PROGRAM,
         supervisor: Supervisor | None = None,
         spare: SparePolicy | None = None,
+        on_tempo: Callable[[float], None] = lambda _bpm: None,
+        on_rate: Callable[[int], None] = lambda _rate: None,
     ) -> None:
         self.outbox = outbox
-        self.on_tempo: Callable[[float], None] = lambda _bpm: None
-        self.on_rate: Callable[[int], None] = lambda _rate: None
+        self._on_tempo = on_tempo
+        self._on_rate = on_rate
         self._max_gain = float(config["player.max_gain"])
         self._numbers = itertools.count(1)
         self._device = DeviceState()
@@ -366,7 +368,7 @@ class PlayerClient:
             return
         self._device.opened(message)
         self._opened_at = time.monotonic()
-        self.on_rate(message.rate)
+        self._on_rate(message.rate)
         log.info(
             "playing on %s at %d Hz, blocks of %d frames, %.1f ms ahead%s",
             message.device, message.rate, message.block, message.lead * 1000,
@@ -381,7 +383,7 @@ class PlayerClient:
 
     def _beat(self, message: player_messages.PlayerHeartbeat) -> None:
         if message.bpm != self.last.bpm and self._desk.link:
-            self.on_tempo(message.bpm)
+            self._on_tempo(message.bpm)
         self._beats.take(message)
         self._plays.moved(message.positions)
         if self.device is not None and time.monotonic() - self._opened_at > PLAYED_WELL_AFTER_S:

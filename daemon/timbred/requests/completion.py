@@ -1,9 +1,10 @@
-"""Work beside the event loop: tasks that are awaited before the daemon ends, and threads for what takes long."""
+"""From rendered samples to takes and terminal events: `TerminalEvents` sends every terminal event of a job."""
 
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -14,48 +15,56 @@ from timbred.audio import Clip
 from timbred.dsp.streaming import StreamPiece
 from timbred.ipc import engine_messages
 from timbred.protocol import messages as m
-from timbred.protocol.boundary import Outbox
+from timbred.protocol.boundary import ClientId, Outbox
 from timbred.requests.job import Job, JobStore, State
 from timbred.requests.postprocess import EmbeddingJoin, FinishedTake, Postprocessor, RawTake
 from timbred.storage.library import StoredTake, new_take_id
 from timbred.task_supervision import Supervisor, hold_until_done
 
-Given = ParamSpec("Given")
+Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
 
 
 class BackgroundTasks:
-    """Tasks, and the two threads that they share."""
+    """Tasks that are awaited before the daemon ends, and the two threads that they share.
+
+    Args:
+        supervisor: Runs the tasks; None for one of its own.
+    """
 
     def __init__(self, supervisor: Supervisor | None = None) -> None:
         self._supervisor = supervisor or Supervisor()
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="finishing")
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="postprocess")
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Begin a task."""
+        """Start a task."""
         task = self._supervisor.run(work, name)
         hold_until_done(task, self._tasks)
         return task
 
-    async def in_thread(self, work: Callable[Given, Result], *given: Given.args, **named: Given.kwargs) -> Result:
-        """What a function returns, or raises, that runs in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*given, **named))
+    async def in_thread(
+        self, work: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result:
+        """Call a function in a thread and return its result, or raise its exception."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **kwargs))
 
     async def stop(self) -> None:
-        """Wait for all tasks, those too that others of them begin."""
+        """Wait for all tasks, including those that they start meanwhile."""
         while self._tasks:
             await asyncio.wait(self._tasks)
         self._threads.shutdown()
 
 
-def started(job: Job) -> m.Started:
-    """The engine works on it."""
+def started_event(job: Job) -> m.Started:
+    """Return `started`: the engine renders the job."""
     return m.Started(id=job.id, model=job.parameters.model, texts=job.texts or None)
 
 
-def read_in_parts(job: Job, text: engine_messages.TextRead) -> m.Warned:
-    """One of its texts is longer than the model's text encoders read at once."""
+def text_warning(job: Job, text: engine_messages.TextRead) -> m.Warned:
+    """Return the warning that a text is longer than the model's text encoders read at once."""
     model = job.parameters.model
     if text.read < text.characters:
         message = f"{model} reads the first {text.read} of {text.characters} characters: say it in fewer words"
@@ -72,20 +81,20 @@ def read_in_parts(job: Job, text: engine_messages.TextRead) -> m.Warned:
     )
 
 
-def loading(job: Job, eta: float) -> m.Progress:
-    """It waits for its model, and should be done in `eta` seconds after that."""
-    return m.Progress(id=job.id, fraction=0.0, step=0, steps=job.parameters.steps, eta_s=eta, stage="loading")
+def loading_event(job: Job, eta_s: float) -> m.Progress:
+    """Return `progress` of a job that waits for its model and should be done in `eta_s` seconds after that."""
+    return m.Progress(id=job.id, fraction=0.0, step=0, steps=job.parameters.steps, eta_s=eta_s, stage="loading")
 
 
-def progress(job: Job, step: engine_messages.StepDone) -> m.Progress:
-    """A step of it is done."""
+def progress_event(job: Job, step: engine_messages.StepDone) -> m.Progress:
+    """Return `progress` of a job that has done a step."""
     return m.Progress(
         id=job.id, fraction=step.step / step.steps, step=step.step, steps=step.steps, eta_s=step.remaining
     )  # fmt: skip
 
 
 def take_event(identity: m.Id, take: StoredTake, index: int) -> m.Take:
-    """A stored take."""
+    """Return `take` for a stored take."""
     return m.Take(
         id=identity,
         index=index,
@@ -100,15 +109,15 @@ def take_event(identity: m.Id, take: StoredTake, index: int) -> m.Take:
 
 
 def failure(identity: m.Id, error: errors.TimbredError) -> m.Fail:
-    """An error as the event that ends a request."""
+    """Return `fail` for an error."""
     retry_after = error.retry_after if isinstance(error, errors.Busy) else None
     return m.Fail(id=identity, code=error.code, message=str(error), retry_after_s=retry_after)
 
 
-def told_so_far(job: Job) -> Iterator[tuple[m.Event, Clip | None]]:
-    """Where a job stands that doesn't wait any more, with the sounds of those who wanted them inline."""
+def past_events(job: Job) -> Iterator[tuple[m.Event, Clip | None]]:
+    """Iterate over the events that a job has sent since it started, with the samples of inline takes."""
     if job.state is not State.ENDED:
-        yield started(job), None
+        yield started_event(job), None
     for warning in job.warnings:
         yield warning, None
     clips = job.clips if len(job.clips) == len(job.takes) else [None] * len(job.takes)
@@ -117,9 +126,17 @@ def told_so_far(job: Job) -> Iterator[tuple[m.Event, Clip | None]]:
         yield job.terminal, None
 
 
-def takes_in(message: engine_messages.JobRendered, payload: Sequence[memoryview], take_id: str) -> list[RawTake]:
-    """The takes in the order in which they are numbered: best first where they were ranked. `take_id` is what a single
-    one is known by already."""
+def raw_takes(message: engine_messages.JobRendered, payload: Sequence[memoryview], take_id: str) -> list[RawTake]:
+    """Return the rendered takes in the order of their indices: best first where they were ranked.
+
+    Args:
+        message: The engine's message.
+        payload: Samples of each take, float32 little-endian.
+        take_id: Take id that a single take has already; empty for none.
+
+    Raises:
+        ValueError: The samples don't fit the message.
+    """
     takes: list[RawTake] = []
     for index, (seed, frame) in enumerate(zip(message.seeds, payload, strict=True)):
         score = message.scores[index] if message.scores else None
@@ -129,13 +146,13 @@ def takes_in(message: engine_messages.JobRendered, payload: Sequence[memoryview]
     return takes
 
 
-def preview_in(message: engine_messages.PreviewRendered, payload: Sequence[memoryview], seed: int) -> RawTake:
-    """An early rendering, as a take that will never be one."""
+def preview_take(message: engine_messages.PreviewRendered, payload: Sequence[memoryview], seed: int) -> RawTake:
+    """Return a preview in the form of a take, which the library never gets."""
     return RawTake(0, _samples(payload[0], message.channels), message.rate, seed, None, first=message.first)
 
 
-def piece_in(message: engine_messages.PieceRendered, payload: Sequence[memoryview]) -> StreamPiece:
-    """A part of a sound that is still being made."""
+def stream_piece(message: engine_messages.PieceRendered, payload: Sequence[memoryview]) -> StreamPiece:
+    """Return a part of a sound that is still being rendered."""
     return StreamPiece(
         samples=_samples(payload[0], message.channels),
         rate=message.rate,
@@ -150,57 +167,66 @@ def _samples(frame: memoryview, channels: int) -> NDArray[np.float32]:
     return np.frombuffer(frame, dtype="<f4").reshape(-1, channels)
 
 
-log = logging.getLogger(__name__)
+class SoundListener:
+    """Receiver of streamed pieces and stored takes, for playback. This one ignores them."""
+
+    def piece(self, job: Job, piece: StreamPiece) -> None:
+        """Receive the next piece of a sound that is played while it is rendered, from frame 0 on.
+
+        `job.streamed_take_id` is the id that its take will have. If the engine was lost, the pieces of the next
+        rendering begin at frame 0 again, after `pieces_discarded`.
+        """
+
+    def pieces_discarded(self, job: Job) -> None:
+        """Receive that the pieces so far don't become a take: the job ended or is rendered once more."""
+
+    def take(self, job: Job, take: FinishedTake) -> None:
+        """Receive a stored take, after its client got `take`."""
 
 
 class StreamedPieces:
-    """Hands pieces to their listener. A listener that raises is logged: it must not keep a job from its end."""
+    """Passes pieces on. If the listener raises, that is logged, and the job continues."""
 
-    def __init__(self) -> None:
-        self.on_piece: Callable[[Job, StreamPiece], None] = lambda _job, _piece: None
-        """Hears the pieces of a sound that is to be heard early, in order, from frame 0 on; `job.heard_as` is then the
-        id that its take will have. After an engine was lost they begin anew with another run of the job."""
-        self.on_broken: Callable[[Job], None] = lambda _job: None
-        """Hears that no more pieces come of a job that sounded, for it was cancelled, failed, or is run once more."""
+    def __init__(self, listener: SoundListener) -> None:
+        self._listener = listener
 
-    def take(self, job: Job, message: engine_messages.PieceRendered, payload: Sequence[memoryview]) -> None:
-        """The next piece of a job's sound is there."""
-        if job.cancel_wanted:
+    def deliver(self, job: Job, message: engine_messages.PieceRendered, payload: Sequence[memoryview]) -> None:
+        """Pass on the next piece of a job, unless it is being cancelled."""
+        if job.cancel_requested:
             return
-        job.heard_as = job.heard_as or new_take_id()
+        job.streamed_take_id = job.streamed_take_id or new_take_id()
         try:
-            self.on_piece(job, piece_in(message, payload))
+            self._listener.piece(job, stream_piece(message, payload))
         except Exception:
             log.exception("request %s: a piece of its sound can't be played; its file is still written", job.id)
 
-    def break_off(self, job: Job) -> None:
-        """What was heard of a job is not its take: that one will never be, or is made anew. A sound that is whole and
-        only couldn't be written is left to be heard."""
-        if job.heard_as:
-            job.heard_as = ""
+    def discard(self, job: Job) -> None:
+        """Tell the listener that the pieces of a job don't become a take."""
+        if job.streamed_take_id:
+            job.streamed_take_id = ""
             try:
-                self.on_broken(job)
+                self._listener.pieces_discarded(job)
             except Exception:
-                log.exception("request %s: what was heard of it can't be ended", job.id)
+                log.exception("request %s: its streamed sound can't be stopped", job.id)
 
 
 class PreviewDelivery:
-    """Writes previews; a job's takes wait for its own (`job.preview`)."""
+    """Writes previews. A job's takes wait for its preview (`job.preview_task`)."""
 
-    def __init__(self, outbox: Outbox, finishing: Postprocessor, background: BackgroundTasks) -> None:
+    def __init__(self, outbox: Outbox, postprocessor: Postprocessor, background: BackgroundTasks) -> None:
         self._outbox = outbox
-        self._finishing = finishing
+        self._postprocessor = postprocessor
         self._background = background
 
-    def take(self, job: Job, message: engine_messages.PreviewRendered, payload: Sequence[memoryview]) -> None:
-        """An early rendering of a job came."""
-        raw = preview_in(message, payload, job.parameters.seed)
-        job.preview = self._background.start(self._send(job, raw), f"preview-{job.number}")
+    def deliver(self, job: Job, message: engine_messages.PreviewRendered, payload: Sequence[memoryview]) -> None:
+        """Start to write a preview."""
+        raw = preview_take(message, payload, job.parameters.seed)
+        job.preview_task = self._background.start(self._write(job, raw), f"preview-{job.number}")
 
-    async def _send(self, job: Job, raw: RawTake) -> None:
+    async def _write(self, job: Job, raw: RawTake) -> None:
         try:
-            path = await self._background.in_thread(self._finishing.preview, job.parameters, raw, job.whole)
-        except Exception as error:  # noqa: BLE001  the sound itself goes on, and says what is wrong
+            path = await self._background.in_thread(self._postprocessor.preview, job.parameters, raw, job.init_clip)
+        except Exception as error:  # noqa: BLE001  the job continues, and reports a fault of the disk itself
             log.warning("request %s has no preview: %s", job.id, error)
             return
         if job.live:
@@ -208,136 +234,150 @@ class PreviewDelivery:
 
 
 class TerminalEvents:
-    """The only place that sends `done`, `cancelled` and `fail` for jobs."""
+    """The only sender of `done`, `cancelled` and `fail` for jobs, and the only place that ends them."""
 
-    def __init__(self, outbox: Outbox, remembered: JobStore, pieces: StreamedPieces) -> None:
+    def __init__(self, outbox: Outbox, jobs: JobStore, pieces: StreamedPieces) -> None:
         self._outbox = outbox
-        self._remembered = remembered
+        self._jobs = jobs
         self._pieces = pieces
         self._idle = asyncio.Event()
         self._idle.set()
 
     def expect(self, job: Job) -> None:
-        """A job was taken in: its terminal event is still to come."""
-        self._remembered.add(job)
+        """Add a new job to the store."""
+        self._jobs.add(job)
         self._idle.clear()
 
     def done(self, job: Job) -> None:
-        """All its takes are there."""
+        """End a job whose takes are all stored."""
         self._end(job, m.Done(id=job.id, takes=len(job.takes), path=job.takes[0].path))
 
     def cancelled(self, job: Job) -> None:
-        """Its client didn't want it any more."""
+        """End a job that its client cancelled."""
         self._end(job, m.Cancelled(id=job.id))
 
+    def cancelled_before_queued(self, client: ClientId, identity: m.Id) -> None:
+        """Send `cancelled` for a request that never became a job."""
+        self._outbox.send(client, m.Cancelled(id=identity))
+
     def failed(self, job: Job, error: errors.TimbredError, cause: BaseException | None = None) -> None:
-        """It can't be done. `cause` is what came of it where the error only says that we are at fault."""
+        """End a job that can't be done.
+
+        Args:
+            job: The job.
+            error: The error for its client.
+            cause: The exception behind an internal error, for the log.
+        """
         if isinstance(error, errors.Internal):
             log.error("request %s: %s", job.id, error, exc_info=cause)
         self._end(job, failure(job.id, error))
 
-    def broke(self, job: Job, error: Exception) -> None:
-        """Something went wrong with it on its way, whatever that is; one that has ended since doesn't hear of it."""
+    def failed_if_live(self, job: Job, error: Exception) -> None:
+        """End a job after any exception; do nothing if it has ended already."""
         if job.live:
             self.failed(job, errors.from_foreign(error), error)
 
-    async def all_within(self, patience: float) -> bool:
-        """Wait until every job has ended, for so many seconds; says whether they have."""
+    async def wait_for_all(self, patience_s: float) -> bool:
+        """Wait at most `patience_s` seconds until every job has ended; return whether they have."""
         try:
-            await asyncio.wait_for(self._idle.wait(), patience)
+            await asyncio.wait_for(self._idle.wait(), patience_s)
         except TimeoutError:
             return False
         return True
 
     def _end(self, job: Job, terminal: m.Event) -> None:
-        if job.state is State.RENDERING or isinstance(terminal, m.Cancelled):
-            self._pieces.break_off(job)
-        job.move(State.ENDED)
-        job.terminal = terminal
-        job.given = job.whole = None
-        self._remembered.ended(job)
-        self._send(job, terminal)
-        if not any(self._remembered.live()):
-            self._idle.set()
+        """End a job and send its terminal event.
 
-    def _send(self, job: Job, terminal: m.Event) -> None:
-        """Send a terminal event. One that can't be sent as it is (a path that the transport can't encode) becomes a
-        `fail`, which holds nothing but the id and an error."""
+        Streamed pieces are discarded, except where the sound is complete and only couldn't be written. An event that
+        can't be sent (a path that the transport can't encode) becomes a `fail`, which holds only the id and an error.
+        """
+        if job.state is State.RENDERING or isinstance(terminal, m.Cancelled):
+            self._pieces.discard(job)
+        self._jobs.end(job)
+        job.terminal = terminal
+        job.init_samples = job.init_clip = job.timer = None
         try:
             self._outbox.send(job.client, terminal)
         except Exception as error:
             known = errors.from_foreign(error)
-            log.error("request %s: its end can't be told: %s", job.id, known, exc_info=error)
+            log.error("request %s: its terminal event can't be sent: %s", job.id, known, exc_info=error)
             job.terminal = failure(job.id, known)
             self._outbox.send(job.client, job.terminal)
+        if not any(self._jobs.live()):
+            self._idle.set()
 
 
 class TakeDelivery:
-    """Delivers rendered jobs, and keeps what the engine heard of their takes."""
+    """Delivers the takes of rendered jobs, and stores their embeddings."""
 
     def __init__(
-        self, outbox: Outbox, finishing: Postprocessor, endings: TerminalEvents, background: BackgroundTasks
+        self,
+        outbox: Outbox,
+        postprocessor: Postprocessor,
+        jobs: JobStore,
+        terminal_events: TerminalEvents,
+        background: BackgroundTasks,
+        listener: SoundListener,
     ) -> None:
-        self.on_take: Callable[[Job, FinishedTake], None] = lambda _job, _take: None
-        """Hears of each take, after its client."""
-        self.hearings = EmbeddingJoin(self._keep_hearing)
+        self.embeddings = EmbeddingJoin(jobs, self._store_embedding)
         self._outbox = outbox
-        self._finishing = finishing
-        self._endings = endings
+        self._postprocessor = postprocessor
+        self._terminal_events = terminal_events
         self._background = background
+        self._listener = listener
 
     def deliver(self, job: Job, message: engine_messages.JobRendered, payload: Sequence[memoryview]) -> None:
-        """Make the takes of a job that the engine has rendered. A rendering that can't be read fails the job."""
+        """Start to make the takes of a rendered job; fail it if the samples can't be read."""
         try:
-            raw = takes_in(message, payload, job.heard_as)
+            raw = raw_takes(message, payload, job.streamed_take_id)
         except ValueError as error:
-            self._endings.broke(job, error)
+            self._terminal_events.failed_if_live(job, error)
             return
         job.move(State.DELIVERING)
         if job.parameters.hears:
-            self.hearings.expect(job.number)
+            self.embeddings.expect(job)
         self._background.start(self._deliver(job, raw), f"deliver-{job.number}")
 
     async def _deliver(self, job: Job, raw: list[RawTake]) -> None:
-        whole = job.whole
+        init = job.init_clip
         try:
-            if job.preview is not None:
-                await job.preview
+            if job.preview_task is not None:
+                await job.preview_task
             for take in raw:
-                finished = await self._background.in_thread(self._finishing, job.parameters, take, str(job.id), whole)
+                finished = await self._background.in_thread(
+                    self._postprocessor, job.parameters, take, str(job.id), init
+                )
                 if not job.live:
                     return
-                if job.cancel_wanted:
+                if job.cancel_requested:
                     break
                 self._announce(job, finished)
-            self._conclude(job)
-        except Exception as error:  # noqa: BLE001  whatever it is, the client hears of it
-            self._endings.broke(job, error)
+            if job.cancel_requested:
+                self._terminal_events.cancelled(job)
+            else:
+                self._terminal_events.done(job)
+        except Exception as error:  # noqa: BLE001  any failure ends the job with it
+            self._terminal_events.failed_if_live(job, error)
         finally:
-            self.hearings.delivered(job.number)
+            self.embeddings.delivered(job)
 
     def _announce(self, job: Job, finished: FinishedTake) -> None:
+        """Send `take` to the client, then pass the take on."""
         stored = finished.stored
         event = take_event(job.id, stored, stored.index)
         job.takes.append(event)
         if job.parameters.inline:
             job.clips.append(finished.clip)
         self._outbox.send(job.client, event, finished.clip if job.parameters.inline else None)
-        self.hearings.take(job.number, stored.index, stored.take_id)
-        self.on_take(job, finished)
+        self.embeddings.add_take(job, stored.index, stored.take_id)
+        self._listener.take(job, finished)
 
-    def _conclude(self, job: Job) -> None:
-        if job.cancel_wanted:
-            self._endings.cancelled(job)
-        else:
-            self._endings.done(job)
+    def _store_embedding(self, take_id: str, model: str, vector: bytes) -> None:
+        self._background.start(self._write_embedding(take_id, model, vector), f"embedding-{take_id}")
 
-    def _keep_hearing(self, take_id: str, ear: str, vector: bytes) -> None:
-        self._background.start(self._store_hearing(take_id, ear, vector), f"hear-{take_id}")
-
-    async def _store_hearing(self, take_id: str, ear: str, vector: bytes) -> None:
-        """Store it beside the take. A take without it is found by its words all the same."""
+    async def _write_embedding(self, take_id: str, model: str, vector: bytes) -> None:
+        """Store the embedding of a take. A take without one is still found by its prompt."""
         try:
-            await self._background.in_thread(self._finishing.library.hear, take_id, ear, vector)
+            await self._background.in_thread(self._postprocessor.library.hear, take_id, model, vector)
         except errors.TimbredError as error:
             log.warning("take %s can't be found by its sound: %s", take_id, error)

@@ -1,4 +1,4 @@
-"""`by`: as many steps as fit before a deadline. Pure."""
+"""Deadlines of requests (`by`): the number of steps that fit before one. Pure."""
 
 import math
 import re
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from timbred.errors import BadRequest
 from timbred.player.beat_grid import GRAIN
 
-SPARE = 0.85
-"""Part of the time there is that is planned with: a machine that does other things too is slower at times."""
+USABLE_SHARE = 0.85
+"""Share of the remaining time that is planned with: other load slows the machine down at times."""
 
-HANDLING = 0.15
-"""Seconds for what the model doesn't do: the file, the way to the voice."""
+HANDLING_S = 0.15
+"""Seconds for everything outside the model: writing the file, starting the voice."""
 
-SENSIBLE = 4
-"""A sound may get a fourth of its model's steps; with fewer it is another sound."""
+MAX_STEPS_DIVISOR = 4
+"""A deadline may reduce the steps to a fourth of the model's usual number; with fewer the sound becomes another."""
 
-FARTHEST = 3600.0
-"""Seconds from now; beyond it, a deadline is a mistake."""
+MAX_SECONDS_FROM_NOW = 3600.0
+"""Seconds from now; a later deadline is refused as a mistake."""
 
-BAR = re.compile(r"bar\s*(\d{1,6})")
+BAR_PATTERN = re.compile(r"bar\s*(\d{1,6})")
 
 
 class DeadlineTooSoon(BadRequest):
@@ -29,117 +29,140 @@ class DeadlineTooSoon(BadRequest):
 
 @dataclass(frozen=True)
 class Deadline:
-    """`bar` counts from 1, as musicians do: bar 33 begins after 32 bars. Or `seconds` from when it was asked for, of
-    which some are `spent`."""
+    """A deadline as requested.
+
+    Attributes:
+        bar: Bar counted from 1 (bar 33 begins after 32 bars); None for a deadline in seconds.
+        seconds: Seconds from the arrival of the request.
+        spent: Seconds since that arrival.
+    """
 
     bar: int | None = None
     seconds: float = 0.0
     spent: float = 0.0
 
     def beat(self, beats_per_bar: float) -> float:
-        """The beat on which the bar begins."""
+        """Return the beat on which the bar begins."""
         return ((self.bar or 1) - 1) * beats_per_bar
 
     def left(self, clock: "DeadlineClock | None") -> float:
-        """Seconds until it. `clock` is needed for a bar."""
+        """Return the seconds until the deadline. `clock` is needed for a bar."""
         if self.bar is not None and clock is not None:
             return clock.until(self.beat(clock.beats_per_bar))
         return self.seconds - self.spent
 
     def __str__(self) -> str:
+        """Return the deadline as error texts name it."""
         return f"bar {self.bar}" if self.bar is not None else f"{self.seconds:.3g} s from now"
 
 
 @dataclass(frozen=True)
 class DeadlineClock:
-    """The session's bars: which beat it is, at which tempo."""
+    """The current beat of the session, its tempo and its bars."""
 
     beat: float
     bpm: float
     beats_per_bar: float
 
     def until(self, beat: float) -> float:
-        """Seconds until a beat."""
+        """Return the seconds until a beat."""
         return (beat - self.beat) * 60.0 / self.bpm
 
     def bar_after(self, seconds: float) -> int:
-        """The first bar, counted from 1, that begins in so many seconds or later."""
+        """Return the first bar, counted from 1, that begins in `seconds` or later."""
         beat = self.beat + seconds * self.bpm / 60.0
         return math.ceil(beat / self.beats_per_bar - GRAIN) + 1
 
 
 @dataclass(frozen=True)
 class StepPace:
-    """What a sound takes, in seconds: `wait` until the engine turns to it, `rest` besides its steps, `step` each."""
+    """Expected duration of a rendering, in seconds.
+
+    Attributes:
+        wait: Until the engine starts it.
+        overhead: Everything but its steps.
+        step: Each step.
+    """
 
     wait: float
-    rest: float
+    overhead: float
     step: float
 
     def needed(self, steps: int) -> float:
-        """Seconds from now that it takes with so many steps, with some to spare."""
-        return self.wait + HANDLING + (self.rest + self.step * steps) / SPARE
+        """Return the seconds from now that a rendering with this many steps needs, with a reserve."""
+        return self.wait + HANDLING_S + (self.overhead + self.step * steps) / USABLE_SHARE
 
 
 @dataclass(frozen=True)
 class DeadlineRequest:
-    """What a job with a deadline is held to while it runs: `left` tells the seconds until then, which a new tempo may
-    change; `fewest` are the fewest sensible steps."""
+    """The deadline of a job.
+
+    Attributes:
+        left: Returns the seconds until the deadline, which a new tempo may change.
+        min_steps: The fewest steps that it may be rendered with.
+    """
 
     left: Callable[[], float]
-    fewest: int
+    min_steps: int
 
     @property
     def within(self) -> float:
         """Seconds in which the engine must be done."""
-        return max(0.0, self.left() - HANDLING)
+        return max(0.0, self.left() - HANDLING_S)
 
 
-def steps_anew(wanted: DeadlineRequest, pace: StepPace, remaining: float, steps_left: int) -> int | None:
-    """How many steps to begin anew with, for a job that would be too late as it is and then be in time; None to go on.
+def fewer_steps(deadline: DeadlineRequest, pace: StepPace, remaining: float, steps_left: int) -> int | None:
+    """Return the steps to start a late rendering again with so that it is in time; None to continue it.
 
-    `remaining` are the seconds that it still takes as it is, for `steps_left`. A schedule can't be shortened under way:
-    its first steps would be those of another sound.
+    A schedule can't be shortened during a rendering: its first steps would be those of another sound.
+
+    Args:
+        deadline: The job's deadline.
+        pace: Its measured pace.
+        remaining: Seconds that it still needs as it is.
+        steps_left: Steps that it still needs as it is.
     """
-    left = wanted.left()
-    if pace.step <= 0 or remaining + HANDLING <= left:
+    left = deadline.left()
+    if pace.step <= 0 or remaining + HANDLING_S <= left:
         return None
-    fitting = _fitting(left, pace)
-    return fitting if wanted.fewest <= fitting < steps_left else None
+    fitting = _fitting_steps(left, pace)
+    return fitting if deadline.min_steps <= fitting < steps_left else None
 
 
 def read_by(text: str) -> Deadline:
-    """A deadline as it was sent.
+    """Read the value of `by`.
 
     >>> read_by("bar 33").bar
     33
 
     Raises:
-        BadRequest: it is neither a bar nor seconds.
+        BadRequest: It is neither a bar nor a number of seconds.
     """
     word = text.strip().lower()
-    if (found := BAR.fullmatch(word)) and int(found[1]) >= 1:
-        return Deadline(bar=int(found[1]))
+    if (bar := BAR_PATTERN.fullmatch(word)) and int(bar[1]) >= 1:
+        return Deadline(bar=int(bar[1]))
     try:
         seconds = float(word)
     except ValueError:
         seconds = math.nan
-    if not 0 < seconds <= FARTHEST:
-        raise BadRequest(f"by: got {text!r}, allowed is a bar as in `bar 33`, or 0 to {FARTHEST:g} seconds from now")
+    if not 0 < seconds <= MAX_SECONDS_FROM_NOW:
+        raise BadRequest(
+            f"by: got {text!r}, allowed is a bar as in `bar 33`, or 0 to {MAX_SECONDS_FROM_NOW:g} seconds from now"
+        )
     return Deadline(seconds=seconds)
 
 
 def steps_by(deadline: Deadline, pace: StepPace, fewest: int, most: int, clock: DeadlineClock | None) -> int:
-    """As many steps as fit, at most `most`. `clock` is needed for a bar.
+    """Return the number of steps that fit, at most `most`. `clock` is needed for a bar.
 
     Raises:
-        TooSoon: not even `fewest` steps fit; says when it could be.
-        BadRequest: the bar is past.
+        DeadlineTooSoon: Not even `fewest` steps fit; names a possible deadline.
+        BadRequest: The bar is past.
     """
     left = deadline.left(clock)
     needed = pace.needed(fewest)
     if needed > left:
-        could = f"bar {clock.bar_after(needed)}" if deadline.bar is not None and clock else f"{_up(needed):g}"
+        could = f"bar {clock.bar_after(needed)}" if deadline.bar is not None and clock else f"{_round_up(needed):g}"
         state = "is past" if left <= 0 else f"is in {left:.2f} s" if deadline.bar is not None else "is too soon"
         kind = BadRequest if left <= 0 else DeadlineTooSoon
         raise kind(
@@ -148,19 +171,26 @@ def steps_by(deadline: Deadline, pace: StepPace, fewest: int, most: int, clock: 
         )
     if pace.step <= 0:
         return most
-    return max(fewest, min(most, _fitting(left, pace)))
+    return max(fewest, min(most, _fitting_steps(left, pace)))
 
 
-def _fitting(left: float, pace: StepPace) -> int:
-    """Steps that fit into so many seconds."""
-    return math.floor(((left - pace.wait - HANDLING) * SPARE - pace.rest) / pace.step)
+def _fitting_steps(left: float, pace: StepPace) -> int:
+    """Return the steps that fit into `left` seconds."""
+    return math.floor(((left - pace.wait - HANDLING_S) * USABLE_SHARE - pace.overhead) / pace.step)
 
 
-def fewest_steps(of_model: int, of_scheduler: int, asked: int | None) -> int:
-    """The fewest sensible steps, from a model's usual number, what its scheduler can, and what was asked for."""
-    sensible = max(of_scheduler, math.ceil(of_model / SENSIBLE), 2)
-    return sensible if asked is None else max(of_scheduler, min(sensible, asked))
+def fewest_steps(of_model: int, of_scheduler: int, requested: int | None) -> int:
+    """Return the fewest steps that a deadline may reduce a rendering to.
+
+    Args:
+        of_model: The model's usual number of steps.
+        of_scheduler: The fewest that the noise scheduler can do.
+        requested: The number in the request, if it has one.
+    """
+    sensible = max(of_scheduler, math.ceil(of_model / MAX_STEPS_DIVISOR), 2)
+    return sensible if requested is None else max(of_scheduler, min(sensible, requested))
 
 
-def _up(seconds: float) -> float:
+def _round_up(seconds: float) -> float:
+    """Round up to tenths of a second."""
     return math.ceil(seconds * 10) / 10

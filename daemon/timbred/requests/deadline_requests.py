@@ -1,4 +1,4 @@
-"""Requests with a deadline: timed if their model never was, then given as many steps as fit."""
+"""Requests with a deadline: their models are timed if need be, then their number of steps is chosen."""
 
 import math
 import time
@@ -26,59 +26,73 @@ from timbred.requests.scheduler import JobScheduler
 
 
 class DeadlineHandlers:
-    """Plans requests that have `by`. Runs on the event loop."""
+    """Plans requests that have `by`. Runs on the event loop.
 
-    def __init__(self, dispatcher: JobScheduler, player: PlayerClient, session: Callable[[], Session]) -> None:
-        self.dispatcher = dispatcher
+    Args:
+        scheduler: The scheduler of jobs.
+        player: The player, which counts beats.
+        session: Returns the session's tempo and bars.
+    """
+
+    def __init__(self, scheduler: JobScheduler, player: PlayerClient, session: Callable[[], Session]) -> None:
+        self.scheduler = scheduler
         self.player = player
         self._session = session
 
     def is_timed(self, parameters: Parameters) -> bool:
-        """Whether it is known how long such a sound takes; else `time` finds out."""
+        """Whether the duration of such a rendering is known; if not, `time` measures it."""
         name = parameters.model
-        return self.dispatcher.estimates.knows(name) and self.dispatcher.residents.is_resident(name)
+        return self.scheduler.estimates.knows(name) and self.scheduler.residency.is_resident(name)
 
     async def time(self, parameters: Parameters) -> None:
-        """Time such a sound. What is done for the first time with a model is slow, and so is timed again.
-
-        Raises: what the engine says of it.
-        """
-        cold = not self.dispatcher.residents.is_resident(parameters.model)
-        await self.dispatcher.trials.measure(parameters)
-        if cold:
-            await self.dispatcher.trials.measure(parameters)
-
-    def should_time_again(self, parameters: Parameters, error: BadRequest) -> bool:
-        """Whether a refusal rests on too few measurements to be told."""
-        return isinstance(error, DeadlineTooSoon) and not self.dispatcher.estimates.is_sure(parameters.model)
-
-    def check(self, request: m.Generate) -> None:
-        """Whether there could be such a deadline.
+        """Time such a rendering; the first one after a load is slow, so it is timed again.
 
         Raises:
-            BadRequest: it can't be read.
-            NoAudioDevice: it is a bar, and without a device nothing counts bars.
+            TimbredError: The engine can't render it.
+        """
+        cold = not self.scheduler.residency.is_resident(parameters.model)
+        await self.scheduler.calibration.measure(parameters)
+        if cold:
+            await self.scheduler.calibration.measure(parameters)
+
+    def should_time_again(self, parameters: Parameters, error: BadRequest) -> bool:
+        """Whether a refusal is based on too few measurements."""
+        return isinstance(error, DeadlineTooSoon) and not self.scheduler.estimates.is_sure(parameters.model)
+
+    def check(self, request: m.Generate) -> None:
+        """Check the deadline of a request.
+
+        Raises:
+            BadRequest: It can't be read.
+            NoAudioDevice: It is a bar, and without a device nothing counts bars.
         """
         self._clock_for(read_by(request.by or ""))
 
-    def planned(
-        self, request: m.Generate, parameters: Parameters, card: Card, came: float
+    def plan(
+        self, request: m.Generate, parameters: Parameters, card: Card, received_at: float
     ) -> tuple[m.Generate, DeadlineRequest]:
-        """The request with as many steps as fit, and what it is held to while it runs; it goes first in the engine, and
-        sounds on its bar, unless it says otherwise. `came` is the moment it came, of the monotonic clock.
+        """Return the request with the number of steps that fit, and the deadline of its job.
+
+        It gets the priority `live`, and its sound begins on its bar, unless the request says otherwise.
+
+        Args:
+            request: The request.
+            parameters: Its parameters with the number of steps that it would have without a deadline.
+            card: The model's card.
+            received_at: Moment of its arrival, of the monotonic clock.
 
         Raises:
-            BadRequest: it can't be ready in time; says when it could.
-            NoAudioDevice: the deadline is a bar, and nothing counts bars.
+            BadRequest: It can't be ready in time; names a possible deadline.
+            NoAudioDevice: The deadline is a bar, and nothing counts bars.
         """
         deadline = read_by(request.by or "")
         clock = self._clock_for(deadline)
-        left = replace(deadline, spent=time.monotonic() - came)
+        left = replace(deadline, spent=time.monotonic() - received_at)
         priority = request.priority or "live"
         pace = StepPace(
-            wait=self.dispatcher.wait_for(priority),
-            rest=self.dispatcher.estimates.of_rest(parameters),
-            step=self.dispatcher.estimates.of_step(parameters),
+            wait=self.scheduler.expected_wait(priority),
+            overhead=self.scheduler.estimates.of_overhead(parameters),
+            step=self.scheduler.estimates.of_step(parameters),
         )
         lowest, _ = STEPS.get(parameters.scheduler, (1, 1000))
         fewest = fewest_steps(card.steps, lowest, request.steps)
@@ -87,15 +101,15 @@ class DeadlineHandlers:
         if request.to in PLAYED and at is None and clock is not None:
             at = f"{deadline.beat(clock.beats_per_bar):g}"
         planned = msgspec.structs.replace(request, steps=steps, priority=priority, at=at)
-        return planned, DeadlineRequest(lambda: self._left(deadline, came), fewest)
+        return planned, DeadlineRequest(lambda: self._left(deadline, received_at), fewest)
 
-    def _left(self, deadline: Deadline, came: float) -> float:
-        """Seconds until a deadline; without a device nothing counts bars, and a bar never comes."""
+    def _left(self, deadline: Deadline, received_at: float) -> float:
+        """Return the seconds until a deadline; without a device nothing counts bars, and these are infinite."""
         try:
             clock = self._clock_for(deadline)
         except NoAudioDevice:
             return math.inf
-        return replace(deadline, spent=time.monotonic() - came).left(clock)
+        return replace(deadline, spent=time.monotonic() - received_at).left(clock)
 
     def _clock_for(self, deadline: Deadline) -> DeadlineClock | None:
         if deadline.bar is None:

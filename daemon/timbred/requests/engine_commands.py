@@ -1,4 +1,4 @@
-"""What the engine is told."""
+"""Commands to the engine process."""
 
 from typing import Literal, Protocol
 
@@ -9,78 +9,97 @@ from timbred.requests.resolve import Parameters
 
 
 class EngineConnection(Protocol):
-    """The part of `engine.link.EngineLink` that is used here."""
+    """The part of `timbred.ipc.engine_client.EngineLink` that is used here."""
 
     @property
-    def up(self) -> bool: ...
+    def up(self) -> bool:
+        """Whether an engine takes commands."""
+        ...
 
-    def send(self, message: engine_messages.ToEngine) -> bool: ...
+    def send(self, message: engine_messages.ToEngine) -> bool:
+        """Send a message; return whether an engine took it."""
+        ...
 
 
 class EngineCommands:
-    """Orders for the engine. One that finds none there isn't lost: the next engine is told all that still holds, and
-    what the last one worked on is given to it again."""
+    """Sends commands to the engine. None is lost without one: a new engine gets those that still apply, and the jobs.
 
-    def __init__(self, registry: Registry) -> None:
-        self.engine: EngineConnection | None = None
+    Args:
+        registry: The models.
+        engine: The connection to the engine.
+    """
+
+    def __init__(self, registry: Registry, engine: EngineConnection) -> None:
         self.trouble = ""
-        """Why no engine can be started; empty as long as one is up or may still come up."""
+        """Reason why no engine can be started; empty while one is up or may still start."""
+        self._engine = engine
         self._registry = registry
-        self._way = engine_messages.SetYield(frame_rate=0.0)
+        self._set_yield = engine_messages.SetYield(frame_rate=0.0)
 
     @property
-    def taken(self) -> bool:
-        """Whether there is an engine that takes orders."""
-        return self.engine is not None and self.engine.up
+    def has_engine(self) -> bool:
+        """Whether an engine takes commands."""
+        return self._engine.up
 
     @property
     def state(self) -> Literal["starting", "up", "failed"]:
-        """Whether there is an engine, and if not, whether one is expected to be soon."""
-        if self.taken:
+        """State of the engine as in `status`."""
+        if self.has_engine:
             return "up"
         return "failed" if self.trouble else "starting"
 
     def check_engine(self) -> None:
-        """Whether there is an engine, or may soon be one.
+        """Check that an engine is up or may start.
 
         Raises:
-            WorkerLost: None can be started; says why.
+            WorkerLost: No engine can be started; says why.
         """
         if self.trouble:
             raise errors.WorkerLost(f"the engine can't be started: {self.trouble} (timbred tries again by itself)")
 
-    def give_way(self, frame_rate: float) -> None:
-        """Let the engine rest after each step for a render loop of this many frames a second; 0: never."""
-        self._way = engine_messages.SetYield(frame_rate=frame_rate)
-        self._tell(self._way)
+    def set_yield(self, frame_rate: float) -> None:
+        """Have the engine pause after each step for a render loop of `frame_rate` frames a second; 0 for never."""
+        self._set_yield = engine_messages.SetYield(frame_rate=frame_rate)
+        self._engine.send(self._set_yield)
 
-    def give_way_again(self) -> None:
-        """Tell a new engine how it is to rest."""
-        self._tell(self._way)
+    def repeat_yield(self) -> None:
+        """Send the last `set_yield` to a new engine."""
+        self._engine.send(self._set_yield)
 
     def render(
-        self, number: int, parameters: Parameters, rank: int, within: float | None, given: bytes | None = None
+        self,
+        number: int,
+        parameters: Parameters,
+        rank: int,
+        time_left_s: float | None,
+        init_samples: bytes | None = None,
     ) -> None:
-        """Make a sound, under this number. A lower rank goes first; `within` are the seconds until a deadline."""
-        source, order = self.source_of(parameters.model), parameters.order(given)
-        self._tell(engine_messages.RenderJob(job=number, model=source, order=order, rank=rank, within=within))
+        """Render a sound.
+
+        Args:
+            number: Number of the job or trial.
+            parameters: What to render.
+            rank: A lower rank runs first.
+            time_left_s: Seconds until the deadline; None without one.
+            init_samples: Init audio: float32 little-endian, mono, at the model's rate.
+        """
+        source, order = self.source_of(parameters.model), parameters.order(init_samples)
+        self._engine.send(
+            engine_messages.RenderJob(job=number, model=source, order=order, rank=rank, within=time_left_s)
+        )
 
     def cancel(self, number: int) -> None:
-        """Leave a sound at the next step."""
-        self._tell(engine_messages.CancelJob(job=number))
+        """Stop a rendering at its next step."""
+        self._engine.send(engine_messages.CancelJob(job=number))
 
     def load(self, source: engine_messages.ModelSource) -> None:
-        """Take a model into memory."""
-        self._tell(engine_messages.LoadModel(model=source))
+        """Load a model into memory."""
+        self._engine.send(engine_messages.LoadModel(model=source))
 
     def unload(self, name: str) -> None:
         """Free a model's memory."""
-        self._tell(engine_messages.UnloadModel(name=name))
+        self._engine.send(engine_messages.UnloadModel(name=name))
 
     def source_of(self, name: str) -> engine_messages.ModelSource:
-        """A model as the engine is told of it."""
+        """Return a model's name and folder."""
         return engine_messages.ModelSource(name=name, folder=str(self._registry[name].folder))
-
-    def _tell(self, message: engine_messages.ToEngine) -> None:
-        if self.engine is not None:
-            self.engine.send(message)

@@ -1,4 +1,4 @@
-"""The settings that can change while the daemon runs, and those that can't."""
+"""Handlers of all requests, and the settings that can change while the daemon runs."""
 
 import asyncio
 import logging
@@ -13,17 +13,18 @@ from timbred import errors
 from timbred.audio import Megabytes
 from timbred.audiofile.reader import head_of, read_recipe
 from timbred.config import NAMED, Config, Value, read
+from timbred.dsp.streaming import StreamPiece
 from timbred.errors import BadRequest
 from timbred.filenames import printable
 from timbred.ipc.engine_messages import NoiseSource
 from timbred.models.registry import Card, Entry, Registry
 from timbred.player.client import PlayerClient
 from timbred.protocol import messages as m
-from timbred.protocol.boundary import ClientId
+from timbred.protocol.boundary import ClientId, Outbox
 from timbred.protocol.coercion import shown
 from timbred.protocol.schema import REQUESTS
-from timbred.requests.completion import failure, take_event
-from timbred.requests.continuous.controller import FlowControllers, InternalOutbox
+from timbred.requests.completion import SoundListener, failure, take_event
+from timbred.requests.continuous.controller import FlowControllers
 from timbred.requests.deadline import DeadlineTooSoon
 from timbred.requests.deadline_requests import DeadlineHandlers
 from timbred.requests.job import Job, Key, key_of
@@ -37,34 +38,50 @@ from timbred.storage.recipe import overlaid, parameters_of
 from timbred.storage.takes_folder import AllowedFolders, TakesFolder
 from timbred.task_supervision import Supervisor, hold_until_done
 
+log = logging.getLogger(__name__)
+
 
 class LiveSettings:
-    """The values in force."""
+    """The values of all settings, some of which change while the daemon runs.
 
-    def __init__(self, config: Config, check: Callable[[str, Value], None]) -> None:
-        """`check` hears of a change before it is made, and may refuse it by an error."""
-        # values are told to clients, as UTF-8
+    Args:
+        config: The values at the start.
+        check: Called before a change; raises an error to refuse it.
+        apply: Called with a change that was checked, to bring it about.
+        on_change: Called after each change, also after one that isn't a client's.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        check: Callable[[str, Value], None],
+        apply: Callable[[str, Value], None],
+        on_change: Callable[[str, Value], None],
+    ) -> None:
+        # values are sent to clients, as UTF-8
         self._values: dict[str, Value] = {
             name: printable(value) if isinstance(value, str) else value for name, value in config.values.items()
         }
-        self._said = set(config.said)
+        self._set_by_user = set(config.said)
         self._check = check
-        self.on_change: Callable[[str, Value], None] = lambda _name, _value: None
-        """Hears of each change, and of each value that something else decides and that is new."""
+        self._apply = apply
+        self._on_change = on_change
 
     def __getitem__(self, name: str) -> Value:
-        """Raises:
-        BadRequest: there is no such setting; lists those there are.
+        """Return a value.
+
+        Raises:
+            BadRequest: No setting has this name; lists all names.
         """
         if name not in self._values:
             raise BadRequest(f"there is no setting {name!r}; there are {', '.join(self._values)}")
         return self._values[name]
 
     def change(self, name: str, raw: object) -> None:
-        """Set a value from outside.
+        """Set a value on behalf of a client.
 
         Raises:
-            BadRequest: there is no such setting, it can't change now, or the value isn't allowed.
+            BadRequest: No setting has this name, it can't change now, or the value isn't allowed.
         """
         _ = self[name]
         if not NAMED[name].live:
@@ -72,89 +89,101 @@ class LiveSettings:
             raise BadRequest(f"setting {name}: set it at the start, with --set {name}={raw}; while running: {live}")
         value = read(NAMED[name], raw)
         self._check(name, value)
+        self._apply(name, value)
         self._values[name] = value
-        self._said.add(name)
-        self.on_change(name, value)
+        self._set_by_user.add(name)
+        self._on_change(name, value)
 
-    def follow_until_said(self, name: str, value: Value) -> None:
-        """A value that something else decides as long as the user hasn't, if it is one of those allowed."""
+    def follow_unless_set(self, name: str, value: Value) -> None:
+        """Set an allowed value that the system determines, unless the user has set one."""
         setting = NAMED[name]
         allowed = not isinstance(value, int | float) or (setting.low or 0) <= value <= (setting.high or value)
-        if name not in self._said and allowed:
+        if name not in self._set_by_user and allowed:
             self.follow(name, value)
 
     def follow(self, name: str, value: Value) -> None:
-        """A value that something else decides (the system a free port, a Link session its tempo)."""
+        """Set a value that the system determines: a free port, the tempo of a Link session."""
         if self._values[name] != value:
             self._values[name] = value
-            self.on_change(name, value)
+            self._on_change(name, value)
 
     @property
     def session(self) -> Session:
-        """What the session lends to requests."""
+        """Defaults for requests: sample rate, tempo and bars."""
         return Session(int(self["audio.rate"]), float(self["tempo"]), float(self["beats_per_bar"]))
 
 
-log = logging.getLogger(__name__)
+MAX_PENDING_REQUESTS = 128
+"""Requests of one client that may wait for a file or a model at one time; a further one is answered `busy`."""
 
-MOST_READING = 128
-"""Requests of one client for which files are read at one time; one more is answered `busy`."""
+MAX_CONCURRENT_SEARCHES = 2
+"""Threads that search the library at one time: more would delay all other requests."""
 
-LISTINGS_AT_ONCE = 2
-"""Threads that look through the takes at one time: more would delay all other requests."""
-
-LONGEST_DESCENT = 32
-"""Takes that may have handed on one starting noise."""
+MAX_NOISE_SOURCES = 32
+"""Takes through which a starting noise is traced back."""
 
 NEVER_BUSY = (m.Cancel, m.Status, m.Stop, m.Tempo, m.Setting)
-"""Requests that are taken in however many others of the client are under way."""
+"""Requests that are handled regardless of `MAX_PENDING_REQUESTS`."""
 
 _TYPE_OF = {entry.kind: entry.name for entry in REQUESTS}
 
 
 class RequestHandlers:
-    """Implements `protocol.exchange.Inbox`. Runs on the event loop; what reads disks runs in threads."""
+    """Handles all requests. Implements `timbred.protocol.boundary.Inbox`.
+
+    Runs on the event loop; disks are read in threads, except for the head of a file or a recipe.
+
+    Args:
+        outbox: Where events are sent.
+        registry: The models.
+        scheduler: The scheduler of jobs.
+        library: The library of takes.
+        folder: The takes folder.
+        allowed: Folders that files may be read from.
+        settings: The settings.
+        player: The player.
+        playback: Handlers of playback.
+        buffers: Buffers of SuperCollider servers.
+        flows: Continuous playback.
+        supervisor: Runs the tasks of requests.
+    """
 
     def __init__(
         self,
-        outbox: InternalOutbox,
+        outbox: Outbox,
         registry: Registry,
-        dispatcher: JobScheduler,
+        scheduler: JobScheduler,
         library: Library,
         folder: TakesFolder,
         allowed: AllowedFolders,
         settings: LiveSettings,
         player: PlayerClient,
-        supervisor: Supervisor | None = None,
+        playback: PlaybackHandlers,
+        buffers: ScsynthBuffers,
+        flows: FlowControllers,
+        supervisor: Supervisor,
     ) -> None:
-        self.supervisor = supervisor or Supervisor()
+        self.supervisor = supervisor
         self.outbox = outbox
         self.registry = registry
-        self.dispatcher = dispatcher
+        self.scheduler = scheduler
         self.library = library
         self.folder = folder
         self.allowed = allowed
         self.settings = settings
         self.player = player
-        self.playing = PlaybackHandlers(outbox, player, library, allowed, self._could_not_play, self.supervisor)
-        self.buffers = ScsynthBuffers(outbox, self.supervisor)
-        dispatcher.delivering.on_take = self._taken
-        dispatcher.pieces.on_piece = self.playing.early.piece
-        dispatcher.pieces.on_broken = self.playing.early.broken
-        self.flows = FlowControllers(outbox, player, dispatcher, lambda: settings.session)
-        self.playing.stop_flows = self.flows.stop
-        self.playing.flowing = self.flows.has
-        self.in_time = DeadlineHandlers(dispatcher, player, lambda: settings.session)
+        self.playback = playback
+        self.buffers = buffers
+        self.flows = flows
+        self.deadlines = DeadlineHandlers(scheduler, player, lambda: settings.session)
         self._being_timed: dict[Key, m.Generate | m.Vary] = {}
-        """Requests with a deadline that wait until their model has been timed; a cancelled one is no longer here."""
-        player.on_tempo = lambda bpm: settings.follow("tempo", bpm)
-        player.on_rate = lambda rate: settings.follow_until_said("audio.rate", rate)
+        """Requests with a deadline that wait until their model has been timed; cancelled ones are removed."""
         self.began = time.monotonic()
-        self._reading: set[asyncio.Task[Any]] = set()
-        self._reading_of: Counter[ClientId] = Counter()
-        self._listings = asyncio.Semaphore(LISTINGS_AT_ONCE)
+        self._pending: set[asyncio.Task[Any]] = set()
+        self._pending_of: Counter[ClientId] = Counter()
+        self._searches = asyncio.Semaphore(MAX_CONCURRENT_SEARCHES)
         self._listing_models: asyncio.Task[list[m.Model]] | None = None
-        self._answers: dict[type[m.Request], Callable[[ClientId, Any], Coroutine[Any, Any, None] | None]] = {
+        self._handlers: dict[type[m.Request], Callable[[ClientId, Any], Coroutine[Any, Any, None] | None]] = {
             m.Generate: self._generate,
             m.Vary: self._vary,
             m.Cancel: self._cancel,
@@ -163,79 +192,82 @@ class RequestHandlers:
             m.Load: self._load,
             m.Unload: self._unload,
             m.Takes: self._takes,
-            m.Play: self.playing.play,
-            m.Stop: self.playing.stop,
-            m.Set: self.playing.change,
+            m.Play: self.playback.play,
+            m.Stop: self._stop,
+            m.Set: self.playback.change,
             m.Flow: self._flow,
             m.Tempo: self._tempo,
             m.Setting: self._setting,
         }
 
     def receive(self, client: ClientId, request: m.Request) -> None:
-        """Take in a request; see `Inbox`."""
+        """Handle a request; see `Inbox`."""
         try:
-            if self._reading_of.get(client, 0) >= MOST_READING and not isinstance(request, NEVER_BUSY):
-                busy = f"files are being read for {MOST_READING} requests of yours already; send this one again later"
-                raise errors.Busy(busy, 1.0)
-            reading = self._answers[type(request)](client, request)
-        except Exception as error:  # noqa: BLE001  one answer, whatever went wrong
+            if self._pending_of.get(client, 0) >= MAX_PENDING_REQUESTS and not isinstance(request, NEVER_BUSY):
+                raise errors.Busy(
+                    f"files are being read for {MAX_PENDING_REQUESTS} requests of yours already; "
+                    "send this one again later",
+                    1.0,
+                )
+            work = self._handlers[type(request)](client, request)
+        except Exception as error:  # noqa: BLE001  any failure is answered
             self._refuse(client, request, error)
             return
-        if reading is None:
+        if work is None:
             return
-        self._reading_of[client] += 1
-        task = self.supervisor.run(self._guarded(client, request, reading), _TYPE_OF[type(request)])
-        hold_until_done(task, self._reading)
-        task.add_done_callback(lambda _: self._has_read(client))
+        self._pending_of[client] += 1
+        task = self.supervisor.run(self._guarded(client, request, work), _TYPE_OF[type(request)])
+        hold_until_done(task, self._pending)
+        task.add_done_callback(lambda _: self._task_ended(client))
 
-    def _has_read(self, client: ClientId) -> None:
-        self._reading_of[client] -= 1
-        if not self._reading_of[client]:
-            del self._reading_of[client]
+    def _task_ended(self, client: ClientId) -> None:
+        self._pending_of[client] -= 1
+        if not self._pending_of[client]:
+            del self._pending_of[client]
 
     async def stop(self) -> None:
-        """Wait until what was being read has been answered."""
-        if self._reading:
-            await asyncio.wait(self._reading)
+        """Wait until all pending requests have been answered."""
+        if self._pending:
+            await asyncio.wait(self._pending)
         await self.buffers.stop()
 
-    async def _guarded(self, client: ClientId, request: m.Request, reading: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, client: ClientId, request: m.Request, work: Coroutine[Any, Any, None]) -> None:
         try:
-            await reading
-        except Exception as error:  # noqa: BLE001  one answer, whatever went wrong
+            await work
+        except Exception as error:  # noqa: BLE001  any failure is answered
             self._refuse(client, request, error)
 
     def _refuse(self, client: ClientId, request: m.Request, error: Exception) -> None:
         known = errors.from_foreign(error)
         if isinstance(known, errors.Internal):
             log.error("%s: %s", _TYPE_OF[type(request)], known, exc_info=error)
-        self.outbox.send(client, failure(_named(request), known))
+        self.outbox.send(client, failure(_answer_id(request), known))
 
     def _known(self, client: ClientId, request: m.Generate | m.Vary) -> bool:
-        """Tell whether this request came before. If so it is answered with where it stands.
+        """Return whether this request came before; if so, send its state again.
 
         Raises:
-            BadRequest: another request came with this id; names what differs.
+            BadRequest: Another request came with this id; names the differences.
         """
-        timed = self._being_timed.get(key_of(client, request.id))
-        if timed is not None:
-            check_same(timed, request)
+        waiting = self._being_timed.get(key_of(client, request.id))
+        if waiting is not None:
+            check_same(waiting, request)
             return True
-        job = self.dispatcher.remembered.get(client, request.id)
+        job = self.scheduler.jobs.get(client, request.id)
         if job is None:
             return False
-        if job.asked is not None:
-            check_same(job.asked, request)
-        self.dispatcher.repeat(job)
+        if job.request is not None:
+            check_same(job.request, request)
+        self.scheduler.repeat(job)
         return True
 
     def _generate(self, client: ClientId, request: m.Generate) -> Coroutine[Any, Any, None] | None:
-        return None if self._known(client, request) else self._take_in(client, request, request)
+        return None if self._known(client, request) else self._submit(client, request, request)
 
-    def _take_in(
-        self, client: ClientId, request: m.Generate, asked: m.Generate | m.Vary
+    def _submit(
+        self, client: ClientId, request: m.Generate, original: m.Generate | m.Vary
     ) -> Coroutine[Any, Any, None] | None:
-        """Take in a request that isn't known. `asked` is what the client sent."""
+        """Validate a new request and create its job. `original` is the request that the client sent."""
         entry = self.registry[request.model or str(self.settings["models.default"])]
         noise = self._noise_of(request.noise, entry.card.name) if request.noise else None
         init = self._file_of(request.init) if request.init else None
@@ -244,86 +276,89 @@ class RequestHandlers:
         if request.folder:
             self.folder.check_inside(request.folder)
         if request.to in PLAYED:
-            self.playing.check(request)
+            self.playback.check(request)
         if request.scsynth is not None:
             self.buffers.check(client)
 
-        def resolved(asked: m.Generate) -> Parameters:
-            return resolve(asked, entry.card, session, seed, noise, head.seconds if head else None, head)
+        def resolve_request(request: m.Generate) -> Parameters:
+            return resolve(request, entry.card, session, seed, noise, head.seconds if head else None, head)
 
-        parameters = resolved(request)
-        if not self.dispatcher.residents.is_resident(entry.card.name):
+        parameters = resolve_request(request)
+        if not self.scheduler.residency.is_resident(entry.card.name):
             entry.checkpoint()
         if request.by is not None:
-            return self._in_time(client, request, asked, entry.card, parameters, resolved, init)
-        self.dispatcher.submit(client, request.id, parameters, init, asked=asked)
+            return self._submit_with_deadline(client, request, original, entry.card, parameters, resolve_request, init)
+        self.scheduler.submit(client, request.id, parameters, init, request=original)
         return None
 
-    def _in_time(
-        self, client: ClientId, request: m.Generate, asked: m.Generate | m.Vary, card: Card, parameters: Parameters,
-        resolved: Callable[[m.Generate], Parameters], init: Path | None,
+    def _submit_with_deadline(
+        self, client: ClientId, request: m.Generate, original: m.Generate | m.Vary, card: Card, parameters: Parameters,
+        resolve_request: Callable[[m.Generate], Parameters], init: Path | None,
     ) -> Coroutine[Any, Any, None] | None:  # fmt: skip
-        """A request with a deadline: decided at once, or as soon as its model has been timed."""
-        came = time.monotonic()
-        self.in_time.check(request)
+        """Create the job of a request with a deadline, at once or as soon as its model has been timed."""
+        received_at = time.monotonic()
+        self.deadlines.check(request)
 
-        def decide() -> None:
-            planned, wanted = self.in_time.planned(request, parameters, card, came)
-            self.dispatcher.submit(client, request.id, resolved(planned), init, wanted, asked)
+        def submit() -> None:
+            planned, deadline = self.deadlines.plan(request, parameters, card, received_at)
+            self.scheduler.submit(client, request.id, resolve_request(planned), init, deadline, original)
 
-        if self.in_time.is_timed(parameters):
+        if self.deadlines.is_timed(parameters):
             try:
-                decide()
+                submit()
                 return None
             except DeadlineTooSoon as error:
-                if not self.in_time.should_time_again(parameters, error):
+                if not self.deadlines.should_time_again(parameters, error):
                     raise
         key = key_of(client, request.id)
-        self._being_timed[key] = asked
-        return self._timed_first(key, parameters, decide)
+        self._being_timed[key] = original
+        return self._time_then(key, parameters, submit)
 
-    async def _timed_first(self, key: Key, parameters: Parameters, decide: Callable[[], None]) -> None:
+    async def _time_then(self, key: Key, parameters: Parameters, submit: Callable[[], None]) -> None:
+        """Time a model, then submit the request unless it was cancelled."""
         try:
-            await self.in_time.time(parameters)
+            await self.deadlines.time(parameters)
             if key in self._being_timed:
-                decide()
+                submit()
         except Exception:
-            if key in self._being_timed:  # else it was cancelled, and that was its end
+            if key in self._being_timed:  # else `cancelled` was its terminal event
                 raise
         finally:
             self._being_timed.pop(key, None)
 
     def _cancel_timing(self, client: ClientId, keys: Sequence[Key]) -> None:
-        """End requests that wait until their model has been timed."""
+        """Cancel requests that wait until their model has been timed."""
         for key in keys:
-            self.outbox.send(client, m.Cancelled(id=self._being_timed.pop(key).id))
+            self.scheduler.terminal_events.cancelled_before_queued(client, self._being_timed.pop(key).id)
 
     def _vary(self, client: ClientId, request: m.Vary) -> Coroutine[Any, Any, None] | None:
-        """Reads the recipe at once, not in a thread: what this client sends next must not overtake it."""
+        """Handle `vary`. The recipe is read here, not in a thread: the client's next request must not overtake it."""
         if self._known(client, request):
             return None
-        return self._take_in(client, changed(self._recipe_of(request.take), request), request)
+        return self._submit(client, merge_recipe(self._recipe_of(request.take), request), request)
 
     def _noise_of(self, take: str, model: str) -> NoiseSource:
-        """The starting noise of a stored take, which may itself have had an earlier one's."""
-        for _ in range(LONGEST_DESCENT):
+        """Return the starting noise of a stored take, which may itself have had that of an earlier one."""
+        for _ in range(MAX_NOISE_SOURCES):
             recipe = self._recipe_of(take)
             if recipe["model"] != model:
                 raise errors.BadRequest(f"noise: {take} was made by {recipe['model']}; its noise fits no other model")
             if "noise" not in recipe:
                 card = self.registry[model].card
                 request = m.Generate(id="noise", **recipe)
-                found = resolve(request, card, self.settings.session, 0)
-                return NoiseSource(seed=found.seed, seconds=found.rendered_seconds, loop=found.loop)
+                source = resolve(request, card, self.settings.session, 0)
+                return NoiseSource(seed=source.seed, seconds=source.rendered_seconds, loop=source.loop)
             take = recipe["noise"]
-        raise errors.BadRequest(f"noise: {take} goes back over more than {LONGEST_DESCENT} takes; name an earlier one")
+        raise errors.BadRequest(
+            f"noise: {take} goes back over more than {MAX_NOISE_SOURCES} takes; name an earlier one"
+        )
 
     def _file_of(self, take: str) -> Path:
-        """The file that a take id or a path stands for.
+        """Return the file of a take id or a path.
 
         Raises:
-            BadRequest: there is no such take, or it was never a file.
-            ForbiddenPath, BadAudio: the path may not be read, or there is no such file.
+            BadRequest: No take has this id.
+            ForbiddenPath, BadAudio: The path may not be read, or the file doesn't exist.
         """
         stored = self.library.get(take)
         if stored is None:
@@ -334,7 +369,7 @@ class RequestHandlers:
         return stored.path
 
     def _recipe_of(self, take: str) -> dict[str, Any]:
-        """The parameters of a stored take or of a file."""
+        """Return the parameters in the recipe of a stored take or of a file."""
         stored = self.library.get(take)
         if stored is not None:
             return parameters_of(stored.recipe)
@@ -348,30 +383,30 @@ class RequestHandlers:
 
     def _cancel(self, client: ClientId, request: m.Cancel) -> None:
         if request.id == "*":
-            jobs = list(self.dispatcher.remembered.live(client))
-            timed = [key for key in self._being_timed if key[0] == client]
+            jobs = list(self.scheduler.jobs.live(client))
+            waiting = [key for key in self._being_timed if key[0] == client]
             for job in jobs:
-                self.dispatcher.cancel(job)
-            self._cancel_timing(client, timed)
-            if not jobs and not timed:
+                self.scheduler.cancel(job)
+            self._cancel_timing(client, waiting)
+            if not jobs and not waiting:
                 self.outbox.send(client, m.Acknowledged(id="cancel"))
             return
         if (key := key_of(client, request.id)) in self._being_timed:
             self._cancel_timing(client, [key])
             return
-        job = self.dispatcher.remembered.get(client, request.id)
+        job = self.scheduler.jobs.get(client, request.id)
         if job is None or not job.live:
             state = "has ended already" if job else "isn't known"
             raise errors.BadRequest(f"id: the request {request.id!r} {state}; there is nothing to cancel")
-        self.dispatcher.cancel(job)
+        self.scheduler.cancel(job)
 
     def _status(self, client: ClientId, request: m.Status) -> None:
-        residents = self.dispatcher.residents
-        running = sum(1 for _ in self.dispatcher.remembered.live()) - len(self.dispatcher.queue)
+        residents = self.scheduler.residency
+        running = sum(1 for _ in self.scheduler.jobs.live()) - len(self.scheduler.queue)
         self.outbox.send(
             client,
             m.StatusReply(
-                jobs_queued=len(self.dispatcher.queue),
+                jobs_queued=len(self.scheduler.queue),
                 jobs_running=running,
                 models_resident=len(residents.sizes),
                 device_memory_used=megabytes(residents.memory_used),
@@ -382,8 +417,8 @@ class RequestHandlers:
                 uptime_s=time.monotonic() - self.began,
                 late=self.player.late,
                 lead=self.player.lead * 1000,
-                engine=self.dispatcher.orders.state,
-                engine_trouble=self.dispatcher.orders.trouble,
+                engine=self.scheduler.commands.state,
+                engine_trouble=self.scheduler.commands.trouble,
                 player=self.player.process.state,
                 player_trouble=self.player.process.trouble,
                 faults="; ".join(map(str, self.supervisor.faults)),
@@ -392,7 +427,7 @@ class RequestHandlers:
 
     async def _models(self, client: ClientId, request: m.Models) -> None:
         listing = self._listing_models
-        if listing is None or listing.done():  # many who ask at one time get one answer
+        if listing is None or listing.done():  # clients that ask at the same time get the same answer
             listing = self._listing_models = asyncio.create_task(self._described())
         self.outbox.send_list(client, "models", await asyncio.shield(listing), None)
 
@@ -401,8 +436,8 @@ class RequestHandlers:
         return await asyncio.to_thread(lambda: [self.describe(entry) for entry in entries])
 
     def describe(self, entry: Entry) -> m.Model:
-        """A model as `models` lists it; reads its folder."""
-        residents, name = self.dispatcher.residents, entry.card.name
+        """Describe a model as `models` lists it; reads its folder."""
+        residents, name = self.scheduler.residency, entry.card.name
         size = residents.sizes.get(name, 0)
         if name in residents.sizes:
             state = "resident"
@@ -432,15 +467,15 @@ class RequestHandlers:
         )
 
     def _load(self, client: ClientId, request: m.Load) -> None:
-        self.dispatcher.loads.load(client, request.model)
+        self.scheduler.loads.load(client, request.model)
 
     def _unload(self, client: ClientId, request: m.Unload) -> None:
-        self.dispatcher.loads.unload(client, request.model)
+        self.scheduler.loads.unload(client, request.model)
 
     async def _takes(self, client: ClientId, request: m.Takes) -> None:
-        async with self._listings:
-            found = await asyncio.to_thread(self.library.search, request.search or "", request.limit, request.like)
-        events = [take_event("takes", take, index) for index, take in enumerate(found)]
+        async with self._searches:
+            takes = await asyncio.to_thread(self.library.search, request.search or "", request.limit, request.like)
+        events = [take_event("takes", take, index) for index, take in enumerate(takes)]
         end = m.Done(id="takes", takes=len(events), path=events[0].path if events else "")
         self.outbox.send_list(client, "takes", events, end)
 
@@ -456,26 +491,43 @@ class RequestHandlers:
     def _flow(self, client: ClientId, request: m.Flow) -> Coroutine[Any, Any, None] | None:
         entry = self.registry[request.model or str(self.settings["models.default"])]
         init = self._file_of(request.init) if request.init else None
-        if not self.dispatcher.residents.is_resident(entry.card.name):
+        if not self.scheduler.residency.is_resident(entry.card.name):
             entry.checkpoint()
         head = head_of(init) if init else None
         if head is not None and head.channels > 2 and repaints(request):
             raise errors.BadRequest(f"init: it has {head.channels} channels and stays in part; voices play 1 or 2")
         return self.flows.flow(client, request, entry.card, init, head.seconds if head else None)
 
-    def _taken(self, job: Job, take: FinishedTake) -> None:
-        self.playing.finished(job, take)
-        self.buffers.finished(job, take)
-
-    def _could_not_play(self, client: ClientId, error: Exception) -> None:
-        known = errors.from_foreign(error)
-        if isinstance(known, errors.Internal):
-            log.error("play: %s", known, exc_info=error)
-        self.outbox.send(client, failure("play", known))
+    def _stop(self, client: ClientId, request: m.Stop) -> None:
+        """Stop voices; only a stop at once ends continuous playback, which isn't scheduled."""
+        voice = 0 if request.voice == "*" else request.voice
+        silent_flows = self.flows.stop(voice) if request.at in (None, "now") else []
+        self.playback.stop(client, request, silent_flows)
 
 
-def _named(request: m.Request) -> m.Id:
-    """What stands in the id's place of an answer to this request."""
+class SoundOutputs(SoundListener):
+    """Passes pieces to streaming playback, and takes to playback and SuperCollider servers."""
+
+    def __init__(self, playback: PlaybackHandlers, buffers: ScsynthBuffers) -> None:
+        self._playback = playback
+        self._buffers = buffers
+
+    def piece(self, job: Job, piece: StreamPiece) -> None:
+        """See `SoundListener`."""
+        self._playback.streaming.piece(job, piece)
+
+    def pieces_discarded(self, job: Job) -> None:
+        """See `SoundListener`."""
+        self._playback.streaming.pieces_discarded(job)
+
+    def take(self, job: Job, take: FinishedTake) -> None:
+        """See `SoundListener`."""
+        self._playback.finished(job, take)
+        self._buffers.finished(job, take)
+
+
+def _answer_id(request: m.Request) -> m.Id:
+    """Return the id of a failure of this request; requests without an id have their type there."""
     match request:
         case m.Generate(id=identity) | m.Vary(id=identity):
             return identity
@@ -486,19 +538,19 @@ def _named(request: m.Request) -> m.Id:
 
 
 def check_same(before: m.Generate | m.Vary, request: m.Generate | m.Vary) -> None:
-    """See that a request is the one that came with its id before; only where answers go may differ.
+    """Check that a request equals the one that came with its id before; only the reply port may differ.
 
     Raises:
-        BadRequest: naming what differs, with both values.
+        BadRequest: They differ; names each difference with both values.
     """
     if type(before) is not type(request):
         kinds = f"a {_TYPE_OF[type(before)]} before and is a {_TYPE_OF[type(request)]} now"
         raise errors.BadRequest(f"id: {shown(request.id)} was {kinds}; take another id for another request")
     pairs = {key: (getattr(before, key), getattr(request, key)) for key in request.__struct_fields__}
     differing = [
-        f"{key} was {_told(one)} and is {_told(other)}"
-        for key, (one, other) in pairs.items()
-        if key not in ("id", "port") and one != other
+        f"{key} was {_value_text(old)} and is {_value_text(new)}"
+        for key, (old, new) in pairs.items()
+        if key not in ("id", "port") and old != new
     ]
     if differing:
         raise errors.BadRequest(
@@ -507,16 +559,16 @@ def check_same(before: m.Generate | m.Vary, request: m.Generate | m.Vary) -> Non
         )
 
 
-def _told(value: object) -> str:
+def _value_text(value: object) -> str:
     return "not given" if value is None else shown(value)
 
 
-def changed(recipe: dict[str, Any], request: m.Vary) -> m.Generate:
-    """A stored take's parameters with what the request names changed."""
+def merge_recipe(recipe: dict[str, Any], request: m.Vary) -> m.Generate:
+    """Return a stored take's parameters with the keys of the request in place of its own."""
     named = {key: getattr(request, key) for key in m.Generate.__struct_fields__ if getattr(request, key) is not None}
     return m.Generate(**overlaid(recipe, named))
 
 
 def megabytes(size: int) -> Megabytes:
-    """Bytes as megabytes."""
+    """Convert bytes to megabytes."""
     return Megabytes(size / 1e6)

@@ -1,21 +1,27 @@
-"""A job: one request for sound, and where it stands."""
+"""The record of a job, its states, and the store of all jobs.
+
+`JobStore` owns the records. `JobQueue` and the jobs that the engine holds are views of it: a job waits because its
+state is `QUEUED`, and the engine holds it because its state is `RENDERING`.
+"""
 
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from timbred.audio import Clip
+from timbred.dsp.streaming import StreamedSound
 from timbred.protocol.boundary import ClientId
 from timbred.protocol.messages import Event, Generate, HeardText, Id, Take, Vary, Warned
 from timbred.requests.deadline import DeadlineRequest
+from timbred.requests.eta import JobTimer
 from timbred.requests.resolve import Parameters
 
 
 class State(Enum):
-    """Where a job stands; the value is for people."""
+    """State of a job; the value is a description for people."""
 
     QUEUED = "waiting"
     RENDERING = "rendering"
@@ -25,20 +31,79 @@ class State(Enum):
 
 TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.RENDERING, State.ENDED}),
-    State.RENDERING: frozenset({State.QUEUED, State.DELIVERING, State.ENDED}),  # back when its engine was lost
+    State.RENDERING: frozenset({State.QUEUED, State.DELIVERING, State.ENDED}),  # back once if its engine is lost
     State.DELIVERING: frozenset({State.ENDED}),
     State.ENDED: frozenset(),
 }
-"""Every move that a job can make."""
+"""Every allowed transition; `timbred.requests.scheduler` draws it with the events that cause each."""
+
+
+@dataclass(eq=False)
+class StreamedVoice:
+    """Playback of a sound that is still being rendered.
+
+    Attributes:
+        sound: Samples received so far.
+        rate: Sample rate of the device, in Hz.
+        play: The player's number for it; None until its first samples are sent.
+        refused: Whether the player refused it, so that no more samples are sent.
+    """
+
+    sound: StreamedSound
+    rate: int
+    play: int | None = None
+    refused: bool = False
+
+
+@dataclass
+class PendingEmbeddings:
+    """Embeddings of a job's takes that are still to be joined with take ids.
+
+    Attributes:
+        take_ids: Stored takes without a joined embedding, by index.
+        vectors: Embeddings by take index, float32 bytes; empty until the engine sends them.
+        model: Name of the embedding model; empty until the engine sends it.
+        delivered: Whether all takes of the job are stored.
+    """
+
+    take_ids: dict[int, str] = field(default_factory=dict[int, str])
+    vectors: Sequence[bytes] = ()
+    model: str = ""
+    delivered: bool = False
 
 
 @dataclass(eq=False)
 class Job:
-    """One request for sound. `number` is the daemon's own name for it; times are of the monotonic clock. A job isn't
-    `ready` until the sound it starts from (`given`: mono, at the model's rate) has been read and its long `texts` have
-    been counted, which are None before; `whole` is that sound itself where most of it stays. `asked` is the request as
-    the client sent it. `heard_as` is the take id of a sound that was heard before it was a take. One with a deadline is
-    `wanted`, and `anew` is what it is to begin anew with once the engine has left it."""
+    """Record of one `generate` or `vary`, from `queued` to its terminal event. Times are of the monotonic clock.
+
+    Attributes:
+        number: The daemon's number for the job, in the order of submission.
+        client: The client that asked.
+        id: The client's id of the request.
+        parameters: Parameters that the engine renders.
+        state: Changed by `move` alone.
+        attempts: Times that the job was given to an engine.
+        rendering_since: Moment at which the engine first got the job in its current attempt.
+        started_sent: Whether `started` was sent.
+        cancel_requested: Whether the client asked to cancel it.
+        ended_at: Moment of the terminal event.
+        takes: `take` events sent so far.
+        clips: Samples of these takes, for a client that asked for them inline.
+        terminal: The terminal event, once sent.
+        warnings: `warned` events sent so far.
+        texts: Texts longer than the text encoders read at once; None until they are counted.
+        init_samples: Init audio for the engine: float32 little-endian, mono, at the model's rate.
+        init_clip: Init audio as read, where the take keeps a part of it.
+        ready: Whether its init audio is read and its texts are counted.
+        streamed_take_id: Take id announced by streaming playback before the take is stored.
+        preview_task: Task that writes the preview.
+        deadline: Set for a request with `by`.
+        request: The request as the client sent it.
+        retry_parameters: Parameters to render with once the engine has stopped the current rendering.
+        timer: Times the current rendering.
+        voice: Streaming playback; None without a device or before the first piece.
+        embeddings: Embeddings that are still awaited or joined; outlives the terminal event.
+    """
 
     number: int
     client: ClientId
@@ -46,29 +111,32 @@ class Job:
     parameters: Parameters
     state: State = State.QUEUED
     attempts: int = 0
-    announced: bool = False
-    cancel_wanted: bool = False
-    taken_in: float = field(default_factory=time.monotonic)
-    ended: float = 0.0
+    rendering_since: float = 0.0
+    started_sent: bool = False
+    cancel_requested: bool = False
+    ended_at: float = 0.0
     takes: list[Take] = field(default_factory=list[Take])
     clips: list[Clip] = field(default_factory=list[Clip])
     terminal: Event | None = None
     warnings: list[Warned] = field(default_factory=list[Warned])
     texts: tuple[HeardText, ...] | None = ()
-    given: bytes | None = None
-    whole: Clip | None = None
+    init_samples: bytes | None = None
+    init_clip: Clip | None = None
     ready: bool = True
-    heard_as: str = ""
-    preview: "asyncio.Task[None] | None" = None
-    wanted: DeadlineRequest | None = None
-    asked: Generate | Vary | None = None
-    anew: Parameters | None = None
+    streamed_take_id: str = ""
+    preview_task: "asyncio.Task[None] | None" = None
+    deadline: DeadlineRequest | None = None
+    request: Generate | Vary | None = None
+    retry_parameters: Parameters | None = None
+    timer: JobTimer | None = None
+    voice: StreamedVoice | None = None
+    embeddings: PendingEmbeddings | None = None
 
     def move(self, state: State) -> None:
-        """Go to another state.
+        """Change the state.
 
         Raises:
-            RuntimeError: there is no such move; a fault in the one who asked.
+            RuntimeError: `TRANSITIONS` doesn't allow it; a fault of the caller.
         """
         if state not in TRANSITIONS[self.state]:
             raise RuntimeError(f"job {self.number} can't go from {self.state.name} to {state.name}")
@@ -76,116 +144,141 @@ class Job:
 
     @property
     def live(self) -> bool:
-        """Whether a terminal event is still to come."""
+        """Whether the terminal event is still to be sent."""
         return self.state is not State.ENDED
 
 
 RANK = {"live": 0, "normal": 1, "background": 2}
+"""Rank of each priority; a lower rank runs first."""
 
-
-def _place(job: Job) -> tuple[int, int, int]:
-    """A job that goes back after its engine was lost keeps its number, and with it its place."""
-    return RANK[job.parameters.priority], 0 if job.attempts else 1, job.number
-
-
-@dataclass
-class JobQueue:
-    """Waiting jobs in the order in which they will run."""
-
-    limit: int
-    _jobs: list[Job] = field(default_factory=list[Job])
-
-    def __len__(self) -> int:
-        return len(self._jobs)
-
-    def __iter__(self) -> Iterator[Job]:
-        return iter(self._jobs)
-
-    @property
-    def full(self) -> bool:
-        return len(self._jobs) >= self.limit
-
-    def add(self, job: Job) -> int:
-        """Put a job in its place; says how many are before it."""
-        self._jobs.append(job)
-        self._jobs.sort(key=_place)
-        return self.position(job)
-
-    def position(self, job: Job) -> int:
-        """How many jobs are before this one."""
-        return self._jobs.index(job)
-
-    def first(self) -> Job | None:
-        """The job whose turn it is, left where it is; one that isn't ready lets others pass."""
-        return next((job for job in self._jobs if job.ready), None)
-
-    def next(self) -> Job | None:
-        """Take the first job out."""
-        return self._jobs.pop(0) if self._jobs else None
-
-    def remove(self, job: Job) -> None:
-        """Take a job out."""
-        self._jobs.remove(job)
-
-    def clear(self) -> None:
-        """Take all jobs out."""
-        self._jobs.clear()
-
-
-KEPT_CLIPS = 64 * 2**20
-"""Bytes of samples kept for ended requests that wanted them inline, in case they ask again."""
+MAX_KEPT_CLIP_BYTES = 64 * 2**20
+"""Bytes of samples kept for ended requests that asked for them inline, in case the client repeats the request."""
 
 Key = tuple[ClientId, str]
 
 
 def key_of(client: ClientId, identity: Id) -> Key:
-    """A request's name in the daemon. Pd sends 5 as a number, another patch as a symbol: both mean the same."""
+    """Return the daemon's name of a request; Pd sends the id 5 as a number, other patches as a symbol."""
     return client, str(identity)
 
 
 class JobStore:
-    """Jobs by client and id: the live ones, and for `patience` seconds the ended ones."""
+    """Records of all live jobs, and of the ended ones for a while.
 
-    def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._patience = patience
+    Args:
+        keep_ended_s: Seconds for which an ended job is kept.
+        clock: Monotonic clock.
+    """
+
+    def __init__(self, keep_ended_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._keep_ended_s = keep_ended_s
         self._clock = clock
-        self._live: dict[Key, Job] = {}
-        self._ended: OrderedDict[Key, Job] = OrderedDict()
+        self._live: dict[int, Job] = {}
+        self._ended: OrderedDict[int, Job] = OrderedDict()
+        self._numbers: dict[Key, int] = {}
+        """Number of the latest job of each key."""
+        self._joining: dict[int, Job] = {}
+        """Ended jobs whose embeddings aren't joined yet: kept for longer than `keep_ended_s` if need be."""
 
     def add(self, job: Job) -> None:
-        """Know a job from now on."""
-        self._live[key_of(job.client, job.id)] = job
+        """Add a new job."""
+        self._live[job.number] = job
+        self._numbers[key_of(job.client, job.id)] = job.number
 
-    def ended(self, job: Job) -> None:
-        """The job has had its terminal event."""
-        key = key_of(job.client, job.id)
-        del self._live[key]
-        job.ended = self._clock()
-        self._ended[key] = job
+    def end(self, job: Job) -> None:
+        """Move a live job to `ENDED`.
+
+        Raises:
+            RuntimeError: It has ended already.
+        """
+        job.move(State.ENDED)
+        del self._live[job.number]
+        job.ended_at = self._clock()
+        self._ended[job.number] = job
+        if job.embeddings is not None:
+            self._joining[job.number] = job
         self._forget_old()
         self._limit_clips()
 
     def get(self, client: ClientId, identity: Id) -> Job | None:
-        """The job of this name, live or ended not long ago."""
+        """Return the latest job of this name, live or ended not long ago."""
         self._forget_old()
-        key = key_of(client, identity)
-        return self._live.get(key) or self._ended.get(key)
+        number = self._numbers.get(key_of(client, identity), 0)
+        return self._live.get(number) or self._ended.get(number)
 
     def live(self, client: ClientId | None = None) -> Iterator[Job]:
-        """Jobs that haven't ended, of one client or all."""
-        return (job for job in tuple(self._live.values()) if client in (None, job.client))
+        """Iterate over live jobs, of one client or all, in the order of submission; jobs may end meanwhile."""
+        return (job for job in tuple(self._live.values()) if client in (None, job.client) and job.live)
+
+    def in_state(self, state: State) -> list[Job]:
+        """Return the live jobs in this state, in the order of submission."""
+        return [job for job in self._live.values() if job.state is state]
+
+    def rendering(self, number: int) -> Job | None:
+        """Return the job with this number if the engine holds it."""
+        job = self._live.get(number)
+        return job if job is not None and job.state is State.RENDERING else None
+
+    def joining(self, number: int) -> Job | None:
+        """Return the job with this number, live or ended, if its embeddings are awaited."""
+        job = self._live.get(number) or self._joining.get(number)
+        return job if job is not None and job.embeddings is not None else None
+
+    def all_joining(self) -> list[Job]:
+        """Return all jobs, live or ended, whose embeddings are awaited."""
+        return [job for job in (*self._live.values(), *self._joining.values()) if job.embeddings is not None]
+
+    def end_joining(self, job: Job) -> None:
+        """Drop a job's embeddings, all of which are joined or never come."""
+        job.embeddings = None
+        self._joining.pop(job.number, None)
 
     def _forget_old(self) -> None:
-        horizon = self._clock() - self._patience
+        horizon = self._clock() - self._keep_ended_s
         while self._ended:
-            key, job = next(iter(self._ended.items()))
-            if job.ended > horizon:
+            number, job = next(iter(self._ended.items()))
+            if job.ended_at > horizon:
                 return
-            del self._ended[key]
+            del self._ended[number]
+            key = key_of(job.client, job.id)
+            if self._numbers.get(key) == number:
+                del self._numbers[key]
 
     def _limit_clips(self) -> None:
-        kept = 0
+        kept_bytes = 0
         for job in reversed(self._ended.values()):
-            kept += sum(clip.samples.nbytes for clip in job.clips)
-            if kept > KEPT_CLIPS:
+            kept_bytes += sum(clip.samples.nbytes for clip in job.clips)
+            if kept_bytes > MAX_KEPT_CLIP_BYTES:
                 job.clips.clear()
+
+
+class JobQueue:
+    """View of the waiting jobs in the order in which they will run.
+
+    Args:
+        jobs: The store.
+        limit: Waiting jobs above which new ones are refused.
+    """
+
+    def __init__(self, jobs: JobStore, limit: int) -> None:
+        self.limit = limit
+        self._jobs = jobs
+
+    def __len__(self) -> int:
+        return len(self._jobs.in_state(State.QUEUED))
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(sorted(self._jobs.in_state(State.QUEUED), key=_place))
+
+    def first(self) -> Job | None:
+        """Return the first waiting job, ready or not."""
+        return min(self._jobs.in_state(State.QUEUED), key=_place, default=None)
+
+    def first_ready(self) -> Job | None:
+        """Return the first waiting job that can start; jobs that aren't ready let others pass."""
+        return min((job for job in self._jobs.in_state(State.QUEUED) if job.ready), key=_place, default=None)
+
+
+def _place(job: Job) -> tuple[int, int, int]:
+    """Sort by priority, then jobs of a lost engine, then the order of submission."""
+    return RANK[job.parameters.priority], 0 if job.attempts else 1, job.number

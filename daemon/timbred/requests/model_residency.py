@@ -1,9 +1,9 @@
-"""Which models are in memory, which are wanted there, and who waits for that."""
+"""Resident models, the requests that change them, and the renderings that time them."""
 
 import asyncio
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from timbred import errors
 from timbred.errors import ShuttingDown, TimbredError, WorkerLost
@@ -12,13 +12,15 @@ from timbred.models.registry import Registry
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Outbox
 from timbred.requests.engine_commands import EngineCommands
-from timbred.requests.eta import JobTimer
+from timbred.requests.eta import EtaEstimates, JobTimer
 from timbred.requests.job import RANK, JobStore
 from timbred.requests.resolve import STEPS, Parameters
 
+log = logging.getLogger(__name__)
+
 
 class ModelResidency:
-    """What the engine last said of its memory, and the `load` and `unload` requests that wait for it."""
+    """State of the engine's memory as last reported, and the `load` and `unload` requests that wait for it."""
 
     def __init__(self, outbox: Outbox) -> None:
         self.outbox = outbox
@@ -31,29 +33,31 @@ class ModelResidency:
         self._preload: engine_messages.ModelSource | None = None
 
     def is_resident(self, name: str) -> bool:
-        """Whether it is in memory, and is to stay there."""
+        """Whether a model is in memory and isn't being unloaded."""
         return name in self.sizes and name not in self._unloading
 
     def is_loading(self, name: str) -> bool:
+        """Whether a model is being loaded, or is to be once there is an engine."""
         return name in self._loading
 
     @property
     def is_loading_any(self) -> bool:
+        """Whether any model is."""
         return bool(self._loading)
 
-    def wanted(self) -> Iterable[engine_messages.ModelSource]:
-        """What a new engine is to load first."""
+    def requested(self) -> Iterable[engine_messages.ModelSource]:
+        """Return the models that a new engine is to load, the preloaded one first."""
         preload = [self._preload] if self._preload else []
         named = {source.name for source in preload}
         return [*preload, *(source for source, _ in self._loading.values() if source.name not in named)]
 
     def preload(self, source: engine_messages.ModelSource) -> None:
-        """Load this model whenever an engine starts."""
+        """Load a model whenever an engine starts."""
         self._preload = source
         self._loading.setdefault(source.name, (source, []))
 
-    def want(self, client: ClientId, source: engine_messages.ModelSource) -> bool:
-        """A client wants a model resident; says whether the engine is to be told."""
+    def request_load(self, client: ClientId, source: engine_messages.ModelSource) -> bool:
+        """Add a client's `load`; return whether the engine has to be told."""
         if self.is_resident(source.name):
             self.outbox.send(client, m.Loaded(model=source.name))
             return False
@@ -61,8 +65,8 @@ class ModelResidency:
         self._loading.setdefault(source.name, (source, []))[1].append(client)
         return new
 
-    def unwant(self, client: ClientId, name: str) -> bool:
-        """A client wants a model gone; says whether the engine is to be told. Without an engine no model is loading."""
+    def request_unload(self, client: ClientId, name: str) -> bool:
+        """Add a client's `unload`; return whether the engine has to be told. Without an engine no model is loading."""
         if name not in self.sizes and (self.ready is None or not self.is_loading(name)):
             self.outbox.send(client, m.Unloaded(model=name))
             return False
@@ -71,35 +75,37 @@ class ModelResidency:
         return new
 
     def engine_up(self, ready: engine_messages.EngineReady) -> None:
+        """Keep what a new engine says of its device."""
         self.ready = ready
 
     def engine_down(self, reason: str) -> None:
-        """Everything in its memory is gone; those who waited for a model are told."""
+        """Forget the resident models, and answer all requests that wait for the engine."""
         self.ready = None
         self.memory_used = 0
         self.sizes.clear()
         for name in tuple(self._unloading):
             self._unloaded(name)
         for name in tuple(self._loading):
-            self.failed(name, WorkerLost(f"the engine ended while it loaded {name} ({reason}); ask once more"))
+            self.load_failed(name, WorkerLost(f"the engine ended while it loaded {name} ({reason}); ask once more"))
         if self._preload:
             self.preload(self._preload)
 
     def engine_cannot_start(self, error: WorkerLost) -> None:
-        """No engine can be started: those who wait for a model are told."""
+        """Fail all loads: no engine can be started."""
         for name in tuple(self._loading):
-            self.failed(name, error)
+            self.load_failed(name, error)
         if self._preload:
             self.preload(self._preload)
 
     def engine_said(
         self, message: engine_messages.EngineHeartbeat | engine_messages.ModelLoaded | engine_messages.ModelUnloaded
     ) -> None:
+        """Handle a message about the engine's memory."""
         match message:
             case engine_messages.EngineHeartbeat():
                 self.memory_used, self.memory_total = message.memory_used, message.memory_total
                 for model in message.resident:
-                    if model.name in self.sizes:  # what came or went meanwhile has a message of its own
+                    if model.name in self.sizes:  # loads and unloads have messages of their own
                         self.sizes[model.name] = model.memory
             case engine_messages.ModelLoaded():
                 self._loaded(message.model)
@@ -117,159 +123,182 @@ class ModelResidency:
         for client in self._unloading.pop(name, []):
             self.outbox.send(client, m.Unloaded(model=name))
 
-    def failed(self, name: str, error: TimbredError) -> None:
-        """The model can't be loaded: those who asked for it are told."""
+    def load_failed(self, name: str, error: TimbredError) -> None:
+        """Fail all loads of a model."""
         _, clients = self._loading.pop(name, (None, []))
         for client in clients:
             self.outbox.send(client, m.Fail(id="load", code=error.code, message=str(error)))
 
     def stop(self, error: ShuttingDown) -> None:
-        """The daemon is stopping: nobody is left without an answer."""
+        """Fail all loads and unloads that wait: the daemon is stopping."""
         for name in tuple(self._loading):
-            self.failed(name, error)
+            self.load_failed(name, error)
         for clients in self._unloading.values():
             for client in clients:
                 self.outbox.send(client, m.Fail(id="unload", code=error.code, message=str(error)))
         self._unloading.clear()
 
 
-TRIAL_STEPS = 3
-"""Steps of a sound that is made only to be timed."""
+MAX_TRIAL_STEPS = 3
+"""Steps of a trial: a rendering that is made only to be timed."""
+
+
+@dataclass(eq=False)
+class _Trial:
+    """A trial: what is rendered, its end, and its timer."""
+
+    parameters: Parameters
+    ended: asyncio.Future[None]
+    timer: JobTimer
 
 
 class Calibration:
-    """The trials that the engine works on, by number, and who waits for each. They aren't jobs: no client hears of
-    them, and none is run twice."""
+    """Times models by short renderings, called trials. They aren't jobs: no client gets events, and none is repeated.
+
+    Args:
+        numbers: Numbers for trials, shared with jobs.
+        commands: Commands for the engine.
+        estimates: Where measurements go.
+        residency: Which models are resident.
+    """
 
     def __init__(
-        self, numbers: Iterator[int], orders: EngineCommands, timing: JobTimer, residents: ModelResidency
+        self, numbers: Iterator[int], commands: EngineCommands, estimates: EtaEstimates, residency: ModelResidency
     ) -> None:
         self._numbers = numbers
-        self._orders = orders
-        self._timing = timing
-        self._residents = residents
-        self._trials: dict[int, tuple[Parameters, asyncio.Future[None]]] = {}
+        self._commands = commands
+        self._estimates = estimates
+        self._residency = residency
+        self._trials: dict[int, _Trial] = {}
         self._stopped: errors.TimbredError | None = None
 
     async def measure(self, parameters: Parameters) -> None:
-        """Let the engine make a sound like this in few steps, only to see how long it takes; its model is then loaded.
+        """Render such a sound in few steps to time it; its model is resident afterwards.
 
-        Raises: what the engine says of it, why the daemon times nothing any more, or WorkerLost if no engine can be
-        started.
+        Raises:
+            TimbredError: The engine's error, ShuttingDown, or WorkerLost if no engine can be started.
         """
         if self._stopped is not None:
             raise self._stopped
-        self._orders.check_engine()
-        few = max(STEPS.get(parameters.scheduler, (1, 1000))[0], min(TRIAL_STEPS, parameters.steps))
+        self._commands.check_engine()
+        lowest, _ = STEPS.get(parameters.scheduler, (1, 1000))
+        short = replace(parameters, steps=max(lowest, min(MAX_TRIAL_STEPS, parameters.steps)), to="none", preview=False)
         number = next(self._numbers)
-        trial: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._trials[number] = replace(parameters, steps=few, to="none", preview=False), trial
-        self._order(number)
-        await trial
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._trials[number] = _Trial(short, ended, JobTimer(short))
+        self._render(number)
+        await ended
 
     def uses(self, model: str) -> bool:
         """Whether a model is being timed."""
-        return any(parameters.model == model for parameters, _ in self._trials.values())
+        return any(trial.parameters.model == model for trial in self._trials.values())
 
     def order_again(self) -> None:
-        """A new engine is there: it makes those that found none."""
+        """Give a new engine the trials that are still to be made."""
         for number in self._trials:
-            self._order(number)
+            self._render(number)
 
-    def over(self, number: int, error: errors.TimbredError | None = None) -> None:
-        """A trial has been timed, or can't be. A number that isn't a trial's is a job's."""
-        _, trial = self._trials.pop(number, (None, None))
-        if error is not None:
-            self._timing.dropped(number)
-        if trial is None or trial.done():
-            return
-        if error is None:
-            trial.set_result(None)
-        else:
-            trial.set_exception(error)
+    def loading(self, number: int) -> None:
+        """Record that a trial waits for its model; a number that isn't a trial's is ignored, here and below."""
+        if number in self._trials:
+            self._trials[number].timer.loading = True
+
+    def step_done(self, number: int) -> None:
+        """Record a step of a trial."""
+        if number in self._trials:
+            self._trials[number].timer.add_step()
+
+    def rendered(self, number: int) -> None:
+        """End a trial that is complete."""
+        trial = self._trials.pop(number, None)
+        if trial is not None:
+            trial.timer.finish(self._estimates)
+            if not trial.ended.done():
+                trial.ended.set_result(None)
+
+    def failed(self, number: int, error: errors.TimbredError) -> None:
+        """End a trial with an error."""
+        trial = self._trials.pop(number, None)
+        if trial is not None and not trial.ended.done():
+            trial.ended.set_exception(error)
 
     def give_up(self, error: errors.TimbredError) -> None:
-        """None of them will be timed."""
+        """End all trials with an error."""
         for number in list(self._trials):
-            self.over(number, error)
+            self.failed(number, error)
 
     def stop(self, error: errors.TimbredError) -> None:
-        """Give up all of them, and refuse those that are asked for from now on."""
+        """End all trials with an error, and refuse further ones with it."""
         self._stopped = error
         self.give_up(error)
 
-    def _order(self, number: int) -> None:
-        parameters, _ = self._trials[number]
-        self._timing.began(number, parameters)
-        if not self._residents.is_resident(parameters.model):
-            self._timing.loads(number)
-        # wanted at once, so that nothing else is timed with it
-        self._orders.render(number, parameters, RANK["live"], within=0.0)
-
-
-log = logging.getLogger(__name__)
+    def _render(self, number: int) -> None:
+        trial = self._trials[number]
+        trial.timer = JobTimer(trial.parameters, loading=not self._residency.is_resident(trial.parameters.model))
+        # with a deadline of zero seconds nothing else is batched with it
+        self._commands.render(number, trial.parameters, RANK["live"], time_left_s=0.0)
 
 
 class LoadRequests:
-    """Decides which loads and unloads the engine is told of; `Residents` answers them."""
+    """Decides which `load` and `unload` requests the engine gets; `ModelResidency` answers them."""
 
     def __init__(
         self,
         registry: Registry,
-        residents: ModelResidency,
-        remembered: JobStore,
-        trials: Calibration,
-        orders: EngineCommands,
+        residency: ModelResidency,
+        jobs: JobStore,
+        calibration: Calibration,
+        commands: EngineCommands,
     ) -> None:
         self._registry = registry
-        self._residents = residents
-        self._remembered = remembered
-        self._trials = trials
-        self._orders = orders
+        self._residency = residency
+        self._jobs = jobs
+        self._calibration = calibration
+        self._commands = commands
 
     def load(self, client: ClientId, name: str) -> None:
         """Make a model resident for this client.
 
         Raises:
-            UnknownModel, MissingWeights, ModelError: it can't be loaded.
-            WorkerLost: no engine can be started.
+            UnknownModel, MissingWeights, ModelError: It can't be loaded.
+            WorkerLost: No engine can be started.
         """
         entry = self._registry[name]
-        if not self._residents.is_resident(name):
+        if not self._residency.is_resident(name):
             entry.checkpoint()
-        self._orders.check_engine()
-        source = self._orders.source_of(name)
-        if self._residents.want(client, source):
-            self._orders.load(source)
+        self._commands.check_engine()
+        source = self._commands.source_of(name)
+        if self._residency.request_load(client, source):
+            self._commands.load(source)
 
     def preload(self, name: str) -> None:
-        """Make a model resident from the engine's start on, if its files are here."""
+        """Load a model whenever an engine starts, if its files are complete."""
         try:
             self._registry[name].checkpoint()
         except errors.TimbredError as error:
             log.warning("the default model isn't loaded: %s", error)
             return
-        self._residents.preload(self._orders.source_of(name))
+        self._residency.preload(self._commands.source_of(name))
 
     def order_again(self) -> None:
-        """A new engine is there: it loads what is still wanted."""
-        for source in self._residents.wanted():
-            self._orders.load(source)
+        """Give a new engine the loads that are still requested."""
+        for source in self._residency.requested():
+            self._commands.load(source)
 
     def unload(self, client: ClientId, name: str) -> None:
-        """Free a model's memory.
+        """Free a model's memory for this client.
 
         Raises:
-            UnknownModel: there is none of this name.
-            BadRequest: it is in use.
+            UnknownModel: No model has this name.
+            BadRequest: It is in use.
         """
         _ = self._registry[name]
-        users = [job for job in self._remembered.live() if job.parameters.model == name]
+        users = [job for job in self._jobs.live() if job.parameters.model == name]
         if users:
             raise errors.BadRequest(
                 f"model: {name} is in use by {len(users)} request(s), the first is {users[0].id}; cancel or await them"
             )
-        if self._trials.uses(name):
+        if self._calibration.uses(name):
             raise errors.BadRequest(f"model: {name} is being timed for a request with a deadline; unload it after that")
-        if self._residents.unwant(client, name):
-            self._orders.unload(name)
+        if self._residency.request_unload(client, name):
+            self._commands.unload(name)

@@ -1,8 +1,8 @@
-"""A sound made ready for the speed it is played at: band-limited, so that nothing folds back, and cheap to mix."""
+"""Playback of takes, files and streamed sounds: `play`, `stop` and `set`, and resampling for `speed`."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Container, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,20 +20,29 @@ from timbred.player.client import PlayerClient
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Outbox
 from timbred.protocol.keys import VOICE_COUNT, PlaybackKeys
-from timbred.requests.job import Job
+from timbred.requests.completion import failure
+from timbred.requests.job import Job, StreamedVoice
 from timbred.requests.postprocess import FinishedTake
 from timbred.storage.library import Library
 from timbred.storage.takes_folder import AllowedFolders
 from timbred.task_supervision import Supervisor
 
-SLOWEST = 0.5
-"""A slower sound isn't drawn out in memory: it is read between its frames."""
+log = logging.getLogger(__name__)
+
+MIN_RESAMPLED_SPEED = 0.5
+"""Speed below which the player interpolates, so that a slow sound doesn't take more and more memory."""
 
 
 @dataclass(frozen=True)
 class VarispeedSound:
-    """What the player gets: `samples`, (frames, channels), and their rate in Hz as long as the sound has speed 1; the
-    `source` they came from, and the speed they were made for."""
+    """A sound resampled for a speed.
+
+    Attributes:
+        samples: Shape (frames, channels).
+        rate: Rate in Hz at which they sound at speed 1.
+        source: The clip that they were resampled from.
+        speed: The speed that they were resampled for.
+    """
 
     samples: Samples
     rate: float
@@ -42,31 +51,30 @@ class VarispeedSound:
 
 
 def prepare_speed(clip: Clip, rate: int, loop: bool, speed: float) -> VarispeedSound:
-    """A clip for a device of this rate, played at this speed: each frame of it then goes out as it is.
+    """Resample a clip so that the player outputs each frame unchanged at `speed` on a device of `rate` Hz.
 
-    A loop at another speed keeps its length to a fraction of a frame: its rate says what it came to.
+    The result is band-limited, so that nothing aliases. A loop at another speed keeps its length to a fraction of a
+    frame: its rate accounts for the rounding.
     """
-    whole = max(speed, SLOWEST)
-    frames = max(1, round(clip.frames * rate / (clip.rate * whole)))
+    resampled_speed = max(speed, MIN_RESAMPLED_SPEED)
+    frames = max(1, round(clip.frames * rate / (clip.rate * resampled_speed)))
     source = Clip(clip.samples, clip.rate, loop=loop)
-    exact = clip.rate * frames / clip.frames
-    samples = resample_to_frames(source, frames, rate / whole)
-    return VarispeedSound(samples, exact if loop and whole != 1.0 else rate / whole, source, speed)
-
-
-@dataclass(eq=False)
-class GrowingVoice:
-    """One sound on its way, at the device's `rate`. `play` is the player's number for it, None until its first samples;
-    one that is `refused` never sounds."""
-
-    sound: StreamedSound
-    rate: int
-    play: int | None = None
-    refused: bool = False
+    exact_rate = clip.rate * frames / clip.frames
+    samples = resample_to_frames(source, frames, rate / resampled_speed)
+    is_rounded = loop and resampled_speed != 1.0
+    return VarispeedSound(samples, exact_rate if is_rounded else rate / resampled_speed, source, speed)
 
 
 class StreamingPlayback:
-    """Hears of sounds that are heard early what `dispatch.pieces.Pieces` says. Runs on the event loop."""
+    """Plays sounds while they are rendered (`Job.voice`). Runs on the event loop.
+
+    Args:
+        outbox: Where events of their voices are sent.
+        player: The player.
+        voice_for: Returns the voice for a request; raises Busy if there is none.
+        keys_for: Returns the playback keys for a request.
+        fail: Reports an error to a client.
+    """
 
     def __init__(
         self,
@@ -76,69 +84,65 @@ class StreamingPlayback:
         keys_for: Callable[[m.Generate], PlaybackKeys],
         fail: Callable[[ClientId, Exception], None],
     ) -> None:
-        """`voice_for` finds the voice that a request is to sound on, `keys_for` how; `fail` tells a client of an error
-        on the way."""
         self.outbox = outbox
         self.player = player
         self._voice_for = voice_for
         self._keys_for = keys_for
         self._fail = fail
-        self._growing: dict[int, GrowingVoice | None] = {}
 
     def piece(self, job: Job, piece: StreamPiece) -> None:
-        """The next piece of a job's sound is there."""
-        asked = job.parameters.playing
-        if asked is None:
+        """Play the next piece of a job's sound."""
+        request = job.parameters.playing
+        if request is None:
             return
         if piece.first == 0:
-            self._growing[job.number] = self._begun(job, piece)
-        growing = self._growing.get(job.number)
-        if growing is None or growing.refused:
+            job.voice = self._new_voice(job, piece)
+        voice = job.voice
+        if voice is None or voice.refused:
             return
-        samples = growing.sound.process(piece)
-        if growing.play is not None:
-            self.player.add(growing.play, samples)
+        samples = voice.sound.process(piece)
+        if voice.play is not None:
+            self.player.add(voice.play, samples)
         elif len(samples):
-            self._sound(job, asked, growing, samples)
+            self._start(job, request, voice, samples)
 
-    def broken(self, job: Job) -> None:
-        """No more comes of it: what is heard of it ends."""
-        growing = self._growing.pop(job.number, None)
-        if growing is not None and growing.play is not None:
-            self.player.break_off(growing.play)
+    def pieces_discarded(self, job: Job) -> None:
+        """Fade out a job's sound: no more pieces come."""
+        voice, job.voice = job.voice, None
+        if voice is not None and voice.play is not None:
+            self.player.break_off(voice.play)
 
-    def heard(self, job: Job) -> GrowingVoice | None:
-        """How a job whose take is there now was heard by its pieces already, if it was; asked once."""
-        return self._growing.pop(job.number, None)
+    def take_over(self, job: Job) -> StreamedVoice | None:
+        """Return the voice that a job's sound was streamed to, once; None if its take isn't played yet."""
+        voice, job.voice = job.voice, None
+        return voice
 
-    def _begun(self, job: Job, piece: StreamPiece) -> GrowingVoice | None:
-        """None without a device: then the take is played when it is there, if there is one by then."""
+    def _new_voice(self, job: Job, piece: StreamPiece) -> StreamedVoice | None:
+        """Return a voice, or None without a device: then the take is played, if there is a device by then."""
         rate = self.player.rate
-        return (
-            None if rate is None else GrowingVoice(StreamedSound(job.parameters.render_settings(), piece, rate), rate)
-        )
+        if rate is None:
+            return None
+        return StreamedVoice(StreamedSound(job.parameters.render_settings(), piece, rate), rate)
 
-    def _sound(self, job: Job, asked: m.Generate, growing: GrowingVoice, samples: Samples) -> None:
-        clip = Clip(samples, SampleRate(growing.rate))
-        listener = RequestListener(self.outbox, job.client, job.heard_as)
+    def _start(self, job: Job, request: m.Generate, voice: StreamedVoice, samples: Samples) -> None:
+        clip = Clip(samples, SampleRate(voice.rate))
+        listener = RequestListener(self.outbox, job.client, job.streamed_take_id)
         try:
-            growing.play = self.player.sound(
-                listener, self._voice_for(asked), clip, False, self._keys_for(asked), whole=growing.sound.frames
+            voice.play = self.player.sound(
+                listener, self._voice_for(request), clip, False, self._keys_for(request), whole=voice.sound.frames
             )
         except errors.TimbredError as error:
-            growing.refused = True
+            voice.refused = True
             self._fail(job.client, error)
 
 
-log = logging.getLogger(__name__)
-
-SETTLED = 0.1
-"""Seconds for which a speed must be left alone to be the one that a sound is made ready for."""
+SPEED_SETTLES_S = 0.1
+"""Seconds without another change after which a sound is resampled for its new speed."""
 
 
 @dataclass(eq=False)
 class SourceReader:
-    """A `play` whose sound is being read. A `stop` that comes meanwhile takes it back."""
+    """A `play` whose sound is being read; a `stop` that comes meanwhile sets `taken_back`."""
 
     client: ClientId
     voice: int
@@ -147,7 +151,16 @@ class SourceReader:
 
 
 class PlaybackHandlers:
-    """Between the intake and the player. Runs on the event loop; sounds are read in threads."""
+    """Handles `play`, `stop` and `set`, and plays takes. Runs on the event loop; files are read in threads.
+
+    Args:
+        outbox: Where events are sent.
+        player: The player.
+        library: The library of takes.
+        allowed: Folders that files may be read from.
+        supervisor: Runs the tasks that play takes.
+        flow_voices: Voices that continuous playback uses or is about to use.
+    """
 
     def __init__(
         self,
@@ -155,45 +168,45 @@ class PlaybackHandlers:
         player: PlayerClient,
         library: Library,
         allowed: AllowedFolders,
-        fail: Callable[[ClientId, Exception], None],
         supervisor: Supervisor,
+        flow_voices: Container[int] = (),
     ) -> None:
-        """`fail` tells a client of an error on the way from a finished take to its voice."""
         self.outbox = outbox
         self.player = player
         self.library = library
         self.allowed = allowed
-        self.early = StreamingPlayback(outbox, player, self._voice_for, self._not_past, fail)
-        self.flowing: Callable[[int], bool] = lambda _voice: False
-        """Whether a voice has an endless sound, if only a coming one."""
-        self.stop_flows: Callable[[int], list[ClientId]] = lambda _voice: []
-        """Ends the endless sounds of a voice, or all with 0; the clients of those that weren't heard yet."""
-        self._fail = fail
+        self.streaming = StreamingPlayback(outbox, player, self._voice_for, self._on_next_bar_if_late, self._fail)
+        self._flow_voices = flow_voices
         self._supervisor = supervisor
         self._reading: list[SourceReader] = []
         self._speeds: dict[int, float] = {}
 
     def play(self, client: ClientId, request: m.Play) -> Coroutine[Any, Any, None]:
-        """Play a take or a file. It counts as on its way at once, so that a `stop` sent after it finds it.
+        """Play a take or a file. It is registered at once, so that a later `stop` takes it back.
 
         Raises:
-            BadRequest, ForbiddenPath, BadAudio: it can't be read, or not be played so.
-            NoAudioDevice: there is no device.
+            BadRequest, ForbiddenPath, BadAudio: It can't be read or can't be played with these keys.
+            NoAudioDevice: There is no device.
         """
         loop = bool(request.loop)
         path = self._file_of(request.take)
-        reading = self._on_its_way(client, request.voice)
+        reading = self._register(client, request.voice)
         return self._sound(reading, request.take, loop, request, lambda: decode(path))
 
-    def stop(self, client: ClientId, request: m.Stop) -> None:
-        """End a voice or all, with what is being read for them.
+    def stop(self, client: ClientId, request: m.Stop, silent_flows: Sequence[ClientId] = ()) -> None:
+        """Stop a voice or all, and take back what is being read for them.
+
+        Args:
+            client: The client that asks.
+            request: The request.
+            silent_flows: Clients of the continuous sounds that it stopped before they were audible.
 
         Raises:
-            BadRequest: the voice is silent.
+            BadRequest: The voice is silent.
         """
         voice = 0 if request.voice == "*" else request.voice
         at_once = request.at in (None, "now")
-        taken_back = [*self._take_back(voice), *self.stop_flows(voice)] if at_once else []
+        taken_back = [*self._take_back(voice), *silent_flows] if at_once else []
         if taken_back and not self.player.has(voice):
             if client not in taken_back:
                 self.outbox.send(client, m.Acknowledged(id="stop"))
@@ -201,21 +214,21 @@ class PlaybackHandlers:
         self.player.stop_voice(client, request)
 
     async def change(self, client: ClientId, request: m.Set) -> None:
-        """Change a voice, once what was sent before for it has been read.
+        """Change a voice, once all that was to be played on it before has been read.
 
         Raises:
-            BadRequest: the voice is silent, or a value isn't allowed.
+            BadRequest: The voice is silent, or a value isn't allowed.
         """
-        for reading in [one for one in self._reading if one.voice == request.voice]:
+        for reading in [reading for reading in self._reading if reading.voice == request.voice]:
             await reading.done.wait()
         self.player.change(client, request)
         if request.speed is not None:
-            await self._make_ready(request.voice, request.speed)
+            await self._resample_when_settled(request.voice, request.speed)
 
-    async def _make_ready(self, voice: int, speed: float) -> None:
-        """What sounds is read between its frames at once, which is rough, and then made ready for its new speed."""
+    async def _resample_when_settled(self, voice: int, speed: float) -> None:
+        """Resample a voice for its new speed; until then the player interpolates, with lower quality."""
         self._speeds[voice] = speed
-        await asyncio.sleep(SETTLED)  # a fader sends many: only where it rests counts
+        await asyncio.sleep(SPEED_SETTLES_S)  # a fader sends many values; only the last one counts
         if self._speeds.get(voice) == speed:
             for number, source, loop in self.player.of_another_speed(voice, speed):
                 await self._exchange(number, source, loop, speed)
@@ -229,56 +242,64 @@ class PlaybackHandlers:
             self.player.exchange(number, ready.samples, ready.rate, speed)
 
     def check(self, request: m.Generate) -> None:
-        """Whether a sound that is to be made could be played as asked.
+        """Check that a sound to be rendered can be played with these keys.
 
         Raises:
-            BadRequest: a value that isn't allowed.
-            NoAudioDevice: there is no device.
+            BadRequest: A value isn't allowed.
+            NoAudioDevice: There is no device.
         """
         self.player.check(request)
 
     def finished(self, job: Job, take: FinishedTake) -> None:
-        """A take is there: play it if it is the one to be played, and wasn't heard already."""
-        asked = job.parameters.playing
-        if asked is None or take.stored.index != 0:
+        """Play a stored take if its job asks for that, unless it was streamed already."""
+        request = job.parameters.playing
+        if request is None or take.stored.index != 0:
             return
-        heard = self.early.heard(job)
-        if heard is not None:
-            if heard.play is not None and asked.speed not in (None, 1.0):
-                self._in_background(job.client, self._exchange(heard.play, take.clip, False, float(asked.speed or 1.0)))
+        streamed = self.streaming.take_over(job)
+        if streamed is not None:
+            if streamed.play is not None and request.speed not in (None, 1.0):
+                exchange = self._exchange(streamed.play, take.clip, False, float(request.speed or 1.0))
+                self._start_task(job.client, exchange)
             return
         try:
-            reading = self._on_its_way(job.client, self._voice_for(asked))
+            reading = self._register(job.client, self._voice_for(request))
         except errors.Busy as error:
             self._fail(job.client, error)
             return
-        sound = self._sound(reading, take.stored.take_id, job.parameters.loop, asked, lambda: take.clip)
-        self._in_background(job.client, sound)
+        sound = self._sound(reading, take.stored.take_id, job.parameters.loop, request, lambda: take.clip)
+        self._start_task(job.client, sound)
 
-    def _in_background(self, client: ClientId, sound: Coroutine[Any, Any, None]) -> None:
-        self._supervisor.run(self._told(client, sound), "play")
+    def _start_task(self, client: ClientId, sound: Coroutine[Any, Any, None]) -> None:
+        self._supervisor.run(self._guarded(client, sound), "play")
 
-    async def _told(self, client: ClientId, sound: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, client: ClientId, sound: Coroutine[Any, Any, None]) -> None:
         try:
             await sound
-        except Exception as error:  # noqa: BLE001  whatever it is, the client hears of it
+        except Exception as error:  # noqa: BLE001  any failure is reported to the client
             self._fail(client, error)
 
-    def _voice_for(self, asked: m.Generate) -> int:
-        """The voice that was asked for, or the first that has nothing to do.
+    def _fail(self, client: ClientId, error: Exception) -> None:
+        """Report an error between a rendered sound and its voice."""
+        known = errors.from_foreign(error)
+        if isinstance(known, errors.Internal):
+            log.error("play: %s", known, exc_info=error)
+        self.outbox.send(client, failure("play", known))
+
+    def _voice_for(self, request: m.Generate) -> int:
+        """Return the requested voice, or the first idle one.
 
         Raises:
-            Busy: all have.
+            Busy: No voice is idle.
         """
-        if asked.voice is not None:
-            return asked.voice
+        if request.voice is not None:
+            return request.voice
         taken = {reading.voice for reading in self._reading}
         for voice in range(1, VOICE_COUNT + 1):
-            if voice not in taken and not self.player.has(voice) and not self.flowing(voice):
+            if voice not in taken and not self.player.has(voice) and voice not in self._flow_voices:
                 return voice
         raise errors.Busy(f"all {VOICE_COUNT} voices sound; stop one, or name the one to replace with @voice", 1.0)
 
-    def _on_its_way(self, client: ClientId, voice: int) -> SourceReader:
+    def _register(self, client: ClientId, voice: int) -> SourceReader:
         reading = SourceReader(client, voice, asyncio.Event())
         self._reading.append(reading)
         return reading
@@ -295,27 +316,28 @@ class PlaybackHandlers:
                 self.outbox.send(reading.client, event)
             else:
                 clip = Clip(ready.samples, SampleRate(rate))
-                keys = self._not_past(keys)
+                keys = self._on_next_bar_if_late(keys)
                 self.player.play(reading.client, reading.voice, take, clip, loop, keys, ready.rate, ready.source)
         finally:
             self._reading.remove(reading)
             reading.done.set()
 
-    def _not_past(self, keys: PlaybackKeys) -> PlaybackKeys:
-        """A sound that missed its deadline begins on the next bar."""
+    def _on_next_bar_if_late(self, keys: PlaybackKeys) -> PlaybackKeys:
+        """Let a sound that missed its deadline begin on the next bar."""
         if not isinstance(keys, m.Generate) or keys.by is None:
             return keys
         at = read_moment(keys.at or "now")
         if at.kind != "number" or at.number > self.player.beat_now():
             return keys
-        log.warning("request %s missed its deadline, %s; it sounds from the next bar on", keys.id, keys.by)
+        log.warning("request %s missed its deadline, %s; it begins on the next bar", keys.id, keys.by)
         return msgspec.structs.replace(keys, at="bar")
 
     def _take_back(self, voice: int) -> list[ClientId]:
-        found = [reading for reading in self._reading if voice in (0, reading.voice)]
-        for reading in found:
+        """Mark what is being read for a voice, or for all with 0; return the clients."""
+        affected = [reading for reading in self._reading if voice in (0, reading.voice)]
+        for reading in affected:
             reading.taken_back = True
-        return [reading.client for reading in found]
+        return [reading.client for reading in affected]
 
     def _file_of(self, take: str) -> Path:
         stored = self.library.get(take)

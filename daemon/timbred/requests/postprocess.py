@@ -1,8 +1,8 @@
-"""From what the engine rendered to finished takes: the render chain, the file, the library. Runs in worker threads."""
+"""Postprocessing of rendered samples into stored takes: DSP pipeline, file, library. Runs in worker threads."""
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,23 +17,33 @@ from timbred.dsp.splice import OriginalAudio, splice
 from timbred.errors import BadRequest
 from timbred.ipc.heap import release_free_memory
 from timbred.render_settings import bits_of
+from timbred.requests.job import Job, JobStore, PendingEmbeddings
 from timbred.requests.resolve import Parameters
 from timbred.storage.library import Library, StoredTake, new_take_id
 from timbred.storage.recipe import make_recipe
 from timbred.storage.takes_folder import TakesFolder
 
 MAX_FREE_BYTES = 48_000_000
-"""Bytes of freed samples that the daemon holds for the next sounds; more goes back to the system."""
+"""Bytes of freed samples that the daemon keeps for the next takes; more is returned to the system."""
 
-PREVIEWS = "previews"
-"""Folder inside the takes folder for early renderings."""
+PREVIEWS_FOLDER = "previews"
+"""Folder inside the takes folder for previews."""
 
 
 @dataclass(frozen=True)
 class RawTake:
-    """One take as it came from the engine. `samples` has shape (frames, channels); `take_id` is what it is known by
-    already, if it is; it is a loop already where it is `looped`, and then its beginning follows its end. It begins with
-    frame `first` of the whole."""
+    """One take as rendered by the engine.
+
+    Attributes:
+        index: Index among the takes of its job.
+        samples: Shape (frames, channels).
+        rate: Sample rate in Hz.
+        seed: The seed it was rendered with.
+        score: Ranking score; None where takes weren't ranked.
+        take_id: Its id, if streaming playback has announced one already.
+        looped: Whether it loops already: its first frame follows its last.
+        first: Frame of the whole sound at which the samples begin.
+    """
 
     index: int
     samples: np.ndarray
@@ -45,26 +55,28 @@ class RawTake:
     first: int = 0
 
 
-def given_sound(path: Path, rate: int, parameters: Parameters) -> tuple[bytes, Clip]:
-    """The beginning of `init`, as long as the sound: as the engine takes it (float32 little-endian, mono, at `rate`),
-    and as it is.
+def read_init_audio(path: Path, rate: int, parameters: Parameters) -> tuple[bytes, Clip]:
+    """Read the beginning of the init audio, as long as the sound to be rendered.
+
+    Returns:
+        The samples for the engine (float32 little-endian, mono, at `rate`), and the clip as read.
 
     Raises:
-        BadAudio: it can't be read, is empty, or holds values that aren't numbers.
-        BadRequest: it stays in the file, which can't hold it as it is.
+        BadAudio: It can't be read, is empty, or holds NaN or infinity.
+        BadRequest: A part of it is kept in the take, whose format can't hold it exactly.
     """
     clip = fit_to(decode(path), parameters.seconds)
     check_kept(path, clip, parameters)
-    heard = resample(clip, RenderSettings(rate=SampleRate(rate))).samples
-    return mix_to_mono(heard, find_polarities(clip.samples)).astype("<f4").tobytes(), clip
+    resampled = resample(clip, RenderSettings(rate=SampleRate(rate))).samples
+    return mix_to_mono(resampled, find_polarities(clip.samples)).astype("<f4").tobytes(), clip
 
 
 def check_kept(path: Path, clip: Clip, parameters: Parameters) -> None:
-    """Whether a file holds as it is what stays of `init`.
+    """Check that the take's format can hold the kept part of the init audio exactly.
 
     Raises:
-        BadAudio: `init` can't be read.
-        BadRequest: it goes beyond full scale, and the file can't; or its samples have more bits than the file's.
+        BadAudio: The init audio can't be read.
+        BadRequest: It exceeds full scale, which the format can't hold, or its samples have more bits than the format's.
     """
     if parameters.anew is None or parameters.to not in ("file", "both"):
         return
@@ -84,36 +96,46 @@ def check_kept(path: Path, clip: Clip, parameters: Parameters) -> None:
 
 
 def fit_to(clip: Clip, seconds: float) -> Clip:
-    """The clip's beginning."""
+    """Return the first `seconds` of a clip."""
     return clip.with_samples(clip.samples[: frames_in(seconds, clip.rate)])
 
 
 @dataclass(frozen=True)
 class FinishedTake:
-    """A take in the library, and its sound as delivered."""
+    """A stored take, and its samples as delivered."""
 
     stored: StoredTake
     clip: Clip
 
 
 class Postprocessor:
-    """Finishes takes into one takes folder and its library. Safe for threads."""
+    """Writes takes into one takes folder and its library. Safe for threads.
+
+    Args:
+        folder: The takes folder.
+        library: The library.
+        licence_of: Returns the licence of a model by its name.
+    """
 
     def __init__(self, folder: TakesFolder, library: Library, licence_of: Callable[[str], str]) -> None:
         self.folder = folder
         self.library = library
         self._licence_of = licence_of
 
-    def __call__(
-        self, parameters: Parameters, raw: RawTake, request_id: str, given: Clip | None = None
-    ) -> FinishedTake:
-        """Finish one take. `given` is the sound that it is a part of, if it is.
+    def __call__(self, parameters: Parameters, raw: RawTake, request_id: str, init: Clip | None = None) -> FinishedTake:
+        """Process and store one take.
+
+        Args:
+            parameters: What was rendered.
+            raw: The rendered take.
+            request_id: The client's id of the request.
+            init: Init audio, of which a part is kept.
 
         Raises:
-            ModelError: values that aren't finite numbers.
-            ForbiddenPath, DiskFull: its file can't be written.
+            ModelError: The samples hold NaN or infinity.
+            ForbiddenPath, DiskFull: The file can't be written.
         """
-        clip = self._clip(parameters, raw, given)
+        clip = self._clip(parameters, raw, init)
         settings = parameters.render_settings()
         finished = run_pipeline(clip, settings)
         path = None
@@ -143,22 +165,27 @@ class Postprocessor:
         release_free_memory(MAX_FREE_BYTES)
         return FinishedTake(stored, finished)
 
-    def preview(self, parameters: Parameters, raw: RawTake, given: Clip | None = None) -> Path:
-        """Write an early rendering into the previews' folder. It isn't a take, and is removed when the daemon stops,
-        unless it was changed. That of a sound that is continued ends where the rendering has come to."""
-        beyond = given is not None and measure_peak(given.samples) > 0
+    def preview(self, parameters: Parameters, raw: RawTake, init: Clip | None = None) -> Path:
+        """Write a preview into the previews folder; it is removed when the daemon stops, unless it was changed.
+
+        The preview of an outpainted sound ends where the rendering has come to.
+        """
+        beyond = init is not None and measure_peak(init.samples) > 0
         settings = replace(parameters.render_settings(), format="wav", bits=32 if beyond else 16)
         if parameters.extend is not None:
             settings = replace(settings, seconds=None)
-        finished = run_pipeline(self._clip(parameters, raw, given), settings)
+        finished = run_pipeline(self._clip(parameters, raw, init), settings)
         name = parameters.name or parameters.prompt
-        return self.folder.write(name, PREVIEWS, "wav", lambda file: encode(finished, file, settings), temporary=True)
+        return self.folder.write(
+            name, PREVIEWS_FOLDER, "wav", lambda file: encode(finished, file, settings), temporary=True
+        )
 
     def drop_previews(self) -> None:
-        """Remove the early renderings that this daemon wrote, those that nobody changed since."""
+        """Remove the previews that this daemon wrote, except those that were changed since."""
         self.folder.remove_temporary()
 
-    def _clip(self, parameters: Parameters, raw: RawTake, given: Clip | None) -> Clip:
+    def _clip(self, parameters: Parameters, raw: RawTake, init: Clip | None) -> Clip:
+        """Return the take with its recipe, joined with the kept part of the init audio."""
         recipe = make_recipe(
             parameters.for_recipe(),
             model=parameters.model,
@@ -175,59 +202,60 @@ class Postprocessor:
             bpm=parameters.bpm,
             beats=parameters.beats,
         )
-        if given is None or parameters.anew is None:
+        if init is None or parameters.anew is None:
             return clip
-        return splice(clip, OriginalAudio(given, parameters.anew), SampleRate(parameters.rate), raw.first)
-
-
-@dataclass
-class _PendingEmbeddings:
-    takes: dict[int, str] = field(default_factory=dict[int, str])
-    vectors: Sequence[bytes] = ()
-    ear: str = ""
-    delivered: bool = False
+        return splice(clip, OriginalAudio(init, parameters.anew), SampleRate(parameters.rate), raw.first)
 
 
 class EmbeddingJoin:
-    """`keep` gets take id, ear and vector as soon as both are known, once for each take."""
+    """Joins the embeddings that the engine sends with the ids of stored takes; either may come first.
 
-    def __init__(self, keep: Callable[[str, str, bytes], None]) -> None:
-        self.keep = keep
-        self._pending: dict[int, _PendingEmbeddings] = {}
+    Args:
+        jobs: The store that holds the jobs.
+        store: Called once for each take with its id, the embedding model's name and the vector (float32 bytes).
+    """
 
-    def expect(self, job: int) -> None:
-        """The engine will say what this job's takes sound like."""
-        self._pending[job] = _PendingEmbeddings()
+    def __init__(self, jobs: JobStore, store: Callable[[str, str, bytes], None]) -> None:
+        self._jobs = jobs
+        self._store = store
 
-    def take(self, job: int, index: int, take_id: str) -> None:
-        """One of the job's takes is stored."""
-        if (pending := self._pending.get(job)) is not None:
-            pending.takes[index] = take_id
-            self._settle(job, pending)
+    def expect(self, job: Job) -> None:
+        """Expect embeddings of a job's takes."""
+        job.embeddings = PendingEmbeddings()
 
-    def delivered(self, job: int) -> None:
-        """No more takes of this job come."""
-        if (pending := self._pending.get(job)) is not None:
-            pending.delivered = True
-            self._settle(job, pending)
+    def add_take(self, job: Job, index: int, take_id: str) -> None:
+        """Add a stored take."""
+        if job.embeddings is not None:
+            job.embeddings.take_ids[index] = take_id
+            self._join(job, job.embeddings)
 
-    def heard(self, job: int, ear: str, vectors: Sequence[bytes]) -> None:
-        """The engine has listened to the job's takes; without an ear it couldn't."""
-        if (pending := self._pending.get(job)) is not None:
-            pending.ear, pending.vectors = ear, vectors
-            self._settle(job, pending)
-            if not ear:
-                del self._pending[job]
+    def delivered(self, job: Job) -> None:
+        """Expect no more takes of a job."""
+        if job.embeddings is not None:
+            job.embeddings.delivered = True
+            self._join(job, job.embeddings)
 
-    def drop(self) -> None:
-        """The engine is gone: what it hasn't said, it won't say."""
-        self._pending = {job: pending for job, pending in self._pending.items() if pending.ear}
-
-    def _settle(self, job: int, pending: _PendingEmbeddings) -> None:
-        if not pending.ear:
+    def ready(self, number: int, model: str, vectors: Sequence[bytes]) -> None:
+        """Add the embeddings of the job with this number. An empty `model` means that there are none."""
+        job = self._jobs.joining(number)
+        if job is None or job.embeddings is None:
             return
-        for index, take_id in pending.takes.items():
-            self.keep(take_id, pending.ear, pending.vectors[index])
-        pending.takes.clear()
+        job.embeddings.model, job.embeddings.vectors = model, vectors
+        self._join(job, job.embeddings)
+        if not model:
+            self._jobs.end_joining(job)
+
+    def drop_awaited(self) -> None:
+        """Give up the embeddings that a lost engine hasn't sent."""
+        for job in self._jobs.all_joining():
+            if job.embeddings is not None and not job.embeddings.model:
+                self._jobs.end_joining(job)
+
+    def _join(self, job: Job, pending: PendingEmbeddings) -> None:
+        if not pending.model:
+            return
+        for index, take_id in pending.take_ids.items():
+            self._store(take_id, pending.model, pending.vectors[index])
+        pending.take_ids.clear()
         if pending.delivered:
-            del self._pending[job]
+            self._jobs.end_joining(job)

@@ -1,4 +1,4 @@
-"""Counts before a request starts: which of its texts are longer than its model's text encoders read at once."""
+"""Counts of tokens: which texts of a request are longer than its model's text encoders read at once."""
 
 import asyncio
 import logging
@@ -16,40 +16,47 @@ from timbred.requests.resolve import Parameters
 
 log = logging.getLogger(__name__)
 
-Heard = tuple[HeardText, ...]
-Counted = tuple[Described, Heard]
+LongTexts = tuple[HeardText, ...]
+CountResult = tuple[Described, LongTexts]
 
 COUNTED_WITHIN_S = 5.0
-"""Seconds that a request waits at most until its texts are counted: usually hundredths."""
+"""Seconds that a request waits at most for the count of its texts, which usually takes hundredths of a second."""
 
 MAX_KEPT_COUNTS = 64
-"""Texts whose counts are kept, so that the same words with another seed wait for nothing."""
+"""Requests whose counts are kept, so that the same texts with another seed aren't counted again."""
 
 
-class Texts:
-    """Counts texts as the engine does, from the model folders' tokenizers. Where that can't be done nothing is said
-    before the start, and the engine's own warning is all there is."""
+class TextCounter:
+    """Counts texts as the engine does, with the tokenizers in the model folders.
+
+    Where that fails, `queued` and `started` name no long texts, and the engine's warning is the only one.
+
+    Args:
+        registry: The models.
+    """
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._files = TokenizerFiles()
-        self._kept = RecentDict[object, Heard](MAX_KEPT_COUNTS)
+        self._kept = RecentDict[object, LongTexts](MAX_KEPT_COUNTS)
         self._turn = asyncio.Lock()
-        self.late: asyncio.Future[Counted] | None = None
-        """A count that took too long and may never end."""
-        self._counting: asyncio.Future[Counted] | None = None
+        self.late: asyncio.Future[CountResult] | None = None
+        """A count that took longer than `COUNTED_WITHIN_S` and may never end."""
+        self._counting: asyncio.Future[CountResult] | None = None
         self._stopped = False
 
-    def at_once(self, parameters: Parameters, resident: bool = False) -> Heard | None:
-        """The long texts of a request; None where they have to be counted. Reads short files only, and none of a
-        resident model whose tokenizers are known."""
+    def count_at_once(self, parameters: Parameters, resident: bool = False) -> LongTexts | None:
+        """Return the long texts of a request, or None if they have to be counted.
+
+        Reads only small files, and none of a `resident` model whose tokenizers are known.
+        """
         words = parameters.words
         if self._stopped or (self.late is not None and not self.late.done()):
             return ()
         entry = self._registry[parameters.model]
         try:
             described = self._files.describe(entry.folder, entry.card.name, again=not resident)
-        except TimbredError as error:  # the model can't be loaded either, and the request ends with the reason
+        except TimbredError as error:  # the model can't be loaded either: the job fails with the reason
             log.debug("%s", error)
             return ()
         texts = words.texts()
@@ -64,39 +71,39 @@ class Texts:
         return self._kept.get(_key(described, words))
 
     def stop(self) -> None:
-        """Have nobody wait for a count any more."""
+        """Cancel the count in progress and start no other."""
         self._stopped = True
         if self._counting is not None:
             self._counting.cancel()
 
-    async def count(self, parameters: Parameters) -> Heard:
-        """Count the texts of a request in a thread; empty where that can't be done in time."""
+    async def count(self, parameters: Parameters) -> LongTexts:
+        """Count the texts of a request in a thread; return none if that fails or takes too long."""
         entry, words = self._registry[parameters.model], parameters.words
         folder, name = entry.folder, entry.card.name
         async with self._turn:
-            known = self.at_once(parameters, resident=True)
+            known = self.count_at_once(parameters, resident=True)
             if known is not None:
                 return known
 
-            def counted() -> Counted:
+            def count_texts() -> CountResult:
                 found = long_texts(words.texts(), self._files.windows(folder, name))
-                return self._files.describe(folder, name), tuple(map(_as_told, found))
+                return self._files.describe(folder, name), tuple(map(_as_event_text, found))
 
-            counting = self._counting = in_own_thread(counted, "count-texts")
+            counting = self._counting = in_own_thread(count_texts, "count-texts")
             done, _ = await asyncio.wait([counting], timeout=COUNTED_WITHIN_S)
             if not done:
                 self.late = counting
                 counting.add_done_callback(_log_late)
                 log.warning(
-                    "%s: its texts weren't counted within %g s; nothing is counted before that has ended, and long "
-                    "texts are told once the model reads them", name, COUNTED_WITHIN_S,
+                    "%s: its texts weren't counted within %g s; no other text is counted until that count ends, "
+                    "and warnings of long texts come only once the model reads them", name, COUNTED_WITHIN_S,
                 )  # fmt: skip
                 return ()
             if counting.cancelled():
                 return ()
             try:
                 described, found = counting.result()
-            except Exception as error:  # noqa: BLE001  the request goes on, and the engine tells of long texts
+            except Exception as error:  # noqa: BLE001  the job continues, and the engine warns of long texts
                 log.warning("%s: its texts aren't counted before it reads them: %s", name, error)
                 return ()
             self._kept[_key(described, words)] = found
@@ -104,35 +111,35 @@ class Texts:
 
 
 def _key(described: Described, words: PromptInputs) -> object:
-    """What a count depends on: the tokenizers' files, and the texts."""
+    """Return everything that a count depends on: the tokenizers' files, and the texts."""
     return described.identity, tuple(words.texts().items())
 
 
-def _as_told(text: LongText) -> HeardText:
+def _as_event_text(text: LongText) -> HeardText:
     return HeardText(key=text.key, characters=text.characters, heard=text.read, parts=text.parts)
 
 
-def _log_late(counting: "asyncio.Future[Counted]") -> None:
+def _log_late(counting: "asyncio.Future[CountResult]") -> None:
     error = None if counting.cancelled() else counting.exception()
     if error is not None:
         log.warning("texts couldn't be counted: %s", error)
 
 
-def in_own_thread(work: Callable[[], Counted], name: str) -> "asyncio.Future[Counted]":
-    """The result of a function that runs in a thread of its own, which keeps no process from ending."""
+def in_own_thread(work: Callable[[], CountResult], name: str) -> "asyncio.Future[CountResult]":
+    """Call a function in a daemon thread of its own; return a future of its result."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Counted] = loop.create_future()
+    future: asyncio.Future[CountResult] = loop.create_future()
 
     def tell(set_outcome: Callable[[], None]) -> None:
         try:
             loop.call_soon_threadsafe(lambda: None if future.done() else set_outcome())
         except RuntimeError:
-            log.debug("%s: nobody waits for its result any more, the event loop is closed", name)
+            log.debug("%s: its result is dropped, the event loop is closed", name)
 
     def run() -> None:
         try:
             result = work()
-        except BaseException as error:  # noqa: BLE001  handed to the one who waits; panics of Rust are no Exceptions
+        except BaseException as error:  # noqa: BLE001  set on the future; panics of Rust are no Exceptions
             failure = error if isinstance(error, Exception) else RuntimeError(repr(error))
             tell(lambda: future.set_exception(failure))
         else:

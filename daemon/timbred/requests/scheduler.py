@@ -1,8 +1,27 @@
-"""How long jobs wait for others. Pure."""
+"""The scheduler of jobs: one record for each, from `queued` to its terminal event.
+
+The states, and what causes each transition (`timbred.requests.job.TRANSITIONS` allows no other):
+
+    submit --> QUEUED --------> RENDERING --------> DELIVERING
+                 |   turn comes   |  |    rendered      |
+                 |                |  |                  |
+                 |<-- engine lost-'  | cancelled,       | takes stored,
+                 |    (once)         | failed, engine   | cancelled,
+                 | cancelled,        | lost again,      | can't be written,
+                 | unreadable init,  | can't be read,   | daemon stops
+                 | no engine,        | daemon stops     |
+                 | daemon stops      v                  |
+                 '-----------------> ENDED <------------'
+
+`JobStore` holds the records. Which jobs wait and which the engine holds follows from their states: no other collection
+of jobs exists. `timbred.requests.completion.TerminalEvents` makes every transition to `ENDED` and sends the terminal
+event.
+"""
 
 import asyncio
 import itertools
 import logging
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,452 +34,411 @@ from timbred.protocol.boundary import ClientId, Outbox
 from timbred.requests.completion import (
     BackgroundTasks,
     PreviewDelivery,
+    SoundListener,
     StreamedPieces,
     TakeDelivery,
     TerminalEvents,
-    loading,
-    progress,
-    read_in_parts,
-    started,
-    told_so_far,
+    loading_event,
+    past_events,
+    progress_event,
+    started_event,
+    text_warning,
 )
-from timbred.requests.deadline import DeadlineRequest, StepPace, steps_anew
-from timbred.requests.engine_commands import EngineCommands
+from timbred.requests.deadline import DeadlineRequest, StepPace, fewer_steps
+from timbred.requests.engine_commands import EngineCommands, EngineConnection
 from timbred.requests.eta import EtaEstimates, JobTimer
 from timbred.requests.job import RANK, Job, JobQueue, JobStore, State
 from timbred.requests.model_residency import Calibration, LoadRequests, ModelResidency
-from timbred.requests.postprocess import Postprocessor, given_sound
-from timbred.requests.prompt_texts import Texts
+from timbred.requests.postprocess import Postprocessor, read_init_audio
+from timbred.requests.prompt_texts import TextCounter
 from timbred.requests.resolve import Parameters
-
-
-def wait_for(priority: str, running: Collection[Job], queue: JobQueue, estimates: EtaEstimates) -> float:
-    """Seconds that a new job with a deadline should wait, as far as known: for others that have one, for all that
-    go before it while it isn't `live`, and for what any other is just doing."""
-    there = [*running, *queue]
-    before = [job for job in there if job.wanted or RANK["live"] < RANK[priority] >= RANK[job.parameters.priority]]
-    others = [job.parameters for job in running if job not in before]
-    longest = [max(estimates.of_step(other), estimates.of_rest(other)) for other in others]
-    return sum(estimates.expected(job.parameters) for job in before) + max(longest, default=0.0)
-
-
-def queued(job: Job, running: Collection[Job], queue: JobQueue, estimates: EtaEstimates) -> m.Queued:
-    """Where a waiting job stands, and when it should be done."""
-    before = queue.position(job)
-    involved = [*running, *list(queue)[:before], job]
-    eta = sum(estimates.expected(one.parameters) for one in involved)
-    return m.Queued(id=job.id, position=before + len(running), eta_s=eta, texts=job.texts or None)
-
-
-def busy(running: Collection[Job], queue: JobQueue, estimates: EtaEstimates) -> errors.Busy:
-    """The queue is full: says when there should be room."""
-    first = [*running, *queue][:1]
-    seconds = max(1.0, sum(estimates.expected(job.parameters) for job in first))
-    return errors.Busy(
-        f"the queue is full ({len(queue)} wait); try again in {seconds:.0f} s, or raise queue.length", seconds
-    )
-
 
 log = logging.getLogger(__name__)
 
 JOBS_AT_ONCE = {"cuda": 8, "mps": 2, "cpu": 2}
-"""Jobs that an engine works on together, by kind of device, where `engine.jobs` says nothing."""
+"""Jobs that an engine renders together, by kind of device, where `engine.jobs` is 0."""
 
-
-class RunningJobs:
-    """Knows the engine's jobs by their numbers, tells their clients how far they are, and begins one anew that would
-    miss its deadline. Gone with the engine: `drop_all`."""
-
-    def __init__(
-        self,
-        outbox: Outbox,
-        orders: EngineCommands,
-        timing: JobTimer,
-        residents: ModelResidency,
-        jobs_at_once: int,
-        on_room: Callable[[], None],
-    ) -> None:
-        """`jobs_at_once` is what `engine.jobs` says, 0 for as many as suits the device. `on_room` hears, in the event
-        loop's next round, that there is room for another job."""
-        self._outbox = outbox
-        self._orders = orders
-        self._timing = timing
-        self._residents = residents
-        self._jobs_at_once = jobs_at_once
-        self._on_room = on_room
-        self._jobs: dict[int, Job] = {}
-
-    @property
-    def jobs(self) -> list[Job]:
-        """All of them, in the order in which they began."""
-        return list(self._jobs.values())
-
-    def held(self, number: int) -> Job | None:
-        """The job that the engine speaks of, if it has it and the job hasn't ended."""
-        job = self._jobs.get(number)
-        return job if job is not None and job.live else None
-
-    def has_room_for(self, job: Job) -> bool:
-        """A job that was there when an engine ended runs alone: its neighbours must not suffer from it again."""
-        if job.attempts or any(other.attempts > 1 for other in self._jobs.values()):
-            return not self._jobs
-        return len(self._jobs) < self._at_once() or job.parameters.priority == "live"
-
-    def begin(self, job: Job) -> None:
-        """Give the engine a job, and tell its client."""
-        job.move(State.RENDERING)
-        job.attempts += 1
-        self._jobs[job.number] = job
-        self._order(job)  # first, for the engine would wait while it is told
-        if not job.announced:
-            job.announced = True
-            self._outbox.send(job.client, started(job))
-        if not self._residents.is_resident(job.parameters.model):
-            self.loads(job.number)
-
-    def loads(self, number: int) -> None:
-        """A job, or a trial, waits for its model."""
-        self._timing.loads(number)
-        job = self.held(number)
-        if job is not None:
-            self._outbox.send(job.client, loading(job, self._timing.estimates.expected(job.parameters)))
-
-    def read_in_parts(self, message: engine_messages.TextRead) -> None:
-        """A text of a job is longer than its model reads at once."""
-        job = self.held(message.job)
-        if job is None:
-            return
-        warning = read_in_parts(job, message)
-        if warning not in job.warnings:  # else it is begun once more
-            job.warnings.append(warning)
-            self._outbox.send(job.client, warning)
-
-    def stepped(self, message: engine_messages.StepDone) -> None:
-        """A step of a job, or of a trial, is done."""
-        self._timing.stepped(message.job)
-        job = self.held(message.job)
-        if job is not None:
-            self._outbox.send(job.client, progress(job, message))
-            self._keep_in_time(job, message)
-
-    def begin_again(self, job: Job) -> None:
-        """Give the engine a job that it has stopped, with the parameters in `job.anew`."""
-        self._timing.dropped(job.number)
-        self._order(job)
-
-    def release(self, job: Job) -> None:
-        """The engine is done with a job."""
-        del self._jobs[job.number]
-        self._timing.dropped(job.number)
-        asyncio.get_running_loop().call_soon(self._on_room)
-
-    def drop_all(self) -> list[Job]:
-        """The engine is gone: the jobs that it had, of which some may have ended since."""
-        lost, self._jobs = self._jobs, {}
-        for number in lost:
-            self._timing.dropped(number)
-        return list(lost.values())
-
-    def _at_once(self) -> int:
-        device = self._residents.ready.device if self._residents.ready else "cpu"
-        return self._jobs_at_once or JOBS_AT_ONCE.get(device.partition(":")[0], 1)
-
-    def _order(self, job: Job) -> None:
-        """Have the engine make a job's sound."""
-        job.parameters, job.anew = job.anew or job.parameters, None
-        self._timing.began(job.number, job.parameters)
-        within = job.wanted.within if job.wanted else None
-        self._orders.render(job.number, job.parameters, RANK[job.parameters.priority], within, job.given)
-
-    def _keep_in_time(self, job: Job, step: engine_messages.StepDone) -> None:
-        """Begin a job again that is slower than was measured when its steps were chosen, if fewer are in time."""
-        if job.wanted is None or job.anew is not None or job.cancel_wanted:
-            return
-        rest, each = self._timing.estimates.of_rest(job.parameters), self._timing.step_now(job.number)
-        steps = steps_anew(job.wanted, StepPace(wait=0.0, rest=rest, step=each), step.remaining, step.steps - step.step)
-        if steps is not None:
-            log.warning("request %s is slower than expected: begun anew with %d steps", job.id, steps)
-            job.anew = replace(job.parameters, steps=steps)
-            self._orders.cancel(job.number)
-
-
-ATTEMPTS = 2
+MAX_ATTEMPTS = 2
 """Times that a job is given to an engine: once more after an engine was lost with it."""
 
 
-class JobScheduler:
-    """The queue, and the way of its jobs: into the engine (`rendering`), then to their takes (`delivering`), or to
-    another end (`endings`).
+def expected_wait(priority: str, running: Collection[Job], queue: Collection[Job], estimates: EtaEstimates) -> float:
+    """Return the seconds that a new job with a deadline is expected to wait.
 
-    Implements `engine.link.EngineUser`. Runs on the event loop; only finishing runs in threads.
+    It waits for other jobs with a deadline, for all that go before it unless it is `live`, and for the step or the
+    decoding that any other job is in.
+    """
+    jobs = [*running, *queue]
+    before = [job for job in jobs if job.deadline or RANK["live"] < RANK[priority] >= RANK[job.parameters.priority]]
+    others = [job.parameters for job in running if job not in before]
+    longest = [max(estimates.of_step(other), estimates.of_overhead(other)) for other in others]
+    return sum(estimates.expected(job.parameters) for job in before) + max(longest, default=0.0)
+
+
+class JobScheduler:
+    """Queues jobs, gives them to the engine in order, and passes what it renders on to completion.
+
+    Implements `timbred.ipc.engine_client.EngineUser`. Runs on the event loop; only postprocessing runs in threads.
+
+    Args:
+        outbox: Where events are sent.
+        registry: The models.
+        postprocessor: Makes takes of rendered samples.
+        connect_engine: Makes the connection to the engine, which reports to the scheduler that it is called with.
+        listener: Receives streamed pieces and takes, for playback.
+        queue_length: Waiting jobs above which new ones are refused.
+        keep_ended_s: Seconds for which ended jobs are kept.
+        jobs_at_once: Jobs that the engine renders together; 0 for as many as suit the device.
+        background: Tasks and threads for postprocessing.
     """
 
     def __init__(
         self,
         outbox: Outbox,
         registry: Registry,
-        finishing: Postprocessor,
+        postprocessor: Postprocessor,
+        connect_engine: Callable[["JobScheduler"], EngineConnection],
+        listener: SoundListener | None = None,
         queue_length: int = 64,
-        remembered: float = 600.0,
+        keep_ended_s: float = 600.0,
         jobs_at_once: int = 0,
         background: BackgroundTasks | None = None,
     ) -> None:
         self.outbox = outbox
         self.registry = registry
-        self.queue = JobQueue(queue_length)
-        self.remembered = JobStore(remembered)
+        self.jobs = JobStore(keep_ended_s)
+        self.queue = JobQueue(self.jobs, queue_length)
         self.estimates = EtaEstimates()
-        self.residents = ModelResidency(outbox)
-        self.orders = EngineCommands(registry)
+        self.residency = ModelResidency(outbox)
+        self.commands = EngineCommands(registry, connect_engine(self))
         self._numbers = itertools.count(1)
-        timing = JobTimer(self.estimates)
-        self.trials = Calibration(self._numbers, self.orders, timing, self.residents)
-        self.loads = LoadRequests(registry, self.residents, self.remembered, self.trials, self.orders)
-        self.pieces = StreamedPieces()
-        self.endings = TerminalEvents(outbox, self.remembered, self.pieces)
-        self.rendering = RunningJobs(outbox, self.orders, timing, self.residents, jobs_at_once, self.pump)
-        self._timing = timing
+        self.calibration = Calibration(self._numbers, self.commands, self.estimates, self.residency)
+        self.loads = LoadRequests(registry, self.residency, self.jobs, self.calibration, self.commands)
+        listener = listener or SoundListener()
+        self._pieces = StreamedPieces(listener)
+        self.terminal_events = TerminalEvents(outbox, self.jobs, self._pieces)
+        self._jobs_at_once = jobs_at_once
         self._background = background or BackgroundTasks()
-        self._texts = Texts(registry)
-        self.previews = PreviewDelivery(outbox, finishing, self._background)
-        self.delivering = TakeDelivery(outbox, finishing, self.endings, self._background)
+        self._texts = TextCounter(registry)
+        self._previews = PreviewDelivery(outbox, postprocessor, self._background)
+        self._delivery = TakeDelivery(
+            outbox, postprocessor, self.jobs, self.terminal_events, self._background, listener
+        )
         self._stopping = False
+
+    @property
+    def running(self) -> list[Job]:
+        """Jobs that the engine holds, in the order in which it got them."""
+        return sorted(self.jobs.in_state(State.RENDERING), key=lambda job: job.rendering_since)
 
     @property
     def is_idle(self) -> bool:
         """Whether the engine has nothing to do: no job, no load, and nothing waits."""
-        return not (self.rendering.jobs or len(self.queue) or self.residents.is_loading_any)
+        return not (self.running or len(self.queue) or self.residency.is_loading_any)
 
-    # what clients ask
+    # requests of clients
 
     def submit(
         self, client: ClientId, identity: m.Id, parameters: Parameters, init: Path | None = None,
-        wanted: DeadlineRequest | None = None, asked: m.Generate | m.Vary | None = None,
+        deadline: DeadlineRequest | None = None, request: m.Generate | m.Vary | None = None,
     ) -> None:  # fmt: skip
-        """Take in a request that isn't known yet.
+        """Create a job and queue it.
 
         Args:
-            client: who asks.
-            identity: the client's own name for the request.
-            parameters: what the request comes to.
-            init: the file of the sound that it starts from.
-            wanted: its deadline, where it has one.
-            asked: the request as it came, to compare with one of the same id.
+            client: The client that asks.
+            identity: The client's id of the request, which no live job of it has.
+            parameters: What to render.
+            init: File of the init audio.
+            deadline: The request's deadline, if it has one.
+            request: The request as it came, to compare with a later one of the same id.
 
         Raises:
-            Busy: the queue is full.
-            WorkerLost: no engine can be started.
-            ShuttingDown: the daemon is stopping.
+            Busy: The queue is full.
+            WorkerLost: No engine can be started.
+            ShuttingDown: The daemon is stopping.
         """
         if self._stopping:
             raise errors.ShuttingDown("timbred is stopping; ask again once it is back")
-        self.orders.check_engine()
-        if self.queue.full:
-            raise busy(self.rendering.jobs, self.queue, self.estimates)
-        job = Job(next(self._numbers), client, identity, parameters, wanted=wanted, asked=asked)
-        job.texts = self._texts.at_once(parameters, self.residents.is_resident(parameters.model))
+        self.commands.check_engine()
+        self._check_queue()
+        job = Job(next(self._numbers), client, identity, parameters, deadline=deadline, request=request)
+        job.texts = self._texts.count_at_once(parameters, self.residency.is_resident(parameters.model))
         job.ready = init is None and job.texts is not None
-        self.endings.expect(job)
-        self.queue.add(job)
+        self.terminal_events.expect(job)
         self._announce_queued(job)
         if not job.ready:
             self._background.start(self._prepare(job, init), f"prepare-{job.number}")
         self.pump()
 
+    def repeat(self, job: Job) -> None:
+        """Send the state of a job whose request came again."""
+        if job.state is State.QUEUED:
+            self._announce_queued(job)
+            return
+        for event, clip in past_events(job):
+            self.outbox.send(job.client, event, clip)
+
+    def cancel(self, job: Job) -> None:
+        """Cancel a live job: at once while it waits, at the next step while it is rendered."""
+        job.cancel_requested = True
+        if job.state is State.QUEUED:
+            self.terminal_events.cancelled(job)
+        elif job.state is State.RENDERING:
+            self.commands.cancel(job.number)
+
+    def expected_wait(self, priority: str) -> float:
+        """Return the seconds that a new job with a deadline is expected to wait."""
+        return expected_wait(priority, self.running, list(self.queue), self.estimates)
+
+    def _check_queue(self) -> None:
+        """Raise `Busy` if the queue is full, with the seconds until there should be room."""
+        waiting = len(self.queue)
+        if waiting < self.queue.limit:
+            return
+        first = [*self.running, *self.queue][:1]
+        seconds = max(1.0, sum(self.estimates.expected(job.parameters) for job in first))
+        raise errors.Busy(
+            f"the queue is full ({waiting} wait); try again in {seconds:.0f} s, or raise queue.length", seconds
+        )
+
+    def _announce_queued(self, job: Job) -> None:
+        """Send `queued` once the job's texts are counted, with its position and the seconds until it should be done."""
+        if job.texts is None:
+            return
+        waiting = list(self.queue)
+        before = [*self.running, *waiting[: waiting.index(job)]]
+        eta = sum(self.estimates.expected(other.parameters) for other in (*before, job))
+        self.outbox.send(job.client, m.Queued(id=job.id, position=len(before), eta_s=eta, texts=job.texts or None))
+
     async def _prepare(self, job: Job, init: Path | None) -> None:
-        """Count a job's texts and read the sound that it starts from; the job waits in its place meanwhile."""
+        """Count a job's texts and read its init audio; the job keeps its place meanwhile."""
         if job.texts is None:
             job.texts = await self._texts.count(job.parameters)
             if not job.live:
                 return
             self._announce_queued(job)
         if init is not None:
-            await self._read(job, init)
-        elif job.live:
+            rate = self.registry[job.parameters.model].card.native_rate
+            try:
+                samples, clip = await self._background.in_thread(read_init_audio, init, rate, job.parameters)
+            except Exception as error:  # noqa: BLE001  any failure ends the job with it
+                self.terminal_events.failed_if_live(job, error)
+                return
+            if not job.live:
+                return
+            job.init_samples = samples
+            job.init_clip = clip if job.parameters.anew is not None else None
+        if job.live:
             job.ready = True
             self.pump()
 
-    async def _read(self, job: Job, init: Path) -> None:
-        """Read the sound that a job starts from."""
-        rate = self.registry[job.parameters.model].card.native_rate
-        try:
-            found = await self._background.in_thread(given_sound, init, rate, job.parameters)
-        except Exception as error:  # noqa: BLE001  whatever it is, the client hears of it
-            if job.live:
-                self.queue.remove(job)
-                self.endings.broke(job, error)
-            return
-        if not job.live:
-            return
-        job.given, whole = found
-        job.whole = whole if job.parameters.anew is not None else None
-        job.ready = True
-        self.pump()
-
-    def repeat(self, job: Job) -> None:
-        """A known request came again: say where it stands."""
-        if job.state is State.QUEUED:
-            self._announce_queued(job)
-            return
-        for event, clip in told_so_far(job):
-            self.outbox.send(job.client, event, clip)
-
-    def cancel(self, job: Job) -> None:
-        """End a live job: at once while it waits, at the next step while it is rendered."""
-        job.cancel_wanted = True
-        if job.state is State.QUEUED:
-            self.queue.remove(job)
-            self.endings.cancelled(job)
-        elif job.state is State.RENDERING:
-            self.orders.cancel(job.number)
-
-    def wait_for(self, priority: str) -> float:
-        """Seconds that a new job with a deadline should wait; see `waiting.wait_for`."""
-        return wait_for(priority, self.rendering.jobs, self.queue, self.estimates)
-
-    def _announce_queued(self, job: Job) -> None:
-        """Say that a job waits, once its texts are counted."""
-        if job.texts is None:
-            return
-        self.outbox.send(job.client, queued(job, self.rendering.jobs, self.queue, self.estimates))
-
-    # moving on
+    # from the queue to the engine
 
     def pump(self) -> None:
-        """Give the engine the jobs whose turn it is, as many as it works on at once; a live one always."""
-        while self.orders.taken and (job := self.queue.first()) is not None:
-            if not self.rendering.has_room_for(job):
-                return
-            self.queue.remove(job)
-            self.rendering.begin(job)
+        """Give the engine the jobs whose turn it is, as many as it renders together; `live` ones always."""
+        while self.commands.has_engine and (job := self.queue.first_ready()) is not None and self._has_room_for(job):
+            job.move(State.RENDERING)
+            job.attempts += 1
+            job.rendering_since = time.monotonic()
+            self._render(job)  # before `started` is sent, so that the engine doesn't wait for that
+            if not job.started_sent:
+                job.started_sent = True
+                self.outbox.send(job.client, started_event(job))
+            if not self.residency.is_resident(job.parameters.model):
+                self._loading(job.number)
 
-    # the engine's life
+    def _has_room_for(self, job: Job) -> bool:
+        """Return whether the engine can take this job too; one that was there when an engine was lost runs alone."""
+        running = self.jobs.in_state(State.RENDERING)
+        if job.attempts or any(other.attempts > 1 for other in running):
+            return not running
+        device = self.residency.ready.device if self.residency.ready else "cpu"
+        at_once = self._jobs_at_once or JOBS_AT_ONCE.get(device.partition(":")[0], 1)
+        return len(running) < at_once or job.parameters.priority == "live"
+
+    def _render(self, job: Job) -> None:
+        """Order a job's rendering from the engine."""
+        job.parameters, job.retry_parameters = job.retry_parameters or job.parameters, None
+        job.timer = JobTimer(job.parameters)
+        time_left = job.deadline.within if job.deadline else None
+        self.commands.render(job.number, job.parameters, RANK[job.parameters.priority], time_left, job.init_samples)
+
+    def _pump_soon(self) -> None:
+        """Pump in the next round of the event loop: the engine has room for another job."""
+        asyncio.get_running_loop().call_soon(self.pump)
+
+    # the engine process
 
     def engine_up(self, ready: engine_messages.EngineReady) -> None:
-        self.orders.trouble = ""
-        self.residents.engine_up(ready)
-        self.orders.give_way_again()
+        """Repeat all standing orders to a new engine."""
+        self.commands.trouble = ""
+        self.residency.engine_up(ready)
+        self.commands.repeat_yield()
         self.loads.order_again()
-        self.trials.order_again()
+        self.calibration.order_again()
         self.pump()
 
     def engine_down(self, reason: str) -> None:
-        self.residents.engine_down(reason)
-        self.delivering.hearings.drop()
-        lost = self.rendering.drop_all()
-        self.trials.give_up(errors.WorkerLost(f"the engine ended while it was timed ({reason}); ask once more"))
+        """Queue the jobs that the engine held once more, or end them."""
+        self.residency.engine_down(reason)
+        self._delivery.embeddings.drop_awaited()
+        lost = self.running
+        self.calibration.give_up(errors.WorkerLost(f"the engine ended while it was timed ({reason}); ask once more"))
         for job in lost:
-            if job.live:
-                self._engine_lost(job, reason)
+            self._lost(job, reason)
 
     def engine_cannot_start(self, reason: str) -> None:
-        """Answer all that waits for the engine. Until one starts, `submit` refuses at once."""
-        self.orders.trouble = reason
+        """Fail everything that waits for the engine. Until one starts, `submit` refuses at once."""
+        self.commands.trouble = reason
         try:
-            self.orders.check_engine()
+            self.commands.check_engine()
         except errors.WorkerLost as error:
-            self.residents.engine_cannot_start(error)
-            self.trials.give_up(error)
-            while (job := self.queue.next()) is not None:
-                self.endings.failed(job, error)
+            self.residency.engine_cannot_start(error)
+            self.calibration.give_up(error)
+            self._fail_waiting(error)
 
-    def _engine_lost(self, job: Job, reason: str) -> None:
-        if job.cancel_wanted:
-            self.endings.cancelled(job)
-        elif job.attempts < ATTEMPTS:
+    def _lost(self, job: Job, reason: str) -> None:
+        if job.cancel_requested:
+            self.terminal_events.cancelled(job)
+        elif job.attempts < MAX_ATTEMPTS:
             log.warning("request %s is run once more: its engine was lost (%s)", job.id, reason)
-            self.pieces.break_off(job)
+            self._pieces.discard(job)
             job.move(State.QUEUED)
-            self.queue.add(job)
         else:
             error = errors.WorkerLost(f"the engine ended twice with this request ({reason}); try another model")
-            self.endings.failed(job, error)
+            self.terminal_events.failed(job, error)
 
-    # what the engine says
+    def _fail_waiting(self, error: errors.TimbredError) -> None:
+        while (job := self.queue.first()) is not None:
+            self.terminal_events.failed(job, error)
+
+    # messages of the engine
 
     def engine_said(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
+        """Handle a message; messages about jobs that the engine doesn't hold any more are ignored."""
         match message:
             case engine_messages.EngineHeartbeat() | engine_messages.ModelLoaded() | engine_messages.ModelUnloaded():
-                self.residents.engine_said(message)
+                self.residency.engine_said(message)
             case engine_messages.ModelLoading():
-                self.rendering.loads(message.job)
+                self._loading(message.job)
             case engine_messages.TextRead():
-                self.rendering.read_in_parts(message)
+                self._text_read(message)
             case engine_messages.StepDone():
-                self.rendering.stepped(message)
+                self._step_done(message)
             case engine_messages.PreviewRendered() | engine_messages.PieceRendered():
-                self._came_early(message, payload)
+                self._rendered_early(message, payload)
             case engine_messages.JobRendered():
                 self._rendered(message, payload)
             case engine_messages.EmbeddingsReady():
-                self.delivering.hearings.heard(message.job, message.ear, [bytes(vector) for vector in payload])
+                self._delivery.embeddings.ready(message.job, message.ear, [bytes(vector) for vector in payload])
             case engine_messages.JobCancelled():
                 self._cancelled(message.job)
             case engine_messages.JobFailed():
                 self._failed(message)
             case engine_messages.EngineReady() | engine_messages.EngineCannotStart():
-                log.error("the engine introduced itself twice")
+                log.error("the engine sent its handshake twice; the second one is ignored")
 
-    def _came_early(
+    def _rendered_early(
         self, message: engine_messages.PreviewRendered | engine_messages.PieceRendered, payload: Sequence[memoryview]
     ) -> None:
-        job = self.rendering.held(message.job)
+        job = self.jobs.rendering(message.job)
         if job is None:
             return
         if isinstance(message, engine_messages.PreviewRendered):
-            self.previews.take(job, message, payload)
+            self._previews.deliver(job, message, payload)
         else:
-            self.pieces.take(job, message, payload)
+            self._pieces.deliver(job, message, payload)
 
-    def _rendered(self, message: engine_messages.JobRendered, payload: Sequence[memoryview]) -> None:
-        self._timing.rendered(message.job)
-        self.trials.over(message.job)
-        job = self.rendering.held(message.job)
-        if job is not None:
-            self.rendering.release(job)
-            self.delivering.deliver(job, message, payload)
+    def _loading(self, number: int) -> None:
+        """Send `progress` of a job that waits for its model; a trial has no client."""
+        job = self.jobs.rendering(number)
+        if job is None:
+            self.calibration.loading(number)
+            return
+        if job.timer is not None:
+            job.timer.loading = True
+        self.outbox.send(job.client, loading_event(job, self.estimates.expected(job.parameters)))
 
-    def _cancelled(self, number: int) -> None:
-        """The engine has stopped a job: for good, or to begin it again with fewer steps."""
-        job = self.rendering.held(number)
+    def _text_read(self, message: engine_messages.TextRead) -> None:
+        """Send a warning that a text is longer than its text encoder reads at once."""
+        job = self.jobs.rendering(message.job)
         if job is None:
             return
-        if job.anew is not None and not job.cancel_wanted:
-            self.pieces.break_off(job)
-            self.rendering.begin_again(job)
+        warning = text_warning(job, message)
+        if warning not in job.warnings:  # it is, if the job is rendered once more
+            job.warnings.append(warning)
+            self.outbox.send(job.client, warning)
+
+    def _step_done(self, message: engine_messages.StepDone) -> None:
+        job = self.jobs.rendering(message.job)
+        if job is None:
+            self.calibration.step_done(message.job)
+            return
+        if job.timer is not None:
+            job.timer.add_step()
+        self.outbox.send(job.client, progress_event(job, message))
+        if job.deadline is not None:
+            self._keep_deadline(job, job.deadline, message)
+
+    def _keep_deadline(self, job: Job, deadline: DeadlineRequest, step: engine_messages.StepDone) -> None:
+        """Stop a job that would miss its deadline, to render it again with fewer steps, if these are in time."""
+        if job.retry_parameters is not None or job.cancel_requested or job.timer is None:
+            return
+        pace = StepPace(wait=0.0, overhead=self.estimates.of_overhead(job.parameters), step=job.timer.step_now)
+        steps = fewer_steps(deadline, pace, step.remaining, step.steps - step.step)
+        if steps is not None:
+            log.warning("request %s is slower than expected: rendered again with %d steps", job.id, steps)
+            job.retry_parameters = replace(job.parameters, steps=steps)
+            self.commands.cancel(job.number)
+
+    def _rendered(self, message: engine_messages.JobRendered, payload: Sequence[memoryview]) -> None:
+        job = self.jobs.rendering(message.job)
+        if job is None:
+            self.calibration.rendered(message.job)
+            return
+        if job.timer is not None:
+            job.timer.finish(self.estimates)
+        self._pump_soon()
+        self._delivery.deliver(job, message, payload)
+
+    def _cancelled(self, number: int) -> None:
+        """End a job that the engine has stopped, or render it again with fewer steps."""
+        job = self.jobs.rendering(number)
+        if job is None:
+            return
+        if job.retry_parameters is not None and not job.cancel_requested:
+            self._pieces.discard(job)
+            self._render(job)
         else:
-            self.rendering.release(job)
-            self.endings.cancelled(job)
+            self._pump_soon()
+            self.terminal_events.cancelled(job)
 
     def _failed(self, message: engine_messages.JobFailed) -> None:
         error = errors.from_code(message.code, message.message)
         if message.model is not None:
-            self.residents.failed(message.model, error)
+            self.residency.load_failed(message.model, error)
         if message.job is None:
             return
-        self.trials.over(message.job, error)
-        self._timing.dropped(message.job)
-        job = self.rendering.held(message.job)
-        if job is not None:
-            self.rendering.release(job)
-            self.endings.failed(job, error)
+        job = self.jobs.rendering(message.job)
+        if job is None:
+            self.calibration.failed(message.job, error)
+            return
+        self._pump_soon()
+        self.terminal_events.failed(job, error)
 
     # the end
 
-    async def stop(self, patience: float) -> None:
-        """Take nothing more in, let what is running finish for `patience` seconds, then fail what is left."""
+    async def stop(self, patience_s: float) -> None:
+        """Refuse new jobs, let running ones finish for `patience_s` seconds, then fail the others."""
         self._stopping = True
         self._texts.stop()
         stopping = errors.ShuttingDown("timbred is stopping; ask again once it is back")
-        while (job := self.queue.next()) is not None:
-            self.endings.failed(job, stopping)
-        if not await self.endings.all_within(patience):
+        self._fail_waiting(stopping)
+        if not await self.terminal_events.wait_for_all(patience_s):
             log.warning("stopping while requests are running: they are failed")
-        for job in self.remembered.live():
-            self.orders.cancel(job.number)
-            self.endings.failed(job, stopping)
-        self.queue.clear()
-        self.rendering.drop_all()
-        self.trials.stop(stopping)
-        self.residents.stop(stopping)
+        for job in self.jobs.live():
+            self.commands.cancel(job.number)
+            self.terminal_events.failed(job, stopping)
+        self.calibration.stop(stopping)
+        self.residency.stop(stopping)
         await self._background.stop()

@@ -1,4 +1,4 @@
-"""Hands files to SuperCollider's server, which reads them into its own buffers.
+"""Reading of takes into buffers of a SuperCollider server.
 
 Source: SuperCollider's Server Command Reference, `/b_allocRead` and its answers `/done` and `/fail`.
 """
@@ -17,42 +17,49 @@ from timbred.requests.job import Job
 from timbred.requests.postprocess import FinishedTake
 from timbred.task_supervision import Supervisor, hold_until_done
 
-COMMAND = "/b_allocRead"
+ALLOC_READ = "/b_allocRead"
 
-PATIENCE = 5.0
-"""Seconds that a server has for reading a file."""
+READ_TIMEOUT_S = 5.0
+"""Seconds in which a server has to read a file."""
 
 
 class _ScsynthExchange(asyncio.DatagramProtocol):
-    """One question to a server, and the answer that speaks of it."""
+    """Exchange of one command and its answer with a server."""
 
     def __init__(self) -> None:
         self.answer: asyncio.Future[OscMessage] = asyncio.get_running_loop().create_future()
 
     def datagram_received(self, data: bytes, addr: tuple[str | int, int]) -> None:
+        """Set the answer; other messages are ignored."""
         for message in read_packet(data):
-            if message.arguments[:1] == [COMMAND] and not self.answer.done():
+            if message.arguments[:1] == [ALLOC_READ] and not self.answer.done():
                 self.answer.set_result(message)
 
     def error_received(self, exc: Exception) -> None:
-        """Nobody listens on that port."""
+        """Set the failure: no process listens on that port."""
         if not self.answer.done():
             self.answer.set_exception(exc)
 
 
-async def allocate_and_read(host: str, port: int, buffer: int, path: Path, patience: float = PATIENCE) -> None:
-    """Have the server at `host` and `port` allocate the buffer with this number and read the whole file into it.
-    Returns when it says that it has.
+async def allocate_and_read(host: str, port: int, buffer: int, path: Path, patience: float = READ_TIMEOUT_S) -> None:
+    """Allocate a buffer of the server at `host` and `port` and read a whole file into it.
+
+    Args:
+        host: Host of the server.
+        port: Its UDP port.
+        buffer: Number of the buffer.
+        path: The file.
+        patience: Seconds in which the server has to answer.
 
     Raises:
-        NoAudioDevice: no server answers there within `patience` seconds.
-        BadAudio: the server says that it can't.
+        NoAudioDevice: No server answers in time.
+        BadAudio: The server can't read the file.
     """
     loop = asyncio.get_running_loop()
-    transport, conversation = await loop.create_datagram_endpoint(_ScsynthExchange, remote_addr=(host, port))
+    transport, exchange = await loop.create_datagram_endpoint(_ScsynthExchange, remote_addr=(host, port))
     try:
-        transport.sendto(write_message(COMMAND, [buffer, str(path), 0, 0]))
-        answer = await asyncio.wait_for(conversation.answer, patience)
+        transport.sendto(write_message(ALLOC_READ, [buffer, str(path), 0, 0]))
+        answer = await asyncio.wait_for(exchange.answer, patience)
     except OSError as error:  # TimeoutError is one
         raise NoAudioDevice(
             f"scsynth: no server answers at {host} port {port}; boot it, or give its own port. The take is {path}"
@@ -60,15 +67,20 @@ async def allocate_and_read(host: str, port: int, buffer: int, path: Path, patie
     finally:
         transport.close()
     if answer.address != "/done":
-        said = " ".join(str(argument) for argument in answer.arguments[1:])
-        raise BadAudio(f"scsynth: the server at port {port} can't read {path} into buffer {buffer}: {said}")
+        reason = " ".join(str(argument) for argument in answer.arguments[1:])
+        raise BadAudio(f"scsynth: the server at port {port} can't read {path} into buffer {buffer}: {reason}")
 
 
 log = logging.getLogger(__name__)
 
 
 class ScsynthBuffers:
-    """Between finished takes and the servers that read them. Runs on the event loop."""
+    """Has SuperCollider servers read finished takes. Runs on the event loop.
+
+    Args:
+        outbox: Where `buffered` and failures are sent.
+        supervisor: Runs the exchanges.
+    """
 
     def __init__(self, outbox: Outbox, supervisor: Supervisor) -> None:
         self.outbox = outbox
@@ -77,26 +89,26 @@ class ScsynthBuffers:
 
     @staticmethod
     def check(client: ClientId) -> None:
-        """Whether this client can have its takes loaded: only into a server on its own host.
+        """Check that a client can name a server, which has to run on the client's own host.
 
         Raises:
-            BadRequest: it isn't known where that is.
+            BadRequest: The client has no host: it isn't connected over OSC.
         """
         if host_of(client) is None:
             raise errors.BadRequest("scsynth: it goes with requests over OSC; here read the file that `take` names")
 
     def finished(self, job: Job, take: FinishedTake) -> None:
-        """A take is there: load it if that was asked for. The request itself doesn't wait for it."""
-        wanted, path, host = job.parameters.server_buffer, take.stored.path, host_of(job.client)
-        if wanted is None or path is None or host is None:
+        """Have a server read a take if the request asks for it; the job doesn't wait for that."""
+        buffer, path, host = job.parameters.server_buffer, take.stored.path, host_of(job.client)
+        if buffer is None or path is None or host is None:
             return
-        number = wanted.number + take.stored.index
+        number = buffer.number + take.stored.index
         event = m.Buffered(id=job.id, index=take.stored.index, buffer=number, path=str(path))
-        loading = self._supervisor.run(self._load(job.client, host, wanted.port, event, take), "scsynth")
-        hold_until_done(loading, self._loading)
+        task = self._supervisor.run(self._load(job.client, host, buffer.port, event, take), "scsynth")
+        hold_until_done(task, self._loading)
 
     async def stop(self) -> None:
-        """Give up what a server hasn't read yet; its take stays."""
+        """Cancel the exchanges in progress."""
         for task in self._loading:
             task.cancel()
         await asyncio.gather(*self._loading, return_exceptions=True)

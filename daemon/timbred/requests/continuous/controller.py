@@ -139,16 +139,17 @@ class FlowControllers:
         self,
         outbox: InternalOutbox,
         player: PlayerClient,
-        dispatcher: JobScheduler,
+        scheduler: JobScheduler,
         session: Callable[[], Session],
+        by_voice: dict[int, FlowController],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.outbox = outbox
         self.player = player
-        self.dispatcher = dispatcher
+        self.scheduler = scheduler
         self._session = session
         self._clock = clock
-        self._flows: dict[int, FlowController] = {}
+        self._flows = by_voice
         self._playing: dict[int, FlowController] = {}
         self._asked: dict[str, _FlowRequest] = {}
         self._numbers = itertools.count(1)
@@ -181,10 +182,6 @@ class FlowControllers:
             return None
         started = self._flows[voice] = FlowController(voice, client, course)
         return self._start(started)
-
-    def has(self, voice: int) -> bool:
-        """Whether a voice has an endless sound, if only a coming one."""
-        return voice in self._flows
 
     def stop(self, voice: int) -> list[ClientId]:
         """End the flow of a voice, or all with 0: nothing more is made. The clients of those that never sounded."""
@@ -260,7 +257,7 @@ class FlowControllers:
         try:
             ordered = flow.course.piece(flow.number, moment, self._session(), rate)
             self._asked[identity] = _FlowRequest(flow, flow.course, ordered, flow.fresh)
-            self.dispatcher.submit(PIECES, identity, ordered.parameters, flow.course.init)
+            self.scheduler.submit(PIECES, identity, ordered.parameters, flow.course.init)
         except errors.TimbredError as error:
             self._asked.pop(identity, None)
             flow.asked = ""
@@ -455,9 +452,9 @@ class FlowControllers:
     def _give_up_piece(self, flow: FlowController) -> None:
         """Whatever is being made for it isn't wanted any more."""
         identity, flow.asked = flow.asked, ""
-        job = self.dispatcher.remembered.get(PIECES, identity) if identity else None
+        job = self.scheduler.jobs.get(PIECES, identity) if identity else None
         if job is not None and job.live:
-            self.dispatcher.cancel(job)
+            self.scheduler.cancel(job)
 
     def _try_later(self, flow: FlowController, pause: float) -> None:
         def again() -> None:
@@ -473,7 +470,7 @@ class FlowControllers:
 
     def _drop_sound(self, identity: m.Id) -> None:
         """Pieces aren't asked for twice: their samples need not be kept."""
-        job = self.dispatcher.remembered.get(PIECES, identity)
+        job = self.scheduler.jobs.get(PIECES, identity)
         if job is not None:
             job.clips.clear()
 
