@@ -31,7 +31,8 @@ check: .venv/.installed-for-tests
 	$(BIN)/pyright
 	$(BIN)/python -m tests.house
 
-docs: .venv/.installed
+# generated files, then the site, into `site`; a warning fails it
+docs: .venv/.installed-for-docs
 	$(BIN)/python -m timbred.protocol.describe > docs/protocol.md
 	$(BIN)/python -m timbred.cli.reference > docs/settings.md
 	$(BIN)/python -m max_patches.generate
@@ -40,6 +41,7 @@ docs: .venv/.installed
 	$(BIN)/python -m bridges.puredata.source
 	$(BIN)/python -m bridges.supercollider.source
 	$(BIN)/python -m tests.bridges.touchdesigner_picture > docs/pictures/touchdesigner.svg
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 bench: .venv/.installed-for-tests
 	$(BIN)/python -m benchmarks
@@ -78,10 +80,14 @@ endif
 	@$(SET_UP) test training
 	@touch $@ .venv/.installed
 
+.venv/.installed-for-docs: pyproject.toml constraints.txt
+	@$(SET_UP) test docs
+	@touch $@ .venv/.installed
+
 # what `pipx install` and `uv tool install` take
 wheel: .venv/.installed
 	rm -rf build
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site .coverage* .pytest_cache .ruff_cache .hypothesis

@@ -1,11 +1,12 @@
 """What the program has is documented, and what is documented is there."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 import typer
+import yaml
 
 import timbred
 from timbred.cli.main import app
@@ -167,9 +168,25 @@ def test_changelog_has_dated_versions_and_the_known_headings() -> None:
     assert versions[0] == "Unreleased"
     dated = [re.fullmatch(r"(\d+\.\d+\.\d+) - (\d{4}-\d\d-\d\d)", version) for version in versions[1:]]
     assert all(dated), versions
-    assert [match[1] for match in dated if match][0] == timbred.__version__
+    assert next(match[1] for match in dated if match) == timbred.__version__
     kinds = set(re.findall(r"^### (.+)$", text, re.MULTILINE))
     assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def nav_pages(entry: object) -> list[str]:
+    """Pages of a part of the site's navigation."""
+    if isinstance(entry, str):
+        return [entry]
+    parts: Iterable[object] = entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ()
+    return [page for part in parts for page in nav_pages(part)]
+
+
+def test_site_navigation_lists_every_page_once() -> None:
+    listed = nav_pages(yaml.safe_load(read("mkdocs.yml"))["nav"])
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
+    outside = set(re.findall(r'^    "[^"]+": "([^"]+\.md)",$', read("docs/hooks/site.py"), re.MULTILINE))
+    assert {"index.md", "contributing.md", "changelog.md"} <= outside
+    assert sorted(listed) == sorted(pages | outside)
 
 
 def test_every_bridge_is_named_in_the_guide() -> None:
