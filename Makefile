@@ -33,14 +33,14 @@ check: .venv/.installed-for-tests
 
 # generated files, then the site, into `site`; a warning fails it
 docs: .venv/.installed-for-docs
-	$(BIN)/python -m timbred.protocol.describe > docs/protocol.md
-	$(BIN)/python -m timbred.cli.reference > docs/settings.md
+	$(BIN)/python -m timbred.protocol.describe > .generated && mv .generated docs/protocol.md
+	$(BIN)/python -m timbred.cli.reference > .generated && mv .generated docs/settings.md
 	$(BIN)/python -m max_patches.generate
-	$(BIN)/python -m timbred.client.generate_requests > .requests.py && mv .requests.py daemon/timbred/client/requests.py
-	$(BIN)/python bridges/touchdesigner/write_vocabulary.py > bridges/touchdesigner/timbred_vocabulary.py
+	$(BIN)/python -m timbred.client.generate_requests > .generated && mv .generated daemon/timbred/client/requests.py
+	$(BIN)/python bridges/touchdesigner/write_vocabulary.py > .generated && mv .generated bridges/touchdesigner/timbred_vocabulary.py
 	$(BIN)/python -m bridges.puredata.source
 	$(BIN)/python -m bridges.supercollider.source
-	$(BIN)/python -m tests.bridges.touchdesigner_picture > docs/pictures/touchdesigner.svg
+	$(BIN)/python -m tests.bridges.touchdesigner_picture > .generated && mv .generated docs/pictures/touchdesigner.svg
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 bench: .venv/.installed-for-tests

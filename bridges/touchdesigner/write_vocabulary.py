@@ -12,6 +12,7 @@ from msgspec import inspect
 from timbred.protocol import messages as m
 from timbred.protocol.coercion import fields_of
 from timbred.protocol.describe import Key, keys_of
+from timbred.protocol.keys import PlaybackKeys
 from timbred.protocol.schema import EVENTS
 
 NOT_SHOWN = ("id", "port", "inline", "prompt")
@@ -26,7 +27,7 @@ UNSET = -1
 AS_DECLARED = "default"
 """A menu's first entry: the key isn't sent."""
 
-ON_ITS_OWN_PAGE = frozenset(fields_of(m.PlayKeys)) | {"voice", "to"}
+ON_ITS_OWN_PAGE = frozenset(fields_of(PlaybackKeys)) | {"voice", "to"}
 
 
 @dataclass(frozen=True)
