@@ -95,6 +95,7 @@ class ChaosDaemon:
         self.own = psutil.Process(self.process.pid)
 
     def log_text(self) -> str:
+        """Read the daemon's log."""
         return self.log.read_text("utf-8", "replace")
 
     @property
@@ -213,6 +214,7 @@ class Counting:
             outcome.check(self.ends[name] == 1, f"request {name} had {self.ends[name]} terminal events")
 
     def close(self) -> None:
+        """Close the socket without waiting for unsent messages."""
         self._socket.close(linger=0)
 
 

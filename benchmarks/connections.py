@@ -30,7 +30,8 @@ class Connection(Protocol):
     def receive(self, seconds: float) -> Event | None:
         """The next event, None when none came in so many seconds."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the connection."""
 
 
 class ZmqConnection:
@@ -43,14 +44,17 @@ class ZmqConnection:
         self._socket.connect(f"tcp://{HOST}:{ports.requests}")
 
     def send(self, kind: str, **keys: Any) -> None:
+        """Send a request."""
         self._socket.send_json({"type": kind, **keys})
 
     def receive(self, seconds: float) -> Event | None:
+        """Receive the next event, None after so many seconds."""
         if not self._socket.poll(1000 * seconds):
             return None
         return json.loads(self._socket.recv_multipart()[0])
 
     def close(self) -> None:
+        """Close the connection."""
         self._socket.close(linger=0)
 
 
@@ -63,15 +67,18 @@ class WebSocketConnection:
         self._socket = connect(f"ws://{HOST}:{ports.http}/ws", max_size=None)
 
     def send(self, kind: str, **keys: Any) -> None:
+        """Send a request."""
         self._socket.send(json.dumps({"type": kind, **keys}))
 
     def receive(self, seconds: float) -> Event | None:
+        """Receive the next event, None after so many seconds."""
         try:
             return json.loads(self._socket.recv(seconds))
         except TimeoutError:
             return None
 
     def close(self) -> None:
+        """Close the connection."""
         self._socket.close()
 
 
@@ -86,9 +93,11 @@ class UdpConnection:
         self._socket.connect((HOST, ports.osc))
 
     def send(self, kind: str, **keys: Any) -> None:
+        """Send a request."""
         self._socket.send(encode_osc(kind, keys))
 
     def receive(self, seconds: float) -> Event | None:
+        """Receive the next event, None after so many seconds."""
         self._socket.settimeout(seconds)
         try:
             return decode_osc(self._socket.recv(65536))
@@ -96,6 +105,7 @@ class UdpConnection:
             return None
 
     def close(self) -> None:
+        """Close the connection."""
         self._socket.close()
 
 
@@ -109,10 +119,12 @@ class TcpConnection:
         self._received = bytearray()
 
     def send(self, kind: str, **keys: Any) -> None:
+        """Send a request."""
         self._socket.settimeout(None)
         self._socket.sendall(slip.encode(encode_osc(kind, keys)))
 
     def receive(self, seconds: float) -> Event | None:
+        """Receive the next event, None after so many seconds."""
         self._socket.settimeout(seconds)
         while True:
             frame, end, rest = self._received.partition(slip.END)
@@ -130,6 +142,7 @@ class TcpConnection:
             self._received += received
 
     def close(self) -> None:
+        """Close the connection."""
         self._socket.close()
 
 

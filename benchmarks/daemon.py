@@ -61,6 +61,7 @@ class Client:
         return time.perf_counter() - began
 
     def close(self) -> None:
+        """Close the socket without waiting for unsent messages."""
         self._socket.close(linger=0)
 
 

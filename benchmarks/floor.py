@@ -1,5 +1,6 @@
-"""GPU time of the default path against the arithmetic's floor: the FLOPs of one sound at the rate of a large matrix
-product, measured in the same run.
+"""GPU time of the default path against the arithmetic floor.
+
+The floor is the FLOPs of one sound at the rate of a large matrix product, measured in the same run.
 
 Goal: at most 3. Needs a GPU.
 """

@@ -24,8 +24,10 @@ _diffusers: Any = diffusers
 
 
 def make(folder: Path, name: str, precision: torch.dtype, sibling: Path | None = None, scale: int = 1) -> Path:
-    """Write a checkpoint; what its `sibling` has in common with it is linked, not made again. `scale` divides the
-    UNet's widths and the text encoders' depths, for machines without the memory for the whole."""
+    """Write a checkpoint; what its `sibling` has in common with it is linked, not made again.
+
+    `scale` divides the UNet's widths and the text encoders' depths, for machines without the memory for the whole.
+    """
     quiet_libraries()
     before = torch.get_default_dtype()
     torch.set_default_dtype(precision)

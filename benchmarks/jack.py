@@ -42,9 +42,11 @@ def may_be_realtime() -> bool:
 
 @contextmanager
 def jack_server(period: int, name: str = "timbred-bench", synchronous: bool = False) -> Generator[JackServer]:
-    """A server on the dummy driver, in use; needs jackd and jack_wait. A synchronous one waits for its clients; any
-    other calls some again and loses blocks between them. Names are few: one that was left behind is free again only
-    for itself."""
+    """A server on the dummy driver, in use; needs jackd and jack_wait.
+
+    A synchronous one waits for its clients; any other calls some again and loses blocks between them. Names are
+    few: one that was left behind is free again only for itself.
+    """
     realtime = may_be_realtime()
     urgency = ["-R", "-P", str(PRIORITY)] if realtime else ["-r"]
     waiting = ["-S"] if synchronous else []

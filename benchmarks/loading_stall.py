@@ -43,6 +43,7 @@ class Steps:
     _last: float | None = None
 
     def begin(self) -> None:
+        """Start a new sequence of gaps."""
         self._number += 1
         self._last = None
         self.client.send("generate", id=f"steps-{self._number}", model="pocket", prompt=PROMPT, seconds=2.0, steps=200)

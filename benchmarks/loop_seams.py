@@ -68,6 +68,7 @@ class Seam:
 
     @property
     def good(self) -> bool:
+        """True if step and flux at the seam are within the limits."""
         return self.step <= STEP and self.flux <= (BEGINNING if self.begins else FLUX)
 
 

@@ -25,6 +25,7 @@ SETTLED = 2.5
 
 
 def look(client: Client, began: float) -> dict[str, Any]:
+    """Query the memory and the time in seconds since `began`."""
     client.send("status")
     status = client.until("status.reply")
     return {"at": time.perf_counter() - began, "used": status["device_memory_used"]}
@@ -55,6 +56,7 @@ def course(folder: Path) -> tuple[list[dict[str, Any]], list[tuple[float, str]]]
 
 
 def draw(seen: list[dict[str, Any]], happened: list[tuple[float, str]]) -> None:
+    """Plot the memory over time, with a label at each event."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -23,8 +23,11 @@ def numbered_loop(channels: int = 2) -> Samples:
 
 @dataclass(frozen=True)
 class Breaks:
-    """What is wrong. `places`: the frames of the recording that are the loop's and aren't followed by the next one.
-    `foreign`: how many are none of the loop's, silent ones among them. All of `frames`, after the first sound."""
+    """What is wrong.
+
+    `places`: the frames of the recording that are the loop's and aren't followed by the next one. `foreign`: how
+    many are none of the loop's, silent ones among them. All of `frames`, after the first sound.
+    """
 
     places: NDArray[np.int64]
     foreign: int

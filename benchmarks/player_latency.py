@@ -29,8 +29,11 @@ LONGEST = 120.0
 
 
 def clicks(recorded: Recording, block: int) -> list[float]:
-    """The moment of each click: when the device took its block, and its place in there. What came after it tells, for
-    a block may be seen late; what came before doesn't, as the server may have stood still between."""
+    """Return the time of each click: when the device took its block, plus its position in the block.
+
+    The block after it determines the time, because a block may be observed late; the one before doesn't, because the
+    server may have paused between them.
+    """
     sound, came = recorded.sound, recorded.came
     starts = np.flatnonzero((sound[1:] > 0.1) & (sound[:-1] <= 0.1)) + 1
     moments: list[float] = []
@@ -72,6 +75,7 @@ async def rounds(folder: Path, lead: float, server: JackServer) -> tuple[list[fl
 
 
 def p95(values: list[float]) -> float:
+    """Return the 95th percentile."""
     return sorted(values)[math.ceil(0.95 * len(values)) - 1]
 
 

@@ -134,6 +134,7 @@ class Soak:
 
 
 async def soak(folder: Path, seconds: float, lead: float, servers: tuple[JackServer, JackServer]) -> Soak:
+    """Record player and plain callback on two JACK servers for so many seconds under load."""
     soundfile.write(folder / "loop.wav", numbered_loop(), RATE, subtype="FLOAT")
     settings = [f"{name}=0" for name in ("osc.port", "zmq.requests", "zmq.events", "http.port")]
     daemon = Daemon(load(None, {}, [*settings, f"takes.folder={folder}", f"player.lead={lead}", "log.level=error"]))
@@ -163,11 +164,13 @@ async def soak(folder: Path, seconds: float, lead: float, servers: tuple[JackSer
 
 
 def counted(daemon: Daemon, plain: PythonCallback, servers: tuple[JackServer, JackServer]) -> tuple[int, ...]:
+    """Return underruns, late blocks of both, and the complaints of both servers."""
     complaints = [server.complaints() for server in servers]
     return daemon.player.underruns, daemon.player.late, plain.late, *complaints
 
 
 def side(recorded: Recording, block: int, late: int, complaints: int) -> Side:
+    """Summarise one recording."""
     return Side(recorded, breaks(recorded.sound), recorded.left_out(block), late, complaints)
 
 
@@ -219,6 +222,8 @@ def main() -> None:
 
 
 def rows(player: Side, plain: Side, stalls: Stalls) -> list[tuple[str, float, float]]:
+    """Return the rows of the table: name, player's value, plain callback's value."""
+
     def both(what: str, count: Callable[[Side], float]) -> tuple[str, float, float]:
         return what, count(player), count(plain)
 
@@ -236,6 +241,7 @@ def rows(player: Side, plain: Side, stalls: Stalls) -> list[tuple[str, float, fl
 
 
 def yes(it_is: bool) -> str:
+    """Describe whether the system allows it."""
     return "yes" if it_is else "no, the system doesn't allow it"
 
 

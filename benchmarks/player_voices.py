@@ -21,8 +21,10 @@ LEAD = 0.01
 
 
 def shares(voices: int, block: int, speed: float, level: float, made_for: float = 1.0) -> tuple[float, float]:
-    """Median time of a block over its length, and the most that any lead's length took over it: so long a lead bears.
-    The sounds are made ready for a speed, and played at another."""
+    """Return the median time of a block over its length, and the largest share that any lead's length took.
+
+    The second value is the load that a lead tolerates. The sounds are resampled for one speed and played at another.
+    """
     mixer = Mixer(RATE, 2, BeatGrid(RATE, 120))
     sound = VoiceSource(
         np.random.default_rng(0).normal(0, level, (RATE, 2)).astype(np.float32), RATE / made_for, loop=True

@@ -120,6 +120,7 @@ class Soak:
 
     @property
     def is_flat(self) -> bool:
+        """True if no trend was found."""
         return not self.faults
 
 

@@ -1,9 +1,9 @@
 """Package files and functions that the daemon executes for one `generate` over UDP, from its datagram to `done`.
 
 The daemon runs in this process with all its transports; the engine is the one of the tests, which needs no model. A
-request is completed before the counted one, so that imports and the first start of threads don't count. A function is a code
-object of the package other than a module's body; comprehensions belong to their function. Calls of every thread of the
-daemon count, and so do periodic messages (heartbeats) that arrive in between.
+request is completed before the counted one, so that imports and the first start of threads don't count. A function is a
+code object of the package other than a module's body; comprehensions belong to their function. Calls of every thread
+of the daemon count, and so do periodic messages (heartbeats) that arrive in between.
 """
 
 import asyncio

@@ -1,5 +1,7 @@
-"""The file format of Max for Live devices, `.amxd`: chunks of a four-letter name, a length (u32, little-endian) and so
-many bytes. `ampf` holds the kind of device, `meta` a number (0: not frozen), `ptch` the patcher's JSON and a NUL.
+"""The file format of Max for Live devices, `.amxd`.
+
+A chunk is a four-letter name, a length (u32, little-endian) and so many bytes. `ampf` holds the kind of device, `meta`
+a number (0: not frozen), `ptch` the patcher's JSON and a NUL.
 """
 
 import json

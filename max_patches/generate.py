@@ -62,6 +62,7 @@ def files() -> dict[Path, bytes]:
 
 
 def main() -> int:
+    """Write all patches and scripts; return the exit status."""
     for path, content in files().items():
         (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
         (ROOT / path).write_bytes(content)

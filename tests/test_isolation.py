@@ -1,5 +1,4 @@
-"""Nothing that lies in the working folder is imported, and a working folder that was deleted keeps nothing from
-starting."""
+"""No module in the working folder is imported, and a deleted working folder doesn't prevent a start."""
 
 import os
 import subprocess

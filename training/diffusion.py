@@ -165,8 +165,11 @@ def fit(
     device: torch.device,
     minutes: float | None,
 ) -> None:
-    """Train (or train on, from the stage's checkpoint) until the budget is used up. `target_of` is told the noisy
-    latents, their times, the captions and the true velocity, and says what the network should answer."""
+    """Train (or train on, from the stage's checkpoint) until the budget is used up.
+
+    `target_of` is told the noisy latents, their times, the captions and the true velocity, and says what the
+    network should answer.
+    """
     average = Average(model, settings.ema_decay)
     state = load_checkpoint(stage)
     step = 0

@@ -128,8 +128,10 @@ class Guidance:
 
 @dataclass(frozen=True)
 class Inference:
-    """What the exported card declares as defaults. Guidance is in the weights; only against a negative prompt does it
-    take two evaluations a step."""
+    """What the exported card declares as defaults.
+
+    Guidance is in the weights; only against a negative prompt does it take two evaluations a step.
+    """
 
     steps: int = 14
     guidance: float = 1.0

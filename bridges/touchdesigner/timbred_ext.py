@@ -235,8 +235,10 @@ class TimbredExt:
         self.ownerComp.op("ask").sendOSC("/timbred/" + name, [*arguments, *answers])
 
     def _load(self, path):
-        """Load a file into the Audio File In CHOP: what it holds is let go a frame before, so that it can't go on
-        sounding from a file that is half exchanged."""
+        """Load a file into the Audio File In CHOP.
+
+        The previous file is released one frame before, so that the CHOP never plays from a file that is half replaced.
+        """
         if not path:
             return
         if not Path(path).is_file():

@@ -29,7 +29,7 @@ s.waitForBoot {{
 
 @contextlib.contextmanager
 def sclang(require_host: RequireHost, folder: Path, script: str, daemon: int) -> Generator[Program]:
-    """sclang that runs a script with `Timbred.default` at this daemon's port."""
+    """Sclang that runs a script with `Timbred.default` at this daemon's port."""
     language = require_host("sclang")
     settings, file = folder / "sclang.yaml", folder / "stage.scd"
     settings.write_text(f"includePaths:\n  - {QUARK}\nexcludePaths: []\npostInlineWarnings: false\n", "utf-8")
@@ -42,7 +42,7 @@ def sclang(require_host: RequireHost, folder: Path, script: str, daemon: int) ->
 def sclang_with_server(
     require_host: RequireHost, folder: Path, body: str, daemon: int, server: int
 ) -> Generator[Program]:
-    """sclang whose default server is a running scsynth; both gone at the end. Needs a JACK server."""
+    """Sclang whose default server is a running scsynth; both gone at the end. Needs a JACK server."""
     require_host("scsynth")
     script = WITH_SERVER.format(server=server, body=body)
     with sclang(require_host, folder, script, daemon) as program:

@@ -1,5 +1,7 @@
-"""The real engine on a device whose memory is enough for networks of so many rows times latent frames:
-TIMBRED_TEST_ROOM; what it does beyond that is what a full device does."""
+"""The real engine on a device with memory for a limited number of network rows times latent frames.
+
+TIMBRED_TEST_ROOM sets the limit; beyond it, allocations fail as on a full device.
+"""
 
 import os
 import sys

@@ -1,5 +1,8 @@
-"""The real engine, which loads the model `slow` part by part: at each it connects to the socket TIMBRED_TEST_GATE, says
-which part it is, and goes on when the other side closes the connection."""
+"""The real engine, which loads the model `slow` part by part.
+
+At each part it connects to the socket TIMBRED_TEST_GATE, sends the part's name, and continues when the other side closes
+the connection.
+"""
 
 import os
 import socket

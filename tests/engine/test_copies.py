@@ -179,8 +179,11 @@ def started(**settings: object) -> Generator[tuple[EngineLink, WithBeats]]:
 
 
 def test_an_engine_tells_of_them_and_lets_them_go_before_a_model(audioldm: Path, tmp_path: Path):
-    """Room for two models and not for copies too: a job that goes on makes them, the second model's load ends them, and
-    the first stays. Beats come while the job runs."""
+    """Memory for two models, but not for packed copies too.
+
+    A continuing job makes the copies, the second model's load frees them, and the first model stays. Heartbeats arrive
+    while the job runs.
+    """
     one, two = source("one", audioldm), source("two", checkpoints.audioldm(tmp_path / "two", seed=5))
     size = load(audioldm, CompileQueue("off", CPU, tmp_path), SharedComponents()).memory
 

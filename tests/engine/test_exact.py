@@ -1,5 +1,7 @@
-"""`exact`: the embedded model in a real engine process. A take's seed alone gives its samples again, bit for bit,
-whatever it was made with, beside or after."""
+"""`exact`: the embedded model in a real engine process.
+
+A take's seed alone reproduces its samples bit-exactly, regardless of the jobs before, after and beside it.
+"""
 
 import asyncio
 from typing import Any

@@ -180,8 +180,10 @@ def pocket() -> LatentDiffusion:
 
 
 def test_a_steady_tone_goes_on_at_its_level(pocket: LatentDiffusion):
-    """An organ whose partials meet at a peak is far softer than the model knows organs whose peak is as high. It goes
-    on as it was, and not within a second as loud as the model would have it (7 to 8 dB louder)."""
+    """An organ whose partials meet at a peak is far softer than the model knows organs whose peak is as high.
+
+    It goes on as it was, and not within a second as loud as the model would have it (7 to 8 dB louder).
+    """
     moments = np.arange(80_000) / 32_000
     partials = 220 * np.arange(1, 9)[:, None]
     organ = 0.3 * np.cos(2 * np.pi * partials * moments).mean(axis=0)
@@ -197,8 +199,10 @@ def test_a_steady_tone_goes_on_at_its_level(pocket: LatentDiffusion):
 
 
 def test_no_join_is_heard(pocket: LatentDiffusion):
-    """pocket goes on with its own rain, in three windows: at the given end and where windows meet, neither the level
-    nor the spectrum, nor any step, stands out of what is beside."""
+    """Extend pocket's own rain in three windows.
+
+    At the end of the init audio and where windows meet, neither level, spectrum nor any step exceeds its surroundings.
+    """
     rain = {"words": PromptInputs(prompt="rain"), "steps": 8, "scheduler": "dpm++2m", "guidance": 1.0}
     given = pocket.render(order(seconds=2.5, **rain), lambda _: None, lambda: False).waveforms[0][:48_000]
     given = 0.5 * given / np.abs(given).max()

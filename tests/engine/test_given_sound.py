@@ -120,8 +120,11 @@ def test_a_given_sound_with_a_seed_gives_the_same_again(model: LatentDiffusion):
 
 
 def test_outside_the_part_it_is_as_near_as_the_codec_comes():
-    """pocket, two seconds of tone and noise, the middle made anew: what the model makes around it is as far from the
-    given sound as the whole is after it was only encoded and decoded; and in the take it is the given sound itself."""
+    """Regenerate the middle of two seconds of tone and noise with pocket.
+
+    The model's output around it differs from the init audio as much as the whole does after encoding and decoding; in the
+    take, it is the init audio itself.
+    """
     found = registry.build(registry.pocket_folder(), {})["pocket"].checkpoint()
     pocket = make_resident(found, "pocket", torch.device("cpu"), torch.float32, lambda _: None)
     chance = torch.Generator().manual_seed(1)

@@ -1,6 +1,7 @@
 """A load beside those who generate: they take their steps whatever part of it is slow, and whatever is urgent passes.
 
-Everything here is an order of events: a part of the load begins, and ends only when the test has seen enough."""
+Everything here is an order of events: a part of the load begins, and ends only when the test has seen enough.
+"""
 
 import asyncio
 import shutil
@@ -108,8 +109,10 @@ class Generating:
 def test_no_part_of_a_load_holds_up_a_step(
     audioldm: Path, audioldm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twin: bool
 ) -> None:
-    """Each part stands still until five more steps are taken: contents are compared, and where no resident model has
-    the same, components are read and brought to the device."""
+    """Each part pauses until five more steps are taken.
+
+    Contents are compared, and where no resident model has the same, components are read and moved to the device.
+    """
 
     async def conversation() -> None:
         async with slow_engine(tmp_path, monkeypatch) as (link, heard, gate):
@@ -142,8 +145,11 @@ def test_no_part_of_a_load_holds_up_a_step(
 def test_live_work_passes_a_background_load_wherever_that_is(
     audioldm: Path, audioldm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A background job's model stands still in the middle of a component. A live job's model is loaded and its sound
-    made, and another one of a model that is there; only then does the background load go on."""
+    """A background job's model stands still in the middle of a component.
+
+    A live job's model is loaded and its sound made, and another one of a model that is there; only then does the
+    background load go on.
+    """
 
     async def conversation() -> None:
         async with slow_engine(tmp_path, monkeypatch) as (link, heard, gate):

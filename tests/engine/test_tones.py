@@ -1,5 +1,4 @@
-"""Tones sound at the pitch that is asked for, whatever the frame rate, as loud as the mel says, and meet around a
-circle."""
+"""Tones have the requested pitch at any frame rate and the level of the mel, and are continuous around a circle."""
 
 import math
 

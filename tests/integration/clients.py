@@ -53,8 +53,10 @@ class Client:
         return self.until(*TERMINAL, id=id)
 
     def until_step(self, id: str | int | None = None) -> None:  # noqa: A002
-        """Hear on until the engine has done a step of a sound (of this id, for an earlier client of the same port may
-        have something still to be told)."""
+        """Receive until the engine has done a step of a sound.
+
+        With an id, of this one, because an earlier client of the same port may have pending events.
+        """
         while (event := self.until("progress", *TERMINAL, id=id)[-1]).name == "progress" and event.arguments[2] == 0:
             pass
         assert event.name == "progress", event

@@ -142,8 +142,10 @@ def _runs(process: psutil.Process) -> bool:
 
 
 def hollow_checkpoint(folder: Path) -> Path:
-    """A folder that looks like an AudioLDM checkpoint from outside; its weights are a few bytes. The fake engine
-    never opens them."""
+    """A folder that looks like an AudioLDM checkpoint from outside; its weights are a few bytes.
+
+    The fake engine never opens them.
+    """
     parts = {
         "vae": ("diffusers", "AutoencoderKL", {"block_out_channels": [8, 8, 16]}),
         "text_encoder": ("transformers", "ClapTextModelWithProjection", {}),

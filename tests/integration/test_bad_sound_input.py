@@ -22,8 +22,10 @@ pytestmark = pytest.mark.usefixtures("undisturbed")
 
 @pytest.fixture(scope="module")
 def files(daemon: DaemonProcess) -> dict[str, Path]:
-    """Files in the takes folder: a second of sound, none at all, three hours, one with a value that is no number, one
-    that is text, and one that another model made."""
+    """Files in the takes folder.
+
+    A second of sound, an empty sound, three hours, one with NaN, one with text, and one that another model made.
+    """
     folder = daemon.takes / "given"
     folder.mkdir(parents=True, exist_ok=True)
     found = {name: folder / f"{name}.wav" for name in ("second", "empty", "hours", "nan", "text")}

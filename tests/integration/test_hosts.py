@@ -78,7 +78,7 @@ def free_port() -> int:
 
 
 def until_it_listens(client: UdpClient, program: Program, port: int) -> None:
-    """oscdump says nothing when it is ready, so it is asked until it hears."""
+    """Oscdump says nothing when it is ready, so it is asked until it hears."""
     while not program.spoken.matching("/timbred/pong"):
         assert program.process.poll() is None, program.spoken.lines
         client.say("ping", "@port", port)

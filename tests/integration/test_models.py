@@ -41,8 +41,10 @@ LONG_ENOUGH = 900
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a checkpoint of each family, the older one with .bin weights; made apart so that torch stays out
-    of this process."""
+    """A folder with a checkpoint of each family, the older one with .bin weights.
+
+    A separate process writes it, so that torch isn't imported here.
+    """
     folder = tmp_path_factory.mktemp("models")
     subprocess.run([sys.executable, "-c", MAKE, str(folder)], check=True, cwd=ROOT, env=environment(folder, False))
     damaged = shutil.copytree(folder / "audioldm2", folder / "damaged")
@@ -227,8 +229,10 @@ REFUSED: dict[str, tuple[tuple[str | float, ...], tuple[str, ...]]] = {
 
 
 def test_what_cannot_be_done_is_refused_beside_a_sound(performer: UdpClient, real_daemon: DaemonProcess) -> None:
-    """Each gets one answer, at once; another client's sound goes on meanwhile. What another model made lends no noise,
-    and a model in use stays."""
+    """Each gets one answer, at once; another client's sound goes on meanwhile.
+
+    What another model made lends no noise, and a model in use stays.
+    """
     older = performer.make_take("pad", "@model", "older").arguments[8]
     with clients.udp(real_daemon.osc) as other:
         performer.say("generate", "goes on", "pad", "@steps", LONG_ENOUGH)

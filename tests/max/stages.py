@@ -63,7 +63,9 @@ class MaxStage:
 
     def until(self, wanted: Callable[[Seen], bool], what: str) -> Seen:
         """The next that is wanted, as soon as it happens; `what` names it, and each name goes on from its own last.
-        A fault in a script ends the test."""
+
+        A fault in a script ends the test.
+        """
         deadline = time.monotonic() + PATIENCE
         with self._more:
             while True:

@@ -56,9 +56,11 @@ class Heard:
 
 
 class JackServer:
-    """One `jackd` of our own, on the dummy driver. Real-time where the system allows, so that a busy machine doesn't
-    delay what is C code on both sides. It waits for its clients: where the machine stands still nothing is left out of
-    a recording."""
+    """One `jackd` of our own, on the dummy driver.
+
+    Real-time where the system allows, so that a busy machine doesn't delay what is C code on both sides. It waits
+    for its clients: where the machine stands still nothing is left out of a recording.
+    """
 
     def __init__(self, program: str, name: str, period: int, rate: int) -> None:
         self.name = name
@@ -94,8 +96,10 @@ class JackServer:
 
 @contextmanager
 def free_name() -> Generator[str]:
-    """A server's name that nobody else has now; whoever waits longest gets the next one. Whoever has one and wants
-    another may wait forever."""
+    """A server's name that nobody else has now; whoever waits longest gets the next one.
+
+    Whoever has one and wants another may wait forever.
+    """
     folder = Path(tempfile.gettempdir())
     with contextlib.ExitStack() as held:
         with (folder / "timbred-test-turn.jack").open("w") as turn:

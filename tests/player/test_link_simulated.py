@@ -1,5 +1,8 @@
-"""How near a player's clicks come to the beats of a Link session: the player's own code on a simulated device, with a
-clock that is only counted. What it sees of the device and of the session is late, as on a machine that is busy."""
+"""Distance between a player's clicks and the beats of a Link session.
+
+The player's own code runs on a simulated device with a counted clock. Its observations of device and session are late,
+as on a busy machine.
+"""
 
 import math
 import random

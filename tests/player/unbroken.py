@@ -12,8 +12,11 @@ SURE = 64
 
 @dataclass(frozen=True)
 class Gap:
-    """Frames in a row that aren't the loop's. `silent`: they are zeros. `skipped`: how many frames of the loop are
-    missing after them, less than 0 when some come again, at most half of it; None when it doesn't come back."""
+    """Frames in a row that aren't the loop's.
+
+    `silent`: they are zeros. `skipped`: how many frames of the loop are missing after them, less than 0 when some
+    come again, at most half of it; None when it doesn't come back.
+    """
 
     first: int
     frames: int

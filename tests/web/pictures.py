@@ -1,4 +1,4 @@
-"""Pictures of the panel for the documents, taken of the real thing: python -m tests.web.pictures
+"""Screenshots of the panel for the documentation: `python -m tests.web.pictures`.
 
 Starts a daemon with the model `pocket` and a browser, makes sounds, and writes docs/panel-*.png.
 """

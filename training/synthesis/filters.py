@@ -66,6 +66,9 @@ def sweep(signal: Signal, cutoff: Signal, shape: str = "low", width: float = 1.6
     """A filter whose `cutoff` (hertz per sample) moves: crossfades between fixed filters half an octave apart.
 
     Args:
+        signal: samples to filter.
+        cutoff: hertz for each sample.
+        width: ratio of a band's edges to its centre.
         shape: "low" for a low-pass, "band" for a band-pass from cutoff / width to cutoff * width.
     """
     octave = np.log2(np.clip(cutoff, 30.0, 0.9 * NYQUIST))

@@ -85,6 +85,8 @@ def plucked_string(frequency: float, samples: int, damping: float, excitation: S
     """Karplus-Strong: `excitation` repeated through a two-point average with loss (Computer Music Journal 7:2).
 
     Args:
+        frequency: hertz.
+        samples: length of the result.
         damping: gain per period, 0.9 (dead) .. 0.999 (ringing).
         excitation: one period of any length; it is resampled to the period.
     """
@@ -119,7 +121,11 @@ def grains(
     """A shower of short decaying sines at random times: drops, crackle, sparkle.
 
     Args:
+        samples: length of the result.
         per_second: mean number of grains a second.
+        low_hertz: lowest frequency of a grain.
+        high_hertz: highest frequency of a grain.
+        random: source of times, frequencies and levels.
         seconds: time of a grain to -60 dB.
     """
     total = np.zeros(samples)

@@ -1,0 +1,1 @@
+"""Generator of the Pure Data patches."""

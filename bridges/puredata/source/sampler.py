@@ -1,5 +1,7 @@
-"""`[timbred-sampler name]`: a prompt becomes a playable sound. Two tables: one sounds, the next sound goes into the
-other, and the first note after that plays it."""
+"""`[timbred-sampler name]`: a playable sound from a prompt.
+
+Two tables alternate: one sounds, the next sound is loaded into the other, and the first note after that plays it.
+"""
 
 from bridges.puredata.source.patch import Patch
 

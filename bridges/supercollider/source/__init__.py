@@ -1,0 +1,1 @@
+"""Generator of the SuperCollider Quark's generated classes and help."""
