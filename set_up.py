@@ -1,7 +1,7 @@
 """Set timbred up in the folder `.venv` beside this file: `python3 set_up.py [EXTRA...]`.
 
-Prints the cause and the remedy of a failure. Runs on any Python 3, so that an old one gets a message instead of a syntax
-error; once set up, it only looks for changes.
+Prints the cause and the remedy of a failure. Runs on any Python 3, so that an old one gets a message instead of a
+syntax error; once set up, it only looks for changes.
 """
 
 import os

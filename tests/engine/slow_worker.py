@@ -1,7 +1,7 @@
 """The real engine, which loads the model `slow` part by part.
 
-At each part it connects to the socket TIMBRED_TEST_GATE, sends the part's name, and continues when the other side closes
-the connection.
+At each part it connects to the socket TIMBRED_TEST_GATE, sends the part's name, and continues when the other side
+closes the connection.
 """
 
 import os

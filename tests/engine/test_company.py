@@ -179,8 +179,8 @@ def loud_copy(folder: Path, place: Path) -> Path:
 def test_in_the_engine_each_survivor_equals_its_solo_run(audioldm2: Path, audioldm: Path, tmp_path: Path):
     """Requests to two models at random moments and with random priorities equal their single renders.
 
-    The models load and their calls are prepared meanwhile; some requests are cancelled. Then each rendered one is repeated
-    alone.
+    The models load and their calls are prepared meanwhile; some requests are cancelled. Then each rendered one is
+    repeated alone.
     """
     models = [
         source(name, loud_copy(folder, tmp_path / name)) for name, folder in (("two", audioldm2), ("one", audioldm))

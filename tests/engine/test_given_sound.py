@@ -122,8 +122,8 @@ def test_a_given_sound_with_a_seed_gives_the_same_again(model: LatentDiffusion):
 def test_outside_the_part_it_is_as_near_as_the_codec_comes():
     """Regenerate the middle of two seconds of tone and noise with pocket.
 
-    The model's output around it differs from the init audio as much as the whole does after encoding and decoding; in the
-    take, it is the init audio itself.
+    The model's output around it differs from the init audio as much as the whole does after encoding and decoding; in
+    the take, it is the init audio itself.
     """
     found = registry.build(registry.pocket_folder(), {})["pocket"].checkpoint()
     pocket = make_resident(found, "pocket", torch.device("cpu"), torch.float32, lambda _: None)

@@ -23,7 +23,7 @@ Play = Callable[..., contextlib.AbstractContextManager[MaxStage]]
 
 @pytest.fixture
 def play(require_host: RequireHost, tmp_path: Path) -> Play:
-    """Return the function of `with play(instrument.build(), daemon.osc) as stage:`."""
+    """Stage for a device, a context manager: `play(instrument.build(), daemon.osc)`."""
     node = require_host("node")
 
     def start(patch: Patch, port: int, **more: Any) -> contextlib.AbstractContextManager[MaxStage]:
