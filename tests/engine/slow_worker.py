@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from timbred.engine import __main__, scheduler
+from timbred.engine import __main__, model_manager
 from timbred.engine.families import component_loader
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.memory import component_cache
@@ -47,10 +47,10 @@ def moved(_places: DeviceMemory, held: Any, *_: object) -> str:
 
 
 def main() -> int:
-    gated(scheduler, "needs_of", lambda *_: "sizes")
+    gated(model_manager, "needs_of", lambda *_: "sizes")
     gated(component_loader, "_load", component)
     gated(component_cache, "_digest", lambda *_: "digest")
-    gated(scheduler, "make_resident", lambda *_: "making")
+    gated(model_manager, "make_resident", lambda *_: "making")
     gated(DeviceMemory, "_move", moved)
     gated(LatentDiffusion, "prepare", lambda *_: "preparing")
     return __main__.main()

@@ -6,8 +6,7 @@ Everything here is an order of events: a part of the load begins, and ends only 
 import asyncio
 import shutil
 import sys
-import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,8 +14,6 @@ import pytest
 
 from tests.engine.test_link import Heard, engine
 from tests.engine.test_memory import render, source, until
-from timbred.engine import step_priority as precedence_module
-from timbred.engine.step_priority import FairLock, StepPriority
 from timbred.ipc import engine_messages
 from timbred.ipc.engine_client import EngineLink
 from timbred.models.checkpoint import NEEDED
@@ -172,112 +169,3 @@ def test_live_work_passes_a_background_load_wherever_that_is(
             ]
 
     asyncio.run(conversation())
-
-
-# who goes first
-
-
-class Ticks:
-    """Something to do in a thread of its own: it counts its calls until it is told to stop."""
-
-    def __init__(self, precedence: StepPriority) -> None:
-        self.count = 0
-        self.stop = False
-        self.began = threading.Event()
-        self.thread = threading.Thread(target=precedence.behind, args=(self.work,))
-
-    def tick(self) -> None:
-        self.count += 1
-        self.began.set()
-
-    def work(self) -> None:
-        while not self.stop:
-            self.tick()
-
-
-@pytest.fixture
-def resting(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
-    """Released whenever a thread begins to rest; it then rests for as long as it has to."""
-    rests = threading.Semaphore(0)
-    plain: Callable[[StepPriority], None] = getattr(StepPriority, "_rest")  # noqa: B009  private
-
-    def rest(self: StepPriority) -> None:
-        rests.release()
-        plain(self)
-
-    monkeypatch.setattr(StepPriority, "_rest", rest)
-    monkeypatch.setattr(precedence_module, "REST", PATIENCE)
-    monkeypatch.setattr(precedence_module, "MOMENT", 0.0)
-    return rests
-
-
-def test_others_make_no_call_while_the_first_is_at_work(resting: threading.Semaphore) -> None:
-    subject = StepPriority()
-    ticks = Ticks(subject)
-    ticks.thread.start()
-    assert ticks.began.wait(PATIENCE)
-    for _ in range(3):
-        with subject.first():
-            assert resting.acquire(timeout=PATIENCE)
-            before = ticks.count
-            sum(range(1_000_000))
-            assert ticks.count == before
-        ticks.began.clear()
-        assert ticks.began.wait(PATIENCE)
-    ticks.stop = True
-    ticks.thread.join()
-
-
-def test_nobody_rests_with_what_the_first_may_need(resting: threading.Semaphore) -> None:
-    subject, lock = StepPriority(), FairLock()
-    has_it, go_on, done = threading.Event(), threading.Event(), threading.Event()
-
-    def work() -> None:
-        with lock:
-            has_it.set()
-            assert go_on.wait(PATIENCE)
-            for number in range(1000):
-                str(number)
-        done.set()
-
-    thread = threading.Thread(target=subject.behind, args=(work,))
-    thread.start()
-    assert has_it.wait(PATIENCE)
-    with subject.first():
-        go_on.set()
-        with lock:  # comes although all others rest
-            assert not done.is_set() or thread.is_alive()
-    thread.join()
-    assert done.is_set()
-
-
-def test_others_get_their_share_when_they_want_it(
-    resting: threading.Semaphore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shares: list[float] = []
-    monkeypatch.setattr(precedence_module.time, "sleep", shares.append)
-    with StepPriority().first():
-        pass
-    assert shares == []
-    subject = StepPriority()
-    ticks = Ticks(subject)
-    ticks.thread.start()
-    assert ticks.began.wait(PATIENCE)
-    with subject.first():
-        assert resting.acquire(timeout=PATIENCE)
-    ticks.stop = True
-    ticks.thread.join()
-    assert len(shares) == 1
-    assert shares[0] > 0
-
-
-def test_a_fault_comes_through_and_nothing_is_left_behind() -> None:
-    before = sys.getprofile()
-
-    def fails() -> None:
-        raise ValueError("as it is")
-
-    with pytest.raises(ValueError, match="as it is"):
-        StepPriority().behind(fails)
-    assert sys.getprofile() is before
-    assert StepPriority().behind(lambda: 7) == 7

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from timbred.engine.memory.model_loader import DeferredFree
-from timbred.engine.step_priority import StepPriority
 
 PATIENCE = 150.0
 
@@ -22,7 +21,7 @@ class Whole:
 
 def test_everything_is_gone_before_it_is_told():
     told: list[str] = []
-    releasing = DeferredFree(StepPriority(), lambda: told.append("memory given back"))
+    releasing = DeferredFree(lambda: told.append("memory given back"))
     held = Whole()
     parts = [weakref.ref(module) for module in held.modules[0].modules()]
     assert len(parts) == 3
@@ -42,7 +41,7 @@ def test_everything_is_gone_before_it_is_told():
 
 
 def test_what_others_have_too_stays():
-    releasing = DeferredFree(StepPriority(), lambda: None)
+    releasing = DeferredFree(lambda: None)
     held = Whole()
     shared = next(held.modules[0].children())
     done = threading.Event()
@@ -55,7 +54,7 @@ def test_a_fault_leaves_nobody_waiting(caplog: pytest.LogCaptureFixture):
     def fails() -> None:
         raise OSError("the device is gone")
 
-    releasing = DeferredFree(StepPriority(), fails)
+    releasing = DeferredFree(fails)
     told: list[str] = []
     done = threading.Event()
     for name in ("first", "second"):

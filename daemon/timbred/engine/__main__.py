@@ -94,12 +94,11 @@ def _engine(options: argparse.Namespace) -> "EngineScheduler":
     import torch
 
     from timbred.engine import device
-    from timbred.engine.compile.compiled_calls import CompileQueue
     from timbred.engine.families.component_loader import quiet_libraries
     from timbred.engine.scheduler import EngineScheduler
 
     quiet_libraries()
-    sys.setswitchinterval(SWITCHING)
+    sys.setswitchinterval(float(os.environ.get("TIMBRED_SWITCH", "0.001")))
     if hasattr(os, "nice"):
         os.nice(NICENESS)
     gc.freeze()  # looking through all that was imported would stop every thread for as long as twenty steps
@@ -107,8 +106,10 @@ def _engine(options: argparse.Namespace) -> "EngineScheduler":
     if options.threads:
         torch.set_num_threads(options.threads)
     chosen = device.choose(options.device)
-    workshop = CompileQueue(options.compile, chosen.place, Path(options.cache).expanduser() if options.cache else None)
-    return EngineScheduler(chosen, options.address, options.token, options.heartbeat, options.memory, workshop)
+    cache_folder = Path(options.cache).expanduser() if options.cache else None
+    return EngineScheduler(
+        chosen, options.address, options.token, options.heartbeat, options.memory, options.compile, cache_folder
+    )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,21 @@
-"""One device, its resident models, and the jobs that take their steps on it together."""
+"""The scheduler of an engine process: takes messages between steps and runs the jobs' steps in batches.
+
+A job waits for its model, takes its denoising steps together with others of the same model and shape, and ends with
+its audio, a failure or a cancellation:
+
+    waiting for its model -> denoising -> rendered
+                                       -> streaming from the vocoder -> rendered
+    any of these -> failed, cancelled
+"""
 
 import logging
 import math
 import os
 import queue
 import time
-from collections.abc import Callable, Generator
-from concurrent.futures import Future
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,157 +26,146 @@ from timbred.engine import device
 from timbred.engine.batching import Candidate, is_fatal, next_batch, rest_after, translate
 from timbred.engine.cache_upkeep import Upkeep
 from timbred.engine.codecs.chunked import VocoderStream
-from timbred.engine.compile.compiled_calls import CompileQueue
 from timbred.engine.diffusion.generation import RenderedSounds, joined
 from timbred.engine.diffusion.state import Generation
 from timbred.engine.families.base import LatentDiffusion
-from timbred.engine.families.factory import make_resident, needs_of
 from timbred.engine.ipc import DaemonLink
-from timbred.engine.memory.component_cache import SharedComponents
-from timbred.engine.memory.device_memory import DeviceMemory, Resident, to_evict
-from timbred.engine.memory.model_loader import DeferredFree, Loader, LoadResult
-from timbred.engine.step_priority import StepPriority
+from timbred.engine.memory.model_loader import LoadResult
+from timbred.engine.model_manager import (
+    ManagerMessage,
+    MemoryReleased,
+    MemoryRequested,
+    ModelManager,
+    resident_size,
+)
 from timbred.engine.timing import DurationEma, MaxLength, ThreadTuner
 from timbred.ipc import engine_messages
 from timbred.ipc.child_exit import leave
-from timbred.ipc.heap import release_free_memory
-from timbred.models import checkpoint
 
 log = logging.getLogger("timbred.engine")
 
-FATAL = 70
-"""Exit status after a fault of the device that only a new process can mend."""
+FATAL_EXIT_STATUS = 70
+"""Exit status after a device fault that only a new process can recover from."""
 
-BUDGET = 0.8
-"""Part of the device's memory that models may fill, where the setting says nothing; jobs need the rest."""
+LOAD_PROGRESS_INTERVAL_S = 0.1
+"""Interval at which load progress is reported while no job can step."""
 
-PREPARED_SHARE = 0.25
-"""Part of the budget that prepared calls may fill, with all that they hold for each length."""
+DEADLINE_MARGIN = 1.25
+"""A job is urgent when less than this many times its remaining duration is left before its deadline."""
 
-LOADING_TOLD_EVERY = 0.1
-"""Seconds between two looks at how far a load is, while nothing else is to be done."""
-
-TO_SPARE = 1.25
-"""Times what a job still takes that must be left until it is wanted, for others to step before it or with it."""
-
-ROWS = {"cpu": 16, "mps": 16, "cuda": 64}
+MAX_BATCH_ROWS = {"cpu": 16, "mps": 16, "cuda": 64}
 """Rows of the largest batch, by kind of device; a guided take is two rows."""
 
 
 @dataclass(eq=False)
 class EngineJob:
-    """A render under way: it waits for its model (`run` is None), takes its steps, or is heard already (`sounding`).
-    It is wanted by the moment `due`, and takes `remaining` seconds more; None while that isn't known.
+    """A render job: waiting for its model (`generation` is None), denoising, or streaming from the vocoder (`stream`).
 
-    Where takes are made one after the other, `made` holds those that are done, after `steps_before` steps.
+    Takes rendered one after the other collect in `rendered`; `finished_steps` counts their steps.
+
+    Attributes:
+        deadline: When the audio is wanted, on the clock of `time.perf_counter`; infinity without a deadline.
+        remaining_s: Seconds of work left; None while unknown.
+        last_step_at: When the latest step ended, on the same clock.
+        reported_progress: Load progress sent last, 0 to 1; -1 before the first report.
     """
 
     render: engine_messages.RenderJob
-    run: Generation | None = None
-    sounding: VocoderStream | None = None
-    due: float = math.inf
-    remaining: float | None = None
-    stepped: float = 0.0
-    told: float = -1.0
+    generation: Generation | None = None
+    stream: VocoderStream | None = None
+    deadline: float = math.inf
+    remaining_s: float | None = None
+    last_step_at: float = 0.0
+    reported_progress: float = -1.0
     preview_due: bool = False
-    made: list[RenderedSounds] = field(default_factory=list[RenderedSounds])
-    steps_before: int = 0
+    rendered: list[RenderedSounds] = field(default_factory=list[RenderedSounds])
+    finished_steps: int = 0
 
     @property
     def orders(self) -> tuple[engine_messages.RenderOrder, ...]:
-        """What is made, one after the other: all takes at once, or with `exact` each take alone. In a batch, a take's
-        samples would depend on how many others there are."""
+        """Orders to render one after the other: all takes at once, or each take alone with `exact`.
+
+        In a batch, a take's samples would depend on the number of other takes.
+        """
         order = self.render.order
         return tuple(structs.replace(order, seeds=(seed,)) for seed in order.seeds) if order.exact else (order,)
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Steps that are done, and steps in all."""
-        assert self.run is not None
-        left = len(self.orders) - len(self.made)
-        return self.steps_before + self.run.step, self.steps_before + left * self.run.steps
+        """Finished steps and the total number of steps."""
+        assert self.generation is not None
+        left = len(self.orders) - len(self.rendered)
+        return self.finished_steps + self.generation.step, self.finished_steps + left * self.generation.steps
 
     @property
     def number(self) -> int:
+        """The daemon's number of the job."""
         return self.render.job
 
-    def candidate(self) -> Candidate:
-        """The job as the batching sees it."""
-        assert self.run is not None
-        group = (self.render.model.name, self.run.shape)
-        alone = self.render.order.exact
-        return Candidate(self.number, group, self.render.rank, self.run.rows, alone, self._pressing())
+    @property
+    def model_name(self) -> str:
+        """Name of the model that renders the job."""
+        return self.render.model.name
 
-    def _pressing(self) -> float:
-        """`due` of a job that has no time to spare."""
-        if self.remaining is not None and time.perf_counter() + TO_SPARE * self.remaining < self.due:
+    def candidate(self) -> Candidate:
+        """Return the job as the batching sees it."""
+        assert self.generation is not None
+        group = (self.model_name, self.generation.shape)
+        alone = self.render.order.exact
+        return Candidate(self.number, group, self.render.rank, self.generation.rows, alone, self._urgent_deadline())
+
+    def _urgent_deadline(self) -> float:
+        """Return `deadline` if the job has no time to spare, else infinity."""
+        if self.remaining_s is not None and time.perf_counter() + DEADLINE_MARGIN * self.remaining_s < self.deadline:
             return math.inf
-        return self.due
+        return self.deadline
 
     @property
-    def work(self) -> tuple[object, ...]:
-        """What jobs of the same pace have in common."""
+    def workload(self) -> tuple[object, ...]:
+        """Key of jobs whose steps take the same time."""
         order = self.render.order
-        return self.render.model.name, order.guidance > 1.0, len(order.seeds), round(order.seconds, 1)
-
-
-@dataclass(frozen=True)
-class MemoryReleased:
-    """The memory of a model that was unloaded is free."""
-
-    name: str
-
-
-@dataclass(eq=False)
-class MemoryRequested:
-    """A load asks for `added` bytes, from its own thread, and waits until idle models have given way."""
-
-    name: str
-    added: int
-    made: "Future[None]" = field(default_factory=Future["None"])
+        return self.model_name, order.guidance > 1.0, len(order.seeds), round(order.seconds, 1)
 
 
 class EngineScheduler:
-    """Takes in orders between steps; jobs join and leave the running batch there."""
+    """Runs the engine's loop: takes messages between steps, where jobs join and leave the running batch.
+
+    Args:
+        compute_device: Device and precision of all models.
+        address: ZeroMQ address of the daemon's socket for this engine.
+        token: Sent back in `EngineReady`, so that the daemon recognises the process it started.
+        heartbeat_s: Interval between heartbeats.
+        budget_bytes: Memory that models may fill; 0 takes a share of the device's memory.
+        compile_setting: `auto`, `on` or `off`, see `CompileQueue`.
+        cache_folder: Folder for compiled calls; None keeps none on disk.
+    """
 
     def __init__(
         self,
-        chosen: device.ComputeDevice,
+        compute_device: device.ComputeDevice,
         address: str,
         token: str,
-        heartbeat: float,
-        budget: int = 0,
-        workshop: CompileQueue | None = None,
+        heartbeat_s: float,
+        budget_bytes: int = 0,
+        compile_setting: str = "off",
+        cache_folder: Path | None = None,
     ) -> None:
-        """`budget` is in bytes, 0 for what the device has; `heartbeat` in seconds; `workshop` makes models faster."""
-        self.device = chosen
+        self.device = compute_device
         self.token = token
-        self.models: dict[str, LatentDiffusion] = {}
-        self.last_used: dict[str, float] = {}
-        self.shared = SharedComponents()
-        self.budget = budget or int(BUDGET * device.memory(chosen.place)[1])
-        self.places = DeviceMemory(chosen.place, self.budget)
-        self.coming: dict[str, int] = {}
-        self.reach = MaxLength()
         self.jobs: dict[int, EngineJob] = {}
-        self.pace = DurationEma()
-        self.threads = ThreadTuner(torch.get_num_threads())
-        self.most_rows = ROWS.get(chosen.place.type, 16)
-        self.precedence = StepPriority()
-        self.releasing = DeferredFree(self.precedence, self._free)
-        self.workshop = workshop or CompileQueue("off", chosen.place, Path())
-        self.workshop.has_room = self._has_room
-        self.workshop.limit = int(PREPARED_SHARE * self.budget)
-        self.workshop.behind = self.precedence.behind
-        self.upkeep = Upkeep(self.releasing.after)
+        self.durations = DurationEma()
+        self.max_length = MaxLength()
+        self.thread_tuner = ThreadTuner(torch.get_num_threads())
+        self.max_batch_rows = MAX_BATCH_ROWS.get(compute_device.place.type, 16)
         self.frame_rate = 0.0
-        self.mailbox = DaemonLink(address, heartbeat, self.beat)
-        self.loader: Loader[LatentDiffusion] = Loader(self._load, self.mailbox.orders.put)
+        self.link = DaemonLink(address, heartbeat_s, self.heartbeat)
+        self.models = ModelManager(compute_device, budget_bytes, self.link.orders.put, compile_setting, cache_folder)
+        self.upkeep = Upkeep(self.models.deferred_free.after)
 
     def run(self) -> None:
-        """Carry out orders until told to quit."""
-        self.mailbox.start()
-        self.mailbox.send(
+        """Run until the daemon sends `QuitEngine`."""
+        self.link.start()
+        self.link.send(
             engine_messages.EngineReady(
                 token=self.token,
                 wire_version=engine_messages.WIRE_VERSION,
@@ -181,215 +176,119 @@ class EngineScheduler:
                 precision=self.device.precision_name,
             )
         )
-        self.mailbox.send(self.beat())
-        while self._take_orders():
+        self.link.send(self.heartbeat())
+        while self._take_messages():
             began = time.perf_counter()
-            with self.precedence.first():
-                self._step()
+            self._step()
             self.upkeep.worked()
-            self._give_way(began)
-        self.mailbox.close()
+            self._yield_device(began)
+        self.link.close()
 
-    def _give_way(self, began: float) -> None:
+    def _yield_device(self, began: float) -> None:
         """Leave the device to a render loop that shares it, if there is one."""
         if self.frame_rate:
-            device.finish(self.device.place)  # what a GPU was told may not be done yet
+            device.finish(self.device.place)  # a GPU may still be executing what was queued
             time.sleep(rest_after(time.perf_counter() - began, self.frame_rate))
 
-    def beat(self) -> engine_messages.EngineHeartbeat:
-        """The device's state now."""
+    def heartbeat(self) -> engine_messages.EngineHeartbeat:
+        """Return the device's memory and the resident models, in bytes; called by the link's thread too."""
         used, total = device.memory(self.device.place)
-        resident = tuple(_size_of(name, model) for name, model in tuple(self.models.items()))
-        return engine_messages.EngineHeartbeat(memory_used=used, memory_total=total, resident=resident)
+        return engine_messages.EngineHeartbeat(memory_used=used, memory_total=total, resident=self.models.sizes())
 
-    # orders
+    # messages
 
-    def _take_orders(self) -> bool:
-        """Take in all orders that are there; with nothing to do, wait for one. False when told to quit."""
+    def _take_messages(self) -> bool:
+        """Handle all waiting messages, and wait for one while no job can step; False after `QuitEngine`."""
         while True:
-            idle = not any(job.run for job in self.jobs.values())
+            idle = not any(job.generation for job in self.jobs.values())
             try:
-                patience = LOADING_TOLD_EVERY if self.jobs else self.upkeep.due_in
-                order = self.mailbox.orders.get(block=idle, timeout=patience)
+                timeout = LOAD_PROGRESS_INTERVAL_S if self.jobs else self.upkeep.due_in
+                message = self.link.orders.get(block=idle, timeout=timeout)
             except queue.Empty:
                 if not idle:
                     return True
                 if not self.jobs:
                     self.upkeep.tidy()
-                self._tell_loading()
+                self._report_load_progress()
                 self._drop_cancelled()
                 continue
-            if isinstance(order, engine_messages.QuitEngine):
+            if isinstance(message, engine_messages.QuitEngine):
                 return False
-            self._take(order)
+            self._handle(message)
             self.upkeep.worked()
 
-    def _take(
-        self, order: engine_messages.ToEngine | LoadResult[LatentDiffusion] | MemoryRequested | MemoryReleased
-    ) -> None:
-        match order:
+    def _handle(self, message: engine_messages.ToEngine | ManagerMessage) -> None:
+        match message:
             case engine_messages.LoadModel(model=source):
-                self._want(source)
+                self._load(source)
             case engine_messages.UnloadModel(name=name):
-                self._unload(name)
+                self.models.unload(name)
             case engine_messages.RenderJob():
-                due = math.inf if order.within is None else time.perf_counter() + order.within
-                job = EngineJob(order, due=due)
+                deadline = math.inf if message.within is None else time.perf_counter() + message.within
+                job = EngineJob(message, deadline=deadline)
                 self.jobs[job.number] = job
                 self._begin_or_load(job)
             case LoadResult():
-                self._loaded(order)
+                self._finish_load(message)
             case MemoryRequested():
-                self._make_room(order)
-                self.releasing.after(partial(order.made.set_result, None))
+                self.models.make_room(message, in_use=[job.model_name for job in self.jobs.values()])
             case MemoryReleased(name=name):
-                self.mailbox.send(engine_messages.ModelUnloaded(name=name))
+                self.link.send(engine_messages.ModelUnloaded(name=name))
             case engine_messages.SetYield(frame_rate=frame_rate):
                 self.frame_rate = frame_rate
             case engine_messages.CancelJob() | engine_messages.QuitEngine():
                 raise AssertionError("handled before")
 
-    def _want(self, source: engine_messages.ModelSource) -> None:
-        if source.name in self.models:
-            self.mailbox.send(engine_messages.ModelLoaded(model=_size_of(source.name, self.models[source.name])))
+    def _load(self, source: engine_messages.ModelSource) -> None:
+        model = self.models.resident.get(source.name)
+        if model is None:
+            self.models.loader.want(source)
         else:
-            self.loader.want(source)
+            self.link.send(engine_messages.ModelLoaded(model=resident_size(source.name, model)))
 
-    def _unload(self, name: str) -> None:
-        """The daemon is told once the memory is free."""
-        gone: list[torch.nn.Module] = []
-        whole: list[object] = []
-        if name in self.models:
-            gone += self._alone(name)
-            whole.append(self.models.pop(name))
-            self.places.drop(gone)
-        self.releasing.release(
-            whole, gone, self.shared.files(gone), partial(self.mailbox.orders.put, MemoryReleased(name))
-        )
-
-    def _alone(self, name: str) -> list[torch.nn.Module]:
-        """The components that only this model has."""
-        others = {id(part) for other, model in self.models.items() if other != name for part in model.modules}
-        return [part for part in self.models[name].modules if id(part) not in others]
-
-    def _make_room(self, newcomer: MemoryRequested) -> None:
-        """Drop what was used least recently, while everything together is over the budget: copies of weights first,
-        then models. What several models share goes with none of them."""
-        self.coming[newcomer.name] = newcomer.added
-        self.workshop.give_up(self._held + self.workshop.copies - self.budget)
-        busy = {job.render.model.name for job in self.jobs.values()}
-        alone = {name: self._held_alone(name) for name in self.models}
-        others = [
-            Resident(name, size, self.last_used.get(name, 0.0), name in busy or not size)
-            for name, size in alone.items()
-        ]
-        together = self._held + self.workshop.copies - sum(alone.values())
-        for name in to_evict(others, together, self.budget):
-            log.info("%s gives way to %s", name, newcomer.name)
-            self._unload(name)
-
-    @property
-    def _held(self) -> int:
-        """Bytes of all models, and of those that are being loaded: room was made for them."""
-        return self.places.held + sum(tuple(self.coming.values()))
-
-    def _held_alone(self, name: str) -> int:
-        """Bytes that only this model holds."""
-        return sum(self.places.size(part) for part in self._alone(name))
-
-    def _has_room(self) -> bool:
-        """Whether everything is within the budget, copies of weights too."""
-        return self._held + self.workshop.copies <= self.budget
-
-    def _loaded(self, result: LoadResult[LatentDiffusion]) -> None:
+    def _finish_load(self, result: LoadResult[LatentDiffusion]) -> None:
         name = result.source.name
-        waiting = [job for job in self.jobs.values() if job.run is None and job.render.model.name == name]
-        if result.model is None:
-            error = result.error or RuntimeError("the load ended without a model")
-            known = self._known(error)
-            self.mailbox.send(engine_messages.JobFailed(code=known.code, message=str(known), model=name))
+        waiting = [job for job in self.jobs.values() if job.generation is None and job.model_name == name]
+        model = self.models.finish_load(result)
+        if model is None:
+            cause = result.error or RuntimeError("the load ended without a model")
+            error = _wire_error(cause)
+            self.link.send(engine_messages.JobFailed(code=error.code, message=str(error), model=name))
             for job in waiting:
-                self._fail(job, error)
+                self._fail(job, cause)
             return
-        result.model.settle()  # an unload meanwhile has forgotten what both share
-        self.models[name] = result.model
-        self.last_used[name] = time.monotonic()
-        self.mailbox.send(engine_messages.ModelLoaded(model=_size_of(name, result.model)))
+        self.link.send(engine_messages.ModelLoaded(model=resident_size(name, model)))
         for job in waiting:
             self._begin_or_load(job)
-
-    def _load(self, source: engine_messages.ModelSource, progress: Callable[[float], None]) -> LatentDiffusion:
-        """Runs in the loader's thread; the one that generates goes first."""
-        if self.device.place.type == "cpu":
-            torch.set_num_threads(1)  # in this thread: helpers of its own would slow down those of the other
-        return self.precedence.behind(lambda: self._made(source, progress))
-
-    def _made(self, source: engine_messages.ModelSource, progress: Callable[[float], None]) -> LatentDiffusion:
-        found = checkpoint.inspect(Path(source.folder), source.name, "check the model's folder")
-        if found.pickled:
-            parts = ", ".join(found.pickled)
-            log.warning("%s has .bin weights (%s); once: timbred models convert %s", source.name, parts, source.name)
-        precision = self.device.precision
-        needs = needs_of(found, source.name, precision, self.shared)
-        if needs.largest > self.budget:
-            raise errors.OutOfMemory(
-                f"{source.name} needs {needs.largest / 1e6:.4g} MB at once, and models may fill "
-                f"{self.budget / 1e6:.4g} MB here; raise engine.memory if the device has more, or use a smaller model"
-            )
-        wanted = MemoryRequested(source.name, needs.added)
-        self.mailbox.orders.put(wanted)
-        wanted.made.result()
-        try:
-            model = make_resident(found, source.name, self.device.place, precision, progress, self.shared, self.places)
-        finally:
-            del self.coming[source.name]
-        model.prepare(self.workshop)
-        if self.device.place.type == "cpu":
-            self._rehearse(model, source.name)
-        return model
-
-    @staticmethod
-    def _rehearse(model: LatentDiffusion, name: str) -> None:
-        try:
-            model.rehearse()
-        except Exception as error:  # noqa: BLE001  whatever it is, the first sound that is asked for tells its client
-            log.warning("%s wasn't rehearsed: %s", name, error)
-
-    def _free(self) -> None:
-        """Give memory back that nothing uses any more: the GPU's, and that of this process."""
-        if self.device.place.type == "cuda":
-            torch.cuda.empty_cache()
-        release_free_memory()
 
     # jobs
 
     def _begin_or_load(self, job: EngineJob) -> None:
-        model = self.models.get(job.render.model.name)
+        model = self.models.get(job.model_name)
         if model is None:
-            self.loader.want(job.render.model, job.render.rank)
+            self.models.loader.want(job.render.model, job.render.rank)
             return
         try:
             self._begin_next(job, model)
-            self._tell_read(job, model)
-            self.last_used[job.render.model.name] = time.monotonic()
+            self._send_text_parts(job, model)
             job.preview_due = job.render.order.preview
-            job.stepped = time.perf_counter()
-        except Exception as error:  # noqa: BLE001  whatever a model does, it ends this job alone
+            job.last_step_at = time.perf_counter()
+        except Exception as error:  # noqa: BLE001  a model's error ends this job only
             self._fail(job, error)
 
     def _begin_next(self, job: EngineJob, model: LatentDiffusion) -> None:
-        """Begin the first of a job's orders that isn't made yet."""
+        """Begin the first of a job's orders that is not rendered yet."""
         with self._kernels(job):
-            job.run = model.begin(job.orders[len(job.made)])
+            job.generation = model.begin(job.orders[len(job.rendered)])
 
-    def _tell_read(self, job: EngineJob, model: LatentDiffusion) -> None:
-        """Tell which texts are longer than the encoders' windows."""
+    def _send_text_parts(self, job: EngineJob, model: LatentDiffusion) -> None:
+        """Send which texts are longer than the encoders' windows."""
         for text in model.read_in_parts(job.render.order.words):
-            self.mailbox.send(engine_messages.TextRead(job=job.number, **asdict(text)))
+            self.link.send(engine_messages.TextRead(job=job.number, **asdict(text)))
 
     @contextmanager
     def _kernels(self, job: EngineJob) -> Generator[None]:
-        """Run kernels as a job wants them: for `exact`, deterministic ones on one thread."""
+        """Select the kernels of a job: deterministic ones on one thread for `exact`."""
         exact = job.render.order.exact
         if exact:
             self._use_threads(1)
@@ -399,164 +298,170 @@ class EngineScheduler:
         finally:
             torch.use_deterministic_algorithms(False)
 
-    def _tell_loading(self) -> None:
+    def _report_load_progress(self) -> None:
+        """Send the progress of loads that jobs wait for, where it changed."""
         for job in self.jobs.values():
-            fraction = self.loader.progress(job.render.model.name)
-            if job.run is None and fraction is not None and fraction != job.told:
-                job.told = fraction
-                self.mailbox.send(engine_messages.ModelLoading(job=job.number, fraction=fraction))
+            fraction = self.models.loader.progress(job.model_name)
+            if job.generation is None and fraction is not None and fraction != job.reported_progress:
+                job.reported_progress = fraction
+                self.link.send(engine_messages.ModelLoading(job=job.number, fraction=fraction))
 
     def _drop_cancelled(self) -> None:
         for job in tuple(self.jobs.values()):
-            if self.mailbox.is_cancelled(job.number):
-                self._leave(job)
-                self.mailbox.send(engine_messages.JobCancelled(job=job.number))
+            if self.link.is_cancelled(job.number):
+                self._remove(job)
+                self.link.send(engine_messages.JobCancelled(job=job.number))
 
-    def _leave(self, job: EngineJob) -> None:
+    def _remove(self, job: EngineJob) -> None:
         del self.jobs[job.number]
-        self.mailbox.forget(job.number)
+        self.link.forget(job.number)
 
     def _step(self) -> None:
-        """Take those jobs one step further whose turn it is; decode those that are done."""
+        """Run one step of the jobs whose turn it is, and decode those that are done."""
         self._drop_cancelled()
-        self._tell_loading()
-        self._sound_on()
-        ready = [job for job in self.jobs.values() if job.run is not None and job.sounding is None]
-        chosen = {one.number for one in next_batch([job.candidate() for job in ready], self.most_rows)}
+        self._report_load_progress()
+        self._stream_next_piece()
+        ready = [job for job in self.jobs.values() if job.generation is not None and job.stream is None]
+        chosen = {entry.number for entry in next_batch([job.candidate() for job in ready], self.max_batch_rows)}
         batch = [job for job in ready if job.number in chosen]
         if batch:
-            self._step_together(batch)
+            self._step_batch(batch)
 
-    def _step_together(self, batch: list[EngineJob]) -> None:
-        model = self.models[batch[0].render.model.name]
+    def _step_batch(self, batch: list[EngineJob]) -> None:
+        model = self.models.resident[batch[0].model_name]
         exact = batch[0].render.order.exact
-        work = (batch[0].candidate().group, sum(job.candidate().rows for job in batch))
-        learns = not exact and not self.loader.is_busy and not self.workshop.is_busy
-        threads = self.threads.next(work) if learns else 1 if exact else self.threads.beside()
+        workload = (batch[0].candidate().group, sum(job.candidate().rows for job in batch))
+        tunes = not exact and not self.models.loader.is_busy and not self.models.compile_queue.is_busy
+        threads = self.thread_tuner.next(workload) if tunes else 1 if exact else self.thread_tuner.beside()
         self._use_threads(threads)
         began = time.perf_counter()
         try:
             with self._kernels(batch[0]):
-                model.advance([job.run for job in batch if job.run is not None])
-        except Exception as error:  # noqa: BLE001  whatever a model does, the process and other jobs live on
-            self._failed_together(batch, error)
+                model.advance([job.generation for job in batch if job.generation is not None])
+        except Exception as error:  # noqa: BLE001  a model's error must not end the process or other jobs
+            self._retry_one_by_one(batch, error)
             return
-        if learns:
-            self.threads.measured(work, threads, time.perf_counter() - began)
+        if tunes:
+            self.thread_tuner.measured(workload, threads, time.perf_counter() - began)
         for job in batch:
-            self._stepped(job)
-            if job.run is not None and job.preview_due and job.run.step * 3 >= job.run.steps:
-                self._preview(job, job.run, model)
-            if job.run is not None and job.run.sampling.done:
-                self._finish(job, job.run, model)
+            self._report_step(job)
+            generation = job.generation
+            if generation is None:
+                continue
+            if job.preview_due and generation.step * 3 >= generation.steps:
+                self._send_preview(job, generation, model)
+            if generation.sampling.done:
+                self._finish(job, generation, model)
 
     def _use_threads(self, count: int) -> None:
         if self.device.place.type == "cpu" and torch.get_num_threads() != count:
             torch.set_num_threads(count)
 
-    def _failed_together(self, batch: list[EngineJob], error: Exception) -> None:
-        """A batch that fails (out of memory, most of all) is tried again one by one; alone, the job fails."""
-        self._free()
+    def _retry_one_by_one(self, batch: list[EngineJob], error: Exception) -> None:
+        """Retry the jobs of a failed batch one by one (it may have run out of memory); a single job fails."""
+        self.models.free_cached_memory()
         if len(batch) == 1 or is_fatal(error):
             for job in batch:
                 self._fail(job, error)
             return
-        log.warning("a batch of %d failed (%s); its jobs go on one by one", len(batch), error)
+        log.warning("a batch of %d failed (%s); its jobs continue one by one", len(batch), error)
         for job in batch:
-            self._step_together([job])
+            self._step_batch([job])
 
-    def _stepped(self, job: EngineJob) -> None:
-        assert job.run is not None
+    def _report_step(self, job: EngineJob) -> None:
+        """Measure a step's duration and send `StepDone` with the remaining seconds."""
         step, steps = job.progress
         now = time.perf_counter()
-        self.pace.measured(("step", job.work), now - job.stepped)
-        job.stepped = now
-        left = (steps - step) * self.pace.expected(("step", job.work))
-        job.remaining = left + self.pace.expected(("decode", job.work))
-        self.mailbox.send(engine_messages.StepDone(job=job.number, step=step, steps=steps, remaining=job.remaining))
+        self.durations.measured(("step", job.workload), now - job.last_step_at)
+        job.last_step_at = now
+        steps_s = (steps - step) * self.durations.expected(("step", job.workload))
+        job.remaining_s = steps_s + self.durations.expected(("decode", job.workload))
+        self.link.send(engine_messages.StepDone(job=job.number, step=step, steps=steps, remaining=job.remaining_s))
 
-    def _preview(self, job: EngineJob, run: Generation, model: LatentDiffusion) -> None:
-        """Once, a third of the way. One that can't be decoded is left out: the sound itself goes on."""
+    def _send_preview(self, job: EngineJob, generation: Generation, model: LatentDiffusion) -> None:
+        """Send the preview, once, after a third of the steps; the job continues where it can't be decoded."""
         job.preview_due = False
         try:
             with self._kernels(job):
-                sounds = model.preview(run)
-        except Exception as error:  # noqa: BLE001  a preview must not end its job
+                sounds = model.preview(generation)
+        except Exception as error:  # noqa: BLE001  a failed preview must not end its job
             log.warning("job %d has no preview: %s", job.number, error)
             return
-        job.stepped = time.perf_counter()
+        job.last_step_at = time.perf_counter()
         preview = engine_messages.PreviewRendered(job=job.number, rate=sounds.rate, channels=1, first=sounds.first)
-        self.mailbox.send(preview, sounds.waveforms[0].tobytes())
+        self.link.send(preview, sounds.waveforms[0].tobytes())
 
-    def _sound_on(self) -> None:
-        """Make the next piece of a sound that is heard already, in turn with the steps of the others: its listener must
-        not hear a gap, nor a performer wait for all of it."""
-        heard = [job for job in self.jobs.values() if job.sounding is not None]
-        if not heard:
+    def _stream_next_piece(self) -> None:
+        """Render the next piece of the most urgent stream, between the steps of other jobs.
+
+        So its playback has no gap, and other jobs don't wait for the whole of it.
+        """
+        streaming = [job for job in self.jobs.values() if job.stream is not None]
+        if not streaming:
             return
-        job = min(heard, key=lambda one: (one.render.rank, one.number))
-        sounding = job.sounding
-        assert sounding is not None
+        job = min(streaming, key=lambda job: (job.render.rank, job.number))
+        stream = job.stream
+        assert stream is not None
         try:
-            piece = sounding.go_on()
-        except Exception as error:  # noqa: BLE001  whatever a model does, it ends this job alone
+            piece = stream.go_on()
+        except Exception as error:  # noqa: BLE001  a model's error ends this job only
             self._fail(job, error)
             return
         if piece is not None:
             message = engine_messages.PieceRendered(
                 job=job.number,
-                rate=sounding.rate,
+                rate=stream.rate,
                 channels=1,
                 first=piece.first,
-                frames=sounding.frames,
-                peak=sounding.peak,
-                last=sounding.done,
+                frames=stream.frames,
+                peak=stream.peak,
+                last=stream.done,
             )
-            self.mailbox.send(message, piece.samples[0].numpy().tobytes())
-        if sounding.done:
-            self._send_sounds(job, RenderedSounds(sounding.waveforms.numpy(), sounding.rate), [(0, None)])
+            self.link.send(message, piece.samples[0].numpy().tobytes())
+        if stream.done:
+            self._send_audio(job, RenderedSounds(stream.waveforms.numpy(), stream.rate), [(0, None)])
 
-    def _finish(self, job: EngineJob, run: Generation, model: LatentDiffusion) -> None:
-        """Decode a run that is done, unless it goes on with another window; then begin the next take, if any."""
+    def _finish(self, job: EngineJob, generation: Generation, model: LatentDiffusion) -> None:
+        """Decode a finished generation unless it has another window; then begin the next take, if any."""
         try:
             with self._kernels(job):
-                model.go_on(run)
-        except Exception as error:  # noqa: BLE001  whatever a model does, it ends this job alone
+                model.go_on(generation)
+        except Exception as error:  # noqa: BLE001  a model's error ends this job only
             self._fail(job, error)
             return
-        if not run.sampling.done:
+        if not generation.sampling.done:
             return
         if job.render.order.early:
-            self._begin_to_sound(job, run, model)
+            self._begin_stream(job, generation, model)
             return
         try:
             with self._kernels(job):
-                job.made.append(model.finish(run))
-            if len(job.made) < len(job.orders):
-                job.steps_before += run.steps
+                job.rendered.append(model.finish(generation))
+            if len(job.rendered) < len(job.orders):
+                job.finished_steps += generation.steps
                 self._begin_next(job, model)
                 return
-            sounds = joined(job.made)
+            sounds = joined(job.rendered)
             if job.render.order.rank and len(job.render.order.seeds) > 1:
                 sounds = replace(sounds, heard=model.hear(sounds))
-            ranked = self._ranked(job.render.order, sounds, model)
-        except Exception as error:  # noqa: BLE001  whatever a model does, it ends this job alone
+            ranked = _rank_takes(job.render.order, sounds, model)
+        except Exception as error:  # noqa: BLE001  a model's error ends this job only
             self._fail(job, error)
             return
-        self._send_sounds(job, sounds, ranked)
+        self._send_audio(job, sounds, ranked)
 
-    def _begin_to_sound(self, job: EngineJob, run: Generation, model: LatentDiffusion) -> None:
+    def _begin_stream(self, job: EngineJob, generation: Generation, model: LatentDiffusion) -> None:
         try:
-            job.sounding = model.sounding(run)
-        except Exception as error:  # noqa: BLE001  whatever a model does, it ends this job alone
+            job.stream = model.sounding(generation)
+        except Exception as error:  # noqa: BLE001  a model's error ends this job only
             self._fail(job, error)
             return
-        self._sound_on()
+        self._stream_next_piece()
 
-    def _send_sounds(self, job: EngineJob, sounds: RenderedSounds, ranked: list[tuple[int, float | None]]) -> None:
-        self.pace.measured(("decode", job.work), time.perf_counter() - job.stepped)
-        self._leave(job)
-        self.reach.worked(job.render.model.name, job.render.order.seconds)
+    def _send_audio(self, job: EngineJob, sounds: RenderedSounds, ranked: list[tuple[int, float | None]]) -> None:
+        self.durations.measured(("decode", job.workload), time.perf_counter() - job.last_step_at)
+        self._remove(job)
+        self.max_length.worked(job.model_name, job.render.order.seconds)
         seeds = job.render.order.seeds
         rendered = engine_messages.JobRendered(
             job=job.number,
@@ -567,57 +472,53 @@ class EngineScheduler:
             scores=tuple(score for _, score in ranked if score is not None),
             looped=tuple(sounds.looped[index] for index, _ in ranked if sounds.looped),
         )
-        self.mailbox.send(rendered, *(sounds.waveforms[index].tobytes() for index, _ in ranked))
+        self.link.send(rendered, *(sounds.waveforms[index].tobytes() for index, _ in ranked))
         if job.render.order.hear:
-            self._tell_heard(job, sounds, [index for index, _ in ranked])
+            self._send_embeddings(job, sounds, [index for index, _ in ranked])
 
-    def _tell_heard(self, job: EngineJob, sounds: RenderedSounds, order: list[int]) -> None:
-        """What the takes sound like, after they are on their way. Without it they are found by their words only."""
+    def _send_embeddings(self, job: EngineJob, sounds: RenderedSounds, order: list[int]) -> None:
+        """Send the embeddings of the takes, after their audio; an empty `ear` tells that there are none."""
         try:
-            heard = sounds.heard or self.models[job.render.model.name].hear(sounds)
-        except Exception as error:  # noqa: BLE001  the sounds themselves are there
-            log.warning("job %d can't be found by its sound: %s", job.number, error)
-            self.mailbox.send(engine_messages.EmbeddingsReady(job=job.number, ear=""))
+            heard = sounds.heard or self.models.resident[job.model_name].hear(sounds)
+        except Exception as error:  # noqa: BLE001  the audio is already sent
+            log.warning("job %d has no embedding and can't be found by similarity: %s", job.number, error)
+            self.link.send(engine_messages.EmbeddingsReady(job=job.number, ear=""))
             return
         vectors = (heard.vectors[index].tobytes() for index in order)
-        self.mailbox.send(engine_messages.EmbeddingsReady(job=job.number, ear=heard.ear), *vectors)
-
-    @staticmethod
-    def _ranked(
-        order: engine_messages.RenderOrder, sounds: RenderedSounds, model: LatentDiffusion
-    ) -> list[tuple[int, float | None]]:
-        """Which take comes first, with its score; in the order asked for where nothing is ranked."""
-        if not order.rank or sounds.heard is None:
-            return [(index, None) for index in range(len(order.seeds))]
-        scores = model.scores(order.words.prompt, sounds.heard)
-        best_first = sorted(range(len(scores)), key=lambda index: scores[index], reverse=True)
-        return [(index, scores[index]) for index in best_first]
+        self.link.send(engine_messages.EmbeddingsReady(job=job.number, ear=heard.ear), *vectors)
 
     def _fail(self, job: EngineJob, error: Exception) -> None:
-        known = self._known(error)
-        if isinstance(known, errors.OutOfMemory) and job.run is not None:
-            known = self._too_long(job, known)
-        self._leave(job)
-        self.mailbox.send(engine_messages.JobFailed(code=known.code, message=str(known), job=job.number))
+        known = _wire_error(error)
+        if isinstance(known, errors.OutOfMemory) and job.generation is not None:
+            known = self._with_length_advice(job, known)
+        self._remove(job)
+        self.link.send(engine_messages.JobFailed(code=known.code, message=str(known), job=job.number))
         if is_fatal(error):
-            self.mailbox.close()
-            leave(FATAL)
+            self.link.close()
+            leave(FATAL_EXIT_STATUS)
 
-    def _too_long(self, job: EngineJob, error: errors.OutOfMemory) -> errors.OutOfMemory:
-        """The error with a size that would fit; as to takes, they were made one by one before this."""
-        name, seconds = job.render.model.name, job.render.order.seconds
-        self.reach.failed(name, seconds)
-        advice = self.reach.advice(name, seconds)
+    def _with_length_advice(self, job: EngineJob, error: errors.OutOfMemory) -> errors.OutOfMemory:
+        """Add a length that would fit to an error; the takes were already rendered one by one."""
+        name, seconds = job.model_name, job.render.order.seconds
+        self.max_length.failed(name, seconds)
+        advice = self.max_length.advice(name, seconds)
         return errors.OutOfMemory(f"{error}; {seconds:.3g} s is too long for {name} here, try {advice:.3g} s")
 
-    @staticmethod
-    def _known(error: Exception) -> errors.TimbredError:
-        known = translate(error)
-        if isinstance(known, errors.Internal | errors.ModelError):
-            log.warning("%s", known, exc_info=error)
-        return known
+
+def _rank_takes(
+    order: engine_messages.RenderOrder, sounds: RenderedSounds, model: LatentDiffusion
+) -> list[tuple[int, float | None]]:
+    """Return the takes' indices, best first, each with its score; in the order of the seeds where nothing is ranked."""
+    if not order.rank or sounds.heard is None:
+        return [(index, None) for index in range(len(order.seeds))]
+    scores = model.scores(order.words.prompt, sounds.heard)
+    best_first = sorted(range(len(scores)), key=lambda index: scores[index], reverse=True)
+    return [(index, scores[index]) for index in best_first]
 
 
-def _size_of(name: str, model: LatentDiffusion) -> engine_messages.ResidentModel:
-    """With the copies of its weights, and with what it shares."""
-    return engine_messages.ResidentModel(name=name, memory=model.memory + model.copies)
+def _wire_error(error: Exception) -> errors.TimbredError:
+    """Return an error with a wire code, and log those that point to a fault of the model or of timbred."""
+    known = translate(error)
+    if isinstance(known, errors.Internal | errors.ModelError):
+        log.warning("%s", known, exc_info=error)
+    return known

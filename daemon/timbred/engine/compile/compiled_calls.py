@@ -25,7 +25,6 @@ from timbred.engine.circular import is_circular
 from timbred.engine.compile.inductor_cache import CompileCache, device_key, load_or_compile, module_key
 from timbred.engine.compile.onednn_packing import can_pack, packed
 from timbred.engine.compile.tracing import Call, CudaGraphCall, Shape, Shapes, Traced, forget_traces, trace, weights_of
-from timbred.engine.step_priority import FairLock
 from timbred.engine.tensor_sizes import count_tensor_bytes
 from timbred.errors import first_line
 
@@ -69,10 +68,6 @@ def _always() -> bool:
     return True
 
 
-def _at_once(work: Callable[[], None]) -> None:
-    work()
-
-
 @dataclass
 class CallCounts:
     """What the workshop has done so far: calls packed, compiled, read from disk, and those that couldn't be."""
@@ -94,12 +89,12 @@ class _CompileTask:
 
 @dataclass
 class CompileQueue:
-    """Prepares calls, one after the other, in a thread that gives way to all others.
+    """Prepares compiled calls one after the other in a background thread.
 
     `wanted` is the setting: `auto` packs on a CPU and compiles on CUDA, `on` compiles on both, `off` leaves all plain.
     `folder` is where compiled calls are kept; None: nowhere. `has_room` says whether all copies of weights are within
-    the budget. `behind` does something in the thread that calls it, so that it gives way to steps. `limit` is how many
-    bytes the calls of all modules may take together: the one that was used least recently is dropped for a new one.
+    the budget. `limit` is how many bytes the calls of all modules may take together: the one that was used least
+    recently is dropped for a new one.
     """
 
     wanted: str
@@ -108,12 +103,11 @@ class CompileQueue:
     counts: CallCounts = field(default_factory=CallCounts)
     has_room: Callable[[], bool] = _always
     limit: int = sys.maxsize
-    behind: Callable[[Callable[[], None]], object] = _at_once
     is_busy: bool = False
     _calls: "weakref.WeakValueDictionary[int, CompiledCalls]" = field(
         default_factory=weakref.WeakValueDictionary[int, "CompiledCalls"]
     )
-    _lock: FairLock = field(default_factory=FairLock)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
     _tasks: "queue.PriorityQueue[_CompileTask]" = field(default_factory=queue.PriorityQueue["_CompileTask"])
     _numbers: "count[int]" = field(default_factory=count)
     _thread: threading.Thread | None = None
@@ -227,7 +221,7 @@ class CompileQueue:
         while True:
             task = self._tasks.get()
             self.is_busy = True
-            self.behind(task.work)
+            task.work()
             self.is_busy = not self._tasks.empty()
 
 
@@ -261,7 +255,7 @@ class CompiledCalls:
         self._ready: OrderedDict[Shapes, _ReadyCall] = OrderedDict()
         self._unrecordable: RecentDict[Shapes, bool] = RecentDict(MAX_COUNTED_SHAPES)
         self._size = count_tensor_bytes(module.parameters()) if self._takes and not workshop.compiles else 0
-        self._lock = FairLock()
+        self._lock = threading.RLock()
         self._numbers = count()
 
     @property

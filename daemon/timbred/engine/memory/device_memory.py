@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ import torch
 
 from timbred.engine.batching import is_out_of_memory
 from timbred.engine.compile.compiled_calls import CompileQueue
-from timbred.engine.step_priority import FairLock
 from timbred.engine.tensor_sizes import count_module_bytes, count_tensor_bytes
 
 
@@ -76,7 +76,7 @@ class DeviceMemory:
         self.moves = 0
         self._parts: dict[int, _PlacedPart] = {}
         self._moved: dict[int, list[Callable[[], None]]] = {}
-        self._lock = FairLock()
+        self._lock = threading.RLock()
 
     @property
     def used(self) -> int:

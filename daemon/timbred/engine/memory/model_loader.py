@@ -6,7 +6,6 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -14,7 +13,6 @@ from typing import Generic, TypeVar
 import torch
 
 from timbred.engine.memory.component_cache import let_go
-from timbred.engine.step_priority import StepPriority
 from timbred.ipc.engine_messages import ModelSource
 
 log = logging.getLogger("timbred.engine.memory")
@@ -33,9 +31,8 @@ class _FreeTask:
 class DeferredFree:
     """Everything is freed in the order it was given; what is to come `after` waits for all of it."""
 
-    def __init__(self, precedence: StepPriority, freed: Callable[[], None]) -> None:
+    def __init__(self, freed: Callable[[], None]) -> None:
         """`freed` is called in the thread after each model."""
-        self._precedence = precedence
         self._freed = freed
         self._tasks: queue.SimpleQueue[_FreeTask] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="releasing", daemon=True).start()
@@ -58,7 +55,7 @@ class DeferredFree:
             task = self._tasks.get()
             try:
                 if task.whole:
-                    self._precedence.behind(partial(_let_go, task))
+                    _let_go(task)
                     self._freed()
             except Exception:  # whatever it is, loads that wait for the memory must not wait forever
                 log.exception("memory couldn't be given back in pieces")

@@ -1,0 +1,211 @@
+"""The resident models of one device: loads, unloads, and the memory budget they share."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from timbred import errors
+from timbred.engine import device
+from timbred.engine.compile.compiled_calls import CompileQueue
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.factory import make_resident, needs_of
+from timbred.engine.memory.component_cache import SharedComponents
+from timbred.engine.memory.device_memory import DeviceMemory, Resident, to_evict
+from timbred.engine.memory.model_loader import DeferredFree, Loader, LoadResult
+from timbred.ipc.engine_messages import ModelSource, ResidentModel
+from timbred.ipc.heap import release_free_memory
+from timbred.models import checkpoint
+
+log = logging.getLogger("timbred.engine")
+
+DEFAULT_BUDGET_SHARE = 0.8
+"""Part of the device's memory that models may fill when the setting is 0; the rest is for activations."""
+
+COMPILED_BUDGET_SHARE = 0.25
+"""Part of the budget that compiled calls may fill, including their copies of weights."""
+
+
+@dataclass(frozen=True)
+class MemoryReleased:
+    """Posted when the memory of an unloaded model is free."""
+
+    name: str
+
+
+@dataclass(eq=False)
+class MemoryRequested:
+    """Posted by a loader thread that needs `added_bytes`; it blocks until `done` is set."""
+
+    name: str
+    added_bytes: int
+    done: "Future[None]" = field(default_factory=Future["None"])
+
+
+ManagerMessage = LoadResult[LatentDiffusion] | MemoryReleased | MemoryRequested
+"""Posted to the scheduler's queue by the manager's own threads."""
+
+
+class ModelManager:
+    """Loads and unloads the models of one device and keeps them within a memory budget.
+
+    Loads run in threads of their own, memory is freed in another one; both call `post`, and the scheduler's thread
+    hands what was posted back to `finish_load`, `make_room` and so on. All public methods are called by that thread.
+
+    Args:
+        compute_device: Device and precision of all models.
+        budget_bytes: Memory that models may fill; 0 takes a share of the device's memory.
+        post: Puts a message into the scheduler's queue; thread-safe.
+        compile_setting: `auto`, `on` or `off`, see `CompileQueue`.
+        cache_folder: Folder for compiled calls; None keeps none on disk.
+    """
+
+    def __init__(
+        self,
+        compute_device: device.ComputeDevice,
+        budget_bytes: int,
+        post: Callable[[ManagerMessage], None],
+        compile_setting: str = "off",
+        cache_folder: Path | None = None,
+    ) -> None:
+        self.resident: dict[str, LatentDiffusion] = {}
+        self.budget_bytes = budget_bytes or int(DEFAULT_BUDGET_SHARE * device.memory(compute_device.place)[1])
+        self.compile_queue = CompileQueue(
+            compile_setting,
+            compute_device.place,
+            cache_folder,
+            has_room=self._is_within_budget,
+            limit=int(COMPILED_BUDGET_SHARE * self.budget_bytes),
+        )
+        self.loader: Loader[LatentDiffusion] = Loader(self._load, post)
+        self.deferred_free = DeferredFree(self.free_cached_memory)
+        self._device = compute_device
+        self._post = post
+        self._shared = SharedComponents()
+        self._memory = DeviceMemory(compute_device.place, self.budget_bytes)
+        self._loading_bytes: dict[str, int] = {}
+        self._last_used: dict[str, float] = {}
+
+    def get(self, name: str) -> LatentDiffusion | None:
+        """Return a resident model, and mark it as used now."""
+        model = self.resident.get(name)
+        if model is not None:
+            self._last_used[name] = time.monotonic()
+        return model
+
+    def sizes(self) -> tuple[ResidentModel, ...]:
+        """Return the memory of every resident model, in bytes."""
+        return tuple(resident_size(name, model) for name, model in tuple(self.resident.items()))
+
+    def finish_load(self, result: LoadResult[LatentDiffusion]) -> LatentDiffusion | None:
+        """Make a loaded model resident; returns None when its load failed."""
+        if result.model is None:
+            return None
+        result.model.settle()  # an unload in the meantime may have dropped components that both models share
+        self.resident[result.source.name] = result.model
+        self._last_used[result.source.name] = time.monotonic()
+        return result.model
+
+    def unload(self, name: str) -> None:
+        """Drop a model; `MemoryReleased` is posted once its memory is free, also when it was not resident."""
+        modules: list[torch.nn.Module] = []
+        owners: list[object] = []
+        if name in self.resident:
+            modules += self._unshared_modules(name)
+            owners.append(self.resident.pop(name))
+            self._memory.drop(modules)
+        self.deferred_free.release(
+            owners, modules, self._shared.files(modules), partial(self._post, MemoryReleased(name))
+        )
+
+    def make_room(self, request: MemoryRequested, in_use: Iterable[str]) -> None:
+        """Free memory for a load, and set `request.done` once it is free.
+
+        While everything together exceeds the budget, the least recently used is dropped: compiled calls first, then
+        idle models. Components that several models share stay. `in_use` names models that must not be dropped.
+        """
+        self._loading_bytes[request.name] = request.added_bytes
+        self.compile_queue.give_up(self._held_bytes + self.compile_queue.copies - self.budget_bytes)
+        busy = set(in_use)
+        unshared = {name: self._unshared_bytes(name) for name in self.resident}
+        candidates = [
+            Resident(name, size, self._last_used.get(name, 0.0), name in busy or not size)
+            for name, size in unshared.items()
+        ]
+        other_bytes = self._held_bytes + self.compile_queue.copies - sum(unshared.values())
+        for name in to_evict(candidates, other_bytes, self.budget_bytes):
+            log.info("%s is unloaded to make room for %s", name, request.name)
+            self.unload(name)
+        self.deferred_free.after(partial(request.done.set_result, None))
+
+    def free_cached_memory(self) -> None:
+        """Return unused memory: the GPU's allocator cache, and this process's heap to the system."""
+        if self._device.place.type == "cuda":
+            torch.cuda.empty_cache()
+        release_free_memory()
+
+    @property
+    def _held_bytes(self) -> int:
+        """Bytes of all models, and of those being loaded that room was made for."""
+        return self._memory.held + sum(tuple(self._loading_bytes.values()))
+
+    def _is_within_budget(self) -> bool:
+        """Tell whether all models and copies of weights are within the budget."""
+        return self._held_bytes + self.compile_queue.copies <= self.budget_bytes
+
+    def _unshared_modules(self, name: str) -> list[torch.nn.Module]:
+        """Return the components that only this model has."""
+        others = {id(part) for other, model in self.resident.items() if other != name for part in model.modules}
+        return [part for part in self.resident[name].modules if id(part) not in others]
+
+    def _unshared_bytes(self, name: str) -> int:
+        """Return the bytes that only this model holds."""
+        return sum(self._memory.size(part) for part in self._unshared_modules(name))
+
+    def _load(self, source: ModelSource, report_progress: Callable[[float], None]) -> LatentDiffusion:
+        """Load a model; runs in the loader's thread."""
+        if self._device.place.type == "cpu":
+            torch.set_num_threads(1)  # more would compete for cores with the thread that generates
+        found = checkpoint.inspect(Path(source.folder), source.name, "check the model's folder")
+        if found.pickled:
+            parts = ", ".join(found.pickled)
+            log.warning("%s has .bin weights (%s); once: timbred models convert %s", source.name, parts, source.name)
+        precision = self._device.precision
+        needs = needs_of(found, source.name, precision, self._shared)
+        if needs.largest > self.budget_bytes:
+            raise errors.OutOfMemory(
+                f"{source.name} needs {needs.largest / 1e6:.4g} MB at once, and models may fill "
+                f"{self.budget_bytes / 1e6:.4g} MB here; raise engine.memory if the device has more, "
+                "or use a smaller model"
+            )
+        request = MemoryRequested(source.name, needs.added)
+        self._post(request)
+        request.done.result()
+        try:
+            model = make_resident(
+                found, source.name, self._device.place, precision, report_progress, self._shared, self._memory
+            )
+        finally:
+            del self._loading_bytes[source.name]
+        model.prepare(self.compile_queue)
+        if self._device.place.type == "cpu":
+            _warm_up(model, source.name)
+        return model
+
+
+def _warm_up(model: LatentDiffusion, name: str) -> None:
+    """Run a warm-up render; a failure is logged, and the first real request reports it."""
+    try:
+        model.rehearse()
+    except Exception as error:  # noqa: BLE001  the first request that fails reports it to its client
+        log.warning("the warm-up of %s failed: %s", name, error)
+
+
+def resident_size(name: str, model: LatentDiffusion) -> ResidentModel:
+    """Return a model's memory in bytes, including shared components and the copies of its weights."""
+    return ResidentModel(name=name, memory=model.memory + model.copies)
