@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timbred.player.process.devices import let_go
+from timbred.player.process.devices import terminate
 
 RATE = 48_000
 PRIORITY = 70
@@ -60,7 +60,7 @@ def jack_server(period: int, name: str = "timbred-bench", synchronous: bool = Fa
             found.use()
             yield found
         finally:
-            let_go()  # PortAudio ends badly when its server is gone before it
+            terminate()  # PortAudio ends badly when its server is gone before it
             server.terminate()
             try:
                 server.wait(10)

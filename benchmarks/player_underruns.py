@@ -36,7 +36,7 @@ from benchmarks.numbered import FRAMES, Breaks, breaks, numbered_loop
 from benchmarks.recorder import Recording, recording
 from benchmarks.witness import Stalls, witnesses
 from timbred.config import load
-from timbred.player.process.devices import look_again, portaudio
+from timbred.player.process.devices import portaudio, rescan
 from timbred.server import Daemon
 
 SPARE = 60.0
@@ -144,7 +144,7 @@ async def soak(folder: Path, seconds: float, lead: float, servers: tuple[JackSer
         device = await daemon.player.opened()
         await daemon.transports.client().request(type="play", voice=1, take=str(folder / "loop.wav"), loop=1)
         servers[1].use()
-        look_again()
+        rescan()
         clients = ("PortAudio", "PortAudio" if servers[0] is not servers[1] else "PortAudio-01")
         with PythonCallback() as plain, witnesses(folder) as seen:
             of_player = recording(folder / "player.npz", seconds + SPARE, servers[0].name, clients[0])

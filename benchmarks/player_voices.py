@@ -11,8 +11,8 @@ from timbred.player.beat_grid import BeatGrid
 from timbred.player.mixer.commands import StartVoice
 from timbred.player.mixer.mixer import Mixer
 from timbred.player.mixer.source import VoiceSource
-from timbred.player.process.player_loop import LARGEST_BLOCK
-from timbred.player.process.ring_output import BLOCK
+from timbred.player.process.player_loop import MAX_BLOCK_FRAMES
+from timbred.player.process.ring_output import BLOCK_FRAMES
 
 RATE = 48_000
 BLOCKS = 600
@@ -45,7 +45,7 @@ def main() -> None:
     """Print the table."""
     print(f"mixing, share of real time at {RATE} Hz; {machine()}")
     for voices in (1, 8, 64):
-        for block in (BLOCK, LARGEST_BLOCK):
+        for block in (BLOCK_FRAMES, MAX_BLOCK_FRAMES):
             kinds = ((1.0, 0.001, 1.0), (1.3, 0.001, 1.3), (1.3, 0.001, 1.0), (1.0, 0.5, 1.0))
             plain, fast, moved, limited = (shares(voices, block, *kind) for kind in kinds)
             what = (

@@ -20,7 +20,7 @@ import numpy as np
 
 from tests.player.player_stage import RATE, jack_server, play, player
 from timbred.player.client import PlayerClient
-from timbred.player.process.devices import let_go, look_again, portaudio
+from timbred.player.process.devices import portaudio, rescan, terminate
 from timbred.protocol import messages as m
 
 CLICKS = 8
@@ -35,7 +35,7 @@ class Recorder:
     """Records the player's output, and when each block of it passed."""
 
     def __init__(self) -> None:
-        look_again()  # the player came after this process
+        rescan()  # the player came after this process
         audio = portaudio()
         names = [device["name"] for device in audio.query_devices()]
         source = next(number for number, name in enumerate(names) if "PortAudio" in name)
@@ -184,7 +184,7 @@ def main() -> None:
 
     with jack_server(require, period=256):
         errors = asyncio.run(asyncio.wait_for(scene(), 120))
-        let_go()
+        terminate()
         stopped = asyncio.run(asyncio.wait_for(started_and_stopped(), 60))
         silent = asyncio.run(asyncio.wait_for(silent_peer(), 60))
     medians = {f"median_{name}": statistics.median(values) for name, values in errors.items()}

@@ -24,7 +24,7 @@ def piece(samples: Samples, play: int = 1, voice: int = 1, handover: Handover = 
 
 
 def began(subject: Mixer) -> list[tuple[int, int, bool]]:
-    return [(one.play, one.frame, one.repeated) for one in subject.happened() if isinstance(one, VoiceBegan)]
+    return [(one.play, one.frame, one.repeated) for one in subject.take_events() if isinstance(one, VoiceBegan)]
 
 
 @given(st.lists(st.integers(8, 700), min_size=1, max_size=5))
@@ -41,7 +41,7 @@ def test_pieces_follow_each_other_with_a_crossfade_on_their_frame(sizes: list[in
     assert np.array_equal(out[:step], sounds[0][:step])
     assert np.array_equal(out[FRAMES : 2 * step], sounds[1][OVERLAP:step])
     assert np.array_equal(out[FRAMES + step : 3 * step], sounds[2][OVERLAP:step])
-    happened = subject.happened()
+    happened = subject.take_events()
     assert [(one.play, one.frame) for one in happened if isinstance(one, VoiceBegan)][:3] == [
         (1, 0),
         (2, step),
@@ -69,7 +69,7 @@ def test_what_follows_after_a_repeat_begins_when_that_gives_way():
     subject.follow_up(piece(noise(FRAMES, seed=1), play=2))
     subject.render(15_000)
     step = FRAMES - OVERLAP
-    happened = subject.happened()
+    happened = subject.take_events()
     assert [one for one in happened if isinstance(one, VoiceOver)] == [VoiceOver(1, 2 * step + OVERLAP, "replaced")]
     assert [one.play for one in happened if isinstance(one, VoiceBegan)] == [1, 1, 2, 2]
 
@@ -81,7 +81,7 @@ def test_a_new_course_replaces_at_once_and_drops_what_would_have_followed():
     subject.render(1_000)
     subject.play(piece(noise(FRAMES), play=3, fade=0.01), NOW)
     subject.render(5_000)
-    overs = [one for one in subject.happened() if isinstance(one, VoiceOver)]
+    overs = [one for one in subject.take_events() if isinstance(one, VoiceOver)]
     assert overs == [VoiceOver(2, 1_000, "replaced"), VoiceOver(1, 1_480, "replaced")]
 
 
@@ -95,7 +95,7 @@ def test_a_stop_ends_both_pieces_of_a_crossfade_and_what_follows_without_a_click
     out = np.concatenate((before, subject.render(2_000)))
     assert largest_step(out) <= 2 * largest_step(sound)
     assert not out[-1_000:].any()
-    happened = subject.happened()
+    happened = subject.take_events()
     assert VoiceStopped(9, (1, 2, 3)) in happened
     assert {one.play: one.reason for one in happened if isinstance(one, VoiceOver)} == dict.fromkeys(
         (1, 2, 3), "stopped"
@@ -122,7 +122,7 @@ def test_what_follows_a_stopped_flow_never_sounds():
     subject.render(100)
     subject.follow_up(piece(noise(FRAMES), play=2))
     assert not subject.render(20_000)[1_000:].any()
-    assert VoiceOver(2, 200, "stopped") in subject.happened()
+    assert VoiceOver(2, 200, "stopped") in subject.take_events()
 
 
 def test_what_follows_a_flow_that_something_else_took_the_place_of_is_replaced_too():
@@ -133,7 +133,7 @@ def test_what_follows_a_flow_that_something_else_took_the_place_of_is_replaced_t
     subject.render(8)
     subject.follow_up(piece(noise(FRAMES), play=3))
     subject.render(FRAMES)
-    overs = [(one.play, one.reason) for one in subject.happened() if isinstance(one, VoiceOver)]
+    overs = [(one.play, one.reason) for one in subject.take_events() if isinstance(one, VoiceOver)]
     assert overs[:2] == [(3, "replaced"), (1, "replaced")]
 
 

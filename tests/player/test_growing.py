@@ -18,7 +18,7 @@ from timbred.audio import Samples
 from timbred.ipc.player_messages import Moment
 from timbred.player.mixer.commands import EndVoice, StartVoice, VoiceOver
 from timbred.player.mixer.source import VoiceSource
-from timbred.player.mixer.voice import RESUMED_WITH, STARVED_FADE_SECONDS
+from timbred.player.mixer.voice import RESUME_AFTER_S, STARVED_FADE_S
 from timbred.protocol import messages as m
 from timbred.protocol.schema import name_of
 
@@ -48,7 +48,7 @@ def test_a_sound_that_grows_fast_enough_goes_out_as_it_is(parts: list[int], size
     heard = np.concatenate(out)
     assert np.array_equal(heard[: len(sound)], sound)
     assert not heard[len(sound) :].any()
-    assert VoiceOver(1, len(sound), "finished") in subject.happened()
+    assert VoiceOver(1, len(sound), "finished") in subject.take_events()
 
 
 def test_one_that_runs_dry_fades_goes_on_where_it_was_and_makes_no_step():
@@ -59,16 +59,16 @@ def test_one_that_runs_dry_fades_goes_on_where_it_was_and_makes_no_step():
     before = np.concatenate([subject.render(500) for _ in range(40)])  # 8,000 frames too many
     assert not before[12_001:].any()
     assert before[:11_000].any(axis=1).mean() > 0.9
-    there.add(sound[12_000 : 12_000 + round(RESUMED_WITH * RATE) // 2])
+    there.add(sound[12_000 : 12_000 + round(RESUME_AFTER_S * RATE) // 2])
     waiting = subject.render(500)
     assert not waiting.any(), "too little to go on with"
     there.add(sound[there.ready :])
     out = np.concatenate([before, waiting, *(subject.render(500) for _ in range(90))])
     assert largest_step(out) <= 1.2 * largest_step(sound)
     assert not subject.layers
-    over = next(one for one in subject.happened() if isinstance(one, VoiceOver))
+    over = next(one for one in subject.take_events() if isinstance(one, VoiceOver))
     silent = over.frame - len(sound)
-    ebb = round(STARVED_FADE_SECONDS * RATE)
+    ebb = round(STARVED_FADE_S * RATE)
     # after the second fade in every frame is the sound's own, only later
     resumed = over.frame - (len(sound) - 12_000) + 2 * ebb
     assert np.array_equal(out[resumed : over.frame], sound[resumed - silent :])
@@ -83,7 +83,7 @@ def test_a_stop_ends_one_that_is_dry():
     subject.stop(EndVoice(5, 1), NOW)
     subject.render(2_000)
     assert not subject.layers
-    assert [one.reason for one in subject.happened() if isinstance(one, VoiceOver)] == ["stopped"]
+    assert [one.reason for one in subject.take_events() if isinstance(one, VoiceOver)] == ["stopped"]
 
 
 @pytest.mark.parametrize("waits", [False, True])
@@ -97,7 +97,7 @@ def test_one_that_breaks_off_ends_without_a_click(waits: bool):
     out = np.concatenate((before, subject.render(5_000)))
     assert largest_step(out) <= 1.001 * largest_step(sound)
     assert not out[-1_000:].any()
-    assert [one.reason for one in subject.happened() if isinstance(one, VoiceOver)] == ["stopped"]
+    assert [one.reason for one in subject.take_events() if isinstance(one, VoiceOver)] == ["stopped"]
     assert not subject.waiting
     assert not subject.layers
 

@@ -20,7 +20,7 @@ from timbred.player.mixer.commands import StartVoice, VoiceBegan
 from timbred.player.mixer.mixer import Mixer
 from timbred.player.mixer.source import VoiceSource
 from timbred.player.process.player_loop import PlayerLoop
-from timbred.player.process.ring_output import DeviceTime
+from timbred.player.process.ring_output import DeviceClock
 
 RATE = 48_000
 LATENCY = 0.0231
@@ -71,10 +71,10 @@ class Stage:
         self.session = Session()
         self.device = Device(self.now, block)
         self.mixer = Mixer(RATE, 2, BeatGrid(RATE, 90.0), limit=False)
-        self.times = DeviceTime(RATE)
+        self.times = DeviceClock(RATE)
         options = SimpleNamespace(link_offset=offset, link_start_stop=False)
         self.player: Any = SimpleNamespace(
-            options=options, grid=self.mixer.grid, _device_time=self.times, _link_played=False
+            options=options, grid=self.mixer.grid, _device_clock=self.times, _link_played=False
         )
         self.began: list[VoiceBegan] = []
 
@@ -84,12 +84,12 @@ class Stage:
             late = self.chance.choice((0.0, 0.0, 0.001, 0.004, 0.03))  # others had the processor
             self.now += 0.001 * self.chance.random() + late * self.chance.random()
             taken = self.device.taken(self.now)
-            self.times.saw(taken, self.now)
+            self.times.observe(taken, self.now)
             link = SimpleNamespace(now=self.reading, playing=self.session.playing)
             PlayerLoop._follow_link(self.player, cast("Any", link), cast("Any", self.device), self.mixer)  # pyright: ignore[reportPrivateUsage]
             if (missing := taken + round(LEAD * RATE) - self.mixer.frame) > 0:
                 self.mixer.render(missing)
-            self.began += [one for one in self.mixer.happened() if isinstance(one, VoiceBegan)]
+            self.began += [one for one in self.mixer.take_events() if isinstance(one, VoiceBegan)]
 
     def reading(self) -> tuple[float, float, float]:
         """The session as it is read: between two looks at the clock that are some microseconds apart."""

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from timbred.errors import BadRequest
 from timbred.ipc.player_messages import Moment
-from timbred.player.beat_grid import BeatGrid, StartTime, due, moved, read_moment
-from timbred.player.process.ring_output import DeviceTime
+from timbred.player.beat_grid import BeatGrid, StartTime, move_start, read_moment, resolve_moment
+from timbred.player.process.ring_output import DeviceClock
 
 TEMPOS = st.floats(20, 999)
 FRAMES = st.integers(0, 10**9)
@@ -29,7 +29,7 @@ def test_a_new_tempo_keeps_the_beat_it_comes_on(before: float, after: float, fra
 @given(TEMPOS, FRAMES, st.sampled_from(["beat", "bar"]))
 def test_the_next_beat_or_bar_is_never_past_and_never_far(bpm: float, frame: int, kind: str):
     grid = BeatGrid(48_000, bpm)
-    found = due(read_moment(kind), grid, frame)
+    found = resolve_moment(read_moment(kind), grid, frame)
     assert found is not None
     assert found.beat % found.unit == 0
     assert -1 <= grid.frame_of(found.beat) - frame <= found.unit * grid.frames_per_beat + 1
@@ -39,17 +39,17 @@ def test_the_next_beat_or_bar_is_never_past_and_never_far(bpm: float, frame: int
 def test_a_jump_of_the_count_keeps_the_grid(jump: float, frame: int):
     before = BeatGrid(48_000, 120)
     after = BeatGrid(48_000, 120, beat=jump)
-    waiting = due(Moment(kind="bar"), before, frame)
+    waiting = resolve_moment(Moment(kind="bar"), before, frame)
     assert waiting is not None
-    found = moved(waiting, before, after, frame)
+    found = move_start(waiting, before, after, frame)
     if abs(jump) >= 0.02:
         assert found.beat % 4 == 0
         assert after.beat_at(frame) - 1e-3 <= found.beat <= after.beat_at(frame) + 8
-    assert moved(StartTime(17.0, 0.0), before, after, frame).beat == 17.0
+    assert move_start(StartTime(17.0, 0.0), before, after, frame).beat == 17.0
 
 
 def test_now_has_no_beat():
-    assert due(read_moment("now"), BeatGrid(48_000, 120), 10) is None
+    assert resolve_moment(read_moment("now"), BeatGrid(48_000, 120), 10) is None
 
 
 @pytest.mark.parametrize("text", ["soon", "-1", "nan", "inf", "bar 3", ""])
@@ -61,11 +61,11 @@ def test_other_moments_are_refused(text: str):
 @given(st.integers(0, 2**31), st.sampled_from([64, 128, 1024]), st.floats(0, 0.9))
 def test_device_time_is_learned_from_late_looks(seed: int, block: int, laziness: float):
     chance = np.random.default_rng(seed)
-    learned, taken = DeviceTime(48_000), 0
+    learned, taken = DeviceClock(48_000), 0
     for number in range(60):
         began = 100 + number * block / 48_000
         taken += block
-        learned.saw(taken, began + (laziness * chance.random() if number % 7 else 0.0) * block / 48_000)
+        learned.observe(taken, began + (laziness * chance.random() if number % 7 else 0.0) * block / 48_000)
     assert learned.settled
     moment = 100 + 60 * block / 48_000
     assert learned.frame_at(moment) == pytest.approx(60 * block, abs=0.01)

@@ -85,7 +85,7 @@ def test_files_and_takes_are_played_stopped_and_refused(jack: JackServer, tmp_pa
             assert heard == {m.Playing, m.Acknowledged}
             client.send(type="set", voice=4, speed=1.5)
             await until(client, m.Acknowledged)
-            while daemon.player.of_another_speed(4, 1.5):
+            while daemon.player.plays_for_other_speed(4, 1.5):
                 await asyncio.sleep(0.02)
             client.send(type="play", voice=5, take=str(tmp_path / "slow.wav"), speed=2)
             twice = await until(client, m.Playing)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.signal import resample_poly
 
 from timbred.audio import Samples
-from timbred.player.mixer.master_bus import CEILING, DcBlocker, Limiter
+from timbred.player.mixer.master_bus import CEILING_DBFS, DcBlocker, Limiter
 
 RATE = 48_000
 
@@ -37,7 +37,7 @@ def test_no_true_peak_above_the_ceiling(hertz: float, level: float):
     moments = np.arange(RATE // 2) / RATE
     wave = level * np.sin(2 * np.pi * hertz * moments + 0.7) * np.clip(moments / 0.05, 0, 1)
     out = through(Limiter(RATE, 2), np.stack([wave, -wave], axis=1).astype(np.float32))
-    assert true_peak(out) <= CEILING + 0.02
+    assert true_peak(out) <= CEILING_DBFS + 0.02
 
 
 @given(st.integers(0, 2**31 - 1), st.floats(0.5, 50.0), st.integers(16, 300))
@@ -47,7 +47,7 @@ def test_bursts_stay_under_the_ceiling(seed: int, level: float, size: int):
     gate = np.repeat(chance.random(40) < 0.4, 250)[:, None]
     samples = (gate * chance.normal(0, level, (10_000, 2))).astype(np.float32)
     out = through(Limiter(RATE, 2), samples, size)
-    assert np.abs(out).max() <= 10 ** (CEILING / 20) * 1.002
+    assert np.abs(out).max() <= 10 ** (CEILING_DBFS / 20) * 1.002
 
 
 def test_the_gain_moves_without_a_step():

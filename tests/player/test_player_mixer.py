@@ -12,7 +12,7 @@ from timbred.errors import BadRequest, Busy
 from timbred.ipc.player_messages import Moment
 from timbred.player.beat_grid import BeatGrid
 from timbred.player.mixer.commands import EndVoice, StartVoice, VoiceBegan, VoiceOver, VoiceStopped
-from timbred.player.mixer.mixer import MOST_LAYERS, MOST_WAITING, USUAL_CROSSFADE, Mixer
+from timbred.player.mixer.mixer import DEFAULT_CROSSFADE_S, MAX_LAYERS, MAX_WAITING, Mixer
 from timbred.player.mixer.source import ReadHead, VoiceSource
 
 RATE = 48_000
@@ -62,7 +62,7 @@ def test_a_sound_goes_out_as_it_is_whatever_the_blocks(sizes: list[int], limit: 
     heard = out[subject.latency :]
     assert np.array_equal(heard[:3000], sound)
     assert not heard[3000:].any()
-    assert subject.happened() == [
+    assert subject.take_events() == [
         VoiceBegan(1, subject.latency, BeatGrid(RATE, 120).beat_at(subject.latency)),
         VoiceOver(1, subject.latency + 3000, "finished"),
     ]
@@ -86,7 +86,7 @@ def test_starts_are_on_their_frame(frames: list[int], size: int):
         subject.play(start(impulse, play=number, voice=number + 1), beat(frame / 24_000))
     out = in_blocks(subject, 9_000, [size])
     assert sorted(np.flatnonzero(out[:, 0]).tolist()) == sorted(frames)
-    told = {happened.play: happened.frame for happened in subject.happened() if isinstance(happened, VoiceBegan)}
+    told = {happened.play: happened.frame for happened in subject.take_events() if isinstance(happened, VoiceBegan)}
     assert told == dict(enumerate(frames))
 
 
@@ -96,9 +96,9 @@ def test_a_tempo_change_moves_what_is_still_to_come():
     subject.render(24_000)  # one beat is gone, one is to come
     subject.follow(subject.grid.with_tempo(60, 4, subject.frame))
     subject.render(48_000)
-    assert not subject.happened()
+    assert not subject.take_events()
     subject.render(1)
-    assert subject.happened()[0] == VoiceBegan(1, 72_000, 2.0)
+    assert subject.take_events()[0] == VoiceBegan(1, 72_000, 2.0)
 
 
 @pytest.mark.parametrize("fade", [None, 0.0, 0.005, 0.05])
@@ -111,7 +111,7 @@ def test_stopping_makes_no_step_larger_than_the_sounds_own(fade: float | None, m
     out = np.concatenate((before, subject.render(6000)))
     assert largest_step(out) <= largest_step(sound) * 1.001
     assert not out[-100:].any()
-    assert [type(one) for one in subject.happened()] == [VoiceBegan, VoiceStopped, VoiceOver]
+    assert [type(one) for one in subject.take_events()] == [VoiceBegan, VoiceStopped, VoiceOver]
 
 
 def test_a_replacement_crossfades_with_equal_power():
@@ -120,12 +120,12 @@ def test_a_replacement_crossfades_with_equal_power():
     subject.play(start(old, play=1), NOW)
     subject.play(start(new, play=2), beat(0.5))
     out = subject.render(20_000)
-    length = round(USUAL_CROSSFADE * RATE)
+    length = round(DEFAULT_CROSSFADE_S * RATE)
     inside = out[12_000 : 12_000 + length]
     assert np.sqrt(np.mean(inside**2)) == pytest.approx(np.sqrt(np.mean(old**2)), rel=0.05)
     assert np.array_equal(out[:12_000], old[:12_000])
     assert np.array_equal(out[12_000 + length :], new[length : 20_000 - 12_000])
-    assert [one for one in subject.happened() if isinstance(one, VoiceOver)] == [
+    assert [one for one in subject.take_events() if isinstance(one, VoiceOver)] == [
         VoiceOver(1, 12_000 + length, "replaced")
     ]
 
@@ -142,7 +142,7 @@ def test_a_drum_that_replaces_a_sound_keeps_its_attack(body: float):
     subject.play(start(drum, play=2), beat(0.5))
     out = subject.render(20_000)
     faded = out[12_000:14_000] - drum[:2_000]
-    length = round(USUAL_CROSSFADE * RATE)
+    length = round(DEFAULT_CROSSFADE_S * RATE)
     assert np.abs(faded[:48] - old[12_000:12_048]).max() < 0.002
     assert not np.abs(faded[length:]).max() > 1e-6
 
@@ -289,7 +289,7 @@ def test_stop_all_takes_back_what_waits():
     subject.render(100)
     subject.stop(EndVoice(9, 0), NOW)
     subject.render(48_000)
-    happened = subject.happened()
+    happened = subject.take_events()
     assert VoiceStopped(9, (1, 2)) in happened
     assert [one.play for one in happened if isinstance(one, VoiceOver)] == [2, 1]
     assert not subject.layers
@@ -298,7 +298,7 @@ def test_stop_all_takes_back_what_waits():
 
 def test_too_much_waiting_is_busy():
     subject = mixer()
-    for number in range(MOST_WAITING):
+    for number in range(MAX_WAITING):
         subject.play(start(noise(1), play=number), beat(100))
     with pytest.raises(Busy):
         subject.play(start(noise(1)), beat(100))
@@ -310,7 +310,7 @@ def test_a_flood_of_replacements_is_bounded_and_makes_no_step():
         subject.play(start(sound, play=number, loop=True, fade=60.0), NOW)
         subject.render(32)
     subject.render(1000)
-    assert len(subject.layers) <= MOST_LAYERS
+    assert len(subject.layers) <= MAX_LAYERS
 
 
 def test_64_voices_at_once():
@@ -326,7 +326,7 @@ def test_when_the_count_of_beats_jumps_a_start_stays_on_the_bar():
     subject.play(start(noise(1)), Moment(kind="bar"))
     subject.follow(BeatGrid(RATE, 120, frame=subject.frame, beat=1001.3))
     subject.render(200_000)
-    began = subject.happened()[0]
+    began = subject.take_events()[0]
     assert isinstance(began, VoiceBegan)
     assert began.beat == pytest.approx(1004.0, abs=1e-3)
 
@@ -369,7 +369,7 @@ def test_a_stop_takes_back_what_waits_and_not_what_comes_after_it():
     subject.stop(EndVoice(2, 0), NOW)
     subject.play(StartVoice(3, 1, VoiceSource(sine(100), RATE)), bar)
     subject.render(1)
-    assert [one for one in subject.happened() if isinstance(one, VoiceOver)] == [
+    assert [one for one in subject.take_events() if isinstance(one, VoiceOver)] == [
         VoiceOver(1, subject.frame - 1, "stopped")
     ]
     assert [waiting.order.play for waiting in subject.waiting if isinstance(waiting.order, StartVoice)] == [3]

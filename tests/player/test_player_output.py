@@ -9,7 +9,7 @@ import pytest
 
 from timbred.player.process import ring_output as subject
 from timbred.player.process.devices import AudioDevice
-from timbred.player.process.ring_output import WIDENED, WIDEST, Output
+from timbred.player.process.ring_output import LEAD_GROWTH, MAX_LEAD_RATIO, Output
 
 RATE = 48_000
 DEVICE = AudioDevice(0, "card", "driver", 2, RATE, 0.005, is_default=True)
@@ -59,16 +59,16 @@ def output(monkeypatch: pytest.MonkeyPatch) -> Output:
 
 
 def fill(output: Output) -> None:
-    output.hand_over(np.zeros((output.missing, 2), np.float32))
+    output.write(np.zeros((output.frames_missing, 2), np.float32))
 
 
 def test_the_lead_and_one_block_are_kept_filled(output: Output):
-    assert output.keep_going()
+    assert output.resume()
     fill(output)
-    assert output.handed_over == 480 + 128
+    assert output.frames_written == 480 + 128
     Stream.opened.take(128)
-    assert (output.missing, output.taken) == (128, 128)
-    assert output.keep_going()
+    assert (output.frames_missing, output.frames_taken) == (128, 128)
+    assert output.resume()
     assert (output.underruns, output.lead) == (0, 0.01)
 
 
@@ -77,25 +77,25 @@ def test_between_two_looks_the_device_takes_a_block_at_most_and_most_of_the_lead
     output: Output, lead: float, block: int, rest: float
 ):
     subject_of = Output(output.device, 2, lead)
-    assert subject_of.keep_going()
+    assert subject_of.resume()
     Stream.opened.actions[0].stats.max_blocksize = block
-    assert subject_of.rest == pytest.approx(rest)
+    assert subject_of.poll_interval == pytest.approx(rest)
     fill(subject_of)
     Stream.opened.take(block)
-    assert subject_of.keep_going()
+    assert subject_of.resume()
     assert subject_of.underruns == 0
 
 
 def test_each_time_it_runs_dry_is_counted_and_makes_the_lead_longer(output: Output):
-    assert output.keep_going()
+    assert output.resume()
     leads: list[float] = []
     for number in range(1, 9):
         fill(output)
         Stream.opened.take(100_000)
-        assert not output.keep_going(), "it is told once"
-        assert output.keep_going()
+        assert not output.resume(), "an underrun is reported once"
+        assert output.resume()
         assert output.underruns == number
         leads.append(output.lead)
-    assert leads[0] == pytest.approx(0.01 * WIDENED)
+    assert leads[0] == pytest.approx(0.01 * LEAD_GROWTH)
     assert leads == sorted(leads)
-    assert leads[-1] == pytest.approx(0.01 * WIDEST)
+    assert leads[-1] == pytest.approx(0.01 * MAX_LEAD_RATIO)

@@ -1,1 +1,1 @@
-"""The daemon's side of playback."""
+"""Playback: the daemon's client, the mixer, and the player process."""

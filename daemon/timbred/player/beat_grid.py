@@ -1,4 +1,4 @@
-"""Beats and frames: where the grid is, and which frame a moment falls on. Pure; nothing here reads a clock."""
+"""Conversion between beats and frames, and the frame of a moment. Nothing here reads a clock."""
 
 import math
 from dataclasses import dataclass, replace
@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from timbred.errors import BadRequest
 from timbred.ipc.player_messages import Moment
 
-GRAIN = 1e-6
+GRID_TOLERANCE_BEATS = 1e-6
 """Beats within which a moment counts as on the grid: far below one frame, above rounding."""
 
-JUMP = 0.02
-"""Beats by which the grid may move at once and still be the same one, somewhat corrected."""
+MAX_CORRECTION_BEATS = 0.02
+"""Beats by which the grid may move at once and still count as the same one with a correction."""
 
 
 @dataclass(frozen=True)
@@ -29,39 +29,40 @@ class BeatGrid:
 
     @property
     def frames_per_beat(self) -> float:
+        """Frames of one beat, not rounded."""
         return 60.0 * self.rate / self.bpm
 
     def beat_at(self, frame: float) -> float:
-        """The beat that a frame falls on."""
+        """Return the beat of a frame."""
         return self.beat + (frame - self.frame) / self.frames_per_beat
 
     def frame_of(self, beat: float) -> int:
-        """The frame nearest to a beat."""
+        """Return the frame nearest to a beat."""
         return round(self.frame + (beat - self.beat) * self.frames_per_beat)
 
     def with_tempo(self, bpm: float, beats_per_bar: float, frame: float) -> "BeatGrid":
-        """Another tempo from `frame` on; the beat there stays."""
+        """Return a grid of another tempo from `frame` on; the beat at that frame is unchanged."""
         return replace(self, bpm=bpm, beats_per_bar=beats_per_bar, frame=frame, beat=self.beat_at(frame))
 
     def through(self, frame: float, beat: float, bpm: float) -> "BeatGrid":
-        """The line that a Link session says now."""
+        """Return the grid of a Link session, which has `beat` at `frame`."""
         return replace(self, bpm=bpm, frame=frame, beat=beat)
 
     def at_rate(self, rate: float, frame: float) -> "BeatGrid":
-        """The same grid on a device of another rate whose next frame is `frame`, from frame 0 there."""
+        """Return the grid for a device of another rate, whose frame 0 is `frame` here."""
         return replace(self, rate=rate, frame=0.0, beat=self.beat_at(frame))
 
 
 @dataclass(frozen=True)
 class StartTime:
-    """A moment that was fixed: on `beat`; `unit` is the grid it lies on in beats, 0 for a beat by its number."""
+    """A start that is fixed to `beat`; `unit` is its grid in beats, 0 for a beat given by its number."""
 
     beat: float
     unit: float
 
 
-def due(moment: Moment, grid: BeatGrid, frame: int) -> StartTime | None:
-    """When a moment comes, seen from `frame`, the next one that isn't mixed yet; None for at once.
+def resolve_moment(moment: Moment, grid: BeatGrid, frame: int) -> StartTime | None:
+    """Return when a moment comes, as seen from `frame`, the next one that isn't mixed yet; None for at once.
 
     Raises:
         BadRequest: the beat is past.
@@ -74,25 +75,25 @@ def due(moment: Moment, grid: BeatGrid, frame: int) -> StartTime | None:
             raise BadRequest(f"at: beat {moment.number:g} is past; now is beat {beat:.2f}, so name a later one, or bar")
         return StartTime(moment.number, 0.0)
     unit = 1.0 if moment.kind == "beat" else grid.beats_per_bar
-    return StartTime(math.ceil(beat / unit - GRAIN) * unit, unit)
+    return StartTime(math.ceil(beat / unit - GRID_TOLERANCE_BEATS) * unit, unit)
 
 
-def moved(waiting: StartTime, before: BeatGrid, after: BeatGrid, frame: int) -> StartTime:
-    """What is still to come after the grid has changed at `frame`.
+def move_start(waiting: StartTime, before: BeatGrid, after: BeatGrid, frame: int) -> StartTime:
+    """Return a start time after the grid has changed at `frame`.
 
-    A new tempo keeps beats, so nothing changes. When the count of beats jumps (a Link session was joined), what
-    waits for a beat or a bar keeps about its distance, on the new grid. A beat asked for by its number stays.
+    A new tempo keeps beats, so nothing changes. When the count of beats jumps (a Link session was joined), a start on a
+    beat or a bar keeps about its distance, on the new grid. A beat given by its number is unchanged.
     """
     jump = after.beat_at(frame) - before.beat_at(frame)
-    if abs(jump) < JUMP or waiting.unit == 0.0:
+    if abs(jump) < MAX_CORRECTION_BEATS or waiting.unit == 0.0:
         return waiting
     nearest = math.floor((waiting.beat + jump) / waiting.unit + 0.5) * waiting.unit
-    earliest = math.ceil(after.beat_at(frame) / waiting.unit - GRAIN) * waiting.unit
+    earliest = math.ceil(after.beat_at(frame) / waiting.unit - GRID_TOLERANCE_BEATS) * waiting.unit
     return replace(waiting, beat=max(nearest, earliest))
 
 
 def read_moment(text: str) -> Moment:
-    """`now`, `beat`, `bar`, or a beat by its number, counted from 0.
+    """Parse `now`, `beat`, `bar`, or the number of a beat, counted from 0.
 
     >>> read_moment("16")
     Moment(kind='number', number=16.0)

@@ -1,4 +1,4 @@
-"""How the player process is started and watched."""
+"""The daemon's client of the player process: starts it, sends it plays, stops and changes, and handles its events."""
 
 import itertools
 import logging
@@ -13,7 +13,14 @@ from timbred.config import Config
 from timbred.ipc import player_messages
 from timbred.ipc.isolation import python_command
 from timbred.ipc.supervisor import ProcessSpec, ProcessView, SparePolicy, SupervisedProcess
-from timbred.player.active_plays import ActivePlay, ActivePlays, PendingStops, PlayListener, RequestListener, as_sent
+from timbred.player.active_plays import (
+    ActivePlay,
+    ActivePlays,
+    PendingStops,
+    PlayListener,
+    RequestListener,
+    encode_samples,
+)
 from timbred.player.beat_grid import read_moment
 from timbred.player.session import DeviceState, PlaybackSettings, PlayerStatus, check_gain, check_sound
 from timbred.protocol import messages as m
@@ -24,18 +31,18 @@ from timbred.task_supervision import Supervisor
 PLAYER_PROGRAM = python_command("timbred.player.process")
 """The command that starts a player."""
 
-HEARTBEAT = 0.25
-"""Seconds between the player's signs of life."""
+HEARTBEAT_INTERVAL_S = 0.25
+"""Seconds between the player's heartbeats."""
 
 
-def trade(config: Config, program: tuple[str, ...]) -> ProcessSpec:
-    """A player as these settings want it. `program` is the command that starts it."""
+def player_spec(config: Config, program: tuple[str, ...]) -> ProcessSpec:
+    """Return the specification of a player process with these settings; `program` is the command that starts it."""
     options = {
         "device": config["player.device"],
         "channels": config["player.channels"],
         "lead": config["player.lead"] / 1000,
         "limit": int(config["player.limiter"]),
-        "heartbeat": HEARTBEAT,
+        "heartbeat": HEARTBEAT_INTERVAL_S,
         "tempo": config["tempo"],
         "beats-per-bar": config["beats_per_bar"],
         "link": int(config["link"]),
@@ -59,13 +66,27 @@ def trade(config: Config, program: tuple[str, ...]) -> ProcessSpec:
 
 log = logging.getLogger(__name__)
 
-PLAYED_WELL_AFTER_S = 0.25
-"""Seconds with an open device after which a player process counts as one that works: the next one is started at once
-when it ends, as long as its device plays again each time."""
+SUCCESS_AFTER_S = 0.25
+"""Seconds with an open device after which a player process counts as successful: when it ends the next one is started at
+once, as long as its device plays again each time."""
 
 
 class PlayerClient:
-    """Implements `processes.child.ChildUser`. Runs on the event loop."""
+    """The player process and everything that plays in it. Runs on the event loop.
+
+    Implements `timbred.ipc.supervisor.ChildUser`.
+
+    Args:
+        outbox: sends events to clients.
+        config: the settings.
+        program: the command that starts a player.
+        supervisor: runs background tasks.
+        spare: decides about a spare process.
+
+    Attributes:
+        on_tempo: called with the tempo of a Link session when it changes.
+        on_rate: called with the device's rate when a device is opened.
+    """
 
     def __init__(
         self,
@@ -83,31 +104,31 @@ class PlayerClient:
         self._max_gain = float(config["player.max_gain"])
         self._numbers = itertools.count(1)
         self._device = DeviceState()
-        self._beats = PlayerStatus(config["tempo"])
-        self._desk = PlaybackSettings(config)
+        self._status = PlayerStatus(config["tempo"])
+        self._settings = PlaybackSettings(config)
         self._plays = ActivePlays()
         self._stops = PendingStops(outbox, self._plays)
-        self._child = SupervisedProcess(trade(config, program), self, supervisor, spare)
+        self._child = SupervisedProcess(player_spec(config, program), self, supervisor, spare)
         self._opened_at = math.inf
 
-    # life
+    # life cycle
 
     def start(self) -> None:
-        """Start the process and keep it alive."""
+        """Start the process and keep it running."""
         self._child.start()
 
     def end_all(self) -> None:
-        """Tell the clients that everything ends: the daemon stops, and takes no more plays."""
+        """Report the end of every play to its client: the daemon is stopping."""
         self._device.close()
         for play in self._plays:
             self._plays.over(play.order.play, self.last.frame, "stopped")
 
     async def stop(self, patience: float) -> None:
-        """End the process, and what sounds with it."""
+        """End all plays and the process, within `patience` seconds."""
         self.end_all()
         await self._child.stop(patience)
 
-    # how it is
+    # state
 
     @property
     def process(self) -> ProcessView:
@@ -126,76 +147,82 @@ class PlayerClient:
 
     @property
     def last(self) -> player_messages.PlayerHeartbeat:
-        """What the process last said of its clock."""
-        return self._beats.last
+        """The last heartbeat."""
+        return self._status.last
 
     @property
     def voices_playing(self) -> int:
+        """The number of voices that are heard."""
         return self._plays.voices
 
     @property
     def underruns(self) -> int:
-        """Times that the device ran out of sound since the daemon's start."""
-        return self._beats.underruns
+        """Times that the device ran out of samples since the daemon's start."""
+        return self._status.underruns
 
     @property
     def late(self) -> int:
-        """Blocks that the device's driver called late, whoever's fault it was, since the daemon's start."""
-        return self._beats.late
+        """Blocks that the device's driver requested late since the daemon's start, for any reason."""
+        return self._status.late
 
     @property
     def lead(self) -> float:
-        """How far sound is mixed ahead now, in seconds: as set, or more after underruns; 0 without a device."""
+        """Seconds of audio mixed ahead: as set, or more after underruns; 0 without a device."""
         return self.last.lead if self.device else 0.0
 
     async def opened(self) -> player_messages.DeviceOpened:
-        """The device, once it is known whether there is one.
+        """Wait until it is known whether there is a device, and return it.
 
         Raises:
-            NoAudioDevice: there is none; says why and what to do.
+            NoAudioDevice: there is none; the message says why and what to do.
         """
-        return await self._device.awaited()
+        return await self._device.wait_opened()
 
     def beat_now(self) -> float:
-        """The beat that is mixed now.
+        """Return the beat that is mixed now.
 
         Raises:
-            NoAudioDevice: there is no device, and it is the device's clock that counts.
+            NoAudioDevice: there is no device, whose clock counts the beats.
         """
-        self._device.needed()
-        return self._beats.now
+        self._device.require()
+        return self._status.now
 
     def has(self, voice: int) -> bool:
-        """Whether something sounds or waits on a voice, or on any with 0."""
+        """Return whether something sounds or waits on a voice, or on any with 0."""
         return bool(self._plays.on(voice))
 
     def order_of(self, play: int) -> player_messages.PlayVoice | None:
-        """A play that has not ended, as it sounds now."""
-        found = self._plays.get(play)
-        return found.order if found else None
+        """Return the order of a play that has not ended, with its present values."""
+        active = self._plays.get(play)
+        return active.order if active else None
 
-    # what clients ask: plays
+    # requests: plays
 
     def check(self, keys: PlaybackKeys) -> None:
-        """Whether something could be played so, as far as is known.
+        """Check that a play with these keys is possible, as far as is known.
 
         Raises:
-            BadRequest: a louder gain than allowed, a moment that can't be read.
+            BadRequest: a gain above `player.max_gain`, or an invalid moment.
             NoAudioDevice: there is no device.
         """
         check_gain(keys.gain, self._max_gain)
         read_moment(keys.at or "now")
         if self._device.known.is_set():
-            self._device.needed()
+            self._device.require()
 
     def play(
         self, client: ClientId, voice: int, take: str, clip: Clip, loop: bool, keys: PlaybackKeys,
         rate: float | None = None, source: Clip | None = None,
     ) -> int:  # fmt: skip
-        """Sound a clip, at the device's rate, on a voice, and tell the client. Its number is returned. One that was
-        made ready for `keys.speed` has another `rate` at speed 1, and comes with its `source`.
+        """Play a clip, at the device's rate, on a voice; its events go to the client.
 
-        Raises: as `sound`.
+        A clip that was resampled for `keys.speed` has another `rate` at speed 1, and comes with its `source`.
+
+        Returns:
+            The number of the play.
+
+        Raises:
+            BadRequest, BadAudio, NoAudioDevice: as `sound`.
         """
         listener = RequestListener(self.outbox, client, take)
         return self.sound(listener, voice, clip, loop, keys, rate=rate, source=source)
@@ -205,55 +232,72 @@ class PlayerClient:
         handover: player_messages.Handover | None = None, follows: bool = False, whole: int | None = None,
         rate: float | None = None, source: Clip | None = None,
     ) -> int:  # fmt: skip
-        """Sound a clip, at the device's rate, on a voice. Its number is returned. For `handover` and `follows` see
-        `wire.Play`. With `whole` the clip is the beginning of a sound of so many frames, and `add` brings the rest.
+        """Play a clip, at the device's rate, on a voice.
+
+        Args:
+            listener: gets the events.
+            voice: 1 to 64.
+            clip: the sound, or its beginning.
+            loop: whether it repeats.
+            keys: gain, pan, speed, start and output.
+            handover: as in `player_messages.PlayVoice`.
+            follows: as in `player_messages.PlayVoice`.
+            whole: frames of the whole sound, if the clip is its beginning and `add` brings the rest.
+            rate: the clip's rate at speed 1, if it isn't `clip.rate`.
+            source: the clip before it was resampled for the speed.
+
+        Returns:
+            The number of the play.
 
         Raises:
-            BadRequest: a louder gain than allowed, a moment that can't be read.
-            BadAudio: an empty clip, or one that is far too loud to be sound.
+            BadRequest: a gain above `player.max_gain`, or an invalid moment.
+            BadAudio: an empty clip, or one that is far too loud.
             NoAudioDevice: there is no device.
         """
         check_gain(keys.gain, self._max_gain)
         check_sound(clip)
         at = read_moment(keys.at or "now")
-        self._device.needed()
+        self._device.require()
         order = player_messages.PlayVoice(
             play=next(self._numbers), voice=voice, rate=rate or clip.rate, channels=clip.channels, at=at, loop=loop,
             gain=min(0.0, self._max_gain) if keys.gain is None else keys.gain,
             pan=keys.pan or 0.0, speed=1.0 if keys.speed is None else keys.speed,
             out=keys.out or 1, fade=keys.fade, handover=handover, follows=follows, whole=whole,
         )  # fmt: skip
-        samples = as_sent(clip.samples)
+        samples = encode_samples(clip.samples)
         self._plays.add(ActivePlay(order, [samples], listener, source, order.speed))
         self._child.send(order, samples)
         return order.play
 
     def add(self, number: int, samples: Samples) -> None:
-        """The next samples of a sound that is still being made, (frames, channels). One that has ended takes none."""
+        """Append samples, (frames, channels), to a sound that is being rendered. Does nothing if it has ended."""
         play = self._plays.get(number)
         if play is not None and len(samples):
-            part = as_sent(samples)
+            part = encode_samples(samples)
             play.parts.append(part)
             self._child.send(player_messages.AppendSamples(play=number), part)
 
-    def of_another_speed(self, voice: int, speed: float) -> list[tuple[int, Clip, bool]]:
-        """What sounds on a voice and wasn't made ready for this speed: its number, its source, whether it is a loop."""
+    def plays_for_other_speed(self, voice: int, speed: float) -> list[tuple[int, Clip, bool]]:
+        """Return the plays on a voice that were resampled for another speed: number, source, and whether it loops."""
         return [
             (play.order.play, play.source, play.order.loop)
             for play in self._plays.on(voice)
-            if play.source is not None and play.made_for != speed
+            if play.source is not None and play.source_speed != speed
         ]
 
     def exchange(self, number: int, samples: Samples, rate: float, speed: float) -> None:
-        """The same sound, made ready for another speed. One that has ended takes none."""
+        """Replace the samples of a play by those for another speed. Does nothing if it has ended."""
         play = self._plays.get(number)
         if play is not None:
-            part = as_sent(samples)
+            part = encode_samples(samples)
             play.exchange(part, rate, speed)
             self._child.send(player_messages.ReplaceSamples(play=number, rate=rate), part)
 
     def break_off(self, number: int) -> None:
-        """No more comes of a sound: it ends. If the player process is lost before it has ended it, it ends then."""
+        """End a sound of which no more samples come.
+
+        If the player process is lost before it has ended the play, the play ends then.
+        """
         play = self._plays.get(number)
         if play is None:
             return
@@ -263,13 +307,13 @@ class PlayerClient:
         else:
             self._child.send(player_messages.EndStream(play=number))
 
-    # what clients ask: voices, and all of them
+    # requests: voices and the sum
 
     def stop_voice(self, client: ClientId, request: m.Stop) -> None:
-        """End a voice, or all with `*`; without a player at once.
+        """Stop a voice, or all with `*`; without a player at once.
 
         Raises:
-            BadRequest: a silent voice, a moment that can't be read.
+            BadRequest: a silent voice, or an invalid moment.
         """
         voice = 0 if request.voice == "*" else request.voice
         at = read_moment(request.at or "now")
@@ -284,64 +328,67 @@ class PlayerClient:
         self._child.send(order)
 
     def change(self, client: ClientId, request: m.Set) -> None:
-        """Change a sounding voice.
+        """Change a voice that plays.
 
         Raises:
-            BadRequest: a silent voice, a louder gain than allowed, nothing to change.
+            BadRequest: a silent voice, a gain above `player.max_gain`, or nothing to change.
         """
         voice = request.voice
         check_gain(request.gain, self._max_gain)
         if request.gain is None and request.pan is None and request.speed is None:
             raise errors.BadRequest("set: nothing to change; name @gain, @pan or @speed")
-        found = self._plays.on(voice)
-        if not found:
+        plays = self._plays.on(voice)
+        if not plays:
             raise errors.BadRequest(f"voice: {voice} is silent; play something on it first")
-        asked = {"gain": request.gain, "pan": request.pan, "speed": request.speed}
-        named = {key: value for key, value in asked.items() if value is not None}
+        changes = {"gain": request.gain, "pan": request.pan, "speed": request.speed}
+        given_values = {key: value for key, value in changes.items() if value is not None}
         if self.device is None or not self._child.send(
-            player_messages.ChangeVoice(voice=voice, fade=request.fade, **asked)
+            player_messages.ChangeVoice(voice=voice, fade=request.fade, **changes)
         ):
-            for play in found:  # it goes on so once the device is back
-                play.change(**named)
+            for play in plays:  # takes effect once the device is back
+                play.change(**given_values)
         self.outbox.send(client, m.Acknowledged(id="set"))
 
     def set_tempo(self, bpm: float | None = None, beats_per_bar: float | None = None) -> None:
-        """Set the session's tempo or meter; what is still to come moves.
+        """Set the session's tempo or meter; starts that wait for a beat move with it.
 
         Raises:
-            BadRequest: Link is on, and its session has the tempo.
+            BadRequest: Link is on, so its session sets the tempo.
         """
-        self._child.send(self._desk.set_tempo(bpm, beats_per_bar))
+        self._child.send(self._settings.set_tempo(bpm, beats_per_bar))
 
     def set_level(self, gain: float) -> None:
-        """Set the gain of everything that plays, in dB."""
-        self._child.send(self._desk.set_level(gain))
+        """Set the gain of the sum, in dB."""
+        self._child.send(self._settings.set_level(gain))
 
-    # the process's life
+    # callbacks of the process
 
     def child_up(self, ready: Any) -> None:
+        """Send the settings to a new process."""
         self._device.process_started()
         log.info("player ready, pid %d", ready.pid)
-        for message in self._desk.for_new_process(self.last.beat):
+        for message in self._settings.for_new_process(self.last.beat):
             self._child.send(message)
 
     def child_down(self, reason: str) -> None:
+        """Handle the end of the process; plays continue in the next one."""
         self._device.process_ended(reason)
-        self._beats.process_ended()
+        self._status.process_ended()
         self._stops.process_ended(self.last.frame)
-        self._plays.process_ended(self.last.frame, self._beats.since - self.last.lead)
+        self._plays.process_ended(self.last.frame, self._status.since - self.last.lead)
 
     def child_cannot_start(self, reason: str) -> None:
-        """Answer the plays that were not heard yet. Those that sounded go on once there is a player again."""
+        """Refuse the plays that were not heard yet. Those that were continue once there is a player again."""
         self._device.cannot_start(reason)
         error = self._device.error
         for play in self._plays:
             if not play.began:
                 self._plays.refused(play.order.play, self.last.frame, error)
 
-    # what the process says
+    # messages of the process
 
     def child_said(self, message: Any, payload: Sequence[memoryview]) -> None:
+        """Handle a message from the process."""
         match message:
             case player_messages.PlayerHeartbeat():
                 self._beat(message)
@@ -361,7 +408,7 @@ class PlayerClient:
                 self._beat(message.last)
                 self._without_device(message.reason)
             case _:
-                log.error("the player said what it shouldn't: %s", type(message).__name__)
+                log.error("unexpected message from the player: %s", type(message).__name__)
 
     def _opened(self, message: player_messages.DeviceOpened) -> None:
         if self._device.closed:
@@ -375,18 +422,18 @@ class PlayerClient:
             "" if message.raised else " (without raised priority)",
         )  # fmt: skip
         for play in self._plays:
-            self._child.send(*play.anew())
+            self._child.send(*play.restart_message())
 
     def _without_device(self, reason: str) -> None:
         self._device.missing(reason)
         log.warning("%s", reason)
 
     def _beat(self, message: player_messages.PlayerHeartbeat) -> None:
-        if message.bpm != self.last.bpm and self._desk.link:
+        if message.bpm != self.last.bpm and self._settings.link:
             self._on_tempo(message.bpm)
-        self._beats.take(message)
+        self._status.update(message)
         self._plays.moved(message.positions)
-        if self.device is not None and time.monotonic() - self._opened_at > PLAYED_WELL_AFTER_S:
+        if self.device is not None and time.monotonic() - self._opened_at > SUCCESS_AFTER_S:
             self._child.succeeded()
 
     def _refused(self, message: player_messages.PlayRefused) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from timbred.errors import BadRequest
-from timbred.player.beat_grid import GRAIN
+from timbred.player.beat_grid import GRID_TOLERANCE_BEATS
 
 USABLE_SHARE = 0.85
 """Share of the remaining time that is planned with: other load slows the machine down at times."""
@@ -71,7 +71,7 @@ class DeadlineClock:
     def bar_after(self, seconds: float) -> int:
         """Return the first bar, counted from 1, that begins in `seconds` or later."""
         beat = self.beat + seconds * self.bpm / 60.0
-        return math.ceil(beat / self.beats_per_bar - GRAIN) + 1
+        return math.ceil(beat / self.beats_per_bar - GRID_TOLERANCE_BEATS) + 1
 
 
 @dataclass(frozen=True)

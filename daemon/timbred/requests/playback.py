@@ -230,7 +230,7 @@ class PlaybackHandlers:
         self._speeds[voice] = speed
         await asyncio.sleep(SPEED_SETTLES_S)  # a fader sends many values; only the last one counts
         if self._speeds.get(voice) == speed:
-            for number, source, loop in self.player.of_another_speed(voice, speed):
+            for number, source, loop in self.player.plays_for_other_speed(voice, speed):
                 await self._exchange(number, source, loop, speed)
 
     async def _exchange(self, number: int, source: Clip, loop: bool, speed: float) -> None:

@@ -1,1 +1,1 @@
-"""The mixer: sums voices block by block in numpy, without a device or a clock."""
+"""Mixing of voices into blocks for one audio device."""

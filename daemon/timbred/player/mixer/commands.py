@@ -1,4 +1,4 @@
-"""What the mixer is told, and what it tells."""
+"""Commands to the mixer, and the events that it reports."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,8 +10,20 @@ from timbred.player.mixer.source import VoiceSource
 
 @dataclass(frozen=True)
 class StartVoice:
-    """Sound a voice. `gain` in dB, `out` the first channel from 1, `fade` in seconds, None for the usual. A piece of
-    an endless sound has a `handover`."""
+    """Start a sound on a voice.
+
+    Attributes:
+        play: the number of the play.
+        voice: 1 to 64.
+        sound: the samples.
+        gain: in dB.
+        pan: -1 (left) to 1 (right).
+        speed: relative to the sound's rate.
+        out: the first output channel, from 1.
+        fade: length of the fade in and of the crossfade in seconds; None for the default.
+        position: the frame of the sound to start from.
+        handover: for a segment of continuous playback: when the next one begins.
+    """
 
     play: int
     voice: int
@@ -27,7 +39,7 @@ class StartVoice:
 
 @dataclass(frozen=True)
 class EndVoice:
-    """End a voice, or every voice with 0."""
+    """End a voice, or every voice with 0; `fade` in seconds."""
 
     stop: int
     voice: int
@@ -36,7 +48,7 @@ class EndVoice:
 
 @dataclass
 class WaitingVoice:
-    """An order that waits for its beat; None: it is due."""
+    """A command with its start time; `due` is None if it is due now."""
 
     order: StartVoice | EndVoice
     due: StartTime | None
@@ -44,7 +56,7 @@ class WaitingVoice:
 
 @dataclass(frozen=True)
 class VoiceBegan:
-    """A play's first sample goes out with this frame; once more if it is `repeated`."""
+    """The first sample of a play is output at this frame; `repeated` if it was played before."""
 
     play: int
     frame: int
@@ -54,7 +66,7 @@ class VoiceBegan:
 
 @dataclass(frozen=True)
 class VoiceOver:
-    """A play's last sample went out before this frame."""
+    """The last sample of a play was output before this frame."""
 
     play: int
     frame: int
@@ -63,10 +75,10 @@ class VoiceOver:
 
 @dataclass(frozen=True)
 class VoiceStopped:
-    """An `End` was carried out: on these plays."""
+    """An `EndVoice` was carried out on these plays."""
 
     stop: int
     plays: tuple[int, ...]
 
 
-Happening = VoiceBegan | VoiceOver | VoiceStopped
+MixerEvent = VoiceBegan | VoiceOver | VoiceStopped

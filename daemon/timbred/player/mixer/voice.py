@@ -1,4 +1,4 @@
-"""Values on their way: gains that glide and fades of equal power, sample by sample, never a step."""
+"""One sound on a voice: gain and speed ramps, fades, reading and mixing. No value changes in a step."""
 
 import math
 from typing import Literal
@@ -17,7 +17,7 @@ Values = NDArray[np.float64]
 
 
 class Glide:
-    """Values that move to new ones along half a cosine. Shape (values,); a block is (frames, values)."""
+    """Values that move to new ones along half a cosine. Shape (values,); a block has shape (frames, values)."""
 
     def __init__(self, values: Values) -> None:
         self.now = values
@@ -28,29 +28,30 @@ class Glide:
 
     @property
     def moving(self) -> bool:
+        """True until the target is reached."""
         return self._done < self._length
 
-    def to(self, target: Values, frames: int) -> None:
-        """Set out for `target`, to be there after `frames` frames."""
+    def move_to(self, target: Values, frames: int) -> None:
+        """Move to `target` within `frames` frames."""
         self._from, self.target = self.now, target
         self._length, self._done = max(1, frames), 0
 
     def scale(self, factor: float) -> None:
-        """Count in another unit from now on."""
+        """Multiply current and target values, for a change of unit."""
         self.now, self.target, self._from = (values * factor for values in (self.now, self.target, self._from))
 
-    def take(self, frames: int) -> Values:
-        """The next block's values."""
+    def advance(self, frames: int) -> Values:
+        """Return the values of the next block."""
         passed = np.minimum(np.arange(self._done + 1, self._done + frames + 1), self._length) / self._length
-        share = raised_cosine(np.pi * passed)[:, None]
-        values = self._from + (self.target - self._from) * share
+        fraction = raised_cosine(np.pi * passed)[:, None]
+        values = self._from + (self.target - self._from) * fraction
         self._done += frames
         self.now = values[-1] if self.moving else self.target
         return values
 
 
 class Fade:
-    """A fade in or out of equal power: two that run together keep the sum of their powers at 1."""
+    """An equal-power fade in or out: two simultaneous ones keep the sum of their powers at 1."""
 
     def __init__(self, frames: int, rising: bool) -> None:
         self.frames = max(1, frames)
@@ -59,10 +60,11 @@ class Fade:
 
     @property
     def left(self) -> int:
+        """Frames until the end of the fade."""
         return max(0, self.frames - self.done)
 
-    def take(self, frames: int) -> Values:
-        """The next block's factors, shape (frames, 1): from above 0 to exactly 1, or the other way to exactly 0."""
+    def advance(self, frames: int) -> Values:
+        """Return the gains of the next block, (frames, 1): from above 0 to exactly 1, or down to exactly 0."""
         passed = np.minimum(np.arange(self.done + 1, self.done + frames + 1) / self.frames, 1.0)
         self.done += frames
         shape = np.sin(0.5 * np.pi * (passed if self.rising else 1.0 - passed))
@@ -70,10 +72,10 @@ class Fade:
 
 
 def balance(gain: float, pan: float, outputs: int) -> Values:
-    """The factor of each output channel: `gain` in dB, `pan` from left -1 to right 1.
+    """Return the gain of each output channel, for `gain` in dB and `pan` from -1 (left) to 1 (right).
 
-    In the middle both are exactly the gain, so that a sound goes out as it is; towards a side the other one
-    falls along a quarter of a cosine. One output takes no pan.
+    In the middle both are exactly the gain; towards one side the other falls along a quarter of a cosine. A single
+    output ignores the pan.
 
     >>> balance(0.0, 0.0, 2).tolist()
     [1.0, 1.0]
@@ -86,41 +88,55 @@ def balance(gain: float, pan: float, outputs: int) -> Values:
     return np.array([factor * left, factor * right])
 
 
-STARVED_FADE_SECONDS = 0.01
-"""Seconds of the fade before a sound that is being made has no more frames, and when it has some again."""
+STARVED_FADE_S = 0.01
+"""Length of the fade before a sound that is being rendered runs out of frames, and after it resumes."""
 
-ONE = 1e-9
-"""A step so near to one frame is one: a frame would be gained or lost in hours."""
+UNIT_STEP_TOLERANCE = 1e-9
+"""Distance from 1 up to which a step counts as one frame: a frame would be gained or lost in hours."""
 
-CANCELLING = -0.5
-"""Correlation of two channels below which one output gets their difference: their mean would be next to silence."""
+OPPOSITE_CORRELATION = -0.5
+"""Correlation of two channels below which one output gets their difference: the mean would be near silence."""
 
 CORRELATED_FRAMES = 48_000
-"""Frames, spread over the sound, from which the correlation is taken."""
+"""Frames, spread over the sound, from which the correlation is computed."""
 
-RESUMED_WITH = 0.25
-"""Seconds of sound that must be there to go on with it."""
+RESUME_AFTER_S = 0.25
+"""Seconds of sound that must have arrived before playback resumes."""
 
-AHEAD, APART, KINDS = 320, 64, 8
-"""Frames that are read ahead between the frames of a sound: `AHEAD` and more, by the voice, so that not all voices read
-in the same block."""
+READ_AHEAD_FRAMES, READ_AHEAD_STEP_FRAMES, READ_AHEAD_KINDS = 320, 64, 8
+"""Frames read ahead while interpolating; they differ by voice, so that not all voices read in the same block."""
 
 Reason = Literal["finished", "stopped", "replaced"]
 
 
-def mono_shares(sound: VoiceSource) -> Samples:
-    """The factors, (2, 1), with which the channels of a stereo sound are summed for one output."""
-    there = sound.samples if sound.ready is None else sound.samples[: sound.ready]
-    left, right = there[:: max(1, there.shape[0] // CORRELATED_FRAMES)].T.astype(np.float64)
+def mono_gains(sound: VoiceSource) -> Samples:
+    """Return the gains, (2, 1), with which the channels of a stereo sound are summed for one output."""
+    available = sound.samples if sound.ready is None else sound.samples[: sound.ready]
+    left, right = available[:: max(1, available.shape[0] // CORRELATED_FRAMES)].T.astype(np.float64)
     product, power = float(left @ right), math.sqrt(float(left @ left) * float(right @ right))
-    return np.array([[0.5], [-0.5 if product < CANCELLING * power else 0.5]], np.float32)
+    return np.array([[0.5], [-0.5 if product < OPPOSITE_CORRELATION * power else 0.5]], np.float32)
 
 
 class VoiceLayer:
-    """`out` is the first output channel, from 0; `outputs` how many there are of the device's, 1 or 2.
+    """One sound on a voice; during a crossfade a voice has two.
 
-    A piece of an endless sound has a `handover`, and with beats in it a `due` beat. One that `goes_on` fades out while
-    another layer has its play already.
+    Args:
+        play: the number of the play.
+        voice: 1 to 64.
+        sound: the samples.
+        position: the frame to start from.
+        gain: in dB.
+        pan: -1 (left) to 1 (right).
+        speed: relative to the sound's rate.
+        out: the first output channel, from 0.
+        outputs: output channels used, 1 or 2.
+        rate: the device's, in Hz.
+        handover: for a segment of continuous playback: when the next one begins.
+        due: the beat of the handover, if it has one.
+
+    Attributes:
+        goes_on: True if it fades out while another layer continues its play.
+        starvation_count: times that playback paused because the frames had not been rendered yet.
     """
 
     def __init__(
@@ -140,21 +156,21 @@ class VoiceLayer:
         self.reason: Reason = "finished"
         self._gains = Glide(balance(gain, pan, outputs))
         self._step = Glide(np.array([speed * sound.rate / rate]))
-        self._mono = mono_shares(sound) if outputs == 1 and sound.channels == 2 else None
+        self._mono_gains = mono_gains(sound) if outputs == 1 and sound.channels == 2 else None
         self._fades: list[Fade] = []
-        self._ebb: Fade | None = None
-        self._dry = False
-        self._before: tuple[ReadHead, Fade] | None = None
-        self.dried = 0
-        """Times that it stood still, for what it was to sound hadn't been made."""
+        self._starved_fade: Fade | None = None
+        self._is_starved = False
+        self._exchanged: tuple[ReadHead, Fade] | None = None
+        self.starvation_count = 0
 
     @property
     def leaving(self) -> bool:
-        """Whether it fades out."""
+        """True while it fades out."""
         return any(not fade.rising for fade in self._fades)
 
     @property
     def over(self) -> bool:
+        """True after its last frame."""
         return self.head.at_end or any(not fade.rising and not fade.left for fade in self._fades)
 
     @property
@@ -164,80 +180,82 @@ class VoiceLayer:
 
     @property
     def overlap(self) -> int:
-        """Frames of the crossfade into what follows: as asked, at most half of the sound, and what is left of it."""
+        """Frames of the crossfade into the next segment: at most half of the sound, and what is left of it."""
         if self.handover is None:
             return 0
         half = self.head.sound.frames / float(self._step.now[0]) / 2
         return min(frames_in(self.handover.overlap, self.rate), int(half), self.left)
 
-    def again(self) -> StartVoice:
-        """This piece from its beginning."""
+    def repeat_command(self) -> StartVoice:
+        """Return the command that starts this segment from its beginning."""
         return StartVoice(
             self.play, self.voice, self.head.sound, self.gain, self.pan, self.speed, self.out + 1,
             handover=self.handover,
         )  # fmt: skip
 
     def fade_in(self, frames: int) -> None:
+        """Fade in over `frames`; 0 starts at full gain."""
         if frames > 0:
             self._fades.append(Fade(frames, rising=True))
 
     def fade_out(self, frames: int, reason: Reason) -> None:
-        """Leave within `frames`; a fade out that ends sooner goes on."""
+        """Fade out within `frames`; a fade out that ends sooner continues."""
         if min((fade.left for fade in self._fades if not fade.rising), default=frames + 1) > frames:
             self._fades.append(Fade(frames, rising=False))
             self.reason = reason
 
     def change(self, gain: float | None, pan: float | None, speed: float | None, frames: int) -> None:
-        """Glide to new values within `frames`; None leaves as it is."""
+        """Move to new values within `frames`; None leaves a value unchanged."""
         if gain is not None or pan is not None:
             self.gain = self.gain if gain is None else gain
             self.pan = self.pan if pan is None else pan
-            self._gains.to(balance(self.gain, self.pan, self.outputs), frames)
+            self._gains.move_to(balance(self.gain, self.pan, self.outputs), frames)
         if speed is not None:
             self.speed = speed
-            self._step.to(np.array([speed * self.head.sound.rate / self.rate]), frames)
+            self._step.move_to(np.array([speed * self.head.sound.rate / self.rate]), frames)
 
     def exchange(self, sound: VoiceSource) -> None:
-        """Go on in the same sound, made ready for another speed."""
+        """Continue at the same place in the same sound, resampled for another speed."""
         ratio = sound.rate / self.head.sound.rate
         position = min(sound.frames - 1, round(self.head.position * ratio))
-        self._before = self.head, Fade(frames_in(STARVED_FADE_SECONDS, self.rate), rising=True)
+        self._exchanged = self.head, Fade(frames_in(STARVED_FADE_S, self.rate), rising=True)
         self.head = ReadHead(sound, float(position))
         self._step.scale(ratio)
 
     def mix_into(self, out: Samples) -> int:
         """Add the next frames to `out`, shape (frames, channels of the device).
 
-        Returns the frames added; fewer than there are when the sound is over.
+        Returns:
+            The frames added; fewer than in `out` when the sound is over.
         """
         frames = min([out.shape[0], *(fade.left for fade in self._fades if not fade.rising)])
-        if self.head.sound.ready is None and self._ebb is None and not self._dry:
+        if self.head.sound.ready is None and self._starved_fade is None and not self._is_starved:
             return self._mix(out, frames)
-        return self._mix_what_is_there(out, frames)
+        return self._mix_rendered_part(out, frames)
 
-    def _mix_what_is_there(self, out: Samples, frames: int) -> int:
-        """Add frames of a sound that is still being made. It fades out before it has no more, and in when it has."""
-        ebb = frames_in(STARVED_FADE_SECONDS, self.rate)
+    def _mix_rendered_part(self, out: Samples, frames: int) -> int:
+        """Add frames of a sound that is being rendered, with a fade before and after each gap."""
+        fade_frames = frames_in(STARVED_FADE_S, self.rate)
         done = 0
         while done < frames:
             part = frames - done
-            there = self.head.ahead / float(self._step.now[0])
-            if self._dry and there >= frames_in(RESUMED_WITH, self.rate):
-                self._dry = False
-                self._fades.append(Fade(ebb, rising=True))
-            if self._dry:
+            available = self.head.ahead / float(self._step.now[0])
+            if self._is_starved and available >= frames_in(RESUME_AFTER_S, self.rate):
+                self._is_starved = False
+                self._fades.append(Fade(fade_frames, rising=True))
+            if self._is_starved:
                 for fade in self._fades:
-                    fade.take(part)
+                    fade.advance(part)
                 return frames
-            if self._ebb is None and there < part + ebb:
-                self._ebb = Fade(max(1, min(ebb, int(there))), rising=False)
-            if self._ebb is not None:
-                part = min(part, self._ebb.left)
+            if self._starved_fade is None and available < part + fade_frames:
+                self._starved_fade = Fade(max(1, min(fade_frames, int(available))), rising=False)
+            if self._starved_fade is not None:
+                part = min(part, self._starved_fade.left)
             used = self._mix(out[done:], part)
             done += used
-            if self._ebb is not None and not self._ebb.left:
-                self._ebb, self._dry = None, True
-                self.dried += 1
+            if self._starved_fade is not None and not self._starved_fade.left:
+                self._starved_fade, self._is_starved = None, True
+                self.starvation_count += 1
             elif used < part:
                 return done
         return done
@@ -245,42 +263,43 @@ class VoiceLayer:
     def _mix(self, out: Samples, frames: int) -> int:
         block = self._read(frames)
         used = block.shape[0]
-        place = out[:used, self.out : self.out + self.outputs]
-        place += self._shaped(block, used)
+        target = out[:used, self.out : self.out + self.outputs]
+        target += self._apply_gains(block, used)
         return used
 
     def _read(self, frames: int) -> Samples:
-        steps = self._step.take(frames)[:, 0] if self._step.moving else float(self._step.now[0])
+        steps = self._step.advance(frames)[:, 0] if self._step.moving else float(self._step.now[0])
         block = self._read_by(self.head, frames, steps)
-        return block if self._before is None else self._blended(*self._before, block, steps)
+        return block if self._exchanged is None else self._crossfade_exchanged(*self._exchanged, block, steps)
 
     def _read_by(self, head: ReadHead, frames: int, steps: Values | float) -> Samples:
         if isinstance(steps, np.ndarray):
             return head.read_at(steps)
-        if abs(steps - 1.0) < ONE and float(head.position).is_integer():
+        if abs(steps - 1.0) < UNIT_STEP_TOLERANCE and float(head.position).is_integer():
             return head.read(frames)
-        return head.read_steadily(frames, steps, AHEAD + APART * (self.voice % KINDS))
+        ahead = READ_AHEAD_FRAMES + READ_AHEAD_STEP_FRAMES * (self.voice % READ_AHEAD_KINDS)
+        return head.read_steadily(frames, steps, ahead)
 
-    def _blended(self, before: ReadHead, fade: Fade, block: Samples, steps: Values | float) -> Samples:
-        """From the sound that was exchanged to the one that is there now: both are the same, so by a straight sum."""
+    def _crossfade_exchanged(self, before: ReadHead, fade: Fade, block: Samples, steps: Values | float) -> Samples:
+        """Crossfade from the exchanged sound linearly, as both are the same."""
         used = block.shape[0]
         ratio = before.sound.rate / self.head.sound.rate
         old = self._read_by(before, used, steps * ratio)
         missing = used - old.shape[0]
-        share = (fade.take(used) ** 2).astype(np.float32)
+        share = (fade.advance(used) ** 2).astype(np.float32)
         if not fade.left:
-            self._before = None
+            self._exchanged = None
         return (np.pad(old, ((0, missing), (0, 0))) * (1.0 - share) + block * share).astype(np.float32)
 
-    def _shaped(self, block: Samples, used: int) -> Samples:
-        if self._mono is not None:
-            block = block @ self._mono
+    def _apply_gains(self, block: Samples, used: int) -> Samples:
+        if self._mono_gains is not None:
+            block = block @ self._mono_gains
         if not used:
             return block
-        gains = self._gains.take(used) if self._gains.moving else self._gains.now
+        gains = self._gains.advance(used) if self._gains.moving else self._gains.now
         for fade in self._fades:
-            gains = gains * fade.take(used)
-        if self._ebb is not None:
-            gains = gains * self._ebb.take(used)
+            gains = gains * fade.advance(used)
+        if self._starved_fade is not None:
+            gains = gains * self._starved_fade.advance(used)
         self._fades = [fade for fade in self._fades if fade.left or not fade.rising]
         return block * gains.astype(np.float32)

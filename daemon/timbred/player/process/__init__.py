@@ -1,1 +1,1 @@
-"""The player process: the only package that opens audio devices."""
+"""The player process."""

@@ -1,4 +1,4 @@
-"""The player process's entry: `python -m timbred.player.process`."""
+"""Entry point of the player process: `python -m timbred.player.process`."""
 
 import argparse
 import contextlib
@@ -21,15 +21,15 @@ from timbred.ipc.child_exit import (
 
 log = logging.getLogger("timbred.player")
 
-DEVICE_GONE = 75
-"""Exit status after the device went away."""
+DEVICE_LOST_STATUS = 75
+"""Exit status after the device was lost."""
 
-CANNOT_START = 2
+CANNOT_START_STATUS = 2
 """Exit status of a player that can't start."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a player until its daemon says so, or ends."""
+    """Run a player until its daemon orders the end, or ends itself."""
     parser = argparse.ArgumentParser(prog="timbred-player")
     add_line_options(parser)
     parser.add_argument("--device", default="")
@@ -45,7 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--log-level", default="info")
     read = parser.parse_args(arguments)
     logging.basicConfig(level=read.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches us too; the daemon decides
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C in a terminal is sent to this process too; the daemon handles it
     end_with_threads()
     wait_as_spare(read, _import_all)
     options: dict[str, Any] = {name: value for name, value in vars(read).items() if name not in ("log_level", "spare")}
@@ -59,23 +61,23 @@ def main(arguments: list[str] | None = None) -> int:
         log.error("%s", message, exc_info=error)
         refusal = player_messages.PlayerCannotStart(token=options["token"], message=message)
         send_last_words(options["address"], player_messages.encode(refusal))
-        leave(CANNOT_START)
+        leave(CANNOT_START_STATUS)
     status = 0
     end_with_daemon(options["address"], player.daemon_gone)
     try:
         player.run()
     except AudioDeviceLost as gone:
         log.warning("%s", gone)
-        status = DEVICE_GONE
+        status = DEVICE_LOST_STATUS
     player.close()
     leave(status)
 
 
 def _import_all() -> None:
-    """Import what a player needs. PortAudio itself is left alone: looking for devices may disturb those in use."""
+    """Import all modules of a player without starting PortAudio: listing devices may disturb those in use."""
     importlib.import_module("timbred.player.process.player_loop")
     for name in ("_sounddevice", "_rtmixer"):
-        with contextlib.suppress(ImportError, OSError):  # told when a device is looked for
+        with contextlib.suppress(ImportError, OSError):  # reported when a device is opened
             importlib.import_module(name)
 
 

@@ -1,4 +1,4 @@
-"""The sound devices there are, and the one that is meant."""
+"""Audio output devices, and the choice of one."""
 
 import json
 import sys
@@ -18,7 +18,7 @@ INSTALL_PACKAGES = "install the Python packages sounddevice and rtmixer: pip ins
 
 @dataclass(frozen=True)
 class AudioDevice:
-    """One output device. `rate` is its own, in Hz; `latency` in seconds, as its driver says."""
+    """An output device: `rate` in Hz and `latency` in seconds are its driver's defaults."""
 
     number: int
     name: str
@@ -30,10 +30,10 @@ class AudioDevice:
 
 
 def portaudio() -> ModuleType:
-    """The sounddevice module.
+    """Import sounddevice.
 
     Raises:
-        NoAudioDevice: it, rtmixer or PortAudio isn't installed; says what to install.
+        NoAudioDevice: sounddevice, rtmixer or PortAudio isn't installed; the message says what to install.
     """
     try:
         import sounddevice
@@ -49,7 +49,7 @@ def portaudio() -> ModuleType:
 
 
 def output_devices() -> list[AudioDevice]:
-    """Every device that can play, as PortAudio saw them when it was started.
+    """List all devices that can play, as PortAudio devices them when it was started.
 
     Raises:
         NoAudioDevice: PortAudio isn't installed, or fails.
@@ -57,7 +57,7 @@ def output_devices() -> list[AudioDevice]:
     audio = portaudio()
     try:
         drivers: list[dict[str, Any]] = list(audio.query_hostapis())
-        found: list[dict[str, Any]] = list(audio.query_devices())
+        devices: list[dict[str, Any]] = list(audio.query_devices())
     except audio.PortAudioError as error:
         raise NoAudioDevice(f"the sound devices can't be listed: {error}") from error
     default = _default(drivers, int(audio.default.device[1]))
@@ -71,60 +71,62 @@ def output_devices() -> list[AudioDevice]:
             latency=float(device["default_low_output_latency"]),
             is_default=number == default,
         )
-        for number, device in enumerate(found)
+        for number, device in enumerate(devices)
         if device["max_output_channels"] > 0
     ]
 
 
 def _default(drivers: list[dict[str, Any]], chosen: int) -> int:
-    """The number of the system's device: the user's own choice, or the first driver's that has one."""
+    """Return the number of the system's default device, or that of the first driver that has one."""
     if chosen >= 0:
         return chosen
-    return next((int(one["default_output_device"]) for one in drivers if one["default_output_device"] >= 0), -1)
+    return next(
+        (int(driver["default_output_device"]) for driver in drivers if driver["default_output_device"] >= 0), -1
+    )
 
 
-def find(devices: list[AudioDevice], wanted: str) -> AudioDevice:
-    """The device that is meant: by number, whole name, or a part of its name; empty is the system's.
+def find_device(devices: list[AudioDevice], name: str) -> AudioDevice:
+    """Return the device with this number, name, or part of a name; the system's default for an empty text.
 
     Raises:
-        NoAudioDevice: there is none; lists those there are.
-        BadRequest: several are meant.
+        NoAudioDevice: there is none; the message lists all devices.
+        BadRequest: several devices match.
     """
     if not devices:
         raise NoAudioDevice("this machine has no sound device that can play; plug one in, or start a JACK server")
-    if not wanted:
+    if not name:
         return next((device for device in devices if device.is_default), devices[0])
-    if wanted.isdecimal():
-        matching = [device for device in devices if device.number == int(wanted)]
+    if name.isdecimal():
+        matches = [device for device in devices if device.number == int(name)]
     else:
-        whole = [device for device in devices if device.name.lower() == wanted.lower()]
-        part = [device for device in devices if wanted.lower() in f"{device.name}, {device.driver}".lower()]
-        matching = whole or part
-    if not matching:
+        exact = [device for device in devices if device.name.lower() == name.lower()]
+        partial = [device for device in devices if name.lower() in f"{device.name}, {device.driver}".lower()]
+        matches = exact or partial
+    if not matches:
         names = "; ".join(f"{device.number} {device.name}" for device in devices)
-        raise NoAudioDevice(f"player.device: there is no device {wanted!r} now; there are: {names}")
-    if len(matching) > 1:
-        names = "; ".join(f"{device.number} {device.name} ({device.driver})" for device in matching)
-        raise BadRequest(f"player.device: {wanted!r} fits several devices: {names}; name one by its number")
-    return matching[0]
+        raise NoAudioDevice(f"player.device: there is no device {name!r}; choose one of: {names}")
+    if len(matches) > 1:
+        names = "; ".join(f"{device.number} {device.name} ({device.driver})" for device in matches)
+        raise BadRequest(f"player.device: {name!r} matches several devices: {names}; give the number of one")
+    return matches[0]
 
 
-def let_go() -> None:
-    """End PortAudio in this process; it starts again when it is asked something after `look_again`."""
+def terminate() -> None:
+    """Terminate PortAudio in this process; `rescan` starts it again."""
     audio = sys.modules.get("sounddevice")
     while audio is not None and audio._initialized:
         audio._terminate()
 
 
-def look_again() -> None:
-    """Let PortAudio see what was plugged in since. Only while nothing is open."""
+def rescan() -> None:
+    """Restart PortAudio, so that it finds devices that were plugged in since. Only while no device is open."""
     audio = portaudio()
     audio._terminate()
     audio._initialize()
 
 
-def listing() -> dict[str, object]:
-    """`devices`, or the `error` that says what to install."""
+def list_devices() -> dict[str, object]:
+    """Return the `devices`, or the `error` that says what to install."""
     try:
         return {"devices": [asdict(device) for device in output_devices()]}
     except NoAudioDevice as error:
@@ -132,4 +134,4 @@ def listing() -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    json.dump(listing(), sys.stdout)
+    json.dump(list_devices(), sys.stdout)

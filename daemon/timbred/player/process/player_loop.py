@@ -1,7 +1,7 @@
-"""The player's one loop: orders in, a block mixed whenever the device has taken one, events out.
+"""The player's main loop: receives commands, mixes a block whenever the device has taken one, sends events.
 
-One thread, so that nothing else in the process holds Python's lock while a block is due. What may block (opening a
-device, giving large memory back) is done by helpers.
+It runs in one thread, so that nothing else in the process holds the GIL while a block is due. Calls that may block
+(opening a device, freeing large memory) run in helper threads.
 """
 
 import gc
@@ -25,38 +25,53 @@ from timbred.player.mixer.mixer import Mixer
 from timbred.player.mixer.source import VoiceSource
 from timbred.player.process import devices
 from timbred.player.process.ableton_link import LinkSession
-from timbred.player.process.realtime import hold_memory, raise_priority
-from timbred.player.process.ring_output import BLOCK, DeviceTime, Output
+from timbred.player.process.realtime import lock_memory, raise_priority
+from timbred.player.process.ring_output import BLOCK_FRAMES, DeviceClock, Output
 
 log = logging.getLogger("timbred.player")
 
-LOOK_EVERY = 1.0
-"""Seconds between looks for a device that isn't there."""
+DEVICE_RETRY_INTERVAL_S = 1.0
+"""Seconds between attempts to open a device that is missing."""
 
-STUCK_AFTER = 2.0
-"""Seconds without a frame taken after which a device counts as gone."""
+DEVICE_TIMEOUT_S = 2.0
+"""Seconds without a frame taken after which a device counts as lost."""
 
-PAUSED_AFTER_S = 1.0
-"""Time between two looks at the device after which this process did not run: the device is given its time anew."""
+SUSPENDED_AFTER_S = 1.0
+"""Seconds between two checks of the device from which this process was suspended: the device gets its time anew."""
 
-FADED_WITHIN = 0.5
-"""Seconds after which nothing of a sound that was exchanged is mixed any more."""
+FREE_AFTER_S = 0.5
+"""Seconds after which nothing of an exchanged sound is mixed any more."""
 
-FADE_WITHIN = 0.4
-"""Seconds at the end to fade out, and for the device to take that."""
+FADE_TIMEOUT_S = 0.4
+"""Seconds at the end for the fade out and for the device to take it."""
 
-CLOSE_WITHIN = 2.0
-"""Seconds for the driver to close the device: usually a tenth."""
+CLOSE_TIMEOUT_S = 2.0
+"""Seconds for the driver to close the device; usually it takes a tenth."""
 
-LARGEST_BLOCK = 8 * BLOCK
-"""Frames that are mixed at a time at most."""
+MAX_BLOCK_FRAMES = 8 * BLOCK_FRAMES
+"""Largest number of frames that are mixed at a time."""
 
-IDLE_MS, SHORTEST_MS = 50, 1
+IDLE_POLL_MS, MIN_POLL_MS = 50, 1
 
 
 @dataclass(frozen=True)
 class PlayerOptions:
-    """How the player was started. `lead`, `heartbeat` and `link_offset` in seconds."""
+    """The options with which the player was started.
+
+    Attributes:
+        address: of the daemon's socket.
+        token: proves the process's identity.
+        device: number or name of the output device; empty for the system's default.
+        channels: output channels to open.
+        lead: seconds of audio mixed ahead.
+        limit: whether the limiter is on.
+        heartbeat: seconds between heartbeats.
+        tempo: beats a minute.
+        beats_per_bar: the meter.
+        link: whether to join the Ableton Link session.
+        link_offset: seconds by which the Link session's beats are output later.
+        link_start_stop: whether a stop of the Link session stops all voices.
+    """
 
     address: str
     token: str
@@ -77,40 +92,40 @@ class AudioDeviceLost(Exception):
 
 
 class PlayerLoop:
-    """The device, the mixer, and the line to the daemon."""
+    """The device, the mixer, and the socket to the daemon."""
 
     def __init__(self, options: PlayerOptions) -> None:
         self.options = options
         self.output: Output | None = None
         self.mixer: Mixer | None = None
         self.grid = BeatGrid(48_000, options.tempo, beats_per_bar=options.beats_per_bar)
-        self.link = self._joined_link()
+        self.link = self._join_link()
         self._link_played = False
         self._context = zmq.Context()
-        self._line = self._context.socket(zmq.PAIR)
-        self._line.linger = 1000
-        self._line.connect(options.address)
+        self._socket = self._context.socket(zmq.PAIR)
+        self._socket.linger = 1000
+        self._socket.connect(options.address)
         self._opened: queue.SimpleQueue[Output | errors.TimbredError] = queue.SimpleQueue()
-        self._last_look = -LOOK_EVERY
-        self._looking = False
+        self._last_attempt = -DEVICE_RETRY_INTERVAL_S
+        self._is_opening = False
         self._level = 0.0
         self._reason = ""
         self._sounds: dict[int, VoiceSource] = {}
-        self._forgotten: queue.SimpleQueue[VoiceSource] = queue.SimpleQueue()
-        self._last_beat = 0.0
+        self._to_free: queue.SimpleQueue[VoiceSource] = queue.SimpleQueue()
+        self._last_heartbeat = 0.0
         self._progress = (0, 0.0)
-        self._watched = 0.0
+        self._checked_at = 0.0
         self._announced = False
         self._raised = False
-        self._alone = threading.Event()
+        self._daemon_ended = threading.Event()
 
     def run(self) -> None:
-        """Play until told to quit, or alone.
+        """Play until the daemon orders the end, or has ended itself.
 
         Raises:
-            DeviceGone: the device went away; the daemon knows, and starts another process.
+            AudioDeviceLost: the device was lost; the daemon was informed, and starts another process.
         """
-        threading.Thread(target=self._forget, name="forget", daemon=True).start()
+        threading.Thread(target=self._free_sounds, name="free-sounds", daemon=True).start()
         self._send(
             player_messages.PlayerReady(
                 token=self.options.token,
@@ -120,99 +135,101 @@ class PlayerLoop:
             )
         )
         gc.freeze()
-        gc.disable()  # a collection would come in the midst of a block; nothing here makes cycles
+        gc.disable()  # a collection would delay a block; nothing here makes cycles
         poller = zmq.Poller()
-        poller.register(self._line, zmq.POLLIN)
+        poller.register(self._socket, zmq.POLLIN)
         while True:
-            poller.poll(self._rest())
-            for message, payload in self._arrived():
+            poller.poll(self._poll_timeout())
+            for message, payload in self._receive():
                 if isinstance(message, player_messages.QuitPlayer):
-                    self._end()
+                    self._shut_down()
                     return
-                self._take_in(message, payload)
-            if self._alone.is_set():
-                self._end()
+                self._handle(message, payload)
+            if self._daemon_ended.is_set():
+                self._shut_down()
                 return
             if self.output is None:
-                self._look_for_device()
+                self._open_missing_device()
             else:
-                self._tend(self.output)
-            self._beat_when_due()
+                self._service_output(self.output)
+            self._send_heartbeat_when_due()
 
-    def _rest(self) -> int:
-        """Milliseconds to wait for orders: until the ring needs us; with Link, to see when the device takes a block."""
+    def _poll_timeout(self) -> int:
+        """Return the milliseconds to wait for commands: until the ring needs frames, or 1 with Link."""
         if self.output is None:
-            return IDLE_MS
-        return SHORTEST_MS if self.link else max(SHORTEST_MS, int(self.output.rest * 1000))
+            return IDLE_POLL_MS
+        return MIN_POLL_MS if self.link else max(MIN_POLL_MS, int(self.output.poll_interval * 1000))
 
     def daemon_gone(self) -> None:
-        """From any thread: nobody will say any more what to play, so it ends."""
-        self._alone.set()
+        """End the loop, from any thread: the daemon has ended."""
+        self._daemon_ended.set()
 
     def close(self) -> None:
-        """Send what waits, and end the line."""
-        if self._alone.is_set():
-            self._line.linger = 0
-        self._line.close()
+        """Send the pending messages, and close the socket."""
+        if self._daemon_ended.is_set():
+            self._socket.linger = 0
+        self._socket.close()
         self._context.term()
 
-    def _end(self) -> None:
-        """Fade out what sounds, and take leave of the device and its driver: a JACK server may stand still, for
-        everybody, until it notices that a client went without a word."""
+    def _shut_down(self) -> None:
+        """Fade out, and close the device and its driver.
+
+        A JACK server blocks all its clients until it notices that one ended without closing.
+        """
         if self.output is not None and self.mixer is not None:
-            self._fall_silent(self.output, self.mixer)
-        if self._looking and not self._looked():
-            return  # another thread is in the driver, and doesn't come out
+            self._fade_out(self.output, self.mixer)
+        if self._is_opening and not self._wait_for_device():
+            return  # another thread is blocked in the driver
         closing = threading.Thread(target=self._close_device, name="close-device", daemon=True)
         closing.start()
-        closing.join(CLOSE_WITHIN)
+        closing.join(CLOSE_TIMEOUT_S)
 
-    def _fall_silent(self, output: Output, mixer: Mixer) -> None:
-        """Fade out what sounds, and let the device take it."""
+    def _fade_out(self, output: Output, mixer: Mixer) -> None:
+        """Fade out all voices, and wait until the device has taken the fade."""
         mixer.stop(EndVoice(0, 0), player_messages.Moment())
-        deadline = time.monotonic() + FADE_WITHIN
+        deadline = time.monotonic() + FADE_TIMEOUT_S
         last: int | None = None
-        while time.monotonic() < deadline and (last is None or output.taken < last):
+        while time.monotonic() < deadline and (last is None or output.frames_taken < last):
             self._fill(output, mixer)
             if last is None and not mixer.layers:
-                last = output.handed_over + mixer.latency
+                last = output.frames_written + mixer.latency
             time.sleep(0.001)
 
-    def _looked(self) -> bool:
-        """Whether the device that is just being opened, or looked for in vain, is so now."""
+    def _wait_for_device(self) -> bool:
+        """Wait for an attempt to open a device; return False if it takes too long."""
         try:
-            found = self._opened.get(timeout=CLOSE_WITHIN)
+            result = self._opened.get(timeout=CLOSE_TIMEOUT_S)
         except queue.Empty:
             return False
-        if isinstance(found, Output):
-            self.output = found
+        if isinstance(result, Output):
+            self.output = result
         return True
 
     def _close_device(self) -> None:
         if self.output is not None:
             self.output.close()
-        devices.let_go()
+        devices.terminate()
 
-    # the line
+    # messages
 
     def _send(self, message: player_messages.PlayerMessage) -> None:
-        self._line.send(player_messages.encode(message))
+        self._socket.send(player_messages.encode(message))
 
-    def _arrived(self) -> Iterator[tuple[player_messages.ToPlayer, list[zmq.Frame]]]:
+    def _receive(self) -> Iterator[tuple[player_messages.ToPlayer, list[zmq.Frame]]]:
         while True:
             try:
-                head, *payload = self._line.recv_multipart(zmq.NOBLOCK, copy=False)
+                head, *payload = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
             yield player_messages.read_in_player(head.bytes), payload
 
-    def _take_in(self, message: player_messages.ToPlayer, payload: list[zmq.Frame]) -> None:
+    def _handle(self, message: player_messages.ToPlayer, payload: list[zmq.Frame]) -> None:
         try:
             match message:
                 case player_messages.PlayVoice():
                     self._play(message, payload)
                 case player_messages.AppendSamples():
-                    self._more(message, payload)
+                    self._append(message, payload)
                 case player_messages.ReplaceSamples():
                     self._exchange(message, payload)
                 case player_messages.EndStream():
@@ -222,13 +239,13 @@ class PlayerLoop:
                 case player_messages.ChangeVoice():
                     self._mixer().change(message.voice, message.gain, message.pan, message.speed, message.fade)
                 case player_messages.SetTempo():
-                    self._tempo(message)
+                    self._set_tempo(message)
                 case player_messages.SetLevel(gain=gain):
                     self._level = gain
                     if self.mixer is not None:
                         self.mixer.set_level(gain)
                 case player_messages.QuitPlayer():
-                    raise AssertionError("the loop sees it first")
+                    raise AssertionError("handled by the loop")
         except errors.TimbredError as error:
             number = {"play": getattr(message, "play", None), "stop": getattr(message, "stop", None)}
             self._send(player_messages.PlayRefused(code=error.code, message=str(error), **number))
@@ -239,7 +256,7 @@ class PlayerLoop:
         return self.mixer
 
     def _play(self, order: player_messages.PlayVoice, payload: list[zmq.Frame]) -> None:
-        sound = _sound(order, payload)
+        sound = _make_source(order, payload)
         start = StartVoice(
             play=order.play, voice=order.voice, sound=sound, gain=order.gain, pan=order.pan, speed=order.speed,
             out=order.out, fade=order.fade, position=order.position, handover=order.handover,
@@ -250,19 +267,21 @@ class PlayerLoop:
             self._mixer().play(start, order.at)
         self._sounds[order.play] = sound
 
-    def _more(self, order: player_messages.AppendSamples, payload: list[zmq.Frame]) -> None:
+    def _append(self, order: player_messages.AppendSamples, payload: list[zmq.Frame]) -> None:
         sound = self._sounds.get(order.play)
-        if sound is not None:  # else it was stopped meanwhile
-            sound.add(_samples(payload, sound.channels))
+        if sound is not None:  # otherwise it was stopped meanwhile
+            sound.add(_read_samples(payload, sound.channels))
 
     def _exchange(self, order: player_messages.ReplaceSamples, payload: list[zmq.Frame]) -> None:
         before = self._sounds.get(order.play)
         if before is not None and before.ready is None:
-            self._sounds[order.play] = sound = VoiceSource(_samples(payload, before.channels), order.rate, before.loop)
+            self._sounds[order.play] = sound = VoiceSource(
+                _read_samples(payload, before.channels), order.rate, before.loop
+            )
             self._mixer().exchange(order.play, sound)
-            self._forgotten.put(before)
+            self._to_free.put(before)
 
-    def _tempo(self, order: player_messages.SetTempo) -> None:
+    def _set_tempo(self, order: player_messages.SetTempo) -> None:
         frame = self.mixer.frame if self.mixer else 0
         if order.beat is not None:
             self.grid = BeatGrid(self.grid.rate, order.bpm, frame, order.beat, order.beats_per_bar)
@@ -275,46 +294,46 @@ class PlayerLoop:
 
     # the device
 
-    def _look_for_device(self) -> None:
+    def _open_missing_device(self) -> None:
         if not self._opened.empty():
-            self._looking = False
-            found = self._opened.get()
-            if isinstance(found, Output):
-                self._begin(found)
-            elif str(found) != self._reason:
-                self._reason = str(found)
+            self._is_opening = False
+            result = self._opened.get()
+            if isinstance(result, Output):
+                self._start_output(result)
+            elif str(result) != self._reason:
+                self._reason = str(result)
                 self._send(player_messages.DeviceUnavailable(reason=self._reason))
-        elif not self._looking and time.monotonic() - self._last_look >= LOOK_EVERY:
-            self._looking = True
-            self._last_look = time.monotonic()
+        elif not self._is_opening and time.monotonic() - self._last_attempt >= DEVICE_RETRY_INTERVAL_S:
+            self._is_opening = True
+            self._last_attempt = time.monotonic()
             threading.Thread(target=self._open, name="open-device", daemon=True).start()
 
     def _open(self) -> None:
         try:
             if self._reason:
-                devices.look_again()
-            device = devices.find(devices.output_devices(), self.options.device)
+                devices.rescan()
+            device = devices.find_device(devices.output_devices(), self.options.device)
             self._opened.put(Output(device, self.options.channels, self.options.lead))
         except errors.TimbredError as error:
             self._opened.put(error)
-        except Exception as error:  # noqa: BLE001  whatever a driver does, the daemon hears of it
+        except Exception as error:  # noqa: BLE001  any fault of a driver is reported to the daemon
             self._opened.put(errors.NoAudioDevice(f"the sound device can't be opened: {error}"))
 
-    def _begin(self, output: Output) -> None:
+    def _start_output(self, output: Output) -> None:
         self.output = output
         self.grid = self.grid.at_rate(output.rate, self.grid.frame)
         self.mixer = Mixer(output.rate, output.channels, self.grid, self.options.limit, self._level)
-        self._device_time = DeviceTime(output.rate)
-        self._watched = time.monotonic()
-        self._progress = (0, self._watched)
+        self._device_clock = DeviceClock(output.rate)
+        self._checked_at = time.monotonic()
+        self._progress = (0, self._checked_at)
         self._announced = False
         self._raised = raise_priority()
-        hold_memory()
+        lock_memory()
         self._fill(output, self.mixer)
-        output.keep_going()
+        output.resume()
 
     def _announce(self, output: Output) -> None:
-        """Say that the device is open, once it has taken its first block."""
+        """Report that the device is open, once it has taken its first block."""
         self._announced = True
         self._send(
             player_messages.DeviceOpened(
@@ -323,83 +342,81 @@ class PlayerLoop:
             )
         )  # fmt: skip
 
-    def _tend(self, output: Output) -> None:
+    def _service_output(self, output: Output) -> None:
         mixer = self._mixer()
-        if not output.keep_going():
+        if not output.resume():
             log.warning(
-                "the device ran out of sound: %d times now; from here on it is mixed %.1f ms ahead",
+                "the device ran out of samples, %d times now; audio is mixed %.1f ms ahead from now on",
                 output.underruns, output.lead * 1000,
             )  # fmt: skip
-            self._device_time.restart()
-        self._watch(output)
+            self._device_clock.restart()
+        self._check_device(output)
         if self.link is not None:
             self._follow_link(self.link, output, mixer)
         self._fill(output, mixer)
-        self._tell(mixer)
+        self._report_events(mixer)
         if not self._announced and output.block:
             self._announce(output)
 
     def _fill(self, output: Output, mixer: Mixer) -> None:
-        while (missing := output.missing) >= BLOCK:
-            # the further behind, the larger the block: it costs less a frame
-            output.hand_over(mixer.render(min(missing // BLOCK * BLOCK, LARGEST_BLOCK)))
+        while (missing := output.frames_missing) >= BLOCK_FRAMES:
+            # a larger block costs less a frame, so blocks grow with the backlog
+            output.write(mixer.render(min(missing // BLOCK_FRAMES * BLOCK_FRAMES, MAX_BLOCK_FRAMES)))
 
-    def _watch(self, output: Output) -> None:
-        now, taken = time.monotonic(), output.taken
-        if now - self._watched > PAUSED_AFTER_S:
+    def _check_device(self, output: Output) -> None:
+        now, taken = time.monotonic(), output.frames_taken
+        if now - self._checked_at > SUSPENDED_AFTER_S:
             self._progress = (taken, now)
-            self._device_time.restart()
-        self._watched = now
-        self._device_time.saw(taken, now)
+            self._device_clock.restart()
+        self._checked_at = now
+        self._device_clock.observe(taken, now)
         if taken != self._progress[0]:
             self._progress = (taken, now)
-        if not output.is_running or now - self._progress[1] > STUCK_AFTER:
-            reason = f"{output.device.name} went away; it is opened again when it returns"
-            self._send(player_messages.DeviceLost(reason=reason, last=self._state()))
+        if not output.is_running or now - self._progress[1] > DEVICE_TIMEOUT_S:
+            reason = f"{output.device.name} was lost; it is opened again when it returns"
+            self._send(player_messages.DeviceLost(reason=reason, last=self._heartbeat()))
             raise AudioDeviceLost(reason)
 
-    def _tell(self, mixer: Mixer) -> None:
-        for happened in mixer.happened():
-            match happened:
+    def _report_events(self, mixer: Mixer) -> None:
+        for event in mixer.take_events():
+            match event:
                 case VoiceBegan():
                     self._send(
                         player_messages.VoicePlaying(
-                            play=happened.play, frame=happened.frame, beat=happened.beat, repeated=happened.repeated
+                            play=event.play, frame=event.frame, beat=event.beat, repeated=event.repeated
                         )
                     )
                 case VoiceOver():
-                    self._send(
-                        player_messages.VoiceEnded(play=happened.play, frame=happened.frame, reason=happened.reason)
-                    )
-                    self._forgotten.put(self._sounds.pop(happened.play))
+                    self._send(player_messages.VoiceEnded(play=event.play, frame=event.frame, reason=event.reason))
+                    self._to_free.put(self._sounds.pop(event.play))
                 case VoiceStopped():
-                    self._send(player_messages.VoiceStopping(stop=happened.stop, plays=happened.plays))
+                    self._send(player_messages.VoiceStopping(stop=event.stop, plays=event.plays))
 
-    def _forget(self) -> None:
-        """Giving a large memory back takes longer than a block lasts. What is still faded out is held till then."""
+    def _free_sounds(self) -> None:
+        """Free large memory, which takes longer than a block lasts. Sounds that fade out are held until then."""
         while True:
-            held = [self._forgotten.get()]
-            while not self._forgotten.empty():
-                held.append(self._forgotten.get())
-            time.sleep(FADED_WITHIN)
+            held = [self._to_free.get()]
+            while not self._to_free.empty():
+                held.append(self._to_free.get())
+            time.sleep(FREE_AFTER_S)
             del held
 
     # the clock
 
-    def _joined_link(self) -> LinkSession | None:
+    def _join_link(self) -> LinkSession | None:
         if not self.options.link:
             return None
         try:
             return LinkSession(self.options.tempo, self.options.beats_per_bar)
         except errors.BadRequest as error:
-            log.warning("%s; the session's own tempo is used", error)
+            log.warning("%s; the setting tempo is used", error)
             return None
 
     def _follow_link(self, link: LinkSession, output: Output, mixer: Mixer) -> None:
-        if not self._device_time.settled:
+        if not self._device_clock.settled:
             return
         moment, beat, bpm = link.now()
-        heard = self._device_time.frame_at(moment - output.latency + self.options.link_offset)
+        heard = self._device_clock.frame_at(moment - output.latency + self.options.link_offset)
         self.grid = self.grid.through(heard, beat, bpm)
         mixer.follow(self.grid)
         stopped = self._link_played and not link.playing
@@ -407,15 +424,15 @@ class PlayerLoop:
         if stopped and self.options.link_start_stop:
             mixer.stop(EndVoice(0, 0), player_messages.Moment())
 
-    # signs of life
+    # heartbeats
 
-    def _beat_when_due(self) -> None:
+    def _send_heartbeat_when_due(self) -> None:
         now = time.monotonic()
-        if now - self._last_beat >= self.options.heartbeat:
-            self._last_beat = now
-            self._send(self._state())
+        if now - self._last_heartbeat >= self.options.heartbeat:
+            self._last_heartbeat = now
+            self._send(self._heartbeat())
 
-    def _state(self) -> player_messages.PlayerHeartbeat:
+    def _heartbeat(self) -> player_messages.PlayerHeartbeat:
         frame = self.mixer.frame if self.mixer else 0
         layers = [layer for layer in (self.mixer.layers if self.mixer else []) if not layer.leaving]
         return player_messages.PlayerHeartbeat(
@@ -435,8 +452,8 @@ class PlayerLoop:
         )
 
 
-def _sound(order: player_messages.PlayVoice, payload: list[zmq.Frame]) -> VoiceSource:
-    samples = _samples(payload, order.channels)
+def _make_source(order: player_messages.PlayVoice, payload: list[zmq.Frame]) -> VoiceSource:
+    samples = _read_samples(payload, order.channels)
     if order.whole is None:
         return VoiceSource(samples, order.rate, order.loop)
     sound = VoiceSource(np.zeros((order.whole, order.channels), np.float32), order.rate, order.loop, ready=0)
@@ -444,5 +461,5 @@ def _sound(order: player_messages.PlayVoice, payload: list[zmq.Frame]) -> VoiceS
     return sound
 
 
-def _samples(payload: list[zmq.Frame], channels: int) -> Samples:
+def _read_samples(payload: list[zmq.Frame], channels: int) -> Samples:
     return np.frombuffer(payload[0].buffer, dtype="<f4").reshape(-1, channels)

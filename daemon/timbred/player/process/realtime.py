@@ -1,4 +1,4 @@
-"""More urgency for the thread that mixes, and memory that stays in memory, where the system gives it."""
+"""Real-time priority for the mixing thread, and memory that isn't swapped out, where the system allows it."""
 
 import ctypes
 import logging
@@ -9,54 +9,54 @@ import psutil
 
 log = logging.getLogger(__name__)
 
-REALTIME = 4
-"""Priority among real-time threads: above everything usual, below what takes our sound. A JACK server as it comes has
-10, and its clients' callbacks five less."""
+REALTIME_PRIORITY = 4
+"""Priority among real-time threads: above ordinary ones, below JACK (10 by default, its clients' callbacks 5)."""
 
-NICE = -11
+NICE_VALUE = -11
+"""Priority of the process where there is no real-time one."""
 
-CURRENT_AND_FUTURE_ONCE_TOUCHED = 1 | 2 | 4
+MLOCK_FLAGS = 1 | 2 | 4
 """MCL_CURRENT, MCL_FUTURE and MCL_ONFAULT of mlockall(2)."""
 
 
 def raise_priority() -> bool:
-    """Raise this thread's priority; False when the system doesn't allow it, which is no fault."""
-    return _realtime() or _nice()
+    """Raise this thread's priority. Returns False if the system doesn't allow it."""
+    return _set_realtime() or _set_nice()
 
 
-def hold_memory() -> bool:
-    """Keep the system from taking our memory back while it isn't touched: fetching it again takes longer than a block.
+def lock_memory() -> bool:
+    """Lock the process's memory, as swapping it in again takes longer than a block.
 
-    Only where there is no limit to what may be held, for beyond one nothing more could be allocated. False where it
-    isn't done, which is no fault.
+    Only where there is no limit for locked memory: beyond a limit nothing more could be allocated. Returns False if it
+    isn't locked.
     """
-    if sys.platform != "linux" or not _may_hold_everything():
+    if sys.platform != "linux" or not _can_lock_everything():
         return False
-    return ctypes.CDLL(None, use_errno=True).mlockall(CURRENT_AND_FUTURE_ONCE_TOUCHED) == 0
+    return ctypes.CDLL(None, use_errno=True).mlockall(MLOCK_FLAGS) == 0
 
 
-def _may_hold_everything() -> bool:
+def _can_lock_everything() -> bool:
     import resource
 
     return os.geteuid() == 0 or resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY
 
 
-def _realtime() -> bool:
+def _set_realtime() -> bool:
     if sys.platform != "linux":
         return False
     try:
-        policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK  # threads made later stay usual ones
-        os.sched_setscheduler(0, policy, os.sched_param(REALTIME))
+        policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK  # threads started later get normal priority
+        os.sched_setscheduler(0, policy, os.sched_param(REALTIME_PRIORITY))
     except OSError as error:
         log.info("no real-time priority (%s); give your user `rtprio` in /etc/security/limits.d", error.strerror)
         return False
     return True
 
 
-def _nice() -> bool:
+def _set_nice() -> bool:
     process = psutil.Process()
     try:
-        process.nice(psutil.HIGH_PRIORITY_CLASS if sys.platform == "win32" else NICE)
+        process.nice(psutil.HIGH_PRIORITY_CLASS if sys.platform == "win32" else NICE_VALUE)
     except (psutil.AccessDenied, PermissionError):
         return False
     return True

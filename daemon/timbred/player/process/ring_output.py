@@ -1,4 +1,4 @@
-"""When a frame is heard: a line through what the device was seen to have taken. Pure."""
+"""Output through a ring buffer that the C callback of rtmixer reads, and the clock of its device."""
 
 from collections import deque
 from typing import Any
@@ -7,71 +7,82 @@ from timbred.audio import Samples, frames_in
 from timbred.errors import NoAudioDevice
 from timbred.player.process.devices import AudioDevice, portaudio
 
-WINDOW = 400
-"""Observations that are remembered: some seconds of them, for a device's clock drifts."""
+MAX_OBSERVATIONS = 400
+"""Observations that are kept: some seconds of them, as a device's clock drifts."""
 
 
-class DeviceTime:
-    """Learns which frame the device is at, at which moment.
+class DeviceClock:
+    """Estimates which frame the device outputs at a given time.
 
-    Whoever asks the device sees a staircase, and always late: a step is seen some time after it happened, never
-    before. So the earliest steps are the true ones.
+    The device's frame counter moves in steps, and a step is always observed some time after it happened, never before.
+    So the earliest observations are the accurate ones.
     """
 
     def __init__(self, rate: float) -> None:
         self.rate = rate
-        self._starts: deque[float] = deque(maxlen=WINDOW)
+        self._starts: deque[float] = deque(maxlen=MAX_OBSERVATIONS)
         self._frames = -1
 
-    def saw(self, frames: int, moment: float) -> None:
-        """The device had taken `frames` in all at `moment` (seconds)."""
+    def observe(self, frames: int, moment: float) -> None:
+        """Record that the device had taken `frames` in all at `moment` (seconds)."""
         if frames == self._frames:
             return
-        if self._frames >= 0:  # with this step it began to play what follows those it had before
+        if self._frames >= 0:  # at this step it began to play the frames after the previous ones
             self._starts.append(moment - self._frames / self.rate)
         self._frames = frames
 
     @property
     def settled(self) -> bool:
-        """Whether enough was seen to rely on."""
+        """True if there are enough observations."""
         return len(self._starts) >= 20
 
     def frame_at(self, moment: float) -> float:
-        """The frame that goes into the device at `moment`. Needs `settled`."""
+        """Return the frame that the device takes at `moment` (seconds). Needs `settled`."""
         return (moment - min(self._starts)) * self.rate
 
     def restart(self) -> None:
-        """Forget: frames were skipped."""
+        """Discard all observations: frames were skipped."""
         self._starts.clear()
         self._frames = -1
 
 
-BLOCK = 64
+BLOCK_FRAMES = 64
 """Frames that are mixed at a time."""
 
-LARGEST_DEVICE_BLOCK = 8192
+MAX_DEVICE_BLOCK_FRAMES = 8192
+"""Largest block of a device, in frames, for which the ring has room."""
 
-WIDENED = 1.5
-"""Factor by which the lead grows when the ring ran dry: a machine that was too busy once will be so again."""
+LEAD_GROWTH = 1.5
+"""Factor by which the lead grows after an underrun."""
 
-WIDEST = 4.0
-"""Times the lead that was asked for, at most."""
+MAX_LEAD_RATIO = 4.0
+"""Largest lead, as a multiple of the requested one."""
 
-RESTED = 0.25
-"""Part of the lead that may go by between two looks at the ring."""
+POLL_LEAD_SHARE = 0.25
+"""Share of the lead that may pass between two checks of the ring."""
 
 SAMPLE_BYTES = 4
+"""Size of a float32 sample."""
 
 
 class Output:
-    """One stream. Frames are counted from the first that was handed over."""
+    """One output stream. Frames are counted from the first that was written.
+
+    Args:
+        device: the device to open.
+        channels: output channels to open, at most those of the device.
+        lead: how far the ring is filled beyond the block that the device takes at once, in seconds.
+
+    Attributes:
+        underruns: times that the ring ran empty.
+        late: blocks that the driver requested late, for any reason.
+        frames_written: frames written to the ring in all.
+
+    Raises:
+        NoAudioDevice: the device can't be opened.
+    """
 
     def __init__(self, device: AudioDevice, channels: int, lead: float) -> None:
-        """`lead` is how far the ring is filled beyond what the device takes at once, in seconds.
-
-        Raises:
-            NoAudioDevice: the device can't be opened.
-        """
         audio = portaudio()
         import rtmixer
 
@@ -84,77 +95,74 @@ class Output:
             self.rate = round(self._stream.samplerate)
             self.latency = float(self._stream.latency)
             self._lead = frames_in(lead, self.rate)
-            self._widest = round(WIDEST * self._lead)
-            self._ring: Any = rtmixer.RingBuffer(SAMPLE_BYTES * self.channels, _power_of_two(self._widest))
+            self._max_lead = round(MAX_LEAD_RATIO * self._lead)
+            self._ring: Any = rtmixer.RingBuffer(SAMPLE_BYTES * self.channels, _power_of_two(self._max_lead))
             self._stream.start()
         except audio.PortAudioError as error:
             raise NoAudioDevice(f"{device.name} can't be opened: {error}") from error
         self.underruns = 0
-        """Times that the ring ran dry."""
         self.late = 0
-        """Blocks that the driver says came late, whoever's fault it was."""
-        self._flagged = 0
-        self.handed_over = 0
-        """Frames put into the ring in all."""
+        self._underflows_seen = 0
+        self.frames_written = 0
         self._action: Any = None
 
     @property
     def block(self) -> int:
-        """Frames that the device takes at once; 0 while that isn't known."""
+        """Frames that the device takes at once; 0 until it has taken some."""
         return 0 if self._action is None else int(self._action.stats.max_blocksize)
 
     @property
-    def taken(self) -> int:
+    def frames_taken(self) -> int:
         """Frames that the device has taken in all."""
-        return self.handed_over - int(self._ring.read_available)
+        return self.frames_written - int(self._ring.read_available)
 
     @property
-    def missing(self) -> int:
-        """Frames that may be handed over now to be the lead ahead again."""
-        block = self.block or frames_in(self.latency, self.rate)  # until the first is taken: as the driver says
-        return max(0, self._lead + min(block, LARGEST_DEVICE_BLOCK) - int(self._ring.read_available))
+    def frames_missing(self) -> int:
+        """Frames to write now to fill the lead."""
+        block = self.block or frames_in(self.latency, self.rate)  # the driver's figure until the first block is taken
+        return max(0, self._lead + min(block, MAX_DEVICE_BLOCK_FRAMES) - int(self._ring.read_available))
 
     @property
     def lead(self) -> float:
-        """How far sound is mixed ahead now, in seconds; it grows when the ring runs dry."""
+        """Seconds of audio mixed ahead; it grows after an underrun."""
         return self._lead / self.rate
 
     @property
-    def rest(self) -> float:
-        """Seconds that may pass before the ring is looked at again: within them the device takes a block at most, and
-        most of the lead is left to mix the next one in."""
+    def poll_interval(self) -> float:
+        """Seconds until the next check of the ring: at most a block is taken, and most of the lead is left."""
         block = frames_in(self.latency, self.rate) if not self.block else self.block
-        return min(block / self.rate, RESTED * self.lead)
+        return min(block / self.rate, POLL_LEAD_SHARE * self.lead)
 
     @property
     def is_running(self) -> bool:
+        """True while the stream is active."""
         return bool(self._stream.active)
 
-    def hand_over(self, block: Samples) -> None:
-        """Put the next frames into the ring. Shape (frames, channels)."""
+    def write(self, block: Samples) -> None:
+        """Write the next frames to the ring, shape (frames, channels)."""
         self._ring.write(block)
-        self.handed_over += block.shape[0]
+        self.frames_written += block.shape[0]
 
     def close(self) -> None:
-        """Give the device back."""
+        """Close the device."""
         self._stream.close(ignore_errors=True)
 
-    def keep_going(self) -> bool:
-        """Let the callback take from the ring; after it ran dry, again. False if it ran dry since last asked."""
+    def resume(self) -> bool:
+        """Start the callback's reading, or restart it after an underrun. Returns False after an underrun."""
         if self._action is None:
             self._action = self._stream.play_ringbuffer(self._ring)
             return True
-        flagged = int(self._action.stats.output_underflows)
-        self.late += max(0, flagged - self._flagged)
-        self._flagged = flagged
+        underflows = int(self._action.stats.output_underflows)
+        self.late += max(0, underflows - self._underflows_seen)
+        self._underflows_seen = underflows
         if self._action in self._stream.actions:
             return True
         self.underruns += 1
-        self._lead = min(self._widest, round(self._lead * WIDENED))
-        self._flagged = 0
+        self._lead = min(self._max_lead, round(self._lead * LEAD_GROWTH))
+        self._underflows_seen = 0
         self._action = self._stream.play_ringbuffer(self._ring)
         return False
 
 
 def _power_of_two(lead: int) -> int:
-    return 1 << (lead + 2 * LARGEST_DEVICE_BLOCK).bit_length()
+    return 1 << (lead + 2 * MAX_DEVICE_BLOCK_FRAMES).bit_length()

@@ -17,7 +17,7 @@ from timbred import errors
 from timbred.audio import Clip
 from timbred.ipc import player_messages
 from timbred.models.registry import Card
-from timbred.player.active_plays import told_frame
+from timbred.player.active_plays import reported_frame
 from timbred.player.client import PlayerClient
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Outbox
@@ -375,7 +375,7 @@ class FlowControllers:
 
     # what the player says of pieces
 
-    def began(self, order: player_messages.PlayVoice, told: player_messages.VoicePlaying) -> None:
+    def began(self, order: player_messages.PlayVoice, message: player_messages.VoicePlaying) -> None:
         """A piece sounds, for the first time or again."""
         flow = self._playing.get(order.play)
         if flow is None:
@@ -388,7 +388,7 @@ class FlowControllers:
             flow.before = None
         flow.next_due = self._clock() + piece.ordered.lasts / order.speed
         flow.heard = m.Flowing(
-            voice=flow.voice, take=piece.take, frame=told_frame(told.frame), late=told.repeated or piece.again
+            voice=flow.voice, take=piece.take, frame=reported_frame(message.frame), late=message.repeated or piece.again
         )  # fmt: skip
         self.outbox.send(flow.client, flow.heard)
         self._pump(flow)
@@ -438,7 +438,7 @@ class FlowControllers:
 
     def _over(self, flow: FlowController, frame: int) -> None:
         take = flow.heard.take if flow.heard is not None else ""
-        event = m.Ended(voice=flow.voice, take=take, frame=told_frame(frame), reason=flow.ending)
+        event = m.Ended(voice=flow.voice, take=take, frame=reported_frame(frame), reason=flow.ending)
         for client in dict.fromkeys((flow.client, flow.also or flow.client)):
             self.outbox.send(client, event)
 
