@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timbred.audio import Clip, Decibels, SampleRate, Seconds
-from timbred.audiofile.writer import whole_numbers
+from timbred.audiofile.writer import quantize
 from timbred.dsp.pipeline import run_pipeline
 from timbred.dsp.splice import EditedPart, OriginalAudio, splice
 from timbred.player.mixer.master_bus import DcBlocker, Limiter
@@ -70,7 +70,7 @@ def rows() -> list[tuple[str, str, str]]:
     dithered = run_pipeline(
         Clip(sine.astype(np.float32)[:, None], RATE), RenderSettings(peak=None, bits=16, fade_out=Seconds(0))
     )
-    rounded = whole_numbers(sine.astype(np.float32), 24).astype(np.float64) / 2**31
+    rounded = quantize(sine.astype(np.float32), 24).astype(np.float64) / 2**31
     tone = 0.5 * np.sin(2 * np.pi * 14_000 * moments(1.0, NATIVE))
     converted = finished(tone, NATIVE)[4_800:-4_800]
     expected = 0.5 * np.sin(2 * np.pi * 14_000 * moments(1.0))[4_800:-4_800]

@@ -25,7 +25,8 @@ from timbred.requests.postprocess import Postprocessor
 from timbred.requests.scheduler import JobScheduler
 from timbred.requests.scsynth_buffers import ScsynthBuffers
 from timbred.storage.library import Library, open_library
-from timbred.storage.takes_folder import AllowedFolders, TakesFolder
+from timbred.storage.paths import AllowedFolders
+from timbred.storage.takes_folder import TakesFolder
 from timbred.task_supervision import Supervisor
 from timbred.transports.base import Transports
 from timbred.transports.sockets import Ports, resolve

@@ -8,7 +8,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from timbred.audiofile.riff import Chunk, chunks_in, info_chunk, sampler_chunk, tempo_chunk, with_chunks
+from timbred.audiofile.riff import Chunk, append_chunks, info_chunk, read_chunks, sampler_chunk, tempo_chunk
 from timbred.errors import BadAudio
 
 LETTERS = st.text(st.characters(min_codepoint=65, max_codepoint=90), min_size=4, max_size=4)
@@ -25,8 +25,8 @@ def plain(kind: str) -> bytes:
 @given(added=st.lists(st.builds(Chunk, LETTERS, st.binary(max_size=50)), max_size=4))
 def test_added_chunks_are_found_again(kind: str, added: list[Chunk]) -> None:
     before = plain(kind)
-    after = with_chunks(before, added)
-    assert chunks_in(after) == chunks_in(before) + added
+    after = append_chunks(before, added)
+    assert read_chunks(after) == read_chunks(before) + added
     assert len(after) % 2 == 0
     assert soundfile.info(io.BytesIO(after)).frames == 101
 
@@ -36,7 +36,7 @@ def test_added_chunks_are_found_again(kind: str, added: list[Chunk]) -> None:
 def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     for head in (b"", b"RIFF1234WAVE", b"FORM1234AIFC"):
         try:
-            chunks_in(head + content)
+            read_chunks(head + content)
         except BadAudio:
             assert head == b""
 

@@ -241,4 +241,4 @@ def test_a_library_on_a_read_only_disk_is_continued_elsewhere(disk: Path, start_
         for prompt in ("first", "second"):
             client.say("takes", "@search", prompt)
             assert [event.name for event in client.until("done")] == ["take", "done"]
-    assert "Until then takes are remembered in" in again.log.read_text("utf-8")
+    assert "Until then takes are stored in" in again.log.read_text("utf-8")

@@ -366,7 +366,9 @@ def test_numbers_are_the_same_for_folders_that_other_systems_take_for_one(tmp_pa
     assert names.next_number(tmp_path / "e\u0301TE\u0301", "pad") == 2
 
 
-@pytest.mark.skipif(not takes_folder.LATER, reason="here a file is brought to the disk before it has its name")
+@pytest.mark.skipif(
+    not takes_folder.SYNC_AFTER_PUBLICATION, reason="here a file is brought to the disk before it has its name"
+)
 def test_a_file_is_there_before_the_disk_has_it_and_gets_there(
     takes: TakesFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -393,7 +395,7 @@ def test_a_disk_that_fails_behind_a_take_is_told_in_the_log(
     def broken(_handle: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(takes_folder, "LATER", True)
+    monkeypatch.setattr(takes_folder, "SYNC_AFTER_PUBLICATION", True)
     monkeypatch.setattr(os, "fsync", broken)
     path = takes.write("pad", "", "wav", content(b"x"))
     takes.settle()

@@ -15,7 +15,7 @@ from timbred.filenames import MAX_FOLDER_UNITS, path_limit
 from timbred.protocol import messages as m
 from timbred.storage.created_files import Created
 from timbred.storage.paths import (
-    LONGEST_NAME_UNITS,
+    MAX_NAME_UNITS,
     MAX_SLUG_LENGTH,
     RESERVED,
     AllowedFolders,
@@ -95,7 +95,7 @@ def test_check_length_says_what_to_do() -> None:
 
 def test_takes_folder_refuses_what_is_too_long_for_the_system_before_anything_is_written(tmp_path: Path) -> None:
     short = tmp_path / "t"
-    room = 259 - 1 - LONGEST_NAME_UNITS - len(str(short)) - 1
+    room = 259 - 1 - MAX_NAME_UNITS - len(str(short)) - 1
     if room < 1:
         pytest.skip("the temporary folder's own path is too long for this test; set TMPDIR to a shorter one")
     takes = TakesFolder(short, limit=WINDOWS)
@@ -122,7 +122,7 @@ def test_no_name_that_timbred_gives_is_longer_than_the_room_that_is_kept(tmp_pat
     assert any(name.endswith(".part") for name in seen)
     assert any(name.endswith(".jsonl") for name in seen)
     longest_number = 10 - len(str(os.getpid()))  # a journal's name has the process's number in it
-    assert max(map(len, seen)) + longest_number <= LONGEST_NAME_UNITS
+    assert max(map(len, seen)) + longest_number <= MAX_NAME_UNITS
 
 
 def test_declared_length_of_a_folder_is_the_one_that_is_enforced(tmp_path: Path) -> None:

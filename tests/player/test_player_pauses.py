@@ -20,7 +20,7 @@ PATIENCE_S = 1.5
 DAEMON = f"""
 import asyncio
 from tests.player.player_stage import player
-from timbred.delivery import wire
+from timbred.ipc import player_messages
 
 async def main():
     async with player("player.device=no such card", "player.patience={PATIENCE_S}") as (subject, _):
@@ -37,7 +37,7 @@ async def main():
 
         subject.child_said, subject.child_down = child_said, child_down
         while True:
-            while not isinstance(await said.get(), wire.Beat):
+            while not isinstance(await said.get(), player_messages.PlayerHeartbeat):
                 pass
             print(subject.process.pid, flush=True)
             await asyncio.to_thread(input)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from timbred.errors import BadAudio
 from timbred.protocol.messages import Generate
-from timbred.storage.recipe import NOT_OF_THE_SOUND, OF_ITS_OWN, PARAMETERS, make_recipe, parameters_of
+from timbred.storage.recipe import DELIVERY_KEYS, PARAMETERS, TOP_LEVEL_KEYS, make_recipe, parameters_of
 
 GIVEN: dict[str, Any] = {"seconds": 4.0, "steps": 20, "loop": True, "peak": "off", "negative": "hiss", "format": "flac"}
 
@@ -45,7 +45,7 @@ def test_where_the_sound_went_is_left_out() -> None:
 
 
 def test_every_key_of_generate_has_its_place() -> None:
-    assert set(Generate.__struct_fields__) == set(PARAMETERS) | OF_ITS_OWN | NOT_OF_THE_SOUND
+    assert set(Generate.__struct_fields__) == set(PARAMETERS) | TOP_LEVEL_KEYS | DELIVERY_KEYS
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from timbred.config import DEFAULT_LIBRARY_NAME
 from timbred.errors import BadRequest, DiskFull, ForbiddenPath, Internal
 from timbred.storage import database as opening
 from timbred.storage import library as module
-from timbred.storage.database import APPLICATION_ID, MIGRATIONS, Migration, NewerSchema, migrate, translated
+from timbred.storage.database import APPLICATION_ID, MIGRATIONS, Migration, NewerSchema, migrate, translate_error
 from timbred.storage.library import Library, StoredTake, new_take_id, open_library
 
 SYNTAX = st.lists(st.sampled_from([*'"*()^:-+%_!\\ \0ax', "NEAR", " OR ", "prompt:"])).map("".join)
@@ -238,7 +238,7 @@ def test_open_leaves_another_programs_database_alone(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as database:
         database.execute("CREATE TABLE takes (mine TEXT)")
     before = path.read_bytes()
-    with pytest.raises(ForbiddenPath, match=r"samples.db is another program's database, and is left as it is"):
+    with pytest.raises(ForbiddenPath, match=r"samples.db is another program's database, and isn't changed"):
         Library(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -310,7 +310,7 @@ def test_after_closing(library: Library) -> None:
 
 def test_takes_are_kept_in_memory_while_the_disk_is_full(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     library = Library(tmp_path / "takes.sqlite")
-    library._safely(lambda database: None)  # pyright: ignore[reportPrivateUsage]
+    library._run_transaction(lambda database: None)  # pyright: ignore[reportPrivateUsage]
     library._database.execute("PRAGMA max_page_count = 1")  # pyright: ignore[reportPrivateUsage]
     stored = [take(f"rain {n} " + "x" * 4_000, path=tmp_path / f"rain-{n}.wav", created=float(n)) for n in range(100)]
     for one in stored:
@@ -358,8 +358,8 @@ def test_a_full_disk_is_translated(tmp_path: Path) -> None:
         database.execute("PRAGMA max_page_count = 1")
         with pytest.raises(sqlite3.OperationalError) as caught:
             database.execute("CREATE TABLE full (text TEXT)")
-    assert isinstance(translated(caught.value, tmp_path), DiskFull)
-    assert isinstance(translated(sqlite3.OperationalError("?"), tmp_path), Internal)
+    assert isinstance(translate_error(caught.value, tmp_path), DiskFull)
+    assert isinstance(translate_error(sqlite3.OperationalError("?"), tmp_path), Internal)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="open files can't be removed there")

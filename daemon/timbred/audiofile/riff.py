@@ -1,8 +1,8 @@
-"""Chunks of RIFF (WAV) and AIFF files: reading them all, and making those that no library writes.
+"""Chunks of RIFF (WAV) and AIFF files: reading them, and writing those that no library writes.
 
-Both formats are a 12-byte head (`RIFF`, size, `WAVE`; `FORM`, size, `AIFF` or `AIFC`) and a row of
-chunks: four letters, size of the content as u32, the content, and one zero byte after an odd size.
-RIFF counts in little-endian, AIFF in big-endian numbers.
+Both formats are a 12-byte header (`RIFF`, size, `WAVE`; `FORM`, size, `AIFF` or `AIFC`) and a sequence of chunks: four
+letters, size of the content as u32, the content, and one zero byte after an odd size. RIFF numbers are little-endian,
+those of AIFF big-endian.
 Source: Microsoft and IBM, Multimedia Programming Interface and Data Specifications 1.0 (1991);
 Apple, Audio Interchange File Format 1.3 (1989).
 """
@@ -14,36 +14,37 @@ from typing import NamedTuple
 from timbred.errors import BadAudio
 
 MIDDLE_C = 60
-"""The note that plays a sample at its own pitch, where nothing better is known."""
+"""The MIDI note that plays a sample at its own pitch, if nothing better is known."""
 
-HEAD = 12
+HEADER_BYTES = 12
+"""Length of the file's header."""
 
 
 class Chunk(NamedTuple):
-    """Four letters, and the content without its padding byte."""
+    """A chunk's four letters, and its content without the padding byte."""
 
     name: str
     content: bytes
 
 
-def chunks_in(file: bytes | bytearray) -> list[Chunk]:
-    """Every chunk of a WAV or AIFF file, in order. A last chunk that is cut short is given as far as it goes.
+def read_chunks(file: bytes | bytearray) -> list[Chunk]:
+    """Return every chunk of a WAV or AIFF file, in order. A truncated last chunk is returned as far as it goes.
 
     Raises:
         BadAudio: neither a RIFF nor an AIFF file.
     """
     order = _byte_order(file)
-    found: list[Chunk] = []
-    at = HEAD
+    chunks: list[Chunk] = []
+    at = HEADER_BYTES
     while at + 8 <= len(file):
         name, size = struct.unpack_from(order + "4sI", file, at)
-        found.append(Chunk(name.decode("latin-1"), bytes(file[at + 8 : at + 8 + size])))
+        chunks.append(Chunk(name.decode("latin-1"), bytes(file[at + 8 : at + 8 + size])))
         at += 8 + size + size % 2
-    return found
+    return chunks
 
 
-def with_chunks(file: bytes, added: Iterable[Chunk]) -> bytes:
-    """The file with chunks added at its end, and its size set right.
+def append_chunks(file: bytes, new_chunks: Iterable[Chunk]) -> bytes:
+    """Return the file with chunks appended, and its size corrected.
 
     Raises:
         BadAudio: neither a RIFF nor an AIFF file.
@@ -51,21 +52,21 @@ def with_chunks(file: bytes, added: Iterable[Chunk]) -> bytes:
     order = _byte_order(file)
     result = bytearray(file)
     result += bytes(len(result) % 2)
-    for name, content in added:
+    for name, content in new_chunks:
         result += struct.pack(order + "4sI", name.encode("latin-1"), len(content))
         result += content + bytes(len(content) % 2)
     struct.pack_into(order + "I", result, 4, len(result) - 8)
     return bytes(result)
 
 
-def without_time_stamp(file: bytes) -> bytes:
-    """The file with the clock time in its `PEAK` chunk set to 0, so that the same sound gives the same bytes.
+def clear_time_stamp(file: bytes) -> bytes:
+    """Return the file with the time in its `PEAK` chunk set to 0, so that the same sound gives the same bytes.
 
     Layout of `PEAK`: u32 version, u32 time stamp, then float32 value and u32 position for each channel.
     libsndfile writes one into float files.
     """
     order = _byte_order(file)
-    at = HEAD
+    at = HEADER_BYTES
     while at + 8 <= len(file):
         name, size = struct.unpack_from(order + "4sI", file, at)
         if name == b"PEAK" and size >= 8:
@@ -75,7 +76,7 @@ def without_time_stamp(file: bytes) -> bytes:
 
 
 def sampler_chunk(rate: int, loop_frames: int | None, root_note: int = MIDDLE_C) -> Chunk:
-    """`smpl`: what a sampler needs; `loop_frames` None means no loop.
+    """Return a `smpl` chunk for samplers; `loop_frames` None means no loop.
 
     Layout, all u32: manufacturer, product, nanoseconds a frame, root note (MIDI 0..127), pitch fraction,
     SMPTE format, SMPTE offset, number of loops, size of extra data; then for each loop: id, type (0
@@ -85,7 +86,7 @@ def sampler_chunk(rate: int, loop_frames: int | None, root_note: int = MIDDLE_C)
     period = round(1e9 / rate)
     loops = [] if loop_frames is None else [(0, 0, 0, loop_frames - 1, 0, 0)]
     head = struct.pack("<9I", 0, 0, period, root_note, 0, 0, 0, len(loops), 0)
-    return Chunk("smpl", head + b"".join(struct.pack("<6I", *one) for one in loops))
+    return Chunk("smpl", head + b"".join(struct.pack("<6I", *loop) for loop in loops))
 
 
 ACID_ONE_SHOT = 0x01
@@ -94,7 +95,7 @@ ACID_STRETCH = 0x04
 
 
 def tempo_chunk(bpm: float, beats: int, beats_per_bar: int = 4, *, loops: bool, root_note: int | None = None) -> Chunk:
-    """`acid`: tempo and beats, by which a host warps the sound to its own tempo.
+    """Return an `acid` chunk: tempo and beats, from which a host adapts the sound to its own tempo.
 
     Layout: u32 flags (1 one-shot, 2 root note is valid, 4 stretch), u16 root note, u16 0x8000 (meaning
     unknown), float32 0 (unknown), u32 beats, u16 meter's denominator, u16 meter's numerator, float32 bpm.
@@ -107,10 +108,10 @@ def tempo_chunk(bpm: float, beats: int, beats_per_bar: int = 4, *, loops: bool, 
 
 
 def info_chunk(texts: Mapping[str, str]) -> Chunk:
-    """`LIST` of kind `INFO`: short texts by their four letters: `INAM` title, `ISFT` software, `ICMT`...
+    """Return a `LIST` chunk of type `INFO`: short texts by their four letters: `INAM` title, `ISFT` software, `ICMT`...
 
     Layout: `INFO`, then for each text four letters, u32 size, UTF-8 and a zero byte, padded to even.
-    Keep texts short: libsndfile gives up on long ones.
+    Texts must be short: libsndfile doesn't read long ones.
     """
     content = bytearray(b"INFO")
     for name, text in texts.items():
@@ -121,9 +122,9 @@ def info_chunk(texts: Mapping[str, str]) -> Chunk:
 
 
 def _byte_order(file: bytes | bytearray) -> str:
-    head = bytes(file[:HEAD])
+    head = bytes(file[:HEADER_BYTES])
     if head[:4] == b"RIFF" and head[8:] == b"WAVE":
         return "<"
     if head[:4] == b"FORM" and head[8:] in (b"AIFF", b"AIFC"):
         return ">"
-    raise BadAudio("not a WAV or AIFF file: it doesn't begin as one")
+    raise BadAudio("not a WAV or AIFF file: it doesn't begin with RIFF or FORM")

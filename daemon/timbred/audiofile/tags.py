@@ -1,4 +1,4 @@
-"""What a file says about itself: title, software, comment, and the whole recipe.
+"""Tags of audio files: title, software, comment, and the whole recipe.
 
 The recipe is one field named `timbred`, JSON in UTF-8: an ID3v2.4 `TXXX` frame in WAV and AIFF, a Vorbis
 comment in FLAC and Ogg. Any tag editor shows it. (libsndfile's own comment string loses long texts in WAV,
@@ -21,15 +21,15 @@ from mutagen.wave import WAVE
 
 import timbred
 from timbred.audio import Recipe
-from timbred.audiofile.riff import Chunk, info_chunk, with_chunks
+from timbred.audiofile.riff import Chunk, append_chunks, info_chunk
 
-FIELD = "timbred"
+RECIPE_FIELD = "timbred"
 """The name of the field that holds the recipe."""
 
-LONGEST_TITLE = 200
-"""Characters of the prompt that make the title."""
+MAX_TITLE_CHARACTERS = 200
+"""Characters of the prompt that are used as the title."""
 
-FOREIGN_FAULTS = (
+TAG_ERRORS = (
     MutagenError,
     OSError,
     EOFError,
@@ -42,7 +42,7 @@ FOREIGN_FAULTS = (
     struct.error,
     zlib.error,
 )
-"""Whatever mutagen lets escape on bytes that aren't what they claim to be."""
+"""All exceptions that mutagen raises for invalid files."""
 
 
 class Tags(NamedTuple):
@@ -54,44 +54,44 @@ class Tags(NamedTuple):
     recipe: str
 
 
-def tags_of(recipe: Recipe) -> Tags:
-    """The texts that a file with this recipe carries."""
+def make_tags(recipe: Recipe) -> Tags:
+    """Return the tags of a file with this recipe."""
     facts = (
         recipe.get("model"),
         f"seed {recipe['seed']}" if "seed" in recipe else None,
         recipe.get("licence"),
     )
     return Tags(
-        title=_clean(str(recipe.get("prompt", "")))[:LONGEST_TITLE],
+        title=_clean(str(recipe.get("prompt", "")))[:MAX_TITLE_CHARACTERS],
         software=f"timbred {timbred.__version__}",
         comment=_clean(", ".join(str(fact) for fact in facts if fact)),
         recipe=json.dumps(recipe, ensure_ascii=False).encode("utf-8", "backslashreplace").decode(),
     )
 
 
-def tagged(file: bytes, file_format: str, tags: Tags) -> bytes:
-    """The same file with its texts in place."""
+def write_tags(file: bytes, file_format: str, tags: Tags) -> bytes:
+    """Return the file with the tags added."""
     if file_format == "wav":
         texts = {"INAM": tags.title, "ISFT": tags.software, "ICMT": tags.comment}
-        return with_chunks(file, [info_chunk(texts), Chunk("id3 ", _id3(tags))])
+        return append_chunks(file, [info_chunk(texts), Chunk("id3 ", _id3(tags))])
     if file_format == "aiff":
-        return with_chunks(file, [Chunk("ID3 ", _id3(tags))])
-    return _with_vorbis_comment(file, file_format, tags)
+        return append_chunks(file, [Chunk("ID3 ", _id3(tags))])
+    return _write_vorbis_comment(file, file_format, tags)
 
 
-def recipe_text(file: BinaryIO) -> str | None:
-    """The recipe's JSON as an open file carries it; None when it carries none or its tags can't be read."""
+def read_recipe_text(file: BinaryIO) -> str | None:
+    """Return the recipe's JSON from an open file; None if it has none or its tags can't be read."""
     reader = _READERS.get(file.read(4))
     if reader is None:
         return None
     file.seek(0)
     try:
-        found: Any = reader(file).tags
-        if found is None:
+        tags: Any = reader(file).tags
+        if tags is None:
             return None
-        values = found.getall(f"TXXX:{FIELD}") if isinstance(found, ID3) else found.get(FIELD, [])
+        values = tags.getall(f"TXXX:{RECIPE_FIELD}") if isinstance(tags, ID3) else tags.get(RECIPE_FIELD, [])
         return str(values[0]) if values else None
-    except FOREIGN_FAULTS:
+    except TAG_ERRORS:
         return None
 
 
@@ -103,25 +103,27 @@ def _id3(tags: Tags) -> bytes:
     frames.add(TIT2(encoding=Encoding.UTF8, text=[tags.title]))
     frames.add(TSSE(encoding=Encoding.UTF8, text=[tags.software]))
     frames.add(COMM(encoding=Encoding.UTF8, lang="eng", desc="", text=[tags.comment]))
-    frames.add(TXXX(encoding=Encoding.UTF8, desc=FIELD, text=[tags.recipe]))
+    frames.add(TXXX(encoding=Encoding.UTF8, desc=RECIPE_FIELD, text=[tags.recipe]))
     content = io.BytesIO()
     frames.save(content, v2_version=4, padding=_no_padding)
     return content.getvalue()
 
 
-def _with_vorbis_comment(file: bytes, file_format: str, tags: Tags) -> bytes:
+def _write_vorbis_comment(file: bytes, file_format: str, tags: Tags) -> bytes:
     content = io.BytesIO(file)
     tagger = FLAC(content) if file_format == "flac" else OggVorbis(content)
     if tagger.tags is None:
         tagger.add_tags()
-    tagger.update({"TITLE": tags.title, "ENCODER": tags.software, "COMMENT": tags.comment, FIELD.upper(): tags.recipe})
+    tagger.update(
+        {"TITLE": tags.title, "ENCODER": tags.software, "COMMENT": tags.comment, RECIPE_FIELD.upper(): tags.recipe}
+    )
     content.seek(0)
     tagger.save(content, padding=_no_padding)
-    return content.getvalue() if file_format == "flac" else _with_serial(content, zlib.crc32(tags.recipe.encode()))
+    return content.getvalue() if file_format == "flac" else _set_serial(content, zlib.crc32(tags.recipe.encode()))
 
 
-def _with_serial(content: io.BytesIO, serial: int) -> bytes:
-    """An Ogg stream under a serial number of our own: libsndfile's is random, and we want the same bytes."""
+def _set_serial(content: io.BytesIO, serial: int) -> bytes:
+    """Return an Ogg stream with this serial number: libsndfile's is random, and equal sounds must give equal bytes."""
     content.seek(0)
     pages: list[bytes] = []
     while True:
@@ -138,5 +140,5 @@ def _no_padding(_: object) -> int:
 
 
 def _clean(text: str) -> str:
-    """Text that every tag format takes: no control characters, no halves of surrogate pairs."""
+    """Return text that every tag format accepts: no control characters, no lone surrogates."""
     return "".join(c if c.isprintable() else " " for c in text).strip()

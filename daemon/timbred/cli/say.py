@@ -23,7 +23,7 @@ from timbred.protocol.json import WORD_FIELDS
 from timbred.protocol.messages import Generate
 from timbred.protocol.schema import REQUEST_NAMED
 from timbred.render_settings import CONTAINERS
-from timbred.storage.recipe import overlaid, parameters_of
+from timbred.storage.recipe import overlay, parameters_of
 from timbred.storage.takes_folder import publish
 
 YES_AND_NO = ("0", "1", "true", "false", "yes", "no", "on", "off")
@@ -137,7 +137,7 @@ def request_from(out: Path | None, like: Path | None, arguments: list[str]) -> G
     given = {key: _in_this_folder(value) if key in PATHS else value for key, value in given.items()}
     stored = parameters_of(read_recipe(like)) if like else {}
     literal = {key: inline_keys.protect(stored[key], _is_key) for key in WORD_FIELDS if stored.get(key)}
-    base = overlaid({**stored, **literal}, given)
+    base = overlay({**stored, **literal}, given)
     if out is not None and "format" not in given:
         base["format"] = _format_of(out)
         if base["format"] == "ogg":

@@ -11,7 +11,7 @@ from typing import Any
 
 from timbred import errors
 from timbred.audio import Megabytes
-from timbred.audiofile.reader import head_of, read_recipe
+from timbred.audiofile.reader import read_header, read_recipe
 from timbred.config import NAMED, Config, Value, read
 from timbred.dsp.streaming import StreamPiece
 from timbred.errors import BadRequest
@@ -34,8 +34,9 @@ from timbred.requests.resolve import PLAYED, Parameters, Session, repaints, reso
 from timbred.requests.scheduler import JobScheduler
 from timbred.requests.scsynth_buffers import ScsynthBuffers
 from timbred.storage.library import Library
-from timbred.storage.recipe import overlaid, parameters_of
-from timbred.storage.takes_folder import AllowedFolders, TakesFolder
+from timbred.storage.paths import AllowedFolders
+from timbred.storage.recipe import overlay, parameters_of
+from timbred.storage.takes_folder import TakesFolder
 from timbred.task_supervision import Supervisor, hold_until_done
 
 log = logging.getLogger(__name__)
@@ -271,7 +272,7 @@ class RequestHandlers:
         entry = self.registry[request.model or str(self.settings["models.default"])]
         noise = self._noise_of(request.noise, entry.card.name) if request.noise else None
         init = self._file_of(request.init) if request.init else None
-        head = head_of(init) if init else None
+        head = read_header(init) if init else None
         session, seed = self.settings.session, secrets.randbelow(2**31)
         if request.folder:
             self.folder.check_inside(request.folder)
@@ -493,7 +494,7 @@ class RequestHandlers:
         init = self._file_of(request.init) if request.init else None
         if not self.scheduler.residency.is_resident(entry.card.name):
             entry.checkpoint()
-        head = head_of(init) if init else None
+        head = read_header(init) if init else None
         if head is not None and head.channels > 2 and repaints(request):
             raise errors.BadRequest(f"init: it has {head.channels} channels and stays in part; voices play 1 or 2")
         return self.flows.flow(client, request, entry.card, init, head.seconds if head else None)
@@ -566,7 +567,7 @@ def _value_text(value: object) -> str:
 def merge_recipe(recipe: dict[str, Any], request: m.Vary) -> m.Generate:
     """Return a stored take's parameters with the keys of the request in place of its own."""
     named = {key: getattr(request, key) for key in m.Generate.__struct_fields__ if getattr(request, key) is not None}
-    return m.Generate(**overlaid(recipe, named))
+    return m.Generate(**overlay(recipe, named))
 
 
 def megabytes(size: int) -> Megabytes:

@@ -24,7 +24,7 @@ from timbred.requests.completion import failure
 from timbred.requests.job import Job, StreamedVoice
 from timbred.requests.postprocess import FinishedTake
 from timbred.storage.library import Library
-from timbred.storage.takes_folder import AllowedFolders
+from timbred.storage.paths import AllowedFolders
 from timbred.task_supervision import Supervisor
 
 log = logging.getLogger(__name__)

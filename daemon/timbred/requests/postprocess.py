@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from timbred.audio import Clip, SampleRate, frames_in
-from timbred.audiofile.reader import decode, keeps_every_bit
+from timbred.audiofile.reader import decode, fits_float32
 from timbred.audiofile.writer import encode
 from timbred.dsp.loudness import measure_peak
 from timbred.dsp.pipeline import RenderSettings, find_polarities, mix_to_mono, run_pipeline
@@ -88,7 +88,7 @@ def check_kept(path: Path, clip: Clip, parameters: Parameters) -> None:
             f"init: it reaches {peak:+.1f} dBFS, and {parameters.format} without float samples ends at 0; "
             "ask for @format wav @bits 32, or for another level with @peak -1"
         )
-    if parameters.keeps_bits and not keeps_every_bit(path):
+    if parameters.keeps_bits and not fits_float32(path):
         raise BadRequest(
             "bits: init's samples have more bits than the 32 of a float file hold; "
             "name @bits 32 to have them rounded (by -144 dB of their own level)"

@@ -7,7 +7,7 @@ from math import inf
 from typing import Any, Literal
 
 from timbred.audio import Decibels, Lufs, SampleRate, Seconds, bars_to_seconds
-from timbred.audiofile.reader import SoundHead
+from timbred.audiofile.reader import AudioHeader
 from timbred.dsp.splice import EditedPart
 from timbred.dsp.streaming import can_stream
 from timbred.errors import BadRequest
@@ -320,7 +320,7 @@ def resolve(
     random_seed: int,
     noise_source: NoiseSource | None = None,
     init_seconds: float | None = None,
-    init_head: SoundHead | None = None,
+    init_head: AudioHeader | None = None,
 ) -> Parameters:
     """What a request comes to with this model in this session. `noise_source` is what `noise` names, `init_seconds`
     how long `init` is, `init_head` what its file says of its samples.
@@ -448,7 +448,7 @@ def _kept_ends(request: Generate, seconds: float, init_seconds: float | None) ->
 
 
 def _file(
-    request: Generate, session: Session, kept: SoundHead | None
+    request: Generate, session: Session, kept: AudioHeader | None
 ) -> tuple[int, Literal["wav", "flac", "aiff", "ogg"], Literal[16, 24, 32] | None]:
     """Rate, format and bits of the file. Where `init` stays, they are its own unless others are asked for.
 
@@ -468,7 +468,7 @@ def _file(
     return rate, file_format, request.bits or (own_bits if holds else None)
 
 
-def _refuse_what_cannot_be_done_to_channels(request: Generate, kept: SoundHead) -> None:
+def _refuse_what_cannot_be_done_to_channels(request: Generate, kept: AudioHeader) -> None:
     if kept.channels <= 2 or request.channels is not None:
         return
     if isinstance(request.loudness, float):

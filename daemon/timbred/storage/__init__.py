@@ -1,1 +1,1 @@
-"""Takes on disk and the library that records them."""
+"""Files in the takes folder, and the library of all takes."""

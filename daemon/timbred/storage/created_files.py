@@ -1,14 +1,15 @@
-"""The record of what timbred created in the takes folder and may remove again: unfinished files and previews.
+"""The journal of files that timbred created in the takes folder and may delete again: unfinished files and previews.
 
-Nothing is removed by its place or by a pattern. Each process that writes keeps a hidden journal in the takes folder,
-one JSON object a line, written before the file that it is about. The journal is locked while its process lives. A later
-start reads the journals of processes that ended without removing theirs, and removes what they name, if it is still
-the same file: same inode, size and modification time. A file that was changed, replaced or moved is left alone.
+No file is deleted because of its folder or its name. Each process that writes has a hidden journal in the takes
+folder, one JSON object a line, written before the file that it describes. The journal is locked while its process
+lives. A later start reads the journals of processes that ended without removing theirs, and deletes the files named
+there that are still the same: same inode, size and modification time. A file that was changed, replaced or moved is
+left alone.
 
     {"timbred": "created", "token": "5f0c..."}                   the first line; the token is in the journal's name too
     {"kind": "part", "path": "set/.timbred-5f0c...-1.part"}      an unfinished file; its name is random
     {"kind": "file", "path": "previews/pad-0001.wav", "inode": 12, "size": 4096, "mtime_ns": 1700000000000000000}
-    {"kind": "gone", "path": "..."}                              what was recorded for this path no longer holds
+    {"kind": "gone", "path": "..."}                              earlier entries for this path are void
 """
 
 import hashlib
@@ -35,9 +36,10 @@ ABANDONED_AFTER_S = 86_400.0
 """Seconds without an entry after which the unlocked journal of another computer, in a shared folder, is abandoned."""
 
 COMPACT_ABOVE_BYTES = 65_536
-"""Size of the journal above which it is written anew, without what no longer holds."""
+"""Size of the journal above which it is rewritten without void entries."""
 
 MAX_JOURNAL_BYTES = 16_000_000
+"""Bytes of a journal that are read."""
 
 _JOURNAL = re.compile(r"\.timbred-created-(?P<host>[0-9a-f]{8})-(?P<process>\d{1,10})-(?P<token>[0-9a-f]{16})\.jsonl")
 
@@ -47,7 +49,7 @@ log = logging.getLogger(__name__)
 
 
 class Created:
-    """Files that this process created under one folder. Thread-safe; several processes may share the folder."""
+    """The files that this process created under one folder. Thread-safe; several processes may share the folder."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -59,7 +61,7 @@ class Created:
 
     @contextmanager
     def part(self, folder: Path) -> Generator[Path]:
-        """A hidden name in `folder` for a file to be written; what is left of it in the end is removed.
+        """Provide a hidden name in `folder` for a file to be written; a file that still has it in the end is deleted.
 
         Raises:
             OSError: the journal can't be written.
@@ -74,22 +76,22 @@ class Created:
                 self.forget(path)
 
     def add(self, path: Path, status: os.stat_result) -> None:
-        """Record a file that is to be removed when the process ends; `status` identifies it."""
+        """Record a file that is deleted when the process ends; `status` identifies it."""
         self._record({"kind": "file", "path": self._relative(path), **_identity(status)})
 
     def forget(self, path: Path) -> None:
-        """Record that this file is no longer ours to remove."""
+        """Record that this file must not be deleted any more."""
         relative = self._relative(path)
         with self._lock:
             if self._entries.pop(relative, None) is None:
                 return
             try:
                 self._write({"kind": "gone", "path": relative})
-            except OSError as error:  # a stale entry is harmless: it names a file that isn't there or is another
+            except OSError as error:  # a stale entry is harmless: its file is missing or isn't the same
                 log.debug("%s can't be written: %s", self._path, error.strerror)
 
     def remove_files(self) -> list[Path]:
-        """Remove the files of `add` that are unchanged; the others are forgotten. Returns what was removed."""
+        """Delete the unchanged files of `add`, and forget the others. Returns the deleted ones."""
         with self._lock:
             recorded = [entry for entry in self._entries.values() if entry["kind"] == "file"]
         removed: list[Path] = []
@@ -105,7 +107,7 @@ class Created:
         return removed
 
     def close(self) -> None:
-        """Close the journal, and remove it if nothing is recorded. It is opened again when need be."""
+        """Close the journal, and delete it if nothing is recorded. It is opened again when needed."""
         with self._lock:
             journal, self._journal = self._journal, None
             if journal is None:
@@ -155,23 +157,23 @@ class Created:
 
 
 def sweep(root: Path) -> list[Path]:
-    """Remove what the journals of ended processes in `root` name, and these journals. Returns the files removed."""
+    """Delete the files named by the journals of ended processes in `root`, and these journals. Returns the files."""
     removed: list[Path] = []
     try:
         names = [entry.name for entry in os.scandir(root)]
     except OSError:
         return removed
     for name in names:
-        found = _JOURNAL.fullmatch(name)
-        if found is not None:
+        match = _JOURNAL.fullmatch(name)
+        if match is not None:
             try:
-                removed += _sweep_one(root, root / name, found)
+                removed += _sweep_journal(root, root / name, match)
             except OSError as error:
                 log.warning("%s can't be read: %s", root / name, error.strerror)
     return removed
 
 
-def _sweep_one(root: Path, path: Path, name: re.Match[str]) -> list[Path]:
+def _sweep_journal(root: Path, path: Path, name: re.Match[str]) -> list[Path]:
     if path.is_symlink():
         return []
     with path.open("r+b", buffering=0) as journal:
@@ -180,7 +182,7 @@ def _sweep_one(root: Path, path: Path, name: re.Match[str]) -> list[Path]:
         entries = _entries(journal.read(MAX_JOURNAL_BYTES), name["token"])
         if entries is None:
             return []
-        removed = [there for entry in entries if (there := _removed(root, entry)) is not None]
+        removed = [path_removed for entry in entries if (path_removed := _delete_entry(root, entry)) is not None]
         if sys.platform != "win32":  # elsewhere an open file can't be removed
             path.unlink(missing_ok=True)
     path.unlink(missing_ok=True)
@@ -199,8 +201,8 @@ def _is_abandoned(journal: BinaryIO, name: re.Match[str]) -> bool:
 
 
 def _entries(content: bytes, token: str) -> list[Entry] | None:
-    """Read a journal: the last entry of each path; None if it isn't one of ours. A torn last line is ignored."""
-    lines = [entry for entry in map(_parsed, content.split(b"\n")) if entry is not None]
+    """Parse a journal: the last entry of each path; None if it isn't one of timbred's. A torn last line is ignored."""
+    lines = [entry for entry in map(_parse_line, content.split(b"\n")) if entry is not None]
     if not lines or lines[0].get("timbred") != "created" or lines[0].get("token") != token:
         return None
     entries: dict[str, Entry] = {}
@@ -211,7 +213,7 @@ def _entries(content: bytes, token: str) -> list[Entry] | None:
     return list(entries.values())
 
 
-def _parsed(line: bytes) -> Entry | None:
+def _parse_line(line: bytes) -> Entry | None:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -219,8 +221,8 @@ def _parsed(line: bytes) -> Entry | None:
     return value if isinstance(value, dict) else None
 
 
-def _removed(root: Path, entry: Entry) -> Path | None:
-    """Remove the file that a journal names; its path if it was there and ours."""
+def _delete_entry(root: Path, entry: Entry) -> Path | None:
+    """Delete the file of a journal's entry; return its path if it was there and timbred's."""
     parts = entry["path"].split("/")
     if any(part in ("", ".", "..") or "\0" in part for part in parts):
         return None
@@ -239,10 +241,10 @@ def _remove(path: Path, entry: Entry) -> bool:
         status = path.lstat()
     except FileNotFoundError:
         return False
-    ours = entry.get("kind") == "part" or (
+    is_own = entry.get("kind") == "part" or (
         entry.get("kind") == "file" and all(entry.get(key) == value for key, value in _identity(status).items())
     )
-    if not ours or not stat.S_ISREG(status.st_mode):
+    if not is_own or not stat.S_ISREG(status.st_mode):
         return False
     path.unlink()
     return True

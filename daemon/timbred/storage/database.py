@@ -1,4 +1,4 @@
-"""The library's tables, as named migrations: each is applied once, in order, and remembered by its name."""
+"""The library's database: its tables as named migrations, each applied once in order, and opening it."""
 
 import errno
 import logging
@@ -16,7 +16,7 @@ from timbred.filenames import printable
 
 
 class Migration(NamedTuple):
-    """One change of the tables. Never edited once published: a later one changes what it made."""
+    """One change of the tables. A published one is never edited; a later one changes its result."""
 
     name: str
     statements: tuple[str, ...]
@@ -73,19 +73,20 @@ MIGRATIONS: tuple[Migration, ...] = (
         ),
     ),
 )
+"""All migrations, in order."""
 
 
 class NewerSchema(Internal):
-    """The library was written by a later timbred."""
+    """The library was written by a later version of timbred."""
 
 
 def migrate(database: sqlite3.Connection, migrations: tuple[Migration, ...] = MIGRATIONS) -> list[str]:
-    """Bring the tables up to date, all or nothing; the names of the migrations that were applied now.
+    """Bring the tables up to date, all or nothing; return the names of the migrations that were applied.
 
     `database` is in autocommit mode (`isolation_level=None`).
 
     Raises:
-        NewerLibrary: it has migrations that this version doesn't know.
+        NewerSchema: the library has migrations that this version doesn't know.
         sqlite3.Error: from the database.
     """
     database.execute("BEGIN IMMEDIATE")
@@ -116,7 +117,7 @@ def _apply(database: sqlite3.Connection, migrations: tuple[Migration, ...]) -> l
     return [migration.name for migration in missing]
 
 
-LOCK_PATIENCE_S = 2.0
+LOCK_TIMEOUT_S = 2.0
 """Seconds to wait for another process that writes."""
 
 APPLICATION_ID = 0x54_4D_42_44
@@ -126,13 +127,13 @@ log = logging.getLogger(__name__)
 
 
 def open_database(path: Path) -> sqlite3.Connection:
-    """A connection with its tables up to date, in WAL mode, usable from any thread (one at a time).
+    """Open the library in WAL mode with its tables up to date; for use from any thread, one at a time.
 
-    A damaged library is renamed to `NAME.damaged-N` beside it: its takes are still in their files, recipes
-    included. A new one is begun.
+    A damaged library is renamed to `NAME.damaged-N`, and a new one is created: takes remain in their files, recipes
+    included.
 
     Raises:
-        NewerLibrary: a later timbred wrote it.
+        NewerSchema: a later version of timbred wrote it.
         ForbiddenPath: it can't be opened or written to, is another program's file, or its disk has no locks.
         DiskFull: no room.
     """
@@ -140,27 +141,27 @@ def open_database(path: Path) -> sqlite3.Connection:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _check_locks(path)
-        return _connected(path)
+        return _connect(path)
     except sqlite3.DatabaseError as error:
         if not means_damage(error):
-            raise translated(error, path) from error
+            raise translate_error(error, path) from error
         if not _is_own(path):
             raise ForbiddenPath(
                 f"{shown} isn't timbred's library ({error}); set library.file to another file"
             ) from error
         aside = set_aside(path)
-        log.error("library: %s is damaged (%s); it was set aside as %s, a new one is begun", shown, error, aside)
+        log.error("library: %s is damaged (%s); it was renamed to %s, and a new one is created", shown, error, aside)
     except OSError as error:
         folder = printable(str(path.parent))
         raise ForbiddenPath(f"the library's folder {folder} can't be used: {error.strerror}") from error
     try:
-        return _connected(path)
+        return _connect(path)
     except sqlite3.Error as error:
-        raise translated(error, path) from error
+        raise translate_error(error, path) from error
 
 
 def check_database(path: Path) -> None:
-    """See that `open_database` would open the library as it is. Nothing is written or renamed.
+    """Check that `open_database` would open the library. Nothing is written or renamed.
 
     Raises:
         ForbiddenPath: it can't be written to, its disk has no locks, it is damaged, or another program's file.
@@ -173,24 +174,24 @@ def check_database(path: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
         if not path.exists() or path.stat().st_size == 0:
             return
-        with closing(sqlite3.connect(_read_only(path), uri=True)) as database:
+        with closing(sqlite3.connect(_read_only_uri(path), uri=True)) as database:
             _check_own(database, path)
-            found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+            result = database.execute("PRAGMA quick_check(1)").fetchone()[0]
     except OSError as error:
         raise ForbiddenPath(f"the library's folder {path.parent} can't be used: {error.strerror}") from error
     except sqlite3.Error as error:
-        found = str(error)
-    if found != "ok":
-        raise ForbiddenPath(f"the library {path} is damaged ({found}); the daemon sets a library of its own aside")
+        result = str(error)
+    if result != "ok":
+        raise ForbiddenPath(f"the library {path} is damaged ({result}); the daemon renames it and creates a new one")
 
 
-def _read_only(path: Path) -> str:
-    """The URI that opens a database without locks and without writing anything beside it."""
+def _read_only_uri(path: Path) -> str:
+    """Return the URI that opens a database without locks and without writing anything beside it."""
     return f"file:{quote(os.fsencode(path.absolute()))}?mode=ro&immutable=1"
 
 
 def open_in_memory(copy_of: Path) -> sqlite3.Connection:
-    """A library that is gone when it is closed, with what can be read of the one at `copy_of`."""
+    """Create a library in memory with the content of the one at `copy_of`, as far as it can be read."""
     database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     copy_read_only(copy_of, database)
     try:
@@ -203,7 +204,7 @@ def open_in_memory(copy_of: Path) -> sqlite3.Connection:
 
 
 def copy_read_only(source: Path, copy: sqlite3.Connection) -> bool:
-    """Copy what can be read of a library on a disk that can't be written or locked; whether anything could.
+    """Copy a library on a disk that can't be written or locked; return whether anything could be read.
 
     Raises:
         sqlite3.Error: the copy can't be written.
@@ -211,7 +212,7 @@ def copy_read_only(source: Path, copy: sqlite3.Connection) -> bool:
     try:
         if not source.is_file() or source.stat().st_size == 0:
             return False
-        database = sqlite3.connect(_read_only(source), uri=True)
+        database = sqlite3.connect(_read_only_uri(source), uri=True)
     except (sqlite3.Error, OSError):
         return False
     with closing(database):
@@ -224,8 +225,8 @@ def copy_read_only(source: Path, copy: sqlite3.Connection) -> bool:
     return True
 
 
-def translated(error: sqlite3.Error, path: Path) -> TimbredError:
-    """A database's error as one with a wire code."""
+def translate_error(error: sqlite3.Error, path: Path) -> TimbredError:
+    """Return a database's error as one with a wire code."""
     name = getattr(error, "sqlite_errorname", "") or ""
     shown = printable(str(path))
     if name.startswith("SQLITE_FULL"):
@@ -239,15 +240,15 @@ def translated(error: sqlite3.Error, path: Path) -> TimbredError:
     return Internal(f"the library {shown}: {error}")
 
 
-def _connected(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=LOCK_PATIENCE_S, isolation_level=None, check_same_thread=False)
+def _connect(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:
         _check_own(database, path)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
-        found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise Damaged(str(found))
+        result = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if result != "ok":
+            raise Damaged(str(result))
         migrate(database)
         if _application_id(database) != APPLICATION_ID:
             database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -258,13 +259,14 @@ def _connected(path: Path) -> sqlite3.Connection:
 
 
 def _check_own(database: sqlite3.Connection, path: Path) -> None:
-    """Raises:
-    ForbiddenPath: the database is another program's.
+    """Check that the database is empty or timbred's.
+
+    Raises:
+        ForbiddenPath: it is another program's.
     """
     if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] and not _has_own_tables(database):
         raise ForbiddenPath(
-            f"{printable(str(path))} is another program's database, and is left as it is:"
-            " set library.file to another file"
+            f"{printable(str(path))} is another program's database, and isn't changed: set library.file to another file"
         )
 
 
@@ -280,7 +282,7 @@ def _application_id(database: sqlite3.Connection) -> int:
 
 
 def _is_own(path: Path) -> bool:
-    """Whether a damaged file is a library of ours, by its header or its name."""
+    """Return whether a damaged file is a library of timbred, by its header or its name."""
     with path.open("rb") as file:
         header = file.read(72)
     has_id = header[:16] == b"SQLite format 3\0" and header[68:72] == APPLICATION_ID.to_bytes(4, "big")
@@ -288,9 +290,11 @@ def _is_own(path: Path) -> bool:
 
 
 def _check_locks(path: Path) -> None:
-    """Raises:
-    ForbiddenPath: files can't be locked on the library's disk, and SQLite would wait for each lock.
-    OSError: the folder can't be written to.
+    """Check that files can be locked on the library's disk; otherwise SQLite would wait for each lock.
+
+    Raises:
+        ForbiddenPath: they can't.
+        OSError: the folder can't be written to.
     """
     if not locks_work(path.parent):
         raise ForbiddenPath(

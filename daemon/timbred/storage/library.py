@@ -1,4 +1,4 @@
-"""The library: every take that was made, found again by its id, its path, its words or its likeness."""
+"""The library: a record of every take, found by its id, its path, its words or its similarity to another take."""
 
 import hashlib
 import json
@@ -16,26 +16,26 @@ from typing import Any, NamedTuple, TypeVar
 from timbred.audio import Recipe, SampleRate, Seconds
 from timbred.errors import BadRequest, ForbiddenPath, Internal, TimbredError
 from timbred.filenames import printable
-from timbred.storage.database import NewerSchema, copy_read_only, open_database, open_in_memory, translated
+from timbred.storage.database import NewerSchema, copy_read_only, open_database, open_in_memory, translate_error
 from timbred.storage.search import (
     INDEX,
-    cosines,
+    cosine_similarities,
     has_full_text,
-    keep_index,
     like_pattern,
     match_expression,
-    most_alike,
-    words_in,
+    rank_by_similarity,
+    split_words,
+    update_index,
 )
 
 ID_LETTERS = "bcdfghjkmnpqrstvwxz23456789"
-"""No vowels, so that no id is a word; nothing that looks like something else (l and 1, o and 0, y and v)."""
+"""Letters of ids: no vowels, so that no id is a word, and none that resembles another (l and 1, o and 0, y and v)."""
 
 ID_LENGTH = 9
 """Random characters of an id after its first, a `t`: about 43 bits."""
 
-COMPARED = 5_000
-"""The newest takes among which likeness is looked for."""
+MAX_COMPARED_TAKES = 5_000
+"""The number of newest takes that are searched for similar ones."""
 
 MAX_UNSTORED = 10_000
 """Takes that are kept in memory while the library can't be written."""
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 
 def new_take_id() -> str:
-    """A new id such as `tk3w9mz2qd`: it begins with a letter, so that no host reads it as a number."""
+    """Return a new id such as `tk3w9mz2qd`. It begins with a letter, so that no host parses it as a number."""
     return "t" + "".join(secrets.choice(ID_LETTERS) for _ in range(ID_LENGTH))
 
 
@@ -58,13 +58,17 @@ class StoredTake:
         take_id: from `new_take_id`.
         path: of the file; None when it was only sent inline or played.
         created: unix time.
-        prompt, model, seed: what it was made from.
-        seconds, rate, channels: of the sound as delivered.
-        score: likeness to the prompt, where the model ranks.
-        index: place among its request's takes, from 0, the best first.
+        prompt: the text.
+        model: the model's name.
+        seed: of this take.
+        seconds: length of the sound as delivered.
+        rate: in Hz, as delivered.
+        channels: as delivered.
+        score: similarity to the prompt, where the model ranks.
+        index: rank among its request's takes, from 0, the best first.
         request_id: the client's own name for the request.
         recipe: see `timbred.storage.recipe`.
-        starred: whether somebody marked it as one to keep.
+        starred: whether a user marked it as one to keep.
     """
 
     take_id: str
@@ -84,7 +88,7 @@ class StoredTake:
 
     @property
     def missing(self) -> bool:
-        """Whether its file was there once and is gone now."""
+        """True if it had a file that doesn't exist any more."""
         return self.path is not None and not self.path.is_file()
 
 
@@ -97,20 +101,19 @@ _NEWEST_FIRST = "ORDER BY created DESC, number DESC"
 class Library:
     """The stored takes, in one SQLite file. Any thread may call it.
 
-    A take whose file is gone stays: its recipe makes it again (`vary`). It says so by `missing`.
+    A take whose file is gone remains, as its recipe can render it again (`vary`); `missing` tells so.
 
-    A take that can't be stored (no room, a disk that went away) is kept in memory, found as the others are, and stored
-    with the next one that can be. A library file that was deleted or replaced is noticed at the next take.
+    A take that can't be stored (no room, a disk that was removed) is kept in memory, found as the others are, and
+    stored with the next one that can be. A library file that was deleted or replaced is noticed at the next take.
 
-    Raises, from every method:
-        DiskFull, ForbiddenPath, Internal: the database failed, translated.
+    Every method can raise DiskFull, ForbiddenPath or Internal if the database fails.
+
+    Args:
+        path: of the file; it is created if it doesn't exist. See `open_database` for damaged and newer files.
+        in_memory: True to write nothing; the library starts with what can be read at the path.
     """
 
     def __init__(self, path: Path, *, in_memory: bool = False) -> None:
-        """Open the library, or begin one. See `timbred.storage.database` for damaged and newer files.
-
-        `in_memory`: nothing is written; it begins with what can be read at the path.
-        """
         self.path = Path(path)
         self._lock = threading.Lock()
         self._in_memory = in_memory
@@ -118,21 +121,21 @@ class Library:
         self._opened = _file_id(self.path)
         self._unstored: dict[str, StoredTake] = {}
         self._adding = threading.Lock()
-        self._full_text = self._safely(has_full_text)
+        self._full_text = self._run_transaction(has_full_text)
         if self._full_text:
-            self._safely(keep_index)
+            self._run_transaction(update_index)
 
     def close(self) -> None:
-        """Write everything out. Closing twice does no harm."""
+        """Write everything to the file, and close it. Closing twice has no effect."""
         with self._adding:
             if self._unstored and not self._store_waiting():
-                log.error("library: %d takes aren't remembered; their files hold their recipes", len(self._unstored))
+                log.error("library: %d takes couldn't be stored; their files hold their recipes", len(self._unstored))
                 self._unstored.clear()
         with self._lock:
             self._database.close()
 
     def add(self, take: StoredTake) -> None:
-        """Store a take; in memory, if the file can't be written now.
+        """Store a take; in memory if the file can't be written now.
 
         Raises:
             Internal: its id is stored already, or the library is closed.
@@ -142,10 +145,10 @@ class Library:
 
     def _add(self, take: StoredTake) -> None:
         if take.take_id in self._unstored:
-            raise Internal(f"the library {self.path}: the take {take.take_id} is there already")
+            raise Internal(f"the library {self.path}: the take {take.take_id} is stored already")
         self._follow_file()
         try:
-            self._safely(lambda database: self._insert(database, (*self._unstored.values(), take)))
+            self._run_transaction(lambda database: self._insert(database, (*self._unstored.values(), take)))
         except TimbredError as error:
             if isinstance(error.__cause__, sqlite3.IntegrityError | sqlite3.ProgrammingError):
                 raise
@@ -167,15 +170,15 @@ class Library:
             if database.execute("SELECT 1 FROM spare.sqlite_master WHERE name = 'file_numbers'").fetchone():
                 _raise_file_numbers(database, database.execute("SELECT folder, slug, number FROM spare.file_numbers"))
             if self._full_text:
-                keep_index(database)
+                update_index(database)
 
         with self._lock:
             try:
                 self._database.execute("ATTACH ? AS spare", (os.fsencode(other).decode("utf-8", "replace"),))
             except sqlite3.Error as error:
-                raise translated(error, other) from error
+                raise translate_error(error, other) from error
         try:
-            self._safely(copy)
+            self._run_transaction(copy)
         finally:
             with self._lock:
                 self._database.execute("DETACH spare")
@@ -190,7 +193,7 @@ class Library:
 
     def _store_waiting(self) -> bool:
         try:
-            self._safely(lambda database: self._insert(database, tuple(self._unstored.values())))
+            self._run_transaction(lambda database: self._insert(database, tuple(self._unstored.values())))
         except TimbredError:
             return False
         self._unstored.clear()
@@ -215,23 +218,24 @@ class Library:
             self._database = database
             self._opened = _file_id(self.path)
             if self._full_text:
-                keep_index(self._database)
+                update_index(self._database)
 
     def get(self, take_id: str) -> StoredTake | None:
-        """The take with this id, if there is one."""
-        return self._unstored.get(take_id) or self._one("take_id = ?", take_id)
+        """Return the take with this id; None if there is none."""
+        return self._unstored.get(take_id) or self._find_first("take_id = ?", take_id)
 
     def find_by_path(self, path: Path) -> StoredTake | None:
-        """The newest take that was delivered to this path, if there is one."""
+        """Return the newest take that was delivered to this path; None if there is none."""
         unstored = (take for take in reversed(list(self._unstored.values())) if take.path == path)
-        return next(unstored, None) or self._one("path = ?", _path_text(path))
+        return next(unstored, None) or self._find_first("path = ?", _path_text(path))
 
     def search(self, words: str = "", limit: int = 20, like: str | None = None) -> list[StoredTake]:
-        """Takes whose prompts have all the words, or words that begin so; the newest first.
+        """Return the takes whose prompts have all the words, or words that begin with them; the newest first.
 
-        Without words: the newest of all. `like` names a take: the answer is then ordered by likeness to it, and that
-        take itself left out. First those which the same ear heard (`hear`), by how alike they sound; then the others,
-        by how many words their prompts share with its own, those that share none left out.
+        Without words: the newest of all. If `like` is the id of a take, the result is ordered by similarity to it,
+        without that take. First come the takes with an embedding by the same model (`hear`), by the similarity of the
+        sounds; then the others, by the share of words that their prompts have in common with its own, those without
+        any left out.
 
         Raises:
             BadRequest: `limit` isn't 1..1000, or no take has the id `like`.
@@ -240,63 +244,63 @@ class Library:
             raise BadRequest(f"limit: got {limit}, allowed is a whole number from 1 to 1000")
         if like is None:
             return [*self._unstored_matching(words), *self._matching(words, limit)][:limit]
-        model = self.get(like)
-        if model is None:
+        take = self.get(like)
+        if take is None:
             raise BadRequest(f"like: no take has the id {like[:64]!r}; `takes` lists those there are")
-        others = [take for take in self._matching(words, COMPARED) if take.take_id != like]
-        return most_alike(model.prompt, others, self._heard_like(like))[:limit]
+        others = [other for other in self._matching(words, MAX_COMPARED_TAKES) if other.take_id != like]
+        return rank_by_similarity(take.prompt, others, self._similar_sounding(like))[:limit]
 
     def hear(self, take_id: str, ear: str, vector: bytes) -> None:
-        """Remember what a take sounds like: a direction of length 1, float32, in the space of this ear."""
+        """Store the embedding of a take: a vector of length 1, float32, of the embedding model `ear`."""
         query = "INSERT OR REPLACE INTO hearings VALUES (?, ?, ?)"
-        self._safely(lambda database: database.execute(query, (take_id, ear, vector)))
+        self._run_transaction(lambda database: database.execute(query, (take_id, ear, vector)))
 
-    def _heard_like(self, take_id: str) -> dict[str, float]:
-        """How alike a take others sound that the same ear heard, -1 to 1, by their ids; that take is among them."""
+    def _similar_sounding(self, take_id: str) -> dict[str, float]:
+        """Return the cosine similarity, -1 to 1, of all takes with an embedding by the same model, by id."""
         query = """
             SELECT other.take_id, other.vector FROM hearings AS one JOIN hearings AS other ON other.ear = one.ear
             JOIN takes ON takes.take_id = other.take_id WHERE one.take_id = ?
             ORDER BY takes.created DESC, takes.number DESC LIMIT ?
         """
         own = "SELECT vector FROM hearings WHERE take_id = ?"
-        rows, found = self._safely(
+        rows, vector_row = self._run_transaction(
             lambda database: (
-                database.execute(query, (take_id, COMPARED)).fetchall(),
+                database.execute(query, (take_id, MAX_COMPARED_TAKES)).fetchall(),
                 database.execute(own, (take_id,)).fetchone(),
             )
         )
-        return {} if found is None else cosines(found[0], dict(rows))
+        return {} if vector_row is None else cosine_similarities(vector_row[0], dict(rows))
 
     def browse(self, words: str, limit: int, before: str | None = None, starred: bool = False) -> list[StoredTake]:
-        """One page of what `search` finds by words: at most `limit` takes older than the take `before`.
+        """Return one page of the takes found by words: at most `limit` takes older than the take `before`.
 
-        Without `before` the newest; of a take that isn't stored nothing is older. `starred`: only starred ones.
+        Without `before` the newest; if it isn't stored, none. `starred`: only starred ones.
         """
         unstored = self._unstored_matching(words, starred) if before is None else []
         if before in self._unstored:
             before = None
-        stored = self._many(_all_of(self._having(words), _starred(starred), _older_than(before)), limit)
+        stored = self._find(_all_of(self._has_words(words), _starred(starred), _older_than(before)), limit)
         return [*unstored, *stored][:limit]
 
     def count(self, words: str = "", starred: bool = False) -> int:
-        """How many takes `browse` goes through."""
-        condition = _all_of(self._having(words), _starred(starred))
+        """Return the number of takes that `browse` goes through."""
+        condition = _all_of(self._has_words(words), _starred(starred))
         query = f"SELECT count(*) FROM takes WHERE {condition.text}"
-        stored = int(self._safely(lambda database: database.execute(query, condition.values).fetchone())[0])
+        stored = int(self._run_transaction(lambda database: database.execute(query, condition.values).fetchone())[0])
         return stored + len(self._unstored_matching(words, starred))
 
     def star(self, take_id: str, on: bool) -> bool:
-        """Mark a take, or take its mark away; whether there is such a take."""
+        """Mark a take, or remove its mark; return whether there is such a take."""
         if take_id in self._unstored:
             self._unstored[take_id] = replace(self._unstored[take_id], starred=on)
             return True
         query = "UPDATE takes SET starred = ? WHERE take_id = ?"
-        return self._safely(lambda database: database.execute(query, (int(on), take_id)).rowcount) > 0
+        return self._run_transaction(lambda database: database.execute(query, (int(on), take_id)).rowcount) > 0
 
     def file_number(self, folder: str, slug: str) -> int:
         """Return the last number given to a file `slug-NUMBER` in a folder inside the takes folder; 0 for none."""
         query = "SELECT number FROM file_numbers WHERE folder = ? AND slug = ?"
-        row = self._safely(lambda database: database.execute(query, (folder, slug)).fetchone())
+        row = self._run_transaction(lambda database: database.execute(query, (folder, slug)).fetchone())
         return 0 if row is None else int(row[0])
 
     def next_file_number(self, folder: str, slug: str, above: int = 0) -> int:
@@ -315,54 +319,54 @@ class Library:
 
         with self._adding:
             self._follow_file()
-        return self._safely(count)
+        return self._run_transaction(count)
 
     def raise_file_numbers(self, numbers: Iterable[tuple[str, str, int]]) -> None:
         """Store last numbers of files, rows of folder, slug and number, where they are higher than those stored."""
         rows = list(numbers)
-        self._safely(lambda database: _raise_file_numbers(database, rows))
+        self._run_transaction(lambda database: _raise_file_numbers(database, rows))
 
     @property
     def is_stored(self) -> bool:
-        """Whether the library is kept in its file, rather than in memory only."""
+        """True if the library is kept in its file; False if only in memory."""
         return not self._in_memory
 
     def _matching(self, words: str, limit: int) -> list[StoredTake]:
-        return self._many(self._having(words), limit)
+        return self._find(self._has_words(words), limit)
 
     def _unstored_matching(self, words: str, starred: bool = False) -> list[StoredTake]:
-        """The takes in memory that have all the words, the newest first."""
-        wanted = [word.casefold() for word in words_in(words)]
-        if words.strip() and not wanted:
+        """Return the takes in memory that have all the words, the newest first."""
+        words_lowered = [word.casefold() for word in split_words(words)]
+        if words.strip() and not words_lowered:
             return []
         return [
             take
             for take in reversed(list(self._unstored.values()))
-            if (take.starred or not starred) and all(word in take.prompt.casefold() for word in wanted)
+            if (take.starred or not starred) and all(word in take.prompt.casefold() for word in words_lowered)
         ]
 
-    def _having(self, words: str) -> "_Condition":
-        wanted = words_in(words)
-        if not wanted:
-            # Only punctuation matches nothing, rather than everything.
+    def _has_words(self, words: str) -> "_Condition":
+        search_words = split_words(words)
+        if not search_words:
+            # text of only punctuation matches nothing, rather than everything
             return _Condition("0" if words.strip() else "1")
         if self._full_text:
             text = f"number IN (SELECT rowid FROM {INDEX} WHERE {INDEX} MATCH ?)"
-            return _Condition(text, (match_expression(wanted),))
-        text = " AND ".join("prompt LIKE ? ESCAPE '!'" for _ in wanted)
-        return _Condition(text, tuple(like_pattern(word) for word in wanted))
+            return _Condition(text, (match_expression(search_words),))
+        text = " AND ".join("prompt LIKE ? ESCAPE '!'" for _ in search_words)
+        return _Condition(text, tuple(like_pattern(word) for word in search_words))
 
-    def _one(self, condition: str, value: str) -> StoredTake | None:
-        found = self._many(_Condition(condition, (value,)), 1)
-        return found[0] if found else None
+    def _find_first(self, condition: str, value: str) -> StoredTake | None:
+        takes = self._find(_Condition(condition, (value,)), 1)
+        return takes[0] if takes else None
 
-    def _many(self, condition: "_Condition", limit: int) -> list[StoredTake]:
+    def _find(self, condition: "_Condition", limit: int) -> list[StoredTake]:
         query = f"SELECT {_COLUMNS} FROM takes WHERE {condition.text} {_NEWEST_FIRST} LIMIT ?"
-        rows = self._safely(lambda database: database.execute(query, (*condition.values, limit)).fetchall())
+        rows = self._run_transaction(lambda database: database.execute(query, (*condition.values, limit)).fetchall())
         return [_take(row) for row in rows]
 
-    def _safely(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do it in one transaction, one thread at a time, and translate what fails."""
+    def _run_transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` in one transaction, one thread at a time, and translate errors."""
         with self._lock:
             try:
                 self._database.execute("BEGIN")
@@ -374,7 +378,7 @@ class Library:
                     raise
                 self._database.execute("COMMIT")
             except sqlite3.Error as error:
-                raise translated(error, self.path) from error
+                raise translate_error(error, self.path) from error
             return result
 
 
@@ -388,7 +392,7 @@ def _raise_file_numbers(database: sqlite3.Connection, rows: Iterable[tuple[str, 
 
 
 def _file_id(path: Path) -> tuple[int, int] | None:
-    """What tells a file from another one at the same path; None where there is none."""
+    """Return what distinguishes a file from another one at the same path; None if there is none."""
     try:
         status = path.stat()
     except OSError:
@@ -397,7 +401,7 @@ def _file_id(path: Path) -> tuple[int, int] | None:
 
 
 class _Condition(NamedTuple):
-    """What stands after WHERE, and the values of its question marks."""
+    """The text after WHERE, and the values of its placeholders."""
 
     text: str
     values: tuple[str, ...] = ()
@@ -465,21 +469,21 @@ def _path_text(path: Path) -> str:
 
 
 def _storable(text: str) -> str:
-    """Text as SQLite takes it: halves of surrogate pairs become question marks."""
+    """Return text without lone surrogates, which SQLite doesn't accept: they become question marks."""
     return text.encode("utf-8", "replace").decode()
 
 
 def spare_file(folder: Path, library: Path) -> Path:
-    """The spare of a library, in `folder`."""
+    """Return the path of a library's spare in `folder`."""
     digest = hashlib.blake2b(os.fsencode(library.absolute()), digest_size=8).hexdigest()
     return folder / f"library-{digest}.sqlite"
 
 
 def open_library(file: Path, spare_folder: Path | None) -> Library:
-    """Open the library, or its spare in `spare_folder` where the library itself can't be used; the log says so.
+    """Open the library, or its spare in `spare_folder` if the library can't be used, which is logged.
 
     Raises:
-        TimbredError: neither can be used; says why the library can't.
+        TimbredError: neither can be used; the message says why the library can't.
     """
     spare = spare_file(spare_folder, file) if spare_folder is not None else None
     try:
@@ -489,8 +493,8 @@ def open_library(file: Path, spare_folder: Path | None) -> Library:
     except TimbredError as error:
         if spare is None:
             raise
-        opened = _spare(file, spare, error)
-        log.warning("%s. Until then takes are remembered in %s", error, printable(str(spare)))
+        opened = _open_spare(file, spare, error)
+        log.warning("%s. Until then takes are stored in %s", error, printable(str(spare)))
         return opened
     if spare is not None and spare.is_file():
         try:
@@ -500,7 +504,7 @@ def open_library(file: Path, spare_folder: Path | None) -> Library:
     return library
 
 
-def _spare(file: Path, spare: Path, error: TimbredError) -> Library:
+def _open_spare(file: Path, spare: Path, error: TimbredError) -> Library:
     try:
         spare.parent.mkdir(parents=True, exist_ok=True)
         if not spare.exists():

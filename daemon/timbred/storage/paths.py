@@ -1,6 +1,6 @@
-"""File names from prompts: short, plain ASCII, and allowed on every system."""
+"""File names from prompts, folders inside the takes folder, and the files that requests may read."""
 
-# ruff: noqa: RUF001  the tables are there for letters that look alike
+# ruff: noqa: RUF001  the tables contain letters that look like Latin ones
 
 import errno
 import os
@@ -17,8 +17,8 @@ from timbred.filenames import MAX_FOLDER_UNITS, RESERVED, PathLimit, comparison_
 MAX_SLUG_LENGTH = 40
 """Characters of a slug."""
 
-NAMELESS = "sound"
-"""The slug of a prompt that leaves no letter (one in a script without a table here, or none at all)."""
+FALLBACK_SLUG = "sound"
+"""The slug of a prompt that leaves no letter: one in a script without a table here, or without letters."""
 
 _CYRILLIC = (
     "а:a б:b в:v г:g ґ:g д:d е:e є:ie ж:zh з:z и:i і:i к:k л:l м:m н:n о:o п:p р:r с:s т:t у:u ф:f х:kh ц:ts "
@@ -31,9 +31,9 @@ _LETTERS = str.maketrans({pair[0]: pair[2:] for table in (_CYRILLIC, _GREEK, _LA
 
 
 def slug(text: str) -> str:
-    """A file name's first part, of the letters a-z, digits and single hyphens, 1 to 40 characters.
+    """Return the first part of a file name: letters a-z, digits and single hyphens, 1 to 40 characters.
 
-    Accents are dropped, Cyrillic and Greek letters are spelled in Latin ones.
+    Accents are dropped; Cyrillic and Greek letters are transliterated.
 
     >>> slug("Rain on Tin!")
     'rain-on-tin'
@@ -46,12 +46,12 @@ def slug(text: str) -> str:
     spelled = lowered.translate(_LETTERS)
     plain = unicodedata.normalize("NFKD", spelled).translate(_LETTERS).encode("ascii", "ignore").decode()
     words = re.sub(r"[^a-z0-9]+", "-", plain.replace("'", "")).strip("-")
-    short = _shortened(words) or NAMELESS
-    return f"{short}-{NAMELESS}" if short in RESERVED else short
+    short = _shorten(words) or FALLBACK_SLUG
+    return f"{short}-{FALLBACK_SLUG}" if short in RESERVED else short
 
 
-def _shortened(words: str) -> str:
-    """Cut at a hyphen where there is one, rather than inside a word."""
+def _shorten(words: str) -> str:
+    """Cut at a hyphen if there is one, rather than inside a word."""
     if len(words) <= MAX_SLUG_LENGTH:
         return words
     cut = words[: MAX_SLUG_LENGTH + 1].rpartition("-")[0]
@@ -66,15 +66,15 @@ class Disk:
         self._mount: Path | None = None
 
     def remember(self) -> None:
-        """Note where the disk of the folder, which exists, is mounted; once."""
+        """Store the mount point of the folder, which exists; once."""
         if self._mount is None:
             self._mount = _mount_point(self._folder)
 
     def check(self) -> None:
-        """See that the folder, or where it would be made again, is on the mount that was noted, or on one below it.
+        """Check that the folder, or the place where it would be created, is on the stored mount or one below it.
 
         Raises:
-            OSError: ENODEV, when that is no longer mounted.
+            OSError: ENODEV, if that isn't mounted any more.
         """
         if self._mount is not None and not _mount_point(self._folder).is_relative_to(self._mount):
             reason = f"the disk that was mounted at {self._mount} isn't there"
@@ -82,27 +82,28 @@ class Disk:
 
 
 def _mount_point(folder: Path) -> Path:
-    """The mount point of the folder or, where it doesn't exist, of the nearest folder above it that does."""
+    """Return the mount point of the folder or, if it doesn't exist, of the nearest folder above it."""
     real = Path(os.path.realpath(folder))
     while not os.path.ismount(real) and real != real.parent:
         real = real.parent
     return real
 
 
-LONGEST_NAME_UNITS = 60
-"""Characters of the longest name that timbred gives a file of the takes folder: that of a journal in `created`."""
+MAX_NAME_UNITS = 60
+"""Characters of the longest name that timbred gives a file in the takes folder: that of a journal."""
 
-LONGEST_PATH = 4096
+MAX_PATH_CHARACTERS = 4096
+"""Characters of a path in a request."""
 
 
 def folder_inside(root: Path, folder: str) -> Path:
-    """The folder named `folder` (parts divided by `/` or `\\`; empty: the root itself) inside `root`.
+    r"""Return the folder named `folder` (parts divided by `/` or `\`; empty for the root itself) inside `root`.
 
-    It need not exist. One that differs only by case or by Unicode normalisation is the same folder: the spelling that
-    is there is used. Links are followed, and must end inside.
+    It need not exist. A folder whose name differs only by case or Unicode normalisation is the same: its existing
+    spelling is used. Links are followed, and must end inside.
 
     Raises:
-        ForbiddenPath: naming the folder, and what about it isn't allowed.
+        ForbiddenPath: the folder isn't allowed; the message says why.
     """
     if folder == "":
         return root
@@ -110,19 +111,19 @@ def folder_inside(root: Path, folder: str) -> Path:
         raise ForbiddenPath(f"folder: got {_shown(folder)}; {fault}. Name a folder inside the takes folder")
     inside = root
     for part in re.split(r"[/\\]", folder.rstrip("/\\")):
-        inside /= _as_spelled_there(inside, part)
-    if not _resolved(inside).is_relative_to(_resolved(root)):
+        inside /= _existing_spelling(inside, part)
+    if not _resolve(inside).is_relative_to(_resolve(root)):
         raise ForbiddenPath(f"folder: got {_shown(folder)}; a link in it leads outside the takes folder")
     return inside
 
 
 def check_length(folder: str, limit: PathLimit) -> None:
-    """See that timbred's files have room in a folder, a whole path.
+    """Check that timbred's files have room in a folder, given as a whole path.
 
     Raises:
         ForbiddenPath: some of their paths would be too long for the system.
     """
-    if fault := limit.fault(folder, LONGEST_NAME_UNITS):
+    if fault := limit.fault(folder, MAX_NAME_UNITS):
         long_paths = ", or switch on Windows' long paths" if limit.system == "Windows" else ""
         raise ForbiddenPath(
             f"{_shown(folder)}: {fault}: name a shorter folder with @folder, or set takes.folder to one{long_paths}"
@@ -155,8 +156,8 @@ def _fault_of_encoding(part: str) -> str | None:
     return None
 
 
-def _as_spelled_there(parent: Path, part: str) -> str:
-    """The name of the entry of `parent` that other systems take for the same as `part`, if there is one."""
+def _existing_spelling(parent: Path, part: str) -> str:
+    """Return the name of the entry of `parent` that other systems consider equal to `part`, if there is one."""
     if os.path.lexists(parent / part):
         return part
     key = comparison_key(part)
@@ -164,23 +165,23 @@ def _as_spelled_there(parent: Path, part: str) -> str:
         with os.scandir(parent) as entries:
             return min((entry.name for entry in entries if comparison_key(entry.name) == key), default=part)
     except OSError:
-        return part  # the parent isn't there either, or can't be listed: making the folder says so
+        return part  # the parent doesn't exist or can't be listed: creating the folder reports it
 
 
 class AllowedFolders:
     """The folders from which input files may be read."""
 
     def __init__(self, roots: Iterable[Path]) -> None:
-        self.roots = tuple(_resolved(Path(root).expanduser()) for root in roots)
+        self.roots = tuple(_resolve(Path(root).expanduser()) for root in roots)
 
     def resolve(self, path_text: str) -> Path:
-        """The file that a request names: absolute, from `~`, or relative to one of the folders.
+        """Return the file that a request names: absolute, from `~`, or relative to one of the folders.
 
         Raises:
-            ForbiddenPath: outside every allowed folder, whether or not it exists.
+            ForbiddenPath: outside every allowed folder, whether it exists or not.
             BadAudio: inside, but there is no such file, or it is a folder or a device.
         """
-        if not path_text or "\0" in path_text or len(path_text) > LONGEST_PATH or not is_utf8(path_text):
+        if not path_text or "\0" in path_text or len(path_text) > MAX_PATH_CHARACTERS or not is_utf8(path_text):
             raise ForbiddenPath(f"{_shown(path_text)} isn't a path")
         candidates = [path for path in self._candidates(path_text) if self._allows(path)]
         if not candidates:
@@ -196,17 +197,17 @@ class AllowedFolders:
             path = Path(path_text).expanduser()
         except RuntimeError:
             return []
-        return [_resolved(path)] if path.is_absolute() else [_resolved(root / path) for root in self.roots]
+        return [_resolve(path)] if path.is_absolute() else [_resolve(root / path) for root in self.roots]
 
     def _allows(self, path: Path) -> bool:
         return any(path.is_relative_to(root) for root in self.roots)
 
 
-def _resolved(path: Path) -> Path:
-    """The path without links and dots.
+def _resolve(path: Path) -> Path:
+    """Return the path without links and dots.
 
     Raises:
-        ForbiddenPath: a link that leads to itself.
+        ForbiddenPath: a link leads to itself.
     """
     try:
         return path.resolve()

@@ -1,13 +1,13 @@
-"""A recipe: everything needed to make a sound again, as JSON. It is stored with the take and inside the file.
+"""A recipe: everything needed to render a sound again, as JSON. It is stored with the take and inside the file.
 
-    {"timbred": "0.1.0",                 version that made it
-     "recipe": 1,                        version of this shape
+    {"timbred": "0.1.0",                 version that rendered it
+     "recipe": 1,                        version of this format
      "model": "pocket", "licence": "Apache-2.0",
      "prompt": "rain on tin", "seed": 7,
      "created": "2026-01-31T12:00:00Z",
-     "parameters": {"seconds": 4.0}}     the rest of `generate`'s keys, by their names on the wire
+     "parameters": {"seconds": 4.0}}     the other keys of `generate`, by their names on the wire
 
-A recipe says how a sound was made, not where it went: keys of delivery and playback are left out.
+Keys of delivery and playback are left out: a recipe describes the sound only.
 """
 
 import math
@@ -24,28 +24,28 @@ from timbred.errors import BadAudio
 from timbred.protocol.keys import Prompt
 from timbred.protocol.messages import Generate
 
-FORMAT = 1
-"""The version of the shape above."""
+RECIPE_FORMAT = 1
+"""The version of this format."""
 
-OF_ITS_OWN = frozenset({"model", "prompt", "seed"})
-"""Keys of `generate` that stand at the recipe's top."""
+TOP_LEVEL_KEYS = frozenset({"model", "prompt", "seed"})
+"""Keys of `generate` that are top-level fields of a recipe."""
 
-NOT_OF_THE_SOUND = frozenset(
+DELIVERY_KEYS = frozenset(
     {"id", "port", "takes", "rank", "to", "name", "folder", "priority", "preview", "by", "inline"}
     | {"voice", "gain", "pan", "speed", "out", "at", "fade"}
 )
-"""Keys of `generate` that say what was done with the sound."""
+"""Keys of `generate` that describe delivery or playback."""
 
 PARAMETERS: tuple[str, ...] = tuple(
-    name for name in Generate.__struct_fields__ if name not in OF_ITS_OWN | NOT_OF_THE_SOUND
+    name for name in Generate.__struct_fields__ if name not in TOP_LEVEL_KEYS | DELIVERY_KEYS
 )
-"""Every key that `parameters` may hold."""
+"""All keys that `parameters` may contain."""
 
 Text = Annotated[str, Meta(max_length=200)]
 
 
-class _Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A recipe from outside. Parameters are read as `Generate` reads them."""
+class _RecipeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A recipe from outside. Parameters are parsed as `Generate`'s."""
 
     timbred: Text
     recipe: Annotated[int, Meta(ge=1)]
@@ -67,13 +67,15 @@ def make_recipe(
     version: str = timbred.__version__,
     created: float | None = None,
 ) -> Recipe:
-    """The recipe of one take.
+    """Return the recipe of one take.
 
     Args:
-        parameters: `generate`'s keys and their values as they were carried out; None values, and keys
-            that say what was done with the sound, are left out.
-        model, licence: from the model's card.
-        prompt, seed: of this take.
+        parameters: `generate`'s keys and their values as rendered; None values, and keys of delivery and playback, are
+            left out.
+        model: its name.
+        licence: from the model's card.
+        prompt: of this take.
+        seed: of this take.
         version: timbred's.
         created: unix time; None is now.
 
@@ -86,7 +88,7 @@ def make_recipe(
     moment = datetime.now(UTC) if created is None else datetime.fromtimestamp(created, UTC)
     return {
         "timbred": version,
-        "recipe": FORMAT,
+        "recipe": RECIPE_FORMAT,
         "model": model,
         "licence": licence,
         "prompt": prompt,
@@ -97,47 +99,54 @@ def make_recipe(
 
 
 def parameters_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """`generate`'s keys with which to make this sound again: prompt, model, seed and the recipe's parameters.
+    """Return `generate`'s keys that render this sound again: prompt, model, seed and the recipe's parameters.
 
-    The recipe may come from a stranger's file, and is validated in full.
+    The recipe may come from an untrusted file, and is validated in full.
 
     Raises:
-        BadAudio: unknown fields (named), wrong kinds, values out of range, or a newer recipe format.
+        BadAudio: unknown fields (named), wrong types, values out of range, or a newer recipe format.
     """
-    shape = _read(recipe)
-    if shape.recipe > FORMAT:
-        raise BadAudio(f"the recipe's format is {shape.recipe}, this timbred reads up to {FORMAT}: update it")
-    unknown = sorted(set(shape.parameters) - set(PARAMETERS))
+    recipe_file = _read(recipe)
+    if recipe_file.recipe > RECIPE_FORMAT:
+        raise BadAudio(
+            f"the recipe's format is {recipe_file.recipe}, this timbred supports up to {RECIPE_FORMAT}: update timbred"
+        )
+    unknown = sorted(set(recipe_file.parameters) - set(PARAMETERS))
     if unknown:
-        raise BadAudio(f"the recipe has parameters that don't belong there: {_listed(unknown)}")
-    whole = {"prompt": shape.prompt, "model": shape.model, "seed": shape.seed, **shape.parameters}
-    return _as_generate_reads(whole)
+        raise BadAudio(f"the recipe has unknown parameters: {_list_names(unknown)}")
+    values = {
+        "prompt": recipe_file.prompt,
+        "model": recipe_file.model,
+        "seed": recipe_file.seed,
+        **recipe_file.parameters,
+    }
+    return _parse_parameters(values)
 
 
-def overlaid(parameters: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's parameters with what is named changed. A length in the one unit replaces that in the other.
+def overlay(parameters: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe's parameters with some changed. A length in one unit replaces that in the other.
 
-    >>> overlaid({"prompt": "pad", "bars": 2.0, "bpm": 90.0}, {"seconds": 1.5})
+    >>> overlay({"prompt": "pad", "bars": 2.0, "bpm": 90.0}, {"seconds": 1.5})
     {'prompt': 'pad', 'seconds': 1.5}
     """
     replaced = {
-        *(("bars", "bpm", "beats_per_bar") if "seconds" in named else ()),
-        *(("seconds",) if "bars" in named else ()),
+        *(("bars", "bpm", "beats_per_bar") if "seconds" in changes else ()),
+        *(("seconds",) if "bars" in changes else ()),
     }
-    return {**{name: value for name, value in parameters.items() if name not in replaced}, **named}
+    return {**{name: value for name, value in parameters.items() if name not in replaced}, **changes}
 
 
-def _read(recipe: Mapping[str, Any]) -> _Shape:
-    unknown = sorted(set(map(str, recipe)) - set(_Shape.__struct_fields__))
+def _read(recipe: Mapping[str, Any]) -> _RecipeFile:
+    unknown = sorted(set(map(str, recipe)) - set(_RecipeFile.__struct_fields__))
     if unknown:
-        raise BadAudio(f"the recipe has unknown fields: {_listed(unknown)}")
+        raise BadAudio(f"the recipe has unknown fields: {_list_names(unknown)}")
     try:
-        return msgspec.convert(dict(recipe), _Shape)
+        return msgspec.convert(dict(recipe), _RecipeFile)
     except (msgspec.ValidationError, RecursionError) as error:
         raise BadAudio(f"the recipe can't be used: {error}") from error
 
 
-def _as_generate_reads(parameters: dict[str, Any]) -> dict[str, Any]:
+def _parse_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
     try:
         read = msgspec.convert({"id": "recipe", **parameters}, Generate)
     except (msgspec.ValidationError, RecursionError) as error:
@@ -149,6 +158,6 @@ def _as_generate_reads(parameters: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _listed(names: list[str]) -> str:
+def _list_names(names: list[str]) -> str:
     shown = ", ".join(ascii(name[:40]) for name in names[:8])
     return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"

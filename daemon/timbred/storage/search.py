@@ -1,6 +1,6 @@
-"""Finding takes by the words of their prompts: SQLite's full-text index FTS5, or plain LIKE without it.
+"""Search for takes by the words of their prompts: SQLite's full-text index FTS5, or LIKE without it; and ranking.
 
-What a user types is never read as search syntax: every word is quoted.
+User input is never interpreted as search syntax: every word is quoted.
 """
 
 import re
@@ -11,15 +11,17 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-MOST_WORDS = 16
-LONGEST_WORD = 100
+MAX_WORDS = 16
+"""Words of a search that are used."""
+MAX_WORD_CHARACTERS = 100
+"""Characters of a word that are used."""
 
 INDEX = "takes_words"
 """The FTS5 table; its rowid is the take's `number`."""
 
 
 def has_full_text(database: sqlite3.Connection) -> bool:
-    """Whether this SQLite was built with FTS5."""
+    """Return whether this SQLite was built with FTS5."""
     try:
         database.execute("CREATE VIRTUAL TABLE temp.timbred_probe USING fts5(word)")
         database.execute("DROP TABLE temp.timbred_probe")
@@ -28,8 +30,8 @@ def has_full_text(database: sqlite3.Connection) -> bool:
     return True
 
 
-def keep_index(database: sqlite3.Connection) -> None:
-    """Make the index, or make it again if takes were added by a program without FTS5."""
+def update_index(database: sqlite3.Connection) -> None:
+    """Create the index, or rebuild it if takes were added by a program without FTS5."""
     database.execute(
         f"CREATE VIRTUAL TABLE IF NOT EXISTS {INDEX} USING fts5(prompt, tokenize = 'unicode61 remove_diacritics 2')"
     )
@@ -40,18 +42,18 @@ def keep_index(database: sqlite3.Connection) -> None:
         database.execute(f"INSERT INTO {INDEX} (rowid, prompt) SELECT number, prompt FROM takes")
 
 
-def words_in(text: str) -> list[str]:
-    """The words of a search: split at white space; what has no letter and no digit is no word.
+def split_words(text: str) -> list[str]:
+    """Split a search into words at white space; parts without a letter or digit are dropped.
 
-    >>> words_in('warm "pad" --')
+    >>> split_words('warm "pad" --')
     ['warm', '"pad"']
     """
-    words = [word[:LONGEST_WORD] for word in text.replace("\0", " ").split()]
-    return [word for word in words if any(c.isalnum() for c in word)][:MOST_WORDS]
+    words = [word[:MAX_WORD_CHARACTERS] for word in text.replace("\0", " ").split()]
+    return [word for word in words if any(c.isalnum() for c in word)][:MAX_WORDS]
 
 
 def match_expression(words: list[str]) -> str:
-    """The FTS5 query for prompts that have all the words, each matching from its beginning.
+    """Return the FTS5 query for prompts that have all the words, each matching as a prefix.
 
     >>> match_expression(['warm', 'p"d'])
     '"warm"* AND "p""d"*'
@@ -60,7 +62,7 @@ def match_expression(words: list[str]) -> str:
 
 
 def like_pattern(word: str) -> str:
-    """The LIKE pattern (escape character `!`) for prompts that have the word anywhere.
+    """Return the LIKE pattern (escape character `!`) for prompts that contain the word.
 
     >>> like_pattern('100%')
     '%100!%%'
@@ -68,17 +70,17 @@ def like_pattern(word: str) -> str:
     return "%" + re.sub(r"([!%_])", r"!\1", word) + "%"
 
 
-def likeness(one: str, other: str) -> float:
-    """How alike two prompts are: shared words over all words of both, 0 to 1.
+def word_similarity(one: str, other: str) -> float:
+    """Return the similarity of two prompts: shared words over all words of both, 0 to 1.
 
-    >>> likeness("warm analog pad", "cold analog pad")
+    >>> word_similarity("warm analog pad", "cold analog pad")
     0.5
     """
-    first, second = _bare(one), _bare(other)
+    first, second = _word_set(one), _word_set(other)
     return len(first & second) / len(first | second) if first | second else 0.0
 
 
-def _bare(text: str) -> set[str]:
+def _word_set(text: str) -> set[str]:
     folded = unicodedata.normalize("NFKD", text.casefold())
     return set(re.findall(r"\w+", "".join(c for c in folded if not unicodedata.combining(c))))
 
@@ -87,29 +89,45 @@ def _plain(word: str) -> str:
     return word.encode("utf-8", "replace").decode().replace('"', '""')
 
 
-class Spoken(Protocol):
-    """What has an id and a prompt."""
+class HasPrompt(Protocol):
+    """An object with an id and a prompt."""
 
     @property
-    def take_id(self) -> str: ...
+    def take_id(self) -> str:
+        """The take's id."""
+        ...
+
     @property
-    def prompt(self) -> str: ...
+    def prompt(self) -> str:
+        """The take's prompt."""
+        ...
 
 
-SpokenT = TypeVar("SpokenT", bound=Spoken)
+HasPromptT = TypeVar("HasPromptT", bound=HasPrompt)
 
 
-def cosines(one: bytes, others: Mapping[str, bytes]) -> dict[str, float]:
-    """How near each direction lies to one, -1 to 1. All are float32 of length 1 and the same number of dimensions."""
+def cosine_similarities(one: bytes, others: Mapping[str, bytes]) -> dict[str, float]:
+    """Return the cosine similarity of vectors, by name, to one, -1 to 1. All are float32 of length 1 and one size."""
     if not others:
         return {}
-    found = np.stack([np.frombuffer(vector, "<f4") for vector in others.values()]) @ np.frombuffer(one, "<f4")
-    return dict(zip(others, found.tolist(), strict=True))
+    similarities = np.stack([np.frombuffer(vector, "<f4") for vector in others.values()]) @ np.frombuffer(one, "<f4")
+    return dict(zip(others, similarities.tolist(), strict=True))
 
 
-def most_alike(prompt: str, takes: Iterable[SpokenT], heard: Mapping[str, float]) -> list[SpokenT]:
-    """Takes by likeness: those in `heard` by their sound, then the others that share words with the prompt. The order
-    of equals stays."""
-    rated = [(take.take_id in heard, heard.get(take.take_id, likeness(prompt, take.prompt)), take) for take in takes]
-    alike = [one for one in rated if one[0] or one[1] > 0]
-    return [take for _, _, take in sorted(alike, key=lambda one: one[:2], reverse=True)]
+def rank_by_similarity(
+    prompt: str, takes: Iterable[HasPromptT], sound_similarities: Mapping[str, float]
+) -> list[HasPromptT]:
+    """Sort takes by similarity: those in `sound_similarities` by their sound, then the others by their prompts.
+
+    Takes without a common word are left out. The order of equal ones is kept.
+    """
+    rated = [
+        (
+            take.take_id in sound_similarities,
+            sound_similarities.get(take.take_id, word_similarity(prompt, take.prompt)),
+            take,
+        )
+        for take in takes
+    ]
+    similar = [entry for entry in rated if entry[0] or entry[1] > 0]
+    return [take for _, _, take in sorted(similar, key=lambda entry: entry[:2], reverse=True)]

@@ -27,7 +27,7 @@ from timbred.errors import DiskFull, ForbiddenPath, Internal, TimbredError, from
 from timbred.filenames import PathLimit, comparison_key, is_utf8, path_limit_here, printable
 from timbred.storage.created_files import Created, sweep
 from timbred.storage.library import Library
-from timbred.storage.paths import AllowedFolders, Disk, check_length, folder_inside, slug
+from timbred.storage.paths import Disk, check_length, folder_inside, slug
 
 OLD_COUNTER_NAME = ".timbred-names.sqlite"
 """The hidden SQLite file in the takes folder in which earlier versions kept the numbers."""
@@ -153,28 +153,28 @@ def _delete_old_counter(path: Path) -> None:
 
 def _highest_there(folder: Path, slug: str) -> int:
     pattern = re.compile(re.escape(slug) + r"-(\d{1,15})\.", re.IGNORECASE | re.ASCII)
-    numbers = (pattern.match(path.name) for path in folder.iterdir())
-    return max((int(found[1]) for found in numbers if found), default=0)
+    matches = (pattern.match(path.name) for path in folder.iterdir())
+    return max((int(match[1]) for match in matches if match), default=0)
 
 
-NO_LINKS = frozenset(
+NO_LINK_ERRORS = frozenset(
     getattr(errno, name)
     for name in ("EPERM", "ENOSYS", "EOPNOTSUPP", "ENOTSUP", "EMLINK", "EINVAL", "EACCES", "EXDEV")
     if hasattr(errno, name)
 )
-"""Errors of file systems that have no hard links (FAT, exFAT, some network folders), or no exclusive renames."""
+"""Errors of file systems without hard links (FAT, exFAT, some network folders) or without exclusive renames."""
 
 
 def publish(hidden: Path, final: Path, placeholder: Callable[[Path, os.stat_result | None], None]) -> None:
-    """Rename the finished file.
+    """Rename the finished file; an existing file is never replaced.
 
-    Windows renames only to a free name. Elsewhere a hard link is made, which fails if the name is taken. Without hard
-    links the system's exclusive rename is used; without that the name is first taken by an empty file of our own,
-    which is then replaced. `placeholder` is called with that file's path and status, for the record, and with None
-    when it is gone.
+    Windows renames only to a free name. Elsewhere a hard link is created, which fails if the name is taken. Without
+    hard links the system's exclusive rename is used; without that the name is first taken by an empty file, which is
+    then replaced. `placeholder` is called with that file's path and status, for the record, and with None when it is
+    gone.
 
     Raises:
-        FileExistsError: the name is taken; the hidden file is still there.
+        FileExistsError: the name is taken; the hidden file still exists.
         OSError: from the file system.
     """
     if sys.platform == "win32":
@@ -186,7 +186,7 @@ def publish(hidden: Path, final: Path, placeholder: Callable[[Path, os.stat_resu
         except FileExistsError:
             raise
         except OSError as error:
-            if error.errno not in NO_LINKS:
+            if error.errno not in NO_LINK_ERRORS:
                 raise
         else:
             return
@@ -223,13 +223,13 @@ def _replace(hidden: Path, final: Path, handle: int) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        # one folder on several disks (a union file system): the content is copied into our own file
+        # one folder on several disks (a union file system): the content is copied into the placeholder
         with hidden.open("rb") as source, os.fdopen(os.dup(handle), "wb") as target:
             shutil.copyfileobj(source, target)
 
 
 def _remove_own(path: Path, own: os.stat_result) -> None:
-    """Remove the empty file, or what was copied into it; not a file that took its place."""
+    """Delete the empty file, or what was copied into it; not a file that replaced it."""
     try:
         if os.path.samestat(path.lstat(), own):
             path.unlink()
@@ -237,46 +237,48 @@ def _remove_own(path: Path, own: os.stat_result) -> None:
         return
 
 
-LATER = sys.platform != "win32"
-"""Whether files can be brought to the disk after they have their name. On Windows nobody can move or delete an open
-file, and folders can't be written out; there a file is brought to the disk before."""
+SYNC_AFTER_PUBLICATION = sys.platform != "win32"
+"""Whether files are written through to the disk after they got their name.
+
+On Windows nobody can move or delete an open file, and folders can't be flushed; there a file is flushed before.
+"""
 
 
 class DiskSync:
-    """Brings files and folders to the disk, one after the other, in a thread. Safe for threads.
+    """Flushes files and folders to the disk, one after the other, in a thread. Thread-safe.
 
-    What is published is in the system's hands: it outlives this process, however that ends. Only when the power fails
-    before it is settled can it be lost.
+    A published file is in the system's hands and outlives this process. Only when the power fails before it is flushed
+    can it be lost.
     """
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="settling")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="disk-sync")
 
     def add(self, paths: Iterable[Path]) -> None:
-        """Bring these to the disk, in this order, after all that was added before. What is gone by then is let go."""
-        if LATER:
-            self._thread.submit(_settle, tuple(paths))
+        """Flush these paths, in this order, after all that were added before. Missing ones are skipped."""
+        if SYNC_AFTER_PUBLICATION:
+            self._thread.submit(_sync_all, tuple(paths))
 
     def wait(self) -> None:
-        """Until all that was added is on the disk, as far as the disk takes it."""
+        """Wait until everything that was added is flushed."""
         self._thread.submit(lambda: None).result()
 
 
-def _settle(paths: tuple[Path, ...]) -> None:
+def _sync_all(paths: tuple[Path, ...]) -> None:
     for path in paths:
         try:
-            _synchronize(path)
+            _sync(path)
         except FileNotFoundError:
             continue
         except OSError as error:
-            # some file systems have no way to write a folder out; all others mean trouble with the disk
+            # some file systems can't flush a folder; any other error is a fault of the disk
             level = logging.DEBUG if error.errno == errno.EINVAL else logging.WARNING
             log.log(level, "%s would be lost if the power failed now: %s", path, error.strerror)
-        except Exception:  # nobody waits for the result, so it is told here
+        except Exception:  # nobody waits for the result, so it is logged here
             log.exception("%s would be lost if the power failed now", path)
 
 
-def _synchronize(path: Path) -> None:
+def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -284,20 +286,18 @@ def _synchronize(path: Path) -> None:
         os.close(handle)
 
 
-__all__ = ["AllowedFolders", "TakesFolder", "Writer", "slug"]
-
 Writer = Callable[[BinaryIO], None]
-"""Writes one whole file to an open binary file, read and write, at its beginning."""
+"""Writes one whole file to an open binary file, readable and writable, at its beginning."""
 
-UNUSABLE = frozenset(
+UNUSABLE_FOLDER_ERRORS = frozenset(
     getattr(errno, name)
     for name in ("EEXIST", "ELOOP", "EIO", "ENODEV", "ENXIO", "ESTALE", "ENOTCONN", "EHOSTDOWN", "ETIMEDOUT")
     if hasattr(errno, name)
 )
-"""Errors of folders that are no folders, and of disks and shares that went away."""
+"""Errors of folders that are no folders, and of disks and shares that were removed."""
 
-ATTEMPTS = 100
-"""Names tried when other programs take ours between the choice and the publication."""
+MAX_NAME_ATTEMPTS = 100
+"""Names tried when other programs take them between the choice and the publication."""
 
 
 class TakesFolder:
@@ -312,16 +312,16 @@ class TakesFolder:
     def __init__(self, root: Path, library: Library | None = None, limit: PathLimit | None = None) -> None:
         self._limit = limit or path_limit_here()
         self.root = Path(root).expanduser().absolute()
-        self._names = FileNumbers(self.root, library)
-        self._settling = DiskSync()
+        self._numbers = FileNumbers(self.root, library)
+        self._disk_sync = DiskSync()
         self._created = Created(self.root)
         self._disk = Disk(self.root)
 
     def check(self) -> None:
-        """Create the folder if need be, and see that a file can be written there.
+        """Create the folder if needed, and check that a file can be written there.
 
         Raises:
-            ForbiddenPath: it can't be made, or written to, or its path is too long; naming it, and what to do.
+            ForbiddenPath: it can't be created or written to, or its path is too long; the message says what to do.
             DiskFull: no room.
         """
         check_length(str(self.root), self._limit)
@@ -332,68 +332,75 @@ class TakesFolder:
             with self._created.part(self.root) as path:
                 path.write_bytes(b"timbred")
         except OSError as error:
-            raise self._translated(error, self.root) from error
+            raise self._translate_error(error, self.root) from error
         finally:
             self._created.close()
         self._check_encoding()
 
     def check_inside(self, folder: str) -> None:
-        """See that a folder inside, named as `write` takes it, can be one; it need not exist.
+        """Check that a folder, named as for `write`, is allowed; it need not exist.
 
         Raises:
-            ForbiddenPath: it leaves the takes folder, has a name that no file may have, or leaves a file no room.
+            ForbiddenPath: it is outside the takes folder, has an invalid name, or leaves file names no room.
         """
         self._inside(folder)
 
     def sweep(self) -> list[Path]:
-        """Remove the unfinished files and the previews of daemons that were killed; the paths removed."""
+        """Delete the unfinished files and the previews of daemons that were killed; return their paths."""
         return sweep(self.root)
 
     def write(self, name_slug: str, folder: str, extension: str, writer: Writer, *, temporary: bool = False) -> Path:
         """Let `writer` write a file, and publish it as `FOLDER/SLUG-NUMBER.EXTENSION`.
 
-        `name_slug` may be any text, a prompt too; `folder` may be empty. The file isn't seen before it is
-        whole; after any failure nothing is left. It reaches the disk itself soon after: see `Settling`. A temporary
-        file is removed by `remove_temporary`, unless it was changed since.
+        The file isn't visible before it is complete; after a failure nothing is left. It is flushed to the disk later.
+
+        Args:
+            name_slug: any text, also a prompt.
+            folder: inside the takes folder; may be empty.
+            extension: with or without the dot.
+            writer: writes the content. Its errors are passed on.
+            temporary: True for a file that `remove_temporary` deletes, unless it was changed since.
+
+        Returns:
+            The path of the file.
 
         Raises:
-            ForbiddenPath: `folder` leaves the takes folder, or can't be written to.
+            ForbiddenPath: `folder` is outside the takes folder, or can't be written to.
             DiskFull: no room.
-            Whatever else `writer` raises.
         """
         self._check_encoding()
-        inside = self._made(folder)
+        inside = self._create_folder(folder)
         name = slug(name_slug)
-        suffix = _checked(extension)
+        suffix = _check_extension(extension)
         try:
             with self._created.part(inside) as hidden:
-                status = _written(hidden, writer)
-                final = self._published(hidden, inside, name, suffix, status if temporary else None)
+                status = _write_hidden(hidden, writer)
+                final = self._publish_file(hidden, inside, name, suffix, status if temporary else None)
         except OSError as error:
-            raise self._translated(error, inside) from error
-        self._settling.add((final, inside))
+            raise self._translate_error(error, inside) from error
+        self._disk_sync.add((final, inside))
         return final
 
     def remove_temporary(self) -> list[Path]:
-        """Remove the temporary files that nobody changed since; the paths removed."""
+        """Delete the temporary files that are unchanged; return their paths."""
         return self._created.remove_files()
 
     def settle(self) -> None:
-        """Wait until all that was written is on the disk."""
-        self._settling.wait()
+        """Wait until everything written is flushed to the disk."""
+        self._disk_sync.wait()
 
     def close(self) -> None:
-        """Remove the record of what was created, if nothing of it is left to be removed."""
+        """Remove the journal of created files, if nothing in it is left to be deleted."""
         self._created.close()
 
-    def _made(self, folder: str) -> Path:
+    def _create_folder(self, folder: str) -> Path:
         try:
             self._disk.check()
             inside = self._inside(folder)
             inside.mkdir(parents=True, exist_ok=True)
             self._disk.remember()
         except OSError as error:
-            raise self._translated(error, self.root) from error
+            raise self._translate_error(error, self.root) from error
         return folder_inside(self.root, folder)
 
     def _inside(self, folder: str) -> Path:
@@ -401,7 +408,9 @@ class TakesFolder:
         check_length(str(inside), self._limit)
         return inside
 
-    def _published(self, hidden: Path, inside: Path, name: str, suffix: str, temporary: os.stat_result | None) -> Path:
+    def _publish_file(
+        self, hidden: Path, inside: Path, name: str, suffix: str, temporary: os.stat_result | None
+    ) -> Path:
         def record(path: Path, placeholder: os.stat_result | None) -> None:
             status = placeholder or temporary
             if status is None:
@@ -409,8 +418,8 @@ class TakesFolder:
             else:
                 self._created.add(path, status)
 
-        for attempt in range(ATTEMPTS):
-            number = self._names.next_number(inside, name, look=attempt > 0)
+        for attempt in range(MAX_NAME_ATTEMPTS):
+            number = self._numbers.next_number(inside, name, look=attempt > 0)
             final = inside / f"{name}-{number:04d}.{suffix}"
             if temporary is not None:
                 self._created.add(final, temporary)
@@ -422,21 +431,21 @@ class TakesFolder:
                     continue
                 raise
             return final
-        raise Internal(f"{inside}: no free name for {name} in {ATTEMPTS} attempts")
+        raise Internal(f"{inside}: no free name for {name} in {MAX_NAME_ATTEMPTS} attempts")
 
     def _check_encoding(self) -> None:
-        """Paths are sent to clients as UTF-8.
+        """Check that the folder's path can be sent to clients, which get UTF-8.
 
         Raises:
-            ForbiddenPath: the folder's path can't be.
+            ForbiddenPath: it can't.
         """
         if not is_utf8(str(self.root)):
             raise ForbiddenPath(
-                f"takes.folder {printable(str(self.root))}: its name isn't UTF-8, so no client can be told a path in"
-                " it: rename the folder, or set takes.folder to another"
+                f"takes.folder {printable(str(self.root))}: its name isn't UTF-8, so paths in it can't be sent to"
+                " clients: rename the folder, or set takes.folder to another"
             )
 
-    def _translated(self, error: OSError, folder: Path) -> TimbredError:
+    def _translate_error(self, error: OSError, folder: Path) -> TimbredError:
         known = from_foreign(error)
         reason = error.strerror or str(error)
         shown = printable(str(folder))
@@ -444,7 +453,7 @@ class TakesFolder:
             return DiskFull(f"no room left on the disk of {shown}: free some, or set takes.folder to another disk")
         if error.errno == errno.ENAMETOOLONG:
             return ForbiddenPath(f"{shown}: the path is too long for its disk: set takes.folder to a shorter one")
-        if isinstance(known, ForbiddenPath) or error.errno in UNUSABLE:
+        if isinstance(known, ForbiddenPath) or error.errno in UNUSABLE_FOLDER_ERRORS:
             return ForbiddenPath(
                 f"{shown} can't be written to ({reason}): make it a folder that you may write to,"
                 " or set takes.folder to another"
@@ -452,17 +461,17 @@ class TakesFolder:
         return Internal(f"{shown}: {reason}")
 
 
-def _written(hidden: Path, writer: Writer) -> os.stat_result:
-    """Write the file; its status once it is closed."""
+def _write_hidden(hidden: Path, writer: Writer) -> os.stat_result:
+    """Write the file; return its status once it is closed."""
     with hidden.open("x+b") as file:
         writer(file)
         file.flush()
-        if not LATER:
+        if not SYNC_AFTER_PUBLICATION:
             os.fsync(file.fileno())
     return hidden.lstat()
 
 
-def _checked(extension: str) -> str:
+def _check_extension(extension: str) -> str:
     plain = extension.removeprefix(".").lower()
     if not (plain.isascii() and plain.isalnum() and len(plain) <= 8):
         raise ForbiddenPath(f"extension: got {extension!r}, allowed are up to 8 letters and digits")

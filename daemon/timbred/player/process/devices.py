@@ -49,7 +49,7 @@ def portaudio() -> ModuleType:
 
 
 def output_devices() -> list[AudioDevice]:
-    """List all devices that can play, as PortAudio devices them when it was started.
+    """List all devices that can play, as PortAudio found them when it was started.
 
     Raises:
         NoAudioDevice: PortAudio isn't installed, or fails.
