@@ -67,8 +67,8 @@ def player_spec(config: Config, program: tuple[str, ...]) -> ProcessSpec:
 log = logging.getLogger(__name__)
 
 SUCCESS_AFTER_S = 0.25
-"""Seconds with an open device after which a player process counts as successful: when it ends the next one is started at
-once, as long as its device plays again each time."""
+"""Seconds with an open device after which a player process counts as successful: when it ends the next one is started
+at once, as long as its device plays again each time."""
 
 
 class PlayerClient:
@@ -82,8 +82,6 @@ class PlayerClient:
         program: the command that starts a player.
         supervisor: runs background tasks.
         spare: decides about a spare process.
-
-    Attributes:
         on_tempo: called with the tempo of a Link session when it changes.
         on_rate: called with the device's rate when a device is opened.
     """
