@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
+from transformers.audio_utils import hertz_to_mel, mel_filter_bank, mel_to_hertz
 
 
 @dataclass(frozen=True)
@@ -66,52 +68,29 @@ def log_mel(samples: torch.Tensor, analysis: Analysis) -> torch.Tensor:
 
 @cache
 def filter_bank(analysis: Analysis) -> torch.Tensor:
-    """Triangular filters of shape (bins, bands)."""
-    to_mel, to_hertz = (_slaney_mel, _slaney_hertz) if analysis.slaney else (_mel, _hertz)
-    mels = torch.linspace(to_mel(analysis.low), to_mel(analysis.high), analysis.bands + 2, dtype=torch.float64)
-    edges = torch.tensor([to_hertz(float(mel)) for mel in mels], dtype=torch.float64)
-    bins = torch.linspace(0, analysis.rate / 2, analysis.fft // 2 + 1, dtype=torch.float64)[:, None]
-    rising = (bins - edges[None, :-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[None, 2:] - bins) / (edges[2:] - edges[1:-1])
-    bank = torch.minimum(rising, falling).clamp(min=0)
-    if analysis.slaney:
-        bank = bank * (2.0 / (edges[2:] - edges[:-2]))
-    return bank.float()
+    """Return the triangular mel filters, (bins, bands), float32."""
+    filters = mel_filter_bank(
+        num_frequency_bins=analysis.fft // 2 + 1,
+        num_mel_filters=analysis.bands,
+        min_frequency=analysis.low,
+        max_frequency=analysis.high,
+        sampling_rate=analysis.rate,
+        norm="slaney" if analysis.slaney else None,
+        mel_scale=_mel_scale(analysis),
+    )
+    return torch.from_numpy(filters).float()
 
 
-def _mel(hertz: float) -> float:
-    """O'Shaughnessy 1987."""
-    return 2595.0 * math.log10(1.0 + hertz / 700.0)
-
-
-def _hertz(mel: float) -> float:
-    return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
-
-
-_KNEE_HERTZ, _KNEE_MEL, _ABOVE = 1000.0, 15.0, math.log(6.4) / 27.0
-"""Slaney 1998: straight up to 1 kHz, then logarithmic."""
-
-
-def _slaney_mel(hertz: float) -> float:
-    if hertz < _KNEE_HERTZ:
-        return hertz * 3.0 / 200.0
-    return _KNEE_MEL + math.log(hertz / _KNEE_HERTZ) / _ABOVE
-
-
-def _slaney_hertz(mel: float) -> float:
-    if mel < _KNEE_MEL:
-        return mel * 200.0 / 3.0
-    return _KNEE_HERTZ * math.exp(_ABOVE * (mel - _KNEE_MEL))
+def _mel_scale(analysis: Analysis) -> str:
+    return "slaney" if analysis.slaney else "htk"
 
 
 def bands_between(analysis: Analysis, low: float, high: float) -> tuple[int, int]:
-    """The bands whose centres lie from `low` to `high` Hz: first, and one after the last."""
-    to_mel, to_hertz = (_slaney_mel, _slaney_hertz) if analysis.slaney else (_mel, _hertz)
-    bottom, top = to_mel(analysis.low), to_mel(analysis.high)
-    width = (top - bottom) / (analysis.bands + 1)
-    centres = [to_hertz(bottom + width * (band + 1)) for band in range(analysis.bands)]
-    inside = [band for band, centre in enumerate(centres) if low <= centre <= high]
-    return (inside[0], inside[-1] + 1) if inside else (0, 0)
+    """Return the bands whose centres lie from `low` to `high` Hz: the first, and one past the last."""
+    bottom, top = (hertz_to_mel(edge, _mel_scale(analysis)) for edge in (analysis.low, analysis.high))
+    centres = np.asarray(mel_to_hertz(np.linspace(bottom, top, analysis.bands + 2)[1:-1], _mel_scale(analysis)))
+    (selected,) = np.nonzero((centres >= low) & (centres <= high))
+    return (int(selected[0]), int(selected[-1]) + 1) if len(selected) else (0, 0)
 
 
 EDGE = 4
