@@ -35,7 +35,7 @@ def test_every_generated_picture_is_shown() -> None:
 def test_what_the_scripts_say_is_explained() -> None:
     said = "".join((ROOT / "max_patches/timbred" / name).read_text("utf-8") for name in SCRIPTS_THAT_SPEAK)
     lines = re.findall(
-        r"^\| `([^`]+)` \|", read("ableton-live").partition("| The line says |")[2].partition("\n\n")[0], re.M
+        r"^\| `([^`]+)` \|", read("ableton-live").partition("| Message |")[2].partition("\n\n")[0], re.M
     )
     assert len(lines) >= 7
     for line in lines:
