@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from timbred.errors import BadRequest
 from timbred.models.registry import pocket_card
 from timbred.protocol.messages import Flow
-from timbred.requests.continuous.plan import CROSSFADE, LONG, NOT_OF_FLOW, FlowPlan, mix_so_far
+from timbred.requests.continuous.plan import DEFAULT_CROSSFADE_S, MIN_DEFAULT_SECONDS, UNUSED_KEYS, FlowPlan, mix_so_far
 from timbred.requests.resolve import Session
 
 SESSION = Session(48_000, 120.0, 4.0)
@@ -21,25 +21,25 @@ def course(seed: int = 7, began: float = 100.0, mix_before: float = 0.0, **keys:
 
 
 def test_a_piece_is_as_long_as_the_model_can_well_make_it():
-    ordered = course().piece(0, 100.0, SESSION, 44_100)
-    assert (ordered.parameters.seconds, ordered.parameters.rate) == (LONG, 44_100)
-    assert (ordered.handover.overlap, ordered.handover.beats) == (CROSSFADE, None)
-    assert ordered.lasts == LONG - CROSSFADE
+    ordered = course().segment(0, 100.0, SESSION, 44_100)
+    assert (ordered.parameters.seconds, ordered.parameters.rate) == (MIN_DEFAULT_SECONDS, 44_100)
+    assert (ordered.handover.overlap, ordered.handover.beats) == (DEFAULT_CROSSFADE_S, None)
+    assert ordered.duration_s == MIN_DEFAULT_SECONDS - DEFAULT_CROSSFADE_S
     assert (ordered.parameters.to, ordered.parameters.inline, ordered.parameters.priority) == ("none", True, "live")
 
 
 @given(st.floats(0.1, 5.0), st.floats(0, 60))
 def test_a_crossfade_never_takes_more_than_half_of_a_piece(seconds: float, fade: float):
-    ordered = course(seconds=seconds, fade=fade).piece(0, 100.0, SESSION, 48_000)
+    ordered = course(seconds=seconds, fade=fade).segment(0, 100.0, SESSION, 48_000)
     assert 0 < ordered.handover.overlap <= max(seconds / 2, 0.02)
-    assert ordered.lasts == pytest.approx(seconds - ordered.handover.overlap)
+    assert ordered.duration_s == pytest.approx(seconds - ordered.handover.overlap)
 
 
 def test_each_piece_has_its_own_seed_but_while_mix_moves():
     still = course(seed=2**31 - 1)
-    assert [still.piece(number, 100.0, SESSION, 48_000).parameters.seed for number in range(3)] == [2**31 - 1, 0, 1]
+    assert [still.segment(number, 100.0, SESSION, 48_000).parameters.seed for number in range(3)] == [2**31 - 1, 0, 1]
     moving = course(prompt2="bell", mix=1, fade=10)
-    seeds = [moving.piece(number, 100.0 + 4 * number, SESSION, 48_000).parameters.seed for number in range(4)]
+    seeds = [moving.segment(number, 100.0 + 4 * number, SESSION, 48_000).parameters.seed for number in range(4)]
     assert seeds == [7, 7, 7, 10], "after ten seconds it has arrived"
 
 
@@ -64,24 +64,26 @@ def test_where_a_new_course_takes_mix_up():
 
 def test_only_a_mix_that_moves_leads_on_without_a_break():
     before = course()
-    assert course(prompt2="bell", mix=1, fade=5).leads_on_from(before)
-    assert not course(prompt2="bell", mix=1).leads_on_from(before)
-    assert not course(prompt="bell", prompt2="drum", mix=1, fade=5).leads_on_from(before)
-    assert not course(prompt2="bell", mix=1, fade=5, gain=-3).leads_on_from(before)
+    assert course(prompt2="bell", mix=1, fade=5).continues(before)
+    assert not course(prompt2="bell", mix=1).continues(before)
+    assert not course(prompt="bell", prompt2="drum", mix=1, fade=5).continues(before)
+    assert not course(prompt2="bell", mix=1, fade=5, gain=-3).continues(before)
 
 
 def test_a_piece_of_bars_lasts_its_bars_and_some_more_to_be_crossfaded():
-    ordered = course(bars=2, fade=0.5).piece(0, 100.0, SESSION, 48_000)
+    ordered = course(bars=2, fade=0.5).segment(0, 100.0, SESSION, 48_000)
     assert (ordered.parameters.seconds, ordered.parameters.bars) == (4.5, None)
-    assert (ordered.handover.overlap, ordered.handover.beats, ordered.lasts) == (0.5, 8.0, 4.0)
-    assert course(bars=2, bpm=125).piece(0, 0.0, SESSION, 48_000).handover.beats is None, "another tempo, another grid"
+    assert (ordered.handover.overlap, ordered.handover.beats, ordered.duration_s) == (0.5, 8.0, 4.0)
+    assert course(bars=2, bpm=125).segment(0, 0.0, SESSION, 48_000).handover.beats is None, (
+        "another tempo, another grid"
+    )
     with pytest.raises(BadRequest, match=r"^bars: 2\.5 bars last 5 s.*5 s there are; ask for fewer"):
-        course(bars=2.5).piece(0, 100.0, SESSION, 48_000)
+        course(bars=2.5).segment(0, 100.0, SESSION, 48_000)
 
 
-@pytest.mark.parametrize("key", NOT_OF_FLOW)
+@pytest.mark.parametrize("key", UNUSED_KEYS)
 def test_keys_of_files_and_variations_are_refused(key: str):
     values: dict[str, Any] = {"format": "wav", "bits": 16, "channels": 1, "noise": "a", "to": "play", "name": "a"}
     values |= {"folder": "a", "by": "3", "rate": 48_000, "takes": 2}
-    with pytest.raises(BadRequest, match=f"^{key}: it says nothing of an endless sound"):
+    with pytest.raises(BadRequest, match=f"^{key}: it does not apply to continuous playback"):
         course(**{key: values.get(key, 1)})

@@ -1,4 +1,33 @@
-"""Sounds that the daemon itself asks for: their events stay inside."""
+"""Continuous playback: flows, whose segments are rendered one after the other and crossfaded by the player.
+
+State of a flow, by its next segment (`TRANSITIONS` allows nothing else):
+
+              needed             rendered
+    .-> IDLE ----------> RENDERING --------> READY
+    |     |                  |                 |
+    |<----|--- failed, ------'                 |
+    |     |    plan changed                    |
+    |<----|--- handed to the player, ----------|
+    |     |    refused, plan changed           |
+    |     | try again later                    | no device, player refused the one before
+    |     v                                    v
+    |   PAUSED <-------------------------------'
+    |     |
+    |     |--- pause over, a segment is kept --> READY
+    '-----'--- pause over, plan changed
+
+    IDLE -- stopped, replaced, or no segment of the first plan could be rendered --> ENDED
+
+The end drops the next segment first, whichever state that is in; so it begins in IDLE, too.
+
+    IDLE        no next segment is needed: one is queued in the player already, or the device is being opened
+    RENDERING   the next segment is a job of the scheduler (`job_id`)
+    READY       it is rendered (`ready`) and is handed to the player as soon as that has a place for it
+    PAUSED      it couldn't be rendered or handed over; tried again after a pause (`retry`)
+    ENDED       nothing more is rendered (`end_reason`); the flow is over once the player has none of its segments
+
+What the player has of a flow (`plays`, `queued`, `current`) follows the player's messages and isn't part of this state.
+"""
 
 import asyncio
 import contextlib
@@ -6,8 +35,9 @@ import itertools
 import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
@@ -24,116 +54,197 @@ from timbred.protocol.boundary import ClientId, Outbox
 from timbred.protocol.keys import PlaybackKeys
 from timbred.protocol.messages import Event
 from timbred.requests.completion import failure
-from timbred.requests.continuous.plan import PLAYED_SO, FlowPlan, PlannedPiece, entering_like, mix_so_far
+from timbred.requests.continuous.plan import (
+    FIRST_SEGMENT_KEYS,
+    FlowPlan,
+    PlannedSegment,
+    entry_after,
+    mix_so_far,
+)
 from timbred.requests.playback import prepare_speed
 from timbred.requests.resolve import Session
 from timbred.requests.scheduler import JobScheduler
 
-Hear = Callable[[Event, Clip | None], None]
+log = logging.getLogger(__name__)
+
+EventReceiver = Callable[[Event, Clip | None], None]
 
 
 class InternalOutbox:
-    """An `Outbox` before another: what is for one of the daemon's own parts is heard there, all else goes on."""
+    """An outbox that passes events of the daemon's own requests to their receivers, and all others on.
+
+    Args:
+        outbox: The outbox for events of clients.
+    """
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        self._parts: dict[ClientId, Hear] = {}
+        self._receivers: dict[ClientId, EventReceiver] = {}
 
-    def attach(self, part: ClientId, hear: Hear) -> None:
-        """From now on `hear` gets the events of requests that `part` made."""
-        self._parts[part] = hear
+    def attach(self, client: ClientId, receiver: EventReceiver) -> None:
+        """Pass all events for an internal client to `receiver`."""
+        self._receivers[client] = receiver
 
     def send(self, client: ClientId, event: Event, clip: Clip | None = None) -> None:
         """See `Outbox`."""
-        hear = self._parts.get(client)
-        if hear is None:
+        receiver = self._receivers.get(client)
+        if receiver is None:
             self._outbox.send(client, event, clip)
         else:
-            hear(event, clip)
+            receiver(event, clip)
 
     def send_list(self, client: ClientId, name: str, events: Sequence[Event], end: Event | None) -> None:
         """See `Outbox`."""
         self._outbox.send_list(client, name, events, end)
 
 
-log = logging.getLogger(__name__)
+FLOW_CLIENT = ClientId("inside:flow")
+"""The internal client that requests segments."""
 
-PIECES = ClientId("inside:flow")
-"""Whom the pieces are made for."""
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 16.0
+"""Seconds until a failed segment is tried again: at first, and at most; doubled each time."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 16.0
-"""Seconds until a piece that couldn't be made is tried again; doubled each time."""
+
+class FlowState(Enum):
+    """State of a flow, by its next segment; see the module's docstring."""
+
+    IDLE = auto()
+    RENDERING = auto()
+    READY = auto()
+    PAUSED = auto()
+    ENDED = auto()
+
+
+TRANSITIONS: Mapping[FlowState, frozenset[FlowState]] = {
+    FlowState.IDLE: frozenset({FlowState.RENDERING, FlowState.PAUSED, FlowState.ENDED}),
+    FlowState.RENDERING: frozenset({FlowState.IDLE, FlowState.READY}),
+    FlowState.READY: frozenset({FlowState.IDLE, FlowState.PAUSED}),
+    FlowState.PAUSED: frozenset({FlowState.IDLE, FlowState.READY}),
+    FlowState.ENDED: frozenset(),
+}
+"""Every allowed transition."""
 
 
 @dataclass(frozen=True)
-class FlowPiece:
-    """A piece that is there: the first of its course replaces what sounds, the others follow it. One that sounds
-    `again` fills the place of a piece that isn't there."""
+class FlowSegment:
+    """A rendered segment.
 
-    course: FlowPlan
-    ordered: PlannedPiece
+    Attributes:
+        plan: The plan that it belongs to.
+        planned: Its parameters and the handover to it.
+        first: Whether it is the first of its plan, which replaces what sounds; others follow.
+        take: Its take id.
+        clip: Its samples.
+        again: Whether it repeats the segment before it, because the next one isn't there.
+    """
+
+    plan: FlowPlan
+    planned: PlannedSegment
     first: bool
     take: str
     clip: Clip
     again: bool = False
 
     @property
-    def goes_in_beats(self) -> bool:
-        """Whether the next one begins so many beats of the session after it."""
-        return self.ordered.handover.beats is not None
+    def follows_beats(self) -> bool:
+        """Whether the next segment begins a number of beats of the session after it."""
+        return self.planned.handover.beats is not None
 
 
 @dataclass(frozen=True)
-class PreviousSegment:
-    """A course to go back to, and the number of its next piece."""
+class PreviousPlan:
+    """A plan to return to, and the number of its next segment."""
 
-    course: FlowPlan
+    plan: FlowPlan
     number: int
 
 
 @dataclass(eq=False)
 class FlowController:
-    """One endless sound.
+    """One flow.
 
-    `course` is what its next pieces are; `before` is the one to go back to while nothing of `course` was heard.
-    `enters` is the moment that the latest course was to begin at.
-    `asked` is the piece that is being made, `held` one that waits until the one before it (`queued`) sounds.
-    `plays` has the pieces that the player has, `current` the one that sounds. It is over with the last of
-    them once it is `ending`.
+    Attributes:
+        voice: Its voice.
+        client: The client that its events go to.
+        plan: Plan of the next segments.
+        state: Changed by `move` alone.
+        previous: The plan to return to if no segment of `plan` becomes audible.
+        number: Number of the next segment within the plan; 0 while none of the plan is rendered.
+        entry: The `at` with which the latest plan was to begin.
+        job_id: Request id of the segment that is being rendered, in `RENDERING`.
+        ready: The rendered segment, in `READY`; kept in `PAUSED` if the device is missing.
+        retry: Timer of the pause, in `PAUSED`.
+        failures: Failures in a row.
+        plays: Segments that the player has, by its numbers.
+        queued: The player's number of the segment that was handed over last, until it sounds.
+        current: The player's number of the segment that sounds.
+        announced: The latest `flowing` event.
+        next_due: Moment at which the segment after the current one begins, of the flow's clock.
+        end_reason: Reason of the end, in `ENDED`.
+        also_notify: Another client that gets `ended`: the one whose request ended the flow.
     """
 
     voice: int
     client: ClientId
-    course: FlowPlan
-    before: PreviousSegment | None = None
-    enters: str | None = None
-    fresh: bool = True
+    plan: FlowPlan
+    state: FlowState = FlowState.IDLE
+    previous: PreviousPlan | None = None
     number: int = 0
-    asked: str = ""
-    held: FlowPiece | None = None
+    entry: str | None = None
+    job_id: str = ""
+    ready: FlowSegment | None = None
+    retry: asyncio.TimerHandle | None = None
+    failures: int = 0
+    plays: dict[int, FlowSegment] = field(default_factory=dict[int, FlowSegment])
     queued: int | None = None
     current: int | None = None
-    plays: dict[int, FlowPiece] = field(default_factory=dict[int, FlowPiece])
-    heard: m.Flowing | None = None
+    announced: m.Flowing | None = None
     next_due: float = 0.0
-    ending: str = ""
-    also: ClientId | None = None
-    failures: int = 0
-    retry: asyncio.TimerHandle | None = None
+    end_reason: str = ""
+    also_notify: ClientId | None = None
+
+    def move(self, state: FlowState) -> None:
+        """Change the state.
+
+        Raises:
+            RuntimeError: `TRANSITIONS` doesn't allow it; a fault of the caller.
+        """
+        if state not in TRANSITIONS[self.state]:
+            raise RuntimeError(f"the flow on voice {self.voice} can't go from {self.state.name} to {state.name}")
+        self.state = state
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is rendered."""
+        return self.state is FlowState.ENDED
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no segment of the plan is rendered."""
+        return self.number == 0
 
 
 @dataclass(frozen=True)
-class _FlowRequest:
-    """A piece that is being made."""
+class _SegmentRequest:
+    """A segment that the scheduler was asked for."""
 
     flow: FlowController
-    course: FlowPlan
-    ordered: PlannedPiece
+    plan: FlowPlan
+    planned: PlannedSegment
     first: bool
 
 
 class FlowControllers:
-    """All endless sounds. Implements `delivery.player.listeners.Listener` for their pieces. Runs on the event loop."""
+    """All flows. Implements `timbred.player.active_plays.PlayListener` for their segments. Runs on the event loop.
+
+    Args:
+        outbox: Where events are sent; the events of segments are received from it.
+        player: The player.
+        scheduler: Renders the segments.
+        session: Returns the session's sample rate, tempo and bars.
+        by_voice: Flows that haven't ended, by voice; changed here alone.
+        clock: Monotonic clock.
+    """
 
     def __init__(
         self,
@@ -149,332 +260,350 @@ class FlowControllers:
         self.scheduler = scheduler
         self._session = session
         self._clock = clock
-        self._flows = by_voice
-        self._playing: dict[int, FlowController] = {}
-        self._asked: dict[str, _FlowRequest] = {}
+        self._by_voice = by_voice
+        self._by_play: dict[int, FlowController] = {}
+        self._requests: dict[str, _SegmentRequest] = {}
         self._numbers = itertools.count(1)
-        self._stopping = False
-        outbox.attach(PIECES, self._hear)
+        outbox.attach(FLOW_CLIENT, self._receive)
 
-    # what clients ask
+    # requests of clients
 
     def flow(
         self, client: ClientId, request: m.Flow, card: Card, init: Path | None, init_seconds: float | None
     ) -> Coroutine[Any, Any, None] | None:
-        """Start an endless sound on a voice, or change the course of the one that is there.
+        """Start a flow on a voice, or change the plan of the one that is there.
 
         Raises:
-            BadRequest: a key that isn't of endless sounds, or that this model can't do.
-            NoAudioDevice: there is no device.
+            BadRequest: A key doesn't apply to flows, or the model can't render it.
+            NoAudioDevice: There is no device.
         """
         voice, now = request.voice, self._clock()
         self.player.check(request)
-        flow = self._flows.get(voice)
-        if flow is not None and flow.client == client and flow.course.request == request:
-            self._tell_again(flow)
+        flow = self._by_voice.get(voice)
+        if flow is not None and flow.client == client and flow.plan.request == request:
+            if flow.announced is not None:  # the same request came again
+                self.outbox.send(flow.client, msgspec.structs.replace(flow.announced))
             return None
-        before = flow.course if flow is not None else None
+        before = flow.plan if flow is not None else None
         seed = secrets.randbelow(2**31) if request.seed is None else request.seed
-        course = FlowPlan(request, card, seed, now, mix_so_far(request, before, now), init, init_seconds)
-        course.piece(0, now, self._session(), self.player.rate or self._session().rate)
+        plan = FlowPlan(request, card, seed, now, mix_so_far(request, before, now), init, init_seconds)
+        plan.segment(0, now, self._session(), self.player.rate or self._session().rate)
         if flow is not None:
-            self._change(flow, client, course)
+            self._change(flow, client, plan)
             return None
-        started = self._flows[voice] = FlowController(voice, client, course)
-        return self._start(started)
+        new = self._by_voice[voice] = FlowController(voice, client, plan)
+        return self._start(new)
 
     def stop(self, voice: int) -> list[ClientId]:
-        """End the flow of a voice, or all with 0: nothing more is made. The clients of those that never sounded."""
+        """End the flow of a voice, or all with 0; return the clients of those that never sounded."""
         silent: list[ClientId] = []
-        for flow in [flow for flow in self._flows.values() if voice in (0, flow.voice)]:
+        for flow in [flow for flow in self._by_voice.values() if voice in (0, flow.voice)]:
             self._end(flow, "stopped")
             if not flow.plays:
                 silent.append(flow.client)
-                self._over(flow, self.player.last.frame)
+                self._send_ended(flow, self.player.last.frame)
         return silent
 
     def end_all(self) -> None:
-        """The daemon stops: nothing more is made; what sounds ends with the player."""
-        self._stopping = True
-        for flow in list(self._flows.values()):
+        """End all flows: the daemon stops. What sounds ends with the player."""
+        for flow in list(self._by_voice.values()):
             self._end(flow, "stopped")
             if not flow.plays:
                 self._refuse(flow, errors.ShuttingDown("timbred is stopping; ask again once it is back"))
 
-    # the way of a piece
+    # from the plan to the player
 
     async def _start(self, flow: FlowController) -> None:
         try:
             await self.player.opened()
         except errors.TimbredError as error:
-            if not flow.ending:
+            if not flow.ended:
                 self._end(flow, "stopped")
                 self._refuse(flow, error)
             return
-        self._pump(flow)
+        self._advance(flow)
 
-    def _change(self, flow: FlowController, client: ClientId, course: FlowPlan) -> None:
-        if client != flow.client and flow.heard is not None:
-            heard = flow.heard
+    def _change(self, flow: FlowController, client: ClientId, plan: FlowPlan) -> None:
+        """Replace a flow's plan; the segment that sounds continues until the first one of the new plan."""
+        if client != flow.client and flow.announced is not None:
+            last = flow.announced
             self.outbox.send(
-                flow.client, m.Ended(voice=flow.voice, take=heard.take, frame=heard.frame, reason="replaced")
+                flow.client, m.Ended(voice=flow.voice, take=last.take, frame=last.frame, reason="replaced")
             )
         flow.client = client
-        if flow.current is not None and not flow.fresh and course.leads_on_from(flow.course):
-            flow.course = course
+        if flow.current is not None and not flow.is_new and plan.continues(flow.plan):
+            flow.plan = plan
             return
-        if flow.before is None and not flow.fresh:
-            flow.before = PreviousSegment(flow.course, flow.number)
-        flow.course, flow.fresh, flow.number, flow.held = course, True, 0, None
-        self._give_up_piece(flow)
-        self._wait_no_longer(flow)
-        self._drop_what_follows(flow)
-        self._pump(flow)
+        if flow.previous is None and not flow.is_new:
+            flow.previous = PreviousPlan(flow.plan, flow.number)
+        flow.plan, flow.number = plan, 0
+        self._drop_next(flow)
+        self._drop_queued(flow)
+        self._advance(flow)
 
-    def _drop_what_follows(self, flow: FlowController) -> None:
-        """A piece that was to follow gives its place to the one that sounds, once more."""
+    def _drop_queued(self, flow: FlowController) -> None:
+        """Replace a queued segment, except the first of a plan, by the one that sounds, once more."""
         if flow.queued is None or flow.current is None or flow.plays[flow.queued].first:
             return
         flow.queued = None
-        with contextlib.suppress(errors.NoAudioDevice):  # then nothing sounds that something could follow
-            self._order(flow, replace(flow.plays[flow.current], first=False, again=True))
+        with contextlib.suppress(errors.TimbredError):  # without a device, or refused: the new plan follows nothing
+            self._play(flow, replace(flow.plays[flow.current], first=False, again=True))
 
-    def _pump(self, flow: FlowController) -> None:
-        """Hand over the piece that is ready as soon as there is a place for it, and have the next one made."""
-        if flow.ending or flow.retry is not None:
-            return
-        if flow.held is not None and (flow.held.first or flow.queued is None):
-            self._hand_over(flow, flow.held)
-        wanted = flow.held is None and not flow.asked and (flow.queued is None or flow.fresh)
-        if wanted and not flow.ending and flow.retry is None:
-            self._make(flow)
+    def _advance(self, flow: FlowController) -> None:
+        """Hand over the segment that is ready if there is a place for it, then render the next one if it is needed."""
+        segment = flow.ready
+        if flow.state is FlowState.READY and segment is not None and (segment.first or flow.queued is None):
+            self._hand_over(flow, segment)
+        if flow.state is FlowState.IDLE and (flow.queued is None or flow.is_new):
+            self._render(flow)
 
-    def _make(self, flow: FlowController) -> None:
-        moment = self._clock() if flow.fresh else max(self._clock(), flow.next_due)
+    def _render(self, flow: FlowController) -> None:
+        moment = self._clock() if flow.is_new else max(self._clock(), flow.next_due)
         identity = f"flow {flow.voice} {next(self._numbers)}"
         rate = self.player.rate or self._session().rate
-        flow.asked = identity
+        flow.move(FlowState.RENDERING)
+        flow.job_id = identity
         try:
-            ordered = flow.course.piece(flow.number, moment, self._session(), rate)
-            self._asked[identity] = _FlowRequest(flow, flow.course, ordered, flow.fresh)
-            self.scheduler.submit(PIECES, identity, ordered.parameters, flow.course.init)
+            planned = flow.plan.segment(flow.number, moment, self._session(), rate)
+            self._requests[identity] = _SegmentRequest(flow, flow.plan, planned, flow.is_new)
+            self.scheduler.submit(FLOW_CLIENT, identity, planned.parameters, flow.plan.init)
         except errors.TimbredError as error:
-            self._asked.pop(identity, None)
-            flow.asked = ""
-            self._not_made(flow, error)
+            self._requests.pop(identity, None)
+            flow.job_id = ""
+            flow.move(FlowState.IDLE)
+            self._failed(flow, error)
 
-    def _hear(self, event: m.Event, clip: Clip | None) -> None:
-        """What becomes of a piece that is being made."""
+    def _receive(self, event: m.Event, clip: Clip | None) -> None:
+        """Receive the events of a segment's job."""
         match event:
             case m.Take(id=identity) if clip is not None:
-                self._made(str(identity), event, clip)
+                self._rendered(str(identity), event, clip)
             case m.Warned(id=identity):
-                asked = self._asked.get(str(identity))
-                if asked is not None and asked.first:  # the pieces after it have the same words
-                    self.outbox.send(asked.flow.client, msgspec.structs.replace(event, id="flow"))
+                request = self._requests.get(str(identity))
+                if request is not None and request.first:  # later segments have the same texts
+                    self.outbox.send(request.flow.client, msgspec.structs.replace(event, id="flow"))
             case m.Fail(id=identity):
-                asked = self._asked.pop(str(identity), None)
-                if asked is not None and asked.flow.asked == identity:
-                    asked.flow.asked = ""
-                    self._not_made(asked.flow, errors.from_code(event.code, event.message))
+                request = self._requests.pop(str(identity), None)
+                if request is not None and request.flow.job_id == identity:
+                    request.flow.job_id = ""
+                    request.flow.move(FlowState.IDLE)
+                    self._failed(request.flow, errors.from_code(event.code, event.message))
             case m.Done(id=identity) | m.Cancelled(id=identity):
-                self._asked.pop(str(identity), None)
-                self._drop_sound(identity)
+                self._requests.pop(str(identity), None)
+                self._drop_clips(identity)
             case _:
                 pass
 
-    def _made(self, identity: str, event: m.Take, clip: Clip) -> None:
-        asked = self._asked[identity]
-        flow = asked.flow
-        if flow.asked != identity:
+    def _rendered(self, identity: str, event: m.Take, clip: Clip) -> None:
+        request = self._requests[identity]
+        flow = request.flow
+        if flow.job_id != identity:
             return
-        flow.asked = ""
+        flow.move(FlowState.READY)
+        flow.job_id = ""
         flow.failures = 0
         flow.number += 1
-        flow.fresh = False
-        flow.held = FlowPiece(asked.course, asked.ordered, asked.first, event.take_id, clip)
-        self._pump(flow)
+        flow.ready = FlowSegment(request.plan, request.planned, request.first, event.take_id, clip)
+        self._advance(flow)
 
-    def _not_made(self, flow: FlowController, error: errors.TimbredError) -> None:
-        """What sounds goes on; a course of which nothing was heard is given up."""
-        if flow.ending:
+    def _failed(self, flow: FlowController, error: errors.TimbredError) -> None:
+        """Return to the previous plan if nothing of the new one sounds; else try the segment again after a pause."""
+        if flow.ended:
             return
-        if flow.fresh and flow.before is None:
+        if not flow.is_new:
+            pause = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2**flow.failures)
+            flow.failures += 1
+            log.warning("flow on voice %d: no next segment, tried again in %g s: %s", flow.voice, pause, error)
+            self._pause(flow, pause)
+        elif flow.previous is None:
             self._end(flow, "stopped")
             self._refuse(flow, error)
-        elif flow.fresh and flow.before is not None:
-            self.outbox.send(flow.client, failure("flow", error))
-            flow.course, flow.number = flow.before.course, flow.before.number
-            flow.before, flow.fresh = None, False
-            self._pump(flow)
         else:
-            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**flow.failures)
-            flow.failures += 1
-            log.warning("flow on voice %d: no next piece, tried again in %g s: %s", flow.voice, pause, error)
-            self._try_later(flow, pause)
+            self.outbox.send(flow.client, failure("flow", error))
+            flow.plan, flow.number = flow.previous.plan, flow.previous.number
+            flow.previous = None
+            self._advance(flow)
 
-    def _hand_over(self, flow: FlowController, piece: FlowPiece) -> None:
-        """Give a piece to the player."""
-        waited = flow.queued
+    def _hand_over(self, flow: FlowController, segment: FlowSegment) -> None:
+        """Give a ready segment to the player; a first one replaces the first one of another plan that still waits."""
+        replaced = flow.queued
         try:
-            number = self._order(flow, piece)
+            number = self._play(flow, segment)
         except errors.NoAudioDevice:
-            self._try_later(flow, FIRST_PAUSE)  # the device went away: the piece is kept for its return
+            self._pause(flow, FIRST_PAUSE_S)  # the segment is kept until the device returns
             return
         except errors.TimbredError as error:
-            flow.held, flow.fresh = None, piece.first
-            self._not_made(flow, error)
+            flow.ready = None
+            flow.move(FlowState.IDLE)
+            if segment.first:
+                flow.number = 0
+            self._failed(flow, error)
             return
-        flow.held, flow.queued = None, number
-        if waited is not None:
-            self._take_back(flow, waited)
+        flow.ready, flow.queued = None, number
+        flow.move(FlowState.IDLE)
+        if replaced is not None:
+            del self._by_play[replaced]
+            del flow.plays[replaced]
+            self.player.break_off(replaced)
 
-    def _order(self, flow: FlowController, piece: FlowPiece) -> int:
-        """Have the player sound a piece; its number there.
+    def _play(self, flow: FlowController, segment: FlowSegment) -> int:
+        """Order a segment from the player; return the player's number for it.
 
-        Raises: as `Player.sound`.
+        Raises:
+            TimbredError: As `PlayerClient.sound`.
         """
-        keys = self._played_so(flow, piece)
-        if piece.first:
-            flow.enters = keys.at
+        keys = self._keys_for(flow, segment)
+        if segment.first:
+            flow.entry = keys.at
         speed = 1.0 if keys.speed is None else keys.speed
-        ready = prepare_speed(piece.clip, self.player.rate or piece.clip.rate, False, speed)
+        sound = prepare_speed(segment.clip, self.player.rate or segment.clip.rate, False, speed)
         number = self.player.sound(
-            self, flow.voice, piece.clip.with_samples(ready.samples), False, keys,
-            handover=piece.ordered.handover, follows=not piece.first, rate=ready.rate, source=ready.source,
+            self, flow.voice, segment.clip.with_samples(sound.samples), False, keys,
+            handover=segment.planned.handover, follows=not segment.first, rate=sound.rate, source=sound.source,
         )  # fmt: skip
-        flow.plays[number] = piece
-        self._playing[number] = flow
+        flow.plays[number] = segment
+        self._by_play[number] = flow
         return number
 
-    def _take_back(self, flow: FlowController, number: int) -> None:
-        """A course's first piece that still waits for its moment, and never sounds: another course's has its place."""
-        del self._playing[number]
-        del flow.plays[number]
-        self.player.break_off(number)
-
-    def _played_so(self, flow: FlowController, piece: FlowPiece) -> PlaybackKeys:
-        """The first piece of a course sounds as was asked, and else as what it replaces."""
-        request = piece.course.request
-        now = self.player.order_of(flow.current) if flow.current is not None else None
-        keys = {key: getattr(request, key) for key in PLAYED_SO}
+    def _keys_for(self, flow: FlowController, segment: FlowSegment) -> PlaybackKeys:
+        """Return the playback keys of a segment: those of the request, else those of the segment that sounds."""
+        request = segment.plan.request
+        sounding = self.player.order_of(flow.current) if flow.current is not None else None
+        keys = {key: getattr(request, key) for key in FIRST_SEGMENT_KEYS}
         for key in ("gain", "pan", "speed", "out"):
-            if keys[key] is None and now is not None:
-                keys[key] = getattr(now, key)
-        if not piece.first:
+            if keys[key] is None and sounding is not None:
+                keys[key] = getattr(sounding, key)
+        if not segment.first:
             keys["at"] = None
-        elif keys["at"] is None and now is None and flow.queued is not None:
-            keys["at"] = flow.enters  # nothing sounds yet: when it begins was asked for
+        elif keys["at"] is None and sounding is None and flow.queued is not None:
+            keys["at"] = flow.entry  # nothing sounds yet: keep the requested beginning
         elif keys["at"] is None and flow.current is not None:
-            stays_on_the_grid = piece.goes_in_beats and flow.plays[flow.current].goes_in_beats
-            keys["at"] = entering_like(flow.enters) if stays_on_the_grid else None
-        fade = piece.course.crossfade
-        if fade is None and now is not None:
-            fade = piece.ordered.handover.overlap
+            stays_on_grid = segment.follows_beats and flow.plays[flow.current].follows_beats
+            keys["at"] = entry_after(flow.entry) if stays_on_grid else None
+        fade = segment.plan.crossfade
+        if fade is None and sounding is not None:
+            fade = segment.planned.handover.overlap
         return PlaybackKeys(**keys, fade=fade)
 
-    # what the player says of pieces
+    # messages of the player
 
     def began(self, order: player_messages.PlayVoice, message: player_messages.VoicePlaying) -> None:
-        """A piece sounds, for the first time or again."""
-        flow = self._playing.get(order.play)
+        """Announce a segment that sounds, for the first time or repeated, and prepare the next one."""
+        flow = self._by_play.get(order.play)
         if flow is None:
-            return  # it was taken back as it began
-        piece = flow.plays[order.play]
+            return  # it was replaced as it began
+        segment = flow.plays[order.play]
         flow.current = order.play
         if flow.queued == order.play:
             flow.queued = None
-        if piece.course is flow.course:
-            flow.before = None
-        flow.next_due = self._clock() + piece.ordered.lasts / order.speed
-        flow.heard = m.Flowing(
-            voice=flow.voice, take=piece.take, frame=reported_frame(message.frame), late=message.repeated or piece.again
+        if segment.plan is flow.plan:
+            flow.previous = None
+        flow.next_due = self._clock() + segment.planned.duration_s / order.speed
+        flow.announced = m.Flowing(
+            voice=flow.voice, take=segment.take, frame=reported_frame(message.frame),
+            late=message.repeated or segment.again,
         )  # fmt: skip
-        self.outbox.send(flow.client, flow.heard)
-        self._pump(flow)
+        self.outbox.send(flow.client, flow.announced)
+        self._advance(flow)
 
     def over(self, order: player_messages.PlayVoice, frame: int, reason: str, also: ClientId | None) -> None:
-        """A piece sounds no more: the next one does, or the flow is over."""
-        flow = self._playing.pop(order.play, None)
+        """Forget a segment that sounds no more; without a following one the flow is over."""
+        flow = self._by_play.pop(order.play, None)
         if flow is None:
-            return  # it was taken back
+            return  # it was replaced
         del flow.plays[order.play]
-        flow.also = also or flow.also
+        flow.also_notify = also or flow.also_notify
         if flow.queued == order.play:
             flow.queued = None
         if reason != "replaced" or order.play == flow.current:
             self._end(flow, reason)
-        if flow.ending and not flow.plays:
-            self._over(flow, frame)
+        if flow.ended and not flow.plays:
+            self._send_ended(flow, frame)
 
     def refused(self, order: player_messages.PlayVoice, error: errors.TimbredError) -> None:
-        """The player can't sound a piece (a channel that the device hasn't got, a beat that is past)."""
-        flow = self._playing.pop(order.play, None)
+        """Handle a segment that the player refuses: a channel that the device lacks, or a beat that is past."""
+        flow = self._by_play.pop(order.play, None)
         if flow is None:
-            return  # it was taken back
-        piece = flow.plays.pop(order.play)
+            return  # it was replaced
+        segment = flow.plays.pop(order.play)
         if flow.queued == order.play:
             flow.queued = None
-        if piece.course is not flow.course:
-            if flow.before is not None and flow.before.course is piece.course:
-                flow.before = None
-            self._pump(flow)
+        if segment.plan is not flow.plan:
+            if flow.previous is not None and flow.previous.plan is segment.plan:
+                flow.previous = None
+            self._advance(flow)
             return
-        flow.fresh = flow.fresh or piece.first
-        self._give_up_piece(flow)
-        self._not_made(flow, error)
+        if segment.first:
+            flow.number = 0
+        if flow.is_new:
+            self._drop_next(flow)
+        elif flow.state is FlowState.RENDERING:
+            self._cancel_job(flow)
+        self._failed(flow, error)
 
     # ends
 
     def _end(self, flow: FlowController, reason: str) -> None:
-        """Make nothing more for it. It is over once the player says so of its last piece."""
-        if flow.ending:
+        """Render nothing more. The flow is over once the player has none of its segments."""
+        if flow.ended:
             return
-        flow.ending = reason
-        self._forget(flow)
-        self._give_up_piece(flow)
-        self._wait_no_longer(flow)
-        flow.held = None
+        self._drop_next(flow)
+        flow.move(FlowState.ENDED)
+        flow.end_reason = reason
+        if self._by_voice.get(flow.voice) is flow:
+            del self._by_voice[flow.voice]
 
-    def _over(self, flow: FlowController, frame: int) -> None:
-        take = flow.heard.take if flow.heard is not None else ""
-        event = m.Ended(voice=flow.voice, take=take, frame=reported_frame(frame), reason=flow.ending)
-        for client in dict.fromkeys((flow.client, flow.also or flow.client)):
+    def _send_ended(self, flow: FlowController, frame: int) -> None:
+        take = flow.announced.take if flow.announced is not None else ""
+        event = m.Ended(voice=flow.voice, take=take, frame=reported_frame(frame), reason=flow.end_reason)
+        for client in dict.fromkeys((flow.client, flow.also_notify or flow.client)):
             self.outbox.send(client, event)
 
     def _refuse(self, flow: FlowController, error: errors.TimbredError) -> None:
         self.outbox.send(flow.client, failure("flow", error))
 
-    def _forget(self, flow: FlowController) -> None:
-        if self._flows.get(flow.voice) is flow:
-            del self._flows[flow.voice]
+    # the next segment
 
-    def _give_up_piece(self, flow: FlowController) -> None:
-        """Whatever is being made for it isn't wanted any more."""
-        identity, flow.asked = flow.asked, ""
-        job = self.scheduler.jobs.get(PIECES, identity) if identity else None
+    def _drop_next(self, flow: FlowController) -> None:
+        """Drop the next segment, be it rendering, ready or paused: go to `IDLE`."""
+        match flow.state:
+            case FlowState.RENDERING:
+                self._cancel_job(flow)
+            case FlowState.READY | FlowState.PAUSED:
+                self._cancel_retry(flow)
+                flow.ready = None
+                flow.move(FlowState.IDLE)
+            case FlowState.IDLE | FlowState.ENDED:
+                pass
+
+    def _cancel_job(self, flow: FlowController) -> None:
+        """Cancel the segment that is being rendered: from `RENDERING` to `IDLE`."""
+        flow.move(FlowState.IDLE)
+        identity, flow.job_id = flow.job_id, ""
+        job = self.scheduler.jobs.get(FLOW_CLIENT, identity)
         if job is not None and job.live:
             self.scheduler.cancel(job)
 
-    def _try_later(self, flow: FlowController, pause: float) -> None:
-        def again() -> None:
+    def _pause(self, flow: FlowController, pause_s: float) -> None:
+        """Try again after a pause; one in progress is replaced."""
+
+        def end_pause() -> None:
             flow.retry = None
-            self._pump(flow)
+            flow.move(FlowState.IDLE if flow.ready is None else FlowState.READY)
+            self._advance(flow)
 
-        flow.retry = asyncio.get_running_loop().call_later(pause, again)
+        self._cancel_retry(flow)
+        if flow.state is not FlowState.PAUSED:
+            flow.move(FlowState.PAUSED)
+        flow.retry = asyncio.get_running_loop().call_later(pause_s, end_pause)
 
-    def _wait_no_longer(self, flow: FlowController) -> None:
+    def _cancel_retry(self, flow: FlowController) -> None:
         if flow.retry is not None:
             flow.retry.cancel()
             flow.retry = None
 
-    def _drop_sound(self, identity: m.Id) -> None:
-        """Pieces aren't asked for twice: their samples need not be kept."""
-        job = self.scheduler.jobs.get(PIECES, identity)
+    def _drop_clips(self, identity: m.Id) -> None:
+        """Drop the samples of a segment's job, which is never requested again."""
+        job = self.scheduler.jobs.get(FLOW_CLIENT, identity)
         if job is not None:
             job.clips.clear()
-
-    def _tell_again(self, flow: FlowController) -> None:
-        """The same request came once more: say where it stands."""
-        if flow.heard is not None:
-            self.outbox.send(flow.client, msgspec.structs.replace(flow.heard))

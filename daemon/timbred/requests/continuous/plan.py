@@ -1,4 +1,4 @@
-"""What an endless sound is to be: the pieces that it is made of, one after the other. Pure."""
+"""Plans of flows: the parameters of each segment and the handover to the next. Pure."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,39 +12,60 @@ from timbred.protocol import messages as m
 from timbred.protocol.keys import Recipe
 from timbred.requests.resolve import Parameters, Session, resolve
 
-CROSSFADE = 1.0
-"""Seconds in which one piece becomes the next where nothing is said; at most half of a piece."""
+DEFAULT_CROSSFADE_S = 1.0
+"""Default seconds in which one segment fades into the next; at most half of a segment."""
 
-SHORTEST_CROSSFADE = 0.02
+MIN_CROSSFADE_S = 0.02
+"""Shortest crossfade in seconds."""
 
-LONG = 5.0
-"""Seconds of a piece where nothing is said, if the model's own default is less and it can make so much: the longer, the
-more time there is for the next."""
+MIN_DEFAULT_SECONDS = 5.0
+"""Default seconds of a segment, if the model's default is less and it can render that long: this leaves more time to
+render the next segment."""
 
-HALFWAY = 0.5
-"""Where `mix` stands when nothing is said, as everywhere."""
+DEFAULT_MIX = 0.5
+"""Default of `mix`, as for all requests."""
 
-NOT_OF_FLOW = (
+UNUSED_KEYS = (
     "takes", "rank", "loop", "noise", "trim", "extend", "fade_in", "fade_out", "rate", "format", "bits", "channels",
     "to", "inline", "name", "folder", "preview", "by",
 )  # fmt: skip
-"""Keys of a sound that say nothing of an endless one: it has no file, no end, and a new piece for each variation."""
+"""Keys of other requests that don't apply to flows, which have no file, no end and no variations."""
 
-PLAYED_SO = ("gain", "pan", "speed", "out", "at")
+FIRST_SEGMENT_KEYS = ("gain", "pan", "speed", "out", "at")
+"""Playback keys, which apply from the first segment of a plan."""
 
 
 @dataclass(frozen=True)
-class PlannedPiece:
-    """A piece that is to be made. `lasts` are the seconds from its beginning to the next one's."""
+class PlannedSegment:
+    """A segment to be rendered.
+
+    Attributes:
+        parameters: What to render.
+        handover: The crossfade into the next segment.
+        duration_s: Seconds from its beginning to that of the next one.
+    """
 
     parameters: Parameters
     handover: Handover
-    lasts: float
+    duration_s: float
 
 
 @dataclass(frozen=True)
 class FlowPlan:
-    """What was asked for, with which model; `mix` moves from `mix_before`, from `began` on (seconds, any clock)."""
+    """A request for a flow, resolved for one model.
+
+    Attributes:
+        request: The request.
+        card: The model's card.
+        seed: Seed of the first segment.
+        began: Moment at which the plan began, in seconds of any clock.
+        mix_before: The `mix` at that moment, from which it moves to the requested one.
+        init: File of the init audio.
+        init_seconds: Its length.
+
+    Raises:
+        BadRequest: A key doesn't apply to flows.
+    """
 
     request: m.Flow
     card: Card
@@ -55,85 +76,91 @@ class FlowPlan:
     init_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        """Raises:
-        BadRequest: a key that says nothing of an endless sound.
-        """
-        for key in NOT_OF_FLOW:
+        """Check that all keys apply to flows."""
+        for key in UNUSED_KEYS:
             if getattr(self.request, key) is not None:
-                raise BadRequest(f"{key}: it says nothing of an endless sound; leave it out")
+                raise BadRequest(f"{key}: it does not apply to continuous playback; leave it out")
 
     def mix_at(self, moment: float) -> float:
-        """How far towards `prompt2` it is; the second prompt is reached within `fade` seconds."""
+        """Return `mix` at a moment; it reaches the requested value within `fade` seconds."""
         if self.request.prompt2 is None:
             return 0.0
-        target = HALFWAY if self.request.mix is None else self.request.mix
+        target = DEFAULT_MIX if self.request.mix is None else self.request.mix
         if not self.request.fade:
             return target
         share = min(1.0, max(0.0, (moment - self.began) / self.request.fade))
         return self.mix_before + (target - self.mix_before) * share
 
     def is_moving(self, moment: float) -> bool:
-        """Whether `mix` is on its way."""
+        """Whether `mix` is still moving at a moment."""
         fade = self.request.fade if self.request.prompt2 is not None else None
         return bool(fade) and moment < self.began + (fade or 0.0)
 
     @property
     def crossfade(self) -> float | None:
-        """Seconds in which pieces give way as asked for; with `prompt2`, `fade` is how long `mix` takes."""
+        """Requested seconds of crossfades; with `prompt2`, `fade` is the time of `mix` instead."""
         return None if self.request.prompt2 is not None else self.request.fade
 
-    def leads_on_from(self, before: "FlowPlan") -> bool:
-        """Whether this only moves `mix`, so that what sounds need not be broken off."""
+    def continues(self, before: "FlowPlan") -> bool:
+        """Whether this plan only moves `mix`, so that what sounds needn't be replaced."""
         return (
             self.request.prompt == before.request.prompt
             and self.is_moving(self.began)
-            and all(getattr(self.request, key) is None for key in PLAYED_SO)
+            and all(getattr(self.request, key) is None for key in FIRST_SEGMENT_KEYS)
         )
 
-    def piece(self, number: int, moment: float, session: Session, rate: int) -> PlannedPiece:
-        """The piece with this number, which sounds at `moment` on a device of this rate.
+    def segment(self, number: int, moment: float, session: Session, rate: int) -> PlannedSegment:
+        """Plan a segment.
 
-        While `mix` moves, the noise stays: then the sound itself becomes another, not the whole of it anew.
+        While `mix` moves all segments have the same seed, so that the sound changes gradually.
+
+        Args:
+            number: Number of the segment in the plan, from 0.
+            moment: Moment at which it begins, of the clock of `began`.
+            session: The session's sample rate, tempo and bars.
+            rate: Sample rate of the device in Hz.
 
         Raises:
-            BadRequest: this model can't do it.
+            BadRequest: The model can't render it.
         """
-        keys = {key: getattr(self.request, key) for key in Recipe.__struct_fields__ if key not in PLAYED_SO}
+        keys = {key: getattr(self.request, key) for key in Recipe.__struct_fields__ if key not in FIRST_SEGMENT_KEYS}
         seed = self.seed if self.is_moving(moment) else (self.seed + number) % 2**31
         mix = self.mix_at(moment) if self.request.prompt2 is not None else self.request.mix
         keys.update(seed=seed, mix=mix, rate=rate, to="none", inline=True, rank=False)
         if not any(keys[key] is not None for key in ("seconds", "bars", "init")):
-            keys["seconds"] = min(self.card.max_seconds, max(self.card.default_seconds, LONG))
+            keys["seconds"] = min(self.card.max_seconds, max(self.card.default_seconds, MIN_DEFAULT_SECONDS))
         keys.update(voice=None, fade=None, priority=self.request.priority or "live")
-        asked = m.Generate(id="flow", prompt=self.request.prompt, **keys)
-        whole = resolve(asked, self.card, session, seed, None, self.init_seconds)
-        crossfade = min(CROSSFADE if self.crossfade is None else self.crossfade, whole.seconds / 2)
+        request = m.Generate(id="flow", prompt=self.request.prompt, **keys)
+        whole = resolve(request, self.card, session, seed, None, self.init_seconds)
+        crossfade = min(DEFAULT_CROSSFADE_S if self.crossfade is None else self.crossfade, whole.seconds / 2)
         if whole.bars is None:
-            overlap = max(SHORTEST_CROSSFADE, crossfade)
-            return PlannedPiece(whole, Handover(overlap=overlap), whole.seconds - overlap)
-        return self._of_bars(asked, whole, crossfade, session)
+            overlap = max(MIN_CROSSFADE_S, crossfade)
+            return PlannedSegment(whole, Handover(overlap=overlap), whole.seconds - overlap)
+        return self._segment_of_bars(request, whole, crossfade, session)
 
-    def _of_bars(self, asked: m.Generate, whole: Parameters, crossfade: float, session: Session) -> PlannedPiece:
-        """A piece that lasts whole bars until the next begins, and some more to be crossfaded."""
+    def _segment_of_bars(
+        self, request: m.Generate, whole: Parameters, crossfade: float, session: Session
+    ) -> PlannedSegment:
+        """Plan a segment that lasts whole bars until the next one begins, and then the crossfade."""
         longest = self.card.max_seconds if self.init_seconds is None else min(self.card.max_seconds, self.init_seconds)
-        overlap = min(max(SHORTEST_CROSSFADE, crossfade), longest - whole.seconds)
-        if overlap < SHORTEST_CROSSFADE:
+        overlap = min(max(MIN_CROSSFADE_S, crossfade), longest - whole.seconds)
+        if overlap < MIN_CROSSFADE_S:
             raise BadRequest(
                 f"bars: {whole.bars:g} bars last {whole.seconds:.4g} s, and with a crossfade that is more than the "
                 f"{longest:g} s there are; ask for fewer"
             )
         longer = msgspec.structs.replace(
-            asked, seconds=whole.seconds + overlap, bars=None, bpm=None, beats_per_bar=None
+            request, seconds=whole.seconds + overlap, bars=None, bpm=None, beats_per_bar=None
         )
         parameters = resolve(longer, self.card, session, whole.seed, None, self.init_seconds)
         on_the_grid = (whole.bpm, whole.beats_per_bar) == (session.tempo, session.beats_per_bar)
-        return PlannedPiece(
+        return PlannedSegment(
             parameters, Handover(overlap=overlap, beats=whole.beats if on_the_grid else None), whole.seconds
         )
 
 
 def mix_so_far(request: m.Flow, before: FlowPlan | None, moment: float) -> float:
-    """How far the sound that there is stands towards the second prompt of a new course."""
+    """Return the `mix` of a new plan at which the current sound stands."""
     if before is None:
         return 0.0
     old = before.request
@@ -144,11 +171,10 @@ def mix_so_far(request: m.Flow, before: FlowPlan | None, moment: float) -> float
     return 0.0
 
 
-def entering_like(before: str | None) -> str | None:
-    """When a course of whole bars enters in the place of another such, where nothing is said: on the beat or bar if
-    that one began there.
+def entry_after(before: str | None) -> str | None:
+    """Return the default `at` of a plan of whole bars that replaces another: its beat or bar if that began on one.
 
-    >>> entering_like("bar"), entering_like("17"), entering_like("beat"), entering_like("now"), entering_like(None)
+    >>> entry_after("bar"), entry_after("17"), entry_after("beat"), entry_after("now"), entry_after(None)
     ('bar', 'bar', 'beat', None, None)
     """
     if before in (None, "now"):
