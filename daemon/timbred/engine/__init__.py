@@ -1,0 +1,1 @@
+"""The engine process: models, diffusion, codecs and memory; the only package that imports torch."""

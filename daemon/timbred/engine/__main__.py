@@ -1,7 +1,7 @@
-"""The engine process: the program around an `Engine`.
+"""The engine process: command line, start and end of an `EngineScheduler`.
 
-Started by `link` as `python -m timbred.engine.__main__`. It ends when its standard input closes, so that it never
-outlives its daemon. What may fail is imported late: the daemon is told why the engine can't start.
+Started by `timbred.ipc.engine_client` as `python -m timbred.engine.__main__`. It ends when its standard input closes,
+so that it never outlives its daemon. Imports that may fail are late: the daemon is told why the engine can't start.
 """
 
 import argparse
@@ -31,23 +31,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("timbred.engine")
 
-SWITCHING = 0.001
-"""Seconds after which a thread that loads or compiles must let the one that generates go on."""
+SWITCH_INTERVAL_S = 0.001
+"""Seconds after which a thread that loads or compiles must release the GIL to the thread that generates."""
 
-YOUNG = (2_000, 2, 2_000)
-"""Objects made, and not gone by themselves, before Python looks for cycles among them: a millisecond's work, and three
-each third time. Among all objects it hardly ever looks: loading and unloading leaves no cycles."""
+GC_THRESHOLDS = (2_000, 2, 2_000)
+"""Thresholds of garbage collection: a millisecond's work for each collection of the youngest generation.
+
+Collections of all objects are rare: loads and unloads leave no reference cycles.
+"""
 
 NICENESS = 5
-"""How far the engine stands back behind music software and behind the daemon, which answers while models compute."""
+"""Added niceness, so that music software and the daemon have priority."""
 
 
-CANNOT_START = 2
+CANNOT_START_STATUS = 2
 """Exit status of an engine that can't start."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run an engine until its daemon says so, or ends. The process's exit status is 2 when it can't start."""
+    """Run an engine until the daemon ends it; the process's exit status is 2 when it can't start."""
     parser = argparse.ArgumentParser(prog="timbred-engine")
     add_line_options(parser)
     parser.add_argument("--device", default="auto")
@@ -59,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--log-level", default="info")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches us too; the daemon decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches all processes; the daemon decides
     end_with_threads()
     wait_as_spare(options, _import_all)
     end_with_daemon(options.address)
@@ -73,23 +75,23 @@ def main(arguments: list[str] | None = None) -> int:
             options.address,
             engine_messages.encode(engine_messages.EngineCannotStart(token=options.token, message=message)),
         )
-        leave(CANNOT_START)
+        leave(CANNOT_START_STATUS)
     engine.run()
     leave(0)
 
 
 def _import_all() -> None:
-    """Import what an engine needs, down to the families' own parts of the libraries, which are imported when used."""
+    """Import all modules of an engine, including the libraries' parts that are imported on first use."""
     for name in ("engine.scheduler", "engine.families.factory", "engine.families.component_loader"):
         importlib.import_module(f"timbred.{name}")
 
 
 def _engine(options: argparse.Namespace) -> "EngineScheduler":
-    """The engine, ready to run.
+    """Create the engine.
 
     Raises:
         BadRequest: The device can't be used.
-        ImportError: A library isn't installed as it should be.
+        ImportError: A library is not installed properly.
     """
     import torch
 
@@ -98,11 +100,11 @@ def _engine(options: argparse.Namespace) -> "EngineScheduler":
     from timbred.engine.scheduler import EngineScheduler
 
     quiet_libraries()
-    sys.setswitchinterval(float(os.environ.get("TIMBRED_SWITCH", "0.001")))
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     if hasattr(os, "nice"):
         os.nice(NICENESS)
-    gc.freeze()  # looking through all that was imported would stop every thread for as long as twenty steps
-    gc.set_threshold(*YOUNG)
+    gc.freeze()  # a collection of all imported objects would stop every thread for as long as twenty steps
+    gc.set_threshold(*GC_THRESHOLDS)
     if options.threads:
         torch.set_num_threads(options.threads)
     chosen = device.choose(options.device)

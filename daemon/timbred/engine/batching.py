@@ -1,4 +1,4 @@
-"""Which jobs take the next step together. Pure: knows nothing of models or devices."""
+"""Selection of the jobs that take the next step together, and errors of batches."""
 
 import logging
 import math
@@ -13,11 +13,15 @@ from timbred.caches import RecentDict
 
 @dataclass(frozen=True)
 class Candidate:
-    """A job that could take a step. Those of equal `group` can share a call of the network.
+    """A job that could take a step.
 
-    `rank` is 0 for live, 1 for normal, 2 for background; `rows` is how much of a batch it takes; `number` orders jobs
-    by arrival; `alone` is for jobs that must not share. `pressing` is the moment by which a job is wanted that has no
-    time to spare.
+    Attributes:
+        number: Arrival order.
+        group: Candidates of equal group can share a network call.
+        rank: 0 for live, 1 for normal, 2 for background.
+        rows: Batch rows that it takes.
+        alone: True if it must not share a batch.
+        pressing: Deadline of a job that has no time to spare, else infinity.
     """
 
     number: int
@@ -29,11 +33,11 @@ class Candidate:
 
 
 def next_batch(candidates: Sequence[Candidate], most_rows: int) -> list[Candidate]:
-    """The jobs that step next: the first by rank and arrival, and those that can join it.
+    """Return the jobs that step next: the first by urgency, rank and arrival, and those that can join it.
 
-    Others join only in their turn (rank, then arrival) while their rows fit; one that doesn't fit is passed over, for
-    it loses nothing by a smaller one going first. Lower ranks wait while a live job runs: company would slow it down.
-    One that has no time to spare goes before all, the one that is wanted soonest first, and has no company.
+    Others join in order while their rows fit; one that does not fit is skipped. Jobs of lower rank wait while a live
+    job runs, because a larger batch is slower. A job with no time to spare steps first and alone, the earliest deadline
+    first.
     """
     if len(candidates) < 2:
         return list(candidates)
@@ -51,14 +55,14 @@ def next_batch(candidates: Sequence[Candidate], most_rows: int) -> list[Candidat
 
 
 LONGEST = 1.0
-"""Seconds that one rest lasts at most: a cancellation waits no longer than that."""
+"""Maximum seconds of one pause, and so of the delay of a cancellation."""
 
 
 def rest_after(busy: float, frame_rate: float) -> float:
-    """Seconds of rest after `busy` seconds of work: as long again, in whole frames, and at least one frame.
+    """Return the pause in seconds after `busy` seconds of work: as long again, in whole frames, at least one frame.
 
-    A render loop of `frame_rate` frames a second so has the device for half of the time or more, and for at least one
-    whole frame between any two steps.
+    So a render loop of `frame_rate` frames a second has the device at least half of the time, and for a whole frame
+    between any two steps.
 
     >>> rest_after(0.040, 50.0), rest_after(0.001, 50.0)
     (0.04, 0.02)
@@ -68,12 +72,12 @@ def rest_after(busy: float, frame_rate: float) -> float:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the device, or the computer, has no memory left."""
+    """Tell if an error means that the device or the computer is out of memory."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
 
 
 def translate(error: Exception) -> errors.TimbredError:
-    """A fault of torch or a model as an error with a wire code."""
+    """Convert an error of torch or a model to one with a wire code."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if is_out_of_memory(error):
         return errors.OutOfMemory(f"the device's memory is full ({text})")
@@ -83,29 +87,29 @@ def translate(error: Exception) -> errors.TimbredError:
 
 
 def is_fatal(error: Exception) -> bool:
-    """Whether the device is beyond use for this process (a CUDA context never recovers from such a fault)."""
+    """Tell if this process can't use the device any more (a CUDA context does not recover)."""
     return not isinstance(error, torch.OutOfMemoryError) and "CUDA error" in str(error)
 
 
 log = logging.getLogger("timbred.engine.memory")
 
 MAX_SHAPES = 1024
-"""Shapes of rows that are known to have no room for all: the latest."""
+"""Maximum number of row shapes whose batch limit is kept, the latest ones."""
 
 
 @dataclass
 class BatchSplitter:
-    """What is known of how many rows there is room for, by the shape of a row."""
+    """Splits batches that run out of memory, and remembers the limit for each shape of a row."""
 
     _most: RecentDict[tuple[int, ...], int] = field(
         default_factory=lambda: RecentDict[tuple[int, ...], int](MAX_SHAPES)
     )
 
     def call(self, call: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """A call on a batch; where memory is short, on its halves one after the other, and so on down to single rows.
+        """Call on a batch; out of memory, on its halves one after the other, down to single rows.
 
         Raises:
-            Exception: the call's own, out of memory only where a single row has no room.
+            Exception: The call's own; out of memory only for a single row.
         """
         rows, shape = len(inputs[0]), tuple(inputs[0].shape[1:])
         if rows <= self._most.get(shape, rows):
@@ -114,7 +118,7 @@ class BatchSplitter:
             except Exception as error:
                 if not is_out_of_memory(error) or rows == 1:
                     raise
-                log.warning("memory ran out with %d rows (%s); they go on in halves", rows, error)
+                log.warning("out of memory with %d rows (%s); retrying in halves", rows, error)
             self._most[shape] = rows - rows // 2
         halves = [tuple(one[part] for one in inputs) for part in (slice(rows // 2), slice(rows // 2, None))]
         return torch.cat([self.call(call, half) for half in halves])

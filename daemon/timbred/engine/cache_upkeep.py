@@ -1,4 +1,4 @@
-"""Between jobs, and now and then beside them: memory that was freed goes back to the system."""
+"""Garbage collection and return of freed memory, in idle time and at intervals during work."""
 
 import gc
 import logging
@@ -10,20 +10,20 @@ from timbred.ipc.heap import release_free_memory
 log = logging.getLogger("timbred.engine.memory")
 
 IDLE_AFTER_S = 2.0
-"""Seconds without work after which there is time for it."""
+"""Seconds without work after which memory is tidied."""
 
 AT_MOST_AFTER_S = 30.0
-"""Seconds of work after which it is done beside the work."""
+"""Seconds of work after which memory is tidied between steps."""
 
 MIN_FREED_BYTES = 32_000_000
-"""Free memory that the process may hold: less isn't given back, since the next sound takes it again."""
+"""Free heap that the process may keep; less is not returned, because the next render allocates it again."""
 
 
 class Upkeep:
-    """When memory is tidied: once after work, when nothing is to be done, and every `AT_MOST_AFTER_S` during work.
+    """Decides when memory is tidied: once when idle after work, and every `AT_MOST_AFTER_S` during work.
 
-    Giving memory back takes a few milliseconds and happens in another thread, given by `beside`. The search for objects
-    that refer to each other stops all threads, for some 10 ms: it is done between two steps, as rarely.
+    Returning memory takes a few milliseconds in another thread, which `beside` provides. Garbage collection stops all
+    threads for some 10 ms, so it runs between steps and as rarely.
     """
 
     def __init__(
@@ -35,18 +35,18 @@ class Upkeep:
         self._worked: float | None = None
 
     def worked(self) -> None:
-        """Something was done just now: a step, or an order."""
+        """Record that a step or a message was handled now."""
         self._worked = self._clock()
         if self._worked - self._done >= AT_MOST_AFTER_S:
             self.tidy()
 
     @property
     def due_in(self) -> float | None:
-        """Seconds after which to call `tidy` if nothing is done until then; None when all is tidy."""
+        """Seconds until `tidy` is due if nothing is done; None when it is done."""
         return None if self._worked is None else max(0.0, self._worked + IDLE_AFTER_S - self._clock())
 
     def tidy(self) -> None:
-        """Collect what nobody can reach, and have free memory given back."""
+        """Collect garbage, and have free memory returned to the system."""
         self._worked = None
         self._done = self._clock()
         gc.collect()
@@ -55,4 +55,4 @@ class Upkeep:
 
 def _give_back() -> None:
     if release_free_memory(MIN_FREED_BYTES):
-        log.debug("free memory was given back to the system")
+        log.debug("free memory was returned to the system")

@@ -1,7 +1,7 @@
-"""Time as a circle: convolutions that see the beginning after the end, for sounds that go round.
+"""Circular convolution over time, for loops.
 
-The networks' attention knows no places, and neither does their normalisation. So with time wrapped around in every
-convolution, a network treats all moments of a loop alike: turned by some rows, its result is the same, turned.
+The networks' attention has no positions, and neither has their normalisation. With time wrapped around in every
+convolution a network treats all moments of a loop alike: a rotated input gives the rotated output.
 """
 
 import threading
@@ -11,11 +11,11 @@ from contextlib import contextmanager
 import torch
 
 TIME = 2
-"""The axis of time in latents and spectrograms, (batch, channels, time, bands)."""
+"""Time axis of latents and spectrograms, (batch, channels, time, bands)."""
 
 
 class _CircularState(threading.local):
-    """Which rows of this thread's calls go around; calls are traced and made in different threads."""
+    """Mask of circular rows of the current thread; calls are traced and run in different threads."""
 
     around: torch.Tensor | None = None
 
@@ -25,8 +25,10 @@ _way = _CircularState()
 
 @contextmanager
 def circular_time(rows: torch.Tensor) -> Generator[None]:
-    """Calls in here meet loops: `rows` is 1 for each row of the batch that goes around, 0 for others; or of one for
-    all."""
+    """Make convolutions circular for some rows.
+
+    `rows` is 1 for each circular row of the batch and 0 for the others, or has one value for all.
+    """
     before, _way.around = _way.around, rows
     try:
         yield
@@ -35,12 +37,12 @@ def circular_time(rows: torch.Tensor) -> Generator[None]:
 
 
 def is_circular() -> bool:
-    """Whether this thread's calls meet loops."""
+    """Tell if the current thread is inside `circular_time`."""
     return _way.around is not None
 
 
 class CircularConv2d(torch.nn.Conv2d):
-    """A convolution whose first axis is time. As its base, unless rows go around."""
+    """A convolution whose first axis is time; plain unless `circular_time` is active."""
 
     def _conv_forward(
         self,
@@ -59,7 +61,7 @@ class CircularConv2d(torch.nn.Conv2d):
 
 
 def make_circular(module: torch.nn.Module) -> None:
-    """Let a network's convolutions go around when asked to; nothing else about it changes."""
+    """Replace a network's convolutions by `CircularConv2d`, which changes nothing until `circular_time` is used."""
     for part in module.modules():
         if type(part) is torch.nn.Conv2d:
             part.__class__ = CircularConv2d

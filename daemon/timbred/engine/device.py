@@ -1,4 +1,4 @@
-"""Which device the models run on, in which precision, and how full its memory is."""
+"""Compute device, precision and memory."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ from timbred.errors import BadRequest, ModelError
 
 @dataclass(frozen=True)
 class ComputeDevice:
-    """A device to run on. `name` is for people."""
+    """A compute device; `name` is for display."""
 
     place: torch.device
     name: str
@@ -24,16 +24,17 @@ class ComputeDevice:
 
     @property
     def precision_name(self) -> str:
+        """Name of the precision, such as `bfloat16`."""
         return str(self.precision).removeprefix("torch.")
 
 
 def choose(wanted: str) -> ComputeDevice:
-    """The device for the setting `device`: `auto`, `cpu`, `cuda:0`, `mps`.
+    """Return the device for the setting `device`: `auto`, `cpu`, `cuda:0`, `mps`.
 
-    Half precision on a GPU (bfloat16 where it has it: float16 overflows in the VAE), float32 on a CPU.
+    GPUs use half precision (bfloat16 where supported, because float16 overflows in the VAE), CPUs float32.
 
     Raises:
-        BadRequest: there is no such device here.
+        BadRequest: The device does not exist or can't be used.
     """
     name = _best() if wanted == "auto" else wanted
     try:
@@ -64,7 +65,7 @@ def _precision(device: torch.device) -> torch.dtype:
 
 
 def finish(device: torch.device) -> None:
-    """Wait until a GPU has done what it was told."""
+    """Wait until a GPU has executed all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -72,7 +73,7 @@ def finish(device: torch.device) -> None:
 
 
 def memory(device: torch.device) -> tuple[int, int]:
-    """Bytes used and in all: the GPU's own, or for a CPU this process's and the machine's."""
+    """Return used and total bytes: the GPU's, or for a CPU this process's and the machine's."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return total - free, total
@@ -82,7 +83,7 @@ def memory(device: torch.device) -> tuple[int, int]:
 
 
 def probe(wanted: str) -> dict[str, object]:
-    """The device's name, precision and memory in bytes; or `error`."""
+    """Return the device's name, precision and memory in bytes, or `error`."""
     try:
         chosen = choose(wanted)
     except errors.BadRequest as error:
@@ -106,19 +107,19 @@ if __name__ == "__main__":
 
 
 def precision_of(module: torch.nn.Module) -> torch.dtype:
-    """The type of a component's first floating weight; all others have the same.
+    """Return the dtype of a module's first floating-point parameter; all others have the same.
 
     Raises:
-        StopIteration: it has no weights.
+        StopIteration: The module has no floating-point parameters.
     """
     return next(weight.dtype for weight in module.parameters() if weight.is_floating_point())
 
 
 def finite(part: Any, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """What `make` gives by way of this part of the model; once more in float32 if half precision overflows.
+    """Return the result of `make`, which uses this module; repeated in float32 if half precision overflows.
 
     Raises:
-        ModelError: the result isn't finite, even in full precision.
+        ModelError: The result is not finite, even in float32.
     """
     result = make()
     if torch.isfinite(result).all():
@@ -131,5 +132,5 @@ def finite(part: Any, make: Callable[[], torch.Tensor]) -> torch.Tensor:
         finally:
             part.to(before)
     if not torch.isfinite(result).all():
-        raise ModelError("the model gave values that aren't numbers; try another seed, or less guidance")
+        raise ModelError("the model returned NaN or infinity; try another seed, or less guidance")
     return result

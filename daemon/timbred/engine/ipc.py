@@ -1,5 +1,7 @@
-"""The engine's end of the line to the daemon: a thread of its own, so that signs of life and cancellations
-pass while a model computes."""
+"""The engine's connection to the daemon, in a thread of its own.
+
+So heartbeats and cancellations pass while a model computes.
+"""
 
 import logging
 import math
@@ -19,9 +21,14 @@ _OUTGOING = "inproc://outgoing"
 
 
 class DaemonLink:
-    """Receives orders into `orders` and sends what `send` is given. Cancellations are seen at once.
+    """Receives messages into `orders`, and sends what `send` is given; cancellations take effect at once.
 
-    Others may put what concerns the engine into `orders` too: it is the one queue that the engine waits on.
+    The engine's own threads put their messages into `orders` too: it is the only queue that the scheduler waits on.
+
+    Args:
+        address: ZeroMQ address of the daemon's socket.
+        heartbeat: Interval between heartbeats in seconds.
+        beat: Returns the heartbeat; called in the link's thread.
     """
 
     def __init__(self, address: str, heartbeat: float, beat: Callable[[], engine_messages.EngineHeartbeat]) -> None:
@@ -37,24 +44,25 @@ class DaemonLink:
         self._thread = threading.Thread(target=self._run, name="mailbox", daemon=True)
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def send(self, message: engine_messages.EngineMessage, *payload: bytes | memoryview) -> None:
-        """Send a message, from the thread that computes."""
+        """Send a message with its payload frames; for the scheduler's thread only."""
         self._outgoing.send_multipart([engine_messages.encode(message), *payload], copy=not payload)
 
     def is_cancelled(self, job: int) -> bool:
-        """Whether the daemon wants this job stopped."""
+        """Tell if the daemon has cancelled a job."""
         with self._lock:
             return job in self._cancelled
 
     def forget(self, job: int) -> None:
-        """The job has ended: its cancellation needs no more remembering."""
+        """Forget the cancellation of a job that has ended."""
         with self._lock:
             self._cancelled.discard(job)
 
     def close(self) -> None:
-        """Send what waits, then end the thread."""
+        """Send what is queued, then end the thread."""
         self._outgoing.send(b"")
         self._thread.join()
         self._outgoing.close()

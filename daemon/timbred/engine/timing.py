@@ -1,4 +1,4 @@
-"""How long things take here, learned from what was measured."""
+"""Learned durations, lengths and thread counts."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ _NEWEST = 0.3
 """Weight of the newest measurement in the running mean."""
 
 MAX_KINDS = 1024
-"""Kinds of work that are known: the latest measured."""
+"""Maximum number of kinds of work that are kept, the latest ones."""
 
 
 @dataclass
@@ -26,25 +26,25 @@ class DurationEma:
     _means: RecentDict[object, float] = field(default_factory=lambda: RecentDict[object, float](MAX_KINDS))
 
     def measured(self, kind: object, seconds: float) -> None:
-        """Take in one measurement."""
+        """Add one measurement."""
         mean = self._means.get(kind)
         self._means[kind] = seconds if mean is None else mean + _NEWEST * (seconds - mean)
 
     def expected(self, kind: object) -> float:
-        """The mean so far, 0 when there is none."""
+        """Return the mean so far; 0 without measurements."""
         return self._means.get(kind, 0.0)
 
 
 @dataclass
 class MaxLength:
-    """The longest sounds that worked, and the shortest that didn't, in seconds, by model.
+    """The longest lengths that succeeded and the shortest that failed, in seconds, by model.
 
-    >>> reach = MaxLength()
-    >>> reach.advice("m", 40.0)
+    >>> max_length = MaxLength()
+    >>> max_length.advice("m", 40.0)
     20.0
-    >>> reach.worked("m", 12.0)
-    >>> reach.failed("m", 30.0)
-    >>> reach.advice("m", 40.0)
+    >>> max_length.worked("m", 12.0)
+    >>> max_length.failed("m", 30.0)
+    >>> max_length.advice("m", 40.0)
     12.0
     """
 
@@ -52,37 +52,38 @@ class MaxLength:
     _failed: dict[str, float] = field(default_factory=dict[str, float])
 
     def worked(self, model: str, seconds: float) -> None:
-        """A sound of this length was made."""
+        """Record a length that was rendered."""
         self._worked[model] = max(self._worked.get(model, 0.0), seconds)
 
     def failed(self, model: str, seconds: float) -> None:
-        """One of this length found no room."""
+        """Record a length that ran out of memory."""
         self._failed[model] = min(self._failed.get(model, seconds), seconds)
 
     def advice(self, model: str, seconds: float) -> float:
-        """A length to try instead of `seconds`: what worked before, else half of what is known to be too long."""
+        """Return a length to try instead of `seconds`: one that worked, else half of the shortest that failed."""
         worked = self._worked.get(model, 0.0)
         return worked if 0.0 < worked < seconds else min(seconds, self._failed.get(model, seconds)) / 2
 
 
 TRIED_AGAIN_AFTER = 48
-"""Steps after which the slower choice is tried again, to see whether the machine has changed."""
+"""Steps after which the slower choice is measured again."""
 
 TRIAL = 2
-"""Steps of a trial; only the last one counts, for changing the number of threads costs time itself."""
+"""Steps of a trial; only the last one counts, because changing the number of threads costs time."""
 
 _NEWEST_TIMINGS = 0.4
-"""Kinds of work that are known, each with one number of threads: the latest measured."""
+"""Weight of the newest measurement in the mean of a thread count."""
 
 
 @dataclass
 class ThreadTuner:
-    """One thread or `most`, for each kind of work: seconds as last measured, for the choice in use a running mean. One
-    slow step alone says nothing, for anything may have come between; two of them do.
+    """Chooses one thread or `most` for each kind of work by measured seconds.
 
-    >>> choice = ThreadTuner(2)
-    >>> for seconds in (0.03, 0.03, 0.09, 0.09): choice.measured("work", choice.next("work"), seconds)
-    >>> choice.next("work")
+    A single slow step is ignored, because other processes may have caused it; two in a row count.
+
+    >>> tuner = ThreadTuner(2)
+    >>> for seconds in (0.03, 0.03, 0.09, 0.09): tuner.measured("work", tuner.next("work"), seconds)
+    >>> tuner.next("work")
     1
     """
 
@@ -99,11 +100,11 @@ class ThreadTuner:
     _steps: int = 0
 
     def beside(self) -> int:
-        """How many threads a step gets while something else in the process is at work: one core is left to that."""
+        """Return the threads of a step while other work runs in the process, which gets one core."""
         return max(1, self.most - 1)
 
     def next(self, work: object) -> int:
-        """How many threads the next step of this kind of work gets."""
+        """Return the threads of the next step of a kind of work."""
         if self.most <= 1:
             return 1
         if work in self._trial:
@@ -122,7 +123,7 @@ class ThreadTuner:
         return count
 
     def measured(self, work: object, threads: int, seconds: float) -> None:
-        """A step on so many threads took so long."""
+        """Record the duration of a step with a number of threads."""
         before = self._latest.get((work, threads), seconds)
         self._latest[work, threads] = seconds
         if work not in self._trial:

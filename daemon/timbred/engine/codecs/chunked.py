@@ -1,8 +1,7 @@
-"""The vocoder, piece by piece: any part of a sound can be had without the rest, exactly as it is in the whole.
+"""The vocoder in pieces: any part of the audio, equal to the same part of the whole.
 
-A vocoder of convolutions sees only so many mel frames before and after a sample. Given these as context, a piece comes
-out as it would in the whole, so that a sound can be heard from its first piece on; and a loop, whose context goes
-around its end, has no seam.
+A convolutional vocoder depends on a limited number of mel frames around a sample. With these as context a piece equals
+that part of the whole, so playback can start with the first piece; a loop, whose context wraps around, has no seam.
 """
 
 import math
@@ -27,20 +26,22 @@ class VocoderContext:
 
 
 def context_of(vocoder: Any) -> VocoderContext:
-    """What a vocoder needs around a piece, from its own config: `SpeechT5HifiGan` (HiFi-GAN, arXiv 2010.05646), or
-    `SpectralVocoder`."""
+    """Return the context of a vocoder from its configuration.
+
+    Known are `SpectralVocoder` and `SpeechT5HifiGan` (HiFi-GAN, arXiv 2010.05646).
+    """
     return _of_spectral(vocoder) if type(vocoder).__name__ == "SpectralVocoder" else _of_hifigan(vocoder.config)
 
 
 def _of_spectral(vocoder: Any) -> VocoderContext:
-    """Blocks of seven frames, one to embed and one a block; then windows that overlap."""
+    """Blocks of seven frames, one embedding and one for each block; then overlapping windows."""
     convolved = 3 * (int(vocoder.config.blocks) + 1)
     overlapping = (vocoder.hop - 1 + (vocoder.fft_size - vocoder.hop) // 2) // vocoder.hop
     return VocoderContext(convolved + overlapping, convolved + overlapping)
 
 
 def _of_hifigan(config: Any) -> VocoderContext:
-    """Walk back from the samples of one frame, layer by layer, to the first and last frame that reach them."""
+    """Trace the samples of one frame back, layer by layer, to the first and last frame they depend on."""
     first, last = 0, math.prod(config.upsample_rates) - 1
     first, last = first - 3, last + 3  # the last convolution has seven taps, as the first
     blocks = max(
@@ -56,10 +57,13 @@ def _of_hifigan(config: Any) -> VocoderContext:
 
 
 class ChunkedVocoder:
-    """A mel spectrogram, (takes, frames, bands), on its way to sound.
+    """A log-mel spectrogram, (takes, frames, bands), that is vocoded in pieces.
 
-    `circular`: what follows the last frame is the first one. `note` is the pitch of its tones, which only
-    `SpectralVocoder` can be told.
+    Args:
+        vocoder: The model's vocoder.
+        mel: Log-mel spectrogram.
+        circular: True if the first frame follows the last one.
+        note: Pitch of the tones, for `SpectralVocoder` only.
     """
 
     def __init__(self, vocoder: Any, mel: torch.Tensor, circular: bool = False, note: NamedNote | None = None) -> None:
@@ -78,7 +82,7 @@ class ChunkedVocoder:
 
     @property
     def samples(self) -> int:
-        """Samples of the whole: a hop for each frame; some vocoders end a little later, a loop never does."""
+        """Samples of the whole: a hop for each frame, plus the tail of some vocoders unless circular."""
         config = self.vocoder.config
         if self.circular or self._counts_frames:
             return self.frames * self.hop
@@ -88,13 +92,13 @@ class ChunkedVocoder:
         return length
 
     def whole(self) -> torch.Tensor:
-        """All samples at once, (takes, samples), float32 on the CPU."""
+        """Return all samples, (takes, samples), float32 on the CPU."""
         return self.piece(0, self.frames)
 
     def piece(self, first: int, last: int) -> torch.Tensor:
-        """The samples of mel frames `first` to `last`, the latter not among them: (takes, samples), float32, CPU.
+        """Return the samples of mel frames [first, last): (takes, samples), float32, CPU.
 
-        The last piece has the few samples more that a vocoder gives after its last frame; a loop's hasn't.
+        The last piece includes the vocoder's tail, except for a loop.
         """
         if self.circular:
             start, end = first - self.context.before, last + self.context.after
@@ -115,45 +119,58 @@ class ChunkedVocoder:
 
 
 SHORTEST_PIECE = 16
-"""Mel frames of the first piece: what is heard soonest. Each next one is twice as long, for context costs less then."""
+"""Mel frames of the first piece; each next one is twice as long, because context costs relatively less then."""
 
 LONGEST_PIECE = 512
-"""Mel frames of a piece at most: what another job waits between two of its steps."""
+"""Maximum mel frames of a piece: the delay of another job between two of its steps."""
 
 SPOT = 8
-"""Mel frames on either side of a loud one that are made first, to know the level of the whole."""
+"""Mel frames on either side of a loud frame that are vocoded first to estimate the peak of the whole."""
 
 SPOTS, FRAMES_A_SPOT = 3, 128
-"""At most so many such spots, and one for so many frames: they are to cost little beside the whole. (With one, the peak
-of 20 sounds of the embedded model was guessed up to 9 dB too low; with three, 2 dB, and half of them exactly.)"""
+"""Maximum number of such spots, and frames for each spot, to keep their cost small.
+
+With one spot the peak of 20 sounds of the embedded model was up to 9 dB too low, with three 2 dB, and half were exact.
+"""
 
 MARGIN = 2.0
-"""Times slower than measured that the next pieces may be without a gap in what is heard."""
+"""Safety factor on the measured vocoder speed, against gaps in playback."""
 
 
 @dataclass(frozen=True)
 class AudioPiece:
-    """A part of the sound: samples (takes, frames), float32, on the CPU, from sample `first` on."""
+    """A part of the audio: samples, (takes, frames), float32, on the CPU, from sample `first` on."""
 
     first: int
     samples: torch.Tensor
 
 
 def may_be_heard(ready: float, next_piece: float, left: float, pace: float) -> bool:
-    """Whether playback that begins now won't overtake the vocoder.
+    """Tell if playback that starts now will not overtake the vocoder.
 
-    All in seconds of sound: what is `ready`, how long the `next_piece` will be, and what is `left` with it. `pace` is
-    how many seconds a second of sound takes to make.
+    Args:
+        ready: Seconds of audio that are ready.
+        next_piece: Seconds of audio of the next piece.
+        left: Seconds of audio not rendered yet, including the next piece.
+        pace: Seconds that the vocoder needs for a second of audio.
     """
     slow = MARGIN * pace
     return left <= 0.0 or (ready >= slow * next_piece and ready + left >= slow * left)
 
 
 class VocoderStream:
-    """A decoded spectrogram on its way out of the vocoder.
+    """A decoded spectrogram that is vocoded piece by piece.
 
-    `frames` is the number of samples that will come; `peak` is the loudest of them as far as can be told before all
-    are made: that of the spectrogram's loudest spots.
+    Args:
+        vocoding: The spectrogram and its vocoder.
+        frames: Requested number of samples; the attribute is the number that will come.
+        rate: Sample rate in Hz.
+        analysis: Mel analysis, to find the loudest frames.
+        make: Runs a vocoder call and checks its result.
+        clock: Clock in seconds.
+
+    Attributes:
+        peak: Estimated peak of the whole: that of the loudest spots.
     """
 
     def __init__(
@@ -165,8 +182,6 @@ class VocoderStream:
         make: Callable[[Callable[[], torch.Tensor]], torch.Tensor],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`frames` is the number of samples that are wanted; `make` calls the vocoder and refuses what isn't a number;
-        `clock` is in seconds."""
         self.frames = min(frames, vocoding.samples)
         self.rate = rate
         self._vocoding = vocoding
@@ -183,18 +198,20 @@ class VocoderStream:
 
     @property
     def done(self) -> bool:
-        """Whether all samples that are wanted are made."""
+        """True when all requested samples are rendered."""
         return self._samples_made >= self.frames or self._mel_made >= self._vocoding.frames
 
     @property
     def waveforms(self) -> torch.Tensor:
-        """All that was made so far, (takes, samples)."""
+        """All samples rendered so far, (takes, samples)."""
         return torch.cat(self._made, dim=1)
 
     @torch.inference_mode()
     def go_on(self) -> AudioPiece | None:
-        """Make the next piece, and give what may be heard by now: with this piece all that was held back, or nothing
-        while playback would overtake the vocoder."""
+        """Render the next piece, and return the audio that can be played by now.
+
+        That is all audio held back so far, or None while playback would overtake the vocoder.
+        """
         last = min(self._vocoding.frames, self._mel_made + self._length)
         made = self._timed(self._mel_made, last)[:, : self.frames - self._samples_made]
         self._made.append(made)

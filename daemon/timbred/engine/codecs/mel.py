@@ -1,4 +1,4 @@
-"""From sound to the log-mel spectrogram that a model was trained on, so that its VAE can take a sound in."""
+"""Log-mel spectrograms as the models were trained on, and operations on them."""
 
 import math
 from dataclasses import dataclass
@@ -12,11 +12,19 @@ from transformers.audio_utils import hertz_to_mel, mel_filter_bank, mel_to_hertz
 
 @dataclass(frozen=True)
 class Analysis:
-    """How a family of models looks at sound. `fft` and `hop` in frames, `low` and `high` in Hz.
+    """Mel analysis of a family of models.
 
-    `slaney` chooses the Auditory Toolbox's mel scale with filters of equal area; else O'Shaughnessy's with filters of
-    height 1. `reflected` pads the ends with their mirror image, else with silence. `peak` is the loudest sample of
-    every sound that they learnt from.
+    Attributes:
+        rate: Sample rate in Hz.
+        hop: Samples between frames.
+        fft: Window length in samples.
+        bands: Number of mel bands.
+        low: Lowest frequency in Hz.
+        high: Highest frequency in Hz.
+        slaney: True for the Auditory Toolbox's mel scale with area normalisation, False for O'Shaughnessy's (HTK)
+            without.
+        reflected: True to pad the ends with their mirror image, False to pad with silence.
+        peak: Peak of all training samples.
     """
 
     rate: int
@@ -31,8 +39,11 @@ class Analysis:
 
 
 def analysis_of(vocoder: Any) -> Analysis:
-    """The analysis that a vocoder undoes. SpectralVocoder is ours; SpeechT5HifiGan comes with AudioLDM and AudioLDM 2,
-    whose analysis is that of HiFi-GAN (arXiv 2010.05646) at 16 kHz."""
+    """Return the analysis that a vocoder inverts.
+
+    `SpectralVocoder` is timbred's own; `SpeechT5HifiGan` of AudioLDM and AudioLDM 2 uses HiFi-GAN's analysis (arXiv
+    2010.05646) at 16 kHz.
+    """
     config = vocoder.config
     hop = int(math.prod(config.upsample_rates))
     ours = type(vocoder).__name__ == "SpectralVocoder"
@@ -51,8 +62,16 @@ def analysis_of(vocoder: Any) -> Analysis:
 
 
 def log_mel(samples: torch.Tensor, analysis: Analysis) -> torch.Tensor:
-    """Samples of shape (frames,) or (batch, frames), -1..1, to (frames // hop, bands) or (batch, ...), as the model's
-    VAE wants them. Ours reach from -1 (-80 dB) to 1 (a full-scale band)."""
+    """Return the log-mel spectrogram of samples.
+
+    Args:
+        samples: (frames,) or (batch, frames), -1 to 1.
+        analysis: Mel analysis.
+
+    Returns:
+        (frames // hop, bands) or (batch, frames // hop, bands). The own scaling ranges from -1 (-80 dB) to 1 (a
+            full-scale band).
+    """
     pad = (analysis.fft - analysis.hop) // 2
     mode = "reflect" if analysis.reflected else "constant"
     padded = torch.nn.functional.pad(samples.reshape(-1, 1, samples.shape[-1]), (pad, pad), mode=mode)[:, 0]
@@ -94,12 +113,14 @@ def bands_between(analysis: Analysis, low: float, high: float) -> tuple[int, int
 
 
 EDGE = 4
-"""Frames or bands within a part that is made anew over which it fades into what is around it."""
+"""Frames or bands inside the regenerated region over which it fades into its surroundings."""
 
 
 def inside(count: int, first: int, last: int) -> torch.Tensor:
-    """How much of each of `count` frames or bands is made anew, 0 to 1: those from `first` to `last`, the latter not
-    among them, less at edges that have something beyond them."""
+    """Return the weight of each of `count` frames or bands in the regenerated region [first, last), 0 to 1.
+
+    The weight ramps at edges of the region that are not edges of the whole.
+    """
     places = torch.arange(count)
     weight = ((places >= first) & (places < last)).float()
     if first > 0:
@@ -110,8 +131,10 @@ def inside(count: int, first: int, last: int) -> torch.Tensor:
 
 
 def loudest_frames(mel: torch.Tensor, analysis: Analysis, count: int, apart: int) -> list[int]:
-    """The frames of the most energy in a log-mel spectrogram of shape (takes, frames, bands), of all takes: at most
-    `count`, and no two nearer than `apart`."""
+    """Return the frames of the highest power of a log-mel spectrogram, (takes, frames, bands), over all takes.
+
+    At most `count` frames, at least `apart` from each other.
+    """
     levels = energy(mel, analysis).amax(dim=0)
     found: list[int] = []
     while len(found) < count and bool((levels >= 0).any()):
@@ -121,25 +144,27 @@ def loudest_frames(mel: torch.Tensor, analysis: Analysis, count: int, apart: int
 
 
 def energy(mel: torch.Tensor, analysis: Analysis) -> torch.Tensor:
-    """The power of each frame of a log-mel spectrogram, (..., frames, bands) to (..., frames)."""
+    """Return the power of each frame of a log-mel spectrogram, (..., frames, bands) to (..., frames)."""
     mel = mel.float()
     magnitude = mel.exp() if analysis.slaney else ((mel - 1.0) * (-math.log(1e-4) / 2.0)).exp()
     return magnitude.square().sum(dim=-1)
 
 
 def louder(mel: torch.Tensor, decibels: torch.Tensor, analysis: Analysis) -> torch.Tensor:
-    """A log-mel spectrogram made louder by so many decibels, of a shape that fits it; never below its floor."""
+    """Amplify a log-mel spectrogram by decibels of a broadcastable shape; never below its floor."""
     unit, floor = (math.log(10.0) / 20.0, math.log(1e-5)) if analysis.slaney else (1.0 / 40.0, -1.0)
     return torch.where(decibels == 0, mel, torch.maximum(mel + (decibels * unit).to(mel.dtype), mel.clamp(max=floor)))
 
 
 FOLLOWED, MOST_FOLLOWED = 9, 2.0
-"""Mel frames over which levels are compared, and how many times louder or softer a moment is made at most (6 dB)."""
+"""Mel frames over which levels are averaged, and the largest gain either way (6 dB)."""
 
 
 def as_loud_as(mel: torch.Tensor, samples: torch.Tensor, analysis: Analysis) -> torch.Tensor:
-    """What a vocoder made of a log-mel spectrogram, (takes, samples), at the level that the spectrogram has from moment
-    to moment: a vocoder lets tones swell and sink with the phases it happens to give them."""
+    """Match the level of vocoder output, (takes, samples), to its log-mel spectrogram, moment by moment.
+
+    A vocoder makes tones swell and fade with the phases that it generates.
+    """
     mel = mel.float().cpu()
     wanted = energy(mel, analysis)
     there = energy(log_mel(samples, analysis), analysis)
@@ -148,7 +173,7 @@ def as_loud_as(mel: torch.Tensor, samples: torch.Tensor, analysis: Analysis) -> 
     both = torch.stack([wanted[:, :frames], there[:, :frames]]).flatten(0, 1)[:, None]
     wanted, there = torch.nn.functional.conv1d(both, smooth, padding=FOLLOWED // 2)[:, 0].chunk(2)
     gain = (wanted / there.clamp(min=1e-12)).sqrt().clamp(1 / MOST_FOLLOWED, MOST_FOLLOWED)
-    gain[:, :2], gain[:, -2:] = gain[:, 2:3], gain[:, -3:-2]  # the analysis hears silence beyond the ends
+    gain[:, :2], gain[:, -2:] = gain[:, 2:3], gain[:, -3:-2]  # the analysis window covers padding beyond the ends
     places = ((torch.arange(samples.shape[1]) + 0.5) / analysis.hop - 0.5).clamp(0, frames - 1)
     before = places.floor().long().clamp(max=frames - 1)
     after, part = (before + 1).clamp(max=frames - 1), places - before

@@ -1,4 +1,4 @@
-"""How a model lays a sound out: samples in mel frames, frames in rows of latents."""
+"""VAE codec: samples to mel frames to rows of latents, and back by the VAE and the vocoder."""
 
 import copy
 import math
@@ -24,8 +24,16 @@ from timbred.engine.memory.device_memory import ModelStages
 
 @dataclass(frozen=True)
 class LatentLayout:
-    """`rate` in Hz; `hop` samples are a mel frame of so many `bands`, and `factor` frames (and bands) one of the
-    latents, which have `channels`. The network halves their rows on its levels down to one of `unit`."""
+    """Geometry of samples, mel frames and latents.
+
+    Attributes:
+        rate: Sample rate in Hz.
+        hop: Samples of a mel frame.
+        bands: Mel bands of a frame.
+        factor: Frames (and bands) of a row (and column) of latents.
+        channels: Channels of the latents.
+        unit: Rows are halved down to this multiple by the network's levels.
+    """
 
     rate: int
     hop: int
@@ -36,7 +44,7 @@ class LatentLayout:
 
     @classmethod
     def of(cls, pipeline: Any) -> "LatentLayout":
-        """As a pipeline's components have it in their configs."""
+        """Read the layout from the configurations of a pipeline's components."""
         vocoder, network = pipeline.vocoder.config, pipeline.unet.config
         return cls(
             rate=int(vocoder.sampling_rate),
@@ -53,8 +61,10 @@ class LatentLayout:
         return self.factor * self.hop
 
     def shape(self, seconds: float, loop: bool = False) -> tuple[int, int, int]:
-        """Channels, time and bands of the latents for a length, rounded up to what the VAE can decode, and for a loop
-        to what the network can halve on all its levels."""
+        """Return channels, time and bands of the latents for a length in seconds.
+
+        The time is rounded up to what the VAE can decode, for a loop to what the network can halve on all its levels.
+        """
         if loop:
             rows = rows_of_loop(seconds, self.rate, self.factor, self.hop, self.unit)
         else:
@@ -63,14 +73,16 @@ class LatentLayout:
 
 
 def rows_of_loop(seconds: float, rate: int, frames_a_row: int, hop: int, unit: int) -> int:
-    """Rows of latents for a loop: enough for its length, and a multiple of what the network halves rows by, for only
-    then the circle is even on all its levels."""
+    """Return the rows of latents of a loop: at least its length, and a multiple of the network's total downsampling.
+
+    Otherwise the circle would not be even on all levels.
+    """
     rows = math.ceil(seconds * rate / hop / frames_a_row - 1e-9)
     return max(1, math.ceil(rows / unit)) * unit
 
 
 class MelVaeCodec:
-    """A model's VAE and vocoder. All that is made raises ModelError if it isn't finite, even in full precision."""
+    """A model's VAE and vocoder; every result that is not finite, even in float32, raises ModelError."""
 
     fast: CompiledCalls
 
@@ -85,11 +97,11 @@ class MelVaeCodec:
         self._note: NamedNote | None = None
 
     def prepare(self, workshop: CompileQueue) -> None:
-        """Have the VAE made fast for the shapes that come often."""
+        """Use a compile queue for the VAE shapes that are decoded often."""
         self.fast = workshop.calls(_decoded, self.vae)
 
     def playing(self, note: NamedNote | None) -> "MelVaeCodec":
-        """The same, for tones of this pitch, if the vocoder can be told one."""
+        """Return the codec with tones of this pitch, if the vocoder takes one."""
         if note == self._note or type(self.vocoder).__name__ != "SpectralVocoder":
             return self
         found = copy.copy(self)
@@ -97,7 +109,7 @@ class MelVaeCodec:
         return found
 
     def encode(self, samples: torch.Tensor) -> torch.Tensor:
-        """A sound of whole rows of latents, (frames,) at the native rate, as (1, channels, time, bands)."""
+        """Encode samples, (frames,) at the native rate and whole rows of latents, to (1, channels, time, bands)."""
         spectrogram = log_mel(samples, self.analysis)[None, None]
         given = spectrogram.to(self.device, precision_of(self.vae))
         found = self._stages.at_work("sound", lambda: self.vae.encode(given)).latent_dist.mode()
@@ -105,12 +117,14 @@ class MelVaeCodec:
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> NDArray[np.float32]:
-        """From latents to waveforms of shape (takes, frames)."""
+        """Decode latents to waveforms, (takes, frames)."""
         return self.waveforms(self.spectrogram(latents))
 
     def spectrogram(self, latents: torch.Tensor, around: torch.Tensor | None = None) -> torch.Tensor:
-        """From latents to the log-mel spectrogram that the vocoder takes, (takes, frames, bands). `around` is given for
-        loops: 1 for each row that goes around, 0 for others."""
+        """Decode latents to the vocoder's log-mel spectrogram, (takes, frames, bands).
+
+        `around` is given for loops: 1 for each circular row, 0 for others.
+        """
         precision = precision_of(self.vae)
 
         def decoded() -> torch.Tensor:
@@ -123,16 +137,16 @@ class MelVaeCodec:
         return self._stages.at_work("sound", lambda: finite(self.vae, decoded))
 
     def waveforms(self, mel: torch.Tensor) -> NDArray[np.float32]:
-        """From mel spectrograms to waveforms of shape (takes, frames)."""
+        """Convert log-mel spectrograms to waveforms, (takes, frames)."""
         vocoding = self.vocoding(mel)
         return np.ascontiguousarray(self.vocoded(vocoding.whole).numpy(), dtype=np.float32)
 
     def vocoding(self, mel: torch.Tensor, circular: bool = False) -> ChunkedVocoder:
-        """A mel spectrogram on its way to sound; what that calls of the vocoder, `vocoded` must make."""
+        """Prepare a log-mel spectrogram for the vocoder; its calls must run inside `vocoded`."""
         return ChunkedVocoder(self.vocoder, mel, circular, self._note)
 
     def vocoded(self, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """What `make` gives by way of the vocoder."""
+        """Run vocoder calls with the vocoder on the device, and check that the result is finite."""
         return self._stages.at_work("sound", lambda: finite(self.vocoder, make))
 
 

@@ -1,4 +1,4 @@
-"""The note that a prompt names."""
+"""The note that a prompt names, and its harmonics in the vocoder's spectrum."""
 
 import math
 import re
@@ -16,7 +16,7 @@ SEMITONES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
 SIGNS = {"#": 1, "♯": 1, "b": -1, "♭": -1, "": 0}
 
 LOWEST, HIGHEST = 24, 96
-"""MIDI notes from which and up to which a named one is played: c1 to c7."""
+"""Range of MIDI notes that are recognised: c1 to c7."""
 
 _NAMED = re.compile(r"(?<![\w#♯♭])([a-g])([#♯b♭]?)(\d)(?![\w#♯♭])", re.IGNORECASE)
 _MOVING = re.compile(
@@ -26,15 +26,17 @@ _MOVING = re.compile(
 
 @dataclass(frozen=True)
 class NamedNote:
-    """The pitch that words name in hertz, and how much of the sound has it, 0..1."""
+    """Pitch that a prompt names in Hz, and its share of the sound, 0 to 1."""
 
     hertz: float
     share: float = 1.0
 
 
 def named_note(words: PromptInputs) -> NamedNote | None:
-    """The note that a request names. Between two prompts that both name one it is the pitch between both; where only
-    one does, it has as much of the sound as that prompt: at either end the sound is that of the plain prompt.
+    """Return the note that a request names.
+
+    Between two prompts with a note it is the interpolated pitch; with one note its share follows the mix, so that
+    either end equals the single prompt.
     """
     share = words.mix if words.prompt2 else 0.0
     first, second = note_hertz(words.prompt), note_hertz(words.prompt2) if words.prompt2 else None
@@ -46,8 +48,7 @@ def named_note(words: PromptInputs) -> NamedNote | None:
 
 
 def note_hertz(prompt: str) -> float | None:
-    """The frequency of the note that a prompt names, a4 = 440 Hz; None where it names none, or several, or one that
-    isn't to stay as it is.
+    """Return the frequency of the note that a prompt names, a4 = 440 Hz; None without one constant note.
 
     >>> note_hertz("a warm organ on A3")
     220.0
@@ -66,43 +67,45 @@ def _midi(letter: str, sign: str, octave: str) -> int:
 
 
 HARMONICS_FADE_FROM_HZ, HIGHEST_HARMONIC_HZ = 3000.0, 6000.0
-"""Hertz from which on harmonics give way to what the vocoder makes, and up to which there are any: ears don't tell the
-pitch of higher ones, and they are more often breath than tone."""
+"""Frequency in Hz above which harmonics fade to the vocoder's own output, and their upper limit.
+
+Listeners don't hear the pitch of higher harmonics, which are more often breath than tone.
+"""
 
 FITTED = 4
-"""Times that the levels of harmonics are corrected by what the bands are."""
+"""Iterations of the level fit."""
 
 LOUDER = 2.0
-"""How many times louder harmonics are made at most to be as loud as the whole spectrogram."""
+"""Largest gain applied to harmonics to reach the level of the whole spectrogram."""
 
 FAINTEST = 1e-10
-"""The least power that something is divided by."""
+"""Smallest power used as a divisor."""
 
 FLOOR = 10**-7.0
-"""Power of a band in which nothing is heard, however long it lasts (-70 dB): the spectrogram ends at -80."""
+"""Power of a silent band (-70 dB); the spectrogram ends at -80 dB."""
 
 STRUCK, RISE = 6.0, 12.0
-"""Decibels that a frame is louder than the one before, from which on it is the vocoder's, and how many more make it so
-altogether: the beginning of a sound is no tone yet."""
+"""Rise in dB between frames from which the vocoder's own output is used, and the further rise until only it is used."""
 
 SILENT = -70.0
-"""Decibels of a frame in which nothing is heard."""
+"""Level of a silent frame in dB."""
 
 BEGINS = 2
-"""Frames around it that are its beginning, too."""
+"""Frames around an onset that count as part of it."""
 
 MAX_HARMONICS_BYTES = 8_000_000
-"""Bytes of notes' harmonics that are kept; one note takes 0.05 to 3 MB. Each length of a loop has its own."""
+"""Size of the cache of harmonics; one note takes 0.05 to 3 MB, and each loop length has an entry of its own."""
 
 SPREAD = 0.618
-"""The part of a turn by which the harmonics' phases differ at first, times the square of their order: together, they
-would make a click of each period."""
+"""Phase of a harmonic in turns, times the square of its order; in phase, harmonics would click in each period."""
 
 
 @dataclass(frozen=True)
 class Note:
-    """A pitch in hertz, and how much of the sound has it, 0..1. In a circle of `around` frames each harmonic turns a
-    whole number of times; 0 is for a sound that has an end."""
+    """Pitch in Hz and share of the sound, 0 to 1.
+
+    In a circle of `around` frames each harmonic completes a whole number of turns; 0 is for audio with an end.
+    """
 
     hertz: float
     around: int = 0
@@ -111,9 +114,16 @@ class Note:
 
 @dataclass(frozen=True)
 class Harmonics:
-    """What is true of a note's harmonics whatever they sound like: `turns` a frame, (harmonics,), float64; their
-    `lobes` in a vocoder's spectrum, (harmonics, bins); the power with which they are heard in mel bands, `heard`,
-    (harmonics, bands); how much of each `harmonic`, `bin` and `band` is a tone, 0..1."""
+    """Level-independent data of a note's harmonics.
+
+    Attributes:
+        turns: Turns a frame, (harmonics,), float64.
+        lobes: Lobes in the vocoder's spectrum, (harmonics, bins).
+        heard: Power in mel bands, (harmonics, bands).
+        harmonic: Tonal share of each harmonic, 0 to 1.
+        bin: Tonal share of each bin, 0 to 1.
+        band: Tonal share of each band, 0 to 1.
+    """
 
     turns: Tensor
     lobes: Tensor
@@ -124,10 +134,10 @@ class Harmonics:
 
 
 def with_tones(magnitude: Tensor, phase: Tensor, mel: Tensor, places: Tensor, note: Note, analysis: Analysis) -> Tensor:
-    """The spectrum of a vocoder whose harmonics are those of a note: complex, (batch, frames, bins).
+    """Replace the harmonics in a vocoder's spectrum by those of a note: complex, (batch, frames, bins).
 
-    `magnitude` and `phase` are what the vocoder makes of the log mel (batch, frames, bands); `places` says which frames
-    of the whole these are, (frames,).
+    `magnitude` and `phase` are the vocoder's for the log mel (batch, frames, bands); `places` are the frame numbers in
+    the whole clip, (frames,).
     """
     fft_size = 2 * (magnitude.shape[-1] - 1)
     harmonics = harmonics_of(replace(note, share=1.0), analysis, fft_size, mel.device)
@@ -141,8 +151,10 @@ def with_tones(magnitude: Tensor, phase: Tensor, mel: Tensor, places: Tensor, no
 
 
 def levels(mel: Tensor, harmonics: Harmonics) -> Tensor:
-    """The amplitudes of harmonics that explain a log mel (batch, frames, bands) best, (batch, frames, harmonics):
-    corrected again and again by how far the bands that they are heard in lie above what they explain."""
+    """Fit the amplitudes of harmonics to a log mel (batch, frames, bands): (batch, frames, harmonics).
+
+    Multiplicative updates by the ratio of the bands' power to what the harmonics explain.
+    """
     wanted = (torch.exp((mel - 1.0) * -math.log(1e-4)) - FLOOR).clamp(min=0.0)
     response, whole = harmonics.heard, harmonics.heard.sum(dim=-1)
     power = (wanted @ response.T) / response.square().sum(dim=-1)
@@ -153,7 +165,7 @@ def levels(mel: Tensor, harmonics: Harmonics) -> Tensor:
 
 
 def harmonics_of(note: Note, analysis: Analysis, fft_size: int, device: torch.device) -> Harmonics:
-    """The harmonics of a note, for an analysis and the bins of a vocoder's transform."""
+    """Return the cached harmonics of a note for an analysis and a transform length."""
     return _harmonics.get((note, analysis, fft_size, device), lambda: _new_harmonics(note, analysis, fft_size, device))
 
 
@@ -183,7 +195,7 @@ def _new_harmonics(note: Note, analysis: Analysis, fft_size: int, device: torch.
 
 
 def frequencies(note: Note, analysis: Analysis) -> Tensor:
-    """Those of a note's harmonics in hertz, (harmonics,), float64."""
+    """Return the frequencies of a note's harmonics in Hz, (harmonics,), float64."""
     found = torch.arange(1, max(1, int(HIGHEST_HARMONIC_HZ / note.hertz)) + 1, dtype=torch.float64) * note.hertz
     if not note.around:
         return found
@@ -192,25 +204,25 @@ def frequencies(note: Note, analysis: Analysis) -> Tensor:
 
 
 def _turned(places: Tensor, turns: Tensor) -> Tensor:
-    """How often harmonics have turned at these frames, (frames, harmonics), float64."""
+    """Return the phase of each harmonic in turns at these frames, (frames, harmonics), float64."""
     orders = torch.arange(1, len(turns) + 1, dtype=torch.float64)
     return places.double()[:, None] * turns + SPREAD * orders.square()
 
 
 def hann_lobe(away: Tensor) -> Tensor:
-    """The spectrum of a Hann window so many bins away from its middle, where it is 1."""
+    """Return the spectrum of a Hann window at a distance in bins from its centre, where it is 1."""
     gap = 1.0 - away.square()
     removable = gap.abs() < 1e-6
     return torch.where(removable, torch.full_like(away, 0.5), torch.sinc(away) / gap.masked_fill(removable, 1.0))
 
 
 def _tonal(hertz: Tensor) -> Tensor:
-    """How much of what lies at these frequencies is a tone, 0..1, float32."""
+    """Return the tonal share at these frequencies, 0 to 1, float32."""
     return ((HIGHEST_HARMONIC_HZ - hertz) / (HIGHEST_HARMONIC_HZ - HARMONICS_FADE_FROM_HZ)).clamp(0.0, 1.0).float()
 
 
 def _begins(mel: Tensor, analysis: Analysis) -> Tensor:
-    """How much of a frame of (batch, frames, bands) is a beginning, 0..1: (batch, frames)."""
+    """Return how much each frame of (batch, frames, bands) is an onset, 0 to 1: (batch, frames)."""
     level = 10.0 * torch.log10(energy(mel, analysis) + 10 ** (SILENT / 10.0))
     rises = level - torch.nn.functional.pad(level, (1, 0), value=SILENT)[:, :-1]
     struck = ((rises - STRUCK) / RISE).clamp(0.0, 1.0)

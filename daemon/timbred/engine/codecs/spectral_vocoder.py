@@ -1,8 +1,8 @@
-"""A vocoder of ours: log mel to sound by ConvNeXt blocks at frame rate and an inverse short-time Fourier transform.
+"""Vocoder of the embedded model: log mel to audio by ConvNeXt blocks at frame rate and an inverse STFT.
 
-After Vocos (Siuzdak 2023, arXiv 2306.00814), with pseudo-random noise channels beside the mel so that noisy
-sounds are not made of one repeated frame. It takes the place of `SpeechT5HifiGan` in `AudioLDM2Pipeline`, whose
-`config` attributes `model_in_dim`, `sampling_rate` and `upsample_rates` the pipeline reads.
+After Vocos (Siuzdak 2023, arXiv 2306.00814), with pseudo-random noise channels beside the mel, so that noise does not
+repeat with each frame. It replaces `SpeechT5HifiGan` in `AudioLDM2Pipeline`, which reads the `config` attributes
+`model_in_dim`, `sampling_rate` and `upsample_rates`.
 """
 
 import torch
@@ -15,7 +15,7 @@ from timbred.engine.codecs.note_synthesis import Note, with_tones
 
 
 class ConvNeXtBlock(nn.Module):
-    """Depthwise convolution over time, then a pointwise network, added to the input. (batch, channels, frames)."""
+    """Depthwise convolution over time and a pointwise network with a residual connection, (batch, channels, frames)."""
 
     def __init__(self, channels: int, hidden: int, scale: float) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class ConvNeXtBlock(nn.Module):
         self.scale = nn.Parameter(torch.full((channels,), scale))
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Same shape in and out."""
+        """Return a tensor of the input's shape."""
         update = self.norm(self.depthwise(hidden_states).transpose(1, 2))
         update = self.contract(nn.functional.gelu(self.expand(update)))
         return hidden_states + (self.scale * update).transpose(1, 2)
@@ -72,17 +72,16 @@ class SpectralVocoder(ModelMixin, ConfigMixin):
         self.head = nn.Linear(channels, 2 * (fft_size // 2 + 1))
 
     def forward(self, mel: Tensor, places: Tensor | None = None, note: Note | None = None) -> Tensor:
-        """Make sound.
+        """Render audio.
 
         Args:
             mel: (batch, frames, bands) or (frames, bands), as `training.mel.log_mel` scales it.
-            places: which frames of the whole sound these are, (frames,), so that a sound made in pieces meets the
-                same noise as one made at once; from 0 on where nothing is said.
-            note: the pitch that its tones have; where nothing is said, what the network makes of them: multiples of
-                the frame rate.
+            places: Frame numbers in the whole clip, (frames,), so that pieces use the same noise as the whole; by
+                default from 0.
+            note: Pitch of the tones; by default multiples of the frame rate, as the network generates them.
 
         Returns:
-            (batch, frames * hop) or (frames * hop,) samples, about -1..1.
+            Samples, (batch, frames * hop) or (frames * hop,), about -1 to 1.
         """
         batch = mel if mel.dim() == 3 else mel[None]
         frames = torch.arange(batch.shape[1], device=batch.device) if places is None else places
@@ -96,11 +95,11 @@ class SpectralVocoder(ModelMixin, ConfigMixin):
         return samples if mel.dim() == 3 else samples[0]
 
     def synthesize(self, mel: Tensor, noise: Tensor) -> Tensor:
-        """`forward` with given noise (batch, frames, noise channels), as training wants it."""
+        """Run `forward` with given noise, (batch, frames, noise channels), for training."""
         return self.overlap_add(_complex(*self.polar(mel, noise)))
 
     def polar(self, mel: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Magnitude and phase of the spectrum, each (batch, frames, bins)."""
+        """Return magnitude and phase of the spectrum, each (batch, frames, bins)."""
         states = self.embed(torch.cat((mel, noise), dim=-1).transpose(1, 2))
         states = self.norm(states.transpose(1, 2)).transpose(1, 2)
         for layer in self.layers:
@@ -109,7 +108,7 @@ class SpectralVocoder(ModelMixin, ConfigMixin):
         return torch.exp(magnitude.clamp(max=6.0)), phase
 
     def overlap_add(self, spectrum: Tensor) -> Tensor:
-        """Inverse transform of (batch, frames, bins), Hann-windowed and added up: (batch, frames * hop)."""
+        """Apply the inverse transform to (batch, frames, bins), with Hann windows: (batch, frames * hop)."""
         window = torch.hann_window(self.fft_size, device=spectrum.device)
         pieces = torch.fft.irfft(spectrum, self.fft_size, dim=-1) * window
         squared = window.square().expand(1, pieces.shape[1], -1)

@@ -1,7 +1,7 @@
-"""A module's calls, made fast for the shapes that it meets often, while the plain call goes on serving.
+"""Compiled calls of a module for the shapes it is called with often; the plain call is used until they are ready.
 
-On a CPU weights are packed for oneDNN; on CUDA calls are recorded as CUDA graphs and compiled by inductor, whose work
-is kept on disk. Whatever can't be prepared is logged once, and stays plain.
+On a CPU weights are packed for oneDNN; on CUDA calls are recorded as CUDA graphs and compiled by inductor, with a disk
+cache. A failure is logged once, and the plain call stays in use.
 """
 
 import logging
@@ -31,36 +31,40 @@ from timbred.errors import first_line
 log = logging.getLogger("timbred.engine.compile")
 
 WORTH = 20
-"""Calls of one shape after which it is worth preparing."""
+"""Calls of one shape after which it is compiled."""
 
 MOST = 8
-"""Shapes that a module is kept prepared for."""
+"""Maximum number of shapes compiled for a module."""
 
 MOST_PACKED = 300_000_000
-"""Bytes that the packed copies of one module may take."""
+"""Maximum bytes of the packed copies of one module."""
 
 MAX_PENDING = 4
-"""Shapes of one module that wait to be prepared at a time: of more, those that were wanted first are withdrawn. Where
-lengths change with each sound, calls would else be prepared for hours that nobody wants any more."""
+"""Maximum number of shapes of one module that wait to be compiled; beyond it the oldest request is withdrawn.
+
+Where lengths change with each request, the queue would otherwise grow with shapes that are no longer used.
+"""
 
 MAX_COUNTED_SHAPES = 256
-"""Shapes of one module whose calls are counted: those that came last."""
+"""Maximum number of shapes of one module whose calls are counted, the latest ones."""
 
 RECALLED_PACKED = 1
-"""Shapes of earlier runs that calls are packed for at a start. Packing takes a core for a second each, while steps go
-on: were it done for all, sounds would take twice as long for half a minute. Others are packed when they come."""
+"""Shapes of earlier runs that are packed at a start.
+
+Packing takes one core about a second for each while steps run: packing all would double render times for half a minute.
+"""
 
 ROWS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-"""Batches that calls are recorded for on CUDA; others are filled up."""
+"""Batch sizes that calls are recorded for on CUDA; others are padded."""
 
 LATEST = 1
-"""The rank of the latest shapes of earlier runs: after those that are in use now, before all older ones."""
+"""Rank of the latest shapes of earlier runs: after shapes in use now, before all older ones."""
 
 Inputs = tuple[torch.Tensor, ...]
 
 
 def as_they_are(inputs: Inputs) -> Inputs:
-    """Inputs of as many kinds of shapes as they come in."""
+    """Return the inputs without padding."""
     return inputs
 
 
@@ -70,7 +74,7 @@ def _always() -> bool:
 
 @dataclass
 class CallCounts:
-    """What the workshop has done so far: calls packed, compiled, read from disk, and those that couldn't be."""
+    """Number of calls packed, compiled, read from the cache, and failed."""
 
     packed: int = 0
     compiled: int = 0
@@ -80,7 +84,7 @@ class CallCounts:
 
 @dataclass(order=True)
 class _CompileTask:
-    """What a workshop is to do: the lowest rank first, then in the order of their numbers."""
+    """A task of the queue, ordered by rank, then by number."""
 
     rank: int
     number: int
@@ -89,12 +93,17 @@ class _CompileTask:
 
 @dataclass
 class CompileQueue:
-    """Prepares compiled calls one after the other in a background thread.
+    """Compiles calls one after the other in a background thread.
 
-    `wanted` is the setting: `auto` packs on a CPU and compiles on CUDA, `on` compiles on both, `off` leaves all plain.
-    `folder` is where compiled calls are kept; None: nowhere. `has_room` says whether all copies of weights are within
-    the budget. `limit` is how many bytes the calls of all modules may take together: the one that was used least
-    recently is dropped for a new one.
+    Args:
+        wanted: The setting: `auto` packs on a CPU and compiles on CUDA, `on` compiles on both, `off` compiles
+            nothing.
+        device: Compute device of the modules.
+        folder: Folder of the disk cache; None for none.
+        counts: Counters of finished work.
+        has_room: Tells if all copies of weights are within the memory budget.
+        limit: Maximum bytes of all compiled calls; beyond it the least recently used is dropped.
+        is_busy: True while a task is running or waiting.
     """
 
     wanted: str
@@ -114,25 +123,28 @@ class CompileQueue:
 
     @property
     def compiles(self) -> bool:
+        """True if calls are compiled by inductor."""
         return self.device.type == "cuda" or (self.device.type == "cpu" and self.wanted == "on")
 
     @property
     def replays(self) -> bool:
+        """True if calls are recorded as CUDA graphs."""
         return self.device.type == "cuda"
 
     def takes(self, module: torch.nn.Module) -> bool:
-        """Whether anything can be done for a module here."""
+        """Tell if calls of a module can be packed, recorded or compiled here."""
         if self.wanted == "off" or self.device.type not in {"cpu", "cuda"}:
             return False
         return self.compiles or can_pack(module)
 
     def shelf(self, module: torch.nn.Module) -> CompileCache:
+        """Return the disk cache of a module."""
         return CompileCache(self.folder and self.folder / device_key(self.device) / module_key(module))
 
     def calls(
         self, call: Call, module: torch.nn.Module, fitted: Callable[[Inputs], Inputs] = as_they_are
     ) -> "CompiledCalls":
-        """A module's calls: the same for all models that have it, so that what is prepared is held once."""
+        """Return a module's calls: one object for all models that share the module."""
         with self._lock:
             found = self._calls.get(id(module))
             known = found is not None
@@ -144,12 +156,14 @@ class CompileQueue:
 
     @property
     def copies(self) -> int:
-        """Bytes that weights take once more, as prepared calls want them."""
+        """Bytes of the additional copies of weights in compiled calls."""
         return sum(calls.copies for calls in self._all())
 
     def give_up(self, wanted: int) -> bool:
-        """Drop prepared calls, those used least recently first, then those that are only wanted, until so many bytes
-        are free; False when there were none. They are made anew when they are worth it and there is room again."""
+        """Drop compiled calls, least recently used first, then pending ones, until `wanted` bytes are free.
+
+        Returns False if there were none. They are compiled again when they are called often and there is room.
+        """
         free = 0
         while free < wanted and (size := self._drop_oldest()):
             free += size
@@ -157,16 +171,16 @@ class CompileQueue:
             if free < wanted:
                 free += calls.withdraw()
         if free:
-            log.info("%d MB of prepared calls make room", free // 1_000_000)
+            log.info("%d MB of compiled calls were dropped to make room", free // 1_000_000)
         return free > 0
 
     def keep_within_limit(self) -> None:
-        """Drop the calls that were used least recently while all that are ready take more than `limit` bytes."""
+        """Drop the least recently used calls while the ready ones exceed `limit` bytes."""
         while sum(calls.ready_bytes for calls in self._all()) > self.limit and self._drop_oldest():
             pass
 
     def _drop_oldest(self) -> int:
-        """Drop the one call that was used least recently of all; its bytes, 0 when there is none."""
+        """Drop the least recently used call; returns its bytes, 0 if there is none."""
         oldest = [(used, calls) for calls in self._all() if (used := calls.oldest_use) is not None]
         return min(oldest, key=lambda one: one[0])[1].drop_oldest() if oldest else 0
 
@@ -175,7 +189,7 @@ class CompileQueue:
             return list(self._calls.values())
 
     def submit(self, task: Callable[[], None], rank: int = 0) -> None:
-        """Have something done after all of its rank, or a lower one, that was submitted before."""
+        """Run a task after all tasks of a lower or the same rank submitted before."""
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="workshop", daemon=True)
@@ -183,13 +197,13 @@ class CompileQueue:
         self._tasks.put(_CompileTask(rank, next(self._numbers), task))
 
     def wait(self, rank: int = sys.maxsize, patience: float | None = None) -> None:
-        """Until all that was submitted up to a rank is done, or so many seconds are over."""
+        """Wait for all tasks up to a rank, at most `patience` seconds."""
         done = threading.Event()
         self.submit(done.set, rank)
         done.wait(patience)
 
     def prepare(self, call: Call, module: torch.nn.Module, shapes: Shapes, shelf: CompileCache) -> Traced | None:
-        """The prepared call, or None where that can't be done; runs in the workshop's thread."""
+        """Pack or compile a call, in the queue's thread; None if that fails."""
         inputs = tuple(shape.example(self.device) for shape in shapes)
         try:
             found = shelf.read(shapes) if self.compiles else None
@@ -202,7 +216,7 @@ class CompileQueue:
                 self.counts.packed += 1
                 return packed(traced, inputs)
             made = load_or_compile(traced, inputs, shapes, shelf)
-        except Exception as error:  # compilers fail in many ways; the plain call goes on
+        except Exception as error:  # compilers fail in many ways; the plain call stays in use
             self.counts.failed += 1
             log.warning("%s stays uncompiled: %s", type(module).__name__, first_line(error))
             log.debug("", exc_info=error)
@@ -215,8 +229,8 @@ class CompileQueue:
 
     def _run(self) -> None:
         if self.device.type == "cpu" and not self.compiles:
-            # each thread that works on several cores has helpers of its own; once there are more of them than cores,
-            # none waits for work without sleeping, and a step on two cores takes twice as long
+            # every thread that uses several cores has an own pool; once pool threads outnumber the cores they all sleep
+            # while waiting for work, and a step on two cores takes twice as long
             torch.set_num_threads(1)
         while True:
             task = self._tasks.get()
@@ -227,8 +241,7 @@ class CompileQueue:
 
 @dataclass
 class _ReadyCall:
-    """A prepared call: `size` is the bytes that it takes beside the module's own, `used` a moment of the monotonic
-    clock."""
+    """A compiled call, its additional bytes, and the time of its last use on the monotonic clock."""
 
     call: Callable[..., torch.Tensor]
     size: int
@@ -236,12 +249,20 @@ class _ReadyCall:
 
 
 class CompiledCalls:
-    """Calls of one module. Called by one thread at a time; the workshop's thread adds what is ready, others drop it."""
+    """The calls of one module, plain or compiled.
+
+    Called by one thread at a time; the queue's thread adds compiled calls, and other threads drop them.
+
+    Args:
+        call: Calls the module.
+        module: The module.
+        workshop: The queue that compiles.
+        fitted: Pads inputs to fewer distinct shapes without changing the result.
+    """
 
     def __init__(
         self, call: Call, module: Any, workshop: CompileQueue, fitted: Callable[[Inputs], Inputs] = as_they_are
     ) -> None:
-        """`fitted` fills inputs up to fewer kinds of shapes without changing what the call gives."""
         self._call = call
         self._module = module
         self._workshop = workshop
@@ -260,34 +281,36 @@ class CompiledCalls:
 
     @property
     def copies(self) -> int:
-        """Bytes that the weights take once more for the calls that are prepared, or are being prepared."""
+        """Bytes of the copies of weights in calls that are compiled or pending."""
         with self._lock:
             return self.ready_bytes + self._size * len(self._pending)
 
     @property
     def ready_bytes(self) -> int:
-        """The same for those that are prepared."""
+        """Bytes of the copies of weights in calls that are compiled."""
         with self._lock:
             return sum(one.size for one in self._ready.values())
 
     @property
     def ready(self) -> int:
-        """Shapes that are prepared."""
+        """Number of compiled shapes."""
         return len(self._ready)
 
     @property
     def oldest_use(self) -> float | None:
-        """When the call that was used least recently was used, on the monotonic clock; None when none has a size."""
+        """Last use of the least recently used call on the monotonic clock; None when none has a size."""
         with self._lock:
             return min((one.used for one in self._ready.values() if one.size), default=None)
 
     def plain(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """The module's own call."""
+        """Call the module without compilation."""
         return self._call(self._module, *inputs)
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """The module's call, the fast way if that is ready; what must be equal to the bit always goes the plain way,
-        and loops where which rows go around is no input."""
+        """Call the module, compiled if that is ready.
+
+        Deterministic kernels always use the plain call, as do loops whose mask of circular rows is not an input.
+        """
         if not self._takes or is_circular() or torch.are_deterministic_algorithms_enabled():
             return self.plain(*inputs)
         rows = len(inputs[0])
@@ -306,7 +329,7 @@ class CompiledCalls:
         return self.plain(*inputs) if fast is None else fast.call(*fitted)[:rows]
 
     def recall(self) -> None:
-        """Prepare the shapes that were met in earlier runs, all modules' latest ones first."""
+        """Request the shapes of earlier runs, the latest of all modules first."""
         if self._shelf is not None:
             most = self._most if self._workshop.compiles else RECALLED_PACKED
             for rank, shapes in enumerate(self._shelf.remembered(most), start=LATEST):
@@ -314,11 +337,11 @@ class CompiledCalls:
 
     @property
     def latest(self) -> Shapes | None:
-        """The latest shapes that were met often enough in earlier runs."""
+        """The latest shapes of earlier runs that were called often enough."""
         return next(iter(self._shelf.remembered(1)), None) if self._shelf is not None else None
 
     def forget(self) -> None:
-        """Drop all that was prepared, and what is wanted: the module's weights have moved."""
+        """Drop all compiled and pending calls, because the module's weights have moved."""
         with self._lock:
             self._ready.clear()
             self._pending.clear()
@@ -326,7 +349,7 @@ class CompiledCalls:
             self._met.clear()
 
     def withdraw(self) -> int:
-        """Have nothing prepared that isn't ready yet; the bytes that were set aside for it."""
+        """Withdraw all pending shapes; returns the bytes that were reserved for them."""
         with self._lock:
             free = self._size * len(self._pending)
             for shapes in tuple(self._pending):
@@ -334,7 +357,7 @@ class CompiledCalls:
             return free
 
     def drop_oldest(self) -> int:
-        """Drop the call with a size that was used least recently; its bytes."""
+        """Drop the least recently used call with a size; returns its bytes."""
         with self._lock:
             sized = [(one.used, shapes) for shapes, one in self._ready.items() if one.size]
             if not sized:
@@ -344,7 +367,7 @@ class CompiledCalls:
             return self._ready.pop(shapes).size
 
     def _take_back(self, shapes: Shapes) -> None:
-        """Want these shapes no more, until they were counted anew."""
+        """Withdraw a pending shape, and count its calls from 0."""
         del self._pending[shapes]
         self._met[shapes] = 0
 
@@ -360,11 +383,13 @@ class CompiledCalls:
         try:
             self._shelf.remember(shapes)
         except OSError as error:
-            log.warning("shapes can't be remembered for the next start: %s", error)
+            log.warning("shapes can't be recorded for the next start: %s", error)
 
     def _ask(self, shapes: Shapes, rank: int = 0, most: int = MAX_PENDING) -> None:
-        """Have shapes prepared, unless there is no room for it now: then they are counted anew. Of more than `most`
-        that wait, the first is withdrawn."""
+        """Request the compilation of a shape; without room for it, its calls are counted from 0.
+
+        Beyond `most` pending shapes the oldest is withdrawn.
+        """
         with self._lock:
             if shapes in self._pending or shapes in self._failed or shapes in self._ready:
                 return
@@ -379,7 +404,7 @@ class CompiledCalls:
                 self._take_back(shapes)
 
     def make(self, shapes: Shapes, number: int) -> None:
-        """Prepare a call, in the workshop's thread; in vain when it isn't wanted any more as number so-and-so."""
+        """Compile a shape, in the queue's thread, unless request `number` was withdrawn."""
         assert self._shelf is not None
         if self._pending.get(shapes) != number:
             return
@@ -404,7 +429,7 @@ class CompiledCalls:
                 self._met[oldest] = 0
 
     def _record(self, inputs: Inputs, shapes: Shapes) -> None:
-        """Record the plain call when its shapes come for the second time, the compiled one as soon as it is there."""
+        """Record the plain call when its shapes come for the second time, and the compiled one once it is ready."""
         with self._lock:
             ready = self._ready.get(shapes)
         fast = None if ready is None else ready.call
@@ -424,7 +449,7 @@ class CompiledCalls:
 
 
 def _filled_rows(inputs: Inputs) -> Inputs:
-    """The last row repeated until the batch has one of the sizes that calls are recorded for."""
+    """Repeat the last row up to one of the batch sizes that calls are recorded for."""
     rows = len(inputs[0])
     missing = next((size for size in ROWS if size >= rows), rows) - rows
     if not missing:
@@ -433,7 +458,7 @@ def _filled_rows(inputs: Inputs) -> Inputs:
 
 
 def _make(calls: "weakref.ref[CompiledCalls]", shapes: Shapes, number: int) -> None:
-    """Prepare a call unless its module is gone: what waits in the workshop holds no model in memory."""
+    """Compile a call unless its module is gone; pending tasks keep no model in memory."""
     wanted = calls()
     if wanted is not None:
         wanted.make(shapes, number)

@@ -1,7 +1,7 @@
-"""A traced call compiled by torch's inductor, kept on disk: after a restart it is read, not compiled again.
+"""Calls compiled by torch's inductor, cached on disk across restarts.
 
-Needs what inductor needs: a C++ compiler for CPUs, triton for CUDA. A file here is code; it is read from the user's own
-cache folder alone, and only if this torch wrote it.
+Inductor needs a C++ compiler for CPUs and triton for CUDA. A cache file is code; it is read from the user's own cache
+folder only, and only if this version of torch wrote it.
 """
 
 import hashlib
@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 _inductor: Any = getattr(torch, "_inductor")  # noqa: B009  has no other name
 
 LAYOUT = 1
-"""Raised when what is kept changes, so that older files are not read."""
+"""Version of the cache files; files of another version are not read."""
 
 
 def device_key(device: torch.device) -> str:
-    """What compiled code depends on beside the model: torch, and the device's kind."""
+    """Return a name for all that compiled code depends on beside the model: torch's version and the device's kind."""
     kind = torch.backends.cpu.get_cpu_capability()
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
@@ -36,7 +36,7 @@ def device_key(device: torch.device) -> str:
 
 
 def module_key(module: Any) -> str:
-    """The same for modules of equal structure and precision, wherever they come from."""
+    """Return a name that is equal for modules of equal structure and precision."""
     first = next(iter(module.parameters()))
     structure = {name: value for name, value in dict(module.config).items() if name != "_name_or_path"}
     config = json.dumps(structure, sort_keys=True, default=str)
@@ -45,7 +45,7 @@ def module_key(module: Any) -> str:
 
 
 MAX_REMEMBERED = 64
-"""Shapes of one module that are known from one run to the next."""
+"""Maximum number of recorded shapes of one module across restarts."""
 
 
 @dataclass(frozen=True)
@@ -63,28 +63,28 @@ class CompileCache:
         return [shapes for shapes in found if shapes is not None]
 
     def remember(self, shapes: Shapes) -> None:
-        """Note that these shapes are in use; of more than `MAX_REMEMBERED` that were noted the oldest are forgotten."""
+        """Record that these shapes are in use; beyond `MAX_REMEMBERED` the oldest records are removed."""
         if self.folder is not None:
             file = self.folder / _name(shapes, "json")
             _write(file, json.dumps([asdict(shape) for shape in shapes]).encode())
             for old in self._notes()[MAX_REMEMBERED:]:
                 noted = _read_shapes(old)
-                if noted is not None and old.name == _name(noted, "json"):  # else it isn't ours
+                if noted is not None and old.name == _name(noted, "json"):  # another program's file
                     old.unlink(missing_ok=True)
 
     def read(self, shapes: Shapes) -> Any | None:
-        """The compiled call for these shapes, if it was made before and this torch can read it."""
+        """Return the compiled call for these shapes, if it is cached and this version of torch can read it."""
         file = None if self.folder is None else self.folder / _name(shapes, "compiled")
         if file is None or not file.exists():
             return None
         try:
             return _inductor.CompiledArtifact.load(path=str(file), format="binary")
         except Exception as error:  # noqa: BLE001  a damaged or foreign file only costs a compilation
-            log.warning("%s can't be read and is made anew: %s", file, error)
+            log.warning("%s can't be read and is compiled again: %s", file, error)
             return None
 
     def write(self, shapes: Shapes, compiled: Any) -> None:
-        """Keep a compiled call."""
+        """Store a compiled call."""
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ class CompileCache:
             compiled.save(path=str(hidden), format="binary")
 
     def _notes(self) -> list[Path]:
-        """The files that name shapes, the latest first."""
+        """Return the files that record shapes, the latest first."""
         files = [] if self.folder is None else self.folder.glob("*.json")
         times = {file: mtime for file in files if (mtime := _modified(file)) is not None}
         return sorted(times, key=lambda file: times[file], reverse=True)
@@ -103,17 +103,17 @@ def _name(shapes: Shapes, kind: str) -> str:
 
 
 def load_or_compile(traced: Traced, inputs: tuple[torch.Tensor, ...], shapes: Shapes, shelf: CompileCache) -> Traced:
-    """The call compiled, and kept.
+    """Compile a call, and store it in the cache.
 
     Raises:
-        Exception: of many kinds, where inductor or its compiler can't.
+        Exception: Of many types, where inductor or its compiler fails.
     """
     arguments = [*traced.weights, *inputs]
     made = _inductor.standalone_compile(traced.graph, arguments, dynamic_shapes="from_example_inputs", aot=True)
     try:
         shelf.write(shapes, made)
     except OSError as error:
-        log.warning("what was compiled can't be kept for the next start: %s", error)
+        log.warning("a compiled call can't be stored for the next start: %s", error)
     return Traced(made, traced.weights)
 
 
@@ -128,7 +128,7 @@ def _read_shapes(file: Path) -> Shapes | None:
 
 
 def _modified(file: Path) -> int | None:
-    """When a file was written, None if another process has removed it."""
+    """Return a file's modification time in ns; None if another process has removed it."""
     try:
         return file.stat().st_mtime_ns
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""A traced call made fast on a CPU without a compiler: every weight is laid out once as oneDNN wants it.
+"""Traced calls for CPUs with each weight laid out once for oneDNN.
 
-Left alone, oneDNN brings the weights of a convolution into its own order at every call, which for a small model takes
-as long as the arithmetic. The results differ from the plain call's by rounding in float32 alone.
+Otherwise oneDNN reorders the weights of a convolution at every call, which takes a small model as long as the
+arithmetic. The results differ from the plain call's by float32 rounding only.
 """
 
 import operator
@@ -15,7 +15,7 @@ from timbred.engine.compile.tracing import Traced, bare
 from timbred.engine.tensor_sizes import count_tensor_bytes
 
 LARGEST = 400_000_000
-"""Bytes of weights beyond which a module isn't packed: its copy would cost more than it gains."""
+"""Maximum bytes of a module's weights: a copy of more would cost more than it gains."""
 
 _aten: Any = torch.ops.aten
 _onednn: Any = torch.ops.mkldnn
@@ -23,7 +23,7 @@ _reorder_convolution: Any = getattr(torch, "_C")._nn.mkldnn_reorder_conv2d_weigh
 
 
 def can_pack(module: torch.nn.Module) -> bool:
-    """Whether this machine has oneDNN, and the module is float32 and small enough."""
+    """Tell if this machine has oneDNN, and the module is float32 and small enough."""
     weights = list(module.parameters())
     plain = all(weight.dtype == torch.float32 and weight.device.type == "cpu" for weight in weights)
     return torch.backends.mkldnn.is_available() and plain and count_tensor_bytes(weights) <= LARGEST
@@ -31,7 +31,7 @@ def can_pack(module: torch.nn.Module) -> bool:
 
 @torch.no_grad()
 def packed(traced: Traced, inputs: tuple[torch.Tensor, ...]) -> Traced:
-    """The same call with packed weights, for these shapes alone."""
+    """Return the call with packed weights, for these shapes only."""
     graph, weights = traced.graph, list(traced.weights)
     FakeTensorProp(graph).propagate(*weights, *inputs)
     places = [node for node in graph.graph.nodes if node.op == "placeholder"]
@@ -45,12 +45,12 @@ def packed(traced: Traced, inputs: tuple[torch.Tensor, ...]) -> Traced:
 
 
 def _size(weight: torch.Tensor) -> int:
-    """Bytes, with what oneDNN fills up."""
+    """Return a weight's bytes, including oneDNN's padding."""
     return int(_onednn._nbytes(weight)) if weight.is_mkldnn else count_tensor_bytes((weight,))
 
 
 class _Packer:
-    """Goes through a graph once; `weights` is changed in place."""
+    """Replaces operations in a graph; `weights` is modified in place."""
 
     def __init__(self, graph: Any, places: dict[Node, int], weights: list[torch.Tensor]) -> None:
         self.graph = graph
@@ -58,6 +58,7 @@ class _Packer:
         self.weights = weights
 
     def visit(self, node: Node) -> None:
+        """Pack the weight of a convolution or linear layer, or remove an operation without effect."""
         if node.target is _aten.conv2d.default:
             self._convolution(node)
         elif node.target is _aten.linear.default:
@@ -89,7 +90,7 @@ class _Packer:
         self._replace(node, _onednn._linear_pointwise.default, (source, weight, bias, "none", [], ""))
 
     def _own(self, weight: Any) -> int | None:
-        """The weight's place among the arguments, if this is all it is used for."""
+        """Return the weight's argument index if this is its only use."""
         return self.places.get(weight) if isinstance(weight, Node) and len(weight.users) == 1 else None
 
     def _replace(self, node: Node, target: Any, arguments: tuple[Any, ...]) -> None:
@@ -101,7 +102,7 @@ class _Packer:
 
 
 def _does_nothing(node: Node) -> bool:
-    """Dropout outside of training, and division by one."""
+    """Tell if a node is a dropout outside training, or a division by one."""
     if node.target is _aten.dropout.default:
         return not node.args[2]
     divides = node.target in {_aten.div.Tensor, operator.truediv}

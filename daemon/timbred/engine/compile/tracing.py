@@ -1,6 +1,6 @@
-"""A module's call as a flat graph for one set of shapes, its weights as arguments.
+"""Traces of a module's call: a flat graph for one set of input shapes, with the weights as arguments.
 
-Made without touching the module: others may be calling it meanwhile.
+The module is not modified, because other threads may be calling it.
 """
 
 import copy
@@ -23,17 +23,18 @@ Call = Callable[..., torch.Tensor]
 
 @dataclass(frozen=True)
 class Shape:
-    """What is known of a tensor before it is there."""
+    """Size and dtype name of a tensor."""
 
     size: tuple[int, ...]
     kind: str
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> "Shape":
+        """Return the shape of a tensor."""
         return cls(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
 
     def example(self, device: torch.device) -> torch.Tensor:
-        """A tensor like it, of zeros."""
+        """Return a tensor of zeros of this shape."""
         return torch.zeros(self.size, dtype=getattr(torch, self.kind), device=device)
 
 
@@ -42,14 +43,17 @@ Shapes = tuple[Shape, ...]
 
 @dataclass(frozen=True)
 class Traced:
-    """`graph(*weights, *inputs)` is what the module's call gives. The weights are the module's own, but for `copies`:
-    so many bytes are laid out anew for this call."""
+    """A traced call: `graph(*weights, *inputs)` equals the module's call.
+
+    The weights are the module's own, except for `copies` bytes that are laid out anew.
+    """
 
     graph: Any
     weights: tuple[torch.Tensor, ...]
     copies: int = 0
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Run the graph on inputs."""
         result = self.graph(*self.weights, *inputs)
         return result if isinstance(result, torch.Tensor) else result[0]
 
@@ -66,10 +70,10 @@ class _Called(torch.nn.Module):
 
 @torch.no_grad()
 def trace(call: Call, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Traced:
-    """Follow a call through the module; only the shapes of `inputs` matter.
+    """Trace a call through the module; only the shapes of `inputs` matter.
 
     Raises:
-        Exception: of many kinds, where the call can't be followed.
+        Exception: Of many types, where the call can't be traced.
     """
     names, weights = [f"module.{name}" for name in _named(module)], list(weights_of(module))
     hollow = _Called(_without_weights(module), call)
@@ -84,9 +88,11 @@ def trace(call: Call, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...])
 
 
 def bare(graph: Any) -> Callable[..., Any]:
-    """A graph module's compiled code and constants alone; the module must not be used any more. Its nodes, with a
-    description of every intermediate result, take several MB for a network. They refer to each other, so they are
-    taken apart here, not left to the garbage collector."""
+    """Return a graph module's compiled code and constants alone; the module must not be used afterwards.
+
+    Its nodes, with metadata of every intermediate result, take several MB for a network. They form reference cycles, so
+    they are taken apart here instead of by the garbage collector.
+    """
     names = {str(node.target) for node in graph.graph.nodes if node.op in {"get_attr", "call_module"}}
     if any("." in name for name in names):
         return graph
@@ -98,8 +104,10 @@ def bare(graph: Any) -> Callable[..., Any]:
 
 
 def forget_traces() -> None:
-    """Drop what torch keeps of each trace for good: results by operation and shapes, and the source of generated code.
-    Neither is needed once a call is traced; together they take 2 MB for each shape of a network."""
+    """Clear torch's caches of traces: results by operation and shapes, and the source of generated code.
+
+    Neither is needed after tracing; together they take 2 MB for each shape of a network.
+    """
     FakeTensorMode.cache_clear()
     loader = getattr(graph_module, "_loader", None)
     for name in list(getattr(loader, "eval_cache", ())):
@@ -108,7 +116,7 @@ def forget_traces() -> None:
 
 
 def weights_of(module: torch.nn.Module) -> tuple[torch.Tensor, ...]:
-    """A module's tensors as its traced calls take them."""
+    """Return a module's tensors in the order of its traced calls' arguments."""
     return tuple(tensor.detach() for tensor in _named(module).values())
 
 
@@ -117,7 +125,7 @@ def _named(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _without_weights(module: torch.nn.Module) -> torch.nn.Module:
-    """The module's structure; its tensors take no memory."""
+    """Copy a module with all tensors on the meta device."""
     known: dict[int, Any] = {id(one): torch.nn.Parameter(one.to("meta"), False) for one in module.parameters()}
     known |= {id(one): one.to("meta") for one in module.buffers()}
     return copy.deepcopy(module, known)
@@ -127,28 +135,34 @@ _pools: dict[torch.device, Any] = {}
 
 
 class CudaGraphCall:
-    """A call recorded for the shapes of `inputs`; made and used in one thread."""
+    """A CUDA graph of a call for the shapes of `inputs`; created and used in one thread.
+
+    Args:
+        call: The call to record.
+        inputs: Example inputs.
+
+    Raises:
+        RuntimeError: The call can't be recorded.
+    """
 
     def __init__(self, call: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...]) -> None:
-        """Raises:
-        RuntimeError: the call does something that can't be recorded.
-        """
         device = inputs[0].device
         if device not in _pools:
-            _pools[device] = torch.cuda.graph_pool_handle()  # one for all: they never run at the same time
+            _pools[device] = torch.cuda.graph_pool_handle()  # shared: graphs never run at the same time
         self._inputs = [given.clone() for given in inputs]
         stream: Any = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
-            call(*self._inputs)  # handles and workspaces must be there before the recording
+            call(*self._inputs)  # allocates handles and workspaces before the recording
         torch.cuda.current_stream(device).wait_stream(stream)
         self._graph: Any = torch.cuda.CUDAGraph()
-        # a model that loads in another thread may allocate meanwhile
+        # another thread may allocate memory for a load meanwhile
         with torch.cuda.graph(self._graph, pool=_pools[device], stream=stream, capture_error_mode="thread_local"):
             self._output = call(*self._inputs)
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Replay the graph with new inputs of the same shapes."""
         for held, given in zip(self._inputs, inputs, strict=True):
             held.copy_(given)
         self._graph.replay()
-        return self._output.clone()  # the next recording's result may lie in the same place
+        return self._output.clone()  # the next graph's result may use the same memory

@@ -1,4 +1,4 @@
-"""What the network is conditioned on: remembered, repeated for several takes, mixed, and put together in batches."""
+"""The denoiser's conditioning: cached, repeated for takes, mixed between prompts, and stacked into batches."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -12,32 +12,33 @@ from timbred.ipc.engine_messages import PromptInputs
 from timbred.models.long_texts import Part
 
 Tensors = dict[str, torch.Tensor]
-"""What the network is conditioned on: named tensors whose first axis is the batch."""
+"""Conditioning: named tensors whose first axis is the batch."""
 
 Conditioned = Callable[[PromptInputs, bool], Tensors]
-"""The conditioning for one take; with guidance, the batch axis holds first the negative, then the prompt."""
+"""Encodes one take; with guidance, the batch axis holds the negative rows first, then the prompt's."""
 
 TENSOR_BYTES = 1_000
-"""What a tensor takes beside its numbers."""
+"""Overhead of a tensor object beside its elements."""
 
 MAX_CONDITIONING_BYTES = 32_000_000
-"""Bytes of a model's conditionings that are kept, so that a prompt that came before costs no text encoding: all of an
-evening's for a small model, 64 of AudioLDM 2's longest prompts."""
+"""Size of a model's conditioning cache: thousands of prompts of a small model, 64 of AudioLDM 2's longest."""
 
 
 def conditioning_cache() -> ByteCache[tuple[PromptInputs, bool, bool], Tensors]:
-    """A model's conditionings used last: by words, whether they are guided, and whether they come from deterministic
-    kernels, whose bits are not those of the others."""
+    """Create a model's cache, keyed by prompt inputs, guidance, and the use of deterministic kernels.
+
+    Deterministic kernels give results that differ in rounding.
+    """
     return ByteCache(MAX_CONDITIONING_BYTES, size_of)
 
 
 def size_of(tensors: Tensors) -> int:
-    """Bytes of a conditioning, with those that Python needs for it."""
+    """Return the bytes of a conditioning, including Python objects."""
     return count_tensor_bytes(tensors.values()) + TENSOR_BYTES * len(tensors)
 
 
 def mix_conditioning(words: PromptInputs, guided: bool, conditioning: Conditioned) -> Tensors:
-    """The conditioning, between two prompts if there are two; `mix` 0 and 1 are the plain ones."""
+    """Encode a prompt, or a mix of two; `mix` 0 and 1 equal the single prompts."""
     plain = replace(words, prompt2="", mix=0.0)
     if not words.prompt2 or words.mix == 0.0:
         return conditioning(plain, guided)
@@ -46,8 +47,11 @@ def mix_conditioning(words: PromptInputs, guided: bool, conditioning: Conditione
 
 
 def interpolate(one: Tensors, other: Tensors, mix: float) -> Tensors:
-    """Two conditionings interpolated. Where only one of two texts of unequal length has a word, that word's place in
-    the attention fades with it: the mask becomes 1 + log(weight) / 10000, which the UNet turns into log(weight)."""
+    """Interpolate two conditionings.
+
+    Where only the longer text has a token, the token's attention fades with its weight: the mask becomes 1 +
+    log(weight) / 10000, which the UNet turns into log(weight).
+    """
     pairs = {name: _filled([one[name], other[name]]) for name in one}
     found = {
         name: torch.lerp(first.float(), second.float(), mix).to(first.dtype) for name, (first, second) in pairs.items()
@@ -59,7 +63,7 @@ def interpolate(one: Tensors, other: Tensors, mix: float) -> Tensors:
 
 
 def average(vectors: Sequence[torch.Tensor], parts: Sequence[Part]) -> torch.Tensor:
-    """The mean of the vectors that summarise the parts of a text, weighted by their shares."""
+    """Return the mean of the vectors of a text's parts, weighted by the parts' shares."""
     if len(vectors) == 1:
         return vectors[0]
     total = sum(vector.float() * part.share for vector, part in zip(vectors, parts, strict=True))
@@ -68,7 +72,7 @@ def average(vectors: Sequence[torch.Tensor], parts: Sequence[Part]) -> torch.Ten
 
 
 def repeat_conditioning(conditioning: Tensors, takes: int, guided: bool) -> Tensors:
-    """The conditioning of one take for several: negatives first, then prompts."""
+    """Repeat the conditioning of one take for several: negative rows first, then prompts."""
     halves = 2 if guided else 1
     return {
         name: torch.cat([part.expand(takes, *part.shape[1:]) for part in tensor.chunk(halves)])
@@ -77,7 +81,7 @@ def repeat_conditioning(conditioning: Tensors, takes: int, guided: bool) -> Tens
 
 
 def stack_conditioning(conditionings: Sequence[Tensors]) -> Tensors:
-    """Conditionings of several runs as one batch. Shorter texts are filled up with zeros, which their masks hide."""
+    """Stack the conditionings of several generations as one batch; shorter texts are padded with masked zeros."""
     if len(conditionings) == 1:
         return conditionings[0]
     return {name: torch.cat(_filled([one[name] for one in conditionings])) for name in conditionings[0]}
@@ -91,7 +95,7 @@ def _filled(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def filled_to(tensor: torch.Tensor, length: int) -> torch.Tensor:
-    """Zeros behind the second axis, until it is so long."""
+    """Pad the second axis with zeros to a length."""
     missing = length - tensor.shape[1]
     if missing == 0:
         return tensor
@@ -99,7 +103,7 @@ def filled_to(tensor: torch.Tensor, length: int) -> torch.Tensor:
 
 
 def without(prompt: str, word: str) -> str:
-    """The prompt with a word left out.
+    """Return the prompt without a word.
 
     >>> without("a bright bell, bright", "bright")
     'a bell,'
@@ -108,7 +112,7 @@ def without(prompt: str, word: str) -> str:
 
 
 def places(prompt: str, word: str) -> list[tuple[int, int]]:
-    """Where a word stands in the prompt: first character, and one after the last."""
+    """Return the positions of a word in the prompt: first character, and one past the last."""
     return [found.span() for found in re.finditer(_pattern(word), prompt, re.IGNORECASE)]
 
 
@@ -117,13 +121,15 @@ def _pattern(word: str) -> str:
 
 
 def lean(whole: torch.Tensor, lacking: torch.Tensor, weight: float) -> torch.Tensor:
-    """A vector moved along what a word adds to it: weight 1 leaves it, 0 takes the word away, 2 adds it once more."""
+    """Scale the contribution of a word to a vector: weight 1 keeps it, 0 removes it, 2 doubles it."""
     return whole + (weight - 1.0) * (whole - lacking)
 
 
 def leaning(words: PromptInputs, guided: bool, encode: Conditioned, summaries: Sequence[str]) -> Tensors:
-    """The conditioning with some words counting more or less: those of its tensors that are one summary of the whole
-    prompt, by their names, lean towards these words or away from them."""
+    """Return the conditioning with weighted words.
+
+    For each tensor named in `summaries`, which summarises the whole prompt, the contribution of each word is scaled.
+    """
     plain = replace(words, weights=())
     whole = encode(plain, guided)
     found = dict(whole)
@@ -135,7 +141,7 @@ def leaning(words: PromptInputs, guided: bool, encode: Conditioned, summaries: S
 
 
 def token_factors(offsets: list[tuple[int, int]], prompt: str, weights: tuple[tuple[str, float], ...]) -> torch.Tensor:
-    """A factor for each token, from the characters that it stands for; tokens of no word keep 1."""
+    """Return a factor for each token, by the characters that it covers; tokens of unweighted words have 1."""
     factors = torch.ones(len(offsets))
     for word, weight in weights:
         for start, end in places(prompt, word):

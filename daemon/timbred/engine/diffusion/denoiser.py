@@ -1,4 +1,4 @@
-"""The network that denoises: one evaluation on a batch, the fast way if that is ready."""
+"""The denoising network: one evaluation on a batch, by a compiled call where one is ready."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +16,13 @@ from timbred.engine.memory.device_memory import ModelStages
 
 @dataclass(frozen=True)
 class DenoiserCall:
-    """How a family's network is called.
+    """Signature of a family's network.
 
-    `inputs` turns latents, noise levels and the conditioning into so many tensors (`count`), each with the batch as its
-    first axis; `evaluate` takes the network and them. `fitted` gives inputs for the same result, of fewer kinds of
-    shapes.
+    Attributes:
+        count: Number of tensors that `inputs` returns.
+        inputs: Turns latents, noise levels and conditioning into tensors whose first axis is the batch.
+        evaluate: Calls the network with these tensors.
+        fitted: Pads the tensors to fewer distinct shapes without changing the result.
     """
 
     count: int
@@ -29,7 +31,7 @@ class DenoiserCall:
     fitted: Callable[[Inputs], Inputs] = as_they_are
 
     def evaluated(self, unet: Any, *inputs: torch.Tensor) -> torch.Tensor:
-        """`evaluate`; for loops the last of the inputs says which rows go around."""
+        """Call the network; with one more tensor than `count`, that tensor is the mask of circular rows."""
         *plain, last = inputs
         if len(inputs) == self.count:
             return self.evaluate(unet, *inputs)
@@ -37,7 +39,7 @@ class DenoiserCall:
             return self.evaluate(unet, *plain)
 
     def fitted_all(self, inputs: Inputs) -> Inputs:
-        """`fitted`, for loops too."""
+        """Apply `fitted`, and pass a mask of circular rows through."""
         return (*self.fitted(inputs[: self.count]), *inputs[self.count :])
 
 
@@ -56,7 +58,7 @@ class Denoiser:
         self._batches = batches
 
     def prepare(self, workshop: CompileQueue) -> None:
-        """Have it made fast for the shapes that come often."""
+        """Use a compile queue for the shapes that are called often."""
         self.fast = workshop.calls(self._calling.evaluated, self.unet, self._calling.fitted_all)
 
     def __call__(
@@ -66,12 +68,16 @@ class Denoiser:
         conditioning: Tensors,
         around: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """One evaluation on a batch, the fast way if that is ready; once more in float32 if half precision overflows.
+        """Evaluate the network on a batch; repeated in float32 if half precision overflows.
 
-        `around` is given for loops: 1 for each row that goes around, 0 for others.
+        Args:
+            latents: (rows, channels, time, bands).
+            timestep: Noise level of each row, (rows,).
+            conditioning: Named tensors with the batch as their first axis.
+            around: For loops: 1 for each circular row, 0 for others.
 
         Raises:
-            ModelError: the result isn't finite, even in full precision.
+            ModelError: The result is not finite, even in float32.
         """
         precision = precision_of(self.unet)
         plain = self._calling.inputs(latents.to(precision), timestep, conditioning)

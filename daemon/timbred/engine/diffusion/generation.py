@@ -1,4 +1,4 @@
-"""From an order to a run: its noise, and what it begins from."""
+"""The life of a generation: begun from an order, stepped in batches, decoded to audio."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from timbred.ipc.engine_messages import RenderOrder
 def started(
     order: RenderOrder, conditioning: Tensors, codec: MelVaeCodec, scheduler_config: dict[str, Any]
 ) -> Generation:
-    """A run of which no step is taken yet. `conditioning` is that of all its takes."""
+    """Begin a generation, before its first step; `conditioning` covers all its takes."""
     randomness = generators(order.seeds)
     order, lift = lifted(order, codec)
     extension = extension_of(order, codec)
@@ -40,7 +40,7 @@ def started(
 
 
 def _noise(order: RenderOrder, randomness: list[torch.Generator], grid: LatentLayout) -> torch.Tensor:
-    """Fresh noise for each take, or an earlier take's for all of them."""
+    """Return new noise for each take, or an earlier take's noise for all of them."""
     shape = grid.shape(order.seconds, order.loop)
     if order.noise is None:
         return starting_noise(shape, randomness)
@@ -50,7 +50,7 @@ def _noise(order: RenderOrder, randomness: list[torch.Generator], grid: LatentLa
 
 
 def step_together(runs: Sequence[Generation], network: Denoiser, codec: MelVaeCodec) -> None:
-    """Take several runs one evaluation further; loops see on the way which of their takes go around."""
+    """Advance several generations by one evaluation in one network call, and determine the loop kinds when due."""
     inputs = [run.network_input() for run in runs]
     prediction = _predicted(runs, inputs, network)
     for run, part in zip(runs, prediction.split([len(rows) for rows in inputs]), strict=True):
@@ -60,7 +60,7 @@ def step_together(runs: Sequence[Generation], network: Denoiser, codec: MelVaeCo
 
 
 def _predicted(runs: Sequence[Generation], inputs: list[torch.Tensor], network: Denoiser) -> torch.Tensor:
-    """What the network says to all of them, in one call."""
+    """Evaluate the network on all rows of several generations in one call."""
     timesteps = [run.sampling.timestep.expand(len(rows)) for run, rows in zip(runs, inputs, strict=True)]
     levels = torch.cat(timesteps).to(network.device)
     conditioning = stack_conditioning([run.conditioning for run in runs])
@@ -70,7 +70,7 @@ def _predicted(runs: Sequence[Generation], inputs: list[torch.Tensor], network: 
 
 
 def next_steps(run: Generation, codec: MelVaeCodec) -> None:
-    """Of a sound that is continued: join what the steps made, and begin those of the next window if there is one."""
+    """For outpainting: join the finished window, and begin the next one if there is one."""
     if run.extension is None:
         return
     run.extension.take(run.sampling.latents, codec.spectrogram(run.sampling.latents))
@@ -80,11 +80,15 @@ def next_steps(run: Generation, codec: MelVaeCodec) -> None:
 
 @dataclass(frozen=True)
 class RenderedSounds:
-    """Rendered takes. `waveforms` has shape (takes, frames), float32, at the model's native rate.
+    """Rendered takes.
 
-    `looped` says of each take of a loop whether its end meets its start; it then goes on from there as long as others,
-    which have their own end. `first` is the frame of the whole that they begin with, where a sound is continued.
-    `heard` is there once the model has listened.
+    Attributes:
+        waveforms: Samples, (takes, frames), float32, at the model's native rate.
+        rate: Sample rate in Hz.
+        first: For outpainting: frame of the whole at which the waveforms begin.
+        looped: For loops: True for each take whose end meets its start; the others are longer and have an end of
+            their own.
+        heard: Embeddings of the takes, once computed.
     """
 
     waveforms: NDArray[np.float32]
@@ -95,7 +99,7 @@ class RenderedSounds:
 
 
 def joined(parts: Sequence[RenderedSounds]) -> RenderedSounds:
-    """The takes of several runs of one job, which differ by their seeds alone."""
+    """Join the takes of several generations of one job, which differ in their seeds only."""
     if len(parts) == 1:
         return parts[0]
     looped = tuple(goes for part in parts for goes in part.looped)
@@ -103,7 +107,7 @@ def joined(parts: Sequence[RenderedSounds]) -> RenderedSounds:
 
 
 def expected(run: Generation, codec: MelVaeCodec) -> RenderedSounds:
-    """The first take as it will be, roughly; of a sound that is continued, as far as it has come."""
+    """Decode the predicted result of the first take; for outpainting, all windows so far."""
     latents = run.sampling.clean()[:1]
     if run.extension is not None:
         mel = run.extension.with_window(codec.spectrogram(latents))
@@ -112,14 +116,14 @@ def expected(run: Generation, codec: MelVaeCodec) -> RenderedSounds:
 
 
 def finished(run: Generation, codec: MelVaeCodec) -> RenderedSounds:
-    """The takes of a run that is done."""
+    """Decode the takes of a finished generation."""
     if run.extension is not None and run.extension.mel is not None:
         return _continued(run, run.extension, run.extension.mel, codec)
     return _sounds(run, run.sampling.latents, codec)
 
 
 def piece_by_piece(run: Generation, codec: MelVaeCodec) -> VocoderStream:
-    """A run that is done, decoded up to the vocoder, whose pieces can then be heard one after the other."""
+    """Decode a finished generation up to the vocoder, whose output is then available in pieces."""
     vocoding = codec.vocoding(around_the_part(run.order, codec.spectrogram(run.sampling.latents), codec))
 
     def vocoded(make: Callable[[], torch.Tensor]) -> torch.Tensor:
@@ -130,7 +134,7 @@ def piece_by_piece(run: Generation, codec: MelVaeCodec) -> VocoderStream:
 
 
 def _sounds(run: Generation, latents: torch.Tensor, codec: MelVaeCodec) -> RenderedSounds:
-    """The sound of latents of this run, at the length that was asked for."""
+    """Decode latents of a generation to audio of the requested length."""
     order, rate = run.order, codec.grid.rate
     if order.loop:
         circular = run.circular[: len(latents)]
@@ -147,5 +151,5 @@ def _continued(run: Generation, extension: Outpainting, mel: torch.Tensor, codec
 
 
 def _lowered(waveforms: NDArray[np.float32], run: Generation) -> NDArray[np.float32]:
-    """At the level that the given sound had, if there was one."""
+    """Scale waveforms back to the level of the init audio."""
     return (waveforms / run.lift).astype(np.float32)

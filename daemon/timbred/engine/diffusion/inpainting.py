@@ -1,4 +1,4 @@
-"""A sound that an order begins from: as latents, at the level that the model knows, and kept where it is to stay."""
+"""Init audio: encoded to latents, at the level the model was trained on, with a mask of what is preserved."""
 
 import math
 
@@ -12,12 +12,14 @@ from timbred.engine.diffusion.sampler import InitLatents
 from timbred.ipc.engine_messages import InitAudio, RenderOrder, Repaint
 
 SILENT = 1e-5
-"""The peak of a given sound below which it isn't lifted: its noise would be what is heard."""
+"""Peak of init audio below which it is not amplified, because only its noise would be audible."""
 
 
 def lifted(order: RenderOrder, codec: MelVaeCodec) -> tuple[RenderOrder, float]:
-    """An order whose given sound has the level that the model learnt sounds at, and by what it was multiplied. Of
-    a sound that is continued, only the end is given: as much as a window has room for."""
+    """Bring the init audio of an order to the model's training level; returns the order and the factor.
+
+    For outpainting only the end that fits into a window determines the factor.
+    """
     if order.given is None:
         return order, 1.0
     samples = np.frombuffer(order.given.samples, dtype="<f4")
@@ -29,12 +31,12 @@ def lifted(order: RenderOrder, codec: MelVaeCodec) -> tuple[RenderOrder, float]:
 
 
 def samples_of(given: InitAudio) -> torch.Tensor:
-    """A given sound's samples, (frames,)."""
+    """Return the samples of init audio, (frames,), float32."""
     return torch.frombuffer(bytearray(given.samples), dtype=torch.float32)
 
 
 def beginning_of(order: RenderOrder, codec: MelVaeCodec) -> InitLatents | None:
-    """The latents of a given sound, the same for each take, and which of them stay."""
+    """Return the init latents of an order, the same for each take, with the mask of what is preserved."""
     if order.given is None:
         return None
     latents = latents_of(samples_of(order.given), order.seconds, codec).float()
@@ -44,17 +46,17 @@ def beginning_of(order: RenderOrder, codec: MelVaeCodec) -> InitLatents | None:
 
 @torch.inference_mode()
 def latents_of(samples: torch.Tensor, seconds: float, codec: MelVaeCodec) -> torch.Tensor:
-    """A sound of shape (frames,) at the native rate as latents of shape (1, channels, time, bands)."""
+    """Encode samples, (frames,) at the native rate, to latents, (1, channels, time, bands)."""
     return codec.encode(_as_long_as(samples, codec.grid.shape(seconds)[1] * codec.grid.row))
 
 
 def _as_long_as(samples: torch.Tensor, frames: int) -> torch.Tensor:
-    """A sound, followed by silence or cut."""
+    """Pad samples with silence, or truncate them."""
     return torch.nn.functional.pad(samples, (0, max(0, frames - len(samples))))[:frames]
 
 
 def _kept(repaint: Repaint, latents: torch.Tensor, codec: MelVaeCodec) -> torch.Tensor:
-    """1 where the given sound stays, 0 in the rectangle that is made anew."""
+    """Return a mask: 1 where the init audio is preserved, 0 in the region that is regenerated."""
     grid = codec.grid
     rows_a_second = grid.rate / grid.hop / grid.factor
     first, last = (band / grid.factor for band in bands_between(codec.analysis, repaint.low, repaint.high))
@@ -65,8 +67,10 @@ def _kept(repaint: Repaint, latents: torch.Tensor, codec: MelVaeCodec) -> torch.
 
 
 def around_the_part(order: RenderOrder, mel: torch.Tensor, codec: MelVaeCodec) -> torch.Tensor:
-    """The spectrogram of a sound of which a part was made anew, with what is given outside of that part: the
-    decoder hears all of the sound at once, and would change that too."""
+    """Return a mel spectrogram with the init audio outside the regenerated region.
+
+    The decoder's receptive field covers the whole clip, so it would change the audio there too.
+    """
     if order.given is None or order.given.repaint is None:
         return mel
     part, grid = order.given.repaint, codec.grid

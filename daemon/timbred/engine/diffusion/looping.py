@@ -1,4 +1,4 @@
-"""Circles of samples, brought to exactly the length of a loop, and cut where that is heard least."""
+"""Loops: circular audio fitted to an exact length, and cut at the least audible point."""
 
 import math
 from collections.abc import Sequence
@@ -13,24 +13,26 @@ from timbred.engine.codecs.mel_vae import MelVaeCodec
 from timbred.engine.diffusion.state import Generation
 
 INAUDIBLE = 0.0017
-"""Part of its length by which a loop may be made slower or faster: 3 cents, which nobody hears."""
+"""Largest relative change of a loop's length by resampling: 3 cents, which is inaudible."""
 
 TURNED = 0.02
-"""Seconds by which a loop that goes on may be turned, to be cut at a calm place."""
+"""Maximum rotation of a loop in seconds, to cut it where its spectrum changes little."""
 
 HEARD = 0.02
-"""Seconds of one spectrum."""
+"""Window length of a spectrum in seconds."""
 
 CHOICES = 6
-"""Lengths that a loop is made in at most, for the best of them to be cut."""
+"""Maximum number of lengths that a loop is rendered in, to choose the one that is cut least audibly."""
 
 CUT = 0.02
-"""Seconds of crossfade where something is cut out."""
+"""Crossfade at a cut in seconds."""
 
 
 def stretched(mel: torch.Tensor, frames: int) -> torch.Tensor:
-    """A circle of mel frames, (takes, frames, bands), in another number of them: slower or faster, at the same pitch.
-    Catmull-Rom curves through the frames."""
+    """Resample a circle of mel frames, (takes, frames, bands), to another number of frames, at the same pitch.
+
+    Catmull-Rom interpolation.
+    """
     count = mel.shape[1]
     if count == frames:
         return mel
@@ -42,19 +44,23 @@ def stretched(mel: torch.Tensor, frames: int) -> torch.Tensor:
 
 
 def frames_of_circle(frames: int, hop: int) -> list[int]:
-    """In how many mel frames of `hop` samples a loop of `frames` samples may be made: one number if the nearest is near
-    enough for `fitted`, else some that are longer, of which `shortened` cuts what is too much."""
+    """Return the numbers of mel frames in which to render a loop of `frames` samples.
+
+    One number if the nearest multiple of `hop` is close enough for `fitted`, else several that are longer, from which
+    `shortened` removes the excess.
+    """
     nearest = max(1, round(frames / hop))
     if abs(nearest * hop - frames) <= INAUDIBLE * frames:
         return [nearest]
     longer, slack = -(-frames // hop), 2 * INAUDIBLE * frames
-    return list(range(longer, longer + min(CHOICES, math.ceil(hop / slack))))  # enough to meet a period of a low tone
+    return list(range(longer, longer + min(CHOICES, math.ceil(hop / slack))))  # long enough for a period of a low tone
 
 
 def shortened(circle: NDArray[np.float32], frames: int, rate: int) -> tuple[NDArray[np.float32], float]:
-    """A circle of samples, (count,), made shorter to about `frames` by leaving some out where what comes before them is
-    most like what comes after, and crossfading it with that; and how alike they are, -1 to 1. What is still too much or
-    too little is `INAUDIBLE`."""
+    """Shorten a circle of samples, (count,), to about `frames` by a crossfaded cut between two similar passages.
+
+    The remaining difference in length is at most `INAUDIBLE`. Also returns the similarity at the cut, -1 to 1.
+    """
     samples, count = circle.astype(np.float64), len(circle)
     slack = int(INAUDIBLE * frames)
     least, most = max(0, count - frames - slack), count - frames + slack
@@ -69,7 +75,7 @@ def shortened(circle: NDArray[np.float32], frames: int, rate: int) -> tuple[NDAr
 
 
 def _likest(samples: NDArray[np.float64], left_out: int, fade: int) -> tuple[float, int, int]:
-    """Where `fade` samples are most like those that come `left_out` later: the correlation, and the place."""
+    """Return the highest correlation of `fade` samples with those `left_out` later, and its position."""
     last = len(samples) - left_out
     before, after = samples[:last], samples[left_out:]
 
@@ -80,20 +86,19 @@ def _likest(samples: NDArray[np.float64], left_out: int, fade: int) -> tuple[flo
 
 
 def calm(circle: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
-    """A circle of samples, (frames,), turned by at most `TURNED` to begin where its spectrum changes least: any place
-    is as good as any other, and at this one the file is cut."""
+    """Rotate a circle of samples, (frames,), by at most `TURNED` to start where its spectrum changes least."""
     size, reach = max(8, round(HEARD * rate)), round(TURNED * rate)
     fine, coarse = max(1, size // 16), 4
     places = np.arange(-reach - coarse * fine, reach + coarse * fine + 1, fine)
     windows = (places[:, None] + np.arange(size) - size // 2) % len(circle)
     spectra = np.abs(np.fft.rfft(circle[windows] * np.hanning(size), axis=1))
-    rises = np.maximum(spectra[coarse:] - spectra[:-coarse], 0).sum(axis=1)  # up to each place; and from it on:
+    rises = np.maximum(spectra[coarse:] - spectra[:-coarse], 0).sum(axis=1)  # power up to each frame, then from it on
     around = np.maximum(rises[:-coarse], rises[coarse:])
     return np.roll(circle, -int(places[coarse : coarse + len(around)][around.argmin()]))
 
 
 def fitted(loops: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
-    """Circles of samples, (takes, frames), in exactly so many frames: higher or lower by what their length differs."""
+    """Resample circles of samples, (takes, frames), to an exact number of frames; their pitch changes slightly."""
     count = loops.shape[1]
     if count == frames:
         return loops
@@ -106,8 +111,10 @@ def fitted(loops: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
 
 
 def loops_of(circles: list[NDArray[np.float32]], frames: int, rate: int) -> NDArray[np.float32]:
-    """Loops in exactly so many frames, (takes, frames), from the same circles made in each of the lengths that
-    `frames_of_circle` wants, (takes, count): of several, each take's that can be shortened with the least to hear."""
+    """Return loops of an exact number of frames, (takes, frames), from the same circles rendered in several lengths.
+
+    For each take the length is used that `shortened` cuts with the least audible difference.
+    """
     if len(circles) == 1:
         loops = fitted(circles[0], frames)
     else:
@@ -117,36 +124,35 @@ def loops_of(circles: list[NDArray[np.float32]], frames: int, rate: int) -> NDAr
 
 
 def _best_shortened(circles: Sequence[NDArray[np.float32]], frames: int, rate: int) -> NDArray[np.float32]:
-    """Of circles of several lengths the one that can be shortened with the least to hear of it: (1, frames)."""
+    """Return the circle, of several lengths, that can be shortened least audibly: (1, frames)."""
     made, _ = max((shortened(circle, frames, rate) for circle in circles), key=lambda found: found[1])
     return fitted(made[None], frames)
 
 
 LAID_OUT = 0.15
-"""Part of the steps after which it shows whether a sound has a beginning of its own."""
+"""Fraction of the steps after which the loop kind is determined."""
 
 EDGE = 0.15
 """Seconds at both ends that are compared."""
 
 BEGINS = 10.0
-"""A beginning of so many times the power of the end (10 dB) is one."""
+"""Ratio of power between start and end (10 dB) from which a sound has an attack of its own."""
 
 
 def begins(mel: torch.Tensor, analysis: Analysis) -> bool:
-    """Whether a sound, log mel of shape (frames, bands), begins far louder than it ends."""
+    """Tell if a log-mel spectrogram, (frames, bands), begins far louder than it ends."""
     levels = energy(mel, analysis)
     edge = min(len(levels) // 2, max(2, round(EDGE * analysis.rate / analysis.hop)))
     return edge > 0 and float(levels[:edge].max()) > BEGINS * float(levels[-edge:].mean())
 
 
 def shows(run: Generation) -> bool:
-    """Whether it is time to see which takes of a run go around: of loops, once."""
+    """Tell if it is time to determine the loop kinds of a generation; true once for a loop."""
     return run.order.loop and not run.laid_out and run.sampling.step >= LAID_OUT * run.order.steps
 
 
 def lay_out(run: Generation, codec: MelVaeCodec) -> None:
-    """See which takes of a loop have a beginning of their own. If others haven't, the steps begin anew, for those
-    to go around from the first one on."""
+    """Determine which takes of a loop have an attack of their own; the steps restart if any take is circular."""
     frames = round(run.order.seconds * codec.grid.rate / codec.grid.hop)
     expected = codec.spectrogram(run.sampling.clean())[:, :frames]
     run.circular = tuple(not begins(mel, codec.analysis) for mel in expected)
@@ -159,8 +165,7 @@ def lay_out(run: Generation, codec: MelVaeCodec) -> None:
 def looped(
     latents: torch.Tensor, circular: tuple[bool, ...], seconds: float, codec: MelVaeCodec
 ) -> NDArray[np.float32]:
-    """Loops, (takes, frames): those that go around at their exact length, and on from their start; others with what
-    follows."""
+    """Decode loops, (takes, frames): circular ones at their exact length, others with their tail."""
     frames = max(1, round(seconds * codec.grid.rate))
     going = [index for index, goes in enumerate(circular) if goes]
     staying = [index for index, goes in enumerate(circular) if not goes]
@@ -175,7 +180,7 @@ def looped(
 
 
 def _around(latents: torch.Tensor, frames: int, codec: MelVaeCodec) -> NDArray[np.float32]:
-    """Latents that go around, decoded and vocoded so: (takes, frames)."""
+    """Decode circular latents, (takes, frames)."""
     mel = codec.spectrogram(latents, torch.ones(len(latents), device=codec.device))
     circles = [
         codec.vocoded(codec.vocoding(stretched(mel, count), circular=True).whole).numpy()

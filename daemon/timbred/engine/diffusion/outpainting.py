@@ -1,9 +1,9 @@
-"""The level of a sound that is continued, from what was there to what is new.
+"""Outpainting: audio extended past its end in overlapping windows, with matched levels.
 
-A model has an idea of its own of how loud a sound is. Given one that is softer, it goes on louder within a third of a
-second; and where it had to fit what is there, it is often a little softer than before and after. Both are heard as a
-join when the sound is steady. So what is new is brought to the level of what it follows, as far as the difference is
-more than the sound's own swelling: a rhythm, or a tone that dies away, stays as the model made it.
+A model tends to its own loudness: after softer audio it becomes louder within a third of a second, and a window that
+had to fit existing audio is often a little softer. Both are audible joins in steady sounds. So a new window is brought
+to the level of the preceding audio, as far as the difference exceeds the sound's own fluctuation: rhythms and decays
+stay.
 """
 
 import math
@@ -23,35 +23,35 @@ from timbred.engine.diffusion.sampler import InitLatents, starting_noise
 from timbred.ipc.engine_messages import RenderOrder
 
 BEFORE, AFTER = 0.35, 0.5
-"""Seconds around the end of what is known in which a window finds its own level: there it is evened all along."""
+"""Seconds around the end of the known part in which a window's level is corrected frame by frame."""
 
 FADING = 0.5
-"""Seconds after them over which what evens becomes one gain for all that follows."""
+"""Seconds after that over which the correction becomes a constant gain."""
 
 COMPARED, LOOKED_AT = 1.0, 1.5
-"""Seconds before and after, at most, whose levels are compared; and those in which it is seen how a sound swells."""
+"""Seconds before and after whose levels are compared, and seconds in which fluctuation is measured."""
 
 LEAST = 0.2
-"""Seconds that must be there on both sides to know a level."""
+"""Minimum seconds on both sides to measure a level."""
 
 SMOOTH = 0.3
-"""Seconds over which levels are taken: what changes faster is part of the sound."""
+"""Averaging time of levels in seconds; faster changes are part of the sound."""
 
 MOST = 12.0
-"""Decibels by which anything is made louder or softer at most."""
+"""Maximum level correction in dB."""
 
 PEAKS = 1.5
-"""How far moments may be off, times the root mean square: a slow sine reaches 1.41."""
+"""Largest deviation of moments, in multiples of the RMS deviation: a slow sine reaches 1.41."""
 
 OTHER, SURELY_OTHER = 15.0, 25.0
-"""Decibels of difference from which on it is less and less likely the same sound that goes on, and none is evened."""
+"""Level differences in dB from which the continuation is less and less likely the same sound, up to no correction."""
 
 
 def level_curve(there: torch.Tensor, window: torch.Tensor, second: float) -> torch.Tensor:
-    """What evens a window: decibels, (takes, frames), up to `MOST` either way; none without enough frames to compare.
+    """Return the level correction of a window in dB, (takes, frames), at most `MOST` either way.
 
-    `there` are the powers of what is known, (takes, known), and `window` those of all the window, (takes, frames),
-    the known ones first. A `second` has so many frames.
+    It is 0 where too few frames can be compared. `there` are the powers of the known part, (takes, known); `window`
+    those of the whole window, (takes, frames), known part first; `second` is the number of frames in a second.
     """
     known, end = there.shape[1], window.shape[1]
     before, after, fading, compared, looked_at = (
@@ -79,27 +79,25 @@ def level_curve(there: torch.Tensor, window: torch.Tensor, second: float) -> tor
 
 
 def _moving(levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """By how many decibels a frame a sound rises, as far as that is sure, and how far it is off that line, root mean
-    square: both (takes, 1)."""
+    """Return the significant slope of a level in dB a frame, and the RMS deviation from that line: both (takes, 1)."""
     places = torch.arange(levels.shape[1], device=levels.device, dtype=levels.dtype)
     places = places - places.mean()
     length = places.square().sum().clamp(min=1.0)
     centred = levels - levels.mean(dim=1, keepdim=True)
     slope = (centred * places).sum(dim=1, keepdim=True) / length
     swelling = (centred - slope * places).square().mean(dim=1, keepdim=True).sqrt()
-    unsure = swelling / (length / len(places)).sqrt()  # a slope that such swelling may have by chance
+    unsure = swelling / (length / len(places)).sqrt()  # the slope that such fluctuation can have by chance
     return _more_than(slope, unsure), swelling
 
 
 def _beyond(difference: torch.Tensor, explained: torch.Tensor, swelling: torch.Tensor) -> torch.Tensor:
-    """The part of a difference that neither goes on as the sound went nor is its own swelling."""
+    """Return the part of a level difference explained neither by the slope nor by the sound's own fluctuation."""
     explained = torch.minimum(explained.abs(), difference.abs()) * (explained * difference > 0)
     return _more_than(difference.sign() * (difference.abs() - explained), swelling)
 
 
 def _more_than(value: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
-    """Nearly all of a value that is far larger than what chance makes of it, nothing of one that is smaller (James and
-    Stein 1961)."""
+    """Shrink a value towards 0 by its expected random size (James and Stein 1961)."""
     return value * (1.0 - chance.square() / value.square().clamp(min=1e-12)).clamp(min=0.0)
 
 
@@ -108,7 +106,7 @@ def _decibels(powers: torch.Tensor) -> torch.Tensor:
 
 
 def _smooth(powers: torch.Tensor, frames: int) -> torch.Tensor:
-    """Hann-weighted means over about so many frames of (takes, frames), at the ends over those that there are."""
+    """Return Hann-weighted moving means of (takes, frames)."""
     reach = frames // 2
     window = torch.hann_window(2 * reach + 3, periodic=False, device=powers.device)[1:-1][None, None]
     both = torch.stack([powers, torch.ones_like(powers)]).flatten(0, 1)[:, None]
@@ -117,22 +115,25 @@ def _smooth(powers: torch.Tensor, frames: int) -> torch.Tensor:
 
 
 JOIN = 0.1
-"""Seconds of spectrogram over which one window becomes the next, the last ones that both have."""
+"""Crossfade between windows in seconds, at the end of their overlap."""
 
 OVERLAP = 1.5
-"""Seconds of the given sound's end that come with what was made, as far as there are so many: enough to tell by how
-much the codec changes its level, which the last third of a second alone doesn't, for that is evened."""
+"""Seconds of the init audio's end that are returned with the new audio, as far as it is so long.
+
+Enough to measure how much the codec changes its level; the last third of a second is corrected and does not show it.
+"""
 
 YIELDING = 0.3
-"""Seconds before the new part whose latents are let go one after the other, the last ones first: so both fit."""
+"""Seconds before the new part in which latents are released one after the other, the last ones first, so that both fit.
+"""
 
 SPARE = 0.12
-"""Part of a window that is thrown away when another follows: a model lets its sounds die away at their end."""
+"""Fraction of a window that is discarded if another follows, because models let sounds decay at the end."""
 
 
 @dataclass(frozen=True)
 class OutpaintWindow:
-    """Rows of latents: those that a window begins with, those it adds, and those after that are thrown away."""
+    """Rows of latents in a window: known at its start, new, and surplus rows that are discarded."""
 
     known: int
     new: int
@@ -140,12 +141,12 @@ class OutpaintWindow:
 
     @property
     def rows(self) -> int:
-        """All of them."""
+        """Total number of rows."""
         return self.known + self.new + self.spare
 
 
 def windows(there: int, more: int, longest: int) -> list[OutpaintWindow]:
-    """How a sound of `there` rows (at least 1) gets `more`, in windows of at most `longest`; half of each is made."""
+    """Plan how `there` rows (at least 1) get `more` rows in windows of at most `longest`, half of each window new."""
     found: list[OutpaintWindow] = []
     made, spare = max(1, longest // 2), round(SPARE * longest)
     while more > 0:
@@ -158,12 +159,19 @@ def windows(there: int, more: int, longest: int) -> list[OutpaintWindow]:
 
 @dataclass
 class Outpainting:
-    """A sound on its way.
+    """State of an extension.
 
-    `latents` are those of what is there, (takes, channels, rows, bands), at least as many as the next window knows;
-    `mel` is the spectrogram of all that was made, (takes, frames, bands), from the first window's beginning on, and
-    `evened` by how many decibels its end was made louder to fit, (takes, 1). `given` and `wanted` are samples: of the
-    given sound, and of the whole. A row of latents is `factor` frames of the spectrogram, which is the `analysis`'s.
+    Attributes:
+        latents: Latents of the audio so far, (takes, channels, rows, bands), at least as many rows as the next
+            window knows.
+        left: Windows not rendered yet.
+        given: Samples of the init audio.
+        wanted: Samples of the whole result.
+        factor: Mel frames of a row of latents.
+        analysis: Mel analysis of the model.
+        done: Number of rendered windows.
+        mel: Log-mel spectrogram from the first window's start, (takes, frames, bands).
+        evened: Level correction at the end of `mel` in dB, (takes, 1).
     """
 
     latents: torch.Tensor
@@ -181,13 +189,15 @@ class Outpainting:
 
     @property
     def count(self) -> int:
-        """Windows in all."""
+        """Total number of windows."""
         return self.done + len(self.left)
 
     @property
     def beginning(self) -> torch.Tensor:
-        """The latents that the next window begins with, and their mirror image as far as it goes: after silence the
-        model would hear that the sound ends."""
+        """Init latents of the next window: the known rows followed by their mirror image.
+
+        After silence the model would generate the end of a sound.
+        """
         window = self.left[0]
         known = self.latents[:, :, self.latents.shape[2] - window.known :]
         whole = torch.cat([known, known.flip(2)], dim=2)
@@ -195,7 +205,7 @@ class Outpainting:
 
     @property
     def kept(self) -> torch.Tensor:
-        """For what part of the steps the latents of the next window stay, (1, 1, rows, 1)."""
+        """Fraction of the steps for which each row of the next window is preserved, (1, 1, rows, 1)."""
         window = self.left[0]
         yielding = min(round(YIELDING * self._second / self.factor), window.known // 2)
         kept = torch.zeros(window.rows)
@@ -204,11 +214,11 @@ class Outpainting:
         return kept[None, None, :, None]
 
     def with_window(self, mel: torch.Tensor) -> torch.Tensor:
-        """All that there is once the next window is joined, whose spectrogram this is; rows that it spares not."""
+        """Return the log-mel spectrogram so far joined with that of the next window, without its surplus rows."""
         return self._joined(mel)[0]
 
     def take(self, latents: torch.Tensor, mel: torch.Tensor) -> None:
-        """The next window is made: its latents, and its spectrogram."""
+        """Add the latents and the log-mel spectrogram of a finished window."""
         self.mel, self.evened = self._joined(mel)
         window = self.left.pop(0)
         self.done += 1
@@ -216,11 +226,11 @@ class Outpainting:
 
     @property
     def _second(self) -> float:
-        """Frames of a second."""
+        """Mel frames in a second."""
         return self.analysis.rate / self.analysis.hop
 
     def _joined(self, mel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What there is with the next window, and by how many decibels its end was made louder."""
+        """Return the spectrogram joined with the next window, and the level correction at its end in dB."""
         window = self.left[0]
         known, end = window.known * self.factor, (window.known + window.new) * self.factor
         mel, takes = mel[:, :end], len(mel)
@@ -240,17 +250,17 @@ class Outpainting:
 
     @property
     def first(self) -> int:
-        """The sample of the whole with which what was made begins."""
+        """Sample of the whole at which the returned audio begins."""
         return self.given - min(self.given, self._first_known, round(OVERLAP * self.analysis.rate))
 
     @property
     def begins(self) -> int:
-        """The same sample as `mel` counts: from the first window's beginning on."""
+        """The same sample counted from the start of `mel`."""
         return self._first_known - (self.given - self.first)
 
 
 def extension_of(order: RenderOrder, codec: MelVaeCodec) -> Outpainting | None:
-    """How an order's given sound is continued, if that is what it wants."""
+    """Plan the outpainting of an order; None if it has none."""
     if not order.window or order.given is None:
         return None
     grid = codec.grid
@@ -265,8 +275,10 @@ def extension_of(order: RenderOrder, codec: MelVaeCodec) -> Outpainting | None:
 
 
 def _with_mirror(samples: torch.Tensor, known: int, frames: int) -> torch.Tensor:
-    """The last `known` of some samples and their mirror image, in turns, up to so many frames. Of a sound with fewer,
-    the mirror image stands before it."""
+    """Return the last `known` samples alternating with their mirror image, `frames` in all.
+
+    The mirror image comes first where fewer than `known` samples exist.
+    """
     end = samples[-known:]
     circle = torch.cat([end, end.flip(0)])
     return circle[torch.arange(len(end) - known, frames - known + len(end)) % len(circle)]
@@ -275,7 +287,7 @@ def _with_mirror(samples: torch.Tensor, known: int, frames: int) -> torch.Tensor
 def next_window(
     extension: Outpainting, randomness: list[torch.Generator], device: torch.device
 ) -> tuple[torch.Tensor, InitLatents]:
-    """The noise of the next window of a sound that is continued, and its beginning, which is kept: each take's own."""
+    """Return the noise of the next window, and its init latents with their mask."""
     latents = extension.beginning
     _, channels, rows, bands = latents.shape
     noise = starting_noise((channels, rows, bands), randomness).to(device)
@@ -284,7 +296,7 @@ def next_window(
 
 
 def continued(extension: Outpainting, mel: torch.Tensor, codec: MelVaeCodec) -> NDArray[np.float32]:
-    """The waveforms, (takes, frames), of what was made so far after a given sound, from shortly before its end on."""
+    """Decode the waveforms rendered so far, (takes, frames), from shortly before the end of the init audio."""
     vocoding = codec.vocoding(mel)
     skipped, last = extension.begins // codec.grid.hop, mel.shape[1]
     edges = [*range(skipped, last, LONGEST_PIECE), last]

@@ -1,7 +1,7 @@
 """Denoising: from noise to latents, one step at a time.
 
-Equal to the loops of diffusers' AudioLDM and AudioLDM 2 pipelines, but with one noise generator for each take, and
-so that many jobs can share the network while each keeps its own steps.
+Equal to the loops of diffusers' AudioLDM and AudioLDM 2 pipelines, but with one noise generator for each take, and with
+a separate scheduler for each job, so that several jobs can share a network call.
 """
 
 import copy
@@ -23,19 +23,21 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "pndm": ("PNDMScheduler", {}),
     "unipc": ("UniPCMultistepScheduler", {}),
 }
-"""Short names, as in `scheduler`, and what they stand for in diffusers."""
+"""Values of `scheduler` on the wire, with the class and the configuration changes in diffusers."""
 
 
 class SamplingStopped(Exception):
-    """The job was cancelled; raised between two steps."""
+    """The job was cancelled between two steps."""
 
 
 _made: dict[tuple[str, str], Any] = {}
 
 
 def make_scheduler(name: str, config: dict[str, Any]) -> Any:
-    """The scheduler of this short name, with the checkpoint's noise schedule: a copy of one that was made before, since
-    making one anew takes diffusers five times as long."""
+    """Return the scheduler of this name with the checkpoint's noise schedule.
+
+    It is a copy of a cached instance: constructing one takes five times as long.
+    """
     key = (name, repr(config))
     if key not in _made:
         kind, changes = SCHEDULERS[name]
@@ -45,16 +47,16 @@ def make_scheduler(name: str, config: dict[str, Any]) -> Any:
 
 
 def starting_noise(shape: tuple[int, int, int], randomness: list[torch.Generator]) -> torch.Tensor:
-    """Gaussian noise of shape (takes, channels, time, bands), each take from its own generator.
+    """Return Gaussian noise of shape (takes, channels, time, bands), each take from its own generator.
 
-    Made on the CPU in float32, so that a seed means the same on every device and in every batch. The same generators
-    go on to the steps: noise that is added there must not be this noise again.
+    It is drawn on the CPU in float32, so that a seed gives the same noise on every device and in every batch. The
+    generators are used further by the steps, so that noise added there differs from this noise.
     """
     return torch.cat([torch.randn((1, *shape), generator=generator) for generator in randomness])
 
 
 def carried_over(noise: torch.Tensor, rows: int, generator: torch.Generator) -> torch.Tensor:
-    """Noise of another length: its beginning, or all of it and then fresh noise from the same generator."""
+    """Return noise of another length: truncated, or continued with new noise from the same generator."""
     missing = rows - noise.shape[2]
     if missing <= 0:
         return noise[:, :, :rows]
@@ -63,16 +65,19 @@ def carried_over(noise: torch.Tensor, rows: int, generator: torch.Generator) -> 
 
 
 def generators(seeds: tuple[int, ...]) -> list[torch.Generator]:
-    """A random generator for each take."""
+    """Return a random generator for each seed."""
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
 
 @dataclass(frozen=True)
 class InitLatents:
-    """Latents of a given sound, (takes, channels, time, bands), to begin from in place of pure noise.
+    """Latents of init audio, (takes, channels, time, bands), from which denoising starts.
 
-    `strength` is the part of the steps that is run, the last ones. `kept` is 1 where the given latents stay, 0 where
-    they don't, and between where they stay for that part of the steps and are then free to fit what was made beside.
+    Attributes:
+        latents: The encoded init audio.
+        strength: Fraction of the steps that are run, the last ones; 0 to 1.
+        kept: 1 where the init latents are preserved, 0 where they are not; values between preserve them for that
+            fraction of the steps.
     """
 
     latents: torch.Tensor
@@ -81,10 +86,18 @@ class InitLatents:
 
 
 class SamplerState:
-    """One job on its way from noise to latents, one evaluation of the network at a time.
+    """Denoising state of one job, advanced by one evaluation of the network at a time.
 
-    Between two evaluations it can wait, go on in other company, or be dropped: it holds its own scheduler, its own
-    random generators and its own place in the steps.
+    It owns its scheduler, its random generators and its position in the steps, so that between two evaluations the job
+    can wait, join another batch or be dropped.
+
+    Args:
+        scheduler: A diffusers scheduler that no other job uses.
+        noise: Unit Gaussian noise, (takes, channels, time, bands), float32, on the model's device.
+        steps: Number of steps of a full run.
+        eta: DDIM's eta, 0 to 1.
+        randomness: One generator for each take, for schedulers that add noise.
+        beginning: Init latents; None starts from pure noise.
     """
 
     def __init__(
@@ -96,8 +109,6 @@ class SamplerState:
         randomness: list[torch.Generator],
         beginning: InitLatents | None = None,
     ) -> None:
-        """`noise` is unit Gaussian, (takes, channels, time, bands), float32, on the model's device; `randomness` has
-        a generator for each take, for schedulers that add noise at their steps."""
         scheduler.set_timesteps(steps)
         self.scheduler = scheduler
         self.noise = noise
@@ -112,12 +123,12 @@ class SamplerState:
 
     @property
     def done(self) -> bool:
-        """Whether all steps have been run."""
+        """True when all steps have been run."""
         return self._evaluations == len(self.scheduler.timesteps)
 
     @property
     def step(self) -> int:
-        """Finished steps, 0 to `steps`; a scheduler of second order evaluates the network twice in a step."""
+        """Finished steps, 0 to `steps`; a second-order scheduler evaluates the network twice for each step."""
         done = self._evaluations - self._first
         if done == 0:
             return 0
@@ -125,16 +136,16 @@ class SamplerState:
 
     @property
     def timestep(self) -> torch.Tensor:
-        """The noise level that comes next, a scalar on the CPU."""
+        """Noise level of the next evaluation, a scalar on the CPU."""
         return self.scheduler.timesteps[self._evaluations]
 
     def network_input(self) -> torch.Tensor:
-        """The latents as the network wants them at `timestep`, float32."""
+        """Return the latents as the network takes them at `timestep`, float32."""
         self._input = self.scheduler.scale_model_input(self.latents, self.timestep)
         return self._input
 
     def advance(self, prediction: torch.Tensor) -> None:
-        """Take what the network said, and go to the next noise level."""
+        """Advance to the next noise level with the network's output."""
         self._predicted = (self._input, prediction, self.timestep)
         self.latents = self.scheduler.step(prediction, self.timestep, self.latents, **self._extra).prev_sample
         self._evaluations += 1
@@ -142,33 +153,34 @@ class SamplerState:
             self._keep(self.beginning, self.beginning.kept)
 
     def _skipped(self, steps: int, strength: float) -> int:
-        """Evaluations that are left out at the start, whole steps of them."""
+        """Return the number of evaluations that are skipped at the start, in whole steps."""
         order = int(self.scheduler.order)
         run = max(1, round(steps * strength))
         first = max(0, len(self.scheduler.timesteps) - run * order)
-        if hasattr(self.scheduler, "set_begin_index"):  # the others go by the timestep alone
+        if hasattr(self.scheduler, "set_begin_index"):  # the others use the timestep only
             self.scheduler.set_begin_index(first)
         return first
 
     def _noised(self, beginning: InitLatents) -> torch.Tensor:
-        """The given latents with as much noise as belongs to the next evaluation."""
+        """Return the init latents with the noise of the next evaluation."""
         return self.scheduler.add_noise(beginning.latents, self.noise, self.timestep.reshape(1))
 
     def _keep(self, beginning: InitLatents, kept: torch.Tensor) -> None:
-        """Put the given latents back where they stay, at the noise level reached (RePaint, arXiv 2201.09865)."""
+        """Restore the preserved init latents at the current noise level (RePaint, arXiv 2201.09865)."""
         given = beginning.latents if self.done else self._noised(beginning)
         done = (self._evaluations - self._first) / (len(self.scheduler.timesteps) - self._first)
         self.latents = torch.where(kept >= done, given, self.latents)
 
     def clean(self) -> torch.Tensor:
-        """The latents without noise, as the network's last word has them; equations 9 and 12 of arXiv 2010.02502 and
-        appendix D of arXiv 2202.00512.
+        """Return the predicted noise-free latents of the latest evaluation.
+
+        Equations 9 and 12 of arXiv 2010.02502, and appendix D of arXiv 2202.00512.
 
         Raises:
-            RuntimeError: the network hasn't been asked yet.
+            RuntimeError: No evaluation has been run.
         """
         if self._predicted is None:
-            raise RuntimeError("there is no prediction before the first step")
+            raise RuntimeError("no prediction exists before the first step; run one first")
         noisy, prediction, timestep = self._predicted
         kept = self.scheduler.alphas_cumprod[int(timestep)].to(noisy.device)
         signal, noise = kept.sqrt(), (1 - kept).sqrt()

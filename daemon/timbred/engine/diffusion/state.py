@@ -1,4 +1,4 @@
-"""An order while it is denoised."""
+"""The state of one order between its first noise and its last step."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +13,21 @@ from timbred.ipc.engine_messages import RenderOrder
 
 @dataclass(eq=False)
 class Generation:
-    """One order while it is denoised. `guidance` is None where the words aren't weighed against the negative ones;
-    else the conditioning's batch axis holds first the negative ones for all takes, then the prompt for all.
+    """One order during denoising.
 
-    Of a loop, `circular` says which takes go around, once that has shown (`laid_out`), after `before` steps. A given
-    sound was multiplied by `lift`, and what is made is divided by it. `scheduler_config` is the checkpoint's."""
+    Attributes:
+        order: The order, with its init audio at the model's level.
+        scheduler_config: The checkpoint's scheduler configuration.
+        sampling: Sampler state of the current window.
+        conditioning: Conditioning of all takes; with guidance, the negative rows come first.
+        guidance: Guidance scale; None without classifier-free guidance.
+        randomness: One random generator for each take.
+        extension: Outpainting state; None unless audio is continued.
+        circular: Takes that are rendered as a circle; known once `laid_out` is set.
+        laid_out: Set when the loop kinds are determined.
+        before: Steps taken before the current sampler state.
+        lift: Factor that the init audio was multiplied by; the output is divided by it.
+    """
 
     order: RenderOrder
     scheduler_config: dict[str, Any]
@@ -36,33 +46,33 @@ class Generation:
 
     @property
     def steps(self) -> int:
-        """Steps in all, of all windows of a sound that is continued."""
+        """Total number of steps, over all windows."""
         return self.before + self.sampling.steps * (1 if self.extension is None else self.extension.count)
 
     @property
     def step(self) -> int:
-        """Steps that are done, 0 to `steps`."""
+        """Finished steps, 0 to `steps`."""
         before = 0 if self.extension is None else min(self.extension.done, self.extension.count - 1)
         return self.before + before * self.sampling.steps + self.sampling.step
 
     @property
     def around(self) -> torch.Tensor | None:
-        """Of a loop: 1 for each row that goes around, 0 for the others."""
+        """For loops: a mask with 1 for each circular row of the batch, else None."""
         if not self.order.loop:
             return None
         return torch.tensor(self.circular * (1 if self.guidance is None else 2), dtype=torch.float32)
 
     def begin_steps(self, noise: torch.Tensor, beginning: InitLatents | None = None) -> None:
-        """Begin the steps anew: on the same way, or on that of the next window."""
+        """Restart the sampler: for the same order, or for its next window."""
         self.sampling = steps_of(self.order, self.scheduler_config, noise, self.randomness, beginning)
 
     def network_input(self) -> torch.Tensor:
-        """The rows that this run puts into a batch."""
+        """Return the rows that this generation adds to a batch."""
         latents = self.sampling.network_input()
         return latents if self.guidance is None else torch.cat([latents, latents])
 
     def guided(self, prediction: torch.Tensor) -> torch.Tensor:
-        """Classifier-free guidance (arXiv 2207.12598), as diffusers applies it."""
+        """Apply classifier-free guidance (arXiv 2207.12598), as diffusers does."""
         if self.guidance is None:
             return prediction
         without, with_words = prediction.chunk(2)
@@ -70,13 +80,12 @@ class Generation:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """What must be equal for runs to share a call: channels, time and bands of the latents, and whether they are
-        loops."""
+        """Shape that generations of one batch share: channels, time and bands of the latents, and 1 for loops."""
         return *self.sampling.latents.shape[1:], int(self.order.loop)
 
     @property
     def rows(self) -> int:
-        """How much of a batch the run takes."""
+        """Number of batch rows of this generation."""
         return len(self.sampling.latents) * (1 if self.guidance is None else 2)
 
 
@@ -87,6 +96,6 @@ def steps_of(
     randomness: list[torch.Generator],
     beginning: InitLatents | None,
 ) -> SamplerState:
-    """The steps of an order, none of them taken yet."""
+    """Create the sampler state of an order, before its first step."""
     scheduler = make_scheduler(order.scheduler, scheduler_config)
     return SamplerState(scheduler, noise, order.steps, order.eta, randomness, beginning)

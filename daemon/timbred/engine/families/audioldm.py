@@ -31,6 +31,7 @@ class AudioLdm(LatentDiffusion):
 
     @torch.inference_mode()
     def encode(self, words: PromptInputs, guided: bool) -> Tensors:
+        """Return the CLAP vector of the prompt as `text`, (rows, dimensions)."""
         parts, negative = self.parts(words.prompt), self.parts(words.negative)
         if len(parts) == 1 and (not guided or self._takes_negative(negative)):
             return {"text": self.pipeline._encode_prompt(words.prompt, self.device, 1, guided, words.negative)}
@@ -38,11 +39,11 @@ class AudioLdm(LatentDiffusion):
         return {"text": torch.cat(vectors)}
 
     def _takes_negative(self, parts: list[Part]) -> bool:
-        """Tell whether the pipeline reads all of a negative prompt: it cuts it to the length of its vectors."""
+        """Tell if the pipeline reads the whole negative prompt: it truncates it to the length of its vectors."""
         length = int(self.pipeline.text_encoder.config.projection_dim)
         return len(parts) == 1 and len(self.pipeline.tokenizer(parts[0].text).input_ids) <= length
 
     def _vector(self, parts: list[Part]) -> torch.Tensor:
-        """The vector of a text, of length 1."""
+        """Return the unit vector of a text."""
         vectors = [self.pipeline._encode_prompt(part.text, self.device, 1, False) for part in parts]
         return torch.nn.functional.normalize(average(vectors, parts), dim=-1)

@@ -19,7 +19,7 @@ from timbred.ipc.engine_messages import PromptInputs
 from timbred.models.long_texts import Part, Windows, divide, windows_of
 
 TEXT_LENGTHS = (8, 16, 32, 64, 128, 256, 512, 1024)
-"""Numbers of tokens that calls of the network are prepared for."""
+"""Numbers of tokens that network calls are compiled for."""
 
 
 def _inputs(latents: torch.Tensor, timestep: torch.Tensor, conditioning: Tensors) -> Inputs:
@@ -39,14 +39,14 @@ def _evaluate(unet: Any, *inputs: torch.Tensor) -> torch.Tensor:
 
 
 def _fitted(inputs: Inputs) -> Inputs:
-    """Texts filled up to one of a few lengths with what their masks hide."""
+    """Pad texts to one of a few lengths with masked tokens."""
     latents, timestep, generated, states, mask = inputs
     length = next((size for size in TEXT_LENGTHS if size >= states.shape[1]), states.shape[1])
     return latents, timestep, generated, filled_to(states, length), filled_to(mask, length)
 
 
 class AudioLdm2(LatentDiffusion):
-    """A resident AudioLDM 2 model, the embedded one among them."""
+    """A resident AudioLDM 2 model; the embedded model is one."""
 
     pipeline_class = diffusers.AudioLDM2Pipeline
     calling = DenoiserCall(5, _inputs, _evaluate, _fitted)
@@ -54,7 +54,7 @@ class AudioLdm2(LatentDiffusion):
 
     @cached_property
     def windows(self) -> Windows:
-        """CLAP's and T5's; where a model speaks the second one reads the transcription."""
+        """Windows of CLAP and T5; in speech models the second encoder reads the transcription."""
         first, second = self.pipeline.tokenizer, self.pipeline.tokenizer_2
         if isinstance(second, VitsTokenizer):
             return Windows(windows_of((first,)), windows_of((second,)))
@@ -62,6 +62,7 @@ class AudioLdm2(LatentDiffusion):
 
     @torch.inference_mode()
     def encode(self, words: PromptInputs, guided: bool) -> Tensors:
+        """Return `generated`, `states` and `mask`, each with the rows as its first axis."""
         parts = self.parts(words.prompt)
         whole = self._encoded(parts, words) if len(parts) > 1 else None
         if not guided:
@@ -72,7 +73,7 @@ class AudioLdm2(LatentDiffusion):
         return joined(self._encoded(self.parts(words.negative), words), whole)
 
     def _takes_negative(self, words: PromptInputs) -> bool:
-        """Tell whether the pipeline reads all of the negative prompt: it cuts it to the prompt's tokens."""
+        """Tell if the pipeline reads the whole negative prompt: it truncates it to the prompt's tokens."""
         second = self.pipeline.tokenizer_2
         if not words.negative or isinstance(second, VitsTokenizer):
             return len(self.parts(words.negative)) == 1
@@ -81,17 +82,19 @@ class AudioLdm2(LatentDiffusion):
         )
 
     def _of_pipeline(self, prompt: str, guided: bool, words: PromptInputs) -> Tensors:
-        """What the pipeline makes of a text that its encoders take whole."""
+        """Return the pipeline's encoding of a text that fits into the encoders' windows."""
         states, mask, generated = self.pipeline.encode_prompt(
             prompt, self.device, 1, guided, words.transcription or None, words.negative
         )
         return {"states": states, "mask": mask, "generated": generated}
 
     def _encoded(self, parts: list[Part], words: PromptInputs) -> Tensors:
-        """A text in parts: the states of all their tokens, and the mean of what is generated from each."""
+        """Encode a text in parts: the states of all tokens, and the mean of the vectors generated from each part."""
         encoded = [self._of_pipeline(part.text, False, words) for part in parts]
         generated = average([one["generated"] for one in encoded], parts)
-        if isinstance(self.pipeline.tokenizer_2, VitsTokenizer):  # these states are the transcription's
+        if isinstance(
+            self.pipeline.tokenizer_2, VitsTokenizer
+        ):  # the second encoder's states belong to the transcription
             return {**encoded[0], "generated": generated}
         return {
             "states": torch.cat([one["states"] for one in encoded], dim=1),
@@ -101,8 +104,10 @@ class AudioLdm2(LatentDiffusion):
 
     @torch.inference_mode()
     def weighted(self, words: PromptInputs, guided: bool) -> Tensors:
-        """The eight generated vectors lean; of the T5 states each weighted word's own are scaled. The states of a
-        transcription stay as they are, for its words aren't the prompt's."""
+        """Encode a prompt with weighted words: the generated vectors shift, and the T5 states of each word are scaled.
+
+        The states of a transcription are unchanged, because the weights refer to the prompt.
+        """
         found = super().weighted(words, guided)
         if isinstance(self.pipeline.tokenizer_2, VitsTokenizer):
             return found
@@ -118,10 +123,12 @@ class AudioLdm2(LatentDiffusion):
 
     @torch.inference_mode()
     def hear(self, sounds: RenderedSounds) -> ClapEmbedder:
-        """By the model's own CLAP (arXiv 2211.06687)."""
+        """Return the embeddings of takes by the model's own CLAP (arXiv 2211.06687)."""
         pipeline = self.pipeline
         wanted = int(pipeline.feature_extractor.sampling_rate)
-        longest = int(pipeline.feature_extractor.nb_max_samples)  # what is longer would be cut at a random place
+        longest = int(
+            pipeline.feature_extractor.nb_max_samples
+        )  # the feature extractor crops longer audio at a random place
         heard = [soxr.resample(waveform, sounds.rate, wanted)[:longest] for waveform in sounds.waveforms]
         features = pipeline.feature_extractor(heard, return_tensors="pt", sampling_rate=wanted).input_features
         inputs = features.to(self.device, precision_of(pipeline.text_encoder))
@@ -130,13 +137,13 @@ class AudioLdm2(LatentDiffusion):
 
     @torch.inference_mode()
     def scores(self, prompt: str, heard: ClapEmbedder) -> list[float]:
-        """The cosine of the prompt's and each take's embedding."""
+        """Return the cosine similarity of the prompt and each take."""
         parts = divide(prompt, windows_of((self.pipeline.tokenizer,)))
         vectors = self.stages.at_work("words", lambda: [self._direction(part.text) for part in parts])
         return (heard.vectors @ unit_vectors(average(vectors, parts))[0]).tolist()
 
     def _direction(self, text: str) -> torch.Tensor:
-        """CLAP's embedding of a text, of length 1."""
+        """Return CLAP's unit embedding of a text."""
         inputs = self.pipeline.tokenizer(text, return_tensors="pt", padding=True).to(self.device)
         return torch.from_numpy(unit_vectors(self.pipeline.text_encoder.get_text_features(**inputs)))
 

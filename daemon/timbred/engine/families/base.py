@@ -1,4 +1,4 @@
-"""A sound that nobody asked for: what takes its time only at its first use is then done for the first one they do."""
+"""Base class of the model families: a resident latent diffusion model."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -40,14 +40,14 @@ from timbred.ipc.engine_messages import PromptInputs, RenderOrder
 from timbred.models.long_texts import LongText, Part, Windows, divide, long_texts, windows_of
 
 PATIENCE = 5.0
-"""Seconds after which a rehearsal goes on without what isn't prepared yet."""
+"""Seconds after which a warm-up continues without compiled calls."""
 
 STEPS = 2
-"""At the first one much is made that the second one uses."""
+"""Steps of a warm-up: the first one allocates what the second one uses."""
 
 
 def rehearsal(shapes: Shapes, grid: LatentLayout) -> RenderOrder:
-    """An order for which the network is called with inputs of these shapes."""
+    """Return a warm-up order for which the network is called with inputs of these shapes."""
     rows, _, length, _ = shapes[0].size
     return RenderOrder(
         words=PromptInputs(prompt="rehearsal"),
@@ -61,13 +61,23 @@ def rehearsal(shapes: Shapes, grid: LatentLayout) -> RenderOrder:
 
 
 class LatentDiffusion:
-    """A resident model. Subclasses say how words become conditioning and how the network is called."""
+    """A resident model. Subclasses define the text encoding and the network call.
+
+    Args:
+        pipeline: The diffusers pipeline with all components.
+        device: Compute device.
+        scheduler_config: The checkpoint's scheduler configuration.
+        places: Memory of the device.
+
+    Attributes:
+        memory: Bytes of all weights.
+    """
 
     calling: ClassVar[DenoiserCall]
-    """How the network is called."""
+    """Signature of the network."""
 
     summaries: ClassVar[tuple[str, ...]] = ()
-    """Names of the conditioning that are one summary of the whole prompt, and lean towards or away from a word."""
+    """Names of the conditioning tensors that summarise the whole prompt, for word weights."""
 
     def __init__(
         self, pipeline: Any, device: torch.device, scheduler_config: dict[str, Any], places: DeviceMemory
@@ -88,15 +98,16 @@ class LatentDiffusion:
         self.prepare(CompileQueue("off", device, Path()))
 
     def prepare(self, workshop: CompileQueue) -> None:
-        """Have the network and the VAE made fast for the shapes that come often."""
+        """Use a compile queue for the network and the VAE."""
         self.stages.workshop = workshop
         self.network.prepare(workshop)
         self.codec.prepare(workshop)
 
     def rehearse(self) -> None:
-        """Make a sound like those of earlier runs, if there were any, in a few steps, once all is prepared for it:
-        what takes its time only at its first use is then done for the first sound that is asked for. For CPUs; others
-        may be using components that this model shares with theirs."""
+        """Render with the shapes of earlier runs in a few steps, to pay one-time costs before the first request.
+
+        For CPUs; other models may use shared components at the same time.
+        """
         shapes = self.network.fast.latest
         if shapes is None:
             return
@@ -105,44 +116,44 @@ class LatentDiffusion:
         self.conditionings.clear()
 
     def settle(self) -> None:
-        """Have the components on the device, as far as there is room."""
+        """Move the components to the device, as far as there is room."""
         self.stages.places.add(self.modules)
         for module, calls in ((self.pipeline.unet, self.network.fast), (self.pipeline.vae, self.codec.fast)):
             self.stages.places.on_move(module, calls.forget)
 
     @property
     def modules(self) -> list[torch.nn.Module]:
-        """Every component with weights."""
+        """All components with weights."""
         return self.stages.modules
 
     @property
     def copies(self) -> int:
-        """Bytes that weights take once more to be faster; what models share is counted for each of them."""
+        """Bytes of additional copies of weights; shared components count for each model."""
         return self.network.fast.copies + self.codec.fast.copies
 
     @cached_property
     def windows(self) -> Windows:
-        """The windows of the text encoders."""
+        """Token windows of the text encoders."""
         return Windows(windows_of((self.pipeline.tokenizer,)))
 
     def parts(self, text: str) -> list[Part]:
-        """A text in parts that every encoder of prompts takes whole."""
+        """Divide a text into parts that fit into the window of every prompt encoder."""
         return divide(text, self.windows.prompt)
 
     def read_in_parts(self, words: PromptInputs) -> list[LongText]:
-        """The texts of a request that are longer than the encoders' windows."""
+        """Return the texts of a request that are longer than the encoders' windows."""
         return long_texts(words.texts(), self.windows)
 
     def encode(self, words: PromptInputs, guided: bool) -> Tensors:
-        """The conditioning for one take; with guidance, the batch axis holds first the negative, then the prompt."""
+        """Encode the conditioning for one take; with guidance, the negative row comes first."""
         raise NotImplementedError
 
     def weighted(self, words: PromptInputs, guided: bool) -> Tensors:
-        """The conditioning with some words counting more or less."""
+        """Encode a prompt with weighted words."""
         return leaning(words, guided, self.encode, self.summaries)
 
     def conditioning(self, words: PromptInputs, guided: bool) -> Tensors:
-        """`encode`, kept for the prompts used last."""
+        """Return the conditioning for one take from the cache, or encode it."""
         encode = self.weighted if words.weights else self.encode
 
         def made() -> Tensors:
@@ -151,31 +162,33 @@ class LatentDiffusion:
         return self.conditionings.get((words, guided, torch.are_deterministic_algorithms_enabled()), made)
 
     def mixed(self, words: PromptInputs, guided: bool) -> Tensors:
-        """The conditioning, between two prompts if there are two."""
+        """Return the conditioning for one take, mixed between two prompts if there are two."""
         return mix_conditioning(words, guided, self.conditioning)
 
     def hear(self, sounds: RenderedSounds) -> ClapEmbedder:
-        """What each take sounds like. Only models that hear as well as read can say.
+        """Return the embeddings of takes, by models with an audio encoder.
 
         Raises:
-            ModelError: this one can't.
+            ModelError: The model has none.
         """
-        raise ModelError(f"this model can't hear ({len(sounds.waveforms)} takes)")
+        raise ModelError(f"this model has no audio encoder, so {len(sounds.waveforms)} takes have no embedding")
 
     def scores(self, prompt: str, heard: ClapEmbedder) -> list[float]:
-        """How like the prompt each take is, -1 to 1.
+        """Return the similarity of each take and the prompt, -1 to 1.
 
         Raises:
-            ModelError: this model can't hear.
+            ModelError: The model has no audio encoder.
         """
-        raise ModelError(f"this model can't compare sounds with words ({len(heard.vectors)} takes, {prompt!r})")
+        raise ModelError(
+            f"this model has no audio encoder, so {len(heard.vectors)} takes can't be ranked by {prompt!r}"
+        )
 
     def render(self, order: RenderOrder, on_step: Callable[[int], None], stopped: Callable[[], bool]) -> RenderedSounds:
-        """Make one sound for each seed of the order, alone.
+        """Render all takes of an order alone, without a batch.
 
         Raises:
-            StoppedByRequest: `stopped` said so between two steps.
-            ModelError: the result isn't finite, even in full precision.
+            SamplingStopped: `stopped` returned True between two steps.
+            ModelError: The result is not finite, even in float32.
         """
         run = self.begin(order)
         while not run.sampling.done:
@@ -189,61 +202,61 @@ class LatentDiffusion:
 
     @torch.inference_mode()
     def begin(self, order: RenderOrder) -> Generation:
-        """Encode the words and draw the noise."""
+        """Encode the prompt and draw the noise."""
         guided = order.guidance > 1.0
         conditioning = repeat_conditioning(self.mixed(order.words, guided), len(order.seeds), guided)
         return started(order, conditioning, self.codec, self.scheduler_config)
 
     @torch.inference_mode()
     def advance(self, runs: Sequence[Generation]) -> None:
-        """Take several runs of this model one evaluation further, in one call of the network.
+        """Advance several generations of this model by one evaluation, in one network call.
 
-        Their latents must have the same shape but for the number of takes; each has its own noise level.
+        Their latents have the same shape except for the number of takes; each has its own noise level.
 
         Raises:
-            ModelError: the result isn't finite, even in full precision.
+            ModelError: The result is not finite, even in float32.
         """
         step_together(runs, self.network, self.codec)
 
     @torch.inference_mode()
     def go_on(self, run: Generation) -> None:
-        """A run's steps are done: if it continues a sound, join what it made, and begin the next window if there is
-        one. Then `run.sampling` isn't done any more.
+        """For outpainting: join the finished window, and begin the next one if there is one.
+
+        Afterwards `run.sampling.done` is False if a window was begun.
 
         Raises:
-            ModelError: the result isn't finite, even in full precision.
+            ModelError: The result is not finite, even in float32.
         """
         next_steps(run, self.codec)
 
     @torch.inference_mode()
     def preview(self, run: Generation) -> RenderedSounds:
-        """The run's first take as it will be, roughly: decoded from the latents that the network now expects. Of a
-        sound that is continued, as far as it has come.
+        """Decode the predicted result of the first take; for outpainting, all windows so far.
 
         Raises:
-            RuntimeError: no step was taken yet.
-            ModelError: the result isn't finite, even in full precision.
+            RuntimeError: No step was taken.
+            ModelError: The result is not finite, even in float32.
         """
         return expected(run, self._playing(run))
 
     @torch.inference_mode()
     def finish(self, run: Generation) -> RenderedSounds:
-        """Decode a run that is done.
+        """Decode a finished generation.
 
         Raises:
-            ModelError: the result isn't finite, even in full precision.
+            ModelError: The result is not finite, even in float32.
         """
         return finished(run, self._playing(run))
 
     @torch.inference_mode()
     def sounding(self, run: Generation) -> VocoderStream:
-        """A run that is done, decoded up to the vocoder, whose pieces can then be heard one after the other.
+        """Decode a finished generation up to the vocoder, whose output is then available in pieces.
 
         Raises:
-            ModelError: the result isn't finite, even in full precision.
+            ModelError: The result is not finite, even in float32.
         """
         return piece_by_piece(run, self._playing(run))
 
     def _playing(self, run: Generation) -> MelVaeCodec:
-        """The codec, at the pitch that the words name; what is made of a given sound keeps that sound's own."""
+        """Return the codec at the pitch that the prompt names; init audio keeps its own pitch."""
         return self.codec.playing(None if run.order.given is not None else named_note(run.order.words))

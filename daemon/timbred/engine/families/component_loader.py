@@ -1,6 +1,7 @@
-"""Weights from `.bin` files to safetensors, once: `python -m timbred.engine.families.component_loader NAME FOLDER`.
+"""Loading of a checkpoint's components, and conversion of `.bin` weights to safetensors.
 
-They are read with `weights_only`, so that nothing but tensors is opened.
+`python -m timbred.engine.families.component_loader NAME FOLDER` converts a checkpoint. `.bin` files are read with
+`weights_only`, which opens nothing but tensors.
 """
 
 import os
@@ -34,15 +35,15 @@ def convert_component(checkpoint: Checkpoint, part: str, name: str) -> Path:
     """Write a component's tensors as one safetensors file beside its `.bin` files; returns its path.
 
     Raises:
-        ModelError: the file holds more than tensors.
-        OSError: it can't be written.
+        ModelError: A file contains more than tensors.
+        OSError: The file can't be written.
     """
     folder = checkpoint.folder / part
     tensors: dict[str, torch.Tensor] = {}
     for file in weight_files(folder, name, ""):
         try:
             tensors |= torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # the unpickler raises what it likes at what it refuses
+        except Exception as error:  # the unpickler raises many types
             raise more_than_tensors(name, folder, error) from error
     stem = next((new for old, new in NAMES.items() if any(folder.glob(f"{old}*.bin"))), "model")
     written = _written(tensors, folder / f"{stem}.safetensors")
@@ -51,7 +52,7 @@ def convert_component(checkpoint: Checkpoint, part: str, name: str) -> Path:
 
 
 def _written(tensors: dict[str, torch.Tensor], path: Path) -> Path:
-    """The file appears whole or not at all, and never over another."""
+    """Write a file that appears whole or not at all, and never replaces another."""
     own = {key: tensor.clone().contiguous() for key, tensor in tensors.items()}  # shared storage can't be saved
     with atomic_write(path, rename_to_free_name, prefix=".converting-") as hidden:
         save_file(own, hidden, metadata={"format": "pt"})
@@ -59,7 +60,7 @@ def _written(tensors: dict[str, torch.Tensor], path: Path) -> Path:
 
 
 def main() -> int:
-    """Convert every component that needs it, and print the files written. Exit status 1 when one can't be."""
+    """Convert every component that needs it, and print the files written; exit status 1 on failure."""
     name, folder = sys.argv[1], Path(sys.argv[2])
     try:
         checkpoint = inspect(folder, name, "get the model anew")
@@ -76,7 +77,7 @@ if __name__ == "__main__":
 
 
 LOADED_AS: dict[str, str] = {"GPT2Model": "GPT2LMHeadModel"}
-"""The published AudioLDM 2 checkpoints name GPT2Model, which can no longer generate (diffusers issue 12630)."""
+"""Replaced classes: published AudioLDM 2 checkpoints name GPT2Model, which can't generate (diffusers issue 12630)."""
 
 _OWN: dict[str, type[Any]] = {
     "AudioLDM2ProjectionModel": AudioLDM2ProjectionModel,
@@ -86,8 +87,10 @@ _OWN: dict[str, type[Any]] = {
 
 
 def quiet_libraries() -> None:
-    """Let the libraries report errors only: their progress bars and hints are for notebooks. And let them read weights
-    in the thread that loads: threads of theirs would give way to nobody."""
+    """Silence progress bars and hints of the libraries, and have them load weights in the calling thread.
+
+    Their own loader threads would compete with the thread that generates.
+    """
     os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"
     for library in (transformers, diffusers):
         library.utils.logging.disable_progress_bar()
@@ -102,7 +105,7 @@ def _class_named(name: str) -> type[Any]:
 
 
 def loaded_as(checkpoint: Checkpoint, part: str) -> str:
-    """The name of the class that a component is loaded as."""
+    """Return the name of the class that a component is loaded as."""
     return _class_named(checkpoint.classes[part]).__name__
 
 
@@ -114,13 +117,18 @@ def load_components(
     shared: SharedComponents,
     stays: bool,
 ) -> dict[str, Any]:
-    """Every component of the pipeline but its scheduler's class: that one is chosen at each request. `stays`: they are
-    used in the computer's own memory.
+    """Load every component of a pipeline; of the scheduler only its configuration.
 
-    `progress` hears the fraction of components that are in; `shared` lends those that are in memory already.
+    Args:
+        checkpoint: The inspected checkpoint.
+        name: Name of the model, for errors.
+        precision: Precision of floating-point weights.
+        progress: Called with the fraction of loaded components.
+        shared: Components that are already in memory.
+        stays: True if the components run in host memory.
 
     Raises:
-        ModelError: a component can't be loaded; names it and says why.
+        ModelError: A component can't be loaded; names it and the reason.
     """
     components: dict[str, Any] = {}
     parts = NEEDED[checkpoint.family]
@@ -150,18 +158,18 @@ def _load(
         return found
     except pickle.UnpicklingError as error:
         raise more_than_tensors(name, folder, error) from error
-    except Exception as error:  # foreign loaders raise anything; one error names the component
+    except Exception as error:  # the libraries' loaders raise any type; this error names the component
         if "weights_only" in str(error) or "Weights only" in str(error):
             raise more_than_tensors(name, folder, error) from error
         raise ModelError(f"{name}: {folder} can't be loaded: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _load_weights(kind: type[Any], files: tuple[Path, ...], precision: torch.dtype, pickled: bool, stays: bool) -> Any:
-    """`use_safetensors` is said outright, so that a pickled file is read only where no other is there; both
-    libraries then read it with `weights_only`.
+    """Load a component's weights in float32, and convert them to `precision`.
 
-    Loaded in float32 and brought to the precision here: both libraries make the one they are asked for the default of
-    the whole process meanwhile, also for those who generate."""
+    `use_safetensors` is explicit, so that a pickled file is read only where no other exists, with `weights_only`. The
+    libraries make the dtype they are given the default of the whole process during a load, hence float32.
+    """
     name = "torch_dtype" if issubclass(kind, diffusers.ModelMixin) else "dtype"
     where = {"local_files_only": True, "use_safetensors": not pickled}
     read_through(files)
@@ -172,8 +180,8 @@ def _load_weights(kind: type[Any], files: tuple[Path, ...], precision: torch.dty
 
 
 def more_than_tensors(name: str, folder: Path, error: Exception) -> ModelError:
-    """The refusal of weights that would run code when opened."""
+    """Return the error for weights that would run code when opened."""
     return ModelError(
-        f"{name}: the weights in {folder} hold more than tensors and were not opened ({first_line(error)}); "
-        "get the model from its makers as safetensors"
+        f"{name}: the weights in {folder} contain more than tensors and were not opened ({first_line(error)}); "
+        "download the model from its publisher as safetensors"
     )

@@ -1,4 +1,4 @@
-"""From a checkpoint folder to a resident model of its family."""
+"""Construction of a resident model from a checkpoint folder."""
 
 import sys
 from collections.abc import Callable
@@ -21,17 +21,17 @@ ADAPTERS: dict[str, type[AudioLdm2] | type[AudioLdm]] = {"audioldm2": AudioLdm2,
 
 @dataclass(frozen=True)
 class MemoryNeeds:
-    """Bytes that a model will take on the device: all of what isn't there yet, and its largest stage."""
+    """Bytes that a model adds to the device, and those of its largest stage."""
 
     added: int
     largest: int
 
 
 def needs_of(checkpoint: Checkpoint, name: str, precision: torch.dtype, shared: SharedComponents) -> MemoryNeeds:
-    """What a model needs, known before it is loaded.
+    """Return the memory a model needs, from its files.
 
     Raises:
-        ModelError: its files are damaged.
+        ModelError: The files are damaged.
     """
     sizes: dict[str, int] = {}
     added = 0
@@ -53,11 +53,12 @@ def make_resident(
     shared: SharedComponents | None = None,
     places: DeviceMemory | None = None,
 ) -> LatentDiffusion:
-    """Load a model, and put as much of it on the device as `places` has room for; without, all of it. `shared` lends
-    components that are in memory already.
+    """Load a model, and move as much of it to the device as `places` has room for; None moves all.
+
+    `shared` provides components that are already in memory.
 
     Raises:
-        ModelError: a component can't be loaded.
+        ModelError: A component can't be loaded.
     """
     lent = SharedComponents() if shared is None else shared
     components: dict[str, Any] = load_components(

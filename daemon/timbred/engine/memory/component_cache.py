@@ -1,8 +1,7 @@
-"""Weight files as memory: read before they are mapped, and let go of in small pieces.
+"""Weight files in memory: read before they are mapped, shared by content, and released in small blocks.
 
-The libraries map a file and hand out views of it. A view's page comes from the disk when it is first used, which may be
-in the midst of a step, and all pages go back at once with the last view, which takes a twentieth of a second for each
-gigabyte; both with Python's lock held, so that every thread waits.
+The libraries map a file and return views. A view's page is read at its first use, possibly during a step, and all pages
+are released with the last view, which takes 50 ms for each GB; both with the GIL held.
 """
 
 import ctypes
@@ -22,8 +21,8 @@ _MAPS = Path("/proc/self/maps")
 
 
 def read_through(files: Sequence[Path]) -> None:
-    """Have the system hold the files' content in memory, as fast as the disk gives it."""
-    with mmap.mmap(-1, _READ_BLOCK_BYTES) as buffer:  # unlike an array, not filled with zeros under Python's lock
+    """Read files into the page cache, without the GIL."""
+    with mmap.mmap(-1, _READ_BLOCK_BYTES) as buffer:  # unlike an array, not zeroed while holding the GIL
         for path in files:
             with path.open("rb", buffering=0) as file:
                 while file.readinto(buffer):
@@ -33,9 +32,16 @@ def read_through(files: Sequence[Path]) -> None:
 def take_over(
     module: torch.nn.Module, precision: torch.dtype, kept: frozenset[str], files: Sequence[Path], stays: bool
 ) -> None:
-    """Bring a module's floating-point weights to a precision; those with a name of `kept` in their path stay as precise
-    as they are. Where it `stays` in the computer's memory, views that are precise enough go on being views, and all of
-    them are there; where it moves on, nothing is a view any more.
+    """Convert a module's floating-point weights to a precision, and detach them from their files where needed.
+
+    Args:
+        module: A module whose tensors are views of mapped files.
+        precision: Target dtype.
+        kept: Names; weights with one of them in their path keep their dtype.
+        files: The mapped files.
+        stays: True if the module stays in host memory: views of the right dtype are kept, and their pages are
+            loaded. False
+        if it moves to a device: nothing stays a view.
     """
     views: list[torch.Tensor] = []
 
@@ -52,37 +58,38 @@ def take_over(
         parameter.data = settled(path, parameter.data)
     for path, buffer in tuple(module.named_buffers(remove_duplicate=False)):
         owner, _, name = path.rpartition(".")
-        setattr(module.get_submodule(owner), name, settled(path, buffer))  # another tensor's view keeps that for good
+        setattr(
+            module.get_submodule(owner), name, settled(path, buffer)
+        )  # assigning .data of a view would keep the base tensor
     if not stays:
         let_go(views, files)
 
 
 def _touch(tensor: torch.Tensor) -> None:
-    """Use one number of each page, without Python's lock, so that nobody who has it waits for the page."""
+    """Read one element of each page without the GIL, so that no thread that holds it waits for the page."""
     if tensor.is_contiguous():
         tensor.view(-1)[:: max(1, mmap.PAGESIZE // tensor.element_size())].count_nonzero()
 
 
 def let_go(views: Sequence[torch.Tensor], files: Sequence[Path]) -> None:
-    """Give the pages of mapped files back that these tensors are views of; they come again from the file if they are
-    used after all. Linux only; elsewhere they go with the last view.
+    """Release the pages of mapped files that these tensors are views of; a later use reads them again.
 
-    madvise(2), proc_pid_maps(5).
+    On Linux only, by madvise(2) and proc_pid_maps(5); elsewhere they are released with the last view.
     """
     if not sys.platform.startswith("linux"):
         return
-    advise = ctypes.CDLL(None, use_errno=True).madvise  # called without Python's lock
+    advise = ctypes.CDLL(None, use_errno=True).madvise  # ctypes releases the GIL
     advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     addresses = [view.data_ptr() for view in views]
     for first, end in _mapped({str(path.resolve()) for path in files}):
         if not any(first <= address < end for address in addresses):
-            continue  # somebody else's
+            continue  # mapped by another model
         for place in range(first, end, _RELEASE_BLOCK_BYTES):
             advise(place, min(_RELEASE_BLOCK_BYTES, end - place), mmap.MADV_DONTNEED)
 
 
 def _mapped(paths: set[str]) -> Iterator[tuple[int, int]]:
-    """The addresses at which files are mapped, each as its first and the one after its last."""
+    """Yield the address ranges at which files are mapped: first, and one past the last."""
     for line in _MAPS.read_text("utf-8", errors="surrogateescape").splitlines():
         addresses, _, rest = line.partition(" ")
         _, slash, path = rest.partition("/")
@@ -101,16 +108,16 @@ class _SharedEntry:
 
 
 class SharedComponents:
-    """What is in memory, by the files it came from. Keeps nothing alive by itself."""
+    """Components in memory, by the content of their files; holds weak references only."""
 
     def __init__(self) -> None:
         self._held: dict[tuple[object, ...], list[_SharedEntry]] = {}
         self._digests: dict[tuple[object, ...], bytes] = {}
 
     def find(self, kind: str, files: tuple[Path, ...]) -> torch.nn.Module | None:
-        """A component of this class that was loaded from files of the same content, if there is one.
+        """Return a component of this class that was loaded from files of the same content, or None.
 
-        Contents are only read where class and sizes agree.
+        Contents are compared only where class and sizes agree.
         """
         for held in self._held.get(_key(kind, files), []):
             component = held.component()
@@ -119,19 +126,19 @@ class SharedComponents:
         return None
 
     def files(self, components: Sequence[torch.nn.Module]) -> list[Path]:
-        """Those that these components came from."""
+        """Return the files that these components were loaded from."""
         wanted = {id(component) for component in components}
         held = [one for group in self._held.values() for one in group if id(one.component()) in wanted]
         return [file for one in held for file in one.files]
 
     def add(self, kind: str, files: tuple[Path, ...], component: torch.nn.Module) -> None:
-        """Remember a component for as long as a model holds it."""
+        """Register a component for as long as a model holds it."""
         group = self._held.setdefault(_key(kind, files), [])
         group[:] = [held for held in group if held.component() is not None]
         group.append(_SharedEntry(files, weakref.ref(component)))
 
     def _digest(self, files: tuple[Path, ...]) -> bytes:
-        """The content's digest; files are read once, until they change."""
+        """Return the digest of files; they are read once until they change."""
         found = [(file, file.stat()) for file in files]
         key = tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in found)
         if key not in self._digests:

@@ -1,4 +1,4 @@
-"""Which models give way when another needs room. Pure."""
+"""Memory of one compute device: components that are on it, and which are moved off for others."""
 
 import logging
 import sys
@@ -18,7 +18,7 @@ from timbred.engine.tensor_sizes import count_module_bytes, count_tensor_bytes
 
 @dataclass(frozen=True)
 class Resident:
-    """A model in memory: its size in bytes, when it was last used, and whether a job is using it now."""
+    """A model in memory: its bytes, its last use, and True if a job is using it."""
 
     name: str
     memory: int
@@ -27,9 +27,9 @@ class Resident:
 
 
 def to_evict(residents: Sequence[Resident], needed: int, budget: int) -> list[str]:
-    """The models to drop so that `needed` bytes fit into `budget`: least recently used first, never one in use.
+    """Return the models to drop so that `needed` bytes fit into `budget`: least recently used first, none in use.
 
-    Where even that doesn't suffice, everything that may go goes: the device itself says whether it is enough.
+    If that is not enough, all idle models are returned; the device decides if the rest suffices.
 
     >>> old, new = Resident("old", 6, 1.0, False), Resident("new", 6, 2.0, False)
     >>> to_evict([new, old], 4, 12)
@@ -54,7 +54,7 @@ HOME = torch.device("cpu")
 
 @dataclass(eq=False)
 class _PlacedPart:
-    """A component, its size in bytes, and where it is."""
+    """A component, its bytes, and its place."""
 
     module: torch.nn.Module
     size: int
@@ -64,13 +64,16 @@ class _PlacedPart:
 
 
 class DeviceMemory:
-    """The parts of all models on one device. Components that models share are known once.
+    """The components of all models on one device; shared components are registered once.
 
-    Models are loaded in another thread than they run in: what is asked of each is short, but for the moving itself.
+    Thread-safe, because models are loaded in other threads than they run in. Only moves take long.
+
+    Args:
+        device: The compute device.
+        budget: Bytes that components may fill on it.
     """
 
     def __init__(self, device: torch.device, budget: int) -> None:
-        """`budget`: bytes that parts may fill on the device."""
         self.device = device
         self.budget = budget
         self.moves = 0
@@ -80,30 +83,30 @@ class DeviceMemory:
 
     @property
     def used(self) -> int:
-        """Bytes of the parts that are on the device."""
+        """Bytes of the components on the device."""
         with self._lock:
             return sum(part.size for part in self._parts.values() if part.here or part.coming)
 
     @property
     def held(self) -> int:
-        """Bytes of all parts, wherever they are."""
+        """Bytes of all components, on the device or in host memory."""
         with self._lock:
             return sum(part.size for part in self._parts.values())
 
     def on_move(self, module: torch.nn.Module, tell: Callable[[], None]) -> None:
-        """Have `tell` called whenever this component has moved."""
+        """Call `tell` whenever this component has moved."""
         with self._lock:
             told = self._moved.setdefault(id(module), [])
             if tell not in told:
                 told.append(tell)
 
     def size(self, module: torch.nn.Module) -> int:
-        """Bytes of a component that is known here."""
+        """Return the bytes of a registered component."""
         with self._lock:
             return self._parts[id(module)].size
 
     def add(self, modules: Sequence[torch.nn.Module]) -> None:
-        """Take in a model's components, and put those on the device that have room there beside all others."""
+        """Register a model's components, and move those to the device that fit beside all others."""
         for module in modules:
             with self._lock:
                 known = id(module) in self._parts
@@ -115,14 +118,14 @@ class DeviceMemory:
                 self._bring(part)
 
     def drop(self, modules: Sequence[torch.nn.Module]) -> None:
-        """Forget these components: no model has them any more."""
+        """Unregister components that no model uses any more."""
         with self._lock:
             for module in modules:
                 self._parts.pop(id(module), None)
                 self._moved.pop(id(module), None)
 
     def need(self, modules: Sequence[torch.nn.Module]) -> None:
-        """Have these components on the device, now; the ones used least recently make room for them."""
+        """Move these components to the device, and the least recently used others off it to make room."""
         with self._lock:
             parts = [self._parts[id(module)] for module in modules if id(module) in self._parts]
             missing = [part for part in parts if not part.here]
@@ -133,7 +136,7 @@ class DeviceMemory:
                 self._bring(part)
 
     def clear(self, staying: Sequence[torch.nn.Module]) -> bool:
-        """Send everything home but these; False when there was nothing to send."""
+        """Move all other components to host memory; returns False if there were none."""
         kept = {id(module) for module in staying}
         with self._lock:
             leaving = [part for key, part in self._parts.items() if part.here and key not in kept]
@@ -154,7 +157,7 @@ class DeviceMemory:
         part.coming = False
 
     def _send_home(self, part: _PlacedPart) -> None:
-        log.info("%s waits in the computer's memory", type(part.module).__name__)
+        log.info("%s was moved to host memory", type(part.module).__name__)
         self._move(part, HOME)
         part.here = False
         if self.device.type == "cuda":
@@ -175,11 +178,11 @@ STAGES = {
     "sound": ("vae", "vocoder"),
     "words": ("text_encoder", "text_encoder_2", "projection_model", "language_model"),
 }
-"""What a model works in, one at a time: only this much of it must be on the device at once. Those needed most first."""
+"""Components of each stage of a model; only one stage must be on the device at once. Most important stage first."""
 
 
 class ModelStages:
-    """The components that have weights, by stage. `workshop` makes them faster, with copies of their weights."""
+    """A model's components with weights, by stage; `workshop` holds compiled calls of them."""
 
     workshop: CompileQueue
 
@@ -192,12 +195,12 @@ class ModelStages:
 
     @property
     def modules(self) -> list[torch.nn.Module]:
-        """All of them."""
+        """All components."""
         return [module for stage in STAGES for module in self.parts[stage]]
 
     @property
     def tensors(self) -> dict[int, int]:
-        """Bytes of every weight by its place in memory, so that what models share is counted once."""
+        """Bytes of every weight by its address, so that shared tensors count once."""
         return {
             tensor.data_ptr(): count_tensor_bytes((tensor,))
             for module in self.modules
@@ -205,8 +208,10 @@ class ModelStages:
         }
 
     def at_work(self, stage: str, work: Callable[[], Result]) -> Result:
-        """Do something with the components of a stage on the device. When its memory runs out, copies of weights go,
-        then all other components leave it; after each it is tried once more."""
+        """Run work of a stage with its components on the device.
+
+        Out of memory, the work is retried without compiled calls, then with all other components moved off the device.
+        """
         self.places.need(self.parts[stage])
         ways_out = iter((self._lighten, partial(self.places.clear, self.parts[stage])))
         while True:
@@ -215,8 +220,8 @@ class ModelStages:
             except Exception as error:
                 if not is_out_of_memory(error) or not any(way_out() for way_out in ways_out):
                     raise
-                log.warning("memory ran out (%s); only what the %s needs stays on the device", error, stage)
+                log.warning("out of memory (%s); only the components of the %s stage stay on the device", error, stage)
 
     def _lighten(self) -> bool:
-        """Let go of all copies of weights; False when there were none."""
+        """Drop all compiled calls; returns False if there were none."""
         return self.workshop.give_up(sys.maxsize)

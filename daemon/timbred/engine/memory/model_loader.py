@@ -1,5 +1,8 @@
-"""Frees what models held in a thread of its own, piece by piece: giving gigabytes back in one go takes as long as many
-steps, with Python's lock held."""
+"""Loads of models in threads of their own, and deferred freeing of their memory.
+
+Freeing gigabytes at once takes as long as many steps, with the GIL held, so it is done in pieces in a background
+thread.
+"""
 
 import logging
 import queue
@@ -20,7 +23,7 @@ log = logging.getLogger("timbred.engine.memory")
 
 @dataclass
 class _FreeTask:
-    """Modules, and the whole that has them; the files they came from, and what is done once they are gone."""
+    """Modules with their owners, the files they came from, and a callback."""
 
     whole: list[object]
     modules: list[torch.nn.Module]
@@ -29,10 +32,13 @@ class _FreeTask:
 
 
 class DeferredFree:
-    """Everything is freed in the order it was given; what is to come `after` waits for all of it."""
+    """Frees memory in a background thread in the order of submission.
+
+    Args:
+        freed: Called in the thread after each model.
+    """
 
     def __init__(self, freed: Callable[[], None]) -> None:
-        """`freed` is called in the thread after each model."""
         self._freed = freed
         self._tasks: queue.SimpleQueue[_FreeTask] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="releasing", daemon=True).start()
@@ -40,14 +46,16 @@ class DeferredFree:
     def release(
         self, whole: list[object], modules: list[torch.nn.Module], files: list[Path], then: Callable[[], None]
     ) -> None:
-        """Free these modules, which came from `files`, and first `whole`, which has them: both lists are emptied, for
-        whoever calls keeps neither. `then` is called in the thread."""
+        """Free modules that were loaded from `files`, and first their owners.
+
+        Both lists are emptied, so that the caller keeps no reference. `then` is called in the thread.
+        """
         self._tasks.put(_FreeTask(whole[:], modules[:], files, then))
         whole.clear()
         modules.clear()
 
     def after(self, then: Callable[[], None]) -> None:
-        """Have something called in the thread once all that was given so far is free."""
+        """Call `then` in the thread once everything submitted before is free."""
         self._tasks.put(_FreeTask([], [], [], then))
 
     def _run(self) -> None:
@@ -57,13 +65,13 @@ class DeferredFree:
                 if task.whole:
                     _let_go(task)
                     self._freed()
-            except Exception:  # whatever it is, loads that wait for the memory must not wait forever
-                log.exception("memory couldn't be given back in pieces")
+            except Exception:  # loads that wait for the memory must not block forever
+                log.exception("memory could not be freed in pieces")
             task.then()
 
 
 def _let_go(task: _FreeTask) -> None:
-    """The whole first, then one part after the other, so that others may come between."""
+    """Free the owners, then one module after the other, so that other threads run in between."""
     let_go([weight.data for module in task.modules for weight in module.parameters()], task.files)
     parts = [part for module in task.modules for part in module.modules()]
     task.whole.clear()
@@ -75,12 +83,12 @@ def _let_go(task: _FreeTask) -> None:
 Model = TypeVar("Model")
 
 NORMAL = 1
-"""The rank of a load that no job waits for."""
+"""Rank of a load that no job waits for."""
 
 
 @dataclass(frozen=True)
 class LoadResult(Generic[Model]):
-    """How a load ended: with a model, or with an error."""
+    """Result of a load: a model or an error."""
 
     source: ModelSource
     model: Model | None
@@ -89,7 +97,7 @@ class LoadResult(Generic[Model]):
 
 @dataclass(eq=False)
 class _Load:
-    """A load under way: `rank` is that of the most urgent job that waits for it, as in `wire.Render`."""
+    """A load in progress; `rank` is that of the most urgent job that waits for it, as in `RenderJob`."""
 
     source: ModelSource
     number: int
@@ -99,36 +107,43 @@ class _Load:
 
 @dataclass
 class _Turns:
-    """Whose turn it is: the most urgent load goes on, the others rest where they are."""
+    """The loads in progress: the most urgent one runs, the others wait."""
 
     loads: dict[str, _Load] = field(default_factory=dict[str, _Load])
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def first(self) -> _Load:
+        """Return the most urgent load."""
         return min(self.loads.values(), key=lambda one: (one.rank, one.number))
 
     def await_turn(self, load: _Load) -> None:
+        """Block until this load is the most urgent one."""
         with self.changed:
             self.changed.wait_for(lambda: self.first() is load)
 
 
 class Loader(Generic[Model]):
-    """Loads the most urgent model first, also one that is asked for while another is under way: that one rests between
-    two of its components. A model already asked for is not asked for twice."""
+    """Loads the most urgent model first; a less urgent load pauses between two of its components.
+
+    A model that is being loaded is not requested twice.
+
+    Args:
+        load: Loads a model, in a thread; reports its progress, 0 to 1, between components.
+        ended: Called in that thread with each result, in order, before any other load continues; may call `want`,
+            must not
+        wait for another load.
+    """
 
     def __init__(
         self, load: Callable[[ModelSource, Callable[[float], None]], Model], ended: Callable[[LoadResult[Model]], None]
     ) -> None:
-        """`load` runs in a thread and reports its progress, 0 to 1, between components. `ended` is called there with
-        each result, before any other load continues, so results come in the order in which the loads ended. It may
-        call `want`; it must not wait for another load."""
         self._load = load
         self._ended = ended
         self._turns = _Turns()
         self._numbers = count()
 
     def want(self, source: ModelSource, rank: int = NORMAL) -> None:
-        """Load a model, unless that is under way; `rank` 0 is the most urgent."""
+        """Load a model unless that is in progress; `rank` 0 is the most urgent."""
         with self._turns.changed:
             load = self._turns.loads.get(source.name)
             if load is not None:
@@ -140,11 +155,11 @@ class Loader(Generic[Model]):
 
     @property
     def is_busy(self) -> bool:
-        """Whether any model is being loaded."""
+        """True while any model is being loaded."""
         return bool(self._turns.loads)
 
     def progress(self, name: str) -> float | None:
-        """How much of a model is in, 0 to 1; None when it isn't being loaded."""
+        """Return a load's progress, 0 to 1; None when the model is not being loaded."""
         load = self._turns.loads.get(name)
         return None if load is None else load.progress
 
@@ -165,5 +180,5 @@ class Loader(Generic[Model]):
 
         try:
             return LoadResult(load.source, self._load(load.source, told), None)
-        except Exception as error:  # noqa: BLE001  handed to the one who waits for it
+        except Exception as error:  # noqa: BLE001  returned in the result
             return LoadResult(load.source, None, error)
