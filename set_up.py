@@ -30,18 +30,18 @@ NOT_ALLOWED = re.compile(r"Permission denied|Errno 13|Access is denied|Read-only
 
 
 class Impossible(Exception):
-    """The set-up can't go on. The message says why, and what to do."""
+    """The set-up failed. The message states the cause and the remedy."""
 
 
 def check_python(version: "tuple[int, ...]", missing: "list[str]") -> None:
-    """Refuse a Python that is too old or too new, or that can't make virtual environments.
+    """Refuse an unsupported Python, or one that can't create virtual environments.
 
     Args:
         version: as `sys.version_info`.
         missing: modules that this Python lacks.
 
     Raises:
-        Impossible: says what to install.
+        Impossible: the message names what to install.
     """
     if tuple(version[:2]) not in SUPPORTED:
         found = ".".join(map(str, version[:3]))
@@ -58,7 +58,7 @@ def check_python(version: "tuple[int, ...]", missing: "list[str]") -> None:
 
 
 def lacking() -> "list[str]":
-    """The modules for virtual environments that this Python doesn't have."""
+    """Return the modules for virtual environments that this Python lacks."""
     names: list[str] = []
     for name in ("venv", "ensurepip"):
         try:
@@ -69,10 +69,10 @@ def lacking() -> "list[str]":
 
 
 def reason(output: str, free: float) -> str:
-    """Why the set-up failed, in a sentence with what to do.
+    """Return the cause of a failure in a sentence, with the remedy.
 
     Args:
-        output: all that pip or Python wrote.
+        output: the whole output of pip or Python.
         free: GB free on the disk of the folder.
     """
     if NO_ROOM.search(output):
@@ -96,14 +96,14 @@ def reason(output: str, free: float) -> str:
 
 
 def last_line(output: str) -> str:
-    """The last line of pip's that says what is wrong."""
+    """Return the last error line of pip, or its last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if line.lower().startswith("error")]
     return (errors or lines or ["it said nothing"])[-1]
 
 
 def step(line: str) -> str:
-    """Activity that a line of pip's output names; empty when there is nothing to show."""
+    """Return the activity that a line of pip's output names; empty if there is none."""
     found = re.match(r"\s*(Collecting|Downloading|Using cached|Installing collected packages)\b:? ?(\S*)(.*)", line)
     if not found:
         return ""
@@ -117,7 +117,7 @@ def step(line: str) -> str:
 
 
 def show_steps(lines: "Iterable[str]", terminal: bool) -> str:
-    """Show what pip does: in one line drawn anew on a terminal, and as few lines elsewhere. Returns all it wrote."""
+    """Show pip's progress: one updated line on a terminal, few lines elsewhere. Return its whole output."""
     output: list[str] = []
     count = shown = 0
     for line in lines:
@@ -137,10 +137,10 @@ def show_steps(lines: "Iterable[str]", terminal: bool) -> str:
 
 
 def make_environment(folder: Path) -> Path:
-    """The virtual environment's Python; made where there is none.
+    """Return the virtual environment's Python; create the environment if there is none.
 
     Raises:
-        Impossible: the folder can't be made.
+        Impossible: the folder can't be created.
     """
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     asked = [str(python), "-m", "pip", "--version"]
@@ -159,7 +159,7 @@ def make_environment(folder: Path) -> Path:
 
 
 def free_gb() -> float:
-    """GB free on the disk of this folder."""
+    """Return the free space on this folder's disk, in GB."""
     return shutil.disk_usage(str(ROOT)).free / 1e9
 
 
@@ -167,7 +167,7 @@ def install(python: Path, extras: "list[str]") -> None:
     """Install timbred from this folder, with its packages in the versions of constraints.txt.
 
     Raises:
-        Impossible: says why not.
+        Impossible: pip failed; the message states the cause.
     """
     target = str(ROOT) + ("[" + ",".join(extras) + "]" if extras else "")
     quiet = ["--disable-pip-version-check", "--no-color", "--progress-bar", "off"]
@@ -186,7 +186,7 @@ def install(python: Path, extras: "list[str]") -> None:
 
 
 def main(extras: "list[str]") -> int:
-    """Set up; the exit status."""
+    """Set up; return the exit status."""
     try:
         check_python(sys.version_info[:3], lacking())
         sys.stderr.write(f"setting timbred up in {ROOT / '.venv'}, once: fetching its packages takes some minutes\n")
