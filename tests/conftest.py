@@ -39,6 +39,12 @@ def own_records(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Event loop of asynchronous tests."""
+    return "asyncio"
+
+
 @pytest.fixture
 def require_host() -> Callable[[str], str]:
     """`require_host("oscsend")`: see `require_program`."""

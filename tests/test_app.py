@@ -71,37 +71,31 @@ def generate(identity: object, prompt: str = "a tone", **keys: Any) -> dict[str,
     return {"type": "generate", "id": identity, "prompt": prompt, "seconds": 0.1, "steps": 2, **keys}
 
 
-def test_one_request_from_end_to_end(tmp_path: Path, audioldm: Path):
-    async def conversation() -> None:
-        async with running(tmp_path, audioldm) as daemon:
-            client = daemon.transports.client()
-            events = await asyncio.wait_for(client.request(**generate("a", takes=2, seed=5)), PATIENCE)
-            names = [name for name in map(name_of, events) if name != "progress"]
-            assert names == ["queued", "started", "take", "take", "done"]
-            takes = [event for event in events if isinstance(event, m.Take)]
-            assert [(take.index, take.seed) for take in takes] == [(0, 5), (1, 6)]
-            assert all(Path(take.path).is_file() for take in takes)
-            end = events[-1]
-            assert isinstance(end, m.Done)
-            assert (end.takes, end.path) == (2, takes[0].path)
-
-    asyncio.run(conversation())
+async def test_one_request_from_end_to_end(tmp_path: Path, audioldm: Path):
+    async with running(tmp_path, audioldm) as daemon:
+        client = daemon.transports.client()
+        events = await asyncio.wait_for(client.request(**generate("a", takes=2, seed=5)), PATIENCE)
+        names = [name for name in map(name_of, events) if name != "progress"]
+        assert names == ["queued", "started", "take", "take", "done"]
+        takes = [event for event in events if isinstance(event, m.Take)]
+        assert [(take.index, take.seed) for take in takes] == [(0, 5), (1, 6)]
+        assert all(Path(take.path).is_file() for take in takes)
+        end = events[-1]
+        assert isinstance(end, m.Done)
+        assert (end.takes, end.path) == (2, takes[0].path)
 
 
-def test_a_request_sent_again_is_not_run_again(tmp_path: Path, audioldm: Path):
-    async def conversation() -> None:
-        async with running(tmp_path, audioldm) as daemon:
-            client = daemon.transports.client()
-            first = await asyncio.wait_for(client.request(**generate(7)), PATIENCE)
-            repeated = await asyncio.wait_for(client.request(**generate(7)), PATIENCE)
-            assert repeated == first[-2:]
-            assert len(list(tmp_path.glob("*.wav"))) == 1
-
-    asyncio.run(conversation())
+async def test_a_request_sent_again_is_not_run_again(tmp_path: Path, audioldm: Path):
+    async with running(tmp_path, audioldm) as daemon:
+        client = daemon.transports.client()
+        first = await asyncio.wait_for(client.request(**generate(7)), PATIENCE)
+        repeated = await asyncio.wait_for(client.request(**generate(7)), PATIENCE)
+        assert repeated == first[-2:]
+        assert len(list(tmp_path.glob("*.wav"))) == 1
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_request_ends_exactly_once_whatever_happens(tmp_path: Path, audioldm: Path, seed: int):
+async def test_every_request_ends_exactly_once_whatever_happens(tmp_path: Path, audioldm: Path, seed: int):
     """Random requests, cancellations, faults and a stop in the middle."""
     chance = random.Random(seed)
     prompts = ["a tone", "a tone", "slow pad", "fail now", "nan", "die once", "die"]
@@ -127,91 +121,74 @@ def test_every_request_ends_exactly_once_whatever_happens(tmp_path: Path, audiol
             if isinstance(event, m.Take):
                 assert Path(event.path).is_file()
 
-    asyncio.run(conversation())
+    await conversation()
     assert {path.suffix for path in tmp_path.iterdir() if not path.name.startswith(".timbred")} <= {".wav"}
 
 
-def test_a_take_is_the_beginning_of_another(tmp_path: Path, audioldm: Path):
-    async def conversation() -> None:
-        async with running(tmp_path, audioldm) as daemon:
-            client = daemon.transports.client()
-            first = await asyncio.wait_for(client.request(**generate(1)), PATIENCE)
-            take = next(event for event in first if isinstance(event, m.Take))
-            for number, source in ((2, take.take_id), (3, take.path)):
-                request = {**generate(number, init=source, strength=0.3), "seconds": None}
-                events = await asyncio.wait_for(client.request(**request), PATIENCE)
-                assert name_of(events[-1]) == "done", events[-1]
-            (tmp_path / "noise.wav").write_bytes(b"no sound")
-            (tmp_path / "head.wav").write_bytes(Path(take.path).read_bytes()[:400])
-            for number, source, code in ((4, "noise.wav", "bad-audio"), (5, "/etc/passwd", "forbidden-path")):
-                end = (await asyncio.wait_for(client.request(**generate(number, init=source)), PATIENCE))[-1]
-                assert isinstance(end, m.Fail)
-                assert end.code == code
-
-    asyncio.run(conversation())
+async def test_a_take_is_the_beginning_of_another(tmp_path: Path, audioldm: Path):
+    async with running(tmp_path, audioldm) as daemon:
+        client = daemon.transports.client()
+        first = await asyncio.wait_for(client.request(**generate(1)), PATIENCE)
+        take = next(event for event in first if isinstance(event, m.Take))
+        for number, source in ((2, take.take_id), (3, take.path)):
+            request = {**generate(number, init=source, strength=0.3), "seconds": None}
+            events = await asyncio.wait_for(client.request(**request), PATIENCE)
+            assert name_of(events[-1]) == "done", events[-1]
+        (tmp_path / "noise.wav").write_bytes(b"no sound")
+        (tmp_path / "head.wav").write_bytes(Path(take.path).read_bytes()[:400])
+        for number, source, code in ((4, "noise.wav", "bad-audio"), (5, "/etc/passwd", "forbidden-path")):
+            end = (await asyncio.wait_for(client.request(**generate(number, init=source)), PATIENCE))[-1]
+            assert isinstance(end, m.Fail)
+            assert end.code == code
 
 
-def test_previews_come_before_the_take_and_go_with_the_daemon(tmp_path: Path, audioldm: Path):
-    async def conversation() -> None:
-        async with running(tmp_path, audioldm) as daemon:
-            client = daemon.transports.client()
-            events = await asyncio.wait_for(client.request(**generate(1, preview=1)), PATIENCE)
-            names = [name_of(event) for event in events if name_of(event) != "progress"]
-            assert names == ["queued", "started", "preview", "take", "done"]
-            preview = next(event for event in events if isinstance(event, m.Preview))
-            assert Path(preview.path).is_file()
-        assert not Path(preview.path).exists()
-
-    asyncio.run(conversation())
+async def test_previews_come_before_the_take_and_go_with_the_daemon(tmp_path: Path, audioldm: Path):
+    async with running(tmp_path, audioldm) as daemon:
+        client = daemon.transports.client()
+        events = await asyncio.wait_for(client.request(**generate(1, preview=1)), PATIENCE)
+        names = [name_of(event) for event in events if name_of(event) != "progress"]
+        assert names == ["queued", "started", "preview", "take", "done"]
+        preview = next(event for event in events if isinstance(event, m.Preview))
+        assert Path(preview.path).is_file()
+    assert not Path(preview.path).exists()
 
 
-def test_one_that_ends_the_engine_takes_no_other_with_it(tmp_path: Path, audioldm: Path):
-    async def conversation() -> None:
-        async with running(tmp_path, audioldm, "engine.jobs=8") as daemon:
-            client = daemon.transports.client()
-            prompts = ["a tone", "die", "a tone", "a tone"]
-            asked = [client.request(**generate(number, prompt)) for number, prompt in enumerate(prompts)]
-            ends = [events[-1] for events in await asyncio.wait_for(asyncio.gather(*asked), PATIENCE)]
-            assert [name_of(end) for end in ends] == ["done", "fail", "done", "done"]
-            assert isinstance(ends[1], m.Fail)
-            assert ends[1].code == "worker-lost"
-
-    asyncio.run(conversation())
+async def test_one_that_ends_the_engine_takes_no_other_with_it(tmp_path: Path, audioldm: Path):
+    async with running(tmp_path, audioldm, "engine.jobs=8") as daemon:
+        client = daemon.transports.client()
+        prompts = ["a tone", "die", "a tone", "a tone"]
+        asked = [client.request(**generate(number, prompt)) for number, prompt in enumerate(prompts)]
+        ends = [events[-1] for events in await asyncio.wait_for(asyncio.gather(*asked), PATIENCE)]
+        assert [name_of(end) for end in ends] == ["done", "fail", "done", "done"]
+        assert isinstance(ends[1], m.Fail)
+        assert ends[1].code == "worker-lost"
 
 
-def test_jobs_that_wait_when_the_daemon_stops_are_told(tmp_path: Path, audioldm: Path):
-    async def conversation() -> None:
-        async with running(tmp_path, audioldm, "stop.patience=0.1") as daemon:
-            client = daemon.transports.client()
-            for number in range(3):
-                client.send(**generate(number, "slow pad"))
-        heard: list[m.Event] = []
-        while not client.empty():
-            heard.append(await client.next_event())
-        fails = [event for event in heard if isinstance(event, m.Fail)]
-        assert {(event.id, event.code) for event in fails} == {(number, "shutting-down") for number in range(3)}
-
-    asyncio.run(conversation())
+async def test_jobs_that_wait_when_the_daemon_stops_are_told(tmp_path: Path, audioldm: Path):
+    async with running(tmp_path, audioldm, "stop.patience=0.1") as daemon:
+        client = daemon.transports.client()
+        for number in range(3):
+            client.send(**generate(number, "slow pad"))
+    heard: list[m.Event] = []
+    while not client.empty():
+        heard.append(await client.next_event())
+    fails = [event for event in heard if isinstance(event, m.Fail)]
+    assert {(event.id, event.code) for event in fails} == {(number, "shutting-down") for number in range(3)}
 
 
-def test_texts_that_are_longer_than_the_model_reads_at_once_are_told(tmp_path: Path, audioldm: Path):
-    async def scene() -> None:
-        async with running(tmp_path, audioldm) as daemon:
-            client = daemon.transports.client()
-            for _ in range(2):  # the second is the same request again
-                events = await asyncio.wait_for(client.request(**generate("a", "lengthy words")), PATIENCE)
-                warnings = [event for event in events if isinstance(event, m.Warned)]
-                assert [(told.key, told.characters, told.heard, told.parts) for told in warnings] == [
-                    ("prompt", 900, 900, 4),
-                    ("transcription", 90, 60, 1),
-                ]
-                assert (
-                    warnings[0].message == "900 characters are more than tiny reads at once: it reads them in 4 parts"
-                )
-                assert "tiny reads the first 60 of 90 characters" in warnings[1].message
-                assert is_terminal(events[-1])
-
-    asyncio.run(scene())
+async def test_texts_that_are_longer_than_the_model_reads_at_once_are_told(tmp_path: Path, audioldm: Path):
+    async with running(tmp_path, audioldm) as daemon:
+        client = daemon.transports.client()
+        for _ in range(2):  # the second is the same request again
+            events = await asyncio.wait_for(client.request(**generate("a", "lengthy words")), PATIENCE)
+            warnings = [event for event in events if isinstance(event, m.Warned)]
+            assert [(told.key, told.characters, told.heard, told.parts) for told in warnings] == [
+                ("prompt", 900, 900, 4),
+                ("transcription", 90, 60, 1),
+            ]
+            assert warnings[0].message == "900 characters are more than tiny reads at once: it reads them in 4 parts"
+            assert "tiny reads the first 60 of 90 characters" in warnings[1].message
+            assert is_terminal(events[-1])
 
 
 LONG = "a soft and warm pad that opens slowly over distant bells " * 8
@@ -222,46 +199,39 @@ def heard_texts(event: m.Event) -> list[tuple[str, int, int, int]]:
     return [(text.key, text.characters, text.heard, text.parts) for text in event.texts or ()]
 
 
-def test_long_texts_are_told_before_the_start_as_the_engine_warns_of_them(tmp_path: Path, audioldm: Path):
+async def test_long_texts_are_told_before_the_start_as_the_engine_warns_of_them(tmp_path: Path, audioldm: Path):
     """With the engine itself, for the embedded model and one in a folder."""
-
-    async def scene() -> None:
-        async with running(tmp_path, audioldm, "device=cpu", "engine.spare=off", program=ENGINE_PROGRAM) as daemon:
-            client = daemon.transports.client()
-            for model in ("pocket", "tiny"):
-                request = generate(model, LONG, model=model, negative=LONG[:300])
-                events = await asyncio.wait_for(client.request(**request), PATIENCE)
-                assert isinstance(events[-1], m.Done)
-                queued, started = events[:2]
-                warned = [
-                    (event.key, event.characters, event.heard, event.parts)
-                    for event in events
-                    if isinstance(event, m.Warned)
-                ]
-                assert [key for key, *_ in warned] == ["prompt", "negative"]
-                assert heard_texts(queued) == warned
-                assert heard_texts(started) == warned
-
-    asyncio.run(scene())
+    async with running(tmp_path, audioldm, "device=cpu", "engine.spare=off", program=ENGINE_PROGRAM) as daemon:
+        client = daemon.transports.client()
+        for model in ("pocket", "tiny"):
+            request = generate(model, LONG, model=model, negative=LONG[:300])
+            events = await asyncio.wait_for(client.request(**request), PATIENCE)
+            assert isinstance(events[-1], m.Done)
+            queued, started = events[:2]
+            warned = [
+                (event.key, event.characters, event.heard, event.parts)
+                for event in events
+                if isinstance(event, m.Warned)
+            ]
+            assert [key for key, *_ in warned] == ["prompt", "negative"]
+            assert heard_texts(queued) == warned
+            assert heard_texts(started) == warned
 
 
-def test_long_texts_are_told_in_json_only(tmp_path: Path, audioldm: Path):
-    async def scene() -> None:
-        async with running(tmp_path, audioldm) as daemon:
-            client = daemon.transports.client()
-            long = await asyncio.wait_for(client.request(**generate("long", LONG, negative="")), PATIENCE)
-            short = await asyncio.wait_for(client.request(**generate("short", "a tone", negative="")), PATIENCE)
-        for event, names in zip(long[:2], ("position eta_s", "model"), strict=True):
-            found = as_object(event)
-            (text,) = heard_texts(event)
-            assert text[:3] == ("prompt", len(LONG.strip()), len(LONG.strip()))
-            assert set(found) == {"type", "id", "texts", *names.split()}
-            assert read_event(json.loads(encode_event(event))) == event
-            assert arguments_of(event) == [found[name] for name in ("id", *names.split())]
-        for event in short[:2]:
-            assert "texts" not in as_object(event)
-
-    asyncio.run(scene())
+async def test_long_texts_are_told_in_json_only(tmp_path: Path, audioldm: Path):
+    async with running(tmp_path, audioldm) as daemon:
+        client = daemon.transports.client()
+        long = await asyncio.wait_for(client.request(**generate("long", LONG, negative="")), PATIENCE)
+        short = await asyncio.wait_for(client.request(**generate("short", "a tone", negative="")), PATIENCE)
+    for event, names in zip(long[:2], ("position eta_s", "model"), strict=True):
+        found = as_object(event)
+        (text,) = heard_texts(event)
+        assert text[:3] == ("prompt", len(LONG.strip()), len(LONG.strip()))
+        assert set(found) == {"type", "id", "texts", *names.split()}
+        assert read_event(json.loads(encode_event(event))) == event
+        assert arguments_of(event) == [found[name] for name in ("id", *names.split())]
+    for event in short[:2]:
+        assert "texts" not in as_object(event)
 
 
 @pytest.fixture
@@ -280,48 +250,42 @@ def held_counts(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Eve
     may_go_on.set()
 
 
-def test_a_request_that_is_cancelled_or_sent_again_while_its_texts_are_counted(
+async def test_a_request_that_is_cancelled_or_sent_again_while_its_texts_are_counted(
     tmp_path: Path, audioldm: Path, held_counts: tuple[threading.Event, threading.Event]
 ):
     counting, may_go_on = held_counts
 
-    async def scene() -> None:
-        async with running(tmp_path, audioldm) as daemon:
-            client = daemon.transports.client()
-            client.send(**generate("cancelled", LONG))
-            client.send(**generate("again", LONG))
-            client.send(**generate("again", LONG))
-            assert await asyncio.to_thread(counting.wait, PATIENCE)
-            client.send(type="cancel", id="cancelled")
-            assert await heard_until_end(client) == [("cancelled", "cancelled")]
-            client.send(**generate("short", "a tone"))
-            assert await heard_until_end(client) == told_of("short"), "others pass meanwhile"
-            may_go_on.set()
-            assert await heard_until_end(client) == told_of("again")
-            assert client.empty()
-
-    asyncio.run(scene())
-
-
-def test_a_daemon_that_stops_while_texts_are_counted_waits_for_no_count(
-    tmp_path: Path, audioldm: Path, held_counts: tuple[threading.Event, threading.Event]
-):
-    counting, may_go_on = held_counts
-
-    async def scene() -> None:
-        async with running(tmp_path, audioldm) as daemon:
-            client = daemon.transports.client()
-            client.send(**generate("a", LONG))
-            client.send(**generate("b", LONG))
-            assert await asyncio.to_thread(counting.wait, PATIENCE)
-        assert not may_go_on.is_set()
-        for identity in "ab":
-            end = await client.next_event()
-            assert isinstance(end, m.Fail)
-            assert (end.id, end.code) == (identity, "shutting-down")
+    async with running(tmp_path, audioldm) as daemon:
+        client = daemon.transports.client()
+        client.send(**generate("cancelled", LONG))
+        client.send(**generate("again", LONG))
+        client.send(**generate("again", LONG))
+        assert await asyncio.to_thread(counting.wait, PATIENCE)
+        client.send(type="cancel", id="cancelled")
+        assert await heard_until_end(client) == [("cancelled", "cancelled")]
+        client.send(**generate("short", "a tone"))
+        assert await heard_until_end(client) == told_of("short"), "others pass meanwhile"
+        may_go_on.set()
+        assert await heard_until_end(client) == told_of("again")
         assert client.empty()
 
-    asyncio.run(scene())
+
+async def test_a_daemon_that_stops_while_texts_are_counted_waits_for_no_count(
+    tmp_path: Path, audioldm: Path, held_counts: tuple[threading.Event, threading.Event]
+):
+    counting, may_go_on = held_counts
+
+    async with running(tmp_path, audioldm) as daemon:
+        client = daemon.transports.client()
+        client.send(**generate("a", LONG))
+        client.send(**generate("b", LONG))
+        assert await asyncio.to_thread(counting.wait, PATIENCE)
+    assert not may_go_on.is_set()
+    for identity in "ab":
+        end = await client.next_event()
+        assert isinstance(end, m.Fail)
+        assert (end.id, end.code) == (identity, "shutting-down")
+    assert client.empty()
 
 
 def told_of(identity: str) -> list[tuple[object, str]]:

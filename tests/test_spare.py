@@ -73,78 +73,66 @@ async def stage(**keys: Any) -> AsyncGenerator[Stage]:
             await found.link.stop(5.0)
 
 
-def test_a_warm_spare_takes_over_and_another_one_follows():
-    async def conversation() -> None:
-        async with stage() as subject:
-            await subject.make_sound()
-            first, waiting = subject.link.process.pid, await subject.until_warm()
-            assert first is not None
-            os.kill(first, 9)
-            assert "SIGKILL" in await subject.heard.next()
-            ready = await subject.heard.next()
-            assert isinstance(ready, engine_messages.EngineReady)
-            assert ready.pid == waiting == subject.link.process.pid
-            assert subject.link.process.spare_pid is None
-            await subject.make_sound()
-            assert await subject.until_warm() != waiting
-
-    asyncio.run(conversation())
+async def test_a_warm_spare_takes_over_and_another_one_follows():
+    async with stage() as subject:
+        await subject.make_sound()
+        first, waiting = subject.link.process.pid, await subject.until_warm()
+        assert first is not None
+        os.kill(first, 9)
+        assert "SIGKILL" in await subject.heard.next()
+        ready = await subject.heard.next()
+        assert isinstance(ready, engine_messages.EngineReady)
+        assert ready.pid == waiting == subject.link.process.pid
+        assert subject.link.process.spare_pid is None
+        await subject.make_sound()
+        assert await subject.until_warm() != waiting
 
 
-def test_no_spare_is_started_before_a_success_nor_while_busy():
-    async def conversation() -> None:
-        async with stage() as subject:
-            await subject.looks(20)
-            assert subject.link.process.spare_pid is None
-            subject.idle = False
-            await subject.make_sound()
-            await subject.looks(20)
-            assert subject.link.process.spare_pid is None
-            subject.idle = True
-            await subject.until_warm()
-
-    asyncio.run(conversation())
+async def test_no_spare_is_started_before_a_success_nor_while_busy():
+    async with stage() as subject:
+        await subject.looks(20)
+        assert subject.link.process.spare_pid is None
+        subject.idle = False
+        await subject.make_sound()
+        await subject.looks(20)
+        assert subject.link.process.spare_pid is None
+        subject.idle = True
+        await subject.until_warm()
 
 
-def test_a_spare_ends_when_memory_is_short(monkeypatch: pytest.MonkeyPatch):
-    async def conversation() -> None:
-        available = engine_link.SPARE_NEEDS_BYTES
+async def test_a_spare_ends_when_memory_is_short(monkeypatch: pytest.MonkeyPatch):
+    available = engine_link.SPARE_NEEDS_BYTES
 
-        class Memory:
-            @property
-            def available(self) -> int:
-                return available
+    class Memory:
+        @property
+        def available(self) -> int:
+            return available
 
-        async with stage(mode="auto") as subject:
-            monkeypatch.setattr(supervisor.psutil, "virtual_memory", Memory)
-            await subject.make_sound()
-            process = psutil.Process(await subject.until_warm())
-            available = engine_link.SPARE_NEEDS_BYTES // 2 - 1
-            async with asyncio.timeout(60):
-                while subject.link.process.spare_pid is not None:
-                    await asyncio.sleep(0.01)
-            assert not process.is_running()
-            await subject.looks(20)
-            assert subject.link.process.spare_pid is None
-
-    asyncio.run(conversation())
+    async with stage(mode="auto") as subject:
+        monkeypatch.setattr(supervisor.psutil, "virtual_memory", Memory)
+        await subject.make_sound()
+        process = psutil.Process(await subject.until_warm())
+        available = engine_link.SPARE_NEEDS_BYTES // 2 - 1
+        async with asyncio.timeout(60):
+            while subject.link.process.spare_pid is not None:
+                await asyncio.sleep(0.01)
+        assert not process.is_running()
+        await subject.looks(20)
+        assert subject.link.process.spare_pid is None
 
 
-def test_a_spare_that_was_killed_is_never_waited_for():
-    async def conversation() -> None:
-        async with stage() as subject:
-            await subject.make_sound()
-            os.kill(await subject.until_warm(), 9)
-            first = subject.link.process.pid
-            assert first is not None
-            os.kill(first, 9)
-            assert "SIGKILL" in await subject.heard.next()
-            ready = await subject.heard.next()
-            assert isinstance(ready, engine_messages.EngineReady)
-            assert ready.pid != first
-            await subject.make_sound()
-
-    asyncio.run(conversation())
+async def test_a_spare_that_was_killed_is_never_waited_for():
+    async with stage() as subject:
+        await subject.make_sound()
+        os.kill(await subject.until_warm(), 9)
+        first = subject.link.process.pid
+        assert first is not None
+        os.kill(first, 9)
+        assert "SIGKILL" in await subject.heard.next()
+        ready = await subject.heard.next()
+        assert isinstance(ready, engine_messages.EngineReady)
+        assert ready.pid != first
+        await subject.make_sound()
 
 
 def test_off_starts_no_spare():
@@ -153,7 +141,7 @@ def test_off_starts_no_spare():
     assert link._child._spare is None  # pyright: ignore[reportPrivateUsage]
 
 
-def test_pauses_come_only_after_ends_without_a_success(monkeypatch: pytest.MonkeyPatch):
+async def test_pauses_come_only_after_ends_without_a_success(monkeypatch: pytest.MonkeyPatch):
     """Ends right after each other wait longer and longer; a success makes the next restart immediate."""
     pauses: list[float] = []
     sleep = asyncio.sleep
@@ -164,27 +152,24 @@ def test_pauses_come_only_after_ends_without_a_success(monkeypatch: pytest.Monke
             seconds = 0.0
         return await sleep(seconds, *rest)
 
-    async def conversation() -> None:
-        heard = Heard()
-        link = EngineLink(EngineSettings(program=PROGRAM), heard)
-        with none_left():
-            link.start()
-            monkeypatch.setattr(supervisor.asyncio, "sleep", noted)
-            try:
-                for death in range(5):
-                    ready = await heard.next()
-                    assert isinstance(ready, engine_messages.EngineReady)
-                    if death == 3:
-                        assert link.send(render("pad"))
-                        while not isinstance((await heard.next())[0], engine_messages.JobRendered):
-                            pass
-                    os.kill(ready.pid, 9)
-                    while isinstance(await heard.next(), tuple):
+    heard = Heard()
+    link = EngineLink(EngineSettings(program=PROGRAM), heard)
+    with none_left():
+        link.start()
+        monkeypatch.setattr(supervisor.asyncio, "sleep", noted)
+        try:
+            for death in range(5):
+                ready = await heard.next()
+                assert isinstance(ready, engine_messages.EngineReady)
+                if death == 3:
+                    assert link.send(render("pad"))
+                    while not isinstance((await heard.next())[0], engine_messages.JobRendered):
                         pass
-                assert isinstance(await heard.next(), engine_messages.EngineReady)
-                assert pauses == [0.0, 0.5, 1.0, 0.0, 0.5]
-            finally:
-                monkeypatch.setattr(supervisor.asyncio, "sleep", sleep)
-                await link.stop(5.0)
-
-    asyncio.run(conversation())
+                os.kill(ready.pid, 9)
+                while isinstance(await heard.next(), tuple):
+                    pass
+            assert isinstance(await heard.next(), engine_messages.EngineReady)
+            assert pauses == [0.0, 0.5, 1.0, 0.0, 0.5]
+        finally:
+            monkeypatch.setattr(supervisor.asyncio, "sleep", sleep)
+            await link.stop(5.0)

@@ -24,7 +24,7 @@ async def _fails() -> None:
     raise RuntimeError("told to fail")
 
 
-def test_failure_of_a_task_is_logged_and_told(caplog: pytest.LogCaptureFixture):
+async def test_failure_of_a_task_is_logged_and_told(caplog: pytest.LogCaptureFixture):
     async def scene() -> None:
         supervisor = Supervisor()
         for number in (1, 2):
@@ -34,52 +34,43 @@ def test_failure_of_a_task_is_logged_and_told(caplog: pytest.LogCaptureFixture):
         assert "deliver-2: RuntimeError: told to fail (2 times" in str(fault)
         assert not supervisor.broken.is_set()
 
-    asyncio.run(scene())
+    await scene()
     assert caplog.text.count("RuntimeError: told to fail") >= 2
 
 
-def test_task_that_is_cancelled_is_no_failure():
-    async def scene() -> None:
-        supervisor = Supervisor()
-        task = supervisor.run(asyncio.sleep(3600), "waits")
-        await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.wait([task])
-        assert supervisor.faults == []
-
-    asyncio.run(scene())
+async def test_task_that_is_cancelled_is_no_failure():
+    supervisor = Supervisor()
+    task = supervisor.run(asyncio.sleep(3600), "waits")
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert supervisor.faults == []
 
 
-def test_kept_task_is_started_again_until_it_is_cancelled():
-    async def scene() -> None:
-        supervisor, starts, steady = Supervisor(), 0, asyncio.Event()
+async def test_kept_task_is_started_again_until_it_is_cancelled():
+    supervisor, starts, steady = Supervisor(), 0, asyncio.Event()
 
-        async def work() -> None:
-            nonlocal starts
-            starts += 1
-            if starts < 4:
-                raise OSError("a folder is missing")
-            steady.set()
-            await asyncio.Event().wait()
+    async def work() -> None:
+        nonlocal starts
+        starts += 1
+        if starts < 4:
+            raise OSError("a folder is missing")
+        steady.set()
+        await asyncio.Event().wait()
 
-        task = supervisor.keep(work, "keeps")
-        await asyncio.wait_for(steady.wait(), 60)
-        assert [fault.count for fault in supervisor.faults] == [3]
-        task.cancel()
-        await asyncio.wait([task])
-        assert task.cancelled()
-
-    asyncio.run(scene())
+    task = supervisor.keep(work, "keeps")
+    await asyncio.wait_for(steady.wait(), 60)
+    assert [fault.count for fault in supervisor.faults] == [3]
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
 
 
-def test_required_task_that_fails_breaks_the_daemon():
-    async def scene() -> None:
-        supervisor = Supervisor()
-        supervisor.require(_fails(), "http")
-        await asyncio.wait_for(supervisor.broken.wait(), 60)
-        assert supervisor.reason == "http failed (RuntimeError: told to fail); start timbred again"
-
-    asyncio.run(scene())
+async def test_required_task_that_fails_breaks_the_daemon():
+    supervisor = Supervisor()
+    supervisor.require(_fails(), "http")
+    await asyncio.wait_for(supervisor.broken.wait(), 60)
+    assert supervisor.reason == "http failed (RuntimeError: told to fail); start timbred again"
 
 
 def test_only_the_latest_kinds_of_failures_are_remembered():
@@ -90,7 +81,7 @@ def test_only_the_latest_kinds_of_failures_are_remembered():
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_failures_of_threads_and_callbacks_are_told(monkeypatch: pytest.MonkeyPatch):
+async def test_failures_of_threads_and_callbacks_are_told(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # so that it is set back
 
     async def scene() -> None:
@@ -108,7 +99,7 @@ def test_failures_of_threads_and_callbacks_are_told(monkeypatch: pytest.MonkeyPa
         thread.join()
         assert "reader" in {fault.task for fault in supervisor.faults}
 
-    asyncio.run(asyncio.wait_for(scene(), 60))
+    await asyncio.wait_for(scene(), 60)
 
 
 def test_child_process_ends_when_one_of_its_threads_fails():
@@ -125,7 +116,7 @@ def test_child_process_ends_when_one_of_its_threads_fails():
     assert "ZeroDivisionError" in done.stderr
 
 
-def test_daemon_whose_http_server_fails_stops_with_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+async def test_daemon_whose_http_server_fails_stops_with_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     async def serve(*_: object, **__: object) -> None:
         raise RuntimeError("told to fail")
 
@@ -135,4 +126,4 @@ def test_daemon_whose_http_server_fails_stops_with_the_reason(monkeypatch: pytes
     free = [f"{name}=0" for name in ("osc.port", "zmq.requests", "zmq.events", "http.port", "discovery.announce")]
     config = load(None, {}, [*free, f"takes.folder={tmp_path}", "player.device=no such device"])
     with pytest.raises(errors.Internal, match=r"http failed \(RuntimeError: told to fail\); start timbred again"):
-        asyncio.run(server.serve(config, lambda _line: None))
+        await server.serve(config, lambda _line: None)

@@ -220,13 +220,10 @@ def test_a_command_that_is_none_is_answered(daemon: DaemonProcess, command: str)
     listen(daemon, scene)
 
 
-def test_pages_from_elsewhere_are_refused(daemon: DaemonProcess) -> None:
-    async def scene() -> None:
-        with pytest.raises(InvalidStatus):
-            async with connect(f"ws://127.0.0.1:{daemon.http}/", origin="http://evil.example", proxy=None):  # pyright: ignore[reportArgumentType]
-                pass
-
-    asyncio.run(scene())
+async def test_pages_from_elsewhere_are_refused(daemon: DaemonProcess) -> None:
+    with pytest.raises(InvalidStatus):
+        async with connect(f"ws://127.0.0.1:{daemon.http}/", origin="http://evil.example", proxy=None):  # pyright: ignore[reportArgumentType]
+            pass
 
 
 def test_the_end_is_said_and_the_socket_closed(start_daemon: StartDaemon) -> None:

@@ -34,9 +34,7 @@ def test_every_generated_picture_is_shown() -> None:
 
 def test_what_the_scripts_say_is_explained() -> None:
     said = "".join((ROOT / "max_patches/timbred" / name).read_text("utf-8") for name in SCRIPTS_THAT_SPEAK)
-    lines = re.findall(
-        r"^\| `([^`]+)` \|", read("ableton-live").partition("| Message |")[2].partition("\n\n")[0], re.M
-    )
+    lines = re.findall(r"^\| `([^`]+)` \|", read("ableton-live").partition("| Message |")[2].partition("\n\n")[0], re.M)
     assert len(lines) >= 7
     for line in lines:
         words = re.sub(r"127\.0\.0\.1:7770|11\.3\.25|\.\.\.", "", line)

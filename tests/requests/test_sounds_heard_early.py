@@ -1,6 +1,5 @@
 """The scheduler hands on the pieces of a sound, under the id of the take to be, and says when they break off."""
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,8 +85,8 @@ def samples() -> np.ndarray:
     return (0.5 * np.sin(np.arange(FRAMES) / 9)).astype("<f4")
 
 
-def test_pieces_then_the_take_under_the_same_id(tmp_path: Path):
-    asyncio.run(pieces_then_take(tmp_path))
+async def test_pieces_then_the_take_under_the_same_id(tmp_path: Path):
+    await pieces_then_take(tmp_path)
 
 
 async def pieces_then_take(tmp_path: Path) -> None:
@@ -107,8 +106,8 @@ async def pieces_then_take(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["cancelled", "failed", "lost", "lost twice"])
-def test_a_sound_that_breaks_off_is_told(tmp_path: Path, how: str):
-    asyncio.run(breaks_off(tmp_path, how))
+async def test_a_sound_that_breaks_off_is_told(tmp_path: Path, how: str):
+    await breaks_off(tmp_path, how)
 
 
 async def breaks_off(tmp_path: Path, how: str) -> None:

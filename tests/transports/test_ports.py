@@ -1,6 +1,5 @@
 """Ports: taken ones are named with what to do, free ones are found, nothing stays bound."""
 
-import asyncio
 import logging
 import socket
 from pathlib import Path
@@ -20,7 +19,7 @@ def test_udp_and_tcp_share_a_free_number() -> None:
 
 
 @pytest.mark.parametrize("setting", ["osc.port", "zmq.requests", "zmq.events", "http.port"])
-def test_a_taken_port_is_named_and_nothing_stays_bound(tmp_path: Path, setting: str) -> None:
+async def test_a_taken_port_is_named_and_nothing_stays_bound(tmp_path: Path, setting: str) -> None:
     async def start(*flags: str) -> None:
         transports = Transports(config_for(tmp_path, *flags))
         await transports.start(FakeDaemon(transports.outbox))
@@ -29,10 +28,10 @@ def test_a_taken_port_is_named_and_nothing_stays_bound(tmp_path: Path, setting: 
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         with pytest.raises(BadRequest) as refused:
-            asyncio.run(start(f"{setting}={taken}"))
+            await start(f"{setting}={taken}")
     assert f"{setting}: port {taken} is taken" in refused.value.message
     assert f"--set {setting}=0" in refused.value.message
-    asyncio.run(start(f"{setting}={taken}"))
+    await start(f"{setting}={taken}")
 
 
 def test_a_taken_udp_port_is_named() -> None:

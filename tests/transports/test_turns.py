@@ -18,7 +18,7 @@ class _Clock:
         return self.now
 
 
-def test_steps_of_several_are_taken_in_turn() -> None:
+async def test_steps_of_several_are_taken_in_turn() -> None:
     taken: list[tuple[str, int]] = []
 
     def steps(name: str, count: int) -> Iterator[None]:
@@ -30,12 +30,12 @@ def test_steps_of_several_are_taken_in_turn() -> None:
         turns = Turns()
         await asyncio.gather(turns.work(steps("a", 4)), turns.work(steps("b", 2)), turns.work(steps("c", 3)))
 
-    asyncio.run(scene())
+    await scene()
     assert [name for name, _ in taken] == list("abcabcaca")
     assert [number for name, number in taken if name == "a"] == [0, 1, 2, 3]
 
 
-def test_the_loop_turns_after_the_time_of_one_turn() -> None:
+async def test_the_loop_turns_after_the_time_of_one_turn() -> None:
     order: list[str] = []
     clock = _Clock()
 
@@ -57,11 +57,11 @@ def test_the_loop_turns_after_the_time_of_one_turn() -> None:
         loop.call_soon(other)
         await turns.work(slow())
 
-    asyncio.run(scene())
+    await scene()
     assert "".join(name[0] for name in order[:9]) == "lsslsslss"
 
 
-def test_begin_lets_few_start_at_each_turn() -> None:
+async def test_begin_lets_few_start_at_each_turn() -> None:
     order: list[str] = []
 
     async def scene() -> None:
@@ -80,12 +80,12 @@ def test_begin_lets_few_start_at_each_turn() -> None:
         loop.call_soon(tick, 12)
         await asyncio.gather(*(heavy() for _ in range(30)))
 
-    asyncio.run(scene())
+    await scene()
     longest = max(len(part) for part in "".join("b" if one == "begun" else " " for one in order).split())
     assert longest <= round(TURN_S / 0.001) + 1
 
 
-def test_an_error_ends_only_its_own_work() -> None:
+async def test_an_error_ends_only_its_own_work() -> None:
     done: list[int] = []
 
     def bad() -> Iterator[None]:
@@ -104,11 +104,11 @@ def test_an_error_ends_only_its_own_work() -> None:
             await turns.work(bad())
         await work
 
-    asyncio.run(scene())
+    await scene()
     assert done == [0, 1, 2]
 
 
-def test_work_that_is_cancelled_takes_no_further_step() -> None:
+async def test_work_that_is_cancelled_takes_no_further_step() -> None:
     taken: list[int] = []
 
     def endless() -> Iterator[None]:
@@ -116,22 +116,19 @@ def test_work_that_is_cancelled_takes_no_further_step() -> None:
             taken.append(1)
             yield
 
-    async def scene() -> None:
-        turns = Turns()
-        work = asyncio.create_task(turns.work(endless()))
-        while not taken:
-            await asyncio.sleep(0)
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
-        count = len(taken)
-        for _ in range(5):
-            await asyncio.sleep(0)
-        assert len(taken) == count
-
-    asyncio.run(scene())
+    turns = Turns()
+    work = asyncio.create_task(turns.work(endless()))
+    while not taken:
+        await asyncio.sleep(0)
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    count = len(taken)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert len(taken) == count
 
 
-def test_an_error_of_added_steps_is_logged_and_stops_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_of_added_steps_is_logged_and_stops_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
     async def scene() -> None:
         turns = Turns()
 
@@ -143,5 +140,5 @@ def test_an_error_of_added_steps_is_logged_and_stops_nobody_else(caplog: pytest.
         await turns.work(iter([None] * 5))
         await turns.work(iter([None] * 5))
 
-    asyncio.run(scene())
+    await scene()
     assert "a fault" in caplog.text
