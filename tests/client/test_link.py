@@ -10,7 +10,7 @@ from timbred.client.connection import DaemonAddress, DaemonConnection
 from timbred.protocol import messages as m
 
 
-def test_link_goes_on_after_an_event_that_cannot_be_read_or_handled(caplog: pytest.LogCaptureFixture):
+async def test_link_goes_on_after_an_event_that_cannot_be_read_or_handled(caplog: pytest.LogCaptureFixture):
     async def conversation() -> None:
         context = zmq.asyncio.Context()
         router = context.socket(zmq.ROUTER)
@@ -35,5 +35,5 @@ def test_link_goes_on_after_an_event_that_cannot_be_read_or_handled(caplog: pyte
             router.close(linger=0)
             context.destroy(linger=0)
 
-    asyncio.run(conversation())
+    await conversation()
     assert caplog.text.count("is lost") == 2

@@ -178,7 +178,7 @@ def started(**settings: object) -> Generator[tuple[EngineLink, WithBeats]]:
     yield EngineLink(EngineSettings(program=REAL, heartbeat=0.05, **settings), heard), heard  # pyright: ignore[reportArgumentType]
 
 
-def test_an_engine_tells_of_them_and_lets_them_go_before_a_model(audioldm: Path, tmp_path: Path):
+async def test_an_engine_tells_of_them_and_lets_them_go_before_a_model(audioldm: Path, tmp_path: Path):
     """Memory for two models, but not for packed copies too.
 
     A continuing job makes the copies, the second model's load frees them, and the first model stays. Heartbeats arrive
@@ -187,31 +187,28 @@ def test_an_engine_tells_of_them_and_lets_them_go_before_a_model(audioldm: Path,
     one, two = source("one", audioldm), source("two", checkpoints.audioldm(tmp_path / "two", seed=5))
     size = load(audioldm, CompileQueue("off", CPU, tmp_path), SharedComponents()).memory
 
-    async def conversation() -> None:
-        with started(memory=2.1 * size / 1e6, compile="auto", cache=str(tmp_path / "cache")) as (link, heard):
-            link.start()
-            try:
-                await until(heard, engine_messages.EngineReady)
-                assert link.send(engine_messages.LoadModel(model=one))
-                loaded = (await until(heard, engine_messages.ModelLoaded))[-1].model
-                assert abs(loaded.memory - size) < 0.01 * size
-                job = 1
-                assert link.send(render(job, one, steps=900))
-                with_copies = asyncio.create_task(heard.told("one", more_than=loaded.memory))
-                while not with_copies.done():
-                    kinds = engine_messages.StepDone | engine_messages.JobRendered
-                    said = await until(heard, kinds)  # pyright: ignore
-                    if isinstance(said[-1], engine_messages.JobRendered):
-                        job += 1
-                        assert link.send(render(job, one, steps=900))
-                assert with_copies.result() < 2.2 * size
-                assert link.send(engine_messages.LoadModel(model=two))
-                messages = await until(heard, engine_messages.ModelLoaded)
-                assert not [message for message in messages if isinstance(message, engine_messages.ModelUnloaded)]
-                while not heard.beats.empty():
-                    heard.beats.get_nowait()
-                assert await heard.told("one", less_than=loaded.memory + 1) == loaded.memory
-            finally:
-                await link.stop(5.0)
-
-    asyncio.run(conversation())
+    with started(memory=2.1 * size / 1e6, compile="auto", cache=str(tmp_path / "cache")) as (link, heard):
+        link.start()
+        try:
+            await until(heard, engine_messages.EngineReady)
+            assert link.send(engine_messages.LoadModel(model=one))
+            loaded = (await until(heard, engine_messages.ModelLoaded))[-1].model
+            assert abs(loaded.memory - size) < 0.01 * size
+            job = 1
+            assert link.send(render(job, one, steps=900))
+            with_copies = asyncio.create_task(heard.told("one", more_than=loaded.memory))
+            while not with_copies.done():
+                kinds = engine_messages.StepDone | engine_messages.JobRendered
+                said = await until(heard, kinds)  # pyright: ignore
+                if isinstance(said[-1], engine_messages.JobRendered):
+                    job += 1
+                    assert link.send(render(job, one, steps=900))
+            assert with_copies.result() < 2.2 * size
+            assert link.send(engine_messages.LoadModel(model=two))
+            messages = await until(heard, engine_messages.ModelLoaded)
+            assert not [message for message in messages if isinstance(message, engine_messages.ModelUnloaded)]
+            while not heard.beats.empty():
+                heard.beats.get_nowait()
+            assert await heard.told("one", less_than=loaded.memory + 1) == loaded.memory
+        finally:
+            await link.stop(5.0)

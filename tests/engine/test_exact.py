@@ -3,7 +3,6 @@
 A take's seed alone reproduces its samples bit-exactly, regardless of the jobs before, after and beside it.
 """
 
-import asyncio
 from typing import Any
 
 import numpy as np
@@ -60,8 +59,8 @@ async def alone_and_together(changes: dict[str, Any]) -> tuple[Samples, Samples]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_take_of_several_is_made_again_alone(kind: str):
-    together, alone = asyncio.run(alone_and_together(KINDS[kind]))
+async def test_each_take_of_several_is_made_again_alone(kind: str):
+    together, alone = await alone_and_together(KINDS[kind])
     assert len(set(together.values())) == len(SEEDS)
     assert together == alone
 
@@ -85,8 +84,8 @@ async def beside_others() -> tuple[Samples, Samples, Samples]:
     return first, beside, after_cancel
 
 
-def test_a_take_is_the_same_beside_others_and_after_cancels():
-    first, beside, after_cancel = asyncio.run(beside_others())
+async def test_a_take_is_the_same_beside_others_and_after_cancels():
+    first, beside, after_cancel = await beside_others()
     assert first == beside
     assert after_cancel == {SEEDS[1]: first[SEEDS[1]]}
 
@@ -104,5 +103,5 @@ async def steps_told() -> list[tuple[int, int]]:
                 return told
 
 
-def test_progress_counts_the_steps_of_all_takes():
-    assert asyncio.run(steps_told()) == [(step, 4 * len(SEEDS)) for step in range(1, 4 * len(SEEDS) + 1)]
+async def test_progress_counts_the_steps_of_all_takes():
+    assert await steps_told() == [(step, 4 * len(SEEDS)) for step in range(1, 4 * len(SEEDS) + 1)]

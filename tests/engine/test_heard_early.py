@@ -1,6 +1,5 @@
 """The real engine process: the pieces of a sound before the whole, other jobs between them."""
 
-import asyncio
 import sys
 from typing import Any
 
@@ -57,8 +56,8 @@ async def _said_by_the_engine() -> list[Any]:
         return await until_rendered(heard, {1, 2})
 
 
-def test_pieces_come_before_the_whole_and_are_it():
-    said = asyncio.run(_said_by_the_engine())
+async def test_pieces_come_before_the_whole_and_are_it():
+    said = await _said_by_the_engine()
     kinds = [type(one[0]).__name__ for one in said if isinstance(one, tuple) and getattr(one[0], "job", 0) == 1]
     kinds = [kind for kind in kinds if kind != "ModelLoading"]
     pieces = pieces_of(said, 1)

@@ -86,180 +86,141 @@ def render(prompt: str, job: int = 1, seconds: float = 0.1, steps: int = 3) -> e
     return engine_messages.RenderJob(job=job, model=engine_messages.ModelSource(name="m", folder=""), order=order)
 
 
-def test_a_render_from_handshake_to_samples():
-    async def conversation() -> None:
-        async with engine() as (link, heard):
-            ready = await heard.next()
-            assert isinstance(ready, engine_messages.EngineReady)
-            assert ready.pid == link.process.pid
-            assert link.send(render("hello"))
-            kinds = [type((await heard.next())[0]) for _ in range(5)]
-            assert kinds == [
-                engine_messages.ModelLoading,
-                engine_messages.ModelLoaded,
-                engine_messages.StepDone,
-                engine_messages.StepDone,
-                engine_messages.StepDone,
-            ]
-            message, payload = await heard.next()
-            assert isinstance(message, engine_messages.JobRendered)
-            assert [len(frame) for frame in payload] == [1600 * 4] * 2
-
-    asyncio.run(conversation())
+async def test_a_render_from_handshake_to_samples():
+    async with engine() as (link, heard):
+        ready = await heard.next()
+        assert isinstance(ready, engine_messages.EngineReady)
+        assert ready.pid == link.process.pid
+        assert link.send(render("hello"))
+        kinds = [type((await heard.next())[0]) for _ in range(5)]
+        assert kinds == [
+            engine_messages.ModelLoading,
+            engine_messages.ModelLoaded,
+            engine_messages.StepDone,
+            engine_messages.StepDone,
+            engine_messages.StepDone,
+        ]
+        message, payload = await heard.next()
+        assert isinstance(message, engine_messages.JobRendered)
+        assert [len(frame) for frame in payload] == [1600 * 4] * 2
 
 
-def test_a_cancelled_render_stops_at_its_next_step():
-    async def conversation() -> None:
-        async with engine() as (link, heard):
-            await heard.next()
-            link.send(render("slow", steps=1000))
-            while not isinstance((await heard.next())[0], engine_messages.StepDone):
-                pass
-            link.send(engine_messages.CancelJob(job=1))
-            message, _ = await heard.next()
-            assert message == engine_messages.JobCancelled(job=1)
-
-    asyncio.run(conversation())
+async def test_a_cancelled_render_stops_at_its_next_step():
+    async with engine() as (link, heard):
+        await heard.next()
+        link.send(render("slow", steps=1000))
+        while not isinstance((await heard.next())[0], engine_messages.StepDone):
+            pass
+        link.send(engine_messages.CancelJob(job=1))
+        message, _ = await heard.next()
+        assert message == engine_messages.JobCancelled(job=1)
 
 
-def test_a_dead_engine_is_told_and_started_again():
-    async def conversation() -> None:
-        async with engine() as (link, heard):
-            first = await heard.next()
-            link.send(render("die"))
-            while isinstance(reason := await heard.next(), tuple):
-                pass
-            assert reason == "exit status 7"
-            assert not link.up
-            second = await heard.next()
-            assert isinstance(second, engine_messages.EngineReady)
-            assert second.pid != first.pid
-
-    asyncio.run(conversation())
+async def test_a_dead_engine_is_told_and_started_again():
+    async with engine() as (link, heard):
+        first = await heard.next()
+        link.send(render("die"))
+        while isinstance(reason := await heard.next(), tuple):
+            pass
+        assert reason == "exit status 7"
+        assert not link.up
+        second = await heard.next()
+        assert isinstance(second, engine_messages.EngineReady)
+        assert second.pid != first.pid
 
 
-def test_nothing_of_a_dead_engine_reaches_what_the_next_one_is_told_to_do():
+async def test_nothing_of_a_dead_engine_reaches_what_the_next_one_is_told_to_do():
     """It dies with hundreds of messages on their way; whatever of them still comes, comes before its end is told."""
-
-    async def conversation() -> None:
-        async with engine() as (link, heard):
-            for life in (1, 2):
-                assert isinstance(await heard.next(), engine_messages.EngineReady)
-                link.send(render("die rendered", job=life, steps=400))
-                told: list[Any] = []
-                while isinstance(said := await heard.next(), tuple):
-                    told.append(said[0])
-                assert said == "exit status 7"
-                assert {message.job for message in told if not isinstance(message, engine_messages.ModelLoaded)} <= {
-                    life
-                }
-                steps = [message.step for message in told if isinstance(message, engine_messages.StepDone)]
-                assert steps == list(range(1, len(steps) + 1))
-
-    asyncio.run(conversation())
+    async with engine() as (link, heard):
+        for life in (1, 2):
+            assert isinstance(await heard.next(), engine_messages.EngineReady)
+            link.send(render("die rendered", job=life, steps=400))
+            told: list[Any] = []
+            while isinstance(said := await heard.next(), tuple):
+                told.append(said[0])
+            assert said == "exit status 7"
+            assert {message.job for message in told if not isinstance(message, engine_messages.ModelLoaded)} <= {life}
+            steps = [message.step for message in told if isinstance(message, engine_messages.StepDone)]
+            assert steps == list(range(1, len(steps) + 1))
 
 
-def test_a_killed_engine_is_started_again():
-    async def conversation() -> None:
-        async with engine() as (link, heard):
-            first = await heard.next()
-            os.kill(first.pid, 9)
-            assert "exit status" in await heard.next()
-            assert (await heard.next()).pid == link.process.pid
-
-    asyncio.run(conversation())
+async def test_a_killed_engine_is_started_again():
+    async with engine() as (link, heard):
+        first = await heard.next()
+        os.kill(first.pid, 9)
+        assert "exit status" in await heard.next()
+        assert (await heard.next()).pid == link.process.pid
 
 
-def test_a_silent_engine_is_ended_and_started_again():
-    async def conversation() -> None:
-        async with engine(heartbeat=0.05, patience=0.5) as (link, heard):
-            first = await heard.next()
-            link.send(render("hang"))
-            while isinstance(reason := await heard.next(), tuple):
-                pass
-            assert reason == "no sign of life for 0.5 s"
-            await heard.next()
-            assert not psutil.pid_exists(first.pid)
-
-    asyncio.run(conversation())
+async def test_a_silent_engine_is_ended_and_started_again():
+    async with engine(heartbeat=0.05, patience=0.5) as (link, heard):
+        first = await heard.next()
+        link.send(render("hang"))
+        while isinstance(reason := await heard.next(), tuple):
+            pass
+        assert reason == "no sign of life for 0.5 s"
+        await heard.next()
+        assert not psutil.pid_exists(first.pid)
 
 
-def test_an_engine_of_another_version_is_refused():
-    async def conversation() -> None:
-        async with engine((*PROGRAM, "--version", "0.0.1")) as (link, heard):
+async def test_an_engine_of_another_version_is_refused():
+    async with engine((*PROGRAM, "--version", "0.0.1")) as (link, heard):
+        told, reason = await heard.next()
+        assert told == "cannot start"
+        assert "the engine is timbred 0.0.1" in reason
+        assert not link.up
+
+
+async def test_a_program_that_cannot_run_is_tried_again_not_raised():
+    async with engine((sys.executable, "-c", "raise SystemExit(3)")) as (link, heard):
+        for _ in range(2):
+            assert await heard.next() == ("cannot start", "exit status 3; the log may say why")
+        assert not link.send(engine_messages.QuitEngine())
+
+
+async def test_a_program_that_isnt_there_is_tried_again_not_raised():
+    async with engine(("/no/such/program",)) as (_, heard):
+        for _ in range(2):
             told, reason = await heard.next()
             assert told == "cannot start"
-            assert "the engine is timbred 0.0.1" in reason
-            assert not link.up
-
-    asyncio.run(conversation())
+            assert "No such file" in reason
 
 
-def test_a_program_that_cannot_run_is_tried_again_not_raised():
-    async def conversation() -> None:
-        async with engine((sys.executable, "-c", "raise SystemExit(3)")) as (link, heard):
-            for _ in range(2):
-                assert await heard.next() == ("cannot start", "exit status 3; the log may say why")
-            assert not link.send(engine_messages.QuitEngine())
-
-    asyncio.run(conversation())
-
-
-def test_a_program_that_isnt_there_is_tried_again_not_raised():
-    async def conversation() -> None:
-        async with engine(("/no/such/program",)) as (_, heard):
-            for _ in range(2):
-                told, reason = await heard.next()
-                assert told == "cannot start"
-                assert "No such file" in reason
-
-    asyncio.run(conversation())
+async def test_an_engine_that_refuses_to_start_says_why_at_once_and_is_tried_again(tmp_path: Path):
+    reason = tmp_path / "reason"
+    reason.touch()
+    async with engine((*PROGRAM, "--cannot-start-while", str(reason))) as (link, heard):
+        assert await heard.next() == ("cannot start", f"told not to start by {reason}; remove it")
+        assert (link.process.state, link.process.trouble) == ("failed", f"told not to start by {reason}; remove it")
+        reason.unlink()
+        while isinstance(told := await heard.next(), tuple):
+            assert told[0] == "cannot start"
+        assert isinstance(told, engine_messages.EngineReady)
+        assert (link.process.state, link.process.trouble) == ("up", "")
 
 
-def test_an_engine_that_refuses_to_start_says_why_at_once_and_is_tried_again(tmp_path: Path):
-    async def conversation() -> None:
-        reason = tmp_path / "reason"
-        reason.touch()
-        async with engine((*PROGRAM, "--cannot-start-while", str(reason))) as (link, heard):
-            assert await heard.next() == ("cannot start", f"told not to start by {reason}; remove it")
-            assert (link.process.state, link.process.trouble) == ("failed", f"told not to start by {reason}; remove it")
-            reason.unlink()
-            while isinstance(told := await heard.next(), tuple):
-                assert told[0] == "cannot start"
-            assert isinstance(told, engine_messages.EngineReady)
-            assert (link.process.state, link.process.trouble) == ("up", "")
-
-    asyncio.run(conversation())
-
-
-def test_an_engine_that_ends_at_its_start_is_tried_thrice_before_it_counts_as_one_that_cannot(
+async def test_an_engine_that_ends_at_its_start_is_tried_thrice_before_it_counts_as_one_that_cannot(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    async def conversation() -> None:
-        reason = tmp_path / "reason"
-        reason.touch()
-        async with engine((*PROGRAM, "--ends-at-start-while", str(reason))) as (link, heard):
-            assert link.process.state == "starting"
-            assert await heard.next() == ("cannot start", "exit status 3; the log may say why")
-            assert caplog.text.count("the engine can't be started (exit status 3)") == 3
-
-    asyncio.run(conversation())
+    reason = tmp_path / "reason"
+    reason.touch()
+    async with engine((*PROGRAM, "--ends-at-start-while", str(reason))) as (link, heard):
+        assert link.process.state == "starting"
+        assert await heard.next() == ("cannot start", "exit status 3; the log may say why")
+        assert caplog.text.count("the engine can't be started (exit status 3)") == 3
 
 
-def test_an_engine_that_was_killed_at_its_start_is_no_trouble(tmp_path: Path):
-    async def conversation() -> None:
-        reason = tmp_path / "reason"
-        reason.touch()
-        async with engine((*PROGRAM, "--ends-at-start-while", str(reason))) as (link, heard):
-            while link.process.pid is None:
-                await asyncio.sleep(0.001)
-            reason.unlink()
-            assert isinstance(await heard.next(), engine_messages.EngineReady)
-
-    asyncio.run(conversation())
+async def test_an_engine_that_was_killed_at_its_start_is_no_trouble(tmp_path: Path):
+    reason = tmp_path / "reason"
+    reason.touch()
+    async with engine((*PROGRAM, "--ends-at-start-while", str(reason))) as (link, heard):
+        while link.process.pid is None:
+            await asyncio.sleep(0.001)
+        reason.unlink()
+        assert isinstance(await heard.next(), engine_messages.EngineReady)
 
 
-def test_a_fault_in_what_hears_the_engine_ends_its_life_and_is_told(caplog: pytest.LogCaptureFixture):
+async def test_a_fault_in_what_hears_the_engine_ends_its_life_and_is_told(caplog: pytest.LogCaptureFixture):
     """The daemon must not go on with an engine of which it missed a message: jobs would have no end."""
 
     class Faulty(Heard):
@@ -268,47 +229,41 @@ def test_a_fault_in_what_hears_the_engine_ends_its_life_and_is_told(caplog: pyte
                 raise KeyError(message.job)
             super().engine_said(message, payload)
 
-    async def conversation() -> None:
-        heard, supervisor = Faulty(), Supervisor()
-        link = EngineLink(EngineSettings(program=PROGRAM), heard, supervisor)
-        with none_left():
-            link.start()
-            try:
-                assert isinstance(await heard.next(), engine_messages.EngineReady)
-                link.send(render("hello"))
-                while isinstance(told := await heard.next(), tuple):
-                    pass
-                assert told == "a fault in the daemon: KeyError: 1"
-                assert isinstance(await heard.next(), engine_messages.EngineReady)
-                assert [fault.task for fault in supervisor.faults] == ["engine-link"]
-            finally:
-                await link.stop(5.0)
-
-    asyncio.run(conversation())
+    heard, supervisor = Faulty(), Supervisor()
+    link = EngineLink(EngineSettings(program=PROGRAM), heard, supervisor)
+    with none_left():
+        link.start()
+        try:
+            assert isinstance(await heard.next(), engine_messages.EngineReady)
+            link.send(render("hello"))
+            while isinstance(told := await heard.next(), tuple):
+                pass
+            assert told == "a fault in the daemon: KeyError: 1"
+            assert isinstance(await heard.next(), engine_messages.EngineReady)
+            assert [fault.task for fault in supervisor.faults] == ["engine-link"]
+        finally:
+            await link.stop(5.0)
 
 
-def test_a_fault_in_what_hears_of_an_end_keeps_no_engine_from_being_started():
+async def test_a_fault_in_what_hears_of_an_end_keeps_no_engine_from_being_started():
     class Faulty(Heard):
         def engine_down(self, reason: str) -> None:
             super().engine_down(reason)
             raise KeyError(reason)
 
-    async def conversation() -> None:
-        heard = Faulty()
-        link = EngineLink(EngineSettings(program=PROGRAM), heard)
-        with none_left():
-            link.start()
-            try:
-                os.kill((await heard.next()).pid, 9)
-                assert await heard.next() == "exit status -9, SIGKILL"
-                assert isinstance(await heard.next(), engine_messages.EngineReady)
-            finally:
-                await link.stop(5.0)
-
-    asyncio.run(conversation())
+    heard = Faulty()
+    link = EngineLink(EngineSettings(program=PROGRAM), heard)
+    with none_left():
+        link.start()
+        try:
+            os.kill((await heard.next()).pid, 9)
+            assert await heard.next() == "exit status -9, SIGKILL"
+            assert isinstance(await heard.next(), engine_messages.EngineReady)
+        finally:
+            await link.stop(5.0)
 
 
-def test_an_engine_is_started_again_after_the_folder_of_its_socket_was_deleted(
+async def test_an_engine_is_started_again_after_the_folder_of_its_socket_was_deleted(
     short_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     places = [short_folder / "first", short_folder / "second"]
@@ -326,11 +281,11 @@ def test_an_engine_is_started_again_after_the_folder_of_its_socket_was_deleted(
             assert isinstance(await heard.next(), engine_messages.EngineReady)
             assert list(places[1].iterdir())
 
-    asyncio.run(conversation())
+    await conversation()
     assert not list(places[1].iterdir())
 
 
-def test_without_any_place_for_a_socket_the_engine_is_spoken_to_over_a_port(
+async def test_without_any_place_for_a_socket_the_engine_is_spoken_to_over_a_port(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     monkeypatch.setattr(socket_folder, "places", lambda: iter(()))
@@ -344,21 +299,17 @@ def test_without_any_place_for_a_socket_the_engine_is_spoken_to_over_a_port(
             while not isinstance((await heard.next())[0], engine_messages.JobRendered):
                 pass
 
-    asyncio.run(conversation())
+    await conversation()
     assert "the engine is spoken to over a loopback port" in caplog.text
 
 
-def test_the_token_is_not_in_the_command_line():
+async def test_the_token_is_not_in_the_command_line():
     """Others on the machine can read command lines, and connect to a loopback port."""
-
-    async def conversation() -> None:
-        async with engine() as (_, heard):
-            process = psutil.Process((await heard.next()).pid)
-            token = process.environ()[TOKEN_VARIABLE]
-            assert len(token) == 32
-            assert token not in " ".join(process.cmdline())
-
-    asyncio.run(conversation())
+    async with engine() as (_, heard):
+        process = psutil.Process((await heard.next()).pid)
+        token = process.environ()[TOKEN_VARIABLE]
+        assert len(token) == 32
+        assert token not in " ".join(process.cmdline())
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="processes can't be stopped on Windows")

@@ -1,6 +1,5 @@
 """When memory is short: smaller batches, parts that wait at home, then a clear word; nobody else notices."""
 
-import asyncio
 import shutil
 import sys
 import threading
@@ -261,41 +260,35 @@ async def until(heard: Heard, kind: type, job: int | None = None) -> list[Any]:
             return messages
 
 
-def test_a_job_that_finds_no_room_ends_alone(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_a_job_that_finds_no_room_ends_alone(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
     """Room for a sound of 0.5 s and one take; its guidance and eight takes go through in halves."""
     rows = load(audioldm).grid.shape(0.5)[1]
     monkeypatch.setenv("TIMBRED_TEST_ROOM", str(rows))
     tiny = source("tiny", audioldm)
 
-    async def conversation() -> None:
-        async with engine(FAULTY) as (link, heard):
-            await until(heard, engine_messages.EngineReady)
-            assert link.send(render(1, tiny, seeds=tuple(range(8)), steps=2))
-            await until(heard, engine_messages.JobRendered, job=1)
-            assert link.send(render(2, tiny, steps=40))
-            assert link.send(render(3, tiny, rank=0, seconds=2.0))
-            between = await until(heard, engine_messages.JobFailed)
-            assert between[-1].job == 3
-            assert between[-1].code == "out-of-memory"
-            assert "2 s is too long for tiny here, try 0.5 s" in between[-1].message
-            assert not any(isinstance(message, engine_messages.JobRendered) for message in between)
-            after = await until(heard, engine_messages.JobRendered, job=2)
-            assert [message.step for message in after if isinstance(message, engine_messages.StepDone)][-1] == 40
-
-    asyncio.run(conversation())
+    async with engine(FAULTY) as (link, heard):
+        await until(heard, engine_messages.EngineReady)
+        assert link.send(render(1, tiny, seeds=tuple(range(8)), steps=2))
+        await until(heard, engine_messages.JobRendered, job=1)
+        assert link.send(render(2, tiny, steps=40))
+        assert link.send(render(3, tiny, rank=0, seconds=2.0))
+        between = await until(heard, engine_messages.JobFailed)
+        assert between[-1].job == 3
+        assert between[-1].code == "out-of-memory"
+        assert "2 s is too long for tiny here, try 0.5 s" in between[-1].message
+        assert not any(isinstance(message, engine_messages.JobRendered) for message in between)
+        after = await until(heard, engine_messages.JobRendered, job=2)
+        assert [message.step for message in after if isinstance(message, engine_messages.StepDone)][-1] == 40
 
 
-def test_a_model_that_can_never_fit_is_told_with_sizes(audioldm: Path):
-    async def conversation() -> None:
-        async with engine(REAL, memory=0.001) as (link, heard):
-            await until(heard, engine_messages.EngineReady)
-            assert link.send(engine_messages.LoadModel(model=source("tiny", audioldm)))
-            failed = (await until(heard, engine_messages.JobFailed))[-1]
-            assert failed.code == "out-of-memory"
-            assert failed.model == "tiny"
-            assert "models may fill 0.001 MB" in failed.message
-
-    asyncio.run(conversation())
+async def test_a_model_that_can_never_fit_is_told_with_sizes(audioldm: Path):
+    async with engine(REAL, memory=0.001) as (link, heard):
+        await until(heard, engine_messages.EngineReady)
+        assert link.send(engine_messages.LoadModel(model=source("tiny", audioldm)))
+        failed = (await until(heard, engine_messages.JobFailed))[-1]
+        assert failed.code == "out-of-memory"
+        assert failed.model == "tiny"
+        assert "models may fill 0.001 MB" in failed.message
 
 
 def other(folder: Path, tmp_path: Path) -> Path:
@@ -305,63 +298,54 @@ def other(folder: Path, tmp_path: Path) -> Path:
     return made
 
 
-def test_idle_models_give_way_and_those_in_use_stay(audioldm: Path, tmp_path: Path):
+async def test_idle_models_give_way_and_those_in_use_stay(audioldm: Path, tmp_path: Path):
     """Room for one model and a half: an idle one is unloaded before the next comes; beside one in use, parts wait."""
     one, two = source("one", audioldm), source("two", other(audioldm, tmp_path))
     size = load(audioldm).memory
 
-    async def conversation() -> None:
-        async with engine(REAL, memory=1.5 * size / 1e6) as (link, heard):
-            await until(heard, engine_messages.EngineReady)
-            assert link.send(engine_messages.LoadModel(model=one))
-            await until(heard, engine_messages.ModelLoaded)
-            assert link.send(engine_messages.LoadModel(model=two))
-            messages = await until(heard, engine_messages.ModelLoaded)
-            assert messages[0] == engine_messages.ModelUnloaded(name="one")
-            assert link.send(render(1, two, steps=60))
-            await until(heard, engine_messages.StepDone)
-            assert link.send(render(2, one, steps=3, rank=0))
-            beside = await until(heard, engine_messages.JobRendered, job=2)
-            assert not any(isinstance(message, engine_messages.ModelUnloaded) for message in beside)
-            await until(heard, engine_messages.JobRendered, job=1)
-
-    asyncio.run(conversation())
+    async with engine(REAL, memory=1.5 * size / 1e6) as (link, heard):
+        await until(heard, engine_messages.EngineReady)
+        assert link.send(engine_messages.LoadModel(model=one))
+        await until(heard, engine_messages.ModelLoaded)
+        assert link.send(engine_messages.LoadModel(model=two))
+        messages = await until(heard, engine_messages.ModelLoaded)
+        assert messages[0] == engine_messages.ModelUnloaded(name="one")
+        assert link.send(render(1, two, steps=60))
+        await until(heard, engine_messages.StepDone)
+        assert link.send(render(2, one, steps=3, rank=0))
+        beside = await until(heard, engine_messages.JobRendered, job=2)
+        assert not any(isinstance(message, engine_messages.ModelUnloaded) for message in beside)
+        await until(heard, engine_messages.JobRendered, job=1)
 
 
-def test_a_load_does_not_hold_up_who_is_generating(audioldm: Path, audioldm2: Path):
+async def test_a_load_does_not_hold_up_who_is_generating(audioldm: Path, audioldm2: Path):
     """Steps go on while another model comes in, and each is taken once and in order."""
     here, coming = source("here", audioldm2), source("coming", audioldm)
 
-    async def conversation() -> None:
-        async with engine(REAL) as (link, heard):
-            await until(heard, engine_messages.EngineReady)
-            assert link.send(render(1, here, steps=900))
-            await until(heard, engine_messages.StepDone)
-            assert link.send(engine_messages.LoadModel(model=coming))
-            during = await until(heard, engine_messages.ModelLoaded)
-            steps = [message.step for message in during if isinstance(message, engine_messages.StepDone)]
-            assert steps
-            assert steps == list(range(steps[0], steps[0] + len(steps)))
-            if not any(isinstance(message, engine_messages.JobRendered) for message in during):
-                assert link.send(engine_messages.CancelJob(job=1))
-                await until(heard, engine_messages.JobCancelled, job=1)
-
-    asyncio.run(conversation())
+    async with engine(REAL) as (link, heard):
+        await until(heard, engine_messages.EngineReady)
+        assert link.send(render(1, here, steps=900))
+        await until(heard, engine_messages.StepDone)
+        assert link.send(engine_messages.LoadModel(model=coming))
+        during = await until(heard, engine_messages.ModelLoaded)
+        steps = [message.step for message in during if isinstance(message, engine_messages.StepDone)]
+        assert steps
+        assert steps == list(range(steps[0], steps[0] + len(steps)))
+        if not any(isinstance(message, engine_messages.JobRendered) for message in during):
+            assert link.send(engine_messages.CancelJob(job=1))
+            await until(heard, engine_messages.JobCancelled, job=1)
 
 
-def test_live_work_goes_before_a_background_load(audioldm: Path, audioldm2: Path, tmp_path: Path):
+async def test_live_work_goes_before_a_background_load(audioldm: Path, audioldm2: Path, tmp_path: Path):
     """A background job's model is asked for first; the live job's is there first, and the live job is done first."""
     slow = source("slow", audioldm2)
     fast = source("fast", shutil.copytree(audioldm, tmp_path / "fast"))
 
-    async def conversation() -> None:
-        async with engine(REAL) as (link, heard):
-            await until(heard, engine_messages.EngineReady)
-            assert link.send(render(1, slow, rank=2, steps=3))
-            assert link.send(render(2, fast, rank=0, steps=3))
-            first = await until(heard, engine_messages.ModelLoaded)
-            assert first[-1].model.name == "fast"
-            await until(heard, engine_messages.JobRendered, job=2)
-            await until(heard, engine_messages.JobRendered, job=1)
-
-    asyncio.run(conversation())
+    async with engine(REAL) as (link, heard):
+        await until(heard, engine_messages.EngineReady)
+        assert link.send(render(1, slow, rank=2, steps=3))
+        assert link.send(render(2, fast, rank=0, steps=3))
+        first = await until(heard, engine_messages.ModelLoaded)
+        assert first[-1].model.name == "fast"
+        await until(heard, engine_messages.JobRendered, job=2)
+        await until(heard, engine_messages.JobRendered, job=1)

@@ -89,7 +89,7 @@ def texts_of(folder: Path, card: Card = CARD) -> TextCounter:
 
 
 @pytest.mark.parametrize("length", [20, 100, 500, 1900])
-def test_what_the_daemon_says_before_is_what_the_engine_warns_of(
+async def test_what_the_daemon_says_before_is_what_the_engine_warns_of(
     folder: Path, model: LatentDiffusion, length: int
 ) -> None:
     text = (SENTENCE * 40)[:length]
@@ -106,7 +106,7 @@ def test_what_the_daemon_says_before_is_what_the_engine_warns_of(
         assert texts.count_at_once(asked) == found, "the same words are counted once"
         return found
 
-    said = [(text.key, text.characters, text.heard, text.parts) for text in asyncio.run(counted())]
+    said = [(text.key, text.characters, text.heard, text.parts) for text in await counted()]
     warned = model.read_in_parts(asked.order().words)
     assert said == [(text.key, text.characters, text.read, text.parts) for text in warned]
     assert bool(said) == (length > 20)
@@ -206,7 +206,7 @@ def damage(file: Path, way: str) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("part", ["tokenizer", "tokenizer_2"])
-def test_a_damaged_tokenizer_is_logged_once_and_nothing_is_counted(
+async def test_a_damaged_tokenizer_is_logged_once_and_nothing_is_counted(
     copied: Path, caplog: pytest.LogCaptureFixture, part: str, way: str
 ) -> None:
     damage(copied / part / "tokenizer.json", way)
@@ -218,7 +218,7 @@ def test_a_damaged_tokenizer_is_logged_once_and_nothing_is_counted(
         assert await texts.count(resolved(prompt=SENTENCE * 11)) == ()
 
     with caplog.at_level(logging.WARNING, "timbred"):
-        asyncio.run(counted())
+        await counted()
     (record,) = caplog.records
     assert "small: the tokens of its texts aren't counted before it is loaded" in record.getMessage()
     assert len(record.getMessage()) < 500
@@ -242,7 +242,7 @@ def test_a_tokenizer_that_was_exchanged_is_read_anew(copied: Path) -> None:
     assert files.windows(copied, "tiny") == Windows()
 
 
-def test_a_count_that_does_not_end_keeps_nobody_waiting(
+async def test_a_count_that_does_not_end_keeps_nobody_waiting(
     copied: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     may_end = threading.Event()
@@ -267,7 +267,7 @@ def test_a_count_that_does_not_end_keeps_nobody_waiting(
         assert texts.count_at_once(asked) is None, "it is counted again"
 
     with caplog.at_level(logging.WARNING, "timbred"):
-        asyncio.run(counted())
+        await counted()
     assert "weren't counted within" in caplog.text
 
 
@@ -275,7 +275,7 @@ class Panic(BaseException):
     """As the tokenizers' library raises it."""
 
 
-def test_a_panic_while_counting_is_logged_and_the_next_text_counted(
+async def test_a_panic_while_counting_is_logged_and_the_next_text_counted(
     copied: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def panics(files: TokenizerFiles, folder: Path, name: str) -> Windows:
@@ -289,5 +289,5 @@ def test_a_panic_while_counting_is_logged_and_the_next_text_counted(
         assert await texts.count(resolved(prompt=SENTENCE * 10)) != ()
 
     with caplog.at_level(logging.WARNING, "timbred"):
-        asyncio.run(counted())
+        await counted()
     assert "its texts aren't counted before it reads them: Panic" in caplog.text

@@ -231,19 +231,16 @@ def test_a_page_in_the_takes_folder_is_no_page_of_ours(tmp_path: Path) -> None:
     play(tmp_path, scene)
 
 
-def test_a_daemon_without_a_library_says_so(tmp_path: Path) -> None:
-    async def whole() -> None:
-        stage = Stage(config_for(tmp_path))
-        await stage.start()
-        try:
-            status, _, body = await ask(stage, "/panel/takes")
-            assert (status, json.loads(body)["message"]) == (400, "this daemon keeps no library")
-            session = await asked(stage, "/panel/session")
-            assert session["takes_folder"] == str(tmp_path)
-        finally:
-            await stage.transports.stop()
-
-    asyncio.run(whole())
+async def test_a_daemon_without_a_library_says_so(tmp_path: Path) -> None:
+    stage = Stage(config_for(tmp_path))
+    await stage.start()
+    try:
+        status, _, body = await ask(stage, "/panel/takes")
+        assert (status, json.loads(body)["message"]) == (400, "this daemon keeps no library")
+        session = await asked(stage, "/panel/session")
+        assert session["takes_folder"] == str(tmp_path)
+    finally:
+        await stage.transports.stop()
 
 
 # ---- clients that come back by their name
