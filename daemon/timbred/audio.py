@@ -1,4 +1,4 @@
-"""Units carried in types, so that a frame count is never taken for seconds."""
+"""Types for units, so that a frame count is never used as seconds."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any, NewType
@@ -31,7 +31,7 @@ Megabytes = NewType("Megabytes", float)
 
 
 def frames_in(seconds: float, rate: int) -> Frames:
-    """The number of frames nearest to `seconds` at `rate`.
+    """Return the number of frames nearest to `seconds` at `rate`.
 
     >>> frames_in(0.5, 48_000)
     24000
@@ -40,7 +40,7 @@ def frames_in(seconds: float, rate: int) -> Frames:
 
 
 def bars_to_seconds(bars: float, bpm: float, beats_per_bar: float) -> Seconds:
-    """How long `bars` last at a tempo.
+    """Return the duration of `bars` at a tempo.
 
     >>> bars_to_seconds(2, 120, 4)
     4.0
@@ -49,7 +49,7 @@ def bars_to_seconds(bars: float, bpm: float, beats_per_bar: float) -> Seconds:
 
 
 def amplitude(decibels: float) -> float:
-    """The linear factor of a gain in dB.
+    """Convert a gain in dB to a linear factor.
 
     >>> amplitude(-20.0)
     0.1
@@ -89,18 +89,21 @@ class Clip:
 
     @property
     def frames(self) -> Frames:
+        """Number of frames."""
         return Frames(self.samples.shape[0])
 
     @property
     def channels(self) -> int:
+        """Number of channels."""
         return self.samples.shape[1]
 
     @property
     def seconds(self) -> Seconds:
+        """Duration."""
         return Seconds(self.frames / self.rate)
 
     def with_samples(self, samples: NDArray[Any], rate: int | None = None) -> "Clip":
-        """The same clip with other samples (and, if given, another rate)."""
+        """Return the same clip with other samples and, optionally, another rate."""
         return replace(
             self,
             samples=np.ascontiguousarray(samples, dtype=np.float32),
@@ -109,7 +112,7 @@ class Clip:
 
 
 def require_sound(clip: Clip) -> None:
-    """Refuse a clip that no file should hold.
+    """Refuse a clip without valid samples.
 
     Raises:
         ModelError: no frames, no channels, or values that aren't finite numbers.

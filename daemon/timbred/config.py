@@ -119,11 +119,12 @@ class SettingSpec:
 
     @property
     def environment(self) -> str:
+        """Name of the environment variable."""
         return "TIMBRED_" + self.name.upper().replace(".", "_")
 
     @property
     def allowed(self) -> str:
-        """What may be set, in words."""
+        """Description of the allowed values."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
         if isinstance(self.default, bool):
@@ -288,8 +289,10 @@ class Config:
 
     @property
     def takes_folder(self) -> Path:
-        """Raises:
-        BadRequest: it isn't set, and there is no home folder for a default.
+        """Folder that receives the takes.
+
+        Raises:
+            BadRequest: it isn't set, and there is no home folder for a default.
         """
         folder = self["takes.folder"]
         if not folder:
@@ -311,8 +314,10 @@ class Config:
 
     @property
     def library_file(self) -> Path:
-        """Raises:
-        BadRequest: as `takes_folder`.
+        """Path of the library.
+
+        Raises:
+            BadRequest: as `takes_folder`.
         """
         named = self["library.file"]
         return Path(named) if named else self.takes_folder / DEFAULT_LIBRARY_NAME

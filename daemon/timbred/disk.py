@@ -170,7 +170,7 @@ _VARIABLES: dict[Kind, str] = {
 
 
 def user_folder(kind: Kind) -> Path | None:
-    """timbred's folder of this kind, an absolute path; None where the user has no home folder."""
+    """Timbred's folder of this kind, an absolute path; None where the user has no home folder."""
     try:
         if kind == "music":
             folder = platformdirs.user_music_path() / "timbred"

@@ -37,22 +37,28 @@ class TimbredError(Exception):
 
 
 class BadRequest(TimbredError):
+    """An invalid request."""
+
     code = "bad-request"
     meaning = "The request can't be read, or a value is of the wrong kind or out of range. The message names it."
 
 
 class UnknownModel(TimbredError):
+    """An unknown model name."""
+
     code = "unknown-model"
     meaning = "No model has this name. The message lists the names there are."
 
 
 class MissingWeights(TimbredError):
+    """A known model with missing files."""
+
     code = "missing-weights"
     meaning = "The model is known but its files aren't here, or not whole. The message says how to fetch them."
 
 
 class Busy(TimbredError):
-    """`retry_after` is in seconds."""
+    """A full queue; `retry_after` is in seconds."""
 
     code = "busy"
     meaning = "The queue is full. The message says when to try again."
@@ -63,36 +69,50 @@ class Busy(TimbredError):
 
 
 class OutOfMemory(TimbredError):
+    """Too little memory on the device."""
+
     code = "out-of-memory"
     meaning = "The device has too little memory for this sound. The message says what would fit."
 
 
 class ModelError(TimbredError):
+    """A failure of the model or unusable output."""
+
     code = "model-error"
     meaning = "The model failed, or gave no usable sound (not finite numbers)."
 
 
 class ForbiddenPath(TimbredError):
+    """A path that may not be read or written."""
+
     code = "forbidden-path"
     meaning = "The path is outside the folders that timbred may use, or a folder can't be written."
 
 
 class BadAudio(TimbredError):
+    """An unreadable, empty or invalid audio file."""
+
     code = "bad-audio"
     meaning = "The file isn't sound that can be read, or it is empty or holds values that aren't numbers."
 
 
 class DiskFull(TimbredError):
+    """A full disk."""
+
     code = "disk-full"
     meaning = "The disk of the takes folder has no room left."
 
 
 class NoAudioDevice(TimbredError):
+    """A missing audio device or player."""
+
     code = "no-audio-device"
     meaning = "Nothing to play on: no sound device, or no player in this version."
 
 
 class WorkerLost(TimbredError):
+    """An engine process that ended or can't start."""
+
     code = "worker-lost"
     meaning = (
         "The engine process ended twice with this request, or it can't be started: the message says why. "
@@ -101,11 +121,15 @@ class WorkerLost(TimbredError):
 
 
 class ShuttingDown(TimbredError):
+    """A request to a stopping daemon."""
+
     code = "shutting-down"
     meaning = "The daemon is stopping."
 
 
 class Internal(TimbredError):
+    """A fault in timbred."""
+
     code = "internal"
     meaning = "A fault in timbred itself. The log has the details."
 
@@ -124,7 +148,7 @@ CODES: dict[str, type[TimbredError]] = {kind.code: kind for kind in TimbredError
 
 
 def from_code(code: str, message: str) -> TimbredError:
-    """The error that a code from another process stands for; an unknown code is `Internal`."""
+    """Return the error for a code from another process; an unknown code becomes `Internal`."""
     kind = CODES.get(code, Internal)
     return Busy(message, 1.0) if kind is Busy else kind(message)
 

@@ -68,9 +68,9 @@ class PathLimit:
         return len(path.encode("utf-8", "surrogatepass"))
 
     def fault(self, folder: str, longest_name: int) -> str | None:
-        """The reason why files with names of up to `longest_name` units can't be in the folder; None where they can.
+        r"""Return why files with names of up to `longest_name` units can't be in the folder; None if they can.
 
-        >>> path_limit("win32", long_paths=False).fault("C:\\\\" + "x" * 197, 60)
+        >>> path_limit("win32", long_paths=False).fault("C:\\" + "x" * 197, 60)
         'paths in it would have up to 261 characters, and Windows takes 259'
         >>> path_limit("linux", long_paths=False).fault("/" + "x" * 199, 60)
         """
@@ -122,10 +122,10 @@ def is_utf8(text: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """The text with what can't be encoded as UTF-8 written as an escape, for messages.
+    r"""Escape what can't be encoded as UTF-8, for messages.
 
     >>> printable("Kl" + chr(0xDCE4) + "nge")
-    'Kl\\\\xe4nge'
+    'Kl\\xe4nge'
     """
     bytes_shown = re.sub(r"[\udc80-\udcff]", lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
     return bytes_shown.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""How a sound is finished: every choice that rendering takes, with its default."""
+"""Settings of postprocessing and of the file, with their defaults."""
 
 import math
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ FileFormat = Literal["wav", "flac", "aiff", "ogg"]
 
 @dataclass(frozen=True, kw_only=True)
 class RenderSettings:
-    """What to do to a clip on its way into a file.
+    """Postprocessing of a clip before it is written.
 
     Attributes:
         seconds: exact length; None keeps the clip's own.

@@ -260,9 +260,9 @@ class AsyncRequests(ABC):
         return await self._one(self.request("set", voice=voice, **keys))
 
     async def flow(self, voice: int, prompt: str, **keys: Unpack[FlowKeys]) -> m.Flowing:
-        """Starts an endless sound on a voice, made piece by piece, or changes its course. `fade` is how long one piece
-        takes to become the next (usually a second); with `prompt2`, how long `mix` takes to get there. `stop` ends
-        it.
+        """Starts continuous playback on a voice, rendered segment by segment, or changes its parameters. `fade` is the
+        duration of the crossfade between segments (1 s by default); with `prompt2`, the duration in which `mix`
+        reaches its value. `stop` ends it.
         """
         return await self._one(self.request("flow", voice=voice, prompt=prompt, **keys))
 
@@ -341,9 +341,9 @@ class PlainRequests(ABC):
         return self._run(self.timbred.set(voice, **keys))
 
     def flow(self, voice: int, prompt: str, **keys: Unpack[FlowKeys]) -> m.Flowing:
-        """Starts an endless sound on a voice, made piece by piece, or changes its course. `fade` is how long one piece
-        takes to become the next (usually a second); with `prompt2`, how long `mix` takes to get there. `stop` ends
-        it.
+        """Starts continuous playback on a voice, rendered segment by segment, or changes its parameters. `fade` is the
+        duration of the crossfade between segments (1 s by default); with `prompt2`, the duration in which `mix`
+        reaches its value. `stop` ends it.
         """
         return self._run(self.timbred.flow(voice, prompt, **keys))
 

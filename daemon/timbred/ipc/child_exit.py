@@ -40,8 +40,9 @@ def add_line_options(parser: argparse.ArgumentParser) -> None:
 
 
 def wait_as_spare(options: argparse.Namespace, prepare: Callable[[], None]) -> None:
-    """In a spare process, import and wait until it is needed; then `options` have its address and token. In any other
-    process, do nothing. Ends the process when the daemon is gone.
+    """In a spare process, import and wait until it is needed; then `options` have its address and token.
+
+    In any other process, do nothing. Ends the process when the daemon is gone.
 
     Args:
         options: As `add_line_options` had them read.

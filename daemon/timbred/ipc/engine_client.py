@@ -31,7 +31,7 @@ ENVIRONMENT = {
 
 
 class EngineUser(Protocol):
-    """Who uses the link: hears of the engine's life and of its messages, on the event loop."""
+    """The user of the link: receives the engine's state changes and messages, on the event loop."""
 
     def engine_up(self, ready: engine_messages.EngineReady) -> None:
         """A process is there and takes orders."""
@@ -52,7 +52,7 @@ class EngineUser(Protocol):
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """How an engine process is started: see the settings of the same names. `memory` is in MB."""
+    """Options of an engine process: see the settings of the same names. `memory` is in MB."""
 
     device: str = "auto"
     threads: int = 0
@@ -67,6 +67,7 @@ class EngineSettings:
 
     @property
     def command(self) -> tuple[str, ...]:
+        """Command line of the engine process, without its address."""
         return (
             *self.program,
             "--device", self.device,
@@ -110,7 +111,7 @@ class EngineLink:
 
     @property
     def up(self) -> bool:
-        """Whether a process is there and takes orders."""
+        """True while a process accepts orders."""
         return self._child.up
 
     @property

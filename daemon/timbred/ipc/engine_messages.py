@@ -1,4 +1,4 @@
-"""What the daemon and an engine process say to each other: MessagePack over one pair of sockets.
+"""Messages between the daemon and an engine process: MessagePack over one pair of sockets.
 
 A message is one frame; `Rendered` is followed by one frame for each take, `Preview` and `Piece` by one: float32
 little-endian samples.
@@ -15,15 +15,17 @@ class EngineMessage(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 
 class ModelSource(msgspec.Struct, frozen=True, kw_only=True):
-    """Which model, and the folder that its files are in."""
+    """A model, and the folder of its files."""
 
     name: str
     folder: str
 
 
 class PromptInputs(msgspec.Struct, frozen=True, kw_only=True):
-    """What the text encoders get. `mix` says how far from `prompt` to `prompt2`, 0 to 1; `weights` how much words of
-    `prompt` count."""
+    """Input of the text encoders.
+
+    `mix` is the position between `prompt` and `prompt2`, 0 to 1; `weights` are the weights of words in `prompt`.
+    """
 
     prompt: str
     negative: str = ""
@@ -67,7 +69,9 @@ class InitAudio(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RenderOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the engine needs for one request. `seconds` is the length at the model's native rate;
+    """Parameters of one generation.
+
+    `seconds` is the length at the model's native rate;
     `seeds` has one for each take; `early` asks for `Piece`s while the end of the sound is still made; `loop` for an end
     that meets the start. With a `window` in seconds, `given` is continued to the length, in windows of at most so many.
     """
@@ -103,9 +107,12 @@ class UnloadModel(EngineMessage, frozen=True, kw_only=True):
 
 
 class RenderJob(EngineMessage, frozen=True, kw_only=True):
-    """To the engine: make sounds. The model is loaded first if it isn't resident. `rank` is 0 for live, 1 for normal,
-    2 for background: lower ones step first. With `within`, the sound is wanted in so many seconds, and others wait for
-    it as soon as it has none of them to spare."""
+    """To the engine: render a job.
+
+    The model is loaded first if it isn't resident. `rank` is 0 for live, 1 for normal, 2 for background: jobs of a
+    lower rank take their steps first. `within` is a deadline in seconds: other jobs wait once there is no time to
+    spare.
+    """
 
     job: int
     model: ModelSource
@@ -206,8 +213,10 @@ class StepDone(EngineMessage, frozen=True, kw_only=True):
 
 
 class PreviewRendered(EngineMessage, frozen=True, kw_only=True):
-    """From the engine: the first take as it will be, roughly; one frame of samples follows. `first` is as in
-    `Rendered`; where a sound is continued, it is as much as was made so far."""
+    """From the engine: a preview of the first take; one frame of samples follows.
+
+    `first` is as in `JobRendered`; for an extension, it is the part rendered so far.
+    """
 
     job: int
     rate: int
@@ -250,9 +259,11 @@ class JobRendered(EngineMessage, frozen=True, kw_only=True):
 
 
 class EmbeddingsReady(EngineMessage, frozen=True, kw_only=True):
-    """From the engine, after `Rendered`, where the order said `hear`: what the takes sound like. One frame, float32, of
-    length 1, follows for each take, in the order of `Rendered`; only what the same `ear` heard can be compared.
-    `ear` is empty, and no frame follows, where it failed."""
+    """From the engine, after `JobRendered`, if the order set `hear`: the takes' embeddings.
+
+    One frame, float32, of norm 1, follows for each take, in the order of `JobRendered`; only embeddings of the same
+    `ear` can be compared. `ear` is empty, and no frame follows, if it failed.
+    """
 
     job: int
     ear: str

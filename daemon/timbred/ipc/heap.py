@@ -55,7 +55,9 @@ def release_free_memory(more_than: int = 0) -> bool:
 
 
 def limit_arenas(most: int) -> None:
-    """Have threads share so many arenas, mallopt(3); without it each keeps what it freed to itself. Before threads are
-    started; nothing where the C library has no arenas."""
+    """Have threads share so many arenas, mallopt(3); without it each keeps what it freed to itself.
+
+    Before threads are started; nothing where the C library has no arenas.
+    """
     if _glibc() is not None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, most)

@@ -26,8 +26,10 @@ def forget_working_folder(installed_in: str) -> None:
 
 
 def python_command(module: str, *arguments: str) -> tuple[str, ...]:
-    """The command line that runs a module of the package in a new interpreter. Start it with `child_environment` in
-    `safe_folder`."""
+    """The command line that runs a module of the package in a new interpreter.
+
+    Start it with `child_environment` in `safe_folder`.
+    """
     return (sys.executable, "-P", "-m", module, *arguments)
 
 

@@ -1,4 +1,4 @@
-"""What the daemon and the player process say to each other: MessagePack over one pair of sockets.
+"""Messages between the daemon and the player process: MessagePack over one pair of sockets.
 
 A message is one frame; `Play`, `More` and `Exchange` are followed by one frame of samples: float32 little-endian,
 interleaved. Frames of the device are counted from its opening. Voices are 1 to 64.
@@ -17,15 +17,18 @@ class PlayerMessage(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 
 class Moment(msgspec.Struct, frozen=True, kw_only=True):
-    """When: at once, on the next beat or bar, or on a beat by its number."""
+    """A start time: at once, on the next beat or bar, or on a beat by its number."""
 
     kind: Literal["now", "beat", "bar", "number"] = "now"
     number: float = 0.0
 
 
 class Handover(msgspec.Struct, frozen=True, kw_only=True):
-    """How a piece of an endless sound gives way to the next, or to itself: with a crossfade of `overlap` seconds that
-    is over with its end, or begins `beats` after it began, where that is sooner."""
+    """Transition from a flow's segment to the next, or to its own repetition.
+
+    The crossfade of `overlap` seconds ends with the segment, or starts `beats` after the segment's start if that is
+    sooner.
+    """
 
     overlap: float
     beats: float | None = None
@@ -149,8 +152,10 @@ class DeviceUnavailable(PlayerMessage, frozen=True, kw_only=True):
 
 
 class VoicePlaying(PlayerMessage, frozen=True, kw_only=True):
-    """From the player: the sound begins at this frame of the device, on this beat. `repeated`: it sounded before, and
-    does so again because nothing follows it yet."""
+    """From the player: the sound starts at this frame of the device, on this beat.
+
+    `repeated`: the segment is repeated because the next one isn't available yet.
+    """
 
     play: int
     frame: int
@@ -183,7 +188,7 @@ class PlayRefused(PlayerMessage, frozen=True, kw_only=True):
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a sounding play is, in frames of its sound, and how it is played now (gain in dB)."""
+    """Position of an active play, in frames of its sound, and its current values (gain in dB)."""
 
     play: int
     position: float
@@ -193,9 +198,11 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlayerHeartbeat(PlayerMessage, frozen=True, kw_only=True):
-    """From the player, steadily: a sign of life, and where everything is. `peers` counts Link's others, `underruns`
-    how often sound wasn't mixed in time, `late` how often the driver says that it was late itself; `lead` is how far
-    sound is mixed ahead now, in seconds, 0 without a device."""
+    """From the player at a fixed interval: a heartbeat with all positions.
+
+    `peers` is the number of Link peers, `underruns` the number of blocks that weren't mixed in time, `late` the number
+    of blocks that the driver reported as late; `lead` is the time mixed ahead, in seconds, 0 without a device.
+    """
 
     frame: int
     beat: float
@@ -208,8 +215,11 @@ class PlayerHeartbeat(PlayerMessage, frozen=True, kw_only=True):
 
 
 class DeviceLost(PlayerMessage, frozen=True, kw_only=True):
-    """From the player, last: the device went away. A new process waits for its return; a driver that has lost its
-    device can't be trusted to be opened again from within the same one."""
+    """From the player, as its last message: the device is lost.
+
+    A new process waits for its return, because a driver that lost its device may fail to open it again in the same
+    process.
+    """
 
     reason: str
     last: PlayerHeartbeat

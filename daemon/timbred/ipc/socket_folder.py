@@ -1,4 +1,4 @@
-"""Which process owns something on disk, and whether that process is gone."""
+"""Owners of files and folders on disk: the process, and a check that it has exited."""
 
 import contextlib
 import errno
@@ -58,7 +58,7 @@ def this_process() -> Owner:
 
 
 def start_of(pid: int) -> str:
-    """When a process started, in the system's own unit; empty if there is none."""
+    """Return the start time of a process, in the system's unit; empty if there is no such process."""
     if sys.platform == "linux":
         try:
             # the second field, a name in parentheses, may hold anything

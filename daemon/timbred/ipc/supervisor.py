@@ -46,7 +46,7 @@ RETRY_AFTER_S = 60.0
 
 @dataclass(frozen=True)
 class SparePolicy:
-    """When there is to be a spare. `is_idle` says that nothing else is being done now; it has to hold for `settle_s`.
+    """Conditions for a spare. `is_idle` reports that there is no other work; it must hold for `settle_s`.
 
     `needed_bytes` of memory have to be available for one to be started, and half of them for it to stay.
     """
@@ -201,24 +201,37 @@ class Handshake(Protocol):
     """The first message of a process: proves that it is ours, and of our version."""
 
     @property
-    def token(self) -> str: ...
+    def token(self) -> str:
+        """Secret that the daemon gave to the process."""
+        ...
+
     @property
-    def wire_version(self) -> int: ...
+    def wire_version(self) -> int:
+        """Version of the messages."""
+        ...
+
     @property
-    def version(self) -> str: ...
+    def version(self) -> str:
+        """Version of timbred."""
+        ...
 
 
 class Refusal(Protocol):
     """The last message of a process that can't start. `message` says why, and what to do."""
 
     @property
-    def token(self) -> str: ...
+    def token(self) -> str:
+        """Secret that the daemon gave to the process."""
+        ...
+
     @property
-    def message(self) -> str: ...
+    def message(self) -> str:
+        """Cause and remedy."""
+        ...
 
 
 class ProcessObserver(Protocol):
-    """Who uses the process: hears of its life and of its messages, on the event loop."""
+    """The user of the process: receives its state changes and messages, on the event loop."""
 
     def child_up(self, ready: Any) -> None:
         """A process is there and takes orders; `ready` is its introduction."""
@@ -252,7 +265,7 @@ class ProcessView(Protocol):
 
     @property
     def trouble(self) -> str:
-        """Why no process can be started; empty while one is up, or as long as one may still come up."""
+        """Reason why no process can be started; empty while one runs or may still start."""
         ...
 
     @property
@@ -301,7 +314,7 @@ class _Refused(Exception):
 
 @dataclass(frozen=True)
 class _End:
-    """How a process ended. `explained` says that it is known why it could not start."""
+    """The end of a process. `explained`: the reason why it could not start is known."""
 
     reason: str
     explained: bool = False
@@ -322,7 +335,7 @@ class SupervisedProcess:
         self.user = user
         self.up = False
         self.trouble = ""
-        """Why no process can be started; empty while one is up, or as long as one may still come up."""
+        """Reason why no process can be started; empty while one runs or may still start."""
         self._supervisor = supervisor or Supervisor()
         self._addresses = Addresses(trade.name)
         self._failed_starts = 0
@@ -336,13 +349,14 @@ class SupervisedProcess:
 
     @property
     def state(self) -> Literal["starting", "up", "failed"]:
-        """Whether a process is up, and if not, whether one is expected to be soon."""
+        """State of the process: up, or starting, or failed."""
         if self.up:
             return "up"
         return "failed" if self.trouble else "starting"
 
     @property
     def pid(self) -> int | None:
+        """Process id; None while no process runs."""
         return self._process.pid if self._process else None
 
     @property
@@ -352,7 +366,7 @@ class SupervisedProcess:
 
     @property
     def has_warm_spare(self) -> bool:
-        """Whether a spare process could take over at once."""
+        """True if a spare process can take over at once."""
         return self._spare is not None and self._spare.is_warm
 
     def succeeded(self) -> None:

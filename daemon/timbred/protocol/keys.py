@@ -41,7 +41,7 @@ class Request(Message, frozen=True, kw_only=True):
 
 
 class PlaybackKeys(Request, frozen=True, kw_only=True):
-    """What `play` understands, also as keys of `generate` and `flow`."""
+    """Keys of `play`, which `generate` and `flow` accept too."""
 
     gain: Annotated[float, Meta(ge=-120, le=24, description="dB", extra={"default": "0"})] | None = None
     pan: Annotated[float, Meta(ge=-1, le=1, description="left -1 to right 1", extra={"default": "0"})] | None = None

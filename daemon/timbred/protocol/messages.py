@@ -114,8 +114,11 @@ class Set(Request, frozen=True, kw_only=True):
 
 
 class Flow(Recipe, frozen=True, kw_only=True):
-    """Starts an endless sound on a voice, made piece by piece, or changes its course. `fade` is how long one piece
-    takes to become the next (usually a second); with `prompt2`, how long `mix` takes to get there. `stop` ends it."""
+    """Starts continuous playback on a voice, rendered segment by segment, or changes its parameters.
+
+    `fade` is the duration of the crossfade between segments (1 s by default); with `prompt2`, the duration in which
+    `mix` reaches its value. `stop` ends it.
+    """
 
     voice: Voice = msgspec.field()  # pyright: ignore[reportGeneralTypeIssues]  required here, a key elsewhere
     prompt: Prompt

@@ -215,10 +215,10 @@ def _check_end(data: bytes, after: int) -> int:
 
 
 def write_message(address: str, arguments: Sequence[str | int | float]) -> bytes:
-    """Encode a message with arguments of the types i, f and s only; integers beyond 32 bits are sent as text.
+    r"""Encode a message with arguments of the types i, f and s only; integers beyond 32 bits are sent as text.
 
     >>> write_message("/timbred/synced", [1])
-    b'/timbred/synced\\x00,i\\x00\\x00\\x00\\x00\\x00\\x01'
+    b'/timbred/synced\x00,i\x00\x00\x00\x00\x00\x01'
     """
     tags = bytearray(b",")
     body = bytearray()

@@ -238,9 +238,9 @@ def _remove_own(path: Path, own: os.stat_result) -> None:
 
 
 SYNC_AFTER_PUBLICATION = sys.platform != "win32"
-"""Whether files are written through to the disk after they got their name.
+"""True if files are synced to the disk after they got their name.
 
-On Windows nobody can move or delete an open file, and folders can't be flushed; there a file is flushed before.
+On Windows no program can move or delete an open file, and folders can't be flushed; there a file is flushed before.
 """
 
 
