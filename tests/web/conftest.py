@@ -105,7 +105,7 @@ def page(first_page: Page) -> Iterator[Page]:
         " timbred.history.stars.setAttribute('aria-pressed', 'false'), timbred.composer.startFresh(),"
         " timbred.composer.fail(''),"
         " timbred.history.unlike(),"
-        " timbred.composer.prompt.value = '', document.activeElement.blur(), timbred.stage.listening.stop())"
+        " timbred.composer.prompt.value = '', document.activeElement.blur(), timbred.takeView.player.stop())"
     )
     first_page.run("timbred.composer.fields.get('seconds').value = 0.5")
     first_page.press("1")
@@ -121,6 +121,6 @@ def make_sound(page: Page, prompt: str) -> str:
     page.type(prompt)
     page.press("Enter")
     page.press("Escape")
-    page.until(f"!timbred.requests.live.length && timbred.stage.take?.prompt === {json.dumps(prompt)}")
-    page.until("timbred.stage.shown && !timbred.stage.job")
-    return str(page.run("timbred.stage.take.take_id"))
+    page.until(f"!timbred.requests.live.length && timbred.takeView.take?.prompt === {json.dumps(prompt)}")
+    page.until("timbred.takeView.shown && !timbred.takeView.job")
+    return str(page.run("timbred.takeView.take.take_id"))

@@ -45,7 +45,7 @@ def take_pictures(page: Page, folder: Path) -> None:
     page.press("Escape")
     page.press("v")
     page.until("!timbred.requests.live.length && timbred.history.rows.size === 4")
-    page.until("timbred.stage.shown && !timbred.stage.job")
+    page.until("timbred.takeView.shown && !timbred.takeView.job")
     sketched(page)
     page.picture(folder / "panel-history.png")
     page.run("(timbred.history.search.value = '', timbred.history.refresh())")
@@ -63,10 +63,10 @@ def fill(page: Page) -> None:
         make_sound(page, prompt)
         if prompt in STARRED:
             page.press("s")
-            page.until("timbred.stage.take.starred")
+            page.until("timbred.takeView.take.starred")
     page.run("timbred.composer.reset()")
     page.run("document.activeElement.blur()")
-    page.run("timbred.stage.listening.seek(0.62)")
+    page.run("timbred.takeView.player.seek(0.62)")
     sketched(page)
 
 
@@ -85,7 +85,7 @@ def denoise(page: Page, path: Path) -> None:
     page.run("$('#prompt').value = ''")
     page.type("dark drone c2 detuned")
     page.press("Enter")
-    page.until("timbred.stage.previewed && timbred.stage.shown && timbred.stage.job?.fraction > 0.55")
+    page.until("timbred.takeView.previewed && timbred.takeView.shown && timbred.takeView.job?.fraction > 0.55")
     page.picture(path)
     page.press("Escape")
     page.press("x")
@@ -102,7 +102,7 @@ def repaint(page: Page, path: Path) -> None:
     page.type("metallic bell c5")
     page.picture(path)
     page.press("Escape")
-    page.run("(timbred.composer.startFresh(), timbred.stage.marking.forget(), document.activeElement.blur())")
+    page.run("(timbred.composer.startFresh(), timbred.takeView.marking.forget(), document.activeElement.blur())")
 
 
 def fail(page: Page, path: Path) -> None:

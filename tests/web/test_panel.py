@@ -34,7 +34,7 @@ def test_a_prompt_typed_becomes_a_sound_seen_and_heard(page: Page, running: Rest
     assert page.run("document.activeElement.id") == "prompt"
     page.type("warm pad")
     page.press("Enter")
-    page.until("timbred.stage.take?.prompt === 'warm pad' && timbred.stage.shown && !timbred.stage.job")
+    page.until("timbred.takeView.take?.prompt === 'warm pad' && timbred.takeView.shown && !timbred.takeView.job")
     states = [state for state, _, _ in page.run("window.seen")]
     assert sorted(set(states), key=states.index) == ["asked", "queued", "started", "done"]
     assert any(text and text.startswith("step ") for _, _, text in page.run("window.seen"))
@@ -47,28 +47,28 @@ def test_a_prompt_typed_becomes_a_sound_seen_and_heard(page: Page, running: Rest
     assert page.run(LIT % ".noise") == 0
     page.until((LIT % "#takes li:first-child .sketch") + " > 0.02")
 
-    path = page.run("timbred.stage.take.path")
+    path = page.run("timbred.takeView.take.path")
     assert page.text("#path") == path
     samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    seen = page.run("[timbred.stage.shown.rate, [...timbred.stage.shown.channels[0]]]")
+    seen = page.run("[timbred.takeView.shown.rate, [...timbred.takeView.shown.channels[0]]]")
     assert seen[0] == rate
     assert np.array_equal(np.array(seen[1], np.float32), samples[:, 0])
 
     page.press("Escape")
     page.press(" ")
-    page.until("timbred.stage.listening.playing && timbred.stage.listening.position > 0.1")
-    assert page.until("timbred.stage.listening.level") > 0.1
-    heard = page.run("[...timbred.stage.listening.source.buffer.getChannelData(0)]")
+    page.until("timbred.takeView.player.playing && timbred.takeView.player.position > 0.1")
+    assert page.until("timbred.takeView.player.level") > 0.1
+    heard = page.run("[...timbred.takeView.player.source.buffer.getChannelData(0)]")
     assert np.array_equal(np.array(heard, np.float32), samples[:, 0])
     page.press(" ")
-    paused = page.run("[timbred.stage.listening.playing, timbred.stage.listening.position]")
+    paused = page.run("[timbred.takeView.player.playing, timbred.takeView.player.position]")
     assert paused[0] is False
     assert paused[1] > 0.1
     assert page.run("$('#listen').getAttribute('aria-label')") == "Listen"
     page.run("$('#scope').focus()")
     page.press("Home")
     page.press("ArrowRight")
-    assert page.run("timbred.stage.listening.position") == pytest.approx(0.1)
+    assert page.run("timbred.takeView.player.position") == pytest.approx(0.1)
 
 
 def test_keys_go_out_as_they_were_set(page: Page) -> None:
@@ -84,12 +84,12 @@ def test_keys_go_out_as_they_were_set(page: Page) -> None:
     page.run("timbred.composer.fields.get('loop').value = true")
     page.run("$('#prompt').focus()")
     page.press("Enter")
-    page.until("timbred.stage.take?.prompt === 'keys' && timbred.stage.shown")
-    take = page.run("timbred.stage.take")
+    page.until("timbred.takeView.take?.prompt === 'keys' && timbred.takeView.shown")
+    take = page.run("timbred.takeView.take")
     assert take["name"].endswith(".aiff")
     assert (take["channels"], take["recipe"]["parameters"]["loop"]) == (2, True)
     samples, _ = soundfile.read(take["path"], dtype="float32", always_2d=True)
-    seen = page.run("timbred.stage.shown.channels.map((one) => [...one])")
+    seen = page.run("timbred.takeView.shown.channels.map((one) => [...one])")
     assert np.array_equal(np.array(seen, np.float32), samples.T)
 
 
@@ -106,13 +106,13 @@ def test_every_key_of_generate_is_offered_with_its_range(page: Page) -> None:
 
 def test_more_like_this_and_the_locked_seed(page: Page) -> None:
     first = make_sound(page, "vary me")
-    seed = page.run("timbred.stage.take.seed")
+    seed = page.run("timbred.takeView.take.seed")
     page.press("v")
-    page.until(f"timbred.stage.take.take_id !== '{first}' && timbred.stage.shown")
-    assert page.run("timbred.stage.take.seed") != seed
-    assert page.run("timbred.stage.take.prompt") == "vary me"
+    page.until(f"timbred.takeView.take.take_id !== '{first}' && timbred.takeView.shown")
+    assert page.run("timbred.takeView.take.seed") != seed
+    assert page.run("timbred.takeView.take.prompt") == "vary me"
 
-    kept = page.run("timbred.stage.take.seed")
+    kept = page.run("timbred.takeView.take.seed")
     page.press("l")
     assert page.run("$('#seed-lock').getAttribute('aria-pressed')") == "true"
     page.press("v")
@@ -121,8 +121,8 @@ def test_more_like_this_and_the_locked_seed(page: Page) -> None:
     page.press("End")
     page.type(" slowly")
     page.press("Enter")
-    page.until("timbred.stage.take.prompt === 'vary me slowly' && timbred.stage.shown")
-    assert page.run("timbred.stage.take.seed") == kept
+    page.until("timbred.takeView.take.prompt === 'vary me slowly' && timbred.takeView.shown")
+    assert page.run("timbred.takeView.take.seed") == kept
 
 
 def test_a_marked_part_is_made_anew(page: Page) -> None:
@@ -134,7 +134,7 @@ def test_a_marked_part_is_made_anew(page: Page) -> None:
         "Object.fromEntries(['init', 'start', 'end', 'low', 'high']"
         ".map((name) => [name, timbred.composer.fields.get(name).value]))"
     )
-    seconds = page.run("timbred.stage.take.seconds")
+    seconds = page.run("timbred.takeView.take.seconds")
     assert fields["init"] == take
     assert fields["start"] == pytest.approx(seconds / 4, abs=seconds / width + 0.01)
     assert fields["end"] == pytest.approx(seconds * 3 / 4, abs=seconds / width + 0.01)
@@ -144,8 +144,8 @@ def test_a_marked_part_is_made_anew(page: Page) -> None:
     page.run("$('#prompt').value = ''")
     page.type("a bell in the middle")
     page.press("Enter")
-    page.until("timbred.stage.take.prompt === 'a bell in the middle' && timbred.stage.shown")
-    parameters = page.run("timbred.stage.take.recipe.parameters")
+    page.until("timbred.takeView.take.prompt === 'a bell in the middle' && timbred.takeView.shown")
+    parameters = page.run("timbred.takeView.take.recipe.parameters")
     assert {name: parameters[name] for name in fields} == fields
     page.press("Escape")
     page.press("r")
@@ -158,7 +158,7 @@ def test_a_marked_part_is_made_anew(page: Page) -> None:
 def test_a_star_survives_a_reload(page: Page) -> None:
     take = make_sound(page, "a sound to keep")
     page.press("s")
-    page.until("timbred.stage.take.starred && $('#stage .star').getAttribute('aria-pressed') === 'true'")
+    page.until("timbred.takeView.take.starred && $('#stage .star').getAttribute('aria-pressed') === 'true'")
     page.reload()
     page.until(f"$('#takes li[data-take={take}] .star')?.getAttribute('aria-pressed') === 'true'")
     page.click("#only-starred")
@@ -207,12 +207,12 @@ def test_arrows_and_letters_go_through_the_takes(page: Page) -> None:
     make_sound(page, "first of two")
     make_sound(page, "second of two")
     page.press("j")
-    page.until("timbred.stage.take.prompt === 'first of two'")
+    page.until("timbred.takeView.take.prompt === 'first of two'")
     page.press("k")
-    page.until("timbred.stage.take.prompt === 'second of two'")
+    page.until("timbred.takeView.take.prompt === 'second of two'")
     page.run("$('#takes .choose[tabindex=\"0\"]').focus()")
     page.press("ArrowDown")
-    page.until("timbred.stage.take.prompt === 'first of two'")
+    page.until("timbred.takeView.take.prompt === 'first of two'")
     assert page.run("document.activeElement.textContent").startswith("first of two")
 
 
@@ -233,7 +233,7 @@ def test_stop_all_works_while_typing(page: Page) -> None:
     make_sound(page, "something to stop")
     page.press("o")
     page.press(" ")
-    page.until("timbred.stage.listening.playing")
+    page.until("timbred.takeView.player.playing")
     page.press("p")
     for words in ("slow and first", "slow and second"):
         page.run("$('#prompt').value = ''")
@@ -241,9 +241,9 @@ def test_stop_all_works_while_typing(page: Page) -> None:
         page.press("Enter")
     page.until("timbred.requests.live.length === 2 && timbred.requests.live.some((job) => job.step >= 1)")
     page.press(".", CTRL)
-    page.until("!timbred.requests.live.length && !timbred.stage.listening.playing")
+    page.until("!timbred.requests.live.length && !timbred.takeView.player.playing")
     assert page.run("[...timbred.requests.jobs.values()].slice(-2).map((job) => job.state)") == ["cancelled"] * 2
-    page.run("timbred.stage.listening.loop(false)")
+    page.run("timbred.takeView.player.loop(false)")
 
 
 def test_each_failure_is_shown_where_it_happened(page: Page) -> None:
@@ -270,7 +270,7 @@ def test_each_failure_is_shown_where_it_happened(page: Page) -> None:
     page.press("b")
     page.until("$('#voices-failure').textContent")
     assert page.text("#voices-failure").startswith("no-audio-device: ")
-    page.run("(timbred.voices.fields.get('voice').value = 99, timbred.voices.play(timbred.stage.take))")
+    page.run("(timbred.voices.fields.get('voice').value = 99, timbred.voices.play(timbred.takeView.take))")
     page.until("$('#voices [data-key=voice] .failure').textContent.includes('99')")
 
     page.press("2")
@@ -324,7 +324,7 @@ def test_a_dragged_take_is_its_file(page: Page) -> None:
         " return Object.fromEntries([...event.dataTransfer.types].map((one) => [one, event.dataTransfer.getData(one)]))"
         " })()"
     )
-    path = Path(page.run("timbred.stage.take.path"))
+    path = Path(page.run("timbred.takeView.take.path"))
     assert carried["text/plain"] == str(path)
     assert carried["text/uri-list"] == path.as_uri()
     kind, name, address = carried["downloadurl"].split(":", 2)
@@ -389,7 +389,9 @@ def test_a_daemon_that_does_not_answer_is_told_within_two_seconds(page: Page, ru
         page.until("document.body.dataset.link === 'silent' && !$('#gone').hidden", AGAIN_WITHIN)
     finally:
         running.now.process.send_signal(signal.SIGCONT)
-    times = page.run("import('/panel/connection.js').then((m) => m.ASK_EVERY + m.SILENT_AFTER + m.LOOK_EVERY)")
+    times = page.run(
+        "import('/panel/connection.js').then((m) => m.PING_INTERVAL_MS + m.SILENT_AFTER_MS + m.CHECK_INTERVAL_MS)"
+    )
     assert times < 1000 * SAID_WITHIN
     page.until("timbred.own.open && $('#gone').hidden", AGAIN_WITHIN)
 
@@ -415,7 +417,7 @@ def test_the_daemon_ends_and_comes_back(page: Page, running: Restartable) -> Non
     running.start()
     page.until("timbred.own.open && timbred.everybody.open && $('#gone').hidden", AGAIN_WITHIN)
     page.until("$('.card[data-state=lost]')")
-    assert "ask again" in page.text(".card[data-state=lost]")
+    assert "press Again" in page.text(".card[data-state=lost]")
     page.until(f"$('#takes li[data-take={take}]')")
     page.run("document.activeElement.blur()")
     make_sound(page, "after the end")

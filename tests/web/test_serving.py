@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from tests.storage.test_takes import take
 from tests.transports.stage import PATIENCE, Stage, config_for
 from timbred.storage.library import Library
-from timbred.web import PAGE, TYPES, assets
+from timbred.web import CONTENT_TYPES, PAGE, assets
 
 Headers = dict[str, str]
 Scene = Callable[[Stage, Library], Coroutine[Any, Any, None]]
@@ -62,7 +62,7 @@ def test_the_page_and_its_parts_are_served_with_their_guards(tmp_path: Path) -> 
             status, headers, body = await ask(stage, path, Accept="text/html,*/*")
             name = path.removeprefix("/panel/") if path != "/" else PAGE
             assert (status, body) == (200, assets()[name].content), path
-            assert headers["content-type"] == TYPES["." + name.rpartition(".")[2]]
+            assert headers["content-type"] == CONTENT_TYPES["." + name.rpartition(".")[2]]
             policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
             assert policy["default-src"] == "'none'"
             assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"

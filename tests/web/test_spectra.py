@@ -11,7 +11,7 @@ import soundfile
 from tests.web.browser import Page
 
 DECODE = (
-    "import('/panel/sound.js').then(async ({ decode }) => { const text = atob(%s);"
+    "import('/panel/audio_decode.js').then(async ({ decode }) => { const text = atob(%s);"
     " const bytes = Uint8Array.from(text, (letter) => letter.charCodeAt(0)).buffer;"
     " const found = await decode(bytes, %d); return [found.rate, found.channels.map((one) => [...one])]; })"
 )
@@ -72,8 +72,7 @@ def test_what_is_no_sound_is_refused(page: Page, content: bytes) -> None:
 def test_the_transform_is_numpys(page: Page, size: int) -> None:
     samples = noise(size, 1)[:, 0].astype(np.float64)
     found = page.run(
-        f"import('/panel/spectrum.js').then(({{ Fourier }}) => "
-        f"[...new Fourier({size}).power({json.dumps(samples.tolist())})])"
+        f"import('/panel/fft.js').then(({{ Fft }}) => [...new Fft({size}).power({json.dumps(samples.tolist())})])"
     )
     assert np.allclose(found, np.abs(np.fft.rfft(samples)) ** 2, rtol=1e-9, atol=1e-9)
 
@@ -82,7 +81,7 @@ def test_the_transform_is_numpys(page: Page, size: int) -> None:
 def test_a_tone_stands_at_its_height(page: Page, frequency: float) -> None:
     columns, rows, rate = 8, 200, 48000
     found = page.run(
-        f"import('/panel/spectrum.js').then(({{ spectrogram, height }}) => {{"
+        f"import('/panel/fft.js').then(({{ spectrogram, height }}) => {{"
         f" const tone = Float32Array.from({{ length: {rate} }}, (_, n) => Math.sin(2 * Math.PI * {frequency} * n / {rate}));"  # noqa: E501
         f" return [[...spectrogram(tone, {rate}, {columns}, {rows})], height({frequency}, {rate})]; }})"
     )
@@ -95,7 +94,7 @@ def test_a_tone_stands_at_its_height(page: Page, frequency: float) -> None:
 def test_the_outline_is_lowest_and_highest(page: Page) -> None:
     sound = noise(1000, 2)
     found = page.run(
-        "import('/panel/sound.js').then(({ outline }) => { const channels = "
+        "import('/panel/audio_decode.js').then(({ outline }) => { const channels = "
         f"{json.dumps(sound.T.tolist())}.map((one) => Float32Array.from(one));"
         " const { low, high, power } = outline({ rate: 8000, frames: 1000, channels }, 10);"
         " return [[...low], [...high], [...power]]; })"

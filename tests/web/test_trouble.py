@@ -42,7 +42,7 @@ def unable(browser: Wire, tmp_path: Path, reason: Path) -> Iterator[Page]:
 def test_an_engine_that_cannot_start_is_shown_with_its_reason_until_it_starts(unable: Page, reason: Path) -> None:
     unable.until(f"{LINE} !== ''")
     told = unable.run(LINE)
-    assert told.startswith("The engine can't be started, so no sound can be made: ")
+    assert told.startswith("The engine can't be started, so no sound can be rendered: ")
     assert f"told not to start by {reason}; remove it." in told
     assert unable.run("$('#trouble').checkVisibility()")
     assert unable.run("[$('#trouble').getAttribute('role'), $('#trouble').getAttribute('aria-live')]") == [
@@ -57,11 +57,11 @@ def test_an_engine_that_cannot_start_is_shown_with_its_reason_until_it_starts(un
 
 def test_a_player_that_cannot_start_is_shown_beside_the_engine(page: Page) -> None:
     status = "{ engine_trouble: 'no such device; set device=cpu', player_trouble: 'numpy is missing; install it' }"
-    told = page.run(f"import('/panel/trouble.js').then(({{ sentences }}) => sentences({status}))")
+    told = page.run(f"import('/panel/process_alerts.js').then(({{ sentences }}) => sentences({status}))")
     assert told == [
-        "The engine can't be started, so no sound can be made: no such device; set device=cpu."
-        " timbred tries again by itself.",
-        "The player can't be started, so files are made, but nothing can be played: numpy is missing; install it."
-        " timbred tries again by itself.",
+        "The engine can't be started, so no sound can be rendered: no such device; set device=cpu."
+        " timbred retries by itself.",
+        "The player can't be started, so files are written, but nothing can be played: numpy is missing; install it."
+        " timbred retries by itself.",
     ]
     assert page.run(LINE) == ""

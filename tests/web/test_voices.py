@@ -54,7 +54,7 @@ def test_a_take_is_played_changed_and_stopped(heard_page: Page) -> None:
     page.press("p")
     page.press(".", CTRL)
     page.until("!$('#voices [data-voice]') && $('[data-gauge=voices]').textContent.startsWith('0')")
-    page.until("$('#voices').textContent.includes('Nothing sounds.')")
+    page.until("$('#voices').textContent.includes('Nothing is playing.')")
 
 
 def test_an_endless_sound_begins_and_ends(heard_page: Page) -> None:

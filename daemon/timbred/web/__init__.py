@@ -1,4 +1,4 @@
-"""The panel: one page with its styles and scripts, as they lie in this package. Who serves it: `transports.panel`."""
+"""The panel: one page with its styles and scripts, as package files. `timbred.transports.web_api` serves it."""
 
 import hashlib
 from dataclasses import dataclass
@@ -6,18 +6,18 @@ from importlib.resources import files
 
 PAGE = "index.html"
 
-TYPES = {
+CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-"""The panel's kinds of files and what they are called over HTTP."""
+"""Content types by file extension."""
 
 
 @dataclass(frozen=True)
 class Asset:
-    """One file of the page. `mark` changes with its content, and is an HTTP ETag."""
+    """One file of the page. `mark` is its HTTP ETag, which changes with the content."""
 
     content: bytes
     type: str
@@ -25,11 +25,13 @@ class Asset:
 
 
 def assets() -> dict[str, Asset]:
-    """Every file of the page by its name."""
-    found: dict[str, Asset] = {}
+    """Return every file of the page by its name."""
+    assets_by_name: dict[str, Asset] = {}
     for file in files(__name__).iterdir():
-        ending = "." + file.name.rpartition(".")[2]
-        if ending in TYPES:
+        extension = "." + file.name.rpartition(".")[2]
+        if extension in CONTENT_TYPES:
             content = file.read_bytes()
-            found[file.name] = Asset(content, TYPES[ending], f'"{hashlib.sha256(content).hexdigest()[:32]}"')
-    return found
+            assets_by_name[file.name] = Asset(
+                content, CONTENT_TYPES[extension], f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+            )
+    return assets_by_name

@@ -1,24 +1,24 @@
-// What everybody asks of the daemon, as it happens: one line for each request, rewritten as it gets on.
+// The requests of all clients: one line for each, updated with its progress.
 
-import { make, write } from "./elements.js";
-import { clock, seconds } from "./words.js";
+import { createElement, write } from "./dom.js";
+import { clock, seconds } from "./format.js";
 
-const MOST_LINES = 200;
+const MAX_LINES = 200;
 
 export class Activity {
-  /** `titleOf` tells what this page's own requests are called. */
+  /** `titleOf` returns the titles of this page's own requests. */
   constructor(element, everybody, { titleOf }) {
     this.titleOf = titleOf;
     this.lines = new Map();
     this.count = 0;
-    this.list = make("ol", { class: "activity", id: "lines", "aria-label": "What everybody asks, the newest first" });
-    this.nothing = make("p", { class: "hint", text: "Nothing yet. What any client asks of timbred is shown here." });
+    this.list = createElement("ol", { class: "activity", id: "lines", "aria-label": "Requests of all clients, the newest first" });
+    this.nothing = createElement("p", { class: "hint", text: "No requests yet. The requests of all clients are shown here." });
     element.append(this.nothing, this.list);
-    everybody.on("event", (event) => this.hear(event));
+    everybody.on("event", (event) => this.handle(event));
   }
 
-  hear(event) {
-    const words = told(event, this.titleOf(event.id) ?? nameOf(event.id));
+  handle(event) {
+    const words = describe(event, this.titleOf(event.id) ?? nameOf(event.id));
     if (!words) return;
     const place = placeOf(event) ?? `event ${(this.count += 1)}`;
     const line = this.lines.get(place) ?? this.add(place);
@@ -29,7 +29,7 @@ export class Activity {
     if (line.done) this.lines.set(`${place} ended ${(this.count += 1)}`, line) && this.lines.delete(place);
   }
 
-  /** A line of this page's own. */
+  /** Adds a line of this page itself. */
   note(kind, words) {
     const line = this.add(`note ${(this.count += 1)}`);
     line.element.dataset.kind = kind;
@@ -38,12 +38,12 @@ export class Activity {
   }
 
   add(place) {
-    const line = { time: make("time"), words: make("span") };
-    line.element = make("li", {}, line.time, line.words);
+    const line = { time: createElement("time"), words: createElement("span") };
+    line.element = createElement("li", {}, line.time, line.words);
     this.lines.set(place, line);
     this.list.prepend(line.element);
     this.nothing.hidden = true;
-    if (this.list.children.length > MOST_LINES) {
+    if (this.list.children.length > MAX_LINES) {
       const last = this.list.lastElementChild;
       for (const [name, one] of this.lines) if (one.element === last) this.lines.delete(name);
       last.remove();
@@ -52,21 +52,21 @@ export class Activity {
   }
 }
 
-const MADE = ["queued", "started", "progress", "warning", "preview", "take", "done", "cancelled", "fail"];
+const REQUEST_EVENTS = ["queued", "started", "progress", "warning", "preview", "take", "done", "cancelled", "fail"];
 
 function placeOf(event) {
-  return event.id !== undefined && MADE.includes(event.type) ? `request ${event.id}` : null;
+  return event.id !== undefined && REQUEST_EVENTS.includes(event.type) ? `request ${event.id}` : null;
 }
 
-/** Another page's request by that page's first letters and its number; any other client's by its own name for it. */
+/** Returns a request's name: for another page its first letters and a number, for other clients the request's id. */
 const nameOf = (id) => String(id ?? "").replace(/^panel-(\w{4})\w*-.*-(\d+)$/, "another panel ($1) $2");
 
-function told(event, name) {
+function describe(event, name) {
   switch (event.type) {
     case "queued":
-      return `${name}: waits${event.position ? `, ${event.position} before it` : ""}`;
+      return `${name}: waiting${event.position ? `, ${event.position} ahead` : ""}`;
     case "started":
-      return `${name}: ${event.model} works on it`;
+      return `${name}: rendering with ${event.model}`;
     case "progress":
       return `${name}: ${Math.round(event.fraction * 100)} %${event.eta_s ? `, ${seconds(event.eta_s)} left` : ""}`;
     case "warning":
@@ -84,7 +84,7 @@ function told(event, name) {
     case "playing":
       return `voice ${event.voice} plays ${event.take}`;
     case "flowing":
-      return `voice ${event.voice} flows on with ${event.take}${event.late ? " (late)" : ""}`;
+      return `voice ${event.voice} continues with ${event.take}${event.late ? " (late)" : ""}`;
     case "ended":
       return `voice ${event.voice}: ${event.reason}`;
     case "loaded":

@@ -1,14 +1,14 @@
-// Where a sound is asked for: the prompt, the keys in sight, all others behind a door; from nothing or from a take.
+// The form for a request: the prompt, the visible keys, and all other keys on demand; new, or from a take.
 
 import { Field } from "./fields.js";
-import { icon, make, set, write } from "./elements.js";
-import { always } from "./memory.js";
-import { sayNow } from "./saying.js";
-import { IN_SIGHT, grouped } from "./vocabulary.js";
+import { icon, createElement, set, write } from "./dom.js";
+import { localStore } from "./storage.js";
+import { announceNow } from "./live_region.js";
+import { VISIBLE_KEYS, grouped } from "./schema.js";
 
-const REMEMBERED_PROMPTS = 50;
+const MAX_PROMPTS = 50;
 const PARTS = ["start", "end", "low", "high"];
-const LARGEST_SEED = 2147483647;
+const MAX_SEED = 2147483647;
 
 export class Composer {
   constructor(element, keys, requests, { defaultModel, selected }) {
@@ -20,14 +20,14 @@ export class Composer {
     this.from = null;
     this.locked = false;
     this.lastSeed = null;
-    this.prompts = always.get("prompts", []);
+    this.prompts = localStore.get("prompts", []);
     this.recalled = -1;
     this.build(element, keys);
   }
 
   build(element, keys) {
     const byName = new Map(keys.map((key) => [key.name, key]));
-    this.prompt = make("textarea", {
+    this.prompt = createElement("textarea", {
       id: "prompt",
       rows: 1,
       maxlength: byName.get("prompt").longest,
@@ -37,22 +37,22 @@ export class Composer {
       autocomplete: "off",
       enterkeyhint: "go",
     });
-    this.failure = make("p", { id: "prompt-failure", class: "failure" });
-    this.go = make("button", { type: "submit", class: "go", id: "make" }, "Make ", make("kbd", { text: "⏎" }));
-    this.origin = make("p", { class: "origin", hidden: true });
-    const inSight = IN_SIGHT.filter((name) => byName.has(name)).map((name) => this.field(byName.get(name)).element);
+    this.failure = createElement("p", { id: "prompt-failure", class: "failure" });
+    this.go = createElement("button", { type: "submit", class: "go", id: "make" }, "Make ", createElement("kbd", { text: "⏎" }));
+    this.origin = createElement("p", { class: "origin", hidden: true });
+    const inSight = VISIBLE_KEYS.filter((name) => byName.has(name)).map((name) => this.field(byName.get(name)).element);
     this.buildSeed();
     this.buildModels();
-    const form = make(
+    const form = createElement(
       "form",
       { novalidate: true, onsubmit: (event) => this.submitted(event) },
       this.origin,
-      make("label", { for: "prompt", class: "unseen", text: "Prompt: what to hear, in words" }),
-      make("div", { class: "ask" }, this.prompt, this.go),
-      make("small", { id: "prompt-help", class: "unseen", text: "Enter makes it, arrow up brings earlier prompts" }),
+      createElement("label", { for: "prompt", class: "unseen", text: "Prompt: a description of the sound" }),
+      createElement("div", { class: "ask" }, this.prompt, this.go),
+      createElement("small", { id: "prompt-help", class: "unseen", text: "Enter renders it; Arrow up recalls earlier prompts" }),
       this.failure,
-      make("div", { class: "keys sight" }, ...inSight),
-      make("div", { class: "doors" }, this.wordsDoor(), this.door(keys)),
+      createElement("div", { class: "keys sight" }, ...inSight),
+      createElement("div", { class: "doors" }, this.wordsPanel(), this.keysPanel(keys)),
     );
     this.prompt.addEventListener("keydown", (event) => this.pressed(event));
     this.prompt.addEventListener("input", () => this.typed());
@@ -61,40 +61,40 @@ export class Composer {
   }
 
   field(key) {
-    const made = new Field(key, { changed: () => this.counted() });
-    this.fields.set(key.name, made);
-    return made;
+    const element = new Field(key, { changed: () => this.counted() });
+    this.fields.set(key.name, element);
+    return element;
   }
 
-  door(keys) {
-    this.number = make("span", { class: "count" });
+  keysPanel(keys) {
+    this.number = createElement("span", { class: "count" });
     const groups = grouped(keys).map(([title, found]) =>
-      make(
+      createElement(
         "fieldset",
         {},
-        make("legend", { text: title }),
-        make("div", { class: "keys" }, ...found.map((key) => this.field(key).element)),
+        createElement("legend", { text: title }),
+        createElement("div", { class: "keys" }, ...found.map((key) => this.field(key).element)),
       ),
     );
-    const reset = make("button", { type: "button", class: "small", onclick: () => this.reset() }, "Reset all keys");
-    return make("details", { class: "door", id: "all-keys" }, make("summary", {}, "All keys ", this.number), ...groups, reset);
+    const reset = createElement("button", { type: "button", class: "small", onclick: () => this.reset() }, "Reset all keys");
+    return createElement("details", { class: "door", id: "all-keys" }, createElement("summary", {}, "All keys ", this.number), ...groups, reset);
   }
 
-  /** The words that the chosen model was taught, each a button that adds it to the prompt. */
-  wordsDoor() {
-    this.known = make("div", { class: "words" });
-    this.knownTitle = make("summary");
-    this.knownDoor = make("details", { class: "door", hidden: true, id: "known-words" }, this.knownTitle, this.known);
-    return this.knownDoor;
+  /** Builds the list of the words that the selected model was trained on; a click adds one to the prompt. */
+  wordsPanel() {
+    this.known = createElement("div", { class: "words" });
+    this.knownTitle = createElement("summary");
+    this.knownPanel = createElement("details", { class: "door", hidden: true, id: "known-words" }, this.knownTitle, this.known);
+    return this.knownPanel;
   }
 
   offer(model) {
     if (this.offered === model?.name) return;
     this.offered = model?.name;
     const words = model?.knows ? model.knows.split(", ") : [];
-    this.knownDoor.hidden = !words.length;
-    write(this.knownTitle, `Words that ${model?.name} knows`);
-    this.known.replaceChildren(...words.map((word) => make("button", { type: "button", class: "small", onclick: () => this.addWord(word) }, word)));
+    this.knownPanel.hidden = !words.length;
+    write(this.knownTitle, `Words that ${model?.name} was trained on`);
+    this.known.replaceChildren(...words.map((word) => createElement("button", { type: "button", class: "small", onclick: () => this.addWord(word) }, word)));
   }
 
   addWord(word) {
@@ -104,38 +104,38 @@ export class Composer {
 
   buildSeed() {
     const field = this.fields.get("seed");
-    this.lockButton = make(
+    this.lockButton = createElement(
       "button",
       { type: "button", class: "lock", id: "seed-lock", "aria-pressed": "false", "aria-keyshortcuts": "l", onclick: () => this.lock(!this.locked) },
       icon("open"),
     );
     set(this.lockButton, "aria-label", "Lock the seed");
-    set(this.lockButton, "title", "Lock the seed: the same noise again (L)");
+    set(this.lockButton, "title", "Lock the seed: use the same one again (L)");
     field.control.after(this.lockButton);
     field.element.classList.add("with-button");
   }
 
-  /** The model is chosen among those that the daemon lists. */
+  /** Builds the selection of a model from those that the daemon lists. */
   buildModels() {
     const field = this.fields.get("model");
-    const choice = make("select", { id: field.control.id, name: "model", "aria-describedby": field.control.getAttribute("aria-describedby") });
-    choice.append(make("option", { value: "", text: "the default" }));
+    const choice = createElement("select", { id: field.control.id, name: "model", "aria-describedby": field.control.getAttribute("aria-describedby") });
+    choice.append(createElement("option", { value: "", text: "the default" }));
     choice.addEventListener("change", () => this.chosen());
     field.control.replaceWith(choice);
     field.control = choice;
   }
 
-  /** A model as `models` tells it. */
+  /** Stores a model's description from a `model` event. */
   know(model) {
     const { control } = this.fields.get("model");
-    if (!this.models.has(model.name)) control.append(make("option", { value: model.name }));
+    if (!this.models.has(model.name)) control.append(createElement("option", { value: model.name }));
     this.models.set(model.name, model);
     const option = [...control.options].find((one) => one.value === model.name);
-    write(option, model.state === "missing" ? `${model.name} (not here)` : model.name);
+    write(option, model.state === "missing" ? `${model.name} (not installed)` : model.name);
     this.chosen();
   }
 
-  /** Fields show what the chosen model allows. */
+  /** Updates the fields to the limits of the selected model. */
   chosen() {
     const { control } = this.fields.get("model");
     write(control.options[0], `${this.defaultModel() || "the default"}`);
@@ -149,7 +149,7 @@ export class Composer {
   }
 
   counted() {
-    const set_ = [...this.fields.values()].filter((field) => field.value !== undefined && !IN_SIGHT.includes(field.key.name));
+    const set_ = [...this.fields.values()].filter((field) => field.value !== undefined && !VISIBLE_KEYS.includes(field.key.name));
     write(this.number, set_.length ? `${set_.length} set: ${set_.map((field) => field.key.name).join(", ")}` : "");
   }
 
@@ -163,7 +163,7 @@ export class Composer {
     this.counted();
   }
 
-  /** Locked: the same seed with each request, that of the chosen take or of the last one. */
+  /** Locks or unlocks the seed: locked, each request uses that of the selected or the last take. */
   lock(on) {
     const field = this.fields.get("seed");
     this.locked = on;
@@ -173,8 +173,8 @@ export class Composer {
     this.lockButton.replaceChildren(icon(on ? "lock" : "open"));
   }
 
-  /** A take has come: its seed is the last. */
-  heard(take) {
+  /** Stores the seed of a new take. */
+  storeSeed(take) {
     this.lastSeed = take.seed;
     this.showLastSeed();
   }
@@ -190,7 +190,7 @@ export class Composer {
 
   // ---- from a take
 
-  /** What is made next starts from this take's recipe; only what is changed is said. */
+  /** Starts the next request from this take's recipe; only changes are sent. */
   startFrom(take) {
     this.startFresh();
     this.from = take;
@@ -198,9 +198,9 @@ export class Composer {
     this.origin.hidden = false;
     this.origin.replaceChildren(
       "Varying ",
-      make("strong", { text: take.prompt }),
-      ` (${take.model}, seed ${take.seed}): change words or keys, then make. `,
-      make("button", { type: "button", class: "small", onclick: () => this.startFresh() }, icon("cross"), " From nothing"),
+      createElement("strong", { text: take.prompt }),
+      ` (${take.model}, seed ${take.seed}): change the prompt or keys, then press Enter. `,
+      createElement("button", { type: "button", class: "small", onclick: () => this.startFresh() }, icon("cross"), " New sound"),
     );
     if (this.locked) this.fields.get("seed").value = take.seed;
     this.chosen();
@@ -208,7 +208,7 @@ export class Composer {
     this.focus();
   }
 
-  /** What is made next starts from this take's sound; `part` (start, end, low, high) is what is made anew of it. */
+  /** Starts the next request from this take's sound; `part` (start, end, low, high) is regenerated. */
   repaint(take, part = {}) {
     this.startFresh();
     for (const name of PARTS) this.fields.get(name).value = part[name];
@@ -216,9 +216,9 @@ export class Composer {
     this.origin.hidden = false;
     this.origin.replaceChildren(
       "From the sound of ",
-      make("strong", { text: take.prompt }),
-      `${partInWords(part)}: say what shall be there, then make. `,
-      make("button", { type: "button", class: "small", onclick: () => this.startFresh() }, icon("cross"), " From nothing"),
+      createElement("strong", { text: take.prompt }),
+      `${partInWords(part)}: describe the new sound, then press Enter. `,
+      createElement("button", { type: "button", class: "small", onclick: () => this.startFresh() }, icon("cross"), " New sound"),
     );
     if (!this.prompt.value.trim()) this.prompt.value = take.prompt;
     this.counted();
@@ -233,11 +233,11 @@ export class Composer {
     this.focus();
   }
 
-  /** More like this take: its recipe, another seed; with the seed locked something else has to be changed first. */
+  /** Varies a take: its recipe with another seed. With the seed locked something else must be changed first. */
   vary(take) {
     if (this.locked) {
       this.startFrom(take);
-      sayNow("The seed is locked: change the words or a key, then Enter");
+      announceNow("The seed is locked: change the prompt or a key, then press Enter");
       return;
     }
     const request = { type: "vary", take: take.take_id, seed: randomSeed(), preview: this.fields.get("preview").value };
@@ -245,12 +245,12 @@ export class Composer {
     this.ask(count === undefined ? request : { ...request, takes: count }, take.prompt);
   }
 
-  // ---- asking
+  // ---- sending
 
   submitted(event) {
     event.preventDefault();
     const prompt = this.prompt.value.replaceAll(/\s+/g, " ").trim();
-    if (!prompt) return this.fail("Type what you want to hear, for instance: rain on tin");
+    if (!prompt) return this.fail("Type a description of a sound, for example: rain on tin");
     const keys = Object.fromEntries([...this.fields].map(([name, field]) => [name, field.value]).filter(([, value]) => value !== undefined));
     this.remember(prompt);
     if (!this.from) return this.ask({ type: "generate", prompt, ...keys }, prompt);
@@ -272,10 +272,10 @@ export class Composer {
   fail(message) {
     write(this.failure, message);
     set(this.prompt, "aria-invalid", message ? "true" : null);
-    if (message) sayNow(message);
+    if (message) announceNow(message);
   }
 
-  /** A refusal that names a key is shown at that key too. */
+  /** Shows a failure that names a key at that key too. */
   failed(job) {
     const named = /^(\w+):/.exec(job.failure.message)?.[1];
     const field = this.fields.get(named);
@@ -307,9 +307,9 @@ export class Composer {
   }
 
   remember(prompt) {
-    this.prompts = [prompt, ...this.prompts.filter((one) => one !== prompt)].slice(0, REMEMBERED_PROMPTS);
+    this.prompts = [prompt, ...this.prompts.filter((one) => one !== prompt)].slice(0, MAX_PROMPTS);
     this.recalled = -1;
-    always.set("prompts", this.prompts);
+    localStore.set("prompts", this.prompts);
   }
 
   typed() {
@@ -324,7 +324,7 @@ export class Composer {
   }
 }
 
-const randomSeed = () => crypto.getRandomValues(new Uint32Array(1))[0] & LARGEST_SEED;
+const randomSeed = () => crypto.getRandomValues(new Uint32Array(1))[0] & MAX_SEED;
 
 function partInWords({ start, end, low, high }) {
   const when = start === undefined && end === undefined ? "" : `, ${start ?? 0} s to ${end === undefined ? "its end" : `${end} s`}`;

@@ -1,12 +1,12 @@
-// A connection to the daemon that comes back by itself, and says within two seconds when the daemon is gone.
+// A WebSocket connection to the daemon that reconnects by itself and detects a lost daemon within two seconds.
 
-/** Milliseconds. Together the first three are the longest that a daemon which has stopped goes unnoticed. */
-export const ASK_EVERY = 500;
-export const SILENT_AFTER = 1250;
-export const LOOK_EVERY = 200;
-const GIVE_UP_AFTER = 6000;
-const CONNECT_WITHIN = 2500;
-const WAITS = [150, 300, 600, 1000];
+/** The sum of the first three is the longest time until a stopped daemon is detected. */
+export const PING_INTERVAL_MS = 500;
+export const SILENT_AFTER_MS = 1250;
+export const CHECK_INTERVAL_MS = 200;
+const RECONNECT_AFTER_MS = 6000;
+const CONNECT_TIMEOUT_MS = 2500;
+const RETRY_DELAYS_MS = [150, 300, 600, 1000];
 
 export class Connection {
   /** `client` is the name under which the daemon knows this page, also after a lost connection. */
@@ -14,7 +14,7 @@ export class Connection {
     this.client = client;
     this.question = question;
     this.state = "connecting";
-    this.hearers = { event: [], state: [], open: [] };
+    this.listeners = { event: [], state: [], open: [] };
     this.tries = 0;
     this.socket = null;
     this.askedAt = null;
@@ -22,22 +22,22 @@ export class Connection {
     this.lookedAt = 0;
   }
 
-  /** `event` hears each event, `state` each change of state, `open` each new connection. */
-  on(what, hearer) {
-    this.hearers[what].push(hearer);
+  /** Adds a listener: `event` for each event, `state` for each change of state, `open` for each new connection. */
+  on(what, listener) {
+    this.listeners[what].push(listener);
     return this;
   }
 
   start() {
     this.connect();
-    setInterval(() => this.look(), LOOK_EVERY);
+    setInterval(() => this.look(), CHECK_INTERVAL_MS);
   }
 
   get open() {
     return this.state === "open";
   }
 
-  /** Whether it went out. */
+  /** Sends a request; returns whether it was sent. */
   send(request) {
     if (this.socket?.readyState !== WebSocket.OPEN) return false;
     this.socket.send(JSON.stringify(request));
@@ -50,29 +50,29 @@ export class Connection {
     this.triedAt = performance.now();
     this.askedAt = null;
     socket.addEventListener("open", () => socket === this.socket && this.opened());
-    socket.addEventListener("message", ({ data }) => socket === this.socket && this.heard(JSON.parse(data)));
+    socket.addEventListener("message", ({ data }) => socket === this.socket && this.received(JSON.parse(data)));
     socket.addEventListener("close", () => socket === this.socket && this.closed());
   }
 
   opened() {
     this.tries = 0;
     this.ask();
-    this.become("open");
-    this.tell("open");
+    this.setState("open");
+    this.emit("open");
   }
 
   closed() {
     this.socket = null;
-    this.become("gone");
-    const wait = WAITS[Math.min(this.tries, WAITS.length - 1)];
+    this.setState("gone");
+    const wait = RETRY_DELAYS_MS[Math.min(this.tries, RETRY_DELAYS_MS.length - 1)];
     this.tries += 1;
     setTimeout(() => this.socket ?? this.connect(), wait);
   }
 
-  heard(event) {
+  received(event) {
     this.askedAt = null;
-    if (this.state !== "open") this.become("open");
-    this.tell("event", event);
+    if (this.state !== "open") this.setState("open");
+    this.emit("event", event);
   }
 
   ask() {
@@ -80,16 +80,16 @@ export class Connection {
     this.lookedAt = performance.now();
   }
 
-  /** Looks whether a question has waited too long. A page in the background looks seldom, but never judges unasked. */
+  /** Checks for an overdue answer. A page in the background is checked seldom, and only after a question. */
   look() {
     const now = performance.now();
     const state = this.socket?.readyState;
-    if (state === WebSocket.CONNECTING && now - this.triedAt > CONNECT_WITHIN) this.abandon();
+    if (state === WebSocket.CONNECTING && now - this.triedAt > CONNECT_TIMEOUT_MS) this.abandon();
     if (state !== WebSocket.OPEN) return;
     if (this.askedAt !== null) {
-      if (now - this.askedAt > GIVE_UP_AFTER) this.abandon();
-      else if (now - this.askedAt > SILENT_AFTER) this.become("silent");
-    } else if (now - this.lookedAt >= ASK_EVERY) this.ask();
+      if (now - this.askedAt > RECONNECT_AFTER_MS) this.abandon();
+      else if (now - this.askedAt > SILENT_AFTER_MS) this.setState("silent");
+    } else if (now - this.lookedAt >= PING_INTERVAL_MS) this.ask();
   }
 
   abandon() {
@@ -98,14 +98,14 @@ export class Connection {
     socket.close();
   }
 
-  become(state) {
+  setState(state) {
     if (state === this.state) return;
     this.state = state;
-    this.tell("state", state);
+    this.emit("state", state);
   }
 
-  tell(what, ...about) {
-    for (const hearer of this.hearers[what]) hearer(...about);
+  emit(what, ...about) {
+    for (const listener of this.listeners[what]) listener(...about);
   }
 }
 

@@ -1,25 +1,25 @@
 // One field for each key of a request: made from its declaration, so that its range is the daemon's own.
 
-import { freshId, make, set, write } from "./elements.js";
-import { allowed, fallback, range, stride } from "./vocabulary.js";
+import { uniqueId, createElement, set, write } from "./dom.js";
+import { allowed, fallback, range, stride } from "./schema.js";
 
 export class Field {
   /** `wide` ones take a whole row. */
   constructor(key, { label = words(key.name), changed = () => {} } = {}) {
     this.key = key;
-    const id = freshId(`key-${key.name}`);
-    this.help = make("small", { id: `${id}-help`, class: "help" });
-    this.failure = make("small", { id: `${id}-failure`, class: "failure" });
+    const id = uniqueId(`key-${key.name}`);
+    this.help = createElement("small", { id: `${id}-help`, class: "help" });
+    this.failure = createElement("small", { id: `${id}-failure`, class: "failure" });
     this.control = this.makeControl(id);
     this.control.addEventListener("input", () => {
       this.fail("");
       changed(this);
     });
     this.control.addEventListener("change", () => changed(this));
-    this.element = make(
+    this.element = createElement(
       "div",
       { class: `field ${key.kind}`, "data-key": key.name },
-      make("div", { class: "over" }, make("label", { for: id, text: label, title: key.about }), this.help),
+      createElement("div", { class: "over" }, createElement("label", { for: id, text: label, title: key.about }), this.help),
       this.control,
       this.failure,
     );
@@ -30,7 +30,7 @@ export class Field {
     const { key } = this;
     const shared = { id, name: key.name, "aria-describedby": `${id}-help ${id}-failure`, title: key.about };
     if (key.kind === "choice" || key.kind === "boolean") return this.makeChoice(shared);
-    const control = make("input", {
+    const control = createElement("input", {
       ...shared,
       type: "text",
       autocomplete: "off",
@@ -45,8 +45,8 @@ export class Field {
   makeChoice(shared) {
     const { key } = this;
     const offered = key.kind === "boolean" ? [["on", "on"], ["off", "off"]] : key.choices.map((one) => [String(one), String(one)]);
-    const options = [["", ""], ...offered].map(([value, text]) => make("option", { value, text }));
-    return make("select", shared, ...options);
+    const options = [["", ""], ...offered].map(([value, text]) => createElement("option", { value, text }));
+    return createElement("select", shared, ...options);
   }
 
   makeSpin(control) {

@@ -1,19 +1,19 @@
-// The stored takes: searched by words, by stars, by likeness; a page at a time, however many there are.
+// The history of takes: search by words, stars and similarity, one page at a time.
 
-import * as asking from "./asking.js";
-import { dragOut } from "./dragging.js";
-import { drawWave } from "./drawing.js";
-import { icon, make, set, write } from "./elements.js";
-import { say } from "./saying.js";
-import { ago, many, seconds } from "./words.js";
+import * as api from "./api.js";
+import { dragOut } from "./drag_export.js";
+import { drawWave } from "./canvas.js";
+import { icon, createElement, set, write } from "./dom.js";
+import { announce } from "./live_region.js";
+import { ago, many, seconds } from "./format.js";
 
-const PAGE = 60;
-const NEAR_THE_END = 10;
-const TYPING_PAUSE = 180;
-const MOST_SKETCHED_SECONDS = 30;
+const PAGE_ROWS = 60;
+const PREFETCH_ROWS = 10;
+const SEARCH_DELAY_MS = 180;
+const MAX_WAVEFORM_SECONDS = 30;
 
 export class History {
-  /** `choose` hears the take that the user goes to; `act` are what can be done with one. */
+  /** `choose` is called with the take that the user selects; `actions` are those of a take. */
   constructor(element, { sounds, choose, actions }) {
     this.sounds = sounds;
     this.choose = choose;
@@ -27,14 +27,14 @@ export class History {
   }
 
   build(element) {
-    this.search = make("input", { type: "search", id: "search", placeholder: "Search the takes", "aria-label": "Search the takes by words", "aria-keyshortcuts": "/", autocomplete: "off", spellcheck: "false" });
-    this.stars = make("button", { type: "button", class: "icon-only star", id: "only-starred", "aria-pressed": "false", "aria-label": "Only starred takes", title: "Only starred takes", onclick: () => this.onlyStarred() }, icon("star"));
-    this.likeness = make("p", { class: "likeness", hidden: true });
-    this.total = make("p", { class: "total", role: "status" });
-    this.failure = make("p", { class: "failure" });
-    this.list = make("ul", { class: "takes", id: "takes", "aria-label": "Takes, the newest first" });
-    this.moreButton = make("button", { type: "button", class: "small more", hidden: true, onclick: () => this.next() }, "More");
-    element.append(make("div", { class: "search" }, this.search, this.stars), this.likeness, this.total, this.failure, this.list, this.moreButton);
+    this.search = createElement("input", { type: "search", id: "search", placeholder: "Search the takes", "aria-label": "Search the takes by words", "aria-keyshortcuts": "/", autocomplete: "off", spellcheck: "false" });
+    this.stars = createElement("button", { type: "button", class: "icon-only star", id: "only-starred", "aria-pressed": "false", "aria-label": "Only starred takes", title: "Only starred takes", onclick: () => this.onlyStarred() }, icon("star"));
+    this.likeness = createElement("p", { class: "likeness", hidden: true });
+    this.total = createElement("p", { class: "total", role: "status" });
+    this.failure = createElement("p", { class: "failure" });
+    this.list = createElement("ul", { class: "takes", id: "takes", "aria-label": "Takes, the newest first" });
+    this.moreButton = createElement("button", { type: "button", class: "small more", hidden: true, onclick: () => this.next() }, "More");
+    element.append(createElement("div", { class: "search" }, this.search, this.stars), this.likeness, this.total, this.failure, this.list, this.moreButton);
     this.search.addEventListener("input", () => this.typed());
     this.list.addEventListener("keydown", (event) => this.moved(event));
     this.ending = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && this.next(), { scrollMargin: "400px", rootMargin: "400px" });
@@ -43,7 +43,7 @@ export class History {
 
   typed() {
     clearTimeout(this.pause);
-    this.pause = setTimeout(() => this.refresh(), TYPING_PAUSE);
+    this.pause = setTimeout(() => this.refresh(), SEARCH_DELAY_MS);
   }
 
   onlyStarred() {
@@ -59,16 +59,16 @@ export class History {
     return !this.search.value.trim() && !this.starredOnly && this.like === null;
   }
 
-  /** Takes like this one, the most alike first. */
+  /** Lists the takes similar to this one, the most similar first. */
   alike(take) {
     this.like = take;
     this.search.value = "";
     this.likeness.hidden = false;
     this.likeness.replaceChildren(
       "Like ",
-      make("strong", { text: take.prompt }),
-      ", by sound where its model hears, else by words ",
-      make("button", { type: "button", class: "small", onclick: () => this.unlike() }, icon("cross"), " All takes"),
+      createElement("strong", { text: take.prompt }),
+      ", by sound if the model has embeddings, otherwise by words ",
+      createElement("button", { type: "button", class: "small", onclick: () => this.unlike() }, icon("cross"), " All takes"),
     );
     return this.refresh();
   }
@@ -81,32 +81,32 @@ export class History {
 
   // ---- pages
 
-  /** Asks anew from the beginning. An answer that a newer question has overtaken is dropped. */
+  /** Queries the first page again. A response that is older than the last query is dropped. */
   async refresh() {
     const turn = (this.turn += 1);
-    const found = await this.page(null);
-    if (turn !== this.turn || !found) return;
+    const page = await this.page(null);
+    if (turn !== this.turn || !page) return;
     for (const row of this.rows.values()) this.sketching.unobserve(row.element);
     this.rows.clear();
     this.list.replaceChildren();
-    this.add(found);
+    this.add(page);
   }
 
   async next() {
     if (!this.more || this.waiting) return;
     const turn = this.turn;
     this.waiting = true;
-    const found = await this.page([...this.rows.keys()].pop());
+    const page = await this.page([...this.rows.keys()].pop());
     this.waiting = false;
-    if (turn === this.turn && found) this.add(found);
+    if (turn === this.turn && page) this.add(page);
   }
 
   async page(before) {
     try {
-      const asked = { search: this.search.value, starred: this.starredOnly, like: this.like?.take_id ?? null, before, limit: PAGE };
-      const found = await asking.takes(asked);
+      const query = { search: this.search.value, starred: this.starredOnly, like: this.like?.take_id ?? null, before, limit: PAGE_ROWS };
+      const page = await api.takes(query);
       write(this.failure, "");
-      return found;
+      return page;
     } catch (error) {
       write(this.failure, error.message);
       return null;
@@ -117,7 +117,7 @@ export class History {
     this.list.append(...takes.filter((take) => !this.rows.has(take.take_id)).map((take) => this.row(take)));
     this.more = more;
     this.moreButton.hidden = !more;
-    // looked at anew: it may still be in sight
+    // observed again, as it may still be visible
     this.ending.unobserve(this.moreButton);
     this.ending.observe(this.moreButton);
     this.count(total);
@@ -128,11 +128,11 @@ export class History {
     this.known = total;
     const words = this.search.value.trim();
     const what = this.starredOnly ? many(total, "starred take") : many(total, "take");
-    const nothing = words ? `No take's prompt has the words "${words}"` : this.starredOnly ? "Nothing is starred yet: S stars the take in the middle" : "No takes yet";
-    write(this.total, total ? (words ? `${what} with "${words}"` : what) : this.like ? "No other prompt shares a word with it" : nothing);
+    const nothing = words ? `No take's prompt has the words "${words}"` : this.starredOnly ? "No starred takes yet: S stars the selected take" : "No takes yet";
+    write(this.total, total ? (words ? `${what} with "${words}"` : what) : this.like ? "No other prompt has a word in common" : nothing);
   }
 
-  /** A take that has just been made, by whomever. */
+  /** Adds a new take of any client. */
   arrived(take) {
     if (this.rows.has(take.take_id)) return;
     if (!this.plain) return void this.refresh();
@@ -145,23 +145,23 @@ export class History {
   // ---- rows
 
   row(take) {
-    const picture = make("canvas", { class: "sketch", "aria-hidden": "true", "data-take": take.take_id });
-    const facts = make("span", { class: "facts", text: factsOf(take) });
-    const button = make(
+    const picture = createElement("canvas", { class: "sketch", "aria-hidden": "true", "data-take": take.take_id });
+    const facts = createElement("span", { class: "facts", text: factsOf(take) });
+    const button = createElement(
       "button",
       { type: "button", class: "choose", draggable: take.url ? "true" : null, tabindex: -1, onclick: () => this.go(take), ondragstart: (event) => dragOut(event, take) },
       picture,
-      make("span", { class: "prompt", text: take.prompt }),
+      createElement("span", { class: "prompt", text: take.prompt }),
       facts,
     );
-    const star = make("button", { type: "button", class: "icon-only star", tabindex: -1, "aria-label": `Star: ${take.prompt}`, "aria-pressed": String(take.starred), onclick: () => this.actions.star(take) }, icon("star"));
-    const element = make("li", { "data-take": take.take_id, class: take.missing ? "missing" : null }, button, star);
+    const star = createElement("button", { type: "button", class: "icon-only star", tabindex: -1, "aria-label": `Star: ${take.prompt}`, "aria-pressed": String(take.starred), onclick: () => this.actions.star(take) }, icon("star"));
+    const element = createElement("li", { "data-take": take.take_id, class: take.missing ? "missing" : null }, button, star);
     this.rows.set(take.take_id, { take, element, button, star, picture, facts });
-    if (take.url && !take.missing && take.seconds <= MOST_SKETCHED_SECONDS) this.sketching.observe(element);
+    if (take.url && !take.missing && take.seconds <= MAX_WAVEFORM_SECONDS) this.sketching.observe(element);
     return element;
   }
 
-  /** Draws the outlines of the rows that come into sight. */
+  /** Draws the waveforms of the rows that become visible. */
   async sketch(seen) {
     for (const { target, isIntersecting } of seen) {
       const row = this.rows.get(target.dataset.take);
@@ -177,7 +177,7 @@ export class History {
     }
   }
 
-  /** Time goes by. */
+  /** Updates the ages of the takes. */
   age() {
     for (const { facts, take } of this.rows.values()) write(facts, factsOf(take));
   }
@@ -189,7 +189,7 @@ export class History {
     set(row.star, "aria-pressed", String(take.starred));
   }
 
-  // ---- the chosen one
+  // ---- selection
 
   go(take, { focus = false } = {}) {
     this.chosen = take.take_id;
@@ -198,7 +198,7 @@ export class History {
     this.choose(take);
   }
 
-  /** One row is in the order of the Tab key; arrows go to the others. */
+  /** Makes one row reachable with Tab; arrow keys reach the others. */
   mark() {
     const rows = [...this.rows.values()];
     const current = this.rows.get(this.chosen) ?? rows[0];
@@ -218,17 +218,17 @@ export class History {
     this.move(way, { focus: true });
   }
 
-  /** The take so many rows further down. */
+  /** Selects the take `way` rows further down. */
   move(way, options = {}) {
     const ids = [...this.rows.keys()];
-    if (!ids.length) return say("There are no takes here");
-    // -1, before the first, where none is chosen
+    if (!ids.length) return announce("No takes in this list");
+    // -1, before the first, if none is selected
     const at = ids.indexOf(this.chosen);
     const to = Math.min(ids.length - 1, Math.max(0, at + way));
     const row = this.rows.get(ids[to]);
     this.go(row.take, options);
     row.element.scrollIntoView({ block: "nearest" });
-    if (to + NEAR_THE_END >= ids.length) this.next();
+    if (to + PREFETCH_ROWS >= ids.length) this.next();
     return undefined;
   }
 }

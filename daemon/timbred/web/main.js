@@ -1,35 +1,35 @@
-// The panel: everything made, and told of each other.
+// Entry point of the panel: creates its parts and connects them.
 
 import { Activity } from "./activity.js";
-import * as asking from "./asking.js";
+import * as api from "./api.js";
 import { Composer } from "./composer.js";
 import { Connection, nameOfThisPage } from "./connection.js";
-import { find, set, write } from "./elements.js";
-import { Gauges, Tempo } from "./gauges.js";
+import { find, set, write } from "./dom.js";
+import { StatusBar, Tempo } from "./status_bar.js";
 import { History } from "./history.js";
-import { always, thisTab } from "./memory.js";
-import { Models } from "./models.js";
+import { localStore, tabStorage } from "./storage.js";
+import { ModelList } from "./model_list.js";
 import { Requests, isLive } from "./requests.js";
-import { Running } from "./running.js";
-import { say, sayNow } from "./saying.js";
+import { JobCards } from "./job_cards.js";
+import { announce, announceNow } from "./live_region.js";
 import { Shortcuts } from "./shortcuts.js";
-import { Sounds } from "./sounds.js";
-import { Stage } from "./stage.js";
+import { AudioCache } from "./audio_cache.js";
+import { TakeView } from "./take_view.js";
 import { Tabs } from "./tabs.js";
-import { keysOf } from "./vocabulary.js";
-import { Trouble } from "./trouble.js";
-import { Voices } from "./voices.js";
+import { keysOf } from "./schema.js";
+import { ProcessAlerts } from "./process_alerts.js";
+import { VoiceList } from "./voice_list.js";
 
 const LINK_WORDS = { connecting: "connecting", open: "connected", silent: "no answer", gone: "not running" };
 const GONE_WORDS = {
-  silent: "timbred doesn't answer. If it stays so, end it and start it again: timbred serve",
-  gone: "timbred isn't running, or has ended. Start it with: timbred serve. This page comes back by itself.",
+  silent: "timbred doesn't answer. If this persists, stop it and start it again: timbred serve",
+  gone: "timbred isn't running. Start it with: timbred serve. This page then reconnects by itself.",
 };
-const SLOWLY = 4000;
-const WIDE = window.matchMedia("(min-width: 60rem)");
+const REFRESH_INTERVAL_MS = 4000;
+const WIDE_LAYOUT = window.matchMedia("(min-width: 60rem)");
 
 async function begin() {
-  const [session, schema, page] = await Promise.all([asking.session(), asking.vocabulary(), nameOfThisPage(thisTab)]);
+  const [session, schema, page] = await Promise.all([api.session(), api.vocabulary(), nameOfThisPage(tabStorage)]);
   const own = new Connection(page.name, { question: { type: "status" } });
   const everybody = new Connection(`${page.name}-all`);
   const panel = new Panel(own, everybody, session, schema);
@@ -46,21 +46,21 @@ class Panel {
     this.everybody = everybody;
     this.defaultModel = "";
     this.version = session.version;
-    this.sounds = new Sounds();
-    this.requests = new Requests(own, thisTab);
+    this.sounds = new AudioCache();
+    this.requests = new Requests(own, tabStorage);
     this.buildViews(session, schema);
     this.listen();
-    this.shortcuts = new Shortcuts(find("help"), this.deeds());
+    this.shortcuts = new Shortcuts(find("help"), this.shortcutActions());
     find("stop-all").addEventListener("click", () => this.stopAll());
     find("stop-all").title = "Stop all (Ctrl .)";
     find("help-open").addEventListener("click", () => this.shortcuts.open());
-    setInterval(() => this.slowly(), SLOWLY);
-    if (WIDE.matches) this.composer.focus();
+    setInterval(() => this.refreshSlowly(), REFRESH_INTERVAL_MS);
+    if (WIDE_LAYOUT.matches) this.composer.focus();
   }
 
   buildViews(session, schema) {
     const { own, everybody, sounds, requests } = this;
-    const selected = () => this.stage.take;
+    const selected = () => this.takeView.take;
     const actions = {
       vary: (take) => take && this.composer.vary(take),
       edit: (take) => take && this.composer.startFrom(take),
@@ -71,20 +71,20 @@ class Panel {
     };
     const defaultModel = () => this.defaultModel;
     this.composer = new Composer(find("composer"), keysOf(schema, "generate"), requests, { defaultModel, selected });
-    this.stage = new Stage(find("stage"), { sounds, takesFolder: session.takes_folder, actions });
+    this.takeView = new TakeView(find("stage"), { sounds, takesFolder: session.takes_folder, actions });
     this.history = new History(find("history"), { sounds, actions, choose: (take) => this.went(take) });
-    this.models = new Models(find("models"), own, { defaultModel, changed: (model) => this.composer.know(model) });
-    this.voices = new Voices(find("voices"), own, everybody, {
+    this.models = new ModelList(find("models"), own, { defaultModel, changed: (model) => this.composer.know(model) });
+    this.voices = new VoiceList(find("voices"), own, everybody, {
       playKeys: keysOf(schema, "play"),
       setKeys: keysOf(schema, "set"),
       prompt: () => this.composer.prompt.value.trim(),
       selected,
     });
     this.activity = new Activity(find("activity"), everybody, { titleOf: (id) => requests.jobs.get(id)?.title });
-    this.gauges = new Gauges(find("gauges"), own, { told: (status) => this.told(status) });
-    this.trouble = new Trouble(find("trouble"), own);
+    this.gauges = new StatusBar(find("gauges"), own, { onStatus: (status) => this.updateStatus(status) });
+    this.trouble = new ProcessAlerts(find("trouble"), own);
     this.tempo = new Tempo(find("tempo"), own, keysOf(schema, "tempo").find((key) => key.name === "bpm"));
-    this.running = new Running(find("running"), requests, { onFailure: (job) => this.composer.failed(job) });
+    this.running = new JobCards(find("running"), requests, { onFailure: (job) => this.composer.failed(job) });
     this.actions = actions;
     const tabs = [["history", "History"], ["models", "Models"], ["voices", "Voices"], ["activity", "Activity"]];
     this.tabs = new Tabs(find("tabs"), tabs);
@@ -94,12 +94,12 @@ class Panel {
     this.requests
       .on("change", (job) => this.jobChanged(job))
       .on("take", (job, take) => this.taken(job, take))
-      .on("end", (job) => job.state !== "done" && this.stage.leave(job));
-    this.own.on("event", (event) => this.heard(event));
-    this.everybody.on("event", (event) => this.heardOfOthers(event));
+      .on("end", (job) => job.state !== "done" && this.takeView.leave(job));
+    this.own.on("event", (event) => this.handle(event));
+    this.everybody.on("event", (event) => this.handleNotification(event));
   }
 
-  // ---- the link
+  // ---- connection
 
   linked(state) {
     document.body.dataset.link = state;
@@ -108,52 +108,52 @@ class Panel {
     find("gone").hidden = !gone;
     write(find("gone"), gone);
     this.activity.note(state === "open" ? "open" : "fail", state === "open" ? "connected" : GONE_WORDS[state] ?? state);
-    if (state === "open") say("connected");
+    if (state === "open") announce("connected");
   }
 
-  /** A new connection: everything that may have changed meanwhile is asked again. */
+  /** Handles a new connection: queries everything that may have changed meanwhile. */
   async opened() {
     this.own.send({ type: "hello", name: "panel" });
     this.own.send({ type: "settings/models.default" });
     this.history.refresh();
     try {
-      const { run, version } = await asking.session();
+      const { run, version } = await api.session();
       this.requests.resume(run);
       if (version !== this.version) this.outdated(version);
     } catch (error) {
-      sayNow(error.message);
+      announceNow(error.message);
     }
   }
 
-  /** The daemon that has come back is another version than the one that this page is from. */
+  /** Reports that the daemon was restarted with another version than this page's. */
   outdated(version) {
     find("gone").hidden = false;
-    write(find("gone"), `timbred is version ${version} now, this page is from ${this.version}: load it again (F5)`);
+    write(find("gone"), `timbred is version ${version} now, this page is from ${this.version}: reload it (F5)`);
   }
 
-  slowly() {
+  refreshSlowly() {
     this.history.age();
     this.tempo.refresh();
     if ([...this.models.models.values()].some((model) => model.state === "loading")) this.models.refresh();
   }
 
-  told(status) {
+  updateStatus(status) {
     this.voices.count(status.voices_playing);
     const resident = `${status.models_resident} ${status.device_memory_used}`;
     if (resident !== this.resident) this.models.refresh();
     this.resident = resident;
   }
 
-  heard(event) {
+  handle(event) {
     if (event.type !== "settings/models.default") return;
     this.defaultModel = String(event.value);
     this.composer.chosen();
   }
 
-  async heardOfOthers(event) {
+  async handleNotification(event) {
     if (event.type !== "take") return;
     try {
-      this.history.arrived(await asking.take(event.take_id));
+      this.history.arrived(await api.take(event.take_id));
     } catch (error) {
       this.activity.note("fail", error.message);
     }
@@ -161,25 +161,25 @@ class Panel {
 
   // ---- requests and takes
 
-  /** The request asked last is watched, until its user goes to another take. */
+  /** Shows the newest request until the user selects another take. */
   jobChanged(job) {
     if (job.state === "asked") {
       this.watched = job.id;
-      if (!WIDE.matches) find("running").scrollIntoView({ block: "start" });
+      if (!WIDE_LAYOUT.matches) find("running").scrollIntoView({ block: "start" });
     }
     if (job.id === this.watched && !isLive(job) && job.state !== "done") this.watched = this.requests.live.at(-1)?.id;
-    if (job.id === this.watched && job.state === "started") this.stage.follow(job);
+    if (job.id === this.watched && job.state === "started") this.takeView.follow(job);
   }
 
   async taken(job, event) {
-    this.composer.heard(event);
+    this.composer.storeSeed(event);
     if (event.index !== 0) return;
     try {
-      const take = await asking.take(event.take_id);
+      const take = await api.take(event.take_id);
       this.history.arrived(take);
-      if (job.id === this.watched) await this.choose(take, { listen: this.stage.atOnce });
+      if (job.id === this.watched) await this.choose(take, { listen: this.takeView.autoplay });
     } catch (error) {
-      this.stage.blank(error.message);
+      this.takeView.blank(error.message);
     }
   }
 
@@ -192,19 +192,19 @@ class Panel {
     this.history.chosen = take.take_id;
     this.history.mark();
     this.voices.offer(take);
-    always.set("chosen", take.take_id);
-    return this.stage.show(take, options);
+    localStore.set("chosen", take.take_id);
+    return this.takeView.show(take, options);
   }
 
   async star(take) {
     try {
-      const told = await asking.star(take.take_id, !take.starred);
-      take.starred = told.starred;
-      this.history.starred(told);
-      this.stage.starred(told);
-      say(told.starred ? "starred" : "the star is gone");
+      const starred = await api.star(take.take_id, !take.starred);
+      take.starred = starred.starred;
+      this.history.starred(starred);
+      this.takeView.starred(starred);
+      announce(starred.starred ? "starred" : "star removed");
     } catch (error) {
-      this.stage.fail(error.message);
+      this.takeView.fail(error.message);
     }
   }
 
@@ -214,26 +214,26 @@ class Panel {
   }
 
   stopAll() {
-    this.stage.listening.stop();
+    this.takeView.player.stop();
     this.requests.cancelAll();
     const sent = this.voices.stopAll();
-    (sent ? say : sayNow)(sent ? "All is stopped" : "The listening is stopped; timbred isn't there");
+    (sent ? announce : announceNow)(sent ? "Everything is stopped" : "Local playback is stopped; timbred isn't connected");
   }
 
-  deeds() {
-    const { stage, history, actions } = this;
+  shortcutActions() {
+    const { takeView, history, actions } = this;
     return {
       prompt: () => this.composer.focus(),
-      listen: () => stage.toggle(),
-      around: () => stage.listening.loop(!stage.listening.looped),
-      vary: () => actions.vary(stage.take),
-      edit: () => actions.edit(stage.take),
-      repaint: () => actions.repaint(stage.take),
+      listen: () => takeView.toggle(),
+      around: () => takeView.player.loop(!takeView.player.looped),
+      vary: () => actions.vary(takeView.take),
+      edit: () => actions.edit(takeView.take),
+      repaint: () => actions.repaint(takeView.take),
       lock: () => this.composer.lock(!this.composer.locked),
-      star: () => actions.star(stage.take),
-      alike: () => actions.alike(stage.take),
-      voice: () => actions.play(stage.take),
-      copy: () => stage.take && stage.copied(),
+      star: () => actions.star(takeView.take),
+      alike: () => actions.alike(takeView.take),
+      voice: () => actions.play(takeView.take),
+      copy: () => takeView.take && takeView.copied(),
       next: () => history.move(1),
       previous: () => history.move(-1),
       search: () => (this.tabs.show("history"), history.search.focus()),
@@ -249,6 +249,6 @@ class Panel {
 
 begin().catch((error) => {
   set(find("gone"), "hidden", false);
-  write(find("gone"), `The panel can't begin: ${error.message}`);
+  write(find("gone"), `The panel can't start: ${error.message}`);
   throw error;
 });

@@ -1,28 +1,28 @@
-// The requests of this page, from the question to their one end; kept over lost connections and reloads of the tab.
+// The requests of this page until their terminal event; they survive lost connections and reloads of the tab.
 
-import { Refused } from "./asking.js";
+import { ApiError } from "./api.js";
 
-const LIVE = ["asked", "queued", "started"];
-const REMEMBERED = "requests";
-const MOST_ENDED = 100;
+const LIVE_STATES = ["asked", "queued", "started"];
+const STORAGE_KEY = "requests";
+const MAX_ENDED_JOBS = 100;
 
-export const isLive = (job) => LIVE.includes(job.state);
+export const isLive = (job) => LIVE_STATES.includes(job.state);
 
 export class Requests {
-  /** `memory` keeps what is under way; see `memory.js`. */
+  /** `memory` stores the active requests; see `storage.js`. */
   constructor(connection, memory) {
     this.connection = connection;
     this.memory = memory;
     this.jobs = new Map();
-    this.hearers = { change: [], take: [], end: [] };
+    this.listeners = { change: [], take: [], end: [] };
     this.count = 0;
     this.began = Date.now().toString(36);
-    connection.on("event", (event) => this.hear(event));
+    connection.on("event", (event) => this.handle(event));
   }
 
-  /** `change` hears a job that has changed, `take` a job and its new take, `end` a job that has ended. */
-  on(what, hearer) {
-    this.hearers[what].push(hearer);
+  /** Adds a listener: `change` for a changed job, `take` for a job and its new take, `end` for a job that has ended. */
+  on(what, listener) {
+    this.listeners[what].push(listener);
     return this;
   }
 
@@ -31,22 +31,22 @@ export class Requests {
   }
 
   /**
-   * Asks for a sound; `title` is what the musician calls it.
-   * Throws Refused when there is no connection.
+   * Sends a request; `title` is shown for it.
+   * Throws ApiError without a connection.
    */
   ask(request, title) {
     const id = `${this.connection.client}-${this.began}-${(this.count += 1)}`;
     const job = this.remember({ id, request: { ...request, id }, title, state: "asked" });
     if (!this.connection.send(job.request)) {
       this.jobs.delete(id);
-      throw new Refused("gone", "timbred isn't there, so nothing was asked. Start it with: timbred serve");
+      throw new ApiError("gone", "timbred isn't running, so nothing was sent. Start it with: timbred serve");
     }
     this.changed(job);
     return job;
   }
 
-  remember(told) {
-    const job = { fraction: 0, step: 0, steps: 0, eta: 0, stage: "", position: 0, preview: "", takes: [], warnings: [], failure: null, ...told };
+  remember(entry) {
+    const job = { fraction: 0, step: 0, steps: 0, eta: 0, stage: "", position: 0, preview: "", takes: [], warnings: [], failure: null, ...entry };
     job.since = Date.now();
     this.jobs.set(job.id, job);
     return job;
@@ -68,13 +68,13 @@ export class Requests {
 
   forget(job) {
     this.jobs.delete(job.id);
-    job.told = null;
+    job.storedState = null;
     this.changed(job);
   }
 
   /**
-   * After a connection was lost: what was under way is asked again by its id, which the same run of the daemon answers with
-   * where it stands and never carries out twice. Another run knows nothing of it: it is marked as lost.
+   * Resumes after a lost connection: active requests are sent again under their ids. The same run of the daemon answers with
+   * their state and never renders them twice. Another run doesn't know them, so they are marked as lost.
    */
   resume(run) {
     const sameRun = this.run === undefined ? this.memory.get("run", run) === run : this.run === run;
@@ -83,15 +83,15 @@ export class Requests {
     this.memory.set("run", run);
     for (const job of this.live) {
       if (sameRun) this.connection.send(job.request);
-      else this.end(job, "lost", { code: "gone", message: "timbred was started anew meanwhile and doesn't know this request: ask again" });
+      else this.end(job, "lost", { code: "gone", message: "timbred was restarted and doesn't know this request: press Again" });
     }
   }
 
   recall() {
-    for (const told of this.memory.get(REMEMBERED, [])) if (!this.jobs.has(told.id)) this.changed(this.remember(told));
+    for (const entry of this.memory.get(STORAGE_KEY, [])) if (!this.jobs.has(entry.id)) this.changed(this.remember(entry));
   }
 
-  hear(event) {
+  handle(event) {
     const job = this.jobs.get(event.id);
     if (!job) return;
     this[`on_${event.type}`]?.(job, event);
@@ -114,7 +114,7 @@ export class Requests {
   }
 
   on_warning(job, event) {
-    job.warnings = [...job.warnings.filter((told) => told.key !== event.key), event];
+    job.warnings = [...job.warnings.filter((entry) => entry.key !== event.key), event];
     this.changed(job);
   }
 
@@ -126,7 +126,7 @@ export class Requests {
   on_take(job, event) {
     if (job.takes.some((take) => take.take_id === event.take_id)) return;
     job.takes.push(event);
-    for (const hearer of this.hearers.take) hearer(job, event);
+    for (const listener of this.listeners.take) listener(job, event);
   }
 
   on_done(job) {
@@ -139,28 +139,28 @@ export class Requests {
   }
 
   on_fail(job, event) {
-    // a cancel that came too late fails by its own type's name, not by this id
+    // a cancel that comes too late fails under the id `cancel`, not this one
     this.end(job, "failed", { code: event.code, message: event.message, retry: event.retry_after_s });
   }
 
-  /** What is under way is written down; of what has ended only the latest are known. */
+  /** Stores the active requests, and drops the oldest ended ones. */
   keep(job) {
-    job.told = job.state;
+    job.storedState = job.state;
     const live = this.live;
-    this.memory.set(REMEMBERED, live.map(({ id, request, title, state }) => ({ id, request, title, state })));
+    this.memory.set(STORAGE_KEY, live.map(({ id, request, title, state }) => ({ id, request, title, state })));
     const ended = [...this.jobs.values()].filter((one) => one.state === "done");
-    for (const one of ended.slice(0, -MOST_ENDED)) this.jobs.delete(one.id);
+    for (const one of ended.slice(0, -MAX_ENDED_JOBS)) this.jobs.delete(one.id);
   }
 
   end(job, state, failure = null) {
     if (!isLive(job)) return;
     Object.assign(job, { state, failure });
     this.changed(job);
-    for (const hearer of this.hearers.end) hearer(job);
+    for (const listener of this.listeners.end) listener(job);
   }
 
   changed(job) {
-    if (job.state !== job.told) this.keep(job);
-    for (const hearer of this.hearers.change) hearer(job);
+    if (job.state !== job.entry) this.keep(job);
+    for (const listener of this.listeners.change) listener(job);
   }
 }

@@ -1,12 +1,12 @@
-// Tabs: one panel in sight, its tab in the order of the Tab key, arrows to the others.
+// Tabs: one panel is visible; Tab reaches its tab, arrow keys the others.
 
-import { find, make, set } from "./elements.js";
+import { find, createElement, set } from "./dom.js";
 
 export class Tabs {
-  /** `names`: [id of the panel, label]; `key` of each is its number. */
+  /** `names`: [id of the panel, label] for each; its shortcut is its number. */
   constructor(element, names) {
     this.tabs = names.map(([id, label], index) =>
-      make(
+      createElement(
         "button",
         { type: "button", role: "tab", id: `tab-${id}`, "aria-controls": id, "aria-keyshortcuts": index + 1, "data-panel": id, onclick: () => this.show(id) },
         label,

@@ -1,11 +1,11 @@
-// How the daemon is, at the top: memory, queue, voices, rate, time; and the tempo that bars are counted in.
+// The status bar: memory, queue, voices, models, rate and uptime of the daemon; and the tempo.
 
 import { Field } from "./fields.js";
-import { make, write } from "./elements.js";
-import { sayNow } from "./saying.js";
-import { duration, kilohertz, memory } from "./words.js";
+import { createElement, write } from "./dom.js";
+import { announceNow } from "./live_region.js";
+import { duration, kilohertz, memory } from "./format.js";
 
-const TOLD = [
+const STATUS_FIELDS = [
   ["memory", "Memory"],
   ["queue", "Queue"],
   ["voices", "Voices"],
@@ -14,18 +14,18 @@ const TOLD = [
   ["uptime", "Up"],
 ];
 
-export class Gauges {
-  constructor(element, connection, { told }) {
+export class StatusBar {
+  constructor(element, connection, { onStatus }) {
     this.values = new Map();
-    for (const [name, label] of TOLD) {
-      const value = make("dd", { "data-gauge": name });
+    for (const [name, label] of STATUS_FIELDS) {
+      const value = createElement("dd", { "data-gauge": name });
       this.values.set(name, value);
-      element.append(make("div", {}, make("dt", { text: label }), value));
+      element.append(createElement("div", {}, createElement("dt", { text: label }), value));
     }
-    this.meter = make("span", { class: "meter", "aria-hidden": "true" }, make("span"));
-    this.used = make("span");
+    this.meter = createElement("span", { class: "meter", "aria-hidden": "true" }, createElement("span"));
+    this.used = createElement("span");
     this.values.get("memory").append(this.meter, this.used);
-    connection.on("event", (event) => event.type === "status.reply" && (this.show(event), told(event)));
+    connection.on("event", (event) => event.type === "status.reply" && (this.show(event), onStatus(event)));
   }
 
   show(status) {
@@ -53,7 +53,7 @@ export class Tempo {
     form.append(this.field.element);
     form.addEventListener("submit", (event) => event.preventDefault());
     this.field.control.addEventListener("change", () => this.ask());
-    connection.on("event", (event) => this.hear(event)).on("open", () => this.refresh());
+    connection.on("event", (event) => this.handle(event)).on("open", () => this.refresh());
   }
 
   refresh() {
@@ -64,11 +64,11 @@ export class Tempo {
     const bpm = this.field.value;
     if (bpm === undefined || bpm === this.now) return this.refresh();
     this.field.fail("");
-    if (!this.connection.send({ type: "tempo", bpm })) this.field.fail("timbred isn't there");
+    if (!this.connection.send({ type: "tempo", bpm })) this.field.fail("timbred isn't connected");
     return undefined;
   }
 
-  hear(event) {
+  handle(event) {
     if (event.type === "done" && event.id === "tempo") {
       this.field.fail("");
       this.refresh();
@@ -76,11 +76,11 @@ export class Tempo {
     if (event.type === "settings/tempo") this.show(event.value);
     if (event.type === "fail" && (event.id === "tempo" || event.id === "settings/tempo")) {
       this.field.fail(event.message);
-      sayNow(event.message);
+      announceNow(event.message);
     }
   }
 
-  /** What a user is just typing isn't overwritten. */
+  /** Shows the tempo, unless the user is typing one. */
   show(value) {
     const typing = document.activeElement === this.field.control && this.field.value !== this.now;
     this.now = value;

@@ -1,4 +1,4 @@
-// Elements of the page, made and filled.
+// Creation and update of page elements.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -14,25 +14,25 @@ const ICONS = {
   drag: "M9 4h2.5v3H9zm3.5 0H15v3h-2.5zM9 9h2.5v3H9zm3.5 0H15v3h-2.5zM9 14h2.5v3H9zm3.5 0H15v3h-2.5z",
 };
 
-/** An element with attributes, listeners (`onclick`...) and children (elements or text). */
-export function make(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
+/** Creates an element with attributes, listeners (`onclick`...) and children (elements or text). */
+export function createElement(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (name === "text") made.textContent = value;
-    else set(made, name, value);
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "text") element.textContent = value;
+    else set(element, name, value);
   }
-  made.append(...children.filter((child) => child !== null && child !== undefined));
-  return made;
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
 }
 
-/** An attribute as it shall be: null and false take it away, true sets it without a value. */
+/** Sets an attribute: null and false remove it, true sets it without a value. */
 export function set(element, name, value) {
   if (value === null || value === undefined || value === false) element.removeAttribute(name);
   else element.setAttribute(name, value === true ? "" : String(value));
 }
 
-/** A picture on a button; screen readers get the button's own label. */
+/** Creates an icon for a button; screen readers get the button's own label. */
 export function icon(name) {
   const drawn = document.createElementNS(SVG, "svg");
   const path = document.createElementNS(SVG, "path");
@@ -46,12 +46,12 @@ export function icon(name) {
 
 export const find = (id) => document.getElementById(id);
 
-/** Only writes what has changed, so that screen readers don't repeat it. */
+/** Sets an element's text if it has changed, so that screen readers don't repeat it. */
 export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
 let unseen = 0;
 
-/** An id that nothing on the page has. */
-export const freshId = (about) => `${about}-${(unseen += 1)}`;
+/** Returns an id that is unique on the page. */
+export const uniqueId = (about) => `${about}-${(unseen += 1)}`;

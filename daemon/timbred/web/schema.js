@@ -1,4 +1,4 @@
-// The keys of a request, read from the daemon's own schema: names, kinds, ranges and help are never written twice.
+// The keys of a request, read from the daemon's schema: names, types, ranges and help.
 
 /**
  * The keys of one request.
@@ -29,7 +29,7 @@ function flat(property) {
   return property.anyOf ? property.anyOf.flatMap(flat) : [property];
 }
 
-/** What a key allows, in words; a model may allow less. */
+/** Describes the allowed values of a key; a model may allow fewer. */
 export function allowed(key, model) {
   const { low, high } = range(key, model);
   if (low === undefined || high >= 2 ** 31 - 1) return "";
@@ -37,23 +37,23 @@ export function allowed(key, model) {
   return key.choices.length ? `${numbers}, ${key.choices.join(", ")}` : numbers;
 }
 
-/** The lowest and highest number: the daemon's, and within that the model's. */
+/** Returns the lowest and highest allowed number, limited by the model. */
 export function range(key, model) {
   if (key.name !== "seconds" || !model) return key;
   return { low: key.low, high: Math.min(key.high, model.max_seconds) };
 }
 
-const OF_THE_MODEL = { seconds: "default_seconds", steps: "steps", guidance: "guidance", scheduler: "scheduler", channels: "channels" };
+const MODEL_DEFAULTS = { seconds: "default_seconds", steps: "steps", guidance: "guidance", scheduler: "scheduler", channels: "channels" };
 
-/** What is taken when nothing is said, in words. */
+/** Describes the default of a key. */
 export function fallback(key, model) {
-  const told = model?.[OF_THE_MODEL[key.name]];
-  if (told) return String(told);
+  const modelDefault = model?.[MODEL_DEFAULTS[key.name]];
+  if (modelDefault) return String(modelDefault);
   const words = key.fallback.replaceAll("`", "");
   return key.kind === "boolean" ? words.replace(/^0\b/, "off").replace(/^1\b/, "on") : words;
 }
 
-/** How far an arrow key goes. */
+/** Returns the step of an arrow key. */
 export function stride(key) {
   if (key.kind === "integer") return key.high - key.low > 10_000 && key.high < 2 ** 31 - 1 ? 100 : 1;
   const span = key.high - key.low;
@@ -62,25 +62,25 @@ export function stride(key) {
   return span <= 50 || key.name === "seconds" ? 0.5 : 1;
 }
 
-const GROUPS = [
+const KEY_GROUPS = [
   ["Length in bars", ["bars", "bpm", "beats_per_bar"]],
-  ["Words", ["prompt2", "mix", "weights", "transcription", "noise"]],
+  ["Prompt", ["prompt2", "mix", "weights", "transcription", "noise"]],
   ["Denoising", ["scheduler", "eta", "exact", "rank", "priority", "by"]],
-  ["From a sound", ["init", "strength", "start", "end", "low", "high", "extend"]],
-  ["The file", ["format", "bits", "rate", "channels", "loudness", "peak", "trim", "fade_in", "fade_out", "name", "folder"]],
-  ["Playing", ["to", "voice", "gain", "pan", "speed", "out", "at", "fade"]],
+  ["Init audio", ["init", "strength", "start", "end", "low", "high", "extend"]],
+  ["File", ["format", "bits", "rate", "channels", "loudness", "peak", "trim", "fade_in", "fade_out", "name", "folder"]],
+  ["Playback", ["to", "voice", "gain", "pan", "speed", "out", "at", "fade"]],
 ];
 
-export const IN_SIGHT = ["model", "seconds", "takes", "steps", "guidance", "seed", "loop", "preview", "negative"];
+export const VISIBLE_KEYS = ["model", "seconds", "takes", "steps", "guidance", "seed", "loop", "preview", "negative"];
 
-const ELSEWHERE = ["id", "prompt", "inline"];
+const HIDDEN_KEYS = ["id", "prompt", "inline"];
 
-/** Keys in groups; what this page has never heard of is offered too. */
+/** Returns the keys in groups; keys unknown to this page are in the last one. */
 export function grouped(keys) {
-  const named = new Set([...IN_SIGHT, ...ELSEWHERE, ...GROUPS.flatMap(([, names]) => names)]);
+  const named = new Set([...VISIBLE_KEYS, ...HIDDEN_KEYS, ...KEY_GROUPS.flatMap(([, names]) => names)]);
   const rest = keys.filter((key) => !named.has(key.name)).map((key) => key.name);
   const byName = new Map(keys.map((key) => [key.name, key]));
-  return [...GROUPS, ["More", rest]]
+  return [...KEY_GROUPS, ["More", rest]]
     .map(([title, names]) => [title, names.filter((name) => byName.has(name)).map((name) => byName.get(name))])
     .filter(([, found]) => found.length);
 }

@@ -1,13 +1,13 @@
-// A part of a sound, marked with the mouse on its picture: from when to when, from how low to how high.
+// Selection of a part of a sound with the mouse on its picture: a range of time and frequency.
 
-import { make } from "./elements.js";
-import { hertz } from "./spectrum.js";
+import { createElement } from "./dom.js";
+import { hertz } from "./fft.js";
 
-const SMALLEST = 6;
+const MIN_REGION_PX = 6;
 
 /**
- * What a rectangle on the picture means. Places are parts of the picture, 0 to 1, from the left and from the top; what
- * reaches an edge of the picture is left open there, and what leaves the spectrogram downwards means all frequencies.
+ * Converts a rectangle on the picture to a part of the sound. Edges are fractions of the picture, 0 to 1, from the left and
+ * the top. An edge at the picture's border is left open; a rectangle that extends below the spectrogram means all frequencies.
  */
 export function partOf({ left, right, top, bottom }, duration, rate) {
   const part = {};
@@ -18,13 +18,13 @@ export function partOf({ left, right, top, bottom }, duration, rate) {
   return part;
 }
 
-/** Watches for rectangles that are drawn with Shift held; `marked` hears their places. */
-export class Marking {
+/** Handles rectangles that are drawn with Shift held; `marked` is called with their edges. */
+export class RegionSelect {
   constructor(scope, upper, marked) {
     this.scope = scope;
     this.upper = upper;
     this.marked = marked;
-    this.frame = make("div", { class: "marked", hidden: true });
+    this.frame = createElement("div", { class: "marked", hidden: true });
     scope.append(this.frame);
     scope.addEventListener("pointermove", (event) => this.from && this.drawn(event));
     scope.addEventListener("pointerup", (event) => this.from && this.ended(event));
@@ -59,14 +59,14 @@ export class Marking {
   ended(event) {
     const { left, right, top, bottom } = this.corners(event);
     this.from = null;
-    if (right - left < SMALLEST || bottom - top < SMALLEST) return this.forget();
+    if (right - left < MIN_REGION_PX || bottom - top < MIN_REGION_PX) return this.forget();
     const { clientWidth: width } = this.scope;
     const { clientHeight: tall } = this.upper;
     this.places = { left: left / width, right: right >= width - 1 ? 1 : right / width, top: top / tall, bottom: bottom / tall };
     return this.marked(this.places);
   }
 
-  /** The picture has another size: the frame stays where its sound is. */
+  /** Moves the frame with its part of the sound after the picture was resized. */
   follow() {
     if (!this.places) return;
     const { left, right, top, bottom } = this.places;

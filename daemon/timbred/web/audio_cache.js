@@ -1,28 +1,28 @@
-// Sounds that were fetched and decoded, the latest kept so that flipping through takes costs nothing.
+// A cache of fetched and decoded sounds, so that browsing takes needs no second fetch.
 
-import { bytes } from "./asking.js";
-import { decode } from "./sound.js";
+import { bytes } from "./api.js";
+import { decode } from "./audio_decode.js";
 
-const KEPT = 12;
+const MAX_SOUNDS = 12;
 
-export class Sounds {
+export class AudioCache {
   constructor() {
     this.kept = new Map();
   }
 
-  /** The sound behind an address; asked for twice it is fetched once. */
+  /** Returns the sound at an address; repeated calls fetch it once. */
   get(url, rate) {
     const known = this.kept.get(url);
     this.kept.delete(url);
     const sound = known ?? bytes(url).then((found) => decode(found, rate));
     this.kept.set(url, sound);
     sound.catch(() => this.kept.delete(url));
-    if (this.kept.size > KEPT) this.kept.delete(this.kept.keys().next().value);
+    if (this.kept.size > MAX_SOUNDS) this.kept.delete(this.kept.keys().next().value);
     return sound;
   }
 }
 
-/** The address of an early rendering, which is a file of the takes folder and no take. */
+/** Returns the address of a preview, which is a file in the takes folder but not a take. */
 export function addressInside(folder, path) {
   if (!path.startsWith(folder)) throw new Error(`${path} isn't inside ${folder}`);
   const parts = path.slice(folder.length).split(/[\\/]/).filter(Boolean);

@@ -1,8 +1,8 @@
-// A take dragged out of the browser: hosts and file managers get the file, text fields its path.
+// Dragging a take out of the browser: hosts and file managers get the file, text fields its path.
 
 const TYPES = { wav: "audio/wav", flac: "audio/flac", aiff: "audio/aiff", ogg: "audio/ogg" };
 
-/** What the drag carries, by format: Chromium's own for files that are still at an address, then the file on this disk. */
+/** Returns the data of a drag by format: Chromium's for files at an address, and the file on this disk. */
 export function carried(take, origin) {
   const ending = take.name.split(".").pop().toLowerCase();
   const address = new URL(take.url, origin).href;
@@ -22,7 +22,7 @@ export function dragOut(event, take) {
   for (const [format, value] of Object.entries(carried(take, location.origin))) event.dataTransfer.setData(format, value);
 }
 
-/** file:///... for a path of this machine, on Windows too. */
+/** Returns the file:///... address of a path on this machine, also on Windows. */
 export function fileAddress(path) {
   const parts = path.replaceAll("\\", "/").split("/").map(encodeURIComponent);
   return `file://${path.startsWith("/") ? "" : "/"}${parts.join("/").replace("%3A/", ":/")}`;

@@ -1,13 +1,13 @@
-// The models there are: their state, licence and memory; loading, unloading, and which one is the default.
+// The list of models: state, licence and memory; loading, unloading, and the default.
 
-import { make, set, write } from "./elements.js";
-import { sayNow, say } from "./saying.js";
-import { kilohertz, memory, seconds } from "./words.js";
+import { createElement, set, write } from "./dom.js";
+import { announceNow, announce } from "./live_region.js";
+import { kilohertz, memory, seconds } from "./format.js";
 
-const STATES = { resident: "in memory", loading: "loading", available: "on the disk", missing: "not here" };
+const STATES = { resident: "in memory", loading: "loading", available: "installed", missing: "not installed" };
 
-export class Models {
-  /** `defaultModel` tells its name; `changed` hears each model that is told. */
+export class ModelList {
+  /** `defaultModel` returns its name; `changed` is called with each model's description. */
   constructor(element, connection, { defaultModel, changed }) {
     this.connection = connection;
     this.defaultModel = defaultModel;
@@ -15,16 +15,16 @@ export class Models {
     this.models = new Map();
     this.cards = new Map();
     this.asked = null;
-    this.list = make("ul", { class: "models", "aria-label": "Models" });
+    this.list = createElement("ul", { class: "models", "aria-label": "Models" });
     element.append(this.list);
-    connection.on("event", (event) => this.hear(event)).on("open", () => this.refresh());
+    connection.on("event", (event) => this.handle(event)).on("open", () => this.refresh());
   }
 
   refresh() {
     this.connection.send({ type: "models" });
   }
 
-  hear(event) {
+  handle(event) {
     if (event.type === "model") this.show(event);
     if (event.type === "loaded" || event.type === "unloaded") this.ended(event.model, `${event.model}: ${event.type}`);
     if (event.type === "fail" && (event.id === "load" || event.id === "unload")) this.failed(event);
@@ -36,14 +36,14 @@ export class Models {
     const card = this.cards.get(name);
     if (card) write(card.failure, "");
     if (this.asked === name) this.asked = null;
-    say(words);
+    announce(words);
     this.refresh();
   }
 
   failed(event) {
     const card = this.cards.get(this.asked) ?? [...this.cards.values()][0];
     if (card) write(card.failure, `${event.code}: ${event.message}`);
-    sayNow(event.message);
+    announceNow(event.message);
     this.asked = null;
     this.refresh();
   }
@@ -52,7 +52,7 @@ export class Models {
     this.asked = model.name;
     write(this.cards.get(model.name).failure, "");
     if (!this.connection.send(request)) {
-      write(this.cards.get(model.name).failure, "timbred isn't there: nothing was asked");
+      write(this.cards.get(model.name).failure, "timbred isn't connected: nothing was sent");
       return;
     }
     if (request.type === "load") this.show({ ...model, state: "loading" });
@@ -75,24 +75,24 @@ export class Models {
 
   add(model) {
     const now = () => this.models.get(model.name);
-    const button = (label, request) => make("button", { type: "button", class: "small", "aria-label": `${label}: ${model.name}`, onclick: () => this.ask(request(), now()) }, label);
+    const button = (label, request) => createElement("button", { type: "button", class: "small", "aria-label": `${label}: ${model.name}`, onclick: () => this.ask(request(), now()) }, label);
     const card = {
-      state: make("span", { class: "state" }),
-      facts: make("p", { class: "facts" }),
-      licence: make("p", { class: "facts licence" }),
+      state: createElement("span", { class: "state" }),
+      facts: createElement("p", { class: "facts" }),
+      licence: createElement("p", { class: "facts licence" }),
       load: button("Load", () => ({ type: "load", model: model.name })),
       unload: button("Unload", () => ({ type: "unload", model: model.name })),
       choose: button("Make the default", () => ({ type: "settings/models.default", value: model.name })),
-      chosen: make("span", { class: "default", text: "default" }),
-      failure: make("p", { class: "failure" }),
+      chosen: createElement("span", { class: "default", text: "default" }),
+      failure: createElement("p", { class: "failure" }),
     };
-    card.element = make(
+    card.element = createElement(
       "li",
       { "data-model": model.name },
-      make("div", { class: "head" }, make("strong", { text: model.name }), card.chosen, card.state),
+      createElement("div", { class: "head" }, createElement("strong", { text: model.name }), card.chosen, card.state),
       card.facts,
       card.licence,
-      make("div", { class: "row" }, card.load, card.unload, card.choose),
+      createElement("div", { class: "row" }, card.load, card.unload, card.choose),
       card.failure,
     );
     this.cards.set(model.name, card);

@@ -1,4 +1,4 @@
-// Numbers and times in words.
+// Formatting of numbers and times.
 
 export const seconds = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} s`;
 
@@ -8,7 +8,7 @@ export function duration(value) {
   return minutes < 90 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-/** Megabytes, in GB when there are many. */
+/** Formats megabytes, from 10,000 on in GB. */
 export const memory = (mb) => (mb >= 10_000 ? `${(mb / 1000).toFixed(1)} GB` : `${Math.round(mb)} MB`);
 
 export const kilohertz = (hz) => `${Number((hz / 1000).toFixed(2))} kHz`;
@@ -17,7 +17,7 @@ export const many = (count, one, more = `${one}s`) => `${count.toLocaleString("e
 
 export const clock = (time = new Date()) => time.toLocaleTimeString("en-GB");
 
-/** How long ago a unix time is. */
+/** Formats the time since a unix time. */
 export function ago(unix, now = Date.now() / 1000) {
   const gone = Math.max(0, now - unix);
   if (gone < 60) return "now";
@@ -27,7 +27,7 @@ export function ago(unix, now = Date.now() / 1000) {
   return new Date(unix * 1000).toISOString().slice(0, 10);
 }
 
-/** Where a moment of a sound is: 0:01.25 */
+/** Formats a position in a sound: 0:01.25 */
 export function moment(value) {
   const minutes = Math.floor(value / 60);
   return `${minutes}:${(value - 60 * minutes).toFixed(2).padStart(5, "0")}`;

@@ -1,8 +1,8 @@
-// From a file's bytes to samples. WAV and AIFF are read here, to the bit; what else there is the browser decodes.
+// Decoding of audio files. WAV and AIFF are read here bit-exactly; the browser decodes all other formats.
 
 /** @typedef {{rate: number, frames: number, channels: Float32Array[]}} Sound */
 
-/** The samples of a file; `rate` is used where the file itself doesn't tell the browser. */
+/** Decodes a file; `rate` is used for formats that the browser decodes. */
 export async function decode(bytes, rate) {
   const view = new DataView(bytes);
   const kind = bytes.byteLength >= 12 ? letters(view, 0) + letters(view, 8) : "";
@@ -30,7 +30,7 @@ function readWave(view) {
     if (name === "fmt ") form = waveForm(view, at, size);
     if (name === "data" && form) return samples(view, at, size, { ...form, little: true });
   }
-  throw new Error("this WAV file has no sound in it");
+  throw new Error("this WAV file has no audio data");
 }
 
 function waveForm(view, at, size) {
@@ -50,7 +50,7 @@ function readAiff(view) {
     if (name === "COMM") form = aiffForm(view, at, size);
     if (name === "SSND" && form) return samples(view, at + 8, size - 8, form);
   }
-  throw new Error("this AIFF file has no sound in it");
+  throw new Error("this AIFF file has no audio data");
 }
 
 function aiffForm(view, at, size) {
@@ -64,7 +64,7 @@ function aiffForm(view, at, size) {
   };
 }
 
-/** The 80 bit number that AIFF writes a rate in. */
+/** Reads the 80-bit float of AIFF's rate. */
 function extended(view, at) {
   const exponent = (view.getUint16(at, false) & 0x7fff) - 16383;
   return (view.getUint32(at + 2, false) + view.getUint32(at + 6, false) / 2 ** 32) * 2 ** (exponent - 31);
@@ -95,7 +95,7 @@ function reader(view, float, bits, little) {
   throw new Error(`samples of ${bits} bits can't be read`);
 }
 
-/** Lowest, highest and root mean square of each of `columns` stretches, over all channels. */
+/** Returns minimum, maximum and RMS of each of `columns` sections, over all channels. */
 export function outline(sound, columns) {
   const low = new Float32Array(columns);
   const high = new Float32Array(columns);

@@ -1,7 +1,7 @@
-// Pictures of sounds on canvases: outline, spectrogram, and the noise that a sound is made from.
+// Drawing on canvases: waveform, spectrogram, and noise during denoising.
 
-import { outline } from "./sound.js";
-import { FLOOR_DB, channelSpectrogram, height } from "./spectrum.js";
+import { outline } from "./audio_decode.js";
+import { FLOOR_DB, channelSpectrogram, height } from "./fft.js";
 
 const COLOURS = ["#07080b", "#1a1030", "#431a5c", "#7a2165", "#b5364f", "#e2653a", "#f9a242", "#fde9a6"].map((hex) => [
   Number.parseInt(hex.slice(1, 3), 16),
@@ -15,9 +15,9 @@ const PALETTE = Array.from({ length: 256 }, (_, index) => {
   return COLOURS[below].map((from, part) => Math.round(from + (COLOURS[below + 1][part] - from) * (place - below)));
 });
 
-const MARKS = [100, 1000, 10_000];
+const FREQUENCY_LABELS_HZ = [100, 1000, 10_000];
 
-/** The canvas at the screen's own resolution; its size in pixels. */
+/** Resizes the canvas to the screen's resolution; returns its size in pixels. */
 export function fit(canvas, sharpest = 2) {
   const sharp = Math.min(sharpest, window.devicePixelRatio || 1);
   const [width, tall] = [Math.max(1, Math.round(canvas.clientWidth * sharp)), Math.max(1, Math.round(canvas.clientHeight * sharp))];
@@ -30,7 +30,7 @@ export function clear(canvas) {
   pen.clearRect(0, 0, width, tall);
 }
 
-/** The outline: lowest to highest, and its loudness inside. */
+/** Draws the waveform: peaks, and RMS inside. */
 export function drawWave(canvas, sound, { colour = "#ffb547", core = "#ffd894", centre = true } = {}) {
   const { width, tall, pen, sharp } = fit(canvas);
   const { low, high, power } = outline(sound, width);
@@ -50,7 +50,7 @@ export function drawWave(canvas, sound, { colour = "#ffb547", core = "#ffd894", 
   }
 }
 
-/** The spectrogram: time to the right, log frequency upwards. */
+/** Draws the spectrogram: time to the right, log frequency upwards. */
 export function drawSpectrum(canvas, sound) {
   const { width, tall, pen, sharp } = fit(canvas, 1);
   const levels = channelSpectrogram(sound.channels, sound.rate, width, tall);
@@ -69,7 +69,7 @@ export function drawSpectrum(canvas, sound) {
 function drawMarks(pen, width, tall, sharp, rate) {
   pen.font = `${11 * sharp}px ui-monospace, monospace`;
   pen.textBaseline = "middle";
-  for (const frequency of MARKS.filter((one) => one < rate / 2)) {
+  for (const frequency of FREQUENCY_LABELS_HZ.filter((one) => one < rate / 2)) {
     const y = tall * (1 - height(frequency, rate));
     pen.fillStyle = "#ffffff2e";
     pen.fillRect(0, Math.round(y), width, 1);
@@ -78,7 +78,7 @@ function drawMarks(pen, width, tall, sharp, rate) {
   }
 }
 
-/** Noise that thins out as a request gets on: `fraction` 0 is all noise, 1 is none. */
+/** Draws noise that decreases with progress: `fraction` 0 is all noise, 1 is none. */
 export function drawNoise(canvas, fraction, turn) {
   const { width, tall, pen } = fit(canvas, 1);
   const grain = 3;

@@ -1,6 +1,6 @@
-// What the page remembers: between reloads of this tab, and between visits. A browser that forbids it costs only that.
+// Values stored between reloads of this tab, and between visits. A browser that forbids storage only loses them.
 
-function kept(storage) {
+function storageOf(storage) {
   return {
     get(name, otherwise) {
       try {
@@ -15,11 +15,11 @@ function kept(storage) {
       try {
         storage().setItem(`timbred.${name}`, JSON.stringify(value));
       } catch (error) {
-        console.warn(`timbred.${name} can't be kept:`, error);
+        console.warn(`timbred.${name} can't be stored:`, error);
       }
     },
   };
 }
 
-export const thisTab = kept(() => sessionStorage);
-export const always = kept(() => localStorage);
+export const tabStorage = storageOf(() => sessionStorage);
+export const localStore = storageOf(() => localStorage);

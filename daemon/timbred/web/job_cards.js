@@ -1,13 +1,13 @@
-// Cards of the requests under way, and of those that failed.
+// Cards of the active and the failed requests.
 
-import { icon, make, set, write } from "./elements.js";
+import { icon, createElement, set, write } from "./dom.js";
 import { isLive } from "./requests.js";
-import { sayNow, say } from "./saying.js";
-import { many, seconds } from "./words.js";
+import { announceNow, announce } from "./live_region.js";
+import { many, seconds } from "./format.js";
 
-const SHOWN_AFTER_CANCEL = 1500;
+const CANCELLED_CARD_MS = 1500;
 
-export class Running {
+export class JobCards {
   constructor(element, requests, { onFailure }) {
     this.element = element;
     this.requests = requests;
@@ -33,22 +33,22 @@ export class Running {
   }
 
   add(job) {
-    const bar = make("div", { class: "fill" });
-    const progress = make(
+    const bar = createElement("div", { class: "fill" });
+    const progress = createElement(
       "div",
       { class: "progress", role: "progressbar", "aria-label": `${job.title}: progress`, "aria-valuemin": 0, "aria-valuemax": 100 },
       bar,
     );
-    const state = make("span", { class: "state" });
-    const button = (label, name, press) => make("button", { type: "button", class: "small", "aria-label": `${label}: ${job.title}`, onclick: press }, name ? icon(name) : label, name ? ` ${label}` : "");
+    const state = createElement("span", { class: "state" });
+    const button = (label, name, press) => createElement("button", { type: "button", class: "small", "aria-label": `${label}: ${job.title}`, onclick: press }, name ? icon(name) : label, name ? ` ${label}` : "");
     const cancel = button("Cancel", "cross", () => this.requests.cancel(job));
     const again = button("Again", "loop", () => this.again(job));
     const dismiss = button("Dismiss", "cross", () => this.requests.forget(job));
-    const failure = make("p", { class: "failure" });
-    const element = make(
+    const failure = createElement("p", { class: "failure" });
+    const element = createElement(
       "article",
       { class: "card", "data-request": job.id },
-      make("div", { class: "head" }, make("strong", { text: job.title }), state, cancel, again, dismiss),
+      createElement("div", { class: "head" }, createElement("strong", { text: job.title }), state, cancel, again, dismiss),
       progress,
       failure,
     );
@@ -65,19 +65,19 @@ export class Running {
       job.failure = { code: error.code, message: error.message };
       this.requests.jobs.set(job.id, job);
       this.show(job);
-      sayNow(error.message);
+      announceNow(error.message);
     }
   }
 
   ended(job) {
     if (job.failure) {
-      sayNow(`${job.title}: ${job.failure.message}`);
+      announceNow(`${job.title}: ${job.failure.message}`);
       this.onFailure(job);
     } else if (job.state === "cancelled") {
-      say(`cancelled: ${job.title}`);
-      setTimeout(() => this.requests.forget(job), SHOWN_AFTER_CANCEL);
+      announce(`cancelled: ${job.title}`);
+      setTimeout(() => this.requests.forget(job), CANCELLED_CARD_MS);
     } else {
-      say(`done: ${job.title}, ${many(job.takes.length, "take")}`);
+      announce(`done: ${job.title}, ${many(job.takes.length, "take")}`);
     }
   }
 
@@ -91,9 +91,9 @@ export class Running {
 export function stateOf(job) {
   switch (job.state) {
     case "asked":
-      return "asking";
+      return "sending";
     case "queued":
-      return `waits, ${job.position ? `${many(job.position, "request")} before it` : "next"}${job.eta ? `, ${seconds(job.eta)}` : ""}`;
+      return `waiting, ${job.position ? `${many(job.position, "request")} ahead` : "next"}${job.eta ? `, ${seconds(job.eta)}` : ""}`;
     case "started":
       if (!job.steps || job.stage === "loading") return job.stage === "loading" ? "loading the model" : "starting";
       return `step ${job.step} of ${job.steps}${job.eta ? `, ${seconds(job.eta)} left` : ""}`;

@@ -1,6 +1,6 @@
-// The spectrum of a sound: a Fourier transform (radix 2, decimation in time) and columns of decibels over log frequency.
+// The spectrum of a sound: a Fft transform (radix 2, decimation in time) and columns of decibels over log frequency.
 
-export class Fourier {
+export class Fft {
   /** `size` is a power of two. */
   constructor(size) {
     this.size = size;
@@ -60,7 +60,7 @@ export const spectrogram = (samples, ...rest) => channelSpectrogram([samples], .
  * LOWEST_HZ to half the rate.
  */
 export function channelSpectrogram(channels, rate, columns, rows, size = 2048) {
-  const fourier = new Fourier(size);
+  const fourier = new Fft(size);
   const window = Float64Array.from({ length: size }, (_, index) => 0.5 - 0.5 * Math.cos((2 * Math.PI * index) / size));
   const edges = Float64Array.from({ length: rows + 1 }, (_, row) => (hertz(row / rows, rate) * size) / rate);
   const piece = new Float64Array(size);

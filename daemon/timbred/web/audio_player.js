@@ -1,14 +1,15 @@
-// Listening in the browser: one sound at a time, from any place, around and around if wished.
+// Playback in the browser: one sound at a time, from any position, optionally looped.
 
-export class Listening {
-  constructor() {
+export class AudioPlayer {
+  /** `onChange` is called when playback starts, stops, seeks or loops. */
+  constructor({ onChange }) {
     this.context = null;
     this.sound = null;
     this.source = null;
     this.offset = 0;
     this.startedAt = 0;
     this.looped = false;
-    this.changed = () => {};
+    this.changed = onChange;
   }
 
   get playing() {
@@ -19,14 +20,14 @@ export class Listening {
     return this.sound ? this.sound.frames / this.sound.rate : 0;
   }
 
-  /** Seconds into the sound. */
+  /** The position in seconds. */
   get position() {
     if (!this.playing) return this.offset;
     const at = this.offset + this.context.currentTime - this.startedAt;
     return this.looped ? at % this.duration : Math.min(at, this.duration);
   }
 
-  /** The loudest sample of what just went to the speakers, 0 to 1. */
+  /** The loudest sample of the recent output, 0 to 1. */
   get level() {
     if (!this.playing) return 0;
     const recent = new Float32Array(this.meter.fftSize);
@@ -104,7 +105,7 @@ export class Listening {
     source.disconnect();
   }
 
-  /** A browser lets a page sound only after its user has done something, so this waits for the first play. */
+  /** Opens the audio output at the first playback: browsers allow it only after a user action. */
   open() {
     if (this.context) return;
     this.context = new AudioContext();
