@@ -159,14 +159,14 @@ def test_nesting_without_end_is_damage(copy: Path):
 def test_a_pipe_is_refused_rather_than_waited_for(copy: Path, place: str):
     (copy / place).unlink(missing_ok=True)
     os.mkfifo(copy / place)
-    with pytest.raises(ModelError, match="no plain file"):
+    with pytest.raises(ModelError, match="isn't a regular file"):
         checkpoint.inspect(copy, "m", REMEDY)
 
 
 def test_a_pipe_as_index_is_refused_rather_than_waited_for(copy: Path):
     (copy / "model_index.json").unlink()
     os.mkfifo(copy / "model_index.json")
-    with pytest.raises(ModelError, match="no plain file"):
+    with pytest.raises(ModelError, match="isn't a regular file"):
         checkpoint.inspect(copy, "m", REMEDY)
 
 

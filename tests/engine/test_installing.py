@@ -101,7 +101,7 @@ def test_what_another_archive_left_is_not_mixed_in(audioldm: Path, tmp_path: Pat
     files = contents(audioldm)
     broken = zipped(tmp_path / "broken.zip", {**files, SUMS: sums({"unet/config.json": b"other"})})
     target = tmp_path / "m"
-    with pytest.raises(ModelError, match=r"unet/config\.json isn't the file"):
+    with pytest.raises(ModelError, match=r"unet/config\.json doesn't match its hash"):
         install(broken, target, "m")
     changed = {**files, "vae/config.json": files["vae/config.json"] + b" "}
     install(zipped(tmp_path / "whole.zip", changed), target, "m")
@@ -115,13 +115,13 @@ def test_listed_hashes_are_compared(audioldm: Path, tmp_path: Path):
     install(good, tmp_path / "good", "m")
     name = "unet/diffusion_pytorch_model.safetensors"
     other = files[name][:-1] + bytes([files[name][-1] ^ 1])
-    with pytest.raises(ModelError, match="isn't the file that its hash says"):
+    with pytest.raises(ModelError, match="doesn't match its hash"):
         install(zipped(tmp_path / "bad.zip", {**files, name: other, SUMS: sums(listed)}), tmp_path / "bad", "m")
     with pytest.raises(ModelError, match="not among the files"):
         lacking = {SUMS: sums({"unet/more.safetensors": b""}), **files}
         install(zipped(tmp_path / "lacking.zip", lacking), tmp_path / "lacking", "m")
     (tmp_path / SUMS).write_bytes(sums({"good.zip": b"another archive"}))
-    with pytest.raises(ModelError, match=r"good\.zip isn't the file that"):
+    with pytest.raises(ModelError, match=r"good\.zip doesn't match its hash"):
         install(good, tmp_path / "again", "m")
     assert not any((tmp_path / name).exists() for name in ("bad", "lacking", "again"))
 
@@ -225,14 +225,14 @@ def test_bombs_are_refused_before_they_are_opened(tmp_path: Path):
     zeros = bytes(60_000_000)
     archive = zipped(tmp_path / "m.zip", {"model_index.json": b"{}", "unet/model.safetensors": zeros})
     assert archive.stat().st_size < 100_000
-    with pytest.raises(ModelError, match="would swell"):
+    with pytest.raises(ModelError, match="would expand"):
         install(archive, tmp_path / "m", "m")
     assert [entry.name for entry in tmp_path.iterdir()] == ["m.zip"]
 
 
 def test_the_same_name_twice_is_refused(tmp_path: Path):
     files = {"model_index.json": b"{}", "un\u00e9t/config.json": b"{}", "UNE\u0301t/config.json": b"{}"}
-    with pytest.raises(ModelError, match="is there twice"):
+    with pytest.raises(ModelError, match="occurs twice"):
         install(zipped(tmp_path / "m.zip", files), tmp_path / "m", "m")
 
 
@@ -288,7 +288,7 @@ def test_what_the_hub_sends_is_compared_with_its_hashes(
     files = contents(audioldm)
     name = "unet/diffusion_pytorch_model.safetensors"
     hub(monkeypatch, files, {name: "0" * 64, "other.msgpack": "1" * 64})
-    with pytest.raises(ModelError, match="isn't the file that its hash says"):
+    with pytest.raises(ModelError, match="doesn't match its hash"):
         pulled(tmp_path)
     assert not (tmp_path / "models" / "audioldm-s-full-v2").exists()
     shutil.rmtree(tmp_path / "models")

@@ -19,7 +19,7 @@ from timbred.filenames import comparison_key, name_fault
 from timbred.ipc.isolation import child_environment, python_command, safe_folder
 from timbred.models import install as installed
 from timbred.models.checkpoint import INDEX
-from timbred.models.install import TAKEN, begin_install, check_file, finish, install, staging_for
+from timbred.models.install import INSTALLED_PATTERNS, begin_install, check_file, finish, install, staging_for
 from timbred.models.registry import Entry, Registry, build
 
 COLUMNS = {"name": "name", "state": "state", "task": "task", "native_rate": "Hz", "max_seconds": "max s",
@@ -115,7 +115,7 @@ def _fetch(entry: Entry) -> None:
     try:
         hashes = _hashes(huggingface_hub.HfApi().model_info(source, files_metadata=True))
         # shows a bar, and takes up what was cut off
-        huggingface_hub.snapshot_download(source, local_dir=staging, allow_patterns=list(TAKEN))
+        huggingface_hub.snapshot_download(source, local_dir=staging, allow_patterns=list(INSTALLED_PATTERNS))
     except Exception as error:  # the hub's client raises many kinds; each means that it can't be had now
         raise errors.MissingWeights(
             f"{name} can't be fetched from {source}: {errors.first_line(error)}; check the network, or get it another "
@@ -125,7 +125,7 @@ def _fetch(entry: Entry) -> None:
         check_file(staging, path, expected, name)
     shutil.rmtree(staging / ".cache", ignore_errors=True)  # the hub client's, in the folder that was made here
     for file in sorted(staging.rglob("*")):
-        if file.is_file() and any(fnmatch(file.name, pattern) for pattern in TAKEN):
+        if file.is_file() and any(fnmatch(file.name, pattern) for pattern in INSTALLED_PATTERNS):
             installed.add(staging, file)
     _tell_kept(finish(staging, entry.folder, name))
 
@@ -140,7 +140,7 @@ def _hashes(information: Any) -> dict[str, str]:
     return {
         file.rfilename: file.lfs.sha256
         for file in information.siblings or []
-        if file.lfs is not None and any(fnmatch(file.rfilename, pattern) for pattern in TAKEN)
+        if file.lfs is not None and any(fnmatch(file.rfilename, pattern) for pattern in INSTALLED_PATTERNS)
     }
 
 

@@ -1,1 +1,1 @@
-"""Model files and cards, read without torch."""
+"""Model files and descriptions, read without torch."""

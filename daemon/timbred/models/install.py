@@ -1,7 +1,8 @@
-"""The record of a model folder: which files timbred wrote into it.
+"""Installation of a model from a folder or an archive, and the record of the files that timbred wrote.
 
-It lies in the folder, one JSON object a line. When the folder gives way to a newer model only files that are still what
-was recorded (inode, size, time) are removed; a folder in which anything else lies is kept under another name.
+The record is in the model's folder, one JSON object a line. When a newer model replaces the folder only files that are
+still the recorded ones (inode, size, time) are deleted; a folder that contains any other file is kept under another
+name.
 
     {"timbred": "model", "origin": ["/downloads/m.zip", 123, 1700000000000000000]}
     {"path": "unet/config.json.part", "part": true}                  a file that is being written
@@ -34,11 +35,11 @@ RECORD = ".timbred-files.jsonl"
 """The record's name in the folder."""
 
 Origin = list[Any]
-"""Identifies where the files come from."""
+"""Identifies the source of the files."""
 
 
 def begin_record(folder: Path, origin: Origin) -> None:
-    """Make a folder and its record, if they aren't there.
+    """Create a folder and its record, if they don't exist.
 
     Raises:
         OSError: from the file system.
@@ -49,7 +50,7 @@ def begin_record(folder: Path, origin: Origin) -> None:
 
 
 def origin_of(folder: Path) -> Origin | None:
-    """Origin of a folder's files; None if timbred didn't make it."""
+    """Return the origin of a folder's files; None if timbred didn't create it."""
     lines = _lines(folder)
     return lines[0]["origin"] if lines else None
 
@@ -79,9 +80,10 @@ def _append(folder: Path, path: Path, facts: dict[str, Any]) -> None:
 
 
 def retire(folder: Path, name: str) -> Path | None:
-    """Remove a folder in which there is nothing but what timbred wrote; else rename it to a free `NAME.before-N`.
+    """Delete a folder that contains only files of timbred; otherwise rename it to a free `NAME.before-N`.
 
-    Returns the new path of a folder that was kept.
+    Returns:
+        The new path of a folder that was kept.
 
     Raises:
         OSError: from the file system.
@@ -115,7 +117,7 @@ def _is_own(path: Path, entry: dict[str, Any] | None) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    """Remove the files that were just seen to be ours, and the folders that are empty then."""
+    """Delete the files, which were just checked, and the folders that are then empty."""
     for path in _files(folder):
         path.unlink()
     for parent, _, _ in os.walk(folder, topdown=False):
@@ -123,7 +125,7 @@ def _remove(folder: Path) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Everything in the folder that isn't a folder; a link to a folder counts as a file."""
+    """Return everything in the folder that isn't a folder; a link to a folder counts as a file."""
     found: list[Path] = []
     for parent, folders, files in os.walk(folder):
         found += [Path(parent) / name for name in files]
@@ -132,17 +134,17 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _lines(folder: Path) -> list[dict[str, Any]]:
-    """The record's lines, the head first; empty if there is none, or it isn't ours."""
+    """Return the record's lines, the first one first; empty if there is none, or it isn't timbred's."""
     try:
         text = (folder / RECORD).read_text("utf-8", "replace")
     except OSError:
         return []
-    lines = [entry for entry in map(_parsed, text.splitlines()) if entry is not None]
+    lines = [entry for entry in map(_parse_line, text.splitlines()) if entry is not None]
     is_own = bool(lines) and lines[0].get("timbred") == "model" and isinstance(lines[0].get("origin"), list)
     return [lines[0], *(entry for entry in lines[1:] if isinstance(entry.get("path"), str))] if is_own else []
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
+def _parse_line(line: str) -> dict[str, Any] | None:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -158,22 +160,24 @@ def _identity(path: Path) -> dict[str, int]:
     return dict(zip(_KEYS, (status.st_ino, status.st_size, status.st_mtime_ns), strict=True))
 
 
-TAKEN = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin")
-"""Files that are taken; all others stay where they are."""
+INSTALLED_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin")
+"""Patterns of the files that are installed; all others are ignored."""
 
 SUMS = "SHA256SUMS"
-"""A list of the files' hashes, as `sha256sum` writes it; in the archive or folder, or beside it."""
+"""A list of the files' hashes as written by `sha256sum`; in the archive or folder, or beside it."""
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+"""Endings of archives."""
 
-MOST_FILES = 10_000
-MOST_SWOLLEN = 50
-"""Times larger than the archive that its content may be: weights hardly compress."""
+MAX_FILES = 10_000
+"""Files of a model at most."""
+MAX_EXPANSION_RATIO = 50
+"""Largest ratio of an archive's content to its size: weights hardly compress."""
 
-ROOM_FOR_SMALL = 50_000_000
-"""Bytes that an archive may swell to whatever its own size."""
+MIN_CONTENT_LIMIT_BYTES = 50_000_000
+"""Bytes of content that are allowed whatever the archive's size."""
 
-DAMAGED: tuple[type[Exception], ...] = (
+ARCHIVE_ERRORS: tuple[type[Exception], ...] = (
     zipfile.BadZipFile,
     tarfile.TarError,
     zlib.error,
@@ -184,53 +188,63 @@ DAMAGED: tuple[type[Exception], ...] = (
     RuntimeError,
     NotImplementedError,
 )
-"""What the standard library raises at damaged archives."""
+"""Exceptions of the standard library for damaged archives."""
 
-_BLOCK = 1 << 20
+_BLOCK_BYTES = 1 << 20
 _SUM = re.compile(r"([0-9a-fA-F]{64})[ \t]+\*?(.+)")
 
-Told = Callable[[int, int], None]
-"""Hears how many bytes of how many are in."""
+ProgressCallback = Callable[[int, int], None]
+"""Called with the bytes done and the total."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file to take: its path in the model, its size in bytes, and how to open it."""
+    """A file to install: its path in the model, its size in bytes, and a function that opens it."""
 
     name: str
     size: int
     open: Callable[[], IO[bytes]]
 
 
-def install(source: Path, target: Path, name: str, told: Told = lambda _done, _all: None) -> Path | None:
-    """Copy or unpack a model into the folder `target`, which appears when all is there and checked. One that was cut
-    off is taken up where it stopped. Returns the new path of the folder that was there before, if it was kept.
+def install(
+    source: Path, target: Path, name: str, on_progress: ProgressCallback = lambda _done, _all: None
+) -> Path | None:
+    """Copy or unpack a model into the folder `target`, which appears when all files are complete and checked.
+
+    An interrupted installation is continued.
+
+    Returns:
+        The new path of the folder that was there before, if it was kept.
 
     Raises:
-        BadRequest: the source is neither a folder nor an archive, or a folder is in the way that timbred didn't make.
-        ModelError: the archive tries something that no model needs, or a hash is wrong.
-        MissingWeights: it isn't a whole model.
+        BadRequest: the source is neither a folder nor an archive, or a folder that timbred didn't create is in the way.
+        ModelError: the archive contains something that no model needs, or a hash is wrong.
+        MissingWeights: the model is incomplete.
         OSError: it can't be read or written.
     """
     staging = staging_for(target)
     _check_archive(source)
-    with _opened(source, name) as sources:
-        files = _from_top(_taken(sources, source, name), name)
+    with _open_source(source, name) as sources:
+        files = _from_top(_select_files(sources, source, name), name)
         begin_install(staging, target, _origin(source))
-        _copy(files, staging, told)
+        _copy(files, staging, on_progress)
     check_sums(staging, name)
     return finish(staging, target, name)
 
 
 def finish(staging: Path, target: Path, name: str) -> Path | None:
-    """Let a complete staging folder take the target's place. The folder that was there before is removed if timbred
-    wrote all that is in it and nothing was changed since; else it is kept, and its new path returned.
+    """Replace the target by a complete staging folder.
+
+    The previous folder is deleted if it contains only unchanged files of timbred; otherwise it is kept.
+
+    Returns:
+        The new path of the previous folder, if it was kept.
 
     Raises:
-        MissingWeights, ModelError: what is in there isn't a whole model; the target stays as it was.
-        OSError: from the file system; the target stays as it was.
+        MissingWeights, ModelError: the staging folder isn't a complete model; the target is unchanged.
+        OSError: from the file system; the target is unchanged.
     """
-    checkpoint.inspect(staging, name, "the source isn't whole: get it anew")
+    checkpoint.inspect(staging, name, "the source is incomplete: get it again")
     before = target.with_name(f".{target.name}.before")
     kept = retire(before, target.name)  # of a process that was killed between the renames
     if target.exists():
@@ -245,16 +259,16 @@ def finish(staging: Path, target: Path, name: str) -> Path | None:
 
 
 def sha256(file: Path) -> str:
-    """A file's hash, in hexadecimal digits."""
+    """Return a file's hash in hexadecimal digits."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def check_sums(folder: Path, name: str) -> None:
-    """Compare files with the hashes that are listed in the folder, if they are.
+    """Compare files with the hashes listed in the folder, if there is a list.
 
     Raises:
-        ModelError: one differs or isn't there; the wrong file is removed, so that the next try fetches it again.
+        ModelError: one differs or is missing; the wrong file is deleted, so that the next attempt fetches it again.
     """
     listed = folder / SUMS
     text = listed.read_text("utf-8", "replace") if listed.exists() else ""
@@ -264,24 +278,24 @@ def check_sums(folder: Path, name: str) -> None:
 
 
 def check_file(folder: Path, listed: str, expected: str, name: str) -> None:
-    """Compare one file with its hash; files that aren't taken from a source are passed over.
+    """Compare one file with its hash; files that aren't installed are skipped.
 
     Raises:
-        ModelError: it differs or isn't there.
+        ModelError: it differs or is missing.
     """
     path = PurePosixPath(listed)
-    if not _is_taken(path.name) or path.is_absolute() or ".." in path.parts:
+    if not _is_installed(path.name) or path.is_absolute() or ".." in path.parts:
         return
-    file = _found(folder, path)
+    file = _find_listed(folder, path)
     if file is None:
-        raise ModelError(f"{name}: {listed} is in the list of hashes but not among the files; get the model anew")
+        raise ModelError(f"{name}: {listed} is in the list of hashes but not among the files; install the model again")
     if sha256(file) != expected.lower():
         file.unlink()
-        raise ModelError(f"{name}: {listed} isn't the file that its hash says; get it anew")
+        raise ModelError(f"{name}: {listed} doesn't match its hash; get it again")
 
 
-def _found(folder: Path, path: PurePosixPath) -> Path | None:
-    """The file, also where the list was made from one folder further up."""
+def _find_listed(folder: Path, path: PurePosixPath) -> Path | None:
+    """Return the file, also if the list was created one folder further up."""
     tries = [folder.joinpath(*path.parts), folder.joinpath(*path.parts[1:])]
     return next((file for file in tries if file.is_file()), None)
 
@@ -290,7 +304,7 @@ def _check_archive(source: Path) -> None:
     """Compare the archive itself with the list of hashes beside it, if there is one that names it.
 
     Raises:
-        ModelError: it isn't the one that is meant.
+        ModelError: it has another hash.
     """
     listed = source.parent / SUMS
     if not source.is_file() or not listed.is_file():
@@ -298,22 +312,22 @@ def _check_archive(source: Path) -> None:
     for line in listed.read_text("utf-8", "replace").splitlines():
         found = _SUM.fullmatch(line.strip())
         if found and found[2].removeprefix("./") == source.name and sha256(source) != found[1].lower():
-            raise ModelError(f"{source} isn't the file that {listed} says; get it anew")
+            raise ModelError(f"{source} doesn't match its hash in {listed}; get it again")
 
 
 # staging
 
 
 def staging_for(target: Path) -> Path:
-    """The folder beside a model's own in which it is put together."""
+    """Return the folder beside a model's own in which it is assembled."""
     return target.with_name(f".{target.name}.partial")
 
 
 def begin_install(staging: Path, target: Path, origin: Origin) -> None:
-    """Keep what is there from the same source, retire what is from another.
+    """Create the staging folder, or keep one from the same source; one from another source is retired.
 
     Raises:
-        BadRequest: a folder is in the way that timbred didn't make.
+        BadRequest: a folder that timbred didn't create is in the way.
         OSError: from the file system.
     """
     if staging.exists() and (there := origin_of(staging)) != origin:
@@ -328,33 +342,33 @@ def _origin(source: Path) -> Origin:
     return [str(source.resolve()), stat.st_size, stat.st_mtime_ns]
 
 
-def _copy(files: list[Source], staging: Path, told: Told) -> None:
+def _copy(files: list[Source], staging: Path, on_progress: ProgressCallback) -> None:
     total, done = sum(file.size for file in files), 0
-    told(0, total)
+    on_progress(0, total)
     for file in files:
         path = staging.joinpath(*PurePosixPath(file.name).parts)
         if not (path.is_file() and path.stat().st_size == file.size):
             part = path.with_name(f"{path.name}.part")
             path.parent.mkdir(parents=True, exist_ok=True)
             add_part(staging, part)
-            _copy_one(file, path, part, lambda part, before=done: told(before + part, total))
+            _copy_one(file, path, part, lambda part, before=done: on_progress(before + part, total))
             add(staging, path)
         done += file.size
-        told(done, total)
+        on_progress(done, total)
 
 
-def _copy_one(file: Source, path: Path, part: Path, told: Callable[[int], None]) -> None:
-    """A file has its name only once it is whole, and no more is written than was announced."""
+def _copy_one(file: Source, path: Path, part: Path, on_progress: Callable[[int], None]) -> None:
+    """Copy a file, which gets its name only when it is complete, up to the announced size."""
     written = 0
     with file.open() as content, part.open("wb") as out:
-        while block := content.read(min(_BLOCK, file.size - written + 1)):
+        while block := content.read(min(_BLOCK_BYTES, file.size - written + 1)):
             written += len(block)
             if written > file.size:
                 raise ModelError(f"{file.name} is longer than its archive says; nothing was installed")
             out.write(block)
-            told(written)
+            on_progress(written)
     if written != file.size:
-        raise ModelError(f"{file.name} ends after {written} of {file.size} bytes; get the archive anew")
+        raise ModelError(f"{file.name} ends after {written} of {file.size} bytes; get the archive again")
     part.replace(path)
 
 
@@ -362,7 +376,7 @@ def _copy_one(file: Source, path: Path, part: Path, told: Callable[[int], None])
 
 
 @contextmanager
-def _opened(source: Path, name: str) -> Generator[list[Source]]:
+def _open_source(source: Path, name: str) -> Generator[list[Source]]:
     try:
         if source.is_dir():
             yield _in_folder(source)
@@ -378,21 +392,21 @@ def _opened(source: Path, name: str) -> Generator[list[Source]]:
             raise BadRequest(f"{source} isn't there; name a folder or an archive ({', '.join(ARCHIVES)})")
     except TimbredError:
         raise
-    except DAMAGED as error:
-        raise ModelError(f"{name}: {source} is damaged or can't be unpacked ({error}); get it anew") from error
+    except ARCHIVE_ERRORS as error:
+        raise ModelError(f"{name}: {source} is damaged or can't be unpacked ({error}); get it again") from error
     except OSError as error:
         if error.errno is None or "gzip" in str(error).lower():
-            raise ModelError(f"{name}: {source} is damaged ({error}); get it anew") from error
+            raise ModelError(f"{name}: {source} is damaged ({error}); get it again") from error
         raise
 
 
 def _in_folder(folder: Path) -> list[Source]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and _is_taken(path.name))
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and _is_installed(path.name))
     return [Source(file.relative_to(folder).as_posix(), file.stat().st_size, _file_opener(file)) for file in files]
 
 
 def _file_opener(file: Path) -> Callable[[], IO[bytes]]:
-    """Opens a file later."""
+    """Return a function that opens a file."""
     return lambda: file.open("rb")
 
 
@@ -400,8 +414,8 @@ def _in_zip(archive: zipfile.ZipFile, name: str) -> list[Source]:
     found: list[Source] = []
     for entry in archive.infolist():
         kind = entry.external_attr >> 28
-        if kind not in {0, 0o4, 0o10}:  # neither unsaid nor folder nor file: a link, a device
-            raise _nasty(name, entry.filename, "is a link or a device")
+        if kind not in {0, 0o4, 0o10}:  # neither unspecified nor a folder nor a file
+            raise _archive_error(name, entry.filename, "is a link or a device")
         if not entry.is_dir():
             found.append(Source(entry.filename, entry.file_size, _zip_opener(archive, entry)))
     return found
@@ -414,10 +428,10 @@ def _zip_opener(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Callable[[]
 def _in_tar(archive: tarfile.TarFile, name: str) -> list[Source]:
     found: list[Source] = []
     for entry in archive:
-        if len(found) > MOST_FILES:
+        if len(found) > MAX_FILES:
             break
         if not (entry.isfile() or entry.isdir()):
-            raise _nasty(name, entry.name, "is a link or a device")
+            raise _archive_error(name, entry.name, "is a link or a device")
         if entry.isfile():
             found.append(Source(entry.name, entry.size, _tar_opener(archive, entry)))
     return found
@@ -433,51 +447,51 @@ def _tar_opener(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Callable[[]
     return opened
 
 
-def _is_taken(name: str) -> bool:
-    return name == SUMS or any(fnmatch(name.lower(), pattern) for pattern in TAKEN)
+def _is_installed(name: str) -> bool:
+    return name == SUMS or any(fnmatch(name.lower(), pattern) for pattern in INSTALLED_PATTERNS)
 
 
-def _taken(sources: list[Source], archive: Path, name: str) -> list[Source]:
-    """What a model consists of.
+def _select_files(sources: list[Source], archive: Path, name: str) -> list[Source]:
+    """Return the files of the model.
 
     Raises:
         ModelError: a path leads out of the folder, two are the same, or there is far too much.
     """
-    if len(sources) > MOST_FILES:
-        raise ModelError(f"{name}: {archive} has more than {MOST_FILES} files: that isn't a model")
+    if len(sources) > MAX_FILES:
+        raise ModelError(f"{name}: {archive} has more than {MAX_FILES} files: that isn't a model")
     for source in sources:
         _check_path(source.name, name)
-    files = [source for source in sources if _is_taken(PurePosixPath(source.name).name)]
+    files = [source for source in sources if _is_installed(PurePosixPath(source.name).name)]
     for source in files:
         _check_names(source.name, name)
     names = [comparison_key(str(PurePosixPath(file.name))) for file in files]
-    if twice := {one for one in names if names.count(one) > 1}:
-        raise _nasty(name, min(twice), "is there twice")
-    if parents := {str(one) for path in names for one in PurePosixPath(path).parents} & set(names):
-        raise _nasty(name, min(parents), "is a file and a folder")
+    if twice := {path for path in names if names.count(path) > 1}:
+        raise _archive_error(name, min(twice), "occurs twice")
+    if parents := {str(parent) for path in names for parent in PurePosixPath(path).parents} & set(names):
+        raise _archive_error(name, min(parents), "is a file and a folder")
     total = sum(file.size for file in files)
-    if archive.is_file() and total > max(ROOM_FOR_SMALL, MOST_SWOLLEN * archive.stat().st_size):
-        raise ModelError(f"{name}: {archive} would swell to {total / 1e9:.1f} GB: that isn't a model")
+    if archive.is_file() and total > max(MIN_CONTENT_LIMIT_BYTES, MAX_EXPANSION_RATIO * archive.stat().st_size):
+        raise ModelError(f"{name}: {archive} would expand to {total / 1e9:.1f} GB: that isn't a model")
     return files
 
 
 def _check_path(path: str, name: str) -> None:
     parts = path.split("/")
     if path.startswith("/") or "\\" in path or "\x00" in path or ":" in path or ".." in parts:
-        raise _nasty(name, path, "leads out of the model's folder")
+        raise _archive_error(name, path, "leads out of the model's folder")
 
 
 def _check_names(path: str, name: str) -> None:
     if any(name_fault(part) for part in path.split("/") if part not in ("", ".")):
-        raise _nasty(name, path, "has a name that can't be a file's on every system")
+        raise _archive_error(name, path, "has a name that can't be a file's on every system")
 
 
-def _nasty(name: str, path: str, why: str) -> ModelError:
+def _archive_error(name: str, path: str, why: str) -> ModelError:
     return ModelError(f"{name}: {path[:100]!r} in the archive {why}; nothing was installed")
 
 
 def _from_top(files: list[Source], name: str) -> list[Source]:
-    """Paths from the folder that has the pipeline's index, which may be one folder down."""
+    """Return the files with paths relative to the folder of the pipeline's index, which may be one folder down."""
     indexes = sorted((PurePosixPath(file.name) for file in files), key=lambda path: len(path.parts))
     top = next((path.parent for path in indexes if path.name == checkpoint.INDEX), None)
     if top is None:

@@ -1,6 +1,6 @@
-"""Texts longer than a text encoder's window, divided into parts that fit. Without torch: daemon and engine use it.
+"""Texts longer than a text encoder's window, divided into parts that fit. Used by the daemon and the engine.
 
-An encoder drops the tokens beyond its window, so the engine encodes the parts apart and joins what comes out.
+An encoder drops the tokens beyond its window, so the engine encodes the parts separately and joins the results.
 """
 
 import bisect
@@ -10,26 +10,26 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_WINDOW_TOKENS = 4096
-"""A tokenizer that names more has no window."""
+"""A tokenizer that names a larger window counts as unlimited."""
 
 _WORD = re.compile(r"\S+")
 
 
 @dataclass(frozen=True)
 class Window:
-    """Number of tokens that an encoder takes, the special ones among them, and the function that counts a text's."""
+    """The number of tokens that an encoder accepts, special ones included, and the function that counts a text's."""
 
     count: Callable[[str], int]
     tokens: int
 
     def fits(self, text: str) -> bool:
-        """Tell whether the encoder takes all of a text."""
+        """Return whether the encoder accepts all of a text."""
         return self.count(text) <= self.tokens
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of a model: those of the encoders that read prompts, and of the one that reads transcriptions."""
+    """The windows of a model: those of the encoders for prompts, and of the one for transcriptions."""
 
     prompt: tuple[Window, ...] = ()
     transcription: tuple[Window, ...] = ()
@@ -37,7 +37,7 @@ class Windows:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a text, and its share of the whole's tokens."""
+    """A part of a text, and its share of the whole text's tokens."""
 
     text: str
     share: float
@@ -45,7 +45,7 @@ class Part:
 
 @dataclass(frozen=True)
 class LongText:
-    """A text that is longer than a window: its key, its characters, how many of them are read, in how many parts."""
+    """A text that is longer than a window: its key, its characters, the number of them that are read, and of parts."""
 
     key: str
     characters: int
@@ -54,7 +54,7 @@ class LongText:
 
 
 def window_tokens(model_max_length: float) -> int | None:
-    """Tokens of the window that a tokenizer names; None where it names no limit.
+    """Return the tokens of the window that a tokenizer names; None if it names no limit.
 
     >>> window_tokens(64), window_tokens(1e30)
     (64, None)
@@ -63,7 +63,7 @@ def window_tokens(model_max_length: float) -> int | None:
 
 
 def windows_of(tokenizers: Sequence[Any]) -> tuple[Window, ...]:
-    """The windows of transformers' tokenizers; one without a limit has none."""
+    """Return the windows of transformers' tokenizers; those without a limit have none."""
     sizes = [(tokenizer, window_tokens(tokenizer.model_max_length)) for tokenizer in tokenizers]
     return tuple(Window(_counter(tokenizer), size) for tokenizer, size in sizes if size is not None)
 
@@ -73,9 +73,9 @@ def _counter(tokenizer: Any) -> Callable[[str], int]:
 
 
 def divide(text: str, windows: Sequence[Window]) -> list[Part]:
-    """Parts that every window takes whole, divided between words; a word that is too long is divided inside.
+    """Divide a text between words into parts that fit into every window; a word that is too long is divided inside.
 
-    A text that fits is one part, as it is.
+    A text that fits is returned as one part, unchanged.
     """
 
     def fits(part: str) -> bool:
@@ -88,7 +88,7 @@ def divide(text: str, windows: Sequence[Window]) -> list[Part]:
     while rest:
         ends = [word.end() for word in _WORD.finditer(rest)]
         end = _longest(rest, ends, fits) or _longest(rest, range(1, ends[0] + 1), fits)
-        if not end:  # not even one character fits: no encoder is so narrow, and nothing could be done
+        if not end:  # not even one character fits, which no encoder's window is narrow enough for
             break
         texts.append(rest[:end])
         rest = rest[end:].strip()
@@ -97,21 +97,23 @@ def divide(text: str, windows: Sequence[Window]) -> list[Part]:
 
 
 def _longest(text: str, ends: Sequence[int], fits: Callable[[str], bool]) -> int:
-    """The largest of these ends, in rising order, up to which the text fits; 0 if none does."""
+    """Return the largest of these ends, in rising order, up to which the text fits; 0 if none does."""
     index = bisect.bisect_left(ends, True, key=lambda end: not fits(text[:end]))
     return ends[index - 1] if index else 0
 
 
 def long_texts(texts: Mapping[str, str], windows: Windows) -> list[LongText]:
-    """The texts of a request, by their keys in `generate`, that are longer than a model's windows.
+    """Return the texts of a request, by their keys in `generate`, that are longer than a model's windows.
 
-    A prompt is read in parts. A transcription can't be divided, for its end would be spoken as a text of its own: it is
-    cut after the first part.
+    A prompt is read in parts. A transcription can't be divided, as each part would be spoken as a text of its own: it
+    is cut after the first part.
     """
-    found: list[LongText] = []
+    results: list[LongText] = []
     for key, text in texts.items():
-        cut = key == "transcription"
-        parts = divide(text, windows.transcription if cut else windows.prompt)
+        is_cut = key == "transcription"
+        parts = divide(text, windows.transcription if is_cut else windows.prompt)
         if len(parts) > 1:
-            found.append(LongText(key, len(text), len(parts[0].text) if cut else len(text), 1 if cut else len(parts)))
-    return found
+            results.append(
+                LongText(key, len(text), len(parts[0].text) if is_cut else len(text), 1 if is_cut else len(parts))
+            )
+    return results

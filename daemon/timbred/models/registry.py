@@ -1,4 +1,4 @@
-"""The models there are: a card for each, with what a musician and the engine need to know of it."""
+"""The known models: a card for each, with the facts that musicians and the engine need."""
 
 import json
 from collections.abc import Mapping
@@ -13,10 +13,11 @@ from timbred.models import checkpoint
 from timbred.models.checkpoint import Checkpoint
 
 NON_COMMERCIAL = "CC-BY-NC-SA-4.0"
+"""The licence of the published checkpoints."""
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
-    """A model's facts and defaults: lengths in seconds, rate in Hz, `source` a hub id or folder."""
+    """A model's facts and defaults: lengths in seconds, rate in Hz, `source` a hub id or a folder."""
 
     name: str
     title: str
@@ -40,7 +41,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _published(name: str, title: str, source: str, guidance: float, **facts: object) -> Card:
-    """A card of the two papers' checkpoints: arXiv 2301.12503 (AudioLDM), 2308.05734 (AudioLDM 2)."""
+    """Return a card of the two papers' checkpoints: arXiv 2301.12503 (AudioLDM), 2308.05734 (AudioLDM 2)."""
     base: dict[str, object] = {
         "task": "text-to-audio",
         "licence": NON_COMMERCIAL,
@@ -67,45 +68,48 @@ PUBLISHED: tuple[Card, ...] = (
     _published("audioldm-m-full", "AudioLDM medium", "cvssp/audioldm-m-full", 2.5, default_seconds=5.12),
     _published("audioldm-l-full", "AudioLDM large", "cvssp/audioldm-l-full", 2.5, default_seconds=5.12),
 )  # fmt: skip
+"""The cards of the published checkpoints."""
 
 
 def pocket_folder() -> Path:
-    """The folder of the embedded model in the installed package."""
+    """Return the folder of the embedded model in the installed package."""
     return Path(str(resources.files("timbred") / "pocket" / "model"))
 
 
 def pocket_card() -> Card:
-    """The embedded model's card."""
+    """Return the embedded model's card."""
     text = (resources.files("timbred") / "pocket" / "card.json").read_text("utf-8")
     return msgspec.convert(json.loads(text), Card)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A model that can be asked for: its card, and where its files are looked for."""
+    """A known model: its card, the folder of its files, and how to obtain them."""
 
     card: Card
     folder: Path
     remedy: str
 
     def checkpoint(self) -> Checkpoint:
-        """What is in the folder, looked at now.
+        """Inspect the folder as it is now.
 
         Raises:
-            MissingWeights, ModelError: it can't be loaded, and why.
+            MissingWeights, ModelError: it can't be loaded; the message says why.
         """
         return checkpoint.inspect(self.folder, self.card.name, self.remedy)
 
 
 @dataclass(frozen=True)
 class Registry:
-    """Every model by name."""
+    """Every known model by name."""
 
     entries: Mapping[str, Entry] = field(default_factory=dict[str, Entry])
 
     def __getitem__(self, name: str) -> Entry:
-        """Raises:
-        UnknownModel: lists the names there are.
+        """Return a model.
+
+        Raises:
+            UnknownModel: there is none of this name; the message lists all names.
         """
         if name not in self.entries:
             raise UnknownModel(f"there is no model {name!r}; there are {', '.join(self.entries)}")
@@ -113,8 +117,8 @@ class Registry:
 
 
 def build(models_folder: Path, sources: Mapping[str, str]) -> Registry:
-    """The embedded model, the published ones, and those that the user named (`models.NAME.source`)."""
-    entries = {"pocket": Entry(pocket_card(), pocket_folder(), "reinstall timbred: its package is not whole")}
+    """Return the embedded model, the published ones, and those named by the user (`models.NAME.source`)."""
+    entries = {"pocket": Entry(pocket_card(), pocket_folder(), "reinstall timbred: its package is incomplete")}
     for card in PUBLISHED:
         entries[card.name] = Entry(card, models_folder / card.name, f"fetch it with: timbred models pull {card.name}")
     for name, source in sources.items():
@@ -136,23 +140,23 @@ def _named_by_user(name: str, source: str, models_folder: Path, known: Entry | N
 
 
 def _card_from_folder(name: str, folder: Path, remedy: str) -> Card:
-    """A card for a model nobody has described: facts from its configuration, the family's usual defaults."""
+    """Return a card for an unknown model: facts from its configuration, and the family's defaults."""
     try:
-        found = checkpoint.inspect(folder, name, remedy)
+        inspected = checkpoint.inspect(folder, name, remedy)
     except (MissingWeights, ModelError):
-        found = None  # the same error comes again, to the one who asks for the model
-    newer = found is None or found.family == "audioldm2"
-    trained = found.trained_seconds if found else 10.24
+        inspected = None  # the same error is raised again when the model is requested
+    newer = inspected is None or inspected.family == "audioldm2"
+    trained = inspected.trained_seconds if inspected else 10.24
     return Card(
         name=name,
         title=name,
         task="text-to-audio",
         licence="unknown",
-        native_rate=found.native_rate if found else 16000,
+        native_rate=inspected.native_rate if inspected else 16000,
         max_seconds=max(60.0, trained),
         default_seconds=trained,
         steps=20,
         guidance=3.5 if newer else 2.5,
-        speaks=found.speaks if found else False,
+        speaks=inspected.speaks if inspected else False,
         ranks=newer,
     )

@@ -1,7 +1,7 @@
-"""Windows of a model folder's text encoders, from its tokenizers' files alone: without torch and transformers.
+"""The windows of a model's text encoders, from its tokenizers' files alone: without torch and transformers.
 
-The files are foreign. Only plain files of bounded size are read, and only tokenizers made of steps whose time grows
-with the text and no faster: no regular expressions or long replacements of a folder's own.
+The files are untrusted. Only regular files of bounded size are read, and only tokenizers made of steps whose time is
+linear in the text: no regular expressions or long replacements from the folder.
 """
 
 import json
@@ -22,22 +22,22 @@ from timbred.models.long_texts import Window, Windows, window_tokens
 log = logging.getLogger(__name__)
 
 MAX_TOKENIZER_BYTES = 8_000_000
-"""Bytes that a tokenizer's files may have; those of RoBERTa and T5 have 2 to 4 million."""
+"""Largest size of a tokenizer's files; those of RoBERTa and T5 have 2 to 4 million bytes."""
 
 MAX_KEPT_BYTES = 16_000_000
-"""Bytes of the files whose tokenizers are kept in memory, where they take several times as much."""
+"""Size of the files whose tokenizers are kept in memory, where they take several times as much."""
 
 FAILED_BYTES = 1_000
-"""What it takes to remember that a tokenizer can't be used."""
+"""Size that counts for a tokenizer that can't be used."""
 
 MAX_KEPT_FOLDERS = 32
-"""Model folders whose configurations are remembered."""
+"""Model folders whose configurations are kept."""
 
 MAX_ADDED_TOKENS = 4
 """Tokens that a tokenizer adds to a text: a first and a last one, and one for a space before the first word."""
 
 MAX_REPLACEMENT_CHARACTERS = 8
-"""Characters that a normalizer may put in place of others."""
+"""Longest replacement of a normalizer."""
 
 PARTS = ("tokenizer", "tokenizer_2")
 FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "merges.txt")
@@ -45,17 +45,24 @@ FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "merges.txt")
 PROMPT, TRANSCRIPTION = "prompt", "transcription"
 
 Identity = tuple[tuple[str, int, int, int], ...]
-"""Path, inode, size and time of files."""
+"""Path, inode, size and modification time of files."""
 
 
 class Uncountable(Exception):
-    """A tokenizer whose tokens can't be counted here; says why."""
+    """A tokenizer whose tokens can't be counted here; the message says why."""
 
 
 @dataclass(frozen=True)
 class TokenizerFolder:
-    """A tokenizer of a model: its folder, its class, the window that it names, and its configuration. `reads` says
-    whether it reads prompts or transcriptions."""
+    """A tokenizer of a model.
+
+    Attributes:
+        folder: its path.
+        kind: its class.
+        tokens: the window that it names.
+        configuration: the content of `tokenizer_config.json`.
+        reads: whether it reads prompts or transcriptions.
+    """
 
     folder: Path
     kind: str
@@ -64,7 +71,7 @@ class TokenizerFolder:
     reads: str
 
     def holds_all(self, text: str) -> bool:
-        """Tell without counting whether a text is surely within the window. False where that isn't known.
+        """Return True if a text is certainly within the window, without counting tokens.
 
         A character of ASCII becomes at most one token.
         """
@@ -73,15 +80,14 @@ class TokenizerFolder:
 
 @dataclass(frozen=True)
 class Described:
-    """Tokenizers of a model that name a window, and the identity of all its tokenizers' files."""
+    """The tokenizers of a model that name a window, and the identity of all its tokenizers' files."""
 
     identity: Identity
     tokenizers: tuple[TokenizerFolder, ...]
 
 
 class TokenizerFiles:
-    """Tokenizers of model folders; those used last are kept as long as their files stay as they are. For use from
-    several threads."""
+    """The tokenizers of model folders, cached until their files change. Thread-safe."""
 
     def __init__(self) -> None:
         self._described = RecentDict[Path, Described](MAX_KEPT_FOLDERS)
@@ -89,10 +95,10 @@ class TokenizerFiles:
         self._counters = ByteCache[Identity, _Kept](MAX_KEPT_BYTES, lambda kept: kept.size)
 
     def describe(self, folder: Path, name: str, again: bool = True) -> Described:
-        """The tokenizers of a model. Reads short files only, and nothing where they are known and `again` is false.
+        """Return the tokenizers of a model. Reads small files only, and none if they are cached and `again` is false.
 
         Raises:
-            MissingWeights, ModelError: a file isn't there or can't be read.
+            MissingWeights, ModelError: a file is missing or can't be read.
         """
         with self._lock:
             known = self._described.get(folder)
@@ -101,16 +107,16 @@ class TokenizerFiles:
         names = [checkpoint.INDEX, *(f"{part}/{file}" for part in PARTS for file in FILES)]
         identity = _identity([folder / one for one in names])
         if known is None or known.identity != identity:
-            known = Described(identity, _limited(folder, name))
+            known = Described(identity, _read_tokenizers(folder, name))
             with self._lock:
                 self._described[folder] = known
         return known
 
     def windows(self, folder: Path, name: str) -> Windows:
-        """The windows of a model, as far as they are known; takes up to tenths of a second for files that are new.
+        """Return the windows of a model as far as they are known; takes up to tenths of a second for new files.
 
         Raises:
-            MissingWeights, ModelError: a file isn't there or can't be read.
+            MissingWeights, ModelError: a file is missing or can't be read.
         """
         found: dict[str, list[Window]] = {PROMPT: [], TRANSCRIPTION: []}
         unknown: set[str] = set()
@@ -124,14 +130,14 @@ class TokenizerFiles:
         return Windows(known[PROMPT], known[TRANSCRIPTION])
 
     def _counter(self, tokenizer: TokenizerFolder, name: str) -> Callable[[str], int] | None:
-        """Counts the tokens of a text; None where that can't be done, which is logged once."""
+        """Return a function that counts the tokens of a text; None if there is none, which is logged once."""
         files = _files_of(tokenizer)
         identity = _identity(files)
 
-        def made() -> _Kept:
+        def load() -> _Kept:
             size = sum(size for _, _, size, _ in identity)
             try:
-                return _Kept(_made(tokenizer, files, size, name), size)
+                return _Kept(_make_counter(tokenizer, files, size, name), size)
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:  # noqa: BLE001  panics of the library are no Exceptions
@@ -139,12 +145,12 @@ class TokenizerFiles:
                 log.warning("%s: the tokens of its texts aren't counted before it is loaded: %s", name, reason)
                 return _Kept(None, FAILED_BYTES)
 
-        return self._counters.get(identity, made).count
+        return self._counters.get(identity, load).count
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """A tokenizer that counts, or None for one that can't be used, and the bytes of its files."""
+    """A function that counts tokens, or None for a tokenizer that can't be used, and the size of its files."""
 
     count: Callable[[str], int] | None
     size: int
@@ -155,7 +161,7 @@ def _identity(files: list[Path]) -> Identity:
 
 
 def _identity_of(file: Path) -> tuple[str, int, int, int]:
-    """Zeros for a file that isn't there."""
+    """Return the identity of a file, with zeros if it is missing."""
     try:
         found = file.stat()
     except OSError:
@@ -163,17 +169,17 @@ def _identity_of(file: Path) -> tuple[str, int, int, int]:
     return str(file), found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _limited(folder: Path, name: str) -> tuple[TokenizerFolder, ...]:
-    index = checkpoint.read_json(folder / checkpoint.INDEX, name, "get the model anew")
+def _read_tokenizers(folder: Path, name: str) -> tuple[TokenizerFolder, ...]:
+    index = checkpoint.read_json(folder / checkpoint.INDEX, name, "install the model again")
     found: list[TokenizerFolder] = []
     for part in PARTS:
         if part not in index:
             continue
-        kind = checkpoint.class_of(index, part, name, "get the model anew")
-        configuration = checkpoint.read_json(folder / part / "tokenizer_config.json", name, "get the model anew")
+        kind = checkpoint.class_of(index, part, name, "install the model again")
+        configuration = checkpoint.read_json(folder / part / "tokenizer_config.json", name, "install the model again")
         longest = configuration.get("model_max_length", 1e30)
         if isinstance(longest, bool) or not isinstance(longest, int | float) or longest < 1:
-            raise ModelError(f"{name}: model_max_length in {folder / part} is {longest!r}; get the model anew")
+            raise ModelError(f"{name}: model_max_length in {folder / part} is {longest!r}; install the model again")
         tokens = window_tokens(longest)
         reads = TRANSCRIPTION if kind == "VitsTokenizer" else PROMPT
         if tokens is not None:
@@ -182,7 +188,7 @@ def _limited(folder: Path, name: str) -> tuple[TokenizerFolder, ...]:
 
 
 def _files_of(tokenizer: TokenizerFolder) -> list[Path]:
-    """The files that a tokenizer is read from."""
+    """Return the files that a tokenizer is read from."""
     whole = tokenizer.folder / "tokenizer.json"
     vocabulary, merges = tokenizer.folder / "vocab.json", tokenizer.folder / "merges.txt"
     if tokenizer.kind == "VitsTokenizer":
@@ -192,41 +198,41 @@ def _files_of(tokenizer: TokenizerFolder) -> list[Path]:
     return [whole]
 
 
-def _made(tokenizer: TokenizerFolder, files: list[Path], size: int, name: str) -> Callable[[str], int]:
-    """A function that counts the tokens of a text.
+def _make_counter(tokenizer: TokenizerFolder, files: list[Path], size: int, name: str) -> Callable[[str], int]:
+    """Return a function that counts the tokens of a text.
 
     Raises:
-        Uncountable: says why.
+        Uncountable: the tokenizer can't be used; the message says why.
         Exception: from the library, for a damaged file.
     """
     for file in files:
         if not file.exists():
             raise Uncountable(f"there is no {file}")
         try:
-            checkpoint.refuse_what_would_not_end(file, name)
+            checkpoint.check_regular_file(file, name)
         except TimbredError as error:
             raise Uncountable(str(error)) from error
     if size > MAX_TOKENIZER_BYTES:
         raise Uncountable(f"{files[0]} has {size / 1e6:.4g} MB, and may have {MAX_TOKENIZER_BYTES / 1e6:.4g}")
     if tokenizer.kind == "VitsTokenizer":
-        return _letters(files[0], tokenizer.configuration)
+        return _letter_counter(files[0], tokenizer.configuration)
     if len(files) == 2:
-        return _counting(_byte_pairs(files[0], files[1], tokenizer.configuration))
+        return _count_with(_load_byte_pairs(files[0], files[1], tokenizer.configuration))
     from tokenizers import Tokenizer
 
     content = files[0].read_bytes()
     _check_steps(content, files[0])
-    return _counting(Tokenizer.from_buffer(content))
+    return _count_with(Tokenizer.from_buffer(content))
 
 
-def _counting(tokenizer: Any) -> Callable[[str], int]:
+def _count_with(tokenizer: Any) -> Callable[[str], int]:
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return lambda text: len(tokenizer.encode_batch_fast([text])[0].ids)  # lets other threads run, unlike `encode`
+    return lambda text: len(tokenizer.encode_batch_fast([text])[0].ids)  # releases the GIL, unlike `encode`
 
 
-def _byte_pairs(vocabulary: Path, merges: Path, configuration: dict[str, Any]) -> Any:
-    """RoBERTa's tokenizer of two files: pairs of bytes, between a first and a last token."""
+def _load_byte_pairs(vocabulary: Path, merges: Path, configuration: dict[str, Any]) -> Any:
+    """Return RoBERTa's tokenizer from its two files: byte pairs, between a first and a last token."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     found = Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
@@ -244,14 +250,14 @@ def _byte_pairs(vocabulary: Path, merges: Path, configuration: dict[str, Any]) -
 
 
 def _token(configuration: dict[str, Any], key: str, usual: str) -> str:
-    """A special token as a configuration names it: a string, or an object with its `content`."""
+    """Return a special token from a configuration: a string, or an object with its `content`."""
     named = configuration.get(f"{key}_token", usual)
     content = named.get("content") if isinstance(named, dict) else named
     return content if isinstance(content, str) else usual
 
 
-def _letters(vocabulary: Path, configuration: dict[str, Any]) -> Callable[[str], int]:
-    """VITS' tokenizer: a token for each letter that it knows, with a blank before, between and after them."""
+def _letter_counter(vocabulary: Path, configuration: dict[str, Any]) -> Callable[[str], int]:
+    """Return VITS' counter: a token for each known letter, with a blank before, between and after them."""
     if configuration.get("phonemize", True):
         raise Uncountable("it reads phonemes, which only the engine knows")
     if configuration.get("is_uroman", False):
@@ -275,7 +281,7 @@ def _letters(vocabulary: Path, configuration: dict[str, Any]) -> Callable[[str],
 
 
 class _Model(msgspec.Struct):
-    """The model in `tokenizer.json`, its vocabulary passed over."""
+    """The model in `tokenizer.json`, without its vocabulary."""
 
     type: str = "BPE"
 
@@ -298,14 +304,14 @@ _STEPS = frozenset(
         "TemplateProcessing", "Whitespace", "WhitespaceSplit",
     }
 )  # fmt: skip
-"""Normalizers, pre-tokenizers and post-processors whose time grows with the text and no faster."""
+"""Normalizers, pre-tokenizers and post-processors whose time is linear in the text."""
 
 
 def _check_steps(content: bytes, file: Path) -> None:
-    """See that a tokenizer is made of known steps.
+    """Check that a tokenizer consists of known steps.
 
     Raises:
-        Uncountable: names the one that isn't.
+        Uncountable: a step isn't known.
         msgspec.ValidationError, msgspec.DecodeError: the file is damaged.
     """
     found = msgspec.json.decode(content, type=_TokenizerFile)

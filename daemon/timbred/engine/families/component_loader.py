@@ -63,7 +63,7 @@ def main() -> int:
     """Convert every component that needs it, and print the files written; exit status 1 on failure."""
     name, folder = sys.argv[1], Path(sys.argv[2])
     try:
-        checkpoint = inspect(folder, name, "get the model anew")
+        checkpoint = inspect(folder, name, "install the model again")
         for part in checkpoint.pickled:
             print(convert_component(checkpoint, part, name), flush=True)
     except (TimbredError, OSError) as error:

@@ -14,7 +14,7 @@ from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.component_loader import load_components, loaded_as
 from timbred.engine.memory.component_cache import SharedComponents
 from timbred.engine.memory.device_memory import STAGES, DeviceMemory
-from timbred.models.checkpoint import NEEDED, WEIGHTED, Checkpoint, numbers_in, weight_files
+from timbred.models.checkpoint import NEEDED, WEIGHTED, Checkpoint, count_values, weight_files
 
 ADAPTERS: dict[str, type[AudioLdm2] | type[AudioLdm]] = {"audioldm2": AudioLdm2, "audioldm": AudioLdm}
 
@@ -38,7 +38,7 @@ def needs_of(checkpoint: Checkpoint, name: str, precision: torch.dtype, shared: 
     for part in (one for one in NEEDED[checkpoint.family] if one in WEIGHTED):
         folder = checkpoint.folder / part
         files = weight_files(folder, name, "")
-        sizes[part] = numbers_in(files) * precision.itemsize
+        sizes[part] = count_values(files) * precision.itemsize
         if shared.find(loaded_as(checkpoint, part), (folder / "config.json", *files)) is None:
             added += sizes[part]
     return MemoryNeeds(added, max(sum(sizes.get(part, 0) for part in stage) for stage in STAGES.values()))
