@@ -1,4 +1,4 @@
-"""What a model that hears makes of sounds: directions in a space where alike sounds, and words for them, lie close."""
+"""CLAP embeddings: unit vectors in which similar sounds, and words that describe them, are close to each other."""
 
 import hashlib
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a client may send and what it hears: one frozen type for each message.
+"""Messages of clients and events of the daemon: one frozen type each.
 
 The fields carry their ranges and their help; the decoders, the JSON schema and the reference page are
 derived from them. Addresses and the order of OSC arguments are declared in `schema`.
@@ -194,7 +194,7 @@ class Started(Event, frozen=True, kw_only=True):
 
 
 class Progress(Event, frozen=True, kw_only=True):
-    """How far the request is. Step 0 means that its model is still being loaded."""
+    """Reports the progress of a request. Step 0 means that its model is still being loaded."""
 
     json_only = ("stage",)
 
@@ -293,7 +293,7 @@ class Playing(Event, frozen=True, kw_only=True):
 
 
 class Ended(Event, frozen=True, kw_only=True):
-    """What a voice played is over."""
+    """The sound on a voice has ended."""
 
     voice: int
     take: Annotated[str, Meta(description="the take id or path that was asked for")]
