@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timbred.config import MAX_BYTES, decoded, parsed, read_settings
+from timbred.config import MAX_FILE_BYTES, decoded, parsed, read_settings
 from timbred.errors import BadRequest
 
 TEXT = '# für Bühne\ntempo = 90\n[takes]\n\tfolder = "/srv/Klänge"\n'
@@ -43,7 +43,7 @@ def test_parsed_takes_any_bytes_or_raises_one_error(content: bytes) -> None:
         ("takes.folder = \u201c/srv\u201d", "typographic"),
         ('takes.folder = "C:\\Users\\me"', "single quotes, or with /"),
         ("tempo = \n", "line 1, column 9"),
-        ("x" * (MAX_BYTES + 1), "is larger than"),
+        ("x" * (MAX_FILE_BYTES + 1), "is larger than"),
         ("a = " + "[" * 5_000, "can't be read"),
     ],
 )

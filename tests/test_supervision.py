@@ -12,7 +12,7 @@ import uvicorn
 from timbred import errors, server, task_supervision
 from timbred.config import load
 from timbred.ipc.child_exit import THREAD_FAILED
-from timbred.task_supervision import MOST_FAULTS, Supervisor
+from timbred.task_supervision import MAX_FAULTS, Supervisor
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +77,7 @@ def test_only_the_latest_kinds_of_failures_are_remembered():
     supervisor = Supervisor()
     for letter in "abcdefghijklmnopqrstuvwxyz":
         supervisor.failed(letter, "told to fail")
-    assert [fault.task for fault in supervisor.faults] == list("abcdefghijklmnopqrstuvwxyz")[-MOST_FAULTS:]
+    assert [fault.task for fault in supervisor.faults] == list("abcdefghijklmnopqrstuvwxyz")[-MAX_FAULTS:]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -11,7 +11,7 @@ from benchmarks.trace import GOAL_FILES
 
 ROOT = Path(__file__).parents[1]
 
-MAX_FUNCTIONS = 315
+MAX_FUNCTIONS = 308
 """Functions that one `generate` may execute. The goal isn't reached yet: lower this bound with each step towards it."""
 
 

@@ -1,7 +1,7 @@
-"""The bytes of a settings file, as editors write them, to its table.
+"""Settings: their declarations, and their values from a file, the environment and flags.
 
-Understood are UTF-8 with and without a byte order mark, UTF-16 and UTF-32 (Windows editors), every kind of line end,
-NULs at the end (a disk that lost power), and text that isn't Unicode (Windows' western code page).
+Settings files may be UTF-8 with and without a byte order mark, UTF-16 or UTF-32 (Windows editors), or text that isn't
+Unicode (Windows' western code page), with every kind of line end, and NULs at the end (after a loss of power).
 """
 
 import codecs
@@ -18,8 +18,8 @@ from timbred.disk import Kind, user_folder, who
 from timbred.errors import BadRequest
 from timbred.filenames import is_utf8, name_fault, printable
 
-MAX_BYTES = 1_000_000
-"""Settings files are a few kilobytes: a larger file is another one."""
+MAX_FILE_BYTES = 1_000_000
+"""Largest settings file; real ones have a few kilobytes."""
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -31,19 +31,19 @@ _MARKS = (
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The table in a settings file.
+    """Read the table in a settings file.
 
     Raises:
-        BadRequest: it can't be read; says where and what to do.
+        BadRequest: It can't be read; names the place and the remedy.
     """
     shown = printable(str(path))
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+            content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise BadRequest(f"the settings file {shown} can't be read: {error.strerror}") from error
-    if len(content) > MAX_BYTES:
-        raise BadRequest(f"the settings file {shown} is larger than {MAX_BYTES} bytes: name another with --config")
+    if len(content) > MAX_FILE_BYTES:
+        raise BadRequest(f"the settings file {shown} is larger than {MAX_FILE_BYTES} bytes: name another with --config")
     try:
         return parsed(content)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -51,16 +51,16 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def parsed(content: bytes) -> dict[str, Any]:
-    """The table that the bytes of a file stand for.
+    """Parse the bytes of a settings file.
 
     Raises:
-        tomllib.TOMLDecodeError, RecursionError: they aren't TOML.
+        tomllib.TOMLDecodeError, RecursionError: They aren't TOML.
     """
     return tomllib.loads(decoded(content))
 
 
 def decoded(content: bytes) -> str:
-    r"""The text of a file, with the line ends that TOML knows.
+    r"""Decode the bytes of a settings file, with the line ends that TOML knows.
 
     >>> decoded(b"\xef\xbb\xbftempo = 90\r\n\0\0")
     'tempo = 90\n'
@@ -102,9 +102,18 @@ Value = str | int | float | bool
 
 @dataclass(frozen=True)
 class SettingSpec:
-    """One setting. `low` and `high` bound numbers; `choices` bounds words; `live` ones can change while it runs.
+    """Declaration of one setting.
 
-    `is_path`: a path, or several as in PATH. `may_be_empty`: an empty text is a value of its own.
+    Attributes:
+        name: Its name, `part.word`.
+        default: Its default, which decides its type.
+        help: One sentence for the settings page.
+        low: Lowest number.
+        high: Highest number.
+        choices: Allowed words; empty for any.
+        live: Whether it can change while the daemon runs.
+        is_path: Whether it is a path, or several as in PATH.
+        may_be_empty: Whether an empty text is a value.
     """
 
     name: str
@@ -259,7 +268,7 @@ DEFAULT_LIBRARY_NAME = ".timbred.sqlite"
 """The library's name in the takes folder."""
 
 UNENCODABLE_ALLOWED = frozenset({"takes.folder", "files.allowed", "library.file", "engine.cache"})
-"""Paths that need not be UTF-8: they are never sent as text, or, of the takes folder, each request is told."""
+"""Paths that needn't be UTF-8: they aren't sent as text, except the takes folder, for which requests are refused."""
 
 _MODEL_SOURCE = re.compile(r"models\.([A-Za-z0-9][A-Za-z0-9_.-]{0,99})\.source")
 _MODEL_SOURCE_ENVIRONMENT = re.compile(r"TIMBRED_MODELS_(.+)_SOURCE")
@@ -273,10 +282,13 @@ MODEL_SOURCE_HELP = "A folder in diffusers' format, or a hub id: the model is th
 
 @dataclass(frozen=True)
 class Config:
-    """The settings in force.
+    """The values of all settings.
 
-    `sources` are the models that the user named, `said` the settings that the user set. `warnings` say what was
-    ignored.
+    Attributes:
+        values: Value of each setting.
+        sources: Models that the user named, with their sources.
+        said: Settings that the user set.
+        warnings: Warnings of ignored variables.
     """
 
     values: Mapping[str, Value]
@@ -289,10 +301,10 @@ class Config:
 
     @property
     def takes_folder(self) -> Path:
-        """Folder that receives the takes.
+        """The takes folder.
 
         Raises:
-            BadRequest: it isn't set, and there is no home folder for a default.
+            BadRequest: It isn't set, and there is no home folder for a default.
         """
         folder = self["takes.folder"]
         if not folder:
@@ -304,47 +316,47 @@ class Config:
 
     @property
     def models_folder(self) -> Path:
-        """In the takes folder where there is no home folder.
+        """The models folder; inside the takes folder if there is no home folder.
 
         Raises:
-            BadRequest: as `takes_folder`.
+            BadRequest: As `takes_folder`.
         """
         folder = self["models.folder"]
         return Path(folder) if folder else self.takes_folder / ".timbred-models"
 
     @property
     def library_file(self) -> Path:
-        """Path of the library.
+        """The library's file.
 
         Raises:
-            BadRequest: as `takes_folder`.
+            BadRequest: As `takes_folder`.
         """
         named = self["library.file"]
         return Path(named) if named else self.takes_folder / DEFAULT_LIBRARY_NAME
 
     @property
     def spare_library_folder(self) -> Path | None:
-        """Folder for what is remembered while `library_file` can't be used; None where there is no home folder."""
+        """Folder of a library that is used while `library_file` is unusable; None without a home folder."""
         return user_folder("data")
 
     @property
     def readable_folders(self) -> tuple[Path, ...]:
-        """Folders that sounds may be read from."""
+        """Folders that files may be read from."""
         more = [Path(part) for part in str(self["files.allowed"]).split(os.pathsep) if part]
         return (self.takes_folder, *more)
 
 
 def default_file() -> Path | None:
-    """Default path of the settings file; None where there is no home folder."""
+    """Return the default path of the settings file; None without a home folder."""
     folder = user_folder("config")
     return None if folder is None else folder / "timbred.toml"
 
 
 def read(setting: SettingSpec, raw: object) -> Value:
-    """A setting's value from a file, the environment or a flag.
+    """Convert and check a value from a file, the environment, a flag or a client.
 
     Raises:
-        BadRequest: naming the setting, what came, and what is allowed.
+        BadRequest: Names the setting, the value, and what is allowed.
     """
     refused = BadRequest(f"setting {setting.name}: got {printable(repr(raw))}, allowed is {setting.allowed}")
     if isinstance(raw, str) and not raw.strip() and not setting.may_be_empty:
@@ -385,10 +397,10 @@ def read(setting: SettingSpec, raw: object) -> Value:
 
 
 def load(file: Path | None, environment: Mapping[str, str], flags: Iterable[str]) -> Config:
-    """Build the Config from a TOML file, the environment and `KEY=VALUE` flags, each over the one before.
+    """Load the settings from a TOML file, the environment and `KEY=VALUE` flags; later ones take precedence.
 
     Raises:
-        BadRequest: an unknown setting or a value that isn't allowed.
+        BadRequest: A setting is unknown, or a value isn't allowed.
     """
     values: dict[str, Value] = {setting.name: setting.default for setting in SETTINGS}
     sources: dict[str, str] = {}
@@ -410,7 +422,7 @@ def load(file: Path | None, environment: Mapping[str, str], flags: Iterable[str]
 
 
 def _unknown_variables(environment: Mapping[str, str]) -> Iterable[str]:
-    """A warning for each variable that looks like a setting and is none."""
+    """Return a warning for each variable that has the prefix of settings but isn't one."""
     known = {setting.environment for setting in SETTINGS}
     for variable in sorted(environment):
         name = variable.upper()
@@ -424,15 +436,15 @@ def _unknown_variables(environment: Mapping[str, str]) -> Iterable[str]:
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:
-    found = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {found[0]}?" if found else ""
+    matches = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {matches[0]}?" if matches else ""
 
 
-_Said = tuple[str, object, Path | None]
-"""A setting's name, its raw value, and the folder that a relative path starts from; None: the working folder."""
+_RawValue = tuple[str, object, Path | None]
+"""Name of a setting, its raw value, and the folder that a relative path starts from (None: the working folder)."""
 
 
-def _from_file(file: Path | None) -> list[_Said]:
+def _from_file(file: Path | None) -> list[_RawValue]:
     path = file or default_file()
     if path is None or (file is None and not os.path.lexists(path)):
         return []
@@ -442,15 +454,15 @@ def _from_file(file: Path | None) -> list[_Said]:
 
 
 def _joined(raw: object) -> object:
-    """A list of paths, as TOML has it, as one text."""
+    """Join a list of paths, as TOML has it, to one text."""
     return os.pathsep.join(map(str, raw)) if isinstance(raw, list) else raw
 
 
 def _absolute(setting: SettingSpec, text: str, base: Path | None) -> str:
-    """The path, or each of several, without `~`, and absolute.
+    """Make a path, or each of several, absolute, and expand `~`.
 
     Raises:
-        BadRequest: there is no such user, no home folder or no working folder.
+        BadRequest: The user, the home folder or the working folder doesn't exist.
     """
     if setting.name == "files.allowed":
         return os.pathsep.join(_absolute_path(setting.name, part, base) for part in text.split(os.pathsep) if part)
@@ -480,7 +492,7 @@ def _model_name(name: str) -> str:
 
 
 def _model_source(name: str, text: str, base: Path | None) -> str:
-    """A hub id as it is, a path (which begins with `/`, `.` or `~`) absolute."""
+    """Return a hub id unchanged, and a path (which begins with `/`, `.` or `~`) absolute."""
     if not text.strip():
         raise BadRequest(f"setting {name}: got nothing; name a folder in diffusers' format, or a hub id")
     if not is_utf8(text):
@@ -498,26 +510,26 @@ def _flatten(table: Mapping[str, object], prefix: str = "") -> Iterable[tuple[st
             yield (prefix[:-1] if key == "value" and prefix else prefix + key), value
 
 
-def _from_environment(environment: Mapping[str, str]) -> list[_Said]:
-    """An empty variable is as good as none."""
+def _from_environment(environment: Mapping[str, str]) -> list[_RawValue]:
+    """Return the settings in the environment; an empty variable counts as none."""
     known = {setting.environment: setting.name for setting in SETTINGS}
-    found: list[_Said] = []
+    settings: list[_RawValue] = []
     for variable, raw in environment.items():
         source = _MODEL_SOURCE_ENVIRONMENT.fullmatch(variable)
         if not raw.strip():
             continue
         if variable in known:
-            found.append((known[variable], raw, None))
+            settings.append((known[variable], raw, None))
         elif source:
-            found.append((f"models.{source[1].lower().replace('_', '-')}.source", raw, None))
-    return found
+            settings.append((f"models.{source[1].lower().replace('_', '-')}.source", raw, None))
+    return settings
 
 
-def _from_flags(flags: Iterable[str]) -> list[_Said]:
-    found: list[_Said] = []
+def _from_flags(flags: Iterable[str]) -> list[_RawValue]:
+    settings: list[_RawValue] = []
     for flag in flags:
         name, equals, raw = flag.partition("=")
         if not equals:
             raise BadRequest(f"--set {flag}: write it as KEY=VALUE, for instance --set osc.port=7780")
-        found.append((name.strip(), raw.strip(), None))
-    return found
+        settings.append((name.strip(), raw.strip(), None))
+    return settings

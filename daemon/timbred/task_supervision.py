@@ -1,4 +1,4 @@
-"""Supervision of the daemon's background tasks: none ends unseen.
+"""Supervision of the daemon's background tasks: no failure goes unnoticed.
 
     policy       the task ...              when it fails
     ---------    ----------------------    --------------------------------------------------
@@ -30,8 +30,8 @@ BACK_OFF_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 HEALTHY_AFTER_S = 60.0
 """A kept task that ran for so long before it failed is started again without a pause."""
 
-MOST_FAULTS = 16
-"""Kinds of failures that are remembered for `status`, the latest ones."""
+MAX_FAULTS = 16
+"""Latest kinds of failures that are kept for `status`."""
 
 
 def hold_until_done(task: asyncio.Task[Any], tasks: set[asyncio.Task[Any]]) -> None:
@@ -79,7 +79,7 @@ class Supervisor:
         return self._started(work, name, self._ended)
 
     def keep(self, make: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
-        """Start a task that is started again when it fails; `make` makes it, each time anew."""
+        """Start a task that is started again when it fails; `make` returns a new coroutine for each start."""
         return self._started(self._kept(make, name), name, self._ended)
 
     def require(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -100,12 +100,11 @@ class Supervisor:
         before = self._faults.pop(kind, None)
         count = 1 if before is None else before.count + 1
         self._faults[kind] = Fault(name, reason, count, time.monotonic())
-        while len(self._faults) > MOST_FAULTS:
+        while len(self._faults) > MAX_FAULTS:
             self._faults.popitem(last=False)
 
     def watch_loop(self) -> None:
-        """Have failures of callbacks and of forgotten tasks logged and told; and of threads, whose way they are
-        reported is the whole process's."""
+        """Log and show failures of callbacks and of tasks that nothing awaits, and of all threads of this process."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._loop_failed)
 
@@ -135,7 +134,7 @@ class Supervisor:
             began = time.monotonic()
             try:
                 return await make()
-            except Exception as error:  # noqa: BLE001  whatever it is, the task goes on
+            except Exception as error:  # noqa: BLE001  any failure leads to another start
                 self.failed(name, error)
             if time.monotonic() - began > HEALTHY_AFTER_S:
                 pauses = itertools.chain(BACK_OFF_S, itertools.repeat(BACK_OFF_S[-1]))

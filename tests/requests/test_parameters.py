@@ -13,7 +13,15 @@ from timbred.models.registry import Card
 from timbred.protocol.coercion import build
 from timbred.protocol.messages import Generate
 from timbred.protocol.schema import REQUEST_NAMED
-from timbred.requests.resolve import LONGEST, LONGEST_WINDOW, NOT_WITH_EXTEND, OF_INIT, Parameters, Session, resolve
+from timbred.requests.resolve import (
+    INIT_KEYS,
+    MAX_EXTENDED_SECONDS,
+    MAX_WINDOW_SECONDS,
+    NOT_WITH_EXTEND,
+    Parameters,
+    Session,
+    resolve,
+)
 from timbred.storage.recipe import make_recipe, parameters_of
 
 CARD = Card(
@@ -133,7 +141,7 @@ def test_a_continuation_is_as_long_as_both_parts():
 def test_what_stays_of_a_given_sound_is_neither_levelled_nor_faded_unless_asked():
     def finished(**keys: Any) -> tuple[float | None, float, float, bool]:
         found = resolve(asked(init="x.wav", to="play", **keys), CARD, Session(), 0, init_seconds=3.0)
-        return found.peak, found.fade_in, found.fade_out, found.early
+        return found.peak, found.fade_in, found.fade_out, found.is_streamed
 
     assert finished() == (-1.0, 0.002, 0.01, True), "none of it stays"
     assert finished(extend=2) == (None, 0.0, 0.01, False)
@@ -161,7 +169,7 @@ def test_fades_that_nobody_asked_for_are_automatic_and_not_in_the_recipe():
 
 def test_the_part_that_is_made_anew():
     def part(**keys: Any) -> EditedPart | None:
-        return resolve(asked(init="x.wav", **keys), CARD, Session(), 0, init_seconds=3.0).anew
+        return resolve(asked(init="x.wav", **keys), CARD, Session(), 0, init_seconds=3.0).edited_part
 
     assert part() is None
     assert part(extend=2) == EditedPart(3.0, 5.0)
@@ -172,12 +180,12 @@ def test_the_part_that_is_made_anew():
 
 def test_windows_are_no_longer_than_models_learnt():
     card = msgspec.structs.replace(CARD, max_seconds=60.0)
-    assert resolve(asked(init="x.wav", extend=50), card, Session(), 0, init_seconds=3.0).window == LONGEST_WINDOW
+    assert resolve(asked(init="x.wav", extend=50), card, Session(), 0, init_seconds=3.0).window == MAX_WINDOW_SECONDS
 
 
 def test_a_continuation_has_an_end():
     with pytest.raises(errors.BadRequest, match=r"^extend: got 100 s after the 501 s of init, .* 600"):
-        resolve(asked(init="x.wav", extend=100), CARD, Session(), 0, init_seconds=LONGEST - 99)
+        resolve(asked(init="x.wav", extend=100), CARD, Session(), 0, init_seconds=MAX_EXTENDED_SECONDS - 99)
     with pytest.raises(errors.BadRequest, match=r"^extend: it goes with init"):
         resolved(extend=1)
 
@@ -217,7 +225,7 @@ def test_parts_outside_a_given_sound_are_refused(keys: dict[str, Any], named: st
     assert str(refusal.value).startswith(named)
 
 
-@pytest.mark.parametrize("key", OF_INIT)
+@pytest.mark.parametrize("key", INIT_KEYS)
 def test_what_to_do_with_a_given_sound_needs_one(key: str):
     keys: dict[str, Any] = {key: 0.5}
     with pytest.raises(errors.BadRequest, match=f"^{key}: it goes with init"):

@@ -40,7 +40,7 @@ class DeadlineHandlers:
         self._session = session
 
     def is_timed(self, parameters: Parameters) -> bool:
-        """Whether the duration of such a rendering is known; if not, `time` measures it."""
+        """Return whether the duration of such a rendering is known; if not, `time` measures it."""
         name = parameters.model
         return self.scheduler.estimates.knows(name) and self.scheduler.residency.is_resident(name)
 
@@ -56,7 +56,7 @@ class DeadlineHandlers:
             await self.scheduler.calibration.measure(parameters)
 
     def should_time_again(self, parameters: Parameters, error: BadRequest) -> bool:
-        """Whether a refusal is based on too few measurements."""
+        """Return whether a refusal is based on too few measurements."""
         return isinstance(error, DeadlineTooSoon) and not self.scheduler.estimates.is_sure(parameters.model)
 
     def check(self, request: m.Generate) -> None:

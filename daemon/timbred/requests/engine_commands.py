@@ -13,7 +13,7 @@ class EngineConnection(Protocol):
 
     @property
     def up(self) -> bool:
-        """Whether an engine takes commands."""
+        """True if an engine takes commands."""
         ...
 
     def send(self, message: engine_messages.ToEngine) -> bool:
@@ -38,7 +38,7 @@ class EngineCommands:
 
     @property
     def has_engine(self) -> bool:
-        """Whether an engine takes commands."""
+        """True if an engine takes commands."""
         return self._engine.up
 
     @property

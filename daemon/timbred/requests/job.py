@@ -144,7 +144,7 @@ class Job:
 
     @property
     def live(self) -> bool:
-        """Whether the terminal event is still to be sent."""
+        """True if the terminal event is still to be sent."""
         return self.state is not State.ENDED
 
 

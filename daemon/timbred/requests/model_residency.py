@@ -33,16 +33,16 @@ class ModelResidency:
         self._preload: engine_messages.ModelSource | None = None
 
     def is_resident(self, name: str) -> bool:
-        """Whether a model is in memory and isn't being unloaded."""
+        """Return whether a model is in memory and isn't being unloaded."""
         return name in self.sizes and name not in self._unloading
 
     def is_loading(self, name: str) -> bool:
-        """Whether a model is being loaded, or is to be once there is an engine."""
+        """Return whether a model is being loaded, or is to be once there is an engine."""
         return name in self._loading
 
     @property
     def is_loading_any(self) -> bool:
-        """Whether any model is."""
+        """True if any model is being loaded."""
         return bool(self._loading)
 
     def requested(self) -> Iterable[engine_messages.ModelSource]:
@@ -190,7 +190,7 @@ class Calibration:
         await ended
 
     def uses(self, model: str) -> bool:
-        """Whether a model is being timed."""
+        """Return whether a model is being timed."""
         return any(trial.parameters.model == model for trial in self._trials.values())
 
     def order_again(self) -> None:

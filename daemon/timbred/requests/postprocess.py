@@ -78,7 +78,7 @@ def check_kept(path: Path, clip: Clip, parameters: Parameters) -> None:
         BadAudio: The init audio can't be read.
         BadRequest: It exceeds full scale, which the format can't hold, or its samples have more bits than the format's.
     """
-    if parameters.anew is None or parameters.to not in ("file", "both"):
+    if parameters.edited_part is None or parameters.to not in ("file", "both"):
         return
     settings = parameters.render_settings()
     peak = measure_peak(clip.samples)
@@ -202,9 +202,9 @@ class Postprocessor:
             bpm=parameters.bpm,
             beats=parameters.beats,
         )
-        if init is None or parameters.anew is None:
+        if init is None or parameters.edited_part is None:
             return clip
-        return splice(clip, OriginalAudio(init, parameters.anew), SampleRate(parameters.rate), raw.first)
+        return splice(clip, OriginalAudio(init, parameters.edited_part), SampleRate(parameters.rate), raw.first)
 
 
 class EmbeddingJoin:

@@ -1,7 +1,5 @@
-"""`weights`: how much single words of the prompt count. Pure."""
+"""Resolution of requests: defaults from the model's card and the session, and validation of combinations. Pure."""
 
-import math
-import re
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Literal
@@ -24,69 +22,30 @@ from timbred.render_settings import (
     RenderSettings,
     check,
 )
+from timbred.requests.prompt_weights import read_weights
 
-LEAST, MOST = 0.0, 3.0
-
-
-def read_weights(text: str, prompt: str) -> tuple[tuple[str, float], ...]:
-    """The weights of words, each a word of the prompt.
-
-    >>> read_weights("bright:1.4 bell:0.6", "a bright bell")
-    (('bright', 1.4), ('bell', 0.6))
-
-    Raises:
-        BadRequest: a word that the prompt doesn't have, or a weight that isn't a number from 0 to 3.
-    """
-    found = tuple(_one(pair, prompt) for pair in text.split())
-    if not found:
-        raise BadRequest("weights: got no words; write them as in: @weights bright:1.4 bell:0.6")
-    words = [word for word, _ in found]
-    for word in words:
-        if words.count(word) > 1:
-            raise BadRequest(f"weights: {word!r} has two weights; give it one")
-    return found
-
-
-def _one(pair: str, prompt: str) -> tuple[str, float]:
-    word, colon, number = pair.rpartition(":")
-    try:
-        weight = float(number)
-    except ValueError:
-        weight = math.nan
-    if not colon or not word or not LEAST <= weight <= MOST:
-        raise BadRequest(f"weights: got {pair!r}, allowed is word:weight with a weight from {LEAST:g} to {MOST:g}")
-    if not has_word(prompt, word):
-        raise BadRequest(f"weights: {word!r} isn't a word of the prompt {prompt[:80]!r}")
-    return word, weight
-
-
-def has_word(prompt: str, word: str) -> bool:
-    """Whether a text has a word, as a whole and in any case."""
-    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE) is not None
-
-
-OF_INIT = ("strength", "start", "end", "low", "high", "extend")
-"""Keys that say what to do with `init`."""
+INIT_KEYS = ("strength", "start", "end", "low", "high", "extend")
+"""Keys that go only with `init`."""
 
 NOT_WITH_EXTEND = (
     *("strength", "start", "end", "low", "high"),
     *("seconds", "bars", "bpm", "beats_per_bar", "trim"),
 )
-"""Keys that a sound can't have that is continued: all of it is kept, and its length is what it adds."""
+"""Keys that don't go with `extend`, which keeps all of the init audio and sets the added length."""
 
-LONGEST = 600.0
-"""Seconds that a continued sound may last in all."""
+MAX_EXTENDED_SECONDS = 600.0
+"""Seconds that an outpainted sound may last in all."""
 
-LONGEST_WINDOW = 10.24
-"""Seconds that a continued sound is made in at once, at most: what the published models learnt from."""
+MAX_WINDOW_SECONDS = 10.24
+"""Longest outpainting window in seconds: the length that the published models were trained on."""
 
-PEAK = -1.0
-"""Level in dBFS where nothing is said; what stays of `init` is left alone."""
+DEFAULT_PEAK_DBFS = -1.0
+"""Default of `peak`; there is none where a part of the init audio is kept."""
 
-STRENGTH = 0.5
-"""How far `init` is changed where nothing is said; a part that is repainted is made anew altogether."""
+DEFAULT_STRENGTH = 0.5
+"""Default of `strength`; 1 for an inpainted part."""
 
-NOT_KEYS = (
+INTERNAL_FIELDS = (
     "hears",
     "rendered_seconds",
     "window",
@@ -96,23 +55,24 @@ NOT_KEYS = (
     "automatic_fades",
     "keeps_bits",
 )
-"""Fields of `Parameters` that are no keys of `generate`."""
+"""Fields of `Parameters` that aren't keys of `generate`."""
 
 PLAYED = ("play", "both")
-"""Values of `to` that want a voice."""
+"""Values of `to` with which the sound is played."""
 
 PLAY_KEYS = ("voice", "gain", "pan", "speed", "out", "at", "fade")
+"""Keys that go only with a sound that is played."""
 
 KEPT_FORMATS: dict[str, Literal["wav", "flac", "aiff"]] = {
     "WAV": "wav", "WAVEX": "wav", "RF64": "wav", "AIFF": "aiff", "FLAC": "flac",
 }  # fmt: skip
-"""Formats in which a sound of these kinds (libsndfile's names) stays as it is; all others become wav."""
+"""Format of the file for init audio of each kind (libsndfile's names) of which a part is kept; wav for others."""
 
 KEPT_BITS: dict[str, Literal[16, 24]] = {"PCM_S8": 16, "PCM_U8": 16, "PCM_16": 16, "PCM_24": 24}
-"""Bits that hold samples of these kinds (libsndfile's names) exactly; all others need 32, which are float."""
+"""Bits that hold samples of each kind (libsndfile's names) exactly; others need 32-bit float."""
 
-HIGHEST = 96_000.0
-"""Hz; above every model's highest band."""
+MAX_BAND_HZ = 96_000.0
+"""Upper edge of an inpainted band that has none; above every model's highest frequency."""
 
 STEPS: dict[str, tuple[int, int]] = {
     "ddim": (1, 999),
@@ -122,12 +82,12 @@ STEPS: dict[str, tuple[int, int]] = {
     "pndm": (4, 999),
     "unipc": (1, 990),
 }
-"""Fewest and most steps of the schedulers that can't take 1 to 1000: with more, two steps fall on one noise level."""
+"""Fewest and most steps of noise schedulers; 1 to 1000 for others. With more, two steps have the same noise level."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """What the session lends to requests that don't say: rate in Hz, tempo in beats a minute."""
+    """Defaults of the session: sample rate in Hz, tempo in beats per minute, beats of a bar."""
 
     rate: int = 48000
     tempo: float = 120.0
@@ -136,7 +96,7 @@ class Session:
 
 @dataclass(frozen=True)
 class ServerBuffer:
-    """Where a SuperCollider server puts the takes: its UDP port, and the number of the first take's buffer."""
+    """Buffers of a SuperCollider server for the takes: its UDP port, and the number of the first take's buffer."""
 
     port: int
     number: int
@@ -144,11 +104,18 @@ class ServerBuffer:
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """Everything about one request, nothing left open. Names as in the protocol; `seconds` is exact.
+    """A request with all defaults filled in. Fields are named as the keys of the protocol.
 
-    `automatic_fades` names those of `fade_in` and `fade_out` that nobody asked for: their values are upper limits.
-    `keeps_bits` says that `init` stays in the file, at its own rate and in a format that nobody chose: then its samples
-    must stay bit for bit.
+    Attributes:
+        seconds: Exact length of the delivered sound.
+        rendered_seconds: Length that the model renders.
+        window: Longest outpainting window in seconds.
+        hears: Whether the engine computes embeddings of the takes.
+        automatic_fades: Those of `fade_in` and `fade_out` that weren't requested: their values are upper limits.
+        keeps_bits: Whether the kept part of the init audio has to be bit-exact: neither rate nor format were requested.
+        playing: The request, if the sound is played.
+        server_buffer: Where a SuperCollider server reads the takes; None if it doesn't.
+        noise_source: Where the starting noise of another take comes from; None for noise of the own seed.
     """
 
     model: str
@@ -205,29 +172,29 @@ class Parameters:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """One seed for each take: counted up from `seed`, so that each take can be made again alone."""
+        """Seed of each take: `seed` plus its index, so that each take can be rendered again alone."""
         return tuple((self.seed + index) % 2**31 for index in range(self.takes))
 
     @property
     def beats(self) -> float | None:
-        """Length in beats, when the length was asked for in bars."""
+        """Length in beats, if it was requested in bars."""
         return None if self.bars is None or self.beats_per_bar is None else self.bars * self.beats_per_bar
 
     @property
     def repaint(self) -> Repaint | None:
-        """The part of `init` that is made anew, when not all of it is."""
+        """The inpainted part of the init audio; None if all of it is changed."""
         if all(edge is None for edge in (self.start, self.end, self.low, self.high)):
             return None
         return Repaint(
             start=self.start or 0.0,
             end=self.seconds if self.end is None else self.end,
             low=self.low or 0.0,
-            high=HIGHEST if self.high is None else self.high,
+            high=MAX_BAND_HZ if self.high is None else self.high,
         )
 
     @property
-    def anew(self) -> EditedPart | None:
-        """The part of the whole that is made anew, where the rest is `init` as it is."""
+    def edited_part(self) -> EditedPart | None:
+        """The part of the sound that is rendered, if the rest is the unchanged init audio."""
         if self.extend is not None:
             return EditedPart(self.seconds - self.extend, self.seconds)
         part = self.repaint
@@ -239,7 +206,7 @@ class Parameters:
 
     @property
     def words(self) -> PromptInputs:
-        """What the text encoders get."""
+        """Inputs of the text encoders."""
         return PromptInputs(
             prompt=self.prompt,
             negative=self.negative,
@@ -249,14 +216,14 @@ class Parameters:
             weights=read_weights(self.weights, self.prompt) if self.weights else (),
         )
 
-    def order(self, given: bytes | None = None) -> RenderOrder:
-        """What the engine is told. `given` are the samples of `init`, mono, at the model's native rate."""
+    def order(self, init_samples: bytes | None = None) -> RenderOrder:
+        """Return the order for the engine; `init_samples` are float32, mono, at the model's native rate."""
         return RenderOrder(
             words=self.words,
             noise=self.noise_source,
             given=None
-            if given is None
-            else InitAudio(samples=given, strength=self.strength or 0.0, repaint=self.repaint),
+            if init_samples is None
+            else InitAudio(samples=init_samples, strength=self.strength or 0.0, repaint=self.repaint),
             preview=self.preview,
             seconds=self.rendered_seconds,
             steps=self.steps,
@@ -267,21 +234,23 @@ class Parameters:
             exact=self.exact,
             rank=self.rank,
             hear=self.hears,
-            early=self.early,
+            early=self.is_streamed,
             loop=self.loop,
             window=0.0 if self.extend is None else self.window,
         )
 
     @property
-    def early(self) -> bool:
-        """Whether the sound is heard from its first piece on. One that is to be equal bit for bit is made at once, for
-        pieces are equal within rounding; so is one that has `init` in it as it is."""
-        if self.anew is not None:
+    def is_streamed(self) -> bool:
+        """True if the sound is played while it is rendered.
+
+        Not one with `exact`, since pieces equal the whole only within rounding, nor one that keeps init audio.
+        """
+        if self.edited_part is not None:
             return False
         return self.to in PLAYED and self.takes == 1 and not self.exact and can_stream(self.render_settings())
 
     def render_settings(self) -> RenderSettings:
-        """How each take is finished."""
+        """Return the settings of postprocessing."""
         return RenderSettings(
             seconds=None if self.trim else Seconds(self.seconds),
             trim=self.trim,
@@ -297,8 +266,8 @@ class Parameters:
         )
 
     def for_recipe(self) -> dict[str, Any]:
-        """The keys of `generate` that this comes to, every one said outright."""
-        kept = {name: value for name, value in vars(self).items() if name not in NOT_KEYS}
+        """Return all keys of `generate` with their values."""
+        kept = {name: value for name, value in vars(self).items() if name not in INTERNAL_FIELDS}
         for words in ("transcription", "prompt2", "weights", "noise", "init"):
             if not kept[words]:
                 del kept[words]
@@ -322,14 +291,22 @@ def resolve(
     init_seconds: float | None = None,
     init_head: AudioHeader | None = None,
 ) -> Parameters:
-    """What a request comes to with this model in this session. `noise_source` is what `noise` names, `init_seconds`
-    how long `init` is, `init_head` what its file says of its samples.
+    """Resolve a request for one model and session.
+
+    Args:
+        request: The request.
+        card: The model's card.
+        session: Defaults of the session.
+        random_seed: The seed to use if the request has none.
+        noise_source: The source of starting noise that `noise` names.
+        init_seconds: Length of the init audio.
+        init_head: Header of its file.
 
     Raises:
-        BadRequest: naming the key, what came, and what is allowed.
+        BadRequest: Names the key, its value, and what is allowed.
     """
-    _refuse_what_cannot_be_done(request, card)
-    _refuse_what_does_not_go_with_init(request)
+    _check_combinations(request, card)
+    _check_init_keys(request)
     seconds, bars, bpm, beats_per_bar = _length(request, card, session, init_seconds)
     scheduler = request.scheduler or card.scheduler
     if request.eta and scheduler != "ddim":
@@ -340,7 +317,7 @@ def resolve(
         raise BadRequest(f"steps: got {steps}, {scheduler} takes {fewest} to {most}")
     kept = init_head if request.extend is not None or repaints(request) else None
     if kept is not None:
-        _refuse_what_cannot_be_done_to_channels(request, kept)
+        _check_kept_channels(request, kept)
     rate, file_format, bits = _file(request, session, kept)
     check(file_format, bits, rate, request.channels or card.channels)
     prompt, transcription = _words(request, card)
@@ -359,7 +336,7 @@ def resolve(
         strength=_strength(request),
         **_edges(request, seconds),
         extend=request.extend,
-        window=min(card.max_seconds, LONGEST_WINDOW),
+        window=min(card.max_seconds, MAX_WINDOW_SECONDS),
         preview=bool(request.preview),
         noise_source=noise_source,
         seconds=seconds,
@@ -381,7 +358,7 @@ def resolve(
         bits=bits,
         channels=request.channels,
         loudness=_level(request.loudness, None),
-        peak=_level(request.peak, None if request.extend is not None or repaints(request) else PEAK),
+        peak=_level(request.peak, None if request.extend is not None or repaints(request) else DEFAULT_PEAK_DBFS),
         trim=bool(request.trim),
         fade_in=_or(request.fade_in, 0.0 if keeps_start else AUTOMATIC_FADE_IN),
         fade_out=_or(request.fade_out, 0.0 if keeps_end else AUTOMATIC_FADE_OUT),
@@ -398,8 +375,8 @@ def resolve(
     )
 
 
-def _or(given: Any, default: Any) -> Any:
-    return default if given is None else given
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
 
 
 def _server_buffer(request: Generate) -> ServerBuffer | None:
@@ -420,7 +397,7 @@ def _weights(request: Generate) -> str:
 
 
 def _guidance(request: Generate, card: Card) -> float:
-    """The model's own; where its weights hold the guidance, a negative prompt still needs some to be heard."""
+    """Return the guidance; models with guidance in their weights still need some for a negative prompt."""
     usual = card.guidance if not request.negative else _or(card.negative_guidance, card.guidance)
     return _or(request.guidance, usual)
 
@@ -428,16 +405,16 @@ def _guidance(request: Generate, card: Card) -> float:
 def _strength(request: Generate) -> float | None:
     if request.init is None:
         return None
-    return _or(request.strength, 1.0 if repaints(request) else STRENGTH)
+    return _or(request.strength, 1.0 if repaints(request) else DEFAULT_STRENGTH)
 
 
 def repaints(request: Recipe) -> bool:
-    """Whether a part of `init` is made anew, and the rest of it stays."""
+    """Return whether a part of the init audio is inpainted and the rest kept."""
     return any(getattr(request, key) is not None for key in ("start", "end", "low", "high"))
 
 
 def _kept_ends(request: Generate, seconds: float, init_seconds: float | None) -> tuple[bool, bool]:
-    """Whether the sound begins, and ends, as `init` does: then neither is faded."""
+    """Return whether the sound begins and ends as the init audio does, so that these ends get no fades."""
     if request.extend is not None:
         return True, False
     if not repaints(request) or init_seconds is None:
@@ -450,10 +427,10 @@ def _kept_ends(request: Generate, seconds: float, init_seconds: float | None) ->
 def _file(
     request: Generate, session: Session, kept: AudioHeader | None
 ) -> tuple[int, Literal["wav", "flac", "aiff", "ogg"], Literal[16, 24, 32] | None]:
-    """Rate, format and bits of the file. Where `init` stays, they are its own unless others are asked for.
+    """Return rate, format and bits of the file. Where init audio is kept, its own are the defaults.
 
     Raises:
-        BadRequest: its rate is none that files of ours have.
+        BadRequest: Its rate is outside the allowed range.
     """
     if kept is None:
         return request.rate or session.rate, request.format or "wav", request.bits
@@ -468,7 +445,7 @@ def _file(
     return rate, file_format, request.bits or (own_bits if holds else None)
 
 
-def _refuse_what_cannot_be_done_to_channels(request: Generate, kept: AudioHeader) -> None:
+def _check_kept_channels(request: Generate, kept: AudioHeader) -> None:
     if kept.channels <= 2 or request.channels is not None:
         return
     if isinstance(request.loudness, float):
@@ -480,33 +457,33 @@ def _refuse_what_cannot_be_done_to_channels(request: Generate, kept: AudioHeader
 
 
 def _automatic_fades(request: Generate, keeps_start: bool, keeps_end: bool) -> frozenset[str]:
-    """The fades that aren't asked for, at ends that aren't those of `init`."""
+    """Return the fades that weren't requested, except at ends of the init audio."""
     kept = {"fade_in": keeps_start, "fade_out": keeps_end}
     return frozenset(key for key, is_kept in kept.items() if not is_kept and getattr(request, key) is None)
 
 
 def _edges(request: Generate, seconds: float) -> dict[str, Any]:
-    """The edges of the part that is repainted.
+    """Return the edges of the inpainted part.
 
     Raises:
-        BadRequest: the part is empty, or lies outside the sound.
+        BadRequest: The part is empty or lies outside the sound.
     """
     start, end = _or(request.start, 0.0), _or(request.end, seconds)
     if start >= seconds or end > seconds + 1e-6 or start >= end:
         raise BadRequest(f"start, end: got {start:g} to {end:g} s, the sound has 0 to {seconds:g} s")
-    low, high = _or(request.low, 0.0), _or(request.high, HIGHEST)
+    low, high = _or(request.low, 0.0), _or(request.high, MAX_BAND_HZ)
     if low >= high:
         raise BadRequest(f"low, high: got {low:g} to {high:g} Hz; low must be the lower one")
     return {key: getattr(request, key) for key in ("start", "end", "low", "high")}
 
 
-def _level(given: float | str | None, default: float | None) -> float | None:
-    if given is None:
+def _level(value: float | str | None, default: float | None) -> float | None:
+    if value is None:
         return default
-    return None if isinstance(given, str) else given
+    return None if isinstance(value, str) else value
 
 
-def _refuse_what_cannot_be_done(request: Generate, card: Card) -> None:
+def _check_combinations(request: Generate, card: Card) -> None:
     for key in PLAY_KEYS:
         if getattr(request, key) is not None and request.to not in PLAYED:
             raise BadRequest(f"{key}: it goes with `to play` or `to both`; leave it out")
@@ -524,8 +501,8 @@ def _refuse_what_cannot_be_done(request: Generate, card: Card) -> None:
         raise BadRequest("to: got none, which goes with `inline` over ZeroMQ; otherwise the sound would be lost")
 
 
-def _refuse_what_does_not_go_with_init(request: Generate) -> None:
-    for key in OF_INIT:
+def _check_init_keys(request: Generate) -> None:
+    for key in INIT_KEYS:
         if getattr(request, key) is not None and request.init is None:
             raise BadRequest(f"{key}: it goes with init; name the sound to start from, as in: @init take")
     for key in NOT_WITH_EXTEND:
@@ -546,14 +523,15 @@ def _words(request: Generate, card: Card) -> tuple[str, str]:
 def _length(
     request: Generate, card: Card, session: Session, init_seconds: float | None
 ) -> tuple[float, float | None, float | None, float | None]:
-    """Seconds, and the bars, tempo and meter they were counted in, if they were."""
+    """Return the seconds, and the bars, tempo and beats of a bar if the length was requested in bars."""
     if request.extend is not None:
-        there = init_seconds or 0.0
-        if there + request.extend > LONGEST:
+        kept_seconds = init_seconds or 0.0
+        if kept_seconds + request.extend > MAX_EXTENDED_SECONDS:
             raise BadRequest(
-                f"extend: got {request.extend:g} s after the {there:g} s of init, together they may last {LONGEST:g} s"
+                f"extend: got {request.extend:g} s after the {kept_seconds:g} s of init, "
+                f"together they may last {MAX_EXTENDED_SECONDS:g} s"
             )
-        return there + request.extend, None, None, None
+        return kept_seconds + request.extend, None, None, None
     if request.bars is None:
         for key in ("bpm", "beats_per_bar"):
             if getattr(request, key) is not None:
@@ -582,5 +560,5 @@ def _length(
 
 
 def _rendered(seconds: float, loop: bool, card: Card) -> float:
-    """Seconds that the model makes: at least its shortest; a loop is made at its own length."""
+    """Return the seconds that the model renders: at least its minimum, except for loops."""
     return seconds if loop else max(card.min_seconds, seconds)

@@ -133,7 +133,7 @@ class JobScheduler:
 
     @property
     def is_idle(self) -> bool:
-        """Whether the engine has nothing to do: no job, no load, and nothing waits."""
+        """True if the engine has nothing to do: no job, no load, and nothing waits."""
         return not (self.running or len(self.queue) or self.residency.is_loading_any)
 
     # requests of clients
@@ -227,7 +227,7 @@ class JobScheduler:
             if not job.live:
                 return
             job.init_samples = samples
-            job.init_clip = clip if job.parameters.anew is not None else None
+            job.init_clip = clip if job.parameters.edited_part is not None else None
         if job.live:
             job.ready = True
             self.pump()

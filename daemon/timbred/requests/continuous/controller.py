@@ -147,7 +147,7 @@ class FlowSegment:
 
     @property
     def follows_beats(self) -> bool:
-        """Whether the next segment begins a number of beats of the session after it."""
+        """True if the next segment begins a number of beats of the session after it."""
         return self.planned.handover.beats is not None
 
 
@@ -215,12 +215,12 @@ class FlowController:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more is rendered."""
+        """True if nothing more is rendered."""
         return self.state is FlowState.ENDED
 
     @property
     def is_new(self) -> bool:
-        """Whether no segment of the plan is rendered."""
+        """True if no segment of the plan is rendered."""
         return self.number == 0
 
 

@@ -92,7 +92,7 @@ class FlowPlan:
         return self.mix_before + (target - self.mix_before) * share
 
     def is_moving(self, moment: float) -> bool:
-        """Whether `mix` is still moving at a moment."""
+        """Return whether `mix` is still moving at a moment."""
         fade = self.request.fade if self.request.prompt2 is not None else None
         return bool(fade) and moment < self.began + (fade or 0.0)
 
@@ -102,7 +102,7 @@ class FlowPlan:
         return None if self.request.prompt2 is not None else self.request.fade
 
     def continues(self, before: "FlowPlan") -> bool:
-        """Whether this plan only moves `mix`, so that what sounds needn't be replaced."""
+        """Return whether this plan only moves `mix`, so that what sounds needn't be replaced."""
         return (
             self.request.prompt == before.request.prompt
             and self.is_moving(self.began)
