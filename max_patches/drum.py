@@ -9,7 +9,7 @@ WIDTH = 690.0
 PADS = 8
 LOWEST_NOTE = 36
 NOTES = ("C1", "C#1", "D1", "D#1", "E1", "F1", "F#1", "G1")
-"""What Live calls MIDI notes 36 to 43, those of a drum rack's first pads."""
+"""Live's names of MIDI notes 36 to 43, those of a drum rack's first pads."""
 
 VOICES = 4
 _PITCH = 17.5
@@ -81,7 +81,7 @@ def _pad(desk: Desk, pad: int, struck: Outlet, out: Box) -> None:
 
 
 def _shared(desk: Desk) -> None:
-    """What all pads share, right of them."""
+    """Controls shared by all pads, right of them."""
     patch = desk.patch
     x = 460.0
     with patch.row("what is asked for"):

@@ -128,7 +128,7 @@ NOT_IN_MAX = ("timbred",)
 
 
 def ports(maxclass: str, text: str) -> Ports:
-    """What a box has. `text` is what is typed into it.
+    """Attributes of a box. `text` is its typed text.
 
     Raises:
         KeyError: the object isn't in the list.

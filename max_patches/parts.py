@@ -40,7 +40,7 @@ FACE_WORDS = (
     *("status", "progress", "takes", "seed", "prompt", "keys", "port"),
     *("models", "history", "start", "song", "folder", "typed", "link"),
 )
-"""What `timbred-desk.js` says to the device's face."""
+"""Messages from `timbred-desk.js` to the device's interface."""
 
 
 class Desk:
@@ -71,7 +71,7 @@ class Desk:
         self._slots: dict[str, Box] = {}
 
     def face(self, word: str) -> Outlet:
-        """Where what is shown under this word comes out."""
+        """Return the outlet for the values of this word."""
         return self._face, FACE_WORDS.index(word)
 
     @property
@@ -94,7 +94,7 @@ class Desk:
         return [(self._slots[word], index) for index in range(slots)]
 
     def shown_in(self, source: Outlet, box: Box) -> None:
-        """What comes out there is set in a field, without an answer from it."""
+        """Set a field to the outlet's values, without output from the field."""
         setter = self.patch.box("prepend set")
         self.patch.cord(source, setter, box)
 
@@ -108,7 +108,7 @@ class Desk:
         return pressed
 
     def knob(self, box: Box, name: str, outlet: int = 0) -> None:
-        """What the performer sets there is the knob `name` of the JavaScript."""
+        """Connect a control to the JavaScript's parameter `name`."""
         says = self.patch.box(f"prepend knob {name}")
         self.patch.cord((box, outlet), says, self.js)
 
@@ -238,7 +238,7 @@ def prompt_of(desk: Desk, slot: int, written: Box, shown: Outlet) -> None:
 
 
 def _said(desk: Desk, written: Box, as_message: str) -> None:
-    """What is typed is said at Return, a moment after the last letter, and whenever the JavaScript wants to know.
+    """Output typed text at Return, shortly after the last letter, and when the JavaScript requests it.
 
     The word `text`, which textedit puts before it, goes along: without it an empty field would say `bang`.
     """
@@ -282,7 +282,7 @@ def player(patch: Patch, use: Outlet, voices: int) -> tuple[Box, Outlet]:
 
 
 def setting_of(patch: Patch, box: Box, name: str, poly: Box) -> None:
-    """What the performer sets there goes to all voices."""
+    """Send a control's value to all voices."""
     says = patch.box(f"prepend {name}")
     patch.cord(box, says)
     patch.into(says, poly, 1)
@@ -334,7 +334,7 @@ class _Column:
         self._y = 6.0 - self.PITCH
 
     def next(self) -> tuple[Rectangle, Rectangle]:
-        """Where the next label and field stand."""
+        """Return the position of the next label and field."""
         self._y += self.PITCH
         return (self.x, self._y, self.LABEL, LABEL_HEIGHT), (self.x + self.LABEL, self._y, self.FIELD, LABEL_HEIGHT)
 
@@ -398,7 +398,7 @@ def length_field(key: str, initial: float) -> tuple[Parameter, str]:
 
 
 def takes_field() -> tuple[Parameter, str]:
-    """How many takes at once."""
+    """Number of takes of a request."""
     low, high, about = bounds("takes")
     return Parameter("Takes", INTEGER, low, min(float(TAKES), high), 1.0), f"{about}, to flip through"
 
@@ -410,7 +410,7 @@ def steps_field() -> tuple[Parameter, str]:
 
 
 def distance_field() -> tuple[Parameter, str]:
-    """How far a sound may go from the one that it begins with."""
+    """Strength: how much a sound may differ from its init audio."""
     low, high, _ = bounds("strength")
     return Parameter("Distance", FLOAT, low, high, 0.5, TWO_PLACES), "More like this: how far from the take it may go"
 
@@ -437,7 +437,7 @@ def prompt_column(desk: Desk) -> None:
 
 
 def keys_field(desk: Desk, face: Rectangle) -> None:
-    """Whatever else a request may have, as in the protocol; it goes over what the knobs say."""
+    """Any other keys of a request, as in the protocol; they override the knobs."""
     patch = desk.patch
     keys = words_field(patch, face, "more keys of the request, as in: @guidance 5 @negative hiss")
     _said(desk, keys, "prepend keys")

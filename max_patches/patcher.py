@@ -13,10 +13,10 @@ FLOAT, INTEGER, CHOICE, BLOB = range(4)
 """Kinds of parameters, in Max's numbers."""
 
 AUTOMATED, STORED = 0, 1
-"""Whether Live shows a parameter for automation, or only stores it."""
+"""Visibility of a parameter in Live: automated, or only stored."""
 
 NUMBER, TWO_PLACES, TIME, HERTZ, DECIBELS, PERCENT, PAN, SEMITONES, NOTE = range(9)
-"""How a parameter's value is written, in Max's numbers."""
+"""Units of a parameter's value, as Max numbers them."""
 
 DEVICE_HEIGHT = 169
 """Pixels that Live gives a device."""
@@ -30,7 +30,7 @@ Rectangle = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Parameter:
-    """What Live stores, and shows for automation: `low` to `high`, or one of `choices`."""
+    """A parameter that Live stores and automates: `low` to `high`, or one of `choices`."""
 
     name: str
     kind: int = FLOAT
@@ -201,12 +201,12 @@ class Patch:
 
     @property
     def faces(self) -> list[Box]:
-        """What the performer sees, in the order in which it was added."""
+        """Return the visible boxes in the order in which they were added."""
         return [box for box in self.boxes if box.face is not None]
 
     @property
     def parameters(self) -> list[Box]:
-        """What Live stores."""
+        """Return the parameters that Live stores."""
         return [box for box in self.boxes if box.parameter is not None]
 
     def saved(self, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -261,7 +261,7 @@ def as_json(patcher: Mapping[str, Any]) -> str:
 
 
 def device_extra(code: bytes, width: float, needed: Sequence[str]) -> dict[str, Any]:
-    """What a patcher needs to be a device: its size, the files beside it, and the project that Max looks for."""
+    """The attributes of a device: its size, the files beside it, and the project that Max expects."""
     return {
         "devicewidth": width,
         "openrect": [0.0, 0.0, width, float(DEVICE_HEIGHT)],

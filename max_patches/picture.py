@@ -66,7 +66,7 @@ EXAMPLES = {
         "progress": (0.0, 0.35, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
     },
 }  # fmt: skip
-"""What stands in the fields of each picture, in the order of the fields."""
+"""The field values of each picture, in the order of the fields."""
 
 
 class _Example:

@@ -12,7 +12,7 @@ SETTINGS = ("buffer", "length", "root", "tune", "attack", "decay", "sustain", "r
 
 @dataclass(frozen=True)
 class _Note:
-    """Where a note's parts come out: `begin` in order from the right, `off` when it ends, `speed` when it is asked."""
+    """Outlets of a note's parts: `begin` in order from the right, `off` at its end, `speed` on request."""
 
     begin: Box
     off: tuple[Box, int]

@@ -1,4 +1,4 @@
-"""What the patches and their JavaScript take from timbred's declarations: names, orders, ranges, choices."""
+"""Names, orders, ranges and choices from timbred's declarations for the patches and their JavaScript."""
 
 import json
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from timbred.protocol.schema import EVENTS, REQUESTS, ROOT
 
 @dataclass(frozen=True)
 class Allowed:
-    """What a key allows: `low` to `high`, or one of `choices`."""
+    """Allowed values of a key: `low` to `high`, or one of `choices`."""
 
     low: float | None = None
     high: float | None = None
@@ -24,7 +24,7 @@ class Allowed:
 
 
 def allowed(key: str) -> Allowed:
-    """What a key of `generate` allows, as declared."""
+    """Return the allowed values of a key of `generate`."""
     return _allowed(fields_of(m.Generate)[key].type)
 
 
@@ -53,7 +53,7 @@ def _allowed(kind: inspect.Type) -> Allowed:
 
 
 def port() -> int:
-    """Where timbred takes OSC if nobody says otherwise."""
+    """Return timbred's default OSC port."""
     return int(NAMED["osc.port"].default)
 
 

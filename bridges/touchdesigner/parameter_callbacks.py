@@ -1,4 +1,4 @@
-"""What happens when a parameter of the component is changed or pulsed."""
+"""Callbacks for changed or pulsed parameters of the component."""
 
 
 def onPulse(par):

@@ -193,13 +193,13 @@ class TimbredExt:
         self._welcome()
 
     def _welcome(self):
-        """What a daemon that has just come is told and asked."""
+        """Greet and query a daemon that has just appeared."""
         self.models = []
         self._send("models")
         self.GiveWay()
 
     def _lost(self, reason):
-        """What was asked for won't come any more."""
+        """Fail the requests that can't be completed any more."""
         lost, self.requests = self.requests, {}
         for prompt in lost.values():
             self._trouble(f"{prompt}: {reason}")

@@ -142,7 +142,7 @@ def _beginning() -> Patch:
 
 
 def _remote() -> Patch:
-    """What other patches may send to the name drum-machine."""
+    """Messages that other patches may send to the name drum-machine."""
     patch = Patch(840, 230, "remote")
     patch.draw(
         """

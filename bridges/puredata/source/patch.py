@@ -33,7 +33,7 @@ class Patch:
     height: int
     name: str = ""
     face: tuple[int, int, int, int] | None = None
-    """What shows of it on a patch that it is a box of: left, top, width, height."""
+    """The visible area as a box on another patch: left, top, width, height."""
     _lines: list[str] = field(default_factory=list[str])
     _cords: list[str] = field(default_factory=list[str])
     _numbers: dict[str, int] = field(default_factory=dict[str, int])

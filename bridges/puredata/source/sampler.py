@@ -18,7 +18,7 @@ STEAL = 3
 """Milliseconds in which a voice falls silent that is needed for the next note."""
 
 ROOT, ATTACK, RELEASE = 60, 0, 50
-"""What a sampler begins with: the MIDI note at which a sound plays as it is; milliseconds."""
+"""Defaults of a sampler: the MIDI note at which a sound plays at its own pitch; milliseconds."""
 
 
 def sampler() -> Patch:

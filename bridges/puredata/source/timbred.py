@@ -3,7 +3,7 @@
 from bridges.puredata.source.patch import Patch
 
 HOST, PORT = "127.0.0.1", 7770
-"""Where the daemon listens when nothing else is said."""
+"""The default address of the daemon."""
 
 ASK_EVERY = 500
 """Milliseconds between two questions whether the daemon is there."""
@@ -267,7 +267,7 @@ def _connection() -> Patch:
 
 
 def _watch() -> Patch:
-    """Whether the daemon is there, and what happens when that changes."""
+    """Detection of the daemon, and the actions when it appears or disappears."""
     patch = Patch(960, 640, "watch")
     patch.draw(
         f"""
@@ -373,7 +373,7 @@ def _kept() -> Patch:
 
 
 def _answers() -> Patch:
-    """What is heard, sorted: takes, progress, and everything as it came."""
+    """Received events, sorted: takes, progress, and all events unchanged."""
     patch = Patch(980, 520, "answers")
     patch.draw(
         """

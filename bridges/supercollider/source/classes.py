@@ -16,7 +16,7 @@ ABOUT_VOICES = ("play", "stop", "set", "flow")
 """Requests that are answered with a voice in the id's place."""
 
 NOT_OFFERED = ("sync", "ping", "hello")
-"""What the connection itself needs or does; `Timbred.default.send` says them too."""
+"""Requests of the connection itself; `Timbred.default.send` sends them too."""
 
 HEAD = """// Written from timbred's protocol by: python -m bridges.supercollider.source
 
@@ -58,7 +58,7 @@ def arguments(entry: RequestEntry) -> list[str]:
 
 
 def method_name(entry: RequestEntry) -> str:
-    """What the method is called."""
+    """The method's name."""
     return OTHER_NAMES.get(entry.name, entry.name)
 
 

@@ -27,7 +27,7 @@ ACTIONS: dict[str, str] = {
     "status": "A function of what the daemon answers, in the protocol's order.",
     "settings": "A function of the value now in force.",
 }
-"""What a request's action hears; without an entry it is a voice's events, or that it is done."""
+"""The events that a request's action receives; without an entry those of a voice, or `done`."""
 
 MORE: dict[str, str] = {
     "generate": """returns:: a link::Classes/TimbredRequest::
@@ -51,7 +51,7 @@ Timbred.flow(1, "wind in wires");
 Timbred.stop(1, fade: 3);
 ::""",
 }
-"""What follows a method's arguments."""
+"""Text after a method's arguments."""
 
 
 def page() -> str:
