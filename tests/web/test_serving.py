@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.storage.test_takes import take
+from tests.storage.test_library import take
 from tests.transports.stage import PATIENCE, Stage, config_for
 from timbred.storage.library import Library
 from timbred.web import CONTENT_TYPES, PAGE, assets
