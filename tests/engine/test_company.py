@@ -1,6 +1,5 @@
 """Jobs that share the network come out as they would alone, whoever comes and goes."""
 
-import asyncio
 import random
 import shutil
 from pathlib import Path
@@ -176,7 +175,7 @@ def loud_copy(folder: Path, place: Path) -> Path:
     return copy
 
 
-def test_in_the_engine_each_survivor_equals_its_solo_run(audioldm2: Path, audioldm: Path, tmp_path: Path):
+async def test_in_the_engine_each_survivor_equals_its_solo_run(audioldm2: Path, audioldm: Path, tmp_path: Path):
     """Requests to two models at random moments and with random priorities equal their single renders.
 
     The models load and their calls are prepared meanwhile; some requests are cancelled. Then each rendered one is
@@ -190,35 +189,32 @@ def test_in_the_engine_each_survivor_equals_its_solo_run(audioldm2: Path, audiol
     chance.shuffle(wanted)
     doomed = {chance.randrange(1, len(wanted) + 1): chance.randint(1, 3) for _ in range(5)}
 
-    async def conversation() -> None:
-        async with engine(REAL, compile="auto", cache=str(tmp_path / "cache")) as (link, heard):
-            assert isinstance(await heard.next(), engine_messages.EngineReady)
-            company = Conversation(link, heard, models)
-            left, asked = list(wanted), set[int]()
-            while left or company.running:
-                if left and (company.running == 0 or (company.running < 8 and chance.random() < 0.3)):
-                    company.send(*left.pop(0))
-                    continue
-                await company.hear()
-                for job, step in doomed.items():
-                    if job not in asked and company.stepped.get(job, 0) >= step and job not in company.rendered:
-                        asked.add(job)
-                        link.send(engine_messages.CancelJob(job=job))
-            assert len(company.rendered) >= len(wanted) - len(doomed)
-            assert company.cancelled <= asked
-            assert company.cancelled
-            alone = Conversation(link, heard, models)
-            alone.jobs = first = len(wanted)
-            alone.rendered = {number: [] for number in range(1, first + 1)}
-            for job, together in company.rendered.items():
-                one, _, model = wanted[job - 1]
-                number = alone.send(one, 1, model)
-                while number not in alone.rendered:
-                    await alone.hear()
-                solo = alone.rendered[number]
-                assert len(solo) == len(together) == len(one.seeds)
-                for take, again in zip(together, solo, strict=True):
-                    assert np.abs(again).max() > 0.01, one
-                    assert np.abs(take - again).max() < WITHIN, one
-
-    asyncio.run(conversation())
+    async with engine(REAL, compile="auto", cache=str(tmp_path / "cache")) as (link, heard):
+        assert isinstance(await heard.next(), engine_messages.EngineReady)
+        company = Conversation(link, heard, models)
+        left, asked = list(wanted), set[int]()
+        while left or company.running:
+            if left and (company.running == 0 or (company.running < 8 and chance.random() < 0.3)):
+                company.send(*left.pop(0))
+                continue
+            await company.hear()
+            for job, step in doomed.items():
+                if job not in asked and company.stepped.get(job, 0) >= step and job not in company.rendered:
+                    asked.add(job)
+                    link.send(engine_messages.CancelJob(job=job))
+        assert len(company.rendered) >= len(wanted) - len(doomed)
+        assert company.cancelled <= asked
+        assert company.cancelled
+        alone = Conversation(link, heard, models)
+        alone.jobs = first = len(wanted)
+        alone.rendered = {number: [] for number in range(1, first + 1)}
+        for job, together in company.rendered.items():
+            one, _, model = wanted[job - 1]
+            number = alone.send(one, 1, model)
+            while number not in alone.rendered:
+                await alone.hear()
+            solo = alone.rendered[number]
+            assert len(solo) == len(together) == len(one.seeds)
+            for take, again in zip(together, solo, strict=True):
+                assert np.abs(again).max() > 0.01, one
+                assert np.abs(take - again).max() < WITHIN, one

@@ -103,43 +103,39 @@ class Generating:
 
 
 @pytest.mark.parametrize("twin", [False, True], ids=["new", "with a twin in memory"])
-def test_no_part_of_a_load_holds_up_a_step(
+async def test_no_part_of_a_load_holds_up_a_step(
     audioldm: Path, audioldm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twin: bool
 ) -> None:
     """Each part pauses until five more steps are taken.
 
     Contents are compared, and where no resident model has the same, components are read and moved to the device.
     """
-
-    async def conversation() -> None:
-        async with slow_engine(tmp_path, monkeypatch) as (link, heard, gate):
-            if twin:
-                assert link.send(engine_messages.LoadModel(model=source("twin", copy_of(audioldm, tmp_path))))
-                await until(heard, engine_messages.ModelLoaded)
-            generating = Generating(link, heard, source("here", audioldm2))
+    async with slow_engine(tmp_path, monkeypatch) as (link, heard, gate):
+        if twin:
+            assert link.send(engine_messages.LoadModel(model=source("twin", copy_of(audioldm, tmp_path))))
             await until(heard, engine_messages.ModelLoaded)
-            await generating.next()
-            assert link.send(engine_messages.LoadModel(model=source("slow", audioldm)))
-            parts: list[str] = []
-            while parts.count("preparing") < 2:  # once for itself, and once for this engine: the last part
-                parts.append(await gate.next())
-                for _ in range(5 + heard.events.qsize()):  # what came before this part doesn't count
-                    assert isinstance(await generating.next(), engine_messages.StepDone), (
-                        "a load that stands still has ended"
-                    )
-                gate.go_on()
-            assert [part for part in parts if part in NEEDED["audioldm"]] == list(NEEDED["audioldm"])
-            assert {"sizes", "digest", "making"} <= set(parts)
-            assert any(part.startswith("moving") for part in parts) is not twin
-            while isinstance(message := await generating.next(), engine_messages.StepDone):
-                pass
-            assert message.model.name == "slow"
-            await generating.end()
+        generating = Generating(link, heard, source("here", audioldm2))
+        await until(heard, engine_messages.ModelLoaded)
+        await generating.next()
+        assert link.send(engine_messages.LoadModel(model=source("slow", audioldm)))
+        parts: list[str] = []
+        while parts.count("preparing") < 2:  # once for itself, and once for this engine: the last part
+            parts.append(await gate.next())
+            for _ in range(5 + heard.events.qsize()):  # what came before this part doesn't count
+                assert isinstance(await generating.next(), engine_messages.StepDone), (
+                    "a load that stands still has ended"
+                )
+            gate.go_on()
+        assert [part for part in parts if part in NEEDED["audioldm"]] == list(NEEDED["audioldm"])
+        assert {"sizes", "digest", "making"} <= set(parts)
+        assert any(part.startswith("moving") for part in parts) is not twin
+        while isinstance(message := await generating.next(), engine_messages.StepDone):
+            pass
+        assert message.model.name == "slow"
+        await generating.end()
 
-    asyncio.run(conversation())
 
-
-def test_live_work_passes_a_background_load_wherever_that_is(
+async def test_live_work_passes_a_background_load_wherever_that_is(
     audioldm: Path, audioldm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A background job's model stands still in the middle of a component.
@@ -147,25 +143,17 @@ def test_live_work_passes_a_background_load_wherever_that_is(
     A live job's model is loaded and its sound made, and another one of a model that is there; only then does the
     background load go on.
     """
-
-    async def conversation() -> None:
-        async with slow_engine(tmp_path, monkeypatch) as (link, heard, gate):
-            assert link.send(render(1, source("slow", audioldm2), rank=2, steps=3))
-            while await gate.next() != "unet":
-                gate.go_on()
-            live = source("live", audioldm)
-            assert link.send(render(2, live, rank=0, steps=3))
-            first = await until(heard, engine_messages.JobRendered, job=2)
-            assert [message.model.name for message in first if isinstance(message, engine_messages.ModelLoaded)] == [
-                "live"
-            ]
-            assert link.send(render(3, live, rank=0, steps=3))
-            second = await until(heard, engine_messages.JobRendered, job=3)
-            assert not [message for message in second if isinstance(message, engine_messages.ModelLoaded)]
-            gate.open()
-            last = await until(heard, engine_messages.JobRendered, job=1)
-            assert [message.model.name for message in last if isinstance(message, engine_messages.ModelLoaded)] == [
-                "slow"
-            ]
-
-    asyncio.run(conversation())
+    async with slow_engine(tmp_path, monkeypatch) as (link, heard, gate):
+        assert link.send(render(1, source("slow", audioldm2), rank=2, steps=3))
+        while await gate.next() != "unet":
+            gate.go_on()
+        live = source("live", audioldm)
+        assert link.send(render(2, live, rank=0, steps=3))
+        first = await until(heard, engine_messages.JobRendered, job=2)
+        assert [message.model.name for message in first if isinstance(message, engine_messages.ModelLoaded)] == ["live"]
+        assert link.send(render(3, live, rank=0, steps=3))
+        second = await until(heard, engine_messages.JobRendered, job=3)
+        assert not [message for message in second if isinstance(message, engine_messages.ModelLoaded)]
+        gate.open()
+        last = await until(heard, engine_messages.JobRendered, job=1)
+        assert [message.model.name for message in last if isinstance(message, engine_messages.ModelLoaded)] == ["slow"]

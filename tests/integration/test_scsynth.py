@@ -1,6 +1,5 @@
 """Takes that go straight into the buffers of a SuperCollider server: the server's side is played by a socket."""
 
-import asyncio
 import contextlib
 import socket
 from collections.abc import Generator
@@ -119,9 +118,9 @@ def test_nobody_there_is_told_and_the_take_stays(client: UdpClient) -> None:
     assert Path(str(take.arguments[2])).is_file()
 
 
-def test_a_silent_server_is_given_up() -> None:
+async def test_a_silent_server_is_given_up() -> None:
     with server() as silent, pytest.raises(NoAudioDevice, match=f"port {silent.port}"):
-        asyncio.run(scsynth_buffers.allocate_and_read("127.0.0.1", silent.port, 1, Path("take.wav"), patience=0.1))
+        await scsynth_buffers.allocate_and_read("127.0.0.1", silent.port, 1, Path("take.wav"), patience=0.1)
 
 
 @pytest.mark.parametrize(
