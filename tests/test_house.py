@@ -1,0 +1,25 @@
+"""The package keeps its shape: few short modules, and docstrings that state instead of asking."""
+
+import pytest
+
+from tests import house
+
+
+@pytest.fixture(scope="module")
+def counts() -> house.Counts:
+    return house.count()
+
+
+def test_package_has_few_short_modules(counts: house.Counts) -> None:
+    assert len(counts.short) <= 12, counts.short
+
+
+def test_docstrings_rarely_begin_with_a_question_word(counts: house.Counts) -> None:
+    assert counts.docstrings > 1000
+    assert counts.question_share <= 0.02, house.report(counts, verbose=True)
+
+
+def test_report_has_a_line_for_each_count(counts: house.Counts) -> None:
+    lines = house.report(counts, verbose=False).splitlines()
+    assert lines[0] == f"modules: {counts.modules}"
+    assert sum(line.startswith(("modules", "class names", "docstrings")) for line in lines) == 5
