@@ -24,7 +24,7 @@ from benchmarks import pocket
 from benchmarks.machine import machine
 from timbred.audio import Clip, SampleRate
 from timbred.dsp.splice import EditedPart, OriginalAudio, splice
-from timbred.engine.diffusion.outpainting import windows
+from timbred.engine.diffusion.outpainting import plan_windows
 from timbred.engine.families.base import LatentDiffusion
 from timbred.ipc.engine_messages import InitAudio
 
@@ -64,7 +64,7 @@ def continued(
     sound = InitAudio(samples=given.astype("<f4").tobytes(), strength=1.0)
     order = replace(pocket.order(prompt, WHOLE, 0), seeds=seeds, given=sound, window=WINDOW)
     sounds = model.render(order, lambda _: None, lambda: False)
-    plan = windows(len(given) // row, -(-(round(WHOLE * rate) - len(given)) // row), int(WINDOW * rate) // row)
+    plan = plan_windows(len(given) // row, -(-(round(WHOLE * rate) - len(given)) // row), int(WINDOW * rate) // row)
     joins = [(len(given) + row * sum(window.new for window in plan[:count])) / rate for count in range(len(plan))]
     part = OriginalAudio(_clip(given, rate), EditedPart(len(given) / rate, WHOLE))
     wholes = [splice(_clip(made, rate), part, SampleRate(rate), sounds.first) for made in sounds.waveforms]

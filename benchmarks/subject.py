@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import full_size, pocket
 from benchmarks.daemon import Client, daemon
-from timbred.engine.device import choose
+from timbred.engine.device import choose_device
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.component_loader import quiet_libraries
 from timbred.engine.families.factory import make_resident
@@ -55,7 +55,7 @@ class Subject:
         quiet_libraries()
         if self.folder is None:
             return pocket.resident()
-        device = choose("auto")
+        device = choose_device("auto")
         found = checkpoint.inspect(self.folder, self.name, "")
         return make_resident(found, self.name, device.place, device.precision, lambda _: None)
 

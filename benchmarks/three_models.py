@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import full_size
 from benchmarks.machine import machine
-from timbred.engine.device import choose, memory
+from timbred.engine.device import choose_device, memory
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.component_loader import quiet_libraries
 from timbred.engine.families.factory import make_resident
@@ -21,7 +21,7 @@ from timbred.models import checkpoint
 
 def together(folder: Path, scale: int) -> tuple[list[LatentDiffusion], float, int]:
     """The models, the sum of their sizes apart, and by how many bytes the device's memory grew."""
-    place, shared = choose("auto").place, SharedComponents()
+    place, shared = choose_device("auto").place, SharedComponents()
     sibling: Path | None = None
     models: list[LatentDiffusion] = []
     folders: list[Path] = []

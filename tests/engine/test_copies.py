@@ -101,8 +101,8 @@ def test_those_used_least_recently_go_first(audioldm: Path, audioldm2: Path, tmp
         decode_often(model)
     assert old.copies
     assert new.copies
-    assert not workshop.give_up(0)
-    assert workshop.give_up(1)
+    assert not workshop.free_bytes(0)
+    assert workshop.free_bytes(1)
     assert old.copies == 0
     assert new.copies
     decode_often(old)  # it is worth it again
@@ -132,7 +132,7 @@ def test_when_memory_runs_out_they_go_before_anything_of_the_model(audioldm: Pat
         if len(tries) < 3:
             raise torch.OutOfMemoryError("full")
 
-    model.stages.at_work("network", work)
+    model.stages.run_stage("network", work)
     assert tries == [
         (True, whole),
         (False, whole),
@@ -148,7 +148,7 @@ def test_when_memory_runs_out_they_go_before_anything_of_the_model(audioldm: Pat
         return given
 
     batches = BatchSplitter()
-    model.stages.at_work("network", lambda: batches.call(call, (torch.ones(4, 1),)))
+    model.stages.run_stage("network", lambda: batches.call(call, (torch.ones(4, 1),)))
     assert rows == [4, 2, 1, 1, 1, 1, 1]  # smaller batches first; once the copies are gone, as small as they were found
 
 

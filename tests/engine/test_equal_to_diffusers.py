@@ -11,7 +11,7 @@ import torch
 
 from timbred.engine.codecs.note_synthesis import Note
 from timbred.engine.codecs.spectral_vocoder import SpectralVocoder
-from timbred.engine.diffusion.sampler import SCHEDULERS, SamplingStopped, generators, make_scheduler, starting_noise
+from timbred.engine.diffusion.sampler import SCHEDULERS, SamplingStopped, draw_noise, make_generators, make_scheduler
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder
@@ -155,7 +155,7 @@ def test_given_embeddings_and_given_noise(model: LatentDiffusion, scheduler: str
     pipeline = model.pipeline
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = make_scheduler(scheduler, model.scheduler_config)
-    noise = starting_noise(model.grid.shape(wanted.seconds), generators(wanted.seeds))
+    noise = draw_noise(model.grid.shape(wanted.seconds), make_generators(wanted.seeds))
     expected = pipeline(
         **embeddings(model, wanted),
         latents=noise,

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timbred.engine.codecs.mel import Analysis, energy, louder
+from timbred.engine.codecs.mel import Analysis, amplify_mel, frame_power
 from timbred.engine.diffusion.outpainting import AFTER, FADING, MOST, level_curve
 
 SECOND = 100.0
@@ -92,7 +92,9 @@ def test_whatever_the_window_it_is_finite_and_has_its_limits(known: int, new: in
 def test_a_spectrogram_is_louder_by_so_many_decibels(analysis: Analysis, decibels: float):
     silent = math.log(1e-5) if analysis.slaney else -1.0
     mel = torch.full((1, 8, 64), silent / 2.5)
-    there = energy(louder(mel, torch.full((1, 8, 1), decibels), analysis), analysis) / energy(mel, analysis)
+    there = frame_power(amplify_mel(mel, torch.full((1, 8, 1), decibels), analysis), analysis) / frame_power(
+        mel, analysis
+    )
     assert 10.0 * there.log10() == pytest.approx(torch.full((1, 8), decibels), abs=0.01)
     floor = torch.full((1, 8, 64), silent)
-    assert torch.equal(louder(floor, torch.full((1, 8, 1), -12.0), analysis), floor)
+    assert torch.equal(amplify_mel(floor, torch.full((1, 8, 1), -12.0), analysis), floor)

@@ -12,7 +12,7 @@ from tests.engine.test_equal_to_diffusers import loudened, order
 from timbred.audio import Clip, SampleRate
 from timbred.dsp.splice import EditedPart, OriginalAudio, splice
 from timbred.engine.codecs.mel import Analysis
-from timbred.engine.diffusion.outpainting import OVERLAP, Outpainting, OutpaintWindow, windows
+from timbred.engine.diffusion.outpainting import OVERLAP, Outpainting, OutpaintWindow, plan_windows
 from timbred.engine.diffusion.sampler import SamplingStopped
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
@@ -26,7 +26,7 @@ ANALYSIS = Analysis(RATE, 160, 1024, 8, 0.0, 8000.0, slaney=True, reflected=True
 
 @given(st.integers(1, 5000), st.integers(1, 20000), st.integers(2, 3000))
 def test_windows_add_up_and_none_is_too_long(there: int, more: int, longest: int):
-    plan = windows(there, more, longest)
+    plan = plan_windows(there, more, longest)
     assert sum(window.new for window in plan) == more
     so_far = there
     for window in plan:
@@ -38,8 +38,8 @@ def test_windows_add_up_and_none_is_too_long(there: int, more: int, longest: int
 
 
 def test_windows_know_as_much_as_there_is_room_for():
-    assert windows(100, 90, 80) == [OutpaintWindow(40, 30, 10), OutpaintWindow(40, 30, 10), OutpaintWindow(50, 30)]
-    assert windows(10, 40, 80) == [OutpaintWindow(10, 40)]
+    assert plan_windows(100, 90, 80) == [OutpaintWindow(40, 30, 10), OutpaintWindow(40, 30, 10), OutpaintWindow(50, 30)]
+    assert plan_windows(10, 40, 80) == [OutpaintWindow(10, 40)]
 
 
 def rows(count: int, takes: int = 2) -> torch.Tensor:
@@ -94,7 +94,7 @@ def continuation(
 def test_what_was_made_begins_before_the_given_end_and_ends_with_the_whole(model: LatentDiffusion):
     told: list[int] = []
     sounds = model.render(continuation(seeds=(3, 4)), told.append, lambda: False)
-    known = windows(round(0.7 * RATE) // ROW, 33, 20)[0].known * ROW
+    known = plan_windows(round(0.7 * RATE) // ROW, 33, 20)[0].known * ROW
     assert sounds.first == round(0.7 * RATE) - min(known, round(OVERLAP * RATE))
     assert sounds.waveforms.shape == (2, 2 * RATE - sounds.first)
     assert np.isfinite(sounds.waveforms).all()
@@ -214,7 +214,7 @@ def test_no_join_is_heard(pocket: LatentDiffusion):
     whole = splice(made, OriginalAudio(there, part), SampleRate(32_000), sounds.first).samples[:, 0]
     assert len(whole) == 4.5 * 32_000
     row = pocket.grid.row
-    plan = windows(len(given) // row, 38, int(2.5 * 32_000) // row)
+    plan = plan_windows(len(given) // row, 38, int(2.5 * 32_000) // row)
     joins = [len(given) + row * sum(window.new for window in plan[:count]) for count in range(len(plan))]
     assert len(joins) == 4
     rises, steps = rises_along(whole), np.abs(np.diff(whole))

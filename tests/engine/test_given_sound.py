@@ -9,8 +9,16 @@ import torch
 from tests.engine.test_equal_to_diffusers import loudened, order, ours
 from timbred.audio import Clip, SampleRate
 from timbred.dsp.splice import EditedPart, OriginalAudio, splice
-from timbred.engine.codecs.mel import Analysis, analysis_of, as_loud_as, bands_between, filter_bank, inside, log_mel
-from timbred.engine.diffusion.inpainting import latents_of
+from timbred.engine.codecs.mel import (
+    Analysis,
+    analysis_of,
+    bands_between,
+    filter_bank,
+    log_mel,
+    match_mel_level,
+    region_weights,
+)
+from timbred.engine.diffusion.inpainting import encode_samples
 from timbred.engine.diffusion.sampler import SCHEDULERS
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
@@ -61,7 +69,7 @@ def given(strength: float, repaint: Repaint | None = None) -> InitAudio:
 
 
 def codec_round_trip(model: LatentDiffusion) -> torch.Tensor:
-    return latents_of(0.5 * sine(440.0), 0.5, model.codec)
+    return encode_samples(0.5 * sine(440.0), 0.5, model.codec)
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
@@ -135,7 +143,7 @@ def test_outside_the_part_it_is_as_near_as_the_codec_comes():
     while not run.sampling.done:
         pocket.advance([run])
     heard = torch.from_numpy(pocket.finish(run).waveforms[0])
-    latents = latents_of(samples * run.lift, 2.0, pocket.codec)
+    latents = encode_samples(samples * run.lift, 2.0, pocket.codec)
     once = torch.from_numpy(pocket.codec.decode(latents)[0] / run.lift)
     analysis = analysis_of(pocket.pipeline.vocoder)
     original, through, made = (log_mel(sound, analysis) for sound in (samples, once, heard))
@@ -154,9 +162,9 @@ def test_outside_the_part_it_is_as_near_as_the_codec_comes():
 
 
 def test_the_edges_of_a_part():
-    assert inside(8, 0, 8).tolist() == [1] * 8
-    assert inside(8, 2, 8).tolist() == [0, 0, 0.25, 0.5, 0.75, 1, 1, 1]
-    assert inside(8, 0, 2).tolist() == [0.5, 0.25, 0, 0, 0, 0, 0, 0]
+    assert region_weights(8, 0, 8).tolist() == [1] * 8
+    assert region_weights(8, 2, 8).tolist() == [0, 0, 0.25, 0.5, 0.75, 1, 1, 1]
+    assert region_weights(8, 0, 2).tolist() == [0.5, 0.25, 0, 0, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("analysis", [PUBLISHED, OURS])
@@ -164,8 +172,8 @@ def test_a_sound_that_swells_and_sinks_gets_the_level_it_should_have(analysis: A
     tone = 0.5 * sine(1000.0, analysis.rate, 1.0)
     swelling = 1.0 + 0.4 * torch.sin(2 * torch.pi * 3.0 * torch.arange(len(tone)) / analysis.rate)
     mel = log_mel(tone, analysis)[None]
-    mended = as_loud_as(mel, (tone * swelling)[None], analysis)[0]
+    mended = match_mel_level(mel, (tone * swelling)[None], analysis)[0]
     middle = slice(analysis.rate // 10, -analysis.rate // 10)
     assert (mended - tone)[middle].abs().max() < 0.25 * (tone * swelling - tone)[middle].abs().max()
-    assert torch.equal(as_loud_as(mel, torch.zeros(1, len(tone)), analysis), torch.zeros(1, len(tone)))
-    assert float(as_loud_as(mel, 0.01 * tone[None], analysis).abs().max()) < 0.011, "at most twice as loud"
+    assert torch.equal(match_mel_level(mel, torch.zeros(1, len(tone)), analysis), torch.zeros(1, len(tone)))
+    assert float(match_mel_level(mel, 0.01 * tone[None], analysis).abs().max()) < 0.011, "at most twice as loud"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.engine.test_equal_to_diffusers import loudened, order, ours
-from timbred.engine.diffusion.conditioning import average
+from timbred.engine.diffusion.conditioning import average_parts
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
 from timbred.ipc.engine_messages import PromptInputs
@@ -55,7 +55,7 @@ def test_tokenizers_without_a_limit_have_no_window() -> None:
 
 def test_average_is_weighted_by_the_parts_shares() -> None:
     vectors = [torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])]
-    found = average(vectors, [Part("a", 0.75), Part("b", 0.25)])
+    found = average_parts(vectors, [Part("a", 0.75), Part("b", 0.25)])
     assert found.tolist() == [0.75, 0.25]
 
 
@@ -89,9 +89,9 @@ def test_long_prompts_mix_and_weigh_their_words(model: LatentDiffusion) -> None:
 
 
 def test_texts_that_are_read_in_parts_are_told(model: LatentDiffusion) -> None:
-    assert model.read_in_parts(PromptInputs(prompt="pad", negative="hiss", prompt2="bell")) == []
+    assert model.find_long_texts(PromptInputs(prompt="pad", negative="hiss", prompt2="bell")) == []
     texts = {"prompt": SOFT + "kick", "negative": SOFT, "prompt2": SOFT + "bell"}
-    found = model.read_in_parts(
+    found = model.find_long_texts(
         PromptInputs(prompt=texts["prompt"], negative=texts["negative"], prompt2=texts["prompt2"])
     )
     assert [text.key for text in found] == list(texts)

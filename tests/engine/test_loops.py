@@ -19,12 +19,12 @@ from timbred.engine.diffusion.looping import (
     CUT,
     INAUDIBLE,
     TURNED,
-    begins,
-    calm,
-    fitted,
-    frames_of_circle,
-    shortened,
-    stretched,
+    has_attack,
+    plan_circle_lengths,
+    resample_circle,
+    rotate_to_calm,
+    shorten_circle,
+    stretch_mel,
 )
 from timbred.engine.diffusion.sampler import SCHEDULERS
 from timbred.engine.diffusion.state import Generation
@@ -149,19 +149,19 @@ def spectrogram(levels: list[float]) -> torch.Tensor:
 
 
 def test_what_begins_louder_than_it_ends_has_a_beginning():
-    assert begins(spectrogram([0.0, -20.0, -40.0, -60.0]), ANALYSIS)
-    assert begins(spectrogram([0.0, -5.0, -12.0, -12.0]), ANALYSIS)
-    assert not begins(spectrogram([-3.0, 0.0, -3.0, -6.0]), ANALYSIS)
-    assert not begins(spectrogram([-40.0, -20.0, 0.0, -3.0]), ANALYSIS)
-    assert not begins(spectrogram([0.0])[:1], ANALYSIS)
+    assert has_attack(spectrogram([0.0, -20.0, -40.0, -60.0]), ANALYSIS)
+    assert has_attack(spectrogram([0.0, -5.0, -12.0, -12.0]), ANALYSIS)
+    assert not has_attack(spectrogram([-3.0, 0.0, -3.0, -6.0]), ANALYSIS)
+    assert not has_attack(spectrogram([-40.0, -20.0, 0.0, -3.0]), ANALYSIS)
+    assert not has_attack(spectrogram([0.0])[:1], ANALYSIS)
 
 
 def test_a_circle_is_stretched_without_a_seam():
     turns = torch.arange(40) / 40
     mel = torch.stack([torch.sin(2 * torch.pi * (turns + place / 4)) for place in range(4)], dim=-1)[None]
-    assert stretched(mel, 40) is mel
+    assert stretch_mel(mel, 40) is mel
     expected = torch.arange(53) / 53
-    assert torch.allclose(stretched(mel, 53)[0, :, 0], torch.sin(2 * torch.pi * expected), atol=2e-3)
+    assert torch.allclose(stretch_mel(mel, 53)[0, :, 0], torch.sin(2 * torch.pi * expected), atol=2e-3)
 
 
 @given(st.integers(40, 400), st.integers(-3, 3))
@@ -170,12 +170,12 @@ def test_a_circle_of_samples_fits_any_number_of_frames(count: int, more: int):
     sine = np.sin(2 * np.pi * 5 * np.arange(count) / count).astype(np.float32)[None]
     frames = count + more
     expected = np.sin(2 * np.pi * 5 * np.arange(frames) / frames)
-    assert np.abs(fitted(sine, frames)[0] - expected).max() < 1e-5
+    assert np.abs(resample_circle(sine, frames)[0] - expected).max() < 1e-5
 
 
 @given(st.integers(1600, 200_000), st.sampled_from([160, 320]))
 def test_a_loop_is_made_in_as_many_frames_as_keep_its_pitch(frames: int, hop: int):
-    counts = frames_of_circle(frames, hop)
+    counts = plan_circle_lengths(frames, hop)
     if len(counts) == 1:
         assert abs(1200 * np.log2(counts[0] * hop / frames)) < 3.1
     else:
@@ -193,9 +193,9 @@ def circle(frames: int, *cycles: int) -> np.ndarray:
 def test_what_is_cut_out_of_a_circle_leaves_its_pitch(frames: int, hertz: tuple[int, ...]):
     """All but a crossfade of the result is the circle's own, sample by sample; there it is alike."""
     found: list[tuple[np.ndarray, np.ndarray, float]] = []
-    for count in [count * 320 for count in frames_of_circle(frames, 320)]:
+    for count in [count * 320 for count in plan_circle_lengths(frames, 320)]:
         whole = circle(count, *(round(one * count / 32_000) for one in hertz))
-        found.append((whole, *shortened(whole, frames, 32_000)))
+        found.append((whole, *shorten_circle(whole, frames, 32_000)))
     whole, made, alike = max(found, key=lambda one: one[2])
     assert alike > 0.7
     assert abs(1200 * np.log2(len(made) / frames)) < 3.1
@@ -216,7 +216,7 @@ def test_what_is_cut_out_of_a_circle_leaves_its_pitch(frames: int, hertz: tuple[
 def test_a_circle_is_cut_where_it_is_calm(seed: int, frames: int):
     chance = np.random.default_rng(seed)
     noise = chance.standard_normal(frames).astype(np.float32)
-    turned = calm(noise, 32_000)
+    turned = rotate_to_calm(noise, 32_000)
     by = next(by for by in range(-641, 642) if np.array_equal(np.roll(noise, by), turned))
     assert abs(by) <= TURNED * 32_000 + 40
 
@@ -224,7 +224,7 @@ def test_a_circle_is_cut_where_it_is_calm(seed: int, frames: int):
 def test_a_crack_is_not_where_a_circle_is_cut():
     samples = circle(32_000, 200, 300)
     samples[:20] += 1.0
-    turned = calm(samples, 32_000)
+    turned = rotate_to_calm(samples, 32_000)
     assert np.abs(np.concatenate([turned[-100:], turned[:100]])).max() < 0.5
     assert seam_of(turned, begins=False).plain < 0.1 * seam_of(samples, begins=False).plain
 
@@ -232,7 +232,7 @@ def test_a_crack_is_not_where_a_circle_is_cut():
 @given(seed=st.integers(0, 99), frames=st.integers(1600, 20_000), more=st.integers(0, 900))
 def test_of_any_circle_something_can_be_cut_out(seed: int, frames: int, more: int):
     noise = np.random.default_rng(seed).standard_normal(frames + more).astype(np.float32)
-    made, alike = shortened(noise, frames, 32_000)
+    made, alike = shorten_circle(noise, frames, 32_000)
     assert abs(len(made) - frames) <= max(1, INAUDIBLE * frames)
     assert -1.001 <= alike <= 1.001
     assert np.mean(made**2) == pytest.approx(np.mean(noise**2), rel=0.2)

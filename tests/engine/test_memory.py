@@ -67,15 +67,15 @@ def test_the_part_used_least_recently_makes_room():
     places.add([one, two, three])
     assert places.used == 2 * count_module_bytes(one)
     assert places.held == 3 * count_module_bytes(one)
-    places.need([two])
-    places.need([one])
+    places.ensure_on_device([two])
+    places.ensure_on_device([one])
     told.clear()
-    places.need([three])  # in place of two
+    places.ensure_on_device([three])  # in place of two
     assert told == []
     moves = places.moves
-    places.need([one])
+    places.ensure_on_device([one])
     assert places.moves == moves
-    places.need([two, three])
+    places.ensure_on_device([two, three])
     assert told == ["one", "other"]
     assert places.used == places.budget
 
@@ -84,7 +84,7 @@ def test_a_stage_stays_together_even_beyond_the_budget():
     parts = [linear(10), linear(10)]
     places = DeviceMemory(CPU, count_module_bytes(parts[0]))
     places.add(parts)
-    places.need(parts)
+    places.ensure_on_device(parts)
     assert places.used == 2 * count_module_bytes(parts[0])
 
 
@@ -153,10 +153,10 @@ def test_all_else_leaves_before_a_job_fails(audioldm: Path):
             raise torch.OutOfMemoryError("full")
         return "done"
 
-    assert model.stages.at_work("network", work) == "done"
+    assert model.stages.run_stage("network", work) == "done"
     assert tries == [model.memory, network]
     with pytest.raises(torch.OutOfMemoryError):
-        model.stages.at_work("network", lambda: full(0)(torch.ones(1)))
+        model.stages.run_stage("network", lambda: full(0)(torch.ones(1)))
 
 
 # loads, most urgent first

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from tests.engine.test_equal_to_diffusers import loudened, order
-from timbred.engine.codecs.chunked import ChunkedVocoder, VocoderContext, VocoderStream, context_of, may_be_heard
+from timbred.engine.codecs.chunked import ChunkedVocoder, VocoderContext, VocoderStream, can_start_playback, context_of
 from timbred.engine.codecs.mel import Analysis, loudest_frames
 from timbred.engine.codecs.spectral_vocoder import SpectralVocoder
 from timbred.engine.families.base import LatentDiffusion
@@ -113,7 +113,7 @@ def test_a_loop_has_no_beginning(vocoder: Any):
 @given(ready=st.floats(0.01, 10), next_piece=st.floats(0.01, 10), left=st.floats(0, 60), pace=st.floats(0.001, 10))
 def test_what_may_be_heard_comes_in_time(ready: float, next_piece: float, left: float, pace: float):
     """Played from now on, neither the next piece nor the last one comes too late at the measured pace."""
-    if may_be_heard(ready, min(next_piece, left), left, pace):
+    if can_start_playback(ready, min(next_piece, left), left, pace):
         assert pace * min(next_piece, left) <= ready + 1e-9
         assert pace * left <= ready + left + 1e-9
 

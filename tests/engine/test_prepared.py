@@ -131,7 +131,7 @@ def test_shapes_of_earlier_runs_are_prepared_before_they_are_asked_for(
 def test_a_rehearsal_goes_the_way_of_the_first_sound(audioldm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     first = load(audioldm)
     first.prepare(CompileQueue("auto", CPU, tmp_path))
-    first.rehearse()  # there is nothing to go by yet
+    first.warm_up()  # there is nothing to go by yet
     for _ in range(TIMES):
         ours(first, order())
     first.stages.workshop.wait()
@@ -139,7 +139,7 @@ def test_a_rehearsal_goes_the_way_of_the_first_sound(audioldm: Path, tmp_path: P
     again.prepare(CompileQueue("auto", CPU, tmp_path))
     only_fast(again, monkeypatch)
     monkeypatch.setattr(base, "PATIENCE", 300.0)
-    again.rehearse()
+    again.warm_up()
     assert again.network.fast.ready == 1
     assert np.array_equal(ours(again, order()), ours(again, order()))
 

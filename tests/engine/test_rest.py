@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from timbred.engine import device
 from timbred.engine import scheduler as engine_module
-from timbred.engine.batching import LONGEST, rest_after
+from timbred.engine.batching import LONGEST, yield_duration
 from timbred.engine.scheduler import EngineScheduler
 from timbred.ipc import engine_messages
 
@@ -20,7 +20,7 @@ FINITE: dict[str, Any] = {"allow_nan": False, "allow_infinity": False}
 
 @given(st.floats(0, 10, **FINITE), st.floats(1, 1000, **FINITE))
 def test_a_rest_is_whole_frames_as_long_as_the_work_and_at_least_one(busy: float, frame_rate: float) -> None:
-    rest = rest_after(busy, frame_rate)
+    rest = yield_duration(busy, frame_rate)
     assert 0 < rest <= LONGEST
     if rest < LONGEST:
         frames = rest * frame_rate

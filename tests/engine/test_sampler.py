@@ -6,7 +6,7 @@ import diffusers
 import pytest
 import torch
 
-from timbred.engine.diffusion.sampler import SamplerState, generators
+from timbred.engine.diffusion.sampler import SamplerState, make_generators
 
 CONFIG: dict[str, Any] = {"beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear"}
 
@@ -39,7 +39,7 @@ def test_sampler_state_advance_equals_scheduler_step(steps: int, prediction_type
     reference = scheduler(steps, prediction_type=prediction_type, **changes)
     noise = torch.randn((2, 8, 6, 4), generator=torch.Generator().manual_seed(2))
     state = SamplerState(
-        scheduler(steps, prediction_type=prediction_type, **changes), noise, steps, 0.0, generators((1, 2))
+        scheduler(steps, prediction_type=prediction_type, **changes), noise, steps, 0.0, make_generators((1, 2))
     )
     expected = noise * reference.init_noise_sigma
     for timestep, prediction in zip(reference.timesteps, predictions(steps), strict=True):
@@ -62,4 +62,4 @@ def test_sampler_state_leaves_inputs_unchanged():
         assert torch.equal(output, copy)
     assert sampling.done
     assert torch.equal(noise, before)
-    assert torch.isfinite(sampling.clean()).all()
+    assert torch.isfinite(sampling.predict_x0()).all()

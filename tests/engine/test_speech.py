@@ -53,12 +53,12 @@ def test_a_long_transcription_is_cut_after_a_word_and_told(model: LatentDiffusio
     said = "one two three four five six seven eight nine ten"
     cut = "one two three four five six seven eight"
     assert len(cut) == 39  # forty tokens: a letter each
-    assert model.read_in_parts(PromptInputs(prompt="a woman", transcription=said)) == [
+    assert model.find_long_texts(PromptInputs(prompt="a woman", transcription=said)) == [
         LongText("transcription", len(said), len(cut), 1)
     ]
-    assert model.read_in_parts(PromptInputs(prompt="a woman", transcription=cut)) == []
+    assert model.find_long_texts(PromptInputs(prompt="a woman", transcription=cut)) == []
 
 
 def test_a_long_prompt_of_a_model_that_speaks_is_told(model: LatentDiffusion) -> None:
-    told = model.read_in_parts(PromptInputs(prompt=SOFT, transcription=SAID))
+    told = model.find_long_texts(PromptInputs(prompt=SOFT, transcription=SAID))
     assert [(text.key, text.read) for text in told] == [("prompt", len(SOFT))]

@@ -107,7 +107,7 @@ async def test_what_the_daemon_says_before_is_what_the_engine_warns_of(
         return found
 
     said = [(text.key, text.characters, text.heard, text.parts) for text in await counted()]
-    warned = model.read_in_parts(asked.order().words)
+    warned = model.find_long_texts(asked.order().words)
     assert said == [(text.key, text.characters, text.read, text.parts) for text in warned]
     assert bool(said) == (length > 20)
 

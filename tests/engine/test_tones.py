@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from timbred.engine.codecs.chunked import ChunkedVocoder
 from timbred.engine.codecs.mel import Analysis, analysis_of, log_mel
-from timbred.engine.codecs.note_synthesis import NamedNote, Note, frequencies, hann_lobe, with_tones
+from timbred.engine.codecs.note_synthesis import NamedNote, Note, frequencies, hann_lobe, replace_harmonics
 from timbred.engine.codecs.spectral_vocoder import SpectralVocoder
 
 RATE, HOP, FFT, FRAMES = 32_000, 320, 1280, 120
@@ -38,7 +38,7 @@ def harmonics(hertz: float, amplitudes: list[float], frames: int = FRAMES) -> to
 def tones_alone(mel: torch.Tensor, note: Note) -> torch.Tensor:
     """What tones sound like where the vocoder makes nothing: the samples of the first take, without its ends."""
     nothing = torch.zeros(mel.shape[0], mel.shape[1], FFT // 2 + 1)
-    spectrum = with_tones(nothing, nothing, mel, torch.arange(mel.shape[1]), note, ANALYSIS)
+    spectrum = replace_harmonics(nothing, nothing, mel, torch.arange(mel.shape[1]), note, ANALYSIS)
     return VOCODER.overlap_add(spectrum)[0, EDGE:-EDGE]
 
 
@@ -95,7 +95,7 @@ def test_a_beginning_is_the_vocoders_own():
     mel = torch.full((1, FRAMES, 64), -1.0)
     mel[:, 50:] = log_mel(harmonics(220.0, [0.3]), ANALYSIS)[:, 50:]
     magnitude, phase = torch.ones(1, FRAMES, 641), torch.zeros(1, FRAMES, 641)
-    found = with_tones(magnitude, phase, mel, torch.arange(FRAMES), Note(220.0), ANALYSIS)
+    found = replace_harmonics(magnitude, phase, mel, torch.arange(FRAMES), Note(220.0), ANALYSIS)
     assert torch.allclose(found[:, 48:53], torch.ones(1, 5, 641, dtype=torch.complex64), atol=1e-5)
     assert found[0, 60, 9].abs() > 10.0
     assert found[0, 60, 13].abs() < 1.0, "between the first two harmonics lies next to nothing"
@@ -110,7 +110,7 @@ def test_silence_has_no_tone():
 def test_what_lies_high_is_the_vocoders_own():
     mel = log_mel(harmonics(220.0, [0.3]), ANALYSIS)
     magnitude, phase = torch.rand(1, FRAMES, 641), torch.rand(1, FRAMES, 641)
-    found = with_tones(magnitude, phase, mel, torch.arange(FRAMES), Note(220.0), ANALYSIS)
+    found = replace_harmonics(magnitude, phase, mel, torch.arange(FRAMES), Note(220.0), ANALYSIS)
     own = torch.polar(magnitude, phase)
     assert torch.allclose(found[..., 250:], own[..., 250:], atol=1e-2)
 
@@ -140,7 +140,9 @@ def test_a_loop_of_a_tone_is_one_tone():
     nothing = torch.zeros(1, 97, 641)
     around = torch.arange(-10, 107) % 97
     note = Note(233.1, 97)
-    spectrum = with_tones(nothing[:, around % 97], nothing[:, around % 97], mel[:, around], around, note, ANALYSIS)
+    spectrum = replace_harmonics(
+        nothing[:, around % 97], nothing[:, around % 97], mel[:, around], around, note, ANALYSIS
+    )
     circle = VOCODER.overlap_add(spectrum)[0, 10 * HOP : -10 * HOP]
     found, left = parts(circle.repeat(3), frequencies(note, ANALYSIS).tolist()[:8])
     assert 20 * math.log10(left / found[0]) < -30.0

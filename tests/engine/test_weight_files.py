@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from timbred.engine.memory.component_cache import let_go, read_through, take_over
+from timbred.engine.memory.component_cache import convert_weights, read_into_page_cache, release_pages
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pages are given back on Linux only")
 NUMBERS = torch.arange(300_000, dtype=torch.float32)
@@ -48,7 +48,7 @@ def is_mapped(path: Path) -> bool:
 def test_what_moves_on_needs_its_file_no_more(file: Path, precision: torch.dtype):
     module = Mapped(file)
     assert is_mapped(file)
-    take_over(module, precision, frozenset(), [file], stays=False)
+    convert_weights(module, precision, frozenset(), [file], stays=False)
     assert not is_mapped(file)
     assert module.weight.dtype == precision
     assert torch.equal(module.weight.float(), NUMBERS.to(precision).float())
@@ -59,16 +59,16 @@ def test_what_moves_on_needs_its_file_no_more(file: Path, precision: torch.dtype
 def test_what_stays_is_not_copied(file: Path):
     module = Mapped(file)
     place = module.weight.data_ptr()
-    take_over(module, torch.float32, frozenset(), [file], stays=True)
+    convert_weights(module, torch.float32, frozenset(), [file], stays=True)
     assert module.weight.data_ptr() == place
     assert torch.equal(module.weight, NUMBERS)
 
 
 def test_what_must_be_precise_stays_so(file: Path):
     module = Outer(Mapped(file))
-    take_over(module, torch.float16, frozenset({"inner"}), [file], stays=True)
+    convert_weights(module, torch.float16, frozenset({"inner"}), [file], stays=True)
     assert torch.equal(module.inner.weight, NUMBERS)
-    take_over(module, torch.bfloat16, frozenset(), [file], stays=True)
+    convert_weights(module, torch.bfloat16, frozenset(), [file], stays=True)
     assert module.inner.weight.dtype == torch.bfloat16
 
 
@@ -76,11 +76,11 @@ def test_what_must_be_precise_stays_so(file: Path):
 def test_pages_that_went_back_come_again_and_nobody_elses_go(file: Path):
     one, other = Mapped(file), Mapped(file)
     other.weight[:10] = -1.0  # in this process alone
-    let_go([one.weight.data], [file])
+    release_pages([one.weight.data], [file])
     assert torch.equal(one.weight, NUMBERS)
     assert other.weight[:10].tolist() == [-1.0] * 10
 
 
 def test_a_file_that_isnt_there_is_named(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"gone\.safetensors"):
-        read_through([tmp_path / "gone.safetensors"])
+        read_into_page_cache([tmp_path / "gone.safetensors"])

@@ -8,7 +8,7 @@ import soxr
 import torch
 
 from tests.engine.test_equal_to_diffusers import loudened, order, ours, refuse
-from timbred.engine.diffusion.conditioning import interpolate, without
+from timbred.engine.diffusion.conditioning import interpolate, remove_word
 from timbred.engine.diffusion.sampler import SCHEDULERS
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
@@ -99,7 +99,7 @@ def test_a_preview_changes_nothing(model: LatentDiffusion):
 
 def test_there_is_no_preview_before_the_first_step(model: LatentDiffusion):
     with pytest.raises(RuntimeError):
-        model.begin(order()).sampling.clean()
+        model.begin(order()).sampling.predict_x0()
 
 
 def test_likeness_to_the_prompt_orders_as_diffusers_does(audioldm2: Path):
@@ -145,7 +145,7 @@ def test_a_weight_changes_the_sound_and_more_weight_changes_it_more(model: Laten
 
 def test_the_summary_without_a_word_is_that_of_the_prompt_without_it(model: LatentDiffusion):
     leaning = model.conditioning(PromptInputs(prompt=LONG, weights=(("bright", 0.0),)), True)
-    lacking = model.conditioning(PromptInputs(prompt=without(LONG, "bright")), True)
+    lacking = model.conditioning(PromptInputs(prompt=remove_word(LONG, "bright")), True)
     for name in model.summaries:
         assert torch.allclose(leaning[name], lacking[name], atol=1e-6)
 
@@ -165,5 +165,5 @@ def test_only_a_weighted_words_own_states_are_scaled(audioldm2: Path):
 
 
 def test_words_are_left_out_whole():
-    assert without("Bright brightness, bright!", "bright") == "brightness, !"
-    assert without("kick", "kick") == ""
+    assert remove_word("Bright brightness, bright!", "bright") == "brightness, !"
+    assert remove_word("kick", "kick") == ""

@@ -107,7 +107,7 @@ def _engine(options: argparse.Namespace) -> "EngineScheduler":
     gc.set_threshold(*GC_THRESHOLDS)
     if options.threads:
         torch.set_num_threads(options.threads)
-    chosen = device.choose(options.device)
+    chosen = device.choose_device(options.device)
     cache_folder = Path(options.cache).expanduser() if options.cache else None
     return EngineScheduler(
         chosen, options.address, options.token, options.heartbeat, options.memory, options.compile, cache_folder

@@ -58,13 +58,13 @@ LONGEST = 1.0
 """Maximum seconds of one pause, and so of the delay of a cancellation."""
 
 
-def rest_after(busy: float, frame_rate: float) -> float:
+def yield_duration(busy: float, frame_rate: float) -> float:
     """Return the pause in seconds after `busy` seconds of work: as long again, in whole frames, at least one frame.
 
     So a render loop of `frame_rate` frames a second has the device at least half of the time, and for a whole frame
     between any two steps.
 
-    >>> rest_after(0.040, 50.0), rest_after(0.001, 50.0)
+    >>> yield_duration(0.040, 50.0), yield_duration(0.001, 50.0)
     (0.04, 0.02)
     """
     frames = max(1, math.ceil(round(busy * frame_rate, 6)))

@@ -28,7 +28,7 @@ class ComputeDevice:
         return str(self.precision).removeprefix("torch.")
 
 
-def choose(wanted: str) -> ComputeDevice:
+def choose_device(wanted: str) -> ComputeDevice:
     """Return the device for the setting `device`: `auto`, `cpu`, `cuda:0`, `mps`.
 
     GPUs use half precision (bfloat16 where supported, because float16 overflows in the VAE), CPUs float32.
@@ -64,7 +64,7 @@ def _precision(device: torch.device) -> torch.dtype:
     return torch.float16 if device.type == "mps" else torch.float32
 
 
-def finish(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Wait until a GPU has executed all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -85,7 +85,7 @@ def memory(device: torch.device) -> tuple[int, int]:
 def probe(wanted: str) -> dict[str, object]:
     """Return the device's name, precision and memory in bytes, or `error`."""
     try:
-        chosen = choose(wanted)
+        chosen = choose_device(wanted)
     except errors.BadRequest as error:
         return {"error": str(error)}
     used, total = memory(chosen.place)
@@ -115,7 +115,7 @@ def precision_of(module: torch.nn.Module) -> torch.dtype:
     return next(weight.dtype for weight in module.parameters() if weight.is_floating_point())
 
 
-def finite(part: Any, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+def ensure_finite(part: Any, make: Callable[[], torch.Tensor]) -> torch.Tensor:
     """Return the result of `make`, which uses this module; repeated in float32 if half precision overflows.
 
     Raises:

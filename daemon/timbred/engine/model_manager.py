@@ -130,7 +130,7 @@ class ModelManager:
         idle models. Components that several models share stay. `in_use` names models that must not be dropped.
         """
         self._loading_bytes[request.name] = request.added_bytes
-        self.compile_queue.give_up(self._held_bytes + self.compile_queue.copies - self.budget_bytes)
+        self.compile_queue.free_bytes(self._held_bytes + self.compile_queue.copies - self.budget_bytes)
         busy = set(in_use)
         unshared = {name: self._unshared_bytes(name) for name in self.resident}
         candidates = [
@@ -201,7 +201,7 @@ class ModelManager:
 def _warm_up(model: LatentDiffusion, name: str) -> None:
     """Run a warm-up render; a failure is logged, and the first real request reports it."""
     try:
-        model.rehearse()
+        model.warm_up()
     except Exception as error:  # noqa: BLE001  the first request that fails reports it to its client
         log.warning("the warm-up of %s failed: %s", name, error)
 

@@ -23,10 +23,10 @@ from msgspec import structs
 
 from timbred import __version__, errors
 from timbred.engine import device
-from timbred.engine.batching import Candidate, is_fatal, next_batch, rest_after, translate
+from timbred.engine.batching import Candidate, is_fatal, next_batch, translate, yield_duration
 from timbred.engine.cache_upkeep import Upkeep
 from timbred.engine.codecs.chunked import VocoderStream
-from timbred.engine.diffusion.generation import RenderedSounds, joined
+from timbred.engine.diffusion.generation import RenderedSounds, join_takes
 from timbred.engine.diffusion.state import Generation
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.ipc import DaemonLink
@@ -187,8 +187,8 @@ class EngineScheduler:
     def _yield_device(self, began: float) -> None:
         """Leave the device to a render loop that shares it, if there is one."""
         if self.frame_rate:
-            device.finish(self.device.place)  # a GPU may still be executing what was queued
-            time.sleep(rest_after(time.perf_counter() - began, self.frame_rate))
+            device.synchronize(self.device.place)  # a GPU may still be executing what was queued
+            time.sleep(yield_duration(time.perf_counter() - began, self.frame_rate))
 
     def heartbeat(self) -> engine_messages.EngineHeartbeat:
         """Return the device's memory and the resident models, in bytes; called by the link's thread too."""
@@ -283,7 +283,7 @@ class EngineScheduler:
 
     def _send_text_parts(self, job: EngineJob, model: LatentDiffusion) -> None:
         """Send which texts are longer than the encoders' windows."""
-        for text in model.read_in_parts(job.render.order.words):
+        for text in model.find_long_texts(job.render.order.words):
             self.link.send(engine_messages.TextRead(job=job.number, **asdict(text)))
 
     @contextmanager
@@ -441,7 +441,7 @@ class EngineScheduler:
                 job.finished_steps += generation.steps
                 self._begin_next(job, model)
                 return
-            sounds = joined(job.rendered)
+            sounds = join_takes(job.rendered)
             if job.render.order.rank and len(job.render.order.seeds) > 1:
                 sounds = replace(sounds, heard=model.hear(sounds))
             ranked = _rank_takes(job.render.order, sounds, model)

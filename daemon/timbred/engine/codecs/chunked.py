@@ -145,7 +145,7 @@ class AudioPiece:
     samples: torch.Tensor
 
 
-def may_be_heard(ready: float, next_piece: float, left: float, pace: float) -> bool:
+def can_start_playback(ready: float, next_piece: float, left: float, pace: float) -> bool:
     """Tell if playback that starts now will not overtake the vocoder.
 
     Args:
@@ -194,7 +194,7 @@ class VocoderStream:
         self._length = SHORTEST_PIECE
         self._spent = 0.0
         self._mel_spent = 0
-        self.peak = self._loudest(analysis)
+        self.peak = self._estimate_peak(analysis)
 
     @property
     def done(self) -> bool:
@@ -220,7 +220,7 @@ class VocoderStream:
         self._length = min(LONGEST_PIECE, 2 * self._length)
         return self._heard() if self._may_be_heard() else None
 
-    def _loudest(self, analysis: Analysis) -> float:
+    def _estimate_peak(self, analysis: Analysis) -> float:
         frames = self._vocoding.frames
         count = min(SPOTS, max(1, frames // FRAMES_A_SPOT))
         spots = [
@@ -239,7 +239,7 @@ class VocoderStream:
         hop = self._vocoding.hop / self.rate
         left = (self._vocoding.frames - self._mel_made) * hop
         pace = self._spent / (self._mel_spent * hop)
-        return may_be_heard(self._mel_made * hop, min(left, self._length * hop), left, pace)
+        return can_start_playback(self._mel_made * hop, min(left, self._length * hop), left, pace)
 
     def _timed(self, first: int, last: int) -> torch.Tensor:
         began = self._clock()

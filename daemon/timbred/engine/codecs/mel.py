@@ -116,7 +116,7 @@ EDGE = 4
 """Frames or bands inside the regenerated region over which it fades into its surroundings."""
 
 
-def inside(count: int, first: int, last: int) -> torch.Tensor:
+def region_weights(count: int, first: int, last: int) -> torch.Tensor:
     """Return the weight of each of `count` frames or bands in the regenerated region [first, last), 0 to 1.
 
     The weight ramps at edges of the region that are not edges of the whole.
@@ -135,7 +135,7 @@ def loudest_frames(mel: torch.Tensor, analysis: Analysis, count: int, apart: int
 
     At most `count` frames, at least `apart` from each other.
     """
-    levels = energy(mel, analysis).amax(dim=0)
+    levels = frame_power(mel, analysis).amax(dim=0)
     found: list[int] = []
     while len(found) < count and bool((levels >= 0).any()):
         found.append(int(levels.argmax()))
@@ -143,14 +143,14 @@ def loudest_frames(mel: torch.Tensor, analysis: Analysis, count: int, apart: int
     return found
 
 
-def energy(mel: torch.Tensor, analysis: Analysis) -> torch.Tensor:
+def frame_power(mel: torch.Tensor, analysis: Analysis) -> torch.Tensor:
     """Return the power of each frame of a log-mel spectrogram, (..., frames, bands) to (..., frames)."""
     mel = mel.float()
     magnitude = mel.exp() if analysis.slaney else ((mel - 1.0) * (-math.log(1e-4) / 2.0)).exp()
     return magnitude.square().sum(dim=-1)
 
 
-def louder(mel: torch.Tensor, decibels: torch.Tensor, analysis: Analysis) -> torch.Tensor:
+def amplify_mel(mel: torch.Tensor, decibels: torch.Tensor, analysis: Analysis) -> torch.Tensor:
     """Amplify a log-mel spectrogram by decibels of a broadcastable shape; never below its floor."""
     unit, floor = (math.log(10.0) / 20.0, math.log(1e-5)) if analysis.slaney else (1.0 / 40.0, -1.0)
     return torch.where(decibels == 0, mel, torch.maximum(mel + (decibels * unit).to(mel.dtype), mel.clamp(max=floor)))
@@ -160,14 +160,14 @@ FOLLOWED, MOST_FOLLOWED = 9, 2.0
 """Mel frames over which levels are averaged, and the largest gain either way (6 dB)."""
 
 
-def as_loud_as(mel: torch.Tensor, samples: torch.Tensor, analysis: Analysis) -> torch.Tensor:
+def match_mel_level(mel: torch.Tensor, samples: torch.Tensor, analysis: Analysis) -> torch.Tensor:
     """Match the level of vocoder output, (takes, samples), to its log-mel spectrogram, moment by moment.
 
     A vocoder makes tones swell and fade with the phases that it generates.
     """
     mel = mel.float().cpu()
-    wanted = energy(mel, analysis)
-    there = energy(log_mel(samples, analysis), analysis)
+    wanted = frame_power(mel, analysis)
+    there = frame_power(log_mel(samples, analysis), analysis)
     frames = min(wanted.shape[1], there.shape[1])
     smooth = torch.hann_window(FOLLOWED + 2, periodic=False)[1:-1][None, None]
     both = torch.stack([wanted[:, :frames], there[:, :frames]]).flatten(0, 1)[:, None]

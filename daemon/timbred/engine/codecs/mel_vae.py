@@ -18,7 +18,7 @@ from timbred.engine.codecs.chunked import ChunkedVocoder
 from timbred.engine.codecs.mel import analysis_of, log_mel
 from timbred.engine.codecs.note_synthesis import NamedNote
 from timbred.engine.compile.compiled_calls import CompiledCalls, CompileQueue
-from timbred.engine.device import finite, precision_of
+from timbred.engine.device import ensure_finite, precision_of
 from timbred.engine.memory.device_memory import ModelStages
 
 
@@ -112,7 +112,7 @@ class MelVaeCodec:
         """Encode samples, (frames,) at the native rate and whole rows of latents, to (1, channels, time, bands)."""
         spectrogram = log_mel(samples, self.analysis)[None, None]
         given = spectrogram.to(self.device, precision_of(self.vae))
-        found = self._stages.at_work("sound", lambda: self.vae.encode(given)).latent_dist.mode()
+        found = self._stages.run_stage("sound", lambda: self.vae.encode(given)).latent_dist.mode()
         return found * self.vae.config.scaling_factor
 
     @torch.inference_mode()
@@ -134,7 +134,7 @@ class MelVaeCodec:
             inputs = (scaled,) if around is None else (scaled, around.to(now))
             return self._batches.call(fast, inputs).squeeze(1)
 
-        return self._stages.at_work("sound", lambda: finite(self.vae, decoded))
+        return self._stages.run_stage("sound", lambda: ensure_finite(self.vae, decoded))
 
     def waveforms(self, mel: torch.Tensor) -> NDArray[np.float32]:
         """Convert log-mel spectrograms to waveforms, (takes, frames)."""
@@ -147,7 +147,7 @@ class MelVaeCodec:
 
     def vocoded(self, make: Callable[[], torch.Tensor]) -> torch.Tensor:
         """Run vocoder calls with the vocoder on the device, and check that the result is finite."""
-        return self._stages.at_work("sound", lambda: finite(self.vocoder, make))
+        return self._stages.run_stage("sound", lambda: ensure_finite(self.vocoder, make))
 
 
 def _decoded(vae: Any, latents: torch.Tensor, around: torch.Tensor | None = None) -> torch.Tensor:

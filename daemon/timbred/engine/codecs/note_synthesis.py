@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from timbred.caches import ByteCache
-from timbred.engine.codecs.mel import Analysis, energy, filter_bank
+from timbred.engine.codecs.mel import Analysis, filter_bank, frame_power
 from timbred.engine.tensor_sizes import count_tensor_bytes
 from timbred.ipc.engine_messages import PromptInputs
 
@@ -133,7 +133,9 @@ class Harmonics:
     band: Tensor
 
 
-def with_tones(magnitude: Tensor, phase: Tensor, mel: Tensor, places: Tensor, note: Note, analysis: Analysis) -> Tensor:
+def replace_harmonics(
+    magnitude: Tensor, phase: Tensor, mel: Tensor, places: Tensor, note: Note, analysis: Analysis
+) -> Tensor:
     """Replace the harmonics in a vocoder's spectrum by those of a note: complex, (batch, frames, bins).
 
     `magnitude` and `phase` are the vocoder's for the log mel (batch, frames, bands); `places` are the frame numbers in
@@ -223,7 +225,7 @@ def _tonal(hertz: Tensor) -> Tensor:
 
 def _begins(mel: Tensor, analysis: Analysis) -> Tensor:
     """Return how much each frame of (batch, frames, bands) is an onset, 0 to 1: (batch, frames)."""
-    level = 10.0 * torch.log10(energy(mel, analysis) + 10 ** (SILENT / 10.0))
+    level = 10.0 * torch.log10(frame_power(mel, analysis) + 10 ** (SILENT / 10.0))
     rises = level - torch.nn.functional.pad(level, (1, 0), value=SILENT)[:, :-1]
     struck = ((rises - STRUCK) / RISE).clamp(0.0, 1.0)
     return torch.nn.functional.max_pool1d(struck[:, None], 2 * BEGINS + 1, 1, BEGINS)[:, 0]

@@ -11,7 +11,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from timbred.engine.codecs.mel import analysis_of
-from timbred.engine.codecs.note_synthesis import Note, with_tones
+from timbred.engine.codecs.note_synthesis import Note, replace_harmonics
 
 
 class ConvNeXtBlock(nn.Module):
@@ -90,7 +90,7 @@ class SpectralVocoder(ModelMixin, ConfigMixin):
         if note is None:
             spectrum = _complex(magnitude, phase)
         else:
-            spectrum = with_tones(magnitude, phase, batch, frames, note, analysis_of(self))
+            spectrum = replace_harmonics(magnitude, phase, batch, frames, note, analysis_of(self))
         samples = self.overlap_add(spectrum)
         return samples if mel.dim() == 3 else samples[0]
 

@@ -23,7 +23,7 @@ import torch
 from timbred.caches import RecentDict
 from timbred.engine.circular import is_circular
 from timbred.engine.compile.inductor_cache import CompileCache, device_key, load_or_compile, module_key
-from timbred.engine.compile.onednn_packing import can_pack, packed
+from timbred.engine.compile.onednn_packing import can_pack, pack_weights
 from timbred.engine.compile.tracing import Call, CudaGraphCall, Shape, Shapes, Traced, forget_traces, trace, weights_of
 from timbred.engine.tensor_sizes import count_tensor_bytes
 from timbred.errors import first_line
@@ -63,7 +63,7 @@ LATEST = 1
 Inputs = tuple[torch.Tensor, ...]
 
 
-def as_they_are(inputs: Inputs) -> Inputs:
+def keep_inputs(inputs: Inputs) -> Inputs:
     """Return the inputs without padding."""
     return inputs
 
@@ -137,12 +137,12 @@ class CompileQueue:
             return False
         return self.compiles or can_pack(module)
 
-    def shelf(self, module: torch.nn.Module) -> CompileCache:
+    def disk_cache(self, module: torch.nn.Module) -> CompileCache:
         """Return the disk cache of a module."""
         return CompileCache(self.folder and self.folder / device_key(self.device) / module_key(module))
 
     def calls(
-        self, call: Call, module: torch.nn.Module, fitted: Callable[[Inputs], Inputs] = as_they_are
+        self, call: Call, module: torch.nn.Module, fitted: Callable[[Inputs], Inputs] = keep_inputs
     ) -> "CompiledCalls":
         """Return a module's calls: one object for all models that share the module."""
         with self._lock:
@@ -159,7 +159,7 @@ class CompileQueue:
         """Bytes of the additional copies of weights in compiled calls."""
         return sum(calls.copies for calls in self._all())
 
-    def give_up(self, wanted: int) -> bool:
+    def free_bytes(self, wanted: int) -> bool:
         """Drop compiled calls, least recently used first, then pending ones, until `wanted` bytes are free.
 
         Returns False if there were none. They are compiled again when they are called often and there is room.
@@ -214,7 +214,7 @@ class CompileQueue:
             traced = trace(call, module, inputs)
             if not self.compiles:
                 self.counts.packed += 1
-                return packed(traced, inputs)
+                return pack_weights(traced, inputs)
             made = load_or_compile(traced, inputs, shapes, shelf)
         except Exception as error:  # compilers fail in many ways; the plain call stays in use
             self.counts.failed += 1
@@ -261,14 +261,14 @@ class CompiledCalls:
     """
 
     def __init__(
-        self, call: Call, module: Any, workshop: CompileQueue, fitted: Callable[[Inputs], Inputs] = as_they_are
+        self, call: Call, module: Any, workshop: CompileQueue, fitted: Callable[[Inputs], Inputs] = keep_inputs
     ) -> None:
         self._call = call
         self._module = module
         self._workshop = workshop
         self._fitted = fitted
         self._takes = workshop.takes(module)
-        self._shelf = workshop.shelf(module) if self._takes else None
+        self._shelf = workshop.disk_cache(module) if self._takes else None
         self._most = _most(module) if self._takes and not workshop.compiles else MOST
         self._met: RecentDict[Shapes, int] = RecentDict(MAX_COUNTED_SHAPES)
         self._pending: OrderedDict[Shapes, int] = OrderedDict()

@@ -11,7 +11,7 @@ import torch
 from torch.fx.node import Node
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
-from timbred.engine.compile.tracing import Traced, bare
+from timbred.engine.compile.tracing import Traced, strip_graph
 from timbred.engine.tensor_sizes import count_tensor_bytes
 
 LARGEST = 400_000_000
@@ -30,7 +30,7 @@ def can_pack(module: torch.nn.Module) -> bool:
 
 
 @torch.no_grad()
-def packed(traced: Traced, inputs: tuple[torch.Tensor, ...]) -> Traced:
+def pack_weights(traced: Traced, inputs: tuple[torch.Tensor, ...]) -> Traced:
     """Return the call with packed weights, for these shapes only."""
     graph, weights = traced.graph, list(traced.weights)
     FakeTensorProp(graph).propagate(*weights, *inputs)
@@ -41,7 +41,7 @@ def packed(traced: Traced, inputs: tuple[torch.Tensor, ...]) -> Traced:
     graph.graph.eliminate_dead_code()
     graph.recompile()
     copies = sum(_size(one) for one, before in zip(weights, traced.weights, strict=True) if one is not before)
-    return Traced(bare(graph), tuple(weights), copies)
+    return Traced(strip_graph(graph), tuple(weights), copies)
 
 
 def _size(weight: torch.Tensor) -> int:

@@ -87,7 +87,7 @@ def trace(call: Call, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...])
     return Traced(graph, tuple(weights))
 
 
-def bare(graph: Any) -> Callable[..., Any]:
+def strip_graph(graph: Any) -> Callable[..., Any]:
     """Return a graph module's compiled code and constants alone; the module must not be used afterwards.
 
     Its nodes, with metadata of every intermediate result, take several MB for a network. They form reference cycles, so

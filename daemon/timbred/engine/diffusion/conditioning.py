@@ -62,7 +62,7 @@ def interpolate(one: Tensors, other: Tensors, mix: float) -> Tensors:
     return found
 
 
-def average(vectors: Sequence[torch.Tensor], parts: Sequence[Part]) -> torch.Tensor:
+def average_parts(vectors: Sequence[torch.Tensor], parts: Sequence[Part]) -> torch.Tensor:
     """Return the mean of the vectors of a text's parts, weighted by the parts' shares."""
     if len(vectors) == 1:
         return vectors[0]
@@ -91,10 +91,10 @@ def _filled(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     if tensors[0].dim() == 1:
         return tensors
     longest = max(tensor.shape[1] for tensor in tensors)
-    return [filled_to(tensor, longest) for tensor in tensors]
+    return [pad_to(tensor, longest) for tensor in tensors]
 
 
-def filled_to(tensor: torch.Tensor, length: int) -> torch.Tensor:
+def pad_to(tensor: torch.Tensor, length: int) -> torch.Tensor:
     """Pad the second axis with zeros to a length."""
     missing = length - tensor.shape[1]
     if missing == 0:
@@ -102,16 +102,16 @@ def filled_to(tensor: torch.Tensor, length: int) -> torch.Tensor:
     return torch.cat([tensor, tensor.new_zeros((tensor.shape[0], missing, *tensor.shape[2:]))], dim=1)
 
 
-def without(prompt: str, word: str) -> str:
+def remove_word(prompt: str, word: str) -> str:
     """Return the prompt without a word.
 
-    >>> without("a bright bell, bright", "bright")
+    >>> remove_word("a bright bell, bright", "bright")
     'a bell,'
     """
     return " ".join(re.sub(_pattern(word), " ", prompt, flags=re.IGNORECASE).split()).replace(" ,", ",")
 
 
-def places(prompt: str, word: str) -> list[tuple[int, int]]:
+def find_word(prompt: str, word: str) -> list[tuple[int, int]]:
     """Return the positions of a word in the prompt: first character, and one past the last."""
     return [found.span() for found in re.finditer(_pattern(word), prompt, re.IGNORECASE)]
 
@@ -120,12 +120,12 @@ def _pattern(word: str) -> str:
     return rf"(?<!\w){re.escape(word)}(?!\w)"
 
 
-def lean(whole: torch.Tensor, lacking: torch.Tensor, weight: float) -> torch.Tensor:
+def scale_contribution(whole: torch.Tensor, lacking: torch.Tensor, weight: float) -> torch.Tensor:
     """Scale the contribution of a word to a vector: weight 1 keeps it, 0 removes it, 2 doubles it."""
     return whole + (weight - 1.0) * (whole - lacking)
 
 
-def leaning(words: PromptInputs, guided: bool, encode: Conditioned, summaries: Sequence[str]) -> Tensors:
+def apply_word_weights(words: PromptInputs, guided: bool, encode: Conditioned, summaries: Sequence[str]) -> Tensors:
     """Return the conditioning with weighted words.
 
     For each tensor named in `summaries`, which summarises the whole prompt, the contribution of each word is scaled.
@@ -134,9 +134,9 @@ def leaning(words: PromptInputs, guided: bool, encode: Conditioned, summaries: S
     whole = encode(plain, guided)
     found = dict(whole)
     for word, weight in words.weights:
-        lacking = encode(replace(plain, prompt=without(words.prompt, word)), guided)
+        lacking = encode(replace(plain, prompt=remove_word(words.prompt, word)), guided)
         for name in summaries:
-            found[name] = found[name] + (lean(whole[name], lacking[name], weight) - whole[name])
+            found[name] = found[name] + (scale_contribution(whole[name], lacking[name], weight) - whole[name])
     return found
 
 
@@ -144,7 +144,7 @@ def token_factors(offsets: list[tuple[int, int]], prompt: str, weights: tuple[tu
     """Return a factor for each token, by the characters that it covers; tokens of unweighted words have 1."""
     factors = torch.ones(len(offsets))
     for word, weight in weights:
-        for start, end in places(prompt, word):
+        for start, end in find_word(prompt, word):
             for index, (first, last) in enumerate(offsets):
                 if first < last and first < end and last > start:
                     factors[index] = weight

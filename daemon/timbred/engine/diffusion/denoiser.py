@@ -8,8 +8,8 @@ import torch
 
 from timbred.engine.batching import BatchSplitter
 from timbred.engine.circular import circular_time
-from timbred.engine.compile.compiled_calls import CompiledCalls, CompileQueue, Inputs, as_they_are
-from timbred.engine.device import finite, precision_of
+from timbred.engine.compile.compiled_calls import CompiledCalls, CompileQueue, Inputs, keep_inputs
+from timbred.engine.device import ensure_finite, precision_of
 from timbred.engine.diffusion.conditioning import Tensors
 from timbred.engine.memory.device_memory import ModelStages
 
@@ -28,9 +28,9 @@ class DenoiserCall:
     count: int
     inputs: Callable[[torch.Tensor, torch.Tensor, Tensors], Inputs]
     evaluate: Callable[..., torch.Tensor]
-    fitted: Callable[[Inputs], Inputs] = as_they_are
+    fitted: Callable[[Inputs], Inputs] = keep_inputs
 
-    def evaluated(self, unet: Any, *inputs: torch.Tensor) -> torch.Tensor:
+    def evaluate_rows(self, unet: Any, *inputs: torch.Tensor) -> torch.Tensor:
         """Call the network; with one more tensor than `count`, that tensor is the mask of circular rows."""
         *plain, last = inputs
         if len(inputs) == self.count:
@@ -38,7 +38,7 @@ class DenoiserCall:
         with circular_time(last):
             return self.evaluate(unet, *plain)
 
-    def fitted_all(self, inputs: Inputs) -> Inputs:
+    def pad_inputs(self, inputs: Inputs) -> Inputs:
         """Apply `fitted`, and pass a mask of circular rows through."""
         return (*self.fitted(inputs[: self.count]), *inputs[self.count :])
 
@@ -59,7 +59,7 @@ class Denoiser:
 
     def prepare(self, workshop: CompileQueue) -> None:
         """Use a compile queue for the shapes that are called often."""
-        self.fast = workshop.calls(self._calling.evaluated, self.unet, self._calling.fitted_all)
+        self.fast = workshop.calls(self._calling.evaluate_rows, self.unet, self._calling.pad_inputs)
 
     def __call__(
         self,
@@ -88,6 +88,6 @@ class Denoiser:
             if now == precision:
                 return self._batches.call(self.fast, inputs)
             given = (one.to(now) if one.is_floating_point() else one for one in inputs)
-            return self._calling.evaluated(self.unet, *given)
+            return self._calling.evaluate_rows(self.unet, *given)
 
-        return self._stages.at_work("network", lambda: finite(self.unet, predicted))
+        return self._stages.run_stage("network", lambda: ensure_finite(self.unet, predicted))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from msgspec.structs import replace
 
-from timbred.engine.codecs.mel import bands_between, inside, log_mel
+from timbred.engine.codecs.mel import bands_between, log_mel, region_weights
 from timbred.engine.codecs.mel_vae import MelVaeCodec
 from timbred.engine.diffusion.sampler import InitLatents
 from timbred.ipc.engine_messages import InitAudio, RenderOrder, Repaint
@@ -15,7 +15,7 @@ SILENT = 1e-5
 """Peak of init audio below which it is not amplified, because only its noise would be audible."""
 
 
-def lifted(order: RenderOrder, codec: MelVaeCodec) -> tuple[RenderOrder, float]:
+def match_init_level(order: RenderOrder, codec: MelVaeCodec) -> tuple[RenderOrder, float]:
     """Bring the init audio of an order to the model's training level; returns the order and the factor.
 
     For outpainting only the end that fits into a window determines the factor.
@@ -30,27 +30,27 @@ def lifted(order: RenderOrder, codec: MelVaeCodec) -> tuple[RenderOrder, float]:
     return replace(order, given=replace(order.given, samples=louder)), lift
 
 
-def samples_of(given: InitAudio) -> torch.Tensor:
+def init_samples(given: InitAudio) -> torch.Tensor:
     """Return the samples of init audio, (frames,), float32."""
     return torch.frombuffer(bytearray(given.samples), dtype=torch.float32)
 
 
-def beginning_of(order: RenderOrder, codec: MelVaeCodec) -> InitLatents | None:
+def encode_init_audio(order: RenderOrder, codec: MelVaeCodec) -> InitLatents | None:
     """Return the init latents of an order, the same for each take, with the mask of what is preserved."""
     if order.given is None:
         return None
-    latents = latents_of(samples_of(order.given), order.seconds, codec).float()
+    latents = encode_samples(init_samples(order.given), order.seconds, codec).float()
     kept = None if order.given.repaint is None else _kept(order.given.repaint, latents, codec)
     return InitLatents(latents.expand(len(order.seeds), *latents.shape[1:]), order.given.strength, kept)
 
 
 @torch.inference_mode()
-def latents_of(samples: torch.Tensor, seconds: float, codec: MelVaeCodec) -> torch.Tensor:
+def encode_samples(samples: torch.Tensor, seconds: float, codec: MelVaeCodec) -> torch.Tensor:
     """Encode samples, (frames,) at the native rate, to latents, (1, channels, time, bands)."""
-    return codec.encode(_as_long_as(samples, codec.grid.shape(seconds)[1] * codec.grid.row))
+    return codec.encode(_fit_frames(samples, codec.grid.shape(seconds)[1] * codec.grid.row))
 
 
-def _as_long_as(samples: torch.Tensor, frames: int) -> torch.Tensor:
+def _fit_frames(samples: torch.Tensor, frames: int) -> torch.Tensor:
     """Pad samples with silence, or truncate them."""
     return torch.nn.functional.pad(samples, (0, max(0, frames - len(samples))))[:frames]
 
@@ -66,7 +66,7 @@ def _kept(repaint: Repaint, latents: torch.Tensor, codec: MelVaeCodec) -> torch.
     return kept
 
 
-def around_the_part(order: RenderOrder, mel: torch.Tensor, codec: MelVaeCodec) -> torch.Tensor:
+def keep_outside_region(order: RenderOrder, mel: torch.Tensor, codec: MelVaeCodec) -> torch.Tensor:
     """Return a mel spectrogram with the init audio outside the regenerated region.
 
     The decoder's receptive field covers the whole clip, so it would change the audio there too.
@@ -74,10 +74,10 @@ def around_the_part(order: RenderOrder, mel: torch.Tensor, codec: MelVaeCodec) -
     if order.given is None or order.given.repaint is None:
         return mel
     part, grid = order.given.repaint, codec.grid
-    samples = _as_long_as(samples_of(order.given), mel.shape[1] * grid.hop)
+    samples = _fit_frames(init_samples(order.given), mel.shape[1] * grid.hop)
     given = log_mel(samples, codec.analysis).to(mel.device, mel.dtype)
     frames = grid.rate / grid.hop
-    times = inside(mel.shape[1], math.floor(part.start * frames), math.ceil(part.end * frames))
-    bands = inside(mel.shape[2], *bands_between(codec.analysis, part.low, part.high))
+    times = region_weights(mel.shape[1], math.floor(part.start * frames), math.ceil(part.end * frames))
+    bands = region_weights(mel.shape[2], *bands_between(codec.analysis, part.low, part.high))
     weight = (times[:, None] * bands).to(mel.device, mel.dtype)
     return given + (mel - given) * weight

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from timbred.dsp.crossfade import catmull_rom, crossfade, normalize_correlation, sliding_sum
-from timbred.engine.codecs.mel import Analysis, energy
+from timbred.engine.codecs.mel import Analysis, frame_power
 from timbred.engine.codecs.mel_vae import MelVaeCodec
 from timbred.engine.diffusion.state import Generation
 
@@ -28,7 +28,7 @@ CUT = 0.02
 """Crossfade at a cut in seconds."""
 
 
-def stretched(mel: torch.Tensor, frames: int) -> torch.Tensor:
+def stretch_mel(mel: torch.Tensor, frames: int) -> torch.Tensor:
     """Resample a circle of mel frames, (takes, frames, bands), to another number of frames, at the same pitch.
 
     Catmull-Rom interpolation.
@@ -43,11 +43,11 @@ def stretched(mel: torch.Tensor, frames: int) -> torch.Tensor:
     return catmull_rom(one, two, three, four, x)
 
 
-def frames_of_circle(frames: int, hop: int) -> list[int]:
+def plan_circle_lengths(frames: int, hop: int) -> list[int]:
     """Return the numbers of mel frames in which to render a loop of `frames` samples.
 
-    One number if the nearest multiple of `hop` is close enough for `fitted`, else several that are longer, from which
-    `shortened` removes the excess.
+    One number if the nearest multiple of `hop` is close enough for `resample_circle`, else several longer ones, from which
+    `shorten_circle` removes the excess.
     """
     nearest = max(1, round(frames / hop))
     if abs(nearest * hop - frames) <= INAUDIBLE * frames:
@@ -56,7 +56,7 @@ def frames_of_circle(frames: int, hop: int) -> list[int]:
     return list(range(longer, longer + min(CHOICES, math.ceil(hop / slack))))  # long enough for a period of a low tone
 
 
-def shortened(circle: NDArray[np.float32], frames: int, rate: int) -> tuple[NDArray[np.float32], float]:
+def shorten_circle(circle: NDArray[np.float32], frames: int, rate: int) -> tuple[NDArray[np.float32], float]:
     """Shorten a circle of samples, (count,), to about `frames` by a crossfaded cut between two similar passages.
 
     The remaining difference in length is at most `INAUDIBLE`. Also returns the similarity at the cut, -1 to 1.
@@ -65,7 +65,7 @@ def shortened(circle: NDArray[np.float32], frames: int, rate: int) -> tuple[NDAr
     slack = int(INAUDIBLE * frames)
     least, most = max(0, count - frames - slack), count - frames + slack
     fade = max(1, min(round(CUT * rate), (count - most) // 4))
-    found = max(_likest(samples, left_out, fade) for left_out in range(least, most + 1))
+    found = max(_best_cut(samples, left_out, fade) for left_out in range(least, most + 1))
     likeness, place, left_out = found
     leaves, enters = samples[place : place + fade], samples[place + left_out : place + left_out + fade]
     turn = (np.arange(fade) + 0.5) / fade * (np.pi / 2)
@@ -74,7 +74,7 @@ def shortened(circle: NDArray[np.float32], frames: int, rate: int) -> tuple[NDAr
     return whole.astype(np.float32), likeness
 
 
-def _likest(samples: NDArray[np.float64], left_out: int, fade: int) -> tuple[float, int, int]:
+def _best_cut(samples: NDArray[np.float64], left_out: int, fade: int) -> tuple[float, int, int]:
     """Return the highest correlation of `fade` samples with those `left_out` later, and its position."""
     last = len(samples) - left_out
     before, after = samples[:last], samples[left_out:]
@@ -85,7 +85,7 @@ def _likest(samples: NDArray[np.float64], left_out: int, fade: int) -> tuple[flo
     return float(alike[place]), place, left_out
 
 
-def calm(circle: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
+def rotate_to_calm(circle: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
     """Rotate a circle of samples, (frames,), by at most `TURNED` to start where its spectrum changes least."""
     size, reach = max(8, round(HEARD * rate)), round(TURNED * rate)
     fine, coarse = max(1, size // 16), 4
@@ -97,7 +97,7 @@ def calm(circle: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
     return np.roll(circle, -int(places[coarse : coarse + len(around)][around.argmin()]))
 
 
-def fitted(loops: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
+def resample_circle(loops: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
     """Resample circles of samples, (takes, frames), to an exact number of frames; their pitch changes slightly."""
     count = loops.shape[1]
     if count == frames:
@@ -110,23 +110,23 @@ def fitted(loops: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
     return (np.fft.irfft(kept, frames, axis=1) * (frames / count)).astype(np.float32)
 
 
-def loops_of(circles: list[NDArray[np.float32]], frames: int, rate: int) -> NDArray[np.float32]:
+def fit_loops(circles: list[NDArray[np.float32]], frames: int, rate: int) -> NDArray[np.float32]:
     """Return loops of an exact number of frames, (takes, frames), from the same circles rendered in several lengths.
 
-    For each take the length is used that `shortened` cuts with the least audible difference.
+    For each take the length is used that `shorten_circle` cuts with the least audible difference.
     """
     if len(circles) == 1:
-        loops = fitted(circles[0], frames)
+        loops = resample_circle(circles[0], frames)
     else:
         takes = zip(*circles, strict=True)
         loops = np.concatenate([_best_shortened(lengths, frames, rate) for lengths in takes])
-    return np.stack([calm(loop, rate) for loop in loops])
+    return np.stack([rotate_to_calm(loop, rate) for loop in loops])
 
 
 def _best_shortened(circles: Sequence[NDArray[np.float32]], frames: int, rate: int) -> NDArray[np.float32]:
     """Return the circle, of several lengths, that can be shortened least audibly: (1, frames)."""
-    made, _ = max((shortened(circle, frames, rate) for circle in circles), key=lambda found: found[1])
-    return fitted(made[None], frames)
+    made, _ = max((shorten_circle(circle, frames, rate) for circle in circles), key=lambda found: found[1])
+    return resample_circle(made[None], frames)
 
 
 LAID_OUT = 0.15
@@ -139,30 +139,30 @@ BEGINS = 10.0
 """Ratio of power between start and end (10 dB) from which a sound has an attack of its own."""
 
 
-def begins(mel: torch.Tensor, analysis: Analysis) -> bool:
+def has_attack(mel: torch.Tensor, analysis: Analysis) -> bool:
     """Tell if a log-mel spectrogram, (frames, bands), begins far louder than it ends."""
-    levels = energy(mel, analysis)
+    levels = frame_power(mel, analysis)
     edge = min(len(levels) // 2, max(2, round(EDGE * analysis.rate / analysis.hop)))
     return edge > 0 and float(levels[:edge].max()) > BEGINS * float(levels[-edge:].mean())
 
 
-def shows(run: Generation) -> bool:
+def is_loop_kind_due(run: Generation) -> bool:
     """Tell if it is time to determine the loop kinds of a generation; true once for a loop."""
     return run.order.loop and not run.laid_out and run.sampling.step >= LAID_OUT * run.order.steps
 
 
-def lay_out(run: Generation, codec: MelVaeCodec) -> None:
+def determine_loop_kinds(run: Generation, codec: MelVaeCodec) -> None:
     """Determine which takes of a loop have an attack of their own; the steps restart if any take is circular."""
     frames = round(run.order.seconds * codec.grid.rate / codec.grid.hop)
-    expected = codec.spectrogram(run.sampling.clean())[:, :frames]
-    run.circular = tuple(not begins(mel, codec.analysis) for mel in expected)
+    expected = codec.spectrogram(run.sampling.predict_x0())[:, :frames]
+    run.circular = tuple(not has_attack(mel, codec.analysis) for mel in expected)
     run.laid_out = True
     if any(run.circular):
         run.before = run.sampling.step
         run.begin_steps(run.sampling.noise)
 
 
-def looped(
+def decode_loops(
     latents: torch.Tensor, circular: tuple[bool, ...], seconds: float, codec: MelVaeCodec
 ) -> NDArray[np.float32]:
     """Decode loops, (takes, frames): circular ones at their exact length, others with their tail."""
@@ -183,7 +183,7 @@ def _around(latents: torch.Tensor, frames: int, codec: MelVaeCodec) -> NDArray[n
     """Decode circular latents, (takes, frames)."""
     mel = codec.spectrogram(latents, torch.ones(len(latents), device=codec.device))
     circles = [
-        codec.vocoded(codec.vocoding(stretched(mel, count), circular=True).whole).numpy()
-        for count in frames_of_circle(frames, codec.grid.hop)
+        codec.vocoded(codec.vocoding(stretch_mel(mel, count), circular=True).whole).numpy()
+        for count in plan_circle_lengths(frames, codec.grid.hop)
     ]
-    return loops_of(circles, frames, codec.grid.rate)
+    return fit_loops(circles, frames, codec.grid.rate)

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from timbred.engine.codecs.chunked import LONGEST_PIECE
-from timbred.engine.codecs.mel import Analysis, as_loud_as, energy, louder
+from timbred.engine.codecs.mel import Analysis, amplify_mel, frame_power, match_mel_level
 from timbred.engine.codecs.mel_vae import MelVaeCodec
-from timbred.engine.diffusion.inpainting import samples_of
-from timbred.engine.diffusion.sampler import InitLatents, starting_noise
+from timbred.engine.diffusion.inpainting import init_samples
+from timbred.engine.diffusion.sampler import InitLatents, draw_noise
 from timbred.ipc.engine_messages import RenderOrder
 
 BEFORE, AFTER = 0.35, 0.5
@@ -145,7 +145,7 @@ class OutpaintWindow:
         return self.known + self.new + self.spare
 
 
-def windows(there: int, more: int, longest: int) -> list[OutpaintWindow]:
+def plan_windows(there: int, more: int, longest: int) -> list[OutpaintWindow]:
     """Plan how `there` rows (at least 1) get `more` rows in windows of at most `longest`, half of each window new."""
     found: list[OutpaintWindow] = []
     made, spare = max(1, longest // 2), round(SPARE * longest)
@@ -236,10 +236,10 @@ class Outpainting:
         mel, takes = mel[:, :end], len(mel)
         so_far = torch.zeros(takes, 1, device=mel.device) if self.evened is None else self.evened[:takes]
         there = mel[:, :known] if self.mel is None else self.mel[:takes]
-        powers = energy(mel, self.analysis) * 10.0 ** (so_far / 10.0)
-        gain = so_far + level_curve(energy(there[:, -known:], self.analysis), powers, self._second)
+        powers = frame_power(mel, self.analysis) * 10.0 ** (so_far / 10.0)
+        gain = so_far + level_curve(frame_power(there[:, -known:], self.analysis), powers, self._second)
         gain = gain.clamp(-MOST, MOST)
-        even = louder(mel, gain[:, :, None], self.analysis)
+        even = amplify_mel(mel, gain[:, :, None], self.analysis)
         if self.mel is None:
             return even, gain[:, -1:]
         length = min(round(JOIN * self._second), known)
@@ -259,15 +259,15 @@ class Outpainting:
         return self._first_known - (self.given - self.first)
 
 
-def extension_of(order: RenderOrder, codec: MelVaeCodec) -> Outpainting | None:
+def plan_outpainting(order: RenderOrder, codec: MelVaeCodec) -> Outpainting | None:
     """Plan the outpainting of an order; None if it has none."""
     if not order.window or order.given is None:
         return None
     grid = codec.grid
-    samples = samples_of(order.given)
+    samples = init_samples(order.given)
     there, wanted = len(samples), round(order.seconds * grid.rate)
     rows = math.ceil((wanted - there) / grid.row)
-    plan = windows(max(1, there // grid.row), rows, int(order.window * grid.rate) // grid.row)
+    plan = plan_windows(max(1, there // grid.row), rows, int(order.window * grid.rate) // grid.row)
     known = codec.encode(_with_mirror(samples, plan[0].known * grid.row, plan[0].rows * grid.row))
     known = known[:, :, : plan[0].known]
     latents = known.float().expand(len(order.seeds), *known.shape[1:])
@@ -290,17 +290,17 @@ def next_window(
     """Return the noise of the next window, and its init latents with their mask."""
     latents = extension.beginning
     _, channels, rows, bands = latents.shape
-    noise = starting_noise((channels, rows, bands), randomness).to(device)
+    noise = draw_noise((channels, rows, bands), randomness).to(device)
     kept = extension.kept.expand(1, 1, *latents.shape[2:]).to(device)
     return noise, InitLatents(latents, 1.0, kept)
 
 
-def continued(extension: Outpainting, mel: torch.Tensor, codec: MelVaeCodec) -> NDArray[np.float32]:
+def decode_outpainting(extension: Outpainting, mel: torch.Tensor, codec: MelVaeCodec) -> NDArray[np.float32]:
     """Decode the waveforms rendered so far, (takes, frames), from shortly before the end of the init audio."""
     vocoding = codec.vocoding(mel)
     skipped, last = extension.begins // codec.grid.hop, mel.shape[1]
     edges = [*range(skipped, last, LONGEST_PIECE), last]
     pieces = [codec.vocoded(partial(vocoding.piece, start, end)) for start, end in pairwise(edges)]
-    level = as_loud_as(mel[:, skipped:], torch.cat(pieces, dim=1), codec.analysis)
+    level = match_mel_level(mel[:, skipped:], torch.cat(pieces, dim=1), codec.analysis)
     made = level.numpy()[:, extension.begins - skipped * codec.grid.hop :]
     return made[:, : extension.wanted - extension.first]

@@ -46,7 +46,7 @@ def make_scheduler(name: str, config: dict[str, Any]) -> Any:
     return copy.deepcopy(_made[key])
 
 
-def starting_noise(shape: tuple[int, int, int], randomness: list[torch.Generator]) -> torch.Tensor:
+def draw_noise(shape: tuple[int, int, int], randomness: list[torch.Generator]) -> torch.Tensor:
     """Return Gaussian noise of shape (takes, channels, time, bands), each take from its own generator.
 
     It is drawn on the CPU in float32, so that a seed gives the same noise on every device and in every batch. The
@@ -55,7 +55,7 @@ def starting_noise(shape: tuple[int, int, int], randomness: list[torch.Generator
     return torch.cat([torch.randn((1, *shape), generator=generator) for generator in randomness])
 
 
-def carried_over(noise: torch.Tensor, rows: int, generator: torch.Generator) -> torch.Tensor:
+def resize_noise(noise: torch.Tensor, rows: int, generator: torch.Generator) -> torch.Tensor:
     """Return noise of another length: truncated, or continued with new noise from the same generator."""
     missing = rows - noise.shape[2]
     if missing <= 0:
@@ -64,7 +64,7 @@ def carried_over(noise: torch.Tensor, rows: int, generator: torch.Generator) -> 
     return torch.cat([noise, fresh], dim=2)
 
 
-def generators(seeds: tuple[int, ...]) -> list[torch.Generator]:
+def make_generators(seeds: tuple[int, ...]) -> list[torch.Generator]:
     """Return a random generator for each seed."""
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
@@ -171,7 +171,7 @@ class SamplerState:
         done = (self._evaluations - self._first) / (len(self.scheduler.timesteps) - self._first)
         self.latents = torch.where(kept >= done, given, self.latents)
 
-    def clean(self) -> torch.Tensor:
+    def predict_x0(self) -> torch.Tensor:
         """Return the predicted noise-free latents of the latest evaluation.
 
         Equations 9 and 12 of arXiv 2010.02502, and appendix D of arXiv 2202.00512.

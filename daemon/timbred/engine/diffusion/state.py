@@ -64,7 +64,7 @@ class Generation:
 
     def begin_steps(self, noise: torch.Tensor, beginning: InitLatents | None = None) -> None:
         """Restart the sampler: for the same order, or for its next window."""
-        self.sampling = steps_of(self.order, self.scheduler_config, noise, self.randomness, beginning)
+        self.sampling = make_sampler_state(self.order, self.scheduler_config, noise, self.randomness, beginning)
 
     def network_input(self) -> torch.Tensor:
         """Return the rows that this generation adds to a batch."""
@@ -89,7 +89,7 @@ class Generation:
         return len(self.sampling.latents) * (1 if self.guidance is None else 2)
 
 
-def steps_of(
+def make_sampler_state(
     order: RenderOrder,
     scheduler_config: dict[str, Any],
     noise: torch.Tensor,

@@ -6,7 +6,7 @@ import torch
 from diffusers import AudioLDMPipeline
 
 from timbred.engine.compile.compiled_calls import Inputs
-from timbred.engine.diffusion.conditioning import Tensors, average
+from timbred.engine.diffusion.conditioning import Tensors, average_parts
 from timbred.engine.diffusion.denoiser import DenoiserCall
 from timbred.engine.families.base import LatentDiffusion
 from timbred.ipc.engine_messages import PromptInputs
@@ -46,4 +46,4 @@ class AudioLdm(LatentDiffusion):
     def _vector(self, parts: list[Part]) -> torch.Tensor:
         """Return the unit vector of a text."""
         vectors = [self.pipeline._encode_prompt(part.text, self.device, 1, False) for part in parts]
-        return torch.nn.functional.normalize(average(vectors, parts), dim=-1)
+        return torch.nn.functional.normalize(average_parts(vectors, parts), dim=-1)

@@ -1,19 +1,21 @@
 """AudioLDM 2 (arXiv 2308.05734): CLAP and T5 states through GPT-2 into a UNet with two kinds of cross attention."""
 
+import hashlib
 from functools import cached_property
 from typing import Any
 
 import diffusers
+import numpy as np
 import soxr
 import torch
+from numpy.typing import NDArray
 from transformers import VitsTokenizer
 
-from timbred.engine.clap import ClapEmbedder, find_clap, unit_vectors
 from timbred.engine.compile.compiled_calls import Inputs
 from timbred.engine.device import precision_of
-from timbred.engine.diffusion.conditioning import Tensors, average, filled_to, token_factors
+from timbred.engine.diffusion.conditioning import Tensors, average_parts, pad_to, token_factors
 from timbred.engine.diffusion.denoiser import DenoiserCall
-from timbred.engine.diffusion.generation import RenderedSounds
+from timbred.engine.diffusion.generation import Embeddings, RenderedSounds
 from timbred.engine.families.base import LatentDiffusion
 from timbred.ipc.engine_messages import PromptInputs
 from timbred.models.long_texts import Part, Windows, divide, windows_of
@@ -42,7 +44,7 @@ def _fitted(inputs: Inputs) -> Inputs:
     """Pad texts to one of a few lengths with masked tokens."""
     latents, timestep, generated, states, mask = inputs
     length = next((size for size in TEXT_LENGTHS if size >= states.shape[1]), states.shape[1])
-    return latents, timestep, generated, filled_to(states, length), filled_to(mask, length)
+    return latents, timestep, generated, pad_to(states, length), pad_to(mask, length)
 
 
 class AudioLdm2(LatentDiffusion):
@@ -91,7 +93,7 @@ class AudioLdm2(LatentDiffusion):
     def _encoded(self, parts: list[Part], words: PromptInputs) -> Tensors:
         """Encode a text in parts: the states of all tokens, and the mean of the vectors generated from each part."""
         encoded = [self._of_pipeline(part.text, False, words) for part in parts]
-        generated = average([one["generated"] for one in encoded], parts)
+        generated = average_parts([one["generated"] for one in encoded], parts)
         if isinstance(
             self.pipeline.tokenizer_2, VitsTokenizer
         ):  # the second encoder's states belong to the transcription
@@ -122,7 +124,7 @@ class AudioLdm2(LatentDiffusion):
         return {**found, "states": states}
 
     @torch.inference_mode()
-    def hear(self, sounds: RenderedSounds) -> ClapEmbedder:
+    def hear(self, sounds: RenderedSounds) -> Embeddings:
         """Return the embeddings of takes by the model's own CLAP (arXiv 2211.06687)."""
         pipeline = self.pipeline
         wanted = int(pipeline.feature_extractor.sampling_rate)
@@ -132,15 +134,15 @@ class AudioLdm2(LatentDiffusion):
         heard = [soxr.resample(waveform, sounds.rate, wanted)[:longest] for waveform in sounds.waveforms]
         features = pipeline.feature_extractor(heard, return_tensors="pt", sampling_rate=wanted).input_features
         inputs = features.to(self.device, precision_of(pipeline.text_encoder))
-        found = self.stages.at_work("words", lambda: pipeline.text_encoder.get_audio_features(input_features=inputs))
-        return ClapEmbedder(unit_vectors(found), find_clap(pipeline.text_encoder.audio_projection))
+        found = self.stages.run_stage("words", lambda: pipeline.text_encoder.get_audio_features(input_features=inputs))
+        return Embeddings(unit_vectors(found), weights_digest(pipeline.text_encoder.audio_projection))
 
     @torch.inference_mode()
-    def scores(self, prompt: str, heard: ClapEmbedder) -> list[float]:
+    def scores(self, prompt: str, heard: Embeddings) -> list[float]:
         """Return the cosine similarity of the prompt and each take."""
         parts = divide(prompt, windows_of((self.pipeline.tokenizer,)))
-        vectors = self.stages.at_work("words", lambda: [self._direction(part.text) for part in parts])
-        return (heard.vectors @ unit_vectors(average(vectors, parts))[0]).tolist()
+        vectors = self.stages.run_stage("words", lambda: [self._direction(part.text) for part in parts])
+        return (heard.vectors @ unit_vectors(average_parts(vectors, parts))[0]).tolist()
 
     def _direction(self, text: str) -> torch.Tensor:
         """Return CLAP's unit embedding of a text."""
@@ -153,5 +155,19 @@ def joined(negative: Tensors, prompt: Tensors) -> Tensors:
     longest = max(negative["states"].shape[1], prompt["states"].shape[1])
     found = {"generated": torch.cat([negative["generated"], prompt["generated"]])}
     for name in ("states", "mask"):
-        found[name] = torch.cat([filled_to(one[name], longest) for one in (negative, prompt)])
+        found[name] = torch.cat([pad_to(one[name], longest) for one in (negative, prompt)])
     return found
+
+
+def unit_vectors(outputs: Any) -> NDArray[np.float32]:
+    """Return the embeddings in CLAP's outputs as unit vectors, (rows, dimensions)."""
+    embeddings = outputs if isinstance(outputs, torch.Tensor) else outputs.pooler_output
+    return torch.nn.functional.normalize(embeddings.float(), dim=-1).cpu().numpy()
+
+
+def weights_digest(projection: torch.nn.Module) -> str:
+    """Return a name for the weights that embeddings come from, equal in any precision of at least bfloat16's."""
+    content = hashlib.blake2b(digest_size=8)
+    for weights in projection.state_dict().values():
+        content.update(weights.to(torch.bfloat16).cpu().contiguous().view(torch.int16).numpy().tobytes())
+    return content.hexdigest()

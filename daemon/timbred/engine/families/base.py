@@ -9,7 +9,6 @@ import torch
 
 from timbred.engine.batching import BatchSplitter
 from timbred.engine.circular import make_circular
-from timbred.engine.clap import ClapEmbedder
 from timbred.engine.codecs.chunked import VocoderStream
 from timbred.engine.codecs.mel_vae import LatentLayout, MelVaeCodec
 from timbred.engine.codecs.note_synthesis import named_note
@@ -17,20 +16,21 @@ from timbred.engine.compile.compiled_calls import LATEST, CompileQueue
 from timbred.engine.compile.tracing import Shapes
 from timbred.engine.diffusion.conditioning import (
     Tensors,
+    apply_word_weights,
     conditioning_cache,
-    leaning,
     mix_conditioning,
     repeat_conditioning,
 )
 from timbred.engine.diffusion.denoiser import Denoiser, DenoiserCall
 from timbred.engine.diffusion.generation import (
+    Embeddings,
     RenderedSounds,
-    expected,
-    finished,
-    next_steps,
-    piece_by_piece,
-    started,
-    step_together,
+    begin_generation,
+    continue_windows,
+    decode_generation,
+    decode_preview,
+    step_batch,
+    stream_generation,
 )
 from timbred.engine.diffusion.sampler import SamplingStopped
 from timbred.engine.diffusion.state import Generation
@@ -46,7 +46,7 @@ STEPS = 2
 """Steps of a warm-up: the first one allocates what the second one uses."""
 
 
-def rehearsal(shapes: Shapes, grid: LatentLayout) -> RenderOrder:
+def warm_up_order(shapes: Shapes, grid: LatentLayout) -> RenderOrder:
     """Return a warm-up order for which the network is called with inputs of these shapes."""
     rows, _, length, _ = shapes[0].size
     return RenderOrder(
@@ -103,7 +103,7 @@ class LatentDiffusion:
         self.network.prepare(workshop)
         self.codec.prepare(workshop)
 
-    def rehearse(self) -> None:
+    def warm_up(self) -> None:
         """Render with the shapes of earlier runs in a few steps, to pay one-time costs before the first request.
 
         For CPUs; other models may use shared components at the same time.
@@ -112,7 +112,7 @@ class LatentDiffusion:
         if shapes is None:
             return
         self.stages.workshop.wait(LATEST, PATIENCE)
-        self.render(rehearsal(shapes, self.grid), lambda _: None, lambda: False)
+        self.render(warm_up_order(shapes, self.grid), lambda _: None, lambda: False)
         self.conditionings.clear()
 
     def settle(self) -> None:
@@ -140,7 +140,7 @@ class LatentDiffusion:
         """Divide a text into parts that fit into the window of every prompt encoder."""
         return divide(text, self.windows.prompt)
 
-    def read_in_parts(self, words: PromptInputs) -> list[LongText]:
+    def find_long_texts(self, words: PromptInputs) -> list[LongText]:
         """Return the texts of a request that are longer than the encoders' windows."""
         return long_texts(words.texts(), self.windows)
 
@@ -150,14 +150,14 @@ class LatentDiffusion:
 
     def weighted(self, words: PromptInputs, guided: bool) -> Tensors:
         """Encode a prompt with weighted words."""
-        return leaning(words, guided, self.encode, self.summaries)
+        return apply_word_weights(words, guided, self.encode, self.summaries)
 
     def conditioning(self, words: PromptInputs, guided: bool) -> Tensors:
         """Return the conditioning for one take from the cache, or encode it."""
         encode = self.weighted if words.weights else self.encode
 
         def made() -> Tensors:
-            return self.stages.at_work("words", lambda: encode(words, guided))
+            return self.stages.run_stage("words", lambda: encode(words, guided))
 
         return self.conditionings.get((words, guided, torch.are_deterministic_algorithms_enabled()), made)
 
@@ -165,7 +165,7 @@ class LatentDiffusion:
         """Return the conditioning for one take, mixed between two prompts if there are two."""
         return mix_conditioning(words, guided, self.conditioning)
 
-    def hear(self, sounds: RenderedSounds) -> ClapEmbedder:
+    def hear(self, sounds: RenderedSounds) -> Embeddings:
         """Return the embeddings of takes, by models with an audio encoder.
 
         Raises:
@@ -173,7 +173,7 @@ class LatentDiffusion:
         """
         raise ModelError(f"this model has no audio encoder, so {len(sounds.waveforms)} takes have no embedding")
 
-    def scores(self, prompt: str, heard: ClapEmbedder) -> list[float]:
+    def scores(self, prompt: str, heard: Embeddings) -> list[float]:
         """Return the similarity of each take and the prompt, -1 to 1.
 
         Raises:
@@ -205,7 +205,7 @@ class LatentDiffusion:
         """Encode the prompt and draw the noise."""
         guided = order.guidance > 1.0
         conditioning = repeat_conditioning(self.mixed(order.words, guided), len(order.seeds), guided)
-        return started(order, conditioning, self.codec, self.scheduler_config)
+        return begin_generation(order, conditioning, self.codec, self.scheduler_config)
 
     @torch.inference_mode()
     def advance(self, runs: Sequence[Generation]) -> None:
@@ -216,7 +216,7 @@ class LatentDiffusion:
         Raises:
             ModelError: The result is not finite, even in float32.
         """
-        step_together(runs, self.network, self.codec)
+        step_batch(runs, self.network, self.codec)
 
     @torch.inference_mode()
     def go_on(self, run: Generation) -> None:
@@ -227,7 +227,7 @@ class LatentDiffusion:
         Raises:
             ModelError: The result is not finite, even in float32.
         """
-        next_steps(run, self.codec)
+        continue_windows(run, self.codec)
 
     @torch.inference_mode()
     def preview(self, run: Generation) -> RenderedSounds:
@@ -237,7 +237,7 @@ class LatentDiffusion:
             RuntimeError: No step was taken.
             ModelError: The result is not finite, even in float32.
         """
-        return expected(run, self._playing(run))
+        return decode_preview(run, self._playing(run))
 
     @torch.inference_mode()
     def finish(self, run: Generation) -> RenderedSounds:
@@ -246,7 +246,7 @@ class LatentDiffusion:
         Raises:
             ModelError: The result is not finite, even in float32.
         """
-        return finished(run, self._playing(run))
+        return decode_generation(run, self._playing(run))
 
     @torch.inference_mode()
     def sounding(self, run: Generation) -> VocoderStream:
@@ -255,7 +255,7 @@ class LatentDiffusion:
         Raises:
             ModelError: The result is not finite, even in float32.
         """
-        return piece_by_piece(run, self._playing(run))
+        return stream_generation(run, self._playing(run))
 
     def _playing(self, run: Generation) -> MelVaeCodec:
         """Return the codec at the pitch that the prompt names; init audio keeps its own pitch."""

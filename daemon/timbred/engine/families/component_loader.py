@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 from timbred.disk import rename_to_free_name
 from timbred.engine.codecs.spectral_vocoder import SpectralVocoder
-from timbred.engine.memory.component_cache import SharedComponents, read_through, take_over
+from timbred.engine.memory.component_cache import SharedComponents, convert_weights, read_into_page_cache
 from timbred.errors import ModelError, TimbredError, first_line
 from timbred.ipc.socket_folder import atomic_write
 from timbred.models import install
@@ -172,10 +172,10 @@ def _load_weights(kind: type[Any], files: tuple[Path, ...], precision: torch.dty
     """
     name = "torch_dtype" if issubclass(kind, diffusers.ModelMixin) else "dtype"
     where = {"local_files_only": True, "use_safetensors": not pickled}
-    read_through(files)
+    read_into_page_cache(files)
     model = kind.from_pretrained(str(files[0].parent), **where, **{name: torch.float32})
     too_small = getattr(kind, "_keep_in_fp32_modules", None) or () if precision is torch.float16 else ()
-    take_over(model, precision, frozenset(too_small), files, stays)
+    convert_weights(model, precision, frozenset(too_small), files, stays)
     return model
 
 

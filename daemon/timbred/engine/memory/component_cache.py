@@ -20,7 +20,7 @@ _RELEASE_BLOCK_BYTES = 1 << 24
 _MAPS = Path("/proc/self/maps")
 
 
-def read_through(files: Sequence[Path]) -> None:
+def read_into_page_cache(files: Sequence[Path]) -> None:
     """Read files into the page cache, without the GIL."""
     with mmap.mmap(-1, _READ_BLOCK_BYTES) as buffer:  # unlike an array, not zeroed while holding the GIL
         for path in files:
@@ -29,7 +29,7 @@ def read_through(files: Sequence[Path]) -> None:
                     pass
 
 
-def take_over(
+def convert_weights(
     module: torch.nn.Module, precision: torch.dtype, kept: frozenset[str], files: Sequence[Path], stays: bool
 ) -> None:
     """Convert a module's floating-point weights to a precision, and detach them from their files where needed.
@@ -62,7 +62,7 @@ def take_over(
             module.get_submodule(owner), name, settled(path, buffer)
         )  # assigning .data of a view would keep the base tensor
     if not stays:
-        let_go(views, files)
+        release_pages(views, files)
 
 
 def _touch(tensor: torch.Tensor) -> None:
@@ -71,7 +71,7 @@ def _touch(tensor: torch.Tensor) -> None:
         tensor.view(-1)[:: max(1, mmap.PAGESIZE // tensor.element_size())].count_nonzero()
 
 
-def let_go(views: Sequence[torch.Tensor], files: Sequence[Path]) -> None:
+def release_pages(views: Sequence[torch.Tensor], files: Sequence[Path]) -> None:
     """Release the pages of mapped files that these tensors are views of; a later use reads them again.
 
     On Linux only, by madvise(2) and proc_pid_maps(5); elsewhere they are released with the last view.

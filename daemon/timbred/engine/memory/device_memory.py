@@ -115,7 +115,7 @@ class DeviceMemory:
                 part = self._parts.setdefault(id(module), _PlacedPart(module, size))
                 part.coming = not part.here and self.used + part.size <= self.budget
             if part.coming:
-                self._bring(part)
+                self._move_to_device(part)
 
     def drop(self, modules: Sequence[torch.nn.Module]) -> None:
         """Unregister components that no model uses any more."""
@@ -124,7 +124,7 @@ class DeviceMemory:
                 self._parts.pop(id(module), None)
                 self._moved.pop(id(module), None)
 
-    def need(self, modules: Sequence[torch.nn.Module]) -> None:
+    def ensure_on_device(self, modules: Sequence[torch.nn.Module]) -> None:
         """Move these components to the device, and the least recently used others off it to make room."""
         with self._lock:
             parts = [self._parts[id(module)] for module in modules if id(module) in self._parts]
@@ -133,7 +133,7 @@ class DeviceMemory:
                 self._make_room(parts, sum(part.size for part in missing))
             for part in parts:
                 part.last_used = time.monotonic()
-                self._bring(part)
+                self._move_to_device(part)
 
     def clear(self, staying: Sequence[torch.nn.Module]) -> bool:
         """Move all other components to host memory; returns False if there were none."""
@@ -141,22 +141,22 @@ class DeviceMemory:
         with self._lock:
             leaving = [part for key, part in self._parts.items() if part.here and key not in kept]
             for part in leaving:
-                self._send_home(part)
+                self._move_to_host(part)
         return bool(leaving)
 
     def _make_room(self, staying: list[_PlacedPart], needed: int) -> None:
         here = {str(key): part for key, part in self._parts.items() if part.here}
         seen = [Resident(name, part.size, part.last_used, part in staying) for name, part in here.items()]
         for name in to_evict(seen, needed, self.budget):
-            self._send_home(here[name])
+            self._move_to_host(here[name])
 
-    def _bring(self, part: _PlacedPart) -> None:
+    def _move_to_device(self, part: _PlacedPart) -> None:
         if not part.here:
             self._move(part, self.device)
             part.here = True
         part.coming = False
 
-    def _send_home(self, part: _PlacedPart) -> None:
+    def _move_to_host(self, part: _PlacedPart) -> None:
         log.info("%s was moved to host memory", type(part.module).__name__)
         self._move(part, HOME)
         part.here = False
@@ -207,13 +207,13 @@ class ModelStages:
             for tensor in (*module.parameters(), *module.buffers())
         }
 
-    def at_work(self, stage: str, work: Callable[[], Result]) -> Result:
+    def run_stage(self, stage: str, work: Callable[[], Result]) -> Result:
         """Run work of a stage with its components on the device.
 
         Out of memory, the work is retried without compiled calls, then with all other components moved off the device.
         """
-        self.places.need(self.parts[stage])
-        ways_out = iter((self._lighten, partial(self.places.clear, self.parts[stage])))
+        self.places.ensure_on_device(self.parts[stage])
+        ways_out = iter((self._drop_compiled_calls, partial(self.places.clear, self.parts[stage])))
         while True:
             try:
                 return work()
@@ -222,6 +222,6 @@ class ModelStages:
                     raise
                 log.warning("out of memory (%s); only the components of the %s stage stay on the device", error, stage)
 
-    def _lighten(self) -> bool:
+    def _drop_compiled_calls(self) -> bool:
         """Drop all compiled calls; returns False if there were none."""
-        return self.workshop.give_up(sys.maxsize)
+        return self.workshop.free_bytes(sys.maxsize)

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from timbred.engine.memory.component_cache import let_go
+from timbred.engine.memory.component_cache import release_pages
 from timbred.ipc.engine_messages import ModelSource
 
 log = logging.getLogger("timbred.engine.memory")
@@ -72,7 +72,7 @@ class DeferredFree:
 
 def _let_go(task: _FreeTask) -> None:
     """Free the owners, then one module after the other, so that other threads run in between."""
-    let_go([weight.data for module in task.modules for weight in module.parameters()], task.files)
+    release_pages([weight.data for module in task.modules for weight in module.parameters()], task.files)
     parts = [part for module in task.modules for part in module.modules()]
     task.whole.clear()
     task.modules.clear()
