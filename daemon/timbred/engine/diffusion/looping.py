@@ -46,8 +46,8 @@ def stretch_mel(mel: torch.Tensor, frames: int) -> torch.Tensor:
 def plan_circle_lengths(frames: int, hop: int) -> list[int]:
     """Return the numbers of mel frames in which to render a loop of `frames` samples.
 
-    One number if the nearest multiple of `hop` is close enough for `resample_circle`, else several longer ones, from which
-    `shorten_circle` removes the excess.
+    One number if the nearest multiple of `hop` is close enough for `resample_circle`, else several longer ones, which
+    `shorten_circle` cuts to length.
     """
     nearest = max(1, round(frames / hop))
     if abs(nearest * hop - frames) <= INAUDIBLE * frames:
