@@ -14,6 +14,10 @@ def test_package_has_few_short_modules(counts: house.Counts) -> None:
     assert len(counts.short) <= 12, counts.short
 
 
+def test_package_has_no_long_module(counts: house.Counts) -> None:
+    assert counts.long == {}
+
+
 def test_docstrings_rarely_begin_with_a_question_word(counts: house.Counts) -> None:
     assert counts.docstrings > 1000
     assert counts.question_share <= 0.02, house.report(counts, verbose=True)

@@ -17,8 +17,8 @@ from timbred.ipc.heap import limit_arenas
 from timbred.ipc.supervisor import SparePolicy
 from timbred.models import registry
 from timbred.player.client import PlayerClient
-from timbred.requests.completion import BackgroundTasks
-from timbred.requests.continuous.controller import FlowController, FlowControllers, InternalOutbox
+from timbred.requests.completion import BackgroundTasks, InternalOutbox
+from timbred.requests.continuous.controller import FlowController, FlowControllers
 from timbred.requests.handlers import LiveSettings, RequestHandlers, SoundOutputs
 from timbred.requests.playback import PlaybackHandlers
 from timbred.requests.postprocess import Postprocessor

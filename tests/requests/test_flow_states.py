@@ -17,6 +17,7 @@ from timbred.audio import Clip, SampleRate
 from timbred.models.registry import pocket_card
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId
+from timbred.requests.completion import InternalOutbox
 from timbred.requests.continuous import controller
 from timbred.requests.continuous.controller import (
     FLOW_CLIENT,
@@ -24,7 +25,6 @@ from timbred.requests.continuous.controller import (
     FlowController,
     FlowControllers,
     FlowState,
-    InternalOutbox,
 )
 from timbred.requests.resolve import Session
 

@@ -26,6 +26,36 @@ Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
+EventReceiver = Callable[[m.Event, Clip | None], None]
+
+
+class InternalOutbox:
+    """An outbox that passes events of the daemon's own requests to their receivers, and all others on.
+
+    Args:
+        outbox: The outbox for events of clients.
+    """
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._receivers: dict[ClientId, EventReceiver] = {}
+
+    def attach(self, client: ClientId, receiver: EventReceiver) -> None:
+        """Pass all events for an internal client to `receiver`."""
+        self._receivers[client] = receiver
+
+    def send(self, client: ClientId, event: m.Event, clip: Clip | None = None) -> None:
+        """See `Outbox`."""
+        receiver = self._receivers.get(client)
+        if receiver is None:
+            self._outbox.send(client, event, clip)
+        else:
+            receiver(event, clip)
+
+    def send_list(self, client: ClientId, name: str, events: Sequence[m.Event], end: m.Event | None) -> None:
+        """See `Outbox`."""
+        self._outbox.send_list(client, name, events, end)
+
 
 class BackgroundTasks:
     """Tasks that are awaited before the daemon ends, and the two threads that they share.

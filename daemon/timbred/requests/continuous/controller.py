@@ -35,7 +35,7 @@ import itertools
 import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from pathlib import Path
@@ -50,10 +50,9 @@ from timbred.models.registry import Card
 from timbred.player.active_plays import reported_frame
 from timbred.player.client import PlayerClient
 from timbred.protocol import messages as m
-from timbred.protocol.boundary import ClientId, Outbox
+from timbred.protocol.boundary import ClientId
 from timbred.protocol.keys import PlaybackKeys
-from timbred.protocol.messages import Event
-from timbred.requests.completion import failure
+from timbred.requests.completion import InternalOutbox, failure
 from timbred.requests.continuous.plan import (
     FIRST_SEGMENT_KEYS,
     FlowPlan,
@@ -66,37 +65,6 @@ from timbred.requests.resolve import Session
 from timbred.requests.scheduler import JobScheduler
 
 log = logging.getLogger(__name__)
-
-EventReceiver = Callable[[Event, Clip | None], None]
-
-
-class InternalOutbox:
-    """An outbox that passes events of the daemon's own requests to their receivers, and all others on.
-
-    Args:
-        outbox: The outbox for events of clients.
-    """
-
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
-        self._receivers: dict[ClientId, EventReceiver] = {}
-
-    def attach(self, client: ClientId, receiver: EventReceiver) -> None:
-        """Pass all events for an internal client to `receiver`."""
-        self._receivers[client] = receiver
-
-    def send(self, client: ClientId, event: Event, clip: Clip | None = None) -> None:
-        """See `Outbox`."""
-        receiver = self._receivers.get(client)
-        if receiver is None:
-            self._outbox.send(client, event, clip)
-        else:
-            receiver(event, clip)
-
-    def send_list(self, client: ClientId, name: str, events: Sequence[Event], end: Event | None) -> None:
-        """See `Outbox`."""
-        self._outbox.send_list(client, name, events, end)
-
 
 FLOW_CLIENT = ClientId("inside:flow")
 """The internal client that requests segments."""
