@@ -67,7 +67,7 @@ def bad_plays(folder: Path) -> list[tuple[dict[str, Any], str, str]]:
     ]
 
 
-def test_each_is_answered_and_another_voice_is_untouched(
+async def test_each_is_answered_and_another_voice_is_untouched(
     jack: JackServer, require_host: Require, tmp_path: Path, audioldm: Path
 ):
     asked = bad_plays(tmp_path)
@@ -95,7 +95,7 @@ def test_each_is_answered_and_another_voice_is_untouched(
                     await asyncio.sleep(0.05)
                 return record.samples(), daemon.player.underruns + daemon.player.last.late
 
-    captured, disturbed = asyncio.run(conversation())
+    captured, disturbed = await conversation()
     last = int(np.flatnonzero(np.abs(captured).max(axis=1) > 0)[-1])
     assert last > RATE // 2
     assert len(gaps(captured[: last - round(0.002 * RATE)], loop_of_noise())) <= disturbed

@@ -129,7 +129,7 @@ def aligned(captured: Samples, sound: Samples) -> Samples:
     return captured[place : place + len(sound)]
 
 
-def test_what_was_heard_is_the_file(jack: JackServer, require_host: Require, tmp_path: Path, audioldm: Path):
+async def test_what_was_heard_is_the_file(jack: JackServer, require_host: Require, tmp_path: Path, audioldm: Path):
     async def conversation() -> tuple[Samples, Path]:
         async with recorded(require_host, tmp_path, audioldm, *SETTINGS) as (daemon, client, record):
             client.send(**request("a"))
@@ -144,7 +144,7 @@ def test_what_was_heard_is_the_file(jack: JackServer, require_host: Require, tmp
             await taken(daemon, heard["ended"].frame)
             return record.samples(), Path(heard["take"].path)
 
-    captured, path = asyncio.run(conversation())
+    captured, path = await conversation()
     sound = np.asarray(soundfile.read(path, dtype="float32", always_2d=True)[0], np.float32)
     part = aligned(captured, sound)[:, :1]
     level = float((part * sound).sum() / (sound**2).sum())
@@ -152,7 +152,7 @@ def test_what_was_heard_is_the_file(jack: JackServer, require_host: Require, tmp
     assert np.abs(part - level * sound)[480:-480].max() < 1e-3
 
 
-def test_it_sounds_before_it_is_made_and_waits_without_a_click(
+async def test_it_sounds_before_it_is_made_and_waits_without_a_click(
     jack: JackServer, require_host: Require, tmp_path: Path, audioldm: Path
 ):
     """The largest step is the sound's own: as in its file, that of a tone that begins at full level."""
@@ -173,81 +173,72 @@ def test_it_sounds_before_it_is_made_and_waits_without_a_click(
             await taken(daemon, ended.frame)
             return record.samples(), Path(take.path)
 
-    captured, path = asyncio.run(conversation())
+    captured, path = await conversation()
     sound = soundfile.read(path, dtype="float32", always_2d=True)[0]
     own = np.abs(np.diff(sound, axis=0)).max()
     assert own < 0.1
     assert np.abs(np.diff(captured, axis=0)).max() <= 1.05 * own
 
 
-def test_at_another_speed_it_is_made_ready_once_it_is_whole(jack: JackServer, tmp_path: Path, audioldm: Path):
-    async def conversation() -> None:
-        async with running(tmp_path, audioldm, *SETTINGS) as daemon:
-            client = daemon.transports.client()
-            await daemon.player.opened()
-            client.send(**request("a", seconds=4.0, speed=2.0))
-            playing = await until(client, m.Playing)
-            orders = {daemon.player.order_of(number) for number in range(1, 3)} - {None}
-            [order] = orders
-            assert order is not None
-            while (now := daemon.player.order_of(order.play)) is not None and now.rate == RATE:
-                await asyncio.sleep(0.01)
-            assert now is None or now.rate == RATE / 2
-            assert (await until(client, m.Ended)).frame - playing.frame == pytest.approx(2 * RATE, abs=4)
-
-    asyncio.run(conversation())
+async def test_at_another_speed_it_is_made_ready_once_it_is_whole(jack: JackServer, tmp_path: Path, audioldm: Path):
+    async with running(tmp_path, audioldm, *SETTINGS) as daemon:
+        client = daemon.transports.client()
+        await daemon.player.opened()
+        client.send(**request("a", seconds=4.0, speed=2.0))
+        playing = await until(client, m.Playing)
+        orders = {daemon.player.order_of(number) for number in range(1, 3)} - {None}
+        [order] = orders
+        assert order is not None
+        while (now := daemon.player.order_of(order.play)) is not None and now.rate == RATE:
+            await asyncio.sleep(0.01)
+        assert now is None or now.rate == RATE / 2
+        assert (await until(client, m.Ended)).frame - playing.frame == pytest.approx(2 * RATE, abs=4)
 
 
-def test_one_that_is_cancelled_fails_or_loses_its_engine_ends_on_its_voice(
+async def test_one_that_is_cancelled_fails_or_loses_its_engine_ends_on_its_voice(
     jack: JackServer, tmp_path: Path, audioldm: Path
 ):
-    async def conversation() -> None:
-        async with running(tmp_path, audioldm, *SETTINGS) as daemon:
-            client = daemon.transports.client()
-            await daemon.player.opened()
-            client.send(**request("a", f"half {tmp_path / 'never'}"))
-            playing = await until(client, m.Playing)
-            client.send(type="cancel", id="a")
-            told = {name_of(await asyncio.wait_for(client.next_event(), PATIENCE)) for _ in range(2)}
-            assert told == {"cancelled", "ended"}
-            assert daemon.library.get(playing.take) is None
-            client.send(**request("b", "breaks"))
-            heard: list[str] = []
-            while {"fail", "ended"} - set(heard):
-                heard.append(name_of(await asyncio.wait_for(client.next_event(), PATIENCE)))
-            assert heard.count("fail") == 1
-            client.send(**request("c", f"half {tmp_path / 'never'}", voice=3))
-            first = await until(client, m.Playing)
-            client.send(type="stop", voice=3)
-            assert (await until(client, m.Ended)).take == first.take
-            (tmp_path / "never").touch()
-            await until(client, m.Done)
-            client.send(type="status")
-            assert (await until(client, m.StatusReply)).voices_playing == 0, "a stopped sound stays stopped"
-
-    asyncio.run(conversation())
+    async with running(tmp_path, audioldm, *SETTINGS) as daemon:
+        client = daemon.transports.client()
+        await daemon.player.opened()
+        client.send(**request("a", f"half {tmp_path / 'never'}"))
+        playing = await until(client, m.Playing)
+        client.send(type="cancel", id="a")
+        told = {name_of(await asyncio.wait_for(client.next_event(), PATIENCE)) for _ in range(2)}
+        assert told == {"cancelled", "ended"}
+        assert daemon.library.get(playing.take) is None
+        client.send(**request("b", "breaks"))
+        heard: list[str] = []
+        while {"fail", "ended"} - set(heard):
+            heard.append(name_of(await asyncio.wait_for(client.next_event(), PATIENCE)))
+        assert heard.count("fail") == 1
+        client.send(**request("c", f"half {tmp_path / 'never'}", voice=3))
+        first = await until(client, m.Playing)
+        client.send(type="stop", voice=3)
+        assert (await until(client, m.Ended)).take == first.take
+        (tmp_path / "never").touch()
+        await until(client, m.Done)
+        client.send(type="status")
+        assert (await until(client, m.StatusReply)).voices_playing == 0, "a stopped sound stays stopped"
 
 
-def test_free_voices_are_found_and_none_is_told(jack: JackServer, tmp_path: Path, audioldm: Path):
+async def test_free_voices_are_found_and_none_is_told(jack: JackServer, tmp_path: Path, audioldm: Path):
     soundfile.write(tmp_path / "a.wav", np.full((100, 1), 0.01), RATE)
 
-    async def conversation() -> None:
-        async with running(tmp_path, audioldm, *SETTINGS) as daemon:
-            client = daemon.transports.client()
-            await daemon.player.opened()
-            for voice in (1, 2, 4):
-                client.send(type="play", voice=voice, take=str(tmp_path / "a.wav"), loop=1)
-                await until(client, m.Playing)
-            client.send(**request("a", to="play", loop=1, seconds=0.2))
-            assert (await until(client, m.Playing)).voice == 3
-            for voice in range(5, 65):
-                client.send(type="play", voice=voice, take=str(tmp_path / "a.wav"), loop=1)
-            for _ in range(60):
-                await until(client, m.Playing)
-            client.send(**request("b", to="play", seconds=0.2))
-            failed = await until(client, m.Fail)
-            assert (failed.id, failed.code) == ("play", "busy")
-            client.send(type="play", voice=65, take=str(tmp_path / "a.wav"))
-            assert (await until(client, m.Fail)).code == "bad-request"
-
-    asyncio.run(conversation())
+    async with running(tmp_path, audioldm, *SETTINGS) as daemon:
+        client = daemon.transports.client()
+        await daemon.player.opened()
+        for voice in (1, 2, 4):
+            client.send(type="play", voice=voice, take=str(tmp_path / "a.wav"), loop=1)
+            await until(client, m.Playing)
+        client.send(**request("a", to="play", loop=1, seconds=0.2))
+        assert (await until(client, m.Playing)).voice == 3
+        for voice in range(5, 65):
+            client.send(type="play", voice=voice, take=str(tmp_path / "a.wav"), loop=1)
+        for _ in range(60):
+            await until(client, m.Playing)
+        client.send(**request("b", to="play", seconds=0.2))
+        failed = await until(client, m.Fail)
+        assert (failed.id, failed.code) == ("play", "busy")
+        client.send(type="play", voice=65, take=str(tmp_path / "a.wav"))
+        assert (await until(client, m.Fail)).code == "bad-request"

@@ -1,6 +1,5 @@
 """Without a device, without PortAudio, without a daemon: said plainly, and nothing is left behind."""
 
-import asyncio
 import sys
 from pathlib import Path
 
@@ -28,79 +27,61 @@ WITHOUT_NUMPY = (
 )
 
 
-def test_without_portaudio_play_says_what_to_install():
-    async def conversation() -> None:
-        async with player(program=WITHOUT_PORTAUDIO) as (subject, _):
-            with pytest.raises(errors.NoAudioDevice, match=r"install PortAudio.*libportaudio2"):
-                await subject.opened()
-            with pytest.raises(errors.NoAudioDevice, match="install PortAudio"):
-                play(subject, np.zeros((10, 2)))
-
-    asyncio.run(conversation())
+async def test_without_portaudio_play_says_what_to_install():
+    async with player(program=WITHOUT_PORTAUDIO) as (subject, _):
+        with pytest.raises(errors.NoAudioDevice, match=r"install PortAudio.*libportaudio2"):
+            await subject.opened()
+        with pytest.raises(errors.NoAudioDevice, match="install PortAudio"):
+            play(subject, np.zeros((10, 2)))
 
 
 @pytest.mark.parametrize("package", ["rtmixer", "sounddevice"])
-def test_without_a_python_package_play_says_what_to_install(package: str):
+async def test_without_a_python_package_play_says_what_to_install(package: str):
     if package == "rtmixer":
         require_portaudio()
 
-    async def conversation() -> None:
-        async with player(program=(sys.executable, "-c", WITHOUT_PACKAGE.format(package))) as (subject, _):
-            with pytest.raises(errors.NoAudioDevice, match="pip install sounddevice rtmixer, then start timbred again"):
-                await subject.opened()
-
-    asyncio.run(conversation())
+    async with player(program=(sys.executable, "-c", WITHOUT_PACKAGE.format(package))) as (subject, _):
+        with pytest.raises(errors.NoAudioDevice, match="pip install sounddevice rtmixer, then start timbred again"):
+            await subject.opened()
 
 
-def test_a_device_that_isnt_there_is_named(monkeypatch: pytest.MonkeyPatch):
+async def test_a_device_that_isnt_there_is_named(monkeypatch: pytest.MonkeyPatch):
     require_portaudio()
     monkeypatch.setenv("JACK_DEFAULT_SERVER", "timbred-nowhere")
     monkeypatch.setenv("JACK_NO_START_SERVER", "1")
 
-    async def conversation() -> None:
-        async with player("player.device=no such card") as (subject, heard):
-            with pytest.raises(errors.NoAudioDevice, match=r"no such card|no sound device"):
-                await subject.opened()
-            subject.stop_voice(CLIENT, m.Stop(voice="*"))
-            assert await heard.next() == m.Acknowledged(id="stop")
-
-    asyncio.run(conversation())
+    async with player("player.device=no such card") as (subject, heard):
+        with pytest.raises(errors.NoAudioDevice, match=r"no such card|no sound device"):
+            await subject.opened()
+        subject.stop_voice(CLIENT, m.Stop(voice="*"))
+        assert await heard.next() == m.Acknowledged(id="stop")
 
 
-def test_a_player_that_cannot_start_answers_plays_with_the_reason():
-    async def conversation() -> None:
-        async with player(program=CANNOT_START) as (subject, _):
-            with pytest.raises(errors.NoAudioDevice, match="the player can't be started: exit status 3"):
-                await subject.opened()
-            assert subject.process.state == "failed"
-            with pytest.raises(errors.NoAudioDevice, match="the player can't be started"):
-                play(subject, np.zeros((10, 2)))
-
-    asyncio.run(conversation())
-
-
-def test_a_player_without_numpy_says_what_is_missing():
-    async def conversation() -> None:
-        async with player(program=WITHOUT_NUMPY) as (subject, _):
-            with pytest.raises(errors.NoAudioDevice, match=r"can't be started: .*numpy.*install timbred anew"):
-                await subject.opened()
-
-    asyncio.run(conversation())
-
-
-def test_a_play_that_waits_is_refused_when_the_player_cannot_be_started_again():
-    async def conversation() -> None:
-        async with player(program=CANNOT_START) as (subject, heard):
-            opened = player_messages.DeviceOpened(
-                device="card", rate=48_000, channels=2, block=64, latency=0.01, lead=0.01, raised=True
-            )
-            subject.child_said(opened, [])  # as from a player that ends before the sound begins
+async def test_a_player_that_cannot_start_answers_plays_with_the_reason():
+    async with player(program=CANNOT_START) as (subject, _):
+        with pytest.raises(errors.NoAudioDevice, match="the player can't be started: exit status 3"):
+            await subject.opened()
+        assert subject.process.state == "failed"
+        with pytest.raises(errors.NoAudioDevice, match="the player can't be started"):
             play(subject, np.zeros((10, 2)))
-            failure = await heard.next()
-            assert (failure.id, failure.code) == ("play", "no-audio-device")
-            assert "exit status 3" in failure.message
 
-    asyncio.run(conversation())
+
+async def test_a_player_without_numpy_says_what_is_missing():
+    async with player(program=WITHOUT_NUMPY) as (subject, _):
+        with pytest.raises(errors.NoAudioDevice, match=r"can't be started: .*numpy.*install timbred anew"):
+            await subject.opened()
+
+
+async def test_a_play_that_waits_is_refused_when_the_player_cannot_be_started_again():
+    async with player(program=CANNOT_START) as (subject, heard):
+        opened = player_messages.DeviceOpened(
+            device="card", rate=48_000, channels=2, block=64, latency=0.01, lead=0.01, raised=True
+        )
+        subject.child_said(opened, [])  # as from a player that ends before the sound begins
+        play(subject, np.zeros((10, 2)))
+        failure = await heard.next()
+        assert (failure.id, failure.code) == ("play", "no-audio-device")
+        assert "exit status 3" in failure.message
 
 
 def test_a_player_ends_with_a_daemon_that_was_killed():

@@ -1,6 +1,5 @@
 """Messages under way to a player process that is lost: each play still gets its end. No process, no device."""
 
-import asyncio
 import time
 from typing import Any
 
@@ -33,70 +32,55 @@ def told(heard: Heard) -> list[m.Event]:
     return [heard.events.get_nowait()[1] for _ in range(heard.events.qsize())]
 
 
-def test_a_sound_broken_off_as_the_player_is_lost_ends():
-    async def conversation() -> None:
-        subject, heard = open_player()
-        kept, broken = play(subject, np.zeros((RATE, 2)), 1), play(subject, np.zeros((RATE, 2)), 2)
-        for number in (kept, broken):
-            began(subject, number)
-        subject.break_off(broken)
-        subject.child_down("killed")
-        ends = [event for event in told(heard) if isinstance(event, m.Ended)]
-        assert [(end.voice, end.reason) for end in ends] == [(2, "stopped")]
-        assert subject.has(1) and not subject.has(2)
-
-    asyncio.run(conversation())
-
-
-def test_a_stop_lost_with_the_player_ends_its_voice():
-    async def conversation() -> None:
-        subject, heard = open_player()
-        began(subject, play(subject, np.zeros((RATE, 2)), 1))
-        subject.stop_voice("other", m.Stop(voice=1))  # pyright: ignore[reportArgumentType]
-        subject.child_down("killed")
-        subject.child_down("killed again before it was ready")
-        ends: list[Any] = [event for event in told(heard) if isinstance(event, m.Ended)]
-        assert [(end.voice, end.reason) for end in ends] == [(1, "stopped")] * 2, "who asked for it hears it too"
-        assert not subject.has(1)
-
-    asyncio.run(conversation())
-
-
-def test_a_change_that_finds_no_player_holds_in_the_next_one():
-    async def conversation() -> None:
-        subject, _ = open_player()
-        number = play(subject, np.zeros((RATE, 2)), 1)
+async def test_a_sound_broken_off_as_the_player_is_lost_ends():
+    subject, heard = open_player()
+    kept, broken = play(subject, np.zeros((RATE, 2)), 1), play(subject, np.zeros((RATE, 2)), 2)
+    for number in (kept, broken):
         began(subject, number)
-        subject.change("c", m.Set(voice=1, gain=-20.0))  # pyright: ignore[reportArgumentType]
-        order = subject.order_of(number)
-        assert order is not None
-        assert order.gain == -20.0
+    subject.break_off(broken)
+    subject.child_down("killed")
+    ends = [event for event in told(heard) if isinstance(event, m.Ended)]
+    assert [(end.voice, end.reason) for end in ends] == [(2, "stopped")]
+    assert subject.has(1) and not subject.has(2)
 
-    asyncio.run(conversation())
+
+async def test_a_stop_lost_with_the_player_ends_its_voice():
+    subject, heard = open_player()
+    began(subject, play(subject, np.zeros((RATE, 2)), 1))
+    subject.stop_voice("other", m.Stop(voice=1))  # pyright: ignore[reportArgumentType]
+    subject.child_down("killed")
+    subject.child_down("killed again before it was ready")
+    ends: list[Any] = [event for event in told(heard) if isinstance(event, m.Ended)]
+    assert [(end.voice, end.reason) for end in ends] == [(1, "stopped")] * 2, "who asked for it hears it too"
+    assert not subject.has(1)
+
+
+async def test_a_change_that_finds_no_player_holds_in_the_next_one():
+    subject, _ = open_player()
+    number = play(subject, np.zeros((RATE, 2)), 1)
+    began(subject, number)
+    subject.change("c", m.Set(voice=1, gain=-20.0))  # pyright: ignore[reportArgumentType]
+    order = subject.order_of(number)
+    assert order is not None
+    assert order.gain == -20.0
 
 
 @pytest.mark.parametrize(("loop", "place", "expected"), [(False, 10_000.0, 14_800.0), (True, 47_000.0, 3_800.0)])
-def test_a_voice_continues_where_it_was_heard_last(
+async def test_a_voice_continues_where_it_was_heard_last(
     monkeypatch: pytest.MonkeyPatch, loop: bool, place: float, expected: float
 ):
     """0.12 s after the last beat, and 0.02 s of it were mixed ahead and never heard."""
-
-    async def conversation() -> None:
-        subject, _ = open_player()
-        number = play(subject, np.zeros((RATE, 2)), 1, loop)
-        began(subject, number)
-        monkeypatch.setattr(time, "monotonic", lambda: 100.0)
-        at = player_messages.Position(play=number, position=place, gain=0.0, pan=0.0, speed=1.0)
-        subject.child_said(
-            player_messages.PlayerHeartbeat(
-                frame=0, beat=0.0, bpm=120.0, peers=0, underruns=0, lead=0.02, positions=(at,)
-            ),
-            [],
-        )
-        monkeypatch.setattr(time, "monotonic", lambda: 100.12)
-        subject.child_down("killed")
-        order = subject.order_of(number)
-        assert order is not None
-        assert order.position == pytest.approx(expected)
-
-    asyncio.run(conversation())
+    subject, _ = open_player()
+    number = play(subject, np.zeros((RATE, 2)), 1, loop)
+    began(subject, number)
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    at = player_messages.Position(play=number, position=place, gain=0.0, pan=0.0, speed=1.0)
+    subject.child_said(
+        player_messages.PlayerHeartbeat(frame=0, beat=0.0, bpm=120.0, peers=0, underruns=0, lead=0.02, positions=(at,)),
+        [],
+    )
+    monkeypatch.setattr(time, "monotonic", lambda: 100.12)
+    subject.child_down("killed")
+    order = subject.order_of(number)
+    assert order is not None
+    assert order.position == pytest.approx(expected)
