@@ -43,7 +43,7 @@ WRITERS = {
     "copy": (
         "from timbred.cli import say as copying\n"
         "copying.shutil.copyfile = lambda _source, path: wait(path)\n"
-        "copying.copy_whole(folder / 'mine', folder / 'out.wav', False)\n"
+        "copying.copy_atomically(folder / 'mine', folder / 'out.wav', False)\n"
     ),
     "demo's log": (
         "from timbred.cli import demo\n"

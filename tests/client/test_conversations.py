@@ -303,17 +303,17 @@ def test_it_is_found_by_zeroconf(start_daemon: StartDaemon, monkeypatch: pytest.
     wanted = DaemonAddress("127.0.0.1", daemon.requests, daemon.events)
 
     async def ours_alone() -> DaemonAddress:
-        async with aclosing(connection._browsed()) as browsed:  # pyright: ignore[reportPrivateUsage]
-            async for place in browsed:
+        async with aclosing(connection._browse_services()) as services:  # pyright: ignore[reportPrivateUsage]
+            async for place in services:
                 if place == wanted:
                     return place
         raise AssertionError
 
-    async def announced(within: float) -> list[DaemonAddress]:
+    async def browse(within: float) -> list[DaemonAddress]:
         assert within > 0
         return [await asyncio.wait_for(ours_alone(), PATIENCE)]
 
-    monkeypatch.setattr(connection, "announced", announced)
+    monkeypatch.setattr(connection, "browse", browse)
     monkeypatch.setenv("TIMBRED_ZMQ_REQUESTS", str(free_port()))
     with Timbred() as timbred:
         assert timbred.connect() == wanted

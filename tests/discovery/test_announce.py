@@ -124,7 +124,7 @@ def test_a_network_that_cannot_be_told_keeps_nobody_waiting(caplog: pytest.LogCa
         # an address that is set apart for documents (RFC 5737)
         announcement = MdnsAnnouncement("nowhere", AnnouncedAddress("198.51.100.7", 1, 2, 3, 4))
         announcement.start()
-        assert not await announcement.told()
+        assert not await announcement.is_announced()
         await announcement.stop(1.0)
 
     asyncio.run(scene())

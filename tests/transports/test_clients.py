@@ -22,7 +22,7 @@ def test_hello_moves_the_answers_until_the_next_hello() -> None:
 
 
 def test_a_flood_of_senders_leaves_those_that_speak() -> None:
-    clients = Clients(remembered=10)
+    clients = Clients(max_senders=10)
     for port in range(1000, 2000):
         clients.say_hello(("127.0.0.1", port), 9000)
         assert clients.udp_sender(("127.0.0.1", 1000), None) == udp_client("127.0.0.1", 9000)
@@ -30,7 +30,7 @@ def test_a_flood_of_senders_leaves_those_that_speak() -> None:
 
 
 def test_listeners_are_bounded_and_forgotten() -> None:
-    clients = Clients(listeners=2)
+    clients = Clients(max_listeners=2)
     first, second, third = (ClientId(f"ws:{number}") for number in range(3))
     for client in (first, second, third, third):
         clients.listen(client, True)

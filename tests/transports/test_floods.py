@@ -212,7 +212,7 @@ def test_a_tcp_client_that_does_not_read_is_not_read_from_until_it_does(tmp_path
 def test_a_client_that_hears_everybodys_events_and_does_not_read_is_disconnected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(osc_transport, "_MOST_UNREAD", 1 << 16)
+    monkeypatch.setattr(osc_transport, "_MAX_UNREAD_BYTES", 1 << 16)
 
     async def scene(stage: Stage) -> None:
         loop = asyncio.get_running_loop()

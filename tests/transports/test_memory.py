@@ -11,10 +11,10 @@ from timbred.transports.router import Router
 
 
 def client() -> tuple[InProcessTransport, InProcessClient, FakeDaemon]:
-    front = Router()
-    memory = InProcessTransport(front)
-    daemon = FakeDaemon(front)
-    front.open(daemon)
+    router = Router()
+    memory = InProcessTransport(router)
+    daemon = FakeDaemon(router)
+    router.open(daemon)
     return memory, memory.client(), daemon
 
 
@@ -57,8 +57,8 @@ def test_events_come_one_by_one_to_who_listens() -> None:
 
 def test_nothing_is_taken_in_before_the_start_or_after_the_end() -> None:
     async def scene() -> None:
-        front = Router()
-        asker = InProcessTransport(front).client()
+        router = Router()
+        asker = InProcessTransport(router).client()
         (refusal,) = await asker.request(type="status")
         assert isinstance(refusal, m.Fail)
         assert refusal.code == "shutting-down"

@@ -65,7 +65,7 @@ def test_only_addresses_beyond_this_machine_are_warned_of(caplog: pytest.LogCapt
         warn_beyond_loopback("localhost")
         assert not caplog.records
         warn_beyond_loopback("0.0.0.0")
-        assert "anybody" in caplog.text
+        assert "everyone" in caplog.text
 
 
 def test_names_become_numbers() -> None:

@@ -1,4 +1,4 @@
-"""How a command talks to timbred: to the running daemon, or to one of its own for this call."""
+"""Connections of the commands: to the running daemon, or to one in this process for a single command."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -12,31 +12,32 @@ from timbred.client.connection import error_of, place_of
 from timbred.config import Config
 from timbred.protocol import messages as m
 
-ANSWERS_WITHIN = 0.5
-"""Seconds in which a daemon that is there answers."""
+ANSWER_TIMEOUT_S = 0.5
+"""Seconds after which no daemon counts as running."""
 
 
 class CliConnection(Protocol):
-    """A way to a daemon."""
+    """Interface of the connections to a daemon."""
 
     def ask(self, request: m.Request) -> AsyncIterator[m.Event | Sound]:
-        """Send a request; its events as they come, the last one ends it.
+        """Send a request and yield its events, up to the terminal one.
 
         Raises:
-            TimbredError: the request failed; as the daemon said it.
+            TimbredError: The request failed; with the daemon's message.
         """
         ...
 
 
 class OwnDaemon:
-    """A daemon inside this process, for one call."""
+    """Connection to a daemon in this process, for one command."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
 
     async def ask(self, request: m.Request) -> AsyncIterator[m.Event | Sound]:
-        given = {name: getattr(request, name) for name in request.__struct_fields__}
-        self._client.send(type=wire_name(request), **given)
+        """Send a request and yield its events; see `CliConnection`."""
+        keys = {name: getattr(request, name) for name in request.__struct_fields__}
+        self._client.send(type=wire_name(request), **keys)
         while True:
             event: m.Event = await self._client.next_event()
             if isinstance(event, m.Fail):
@@ -48,11 +49,11 @@ class OwnDaemon:
 
 @asynccontextmanager
 async def running_daemon(config: Config) -> AsyncGenerator[AsyncTimbred | None]:
-    """The daemon that these settings point to, or None when there is none."""
+    """Yield the client of the daemon with these settings, or None if it isn't running."""
     place = place_of(config)
     async with AsyncTimbred(place.host, place.requests, place.events) as timbred:
         try:
-            await timbred.connect(ANSWERS_WITHIN)
+            await timbred.connect(ANSWER_TIMEOUT_S)
         except DaemonNotFound:
             yield None
         else:
@@ -61,7 +62,7 @@ async def running_daemon(config: Config) -> AsyncGenerator[AsyncTimbred | None]:
 
 @asynccontextmanager
 async def own_daemon(config: Config) -> AsyncGenerator[OwnDaemon]:
-    """A daemon for one call, on ports of its own."""
+    """Run a daemon for one command, on free ports."""
     from timbred.server import Daemon
 
     own = {"osc.port": 0, "zmq.requests": 0, "zmq.events": 0, "http.port": 0, "discovery.announce": False}
@@ -75,7 +76,7 @@ async def own_daemon(config: Config) -> AsyncGenerator[OwnDaemon]:
 
 @asynccontextmanager
 async def any_daemon(config: Config) -> AsyncGenerator[CliConnection]:
-    """The running daemon or, if there is none, one of our own for this call."""
+    """Yield a connection to the running daemon or, if there is none, to one in this process."""
     async with running_daemon(config) as running:
         if running is not None:
             yield running

@@ -1,4 +1,4 @@
-"""`timbred demo`: a first sound over OSC, from nothing to a file that is played."""
+"""`timbred demo`: render a first sound over OSC, and play it."""
 
 import contextlib
 import signal
@@ -21,29 +21,29 @@ from timbred.protocol.keys import VOICE_COUNT
 from timbred.protocol.osc_packets import Argument, read_packet, write_message
 from timbred.protocol.schema import ROOT
 
-ANSWERS_WITHIN_S = 0.5
-"""Time in which a daemon that runs answers a ping."""
+PING_TIMEOUT_S = 0.5
+"""Seconds after which no daemon counts as running."""
 
-LOOK_EVERY_S = 0.25
-"""Time between two looks at the daemon's process while no answer comes."""
+POLL_INTERVAL_S = 0.25
+"""Seconds between two checks of the daemon's process while no answer comes."""
 
-PING_EVERY_S = 5.0
-"""Time without an answer after which the daemon is asked whether it is still there."""
+PING_INTERVAL_S = 5.0
+"""Seconds without an answer after which the daemon is pinged."""
 
-SILENCE_S = 120.0
-"""Time without any answer after which the daemon counts as lost."""
+ANSWER_TIMEOUT_S = 120.0
+"""Seconds without an answer after which the daemon counts as lost."""
 
-STOPS_WITHIN_S = 15.0
-"""Time that the demo's own daemon gets to stop; then it is killed."""
+STOP_TIMEOUT_S = 15.0
+"""Seconds after which the demo's own daemon is killed if it hasn't stopped."""
 
-OWN = ("host=127.0.0.1", "osc.port=0", "zmq.requests=0", "zmq.events=0", "http.port=0", "discovery.announce=0")
-"""Settings of the daemon that the demo starts: free ports, for this machine alone."""
+OWN_SETTINGS = ("host=127.0.0.1", "osc.port=0", "zmq.requests=0", "zmq.events=0", "http.port=0", "discovery.announce=0")
+"""Settings of the daemon that the demo starts: free ports, reachable from this machine only."""
 
 Answer = tuple[str, list[Argument]]
 """An event's name, and its OSC arguments."""
 
 
-class OscLine:
+class OscConnection:
     """A UDP socket to one daemon."""
 
     def __init__(self, host: str, port: int) -> None:
@@ -59,15 +59,15 @@ class OscLine:
         """Send `/timbred/NAME` with these arguments.
 
         Raises:
-            ConnectionError: nobody receives there.
+            ConnectionError: There is no receiver.
         """
         self._socket.send(write_message(ROOT + name, arguments))
 
     def receive(self, within: float) -> list[Answer]:
-        """The events in the next datagram; empty when none comes within so many seconds.
+        """Return the events in the next datagram; none if none comes within `within` seconds.
 
         Raises:
-            ConnectionError: nobody receives what was sent.
+            ConnectionError: What was sent had no receiver.
         """
         self._socket.settimeout(within)
         try:
@@ -77,38 +77,37 @@ class OscLine:
         return [(message.address.removeprefix(ROOT), message.arguments) for message in read_packet(packet)]
 
     def is_answered(self) -> bool:
-        """Tell whether a daemon answers a ping here."""
+        """Tell if a daemon answers a ping."""
         try:
             self.send("ping")
-            return any(name == "pong" for name, _ in self.receive(ANSWERS_WITHIN_S))
+            return any(name == "pong" for name, _ in self.receive(PING_TIMEOUT_S))
         except ConnectionError:
             return False
 
 
 class DemoDaemon:
-    """A daemon in a process of its own. Its log is a temporary file, kept where `reason` was asked for."""
+    """A daemon in a child process. Its log is a temporary file, which is kept if a message names it.
+
+    Raises:
+        ForbiddenPath: No temporary file can be made for the log.
+    """
 
     def __init__(self, file: Path | None, flags: list[str]) -> None:
-        """Start it.
-
-        Raises:
-            ForbiddenPath: no temporary file can be made for the log.
-        """
         self._log = _new_log()
         self.log = self._log.path
         self._keeps_log = False
         command = [sys.executable, "-P", "-m", "timbred", "serve"]
         command += ["--config", str(file)] if file else []
-        for setting in (*flags, *OWN):
+        for setting in (*flags, *OWN_SETTINGS):
             command += ["--set", setting]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
 
-    def port(self) -> int:
-        """The OSC port, once requests are taken.
+    def wait_for_port(self) -> int:
+        """Wait until the daemon accepts requests; return its OSC port.
 
         Raises:
-            Internal: it ended first; says why.
+            Internal: It ended before; the message has the reason.
         """
         assert self._process.stdout is not None
         ready = self._process.stdout.readline().decode("utf-8", "replace")
@@ -117,31 +116,33 @@ class DemoDaemon:
         return int(ready.split("osc=")[1].split()[0])
 
     @property
-    def runs(self) -> bool:
-        """Tell whether the process is running."""
+    def is_running(self) -> bool:
+        """True while the process is running."""
         return self._process.poll() is None
 
     def reason(self) -> TimbredError:
-        """Why the process ended, as its log tells it. Waits for its end."""
+        """Wait for the process to end; return the error with the reason from its log."""
         try:
-            said = f"status {self._process.wait(STOPS_WITHIN_S)}"
+            status = f"status {self._process.wait(STOP_TIMEOUT_S)}"
         except subprocess.TimeoutExpired:
-            said = "it doesn't answer any more"
+            status = "it no longer answers"
         lines = self.log.read_text("utf-8", "replace").splitlines()
-        told = next((line.removeprefix("timbred: ") for line in reversed(lines) if line.startswith("timbred: ")), None)
-        return Internal(self.with_log(told or f"the daemon has ended ({said}); ask again, or look at its log"))
+        logged = next(
+            (line.removeprefix("timbred: ") for line in reversed(lines) if line.startswith("timbred: ")), None
+        )
+        return Internal(self.with_log(logged or f"the daemon has ended ({status}); try again, or look at its log"))
 
     def with_log(self, message: str) -> str:
-        """The message, and where the log is. From now on it is kept."""
+        """Return the message with the path of the log, and keep the log."""
         self._keeps_log = True
         self._log.keep()
         return f"{message}\nThe log: {self.log}"
 
     def close(self) -> None:
-        """Stop the process, wait until it has ended, and remove the log unless it was named."""
+        """Stop the process, wait for its end, and remove the log unless it is kept."""
         self._process.terminate()
         try:
-            self._process.wait(STOPS_WITHIN_S)
+            self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -160,20 +161,20 @@ def _new_log() -> TemporaryFile:
 
 
 class Demo:
-    """One conversation with a daemon. `own` is None where the daemon was running before."""
+    """The requests of the demo. `own` is the daemon that it started; None if one was running."""
 
-    def __init__(self, line: OscLine, own: DemoDaemon | None) -> None:
-        self._line = line
+    def __init__(self, connection: OscConnection, own: DemoDaemon | None) -> None:
+        self._connection = connection
         self._own = own
 
     def make(self, prompt: str, show: Display) -> list[Argument]:
-        """Ask for a sound and show how far it is; the arguments of its `take`.
+        """Request a sound and show its progress; return the arguments of its `take`.
 
         Raises:
-            TimbredError: the request failed, or the daemon ended.
+            TimbredError: The request failed, or the daemon ended.
         """
         name = f"demo-{uuid.uuid4().hex}"
-        self._line.send("generate", name, prompt)
+        self._connection.send("generate", name, prompt)
         take: list[Argument] = []
         for event, values in self._answers():
             if values[:1] != [name]:
@@ -192,7 +193,7 @@ class Demo:
                 case "done", _:
                     return take
                 case "cancelled", _:
-                    raise ShuttingDown("the request was cancelled by somebody else; ask again")
+                    raise ShuttingDown("the request was cancelled by another client; try again")
                 case "fail", [_, code, message, *_]:
                     raise from_code(str(code), self._own.with_log(str(message)) if self._own else str(message))
                 case _:
@@ -200,18 +201,18 @@ class Demo:
         raise AssertionError("answers end with an error only")
 
     def play(self, take_id: str, show: Display) -> str | None:
-        """Play a take to its end; the reason where that isn't possible.
+        """Play a take to its end; return the reason if that isn't possible.
 
         Raises:
-            TimbredError: the daemon ended.
+            TimbredError: The daemon ended.
         """
         show.stage("opening the sound device")
-        self._line.send("play", VOICE_COUNT, take_id)
+        self._connection.send("play", VOICE_COUNT, take_id)
         for event, values in self._answers():
             match event, values:
-                case "playing", [int(voice), heard, *_] if (voice, heard) == (VOICE_COUNT, take_id):
+                case "playing", [int(voice), played, *_] if (voice, played) == (VOICE_COUNT, take_id):
                     show.stage("playing")
-                case "ended", [int(voice), heard, *_] if (voice, heard) == (VOICE_COUNT, take_id):
+                case "ended", [int(voice), played, *_] if (voice, played) == (VOICE_COUNT, take_id):
                     return None
                 case "fail", [str(name), _, message, *_] if not name.startswith("demo-"):
                     return str(message)
@@ -220,65 +221,65 @@ class Demo:
         raise AssertionError("answers end with an error only")
 
     def _answers(self) -> Generator[Answer]:
-        """All that the daemon says to this socket.
+        """Yield all events that the daemon sends.
 
         Raises:
-            TimbredError: the daemon ended, or is silent.
+            TimbredError: The daemon ended, or no longer answers.
         """
-        heard = asked = time.monotonic()
+        answered = pinged = time.monotonic()
         while True:
             try:
-                answers = self._line.receive(LOOK_EVERY_S)
+                answers = self._connection.receive(POLL_INTERVAL_S)
                 now = time.monotonic()
-                if not answers and now - max(heard, asked) > PING_EVERY_S:
-                    self._line.send("ping")
-                    asked = now
+                if not answers and now - max(answered, pinged) > PING_INTERVAL_S:
+                    self._connection.send("ping")
+                    pinged = now
             except ConnectionError:
                 answers, now = [], time.monotonic()
                 if self._own is None:
                     raise ShuttingDown("the daemon has ended; start it with: timbred serve") from None
             if answers:
-                heard = now
+                answered = now
                 yield from answers
-            elif self._own is not None and not self._own.runs:
+            elif self._own is not None and not self._own.is_running:
                 raise self._own.reason()
-            elif now - heard > SILENCE_S:
-                raise Internal(f"the daemon hasn't answered for {SILENCE_S:.0f} s; end it and try again")
+            elif now - answered > ANSWER_TIMEOUT_S:
+                raise Internal(f"the daemon hasn't answered for {ANSWER_TIMEOUT_S:.0f} s; end it and try again")
 
 
 def demo(prompt: str, play: bool, file: Path | None, flags: list[str]) -> None:
-    """Make one sound, print its file's path on standard output, and play it where that is possible.
+    """Render one sound, print its file's path on standard output, and play it if there is a sound device.
 
     Raises:
-        TimbredError: there is no sound; says why, and where the log of a daemon of its own is.
+        TimbredError: It can't be rendered; the message has the reason, and the path of its own daemon's log.
     """
     began = time.monotonic()
     signal.signal(signal.SIGTERM, _exit)
-    with _daemon(file, flags) as conversation:
+    with _daemon(file, flags) as session:
         with display() as show:
             show.say(f"asking over OSC for: {prompt}")
-            _, _, path, seconds, rate, _, _, _, take_id, *_ = conversation.make(prompt, show)
+            _, _, path, seconds, rate, _, _, _, take_id, *_ = session.make(prompt, show)
             took = time.monotonic() - began
             show.say(f"made {float(str(seconds)):.1f} s of sound at {rate} Hz, {took:.1f} s after the start:")
         print(path, flush=True)
         if play:
             with display() as show:
-                missing = conversation.play(str(take_id), show)
+                missing = session.play(str(take_id), show)
                 show.say("played" if missing is None else f"not played: {missing}")
 
 
 def _exit(number: int, _frame: object) -> None:
-    """End the demo on a signal in the usual way, so that its daemon ends too."""
+    """Exit on a signal through SystemExit, so that the demo's own daemon is stopped."""
     sys.exit(128 + number)
 
 
 @contextlib.contextmanager
 def _daemon(file: Path | None, flags: list[str]) -> Generator[Demo]:
-    """A conversation with the running daemon or, if there is none, with one for this demo."""
+    """Yield a demo with the running daemon or, if there is none, with one of its own."""
     config = settings_from(file, flags)
-    with contextlib.ExitStack() as ending:
-        running = OscLine(reachable(config["host"]), config["osc.port"])
-        ending.callback(running.close)
+    with contextlib.ExitStack() as cleanup:
+        running = OscConnection(reachable(config["host"]), config["osc.port"])
+        cleanup.callback(running.close)
         with display() as show:
             show.say(f"timbred {__version__}")
             if running.is_answered():
@@ -287,7 +288,7 @@ def _daemon(file: Path | None, flags: list[str]) -> Generator[Demo]:
             else:
                 show.stage("starting a daemon")
                 own = DemoDaemon(file, flags)
-                ending.callback(own.close)
-                running = OscLine("127.0.0.1", own.port())
-                ending.callback(running.close)
+                cleanup.callback(own.close)
+                running = OscConnection("127.0.0.1", own.wait_for_port())
+                cleanup.callback(running.close)
         yield Demo(running, own)

@@ -1,4 +1,4 @@
-"""`timbred doctor`: what works here, and what to do about what doesn't."""
+"""`timbred doctor`: checks of this installation, each with a remedy."""
 
 import asyncio
 import json
@@ -27,19 +27,19 @@ from timbred.protocol import messages as m
 from timbred.storage.database import check_database
 from timbred.storage.takes_folder import TakesFolder
 
-LITTLE_SPACE = 500e6
-"""Bytes free below which the takes folder's disk is called nearly full."""
+LOW_DISK_BYTES = 500e6
+"""Free bytes below which the takes folder's disk counts as nearly full."""
 
-STATUS_WITHIN_S = 10.0
-"""Time that a running daemon gets to tell its status."""
+STATUS_TIMEOUT_S = 10.0
+"""Seconds after which a running daemon's status counts as unanswered."""
 
-PROBE_WITHIN = 180.0
-"""Seconds that torch gets to be imported, on a cold disk."""
+PROBE_TIMEOUT_S = 180.0
+"""Seconds for the import of torch, from a cold disk."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. `remedy` says what to do when it isn't `good`."""
+    """Result of one check. `remedy` is the action to take if it isn't `good`."""
 
     what: str
     state: Literal["good", "note", "bad"]
@@ -48,10 +48,10 @@ class Finding:
 
 
 def doctor(as_json: bool, file: Path | None, flags: list[str]) -> None:
-    """Print all findings; exit status 1 if something keeps timbred from making a sound."""
+    """Print all findings; exit with status 1 if timbred can't render."""
     config = settings_from(file, flags)
-    with error_console().status("looking around"):
-        findings = [finding for look in LOOKS for finding in look(config)]
+    with error_console().status("checking"):
+        findings = [finding for check in CHECKS for finding in check(config)]
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
@@ -62,7 +62,7 @@ def doctor(as_json: bool, file: Path | None, flags: list[str]) -> None:
 
 
 def _print(finding: Finding) -> None:
-    """One line for each finding; what to do about it in a line of its own."""
+    """Print a finding, with its remedy in a second line."""
     mark, style = {"good": ("ok", "green"), "note": ("--", "yellow"), "bad": ("NO", "bold red")}[finding.state]
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"[{style}]{mark}[/] {escape(finding.what)}: {escape(finding.found)}")
@@ -83,38 +83,38 @@ def _device(config: Config) -> Iterator[Finding]:
     command = python_command("timbred.engine.device", "--device", config["device"])
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=PROBE_WITHIN, check=True,
+            command, capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, check=True,
             env=child_environment(), cwd=safe_folder(),
         )  # fmt: skip
-        found = json.loads(done.stdout)
+        device = json.loads(done.stdout)
     except (subprocess.SubprocessError, ValueError) as error:
         detail = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
         yield Finding("device", "bad", detail[-1] if detail else "the engine can't be started", "install timbred anew")
         return
-    if "error" in found:
-        yield Finding("device", "bad", found["error"], "set device to auto")
+    if "error" in device:
+        yield Finding("device", "bad", device["error"], "set device to auto")
         return
-    total = found["memory_total"] / 1e9
-    text = f"{found['device']}: {found['name']}, {found['precision']}, {total:.1f} GB, torch {found['torch']}"
-    if found["device"] == "cpu":
-        yield Finding("device", "note", text, "enough for pocket; the large models want a GPU")
+    total = device["memory_total"] / 1e9
+    text = f"{device['device']}: {device['name']}, {device['precision']}, {total:.1f} GB, torch {device['torch']}"
+    if device["device"] == "cpu":
+        yield Finding("device", "note", text, "enough for pocket; the large models need a GPU")
     else:
         yield Finding("device", "good", text)
 
 
 def _sound(config: Config) -> Iterator[Finding]:
     try:
-        found = output_devices()
+        devices = output_devices()
     except errors.NoAudioDevice as error:
         yield Finding("audio device", "note", str(error), "files work without one")
         return
-    wanted = str(config["player.device"])
-    fitting = [one for one in found if (wanted.lower() in one["name"].lower() or wanted == str(one["number"]))]
-    chosen = next((one for one in fitting if wanted or one["is_default"]), None)
+    name = str(config["player.device"])
+    matching = [device for device in devices if name.lower() in device["name"].lower() or name == str(device["number"])]
+    chosen = next((device for device in matching if name or device["is_default"]), None)
     if chosen is not None:
         yield Finding("audio device", "good", f"{chosen['name']}, {chosen['rate']} Hz, {chosen['channels']} channels")
     else:
-        missing = f"no device is called {wanted!r}" if wanted and found else "no device that can play"
+        missing = f"no device is called {name!r}" if name and devices else "no device that can play"
         yield Finding("audio device", "note", missing, "timbred devices lists them; files work without one")
 
 
@@ -122,7 +122,7 @@ def _ports(config: Config) -> Iterator[Finding]:
     try:
         status = run(_status(config))
     except TimeoutError:
-        yield Finding("daemon", "bad", "one is running, but doesn't tell its status", "look at its log; start it again")
+        yield Finding("daemon", "bad", "one is running, but doesn't answer", "look at its log; start it again")
         return
     if status is not None:
         yield Finding("daemon", "good", f"one is running at {config['host']}:{config['zmq.requests']}")
@@ -135,21 +135,21 @@ def _ports(config: Config) -> Iterator[Finding]:
 
 def _process(name: str, state: m.ProcessState, trouble: str, failed: Literal["note", "bad"]) -> Finding:
     if state == "failed":
-        return Finding(f"running {name}", failed, f"it can't be started: {trouble}", "timbred tries again by itself")
+        return Finding(f"running {name}", failed, f"it can't be started: {trouble}", "timbred retries by itself")
     return Finding(f"running {name}", "good" if state == "up" else "note", state, "wait until it is ready")
 
 
 async def _status(config: Config) -> m.StatusReply | None:
-    """The running daemon's status; None if there is none."""
+    """Return the running daemon's status; None if there is none."""
     async with running_daemon(config) as daemon:
         if daemon is None:
             return None
-        async with asyncio.timeout(STATUS_WITHIN_S):
+        async with asyncio.timeout(STATUS_TIMEOUT_S):
             return await daemon.status()
 
 
 def _processes(status: m.StatusReply) -> Iterator[Finding]:
-    """The running daemon's engine, player, and failed background tasks."""
+    """Check the running daemon's engine, player and background tasks."""
     yield _process("engine", status.engine, status.engine_trouble, "bad")
     yield _process("player", status.player, status.player_trouble, "note")
     if status.faults:
@@ -165,7 +165,7 @@ def _port(config: Config, name: str) -> Finding:
             try:
                 probe.bind((config["host"], config[name]))
             except OSError as error:
-                return Finding(name, "bad", f"{config[name]} can't be had: {error.strerror}", f"--set {name}=0")
+                return Finding(name, "bad", f"{config[name]} can't be bound: {error.strerror}", f"--set {name}=0")
     return Finding(name, "good", f"{config[name]} is free")
 
 
@@ -180,7 +180,7 @@ def _folders(config: Config) -> Iterator[Finding]:
     text = f"{folder.root}, {free / 1e9:.1f} GB free"
     yield (
         Finding("takes.folder", "good", text)
-        if free > LITTLE_SPACE
+        if free > LOW_DISK_BYTES
         else Finding("takes.folder", "note", text, "the disk is nearly full")
     )
     try:
@@ -196,14 +196,15 @@ def _models(config: Config) -> Iterator[Finding]:
         default = name == config["models.default"]
         what = f"model {name}" + (" (default)" if default else "")
         try:
-            found = entry.checkpoint()
-            yield Finding(what, "good", f"{found.weight_bytes / 1e6:.0f} MB, {found.native_rate} Hz")
+            checkpoint = entry.checkpoint()
+            yield Finding(what, "good", f"{checkpoint.weight_bytes / 1e6:.0f} MB, {checkpoint.native_rate} Hz")
         except errors.TimbredError as error:
-            wanted = default or name in config.sources
-            yield Finding(what, "bad" if wanted else "note", str(error) if wanted else "not fetched", entry.remedy)
+            is_needed = default or name in config.sources
+            message = str(error) if is_needed else "not fetched"
+            yield Finding(what, "bad" if is_needed else "note", message, entry.remedy)
 
 
-LOOKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
+CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     _program,
     _settings,
     _device,
@@ -212,4 +213,4 @@ LOOKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     _folders,
     _models,
 )
-"""Everything that is looked at, in order."""
+"""All checks, in order."""

@@ -1,4 +1,4 @@
-"""Tables for people, JSON for programs."""
+"""`timbred devices` and `timbred takes`: lists as tables or as JSON."""
 
 import json
 import subprocess
@@ -16,17 +16,17 @@ from timbred.errors import NoAudioDevice
 from timbred.ipc.isolation import child_environment, python_command, safe_folder
 from timbred.storage.library import StoredTake, open_library, spare_file
 
-WRAPPED = ("prompt", "file", "remark", "found", "what to do")
-"""Headings of columns whose text may go on in the next line; names and numbers stay whole."""
+WRAPPED_HEADINGS = ("prompt", "file", "remark", "found", "what to do")
+"""Headings of columns whose text may be wrapped; names and numbers aren't."""
 
-NOT_A_TERMINAL = 240
-"""Characters in a line where nobody looks at a screen."""
+PIPE_WIDTH_CHARACTERS = 240
+"""Line length if standard output isn't a terminal."""
 
 Rows = Sequence[dict[str, Any]]
 
 
 def show(rows: Rows, columns: dict[str, str], as_json: bool, empty: str) -> None:
-    """Print rows: as JSON whole, or the named columns (key to heading) as a table."""
+    """Print rows as JSON, or as a table of some columns (key to heading)."""
     if as_json:
         print(json.dumps(list(rows), indent=2))
     elif not rows:
@@ -34,10 +34,10 @@ def show(rows: Rows, columns: dict[str, str], as_json: bool, empty: str) -> None
     else:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for heading in columns.values():
-            table.add_column(heading, no_wrap=heading not in WRAPPED, overflow="fold")
+            table.add_column(heading, no_wrap=heading not in WRAPPED_HEADINGS, overflow="fold")
         for row in rows:
             table.add_row(*(_cell(row.get(key)) for key in columns))
-        wide = None if sys.stdout.isatty() else NOT_A_TERMINAL
+        wide = None if sys.stdout.isatty() else PIPE_WIDTH_CHARACTERS
         Console(width=wide).print(table)
 
 
@@ -51,14 +51,14 @@ DEVICE_COLUMNS = {"number": "number", "name": "name", "driver": "driver", "chann
            "is_default": "default"}  # fmt: skip
 
 LISTING_TIMEOUT_S = 30.0
-"""Seconds that the sound system gets to answer."""
+"""Seconds after which the sound system counts as blocked."""
 
 
 def devices(as_json: bool) -> None:
     """Print the output devices; `player.device` takes a number or a part of a name.
 
     Raises:
-        NoAudioDevice: the sound library isn't there; says what to install.
+        NoAudioDevice: The sound library is missing; the message says what to install.
     """
     show(
         output_devices(), DEVICE_COLUMNS, as_json, "no sound device that can play: plug one in, or start a JACK server"
@@ -66,10 +66,10 @@ def devices(as_json: bool) -> None:
 
 
 def output_devices() -> list[dict[str, Any]]:
-    """Every device that can play, asked of a process that has the sound library.
+    """List the output devices, in a process that loads the sound library.
 
     Raises:
-        NoAudioDevice: the library isn't there, or doesn't answer.
+        NoAudioDevice: The library is missing, or doesn't answer.
     """
     command = python_command("timbred.player.process.devices")
     try:
@@ -77,12 +77,12 @@ def output_devices() -> list[dict[str, Any]]:
             command, capture_output=True, text=True, timeout=LISTING_TIMEOUT_S, check=True,
             env=child_environment(), cwd=safe_folder(),
         )  # fmt: skip
-        found = json.loads(done.stdout.splitlines()[-1])
+        listing = json.loads(done.stdout.splitlines()[-1])
     except (subprocess.SubprocessError, ValueError, IndexError) as error:
         raise NoAudioDevice(f"the sound system doesn't answer: {error}") from error
-    if "error" in found:
-        raise NoAudioDevice(found["error"])
-    return found["devices"]
+    if "error" in listing:
+        raise NoAudioDevice(listing["error"])
+    return listing["devices"]
 
 
 TAKE_COLUMNS = {"take_id": "take", "made": "made", "prompt": "prompt", "model": "model", "seed": "seed", "seconds": "s",
@@ -90,17 +90,17 @@ TAKE_COLUMNS = {"take_id": "take", "made": "made", "prompt": "prompt", "model": 
 
 
 def takes(search: str, limit: int, as_json: bool, file: Path | None, flags: list[str]) -> None:
-    """Print the stored takes, newest first. Reads the library itself: needs no daemon."""
+    """Print the stored takes, newest first. Reads the library itself, without a daemon."""
     config = settings_from(file, flags)
-    found: list[StoredTake] = []
+    stored: list[StoredTake] = []
     spare_folder = config.spare_library_folder
     if config.library_file.exists() or (spare_folder and spare_file(spare_folder, config.library_file).exists()):
         library = open_library(config.library_file, spare_folder)
         try:
-            found = library.search(search, limit)
+            stored = library.search(search, limit)
         finally:
             library.close()
-    show([_row(take) for take in found], TAKE_COLUMNS, as_json, 'no takes yet: timbred say "a bright bell" makes one')
+    show([_row(take) for take in stored], TAKE_COLUMNS, as_json, 'no takes yet: timbred say "a bright bell" makes one')
 
 
 def _row(take: StoredTake) -> dict[str, object]:

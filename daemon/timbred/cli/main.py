@@ -1,4 +1,4 @@
-"""`timbred describe`."""
+"""The command line's options and commands. Each command imports what it needs when it runs."""
 
 import errno
 import json
@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from timbred import __version__
-from timbred.cli.terminal import drop_output, finish_output, take_any_text, tell
+from timbred.cli.terminal import drop_output, escape_unencodable, finish_output, tell
 from timbred.errors import TimbredError, from_foreign
 from timbred.protocol.describe import json_schema, protocol_reference
 
 
 def print_description(as_json: bool) -> None:
-    """Print the protocol as a page, or as the JSON schema of its messages."""
+    """Print the protocol's reference page, or the JSON Schema of its messages."""
     print(json.dumps(json_schema(), indent=2) if as_json else protocol_reference())
 
 
@@ -26,18 +26,18 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-models_app = typer.Typer(help="The models there are; pull and convert them.", invoke_without_command=True)
+models_app = typer.Typer(help="List, pull and convert models.", invoke_without_command=True)
 app.add_typer(models_app, name="models")
 
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A setting, over the file and the environment; repeatable."),
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting; overrides the file and the environment. Repeatable."),
 ]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="A TOML file with settings, in place of the usual one.")
+    Path | None, typer.Option("--config", metavar="FILE", help="A TOML file with settings, instead of the default one.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
-OPEN_ENDED = {"allow_extra_args": True, "ignore_unknown_options": True}
+WITH_PARAMETERS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def _print_version(wanted: bool) -> None:
@@ -57,7 +57,7 @@ def _common(
 
 @app.command()
 def serve(settings: Settings = None, config: ConfigFile = None) -> None:
-    """Run the daemon until Ctrl-C. Prints `ready ...` on standard output when it takes requests."""
+    """Run the daemon until Ctrl-C. Prints `ready ...` on standard output when it accepts requests."""
     from timbred.cli.serve import serve as run
 
     run(config, settings or [])
@@ -66,34 +66,36 @@ def serve(settings: Settings = None, config: ConfigFile = None) -> None:
 @app.command()
 def demo(
     prompt: Annotated[str, typer.Argument(help="The sound, in quotes.")] = "a deep punchy kick drum",
-    play: Annotated[bool, typer.Option(help="Play the sound where there is a sound device.")] = True,
+    play: Annotated[bool, typer.Option(help="Play the sound if there is a sound device.")] = True,
     settings: Settings = None,
     config: ConfigFile = None,
 ) -> None:
-    """Make a first sound over OSC, print its file's path and play it.
+    """Render a first sound over OSC, print its file's path and play it.
 
-    Goes through the running daemon or, if there is none, through one of its own on free ports.
+    Uses the running daemon or, if there is none, one of its own on free ports.
     """
     from timbred.cli.demo import demo as run
 
     run(prompt, play, config, settings or [])
 
 
-@app.command(context_settings=OPEN_ENDED)
+@app.command(context_settings=WITH_PARAMETERS)
 def say(
     context: typer.Context,
     out: Annotated[
-        Path | None, typer.Option(help="Copy the sound to this file; its ending chooses the format.")
+        Path | None, typer.Option(help="Copy the sound to this file; its extension selects the format.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Let --out replace a file that is there.")] = False,
-    like: Annotated[Path | None, typer.Option(help="Start from the recipe inside this file.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Let --out replace an existing file.")] = False,
+    like: Annotated[Path | None, typer.Option(help="Start from the recipe in this file.")] = None,
     settings: Settings = None,
     config: ConfigFile = None,
 ) -> None:
-    """Make one sound from a PROMPT in quotes, and print the path of its file: timbred say "rain on tin" --seconds 4
+    """Render one sound from a PROMPT in quotes, and print the path of its file.
 
-    Goes through the running daemon or, if there is none, through one of its own. Every parameter of `generate` is an
-    option: --seed 7 --negative "low quality" --loop ...
+    Example: timbred say "rain on tin" --seconds 4
+
+    Uses the running daemon or, if there is none, one of its own. Every parameter of `generate` is an option:
+    --seed 7 --negative "low quality" --loop ...
     """
     from timbred.cli.say import say as run
 
@@ -102,8 +104,8 @@ def say(
 
 @app.command()
 def takes(
-    search: Annotated[str, typer.Argument(help="Words that the prompt has.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 20,
+    search: Annotated[str, typer.Argument(help="Words in the prompt.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="The most takes to list.")] = 20,
     json: AsJson = False,
     settings: Settings = None,
     config: ConfigFile = None,
@@ -116,7 +118,7 @@ def takes(
 
 @models_app.callback()
 def models(context: typer.Context, json: AsJson = False, settings: Settings = None, config: ConfigFile = None) -> None:
-    """List the models there are."""
+    """List the models."""
     from timbred.cli.models import models as run
 
     if context.invoked_subcommand is None:
@@ -128,12 +130,12 @@ def pull(
     name: Annotated[str, typer.Argument(help="A model's name, as `timbred models` lists it.")],
     source: Annotated[
         Path | None,
-        typer.Option("--from", metavar="PATH", help="A folder or archive (.zip, .tar, .tar.gz) in place of the hub."),
+        typer.Option("--from", metavar="PATH", help="A folder or archive (.zip, .tar, .tar.gz) instead of the hub."),
     ] = None,
     settings: Settings = None,
     config: ConfigFile = None,
 ) -> None:
-    """Fetch a model's files from the hub, a folder or an archive; takes up a fetch that was cut off."""
+    """Fetch a model's files from the hub, a folder or an archive. An interrupted fetch is resumed."""
     from timbred.cli.models import pull as run
 
     run(name, source, config, settings or [])
@@ -145,7 +147,7 @@ def convert(
     settings: Settings = None,
     config: ConfigFile = None,
 ) -> None:
-    """Turn a model's .bin weights into safetensors, once."""
+    """Convert a model's .bin weights to safetensors."""
     from timbred.cli.models import convert as run
 
     run(name, config, settings or [])
@@ -153,7 +155,7 @@ def convert(
 
 @app.command()
 def doctor(json: AsJson = False, settings: Settings = None, config: ConfigFile = None) -> None:
-    """Say what works here, and what to do about what doesn't."""
+    """Check this installation, and print a remedy for each problem."""
     from timbred.cli.doctor import doctor as run
 
     run(json, config, settings or [])
@@ -169,16 +171,15 @@ def devices(json: AsJson = False) -> None:
 
 @app.command()
 def describe(
-    json: Annotated[bool, typer.Option("--json", help="The JSON schema of every message.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the JSON Schema of all messages.")] = False,
 ) -> None:
     """Print the whole protocol: every request, event, parameter and error code."""
-
     print_description(json)
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """The program's entry. An error is one line on standard error and exit status 1; wrong usage is 2."""
-    take_any_text(sys.stdout, sys.stderr)
+    """Run the program. An error is one line on standard error and exit status 1; wrong usage is status 2."""
+    escape_unencodable(sys.stdout, sys.stderr)
     try:
         try:
             return app(args=arguments)
@@ -186,7 +187,7 @@ def main(arguments: list[str] | None = None) -> Any:
             finish_output()
     except TimbredError as error:
         tell(f"timbred: {error}")
-    except BrokenPipeError:  # whoever read the output has enough of it
+    except BrokenPipeError:  # the reader of the output has closed it
         drop_output()
     except OSError as error:
         if error.filename is None and error.errno in (errno.ENOSPC, errno.EIO):

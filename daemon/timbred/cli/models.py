@@ -27,7 +27,7 @@ COLUMNS = {"name": "name", "state": "state", "task": "task", "native_rate": "Hz"
 
 
 def models(as_json: bool, file: Path | None, flags: list[str]) -> None:
-    """Print the models there are. Looks at their folders itself: needs no daemon."""
+    """Print the models. Reads their folders itself, without a daemon."""
     config = settings_from(file, flags)
     rows = [_row(entry) for entry in build(config.models_folder, config.sources).entries.values()]
     show(rows, COLUMNS, as_json, "no models")
@@ -43,14 +43,14 @@ def _row(entry: Entry) -> dict[str, Any]:
         "memory_mb": None, "remark": "",
     }  # fmt: skip
     try:
-        found = entry.checkpoint()
+        checkpoint = entry.checkpoint()
     except errors.TimbredError as error:
-        return {**row, "state": "missing", "remark": str(error) if not _absent(entry) else entry.remedy}
-    remark = f"has .bin weights; convert them once: timbred models convert {card.name}" if found.pickled else ""
-    return {**row, "memory_mb": round(found.weight_bytes / 1e6, 1), "remark": remark}
+        return {**row, "state": "missing", "remark": str(error) if not _is_absent(entry) else entry.remedy}
+    remark = f"has .bin weights; convert them once: timbred models convert {card.name}" if checkpoint.pickled else ""
+    return {**row, "memory_mb": round(checkpoint.weight_bytes / 1e6, 1), "remark": remark}
 
 
-def _absent(entry: Entry) -> bool:
+def _is_absent(entry: Entry) -> bool:
     return not (entry.folder / INDEX).exists()
 
 
@@ -59,16 +59,16 @@ def _entry(name: str, config: Config) -> Entry:
 
 
 def pull(name: str, source: Path | None, file: Path | None, flags: list[str]) -> None:
-    """Fetch a model into the models folder, from the hub or from a folder or archive. It appears there as a whole.
+    """Fetch a model into the models folder, from the hub or from a folder or archive. It appears there when complete.
 
     Raises:
-        MissingWeights: it can't be fetched; says why and what else can be done.
-        ModelError: what was fetched isn't what it should be.
+        MissingWeights: It can't be fetched; the message has the reason and an alternative.
+        ModelError: The fetched files aren't a valid model.
     """
     config = settings_from(file, flags)
     models = build(config.models_folder, config.sources)
     if source is not None:
-        folder = config.models_folder / _plain(name, models)
+        folder = config.models_folder / _check_name(name, models)
         _install(name, expanded(source), folder, known=name in models.entries)
         return
     entry = models[name]
@@ -78,11 +78,11 @@ def pull(name: str, source: Path | None, file: Path | None, flags: list[str]) ->
     print(entry.folder)
 
 
-def _plain(name: str, models: Registry) -> str:
-    """The name, if it can be a folder's.
+def _check_name(name: str, models: Registry) -> str:
+    """Return the name of a model if it can be a folder's name.
 
     Raises:
-        BadRequest: it can't, or another model's folder is the same to some systems.
+        BadRequest: It can't, or another model's folder has the same name on some systems.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
         raise errors.BadRequest(f"{name!r} can't be a model's name: letters, digits, dots, dashes, up to 100 of them")
@@ -98,14 +98,14 @@ def _install(name: str, source: Path, folder: Path, known: bool) -> None:
     with Progress(*Progress.get_default_columns(), DownloadColumn(), console=error_console()) as bars:
         bar = bars.add_task(name)
         kept = install(source, folder, name, lambda done, total: bars.update(bar, completed=done, total=total))
-    _tell_kept(kept)
+    _report_kept(kept)
     if not known:
         error_console().print(f"to use it, set models.{name}.source to {folder}")
     print(folder)
 
 
 def _fetch(entry: Entry) -> None:
-    """From the hub into a folder beside the model's own, whose place it then takes."""
+    """Download a model from the hub into a staging folder, then rename it to the model's folder."""
     import huggingface_hub
 
     name, source = entry.card.name, entry.card.source
@@ -114,9 +114,9 @@ def _fetch(entry: Entry) -> None:
     error_console().print(f"fetching {source} into {entry.folder} ({entry.card.licence})")
     try:
         hashes = _hashes(huggingface_hub.HfApi().model_info(source, files_metadata=True))
-        # shows a bar, and takes up what was cut off
+        # shows a progress bar, and resumes an interrupted download
         huggingface_hub.snapshot_download(source, local_dir=staging, allow_patterns=list(INSTALLED_PATTERNS))
-    except Exception as error:  # the hub's client raises many kinds; each means that it can't be had now
+    except Exception as error:  # the hub's client raises many types
         raise errors.MissingWeights(
             f"{name} can't be fetched from {source}: {errors.first_line(error)}; check the network, or get it another "
             f"way and use: timbred models pull {name} --from FOLDER-OR-ARCHIVE"
@@ -127,16 +127,16 @@ def _fetch(entry: Entry) -> None:
     for file in sorted(staging.rglob("*")):
         if file.is_file() and any(fnmatch(file.name, pattern) for pattern in INSTALLED_PATTERNS):
             installed.add(staging, file)
-    _tell_kept(finish(staging, entry.folder, name))
+    _report_kept(finish(staging, entry.folder, name))
 
 
-def _tell_kept(before: Path | None) -> None:
+def _report_kept(before: Path | None) -> None:
     if before is not None:
         error_console().print(f"files that timbred didn't write were in its folder: what was there is now {before}")
 
 
 def _hashes(information: Any) -> dict[str, str]:
-    """The hashes that the hub lists, of all large files."""
+    """Return the SHA-256 hashes of all large files by name, as the hub lists them."""
     return {
         file.rfilename: file.lfs.sha256
         for file in information.siblings or []
@@ -145,15 +145,15 @@ def _hashes(information: Any) -> dict[str, str]:
 
 
 def convert(name: str, file: Path | None, flags: list[str]) -> None:
-    """Write a model's .bin weights once more as safetensors, beside them; they are then no longer read."""
+    """Write a model's .bin weights as safetensors in the same folder; the .bin files are then no longer read."""
     entry = _entry(name, settings_from(file, flags))
-    found = entry.checkpoint()
-    if not found.pickled:
+    checkpoint = entry.checkpoint()
+    if not checkpoint.pickled:
         print(f"{name} has no .bin weights: there is nothing to convert")
         return
-    command = python_command("timbred.engine.families.component_loader", name, str(found.folder.absolute()))
-    with error_console().status(f"converting {', '.join(found.pickled)}"):
-        done = subprocess.run(  # a process with torch
+    command = python_command("timbred.engine.families.component_loader", name, str(checkpoint.folder.absolute()))
+    with error_console().status(f"converting {', '.join(checkpoint.pickled)}"):
+        done = subprocess.run(  # torch is imported in a child process only
             command, stdout=subprocess.PIPE, text=True, check=False, env=child_environment(), cwd=safe_folder()
         )
     if done.returncode:

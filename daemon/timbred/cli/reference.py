@@ -1,4 +1,4 @@
-"""The page of all settings and commands, made from their declarations: `python -m timbred.cli.reference`."""
+"""Generation of the page of settings and commands: `python -m timbred.cli.reference`."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from timbred.config import MODEL_SOURCE_HELP, SETTINGS, SettingSpec
 
 HEAD = """# Settings and commands
 
-This page is made from the program by `make docs`.
+This page is generated from the program by `make docs`.
 
-A setting comes from the settings file (TOML), the environment, or `--set KEY=VALUE`; each goes over the one before.
-One that there isn't is refused with the nearest name; a variable `TIMBRED_...` that is no setting is ignored with a
-warning that names the nearest one.
+Settings come from the settings file (TOML), the environment, and `--set KEY=VALUE`; each overrides the one before.
+An unknown setting is refused with the nearest name; an environment variable `TIMBRED_...` that is no setting is ignored
+with a warning that names the nearest one.
 The file is `timbred.toml` in the user's configuration folder, or the one named by `--config`:
 
 ```toml
@@ -27,36 +27,36 @@ folder = "~/Music/takes"
 source = "/data/audioldm2"
 ```
 
-An empty environment variable counts as unset. An empty value after `--set` or in the file is refused, but for settings
-that say what empty means. A relative path starts from the settings file's folder, or, in the environment and after
-`--set`, from the working folder; `~` is the home folder. A model's source is a path if it is absolute or begins with
-`.` or `~`, and a hub id otherwise. Where the user has no home folder (a service, a container), `takes.folder` has to be
-named; models then go to `.timbred-models` in it, and nothing compiled is kept.
+An empty environment variable counts as unset. An empty value after `--set` or in the file is refused, except for
+settings that give it a meaning. A relative path starts from the settings file's folder, or, in the environment and
+after `--set`, from the working folder; `~` is the home folder. A model's source is a path if it is absolute or begins
+with `.` or `~`, and a hub id otherwise. If the user has no home folder (a service, a container), `takes.folder` must be
+set; models are then stored in `.timbred-models` in it, and compiled code isn't cached.
 
-The file may be written by any editor: UTF-8 with or without a byte order mark, UTF-16, UTF-32 or Windows' western code
-page, with any line ends. Windows paths go in single quotes, `'C:\\Users\\me'`, or are written with `/`.
+The file may be UTF-8 with or without a byte order mark, UTF-16, UTF-32 or in Windows' western code page, with any line
+ends. Windows paths go in single quotes, `'C:\\Users\\me'`, or are written with `/`.
 
 A setting that has others below it is called `value` there: `device = "cpu"`, or `[device]` with `value = "cpu"` and
 `threads = 2`.
 
 ## Settings
 
-Those marked `live` can be changed while the daemon runs: `/timbred/settings/NAME VALUE`.
+Settings marked `live` can be changed while the daemon runs: `/timbred/settings/NAME VALUE`.
 
 | setting | environment | default | allowed | meaning | |
 | --- | --- | --- | --- | --- | --- |
 """
 
-OF_THIS_MACHINE = {
+MACHINE_DEFAULTS = {
     "models.folder": "the user's data folder",
     "takes.folder": "`timbred` in the user's music folder",
     "engine.cache": "`compiled` in the user's cache folder",
 }
-"""Defaults that hang on the machine, in words."""
+"""Descriptions of defaults that depend on the machine."""
 
 
 def settings_reference() -> str:
-    """The whole page."""
+    """Return the whole page as Markdown."""
     rows = "\n".join(_row(setting) for setting in SETTINGS)
     source = f"| `models.NAME.source` | `TIMBRED_MODELS_NAME_SOURCE` | | a folder or a hub id | {MODEL_SOURCE_HELP} | |"
     commands = "\n".join(_commands(typer.main.get_command(app), "timbred"))
@@ -64,14 +64,14 @@ def settings_reference() -> str:
 
 
 def _row(setting: SettingSpec) -> str:
-    default = OF_THIS_MACHINE.get(setting.name, f"`{setting.default}`" if setting.default != "" else "")
+    default = MACHINE_DEFAULTS.get(setting.name, f"`{setting.default}`" if setting.default != "" else "")
     meaning = setting.help.replace("|", "\\|")
     live = "live" if setting.live else ""
     return f"| `{setting.name}` | `{setting.environment}` | {default} | {setting.allowed} | {meaning} | {live} |"
 
 
 def _commands(command: Any, path: str) -> list[str]:
-    """A section for a command, and one for each of its own."""
+    """Return a section for a command, and one for each of its subcommands."""
     lines = [f"### `{path}`\n", f"{_paragraph(command)}\n"]
     lines += [_parameter(parameter) for parameter in command.params if parameter.name != "help"]
     lines.append("")

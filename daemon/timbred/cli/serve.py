@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 def settings_from(file: Path | None, flags: list[str]) -> Config:
-    """The settings in force for a command: file < environment < flags. Says on standard error what was ignored."""
+    """Return the settings of a command: file < environment < flags. Prints warnings on standard error."""
     config = load(file, os.environ, flags)
     for warning in config.warnings:
         tell(f"timbred: warning: {warning}")
@@ -24,29 +24,31 @@ def settings_from(file: Path | None, flags: list[str]) -> Config:
 
 
 def serve(file: Path | None, flags: list[str]) -> None:
-    """Run the daemon until it is told to stop."""
+    """Run the daemon until it is stopped."""
     config = settings_from(file, flags)
     start_logging(config["log.level"])
-    run(server.serve(config, _tell))
+    run(server.serve(config, _print_line))
 
 
-def _tell(line: str) -> None:
-    """Print a line. Where the output's disk is full or nobody reads it, the daemon goes on."""
+def _print_line(line: str) -> None:
+    """Print a line; log a warning if standard output can't be written."""
     try:
         print(line, flush=True)
     except OSError as error:
-        logging.getLogger(__name__).warning("standard output can't be written (%s); it said: %s", error.strerror, line)
+        logging.getLogger(__name__).warning(
+            "standard output can't be written (%s); the line was: %s", error.strerror, line
+        )
 
 
 def start_logging(level: str) -> None:
-    """Log to standard error."""
+    """Start logging to standard error."""
     logging.basicConfig(
         level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
 
 
 def run(main: Coroutine[Any, Any, Result]) -> Result:
-    """Run on an event loop that ZeroMQ can use too: on Windows that is the selector loop."""
+    """Run a coroutine on an event loop that ZeroMQ can use: the selector loop on Windows."""
     if sys.platform == "win32":
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
             return runner.run(main)

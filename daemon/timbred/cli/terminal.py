@@ -1,7 +1,7 @@
-"""Standard output and error that take every text, whatever the console's encoding is.
+"""Standard output and error: encoding of any text, progress display, and handling of failed writes.
 
-Standard error is for people: where it can't be written, since the log's disk is full or nobody reads it, what was to be
-said there is dropped, and the work goes on.
+If standard error can't be written, because the log's disk is full or its reader has closed it, output to it is dropped
+and the work continues.
 """
 
 import codecs
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 ERRORS = "timbred-console"
-"""Name of the error handler: what the console can't show is escaped; bytes of paths are passed on as they are."""
+"""Name of the codec error handler that escapes what the console can't encode, and keeps bytes of paths."""
 
 
-def take_any_text(*streams: TextIO | None) -> None:
-    r"""Let text that a stream's encoding lacks be written as escapes (`\u2603`) rather than raise.
+def escape_unencodable(*streams: TextIO | None) -> None:
+    r"""Write characters that a stream can't encode as escapes (`\u2603`) instead of raising.
 
-    Parts of paths that aren't UTF-8 are written as the bytes that they are, so that a shell can use the path.
+    Parts of paths that aren't UTF-8 are written as their bytes, so that a shell can use the path.
     """
-    codecs.register_error(ERRORS, _escaped)
+    codecs.register_error(ERRORS, _escape)
     for stream in streams:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ERRORS)
 
 
 class ErrorOutput(io.TextIOBase):
-    """Standard error as it is now. What can't be written is dropped: there is no other place to say so."""
+    """The current standard error. Text that can't be written is dropped."""
 
     def __init__(self) -> None:
-        self._stream = sys.stderr  # rich puts its own in this place while a progress bar is shown
+        self._stream = sys.stderr  # rich replaces it while a progress bar is shown
 
     @property
     def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]  it is one in typeshed
@@ -45,42 +45,42 @@ class ErrorOutput(io.TextIOBase):
         return self._stream.encoding
 
     def write(self, text: str, /) -> int:
-        """Write the text, if it can be written; the number of its characters."""
+        """Write a text if possible; return its number of characters."""
         with contextlib.suppress(OSError):
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Write out what is held, if it can be written."""
+        """Flush if possible."""
         with contextlib.suppress(OSError):
             self._stream.flush()
 
     def isatty(self) -> bool:
-        """Tell whether standard error is a terminal."""
+        """Tell if standard error is a terminal."""
         return self._stream.isatty()
 
     def fileno(self) -> int:
-        """The file descriptor of standard error."""
+        """Return the file descriptor of standard error."""
         return self._stream.fileno()
 
 
 def tell(line: str) -> None:
-    """Print a line on standard error, if it can be written."""
+    """Print a line on standard error if possible."""
     print(line, file=ErrorOutput(), flush=True)
 
 
 def error_console(**options: Any) -> "Console":
-    """A console on standard error. `options` are rich's."""
+    """Return a rich console on standard error."""
     from rich.console import Console  # not needed for --help
 
     return Console(file=cast("TextIO", ErrorOutput()), **options)
 
 
 def finish_output() -> None:
-    """Write out what standard output and error hold.
+    """Flush standard output and error.
 
     Raises:
-        OSError: standard output can't be written.
+        OSError: Standard output can't be written.
     """
     try:
         if sys.stderr is not None:
@@ -92,15 +92,14 @@ def finish_output() -> None:
 
 
 def drop_output(stream: TextIO | None = None) -> None:
-    """Let what standard output, or another stream, still holds go nowhere, so that the interpreter's end doesn't
-    raise."""
+    """Discard the buffered output of a stream, standard output by default, so that the exit doesn't raise."""
     with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, (stream or sys.stdout).fileno())
-        os.close(nowhere)
+        null_device = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null_device, (stream or sys.stdout).fileno())
+        os.close(null_device)
 
 
-def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
+def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     part = error.object[error.start : error.end]
@@ -111,15 +110,15 @@ def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
     return escaped, error.end
 
 
-TOLD_AT = (0.25, 0.5, 0.75, 1.0)
-"""Fractions that are told where there is no terminal."""
+REPORTED_FRACTIONS = (0.25, 0.5, 0.75, 1.0)
+"""Fractions of progress that are printed without a terminal."""
 
 
 class Display(Protocol):
-    """Tells how far the demo is."""
+    """Interface of the progress display."""
 
     def say(self, line: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         ...
 
     def stage(self, text: str, fraction: float = 0.0) -> None:
@@ -127,19 +126,19 @@ class Display(Protocol):
         ...
 
 
-class Lines:
-    """For pipes and files: a line for each stage and each quarter of it, without control codes."""
+class LineDisplay:
+    """Progress for pipes and files: a line for each stage and each quarter of it, without control codes."""
 
     def __init__(self) -> None:
-        self._text, self._told = "", 0.0
+        self._text, self._reported = "", 0.0
 
-    def __enter__(self) -> "Lines":
+    def __enter__(self) -> "LineDisplay":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is to be taken back."""
+        """Do nothing: printed lines stay."""
 
     def say(self, line: str) -> None:
         """See `Display`."""
@@ -148,16 +147,16 @@ class Lines:
     def stage(self, text: str, fraction: float = 0.0) -> None:
         """See `Display`."""
         if text != self._text:
-            self._text, self._told = text, 0.0
+            self._text, self._reported = text, 0.0
             self.say(text)
-        reached = max((mark for mark in TOLD_AT if mark <= fraction), default=0.0)
-        if reached > self._told:
-            self._told = reached
+        reached = max((mark for mark in REPORTED_FRACTIONS if mark <= fraction), default=0.0)
+        if reached > self._reported:
+            self._reported = reached
             self.say(f"{text}: {reached:.0%}")
 
 
-class Bar:
-    """For a terminal: one line that is drawn anew, and gone at the end."""
+class BarDisplay:
+    """Progress for a terminal: one line that is redrawn, and removed at the end."""
 
     def __init__(self) -> None:
         self._console = error_console(highlight=False, markup=False)
@@ -165,7 +164,7 @@ class Bar:
         self._progress = Progress(*columns, console=self._console, transient=True)
         self._task = self._progress.add_task("", total=1.0)
 
-    def __enter__(self) -> "Bar":
+    def __enter__(self) -> "BarDisplay":
         self._progress.start()
         return self
 
@@ -185,6 +184,6 @@ class Bar:
 
 
 def display() -> "AbstractContextManager[Display]":
-    """A `Bar` where standard error is a terminal that can move its cursor, else `Lines`."""
+    """Return a `BarDisplay` if standard error is a terminal that can move its cursor, else a `LineDisplay`."""
     can_redraw = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
-    return Bar() if can_redraw else Lines()
+    return BarDisplay() if can_redraw else LineDisplay()

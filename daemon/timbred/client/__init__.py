@@ -6,8 +6,8 @@
         sound = timbred.generate("a deep punchy kick drum", seconds=1, seed=7)
         sound.samples    # numpy, shape (frames, channels), float32
 
-`AsyncTimbred` is the same for asyncio. Errors are those of `timbred.errors`, by the daemon's own codes, and the three
-in `trouble`.
+`AsyncTimbred` has the same methods for asyncio. Errors are those of `timbred.errors`, by the daemon's codes, and
+`DaemonNotFound`, `DaemonTimeout` and `RequestCancelled`.
 """
 
 from timbred.client.async_client import AsyncTimbred

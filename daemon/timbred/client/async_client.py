@@ -1,4 +1,4 @@
-"""Which event answers which request. Does no I/O."""
+"""The asynchronous client, and the matching of events to requests."""
 
 import asyncio
 import json
@@ -30,17 +30,17 @@ from timbred.protocol.coercion import build, entry_named
 from timbred.protocol.schema import EVENTS, REQUESTS, RequestEntry, answers, is_terminal
 
 _ENTRY_OF = {entry.kind: entry for entry in REQUESTS}
-_SHARED = ("voice", "model", "name", "n")
-"""Fields by which a question without an id and its answer belong together."""
+_MATCHING_FIELDS = ("voice", "model", "name", "n")
+"""Fields that match the answer of a request without an id to the request."""
 
 
 def entry_of(request: m.Request) -> RequestEntry:
-    """The request's declaration."""
+    """Return the declaration of a request."""
     return _ENTRY_OF[type(request)]
 
 
 def wire_name(request: m.Request) -> str:
-    """The request's name on the wire.
+    """Return a request's name on the wire.
 
     >>> wire_name(m.Setting(name="tempo"))
     'settings/tempo'
@@ -50,7 +50,7 @@ def wire_name(request: m.Request) -> str:
 
 
 def belongs(request: m.Request, event: m.Event) -> bool:
-    """Whether an event speaks of this request.
+    """Tell if an event belongs to a request.
 
     >>> belongs(m.Play(voice=1, take="a"), m.Playing(voice=2, take="b", frame=0, beat=0.0))
     False
@@ -60,36 +60,36 @@ def belongs(request: m.Request, event: m.Event) -> bool:
         return getattr(event, "id", None) == getattr(request, "id", None)
     if isinstance(event, m.Fail | m.Done | m.Acknowledged | m.Take):
         return str(event.id) == wire_name(request)
-    return answers(entry, event) and all(_agree(request, event, name) for name in _SHARED)
+    return answers(entry, event) and all(_matches(request, event, name) for name in _MATCHING_FIELDS)
 
 
-def _agree(request: m.Request, event: m.Event, name: str) -> bool:
-    asked, told = getattr(request, name, None), getattr(event, name, None)
-    return asked in (None, "*") or told is None or str(asked) == str(told)
+def _matches(request: m.Request, event: m.Event, name: str) -> bool:
+    requested, answered = getattr(request, name, None), getattr(event, name, None)
+    return requested in (None, "*") or answered is None or str(requested) == str(answered)
 
 
 def ends(request: m.Request, event: m.Event) -> bool:
-    """Whether an event that belongs to a request is its last."""
+    """Tell if an event is the last one of a request."""
     return is_terminal(event) and belongs(request, event)
 
 
 log = logging.getLogger(__name__)
 
 FOUND_WITHIN = 1.5
-"""Seconds in which a daemon that is there is found."""
+"""Seconds after which no daemon counts as running."""
 
 SILENT_AFTER = 30.0
-"""Seconds without an event of a request after which the daemon is asked for a sign of life, and that it gets for it."""
+"""Seconds without an event after which the daemon is pinged, and after which a ping counts as unanswered."""
 
 PING = b'{"type": "ping"}'
 
 
 class _PendingRequest:
-    """A request under way, and what was heard of it: events, or the error that ends it."""
+    """A pending request, and the queue of its events or of the error that ends it."""
 
     def __init__(self, request: m.Request) -> None:
         self.request = request
-        self.heard: asyncio.Queue[m.Event | Sound | TimbredError] = asyncio.Queue()
+        self.received: asyncio.Queue[m.Event | Sound | TimbredError] = asyncio.Queue()
 
 
 class AsyncTimbred(AsyncRequests):
@@ -98,21 +98,24 @@ class AsyncTimbred(AsyncRequests):
         async with AsyncTimbred() as timbred:
             sound = await timbred.generate("warm analog pad", seconds=4)
 
-    Finds the daemon by itself: where the user's settings say (`host`, `zmq.requests`), else by zeroconf. Nothing is
-    connected before the first request; when the daemon ends and comes back, the next request finds it again.
+    It finds the daemon through the user's settings (`host`, `zmq.requests`), else by mDNS. It connects at the first
+    request, and again at the first request after the daemon was restarted.
+
+    Args:
+        host: The daemon's host with `requests`, 127.0.0.1 by default.
+        requests: The daemon's port for requests. With it no other daemon is searched for.
+        events: The daemon's port for events, which `listen` needs; `requests` + 1 by default.
     """
 
     def __init__(self, host: str | None = None, requests: int | None = None, events: int | None = None) -> None:
-        """With `requests`, the daemon at that port (and `host`, 127.0.0.1) and no other; `events` is the port that
-        `listen` needs."""
         self._named = (
             None if requests is None else DaemonAddress(host or connection.LOOPBACK, requests, events or requests + 1)
         )
         self._context = zmq.asyncio.Context()
         self._link: DaemonConnection | None = None
         self._connecting: asyncio.Task[DaemonConnection] | None = None
-        self._asked: list[_PendingRequest] = []
-        self._turns: dict[str, asyncio.Lock] = {}
+        self._pending: list[_PendingRequest] = []
+        self._locks: dict[str, asyncio.Lock] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -121,7 +124,7 @@ class AsyncTimbred(AsyncRequests):
         await self.close()
 
     async def close(self) -> None:
-        """End the connection. Requests under way go on in the daemon, unheard."""
+        """Close the connection. The daemon continues pending requests, but their events are lost."""
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])
@@ -131,48 +134,48 @@ class AsyncTimbred(AsyncRequests):
         self._context.destroy(linger=0)
 
     async def connect(self, within: float = FOUND_WITHIN) -> DaemonAddress:
-        """Find the daemon now; where it is.
+        """Find the daemon and return its address.
 
         Raises:
-            NoDaemon: there is none, after at most `within` seconds.
+            DaemonNotFound: There is none, after at most `within` seconds.
         """
         return (await self._up(within)).place
 
     async def ask(self, request: m.Request) -> AsyncGenerator[m.Event | Sound]:
-        """A request's events as they come, the last one ends it. A take that came with its samples is a Sound.
+        """Send a request and yield its events, up to the terminal one. A take with samples is a Sound.
 
-        Leaving before the end cancels a sound.
+        Leaving before the end cancels a sound's request.
 
         Raises:
-            NoDaemon: no daemon is there, or it ended meanwhile.
-            Silent: the daemon doesn't answer any more.
-            CancelledElsewhere: somebody else cancelled it.
-            TimbredError: the request failed; the class is that of its code, the message the daemon's.
+            DaemonNotFound: No daemon is running, or it ended meanwhile.
+            DaemonTimeout: The daemon no longer answers.
+            RequestCancelled: Another client cancelled the request.
+            TimbredError: The request failed; the class is that of its code, the message the daemon's.
         """
-        async with self._turn(request):
-            asked = _PendingRequest(request)
+        async with self._lock_for(request):
+            pending = _PendingRequest(request)
             ended = False
-            self._asked.append(asked)
+            self._pending.append(pending)
             try:
                 await self._send(frames.encode_request(request, wire_name(request)))
                 while not ended:
-                    event = await self._next(asked)
+                    event = await self._next(pending)
                     ended = not isinstance(event, Sound) and ends(request, event)
-                    yield _checked(event)
+                    yield _raise_failure(event)
             except TimbredError:
                 ended = True
                 raise
             finally:
-                self._asked.remove(asked)
+                self._pending.remove(pending)
                 if not ended:
-                    self._take_back(request)
+                    self._cancel(request)
 
     async def listen(self, *names: str) -> AsyncGenerator[tuple[str, m.Event]]:
-        """Everybody's events, with who asked for each, as they happen: those of these names, or all.
+        """Yield the events of all clients, each with its client's id: those of these names, or all.
 
         Raises:
-            NoDaemon: no daemon is there.
-            BadRequest: there is no such event.
+            DaemonNotFound: No daemon is running.
+            BadRequest: There is no such event.
         """
         for name in names:
             _check_event(name)
@@ -184,28 +187,26 @@ class AsyncTimbred(AsyncRequests):
                 subscriber.subscribe(name)
             subscriber.connect(place.events_url)
             while True:
-                found = json.loads((await subscriber.recv_multipart())[1])
-                event = frames.read_event(found)
+                fields = json.loads((await subscriber.recv_multipart())[1])
+                event = frames.read_event(fields)
                 if event is not None:
-                    yield found["client"], event
-
-    # what the generated methods are made of
+                    yield fields["client"], event
 
     def request(self, name: str, /, **values: Any) -> m.Request:
-        """A request as the daemon will read it.
+        """Build a request from its name on the wire and its keys.
 
         Raises:
-            BadRequest: a value is of the wrong kind or out of range; nothing was sent.
+            BadRequest: A value is of the wrong type or out of range.
         """
-        entry, said = entry_named(name)
+        entry, family_key = entry_named(name)
         if isinstance(values.get("value"), bool):
             values["value"] = int(values["value"])
         if entry.has_id:
             values |= {"id": uuid.uuid4().hex, "inline": True}
-        return build(entry, {**values, **said})
+        return build(entry, {**values, **family_key})
 
     async def _one(self, request: m.Request) -> Any:
-        """The event that answers a question; None for a mere `done`."""
+        """Send a request and return the event that answers it; None for a `done` without a take."""
         async with aclosing(self.ask(request)) as events:
             async for event in events:
                 return None if isinstance(event, m.Acknowledged) else event
@@ -216,92 +217,90 @@ class AsyncTimbred(AsyncRequests):
             return first_of([event async for event in events if isinstance(event, Sound)])
 
     async def _list(self, request: m.Request) -> list[Any]:
-        """The answer to a question that is answered by several events, in one reply on a line of its own."""
+        """Send a request that is answered by several events and return them. A REQ socket gets them in one reply."""
         place = await self.connect()
-        with self._context.socket(zmq.REQ) as line:
-            line.set(zmq.IPV6, int(":" in place.host))
-            line.set(zmq.LINGER, 0)
-            line.connect(place.requests_url)
-            await line.send(frames.encode_request(request, wire_name(request)))
+        with self._context.socket(zmq.REQ) as socket:
+            socket.set(zmq.IPV6, int(":" in place.host))
+            socket.set(zmq.LINGER, 0)
+            socket.connect(place.requests_url)
+            await socket.send(frames.encode_request(request, wire_name(request)))
             try:
                 async with asyncio.timeout(SILENT_AFTER):
-                    found = json.loads(await line.recv())
+                    reply = json.loads(await socket.recv())
             except TimeoutError:
                 raise _silent(place) from None
-        if found["type"] == "fail":
-            raise error_of(cast("m.Fail", frames.read_event(found)))
-        return [frames.read_event(one) for one in found[wire_name(request)]]
+        if reply["type"] == "fail":
+            raise error_of(cast("m.Fail", frames.read_event(reply)))
+        return [frames.read_event(item) for item in reply[wire_name(request)]]
 
-    # the line
-
-    def _turn(self, request: m.Request) -> asyncio.Lock:
-        """Questions without an id wait for each other, so that each gets its own answer."""
+    def _lock_for(self, request: m.Request) -> asyncio.Lock:
+        """Return the lock of a request: requests of one type without an id are sent one after the other."""
         entry = entry_of(request)
-        return asyncio.Lock() if entry.has_id else self._turns.setdefault(entry.name, asyncio.Lock())
+        return asyncio.Lock() if entry.has_id else self._locks.setdefault(entry.name, asyncio.Lock())
 
     async def _send(self, frame: bytes) -> None:
         (await self._up(FOUND_WITHIN)).send(frame)
 
     async def _up(self, within: float) -> DaemonConnection:
-        """The connection. Requests that come while it is sought wait for the same answer, not one after the other."""
+        """Return the connection. Requests made while the daemon is searched for share one search."""
         if self._link is not None and self._link.up:
             return self._link
         if self._connecting is None or self._connecting.done():
-            self._connecting = asyncio.create_task(self._connected(within))
-            self._connecting.add_done_callback(_looked_at)
+            self._connecting = asyncio.create_task(self._find(within))
+            self._connecting.add_done_callback(_ignore_failure)
         return await asyncio.shield(self._connecting)
 
-    async def _connected(self, within: float) -> DaemonConnection:
+    async def _find(self, within: float) -> DaemonConnection:
         deadline = time.monotonic() + within
         place = self._named or connection.usual_place()
-        share = 1.0 if self._named else 0.4  # zeroconf gets the rest
-        if place.requests and (link := await self._reached(place, within * share)) is not None:
+        share = 1.0 if self._named else 0.4  # mDNS gets the rest
+        if place.requests and (link := await self._try_connect(place, within * share)) is not None:
             return link
-        for other in await connection.announced(deadline - time.monotonic()) if self._named is None else ():
-            if (link := await self._reached(other, max(0.2, deadline - time.monotonic()))) is not None:
+        for other in await connection.browse(deadline - time.monotonic()) if self._named is None else ():
+            if (link := await self._try_connect(other, max(0.2, deadline - time.monotonic()))) is not None:
                 return link
         raise DaemonNotFound(f"no timbred answers at {place}; start it with: timbred serve")
 
-    async def _reached(self, place: DaemonAddress, within: float) -> DaemonConnection | None:
+    async def _try_connect(self, place: DaemonAddress, within: float) -> DaemonConnection | None:
         if self._link is None or self._link.place != place:
             if self._link is not None:
                 await self._link.close()
-            self._link = DaemonConnection(self._context, place, self._hear, self._lost)
+            self._link = DaemonConnection(self._context, place, self._on_event, self._on_lost)
         return self._link if await self._link.wait_up(within) else None
 
-    def _hear(self, event: m.Event, samples: list[bytes]) -> None:
-        heard = read_sound(event, samples[0]) if isinstance(event, m.Take) and samples else event
-        for asked in self._asked:
-            if belongs(asked.request, event):
-                asked.heard.put_nowait(heard)
+    def _on_event(self, event: m.Event, samples: list[bytes]) -> None:
+        received = read_sound(event, samples[0]) if isinstance(event, m.Take) and samples else event
+        for pending in self._pending:
+            if belongs(pending.request, event):
+                pending.received.put_nowait(received)
                 return
             if isinstance(event, m.Pong):
-                asked.heard.put_nowait(event)
+                pending.received.put_nowait(event)
 
-    def _lost(self) -> None:
-        for asked in self._asked:
-            asked.heard.put_nowait(
+    def _on_lost(self) -> None:
+        for pending in self._pending:
+            pending.received.put_nowait(
                 DaemonNotFound("timbred has ended while it worked on this; ask again once it is back")
             )
 
-    async def _next(self, asked: _PendingRequest) -> m.Event | Sound:
-        """The next thing heard of a request. A daemon that is silent for long is asked whether it is still there."""
+    async def _next(self, pending: _PendingRequest) -> m.Event | Sound:
+        """Wait for a request's next event. A daemon that is silent for long is pinged."""
         for patience in (SILENT_AFTER, SILENT_AFTER):
             try:
                 async with asyncio.timeout(patience):
-                    heard = await asked.heard.get()
+                    event = await pending.received.get()
             except TimeoutError:
                 await self._send(PING)
                 continue
-            if isinstance(heard, TimbredError):
-                raise heard
-            if isinstance(heard, m.Pong) and not isinstance(asked.request, m.Ping):
-                return await self._next(asked)
-            return heard
+            if isinstance(event, TimbredError):
+                raise event
+            if isinstance(event, m.Pong) and not isinstance(pending.request, m.Ping):
+                return await self._next(pending)
+            return event
         raise _silent(self._link.place if self._link else "its port")
 
-    def _take_back(self, request: m.Request) -> None:
-        """Cancel a sound that nobody waits for any more."""
+    def _cancel(self, request: m.Request) -> None:
+        """Cancel a sound's request whose events are no longer read."""
         if entry_of(request).has_id and self._link is not None and self._link.up:
             cancel = m.Cancel(id=getattr(request, "id", "*"))
             try:
@@ -310,11 +309,11 @@ class AsyncTimbred(AsyncRequests):
                 log.debug("%s: nothing is left to cancel", error)
 
 
-def _checked(event: m.Event | Sound) -> m.Event | Sound:
+def _raise_failure(event: m.Event | Sound) -> m.Event | Sound:
     if isinstance(event, m.Fail):
         raise error_of(event)
     if isinstance(event, m.Cancelled):
-        raise RequestCancelled("this request was cancelled by somebody else; ask again if you want it")
+        raise RequestCancelled("this request was cancelled by another client; send it again if you want it")
     return event
 
 
@@ -327,10 +326,14 @@ def _silent(place: DaemonAddress | str) -> DaemonTimeout:
 def _check_event(name: str) -> None:
     known = [entry.name for entry in EVENTS]
     if name not in known:
-        raise error_of(m.Fail(id="listen", code="bad-request", message=f"no event is called {name!r}; {known}"))
+        raise error_of(
+            m.Fail(
+                id="listen", code="bad-request", message=f"no event is called {name!r}; allowed are {', '.join(known)}"
+            )
+        )
 
 
-def _looked_at(connecting: "asyncio.Task[DaemonConnection]") -> None:
-    """Whoever asked for it may have gone meanwhile: then nobody hears of the failure, which is no fault."""
+def _ignore_failure(connecting: "asyncio.Task[DaemonConnection]") -> None:
+    """Retrieve the exception of a search whose requests were all cancelled, so that asyncio doesn't log it."""
     if not connecting.cancelled():
         connecting.exception()

@@ -1,4 +1,4 @@
-"""What can go wrong between a program and a daemon, beside what the daemon itself answers."""
+"""Finding a daemon and the ZeroMQ connection to it, with the errors of both."""
 
 import asyncio
 import json
@@ -19,19 +19,19 @@ from timbred.protocol import messages as m
 
 
 class DaemonNotFound(errors.ShuttingDown):
-    """No daemon is there, or it ended while it worked on this. Ask again once it is back."""
+    """No daemon is running, or it ended while it worked on the request."""
 
 
 class DaemonTimeout(errors.WorkerLost, TimeoutError):
-    """A daemon is there and doesn't answer any more."""
+    """The daemon no longer answers."""
 
 
 class RequestCancelled(errors.BadRequest):
-    """Somebody else cancelled this request."""
+    """The request was cancelled by another client."""
 
 
 def error_of(fail: m.Fail) -> errors.TimbredError:
-    """The error that a `fail` stands for, of the class that its code has in `timbred.errors`."""
+    """Return the error of a `fail` event, of the class that its code has in `timbred.errors`."""
     if fail.code == errors.Busy.code:
         return errors.Busy(fail.message, fail.retry_after_s or 1.0)
     return errors.from_code(fail.code, fail.message)
@@ -39,12 +39,12 @@ def error_of(fail: m.Fail) -> errors.TimbredError:
 
 LOOPBACK = "127.0.0.1"
 SERVICE = "_oscjson._tcp.local."
-"""What daemons are announced as; see `timbred.discovery.mdns`."""
+"""The mDNS service of daemons; see `timbred.discovery.mdns`."""
 
 
 @dataclass(frozen=True)
 class DaemonAddress:
-    """A daemon's ZeroMQ ports."""
+    """A daemon's host and its ZeroMQ ports."""
 
     host: str
     requests: int
@@ -55,10 +55,12 @@ class DaemonAddress:
 
     @property
     def requests_url(self) -> str:
+        """ZeroMQ URL of the port for requests."""
         return f"tcp://{self._host}:{self.requests}"
 
     @property
     def events_url(self) -> str:
+        """ZeroMQ URL of the port for events."""
         return f"tcp://{self._host}:{self.events}"
 
     @property
@@ -68,38 +70,38 @@ class DaemonAddress:
 
 
 def reachable(host: str) -> str:
-    """The address to connect to for a daemon that is bound to `host`."""
+    """Return the address to connect to for a daemon that is bound to `host`."""
     return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)
 
 
 def place_of(settings: config.Config) -> DaemonAddress:
-    """Where these settings put a daemon."""
+    """Return the address of a daemon with these settings."""
     return DaemonAddress(settings["host"], settings["zmq.requests"], settings["zmq.events"])
 
 
 def usual_place() -> DaemonAddress:
-    """Where the user's own settings put it: the file, the environment, else the defaults.
+    """Return the daemon's address in the user's settings: the file, the environment, else the defaults.
 
     Raises:
-        BadRequest: the settings can't be read.
+        BadRequest: The settings can't be read.
     """
     return place_of(config.load(None, os.environ, ()))
 
 
-async def announced(within: float) -> list[DaemonAddress]:
-    """The daemons that zeroconf tells of on this machine's loopback interface, in at most `within` seconds."""
-    found: list[DaemonAddress] = []
+async def browse(within: float) -> list[DaemonAddress]:
+    """Return the first daemon announced by mDNS on the loopback interface, in at most `within` seconds; else no one."""
+    places: list[DaemonAddress] = []
     try:
-        async with asyncio.timeout(within), aclosing(_browsed()) as browsed:
-            async for place in browsed:
-                found.append(place)
-                break  # the first that answers: a performer waits
+        async with asyncio.timeout(within), aclosing(_browse_services()) as services:
+            async for place in services:
+                places.append(place)
+                break  # one is enough, and a performer waits
     except (TimeoutError, OSError):
-        return found
-    return found
+        return places
+    return places
 
 
-async def _browsed() -> AsyncGenerator[DaemonAddress]:
+async def _browse_services() -> AsyncGenerator[DaemonAddress]:
     from zeroconf import IPVersion, ServiceStateChange, Zeroconf
     from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
@@ -114,16 +116,16 @@ async def _browsed() -> AsyncGenerator[DaemonAddress]:
         AsyncServiceBrowser(responder.zeroconf, [SERVICE], handlers=[changed])
         while True:
             info = AsyncServiceInfo(SERVICE, await names.get())
-            if await info.async_request(responder.zeroconf, 1000) and (place := _place(info)) is not None:
+            if await info.async_request(responder.zeroconf, 1000) and (place := _address_of(info)) is not None:
                 yield place
     finally:
         await responder.async_close()
 
 
-def _place(info: Any) -> DaemonAddress | None:
-    """Where an announced service is; None when it is none of timbred's."""
-    told = {key.decode(): (value or b"").decode() for key, value in info.properties.items()}
-    ports = [told.get(name, "") for name in ("zmq.requests", "zmq.events")]
+def _address_of(info: Any) -> DaemonAddress | None:
+    """Return the address of an announced service; None if it isn't a timbred daemon."""
+    properties = {key.decode(): (value or b"").decode() for key, value in info.properties.items()}
+    ports = [properties.get(name, "") for name in ("zmq.requests", "zmq.events")]
     if not all(port.isdecimal() for port in ports) or not info.parsed_addresses():
         return None
     return DaemonAddress(info.parsed_addresses()[0], int(ports[0]), int(ports[1]))
@@ -131,20 +133,28 @@ def _place(info: Any) -> DaemonAddress | None:
 
 log = logging.getLogger(__name__)
 
-Heard = Callable[[m.Event, list[bytes]], None]
-"""Takes an event and the frames that follow it."""
+OnEvent = Callable[[m.Event, list[bytes]], None]
+"""Called with an event and the frames that follow it."""
 
 
 class DaemonConnection:
-    """One DEALER. Nothing is sent while no daemon is there: what would wait could be carried out much later."""
+    """A DEALER connected to one daemon.
+
+    Nothing is queued while no daemon is there: a queued request could be executed much later.
+
+    Args:
+        context: The ZeroMQ context.
+        place: The daemon's address.
+        on_event: Called with each event and the frames that follow it.
+        on_lost: Called when the connection is lost, after the last event.
+    """
 
     def __init__(
-        self, context: zmq.asyncio.Context, place: DaemonAddress, heard: Heard, lost: Callable[[], None]
+        self, context: zmq.asyncio.Context, place: DaemonAddress, on_event: OnEvent, on_lost: Callable[[], None]
     ) -> None:
-        """`heard` takes each event; `lost` hears that the connection broke, after the last event."""
         self.place = place
-        self._heard = heard
-        self._lost = lost
+        self._on_event = on_event
+        self._on_lost = on_lost
         self._up = asyncio.Event()
         self._socket = context.socket(zmq.DEALER)
         self._socket.set(zmq.LINGER, 0)
@@ -156,10 +166,11 @@ class DaemonConnection:
 
     @property
     def up(self) -> bool:
+        """True while a daemon is connected."""
         return self._up.is_set()
 
     async def wait_up(self, within: float) -> bool:
-        """Whether a daemon is there, in at most `within` seconds."""
+        """Wait until a daemon is connected; return False if that takes more than `within` seconds."""
         try:
             async with asyncio.timeout(within):
                 await self._up.wait()
@@ -171,7 +182,7 @@ class DaemonConnection:
         """Send a request.
 
         Raises:
-            NoDaemon: there is none at this moment.
+            DaemonNotFound: No daemon is connected.
         """
         sent = cast("asyncio.Future[Any]", self._socket.send(frame, zmq.NOBLOCK))
         if not sent.done() or sent.exception() is not None:
@@ -179,7 +190,7 @@ class DaemonConnection:
             raise DaemonNotFound(f"the connection to timbred at {self.place} has just ended; ask again once it is back")
 
     async def close(self) -> None:
-        """End it; what waits to be sent is lost."""
+        """Close the connection; unsent requests are lost."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -189,34 +200,34 @@ class DaemonConnection:
 
     async def _read(self) -> None:
         while True:
-            self._take(await self._socket.recv_multipart())
+            self._handle(await self._socket.recv_multipart())
 
-    def _take(self, parts: list[bytes]) -> None:
-        """Hand on an event. One that can't be read, or whose handling fails, must not end the reading of others."""
+    def _handle(self, parts: list[bytes]) -> None:
+        """Pass on an event. A failure is logged, so that later events are still read."""
         try:
             event = frames.read_event(json.loads(parts[0]))
             if event is None:
                 log.debug("an event that this version doesn't know: %s", parts[0])
             else:
-                self._heard(event, parts[1:])
+                self._on_event(event, parts[1:])
         except Exception:
             log.exception("an event from timbred at %s is lost: %s", self.place, parts[0][:200])
 
     async def _watch(self) -> None:
         while True:
-            told = zmq.utils.monitor.parse_monitor_message(await self._monitor.recv_multipart())
-            if told["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            status = zmq.utils.monitor.parse_monitor_message(await self._monitor.recv_multipart())
+            if status["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._up.set()
             elif self._up.is_set():
                 self._up.clear()
-                self._take_what_is_left()
-                self._lost()
+                self._handle_received()
+                self._on_lost()
 
-    def _take_what_is_left(self) -> None:
-        """What the daemon said last may lie here still; it comes before the loss."""
+    def _handle_received(self) -> None:
+        """Handle the last events of a daemon that has ended, before the loss is reported."""
         while True:
             received = cast("asyncio.Future[list[bytes]]", self._socket.recv_multipart(zmq.NOBLOCK))
             if not received.done() or received.exception() is not None:
                 received.cancel()
                 return
-            self._take(received.result())
+            self._handle(received.result())

@@ -1,4 +1,4 @@
-"""Writes `requests.py`: the client's methods with their types and help, derived from the vocabulary.
+"""Generation of `requests.py`: the client's methods with their types and help, derived from the declarations.
 
 python -m timbred.client.generate_requests > daemon/timbred/client/requests.py
 """
@@ -15,38 +15,36 @@ from timbred.protocol.describe import Key, keys_of
 from timbred.protocol.keys import PlaybackKeys, Recipe
 from timbred.protocol.schema import EVENTS, REQUESTS, RequestEntry
 
-BY_ITSELF = ("hello", "notify", "cancel", "sync")
-"""Requests that the client makes by itself, or has another way for: leaving, and `listen`."""
+WITHOUT_METHOD = ("hello", "notify", "cancel", "sync")
+"""Requests that the client sends itself, or that it has another interface for (`listen`)."""
 
 LISTS = {"models": "m.Model", "takes": "m.Take"}
 """Requests that are answered by several events, and the type of each."""
 
-OWN = ("id", "port", "inline")
+FILLED_IN = ("id", "port", "inline")
 """Fields that the client fills in."""
 
-WIDTH = 120
+MAX_LINE_CHARACTERS = 120
 
 
-def written() -> str:
-    """The whole file."""
-    entries = [entry for entry in REQUESTS if entry.name not in BY_ITSELF]
+def generate() -> str:
+    """Return the text of the whole file."""
+    entries = [entry for entry in REQUESTS if entry.name not in WITHOUT_METHOD]
     parts = [
         _HEAD,
-        _typed_dict(
-            "KeysOfPlaying", "TypedDict, total=False", _own(PlaybackKeys, m.Request), "Keys of a sound that plays."
-        ),
+        _typed_dict("KeysOfPlaying", "TypedDict, total=False", _own(PlaybackKeys, m.Request), "Keys of playback."),
         _typed_dict("KeysOfSound", "KeysOfPlaying, total=False", _of_sound(), "Keys of a sound."),
         *(_keys_class(entry) for entry in entries if _keys(entry)),
-        _ASKING,
-        "\n".join(_asynchronous(entry) for entry in entries),
-        _WAITING,
-        "\n".join(_plain(entry) for entry in entries),
+        _ASYNC_HEAD,
+        "\n".join(_async_method(entry) for entry in entries),
+        _SYNC_HEAD,
+        "\n".join(_sync_method(entry) for entry in entries),
     ]
     return "\n".join(part for part in parts if part)
 
 
 def _of_sound() -> list[Key]:
-    return [key for key in _own(Recipe, PlaybackKeys) if key.name not in (*OWN, "voice")]
+    return [key for key in _own(Recipe, PlaybackKeys) if key.name not in (*FILLED_IN, "voice")]
 
 
 def _own(kind: type[m.Message], base: type[m.Message]) -> list[Key]:
@@ -56,11 +54,11 @@ def _own(kind: type[m.Message], base: type[m.Message]) -> list[Key]:
 
 def _positional(entry: RequestEntry) -> list[str]:
     named = [name for name in (entry.family, *entry.positional, entry.rest) if name]
-    return [name for name in named if name not in OWN]
+    return [name for name in named if name not in FILLED_IN]
 
 
 def _keys(entry: RequestEntry) -> list[Key]:
-    return [key for key in keys_of(entry.kind) if key.name not in (*OWN, *_positional(entry))]
+    return [key for key in keys_of(entry.kind) if key.name not in (*FILLED_IN, *_positional(entry))]
 
 
 def _class_name(entry: RequestEntry) -> str:
@@ -92,14 +90,19 @@ def _help(key: Key) -> str:
 
 
 def _docstring(text: str, indent: str) -> list[str]:
-    if len(indent) + len(text) + 6 <= WIDTH:
+    """Return the lines of a docstring: one line, or the first sentence and the rest."""
+    if len(indent) + len(text) + 6 <= MAX_LINE_CHARACTERS:
         return [f'{indent}"""{text}"""']
-    wrapped = textwrap.wrap(text, WIDTH - len(indent) - 3)
-    return [f'{indent}"""{wrapped[0]}', *(indent + line for line in wrapped[1:]), f'{indent}"""']
+    summary, _, details = text.partition(". ")
+    if not details:
+        wrapped = textwrap.wrap(text, MAX_LINE_CHARACTERS - len(indent) - 3)
+        return [f'{indent}"""{wrapped[0]}', *(indent + line for line in wrapped[1:]), f'{indent}"""']
+    wrapped = textwrap.wrap(details, MAX_LINE_CHARACTERS - len(indent))
+    return [f'{indent}"""{summary}.', "", *(indent + line for line in wrapped), f'{indent}"""']
 
 
 def type_of(kind: inspect.Type) -> str:  # noqa: PLR0911  one return for each kind of value
-    """A field's type as an annotation, without None.
+    """Return a field's type as an annotation, without None.
 
     >>> type_of(fields_of(m.Generate)["seed"].type)
     'int'
@@ -128,10 +131,14 @@ def _quoted(value: object) -> str:
 
 
 def _def(start: str, entry: RequestEntry, answer: str) -> list[str]:
-    """The `def` line, broken in three where it is too long."""
+    """Return the `def` line, in three lines if it is too long."""
     arguments = _signature(entry)
     whole = f"    {start}({arguments}) -> {answer}:"
-    return [whole] if len(whole) <= WIDTH else [f"    {start}(", f"        {arguments}", f"    ) -> {answer}:"]
+    return (
+        [whole]
+        if len(whole) <= MAX_LINE_CHARACTERS
+        else [f"    {start}(", f"        {arguments}", f"    ) -> {answer}:"]
+    )
 
 
 def _signature(entry: RequestEntry) -> str:
@@ -144,17 +151,17 @@ def _signature(entry: RequestEntry) -> str:
 
 
 def _call(entry: RequestEntry, prefix: str = "") -> str:
-    handed = [f"{name}={name}" for name in _positional(entry) if name != entry.family]
+    arguments = [f"{name}={name}" for name in _positional(entry) if name != entry.family]
     name = f'f"{entry.name}/{{{entry.family}}}"' if entry.family else f'"{entry.name}"'
-    return ", ".join([prefix + name, *handed, *(["**keys"] if _keys(entry) else [])])
+    return ", ".join([prefix + name, *arguments, *(["**keys"] if _keys(entry) else [])])
 
 
-def _pass_on(entry: RequestEntry) -> str:
+def _forwarded(entry: RequestEntry) -> str:
     return ", ".join([*_positional(entry), *(["**keys"] if _keys(entry) else [])])
 
 
 def _answer(entry: RequestEntry) -> str:
-    """The type of what a request gives."""
+    """Return the return type of a request's method."""
     if entry.has_id:
         return "Sound"
     if entry.name in LISTS:
@@ -173,7 +180,7 @@ def _about(entry: RequestEntry) -> list[str]:
     return _docstring(" ".join((entry.kind.__doc__ or "").split()), " " * 8)
 
 
-def _asynchronous(entry: RequestEntry) -> str:
+def _async_method(entry: RequestEntry) -> str:
     way = "_sound" if entry.has_id else "_list" if entry.name in LISTS else "_one"
     lines = [
         *_def(f"async def {_method_name(entry)}", entry, _answer(entry)),
@@ -184,26 +191,26 @@ def _asynchronous(entry: RequestEntry) -> str:
     if entry.has_id:
         lines += [
             *_def(f"def {entry.name}_events", entry, "AsyncGenerator[m.Event | Sound]"),
-            f'        """As `{entry.name}`, with all its events. Leaving before the end cancels it."""',
+            f'        """Yield the events of `{entry.name}`. Leaving before the end cancels it."""',
             f"        return self.ask(self.request({_call(entry)}))",
             "",
         ]
     return "\n".join(lines)
 
 
-def _plain(entry: RequestEntry) -> str:
+def _sync_method(entry: RequestEntry) -> str:
     name = _method_name(entry)
     lines = [
         *_def(f"def {name}", entry, _answer(entry)),
         *_about(entry),
-        f"        return self._run(self.timbred.{name}({_pass_on(entry)}))",
+        f"        return self._run(self.timbred.{name}({_forwarded(entry)}))",
         "",
     ]
     if entry.has_id:
         lines += [
             *_def(f"def {name}_events", entry, "Generator[m.Event | Sound]"),
-            f'        """As `{name}`, with all its events. Leaving before the end cancels it."""',
-            f"        return self._each(self.timbred.{name}_events({_pass_on(entry)}))",
+            f'        """Yield the events of `{name}`. Leaving before the end cancels it."""',
+            f"        return self._each(self.timbred.{name}_events({_forwarded(entry)}))",
             "",
         ]
     return "\n".join(lines)
@@ -211,7 +218,7 @@ def _plain(entry: RequestEntry) -> str:
 
 _HEAD = '''"""Every request as a method, with its keys as typed keyword arguments.
 
-Written by `python -m timbred.client.generate_requests` from the vocabulary: don't change it here.
+Written by `python -m timbred.client.generate_requests` from the declared messages; don't edit it.
 """
 
 from abc import ABC, abstractmethod
@@ -225,14 +232,16 @@ Result = TypeVar("Result")
 
 '''
 
-_ASKING = '''class AsyncRequests(ABC):
-    """The requests, for asyncio."""
+_ASYNC_HEAD = '''class AsyncRequests(ABC):
+    """Methods for all requests, for asyncio."""
 
     @abstractmethod
-    def request(self, name: str, /, **values: Any) -> m.Request: ...
+    def request(self, name: str, /, **values: Any) -> m.Request:
+        """Build a request from its name on the wire and its keys."""
 
     @abstractmethod
-    def ask(self, request: m.Request) -> AsyncGenerator[m.Event | Sound]: ...
+    def ask(self, request: m.Request) -> AsyncGenerator[m.Event | Sound]:
+        """Send a request and yield its events."""
 
     @abstractmethod
     async def _one(self, request: m.Request) -> Any: ...
@@ -244,13 +253,14 @@ _ASKING = '''class AsyncRequests(ABC):
     async def _sound(self, request: m.Request) -> Sound: ...
 '''
 
-_WAITING = '''
+_SYNC_HEAD = '''
 class PlainRequests(ABC):
-    """The requests; each call waits for its answer."""
+    """Methods for all requests; each call blocks until it is answered."""
 
     @property
     @abstractmethod
-    def timbred(self) -> AsyncRequests: ...
+    def timbred(self) -> AsyncRequests:
+        """The asynchronous client."""
 
     @abstractmethod
     def _run(self, work: Coroutine[Any, Any, Result]) -> Result: ...
@@ -261,4 +271,4 @@ class PlainRequests(ABC):
 
 
 if __name__ == "__main__":
-    sys.stdout.write(written())
+    sys.stdout.write(generate())

@@ -1,6 +1,6 @@
 """Every request as a method, with its keys as typed keyword arguments.
 
-Written by `python -m timbred.client.generate_requests` from the vocabulary: don't change it here.
+Written by `python -m timbred.client.generate_requests` from the declared messages; don't edit it.
 """
 
 from abc import ABC, abstractmethod
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 class KeysOfPlaying(TypedDict, total=False):
-    """Keys of a sound that plays."""
+    """Keys of playback."""
 
     gain: float
     """dB: a number from -120 to 24; default 0."""
@@ -192,13 +192,15 @@ class FlowKeys(KeysOfSound, total=False):
 
 
 class AsyncRequests(ABC):
-    """The requests, for asyncio."""
+    """Methods for all requests, for asyncio."""
 
     @abstractmethod
-    def request(self, name: str, /, **values: Any) -> m.Request: ...
+    def request(self, name: str, /, **values: Any) -> m.Request:
+        """Build a request from its name on the wire and its keys."""
 
     @abstractmethod
-    def ask(self, request: m.Request) -> AsyncGenerator[m.Event | Sound]: ...
+    def ask(self, request: m.Request) -> AsyncGenerator[m.Event | Sound]:
+        """Send a request and yield its events."""
 
     @abstractmethod
     async def _one(self, request: m.Request) -> Any: ...
@@ -214,7 +216,7 @@ class AsyncRequests(ABC):
         return await self._sound(self.request("generate", prompt=prompt, **keys))
 
     def generate_events(self, prompt: str, **keys: Unpack[GenerateKeys]) -> AsyncGenerator[m.Event | Sound]:
-        """As `generate`, with all its events. Leaving before the end cancels it."""
+        """Yield the events of `generate`. Leaving before the end cancels it."""
         return self.ask(self.request("generate", prompt=prompt, **keys))
 
     async def vary(self, take: str, prompt: str | None = None, **keys: Unpack[VaryKeys]) -> Sound:
@@ -224,7 +226,7 @@ class AsyncRequests(ABC):
     def vary_events(
         self, take: str, prompt: str | None = None, **keys: Unpack[VaryKeys]
     ) -> AsyncGenerator[m.Event | Sound]:
-        """As `vary`, with all its events. Leaving before the end cancels it."""
+        """Yield the events of `vary`. Leaving before the end cancels it."""
         return self.ask(self.request("vary", take=take, prompt=prompt, **keys))
 
     async def status(self) -> m.StatusReply:
@@ -260,9 +262,10 @@ class AsyncRequests(ABC):
         return await self._one(self.request("set", voice=voice, **keys))
 
     async def flow(self, voice: int, prompt: str, **keys: Unpack[FlowKeys]) -> m.Flowing:
-        """Starts continuous playback on a voice, rendered segment by segment, or changes its parameters. `fade` is the
-        duration of the crossfade between segments (1 s by default); with `prompt2`, the duration in which `mix`
-        reaches its value. `stop` ends it.
+        """Starts continuous playback on a voice, rendered segment by segment, or changes its parameters.
+
+        `fade` is the duration of the crossfade between segments (1 s by default); with `prompt2`, the duration in which
+        `mix` reaches its value. `stop` ends it.
         """
         return await self._one(self.request("flow", voice=voice, prompt=prompt, **keys))
 
@@ -280,11 +283,12 @@ class AsyncRequests(ABC):
 
 
 class PlainRequests(ABC):
-    """The requests; each call waits for its answer."""
+    """Methods for all requests; each call blocks until it is answered."""
 
     @property
     @abstractmethod
-    def timbred(self) -> AsyncRequests: ...
+    def timbred(self) -> AsyncRequests:
+        """The asynchronous client."""
 
     @abstractmethod
     def _run(self, work: Coroutine[Any, Any, Result]) -> Result: ...
@@ -297,7 +301,7 @@ class PlainRequests(ABC):
         return self._run(self.timbred.generate(prompt, **keys))
 
     def generate_events(self, prompt: str, **keys: Unpack[GenerateKeys]) -> Generator[m.Event | Sound]:
-        """As `generate`, with all its events. Leaving before the end cancels it."""
+        """Yield the events of `generate`. Leaving before the end cancels it."""
         return self._each(self.timbred.generate_events(prompt, **keys))
 
     def vary(self, take: str, prompt: str | None = None, **keys: Unpack[VaryKeys]) -> Sound:
@@ -305,7 +309,7 @@ class PlainRequests(ABC):
         return self._run(self.timbred.vary(take, prompt, **keys))
 
     def vary_events(self, take: str, prompt: str | None = None, **keys: Unpack[VaryKeys]) -> Generator[m.Event | Sound]:
-        """As `vary`, with all its events. Leaving before the end cancels it."""
+        """Yield the events of `vary`. Leaving before the end cancels it."""
         return self._each(self.timbred.vary_events(take, prompt, **keys))
 
     def status(self) -> m.StatusReply:
@@ -341,9 +345,10 @@ class PlainRequests(ABC):
         return self._run(self.timbred.set(voice, **keys))
 
     def flow(self, voice: int, prompt: str, **keys: Unpack[FlowKeys]) -> m.Flowing:
-        """Starts continuous playback on a voice, rendered segment by segment, or changes its parameters. `fade` is the
-        duration of the crossfade between segments (1 s by default); with `prompt2`, the duration in which `mix`
-        reaches its value. `stop` ends it.
+        """Starts continuous playback on a voice, rendered segment by segment, or changes its parameters.
+
+        `fade` is the duration of the crossfade between segments (1 s by default); with `prompt2`, the duration in which
+        `mix` reaches its value. `stop` ends it.
         """
         return self._run(self.timbred.flow(voice, prompt, **keys))
 

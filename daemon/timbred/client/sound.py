@@ -1,4 +1,4 @@
-"""A finished sound as a program gets it."""
+"""A finished sound with its samples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,25 +23,27 @@ class Sound:
 
     @property
     def rate(self) -> int:
-        """Hz."""
+        """Sample rate in Hz."""
         return self.take.rate
 
     @property
     def seconds(self) -> float:
+        """Length in seconds."""
         return len(self.samples) / self.take.rate
 
     @property
     def path(self) -> str:
-        """The file; empty with `to="none"`."""
+        """Path of the file; empty with `to="none"`."""
         return self.take.path
 
     @property
     def seed(self) -> int:
+        """Seed that makes the same sound again."""
         return self.take.seed
 
     @property
     def take_id(self) -> str:
-        """For `vary`, `play`, `noise=` and `init=`."""
+        """Id of the take, for `vary`, `play`, `noise=` and `init=`."""
         return self.take.take_id
 
     def __repr__(self) -> str:
@@ -50,12 +52,12 @@ class Sound:
 
 
 def read_sound(take: m.Take, frame: bytes) -> Sound:
-    """A sound from its event and the frame that follows it: float32, little-endian, interleaved."""
+    """Read a sound from its event and the frame after it: float32, little-endian, interleaved."""
     samples = np.frombuffer(frame, "<f4").reshape(-1, take.channels).astype(np.float32)
     return Sound(take, samples)
 
 
 def first_of(sounds: Sequence[Sound]) -> Sound:
-    """The first of a request's takes, with the others."""
+    """Return the first of a request's takes, with the others in `others`."""
     first, *others = sorted(sounds, key=lambda sound: sound.take.index)
     return replace(first, others=tuple(others))

@@ -1,4 +1,4 @@
-"""timbred from programs that don't use asyncio."""
+"""The client for programs that don't use asyncio."""
 
 import asyncio
 import contextlib
@@ -16,26 +16,24 @@ Result = TypeVar("Result")
 
 
 class Timbred(PlainRequests):
-    """A client of the daemon whose calls wait for their answer. May be used from several threads.
+    """A client of the daemon whose calls block until they are answered. It may be used from several threads.
 
         with Timbred() as timbred:
             sound = timbred.generate("warm analog pad", seconds=4)
 
-    A thread of its own does the talking; what is said of `AsyncTimbred` holds here too.
+    It runs an `AsyncTimbred` in a thread of its own, and takes the same arguments.
     """
 
     def __init__(self, host: str | None = None, requests: int | None = None, events: int | None = None) -> None:
-        """With `requests`, the daemon at that port (and `host`, 127.0.0.1) and no other; `events` is the port that
-        `listen` needs."""
-        # ZeroMQ needs a loop that can watch sockets, which on Windows the usual one can't
+        # ZeroMQ needs an event loop that can watch sockets; the default one on Windows can't
         self._loop = asyncio.SelectorEventLoop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="timbred-client", daemon=True)
         self._thread.start()
-        self._timbred = self._run(_made(host, requests, events))
+        self._timbred = self._run(_make_client(host, requests, events))
 
     @property
     def timbred(self) -> AsyncTimbred:
-        """The client that does the work, on a loop of its own."""
+        """The asynchronous client, which runs in a thread of its own."""
         return self._timbred
 
     def __enter__(self) -> Self:
@@ -45,7 +43,7 @@ class Timbred(PlainRequests):
         self.close()
 
     def close(self) -> None:
-        """End the connection. Requests under way go on in the daemon, unheard."""
+        """Close the connection. The daemon continues pending requests, but their events are lost."""
         if self._thread.is_alive():
             self._run(self.timbred.close())
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -53,33 +51,33 @@ class Timbred(PlainRequests):
             self._loop.close()
 
     def connect(self, within: float = 1.5) -> DaemonAddress:
-        """Find the daemon now; where it is.
+        """Find the daemon and return its address.
 
         Raises:
-            NoDaemon: there is none, after at most `within` seconds.
+            DaemonNotFound: There is none, after at most `within` seconds.
         """
         return self._run(self.timbred.connect(within))
 
     def listen(self, *names: str) -> Generator[tuple[str, m.Event]]:
-        """Everybody's events, with who asked for each, as they happen: those of these names, or all.
+        """Yield the events of all clients, each with its client's id: those of these names, or all.
 
         Raises:
-            NoDaemon: no daemon is there.
-            BadRequest: there is no such event.
+            DaemonNotFound: No daemon is running.
+            BadRequest: There is no such event.
         """
         return self._each(self.timbred.listen(*names))
 
     def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Wait for what the thread does. Ctrl-C while waiting takes it back."""
-        doing: Future[Result] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        """Run a coroutine in the thread and wait for its result. Ctrl-C meanwhile cancels it."""
+        future: Future[Result] = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            return doing.result()
+            return future.result()
         except BaseException:
-            doing.cancel()
+            future.cancel()
             raise
 
     def _each(self, events: AsyncGenerator[Result]) -> Generator[Result]:
-        """One by one what an asynchronous iterator gives; leaving early ends that too."""
+        """Yield the items of an asynchronous iterator; leaving early closes it."""
         try:
             while True:
                 try:
@@ -92,7 +90,7 @@ class Timbred(PlainRequests):
                     self._run(events.aclose())
 
 
-async def _made(host: str | None, requests: int | None, events: int | None) -> AsyncTimbred:
+async def _make_client(host: str | None, requests: int | None, events: int | None) -> AsyncTimbred:
     return AsyncTimbred(host, requests, events)
 
 

@@ -1,1 +1,1 @@
-"""How other programs find the daemon and learn what it understands: OSCQuery and zeroconf."""
+"""Discovery of the daemon and its addresses by other programs: OSCQuery and mDNS."""

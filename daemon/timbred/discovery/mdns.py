@@ -1,6 +1,6 @@
-"""Tells the network, by zeroconf, where the daemon is: `_oscjson._tcp` (OSCQuery) and `_osc._udp`.
+"""mDNS announcement of the daemon's services: `_oscjson._tcp` (OSCQuery) and `_osc._udp`.
 
-Only where the ports can be reached: bound to 127.0.0.1, the daemon is announced on the loopback interface alone.
+It is announced only on the interfaces that its ports are bound to: with 127.0.0.1 on the loopback interface only.
 Source: RFC 6762 and RFC 6763; the OSCQuery proposal for the first service, opensoundcontrol.org for the second.
 """
 
@@ -23,12 +23,12 @@ OSCQUERY = "_oscjson._tcp.local."
 OSC = "_osc._udp.local."
 ZMQ_REQUESTS = "zmq.requests"
 ZMQ_EVENTS = "zmq.events"
-"""Keys of OSCQUERY's TXT record: the ports of those names, for `timbred.client`."""
+"""Keys of the TXT record of `OSCQUERY` with the ports of these settings, for `timbred.client`."""
 
 
 @dataclass(frozen=True)
 class AnnouncedAddress:
-    """Where a daemon listens: the numeric address that it is bound to, and its ports."""
+    """The numeric address that a daemon is bound to, and its ports."""
 
     address: str
     osc: int
@@ -38,14 +38,15 @@ class AnnouncedAddress:
 
     @property
     def everywhere(self) -> bool:
-        """Whether it is bound to every interface."""
+        """True if it is bound to every interface."""
         return ipaddress.ip_address(self.address).is_unspecified
 
 
 def instance_name(name: str, http_port: int) -> str:
-    """What a daemon is called: one that isn't at the usual port adds its own, as two may run on one machine.
+    """Return the name of a daemon's service: with its HTTP port if that isn't the default one.
 
-    Responders on one machine share a socket's port and may not hear each other's claims, so that they can't settle it.
+    Two daemons on one machine need different names: mDNS responders on one machine may not receive each other's
+    probes, so they can't resolve a conflict.
 
     >>> instance_name("timbred", 7773), instance_name("timbred", 8001)
     ('timbred', 'timbred-8001')
@@ -54,45 +55,43 @@ def instance_name(name: str, http_port: int) -> str:
 
 
 class MdnsAnnouncement:
-    """Begun by `start`, which doesn't wait for the network, and taken back by `stop`."""
+    """The announcement of one daemon. `start` doesn't wait for the network; `stop` withdraws it."""
 
     def __init__(self, name: str, place: AnnouncedAddress) -> None:
         self._name = instance_name(name, place.http)
         self._place = place
         self._zeroconf: AsyncZeroconf | None = None
-        self._telling: asyncio.Task[None] | None = None
+        self._announcing: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Announce in the background. A network that can't be told is logged; it ends nothing."""
-        self._telling = asyncio.get_running_loop().create_task(self._tell(), name="announce")
+        """Announce in the background. A failure is logged only."""
+        self._announcing = asyncio.get_running_loop().create_task(self._announce(), name="announce")
 
-    async def told(self) -> bool:
-        """Wait until it is announced; False when it can't be."""
-        if self._telling is not None:
-            await asyncio.wait([self._telling])
+    async def is_announced(self) -> bool:
+        """Wait until the daemon is announced; return False if it can't be."""
+        if self._announcing is not None:
+            await asyncio.wait([self._announcing])
         return self._zeroconf is not None
 
     async def stop(self, patience: float) -> None:
-        """Take it back, so that nobody is shown a daemon that has gone; gives up after `patience` seconds."""
-        if self._telling is not None:
-            self._telling.cancel()
-            await asyncio.wait([self._telling])
+        """Withdraw the announcement, in at most `patience` seconds."""
+        if self._announcing is not None:
+            self._announcing.cancel()
+            await asyncio.wait([self._announcing])
         if self._zeroconf is not None:
             zeroconf, self._zeroconf = self._zeroconf, None
             try:
                 await asyncio.wait_for(zeroconf.async_close(), patience)
             except (TimeoutError, OSError) as error:
-                log.warning("zeroconf: it can't be said that the daemon ends: %s", error or "no answer")
+                log.warning("zeroconf: the announcement can't be withdrawn: %s", error or "no answer")
 
-    async def _tell(self) -> None:
+    async def _announce(self) -> None:
         try:
             self._zeroconf = await self._open()
             await asyncio.gather(*(self._register(self._zeroconf, info) for info in _services(self._name, self._place)))
-        except Exception as error:  # noqa: BLE001  whatever the network does, the daemon works without being announced
-            log.warning(
-                "zeroconf: not announced (%s); programs on this machine find the usual ports all the same", error
-            )
-            await self._drop()
+        except Exception as error:  # noqa: BLE001  the daemon works without being announced
+            log.warning("zeroconf: not announced (%s); programs on this machine still find the default ports", error)
+            await self._discard()
         else:
             where = "on every interface" if self._place.everywhere else f"on {self._place.address}"
             log.info("zeroconf: announced as %s %s", self._name, where)
@@ -102,20 +101,20 @@ class MdnsAnnouncement:
         await (await zeroconf.async_register_service(info, allow_name_change=True))
 
     async def _open(self) -> "AsyncZeroconf":
-        # the library takes a tenth of a second to be read: nobody is kept waiting meanwhile
-        zeroconf, asyncio_ = await asyncio.to_thread(_libraries)
+        # importing the library takes a tenth of a second, during which the event loop must not block
+        zeroconf, asyncio_ = await asyncio.to_thread(_import_zeroconf)
         chosen = zeroconf.InterfaceChoice.All if self._place.everywhere else [self._place.address]
         version = zeroconf.IPVersion.V6Only if ":" in self._place.address else zeroconf.IPVersion.V4Only
         return asyncio_.AsyncZeroconf(interfaces=chosen, ip_version=version)
 
-    async def _drop(self) -> None:
+    async def _discard(self) -> None:
         zeroconf, self._zeroconf = self._zeroconf, None
         if zeroconf is not None:
-            with contextlib.suppress(OSError):  # it is given up because of its network
+            with contextlib.suppress(OSError):  # it is closed because the network failed
                 await zeroconf.async_close()
 
 
-def _libraries():
+def _import_zeroconf():
     import zeroconf
     import zeroconf.asyncio
 
@@ -126,11 +125,11 @@ def _services(name: str, place: AnnouncedAddress) -> "tuple[ServiceInfo, Service
     from zeroconf import ServiceInfo
 
     addresses = _own_addresses(":" in place.address) if place.everywhere else [place.address]
-    server = f"timbred-{place.http}.local."  # one for each daemon: two of them may share a machine
-    found = {"txtvers": "1", ZMQ_REQUESTS: str(place.zmq_requests), ZMQ_EVENTS: str(place.zmq_events)}
+    server = f"timbred-{place.http}.local."  # unique to the daemon: two of them may run on one machine
+    ports = {"txtvers": "1", ZMQ_REQUESTS: str(place.zmq_requests), ZMQ_EVENTS: str(place.zmq_events)}
     return (
         ServiceInfo(
-            OSCQUERY, f"{name}.{OSCQUERY}", port=place.http, properties=found, server=server, parsed_addresses=addresses
+            OSCQUERY, f"{name}.{OSCQUERY}", port=place.http, properties=ports, server=server, parsed_addresses=addresses
         ),
         ServiceInfo(
             OSC,
@@ -144,9 +143,9 @@ def _services(name: str, place: AnnouncedAddress) -> "tuple[ServiceInfo, Service
 
 
 def _own_addresses(version_6: bool) -> list[str]:
-    """The addresses that others reach this machine at; its loopback's when it has no other."""
+    """Return the addresses of this machine, without loopback ones if it has others."""
     import ifaddr
 
     texts = [ip.ip if isinstance(ip.ip, str) else ip.ip[0] for adapter in ifaddr.get_adapters() for ip in adapter.ips]
-    found = [text for text in texts if (":" in text) == version_6]
-    return [text for text in found if not ipaddress.ip_address(text).is_loopback] or found
+    addresses = [text for text in texts if (":" in text) == version_6]
+    return [text for text in addresses if not ipaddress.ip_address(text).is_loopback] or addresses

@@ -1,4 +1,4 @@
-"""The OSC address space as OSCQuery tells it, derived from the vocabulary and the settings. Does no I/O.
+"""OSCQuery's view of the OSC address space, derived from the declared messages and settings. Does no I/O.
 
 Source: the OSCQuery proposal (Vidvox): nodes as JSON objects, their attributes one by one, and HOST_INFO.
 """
@@ -26,20 +26,20 @@ READ, WRITE = 1, 2
 """Bits of ACCESS."""
 
 ATTRIBUTES = ("FULL_PATH", "CONTENTS", "TYPE", "ACCESS", "RANGE", "DESCRIPTION", "VALUE", "KEYS")
-"""What may be asked of one node. KEYS is our own: the `@key value` pairs that may follow the arguments."""
+"""Attributes of a node. KEYS is an extension of timbred: the `@key value` pairs that may follow the arguments."""
 
 OK, NO_CONTENT, BAD_REQUEST, NOT_FOUND = 200, 204, 400, 404
 
 Values = list[str | int | float]
 Read = Callable[[], Values | None]
-"""A node's values now; None when there are none yet."""
+"""Returns a node's current values; None if there are none yet."""
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class AddressMethod:
-    """An address that takes messages, sends them, or both. `ranges` has one entry for each type tag."""
+    """An address that accepts messages, sends them, or both. `ranges` has one entry for each type tag."""
 
     path: str
     tags: str
@@ -50,21 +50,21 @@ class AddressMethod:
     read: Read | None = None
 
     def attributes(self) -> Json:
-        """The node's JSON object."""
-        found: Json = {
+        """Return the node's JSON object."""
+        node: Json = {
             "FULL_PATH": self.path,
             "DESCRIPTION": self.description,
             "ACCESS": self.access,
             "TYPE": self.tags,
         }
         if any(self.ranges):
-            found["RANGE"] = self.ranges
+            node["RANGE"] = self.ranges
         if self.keys:
-            found["KEYS"] = self.keys
+            node["KEYS"] = self.keys
         values = self.read() if self.read else None
         if values is not None:
-            found["VALUE"] = values
-        return found
+            node["VALUE"] = values
+        return node
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class AddressContainer:
     children: Mapping[str, "AddressContainer | AddressMethod"]
 
     def attributes(self) -> Json:
-        """The node's JSON object, with all that is below it."""
+        """Return the node's JSON object, with all nodes below it."""
         return {
             "FULL_PATH": self.path,
             "DESCRIPTION": self.description,
@@ -89,22 +89,22 @@ Node = AddressContainer | AddressMethod
 
 
 class AddressTree:
-    """All addresses.
+    """The tree of all addresses.
 
     Args:
-        setting: the value in force of a setting, by name.
-        last_heard: the arguments of the last event with an address, if there was one.
-        choices: settings whose values are one of these words, beyond those that `config` declares.
+        setting: Returns the current value of a setting by its name.
+        last_event: Returns the arguments of the last event with an address; None if there was none.
+        choices: Allowed values of settings by name, in addition to those that `config` declares.
     """
 
     def __init__(
         self,
         setting: Callable[[str], Value],
-        last_heard: Callable[[str], Values | None],
+        last_event: Callable[[str], Values | None],
         choices: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
         self._setting = setting
-        self._last_heard = last_heard
+        self._last_event = last_event
         self._choices = choices or {}
 
     @cached_property
@@ -119,31 +119,31 @@ class AddressTree:
         return AddressContainer("/", "timbred", {"timbred": timbred})
 
     def node(self, path: str) -> Node | None:
-        """The node at a path, which may end with a slash; None when there is none."""
-        found: Node = self.root
+        """Return the node at a path, which may end with a slash; None if there is none."""
+        node: Node = self.root
         for name in filter(None, path.split("/")):
-            if not isinstance(found, AddressContainer) or name not in found.children:
+            if not isinstance(node, AddressContainer) or name not in node.children:
                 return None
-            found = found.children[name]
-        return found
+            node = node.children[name]
+        return node
 
     def answer(self, path: str, query: str, host_info: Json) -> tuple[int, Json | None]:
-        """The HTTP status and the JSON object for a path and what follows its `?`."""
+        """Return the HTTP status and the JSON object for a path and its query string."""
         node = self.node(unquote(path))
-        wanted = query.partition("=")[0]
+        attribute = query.partition("=")[0]
         if node is None:
             return NOT_FOUND, None
         if not query:
             return OK, node.attributes()
-        if wanted == "HOST_INFO":
+        if attribute == "HOST_INFO":
             return OK, host_info
-        if wanted not in ATTRIBUTES:
+        if attribute not in ATTRIBUTES:
             return BAD_REQUEST, None
         attributes = node.attributes()
-        return (OK, {wanted: attributes[wanted]}) if wanted in attributes else (NO_CONTENT, None)
+        return (OK, {attribute: attributes[attribute]}) if attribute in attributes else (NO_CONTENT, None)
 
     def addresses_of(self, setting: str) -> tuple[str, ...]:
-        """The addresses at which a setting's value stands: `tempo` is a request too."""
+        """Return the addresses that have a setting's value: `tempo` is a request too."""
         own = ROOT + "settings/" + setting
         return (own, *(entry.address for entry in REQUESTS if entry.name == setting))
 
@@ -155,7 +155,7 @@ class AddressTree:
     def _of_request(self, entry: RequestEntry) -> AddressMethod:
         fields = fields_of(entry.kind)
         named = [name for name in (*entry.positional, entry.rest) if name]
-        setting = next((one for one in SETTINGS if one.name == entry.name and one.live), None)
+        setting = next((spec for spec in SETTINGS if spec.name == entry.name and spec.live), None)
         return AddressMethod(
             path=entry.address,
             tags="".join(_tag(fields[name].type) for name in named),
@@ -179,7 +179,7 @@ class AddressTree:
             tags="".join(_tag(field.type) for field in sent),
             access=READ,
             description=f"event: {_words(entry.kind.__doc__)} Arguments: {' '.join(field.name for field in sent)}",
-            read=lambda: self._last_heard(entry.address),
+            read=lambda: self._last_event(entry.address),
         )
 
     def _of_setting(self, setting: SettingSpec) -> AddressMethod:
@@ -208,13 +208,13 @@ class AddressTree:
 
 
 def as_argument(value: Value) -> str | int | float:
-    """A setting's value as OSC carries it: yes and no as 1 and 0."""
+    """Return a setting's value as an OSC argument: True and False as 1 and 0."""
     return int(value) if isinstance(value, bool) else value
 
 
-def encode(found: Json | None) -> bytes:
-    """A node as JSON; nothing as no bytes."""
-    return b"" if found is None else msgspec.json.encode(found)
+def encode(node: Json | None) -> bytes:
+    """Encode a node as JSON; None as no bytes."""
+    return b"" if node is None else msgspec.json.encode(node)
 
 
 def _words(docstring: str | None) -> str:
@@ -222,7 +222,7 @@ def _words(docstring: str | None) -> str:
 
 
 def _tag(kind: inspect.Type) -> str:
-    """An id or a voice may be text or a number: text is always right."""
+    """Return a field's type tag. An id or a voice may be text or a number; text is always accepted."""
     return tag_of(kind).replace("?", "s")
 
 
@@ -247,17 +247,17 @@ def _range(kind: inspect.Type) -> Json | None:
 
 
 def _key(key: Key, kind: inspect.Type) -> Json:
-    found: Json = {"NAME": "@" + key.name, "TYPE": _tag(kind), "DESCRIPTION": key.about}
+    description: Json = {"NAME": "@" + key.name, "TYPE": _tag(kind), "DESCRIPTION": key.about}
     allowed = _range(kind)
     if allowed is not None:
-        found["RANGE"] = allowed
+        description["RANGE"] = allowed
     if key.default:
-        found["DEFAULT"] = key.default
-    return found
+        description["DEFAULT"] = key.default
+    return description
 
 
 def methods(node: Node) -> Iterator[AddressMethod]:
-    """All methods at and below a node."""
+    """Yield all methods at and below a node."""
     if isinstance(node, AddressMethod):
         yield node
     else:
@@ -266,41 +266,41 @@ def methods(node: Node) -> Iterator[AddressMethod]:
 
 
 ANYWHERE = ("0.0.0.0", "::", "")
-"""Values of `host` that name no address which a client could use: it then takes the one that it reached us by."""
+"""Values of `host` that aren't an address to connect to; the client then uses the one that it connected to."""
 
-MOST_LISTENED = 1000
+MAX_LISTENED_ADDRESSES = 1000
 """Addresses that one client may listen to."""
 
 EXTENSIONS = ("ACCESS", "RANGE", "DESCRIPTION", "VALUE", "KEYS", "LISTEN", "IGNORE", "OSC_STREAMING")
-"""What HOST_INFO says of this server. OSC_STREAMING: OSC packets are taken over the WebSocket too."""
+"""Features in HOST_INFO. OSC_STREAMING: OSC packets are accepted over the WebSocket too."""
 
 
 class OscQuery:
-    """The address space as HTTP and WebSocket clients see it.
+    """The OSCQuery server's state: the address space, the last events, and the addresses that clients listen to.
 
-    `push` sends an OSC packet to a client; whoever serves the WebSocket puts its own in that place.
+    `push` sends an OSC packet to a client; the server of the WebSocket sets it. `setting` returns the current value of
+    a setting by its name.
     """
 
     def __init__(
         self, name: str, setting: Callable[[str], Value], choices: Mapping[str, tuple[str, ...]] | None = None
     ) -> None:
-        """`setting` gives the value in force of a setting by its name."""
         self.push: Callable[[ClientId, bytes], None] = lambda _client, _packet: None
-        self.tree = AddressTree(setting, self._last_heard, choices)
+        self.tree = AddressTree(setting, self._last_event, choices)
         self._name = name
         self._setting = setting
-        self._heard: dict[str, m.Event] = {}
+        self._last_events: dict[str, m.Event] = {}
         self._listening: dict[ClientId, set[str]] = {}
 
     def answer(self, path: str, query: str) -> tuple[int, bytes]:
-        """The HTTP status and the JSON for a path and what follows its `?`."""
-        status, found = self.tree.answer(path, query, self.host_info())
-        return status, encode(found)
+        """Return the HTTP status and the JSON for a path and its query string."""
+        status, node = self.tree.answer(path, query, self.host_info())
+        return status, encode(node)
 
     def host_info(self) -> Json:
-        """Who this is, and where OSC and the WebSocket are."""
+        """Return HOST_INFO: the daemon's name, and the addresses of OSC and of the WebSocket."""
         host = str(self._setting("host"))
-        found: Json = {
+        info: Json = {
             "NAME": self._name,
             "OSC_PORT": self._setting("osc.port"),
             "OSC_TRANSPORT": "UDP",
@@ -308,40 +308,40 @@ class OscQuery:
             "EXTENSIONS": dict.fromkeys(EXTENSIONS, True),
         }
         if host not in ANYWHERE:
-            found |= {"OSC_IP": host, "WS_IP": host}
-        return found
+            info |= {"OSC_IP": host, "WS_IP": host}
+        return info
 
     def command(self, client: ClientId, text: str) -> None:
-        """Begin or end to push an address's values to a client.
+        """Start or stop pushing an address's values to a client.
 
         Raises:
-            BadRequest: it is no command, or there is nothing to hear at the address.
+            BadRequest: The text is no command, or the address has no value.
         """
         command, path = _read_command(text)
         listening = self._listening.setdefault(client, set())
         if command == "IGNORE":
             listening.discard(path)
             return
-        if len(listening) >= MOST_LISTENED:
-            raise BadRequest(f"LISTEN: {MOST_LISTENED} addresses are listened to already; IGNORE some")
-        listening.add(self._heard_at(path).path)
+        if len(listening) >= MAX_LISTENED_ADDRESSES:
+            raise BadRequest(f"LISTEN: {MAX_LISTENED_ADDRESSES} addresses are listened to already; IGNORE some")
+        listening.add(self._readable_node(path).path)
 
     def forget(self, client: ClientId) -> None:
-        """The client has gone."""
+        """Remove what is stored of a client that has disconnected."""
         self._listening.pop(client, None)
 
     def publish(self, client: ClientId, event: m.Event) -> None:
-        """Push an event to those who listen to its address; whom it answers has it already."""
+        """Push an event to the clients that listen to its address, except the one that it answers."""
         entry = EVENT_OF[type(event)]
         if entry.family:
             return
-        self._heard[entry.address] = event
+        self._last_events[entry.address] = event
         for listener in self._listeners(entry.address):
             if listener != client:
                 self.push(listener, encode_event(event))
 
     def setting_changed(self, name: str, value: Value) -> None:
-        """Push a setting's new value to those who listen to it."""
+        """Push a setting's new value to the clients that listen to it."""
         for address in self.tree.addresses_of(name):
             for listener in self._listeners(address):
                 self.push(listener, write_message(address, [as_argument(value)]))
@@ -349,32 +349,32 @@ class OscQuery:
     def _listeners(self, address: str) -> list[ClientId]:
         return [client for client, listening in self._listening.items() if address in listening]
 
-    def _last_heard(self, address: str) -> Values | None:
-        event = self._heard.get(address)
+    def _last_event(self, address: str) -> Values | None:
+        event = self._last_events.get(address)
         return None if event is None else arguments_of(event)
 
-    def _heard_at(self, path: str) -> AddressMethod:
+    def _readable_node(self, path: str) -> AddressMethod:
         node = self.tree.node(path)
         if node is None:
             raise BadRequest(f"LISTEN: there is no address {shown(path)}; GET / lists those there are")
         if isinstance(node, AddressContainer) or not node.access & READ:
             raise BadRequest(
-                f"LISTEN: {shown(path)} has no value to be heard; its ACCESS is {node.attributes()['ACCESS']}"
+                f"LISTEN: {shown(path)} has no value to listen to; its ACCESS is {node.attributes()['ACCESS']}"
             )
         return node
 
 
 def _read_command(text: str) -> tuple[str, str]:
-    """LISTEN or IGNORE, and the path.
+    """Read a command, LISTEN or IGNORE, and its path.
 
     Raises:
-        BadRequest: the text is something else.
+        BadRequest: The text is neither.
     """
     try:
-        found = msgspec.json.decode(text)
+        decoded = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError) as error:
         raise BadRequest(f"this is no JSON: {error}; commands look like {_EXAMPLE}") from error
-    fields = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+    fields = cast("dict[str, Any]", decoded) if isinstance(decoded, dict) else {}
     command, path = fields.get("COMMAND"), fields.get("DATA")
     if command not in ("LISTEN", "IGNORE") or not isinstance(path, str):
         raise BadRequest(f"COMMAND: got {shown(text)}, allowed are LISTEN and IGNORE, as in {_EXAMPLE}")

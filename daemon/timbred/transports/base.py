@@ -1,4 +1,4 @@
-"""All transports together: bound in order, stopped so that what is to be said is still said."""
+"""All transports together: bound in order, and stopped so that pending answers are still sent."""
 
 import asyncio
 from contextlib import ExitStack
@@ -17,12 +17,12 @@ from timbred.transports.sockets import Ports, osc_pair, tcp_listener, warn_beyon
 from timbred.transports.websocket import AddressSpace
 from timbred.transports.zeromq import Events, Requests
 
-FAREWELL = 0.5
-"""Seconds that clients who read slowly get for their last answers, on each transport."""
+LAST_ANSWERS_TIMEOUT_S = 0.5
+"""Seconds that slow clients have to read their last answers, on each transport."""
 
 
 class Transports:
-    """Everything that listens. `outbox` may be handed out before `start`; what is sent then is lost.
+    """The daemon's servers. `outbox` may be used before `start`; events sent then are lost.
 
     Settings used: `host`, `osc.port`, `zmq.requests`, `zmq.events`, `http.port`, `takes.folder`.
     """
@@ -30,50 +30,53 @@ class Transports:
     def __init__(self, config: Config, supervisor: Supervisor | None = None) -> None:
         self._config = config
         self._supervisor = supervisor or Supervisor()
-        self._front = Router()
-        self._memory = InProcessTransport(self._front)
+        self._router = Router()
+        self._memory = InProcessTransport(self._router)
         self._sockets: _Sockets | None = None
 
     @property
     def outbox(self) -> Outbox:
-        """Where the daemon's parts send events."""
-        return self._front
+        """The outbox that the daemon's parts send events to."""
+        return self._router
 
     def client(self) -> InProcessClient:
-        """A client inside this process."""
+        """Make a client in this process."""
         return self._memory.client()
 
     async def start(self, inbox: Inbox, library: Library | None = None, space: AddressSpace | None = None) -> Ports:
-        """Bind every port, then take requests. `library` is what the panel shows as history; `space` answers what is
-        asked about addresses (OSCQuery).
+        """Bind every port, then accept requests.
+
+        Args:
+            inbox: Receives the requests.
+            library: Source of the panel's history; None leaves it empty.
+            space: Answers OSCQuery's questions about addresses; None refuses them.
 
         Raises:
-            BadRequest: a port is taken or may not be had; names the setting and what to do. Nothing stays
-                bound.
+            BadRequest: A port can't be bound; names the setting and the remedy. No port stays bound.
         """
         warn_beyond_loopback(self._config["host"])
-        self._sockets = _Sockets(self._front, self._config, library, space, self._supervisor)
-        self._front.http_port = self._sockets.ports.http
-        self._front.open(inbox)
+        self._sockets = _Sockets(self._router, self._config, library, space, self._supervisor)
+        self._router.http_port = self._sockets.ports.http
+        self._router.open(inbox)
         await self._sockets.start()
         return self._sockets.ports
 
     async def stop(self) -> None:
-        """Take no more requests, send what waits, close. Takes at most about two seconds."""
+        """Stop accepting requests, send pending answers and close, in about two seconds at most."""
         sockets, self._sockets = self._sockets, None
         if sockets is None:
             return
         await sockets.stop_reading()
-        self._front.close()
+        self._router.close()
         await sockets.close()
 
 
 class _Sockets:
-    """The bound sockets, from the first to the last."""
+    """All bound sockets with their servers."""
 
     def __init__(
         self,
-        front: Router,
+        router: Router,
         config: Config,
         library: Library | None,
         space: AddressSpace | None,
@@ -88,13 +91,13 @@ class _Sockets:
             undo.callback(web.close)
             self._context = zmq.asyncio.Context()
             undo.callback(self._context.destroy, linger=0)
-            self._requests = Requests(front, self._context, host, config["zmq.requests"], supervisor)
+            self._requests = Requests(router, self._context, host, config["zmq.requests"], supervisor)
             self._events = Events(self._context, host, config["zmq.events"])
             undo.pop_all()
-        front.publish_to(self._events)
-        self._udp = OscUdp(front, udp)
-        self._tcp = OscTcp(front, tcp, supervisor)
-        self._http = HttpServer(front, web, host, config.takes_folder, library, space, supervisor)
+        router.publish_to(self._events)
+        self._udp = OscUdp(router, udp)
+        self._tcp = OscTcp(router, tcp, supervisor)
+        self._http = HttpServer(router, web, host, config.takes_folder, library, space, supervisor)
         self.ports = Ports(
             osc=udp.getsockname()[1],
             requests=self._requests.port,
@@ -115,8 +118,8 @@ class _Sockets:
 
     async def close(self) -> None:
         self._udp.close()
-        await asyncio.gather(self._tcp.close(FAREWELL), self._http.close(FAREWELL))
-        self._requests.close(FAREWELL)
-        self._events.close(FAREWELL)
-        # the context waits for what its sockets still send, which may take up to FAREWELL
+        await asyncio.gather(self._tcp.close(LAST_ANSWERS_TIMEOUT_S), self._http.close(LAST_ANSWERS_TIMEOUT_S))
+        self._requests.close(LAST_ANSWERS_TIMEOUT_S)
+        self._events.close(LAST_ANSWERS_TIMEOUT_S)
+        # waits until its sockets have sent their messages, at most LAST_ANSWERS_TIMEOUT_S
         await asyncio.to_thread(self._context.term)

@@ -1,8 +1,8 @@
-"""Fair shares of the event loop among connections.
+"""Round-robin sharing of the event loop among connections.
 
-Each connection's requests are one iterator, of which a step takes in one request. Steps are taken in turn, one of each
-connection, and after `TURN_S` the loop looks at its sockets again. So however much one connection sends, a request of
-another waits for at most one step of each connection that has something to do.
+Each connection's requests are an iterator whose steps accept one request each. One step of each connection is run in
+turn, and after `TURN_S` the event loop polls its sockets again. However much one connection sends, a request of another
+one waits for at most one step of each connection with pending requests.
 """
 
 import asyncio
@@ -15,47 +15,49 @@ from dataclasses import dataclass
 _log = logging.getLogger(__name__)
 
 TURN_S = 0.003
-"""Seconds after which steps are left for the next turn of the event loop."""
+"""Seconds after which the remaining steps wait for the next iteration of the event loop."""
 
 HEAVY_STEP_S = 0.001
-"""Seconds that a step counts for that only lets a coroutine begin: its work is done after the turn."""
+"""Seconds that a step counts for if it only starts a coroutine, whose work is done after the turn."""
 
 
 @dataclass(eq=False, slots=True)
 class _Work:
+    """The steps of one connection, and the future of who waits for their end."""
+
     steps: Iterator[object]
     ended: asyncio.Future[None] | None
 
 
 class Turns:
-    """The connections that have something to do, in the order of their turns."""
+    """The connections with pending steps, in the order of their turns."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._waiting: deque[_Work] = deque()
         self._clock = clock
         self._scheduled = False
-        self._added = 0.0
+        self._extra_s = 0.0
 
     def add(self, steps: Iterator[object]) -> None:
-        """Take these steps in turn with those of others. An error is logged, and ends them."""
+        """Run these steps in turn with those of others. An exception is logged and ends them."""
         self._append(_Work(steps, None))
 
     async def work(self, steps: Iterator[object]) -> None:
-        """Take these steps in turn with those of others; returns after the last one.
+        """Run these steps in turn with those of others; return after the last one.
 
         Raises:
-            Exception: what a step raised; none is taken after it.
+            Exception: A step raised it; the remaining steps aren't run.
         """
         ended = asyncio.get_running_loop().create_future()
         self._append(_Work(steps, ended))
         await ended
 
     async def begin(self) -> None:
-        """Wait for a turn to begin some work that isn't done in steps."""
-        await self.work(self._heavy())
+        """Wait for a turn before starting work that isn't divided into steps."""
+        await self.work(self._heavy_step())
 
-    def _heavy(self) -> Iterator[None]:
-        self._added += HEAVY_STEP_S
+    def _heavy_step(self) -> Iterator[None]:
+        self._extra_s += HEAVY_STEP_S
         return
         yield
 
@@ -66,36 +68,36 @@ class Turns:
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._turn)
+            asyncio.get_running_loop().call_soon(self._run_turn)
 
-    def _turn(self) -> None:
+    def _run_turn(self) -> None:
         self._scheduled = False
-        self._added = 0.0
+        self._extra_s = 0.0
         end = self._clock() + TURN_S
         while self._waiting:
             work = self._waiting.popleft()
-            if self._step(work):
+            if self._run_step(work):
                 self._waiting.append(work)
-            if self._clock() + self._added >= end:
+            if self._clock() + self._extra_s >= end:
                 break
         if self._waiting:
             self._schedule()
 
     @staticmethod
-    def _step(work: _Work) -> bool:
-        """Take one step; tell whether there may be more."""
+    def _run_step(work: _Work) -> bool:
+        """Run one step; return True if there may be more."""
         ended = work.ended
         if ended is not None and ended.done():
-            return False  # whoever waited was cancelled
+            return False  # the task that waited was cancelled
         try:
             next(work.steps)
         except StopIteration:
             if ended is not None:
                 ended.set_result(None)
             return False
-        except Exception as error:  # noqa: BLE001  whatever it is, others go on
+        except Exception as error:  # noqa: BLE001  other connections continue
             if ended is None:
-                _log.exception("a connection's requests can't be taken in")
+                _log.exception("a connection's requests can't be accepted")
             else:
                 ended.set_exception(error)
             return False

@@ -1,4 +1,4 @@
-"""HTTP on one port: the WebSocket, the takes, the schema, the status and the panel."""
+"""The HTTP server: panel, WebSocket, takes, schema and status on one port."""
 
 import asyncio
 import contextlib
@@ -32,21 +32,20 @@ from timbred.task_supervision import Supervisor
 from timbred.transports.fair_turns import Turns
 from timbred.transports.router import Router, deliver_each
 from timbred.transports.web_api import WebApi, file_of, is_own_page
-from timbred.transports.websocket import REFUSED, AddressSpace, OscWebSockets, WebSocketSessions, received
+from timbred.transports.websocket import REFUSED, AddressSpace, OscWebSockets, WebSocketSessions, receive_messages
 
 _log = logging.getLogger(__name__)
 
-_LARGEST_TEXT = 16 << 20
-_LARGEST_READ = 4096
-_STATUS_PATIENCE = 5.0
+_MAX_TEXT_BYTES = 16 << 20
+_MAX_READ_BYTES = 4096
+_STATUS_TIMEOUT_S = 5.0
 _CLIENT_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
 class OwnHostOnly:
-    """Refuses requests whose Host header isn't a name of this daemon's own, against DNS rebinding.
+    """Middleware that refuses requests whose Host header doesn't name this machine, against DNS rebinding.
 
-    A page from elsewhere can make its own name point at this machine, but can't change what the browser
-    writes into Host.
+    Another page can make its own name resolve to this machine, but can't change the Host header that the browser sends.
     """
 
     def __init__(self, app: ASGIApp, host: str) -> None:
@@ -55,13 +54,14 @@ class OwnHostOnly:
         self._any_number = host in ("0.0.0.0", "::", "")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket") and not self._known(HTTPConnection(scope)):
+        """Refuse the request, or pass it on."""
+        if scope["type"] in ("http", "websocket") and not self._is_own_name(HTTPConnection(scope)):
             refusal = PlainTextResponse("Host: this isn't a name of this machine; use 127.0.0.1", 403)
             await refusal(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    def _known(self, connection: HTTPConnection) -> bool:
+    def _is_own_name(self, connection: HTTPConnection) -> bool:
         try:
             name = urlsplit("//" + connection.headers.get("host", "")).hostname or ""
         except ValueError:
@@ -69,88 +69,89 @@ class OwnHostOnly:
         if name in self._names:
             return True
         try:
-            # a number can't be made to point elsewhere
+            # a numeric address isn't resolved, so it can't be rebound
             return self._any_number and bool(ipaddress.ip_address(name))
         except ValueError:
             return False
 
 
 class InTurn:
-    """Lets HTTP requests begin in turn with what other clients send."""
+    """Middleware that starts HTTP requests in turn with the requests of other clients."""
 
     def __init__(self, app: ASGIApp, turns: Turns) -> None:
         self._app = app
         self._turns = turns
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on when its turn comes."""
         if scope["type"] == "http":
             await self._turns.begin()
         await self._app(scope, receive, send)
 
 
 class WebSocketEndpoint:
-    """The clients of `/ws`, each known as `ws:N`, or as `ws:NAME` when it connects to `/ws?client=NAME`.
+    """The WebSocket at `/ws`, whose clients have the ids `ws:N`, or `ws:NAME` after connecting to `/ws?client=NAME`.
 
-    A client that has lost its connection comes back under its name: it hears the rest of its requests, and what it asks
-    again by the same id is the same request. The new connection takes the place of the old one.
+    A client that reconnects under its name gets the remaining events of its requests, and a request that it repeats
+    with the same id is the same request. The new connection replaces the old one.
     """
 
     inline = False
 
-    def __init__(self, front: Router) -> None:
-        self._front = front
+    def __init__(self, router: Router) -> None:
+        self._router = router
         self._numbers = itertools.count(1)
-        self._listeners = WebSocketSessions()
-        front.attach("ws", self)
+        self._sessions = WebSocketSessions()
+        router.attach("ws", self)
 
     def streams(self, client: ClientId) -> bool:
-        """A WebSocket hears events as they happen."""
+        """Return True: a WebSocket client gets events as they happen."""
         _ = client
         return True
 
-    async def serve(self, made: WebSocket) -> None:
-        """One client, from its handshake to its end."""
-        if not is_own_page(made):
-            _log.warning("a page from %s asked for /ws: refused", made.headers.get("origin"))
-            await made.close(REFUSED)
+    async def serve(self, websocket: WebSocket) -> None:
+        """Serve one client from its handshake to its end."""
+        if not is_own_page(websocket):
+            _log.warning("a page from %s asked for /ws: refused", websocket.headers.get("origin"))
+            await websocket.close(REFUSED)
             return
-        name = made.query_params.get("client", str(next(self._numbers)))
+        name = websocket.query_params.get("client", str(next(self._numbers)))
         if not _CLIENT_NAME.fullmatch(name):
             _log.warning("/ws: client: got %r, allowed are 1 to 64 letters, digits and -", name[:80])
-            await made.close(REFUSED)
+            await websocket.close(REFUSED)
             return
-        if self._listeners.full:
-            _log.warning("as many WebSockets are open as may be: one more is refused")
-            await made.close(REFUSED)
+        if self._sessions.full:
+            _log.warning("the most WebSockets that are allowed are open: one more is refused")
+            await websocket.close(REFUSED)
             return
-        await made.accept()
+        await websocket.accept()
         client = ClientId(f"ws:{name}")
         try:
-            with self._listeners.listening(client, made):
-                async for message in received(made):
-                    await self._front.turns.work(self._steps(client, message))
-                    await self._listeners.read(client)
-                    if self._listeners.closing:
+            with self._sessions.session(client, websocket):
+                async for message in receive_messages(websocket):
+                    await self._router.turns.work(self._steps(client, message))
+                    await self._sessions.wait_until_read(client)
+                    if self._sessions.closing:
                         break
         finally:
-            if client not in self._listeners:  # it hasn't come back by another connection
-                self._front.clients.forget(client)
+            if client not in self._sessions:  # it hasn't reconnected
+                self._router.clients.forget(client)
 
     def _steps(self, client: ClientId, message: str | bytes) -> Iterator[None]:
-        """Take in a message, in one step."""
-        read = message.encode("utf-8", "replace") if isinstance(message, str) else message
-        self._front.receive(client, json.read(read))
+        """Accept a message in one step."""
+        frame = message.encode("utf-8", "replace") if isinstance(message, str) else message
+        self._router.receive(client, json.read(frame))
         yield
 
     async def close(self, patience: float) -> None:
-        """Send what waits, for at most `patience` seconds, and end every connection."""
-        await self._listeners.close(patience)
+        """Send queued messages for at most `patience` seconds, and close every connection."""
+        await self._sessions.close(patience)
 
     def deliver(self, client: ClientId, event: m.Event, clip: Clip | None) -> None:
         """Send an event as one text message."""
         _ = clip
-        if not self._listeners.put(client, json.encode_event(event).decode()):
-            _log.debug("%s has gone: %s is lost", client, event)
+        if not self._sessions.put(client, json.encode_event(event).decode()):
+            _log.debug("%s has disconnected: %s is lost", client, event)
 
     def deliver_list(self, client: ClientId, name: str, events: Sequence[m.Event], end: m.Event | None) -> None:
         """Send each event, then the end."""
@@ -158,65 +159,65 @@ class WebSocketEndpoint:
         deliver_each(self.deliver, client, events, end)
 
 
-class _Questions:
-    """HTTP clients: each asks once and gets the first event that answers."""
+class _HttpRequests:
+    """The transport of requests over HTTP: each has a client of its own, and the first event is its answer."""
 
     inline = False
 
-    def __init__(self, front: Router) -> None:
-        self._front = front
+    def __init__(self, router: Router) -> None:
+        self._router = router
         self._numbers = itertools.count(1)
-        self._asked: dict[ClientId, asyncio.Future[m.Event]] = {}
-        front.attach("http", self)
+        self._pending: dict[ClientId, asyncio.Future[m.Event]] = {}
+        router.attach("http", self)
 
     def streams(self, client: ClientId) -> bool:
-        """HTTP has one answer for each request."""
+        """Return False: HTTP has one answer for each request."""
         _ = client
         return False
 
     async def ask(self, request: m.Request, name: str) -> m.Event:
-        """The event that answers a request.
+        """Send a request and return the event that answers it.
 
         Raises:
-            TimeoutError: there was none within five seconds.
+            TimeoutError: There was no answer within five seconds.
         """
         client = ClientId(f"http:{next(self._numbers)}")
-        answer = self._asked[client] = asyncio.get_running_loop().create_future()
+        answer = self._pending[client] = asyncio.get_running_loop().create_future()
         try:
-            self._front.receive(client, Incoming(request, name))
-            async with asyncio.timeout(_STATUS_PATIENCE):
+            self._router.receive(client, Incoming(request, name))
+            async with asyncio.timeout(_STATUS_TIMEOUT_S):
                 return await answer
         finally:
-            del self._asked[client]
+            del self._pending[client]
 
     def deliver(self, client: ClientId, event: m.Event, clip: Clip | None) -> None:
-        """Answer with an event."""
+        """Answer a request with an event."""
         _ = clip
-        answer = self._asked.get(client)
+        answer = self._pending.get(client)
         if answer is not None and not answer.done():
             answer.set_result(event)
 
     def deliver_list(self, client: ClientId, name: str, events: Sequence[m.Event], end: m.Event | None) -> None:
-        """Answer with the end of a list."""
+        """Answer a request with the end of a list."""
         _ = name
         deliver_each(self.deliver, client, [] if end is not None else events[-1:], end)
 
 
 class _InSmallReads(AutoHTTPProtocol):
-    """HTTP, and WebSockets after it, whose sockets are read in small pieces.
+    """Protocol of HTTP and WebSockets that reads its sockets in small pieces.
 
-    All that one read brings is parsed at once: 256 KB of small WebSocket frames would take 0.2 s.
+    The bytes of one read are parsed at once: 256 KB of small WebSocket frames would take 0.2 s.
     """
 
     def connection_made(self, transport: Any) -> None:
-        """Begin with a connection."""
-        if hasattr(transport, "max_size"):  # of asyncio's own transports; not of Windows' proactor
-            transport.max_size = _LARGEST_READ
+        """Limit the size of reads, then start the connection."""
+        if hasattr(transport, "max_size"):  # asyncio's selector transports have it, the proactor's on Windows don't
+            transport.max_size = _MAX_READ_BYTES
         super().connection_made(transport)
 
 
 class _Server(uvicorn.Server):
-    """uvicorn inside the daemon's own event loop: signals are the daemon's."""
+    """uvicorn in the daemon's event loop, which handles signals itself."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -224,11 +225,14 @@ class _Server(uvicorn.Server):
 
 
 class HttpServer:
-    """The HTTP server and its WebSocket."""
+    """The HTTP server and its WebSockets.
+
+    Without `library` the panel has no history; without `space` OSCQuery's questions are refused.
+    """
 
     def __init__(
         self,
-        front: Router,
+        router: Router,
         listener: socket.socket,
         host: str,
         takes: Path,
@@ -236,15 +240,14 @@ class HttpServer:
         space: AddressSpace | None = None,
         supervisor: Supervisor | None = None,
     ) -> None:
-        """Without `library` the panel has no history, without `space` no address can be asked about."""
         self._supervisor = supervisor or Supervisor()
         self._listener = listener
         self._takes = takes
         self._panel = WebApi(takes, library)
-        self._questions = _Questions(front)
-        self._sockets = WebSocketEndpoint(front)
-        self._osc = OscWebSockets(front, space)
-        app = InTurn(OwnHostOnly(Starlette(routes=self._routes()), host), front.turns)
+        self._questions = _HttpRequests(router)
+        self._sockets = WebSocketEndpoint(router)
+        self._osc = OscWebSockets(router, space)
+        app = InTurn(OwnHostOnly(Starlette(routes=self._routes()), host), router.turns)
         self._server = _Server(
             uvicorn.Config(
                 app,
@@ -255,8 +258,8 @@ class HttpServer:
                 server_header=False,
                 http=_InSmallReads,
                 ws="websockets-sansio",
-                ws_max_size=_LARGEST_TEXT,
-                ws_ping_timeout=None,  # after a pause of this process, answers that wait unread would count as silence
+                ws_max_size=_MAX_TEXT_BYTES,
+                ws_ping_timeout=None,  # after a pause of this process, pongs that wait unread would count as missing
                 timeout_graceful_shutdown=1,
             )
         )
@@ -275,12 +278,12 @@ class HttpServer:
         ]
 
     def start(self) -> None:
-        """Begin to serve: the socket takes connections from now on."""
+        """Start to serve: the socket accepts connections from now on."""
         self._listener.listen(512)
         self._serving = self._supervisor.require(self._server.serve(sockets=[self._listener]), "http")
 
     async def close(self, patience: float) -> None:
-        """Send what waits, for at most `patience` seconds, then end every connection."""
+        """Send queued messages for at most `patience` seconds, then close every connection."""
         await asyncio.gather(self._sockets.close(patience), self._osc.close(patience))
         self._server.should_exit = True
         if self._serving is not None:
@@ -292,9 +295,9 @@ class HttpServer:
         self._listener.close()
 
     async def _root(self, request: Request) -> Response:
-        """The panel for a browser's window; for all else the root of the address space."""
-        shown = not request.url.query and "text/html" in request.headers.get("accept", "")
-        answer = await (self._panel.page(request) if shown else self._osc.page(request))
+        """Serve the panel to a browser's window, and the root of the address space to everything else."""
+        is_page = not request.url.query and "text/html" in request.headers.get("accept", "")
+        answer = await (self._panel.page(request) if is_page else self._osc.page(request))
         answer.headers["Vary"] = "Accept"
         return answer
 
@@ -307,20 +310,20 @@ class HttpServer:
         return _json(json.encode_event(event), 503 if isinstance(event, m.Fail) else 200)
 
     async def _take(self, request: Request) -> Response:
-        found = await asyncio.to_thread(_inside, self._takes, request.path_params["path"])
-        if found is None:
+        file = await asyncio.to_thread(_find_inside, self._takes, request.path_params["path"])
+        if file is None:
             return PlainTextResponse("no such take; ask `takes` for those there are", 404)
-        return file_of(found, keep=False, save="save" in request.query_params)
+        return file_of(file, keep=False, save="save" in request.query_params)
 
 
-def _inside(folder: Path, path: str) -> Path | None:
-    """The file at `path` if it is one inside the folder; what begins with a dot is nobody's business."""
+def _find_inside(folder: Path, path: str) -> Path | None:
+    """Return the file at `path` if it is inside the folder and no part of the path is hidden, else None."""
     if any(part.startswith(".") for part in path.split("/")) or "\x00" in path or "\\" in path:
         return None
     try:
-        found = (folder / path).resolve()
-        if found.is_relative_to(folder.resolve()) and found.is_file():
-            return found
+        file = (folder / path).resolve()
+        if file.is_relative_to(folder.resolve()) and file.is_file():
+            return file
     except OSError as error:
         _log.debug("%s: %s", path, error)
     return None

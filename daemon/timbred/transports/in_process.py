@@ -1,4 +1,4 @@
-"""Clients in the same process: what the other transports do, without sockets. For tests of the daemon's parts."""
+"""Clients in the daemon's own process, without sockets: for `timbred say` without a daemon, and for tests."""
 
 import asyncio
 import itertools
@@ -16,126 +16,128 @@ from timbred.transports.router import Router
 
 @dataclass
 class _PendingAnswer:
-    """A request under way: what came for it so far, and the promise of all of it."""
+    """A pending request: its events so far, and the future of all of them."""
 
     type: str
     place: m.Id
-    heard: list[m.Event] = field(default_factory=list[m.Event])
+    events: list[m.Event] = field(default_factory=list[m.Event])
     done: "asyncio.Future[list[m.Event]]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
-    def hear(self, event: m.Event) -> None:
-        if not self._is_mine(event):
+    def receive(self, event: m.Event) -> None:
+        """Store an event if it belongs to this request; resolve the future if it is the last one."""
+        if not self._belongs(event):
             return
-        self.heard.append(event)
+        self.events.append(event)
         if is_terminal(event):
             self.end()
 
-    def _is_mine(self, event: m.Event) -> bool:
-        found = find_request(self.type)
-        entry = found[0] if found else None
+    def _belongs(self, event: m.Event) -> bool:
+        declared = find_request(self.type)
+        entry = declared[0] if declared else None
         if isinstance(event, m.Fail) or entry is None or entry.has_id:
             return getattr(event, "id", None) == self.place
         return answers(entry, event)
 
     def end(self) -> None:
+        """Resolve the future with the events so far."""
         if not self.done.done():
-            self.done.set_result(self.heard)
+            self.done.set_result(self.events)
 
 
 class InProcessClient:
-    """One client: sends requests as the keys of their JSON objects and hears its events.
+    """One client. It sends requests as the keys of their JSON objects, and receives its events.
 
-    `clips` holds the samples that came inline, by take id.
+    `clips` holds the samples that were sent inline, by take id.
     """
 
-    def __init__(self, front: Router, client: ClientId) -> None:
+    def __init__(self, router: Router, client: ClientId) -> None:
         self.id = client
         self.clips: dict[str, Clip] = {}
-        self._front = front
-        self._heard: asyncio.Queue[m.Event] = asyncio.Queue()
-        self._asked: list[_PendingAnswer] = []
+        self._router = router
+        self._events: asyncio.Queue[m.Event] = asyncio.Queue()
+        self._pending: list[_PendingAnswer] = []
 
     def send(self, **request: Any) -> None:
         """Send a request, as in `send(type="generate", id="a1", prompt="warm analog pad")`."""
-        self._front.receive(self.id, json.read_object(request))
+        self._router.receive(self.id, json.read_object(request))
 
     async def request(self, **request: Any) -> list[m.Event]:
-        """Send a request and wait for its end: all events that speak of it, the last being the end."""
+        """Send a request and wait for its end; return its events, the terminal one last."""
         incoming = json.read_object(request)
-        asked = _PendingAnswer(str(request.get("type")), incoming.id)
-        self._asked.append(asked)
+        pending = _PendingAnswer(str(request.get("type")), incoming.id)
+        self._pending.append(pending)
         try:
-            self._front.receive(self.id, incoming)
-            return await asked.done
+            self._router.receive(self.id, incoming)
+            return await pending.done
         finally:
-            self._asked.remove(asked)
+            self._pending.remove(pending)
 
     async def next_event(self) -> m.Event:
-        """The next event of any request, as soon as there is one."""
-        return await self._heard.get()
+        """Wait for the next event of any request."""
+        return await self._events.get()
 
     def empty(self) -> bool:
-        """Whether every event so far was taken by `next_event`."""
-        return self._heard.empty()
+        """Tell if every event so far was returned by `next_event`."""
+        return self._events.empty()
 
     async def __aiter__(self) -> AsyncIterator[m.Event]:
         while True:
-            yield await self._heard.get()
+            yield await self._events.get()
 
-    def hear(self, event: m.Event, clip: Clip | None = None) -> None:
-        """Called with each event for this client."""
+    def deliver(self, event: m.Event, clip: Clip | None = None) -> None:
+        """Receive an event for this client."""
         if clip is not None and isinstance(event, m.Take):
             self.clips[event.take_id] = clip
-        self._heard.put_nowait(event)
-        for asked in list(self._asked):
-            asked.hear(event)
+        self._events.put_nowait(event)
+        for pending in list(self._pending):
+            pending.receive(event)
 
-    def hear_list(self, name: str, events: Sequence[m.Event], end: m.Event | None) -> None:
-        """Called with the answer to a question that is answered by several events."""
+    def deliver_list(self, name: str, events: Sequence[m.Event], end: m.Event | None) -> None:
+        """Receive the answer to a request that is answered by several events."""
         for event in (*events, *([] if end is None else [end])):
-            self._heard.put_nowait(event)
-        for asked in list(self._asked):
-            if asked.type == name:
-                asked.heard.extend(events)
-                asked.heard.extend([] if end is None else [end])
-                asked.end()
+            self._events.put_nowait(event)
+        for pending in list(self._pending):
+            if pending.type == name:
+                pending.events.extend(events)
+                pending.events.extend([] if end is None else [end])
+                pending.end()
 
 
 class InProcessTransport:
-    """The transport: its clients are known as `memory:N`."""
+    """The transport of in-process clients, whose ids are `memory:N`."""
 
     inline = True
 
-    def __init__(self, front: Router) -> None:
-        self._front = front
+    def __init__(self, router: Router) -> None:
+        self._router = router
         self._clients: dict[ClientId, InProcessClient] = {}
         self._numbers = itertools.count(1)
-        front.attach("memory", self)
+        router.attach("memory", self)
 
     def client(self) -> InProcessClient:
-        """A new client."""
-        client = InProcessClient(self._front, ClientId(f"memory:{next(self._numbers)}"))
+        """Make a new client."""
+        client = InProcessClient(self._router, ClientId(f"memory:{next(self._numbers)}"))
         self._clients[client.id] = client
         return client
 
     def leave(self, client: InProcessClient) -> None:
-        """The client goes away: events to come are lost to it."""
+        """Disconnect a client: later events for it are dropped."""
         self._clients.pop(client.id, None)
-        self._front.clients.forget(client.id)
+        self._router.clients.forget(client.id)
 
     def streams(self, client: ClientId) -> bool:
-        """A client in memory hears events as they happen."""
+        """Return True: an in-process client gets events as they happen."""
         _ = client
         return True
 
     def deliver(self, client: ClientId, event: m.Event, clip: Clip | None) -> None:
-        """Hand over an event."""
-        found = self._clients.get(client)
-        if found is not None:
-            found.hear(event, clip)
+        """Pass an event to its client."""
+        receiver = self._clients.get(client)
+        if receiver is not None:
+            receiver.deliver(event, clip)
 
     def deliver_list(self, client: ClientId, name: str, events: Sequence[m.Event], end: m.Event | None) -> None:
-        """Hand over a list and its end."""
-        found = self._clients.get(client)
-        if found is not None:
-            found.hear_list(name, events, end)
+        """Pass a list and its end to its client."""
+        receiver = self._clients.get(client)
+        if receiver is not None:
+            receiver.deliver_list(name, events, end)

@@ -1,4 +1,4 @@
-"""OSC over UDP, and over TCP (OSC 1.1's SLIP, or OSC 1.0's sizes), on the same port number."""
+"""Servers for OSC over UDP, and over TCP (SLIP as in OSC 1.1, or size prefixes as in OSC 1.0), on one port number."""
 
 import asyncio
 import logging
@@ -23,76 +23,76 @@ from timbred.transports.sockets import enlarge_receive_buffer
 _log = logging.getLogger(__name__)
 
 _MAX_DRAIN_S = 0.008
-"""Longest reading of the UDP socket before other work of the loop. Longer than a turn, so that a flood's
-datagrams are read, and dropped by their source's share, faster than they come: what the system drops hits anyone."""
+"""Seconds of reading the UDP socket before other work of the event loop. Longer than a turn, so that the datagrams of a
+flood are read and dropped by their source's share: those that the system drops may be of any source."""
 _DATAGRAMS_PER_CLOCK_READ = 32
 _MAX_DRAIN_BYTES = 4 << 20
-_MOST_HELD = 32 << 20
-_MOST_SOURCES = 10_000
-_OVERHEAD = 200
-_LARGEST_DATAGRAM = 65536
-_MOST_UNSENT = 10_000
-_MOST_UNREAD = 4 << 20
-_UNREAD_PATIENCE_S = 60.0
-_MOST_CONNECTIONS = 400
-_CHUNK = 4096
-_FAREWELL = 5.0
-_LAST_READING = 0.5
+_MAX_PENDING_BYTES = 32 << 20
+_MAX_SOURCES = 10_000
+_DATAGRAM_OVERHEAD_BYTES = 200
+_MAX_DATAGRAM_BYTES = 65536
+_MAX_UNSENT_DATAGRAMS = 10_000
+_MAX_UNREAD_BYTES = 4 << 20
+_UNREAD_TIMEOUT_S = 60.0
+_MAX_CONNECTIONS = 400
+_READ_BYTES = 4096
+_CLOSE_TIMEOUT_S = 5.0
+_LAST_REQUESTS_TIMEOUT_S = 0.5
 _END = object()
 
 
 @dataclass(slots=True)
-class _Held:
-    """Datagrams of one source that wait for their turn, and the bytes that they take."""
+class _PendingDatagrams:
+    """Datagrams of one source that wait for their turn; `size` is in bytes, with overhead."""
 
     packets: deque[bytes] = field(default_factory=deque[bytes])
     size: int = 0
 
 
 class OscUdp:
-    """The UDP endpoint. Reads the socket itself: many datagrams at each wake-up, and no error ends it."""
+    """The UDP server. It reads many datagrams at each wake-up of the event loop, and no error stops it."""
 
     inline = False
 
-    def __init__(self, front: Router, endpoint: socket.socket) -> None:
-        self._front = front
+    def __init__(self, router: Router, endpoint: socket.socket) -> None:
+        self._router = router
         self._socket = endpoint
-        self._buffer = bytearray(_LARGEST_DATAGRAM)
+        self._buffer = bytearray(_MAX_DATAGRAM_BYTES)
         self._view = memoryview(self._buffer)
         self._unsent: deque[tuple[bytes, Address]] = deque()
-        self._held: dict[Address, _Held] = {}
+        self._pending: dict[Address, _PendingDatagrams] = {}
         self._warnings = LimitedLog(_log)
 
     def start(self) -> None:
-        """Begin to read. Needs a running loop that can watch sockets (on Windows: the selector loop)."""
-        given = enlarge_receive_buffer(self._socket)
-        _log.debug("UDP receive buffer: %d bytes", given)
-        self._front.attach("udp", self)
+        """Start to read. Needs a running event loop that can watch sockets (on Windows the selector loop)."""
+        buffer_bytes = enlarge_receive_buffer(self._socket)
+        _log.debug("UDP receive buffer: %d bytes", buffer_bytes)
+        self._router.attach("udp", self)
         asyncio.get_running_loop().add_reader(self._socket, self._drain)
 
     def stop_reading(self) -> None:
-        """Read no more; answers still go out, also to what has been read already."""
+        """Stop reading; requests that have been read are still answered."""
         asyncio.get_running_loop().remove_reader(self._socket)
-        end = time.monotonic() + _LAST_READING
-        waiting = deque(self._steps(source) for source in list(self._held))
-        while waiting and time.monotonic() < end:
-            steps = waiting.popleft()
+        end = time.monotonic() + _LAST_REQUESTS_TIMEOUT_S
+        sources = deque(self._steps(source) for source in list(self._pending))
+        while sources and time.monotonic() < end:
+            steps = sources.popleft()
             if next(steps, _END) is not _END:
-                waiting.append(steps)
-        if self._held:
-            late = sum(len(held.packets) for held in self._held.values())
+                sources.append(steps)
+        if self._pending:
+            late = sum(len(pending.packets) for pending in self._pending.values())
             _log.warning("%d datagrams came too late to be answered", late)
 
     def close(self) -> None:
-        """Send what can be sent at once, then close."""
-        for held in self._held.values():
-            held.packets.clear()
-        self._send_on()
+        """Send what the system accepts without waiting, then close."""
+        for pending in self._pending.values():
+            pending.packets.clear()
+        self._send_unsent()
         asyncio.get_running_loop().remove_writer(self._socket)
         self._socket.close()
 
     def _drain(self) -> None:
-        """Read the socket's datagrams; they are taken in in turn, source by source."""
+        """Read the socket's datagrams; their requests are accepted in turns of their sources."""
         size = 0
         end = time.perf_counter() + _MAX_DRAIN_S
         while size <= _MAX_DRAIN_BYTES and time.perf_counter() < end:
@@ -102,48 +102,48 @@ class OscUdp:
                 except (BlockingIOError, InterruptedError):
                     return
                 except OSError as error:
-                    # Windows reports here that an earlier answer found nobody; the next datagram is fine
+                    # Windows reports here that an earlier answer had no receiver
                     _log.debug("UDP: %s", error)
                     continue
                 size += length
-                self._hold(bytes(self._view[:length]), source[:2])
+                self._append_datagram(bytes(self._view[:length]), source[:2])
 
-    def _hold(self, packet: bytes, source: Address) -> None:
-        held = self._held.get(source)
-        size = len(packet) + _OVERHEAD
-        if held is None and len(self._held) < _MOST_SOURCES:
-            held = self._held[source] = _Held()
-            self._front.turns.add(self._steps(source))
-        if held is None or held.size + size > _MOST_HELD / max(2, len(self._held)):
+    def _append_datagram(self, packet: bytes, source: Address) -> None:
+        pending = self._pending.get(source)
+        size = len(packet) + _DATAGRAM_OVERHEAD_BYTES
+        if pending is None and len(self._pending) < _MAX_SOURCES:
+            pending = self._pending[source] = _PendingDatagrams()
+            self._router.turns.add(self._steps(source))
+        if pending is None or pending.size + size > _MAX_PENDING_BYTES / max(2, len(self._pending)):
             message = "UDP: %s:%d sends faster than it can be answered: a datagram is lost"
             self._warnings.write(logging.WARNING, message, *source)
             return
-        held.packets.append(packet)
-        held.size += size
+        pending.packets.append(packet)
+        pending.size += size
 
     def _steps(self, source: Address) -> Iterator[None]:
-        """Take in what one source has sent, one request at each step."""
-        held = self._held.get(source)
-        while held is not None and held.packets:
-            packet = held.packets.popleft()
-            held.size -= len(packet) + _OVERHEAD
-            yield from self._take(packet, source)
+        """Accept what one source has sent, one request per step."""
+        pending = self._pending.get(source)
+        while pending is not None and pending.packets:
+            packet = pending.packets.popleft()
+            pending.size -= len(packet) + _DATAGRAM_OVERHEAD_BYTES
+            yield from self._accept(packet, source)
             yield
-        self._held.pop(source, None)
+        self._pending.pop(source, None)
 
-    def _take(self, packet: bytes, source: Address) -> Iterator[None]:
+    def _accept(self, packet: bytes, source: Address) -> Iterator[None]:
         if source[:2] == self._socket.getsockname()[:2]:
-            # an answer that `@port` sent to ourselves: answering it could go on for ever
-            _log.debug("UDP: a packet of our own is not answered")
+            # an answer that `@port` sent to this daemon; answering it could loop without end
+            _log.debug("UDP: this daemon's own packet is not answered")
             return
         for incoming in iterate_datagram(packet):
             if isinstance(incoming.outcome, m.Hello):
-                self._front.clients.say_hello(source, incoming.port)
-            self._front.receive(self._front.clients.udp_sender(source, incoming.port), incoming)
+                self._router.clients.say_hello(source, incoming.port)
+            self._router.receive(self._router.clients.udp_sender(source, incoming.port), incoming)
             yield
 
     def streams(self, client: ClientId) -> bool:
-        """An OSC client hears events as they happen."""
+        """Return True: an OSC client gets events as they happen."""
         _ = client
         return True
 
@@ -158,40 +158,40 @@ class OscUdp:
         deliver_each(self.deliver, client, events, end)
 
     def send(self, packet: bytes, to: Address) -> None:
-        """Send a datagram now, or as soon as the system takes it."""
-        if self._unsent or not self._sent(packet, to):
-            if len(self._unsent) == _MOST_UNSENT:
+        """Send a datagram now, or as soon as the system accepts it."""
+        if self._unsent or not self._try_send(packet, to):
+            if len(self._unsent) == _MAX_UNSENT_DATAGRAMS:
                 message = "UDP: %d answers wait to be sent; one to %s:%d is lost"
-                self._warnings.write(logging.WARNING, message, _MOST_UNSENT, *to)
+                self._warnings.write(logging.WARNING, message, _MAX_UNSENT_DATAGRAMS, *to)
                 return
             self._unsent.append((packet, to))
-            asyncio.get_running_loop().add_writer(self._socket, self._send_on)
+            asyncio.get_running_loop().add_writer(self._socket, self._send_unsent)
 
-    def _sent(self, packet: bytes, to: Address) -> bool:
-        """Whether the datagram has left, or never will."""
+    def _try_send(self, packet: bytes, to: Address) -> bool:
+        """Try to send a datagram; return False if it has to be tried again."""
         try:
             self._socket.sendto(packet, to)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
-            _log.debug("UDP: %s:%d has gone: %s", *to, error)
+            _log.debug("UDP: %s:%d doesn't receive: %s", *to, error)
         return True
 
-    def _send_on(self) -> None:
-        while self._unsent and self._sent(*self._unsent[0]):
+    def _send_unsent(self) -> None:
+        while self._unsent and self._try_send(*self._unsent[0]):
             self._unsent.popleft()
         if not self._unsent:
             asyncio.get_running_loop().remove_writer(self._socket)
 
 
 class TcpConnection:
-    """One TCP client. One that has closed its sending side still hears how its requests end."""
+    """The connection of one TCP client. A client that has closed its sending side still gets its pending answers."""
 
-    def __init__(self, front: Router, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, router: Router, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = writer.get_extra_info("peername")
         self.host = str(peer[0])
         self.client = tcp_client(self.host, int(peer[1]))
-        self._front = front
+        self._router = router
         self._reader = reader
         self._writer = writer
         self._decoder = StreamDecoder()
@@ -200,60 +200,60 @@ class TcpConnection:
         self._answered.set()
 
     async def serve(self) -> None:
-        """Read requests until the client has ended, or is gone."""
+        """Read requests until the client closes its sending side or disconnects."""
         try:
-            while data := await self._reader.read(_CHUNK):
-                await self._front.turns.work(self._steps(data))
-                await self._answers_read()
+            while data := await self._reader.read(_READ_BYTES):
+                await self._router.turns.work(self._steps(data))
+                await self._wait_until_read()
             await self._answered.wait()
         except OSError as error:
             _log.debug("%s: %s", self.client, error)
 
-    async def _answers_read(self) -> None:
-        """Wait until the client has read most of its answers: until then nothing more is read from it.
+    async def _wait_until_read(self) -> None:
+        """Wait until the client has read most of its answers; no more requests are read from it before.
 
         Raises:
-            OSError: it has gone, or has read nothing for too long.
+            OSError: It has disconnected, or hasn't read for too long.
         """
         if not self._writer.transport.get_write_buffer_size():
             return
         try:
-            async with asyncio.timeout(_UNREAD_PATIENCE_S):
+            async with asyncio.timeout(_UNREAD_TIMEOUT_S):
                 await self._writer.drain()
         except TimeoutError:
-            name = self._front.clients.named(self.client)
-            _log.warning("%s hasn't read its answers for %g s: disconnected", name, _UNREAD_PATIENCE_S)
+            name = self._router.clients.named(self.client)
+            _log.warning("%s hasn't read its answers for %g s: disconnected", name, _UNREAD_TIMEOUT_S)
             self.abort()
             raise
 
     def _steps(self, data: bytes) -> Iterator[None]:
-        """Take in what these bytes complete, one request at each step."""
+        """Accept the requests that these bytes complete, one per step."""
         for frame in self._decoder.feed(data):
             if isinstance(frame, BadRequest):
-                self._front.receive(self.client, Incoming(frame, "osc"))
+                self._router.receive(self.client, Incoming(frame, "osc"))
             else:
-                yield from self._take(frame)
+                yield from self._accept(frame)
             yield
 
-    def _take(self, frame: bytes) -> Iterator[None]:
+    def _accept(self, frame: bytes) -> Iterator[None]:
         for incoming in iterate_datagram(frame):
-            self._front.receive(self._client_of(incoming), incoming)
+            self._router.receive(self._client_of(incoming), incoming)
             yield
 
     def _client_of(self, incoming: Incoming) -> ClientId:
         outcome = incoming.outcome
         if incoming.port is not None and not isinstance(outcome, m.Hello):
-            return self._front.clients.udp_sender((self.host, incoming.port), None)
+            return self._router.clients.udp_sender((self.host, incoming.port), None)
         if isinstance(outcome, m.Generate | m.Vary):
             self._open.add(outcome.id)
             self._answered.clear()
         return self.client
 
     def send(self, event: m.Event) -> None:
-        """Send an event; a client that doesn't read its answers is disconnected."""
+        """Send an event. A client that doesn't read its answers is disconnected."""
         self._writer.write(self._decoder.encode(encode_event(event)))
-        if self._writer.transport.get_write_buffer_size() > _MOST_UNREAD:
-            _log.warning("%s doesn't read its answers: disconnected", self._front.clients.named(self.client))
+        if self._writer.transport.get_write_buffer_size() > _MAX_UNREAD_BYTES:
+            _log.warning("%s doesn't read its answers: disconnected", self._router.clients.named(self.client))
             self.abort()
         if is_terminal(event):
             self._open.discard(getattr(event, "id", ""))
@@ -261,16 +261,16 @@ class TcpConnection:
                 self._answered.set()
 
     def abort(self) -> None:
-        """End the connection; what hasn't been sent is lost."""
+        """Close the connection at once; unsent answers are lost."""
         self._open.clear()
         self._answered.set()
         self._writer.transport.abort()
 
     async def close(self) -> None:
-        """End the connection once everything has been sent."""
+        """Close the connection once everything has been sent."""
         self._writer.close()
         try:
-            async with asyncio.timeout(_FAREWELL):
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                 await self._writer.wait_closed()
         except OSError as error:  # TimeoutError is one: the client doesn't read
             _log.debug("%s: %s", self.client, error)
@@ -282,8 +282,8 @@ class OscTcp:
 
     inline = False
 
-    def __init__(self, front: Router, listener: socket.socket, supervisor: Supervisor) -> None:
-        self._front = front
+    def __init__(self, router: Router, listener: socket.socket, supervisor: Supervisor) -> None:
+        self._router = router
         self._supervisor = supervisor
         self._listener = listener
         self._connections: dict[ClientId, TcpConnection] = {}
@@ -291,35 +291,35 @@ class OscTcp:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Begin to take connections."""
-        self._front.attach("tcp", self)
-        self._server = await asyncio.start_server(self._serve, sock=self._listener, backlog=512)
+        """Start to accept connections."""
+        self._router.attach("tcp", self)
+        self._server = await asyncio.start_server(self._accept_connection, sock=self._listener, backlog=512)
 
-    def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._connections) >= _MOST_CONNECTIONS:
-            _log.warning("%d OSC connections are open: one more is refused", _MOST_CONNECTIONS)
+    def _accept_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._connections) >= _MAX_CONNECTIONS:
+            _log.warning("%d OSC connections are open: one more is refused", _MAX_CONNECTIONS)
             writer.transport.abort()
             return
         _keep_alive(writer)
-        connection = TcpConnection(self._front, reader, writer)
+        connection = TcpConnection(self._router, reader, writer)
         self._connections[connection.client] = connection
-        hold_until_done(self._supervisor.run(self._until_gone(connection), "osc-tcp"), self._serving)
+        hold_until_done(self._supervisor.run(self._serve_connection(connection), "osc-tcp"), self._serving)
 
-    async def _until_gone(self, connection: TcpConnection) -> None:
+    async def _serve_connection(self, connection: TcpConnection) -> None:
         try:
             await connection.serve()
         finally:
             self._connections.pop(connection.client, None)
-            self._front.clients.forget(connection.client)
+            self._router.clients.forget(connection.client)
             await connection.close()
 
     def stop_reading(self) -> None:
-        """Take no more connections; answers still go out."""
+        """Stop accepting connections; pending answers are still sent."""
         if self._server is not None:
             self._server.close()
 
     async def close(self, patience: float) -> None:
-        """Send what waits, for at most `patience` seconds, then close every connection."""
+        """Send pending answers for at most `patience` seconds, then close every connection."""
         connections = list(self._connections.values())
         closing = [asyncio.create_task(connection.close()) for connection in connections]
         if closing:
@@ -331,7 +331,7 @@ class OscTcp:
         await asyncio.gather(*closing, *self._serving, return_exceptions=True)
 
     def streams(self, client: ClientId) -> bool:
-        """An OSC client hears events as they happen."""
+        """Return True: an OSC client gets events as they happen."""
         _ = client
         return True
 
@@ -340,7 +340,7 @@ class OscTcp:
         _ = clip
         connection = self._connections.get(client)
         if connection is None:
-            _log.debug("%s has gone: %s is lost", client, event)
+            _log.debug("%s has disconnected: %s is lost", client, event)
         else:
             connection.send(event)
 
@@ -351,7 +351,7 @@ class OscTcp:
 
 
 def _keep_alive(writer: asyncio.StreamWriter) -> None:
-    """Let the system find out about a peer that vanished without a word."""
-    made = writer.get_extra_info("socket")
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    """Enable keep-alive, so that the system detects a peer that disappeared without closing."""
+    peer = writer.get_extra_info("socket")
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,7 +1,7 @@
-"""Who is who: which client a request comes from, and who wants to hear everybody's events. Does no I/O.
+"""Routing between transports and the daemon: identities of clients, requests to the inbox, events to their clients.
 
-A client is the place that its answers go to. A sender that resends from another source port but asks for
-answers at the same place is therefore the same client.
+A client is identified by the place that its answers go to. A sender that uses another source port but asks for answers
+at the same place is therefore the same client.
 """
 
 import asyncio
@@ -22,18 +22,18 @@ from timbred.protocol.keys import Recipe
 from timbred.protocol.schema import EVENT_OF
 from timbred.transports.fair_turns import Turns
 
-REMEMBERED = 4096
-"""Senders that said `hello` and are remembered; those silent for longest are forgotten first."""
+MAX_REMEMBERED_SENDERS = 4096
+"""UDP senders whose `hello` is remembered; the least recently used is forgotten first."""
 
-LISTENERS = 256
-"""Clients that hear everybody's events at one time; the one that asked first gives way."""
+MAX_LISTENERS = 256
+"""Clients that listen to all events at the same time; the one that asked first is removed first."""
 
 Address = tuple[str, int]
 """Host and port."""
 
 
 def udp_client(host: str, port: int) -> ClientId:
-    """The client whose answers go to `host` and `port` as OSC over UDP.
+    """Return the client whose answers go to `host` and `port` as OSC over UDP.
 
     >>> udp_client("127.0.0.1", 9000)
     'udp:127.0.0.1:9000'
@@ -42,7 +42,7 @@ def udp_client(host: str, port: int) -> ClientId:
 
 
 def udp_address(client: ClientId) -> Address:
-    """Where the answers of a UDP client go.
+    """Return the address that the answers of a UDP client go to.
 
     >>> udp_address(udp_client("::1", 9000))
     ('::1', 9000)
@@ -52,12 +52,12 @@ def udp_address(client: ClientId) -> Address:
 
 
 def tcp_client(host: str, port: int) -> ClientId:
-    """The client at the other end of a TCP connection."""
+    """Return the client at the other end of a TCP connection."""
     return ClientId(f"tcp:{host}:{port}")
 
 
 def zmq_client(routing_id: bytes) -> ClientId:
-    """The client that ZeroMQ knows by `routing_id`.
+    """Return the client with a ZeroMQ routing id.
 
     >>> zmq_client(bytes([0, 0x6b]))
     'zmq:006b'
@@ -66,89 +66,92 @@ def zmq_client(routing_id: bytes) -> ClientId:
 
 
 def scheme(client: ClientId) -> str:
-    """The transport that a client is reached by: `udp`, `tcp`, `zmq`, `ws`, `http`, `memory`."""
+    """Return the transport of a client: `udp`, `tcp`, `zmq`, `ws`, `oscquery`, `http` or `memory`."""
     return client.partition(":")[0]
 
 
 class Clients:
-    """Where UDP senders want their answers, what clients call themselves, and who listens."""
+    """Answer ports of UDP senders, names of clients, and the clients that listen to all events. Does no I/O."""
 
-    def __init__(self, remembered: int = REMEMBERED, listeners: int = LISTENERS) -> None:
+    def __init__(self, max_senders: int = MAX_REMEMBERED_SENDERS, max_listeners: int = MAX_LISTENERS) -> None:
         self._answers_at: OrderedDict[Address, int] = OrderedDict()
         self._names: OrderedDict[ClientId, str] = OrderedDict()
         self._listeners: OrderedDict[ClientId, None] = OrderedDict()
-        self._remembered = remembered
-        self._most_listeners = listeners
+        self._max_senders = max_senders
+        self._max_listeners = max_listeners
 
     def udp_sender(self, source: Address, port: int | None) -> ClientId:
-        """Who a UDP request is from: `port` is the one that the request itself names."""
+        """Return the client that sent a UDP request; `port` is the request's own `@port`."""
         if port is None and source in self._answers_at:
             self._answers_at.move_to_end(source)
             port = self._answers_at[source]
         return udp_client(source[0], source[1] if port is None else port)
 
     def say_hello(self, source: Address, port: int | None) -> None:
-        """From now on this UDP sender's answers go to `port` on its host; None: back to the source port."""
+        """Send the answers of a UDP sender to `port` on its host from now on; None means its source port."""
         self._answers_at.pop(source, None)
         if port is not None and port != source[1]:
             self._answers_at[source] = port
-            _forget_oldest(self._answers_at, self._remembered)
+            _forget_oldest(self._answers_at, self._max_senders)
 
     def call(self, client: ClientId, name: str) -> None:
-        """Remember what a client calls itself."""
+        """Store the name that a client gives itself; an empty one removes it."""
         self._names.pop(client, None)
         if name:
             self._names[client] = name
-            _forget_oldest(self._names, self._remembered)
+            _forget_oldest(self._names, self._max_senders)
 
     def named(self, client: ClientId) -> str:
-        """A client as the log shows it: its id, and its own name where it said one."""
+        """Return a client as the log shows it: its id, and its name if it has one."""
         name = self._names.get(client)
         return client if name is None else f"{client} ({name})"
 
     def listen(self, client: ClientId, on: bool) -> None:
-        """Begin or end sending everybody's events to this client."""
+        """Start or stop sending all events to this client."""
         self._listeners.pop(client, None)
         if on:
             self._listeners[client] = None
-            _forget_oldest(self._listeners, self._most_listeners)
+            _forget_oldest(self._listeners, self._max_listeners)
 
     @property
     def listeners(self) -> tuple[ClientId, ...]:
-        """Clients that hear everybody's events, in the order in which they asked."""
+        """Clients that listen to all events, in the order in which they asked."""
         return tuple(self._listeners)
 
     def forget(self, client: ClientId) -> None:
-        """The client has gone: its connection is closed."""
+        """Remove what is stored of a client whose connection is closed."""
         self._names.pop(client, None)
         self._listeners.pop(client, None)
 
 
 def _forget_oldest(
-    entries: OrderedDict[Address, int] | OrderedDict[ClientId, str] | OrderedDict[ClientId, None], most: int
+    entries: OrderedDict[Address, int] | OrderedDict[ClientId, str] | OrderedDict[ClientId, None], limit: int
 ) -> None:
-    while len(entries) > most:
+    while len(entries) > limit:
         entries.popitem(last=False)
 
 
-LINES_A_SECOND = 10.0
-BURST_LINES = 100.0
+LOG_LINES_PER_SECOND = 10.0
+MAX_BURST_LOG_LINES = 100.0
 
 
 class LimitedLog:
-    """Writes up to 100 lines at once and 10 a second in the long run; the next line says how many were left out."""
+    """Writer of log lines, at most 100 at once and 10 per second on average.
+
+    The next line that is written says how many were dropped.
+    """
 
     def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
         self._clock = clock
-        self._lines = BURST_LINES
+        self._lines = MAX_BURST_LOG_LINES
         self._counted = clock()
         self._left_out = 0
 
     def write(self, level: int, message: str, *arguments: object) -> None:
-        """Log a message, unless there were too many."""
+        """Log a message unless the limit is reached."""
         now = self._clock()
-        self._lines = min(BURST_LINES, self._lines + (now - self._counted) * LINES_A_SECOND)
+        self._lines = min(MAX_BURST_LOG_LINES, self._lines + (now - self._counted) * LOG_LINES_PER_SECOND)
         self._counted = now
         if self._lines < 1.0:
             self._left_out += 1
@@ -162,42 +165,42 @@ class LimitedLog:
 
 _log = logging.getLogger(__name__)
 
-MOST_DUE_LATER = 1000
-"""Requests with a time tag of one client that may wait until they are due."""
+MAX_SCHEDULED_REQUESTS = 1000
+"""Requests with a time tag that one client may have waiting."""
 
 
 class Carrier(Protocol):
-    """What one transport does for the front."""
+    """Interface of a transport to the router."""
 
     inline: bool
-    """Whether it can carry samples."""
+    """True if it can send samples."""
 
     def streams(self, client: ClientId) -> bool:
-        """Whether this client hears events as they happen; False where each request gets one whole reply."""
+        """Tell if this client gets events as they happen; False if each request gets one whole reply."""
         ...
 
     def deliver(self, client: ClientId, event: m.Event, clip: Clip | None) -> None:
-        """Send an event. Never blocks; a client that has gone loses it."""
+        """Send an event. Never blocks; the event is lost if the client has disconnected."""
         ...
 
     def deliver_list(self, client: ClientId, name: str, events: Sequence[m.Event], end: m.Event | None) -> None:
-        """Send the answer to a question that is answered by several events."""
+        """Send the answer to a request that is answered by several events."""
         ...
 
 
 class Publisher(Protocol):
-    """Where everybody's events go, whoever listens."""
+    """Receiver of the events of all clients."""
 
     def publish(self, client: ClientId, event: m.Event) -> None:
-        """Send an event with the client that it is for. Never blocks."""
+        """Publish an event with the client that it is for. Never blocks."""
         ...
 
 
 class Router:
-    """Takes requests from carriers and hands them to the inbox; is the daemon's Outbox.
+    """Passes requests from transports to the inbox, and events to their clients. Implements `Outbox`.
 
-    What needs no more than the connection is answered here: `hello`, `notify`, `sync`, `ping`. Requests with a
-    time tag wait here until they are due; `sync` waits for those that its client sent before it.
+    Answers `hello`, `notify`, `sync` and `ping` itself. Requests with a time tag wait here until they are due; `sync`
+    waits for those that its client sent before it.
     """
 
     def __init__(self) -> None:
@@ -208,36 +211,34 @@ class Router:
         self._inbox: Inbox | None = None
         self._carriers: dict[str, Carrier] = {}
         self._publishers: list[Publisher] = []
-        self._waiting: dict[ClientId, _Waiting] = {}
+        self._waiting: dict[ClientId, _ScheduledRequests] = {}
 
     def open(self, inbox: Inbox) -> None:
-        """Begin to take requests."""
+        """Start to accept requests."""
         self._inbox = inbox
 
     def attach(self, name: str, carrier: Carrier) -> None:
-        """From now on clients whose id begins with `name` are reached by this carrier."""
+        """Use this carrier for clients whose id begins with `name`."""
         self._carriers[name] = carrier
 
     def publish_to(self, publisher: Publisher) -> None:
-        """From now on everybody's events go there too."""
+        """Send all events to this publisher too."""
         self._publishers.append(publisher)
 
-    # ---- in
-
     def receive(self, client: ClientId, incoming: Incoming) -> None:
-        """Take in what a transport has read, now or when it is due. Never raises."""
+        """Accept what a transport has read, now or when it is due. Never raises."""
         outcome = incoming.outcome
         if isinstance(outcome, errors.BadRequest):
             self.refuse(client, incoming.id, outcome)
         elif incoming.due is not None:
-            if len(self._waiting.get(client, ())) >= MOST_DUE_LATER:
-                self.refuse(client, incoming.id, _too_many_wait())
+            if len(self._waiting.get(client, ())) >= MAX_SCHEDULED_REQUESTS:
+                self.refuse(client, incoming.id, _too_many_scheduled())
             else:
-                self._later(client, incoming, incoming.due - time.time())
-        elif isinstance(outcome, m.Sync) and (wait := self._until_taken_in(client)) > 0:
-            self._later(client, incoming, wait)
+                self._schedule(client, incoming, incoming.due - time.time())
+        elif isinstance(outcome, m.Sync) and (wait := self._seconds_until_accepted(client)) > 0:
+            self._schedule(client, incoming, wait)
         else:
-            self._take_in(client, outcome, incoming.id)
+            self._accept(client, outcome, incoming.id)
 
     def refuse(self, client: ClientId, place: m.Id, error: errors.TimbredError) -> None:
         """Answer a request with `fail`."""
@@ -246,49 +247,49 @@ class Router:
         self.send(client, m.Fail(id=place, code=error.code, message=error.message, retry_after_s=retry_after))
 
     def close(self) -> None:
-        """Take no more requests; those that wait for their time fail."""
+        """Stop accepting requests; those with a time tag that still wait fail."""
         waiting, self._waiting = self._waiting, {}
         for client, requests in waiting.items():
             for incoming in requests.cancel():
                 self.refuse(client, incoming.id, _STOPPING)
         self._inbox = None
 
-    def _later(self, client: ClientId, incoming: Incoming, wait: float) -> None:
-        waiting = self._waiting.setdefault(client, _Waiting(lambda: self._now_due(client)))
+    def _schedule(self, client: ClientId, incoming: Incoming, wait: float) -> None:
+        waiting = self._waiting.setdefault(client, _ScheduledRequests(lambda: self._on_due_requests(client)))
         waiting.add(incoming, wait)
 
-    def _now_due(self, client: ClientId) -> None:
-        self.turns.add(self._take_in_due(client))
+    def _on_due_requests(self, client: ClientId) -> None:
+        self.turns.add(self._accept_due(client))
 
-    def _take_in_due(self, client: ClientId) -> Iterator[None]:
+    def _accept_due(self, client: ClientId) -> Iterator[None]:
         waiting = self._waiting.get(client)
         while waiting is not None and (incoming := waiting.next_due()) is not None:
             if not waiting:
                 del self._waiting[client]
             if not isinstance(incoming.outcome, errors.BadRequest):
-                self._take_in(client, incoming.outcome, incoming.id)
+                self._accept(client, incoming.outcome, incoming.id)
             yield
             waiting = self._waiting.get(client)
 
-    def _until_taken_in(self, client: ClientId) -> float:
-        """Seconds until the last request of this client that still waits for its time has been taken in."""
+    def _seconds_until_accepted(self, client: ClientId) -> float:
+        """Return the seconds until the last waiting request of this client is accepted."""
         waiting = self._waiting.get(client)
-        # later than the last by more than the clock's grain, so that it comes after it
+        # more than the clock's resolution after the last one, so that it comes after it
         return 0.0 if waiting is None else waiting.until_last() + 0.001
 
-    def _take_in(self, client: ClientId, request: m.Request, place: m.Id) -> None:
+    def _accept(self, client: ClientId, request: m.Request, place: m.Id) -> None:
         try:
             answer = self._answer(client, request)
             if answer is not None:
                 self.send(client, answer)
         except errors.TimbredError as error:
             self.refuse(client, place, error)
-        except Exception as error:  # noqa: BLE001  one request's fault must not end a transport that serves all
+        except Exception as error:  # noqa: BLE001  a fault in one request must not end a transport that serves all
             _log.exception("%s: %s", client, place)
             self.refuse(client, place, errors.from_foreign(error))
 
     def _answer(self, client: ClientId, request: m.Request) -> m.Event | None:
-        """What the front itself answers; None when the request has gone on to the inbox."""
+        """Return the router's own answer; None if the request was passed to the inbox."""
         match request:
             case m.Hello(name=name):
                 self.clients.call(client, name)
@@ -305,10 +306,10 @@ class Router:
             case m.Ping():
                 return m.Pong()
             case _:
-                self._hand_on(client, request)
+                self._pass_to_inbox(client, request)
                 return None
 
-    def _hand_on(self, client: ClientId, request: m.Request) -> None:
+    def _pass_to_inbox(self, client: ClientId, request: m.Request) -> None:
         if self._inbox is None:
             raise _STOPPING
         if isinstance(request, Recipe):
@@ -323,11 +324,12 @@ class Router:
         if request.to == "none" and not request.inline:
             raise errors.BadRequest("to: got 'none', allowed is file, play or both; none is for ZeroMQ with inline 1")
 
-    # ---- out
-
     def send(self, client: ClientId, event: m.Event, clip: Clip | None = None) -> None:
-        """Send an event to its client and, unless it is for that one alone, to those who asked for everybody's and to
-        the publishers. Only a fault on the way to its client is raised."""
+        """Send an event to its client and, unless it is for that one only, to listeners and publishers.
+
+        Raises:
+            Exception: Sending to the client itself failed; failures to send to others are logged.
+        """
         try:
             self._deliver(client, event, clip)
         finally:
@@ -344,11 +346,11 @@ class Router:
                         self._deliver(listener, event, None)
             for publisher in self._publishers:
                 publisher.publish(client, event)
-        except Exception:  # noqa: BLE001  the client that it is for must not suffer from it
-            _log.exception("an event for %s can't be sent to those who listen to all events", client)
+        except Exception:  # noqa: BLE001  the event's own client has it already
+            _log.exception("an event for %s can't be sent to the clients that listen to all events", client)
 
     def send_list(self, client: ClientId, name: str, events: Sequence[m.Event], end: m.Event | None) -> None:
-        """Answer a question that is answered by several events; only who asked hears them."""
+        """Answer a request that is answered by several events; they are sent to its client only."""
         carrier = self._carriers.get(scheme(client))
         if carrier is not None:
             carrier.deliver_list(client, name, events, end)
@@ -356,16 +358,18 @@ class Router:
     def _deliver(self, client: ClientId, event: m.Event, clip: Clip | None) -> None:
         carrier = self._carriers.get(scheme(client))
         if carrier is None:
-            _log.debug("%s can't be reached: %s is lost", client, event)
+            _log.debug("%s has no transport: %s is lost", client, event)
         else:
             carrier.deliver(client, event, clip)
 
 
-class _Waiting:
-    """Requests of one client that wait until they are due: a heap by time, with one timer for the first."""
+class _ScheduledRequests:
+    """Requests of one client that wait until they are due: a heap by time, with one timer for the first.
+
+    `on_due` is called when requests are due.
+    """
 
     def __init__(self, on_due: Callable[[], None]) -> None:
-        """`on_due` is called when requests are due."""
         self._on_due = on_due
         self._heap: list[tuple[float, int, Incoming]] = []
         self._last = 0.0
@@ -387,7 +391,7 @@ class _Waiting:
         return max(0.0, self._last - asyncio.get_running_loop().time())
 
     def next_due(self) -> Incoming | None:
-        """Take out the first request, if it is due."""
+        """Remove and return the first request if it is due, else None."""
         if not self._heap:
             return None
         if self._heap[0][0] > asyncio.get_running_loop().time():
@@ -396,7 +400,7 @@ class _Waiting:
         return heapq.heappop(self._heap)[2]
 
     def cancel(self) -> list[Incoming]:
-        """Take out all of them."""
+        """Remove and return all requests, in order."""
         if self._timer is not None:
             self._timer.cancel()
         return [incoming for _, _, incoming in sorted(self._heap, key=lambda entry: entry[:2])]
@@ -414,22 +418,23 @@ class _Waiting:
         self._on_due()
 
 
-def _too_many_wait() -> errors.Busy:
-    return errors.Busy(f"{MOST_DUE_LATER} requests of yours wait for their time already; send this one later", 1.0)
+def _too_many_scheduled() -> errors.Busy:
+    return errors.Busy(
+        f"{MAX_SCHEDULED_REQUESTS} requests of yours already wait for their time tag; send this one later", 1.0
+    )
 
 
-def deliver_each(deliver: "Deliver", client: ClientId, events: Sequence[m.Event], end: m.Event | None) -> None:
-    """A list for a client that hears many events: one by one, then the end."""
+def deliver_each(
+    deliver: Callable[[ClientId, m.Event, Clip | None], None],
+    client: ClientId,
+    events: Sequence[m.Event],
+    end: m.Event | None,
+) -> None:
+    """Send a list's events one by one, then the end."""
     for event in events:
         deliver(client, event, None)
     if end is not None:
         deliver(client, end, None)
-
-
-class Deliver(Protocol):
-    """`Carrier.deliver`."""
-
-    def __call__(self, client: ClientId, event: m.Event, clip: Clip | None) -> None: ...
 
 
 _STOPPING = errors.ShuttingDown("timbred is stopping; start it again with: timbred serve")

@@ -1,4 +1,4 @@
-"""Binding the daemon's ports, with an error that says which setting to change."""
+"""Binding of the daemon's ports, with errors that name the setting to change."""
 
 import contextlib
 import errno
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 from timbred.errors import BadRequest, TimbredError
 
-_TRIES = 50
-_RECEIVE_BUFFERS = tuple(1 << power for power in range(22, 16, -1))
-"""Bytes of room for datagrams, the first that the system allows. More would not be better: beside a flood everyone's
-datagrams wait behind all that the room holds."""
+_PORT_TRIES = 50
+_RECEIVE_BUFFER_BYTES = tuple(1 << power for power in range(22, 16, -1))
+"""Sizes of the UDP receive buffer; the first one that the system allows is used. A larger one would increase the delay
+during a flood, since all datagrams wait in one queue."""
 _SO_RCVBUFFORCE = 33
 
 
 @dataclass(frozen=True)
 class Ports:
-    """The ports in use, as numbers."""
+    """Numbers of the ports in use."""
 
     osc: int
     requests: int
@@ -28,7 +28,7 @@ class Ports:
 
     @property
     def settings(self) -> dict[str, int]:
-        """The same by the names of their settings."""
+        """The ports by the names of their settings."""
         return {
             "osc.port": self.osc,
             "zmq.requests": self.requests,
@@ -38,29 +38,29 @@ class Ports:
 
 
 def resolve(host: str) -> tuple[socket.AddressFamily, str]:
-    """The numeric address of the setting `host`.
+    """Resolve the setting `host` to a numeric address, IPv4 if it has one.
 
     Raises:
-        BadRequest: no such host.
+        BadRequest: There is no such host.
     """
     try:
-        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise BadRequest(
             f"host: there is no {host!r} ({error}); use 127.0.0.1, or an address of this machine"
         ) from error
-    found.sort(key=lambda one: one[0] != socket.AF_INET)
-    return found[0][0], str(found[0][4][0])
+    addresses.sort(key=lambda entry: entry[0] != socket.AF_INET)
+    return addresses[0][0], str(addresses[0][4][0])
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine reaches a numeric address."""
+    """Tell if a numeric address can be reached from this machine only."""
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 def refused(setting: str, host: str, port: int, error: OSError) -> TimbredError:
-    """Why a port can't be had, and what to do."""
-    # Windows says "not allowed" of a port that another program holds for itself
+    """Return the error for a port that can't be bound, with the remedy."""
+    # Windows reports EACCES for a port that another program uses exclusively
     if error.errno == errno.EADDRINUSE or (sys.platform == "win32" and error.errno == errno.EACCES):
         return BadRequest(
             f"{setting}: port {port} is taken: is another timbred running? "
@@ -77,60 +77,60 @@ def refused(setting: str, host: str, port: int, error: OSError) -> TimbredError:
 
 
 def tcp_listener(setting: str, host: str, port: int) -> socket.socket:
-    """A bound TCP socket, not listening yet.
+    """Return a bound TCP socket that doesn't listen yet.
 
     Raises:
-        BadRequest: naming the setting and the port.
+        BadRequest: It can't be bound; names the setting and the port.
     """
-    return _bound(setting, host, port, socket.SOCK_STREAM)
+    return _bind(setting, host, port, socket.SOCK_STREAM)
 
 
 def osc_pair(setting: str, host: str, port: int) -> tuple[socket.socket, socket.socket]:
-    """A UDP and a TCP socket on the same port number; port 0 finds one that both can have.
+    """Return a UDP and a TCP socket bound to the same port number; 0 chooses one that is free for both.
 
     Raises:
-        BadRequest: naming the setting and the port.
+        BadRequest: They can't be bound; names the setting and the port.
     """
-    for left in reversed(range(_TRIES)):
-        udp = _bound(setting, host, port, socket.SOCK_DGRAM)
+    for tries_left in reversed(range(_PORT_TRIES)):
+        udp = _bind(setting, host, port, socket.SOCK_DGRAM)
         try:
             return udp, tcp_listener(setting, host, udp.getsockname()[1])
         except BadRequest:
             udp.close()
-            if port != 0 or not left:
+            if port != 0 or not tries_left:
                 raise
     raise AssertionError
 
 
-def _bound(setting: str, host: str, port: int, kind: socket.SocketKind) -> socket.socket:
+def _bind(setting: str, host: str, port: int, kind: socket.SocketKind) -> socket.socket:
     family, address = resolve(host)
-    made = socket.socket(family, kind)
+    bound = socket.socket(family, kind)
     try:
-        _claim(made, kind)
-        made.setblocking(False)
-        made.bind((address, port))
+        _set_reuse(bound, kind)
+        bound.setblocking(False)
+        bound.bind((address, port))
     except OSError as error:
-        made.close()
+        bound.close()
         raise refused(setting, host, port, error) from error
-    return made
+    return bound
 
 
-def _claim(made: socket.socket, kind: socket.SocketKind) -> None:
+def _set_reuse(unbound: socket.socket, kind: socket.SocketKind) -> None:
     if sys.platform == "win32":
-        # without it another program could take the same port and half of the datagrams
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        # without it another program could bind the same port and get part of the datagrams
+        unbound.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
     elif kind == socket.SOCK_STREAM:
-        # a port whose last connections have just been closed can be bound again at once
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # a port with connections that were just closed can be bound again
+        unbound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
 def enlarge_receive_buffer(udp: socket.socket) -> int:
-    """Let as many datagrams wait as the system allows; returns the bytes it gave."""
+    """Set the receive buffer to the largest size that the system allows; return its bytes."""
     if sys.platform == "linux":
-        with contextlib.suppress(OSError):  # only an administrator may go over the system's limit
-            udp.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFERS[0])
+        with contextlib.suppress(OSError):  # only an administrator may exceed the system's limit
+            udp.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER_BYTES[0])
             return udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-    for size in _RECEIVE_BUFFERS:
+    for size in _RECEIVE_BUFFER_BYTES:
         try:
             udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
             break
@@ -143,15 +143,15 @@ _log = logging.getLogger(__name__)
 
 
 def warn_beyond_loopback(host: str) -> None:
-    """Warn in the log when `host` isn't a loopback address.
+    """Log a warning if `host` isn't a loopback address.
 
     Raises:
-        BadRequest: no such host.
+        BadRequest: There is no such host.
     """
     _, address = resolve(host)
     if not is_loopback(address):
         _log.warning(
-            "host is %s: anybody who reaches this machine can send requests, fill its disk and read the takes; "
+            "host is %s: everyone who reaches this machine can send requests, fill its disk and read the takes; "
             "nothing is encrypted. For this machine alone: --set host=127.0.0.1",
             host,
         )

@@ -1,4 +1,4 @@
-"""Which page asks: the daemon's own, or one from elsewhere that the browser has open too."""
+"""The panel's HTTP interface: its files, the stored takes, their stars and their audio."""
 
 import asyncio
 import mimetypes
@@ -21,35 +21,35 @@ from timbred.web import PAGE, assets
 
 
 def is_own_page(connection: HTTPConnection) -> bool:
-    """Whether the page that asks is the daemon's own; programs that are no browsers send no Origin."""
+    """Tell if a request comes from the daemon's own page, or from a program that is no browser and sends no Origin."""
     origin = connection.headers.get("origin")
     return origin is None or origin == f"http://{connection.headers.get('host', '')}"
 
 
 TYPES = {".wav": "audio/wav", ".flac": "audio/flac", ".aiff": "audio/aiff", ".ogg": "audio/ogg"}
-"""What the kinds of files that timbred writes are called; the system's own table knows some by other names."""
+"""Media types of the files that timbred writes; some systems' tables have other names for them."""
 
 FILE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
-    # whatever lies in the folder, it is no page of the daemon's and runs no script as one
+    # a file in the takes folder must not run scripts as a page of the daemon
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
-"""For what is never changed: a take's name is used once."""
+"""Headers of files that never change: a take's name is used once."""
 
-ASK_AGAIN = {"Cache-Control": "no-cache"}
-"""For what may change: the copy that a browser has is used only after asking."""
+REVALIDATE = {"Cache-Control": "no-cache"}
+"""Headers of files that may change: the browser must revalidate its copy."""
 
 
 def file_of(path: Path, *, keep: bool, save: bool = False) -> FileResponse:
-    """A file, whole or the ranges that were asked for.
+    """Return the response with a file, or with the requested ranges of it.
 
     Args:
-        path: must be a file.
-        keep: it never changes, so that it needs to be fetched once only.
-        save: the browser shall store it under its name instead of showing it.
+        path: An existing file.
+        keep: True if it never changes, so that browsers needn't fetch it again.
+        save: True if the browser should store it under its name instead of showing it.
     """
     kind = TYPES.get(path.suffix.lower()) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     return FileResponse(
@@ -57,12 +57,12 @@ def file_of(path: Path, *, keep: bool, save: bool = False) -> FileResponse:
         media_type=kind,
         filename=path.name,
         content_disposition_type="attachment" if save else "inline",
-        headers={**FILE_HEADERS, **(FOREVER if keep else ASK_AGAIN)},
+        headers={**FILE_HEADERS, **(FOREVER if keep else REVALIDATE)},
     )
 
 
-MOST_TAKES = 200
-"""Takes that one answer may hold."""
+MAX_LISTED_TAKES = 200
+"""Takes in one answer."""
 
 PAGE_HEADERS = {
     "Content-Security-Policy": (
@@ -80,7 +80,7 @@ _Answer = Callable[[Request], Awaitable[Response]]
 
 
 class WebApi:
-    """The page and its questions. Without a library there are no takes to be asked for."""
+    """The panel's page and its requests. Without a library those for takes are refused."""
 
     def __init__(self, takes: Path, library: Library | None) -> None:
         self._takes = takes
@@ -89,24 +89,24 @@ class WebApi:
         self._run = secrets.token_hex(8)
 
     def routes(self) -> list[Route]:
-        """Everything under `/panel`."""
+        """Return the routes below `/panel`."""
         return [
             Route("/panel/session", self._session),
-            Route("/panel/takes", _told(self._list)),
-            Route("/panel/takes/{id}", _told(self._one)),
-            Route("/panel/takes/{id}/star", _told(self._star), methods=["PUT", "DELETE"]),
-            Route("/panel/sounds/{id}/{name}", _told(self._sound)),
+            Route("/panel/takes", _answer_errors(self._list)),
+            Route("/panel/takes/{id}", _answer_errors(self._get)),
+            Route("/panel/takes/{id}/star", _answer_errors(self._star), methods=["PUT", "DELETE"]),
+            Route("/panel/sounds/{id}/{name}", _answer_errors(self._sound)),
             Route("/panel/{name}", self._asset),
         ]
 
     async def page(self, request: Request) -> Response:
-        """The page itself."""
-        return self._served(PAGE, request)
+        """Serve the page."""
+        return self._serve_asset(PAGE, request)
 
     async def _asset(self, request: Request) -> Response:
-        return self._served(request.path_params["name"], request)
+        return self._serve_asset(request.path_params["name"], request)
 
-    def _served(self, name: str, request: Request) -> Response:
+    def _serve_asset(self, name: str, request: Request) -> Response:
         asset = self._assets.get(name)
         if asset is None:
             return _json({"code": BadRequest.code, "message": f"the panel has no file {name[:80]!r}"}, 404)
@@ -120,22 +120,22 @@ class WebApi:
         return _json({"version": timbred.__version__, "run": self._run, "takes_folder": printable(str(self._takes))})
 
     async def _list(self, request: Request) -> Response:
-        library, asked = self._open(), request.query_params
-        words, like, before = asked.get("search", ""), asked.get("like"), asked.get("before")
-        starred, limit = asked.get("starred", "0") not in ("", "0"), _limit(asked.get("limit", "50"))
+        library, query = self._open(), request.query_params
+        words, like, before = query.get("search", ""), query.get("like"), query.get("before")
+        starred, limit = query.get("starred", "0") not in ("", "0"), _limit(query.get("limit", "50"))
 
         def find() -> dict[str, Any]:
             if like:
-                found = library.search(words, limit, like)
-                return {"takes": [_as_object(take) for take in found], "total": len(found), "more": False}
-            found = library.browse(words, limit + 1, before, starred)
+                similar = library.search(words, limit, like)
+                return {"takes": [_as_object(take) for take in similar], "total": len(similar), "more": False}
+            listed = library.browse(words, limit + 1, before, starred)
             total = library.count(words, starred)
-            return {"takes": [_as_object(take) for take in found[:limit]], "total": total, "more": len(found) > limit}
+            return {"takes": [_as_object(take) for take in listed[:limit]], "total": total, "more": len(listed) > limit}
 
         return _json(await asyncio.to_thread(find))
 
-    async def _one(self, request: Request) -> Response:
-        take = await self._stored(request)
+    async def _get(self, request: Request) -> Response:
+        take = await self._find_take(request)
         return _json(await asyncio.to_thread(_as_object, take))
 
     async def _star(self, request: Request) -> Response:
@@ -143,23 +143,23 @@ class WebApi:
             return _json({"code": BadRequest.code, "message": "only the daemon's own page may set stars"}, 403)
         library, take, on = self._open(), request.path_params["id"], request.method == "PUT"
         if not await asyncio.to_thread(library.star, take, on):
-            raise _Unknown(take)
+            raise _UnknownTake(take)
         return _json({"take_id": take, "starred": on})
 
     async def _sound(self, request: Request) -> Response:
-        take = await self._stored(request)
+        take = await self._find_take(request)
         if take.path is None or request.path_params["name"] != take.path.name:
-            raise _Unknown(request.path_params["name"])
+            raise _UnknownTake(request.path_params["name"])
         if await asyncio.to_thread(lambda: take.missing):
             raise BadAudio(f"the file {take.path} is gone; make it again with vary")
         return file_of(take.path, keep=True, save="save" in request.query_params)
 
-    async def _stored(self, request: Request) -> StoredTake:
-        named = request.path_params["id"]
-        found = await asyncio.to_thread(self._open().get, named)
-        if found is None:
-            raise _Unknown(named)
-        return found
+    async def _find_take(self, request: Request) -> StoredTake:
+        take_id = request.path_params["id"]
+        take = await asyncio.to_thread(self._open().get, take_id)
+        if take is None:
+            raise _UnknownTake(take_id)
+        return take
 
     def _open(self) -> Library:
         if self._library is None:
@@ -167,20 +167,20 @@ class WebApi:
         return self._library
 
 
-class _Unknown(BadRequest):
+class _UnknownTake(BadRequest):
     """There is no such take."""
 
-    def __init__(self, named: str) -> None:
-        super().__init__(f"there is no take {named[:80]!r}; it may be another daemon's")
+    def __init__(self, take_id: str) -> None:
+        super().__init__(f"there is no take {take_id[:80]!r}; it may be another daemon's")
 
 
-def _told(answer: _Answer) -> _Answer:
-    """What can't be done is answered with its code and message."""
+def _answer_errors(answer: _Answer) -> _Answer:
+    """Wrap a handler so that errors are answered with their code and message."""
 
     async def answered(request: Request) -> Response:
         try:
             return await answer(request)
-        except _Unknown as error:
+        except _UnknownTake as error:
             return _json({"code": error.code, "message": error.message}, 404)
         except BadAudio as error:
             return _json({"code": error.code, "message": error.message}, 410)
@@ -192,14 +192,14 @@ def _told(answer: _Answer) -> _Answer:
     return answered
 
 
-def _limit(asked: str) -> int:
-    if not (asked.isascii() and asked.isdigit() and 1 <= int(asked[:9]) <= MOST_TAKES):
-        raise BadRequest(f"limit: got {asked[:40]!r}, allowed is a whole number from 1 to {MOST_TAKES}")
-    return int(asked)
+def _limit(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_LISTED_TAKES):
+        raise BadRequest(f"limit: got {text[:40]!r}, allowed is a whole number from 1 to {MAX_LISTED_TAKES}")
+    return int(text)
 
 
 def _as_object(take: StoredTake) -> dict[str, Any]:
-    """A take as the page sees it; looks whether its file is there."""
+    """Return a take as the page gets it; checks if its file exists."""
     name = take.path.name if take.path else ""
     return {
         "take_id": take.take_id,

@@ -1,4 +1,4 @@
-"""WebSockets that are open: what waits to be sent to each client, and what comes from it."""
+"""WebSocket sessions, and the OSCQuery WebSocket at `/`."""
 
 import asyncio
 import contextlib
@@ -23,92 +23,92 @@ from timbred.transports.web_api import is_own_page
 _log = logging.getLogger(__name__)
 
 REFUSED = 1008
-"""The code that says: against the rules; here, from another page or too slow."""
+"""Close code \"policy violation\": the request came from another page, or the client is too slow."""
 
-_MOST_CLIENTS = 200
-_MOST_UNSENT = 2000
-_MOST_UNSENT_BYTES = 4 << 20
-_READ_BELOW = 200
+_MAX_CLIENTS = 200
+_MAX_UNSENT_MESSAGES = 2000
+_MAX_UNSENT_BYTES = 4 << 20
+_READ_BELOW_UNSENT_MESSAGES = 200
 _GOING_AWAY = 1001
 
 
 class WebSocketSession:
-    """One WebSocket client and what waits to be sent to it, text or bytes; None is the end."""
+    """The queue of messages to one WebSocket client, text or bytes; None ends it."""
 
     def __init__(self) -> None:
         self._unsent: asyncio.Queue[str | bytes | None] = asyncio.Queue()
         self._unsent_size = 0
-        self._full = False
-        self._few = asyncio.Event()
-        self._few.set()
+        self._is_too_slow = False
+        self._is_readable = asyncio.Event()
+        self._is_readable.set()
 
     def put(self, message: str | bytes) -> None:
-        """Let a message wait; a client that doesn't read is disconnected instead."""
-        if self._full:
+        """Queue a message. A client that doesn't read is disconnected instead."""
+        if self._is_too_slow:
             return
-        if self._unsent.qsize() >= _MOST_UNSENT or self._unsent_size > _MOST_UNSENT_BYTES:
-            self._full = True
-            self._few.set()
+        if self._unsent.qsize() >= _MAX_UNSENT_MESSAGES or self._unsent_size > _MAX_UNSENT_BYTES:
+            self._is_too_slow = True
+            self._is_readable.set()
             self._unsent = asyncio.Queue()
             self._unsent.put_nowait(None)
             return
         self._unsent.put_nowait(message)
         self._unsent_size += len(message)
-        if self._unsent.qsize() >= _READ_BELOW:
-            self._few.clear()
+        if self._unsent.qsize() >= _READ_BELOW_UNSENT_MESSAGES:
+            self._is_readable.clear()
 
-    async def read(self) -> None:
-        """Wait until most of what waits has been sent: a client that doesn't read isn't read from either."""
-        await self._few.wait()
+    async def wait_until_read(self) -> None:
+        """Wait until the client has read most of its messages; no requests are read from it before."""
+        await self._is_readable.wait()
 
     def end(self) -> None:
-        """Send what waits, then close."""
+        """Send the queued messages, then close."""
         self._unsent.put_nowait(None)
 
-    async def send_to(self, made: WebSocket) -> None:
-        """Send until the end."""
+    async def send_to(self, websocket: WebSocket) -> None:
+        """Send queued messages until the session ends."""
         try:
             while (message := await self._unsent.get()) is not None:
                 self._unsent_size -= len(message)
-                if self._unsent.qsize() < _READ_BELOW:
-                    self._few.set()
+                if self._unsent.qsize() < _READ_BELOW_UNSENT_MESSAGES:
+                    self._is_readable.set()
                 if isinstance(message, str):
-                    await made.send_text(message)
+                    await websocket.send_text(message)
                 else:
-                    await made.send_bytes(message)
-            await made.close(REFUSED if self._full else _GOING_AWAY)
+                    await websocket.send_bytes(message)
+            await websocket.close(REFUSED if self._is_too_slow else _GOING_AWAY)
         finally:
-            self._few.set()
-            self._full = True
+            self._is_readable.set()
+            self._is_too_slow = True
 
 
 class WebSocketSessions:
-    """All WebSockets of one kind, by client."""
+    """The open WebSockets of one endpoint, by client."""
 
     def __init__(self) -> None:
         self._open: dict[ClientId, WebSocketSession] = {}
         self._sending: set[asyncio.Task[Any]] = set()
         self.closing = False
-        """Whether nothing more is to be taken in."""
+        """True once no more requests are accepted."""
 
     @property
     def full(self) -> bool:
-        """Whether there are as many as may be."""
-        return len(self._open) >= _MOST_CLIENTS
+        """True if no further client is accepted."""
+        return len(self._open) >= _MAX_CLIENTS
 
     @contextlib.contextmanager
-    def listening(self, client: ClientId, made: WebSocket) -> Generator[None]:
-        """Send the client what is put for it. One that it had before is ended."""
-        if (before := self._open.get(client)) is not None:
-            before.end()
-        listener = self._open[client] = WebSocketSession()
-        sending = asyncio.create_task(listener.send_to(made))
+    def session(self, client: ClientId, websocket: WebSocket) -> Generator[None]:
+        """Send the client its messages while the context is open. An earlier session of the same client is ended."""
+        if (previous := self._open.get(client)) is not None:
+            previous.end()
+        session = self._open[client] = WebSocketSession()
+        sending = asyncio.create_task(session.send_to(websocket))
         hold_until_done(sending, self._sending)
         sending.add_done_callback(_log_failure)
         try:
             yield
         finally:
-            if self._open.get(client) is listener:
+            if self._open.get(client) is session:
                 del self._open[client]
             sending.cancel()
 
@@ -116,23 +116,23 @@ class WebSocketSessions:
         return client in self._open
 
     def put(self, client: ClientId, message: str | bytes) -> bool:
-        """Let a message wait for a client. Never blocks; False for one that has gone."""
-        listener = self._open.get(client)
-        if listener is not None:
-            listener.put(message)
-        return listener is not None
+        """Queue a message for a client. Never blocks; return False if the client has disconnected."""
+        session = self._open.get(client)
+        if session is not None:
+            session.put(message)
+        return session is not None
 
-    async def read(self, client: ClientId) -> None:
-        """Wait until a client may be read from again."""
-        listener = self._open.get(client)
-        if listener is not None:
-            await listener.read()
+    async def wait_until_read(self, client: ClientId) -> None:
+        """Wait until requests may be read from a client again."""
+        session = self._open.get(client)
+        if session is not None:
+            await session.wait_until_read()
 
     async def close(self, patience: float) -> None:
-        """Send what waits, for at most `patience` seconds, and end every connection."""
+        """Send queued messages for at most `patience` seconds, and close every connection."""
         self.closing = True
-        for listener in self._open.values():
-            listener.end()
+        for session in self._open.values():
+            session.end()
         if self._sending:
             await asyncio.wait(self._sending, timeout=patience)
 
@@ -142,115 +142,115 @@ def _log_failure(sending: asyncio.Task[None]) -> None:
         _log.debug("a WebSocket ended: %s", error)
 
 
-async def received(made: WebSocket) -> AsyncGenerator[str | bytes]:
-    """What a client sends, until it goes."""
+async def receive_messages(websocket: WebSocket) -> AsyncGenerator[str | bytes]:
+    """Yield the messages of a client until it disconnects."""
     with contextlib.suppress(WebSocketDisconnect):
-        while (message := await made.receive())["type"] != "websocket.disconnect":
+        while (message := await websocket.receive())["type"] != "websocket.disconnect":
             text = message.get("text")
             yield message.get("bytes") or b"" if text is None else text
 
 
 class AddressSpace(Protocol):
-    """What can be asked about addresses: `timbred.discovery.oscquery` knows the answers.
+    """Interface to the OSCQuery address space, which `timbred.discovery.oscquery` implements.
 
-    `push` is set by whoever can reach the clients: it sends one of them an OSC packet.
+    `push` sends an OSC packet to a client; the server of the WebSocket sets it.
     """
 
     push: Callable[[ClientId, bytes], None]
 
     def answer(self, path: str, query: str) -> tuple[int, bytes]:
-        """The HTTP status and the JSON for a path and what follows its `?`."""
+        """Return the HTTP status and the JSON for a path and its query string."""
         ...
 
     def command(self, client: ClientId, text: str) -> None:
-        """Take in what a client sent as text.
+        """Execute a command that a client sent as text.
 
         Raises:
-            BadRequest: it is no command, or can't be carried out.
+            BadRequest: It is no command, or can't be executed.
         """
         ...
 
     def forget(self, client: ClientId) -> None:
-        """The client has gone."""
+        """Remove what is stored of a client that has disconnected."""
         ...
 
     def publish(self, client: ClientId, event: m.Event) -> None:
-        """Hear of every event; see `front.Publisher`."""
+        """Receive every event; see `router.Publisher`."""
         ...
 
 
 class OscWebSockets:
-    """The clients of the WebSocket at `/`, each known as `oscquery:N`. Their requests are answered where they came."""
+    """The WebSocket at `/`, whose clients have the ids `oscquery:N`. Requests are answered on the same connection."""
 
     inline = False
 
-    def __init__(self, front: Router, space: AddressSpace | None) -> None:
-        self._front = front
+    def __init__(self, router: Router, space: AddressSpace | None) -> None:
+        self._router = router
         self._space = space
         self._numbers = itertools.count(1)
-        self._listeners = WebSocketSessions()
-        front.attach("oscquery", self)
+        self._sessions = WebSocketSessions()
+        router.attach("oscquery", self)
         if space is not None:
             space.push = self.push
-            front.publish_to(space)
+            router.publish_to(space)
 
     async def page(self, request: Request) -> Response:
-        """A node, or one of its attributes, as JSON."""
+        """Serve a node of the address space, or one of its attributes, as JSON."""
         if self._space is None:
             return Response(status_code=404)
         status, content = self._space.answer(request.url.path, request.url.query)
         return Response(content, status, media_type="application/json")
 
     def streams(self, client: ClientId) -> bool:
-        """A WebSocket hears events as they happen."""
+        """Return True: a WebSocket client gets events as they happen."""
         _ = client
         return True
 
-    async def serve(self, made: WebSocket) -> None:
-        """One client, from its handshake to its end."""
-        if self._space is None or not is_own_page(made) or self._listeners.full:
-            _log.warning("a WebSocket at / from %s is refused", made.headers.get("origin", "a program"))
-            await made.close(REFUSED)
+    async def serve(self, websocket: WebSocket) -> None:
+        """Serve one client from its handshake to its end."""
+        if self._space is None or not is_own_page(websocket) or self._sessions.full:
+            _log.warning("a WebSocket at / from %s is refused", websocket.headers.get("origin", "a program"))
+            await websocket.close(REFUSED)
             return
-        await made.accept()
+        await websocket.accept()
         client = ClientId(f"oscquery:{next(self._numbers)}")
         try:
-            with self._listeners.listening(client, made):
-                async for message in received(made):
-                    await self._front.turns.work(self._steps(client, message, self._space))
-                    await self._listeners.read(client)
-                    if self._listeners.closing:
+            with self._sessions.session(client, websocket):
+                async for message in receive_messages(websocket):
+                    await self._router.turns.work(self._steps(client, message, self._space))
+                    await self._sessions.wait_until_read(client)
+                    if self._sessions.closing:
                         break
         finally:
             self._space.forget(client)
-            self._front.clients.forget(client)
+            self._router.clients.forget(client)
 
     def _steps(self, client: ClientId, message: str | bytes, space: AddressSpace) -> Iterator[None]:
-        """Take in a message, one request at each step."""
+        """Accept a message, one request per step."""
         if isinstance(message, str):
-            self._take_command(client, message, space)
+            self._execute(client, message, space)
             return
         for incoming in iterate_datagram(message):
             if incoming.port is None:
-                self._front.receive(client, incoming)
+                self._router.receive(client, incoming)
             else:
                 refusal = BadRequest("port: it is for UDP; here answers come back on the same connection")
-                self._front.receive(client, Incoming(refusal, incoming.id))
+                self._router.receive(client, Incoming(refusal, incoming.id))
             yield
 
-    def _take_command(self, client: ClientId, text: str, space: AddressSpace) -> None:
+    def _execute(self, client: ClientId, text: str, space: AddressSpace) -> None:
         try:
             space.command(client, text)
         except BadRequest as refusal:
-            self._front.receive(client, Incoming(refusal, "oscquery"))
+            self._router.receive(client, Incoming(refusal, "oscquery"))
 
     async def close(self, patience: float) -> None:
-        """Send what waits, for at most `patience` seconds, and end every connection."""
-        await self._listeners.close(patience)
+        """Send queued messages for at most `patience` seconds, and close every connection."""
+        await self._sessions.close(patience)
 
     def push(self, client: ClientId, packet: bytes) -> None:
-        """Send an OSC packet. Never blocks; a client that has gone loses it."""
-        self._listeners.put(client, packet)
+        """Send an OSC packet. Never blocks; it is lost if the client has disconnected."""
+        self._sessions.put(client, packet)
 
     def deliver(self, client: ClientId, event: m.Event, clip: Clip | None) -> None:
         """Send an event as one OSC packet."""
