@@ -14,11 +14,11 @@ from timbred.protocol.coercion import fields_of
 from timbred.protocol.keys import SchedulerName
 from timbred.protocol.schema import EVENTS, REQUESTS, RequestEntry
 
-MADE = [entry for entry in REQUESTS if entry.name not in generate_requests.BY_ITSELF]
+MADE = [entry for entry in REQUESTS if entry.name not in generate_requests.WITHOUT_METHOD]
 
 
 def test_the_file_is_up_to_date() -> None:
-    assert Path(requests.__file__).read_text("utf-8") == generate_requests.written(), "run: make docs"
+    assert Path(requests.__file__).read_text("utf-8") == generate_requests.generate(), "run: make docs"
 
 
 @pytest.mark.parametrize("entry", MADE, ids=lambda entry: entry.name)
@@ -29,7 +29,7 @@ def test_each_request_has_a_method_that_takes_all_it_has(kind: type, entry: Requ
     named = {name for name, one in signature.parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD} - {"self"}
     unpacked = [one for one in signature.parameters.values() if one.kind is one.VAR_KEYWORD]
     keys = set(get_type_hints(get_args(unpacked[0].annotation)[0])) if unpacked else set[str]()
-    assert named | keys == set(fields_of(entry.kind)) - set(generate_requests.OWN)
+    assert named | keys == set(fields_of(entry.kind)) - set(generate_requests.FILLED_IN)
     assert not named & keys
     assert method.__doc__
 
