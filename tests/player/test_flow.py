@@ -52,7 +52,7 @@ def quietest(captured: Samples) -> float:
     return float(np.sqrt(np.mean(blocks**2, axis=1)).min())
 
 
-def test_a_flow_goes_on_piece_after_piece_until_it_is_stopped(
+async def test_a_flow_goes_on_piece_after_piece_until_it_is_stopped(
     jack: JackServer, require_host: Require, tmp_path: Path, audioldm: Path
 ):
     async def conversation() -> Samples:
@@ -78,12 +78,12 @@ def test_a_flow_goes_on_piece_after_piece_until_it_is_stopped(
             assert soundfile.info(again[-1].path).frames == RATE
             return record.samples()
 
-    captured = asyncio.run(conversation())
+    captured = await conversation()
     assert quietest(captured) > 0.1
     assert [path.name for path in tmp_path.glob("*.wav") if path.name != "captured.wav"] == ["a-tone-0001.wav"]
 
 
-def test_when_the_engine_is_late_the_last_piece_goes_on_and_is_flagged(
+async def test_when_the_engine_is_late_the_last_piece_goes_on_and_is_flagged(
     jack: JackServer, require_host: Require, tmp_path: Path, audioldm: Path
 ):
     gate = tmp_path / "gate"
@@ -106,287 +106,256 @@ def test_when_the_engine_is_late_the_last_piece_goes_on_and_is_flagged(
             await taken(daemon, ended.frame)
             return record.samples()
 
-    assert quietest(asyncio.run(conversation())) > 0.1
+    assert quietest(await conversation()) > 0.1
 
 
-def test_an_engine_that_dies_is_not_heard(jack: JackServer, tmp_path: Path, audioldm: Path):
+async def test_an_engine_that_dies_is_not_heard(jack: JackServer, tmp_path: Path, audioldm: Path):
     others = set(psutil.Process().children(recursive=True))
 
-    async def conversation() -> None:
-        async with running(tmp_path, audioldm, *SETTINGS) as daemon:
-            client = daemon.transports.client()
-            client.send(**flow())
-            first = await until(client, m.Flowing)
-            children = set(psutil.Process().children(recursive=True)) - others
-            [engine] = [child for child in children if "fake_engine" in " ".join(child.cmdline())]
-            engine.kill()
-            seen = [first]
-            while len({piece.take for piece in seen}) < 5:
-                seen.append(await until(client, m.Flowing))
-            assert np.diff([piece.frame for piece in seen]).tolist() == [SPACING] * (len(seen) - 1)
-            client.send(type="stop", voice=1)
-            assert (await until(client, m.Ended)).reason == "stopped"
-
-    asyncio.run(conversation())
+    async with running(tmp_path, audioldm, *SETTINGS) as daemon:
+        client = daemon.transports.client()
+        client.send(**flow())
+        first = await until(client, m.Flowing)
+        children = set(psutil.Process().children(recursive=True)) - others
+        [engine] = [child for child in children if "fake_engine" in " ".join(child.cmdline())]
+        engine.kill()
+        seen = [first]
+        while len({piece.take for piece in seen}) < 5:
+            seen.append(await until(client, m.Flowing))
+        assert np.diff([piece.frame for piece in seen]).tolist() == [SPACING] * (len(seen) - 1)
+        client.send(type="stop", voice=1)
+        assert (await until(client, m.Ended)).reason == "stopped"
 
 
-def test_a_failing_engine_keeps_what_sounds_and_a_course_that_fails_is_told(
+async def test_a_failing_engine_keeps_what_sounds_and_a_course_that_fails_is_told(
     jack: JackServer, tmp_path: Path, audioldm: Path
 ):
-    async def conversation() -> None:
-        async with running(tmp_path, audioldm, *SETTINGS) as daemon:
-            client = daemon.transports.client()
-            client.send(**flow(voice=2, prompt="fail now"))
-            failed = await asyncio.wait_for(client.next_event(), PATIENCE)
-            assert (getattr(failed, "id", ""), getattr(failed, "code", "")) == ("flow", "model-error")
-            await no_more(client)
-            client.send(**flow())
-            heard = {(await until(client, m.Flowing)).take}
-            client.send(**flow(prompt="fail now"))
-            while not isinstance(event := await asyncio.wait_for(client.next_event(), PATIENCE), m.Fail):
-                assert isinstance(event, m.Flowing)
-                heard.add(event.take)
-            assert event.code == "model-error"
-            takes = {(await until(client, m.Flowing)).take for _ in range(5)}
-            assert len(takes) >= 2, "the course before goes on"
-            seeds = {stored(daemon, take).seed for take in takes | heard}
-            assert len(seeds) == len(takes | heard), "and doesn't begin anew"
-            client.send(type="stop", voice=1)
-            assert (await until(client, m.Ended)).reason == "stopped"
-            await no_more(client)
-
-    asyncio.run(conversation())
+    async with running(tmp_path, audioldm, *SETTINGS) as daemon:
+        client = daemon.transports.client()
+        client.send(**flow(voice=2, prompt="fail now"))
+        failed = await asyncio.wait_for(client.next_event(), PATIENCE)
+        assert (getattr(failed, "id", ""), getattr(failed, "code", "")) == ("flow", "model-error")
+        await no_more(client)
+        client.send(**flow())
+        heard = {(await until(client, m.Flowing)).take}
+        client.send(**flow(prompt="fail now"))
+        while not isinstance(event := await asyncio.wait_for(client.next_event(), PATIENCE), m.Fail):
+            assert isinstance(event, m.Flowing)
+            heard.add(event.take)
+        assert event.code == "model-error"
+        takes = {(await until(client, m.Flowing)).take for _ in range(5)}
+        assert len(takes) >= 2, "the course before goes on"
+        seeds = {stored(daemon, take).seed for take in takes | heard}
+        assert len(seeds) == len(takes | heard), "and doesn't begin anew"
+        client.send(type="stop", voice=1)
+        assert (await until(client, m.Ended)).reason == "stopped"
+        await no_more(client)
 
 
-def test_a_new_prompt_is_heard_within_one_piece(jack: JackServer, tmp_path: Path, audioldm: Path):
-    async def conversation() -> None:
-        async with running(tmp_path, audioldm, *SETTINGS) as daemon:
-            client = daemon.transports.client()
-            client.send(**flow(seconds=20.0))
-            first = await until(client, m.Flowing)
-            client.send(**flow(prompt="another tone", seconds=20.0))
-            second = await until(client, m.Flowing)
-            assert not second.late
-            assert second.frame - first.frame < 20 * RATE
-            assert stored(daemon, second.take).prompt == "another tone"
-            client.send(**flow(prompt="another tone", seconds=20.0))  # the same again is the same
-            assert await until(client, m.Flowing) == second
-            client.send(type="stop", voice=1)
-            assert (await until(client, m.Ended)).take == second.take
-            await no_more(client)
-
-    asyncio.run(conversation())
+async def test_a_new_prompt_is_heard_within_one_piece(jack: JackServer, tmp_path: Path, audioldm: Path):
+    async with running(tmp_path, audioldm, *SETTINGS) as daemon:
+        client = daemon.transports.client()
+        client.send(**flow(seconds=20.0))
+        first = await until(client, m.Flowing)
+        client.send(**flow(prompt="another tone", seconds=20.0))
+        second = await until(client, m.Flowing)
+        assert not second.late
+        assert second.frame - first.frame < 20 * RATE
+        assert stored(daemon, second.take).prompt == "another tone"
+        client.send(**flow(prompt="another tone", seconds=20.0))  # the same again is the same
+        assert await until(client, m.Flowing) == second
+        client.send(type="stop", voice=1)
+        assert (await until(client, m.Ended)).take == second.take
+        await no_more(client)
 
 
-def test_a_change_drops_what_was_made_ahead_and_a_late_one_enters_as_soon_as_it_is_there(
+async def test_a_change_drops_what_was_made_ahead_and_a_late_one_enters_as_soon_as_it_is_there(
     jack: JackServer, tmp_path: Path, audioldm: Path
 ):
     gate = tmp_path / "gate"
 
-    async def conversation() -> None:
-        async with running(tmp_path, audioldm, *SETTINGS) as daemon:
-            client = daemon.transports.client()
-            client.send(**flow(seconds=20.0))
-            first = await until(client, m.Flowing)
-            await resting(daemon)  # the next piece is with the player now
-            client.send(**flow(prompt=f"wait {gate}", seconds=20.0))
-            client.send(type="set", voice=1, speed=20)  # the rest of the first goes by fast
-            assert isinstance(await asyncio.wait_for(client.next_event(), PATIENCE), m.Acknowledged)
-            heard = [await asyncio.wait_for(client.next_event(), PATIENCE) for _ in range(3)]
-            repeats = [piece for piece in heard if isinstance(piece, m.Flowing)]
-            told = [(piece.take, piece.late) for piece in repeats]
-            assert told == [(first.take, True)] * 3, "not the piece that was made ahead"
-            client.send(type="set", voice=1, speed=1)
-            gate.touch()
-            before = repeats[-1]
-            while (piece := await until(client, m.Flowing)).late:
-                before = piece
-            assert piece.frame - before.frame < 20 * RATE, "it doesn't wait for the end of what sounds"
-            assert stored(daemon, piece.take).prompt == f"wait {gate}"
-            client.send(type="stop", voice=1)
-            assert (await until(client, m.Ended)).take == piece.take
-            await resting(daemon)
-            await no_more(client)
-
-    asyncio.run(conversation())
+    async with running(tmp_path, audioldm, *SETTINGS) as daemon:
+        client = daemon.transports.client()
+        client.send(**flow(seconds=20.0))
+        first = await until(client, m.Flowing)
+        await resting(daemon)  # the next piece is with the player now
+        client.send(**flow(prompt=f"wait {gate}", seconds=20.0))
+        client.send(type="set", voice=1, speed=20)  # the rest of the first goes by fast
+        assert isinstance(await asyncio.wait_for(client.next_event(), PATIENCE), m.Acknowledged)
+        heard = [await asyncio.wait_for(client.next_event(), PATIENCE) for _ in range(3)]
+        repeats = [piece for piece in heard if isinstance(piece, m.Flowing)]
+        told = [(piece.take, piece.late) for piece in repeats]
+        assert told == [(first.take, True)] * 3, "not the piece that was made ahead"
+        client.send(type="set", voice=1, speed=1)
+        gate.touch()
+        before = repeats[-1]
+        while (piece := await until(client, m.Flowing)).late:
+            before = piece
+        assert piece.frame - before.frame < 20 * RATE, "it doesn't wait for the end of what sounds"
+        assert stored(daemon, piece.take).prompt == f"wait {gate}"
+        client.send(type="stop", voice=1)
+        assert (await until(client, m.Ended)).take == piece.take
+        await resting(daemon)
+        await no_more(client)
 
 
-def test_another_prompt_before_the_first_moment_begins_in_its_place(jack: JackServer, tmp_path: Path, audioldm: Path):
-    async def conversation() -> None:
-        async with running(tmp_path, audioldm, "player.lead=100", "tempo=20") as daemon:
-            client = daemon.transports.client()
-            await daemon.player.opened()
-            client.send(**flow(at="40"))
-            while not daemon.player.has(1):
-                await asyncio.sleep(0.01)
-            client.send(**flow(prompt="fail now"))
-            assert (await until(client, m.Fail)).code == "model-error"
-            client.send(**flow(prompt="another tone"))
-            await resting(daemon)
-            assert daemon.player.beat_now() < 40
-            client.send(type="tempo", bpm=999)
-            assert isinstance(await asyncio.wait_for(client.next_event(), PATIENCE), m.Acknowledged)
-            begun = await asyncio.wait_for(client.next_event(), PATIENCE)
-            assert isinstance(begun, m.Flowing)
-            assert stored(daemon, begun.take).prompt == "another tone"
-            while daemon.player.last.frame <= begun.frame:  # what was said before the tempo changed says nothing
-                await asyncio.sleep(0.05)
-            assert daemon.player.last.beat >= 40
-            client.send(type="stop", voice=1)
-            assert (await until(client, m.Ended)).reason == "stopped"
-            await resting(daemon)
-            await no_more(client)
-
-    asyncio.run(conversation())
-
-
-def test_bars_keep_a_flow_on_the_grid(jack: JackServer, tmp_path: Path, audioldm: Path):
-    async def conversation() -> None:
-        async with running(tmp_path, audioldm, *SETTINGS) as daemon:
-            client = daemon.transports.client()
-            client.send(**flow(seconds=None, bars=2, at="bar"))
-            pieces = [await until(client, m.Flowing) for _ in range(4)]
-            assert [piece.frame % 24_000 for piece in pieces] == [0] * 4
-            assert np.diff([piece.frame for piece in pieces]).tolist() == [48_000] * 3
-            assert stored(daemon, pieces[0].take).seconds == 1.0 + CROSSFADE
-            client.send(**flow(prompt="another tone", seconds=None, bars=2))
-            while stored(daemon, (piece := await until(client, m.Flowing)).take).prompt != "another tone":
-                pieces.append(piece)
-            assert piece.frame % 24_000 == 0, "a change without a moment stays on the grid"
-            assert piece.frame - pieces[-1].frame in (24_000, 48_000)
-            assert (await until(client, m.Flowing)).frame == piece.frame + 48_000
-            client.send(**flow(prompt="a third tone", seconds=None, bars=2, at="now"))
-            while stored(daemon, (piece := await until(client, m.Flowing)).take).prompt != "a third tone":
-                pass
-            assert piece.frame % 24_000 != 0, "unless it is to begin at once"
-            client.send(type="stop", voice=1, at="bar")
-            ended = await until(client, m.Ended)
-            assert (ended.frame - 480) % 24_000 == 0, "the usual fade out is 10 ms long"
-
-    asyncio.run(conversation())
+async def test_another_prompt_before_the_first_moment_begins_in_its_place(
+    jack: JackServer, tmp_path: Path, audioldm: Path
+):
+    async with running(tmp_path, audioldm, "player.lead=100", "tempo=20") as daemon:
+        client = daemon.transports.client()
+        await daemon.player.opened()
+        client.send(**flow(at="40"))
+        while not daemon.player.has(1):
+            await asyncio.sleep(0.01)
+        client.send(**flow(prompt="fail now"))
+        assert (await until(client, m.Fail)).code == "model-error"
+        client.send(**flow(prompt="another tone"))
+        await resting(daemon)
+        assert daemon.player.beat_now() < 40
+        client.send(type="tempo", bpm=999)
+        assert isinstance(await asyncio.wait_for(client.next_event(), PATIENCE), m.Acknowledged)
+        begun = await asyncio.wait_for(client.next_event(), PATIENCE)
+        assert isinstance(begun, m.Flowing)
+        assert stored(daemon, begun.take).prompt == "another tone"
+        while daemon.player.last.frame <= begun.frame:  # what was said before the tempo changed says nothing
+            await asyncio.sleep(0.05)
+        assert daemon.player.last.beat >= 40
+        client.send(type="stop", voice=1)
+        assert (await until(client, m.Ended)).reason == "stopped"
+        await resting(daemon)
+        await no_more(client)
 
 
-def test_mix_morphs_within_the_seconds_given(jack: JackServer, tmp_path: Path, audioldm: Path):
-    async def conversation() -> None:
-        async with running(tmp_path, audioldm, *SETTINGS) as daemon:
-            client = daemon.transports.client()
-            client.send(**flow(fade=None))
-            await until(client, m.Flowing)
-            client.send(**flow(prompt2="a bell", mix=1, fade=3.0))
-            mixes: list[float] = []
-            while not mixes or mixes[-1] < 1.0:
-                take = daemon.library.get((await until(client, m.Flowing)).take)
-                assert take is not None
-                mixes.append(take.recipe["parameters"].get("mix") or 0.0)
-            assert mixes == sorted(mixes)
-            assert len([mix for mix in set(mixes) if 0.0 < mix < 1.0]) >= 2, mixes
-            client.send(type="stop", voice=1)
-            await until(client, m.Ended)
+async def test_bars_keep_a_flow_on_the_grid(jack: JackServer, tmp_path: Path, audioldm: Path):
+    async with running(tmp_path, audioldm, *SETTINGS) as daemon:
+        client = daemon.transports.client()
+        client.send(**flow(seconds=None, bars=2, at="bar"))
+        pieces = [await until(client, m.Flowing) for _ in range(4)]
+        assert [piece.frame % 24_000 for piece in pieces] == [0] * 4
+        assert np.diff([piece.frame for piece in pieces]).tolist() == [48_000] * 3
+        assert stored(daemon, pieces[0].take).seconds == 1.0 + CROSSFADE
+        client.send(**flow(prompt="another tone", seconds=None, bars=2))
+        while stored(daemon, (piece := await until(client, m.Flowing)).take).prompt != "another tone":
+            pieces.append(piece)
+        assert piece.frame % 24_000 == 0, "a change without a moment stays on the grid"
+        assert piece.frame - pieces[-1].frame in (24_000, 48_000)
+        assert (await until(client, m.Flowing)).frame == piece.frame + 48_000
+        client.send(**flow(prompt="a third tone", seconds=None, bars=2, at="now"))
+        while stored(daemon, (piece := await until(client, m.Flowing)).take).prompt != "a third tone":
+            pass
+        assert piece.frame % 24_000 != 0, "unless it is to begin at once"
+        client.send(type="stop", voice=1, at="bar")
+        ended = await until(client, m.Ended)
+        assert (ended.frame - 480) % 24_000 == 0, "the usual fade out is 10 ms long"
 
-    asyncio.run(conversation())
+
+async def test_mix_morphs_within_the_seconds_given(jack: JackServer, tmp_path: Path, audioldm: Path):
+    async with running(tmp_path, audioldm, *SETTINGS) as daemon:
+        client = daemon.transports.client()
+        client.send(**flow(fade=None))
+        await until(client, m.Flowing)
+        client.send(**flow(prompt2="a bell", mix=1, fade=3.0))
+        mixes: list[float] = []
+        while not mixes or mixes[-1] < 1.0:
+            take = daemon.library.get((await until(client, m.Flowing)).take)
+            assert take is not None
+            mixes.append(take.recipe["parameters"].get("mix") or 0.0)
+        assert mixes == sorted(mixes)
+        assert len([mix for mix in set(mixes) if 0.0 < mix < 1.0]) >= 2, mixes
+        client.send(type="stop", voice=1)
+        await until(client, m.Ended)
 
 
-def test_several_flows_and_a_play_on_one_of_their_voices(jack: JackServer, tmp_path: Path, audioldm: Path):
+async def test_several_flows_and_a_play_on_one_of_their_voices(jack: JackServer, tmp_path: Path, audioldm: Path):
     soundfile.write(tmp_path / "a.wav", np.full((RATE, 1), 0.1), RATE)
 
-    async def conversation() -> None:
-        async with running(tmp_path, audioldm, *SETTINGS) as daemon:
-            client = daemon.transports.client()
-            for voice in (1, 2, 3):
-                client.send(**flow(voice=voice))
-            voices = {(await until(client, m.Flowing)).voice for _ in range(9)}
-            assert voices == {1, 2, 3}
-            client.send(type="play", voice=2, take=str(tmp_path / "a.wav"), loop=1)
-            ended = await until(client, m.Ended)
-            assert (ended.voice, ended.reason) == (2, "replaced")
-            client.send(**flow(voice=2))  # and back
-            ended = await until(client, m.Ended)
-            assert (ended.voice, ended.take, ended.reason) == (2, str(tmp_path / "a.wav"), "replaced")
-            client.send(type="stop", voice="*")
-            stopped = [await until(client, m.Ended) for _ in range(3)]
-            assert {(event.voice, event.reason) for event in stopped} == {(voice, "stopped") for voice in (1, 2, 3)}
-            await resting(daemon)
-            await no_more(client)
-
-    asyncio.run(conversation())
+    async with running(tmp_path, audioldm, *SETTINGS) as daemon:
+        client = daemon.transports.client()
+        for voice in (1, 2, 3):
+            client.send(**flow(voice=voice))
+        voices = {(await until(client, m.Flowing)).voice for _ in range(9)}
+        assert voices == {1, 2, 3}
+        client.send(type="play", voice=2, take=str(tmp_path / "a.wav"), loop=1)
+        ended = await until(client, m.Ended)
+        assert (ended.voice, ended.reason) == (2, "replaced")
+        client.send(**flow(voice=2))  # and back
+        ended = await until(client, m.Ended)
+        assert (ended.voice, ended.take, ended.reason) == (2, str(tmp_path / "a.wav"), "replaced")
+        client.send(type="stop", voice="*")
+        stopped = [await until(client, m.Ended) for _ in range(3)]
+        assert {(event.voice, event.reason) for event in stopped} == {(voice, "stopped") for voice in (1, 2, 3)}
+        await resting(daemon)
+        await no_more(client)
 
 
-def test_a_stop_before_the_first_piece_and_one_by_somebody_else(jack: JackServer, tmp_path: Path, audioldm: Path):
-    async def conversation() -> None:
-        async with running(tmp_path, audioldm, *SETTINGS) as daemon:
-            client, other = daemon.transports.client(), daemon.transports.client()
-            client.send(**flow(prompt="slow pad"))
-            client.send(type="stop", voice=1)
-            ended = await asyncio.wait_for(client.next_event(), PATIENCE)
-            assert ended == m.Ended(voice=1, take="", frame=ended.frame, reason="stopped")  # type: ignore[attr-defined]
-            await resting(daemon)
-            await no_more(client)
-            client.send(**flow())
-            await until(client, m.Flowing)
-            other.send(type="stop", voice="*")
-            assert (await until(other, m.Ended)).reason == "stopped"
-            assert (await until(client, m.Ended)).reason == "stopped"
-            await no_more(client)
-            client.send(type="stop", voice=1)
-            assert (await until(client, m.Fail)).code == "bad-request"
-
-    asyncio.run(conversation())
+async def test_a_stop_before_the_first_piece_and_one_by_somebody_else(jack: JackServer, tmp_path: Path, audioldm: Path):
+    async with running(tmp_path, audioldm, *SETTINGS) as daemon:
+        client, other = daemon.transports.client(), daemon.transports.client()
+        client.send(**flow(prompt="slow pad"))
+        client.send(type="stop", voice=1)
+        ended = await asyncio.wait_for(client.next_event(), PATIENCE)
+        assert ended == m.Ended(voice=1, take="", frame=ended.frame, reason="stopped")  # type: ignore[attr-defined]
+        await resting(daemon)
+        await no_more(client)
+        client.send(**flow())
+        await until(client, m.Flowing)
+        other.send(type="stop", voice="*")
+        assert (await until(other, m.Ended)).reason == "stopped"
+        assert (await until(client, m.Ended)).reason == "stopped"
+        await no_more(client)
+        client.send(type="stop", voice=1)
+        assert (await until(client, m.Fail)).code == "bad-request"
 
 
-def test_what_a_flow_cannot_be_is_refused_and_another_goes_on(jack: JackServer, tmp_path: Path, audioldm: Path):
-    async def conversation() -> None:
-        async with running(tmp_path, audioldm, *SETTINGS) as daemon:
-            client = daemon.transports.client()
-            client.send(**flow(voice=9))
-            await until(client, m.Flowing)
-            for keys, words in (
-                ({"takes": 2}, "takes"),
-                ({"loop": 1}, "loop"),
-                ({"noise": "x"}, "noise"),
-                ({"to": "file"}, "to"),
-                ({"seconds": 600.0}, "seconds"),
-                ({"seconds": None, "bars": 200}, "bars"),
-                ({"gain": 20.0}, "player.max_gain"),
-                ({"at": "soon"}, "at"),
-                ({"model": "no such"}, "no such"),
-                ({"voice": "lead"}, "voice"),
-                ({"steps": 0}, "steps"),
-                ({"transcription": "hello"}, "transcription"),
-            ):
-                client.send(**{**flow(voice=3), **keys})
-                failed = await until(client, m.Fail)
-                assert failed.id == "flow"
-                assert words in failed.message, failed.message
-            client.send(**flow(voice=3, out=3))
-            assert "out: got 3" in (await until(client, m.Fail)).message
-            client.send(**flow(voice=3, at="0"))
-            assert "beat 0 is past" in (await until(client, m.Fail)).message
-            client.send(type="stop", voice="*")
-            assert (await until(client, m.Ended)).voice == 9
-
-    asyncio.run(conversation())
+async def test_what_a_flow_cannot_be_is_refused_and_another_goes_on(jack: JackServer, tmp_path: Path, audioldm: Path):
+    async with running(tmp_path, audioldm, *SETTINGS) as daemon:
+        client = daemon.transports.client()
+        client.send(**flow(voice=9))
+        await until(client, m.Flowing)
+        for keys, words in (
+            ({"takes": 2}, "takes"),
+            ({"loop": 1}, "loop"),
+            ({"noise": "x"}, "noise"),
+            ({"to": "file"}, "to"),
+            ({"seconds": 600.0}, "seconds"),
+            ({"seconds": None, "bars": 200}, "bars"),
+            ({"gain": 20.0}, "player.max_gain"),
+            ({"at": "soon"}, "at"),
+            ({"model": "no such"}, "no such"),
+            ({"voice": "lead"}, "voice"),
+            ({"steps": 0}, "steps"),
+            ({"transcription": "hello"}, "transcription"),
+        ):
+            client.send(**{**flow(voice=3), **keys})
+            failed = await until(client, m.Fail)
+            assert failed.id == "flow"
+            assert words in failed.message, failed.message
+        client.send(**flow(voice=3, out=3))
+        assert "out: got 3" in (await until(client, m.Fail)).message
+        client.send(**flow(voice=3, at="0"))
+        assert "beat 0 is past" in (await until(client, m.Fail)).message
+        client.send(type="stop", voice="*")
+        assert (await until(client, m.Ended)).voice == 9
 
 
-def test_when_the_daemon_stops_each_flow_is_told_once(jack: JackServer, tmp_path: Path, audioldm: Path):
-    async def conversation() -> None:
-        async with running(tmp_path, audioldm, *SETTINGS) as daemon:
-            client = daemon.transports.client()
-            client.send(**flow(voice=1))
-            await until(client, m.Flowing)
-            client.send(**flow(voice=2, prompt="slow pad"))
-        left: list[m.Event] = []
-        while not client.empty():
-            left.append(await client.next_event())
-        ends = [event for event in left if not isinstance(event, m.Flowing)]
-        assert [(type(event), getattr(event, "code", "")) for event in ends] == [
-            (m.Fail, "shutting-down"),
-            (m.Ended, ""),
-        ]
-
-    asyncio.run(conversation())
+async def test_when_the_daemon_stops_each_flow_is_told_once(jack: JackServer, tmp_path: Path, audioldm: Path):
+    async with running(tmp_path, audioldm, *SETTINGS) as daemon:
+        client = daemon.transports.client()
+        client.send(**flow(voice=1))
+        await until(client, m.Flowing)
+        client.send(**flow(voice=2, prompt="slow pad"))
+    left: list[m.Event] = []
+    while not client.empty():
+        left.append(await client.next_event())
+    ends = [event for event in left if not isinstance(event, m.Flowing)]
+    assert [(type(event), getattr(event, "code", "")) for event in ends] == [
+        (m.Fail, "shutting-down"),
+        (m.Ended, ""),
+    ]
 
 
-def test_a_flow_goes_on_when_the_device_returns(jack: JackServer, tmp_path: Path, audioldm: Path):
+async def test_a_flow_goes_on_when_the_device_returns(jack: JackServer, tmp_path: Path, audioldm: Path):
     async def conversation() -> None:
         async with running(tmp_path, audioldm, *SETTINGS) as daemon:
             client = daemon.transports.client()
@@ -403,5 +372,5 @@ def test_a_flow_goes_on_when_the_device_returns(jack: JackServer, tmp_path: Path
             assert (await until(client, m.Ended)).reason == "stopped"
             jack.end()  # the one that was started in here
 
-    asyncio.run(asyncio.wait_for(conversation(), 100))
+    await asyncio.wait_for(conversation(), 100)
     jack.start()
