@@ -37,7 +37,7 @@ async def taken(subject: PlayerClient, frame: int) -> None:
         await asyncio.sleep(0.05)
 
 
-def test_what_is_captured_equals_the_files_samples(jack: JackServer, require_host: Require, tmp_path: Path):
+async def test_what_is_captured_equals_the_files_samples(jack: JackServer, require_host: Require, tmp_path: Path):
     sound = noise(RATE)
 
     async def conversation() -> Samples:
@@ -55,12 +55,12 @@ def test_what_is_captured_equals_the_files_samples(jack: JackServer, require_hos
                 await taken(subject, ended.frame)
                 return record.samples()
 
-    captured = asyncio.run(conversation())
+    captured = await conversation()
     assert where(sound, captured) >= 0
     assert np.count_nonzero(np.abs(captured).max(axis=1)) == RATE
 
 
-def test_64_scheduled_clicks_are_exactly_spaced(jack: JackServer, require_host: Require, tmp_path: Path):
+async def test_64_scheduled_clicks_are_exactly_spaced(jack: JackServer, require_host: Require, tmp_path: Path):
     click = np.full((32, 2), 0.25, np.float32)
 
     async def conversation() -> tuple[Samples, list[m.Playing]]:
@@ -74,14 +74,14 @@ def test_64_scheduled_clicks_are_exactly_spaced(jack: JackServer, require_host: 
                 await taken(subject, told[-1].frame)
                 return record.samples(), told
 
-    captured, told = asyncio.run(conversation())
+    captured, told = await conversation()
     starts = np.flatnonzero(np.diff(np.concatenate(([0.0], captured[:, 0]))) > 0.1)
     assert np.diff(starts).tolist() == [3000] * 63
     assert np.diff([event.frame for event in told]).tolist() == [3000] * 63
     assert [event.frame for event in told] == [event.beat * 3000 for event in told]
 
 
-def test_a_loop_has_no_gap_and_a_stop_no_click(jack: JackServer, require_host: Require, tmp_path: Path):
+async def test_a_loop_has_no_gap_and_a_stop_no_click(jack: JackServer, require_host: Require, tmp_path: Path):
     sound = tone(9_600, 88)
 
     async def conversation() -> Samples:
@@ -97,14 +97,14 @@ def test_a_loop_has_no_gap_and_a_stop_no_click(jack: JackServer, require_host: R
                 await taken(subject, ended.frame)
                 return record.samples()
 
-    captured = asyncio.run(conversation())
+    captured = await conversation()
     sounding = captured[np.abs(captured).max(axis=1) > 0]
     assert len(sounding) > 3 * len(sound)
     assert where(np.concatenate([sound] * 3), captured) >= 0
     assert np.abs(np.diff(captured, axis=0)).max() <= np.abs(np.diff(sound, axis=0)).max() * 1.001
 
 
-def test_a_new_take_replaces_the_old_one_on_the_bar(jack: JackServer, require_host: Require, tmp_path: Path):
+async def test_a_new_take_replaces_the_old_one_on_the_bar(jack: JackServer, require_host: Require, tmp_path: Path):
     async def conversation() -> tuple[Samples, m.Playing]:
         async with player("tempo=480") as (subject, heard):
             await subject.opened()
@@ -118,33 +118,32 @@ def test_a_new_take_replaces_the_old_one_on_the_bar(jack: JackServer, require_ho
                 await taken(subject, ended.frame)
                 return record.samples(), second
 
-    captured, second = asyncio.run(conversation())
+    captured, second = await conversation()
     assert second.beat % 4 == 0
     assert second.frame == second.beat * 6_000
     assert np.abs(np.diff(captured, axis=0)).max() <= 1.5 * np.abs(np.diff(tone(9_600, 88), axis=0)).max()
 
 
-def test_set_changes_a_voice_and_stop_ends_it(jack: JackServer):
-    async def conversation() -> None:
-        async with player() as (subject, heard):
-            await subject.opened()
-            play(subject, tone(9_600, 88), loop=True)
-            await heard.until(m.Playing)
-            subject.change(CLIENT, m.Set(voice=1, gain=-12.0, pan=0.5))
-            assert await heard.next() == m.Acknowledged(id="set")
-            while (subject.last.positions or [None])[0] is None or subject.last.positions[0].gain != -12.0:
-                await asyncio.sleep(0.05)
-            assert subject.voices_playing == 1
-            subject.stop_voice(CLIENT, m.Stop(voice=1, fade=0.0))
-            assert (await heard.next()).reason == "stopped"
-            assert subject.voices_playing == 0
-            subject.stop_voice(CLIENT, m.Stop(voice="*"))
-            assert await heard.next() == m.Acknowledged(id="stop")
-
-    asyncio.run(conversation())
+async def test_set_changes_a_voice_and_stop_ends_it(jack: JackServer):
+    async with player() as (subject, heard):
+        await subject.opened()
+        play(subject, tone(9_600, 88), loop=True)
+        await heard.until(m.Playing)
+        subject.change(CLIENT, m.Set(voice=1, gain=-12.0, pan=0.5))
+        assert await heard.next() == m.Acknowledged(id="set")
+        while (subject.last.positions or [None])[0] is None or subject.last.positions[0].gain != -12.0:
+            await asyncio.sleep(0.05)
+        assert subject.voices_playing == 1
+        subject.stop_voice(CLIENT, m.Stop(voice=1, fade=0.0))
+        assert (await heard.next()).reason == "stopped"
+        assert subject.voices_playing == 0
+        subject.stop_voice(CLIENT, m.Stop(voice="*"))
+        assert await heard.next() == m.Acknowledged(id="stop")
 
 
-def test_bad_input_is_answered_and_the_other_voice_goes_on(jack: JackServer, require_host: Require, tmp_path: Path):
+async def test_bad_input_is_answered_and_the_other_voice_goes_on(
+    jack: JackServer, require_host: Require, tmp_path: Path
+):
     sound = noise(2 * RATE)
 
     async def conversation() -> Samples:
@@ -175,10 +174,10 @@ def test_bad_input_is_answered_and_the_other_voice_goes_on(jack: JackServer, req
                 await taken(subject, ended.frame)
                 return record.samples()
 
-    assert where(sound, asyncio.run(conversation())) >= 0
+    assert where(sound, await conversation()) >= 0
 
 
-def test_a_device_that_goes_away_is_opened_again_and_the_voice_goes_on(jack: JackServer):
+async def test_a_device_that_goes_away_is_opened_again_and_the_voice_goes_on(jack: JackServer):
     sound = tone(100 * RATE, 44_000)
 
     async def conversation() -> None:
@@ -203,10 +202,10 @@ def test_a_device_that_goes_away_is_opened_again_and_the_voice_goes_on(jack: Jac
             subject.stop_voice(CLIENT, m.Stop(voice="*"))
             assert (await heard.next()).reason == "stopped"
 
-    asyncio.run(asyncio.wait_for(conversation(), 100))
+    await asyncio.wait_for(conversation(), 100)
 
 
-def test_a_killed_player_is_started_again_and_the_voice_goes_on(jack: JackServer):
+async def test_a_killed_player_is_started_again_and_the_voice_goes_on(jack: JackServer):
     async def conversation() -> None:
         async with player() as (subject, heard):
             await subject.opened()
@@ -225,10 +224,10 @@ def test_a_killed_player_is_started_again_and_the_voice_goes_on(jack: JackServer
             assert subject.voices_playing == 1
             assert heard.events.empty(), "for the performer nothing has ended"
 
-    asyncio.run(asyncio.wait_for(conversation(), 100))
+    await asyncio.wait_for(conversation(), 100)
 
 
-def test_a_spare_player_takes_over_and_the_voice_continues(jack: JackServer):
+async def test_a_spare_player_takes_over_and_the_voice_continues(jack: JackServer):
     async def conversation() -> None:
         async with player(spare=SparePolicy(lambda: True, 0, 0.0)) as (subject, heard):
             await subject.opened()
@@ -249,13 +248,13 @@ def test_a_spare_player_takes_over_and_the_voice_continues(jack: JackServer):
             assert subject.voices_playing == 1
             assert heard.events.empty(), "for the performer nothing has ended"
 
-    asyncio.run(asyncio.wait_for(conversation(), 200))
+    await asyncio.wait_for(conversation(), 200)
 
 
-def test_rate_follows_the_device(require_host: Require):
+async def test_rate_follows_the_device(require_host: Require):
     async def conversation() -> None:
         async with player() as (subject, _):
             assert (await subject.opened()).rate == 44_100
 
     with jack_server(require_host, rate=44_100):
-        asyncio.run(conversation())
+        await conversation()
