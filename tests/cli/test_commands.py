@@ -248,7 +248,7 @@ def test_doctor_changes_no_library(shell: Shell):
         (["a tone", "--seconds", "601"], "from 0.05 to 600"),
         (["a tone", "more"], "put the prompt in quotes"),
         ([""], "prompt"),
-        (["a tone", "--out", "sound.mp3"], "its ending should be one of wav, flac, aiff, ogg"),
+        (["a tone", "--out", "sound.mp3"], "its extension must be one of wav, flac, aiff, ogg"),
         (["a tone", "--model", "nothing"], "there is no model 'nothing'"),
         (["a tone", "--model", "audioldm2"], "timbred models pull audioldm2"),
         (["fail now"], "told to fail (model-error)"),

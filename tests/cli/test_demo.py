@@ -189,7 +189,7 @@ def test_demo_ends_when_its_daemon_is_killed(newcomer: Newcomer):
         (daemon,) = process.children()
         daemon.kill()
         assert process.wait(60) == 1
-        spoken.until(r"timbred: the daemon has ended \(status -9\); ask again, or look at its log")
+        spoken.until(r"timbred: the daemon has ended \(status -9\); try again, or look at its log")
         spoken.until(r"The log: ")
 
 
