@@ -29,7 +29,7 @@ check: .venv/.installed-for-tests
 	$(BIN)/codespell
 	$(BIN)/lint-imports
 	$(BIN)/pyright
-	$(BIN)/python -m tests.house
+	$(BIN)/python -m tests.package_counts
 
 # generated files, then the site, into `site`; a warning fails it
 docs: .venv/.installed-for-docs

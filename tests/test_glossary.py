@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import house
+from tests import package_counts
 
 PAGE = Path(__file__).parents[1] / "docs" / "glossary.md"
 ROW = re.compile(r"^\| (?P<term>[^|]+?) \| (?P<meaning>[^|]+?) \| `(?P<name>[^`|]+)` \|$", re.MULTILINE)
@@ -14,19 +14,19 @@ ROWS = [match.groups() for match in ROW.finditer(PAGE.read_text("utf-8"))]
 
 @pytest.mark.parametrize("name", [name for _, _, name in ROWS])
 def test_glossary_code_name_exists(name: str) -> None:
-    assert house.has_name(name), f"docs/glossary.md: there is no {name}"
+    assert package_counts.has_name(name), f"docs/glossary.md: there is no {name}"
 
 
 @pytest.mark.parametrize(
     "name", ["timbred.nowhere", "timbred.audio.NoClip", "timbred.audio.Clip.nothing", "other.Name"]
 )
 def test_has_name_refuses_an_unknown_name(name: str) -> None:
-    assert not house.has_name(name)
+    assert not package_counts.has_name(name)
 
 
 @pytest.mark.parametrize("name", ["timbred", "timbred.audio", "timbred.audio.Clip", "timbred.requests.job.Job.move"])
 def test_has_name_finds_modules_classes_and_members(name: str) -> None:
-    assert house.has_name(name)
+    assert package_counts.has_name(name)
 
 
 def test_glossary_has_about_fifty_terms() -> None:
@@ -53,10 +53,10 @@ def test_glossary_meaning_is_one_sentence(term: str, meaning: str) -> None:
 
 
 def test_package_has_no_two_classes_of_one_name() -> None:
-    assert house.duplicate_classes() == {}
+    assert package_counts.duplicate_classes() == {}
 
 
 def test_question_docstrings_are_counted_by_their_first_word() -> None:
-    listed = house.question_docstrings()
-    assert all(text.split(maxsplit=1)[0].strip(",:") in house.QUESTION_WORDS for _, _, text in listed)
-    assert len(listed) < sum(1 for _ in house.docstrings())
+    listed = package_counts.question_docstrings()
+    assert all(text.split(maxsplit=1)[0].strip(",:") in package_counts.QUESTION_WORDS for _, _, text in listed)
+    assert len(listed) < sum(1 for _ in package_counts.docstrings())

@@ -1,4 +1,4 @@
-"""Counts that describe the package's shape: `python -m tests.house`.
+"""Counts that describe the package's shape: `python -m tests.package_counts`.
 
 Modules, short and long modules, class names that are used twice, and docstrings that begin with a question word.
 """
