@@ -101,7 +101,7 @@ class Installation:
         self.environment |= {"PYTHONPATH": python_path(), "XDG_CONFIG_HOME": str(folder), "XDG_DATA_HOME": str(folder)}
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [str(self.scripts / "python"), "-P", "-c", "from timbred.cli import main; main()", *words]
+        command = [str(self.scripts / "python"), "-P", "-c", "from timbred.cli.main import main; main()", *words]
         return subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=400, check=False
         )

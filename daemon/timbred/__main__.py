@@ -6,7 +6,7 @@ from timbred.ipc.isolation import forget_working_folder
 
 forget_working_folder(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from timbred.cli import main  # nothing that it imports may come from the working folder
+from timbred.cli.main import main  # nothing that it imports may come from the working folder
 
 if __name__ == "__main__":
     main()

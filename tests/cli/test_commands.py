@@ -330,7 +330,7 @@ def test_a_settings_file_gives_way_to_the_environment_and_that_to_flags(shell: S
 
 def test_what_the_command_line_and_the_daemon_import(shell: Shell):
     """Neither may pay for torch; the command line not for anything that a command doesn't need."""
-    heavy = "import sys; from timbred.cli import main; print([name for name in {} if name in sys.modules])"
+    heavy = "import sys; from timbred.cli.main import main; print([name for name in {} if name in sys.modules])"
     names = ["torch", "diffusers", "numpy", "zmq", "soundfile", "sounddevice"]
     done = subprocess.run([sys.executable, "-c", heavy.format(names)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

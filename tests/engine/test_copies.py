@@ -15,11 +15,11 @@ from tests.engine.test_link import Heard
 from tests.engine.test_memory import REAL, render, source, until
 from timbred.engine.batching import BatchSplitter
 from timbred.engine.compile.compiled_calls import WORTH, CompileQueue
+from timbred.engine.device import count_module_bytes
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
 from timbred.engine.memory.component_cache import SharedComponents
 from timbred.engine.memory.device_memory import DeviceMemory
-from timbred.engine.tensor_sizes import count_module_bytes
 from timbred.ipc import engine_messages
 from timbred.ipc.engine_client import EngineLink, EngineSettings
 from timbred.models import checkpoint

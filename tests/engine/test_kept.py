@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timbred.caches import ByteCache, RecentDict
-from timbred.engine.cache_upkeep import AT_MOST_AFTER_S, IDLE_AFTER_S, Upkeep
+from timbred.engine.model_manager import AT_MOST_AFTER_S, IDLE_AFTER_S, Upkeep
 from timbred.engine.timing import MAX_KINDS, DurationEma, ThreadTuner
 
 

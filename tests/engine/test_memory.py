@@ -16,12 +16,12 @@ from tests import checkpoints
 from tests.engine.test_equal_to_diffusers import loudened, order, ours
 from tests.engine.test_link import Heard, engine
 from timbred.engine.batching import BatchSplitter
+from timbred.engine.device import count_module_bytes
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident, needs_of
 from timbred.engine.memory.component_cache import SharedComponents
 from timbred.engine.memory.device_memory import DeviceMemory
 from timbred.engine.memory.model_loader import Loader, LoadResult
-from timbred.engine.tensor_sizes import count_module_bytes
 from timbred.ipc import engine_messages
 from timbred.models import checkpoint
 

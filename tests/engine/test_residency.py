@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import checkpoints
+from timbred.engine.device import count_module_bytes
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
 from timbred.engine.memory.component_cache import SharedComponents
 from timbred.engine.memory.device_memory import DeviceMemory, Resident, to_evict
-from timbred.engine.tensor_sizes import count_module_bytes
 from timbred.models import checkpoint
 
 RESIDENTS = st.lists(

@@ -1,5 +1,1 @@
 """The command line: `timbred`."""
-
-from timbred.cli.main import main
-
-__all__ = ["main"]

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,3 +134,14 @@ def ensure_finite(part: Any, make: Callable[[], torch.Tensor]) -> torch.Tensor:
     if not torch.isfinite(result).all():
         raise ModelError("the model returned NaN or infinity; try another seed, or less guidance")
     return result
+
+
+def count_tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """Return the bytes that the elements of these tensors take."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def count_module_bytes(module: torch.nn.Module) -> int:
+    """Return the bytes of a module's parameters and buffers; storage that several of them share counts once."""
+    tensors = {tensor.data_ptr(): tensor for tensor in (*module.parameters(), *module.buffers())}
+    return count_tensor_bytes(tensors.values())

@@ -24,7 +24,6 @@ from msgspec import structs
 from timbred import __version__, errors
 from timbred.engine import device
 from timbred.engine.batching import Candidate, is_fatal, next_batch, translate, yield_duration
-from timbred.engine.cache_upkeep import Upkeep
 from timbred.engine.codecs.chunked import VocoderStream
 from timbred.engine.diffusion.generation import RenderedSounds, join_takes
 from timbred.engine.diffusion.state import Generation
@@ -36,6 +35,7 @@ from timbred.engine.model_manager import (
     MemoryReleased,
     MemoryRequested,
     ModelManager,
+    Upkeep,
     resident_size,
 )
 from timbred.engine.timing import DurationEma, MaxLength, ThreadTuner

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from timbred.caches import ByteCache
 from timbred.engine.codecs.mel import Analysis, filter_bank, frame_power
-from timbred.engine.tensor_sizes import count_tensor_bytes
+from timbred.engine.device import count_tensor_bytes
 from timbred.ipc.engine_messages import PromptInputs
 
 SEMITONES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}

@@ -25,7 +25,7 @@ from timbred.engine.circular import is_circular
 from timbred.engine.compile.inductor_cache import CompileCache, device_key, load_or_compile, module_key
 from timbred.engine.compile.onednn_packing import can_pack, pack_weights
 from timbred.engine.compile.tracing import Call, CudaGraphCall, Shape, Shapes, Traced, forget_traces, trace, weights_of
-from timbred.engine.tensor_sizes import count_tensor_bytes
+from timbred.engine.device import count_tensor_bytes
 from timbred.errors import first_line
 
 log = logging.getLogger("timbred.engine.compile")

@@ -12,7 +12,7 @@ from torch.fx.node import Node
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from timbred.engine.compile.tracing import Traced, strip_graph
-from timbred.engine.tensor_sizes import count_tensor_bytes
+from timbred.engine.device import count_tensor_bytes
 
 LARGEST = 400_000_000
 """Maximum bytes of a module's weights: a copy of more would cost more than it gains."""

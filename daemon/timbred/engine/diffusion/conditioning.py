@@ -7,7 +7,7 @@ import torch
 from msgspec.structs import replace
 
 from timbred.caches import ByteCache
-from timbred.engine.tensor_sizes import count_tensor_bytes
+from timbred.engine.device import count_tensor_bytes
 from timbred.ipc.engine_messages import PromptInputs
 from timbred.models.long_texts import Part
 

@@ -13,7 +13,7 @@ import torch
 
 from timbred.engine.batching import is_out_of_memory
 from timbred.engine.compile.compiled_calls import CompileQueue
-from timbred.engine.tensor_sizes import count_module_bytes, count_tensor_bytes
+from timbred.engine.device import count_module_bytes, count_tensor_bytes
 
 
 @dataclass(frozen=True)
