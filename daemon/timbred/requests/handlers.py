@@ -366,7 +366,7 @@ class RequestHandlers:
             self._refuse_unknown_take(take)
             return self.allowed.resolve(take)
         if stored.path is None or stored.missing:
-            raise errors.BadAudio(f"init: the file of {take} is gone; make it again with vary")
+            raise errors.BadAudio(f"init: take {take} has no file: it was only played or deleted; render it with vary")
         return stored.path
 
     def _recipe_of(self, take: str) -> dict[str, Any]:

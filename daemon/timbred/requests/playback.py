@@ -343,7 +343,7 @@ class PlaybackHandlers:
         stored = self.library.get(take)
         if stored is not None:
             if stored.path is None or stored.missing:
-                raise errors.BadAudio(f"take: the file of {take} is gone, or never was; make it again with vary")
+                raise errors.BadAudio(f"take: {take} has no file: it was only played or deleted; render it with vary")
             return stored.path
         if not any(mark in take for mark in "/\\."):
             raise errors.BadRequest(f"take: no take has the id {take!r}, and it isn't a path; `takes` lists them")
