@@ -83,6 +83,29 @@ def play_zmq(folder: Path, scene: Scene) -> None:
     play(folder, whole)
 
 
+def test_requests_wait_for_a_message_without_waking_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket's `poll` takes the timeout first: flags in its place wake an idle daemon a thousand times a second."""
+    waits: list[tuple[object, int]] = []
+    poll = zmq.asyncio.Socket.poll
+
+    def record(socket: zmq.asyncio.Socket, timeout: Any = None, flags: int = zmq.POLLIN) -> Any:
+        if socket.getsockopt(zmq.TYPE) == zmq.ROUTER:
+            waits.append((timeout, flags))
+        return poll(socket, timeout, flags)  # pyright: ignore[reportCallIssue]
+
+    monkeypatch.setattr(zmq.asyncio.Socket, "poll", record)
+
+    async def scene(stage: Stage, clients: Zmq) -> None:
+        _ = stage
+        requester = clients.socket(zmq.REQ)
+        for _ in range(3):
+            assert (await ask(requester, type="ping"))["type"] == "pong"
+
+    play_zmq(tmp_path, scene)
+    assert len(waits) >= 3
+    assert set(waits) == {(None, int(zmq.POLLIN))}
+
+
 def test_a_dealer_hears_events_as_they_happen(tmp_path: Path) -> None:
     async def scene(stage: Stage, clients: Zmq) -> None:
         dealer = clients.socket(zmq.DEALER)
