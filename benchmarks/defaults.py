@@ -89,19 +89,19 @@ def rows() -> list[tuple[str, str, str]]:
     added_level = db(rms(added[-24_000:-4_800]) / rms(there))
     kept_change = db(float(np.abs(added[:kept_frames] - there[:kept_frames].astype(np.float32)).max()))
     table = [
-        ("fade_in", "attack of drums, at most", f"{attack_loss():.1f} dB"),
+        ("fade_in", "largest change of a drum's attack", f"{attack_loss():.1f} dB"),
         ("fade_in", "the same with @fade_in 0.002", f"{attack_loss(fade_in=Seconds(0.002)):.1f} dB"),
         ("fade_in", "first frame of a tone that begins at its peak of -6 dBFS", f"{db(click):.0f} dBFS"),
-        ("fade_out", "peak of a drum that is reversed", f"{end:.1f} dB"),
+        ("fade_out", "peak of a reversed drum", f"{end:.1f} dB"),
         ("peak", "peak of the file", f"{db(np.abs(levelled).max()):.2f} dBFS, one gain for the whole"),
-        ("bits 24", "error of rounding", f"{db(rms(rounded - sine.astype(np.float32))):.1f} dBFS"),
-        ("bits 16", "noise of rounding and dither", f"{db(rms(dithered.samples[:, 0] - sine)):.1f} dBFS"),
+        ("bits 24", "quantisation error", f"{db(rms(rounded - sine.astype(np.float32))):.1f} dBFS"),
+        ("bits 16", "noise of quantisation and dither", f"{db(rms(dithered.samples[:, 0] - sine)):.1f} dBFS"),
         ("rate", "error of a tone of 14 kHz from 32 to 48 kHz", f"{rate_error:.0f} dB"),
         ("player.limiter", "change of a sound of -6 dBFS", f"{change:.0f} dBFS"),
         ("player.limiter", "peak of a sound of +6 dBFS", f"{db(float(np.abs(held).max())):.1f} dBFS"),
         ("offset", "level of a tone of 20 Hz in the player", f"{db(rms(heard) / rms(low)):+.1f} dB"),
-        ("extend", "change of what stays", f"{kept_change:.0f} dBFS"),
-        ("extend", "level of what is added to inverted channels", f"{added_level:+.1f} dB"),
+        ("extend", "change of the preserved part", f"{kept_change:.0f} dBFS"),
+        ("extend", "level of the extension of inverted channels", f"{added_level:+.1f} dB"),
     ]
     return [
         (name, measured, figure.replace("-0.0 ", "0.0 ").replace("+0.0 ", "0.0 ")) for name, measured, figure in table
