@@ -109,7 +109,7 @@ class Requests:
 
     async def _read(self) -> None:
         while True:
-            await self._socket.poll(flags=zmq.POLLIN)
+            await self._socket.poll()  # for input, without a timeout
             await self._router.turns.work(self._steps())
 
     def _steps(self) -> Iterator[None]:
