@@ -65,7 +65,7 @@ class Supervisor:
         self.broken = asyncio.Event()
         """Set once a required task failed: the daemon can't go on."""
         self.reason = ""
-        """Why the daemon can't go on; empty while it can."""
+        """The fault that ends the daemon; empty while there is none."""
         self._faults: OrderedDict[str, Fault] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
 

@@ -170,7 +170,7 @@ def test_any_path_and_query_has_an_answer(path: str, query: str) -> None:
 @given(st.text(max_size=200))
 def test_any_text_is_a_command_or_refused(text: str) -> None:
     try:
-        space().command(ME, text)
+        space().command(ME, text, lambda _packet: None)
     except BadRequest as refusal:
         assert "LISTEN" in refusal.message
 
@@ -178,14 +178,18 @@ def test_any_text_is_a_command_or_refused(text: str) -> None:
 def test_an_event_is_pushed_to_those_who_listen_and_not_to_whom_it_answers() -> None:
     pushed: list[ClientId] = []
     query = space()
-    query.push = lambda client, _packet: pushed.append(client)
+
+    def command(client: ClientId, name: str) -> None:
+        text = json.dumps({"COMMAND": name, "DATA": "/timbred/queued"})
+        query.command(client, text, lambda _packet: pushed.append(client))
+
     for client in (ME, OTHER):
-        query.command(client, '{"COMMAND": "LISTEN", "DATA": "/timbred/queued"}')
+        command(client, "LISTEN")
     query.publish(ME, m.Queued(id=7, position=0, eta_s=0.5))
     query.publish(ME, m.Started(id=7, model="pocket"))
     assert pushed == [OTHER]
     assert json.loads(query.answer("/timbred/queued", "VALUE")[1]) == {"VALUE": [7, 0, 0.5]}
-    query.command(OTHER, '{"COMMAND": "IGNORE", "DATA": "/timbred/queued"}')
+    command(OTHER, "IGNORE")
     query.publish(ME, m.Queued(id=8, position=0, eta_s=0.5))
     query.forget(ME)
     query.publish(OTHER, m.Queued(id=9, position=0, eta_s=0.5))

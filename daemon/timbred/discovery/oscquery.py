@@ -4,7 +4,7 @@ Source: the OSCQuery proposal (Vidvox): nodes as JSON objects, their attributes 
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
 from urllib.parse import unquote
@@ -275,22 +275,28 @@ EXTENSIONS = ("ACCESS", "RANGE", "DESCRIPTION", "VALUE", "KEYS", "LISTEN", "IGNO
 """Features in HOST_INFO. OSC_STREAMING: OSC packets are accepted over the WebSocket too."""
 
 
+@dataclass
+class _Listener:
+    """The addresses that a client listens to, and the function that sends it an OSC packet."""
+
+    push: Callable[[bytes], None]
+    addresses: set[str] = field(default_factory=set[str])
+
+
 class OscQuery:
     """The OSCQuery server's state: the address space, the last events, and the addresses that clients listen to.
 
-    `push` sends an OSC packet to a client; the server of the WebSocket sets it. `setting` returns the current value of
-    a setting by its name.
+    `setting` returns the current value of a setting by its name.
     """
 
     def __init__(
         self, name: str, setting: Callable[[str], Value], choices: Mapping[str, tuple[str, ...]] | None = None
     ) -> None:
-        self.push: Callable[[ClientId, bytes], None] = lambda _client, _packet: None
         self.tree = AddressTree(setting, self._last_event, choices)
         self._name = name
         self._setting = setting
         self._last_events: dict[str, m.Event] = {}
-        self._listening: dict[ClientId, set[str]] = {}
+        self._listening: dict[ClientId, _Listener] = {}
 
     def answer(self, path: str, query: str) -> tuple[int, bytes]:
         """Return the HTTP status and the JSON for a path and its query string."""
@@ -311,14 +317,14 @@ class OscQuery:
             info |= {"OSC_IP": host, "WS_IP": host}
         return info
 
-    def command(self, client: ClientId, text: str) -> None:
-        """Start or stop pushing an address's values to a client.
+    def command(self, client: ClientId, text: str, push: Callable[[bytes], None]) -> None:
+        """Start or stop sending an address's values to a client, as OSC packets by `push`.
 
         Raises:
             BadRequest: The text is no command, or the address has no value.
         """
         command, path = _read_command(text)
-        listening = self._listening.setdefault(client, set())
+        listening = self._listening.setdefault(client, _Listener(push)).addresses
         if command == "IGNORE":
             listening.discard(path)
             return
@@ -336,18 +342,18 @@ class OscQuery:
         if entry.family:
             return
         self._last_events[entry.address] = event
-        for listener in self._listeners(entry.address):
+        for listener, push in self._listeners(entry.address):
             if listener != client:
-                self.push(listener, encode_event(event))
+                push(encode_event(event))
 
     def setting_changed(self, name: str, value: Value) -> None:
         """Push a setting's new value to the clients that listen to it."""
         for address in self.tree.addresses_of(name):
-            for listener in self._listeners(address):
-                self.push(listener, write_message(address, [as_argument(value)]))
+            for _, push in self._listeners(address):
+                push(write_message(address, [as_argument(value)]))
 
-    def _listeners(self, address: str) -> list[ClientId]:
-        return [client for client, listening in self._listening.items() if address in listening]
+    def _listeners(self, address: str) -> list[tuple[ClientId, Callable[[bytes], None]]]:
+        return [(client, each.push) for client, each in self._listening.items() if address in each.addresses]
 
     def _last_event(self, address: str) -> Values | None:
         event = self._last_events.get(address)

@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import logging
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from starlette.requests import Request
@@ -151,19 +152,14 @@ async def receive_messages(websocket: WebSocket) -> AsyncGenerator[str | bytes]:
 
 
 class AddressSpace(Protocol):
-    """Interface to the OSCQuery address space, which `timbred.discovery.oscquery` implements.
-
-    `push` sends an OSC packet to a client; the server of the WebSocket sets it.
-    """
-
-    push: Callable[[ClientId, bytes], None]
+    """Interface to the OSCQuery address space, which `timbred.discovery.oscquery` implements."""
 
     def answer(self, path: str, query: str) -> tuple[int, bytes]:
         """Return the HTTP status and the JSON for a path and its query string."""
         ...
 
-    def command(self, client: ClientId, text: str) -> None:
-        """Execute a command that a client sent as text.
+    def command(self, client: ClientId, text: str, push: Callable[[bytes], None]) -> None:
+        """Execute a command that a client sent as text; `push` sends the client an OSC packet.
 
         Raises:
             BadRequest: It is no command, or can't be executed.
@@ -191,7 +187,6 @@ class OscWebSockets:
         self._sessions = WebSocketSessions()
         router.attach("oscquery", self)
         if space is not None:
-            space.push = self.push
             router.publish_to(space)
 
     async def page(self, request: Request) -> Response:
@@ -240,7 +235,7 @@ class OscWebSockets:
 
     def _execute(self, client: ClientId, text: str, space: AddressSpace) -> None:
         try:
-            space.command(client, text)
+            space.command(client, text, partial(self.push, client))
         except BadRequest as refusal:
             self._router.receive(client, Incoming(refusal, "oscquery"))
 
