@@ -280,7 +280,7 @@ class Performer:
             event = self._connection.receive(left)
             if event is None:
                 return None
-            if event["type"] == "take" and event.get("id"):
+            if event["type"] == "take" and event.get("id") and event["path"]:
                 self._takes = [*self._takes[-15:], event["take_id"]]
             if wanted(event):
                 return event
