@@ -1,9 +1,11 @@
 """When no engine can be started: everything that waits for one ends with the reason, and new requests at once."""
 
 import json
+import shutil
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -107,23 +109,29 @@ def test_say_and_doctor_tell_the_reason(unable: DaemonProcess, reason: Path, tmp
     assert engine["found"] == f"it can't be started: told not to start by {reason}; remove it"
 
 
-def test_folders_of_a_killed_daemon_are_removed_at_the_next_start(start_daemon: StartDaemon, tmp_path: Path) -> None:
-    temporary = Path(subprocess.check_output(["mktemp", "-d"], text=True).strip())
-    try:
-        foreign = temporary / "timbred-0123456789ab"
-        foreign.mkdir()
-        (tmp_path / "killed").mkdir()
-        killed = DaemonProcess(tmp_path / "killed", "player.device=no such device", more={"TMPDIR": str(temporary)})
-        with clients.udp(killed.osc) as client:
-            until_engine_is(killed, client, "up")
-        family = killed.family()
-        for process in reversed(family):  # all of them: no child is left to remove anything
-            process.kill()
-        killed.end_by_force(family)
-        left = [folder for folder in temporary.iterdir() if folder != foreign]
-        assert left
-        start_daemon(more={"TMPDIR": str(temporary)})
-        assert not any(folder.exists() for folder in left)
-        assert foreign.exists()
-    finally:
-        subprocess.run(["rm", "-rf", str(temporary)], check=True)
+@pytest.fixture
+def temporary() -> Generator[Path]:
+    """A temporary folder with a short path, removed after the daemons that use it have ended."""
+    folder = Path(subprocess.check_output(["mktemp", "-d"], text=True).strip())
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_folders_of_a_killed_daemon_are_removed_at_the_next_start(
+    temporary: Path, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    foreign = temporary / "timbred-0123456789ab"
+    foreign.mkdir()
+    (tmp_path / "killed").mkdir()
+    killed = DaemonProcess(tmp_path / "killed", "player.device=no such device", more={"TMPDIR": str(temporary)})
+    with clients.udp(killed.osc) as client:
+        until_engine_is(killed, client, "up")
+    family = killed.family()
+    for process in reversed(family):  # all of them: no child is left to remove anything
+        process.kill()
+    killed.end_by_force(family)
+    left = [folder for folder in temporary.iterdir() if folder != foreign]
+    assert left
+    start_daemon(more={"TMPDIR": str(temporary)})
+    assert not any(folder.exists() for folder in left)
+    assert foreign.exists()
