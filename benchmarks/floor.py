@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import machine
 from benchmarks.subject import Subject, subjects
-from timbred.engine.compile.compiled_calls import WORTH, CompileQueue
+from timbred.engine.compile.compiled_calls import CALLS_BEFORE_COMPILING, CompileQueue
 
 SIDE = 8192
 ROUNDS = 10
@@ -41,7 +41,7 @@ def measure(subject: Subject, cache: Path) -> tuple[float, float]:
         model.render(subject.order(0), lambda _: None, lambda: False)
     workshop = CompileQueue("auto", model.device, cache)
     model.prepare(workshop)
-    for seed in range(1 + WORTH):  # the decoder, too, must have been met often enough
+    for seed in range(1 + CALLS_BEFORE_COMPILING):  # the decoder, too, must have been met often enough
         model.render(subject.order(seed), lambda _: None, lambda: False)
     workshop.wait()
     times: list[float] = []

@@ -14,7 +14,7 @@ from tests.engine.test_equal_to_diffusers import loudened
 from tests.engine.test_link import Heard
 from tests.engine.test_memory import REAL, render, source, until
 from timbred.engine.batching import BatchSplitter
-from timbred.engine.compile.compiled_calls import WORTH, CompileQueue
+from timbred.engine.compile.compiled_calls import CALLS_BEFORE_COMPILING, CompileQueue
 from timbred.engine.device import count_module_bytes
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
@@ -46,7 +46,7 @@ def with_another_network(folder: Path, tmp_path: Path) -> Path:
 
 def decode_often(model: LatentDiffusion, rows: int = 1) -> None:
     latents = torch.randn((rows, *model.grid.shape(0.5)))
-    for _ in range(WORTH):
+    for _ in range(CALLS_BEFORE_COMPILING):
         model.codec.decode(latents)
     model.stages.workshop.wait()
     model.codec.decode(latents)

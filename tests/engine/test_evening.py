@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timbred.engine.codecs.mel import Analysis, amplify_mel, frame_power
-from timbred.engine.diffusion.outpainting import AFTER, FADING, MOST, level_curve
+from timbred.engine.diffusion.outpainting import CORRECTED_AFTER_S, CORRECTION_FADE_S, MAX_CORRECTION_DB, level_curve
 
 SECOND = 100.0
 KNOWN, ALL = 250, 500
@@ -41,7 +41,7 @@ def swelling(decibels: float, frames: float) -> torch.Tensor:
 def test_a_steady_sound_goes_on_at_its_level(decibels: float):
     heard = after_evening(a_step(decibels))
     assert heard.abs().max() < 0.25 * abs(decibels)
-    assert heard[KNOWN + round((AFTER + FADING) * SECOND) :].abs().max() < 0.3
+    assert heard[KNOWN + round((CORRECTED_AFTER_S + CORRECTION_FADE_S) * SECOND) :].abs().max() < 0.3
     assert torch.equal(heard[:200], torch.zeros(200)), "what was there long before stays"
 
 
@@ -84,7 +84,7 @@ def test_whatever_the_window_it_is_finite_and_has_its_limits(known: int, new: in
     gain = level_curve(window[:, :known], window, SECOND)
     assert gain.shape == window.shape
     assert gain.isfinite().all()
-    assert gain.abs().max() <= MOST
+    assert gain.abs().max() <= MAX_CORRECTION_DB
 
 
 @pytest.mark.parametrize("analysis", [PUBLISHED, OURS])

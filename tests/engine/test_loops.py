@@ -14,9 +14,9 @@ from tests.engine.test_equal_to_diffusers import loudened, order
 from timbred.engine.circular import circular_time, is_circular
 from timbred.engine.codecs.mel import Analysis
 from timbred.engine.codecs.mel_vae import rows_of_loop
-from timbred.engine.compile.compiled_calls import WORTH, CompileQueue
+from timbred.engine.compile.compiled_calls import CALLS_BEFORE_COMPILING, CompileQueue
 from timbred.engine.diffusion.looping import (
-    CUT,
+    CUT_CROSSFADE_S,
     INAUDIBLE,
     TURNED,
     has_attack,
@@ -199,7 +199,7 @@ def test_what_is_cut_out_of_a_circle_leaves_its_pitch(frames: int, hertz: tuple[
     whole, made, alike = max(found, key=lambda one: one[2])
     assert alike > 0.7
     assert abs(1200 * np.log2(len(made) / frames)) < 3.1
-    left_out, fade = len(whole) - len(made), round(CUT * 32_000)
+    left_out, fade = len(whole) - len(made), round(CUT_CROSSFADE_S * 32_000)
     same_before = np.cumprod(made == whole[: len(made)]).sum()
     same_after = np.cumprod(made[::-1] == whole[::-1][: len(made)]).sum()
     assert same_before + same_after + fade >= len(made)
@@ -261,7 +261,7 @@ def test_loops_are_made_fast_too(
     expected = [made(fast, circular, 0.64).sampling.latents for circular in kinds]
     workshop = CompileQueue("auto", torch.device("cpu"), tmp_path)
     fast.prepare(workshop)
-    for _ in range(WORTH):
+    for _ in range(CALLS_BEFORE_COMPILING):
         made(fast, (True,), 0.64)
     workshop.wait()
     assert (workshop.counts.packed, workshop.counts.failed) == (1, 0)

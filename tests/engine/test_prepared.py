@@ -18,7 +18,13 @@ from torch.fx import graph_module
 from tests.engine.test_equal_to_diffusers import loudened, order, ours
 from tests.processes import python_path
 from timbred.engine.compile import compiled_calls
-from timbred.engine.compile.compiled_calls import MAX_COUNTED_SHAPES, MAX_PENDING, WORTH, CompiledCalls, CompileQueue
+from timbred.engine.compile.compiled_calls import (
+    CALLS_BEFORE_COMPILING,
+    MAX_COUNTED_SHAPES,
+    MAX_PENDING,
+    CompiledCalls,
+    CompileQueue,
+)
 from timbred.engine.compile.inductor_cache import MAX_REMEMBERED, CompileCache, module_key
 from timbred.engine.compile.onednn_packing import can_pack
 from timbred.engine.compile.tracing import Shape
@@ -31,7 +37,7 @@ from timbred.models import checkpoint, registry
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]
-TIMES = WORTH // 4 + 1
+TIMES = CALLS_BEFORE_COMPILING // 4 + 1
 """Renders of 4 steps after which their shapes are worth preparing."""
 
 
@@ -79,7 +85,7 @@ def test_the_decoder_is_packed_too(audioldm2: Path, tmp_path: Path, monkeypatch:
     model.prepare(workshop)
     latents = torch.randn((1, *model.grid.shape(0.5)))
     expected = model.codec.decode(latents)
-    for _ in range(WORTH):
+    for _ in range(CALLS_BEFORE_COMPILING):
         model.codec.decode(latents)
     workshop.wait()
     monkeypatch.setattr(model.codec.fast, "plain", forbidden)
@@ -221,13 +227,13 @@ def small_calls(workshop: CompileQueue) -> CompiledCalls:
 COMPILES = """
 import json, pathlib, sys, torch
 from dataclasses import asdict
-from tests.engine.test_prepared import WORTH, CompileQueue, small_calls
+from tests.engine.test_prepared import CALLS_BEFORE_COMPILING, CompileQueue, small_calls
 workshop = CompileQueue("on", torch.device("cpu"), pathlib.Path(sys.argv[1]))
 calls, given = small_calls(workshop), torch.ones(2, 4, 6, 6)
 calls.recall()
 workshop.wait()
 ready = [calls.ready]
-for _ in range(WORTH):
+for _ in range(CALLS_BEFORE_COMPILING):
     calls(given)
 workshop.wait()
 difference = float((calls(given) - calls.plain(given)).abs().max())
@@ -338,7 +344,7 @@ def test_compile_queue_is_busy_while_a_task_runs(tmp_path: Path):
 
 
 def call_often(calls: CompiledCalls, length: int) -> None:
-    for _ in range(WORTH):
+    for _ in range(CALLS_BEFORE_COMPILING):
         calls(torch.ones(1, 4, length, 6))
 
 

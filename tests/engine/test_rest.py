@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from timbred.engine import device
 from timbred.engine import scheduler as engine_module
-from timbred.engine.batching import LONGEST, yield_duration
+from timbred.engine.batching import MAX_PAUSE_S, yield_duration
 from timbred.engine.scheduler import EngineScheduler
 from timbred.ipc import engine_messages
 
@@ -21,11 +21,11 @@ FINITE: dict[str, Any] = {"allow_nan": False, "allow_infinity": False}
 @given(st.floats(0, 10, **FINITE), st.floats(1, 1000, **FINITE))
 def test_a_rest_is_whole_frames_as_long_as_the_work_and_at_least_one(busy: float, frame_rate: float) -> None:
     rest = yield_duration(busy, frame_rate)
-    assert 0 < rest <= LONGEST
-    if rest < LONGEST:
+    assert 0 < rest <= MAX_PAUSE_S
+    if rest < MAX_PAUSE_S:
         frames = rest * frame_rate
         assert frames == pytest.approx(round(frames), abs=1e-6)
-        assert rest >= min(busy, LONGEST) - 1e-5
+        assert rest >= min(busy, MAX_PAUSE_S) - 1e-5
         assert rest <= busy + 1 / frame_rate + 1e-5
 
 

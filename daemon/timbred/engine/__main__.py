@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from timbred import errors
 from timbred.ipc import engine_messages
 from timbred.ipc.child_exit import (
+    CANNOT_START_STATUS,
     add_line_options,
     end_with_daemon,
     end_with_threads,
@@ -42,10 +43,6 @@ Collections of all objects are rare: loads and unloads leave no reference cycles
 
 NICENESS = 5
 """Added niceness, so that music software and the daemon have priority."""
-
-
-CANNOT_START_STATUS = 2
-"""Exit status of an engine that can't start."""
 
 
 def main(arguments: list[str] | None = None) -> int:

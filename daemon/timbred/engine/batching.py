@@ -54,7 +54,7 @@ def next_batch(candidates: Sequence[Candidate], most_rows: int) -> list[Candidat
     return batch
 
 
-LONGEST = 1.0
+MAX_PAUSE_S = 1.0
 """Maximum seconds of one pause, and so of the delay of a cancellation."""
 
 
@@ -68,7 +68,7 @@ def yield_duration(busy: float, frame_rate: float) -> float:
     (0.04, 0.02)
     """
     frames = max(1, math.ceil(round(busy * frame_rate, 6)))
-    return min(LONGEST, frames / frame_rate)
+    return min(MAX_PAUSE_S, frames / frame_rate)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import torch
 
-TIME = 2
+TIME_AXIS = 2
 """Time axis of latents and spectrograms, (batch, channels, time, bands)."""
 
 
@@ -54,7 +54,7 @@ class CircularConv2d(torch.nn.Conv2d):
         if around is None or isinstance(padding, str) or padding[0] == 0:
             return super()._conv_forward(input, weight, bias)
         reach, rows = padding[0], around.to(input.dtype)[:, None, None, None]
-        wrapped = torch.cat([input[:, :, -reach:] * rows, input, input[:, :, :reach] * rows], dim=TIME)
+        wrapped = torch.cat([input[:, :, -reach:] * rows, input, input[:, :, :reach] * rows], dim=TIME_AXIS)
         return torch.nn.functional.conv2d(
             wrapped, weight, bias, self.stride, (0, padding[1]), self.dilation, self.groups
         )

@@ -105,7 +105,10 @@ log = logging.getLogger(__name__)
 THREAD_FAILED = 70
 """Exit status after a thread failed."""
 
-LEFT_WITHIN = 3.0
+CANNOT_START_STATUS = 2
+"""Exit status of a child process that can't start."""
+
+CLEANUP_TIMEOUT_S = 3.0
 """Seconds that a process has to end by itself after the daemon is gone."""
 
 
@@ -116,7 +119,7 @@ def end_with_daemon(address: str, gone: Callable[[], None] | None = None) -> Non
 
     Args:
         address: Where the daemon's socket is bound.
-        gone: Called first, in another thread. What it begins gets `LEFT_WITHIN` seconds.
+        gone: Called first, in another thread. What it begins gets `CLEANUP_TIMEOUT_S` seconds.
     """
 
     def wait() -> None:
@@ -129,7 +132,7 @@ def end_with_daemon(address: str, gone: Callable[[], None] | None = None) -> Non
                 socket.parent.rmdir()
         if gone is not None:
             gone()
-            time.sleep(LEFT_WITHIN)
+            time.sleep(CLEANUP_TIMEOUT_S)
         os._exit(0)
 
     threading.Thread(target=wait, name="end-with-daemon", daemon=True).start()

@@ -124,7 +124,7 @@ SHORTEST_PIECE = 16
 LONGEST_PIECE = 512
 """Maximum mel frames of a piece: the delay of another job between two of its steps."""
 
-SPOT = 8
+SPOT_REACH_FRAMES = 8
 """Mel frames on either side of a loud frame that are vocoded first to estimate the peak of the whole."""
 
 SPOTS, FRAMES_A_SPOT = 3, 128
@@ -133,7 +133,7 @@ SPOTS, FRAMES_A_SPOT = 3, 128
 With one spot the peak of 20 sounds of the embedded model was up to 9 dB too low, with three 2 dB, and half were exact.
 """
 
-MARGIN = 2.0
+SPEED_SAFETY_FACTOR = 2.0
 """Safety factor on the measured vocoder speed, against gaps in playback."""
 
 
@@ -154,7 +154,7 @@ def can_start_playback(ready: float, next_piece: float, left: float, pace: float
         left: Seconds of audio not rendered yet, including the next piece.
         pace: Seconds that the vocoder needs for a second of audio.
     """
-    slow = MARGIN * pace
+    slow = SPEED_SAFETY_FACTOR * pace
     return left <= 0.0 or (ready >= slow * next_piece and ready + left >= slow * left)
 
 
@@ -224,8 +224,8 @@ class VocoderStream:
         frames = self._vocoding.frames
         count = min(SPOTS, max(1, frames // FRAMES_A_SPOT))
         spots = [
-            self._timed(max(0, loud - SPOT), min(frames, loud + SPOT))
-            for loud in loudest_frames(self._vocoding.mel, analysis, count, 2 * SPOT)
+            self._timed(max(0, loud - SPOT_REACH_FRAMES), min(frames, loud + SPOT_REACH_FRAMES))
+            for loud in loudest_frames(self._vocoding.mel, analysis, count, 2 * SPOT_REACH_FRAMES)
         ]
         return max(float(spot.abs().max()) for spot in spots)
 

@@ -112,7 +112,7 @@ def bands_between(analysis: Analysis, low: float, high: float) -> tuple[int, int
     return (int(selected[0]), int(selected[-1]) + 1) if len(selected) else (0, 0)
 
 
-EDGE = 4
+REGION_FADE_FRAMES = 4
 """Frames or bands inside the regenerated region over which it fades into its surroundings."""
 
 
@@ -124,9 +124,9 @@ def region_weights(count: int, first: int, last: int) -> torch.Tensor:
     places = torch.arange(count)
     weight = ((places >= first) & (places < last)).float()
     if first > 0:
-        weight = weight * ((places - first + 1) / EDGE).clamp(0, 1)
+        weight = weight * ((places - first + 1) / REGION_FADE_FRAMES).clamp(0, 1)
     if last < count:
-        weight = weight * ((last - places) / EDGE).clamp(0, 1)
+        weight = weight * ((last - places) / REGION_FADE_FRAMES).clamp(0, 1)
     return weight
 
 

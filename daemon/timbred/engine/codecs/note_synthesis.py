@@ -72,13 +72,13 @@ HARMONICS_FADE_FROM_HZ, HIGHEST_HARMONIC_HZ = 3000.0, 6000.0
 Listeners don't hear the pitch of higher harmonics, which are more often breath than tone.
 """
 
-FITTED = 4
+FIT_ITERATIONS = 4
 """Iterations of the level fit."""
 
-LOUDER = 2.0
+MAX_HARMONIC_GAIN = 2.0
 """Largest gain applied to harmonics to reach the level of the whole spectrogram."""
 
-FAINTEST = 1e-10
+MIN_DIVISOR_POWER = 1e-10
 """Smallest power used as a divisor."""
 
 FLOOR = 10**-7.0
@@ -87,7 +87,7 @@ FLOOR = 10**-7.0
 STRUCK, RISE = 6.0, 12.0
 """Rise in dB between frames from which the vocoder's own output is used, and the further rise until only it is used."""
 
-SILENT = -70.0
+SILENT_LEVEL_DB = -70.0
 """Level of a silent frame in dB."""
 
 BEGINS = 2
@@ -160,10 +160,10 @@ def levels(mel: Tensor, harmonics: Harmonics) -> Tensor:
     wanted = (torch.exp((mel - 1.0) * -math.log(1e-4)) - FLOOR).clamp(min=0.0)
     response, whole = harmonics.heard, harmonics.heard.sum(dim=-1)
     power = (wanted @ response.T) / response.square().sum(dim=-1)
-    for _ in range(FITTED):
-        power = power * ((wanted / (power @ response).clamp(min=FAINTEST)) @ response.T) / whole
-    lacking = (wanted @ harmonics.band) / ((power @ response) @ harmonics.band).clamp(min=FAINTEST)
-    return power.sqrt() * lacking.sqrt().clamp(1.0, LOUDER)[..., None]
+    for _ in range(FIT_ITERATIONS):
+        power = power * ((wanted / (power @ response).clamp(min=MIN_DIVISOR_POWER)) @ response.T) / whole
+    lacking = (wanted @ harmonics.band) / ((power @ response) @ harmonics.band).clamp(min=MIN_DIVISOR_POWER)
+    return power.sqrt() * lacking.sqrt().clamp(1.0, MAX_HARMONIC_GAIN)[..., None]
 
 
 def harmonics_of(note: Note, analysis: Analysis, fft_size: int, device: torch.device) -> Harmonics:
@@ -225,7 +225,7 @@ def _tonal(hertz: Tensor) -> Tensor:
 
 def _begins(mel: Tensor, analysis: Analysis) -> Tensor:
     """Return how much each frame of (batch, frames, bands) is an onset, 0 to 1: (batch, frames)."""
-    level = 10.0 * torch.log10(frame_power(mel, analysis) + 10 ** (SILENT / 10.0))
-    rises = level - torch.nn.functional.pad(level, (1, 0), value=SILENT)[:, :-1]
+    level = 10.0 * torch.log10(frame_power(mel, analysis) + 10 ** (SILENT_LEVEL_DB / 10.0))
+    rises = level - torch.nn.functional.pad(level, (1, 0), value=SILENT_LEVEL_DB)[:, :-1]
     struck = ((rises - STRUCK) / RISE).clamp(0.0, 1.0)
     return torch.nn.functional.max_pool1d(struck[:, None], 2 * BEGINS + 1, 1, BEGINS)[:, 0]

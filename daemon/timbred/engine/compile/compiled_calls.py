@@ -30,13 +30,13 @@ from timbred.errors import first_line
 
 log = logging.getLogger("timbred.engine.compile")
 
-WORTH = 20
+CALLS_BEFORE_COMPILING = 20
 """Calls of one shape after which it is compiled."""
 
-MOST = 8
+MAX_COMPILED_SHAPES = 8
 """Maximum number of shapes compiled for a module."""
 
-MOST_PACKED = 300_000_000
+MAX_PACKED_BYTES = 300_000_000
 """Maximum bytes of the packed copies of one module."""
 
 MAX_PENDING = 4
@@ -57,7 +57,7 @@ Packing takes one core about a second for each while steps run: packing all woul
 ROWS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Batch sizes that calls are recorded for on CUDA; others are padded."""
 
-LATEST = 1
+LATEST_RANK = 1
 """Rank of the latest shapes of earlier runs: after shapes in use now, before all older ones."""
 
 Inputs = tuple[torch.Tensor, ...]
@@ -269,7 +269,7 @@ class CompiledCalls:
         self._fitted = fitted
         self._takes = workshop.takes(module)
         self._shelf = workshop.disk_cache(module) if self._takes else None
-        self._most = _most(module) if self._takes and not workshop.compiles else MOST
+        self._most = _most(module) if self._takes and not workshop.compiles else MAX_COMPILED_SHAPES
         self._met: RecentDict[Shapes, int] = RecentDict(MAX_COUNTED_SHAPES)
         self._pending: OrderedDict[Shapes, int] = OrderedDict()
         self._failed: RecentDict[Shapes, bool] = RecentDict(MAX_COUNTED_SHAPES)
@@ -332,7 +332,7 @@ class CompiledCalls:
         """Request the shapes of earlier runs, the latest of all modules first."""
         if self._shelf is not None:
             most = self._most if self._workshop.compiles else RECALLED_PACKED
-            for rank, shapes in enumerate(self._shelf.remembered(most), start=LATEST):
+            for rank, shapes in enumerate(self._shelf.remembered(most), start=LATEST_RANK):
                 self._ask(shapes, rank, most)
 
     @property
@@ -373,7 +373,7 @@ class CompiledCalls:
 
     def _count(self, shapes: Shapes) -> None:
         self._met[shapes] = times = self._met.get(shapes, 0) + 1
-        if times == WORTH:
+        if times == CALLS_BEFORE_COMPILING:
             if self._shelf is not None:
                 self._workshop.submit(partial(self._remember, shapes))
             self._ask(shapes)
@@ -465,4 +465,4 @@ def _make(calls: "weakref.ref[CompiledCalls]", shapes: Shapes, number: int) -> N
 
 
 def _most(module: torch.nn.Module) -> int:
-    return max(1, min(MOST, MOST_PACKED // max(1, count_tensor_bytes(module.parameters()))))
+    return max(1, min(MAX_COMPILED_SHAPES, MAX_PACKED_BYTES // max(1, count_tensor_bytes(module.parameters()))))

@@ -11,7 +11,7 @@ from timbred.engine.codecs.mel_vae import MelVaeCodec
 from timbred.engine.diffusion.sampler import InitLatents
 from timbred.ipc.engine_messages import InitAudio, RenderOrder, Repaint
 
-SILENT = 1e-5
+SILENT_PEAK = 1e-5
 """Peak of init audio below which it is not amplified, because only its noise would be audible."""
 
 
@@ -25,7 +25,7 @@ def match_init_level(order: RenderOrder, codec: MelVaeCodec) -> tuple[RenderOrde
     samples = np.frombuffer(order.given.samples, dtype="<f4")
     heard = samples[-int(order.window * codec.grid.rate) :] if order.window else samples
     peak = float(np.abs(heard).max(initial=0.0))
-    lift = codec.analysis.peak / peak if peak > SILENT else 1.0
+    lift = codec.analysis.peak / peak if peak > SILENT_PEAK else 1.0
     louder = (samples * np.float32(lift)).astype("<f4").tobytes()
     return replace(order, given=replace(order.given, samples=louder)), lift
 

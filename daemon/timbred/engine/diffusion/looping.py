@@ -21,10 +21,10 @@ TURNED = 0.02
 HEARD = 0.02
 """Window length of a spectrum in seconds."""
 
-CHOICES = 6
+MAX_RENDERED_LENGTHS = 6
 """Maximum number of lengths that a loop is rendered in, to choose the one that is cut least audibly."""
 
-CUT = 0.02
+CUT_CROSSFADE_S = 0.02
 """Crossfade at a cut in seconds."""
 
 
@@ -53,7 +53,9 @@ def plan_circle_lengths(frames: int, hop: int) -> list[int]:
     if abs(nearest * hop - frames) <= INAUDIBLE * frames:
         return [nearest]
     longer, slack = -(-frames // hop), 2 * INAUDIBLE * frames
-    return list(range(longer, longer + min(CHOICES, math.ceil(hop / slack))))  # long enough for a period of a low tone
+    return list(
+        range(longer, longer + min(MAX_RENDERED_LENGTHS, math.ceil(hop / slack)))
+    )  # long enough for a period of a low tone
 
 
 def shorten_circle(circle: NDArray[np.float32], frames: int, rate: int) -> tuple[NDArray[np.float32], float]:
@@ -64,7 +66,7 @@ def shorten_circle(circle: NDArray[np.float32], frames: int, rate: int) -> tuple
     samples, count = circle.astype(np.float64), len(circle)
     slack = int(INAUDIBLE * frames)
     least, most = max(0, count - frames - slack), count - frames + slack
-    fade = max(1, min(round(CUT * rate), (count - most) // 4))
+    fade = max(1, min(round(CUT_CROSSFADE_S * rate), (count - most) // 4))
     found = max(_best_cut(samples, left_out, fade) for left_out in range(least, most + 1))
     likeness, place, left_out = found
     leaves, enters = samples[place : place + fade], samples[place + left_out : place + left_out + fade]
@@ -132,7 +134,7 @@ def _best_shortened(circles: Sequence[NDArray[np.float32]], frames: int, rate: i
 LAID_OUT = 0.15
 """Fraction of the steps after which the loop kind is determined."""
 
-EDGE = 0.15
+COMPARED_EDGE_S = 0.15
 """Seconds at both ends that are compared."""
 
 BEGINS = 10.0
@@ -142,7 +144,7 @@ BEGINS = 10.0
 def has_attack(mel: torch.Tensor, analysis: Analysis) -> bool:
     """Tell if a log-mel spectrogram, (frames, bands), begins far louder than it ends."""
     levels = frame_power(mel, analysis)
-    edge = min(len(levels) // 2, max(2, round(EDGE * analysis.rate / analysis.hop)))
+    edge = min(len(levels) // 2, max(2, round(COMPARED_EDGE_S * analysis.rate / analysis.hop)))
     return edge > 0 and float(levels[:edge].max()) > BEGINS * float(levels[-edge:].mean())
 
 

@@ -22,22 +22,22 @@ from timbred.engine.diffusion.inpainting import init_samples
 from timbred.engine.diffusion.sampler import InitLatents, draw_noise
 from timbred.ipc.engine_messages import RenderOrder
 
-BEFORE, AFTER = 0.35, 0.5
+CORRECTED_BEFORE_S, CORRECTED_AFTER_S = 0.35, 0.5
 """Seconds around the end of the known part in which a window's level is corrected frame by frame."""
 
-FADING = 0.5
+CORRECTION_FADE_S = 0.5
 """Seconds after that over which the correction becomes a constant gain."""
 
-COMPARED, LOOKED_AT = 1.0, 1.5
+COMPARED_S, FLUCTUATION_S = 1.0, 1.5
 """Seconds before and after whose levels are compared, and seconds in which fluctuation is measured."""
 
-LEAST = 0.2
+MIN_MEASURED_S = 0.2
 """Minimum seconds on both sides to measure a level."""
 
-SMOOTH = 0.3
+LEVEL_AVERAGING_S = 0.3
 """Averaging time of levels in seconds; faster changes are part of the sound."""
 
-MOST = 12.0
+MAX_CORRECTION_DB = 12.0
 """Maximum level correction in dB."""
 
 PEAKS = 1.5
@@ -48,23 +48,24 @@ OTHER, SURELY_OTHER = 15.0, 25.0
 
 
 def level_curve(there: torch.Tensor, window: torch.Tensor, second: float) -> torch.Tensor:
-    """Return the level correction of a window in dB, (takes, frames), at most `MOST` either way.
+    """Return the level correction of a window in dB, (takes, frames), at most `MAX_CORRECTION_DB` either way.
 
     It is 0 where too few frames can be compared. `there` are the powers of the known part, (takes, known); `window`
     those of the whole window, (takes, frames), known part first; `second` is the number of frames in a second.
     """
     known, end = there.shape[1], window.shape[1]
     before, after, fading, compared, looked_at = (
-        round(part * second) for part in (BEFORE, AFTER, FADING, COMPARED, LOOKED_AT)
+        round(part * second)
+        for part in (CORRECTED_BEFORE_S, CORRECTED_AFTER_S, CORRECTION_FADE_S, COMPARED_S, FLUCTUATION_S)
     )
     first, last = known - before, known + after
-    if min(first, end - last) < round(LEAST * second):
+    if min(first, end - last) < round(MIN_MEASURED_S * second):
         return torch.zeros_like(window)
     earlier, then = there[:, max(0, first - compared) : first], window[:, last : last + compared]
     level, difference = _decibels(earlier.mean(dim=1, keepdim=True)), _decibels(then.mean(dim=1, keepdim=True))
     difference = difference - level
-    levels_there = _decibels(_smooth(there[:, max(0, first - looked_at) : first], round(SMOOTH * second)))
-    levels = _decibels(_smooth(window, round(SMOOTH * second)))
+    levels_there = _decibels(_smooth(there[:, max(0, first - looked_at) : first], round(LEVEL_AVERAGING_S * second)))
+    levels = _decibels(_smooth(window, round(LEVEL_AVERAGING_S * second)))
     slope, swelling = _moving(levels_there)
     swelling = torch.maximum(swelling, _moving(levels[:, last : last + looked_at])[1])
 
@@ -74,7 +75,9 @@ def level_curve(there: torch.Tensor, window: torch.Tensor, second: float) -> tor
     entering = ((places - first + 1) / before).clamp(0, 1)
     leaving = ((places - last) / fading).clamp(0, 1)
     moments = _beyond(levels - level, ahead, PEAKS * swelling) * entering
-    gain = -(moments + (_beyond(difference, rest, swelling) - moments) * leaving).clamp(-MOST, MOST)
+    gain = -(moments + (_beyond(difference, rest, swelling) - moments) * leaving).clamp(
+        -MAX_CORRECTION_DB, MAX_CORRECTION_DB
+    )
     return gain * ((SURELY_OTHER - difference.abs()) / (SURELY_OTHER - OTHER)).clamp(0, 1)
 
 
@@ -127,7 +130,7 @@ YIELDING = 0.3
 """Seconds before the new part in which latents are released one after the other, the last ones first, so that both fit.
 """
 
-SPARE = 0.12
+DISCARDED_FRACTION = 0.12
 """Fraction of a window that is discarded if another follows, because models let sounds decay at the end."""
 
 
@@ -148,7 +151,7 @@ class OutpaintWindow:
 def plan_windows(there: int, more: int, longest: int) -> list[OutpaintWindow]:
     """Plan how `there` rows (at least 1) get `more` rows in windows of at most `longest`, half of each window new."""
     found: list[OutpaintWindow] = []
-    made, spare = max(1, longest // 2), round(SPARE * longest)
+    made, spare = max(1, longest // 2), round(DISCARDED_FRACTION * longest)
     while more > 0:
         new, after = (more, 0) if more <= made else (max(1, made - spare), min(spare, made - 1))
         known = min(there, max(1, longest - new - after))
@@ -238,7 +241,7 @@ class Outpainting:
         there = mel[:, :known] if self.mel is None else self.mel[:takes]
         powers = frame_power(mel, self.analysis) * 10.0 ** (so_far / 10.0)
         gain = so_far + level_curve(frame_power(there[:, -known:], self.analysis), powers, self._second)
-        gain = gain.clamp(-MOST, MOST)
+        gain = gain.clamp(-MAX_CORRECTION_DB, MAX_CORRECTION_DB)
         even = amplify_mel(mel, gain[:, :, None], self.analysis)
         if self.mel is None:
             return even, gain[:, -1:]

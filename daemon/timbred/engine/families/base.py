@@ -12,7 +12,7 @@ from timbred.engine.circular import make_circular
 from timbred.engine.codecs.chunked import VocoderStream
 from timbred.engine.codecs.mel_vae import LatentLayout, MelVaeCodec
 from timbred.engine.codecs.note_synthesis import named_note
-from timbred.engine.compile.compiled_calls import LATEST, CompileQueue
+from timbred.engine.compile.compiled_calls import LATEST_RANK, CompileQueue
 from timbred.engine.compile.tracing import Shapes
 from timbred.engine.diffusion.conditioning import (
     Tensors,
@@ -111,7 +111,7 @@ class LatentDiffusion:
         shapes = self.network.fast.latest
         if shapes is None:
             return
-        self.stages.workshop.wait(LATEST, PATIENCE)
+        self.stages.workshop.wait(LATEST_RANK, PATIENCE)
         self.render(warm_up_order(shapes, self.grid), lambda _: None, lambda: False)
         self.conditionings.clear()
 

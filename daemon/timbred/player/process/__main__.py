@@ -10,6 +10,7 @@ from typing import Any
 
 from timbred.ipc import player_messages
 from timbred.ipc.child_exit import (
+    CANNOT_START_STATUS,
     add_line_options,
     end_with_daemon,
     end_with_threads,
@@ -23,9 +24,6 @@ log = logging.getLogger("timbred.player")
 
 DEVICE_LOST_STATUS = 75
 """Exit status after the device was lost."""
-
-CANNOT_START_STATUS = 2
-"""Exit status of a player that can't start."""
 
 
 def main(arguments: list[str] | None = None) -> int:
