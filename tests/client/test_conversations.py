@@ -6,8 +6,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,10 @@ PATIENCE = 150.0
 """Seconds after which a test that hears nothing is given up: far beyond what any answer takes."""
 
 
-def play(daemon: DaemonProcess, scene: Callable[[AsyncTimbred], Coroutine[Any, Any, None]]) -> None:
-    async def whole() -> None:
-        async with asyncio.timeout(PATIENCE), AsyncTimbred(requests=daemon.requests, events=daemon.events) as timbred:
-            await scene(timbred)
-
-    asyncio.run(whole())
+@asynccontextmanager
+async def connected(daemon: DaemonProcess) -> AsyncGenerator[AsyncTimbred]:
+    async with asyncio.timeout(PATIENCE), AsyncTimbred(requests=daemon.requests, events=daemon.events) as timbred:
+        yield timbred
 
 
 def plain(daemon: DaemonProcess) -> Timbred:
@@ -98,15 +96,13 @@ def test_further_takes_and_variations(daemon: DaemonProcess) -> None:
         assert (varied.seconds, varied.seed) == (pytest.approx(0.4), best.seed)
 
 
-def test_many_at_once_each_gets_its_own(daemon: DaemonProcess) -> None:
-    async def scene(timbred: AsyncTimbred) -> None:
+async def test_many_at_once_each_gets_its_own(daemon: DaemonProcess) -> None:
+    async with connected(daemon) as timbred:
         lengths = [0.1, 0.2, 0.3, 0.4]
         asked = [timbred.generate("pad", seconds=seconds, steps=1, rate=16000) for seconds in lengths]
         sounds, status = await asyncio.gather(asyncio.gather(*asked), timbred.status())
         assert [len(sound.samples) for sound in sounds] == [1600, 3200, 4800, 6400]
         assert status.models_resident >= 0
-
-    play(daemon, scene)
 
 
 def test_several_threads_share_a_client(daemon: DaemonProcess) -> None:
@@ -124,8 +120,8 @@ def test_several_threads_share_a_client(daemon: DaemonProcess) -> None:
     assert {seed: sound.seed for seed, sound in made.items()} == {seed: seed for seed in range(4)}
 
 
-def test_questions_have_typed_answers(daemon: DaemonProcess) -> None:
-    async def scene(timbred: AsyncTimbred) -> None:
+async def test_questions_have_typed_answers(daemon: DaemonProcess) -> None:
+    async with connected(daemon) as timbred:
         made = await timbred.generate("a very particular bell", seconds=0.1, steps=1)
         assert isinstance(await timbred.ping(), m.Pong)
         assert (await timbred.status()).sample_rate == 48000
@@ -136,8 +132,6 @@ def test_questions_have_typed_answers(daemon: DaemonProcess) -> None:
         assert await timbred.tempo(99.0) is None
         assert (await timbred.setting("tempo")).value == 99.0
         assert (await timbred.setting("tempo", 120)).value == 120.0
-
-    play(daemon, scene)
 
 
 @pytest.mark.parametrize(
@@ -186,24 +180,21 @@ def test_leaving_the_iterator_cancels(daemon: DaemonProcess) -> None:
         heard.close()
 
 
-def test_cancelling_the_task_cancels(daemon: DaemonProcess) -> None:
-    async def scene(timbred: AsyncTimbred) -> None:
-        async with AsyncTimbred(requests=daemon.requests, events=daemon.events) as witness:
-            async with aclosing(witness.listen()) as heard:
-                waiting = asyncio.ensure_future(anext(heard))
-                while not waiting.done():
-                    await timbred.generate("pad", seconds=0.05, steps=1)
-                sound = asyncio.create_task(timbred.generate("slow", steps=3))
-                async for _, event in heard:
-                    if isinstance(event, m.Progress) and event.step and event.steps == 3:
-                        sound.cancel()
-                    if isinstance(event, m.Cancelled):
-                        break
-            with pytest.raises(asyncio.CancelledError):
-                await sound
-            assert isinstance(await timbred.ping(), m.Pong)
-
-    play(daemon, scene)
+async def test_cancelling_the_task_cancels(daemon: DaemonProcess) -> None:
+    async with connected(daemon) as timbred, connected(daemon) as witness:
+        async with aclosing(witness.listen()) as heard:
+            waiting = asyncio.ensure_future(anext(heard))
+            while not waiting.done():
+                await timbred.generate("pad", seconds=0.05, steps=1)
+            sound = asyncio.create_task(timbred.generate("slow", steps=3))
+            async for _, event in heard:
+                if isinstance(event, m.Progress) and event.step and event.steps == 3:
+                    sound.cancel()
+                if isinstance(event, m.Cancelled):
+                    break
+        with pytest.raises(asyncio.CancelledError):
+            await sound
+        assert isinstance(await timbred.ping(), m.Pong)
 
 
 def until_it_hears(timbred: Timbred, heard: Any) -> None:
@@ -247,16 +238,14 @@ def test_a_program_that_closes_nothing_ends_all_the_same(daemon: DaemonProcess) 
         assert program.process.wait(PATIENCE) == 0
 
 
-def test_somebody_elses_cancel_is_told(daemon: DaemonProcess) -> None:
-    async def scene(timbred: AsyncTimbred) -> None:
+async def test_somebody_elses_cancel_is_told(daemon: DaemonProcess) -> None:
+    async with connected(daemon) as timbred:
         events = timbred.generate_events("slow", steps=3)
         with pytest.raises(RequestCancelled):
             async for event in events:
                 if isinstance(event, m.Progress) and event.step:
                     assert timbred._link is not None  # pyright: ignore[reportPrivateUsage]
                     timbred._link.send(b'{"type": "cancel", "id": "*"}')  # pyright: ignore[reportPrivateUsage]
-
-    play(daemon, scene)
 
 
 @pytest.mark.parametrize("kind", ["nothing there", "something else there"])
@@ -280,14 +269,12 @@ def test_no_daemon_is_told_within_two_seconds(kind: str, monkeypatch: pytest.Mon
             timbred.generate("pad")
 
 
-def test_many_who_ask_at_once_hear_together_that_there_is_no_daemon() -> None:
-    async def scene() -> list[BaseException | Sound]:
-        async with AsyncTimbred(requests=free_port()) as timbred:
-            asked = [timbred.generate("pad") for _ in range(20)]
-            return await asyncio.gather(*asked, return_exceptions=True)
-
+async def test_many_who_ask_at_once_hear_together_that_there_is_no_daemon() -> None:
     began = time.monotonic()
-    assert all(isinstance(answer, DaemonNotFound) for answer in asyncio.run(scene()))
+    async with AsyncTimbred(requests=free_port()) as timbred:
+        asked = [timbred.generate("pad") for _ in range(20)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(answer, DaemonNotFound) for answer in answers)
     assert time.monotonic() - began < 20 * async_client.FOUND_WITHIN / 2
 
 
@@ -378,15 +365,13 @@ def test_a_daemon_that_does_not_answer_any_more_is_told(
         assert isinstance(timbred.status(), m.StatusReply)
 
 
-def test_a_long_step_is_no_silence(daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_step_is_no_silence(daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon answers for an engine that takes its time."""
     monkeypatch.setattr(async_client, "SILENT_AFTER", 0.2)
 
-    async def scene(timbred: AsyncTimbred) -> None:
+    async with connected(daemon) as timbred:
         sound = asyncio.create_task(timbred.generate("slow", steps=3))
         done, _ = await asyncio.wait([sound], timeout=2.0)
         assert not done
         sound.cancel()
         await asyncio.wait([sound])
-
-    play(daemon, scene)

@@ -1,6 +1,5 @@
 """zeroconf: another process sees the daemon come and go, where it can be reached and nowhere else."""
 
-import asyncio
 import json
 import sys
 from collections.abc import Callable, Generator
@@ -119,13 +118,10 @@ def test_it_can_be_turned_off(start_daemon: StartDaemon, name: str) -> None:
         assert len(browser.spoken.matching("_oscjson")) == 1
 
 
-def test_a_network_that_cannot_be_told_keeps_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
-    async def scene() -> None:
-        # an address that is set apart for documents (RFC 5737)
-        announcement = MdnsAnnouncement("nowhere", AnnouncedAddress("198.51.100.7", 1, 2, 3, 4))
-        announcement.start()
-        assert not await announcement.is_announced()
-        await announcement.stop(1.0)
-
-    asyncio.run(scene())
+async def test_a_network_that_cannot_be_told_keeps_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    # an address that is set apart for documents (RFC 5737)
+    announcement = MdnsAnnouncement("nowhere", AnnouncedAddress("198.51.100.7", 1, 2, 3, 4))
+    announcement.start()
+    assert not await announcement.is_announced()
+    await announcement.stop(1.0)
     assert "not announced" in caplog.text

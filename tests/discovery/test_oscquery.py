@@ -5,7 +5,8 @@ import json
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -69,12 +70,10 @@ class Listening:
         assert await self.hear() == ("synced", number)
 
 
-def listen(daemon: DaemonProcess, scene: Callable[[Listening], Any]) -> None:
-    async def whole() -> None:
-        async with asyncio.timeout(PATIENCE), connect(f"ws://127.0.0.1:{daemon.http}/", proxy=None) as made:
-            await scene(Listening(made))
-
-    asyncio.run(whole())
+@asynccontextmanager
+async def listening(daemon: DaemonProcess) -> AsyncGenerator[Listening]:
+    async with asyncio.timeout(PATIENCE), connect(f"ws://127.0.0.1:{daemon.http}/", proxy=None) as made:
+        yield Listening(made)
 
 
 def test_the_root_is_a_page_for_browsers_and_a_tree_for_programs(daemon: DaemonProcess) -> None:
@@ -134,8 +133,10 @@ def test_the_frame_rate_to_give_way_to_reaches_the_engine(daemon: DaemonProcess,
     assert client.ask("settings/player.gain", 0).arguments == (0.0,)
 
 
-def test_values_are_pushed_to_those_who_listen_and_while_they_do(daemon: DaemonProcess, client: UdpClient) -> None:
-    async def scene(line: Listening) -> None:
+async def test_values_are_pushed_to_those_who_listen_and_while_they_do(
+    daemon: DaemonProcess, client: UdpClient
+) -> None:
+    async with listening(daemon) as line:
         await line.command("LISTEN", "/timbred/tempo")
         await line.settled(1)
         client.ask("settings/tempo", 101.0)
@@ -156,11 +157,9 @@ def test_values_are_pushed_to_those_who_listen_and_while_they_do(daemon: DaemonP
         client.ask("tempo", 120.0)
         await line.settled(6)
 
-    listen(daemon, scene)
 
-
-def test_events_of_others_are_pushed_by_address(daemon: DaemonProcess, client: UdpClient) -> None:
-    async def scene(line: Listening) -> None:
+async def test_events_of_others_are_pushed_by_address(daemon: DaemonProcess, client: UdpClient) -> None:
+    async with listening(daemon) as line:
         for name in ("queued", "take", "done"):
             await line.command("LISTEN", f"/timbred/{name}")
         await line.settled(1)
@@ -171,11 +170,9 @@ def test_events_of_others_are_pushed_by_address(daemon: DaemonProcess, client: U
         assert ask(daemon, "/timbred/take?VALUE")["VALUE"][:3] == list(take.arguments[:3])
         await line.settled(2)
 
-    listen(daemon, scene)
 
-
-def test_requests_are_osc_in_bytes_and_answered_in_order(daemon: DaemonProcess) -> None:
-    async def scene(line: Listening) -> None:
+async def test_requests_are_osc_in_bytes_and_answered_in_order(daemon: DaemonProcess) -> None:
+    async with listening(daemon) as line:
         await line.say("generate", 7, "warm pad", "@seconds", 0.2, "@steps", 1)
         heard = await line.until("done", "fail")
         assert [one[:2] for one in heard] == [
@@ -188,8 +185,6 @@ def test_requests_are_osc_in_bytes_and_answered_in_order(daemon: DaemonProcess) 
         assert Path(heard[-2][3]).is_file()
         await line.say("hello", "a page", "@port", 9)
         assert (await line.hear())[:3] == ("fail", "hello", "bad-request")
-
-    listen(daemon, scene)
 
 
 @pytest.mark.parametrize(
@@ -207,8 +202,8 @@ def test_requests_are_osc_in_bytes_and_answered_in_order(daemon: DaemonProcess) 
         '{"COMMAND": "LISTEN", "DATA": "/timbred/generate"}',
     ],
 )
-def test_a_command_that_is_none_is_answered(daemon: DaemonProcess, command: str) -> None:
-    async def scene(line: Listening) -> None:
+async def test_a_command_that_is_none_is_answered(daemon: DaemonProcess, command: str) -> None:
+    async with listening(daemon) as line:
         await line.made.send(command)
         heard = await line.hear()
         assert heard[:3] == ("fail", "oscquery", "bad-request")
@@ -217,8 +212,6 @@ def test_a_command_that_is_none_is_answered(daemon: DaemonProcess, command: str)
         assert (await line.hear())[2] == "bad-request"
         await line.settled(1)
 
-    listen(daemon, scene)
-
 
 async def test_pages_from_elsewhere_are_refused(daemon: DaemonProcess) -> None:
     with pytest.raises(InvalidStatus):
@@ -226,10 +219,10 @@ async def test_pages_from_elsewhere_are_refused(daemon: DaemonProcess) -> None:
             pass
 
 
-def test_the_end_is_said_and_the_socket_closed(start_daemon: StartDaemon) -> None:
+async def test_the_end_is_said_and_the_socket_closed(start_daemon: StartDaemon) -> None:
     daemon = start_daemon()
 
-    async def scene(line: Listening) -> None:
+    async with listening(daemon) as line:
         await line.command("LISTEN", "/timbred/fail")
         await line.say("generate", "a", "slow", "@steps", 3)
         await line.until("progress")
@@ -238,8 +231,6 @@ def test_the_end_is_said_and_the_socket_closed(start_daemon: StartDaemon) -> Non
         assert heard[-1][:3] == ("fail", "a", "shutting-down")
         with pytest.raises(ConnectionClosed):
             await line.hear()
-
-    listen(daemon, scene)
     assert daemon.ended_in_time() == 0
 
 

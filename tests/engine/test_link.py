@@ -316,7 +316,7 @@ async def test_the_token_is_not_in_the_command_line():
 def test_a_pause_of_all_processes_is_no_silence():
     """A laptop's lid, a stalled machine: neither side runs, so neither side is judged."""
     program = (
-        "import asyncio, sys\n"
+        "import anyio, asyncio, sys\n"
         "from tests.engine.test_link import Heard, PROGRAM, render\n"
         "from timbred.ipc.engine_client import EngineLink, EngineSettings\n"
         "async def main():\n"
@@ -330,7 +330,7 @@ def test_a_pause_of_all_processes_is_no_silence():
         "        pass\n"
         "    print(told[0].__class__.__name__ if isinstance(told, tuple) else told, link.process.pid, flush=True)\n"
         "    await link.stop(5.0)\n"
-        "asyncio.run(main())\n"
+        "anyio.run(main)\n"
     )
     daemon = psutil.Popen(
         [sys.executable, "-c", program],
@@ -359,7 +359,7 @@ def test_a_pause_of_all_processes_is_no_silence():
 def test_an_engine_ends_with_a_daemon_that_was_killed(short_folder: Path):
     """The child of a daemon that gets no chance to stop it, nor to remove the folder of their socket."""
     program = (
-        "import asyncio\n"
+        "import anyio, asyncio\n"
         "from tests.engine.test_link import Heard, PROGRAM\n"
         "from timbred.ipc.engine_client import EngineLink, EngineSettings\n"
         "async def main():\n"
@@ -367,7 +367,7 @@ def test_an_engine_ends_with_a_daemon_that_was_killed(short_folder: Path):
         "    EngineLink(EngineSettings(program=PROGRAM), heard).start()\n"
         "    print((await heard.next()).pid, flush=True)\n"
         "    await asyncio.Event().wait()\n"
-        "asyncio.run(main())\n"
+        "anyio.run(main)\n"
     )
     environment = {**os.environ, "TMPDIR": str(short_folder)}
     daemon = psutil.Popen([sys.executable, "-c", program], stdout=-1, cwd=ROOT, env=environment)

@@ -1,6 +1,5 @@
 """The real engine process: one early rendering of each sound that asked for it, about a third of the way."""
 
-import asyncio
 from typing import Any
 
 import numpy as np
@@ -28,23 +27,20 @@ ORDERS: dict[int, dict[str, Any]] = {
 """A sound, a loop, a sound that is continued in two windows, two takes."""
 
 
-async def _said_by_the_engine() -> list[Any]:
+@pytest.fixture(scope="module")
+async def said() -> list[tuple[Any, list[Any]]]:
+    """The engine's messages, with their frames."""
     async with engine(PROGRAM) as (link, heard):
         await heard.next()
         for job, changes in ORDERS.items():
             wanted: dict[str, Any] = {"early": False, "preview": True, "seconds": 1.0, "steps": STEPS, **changes}
             link.send(render(job, **wanted))
-        return await until_rendered(heard, set(ORDERS))
-
-
-@pytest.fixture(scope="module")
-def said() -> list[tuple[Any, list[Any]]]:
-    """Messages with their frames."""
-    return [one if isinstance(one, tuple) else (one, []) for one in asyncio.run(_said_by_the_engine())]
+        messages = await until_rendered(heard, set(ORDERS))
+    return [one if isinstance(one, tuple) else (one, []) for one in messages]
 
 
 @pytest.mark.parametrize("job", ORDERS)
-def test_there_is_one_about_a_third_of_the_way(said: list[tuple[Any, list[Any]]], job: int):
+async def test_there_is_one_about_a_third_of_the_way(said: list[tuple[Any, list[Any]]], job: int):
     own = [(message, frames) for message, frames in said if getattr(message, "job", 0) == job]
     kinds = [type(message) for message, _ in own]
     assert kinds.count(engine_messages.PreviewRendered) == 1

@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 import aalink
+import anyio
 import numpy as np
 
 from tests.player.player_stage import RATE, jack_server, play, player
@@ -115,12 +116,12 @@ async def best_of(subject: PlayerClient, heard: Any, link: aalink.Link, latency:
 
 
 PEER = """
-import asyncio, sys, aalink
+import anyio, sys, aalink
 async def join():
     link = aalink.Link(100)
     link.enabled = True
     sys.stdin.read()
-asyncio.run(join())
+anyio.run(join)
 """
 
 
@@ -178,18 +179,18 @@ async def silent_peer() -> dict[str, Any]:
                 other.stdin.close()
 
 
-def main() -> None:
+async def main() -> None:
     def require(name: str) -> str:
         return shutil.which(name) or name
 
     with jack_server(require, period=256):
-        errors = asyncio.run(asyncio.wait_for(scene(), 120))
+        errors = await asyncio.wait_for(scene(), 120)
         terminate()
-        stopped = asyncio.run(asyncio.wait_for(started_and_stopped(), 60))
-        silent = asyncio.run(asyncio.wait_for(silent_peer(), 60))
+        stopped = await asyncio.wait_for(started_and_stopped(), 60)
+        silent = await asyncio.wait_for(silent_peer(), 60)
     medians = {f"median_{name}": statistics.median(values) for name, values in errors.items()}
     print(json.dumps({**errors, **medians, "stopped": stopped, "silent": silent}))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    anyio.run(main)

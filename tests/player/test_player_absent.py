@@ -86,14 +86,14 @@ async def test_a_play_that_waits_is_refused_when_the_player_cannot_be_started_ag
 
 def test_a_player_ends_with_a_daemon_that_was_killed():
     program = (
-        "import asyncio\n"
+        "import anyio, asyncio\n"
         "from tests.player.player_stage import player\n"
         "async def main():\n"
         "    async with player('player.device=no such card') as (subject, _):\n"
         "        await subject._device.known.wait()\n"
         "        print(subject.process.pid, flush=True)\n"
         "        await asyncio.Event().wait()\n"
-        "asyncio.run(main())\n"
+        "anyio.run(main)\n"
     )
     daemon = psutil.Popen([sys.executable, "-c", program], stdout=-1, cwd=ROOT)
     assert daemon.stdout is not None

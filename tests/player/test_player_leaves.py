@@ -1,6 +1,5 @@
 """A player that ends fades out and takes leave of the sound server, which goes on for everybody else."""
 
-import asyncio
 import signal
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ from timbred.audio import Samples
 ROOT = Path(__file__).parents[2]
 
 DAEMON = """
-import asyncio, contextlib, signal
+import anyio, asyncio, signal
 import numpy as np
 from tests.player.player_stage import RATE, play, player
 from timbred.protocol import messages as m
@@ -38,11 +37,11 @@ async def main():
         print("sounding", flush=True)
         await told.wait()
 
-asyncio.run(main())
+anyio.run(main)
 """
 
 
-def recorded_until_it_left(sign: int, require_host: Require, folder: Path) -> Samples:
+async def recorded_until_it_left(sign: int, require_host: Require, folder: Path) -> Samples:
     """What is heard of a daemon that plays a loud tone when it gets this signal."""
     daemon = psutil.Popen([sys.executable, "-c", DAEMON], stdin=-1, stdout=-1, cwd=ROOT, text=True)
     assert daemon.stdin is not None
@@ -56,7 +55,7 @@ def recorded_until_it_left(sign: int, require_host: Require, folder: Path) -> Sa
             daemon.send_signal(sign)
             daemon.wait()
             playing.wait(30)
-            asyncio.run(another_opens())
+            await another_opens()
             return record.samples()
     finally:
         if daemon.is_running():
@@ -73,10 +72,10 @@ async def another_opens() -> None:
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
-def test_a_player_that_leaves_is_neither_cut_off_nor_waited_for(
+async def test_a_player_that_leaves_is_neither_cut_off_nor_waited_for(
     jack: JackServer, require_host: Require, tmp_path: Path, sign: signal.Signals
 ):
-    captured = recorded_until_it_left(sign, require_host, tmp_path)[:, 0]
+    captured = (await recorded_until_it_left(sign, require_host, tmp_path))[:, 0]
     steepest = 0.5 * 2 * np.pi * 220 / RATE
     assert np.abs(captured).max() == pytest.approx(0.5, abs=0.01)
     assert np.abs(np.diff(captured)).max() <= steepest * 1.05, "no click where it ends"

@@ -18,7 +18,7 @@ PATIENCE_S = 1.5
 """Seconds of silence after which the player is started again here; 10 by default."""
 
 DAEMON = f"""
-import asyncio
+import anyio, asyncio
 from tests.player.player_stage import player
 from timbred.ipc import player_messages
 
@@ -46,7 +46,7 @@ async def main():
             for _ in range(16):  # signs of life for more than twice the patience
                 await said.get()
 
-asyncio.run(main())
+anyio.run(main)
 """
 """Says the player's process number at each line that it reads, once 16 more messages of it have come."""
 

@@ -71,11 +71,11 @@ async def soak(folder: Path, require_host: Require) -> tuple[Samples, int, int, 
         await asyncio.wait_for(daemon.stop(), PATIENCE)
 
 
-def test_a_loop_is_the_loop_whatever_else_happens(
+async def test_a_loop_is_the_loop_whatever_else_happens(
     require_host: Require, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     with jack_server(require_host, period=PERIOD):
-        captured, underruns, late, (made, loads), voices = asyncio.run(soak(tmp_path, require_host))
+        captured, underruns, late, (made, loads), voices = await soak(tmp_path, require_host)
     fade_out = round(0.01 * RATE)
     last = int(np.flatnonzero(np.abs(captured).max(axis=1) > 0)[-1])
     found = gaps(captured[: last - fade_out], loop_of_noise())

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -152,24 +152,19 @@ def config_for(folder: Path, *flags: str) -> Config:
     return load(None, {}, [*free, f"takes.folder={folder}", *flags])
 
 
-Scene = Callable[[Stage], Coroutine[Any, Any, None]]
-
-
-def play(folder: Path, scene: Scene) -> None:
-    """Run a scene on a stage of its own; whatever happens the stage is cleared."""
-
-    async def whole() -> None:
-        stage = Stage(config_for(folder))
-        await stage.start()
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await scene(stage)
-        finally:
-            await stage.transports.stop()
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        assert not left, left
-
-    asyncio.run(whole())
+@contextlib.asynccontextmanager
+async def staged(folder: Path) -> AsyncGenerator[Stage]:
+    """Start a stage, stop it in any case, and check that none of its tasks is left."""
+    before = asyncio.all_tasks()
+    stage = Stage(config_for(folder))
+    await stage.start()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            yield stage
+    finally:
+        await stage.transports.stop()
+    left = asyncio.all_tasks() - before
+    assert not left, left
 
 
 Heard = tuple[Any, ...]

@@ -14,7 +14,7 @@ import zmq
 import zmq.asyncio
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.transports.stage import Stage, TcpHost, osc, play
+from tests.transports.stage import Stage, TcpHost, osc, staged
 from timbred.protocol import messages as m
 from timbred.protocol.framing import encode
 from timbred.transports import osc as osc_transport
@@ -133,59 +133,55 @@ TRANSPORTS = ("udp", "tcp", "zmq", "websocket")
 
 @pytest.mark.parametrize("asks", TRANSPORTS)
 @pytest.mark.parametrize("floods", TRANSPORTS)
-def test_pings_are_answered_while_a_flood_goes_on(tmp_path: Path, floods: str, asks: str) -> None:
-    async def scene(stage: Stage) -> None:
-        async with line_of(stage, floods) as flooder, line_of(stage, asks) as other:
+async def test_pings_are_answered_while_a_flood_goes_on(tmp_path: Path, floods: str, asks: str) -> None:
+    async with staged(tmp_path) as stage, line_of(stage, floods) as flooder, line_of(stage, asks) as other:
 
-            async def flood() -> None:
-                while True:
-                    await flooder.send(COUNT)
-                    for _ in range(COUNT // 2):
-                        await flooder.hear()
+        async def flood() -> None:
+            while True:
+                await flooder.send(COUNT)
+                for _ in range(COUNT // 2):
+                    await flooder.hear()
 
-            flooding = asyncio.create_task(flood())
-            for _ in range(20):
-                await other.ping()
-                assert await other.hear() == "pong"
-            assert not flooding.done()
-            flooding.cancel()
-            await asyncio.gather(flooding, return_exceptions=True)
-
-    play(tmp_path, scene)
+        flooding = asyncio.create_task(flood())
+        for _ in range(20):
+            await other.ping()
+            assert await other.hear() == "pong"
+        assert not flooding.done()
+        flooding.cancel()
+        await asyncio.gather(flooding, return_exceptions=True)
 
 
 @pytest.mark.parametrize("floods", ["udp", "tcp"])
 @pytest.mark.parametrize("asks", ["udp", "tcp"])
-def test_requests_of_another_client_are_taken_in_among_those_of_a_flood(tmp_path: Path, floods: str, asks: str) -> None:
-    async def scene(stage: Stage) -> None:
-        async with line_of(stage, floods) as flooder, line_of(stage, asks) as other:
-            await other.ping()  # its connection is known
-            assert await other.hear() == "pong"
-            each = osc("/timbred/status")
-            if isinstance(flooder, _Tcp):
-                flooder.host.send_raw(each)
-                flooder.host.writer.write(encode(each) * COUNT)
-            else:
-                assert isinstance(flooder, _Udp)
-                bundle = b"#bundle\x00" + bytes(7) + b"\x01" + (len(each).to_bytes(4, "big") + each) * 500
-                for _ in range(COUNT // 500):
-                    flooder.line.send(bundle)
-            if isinstance(other, _Tcp):
-                other.host.send("/timbred/models")
-            else:
-                assert isinstance(other, _Udp)
-                other.line.send(osc("/timbred/models"))
-            while len(stage.daemon.received) < COUNT:
-                await asyncio.sleep(0)
-            kinds = [type(request) for _, request in stage.daemon.received]
-            # in the turn of the event loop in which both came, or in the next
-            assert kinds.index(m.Models) < COUNT // 5
+async def test_requests_of_another_client_are_taken_in_among_those_of_a_flood(
+    tmp_path: Path, floods: str, asks: str
+) -> None:
+    async with staged(tmp_path) as stage, line_of(stage, floods) as flooder, line_of(stage, asks) as other:
+        await other.ping()  # its connection is known
+        assert await other.hear() == "pong"
+        each = osc("/timbred/status")
+        if isinstance(flooder, _Tcp):
+            flooder.host.send_raw(each)
+            flooder.host.writer.write(encode(each) * COUNT)
+        else:
+            assert isinstance(flooder, _Udp)
+            bundle = b"#bundle\x00" + bytes(7) + b"\x01" + (len(each).to_bytes(4, "big") + each) * 500
+            for _ in range(COUNT // 500):
+                flooder.line.send(bundle)
+        if isinstance(other, _Tcp):
+            other.host.send("/timbred/models")
+        else:
+            assert isinstance(other, _Udp)
+            other.line.send(osc("/timbred/models"))
+        while len(stage.daemon.received) < COUNT:
+            await asyncio.sleep(0)
+        kinds = [type(request) for _, request in stage.daemon.received]
+        # in the turn of the event loop in which both came, or in the next
+        assert kinds.index(m.Models) < COUNT // 5
 
-    play(tmp_path, scene)
 
-
-def test_a_tcp_client_that_does_not_read_is_not_read_from_until_it_does(tmp_path: Path) -> None:
-    async def scene(stage: Stage) -> None:
+async def test_a_tcp_client_that_does_not_read_is_not_read_from_until_it_does(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
         loop = asyncio.get_running_loop()
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as deaf:
             deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -200,21 +196,19 @@ def test_a_tcp_client_that_does_not_read_is_not_read_from_until_it_does(tmp_path
                 for _ in range(200):
                     assert await other.ask("/timbred/ping") == ("pong",)
             assert not sending.done()
-            reader, writer = await asyncio.open_connection(sock=deaf)
+            reader, writer = await asyncio.open_connection(sock=deaf.dup())  # `deaf` still sends
             host = TcpHost(reader, writer)
             assert [(await host.hear())[1] for _ in range(count)] == list(range(count))
             await sending
             writer.close()
 
-    play(tmp_path, scene)
 
-
-def test_a_client_that_hears_everybodys_events_and_does_not_read_is_disconnected(
+async def test_a_client_that_hears_everybodys_events_and_does_not_read_is_disconnected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(osc_transport, "_MAX_UNREAD_BYTES", 1 << 16)
 
-    async def scene(stage: Stage) -> None:
+    async with staged(tmp_path) as stage:
         loop = asyncio.get_running_loop()
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as deaf:
             deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -230,41 +224,33 @@ def test_a_client_that_hears_everybodys_events_and_does_not_read_is_disconnected
             while await loop.sock_recv(deaf, 65536):
                 pass  # what was on its way, then the end
 
-    play(tmp_path, scene)
 
-
-def test_floods_of_bad_requests_write_a_bounded_number_of_log_lines(
+async def test_floods_of_bad_requests_write_a_bounded_number_of_log_lines(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "timbred")
 
-    async def scene(stage: Stage) -> None:
-        async with line_of(stage, "tcp") as flooder:
-            await flooder.send(COUNT)
-            for _ in range(COUNT):
-                await flooder.hear()
-
-    play(tmp_path, scene)
+    async with staged(tmp_path) as stage, line_of(stage, "tcp") as flooder:
+        await flooder.send(COUNT)
+        for _ in range(COUNT):
+            await flooder.hear()
     assert len(caplog.records) < COUNT / 2
     assert any("this is no OSC" in record.getMessage() for record in caplog.records)
 
 
-def test_a_daemon_stops_in_the_middle_of_a_flood(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async def scene(stage: Stage) -> None:
-        async with line_of(stage, "udp") as flooder:
-            each = osc("/timbred/sing")
-            bundle = b"#bundle\x00" + bytes(7) + b"\x01" + (len(each).to_bytes(4, "big") + each) * 1500
-            assert isinstance(flooder, _Udp)
-            for _ in range(10):
-                flooder.line.send(bundle)
-            assert await flooder.hear() == "fail"
-
-    play(tmp_path, scene)
+async def test_a_daemon_stops_in_the_middle_of_a_flood(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with staged(tmp_path) as stage, line_of(stage, "udp") as flooder:
+        each = osc("/timbred/sing")
+        bundle = b"#bundle\x00" + bytes(7) + b"\x01" + (len(each).to_bytes(4, "big") + each) * 1500
+        assert isinstance(flooder, _Udp)
+        for _ in range(10):
+            flooder.line.send(bundle)
+        assert await flooder.hear() == "fail"
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-def test_zeromq_messages_of_many_frames_are_refused_with_their_number(tmp_path: Path) -> None:
-    async def scene(stage: Stage) -> None:
+async def test_zeromq_messages_of_many_frames_are_refused_with_their_number(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
         context = zmq.asyncio.Context()
         made = context.socket(zmq.DEALER)
         made.connect(f"tcp://127.0.0.1:{stage.ports.requests}")
@@ -277,5 +263,3 @@ def test_zeromq_messages_of_many_frames_are_refused_with_their_number(tmp_path: 
             assert json.loads(await made.recv()) == {"type": "pong"}
         finally:
             context.destroy(linger=0)
-
-    play(tmp_path, scene)

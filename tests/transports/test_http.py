@@ -10,7 +10,7 @@ import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.transports.stage import Stage, play
+from tests.transports.stage import Stage, staged
 
 
 async def get(stage: Stage, path: str, **headers: str) -> tuple[int, bytes]:
@@ -34,75 +34,65 @@ async def ask(made: ClientConnection, **request: Any) -> dict[str, Any]:
     return json.loads(await made.recv())
 
 
-def test_a_websocket_speaks_the_same_json(tmp_path: Path) -> None:
-    async def scene(stage: Stage) -> None:
-        async with socket_of(stage) as made, socket_of(stage, f"http://127.0.0.1:{stage.ports.http}") as own:
-            await made.send(json.dumps({"type": "generate", "id": "a", "prompt": "pad"}))
-            said = [json.loads(await made.recv())["type"] for _ in range(4)]
-            assert said == ["queued", "started", "take", "done"]
-            assert (await ask(own, type="hello", name="page"))["client_id"].startswith("ws:")
-            assert await ask(own, type="notify", on=1) == {"type": "done", "id": "notify"}
-            await made.send(json.dumps({"type": "load", "model": "pocket"}))
-            assert json.loads(await own.recv()) == {"type": "loaded", "model": "pocket"}
-            await made.send(b'{"type": "sync", "n": 1}')
-            assert [json.loads(await made.recv())["type"] for _ in range(2)] == ["loaded", "synced"]
+async def test_a_websocket_speaks_the_same_json(tmp_path: Path) -> None:
+    async with (
+        staged(tmp_path) as stage,
+        socket_of(stage) as made,
+        socket_of(stage, f"http://127.0.0.1:{stage.ports.http}") as own,
+    ):
+        await made.send(json.dumps({"type": "generate", "id": "a", "prompt": "pad"}))
+        said = [json.loads(await made.recv())["type"] for _ in range(4)]
+        assert said == ["queued", "started", "take", "done"]
+        assert (await ask(own, type="hello", name="page"))["client_id"].startswith("ws:")
+        assert await ask(own, type="notify", on=1) == {"type": "done", "id": "notify"}
+        await made.send(json.dumps({"type": "load", "model": "pocket"}))
+        assert json.loads(await own.recv()) == {"type": "loaded", "model": "pocket"}
+        await made.send(b'{"type": "sync", "n": 1}')
+        assert [json.loads(await made.recv())["type"] for _ in range(2)] == ["loaded", "synced"]
 
-    play(tmp_path, scene)
 
-
-def test_bad_messages_are_answered_and_others_undisturbed(tmp_path: Path) -> None:
-    async def scene(stage: Stage) -> None:
-        async with socket_of(stage) as bad, socket_of(stage) as good:
-            for message in ("not json", b"\xff", "[" * 100_000, "{}", "x" * (2 << 20)):
-                await bad.send(message)
-                assert json.loads(await bad.recv())["code"] == "bad-request"
-                assert await ask(good, type="ping") == {"type": "pong"}
-            for key, value in (("inline", True), ("to", "none")):
-                refused = await ask(bad, type="generate", id="a", prompt="pad", **{key: value})
-                assert refused["message"].startswith(f"{key}:")
-
-    play(tmp_path, scene)
+async def test_bad_messages_are_answered_and_others_undisturbed(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage, socket_of(stage) as bad, socket_of(stage) as good:
+        for message in ("not json", b"\xff", "[" * 100_000, "{}", "x" * (2 << 20)):
+            await bad.send(message)
+            assert json.loads(await bad.recv())["code"] == "bad-request"
+            assert await ask(good, type="ping") == {"type": "pong"}
+        for key, value in (("inline", True), ("to", "none")):
+            refused = await ask(bad, type="generate", id="a", prompt="pad", **{key: value})
+            assert refused["message"].startswith(f"{key}:")
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://127.0.0.1", "http://localhost:1"])
-def test_pages_from_elsewhere_are_refused(tmp_path: Path, origin: str) -> None:
-    async def scene(stage: Stage) -> None:
+async def test_pages_from_elsewhere_are_refused(tmp_path: Path, origin: str) -> None:
+    async with staged(tmp_path) as stage:
         with pytest.raises(InvalidStatus):
             async with socket_of(stage, origin):
                 pass
 
-    play(tmp_path, scene)
-
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "", "[", "192.168.1.7"])
-def test_other_hosts_names_are_refused(tmp_path: Path, host: str) -> None:
-    async def scene(stage: Stage) -> None:
+async def test_other_hosts_names_are_refused(tmp_path: Path, host: str) -> None:
+    async with staged(tmp_path) as stage:
         for path in ("/", "/status", "/ws", "/takes/a.wav"):
             assert (await get(stage, path, Host=host))[0] in (400, 403)
 
-    play(tmp_path, scene)
-
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:7773", "[::1]:7773", "LOCALHOST:1"])
-def test_own_names_are_known(tmp_path: Path, host: str) -> None:
-    async def scene(stage: Stage) -> None:
+async def test_own_names_are_known(tmp_path: Path, host: str) -> None:
+    async with staged(tmp_path) as stage:
         assert (await get(stage, "/schema.json", Host=host))[0] == 200
 
-    play(tmp_path, scene)
 
-
-def test_status_schema_and_page(tmp_path: Path) -> None:
-    async def scene(stage: Stage) -> None:
+async def test_status_schema_and_page(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
         status, body = await get(stage, "/status")
         assert (status, json.loads(body)["sample_rate"]) == (200, 48000)
         assert "request.generate" in json.loads((await get(stage, "/schema.json"))[1])["$defs"]
         assert b"<html" in (await get(stage, "/", Accept="text/html"))[1]
         assert (await get(stage, "/nothing"))[0] == 404
 
-    play(tmp_path, scene)
 
-
-def test_takes_are_served_and_nothing_else(tmp_path: Path) -> None:
+async def test_takes_are_served_and_nothing_else(tmp_path: Path) -> None:
     folder = tmp_path / "takes"
     (folder / "drums").mkdir(parents=True)
     (folder / "drums" / "kick 1.wav").write_bytes(b"RIFF")
@@ -110,7 +100,7 @@ def test_takes_are_served_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_bytes(b"secret")
     (folder / "link.wav").symlink_to(tmp_path / "secret.txt")
 
-    async def scene(stage: Stage) -> None:
+    async with staged(folder) as stage:
         assert await get(stage, "/takes/drums/kick%201.wav") == (200, b"RIFF")
         for path in (
             "/takes/",
@@ -129,24 +119,19 @@ def test_takes_are_served_and_nothing_else(tmp_path: Path) -> None:
             status, body = await get(stage, path)
             assert (status, b"secret" in body) == (404, False), path
 
-    play(folder, scene)
+
+async def test_the_end_is_said_and_sockets_are_closed(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage, socket_of(stage) as made:
+        await made.send(json.dumps({"type": "generate", "id": "a", "prompt": "wait"}))
+        assert [json.loads(await made.recv())["type"] for _ in range(2)] == ["queued", "started"]
+        stage.daemon.shut_down()
+        await stage.transports.stop()
+        assert json.loads(await made.recv())["code"] == "shutting-down"
+        with pytest.raises(ConnectionClosed):
+            await made.recv()
 
 
-def test_the_end_is_said_and_sockets_are_closed(tmp_path: Path) -> None:
-    async def scene(stage: Stage) -> None:
-        async with socket_of(stage) as made:
-            await made.send(json.dumps({"type": "generate", "id": "a", "prompt": "wait"}))
-            assert [json.loads(await made.recv())["type"] for _ in range(2)] == ["queued", "started"]
-            stage.daemon.shut_down()
-            await stage.transports.stop()
-            assert json.loads(await made.recv())["code"] == "shutting-down"
-            with pytest.raises(ConnectionClosed):
-                await made.recv()
-
-    play(tmp_path, scene)
-
-
-def test_websocket_is_not_closed_for_unanswered_pings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_websocket_is_not_closed_for_unanswered_pings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a pause of the daemon the pongs that came meanwhile are still unread: no deadline may run for them."""
     configurations: list[uvicorn.Config] = []
 
@@ -157,9 +142,6 @@ def test_websocket_is_not_closed_for_unanswered_pings(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(uvicorn, "Config", Recorded)
 
-    async def scene(stage: Stage) -> None:
-        async with socket_of(stage) as made:
-            assert await ask(made, type="ping") == {"type": "pong"}
-
-    play(tmp_path, scene)
+    async with staged(tmp_path) as stage, socket_of(stage) as made:
+        assert await ask(made, type="ping") == {"type": "pong"}
     assert [configuration.ws_ping_timeout for configuration in configurations] == [None]

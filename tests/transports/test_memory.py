@@ -1,7 +1,5 @@
 """Clients in memory hear what clients on sockets hear."""
 
-import asyncio
-
 import numpy as np
 
 from tests.transports.stage import SOUND, FakeDaemon
@@ -18,49 +16,40 @@ def client() -> tuple[InProcessTransport, InProcessClient, FakeDaemon]:
     return memory, memory.client(), daemon
 
 
-def test_requests_are_answered_whole() -> None:
-    async def scene() -> None:
-        _, asker, _ = client()
-        said = await asker.request(type="generate", id="a", prompt="pad", takes=2, inline=True)
-        assert [type(one) for one in said] == [m.Queued, m.Started, m.Take, m.Take, m.Done]
-        np.testing.assert_array_equal(asker.clips["t1"].samples, SOUND.samples)
-        assert await asker.request(type="ping") == [m.Pong()]
-        assert [type(one) for one in await asker.request(type="models")] == [m.Model, m.Model]
-        assert [type(one) for one in await asker.request(type="takes")] == [m.Take, m.Take, m.Done]
-        (refusal,) = await asker.request(type="generate", id="b", prompt="pad", seconds=-1)
-        assert isinstance(refusal, m.Fail)
-        (fault,) = await asker.request(type="unload", model="pocket")
-        assert isinstance(fault, m.Fail)
-        assert fault.code == "internal"
-
-    asyncio.run(scene())
+async def test_requests_are_answered_whole() -> None:
+    _, asker, _ = client()
+    said = await asker.request(type="generate", id="a", prompt="pad", takes=2, inline=True)
+    assert [type(one) for one in said] == [m.Queued, m.Started, m.Take, m.Take, m.Done]
+    np.testing.assert_array_equal(asker.clips["t1"].samples, SOUND.samples)
+    assert await asker.request(type="ping") == [m.Pong()]
+    assert [type(one) for one in await asker.request(type="models")] == [m.Model, m.Model]
+    assert [type(one) for one in await asker.request(type="takes")] == [m.Take, m.Take, m.Done]
+    (refusal,) = await asker.request(type="generate", id="b", prompt="pad", seconds=-1)
+    assert isinstance(refusal, m.Fail)
+    (fault,) = await asker.request(type="unload", model="pocket")
+    assert isinstance(fault, m.Fail)
+    assert fault.code == "internal"
 
 
-def test_events_come_one_by_one_to_who_listens() -> None:
-    async def scene() -> None:
-        memory, asker, daemon = client()
-        listener = memory.client()
-        await listener.request(type="notify", on=1)
-        asker.send(type="generate", id="a", prompt="wait")
-        assert isinstance(await asker.next_event(), m.Queued)
-        await listener.next_event()
-        async for event in listener:
-            if isinstance(event, m.Started):
-                daemon.finish()
-            if isinstance(event, m.Done):
-                break
-        memory.leave(listener)
-        assert await asker.request(type="sync", n=1) == [m.Synced(n=1)]
-
-    asyncio.run(scene())
+async def test_events_come_one_by_one_to_who_listens() -> None:
+    memory, asker, daemon = client()
+    listener = memory.client()
+    await listener.request(type="notify", on=1)
+    asker.send(type="generate", id="a", prompt="wait")
+    assert isinstance(await asker.next_event(), m.Queued)
+    await listener.next_event()
+    async for event in listener:
+        if isinstance(event, m.Started):
+            daemon.finish()
+        if isinstance(event, m.Done):
+            break
+    memory.leave(listener)
+    assert await asker.request(type="sync", n=1) == [m.Synced(n=1)]
 
 
-def test_nothing_is_taken_in_before_the_start_or_after_the_end() -> None:
-    async def scene() -> None:
-        router = Router()
-        asker = InProcessTransport(router).client()
-        (refusal,) = await asker.request(type="status")
-        assert isinstance(refusal, m.Fail)
-        assert refusal.code == "shutting-down"
-
-    asyncio.run(scene())
+async def test_nothing_is_taken_in_before_the_start_or_after_the_end() -> None:
+    router = Router()
+    asker = InProcessTransport(router).client()
+    (refusal,) = await asker.request(type="status")
+    assert isinstance(refusal, m.Fail)
+    assert refusal.code == "shutting-down"

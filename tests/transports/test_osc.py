@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from tests.transports.stage import STATUS, Heard, Stage, TcpHost, UdpHost, heard, osc, play
+from tests.transports.stage import STATUS, Heard, TcpHost, UdpHost, heard, osc, staged
 from timbred.protocol import messages as m
 from timbred.protocol.framing import END, encode
 from timbred.protocol.osc_packets import pad_string
@@ -30,62 +30,50 @@ async def events(host: UdpHost | TcpHost, count: int) -> list[Heard]:
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_a_request_and_its_events(tmp_path: Path, transport: str) -> None:
-    async def scene(stage: Stage) -> None:
-        async with stage.udp() if transport == "udp" else stage.tcp() as host:
-            host.send("/timbred/generate", 3.0, "warm", "pad", "@seconds", 2.0)
-            said = await events(host, 4)
-            assert [one[0] for one in said] == GENERATED
-            assert said[0] == ("queued", 3, 0, 0.5)
-            assert said[2][:4] == ("take", 3, 0, "/takes/0.wav")
-            told = [name for name in STATUS.__struct_fields__ if name not in STATUS.json_only]
-            status = [getattr(STATUS, name) for name in told]
-            assert await host.ask("/timbred/status") == ("status.reply", *status)
-            assert await host.ask("/timbred/ping") == ("pong",)
-            assert await host.ask("/timbred/sync", 5) == ("synced", 5)
-
-    play(tmp_path, scene)
+async def test_a_request_and_its_events(tmp_path: Path, transport: str) -> None:
+    async with staged(tmp_path) as stage, stage.udp() if transport == "udp" else stage.tcp() as host:
+        host.send("/timbred/generate", 3.0, "warm", "pad", "@seconds", 2.0)
+        said = await events(host, 4)
+        assert [one[0] for one in said] == GENERATED
+        assert said[0] == ("queued", 3, 0, 0.5)
+        assert said[2][:4] == ("take", 3, 0, "/takes/0.wav")
+        told = [name for name in STATUS.__struct_fields__ if name not in STATUS.json_only]
+        status = [getattr(STATUS, name) for name in told]
+        assert await host.ask("/timbred/status") == ("status.reply", *status)
+        assert await host.ask("/timbred/ping") == ("pong",)
+        assert await host.ask("/timbred/sync", 5) == ("synced", 5)
 
 
-def test_hello_sends_answers_to_another_port_of_the_sender(tmp_path: Path) -> None:
-    async def scene(stage: Stage) -> None:
-        async with stage.udp() as sender, stage.udp() as listener:
-            sender.send("/timbred/hello", "max", "@port", listener.port)
-            welcome = await listener.hear()
-            assert welcome[:2] == ("welcome", f"udp:127.0.0.1:{listener.port}")
-            assert welcome[3] == stage.ports.http
-            sender.send("/timbred/ping")
-            assert await listener.hear() == ("pong",)
-
-    play(tmp_path, scene)
+async def test_hello_sends_answers_to_another_port_of_the_sender(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage, stage.udp() as sender, stage.udp() as listener:
+        sender.send("/timbred/hello", "max", "@port", listener.port)
+        welcome = await listener.hear()
+        assert welcome[:2] == ("welcome", f"udp:127.0.0.1:{listener.port}")
+        assert welcome[3] == stage.ports.http
+        sender.send("/timbred/ping")
+        assert await listener.hear() == ("pong",)
 
 
-def test_any_request_names_its_own_port_also_when_refused(tmp_path: Path) -> None:
-    async def scene(stage: Stage) -> None:
-        async with stage.udp() as sender, stage.tcp() as stream, stage.udp() as listener:
-            sender.send("/timbred/ping", "@port", listener.port)
-            assert await listener.hear() == ("pong",)
-            sender.send("/timbred/sing", "@port", listener.port)
-            assert (await listener.hear())[:3] == ("fail", "sing", "bad-request")
-            stream.send("/timbred/ping", "@port", listener.port)
-            assert await listener.hear() == ("pong",)
-            # hello over TCP stays on the connection
-            assert (await stream.ask("/timbred/hello", "max", "@port", listener.port))[0] == "welcome"
-            assert await stream.ask("/timbred/ping") == ("pong",)
-            assert await sender.ask("/timbred/ping") == ("pong",)
-
-    play(tmp_path, scene)
+async def test_any_request_names_its_own_port_also_when_refused(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage, stage.udp() as sender, stage.tcp() as stream, stage.udp() as listener:
+        sender.send("/timbred/ping", "@port", listener.port)
+        assert await listener.hear() == ("pong",)
+        sender.send("/timbred/sing", "@port", listener.port)
+        assert (await listener.hear())[:3] == ("fail", "sing", "bad-request")
+        stream.send("/timbred/ping", "@port", listener.port)
+        assert await listener.hear() == ("pong",)
+        # hello over TCP stays on the connection
+        assert (await stream.ask("/timbred/hello", "max", "@port", listener.port))[0] == "welcome"
+        assert await stream.ask("/timbred/ping") == ("pong",)
+        assert await sender.ask("/timbred/ping") == ("pong",)
 
 
-def test_resends_from_changing_ports_are_the_same_client(tmp_path: Path) -> None:
-    async def scene(stage: Stage) -> None:
-        async with stage.udp() as first, stage.udp() as second, stage.udp() as listener:
-            for sender in (first, second):
-                sender.send("/timbred/generate", "a", "wait", "@port", listener.port)
-                await events(listener, 2)
-            assert {client for client, _ in stage.daemon.received} == {f"udp:127.0.0.1:{listener.port}"}
-
-    play(tmp_path, scene)
+async def test_resends_from_changing_ports_are_the_same_client(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage, stage.udp() as first, stage.udp() as second, stage.udp() as listener:
+        for sender in (first, second):
+            sender.send("/timbred/generate", "a", "wait", "@port", listener.port)
+            await events(listener, 2)
+        assert {client for client, _ in stage.daemon.received} == {f"udp:127.0.0.1:{listener.port}"}
 
 
 BAD: list[tuple[bytes, m.Id]] = [
@@ -108,39 +96,33 @@ BAD: list[tuple[bytes, m.Id]] = [
 ]
 
 
-def test_bad_datagrams_are_answered_and_others_undisturbed(tmp_path: Path) -> None:
-    async def scene(stage: Stage) -> None:
-        async with stage.udp() as bad, stage.udp() as good:
-            for packet, place in BAD:
-                bad.send_raw(packet)
-                assert (await bad.hear())[:3] == ("fail", place, "bad-request")
-                assert await good.ask("/timbred/ping") == ("pong",)
-            assert stage.daemon.received == []
-
-    play(tmp_path, scene)
+async def test_bad_datagrams_are_answered_and_others_undisturbed(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage, stage.udp() as bad, stage.udp() as good:
+        for packet, place in BAD:
+            bad.send_raw(packet)
+            assert (await bad.hear())[:3] == ("fail", place, "bad-request")
+            assert await good.ask("/timbred/ping") == ("pong",)
+        assert stage.daemon.received == []
 
 
-def test_bad_frames_are_answered_and_the_stream_goes_on(tmp_path: Path) -> None:
-    async def scene(stage: Stage) -> None:
-        async with stage.tcp() as host, stage.udp() as other:
-            for packet, place in BAD:
-                if packet:
-                    host.writer.write(encode(packet))
-                    assert (await host.hear())[:3] == ("fail", place, "bad-request")
-            host.writer.write(encode(osc("/timbred/generate", "a", "x" * 100_000)))
-            assert (await host.hear())[:3] == ("fail", "a", "bad-request")
-            for raw in (b"/a\xdb\x01" + END, b"x" * (2 << 20)):
-                host.writer.write(raw)
-                assert (await host.hear())[:3] == ("fail", "osc", "bad-request")
-            host.writer.write(END + osc("/timbred/ping") + END + osc("/timbred/ping") + END + END)
-            assert await events(host, 2) == [("pong",)] * 2
-            assert await other.ask("/timbred/ping") == ("pong",)
-
-    play(tmp_path, scene)
+async def test_bad_frames_are_answered_and_the_stream_goes_on(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage, stage.tcp() as host, stage.udp() as other:
+        for packet, place in BAD:
+            if packet:
+                host.writer.write(encode(packet))
+                assert (await host.hear())[:3] == ("fail", place, "bad-request")
+        host.writer.write(encode(osc("/timbred/generate", "a", "x" * 100_000)))
+        assert (await host.hear())[:3] == ("fail", "a", "bad-request")
+        for raw in (b"/a\xdb\x01" + END, b"x" * (2 << 20)):
+            host.writer.write(raw)
+            assert (await host.hear())[:3] == ("fail", "osc", "bad-request")
+        host.writer.write(END + osc("/timbred/ping") + END + osc("/timbred/ping") + END + END)
+        assert await events(host, 2) == [("pong",)] * 2
+        assert await other.ask("/timbred/ping") == ("pong",)
 
 
-def test_answers_to_nobody_end_nothing(tmp_path: Path) -> None:
-    async def scene(stage: Stage) -> None:
+async def test_answers_to_nobody_end_nothing(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
         async with stage.udp() as gone:
             nobody = gone.port
         async with stage.udp() as host:
@@ -148,97 +130,74 @@ def test_answers_to_nobody_end_nothing(tmp_path: Path) -> None:
                 host.send("/timbred/ping", "@port", nobody)
                 assert await host.ask("/timbred/ping") == ("pong",)
 
-    play(tmp_path, scene)
+
+async def test_a_fault_in_the_daemon_is_a_fail(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage, stage.udp() as host:
+        assert (await host.ask("/timbred/unload", "pocket"))[:3] == ("fail", "unload", "internal")
 
 
-def test_a_fault_in_the_daemon_is_a_fail(tmp_path: Path) -> None:
-    async def scene(stage: Stage) -> None:
-        async with stage.udp() as host:
-            assert (await host.ask("/timbred/unload", "pocket"))[:3] == ("fail", "unload", "internal")
-
-    play(tmp_path, scene)
-
-
-def test_an_answer_sent_back_is_not_answered(tmp_path: Path) -> None:
-    async def scene(stage: Stage) -> None:
-        async with stage.udp() as host:
-            for name in ("fail", "done", "pong"):
-                host.send(f"/timbred/{name}", "a", "bad-request", "no")
-            assert await host.ask("/timbred/ping") == ("pong",)
-            host.send("/timbred/ping", "@port", stage.ports.osc)
-            assert await host.ask("/timbred/sync", 1) == ("synced", 1)
-
-    play(tmp_path, scene)
+async def test_an_answer_sent_back_is_not_answered(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage, stage.udp() as host:
+        for name in ("fail", "done", "pong"):
+            host.send(f"/timbred/{name}", "a", "bad-request", "no")
+        assert await host.ask("/timbred/ping") == ("pong",)
+        host.send("/timbred/ping", "@port", stage.ports.osc)
+        assert await host.ask("/timbred/sync", 1) == ("synced", 1)
 
 
-def test_time_tags_are_kept_and_sync_waits_for_them(tmp_path: Path) -> None:
-    async def scene(stage: Stage) -> None:
-        async with stage.udp() as host, stage.udp() as other:
-            host.send_raw(bundle(ahead(0.2), osc("/timbred/status")))
-            host.send("/timbred/sync", 1)
-            assert await other.ask("/timbred/sync", 2) == ("synced", 2)
-            assert [one[0] for one in await events(host, 2)] == ["status.reply", "synced"]
-            host.send_raw(bundle(ahead(-5), osc("/timbred/ping"), osc("/timbred/sync", 3)))
-            assert await events(host, 2) == [("pong",), ("synced", 3)]
-
-    play(tmp_path, scene)
+async def test_time_tags_are_kept_and_sync_waits_for_them(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage, stage.udp() as host, stage.udp() as other:
+        host.send_raw(bundle(ahead(0.2), osc("/timbred/status")))
+        host.send("/timbred/sync", 1)
+        assert await other.ask("/timbred/sync", 2) == ("synced", 2)
+        assert [one[0] for one in await events(host, 2)] == ["status.reply", "synced"]
+        host.send_raw(bundle(ahead(-5), osc("/timbred/ping"), osc("/timbred/sync", 3)))
+        assert await events(host, 2) == [("pong",), ("synced", 3)]
 
 
-def test_listeners_hear_everybody_once(tmp_path: Path) -> None:
-    async def scene(stage: Stage) -> None:
-        async with stage.udp() as listener, stage.tcp() as asker:
-            assert await listener.ask("/timbred/notify", 1) == ("done", "notify")
-            await asker.ask("/timbred/ping")
-            asker.send("/timbred/generate", "a", "pad")
-            assert [one[0] for one in await events(listener, 4)] == GENERATED
-            listener.send("/timbred/generate", "b", "pad")
-            assert [one[:2] for one in await events(listener, 4)] == [(name, "b") for name in GENERATED]
-            assert await listener.ask("/timbred/notify", 0) == ("done", "notify")
-            asker.send("/timbred/generate", "c", "pad")
-            assert (await events(asker, 8))[-1][:2] == ("done", "c")
-            assert await listener.ask("/timbred/ping") == ("pong",)
-
-    play(tmp_path, scene)
+async def test_listeners_hear_everybody_once(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage, stage.udp() as listener, stage.tcp() as asker:
+        assert await listener.ask("/timbred/notify", 1) == ("done", "notify")
+        await asker.ask("/timbred/ping")
+        asker.send("/timbred/generate", "a", "pad")
+        assert [one[0] for one in await events(listener, 4)] == GENERATED
+        listener.send("/timbred/generate", "b", "pad")
+        assert [one[:2] for one in await events(listener, 4)] == [(name, "b") for name in GENERATED]
+        assert await listener.ask("/timbred/notify", 0) == ("done", "notify")
+        asker.send("/timbred/generate", "c", "pad")
+        assert (await events(asker, 8))[-1][:2] == ("done", "c")
+        assert await listener.ask("/timbred/ping") == ("pong",)
 
 
-def test_listings_come_one_by_one(tmp_path: Path) -> None:
-    async def scene(stage: Stage) -> None:
-        async with stage.udp() as host:
-            host.send("/timbred/models")
-            assert [one[:3] for one in await events(host, 2)] == [("model", "pocket", "resident")] * 2
-            host.send("/timbred/takes")
-            assert [one[0] for one in await events(host, 3)] == ["take", "take", "done"]
-
-    play(tmp_path, scene)
+async def test_listings_come_one_by_one(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage, stage.udp() as host:
+        host.send("/timbred/models")
+        assert [one[:3] for one in await events(host, 2)] == [("model", "pocket", "resident")] * 2
+        host.send("/timbred/takes")
+        assert [one[0] for one in await events(host, 3)] == ["take", "take", "done"]
 
 
-def test_a_flood_of_requests_is_taken_in_whole(tmp_path: Path) -> None:
+async def test_a_flood_of_requests_is_taken_in_whole(tmp_path: Path) -> None:
     count = 3000
 
-    async def scene(stage: Stage) -> None:
-        async with stage.udp() as host:
-            for number in range(count):
-                host.send("/timbred/play", 1, f"take{number}")
-                if number % 100 == 0:
-                    await asyncio.sleep(0)
-            assert await host.ask("/timbred/sync", 1) == ("synced", 1)
-            takes = [cast("m.Play", request).take for _, request in stage.daemon.received]
-            assert takes == [f"take{number}" for number in range(count)]
-
-    play(tmp_path, scene)
+    async with staged(tmp_path) as stage, stage.udp() as host:
+        for number in range(count):
+            host.send("/timbred/play", 1, f"take{number}")
+            if number % 100 == 0:
+                await asyncio.sleep(0)
+        assert await host.ask("/timbred/sync", 1) == ("synced", 1)
+        takes = [cast("m.Play", request).take for _, request in stage.daemon.received]
+        assert takes == [f"take{number}" for number in range(count)]
 
 
-def test_a_client_that_closed_its_sending_side_hears_the_end(tmp_path: Path) -> None:
-    async def scene(stage: Stage) -> None:
-        async with stage.tcp() as host:
-            host.send("/timbred/generate", "a", "wait")
-            await events(host, 2)
-            host.writer.write_eof()
-            stage.daemon.finish()
-            assert [one[0] for one in await events(host, 2)] == ["take", "done"]
-            assert await host.reader.read() == b""
-
-    play(tmp_path, scene)
+async def test_a_client_that_closed_its_sending_side_hears_the_end(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage, stage.tcp() as host:
+        host.send("/timbred/generate", "a", "wait")
+        await events(host, 2)
+        host.writer.write_eof()
+        stage.daemon.finish()
+        assert [one[0] for one in await events(host, 2)] == ["take", "done"]
+        assert await host.reader.read() == b""
 
 
 def open_files() -> int:
@@ -247,8 +206,9 @@ def open_files() -> int:
     return len(list(listed.iterdir())) if listed.exists() else 0
 
 
-def test_many_connections_come_and_go(tmp_path: Path) -> None:
-    async def scene(stage: Stage) -> None:
+async def test_many_connections_come_and_go(tmp_path: Path) -> None:
+    before = open_files()
+    async with staged(tmp_path) as stage:
         for _ in range(3):
             made = [await asyncio.open_connection("127.0.0.1", stage.ports.osc) for _ in range(60)]
             hosts = [TcpHost(*one) for one in made]
@@ -262,37 +222,28 @@ def test_many_connections_come_and_go(tmp_path: Path) -> None:
                     host.writer.close()
         async with stage.tcp() as last:
             assert await last.ask("/timbred/ping") == ("pong",)
-
-    before = open_files()
-    play(tmp_path, scene)
     assert open_files() <= before + 2
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_what_is_said_at_the_end_arrives(tmp_path: Path, transport: str) -> None:
-    async def scene(stage: Stage) -> None:
-        async with stage.udp() if transport == "udp" else stage.tcp() as host:
-            host.send("/timbred/generate", "a", "wait")
-            await events(host, 2)
-            host.send_raw(bundle(ahead(0.9), osc("/timbred/status")))
-            await host.ask("/timbred/ping")
-            stage.daemon.shut_down()
-            await stage.transports.stop()
-            said = await events(host, 2)
-            assert [one[:3] for one in said] == [("fail", "a", "shutting-down"), ("fail", "status", "shutting-down")]
-
-    play(tmp_path, scene)
+async def test_what_is_said_at_the_end_arrives(tmp_path: Path, transport: str) -> None:
+    async with staged(tmp_path) as stage, stage.udp() if transport == "udp" else stage.tcp() as host:
+        host.send("/timbred/generate", "a", "wait")
+        await events(host, 2)
+        host.send_raw(bundle(ahead(0.9), osc("/timbred/status")))
+        await host.ask("/timbred/ping")
+        stage.daemon.shut_down()
+        await stage.transports.stop()
+        said = await events(host, 2)
+        assert [one[:3] for one in said] == [("fail", "a", "shutting-down"), ("fail", "status", "shutting-down")]
 
 
 def test_heard_reads_what_osc_writes() -> None:
     assert heard(osc("/timbred/ping", 1, "a")) == ("ping", 1, "a")
 
 
-def test_sizes_before_packets_are_answered_in_kind(tmp_path: Path) -> None:
-    async def scene(stage: Stage) -> None:
-        async with stage.tcp() as host:
-            host.writer.write(struct.pack(">i", 20) + osc("/timbred/ping"))
-            (size,) = struct.unpack(">i", await host.reader.readexactly(4))
-            assert heard(await host.reader.readexactly(size)) == ("pong",)
-
-    play(tmp_path, scene)
+async def test_sizes_before_packets_are_answered_in_kind(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage, stage.tcp() as host:
+        host.writer.write(struct.pack(">i", 20) + osc("/timbred/ping"))
+        (size,) = struct.unpack(">i", await host.reader.readexactly(4))
+        assert heard(await host.reader.readexactly(size)) == ("pong",)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.transports.stage import FakeDaemon, Stage, config_for, play
+from tests.transports.stage import FakeDaemon, Stage, config_for, staged
 from timbred.errors import BadRequest
 from timbred.transports.base import Transports
 from timbred.transports.sockets import osc_pair, resolve, warn_beyond_loopback
@@ -41,16 +41,14 @@ def test_a_taken_udp_port_is_named() -> None:
             osc_pair("osc.port", "127.0.0.1", other.getsockname()[1])
 
 
-def test_two_stages_stand_side_by_side(tmp_path: Path) -> None:
-    async def scene(first: Stage) -> None:
+async def test_two_stages_stand_side_by_side(tmp_path: Path) -> None:
+    async with staged(tmp_path) as first:
         second = Stage(config_for(tmp_path))
         await second.start()
         async with first.udp() as one, second.udp() as other:
             assert await one.ask("/timbred/ping") == await other.ask("/timbred/ping") == ("pong",)
         await second.transports.stop()
         await second.transports.stop()
-
-    play(tmp_path, scene)
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "", "\x00", "203.0.113.9"])

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 import zmq
 import zmq.asyncio
 
-from tests.transports.stage import SOUND, Stage, play
+from tests.transports.stage import SOUND, Stage, staged
 
 GENERATED = ["queued", "started", "take", "done"]
 
@@ -64,26 +64,18 @@ async def hear(dealer: zmq.asyncio.Socket) -> dict[str, Any]:
     return json.loads(frame)
 
 
-Scene = Callable[[Stage, Zmq], Coroutine[Any, Any, None]]
-
-
-def play_zmq(folder: Path, scene: Scene) -> None:
-    @contextlib.asynccontextmanager
-    async def clients(stage: Stage) -> AsyncGenerator[Zmq]:
-        made = Zmq(stage)
+@contextlib.asynccontextmanager
+async def connected(folder: Path) -> AsyncGenerator[tuple[Stage, Zmq]]:
+    """Start a stage and ZeroMQ clients of it, and end both in any case."""
+    async with staged(folder) as stage:
+        clients = Zmq(stage)
         try:
-            yield made
+            yield stage, clients
         finally:
-            made.close()
-
-    async def whole(stage: Stage) -> None:
-        async with clients(stage) as made:
-            await scene(stage, made)
-
-    play(folder, whole)
+            clients.close()
 
 
-def test_requests_wait_for_a_message_without_waking_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_requests_wait_for_a_message_without_waking_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A socket's `poll` takes the timeout first: flags in its place wake an idle daemon a thousand times a second."""
     waits: list[tuple[object, int]] = []
     poll = zmq.asyncio.Socket.poll
@@ -95,19 +87,16 @@ def test_requests_wait_for_a_message_without_waking_up(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(zmq.asyncio.Socket, "poll", record)
 
-    async def scene(stage: Stage, clients: Zmq) -> None:
-        _ = stage
+    async with connected(tmp_path) as (_, clients):
         requester = clients.socket(zmq.REQ)
         for _ in range(3):
             assert (await ask(requester, type="ping"))["type"] == "pong"
-
-    play_zmq(tmp_path, scene)
     assert len(waits) >= 3
     assert set(waits) == {(None, int(zmq.POLLIN))}
 
 
-def test_a_dealer_hears_events_as_they_happen(tmp_path: Path) -> None:
-    async def scene(stage: Stage, clients: Zmq) -> None:
+async def test_a_dealer_hears_events_as_they_happen(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (stage, clients):
         dealer = clients.socket(zmq.DEALER)
         await dealer.send_json({"type": "generate", "id": "a", "prompt": "pad", "takes": 2})
         said = [await hear(dealer) for _ in range(5)]
@@ -118,23 +107,18 @@ def test_a_dealer_hears_events_as_they_happen(tmp_path: Path) -> None:
         await dealer.send_json({"type": "hello", "name": "me"})
         assert (await hear(dealer))["http_port"] == stage.ports.http
 
-    play_zmq(tmp_path, scene)
 
-
-def test_a_dealer_gets_samples_after_each_take(tmp_path: Path) -> None:
-    async def scene(stage: Stage, clients: Zmq) -> None:
-        _ = stage
+async def test_a_dealer_gets_samples_after_each_take(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (_, clients):
         dealer = clients.socket(zmq.DEALER)
         await dealer.send_json({"type": "generate", "id": 1, "prompt": "pad", "inline": True, "to": "none"})
         messages = [await dealer.recv_multipart() for _ in range(4)]
         assert [len(message) for message in messages] == [1, 1, 2, 1]
         np.testing.assert_array_equal(np.frombuffer(messages[2][1], "<f4").reshape(-1, 2), SOUND.samples)
 
-    play_zmq(tmp_path, scene)
 
-
-def test_a_req_gets_one_whole_reply(tmp_path: Path) -> None:
-    async def scene(stage: Stage, clients: Zmq) -> None:
+async def test_a_req_gets_one_whole_reply(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (stage, clients):
         req = clients.socket(zmq.REQ)
         await req.send_json({"type": "generate", "id": "a", "prompt": "pad", "takes": 2, "inline": True})
         done, *samples = await req.recv_multipart()
@@ -152,12 +136,10 @@ def test_a_req_gets_one_whole_reply(tmp_path: Path) -> None:
         for bad in ({"type": "sing"}, {"type": "notify", "on": 1}, {"type": "generate", "id": "a"}):
             assert (await ask(req, **bad))["code"] == "bad-request"
 
-    play_zmq(tmp_path, scene)
-
 
 @pytest.mark.parametrize("correlated", [False, True])
-def test_a_req_that_resends_gets_its_reply_once(tmp_path: Path, correlated: bool) -> None:
-    async def scene(stage: Stage, clients: Zmq) -> None:
+async def test_a_req_that_resends_gets_its_reply_once(tmp_path: Path, correlated: bool) -> None:
+    async with connected(tmp_path) as (stage, clients):
         req = clients.socket(zmq.REQ, b"looper")
         req.set(zmq.REQ_RELAXED, 1)
         if correlated:
@@ -173,11 +155,9 @@ def test_a_req_that_resends_gets_its_reply_once(tmp_path: Path, correlated: bool
         assert (await req.recv_json())["type"] == "done"
         assert await ask(req, type="ping") == {"type": "pong"}
 
-    play_zmq(tmp_path, scene)
 
-
-def test_bad_messages_are_answered_and_others_undisturbed(tmp_path: Path) -> None:
-    async def scene(stage: Stage, clients: Zmq) -> None:
+async def test_bad_messages_are_answered_and_others_undisturbed(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (stage, clients):
         bad, good = clients.socket(zmq.DEALER), clients.socket(zmq.REQ)
         for message in (
             [b"not json"],
@@ -196,23 +176,18 @@ def test_bad_messages_are_answered_and_others_undisturbed(tmp_path: Path) -> Non
         assert (empty, json.loads(answer)["code"]) == (b"", "bad-request")
         assert stage.daemon.received == []
 
-    play_zmq(tmp_path, scene)
 
-
-def test_a_frame_of_100_megabytes_is_answered(tmp_path: Path) -> None:
-    async def scene(stage: Stage, clients: Zmq) -> None:
-        _ = stage
+async def test_a_frame_of_100_megabytes_is_answered(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (_, clients):
         bad, good = clients.socket(zmq.DEALER), clients.socket(zmq.REQ)
         await bad.send(bytes(100_000_000), copy=False)
         assert await ask(good, type="ping") == {"type": "pong"}
         answer = await hear(bad)
         assert "100000000 bytes" in answer["message"]
 
-    play_zmq(tmp_path, scene)
 
-
-def test_subscribers_hear_everything_with_who_asked(tmp_path: Path) -> None:
-    async def scene(stage: Stage, clients: Zmq) -> None:
+async def test_subscribers_hear_everything_with_who_asked(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (stage, clients):
         everything, takes = await clients.subscriber(""), await clients.subscriber("take")
         while await everything.poll(50):
             await everything.recv_multipart()
@@ -224,23 +199,18 @@ def test_subscribers_hear_everything_with_who_asked(tmp_path: Path) -> None:
             take = json.loads(body)
             assert (topic, take["type"], take["client"]) == (b"take", "take", f"udp:127.0.0.1:{host.port}")
 
-    play_zmq(tmp_path, scene)
 
-
-def test_a_listener_gets_no_samples_of_others(tmp_path: Path) -> None:
-    async def scene(stage: Stage, clients: Zmq) -> None:
-        _ = stage
+async def test_a_listener_gets_no_samples_of_others(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (_, clients):
         listener, asker = clients.socket(zmq.DEALER), clients.socket(zmq.DEALER)
         await listener.send_json({"type": "notify", "on": True})
         assert await hear(listener) == {"type": "done", "id": "notify"}
         await asker.send_json({"type": "generate", "id": 1, "prompt": "pad", "inline": True})
         assert [(await hear(listener))["type"] for _ in range(4)] == GENERATED
 
-    play_zmq(tmp_path, scene)
 
-
-def test_clients_that_go_without_a_word_do_no_harm(tmp_path: Path) -> None:
-    async def scene(stage: Stage, clients: Zmq) -> None:
+async def test_clients_that_go_without_a_word_do_no_harm(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (stage, clients):
         other = clients.socket(zmq.REQ)
         for number in range(20):
             gone = clients.socket(zmq.DEALER)
@@ -252,11 +222,9 @@ def test_clients_that_go_without_a_word_do_no_harm(tmp_path: Path) -> None:
         stage.daemon.finish()
         assert (await ask(other, type="generate", id=1, prompt="pad"))["type"] == "done"
 
-    play_zmq(tmp_path, scene)
 
-
-def test_what_is_said_at_the_end_arrives(tmp_path: Path) -> None:
-    async def scene(stage: Stage, clients: Zmq) -> None:
+async def test_what_is_said_at_the_end_arrives(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (stage, clients):
         dealer, req, sub = clients.socket(zmq.DEALER), clients.socket(zmq.REQ), await clients.subscriber("fail")
         for made in (dealer, req):
             await made.send_json({"type": "generate", "id": "a", "prompt": "wait"})
@@ -267,5 +235,3 @@ def test_what_is_said_at_the_end_arrives(tmp_path: Path) -> None:
         assert [(await hear(dealer))["type"] for _ in range(3)] == ["queued", "started", "fail"]
         assert (await req.recv_json())["code"] == "shutting-down"
         assert (await sub.recv_multipart())[0] == b"fail"
-
-    play_zmq(tmp_path, scene)

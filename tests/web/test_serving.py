@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,20 @@ from timbred.storage.library import Library
 from timbred.web import CONTENT_TYPES, PAGE, assets
 
 Headers = dict[str, str]
-Scene = Callable[[Stage, Library], Coroutine[Any, Any, None]]
 
 
-def play(folder: Path, scene: Scene) -> None:
-    """Run a scene on a stage with a library."""
-
-    async def whole() -> None:
-        library = Library(folder / "library.sqlite")
-        stage = Stage(config_for(folder / "takes"))
-        stage.ports = await stage.transports.start(stage.daemon, library)
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await scene(stage, library)
-        finally:
-            await stage.transports.stop()
-            library.close()
-
-    asyncio.run(whole())
+@asynccontextmanager
+async def staged(folder: Path) -> AsyncGenerator[tuple[Stage, Library]]:
+    """Start a stage with a library, and stop both in any case."""
+    library = Library(folder / "library.sqlite")
+    stage = Stage(config_for(folder / "takes"))
+    stage.ports = await stage.transports.start(stage.daemon, library)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            yield stage, library
+    finally:
+        await stage.transports.stop()
+        library.close()
 
 
 async def ask(stage: Stage, path: str, method: str = "GET", **more: str) -> tuple[int, Headers, bytes]:
@@ -56,8 +53,8 @@ async def asked(stage: Stage, path: str, **more: str) -> Any:
     return json.loads(body)
 
 
-def test_the_page_and_its_parts_are_served_with_their_guards(tmp_path: Path) -> None:
-    async def scene(stage: Stage, library: Library) -> None:
+async def test_the_page_and_its_parts_are_served_with_their_guards(tmp_path: Path) -> None:
+    async with staged(tmp_path) as (stage, _):
         for path in ("/", *(f"/panel/{name}" for name in assets())):
             status, headers, body = await ask(stage, path, Accept="text/html,*/*")
             name = path.removeprefix("/panel/") if path != "/" else PAGE
@@ -72,8 +69,6 @@ def test_the_page_and_its_parts_are_served_with_their_guards(tmp_path: Path) -> 
             again = await ask(stage, path, Accept="text/html", **{"If-None-Match": headers["etag"]})
             assert (again[0], again[2]) == (304, b"")
 
-    play(tmp_path, scene)
-
 
 @pytest.mark.parametrize(
     "path",
@@ -87,17 +82,15 @@ def test_the_page_and_its_parts_are_served_with_their_guards(tmp_path: Path) -> 
         "/panel/%00",
     ],
 )
-def test_nothing_else_lies_beside_the_page(tmp_path: Path, path: str) -> None:
-    async def scene(stage: Stage, library: Library) -> None:
+async def test_nothing_else_lies_beside_the_page(tmp_path: Path, path: str) -> None:
+    async with staged(tmp_path) as (stage, _):
         status, _, body = await ask(stage, path)
         assert status in (404, 307), path
         assert b"import" not in body
 
-    play(tmp_path, scene)
 
-
-def test_takes_come_page_by_page_the_newest_first(tmp_path: Path) -> None:
-    async def scene(stage: Stage, library: Library) -> None:
+async def test_takes_come_page_by_page_the_newest_first(tmp_path: Path) -> None:
+    async with staged(tmp_path) as (stage, library):
         stored = [take(f"sound {n}", created=float(n // 2)) for n in range(7)]
         for one in stored:
             library.add(one)
@@ -118,8 +111,6 @@ def test_takes_come_page_by_page_the_newest_first(tmp_path: Path) -> None:
         nothing = await asked(stage, "/panel/takes?before=tnone")
         assert nothing["takes"] == []
 
-    play(tmp_path, scene)
-
 
 @pytest.mark.parametrize(
     ("path", "named"),
@@ -133,20 +124,18 @@ def test_takes_come_page_by_page_the_newest_first(tmp_path: Path) -> None:
         ("/panel/takes?like=tnone", "like: no take has the id 'tnone'"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_with_a_message(tmp_path: Path, path: str, named: str) -> None:
-    async def scene(stage: Stage, library: Library) -> None:
+async def test_what_cannot_be_asked_is_refused_with_a_message(tmp_path: Path, path: str, named: str) -> None:
+    async with staged(tmp_path) as (stage, _):
         status, _, body = await ask(stage, path)
         refusal = json.loads(body)
         assert (status, refusal["code"]) == (400, "bad-request")
         assert named in refusal["message"]
 
-    play(tmp_path, scene)
 
-
-def test_stars_are_set_taken_away_and_kept(tmp_path: Path) -> None:
+async def test_stars_are_set_taken_away_and_kept(tmp_path: Path) -> None:
     kept, plain = take("keep me"), take("not me")
 
-    async def star(stage: Stage, library: Library) -> None:
+    async with staged(tmp_path) as (stage, library):
         library.add(kept)
         library.add(plain)
         path = f"/panel/takes/{kept.take_id}/star"
@@ -157,18 +146,15 @@ def test_stars_are_set_taken_away_and_kept(tmp_path: Path) -> None:
         assert (await ask(stage, "/panel/takes/tnone/star", "PUT"))[0] == 404
         assert (await ask(stage, path, "POST"))[0] == 405
 
-    async def look(stage: Stage, library: Library) -> None:
+    async with staged(tmp_path) as (stage, library):
         found = await asked(stage, "/panel/takes?starred=1")
         assert ([one["prompt"] for one in found["takes"]], found["total"]) == (["keep me"], 1)
         assert (await asked(stage, "/panel/takes?starred=0"))["total"] == 2
 
-    play(tmp_path, star)
-    play(tmp_path, look)
-
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:1"])
-def test_other_pages_set_no_stars_and_read_no_takes(tmp_path: Path, origin: str) -> None:
-    async def scene(stage: Stage, library: Library) -> None:
+async def test_other_pages_set_no_stars_and_read_no_takes(tmp_path: Path, origin: str) -> None:
+    async with staged(tmp_path) as (stage, library):
         mine = take()
         library.add(mine)
         path = f"/panel/takes/{mine.take_id}/star"
@@ -180,16 +166,14 @@ def test_other_pages_set_no_stars_and_read_no_takes(tmp_path: Path, origin: str)
             assert not [name for name in headers if name.startswith("access-control")]
         assert library.count(starred=True) == 0
 
-    play(tmp_path, scene)
 
-
-def test_sounds_of_known_takes_are_served_whole_and_in_part(tmp_path: Path) -> None:
+async def test_sounds_of_known_takes_are_served_whole_and_in_part(tmp_path: Path) -> None:
     path = tmp_path / "elsewhere" / "rain ü 1.flac"
     path.parent.mkdir()
     path.write_bytes(bytes(range(100)))
     known, gone, inline = take(path=path), take(path=tmp_path / "gone.wav"), take(path=None)
 
-    async def scene(stage: Stage, library: Library) -> None:
+    async with staged(tmp_path) as (stage, library):
         for one in (known, gone, inline):
             library.add(one)
         told = await asked(stage, f"/panel/takes/{known.take_id}")
@@ -215,20 +199,16 @@ def test_sounds_of_known_takes_are_served_whole_and_in_part(tmp_path: Path) -> N
             assert (await ask(stage, f"/panel/sounds/{known.take_id}/{name}"))[0] == 404
         assert (await ask(stage, "/panel/sounds/tnone/rain"))[0] == 404
 
-    play(tmp_path, scene)
 
-
-def test_a_page_in_the_takes_folder_is_no_page_of_ours(tmp_path: Path) -> None:
+async def test_a_page_in_the_takes_folder_is_no_page_of_ours(tmp_path: Path) -> None:
     (tmp_path / "takes").mkdir()
     (tmp_path / "takes" / "evil.html").write_text("<script>new WebSocket('/ws')</script>", "utf-8")
 
-    async def scene(stage: Stage, library: Library) -> None:
+    async with staged(tmp_path) as (stage, _):
         _, headers, _ = await ask(stage, "/takes/evil.html")
         assert headers["content-security-policy"] == "default-src 'none'; sandbox"
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["cache-control"] == "no-cache"
-
-    play(tmp_path, scene)
 
 
 async def test_a_daemon_without_a_library_says_so(tmp_path: Path) -> None:
@@ -254,8 +234,8 @@ async def hear(made: ClientConnection) -> dict[str, Any]:
     return json.loads(await made.recv())
 
 
-def test_a_client_that_comes_back_hears_the_rest(tmp_path: Path) -> None:
-    async def scene(stage: Stage, library: Library) -> None:
+async def test_a_client_that_comes_back_hears_the_rest(tmp_path: Path) -> None:
+    async with staged(tmp_path) as (stage, _):
         async with socket_of(stage, "page-1") as first:
             await first.send(json.dumps({"type": "generate", "id": "a", "prompt": "wait"}))
             assert [(await hear(first))["type"] for _ in range(2)] == ["queued", "started"]
@@ -267,28 +247,21 @@ def test_a_client_that_comes_back_hears_the_rest(tmp_path: Path) -> None:
             assert [(await hear(second))["type"] for _ in range(2)] == ["take", "done"]
             assert await hear(other) == {"type": "pong"}
 
-    play(tmp_path, scene)
 
-
-def test_the_new_connection_takes_the_old_ones_place(tmp_path: Path) -> None:
-    async def scene(stage: Stage, library: Library) -> None:
-        async with socket_of(stage, "page-1") as old, socket_of(stage, "page-1") as new:
-            await new.send(json.dumps({"type": "notify", "on": 1}))
-            assert (await hear(new))["id"] == "notify"
-            with pytest.raises(ConnectionClosed):
-                await old.recv()
-            async with socket_of(stage, "page-2") as other:
-                await other.send(json.dumps({"type": "load", "model": "pocket"}))
-                assert (await hear(new))["type"] == "loaded"
-
-    play(tmp_path, scene)
+async def test_the_new_connection_takes_the_old_ones_place(tmp_path: Path) -> None:
+    async with staged(tmp_path) as (stage, _), socket_of(stage, "page-1") as old, socket_of(stage, "page-1") as new:
+        await new.send(json.dumps({"type": "notify", "on": 1}))
+        assert (await hear(new))["id"] == "notify"
+        with pytest.raises(ConnectionClosed):
+            await old.recv()
+        async with socket_of(stage, "page-2") as other:
+            await other.send(json.dumps({"type": "load", "model": "pocket"}))
+            assert (await hear(new))["type"] == "loaded"
 
 
 @pytest.mark.parametrize("client", ["", "a" * 65, "a%20b", "udp:127.0.0.1:9", "%00", "ü"])
-def test_names_that_are_no_names_are_refused(tmp_path: Path, client: str) -> None:
-    async def scene(stage: Stage, library: Library) -> None:
+async def test_names_that_are_no_names_are_refused(tmp_path: Path, client: str) -> None:
+    async with staged(tmp_path) as (stage, _):
         with pytest.raises(InvalidStatus):
             async with socket_of(stage, client):
                 pass
-
-    play(tmp_path, scene)
