@@ -28,7 +28,7 @@ def test_load_takes_an_empty_variable_for_none(setting: object, empty: str) -> N
 
 @pytest.mark.parametrize("name", [setting.name for setting in SETTINGS if not setting.may_be_empty])
 def test_load_refuses_an_empty_flag(name: str) -> None:
-    with pytest.raises(BadRequest, match=f"setting {name}: got nothing, .* leave it out for its default"):
+    with pytest.raises(BadRequest, match=f"setting {name}: the value is empty, .* omit it to use the default"):
         from_flags(f"{name}=")
 
 
@@ -39,9 +39,9 @@ def test_load_takes_an_empty_flag_where_it_has_a_meaning(name: str) -> None:
 
 def test_load_refuses_empty_values_in_a_file_and_an_empty_model_source(tmp_path: Path) -> None:
     (tmp_path / "timbred.toml").write_text('[takes]\nfolder = ""\n')
-    with pytest.raises(BadRequest, match=r"setting takes.folder: got nothing"):
+    with pytest.raises(BadRequest, match=r"setting takes.folder: the value is empty"):
         load(tmp_path / "timbred.toml", {}, [])
-    with pytest.raises(BadRequest, match=r"models.mine.source: got nothing"):
+    with pytest.raises(BadRequest, match=r"models.mine.source: the value is empty"):
         from_flags("models.mine.source=")
     assert load(None, {"TIMBRED_MODELS_MINE_SOURCE": ""}, []).sources == {}
 
@@ -77,7 +77,7 @@ def test_a_relative_path_without_a_working_folder_is_refused(tmp_path: Path) -> 
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path / "gone", capture_output=True, text=True, check=True
     )
-    assert "takes.folder: takes is relative to the working folder, which isn't there" in done.stdout
+    assert "takes.folder: takes is relative to the working folder, which doesn't exist" in done.stdout
 
 
 def test_an_unknown_users_home_is_refused() -> None:
@@ -135,7 +135,7 @@ def homeless(*flags: str) -> dict[str, str]:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows always has a profile folder")
 def test_without_a_home_folder_there_is_no_default_takes_folder(tmp_path: Path) -> None:
     found = homeless()
-    assert "has no home folder here, so there is no default" in found["takes_folder"]
+    assert "has no home folder, so there is no default" in found["takes_folder"]
     assert "--set takes.folder=FOLDER or TIMBRED_TAKES_FOLDER" in found["takes_folder"]
     assert found["engine.cache"] == "''"
     assert homeless(f"takes.folder={tmp_path}") == {

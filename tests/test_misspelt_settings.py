@@ -25,7 +25,7 @@ def test_a_misspelt_variable_is_warned_of_with_the_nearest_name(variable: str, m
 
 def test_a_variable_like_no_setting_is_warned_of() -> None:
     (warning,) = load(None, {"TIMBRED_ZZZZZZZZ": "x"}, ()).warnings
-    assert "TIMBRED_ZZZZZZZZ is no setting and is ignored" in warning
+    assert "TIMBRED_ZZZZZZZZ isn't a setting and is ignored" in warning
     assert "did you mean" not in warning
 
 

@@ -48,13 +48,12 @@ class Shown:
 def shown(key: Key) -> Shown:
     """How a key of `generate` is shown."""
     kind = _core(fields_of(m.Generate)[key.name].type)
-    about = f"{key.about}: " if key.about else ""
     default = f"; default {key.default}" if key.default else ""
     common: dict[str, Any] = {
         "key": key.name,
         "name": key.name.replace("_", "").capitalize(),
         "page": "Playing" if key.name in ON_ITS_OWN_PAGE else "Sound",
-        "help": f"{about}{key.allowed}{default}",
+        "help": f"{key.about} ({key.allowed}{default})" if key.about else f"{key.allowed}{default}",
     }
     match kind:
         case inspect.BoolType() if key.default == "0":

@@ -1,4 +1,4 @@
-"""Settings: their declarations, and their values from a file, the environment and flags.
+"""Declarations of the settings, and their values from a file, the environment and flags.
 
 Settings files may be UTF-8 with and without a byte order mark, UTF-16 or UTF-32 (Windows editors), or text that isn't
 Unicode (Windows' western code page), with every kind of line end, and NULs at the end (after a loss of power).
@@ -19,7 +19,7 @@ from timbred.errors import BadRequest
 from timbred.filenames import is_utf8, name_fault, printable
 
 MAX_FILE_BYTES = 1_000_000
-"""Largest settings file; real ones have a few kilobytes."""
+"""Maximum size of a settings file."""
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -34,7 +34,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """Read the table in a settings file.
 
     Raises:
-        BadRequest: It can't be read; names the place and the remedy.
+        BadRequest: It can't be read; the message has the position and the remedy.
     """
     shown = printable(str(path))
     try:
@@ -43,7 +43,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise BadRequest(f"the settings file {shown} can't be read: {error.strerror}") from error
     if len(content) > MAX_FILE_BYTES:
-        raise BadRequest(f"the settings file {shown} is larger than {MAX_FILE_BYTES} bytes: name another with --config")
+        raise BadRequest(
+            f"the settings file {shown} is larger than {MAX_FILE_BYTES} bytes: choose another with --config"
+        )
     try:
         return parsed(content)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -91,7 +93,7 @@ def _without_mark(content: bytes) -> str:
 
 def _hint(text: str) -> str:
     if re.search("[\u201c\u201d\u201e\u2018\u2019]", text):
-        return '. Its quotation marks are typographic: write plain ones, "..."'
+        return '. It contains typographic quotation marks; use plain ones, "..."'
     if re.search(r'=\s*"[^"\n]*\\', text):
         return r". Write a path with \ in single quotes, or with /"
     return ""
@@ -111,9 +113,9 @@ class SettingSpec:
         low: Lowest number.
         high: Highest number.
         choices: Allowed words; empty for any.
-        live: Whether it can change while the daemon runs.
-        is_path: Whether it is a path, or several as in PATH.
-        may_be_empty: Whether an empty text is a value.
+        live: True if it can be changed while the daemon runs.
+        is_path: True if it is a path, or several as in PATH.
+        may_be_empty: True if an empty text is a valid value.
     """
 
     name: str
@@ -145,7 +147,7 @@ class SettingSpec:
 
 
 def _default_folder(kind: Kind, *below: str) -> str:
-    """A folder below the user's own of this kind; empty where the user has no home folder."""
+    """Return a folder below the user's folder of this kind; empty if the user has no home folder."""
     folder = user_folder(kind)
     return "" if folder is None else str(folder.joinpath(*below))
 
@@ -154,113 +156,140 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec(
         "host",
         "127.0.0.1",
-        "Address that every port is bound to. Beyond loopback anybody there can send requests.",
+        "Address that all ports are bound to. Beyond loopback, anybody in that network can send requests.",
     ),
-    SettingSpec("osc.port", 7770, "Port for OSC over UDP and over TCP; 0 picks a free one.", 0, 65535),
-    SettingSpec("zmq.requests", 7771, "Port of the ZeroMQ ROUTER that takes requests; 0 picks a free one.", 0, 65535),
-    SettingSpec("zmq.events", 7772, "Port of the ZeroMQ PUB with every event; 0 picks a free one.", 0, 65535),
-    SettingSpec("http.port", 7773, "Port for HTTP and WebSocket; 0 picks a free one.", 0, 65535),
+    SettingSpec("osc.port", 7770, "Port for OSC over UDP and TCP; 0 selects a free port.", 0, 65535),
+    SettingSpec(
+        "zmq.requests", 7771, "Port of the ZeroMQ ROUTER socket for requests; 0 selects a free port.", 0, 65535
+    ),
+    SettingSpec("zmq.events", 7772, "Port of the ZeroMQ PUB socket for events; 0 selects a free port.", 0, 65535),
+    SettingSpec("http.port", 7773, "Port for HTTP and WebSocket; 0 selects a free port.", 0, 65535),
     SettingSpec(
         "discovery.announce",
         True,
-        "Announce the daemon by zeroconf (mDNS) as `_oscjson._tcp` and `_osc._udp`, where its ports can be reached.",
+        "Announce the daemon by zeroconf (mDNS) as `_oscjson._tcp` and `_osc._udp` where its ports can be reached.",
     ),
     SettingSpec(
-        "discovery.name", "timbred", "The name that zeroconf and OSCQuery tell; zeroconf adds an unusual port."
+        "discovery.name", "timbred", "Name in zeroconf and OSCQuery; zeroconf appends a port other than the default."
     ),
-    SettingSpec("device", "auto", "Where models run: auto, cpu, cuda:0, mps."),
-    SettingSpec("device.threads", 0, "CPU threads of the engine at most; 0: one for each core.", 0, 1024),
-    SettingSpec("models.default", "pocket", "The model that answers requests which name none.", live=True),
-    SettingSpec("models.preload", True, "Load the default model at the start, not at its first request."),
-    SettingSpec(
-        "models.folder", _default_folder("data", "models"), "Folder for models that were fetched.", is_path=True
-    ),
+    SettingSpec("device", "auto", "Compute device of the models: auto, cpu, cuda:0, mps."),
+    SettingSpec("device.threads", 0, "Maximum number of CPU threads of the engine; 0: one per core.", 0, 1024),
+    SettingSpec("models.default", "pocket", "Model of requests without `model`.", live=True),
+    SettingSpec("models.preload", True, "Load the default model at the start instead of at its first request."),
+    SettingSpec("models.folder", _default_folder("data", "models"), "Folder of downloaded models.", is_path=True),
     SettingSpec(
         "takes.folder",
         _default_folder("music"),
-        "Folder that every sound is written to.",
+        "Folder in which audio files are written.",
         is_path=True,
     ),
     SettingSpec(
         "files.allowed",
         "",
-        "More folders that sounds may be read from, divided as in PATH.",
+        "Additional folders from which audio files may be read, separated as in PATH.",
         is_path=True,
         may_be_empty=True,
     ),
     SettingSpec(
         "library.file",
         "",
-        "SQLite file that remembers takes; empty: `.timbred.sqlite` in the takes folder.",
+        "SQLite file of the library; empty: `.timbred.sqlite` in the takes folder.",
         is_path=True,
         may_be_empty=True,
     ),
     SettingSpec(
-        "audio.rate", 48000, "The session's rate in Hz; the device's until it is set.", 8000, 192000, live=True
+        "audio.rate",
+        48000,
+        "Session sample rate in Hz, the default of `rate`; until it is set, the rate of the audio device.",
+        8000,
+        192000,
+        live=True,
     ),
-    SettingSpec("tempo", 120.0, "Tempo in beats a minute that `bars` are counted in.", 20, 999, live=True),
-    SettingSpec("beats_per_bar", 4.0, "Beats in a bar.", 1, 32, live=True),
+    SettingSpec("tempo", 120.0, "Session tempo in beats per minute, used for `bars` and `at`.", 20, 999, live=True),
+    SettingSpec("beats_per_bar", 4.0, "Beats per bar.", 1, 32, live=True),
     SettingSpec(
-        "player.device", "", "Sound device to play on, by name or number; empty: the system's.", may_be_empty=True
+        "player.device", "", "Audio output device, by name or number; empty: the system's default.", may_be_empty=True
     ),
-    SettingSpec("player.channels", 2, "Output channels to open on the sound device, if it has so many.", 1, 256),
-    SettingSpec("player.lead", 10.0, "Milliseconds that sound is mixed ahead of what the device takes.", 1, 500),
+    SettingSpec("player.channels", 2, "Number of output channels to open, if the audio device has that many.", 1, 256),
+    SettingSpec(
+        "player.lead",
+        10.0,
+        "Milliseconds that audio is mixed ahead of the device. Higher values prevent dropouts and add latency.",
+        1,
+        500,
+    ),
     SettingSpec(
         "player.patience",
         10.0,
-        "Seconds without a sign of life after which the player is started again.",
+        "Seconds without a heartbeat after which the player process is restarted.",
         0.5,
         3600,
     ),
-    SettingSpec("player.limiter", True, "Keep the sum of all voices under -1 dBFS true peak."),
-    SettingSpec("player.gain", 0.0, "Gain in dB of everything that plays, before the limiter.", -120, 12, live=True),
-    SettingSpec("player.max_gain", 6.0, "Highest gain in dB that a voice may be given.", -60, 24),
-    SettingSpec("link", False, "Take tempo and beats from an Ableton Link session."),
-    SettingSpec("link.offset", 0.0, "Milliseconds that sound comes after Link's beat; below 0: before it.", -500, 500),
-    SettingSpec("link.start_stop", False, "End all voices when the Link session is stopped."),
-    SettingSpec("queue.length", 64, "Requests that may wait; one more is answered `busy`.", 1, 10000, live=True),
-    SettingSpec("requests.remembered", 600.0, "Seconds for which an ended request's id is known.", 1, 86400),
-    SettingSpec("engine.jobs", 0, "Requests that the engine works on together; 0: 8 on a GPU, 2 on a CPU.", 0, 64),
-    SettingSpec("engine.memory", 0.0, "MB that resident models may fill; 0: four fifths of the device's.", 0, 1e7),
+    SettingSpec("player.limiter", True, "Limit the sum of all voices to -1 dBFS true peak."),
+    SettingSpec("player.gain", 0.0, "Gain of the sum of all voices in dB, before the limiter.", -120, 12, live=True),
+    SettingSpec("player.max_gain", 6.0, "Maximum gain of a voice in dB.", -60, 24),
+    SettingSpec("link", False, "Follow the tempo and beats of an Ableton Link session."),
+    SettingSpec(
+        "link.offset", 0.0, "Milliseconds by which playback is delayed after Link's beat; negative: earlier.", -500, 500
+    ),
+    SettingSpec("link.start_stop", False, "Stop all voices when the Link session stops."),
+    SettingSpec(
+        "queue.length", 64, "Maximum number of queued requests; further ones fail with `busy`.", 1, 10000, live=True
+    ),
+    SettingSpec(
+        "requests.remembered",
+        600.0,
+        "Seconds for which the id of an ended request is stored, so that a repeated request isn't run again.",
+        1,
+        86400,
+    ),
+    SettingSpec(
+        "engine.jobs",
+        0,
+        "Maximum number of requests that the engine renders at the same time; 0: 8 on a GPU, 2 on a CPU.",
+        0,
+        64,
+    ),
+    SettingSpec("engine.memory", 0.0, "Memory limit for loaded models in MB; 0: 80 % of the device's memory.", 0, 1e7),
     SettingSpec(
         "engine.compile",
         "auto",
-        "Whether models are made faster in the background while they already serve: auto packs weights on a CPU and "
-        "compiles on CUDA, on compiles on both (a CPU needs a C++ compiler for that), off never.",
+        "Optimise loaded models in the background. auto: pack weights on a CPU, compile on CUDA; on: compile "
+        "on both (a CPU needs a C++ compiler); off: never.",
         choices=("auto", "on", "off"),
     ),
     SettingSpec(
         "engine.cache",
         _default_folder("cache", "compiled"),
-        "Folder for what was compiled; it can be deleted.",
+        "Folder of the compilation cache; it can be deleted.",
         is_path=True,
     ),
     SettingSpec(
         "engine.spare",
         "auto",
-        "Whether a second engine process waits with its imports done, to take over at once when the first one is lost; "
-        "it holds about 400 MB. auto: while 3 GB of memory are available, on: always, off: never.",
+        "Keep a second engine process ready that replaces a crashed one without delay; it uses about 400 MB. auto: if "
+        "3 GB of memory are available; on: always; off: never.",
         choices=("auto", "on", "off"),
     ),
-    SettingSpec("engine.heartbeat", 1.0, "Seconds between the engine's signs of life.", 0.05, 60),
+    SettingSpec("engine.heartbeat", 1.0, "Seconds between heartbeats of the engine process.", 0.05, 60),
     SettingSpec(
         "engine.patience",
         30.0,
-        "Seconds without a sign of life after which the engine is started again.",
+        "Seconds without a heartbeat after which the engine process is restarted.",
         0.5,
         3600,
     ),
     SettingSpec(
         "engine.yield",
         0.0,
-        "Frames a second of a render loop that shares the device: after each step the engine rests for as long as the "
-        "step took, in whole frames; 0: it never rests.",
+        "Frames per second of a video application on the same GPU: after each step the engine pauses for the step's "
+        "duration, rounded to whole frames; 0: no pauses.",
         0,
         1000,
         live=True,
     ),
-    SettingSpec("stop.patience", 2.0, "Seconds that running requests get to finish when the daemon stops.", 0, 4),
-    SettingSpec("log.level", "info", "How much is logged.", choices=("debug", "info", "warning", "error")),
+    SettingSpec("stop.patience", 2.0, "Seconds for which running requests may continue when the daemon stops.", 0, 4),
+    SettingSpec("log.level", "info", "Lowest level of log messages.", choices=("debug", "info", "warning", "error")),
 )
 NAMED: dict[str, SettingSpec] = {setting.name: setting for setting in SETTINGS}
 
@@ -268,16 +297,16 @@ DEFAULT_LIBRARY_NAME = ".timbred.sqlite"
 """The library's name in the takes folder."""
 
 UNENCODABLE_ALLOWED = frozenset({"takes.folder", "files.allowed", "library.file", "engine.cache"})
-"""Paths that needn't be UTF-8: they aren't sent as text, except the takes folder, for which requests are refused."""
+"""Paths that may contain bytes other than UTF-8. With such a takes folder, requests for files are refused."""
 
 _MODEL_SOURCE = re.compile(r"models\.([A-Za-z0-9][A-Za-z0-9_.-]{0,99})\.source")
 _MODEL_SOURCE_ENVIRONMENT = re.compile(r"TIMBRED_MODELS_(.+)_SOURCE")
 _PREFIX = "TIMBRED_"
 _TEST_PREFIX = "TIMBRED_TEST_"
 OTHER_VARIABLES = frozenset({"TIMBRED_ENGINE_PROGRAM", "TIMBRED_ANSWERS_PORT", "TIMBRED_SCRIPTS"})
-"""Variables that aren't settings: for tests of the daemon, and for examples of bridges."""
+"""Variables that aren't settings, for tests of the daemon and for examples of bridges."""
 
-MODEL_SOURCE_HELP = "A folder in diffusers' format, or a hub id: the model is then known by NAME."
+MODEL_SOURCE_HELP = "Folder in diffusers' format, or hub id, of a model that requests select by NAME."
 
 
 @dataclass(frozen=True)
@@ -287,7 +316,7 @@ class Config:
     Attributes:
         values: Value of each setting.
         sources: Models that the user named, with their sources.
-        said: Settings that the user set.
+        said: Names of the settings that the user set.
         warnings: Warnings of ignored variables.
     """
 
@@ -309,7 +338,7 @@ class Config:
         folder = self["takes.folder"]
         if not folder:
             raise BadRequest(
-                f"takes.folder: {who()} has no home folder here, so there is no default: name a folder, with"
+                f"takes.folder: {who()} has no home folder, so there is no default; set a folder with"
                 " --set takes.folder=FOLDER or TIMBRED_TAKES_FOLDER"
             )
         return Path(folder)
@@ -336,7 +365,7 @@ class Config:
 
     @property
     def spare_library_folder(self) -> Path | None:
-        """Folder of a library that is used while `library_file` is unusable; None without a home folder."""
+        """Folder of the library that replaces an unusable `library_file`; None without a home folder."""
         return user_folder("data")
 
     @property
@@ -356,12 +385,12 @@ def read(setting: SettingSpec, raw: object) -> Value:
     """Convert and check a value from a file, the environment, a flag or a client.
 
     Raises:
-        BadRequest: Names the setting, the value, and what is allowed.
+        BadRequest: The value isn't allowed; the message states the setting, the value and the allowed values.
     """
     refused = BadRequest(f"setting {setting.name}: got {printable(repr(raw))}, allowed is {setting.allowed}")
     if isinstance(raw, str) and not raw.strip() and not setting.may_be_empty:
         raise BadRequest(
-            f"setting {setting.name}: got nothing, allowed is {setting.allowed}; leave it out for its default"
+            f"setting {setting.name}: the value is empty, allowed is {setting.allowed}; omit it to use the default"
         )
     if isinstance(raw, list | dict):
         raise refused
@@ -392,7 +421,7 @@ def read(setting: SettingSpec, raw: object) -> Value:
     if "\x00" in text or (setting.choices and text not in setting.choices):
         raise refused
     if not is_utf8(text) and setting.name not in UNENCODABLE_ALLOWED:
-        raise BadRequest(f"setting {setting.name}: got {printable(text)}, which isn't UTF-8; give another name")
+        raise BadRequest(f"setting {setting.name}: got {printable(text)}, which isn't UTF-8; choose another name")
     return text
 
 
@@ -415,7 +444,7 @@ def load(file: Path | None, environment: Mapping[str, str], flags: Iterable[str]
             said.add(name)
         else:
             raise BadRequest(
-                f"there is no setting {name!r}{_suggestion(name, NAMED)}; there are {', '.join(NAMED)}, "
+                f"there is no setting {name!r}{_suggestion(name, NAMED)}; the settings are {', '.join(NAMED)}, "
                 "models.NAME.source"
             )
     return Config(values, sources, frozenset(said), tuple(_unknown_variables(environment)))
@@ -432,7 +461,7 @@ def _unknown_variables(environment: Mapping[str, str]) -> Iterable[str]:
             continue
         source = re.sub(r"^(TIMBRED_MODELS_.+)_[^_]*$", r"\1_SOURCE", name)
         candidates = known | ({source} if _MODEL_SOURCE_ENVIRONMENT.fullmatch(source) else set())
-        yield f"the environment variable {variable} is no setting and is ignored{_suggestion(name, candidates)}"
+        yield f"the environment variable {variable} isn't a setting and is ignored{_suggestion(name, candidates)}"
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:
@@ -449,7 +478,7 @@ def _from_file(file: Path | None) -> list[_RawValue]:
     if path is None or (file is None and not os.path.lexists(path)):
         return []
     if file is not None and not os.path.lexists(file):
-        raise BadRequest(f"the settings file {printable(str(file))} isn't there")
+        raise BadRequest(f"the settings file {printable(str(file))} doesn't exist")
     return [(name, raw, path.parent) for name, raw in _flatten(read_settings(path))]
 
 
@@ -474,29 +503,29 @@ def _absolute_path(name: str, text: str, base: Path | None) -> str:
         path = Path(text).expanduser()
     except RuntimeError:
         raise BadRequest(
-            f"setting {name}: {printable(text)}: there is no such home folder; write the path out"
+            f"setting {name}: {printable(text)}: there is no such home folder; use an absolute path"
         ) from None
     try:
         return str(path if path.is_absolute() else ((base or Path()) / path).absolute())
     except OSError as error:
         raise BadRequest(
-            f"setting {name}: {printable(text)} is relative to the working folder, which isn't there:"
-            " write the path out"
+            f"setting {name}: {printable(text)} is relative to the working folder, which doesn't exist;"
+            " use an absolute path"
         ) from error
 
 
 def _model_name(name: str) -> str:
     if fault := name_fault(name):
-        raise BadRequest(f"setting models.{name}.source: {fault}; give the model another name")
+        raise BadRequest(f"setting models.{name}.source: {fault}; choose another name for the model")
     return name
 
 
 def _model_source(name: str, text: str, base: Path | None) -> str:
     """Return a hub id unchanged, and a path (which begins with `/`, `.` or `~`) absolute."""
     if not text.strip():
-        raise BadRequest(f"setting {name}: got nothing; name a folder in diffusers' format, or a hub id")
+        raise BadRequest(f"setting {name}: the value is empty; give a folder in diffusers' format, or a hub id")
     if not is_utf8(text):
-        raise BadRequest(f"setting {name}: got {printable(text)}, which isn't UTF-8; give the folder another name")
+        raise BadRequest(f"setting {name}: got {printable(text)}, which isn't UTF-8; rename the folder")
     is_path = Path(text).is_absolute() or text.startswith((".", "~"))
     return _absolute_path(name, text, base) if is_path else text
 
@@ -511,7 +540,7 @@ def _flatten(table: Mapping[str, object], prefix: str = "") -> Iterable[tuple[st
 
 
 def _from_environment(environment: Mapping[str, str]) -> list[_RawValue]:
-    """Return the settings in the environment; an empty variable counts as none."""
+    """Return the settings in the environment; an empty variable counts as unset."""
     known = {setting.environment: setting.name for setting in SETTINGS}
     settings: list[_RawValue] = []
     for variable, raw in environment.items():
@@ -530,6 +559,6 @@ def _from_flags(flags: Iterable[str]) -> list[_RawValue]:
     for flag in flags:
         name, equals, raw = flag.partition("=")
         if not equals:
-            raise BadRequest(f"--set {flag}: write it as KEY=VALUE, for instance --set osc.port=7780")
+            raise BadRequest(f"--set {flag}: use the form KEY=VALUE, for example --set osc.port=7780")
         settings.append((name.strip(), raw.strip(), None))
     return settings

@@ -15,7 +15,7 @@
     +-- ShuttingDown        shutting-down
     +-- Internal            internal
 
-The message of each says what went wrong, which value it was, and what to do. Foreign errors are
+Each message states the cause, the value concerned and the remedy. Errors of libraries are
 translated in one place: `from_foreign`.
 """
 
@@ -26,13 +26,13 @@ from timbred.filenames import printable
 
 
 class TimbredError(Exception):
-    """An error with a code for the wire. `str(error)` is the whole message for the performer."""
+    """An error with a code for the wire. `str(error)` is the message for the client."""
 
     code: ClassVar[str] = "internal"
     meaning: ClassVar[str] = "Any error."
 
     def __init__(self, message: str) -> None:
-        self.message = printable(message)  # a path need not be UTF-8, what is sent must be
+        self.message = printable(message)  # a path may contain bytes that aren't UTF-8; messages must be UTF-8
         super().__init__(self.message)
 
 
@@ -40,28 +40,28 @@ class BadRequest(TimbredError):
     """An invalid request."""
 
     code = "bad-request"
-    meaning = "The request can't be read, or a value is of the wrong kind or out of range. The message names it."
+    meaning = "The request can't be decoded, or a value has the wrong type or is out of range. The message names it."
 
 
 class UnknownModel(TimbredError):
     """An unknown model name."""
 
     code = "unknown-model"
-    meaning = "No model has this name. The message lists the names there are."
+    meaning = "No model has this name. The message lists all names."
 
 
 class MissingWeights(TimbredError):
     """A known model with missing files."""
 
     code = "missing-weights"
-    meaning = "The model is known but its files aren't here, or not whole. The message says how to fetch them."
+    meaning = "The model is known, but its files are missing or incomplete. The message says how to download them."
 
 
 class Busy(TimbredError):
     """A full queue; `retry_after` is in seconds."""
 
     code = "busy"
-    meaning = "The queue is full. The message says when to try again."
+    meaning = "The queue is full. The message says when to retry."
 
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
@@ -72,14 +72,14 @@ class OutOfMemory(TimbredError):
     """Too little memory on the device."""
 
     code = "out-of-memory"
-    meaning = "The device has too little memory for this sound. The message says what would fit."
+    meaning = "The device has too little memory for this request. The message says what would fit."
 
 
 class ModelError(TimbredError):
     """A failure of the model or unusable output."""
 
     code = "model-error"
-    meaning = "The model failed, or gave no usable sound (not finite numbers)."
+    meaning = "The model failed, or its output contains NaN or infinity."
 
 
 class ForbiddenPath(TimbredError):
@@ -93,21 +93,21 @@ class BadAudio(TimbredError):
     """An unreadable, empty or invalid audio file."""
 
     code = "bad-audio"
-    meaning = "The file isn't sound that can be read, or it is empty or holds values that aren't numbers."
+    meaning = "The audio file can't be decoded, is empty, or contains NaN or infinity."
 
 
 class DiskFull(TimbredError):
     """A full disk."""
 
     code = "disk-full"
-    meaning = "The disk of the takes folder has no room left."
+    meaning = "The disk of the takes folder is full."
 
 
 class NoAudioDevice(TimbredError):
     """A missing audio device or player."""
 
     code = "no-audio-device"
-    meaning = "Nothing to play on: no sound device, or no player in this version."
+    meaning = "There is no audio device, or it can't be opened."
 
 
 class WorkerLost(TimbredError):
@@ -115,8 +115,8 @@ class WorkerLost(TimbredError):
 
     code = "worker-lost"
     meaning = (
-        "The engine process ended twice with this request, or it can't be started: the message says why. "
-        "It is started again by itself: ask once more."
+        "The engine process ended twice during this request, or it can't be started; the message states the reason. "
+        "timbred restarts the engine; send the request again."
     )
 
 
@@ -131,11 +131,11 @@ class Internal(TimbredError):
     """A fault in timbred."""
 
     code = "internal"
-    meaning = "A fault in timbred itself. The log has the details."
+    meaning = "A fault in timbred. The log has the details."
 
 
 MAX_FIRST_LINE_CHARACTERS = 300
-"""Characters of another library's error text that are quoted in one of ours."""
+"""Maximum length of a library's error text that is quoted in a message."""
 
 
 def first_line(error: BaseException) -> str:
@@ -162,9 +162,9 @@ def from_foreign(error: BaseException) -> TimbredError:
     if isinstance(error, TimbredError):
         return error
     if isinstance(error, MemoryError):
-        return OutOfMemory(f"this machine has no memory left ({error}); ask for a shorter sound or fewer takes")
+        return OutOfMemory(f"the machine is out of memory ({error}); request a shorter sound or fewer takes")
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
-        return DiskFull(f"no room left on the disk of {error.filename or 'the takes folder'}; free some and ask again")
+        return DiskFull(f"the disk of {error.filename or 'the takes folder'} is full; free some space and retry")
     if isinstance(error, OSError) and error.errno in _NOT_ALLOWED:
         return ForbiddenPath(f"{error.filename or 'the folder'} can't be used: {error.strerror}")
     return Internal(f"{type(error).__name__}: {error}")

@@ -65,7 +65,7 @@ def test_help_names_every_request_key_and_code() -> None:
     for key in keys_of(m.Generate):
         assert f"@{key.name}: " in words or key.name in NOT_FROM_PD
     seconds = next(key for key in keys_of(m.Generate) if key.name == "seconds")
-    assert key_line(seconds) == "@seconds: length in seconds: a number from 0.05 to 600 (else the model's)"
+    assert key_line(seconds) == "@seconds: length in seconds (a number from 0.05 to 600; default the model's)"
 
 
 def test_a_drawing_that_makes_no_sense_is_refused() -> None:

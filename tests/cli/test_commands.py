@@ -91,7 +91,7 @@ def test_commands_warn_of_misspelt_variables(shell: Shell):
     done = shell.run("models", "--json")
     assert done.returncode == 0
     assert json.loads(done.stdout)
-    assert "TIMBRED_TAKES_FOLDR is no setting and is ignored; did you mean TIMBRED_TAKES_FOLDER?" in done.stderr
+    assert "TIMBRED_TAKES_FOLDR isn't a setting and is ignored; did you mean TIMBRED_TAKES_FOLDER?" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_commands_name_a_full_disk_where_their_output_goes(shell: Shell):
             command, env=shell.environment, stdout=full, stderr=subprocess.PIPE, check=False, text=True
         )
     assert done.returncode == 1
-    assert "no room left on the disk of standard output" in done.stderr
+    assert "the disk of standard output is full" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -222,7 +222,7 @@ def test_commands_without_a_home_folder_use_no_other(shell: Shell):
     for command in (["say", "a tone"], ["serve"], ["takes"], ["doctor"], ["models"]):
         done = shell.run(*command)
         assert done.returncode == 1
-        assert "so there is no default: name a folder" in done.stdout + done.stderr
+        assert "so there is no default; set a folder" in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
     assert list(shell.folder.iterdir()) == []
     shell.environment["TIMBRED_TAKES_FOLDER"] = str(shell.takes)

@@ -36,4 +36,4 @@ async def test_link_goes_on_after_an_event_that_cannot_be_read_or_handled(caplog
             context.destroy(linger=0)
 
     await conversation()
-    assert caplog.text.count("is lost") == 2
+    assert caplog.text.count("can't be handled") == 2

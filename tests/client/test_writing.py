@@ -40,7 +40,7 @@ def test_choices_and_help_are_those_that_are_declared() -> None:
     assert get_args(hints["bits"]) == (16, 24, 32)
     assert hints["seconds"] is float
     assert get_origin(hints["loudness"]) is not None
-    assert "a number from 0.05 to 600; default the model's." in Path(requests.__file__).read_text("utf-8")
+    assert "a number from 0.05 to 600; default the model's)." in Path(requests.__file__).read_text("utf-8")
 
 
 def test_nothing_of_the_vocabulary_is_left_out() -> None:

@@ -183,8 +183,8 @@ def keys_page() -> Patch:
 
 def key_line(key: Key) -> str:
     """A key as a line of a page."""
-    default = f" (else {key.default})".replace("`", "") if key.default else ""
-    return f"@{key.name}: {key.about.replace('`', '')}: {key.allowed}{default}"
+    default = f"; default {key.default}".replace("`", "") if key.default else ""
+    return f"@{key.name}: {key.about.replace('`', '')} ({key.allowed}{default})"
 
 
 def requests_page() -> Patch:

@@ -76,6 +76,6 @@ def _about(entry: RequestEntry, name: str, key: Key | None) -> str:
     if name in OUR_OWN:
         return OUR_OWN[name]
     assert key is not None
-    text = plain(f"{key.about}: {key.allowed}" if key.about else key.allowed)
+    text = plain(f"{key.about} ({key.allowed})" if key.about else key.allowed)
     first = text[0] if text.startswith("dB") else text[0].upper()
-    return first + text[1:] + (f". Else {plain(key.default)}." if key.default else ".")
+    return first + text[1:] + (f". Default: {plain(key.default)}." if key.default else ".")

@@ -41,7 +41,7 @@ definitionlist::
 
 
 def _key_line(key: Key) -> str:
-    default = f", else {key.default}" if key.default else ""
+    default = f"; default {key.default}" if key.default else ""
     return plain(f"## {key.name} || {key.about} ({key.allowed}{default})")
 
 

@@ -1,4 +1,4 @@
-"""timbred from Python.
+"""Python client of timbred.
 
     from timbred.client import Timbred
 
@@ -6,8 +6,8 @@
         sound = timbred.generate("a deep punchy kick drum", seconds=1, seed=7)
         sound.samples    # numpy, shape (frames, channels), float32
 
-`AsyncTimbred` has the same methods for asyncio. Errors are those of `timbred.errors`, by the daemon's codes, and
-`DaemonNotFound`, `DaemonTimeout` and `RequestCancelled`.
+`AsyncTimbred` has the same methods for asyncio. Errors are the classes of `timbred.errors`, one for each error code of
+the daemon, and `DaemonNotFound`, `DaemonTimeout` and `RequestCancelled`.
 """
 
 from timbred.client.async_client import AsyncTimbred

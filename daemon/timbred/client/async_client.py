@@ -85,7 +85,7 @@ PING = b'{"type": "ping"}'
 
 
 class _PendingRequest:
-    """A pending request, and the queue of its events or of the error that ends it."""
+    """A pending request, and the queue of its events and of the error that ends it."""
 
     def __init__(self, request: m.Request) -> None:
         self.request = request
@@ -93,18 +93,18 @@ class _PendingRequest:
 
 
 class AsyncTimbred(AsyncRequests):
-    """A client of the daemon. Many requests may be under way at the same time.
+    """A client of the daemon. Several requests may be pending at the same time.
 
         async with AsyncTimbred() as timbred:
             sound = await timbred.generate("warm analog pad", seconds=4)
 
-    It finds the daemon through the user's settings (`host`, `zmq.requests`), else by mDNS. It connects at the first
-    request, and again at the first request after the daemon was restarted.
+    The daemon's address comes from the user's settings (`host`, `zmq.requests`), else from mDNS. The client connects at
+    the first request, and reconnects at the first request after a restart of the daemon.
 
     Args:
         host: The daemon's host with `requests`, 127.0.0.1 by default.
-        requests: The daemon's port for requests. With it no other daemon is searched for.
-        events: The daemon's port for events, which `listen` needs; `requests` + 1 by default.
+        requests: The daemon's port for requests. If it is given, no other daemon is searched for.
+        events: The daemon's port for events, used by `listen`; `requests` + 1 by default.
     """
 
     def __init__(self, host: str | None = None, requests: int | None = None, events: int | None = None) -> None:
@@ -137,20 +137,20 @@ class AsyncTimbred(AsyncRequests):
         """Find the daemon and return its address.
 
         Raises:
-            DaemonNotFound: There is none, after at most `within` seconds.
+            DaemonNotFound: No daemon answers within `within` seconds.
         """
         return (await self._up(within)).place
 
     async def ask(self, request: m.Request) -> AsyncGenerator[m.Event | Sound]:
         """Send a request and yield its events, up to the terminal one. A take with samples is a Sound.
 
-        Leaving before the end cancels a sound's request.
+        Closing the generator before the end cancels a `generate` or `vary`.
 
         Raises:
-            DaemonNotFound: No daemon is running, or it ended meanwhile.
+            DaemonNotFound: No daemon is running, or it exited during the request.
             DaemonTimeout: The daemon no longer answers.
             RequestCancelled: Another client cancelled the request.
-            TimbredError: The request failed; the class is that of its code, the message the daemon's.
+            TimbredError: The request failed; the class corresponds to the error code, and the message is the daemon's.
         """
         async with self._lock_for(request):
             pending = _PendingRequest(request)
@@ -171,7 +171,7 @@ class AsyncTimbred(AsyncRequests):
                     self._cancel(request)
 
     async def listen(self, *names: str) -> AsyncGenerator[tuple[str, m.Event]]:
-        """Yield the events of all clients, each with its client's id: those of these names, or all.
+        """Yield the events of all clients as (client id, event), filtered by event names if any are given.
 
         Raises:
             DaemonNotFound: No daemon is running.
@@ -280,11 +280,11 @@ class AsyncTimbred(AsyncRequests):
     def _on_lost(self) -> None:
         for pending in self._pending:
             pending.received.put_nowait(
-                DaemonNotFound("timbred has ended while it worked on this; ask again once it is back")
+                DaemonNotFound("timbred exited during this request; retry when it is running again")
             )
 
     async def _next(self, pending: _PendingRequest) -> m.Event | Sound:
-        """Wait for a request's next event. A daemon that is silent for long is pinged."""
+        """Wait for a request's next event; ping the daemon if it sends nothing for `SILENT_AFTER` seconds."""
         for patience in (SILENT_AFTER, SILENT_AFTER):
             try:
                 async with asyncio.timeout(patience):
@@ -300,7 +300,7 @@ class AsyncTimbred(AsyncRequests):
         raise _silent(self._link.place if self._link else "its port")
 
     def _cancel(self, request: m.Request) -> None:
-        """Cancel a sound's request whose events are no longer read."""
+        """Cancel a `generate` or `vary` whose events are no longer read."""
         if entry_of(request).has_id and self._link is not None and self._link.up:
             cancel = m.Cancel(id=getattr(request, "id", "*"))
             try:
@@ -313,14 +313,12 @@ def _raise_failure(event: m.Event | Sound) -> m.Event | Sound:
     if isinstance(event, m.Fail):
         raise error_of(event)
     if isinstance(event, m.Cancelled):
-        raise RequestCancelled("this request was cancelled by another client; send it again if you want it")
+        raise RequestCancelled("the request was cancelled by another client; send it again if needed")
     return event
 
 
 def _silent(place: DaemonAddress | str) -> DaemonTimeout:
-    return DaemonTimeout(
-        f"timbred at {place} doesn't answer any more; look at its log, or start it again: timbred serve"
-    )
+    return DaemonTimeout(f"timbred at {place} no longer answers; check its log, or restart it: timbred serve")
 
 
 def _check_event(name: str) -> None:
@@ -328,7 +326,7 @@ def _check_event(name: str) -> None:
     if name not in known:
         raise error_of(
             m.Fail(
-                id="listen", code="bad-request", message=f"no event is called {name!r}; allowed are {', '.join(known)}"
+                id="listen", code="bad-request", message=f"there is no event {name!r}; allowed are {', '.join(known)}"
             )
         )
 

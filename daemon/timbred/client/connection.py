@@ -1,4 +1,4 @@
-"""Finding a daemon and the ZeroMQ connection to it, with the errors of both."""
+"""Discovery of a daemon, the ZeroMQ connection to it, and the client's errors."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from timbred.protocol import messages as m
 
 
 class DaemonNotFound(errors.ShuttingDown):
-    """No daemon is running, or it ended while it worked on the request."""
+    """No daemon is running, or it exited during the request."""
 
 
 class DaemonTimeout(errors.WorkerLost, TimeoutError):
@@ -89,13 +89,13 @@ def usual_place() -> DaemonAddress:
 
 
 async def browse(within: float) -> list[DaemonAddress]:
-    """Return the first daemon announced by mDNS on the loopback interface, in at most `within` seconds; else no one."""
+    """Return the first daemon that mDNS finds on the loopback interface within `within` seconds; empty if none."""
     places: list[DaemonAddress] = []
     try:
         async with asyncio.timeout(within), aclosing(_browse_services()) as services:
             async for place in services:
                 places.append(place)
-                break  # one is enough, and a performer waits
+                break  # the first is used; waiting for others would delay the request
     except (TimeoutError, OSError):
         return places
     return places
@@ -140,7 +140,7 @@ OnEvent = Callable[[m.Event, list[bytes]], None]
 class DaemonConnection:
     """A DEALER connected to one daemon.
 
-    Nothing is queued while no daemon is there: a queued request could be executed much later.
+    Requests are not queued while no daemon is connected, because they could be executed much later.
 
     Args:
         context: The ZeroMQ context.
@@ -187,7 +187,7 @@ class DaemonConnection:
         sent = cast("asyncio.Future[Any]", self._socket.send(frame, zmq.NOBLOCK))
         if not sent.done() or sent.exception() is not None:
             sent.cancel()
-            raise DaemonNotFound(f"the connection to timbred at {self.place} has just ended; ask again once it is back")
+            raise DaemonNotFound(f"the connection to timbred at {self.place} was lost; retry when it is running again")
 
     async def close(self) -> None:
         """Close the connection; unsent requests are lost."""
@@ -207,11 +207,11 @@ class DaemonConnection:
         try:
             event = frames.read_event(json.loads(parts[0]))
             if event is None:
-                log.debug("an event that this version doesn't know: %s", parts[0])
+                log.debug("unknown event ignored: %s", parts[0])
             else:
                 self._on_event(event, parts[1:])
         except Exception:
-            log.exception("an event from timbred at %s is lost: %s", self.place, parts[0][:200])
+            log.exception("an event from timbred at %s can't be handled: %s", self.place, parts[0][:200])
 
     async def _watch(self) -> None:
         while True:
@@ -224,7 +224,7 @@ class DaemonConnection:
                 self._on_lost()
 
     def _handle_received(self) -> None:
-        """Handle the last events of a daemon that has ended, before the loss is reported."""
+        """Handle the last events of a daemon that has exited, before the loss is reported."""
         while True:
             received = cast("asyncio.Future[list[bytes]]", self._socket.recv_multipart(zmq.NOBLOCK))
             if not received.done() or received.exception() is not None:

@@ -1,4 +1,4 @@
-"""A finished sound with its samples."""
+"""A take with its samples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ class Sound:
     """One take with its samples.
 
     `samples` has shape (frames, channels), float32, full scale -1..1, and is writable. `take` is the daemon's event;
-    `others` are the further takes of the same request, best first where they were ranked.
+    `others` are the other takes of the same request, in order of rank if they were ranked.
     """
 
     take: m.Take
@@ -38,7 +38,7 @@ class Sound:
 
     @property
     def seed(self) -> int:
-        """Seed that makes the same sound again."""
+        """Seed with which the same sound can be rendered again."""
         return self.take.seed
 
     @property

@@ -1,4 +1,4 @@
-"""The client for programs that don't use asyncio."""
+"""The blocking client."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ class Timbred(PlainRequests):
         with Timbred() as timbred:
             sound = timbred.generate("warm analog pad", seconds=4)
 
-    It runs an `AsyncTimbred` in a thread of its own, and takes the same arguments.
+    It runs an `AsyncTimbred` in a separate thread, and has the same arguments.
     """
 
     def __init__(self, host: str | None = None, requests: int | None = None, events: int | None = None) -> None:
@@ -33,7 +33,7 @@ class Timbred(PlainRequests):
 
     @property
     def timbred(self) -> AsyncTimbred:
-        """The asynchronous client, which runs in a thread of its own."""
+        """The asynchronous client, which runs in a separate thread."""
         return self._timbred
 
     def __enter__(self) -> Self:
@@ -54,12 +54,12 @@ class Timbred(PlainRequests):
         """Find the daemon and return its address.
 
         Raises:
-            DaemonNotFound: There is none, after at most `within` seconds.
+            DaemonNotFound: No daemon answers within `within` seconds.
         """
         return self._run(self.timbred.connect(within))
 
     def listen(self, *names: str) -> Generator[tuple[str, m.Event]]:
-        """Yield the events of all clients, each with its client's id: those of these names, or all.
+        """Yield the events of all clients as (client id, event), filtered by event names if any are given.
 
         Raises:
             DaemonNotFound: No daemon is running.
@@ -68,7 +68,7 @@ class Timbred(PlainRequests):
         return self._each(self.timbred.listen(*names))
 
     def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine in the thread and wait for its result. Ctrl-C meanwhile cancels it."""
+        """Run a coroutine in the thread and wait for its result; Ctrl-C cancels it."""
         future: Future[Result] = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -77,7 +77,7 @@ class Timbred(PlainRequests):
             raise
 
     def _each(self, events: AsyncGenerator[Result]) -> Generator[Result]:
-        """Yield the items of an asynchronous iterator; leaving early closes it."""
+        """Yield the items of an asynchronous generator; closing this generator closes it."""
         try:
             while True:
                 try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from timbred.errors import BadRequest
 
 MAX_PATTERN_CHARACTERS = 256
-"""Characters of an address pattern."""
+"""Maximum length of an address pattern."""
 
 _MARKS = frozenset("?*[]{}")
 
@@ -44,10 +44,12 @@ def parse(text: str) -> Pattern:
     """Read a pattern.
 
     Raises:
-        BadRequest: It is too long, or its brackets don't match.
+        BadRequest: The pattern is too long, or its brackets don't match.
     """
     if len(text) > MAX_PATTERN_CHARACTERS:
-        raise BadRequest(f"this address pattern has {len(text)} characters, allowed are {MAX_PATTERN_CHARACTERS}")
+        raise BadRequest(
+            f"the address pattern has {len(text)} characters; at most {MAX_PATTERN_CHARACTERS} are allowed"
+        )
     return Pattern(tuple(tuple(_elements(part, text)) for part in text.split("/")))
 
 
@@ -72,12 +74,12 @@ def _elements(part: str, whole: str) -> Iterable[_Element]:
         elif mark in "[{":
             closing = part.find("]" if mark == "[" else "}", at)
             if closing < 0:
-                raise BadRequest(f"address pattern {whole!r}: {mark} is never closed")
+                raise BadRequest(f"address pattern {whole!r}: {mark} isn't closed")
             inside = part[at:closing]
             yield _one_of(inside) if mark == "[" else _alternatives(inside)
             at = closing + 1
         elif mark in "]}":
-            raise BadRequest(f"address pattern {whole!r}: {mark} closes nothing")
+            raise BadRequest(f"address pattern {whole!r}: {mark} has no opening bracket")
         else:
             yield _literal(mark)
 

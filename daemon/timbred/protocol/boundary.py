@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # it imports numpy, and commands must start without numpy
     from timbred.audio import Clip
 
 ClientId = NewType("ClientId", str)
-"""A client's identity: the place that its answers go to, such as `udp:127.0.0.1:9000` or `zmq:7f3a`."""
+"""A client's identity: its transport and reply address, such as `udp:127.0.0.1:9000` or `zmq:7f3a`."""
 
 
 def host_of(client: ClientId) -> str | None:
@@ -53,7 +53,7 @@ class Inbox(Protocol):
 
 
 MAX_ID_CHARACTERS = 200
-"""Characters of an id in an answer."""
+"""Maximum length of an id in an answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from timbred.protocol.schema import EVENTS, PROTOCOL_VERSION, REQUESTS, ROOT, Ev
 class Key:
     """Description of one argument or field.
 
-    `allowed` and `default` are words; `default` is empty if there is none.
+    `allowed` and `default` are texts; `default` is empty if there is none.
     """
 
     name: str
@@ -47,7 +47,7 @@ def _key(field: inspect.Field) -> Key:
 
 
 def _notes(kind: inspect.Type) -> tuple[str, str]:
-    """Return a field's description and the words for its default; an outer annotation overrides an inner one."""
+    """Return a field's description and the text for its default; an outer annotation overrides an inner one."""
     if isinstance(kind, inspect.Metadata):
         about, default = _notes(kind.type)
         about = (kind.extra_json_schema or {}).get("description", about)
@@ -74,7 +74,7 @@ def tag_of(kind: inspect.Type) -> str:
         case inspect.Metadata(type=inner):
             return tag_of(inner)
         case inspect.UnionType(types=types):
-            tags = {tag_of(one) for one in types if not isinstance(one, inspect.NoneType)}
+            tags = {tag_of(member) for member in types if not isinstance(member, inspect.NoneType)}
             return tags.pop() if len(tags) == 1 else "?"
         case inspect.FloatType():
             return "f"
@@ -87,7 +87,7 @@ def tag_of(kind: inspect.Type) -> str:
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of all messages, with one definition in `$defs` for each.
 
-    `requests` and `events` refer to the definitions. A property's `x-default` describes its default in words.
+    `requests` and `events` refer to the definitions. A property's `x-default` describes its default as text.
     """
     requests = {f"request.{entry.name}": _schema(entry.name, entry.kind) for entry in REQUESTS}
     events: dict[str, Any] = {}
@@ -130,7 +130,10 @@ def _inline_references(schema: Any, components: dict[str, Any]) -> Any:
 
 def _event_schema(entry: EventEntry) -> dict[str, Any]:
     schema = _schema(entry.name, entry.kind)
-    schema["properties"]["client"] = {"description": "who asked; on PUB only", "type": "string"}
+    schema["properties"]["client"] = {
+        "description": "id of the client that sent the request; on PUB only",
+        "type": "string",
+    }
     if entry.kind is m.Done:
         takes = schema["properties"]["takes"]
         listed = {"type": "array", "items": {"$ref": "#/$defs/event.take"}}
@@ -155,7 +158,7 @@ def protocol_reference() -> str:
         _KEYS_OF_PLAYING,
         _key_table(_own_keys(PlaybackKeys, m.Request), at_sign=True),
         _EVENTS,
-        _table(("Event", "What it says"), ((f"`{e.address}`{_ends(e)}", _doc(e.kind)) for e in EVENTS)),
+        _table(("Event", "Meaning"), ((f"`{e.address}`{_ends(e)}", _doc(e.kind)) for e in EVENTS)),
         *(_event(entry) for entry in EVENTS),
         _ERRORS,
         _table(("Code", "Meaning"), ((f"`{code}`", error.meaning) for code, error in CODES.items())),
@@ -197,11 +200,11 @@ def _request(entry: RequestEntry) -> str:
     if own:
         lines.append(_key_table(own, positional=named))
     for other, declared in entry.spellings:
-        lines.append(f"\n`{other}` is another spelling of `{declared}`.")
+        lines.append(f"\n`{other}` is an alias of `{declared}`.")
     if issubclass(entry.kind, Recipe):
-        lines.append("\nAlso every [key of a sound](#keys-of-a-sound) and [of playing](#keys-of-playing).")
+        lines.append("\nAlso all [keys of a sound](#keys-of-a-sound) and [keys of playing](#keys-of-playing).")
     elif issubclass(entry.kind, PlaybackKeys):
-        lines.append("\nAlso every [key of playing](#keys-of-playing).")
+        lines.append("\nAlso all [keys of playing](#keys-of-playing).")
     return "\n".join(lines)
 
 
@@ -238,10 +241,10 @@ _EXAMPLES: dict[str, str | int | float] = {
 
 
 def _event(entry: EventEntry) -> str:
-    sounds = " (of a request that makes no sound)" if entry.kind is m.Acknowledged else ""
+    suffix = " (of a request that generates no audio)" if entry.kind is m.Acknowledged else ""
     keys = keys_of(entry.kind)
     by_osc = [key.name for key in keys if key.name not in entry.kind.json_only]
-    lines = [f"\n### {entry.address}{sounds}\n", _doc(entry.kind), ""]
+    lines = [f"\n### {entry.address}{suffix}\n", _doc(entry.kind), ""]
     tags = osc_tags(entry.kind)
     lines.append(f"    {' '.join([entry.address, tags, *by_osc])}".rstrip(" ,"))
     fields = ", ".join(f'"{key.name}": ...' for key in keys)
@@ -262,7 +265,7 @@ def _key_table(keys: Iterable[Key], positional: tuple[str, ...] = (), *, at_sign
     rows: list[tuple[str, ...]] = []
     for key in keys:
         spelled = f"`{key.name}`" if key.name in positional and not at_sign else f"`@{key.name}`"
-        default = "needed" if key.required else key.default
+        default = "required" if key.required else key.default
         rows.append((spelled, key.about, key.allowed, default))
     return _table(("Key", "Meaning", "Allowed", "Default"), rows)
 
@@ -275,10 +278,10 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 _INTRODUCTION = """\
 # timbred's protocol, version {version}
 
-This page is made from the declarations in `daemon/timbred/protocol` by `python -m timbred.protocol.describe`.
+This page is generated from the declarations in `daemon/timbred/protocol` by `python -m timbred.protocol.describe`.
 
-Everything is a **request** that you send and **events** that come back. The names are the same in every
-language. Over OSC a request is a message: the address, then what it needs, then any number of `@key value`:
+A client sends **requests** and receives **events**. Names are the same on every transport. Over OSC a request is
+one message: the address, the required arguments, then any number of `@key value` pairs:
 
     /timbred/generate a1 warm analog pad @seconds 4 @seed 7 @negative low quality
 
@@ -286,7 +289,7 @@ Over ZeroMQ and the WebSocket it is one JSON object:
 
     {{"type": "generate", "id": "a1", "prompt": "warm analog pad", "seconds": 4, "seed": 7, "negative": "low quality"}}
 
-and you hear
+The client receives
 
     /timbred/queued a1 0 0.9
     /timbred/started a1 pocket
@@ -296,58 +299,58 @@ and you hear
 
 or, in JSON, `{{"type": "queued", "id": "a1", "position": 0, "eta_s": 0.9}}` and so on.
 
-- **The id** (`a1`) is yours: text or a whole number. The same id again, from the same place, is the same
-  request: it is answered with where it stands and never run twice. With another prompt or other keys it is refused
-  with `bad-request`, which names what differs.
-- **A prompt** may come in one piece or as many words and numbers, as Pd and Max send it. It has at most {prompt}
+- **Ids**: the client chooses the id (`a1`), text or a whole number. The same id sent again by the same client is the
+  same request: it is answered with its current state and never run twice. With another prompt or other keys it is
+  refused with `bad-request`, which names the difference.
+- **Prompts** may be one string, or several words and numbers, as Pd and Max send them. The maximum length is {prompt}
   characters.
-- **A value** runs to the next `@key`: no quotes are needed. A key may be given once.
-- **Keys inside one string** are keys: `kick drum @seconds 0.3 @seed 7` may come as one argument, for senders that
-  have a single text field. An `@` at the beginning of a word begins a key; one that the request doesn't have is
-  refused. Text in double quotes is words, and the quotes are taken off: `"dinner @ eight" @seed 7`. A key in quotes
-  of its own (`"@seed"`) is refused, for it could be meant either way. Ids are never divided. Paths are divided only
-  where a key's name follows the `@`. In JSON keys are fields: `@seconds` inside `prompt`, `negative`, `prompt2` or
-  `transcription` is refused unless it is in double quotes, any other `@` is part of the words.
-- **Address patterns** of OSC 1.0 (`?`, `*`, `[a-c]`, `[!a-c]`, `{{ping,status}}`) name every address that they match,
-  the settings among them, up to {expanded} in one packet. A request that takes an id is refused when a pattern names
-  it.
-- `ping`, `status` and `models` take no arguments over OSC; those that come are passed over.
-- **Fair shares**: requests of all connections are taken in in turn. A TCP connection or WebSocket whose answers wait
-  unread isn't read from until they have been read, and is closed after 60 s, or when 4 MB of events
-  wait for it. For a ZeroMQ client 1,000 events may wait, further ones are lost; datagrams that come faster than they
-  can be answered are lost. A client that has 128 requests for which files are read gets `busy`.
-- **Numbers** may be any of OSC's `i f h d`, or text that reads as a number. Yes and no: `T F`, 0/1, or words.
-- **Nothing is ignored or clamped in silence**: what can't be used is answered by `fail` with code `bad-request`,
-  which names the key, what came, and what is allowed. A request without an id fails with its type in the id's place.
-- **Exactly one event ends a request**: `done`, `cancelled` or `fail`.
-- `@port` with a port's number on any OSC request sends its answers there, on the sender's own host.
-- A bundle's time tag may lie up to {ahead} s ahead: the request is then taken in at that time. Bundles may be
-  {deep} deep.
-- OSC answers carry only `i`, `f` and `s`, in datagrams of at most {datagram} bytes. A JSON request may have
+- **Values** extend to the next `@key` and need no quotes. Each key may be given once.
+- **Keys inside one string** are recognised: `kick drum @seconds 0.3 @seed 7` may be one argument, for senders that
+  have a single text field. An `@` at the beginning of a word starts a key; an unknown key is refused. Text in double
+  quotes is literal, and the quotes are removed: `"dinner @ eight" @seed 7`. A quoted key alone (`"@seed"`) is
+  refused, because it is ambiguous. Ids are never divided. Paths are divided only before the name of a key. In JSON,
+  keys are fields: `@seconds` inside `prompt`, `negative`, `prompt2` or `transcription` is refused unless it is in
+  double quotes; any other `@` is part of the text.
+- **Address patterns** of OSC 1.0 (`?`, `*`, `[a-c]`, `[!a-c]`, `{{ping,status}}`) match every address, settings
+  included, at most {expanded} in one packet. Requests with an id can't be addressed by a pattern.
+- `ping`, `status` and `models` have no arguments; over OSC, any arguments are ignored.
+- **Flow control**: requests of all connections are processed in turn. A TCP connection or WebSocket that doesn't read
+  its answers isn't read from until it has read them, and is closed after 60 s, or when 4 MB of events are queued for
+  it. At most 1,000 events are queued for a ZeroMQ client, and further events are lost; datagrams that arrive faster
+  than they can be answered are lost. A client with 128 pending requests that read files is answered `busy`.
+- **Numbers** may be any of OSC's `i f h d`, or text that reads as a number. Booleans may be `T F`, 0/1, or words.
+- **Invalid values are never ignored or clamped**: they are answered by `fail` with code `bad-request`, which states
+  the key, the value received and the values allowed. A request without an id fails with its type in the id's place.
+- **Exactly one terminal event** ends a request: `done`, `cancelled` or `fail`.
+- `@port` with a port number on any OSC request sends its answers to that port on the sender's host.
+- **Bundles** may be nested {deep} levels deep. Their time tag may lie up to {ahead} s in the future; the requests are
+  then accepted at that time.
+- OSC answers contain only `i`, `f` and `s`, in datagrams of at most {datagram} bytes. A JSON request may have at most
   {json} bytes.
-- A DEALER hears events as they happen. A REQ gets one reply: the event that ends its request, with the `take` events in
+- A DEALER receives events as they happen. A REQ gets one reply: the terminal event, with the `take` events in
   `takes`. With `"inline": true` the samples follow each take as one more frame: float32, little-endian, interleaved.
-- PUB sends every event: its name as topic, then the JSON, with the field `client`: who asked.
+- PUB sends every event: its name as topic, then the JSON object with the additional field `client`, the id of the
+  client that sent the request.
 """
 
 _ENDPOINTS = """\
-## Where it listens
+## Endpoints
 
-On `{host}` (setting `host`), unless you say otherwise:
+All are bound to `{host}` by default (setting `host`).
 
-| What | Port | Setting |
+| Endpoint | Port | Setting |
 | --- | --- | --- |
-| OSC over UDP, and OSC 1.1 over TCP (SLIP; OSC 1.0's sizes before packets too) | {osc_port} | `osc.port` |
+| OSC over UDP, and OSC over TCP (SLIP as in OSC 1.1, or size prefixes as in OSC 1.0) | {osc_port} | `osc.port` |
 | ZeroMQ requests: DEALER or REQ connect to it | {zmq_requests} | `zmq.requests` |
 | ZeroMQ events: SUB connects to it | {zmq_events} | `zmq.events` |
-| HTTP: [the panel](panel.md) at `/`, OSCQuery at each address, `/ws` (WebSocket; `/ws?client=NAME` to come back as \
+| HTTP: [the panel](panel.md) at `/`, OSCQuery at each address, `/ws` (WebSocket; `/ws?client=NAME` to reconnect as \
 the same client), `/takes/...`, `/schema.json`, `/status` | {http_port} | `http.port` |
 """
 
 _KEYS_OF_A_SOUND = """
 ## Keys of a sound
 
-For `generate`, `vary` and `flow`. What isn't given comes from the model's card or from the session.
+For `generate`, `vary` and `flow`. Defaults come from the model's card or from the session.
 """
 
 _KEYS_OF_PLAYING = """
@@ -359,13 +362,13 @@ For `play` and `flow`, and for `generate` and `vary` with `@to play` or `@to bot
 _EVENTS = """
 ## Events
 
-The arguments come in the order given here. `?` in the type tags is an id: `s` or `i`, as you sent it.
+OSC arguments are in the order shown here. `?` in the type tags is an id: `s` or `i`, as the client sent it.
 """
 
 _ERRORS = """
 ## Errors
 
-`fail` carries one of these codes, and a message that says what to do.
+`fail` has one of these codes, and a message with the cause and the remedy.
 """
 
 

@@ -16,7 +16,7 @@ _ESCAPED_ESC = b"\xdb\xdd"
 _BAD_ESCAPE = re.compile(rb"\xdb(?![\xdc\xdd])")
 
 MAX_FRAME_BYTES = 1 << 20
-"""Bytes of one frame on the wire, escapes included."""
+"""Maximum size of one frame on the wire, escapes included."""
 
 
 class SlipDecoder:
@@ -53,7 +53,7 @@ class SlipDecoder:
         if len(self._buffer) + len(piece) > self._limit:
             self._buffer.clear()
             self._skipping = True
-            frames.append(BadRequest(f"this frame is over {self._limit} bytes; send shorter ones"))
+            frames.append(BadRequest(f"the frame is over {self._limit} bytes; send shorter frames"))
             return
         self._buffer += piece
 
@@ -62,7 +62,9 @@ def _unescape(frame: bytes) -> bytes | BadRequest:
     if _ESC not in frame:
         return frame
     if _BAD_ESCAPE.search(frame):
-        return BadRequest("this frame has a byte DB (hex) that isn't followed by DC or DD; see RFC 1055 (SLIP)")
+        return BadRequest(
+            "the frame has a byte DB (hex) that isn't followed by DC or DD; encode it as in RFC 1055 (SLIP)"
+        )
     # in this order: an escaped ESC before a plain DC must not become an END
     return frame.replace(_ESCAPED_END, END).replace(_ESCAPED_ESC, _ESC)
 
@@ -107,7 +109,7 @@ class SizeDecoder:
             if not 0 < size <= self._limit:
                 self._lost = True
                 self._buffer.clear()
-                packets.append(BadRequest(f"a packet claims {size} bytes, allowed are {self._limit}; connect again"))
+                packets.append(BadRequest(f"a packet size is {size} bytes, allowed are 1 to {self._limit}; reconnect"))
                 return packets
             if len(self._buffer) - at < _SIZE.size + size:
                 break

@@ -107,8 +107,8 @@ def read_words(name: str, text: str, is_key: IsKey) -> str:
     for word in words:
         if not word.protected and word.text.startswith(_SEPARATOR) and is_key(word.text[1:]):
             raise BadRequest(
-                f"{name}: {word.text} inside the text is the name of a key; give it as a field of its own, "
-                f'"{word.text[1:]}": ..., or put the words into double quotes'
+                f"{name}: {word.text} inside the text is the name of a key; send it as a separate field, "
+                f'"{word.text[1:]}": ..., or put the text in double quotes'
             )
     if not any(word.drop_first or word.drop_last for word in words):
         return text
@@ -163,8 +163,8 @@ def _mark(quoted: list[_Word], is_key: IsKey) -> BadRequest | None:
     key = texts[0].removeprefix(_SEPARATOR)
     if texts[0].startswith(_SEPARATOR) and is_key(key):
         return BadRequest(
-            f"{key}: {coercion.shown(quoted[0].text)} is a key in quotes, so it could be meant as words; send @{key} "
-            f'without quotes, or quote it with a word before it: "at @{key}"'
+            f"{key}: {coercion.shown(quoted[0].text)} is ambiguous: a key in quotes; send @{key} without quotes for "
+            f'the key, or put a word before it for text: "at @{key}"'
         )
     return None
 

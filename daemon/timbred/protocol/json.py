@@ -18,7 +18,7 @@ from timbred.protocol.inline_keys import read_words
 from timbred.protocol.schema import EVENTS, RequestEntry, find_request, name_of
 
 MAX_REQUEST_BYTES = 1 << 20
-"""Bytes of a request."""
+"""Maximum size of a request."""
 
 WORD_FIELDS = ("prompt", "negative", "prompt2", "transcription")
 """Fields that hold text for a model; an `@` before the name of a key in one is refused."""
@@ -32,16 +32,16 @@ def read(frame: bytes | memoryview) -> Incoming:
     """Read the request in a frame, or its refusal. Never raises."""
     try:
         if len(frame) > MAX_REQUEST_BYTES:
-            raise BadRequest(f"this message has {len(frame)} bytes, allowed are {MAX_REQUEST_BYTES}")
+            raise BadRequest(f"the message has {len(frame)} bytes; at most {MAX_REQUEST_BYTES} are allowed")
         decoded = _decoder.decode(frame)
     except BadRequest as refusal:
         return Incoming(refusal, _UNREADABLE)
     except RecursionError:
-        return Incoming(BadRequest("this JSON is nested too deep; a request is one flat object"), _UNREADABLE)
+        return Incoming(BadRequest("the JSON is nested too deeply; send one flat object"), _UNREADABLE)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return Incoming(BadRequest(f"this is no JSON: {error}; a request is one object"), _UNREADABLE)
+        return Incoming(BadRequest(f"the message is not valid JSON: {error}; send one object"), _UNREADABLE)
     if not isinstance(decoded, dict):
-        return Incoming(BadRequest(f"got {coercion.shown(decoded)}; a request is one JSON object"), _UNREADABLE)
+        return Incoming(BadRequest(f"got {coercion.shown(decoded)}; send one JSON object"), _UNREADABLE)
     return read_object(cast("dict[str, Any]", decoded))
 
 
@@ -52,10 +52,10 @@ def read_object(fields: dict[str, Any]) -> Incoming:
     place = _id(name, raw)
     try:
         if name is None:
-            raise BadRequest('type: a request needs it, as in {"type": "status"}')
+            raise BadRequest('type: it is required, as in {"type": "status"}')
         entry, family_key = entry_named(name)
         if raw.get("port") is not None:
-            raise BadRequest("port: it is for OSC; here answers come back on the same connection")
+            raise BadRequest("port: it is allowed over OSC only; here answers arrive on the same connection")
         return Incoming(build(entry, {**_unquote_texts(entry, raw), **family_key}), place)
     except BadRequest as refusal:
         return Incoming(refusal, place)
@@ -94,7 +94,7 @@ def encode_event(event: m.Event, client: str | None = None) -> bytes:
 
 
 def read_event(fields: dict[str, Any]) -> m.Event | None:
-    """Read the event in an object from a daemon; None if this version doesn't know it.
+    """Read the event in an object from a daemon; None if this version doesn't define it.
 
     Unknown fields, which a later version added, are ignored.
 

@@ -1,6 +1,6 @@
-"""Base types of messages, and the keys that several requests share: of playback and of sounds.
+"""Base types of messages, and the keys that several requests share: generation and playback parameters.
 
-A key carries its range and its help; `messages` has the requests and events themselves.
+Each key declares its range, default and description. `messages` declares the requests and events.
 """
 
 from typing import Annotated, Literal
@@ -11,15 +11,15 @@ from msgspec import Meta
 from timbred.filenames import MAX_FOLDER_UNITS
 
 MAX_PROMPT_CHARACTERS = 2000
-"""Longest prompt taken, in characters."""
+"""Maximum length of a prompt."""
 
-Prompt = Annotated[str, Meta(max_length=MAX_PROMPT_CHARACTERS, description="what to hear, in words")]
-ModelName = Annotated[str, Meta(max_length=200, description="a name from `models`")]
-PathOrTake = Annotated[str, Meta(max_length=4096, description="a take id, or the path of a file")]
+Prompt = Annotated[str, Meta(max_length=MAX_PROMPT_CHARACTERS, description="text that describes the sound")]
+ModelName = Annotated[str, Meta(max_length=200, description="name of a model, as listed by `models`")]
+PathOrTake = Annotated[str, Meta(max_length=4096, description="take id, or path of an audio file")]
 Words = Annotated[str, Meta(max_length=MAX_PROMPT_CHARACTERS)]
 Port = Annotated[
     int,
-    Meta(ge=1, le=65535, description="answers to this request go to this port on the sender's own host (OSC)"),
+    Meta(ge=1, le=65535, description="send the answers to this port on the sender's host (OSC)"),
 ]
 VOICE_COUNT = 64
 Voice = Annotated[int, Meta(ge=1, le=VOICE_COUNT)]
@@ -43,12 +43,14 @@ class Request(Message, frozen=True, kw_only=True):
 class PlaybackKeys(Request, frozen=True, kw_only=True):
     """Keys of `play`, which `generate` and `flow` accept too."""
 
-    gain: Annotated[float, Meta(ge=-120, le=24, description="dB", extra={"default": "0"})] | None = None
-    pan: Annotated[float, Meta(ge=-1, le=1, description="left -1 to right 1", extra={"default": "0"})] | None = None
+    gain: Annotated[float, Meta(ge=-120, le=24, description="gain in dB", extra={"default": "0"})] | None = None
+    pan: (
+        Annotated[float, Meta(ge=-1, le=1, description="-1 left, 0 centre, 1 right", extra={"default": "0"})] | None
+    ) = None
     speed: (
         Annotated[
             float,
-            Meta(ge=0.05, le=20, description="playback speed, 1 is as recorded", extra={"default": "1"}),
+            Meta(ge=0.05, le=20, description="playback speed; 1 is the original", extra={"default": "1"}),
         ]
         | None
     ) = None
@@ -58,53 +60,65 @@ class PlaybackKeys(Request, frozen=True, kw_only=True):
             str,
             Meta(
                 max_length=40,
-                description="`now`, `beat`, `bar` or a number of beats",
+                description="when to start: `now`, `beat`, `bar` or the number of a beat",
                 extra={"default": "now"},
             ),
         ]
         | None
     ) = None
-    fade: Annotated[float, Meta(ge=0, le=60, description="seconds of fade or crossfade")] | None = None
+    fade: Annotated[float, Meta(ge=0, le=60, description="fade-in or crossfade in seconds")] | None = None
 
 
 class Recipe(PlaybackKeys, frozen=True, kw_only=True):
-    """The parameters of a sound; what isn't given comes from the model's card or the session."""
+    """The parameters of a generation. Defaults come from the model's card or the session."""
 
     model: Annotated[ModelName, Meta(extra={"default": "`models.default`"})] | None = None
     seconds: (
         Annotated[float, Meta(ge=0.05, le=600, description="length in seconds", extra={"default": "the model's"})]
         | None
     ) = None
-    bars: Annotated[float, Meta(ge=0.0625, le=256, description="length in bars of the session's tempo")] | None = None
+    bars: Annotated[float, Meta(ge=0.0625, le=256, description="length in bars at the session's tempo")] | None = None
     bpm: (
         Annotated[
             float,
-            Meta(ge=20, le=999, description="tempo that `bars` are counted in", extra={"default": "`tempo`"}),
+            Meta(ge=20, le=999, description="tempo for `bars`, in beats per minute", extra={"default": "`tempo`"}),
         ]
         | None
     ) = None
     beats_per_bar: (
-        Annotated[float, Meta(ge=1, le=32, description="meter that `bars` are counted in", extra={"default": "4"})]
-        | None
+        Annotated[float, Meta(ge=1, le=32, description="beats per bar for `bars`", extra={"default": "4"})] | None
     ) = None
     negative: (
-        Annotated[Words, Meta(description="what not to hear, in words", extra={"default": "the model's"})] | None
+        Annotated[
+            Words,
+            Meta(description="negative prompt, text that describes what to avoid", extra={"default": "the model's"}),
+        ]
+        | None
     ) = None
     steps: (
-        Annotated[int, Meta(ge=1, le=1000, description="denoising steps", extra={"default": "the model's"})] | None
+        Annotated[int, Meta(ge=1, le=1000, description="number of denoising steps", extra={"default": "the model's"})]
+        | None
     ) = None
     guidance: (
         Annotated[
             float,
-            Meta(ge=0, le=50, description="how strictly the prompt rules", extra={"default": "the model's"}),
+            Meta(
+                ge=0,
+                le=50,
+                description="guidance scale; higher values follow the prompt more closely",
+                extra={"default": "the model's"},
+            ),
         ]
         | None
     ) = None
     eta: (
-        Annotated[float, Meta(ge=0, le=1, description="noise added in `ddim` steps", extra={"default": "0"})] | None
+        Annotated[
+            float, Meta(ge=0, le=1, description="amount of noise that each `ddim` step adds", extra={"default": "0"})
+        ]
+        | None
     ) = None
     scheduler: (
-        Annotated[SchedulerName, Meta(description="how noise is taken away", extra={"default": "the model's"})] | None
+        Annotated[SchedulerName, Meta(description="noise schedule and solver", extra={"default": "the model's"})] | None
     ) = None
     seed: (
         Annotated[
@@ -112,79 +126,91 @@ class Recipe(PlaybackKeys, frozen=True, kw_only=True):
             Meta(
                 ge=0,
                 le=2147483647,
-                description="same seed, same sound",
-                extra={"default": "random, and reported"},
+                description="random seed; the same seed gives the same sound",
+                extra={"default": "random, reported in `take`"},
             ),
         ]
         | None
     ) = None
     exact: (
-        Annotated[bool, Meta(description="each take made alone with deterministic kernels", extra={"default": "0"})]
+        Annotated[bool, Meta(description="render each take alone with deterministic kernels", extra={"default": "0"})]
         | None
     ) = None
-    takes: (
-        Annotated[int, Meta(ge=1, le=16, description="variations from one request", extra={"default": "1"})] | None
-    ) = None
+    takes: Annotated[int, Meta(ge=1, le=16, description="number of takes", extra={"default": "1"})] | None = None
     rank: (
         Annotated[
             bool,
             Meta(
-                description="best first, by likeness to the prompt",
-                extra={"default": "1 where the model can"},
+                description="order the takes by similarity to the prompt, best first",
+                extra={"default": "1 if the model supports it"},
             ),
         ]
         | None
     ) = None
-    init: Annotated[PathOrTake, Meta(description="sound to start from: take id or path")] | None = None
-    strength: Annotated[float, Meta(ge=0, le=1, description="how far `init` may be changed")] | None = None
-    start: Annotated[float, Meta(ge=0, le=600, description="repaint `init` from here, seconds")] | None = None
-    end: Annotated[float, Meta(ge=0, le=600, description="repaint `init` up to here, seconds")] | None = None
-    low: Annotated[float, Meta(ge=0, le=96000, description="repaint `init` above this, Hz")] | None = None
-    high: Annotated[float, Meta(ge=0, le=96000, description="repaint `init` below this, Hz")] | None = None
+    init: Annotated[PathOrTake, Meta(description="init audio, a take id or the path of an audio file")] | None = None
+    strength: Annotated[float, Meta(ge=0, le=1, description="how much `init` is changed")] | None = None
+    start: (
+        Annotated[float, Meta(ge=0, le=600, description="start of the region of `init` to regenerate, in seconds")]
+        | None
+    ) = None
+    end: (
+        Annotated[float, Meta(ge=0, le=600, description="end of the region of `init` to regenerate, in seconds")] | None
+    ) = None
+    low: (
+        Annotated[float, Meta(ge=0, le=96000, description="lower limit of the band of `init` to regenerate, in Hz")]
+        | None
+    ) = None
+    high: (
+        Annotated[float, Meta(ge=0, le=96000, description="upper limit of the band of `init` to regenerate, in Hz")]
+        | None
+    ) = None
     extend: (
-        Annotated[float, Meta(ge=0.05, le=600, description="seconds to add after `init`, which stays as it is")] | None
+        Annotated[float, Meta(ge=0.05, le=600, description="seconds to append to `init`, which is preserved")] | None
     ) = None
-    prompt2: Annotated[Words, Meta(description="a second prompt to mix towards")] | None = None
+    prompt2: Annotated[Words, Meta(description="second prompt, mixed with the first")] | None = None
     mix: (
-        Annotated[float, Meta(ge=0, le=1, description="how far towards `prompt2`", extra={"default": "0.5"})] | None
+        Annotated[float, Meta(ge=0, le=1, description="proportion of `prompt2` in the mix", extra={"default": "0.5"})]
+        | None
     ) = None
-    weights: Annotated[Words, Meta(description="weights of words, as `word:1.4 word:0.6`")] | None = None
-    noise: Annotated[str, Meta(max_length=64, description="take id whose starting noise is reused")] | None = None
-    transcription: Annotated[Words, Meta(description="what is said, for models that speak")] | None = None
-    loop: Annotated[bool, Meta(description="the end meets the start without a seam", extra={"default": "0"})] | None = (
-        None
-    )
+    weights: Annotated[Words, Meta(description="weights of words in the prompt, as `word:1.4 word:0.6`")] | None = None
+    noise: Annotated[str, Meta(max_length=64, description="id of a take whose initial noise is reused")] | None = None
+    transcription: Annotated[Words, Meta(description="text to speak, for speech models")] | None = None
+    loop: Annotated[bool, Meta(description="render a seamless loop", extra={"default": "0"})] | None = None
     rate: (
         Annotated[
             int,
             Meta(
                 ge=8000,
                 le=192000,
-                description="Hz of the file",
-                extra={"default": "`audio.rate`; `init`'s if it stays"},
+                description="sample rate of the file in Hz",
+                extra={"default": "`audio.rate`; `init`'s where it is preserved"},
             ),
         ]
         | None
     ) = None
     format: (
-        Annotated[Format, Meta(description="kind of file", extra={"default": "wav; `init`'s if it stays"})] | None
+        Annotated[Format, Meta(description="file format", extra={"default": "wav; `init`'s where it is preserved"})]
+        | None
     ) = None
     bits: (
         Annotated[
             Literal[16, 24, 32],
-            Meta(description="bits of a sample; 32 is float", extra={"default": "24; `init`'s if it stays"}),
+            Meta(description="bits per sample; 32 is float", extra={"default": "24; `init`'s where it is preserved"}),
         ]
         | None
     ) = None
     channels: (
         Annotated[
             Literal[1, 2],
-            Meta(description="channels of the file", extra={"default": "the model's; `init`'s if it stays"}),
+            Meta(
+                description="number of channels of the file",
+                extra={"default": "the model's; `init`'s where it is preserved"},
+            ),
         ]
         | None
     ) = None
     loudness: (
-        Annotated[float, Meta(ge=-70, le=0, description="LUFS (BS.1770) to normalise to", extra={"default": "off"})]
+        Annotated[float, Meta(ge=-70, le=0, description="target loudness in LUFS (BS.1770)", extra={"default": "off"})]
         | Off
         | None
     ) = None
@@ -194,22 +220,22 @@ class Recipe(PlaybackKeys, frozen=True, kw_only=True):
             Meta(
                 ge=-60,
                 le=0,
-                description="dBFS to normalise the peak to",
-                extra={"default": "-1; none where `init` stays"},
+                description="target peak level in dBFS",
+                extra={"default": "-1; off where `init` is preserved"},
             ),
         ]
         | Off
         | None
     ) = None
-    trim: Annotated[bool, Meta(description="cut silence at both ends", extra={"default": "0"})] | None = None
+    trim: Annotated[bool, Meta(description="remove silence at both ends", extra={"default": "0"})] | None = None
     fade_in: (
         Annotated[
             float,
             Meta(
                 ge=0,
                 le=60,
-                description="seconds of fade at the start",
-                extra={"default": "0.002 at most, against a click; shorter or none where it would soften the attack"},
+                description="fade-in in seconds",
+                extra={"default": "at most 0.002, to prevent a click; less or 0 if it would soften the attack"},
             ),
         ]
         | None
@@ -220,59 +246,58 @@ class Recipe(PlaybackKeys, frozen=True, kw_only=True):
             Meta(
                 ge=0,
                 le=60,
-                description="seconds of fade at the end",
-                extra={"default": "0.01 at most; shorter where the sound ends with its peak"},
+                description="fade-out in seconds",
+                extra={"default": "at most 0.01; less if the sound ends with its peak"},
             ),
         ]
         | None
     ) = None
-    to: Annotated[Destination, Meta(description="where the sound goes", extra={"default": "file"})] | None = None
-    name: (
-        Annotated[str, Meta(max_length=120, description="a slug for the file", extra={"default": "the prompt"})] | None
+    to: (
+        Annotated[
+            Destination, Meta(description="destination; `none` for inline samples only", extra={"default": "file"})
+        ]
+        | None
     ) = None
-    folder: Annotated[str, Meta(max_length=MAX_FOLDER_UNITS, description="a folder inside the takes folder")] | None = (
+    name: Annotated[str, Meta(max_length=120, description="file name", extra={"default": "from the prompt"})] | None = (
         None
     )
-    priority: (
-        Annotated[Priority, Meta(description="who goes first when the engine is busy", extra={"default": "normal"})]
-        | None
-    ) = None
+    folder: Annotated[str, Meta(max_length=MAX_FOLDER_UNITS, description="subfolder of the takes folder")] | None = None
+    priority: Annotated[Priority, Meta(description="priority in the queue", extra={"default": "normal"})] | None = None
     preview: (
-        Annotated[bool, Meta(description="an early, rough rendering while it is denoising", extra={"default": "0"})]
-        | None
+        Annotated[bool, Meta(description="send a rough rendering during denoising", extra={"default": "0"})] | None
     ) = None
     voice: (
-        Annotated[Voice, Meta(description="the voice to play on, with `to play` or `both`; else a free one")] | None
+        Annotated[Voice, Meta(description="voice to play on, with `@to play` or `@to both`; default a free one")] | None
     ) = None
     by: (
         Annotated[
-            str, Meta(max_length=40, description="a deadline, `bar 33` or seconds from now: as many steps as fit")
+            str, Meta(max_length=40, description="deadline, `bar 33` or seconds from now; sets the number of steps")
         ]
         | None
     ) = None
     inline: (
         Annotated[
             bool,
-            Meta(description="samples follow each take in the same ZeroMQ message", extra={"default": "0"}),
+            Meta(description="append the samples to each take in the same ZeroMQ message", extra={"default": "0"}),
         ]
         | None
     ) = None
 
 
 class ServerKeys(Recipe, frozen=True, kw_only=True):
-    """Keys that put the takes into buffers of a SuperCollider server, on the sender's own host."""
+    """Keys that read the takes into buffers of a SuperCollider server on the sender's host."""
 
     scsynth: (
         Annotated[
             int,
-            Meta(ge=1, le=65535, description="UDP port of the scsynth that reads the take by itself (OSC)"),
+            Meta(ge=1, le=65535, description="UDP port of an scsynth that reads the takes into its buffers (OSC)"),
         ]
         | None
     ) = None
     buffer: (
         Annotated[
             int,
-            Meta(ge=0, le=1_000_000, description="number of the buffer for the first take, with `scsynth`"),
+            Meta(ge=0, le=1_000_000, description="buffer number for the first take, with `scsynth`"),
         ]
         | None
     ) = None

@@ -23,30 +23,30 @@ from timbred.protocol.keys import (
 )
 
 Id = Annotated[str, Meta(max_length=200)] | int
-"""A client's own name for a request."""
+"""A request's id, chosen by the client."""
 
 
 class Hello(Request, frozen=True, kw_only=True):
-    """Introduces a client, and says where its answers go."""
+    """Registers a client and the port for its answers."""
 
-    name: Annotated[str, Meta(max_length=120, description="a name for the logs")] = ""
+    name: Annotated[str, Meta(max_length=120, description="client name for the log")] = ""
 
 
 class Notify(Request, frozen=True, kw_only=True):
-    """Asks for everybody's events too, or no more."""
+    """Subscribes to the events of all clients, or unsubscribes."""
 
-    on: Annotated[bool, Meta(description="1: send me everybody's events")]
+    on: Annotated[bool, Meta(description="1: receive the events of all clients; 0: only your own")]
 
 
 class Generate(ServerKeys, frozen=True, kw_only=True):
-    """Makes a sound from words."""
+    """Generates audio from a text prompt."""
 
     id: Id
     prompt: Prompt
 
 
 class Vary(ServerKeys, frozen=True, kw_only=True):
-    """Makes a sound from a stored take's recipe, with what is named changed."""
+    """Generates audio from a stored take's recipe, with the given parameters changed."""
 
     id: Id
     take: PathOrTake
@@ -54,63 +54,66 @@ class Vary(ServerKeys, frozen=True, kw_only=True):
 
 
 class Cancel(Request, frozen=True, kw_only=True):
-    """Ends a request that is waiting or running; `*` ends all of this client's."""
+    """Cancels a waiting or running request; `*` cancels all requests of this client."""
 
     id: Id
 
 
 class Status(Request, frozen=True, kw_only=True):
-    """Asks how the daemon is."""
+    """Reports the daemon's status."""
 
 
 class Models(Request, frozen=True, kw_only=True):
-    """Asks for the models there are."""
+    """Lists the models."""
 
 
 class Load(Request, frozen=True, kw_only=True):
-    """Makes a model resident."""
+    """Loads a model."""
 
     model: ModelName
 
 
 class Unload(Request, frozen=True, kw_only=True):
-    """Frees a model's memory."""
+    """Unloads a model and frees its memory."""
 
     model: ModelName
 
 
 class Takes(Request, frozen=True, kw_only=True):
-    """Looks through the stored takes, newest first."""
+    """Lists stored takes, newest first."""
 
-    search: Annotated[Words, Meta(description="words that the prompt has")] | None = None
-    like: Annotated[str, Meta(max_length=64, description="take id to look for similar ones")] | None = None
-    limit: Annotated[int, Meta(ge=1, le=1000, description="at most so many", extra={"default": "20"})] = 20
+    search: Annotated[Words, Meta(description="words that the prompt contains")] | None = None
+    like: Annotated[str, Meta(max_length=64, description="id of a take; lists the most similar takes")] | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000, description="maximum number of takes", extra={"default": "20"})] = 20
 
 
 class Play(PlaybackKeys, frozen=True, kw_only=True):
-    """Plays a take or a file on a voice."""
+    """Plays a take or an audio file on a voice."""
 
     voice: Voice
     take: PathOrTake
-    loop: Annotated[bool, Meta(description="around and around", extra={"default": "0"})] | None = None
+    loop: Annotated[bool, Meta(description="repeat until stopped", extra={"default": "0"})] | None = None
 
 
 class Stop(Request, frozen=True, kw_only=True):
-    """Ends a voice; `*` ends all."""
+    """Stops a voice; `*` stops all voices."""
 
     voice: Voice | Literal["*"]
-    at: Annotated[str, Meta(max_length=40, description="`now`, `beat`, `bar` or a number of beats")] | None = None
-    fade: Annotated[float, Meta(ge=0, le=60, description="seconds of fade")] | None = None
+    at: (
+        Annotated[str, Meta(max_length=40, description="when to stop: `now`, `beat`, `bar` or the number of a beat")]
+        | None
+    ) = None
+    fade: Annotated[float, Meta(ge=0, le=60, description="fade-out in seconds")] | None = None
 
 
 class Set(Request, frozen=True, kw_only=True):
-    """Changes a sounding voice."""
+    """Changes the gain, pan or speed of a playing voice."""
 
     voice: Voice
-    gain: Annotated[float, Meta(ge=-120, le=24, description="dB")] | None = None
-    pan: Annotated[float, Meta(ge=-1, le=1, description="left -1 to right 1")] | None = None
-    speed: Annotated[float, Meta(ge=0.05, le=20, description="playback speed")] | None = None
-    fade: Annotated[float, Meta(ge=0, le=60, description="seconds to get there")] | None = None
+    gain: Annotated[float, Meta(ge=-120, le=24, description="gain in dB")] | None = None
+    pan: Annotated[float, Meta(ge=-1, le=1, description="-1 left, 0 centre, 1 right")] | None = None
+    speed: Annotated[float, Meta(ge=0.05, le=20, description="playback speed; 1 is the original")] | None = None
+    fade: Annotated[float, Meta(ge=0, le=60, description="seconds in which the new values are reached")] | None = None
 
 
 class Flow(Recipe, frozen=True, kw_only=True):
@@ -125,26 +128,26 @@ class Flow(Recipe, frozen=True, kw_only=True):
 
 
 class Tempo(Request, frozen=True, kw_only=True):
-    """Sets the session's tempo while Link is off."""
+    """Sets the session's tempo; not available while Link is on."""
 
-    bpm: Annotated[float, Meta(ge=20, le=999, description="beats a minute")]
+    bpm: Annotated[float, Meta(ge=20, le=999, description="beats per minute")]
 
 
 class Setting(Request, frozen=True, kw_only=True):
     """Reads a setting or, with a value, changes it while the daemon runs. NAME is part of the address."""
 
-    name: Annotated[str, Meta(max_length=100, description="the setting's name, as in `settings/tempo`")]
-    value: Annotated[Words, Meta(description="what it shall be; without it the setting is only told")] | None = None
+    name: Annotated[str, Meta(max_length=100, description="name of the setting, as in `settings/tempo`")]
+    value: Annotated[Words, Meta(description="new value; without it the setting is only read")] | None = None
 
 
 class Sync(Request, frozen=True, kw_only=True):
-    """Asks for an answer once everything sent before has been taken in."""
+    """Answered once all earlier requests of this client have been accepted."""
 
     n: int
 
 
 class Ping(Request, frozen=True, kw_only=True):
-    """Asks whether the daemon is there."""
+    """Tests the connection."""
 
 
 class Event(Message, frozen=True, kw_only=True):
@@ -155,36 +158,36 @@ class Event(Message, frozen=True, kw_only=True):
 
 
 class HeardText(msgspec.Struct, frozen=True, kw_only=True):
-    """Says how a text that is longer than the model's text encoders read at once will be read."""
+    """Describes how the model reads a text that is longer than its text encoders' input."""
 
     key: Annotated[str, Meta(description="the text's key: `prompt`, `negative`, `prompt2`, `transcription`")]
-    characters: Annotated[int, Meta(description="characters of the text")]
-    heard: Annotated[int, Meta(description="how many of them the model reads, from the first on")]
-    parts: Annotated[int, Meta(description="parts that the text is read in")]
+    characters: Annotated[int, Meta(description="length of the text in characters")]
+    heard: Annotated[int, Meta(description="number of characters, from the start, that the model reads")]
+    parts: Annotated[int, Meta(description="number of parts in which the text is encoded")]
 
 
 HeardTexts = Annotated[
     tuple[HeardText, ...],
     Meta(
-        description="one object for each text that is longer than the model's text encoders read at once, with its "
-        "`key`, its `characters`, how many of them are `heard`, and in how many `parts`; left out when there is none"
+        description="one object for each text that is longer than the model's text encoders' input, with the fields "
+        "`key`, `characters`, `heard` (characters read) and `parts`; omitted if there is none"
     ),
 ]
 
 
 class Queued(Event, frozen=True, kw_only=True):
-    """The request was taken in and waits."""
+    """The request was accepted and is queued."""
 
     json_only = ("texts",)
 
     id: Id
-    position: Annotated[int, Meta(description="requests before it")]
-    eta_s: Annotated[float, Meta(description="seconds until it is done, as far as known; 0 when unknown")]
+    position: Annotated[int, Meta(description="number of requests before it")]
+    eta_s: Annotated[float, Meta(description="estimated seconds until it is done; 0 if unknown")]
     texts: HeardTexts | None = None
 
 
 class Started(Event, frozen=True, kw_only=True):
-    """The engine works on the request."""
+    """The engine has started the request."""
 
     json_only = ("texts",)
 
@@ -194,7 +197,7 @@ class Started(Event, frozen=True, kw_only=True):
 
 
 class Progress(Event, frozen=True, kw_only=True):
-    """Reports the progress of a request. Step 0 means that its model is still being loaded."""
+    """Progress of a request. Step 0: the model is being loaded."""
 
     json_only = ("stage",)
 
@@ -202,112 +205,112 @@ class Progress(Event, frozen=True, kw_only=True):
     fraction: Annotated[float, Meta(description="0 to 1")]
     step: int
     steps: int
-    eta_s: Annotated[float, Meta(description="seconds until it is done, from measured step times")]
+    eta_s: Annotated[float, Meta(description="estimated seconds until it is done, from measured step times")]
     stage: Annotated[str, Meta(description="`loading` or `denoising`")] = "denoising"
 
 
 class Warned(Event, frozen=True, kw_only=True):
-    """Something about a request isn't as it might seem; the request goes on.
+    """A part of the request may not have the expected effect; the request continues.
 
-    Comes for each text that is longer than the model's text encoders read at once.
+    Sent for each text that is longer than the model's text encoders' input.
     """
 
     json_only = ("characters", "heard", "parts")
 
-    id: Annotated[Id, Meta(description="the request's, or `flow`")]
-    key: Annotated[str, Meta(description="the key that it is about: `prompt`, `negative`, `prompt2`, `transcription`")]
-    message: Annotated[str, Meta(description="what isn't as it might seem, and what to do")]
-    characters: Annotated[int, Meta(description="characters of the text")] = 0
-    heard: Annotated[int, Meta(description="how many of them the model reads, from the first on")] = 0
-    parts: Annotated[int, Meta(description="parts that the text is read in")] = 1
+    id: Annotated[Id, Meta(description="id of the request, or `flow`")]
+    key: Annotated[str, Meta(description="key concerned: `prompt`, `negative`, `prompt2`, `transcription`")]
+    message: Annotated[str, Meta(description="the problem and the remedy")]
+    characters: Annotated[int, Meta(description="length of the text in characters")] = 0
+    heard: Annotated[int, Meta(description="number of characters, from the start, that the model reads")] = 0
+    parts: Annotated[int, Meta(description="number of parts in which the text is encoded")] = 1
 
 
 class Preview(Event, frozen=True, kw_only=True):
-    """An early, rough rendering is there."""
+    """A rough rendering of an unfinished take is available."""
 
     id: Id
     path: str
 
 
 class Take(Event, frozen=True, kw_only=True):
-    """A finished sound: its file is complete under its final name."""
+    """A finished take: its file is complete under its final name."""
 
     id: Id
-    index: Annotated[int, Meta(description="0 is the first and, where ranked, the best")]
-    path: Annotated[str, Meta(description="empty with `to none`")]
+    index: Annotated[int, Meta(description="0 is the first take or, if ranked, the best")]
+    path: Annotated[str, Meta(description="path of the file; empty with `@to none`")]
     seconds: float
     rate: int
     channels: int
     seed: int
-    score: Annotated[float, Meta(description="likeness to the prompt, -1 to 1; 0 when not ranked")]
+    score: Annotated[float, Meta(description="similarity to the prompt, -1 to 1; 0 if not ranked")]
     take_id: str
 
 
 class Buffered(Event, frozen=True, kw_only=True):
-    """A take is in a buffer of the scsynth that was named. May come after `done`. Only who asked for it hears it."""
+    """A take is in a buffer of the given scsynth. May arrive after `done`. Sent to the requesting client only."""
 
     id: Id
-    index: Annotated[int, Meta(description="the take's")]
-    buffer: Annotated[int, Meta(description="number of the buffer")]
+    index: Annotated[int, Meta(description="index of the take")]
+    buffer: Annotated[int, Meta(description="buffer number")]
     path: str
 
 
 class Done(Event, frozen=True, kw_only=True):
-    """The request ended well."""
+    """The request succeeded."""
 
     id: Id
-    takes: Annotated[int, Meta(description="how many; a ZeroMQ REQ gets the list of `take` events here")]
-    path: Annotated[str, Meta(description="the best take's file")]
+    takes: Annotated[int, Meta(description="number of takes; for a ZeroMQ REQ, the list of `take` events")]
+    path: Annotated[str, Meta(description="file of the best take")]
 
 
 class Acknowledged(Event, frozen=True, kw_only=True):
-    """`done` of a request that makes no sound: `notify`, `set`, `tempo`."""
+    """`done` of a request that generates no audio: `notify`, `set`, `tempo`."""
 
     id: str
 
 
 class Cancelled(Event, frozen=True, kw_only=True):
-    """The request was ended by `cancel`."""
+    """The request was cancelled."""
 
     id: Id
 
 
 class Fail(Event, frozen=True, kw_only=True):
-    """The request could not be done."""
+    """The request failed."""
 
     json_only = ("retry_after_s",)
 
-    id: Annotated[Id, Meta(description="the request's type when it has no id")]
+    id: Annotated[Id, Meta(description="id of the request; its type if it has no id")]
     code: str
-    message: Annotated[str, Meta(description="what went wrong, which value, what to do")]
-    retry_after_s: Annotated[float, Meta(description="with `busy`: when to try again")] | None = None
+    message: Annotated[str, Meta(description="the cause, the value concerned, and the remedy")]
+    retry_after_s: Annotated[float, Meta(description="with `busy`: seconds after which to retry")] | None = None
 
 
 class Playing(Event, frozen=True, kw_only=True):
-    """A voice begins to sound."""
+    """A voice starts to play."""
 
     voice: int
-    take: Annotated[str, Meta(description="the take id or path that was asked for")]
-    frame: Annotated[int, Meta(description="frame of the device, from its opening, modulo 2147483648")]
-    beat: Annotated[float, Meta(description="beat of the session that this is")]
+    take: Annotated[str, Meta(description="requested take id or path")]
+    frame: Annotated[int, Meta(description="first frame, counted from the opening of the device, modulo 2147483648")]
+    beat: Annotated[float, Meta(description="session beat at that frame")]
 
 
 class Ended(Event, frozen=True, kw_only=True):
     """The sound on a voice has ended."""
 
     voice: int
-    take: Annotated[str, Meta(description="the take id or path that was asked for")]
-    frame: Annotated[int, Meta(description="the first frame of the device without it, modulo 2147483648")]
+    take: Annotated[str, Meta(description="requested take id or path")]
+    frame: Annotated[int, Meta(description="first frame after its end, counted as in `playing`")]
     reason: Annotated[str, Meta(description="`finished`, `stopped` or `replaced`")]
 
 
 class Flowing(Event, frozen=True, kw_only=True):
-    """An endless sound goes on with its next piece."""
+    """The next segment of continuous playback (`flow`) starts."""
 
     voice: int
-    take: Annotated[str, Meta(description="take id of the piece")]
-    frame: Annotated[int, Meta(description="frame of the device, from its opening, modulo 2147483648")]
-    late: Annotated[bool, Meta(description="1: the next piece isn't ready, so this one is repeated")]
+    take: Annotated[str, Meta(description="take id of the segment")]
+    frame: Annotated[int, Meta(description="first frame, counted as in `playing`")]
+    late: Annotated[bool, Meta(description="1: the next segment isn't ready, so this one is repeated")]
 
 
 class Welcome(Event, frozen=True, kw_only=True):
@@ -319,7 +322,7 @@ class Welcome(Event, frozen=True, kw_only=True):
 
 
 ProcessState = Literal["starting", "up", "failed"]
-"""A child process of the daemon: not ready yet, ready, or known not to start; it is tried again all the same."""
+"""State of a child process: not ready yet, ready, or unable to start. Failed starts are retried."""
 
 
 class StatusReply(Event, frozen=True, kw_only=True):
@@ -334,54 +337,54 @@ class StatusReply(Event, frozen=True, kw_only=True):
     device_memory_total: Annotated[float, Meta(description="MB")]
     voices_playing: int
     sample_rate: int
-    underruns: Annotated[int, Meta(description="times that sound wasn't mixed in time")]
+    underruns: Annotated[int, Meta(description="number of times that audio was not mixed in time")]
     uptime_s: float
-    late: Annotated[int, Meta(description="blocks that the sound driver called late, whoever's fault it was")] = 0
-    lead: Annotated[float, Meta(description="ms that sound is mixed ahead now; raised by underruns")] = 0.0
-    engine: Annotated[ProcessState, Meta(description="the engine's process")] = "starting"
-    engine_trouble: Annotated[str, Meta(description="why no engine can be started; empty: it can")] = ""
-    player: Annotated[ProcessState, Meta(description="the player's process")] = "starting"
-    player_trouble: Annotated[str, Meta(description="why no player can be started; empty: it can")] = ""
+    late: Annotated[int, Meta(description="number of blocks that the audio driver requested late, for any reason")] = 0
+    lead: Annotated[float, Meta(description="milliseconds that audio is mixed ahead; raised after underruns")] = 0.0
+    engine: Annotated[ProcessState, Meta(description="state of the engine process")] = "starting"
+    engine_trouble: Annotated[str, Meta(description="why the engine can't be started; empty if it can")] = ""
+    player: Annotated[ProcessState, Meta(description="state of the player process")] = "starting"
+    player_trouble: Annotated[str, Meta(description="why the player can't be started; empty if it can")] = ""
     faults: Annotated[
-        str, Meta(description="background tasks of the daemon that failed, with the reason; divided by semicolons")
+        str, Meta(description="background tasks of the daemon that failed, with the reasons; separated by semicolons")
     ] = ""
 
 
 class Model(Event, frozen=True, kw_only=True):
-    """One of the models there are."""
+    """A model and its defaults."""
 
     json_only = ("title", "default_seconds", "steps", "guidance", "scheduler", "ranks", "knows")
 
     name: str
-    state: Annotated[Literal["resident", "loading", "available", "missing"], Meta(description="where its weights are")]
+    state: Annotated[Literal["resident", "loading", "available", "missing"], Meta(description="state of its weights")]
     native_rate: int
     channels: int
     max_seconds: float
     licence: str
     memory_mb: float
-    title: Annotated[str, Meta(description="what it is, in words")] = ""
-    default_seconds: Annotated[float, Meta(description="length where none is asked for")] = 0.0
-    steps: Annotated[int, Meta(description="denoising steps where none are asked for")] = 0
-    guidance: Annotated[float, Meta(description="guidance where none is asked for")] = 0.0
-    scheduler: Annotated[str, Meta(description="scheduler where none is asked for")] = ""
-    ranks: Annotated[bool, Meta(description="whether it can order takes by likeness to the prompt")] = False
-    knows: Annotated[str, Meta(description="words it was taught, divided by commas; empty: any")] = ""
+    title: Annotated[str, Meta(description="short description")] = ""
+    default_seconds: Annotated[float, Meta(description="default length in seconds")] = 0.0
+    steps: Annotated[int, Meta(description="default number of denoising steps")] = 0
+    guidance: Annotated[float, Meta(description="default guidance")] = 0.0
+    scheduler: Annotated[str, Meta(description="default scheduler")] = ""
+    ranks: Annotated[bool, Meta(description="1: it can rank takes by similarity to the prompt")] = False
+    knows: Annotated[str, Meta(description="words in its training prompts, separated by commas; empty: any")] = ""
 
 
 class Loaded(Event, frozen=True, kw_only=True):
-    """The model is resident."""
+    """The model is loaded."""
 
     model: str
 
 
 class Unloaded(Event, frozen=True, kw_only=True):
-    """The model's memory is free again."""
+    """The model is unloaded and its memory is free."""
 
     model: str
 
 
 class SettingNow(Event, frozen=True, kw_only=True):
-    """A setting and the value now in force. NAME is part of the address."""
+    """A setting and its current value. NAME is part of the address."""
 
     json_only = ("name",)
 

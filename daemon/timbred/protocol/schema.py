@@ -21,7 +21,7 @@ class RequestEntry:
         answers: Names of the events that answer it.
         positional: Names of the OSC arguments before any `@key`.
         rest: The field that takes the further arguments, joined by spaces.
-        spellings: Other names of keys: (other, declared).
+        spellings: Aliases of keys: (alias, declared name).
         family: The field whose value is part of the address, as in `settings/tempo`; empty if there is none.
     """
 
@@ -52,7 +52,7 @@ class EventEntry:
         name: Its name on the wire, without `/timbred/`.
         kind: Its message type.
         terminal: True if it ends a request.
-        private: True if clients that listen to all events don't get it, because it answers one client's question.
+        private: True if it answers one client only and is not sent to clients that subscribe to all events.
         asker: True if it is sent to the client that made the request only, and not published.
         family: The field whose value is part of the address; empty if there is none.
     """
