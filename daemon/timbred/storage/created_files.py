@@ -67,7 +67,7 @@ class Created:
             OSError: the journal can't be written.
         """
         path = folder / f".timbred-{self._token}-{secrets.token_hex(8)}.part"
-        self._record({"kind": "part", "path": self._relative(path)})
+        self._record("part", path, {})
         try:
             yield path
         finally:
@@ -77,11 +77,11 @@ class Created:
 
     def add(self, path: Path, status: os.stat_result) -> None:
         """Record a file that is deleted when the process ends; `status` identifies it."""
-        self._record({"kind": "file", "path": self._relative(path), **_identity(status)})
+        self._record("file", path, _identity(status))
 
     def forget(self, path: Path) -> None:
         """Record that this file must not be deleted any more."""
-        relative = self._relative(path)
+        relative = path.relative_to(self._root).as_posix()
         with self._lock:
             if self._entries.pop(relative, None) is None:
                 return
@@ -118,18 +118,16 @@ class Created:
             with suppress(OSError):
                 journal.close()
 
-    def _relative(self, path: Path) -> str:
-        return path.relative_to(self._root).as_posix()
-
-    def _record(self, entry: Entry) -> None:
+    def _record(self, kind: str, path: Path, identity: Entry) -> None:
+        relative = path.relative_to(self._root).as_posix()
         with self._lock:
-            self._open()
+            if self._journal is None or not _is_same_file(self._journal, self._path):
+                self._open()
+            entry = {"kind": kind, "path": relative, **identity}
             self._write(entry)
-            self._entries[entry["path"]] = entry
+            self._entries[relative] = entry
 
     def _open(self) -> None:
-        if self._journal is not None and _is_same_file(self._journal, self._path):
-            return
         if self._journal is not None:  # the takes folder was deleted or replaced
             self._journal.close()
             self._journal = None

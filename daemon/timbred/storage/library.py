@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from timbred.audio import Recipe, SampleRate, Seconds
 from timbred.errors import BadRequest, ForbiddenPath, Internal, TimbredError
@@ -40,6 +40,7 @@ MAX_COMPARED_TAKES = 5_000
 MAX_UNSTORED = 10_000
 """Takes that are kept in memory while the library can't be written."""
 
+Arguments = ParamSpec("Arguments")
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -141,24 +142,21 @@ class Library:
             Internal: its id is stored already, or the library is closed.
         """
         with self._adding:
-            self._add(take)
-
-    def _add(self, take: StoredTake) -> None:
-        if take.take_id in self._unstored:
-            raise Internal(f"the library {self.path}: the take {take.take_id} is stored already")
-        self._follow_file()
-        try:
-            self._run_transaction(lambda database: self._insert(database, (*self._unstored.values(), take)))
-        except TimbredError as error:
-            if isinstance(error.__cause__, sqlite3.IntegrityError | sqlite3.ProgrammingError):
-                raise
-            if not self._unstored:
-                log.error("%s. Takes are kept in memory until they can be stored", error)
-            if len(self._unstored) >= MAX_UNSTORED:
-                self._unstored.pop(next(iter(self._unstored)))
-            self._unstored[take.take_id] = take
-        else:
-            self._unstored.clear()
+            if take.take_id in self._unstored:
+                raise Internal(f"the library {self.path}: the take {take.take_id} is stored already")
+            self._follow_file()
+            try:
+                self._run_transaction(self._insert, (*self._unstored.values(), take))
+            except TimbredError as error:
+                if isinstance(error.__cause__, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+                    raise
+                if not self._unstored:
+                    log.error("%s. Takes are kept in memory until they can be stored", error)
+                if len(self._unstored) >= MAX_UNSTORED:
+                    self._unstored.pop(next(iter(self._unstored)))
+                self._unstored[take.take_id] = take
+            else:
+                self._unstored.clear()
 
     def take_over(self, other: Path) -> None:
         """Store the takes of another library that aren't stored here, and its file numbers that are higher."""
@@ -193,7 +191,7 @@ class Library:
 
     def _store_waiting(self) -> bool:
         try:
-            self._run_transaction(lambda database: self._insert(database, tuple(self._unstored.values())))
+            self._run_transaction(self._insert, tuple(self._unstored.values()))
         except TimbredError:
             return False
         self._unstored.clear()
@@ -227,7 +225,7 @@ class Library:
     def find_by_path(self, path: Path) -> StoredTake | None:
         """Return the newest take that was delivered to this path; None if there is none."""
         unstored = (take for take in reversed(list(self._unstored.values())) if take.path == path)
-        return next(unstored, None) or self._find_first("path = ?", _path_text(path))
+        return next(unstored, None) or self._find_first("path = ?", _storable(str(path.absolute())))
 
     def search(self, words: str = "", limit: int = 20, like: str | None = None) -> list[StoredTake]:
         """Return the takes whose prompts have all the words, or words that begin with them; the newest first.
@@ -308,23 +306,13 @@ class Library:
 
         Safe for threads, and for several processes that use the library.
         """
-
-        def count(database: sqlite3.Connection) -> int:
-            key = (folder, slug)
-            # the write comes first: a transaction that begins by reading may fail to become a writing one
-            _raise_file_numbers(database, [(*key, above)])
-            database.execute("UPDATE file_numbers SET number = number + 1 WHERE folder = ? AND slug = ?", key)
-            row = database.execute("SELECT number FROM file_numbers WHERE folder = ? AND slug = ?", key).fetchone()
-            return int(row[0])
-
         with self._adding:
             self._follow_file()
-        return self._run_transaction(count)
+        return self._run_transaction(_count_up, folder, slug, above)
 
     def raise_file_numbers(self, numbers: Iterable[tuple[str, str, int]]) -> None:
         """Store last numbers of files, rows of folder, slug and number, where they are higher than those stored."""
-        rows = list(numbers)
-        self._run_transaction(lambda database: _raise_file_numbers(database, rows))
+        self._run_transaction(_raise_file_numbers, list(numbers))
 
     @property
     def is_stored(self) -> bool:
@@ -365,13 +353,18 @@ class Library:
         rows = self._run_transaction(lambda database: database.execute(query, (*condition.values, limit)).fetchall())
         return [_take(row) for row in rows]
 
-    def _run_transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` in one transaction, one thread at a time, and translate errors."""
+    def _run_transaction(
+        self,
+        work: Callable[Concatenate[sqlite3.Connection, Arguments], T],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> T:
+        """Run `work` with the database in one transaction, one thread at a time, and translate errors."""
         with self._lock:
             try:
                 self._database.execute("BEGIN")
                 try:
-                    result = work(self._database)
+                    result = work(self._database, *args, **kwargs)
                 except BaseException:
                     if self._database.in_transaction:
                         self._database.execute("ROLLBACK")
@@ -380,6 +373,17 @@ class Library:
             except sqlite3.Error as error:
                 raise translate_error(error, self.path) from error
             return result
+
+
+def _count_up(database: sqlite3.Connection, folder: str, slug: str, above: int) -> int:
+    # the write comes first: a transaction that begins by reading may fail to become a writing one
+    database.execute(
+        "INSERT INTO file_numbers VALUES (?, ?, ?)"
+        " ON CONFLICT (folder, slug) DO UPDATE SET number = max(number + 1, excluded.number)",
+        (folder, slug, above + 1),
+    )
+    row = database.execute("SELECT number FROM file_numbers WHERE folder = ? AND slug = ?", (folder, slug)).fetchone()
+    return int(row[0])
 
 
 def _raise_file_numbers(database: sqlite3.Connection, rows: Iterable[tuple[str, str, int]]) -> None:
@@ -427,7 +431,7 @@ def _older_than(take_id: str | None) -> _Condition:
 def _row(take: StoredTake) -> tuple[Any, ...]:
     return (
         take.take_id,
-        None if take.path is None else _path_text(take.path),
+        None if take.path is None else _storable(str(take.path.absolute())),
         take.created,
         _storable(take.prompt),
         take.model,
@@ -462,10 +466,6 @@ def _take(row: tuple[Any, ...]) -> StoredTake:
         recipe=json.loads(recipe),
         starred=bool(starred),
     )
-
-
-def _path_text(path: Path) -> str:
-    return _storable(str(path.absolute()))
 
 
 def _storable(text: str) -> str:

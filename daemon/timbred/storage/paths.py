@@ -46,16 +46,11 @@ def slug(text: str) -> str:
     spelled = lowered.translate(_LETTERS)
     plain = unicodedata.normalize("NFKD", spelled).translate(_LETTERS).encode("ascii", "ignore").decode()
     words = re.sub(r"[^a-z0-9]+", "-", plain.replace("'", "")).strip("-")
-    short = _shorten(words) or FALLBACK_SLUG
-    return f"{short}-{FALLBACK_SLUG}" if short in RESERVED else short
-
-
-def _shorten(words: str) -> str:
-    """Cut at a hyphen if there is one, rather than inside a word."""
-    if len(words) <= MAX_SLUG_LENGTH:
-        return words
-    cut = words[: MAX_SLUG_LENGTH + 1].rpartition("-")[0]
-    return cut or words[:MAX_SLUG_LENGTH]
+    if len(words) > MAX_SLUG_LENGTH:  # cut at a hyphen if there is one, rather than inside a word
+        words = words[: MAX_SLUG_LENGTH + 1].rpartition("-")[0] or words[:MAX_SLUG_LENGTH]
+    if not words:
+        return FALLBACK_SLUG
+    return f"{words}-{FALLBACK_SLUG}" if words in RESERVED else words
 
 
 class Disk:
@@ -65,20 +60,18 @@ class Disk:
         self._folder = folder
         self._mount: Path | None = None
 
-    def remember(self) -> None:
-        """Store the mount point of the folder, which exists; once."""
-        if self._mount is None:
-            self._mount = _mount_point(self._folder)
-
-    def check(self) -> None:
-        """Check that the folder, or the place where it would be created, is on the stored mount or one below it.
+    def create(self, inside: Path) -> None:
+        """Create the folder, or one inside it, unless it exists. The first call stores the folder's mount point.
 
         Raises:
-            OSError: ENODEV, if that isn't mounted any more.
+            OSError: ENODEV, if the folder is no longer on the stored mount or one below it: the disk was removed.
         """
         if self._mount is not None and not _mount_point(self._folder).is_relative_to(self._mount):
             reason = f"the disk that was mounted at {self._mount} isn't there"
             raise OSError(errno.ENODEV, reason, str(self._folder))
+        inside.mkdir(parents=True, exist_ok=True)
+        if self._mount is None:
+            self._mount = _mount_point(self._folder)
 
 
 def _mount_point(folder: Path) -> Path:

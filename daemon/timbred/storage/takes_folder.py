@@ -81,8 +81,9 @@ class FileNumbers:
         if library is None or time.monotonic() < self._retry_at:
             return None
         try:
-            self._read_old_counter(library)
-            last = max(library.file_number(*key), self._last_given.get(key, 0))
+            if not self._is_old_counter_read:
+                self._read_old_counter(library)
+            last = self._last_given.get(key) or library.file_number(*key)
             if last == 0 or look:
                 last = max(last, _highest_there(folder, key[1]))
             return library.next_file_number(*key, above=last)
@@ -97,8 +98,6 @@ class FileNumbers:
         Only a regular file that holds exactly that version's table is deleted, and only if the library is stored. A
         damaged file is renamed and kept; any other file is left as it is.
         """
-        if self._is_old_counter_read:
-            return
         if not library.is_stored:
             log.warning(NOT_STORED, "the library is in memory only")
         path = self._root / OLD_COUNTER_NAME
@@ -316,26 +315,26 @@ class TakesFolder:
         self._disk_sync = DiskSync()
         self._created = Created(self.root)
         self._disk = Disk(self.root)
+        self._root_fault = self._find_root_fault()
 
     def check(self) -> None:
         """Create the folder if needed, and check that a file can be written there.
 
         Raises:
-            ForbiddenPath: it can't be created or written to, or its path is too long; the message says what to do.
+            ForbiddenPath: it can't be created or written to, or its path is too long or not UTF-8; the message says
+                what to do.
             DiskFull: no room.
         """
-        check_length(str(self.root), self._limit)
+        if self._root_fault:
+            raise ForbiddenPath(self._root_fault)
         try:
-            self._disk.check()
-            self.root.mkdir(parents=True, exist_ok=True)
-            self._disk.remember()
+            self._disk.create(self.root)
             with self._created.part(self.root) as path:
                 path.write_bytes(b"timbred")
         except OSError as error:
             raise self._translate_error(error, self.root) from error
         finally:
             self._created.close()
-        self._check_encoding()
 
     def check_inside(self, folder: str) -> None:
         """Check that a folder, named as for `write`, is allowed; it need not exist.
@@ -368,10 +367,11 @@ class TakesFolder:
             ForbiddenPath: `folder` is outside the takes folder, or can't be written to.
             DiskFull: no room.
         """
-        self._check_encoding()
+        suffix = extension.removeprefix(".").lower()
+        if not (suffix.isascii() and suffix.isalnum() and len(suffix) <= 8):
+            raise ForbiddenPath(f"extension: got {extension!r}, allowed are up to 8 letters and digits")
         inside = self._create_folder(folder)
         name = slug(name_slug)
-        suffix = _check_extension(extension)
         try:
             with self._created.part(inside) as hidden:
                 status = _write_hidden(hidden, writer)
@@ -394,14 +394,15 @@ class TakesFolder:
         self._created.close()
 
     def _create_folder(self, folder: str) -> Path:
+        """Create a folder inside the takes folder, or the takes folder itself, and return its path."""
+        if self._root_fault:
+            raise ForbiddenPath(self._root_fault)
         try:
-            self._disk.check()
-            inside = self._inside(folder)
-            inside.mkdir(parents=True, exist_ok=True)
-            self._disk.remember()
+            self._disk.create(self._inside(folder) if folder else self.root)
         except OSError as error:
             raise self._translate_error(error, self.root) from error
-        return folder_inside(self.root, folder)
+        # read once more, since links and other spellings may have been created meanwhile
+        return folder_inside(self.root, folder) if folder else self.root
 
     def _inside(self, folder: str) -> Path:
         inside = folder_inside(self.root, folder)
@@ -433,17 +434,18 @@ class TakesFolder:
             return final
         raise Internal(f"{inside}: no free name for {name} in {MAX_NAME_ATTEMPTS} attempts")
 
-    def _check_encoding(self) -> None:
-        """Check that the folder's path can be sent to clients, which get UTF-8.
-
-        Raises:
-            ForbiddenPath: it can't.
-        """
-        if not is_utf8(str(self.root)):
-            raise ForbiddenPath(
-                f"takes.folder {printable(str(self.root))}: its name isn't UTF-8, so paths in it can't be sent to"
-                " clients: rename the folder, or set takes.folder to another"
-            )
+    def _find_root_fault(self) -> str:
+        """Return why the takes folder can't be used because of its name; empty if it can."""
+        try:
+            check_length(str(self.root), self._limit)
+        except ForbiddenPath as error:
+            return error.message
+        if is_utf8(str(self.root)):
+            return ""
+        return (
+            f"takes.folder {printable(str(self.root))}: its name isn't UTF-8, so paths in it can't be sent to"
+            " clients: rename the folder, or set takes.folder to another"
+        )
 
     def _translate_error(self, error: OSError, folder: Path) -> TimbredError:
         known = from_foreign(error)
@@ -469,10 +471,3 @@ def _write_hidden(hidden: Path, writer: Writer) -> os.stat_result:
         if not SYNC_AFTER_PUBLICATION:
             os.fsync(file.fileno())
     return hidden.lstat()
-
-
-def _check_extension(extension: str) -> str:
-    plain = extension.removeprefix(".").lower()
-    if not (plain.isascii() and plain.isalnum() and len(plain) <= 8):
-        raise ForbiddenPath(f"extension: got {extension!r}, allowed are up to 8 letters and digits")
-    return plain
