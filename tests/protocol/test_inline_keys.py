@@ -17,10 +17,6 @@ plain_words = st.lists(st.sampled_from(["warm", "808", 'a"', "b@c", "pad,"]), mi
 keyed = st.lists(st.tuples(st.sampled_from(sorted(KEYS)), plain_words), max_size=3)
 
 
-def _slot(index: int) -> str:
-    return "prompt"
-
-
 @given(plain_words, keyed, st.data())
 def test_division_is_the_same_however_the_words_are_put_into_strings(
     prompt: list[str], keys: list[tuple[str, list[str]]], data: st.DataObject
@@ -32,14 +28,14 @@ def test_division_is_the_same_however_the_words_are_put_into_strings(
             strings[-1] += " " + atom
         else:
             strings.append(atom)
-    found = group(strings, is_key, _slot)
+    found = group(strings, is_key, ["prompt"])
     assert " ".join(map(str, found.positional)) == " ".join(prompt)
     assert [(key, " ".join(map(str, value))) for key, value in found.keys] == [(k, " ".join(v)) for k, v in keys]
 
 
 @given(st.lists(words, max_size=6))
 def test_no_character_but_quotes_and_spaces_is_lost(strings: list[str]) -> None:
-    found = group(strings, is_key, _slot)
+    found = group(strings, is_key, ["prompt"])
     if found.refusal is None:
         kept = [*found.positional, *(part for key, value in found.keys for part in ("@" + key, *value))]
         assert "".join(map(str, kept)).replace('"', "").replace(" ", "") == (

@@ -18,7 +18,7 @@ from timbred.filenames import name_fault, printable
 from timbred.ipc.socket_folder import atomic_write
 from timbred.protocol import inline_keys
 from timbred.protocol import messages as m
-from timbred.protocol.coercion import build, describe_type, fields_of, is_key
+from timbred.protocol.coercion import build, describe_type, fields_of, key_names
 from timbred.protocol.json import WORD_FIELDS
 from timbred.protocol.messages import Generate
 from timbred.protocol.schema import REQUEST_NAMED
@@ -158,7 +158,7 @@ def _merge_inline_keys(prompt: str, parameters: dict[str, Any]) -> tuple[str, di
     Raises:
         BadRequest: A parameter is given twice, or has no value.
     """
-    divided = inline_keys.group([prompt], _is_key, lambda index: "prompt")
+    divided = inline_keys.group([prompt], _is_key, ["prompt"])
     if divided.refusal is not None:
         raise divided.refusal
     merged = dict(parameters)
@@ -176,7 +176,7 @@ def _merge_inline_keys(prompt: str, parameters: dict[str, Any]) -> tuple[str, di
 
 
 def _is_key(name: str) -> bool:
-    return is_key(_GENERATE, name)
+    return name in key_names(_GENERATE)
 
 
 def _absolute(text: str) -> str:

@@ -73,7 +73,7 @@ def coerce(name: str, kind: inspect.Type, raw: object) -> Any:
         raise BadRequest(f"{name}: got {shown(raw)}, allowed is {describe_type(kind)}") from None
 
 
-def _convert(kind: inspect.Type, raw: object) -> Any:  # noqa: PLR0911  one return for each kind of value
+def _convert(kind: inspect.Type, raw: object) -> Any:
     match kind:
         case inspect.Metadata(type=inner):
             return _convert(inner, raw)
@@ -81,10 +81,8 @@ def _convert(kind: inspect.Type, raw: object) -> Any:  # noqa: PLR0911  one retu
             return _convert_to_first(types, raw)
         case inspect.BoolType():
             return _flag(raw)
-        case inspect.IntType(ge=low, le=high):
-            return _within(_whole(raw), low, high)
-        case inspect.FloatType(ge=low, le=high):
-            return _within(_number(raw), low, high)
+        case inspect.IntType(ge=low, le=high) | inspect.FloatType(ge=low, le=high):
+            return _number(raw, low, high, whole=isinstance(kind, inspect.IntType))
         case inspect.LiteralType():
             return _choice(kind.values, raw)
         case inspect.StrType(max_length=longest):
@@ -94,13 +92,17 @@ def _convert(kind: inspect.Type, raw: object) -> Any:  # noqa: PLR0911  one retu
 
 
 def _convert_to_first(types: tuple[inspect.Type, ...], raw: object) -> Any:
-    """Convert to the first type of a union that accepts the value; only text becomes text, so that 5 stays a number."""
-    candidates = [member for member in types if not isinstance(member, inspect.NoneType)]
-    if isinstance(raw, str):
-        candidates.sort(key=lambda member: isinstance(member, inspect.IntType) and _has_text(types))
-    for member in candidates:
-        if isinstance(member, inspect.StrType) and not isinstance(raw, str):
-            continue
+    """Convert to the first type of a union that accepts the value.
+
+    Only text becomes text, so that the number 5 stays a number; text such as "5" stays text where text is allowed.
+    """
+    members = [member for member in types if not isinstance(member, inspect.NoneType)]
+    if not isinstance(raw, str):
+        members = [member for member in members if not isinstance(member, inspect.StrType)]
+    elif any(isinstance(member, inspect.StrType) for member in members):
+        whole = [member for member in members if isinstance(member, inspect.IntType)]
+        members = [*(member for member in members if not isinstance(member, inspect.IntType)), *whole]
+    for member in members:
         try:
             return _convert(member, raw)
         except _ValueRefused:
@@ -108,32 +110,20 @@ def _convert_to_first(types: tuple[inspect.Type, ...], raw: object) -> Any:
     raise _ValueRefused
 
 
-def _has_text(types: tuple[inspect.Type, ...]) -> bool:
-    return any(isinstance(one, inspect.StrType) for one in types)
-
-
-def _number(raw: object) -> float:
+def _number(raw: object, low: float | None = None, high: float | None = None, *, whole: bool = False) -> int | float:
+    """Convert to a finite number from `low` to `high`; to an int if it must be whole."""
     if isinstance(raw, bool) or not isinstance(raw, int | float | str):
         raise _ValueRefused
-    try:
-        value = float(raw)
-    except (ValueError, OverflowError):
-        raise _ValueRefused from None
-    if not math.isfinite(value):
-        raise _ValueRefused
-    return value
-
-
-def _whole(raw: object) -> int:
-    if isinstance(raw, int) and not isinstance(raw, bool):
-        return raw
-    value = _number(raw)
-    if value != int(value):
-        raise _ValueRefused
-    return int(value)
-
-
-def _within(value: Any, low: float | None, high: float | None) -> Any:
+    if whole and isinstance(raw, int):
+        value = raw  # not by way of a float, which large ints don't fit
+    else:
+        try:
+            value = float(raw)
+        except (ValueError, OverflowError):
+            raise _ValueRefused from None
+        if not math.isfinite(value) or (whole and not value.is_integer()):
+            raise _ValueRefused
+        value = int(value) if whole else value
     if (low is not None and value < low) or (high is not None and value > high):
         raise _ValueRefused
     return value
@@ -193,9 +183,10 @@ def fields_of(kind: type[m.Message]) -> dict[str, inspect.Field]:
     return {field.name: field for field in info.fields}
 
 
-def is_key(entry: RequestEntry, name: str) -> bool:
-    """Tell if a request has a key of this name, or another spelling of one."""
-    return name in fields_of(entry.kind) or any(name == other for other, _ in entry.spellings)
+@cache
+def key_names(entry: RequestEntry) -> frozenset[str]:
+    """Return the names of a request's keys, including other spellings."""
+    return frozenset((*fields_of(entry.kind), *(other for other, _ in entry.spellings)))
 
 
 def entry_named(name: object) -> tuple[RequestEntry, dict[str, str]]:
@@ -226,7 +217,9 @@ def build(entry: RequestEntry, raw: Mapping[str, Any]) -> m.Request:
     for name, field in fields.items():
         if field.required and name not in values:
             raise BadRequest(f"{name}: {entry.name} needs it: {describe_type(field.type)}")
-    _require_words(entry, values)
+    prompt = values.get("prompt")
+    if isinstance(prompt, str) and not prompt.strip():
+        raise BadRequest(f"prompt: {entry.name} got no words; say what you want to hear, as in: warm analog pad")
     return entry.kind(**values)
 
 
@@ -239,9 +232,3 @@ def _replace_spellings(entry: RequestEntry, raw: Mapping[str, Any]) -> Mapping[s
             raise BadRequest(f"{other}: it is another spelling of {declared}; give one of them")
         keys[declared] = keys.pop(other)
     return keys
-
-
-def _require_words(entry: RequestEntry, values: Mapping[str, Any]) -> None:
-    prompt = values.get("prompt")
-    if isinstance(prompt, str) and not prompt.strip():
-        raise BadRequest(f"prompt: {entry.name} got no words; say what you want to hear, as in: warm analog pad")

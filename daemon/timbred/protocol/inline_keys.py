@@ -20,9 +20,6 @@ _QUOTE = '"'
 IsKey = Callable[[str], bool]
 """Returns True if the request has a key of this name."""
 
-SlotOf = Callable[[int], str]
-"""Returns the name of the positional argument with this index."""
-
 PATH_KEYS = frozenset({"take", "init", "folder", "reference", "embeddings"})
 """Keys whose values are paths, in which ` @name` begins a key only if the request has one of that name."""
 
@@ -52,12 +49,16 @@ class _Word:
     drop_last: bool = False
 
 
-def group(arguments: Sequence[Argument], is_key: IsKey, slot_of: SlotOf, opaque: int = 0) -> Grouped:
+def group(arguments: Sequence[Argument], is_key: IsKey, slots: Sequence[str], opaque: int = 0) -> Grouped:
     """Divide arguments at their keys.
 
-    The first `opaque` arguments are ids, which are divided only if they begin with `@`.
+    Args:
+        arguments: The arguments.
+        is_key: Tells whether the request has a key.
+        slots: Names of the positional arguments; all further ones belong to the last.
+        opaque: Number of arguments at the beginning that are ids: they are divided only if they begin with `@`.
 
-    >>> grouped = group(["kick drum @seconds 0.3"], {"seconds"}.__contains__, lambda index: "prompt")
+    >>> grouped = group(["kick drum @seconds 0.3"], {"seconds"}.__contains__, ["prompt"])
     >>> grouped.positional, grouped.keys
     (['kick drum'], [('seconds', ['0.3'])])
     """
@@ -78,7 +79,7 @@ def group(arguments: Sequence[Argument], is_key: IsKey, slot_of: SlotOf, opaque:
         pending: list[_Word] = []
         whole = True
         for place, word in enumerate(by_argument[index]):
-            slot = grouped.keys[-1][0] if grouped.keys else slot_of(len(grouped.positional))
+            slot = grouped.keys[-1][0] if grouped.keys else slots[min(len(grouped.positional), len(slots) - 1)]
             if not _begins_key(word, is_key, first=place == 0, path=slot in PATH_KEYS):
                 pending.append(word)
                 continue

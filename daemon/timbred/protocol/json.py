@@ -13,7 +13,7 @@ from timbred.errors import BadRequest
 from timbred.protocol import coercion
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import Incoming, answer_id
-from timbred.protocol.coercion import build, entry_named, is_key
+from timbred.protocol.coercion import build, entry_named, key_names
 from timbred.protocol.inline_keys import read_words
 from timbred.protocol.schema import EVENTS, RequestEntry, find_request, name_of
 
@@ -63,8 +63,9 @@ def read_object(fields: dict[str, Any]) -> Incoming:
 
 def _unquote_texts(entry: RequestEntry, raw: dict[str, Any]) -> dict[str, Any]:
     """Return the request with quotes around a literal `@` removed; refuse an `@key` inside a text."""
-    texts = {name: raw[name] for name in WORD_FIELDS if isinstance(raw.get(name), str) and is_key(entry, name)}
-    return {**raw, **{name: read_words(name, text, lambda key: is_key(entry, key)) for name, text in texts.items()}}
+    keys = key_names(entry)
+    texts = {name: raw[name] for name in WORD_FIELDS if isinstance(raw.get(name), str) and name in keys}
+    return {**raw, **{name: read_words(name, text, keys.__contains__) for name, text in texts.items()}}
 
 
 def _id(name: object, raw: dict[str, Any]) -> m.Id:

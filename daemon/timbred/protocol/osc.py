@@ -15,7 +15,7 @@ from timbred.protocol import coercion, inline_keys
 from timbred.protocol import messages as m
 from timbred.protocol.address_patterns import is_pattern, parse
 from timbred.protocol.boundary import Incoming, answer_id
-from timbred.protocol.coercion import build, entry_named, fields_of, is_key
+from timbred.protocol.coercion import build, entry_named, fields_of, key_names
 from timbred.protocol.osc_packets import Argument, OscMessage, UnsupportedArgument, walk_packet, write_message
 from timbred.protocol.schema import EVENT_NAMES, REQUEST_NAMED, REQUESTS, ROOT, RequestEntry, find_request, name_of
 
@@ -130,16 +130,16 @@ def _read(message: OscMessage, now: float | None) -> Incoming | None:
     entry, family_key = declared
     divided = _divide(entry, message.arguments)
     raw: dict[str, Any] = dict(family_key)
-    port = _port(divided.keys)
     try:
         _assign_arguments(entry, divided, raw)
         if message.fault is not None:
             raise BadRequest(f"{entry.name}: {message.fault}")
-        due = _check_time_tag(message.time, now)
+        due = None if message.time is None else _check_time_tag(message.time, now)
         request = build(entry, raw)
     except BadRequest as refusal:
-        return Incoming(refusal, _id(entry, name, raw), port)
-    return Incoming(request, _id(entry, name, raw), port, due)
+        place = answer_id(raw["id"]) if entry.has_id and "id" in raw else name
+        return Incoming(refusal, place, _port(divided.keys))
+    return Incoming(request, request.id if isinstance(request, m.Generate | m.Vary) else name, request.port, due)
 
 
 def _refuse_unknown(message: OscMessage, name: str) -> Incoming:
@@ -159,14 +159,10 @@ def _refuse_unknown(message: OscMessage, name: str) -> Incoming:
 def _divide(entry: RequestEntry | None, arguments: Sequence[Argument]) -> inline_keys.Grouped:
     """Divide arguments into those before the first `@key`, and each key with those up to the next."""
     if entry is None:
-        return inline_keys.group(arguments, {"port"}.__contains__, lambda index: "")
-    names = (*entry.positional, entry.rest or "")
-    return inline_keys.group(
-        arguments,
-        lambda name: is_key(entry, name),
-        lambda index: names[min(index, len(names) - 1)],
-        opaque=1 if entry.positional[:1] == ("id",) else 0,
-    )
+        return inline_keys.group(arguments, {"port"}.__contains__, [""])
+    slots = (*entry.positional, entry.rest or "")
+    ids = 1 if entry.positional[:1] == ("id",) else 0
+    return inline_keys.group(arguments, key_names(entry).__contains__, slots, opaque=ids)
 
 
 def _assign_arguments(entry: RequestEntry, divided: inline_keys.Grouped, raw: dict[str, Any]) -> None:
@@ -192,7 +188,7 @@ def _assign_arguments(entry: RequestEntry, divided: inline_keys.Grouped, raw: di
     if rest and entry.rest is not None:
         raw[entry.rest] = _join_value(entry, entry.rest, rest)
     for key, atoms in divided.keys:
-        if not is_key(entry, key):
+        if key not in key_names(entry):
             raise BadRequest(
                 f"{key or '@'}: {entry.name} has no such key; it has {', '.join(fields_of(entry.kind))}; "
                 f'an @ that is part of the words goes into double quotes, as in "dinner @{key or " eight"}"'
@@ -224,12 +220,8 @@ def _describe_allowed(entry: RequestEntry, name: str) -> str:
     return coercion.describe_type(fields[name].type)
 
 
-def _id(entry: RequestEntry, name: str, raw: dict[str, Any]) -> m.Id:
-    return answer_id(raw["id"]) if entry.has_id and "id" in raw else name
-
-
 def _port(keys: Sequence[tuple[str, list[Argument]]]) -> int | None:
-    """Return the port that answers go to. It is read first, so that a refusal is sent there too."""
+    """Return the port that the answer to a refused request goes to."""
     for key, atoms in keys:
         if key == "port" and len(atoms) == 1:
             try:
@@ -239,9 +231,8 @@ def _port(keys: Sequence[tuple[str, list[Argument]]]) -> int | None:
     return None
 
 
-def _check_time_tag(time_tag: float | None, now: float | None) -> float | None:
-    if time_tag is None:
-        return None
+def _check_time_tag(time_tag: float, now: float | None) -> float | None:
+    """Return the moment at which a request is due; None if it isn't in the future."""
     ahead = time_tag - (time.time() if now is None else now)
     if ahead > MAX_TIME_TAG_AHEAD_S:
         raise BadRequest(
@@ -263,13 +254,14 @@ def encode_event(event: m.Event) -> bytes:
 
 def arguments_of(event: m.Event) -> list[str | int | float]:
     """Return an event's arguments as OSC sends them."""
-    return [_as_argument(getattr(event, name)) for name in event.__struct_fields__ if name not in event.json_only]
-
-
-def _as_argument(value: object) -> str | int | float:
-    if isinstance(value, bool):
-        return int(value)
-    return value if isinstance(value, str | int | float) else ""
+    arguments: list[str | int | float] = []
+    for name in event.__struct_fields__:
+        if name not in event.json_only:
+            value = getattr(event, name)
+            if isinstance(value, bool):
+                value = int(value)
+            arguments.append(value if isinstance(value, str | int | float) else "")
+    return arguments
 
 
 def _shorten(arguments: list[str | int | float], excess: int) -> list[str | int | float]:

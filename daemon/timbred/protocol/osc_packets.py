@@ -24,7 +24,8 @@ _NTP_TO_UNIX = 2_208_988_800
 _IMMEDIATELY = 1
 _INT32 = struct.Struct(">i")
 _TIME_TAG = struct.Struct(">Q")
-_NUMBERS = {"i": _INT32, "f": struct.Struct(">f"), "h": struct.Struct(">q"), "d": struct.Struct(">d")}
+_FLOAT32 = struct.Struct(">f")
+_NUMBERS = {"i": _INT32, "f": _FLOAT32, "h": struct.Struct(">q"), "d": struct.Struct(">d")}
 _FLAGS = {"T": True, "F": False}
 _UNSUPPORTED = {"m": "a MIDI message", "r": "a colour", "c": "a character", "t": "a time tag"}
 _UNSUPPORTED_BYTES = {"m": 4, "r": 4, "c": 4, "t": 8}
@@ -174,7 +175,10 @@ def _read_arguments(data: bytes, at: int, into: list[Argument]) -> None:
 def _read_argument(data: bytes, at: int, tag: str) -> tuple[Argument, int]:
     if tag in "sS":
         raw, after = _read_string(data, at)
-        return _decode_text(raw), after
+        try:
+            return raw.decode("utf-8"), after
+        except UnicodeDecodeError:
+            return UnsupportedArgument("text that isn't UTF-8"), after
     number = _NUMBERS.get(tag)
     if number is not None:
         after = at + number.size
@@ -184,13 +188,6 @@ def _read_argument(data: bytes, at: int, tag: str) -> tuple[Argument, int]:
     if tag in _FLAGS:
         return _FLAGS[tag], at
     return _skip_unsupported(data, at, tag)
-
-
-def _decode_text(raw: bytes) -> Argument:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return UnsupportedArgument("text that isn't UTF-8")
 
 
 def _skip_unsupported(data: bytes, at: int, tag: str) -> tuple[UnsupportedArgument, int]:
@@ -225,7 +222,10 @@ def write_message(address: str, arguments: Sequence[str | int | float]) -> bytes
     for argument in arguments:
         if isinstance(argument, float):
             tags += b"f"
-            body += _float32(argument)
+            try:
+                body += _FLOAT32.pack(argument)
+            except OverflowError:
+                body += _FLOAT32.pack(math.copysign(math.inf, argument))
         elif isinstance(argument, int) and -(2**31) <= argument < 2**31:
             tags += b"i"
             body += _INT32.pack(argument)
@@ -233,13 +233,6 @@ def write_message(address: str, arguments: Sequence[str | int | float]) -> bytes
             tags += b"s"
             body += pad_string(str(argument).encode("utf-8", "replace"))
     return pad_string(address.encode("utf-8", "replace")) + pad_string(bytes(tags)) + bytes(body)
-
-
-def _float32(value: float) -> bytes:
-    try:
-        return _NUMBERS["f"].pack(value)
-    except OverflowError:
-        return _NUMBERS["f"].pack(math.copysign(math.inf, value))
 
 
 def pad_string(raw: bytes) -> bytes:
