@@ -1,7 +1,7 @@
 """Who is who."""
 
 from timbred.protocol.boundary import ClientId
-from timbred.transports.router import Clients, scheme, tcp_client, udp_address, udp_client
+from timbred.transports.clients import Clients, scheme, tcp_client, udp_address, udp_client
 
 
 def test_a_udp_client_is_where_its_answers_go() -> None:

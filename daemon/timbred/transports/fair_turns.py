@@ -1,4 +1,4 @@
-"""Round-robin sharing of the event loop among connections.
+"""Limits on what a flood of requests can use: turns of the event loop, and lines of the log.
 
 Each connection's requests are an iterator whose steps accept one request each. One step of each connection is run in
 turn, and after `TURN_S` the event loop polls its sockets again. However much one connection sends, a request of another
@@ -102,3 +102,38 @@ class Turns:
                 ended.set_exception(error)
             return False
         return True
+
+
+LOG_LINES_PER_SECOND = 10.0
+"""Lines that are written per second on average."""
+
+MAX_BURST_LOG_LINES = 100.0
+"""Lines that are written at once after a pause."""
+
+
+class LimitedLog:
+    """Writer of log lines, at most 100 at once and 10 per second on average.
+
+    The next line that is written says how many were left out.
+    """
+
+    def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._clock = clock
+        self._lines = MAX_BURST_LOG_LINES
+        self._counted = clock()
+        self._left_out = 0
+
+    def write(self, level: int, message: str, *arguments: object) -> None:
+        """Log a message unless the limit is reached."""
+        now = self._clock()
+        self._lines = min(MAX_BURST_LOG_LINES, self._lines + (now - self._counted) * LOG_LINES_PER_SECOND)
+        self._counted = now
+        if self._lines < 1.0:
+            self._left_out += 1
+            return
+        self._lines -= 1.0
+        if self._left_out:
+            self._log.log(level, "%d more lines like the next one were left out", self._left_out)
+            self._left_out = 0
+        self._log.log(level, message, *arguments)

@@ -17,7 +17,9 @@ from timbred.protocol.framing import StreamDecoder
 from timbred.protocol.osc import encode_event, iterate_datagram
 from timbred.protocol.schema import is_terminal
 from timbred.task_supervision import Supervisor, hold_until_done
-from timbred.transports.router import Address, LimitedLog, Router, deliver_each, tcp_client, udp_address
+from timbred.transports.clients import Address, tcp_client, udp_address
+from timbred.transports.fair_turns import LimitedLog
+from timbred.transports.router import Router, deliver_each
 from timbred.transports.sockets import enlarge_receive_buffer
 
 _log = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ class OscUdp:
     def __init__(self, router: Router, endpoint: socket.socket) -> None:
         self._router = router
         self._socket = endpoint
+        self._own_address = endpoint.getsockname()[:2]
         self._buffer = bytearray(_MAX_DATAGRAM_BYTES)
         self._view = memoryview(self._buffer)
         self._unsent: deque[tuple[bytes, Address]] = deque()
@@ -109,6 +112,10 @@ class OscUdp:
                 self._append_datagram(bytes(self._view[:length]), source[:2])
 
     def _append_datagram(self, packet: bytes, source: Address) -> None:
+        if source == self._own_address:
+            # an answer that `@port` sent to this daemon; answering it could loop without end
+            _log.debug("UDP: this daemon's own packet is not answered")
+            return
         pending = self._pending.get(source)
         size = len(packet) + _DATAGRAM_OVERHEAD_BYTES
         if pending is None and len(self._pending) < _MAX_SOURCES:
@@ -127,20 +134,13 @@ class OscUdp:
         while pending is not None and pending.packets:
             packet = pending.packets.popleft()
             pending.size -= len(packet) + _DATAGRAM_OVERHEAD_BYTES
-            yield from self._accept(packet, source)
+            for incoming in iterate_datagram(packet):
+                if isinstance(incoming.outcome, m.Hello):
+                    self._router.clients.say_hello(source, incoming.port)
+                self._router.receive(self._router.clients.udp_sender(source, incoming.port), incoming)
+                yield
             yield
         self._pending.pop(source, None)
-
-    def _accept(self, packet: bytes, source: Address) -> Iterator[None]:
-        if source[:2] == self._socket.getsockname()[:2]:
-            # an answer that `@port` sent to this daemon; answering it could loop without end
-            _log.debug("UDP: this daemon's own packet is not answered")
-            return
-        for incoming in iterate_datagram(packet):
-            if isinstance(incoming.outcome, m.Hello):
-                self._router.clients.say_hello(source, incoming.port)
-            self._router.receive(self._router.clients.udp_sender(source, incoming.port), incoming)
-            yield
 
     def streams(self, client: ClientId) -> bool:
         """Return True: an OSC client gets events as they happen."""
