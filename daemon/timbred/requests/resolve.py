@@ -1,7 +1,8 @@
 """Resolution of requests: defaults from the model's card and the session, and validation of combinations. Pure."""
 
+import re
 from dataclasses import dataclass
-from math import inf
+from math import inf, nan
 from typing import Any, Literal
 
 from timbred.audio import Decibels, Lufs, SampleRate, Seconds, bars_to_seconds
@@ -22,7 +23,6 @@ from timbred.render_settings import (
     RenderSettings,
     check,
 )
-from timbred.requests.prompt_weights import read_weights
 
 INIT_KEYS = ("strength", "start", "end", "low", "high", "extend")
 """Keys that go only with `init`."""
@@ -46,14 +46,9 @@ DEFAULT_STRENGTH = 0.5
 """Default of `strength`; 1 for an inpainted part."""
 
 INTERNAL_FIELDS = (
-    "hears",
-    "rendered_seconds",
-    "window",
-    "noise_source",
-    "playing",
-    "server_buffer",
-    "automatic_fades",
-    "keeps_bits",
+    *("words", "seeds", "beats", "repaint", "edited_part"),
+    *("hears", "rendered_seconds", "window", "noise_source"),
+    *("playing", "server_buffer", "automatic_fades", "keeps_bits"),
 )
 """Fields of `Parameters` that aren't keys of `generate`."""
 
@@ -70,6 +65,9 @@ KEPT_FORMATS: dict[str, Literal["wav", "flac", "aiff"]] = {
 
 KEPT_BITS: dict[str, Literal[16, 24]] = {"PCM_S8": 16, "PCM_U8": 16, "PCM_16": 16, "PCM_24": 24}
 """Bits that hold samples of each kind (libsndfile's names) exactly; others need 32-bit float."""
+
+MIN_WEIGHT, MAX_WEIGHT = 0.0, 3.0
+"""Range of a word's weight."""
 
 MAX_BAND_HZ = 96_000.0
 """Upper edge of an inpainted band that has none; above every model's highest frequency."""
@@ -108,17 +106,23 @@ class Parameters:
 
     Attributes:
         seconds: Exact length of the delivered sound.
-        rendered_seconds: Length that the model renders.
+        beats: Length in beats, if it was requested in bars.
+        rendered_seconds: Length that the model renders: at least its minimum, except for loops and outpainting.
+        words: Inputs of the text encoders.
+        seeds: Seed of each take: `seed` plus its index, so that each take can be rendered again alone.
+        repaint: The inpainted part of the init audio; None if all of it is changed.
+        edited_part: The part of the sound that is rendered, if the rest is unchanged init audio.
         window: Longest outpainting window in seconds.
-        hears: Whether the engine computes embeddings of the takes.
+        hears: True if the engine computes embeddings of the takes.
         automatic_fades: Those of `fade_in` and `fade_out` that weren't requested: their values are upper limits.
-        keeps_bits: Whether the kept part of the init audio has to be bit-exact: neither rate nor format were requested.
+        keeps_bits: True if the kept part of the init audio has to be bit-exact: neither rate nor format were requested.
         playing: The request, if the sound is played.
         server_buffer: Where a SuperCollider server reads the takes; None if it doesn't.
         noise_source: Where the starting noise of another take comes from; None for noise of the own seed.
     """
 
     model: str
+    words: PromptInputs
     prompt: str
     negative: str
     transcription: str
@@ -132,18 +136,22 @@ class Parameters:
     end: float | None
     low: float | None
     high: float | None
+    repaint: Repaint | None
     extend: float | None
+    edited_part: EditedPart | None
     window: float
     preview: bool
     seconds: float
     bars: float | None
     bpm: float | None
     beats_per_bar: float | None
+    beats: float | None
     steps: int
     guidance: float
     eta: float
     scheduler: str
     seed: int
+    seeds: tuple[int, ...]
     exact: bool
     takes: int
     rank: bool
@@ -169,52 +177,6 @@ class Parameters:
     inline: bool
     rendered_seconds: float
     noise_source: NoiseSource | None
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """Seed of each take: `seed` plus its index, so that each take can be rendered again alone."""
-        return tuple((self.seed + index) % 2**31 for index in range(self.takes))
-
-    @property
-    def beats(self) -> float | None:
-        """Length in beats, if it was requested in bars."""
-        return None if self.bars is None or self.beats_per_bar is None else self.bars * self.beats_per_bar
-
-    @property
-    def repaint(self) -> Repaint | None:
-        """The inpainted part of the init audio; None if all of it is changed."""
-        if all(edge is None for edge in (self.start, self.end, self.low, self.high)):
-            return None
-        return Repaint(
-            start=self.start or 0.0,
-            end=self.seconds if self.end is None else self.end,
-            low=self.low or 0.0,
-            high=MAX_BAND_HZ if self.high is None else self.high,
-        )
-
-    @property
-    def edited_part(self) -> EditedPart | None:
-        """The part of the sound that is rendered, if the rest is the unchanged init audio."""
-        if self.extend is not None:
-            return EditedPart(self.seconds - self.extend, self.seconds)
-        part = self.repaint
-        return (
-            None
-            if part is None
-            else EditedPart(part.start, part.end, part.low, inf if self.high is None else part.high)
-        )
-
-    @property
-    def words(self) -> PromptInputs:
-        """Inputs of the text encoders."""
-        return PromptInputs(
-            prompt=self.prompt,
-            negative=self.negative,
-            transcription=self.transcription,
-            prompt2=self.prompt2,
-            mix=self.mix or 0.0,
-            weights=read_weights(self.weights, self.prompt) if self.weights else (),
-        )
 
     def order(self, init_samples: bytes | None = None) -> RenderOrder:
         """Return the order for the engine; `init_samples` are float32, mono, at the model's native rate."""
@@ -315,27 +277,37 @@ def resolve(
     fewest, most = STEPS.get(scheduler, (1, 1000))
     if not fewest <= steps <= most:
         raise BadRequest(f"steps: got {steps}, {scheduler} takes {fewest} to {most}")
-    kept = init_head if request.extend is not None or repaints(request) else None
+    keeps_init = request.extend is not None or repaints(request)
+    kept = init_head if keeps_init else None
     if kept is not None:
         _check_kept_channels(request, kept)
     rate, file_format, bits = _file(request, session, kept)
     check(file_format, bits, rate, request.channels or card.channels)
-    prompt, transcription = _words(request, card)
-    loop = bool(request.loop)
-    keeps_start, keeps_end = _kept_ends(request, seconds, init_seconds)
+    words = _prompt_inputs(request, card)
+    repaint = _inpainted_part(request, seconds) if keeps_init else None
+    fade_in, fade_out, automatic_fades = _fades(request, seconds, init_seconds)
+    # a model with guidance in its weights still needs some for a negative prompt
+    guidance = _or(card.negative_guidance, card.guidance) if request.negative else card.guidance
+    seed, takes = _or(request.seed, random_seed), _or(request.takes, 1)
     return Parameters(
         model=card.name,
-        prompt=prompt,
-        negative=_or(request.negative, card.negative),
-        transcription=transcription,
-        prompt2=request.prompt2 or "",
-        mix=_or(request.mix, 0.5) if request.prompt2 else None,
-        weights=_weights(request),
+        words=words,
+        prompt=words.prompt,
+        negative=words.negative,
+        transcription=words.transcription,
+        prompt2=words.prompt2,
+        mix=words.mix if words.prompt2 else None,
+        weights=request.weights or "",
         noise=request.noise or "",
         init=request.init or "",
-        strength=_strength(request),
-        **_edges(request, seconds),
+        strength=None if request.init is None else _or(request.strength, 1.0 if repaint else DEFAULT_STRENGTH),
+        start=request.start,
+        end=request.end,
+        low=request.low,
+        high=request.high,
+        repaint=repaint,
         extend=request.extend,
+        edited_part=_edited_part(request, seconds, repaint) if keeps_init else None,
         window=min(card.max_seconds, MAX_WINDOW_SECONDS),
         preview=bool(request.preview),
         noise_source=noise_source,
@@ -343,26 +315,28 @@ def resolve(
         bars=bars,
         bpm=bpm,
         beats_per_bar=beats_per_bar,
+        beats=None if bars is None or beats_per_bar is None else bars * beats_per_bar,
         steps=steps,
-        guidance=_guidance(request, card),
+        guidance=_or(request.guidance, guidance),
         eta=_or(request.eta, 0.0),
         scheduler=scheduler,
-        seed=_or(request.seed, random_seed),
+        seed=seed,
+        seeds=tuple((seed + index) % 2**31 for index in range(takes)),
         exact=bool(request.exact),
-        takes=_or(request.takes, 1),
+        takes=takes,
         rank=_or(request.rank, card.ranks),
         hears=card.ranks,
-        loop=loop,
+        loop=bool(request.loop),
         rate=rate,
         format=file_format,
         bits=bits,
         channels=request.channels,
-        loudness=_level(request.loudness, None),
-        peak=_level(request.peak, None if request.extend is not None or repaints(request) else DEFAULT_PEAK_DBFS),
+        loudness=None if request.loudness == "off" else request.loudness,
+        peak=None if request.peak == "off" else _or(request.peak, None if keeps_init else DEFAULT_PEAK_DBFS),
         trim=bool(request.trim),
-        fade_in=_or(request.fade_in, 0.0 if keeps_start else AUTOMATIC_FADE_IN),
-        fade_out=_or(request.fade_out, 0.0 if keeps_end else AUTOMATIC_FADE_OUT),
-        automatic_fades=_automatic_fades(request, keeps_start, keeps_end),
+        fade_in=fade_in,
+        fade_out=fade_out,
+        automatic_fades=automatic_fades,
         keeps_bits=kept is not None and (request.format, request.bits) == (None, None) and rate == kept.rate,
         to=request.to or "file",
         playing=request if request.to in PLAYED else None,
@@ -371,7 +345,7 @@ def resolve(
         folder=request.folder or "",
         priority=request.priority or "normal",
         inline=bool(request.inline),
-        rendered_seconds=seconds if request.extend is not None else _rendered(seconds, loop, card),
+        rendered_seconds=seconds if request.extend is not None or request.loop else max(card.min_seconds, seconds),
     )
 
 
@@ -389,39 +363,31 @@ def _server_buffer(request: Generate) -> ServerBuffer | None:
     return ServerBuffer(request.scsynth, request.buffer)
 
 
-def _weights(request: Generate) -> str:
-    if request.weights is None:
-        return ""
-    read_weights(request.weights, request.prompt)
-    return request.weights
-
-
-def _guidance(request: Generate, card: Card) -> float:
-    """Return the guidance; models with guidance in their weights still need some for a negative prompt."""
-    usual = card.guidance if not request.negative else _or(card.negative_guidance, card.guidance)
-    return _or(request.guidance, usual)
-
-
-def _strength(request: Generate) -> float | None:
-    if request.init is None:
-        return None
-    return _or(request.strength, 1.0 if repaints(request) else DEFAULT_STRENGTH)
-
-
 def repaints(request: Recipe) -> bool:
     """Return whether a part of the init audio is inpainted and the rest kept."""
     return any(getattr(request, key) is not None for key in ("start", "end", "low", "high"))
 
 
-def _kept_ends(request: Generate, seconds: float, init_seconds: float | None) -> tuple[bool, bool]:
-    """Return whether the sound begins and ends as the init audio does, so that these ends get no fades."""
-    if request.extend is not None:
-        return True, False
-    if not repaints(request) or init_seconds is None:
-        return False, False
-    banded = request.low is not None or request.high is not None
-    ends_before = request.end is not None and request.end < seconds
-    return banded or bool(request.start), (banded or ends_before) and seconds > init_seconds - 1e-6
+def _fades(request: Generate, seconds: float, init_seconds: float | None) -> tuple[float, float, frozenset[str]]:
+    """Return the seconds of both fades, and the names of those that weren't requested, which are upper limits.
+
+    An end at which the sound is the unchanged init audio gets no fade.
+    """
+    keeps_start, keeps_end = request.extend is not None, False
+    if request.extend is None and init_seconds is not None:
+        banded = request.low is not None or request.high is not None
+        ends_before = request.end is not None and request.end < seconds
+        keeps_start = banded or bool(request.start)
+        keeps_end = (banded or ends_before) and seconds > init_seconds - 1e-6
+    automatic = {
+        "fade_in": request.fade_in is None and not keeps_start,
+        "fade_out": request.fade_out is None and not keeps_end,
+    }
+    return (
+        _or(request.fade_in, 0.0 if keeps_start else AUTOMATIC_FADE_IN),
+        _or(request.fade_out, 0.0 if keeps_end else AUTOMATIC_FADE_OUT),
+        frozenset(key for key, is_automatic in automatic.items() if is_automatic),
+    )
 
 
 def _file(
@@ -456,31 +422,30 @@ def _check_kept_channels(request: Generate, kept: AudioHeader) -> None:
         raise BadRequest(f"to: voices play 1 or 2 channels, init has {kept.channels}; name @channels, or use `to file`")
 
 
-def _automatic_fades(request: Generate, keeps_start: bool, keeps_end: bool) -> frozenset[str]:
-    """Return the fades that weren't requested, except at ends of the init audio."""
-    kept = {"fade_in": keeps_start, "fade_out": keeps_end}
-    return frozenset(key for key, is_kept in kept.items() if not is_kept and getattr(request, key) is None)
-
-
-def _edges(request: Generate, seconds: float) -> dict[str, Any]:
-    """Return the edges of the inpainted part.
+def _inpainted_part(request: Generate, seconds: float) -> Repaint | None:
+    """Return the inpainted part of the init audio; None if there is none.
 
     Raises:
         BadRequest: The part is empty or lies outside the sound.
     """
+    if not repaints(request):
+        return None
     start, end = _or(request.start, 0.0), _or(request.end, seconds)
     if start >= seconds or end > seconds + 1e-6 or start >= end:
         raise BadRequest(f"start, end: got {start:g} to {end:g} s, the sound has 0 to {seconds:g} s")
     low, high = _or(request.low, 0.0), _or(request.high, MAX_BAND_HZ)
     if low >= high:
         raise BadRequest(f"low, high: got {low:g} to {high:g} Hz; low must be the lower one")
-    return {key: getattr(request, key) for key in ("start", "end", "low", "high")}
+    return Repaint(start=start, end=end, low=low, high=high)
 
 
-def _level(value: float | str | None, default: float | None) -> float | None:
-    if value is None:
-        return default
-    return None if isinstance(value, str) else value
+def _edited_part(request: Generate, seconds: float, repaint: Repaint | None) -> EditedPart | None:
+    """Return the part of the sound that is rendered; an inpainted band without an upper edge has no upper end."""
+    if request.extend is not None:
+        return EditedPart(seconds - request.extend, seconds)
+    if repaint is None:
+        return None
+    return EditedPart(repaint.start, repaint.end, repaint.low, inf if request.high is None else repaint.high)
 
 
 def _check_combinations(request: Generate, card: Card) -> None:
@@ -512,12 +477,24 @@ def _check_init_keys(request: Generate) -> None:
         raise BadRequest(f"init: it doesn't go with {'noise' if request.noise is not None else 'loop'}; leave one out")
 
 
-def _words(request: Generate, card: Card) -> tuple[str, str]:
+def _prompt_inputs(request: Generate, card: Card) -> PromptInputs:
+    """Return the inputs of the text encoders.
+
+    Raises:
+        BadRequest: A transcription is missing or not supported, or the weights don't fit the prompt.
+    """
     if request.transcription is not None and not card.speaks:
         raise BadRequest(f"transcription: {card.name} doesn't speak; leave it out")
     if card.speaks and not (request.transcription or "").strip():
         raise BadRequest(f"transcription: {card.name} speaks; say what, as in: @transcription hello from the stage")
-    return request.prompt.strip(), request.transcription or ""
+    return PromptInputs(
+        prompt=request.prompt.strip(),
+        negative=_or(request.negative, card.negative),
+        transcription=request.transcription or "",
+        prompt2=request.prompt2 or "",
+        mix=_or(request.mix, 0.5) if request.prompt2 else 0.0,
+        weights=() if request.weights is None else read_weights(request.weights, request.prompt),
+    )
 
 
 def _length(
@@ -559,6 +536,40 @@ def _length(
     return seconds, request.bars, bpm, beats_per_bar
 
 
-def _rendered(seconds: float, loop: bool, card: Card) -> float:
-    """Return the seconds that the model renders: at least its minimum, except for loops."""
-    return seconds if loop else max(card.min_seconds, seconds)
+def read_weights(text: str, prompt: str) -> tuple[tuple[str, float], ...]:
+    """Read the value of `weights`: words of the prompt and their weights.
+
+    >>> read_weights("bright:1.4 bell:0.6", "a bright bell")
+    (('bright', 1.4), ('bell', 0.6))
+
+    Raises:
+        BadRequest: The prompt doesn't have a word, or a weight isn't a number from 0 to 3.
+    """
+    weights = tuple(_read_weight(pair, prompt) for pair in text.split())
+    if not weights:
+        raise BadRequest("weights: got no words; write them as in: @weights bright:1.4 bell:0.6")
+    words = [word for word, _ in weights]
+    for word in words:
+        if words.count(word) > 1:
+            raise BadRequest(f"weights: {word!r} has two weights; give it one")
+    return weights
+
+
+def _read_weight(pair: str, prompt: str) -> tuple[str, float]:
+    word, colon, number = pair.rpartition(":")
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = nan
+    if not colon or not word or not MIN_WEIGHT <= weight <= MAX_WEIGHT:
+        raise BadRequest(
+            f"weights: got {pair!r}, allowed is word:weight with a weight from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}"
+        )
+    if not has_word(prompt, word):
+        raise BadRequest(f"weights: {word!r} isn't a word of the prompt {prompt[:80]!r}")
+    return word, weight
+
+
+def has_word(prompt: str, word: str) -> bool:
+    """Return whether a text contains a word as a whole, in any case."""
+    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE) is not None
