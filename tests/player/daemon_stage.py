@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.player.player_stage import RATE, Recording, Require, recording
-from tests.test_app import PATIENCE, running
+from tests.test_server import PATIENCE, running
 from timbred.protocol import messages as m
 from timbred.server import Daemon
 from timbred.transports.in_process import InProcessClient

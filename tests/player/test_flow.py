@@ -10,7 +10,7 @@ import soundfile
 
 from tests.player.daemon_stage import no_more, recorded, resting, taken, until
 from tests.player.player_stage import RATE, JackServer, Require
-from tests.test_app import PATIENCE, audioldm, importable, running
+from tests.test_server import PATIENCE, audioldm, importable, running
 from timbred.audio import Samples
 from timbred.protocol import messages as m
 from timbred.server import Daemon

@@ -1,0 +1,421 @@
+"""Calls made faster in the background: equal to the plain ones, remembered over a restart, and never in the way."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import graph_module
+
+from tests.engine.families.test_latent_diffusion import loudened, order, ours
+from tests.processes import python_path
+from timbred.engine.compile import compiled_calls
+from timbred.engine.compile.compiled_calls import (
+    CALLS_BEFORE_COMPILING,
+    MAX_COUNTED_SHAPES,
+    MAX_PENDING,
+    CompiledCalls,
+    CompileQueue,
+)
+from timbred.engine.compile.inductor_cache import MAX_REMEMBERED, CompileCache, module_key
+from timbred.engine.compile.onednn_packing import can_pack
+from timbred.engine.compile.tracing import Shape
+from timbred.engine.device import precision_of
+from timbred.engine.families import base
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.factory import make_resident
+from timbred.ipc.engine_messages import PromptInputs
+from timbred.models import checkpoint, registry
+
+CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[3]
+TIMES = CALLS_BEFORE_COMPILING // 4 + 1
+"""Renders of 4 steps after which their shapes are worth preparing."""
+
+
+def load(folder: Path) -> LatentDiffusion:
+    found = checkpoint.inspect(folder, "tiny", "")
+    return loudened(make_resident(found, "tiny", CPU, torch.float32, lambda _: None))
+
+
+def forbidden(*_inputs: object) -> Any:
+    pytest.fail("the plain call was used")
+
+
+def only_fast(model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model.network.fast, "plain", forbidden)
+
+
+@pytest.mark.parametrize(("family", "guidance"), [("audioldm2", 3.0), ("audioldm", 1.0)])
+def test_packed_weights_give_the_same_sound(
+    family: str,
+    guidance: float,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+):
+    folder: Path = request.getfixturevalue(family)
+    plain, fast = load(folder), load(folder)
+    workshop = CompileQueue("auto", CPU, tmp_path)
+    fast.prepare(workshop)
+    wanted = order(guidance=guidance)
+    for _ in range(TIMES):
+        ours(fast, wanted)
+    workshop.wait()
+    assert workshop.counts.packed == 1
+    only_fast(fast, monkeypatch)
+    for prompt in ("a kick drum", "heavy rain"):  # of other lengths, but filled up to the same
+        one = order(guidance=guidance, words=PromptInputs(prompt=prompt))
+        expected = ours(plain, one)
+        assert np.abs(expected).max() > 0.01
+        assert np.abs(ours(fast, one) - expected).max() < 1e-4
+
+
+def test_the_decoder_is_packed_too(audioldm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model = load(audioldm2)
+    workshop = CompileQueue("auto", CPU, tmp_path)
+    model.prepare(workshop)
+    latents = torch.randn((1, *model.grid.shape(0.5)))
+    expected = model.codec.decode(latents)
+    for _ in range(CALLS_BEFORE_COMPILING):
+        model.codec.decode(latents)
+    workshop.wait()
+    monkeypatch.setattr(model.codec.fast, "plain", forbidden)
+    assert np.abs(model.codec.decode(latents) - expected).max() < 1e-4
+
+
+def test_pocket_is_one_that_can_be_packed():
+    entry = registry.build(registry.pocket_folder(), {})["pocket"]
+    model = make_resident(entry.checkpoint(), "pocket", CPU, torch.float32, lambda _: None)
+    assert can_pack(model.pipeline.unet)
+    assert can_pack(model.pipeline.vae)
+    assert not can_pack(torch.nn.Linear(2, 2).to(torch.bfloat16))
+
+
+def test_exact_goes_the_plain_way(audioldm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model = load(audioldm)
+    workshop = CompileQueue("auto", CPU, tmp_path)
+    model.prepare(workshop)
+    for _ in range(TIMES):
+        ours(model, order())
+    workshop.wait()
+    only_fast(model, monkeypatch)
+    torch.use_deterministic_algorithms(True)
+    try:
+        with pytest.raises(pytest.fail.Exception, match="plain call"):
+            ours(model, order())
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_shapes_of_earlier_runs_are_prepared_before_they_are_asked_for(
+    audioldm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    first = load(audioldm)
+    workshop = CompileQueue("auto", CPU, tmp_path)
+    first.prepare(workshop)
+    for _ in range(TIMES):
+        ours(first, order())
+    workshop.wait()
+    again = load(audioldm)
+    workshop = CompileQueue("auto", CPU, tmp_path)
+    again.prepare(workshop)
+    workshop.wait()
+    assert workshop.counts.packed == 1
+    only_fast(again, monkeypatch)
+    assert np.isfinite(ours(again, order())).all()
+
+
+def test_a_rehearsal_goes_the_way_of_the_first_sound(audioldm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    first = load(audioldm)
+    first.prepare(CompileQueue("auto", CPU, tmp_path))
+    first.warm_up()  # there is nothing to go by yet
+    for _ in range(TIMES):
+        ours(first, order())
+    first.stages.workshop.wait()
+    again = load(audioldm)
+    again.prepare(CompileQueue("auto", CPU, tmp_path))
+    only_fast(again, monkeypatch)
+    monkeypatch.setattr(base, "PATIENCE", 300.0)
+    again.warm_up()
+    assert again.network.fast.ready == 1
+    assert np.array_equal(ours(again, order()), ours(again, order()))
+
+
+def test_a_precision_is_read_from_the_weights():
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    assert precision_of(module) == torch.float32
+    assert precision_of(module.to(torch.bfloat16)) == torch.bfloat16
+
+
+def test_nothing_is_prepared_when_it_is_off(audioldm: Path, tmp_path: Path):
+    model = load(audioldm)
+    workshop = CompileQueue("off", CPU, tmp_path)
+    model.prepare(workshop)
+    for _ in range(TIMES):
+        ours(model, order())
+    workshop.wait()
+    assert workshop.counts == compiled_calls.CallCounts()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_moved_weights_are_never_used_from_their_old_place(audioldm: Path, tmp_path: Path):
+    model = load(audioldm)
+    workshop = CompileQueue("auto", CPU, tmp_path)
+    model.prepare(workshop)
+    for _ in range(TIMES):
+        ours(model, order())
+    workshop.wait()
+    before = ours(model, order())
+    with torch.no_grad():
+        for weight in model.pipeline.unet.parameters():
+            weight.mul_(1.2)
+    model.network.fast.forget()
+    assert np.abs(ours(model, order()) - before).max() > 1e-4
+
+
+def test_at_a_start_only_the_latest_shape_is_packed(audioldm: Path, tmp_path: Path):
+    """The others would take the steps' time for what may never come."""
+    model, workshop = load(audioldm), CompileQueue("auto", CPU, tmp_path)
+    model.prepare(workshop)
+    for seconds in (0.3, 0.6):
+        for _ in range(TIMES):
+            ours(model, order(seconds=seconds))
+        workshop.wait()
+    assert model.network.fast.ready == 2
+    again, another = load(audioldm), CompileQueue("auto", CPU, tmp_path)
+    again.prepare(another)
+    another.wait()
+    assert again.network.fast.ready == 1
+    assert again.network.fast.latest == model.network.fast.latest
+
+
+def test_where_a_model_lies_says_nothing_of_its_structure():
+    one, other = Small(), Small()
+    one.config["_name_or_path"], other.config["_name_or_path"] = "here", "there"
+    assert module_key(one) == module_key(other)
+    other.config["channels"] = 5
+    assert module_key(one) != module_key(other)
+
+
+class Small(torch.nn.Module):
+    """A module that a compiler is quick with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.convolution = torch.nn.Conv2d(4, 4, 3, padding=1)
+        self.config: dict[str, Any] = {"channels": 4}
+        self.requires_grad_(False)
+
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.silu(self.convolution(given)) * 2
+
+
+def small_calls(workshop: CompileQueue) -> CompiledCalls:
+    return CompiledCalls(Small.__call__, Small().eval(), workshop)
+
+
+COMPILES = """
+import json, pathlib, sys, torch
+from dataclasses import asdict
+from tests.engine.compile.test_compiled_calls import CALLS_BEFORE_COMPILING, CompileQueue, small_calls
+workshop = CompileQueue("on", torch.device("cpu"), pathlib.Path(sys.argv[1]))
+calls, given = small_calls(workshop), torch.ones(2, 4, 6, 6)
+calls.recall()
+workshop.wait()
+ready = [calls.ready]
+for _ in range(CALLS_BEFORE_COMPILING):
+    calls(given)
+workshop.wait()
+difference = float((calls(given) - calls.plain(given)).abs().max())
+print(json.dumps([asdict(workshop.counts), [*ready, calls.ready], difference]))
+"""
+
+
+def compiled_in_a_process(cache: Path, **environment: str) -> Any:
+    own = {"TORCHINDUCTOR_CACHE_DIR": str(cache / "scratch"), "PYTHONPATH": python_path(ROOT)}
+    told = {**os.environ, **own, **environment}
+    command = [sys.executable, "-c", COMPILES, str(cache / "kept")]
+    done = subprocess.run(command, env=told, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_what_was_compiled_is_read_after_a_restart(tmp_path: Path, require_host: Callable[[str], str]):
+    require_host("c++")
+    counts, ready, difference = compiled_in_a_process(tmp_path)
+    assert (counts["compiled"], counts["read"], counts["failed"]) == (1, 0, 0)
+    assert ready == [0, 1]
+    assert difference < 1e-5
+    scratch = str(tmp_path / "another-scratch")  # all that is kept is in the folder that we named
+    counts, ready, difference = compiled_in_a_process(tmp_path, TORCHINDUCTOR_CACHE_DIR=scratch)
+    assert (counts["compiled"], counts["read"], counts["failed"]) == (0, 1, 0)
+    assert ready == [1, 1]
+    assert difference < 1e-5
+
+
+def test_without_a_compiler_the_plain_call_goes_on(tmp_path: Path):
+    counts, ready, difference = compiled_in_a_process(tmp_path, CXX=str(tmp_path / "no compiler"))
+    assert (counts["compiled"], counts["read"], counts["failed"]) == (0, 0, 1)
+    assert ready == [0, 0]
+    assert difference == 0.0
+
+
+def test_damaged_files_in_the_cache_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    shelf = CompileCache(tmp_path)
+    shapes = (Shape((2, 4), "float32"),)
+    shelf.remember(shapes)
+    compiled = next(tmp_path.glob("*.json")).with_suffix(".compiled")
+    (tmp_path / "other.json").write_text('[{"size": "?", "kind": "float32"}]')
+    (tmp_path / "more.json").write_text('[{"size": [1], "kind": "os"}]')
+    assert shelf.remembered(8) == [shapes]
+    compiled.write_bytes(b"no artefact")
+    assert shelf.read(shapes) is None
+    assert "compiled again" in caplog.text
+    assert compiled.read_bytes() == b"no artefact"  # left for `write` to replace: another version may have made it
+
+
+class Recorder(CompileQueue):
+    """A workshop as on CUDA, on any machine."""
+
+    @property
+    def replays(self) -> bool:
+        return True
+
+    @property
+    def compiles(self) -> bool:
+        return False
+
+
+def test_calls_are_recorded_once_for_a_few_sizes_of_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What CUDA does with a recording is not seen here; when one is made, and with which rows, is."""
+    recorded: list[tuple[int, ...]] = []
+
+    class Recording:
+        def __init__(self, call: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...]) -> None:
+            recorded.append(tuple(inputs[0].shape))
+            self.call = call
+
+        def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+            return self.call(*inputs)
+
+    monkeypatch.setattr(compiled_calls, "CudaGraphCall", Recording)
+    calls = small_calls(Recorder("auto", CPU, tmp_path))
+    for rows in (5, 5, 6, 1, 1, 5):
+        given = torch.randn(rows, 4, 6, 6)
+        found = calls(given)
+        assert found.shape == given.shape
+        assert torch.allclose(found, calls.plain(given), atol=1e-6)
+    assert recorded == [(6, 4, 6, 6), (1, 4, 6, 6)]
+
+
+def test_what_can_not_be_recorded_stays_plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    tries: list[int] = []
+
+    class Refusing:
+        def __init__(self, _call: object, inputs: tuple[torch.Tensor, ...]) -> None:
+            tries.append(len(inputs))
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(compiled_calls, "CudaGraphCall", Refusing)
+    calls = small_calls(Recorder("auto", CPU, tmp_path))
+    given = torch.randn(2, 4, 6, 6)
+    for _ in range(4):
+        assert torch.equal(calls(given), calls.plain(given))
+    assert tries == [1]
+
+
+def test_compile_queue_is_busy_while_a_task_runs(tmp_path: Path):
+    workshop = CompileQueue("auto", torch.device("cpu"), tmp_path)
+    busy: list[bool] = []
+    assert not workshop.is_busy
+    workshop.submit(lambda: busy.append(workshop.is_busy))
+    workshop.wait()
+    assert busy == [True]
+
+
+def call_often(calls: CompiledCalls, length: int) -> None:
+    for _ in range(CALLS_BEFORE_COMPILING):
+        calls(torch.ones(1, 4, length, 6))
+
+
+def test_an_evening_of_many_lengths_keeps_no_more_than_the_limit(tmp_path: Path):
+    """Of all that is kept for each length nothing grows with the number of lengths."""
+    workshop, module = CompileQueue("auto", CPU, tmp_path), Small().eval()
+    calls = workshop.calls(Small.__call__, module)
+    call_often(calls, 4)
+    workshop.wait()
+    once = workshop.copies
+    assert once > 0
+    workshop.limit = 3 * once
+    kept: list[tuple[int, int, int]] = []
+    for length in range(5, 45):
+        call_often(calls, length)
+        workshop.wait()
+        assert workshop.copies <= workshop.limit
+        sources = getattr(graph_module, "_loader").eval_cache  # noqa: B009  has no other name
+        kept.append((calls.ready, len(FakeTensorMode.cache), len(sources)))
+    assert set(kept[3:]) == {kept[3]}
+    assert kept[3] == (3, 0, 0)
+    assert calls(torch.ones(1, 4, 44, 6)).shape == (1, 4, 44, 6)
+    assert workshop.counts.failed == 0
+
+
+def test_the_limit_holds_for_all_modules_together(tmp_path: Path):
+    workshop, modules = CompileQueue("auto", CPU, tmp_path), [Small().eval() for _ in range(2)]
+    one, other = (workshop.calls(Small.__call__, module) for module in modules)
+    call_often(one, 4)
+    workshop.wait()
+    workshop.limit = workshop.copies
+    call_often(other, 4)
+    workshop.wait()
+    assert (one.ready, other.ready) == (0, 1)
+
+
+def test_only_the_latest_shapes_wait_to_be_prepared(tmp_path: Path):
+    workshop = CompileQueue("auto", CPU, tmp_path)
+    calls = small_calls(workshop)
+    held, begun = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        held.wait(60)
+
+    workshop.submit(hold)
+    assert begun.wait(60)
+    for length in range(4, 4 + 3 * MAX_PENDING):
+        call_often(calls, length)
+    held.set()
+    workshop.wait()
+    assert workshop.counts.packed == MAX_PENDING == calls.ready
+    call_often(calls, 4)  # it was withdrawn, and is worth it again
+    workshop.wait()
+    assert workshop.counts.packed == MAX_PENDING + 1
+
+
+def test_shapes_are_counted_for_the_latest_alone(tmp_path: Path):
+    calls = small_calls(CompileQueue("auto", CPU, tmp_path))
+    for length in range(4, 4 + 2 * MAX_COUNTED_SHAPES):
+        calls(torch.ones(1, 1, length, 1).expand(1, 4, length, 1))
+    assert len(calls._met) == MAX_COUNTED_SHAPES  # pyright: ignore[reportPrivateUsage]
+
+
+def test_a_shelf_forgets_the_oldest_shapes(tmp_path: Path):
+    shelf, foreign = CompileCache(tmp_path), tmp_path / "notes.json"
+    foreign.write_text("[]")
+    os.utime(foreign, ns=(0, 0))
+    for number in range(1, MAX_REMEMBERED + 6):
+        shelf.remember((Shape((number,), "float32"),))
+        newest = max(tmp_path.glob("*.json"), key=lambda file: (file.stat().st_mtime_ns, file.name))
+        os.utime(newest, ns=(number, number))
+    assert len(list(tmp_path.glob("*.json"))) == MAX_REMEMBERED + 1, "what it didn't write stays"
+    assert shelf.remembered(1) == [(Shape((MAX_REMEMBERED + 5,), "float32"),)]

@@ -1,0 +1,214 @@
+"""Copies of weights that make calls faster: counted, held once, and the first to go."""
+
+import asyncio
+import gc
+import shutil
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from tests import checkpoints
+from tests.engine.families.test_latent_diffusion import loudened
+from tests.engine.memory.test_device_memory import REAL, render, source, until
+from tests.ipc.test_engine_client import Heard
+from timbred.engine.batching import BatchSplitter
+from timbred.engine.compile.compiled_calls import CALLS_BEFORE_COMPILING, CompileQueue
+from timbred.engine.device import count_module_bytes
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.factory import make_resident
+from timbred.engine.memory.component_cache import SharedComponents
+from timbred.engine.memory.device_memory import DeviceMemory
+from timbred.ipc import engine_messages
+from timbred.ipc.engine_client import EngineLink, EngineSettings
+from timbred.models import checkpoint
+
+CPU = torch.device("cpu")
+
+
+def load(
+    folder: Path, workshop: CompileQueue, shared: SharedComponents, places: DeviceMemory | None = None
+) -> LatentDiffusion:
+    found = checkpoint.inspect(folder, folder.name, "")
+    model = loudened(make_resident(found, folder.name, CPU, torch.float32, lambda _: None, shared, places))
+    model.prepare(workshop)
+    return model
+
+
+def with_another_network(folder: Path, tmp_path: Path) -> Path:
+    """A checkpoint that has all but the UNet in common with this one."""
+    sibling = Path(shutil.copytree(folder, tmp_path / "sibling"))
+    shutil.rmtree(sibling / "unet")
+    shutil.copytree(checkpoints.audioldm(tmp_path / "other", seed=1) / "unet", sibling / "unet")
+    return sibling
+
+
+def decode_often(model: LatentDiffusion, rows: int = 1) -> None:
+    latents = torch.randn((rows, *model.grid.shape(0.5)))
+    for _ in range(CALLS_BEFORE_COMPILING):
+        model.codec.decode(latents)
+    model.stages.workshop.wait()
+    model.codec.decode(latents)
+
+
+def test_models_that_share_a_decoder_share_its_copy(audioldm: Path, tmp_path: Path):
+    workshop, shared = CompileQueue("auto", CPU, tmp_path), SharedComponents()
+    one = load(audioldm, workshop, shared)
+    two = load(with_another_network(audioldm, tmp_path), workshop, shared)
+    decode_often(one)
+    assert workshop.counts.packed == 1
+    assert 0.3 * count_module_bytes(one.pipeline.vae) < workshop.copies < 1.5 * count_module_bytes(one.pipeline.vae)
+    assert one.copies == two.copies == workshop.copies
+    decode_often(two)
+    assert workshop.counts.packed == 1
+    assert one.network.fast is not two.network.fast
+
+
+def test_they_go_with_the_last_model_and_need_no_search_for_cycles(audioldm: Path, tmp_path: Path):
+    workshop, shared = CompileQueue("auto", CPU, tmp_path), SharedComponents()
+    one = load(audioldm, workshop, shared)
+    two = load(with_another_network(audioldm, tmp_path), workshop, shared)
+    decode_often(one)
+    gc.collect()
+    gc.disable()
+    try:
+        held = workshop.copies
+        del one
+        assert workshop.copies == held > 0
+        del two
+        assert workshop.copies == 0
+    finally:
+        gc.enable()
+
+
+def test_without_room_none_are_made_and_with_room_they_are(audioldm: Path, tmp_path: Path):
+    room: list[bool] = []
+    workshop = CompileQueue("auto", CPU, tmp_path, has_room=lambda: bool(room))
+    model = load(audioldm, workshop, SharedComponents())
+    decode_often(model)
+    assert (workshop.counts.packed, workshop.copies) == (0, 0)
+    room.append(True)
+    decode_often(model)
+    assert workshop.counts.packed == 1
+    assert workshop.copies > 0
+
+
+def test_those_used_least_recently_go_first(audioldm: Path, audioldm2: Path, tmp_path: Path):
+    workshop = CompileQueue("auto", CPU, tmp_path)
+    old, new = (load(folder, workshop, SharedComponents()) for folder in (audioldm, audioldm2))
+    for model in (old, new):
+        decode_often(model)
+    assert old.copies
+    assert new.copies
+    assert not workshop.free_bytes(0)
+    assert workshop.free_bytes(1)
+    assert old.copies == 0
+    assert new.copies
+    decode_often(old)  # it is worth it again
+    assert old.copies
+
+
+def test_a_shape_that_makes_place_for_another_takes_its_copy_with_it(audioldm: Path, tmp_path: Path):
+    workshop = CompileQueue("auto", CPU, tmp_path)
+    model = load(audioldm, workshop, SharedComponents())
+    model.codec.fast._most = 1  # pyright: ignore[reportPrivateUsage]
+    decode_often(model)
+    once = workshop.copies
+    decode_often(model, rows=2)
+    assert workshop.counts.packed == 2
+    assert workshop.copies < 1.5 * once
+
+
+def test_when_memory_runs_out_they_go_before_anything_of_the_model(audioldm: Path, tmp_path: Path):
+    workshop = CompileQueue("auto", CPU, tmp_path)
+    model = load(audioldm, workshop, SharedComponents(), DeviceMemory(CPU, 10**9))
+    decode_often(model)
+    whole = model.stages.places.used
+    tries: list[tuple[bool, int]] = []
+
+    def work() -> None:
+        tries.append((workshop.copies > 0, model.stages.places.used))
+        if len(tries) < 3:
+            raise torch.OutOfMemoryError("full")
+
+    model.stages.run_stage("network", work)
+    assert tries == [
+        (True, whole),
+        (False, whole),
+        (False, sum(map(count_module_bytes, model.stages.parts["network"]))),
+    ]
+    decode_often(model)
+    rows: list[int] = []
+
+    def call(given: torch.Tensor) -> torch.Tensor:
+        rows.append(len(given))
+        if workshop.copies:
+            raise torch.OutOfMemoryError("full")
+        return given
+
+    batches = BatchSplitter()
+    model.stages.run_stage("network", lambda: batches.call(call, (torch.ones(4, 1),)))
+    assert rows == [4, 2, 1, 1, 1, 1, 1]  # smaller batches first; once the copies are gone, as small as they were found
+
+
+class WithBeats(Heard):
+    """Keeps the last figures too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beats: asyncio.Queue[dict[str, int]] = asyncio.Queue()
+
+    def engine_said(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
+        if isinstance(message, engine_messages.EngineHeartbeat):
+            self.beats.put_nowait({one.name: one.memory for one in message.resident})
+        super().engine_said(message, payload)
+
+    async def told(self, name: str, more_than: int = 0, less_than: int = 1 << 62) -> int:
+        """The figure of a model as soon as it is in this range."""
+        while True:
+            figures = await asyncio.wait_for(self.beats.get(), 120)
+            if more_than < figures.get(name, -1) < less_than:
+                return figures[name]
+
+
+@contextmanager
+def started(**settings: object) -> Generator[tuple[EngineLink, WithBeats]]:
+    heard = WithBeats()
+    yield EngineLink(EngineSettings(program=REAL, heartbeat=0.05, **settings), heard), heard  # pyright: ignore[reportArgumentType]
+
+
+async def test_an_engine_tells_of_them_and_lets_them_go_before_a_model(audioldm: Path, tmp_path: Path):
+    """Memory for two models, but not for packed copies too.
+
+    A continuing job makes the copies, the second model's load frees them, and the first model stays. Heartbeats arrive
+    while the job runs.
+    """
+    one, two = source("one", audioldm), source("two", checkpoints.audioldm(tmp_path / "two", seed=5))
+    size = load(audioldm, CompileQueue("off", CPU, tmp_path), SharedComponents()).memory
+
+    with started(memory=2.1 * size / 1e6, compile="auto", cache=str(tmp_path / "cache")) as (link, heard):
+        link.start()
+        try:
+            await until(heard, engine_messages.EngineReady)
+            assert link.send(engine_messages.LoadModel(model=one))
+            loaded = (await until(heard, engine_messages.ModelLoaded))[-1].model
+            assert abs(loaded.memory - size) < 0.01 * size
+            job = 1
+            assert link.send(render(job, one, steps=900))
+            with_copies = asyncio.create_task(heard.told("one", more_than=loaded.memory))
+            while not with_copies.done():
+                kinds = engine_messages.StepDone | engine_messages.JobRendered
+                said = await until(heard, kinds)  # pyright: ignore
+                if isinstance(said[-1], engine_messages.JobRendered):
+                    job += 1
+                    assert link.send(render(job, one, steps=900))
+            assert with_copies.result() < 2.2 * size
+            assert link.send(engine_messages.LoadModel(model=two))
+            messages = await until(heard, engine_messages.ModelLoaded)
+            assert not [message for message in messages if isinstance(message, engine_messages.ModelUnloaded)]
+            while not heard.beats.empty():
+                heard.beats.get_nowait()
+            assert await heard.told("one", less_than=loaded.memory + 1) == loaded.memory
+        finally:
+            await link.stop(5.0)

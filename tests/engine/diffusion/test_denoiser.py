@@ -1,0 +1,62 @@
+"""Nobody hears what isn't a number: half precision is repeated in float32, and what is broken there too is told."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.engine.families.test_latent_diffusion import loudened, order, ours
+from timbred.engine.diffusion.denoiser import DenoiserCall
+from timbred.engine.families.audioldm import AudioLdm
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.factory import make_resident
+from timbred.errors import ModelError
+from timbred.models import checkpoint
+
+
+def load(folder: Path, precision: torch.dtype) -> LatentDiffusion:
+    found = checkpoint.inspect(folder, "tiny", "")
+    return loudened(make_resident(found, "tiny", torch.device("cpu"), precision, lambda _: None))
+
+
+def overflowing(when: Callable[[torch.dtype], bool]) -> DenoiserCall:
+    plainly = AudioLdm.calling.evaluate
+
+    def evaluate(unet: Any, *inputs: torch.Tensor) -> torch.Tensor:
+        result = plainly(unet, *inputs)
+        return result * float("nan") if when(unet.dtype) else result
+
+    return replace(AudioLdm.calling, evaluate=evaluate)
+
+
+def test_a_network_that_overflows_is_repeated_in_full_precision(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(AudioLdm, "calling", overflowing(lambda dtype: dtype != torch.float32))
+    model = load(audioldm, torch.bfloat16)
+    found = ours(model, order())
+    assert np.isfinite(found).all()
+    assert np.abs(found).max() > 0.0
+    assert model.pipeline.unet.dtype == torch.bfloat16
+
+
+def test_what_is_broken_in_full_precision_too_is_told(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(AudioLdm, "calling", overflowing(lambda _: True))
+    for precision in (torch.float32, torch.bfloat16):
+        with pytest.raises(ModelError, match="NaN or infinity"):
+            ours(load(audioldm, precision), order())
+
+
+def test_a_decoder_that_overflows_is_repeated_too(audioldm: Path):
+    model = load(audioldm, torch.bfloat16)
+    vae = model.pipeline.vae
+    plainly = vae.decode
+
+    def decode(latents: torch.Tensor, **options: Any) -> Any:
+        (result,) = plainly(latents, **options)
+        return (result * float("nan") if vae.dtype != torch.float32 else result,)
+
+    vae.decode = decode
+    assert np.isfinite(ours(model, order())).all()

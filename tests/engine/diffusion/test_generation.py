@@ -1,0 +1,220 @@
+"""Jobs that share the network come out as they would alone, whoever comes and goes."""
+
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.engine.families.test_latent_diffusion import loudened, order
+from tests.engine.memory.test_device_memory import REAL, source
+from tests.ipc.test_engine_client import Heard, engine
+from timbred.engine.diffusion.state import Generation
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.factory import make_resident
+from timbred.ipc import engine_messages
+from timbred.ipc.engine_client import EngineLink
+from timbred.ipc.engine_messages import InitAudio, NoiseSource, PromptInputs, RenderOrder, Repaint
+from timbred.models import checkpoint
+
+WITHIN = 1e-4
+"""-80 dBFS."""
+
+SCHEDULERS = ["ddim", "dpm++2m", "euler-a", "heun", "pndm", "unipc"]
+PROMPTS = ["kick", "a long bright bell with a very slow attack and a lot of room", "rain on a tin roof"]
+
+
+@pytest.fixture(scope="module", params=["audioldm2", "audioldm"])
+def model(request: pytest.FixtureRequest) -> LatentDiffusion:
+    folder: Path = request.getfixturevalue(request.param)
+    found = checkpoint.inspect(folder, "tiny", "")
+    return loudened(make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None))
+
+
+def orders(chance: random.Random) -> list[RenderOrder]:
+    return [
+        order(
+            words=PromptInputs(prompt=chance.choice(PROMPTS), negative=chance.choice(["", "noise"])),
+            seconds=chance.choice([0.3, 0.5]),
+            loop=chance.random() < 0.4,
+            steps=chance.randint(4, 8),
+            guidance=chance.choice([1.0, 3.0, 6.0]),
+            eta=0.0,
+            scheduler=chance.choice(SCHEDULERS),
+            seeds=tuple(chance.randrange(1000) for _ in range(chance.randint(1, 2))),
+        )
+        for _ in range(8)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_survivor_equals_its_solo_run(model: LatentDiffusion, seed: int):
+    """Eight jobs start at random moments, some are dropped on the way, the others step together by shape."""
+    chance = random.Random(seed)
+    wanted = orders(chance)
+    waiting, running, sounds = list(enumerate(wanted)), dict[int, Generation](), dict[int, np.ndarray]()
+    while waiting or running:
+        if waiting and (not running or chance.random() < 0.5):
+            number, one = waiting.pop(0)
+            running[number] = model.begin(one)
+        if running and chance.random() < 0.1:
+            running.pop(chance.choice(list(running)))
+            continue
+        if running:
+            shape = chance.choice(list(running.values())).shape
+            model.advance([run for run in running.values() if run.shape == shape])
+        for number, run in tuple(running.items()):
+            if run.sampling.done:
+                sounds[number] = model.finish(running.pop(number)).waveforms
+    assert len(sounds) >= 3
+    for number, together in sounds.items():
+        alone = model.render(wanted[number], lambda _: None, lambda: False).waveforms
+        assert np.abs(alone).max() > 0.01
+        assert np.abs(together - alone).max() < WITHIN
+
+
+# the same by the engine process, with all that can be asked of it
+
+
+def given(chance: random.Random, **changes: Any) -> InitAudio:
+    """Half a second that a performer may have recorded."""
+    moments = np.arange(8000) / 16000
+    sound = 0.5 * np.sin(2 * np.pi * chance.uniform(100, 2000) * moments) + np.array(
+        [0.1 * chance.uniform(-1, 1) for _ in moments]
+    )
+    return InitAudio(samples=sound.astype("<f4").tobytes(), **changes)
+
+
+def everything(chance: random.Random) -> list[RenderOrder]:
+    """One order of each kind, in an order by chance; all else about them is by chance too."""
+    words = PromptInputs(prompt=chance.choice(PROMPTS))
+    part = Repaint(start=0.1, end=0.3, low=0.0, high=2000.0)
+    kinds: list[dict[str, Any]] = [
+        {},
+        {"words": PromptInputs(prompt=chance.choice(PROMPTS), negative="noise"), "guidance": 5.0},
+        {"guidance": 1.0},
+        {"seeds": tuple(chance.randrange(1000) for _ in range(3))},
+        {"given": given(chance, strength=chance.choice([0.5, 0.8])), "seconds": 0.5},
+        {"given": given(chance, strength=1.0, repaint=part), "seconds": 0.5},
+        {"given": given(chance, strength=1.0), "seconds": 1.2, "window": 0.8},
+        {"loop": True},
+        {"noise": NoiseSource(seed=chance.randrange(1000), seconds=0.4)},
+        {"words": PromptInputs(prompt=PROMPTS[0], prompt2=PROMPTS[2], mix=0.5)},
+        {"words": PromptInputs(prompt=PROMPTS[2], weights=(("rain", 1.5),))},
+        {"scheduler": "ddim", "eta": 0.7},
+        {"exact": True},
+        {"steps": 40},
+        {"steps": 40, "seconds": 0.3},
+    ]
+    common = [
+        {
+            "words": words,
+            "seconds": chance.choice([0.3, 0.5]),
+            "steps": chance.randint(4, 8),
+            "guidance": chance.choice([1.0, 3.0]),
+            "scheduler": chance.choice(SCHEDULERS),
+            "seeds": (chance.randrange(1000),),
+        }
+        for _ in kinds
+    ]
+    found = [order(**{**plain, **special}) for plain, special in zip(common, kinds, strict=True)]
+    chance.shuffle(found)
+    return found
+
+
+class Conversation:
+    """Orders to one engine, and what became of them."""
+
+    def __init__(self, link: EngineLink, heard: Heard, models: list[engine_messages.ModelSource]) -> None:
+        self.link = link
+        self.heard = heard
+        self.models = models
+        self.jobs = 0
+        self.rendered: dict[int, list[np.ndarray]] = {}
+        self.cancelled: set[int] = set()
+        self.stepped: dict[int, int] = {}
+
+    def send(self, one: RenderOrder, rank: int, model: int) -> int:
+        self.jobs += 1
+        self.link.send(engine_messages.RenderJob(job=self.jobs, model=self.models[model], order=one, rank=rank))
+        return self.jobs
+
+    async def hear(self) -> None:
+        message, frames = await self.heard.next()
+        match message:
+            case engine_messages.JobRendered():
+                self.rendered[message.job] = [np.frombuffer(frame, "<f4") for frame in frames]
+            case engine_messages.JobCancelled():
+                self.cancelled.add(message.job)
+            case engine_messages.StepDone():
+                self.stepped[message.job] = message.step
+            case _:
+                assert isinstance(
+                    message,
+                    engine_messages.ModelLoading
+                    | engine_messages.ModelLoaded
+                    | engine_messages.PreviewRendered
+                    | engine_messages.EmbeddingsReady
+                    | engine_messages.TextRead,
+                ), message
+
+    @property
+    def running(self) -> int:
+        return self.jobs - len(self.rendered) - len(self.cancelled)
+
+
+def loud_copy(folder: Path, place: Path) -> Path:
+    """A checkpoint whose vocoder is heard."""
+    copy = Path(shutil.copytree(folder, place))
+    found = checkpoint.inspect(copy, "tiny", "")
+    model = loudened(make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None))
+    model.pipeline.vocoder.save_pretrained(copy / "vocoder")
+    return copy
+
+
+async def test_in_the_engine_each_survivor_equals_its_solo_run(audioldm2: Path, audioldm: Path, tmp_path: Path):
+    """Requests to two models at random moments and with random priorities equal their single renders.
+
+    The models load and their calls are prepared meanwhile; some requests are cancelled. Then each rendered one is
+    repeated alone.
+    """
+    models = [
+        source(name, loud_copy(folder, tmp_path / name)) for name, folder in (("two", audioldm2), ("one", audioldm))
+    ]
+    chance = random.Random(5)
+    wanted = [(one, chance.randrange(3), model) for model in (0, 1) for one in everything(chance)]
+    chance.shuffle(wanted)
+    doomed = {chance.randrange(1, len(wanted) + 1): chance.randint(1, 3) for _ in range(5)}
+
+    async with engine(REAL, compile="auto", cache=str(tmp_path / "cache")) as (link, heard):
+        assert isinstance(await heard.next(), engine_messages.EngineReady)
+        company = Conversation(link, heard, models)
+        left, asked = list(wanted), set[int]()
+        while left or company.running:
+            if left and (company.running == 0 or (company.running < 8 and chance.random() < 0.3)):
+                company.send(*left.pop(0))
+                continue
+            await company.hear()
+            for job, step in doomed.items():
+                if job not in asked and company.stepped.get(job, 0) >= step and job not in company.rendered:
+                    asked.add(job)
+                    link.send(engine_messages.CancelJob(job=job))
+        assert len(company.rendered) >= len(wanted) - len(doomed)
+        assert company.cancelled <= asked
+        assert company.cancelled
+        alone = Conversation(link, heard, models)
+        alone.jobs = first = len(wanted)
+        alone.rendered = {number: [] for number in range(1, first + 1)}
+        for job, together in company.rendered.items():
+            one, _, model = wanted[job - 1]
+            number = alone.send(one, 1, model)
+            while number not in alone.rendered:
+                await alone.hear()
+            solo = alone.rendered[number]
+            assert len(solo) == len(together) == len(one.seeds)
+            for take, again in zip(together, solo, strict=True):
+                assert np.abs(again).max() > 0.01, one
+                assert np.abs(take - again).max() < WITHIN, one

@@ -1,0 +1,179 @@
+"""Sound as input: the analysis, the way from a given sound, and parts that are made anew."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.engine.families.test_latent_diffusion import loudened, order, ours
+from timbred.audio import Clip, SampleRate
+from timbred.dsp.splice import EditedPart, OriginalAudio, splice
+from timbred.engine.codecs.mel import (
+    Analysis,
+    analysis_of,
+    bands_between,
+    filter_bank,
+    log_mel,
+    match_mel_level,
+    region_weights,
+)
+from timbred.engine.diffusion.inpainting import encode_samples
+from timbred.engine.diffusion.sampler import SCHEDULERS
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.factory import make_resident
+from timbred.ipc.engine_messages import InitAudio, Repaint
+from timbred.models import checkpoint, registry
+
+RATE = 16000
+PUBLISHED = Analysis(16000, 160, 1024, 64, 0.0, 8000.0, slaney=True, reflected=True)
+OURS = Analysis(32000, 320, 1024, 64, 30.0, 16000.0, slaney=False, reflected=False)
+
+
+def sine(hertz: float, rate: int = RATE, seconds: float = 0.5) -> torch.Tensor:
+    moments = torch.arange(int(rate * seconds)) / rate
+    return torch.sin(2 * torch.pi * hertz * moments)
+
+
+@pytest.fixture(scope="module", params=["audioldm2", "audioldm"])
+def model(request: pytest.FixtureRequest) -> LatentDiffusion:
+    folder: Path = request.getfixturevalue(request.param)
+    found = checkpoint.inspect(folder, "tiny", "")
+    return loudened(make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None))
+
+
+@pytest.mark.parametrize("analysis", [PUBLISHED, OURS])
+@pytest.mark.parametrize("hertz", [110.0, 440.0, 1000.0, 3000.0, 7000.0])
+def test_a_sine_is_loudest_in_its_own_band(analysis: Analysis, hertz: float):
+    picture = log_mel(sine(hertz, analysis.rate), analysis)
+    assert picture.shape == (50, 64)
+    loudest = int(picture[25].argmax())
+    first, last = bands_between(analysis, hertz / 1.3, hertz * 1.3)
+    assert first <= loudest <= last
+
+
+def test_the_published_filters_have_equal_area():
+    """Slaney's normalisation: in Hz, every triangle that has enough bins sums up to about one."""
+    areas = filter_bank(PUBLISHED).sum(dim=0) * (8000 / 512)
+    assert areas[20:].numpy() == pytest.approx(np.ones(44), abs=0.05)
+
+
+def test_silence_is_the_floor():
+    assert log_mel(torch.zeros(8000), PUBLISHED).unique().item() == pytest.approx(np.log(1e-5))
+    assert log_mel(torch.zeros(8000), OURS).unique().item() == pytest.approx(-1.0)
+
+
+def given(strength: float, repaint: Repaint | None = None) -> InitAudio:
+    samples = (0.5 * sine(440.0)).numpy().astype("<f4").tobytes()
+    return InitAudio(samples=samples, strength=strength, repaint=repaint)
+
+
+def codec_round_trip(model: LatentDiffusion) -> torch.Tensor:
+    return encode_samples(0.5 * sine(440.0), 0.5, model.codec)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_little_strength_changes_little(model: LatentDiffusion, scheduler: str):
+    start = codec_round_trip(model)
+
+    def distance(strength: float) -> float:
+        run = model.begin(order(given=given(strength), steps=12, scheduler=scheduler))
+        while not run.sampling.done:
+            model.advance([run])
+        return float((run.sampling.latents - start).norm() / start.norm())
+
+    little, much = distance(0.1), distance(0.9)
+    assert np.isfinite([little, much]).all()
+    assert little < much
+
+
+@pytest.mark.parametrize("scheduler", [name for name in SCHEDULERS if name != "heun"])
+def test_what_is_kept_is_kept_to_the_bit(model: LatentDiffusion, scheduler: str):
+    """Outside the part that is made anew, the latents at the end are those of the given sound."""
+    part = Repaint(start=0.2, end=0.3, low=0.0, high=96_000.0)
+    run = model.begin(order(given=given(1.0, part), steps=6, scheduler=scheduler))
+    while not run.sampling.done:
+        model.advance([run])
+    start = codec_round_trip(model)
+    rows = RATE / 160 / 4
+    first, last = int(0.2 * rows), int(np.ceil(0.3 * rows))
+    assert torch.equal(run.sampling.latents[:, :, :first], start[:, :, :first])
+    assert torch.equal(run.sampling.latents[:, :, last:], start[:, :, last:])
+    assert not torch.allclose(run.sampling.latents[:, :, first:last], start[:, :, first:last])
+
+
+def test_new_highs_over_kept_lows(model: LatentDiffusion):
+    part = Repaint(start=0.0, end=0.5, low=4000.0, high=96_000.0)
+    run = model.begin(order(given=given(1.0, part), steps=6))
+    while not run.sampling.done:
+        model.advance([run])
+    start = codec_round_trip(model)
+    first = bands_between(analysis_of(model.pipeline.vocoder), 4000.0, 96_000.0)[0] // model.grid.factor
+    assert torch.equal(run.sampling.latents[..., :first], start[..., :first])
+    assert not torch.allclose(run.sampling.latents[..., first:], start[..., first:])
+
+
+@pytest.mark.parametrize(("strength", "steps"), [(0.0, 1), (0.3, 3), (0.5, 5), (1.0, 10)])
+def test_steps_are_counted_as_they_are_run(model: LatentDiffusion, strength: float, steps: int):
+    told: list[int] = []
+    model.render(order(given=given(strength), steps=10), told.append, lambda: False)
+    assert told == list(range(1, steps + 1))
+
+
+def test_a_given_sound_with_a_seed_gives_the_same_again(model: LatentDiffusion):
+    wanted = order(given=given(0.6), seeds=(1, 2))
+    one, two = ours(model, wanted), ours(model, wanted)
+    assert np.array_equal(one, two)
+    assert not np.allclose(one[0], one[1])
+
+
+def test_outside_the_part_it_is_as_near_as_the_codec_comes():
+    """Regenerate the middle of two seconds of tone and noise with pocket.
+
+    The model's output around it differs from the init audio as much as the whole does after encoding and decoding; in
+    the take, it is the init audio itself.
+    """
+    found = registry.build(registry.pocket_folder(), {})["pocket"].checkpoint()
+    pocket = make_resident(found, "pocket", torch.device("cpu"), torch.float32, lambda _: None)
+    chance = torch.Generator().manual_seed(1)
+    samples = 0.4 * sine(110.0, 32000, 2.0) + 0.05 * torch.randn(64000, generator=chance)
+    part = Repaint(start=0.8, end=1.2, low=0.0, high=96_000.0)
+    wanted = InitAudio(samples=samples.numpy().astype("<f4").tobytes(), strength=1.0, repaint=part)
+    run = pocket.begin(order(given=wanted, seconds=2.0, steps=4, scheduler="dpm++2m"))
+    while not run.sampling.done:
+        pocket.advance([run])
+    heard = torch.from_numpy(pocket.finish(run).waveforms[0])
+    latents = encode_samples(samples * run.lift, 2.0, pocket.codec)
+    once = torch.from_numpy(pocket.codec.decode(latents)[0] / run.lift)
+    analysis = analysis_of(pocket.pipeline.vocoder)
+    original, through, made = (log_mel(sound, analysis) for sound in (samples, once, heard))
+    for outside in (slice(0, 76), slice(124, 200)):  # mel frames of 10 ms, up to where the analysis hears the part
+        own_error = (through - original)[outside].abs().mean()
+        assert own_error > 0
+        assert (made - original)[outside].abs().mean() <= 1.25 * own_error
+    assert (made - original)[90:110].abs().mean() > (made - original)[:76].abs().mean()
+    given = Clip(samples.numpy()[:, None], SampleRate(32_000))
+    take = splice(
+        Clip(heard.numpy()[:, None], SampleRate(32_000)), OriginalAudio(given, EditedPart(0.8, 1.2)), SampleRate(32_000)
+    )
+    assert np.array_equal(take.samples[:25_600], given.samples[:25_600])
+    assert np.array_equal(take.samples[38_400:], given.samples[38_400:])
+    assert not np.allclose(take.samples[27_000:37_000], given.samples[27_000:37_000], atol=0.01)
+
+
+def test_the_edges_of_a_part():
+    assert region_weights(8, 0, 8).tolist() == [1] * 8
+    assert region_weights(8, 2, 8).tolist() == [0, 0, 0.25, 0.5, 0.75, 1, 1, 1]
+    assert region_weights(8, 0, 2).tolist() == [0.5, 0.25, 0, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("analysis", [PUBLISHED, OURS])
+def test_a_sound_that_swells_and_sinks_gets_the_level_it_should_have(analysis: Analysis):
+    tone = 0.5 * sine(1000.0, analysis.rate, 1.0)
+    swelling = 1.0 + 0.4 * torch.sin(2 * torch.pi * 3.0 * torch.arange(len(tone)) / analysis.rate)
+    mel = log_mel(tone, analysis)[None]
+    mended = match_mel_level(mel, (tone * swelling)[None], analysis)[0]
+    middle = slice(analysis.rate // 10, -analysis.rate // 10)
+    assert (mended - tone)[middle].abs().max() < 0.25 * (tone * swelling - tone)[middle].abs().max()
+    assert torch.equal(match_mel_level(mel, torch.zeros(1, len(tone)), analysis), torch.zeros(1, len(tone)))
+    assert float(match_mel_level(mel, 0.01 * tone[None], analysis).abs().max()) < 0.011, "at most twice as loud"

@@ -1,0 +1,242 @@
+"""A sound continued in windows: lengths are exact, levels stay, and from one window to the next nothing is heard."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.engine.families.test_latent_diffusion import loudened, order
+from timbred.audio import Clip, SampleRate
+from timbred.dsp.splice import EditedPart, OriginalAudio, splice
+from timbred.engine.codecs.mel import Analysis
+from timbred.engine.diffusion.outpainting import OVERLAP, Outpainting, OutpaintWindow, plan_windows
+from timbred.engine.diffusion.sampler import SamplingStopped
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.factory import make_resident
+from timbred.ipc.engine_messages import InitAudio, PromptInputs, RenderOrder
+from timbred.models import checkpoint, registry
+
+RATE = 16000
+ROW = 640
+ANALYSIS = Analysis(RATE, 160, 1024, 8, 0.0, 8000.0, slaney=True, reflected=True)
+
+
+@given(st.integers(1, 5000), st.integers(1, 20000), st.integers(2, 3000))
+def test_windows_add_up_and_none_is_too_long(there: int, more: int, longest: int):
+    plan = plan_windows(there, more, longest)
+    assert sum(window.new for window in plan) == more
+    so_far = there
+    for window in plan:
+        assert 1 <= window.known <= so_far
+        assert window.new >= 1
+        assert window.rows <= longest
+        so_far = window.known + window.new
+    assert plan[-1].spare == 0
+
+
+def test_windows_know_as_much_as_there_is_room_for():
+    assert plan_windows(100, 90, 80) == [OutpaintWindow(40, 30, 10), OutpaintWindow(40, 30, 10), OutpaintWindow(50, 30)]
+    assert plan_windows(10, 40, 80) == [OutpaintWindow(10, 40)]
+
+
+def rows(count: int, takes: int = 2) -> torch.Tensor:
+    return torch.arange(count, dtype=torch.float32)[None, None, :, None].expand(takes, 3, count, 4)
+
+
+def extension(plan: list[OutpaintWindow]) -> Outpainting:
+    return Outpainting(rows(plan[0].known), plan, 10 * ROW, 40 * ROW, 4, ANALYSIS)
+
+
+def test_a_window_begins_with_the_end_of_what_is_there_and_its_mirror_image():
+    under_way = extension([OutpaintWindow(3, 2, 1), OutpaintWindow(2, 5)])
+    assert under_way.beginning[0, 0, :, 0].tolist() == [0, 1, 2, 2, 1, 0]
+    under_way.take(rows(6), torch.zeros(2, 24, 8))
+    assert under_way.beginning[1, 2, :, 1].tolist() == [3, 4, 4, 3, 3, 4, 4]
+
+
+def test_what_is_spared_is_thrown_away_and_windows_become_one_another():
+    under_way = extension([OutpaintWindow(3, 2, 1), OutpaintWindow(5, 5)])
+    under_way.take(rows(6), torch.zeros(2, 24, 8))
+    assert under_way.mel is not None
+    assert under_way.mel.shape == (2, 20, 8)
+    whole = under_way.with_window(torch.ones(2, 40, 8))
+    assert whole.shape == (2, 40, 8)
+    curve = whole[0, :, 0]
+    assert curve[:10].eq(0).all()
+    assert curve[20:].eq(1).all()
+    assert curve.diff().max() <= 0.101
+    assert under_way.with_window(torch.ones(1, 40, 8)).shape == (1, 40, 8), "a preview is of the first take"
+
+
+@pytest.fixture(scope="module", params=["audioldm2", "audioldm"])
+def model(request: pytest.FixtureRequest) -> LatentDiffusion:
+    folder: Path = request.getfixturevalue(request.param)
+    found = checkpoint.inspect(folder, "tiny", "")
+    return loudened(make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None))
+
+
+def sound(seconds: float, level: float = 0.3) -> np.ndarray:
+    moments = np.arange(round(seconds * RATE)) / RATE
+    return (level * np.sin(2 * np.pi * 440 * moments)).astype("<f4")
+
+
+def continuation(
+    seconds: float = 2.0, seeds: tuple[int, ...] = (3,), steps: int = 3, level: float = 0.3, there: float = 0.7
+) -> RenderOrder:
+    """Less than a second that is continued to `seconds`, in windows of 0.8."""
+    given = InitAudio(samples=sound(there, level).tobytes(), strength=1.0)
+    return order(given=given, seconds=seconds, window=0.8, seeds=seeds, steps=steps)
+
+
+def test_what_was_made_begins_before_the_given_end_and_ends_with_the_whole(model: LatentDiffusion):
+    told: list[int] = []
+    sounds = model.render(continuation(seeds=(3, 4)), told.append, lambda: False)
+    known = plan_windows(round(0.7 * RATE) // ROW, 33, 20)[0].known * ROW
+    assert sounds.first == round(0.7 * RATE) - min(known, round(OVERLAP * RATE))
+    assert sounds.waveforms.shape == (2, 2 * RATE - sounds.first)
+    assert np.isfinite(sounds.waveforms).all()
+    assert not np.allclose(sounds.waveforms[0, RATE:], sounds.waveforms[1, RATE:])
+    assert told == list(range(1, 13)), "four windows of three steps"
+
+
+def test_a_quiet_sound_is_continued_as_a_loud_one_only_quieter(model: LatentDiffusion):
+    loud, quiet = (model.render(continuation(level=level), lambda _: None, lambda: False) for level in (0.4, 0.004))
+    assert np.abs(loud.waveforms).max() > 1e-3
+    assert np.allclose(100 * quiet.waveforms, loud.waveforms, atol=1e-3)
+
+
+def test_a_given_sound_too(model: LatentDiffusion):
+    loud, quiet = (
+        model.render(
+            order(given=InitAudio(samples=sound(0.5, level).tobytes(), strength=0.6)), lambda _: None, lambda: False
+        )
+        for level in (0.4, 0.004)
+    )
+    assert np.allclose(100 * quiet.waveforms, loud.waveforms, atol=1e-3)
+
+
+def test_silence_is_not_lifted(model: LatentDiffusion):
+    made = model.render(continuation(level=0.0), lambda _: None, lambda: False).waveforms
+    assert np.isfinite(made).all()
+
+
+def test_no_window_clicks(model: LatentDiffusion):
+    """Nowhere does a step stand out of all others: one spectrogram goes through the vocoder."""
+    steps = np.abs(np.diff(model.render(continuation(4.0), lambda _: None, lambda: False).waveforms[0]))
+    assert steps.max() <= 2.5 * np.percentile(steps, 99)
+
+
+def test_it_is_the_same_in_company(model: LatentDiffusion):
+    alone = model.render(continuation(), lambda _: None, lambda: False).waveforms
+    run, other = model.begin(continuation()), model.begin(order(seconds=0.8, steps=9, seeds=(8,)))
+    assert run.shape == other.shape
+    while not run.sampling.done:
+        model.advance([run] if other.sampling.done else [run, other])
+        if run.sampling.done:
+            model.go_on(run)
+    assert run.step == run.steps == 12
+    assert np.abs(model.finish(run).waveforms - alone).max() < 1e-4
+
+
+def test_its_preview_is_as_long_as_it_has_come(model: LatentDiffusion):
+    run = model.begin(continuation(seeds=(3, 4)))
+    lengths = list[int]()
+    while not run.sampling.done:
+        model.advance([run])
+        early = model.preview(run)
+        assert early.waveforms.shape[0] == 1
+        lengths.append(early.first + early.waveforms.shape[1])
+        if run.sampling.done:
+            model.go_on(run)
+    assert lengths == sorted(lengths)
+    assert 0 <= lengths[0] - (round(0.7 * RATE) + 8 * ROW) < 160
+    assert lengths[-1] == 2 * RATE
+
+
+@pytest.mark.parametrize("after", [1, 5])
+def test_it_can_be_stopped_in_any_window(model: LatentDiffusion, after: int):
+    told: list[int] = []
+    with pytest.raises(SamplingStopped):
+        model.render(continuation(), told.append, lambda: len(told) >= after)
+    assert len(told) == after
+
+
+@pytest.mark.parametrize("frames", [1, 300, 640, 900])
+def test_a_sound_of_about_a_row_can_be_continued(model: LatentDiffusion, frames: int):
+    given = InitAudio(samples=sound(0.5)[-frames:].tobytes(), strength=1.0)
+    sounds = model.render(order(given=given, seconds=0.3, window=0.8), lambda _: None, lambda: False)
+    assert 0 <= sounds.first < frames
+    assert sounds.waveforms.shape == (1, round(0.3 * RATE) - sounds.first)
+    assert np.isfinite(sounds.waveforms).all()
+
+
+@pytest.fixture(scope="module")
+def pocket() -> LatentDiffusion:
+    found = registry.build(registry.pocket_folder(), {})["pocket"].checkpoint()
+    return make_resident(found, "pocket", torch.device("cpu"), torch.float32, lambda _: None)
+
+
+def test_a_steady_tone_goes_on_at_its_level(pocket: LatentDiffusion):
+    """An organ whose partials meet at a peak is far softer than the model knows organs whose peak is as high.
+
+    It goes on as it was, and not within a second as loud as the model would have it (7 to 8 dB louder).
+    """
+    moments = np.arange(80_000) / 32_000
+    partials = 220 * np.arange(1, 9)[:, None]
+    organ = 0.3 * np.cos(2 * np.pi * partials * moments).mean(axis=0)
+    given = InitAudio(samples=organ.astype("<f4").tobytes(), strength=1.0)
+    words = {"words": PromptInputs(prompt="organ a3"), "steps": 8, "scheduler": "dpm++2m", "guidance": 1.0}
+    sounds = pocket.render(
+        order(given=given, seconds=5.0, window=5.0, seeds=(1, 2), **words), lambda _: None, lambda: False
+    )
+    for waveform in sounds.waveforms:
+        before = float(np.mean(waveform[16_000 : 80_000 - sounds.first - 11_200] ** 2))
+        after = waveform[80_000 - sounds.first + 8_000 :][:48_000]
+        assert -4 < 10 * np.log10(float(np.mean(after**2)) / before) < 4
+
+
+def test_no_join_is_heard(pocket: LatentDiffusion):
+    """Extend pocket's own rain in three windows.
+
+    At the end of the init audio and where windows meet, neither level, spectrum nor any step exceeds its surroundings.
+    """
+    rain = {"words": PromptInputs(prompt="rain"), "steps": 8, "scheduler": "dpm++2m", "guidance": 1.0}
+    given = pocket.render(order(seconds=2.5, **rain), lambda _: None, lambda: False).waveforms[0][:48_000]
+    given = 0.5 * given / np.abs(given).max()
+    asked = order(given=InitAudio(samples=given.astype("<f4").tobytes(), strength=1.0), seconds=4.5, window=2.5, **rain)
+    sounds = pocket.render(asked, lambda _: None, lambda: False)
+    made = Clip(np.ascontiguousarray(sounds.waveforms.T), SampleRate(32_000))
+    part = EditedPart(1.5, 4.5)
+    there = Clip(np.ascontiguousarray(given[:, None]), SampleRate(32_000))
+    whole = splice(made, OriginalAudio(there, part), SampleRate(32_000), sounds.first).samples[:, 0]
+    assert len(whole) == 4.5 * 32_000
+    row = pocket.grid.row
+    plan = plan_windows(len(given) // row, 38, int(2.5 * 32_000) // row)
+    joins = [len(given) + row * sum(window.new for window in plan[:count]) for count in range(len(plan))]
+    assert len(joins) == 4
+    rises, steps = rises_along(whole), np.abs(np.diff(whole))
+    for join in joins:
+        near = slice(join - 4000, join + 1500)
+        assert rises[near.start // 256 : near.stop // 256].mean() <= 1.5 * np.median(rises)
+        assert steps[near].max() <= 1.5 * steps.max(where=away(steps, joins), initial=0)
+    for join in joins[:-1]:  # soon after the last one the rain stops
+        levels = [float(np.mean(whole[place - 6000 : place] ** 2)) for place in (join, join + 6000)]
+        assert 0.25 < levels[0] / levels[1] < 4
+
+
+def rises_along(samples: np.ndarray) -> np.ndarray:
+    """By how much the spectrum rises from each window of 1024 samples to the next, 256 later."""
+    places = range(0, len(samples) - 1024, 256)
+    spectra = np.array([np.abs(np.fft.rfft(samples[place : place + 1024] * np.hanning(1024))) for place in places])
+    return np.maximum(np.diff(spectra, axis=0), 0).sum(axis=1)
+
+
+def away(steps: np.ndarray, joins: list[int]) -> np.ndarray:
+    """True where no join is near."""
+    found = np.ones(len(steps), dtype=bool)
+    for join in joins:
+        found[join - 4000 : join + 1500] = False
+    return found

@@ -1,0 +1,351 @@
+"""When memory is short: smaller batches, parts that wait at home, then a clear word; nobody else notices."""
+
+import shutil
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests import checkpoints
+from tests.engine.families.test_latent_diffusion import loudened, order, ours
+from tests.ipc.test_engine_client import Heard, engine
+from timbred.engine.batching import BatchSplitter
+from timbred.engine.device import count_module_bytes
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.factory import make_resident, needs_of
+from timbred.engine.memory.component_cache import SharedComponents
+from timbred.engine.memory.device_memory import DeviceMemory
+from timbred.engine.memory.model_loader import Loader, LoadResult
+from timbred.ipc import engine_messages
+from timbred.models import checkpoint
+
+CPU = torch.device("cpu")
+REAL = (sys.executable, "-m", "timbred.engine.__main__")
+FAULTY = (sys.executable, "-m", "tests.engine.faulty_worker")
+
+
+def load(folder: Path, places: DeviceMemory | None = None) -> LatentDiffusion:
+    found = checkpoint.inspect(folder, folder.name, "")
+    return loudened(make_resident(found, folder.name, CPU, torch.float32, lambda _: None, places=places))
+
+
+# what is known before a load
+
+
+@pytest.mark.parametrize("family", ["audioldm2", "audioldm"])
+def test_needs_are_known_before_anything_is_loaded(family: str, request: pytest.FixtureRequest):
+    folder: Path = request.getfixturevalue(family)
+    found = checkpoint.inspect(folder, "m", "")
+    shared = SharedComponents()
+    needs = needs_of(found, "m", torch.float32, shared)
+    model = make_resident(found, "m", CPU, torch.float32, lambda _: None, shared)
+    assert abs(needs.added - model.memory) < 0.05 * model.memory  # buffers that are made, not loaded
+    assert needs.largest <= needs.added
+    assert needs_of(found, "again", torch.float32, shared).added == 0
+    assert needs_of(found, "m", torch.bfloat16, SharedComponents()).added == needs.added // 2
+
+
+# parts that take turns
+
+
+def linear(size: int) -> torch.nn.Module:
+    return torch.nn.Linear(size, size, bias=False)
+
+
+def test_the_part_used_least_recently_makes_room():
+    one, two, three = linear(10), linear(10), linear(10)
+    places = DeviceMemory(CPU, 2 * count_module_bytes(one))
+    told: list[str] = []
+    for name in ("one", "other"):  # of two models that share it
+        places.on_move(one, partial(told.append, name))
+    places.add([one, two, three])
+    assert places.used == 2 * count_module_bytes(one)
+    assert places.held == 3 * count_module_bytes(one)
+    places.ensure_on_device([two])
+    places.ensure_on_device([one])
+    told.clear()
+    places.ensure_on_device([three])  # in place of two
+    assert told == []
+    moves = places.moves
+    places.ensure_on_device([one])
+    assert places.moves == moves
+    places.ensure_on_device([two, three])
+    assert told == ["one", "other"]
+    assert places.used == places.budget
+
+
+def test_a_stage_stays_together_even_beyond_the_budget():
+    parts = [linear(10), linear(10)]
+    places = DeviceMemory(CPU, count_module_bytes(parts[0]))
+    places.add(parts)
+    places.ensure_on_device(parts)
+    assert places.used == 2 * count_module_bytes(parts[0])
+
+
+def test_a_model_larger_than_the_device_sounds_the_same(audioldm2: Path):
+    whole = load(audioldm2)
+    largest = max(sum(map(count_module_bytes, stage)) for stage in whole.stages.parts.values())
+    assert largest < 0.9 * whole.memory
+    places = DeviceMemory(CPU, largest)
+    model = load(audioldm2, places)
+    assert places.used <= largest
+    moves = places.moves
+    assert np.array_equal(ours(model, order(exact=True)), ours(whole, order(exact=True)))
+    assert places.moves > moves
+    assert places.used <= largest
+
+
+# memory that runs out
+
+
+tried: list[int] = []
+
+
+def full(rows: int) -> Callable[..., torch.Tensor]:
+    """A call that has memory for so many rows."""
+
+    def call(given: torch.Tensor) -> torch.Tensor:
+        tried.append(len(given))
+        if len(given) > rows:
+            raise torch.OutOfMemoryError("full")
+        return given * 2
+
+    return call
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_batches_are_halved_until_they_fit(rows: int):
+    given = torch.arange(7.0)[:, None]
+    batches = BatchSplitter()
+    assert torch.equal(batches.call(full(rows), (given,)), given * 2)
+    tried.clear()
+    assert torch.equal(batches.call(full(rows), (given,)), given * 2)
+    assert max(tried) <= rows  # what was learned is not tried again
+
+
+def test_one_row_that_does_not_fit_is_told():
+    with pytest.raises(torch.OutOfMemoryError):
+        BatchSplitter().call(full(0), (torch.ones(4, 1),))
+
+
+def test_other_faults_are_not_taken_for_it():
+    def broken(_given: torch.Tensor) -> torch.Tensor:
+        raise ValueError("another fault")
+
+    with pytest.raises(ValueError, match="another"):
+        BatchSplitter().call(broken, (torch.ones(4, 1),))
+
+
+def test_all_else_leaves_before_a_job_fails(audioldm: Path):
+    model = load(audioldm)
+    network = sum(map(count_module_bytes, model.stages.parts["network"]))
+    tries: list[int] = []
+
+    def work() -> str:
+        tries.append(model.stages.places.used)
+        if model.stages.places.used > network:
+            raise torch.OutOfMemoryError("full")
+        return "done"
+
+    assert model.stages.run_stage("network", work) == "done"
+    assert tries == [model.memory, network]
+    with pytest.raises(torch.OutOfMemoryError):
+        model.stages.run_stage("network", lambda: full(0)(torch.ones(1)))
+
+
+# loads, most urgent first
+
+
+def source(name: str, folder: Path | str = "") -> engine_messages.ModelSource:
+    return engine_messages.ModelSource(name=name, folder=str(folder))
+
+
+def test_an_urgent_load_overtakes_one_under_way():
+    order_of_ends: list[str] = []
+    begun, all_wanted, ended = threading.Event(), threading.Event(), threading.Semaphore(0)
+
+    def load_in_parts(wanted: engine_messages.ModelSource, progress: Callable[[float], None]) -> str:
+        progress(0.0)
+        begun.set()
+        assert all_wanted.wait(60)
+        progress(0.5)
+        progress(1.0)
+        return wanted.name
+
+    def note(result: LoadResult[str]) -> None:
+        order_of_ends.append(result.source.name)
+        ended.release()
+
+    loader: Loader[str] = Loader(load_in_parts, note)
+    loader.want(source("slow"), rank=2)
+    assert begun.wait(60)
+    loader.want(source("normal"), rank=1)
+    loader.want(source("live"), rank=0)
+    all_wanted.set()
+    for _ in range(3):
+        assert ended.acquire(timeout=60)
+    assert order_of_ends == ["live", "normal", "slow"]
+    assert loader.progress("slow") is None
+
+
+def test_a_load_that_ended_is_reported_before_others_continue():
+    """However long the report of the first takes, the second doesn't reach its end meanwhile."""
+    reported: list[str] = []
+    second_ended, both = threading.Event(), threading.Semaphore(0)
+
+    def load_at_once(wanted: engine_messages.ModelSource, progress: Callable[[float], None]) -> str:
+        progress(0.0)
+        if wanted.name == "second":
+            second_ended.set()
+        return wanted.name
+
+    def report(result: LoadResult[str]) -> None:
+        if result.source.name == "first":
+            loader.want(source("second"))
+            assert not second_ended.wait(0.2)
+        reported.append(result.source.name)
+        both.release()
+
+    loader: Loader[str] = Loader(load_at_once, report)
+    loader.want(source("first"))
+    for _ in range(2):
+        assert both.acquire(timeout=60)
+    assert reported == ["first", "second"]
+
+
+def test_a_model_is_loaded_again_when_its_end_is_reported():
+    """A request for the same model, made where its load is reported, isn't taken for one under way."""
+    loads: list[str] = []
+    twice = threading.Semaphore(0)
+
+    def load_at_once(wanted: engine_messages.ModelSource, progress: Callable[[float], None]) -> str:
+        progress(1.0)
+        return wanted.name
+
+    def report(result: LoadResult[str]) -> None:
+        loads.append(result.source.name)
+        if len(loads) == 1:
+            loader.want(result.source)
+        twice.release()
+
+    loader: Loader[str] = Loader(load_at_once, report)
+    loader.want(source("again"))
+    for _ in range(2):
+        assert twice.acquire(timeout=60)
+    assert loads == ["again", "again"]
+
+
+# the whole engine
+
+
+def render(job: int, model: engine_messages.ModelSource, rank: int = 1, **changes: Any) -> engine_messages.RenderJob:
+    return engine_messages.RenderJob(job=job, model=model, order=order(**changes), rank=rank)
+
+
+async def until(heard: Heard, kind: type, job: int | None = None) -> list[Any]:
+    """The messages up to the first of this kind, that one last."""
+    messages: list[Any] = []
+    while True:
+        found = await heard.next()
+        assert not isinstance(found, str), found
+        message = found if isinstance(found, engine_messages.EngineReady) else found[0]
+        messages.append(message)
+        if isinstance(message, kind) and (job is None or getattr(message, "job", None) == job):
+            return messages
+
+
+async def test_a_job_that_finds_no_room_ends_alone(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
+    """Room for a sound of 0.5 s and one take; its guidance and eight takes go through in halves."""
+    rows = load(audioldm).grid.shape(0.5)[1]
+    monkeypatch.setenv("TIMBRED_TEST_ROOM", str(rows))
+    tiny = source("tiny", audioldm)
+
+    async with engine(FAULTY) as (link, heard):
+        await until(heard, engine_messages.EngineReady)
+        assert link.send(render(1, tiny, seeds=tuple(range(8)), steps=2))
+        await until(heard, engine_messages.JobRendered, job=1)
+        assert link.send(render(2, tiny, steps=40))
+        assert link.send(render(3, tiny, rank=0, seconds=2.0))
+        between = await until(heard, engine_messages.JobFailed)
+        assert between[-1].job == 3
+        assert between[-1].code == "out-of-memory"
+        assert "2 s is too long for tiny here, try 0.5 s" in between[-1].message
+        assert not any(isinstance(message, engine_messages.JobRendered) for message in between)
+        after = await until(heard, engine_messages.JobRendered, job=2)
+        assert [message.step for message in after if isinstance(message, engine_messages.StepDone)][-1] == 40
+
+
+async def test_a_model_that_can_never_fit_is_told_with_sizes(audioldm: Path):
+    async with engine(REAL, memory=0.001) as (link, heard):
+        await until(heard, engine_messages.EngineReady)
+        assert link.send(engine_messages.LoadModel(model=source("tiny", audioldm)))
+        failed = (await until(heard, engine_messages.JobFailed))[-1]
+        assert failed.code == "out-of-memory"
+        assert failed.model == "tiny"
+        assert "models may fill 0.001 MB" in failed.message
+
+
+def other(folder: Path, tmp_path: Path) -> Path:
+    """A checkpoint that shares nothing with this one."""
+    made = checkpoints.audioldm(tmp_path / "other", seed=5)
+    assert made != folder
+    return made
+
+
+async def test_idle_models_give_way_and_those_in_use_stay(audioldm: Path, tmp_path: Path):
+    """Room for one model and a half: an idle one is unloaded before the next comes; beside one in use, parts wait."""
+    one, two = source("one", audioldm), source("two", other(audioldm, tmp_path))
+    size = load(audioldm).memory
+
+    async with engine(REAL, memory=1.5 * size / 1e6) as (link, heard):
+        await until(heard, engine_messages.EngineReady)
+        assert link.send(engine_messages.LoadModel(model=one))
+        await until(heard, engine_messages.ModelLoaded)
+        assert link.send(engine_messages.LoadModel(model=two))
+        messages = await until(heard, engine_messages.ModelLoaded)
+        assert messages[0] == engine_messages.ModelUnloaded(name="one")
+        assert link.send(render(1, two, steps=60))
+        await until(heard, engine_messages.StepDone)
+        assert link.send(render(2, one, steps=3, rank=0))
+        beside = await until(heard, engine_messages.JobRendered, job=2)
+        assert not any(isinstance(message, engine_messages.ModelUnloaded) for message in beside)
+        await until(heard, engine_messages.JobRendered, job=1)
+
+
+async def test_a_load_does_not_hold_up_who_is_generating(audioldm: Path, audioldm2: Path):
+    """Steps go on while another model comes in, and each is taken once and in order."""
+    here, coming = source("here", audioldm2), source("coming", audioldm)
+
+    async with engine(REAL) as (link, heard):
+        await until(heard, engine_messages.EngineReady)
+        assert link.send(render(1, here, steps=900))
+        await until(heard, engine_messages.StepDone)
+        assert link.send(engine_messages.LoadModel(model=coming))
+        during = await until(heard, engine_messages.ModelLoaded)
+        steps = [message.step for message in during if isinstance(message, engine_messages.StepDone)]
+        assert steps
+        assert steps == list(range(steps[0], steps[0] + len(steps)))
+        if not any(isinstance(message, engine_messages.JobRendered) for message in during):
+            assert link.send(engine_messages.CancelJob(job=1))
+            await until(heard, engine_messages.JobCancelled, job=1)
+
+
+async def test_live_work_goes_before_a_background_load(audioldm: Path, audioldm2: Path, tmp_path: Path):
+    """A background job's model is asked for first; the live job's is there first, and the live job is done first."""
+    slow = source("slow", audioldm2)
+    fast = source("fast", shutil.copytree(audioldm, tmp_path / "fast"))
+
+    async with engine(REAL) as (link, heard):
+        await until(heard, engine_messages.EngineReady)
+        assert link.send(render(1, slow, rank=2, steps=3))
+        assert link.send(render(2, fast, rank=0, steps=3))
+        first = await until(heard, engine_messages.ModelLoaded)
+        assert first[-1].model.name == "fast"
+        await until(heard, engine_messages.JobRendered, job=2)
+        await until(heard, engine_messages.JobRendered, job=1)

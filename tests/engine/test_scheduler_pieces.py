@@ -1,0 +1,73 @@
+"""The real engine process: the pieces of a sound before the whole, other jobs between them."""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from tests.ipc.test_engine_client import Heard, engine
+from timbred.ipc import engine_messages
+from timbred.models import registry
+
+PROGRAM = (sys.executable, "-m", "timbred.engine.__main__")
+
+
+def render(job: int, rank: int = 1, **changes: Any) -> engine_messages.RenderJob:
+    plain: dict[str, Any] = {
+        "words": engine_messages.PromptInputs(prompt="bass c2"),
+        "seconds": 2.0,
+        "steps": 2,
+        "guidance": 1.0,
+        "eta": 0.0,
+        "scheduler": "ddim",
+        "seeds": (7,),
+        "early": True,
+    }
+    order = engine_messages.RenderOrder(**{**plain, **changes})
+    folder = registry.build(registry.pocket_folder(), {})["pocket"].folder
+    return engine_messages.RenderJob(
+        job=job, model=engine_messages.ModelSource(name="pocket", folder=str(folder)), order=order, rank=rank
+    )
+
+
+async def until_rendered(heard: Heard, jobs: set[int]) -> list[Any]:
+    said = list[Any]()
+    while jobs:
+        said.append(await heard.next())
+        if isinstance(said[-1], tuple) and isinstance(said[-1][0], engine_messages.JobRendered):
+            jobs.discard(said[-1][0].job)
+    return said
+
+
+def pieces_of(said: list[Any], job: int) -> list[tuple[engine_messages.PieceRendered, np.ndarray]]:
+    found = [
+        one
+        for one in said
+        if isinstance(one, tuple) and isinstance(one[0], engine_messages.PieceRendered) and one[0].job == job
+    ]
+    return [(piece, np.frombuffer(frames[0], dtype="<f4")) for piece, frames in found]
+
+
+async def _said_by_the_engine() -> list[Any]:
+    async with engine(PROGRAM) as (link, heard):
+        await heard.next()
+        link.send(render(1))
+        link.send(render(2, early=False))
+        return await until_rendered(heard, {1, 2})
+
+
+async def test_pieces_come_before_the_whole_and_are_it():
+    said = await _said_by_the_engine()
+    kinds = [type(one[0]).__name__ for one in said if isinstance(one, tuple) and getattr(one[0], "job", 0) == 1]
+    kinds = [kind for kind in kinds if kind != "ModelLoading"]
+    pieces = pieces_of(said, 1)
+    assert kinds == ["StepDone", "StepDone", *["PieceRendered"] * len(pieces), "JobRendered"]
+    wholes = {
+        one[0].job: np.frombuffer(one[1][0], dtype="<f4") for one in said if type(one[0]) is engine_messages.JobRendered
+    }
+    assert np.array_equal(np.concatenate([samples for _, samples in pieces]), wholes[1])
+    assert [piece.first for piece, _ in pieces] == np.cumsum([0, *(len(one) for _, one in pieces[:-1])]).tolist()
+    assert [piece.last for piece, _ in pieces] == [False] * (len(pieces) - 1) + [True]
+    assert {piece.frames for piece, _ in pieces} == {64000}
+    assert pieces_of(said, 2) == []
+    np.testing.assert_allclose(wholes[1], wholes[2], atol=1e-4)

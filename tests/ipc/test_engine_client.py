@@ -1,0 +1,381 @@
+"""The engine process as the daemon sees it: its life, its death, its silence. Real processes, no torch."""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.processes import none_left, python_path
+from timbred.ipc import engine_messages, socket_folder
+from timbred.ipc.child_exit import TOKEN_VARIABLE
+from timbred.ipc.engine_client import EngineLink, EngineSettings
+from timbred.task_supervision import Supervisor
+
+PROGRAM = (sys.executable, "-m", "tests.fake_engine")
+ROOT = Path(__file__).parents[2]
+
+
+class Heard:
+    """Notes everything that the link tells."""
+
+    def __init__(self) -> None:
+        self.events: asyncio.Queue[Any] = asyncio.Queue()
+
+    def engine_up(self, ready: engine_messages.EngineReady) -> None:
+        self.events.put_nowait(ready)
+
+    def engine_down(self, reason: str) -> None:
+        self.events.put_nowait(reason)
+
+    def engine_cannot_start(self, reason: str) -> None:
+        self.events.put_nowait(("cannot start", reason))
+
+    def engine_said(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
+        if not isinstance(message, engine_messages.EngineHeartbeat):
+            self.events.put_nowait((message, [bytes(frame) for frame in payload]))
+
+    async def next(self) -> Any:
+        return await asyncio.wait_for(self.events.get(), 60)
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", python_path(ROOT))
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder whose path leaves room for a socket's name."""
+    with tempfile.TemporaryDirectory(prefix="t-") as folder:
+        yield Path(folder)
+
+
+@asynccontextmanager
+async def engine(program: tuple[str, ...] = PROGRAM, **settings: Any) -> AsyncGenerator[tuple[EngineLink, Heard]]:
+    heard = Heard()
+    link = EngineLink(EngineSettings(program=program, **settings), heard)
+    with none_left():
+        link.start()
+        try:
+            yield link, heard
+        finally:
+            await link.stop(5.0)
+
+
+def render(prompt: str, job: int = 1, seconds: float = 0.1, steps: int = 3) -> engine_messages.RenderJob:
+    order = engine_messages.RenderOrder(
+        words=engine_messages.PromptInputs(prompt=prompt),
+        seconds=seconds,
+        steps=steps,
+        guidance=1.0,
+        eta=0.0,
+        scheduler="ddim",
+        seeds=(3, 4),
+    )
+    return engine_messages.RenderJob(job=job, model=engine_messages.ModelSource(name="m", folder=""), order=order)
+
+
+async def test_a_render_from_handshake_to_samples():
+    async with engine() as (link, heard):
+        ready = await heard.next()
+        assert isinstance(ready, engine_messages.EngineReady)
+        assert ready.pid == link.process.pid
+        assert link.send(render("hello"))
+        kinds = [type((await heard.next())[0]) for _ in range(5)]
+        assert kinds == [
+            engine_messages.ModelLoading,
+            engine_messages.ModelLoaded,
+            engine_messages.StepDone,
+            engine_messages.StepDone,
+            engine_messages.StepDone,
+        ]
+        message, payload = await heard.next()
+        assert isinstance(message, engine_messages.JobRendered)
+        assert [len(frame) for frame in payload] == [1600 * 4] * 2
+
+
+async def test_a_cancelled_render_stops_at_its_next_step():
+    async with engine() as (link, heard):
+        await heard.next()
+        link.send(render("slow", steps=1000))
+        while not isinstance((await heard.next())[0], engine_messages.StepDone):
+            pass
+        link.send(engine_messages.CancelJob(job=1))
+        message, _ = await heard.next()
+        assert message == engine_messages.JobCancelled(job=1)
+
+
+async def test_a_dead_engine_is_told_and_started_again():
+    async with engine() as (link, heard):
+        first = await heard.next()
+        link.send(render("die"))
+        while isinstance(reason := await heard.next(), tuple):
+            pass
+        assert reason == "exit status 7"
+        assert not link.up
+        second = await heard.next()
+        assert isinstance(second, engine_messages.EngineReady)
+        assert second.pid != first.pid
+
+
+async def test_nothing_of_a_dead_engine_reaches_what_the_next_one_is_told_to_do():
+    """It dies with hundreds of messages on their way; whatever of them still comes, comes before its end is told."""
+    async with engine() as (link, heard):
+        for life in (1, 2):
+            assert isinstance(await heard.next(), engine_messages.EngineReady)
+            link.send(render("die rendered", job=life, steps=400))
+            told: list[Any] = []
+            while isinstance(said := await heard.next(), tuple):
+                told.append(said[0])
+            assert said == "exit status 7"
+            assert {message.job for message in told if not isinstance(message, engine_messages.ModelLoaded)} <= {life}
+            steps = [message.step for message in told if isinstance(message, engine_messages.StepDone)]
+            assert steps == list(range(1, len(steps) + 1))
+
+
+async def test_a_killed_engine_is_started_again():
+    async with engine() as (link, heard):
+        first = await heard.next()
+        os.kill(first.pid, 9)
+        assert "exit status" in await heard.next()
+        assert (await heard.next()).pid == link.process.pid
+
+
+async def test_a_silent_engine_is_ended_and_started_again():
+    async with engine(heartbeat=0.05, patience=0.5) as (link, heard):
+        first = await heard.next()
+        link.send(render("hang"))
+        while isinstance(reason := await heard.next(), tuple):
+            pass
+        assert reason == "no sign of life for 0.5 s"
+        await heard.next()
+        assert not psutil.pid_exists(first.pid)
+
+
+async def test_an_engine_of_another_version_is_refused():
+    async with engine((*PROGRAM, "--version", "0.0.1")) as (link, heard):
+        told, reason = await heard.next()
+        assert told == "cannot start"
+        assert "the engine is timbred 0.0.1" in reason
+        assert not link.up
+
+
+async def test_a_program_that_cannot_run_is_tried_again_not_raised():
+    async with engine((sys.executable, "-c", "raise SystemExit(3)")) as (link, heard):
+        for _ in range(2):
+            assert await heard.next() == ("cannot start", "exit status 3; the log may say why")
+        assert not link.send(engine_messages.QuitEngine())
+
+
+async def test_a_program_that_isnt_there_is_tried_again_not_raised():
+    async with engine(("/no/such/program",)) as (_, heard):
+        for _ in range(2):
+            told, reason = await heard.next()
+            assert told == "cannot start"
+            assert "No such file" in reason
+
+
+async def test_an_engine_that_refuses_to_start_says_why_at_once_and_is_tried_again(tmp_path: Path):
+    reason = tmp_path / "reason"
+    reason.touch()
+    async with engine((*PROGRAM, "--cannot-start-while", str(reason))) as (link, heard):
+        assert await heard.next() == ("cannot start", f"told not to start by {reason}; remove it")
+        assert (link.process.state, link.process.trouble) == ("failed", f"told not to start by {reason}; remove it")
+        reason.unlink()
+        while isinstance(told := await heard.next(), tuple):
+            assert told[0] == "cannot start"
+        assert isinstance(told, engine_messages.EngineReady)
+        assert (link.process.state, link.process.trouble) == ("up", "")
+
+
+async def test_an_engine_that_ends_at_its_start_is_tried_thrice_before_it_counts_as_one_that_cannot(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    reason = tmp_path / "reason"
+    reason.touch()
+    async with engine((*PROGRAM, "--ends-at-start-while", str(reason))) as (link, heard):
+        assert link.process.state == "starting"
+        assert await heard.next() == ("cannot start", "exit status 3; the log may say why")
+        assert caplog.text.count("the engine can't be started (exit status 3)") == 3
+
+
+async def test_an_engine_that_was_killed_at_its_start_is_no_trouble(tmp_path: Path):
+    reason = tmp_path / "reason"
+    reason.touch()
+    async with engine((*PROGRAM, "--ends-at-start-while", str(reason))) as (link, heard):
+        while link.process.pid is None:
+            await asyncio.sleep(0.001)
+        reason.unlink()
+        assert isinstance(await heard.next(), engine_messages.EngineReady)
+
+
+async def test_a_fault_in_what_hears_the_engine_ends_its_life_and_is_told(caplog: pytest.LogCaptureFixture):
+    """The daemon must not go on with an engine of which it missed a message: jobs would have no end."""
+
+    class Faulty(Heard):
+        def engine_said(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
+            if isinstance(message, engine_messages.JobRendered):
+                raise KeyError(message.job)
+            super().engine_said(message, payload)
+
+    heard, supervisor = Faulty(), Supervisor()
+    link = EngineLink(EngineSettings(program=PROGRAM), heard, supervisor)
+    with none_left():
+        link.start()
+        try:
+            assert isinstance(await heard.next(), engine_messages.EngineReady)
+            link.send(render("hello"))
+            while isinstance(told := await heard.next(), tuple):
+                pass
+            assert told == "a fault in the daemon: KeyError: 1"
+            assert isinstance(await heard.next(), engine_messages.EngineReady)
+            assert [fault.task for fault in supervisor.faults] == ["engine-link"]
+        finally:
+            await link.stop(5.0)
+
+
+async def test_a_fault_in_what_hears_of_an_end_keeps_no_engine_from_being_started():
+    class Faulty(Heard):
+        def engine_down(self, reason: str) -> None:
+            super().engine_down(reason)
+            raise KeyError(reason)
+
+    heard = Faulty()
+    link = EngineLink(EngineSettings(program=PROGRAM), heard)
+    with none_left():
+        link.start()
+        try:
+            os.kill((await heard.next()).pid, 9)
+            assert await heard.next() == "exit status -9, SIGKILL"
+            assert isinstance(await heard.next(), engine_messages.EngineReady)
+        finally:
+            await link.stop(5.0)
+
+
+async def test_an_engine_is_started_again_after_the_folder_of_its_socket_was_deleted(
+    short_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    places = [short_folder / "first", short_folder / "second"]
+    for place in places:
+        place.mkdir()
+    monkeypatch.setattr(socket_folder, "places", lambda: iter(places))
+
+    async def conversation() -> None:
+        async with engine() as (_, heard):
+            first = await heard.next()
+            assert list(places[0].iterdir())
+            shutil.rmtree(places[0])
+            os.kill(first.pid, 9)
+            assert "exit status" in await heard.next()
+            assert isinstance(await heard.next(), engine_messages.EngineReady)
+            assert list(places[1].iterdir())
+
+    await conversation()
+    assert not list(places[1].iterdir())
+
+
+async def test_without_any_place_for_a_socket_the_engine_is_spoken_to_over_a_port(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(socket_folder, "places", lambda: iter(()))
+
+    async def conversation() -> None:
+        async with engine() as (link, heard):
+            ready = await heard.next()
+            assert isinstance(ready, engine_messages.EngineReady)
+            assert "tcp://127.0.0.1:" in " ".join(psutil.Process(ready.pid).cmdline())
+            link.send(render("hello"))
+            while not isinstance((await heard.next())[0], engine_messages.JobRendered):
+                pass
+
+    await conversation()
+    assert "the engine is spoken to over a loopback port" in caplog.text
+
+
+async def test_the_token_is_not_in_the_command_line():
+    """Others on the machine can read command lines, and connect to a loopback port."""
+    async with engine() as (_, heard):
+        process = psutil.Process((await heard.next()).pid)
+        token = process.environ()[TOKEN_VARIABLE]
+        assert len(token) == 32
+        assert token not in " ".join(process.cmdline())
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="processes can't be stopped on Windows")
+def test_a_pause_of_all_processes_is_no_silence():
+    """A laptop's lid, a stalled machine: neither side runs, so neither side is judged."""
+    program = (
+        "import anyio, asyncio, sys\n"
+        "from tests.ipc.test_engine_client import Heard, PROGRAM, render\n"
+        "from timbred.ipc.engine_client import EngineLink, EngineSettings\n"
+        "async def main():\n"
+        "    heard = Heard()\n"
+        "    link = EngineLink(EngineSettings(program=PROGRAM, heartbeat=0.2, patience=2.0), heard)\n"
+        "    link.start()\n"
+        "    print((await heard.next()).pid, flush=True)\n"
+        "    await asyncio.to_thread(sys.stdin.readline)\n"
+        "    link.send(render('hello'))\n"
+        "    while isinstance(told := await heard.next(), tuple) and told[0].__class__.__name__ != 'JobRendered':\n"
+        "        pass\n"
+        "    print(told[0].__class__.__name__ if isinstance(told, tuple) else told, link.process.pid, flush=True)\n"
+        "    await link.stop(5.0)\n"
+        "anyio.run(main)\n"
+    )
+    daemon = psutil.Popen(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        start_new_session=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert daemon.stdin is not None
+    assert daemon.stdout is not None
+    try:
+        pid = daemon.stdout.readline().strip()
+        os.killpg(daemon.pid, signal.SIGSTOP)
+        time.sleep(4.0)  # twice the patience: the pause itself is what is tested
+        os.killpg(daemon.pid, signal.SIGCONT)
+        print(file=daemon.stdin, flush=True)
+        assert daemon.stdout.readline().split() == ["JobRendered", pid]
+    finally:
+        daemon.kill()
+        daemon.wait()
+        daemon.stdin.close()
+        daemon.stdout.close()
+
+
+def test_an_engine_ends_with_a_daemon_that_was_killed(short_folder: Path):
+    """The child of a daemon that gets no chance to stop it, nor to remove the folder of their socket."""
+    program = (
+        "import anyio, asyncio\n"
+        "from tests.ipc.test_engine_client import Heard, PROGRAM\n"
+        "from timbred.ipc.engine_client import EngineLink, EngineSettings\n"
+        "async def main():\n"
+        "    heard = Heard()\n"
+        "    EngineLink(EngineSettings(program=PROGRAM), heard).start()\n"
+        "    print((await heard.next()).pid, flush=True)\n"
+        "    await asyncio.Event().wait()\n"
+        "anyio.run(main)\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(short_folder)}
+    daemon = psutil.Popen([sys.executable, "-c", program], stdout=-1, cwd=ROOT, env=environment)
+    assert daemon.stdout is not None
+    engine_process = psutil.Process(int(daemon.stdout.readline()))
+    assert list(short_folder.iterdir())
+    daemon.kill()
+    daemon.wait()
+    daemon.stdout.close()
+    engine_process.wait(30)
+    assert not list(short_folder.iterdir())

@@ -1,0 +1,5 @@
+"""The tiny checkpoints of the engine's tests."""
+
+from tests.engine.conftest import audioldm, audioldm2, audioldm2_speech, children_import_tests, one_thread
+
+__all__ = ["audioldm", "audioldm2", "audioldm2_speech", "children_import_tests", "one_thread"]

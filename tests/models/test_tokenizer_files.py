@@ -1,0 +1,293 @@
+"""The daemon counts as the engine does, from files alone, and no file harms it."""
+
+import asyncio
+import json
+import logging
+import os
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import RobertaTokenizer
+
+from tests.requests.test_resolve import CARD, SPEAKER, resolved
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.factory import make_resident
+from timbred.ipc.engine_messages import PromptInputs
+from timbred.models import checkpoint, registry, tokenizer_files
+from timbred.models.long_texts import Windows, long_texts
+from timbred.models.registry import Card, Entry, Registry
+from timbred.models.tokenizer_files import TokenizerFiles
+from timbred.requests.prompt_texts import TextCounter
+
+WORDS = "warm pad, 808 kick. naïve ПАД 音 ﷺ <s> \n"
+SENTENCE = "a soft and warm pad that opens slowly over distant bells "
+MODELS = ("pocket", "audioldm", "audioldm2", "audioldm2_speech")
+
+
+@pytest.fixture(autouse=True)
+def counted_in_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timbred.requests.prompt_texts.COUNTED_WITHIN_S", 300.0)
+
+
+def resident(folder: Path) -> LatentDiffusion:
+    found = checkpoint.inspect(folder, "tiny", "")
+    return make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None)
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def folder(request: pytest.FixtureRequest) -> Path:
+    return registry.pocket_folder() if request.param == "pocket" else request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> LatentDiffusion:
+    return resident(folder)
+
+
+def same_windows(own: Windows, model: LatentDiffusion) -> list[tuple[Any, Any]]:
+    pairs = list(zip(own.prompt, model.windows.prompt, strict=True))
+    return pairs + list(zip(own.transcription, model.windows.transcription, strict=True))
+
+
+def test_windows_and_counts_are_the_engines(folder: Path, model: LatentDiffusion) -> None:
+    own = TokenizerFiles().windows(folder, "tiny")
+    assert own.prompt
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.text(st.sampled_from(WORDS) | st.characters(codec="utf-8"), min_size=1, max_size=120))
+    def check(text: str) -> None:
+        for ours, engines in same_windows(own, model):
+            assert ours.tokens == engines.tokens
+            assert ours.count(text) == engines.count(text)
+
+    check()
+
+
+def test_a_text_that_surely_fits_does_fit(folder: Path, model: LatentDiffusion) -> None:
+    files = TokenizerFiles()
+    own = files.windows(folder, "tiny")
+    short = [one for one in files.describe(folder, "tiny").tokenizers if one.reads == "prompt"]
+    assert any(one.holds_all("a kick") for one in short)
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.text(st.characters(max_codepoint=127), max_size=70))
+    def check(text: str) -> None:
+        for one, window in zip(short, own.prompt, strict=True):
+            assert not one.holds_all(text) or window.fits(text)
+
+    check()
+
+
+def texts_of(folder: Path, card: Card = CARD) -> TextCounter:
+    return TextCounter(Registry({card.name: Entry(card, folder, "")}))
+
+
+@pytest.mark.parametrize("length", [20, 100, 500, 1900])
+async def test_what_the_daemon_says_before_is_what_the_engine_warns_of(
+    folder: Path, model: LatentDiffusion, length: int
+) -> None:
+    text = (SENTENCE * 40)[:length]
+    speaks = checkpoint.inspect(folder, "tiny", "").speaks
+    card = SPEAKER if speaks else CARD
+    spoken: dict[str, Any] = {"transcription": text} if speaks else {}
+    asked = resolved(card, prompt=text, negative=text[: length // 2], prompt2=text[::-1], mix=0.5, **spoken)
+
+    async def counted() -> tuple[Any, ...]:
+        texts = texts_of(folder, card)
+        at_once = texts.count_at_once(asked)
+        found = await texts.count(asked)
+        assert at_once in (None, found)
+        assert texts.count_at_once(asked) == found, "the same words are counted once"
+        return found
+
+    said = [(text.key, text.characters, text.heard, text.parts) for text in await counted()]
+    warned = model.find_long_texts(asked.order().words)
+    assert said == [(text.key, text.characters, text.read, text.parts) for text in warned]
+    assert bool(said) == (length > 20)
+
+
+def test_short_texts_are_known_at_once_without_reading_a_tokenizer(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(files: TokenizerFiles, folder: Path, name: str) -> Windows:
+        pytest.fail(f"{name} in {folder} is read by {files}")
+
+    monkeypatch.setattr(TokenizerFiles, "windows", refused)
+    assert texts_of(folder).count_at_once(resolved(prompt="a kick drum")) == ()
+
+
+def test_nothing_is_read_of_a_resident_model_whose_tokenizers_are_known(copied: Path) -> None:
+    texts = texts_of(copied)
+    asked = resolved(prompt="a kick drum")
+    assert texts.count_at_once(asked) == ()
+    shutil.rmtree(copied)
+    assert texts.count_at_once(asked, resident=True) == ()
+    assert texts.count_at_once(resolved(prompt=SENTENCE * 10), resident=True) is None
+    assert texts.count_at_once(resolved(prompt=SENTENCE * 10)) == (), "it isn't there any more"
+
+
+def test_what_is_said_is_always_counted(audioldm2_speech: Path) -> None:
+    asked = resolved(SPEAKER, prompt="a woman", transcription="hello")
+    assert texts_of(audioldm2_speech, SPEAKER).count_at_once(asked) is None
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """The tokenizers of the embedded model, and its index."""
+    for part in ("tokenizer", "tokenizer_2"):
+        shutil.copytree(registry.pocket_folder() / part, tmp_path / part)
+    shutil.copy(registry.pocket_folder() / checkpoint.INDEX, tmp_path)
+    return tmp_path
+
+
+def test_a_tokenizer_of_two_files_counts_the_same(copied: Path) -> None:
+    before = TokenizerFiles().windows(copied, "tiny")
+    file = copied / "tokenizer" / "tokenizer.json"
+    found = json.loads(file.read_text("utf-8"))["model"]
+    (copied / "tokenizer" / "vocab.json").write_text(json.dumps(found["vocab"]), "utf-8")
+    merges = "".join(" ".join(pair) + "\n" for pair in found["merges"])
+    (copied / "tokenizer" / "merges.txt").write_text("#version: 0.2\n" + merges, "utf-8")
+    file.unlink()
+    after = TokenizerFiles().windows(copied, "tiny")
+    transformers = RobertaTokenizer.from_pretrained(str(copied / "tokenizer"))
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.text(st.sampled_from(WORDS.replace("<", "")) | st.characters(codec="utf-8"), min_size=1, max_size=120))
+    def check(text: str) -> None:
+        assert before.prompt[0].count(text) == after.prompt[0].count(text) == len(transformers(text).input_ids)
+
+    check()
+
+
+def changed(file: Path, **steps: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), **steps}), "utf-8")
+
+
+def damage(file: Path, way: str) -> None:
+    match way:
+        case "cut short":
+            file.write_bytes(file.read_bytes()[:1000])
+        case "no JSON":
+            file.write_bytes(b"\xff\x00" * 100)
+        case "deep":
+            file.write_text("[" * 100_000)
+        case "other JSON":
+            file.write_text('{"model": {"type": "BPE", "vocab": 7}}')
+        case "a pipe":
+            file.unlink()
+            os.mkfifo(file)
+        case "endless":
+            file.unlink()
+            file.symlink_to("/dev/zero")
+        case "too large":
+            with file.open("r+b") as content:
+                content.truncate(tokenizer_files.MAX_TOKENIZER_BYTES + 1)
+        case "its own expression":
+            split = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+            changed(file, pre_tokenizer={"type": "Sequence", "pretokenizers": [split]})
+        case "long replacements":
+            changed(file, normalizer={"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1_000_000})
+        case _:
+            file.unlink()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no names here")
+@pytest.mark.parametrize(
+    "way",
+    [
+        "cut short", "no JSON", "deep", "other JSON", "a pipe", "endless", "too large", "its own expression",
+        "long replacements", "missing",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("part", ["tokenizer", "tokenizer_2"])
+async def test_a_damaged_tokenizer_is_logged_once_and_nothing_is_counted(
+    copied: Path, caplog: pytest.LogCaptureFixture, part: str, way: str
+) -> None:
+    damage(copied / part / "tokenizer.json", way)
+    asked = resolved(prompt=SENTENCE * 10)
+
+    async def counted() -> None:
+        texts = texts_of(copied)
+        assert await texts.count(asked) == ()
+        assert await texts.count(resolved(prompt=SENTENCE * 11)) == ()
+
+    with caplog.at_level(logging.WARNING, "timbred"):
+        await counted()
+    (record,) = caplog.records
+    assert "small: the tokens of its texts aren't counted before it is loaded" in record.getMessage()
+    assert len(record.getMessage()) < 500
+
+
+@pytest.mark.parametrize("longest", ["many", -1, True, None])
+def test_a_damaged_configuration_counts_nothing(copied: Path, longest: object) -> None:
+    changed(copied / "tokenizer" / "tokenizer_config.json", model_max_length=longest)
+    assert texts_of(copied).count_at_once(resolved(prompt=SENTENCE * 10)) == ()
+
+
+def test_a_tokenizer_that_was_exchanged_is_read_anew(copied: Path) -> None:
+    files = TokenizerFiles()
+    words = PromptInputs(prompt=SENTENCE * 4)
+    (before,) = long_texts(words.texts(), files.windows(copied, "tiny"))
+    for part in ("tokenizer", "tokenizer_2"):
+        changed(copied / part / "tokenizer_config.json", model_max_length=32)
+    (after,) = long_texts(words.texts(), files.windows(copied, "tiny"))
+    assert before.parts < after.parts
+    damage(copied / "tokenizer" / "tokenizer.json", "cut short")
+    assert files.windows(copied, "tiny") == Windows()
+
+
+async def test_a_count_that_does_not_end_keeps_nobody_waiting(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    may_end = threading.Event()
+    windows = TokenizerFiles.windows
+
+    def slow(self: TokenizerFiles, folder: Path, name: str) -> Windows:
+        assert may_end.wait(60)
+        return windows(self, folder, name)
+
+    monkeypatch.setattr(TokenizerFiles, "windows", slow)
+    monkeypatch.setattr("timbred.requests.prompt_texts.COUNTED_WITHIN_S", 0.01)
+    asked = resolved(prompt=SENTENCE * 10)
+
+    async def counted() -> None:
+        texts = texts_of(copied)
+        assert await texts.count(asked) == ()
+        assert texts.count_at_once(asked) == (), "the next one isn't kept waiting"
+        may_end.set()
+        late = texts.late
+        assert late is not None
+        await asyncio.wait_for(late, 60)
+        assert texts.count_at_once(asked) is None, "it is counted again"
+
+    with caplog.at_level(logging.WARNING, "timbred"):
+        await counted()
+    assert "weren't counted within" in caplog.text
+
+
+class Panic(BaseException):
+    """As the tokenizers' library raises it."""
+
+
+async def test_a_panic_while_counting_is_logged_and_the_next_text_counted(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def panics(files: TokenizerFiles, folder: Path, name: str) -> Windows:
+        raise Panic(f"{name} in {folder}, read by {files}")
+
+    async def counted() -> None:
+        texts = texts_of(copied)
+        with monkeypatch.context() as patched:
+            patched.setattr(TokenizerFiles, "windows", panics)
+            assert await texts.count(resolved(prompt=SENTENCE * 10)) == ()
+        assert await texts.count(resolved(prompt=SENTENCE * 10)) != ()
+
+    with caplog.at_level(logging.WARNING, "timbred"):
+        await counted()
+    assert "its texts aren't counted before it reads them: Panic" in caplog.text

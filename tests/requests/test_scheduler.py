@@ -1,0 +1,449 @@
+"""Every request gets exactly one terminal event, in whatever order requests, the engine's messages and its losses come.
+
+A hypothesis state machine drives a real scheduler. The engine process, its link and the threads that write files are
+models that advance only by rules, so that each interleaving can be reproduced.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from tests.requests.test_resolve import resolved
+from timbred import errors
+from timbred.audio import Clip, SampleRate, Seconds
+from timbred.ipc import engine_messages
+from timbred.models import registry
+from timbred.protocol import messages as m
+from timbred.protocol.boundary import ClientId
+from timbred.protocol.schema import is_terminal
+from timbred.requests.completion import BackgroundTasks, SoundListener
+from timbred.requests.deadline import DeadlineRequest
+from timbred.requests.job import Job
+from timbred.requests.postprocess import FinishedTake, RawTake, read_init_audio
+from timbred.requests.scheduler import JobScheduler
+from timbred.storage.library import StoredTake, new_take_id
+
+CLIENT = ClientId("udp:a:1")
+RATE, FRAMES = 16000, 4800
+QUARTER = FRAMES // 4
+SAMPLES = np.zeros((FRAMES, 1), np.float32)
+CARD = registry.build(registry.pocket_folder(), {})["pocket"].card
+
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "two takes": {"takes": 2},
+    "with a preview": {"preview": True},
+    "heard early": {"to": "both", "voice": "1"},
+    "from a file": {},
+    "with a deadline": {},
+}
+PARAMETERS = {
+    (kind, priority): resolved(CARD, model="pocket", seconds=FRAMES / RATE, priority=priority, **keys)
+    for kind, keys in KINDS.items()
+    for priority in ("live", "normal", "background")
+}
+
+
+class RecordingOutbox:
+    """Keeps every event in the order in which it was sent."""
+
+    def __init__(self) -> None:
+        self.events: list[m.Event] = []
+
+    def send(self, client: ClientId, event: m.Event, clip: Any = None) -> None:
+        self.events.append(event)
+
+    def send_list(self, client: ClientId, name: str, events: Any, end: Any) -> None:
+        raise AssertionError("the scheduler answers no questions")
+
+    @property
+    def terminal(self) -> Counter[str]:
+        """Terminal events of jobs, by the request's id."""
+        ends = [
+            event for event in self.events if is_terminal(event) and isinstance(event, m.Done | m.Fail | m.Cancelled)
+        ]
+        return Counter(str(event.id) for event in ends if event.id not in ("load", "unload"))
+
+    def answers(self, kind: type[m.Event], place: str) -> int:
+        """Events that end `load` or `unload` requests."""
+        failures = [event for event in self.events if isinstance(event, m.Fail) and event.id == place]
+        return sum(isinstance(event, kind) for event in self.events) + len(failures)
+
+
+class SteppedBackground(BackgroundTasks):
+    """Work for threads is done only when a rule says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pending: list[tuple[asyncio.Future[Any], Callable[[], Any]]] = []
+
+    async def in_thread(self, work: Any, *given: Any, **named: Any) -> Any:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.pending.append((future, lambda: _prepared() if work is read_init_audio else work(*given, **named)))
+        return await future
+
+    def do(self, index: int, error: Exception | None) -> None:
+        future, work = self.pending.pop(index)
+        if error is None:
+            future.set_result(work())
+        else:
+            future.set_exception(error)
+
+
+def _prepared() -> tuple[bytes, Clip]:
+    return SAMPLES.tobytes(), Clip(SAMPLES, SampleRate(RATE))
+
+
+class ModelFinishing:
+    """Finishes takes without a disk."""
+
+    library: Any = None
+
+    def __call__(self, parameters: Any, raw: RawTake, request_id: str, given: Any = None) -> FinishedTake:
+        stored = StoredTake(
+            take_id=raw.take_id or new_take_id(), path=Path("a.wav"), created=0.0, prompt="", model="pocket",
+            seed=raw.seed, seconds=Seconds(0.1), rate=SampleRate(RATE), channels=1, score=None, index=raw.index,
+            request_id=request_id, recipe={},
+        )  # fmt: skip
+        return FinishedTake(stored, Clip(SAMPLES, SampleRate(RATE)))
+
+    def preview(self, parameters: Any, raw: RawTake, given: Any = None) -> Path:
+        return Path("preview.wav")
+
+
+class ModelEngine:
+    """An engine process and the link to it.
+
+    `up` is what the link reports, `alive` whether the process lives. `arriving` are orders on their way to it,
+    `outgoing` its messages on their way to the daemon.
+    """
+
+    def __init__(self) -> None:
+        self.up = self.alive = False
+        self.forget()
+
+    def forget(self) -> None:
+        self.arriving: list[engine_messages.ToEngine] = []
+        self.outgoing: list[tuple[engine_messages.FromEngine, list[bytes]]] = []
+        self.jobs: dict[int, engine_messages.RenderJob] = {}
+        self.pieces: Counter[int] = Counter()
+        self.cancelled: set[int] = set()
+
+    def send(self, message: engine_messages.ToEngine) -> bool:
+        """As `EngineLink.send`: taken by the link even when the process has just died."""
+        if self.up:
+            self.arriving.append(message)
+        return self.up
+
+    def say(self, message: engine_messages.FromEngine, *payload: bytes) -> None:
+        self.outgoing.append((message, list(payload)))
+
+    def take_order(self) -> None:
+        match self.arriving.pop(0):
+            case engine_messages.CancelJob(job=job):
+                self.cancelled.add(job)
+            case engine_messages.RenderJob() as render:
+                self.jobs[render.job] = render
+                self.pieces[render.job] = 0
+            case engine_messages.LoadModel(model=source):
+                self.say(engine_messages.ModelLoaded(model=engine_messages.ResidentModel(name=source.name, memory=1)))
+            case engine_messages.UnloadModel(name=name):
+                self.say(engine_messages.ModelUnloaded(name=name))
+            case _:
+                pass
+
+    def leave(self, job: int) -> engine_messages.RenderJob:
+        self.cancelled.discard(job)
+        return self.jobs.pop(job)
+
+    def advance(self, job: int, what: str) -> None:
+        """One thing that an engine may say of a job that it works on."""
+        render = self.jobs[job]
+        steps = render.order.steps
+        match what:
+            case "step":
+                self.say(engine_messages.StepDone(job=job, step=1, steps=steps, remaining=100.0))
+            case "preview" if render.order.preview:
+                self.say(engine_messages.PreviewRendered(job=job, rate=RATE, channels=1), SAMPLES.tobytes())
+            case "piece" if render.order.early and self.pieces[job] < 4:
+                first = self.pieces[job] * QUARTER
+                self.pieces[job] += 1
+                piece = engine_messages.PieceRendered(
+                    job=job, rate=RATE, channels=1, first=first, frames=FRAMES, peak=0.5, last=self.pieces[job] == 4
+                )
+                self.say(piece, SAMPLES[:QUARTER].tobytes())
+            case "fail":
+                self.leave(job)
+                self.say(engine_messages.JobFailed(code="model-error", message="no", job=job))
+            case "cancel" if job in self.cancelled:
+                self.leave(job)
+                self.say(engine_messages.JobCancelled(job=job))
+            case "render":
+                self._render(job, len(render.order.seeds))
+            case "render badly":
+                self._render(job, len(render.order.seeds) + 1)
+            case _:
+                self.say(engine_messages.ModelLoading(job=job, fraction=0.5))
+
+    def _render(self, job: int, frames: int) -> None:
+        seeds = self.leave(job).order.seeds
+        self.say(
+            engine_messages.JobRendered(job=job, rate=RATE, channels=1, seeds=seeds), *([SAMPLES.tobytes()] * frames)
+        )
+
+
+READY = engine_messages.EngineReady(
+    token="",
+    wire_version=engine_messages.WIRE_VERSION,
+    version="",
+    pid=1,
+    device="cpu",
+    device_name="",
+    precision="float32",
+)
+SAYINGS = ("step", "preview", "piece", "fail", "cancel", "render", "render badly", "loading")
+
+
+class FailingListener(SoundListener):
+    """Calls `hook` with whatever it receives."""
+
+    def __init__(self, hook: Callable[..., None]) -> None:
+        self.piece = self.pieces_discarded = self.take = hook
+
+
+class RequestsAndLosses(RuleBasedStateMachine):
+    """Submits, cancels, loses the engine and stops, in any order."""
+
+    scheduler: JobScheduler
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.outbox, self.engine, self.background = RecordingOutbox(), ModelEngine(), SteppedBackground()
+        self.trials: list[asyncio.Task[None]] = []
+        self.loads = self.unloads = self.submitted = 0
+        self.told = True
+        self.hooks_fail = False
+        self.stopping: asyncio.Task[None] | None = None
+
+    @initialize(at_once=st.sampled_from([0, 1, 4]), up=st.booleans(), hooks_fail=st.booleans())
+    def begin(self, at_once: int, up: bool, hooks_fail: bool) -> None:
+        self.hooks_fail = hooks_fail
+
+        def build() -> None:
+            outbox: Any = self.outbox
+            finishing: Any = ModelFinishing()
+            entries = registry.build(registry.pocket_folder(), {})
+            self.scheduler = JobScheduler(
+                outbox, entries, finishing, lambda _: self.engine, FailingListener(self._hook), 8,
+                jobs_at_once=at_once, background=self.background,
+            )  # fmt: skip
+            self.scheduler.loads.preload("pocket")
+
+        self.run(build)
+        if up:
+            self.engine_comes()
+
+    def _hook(self, *_: Any) -> None:
+        """Whoever listens to pieces and takes may have a fault of its own."""
+        if self.hooks_fail:
+            raise RuntimeError("a fault in a listener")
+
+    def run(self, act: Callable[[], None]) -> None:
+        """Act on the event loop, then let everything go as far as it goes by itself."""
+
+        async def acted() -> None:
+            act()
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+        self.runner.run(acted())
+
+    @property
+    def jobs(self) -> list[Job]:
+        return list(self.scheduler.jobs.live())
+
+    # requests
+
+    @rule(kind=st.sampled_from(sorted(KINDS)), priority=st.sampled_from(["live", "normal", "background"]))
+    def submit(self, kind: str, priority: str) -> None:
+        def act() -> None:
+            init = Path("a.wav") if kind == "from a file" else None
+            wanted = DeadlineRequest(lambda: 1.0, 2) if kind == "with a deadline" else None
+            try:
+                self.scheduler.submit(CLIENT, str(self.submitted), PARAMETERS[kind, priority], init, wanted)
+            except (errors.Busy, errors.ShuttingDown):
+                return
+            self.submitted += 1
+
+        self.run(act)
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        job = data.draw(st.sampled_from(range(len(self.jobs))))
+        self.run(lambda: self.scheduler.cancel(self.jobs[job]))
+
+    @rule()
+    def cancel_all(self) -> None:
+        def act() -> None:
+            for job in self.jobs:
+                self.scheduler.cancel(job)
+
+        self.run(act)
+
+    @rule()
+    def load(self) -> None:
+        self.loads += 1
+        self.run(lambda: self.scheduler.loads.load(CLIENT, "pocket"))
+
+    @rule()
+    def unload(self) -> None:
+        def act() -> None:
+            try:
+                self.scheduler.loads.unload(CLIENT, "pocket")
+            except errors.BadRequest:
+                return
+            self.unloads += 1
+
+        self.run(act)
+
+    @rule()
+    def measure(self) -> None:
+        def act() -> None:
+            measuring = self.scheduler.calibration.measure(PARAMETERS["plain", "live"])
+            self.trials.append(asyncio.get_running_loop().create_task(measuring))
+
+        self.run(act)
+
+    # threads
+
+    @precondition(lambda self: self.background.pending)
+    @rule(data=st.data(), fails=st.booleans())
+    def thread_ends(self, data: st.DataObject, fails: bool) -> None:
+        index = data.draw(st.sampled_from(range(len(self.background.pending))))
+        self.run(lambda: self.background.do(index, errors.DiskFull("full") if fails else None))
+
+    # the engine
+
+    @precondition(lambda self: self.engine.alive and self.engine.arriving)
+    @rule()
+    def engine_takes_order(self) -> None:
+        self.engine.take_order()
+
+    @precondition(lambda self: self.engine.alive and self.engine.up)
+    @rule()
+    def both_catch_up(self) -> None:
+        while self.engine.arriving:
+            self.engine.take_order()
+        while self.engine.up and self.engine.outgoing:
+            self.daemon_hears()
+
+    @precondition(lambda self: self.engine.alive and self.engine.jobs)
+    @rule(data=st.data(), what=st.sampled_from(SAYINGS))
+    def engine_advances(self, data: st.DataObject, what: str) -> None:
+        self.engine.advance(data.draw(st.sampled_from(sorted(self.engine.jobs))), what)
+
+    @precondition(lambda self: self.engine.up and self.engine.outgoing)
+    @rule()
+    def daemon_hears(self) -> None:
+        message, payload = self.engine.outgoing.pop(0)
+
+        def act() -> None:
+            try:
+                self.scheduler.engine_said(message, [memoryview(frame) for frame in payload])
+            except ValueError:  # as the link: a process that sends what can't be read is ended
+                self.engine.up = self.engine.alive = False
+
+        self.run(act)
+
+    @precondition(lambda self: self.engine.alive)
+    @rule()
+    def engine_dies(self) -> None:
+        """Messages that it has sent may still be read, until the link notices."""
+        self.engine.alive = False
+
+    @precondition(lambda self: self.engine.up and not self.engine.alive)
+    @rule()
+    def link_notices(self) -> None:
+        self.engine.up = False
+
+    @precondition(lambda self: not self.engine.up)
+    @rule()
+    def loss_is_told(self) -> None:
+        """Also of a process that died before it was ready."""
+        self.engine.forget()
+        self.run(lambda: self.scheduler.engine_down("killed"))
+        self.told = True
+
+    @precondition(lambda self: not self.engine.up and self.told)
+    @rule()
+    def engine_comes(self) -> None:
+        self.engine.forget()
+        self.engine.up = self.engine.alive = True
+        self.told = False
+        self.run(lambda: self.scheduler.engine_up(READY))
+
+    # the end
+
+    @precondition(lambda self: self.stopping is None)
+    @rule(patience=st.sampled_from([0.0, 3600.0]))
+    def stop(self, patience: float) -> None:
+        def act() -> None:
+            self.stopping = asyncio.get_running_loop().create_task(self.scheduler.stop(patience))
+
+        self.run(act)
+
+    def finish_everything(self) -> None:
+        """A healthy engine carries out all that is left."""
+        self.hooks_fail = False
+        for _ in range(400):
+            if self.background.pending:
+                self.run(lambda: self.background.do(0, None))
+            elif not self.engine.up or not self.engine.alive:
+                self.engine.up = False
+                self.loss_is_told()
+                self.engine_comes()
+            elif self.engine.outgoing:
+                self.daemon_hears()
+            elif self.engine.arriving:
+                self.engine.take_order()
+            elif self.engine.jobs:
+                job = min(self.engine.jobs)
+                self.engine.advance(job, "cancel" if job in self.engine.cancelled else "render")
+            else:
+                return
+        raise AssertionError("it never ends")
+
+    def teardown(self) -> None:
+        if not hasattr(self, "scheduler"):
+            self.runner.close()
+            return
+        try:
+            self.finish_everything()
+            assert not self.jobs, [(job.id, job.state) for job in self.jobs]
+            assert self.outbox.terminal == Counter(map(str, range(self.submitted)))
+            assert len(self.scheduler.queue) == 0
+            assert not self.scheduler.running
+            assert all(trial.done() for trial in self.trials)
+            assert self.outbox.answers(m.Loaded, "load") == self.loads
+            assert self.outbox.answers(m.Unloaded, "unload") == self.unloads
+            if self.stopping is not None:
+                self.runner.run(asyncio.wait_for(self.stopping, 10.0))
+        finally:
+            for trial in self.trials:
+                trial.cancel()
+                if trial.done() and not trial.cancelled():
+                    trial.exception()
+            self.runner.close()
+
+
+RequestsAndLosses.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+TestEveryRequestEndsOnce = RequestsAndLosses.TestCase
