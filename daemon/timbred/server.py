@@ -211,7 +211,7 @@ class Daemon:
         """Bring about a change of a setting where its value isn't read at each use."""
         match name:
             case "queue.length":
-                self.scheduler.queue.limit = int(value)
+                self.scheduler.queue_length = int(value)
             case "tempo":
                 self.player.set_tempo(bpm=float(value))
             case "player.gain":

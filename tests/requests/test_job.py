@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.requests.test_resolve import resolved
 from timbred.protocol.boundary import ClientId
-from timbred.requests.job import TRANSITIONS, Job, JobQueue, JobStore, State
+from timbred.requests.job import TRANSITIONS, Job, JobStore, State
 
 NUMBERS = itertools.count(1)
 
@@ -21,38 +21,35 @@ def job(client: str = "udp:a:1", identity: str | int = "a", **keys: Any) -> Job:
 @given(st.lists(st.sampled_from(["live", "normal", "background"]), max_size=12))
 def test_the_urgent_go_first_and_equals_by_arrival(priorities: list[str]):
     store = JobStore(600.0)
-    queue = JobQueue(store, 100)
     jobs = [job(identity=number, priority=priority) for number, priority in enumerate(priorities)]
     for one in jobs:
         store.add(one)
     ranks = {"live": 0, "normal": 1, "background": 2}
     expected = sorted(jobs, key=lambda one: (ranks[one.parameters.priority], one.number))
-    assert list(queue) == expected
+    assert store.waiting() == expected
     for one in expected:
-        assert queue.first() is one
+        assert store.waiting()[0] is one
         one.move(State.RENDERING)
-    assert queue.first() is None
+    assert store.waiting() == []
 
 
 def test_a_job_that_lost_its_engine_goes_before_its_equals():
     store = JobStore(600.0)
-    queue = JobQueue(store, 10)
     waiting, lost = job(identity="a"), job(identity="b")
     store.add(waiting)
     store.add(lost)
-    assert list(queue) == [waiting, lost]
+    assert store.waiting() == [waiting, lost]
     lost.attempts = 1
-    assert list(queue) == [lost, waiting]
+    assert store.waiting() == [lost, waiting]
 
 
 def test_a_job_that_is_not_ready_lets_others_pass():
     store = JobStore(600.0)
-    queue = JobQueue(store, 10)
     unready, ready = job(identity="a"), job(identity="b")
     unready.ready = False
     store.add(unready)
     store.add(ready)
-    assert (queue.first(), queue.first_ready()) == (unready, ready)
+    assert (store.waiting(), store.waiting(ready_only=True)) == ([unready, ready], [ready])
 
 
 @given(st.lists(st.sampled_from(list(State)), max_size=6))

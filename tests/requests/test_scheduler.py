@@ -430,8 +430,8 @@ class RequestsAndLosses(RuleBasedStateMachine):
             self.finish_everything()
             assert not self.jobs, [(job.id, job.state) for job in self.jobs]
             assert self.outbox.terminal == Counter(map(str, range(self.submitted)))
-            assert len(self.scheduler.queue) == 0
-            assert not self.scheduler.running
+            assert self.scheduler.jobs.waiting() == []
+            assert self.scheduler.jobs.running() == []
             assert all(trial.done() for trial in self.trials)
             assert self.outbox.answers(m.Loaded, "load") == self.loads
             assert self.outbox.answers(m.Unloaded, "unload") == self.unloads

@@ -116,13 +116,6 @@ def loading_event(job: Job, eta_s: float) -> m.Progress:
     return m.Progress(id=job.id, fraction=0.0, step=0, steps=job.parameters.steps, eta_s=eta_s, stage="loading")
 
 
-def progress_event(job: Job, step: engine_messages.StepDone) -> m.Progress:
-    """Return `progress` of a job that has done a step."""
-    return m.Progress(
-        id=job.id, fraction=step.step / step.steps, step=step.step, steps=step.steps, eta_s=step.remaining
-    )  # fmt: skip
-
-
 def take_event(identity: m.Id, take: StoredTake, index: int) -> m.Take:
     """Return `take` for a stored take."""
     return m.Take(
@@ -270,13 +263,6 @@ class TerminalEvents:
         self._outbox = outbox
         self._jobs = jobs
         self._pieces = pieces
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    def expect(self, job: Job) -> None:
-        """Add a new job to the store."""
-        self._jobs.add(job)
-        self._idle.clear()
 
     def done(self, job: Job) -> None:
         """End a job whose takes are all stored."""
@@ -308,9 +294,9 @@ class TerminalEvents:
             self.failed(job, errors.from_foreign(error), error)
 
     async def wait_for_all(self, patience_s: float) -> bool:
-        """Wait at most `patience_s` seconds until every job has ended; return whether they have."""
+        """Wait at most `patience_s` seconds until every job has ended; return False if some haven't."""
         try:
-            await asyncio.wait_for(self._idle.wait(), patience_s)
+            await asyncio.wait_for(self._jobs.idle.wait(), patience_s)
         except TimeoutError:
             return False
         return True
@@ -333,8 +319,6 @@ class TerminalEvents:
             log.error("request %s: its terminal event can't be sent: %s", job.id, known, exc_info=error)
             job.terminal = failure(job.id, known)
             self._outbox.send(job.client, job.terminal)
-        if not any(self._jobs.live()):
-            self._idle.set()
 
 
 class TakeDelivery:
@@ -389,7 +373,8 @@ class TakeDelivery:
         except Exception as error:  # noqa: BLE001  any failure ends the job with it
             self._terminal_events.failed_if_live(job, error)
         finally:
-            self.embeddings.delivered(job)
+            if job.embeddings is not None:
+                self.embeddings.delivered(job)
 
     def _announce(self, job: Job, finished: FinishedTake) -> None:
         """Send `take` to the client, then pass the take on."""
@@ -399,7 +384,8 @@ class TakeDelivery:
         if job.parameters.inline:
             job.clips.append(finished.clip)
         self._outbox.send(job.client, event, finished.clip if job.parameters.inline else None)
-        self.embeddings.add_take(job, stored.index, stored.take_id)
+        if job.embeddings is not None:
+            self.embeddings.add_take(job, stored.index, stored.take_id)
         self._listener.take(job, finished)
 
     def _store_embedding(self, take_id: str, model: str, vector: bytes) -> None:

@@ -32,19 +32,14 @@ class EngineCommands:
     def __init__(self, registry: Registry, engine: EngineConnection) -> None:
         self.trouble = ""
         """Reason why no engine can be started; empty while one is up or may still start."""
-        self._engine = engine
+        self.engine = engine
         self._registry = registry
         self._set_yield = engine_messages.SetYield(frame_rate=0.0)
 
     @property
-    def has_engine(self) -> bool:
-        """True if an engine takes commands."""
-        return self._engine.up
-
-    @property
     def state(self) -> Literal["starting", "up", "failed"]:
         """State of the engine as in `status`."""
-        if self.has_engine:
+        if self.engine.up:
             return "up"
         return "failed" if self.trouble else "starting"
 
@@ -60,11 +55,11 @@ class EngineCommands:
     def set_yield(self, frame_rate: float) -> None:
         """Have the engine pause after each step for a render loop of `frame_rate` frames a second; 0 for never."""
         self._set_yield = engine_messages.SetYield(frame_rate=frame_rate)
-        self._engine.send(self._set_yield)
+        self.engine.send(self._set_yield)
 
     def repeat_yield(self) -> None:
         """Send the last `set_yield` to a new engine."""
-        self._engine.send(self._set_yield)
+        self.engine.send(self._set_yield)
 
     def render(
         self,
@@ -84,21 +79,21 @@ class EngineCommands:
             init_samples: Init audio: float32 little-endian, mono, at the model's rate.
         """
         source, order = self.source_of(parameters.model), parameters.order(init_samples)
-        self._engine.send(
+        self.engine.send(
             engine_messages.RenderJob(job=number, model=source, order=order, rank=rank, within=time_left_s)
         )
 
     def cancel(self, number: int) -> None:
         """Stop a rendering at its next step."""
-        self._engine.send(engine_messages.CancelJob(job=number))
+        self.engine.send(engine_messages.CancelJob(job=number))
 
     def load(self, source: engine_messages.ModelSource) -> None:
         """Load a model into memory."""
-        self._engine.send(engine_messages.LoadModel(model=source))
+        self.engine.send(engine_messages.LoadModel(model=source))
 
     def unload(self, name: str) -> None:
         """Free a model's memory."""
-        self._engine.send(engine_messages.UnloadModel(name=name))
+        self.engine.send(engine_messages.UnloadModel(name=name))
 
     def source_of(self, name: str) -> engine_messages.ModelSource:
         """Return a model's name and folder."""

@@ -403,11 +403,12 @@ class RequestHandlers:
 
     def _status(self, client: ClientId, request: m.Status) -> None:
         residents = self.scheduler.residency
-        running = sum(1 for _ in self.scheduler.jobs.live()) - len(self.scheduler.queue)
+        queued = len(self.scheduler.jobs.waiting())
+        running = sum(1 for _ in self.scheduler.jobs.live()) - queued
         self.outbox.send(
             client,
             m.StatusReply(
-                jobs_queued=len(self.scheduler.queue),
+                jobs_queued=queued,
                 jobs_running=running,
                 models_resident=len(residents.sizes),
                 device_memory_used=megabytes(residents.memory_used),

@@ -1,6 +1,6 @@
 """The record of a job, its states, and the store of all jobs.
 
-`JobStore` owns the records. `JobQueue` and the jobs that the engine holds are views of it: a job waits because its
+`JobStore` owns the records. The waiting jobs and those that the engine holds are views of it: a job waits because its
 state is `QUEUED`, and the engine holds it because its state is `RENDERING`.
 """
 
@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from operator import attrgetter
 
 from timbred.audio import Clip
 from timbred.dsp.streaming import StreamedSound
@@ -46,7 +47,7 @@ class StreamedVoice:
         sound: Samples received so far.
         rate: Sample rate of the device, in Hz.
         play: The player's number for it; None until its first samples are sent.
-        refused: Whether the player refused it, so that no more samples are sent.
+        refused: True if the player refused it, so that no more samples are sent.
     """
 
     sound: StreamedSound
@@ -63,7 +64,7 @@ class PendingEmbeddings:
         take_ids: Stored takes without a joined embedding, by index.
         vectors: Embeddings by take index, float32 bytes; empty until the engine sends them.
         model: Name of the embedding model; empty until the engine sends it.
-        delivered: Whether all takes of the job are stored.
+        delivered: True if all takes of the job are stored.
     """
 
     take_ids: dict[int, str] = field(default_factory=dict[int, str])
@@ -84,8 +85,8 @@ class Job:
         state: Changed by `move` alone.
         attempts: Times that the job was given to an engine.
         rendering_since: Moment at which the engine first got the job in its current attempt.
-        started_sent: Whether `started` was sent.
-        cancel_requested: Whether the client asked to cancel it.
+        started_sent: True if `started` was sent.
+        cancel_requested: True if the client asked to cancel it.
         ended_at: Moment of the terminal event.
         takes: `take` events sent so far.
         clips: Samples of these takes, for a client that asked for them inline.
@@ -94,7 +95,7 @@ class Job:
         texts: Texts longer than the text encoders read at once; None until they are counted.
         init_samples: Init audio for the engine: float32 little-endian, mono, at the model's rate.
         init_clip: Init audio as read, where the take keeps a part of it.
-        ready: Whether its init audio is read and its texts are counted.
+        ready: True if its init audio is read and its texts are counted.
         streamed_take_id: Take id announced by streaming playback before the take is stored.
         preview_task: Task that writes the preview.
         deadline: Set for a request with `by`.
@@ -179,9 +180,13 @@ class JobStore:
         """Number of the latest job of each key."""
         self._joining: dict[int, Job] = {}
         """Ended jobs whose embeddings aren't joined yet: kept for longer than `keep_ended_s` if need be."""
+        self.idle = asyncio.Event()
+        """Set while no job is live."""
+        self.idle.set()
 
     def add(self, job: Job) -> None:
         """Add a new job."""
+        self.idle.clear()
         self._live[job.number] = job
         self._numbers[key_of(job.client, job.id)] = job.number
 
@@ -198,7 +203,10 @@ class JobStore:
         if job.embeddings is not None:
             self._joining[job.number] = job
         self._forget_old()
-        self._limit_clips()
+        if job.clips:
+            self._limit_clips()
+        if not self._live:
+            self.idle.set()
 
     def get(self, client: ClientId, identity: Id) -> Job | None:
         """Return the latest job of this name, live or ended not long ago."""
@@ -210,9 +218,15 @@ class JobStore:
         """Iterate over live jobs, of one client or all, in the order of submission; jobs may end meanwhile."""
         return (job for job in tuple(self._live.values()) if client in (None, job.client) and job.live)
 
-    def in_state(self, state: State) -> list[Job]:
-        """Return the live jobs in this state, in the order of submission."""
-        return [job for job in self._live.values() if job.state is state]
+    def waiting(self, *, ready_only: bool = False) -> list[Job]:
+        """Return the waiting jobs, or those that can start, in the order in which they will run."""
+        queued = (job for job in self._live.values() if job.state is State.QUEUED)
+        return sorted((job for job in queued if job.ready or not ready_only), key=_place)
+
+    def running(self) -> list[Job]:
+        """Return the jobs that the engine holds, in the order in which it got them."""
+        held = (job for job in self._live.values() if job.state is State.RENDERING)
+        return sorted(held, key=attrgetter("rendering_since"))
 
     def rendering(self, number: int) -> Job | None:
         """Return the job with this number if the engine holds it."""
@@ -250,33 +264,6 @@ class JobStore:
             kept_bytes += sum(clip.samples.nbytes for clip in job.clips)
             if kept_bytes > MAX_KEPT_CLIP_BYTES:
                 job.clips.clear()
-
-
-class JobQueue:
-    """View of the waiting jobs in the order in which they will run.
-
-    Args:
-        jobs: The store.
-        limit: Waiting jobs above which new ones are refused.
-    """
-
-    def __init__(self, jobs: JobStore, limit: int) -> None:
-        self.limit = limit
-        self._jobs = jobs
-
-    def __len__(self) -> int:
-        return len(self._jobs.in_state(State.QUEUED))
-
-    def __iter__(self) -> Iterator[Job]:
-        return iter(sorted(self._jobs.in_state(State.QUEUED), key=_place))
-
-    def first(self) -> Job | None:
-        """Return the first waiting job, ready or not."""
-        return min(self._jobs.in_state(State.QUEUED), key=_place, default=None)
-
-    def first_ready(self) -> Job | None:
-        """Return the first waiting job that can start; jobs that aren't ready let others pass."""
-        return min((job for job in self._jobs.in_state(State.QUEUED) if job.ready), key=_place, default=None)
 
 
 def _place(job: Job) -> tuple[int, int, int]:

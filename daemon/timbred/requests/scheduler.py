@@ -40,14 +40,13 @@ from timbred.requests.completion import (
     TerminalEvents,
     loading_event,
     past_events,
-    progress_event,
     started_event,
     text_warning,
 )
 from timbred.requests.deadline import DeadlineRequest, StepPace, fewer_steps
 from timbred.requests.engine_commands import EngineCommands, EngineConnection
 from timbred.requests.eta import EtaEstimates, JobTimer
-from timbred.requests.job import RANK, Job, JobQueue, JobStore, State
+from timbred.requests.job import RANK, Job, JobStore, State
 from timbred.requests.model_residency import Calibration, LoadRequests, ModelResidency
 from timbred.requests.postprocess import Postprocessor, read_init_audio
 from timbred.requests.prompt_texts import TextCounter
@@ -107,7 +106,7 @@ class JobScheduler:
         self.outbox = outbox
         self.registry = registry
         self.jobs = JobStore(keep_ended_s)
-        self.queue = JobQueue(self.jobs, queue_length)
+        self.queue_length = queue_length
         self.estimates = EtaEstimates()
         self.residency = ModelResidency(outbox)
         self.commands = EngineCommands(registry, connect_engine(self))
@@ -127,14 +126,9 @@ class JobScheduler:
         self._stopping = False
 
     @property
-    def running(self) -> list[Job]:
-        """Jobs that the engine holds, in the order in which it got them."""
-        return sorted(self.jobs.in_state(State.RENDERING), key=lambda job: job.rendering_since)
-
-    @property
     def is_idle(self) -> bool:
         """True if the engine has nothing to do: no job, no load, and nothing waits."""
-        return not (self.running or len(self.queue) or self.residency.is_loading_any)
+        return not (self.jobs.running() or self.jobs.waiting() or self.residency.is_loading_any)
 
     # requests of clients
 
@@ -164,7 +158,7 @@ class JobScheduler:
         job = Job(next(self._numbers), client, identity, parameters, deadline=deadline, request=request)
         job.texts = self._texts.count_at_once(parameters, self.residency.is_resident(parameters.model))
         job.ready = init is None and job.texts is not None
-        self.terminal_events.expect(job)
+        self.jobs.add(job)
         self._announce_queued(job)
         if not job.ready:
             self._background.start(self._prepare(job, init), f"prepare-{job.number}")
@@ -188,25 +182,25 @@ class JobScheduler:
 
     def expected_wait(self, priority: str) -> float:
         """Return the seconds that a new job with a deadline is expected to wait."""
-        return expected_wait(priority, self.running, list(self.queue), self.estimates)
+        return expected_wait(priority, self.jobs.running(), self.jobs.waiting(), self.estimates)
 
     def _check_queue(self) -> None:
         """Raise `Busy` if the queue is full, with the seconds until there should be room."""
-        waiting = len(self.queue)
-        if waiting < self.queue.limit:
+        waiting = self.jobs.waiting()
+        if len(waiting) < self.queue_length:
             return
-        first = [*self.running, *self.queue][:1]
+        first = [*self.jobs.running(), *waiting][:1]
         seconds = max(1.0, sum(self.estimates.expected(job.parameters) for job in first))
         raise errors.Busy(
-            f"the queue is full ({waiting} wait); try again in {seconds:.0f} s, or raise queue.length", seconds
+            f"the queue is full ({len(waiting)} wait); try again in {seconds:.0f} s, or raise queue.length", seconds
         )
 
     def _announce_queued(self, job: Job) -> None:
         """Send `queued` once the job's texts are counted, with its position and the seconds until it should be done."""
         if job.texts is None:
             return
-        waiting = list(self.queue)
-        before = [*self.running, *waiting[: waiting.index(job)]]
+        waiting = self.jobs.waiting()
+        before = [*self.jobs.running(), *waiting[: waiting.index(job)]]
         eta = sum(self.estimates.expected(other.parameters) for other in (*before, job))
         self.outbox.send(job.client, m.Queued(id=job.id, position=len(before), eta_s=eta, texts=job.texts or None))
 
@@ -236,7 +230,11 @@ class JobScheduler:
 
     def pump(self) -> None:
         """Give the engine the jobs whose turn it is, as many as it renders together; `live` ones always."""
-        while self.commands.has_engine and (job := self.queue.first_ready()) is not None and self._has_room_for(job):
+        while self.commands.engine.up:
+            ready = self.jobs.waiting(ready_only=True)
+            if not ready or not self._has_room_for(ready[0]):
+                return
+            job = ready[0]
             job.move(State.RENDERING)
             job.attempts += 1
             job.rendering_since = time.monotonic()
@@ -248,8 +246,8 @@ class JobScheduler:
                 self._loading(job.number)
 
     def _has_room_for(self, job: Job) -> bool:
-        """Return whether the engine can take this job too; one that was there when an engine was lost runs alone."""
-        running = self.jobs.in_state(State.RENDERING)
+        """Tell if the engine can take this job too; a job that was running when an engine was lost runs alone."""
+        running = self.jobs.running()
         if job.attempts or any(other.attempts > 1 for other in running):
             return not running
         device = self.residency.ready.device if self.residency.ready else "cpu"
@@ -282,7 +280,7 @@ class JobScheduler:
         """Queue the jobs that the engine held once more, or end them."""
         self.residency.engine_down(reason)
         self._delivery.embeddings.drop_awaited()
-        lost = self.running
+        lost = self.jobs.running()
         self.calibration.give_up(errors.WorkerLost(f"the engine ended while it was timed ({reason}); ask once more"))
         for job in lost:
             self._lost(job, reason)
@@ -309,8 +307,8 @@ class JobScheduler:
             self.terminal_events.failed(job, error)
 
     def _fail_waiting(self, error: errors.TimbredError) -> None:
-        while (job := self.queue.first()) is not None:
-            self.terminal_events.failed(job, error)
+        while waiting := self.jobs.waiting():
+            self.terminal_events.failed(waiting[0], error)
 
     # messages of the engine
 
@@ -376,7 +374,9 @@ class JobScheduler:
             return
         if job.timer is not None:
             job.timer.add_step()
-        self.outbox.send(job.client, progress_event(job, message))
+        done = message.step / message.steps
+        progress = m.Progress(id=job.id, fraction=done, step=message.step, steps=message.steps, eta_s=message.remaining)
+        self.outbox.send(job.client, progress)
         if job.deadline is not None:
             self._keep_deadline(job, job.deadline, message)
 
