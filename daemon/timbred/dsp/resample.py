@@ -38,7 +38,7 @@ def _convert_one_shot(clip: Clip, frames: int, rate: float) -> Samples:
     """Convert a sound followed by silence, as soxr rounds the number of frames."""
     silence = ceil(clip.rate / rate) * 4
     padded = np.pad(clip.samples, ((0, silence), (0, 0)))
-    return _fit_frames(_convert(padded, clip.rate, rate), frames)
+    return _convert(padded, clip.rate, rate, 0, frames)
 
 
 def _convert_loop(clip: Clip, frames: int, rate: float) -> Samples:
@@ -52,14 +52,13 @@ def _convert_loop(clip: Clip, frames: int, rate: float) -> Samples:
     reach = CONTEXT_FRAMES * ceil(max(1.0, clip.rate / rate))
     context = ceil(reach / unit) * unit
     wrapped = clip.samples[np.arange(-context, period + context) % period]
-    start = context * frames // period
-    return _fit_frames(_convert(wrapped, period, frames)[start:], frames)
+    return _convert(wrapped, period, frames, context * frames // period, frames)
 
 
-def _convert(samples: Samples, rate_in: float, rate_out: float) -> NDArray[Any]:
-    return samples if rate_in == rate_out else soxr.resample(samples, rate_in, rate_out, quality="VHQ")
-
-
-def _fit_frames(samples: NDArray[Any], frames: int) -> Samples:
-    missing = max(0, frames - samples.shape[0])
-    return np.pad(samples[:frames], ((0, missing), (0, 0)))
+def _convert(samples: Samples, rate_in: float, rate_out: float, start: int, frames: int) -> Samples:
+    """Convert samples, and return `frames` frames of the result from `start` on; silence follows if it is too short."""
+    converted: NDArray[Any] = samples
+    if rate_in != rate_out:
+        converted = soxr.resample(samples, rate_in, rate_out, quality="VHQ")
+    part = converted[start : start + frames]
+    return np.pad(part, ((0, frames - part.shape[0]), (0, 0)))

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -281,9 +282,15 @@ class RequestHandlers:
         if request.scsynth is not None:
             self.buffers.check(client)
 
-        def resolve_request(request: m.Generate) -> Parameters:
-            return resolve(request, entry.card, session, seed, noise, head.seconds if head else None, head)
-
+        resolve_request = partial(
+            resolve,
+            card=entry.card,
+            session=session,
+            random_seed=seed,
+            noise_source=noise,
+            init_seconds=head.seconds if head else None,
+            init_head=head,
+        )
         parameters = resolve_request(request)
         if not self.scheduler.residency.is_resident(entry.card.name):
             entry.checkpoint()

@@ -38,9 +38,13 @@ class Turns:
         self._scheduled = False
         self._extra_s = 0.0
 
-    def add(self, steps: Iterator[object]) -> None:
-        """Run these steps in turn with those of others. An exception is logged and ends them."""
-        self._append(_Work(steps, None))
+    def add(self, steps: Iterator[object], ended: asyncio.Future[None] | None = None) -> None:
+        """Run these steps in turn with those of others. An exception ends them.
+
+        `ended` is completed after the last step, or with the exception; without it, an exception is logged.
+        """
+        self._waiting.append(_Work(steps, ended))
+        self._schedule()
 
     async def work(self, steps: Iterator[object]) -> None:
         """Run these steps in turn with those of others; return after the last one.
@@ -49,7 +53,7 @@ class Turns:
             Exception: A step raised it; the remaining steps aren't run.
         """
         ended = asyncio.get_running_loop().create_future()
-        self._append(_Work(steps, ended))
+        self.add(steps, ended)
         await ended
 
     async def begin(self) -> None:
@@ -60,10 +64,6 @@ class Turns:
         self._extra_s += HEAVY_STEP_S
         return
         yield
-
-    def _append(self, work: _Work) -> None:
-        self._waiting.append(work)
-        self._schedule()
 
     def _schedule(self) -> None:
         if not self._scheduled:
