@@ -127,8 +127,8 @@ def test_like_goes_by_the_sound_where_the_same_ear_heard_both(library: Library) 
     bell, gong, pad, hat, other = (each.take_id for each in stored)
     directions = {bell: (1.0, 0.0), gong: (0.8, 0.6), hat: (0.0, -1.0)}
     for heard, direction in directions.items():
-        library.hear(heard, "one ear", np.array(direction, "<f4").tobytes())
-    library.hear(pad, "another ear", np.array((1.0, 0.0, 0.0), "<f4").tobytes())
+        library.store_embedding(heard, "one ear", np.array(direction, "<f4").tobytes())
+    library.store_embedding(pad, "another ear", np.array((1.0, 0.0, 0.0), "<f4").tobytes())
     assert [each.take_id for each in library.search(like=bell)] == [gong, hat, other]
     assert [each.take_id for each in library.search("bell", like=bell)] == [other]
     assert [each.take_id for each in library.search(like=bell, limit=1)] == [gong]
@@ -419,7 +419,7 @@ def test_spare_library_begins_with_what_the_share_has_and_goes_back_to_it(
         for prompt in ("first", "second"):
             library = open_library(file, spare)
             library.add(take(prompt))
-            library.hear(library.search(prompt)[0].take_id, "ear", b"vector")
+            library.store_embedding(library.search(prompt)[0].take_id, "ear", b"vector")
             library.close()
         assert str(spare) in caplog.text
         library = open_library(file, spare)

@@ -86,19 +86,19 @@ def iterate_datagram(packet: bytes, now: float | None = None) -> Iterator[Incomi
 
 def _match_addresses(message: OscMessage) -> list[str] | Incoming:
     """Return the addresses that a pattern matches, in the order of the reference, or the refusal."""
-    place = answer_id(message.address.removeprefix(ROOT))
+    identity = answer_id(message.address.removeprefix(ROOT))
     port = _port(_divide(None, message.arguments).keys)
     try:
         pattern = parse(message.address)
     except BadRequest as refusal:
-        return Incoming(refusal, place, port)
+        return Incoming(refusal, identity, port)
     matching = [address for address in _ADDRESSES if pattern.matches(address)]
     if not matching:
         known = ", ".join(entry.address.removeprefix(ROOT) for entry in REQUESTS)
         refusal = BadRequest(
             f"no address matches the pattern {coercion.shown(message.address)}; there is {ROOT}NAME: {known}"
         )
-        return Incoming(refusal, place, port)
+        return Incoming(refusal, identity, port)
     return matching
 
 
@@ -137,8 +137,8 @@ def _read(message: OscMessage, now: float | None) -> Incoming | None:
         due = None if message.time is None else _check_time_tag(message.time, now)
         request = build(entry, raw)
     except BadRequest as refusal:
-        place = answer_id(raw["id"]) if entry.has_id and "id" in raw else name
-        return Incoming(refusal, place, _port(divided.keys))
+        identity = answer_id(raw["id"]) if entry.has_id and "id" in raw else name
+        return Incoming(refusal, identity, _port(divided.keys))
     return Incoming(request, request.id if isinstance(request, m.Generate | m.Vary) else name, request.port, due)
 
 

@@ -348,7 +348,7 @@ class TakeDelivery:
             self._terminal_events.failed_if_live(job, error)
             return
         job.move(State.DELIVERING)
-        if job.parameters.hears:
+        if job.parameters.wants_embeddings:
             self.embeddings.expect(job)
         self._background.start(self._deliver(job, raw), f"deliver-{job.number}")
 
@@ -394,6 +394,6 @@ class TakeDelivery:
     async def _write_embedding(self, take_id: str, model: str, vector: bytes) -> None:
         """Store the embedding of a take. A take without one is still found by its prompt."""
         try:
-            await self._background.in_thread(self._postprocessor.library.hear, take_id, model, vector)
+            await self._background.in_thread(self._postprocessor.library.store_embedding, take_id, model, vector)
         except errors.TimbredError as error:
             log.warning("take %s can't be found by its sound: %s", take_id, error)

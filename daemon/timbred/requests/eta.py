@@ -44,11 +44,11 @@ class EtaEstimates:
             _append(self._overheads, parameters.model, overhead / sound_in(parameters))
 
     def knows(self, model: str) -> bool:
-        """Return whether a step of this model has been timed."""
+        """Tell if a step of this model has been timed."""
         return model in self._steps
 
     def is_sure(self, model: str) -> bool:
-        """Return whether a model has been timed often enough to rely on."""
+        """Tell if a model has been timed often enough to rely on."""
         return min(len(self._steps.get(model, ())), len(self._overheads.get(model, ()))) >= MIN_MEASUREMENTS
 
     def of_step(self, parameters: Parameters) -> float:
@@ -89,7 +89,7 @@ class JobTimer:
 
     Attributes:
         parameters: What is rendered.
-        loading: Whether it waits or waited for its model.
+        loading: True if it waits or waited for its model.
     """
 
     parameters: Parameters

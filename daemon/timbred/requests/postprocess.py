@@ -41,7 +41,7 @@ class RawTake:
         seed: The seed it was rendered with.
         score: Ranking score; None where takes weren't ranked.
         take_id: Its id, if streaming playback has announced one already.
-        looped: Whether it loops already: its first frame follows its last.
+        looped: True if it loops already: its first frame follows its last.
         first: Frame of the whole sound at which the samples begin.
     """
 

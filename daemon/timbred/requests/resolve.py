@@ -47,7 +47,7 @@ DEFAULT_STRENGTH = 0.5
 
 INTERNAL_FIELDS = (
     *("words", "seeds", "beats", "repaint", "edited_part"),
-    *("hears", "rendered_seconds", "window", "noise_source"),
+    *("wants_embeddings", "rendered_seconds", "window", "noise_source"),
     *("playing", "server_buffer", "automatic_fades", "keeps_bits"),
 )
 """Fields of `Parameters` that aren't keys of `generate`."""
@@ -113,7 +113,7 @@ class Parameters:
         repaint: The inpainted part of the init audio; None if all of it is changed.
         edited_part: The part of the sound that is rendered, if the rest is unchanged init audio.
         window: Longest outpainting window in seconds.
-        hears: True if the engine computes embeddings of the takes.
+        wants_embeddings: True if the engine computes embeddings of the takes.
         automatic_fades: Those of `fade_in` and `fade_out` that weren't requested: their values are upper limits.
         keeps_bits: True if the kept part of the init audio has to be bit-exact: neither rate nor format were requested.
         playing: The request, if the sound is played.
@@ -155,7 +155,7 @@ class Parameters:
     exact: bool
     takes: int
     rank: bool
-    hears: bool
+    wants_embeddings: bool
     loop: bool
     rate: int
     format: Literal["wav", "flac", "aiff", "ogg"]
@@ -195,7 +195,7 @@ class Parameters:
             seeds=self.seeds,
             exact=self.exact,
             rank=self.rank,
-            hear=self.hears,
+            hear=self.wants_embeddings,
             early=self.is_streamed,
             loop=self.loop,
             window=0.0 if self.extend is None else self.window,
@@ -325,7 +325,7 @@ def resolve(
         exact=bool(request.exact),
         takes=takes,
         rank=_or(request.rank, card.ranks),
-        hears=card.ranks,
+        wants_embeddings=card.ranks,
         loop=bool(request.loop),
         rate=rate,
         format=file_format,
@@ -364,7 +364,7 @@ def _server_buffer(request: Generate) -> ServerBuffer | None:
 
 
 def repaints(request: Recipe) -> bool:
-    """Return whether a part of the init audio is inpainted and the rest kept."""
+    """Tell if a part of the init audio is inpainted and the rest kept."""
     return any(getattr(request, key) is not None for key in ("start", "end", "low", "high"))
 
 
@@ -571,5 +571,5 @@ def _read_weight(pair: str, prompt: str) -> tuple[str, float]:
 
 
 def has_word(prompt: str, word: str) -> bool:
-    """Return whether a text contains a word as a whole, in any case."""
+    """Tell if a text contains a word as a whole, in any case."""
     return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE) is not None

@@ -69,7 +69,7 @@ class StoredTake:
         index: rank among its request's takes, from 0, the best first.
         request_id: the client's own name for the request.
         recipe: see `timbred.storage.recipe`.
-        starred: whether a user marked it as one to keep.
+        starred: True if a user marked it as one to keep.
     """
 
     take_id: str
@@ -102,10 +102,10 @@ _NEWEST_FIRST = "ORDER BY created DESC, number DESC"
 class Library:
     """The stored takes, in one SQLite file. Any thread may call it.
 
-    A take whose file is gone remains, as its recipe can render it again (`vary`); `missing` tells so.
+    A take whose file was deleted stays in the library, with `missing` true: its recipe can render it again (`vary`).
 
     A take that can't be stored (no room, a disk that was removed) is kept in memory, found as the others are, and
-    stored with the next one that can be. A library file that was deleted or replaced is noticed at the next take.
+    stored with the next one that can be. Each new take checks if the library's file was deleted or replaced.
 
     Every method can raise DiskFull, ForbiddenPath or Internal if the database fails.
 
@@ -231,9 +231,9 @@ class Library:
         """Return the takes whose prompts have all the words, or words that begin with them; the newest first.
 
         Without words: the newest of all. If `like` is the id of a take, the result is ordered by similarity to it,
-        without that take. First come the takes with an embedding by the same model (`hear`), by the similarity of the
-        sounds; then the others, by the share of words that their prompts have in common with its own, those without
-        any left out.
+        without that take. The takes with an embedding by the same model (`store_embedding`) are first, ordered by the
+        similarity of the sounds. The others follow, ordered by the share of words that their prompts have in common
+        with its own; those without any are left out.
 
         Raises:
             BadRequest: `limit` isn't 1..1000, or no take has the id `like`.
@@ -248,10 +248,10 @@ class Library:
         others = [other for other in self._matching(words, MAX_COMPARED_TAKES) if other.take_id != like]
         return rank_by_similarity(take.prompt, others, self._similar_sounding(like))[:limit]
 
-    def hear(self, take_id: str, ear: str, vector: bytes) -> None:
-        """Store the embedding of a take: a vector of length 1, float32, of the embedding model `ear`."""
+    def store_embedding(self, take_id: str, model: str, vector: bytes) -> None:
+        """Store the embedding of a take: a vector of length 1, float32, of the embedding model `model`."""
         query = "INSERT OR REPLACE INTO hearings VALUES (?, ?, ?)"
-        self._run_transaction(lambda database: database.execute(query, (take_id, ear, vector)))
+        self._run_transaction(lambda database: database.execute(query, (take_id, model, vector)))
 
     def _similar_sounding(self, take_id: str) -> dict[str, float]:
         """Return the cosine similarity, -1 to 1, of all takes with an embedding by the same model, by id."""

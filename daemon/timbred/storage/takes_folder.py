@@ -59,23 +59,23 @@ class FileNumbers:
         self._retry_at = 0.0
         self._is_old_counter_read = False
 
-    def next_number(self, folder: Path, slug: str, *, look: bool = False) -> int:
+    def next_number(self, folder: Path, slug: str, *, list_files: bool = False) -> int:
         """Give a number, from 1, that no file `slug-NUMBER` in `folder` has or had.
 
-        The files in the folder are listed when the name is new, or with `look`, after a number was found in use.
+        The files in the folder are listed when the name is new, or with `list_files`, after a number was found in use.
 
         Raises:
             OSError: the folder can't be read.
         """
         key = (comparison_key(folder.relative_to(self._root).as_posix()), slug)
         with self._lock:
-            number = self._number_from_library(folder, key, look)
+            number = self._number_from_library(folder, key, list_files)
             if number is None:
                 number = max(self._last_given.get(key, 0), _highest_there(folder, slug)) + 1
             self._last_given[key] = number
             return number
 
-    def _number_from_library(self, folder: Path, key: tuple[str, str], look: bool) -> int | None:
+    def _number_from_library(self, folder: Path, key: tuple[str, str], list_files: bool) -> int | None:
         """Return the library's next number; None if the library can't be used now."""
         library = self._library
         if library is None or time.monotonic() < self._retry_at:
@@ -84,7 +84,7 @@ class FileNumbers:
             if not self._is_old_counter_read:
                 self._read_old_counter(library)
             last = self._last_given.get(key) or library.file_number(*key)
-            if last == 0 or look:
+            if last == 0 or list_files:
                 last = max(last, _highest_there(folder, key[1]))
             return library.next_file_number(*key, above=last)
         except (TimbredError, sqlite3.Error, OSError) as error:
@@ -420,7 +420,7 @@ class TakesFolder:
                 self._created.add(path, status)
 
         for attempt in range(MAX_NAME_ATTEMPTS):
-            number = self._numbers.next_number(inside, name, look=attempt > 0)
+            number = self._numbers.next_number(inside, name, list_files=attempt > 0)
             final = inside / f"{name}-{number:04d}.{suffix}"
             if temporary is not None:
                 self._created.add(final, temporary)

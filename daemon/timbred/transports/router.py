@@ -95,11 +95,11 @@ class Router:
         else:
             self._accept(client, outcome, incoming.id)
 
-    def refuse(self, client: ClientId, place: m.Id, error: errors.TimbredError) -> None:
+    def refuse(self, client: ClientId, identity: m.Id, error: errors.TimbredError) -> None:
         """Answer a request with `fail`."""
-        self._refusals.write(logging.INFO, "%s: %s: %s", self.clients.named(client), place, error.message)
+        self._refusals.write(logging.INFO, "%s: %s: %s", self.clients.named(client), identity, error.message)
         retry_after = error.retry_after if isinstance(error, errors.Busy) else None
-        self.send(client, m.Fail(id=place, code=error.code, message=error.message, retry_after_s=retry_after))
+        self.send(client, m.Fail(id=identity, code=error.code, message=error.message, retry_after_s=retry_after))
 
     def close(self) -> None:
         """Stop accepting requests; those with a time tag that still wait fail."""
@@ -132,16 +132,16 @@ class Router:
         # more than the clock's resolution after the last one, so that it comes after it
         return 0.0 if waiting is None else waiting.until_last() + 0.001
 
-    def _accept(self, client: ClientId, request: m.Request, place: m.Id) -> None:
+    def _accept(self, client: ClientId, request: m.Request, identity: m.Id) -> None:
         try:
             answer = self._answer(client, request)
             if answer is not None:
                 self.send(client, answer)
         except errors.TimbredError as error:
-            self.refuse(client, place, error)
+            self.refuse(client, identity, error)
         except Exception as error:  # noqa: BLE001  a fault in one request must not end a transport that serves all
-            _log.exception("%s: %s", client, place)
-            self.refuse(client, place, errors.from_foreign(error))
+            _log.exception("%s: %s", client, identity)
+            self.refuse(client, identity, errors.from_foreign(error))
 
     def _answer(self, client: ClientId, request: m.Request) -> m.Event | None:
         """Return the router's own answer; None if the request was passed to the inbox."""

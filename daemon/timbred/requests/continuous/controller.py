@@ -100,10 +100,10 @@ class FlowSegment:
     Attributes:
         plan: The plan that it belongs to.
         planned: Its parameters and the handover to it.
-        first: Whether it is the first of its plan, which replaces what sounds; others follow.
+        first: True for the first segment of its plan, which replaces the audio that is playing; others follow it.
         take: Its take id.
         clip: Its samples.
-        again: Whether it repeats the segment before it, because the next one isn't there.
+        again: True if it repeats the segment before it, because the next one isn't rendered yet.
     """
 
     plan: FlowPlan
