@@ -60,14 +60,14 @@ def continued(
     model: LatentDiffusion, prompt: str, given: NDArray[np.float32], seeds: tuple[int, ...]
 ) -> list[Continued]:
     """A sound, (frames,) at the model's rate, continued once for each seed, as it is heard."""
-    rate, row = model.grid.rate, model.grid.row
+    rate, row = model.latent_layout.rate, model.latent_layout.samples_per_row
     sound = InitAudio(samples=given.astype("<f4").tobytes(), strength=1.0)
     order = replace(pocket.order(prompt, WHOLE, 0), seeds=seeds, given=sound, window=WINDOW)
     sounds = model.render(order, lambda _: None, lambda: False)
     plan = plan_windows(len(given) // row, -(-(round(WHOLE * rate) - len(given)) // row), int(WINDOW * rate) // row)
     joins = [(len(given) + row * sum(window.new for window in plan[:count])) / rate for count in range(len(plan))]
     part = OriginalAudio(_clip(given, rate), EditedPart(len(given) / rate, WHOLE))
-    wholes = [splice(_clip(made, rate), part, SampleRate(rate), sounds.first) for made in sounds.waveforms]
+    wholes = [splice(_clip(made, rate), part, SampleRate(rate), sounds.first_frame) for made in sounds.waveforms]
     return [Continued(whole.samples[:, 0], rate, joins) for whole in wholes]
 
 
@@ -128,7 +128,7 @@ def standing_out(joins: Curve, elsewhere: Curve) -> float:
 def main() -> None:
     """Print the table."""
     model = pocket.resident()
-    rate = model.grid.rate
+    rate = model.latent_layout.rate
     print(f"joins of sounds that are continued from {THERE:g} to {WHOLE:g} s, pocket; {machine()}")
     print(f"  {'prompt':<16}{'join':<8}" + "".join(f"{name:>18}" for name in FIGURES))
     chances: dict[str, list[list[float]]] = {"given": [], "windows": []}

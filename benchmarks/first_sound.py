@@ -17,12 +17,12 @@ def first_and_whole(model: LatentDiffusion, subject: Subject, seed: int) -> tupl
     """Seconds to the first piece that is safe to play, and to the last."""
     began = time.perf_counter()
     run = model.begin(subject.order(seed))
-    while not run.sampling.done:
+    while not run.sampler.done:
         model.advance([run])
-    sounding = model.sounding(run)
+    sounding = model.begin_stream(run)
     first = 0.0
     while not sounding.done:
-        piece = sounding.go_on()
+        piece = sounding.render_piece()
         if piece is not None and not first:
             first = time.perf_counter() - began
     return first, time.perf_counter() - began

@@ -40,7 +40,7 @@ def measure(subject: Subject, cache: Path) -> tuple[float, float]:
     with FlopCounterMode(display=False) as counter:
         model.render(subject.order(0), lambda _: None, lambda: False)
     workshop = CompileQueue("auto", model.device, cache)
-    model.prepare(workshop)
+    model.use_compile_queue(workshop)
     for seed in range(1 + CALLS_BEFORE_COMPILING):  # the decoder, too, must have been met often enough
         model.render(subject.order(seed), lambda _: None, lambda: False)
     workshop.wait()

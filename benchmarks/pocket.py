@@ -46,7 +46,7 @@ def warm(model: LatentDiffusion, prompt: str, seconds: float) -> None:
     """Have the model made faster as an engine does it, and wait until it is."""
     with tempfile.TemporaryDirectory() as cache:
         workshop = CompileQueue("auto", model.device, Path(cache))
-        model.prepare(workshop)
+        model.use_compile_queue(workshop)
         for seed in range(WARMING):
             bare(model, prompt, seconds, seed)
         workshop.wait()

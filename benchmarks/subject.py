@@ -57,7 +57,7 @@ class Subject:
             return pocket.resident()
         device = choose_device("auto")
         found = checkpoint.inspect(self.folder, self.name, "")
-        return make_resident(found, self.name, device.place, device.precision, lambda _: None)
+        return make_resident(found, self.name, device.torch_device, device.precision, lambda _: None)
 
 
 @contextmanager

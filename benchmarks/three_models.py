@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import full_size
 from benchmarks.machine import machine
-from timbred.engine.device import choose_device, memory
+from timbred.engine.device import choose_device, read_memory
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.component_loader import quiet_libraries
 from timbred.engine.families.factory import make_resident
@@ -21,18 +21,18 @@ from timbred.models import checkpoint
 
 def together(folder: Path, scale: int) -> tuple[list[LatentDiffusion], float, int]:
     """The models, the sum of their sizes apart, and by how many bytes the device's memory grew."""
-    place, shared = choose_device("auto").place, SharedComponents()
+    place, shared = choose_device("auto").torch_device, SharedComponents()
     sibling: Path | None = None
     models: list[LatentDiffusion] = []
     folders: list[Path] = []
     for name in full_size.NAMES:
         sibling = full_size.make(folder / name, name, torch.bfloat16, sibling, scale)
         folders.append(sibling)
-    before = memory(place)[0]
+    before = read_memory(place)[0]
     for path in folders:
         found = checkpoint.inspect(path, path.name, "")
         models.append(make_resident(found, path.name, place, torch.bfloat16, lambda _: None, shared))
-    return models, float(sum(model.memory for model in models)), memory(place)[0] - before
+    return models, float(sum(model.weight_bytes for model in models)), read_memory(place)[0] - before
 
 
 def main() -> None:

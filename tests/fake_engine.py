@@ -62,7 +62,7 @@ class FakeEngine:
             )
         )
         while True:
-            match self.mailbox.orders.get():
+            match self.mailbox.inbox.get():
                 case engine_messages.QuitEngine():
                     break
                 case engine_messages.SetYield(frame_rate=frame_rate):

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timbred.caches import ByteCache, RecentDict
-from timbred.engine.model_manager import AT_MOST_AFTER_S, IDLE_AFTER_S, Upkeep
+from timbred.engine.model_manager import IDLE_DELAY_S, MAX_TIDY_INTERVAL_S, Upkeep
 from timbred.engine.timing import MAX_KINDS, DurationEma, ThreadTuner
 
 
@@ -52,8 +52,8 @@ def test_recent_dict_keeps_the_keys_set_last():
 def test_what_is_learned_by_length_is_bounded():
     pace, threads = DurationEma(), ThreadTuner(2)
     for number in range(3 * MAX_KINDS):
-        pace.measured(("step", number), 0.1)
-        threads.measured(number, threads.next(number), 0.1)
+        pace.record(("step", number), 0.1)
+        threads.record(number, threads.choose_threads(number), 0.1)
     assert len(pace._means) == MAX_KINDS  # pyright: ignore[reportPrivateUsage]
     for learned in (threads._seconds, threads._trial, threads._latest):  # pyright: ignore[reportPrivateUsage]
         assert len(learned) <= MAX_KINDS
@@ -62,16 +62,16 @@ def test_what_is_learned_by_length_is_bounded():
 def test_upkeep_comes_once_after_work_and_now_and_then_during_work():
     now, given_back = [0.0], list[float]()
     upkeep = Upkeep(lambda _work: given_back.append(now[0]), lambda: now[0])
-    assert upkeep.due_in is None
+    assert upkeep.due_in_s is None
     now[0] = 1.0
-    upkeep.worked()
-    assert upkeep.due_in == IDLE_AFTER_S
-    now[0] += IDLE_AFTER_S
-    assert upkeep.due_in == 0.0
+    upkeep.record_work()
+    assert upkeep.due_in_s == IDLE_DELAY_S
+    now[0] += IDLE_DELAY_S
+    assert upkeep.due_in_s == 0.0
     upkeep.tidy()
-    assert upkeep.due_in is None
-    assert given_back == [1.0 + IDLE_AFTER_S]
-    for _ in range(int(3 * AT_MOST_AFTER_S)):
+    assert upkeep.due_in_s is None
+    assert given_back == [1.0 + IDLE_DELAY_S]
+    for _ in range(int(3 * MAX_TIDY_INTERVAL_S)):
         now[0] += 1.0
-        upkeep.worked()
+        upkeep.record_work()
     assert len(given_back) == 4

@@ -13,7 +13,7 @@ ANALYSIS = mel.Analysis(
     low=SETTINGS.mel.low_hertz,
     high=SETTINGS.mel.high_hertz,
     slaney=False,
-    reflected=False,
+    reflect_padding=False,
 )
 
 

@@ -15,7 +15,7 @@ from timbred.engine.families.audioldm import AudioLdm
 
 def main() -> int:
     room = int(os.environ["TIMBRED_TEST_ROOM"])
-    plainly = AudioLdm.calling.evaluate
+    plainly = AudioLdm.signature.evaluate
 
     def evaluate(unet: torch.nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
         wanted = inputs[0].shape[0] * inputs[0].shape[2]
@@ -23,7 +23,7 @@ def main() -> int:
             raise torch.OutOfMemoryError(f"tried to allocate {wanted} rows of {room}")
         return plainly(unet, *inputs)
 
-    AudioLdm.calling = replace(AudioLdm.calling, evaluate=evaluate)
+    AudioLdm.signature = replace(AudioLdm.signature, evaluate=evaluate)
     return __main__.main()
 
 

@@ -47,12 +47,12 @@ def moved(_places: DeviceMemory, held: Any, *_: object) -> str:
 
 
 def main() -> int:
-    gated(model_manager, "needs_of", lambda *_: "sizes")
+    gated(model_manager, "estimate_memory_needs", lambda *_: "sizes")
     gated(component_loader, "_load", component)
     gated(component_cache, "_digest", lambda *_: "digest")
     gated(model_manager, "make_resident", lambda *_: "making")
     gated(DeviceMemory, "_move", moved)
-    gated(LatentDiffusion, "prepare", lambda *_: "preparing")
+    gated(LatentDiffusion, "use_compile_queue", lambda *_: "preparing")
     return __main__.main()
 
 

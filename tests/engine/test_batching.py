@@ -28,7 +28,7 @@ def test_whose_turn_it_is_always_goes(candidates: list[Candidate], most_rows: in
     if not candidates:
         assert batch == []
         return
-    assert batch[0] == min(candidates, key=lambda one: (one.pressing, one.rank, one.number))
+    assert batch[0] == min(candidates, key=lambda one: (one.urgent_deadline, one.rank, one.number))
 
 
 @given(CANDIDATES, st.integers(1, 16))
@@ -36,7 +36,7 @@ def test_company_fits_and_is_of_one_kind(candidates: list[Candidate], most_rows:
     batch = next_batch(candidates, most_rows)
     assert len({one.group for one in batch}) <= 1
     assert len(batch) <= 1 or sum(one.rows for one in batch) <= most_rows
-    assert len(batch) <= 1 or not any(one.alone or one.pressing < math.inf for one in batch)
+    assert len(batch) <= 1 or not any(one.exclusive or one.urgent_deadline < math.inf for one in batch)
 
 
 @given(CANDIDATES, st.integers(1, 16))

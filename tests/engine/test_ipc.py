@@ -60,7 +60,7 @@ def test_an_order_that_comes_while_something_is_sent_is_taken_in():
         answering.start()
         for number in range(MANY):
             mailbox.send(step(number))
-        found = [mailbox.orders.get(timeout=PATIENCE) for _ in range(MANY)]
+        found = [mailbox.inbox.get(timeout=PATIENCE) for _ in range(MANY)]
         answering.join()
         assert found == [engine_messages.UnloadModel(name=str(step(number))) for number in range(MANY)]
 
@@ -69,7 +69,7 @@ def test_each_order_finds_a_thread_that_waits():
     with line() as (mailbox, daemon):
         for number in range(300):
             daemon.orders(engine_messages.UnloadModel(name=str(number)))
-            assert mailbox.orders.get(timeout=PATIENCE) == engine_messages.UnloadModel(name=str(number))
+            assert mailbox.inbox.get(timeout=PATIENCE) == engine_messages.UnloadModel(name=str(number))
             mailbox.send(step(number))
             assert daemon.hears() == step(number)
 
@@ -100,7 +100,7 @@ def test_a_cancellation_is_seen_by_one_who_only_computes():
             threading.Event().wait(0.001)
         assert mailbox.is_cancelled(5)
         assert not mailbox.is_cancelled(6)
-        assert mailbox.orders.empty()
+        assert mailbox.inbox.empty()
         mailbox.forget(5)
         assert not mailbox.is_cancelled(5)
 

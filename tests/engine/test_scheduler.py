@@ -30,7 +30,7 @@ class Steps(Letters):
             self.steps.append(message.job)
         self.rendered += isinstance(message, engine_messages.JobRendered)
         if self.rendered == len(STEPS):
-            self.orders.put(engine_messages.QuitEngine())
+            self.inbox.put(engine_messages.QuitEngine())
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,6 @@ def test_whose_steps_come_first(
     model = engine_messages.ModelSource(name="tiny", folder=str(audioldm2))
     keys: dict[int, dict[str, Any]] = {OTHER: {"rank": 0}, WANTED: {"rank": rank, "within": within}}
     for job, steps in STEPS.items():
-        letters.orders.put(engine_messages.RenderJob(job=job, model=model, order=order(steps=steps), **keys[job]))
+        letters.inbox.put(engine_messages.RenderJob(job=job, model=model, order=order(steps=steps), **keys[job]))
     subject.run()
     assert letters.steps == expected

@@ -33,7 +33,7 @@ class Letters:
     """The mailbox's place: orders as they are taken, events as they are sent."""
 
     def __init__(self) -> None:
-        self.orders: queue.Queue[Any] = queue.Queue()
+        self.inbox: queue.Queue[Any] = queue.Queue()
         self.sent: list[str] = []
 
     def start(self) -> None: ...
@@ -48,7 +48,7 @@ class Letters:
     def send(self, message: engine_messages.EngineMessage, *payload: bytes) -> None:
         self.sent.append(type(message).__name__)
         if isinstance(message, engine_messages.JobRendered):
-            self.orders.put(engine_messages.QuitEngine())
+            self.inbox.put(engine_messages.QuitEngine())
 
 
 @pytest.mark.parametrize("frame_rate", [0.0, 60.0])
@@ -73,8 +73,8 @@ def test_it_rests_after_each_step_and_only_when_told(
         seeds=(1,),
     )
     subject = EngineScheduler(device.ComputeDevice(torch.device("cpu"), "CPU", torch.float32), "", "", 1.0)
-    letters.orders.put(engine_messages.SetYield(frame_rate=frame_rate))
-    letters.orders.put(
+    letters.inbox.put(engine_messages.SetYield(frame_rate=frame_rate))
+    letters.inbox.put(
         engine_messages.RenderJob(
             job=1, model=engine_messages.ModelSource(name="tiny", folder=str(audioldm2)), order=order
         )

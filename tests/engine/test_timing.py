@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 
-from timbred.engine.timing import TRIAL, TRIED_AGAIN_AFTER, ThreadTuner
+from timbred.engine.timing import RETRIAL_INTERVAL_STEPS, TRIAL_STEPS, ThreadTuner
 
 
 def used(choice: ThreadTuner, seconds: Callable[[int], float], steps: int) -> list[int]:
     counts: list[int] = []
     for _ in range(steps):
-        count = choice.next("work")
-        choice.measured("work", count, seconds(count))
+        count = choice.choose_threads("work")
+        choice.record("work", count, seconds(count))
         counts.append(count)
     return counts
 
@@ -17,33 +17,33 @@ def used(choice: ThreadTuner, seconds: Callable[[int], float], steps: int) -> li
 def test_the_faster_choice_is_kept():
     choice = ThreadTuner(4)
     counts = used(choice, lambda count: 0.1 / count, 200)
-    assert counts.count(4) >= 200 - TRIAL * (2 + 200 // TRIED_AGAIN_AFTER)
+    assert counts.count(4) >= 200 - TRIAL_STEPS * (2 + 200 // RETRIAL_INTERVAL_STEPS)
 
 
 def test_a_machine_that_gets_busy_is_noticed_and_one_that_gets_free_too():
     choice = ThreadTuner(2)
     used(choice, lambda count: 0.03 / count, 50)
     busy = used(choice, lambda count: {1: 0.03, 2: 0.3}[count], 100)
-    assert busy[5:].count(2) <= TRIAL * (100 // TRIED_AGAIN_AFTER + 1)
-    free = used(choice, lambda count: 0.03 / count, 3 * TRIED_AGAIN_AFTER)
-    assert free[-TRIED_AGAIN_AFTER:].count(2) >= TRIED_AGAIN_AFTER - TRIAL
+    assert busy[5:].count(2) <= TRIAL_STEPS * (100 // RETRIAL_INTERVAL_STEPS + 1)
+    free = used(choice, lambda count: 0.03 / count, 3 * RETRIAL_INTERVAL_STEPS)
+    assert free[-RETRIAL_INTERVAL_STEPS:].count(2) >= RETRIAL_INTERVAL_STEPS - TRIAL_STEPS
 
 
 def test_one_slow_step_alone_changes_nothing():
     choice = ThreadTuner(2)
-    for step in range(TRIED_AGAIN_AFTER):
-        threads = choice.next("work")
-        choice.measured("work", threads, {1: 0.012, 2: 1.0 if step == 20 else 0.009}[threads])
-    assert choice.next("work") == 2
+    for step in range(RETRIAL_INTERVAL_STEPS):
+        threads = choice.choose_threads("work")
+        choice.record("work", threads, {1: 0.012, 2: 1.0 if step == 20 else 0.009}[threads])
+    assert choice.choose_threads("work") == 2
 
 
 def test_the_cost_of_changing_is_not_counted():
     choice, last = ThreadTuner(2), 1
     for _ in range(200):
-        count = choice.next("work")
-        choice.measured("work", count, 0.03 / count + (0.1 if count != last else 0.0))
+        count = choice.choose_threads("work")
+        choice.record("work", count, 0.03 / count + (0.1 if count != last else 0.0))
         last = count
-    assert choice.next("work") == 2
+    assert choice.choose_threads("work") == 2
 
 
 def test_one_core_has_no_choice():
@@ -51,4 +51,4 @@ def test_one_core_has_no_choice():
 
 
 def test_a_load_gets_a_core_of_its_own():
-    assert [ThreadTuner(most).beside() for most in (1, 2, 16)] == [1, 1, 15]
+    assert [ThreadTuner(most).threads_beside_other_work() for most in (1, 2, 16)] == [1, 1, 15]

@@ -41,7 +41,7 @@ GC_THRESHOLDS = (2_000, 2, 2_000)
 Collections of all objects are rare: loads and unloads leave no reference cycles.
 """
 
-NICENESS = 5
+NICE_INCREMENT = 5
 """Added niceness, so that music software and the daemon have priority."""
 
 
@@ -63,11 +63,11 @@ def main(arguments: list[str] | None = None) -> int:
     wait_as_spare(options, _import_all)
     end_with_daemon(options.address)
     try:
-        engine = _engine(options)
+        engine = _make_engine(options)
     except Exception as error:
-        known = isinstance(error, errors.TimbredError)
-        message = str(error) if known else reason_of(error)
-        log.error("%s", message, exc_info=None if known else error)
+        is_timbred_error = isinstance(error, errors.TimbredError)
+        message = str(error) if is_timbred_error else reason_of(error)
+        log.error("%s", message, exc_info=None if is_timbred_error else error)
         send_last_words(
             options.address,
             engine_messages.encode(engine_messages.EngineCannotStart(token=options.token, message=message)),
@@ -83,7 +83,7 @@ def _import_all() -> None:
         importlib.import_module(f"timbred.{name}")
 
 
-def _engine(options: argparse.Namespace) -> "EngineScheduler":
+def _make_engine(options: argparse.Namespace) -> "EngineScheduler":
     """Create the engine.
 
     Raises:
@@ -99,15 +99,15 @@ def _engine(options: argparse.Namespace) -> "EngineScheduler":
     quiet_libraries()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     if hasattr(os, "nice"):
-        os.nice(NICENESS)
+        os.nice(NICE_INCREMENT)
     gc.freeze()  # a collection of all imported objects would stop every thread for as long as twenty steps
     gc.set_threshold(*GC_THRESHOLDS)
     if options.threads:
         torch.set_num_threads(options.threads)
-    chosen = device.choose_device(options.device)
+    compute_device = device.choose_device(options.device)
     cache_folder = Path(options.cache).expanduser() if options.cache else None
     return EngineScheduler(
-        chosen, options.address, options.token, options.heartbeat, options.memory, options.compile, cache_folder
+        compute_device, options.address, options.token, options.heartbeat, options.memory, options.compile, cache_folder
     )
 
 

@@ -20,19 +20,19 @@ class Candidate:
         group: Candidates of equal group can share a network call.
         rank: 0 for live, 1 for normal, 2 for background.
         rows: Batch rows that it takes.
-        alone: True if it must not share a batch.
-        pressing: Deadline of a job that has no time to spare, else infinity.
+        exclusive: True if it must not share a batch.
+        urgent_deadline: Deadline of a job that has no time to spare, else infinity.
     """
 
     number: int
     group: object
     rank: int
     rows: int
-    alone: bool = False
-    pressing: float = math.inf
+    exclusive: bool = False
+    urgent_deadline: float = math.inf
 
 
-def next_batch(candidates: Sequence[Candidate], most_rows: int) -> list[Candidate]:
+def next_batch(candidates: Sequence[Candidate], max_rows: int) -> list[Candidate]:
     """Return the jobs that step next: the first by urgency, rank and arrival, and those that can join it.
 
     Others join in order while their rows fit; one that does not fit is skipped. Jobs of lower rank wait while a live
@@ -41,14 +41,14 @@ def next_batch(candidates: Sequence[Candidate], most_rows: int) -> list[Candidat
     """
     if len(candidates) < 2:
         return list(candidates)
-    in_turn = sorted(candidates, key=lambda one: (one.pressing, one.rank, one.number))
-    first = in_turn[0]
-    if first.alone or first.pressing < math.inf:
+    ordered = sorted(candidates, key=lambda candidate: (candidate.urgent_deadline, candidate.rank, candidate.number))
+    first = ordered[0]
+    if first.exclusive or first.urgent_deadline < math.inf:
         return [first]
     batch, rows = [first], first.rows
-    for other in in_turn[1:]:
-        joins = other.group == first.group and not other.alone and (first.rank > 0 or other.rank == 0)
-        if joins and rows + other.rows <= most_rows:
+    for other in ordered[1:]:
+        joins = other.group == first.group and not other.exclusive and (first.rank > 0 or other.rank == 0)
+        if joins and rows + other.rows <= max_rows:
             batch.append(other)
             rows += other.rows
     return batch
@@ -58,8 +58,8 @@ MAX_PAUSE_S = 1.0
 """Maximum seconds of one pause, and so of the delay of a cancellation."""
 
 
-def yield_duration(busy: float, frame_rate: float) -> float:
-    """Return the pause in seconds after `busy` seconds of work: as long again, in whole frames, at least one frame.
+def yield_duration(busy_s: float, frame_rate: float) -> float:
+    """Return the pause in seconds after `busy_s` seconds of work: as long again, in whole frames, at least one frame.
 
     So a render loop of `frame_rate` frames a second has the device at least half of the time, and for a whole frame
     between any two steps.
@@ -67,7 +67,7 @@ def yield_duration(busy: float, frame_rate: float) -> float:
     >>> yield_duration(0.040, 50.0), yield_duration(0.001, 50.0)
     (0.04, 0.02)
     """
-    frames = max(1, math.ceil(round(busy * frame_rate, 6)))
+    frames = max(1, math.ceil(round(busy_s * frame_rate, 6)))
     return min(MAX_PAUSE_S, frames / frame_rate)
 
 
@@ -76,7 +76,7 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
 
 
-def translate(error: Exception) -> errors.TimbredError:
+def to_timbred_error(error: Exception) -> errors.TimbredError:
     """Convert an error of torch or a model to one with a wire code."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if is_out_of_memory(error):
@@ -101,7 +101,7 @@ MAX_SHAPES = 1024
 class BatchSplitter:
     """Splits batches that run out of memory, and remembers the limit for each shape of a row."""
 
-    _most: RecentDict[tuple[int, ...], int] = field(
+    _max_rows: RecentDict[tuple[int, ...], int] = field(
         default_factory=lambda: RecentDict[tuple[int, ...], int](MAX_SHAPES)
     )
 
@@ -112,13 +112,16 @@ class BatchSplitter:
             Exception: The call's own; out of memory only for a single row.
         """
         rows, shape = len(inputs[0]), tuple(inputs[0].shape[1:])
-        if rows <= self._most.get(shape, rows):
+        if rows <= self._max_rows.get(shape, rows):
             try:
                 return call(*inputs)
             except Exception as error:
                 if not is_out_of_memory(error) or rows == 1:
                     raise
                 log.warning("out of memory with %d rows (%s); retrying in halves", rows, error)
-            self._most[shape] = rows - rows // 2
-        halves = [tuple(one[part] for one in inputs) for part in (slice(rows // 2), slice(rows // 2, None))]
+            self._max_rows[shape] = rows - rows // 2
+        halves = [
+            tuple(tensor[rows_of_half] for tensor in inputs)
+            for rows_of_half in (slice(rows // 2), slice(rows // 2, None))
+        ]
         return torch.cat([self.call(call, half) for half in halves])

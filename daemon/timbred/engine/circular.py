@@ -17,28 +17,28 @@ TIME_AXIS = 2
 class _CircularState(threading.local):
     """Mask of circular rows of the current thread; calls are traced and run in different threads."""
 
-    around: torch.Tensor | None = None
+    circular_mask: torch.Tensor | None = None
 
 
-_way = _CircularState()
+_state = _CircularState()
 
 
 @contextmanager
-def circular_time(rows: torch.Tensor) -> Generator[None]:
+def circular_time(mask: torch.Tensor) -> Generator[None]:
     """Make convolutions circular for some rows.
 
-    `rows` is 1 for each circular row of the batch and 0 for the others, or has one value for all.
+    `mask` is 1 for each circular row of the batch and 0 for the others, or has one value for all.
     """
-    before, _way.around = _way.around, rows
+    previous, _state.circular_mask = _state.circular_mask, mask
     try:
         yield
     finally:
-        _way.around = before
+        _state.circular_mask = previous
 
 
 def is_circular() -> bool:
     """Tell if the current thread is inside `circular_time`."""
-    return _way.around is not None
+    return _state.circular_mask is not None
 
 
 class CircularConv2d(torch.nn.Conv2d):
@@ -50,11 +50,11 @@ class CircularConv2d(torch.nn.Conv2d):
         weight: torch.Tensor,
         bias: torch.Tensor | None,
     ) -> torch.Tensor:
-        padding, around = self.padding, _way.around
-        if around is None or isinstance(padding, str) or padding[0] == 0:
+        padding, mask = self.padding, _state.circular_mask
+        if mask is None or isinstance(padding, str) or padding[0] == 0:
             return super()._conv_forward(input, weight, bias)
-        reach, rows = padding[0], around.to(input.dtype)[:, None, None, None]
-        wrapped = torch.cat([input[:, :, -reach:] * rows, input, input[:, :, :reach] * rows], dim=TIME_AXIS)
+        reach, row_mask = padding[0], mask.to(input.dtype)[:, None, None, None]
+        wrapped = torch.cat([input[:, :, -reach:] * row_mask, input, input[:, :, :reach] * row_mask], dim=TIME_AXIS)
         return torch.nn.functional.conv2d(
             wrapped, weight, bias, self.stride, (0, padding[1]), self.dilation, self.groups
         )

@@ -18,7 +18,7 @@ from timbred.errors import BadRequest, ModelError
 class ComputeDevice:
     """A compute device; `name` is for display."""
 
-    place: torch.device
+    torch_device: torch.device
     name: str
     precision: torch.dtype
 
@@ -28,7 +28,7 @@ class ComputeDevice:
         return str(self.precision).removeprefix("torch.")
 
 
-def choose_device(wanted: str) -> ComputeDevice:
+def choose_device(setting: str) -> ComputeDevice:
     """Return the device for the setting `device`: `auto`, `cpu`, `cuda:0`, `mps`.
 
     GPUs use half precision (bfloat16 where supported, because float16 overflows in the VAE), CPUs float32.
@@ -36,29 +36,29 @@ def choose_device(wanted: str) -> ComputeDevice:
     Raises:
         BadRequest: The device does not exist or can't be used.
     """
-    name = _best() if wanted == "auto" else wanted
+    name = _best_device_name() if setting == "auto" else setting
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise BadRequest(f"setting device: {wanted!r} can't be used here ({reason}); set it to auto or cpu") from error
-    return ComputeDevice(device, _name(device), _precision(device))
+        raise BadRequest(f"setting device: {setting!r} can't be used here ({reason}); set it to auto or cpu") from error
+    return ComputeDevice(device, _display_name(device), _choose_precision(device))
 
 
-def _best() -> str:
+def _best_device_name() -> str:
     if torch.cuda.is_available():
         return "cuda:0"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _name(device: torch.device) -> str:
+def _display_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return {"mps": "Apple GPU", "cpu": f"CPU, {torch.get_num_threads()} threads"}.get(device.type, device.type)
 
 
-def _precision(device: torch.device) -> torch.dtype:
+def _choose_precision(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     return torch.float16 if device.type == "mps" else torch.float32
@@ -72,7 +72,7 @@ def synchronize(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def memory(device: torch.device) -> tuple[int, int]:
+def read_memory(device: torch.device) -> tuple[int, int]:
     """Return used and total bytes: the GPU's, or for a CPU this process's and the machine's."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
@@ -82,15 +82,15 @@ def memory(device: torch.device) -> tuple[int, int]:
     return psutil.Process().memory_info().rss, psutil.virtual_memory().total
 
 
-def probe(wanted: str) -> dict[str, object]:
+def probe(setting: str) -> dict[str, object]:
     """Return the device's name, precision and memory in bytes, or `error`."""
     try:
-        chosen = choose_device(wanted)
+        chosen = choose_device(setting)
     except errors.BadRequest as error:
         return {"error": str(error)}
-    used, total = memory(chosen.place)
+    used, total = read_memory(chosen.torch_device)
     return {
-        "device": str(chosen.place),
+        "device": str(chosen.torch_device),
         "name": chosen.name,
         "precision": chosen.precision_name,
         "memory_used": used,
@@ -115,22 +115,22 @@ def precision_of(module: torch.nn.Module) -> torch.dtype:
     return next(weight.dtype for weight in module.parameters() if weight.is_floating_point())
 
 
-def ensure_finite(part: Any, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """Return the result of `make`, which uses this module; repeated in float32 if half precision overflows.
+def ensure_finite(module: Any, call: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """Return the result of `call`, which uses this module; repeated in float32 if half precision overflows.
 
     Raises:
         ModelError: The result is not finite, even in float32.
     """
-    result = make()
+    result = call()
     if torch.isfinite(result).all():
         return result
-    before = precision_of(part)
-    if before != torch.float32:
+    precision = precision_of(module)
+    if precision != torch.float32:
         try:
-            part.to(torch.float32)
-            result = make()
+            module.to(torch.float32)
+            result = call()
         finally:
-            part.to(before)
+            module.to(precision)
     if not torch.isfinite(result).all():
         raise ModelError("the model returned NaN or infinity; try another seed, or less guidance")
     return result

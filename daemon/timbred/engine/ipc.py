@@ -17,31 +17,33 @@ from timbred.ipc import engine_messages
 
 log = logging.getLogger(__name__)
 
-_OUTGOING = "inproc://outgoing"
+_OUTGOING_ADDRESS = "inproc://outgoing"
 
 
 class DaemonLink:
-    """Receives messages into `orders`, and sends what `send` is given; cancellations take effect at once.
+    """Receives messages into `inbox`, and sends what `send` is given; cancellations take effect at once.
 
-    The engine's own threads put their messages into `orders` too: it is the only queue that the scheduler waits on.
+    The engine's own threads put their messages into `inbox` too: it is the only queue that the scheduler waits on.
 
     Args:
         address: ZeroMQ address of the daemon's socket.
-        heartbeat: Interval between heartbeats in seconds.
-        beat: Returns the heartbeat; called in the link's thread.
+        heartbeat_s: Interval between heartbeats in seconds.
+        make_heartbeat: Returns the heartbeat; called in the link's thread.
     """
 
-    def __init__(self, address: str, heartbeat: float, beat: Callable[[], engine_messages.EngineHeartbeat]) -> None:
-        self.orders: queue.Queue[Any] = queue.Queue()
+    def __init__(
+        self, address: str, heartbeat_s: float, make_heartbeat: Callable[[], engine_messages.EngineHeartbeat]
+    ) -> None:
+        self.inbox: queue.Queue[Any] = queue.Queue()
         self._cancelled: set[int] = set()
         self._lock = threading.Lock()
-        self._heartbeat = heartbeat
-        self._beat = beat
+        self._heartbeat_s = heartbeat_s
+        self._make_heartbeat = make_heartbeat
         self._context = zmq.Context()
         self._outgoing = self._context.socket(zmq.PAIR)
-        self._outgoing.bind(_OUTGOING)
+        self._outgoing.bind(_OUTGOING_ADDRESS)
         self._address = address
-        self._thread = threading.Thread(target=self._run, name="mailbox", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="daemon-link", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
@@ -69,33 +71,33 @@ class DaemonLink:
         self._context.term()
 
     def _run(self) -> None:
-        line = self._context.socket(zmq.PAIR)
-        line.linger = 1000
-        line.connect(self._address)
-        inner = self._context.socket(zmq.PAIR)
-        inner.connect(_OUTGOING)
+        daemon_socket = self._context.socket(zmq.PAIR)
+        daemon_socket.linger = 1000
+        daemon_socket.connect(self._address)
+        outgoing_socket = self._context.socket(zmq.PAIR)
+        outgoing_socket.connect(_OUTGOING_ADDRESS)
         poller = zmq.Poller()
-        poller.register(line, zmq.POLLIN)
-        poller.register(inner, zmq.POLLIN)
-        open_, next_beat = True, time.monotonic() + self._heartbeat
-        while open_:
-            ready = dict(poller.poll(max(0, math.ceil(1000 * (next_beat - time.monotonic())))))
-            if inner in ready:
-                frames = inner.recv_multipart(copy=False)
-                open_ = len(frames[0]) > 0
-                if open_:
-                    line.send_multipart(frames, copy=False)
-            if line in ready:
-                self._take_in(engine_messages.read_in_engine(line.recv()))
-            if time.monotonic() >= next_beat:
-                line.send(engine_messages.encode(self._beat()))
-                next_beat = time.monotonic() + self._heartbeat
-        inner.close()
-        line.close()
+        poller.register(daemon_socket, zmq.POLLIN)
+        poller.register(outgoing_socket, zmq.POLLIN)
+        is_open, next_heartbeat_at = True, time.monotonic() + self._heartbeat_s
+        while is_open:
+            ready = dict(poller.poll(max(0, math.ceil(1000 * (next_heartbeat_at - time.monotonic())))))
+            if outgoing_socket in ready:
+                frames = outgoing_socket.recv_multipart(copy=False)
+                is_open = len(frames[0]) > 0
+                if is_open:
+                    daemon_socket.send_multipart(frames, copy=False)
+            if daemon_socket in ready:
+                self._receive(engine_messages.read_in_engine(daemon_socket.recv()))
+            if time.monotonic() >= next_heartbeat_at:
+                daemon_socket.send(engine_messages.encode(self._make_heartbeat()))
+                next_heartbeat_at = time.monotonic() + self._heartbeat_s
+        outgoing_socket.close()
+        daemon_socket.close()
 
-    def _take_in(self, message: engine_messages.ToEngine) -> None:
+    def _receive(self, message: engine_messages.ToEngine) -> None:
         if isinstance(message, engine_messages.CancelJob):
             with self._lock:
                 self._cancelled.add(message.job)
         else:
-            self.orders.put(message)
+            self.inbox.put(message)

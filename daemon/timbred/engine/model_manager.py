@@ -15,9 +15,9 @@ from timbred import errors
 from timbred.engine import device
 from timbred.engine.compile.compiled_calls import CompileQueue
 from timbred.engine.families.base import LatentDiffusion
-from timbred.engine.families.factory import make_resident, needs_of
+from timbred.engine.families.factory import estimate_memory_needs, make_resident
 from timbred.engine.memory.component_cache import SharedComponents
-from timbred.engine.memory.device_memory import DeviceMemory, Resident, to_evict
+from timbred.engine.memory.device_memory import DeviceMemory, Resident, choose_evicted
 from timbred.engine.memory.model_loader import DeferredFree, Loader, LoadResult
 from timbred.ipc.engine_messages import ModelSource, ResidentModel
 from timbred.ipc.heap import release_free_memory
@@ -75,20 +75,22 @@ class ModelManager:
         cache_folder: Path | None = None,
     ) -> None:
         self.resident: dict[str, LatentDiffusion] = {}
-        self.budget_bytes = budget_bytes or int(DEFAULT_BUDGET_SHARE * device.memory(compute_device.place)[1])
+        self.budget_bytes = budget_bytes or int(
+            DEFAULT_BUDGET_SHARE * device.read_memory(compute_device.torch_device)[1]
+        )
         self.compile_queue = CompileQueue(
             compile_setting,
-            compute_device.place,
+            compute_device.torch_device,
             cache_folder,
             has_room=self._is_within_budget,
-            limit=int(COMPILED_BUDGET_SHARE * self.budget_bytes),
+            max_bytes=int(COMPILED_BUDGET_SHARE * self.budget_bytes),
         )
         self.loader: Loader[LatentDiffusion] = Loader(self._load, post)
         self.deferred_free = DeferredFree(self.free_cached_memory)
         self._device = compute_device
         self._post = post
-        self._shared = SharedComponents()
-        self._memory = DeviceMemory(compute_device.place, self.budget_bytes)
+        self._shared_components = SharedComponents()
+        self._memory = DeviceMemory(compute_device.torch_device, self.budget_bytes)
         self._loading_bytes: dict[str, int] = {}
         self._last_used: dict[str, float] = {}
 
@@ -107,7 +109,7 @@ class ModelManager:
         """Make a loaded model resident; returns None when its load failed."""
         if result.model is None:
             return None
-        result.model.settle()  # an unload in the meantime may have dropped components that both models share
+        result.model.move_to_device()  # an unload in the meantime may have dropped components that both models share
         self.resident[result.source.name] = result.model
         self._last_used[result.source.name] = time.monotonic()
         return result.model
@@ -121,7 +123,7 @@ class ModelManager:
             owners.append(self.resident.pop(name))
             self._memory.drop(modules)
         self.deferred_free.release(
-            owners, modules, self._shared.files(modules), partial(self._post, MemoryReleased(name))
+            owners, modules, self._shared_components.files(modules), partial(self._post, MemoryReleased(name))
         )
 
     def make_room(self, request: MemoryRequested, in_use: Iterable[str]) -> None:
@@ -131,33 +133,33 @@ class ModelManager:
         idle models. Components that several models share stay. `in_use` names models that must not be dropped.
         """
         self._loading_bytes[request.name] = request.added_bytes
-        self.compile_queue.free_bytes(self._held_bytes + self.compile_queue.copies - self.budget_bytes)
+        self.compile_queue.free_bytes(self._reserved_bytes + self.compile_queue.copied_bytes - self.budget_bytes)
         busy = set(in_use)
         unshared = {name: self._unshared_bytes(name) for name in self.resident}
         candidates = [
             Resident(name, size, self._last_used.get(name, 0.0), name in busy or not size)
             for name, size in unshared.items()
         ]
-        other_bytes = self._held_bytes + self.compile_queue.copies - sum(unshared.values())
-        for name in to_evict(candidates, other_bytes, self.budget_bytes):
+        other_bytes = self._reserved_bytes + self.compile_queue.copied_bytes - sum(unshared.values())
+        for name in choose_evicted(candidates, other_bytes, self.budget_bytes):
             log.info("%s is unloaded to make room for %s", name, request.name)
             self.unload(name)
-        self.deferred_free.after(partial(request.done.set_result, None))
+        self.deferred_free.call_after(partial(request.done.set_result, None))
 
     def free_cached_memory(self) -> None:
         """Return unused memory: the GPU's allocator cache, and this process's heap to the system."""
-        if self._device.place.type == "cuda":
+        if self._device.torch_device.type == "cuda":
             torch.cuda.empty_cache()
         release_free_memory()
 
     @property
-    def _held_bytes(self) -> int:
+    def _reserved_bytes(self) -> int:
         """Bytes of all models, and of those being loaded that room was made for."""
-        return self._memory.held + sum(tuple(self._loading_bytes.values()))
+        return self._memory.total_bytes + sum(tuple(self._loading_bytes.values()))
 
     def _is_within_budget(self) -> bool:
         """Tell whether all models and copies of weights are within the budget."""
-        return self._held_bytes + self.compile_queue.copies <= self.budget_bytes
+        return self._reserved_bytes + self.compile_queue.copied_bytes <= self.budget_bytes
 
     def _unshared_modules(self, name: str) -> list[torch.nn.Module]:
         """Return the components that only this model has."""
@@ -166,35 +168,41 @@ class ModelManager:
 
     def _unshared_bytes(self, name: str) -> int:
         """Return the bytes that only this model holds."""
-        return sum(self._memory.size(part) for part in self._unshared_modules(name))
+        return sum(self._memory.size_bytes(part) for part in self._unshared_modules(name))
 
     def _load(self, source: ModelSource, report_progress: Callable[[float], None]) -> LatentDiffusion:
         """Load a model; runs in the loader's thread."""
-        if self._device.place.type == "cpu":
+        if self._device.torch_device.type == "cpu":
             torch.set_num_threads(1)  # more would compete for cores with the thread that generates
-        found = checkpoint.inspect(Path(source.folder), source.name, "check the model's folder")
-        if found.pickled:
-            parts = ", ".join(found.pickled)
+        inspected = checkpoint.inspect(Path(source.folder), source.name, "check the model's folder")
+        if inspected.pickled:
+            parts = ", ".join(inspected.pickled)
             log.warning("%s has .bin weights (%s); once: timbred models convert %s", source.name, parts, source.name)
         precision = self._device.precision
-        needs = needs_of(found, source.name, precision, self._shared)
-        if needs.largest > self.budget_bytes:
+        needs = estimate_memory_needs(inspected, source.name, precision, self._shared_components)
+        if needs.largest_stage_bytes > self.budget_bytes:
             raise errors.OutOfMemory(
-                f"{source.name} needs {needs.largest / 1e6:.4g} MB at once, and models may fill "
+                f"{source.name} needs {needs.largest_stage_bytes / 1e6:.4g} MB at once, and models may fill "
                 f"{self.budget_bytes / 1e6:.4g} MB here; raise engine.memory if the device has more, "
                 "or use a smaller model"
             )
-        request = MemoryRequested(source.name, needs.added)
+        request = MemoryRequested(source.name, needs.added_bytes)
         self._post(request)
         request.done.result()
         try:
             model = make_resident(
-                found, source.name, self._device.place, precision, report_progress, self._shared, self._memory
+                inspected,
+                source.name,
+                self._device.torch_device,
+                precision,
+                report_progress,
+                self._shared_components,
+                self._memory,
             )
         finally:
             del self._loading_bytes[source.name]
-        model.prepare(self.compile_queue)
-        if self._device.place.type == "cpu":
+        model.use_compile_queue(self.compile_queue)
+        if self._device.torch_device.type == "cpu":
             _warm_up(model, source.name)
         return model
 
@@ -209,13 +217,13 @@ def _warm_up(model: LatentDiffusion, name: str) -> None:
 
 def resident_size(name: str, model: LatentDiffusion) -> ResidentModel:
     """Return a model's memory in bytes, including shared components and the copies of its weights."""
-    return ResidentModel(name=name, memory=model.memory + model.copies)
+    return ResidentModel(name=name, memory=model.weight_bytes + model.copied_bytes)
 
 
-IDLE_AFTER_S = 2.0
+IDLE_DELAY_S = 2.0
 """Seconds without work after which memory is tidied."""
 
-AT_MOST_AFTER_S = 30.0
+MAX_TIDY_INTERVAL_S = 30.0
 """Seconds of work after which memory is tidied between steps."""
 
 MIN_FREED_BYTES = 32_000_000
@@ -223,39 +231,39 @@ MIN_FREED_BYTES = 32_000_000
 
 
 class Upkeep:
-    """Decides when memory is tidied: once when idle after work, and every `AT_MOST_AFTER_S` during work.
+    """Decides when memory is tidied: once when idle after work, and every `MAX_TIDY_INTERVAL_S` during work.
 
-    Returning memory takes a few milliseconds in another thread, which `beside` provides. Garbage collection stops all
-    threads for some 10 ms, so it runs between steps and as rarely.
+    Returning memory takes a few milliseconds in another thread, which `run_in_background` provides. Garbage collection
+    stops all threads for some 10 ms, so it runs between steps and as rarely.
     """
 
     def __init__(
-        self, beside: Callable[[Callable[[], None]], None], clock: Callable[[], float] = time.monotonic
+        self, run_in_background: Callable[[Callable[[], None]], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._beside = beside
+        self._run_in_background = run_in_background
         self._clock = clock
-        self._done = clock()
-        self._worked: float | None = None
+        self._last_tidy = clock()
+        self._last_work: float | None = None
 
-    def worked(self) -> None:
+    def record_work(self) -> None:
         """Record that a step or a message was handled now."""
-        self._worked = self._clock()
-        if self._worked - self._done >= AT_MOST_AFTER_S:
+        self._last_work = self._clock()
+        if self._last_work - self._last_tidy >= MAX_TIDY_INTERVAL_S:
             self.tidy()
 
     @property
-    def due_in(self) -> float | None:
+    def due_in_s(self) -> float | None:
         """Seconds until `tidy` is due if nothing is done; None when it is done."""
-        return None if self._worked is None else max(0.0, self._worked + IDLE_AFTER_S - self._clock())
+        return None if self._last_work is None else max(0.0, self._last_work + IDLE_DELAY_S - self._clock())
 
     def tidy(self) -> None:
         """Collect garbage, and have free memory returned to the system."""
-        self._worked = None
-        self._done = self._clock()
+        self._last_work = None
+        self._last_tidy = self._clock()
         gc.collect()
-        self._beside(_give_back)
+        self._run_in_background(_return_free_memory)
 
 
-def _give_back() -> None:
+def _return_free_memory() -> None:
     if release_free_memory(MIN_FREED_BYTES):
         log.debug("free memory was returned to the system")

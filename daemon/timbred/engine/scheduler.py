@@ -23,7 +23,7 @@ from msgspec import structs
 
 from timbred import __version__, errors
 from timbred.engine import device
-from timbred.engine.batching import Candidate, is_fatal, next_batch, translate, yield_duration
+from timbred.engine.batching import Candidate, is_fatal, next_batch, to_timbred_error, yield_duration
 from timbred.engine.codecs.chunked import VocoderStream
 from timbred.engine.diffusion.generation import RenderedSounds, join_takes
 from timbred.engine.diffusion.state import Generation
@@ -94,8 +94,11 @@ class EngineJob:
     def progress(self) -> tuple[int, int]:
         """Finished steps and the total number of steps."""
         assert self.generation is not None
-        left = len(self.orders) - len(self.rendered)
-        return self.finished_steps + self.generation.step, self.finished_steps + left * self.generation.steps
+        remaining_orders = len(self.orders) - len(self.rendered)
+        return (
+            self.finished_steps + self.generation.step,
+            self.finished_steps + remaining_orders * self.generation.steps,
+        )
 
     @property
     def number(self) -> int:
@@ -156,11 +159,11 @@ class EngineScheduler:
         self.durations = DurationEma()
         self.max_length = MaxLength()
         self.thread_tuner = ThreadTuner(torch.get_num_threads())
-        self.max_batch_rows = MAX_BATCH_ROWS.get(compute_device.place.type, 16)
+        self.max_batch_rows = MAX_BATCH_ROWS.get(compute_device.torch_device.type, 16)
         self.frame_rate = 0.0
         self.link = DaemonLink(address, heartbeat_s, self.heartbeat)
-        self.models = ModelManager(compute_device, budget_bytes, self.link.orders.put, compile_setting, cache_folder)
-        self.upkeep = Upkeep(self.models.deferred_free.after)
+        self.models = ModelManager(compute_device, budget_bytes, self.link.inbox.put, compile_setting, cache_folder)
+        self.upkeep = Upkeep(self.models.deferred_free.call_after)
 
     def run(self) -> None:
         """Run until the daemon sends `QuitEngine`."""
@@ -171,28 +174,28 @@ class EngineScheduler:
                 wire_version=engine_messages.WIRE_VERSION,
                 version=__version__,
                 pid=os.getpid(),
-                device=str(self.device.place),
+                device=str(self.device.torch_device),
                 device_name=self.device.name,
                 precision=self.device.precision_name,
             )
         )
         self.link.send(self.heartbeat())
         while self._take_messages():
-            began = time.perf_counter()
+            started_at = time.perf_counter()
             self._step()
-            self.upkeep.worked()
-            self._yield_device(began)
+            self.upkeep.record_work()
+            self._yield_device(started_at)
         self.link.close()
 
     def _yield_device(self, began: float) -> None:
         """Leave the device to a render loop that shares it, if there is one."""
         if self.frame_rate:
-            device.synchronize(self.device.place)  # a GPU may still be executing what was queued
+            device.synchronize(self.device.torch_device)  # a GPU may still be executing what was queued
             time.sleep(yield_duration(time.perf_counter() - began, self.frame_rate))
 
     def heartbeat(self) -> engine_messages.EngineHeartbeat:
         """Return the device's memory and the resident models, in bytes; called by the link's thread too."""
-        used, total = device.memory(self.device.place)
+        used, total = device.read_memory(self.device.torch_device)
         return engine_messages.EngineHeartbeat(memory_used=used, memory_total=total, resident=self.models.sizes())
 
     # messages
@@ -202,8 +205,8 @@ class EngineScheduler:
         while True:
             idle = not any(job.generation for job in self.jobs.values())
             try:
-                timeout = LOAD_PROGRESS_INTERVAL_S if self.jobs else self.upkeep.due_in
-                message = self.link.orders.get(block=idle, timeout=timeout)
+                timeout = LOAD_PROGRESS_INTERVAL_S if self.jobs else self.upkeep.due_in_s
+                message = self.link.inbox.get(block=idle, timeout=timeout)
             except queue.Empty:
                 if not idle:
                     return True
@@ -215,7 +218,7 @@ class EngineScheduler:
             if isinstance(message, engine_messages.QuitEngine):
                 return False
             self._handle(message)
-            self.upkeep.worked()
+            self.upkeep.record_work()
 
     def _handle(self, message: engine_messages.ToEngine | ManagerMessage) -> None:
         match message:
@@ -242,7 +245,7 @@ class EngineScheduler:
     def _load(self, source: engine_messages.ModelSource) -> None:
         model = self.models.resident.get(source.name)
         if model is None:
-            self.models.loader.want(source)
+            self.models.loader.request_load(source)
         else:
             self.link.send(engine_messages.ModelLoaded(model=resident_size(source.name, model)))
 
@@ -266,7 +269,7 @@ class EngineScheduler:
     def _begin_or_load(self, job: EngineJob) -> None:
         model = self.models.get(job.model_name)
         if model is None:
-            self.models.loader.want(job.render.model, job.render.rank)
+            self.models.loader.request_load(job.render.model, job.render.rank)
             return
         try:
             self._begin_next(job, model)
@@ -332,7 +335,13 @@ class EngineScheduler:
         exact = batch[0].render.order.exact
         workload = (batch[0].candidate().group, sum(job.candidate().rows for job in batch))
         tunes = not exact and not self.models.loader.is_busy and not self.models.compile_queue.is_busy
-        threads = self.thread_tuner.next(workload) if tunes else 1 if exact else self.thread_tuner.beside()
+        threads = (
+            self.thread_tuner.choose_threads(workload)
+            if tunes
+            else 1
+            if exact
+            else self.thread_tuner.threads_beside_other_work()
+        )
         self._use_threads(threads)
         began = time.perf_counter()
         try:
@@ -342,7 +351,7 @@ class EngineScheduler:
             self._retry_one_by_one(batch, error)
             return
         if tunes:
-            self.thread_tuner.measured(workload, threads, time.perf_counter() - began)
+            self.thread_tuner.record(workload, threads, time.perf_counter() - began)
         for job in batch:
             self._report_step(job)
             generation = job.generation
@@ -350,11 +359,11 @@ class EngineScheduler:
                 continue
             if job.preview_due and generation.step * 3 >= generation.steps:
                 self._send_preview(job, generation, model)
-            if generation.sampling.done:
+            if generation.sampler.done:
                 self._finish(job, generation, model)
 
     def _use_threads(self, count: int) -> None:
-        if self.device.place.type == "cpu" and torch.get_num_threads() != count:
+        if self.device.torch_device.type == "cpu" and torch.get_num_threads() != count:
             torch.set_num_threads(count)
 
     def _retry_one_by_one(self, batch: list[EngineJob], error: Exception) -> None:
@@ -372,10 +381,10 @@ class EngineScheduler:
         """Measure a step's duration and send `StepDone` with the remaining seconds."""
         step, steps = job.progress
         now = time.perf_counter()
-        self.durations.measured(("step", job.workload), now - job.last_step_at)
+        self.durations.record(("step", job.workload), now - job.last_step_at)
         job.last_step_at = now
-        steps_s = (steps - step) * self.durations.expected(("step", job.workload))
-        job.remaining_s = steps_s + self.durations.expected(("decode", job.workload))
+        steps_s = (steps - step) * self.durations.mean_s(("step", job.workload))
+        job.remaining_s = steps_s + self.durations.mean_s(("decode", job.workload))
         self.link.send(engine_messages.StepDone(job=job.number, step=step, steps=steps, remaining=job.remaining_s))
 
     def _send_preview(self, job: EngineJob, generation: Generation, model: LatentDiffusion) -> None:
@@ -388,7 +397,9 @@ class EngineScheduler:
             log.warning("job %d has no preview: %s", job.number, error)
             return
         job.last_step_at = time.perf_counter()
-        preview = engine_messages.PreviewRendered(job=job.number, rate=sounds.rate, channels=1, first=sounds.first)
+        preview = engine_messages.PreviewRendered(
+            job=job.number, rate=sounds.rate, channels=1, first=sounds.first_frame
+        )
         self.link.send(preview, sounds.waveforms[0].tobytes())
 
     def _stream_next_piece(self) -> None:
@@ -403,7 +414,7 @@ class EngineScheduler:
         stream = job.stream
         assert stream is not None
         try:
-            piece = stream.go_on()
+            piece = stream.render_piece()
         except Exception as error:  # noqa: BLE001  a model's error ends this job only
             self._fail(job, error)
             return
@@ -425,25 +436,25 @@ class EngineScheduler:
         """Decode a finished generation unless it has another window; then begin the next take, if any."""
         try:
             with self._kernels(job):
-                model.go_on(generation)
+                model.begin_next_window(generation)
         except Exception as error:  # noqa: BLE001  a model's error ends this job only
             self._fail(job, error)
             return
-        if not generation.sampling.done:
+        if not generation.sampler.done:
             return
         if job.render.order.early:
             self._begin_stream(job, generation, model)
             return
         try:
             with self._kernels(job):
-                job.rendered.append(model.finish(generation))
+                job.rendered.append(model.decode(generation))
             if len(job.rendered) < len(job.orders):
                 job.finished_steps += generation.steps
                 self._begin_next(job, model)
                 return
             sounds = join_takes(job.rendered)
             if job.render.order.rank and len(job.render.order.seeds) > 1:
-                sounds = replace(sounds, heard=model.hear(sounds))
+                sounds = replace(sounds, heard=model.embed_takes(sounds))
             ranked = _rank_takes(job.render.order, sounds, model)
         except Exception as error:  # noqa: BLE001  a model's error ends this job only
             self._fail(job, error)
@@ -452,22 +463,22 @@ class EngineScheduler:
 
     def _begin_stream(self, job: EngineJob, generation: Generation, model: LatentDiffusion) -> None:
         try:
-            job.stream = model.sounding(generation)
+            job.stream = model.begin_stream(generation)
         except Exception as error:  # noqa: BLE001  a model's error ends this job only
             self._fail(job, error)
             return
         self._stream_next_piece()
 
     def _send_audio(self, job: EngineJob, sounds: RenderedSounds, ranked: list[tuple[int, float | None]]) -> None:
-        self.durations.measured(("decode", job.workload), time.perf_counter() - job.last_step_at)
+        self.durations.record(("decode", job.workload), time.perf_counter() - job.last_step_at)
         self._remove(job)
-        self.max_length.worked(job.model_name, job.render.order.seconds)
+        self.max_length.record_success(job.model_name, job.render.order.seconds)
         seeds = job.render.order.seeds
         rendered = engine_messages.JobRendered(
             job=job.number,
             rate=sounds.rate,
             channels=1,
-            first=sounds.first,
+            first=sounds.first_frame,
             seeds=tuple(seeds[index] for index, _ in ranked),
             scores=tuple(score for _, score in ranked if score is not None),
             looped=tuple(sounds.looped[index] for index, _ in ranked if sounds.looped),
@@ -479,20 +490,20 @@ class EngineScheduler:
     def _send_embeddings(self, job: EngineJob, sounds: RenderedSounds, order: list[int]) -> None:
         """Send the embeddings of the takes, after their audio; an empty `ear` tells that there are none."""
         try:
-            heard = sounds.heard or self.models.resident[job.model_name].hear(sounds)
+            embeddings = sounds.embeddings or self.models.resident[job.model_name].embed_takes(sounds)
         except Exception as error:  # noqa: BLE001  the audio is already sent
             log.warning("job %d has no embedding and can't be found by similarity: %s", job.number, error)
             self.link.send(engine_messages.EmbeddingsReady(job=job.number, ear=""))
             return
-        vectors = (heard.vectors[index].tobytes() for index in order)
-        self.link.send(engine_messages.EmbeddingsReady(job=job.number, ear=heard.ear), *vectors)
+        vectors = (embeddings.vectors[index].tobytes() for index in order)
+        self.link.send(engine_messages.EmbeddingsReady(job=job.number, ear=embeddings.encoder_id), *vectors)
 
     def _fail(self, job: EngineJob, error: Exception) -> None:
-        known = _wire_error(error)
-        if isinstance(known, errors.OutOfMemory) and job.generation is not None:
-            known = self._with_length_advice(job, known)
+        wire_error = _wire_error(error)
+        if isinstance(wire_error, errors.OutOfMemory) and job.generation is not None:
+            wire_error = self._with_length_advice(job, wire_error)
         self._remove(job)
-        self.link.send(engine_messages.JobFailed(code=known.code, message=str(known), job=job.number))
+        self.link.send(engine_messages.JobFailed(code=wire_error.code, message=str(wire_error), job=job.number))
         if is_fatal(error):
             self.link.close()
             leave(FATAL_EXIT_STATUS)
@@ -500,8 +511,8 @@ class EngineScheduler:
     def _with_length_advice(self, job: EngineJob, error: errors.OutOfMemory) -> errors.OutOfMemory:
         """Add a length that would fit to an error; the takes were already rendered one by one."""
         name, seconds = job.model_name, job.render.order.seconds
-        self.max_length.failed(name, seconds)
-        advice = self.max_length.advice(name, seconds)
+        self.max_length.record_failure(name, seconds)
+        advice = self.max_length.suggest_length(name, seconds)
         return errors.OutOfMemory(f"{error}; {seconds:.3g} s is too long for {name} here, try {advice:.3g} s")
 
 
@@ -509,16 +520,16 @@ def _rank_takes(
     order: engine_messages.RenderOrder, sounds: RenderedSounds, model: LatentDiffusion
 ) -> list[tuple[int, float | None]]:
     """Return the takes' indices, best first, each with its score; in the order of the seeds where nothing is ranked."""
-    if not order.rank or sounds.heard is None:
+    if not order.rank or sounds.embeddings is None:
         return [(index, None) for index in range(len(order.seeds))]
-    scores = model.scores(order.words.prompt, sounds.heard)
+    scores = model.score_takes(order.words.prompt, sounds.embeddings)
     best_first = sorted(range(len(scores)), key=lambda index: scores[index], reverse=True)
     return [(index, scores[index]) for index in best_first]
 
 
 def _wire_error(error: Exception) -> errors.TimbredError:
     """Return an error with a wire code, and log those that point to a fault of the model or of timbred."""
-    known = translate(error)
-    if isinstance(known, errors.Internal | errors.ModelError):
-        log.warning("%s", known, exc_info=error)
-    return known
+    wire_error = to_timbred_error(error)
+    if isinstance(wire_error, errors.Internal | errors.ModelError):
+        log.warning("%s", wire_error, exc_info=error)
+    return wire_error

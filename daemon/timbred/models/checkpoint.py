@@ -30,7 +30,7 @@ FAMILIES: dict[str, str] = {"AudioLDM2Pipeline": "audioldm2", "AudioLDMPipeline"
 VOCODER = "timbred.engine.codecs.spectral_vocoder"
 """The library name of timbred's own vocoder in an index."""
 
-NEEDED: dict[str, tuple[str, ...]] = {
+COMPONENTS_BY_FAMILY: dict[str, tuple[str, ...]] = {
     "audioldm2": (
         "vae", "text_encoder", "text_encoder_2", "projection_model", "language_model", "tokenizer", "tokenizer_2",
         "feature_extractor", "unet", "scheduler", "vocoder",
@@ -53,7 +53,15 @@ CLASSES: dict[str, tuple[str, ...]] = {
 }
 """The classes that each component may have. Any scheduler is accepted, as its class isn't used."""
 
-WEIGHTED = ("vae", "text_encoder", "text_encoder_2", "projection_model", "language_model", "unet", "vocoder")
+COMPONENTS_WITH_WEIGHTS = (
+    "vae",
+    "text_encoder",
+    "text_encoder_2",
+    "projection_model",
+    "language_model",
+    "unet",
+    "vocoder",
+)
 """The components that have weights."""
 _WEIGHT_NAMES = ("diffusion_pytorch_model", "model", "pytorch_model")
 
@@ -94,11 +102,15 @@ def inspect(folder: Path, name: str, remedy: str) -> Checkpoint:
     family = FAMILIES.get(str(index.get("_class_name")))
     if family is None:
         raise ModelError(f"{name}: {folder} is a {index.get('_class_name')!r}; timbred runs {' and '.join(FAMILIES)}")
-    classes = {part: class_of(index, part, name, remedy) for part in NEEDED[family]}
-    for part in NEEDED[family]:
+    classes = {part: class_of(index, part, name, remedy) for part in COMPONENTS_BY_FAMILY[family]}
+    for part in COMPONENTS_BY_FAMILY[family]:
         _check_component_files(folder / part, name, remedy)
         _refuse_code(folder / part, name, remedy)
-    weights = {part: weight_files(folder / part, name, remedy) for part in NEEDED[family] if part in WEIGHTED}
+    weights = {
+        part: weight_files(folder / part, name, remedy)
+        for part in COMPONENTS_BY_FAMILY[family]
+        if part in COMPONENTS_WITH_WEIGHTS
+    }
     rate, trained = _lengths(folder, name, remedy)
     return Checkpoint(
         folder=folder,

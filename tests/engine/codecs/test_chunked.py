@@ -42,7 +42,7 @@ SPEECH = SpeechT5HifiGanConfig(
     resblock_dilation_sizes=[[1, 2], [1, 3, 5]],
 )
 
-ANALYSIS = Analysis(16000, 160, 1024, 16, 0.0, 8000.0, slaney=True, reflected=True)
+ANALYSIS = Analysis(16000, 160, 1024, 16, 0.0, 8000.0, slaney=True, reflect_padding=True)
 FRAMES = 157
 
 
@@ -68,7 +68,7 @@ def vocoder(request: pytest.FixtureRequest) -> Any:
 
 
 def joined(vocoding: ChunkedVocoder, edges: list[int]) -> torch.Tensor:
-    return torch.cat([vocoding.piece(*part) for part in itertools.pairwise(edges)], dim=1)
+    return torch.cat([vocoding.vocode_piece(*part) for part in itertools.pairwise(edges)], dim=1)
 
 
 def spectrogram(takes: int = 2) -> torch.Tensor:
@@ -103,11 +103,11 @@ def test_a_loop_has_no_beginning(vocoder: Any):
     whole = joined(vocoding, [0, 16, 48, FRAMES])
     assert whole.shape[1] == vocoding.samples == FRAMES * vocoding.hop
     if isinstance(vocoder, SpeechT5HifiGan):
-        turned = ChunkedVocoder(vocoder, spectrogram().roll(-50, dims=1), circular=True).whole()
+        turned = ChunkedVocoder(vocoder, spectrogram().roll(-50, dims=1), circular=True).vocode()
         assert torch.allclose(turned, whole.roll(-50 * vocoding.hop, dims=1), atol=1e-5)
     else:
         twice = ChunkedVocoder(vocoder, spectrogram(), circular=True)
-        assert torch.allclose(twice.piece(0, FRAMES), whole, atol=1e-5)
+        assert torch.allclose(twice.vocode_piece(0, FRAMES), whole, atol=1e-5)
 
 
 @given(ready=st.floats(0.01, 10), next_piece=st.floats(0.01, 10), left=st.floats(0, 60), pace=st.floats(0.001, 10))
@@ -138,7 +138,7 @@ def test_the_first_piece_is_short_and_each_next_one_longer():
     found = sounding(0.001)
     lengths = list[int]()
     while not found.done:
-        piece = found.go_on()
+        piece = found.render_piece()
         assert piece is not None
         assert piece.first == sum(lengths)
         lengths.append(piece.samples.shape[1])
@@ -151,7 +151,7 @@ def test_a_slow_vocoder_is_heard_only_when_it_cannot_be_overtaken():
     found = sounding(5.0)
     pieces = list[Any]()
     while not found.done:
-        pieces.append(found.go_on())
+        pieces.append(found.render_piece())
     assert [piece is None for piece in pieces] == [True, True, True, False]
     assert pieces[-1].first == 0
     assert torch.equal(pieces[-1].samples, found.waveforms)
@@ -160,7 +160,7 @@ def test_a_slow_vocoder_is_heard_only_when_it_cannot_be_overtaken():
 def test_no_more_is_made_than_is_wanted():
     found = sounding(0.001, frames=3000)
     while not found.done:
-        found.go_on()
+        found.render_piece()
     assert found.waveforms.shape == (1, 3000)
 
 
@@ -185,14 +185,14 @@ def model(request: pytest.FixtureRequest) -> LatentDiffusion:
 def test_a_sound_in_pieces_is_that_at_once(model: LatentDiffusion, seconds: float):
     wanted = order(seconds=seconds, steps=2, words=PromptInputs(prompt="bass c2"))
     run = model.begin(wanted)
-    while not run.sampling.done:
+    while not run.sampler.done:
         model.advance([run])
-    whole = model.finish(run).waveforms
+    whole = model.decode(run).waveforms
     assert np.abs(whole).max() > 0.001
-    pieces = model.sounding(run)
+    pieces = model.begin_stream(run)
     heard = list[torch.Tensor]()
     while not pieces.done:
-        if (piece := pieces.go_on()) is not None:
+        if (piece := pieces.render_piece()) is not None:
             heard.append(piece.samples)
     assert pieces.frames == whole.shape[1]
     assert torch.equal(torch.cat(heard, dim=1), pieces.waveforms)
@@ -202,6 +202,6 @@ def test_a_sound_in_pieces_is_that_at_once(model: LatentDiffusion, seconds: floa
 def test_values_that_are_no_numbers_are_never_heard(model: LatentDiffusion):
     run = model.begin(order(steps=1))
     model.advance([run])
-    run.sampling.latents = run.sampling.latents * float("nan")
+    run.sampler.latents = run.sampler.latents * float("nan")
     with pytest.raises(ModelError, match="NaN or infinity"):
-        model.sounding(run)
+        model.begin_stream(run)

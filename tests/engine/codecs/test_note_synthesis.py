@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.engine.families.test_latent_diffusion import order
-from timbred.engine.codecs.note_synthesis import HIGHEST, LOWEST, NamedNote, named_note, note_hertz
+from timbred.engine.codecs.note_synthesis import HIGHEST_MIDI_NOTE, LOWEST_MIDI_NOTE, NamedNote, named_note, note_hertz
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
 from timbred.ipc.engine_messages import InitAudio, PromptInputs
@@ -21,7 +21,13 @@ from training.captions import note_name
 WORDS = st.sampled_from(["a warm organ", "Bass", "lead,", "808", "mp3", "a-flat", "b 4 bars", "r2d2", "c64", "4x4", ""])
 
 
-@given(note=st.integers(LOWEST, HIGHEST), flats=st.booleans(), upper=st.booleans(), before=WORDS, after=WORDS)
+@given(
+    note=st.integers(LOWEST_MIDI_NOTE, HIGHEST_MIDI_NOTE),
+    flats=st.booleans(),
+    upper=st.booleans(),
+    before=WORDS,
+    after=WORDS,
+)
 def test_a_named_note_is_understood(note: int, flats: bool, upper: bool, before: str, after: str):
     name = note_name(note, flats)
     found = note_hertz(f"{before} {name.upper() if upper else name} {after}")
@@ -78,13 +84,13 @@ def test_pocket_plays_in_tune(pocket: LatentDiffusion, prompt: str, hertz: float
 
 def test_a_mix_is_the_plain_sound_at_its_ends_and_gets_there_without_a_leap(pocket: LatentDiffusion):
     run = pocket.begin(order(words=PromptInputs(prompt="organ a3"), seconds=1.0, steps=4))
-    while not run.sampling.done:
+    while not run.sampler.done:
         pocket.advance([run])
-    mel = pocket.codec.spectrogram(run.sampling.latents)
+    mel = pocket.codec.decode_mel(run.sampler.latents)
 
     def sound(note: NamedNote | None) -> np.ndarray:
         with torch.inference_mode():
-            return pocket.codec.playing(note).vocoding(mel).whole().numpy()
+            return pocket.codec.with_note(note).chunked_vocoder(mel).vocode().numpy()
 
     sweep = [sound(NamedNote(220.0, share)) for share in (0.0, 0.01, 0.5, 0.99, 1.0)]
     np.testing.assert_allclose(sweep[0], sound(None), atol=1e-5)
@@ -96,12 +102,12 @@ def test_a_mix_is_the_plain_sound_at_its_ends_and_gets_there_without_a_leap(pock
 def test_what_names_no_note_is_as_it_was(pocket: LatentDiffusion):
     """Drums, noises and textures are the vocoder's own, to the bit."""
     run = pocket.begin(order(words=PromptInputs(prompt="a snare drum"), seconds=1.0, steps=2))
-    while not run.sampling.done:
+    while not run.sampler.done:
         pocket.advance([run])
-    mel = pocket.codec.spectrogram(run.sampling.latents)
+    mel = pocket.codec.decode_mel(run.sampler.latents)
     with torch.inference_mode():
         own = pocket.pipeline.vocoder(mel).numpy()
-    assert np.array_equal(pocket.finish(run).waveforms, own[:, :32_000])
+    assert np.array_equal(pocket.decode(run).waveforms, own[:, :32_000])
 
 
 def test_a_given_sound_keeps_its_own_pitch(pocket: LatentDiffusion):
@@ -109,8 +115,8 @@ def test_a_given_sound_keeps_its_own_pitch(pocket: LatentDiffusion):
     given_sound = InitAudio(samples=samples.astype("<f4").tobytes(), strength=0.3)
     fields: dict[str, Any] = {"given": given_sound, "seconds": 1.0, "steps": 4}
     run = pocket.begin(order(words=PromptInputs(prompt="organ a3"), guidance=1.0, seeds=(1,), **fields))
-    while not run.sampling.done:
+    while not run.sampler.done:
         pocket.advance([run])
     with torch.inference_mode():
-        own = pocket.pipeline.vocoder(pocket.codec.spectrogram(run.sampling.latents)).numpy()
-    np.testing.assert_allclose(pocket.finish(run).waveforms, own[:, :32_000] / run.lift, atol=1e-5)
+        own = pocket.pipeline.vocoder(pocket.codec.decode_mel(run.sampler.latents)).numpy()
+    np.testing.assert_allclose(pocket.decode(run).waveforms, own[:, :32_000] / run.init_gain, atol=1e-5)

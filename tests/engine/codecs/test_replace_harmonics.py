@@ -125,12 +125,14 @@ def test_the_lobe_of_a_hann_window():
 def test_pieces_have_the_tones_of_the_whole(circular: bool):
     mel = torch.rand(2, 90, 64, generator=torch.Generator().manual_seed(1)) - 0.5
     vocoding = ChunkedVocoder(VOCODER, mel, circular, NamedNote(233.1))
-    whole = vocoding.whole()
-    joined = torch.cat([vocoding.piece(0, 16), vocoding.piece(16, 48), vocoding.piece(48, 90)], dim=1)
+    whole = vocoding.vocode()
+    joined = torch.cat(
+        [vocoding.vocode_piece(0, 16), vocoding.vocode_piece(16, 48), vocoding.vocode_piece(48, 90)], dim=1
+    )
     assert torch.allclose(joined, whole, atol=1e-5)
     if not circular:
         assert torch.allclose(VOCODER(mel, None, Note(233.1)), whole, atol=1e-5)
-    assert (whole - ChunkedVocoder(VOCODER, mel, circular).whole()).abs().max() > 0.01, "there must be tones"
+    assert (whole - ChunkedVocoder(VOCODER, mel, circular).vocode()).abs().max() > 0.01, "there must be tones"
 
 
 def test_a_loop_of_a_tone_is_one_tone():

@@ -21,11 +21,11 @@ from timbred.engine.compile import compiled_calls
 from timbred.engine.compile.compiled_calls import (
     CALLS_BEFORE_COMPILING,
     MAX_COUNTED_SHAPES,
-    MAX_PENDING,
+    MAX_PENDING_SHAPES,
     CompiledCalls,
     CompileQueue,
 )
-from timbred.engine.compile.inductor_cache import MAX_REMEMBERED, CompileCache, module_key
+from timbred.engine.compile.inductor_cache import MAX_RECORDED_SHAPES, CompileCache, module_key
 from timbred.engine.compile.onednn_packing import can_pack
 from timbred.engine.compile.tracing import Shape
 from timbred.engine.device import precision_of
@@ -51,7 +51,7 @@ def forbidden(*_inputs: object) -> Any:
 
 
 def only_fast(model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model.network.fast, "plain", forbidden)
+    monkeypatch.setattr(model.denoiser.compiled_calls, "call_plain", forbidden)
 
 
 @pytest.mark.parametrize(("family", "guidance"), [("audioldm2", 3.0), ("audioldm", 1.0)])
@@ -65,7 +65,7 @@ def test_packed_weights_give_the_same_sound(
     folder: Path = request.getfixturevalue(family)
     plain, fast = load(folder), load(folder)
     workshop = CompileQueue("auto", CPU, tmp_path)
-    fast.prepare(workshop)
+    fast.use_compile_queue(workshop)
     wanted = order(guidance=guidance)
     for _ in range(TIMES):
         ours(fast, wanted)
@@ -82,13 +82,13 @@ def test_packed_weights_give_the_same_sound(
 def test_the_decoder_is_packed_too(audioldm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     model = load(audioldm2)
     workshop = CompileQueue("auto", CPU, tmp_path)
-    model.prepare(workshop)
-    latents = torch.randn((1, *model.grid.shape(0.5)))
+    model.use_compile_queue(workshop)
+    latents = torch.randn((1, *model.latent_layout.shape(0.5)))
     expected = model.codec.decode(latents)
     for _ in range(CALLS_BEFORE_COMPILING):
         model.codec.decode(latents)
     workshop.wait()
-    monkeypatch.setattr(model.codec.fast, "plain", forbidden)
+    monkeypatch.setattr(model.codec.compiled_calls, "call_plain", forbidden)
     assert np.abs(model.codec.decode(latents) - expected).max() < 1e-4
 
 
@@ -103,7 +103,7 @@ def test_pocket_is_one_that_can_be_packed():
 def test_exact_goes_the_plain_way(audioldm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     model = load(audioldm)
     workshop = CompileQueue("auto", CPU, tmp_path)
-    model.prepare(workshop)
+    model.use_compile_queue(workshop)
     for _ in range(TIMES):
         ours(model, order())
     workshop.wait()
@@ -121,13 +121,13 @@ def test_shapes_of_earlier_runs_are_prepared_before_they_are_asked_for(
 ):
     first = load(audioldm)
     workshop = CompileQueue("auto", CPU, tmp_path)
-    first.prepare(workshop)
+    first.use_compile_queue(workshop)
     for _ in range(TIMES):
         ours(first, order())
     workshop.wait()
     again = load(audioldm)
     workshop = CompileQueue("auto", CPU, tmp_path)
-    again.prepare(workshop)
+    again.use_compile_queue(workshop)
     workshop.wait()
     assert workshop.counts.packed == 1
     only_fast(again, monkeypatch)
@@ -136,17 +136,17 @@ def test_shapes_of_earlier_runs_are_prepared_before_they_are_asked_for(
 
 def test_a_rehearsal_goes_the_way_of_the_first_sound(audioldm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     first = load(audioldm)
-    first.prepare(CompileQueue("auto", CPU, tmp_path))
+    first.use_compile_queue(CompileQueue("auto", CPU, tmp_path))
     first.warm_up()  # there is nothing to go by yet
     for _ in range(TIMES):
         ours(first, order())
-    first.stages.workshop.wait()
+    first.stages.compile_queue.wait()
     again = load(audioldm)
-    again.prepare(CompileQueue("auto", CPU, tmp_path))
+    again.use_compile_queue(CompileQueue("auto", CPU, tmp_path))
     only_fast(again, monkeypatch)
-    monkeypatch.setattr(base, "PATIENCE", 300.0)
+    monkeypatch.setattr(base, "COMPILED_CALLS_TIMEOUT_S", 300.0)
     again.warm_up()
-    assert again.network.fast.ready == 1
+    assert again.denoiser.compiled_calls.ready_count == 1
     assert np.array_equal(ours(again, order()), ours(again, order()))
 
 
@@ -159,7 +159,7 @@ def test_a_precision_is_read_from_the_weights():
 def test_nothing_is_prepared_when_it_is_off(audioldm: Path, tmp_path: Path):
     model = load(audioldm)
     workshop = CompileQueue("off", CPU, tmp_path)
-    model.prepare(workshop)
+    model.use_compile_queue(workshop)
     for _ in range(TIMES):
         ours(model, order())
     workshop.wait()
@@ -170,7 +170,7 @@ def test_nothing_is_prepared_when_it_is_off(audioldm: Path, tmp_path: Path):
 def test_moved_weights_are_never_used_from_their_old_place(audioldm: Path, tmp_path: Path):
     model = load(audioldm)
     workshop = CompileQueue("auto", CPU, tmp_path)
-    model.prepare(workshop)
+    model.use_compile_queue(workshop)
     for _ in range(TIMES):
         ours(model, order())
     workshop.wait()
@@ -178,24 +178,24 @@ def test_moved_weights_are_never_used_from_their_old_place(audioldm: Path, tmp_p
     with torch.no_grad():
         for weight in model.pipeline.unet.parameters():
             weight.mul_(1.2)
-    model.network.fast.forget()
+    model.denoiser.compiled_calls.drop_all()
     assert np.abs(ours(model, order()) - before).max() > 1e-4
 
 
 def test_at_a_start_only_the_latest_shape_is_packed(audioldm: Path, tmp_path: Path):
     """The others would take the steps' time for what may never come."""
     model, workshop = load(audioldm), CompileQueue("auto", CPU, tmp_path)
-    model.prepare(workshop)
+    model.use_compile_queue(workshop)
     for seconds in (0.3, 0.6):
         for _ in range(TIMES):
             ours(model, order(seconds=seconds))
         workshop.wait()
-    assert model.network.fast.ready == 2
+    assert model.denoiser.compiled_calls.ready_count == 2
     again, another = load(audioldm), CompileQueue("auto", CPU, tmp_path)
-    again.prepare(another)
+    again.use_compile_queue(another)
     another.wait()
-    assert again.network.fast.ready == 1
-    assert again.network.fast.latest == model.network.fast.latest
+    assert again.denoiser.compiled_calls.ready_count == 1
+    assert again.denoiser.compiled_calls.latest_shapes == model.denoiser.compiled_calls.latest_shapes
 
 
 def test_where_a_model_lies_says_nothing_of_its_structure():
@@ -273,11 +273,11 @@ def test_without_a_compiler_the_plain_call_goes_on(tmp_path: Path):
 def test_damaged_files_in_the_cache_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     shelf = CompileCache(tmp_path)
     shapes = (Shape((2, 4), "float32"),)
-    shelf.remember(shapes)
+    shelf.record_shapes(shapes)
     compiled = next(tmp_path.glob("*.json")).with_suffix(".compiled")
     (tmp_path / "other.json").write_text('[{"size": "?", "kind": "float32"}]')
     (tmp_path / "more.json").write_text('[{"size": [1], "kind": "os"}]')
-    assert shelf.remembered(8) == [shapes]
+    assert shelf.recorded_shapes(8) == [shapes]
     compiled.write_bytes(b"no artefact")
     assert shelf.read(shapes) is None
     assert "compiled again" in caplog.text
@@ -314,7 +314,7 @@ def test_calls_are_recorded_once_for_a_few_sizes_of_batches(tmp_path: Path, monk
         given = torch.randn(rows, 4, 6, 6)
         found = calls(given)
         assert found.shape == given.shape
-        assert torch.allclose(found, calls.plain(given), atol=1e-6)
+        assert torch.allclose(found, calls.call_plain(given), atol=1e-6)
     assert recorded == [(6, 4, 6, 6), (1, 4, 6, 6)]
 
 
@@ -330,7 +330,7 @@ def test_what_can_not_be_recorded_stays_plain(tmp_path: Path, monkeypatch: pytes
     calls = small_calls(Recorder("auto", CPU, tmp_path))
     given = torch.randn(2, 4, 6, 6)
     for _ in range(4):
-        assert torch.equal(calls(given), calls.plain(given))
+        assert torch.equal(calls(given), calls.call_plain(given))
     assert tries == [1]
 
 
@@ -351,19 +351,19 @@ def call_often(calls: CompiledCalls, length: int) -> None:
 def test_an_evening_of_many_lengths_keeps_no_more_than_the_limit(tmp_path: Path):
     """Of all that is kept for each length nothing grows with the number of lengths."""
     workshop, module = CompileQueue("auto", CPU, tmp_path), Small().eval()
-    calls = workshop.calls(Small.__call__, module)
+    calls = workshop.compiled_calls(Small.__call__, module)
     call_often(calls, 4)
     workshop.wait()
-    once = workshop.copies
+    once = workshop.copied_bytes
     assert once > 0
-    workshop.limit = 3 * once
+    workshop.max_bytes = 3 * once
     kept: list[tuple[int, int, int]] = []
     for length in range(5, 45):
         call_often(calls, length)
         workshop.wait()
-        assert workshop.copies <= workshop.limit
+        assert workshop.copied_bytes <= workshop.max_bytes
         sources = getattr(graph_module, "_loader").eval_cache  # noqa: B009  has no other name
-        kept.append((calls.ready, len(FakeTensorMode.cache), len(sources)))
+        kept.append((calls.ready_count, len(FakeTensorMode.cache), len(sources)))
     assert set(kept[3:]) == {kept[3]}
     assert kept[3] == (3, 0, 0)
     assert calls(torch.ones(1, 4, 44, 6)).shape == (1, 4, 44, 6)
@@ -372,13 +372,13 @@ def test_an_evening_of_many_lengths_keeps_no_more_than_the_limit(tmp_path: Path)
 
 def test_the_limit_holds_for_all_modules_together(tmp_path: Path):
     workshop, modules = CompileQueue("auto", CPU, tmp_path), [Small().eval() for _ in range(2)]
-    one, other = (workshop.calls(Small.__call__, module) for module in modules)
+    one, other = (workshop.compiled_calls(Small.__call__, module) for module in modules)
     call_often(one, 4)
     workshop.wait()
-    workshop.limit = workshop.copies
+    workshop.max_bytes = workshop.copied_bytes
     call_often(other, 4)
     workshop.wait()
-    assert (one.ready, other.ready) == (0, 1)
+    assert (one.ready_count, other.ready_count) == (0, 1)
 
 
 def test_only_the_latest_shapes_wait_to_be_prepared(tmp_path: Path):
@@ -392,30 +392,30 @@ def test_only_the_latest_shapes_wait_to_be_prepared(tmp_path: Path):
 
     workshop.submit(hold)
     assert begun.wait(60)
-    for length in range(4, 4 + 3 * MAX_PENDING):
+    for length in range(4, 4 + 3 * MAX_PENDING_SHAPES):
         call_often(calls, length)
     held.set()
     workshop.wait()
-    assert workshop.counts.packed == MAX_PENDING == calls.ready
+    assert workshop.counts.packed == MAX_PENDING_SHAPES == calls.ready_count
     call_often(calls, 4)  # it was withdrawn, and is worth it again
     workshop.wait()
-    assert workshop.counts.packed == MAX_PENDING + 1
+    assert workshop.counts.packed == MAX_PENDING_SHAPES + 1
 
 
 def test_shapes_are_counted_for_the_latest_alone(tmp_path: Path):
     calls = small_calls(CompileQueue("auto", CPU, tmp_path))
     for length in range(4, 4 + 2 * MAX_COUNTED_SHAPES):
         calls(torch.ones(1, 1, length, 1).expand(1, 4, length, 1))
-    assert len(calls._met) == MAX_COUNTED_SHAPES  # pyright: ignore[reportPrivateUsage]
+    assert len(calls._call_counts) == MAX_COUNTED_SHAPES  # pyright: ignore[reportPrivateUsage]
 
 
 def test_a_shelf_forgets_the_oldest_shapes(tmp_path: Path):
     shelf, foreign = CompileCache(tmp_path), tmp_path / "notes.json"
     foreign.write_text("[]")
     os.utime(foreign, ns=(0, 0))
-    for number in range(1, MAX_REMEMBERED + 6):
-        shelf.remember((Shape((number,), "float32"),))
+    for number in range(1, MAX_RECORDED_SHAPES + 6):
+        shelf.record_shapes((Shape((number,), "float32"),))
         newest = max(tmp_path.glob("*.json"), key=lambda file: (file.stat().st_mtime_ns, file.name))
         os.utime(newest, ns=(number, number))
-    assert len(list(tmp_path.glob("*.json"))) == MAX_REMEMBERED + 1, "what it didn't write stays"
-    assert shelf.remembered(1) == [(Shape((MAX_REMEMBERED + 5,), "float32"),)]
+    assert len(list(tmp_path.glob("*.json"))) == MAX_RECORDED_SHAPES + 1, "what it didn't write stays"
+    assert shelf.recorded_shapes(1) == [(Shape((MAX_RECORDED_SHAPES + 5,), "float32"),)]

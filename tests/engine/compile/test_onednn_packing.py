@@ -32,7 +32,7 @@ def load(
 ) -> LatentDiffusion:
     found = checkpoint.inspect(folder, folder.name, "")
     model = loudened(make_resident(found, folder.name, CPU, torch.float32, lambda _: None, shared, places))
-    model.prepare(workshop)
+    model.use_compile_queue(workshop)
     return model
 
 
@@ -45,10 +45,10 @@ def with_another_network(folder: Path, tmp_path: Path) -> Path:
 
 
 def decode_often(model: LatentDiffusion, rows: int = 1) -> None:
-    latents = torch.randn((rows, *model.grid.shape(0.5)))
+    latents = torch.randn((rows, *model.latent_layout.shape(0.5)))
     for _ in range(CALLS_BEFORE_COMPILING):
         model.codec.decode(latents)
-    model.stages.workshop.wait()
+    model.stages.compile_queue.wait()
     model.codec.decode(latents)
 
 
@@ -58,11 +58,13 @@ def test_models_that_share_a_decoder_share_its_copy(audioldm: Path, tmp_path: Pa
     two = load(with_another_network(audioldm, tmp_path), workshop, shared)
     decode_often(one)
     assert workshop.counts.packed == 1
-    assert 0.3 * count_module_bytes(one.pipeline.vae) < workshop.copies < 1.5 * count_module_bytes(one.pipeline.vae)
-    assert one.copies == two.copies == workshop.copies
+    assert (
+        0.3 * count_module_bytes(one.pipeline.vae) < workshop.copied_bytes < 1.5 * count_module_bytes(one.pipeline.vae)
+    )
+    assert one.copied_bytes == two.copied_bytes == workshop.copied_bytes
     decode_often(two)
     assert workshop.counts.packed == 1
-    assert one.network.fast is not two.network.fast
+    assert one.denoiser.compiled_calls is not two.denoiser.compiled_calls
 
 
 def test_they_go_with_the_last_model_and_need_no_search_for_cycles(audioldm: Path, tmp_path: Path):
@@ -73,11 +75,11 @@ def test_they_go_with_the_last_model_and_need_no_search_for_cycles(audioldm: Pat
     gc.collect()
     gc.disable()
     try:
-        held = workshop.copies
+        held = workshop.copied_bytes
         del one
-        assert workshop.copies == held > 0
+        assert workshop.copied_bytes == held > 0
         del two
-        assert workshop.copies == 0
+        assert workshop.copied_bytes == 0
     finally:
         gc.enable()
 
@@ -87,11 +89,11 @@ def test_without_room_none_are_made_and_with_room_they_are(audioldm: Path, tmp_p
     workshop = CompileQueue("auto", CPU, tmp_path, has_room=lambda: bool(room))
     model = load(audioldm, workshop, SharedComponents())
     decode_often(model)
-    assert (workshop.counts.packed, workshop.copies) == (0, 0)
+    assert (workshop.counts.packed, workshop.copied_bytes) == (0, 0)
     room.append(True)
     decode_often(model)
     assert workshop.counts.packed == 1
-    assert workshop.copies > 0
+    assert workshop.copied_bytes > 0
 
 
 def test_those_used_least_recently_go_first(audioldm: Path, audioldm2: Path, tmp_path: Path):
@@ -99,56 +101,56 @@ def test_those_used_least_recently_go_first(audioldm: Path, audioldm2: Path, tmp
     old, new = (load(folder, workshop, SharedComponents()) for folder in (audioldm, audioldm2))
     for model in (old, new):
         decode_often(model)
-    assert old.copies
-    assert new.copies
+    assert old.copied_bytes
+    assert new.copied_bytes
     assert not workshop.free_bytes(0)
     assert workshop.free_bytes(1)
-    assert old.copies == 0
-    assert new.copies
+    assert old.copied_bytes == 0
+    assert new.copied_bytes
     decode_often(old)  # it is worth it again
-    assert old.copies
+    assert old.copied_bytes
 
 
 def test_a_shape_that_makes_place_for_another_takes_its_copy_with_it(audioldm: Path, tmp_path: Path):
     workshop = CompileQueue("auto", CPU, tmp_path)
     model = load(audioldm, workshop, SharedComponents())
-    model.codec.fast._most = 1  # pyright: ignore[reportPrivateUsage]
+    model.codec.compiled_calls._max_shapes = 1  # pyright: ignore[reportPrivateUsage]
     decode_often(model)
-    once = workshop.copies
+    once = workshop.copied_bytes
     decode_often(model, rows=2)
     assert workshop.counts.packed == 2
-    assert workshop.copies < 1.5 * once
+    assert workshop.copied_bytes < 1.5 * once
 
 
 def test_when_memory_runs_out_they_go_before_anything_of_the_model(audioldm: Path, tmp_path: Path):
     workshop = CompileQueue("auto", CPU, tmp_path)
     model = load(audioldm, workshop, SharedComponents(), DeviceMemory(CPU, 10**9))
     decode_often(model)
-    whole = model.stages.places.used
+    whole = model.stages.device_memory.used_bytes
     tries: list[tuple[bool, int]] = []
 
     def work() -> None:
-        tries.append((workshop.copies > 0, model.stages.places.used))
+        tries.append((workshop.copied_bytes > 0, model.stages.device_memory.used_bytes))
         if len(tries) < 3:
             raise torch.OutOfMemoryError("full")
 
-    model.stages.run_stage("network", work)
+    model.stages.run_stage("denoiser", work)
     assert tries == [
         (True, whole),
         (False, whole),
-        (False, sum(map(count_module_bytes, model.stages.parts["network"]))),
+        (False, sum(map(count_module_bytes, model.stages.parts["denoiser"]))),
     ]
     decode_often(model)
     rows: list[int] = []
 
     def call(given: torch.Tensor) -> torch.Tensor:
         rows.append(len(given))
-        if workshop.copies:
+        if workshop.copied_bytes:
             raise torch.OutOfMemoryError("full")
         return given
 
     batches = BatchSplitter()
-    model.stages.run_stage("network", lambda: batches.call(call, (torch.ones(4, 1),)))
+    model.stages.run_stage("denoiser", lambda: batches.call(call, (torch.ones(4, 1),)))
     assert rows == [4, 2, 1, 1, 1, 1, 1]  # smaller batches first; once the copies are gone, as small as they were found
 
 
@@ -185,7 +187,7 @@ async def test_an_engine_tells_of_them_and_lets_them_go_before_a_model(audioldm:
     while the job runs.
     """
     one, two = source("one", audioldm), source("two", checkpoints.audioldm(tmp_path / "two", seed=5))
-    size = load(audioldm, CompileQueue("off", CPU, tmp_path), SharedComponents()).memory
+    size = load(audioldm, CompileQueue("off", CPU, tmp_path), SharedComponents()).weight_bytes
 
     with started(memory=2.1 * size / 1e6, compile="auto", cache=str(tmp_path / "cache")) as (link, heard):
         link.start()

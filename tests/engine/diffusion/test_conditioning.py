@@ -52,7 +52,7 @@ def test_sweeping_a_mix_encodes_no_words(model: LatentDiffusion, monkeypatch: py
     mixed(model, 0.5)
     monkeypatch.setattr(model, "encode", refuse)
     for mix in np.linspace(0, 1, 5):
-        model.mixed(PromptInputs(prompt=SHORT, prompt2=LONG, mix=float(mix)), True)
+        model.mixed_conditioning(PromptInputs(prompt=SHORT, prompt2=LONG, mix=float(mix)), True)
 
 
 def test_a_mask_between_two_is_a_weight_in_the_attention():
@@ -69,12 +69,12 @@ def test_the_noise_of_an_earlier_take_gives_its_sound_again(model: LatentDiffusi
 
 
 def test_noise_of_another_length_begins_the_same(model: LatentDiffusion):
-    shape = model.grid.shape(0.5)
-    longer = model.begin(order(seconds=1.0, noise=NoiseSource(seed=11, seconds=0.5))).sampling.latents
-    plain = model.begin(order(seconds=0.5, seeds=(11,))).sampling.latents
+    shape = model.latent_layout.shape(0.5)
+    longer = model.begin(order(seconds=1.0, noise=NoiseSource(seed=11, seconds=0.5))).sampler.latents
+    plain = model.begin(order(seconds=0.5, seeds=(11,))).sampler.latents
     assert torch.equal(longer[:, :, : shape[1]], plain)
     assert longer[:, :, shape[1] :].std() > 0.5
-    shorter = model.begin(order(seconds=0.3, noise=NoiseSource(seed=11, seconds=0.5))).sampling.latents
+    shorter = model.begin(order(seconds=0.3, noise=NoiseSource(seed=11, seconds=0.5))).sampler.latents
     assert torch.equal(shorter, plain[:, :, : shorter.shape[2]])
 
 
@@ -82,31 +82,31 @@ def test_noise_of_another_length_begins_the_same(model: LatentDiffusion):
 def test_the_last_preview_is_the_sound(model: LatentDiffusion, scheduler: str):
     """What the network expects at the last step is what comes out, for every scheduler that ends without noise."""
     run = model.begin(order(scheduler=scheduler, steps=8, seeds=(1, 2)))
-    while not run.sampling.done:
+    while not run.sampler.done:
         model.advance([run])
-    expected, final = model.preview(run).waveforms, model.finish(run).waveforms[:1]
+    expected, final = model.preview(run).waveforms, model.decode(run).waveforms[:1]
     assert expected.shape == final.shape
     assert np.abs(expected - final).max() < 0.05 * np.abs(final).max()
 
 
 def test_a_preview_changes_nothing(model: LatentDiffusion):
     run = model.begin(order(steps=6))
-    while not run.sampling.done:
+    while not run.sampler.done:
         model.advance([run])
         assert np.isfinite(model.preview(run).waveforms).all()
-    assert np.array_equal(model.finish(run).waveforms, ours(model, order(steps=6)))
+    assert np.array_equal(model.decode(run).waveforms, ours(model, order(steps=6)))
 
 
 def test_there_is_no_preview_before_the_first_step(model: LatentDiffusion):
     with pytest.raises(RuntimeError):
-        model.begin(order()).sampling.predict_x0()
+        model.begin(order()).sampler.predict_x0()
 
 
 def test_likeness_to_the_prompt_orders_as_diffusers_does(audioldm2: Path):
     found = checkpoint.inspect(audioldm2, "tiny", "")
     model = loudened(make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None))
     sounds = model.render(order(seeds=(1, 2, 3)), lambda _: None, lambda: False)
-    scores = model.scores("a kick drum", model.hear(sounds))
+    scores = model.score_takes("a kick drum", model.embed_takes(sounds))
     inputs = model.pipeline.tokenizer("a kick drum", return_tensors="pt")
     inputs["input_features"] = model.pipeline.feature_extractor(
         [soxr.resample(waveform, 16000, 48000) for waveform in sounds.waveforms],
@@ -115,7 +115,7 @@ def test_likeness_to_the_prompt_orders_as_diffusers_does(audioldm2: Path):
     ).input_features
     stock = model.pipeline.text_encoder(**inputs)
     logits = stock.logits_per_text[0]
-    assert np.allclose(model.hear(sounds).vectors, stock.audio_embeds.detach(), atol=1e-6)
+    assert np.allclose(model.embed_takes(sounds).vectors, stock.audio_embeds.detach(), atol=1e-6)
     assert np.argsort(scores).tolist() == logits.argsort().tolist()
     assert all(-1 <= score <= 1 for score in scores)
 
@@ -124,7 +124,7 @@ def test_a_model_that_cannot_hear_says_so(audioldm: Path):
     found = checkpoint.inspect(audioldm, "tiny", "")
     model = make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None)
     with pytest.raises(ModelError, match="has no audio encoder"):
-        model.hear(model.render(order(), lambda _: None, lambda: False))
+        model.embed_takes(model.render(order(), lambda _: None, lambda: False))
 
 
 def weighted(model: LatentDiffusion, *weights: tuple[str, float], prompt: str = LONG) -> np.ndarray:
@@ -146,7 +146,7 @@ def test_a_weight_changes_the_sound_and_more_weight_changes_it_more(model: Laten
 def test_the_summary_without_a_word_is_that_of_the_prompt_without_it(model: LatentDiffusion):
     leaning = model.conditioning(PromptInputs(prompt=LONG, weights=(("bright", 0.0),)), True)
     lacking = model.conditioning(PromptInputs(prompt=remove_word(LONG, "bright")), True)
-    for name in model.summaries:
+    for name in model.summary_tensors:
         assert torch.allclose(leaning[name], lacking[name], atol=1e-6)
 
 

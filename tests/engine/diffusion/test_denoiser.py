@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.engine.families.test_latent_diffusion import loudened, order, ours
-from timbred.engine.diffusion.denoiser import DenoiserCall
+from timbred.engine.diffusion.denoiser import DenoiserSignature
 from timbred.engine.families.audioldm import AudioLdm
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
@@ -23,18 +23,18 @@ def load(folder: Path, precision: torch.dtype) -> LatentDiffusion:
     return loudened(make_resident(found, "tiny", torch.device("cpu"), precision, lambda _: None))
 
 
-def overflowing(when: Callable[[torch.dtype], bool]) -> DenoiserCall:
-    plainly = AudioLdm.calling.evaluate
+def overflowing(when: Callable[[torch.dtype], bool]) -> DenoiserSignature:
+    plainly = AudioLdm.signature.evaluate
 
     def evaluate(unet: Any, *inputs: torch.Tensor) -> torch.Tensor:
         result = plainly(unet, *inputs)
         return result * float("nan") if when(unet.dtype) else result
 
-    return replace(AudioLdm.calling, evaluate=evaluate)
+    return replace(AudioLdm.signature, evaluate=evaluate)
 
 
 def test_a_network_that_overflows_is_repeated_in_full_precision(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(AudioLdm, "calling", overflowing(lambda dtype: dtype != torch.float32))
+    monkeypatch.setattr(AudioLdm, "signature", overflowing(lambda dtype: dtype != torch.float32))
     model = load(audioldm, torch.bfloat16)
     found = ours(model, order())
     assert np.isfinite(found).all()
@@ -43,7 +43,7 @@ def test_a_network_that_overflows_is_repeated_in_full_precision(audioldm: Path, 
 
 
 def test_what_is_broken_in_full_precision_too_is_told(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(AudioLdm, "calling", overflowing(lambda _: True))
+    monkeypatch.setattr(AudioLdm, "signature", overflowing(lambda _: True))
     for precision in (torch.float32, torch.bfloat16):
         with pytest.raises(ModelError, match="NaN or infinity"):
             ours(load(audioldm, precision), order())

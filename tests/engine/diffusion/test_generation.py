@@ -67,8 +67,8 @@ def test_each_survivor_equals_its_solo_run(model: LatentDiffusion, seed: int):
             shape = chance.choice(list(running.values())).shape
             model.advance([run for run in running.values() if run.shape == shape])
         for number, run in tuple(running.items()):
-            if run.sampling.done:
-                sounds[number] = model.finish(running.pop(number)).waveforms
+            if run.sampler.done:
+                sounds[number] = model.decode(running.pop(number)).waveforms
     assert len(sounds) >= 3
     for number, together in sounds.items():
         alone = model.render(wanted[number], lambda _: None, lambda: False).waveforms

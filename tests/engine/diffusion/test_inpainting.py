@@ -26,8 +26,8 @@ from timbred.ipc.engine_messages import InitAudio, Repaint
 from timbred.models import checkpoint, registry
 
 RATE = 16000
-PUBLISHED = Analysis(16000, 160, 1024, 64, 0.0, 8000.0, slaney=True, reflected=True)
-OURS = Analysis(32000, 320, 1024, 64, 30.0, 16000.0, slaney=False, reflected=False)
+PUBLISHED = Analysis(16000, 160, 1024, 64, 0.0, 8000.0, slaney=True, reflect_padding=True)
+OURS = Analysis(32000, 320, 1024, 64, 30.0, 16000.0, slaney=False, reflect_padding=False)
 
 
 def sine(hertz: float, rate: int = RATE, seconds: float = 0.5) -> torch.Tensor:
@@ -78,9 +78,9 @@ def test_a_little_strength_changes_little(model: LatentDiffusion, scheduler: str
 
     def distance(strength: float) -> float:
         run = model.begin(order(given=given(strength), steps=12, scheduler=scheduler))
-        while not run.sampling.done:
+        while not run.sampler.done:
             model.advance([run])
-        return float((run.sampling.latents - start).norm() / start.norm())
+        return float((run.sampler.latents - start).norm() / start.norm())
 
     little, much = distance(0.1), distance(0.9)
     assert np.isfinite([little, much]).all()
@@ -92,25 +92,27 @@ def test_what_is_kept_is_kept_to_the_bit(model: LatentDiffusion, scheduler: str)
     """Outside the part that is made anew, the latents at the end are those of the given sound."""
     part = Repaint(start=0.2, end=0.3, low=0.0, high=96_000.0)
     run = model.begin(order(given=given(1.0, part), steps=6, scheduler=scheduler))
-    while not run.sampling.done:
+    while not run.sampler.done:
         model.advance([run])
     start = codec_round_trip(model)
     rows = RATE / 160 / 4
     first, last = int(0.2 * rows), int(np.ceil(0.3 * rows))
-    assert torch.equal(run.sampling.latents[:, :, :first], start[:, :, :first])
-    assert torch.equal(run.sampling.latents[:, :, last:], start[:, :, last:])
-    assert not torch.allclose(run.sampling.latents[:, :, first:last], start[:, :, first:last])
+    assert torch.equal(run.sampler.latents[:, :, :first], start[:, :, :first])
+    assert torch.equal(run.sampler.latents[:, :, last:], start[:, :, last:])
+    assert not torch.allclose(run.sampler.latents[:, :, first:last], start[:, :, first:last])
 
 
 def test_new_highs_over_kept_lows(model: LatentDiffusion):
     part = Repaint(start=0.0, end=0.5, low=4000.0, high=96_000.0)
     run = model.begin(order(given=given(1.0, part), steps=6))
-    while not run.sampling.done:
+    while not run.sampler.done:
         model.advance([run])
     start = codec_round_trip(model)
-    first = bands_between(analysis_of(model.pipeline.vocoder), 4000.0, 96_000.0)[0] // model.grid.factor
-    assert torch.equal(run.sampling.latents[..., :first], start[..., :first])
-    assert not torch.allclose(run.sampling.latents[..., first:], start[..., first:])
+    first = (
+        bands_between(analysis_of(model.pipeline.vocoder), 4000.0, 96_000.0)[0] // model.latent_layout.frames_per_row
+    )
+    assert torch.equal(run.sampler.latents[..., :first], start[..., :first])
+    assert not torch.allclose(run.sampler.latents[..., first:], start[..., first:])
 
 
 @pytest.mark.parametrize(("strength", "steps"), [(0.0, 1), (0.3, 3), (0.5, 5), (1.0, 10)])
@@ -140,11 +142,11 @@ def test_outside_the_part_it_is_as_near_as_the_codec_comes():
     part = Repaint(start=0.8, end=1.2, low=0.0, high=96_000.0)
     wanted = InitAudio(samples=samples.numpy().astype("<f4").tobytes(), strength=1.0, repaint=part)
     run = pocket.begin(order(given=wanted, seconds=2.0, steps=4, scheduler="dpm++2m"))
-    while not run.sampling.done:
+    while not run.sampler.done:
         pocket.advance([run])
-    heard = torch.from_numpy(pocket.finish(run).waveforms[0])
-    latents = encode_samples(samples * run.lift, 2.0, pocket.codec)
-    once = torch.from_numpy(pocket.codec.decode(latents)[0] / run.lift)
+    heard = torch.from_numpy(pocket.decode(run).waveforms[0])
+    latents = encode_samples(samples * run.init_gain, 2.0, pocket.codec)
+    once = torch.from_numpy(pocket.codec.decode(latents)[0] / run.init_gain)
     analysis = analysis_of(pocket.pipeline.vocoder)
     original, through, made = (log_mel(sound, analysis) for sound in (samples, once, heard))
     for outside in (slice(0, 76), slice(124, 200)):  # mel frames of 10 ms, up to where the analysis hears the part

@@ -12,8 +12,8 @@ from timbred.engine.diffusion.outpainting import CORRECTED_AFTER_S, CORRECTION_F
 
 SECOND = 100.0
 KNOWN, ALL = 250, 500
-PUBLISHED = Analysis(16000, 160, 1024, 64, 0.0, 8000.0, slaney=True, reflected=True)
-OURS = Analysis(32000, 320, 1024, 64, 30.0, 16000.0, slaney=False, reflected=False)
+PUBLISHED = Analysis(16000, 160, 1024, 64, 0.0, 8000.0, slaney=True, reflect_padding=True)
+OURS = Analysis(32000, 320, 1024, 64, 30.0, 16000.0, slaney=False, reflect_padding=False)
 
 
 def powers(levels: torch.Tensor) -> torch.Tensor:

@@ -13,12 +13,12 @@ from benchmarks.loop_seams import FLUX, RATE, looped, seam_of
 from tests.engine.families.test_latent_diffusion import loudened, order
 from timbred.engine.circular import circular_time, is_circular
 from timbred.engine.codecs.mel import Analysis
-from timbred.engine.codecs.mel_vae import rows_of_loop
+from timbred.engine.codecs.mel_vae import count_loop_rows
 from timbred.engine.compile.compiled_calls import CALLS_BEFORE_COMPILING, CompileQueue
 from timbred.engine.diffusion.looping import (
     CUT_CROSSFADE_S,
-    INAUDIBLE,
-    TURNED,
+    MAX_RESAMPLED_FRACTION,
+    MAX_ROTATION_S,
     has_attack,
     plan_circle_lengths,
     resample_circle,
@@ -33,7 +33,7 @@ from timbred.engine.families.factory import make_resident
 from timbred.ipc.engine_messages import PromptInputs
 from timbred.models import checkpoint
 
-ANALYSIS = Analysis(16000, 160, 1024, 16, 0.0, 8000.0, slaney=True, reflected=True)
+ANALYSIS = Analysis(16000, 160, 1024, 16, 0.0, 8000.0, slaney=True, reflect_padding=True)
 
 
 @pytest.fixture(scope="module", params=["audioldm2", "audioldm"])
@@ -45,13 +45,13 @@ def model(request: pytest.FixtureRequest) -> LatentDiffusion:
 
 def evaluated(model: LatentDiffusion, run: Generation, latents: torch.Tensor) -> torch.Tensor:
     with torch.inference_mode():
-        return model.network(latents, torch.full((len(latents),), 300), run.conditioning)
+        return model.denoiser(latents, torch.full((len(latents),), 300), run.conditioning)
 
 
 def test_the_network_treats_all_moments_alike(model: LatentDiffusion):
     """Latents turned by as many rows as the network halves give the same, turned."""
     run = model.begin(order(seconds=1.3, loop=True, guidance=3.0))
-    latents = torch.cat([run.sampling.latents] * 2)
+    latents = torch.cat([run.sampler.latents] * 2)
     unit = 2 ** (len(model.pipeline.unet.config.block_out_channels) - 1)
     assert latents.shape[2] % unit == 0
     with circular_time(torch.ones(1)):
@@ -63,7 +63,7 @@ def test_the_network_treats_all_moments_alike(model: LatentDiffusion):
 
 def test_rows_that_stay_are_not_touched_by_those_that_go_around(model: LatentDiffusion):
     run = model.begin(order(seconds=0.6, loop=True, guidance=3.0))
-    latents = torch.cat([run.sampling.latents] * 2)
+    latents = torch.cat([run.sampler.latents] * 2)
     plain = evaluated(model, run, latents)
     with circular_time(torch.tensor([0.0, 1.0])):
         mixed = evaluated(model, run, latents)
@@ -77,16 +77,16 @@ def made(model: LatentDiffusion, circular: tuple[bool, ...], seconds: float) -> 
     """A loop of which it is given which takes go around."""
     seeds = tuple(range(1, 1 + len(circular)))
     run = model.begin(order(seconds=seconds, loop=True, steps=2, seeds=seeds, words=PromptInputs(prompt="rain")))
-    run.circular, run.laid_out = circular, True
-    while not run.sampling.done:
+    run.circular, run.loop_kinds_known = circular, True
+    while not run.sampler.done:
         model.advance([run])
     return run
 
 
 @pytest.mark.parametrize("seconds", [0.2, 0.5, 0.517, 1.2345])
 def test_a_loop_that_goes_around_has_its_exact_length_and_no_seam(model: LatentDiffusion, seconds: float):
-    sounds = model.finish(made(model, (True,), seconds))
-    frames = round(seconds * model.grid.rate)
+    sounds = model.decode(made(model, (True,), seconds))
+    frames = round(seconds * model.latent_layout.rate)
     assert sounds.looped == (True,)
     around = sounds.waveforms[0, :frames]
     assert around.shape == (frames,)
@@ -100,28 +100,28 @@ def test_a_circle_of_latents_sounds_the_same_wherever_it_begins(model: LatentDif
     """Decoder and vocoder know no beginning; in ours the noise is laid along the loop, so its mel is compared."""
     run = made(model, (True,), 1.0)
     with torch.inference_mode():
-        mel = model.codec.spectrogram(run.sampling.latents, torch.ones(1))
-        turned = model.codec.spectrogram(run.sampling.latents.roll(2, 2), torch.ones(1))
-    assert torch.allclose(turned.roll(-2 * model.grid.factor, 1), mel, atol=1e-4)
+        mel = model.codec.decode_mel(run.sampler.latents, torch.ones(1))
+        turned = model.codec.decode_mel(run.sampler.latents.roll(2, 2), torch.ones(1))
+    assert torch.allclose(turned.roll(-2 * model.latent_layout.frames_per_row, 1), mel, atol=1e-4)
 
 
 def test_takes_of_both_kinds_come_from_one_request(model: LatentDiffusion):
-    sounds = model.finish(made(model, (True, False), 0.5))
-    alone = [model.finish(made(model, (kind,), 0.5)) for kind in (True, False)]
+    sounds = model.decode(made(model, (True, False), 0.5))
+    alone = [model.decode(made(model, (kind,), 0.5)) for kind in (True, False)]
     assert sounds.looped == (True, False)
     assert np.abs(sounds.waveforms[0] - alone[0].waveforms[0]).max() < 1e-4
-    assert sounds.waveforms.shape[1] >= 0.5 * model.grid.rate
+    assert sounds.waveforms.shape[1] >= 0.5 * model.latent_layout.rate
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_every_scheduler_lays_a_loop_out(model: LatentDiffusion, scheduler: str):
     run = model.begin(order(seconds=0.5, loop=True, steps=4, scheduler=scheduler))
     laid_out = list[bool]()
-    while not run.sampling.done:
+    while not run.sampler.done:
         model.advance([run])
-        laid_out.append(run.laid_out)
+        laid_out.append(run.loop_kinds_known)
     assert laid_out[-1]
-    assert np.isfinite(model.finish(run).waveforms).all()
+    assert np.isfinite(model.decode(run).waveforms).all()
 
 
 def test_loops_share_calls_with_loops_alone(model: LatentDiffusion):
@@ -136,7 +136,7 @@ def test_loops_share_calls_with_loops_alone(model: LatentDiffusion):
 )  # fmt: skip
 def test_rows_are_enough_and_even_on_all_levels(seconds: float, rate: int, factor: int, unit: int):
     hop = rate // 100
-    rows = rows_of_loop(seconds, rate, factor, hop, unit)
+    rows = count_loop_rows(seconds, rate, factor, hop, unit)
     assert rows % unit == 0
     assert rows * factor * hop >= seconds * rate - 1
     assert (rows - unit) * factor * hop < seconds * rate
@@ -218,7 +218,7 @@ def test_a_circle_is_cut_where_it_is_calm(seed: int, frames: int):
     noise = chance.standard_normal(frames).astype(np.float32)
     turned = rotate_to_calm(noise, 32_000)
     by = next(by for by in range(-641, 642) if np.array_equal(np.roll(noise, by), turned))
-    assert abs(by) <= TURNED * 32_000 + 40
+    assert abs(by) <= MAX_ROTATION_S * 32_000 + 40
 
 
 def test_a_crack_is_not_where_a_circle_is_cut():
@@ -233,7 +233,7 @@ def test_a_crack_is_not_where_a_circle_is_cut():
 def test_of_any_circle_something_can_be_cut_out(seed: int, frames: int, more: int):
     noise = np.random.default_rng(seed).standard_normal(frames + more).astype(np.float32)
     made, alike = shorten_circle(noise, frames, 32_000)
-    assert abs(len(made) - frames) <= max(1, INAUDIBLE * frames)
+    assert abs(len(made) - frames) <= max(1, MAX_RESAMPLED_FRACTION * frames)
     assert -1.001 <= alike <= 1.001
     assert np.mean(made**2) == pytest.approx(np.mean(noise**2), rel=0.2)
 
@@ -258,16 +258,16 @@ def test_loops_are_made_fast_too(
     found = checkpoint.inspect(folder, "tiny", "")
     fast = loudened(make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None))
     kinds = ((True,), (False,))
-    expected = [made(fast, circular, 0.64).sampling.latents for circular in kinds]
+    expected = [made(fast, circular, 0.64).sampler.latents for circular in kinds]
     workshop = CompileQueue("auto", torch.device("cpu"), tmp_path)
-    fast.prepare(workshop)
+    fast.use_compile_queue(workshop)
     for _ in range(CALLS_BEFORE_COMPILING):
         made(fast, (True,), 0.64)
     workshop.wait()
     assert (workshop.counts.packed, workshop.counts.failed) == (1, 0)
-    monkeypatch.setattr(fast.network.fast, "plain", forbidden)
+    monkeypatch.setattr(fast.denoiser.compiled_calls, "call_plain", forbidden)
     for circular, latents in zip(kinds, expected, strict=True):
-        assert torch.allclose(made(fast, circular, 0.64).sampling.latents, latents, atol=1e-4)
+        assert torch.allclose(made(fast, circular, 0.64).sampler.latents, latents, atol=1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from tests.engine.families.test_latent_diffusion import loudened, order
 from timbred.audio import Clip, SampleRate
 from timbred.dsp.splice import EditedPart, OriginalAudio, splice
 from timbred.engine.codecs.mel import Analysis
-from timbred.engine.diffusion.outpainting import OVERLAP, Outpainting, OutpaintWindow, plan_windows
+from timbred.engine.diffusion.outpainting import RETURNED_OVERLAP_S, Outpainting, OutpaintWindow, plan_windows
 from timbred.engine.diffusion.sampler import SamplingStopped
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
@@ -21,7 +21,7 @@ from timbred.models import checkpoint, registry
 
 RATE = 16000
 ROW = 640
-ANALYSIS = Analysis(RATE, 160, 1024, 8, 0.0, 8000.0, slaney=True, reflected=True)
+ANALYSIS = Analysis(RATE, 160, 1024, 8, 0.0, 8000.0, slaney=True, reflect_padding=True)
 
 
 @given(st.integers(1, 5000), st.integers(1, 20000), st.integers(2, 3000))
@@ -34,7 +34,7 @@ def test_windows_add_up_and_none_is_too_long(there: int, more: int, longest: int
         assert window.new >= 1
         assert window.rows <= longest
         so_far = window.known + window.new
-    assert plan[-1].spare == 0
+    assert plan[-1].surplus == 0
 
 
 def test_windows_know_as_much_as_there_is_room_for():
@@ -52,23 +52,23 @@ def extension(plan: list[OutpaintWindow]) -> Outpainting:
 
 def test_a_window_begins_with_the_end_of_what_is_there_and_its_mirror_image():
     under_way = extension([OutpaintWindow(3, 2, 1), OutpaintWindow(2, 5)])
-    assert under_way.beginning[0, 0, :, 0].tolist() == [0, 1, 2, 2, 1, 0]
-    under_way.take(rows(6), torch.zeros(2, 24, 8))
-    assert under_way.beginning[1, 2, :, 1].tolist() == [3, 4, 4, 3, 3, 4, 4]
+    assert under_way.init_latents[0, 0, :, 0].tolist() == [0, 1, 2, 2, 1, 0]
+    under_way.add_window(rows(6), torch.zeros(2, 24, 8))
+    assert under_way.init_latents[1, 2, :, 1].tolist() == [3, 4, 4, 3, 3, 4, 4]
 
 
 def test_what_is_spared_is_thrown_away_and_windows_become_one_another():
     under_way = extension([OutpaintWindow(3, 2, 1), OutpaintWindow(5, 5)])
-    under_way.take(rows(6), torch.zeros(2, 24, 8))
+    under_way.add_window(rows(6), torch.zeros(2, 24, 8))
     assert under_way.mel is not None
     assert under_way.mel.shape == (2, 20, 8)
-    whole = under_way.with_window(torch.ones(2, 40, 8))
+    whole = under_way.join_mel(torch.ones(2, 40, 8))
     assert whole.shape == (2, 40, 8)
     curve = whole[0, :, 0]
     assert curve[:10].eq(0).all()
     assert curve[20:].eq(1).all()
     assert curve.diff().max() <= 0.101
-    assert under_way.with_window(torch.ones(1, 40, 8)).shape == (1, 40, 8), "a preview is of the first take"
+    assert under_way.join_mel(torch.ones(1, 40, 8)).shape == (1, 40, 8), "a preview is of the first take"
 
 
 @pytest.fixture(scope="module", params=["audioldm2", "audioldm"])
@@ -95,8 +95,8 @@ def test_what_was_made_begins_before_the_given_end_and_ends_with_the_whole(model
     told: list[int] = []
     sounds = model.render(continuation(seeds=(3, 4)), told.append, lambda: False)
     known = plan_windows(round(0.7 * RATE) // ROW, 33, 20)[0].known * ROW
-    assert sounds.first == round(0.7 * RATE) - min(known, round(OVERLAP * RATE))
-    assert sounds.waveforms.shape == (2, 2 * RATE - sounds.first)
+    assert sounds.first_frame == round(0.7 * RATE) - min(known, round(RETURNED_OVERLAP_S * RATE))
+    assert sounds.waveforms.shape == (2, 2 * RATE - sounds.first_frame)
     assert np.isfinite(sounds.waveforms).all()
     assert not np.allclose(sounds.waveforms[0, RATE:], sounds.waveforms[1, RATE:])
     assert told == list(range(1, 13)), "four windows of three steps"
@@ -133,24 +133,24 @@ def test_it_is_the_same_in_company(model: LatentDiffusion):
     alone = model.render(continuation(), lambda _: None, lambda: False).waveforms
     run, other = model.begin(continuation()), model.begin(order(seconds=0.8, steps=9, seeds=(8,)))
     assert run.shape == other.shape
-    while not run.sampling.done:
-        model.advance([run] if other.sampling.done else [run, other])
-        if run.sampling.done:
-            model.go_on(run)
+    while not run.sampler.done:
+        model.advance([run] if other.sampler.done else [run, other])
+        if run.sampler.done:
+            model.begin_next_window(run)
     assert run.step == run.steps == 12
-    assert np.abs(model.finish(run).waveforms - alone).max() < 1e-4
+    assert np.abs(model.decode(run).waveforms - alone).max() < 1e-4
 
 
 def test_its_preview_is_as_long_as_it_has_come(model: LatentDiffusion):
     run = model.begin(continuation(seeds=(3, 4)))
     lengths = list[int]()
-    while not run.sampling.done:
+    while not run.sampler.done:
         model.advance([run])
         early = model.preview(run)
         assert early.waveforms.shape[0] == 1
-        lengths.append(early.first + early.waveforms.shape[1])
-        if run.sampling.done:
-            model.go_on(run)
+        lengths.append(early.first_frame + early.waveforms.shape[1])
+        if run.sampler.done:
+            model.begin_next_window(run)
     assert lengths == sorted(lengths)
     assert 0 <= lengths[0] - (round(0.7 * RATE) + 8 * ROW) < 160
     assert lengths[-1] == 2 * RATE
@@ -168,8 +168,8 @@ def test_it_can_be_stopped_in_any_window(model: LatentDiffusion, after: int):
 def test_a_sound_of_about_a_row_can_be_continued(model: LatentDiffusion, frames: int):
     given = InitAudio(samples=sound(0.5)[-frames:].tobytes(), strength=1.0)
     sounds = model.render(order(given=given, seconds=0.3, window=0.8), lambda _: None, lambda: False)
-    assert 0 <= sounds.first < frames
-    assert sounds.waveforms.shape == (1, round(0.3 * RATE) - sounds.first)
+    assert 0 <= sounds.first_frame < frames
+    assert sounds.waveforms.shape == (1, round(0.3 * RATE) - sounds.first_frame)
     assert np.isfinite(sounds.waveforms).all()
 
 
@@ -193,8 +193,8 @@ def test_a_steady_tone_goes_on_at_its_level(pocket: LatentDiffusion):
         order(given=given, seconds=5.0, window=5.0, seeds=(1, 2), **words), lambda _: None, lambda: False
     )
     for waveform in sounds.waveforms:
-        before = float(np.mean(waveform[16_000 : 80_000 - sounds.first - 11_200] ** 2))
-        after = waveform[80_000 - sounds.first + 8_000 :][:48_000]
+        before = float(np.mean(waveform[16_000 : 80_000 - sounds.first_frame - 11_200] ** 2))
+        after = waveform[80_000 - sounds.first_frame + 8_000 :][:48_000]
         assert -4 < 10 * np.log10(float(np.mean(after**2)) / before) < 4
 
 
@@ -211,9 +211,9 @@ def test_no_join_is_heard(pocket: LatentDiffusion):
     made = Clip(np.ascontiguousarray(sounds.waveforms.T), SampleRate(32_000))
     part = EditedPart(1.5, 4.5)
     there = Clip(np.ascontiguousarray(given[:, None]), SampleRate(32_000))
-    whole = splice(made, OriginalAudio(there, part), SampleRate(32_000), sounds.first).samples[:, 0]
+    whole = splice(made, OriginalAudio(there, part), SampleRate(32_000), sounds.first_frame).samples[:, 0]
     assert len(whole) == 4.5 * 32_000
-    row = pocket.grid.row
+    row = pocket.latent_layout.samples_per_row
     plan = plan_windows(len(given) // row, 38, int(2.5 * 32_000) // row)
     joins = [len(given) + row * sum(window.new for window in plan[:count]) for count in range(len(plan))]
     assert len(joins) == 4

@@ -155,7 +155,7 @@ def test_given_embeddings_and_given_noise(model: LatentDiffusion, scheduler: str
     pipeline = model.pipeline
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = make_scheduler(scheduler, model.scheduler_config)
-    noise = draw_noise(model.grid.shape(wanted.seconds), make_generators(wanted.seeds))
+    noise = draw_noise(model.latent_layout.shape(wanted.seconds), make_generators(wanted.seeds))
     expected = pipeline(
         **embeddings(model, wanted),
         latents=noise,

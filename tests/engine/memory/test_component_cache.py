@@ -14,7 +14,7 @@ from timbred.engine.device import count_module_bytes
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
 from timbred.engine.memory.component_cache import SharedComponents
-from timbred.engine.memory.device_memory import DeviceMemory, Resident, to_evict
+from timbred.engine.memory.device_memory import DeviceMemory, Resident, choose_evicted
 from timbred.models import checkpoint
 
 RESIDENTS = st.lists(
@@ -24,23 +24,23 @@ RESIDENTS = st.lists(
 
 @given(RESIDENTS, st.integers(0, 200), st.integers(0, 400))
 def test_those_in_use_stay_and_the_rest_go_by_age(residents: list[Resident], needed: int, budget: int):
-    leaving = to_evict(residents, needed, budget)
+    leaving = choose_evicted(residents, needed, budget)
     by_name = {one.name: one for one in residents}
     assert not any(by_name[name].in_use for name in leaving)
     ages = [by_name[name].last_used for name in leaving]
     assert ages == sorted(ages)
     staying = [one for one in residents if one.name not in leaving]
     free = [one for one in staying if not one.in_use]
-    assert sum(one.memory for one in staying) + needed <= budget or not free
+    assert sum(one.size_bytes for one in staying) + needed <= budget or not free
 
 
 @given(RESIDENTS, st.integers(0, 200), st.integers(0, 400))
 def test_nobody_goes_without_need(residents: list[Resident], needed: int, budget: int):
-    leaving = to_evict(residents, needed, budget)
+    leaving = choose_evicted(residents, needed, budget)
     if leaving:
         last = next(one for one in residents if one.name == leaving[-1])
-        staying = sum(one.memory for one in residents if one.name not in leaving)
-        assert staying + last.memory + needed > budget
+        staying = sum(one.size_bytes for one in residents if one.name not in leaving)
+        assert staying + last.size_bytes + needed > budget
 
 
 def resident(folder: Path, shared: SharedComponents) -> LatentDiffusion:
@@ -59,7 +59,7 @@ def test_equal_components_of_two_models_are_held_once(audioldm2: Path, tmp_path:
     assert one.pipeline.vae is two.pipeline.vae
     assert one.pipeline.unet is not two.pipeline.unet
     together = sum((one.stages.tensors | two.stages.tensors).values())
-    assert together < 0.8 * (one.memory + two.memory)
+    assert together < 0.8 * (one.weight_bytes + two.weight_bytes)
 
 
 def test_what_no_model_holds_any_more_is_gone(audioldm: Path):
@@ -104,7 +104,7 @@ def test_what_goes_is_forgotten_and_what_comes_is_counted_once():
     places = DeviceMemory(torch.device("cpu"), 10**6)
     places.add([one, two])
     places.add([two, one])
-    assert places.held == places.used == count_module_bytes(one) + count_module_bytes(two)
-    assert places.size(two) == count_module_bytes(two)
+    assert places.total_bytes == places.used_bytes == count_module_bytes(one) + count_module_bytes(two)
+    assert places.size_bytes(two) == count_module_bytes(two)
     places.drop([one, torch.nn.Linear(2, 2)])
-    assert places.held == count_module_bytes(two)
+    assert places.total_bytes == count_module_bytes(two)

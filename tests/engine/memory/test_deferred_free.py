@@ -33,8 +33,8 @@ def test_everything_is_gone_before_it_is_told():
 
     done = threading.Event()
     releasing.release(whole, modules, [], then)
-    releasing.after(lambda: told.append("after"))
-    releasing.after(done.set)
+    releasing.call_after(lambda: told.append("after"))
+    releasing.call_after(done.set)
     assert done.wait(PATIENCE)
     assert (whole, modules) == ([], [])
     assert told == ["memory given back", "0 left", "after"]
@@ -60,7 +60,7 @@ def test_a_fault_leaves_nobody_waiting(caplog: pytest.LogCaptureFixture):
     for name in ("first", "second"):
         held = Whole()
         releasing.release([held], list(held.modules), [], partial(told.append, name))
-    releasing.after(done.set)
+    releasing.call_after(done.set)
     assert done.wait(PATIENCE)
     assert told == ["first", "second"]
     assert "the device is gone" in caplog.text

@@ -18,7 +18,7 @@ from tests.ipc.test_engine_client import Heard, engine
 from timbred.engine.batching import BatchSplitter
 from timbred.engine.device import count_module_bytes
 from timbred.engine.families.base import LatentDiffusion
-from timbred.engine.families.factory import make_resident, needs_of
+from timbred.engine.families.factory import estimate_memory_needs, make_resident
 from timbred.engine.memory.component_cache import SharedComponents
 from timbred.engine.memory.device_memory import DeviceMemory
 from timbred.engine.memory.model_loader import Loader, LoadResult
@@ -32,7 +32,7 @@ FAULTY = (sys.executable, "-m", "tests.engine.faulty_worker")
 
 def load(folder: Path, places: DeviceMemory | None = None) -> LatentDiffusion:
     found = checkpoint.inspect(folder, folder.name, "")
-    return loudened(make_resident(found, folder.name, CPU, torch.float32, lambda _: None, places=places))
+    return loudened(make_resident(found, folder.name, CPU, torch.float32, lambda _: None, device_memory=places))
 
 
 # what is known before a load
@@ -43,12 +43,12 @@ def test_needs_are_known_before_anything_is_loaded(family: str, request: pytest.
     folder: Path = request.getfixturevalue(family)
     found = checkpoint.inspect(folder, "m", "")
     shared = SharedComponents()
-    needs = needs_of(found, "m", torch.float32, shared)
+    needs = estimate_memory_needs(found, "m", torch.float32, shared)
     model = make_resident(found, "m", CPU, torch.float32, lambda _: None, shared)
-    assert abs(needs.added - model.memory) < 0.05 * model.memory  # buffers that are made, not loaded
-    assert needs.largest <= needs.added
-    assert needs_of(found, "again", torch.float32, shared).added == 0
-    assert needs_of(found, "m", torch.bfloat16, SharedComponents()).added == needs.added // 2
+    assert abs(needs.added_bytes - model.weight_bytes) < 0.05 * model.weight_bytes  # buffers that are made, not loaded
+    assert needs.largest_stage_bytes <= needs.added_bytes
+    assert estimate_memory_needs(found, "again", torch.float32, shared).added_bytes == 0
+    assert estimate_memory_needs(found, "m", torch.bfloat16, SharedComponents()).added_bytes == needs.added_bytes // 2
 
 
 # parts that take turns
@@ -65,19 +65,19 @@ def test_the_part_used_least_recently_makes_room():
     for name in ("one", "other"):  # of two models that share it
         places.on_move(one, partial(told.append, name))
     places.add([one, two, three])
-    assert places.used == 2 * count_module_bytes(one)
-    assert places.held == 3 * count_module_bytes(one)
+    assert places.used_bytes == 2 * count_module_bytes(one)
+    assert places.total_bytes == 3 * count_module_bytes(one)
     places.ensure_on_device([two])
     places.ensure_on_device([one])
     told.clear()
     places.ensure_on_device([three])  # in place of two
     assert told == []
-    moves = places.moves
+    moves = places.move_count
     places.ensure_on_device([one])
-    assert places.moves == moves
+    assert places.move_count == moves
     places.ensure_on_device([two, three])
     assert told == ["one", "other"]
-    assert places.used == places.budget
+    assert places.used_bytes == places.budget_bytes
 
 
 def test_a_stage_stays_together_even_beyond_the_budget():
@@ -85,20 +85,20 @@ def test_a_stage_stays_together_even_beyond_the_budget():
     places = DeviceMemory(CPU, count_module_bytes(parts[0]))
     places.add(parts)
     places.ensure_on_device(parts)
-    assert places.used == 2 * count_module_bytes(parts[0])
+    assert places.used_bytes == 2 * count_module_bytes(parts[0])
 
 
 def test_a_model_larger_than_the_device_sounds_the_same(audioldm2: Path):
     whole = load(audioldm2)
     largest = max(sum(map(count_module_bytes, stage)) for stage in whole.stages.parts.values())
-    assert largest < 0.9 * whole.memory
+    assert largest < 0.9 * whole.weight_bytes
     places = DeviceMemory(CPU, largest)
     model = load(audioldm2, places)
-    assert places.used <= largest
-    moves = places.moves
+    assert places.used_bytes <= largest
+    moves = places.move_count
     assert np.array_equal(ours(model, order(exact=True)), ours(whole, order(exact=True)))
-    assert places.moves > moves
-    assert places.used <= largest
+    assert places.move_count > moves
+    assert places.used_bytes <= largest
 
 
 # memory that runs out
@@ -144,19 +144,19 @@ def test_other_faults_are_not_taken_for_it():
 
 def test_all_else_leaves_before_a_job_fails(audioldm: Path):
     model = load(audioldm)
-    network = sum(map(count_module_bytes, model.stages.parts["network"]))
+    network = sum(map(count_module_bytes, model.stages.parts["denoiser"]))
     tries: list[int] = []
 
     def work() -> str:
-        tries.append(model.stages.places.used)
-        if model.stages.places.used > network:
+        tries.append(model.stages.device_memory.used_bytes)
+        if model.stages.device_memory.used_bytes > network:
             raise torch.OutOfMemoryError("full")
         return "done"
 
-    assert model.stages.run_stage("network", work) == "done"
-    assert tries == [model.memory, network]
+    assert model.stages.run_stage("denoiser", work) == "done"
+    assert tries == [model.weight_bytes, network]
     with pytest.raises(torch.OutOfMemoryError):
-        model.stages.run_stage("network", lambda: full(0)(torch.ones(1)))
+        model.stages.run_stage("denoiser", lambda: full(0)(torch.ones(1)))
 
 
 # loads, most urgent first
@@ -183,10 +183,10 @@ def test_an_urgent_load_overtakes_one_under_way():
         ended.release()
 
     loader: Loader[str] = Loader(load_in_parts, note)
-    loader.want(source("slow"), rank=2)
+    loader.request_load(source("slow"), rank=2)
     assert begun.wait(60)
-    loader.want(source("normal"), rank=1)
-    loader.want(source("live"), rank=0)
+    loader.request_load(source("normal"), rank=1)
+    loader.request_load(source("live"), rank=0)
     all_wanted.set()
     for _ in range(3):
         assert ended.acquire(timeout=60)
@@ -207,13 +207,13 @@ def test_a_load_that_ended_is_reported_before_others_continue():
 
     def report(result: LoadResult[str]) -> None:
         if result.source.name == "first":
-            loader.want(source("second"))
+            loader.request_load(source("second"))
             assert not second_ended.wait(0.2)
         reported.append(result.source.name)
         both.release()
 
     loader: Loader[str] = Loader(load_at_once, report)
-    loader.want(source("first"))
+    loader.request_load(source("first"))
     for _ in range(2):
         assert both.acquire(timeout=60)
     assert reported == ["first", "second"]
@@ -231,11 +231,11 @@ def test_a_model_is_loaded_again_when_its_end_is_reported():
     def report(result: LoadResult[str]) -> None:
         loads.append(result.source.name)
         if len(loads) == 1:
-            loader.want(result.source)
+            loader.request_load(result.source)
         twice.release()
 
     loader: Loader[str] = Loader(load_at_once, report)
-    loader.want(source("again"))
+    loader.request_load(source("again"))
     for _ in range(2):
         assert twice.acquire(timeout=60)
     assert loads == ["again", "again"]
@@ -262,7 +262,7 @@ async def until(heard: Heard, kind: type, job: int | None = None) -> list[Any]:
 
 async def test_a_job_that_finds_no_room_ends_alone(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
     """Room for a sound of 0.5 s and one take; its guidance and eight takes go through in halves."""
-    rows = load(audioldm).grid.shape(0.5)[1]
+    rows = load(audioldm).latent_layout.shape(0.5)[1]
     monkeypatch.setenv("TIMBRED_TEST_ROOM", str(rows))
     tiny = source("tiny", audioldm)
 
@@ -301,7 +301,7 @@ def other(folder: Path, tmp_path: Path) -> Path:
 async def test_idle_models_give_way_and_those_in_use_stay(audioldm: Path, tmp_path: Path):
     """Room for one model and a half: an idle one is unloaded before the next comes; beside one in use, parts wait."""
     one, two = source("one", audioldm), source("two", other(audioldm, tmp_path))
-    size = load(audioldm).memory
+    size = load(audioldm).weight_bytes
 
     async with engine(REAL, memory=1.5 * size / 1e6) as (link, heard):
         await until(heard, engine_messages.EngineReady)

@@ -16,7 +16,7 @@ from tests.engine.memory.test_device_memory import render, source, until
 from tests.ipc.test_engine_client import Heard, engine
 from timbred.ipc import engine_messages
 from timbred.ipc.engine_client import EngineLink
-from timbred.models.checkpoint import NEEDED
+from timbred.models.checkpoint import COMPONENTS_BY_FAMILY
 
 SLOW = (sys.executable, "-m", "tests.engine.slow_worker")
 PATIENCE = 120.0
@@ -126,7 +126,9 @@ async def test_no_part_of_a_load_holds_up_a_step(
                     "a load that stands still has ended"
                 )
             gate.go_on()
-        assert [part for part in parts if part in NEEDED["audioldm"]] == list(NEEDED["audioldm"])
+        assert [part for part in parts if part in COMPONENTS_BY_FAMILY["audioldm"]] == list(
+            COMPONENTS_BY_FAMILY["audioldm"]
+        )
         assert {"sizes", "digest", "making"} <= set(parts)
         assert any(part.startswith("moving") for part in parts) is not twin
         while isinstance(message := await generating.next(), engine_messages.StepDone):

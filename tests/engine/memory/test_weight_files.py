@@ -48,7 +48,7 @@ def is_mapped(path: Path) -> bool:
 def test_what_moves_on_needs_its_file_no_more(file: Path, precision: torch.dtype):
     module = Mapped(file)
     assert is_mapped(file)
-    convert_weights(module, precision, frozenset(), [file], stays=False)
+    convert_weights(module, precision, frozenset(), [file], on_host=False)
     assert not is_mapped(file)
     assert module.weight.dtype == precision
     assert torch.equal(module.weight.float(), NUMBERS.to(precision).float())
@@ -59,16 +59,16 @@ def test_what_moves_on_needs_its_file_no_more(file: Path, precision: torch.dtype
 def test_what_stays_is_not_copied(file: Path):
     module = Mapped(file)
     place = module.weight.data_ptr()
-    convert_weights(module, torch.float32, frozenset(), [file], stays=True)
+    convert_weights(module, torch.float32, frozenset(), [file], on_host=True)
     assert module.weight.data_ptr() == place
     assert torch.equal(module.weight, NUMBERS)
 
 
 def test_what_must_be_precise_stays_so(file: Path):
     module = Outer(Mapped(file))
-    convert_weights(module, torch.float16, frozenset({"inner"}), [file], stays=True)
+    convert_weights(module, torch.float16, frozenset({"inner"}), [file], on_host=True)
     assert torch.equal(module.inner.weight, NUMBERS)
-    convert_weights(module, torch.bfloat16, frozenset(), [file], stays=True)
+    convert_weights(module, torch.bfloat16, frozenset(), [file], on_host=True)
     assert module.inner.weight.dtype == torch.bfloat16
 
 

@@ -30,17 +30,19 @@ def context_of(vocoder: Any) -> VocoderContext:
 
     Known are `SpectralVocoder` and `SpeechT5HifiGan` (HiFi-GAN, arXiv 2010.05646).
     """
-    return _of_spectral(vocoder) if type(vocoder).__name__ == "SpectralVocoder" else _of_hifigan(vocoder.config)
+    return (
+        _spectral_context(vocoder) if type(vocoder).__name__ == "SpectralVocoder" else _hifigan_context(vocoder.config)
+    )
 
 
-def _of_spectral(vocoder: Any) -> VocoderContext:
+def _spectral_context(vocoder: Any) -> VocoderContext:
     """Blocks of seven frames, one embedding and one for each block; then overlapping windows."""
-    convolved = 3 * (int(vocoder.config.blocks) + 1)
-    overlapping = (vocoder.hop - 1 + (vocoder.fft_size - vocoder.hop) // 2) // vocoder.hop
-    return VocoderContext(convolved + overlapping, convolved + overlapping)
+    convolution_frames = 3 * (int(vocoder.config.blocks) + 1)
+    overlap_frames = (vocoder.hop - 1 + (vocoder.fft_size - vocoder.hop) // 2) // vocoder.hop
+    return VocoderContext(convolution_frames + overlap_frames, convolution_frames + overlap_frames)
 
 
-def _of_hifigan(config: Any) -> VocoderContext:
+def _hifigan_context(config: Any) -> VocoderContext:
     """Trace the samples of one frame back, layer by layer, to the first and last frame they depend on."""
     first, last = 0, math.prod(config.upsample_rates) - 1
     first, last = first - 3, last + 3  # the last convolution has seven taps, as the first
@@ -72,7 +74,7 @@ class ChunkedVocoder:
         self.circular = circular
         self.hop = math.prod(int(rate) for rate in vocoder.config.upsample_rates)
         self.context = context_of(vocoder)
-        self._counts_frames = type(vocoder).__name__ == "SpectralVocoder"
+        self._is_spectral = type(vocoder).__name__ == "SpectralVocoder"
         self._note = None if note is None else Note(note.hertz, mel.shape[1] if circular else 0, note.share)
 
     @property
@@ -84,18 +86,18 @@ class ChunkedVocoder:
     def samples(self) -> int:
         """Samples of the whole: a hop for each frame, plus the tail of some vocoders unless circular."""
         config = self.vocoder.config
-        if self.circular or self._counts_frames:
+        if self.circular or self._is_spectral:
             return self.frames * self.hop
         length = self.frames
         for rate, kernel in zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True):
             length = (length - 1) * rate - 2 * ((kernel - rate) // 2) + kernel
         return length
 
-    def whole(self) -> torch.Tensor:
+    def vocode(self) -> torch.Tensor:
         """Return all samples, (takes, samples), float32 on the CPU."""
-        return self.piece(0, self.frames)
+        return self.vocode_piece(0, self.frames)
 
-    def piece(self, first: int, last: int) -> torch.Tensor:
+    def vocode_piece(self, first: int, last: int) -> torch.Tensor:
         """Return the samples of mel frames [first, last): (takes, samples), float32, CPU.
 
         The last piece includes the vocoder's tail, except for a loop.
@@ -104,30 +106,30 @@ class ChunkedVocoder:
             start, end = first - self.context.before, last + self.context.after
         else:
             start, end = max(0, first - self.context.before), min(self.frames, last + self.context.after)
-        places = torch.arange(start, end, device=self.mel.device) % self.frames
-        samples = self._sounded(self.mel[:, places], places)
-        begin = (first - start) * self.hop
+        frame_numbers = torch.arange(start, end, device=self.mel.device) % self.frames
+        samples = self._run_vocoder(self.mel[:, frame_numbers], frame_numbers)
+        first_sample = (first - start) * self.hop
         if last == self.frames and not self.circular:
-            return samples[:, begin:]
-        return samples[:, begin : begin + (last - first) * self.hop]
+            return samples[:, first_sample:]
+        return samples[:, first_sample : first_sample + (last - first) * self.hop]
 
-    def _sounded(self, mel: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        given = mel.to(precision_of(self.vocoder))
-        samples = self.vocoder(given, places, self._note) if self._counts_frames else self.vocoder(given)
+    def _run_vocoder(self, mel: torch.Tensor, frame_numbers: torch.Tensor) -> torch.Tensor:
+        converted = mel.to(precision_of(self.vocoder))
+        samples = self.vocoder(converted, frame_numbers, self._note) if self._is_spectral else self.vocoder(converted)
         samples = samples.float().cpu()
         return samples if samples.dim() == 2 else samples[None]
 
 
-SHORTEST_PIECE = 16
+FIRST_PIECE_FRAMES = 16
 """Mel frames of the first piece; each next one is twice as long, because context costs relatively less then."""
 
-LONGEST_PIECE = 512
+MAX_PIECE_FRAMES = 512
 """Maximum mel frames of a piece: the delay of another job between two of its steps."""
 
 SPOT_REACH_FRAMES = 8
 """Mel frames on either side of a loud frame that are vocoded first to estimate the peak of the whole."""
 
-SPOTS, FRAMES_A_SPOT = 3, 128
+MAX_SPOTS, FRAMES_PER_SPOT = 3, 128
 """Maximum number of such spots, and frames for each spot, to keep their cost small.
 
 With one spot the peak of 20 sounds of the embedded model was up to 9 dB too low, with three 2 dB, and half were exact.
@@ -145,28 +147,30 @@ class AudioPiece:
     samples: torch.Tensor
 
 
-def can_start_playback(ready: float, next_piece: float, left: float, pace: float) -> bool:
+def can_start_playback(ready_s: float, next_piece_s: float, remaining_s: float, vocoder_s_per_s: float) -> bool:
     """Tell if playback that starts now will not overtake the vocoder.
 
     Args:
-        ready: Seconds of audio that are ready.
-        next_piece: Seconds of audio of the next piece.
-        left: Seconds of audio not rendered yet, including the next piece.
-        pace: Seconds that the vocoder needs for a second of audio.
+        ready_s: Seconds of audio that are ready.
+        next_piece_s: Seconds of audio of the next piece.
+        remaining_s: Seconds of audio not rendered yet, including the next piece.
+        vocoder_s_per_s: Seconds that the vocoder needs for a second of audio.
     """
-    slow = SPEED_SAFETY_FACTOR * pace
-    return left <= 0.0 or (ready >= slow * next_piece and ready + left >= slow * left)
+    safe_s_per_s = SPEED_SAFETY_FACTOR * vocoder_s_per_s
+    return remaining_s <= 0.0 or (
+        ready_s >= safe_s_per_s * next_piece_s and ready_s + remaining_s >= safe_s_per_s * remaining_s
+    )
 
 
 class VocoderStream:
     """A decoded spectrogram that is vocoded piece by piece.
 
     Args:
-        vocoding: The spectrogram and its vocoder.
+        chunked_vocoder: The spectrogram and its vocoder.
         frames: Requested number of samples; the attribute is the number that will come.
         rate: Sample rate in Hz.
         analysis: Mel analysis, to find the loudest frames.
-        make: Runs a vocoder call and checks its result.
+        run_vocoder: Runs a vocoder call and checks its result.
         clock: Clock in seconds.
 
     Attributes:
@@ -175,75 +179,77 @@ class VocoderStream:
 
     def __init__(
         self,
-        vocoding: ChunkedVocoder,
+        chunked_vocoder: ChunkedVocoder,
         frames: int,
         rate: int,
         analysis: Analysis,
-        make: Callable[[Callable[[], torch.Tensor]], torch.Tensor],
+        run_vocoder: Callable[[Callable[[], torch.Tensor]], torch.Tensor],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.frames = min(frames, vocoding.samples)
+        self.frames = min(frames, chunked_vocoder.samples)
         self.rate = rate
-        self._vocoding = vocoding
-        self._make = make
+        self._vocoder = chunked_vocoder
+        self._run_vocoder = run_vocoder
         self._clock = clock
-        self._made: list[torch.Tensor] = []
-        self._samples_made = 0
-        self._samples_heard = 0
-        self._mel_made = 0
-        self._length = SHORTEST_PIECE
-        self._spent = 0.0
-        self._mel_spent = 0
+        self._pieces: list[torch.Tensor] = []
+        self._rendered_samples = 0
+        self._released_samples = 0
+        self._rendered_frames = 0
+        self._next_frames = FIRST_PIECE_FRAMES
+        self._vocoder_s = 0.0
+        self._timed_frames = 0
         self.peak = self._estimate_peak(analysis)
 
     @property
     def done(self) -> bool:
         """True when all requested samples are rendered."""
-        return self._samples_made >= self.frames or self._mel_made >= self._vocoding.frames
+        return self._rendered_samples >= self.frames or self._rendered_frames >= self._vocoder.frames
 
     @property
     def waveforms(self) -> torch.Tensor:
         """All samples rendered so far, (takes, samples)."""
-        return torch.cat(self._made, dim=1)
+        return torch.cat(self._pieces, dim=1)
 
     @torch.inference_mode()
-    def go_on(self) -> AudioPiece | None:
+    def render_piece(self) -> AudioPiece | None:
         """Render the next piece, and return the audio that can be played by now.
 
         That is all audio held back so far, or None while playback would overtake the vocoder.
         """
-        last = min(self._vocoding.frames, self._mel_made + self._length)
-        made = self._timed(self._mel_made, last)[:, : self.frames - self._samples_made]
-        self._made.append(made)
-        self._samples_made += made.shape[1]
-        self._mel_made = last
-        self._length = min(LONGEST_PIECE, 2 * self._length)
-        return self._heard() if self._may_be_heard() else None
+        last = min(self._vocoder.frames, self._rendered_frames + self._next_frames)
+        samples = self._vocode_timed(self._rendered_frames, last)[:, : self.frames - self._rendered_samples]
+        self._pieces.append(samples)
+        self._rendered_samples += samples.shape[1]
+        self._rendered_frames = last
+        self._next_frames = min(MAX_PIECE_FRAMES, 2 * self._next_frames)
+        return self._release() if self._can_release() else None
 
     def _estimate_peak(self, analysis: Analysis) -> float:
-        frames = self._vocoding.frames
-        count = min(SPOTS, max(1, frames // FRAMES_A_SPOT))
+        frames = self._vocoder.frames
+        count = min(MAX_SPOTS, max(1, frames // FRAMES_PER_SPOT))
         spots = [
-            self._timed(max(0, loud - SPOT_REACH_FRAMES), min(frames, loud + SPOT_REACH_FRAMES))
-            for loud in loudest_frames(self._vocoding.mel, analysis, count, 2 * SPOT_REACH_FRAMES)
+            self._vocode_timed(max(0, loud - SPOT_REACH_FRAMES), min(frames, loud + SPOT_REACH_FRAMES))
+            for loud in loudest_frames(self._vocoder.mel, analysis, count, 2 * SPOT_REACH_FRAMES)
         ]
         return max(float(spot.abs().max()) for spot in spots)
 
-    def _heard(self) -> AudioPiece:
-        first, self._samples_heard = self._samples_heard, self._samples_made
+    def _release(self) -> AudioPiece:
+        first, self._released_samples = self._released_samples, self._rendered_samples
         return AudioPiece(first, self.waveforms[:, first:])
 
-    def _may_be_heard(self) -> bool:
-        if self._samples_heard or self.done:
+    def _can_release(self) -> bool:
+        if self._released_samples or self.done:
             return True
-        hop = self._vocoding.hop / self.rate
-        left = (self._vocoding.frames - self._mel_made) * hop
-        pace = self._spent / (self._mel_spent * hop)
-        return can_start_playback(self._mel_made * hop, min(left, self._length * hop), left, pace)
+        frame_s = self._vocoder.hop / self.rate
+        remaining_s = (self._vocoder.frames - self._rendered_frames) * frame_s
+        vocoder_s_per_s = self._vocoder_s / (self._timed_frames * frame_s)
+        return can_start_playback(
+            self._rendered_frames * frame_s, min(remaining_s, self._next_frames * frame_s), remaining_s, vocoder_s_per_s
+        )
 
-    def _timed(self, first: int, last: int) -> torch.Tensor:
-        began = self._clock()
-        samples = self._make(lambda: self._vocoding.piece(first, last))
-        self._spent += self._clock() - began
-        self._mel_spent += last - first
+    def _vocode_timed(self, first: int, last: int) -> torch.Tensor:
+        started_at = self._clock()
+        samples = self._run_vocoder(lambda: self._vocoder.vocode_piece(first, last))
+        self._vocoder_s += self._clock() - started_at
+        self._timed_frames += last - first
         return samples

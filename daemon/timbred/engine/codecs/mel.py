@@ -23,7 +23,7 @@ class Analysis:
         high: Highest frequency in Hz.
         slaney: True for the Auditory Toolbox's mel scale with area normalisation, False for O'Shaughnessy's (HTK)
             without.
-        reflected: True to pad the ends with their mirror image, False to pad with silence.
+        reflect_padding: True to pad the ends with their mirror image, False to pad with silence.
         peak: Peak of all training samples.
     """
 
@@ -34,7 +34,7 @@ class Analysis:
     low: float
     high: float
     slaney: bool
-    reflected: bool
+    reflect_padding: bool
     peak: float = 0.5
 
 
@@ -46,18 +46,18 @@ def analysis_of(vocoder: Any) -> Analysis:
     """
     config = vocoder.config
     hop = int(math.prod(config.upsample_rates))
-    ours = type(vocoder).__name__ == "SpectralVocoder"
+    is_spectral = type(vocoder).__name__ == "SpectralVocoder"
     rate = int(config.sampling_rate)
     return Analysis(
         rate=rate,
         hop=hop,
         fft=1024,
         bands=int(config.model_in_dim),
-        low=30.0 if ours else 0.0,
+        low=30.0 if is_spectral else 0.0,
         high=rate / 2,
-        slaney=not ours,
-        reflected=not ours,
-        peak=0.9 if ours else 0.5,
+        slaney=not is_spectral,
+        reflect_padding=not is_spectral,
+        peak=0.9 if is_spectral else 0.5,
     )
 
 
@@ -73,7 +73,7 @@ def log_mel(samples: torch.Tensor, analysis: Analysis) -> torch.Tensor:
             full-scale band).
     """
     pad = (analysis.fft - analysis.hop) // 2
-    mode = "reflect" if analysis.reflected else "constant"
+    mode = "reflect" if analysis.reflect_padding else "constant"
     padded = torch.nn.functional.pad(samples.reshape(-1, 1, samples.shape[-1]), (pad, pad), mode=mode)[:, 0]
     window = torch.hann_window(analysis.fft, device=samples.device)
     spectrum = torch.stft(padded, analysis.fft, analysis.hop, window=window, center=False, return_complex=True).abs()
@@ -121,26 +121,26 @@ def region_weights(count: int, first: int, last: int) -> torch.Tensor:
 
     The weight ramps at edges of the region that are not edges of the whole.
     """
-    places = torch.arange(count)
-    weight = ((places >= first) & (places < last)).float()
+    positions = torch.arange(count)
+    weight = ((positions >= first) & (positions < last)).float()
     if first > 0:
-        weight = weight * ((places - first + 1) / REGION_FADE_FRAMES).clamp(0, 1)
+        weight = weight * ((positions - first + 1) / REGION_FADE_FRAMES).clamp(0, 1)
     if last < count:
-        weight = weight * ((last - places) / REGION_FADE_FRAMES).clamp(0, 1)
+        weight = weight * ((last - positions) / REGION_FADE_FRAMES).clamp(0, 1)
     return weight
 
 
-def loudest_frames(mel: torch.Tensor, analysis: Analysis, count: int, apart: int) -> list[int]:
+def loudest_frames(mel: torch.Tensor, analysis: Analysis, count: int, min_distance: int) -> list[int]:
     """Return the frames of the highest power of a log-mel spectrogram, (takes, frames, bands), over all takes.
 
-    At most `count` frames, at least `apart` from each other.
+    At most `count` frames, at least `min_distance` from each other.
     """
     levels = frame_power(mel, analysis).amax(dim=0)
-    found: list[int] = []
-    while len(found) < count and bool((levels >= 0).any()):
-        found.append(int(levels.argmax()))
-        levels[max(0, found[-1] - apart + 1) : found[-1] + apart] = -1.0
-    return found
+    frames: list[int] = []
+    while len(frames) < count and bool((levels >= 0).any()):
+        frames.append(int(levels.argmax()))
+        levels[max(0, frames[-1] - min_distance + 1) : frames[-1] + min_distance] = -1.0
+    return frames
 
 
 def frame_power(mel: torch.Tensor, analysis: Analysis) -> torch.Tensor:
@@ -156,7 +156,7 @@ def amplify_mel(mel: torch.Tensor, decibels: torch.Tensor, analysis: Analysis) -
     return torch.where(decibels == 0, mel, torch.maximum(mel + (decibels * unit).to(mel.dtype), mel.clamp(max=floor)))
 
 
-FOLLOWED, MOST_FOLLOWED = 9, 2.0
+LEVEL_AVERAGING_FRAMES, MAX_LEVEL_GAIN = 9, 2.0
 """Mel frames over which levels are averaged, and the largest gain either way (6 dB)."""
 
 
@@ -166,15 +166,17 @@ def match_mel_level(mel: torch.Tensor, samples: torch.Tensor, analysis: Analysis
     A vocoder makes tones swell and fade with the phases that it generates.
     """
     mel = mel.float().cpu()
-    wanted = frame_power(mel, analysis)
-    there = frame_power(log_mel(samples, analysis), analysis)
-    frames = min(wanted.shape[1], there.shape[1])
-    smooth = torch.hann_window(FOLLOWED + 2, periodic=False)[1:-1][None, None]
-    both = torch.stack([wanted[:, :frames], there[:, :frames]]).flatten(0, 1)[:, None]
-    wanted, there = torch.nn.functional.conv1d(both, smooth, padding=FOLLOWED // 2)[:, 0].chunk(2)
-    gain = (wanted / there.clamp(min=1e-12)).sqrt().clamp(1 / MOST_FOLLOWED, MOST_FOLLOWED)
+    mel_power = frame_power(mel, analysis)
+    sample_power = frame_power(log_mel(samples, analysis), analysis)
+    frames = min(mel_power.shape[1], sample_power.shape[1])
+    smooth = torch.hann_window(LEVEL_AVERAGING_FRAMES + 2, periodic=False)[1:-1][None, None]
+    powers = torch.stack([mel_power[:, :frames], sample_power[:, :frames]]).flatten(0, 1)[:, None]
+    mel_power, sample_power = torch.nn.functional.conv1d(powers, smooth, padding=LEVEL_AVERAGING_FRAMES // 2)[
+        :, 0
+    ].chunk(2)
+    gain = (mel_power / sample_power.clamp(min=1e-12)).sqrt().clamp(1 / MAX_LEVEL_GAIN, MAX_LEVEL_GAIN)
     gain[:, :2], gain[:, -2:] = gain[:, 2:3], gain[:, -3:-2]  # the analysis window covers padding beyond the ends
-    places = ((torch.arange(samples.shape[1]) + 0.5) / analysis.hop - 0.5).clamp(0, frames - 1)
-    before = places.floor().long().clamp(max=frames - 1)
-    after, part = (before + 1).clamp(max=frames - 1), places - before
-    return samples * (gain[:, before] * (1 - part) + gain[:, after] * part)
+    positions = ((torch.arange(samples.shape[1]) + 0.5) / analysis.hop - 0.5).clamp(0, frames - 1)
+    lower = positions.floor().long().clamp(max=frames - 1)
+    upper, fraction = (lower + 1).clamp(max=frames - 1), positions - lower
+    return samples * (gain[:, lower] * (1 - fraction) + gain[:, upper] * fraction)

@@ -30,17 +30,17 @@ class LatentLayout:
         rate: Sample rate in Hz.
         hop: Samples of a mel frame.
         bands: Mel bands of a frame.
-        factor: Frames (and bands) of a row (and column) of latents.
+        frames_per_row: Frames (and bands) of a row (and column) of latents.
         channels: Channels of the latents.
-        unit: Rows are halved down to this multiple by the network's levels.
+        row_multiple: Rows are halved down to this multiple by the network's levels.
     """
 
     rate: int
     hop: int
     bands: int
-    factor: int
+    frames_per_row: int
     channels: int
-    unit: int
+    row_multiple: int
 
     @classmethod
     def of(cls, pipeline: Any) -> "LatentLayout":
@@ -50,15 +50,15 @@ class LatentLayout:
             rate=int(vocoder.sampling_rate),
             hop=int(math.prod(vocoder.upsample_rates)),
             bands=int(vocoder.model_in_dim),
-            factor=int(pipeline.vae_scale_factor),
+            frames_per_row=int(pipeline.vae_scale_factor),
             channels=int(network.in_channels),
-            unit=2 ** (len(network.block_out_channels) - 1),
+            row_multiple=2 ** (len(network.block_out_channels) - 1),
         )
 
     @property
-    def row(self) -> int:
+    def samples_per_row(self) -> int:
         """Samples of a row of latents."""
-        return self.factor * self.hop
+        return self.frames_per_row * self.hop
 
     def shape(self, seconds: float, loop: bool = False) -> tuple[int, int, int]:
         """Return channels, time and bands of the latents for a length in seconds.
@@ -66,90 +66,90 @@ class LatentLayout:
         The time is rounded up to what the VAE can decode, for a loop to what the network can halve on all its levels.
         """
         if loop:
-            rows = rows_of_loop(seconds, self.rate, self.factor, self.hop, self.unit)
+            rows = count_loop_rows(seconds, self.rate, self.frames_per_row, self.hop, self.row_multiple)
         else:
-            rows = math.ceil(max(self.factor, int(seconds * self.rate / self.hop)) / self.factor)
-        return self.channels, rows, self.bands // self.factor
+            rows = math.ceil(max(self.frames_per_row, int(seconds * self.rate / self.hop)) / self.frames_per_row)
+        return self.channels, rows, self.bands // self.frames_per_row
 
 
-def rows_of_loop(seconds: float, rate: int, frames_a_row: int, hop: int, unit: int) -> int:
+def count_loop_rows(seconds: float, rate: int, frames_per_row: int, hop: int, row_multiple: int) -> int:
     """Return the rows of latents of a loop: at least its length, and a multiple of the network's total downsampling.
 
     Otherwise the circle would not be even on all levels.
     """
-    rows = math.ceil(seconds * rate / hop / frames_a_row - 1e-9)
-    return max(1, math.ceil(rows / unit)) * unit
+    rows = math.ceil(seconds * rate / hop / frames_per_row - 1e-9)
+    return max(1, math.ceil(rows / row_multiple)) * row_multiple
 
 
 class MelVaeCodec:
     """A model's VAE and vocoder; every result that is not finite, even in float32, raises ModelError."""
 
-    fast: CompiledCalls
+    compiled_calls: CompiledCalls
 
-    def __init__(self, pipeline: Any, device: torch.device, stages: ModelStages, batches: BatchSplitter) -> None:
+    def __init__(self, pipeline: Any, device: torch.device, stages: ModelStages, batch_splitter: BatchSplitter) -> None:
         self.vae = pipeline.vae
         self.vocoder = pipeline.vocoder
         self.device = device
-        self.grid = LatentLayout.of(pipeline)
+        self.latent_layout = LatentLayout.of(pipeline)
         self.analysis = analysis_of(pipeline.vocoder)
         self._stages = stages
-        self._batches = batches
+        self._batch_splitter = batch_splitter
         self._note: NamedNote | None = None
 
-    def prepare(self, workshop: CompileQueue) -> None:
+    def use_compile_queue(self, compile_queue: CompileQueue) -> None:
         """Use a compile queue for the VAE shapes that are decoded often."""
-        self.fast = workshop.calls(_decoded, self.vae)
+        self.compiled_calls = compile_queue.compiled_calls(_decode_latents, self.vae)
 
-    def playing(self, note: NamedNote | None) -> "MelVaeCodec":
+    def with_note(self, note: NamedNote | None) -> "MelVaeCodec":
         """Return the codec with tones of this pitch, if the vocoder takes one."""
         if note == self._note or type(self.vocoder).__name__ != "SpectralVocoder":
             return self
-        found = copy.copy(self)
-        found._note = note
-        return found
+        codec = copy.copy(self)
+        codec._note = note
+        return codec
 
     def encode(self, samples: torch.Tensor) -> torch.Tensor:
         """Encode samples, (frames,) at the native rate and whole rows of latents, to (1, channels, time, bands)."""
         spectrogram = log_mel(samples, self.analysis)[None, None]
-        given = spectrogram.to(self.device, precision_of(self.vae))
-        found = self._stages.run_stage("sound", lambda: self.vae.encode(given)).latent_dist.mode()
-        return found * self.vae.config.scaling_factor
+        vae_input = spectrogram.to(self.device, precision_of(self.vae))
+        latents = self._stages.run_stage("codec", lambda: self.vae.encode(vae_input)).latent_dist.mode()
+        return latents * self.vae.config.scaling_factor
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> NDArray[np.float32]:
         """Decode latents to waveforms, (takes, frames)."""
-        return self.waveforms(self.spectrogram(latents))
+        return self.vocode(self.decode_mel(latents))
 
-    def spectrogram(self, latents: torch.Tensor, around: torch.Tensor | None = None) -> torch.Tensor:
+    def decode_mel(self, latents: torch.Tensor, circular_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Decode latents to the vocoder's log-mel spectrogram, (takes, frames, bands).
 
-        `around` is given for loops: 1 for each circular row, 0 for others.
+        `circular_mask` is given for loops: 1 for each circular row, 0 for others.
         """
         precision = precision_of(self.vae)
 
-        def decoded() -> torch.Tensor:
-            now = precision_of(self.vae)
-            scaled = (latents / self.vae.config.scaling_factor).to(now)
-            fast = self.fast if now == precision else partial(_decoded, self.vae)
-            inputs = (scaled,) if around is None else (scaled, around.to(now))
-            return self._batches.call(fast, inputs).squeeze(1)
+        def decode() -> torch.Tensor:
+            current_precision = precision_of(self.vae)
+            scaled = (latents / self.vae.config.scaling_factor).to(current_precision)
+            call = self.compiled_calls if current_precision == precision else partial(_decode_latents, self.vae)
+            inputs = (scaled,) if circular_mask is None else (scaled, circular_mask.to(current_precision))
+            return self._batch_splitter.call(call, inputs).squeeze(1)
 
-        return self._stages.run_stage("sound", lambda: ensure_finite(self.vae, decoded))
+        return self._stages.run_stage("codec", lambda: ensure_finite(self.vae, decode))
 
-    def waveforms(self, mel: torch.Tensor) -> NDArray[np.float32]:
+    def vocode(self, mel: torch.Tensor) -> NDArray[np.float32]:
         """Convert log-mel spectrograms to waveforms, (takes, frames)."""
-        vocoding = self.vocoding(mel)
-        return np.ascontiguousarray(self.vocoded(vocoding.whole).numpy(), dtype=np.float32)
+        chunked_vocoder = self.chunked_vocoder(mel)
+        return np.ascontiguousarray(self.run_vocoder(chunked_vocoder.vocode).numpy(), dtype=np.float32)
 
-    def vocoding(self, mel: torch.Tensor, circular: bool = False) -> ChunkedVocoder:
-        """Prepare a log-mel spectrogram for the vocoder; its calls must run inside `vocoded`."""
+    def chunked_vocoder(self, mel: torch.Tensor, circular: bool = False) -> ChunkedVocoder:
+        """Prepare a log-mel spectrogram for the vocoder; its calls must run inside `run_vocoder`."""
         return ChunkedVocoder(self.vocoder, mel, circular, self._note)
 
-    def vocoded(self, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def run_vocoder(self, call: Callable[[], torch.Tensor]) -> torch.Tensor:
         """Run vocoder calls with the vocoder on the device, and check that the result is finite."""
-        return self._stages.run_stage("sound", lambda: ensure_finite(self.vocoder, make))
+        return self._stages.run_stage("codec", lambda: ensure_finite(self.vocoder, call))
 
 
-def _decoded(vae: Any, latents: torch.Tensor, around: torch.Tensor | None = None) -> torch.Tensor:
-    with nullcontext() if around is None else circular_time(around):
+def _decode_latents(vae: Any, latents: torch.Tensor, circular_mask: torch.Tensor | None = None) -> torch.Tensor:
+    with nullcontext() if circular_mask is None else circular_time(circular_mask):
         return vae.decode(latents, return_dict=False)[0]

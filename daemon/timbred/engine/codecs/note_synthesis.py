@@ -13,13 +13,13 @@ from timbred.engine.device import count_tensor_bytes
 from timbred.ipc.engine_messages import PromptInputs
 
 SEMITONES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
-SIGNS = {"#": 1, "♯": 1, "b": -1, "♭": -1, "": 0}
+ACCIDENTAL_SEMITONES = {"#": 1, "♯": 1, "b": -1, "♭": -1, "": 0}
 
-LOWEST, HIGHEST = 24, 96
+LOWEST_MIDI_NOTE, HIGHEST_MIDI_NOTE = 24, 96
 """Range of MIDI notes that are recognised: c1 to c7."""
 
-_NAMED = re.compile(r"(?<![\w#♯♭])([a-g])([#♯b♭]?)(\d)(?![\w#♯♭])", re.IGNORECASE)
-_MOVING = re.compile(
+_NOTE_PATTERN = re.compile(r"(?<![\w#♯♭])([a-g])([#♯b♭]?)(\d)(?![\w#♯♭])", re.IGNORECASE)
+_GLIDE_PATTERN = re.compile(
     r"\b(falling|falls|rising|rises|sliding|slides|gliding|glides|going (up|down)|sweep\w*|siren)\b", re.I
 )
 
@@ -55,15 +55,15 @@ def note_hertz(prompt: str) -> float | None:
     >>> note_hertz("a kick drum") is note_hertz("bass c2 to e2") is note_hertz("bass c2, falling") is None
     True
     """
-    found = {_midi(*groups) for groups in _NAMED.findall(prompt)}
-    if len(found) != 1 or _MOVING.search(prompt):
+    notes = {_midi(*groups) for groups in _NOTE_PATTERN.findall(prompt)}
+    if len(notes) != 1 or _GLIDE_PATTERN.search(prompt):
         return None
-    (note,) = found
-    return 440.0 * 2.0 ** ((note - 69) / 12) if LOWEST <= note <= HIGHEST else None
+    (note,) = notes
+    return 440.0 * 2.0 ** ((note - 69) / 12) if LOWEST_MIDI_NOTE <= note <= HIGHEST_MIDI_NOTE else None
 
 
 def _midi(letter: str, sign: str, octave: str) -> int:
-    return SEMITONES[letter.lower()] + SIGNS[sign.lower()] + 12 * (int(octave) + 1)
+    return SEMITONES[letter.lower()] + ACCIDENTAL_SEMITONES[sign.lower()] + 12 * (int(octave) + 1)
 
 
 HARMONICS_FADE_FROM_HZ, HIGHEST_HARMONIC_HZ = 3000.0, 6000.0
@@ -81,22 +81,22 @@ MAX_HARMONIC_GAIN = 2.0
 MIN_DIVISOR_POWER = 1e-10
 """Smallest power used as a divisor."""
 
-FLOOR = 10**-7.0
+SILENT_BAND_POWER = 10**-7.0
 """Power of a silent band (-70 dB); the spectrogram ends at -80 dB."""
 
-STRUCK, RISE = 6.0, 12.0
+ONSET_RISE_DB, ONSET_RAMP_DB = 6.0, 12.0
 """Rise in dB between frames from which the vocoder's own output is used, and the further rise until only it is used."""
 
 SILENT_LEVEL_DB = -70.0
 """Level of a silent frame in dB."""
 
-BEGINS = 2
+ONSET_FRAMES = 2
 """Frames around an onset that count as part of it."""
 
 MAX_HARMONICS_BYTES = 8_000_000
 """Size of the cache of harmonics; one note takes 0.05 to 3 MB, and each loop length has an entry of its own."""
 
-SPREAD = 0.618
+PHASE_SPREAD_TURNS = 0.618
 """Phase of a harmonic in turns, times the square of its order; in phase, harmonics would click in each period."""
 
 
@@ -104,11 +104,11 @@ SPREAD = 0.618
 class Note:
     """Pitch in Hz and share of the sound, 0 to 1.
 
-    In a circle of `around` frames each harmonic completes a whole number of turns; 0 is for audio with an end.
+    In a circle of `circle_frames` frames each harmonic completes a whole number of turns; 0 is for audio with an end.
     """
 
     hertz: float
-    around: int = 0
+    circle_frames: int = 0
     share: float = 1.0
 
 
@@ -117,115 +117,125 @@ class Harmonics:
     """Level-independent data of a note's harmonics.
 
     Attributes:
-        turns: Turns a frame, (harmonics,), float64.
+        turns_per_frame: Turns a frame, (harmonics,), float64.
         lobes: Lobes in the vocoder's spectrum, (harmonics, bins).
-        heard: Power in mel bands, (harmonics, bands).
-        harmonic: Tonal share of each harmonic, 0 to 1.
-        bin: Tonal share of each bin, 0 to 1.
-        band: Tonal share of each band, 0 to 1.
+        band_power: Power in mel bands, (harmonics, bands).
+        harmonic_share: Tonal share of each harmonic, 0 to 1.
+        bin_share: Tonal share of each bin, 0 to 1.
+        band_share: Tonal share of each band, 0 to 1.
     """
 
-    turns: Tensor
+    turns_per_frame: Tensor
     lobes: Tensor
-    heard: Tensor
-    harmonic: Tensor
-    bin: Tensor
-    band: Tensor
+    band_power: Tensor
+    harmonic_share: Tensor
+    bin_share: Tensor
+    band_share: Tensor
 
 
 def replace_harmonics(
-    magnitude: Tensor, phase: Tensor, mel: Tensor, places: Tensor, note: Note, analysis: Analysis
+    magnitude: Tensor, phase: Tensor, mel: Tensor, frame_numbers: Tensor, note: Note, analysis: Analysis
 ) -> Tensor:
     """Replace the harmonics in a vocoder's spectrum by those of a note: complex, (batch, frames, bins).
 
-    `magnitude` and `phase` are the vocoder's for the log mel (batch, frames, bands); `places` are the frame numbers in
-    the whole clip, (frames,).
+    `magnitude` and `phase` are the vocoder's for the log mel (batch, frames, bands); `frame_numbers`, (frames,), are
+    counted from the start of the whole clip.
     """
     fft_size = 2 * (magnitude.shape[-1] - 1)
     harmonics = harmonics_of(replace(note, share=1.0), analysis, fft_size, mel.device)
     mel = mel.float()
-    steady = note.share * (1.0 - _begins(mel, analysis)[..., None])
-    level = levels(mel, harmonics) * (harmonics.harmonic * steady).sqrt() * (fft_size / 4.0)
-    turn = (2.0 * math.pi * torch.frac(_turned(places.cpu(), harmonics.turns))).to(mel.device, torch.float32)
-    own = magnitude * (1.0 - harmonics.bin * steady).sqrt()
-    real = own * torch.cos(phase) + (level * torch.cos(turn)) @ harmonics.lobes
-    return torch.complex(real, own * torch.sin(phase) + (level * torch.sin(turn)) @ harmonics.lobes)
+    steady = note.share * (1.0 - _onset_strength(mel, analysis)[..., None])
+    level = fit_levels(mel, harmonics) * (harmonics.harmonic_share * steady).sqrt() * (fft_size / 4.0)
+    angle = (2.0 * math.pi * torch.frac(_phase_turns(frame_numbers.cpu(), harmonics.turns_per_frame))).to(
+        mel.device, torch.float32
+    )
+    vocoder_magnitude = magnitude * (1.0 - harmonics.bin_share * steady).sqrt()
+    real = vocoder_magnitude * torch.cos(phase) + (level * torch.cos(angle)) @ harmonics.lobes
+    return torch.complex(real, vocoder_magnitude * torch.sin(phase) + (level * torch.sin(angle)) @ harmonics.lobes)
 
 
-def levels(mel: Tensor, harmonics: Harmonics) -> Tensor:
+def fit_levels(mel: Tensor, harmonics: Harmonics) -> Tensor:
     """Fit the amplitudes of harmonics to a log mel (batch, frames, bands): (batch, frames, harmonics).
 
     Multiplicative updates by the ratio of the bands' power to what the harmonics explain.
     """
-    wanted = (torch.exp((mel - 1.0) * -math.log(1e-4)) - FLOOR).clamp(min=0.0)
-    response, whole = harmonics.heard, harmonics.heard.sum(dim=-1)
-    power = (wanted @ response.T) / response.square().sum(dim=-1)
+    target = (torch.exp((mel - 1.0) * -math.log(1e-4)) - SILENT_BAND_POWER).clamp(min=0.0)
+    response, response_sum = harmonics.band_power, harmonics.band_power.sum(dim=-1)
+    power = (target @ response.T) / response.square().sum(dim=-1)
     for _ in range(FIT_ITERATIONS):
-        power = power * ((wanted / (power @ response).clamp(min=MIN_DIVISOR_POWER)) @ response.T) / whole
-    lacking = (wanted @ harmonics.band) / ((power @ response) @ harmonics.band).clamp(min=MIN_DIVISOR_POWER)
-    return power.sqrt() * lacking.sqrt().clamp(1.0, MAX_HARMONIC_GAIN)[..., None]
+        power = power * ((target / (power @ response).clamp(min=MIN_DIVISOR_POWER)) @ response.T) / response_sum
+    power_ratio = (target @ harmonics.band_share) / ((power @ response) @ harmonics.band_share).clamp(
+        min=MIN_DIVISOR_POWER
+    )
+    return power.sqrt() * power_ratio.sqrt().clamp(1.0, MAX_HARMONIC_GAIN)[..., None]
 
 
 def harmonics_of(note: Note, analysis: Analysis, fft_size: int, device: torch.device) -> Harmonics:
     """Return the cached harmonics of a note for an analysis and a transform length."""
-    return _harmonics.get((note, analysis, fft_size, device), lambda: _new_harmonics(note, analysis, fft_size, device))
+    return _harmonics_cache.get(
+        (note, analysis, fft_size, device), lambda: _compute_harmonics(note, analysis, fft_size, device)
+    )
 
 
-def _size_of(harmonics: Harmonics) -> int:
+def _count_bytes(harmonics: Harmonics) -> int:
     return count_tensor_bytes(vars(harmonics).values())
 
 
-_harmonics: ByteCache[tuple[Note, Analysis, int, torch.device], Harmonics] = ByteCache(MAX_HARMONICS_BYTES, _size_of)
+_harmonics_cache: ByteCache[tuple[Note, Analysis, int, torch.device], Harmonics] = ByteCache(
+    MAX_HARMONICS_BYTES, _count_bytes
+)
 
 
 @torch.inference_mode(mode=False)
-def _new_harmonics(note: Note, analysis: Analysis, fft_size: int, device: torch.device) -> Harmonics:
+def _compute_harmonics(note: Note, analysis: Analysis, fft_size: int, device: torch.device) -> Harmonics:
     hertz = frequencies(note, analysis)
     bank = filter_bank(analysis).double()
-    listened = torch.arange(bank.shape[0], dtype=torch.float64)
-    heard = hann_lobe(listened - hertz[:, None] * (analysis.fft / analysis.rate)).abs() @ bank
+    analysis_bins = torch.arange(bank.shape[0], dtype=torch.float64)
+    band_magnitude = hann_lobe(analysis_bins - hertz[:, None] * (analysis.fft / analysis.rate)).abs() @ bank
     bins = torch.arange(fft_size // 2 + 1, dtype=torch.float64)
     lobes = hann_lobe(bins - hertz[:, None] * (fft_size / analysis.rate)) * (1.0 - 2.0 * (bins % 2))
     return Harmonics(
-        turns=hertz * (analysis.hop / analysis.rate),
+        turns_per_frame=hertz * (analysis.hop / analysis.rate),
         lobes=lobes.to(device, torch.float32),
-        heard=heard.square().to(device, torch.float32),
-        harmonic=_tonal(hertz).to(device),
-        bin=_tonal(bins * (analysis.rate / fft_size)).to(device),
-        band=_tonal(bank.argmax(dim=0) * (analysis.rate / analysis.fft)).to(device),
+        band_power=band_magnitude.square().to(device, torch.float32),
+        harmonic_share=_tonal_share(hertz).to(device),
+        bin_share=_tonal_share(bins * (analysis.rate / fft_size)).to(device),
+        band_share=_tonal_share(bank.argmax(dim=0) * (analysis.rate / analysis.fft)).to(device),
     )
 
 
 def frequencies(note: Note, analysis: Analysis) -> Tensor:
     """Return the frequencies of a note's harmonics in Hz, (harmonics,), float64."""
-    found = torch.arange(1, max(1, int(HIGHEST_HARMONIC_HZ / note.hertz)) + 1, dtype=torch.float64) * note.hertz
-    if not note.around:
-        return found
-    seconds = note.around * analysis.hop / analysis.rate
-    return (found * seconds).round().clamp(min=1.0) / seconds
+    hertz = torch.arange(1, max(1, int(HIGHEST_HARMONIC_HZ / note.hertz)) + 1, dtype=torch.float64) * note.hertz
+    if not note.circle_frames:
+        return hertz
+    seconds = note.circle_frames * analysis.hop / analysis.rate
+    return (hertz * seconds).round().clamp(min=1.0) / seconds
 
 
-def _turned(places: Tensor, turns: Tensor) -> Tensor:
+def _phase_turns(frame_numbers: Tensor, turns_per_frame: Tensor) -> Tensor:
     """Return the phase of each harmonic in turns at these frames, (frames, harmonics), float64."""
-    orders = torch.arange(1, len(turns) + 1, dtype=torch.float64)
-    return places.double()[:, None] * turns + SPREAD * orders.square()
+    orders = torch.arange(1, len(turns_per_frame) + 1, dtype=torch.float64)
+    return frame_numbers.double()[:, None] * turns_per_frame + PHASE_SPREAD_TURNS * orders.square()
 
 
-def hann_lobe(away: Tensor) -> Tensor:
+def hann_lobe(distance: Tensor) -> Tensor:
     """Return the spectrum of a Hann window at a distance in bins from its centre, where it is 1."""
-    gap = 1.0 - away.square()
+    gap = 1.0 - distance.square()
     removable = gap.abs() < 1e-6
-    return torch.where(removable, torch.full_like(away, 0.5), torch.sinc(away) / gap.masked_fill(removable, 1.0))
+    return torch.where(
+        removable, torch.full_like(distance, 0.5), torch.sinc(distance) / gap.masked_fill(removable, 1.0)
+    )
 
 
-def _tonal(hertz: Tensor) -> Tensor:
+def _tonal_share(hertz: Tensor) -> Tensor:
     """Return the tonal share at these frequencies, 0 to 1, float32."""
     return ((HIGHEST_HARMONIC_HZ - hertz) / (HIGHEST_HARMONIC_HZ - HARMONICS_FADE_FROM_HZ)).clamp(0.0, 1.0).float()
 
 
-def _begins(mel: Tensor, analysis: Analysis) -> Tensor:
+def _onset_strength(mel: Tensor, analysis: Analysis) -> Tensor:
     """Return how much each frame of (batch, frames, bands) is an onset, 0 to 1: (batch, frames)."""
     level = 10.0 * torch.log10(frame_power(mel, analysis) + 10 ** (SILENT_LEVEL_DB / 10.0))
     rises = level - torch.nn.functional.pad(level, (1, 0), value=SILENT_LEVEL_DB)[:, :-1]
-    struck = ((rises - STRUCK) / RISE).clamp(0.0, 1.0)
-    return torch.nn.functional.max_pool1d(struck[:, None], 2 * BEGINS + 1, 1, BEGINS)[:, 0]
+    onsets = ((rises - ONSET_RISE_DB) / ONSET_RAMP_DB).clamp(0.0, 1.0)
+    return torch.nn.functional.max_pool1d(onsets[:, None], 2 * ONSET_FRAMES + 1, 1, ONSET_FRAMES)[:, 0]

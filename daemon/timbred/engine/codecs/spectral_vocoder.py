@@ -71,20 +71,20 @@ class SpectralVocoder(ModelMixin, ConfigMixin):
         self.final_norm = nn.LayerNorm(channels, eps=1e-5)
         self.head = nn.Linear(channels, 2 * (fft_size // 2 + 1))
 
-    def forward(self, mel: Tensor, places: Tensor | None = None, note: Note | None = None) -> Tensor:
+    def forward(self, mel: Tensor, frame_numbers: Tensor | None = None, note: Note | None = None) -> Tensor:
         """Render audio.
 
         Args:
             mel: (batch, frames, bands) or (frames, bands), as `training.mel.log_mel` scales it.
-            places: Frame numbers in the whole clip, (frames,), so that pieces use the same noise as the whole; by
-                default from 0.
+            frame_numbers: Frame numbers in the whole clip, (frames,), so that pieces use the same noise as the whole;
+                by default from 0.
             note: Pitch of the tones; by default multiples of the frame rate, as the network generates them.
 
         Returns:
             Samples, (batch, frames * hop) or (frames * hop,), about -1 to 1.
         """
         batch = mel if mel.dim() == 3 else mel[None]
-        frames = torch.arange(batch.shape[1], device=batch.device) if places is None else places
+        frames = torch.arange(batch.shape[1], device=batch.device) if frame_numbers is None else frame_numbers
         noise = self.noise[frames % self.noise.shape[0]].to(batch.dtype)
         magnitude, phase = self.polar(batch, noise.expand(batch.shape[0], -1, -1))
         if note is None:
@@ -117,7 +117,7 @@ class SpectralVocoder(ModelMixin, ConfigMixin):
         return total[:, pad:-pad] / weight[:, pad:-pad].clamp(min=1e-6)
 
     def _fold(self, pieces: Tensor) -> Tensor:
-        """(batch, frames, fft_size) added up at steps of `hop`: (batch, (frames - 1) * hop + fft_size)."""
+        """Add up (batch, frames, fft_size) at steps of `hop`: (batch, (frames - 1) * hop + fft_size)."""
         batch, frames, size = pieces.shape
         overlap = -(-size // self.hop)
         padded = nn.functional.pad(pieces, (0, overlap * self.hop - size)).view(batch, frames, overlap, self.hop)

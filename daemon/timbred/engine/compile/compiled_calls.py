@@ -24,7 +24,16 @@ from timbred.caches import RecentDict
 from timbred.engine.circular import is_circular
 from timbred.engine.compile.inductor_cache import CompileCache, device_key, load_or_compile, module_key
 from timbred.engine.compile.onednn_packing import can_pack, pack_weights
-from timbred.engine.compile.tracing import Call, CudaGraphCall, Shape, Shapes, Traced, forget_traces, trace, weights_of
+from timbred.engine.compile.tracing import (
+    Call,
+    CudaGraphCall,
+    Shape,
+    Shapes,
+    Traced,
+    clear_trace_caches,
+    trace,
+    weights_of,
+)
 from timbred.engine.device import count_tensor_bytes
 from timbred.errors import first_line
 
@@ -39,7 +48,7 @@ MAX_COMPILED_SHAPES = 8
 MAX_PACKED_BYTES = 300_000_000
 """Maximum bytes of the packed copies of one module."""
 
-MAX_PENDING = 4
+MAX_PENDING_SHAPES = 4
 """Maximum number of shapes of one module that wait to be compiled; beyond it the oldest request is withdrawn.
 
 Where lengths change with each request, the queue would otherwise grow with shapes that are no longer used.
@@ -48,13 +57,13 @@ Where lengths change with each request, the queue would otherwise grow with shap
 MAX_COUNTED_SHAPES = 256
 """Maximum number of shapes of one module whose calls are counted, the latest ones."""
 
-RECALLED_PACKED = 1
+MAX_REPACKED_SHAPES = 1
 """Shapes of earlier runs that are packed at a start.
 
 Packing takes one core about a second for each while steps run: packing all would double render times for half a minute.
 """
 
-ROWS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+RECORDED_BATCH_ROWS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Batch sizes that calls are recorded for on CUDA; others are padded."""
 
 LATEST_RANK = 1
@@ -96,22 +105,22 @@ class CompileQueue:
     """Compiles calls one after the other in a background thread.
 
     Args:
-        wanted: The setting: `auto` packs on a CPU and compiles on CUDA, `on` compiles on both, `off` compiles
+        setting: The setting: `auto` packs on a CPU and compiles on CUDA, `on` compiles on both, `off` compiles
             nothing.
         device: Compute device of the modules.
         folder: Folder of the disk cache; None for none.
         counts: Counters of finished work.
         has_room: Tells if all copies of weights are within the memory budget.
-        limit: Maximum bytes of all compiled calls; beyond it the least recently used is dropped.
+        max_bytes: Maximum bytes of all compiled calls; beyond it the least recently used is dropped.
         is_busy: True while a task is running or waiting.
     """
 
-    wanted: str
+    setting: str
     device: torch.device
     folder: Path | None
     counts: CallCounts = field(default_factory=CallCounts)
     has_room: Callable[[], bool] = _always
-    limit: int = sys.maxsize
+    max_bytes: int = sys.maxsize
     is_busy: bool = False
     _calls: "weakref.WeakValueDictionary[int, CompiledCalls]" = field(
         default_factory=weakref.WeakValueDictionary[int, "CompiledCalls"]
@@ -122,67 +131,67 @@ class CompileQueue:
     _thread: threading.Thread | None = None
 
     @property
-    def compiles(self) -> bool:
+    def uses_inductor(self) -> bool:
         """True if calls are compiled by inductor."""
-        return self.device.type == "cuda" or (self.device.type == "cpu" and self.wanted == "on")
+        return self.device.type == "cuda" or (self.device.type == "cpu" and self.setting == "on")
 
     @property
-    def replays(self) -> bool:
+    def records_graphs(self) -> bool:
         """True if calls are recorded as CUDA graphs."""
         return self.device.type == "cuda"
 
-    def takes(self, module: torch.nn.Module) -> bool:
+    def can_compile(self, module: torch.nn.Module) -> bool:
         """Tell if calls of a module can be packed, recorded or compiled here."""
-        if self.wanted == "off" or self.device.type not in {"cpu", "cuda"}:
+        if self.setting == "off" or self.device.type not in {"cpu", "cuda"}:
             return False
-        return self.compiles or can_pack(module)
+        return self.uses_inductor or can_pack(module)
 
     def disk_cache(self, module: torch.nn.Module) -> CompileCache:
         """Return the disk cache of a module."""
         return CompileCache(self.folder and self.folder / device_key(self.device) / module_key(module))
 
-    def calls(
-        self, call: Call, module: torch.nn.Module, fitted: Callable[[Inputs], Inputs] = keep_inputs
+    def compiled_calls(
+        self, call: Call, module: torch.nn.Module, pad: Callable[[Inputs], Inputs] = keep_inputs
     ) -> "CompiledCalls":
         """Return a module's calls: one object for all models that share the module."""
         with self._lock:
-            found = self._calls.get(id(module))
-            known = found is not None
-            if found is None:
-                found = self._calls[id(module)] = CompiledCalls(call, module, self, fitted)
+            calls = self._calls.get(id(module))
+            known = calls is not None
+            if calls is None:
+                calls = self._calls[id(module)] = CompiledCalls(call, module, self, pad)
         if not known:
-            found.recall()
-        return found
+            calls.request_earlier_shapes()
+        return calls
 
     @property
-    def copies(self) -> int:
+    def copied_bytes(self) -> int:
         """Bytes of the additional copies of weights in compiled calls."""
-        return sum(calls.copies for calls in self._all())
+        return sum(calls.copied_bytes for calls in self._all())
 
-    def free_bytes(self, wanted: int) -> bool:
-        """Drop compiled calls, least recently used first, then pending ones, until `wanted` bytes are free.
+    def free_bytes(self, requested: int) -> bool:
+        """Drop compiled calls, least recently used first, then pending ones, until `requested` bytes are free.
 
         Returns False if there were none. They are compiled again when they are called often and there is room.
         """
-        free = 0
-        while free < wanted and (size := self._drop_oldest()):
-            free += size
+        freed_bytes = 0
+        while freed_bytes < requested and (size := self._drop_oldest()):
+            freed_bytes += size
         for calls in self._all():
-            if free < wanted:
-                free += calls.withdraw()
-        if free:
-            log.info("%d MB of compiled calls were dropped to make room", free // 1_000_000)
-        return free > 0
+            if freed_bytes < requested:
+                freed_bytes += calls.withdraw_pending()
+        if freed_bytes:
+            log.info("%d MB of compiled calls were dropped to make room", freed_bytes // 1_000_000)
+        return freed_bytes > 0
 
     def keep_within_limit(self) -> None:
-        """Drop the least recently used calls while the ready ones exceed `limit` bytes."""
-        while sum(calls.ready_bytes for calls in self._all()) > self.limit and self._drop_oldest():
+        """Drop the least recently used calls while the ready ones exceed `max_bytes` bytes."""
+        while sum(calls.ready_bytes for calls in self._all()) > self.max_bytes and self._drop_oldest():
             pass
 
     def _drop_oldest(self) -> int:
         """Drop the least recently used call; returns its bytes, 0 if there is none."""
-        oldest = [(used, calls) for calls in self._all() if (used := calls.oldest_use) is not None]
-        return min(oldest, key=lambda one: one[0])[1].drop_oldest() if oldest else 0
+        oldest = [(used, calls) for calls in self._all() if (used := calls.oldest_use_time) is not None]
+        return min(oldest, key=lambda entry: entry[0])[1].drop_oldest() if oldest else 0
 
     def _all(self) -> "list[CompiledCalls]":
         with self._lock:
@@ -192,43 +201,43 @@ class CompileQueue:
         """Run a task after all tasks of a lower or the same rank submitted before."""
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="workshop", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="compile", daemon=True)
                 self._thread.start()
         self._tasks.put(_CompileTask(rank, next(self._numbers), task))
 
-    def wait(self, rank: int = sys.maxsize, patience: float | None = None) -> None:
-        """Wait for all tasks up to a rank, at most `patience` seconds."""
+    def wait(self, rank: int = sys.maxsize, timeout_s: float | None = None) -> None:
+        """Wait for all tasks up to a rank, at most `timeout_s` seconds."""
         done = threading.Event()
         self.submit(done.set, rank)
-        done.wait(patience)
+        done.wait(timeout_s)
 
-    def prepare(self, call: Call, module: torch.nn.Module, shapes: Shapes, shelf: CompileCache) -> Traced | None:
+    def compile(self, call: Call, module: torch.nn.Module, shapes: Shapes, disk_cache: CompileCache) -> Traced | None:
         """Pack or compile a call, in the queue's thread; None if that fails."""
         inputs = tuple(shape.example(self.device) for shape in shapes)
         try:
-            found = shelf.read(shapes) if self.compiles else None
-            if found is not None:
+            cached = disk_cache.read(shapes) if self.uses_inductor else None
+            if cached is not None:
                 self.counts.read += 1
                 log.info("%s read from the cache for %s", type(module).__name__, shapes[0].size)
-                return Traced(found, weights_of(module))
+                return Traced(cached, weights_of(module))
             traced = trace(call, module, inputs)
-            if not self.compiles:
+            if not self.uses_inductor:
                 self.counts.packed += 1
                 return pack_weights(traced, inputs)
-            made = load_or_compile(traced, inputs, shapes, shelf)
+            compiled = load_or_compile(traced, inputs, shapes, disk_cache)
         except Exception as error:  # compilers fail in many ways; the plain call stays in use
             self.counts.failed += 1
             log.warning("%s stays uncompiled: %s", type(module).__name__, first_line(error))
             log.debug("", exc_info=error)
             return None
         finally:
-            forget_traces()
+            clear_trace_caches()
         self.counts.compiled += 1
         log.info("%s compiled for %s", type(module).__name__, shapes[0].size)
-        return made
+        return compiled
 
     def _run(self) -> None:
-        if self.device.type == "cpu" and not self.compiles:
+        if self.device.type == "cpu" and not self.uses_inductor:
             # every thread that uses several cores has an own pool; once pool threads outnumber the cores they all sleep
             # while waiting for work, and a step on two cores takes twice as long
             torch.set_num_threads(1)
@@ -244,8 +253,8 @@ class _ReadyCall:
     """A compiled call, its additional bytes, and the time of its last use on the monotonic clock."""
 
     call: Callable[..., torch.Tensor]
-    size: int
-    used: float = field(default_factory=time.monotonic)
+    size_bytes: int
+    last_used: float = field(default_factory=time.monotonic)
 
 
 class CompiledCalls:
@@ -256,53 +265,59 @@ class CompiledCalls:
     Args:
         call: Calls the module.
         module: The module.
-        workshop: The queue that compiles.
-        fitted: Pads inputs to fewer distinct shapes without changing the result.
+        compile_queue: The queue that compiles.
+        pad: Pads inputs to fewer distinct shapes without changing the result.
     """
 
     def __init__(
-        self, call: Call, module: Any, workshop: CompileQueue, fitted: Callable[[Inputs], Inputs] = keep_inputs
+        self, call: Call, module: Any, compile_queue: CompileQueue, pad: Callable[[Inputs], Inputs] = keep_inputs
     ) -> None:
         self._call = call
         self._module = module
-        self._workshop = workshop
-        self._fitted = fitted
-        self._takes = workshop.takes(module)
-        self._shelf = workshop.disk_cache(module) if self._takes else None
-        self._most = _most(module) if self._takes and not workshop.compiles else MAX_COMPILED_SHAPES
-        self._met: RecentDict[Shapes, int] = RecentDict(MAX_COUNTED_SHAPES)
+        self._compile_queue = compile_queue
+        self._pad = pad
+        self._compilable = compile_queue.can_compile(module)
+        self._disk_cache = compile_queue.disk_cache(module) if self._compilable else None
+        self._max_shapes = (
+            _count_packable_shapes(module)
+            if self._compilable and not compile_queue.uses_inductor
+            else MAX_COMPILED_SHAPES
+        )
+        self._call_counts: RecentDict[Shapes, int] = RecentDict(MAX_COUNTED_SHAPES)
         self._pending: OrderedDict[Shapes, int] = OrderedDict()
         self._failed: RecentDict[Shapes, bool] = RecentDict(MAX_COUNTED_SHAPES)
         self._ready: OrderedDict[Shapes, _ReadyCall] = OrderedDict()
         self._unrecordable: RecentDict[Shapes, bool] = RecentDict(MAX_COUNTED_SHAPES)
-        self._size = count_tensor_bytes(module.parameters()) if self._takes and not workshop.compiles else 0
+        self._shape_bytes = (
+            count_tensor_bytes(module.parameters()) if self._compilable and not compile_queue.uses_inductor else 0
+        )
         self._lock = threading.RLock()
         self._numbers = count()
 
     @property
-    def copies(self) -> int:
+    def copied_bytes(self) -> int:
         """Bytes of the copies of weights in calls that are compiled or pending."""
         with self._lock:
-            return self.ready_bytes + self._size * len(self._pending)
+            return self.ready_bytes + self._shape_bytes * len(self._pending)
 
     @property
     def ready_bytes(self) -> int:
         """Bytes of the copies of weights in calls that are compiled."""
         with self._lock:
-            return sum(one.size for one in self._ready.values())
+            return sum(call.size_bytes for call in self._ready.values())
 
     @property
-    def ready(self) -> int:
+    def ready_count(self) -> int:
         """Number of compiled shapes."""
         return len(self._ready)
 
     @property
-    def oldest_use(self) -> float | None:
+    def oldest_use_time(self) -> float | None:
         """Last use of the least recently used call on the monotonic clock; None when none has a size."""
         with self._lock:
-            return min((one.used for one in self._ready.values() if one.size), default=None)
+            return min((call.last_used for call in self._ready.values() if call.size_bytes), default=None)
 
-    def plain(self, *inputs: torch.Tensor) -> torch.Tensor:
+    def call_plain(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Call the module without compilation."""
         return self._call(self._module, *inputs)
 
@@ -311,136 +326,136 @@ class CompiledCalls:
 
         Deterministic kernels always use the plain call, as do loops whose mask of circular rows is not an input.
         """
-        if not self._takes or is_circular() or torch.are_deterministic_algorithms_enabled():
-            return self.plain(*inputs)
+        if not self._compilable or is_circular() or torch.are_deterministic_algorithms_enabled():
+            return self.call_plain(*inputs)
         rows = len(inputs[0])
-        fitted = self._fitted(inputs)
-        if self._workshop.replays:
-            fitted = _filled_rows(fitted)
-        shapes = tuple(Shape.of(one) for one in fitted)
-        if self._workshop.replays:
-            self._record(fitted, shapes)
-        self._count(shapes)
+        padded = self._pad(inputs)
+        if self._compile_queue.records_graphs:
+            padded = _pad_rows(padded)
+        shapes = tuple(Shape.of(tensor) for tensor in padded)
+        if self._compile_queue.records_graphs:
+            self._record_graph(padded, shapes)
+        self._count_call(shapes)
         with self._lock:
-            fast = self._ready.get(shapes)
-            if fast is not None:
+            ready = self._ready.get(shapes)
+            if ready is not None:
                 self._ready.move_to_end(shapes)
-                fast.used = time.monotonic()
-        return self.plain(*inputs) if fast is None else fast.call(*fitted)[:rows]
+                ready.last_used = time.monotonic()
+        return self.call_plain(*inputs) if ready is None else ready.call(*padded)[:rows]
 
-    def recall(self) -> None:
+    def request_earlier_shapes(self) -> None:
         """Request the shapes of earlier runs, the latest of all modules first."""
-        if self._shelf is not None:
-            most = self._most if self._workshop.compiles else RECALLED_PACKED
-            for rank, shapes in enumerate(self._shelf.remembered(most), start=LATEST_RANK):
-                self._ask(shapes, rank, most)
+        if self._disk_cache is not None:
+            max_shapes = self._max_shapes if self._compile_queue.uses_inductor else MAX_REPACKED_SHAPES
+            for rank, shapes in enumerate(self._disk_cache.recorded_shapes(max_shapes), start=LATEST_RANK):
+                self._request(shapes, rank, max_shapes)
 
     @property
-    def latest(self) -> Shapes | None:
+    def latest_shapes(self) -> Shapes | None:
         """The latest shapes of earlier runs that were called often enough."""
-        return next(iter(self._shelf.remembered(1)), None) if self._shelf is not None else None
+        return next(iter(self._disk_cache.recorded_shapes(1)), None) if self._disk_cache is not None else None
 
-    def forget(self) -> None:
+    def drop_all(self) -> None:
         """Drop all compiled and pending calls, because the module's weights have moved."""
         with self._lock:
             self._ready.clear()
             self._pending.clear()
             self._failed.clear()
-            self._met.clear()
+            self._call_counts.clear()
 
-    def withdraw(self) -> int:
+    def withdraw_pending(self) -> int:
         """Withdraw all pending shapes; returns the bytes that were reserved for them."""
         with self._lock:
-            free = self._size * len(self._pending)
+            freed_bytes = self._shape_bytes * len(self._pending)
             for shapes in tuple(self._pending):
-                self._take_back(shapes)
-            return free
+                self._withdraw(shapes)
+            return freed_bytes
 
     def drop_oldest(self) -> int:
         """Drop the least recently used call with a size; returns its bytes."""
         with self._lock:
-            sized = [(one.used, shapes) for shapes, one in self._ready.items() if one.size]
+            sized = [(call.last_used, shapes) for shapes, call in self._ready.items() if call.size_bytes]
             if not sized:
                 return 0
-            shapes = min(sized, key=lambda one: one[0])[1]
-            self._met[shapes] = 0
-            return self._ready.pop(shapes).size
+            shapes = min(sized, key=lambda entry: entry[0])[1]
+            self._call_counts[shapes] = 0
+            return self._ready.pop(shapes).size_bytes
 
-    def _take_back(self, shapes: Shapes) -> None:
+    def _withdraw(self, shapes: Shapes) -> None:
         """Withdraw a pending shape, and count its calls from 0."""
         del self._pending[shapes]
-        self._met[shapes] = 0
+        self._call_counts[shapes] = 0
 
-    def _count(self, shapes: Shapes) -> None:
-        self._met[shapes] = times = self._met.get(shapes, 0) + 1
-        if times == CALLS_BEFORE_COMPILING:
-            if self._shelf is not None:
-                self._workshop.submit(partial(self._remember, shapes))
-            self._ask(shapes)
+    def _count_call(self, shapes: Shapes) -> None:
+        self._call_counts[shapes] = call_count = self._call_counts.get(shapes, 0) + 1
+        if call_count == CALLS_BEFORE_COMPILING:
+            if self._disk_cache is not None:
+                self._compile_queue.submit(partial(self._record_shapes, shapes))
+            self._request(shapes)
 
-    def _remember(self, shapes: Shapes) -> None:
-        assert self._shelf is not None
+    def _record_shapes(self, shapes: Shapes) -> None:
+        assert self._disk_cache is not None
         try:
-            self._shelf.remember(shapes)
+            self._disk_cache.record_shapes(shapes)
         except OSError as error:
             log.warning("shapes can't be recorded for the next start: %s", error)
 
-    def _ask(self, shapes: Shapes, rank: int = 0, most: int = MAX_PENDING) -> None:
+    def _request(self, shapes: Shapes, rank: int = 0, max_pending: int = MAX_PENDING_SHAPES) -> None:
         """Request the compilation of a shape; without room for it, its calls are counted from 0.
 
-        Beyond `most` pending shapes the oldest is withdrawn.
+        Beyond `max_pending` pending shapes the oldest is withdrawn.
         """
         with self._lock:
             if shapes in self._pending or shapes in self._failed or shapes in self._ready:
                 return
             number = self._pending[shapes] = next(self._numbers)
-            while len(self._pending) > most:
-                self._take_back(next(iter(self._pending)))
-        if not self._size or self._workshop.has_room():
-            self._workshop.submit(partial(_make, weakref.ref(self), shapes, number), rank)
+            while len(self._pending) > max_pending:
+                self._withdraw(next(iter(self._pending)))
+        if not self._shape_bytes or self._compile_queue.has_room():
+            self._compile_queue.submit(partial(_compile_if_alive, weakref.ref(self), shapes, number), rank)
             return
         with self._lock:
             if shapes in self._pending:
-                self._take_back(shapes)
+                self._withdraw(shapes)
 
-    def make(self, shapes: Shapes, number: int) -> None:
+    def compile(self, shapes: Shapes, number: int) -> None:
         """Compile a shape, in the queue's thread, unless request `number` was withdrawn."""
-        assert self._shelf is not None
+        assert self._disk_cache is not None
         if self._pending.get(shapes) != number:
             return
-        made = self._workshop.prepare(self._call, self._module, shapes, self._shelf)
+        compiled = self._compile_queue.compile(self._call, self._module, shapes, self._disk_cache)
         with self._lock:
             if self._pending.get(shapes) != number:
                 return
             del self._pending[shapes]
-            if made is None:
+            if compiled is None:
                 self._failed[shapes] = True
                 return
-            self._install(shapes, made, made.copies if self._size else 0)
-        self._workshop.keep_within_limit()
+            self._install(shapes, compiled, compiled.copied_bytes if self._shape_bytes else 0)
+        self._compile_queue.keep_within_limit()
 
-    def _install(self, shapes: Shapes, fast: Callable[..., torch.Tensor], size: int) -> None:
+    def _install(self, shapes: Shapes, call: Callable[..., torch.Tensor], size_bytes: int) -> None:
         with self._lock:
-            self._ready[shapes] = _ReadyCall(fast, size)
+            self._ready[shapes] = _ReadyCall(call, size_bytes)
             self._ready.move_to_end(shapes)
             self._unrecordable.pop(shapes, None)
-            while len(self._ready) > self._most:
+            while len(self._ready) > self._max_shapes:
                 oldest, _ = self._ready.popitem(last=False)
-                self._met[oldest] = 0
+                self._call_counts[oldest] = 0
 
-    def _record(self, inputs: Inputs, shapes: Shapes) -> None:
+    def _record_graph(self, inputs: Inputs, shapes: Shapes) -> None:
         """Record the plain call when its shapes come for the second time, and the compiled one once it is ready."""
         with self._lock:
             ready = self._ready.get(shapes)
-        fast = None if ready is None else ready.call
+        compiled = None if ready is None else ready.call
         if (
-            isinstance(fast, CudaGraphCall)
+            isinstance(compiled, CudaGraphCall)
             or shapes in self._unrecordable
-            or (fast is None and not self._met.get(shapes))
+            or (compiled is None and not self._call_counts.get(shapes))
         ):
             return
         try:
-            self._install(shapes, CudaGraphCall(self.plain if fast is None else fast, inputs), 0)
+            self._install(shapes, CudaGraphCall(self.call_plain if compiled is None else compiled, inputs), 0)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -448,21 +463,21 @@ class CompiledCalls:
             log.warning("%s isn't recorded for %s: %s", type(self._module).__name__, shapes[0].size, first_line(error))
 
 
-def _filled_rows(inputs: Inputs) -> Inputs:
+def _pad_rows(inputs: Inputs) -> Inputs:
     """Repeat the last row up to one of the batch sizes that calls are recorded for."""
     rows = len(inputs[0])
-    missing = next((size for size in ROWS if size >= rows), rows) - rows
+    missing = next((size for size in RECORDED_BATCH_ROWS if size >= rows), rows) - rows
     if not missing:
         return inputs
-    return tuple(torch.cat([one, one[-1:].expand(missing, *one.shape[1:])]) for one in inputs)
+    return tuple(torch.cat([tensor, tensor[-1:].expand(missing, *tensor.shape[1:])]) for tensor in inputs)
 
 
-def _make(calls: "weakref.ref[CompiledCalls]", shapes: Shapes, number: int) -> None:
+def _compile_if_alive(calls: "weakref.ref[CompiledCalls]", shapes: Shapes, number: int) -> None:
     """Compile a call unless its module is gone; pending tasks keep no model in memory."""
-    wanted = calls()
-    if wanted is not None:
-        wanted.make(shapes, number)
+    compiled_calls = calls()
+    if compiled_calls is not None:
+        compiled_calls.compile(shapes, number)
 
 
-def _most(module: torch.nn.Module) -> int:
+def _count_packable_shapes(module: torch.nn.Module) -> int:
     return max(1, min(MAX_COMPILED_SHAPES, MAX_PACKED_BYTES // max(1, count_tensor_bytes(module.parameters()))))

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 _inductor: Any = getattr(torch, "_inductor")  # noqa: B009  has no other name
 
-LAYOUT = 1
+CACHE_FORMAT_VERSION = 1
 """Version of the cache files; files of another version are not read."""
 
 
@@ -31,8 +31,8 @@ def device_key(device: torch.device) -> str:
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         kind = f"{torch.cuda.get_device_name(device)}-{major}.{minor}"
-    plain = "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in kind)
-    return f"{LAYOUT}-torch-{torch.__version__}-{device.type}-{plain}"
+    safe_kind = "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in kind)
+    return f"{CACHE_FORMAT_VERSION}-torch-{torch.__version__}-{device.type}-{safe_kind}"
 
 
 def module_key(module: Any) -> str:
@@ -40,11 +40,11 @@ def module_key(module: Any) -> str:
     first = next(iter(module.parameters()))
     structure = {name: value for name, value in dict(module.config).items() if name != "_name_or_path"}
     config = json.dumps(structure, sort_keys=True, default=str)
-    described = f"{type(module).__qualname__} {first.dtype} {config}"
-    return hashlib.sha256(described.encode()).hexdigest()[:24]
+    description = f"{type(module).__qualname__} {first.dtype} {config}"
+    return hashlib.sha256(description.encode()).hexdigest()[:24]
 
 
-MAX_REMEMBERED = 64
+MAX_RECORDED_SHAPES = 64
 """Maximum number of recorded shapes of one module across restarts."""
 
 
@@ -57,24 +57,24 @@ class CompileCache:
 
     folder: Path | None
 
-    def remembered(self, most: int) -> list[Shapes]:
+    def recorded_shapes(self, limit: int) -> list[Shapes]:
         """The shapes met in earlier runs, the latest first. Files that can't be understood are passed over."""
-        found = [_read_shapes(file) for file in self._notes()[:most]]
-        return [shapes for shapes in found if shapes is not None]
+        records = [_read_shapes(file) for file in self._record_files()[:limit]]
+        return [shapes for shapes in records if shapes is not None]
 
-    def remember(self, shapes: Shapes) -> None:
-        """Record that these shapes are in use; beyond `MAX_REMEMBERED` the oldest records are removed."""
+    def record_shapes(self, shapes: Shapes) -> None:
+        """Record that these shapes are in use; beyond `MAX_RECORDED_SHAPES` the oldest records are removed."""
         if self.folder is not None:
-            file = self.folder / _name(shapes, "json")
+            file = self.folder / _file_name(shapes, "json")
             _write(file, json.dumps([asdict(shape) for shape in shapes]).encode())
-            for old in self._notes()[MAX_REMEMBERED:]:
-                noted = _read_shapes(old)
-                if noted is not None and old.name == _name(noted, "json"):  # another program's file
+            for old in self._record_files()[MAX_RECORDED_SHAPES:]:
+                recorded = _read_shapes(old)
+                if recorded is not None and old.name == _file_name(recorded, "json"):  # another program's file
                     old.unlink(missing_ok=True)
 
     def read(self, shapes: Shapes) -> Any | None:
         """Return the compiled call for these shapes, if it is cached and this version of torch can read it."""
-        file = None if self.folder is None else self.folder / _name(shapes, "compiled")
+        file = None if self.folder is None else self.folder / _file_name(shapes, "compiled")
         if file is None or not file.exists():
             return None
         try:
@@ -88,33 +88,35 @@ class CompileCache:
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(self.folder / _name(shapes, "compiled"), prefix=".writing-") as hidden:
+        with atomic_write(self.folder / _file_name(shapes, "compiled"), prefix=".writing-") as hidden:
             compiled.save(path=str(hidden), format="binary")
 
-    def _notes(self) -> list[Path]:
+    def _record_files(self) -> list[Path]:
         """Return the files that record shapes, the latest first."""
         files = [] if self.folder is None else self.folder.glob("*.json")
-        times = {file: mtime for file in files if (mtime := _modified(file)) is not None}
+        times = {file: mtime for file in files if (mtime := _modification_time(file)) is not None}
         return sorted(times, key=lambda file: times[file], reverse=True)
 
 
-def _name(shapes: Shapes, kind: str) -> str:
+def _file_name(shapes: Shapes, kind: str) -> str:
     return f"{hashlib.sha256(repr(shapes).encode()).hexdigest()[:24]}.{kind}"
 
 
-def load_or_compile(traced: Traced, inputs: tuple[torch.Tensor, ...], shapes: Shapes, shelf: CompileCache) -> Traced:
+def load_or_compile(
+    traced: Traced, inputs: tuple[torch.Tensor, ...], shapes: Shapes, disk_cache: CompileCache
+) -> Traced:
     """Compile a call, and store it in the cache.
 
     Raises:
         Exception: Of many types, where inductor or its compiler fails.
     """
     arguments = [*traced.weights, *inputs]
-    made = _inductor.standalone_compile(traced.graph, arguments, dynamic_shapes="from_example_inputs", aot=True)
+    compiled = _inductor.standalone_compile(traced.graph, arguments, dynamic_shapes="from_example_inputs", aot=True)
     try:
-        shelf.write(shapes, made)
+        disk_cache.write(shapes, compiled)
     except OSError as error:
         log.warning("a compiled call can't be stored for the next start: %s", error)
-    return Traced(made, traced.weights)
+    return Traced(compiled, traced.weights)
 
 
 def _read_shapes(file: Path) -> Shapes | None:
@@ -127,7 +129,7 @@ def _read_shapes(file: Path) -> Shapes | None:
     return shapes if shapes and known else None
 
 
-def _modified(file: Path) -> int | None:
+def _modification_time(file: Path) -> int | None:
     """Return a file's modification time in ns; None if another process has removed it."""
     try:
         return file.stat().st_mtime_ns

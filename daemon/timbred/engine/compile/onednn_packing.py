@@ -14,7 +14,7 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from timbred.engine.compile.tracing import Traced, strip_graph
 from timbred.engine.device import count_tensor_bytes
 
-LARGEST = 400_000_000
+MAX_MODULE_BYTES = 400_000_000
 """Maximum bytes of a module's weights: a copy of more would cost more than it gains."""
 
 _aten: Any = torch.ops.aten
@@ -25,8 +25,8 @@ _reorder_convolution: Any = getattr(torch, "_C")._nn.mkldnn_reorder_conv2d_weigh
 def can_pack(module: torch.nn.Module) -> bool:
     """Tell if this machine has oneDNN, and the module is float32 and small enough."""
     weights = list(module.parameters())
-    plain = all(weight.dtype == torch.float32 and weight.device.type == "cpu" for weight in weights)
-    return torch.backends.mkldnn.is_available() and plain and count_tensor_bytes(weights) <= LARGEST
+    is_float32 = all(weight.dtype == torch.float32 and weight.device.type == "cpu" for weight in weights)
+    return torch.backends.mkldnn.is_available() and is_float32 and count_tensor_bytes(weights) <= MAX_MODULE_BYTES
 
 
 @torch.no_grad()
@@ -34,17 +34,21 @@ def pack_weights(traced: Traced, inputs: tuple[torch.Tensor, ...]) -> Traced:
     """Return the call with packed weights, for these shapes only."""
     graph, weights = traced.graph, list(traced.weights)
     FakeTensorProp(graph).propagate(*weights, *inputs)
-    places = [node for node in graph.graph.nodes if node.op == "placeholder"]
-    packer = _Packer(graph, {node: index for index, node in enumerate(places[: len(weights)])}, weights)
+    placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    packer = _Packer(graph, {node: index for index, node in enumerate(placeholders[: len(weights)])}, weights)
     for node in list(graph.graph.nodes):
         packer.visit(node)
     graph.graph.eliminate_dead_code()
     graph.recompile()
-    copies = sum(_size(one) for one, before in zip(weights, traced.weights, strict=True) if one is not before)
-    return Traced(strip_graph(graph), tuple(weights), copies)
+    copied_bytes = sum(
+        _count_weight_bytes(weight)
+        for weight, before in zip(weights, traced.weights, strict=True)
+        if weight is not before
+    )
+    return Traced(strip_graph(graph), tuple(weights), copied_bytes)
 
 
-def _size(weight: torch.Tensor) -> int:
+def _count_weight_bytes(weight: torch.Tensor) -> int:
     """Return a weight's bytes, including oneDNN's padding."""
     return int(_onednn._nbytes(weight)) if weight.is_mkldnn else count_tensor_bytes((weight,))
 
@@ -52,56 +56,56 @@ def _size(weight: torch.Tensor) -> int:
 class _Packer:
     """Replaces operations in a graph; `weights` is modified in place."""
 
-    def __init__(self, graph: Any, places: dict[Node, int], weights: list[torch.Tensor]) -> None:
+    def __init__(self, graph: Any, weight_indices: dict[Node, int], weights: list[torch.Tensor]) -> None:
         self.graph = graph
-        self.places = places
+        self.weight_indices = weight_indices
         self.weights = weights
 
     def visit(self, node: Node) -> None:
         """Pack the weight of a convolution or linear layer, or remove an operation without effect."""
         if node.target is _aten.conv2d.default:
-            self._convolution(node)
+            self._pack_convolution(node)
         elif node.target is _aten.linear.default:
-            self._linear(node)
-        elif _does_nothing(node):
+            self._pack_linear(node)
+        elif _is_no_op(node):
             node.replace_all_uses_with(node.args[0])  # pyright: ignore[reportArgumentType]
             self.graph.graph.erase_node(node)
 
-    def _convolution(self, node: Node) -> None:
-        given: list[Any] = [*node.args, *(None, [1, 1], [0, 0], [1, 1], 1)[len(node.args) - 2 :]]
-        source, weight, bias, stride, padding, dilation, groups = given
-        place = self._own(weight)
-        if place is None or isinstance(padding, str):
+    def _pack_convolution(self, node: Node) -> None:
+        complete_arguments: list[Any] = [*node.args, *(None, [1, 1], [0, 0], [1, 1], 1)[len(node.args) - 2 :]]
+        source, weight, bias, stride, padding, dilation, groups = complete_arguments
+        index = self._sole_use_index(weight)
+        if index is None or isinstance(padding, str):
             return
-        plain = self.weights[place].to_mkldnn()
+        onednn_weight = self.weights[index].to_mkldnn()
         size = list(source.meta["val"].shape)
-        self.weights[place] = _reorder_convolution(plain, padding, stride, dilation, groups, size)
+        self.weights[index] = _reorder_convolution(onednn_weight, padding, stride, dilation, groups, size)
         arguments = (source, weight, bias, padding, stride, dilation, groups, "none", [], "")
         self._replace(node, _onednn._convolution_pointwise.default, arguments)
 
-    def _linear(self, node: Node) -> None:
+    def _pack_linear(self, node: Node) -> None:
         source, weight, bias = (*node.args, None)[:3]
-        place = self._own(weight)
-        if place is None:
+        index = self._sole_use_index(weight)
+        if index is None:
             return
         size = source.meta["val"].shape  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
         rows = size.numel() // size[-1]
-        self.weights[place] = _onednn._reorder_linear_weight(self.weights[place], rows)
+        self.weights[index] = _onednn._reorder_linear_weight(self.weights[index], rows)
         self._replace(node, _onednn._linear_pointwise.default, (source, weight, bias, "none", [], ""))
 
-    def _own(self, weight: Any) -> int | None:
+    def _sole_use_index(self, weight: Any) -> int | None:
         """Return the weight's argument index if this is its only use."""
-        return self.places.get(weight) if isinstance(weight, Node) and len(weight.users) == 1 else None
+        return self.weight_indices.get(weight) if isinstance(weight, Node) and len(weight.users) == 1 else None
 
     def _replace(self, node: Node, target: Any, arguments: tuple[Any, ...]) -> None:
         with self.graph.graph.inserting_before(node):
-            other = self.graph.graph.call_function(target, arguments)
-        other.meta = dict(node.meta)
-        node.replace_all_uses_with(other)
+            replacement = self.graph.graph.call_function(target, arguments)
+        replacement.meta = dict(node.meta)
+        node.replace_all_uses_with(replacement)
         self.graph.graph.erase_node(node)
 
 
-def _does_nothing(node: Node) -> bool:
+def _is_no_op(node: Node) -> bool:
     """Tell if a node is a dropout outside training, or a division by one."""
     if node.target is _aten.dropout.default:
         return not node.args[2]

@@ -45,12 +45,12 @@ Shapes = tuple[Shape, ...]
 class Traced:
     """A traced call: `graph(*weights, *inputs)` equals the module's call.
 
-    The weights are the module's own, except for `copies` bytes that are laid out anew.
+    The weights are the module's own, except for `copied_bytes` bytes that are laid out anew.
     """
 
     graph: Any
     weights: tuple[torch.Tensor, ...]
-    copies: int = 0
+    copied_bytes: int = 0
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Run the graph on inputs."""
@@ -58,7 +58,7 @@ class Traced:
         return result if isinstance(result, torch.Tensor) else result[0]
 
 
-class _Called(torch.nn.Module):
+class _CallModule(torch.nn.Module):
     def __init__(self, module: torch.nn.Module, call: Call) -> None:
         super().__init__()
         self.module = module
@@ -75,13 +75,13 @@ def trace(call: Call, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...])
     Raises:
         Exception: Of many types, where the call can't be traced.
     """
-    names, weights = [f"module.{name}" for name in _named(module)], list(weights_of(module))
-    hollow = _Called(_without_weights(module), call)
+    names, weights = [f"module.{name}" for name in _named_tensors(module)], list(weights_of(module))
+    weightless = _CallModule(_without_weights(module), call)
 
-    def called(given: list[torch.Tensor], *rest: torch.Tensor) -> torch.Tensor:
-        return torch.func.functional_call(hollow, dict(zip(names, given, strict=True)), rest)
+    def call_with_weights(tensors: list[torch.Tensor], *call_inputs: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(weightless, dict(zip(names, tensors, strict=True)), call_inputs)
 
-    graph: Any = make_fx(called, tracing_mode="fake", pre_dispatch=True)(weights, *inputs)
+    graph: Any = make_fx(call_with_weights, tracing_mode="fake", pre_dispatch=True)(weights, *inputs)
     graph.graph.set_codegen(CodeGen())  # plain arguments, not nested ones
     graph.recompile()
     return Traced(graph, tuple(weights))
@@ -103,7 +103,7 @@ def strip_graph(graph: Any) -> Callable[..., Any]:
     return partial(type(graph).forward, constants)
 
 
-def forget_traces() -> None:
+def clear_trace_caches() -> None:
     """Clear torch's caches of traces: results by operation and shapes, and the source of generated code.
 
     Neither is needed after tracing; together they take 2 MB for each shape of a network.
@@ -117,21 +117,23 @@ def forget_traces() -> None:
 
 def weights_of(module: torch.nn.Module) -> tuple[torch.Tensor, ...]:
     """Return a module's tensors in the order of its traced calls' arguments."""
-    return tuple(tensor.detach() for tensor in _named(module).values())
+    return tuple(tensor.detach() for tensor in _named_tensors(module).values())
 
 
-def _named(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+def _named_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return dict([*module.named_parameters(), *module.named_buffers()])
 
 
 def _without_weights(module: torch.nn.Module) -> torch.nn.Module:
     """Copy a module with all tensors on the meta device."""
-    known: dict[int, Any] = {id(one): torch.nn.Parameter(one.to("meta"), False) for one in module.parameters()}
-    known |= {id(one): one.to("meta") for one in module.buffers()}
-    return copy.deepcopy(module, known)
+    meta_tensors: dict[int, Any] = {
+        id(tensor): torch.nn.Parameter(tensor.to("meta"), False) for tensor in module.parameters()
+    }
+    meta_tensors |= {id(tensor): tensor.to("meta") for tensor in module.buffers()}
+    return copy.deepcopy(module, meta_tensors)
 
 
-_pools: dict[torch.device, Any] = {}
+_memory_pools: dict[torch.device, Any] = {}
 
 
 class CudaGraphCall:
@@ -147,9 +149,9 @@ class CudaGraphCall:
 
     def __init__(self, call: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...]) -> None:
         device = inputs[0].device
-        if device not in _pools:
-            _pools[device] = torch.cuda.graph_pool_handle()  # shared: graphs never run at the same time
-        self._inputs = [given.clone() for given in inputs]
+        if device not in _memory_pools:
+            _memory_pools[device] = torch.cuda.graph_pool_handle()  # shared: graphs never run at the same time
+        self._inputs = [tensor.clone() for tensor in inputs]
         stream: Any = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
@@ -157,12 +159,14 @@ class CudaGraphCall:
         torch.cuda.current_stream(device).wait_stream(stream)
         self._graph: Any = torch.cuda.CUDAGraph()
         # another thread may allocate memory for a load meanwhile
-        with torch.cuda.graph(self._graph, pool=_pools[device], stream=stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(
+            self._graph, pool=_memory_pools[device], stream=stream, capture_error_mode="thread_local"
+        ):
             self._output = call(*self._inputs)
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Replay the graph with new inputs of the same shapes."""
-        for held, given in zip(self._inputs, inputs, strict=True):
-            held.copy_(given)
+        for static_input, tensor in zip(self._inputs, inputs, strict=True):
+            static_input.copy_(tensor)
         self._graph.replay()
         return self._output.clone()  # the next graph's result may use the same memory

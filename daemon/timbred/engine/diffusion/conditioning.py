@@ -14,10 +14,10 @@ from timbred.models.long_texts import Part
 Tensors = dict[str, torch.Tensor]
 """Conditioning: named tensors whose first axis is the batch."""
 
-Conditioned = Callable[[PromptInputs, bool], Tensors]
+Encoder = Callable[[PromptInputs, bool], Tensors]
 """Encodes one take; with guidance, the batch axis holds the negative rows first, then the prompt's."""
 
-TENSOR_BYTES = 1_000
+TENSOR_OVERHEAD_BYTES = 1_000
 """Overhead of a tensor object beside its elements."""
 
 MAX_CONDITIONING_BYTES = 32_000_000
@@ -29,15 +29,15 @@ def conditioning_cache() -> ByteCache[tuple[PromptInputs, bool, bool], Tensors]:
 
     Deterministic kernels give results that differ in rounding.
     """
-    return ByteCache(MAX_CONDITIONING_BYTES, size_of)
+    return ByteCache(MAX_CONDITIONING_BYTES, count_conditioning_bytes)
 
 
-def size_of(tensors: Tensors) -> int:
+def count_conditioning_bytes(tensors: Tensors) -> int:
     """Return the bytes of a conditioning, including Python objects."""
-    return count_tensor_bytes(tensors.values()) + TENSOR_BYTES * len(tensors)
+    return count_tensor_bytes(tensors.values()) + TENSOR_OVERHEAD_BYTES * len(tensors)
 
 
-def mix_conditioning(words: PromptInputs, guided: bool, conditioning: Conditioned) -> Tensors:
+def mix_conditioning(words: PromptInputs, guided: bool, conditioning: Encoder) -> Tensors:
     """Encode a prompt, or a mix of two; `mix` 0 and 1 equal the single prompts."""
     plain = replace(words, prompt2="", mix=0.0)
     if not words.prompt2 or words.mix == 0.0:
@@ -46,20 +46,20 @@ def mix_conditioning(words: PromptInputs, guided: bool, conditioning: Conditione
     return other if words.mix == 1.0 else interpolate(conditioning(plain, guided), other, words.mix)
 
 
-def interpolate(one: Tensors, other: Tensors, mix: float) -> Tensors:
+def interpolate(first: Tensors, second: Tensors, mix: float) -> Tensors:
     """Interpolate two conditionings.
 
     Where only the longer text has a token, the token's attention fades with its weight: the mask becomes 1 +
     log(weight) / 10000, which the UNet turns into log(weight).
     """
-    pairs = {name: _filled([one[name], other[name]]) for name in one}
-    found = {
+    pairs = {name: _pad_to_longest([first[name], second[name]]) for name in first}
+    mixed = {
         name: torch.lerp(first.float(), second.float(), mix).to(first.dtype) for name, (first, second) in pairs.items()
     }
     if "mask" in pairs:
         weight = torch.lerp(pairs["mask"][0].float(), pairs["mask"][1].float(), mix)
-        found["mask"] = torch.where(weight > 0, 1 + weight.clamp(min=1e-30).log() / 10_000, weight)
-    return found
+        mixed["mask"] = torch.where(weight > 0, 1 + weight.clamp(min=1e-30).log() / 10_000, weight)
+    return mixed
 
 
 def average_parts(vectors: Sequence[torch.Tensor], parts: Sequence[Part]) -> torch.Tensor:
@@ -84,10 +84,13 @@ def stack_conditioning(conditionings: Sequence[Tensors]) -> Tensors:
     """Stack the conditionings of several generations as one batch; shorter texts are padded with masked zeros."""
     if len(conditionings) == 1:
         return conditionings[0]
-    return {name: torch.cat(_filled([one[name] for one in conditionings])) for name in conditionings[0]}
+    return {
+        name: torch.cat(_pad_to_longest([conditioning[name] for conditioning in conditionings]))
+        for name in conditionings[0]
+    }
 
 
-def _filled(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+def _pad_to_longest(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     if tensors[0].dim() == 1:
         return tensors
     longest = max(tensor.shape[1] for tensor in tensors)
@@ -113,31 +116,33 @@ def remove_word(prompt: str, word: str) -> str:
 
 def find_word(prompt: str, word: str) -> list[tuple[int, int]]:
     """Return the positions of a word in the prompt: first character, and one past the last."""
-    return [found.span() for found in re.finditer(_pattern(word), prompt, re.IGNORECASE)]
+    return [match.span() for match in re.finditer(_pattern(word), prompt, re.IGNORECASE)]
 
 
 def _pattern(word: str) -> str:
     return rf"(?<!\w){re.escape(word)}(?!\w)"
 
 
-def scale_contribution(whole: torch.Tensor, lacking: torch.Tensor, weight: float) -> torch.Tensor:
+def scale_contribution(vector: torch.Tensor, without_word: torch.Tensor, weight: float) -> torch.Tensor:
     """Scale the contribution of a word to a vector: weight 1 keeps it, 0 removes it, 2 doubles it."""
-    return whole + (weight - 1.0) * (whole - lacking)
+    return vector + (weight - 1.0) * (vector - without_word)
 
 
-def apply_word_weights(words: PromptInputs, guided: bool, encode: Conditioned, summaries: Sequence[str]) -> Tensors:
+def apply_word_weights(words: PromptInputs, guided: bool, encode: Encoder, summary_tensors: Sequence[str]) -> Tensors:
     """Return the conditioning with weighted words.
 
-    For each tensor named in `summaries`, which summarises the whole prompt, the contribution of each word is scaled.
+    The contribution of each word is scaled in each tensor named in `summary_tensors`, which summarise the whole prompt.
     """
     plain = replace(words, weights=())
-    whole = encode(plain, guided)
-    found = dict(whole)
+    unweighted = encode(plain, guided)
+    weighted = dict(unweighted)
     for word, weight in words.weights:
-        lacking = encode(replace(plain, prompt=remove_word(words.prompt, word)), guided)
-        for name in summaries:
-            found[name] = found[name] + (scale_contribution(whole[name], lacking[name], weight) - whole[name])
-    return found
+        without_word = encode(replace(plain, prompt=remove_word(words.prompt, word)), guided)
+        for name in summary_tensors:
+            weighted[name] = weighted[name] + (
+                scale_contribution(unweighted[name], without_word[name], weight) - unweighted[name]
+            )
+    return weighted
 
 
 def token_factors(offsets: list[tuple[int, int]], prompt: str, weights: tuple[tuple[str, float], ...]) -> torch.Tensor:

@@ -15,20 +15,20 @@ from timbred.engine.memory.device_memory import ModelStages
 
 
 @dataclass(frozen=True)
-class DenoiserCall:
+class DenoiserSignature:
     """Signature of a family's network.
 
     Attributes:
         count: Number of tensors that `inputs` returns.
         inputs: Turns latents, noise levels and conditioning into tensors whose first axis is the batch.
         evaluate: Calls the network with these tensors.
-        fitted: Pads the tensors to fewer distinct shapes without changing the result.
+        pad: Pads the tensors to fewer distinct shapes without changing the result.
     """
 
     count: int
     inputs: Callable[[torch.Tensor, torch.Tensor, Tensors], Inputs]
     evaluate: Callable[..., torch.Tensor]
-    fitted: Callable[[Inputs], Inputs] = keep_inputs
+    pad: Callable[[Inputs], Inputs] = keep_inputs
 
     def evaluate_rows(self, unet: Any, *inputs: torch.Tensor) -> torch.Tensor:
         """Call the network; with one more tensor than `count`, that tensor is the mask of circular rows."""
@@ -39,34 +39,41 @@ class DenoiserCall:
             return self.evaluate(unet, *plain)
 
     def pad_inputs(self, inputs: Inputs) -> Inputs:
-        """Apply `fitted`, and pass a mask of circular rows through."""
-        return (*self.fitted(inputs[: self.count]), *inputs[self.count :])
+        """Apply `pad`, and pass a mask of circular rows through."""
+        return (*self.pad(inputs[: self.count]), *inputs[self.count :])
 
 
 class Denoiser:
     """The UNet of a model."""
 
-    fast: CompiledCalls
+    compiled_calls: CompiledCalls
 
     def __init__(
-        self, unet: Any, calling: DenoiserCall, device: torch.device, stages: ModelStages, batches: BatchSplitter
+        self,
+        unet: Any,
+        signature: DenoiserSignature,
+        device: torch.device,
+        stages: ModelStages,
+        batch_splitter: BatchSplitter,
     ) -> None:
         self.unet = unet
         self.device = device
-        self._calling = calling
+        self._signature = signature
         self._stages = stages
-        self._batches = batches
+        self._batch_splitter = batch_splitter
 
-    def prepare(self, workshop: CompileQueue) -> None:
+    def use_compile_queue(self, compile_queue: CompileQueue) -> None:
         """Use a compile queue for the shapes that are called often."""
-        self.fast = workshop.calls(self._calling.evaluate_rows, self.unet, self._calling.pad_inputs)
+        self.compiled_calls = compile_queue.compiled_calls(
+            self._signature.evaluate_rows, self.unet, self._signature.pad_inputs
+        )
 
     def __call__(
         self,
         latents: torch.Tensor,
         timestep: torch.Tensor,
         conditioning: Tensors,
-        around: torch.Tensor | None = None,
+        circular_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Evaluate the network on a batch; repeated in float32 if half precision overflows.
 
@@ -74,20 +81,20 @@ class Denoiser:
             latents: (rows, channels, time, bands).
             timestep: Noise level of each row, (rows,).
             conditioning: Named tensors with the batch as their first axis.
-            around: For loops: 1 for each circular row, 0 for others.
+            circular_mask: For loops: 1 for each circular row, 0 for others.
 
         Raises:
             ModelError: The result is not finite, even in float32.
         """
         precision = precision_of(self.unet)
-        plain = self._calling.inputs(latents.to(precision), timestep, conditioning)
-        inputs = plain if around is None else (*plain, around.to(precision))
+        plain = self._signature.inputs(latents.to(precision), timestep, conditioning)
+        inputs = plain if circular_mask is None else (*plain, circular_mask.to(precision))
 
-        def predicted() -> torch.Tensor:
-            now = precision_of(self.unet)
-            if now == precision:
-                return self._batches.call(self.fast, inputs)
-            given = (one.to(now) if one.is_floating_point() else one for one in inputs)
-            return self._calling.evaluate_rows(self.unet, *given)
+        def predict() -> torch.Tensor:
+            current_precision = precision_of(self.unet)
+            if current_precision == precision:
+                return self._batch_splitter.call(self.compiled_calls, inputs)
+            converted = (tensor.to(current_precision) if tensor.is_floating_point() else tensor for tensor in inputs)
+            return self._signature.evaluate_rows(self.unet, *converted)
 
-        return self._stages.run_stage("network", lambda: ensure_finite(self.unet, predicted))
+        return self._stages.run_stage("denoiser", lambda: ensure_finite(self.unet, predict))

@@ -23,16 +23,16 @@ def match_init_level(order: RenderOrder, codec: MelVaeCodec) -> tuple[RenderOrde
     if order.given is None:
         return order, 1.0
     samples = np.frombuffer(order.given.samples, dtype="<f4")
-    heard = samples[-int(order.window * codec.grid.rate) :] if order.window else samples
-    peak = float(np.abs(heard).max(initial=0.0))
-    lift = codec.analysis.peak / peak if peak > SILENT_PEAK else 1.0
-    louder = (samples * np.float32(lift)).astype("<f4").tobytes()
-    return replace(order, given=replace(order.given, samples=louder)), lift
+    measured = samples[-int(order.window * codec.latent_layout.rate) :] if order.window else samples
+    peak = float(np.abs(measured).max(initial=0.0))
+    gain = codec.analysis.peak / peak if peak > SILENT_PEAK else 1.0
+    amplified = (samples * np.float32(gain)).astype("<f4").tobytes()
+    return replace(order, given=replace(order.given, samples=amplified)), gain
 
 
-def init_samples(given: InitAudio) -> torch.Tensor:
+def init_samples(init_audio: InitAudio) -> torch.Tensor:
     """Return the samples of init audio, (frames,), float32."""
-    return torch.frombuffer(bytearray(given.samples), dtype=torch.float32)
+    return torch.frombuffer(bytearray(init_audio.samples), dtype=torch.float32)
 
 
 def encode_init_audio(order: RenderOrder, codec: MelVaeCodec) -> InitLatents | None:
@@ -40,14 +40,16 @@ def encode_init_audio(order: RenderOrder, codec: MelVaeCodec) -> InitLatents | N
     if order.given is None:
         return None
     latents = encode_samples(init_samples(order.given), order.seconds, codec).float()
-    kept = None if order.given.repaint is None else _kept(order.given.repaint, latents, codec)
-    return InitLatents(latents.expand(len(order.seeds), *latents.shape[1:]), order.given.strength, kept)
+    preserved = None if order.given.repaint is None else _preserved_mask(order.given.repaint, latents, codec)
+    return InitLatents(latents.expand(len(order.seeds), *latents.shape[1:]), order.given.strength, preserved)
 
 
 @torch.inference_mode()
 def encode_samples(samples: torch.Tensor, seconds: float, codec: MelVaeCodec) -> torch.Tensor:
     """Encode samples, (frames,) at the native rate, to latents, (1, channels, time, bands)."""
-    return codec.encode(_fit_frames(samples, codec.grid.shape(seconds)[1] * codec.grid.row))
+    return codec.encode(
+        _fit_frames(samples, codec.latent_layout.shape(seconds)[1] * codec.latent_layout.samples_per_row)
+    )
 
 
 def _fit_frames(samples: torch.Tensor, frames: int) -> torch.Tensor:
@@ -55,15 +57,15 @@ def _fit_frames(samples: torch.Tensor, frames: int) -> torch.Tensor:
     return torch.nn.functional.pad(samples, (0, max(0, frames - len(samples))))[:frames]
 
 
-def _kept(repaint: Repaint, latents: torch.Tensor, codec: MelVaeCodec) -> torch.Tensor:
+def _preserved_mask(repaint: Repaint, latents: torch.Tensor, codec: MelVaeCodec) -> torch.Tensor:
     """Return a mask: 1 where the init audio is preserved, 0 in the region that is regenerated."""
-    grid = codec.grid
-    rows_a_second = grid.rate / grid.hop / grid.factor
-    first, last = (band / grid.factor for band in bands_between(codec.analysis, repaint.low, repaint.high))
-    kept = torch.ones_like(latents[:1, :1])
-    start, end = math.floor(repaint.start * rows_a_second), math.ceil(repaint.end * rows_a_second)
-    kept[:, :, start:end, math.floor(first) : math.ceil(last)] = 0
-    return kept
+    layout = codec.latent_layout
+    rows_per_second = layout.rate / layout.hop / layout.frames_per_row
+    first, last = (band / layout.frames_per_row for band in bands_between(codec.analysis, repaint.low, repaint.high))
+    preserved = torch.ones_like(latents[:1, :1])
+    start, end = math.floor(repaint.start * rows_per_second), math.ceil(repaint.end * rows_per_second)
+    preserved[:, :, start:end, math.floor(first) : math.ceil(last)] = 0
+    return preserved
 
 
 def keep_outside_region(order: RenderOrder, mel: torch.Tensor, codec: MelVaeCodec) -> torch.Tensor:
@@ -73,11 +75,13 @@ def keep_outside_region(order: RenderOrder, mel: torch.Tensor, codec: MelVaeCode
     """
     if order.given is None or order.given.repaint is None:
         return mel
-    part, grid = order.given.repaint, codec.grid
-    samples = _fit_frames(init_samples(order.given), mel.shape[1] * grid.hop)
-    given = log_mel(samples, codec.analysis).to(mel.device, mel.dtype)
-    frames = grid.rate / grid.hop
-    times = region_weights(mel.shape[1], math.floor(part.start * frames), math.ceil(part.end * frames))
-    bands = region_weights(mel.shape[2], *bands_between(codec.analysis, part.low, part.high))
-    weight = (times[:, None] * bands).to(mel.device, mel.dtype)
-    return given + (mel - given) * weight
+    repaint, layout = order.given.repaint, codec.latent_layout
+    samples = _fit_frames(init_samples(order.given), mel.shape[1] * layout.hop)
+    init_mel = log_mel(samples, codec.analysis).to(mel.device, mel.dtype)
+    frames_per_second = layout.rate / layout.hop
+    frame_weights = region_weights(
+        mel.shape[1], math.floor(repaint.start * frames_per_second), math.ceil(repaint.end * frames_per_second)
+    )
+    band_weights = region_weights(mel.shape[2], *bands_between(codec.analysis, repaint.low, repaint.high))
+    weight = (frame_weights[:, None] * band_weights).to(mel.device, mel.dtype)
+    return init_mel + (mel - init_mel) * weight

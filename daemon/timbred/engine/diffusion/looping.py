@@ -12,13 +12,13 @@ from timbred.engine.codecs.mel import Analysis, frame_power
 from timbred.engine.codecs.mel_vae import MelVaeCodec
 from timbred.engine.diffusion.state import Generation
 
-INAUDIBLE = 0.0017
+MAX_RESAMPLED_FRACTION = 0.0017
 """Largest relative change of a loop's length by resampling: 3 cents, which is inaudible."""
 
-TURNED = 0.02
+MAX_ROTATION_S = 0.02
 """Maximum rotation of a loop in seconds, to cut it where its spectrum changes little."""
 
-HEARD = 0.02
+SPECTRUM_WINDOW_S = 0.02
 """Window length of a spectrum in seconds."""
 
 MAX_RENDERED_LENGTHS = 6
@@ -36,11 +36,11 @@ def stretch_mel(mel: torch.Tensor, frames: int) -> torch.Tensor:
     count = mel.shape[1]
     if count == frames:
         return mel
-    places = torch.arange(frames, device=mel.device, dtype=torch.float64) * (count / frames)
-    before = places.floor().long()
-    x = (places - before).to(mel.dtype)[None, :, None]
-    one, two, three, four = (mel[:, (before + offset) % count] for offset in (-1, 0, 1, 2))
-    return catmull_rom(one, two, three, four, x)
+    positions = torch.arange(frames, device=mel.device, dtype=torch.float64) * (count / frames)
+    lower = positions.floor().long()
+    fraction = (positions - lower).to(mel.dtype)[None, :, None]
+    frame_0, frame_1, frame_2, frame_3 = (mel[:, (lower + offset) % count] for offset in (-1, 0, 1, 2))
+    return catmull_rom(frame_0, frame_1, frame_2, frame_3, fraction)
 
 
 def plan_circle_lengths(frames: int, hop: int) -> list[int]:
@@ -50,53 +50,58 @@ def plan_circle_lengths(frames: int, hop: int) -> list[int]:
     `shorten_circle` cuts to length.
     """
     nearest = max(1, round(frames / hop))
-    if abs(nearest * hop - frames) <= INAUDIBLE * frames:
+    if abs(nearest * hop - frames) <= MAX_RESAMPLED_FRACTION * frames:
         return [nearest]
-    longer, slack = -(-frames // hop), 2 * INAUDIBLE * frames
+    shortest, slack = -(-frames // hop), 2 * MAX_RESAMPLED_FRACTION * frames
     return list(
-        range(longer, longer + min(MAX_RENDERED_LENGTHS, math.ceil(hop / slack)))
+        range(shortest, shortest + min(MAX_RENDERED_LENGTHS, math.ceil(hop / slack)))
     )  # long enough for a period of a low tone
 
 
 def shorten_circle(circle: NDArray[np.float32], frames: int, rate: int) -> tuple[NDArray[np.float32], float]:
     """Shorten a circle of samples, (count,), to about `frames` by a crossfaded cut between two similar passages.
 
-    The remaining difference in length is at most `INAUDIBLE`. Also returns the similarity at the cut, -1 to 1.
+    The remaining difference in length is at most `MAX_RESAMPLED_FRACTION`.
+
+    Returns:
+        The shortened circle, and the similarity at the cut, -1 to 1.
     """
     samples, count = circle.astype(np.float64), len(circle)
-    slack = int(INAUDIBLE * frames)
-    least, most = max(0, count - frames - slack), count - frames + slack
-    fade = max(1, min(round(CUT_CROSSFADE_S * rate), (count - most) // 4))
-    found = max(_best_cut(samples, left_out, fade) for left_out in range(least, most + 1))
-    likeness, place, left_out = found
-    leaves, enters = samples[place : place + fade], samples[place + left_out : place + left_out + fade]
-    turn = (np.arange(fade) + 0.5) / fade * (np.pi / 2)
-    blend = crossfade(leaves, enters, np.cos(turn), np.sin(turn), max(0.0, likeness))
-    whole = np.concatenate([samples[:place], blend, samples[place + left_out + fade :]])
-    return whole.astype(np.float32), likeness
+    slack = int(MAX_RESAMPLED_FRACTION * frames)
+    min_removed, max_removed = max(0, count - frames - slack), count - frames + slack
+    fade = max(1, min(round(CUT_CROSSFADE_S * rate), (count - max_removed) // 4))
+    best_cut = max(_best_cut(samples, removed_count, fade) for removed_count in range(min_removed, max_removed + 1))
+    similarity, cut, removed = best_cut
+    fading_out, fading_in = samples[cut : cut + fade], samples[cut + removed : cut + removed + fade]
+    angle = (np.arange(fade) + 0.5) / fade * (np.pi / 2)
+    blend = crossfade(fading_out, fading_in, np.cos(angle), np.sin(angle), max(0.0, similarity))
+    shortened = np.concatenate([samples[:cut], blend, samples[cut + removed + fade :]])
+    return shortened.astype(np.float32), similarity
 
 
-def _best_cut(samples: NDArray[np.float64], left_out: int, fade: int) -> tuple[float, int, int]:
-    """Return the highest correlation of `fade` samples with those `left_out` later, and its position."""
-    last = len(samples) - left_out
-    before, after = samples[:last], samples[left_out:]
+def _best_cut(samples: NDArray[np.float64], removed: int, fade: int) -> tuple[float, int, int]:
+    """Return the highest correlation of `fade` samples with those `removed` later, and its position."""
+    last = len(samples) - removed
+    earlier, later = samples[:last], samples[removed:]
 
-    energies = sliding_sum(before**2, fade) * sliding_sum(after**2, fade)
-    alike = normalize_correlation(sliding_sum(before * after, fade), energies)
-    place = int(alike.argmax())
-    return float(alike[place]), place, left_out
+    energies = sliding_sum(earlier**2, fade) * sliding_sum(later**2, fade)
+    correlations = normalize_correlation(sliding_sum(earlier * later, fade), energies)
+    cut = int(correlations.argmax())
+    return float(correlations[cut]), cut, removed
 
 
 def rotate_to_calm(circle: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
-    """Rotate a circle of samples, (frames,), by at most `TURNED` to start where its spectrum changes least."""
-    size, reach = max(8, round(HEARD * rate)), round(TURNED * rate)
-    fine, coarse = max(1, size // 16), 4
-    places = np.arange(-reach - coarse * fine, reach + coarse * fine + 1, fine)
-    windows = (places[:, None] + np.arange(size) - size // 2) % len(circle)
+    """Rotate a circle of samples, (frames,), by at most `MAX_ROTATION_S` to start where its spectrum changes least."""
+    size, max_shift = max(8, round(SPECTRUM_WINDOW_S * rate)), round(MAX_ROTATION_S * rate)
+    step, compared_steps = max(1, size // 16), 4
+    positions = np.arange(-max_shift - compared_steps * step, max_shift + compared_steps * step + 1, step)
+    windows = (positions[:, None] + np.arange(size) - size // 2) % len(circle)
     spectra = np.abs(np.fft.rfft(circle[windows] * np.hanning(size), axis=1))
-    rises = np.maximum(spectra[coarse:] - spectra[:-coarse], 0).sum(axis=1)  # power up to each frame, then from it on
-    around = np.maximum(rises[:-coarse], rises[coarse:])
-    return np.roll(circle, -int(places[coarse : coarse + len(around)][around.argmin()]))
+    rises = np.maximum(spectra[compared_steps:] - spectra[:-compared_steps], 0).sum(
+        axis=1
+    )  # power up to each frame, then from it on
+    changes = np.maximum(rises[:-compared_steps], rises[compared_steps:])
+    return np.roll(circle, -int(positions[compared_steps : compared_steps + len(changes)][changes.argmin()]))
 
 
 def resample_circle(loops: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
@@ -127,17 +132,17 @@ def fit_loops(circles: list[NDArray[np.float32]], frames: int, rate: int) -> NDA
 
 def _best_shortened(circles: Sequence[NDArray[np.float32]], frames: int, rate: int) -> NDArray[np.float32]:
     """Return the circle, of several lengths, that can be shortened least audibly: (1, frames)."""
-    made, _ = max((shorten_circle(circle, frames, rate) for circle in circles), key=lambda found: found[1])
-    return resample_circle(made[None], frames)
+    shortened, _ = max((shorten_circle(circle, frames, rate) for circle in circles), key=lambda result: result[1])
+    return resample_circle(shortened[None], frames)
 
 
-LAID_OUT = 0.15
+LOOP_KIND_STEP_FRACTION = 0.15
 """Fraction of the steps after which the loop kind is determined."""
 
 COMPARED_EDGE_S = 0.15
 """Seconds at both ends that are compared."""
 
-BEGINS = 10.0
+ATTACK_POWER_RATIO = 10.0
 """Ratio of power between start and end (10 dB) from which a sound has an attack of its own."""
 
 
@@ -145,47 +150,51 @@ def has_attack(mel: torch.Tensor, analysis: Analysis) -> bool:
     """Tell if a log-mel spectrogram, (frames, bands), begins far louder than it ends."""
     levels = frame_power(mel, analysis)
     edge = min(len(levels) // 2, max(2, round(COMPARED_EDGE_S * analysis.rate / analysis.hop)))
-    return edge > 0 and float(levels[:edge].max()) > BEGINS * float(levels[-edge:].mean())
+    return edge > 0 and float(levels[:edge].max()) > ATTACK_POWER_RATIO * float(levels[-edge:].mean())
 
 
-def is_loop_kind_due(run: Generation) -> bool:
+def is_loop_kind_due(generation: Generation) -> bool:
     """Tell if it is time to determine the loop kinds of a generation; true once for a loop."""
-    return run.order.loop and not run.laid_out and run.sampling.step >= LAID_OUT * run.order.steps
+    return (
+        generation.order.loop
+        and not generation.loop_kinds_known
+        and generation.sampler.step >= LOOP_KIND_STEP_FRACTION * generation.order.steps
+    )
 
 
-def determine_loop_kinds(run: Generation, codec: MelVaeCodec) -> None:
+def determine_loop_kinds(generation: Generation, codec: MelVaeCodec) -> None:
     """Determine which takes of a loop have an attack of their own; the steps restart if any take is circular."""
-    frames = round(run.order.seconds * codec.grid.rate / codec.grid.hop)
-    expected = codec.spectrogram(run.sampling.predict_x0())[:, :frames]
-    run.circular = tuple(not has_attack(mel, codec.analysis) for mel in expected)
-    run.laid_out = True
-    if any(run.circular):
-        run.before = run.sampling.step
-        run.begin_steps(run.sampling.noise)
+    frames = round(generation.order.seconds * codec.latent_layout.rate / codec.latent_layout.hop)
+    expected = codec.decode_mel(generation.sampler.predict_x0())[:, :frames]
+    generation.circular = tuple(not has_attack(mel, codec.analysis) for mel in expected)
+    generation.loop_kinds_known = True
+    if any(generation.circular):
+        generation.earlier_steps = generation.sampler.step
+        generation.restart_sampler(generation.sampler.noise)
 
 
 def decode_loops(
     latents: torch.Tensor, circular: tuple[bool, ...], seconds: float, codec: MelVaeCodec
 ) -> NDArray[np.float32]:
     """Decode loops, (takes, frames): circular ones at their exact length, others with their tail."""
-    frames = max(1, round(seconds * codec.grid.rate))
-    going = [index for index, goes in enumerate(circular) if goes]
-    staying = [index for index, goes in enumerate(circular) if not goes]
-    waveforms = np.zeros((len(latents), latents.shape[2] * codec.grid.row), dtype=np.float32)
-    if staying:
-        made = codec.decode(latents[staying])[:, : waveforms.shape[1]]
-        waveforms[staying, : made.shape[1]] = made
-    if going:
-        made = _around(latents[going], frames, codec)
-        waveforms[going] = made[:, np.arange(waveforms.shape[1]) % frames]
+    frames = max(1, round(seconds * codec.latent_layout.rate))
+    circular_takes = [index for index, is_circular in enumerate(circular) if is_circular]
+    open_takes = [index for index, is_circular in enumerate(circular) if not is_circular]
+    waveforms = np.zeros((len(latents), latents.shape[2] * codec.latent_layout.samples_per_row), dtype=np.float32)
+    if open_takes:
+        decoded = codec.decode(latents[open_takes])[:, : waveforms.shape[1]]
+        waveforms[open_takes, : decoded.shape[1]] = decoded
+    if circular_takes:
+        decoded = _decode_circles(latents[circular_takes], frames, codec)
+        waveforms[circular_takes] = decoded[:, np.arange(waveforms.shape[1]) % frames]
     return waveforms
 
 
-def _around(latents: torch.Tensor, frames: int, codec: MelVaeCodec) -> NDArray[np.float32]:
+def _decode_circles(latents: torch.Tensor, frames: int, codec: MelVaeCodec) -> NDArray[np.float32]:
     """Decode circular latents, (takes, frames)."""
-    mel = codec.spectrogram(latents, torch.ones(len(latents), device=codec.device))
+    mel = codec.decode_mel(latents, torch.ones(len(latents), device=codec.device))
     circles = [
-        codec.vocoded(codec.vocoding(stretch_mel(mel, count), circular=True).whole).numpy()
-        for count in plan_circle_lengths(frames, codec.grid.hop)
+        codec.run_vocoder(codec.chunked_vocoder(stretch_mel(mel, count), circular=True).vocode).numpy()
+        for count in plan_circle_lengths(frames, codec.latent_layout.hop)
     ]
-    return fit_loops(circles, frames, codec.grid.rate)
+    return fit_loops(circles, frames, codec.latent_layout.rate)

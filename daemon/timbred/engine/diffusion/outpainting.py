@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from timbred.engine.codecs.chunked import LONGEST_PIECE
+from timbred.engine.codecs.chunked import MAX_PIECE_FRAMES
 from timbred.engine.codecs.mel import Analysis, amplify_mel, frame_power, match_mel_level
 from timbred.engine.codecs.mel_vae import MelVaeCodec
 from timbred.engine.diffusion.inpainting import init_samples
@@ -40,68 +40,82 @@ LEVEL_AVERAGING_S = 0.3
 MAX_CORRECTION_DB = 12.0
 """Maximum level correction in dB."""
 
-PEAKS = 1.5
+PEAK_TO_RMS_RATIO = 1.5
 """Largest deviation of moments, in multiples of the RMS deviation: a slow sine reaches 1.41."""
 
-OTHER, SURELY_OTHER = 15.0, 25.0
+FULL_CORRECTION_DB, NO_CORRECTION_DB = 15.0, 25.0
 """Level differences in dB from which the continuation is less and less likely the same sound, up to no correction."""
 
 
-def level_curve(there: torch.Tensor, window: torch.Tensor, second: float) -> torch.Tensor:
+def level_curve(known_power: torch.Tensor, window_power: torch.Tensor, frames_per_second: float) -> torch.Tensor:
     """Return the level correction of a window in dB, (takes, frames), at most `MAX_CORRECTION_DB` either way.
 
-    It is 0 where too few frames can be compared. `there` are the powers of the known part, (takes, known); `window`
-    those of the whole window, (takes, frames), known part first; `second` is the number of frames in a second.
-    """
-    known, end = there.shape[1], window.shape[1]
-    before, after, fading, compared, looked_at = (
-        round(part * second)
-        for part in (CORRECTED_BEFORE_S, CORRECTED_AFTER_S, CORRECTION_FADE_S, COMPARED_S, FLUCTUATION_S)
-    )
-    first, last = known - before, known + after
-    if min(first, end - last) < round(MIN_MEASURED_S * second):
-        return torch.zeros_like(window)
-    earlier, then = there[:, max(0, first - compared) : first], window[:, last : last + compared]
-    level, difference = _decibels(earlier.mean(dim=1, keepdim=True)), _decibels(then.mean(dim=1, keepdim=True))
-    difference = difference - level
-    levels_there = _decibels(_smooth(there[:, max(0, first - looked_at) : first], round(LEVEL_AVERAGING_S * second)))
-    levels = _decibels(_smooth(window, round(LEVEL_AVERAGING_S * second)))
-    slope, swelling = _moving(levels_there)
-    swelling = torch.maximum(swelling, _moving(levels[:, last : last + looked_at])[1])
+    It is 0 where too few frames can be compared.
 
-    places = torch.arange(end, device=window.device)
-    ahead = slope * (places - first + earlier.shape[1] / 2)
-    rest = slope * (last + then.shape[1] / 2 - first + earlier.shape[1] / 2)
-    entering = ((places - first + 1) / before).clamp(0, 1)
-    leaving = ((places - last) / fading).clamp(0, 1)
-    moments = _beyond(levels - level, ahead, PEAKS * swelling) * entering
-    gain = -(moments + (_beyond(difference, rest, swelling) - moments) * leaving).clamp(
+    Args:
+        known_power: Powers of the known part, (takes, known).
+        window_power: Powers of the whole window, (takes, frames), known part first.
+        frames_per_second: Frames in a second.
+    """
+    known, end = known_power.shape[1], window_power.shape[1]
+    frames_before, frames_after, fade_frames, compared_frames, fluctuation_frames = (
+        round(duration_s * frames_per_second)
+        for duration_s in (CORRECTED_BEFORE_S, CORRECTED_AFTER_S, CORRECTION_FADE_S, COMPARED_S, FLUCTUATION_S)
+    )
+    first, last = known - frames_before, known + frames_after
+    if min(first, end - last) < round(MIN_MEASURED_S * frames_per_second):
+        return torch.zeros_like(window_power)
+    power_before, power_after = (
+        known_power[:, max(0, first - compared_frames) : first],
+        window_power[:, last : last + compared_frames],
+    )
+    level, difference = (
+        _decibels(power_before.mean(dim=1, keepdim=True)),
+        _decibels(power_after.mean(dim=1, keepdim=True)),
+    )
+    difference = difference - level
+    known_levels = _decibels(
+        _smooth(
+            known_power[:, max(0, first - fluctuation_frames) : first], round(LEVEL_AVERAGING_S * frames_per_second)
+        )
+    )
+    levels = _decibels(_smooth(window_power, round(LEVEL_AVERAGING_S * frames_per_second)))
+    slope, fluctuation = _trend_and_fluctuation(known_levels)
+    fluctuation = torch.maximum(fluctuation, _trend_and_fluctuation(levels[:, last : last + fluctuation_frames])[1])
+
+    positions = torch.arange(end, device=window_power.device)
+    trend = slope * (positions - first + power_before.shape[1] / 2)
+    trend_after = slope * (last + power_after.shape[1] / 2 - first + power_before.shape[1] / 2)
+    fade_in = ((positions - first + 1) / frames_before).clamp(0, 1)
+    fade_to_constant = ((positions - last) / fade_frames).clamp(0, 1)
+    deviations = _unexplained(levels - level, trend, PEAK_TO_RMS_RATIO * fluctuation) * fade_in
+    gain = -(deviations + (_unexplained(difference, trend_after, fluctuation) - deviations) * fade_to_constant).clamp(
         -MAX_CORRECTION_DB, MAX_CORRECTION_DB
     )
-    return gain * ((SURELY_OTHER - difference.abs()) / (SURELY_OTHER - OTHER)).clamp(0, 1)
+    return gain * ((NO_CORRECTION_DB - difference.abs()) / (NO_CORRECTION_DB - FULL_CORRECTION_DB)).clamp(0, 1)
 
 
-def _moving(levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _trend_and_fluctuation(levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the significant slope of a level in dB a frame, and the RMS deviation from that line: both (takes, 1)."""
-    places = torch.arange(levels.shape[1], device=levels.device, dtype=levels.dtype)
-    places = places - places.mean()
-    length = places.square().sum().clamp(min=1.0)
+    positions = torch.arange(levels.shape[1], device=levels.device, dtype=levels.dtype)
+    positions = positions - positions.mean()
+    length = positions.square().sum().clamp(min=1.0)
     centred = levels - levels.mean(dim=1, keepdim=True)
-    slope = (centred * places).sum(dim=1, keepdim=True) / length
-    swelling = (centred - slope * places).square().mean(dim=1, keepdim=True).sqrt()
-    unsure = swelling / (length / len(places)).sqrt()  # the slope that such fluctuation can have by chance
-    return _more_than(slope, unsure), swelling
+    slope = (centred * positions).sum(dim=1, keepdim=True) / length
+    fluctuation = (centred - slope * positions).square().mean(dim=1, keepdim=True).sqrt()
+    random_slope = fluctuation / (length / len(positions)).sqrt()  # the slope that such fluctuation can have by chance
+    return _shrink(slope, random_slope), fluctuation
 
 
-def _beyond(difference: torch.Tensor, explained: torch.Tensor, swelling: torch.Tensor) -> torch.Tensor:
+def _unexplained(difference: torch.Tensor, explained: torch.Tensor, fluctuation: torch.Tensor) -> torch.Tensor:
     """Return the part of a level difference explained neither by the slope nor by the sound's own fluctuation."""
     explained = torch.minimum(explained.abs(), difference.abs()) * (explained * difference > 0)
-    return _more_than(difference.sign() * (difference.abs() - explained), swelling)
+    return _shrink(difference.sign() * (difference.abs() - explained), fluctuation)
 
 
-def _more_than(value: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+def _shrink(value: torch.Tensor, random_size: torch.Tensor) -> torch.Tensor:
     """Shrink a value towards 0 by its expected random size (James and Stein 1961)."""
-    return value * (1.0 - chance.square() / value.square().clamp(min=1e-12)).clamp(min=0.0)
+    return value * (1.0 - random_size.square() / value.square().clamp(min=1e-12)).clamp(min=0.0)
 
 
 def _decibels(powers: torch.Tensor) -> torch.Tensor:
@@ -117,16 +131,16 @@ def _smooth(powers: torch.Tensor, frames: int) -> torch.Tensor:
     return sums / weights
 
 
-JOIN = 0.1
+WINDOW_CROSSFADE_S = 0.1
 """Crossfade between windows in seconds, at the end of their overlap."""
 
-OVERLAP = 1.5
+RETURNED_OVERLAP_S = 1.5
 """Seconds of the init audio's end that are returned with the new audio, as far as it is so long.
 
 Enough to measure how much the codec changes its level; the last third of a second is corrected and does not show it.
 """
 
-YIELDING = 0.3
+RELEASE_RAMP_S = 0.3
 """Seconds before the new part in which latents are released one after the other, the last ones first, so that both fit.
 """
 
@@ -140,24 +154,27 @@ class OutpaintWindow:
 
     known: int
     new: int
-    spare: int = 0
+    surplus: int = 0
 
     @property
     def rows(self) -> int:
         """Total number of rows."""
-        return self.known + self.new + self.spare
+        return self.known + self.new + self.surplus
 
 
-def plan_windows(there: int, more: int, longest: int) -> list[OutpaintWindow]:
-    """Plan how `there` rows (at least 1) get `more` rows in windows of at most `longest`, half of each window new."""
-    found: list[OutpaintWindow] = []
-    made, spare = max(1, longest // 2), round(DISCARDED_FRACTION * longest)
-    while more > 0:
-        new, after = (more, 0) if more <= made else (max(1, made - spare), min(spare, made - 1))
-        known = min(there, max(1, longest - new - after))
-        found.append(OutpaintWindow(known, new, after))
-        there, more = known + new, more - new
-    return found
+def plan_windows(known_rows: int, new_rows: int, max_rows: int) -> list[OutpaintWindow]:
+    """Plan the windows that add `new_rows` to `known_rows` (at least 1).
+
+    Each window has at most `max_rows`, half of them new.
+    """
+    windows: list[OutpaintWindow] = []
+    half, discarded = max(1, max_rows // 2), round(DISCARDED_FRACTION * max_rows)
+    while new_rows > 0:
+        new, surplus = (new_rows, 0) if new_rows <= half else (max(1, half - discarded), min(discarded, half - 1))
+        known = min(known_rows, max(1, max_rows - new - surplus))
+        windows.append(OutpaintWindow(known, new, surplus))
+        known_rows, new_rows = known + new, new_rows - new
+    return windows
 
 
 @dataclass
@@ -167,117 +184,129 @@ class Outpainting:
     Attributes:
         latents: Latents of the audio so far, (takes, channels, rows, bands), at least as many rows as the next
             window knows.
-        left: Windows not rendered yet.
-        given: Samples of the init audio.
-        wanted: Samples of the whole result.
-        factor: Mel frames of a row of latents.
+        remaining_windows: Windows not rendered yet.
+        init_samples: Samples of the init audio.
+        total_samples: Samples of the whole result.
+        frames_per_row: Mel frames of a row of latents.
         analysis: Mel analysis of the model.
-        done: Number of rendered windows.
+        rendered_windows: Number of rendered windows.
         mel: Log-mel spectrogram from the first window's start, (takes, frames, bands).
-        evened: Level correction at the end of `mel` in dB, (takes, 1).
+        end_gain_db: Level correction at the end of `mel` in dB, (takes, 1).
     """
 
     latents: torch.Tensor
-    left: list[OutpaintWindow]
-    given: int
-    wanted: int
-    factor: int
+    remaining_windows: list[OutpaintWindow]
+    init_samples: int
+    total_samples: int
+    frames_per_row: int
     analysis: Analysis
-    done: int = 0
+    rendered_windows: int = 0
     mel: torch.Tensor | None = None
-    evened: torch.Tensor | None = None
+    end_gain_db: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
-        self._first_known = self.left[0].known * self.factor * self.analysis.hop
+        self._first_known = self.remaining_windows[0].known * self.frames_per_row * self.analysis.hop
 
     @property
-    def count(self) -> int:
+    def window_count(self) -> int:
         """Total number of windows."""
-        return self.done + len(self.left)
+        return self.rendered_windows + len(self.remaining_windows)
 
     @property
-    def beginning(self) -> torch.Tensor:
+    def init_latents(self) -> torch.Tensor:
         """Init latents of the next window: the known rows followed by their mirror image.
 
         After silence the model would generate the end of a sound.
         """
-        window = self.left[0]
+        window = self.remaining_windows[0]
         known = self.latents[:, :, self.latents.shape[2] - window.known :]
-        whole = torch.cat([known, known.flip(2)], dim=2)
-        return whole[:, :, torch.arange(window.rows, device=known.device) % whole.shape[2]]
+        mirrored = torch.cat([known, known.flip(2)], dim=2)
+        return mirrored[:, :, torch.arange(window.rows, device=known.device) % mirrored.shape[2]]
 
     @property
-    def kept(self) -> torch.Tensor:
+    def preserved_steps(self) -> torch.Tensor:
         """Fraction of the steps for which each row of the next window is preserved, (1, 1, rows, 1)."""
-        window = self.left[0]
-        yielding = min(round(YIELDING * self._second / self.factor), window.known // 2)
-        kept = torch.zeros(window.rows)
-        kept[: window.known] = 1
-        kept[window.known - yielding : window.known] = torch.linspace(1, 0, yielding + 2)[1:-1]
-        return kept[None, None, :, None]
+        window = self.remaining_windows[0]
+        ramp_rows = min(round(RELEASE_RAMP_S * self._frames_per_second / self.frames_per_row), window.known // 2)
+        fractions = torch.zeros(window.rows)
+        fractions[: window.known] = 1
+        fractions[window.known - ramp_rows : window.known] = torch.linspace(1, 0, ramp_rows + 2)[1:-1]
+        return fractions[None, None, :, None]
 
-    def with_window(self, mel: torch.Tensor) -> torch.Tensor:
+    def join_mel(self, mel: torch.Tensor) -> torch.Tensor:
         """Return the log-mel spectrogram so far joined with that of the next window, without its surplus rows."""
-        return self._joined(mel)[0]
+        return self._join_window(mel)[0]
 
-    def take(self, latents: torch.Tensor, mel: torch.Tensor) -> None:
+    def add_window(self, latents: torch.Tensor, mel: torch.Tensor) -> None:
         """Add the latents and the log-mel spectrogram of a finished window."""
-        self.mel, self.evened = self._joined(mel)
-        window = self.left.pop(0)
-        self.done += 1
+        self.mel, self.end_gain_db = self._join_window(mel)
+        window = self.remaining_windows.pop(0)
+        self.rendered_windows += 1
         self.latents = latents[:, :, : window.known + window.new]
 
     @property
-    def _second(self) -> float:
+    def _frames_per_second(self) -> float:
         """Mel frames in a second."""
         return self.analysis.rate / self.analysis.hop
 
-    def _joined(self, mel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _join_window(self, mel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the spectrogram joined with the next window, and the level correction at its end in dB."""
-        window = self.left[0]
-        known, end = window.known * self.factor, (window.known + window.new) * self.factor
+        window = self.remaining_windows[0]
+        known, end = window.known * self.frames_per_row, (window.known + window.new) * self.frames_per_row
         mel, takes = mel[:, :end], len(mel)
-        so_far = torch.zeros(takes, 1, device=mel.device) if self.evened is None else self.evened[:takes]
-        there = mel[:, :known] if self.mel is None else self.mel[:takes]
-        powers = frame_power(mel, self.analysis) * 10.0 ** (so_far / 10.0)
-        gain = so_far + level_curve(frame_power(there[:, -known:], self.analysis), powers, self._second)
+        previous_gain_db = (
+            torch.zeros(takes, 1, device=mel.device) if self.end_gain_db is None else self.end_gain_db[:takes]
+        )
+        known_mel = mel[:, :known] if self.mel is None else self.mel[:takes]
+        powers = frame_power(mel, self.analysis) * 10.0 ** (previous_gain_db / 10.0)
+        gain = previous_gain_db + level_curve(
+            frame_power(known_mel[:, -known:], self.analysis), powers, self._frames_per_second
+        )
         gain = gain.clamp(-MAX_CORRECTION_DB, MAX_CORRECTION_DB)
-        even = amplify_mel(mel, gain[:, :, None], self.analysis)
+        corrected = amplify_mel(mel, gain[:, :, None], self.analysis)
         if self.mel is None:
-            return even, gain[:, -1:]
-        length = min(round(JOIN * self._second), known)
-        share = ((torch.arange(length, device=mel.device) + 0.5) / length).to(mel.dtype)[:, None]
-        leaves, enters = there[:, there.shape[1] - length :], even[:, known - length : known]
-        blend = leaves + (enters - leaves) * share
-        return torch.cat([there[:, : there.shape[1] - length], blend, even[:, known:]], dim=1), gain[:, -1:]
+            return corrected, gain[:, -1:]
+        length = min(round(WINDOW_CROSSFADE_S * self._frames_per_second), known)
+        fade = ((torch.arange(length, device=mel.device) + 0.5) / length).to(mel.dtype)[:, None]
+        fading_out, fading_in = known_mel[:, known_mel.shape[1] - length :], corrected[:, known - length : known]
+        blend = fading_out + (fading_in - fading_out) * fade
+        return torch.cat([known_mel[:, : known_mel.shape[1] - length], blend, corrected[:, known:]], dim=1), gain[
+            :, -1:
+        ]
 
     @property
-    def first(self) -> int:
+    def first_sample(self) -> int:
         """Sample of the whole at which the returned audio begins."""
-        return self.given - min(self.given, self._first_known, round(OVERLAP * self.analysis.rate))
+        return self.init_samples - min(
+            self.init_samples, self._first_known, round(RETURNED_OVERLAP_S * self.analysis.rate)
+        )
 
     @property
-    def begins(self) -> int:
+    def first_mel_sample(self) -> int:
         """The same sample counted from the start of `mel`."""
-        return self._first_known - (self.given - self.first)
+        return self._first_known - (self.init_samples - self.first_sample)
 
 
 def plan_outpainting(order: RenderOrder, codec: MelVaeCodec) -> Outpainting | None:
     """Plan the outpainting of an order; None if it has none."""
     if not order.window or order.given is None:
         return None
-    grid = codec.grid
+    layout = codec.latent_layout
     samples = init_samples(order.given)
-    there, wanted = len(samples), round(order.seconds * grid.rate)
-    rows = math.ceil((wanted - there) / grid.row)
-    plan = plan_windows(max(1, there // grid.row), rows, int(order.window * grid.rate) // grid.row)
-    known = codec.encode(_with_mirror(samples, plan[0].known * grid.row, plan[0].rows * grid.row))
+    init_length, total_length = len(samples), round(order.seconds * layout.rate)
+    rows = math.ceil((total_length - init_length) / layout.samples_per_row)
+    plan = plan_windows(
+        max(1, init_length // layout.samples_per_row), rows, int(order.window * layout.rate) // layout.samples_per_row
+    )
+    known = codec.encode(
+        _mirror(samples, plan[0].known * layout.samples_per_row, plan[0].rows * layout.samples_per_row)
+    )
     known = known[:, :, : plan[0].known]
     latents = known.float().expand(len(order.seeds), *known.shape[1:])
-    return Outpainting(latents, plan, there, wanted, grid.factor, codec.analysis)
+    return Outpainting(latents, plan, init_length, total_length, layout.frames_per_row, codec.analysis)
 
 
-def _with_mirror(samples: torch.Tensor, known: int, frames: int) -> torch.Tensor:
+def _mirror(samples: torch.Tensor, known: int, frames: int) -> torch.Tensor:
     """Return the last `known` samples alternating with their mirror image, `frames` in all.
 
     The mirror image comes first where fewer than `known` samples exist.
@@ -288,22 +317,22 @@ def _with_mirror(samples: torch.Tensor, known: int, frames: int) -> torch.Tensor
 
 
 def next_window(
-    extension: Outpainting, randomness: list[torch.Generator], device: torch.device
+    outpainting: Outpainting, generators: list[torch.Generator], device: torch.device
 ) -> tuple[torch.Tensor, InitLatents]:
     """Return the noise of the next window, and its init latents with their mask."""
-    latents = extension.beginning
+    latents = outpainting.init_latents
     _, channels, rows, bands = latents.shape
-    noise = draw_noise((channels, rows, bands), randomness).to(device)
-    kept = extension.kept.expand(1, 1, *latents.shape[2:]).to(device)
-    return noise, InitLatents(latents, 1.0, kept)
+    noise = draw_noise((channels, rows, bands), generators).to(device)
+    preserved = outpainting.preserved_steps.expand(1, 1, *latents.shape[2:]).to(device)
+    return noise, InitLatents(latents, 1.0, preserved)
 
 
-def decode_outpainting(extension: Outpainting, mel: torch.Tensor, codec: MelVaeCodec) -> NDArray[np.float32]:
+def decode_outpainting(outpainting: Outpainting, mel: torch.Tensor, codec: MelVaeCodec) -> NDArray[np.float32]:
     """Decode the waveforms rendered so far, (takes, frames), from shortly before the end of the init audio."""
-    vocoding = codec.vocoding(mel)
-    skipped, last = extension.begins // codec.grid.hop, mel.shape[1]
-    edges = [*range(skipped, last, LONGEST_PIECE), last]
-    pieces = [codec.vocoded(partial(vocoding.piece, start, end)) for start, end in pairwise(edges)]
-    level = match_mel_level(mel[:, skipped:], torch.cat(pieces, dim=1), codec.analysis)
-    made = level.numpy()[:, extension.begins - skipped * codec.grid.hop :]
-    return made[:, : extension.wanted - extension.first]
+    chunked_vocoder = codec.chunked_vocoder(mel)
+    first_frame, end_frame = outpainting.first_mel_sample // codec.latent_layout.hop, mel.shape[1]
+    edges = [*range(first_frame, end_frame, MAX_PIECE_FRAMES), end_frame]
+    pieces = [codec.run_vocoder(partial(chunked_vocoder.vocode_piece, start, end)) for start, end in pairwise(edges)]
+    matched = match_mel_level(mel[:, first_frame:], torch.cat(pieces, dim=1), codec.analysis)
+    waveforms = matched.numpy()[:, outpainting.first_mel_sample - first_frame * codec.latent_layout.hop :]
+    return waveforms[:, : outpainting.total_samples - outpainting.first_sample]

@@ -30,7 +30,7 @@ class SamplingStopped(Exception):
     """The job was cancelled between two steps."""
 
 
-_made: dict[tuple[str, str], Any] = {}
+_schedulers: dict[tuple[str, str], Any] = {}
 
 
 def make_scheduler(name: str, config: dict[str, Any]) -> Any:
@@ -39,20 +39,20 @@ def make_scheduler(name: str, config: dict[str, Any]) -> Any:
     It is a copy of a cached instance: constructing one takes five times as long.
     """
     key = (name, repr(config))
-    if key not in _made:
+    if key not in _schedulers:
         kind, changes = SCHEDULERS[name]
         with torch.inference_mode(False):
-            _made[key] = getattr(diffusers, kind).from_config(config, **changes)
-    return copy.deepcopy(_made[key])
+            _schedulers[key] = getattr(diffusers, kind).from_config(config, **changes)
+    return copy.deepcopy(_schedulers[key])
 
 
-def draw_noise(shape: tuple[int, int, int], randomness: list[torch.Generator]) -> torch.Tensor:
+def draw_noise(shape: tuple[int, int, int], generators: list[torch.Generator]) -> torch.Tensor:
     """Return Gaussian noise of shape (takes, channels, time, bands), each take from its own generator.
 
     It is drawn on the CPU in float32, so that a seed gives the same noise on every device and in every batch. The
     generators are used further by the steps, so that noise added there differs from this noise.
     """
-    return torch.cat([torch.randn((1, *shape), generator=generator) for generator in randomness])
+    return torch.cat([torch.randn((1, *shape), generator=generator) for generator in generators])
 
 
 def resize_noise(noise: torch.Tensor, rows: int, generator: torch.Generator) -> torch.Tensor:
@@ -76,13 +76,13 @@ class InitLatents:
     Attributes:
         latents: The encoded init audio.
         strength: Fraction of the steps that are run, the last ones; 0 to 1.
-        kept: 1 where the init latents are preserved, 0 where they are not; values between preserve them for that
+        preserved: 1 where the init latents are preserved, 0 where they are not; values between preserve them for that
             fraction of the steps.
     """
 
     latents: torch.Tensor
     strength: float
-    kept: torch.Tensor | None = None
+    preserved: torch.Tensor | None = None
 
 
 class SamplerState:
@@ -96,8 +96,8 @@ class SamplerState:
         noise: Unit Gaussian noise, (takes, channels, time, bands), float32, on the model's device.
         steps: Number of steps of a full run.
         eta: DDIM's eta, 0 to 1.
-        randomness: One generator for each take, for schedulers that add noise.
-        beginning: Init latents; None starts from pure noise.
+        generators: One generator for each take, for schedulers that add noise.
+        init_latents: Init latents; None starts from pure noise.
     """
 
     def __init__(
@@ -106,20 +106,22 @@ class SamplerState:
         noise: torch.Tensor,
         steps: int,
         eta: float,
-        randomness: list[torch.Generator],
-        beginning: InitLatents | None = None,
+        generators: list[torch.Generator],
+        init_latents: InitLatents | None = None,
     ) -> None:
         scheduler.set_timesteps(steps)
         self.scheduler = scheduler
         self.noise = noise
-        self.beginning = beginning
-        self._extra = _extra_arguments(scheduler, eta, randomness)
-        self._first = 0 if beginning is None else self._skipped(steps, beginning.strength)
+        self.init_latents = init_latents
+        self._extra = _extra_arguments(scheduler, eta, generators)
+        self._first = 0 if init_latents is None else self._skip_steps(steps, init_latents.strength)
         self._evaluations = self._first
-        self.steps = steps if beginning is None else max(1, round(steps * beginning.strength))
-        self.latents = noise * scheduler.init_noise_sigma if beginning is None else self._noised(beginning)
+        self.steps = steps if init_latents is None else max(1, round(steps * init_latents.strength))
+        self.latents = (
+            noise * scheduler.init_noise_sigma if init_latents is None else self._noise_init_latents(init_latents)
+        )
         self._input = self.latents
-        self._predicted: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+        self._last_evaluation: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
     @property
     def done(self) -> bool:
@@ -146,30 +148,30 @@ class SamplerState:
 
     def advance(self, prediction: torch.Tensor) -> None:
         """Advance to the next noise level with the network's output."""
-        self._predicted = (self._input, prediction, self.timestep)
+        self._last_evaluation = (self._input, prediction, self.timestep)
         self.latents = self.scheduler.step(prediction, self.timestep, self.latents, **self._extra).prev_sample
         self._evaluations += 1
-        if self.beginning is not None and self.beginning.kept is not None:
-            self._keep(self.beginning, self.beginning.kept)
+        if self.init_latents is not None and self.init_latents.preserved is not None:
+            self._restore_preserved(self.init_latents, self.init_latents.preserved)
 
-    def _skipped(self, steps: int, strength: float) -> int:
+    def _skip_steps(self, steps: int, strength: float) -> int:
         """Return the number of evaluations that are skipped at the start, in whole steps."""
         order = int(self.scheduler.order)
-        run = max(1, round(steps * strength))
-        first = max(0, len(self.scheduler.timesteps) - run * order)
+        steps_to_run = max(1, round(steps * strength))
+        first = max(0, len(self.scheduler.timesteps) - steps_to_run * order)
         if hasattr(self.scheduler, "set_begin_index"):  # the others use the timestep only
             self.scheduler.set_begin_index(first)
         return first
 
-    def _noised(self, beginning: InitLatents) -> torch.Tensor:
+    def _noise_init_latents(self, init_latents: InitLatents) -> torch.Tensor:
         """Return the init latents with the noise of the next evaluation."""
-        return self.scheduler.add_noise(beginning.latents, self.noise, self.timestep.reshape(1))
+        return self.scheduler.add_noise(init_latents.latents, self.noise, self.timestep.reshape(1))
 
-    def _keep(self, beginning: InitLatents, kept: torch.Tensor) -> None:
+    def _restore_preserved(self, init_latents: InitLatents, preserved: torch.Tensor) -> None:
         """Restore the preserved init latents at the current noise level (RePaint, arXiv 2201.09865)."""
-        given = beginning.latents if self.done else self._noised(beginning)
+        noised = init_latents.latents if self.done else self._noise_init_latents(init_latents)
         done = (self._evaluations - self._first) / (len(self.scheduler.timesteps) - self._first)
-        self.latents = torch.where(kept >= done, given, self.latents)
+        self.latents = torch.where(preserved >= done, noised, self.latents)
 
     def predict_x0(self) -> torch.Tensor:
         """Return the predicted noise-free latents of the latest evaluation.
@@ -179,21 +181,21 @@ class SamplerState:
         Raises:
             RuntimeError: No evaluation has been run.
         """
-        if self._predicted is None:
+        if self._last_evaluation is None:
             raise RuntimeError("no prediction exists before the first step; run one first")
-        noisy, prediction, timestep = self._predicted
-        kept = self.scheduler.alphas_cumprod[int(timestep)].to(noisy.device)
-        signal, noise = kept.sqrt(), (1 - kept).sqrt()
+        noisy, prediction, timestep = self._last_evaluation
+        alpha_cumprod = self.scheduler.alphas_cumprod[int(timestep)].to(noisy.device)
+        signal, noise = alpha_cumprod.sqrt(), (1 - alpha_cumprod).sqrt()
         if self.scheduler.config.prediction_type == "v_prediction":
             return signal * noisy - noise * prediction
         return (noisy - noise * prediction) / signal
 
 
-def _extra_arguments(scheduler: Any, eta: float, randomness: list[torch.Generator]) -> dict[str, Any]:
+def _extra_arguments(scheduler: Any, eta: float, generators: list[torch.Generator]) -> dict[str, Any]:
     accepted = inspect.signature(scheduler.step).parameters
     extra: dict[str, Any] = {}
     if "eta" in accepted:
         extra["eta"] = eta
     if "generator" in accepted:
-        extra["generator"] = randomness
+        extra["generator"] = generators
     return extra

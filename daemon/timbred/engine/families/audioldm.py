@@ -7,7 +7,7 @@ from diffusers import AudioLDMPipeline
 
 from timbred.engine.compile.compiled_calls import Inputs
 from timbred.engine.diffusion.conditioning import Tensors, average_parts
-from timbred.engine.diffusion.denoiser import DenoiserCall
+from timbred.engine.diffusion.denoiser import DenoiserSignature
 from timbred.engine.families.base import LatentDiffusion
 from timbred.ipc.engine_messages import PromptInputs
 from timbred.models.long_texts import Part
@@ -26,24 +26,24 @@ class AudioLdm(LatentDiffusion):
     """A resident AudioLDM model."""
 
     pipeline_class = AudioLDMPipeline
-    calling = DenoiserCall(3, _inputs, _evaluate)
-    summaries = ("text",)
+    signature = DenoiserSignature(3, _inputs, _evaluate)
+    summary_tensors = ("text",)
 
     @torch.inference_mode()
     def encode(self, words: PromptInputs, guided: bool) -> Tensors:
         """Return the CLAP vector of the prompt as `text`, (rows, dimensions)."""
-        parts, negative = self.parts(words.prompt), self.parts(words.negative)
-        if len(parts) == 1 and (not guided or self._takes_negative(negative)):
+        parts, negative = self.split_text(words.prompt), self.split_text(words.negative)
+        if len(parts) == 1 and (not guided or self._pipeline_fits_negative(negative)):
             return {"text": self.pipeline._encode_prompt(words.prompt, self.device, 1, guided, words.negative)}
-        vectors = [self._vector(negative)] * guided + [self._vector(parts)]
+        vectors = [self._encode_text(negative)] * guided + [self._encode_text(parts)]
         return {"text": torch.cat(vectors)}
 
-    def _takes_negative(self, parts: list[Part]) -> bool:
+    def _pipeline_fits_negative(self, parts: list[Part]) -> bool:
         """Tell if the pipeline reads the whole negative prompt: it truncates it to the length of its vectors."""
         length = int(self.pipeline.text_encoder.config.projection_dim)
         return len(parts) == 1 and len(self.pipeline.tokenizer(parts[0].text).input_ids) <= length
 
-    def _vector(self, parts: list[Part]) -> torch.Tensor:
+    def _encode_text(self, parts: list[Part]) -> torch.Tensor:
         """Return the unit vector of a text."""
         vectors = [self.pipeline._encode_prompt(part.text, self.device, 1, False) for part in parts]
         return torch.nn.functional.normalize(average_parts(vectors, parts), dim=-1)

@@ -14,13 +14,13 @@ from transformers import VitsTokenizer
 from timbred.engine.compile.compiled_calls import Inputs
 from timbred.engine.device import precision_of
 from timbred.engine.diffusion.conditioning import Tensors, average_parts, pad_to, token_factors
-from timbred.engine.diffusion.denoiser import DenoiserCall
+from timbred.engine.diffusion.denoiser import DenoiserSignature
 from timbred.engine.diffusion.generation import Embeddings, RenderedSounds
 from timbred.engine.families.base import LatentDiffusion
 from timbred.ipc.engine_messages import PromptInputs
 from timbred.models.long_texts import Part, Windows, divide, windows_of
 
-TEXT_LENGTHS = (8, 16, 32, 64, 128, 256, 512, 1024)
+COMPILED_TOKEN_COUNTS = (8, 16, 32, 64, 128, 256, 512, 1024)
 """Numbers of tokens that network calls are compiled for."""
 
 
@@ -40,10 +40,10 @@ def _evaluate(unet: Any, *inputs: torch.Tensor) -> torch.Tensor:
     )[0]
 
 
-def _fitted(inputs: Inputs) -> Inputs:
+def _pad_texts(inputs: Inputs) -> Inputs:
     """Pad texts to one of a few lengths with masked tokens."""
     latents, timestep, generated, states, mask = inputs
-    length = next((size for size in TEXT_LENGTHS if size >= states.shape[1]), states.shape[1])
+    length = next((size for size in COMPILED_TOKEN_COUNTS if size >= states.shape[1]), states.shape[1])
     return latents, timestep, generated, pad_to(states, length), pad_to(mask, length)
 
 
@@ -51,8 +51,8 @@ class AudioLdm2(LatentDiffusion):
     """A resident AudioLDM 2 model; the embedded model is one."""
 
     pipeline_class = diffusers.AudioLDM2Pipeline
-    calling = DenoiserCall(5, _inputs, _evaluate, _fitted)
-    summaries = ("generated",)
+    signature = DenoiserSignature(5, _inputs, _evaluate, _pad_texts)
+    summary_tensors = ("generated",)
 
     @cached_property
     def windows(self) -> Windows:
@@ -65,98 +65,98 @@ class AudioLdm2(LatentDiffusion):
     @torch.inference_mode()
     def encode(self, words: PromptInputs, guided: bool) -> Tensors:
         """Return `generated`, `states` and `mask`, each with the rows as its first axis."""
-        parts = self.parts(words.prompt)
-        whole = self._encoded(parts, words) if len(parts) > 1 else None
+        parts = self.split_text(words.prompt)
+        encoded = self._encode_parts(parts, words) if len(parts) > 1 else None
         if not guided:
-            return whole or self._of_pipeline(words.prompt, False, words)
-        if whole is None and self._takes_negative(words):
-            return self._of_pipeline(words.prompt, True, words)
-        whole = whole or self._of_pipeline(words.prompt, False, words)
-        return joined(self._encoded(self.parts(words.negative), words), whole)
+            return encoded or self._encode_by_pipeline(words.prompt, False, words)
+        if encoded is None and self._pipeline_fits_negative(words):
+            return self._encode_by_pipeline(words.prompt, True, words)
+        encoded = encoded or self._encode_by_pipeline(words.prompt, False, words)
+        return join_batch(self._encode_parts(self.split_text(words.negative), words), encoded)
 
-    def _takes_negative(self, words: PromptInputs) -> bool:
+    def _pipeline_fits_negative(self, words: PromptInputs) -> bool:
         """Tell if the pipeline reads the whole negative prompt: it truncates it to the prompt's tokens."""
         second = self.pipeline.tokenizer_2
         if not words.negative or isinstance(second, VitsTokenizer):
-            return len(self.parts(words.negative)) == 1
+            return len(self.split_text(words.negative)) == 1
         return all(window.fits(words.negative) for window in self.windows.prompt) and (
             len(second(words.negative).input_ids) <= len(second(words.prompt).input_ids)
         )
 
-    def _of_pipeline(self, prompt: str, guided: bool, words: PromptInputs) -> Tensors:
+    def _encode_by_pipeline(self, prompt: str, guided: bool, words: PromptInputs) -> Tensors:
         """Return the pipeline's encoding of a text that fits into the encoders' windows."""
         states, mask, generated = self.pipeline.encode_prompt(
             prompt, self.device, 1, guided, words.transcription or None, words.negative
         )
         return {"states": states, "mask": mask, "generated": generated}
 
-    def _encoded(self, parts: list[Part], words: PromptInputs) -> Tensors:
+    def _encode_parts(self, parts: list[Part], words: PromptInputs) -> Tensors:
         """Encode a text in parts: the states of all tokens, and the mean of the vectors generated from each part."""
-        encoded = [self._of_pipeline(part.text, False, words) for part in parts]
-        generated = average_parts([one["generated"] for one in encoded], parts)
+        encoded = [self._encode_by_pipeline(part.text, False, words) for part in parts]
+        generated = average_parts([part_encoding["generated"] for part_encoding in encoded], parts)
         if isinstance(
             self.pipeline.tokenizer_2, VitsTokenizer
         ):  # the second encoder's states belong to the transcription
             return {**encoded[0], "generated": generated}
         return {
-            "states": torch.cat([one["states"] for one in encoded], dim=1),
-            "mask": torch.cat([one["mask"] for one in encoded], dim=1),
+            "states": torch.cat([part_encoding["states"] for part_encoding in encoded], dim=1),
+            "mask": torch.cat([part_encoding["mask"] for part_encoding in encoded], dim=1),
             "generated": generated,
         }
 
     @torch.inference_mode()
-    def weighted(self, words: PromptInputs, guided: bool) -> Tensors:
+    def encode_weighted(self, words: PromptInputs, guided: bool) -> Tensors:
         """Encode a prompt with weighted words: the generated vectors shift, and the T5 states of each word are scaled.
 
         The states of a transcription are unchanged, because the weights refer to the prompt.
         """
-        found = super().weighted(words, guided)
+        encoded = super().encode_weighted(words, guided)
         if isinstance(self.pipeline.tokenizer_2, VitsTokenizer):
-            return found
-        factors = torch.ones(found["states"].shape[1])
-        at = 0
-        for part in self.parts(words.prompt):
+            return encoded
+        factors = torch.ones(encoded["states"].shape[1])
+        position = 0
+        for part in self.split_text(words.prompt):
             offsets = self.pipeline.tokenizer_2(part.text, return_offsets_mapping=True)["offset_mapping"]
-            factors[at : at + len(offsets)] = token_factors(offsets, part.text, words.weights)
-            at += len(offsets)
-        states = found["states"].clone()
+            factors[position : position + len(offsets)] = token_factors(offsets, part.text, words.weights)
+            position += len(offsets)
+        states = encoded["states"].clone()
         states[-1:] *= factors.to(states.device, states.dtype)[None, :, None]  # the prompt's, after the negative ones
-        return {**found, "states": states}
+        return {**encoded, "states": states}
 
     @torch.inference_mode()
-    def hear(self, sounds: RenderedSounds) -> Embeddings:
+    def embed_takes(self, sounds: RenderedSounds) -> Embeddings:
         """Return the embeddings of takes by the model's own CLAP (arXiv 2211.06687)."""
         pipeline = self.pipeline
-        wanted = int(pipeline.feature_extractor.sampling_rate)
-        longest = int(
+        encoder_rate = int(pipeline.feature_extractor.sampling_rate)
+        max_samples = int(
             pipeline.feature_extractor.nb_max_samples
         )  # the feature extractor crops longer audio at a random place
-        heard = [soxr.resample(waveform, sounds.rate, wanted)[:longest] for waveform in sounds.waveforms]
-        features = pipeline.feature_extractor(heard, return_tensors="pt", sampling_rate=wanted).input_features
+        resampled = [soxr.resample(waveform, sounds.rate, encoder_rate)[:max_samples] for waveform in sounds.waveforms]
+        features = pipeline.feature_extractor(resampled, return_tensors="pt", sampling_rate=encoder_rate).input_features
         inputs = features.to(self.device, precision_of(pipeline.text_encoder))
-        found = self.stages.run_stage("words", lambda: pipeline.text_encoder.get_audio_features(input_features=inputs))
-        return Embeddings(unit_vectors(found), weights_digest(pipeline.text_encoder.audio_projection))
+        outputs = self.stages.run_stage("text", lambda: pipeline.text_encoder.get_audio_features(input_features=inputs))
+        return Embeddings(unit_vectors(outputs), weights_digest(pipeline.text_encoder.audio_projection))
 
     @torch.inference_mode()
-    def scores(self, prompt: str, heard: Embeddings) -> list[float]:
+    def score_takes(self, prompt: str, embeddings: Embeddings) -> list[float]:
         """Return the cosine similarity of the prompt and each take."""
         parts = divide(prompt, windows_of((self.pipeline.tokenizer,)))
-        vectors = self.stages.run_stage("words", lambda: [self._direction(part.text) for part in parts])
-        return (heard.vectors @ unit_vectors(average_parts(vectors, parts))[0]).tolist()
+        vectors = self.stages.run_stage("text", lambda: [self._embed_text(part.text) for part in parts])
+        return (embeddings.vectors @ unit_vectors(average_parts(vectors, parts))[0]).tolist()
 
-    def _direction(self, text: str) -> torch.Tensor:
+    def _embed_text(self, text: str) -> torch.Tensor:
         """Return CLAP's unit embedding of a text."""
         inputs = self.pipeline.tokenizer(text, return_tensors="pt", padding=True).to(self.device)
         return torch.from_numpy(unit_vectors(self.pipeline.text_encoder.get_text_features(**inputs)))
 
 
-def joined(negative: Tensors, prompt: Tensors) -> Tensors:
+def join_batch(negative: Tensors, prompt: Tensors) -> Tensors:
     """One batch: the negative prompt's row, then the prompt's, filled up to the same number of tokens."""
     longest = max(negative["states"].shape[1], prompt["states"].shape[1])
-    found = {"generated": torch.cat([negative["generated"], prompt["generated"]])}
+    batch = {"generated": torch.cat([negative["generated"], prompt["generated"]])}
     for name in ("states", "mask"):
-        found[name] = torch.cat([pad_to(one[name], longest) for one in (negative, prompt)])
-    return found
+        batch[name] = torch.cat([pad_to(encoded[name], longest) for encoded in (negative, prompt)])
+    return batch
 
 
 def unit_vectors(outputs: Any) -> NDArray[np.float32]:

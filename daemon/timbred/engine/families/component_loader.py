@@ -26,9 +26,9 @@ from timbred.engine.memory.component_cache import SharedComponents, convert_weig
 from timbred.errors import ModelError, TimbredError, first_line
 from timbred.ipc.socket_folder import atomic_write
 from timbred.models import install
-from timbred.models.checkpoint import NEEDED, WEIGHTED, Checkpoint, inspect, weight_files
+from timbred.models.checkpoint import COMPONENTS_BY_FAMILY, COMPONENTS_WITH_WEIGHTS, Checkpoint, inspect, weight_files
 
-NAMES = {"diffusion_pytorch_model": "diffusion_pytorch_model", "pytorch_model": "model"}
+SAFETENSORS_STEMS = {"diffusion_pytorch_model": "diffusion_pytorch_model", "pytorch_model": "model"}
 
 
 def convert_component(checkpoint: Checkpoint, part: str, name: str) -> Path:
@@ -44,18 +44,18 @@ def convert_component(checkpoint: Checkpoint, part: str, name: str) -> Path:
         try:
             tensors |= torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # the unpickler raises many types
-            raise more_than_tensors(name, folder, error) from error
-    stem = next((new for old, new in NAMES.items() if any(folder.glob(f"{old}*.bin"))), "model")
-    written = _written(tensors, folder / f"{stem}.safetensors")
+            raise unsafe_weights_error(name, folder, error) from error
+    stem = next((new for old, new in SAFETENSORS_STEMS.items() if any(folder.glob(f"{old}*.bin"))), "model")
+    written = _write_tensors(tensors, folder / f"{stem}.safetensors")
     install.add(checkpoint.folder, written)
     return written
 
 
-def _written(tensors: dict[str, torch.Tensor], path: Path) -> Path:
+def _write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> Path:
     """Write a file that appears whole or not at all, and never replaces another."""
-    own = {key: tensor.clone().contiguous() for key, tensor in tensors.items()}  # shared storage can't be saved
+    copied = {key: tensor.clone().contiguous() for key, tensor in tensors.items()}  # shared storage can't be saved
     with atomic_write(path, rename_to_free_name, prefix=".converting-") as hidden:
-        save_file(own, hidden, metadata={"format": "pt"})
+        save_file(copied, hidden, metadata={"format": "pt"})
     return path
 
 
@@ -76,10 +76,10 @@ if __name__ == "__main__":
     sys.exit(main())
 
 
-LOADED_AS: dict[str, str] = {"GPT2Model": "GPT2LMHeadModel"}
+REPLACED_CLASSES: dict[str, str] = {"GPT2Model": "GPT2LMHeadModel"}
 """Replaced classes: published AudioLDM 2 checkpoints name GPT2Model, which can't generate (diffusers issue 12630)."""
 
-_OWN: dict[str, type[Any]] = {
+_LOCAL_CLASSES: dict[str, type[Any]] = {
     "AudioLDM2ProjectionModel": AudioLDM2ProjectionModel,
     "AudioLDM2UNet2DConditionModel": AudioLDM2UNet2DConditionModel,
     "SpectralVocoder": SpectralVocoder,
@@ -98,13 +98,13 @@ def quiet_libraries() -> None:
 
 
 def _class_named(name: str) -> type[Any]:
-    name = LOADED_AS.get(name, name)
-    if name in _OWN:
-        return _OWN[name]
+    name = REPLACED_CLASSES.get(name, name)
+    if name in _LOCAL_CLASSES:
+        return _LOCAL_CLASSES[name]
     return getattr(transformers, name, None) or getattr(diffusers, name)
 
 
-def loaded_as(checkpoint: Checkpoint, part: str) -> str:
+def component_class_name(checkpoint: Checkpoint, part: str) -> str:
     """Return the name of the class that a component is loaded as."""
     return _class_named(checkpoint.classes[part]).__name__
 
@@ -115,7 +115,7 @@ def load_components(
     precision: torch.dtype,
     progress: Callable[[float], None],
     shared: SharedComponents,
-    stays: bool,
+    on_host: bool,
 ) -> dict[str, Any]:
     """Load every component of a pipeline; of the scheduler only its configuration.
 
@@ -125,61 +125,63 @@ def load_components(
         precision: Precision of floating-point weights.
         progress: Called with the fraction of loaded components.
         shared: Components that are already in memory.
-        stays: True if the components run in host memory.
+        on_host: True if the components run in host memory.
 
     Raises:
         ModelError: A component can't be loaded; names it and the reason.
     """
     components: dict[str, Any] = {}
-    parts = NEEDED[checkpoint.family]
+    parts = COMPONENTS_BY_FAMILY[checkpoint.family]
     for done, part in enumerate(parts):
         progress(done / len(parts))
-        components[part] = _load(checkpoint, part, name, precision, shared, stays)
+        components[part] = _load(checkpoint, part, name, precision, shared, on_host)
     progress(1.0)
     return components
 
 
 def _load(
-    checkpoint: Checkpoint, part: str, name: str, precision: torch.dtype, shared: SharedComponents, stays: bool
+    checkpoint: Checkpoint, part: str, name: str, precision: torch.dtype, shared: SharedComponents, on_host: bool
 ) -> Any:
     folder = checkpoint.folder / part
     try:
         if part == "scheduler":
             return diffusers.DDIMScheduler.load_config(str(folder))
         kind = _class_named(checkpoint.classes[part])
-        if part not in WEIGHTED:
+        if part not in COMPONENTS_WITH_WEIGHTS:
             return kind.from_pretrained(str(folder), local_files_only=True)
         files = (folder / "config.json", *weight_files(folder, name, ""))
-        found = shared.find(kind.__name__, files)
-        if found is None:
-            model = _load_weights(kind, files, precision, part in checkpoint.pickled, stays)
-            found = model.eval().requires_grad_(False)
-            shared.add(kind.__name__, files, found)
-        return found
+        component = shared.find(kind.__name__, files)
+        if component is None:
+            model = _load_weights(kind, files, precision, part in checkpoint.pickled, on_host)
+            component = model.eval().requires_grad_(False)
+            shared.add(kind.__name__, files, component)
+        return component
     except pickle.UnpicklingError as error:
-        raise more_than_tensors(name, folder, error) from error
+        raise unsafe_weights_error(name, folder, error) from error
     except Exception as error:  # the libraries' loaders raise any type; this error names the component
         if "weights_only" in str(error) or "Weights only" in str(error):
-            raise more_than_tensors(name, folder, error) from error
+            raise unsafe_weights_error(name, folder, error) from error
         raise ModelError(f"{name}: {folder} can't be loaded: {type(error).__name__}: {first_line(error)}") from error
 
 
-def _load_weights(kind: type[Any], files: tuple[Path, ...], precision: torch.dtype, pickled: bool, stays: bool) -> Any:
+def _load_weights(
+    kind: type[Any], files: tuple[Path, ...], precision: torch.dtype, pickled: bool, on_host: bool
+) -> Any:
     """Load a component's weights in float32, and convert them to `precision`.
 
     `use_safetensors` is explicit, so that a pickled file is read only where no other exists, with `weights_only`. The
     libraries make the dtype they are given the default of the whole process during a load, hence float32.
     """
     name = "torch_dtype" if issubclass(kind, diffusers.ModelMixin) else "dtype"
-    where = {"local_files_only": True, "use_safetensors": not pickled}
+    load_options = {"local_files_only": True, "use_safetensors": not pickled}
     read_into_page_cache(files)
-    model = kind.from_pretrained(str(files[0].parent), **where, **{name: torch.float32})
-    too_small = getattr(kind, "_keep_in_fp32_modules", None) or () if precision is torch.float16 else ()
-    convert_weights(model, precision, frozenset(too_small), files, stays)
+    model = kind.from_pretrained(str(files[0].parent), **load_options, **{name: torch.float32})
+    float32_names = getattr(kind, "_keep_in_fp32_modules", None) or () if precision is torch.float16 else ()
+    convert_weights(model, precision, frozenset(float32_names), files, on_host)
     return model
 
 
-def more_than_tensors(name: str, folder: Path, error: Exception) -> ModelError:
+def unsafe_weights_error(name: str, folder: Path, error: Exception) -> ModelError:
     """Return the error for weights that would run code when opened."""
     return ModelError(
         f"{name}: the weights in {folder} contain more than tensors and were not opened ({first_line(error)}); "

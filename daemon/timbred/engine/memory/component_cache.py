@@ -17,7 +17,7 @@ import torch
 
 _READ_BLOCK_BYTES = 1 << 26
 _RELEASE_BLOCK_BYTES = 1 << 24
-_MAPS = Path("/proc/self/maps")
+_MAPS_FILE = Path("/proc/self/maps")
 
 
 def read_into_page_cache(files: Sequence[Path]) -> None:
@@ -30,42 +30,45 @@ def read_into_page_cache(files: Sequence[Path]) -> None:
 
 
 def convert_weights(
-    module: torch.nn.Module, precision: torch.dtype, kept: frozenset[str], files: Sequence[Path], stays: bool
+    module: torch.nn.Module,
+    precision: torch.dtype,
+    unconverted_names: frozenset[str],
+    files: Sequence[Path],
+    on_host: bool,
 ) -> None:
     """Convert a module's floating-point weights to a precision, and detach them from their files where needed.
 
     Args:
         module: A module whose tensors are views of mapped files.
         precision: Target dtype.
-        kept: Names; weights with one of them in their path keep their dtype.
+        unconverted_names: Names; weights with one of them in their path keep their dtype.
         files: The mapped files.
-        stays: True if the module stays in host memory: views of the right dtype are kept, and their pages are
-            loaded. False
-        if it moves to a device: nothing stays a view.
+        on_host: True if the module stays in host memory: views of the right dtype are kept, and their pages are
+            loaded. False if it moves to a device: nothing stays a view.
     """
     views: list[torch.Tensor] = []
 
-    def settled(path: str, tensor: torch.Tensor) -> torch.Tensor:
-        as_it_is = not tensor.is_floating_point() or not kept.isdisjoint(path.split("."))
-        wanted = tensor.dtype if as_it_is else precision
-        if stays and tensor.dtype == wanted:
-            _touch(tensor)
+    def convert(path: str, tensor: torch.Tensor) -> torch.Tensor:
+        unconverted = not tensor.is_floating_point() or not unconverted_names.isdisjoint(path.split("."))
+        target_dtype = tensor.dtype if unconverted else precision
+        if on_host and tensor.dtype == target_dtype:
+            _load_pages(tensor)
             return tensor
         views.append(tensor)
-        return tensor.to(wanted, copy=True)
+        return tensor.to(target_dtype, copy=True)
 
     for path, parameter in module.named_parameters():
-        parameter.data = settled(path, parameter.data)
+        parameter.data = convert(path, parameter.data)
     for path, buffer in tuple(module.named_buffers(remove_duplicate=False)):
         owner, _, name = path.rpartition(".")
         setattr(
-            module.get_submodule(owner), name, settled(path, buffer)
+            module.get_submodule(owner), name, convert(path, buffer)
         )  # assigning .data of a view would keep the base tensor
-    if not stays:
+    if not on_host:
         release_pages(views, files)
 
 
-def _touch(tensor: torch.Tensor) -> None:
+def _load_pages(tensor: torch.Tensor) -> None:
     """Read one element of each page without the GIL, so that no thread that holds it waits for the page."""
     if tensor.is_contiguous():
         tensor.view(-1)[:: max(1, mmap.PAGESIZE // tensor.element_size())].count_nonzero()
@@ -81,16 +84,16 @@ def release_pages(views: Sequence[torch.Tensor], files: Sequence[Path]) -> None:
     advise = ctypes.CDLL(None, use_errno=True).madvise  # ctypes releases the GIL
     advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     addresses = [view.data_ptr() for view in views]
-    for first, end in _mapped({str(path.resolve()) for path in files}):
+    for first, end in _mapped_ranges({str(path.resolve()) for path in files}):
         if not any(first <= address < end for address in addresses):
             continue  # mapped by another model
-        for place in range(first, end, _RELEASE_BLOCK_BYTES):
-            advise(place, min(_RELEASE_BLOCK_BYTES, end - place), mmap.MADV_DONTNEED)
+        for address in range(first, end, _RELEASE_BLOCK_BYTES):
+            advise(address, min(_RELEASE_BLOCK_BYTES, end - address), mmap.MADV_DONTNEED)
 
 
-def _mapped(paths: set[str]) -> Iterator[tuple[int, int]]:
+def _mapped_ranges(paths: set[str]) -> Iterator[tuple[int, int]]:
     """Yield the address ranges at which files are mapped: first, and one past the last."""
-    for line in _MAPS.read_text("utf-8", errors="surrogateescape").splitlines():
+    for line in _MAPS_FILE.read_text("utf-8", errors="surrogateescape").splitlines():
         addresses, _, rest = line.partition(" ")
         _, slash, path = rest.partition("/")
         if slash + path in paths:
@@ -111,7 +114,7 @@ class SharedComponents:
     """Components in memory, by the content of their files; holds weak references only."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[object, ...], list[_SharedEntry]] = {}
+        self._entries: dict[tuple[object, ...], list[_SharedEntry]] = {}
         self._digests: dict[tuple[object, ...], bytes] = {}
 
     def find(self, kind: str, files: tuple[Path, ...]) -> torch.nn.Module | None:
@@ -119,28 +122,30 @@ class SharedComponents:
 
         Contents are compared only where class and sizes agree.
         """
-        for held in self._held.get(_key(kind, files), []):
-            component = held.component()
-            if component is not None and (held.files == files or self._digest(held.files) == self._digest(files)):
+        for entry in self._entries.get(_key(kind, files), []):
+            component = entry.component()
+            if component is not None and (entry.files == files or self._digest(entry.files) == self._digest(files)):
                 return component
         return None
 
     def files(self, components: Sequence[torch.nn.Module]) -> list[Path]:
         """Return the files that these components were loaded from."""
-        wanted = {id(component) for component in components}
-        held = [one for group in self._held.values() for one in group if id(one.component()) in wanted]
-        return [file for one in held for file in one.files]
+        component_ids = {id(component) for component in components}
+        entries = [
+            entry for group in self._entries.values() for entry in group if id(entry.component()) in component_ids
+        ]
+        return [file for entry in entries for file in entry.files]
 
     def add(self, kind: str, files: tuple[Path, ...], component: torch.nn.Module) -> None:
         """Register a component for as long as a model holds it."""
-        group = self._held.setdefault(_key(kind, files), [])
-        group[:] = [held for held in group if held.component() is not None]
+        group = self._entries.setdefault(_key(kind, files), [])
+        group[:] = [entry for entry in group if entry.component() is not None]
         group.append(_SharedEntry(files, weakref.ref(component)))
 
     def _digest(self, files: tuple[Path, ...]) -> bytes:
         """Return the digest of files; they are read once until they change."""
-        found = [(file, file.stat()) for file in files]
-        key = tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in found)
+        stats = [(file, file.stat()) for file in files]
+        key = tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats)
         if key not in self._digests:
             self._digests[key] = _digest(files)
         return self._digests[key]

@@ -21,35 +21,37 @@ class Resident:
     """A model in memory: its bytes, its last use, and True if a job is using it."""
 
     name: str
-    memory: int
+    size_bytes: int
     last_used: float
     in_use: bool
 
 
-def to_evict(residents: Sequence[Resident], needed: int, budget: int) -> list[str]:
-    """Return the models to drop so that `needed` bytes fit into `budget`: least recently used first, none in use.
+def choose_evicted(residents: Sequence[Resident], needed_bytes: int, budget_bytes: int) -> list[str]:
+    """Return the models to drop so that `needed_bytes` fit into `budget_bytes`.
+
+    The least recently used comes first; none in use is dropped.
 
     If that is not enough, all idle models are returned; the device decides if the rest suffices.
 
     >>> old, new = Resident("old", 6, 1.0, False), Resident("new", 6, 2.0, False)
-    >>> to_evict([new, old], 4, 12)
+    >>> choose_evicted([new, old], 4, 12)
     ['old']
-    >>> to_evict([new, old], 4, 16)
+    >>> choose_evicted([new, old], 4, 16)
     []
     """
-    occupied = sum(resident.memory for resident in residents)
-    leaving: list[str] = []
-    for resident in sorted((one for one in residents if not one.in_use), key=lambda one: one.last_used):
-        if occupied + needed <= budget:
+    occupied_bytes = sum(resident.size_bytes for resident in residents)
+    evicted: list[str] = []
+    for resident in sorted((idle for idle in residents if not idle.in_use), key=lambda model: model.last_used):
+        if occupied_bytes + needed_bytes <= budget_bytes:
             break
-        leaving.append(resident.name)
-        occupied -= resident.memory
-    return leaving
+        evicted.append(resident.name)
+        occupied_bytes -= resident.size_bytes
+    return evicted
 
 
 log = logging.getLogger("timbred.engine.memory")
 
-HOME = torch.device("cpu")
+HOST_DEVICE = torch.device("cpu")
 
 
 @dataclass(eq=False)
@@ -57,9 +59,9 @@ class _PlacedPart:
     """A component, its bytes, and its place."""
 
     module: torch.nn.Module
-    size: int
-    here: bool = False
-    coming: bool = False
+    size_bytes: int
+    on_device: bool = False
+    arriving: bool = False
     last_used: float = 0.0
 
 
@@ -70,40 +72,40 @@ class DeviceMemory:
 
     Args:
         device: The compute device.
-        budget: Bytes that components may fill on it.
+        budget_bytes: Bytes that components may fill on it.
     """
 
-    def __init__(self, device: torch.device, budget: int) -> None:
+    def __init__(self, device: torch.device, budget_bytes: int) -> None:
         self.device = device
-        self.budget = budget
-        self.moves = 0
+        self.budget_bytes = budget_bytes
+        self.move_count = 0
         self._parts: dict[int, _PlacedPart] = {}
-        self._moved: dict[int, list[Callable[[], None]]] = {}
+        self._move_callbacks: dict[int, list[Callable[[], None]]] = {}
         self._lock = threading.RLock()
 
     @property
-    def used(self) -> int:
+    def used_bytes(self) -> int:
         """Bytes of the components on the device."""
         with self._lock:
-            return sum(part.size for part in self._parts.values() if part.here or part.coming)
+            return sum(part.size_bytes for part in self._parts.values() if part.on_device or part.arriving)
 
     @property
-    def held(self) -> int:
+    def total_bytes(self) -> int:
         """Bytes of all components, on the device or in host memory."""
         with self._lock:
-            return sum(part.size for part in self._parts.values())
+            return sum(part.size_bytes for part in self._parts.values())
 
-    def on_move(self, module: torch.nn.Module, tell: Callable[[], None]) -> None:
-        """Call `tell` whenever this component has moved."""
+    def on_move(self, module: torch.nn.Module, callback: Callable[[], None]) -> None:
+        """Call `callback` whenever this component has moved."""
         with self._lock:
-            told = self._moved.setdefault(id(module), [])
-            if tell not in told:
-                told.append(tell)
+            callbacks = self._move_callbacks.setdefault(id(module), [])
+            if callback not in callbacks:
+                callbacks.append(callback)
 
-    def size(self, module: torch.nn.Module) -> int:
+    def size_bytes(self, module: torch.nn.Module) -> int:
         """Return the bytes of a registered component."""
         with self._lock:
-            return self._parts[id(module)].size
+            return self._parts[id(module)].size_bytes
 
     def add(self, modules: Sequence[torch.nn.Module]) -> None:
         """Register a model's components, and move those to the device that fit beside all others."""
@@ -113,8 +115,8 @@ class DeviceMemory:
             size = 0 if known else count_module_bytes(module)
             with self._lock:
                 part = self._parts.setdefault(id(module), _PlacedPart(module, size))
-                part.coming = not part.here and self.used + part.size <= self.budget
-            if part.coming:
+                part.arriving = not part.on_device and self.used_bytes + part.size_bytes <= self.budget_bytes
+            if part.arriving:
                 self._move_to_device(part)
 
     def drop(self, modules: Sequence[torch.nn.Module]) -> None:
@@ -122,72 +124,74 @@ class DeviceMemory:
         with self._lock:
             for module in modules:
                 self._parts.pop(id(module), None)
-                self._moved.pop(id(module), None)
+                self._move_callbacks.pop(id(module), None)
 
     def ensure_on_device(self, modules: Sequence[torch.nn.Module]) -> None:
         """Move these components to the device, and the least recently used others off it to make room."""
         with self._lock:
             parts = [self._parts[id(module)] for module in modules if id(module) in self._parts]
-            missing = [part for part in parts if not part.here]
+            missing = [part for part in parts if not part.on_device]
             if missing:
-                self._make_room(parts, sum(part.size for part in missing))
+                self._make_room(parts, sum(part.size_bytes for part in missing))
             for part in parts:
                 part.last_used = time.monotonic()
                 self._move_to_device(part)
 
-    def clear(self, staying: Sequence[torch.nn.Module]) -> bool:
+    def move_others_to_host(self, kept_modules: Sequence[torch.nn.Module]) -> bool:
         """Move all other components to host memory; returns False if there were none."""
-        kept = {id(module) for module in staying}
+        kept_ids = {id(module) for module in kept_modules}
         with self._lock:
-            leaving = [part for key, part in self._parts.items() if part.here and key not in kept]
-            for part in leaving:
+            moved_parts = [part for key, part in self._parts.items() if part.on_device and key not in kept_ids]
+            for part in moved_parts:
                 self._move_to_host(part)
-        return bool(leaving)
+        return bool(moved_parts)
 
-    def _make_room(self, staying: list[_PlacedPart], needed: int) -> None:
-        here = {str(key): part for key, part in self._parts.items() if part.here}
-        seen = [Resident(name, part.size, part.last_used, part in staying) for name, part in here.items()]
-        for name in to_evict(seen, needed, self.budget):
-            self._move_to_host(here[name])
+    def _make_room(self, kept_parts: list[_PlacedPart], needed_bytes: int) -> None:
+        parts = {str(key): part for key, part in self._parts.items() if part.on_device}
+        residents = [
+            Resident(name, part.size_bytes, part.last_used, part in kept_parts) for name, part in parts.items()
+        ]
+        for name in choose_evicted(residents, needed_bytes, self.budget_bytes):
+            self._move_to_host(parts[name])
 
     def _move_to_device(self, part: _PlacedPart) -> None:
-        if not part.here:
+        if not part.on_device:
             self._move(part, self.device)
-            part.here = True
-        part.coming = False
+            part.on_device = True
+        part.arriving = False
 
     def _move_to_host(self, part: _PlacedPart) -> None:
         log.info("%s was moved to host memory", type(part.module).__name__)
-        self._move(part, HOME)
-        part.here = False
+        self._move(part, HOST_DEVICE)
+        part.on_device = False
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _move(self, part: _PlacedPart, device: torch.device) -> None:
         with torch.inference_mode(False):
             part.module.to(device)
-        self.moves += 1
-        for tell in tuple(self._moved.get(id(part.module), ())):
-            tell()
+        self.move_count += 1
+        for callback in tuple(self._move_callbacks.get(id(part.module), ())):
+            callback()
 
 
 Result = TypeVar("Result")
 
 STAGES = {
-    "network": ("unet",),
-    "sound": ("vae", "vocoder"),
-    "words": ("text_encoder", "text_encoder_2", "projection_model", "language_model"),
+    "denoiser": ("unet",),
+    "codec": ("vae", "vocoder"),
+    "text": ("text_encoder", "text_encoder_2", "projection_model", "language_model"),
 }
 """Components of each stage of a model; only one stage must be on the device at once. Most important stage first."""
 
 
 class ModelStages:
-    """A model's components with weights, by stage; `workshop` holds compiled calls of them."""
+    """A model's components with weights, by stage; `compile_queue` holds compiled calls of them."""
 
-    workshop: CompileQueue
+    compile_queue: CompileQueue
 
-    def __init__(self, components: dict[str, Any], places: DeviceMemory) -> None:
-        self.places = places
+    def __init__(self, components: dict[str, Any], device_memory: DeviceMemory) -> None:
+        self.device_memory = device_memory
         self.parts: dict[str, list[torch.nn.Module]] = {
             stage: [components[name] for name in names if isinstance(components.get(name), torch.nn.Module)]
             for stage, names in STAGES.items()
@@ -212,16 +216,18 @@ class ModelStages:
 
         Out of memory, the work is retried without compiled calls, then with all other components moved off the device.
         """
-        self.places.ensure_on_device(self.parts[stage])
-        ways_out = iter((self._drop_compiled_calls, partial(self.places.clear, self.parts[stage])))
+        self.device_memory.ensure_on_device(self.parts[stage])
+        fallbacks = iter(
+            (self._drop_compiled_calls, partial(self.device_memory.move_others_to_host, self.parts[stage]))
+        )
         while True:
             try:
                 return work()
             except Exception as error:
-                if not is_out_of_memory(error) or not any(way_out() for way_out in ways_out):
+                if not is_out_of_memory(error) or not any(fallback() for fallback in fallbacks):
                     raise
                 log.warning("out of memory (%s); only the components of the %s stage stay on the device", error, stage)
 
     def _drop_compiled_calls(self) -> bool:
         """Drop all compiled calls; returns False if there were none."""
-        return self.workshop.free_bytes(sys.maxsize)
+        return self.compile_queue.free_bytes(sys.maxsize)

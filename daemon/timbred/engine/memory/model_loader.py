@@ -25,56 +25,56 @@ log = logging.getLogger("timbred.engine.memory")
 class _FreeTask:
     """Modules with their owners, the files they came from, and a callback."""
 
-    whole: list[object]
+    owners: list[object]
     modules: list[torch.nn.Module]
     files: list[Path]
-    then: Callable[[], None]
+    callback: Callable[[], None]
 
 
 class DeferredFree:
     """Frees memory in a background thread in the order of submission.
 
     Args:
-        freed: Called in the thread after each model.
+        on_freed: Called in the thread after each model.
     """
 
-    def __init__(self, freed: Callable[[], None]) -> None:
-        self._freed = freed
+    def __init__(self, on_freed: Callable[[], None]) -> None:
+        self._on_freed = on_freed
         self._tasks: queue.SimpleQueue[_FreeTask] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="releasing", daemon=True).start()
+        threading.Thread(target=self._run, name="deferred-free", daemon=True).start()
 
     def release(
-        self, whole: list[object], modules: list[torch.nn.Module], files: list[Path], then: Callable[[], None]
+        self, owners: list[object], modules: list[torch.nn.Module], files: list[Path], callback: Callable[[], None]
     ) -> None:
         """Free modules that were loaded from `files`, and first their owners.
 
-        Both lists are emptied, so that the caller keeps no reference. `then` is called in the thread.
+        Both lists are emptied, so that the caller keeps no reference. `callback` is called in the thread.
         """
-        self._tasks.put(_FreeTask(whole[:], modules[:], files, then))
-        whole.clear()
+        self._tasks.put(_FreeTask(owners[:], modules[:], files, callback))
+        owners.clear()
         modules.clear()
 
-    def after(self, then: Callable[[], None]) -> None:
-        """Call `then` in the thread once everything submitted before is free."""
-        self._tasks.put(_FreeTask([], [], [], then))
+    def call_after(self, callback: Callable[[], None]) -> None:
+        """Call `callback` in the thread once everything submitted before is free."""
+        self._tasks.put(_FreeTask([], [], [], callback))
 
     def _run(self) -> None:
         while True:
             task = self._tasks.get()
             try:
-                if task.whole:
-                    _let_go(task)
-                    self._freed()
+                if task.owners:
+                    _free(task)
+                    self._on_freed()
             except Exception:  # loads that wait for the memory must not block forever
                 log.exception("memory could not be freed in pieces")
-            task.then()
+            task.callback()
 
 
-def _let_go(task: _FreeTask) -> None:
+def _free(task: _FreeTask) -> None:
     """Free the owners, then one module after the other, so that other threads run in between."""
     release_pages([weight.data for module in task.modules for weight in module.parameters()], task.files)
     parts = [part for module in task.modules for part in module.modules()]
-    task.whole.clear()
+    task.owners.clear()
     task.modules.clear()
     while parts:
         parts.pop()
@@ -82,7 +82,7 @@ def _let_go(task: _FreeTask) -> None:
 
 Model = TypeVar("Model")
 
-NORMAL = 1
+UNREQUESTED_LOAD_RANK = 1
 """Rank of a load that no job waits for."""
 
 
@@ -106,7 +106,7 @@ class _Load:
 
 
 @dataclass
-class _Turns:
+class _LoadQueue:
     """The loads in progress: the most urgent one runs, the others wait."""
 
     loads: dict[str, _Load] = field(default_factory=dict[str, _Load])
@@ -114,7 +114,7 @@ class _Turns:
 
     def first(self) -> _Load:
         """Return the most urgent load."""
-        return min(self.loads.values(), key=lambda one: (one.rank, one.number))
+        return min(self.loads.values(), key=lambda load: (load.rank, load.number))
 
     def await_turn(self, load: _Load) -> None:
         """Block until this load is the most urgent one."""
@@ -129,56 +129,57 @@ class Loader(Generic[Model]):
 
     Args:
         load: Loads a model, in a thread; reports its progress, 0 to 1, between components.
-        ended: Called in that thread with each result, in order, before any other load continues; may call `want`,
-            must not
-        wait for another load.
+        on_result: Called in that thread with each result, in order, before any other load continues; may
+            call `request_load`, must not wait for another load.
     """
 
     def __init__(
-        self, load: Callable[[ModelSource, Callable[[float], None]], Model], ended: Callable[[LoadResult[Model]], None]
+        self,
+        load: Callable[[ModelSource, Callable[[float], None]], Model],
+        on_result: Callable[[LoadResult[Model]], None],
     ) -> None:
         self._load = load
-        self._ended = ended
-        self._turns = _Turns()
+        self._on_result = on_result
+        self._load_queue = _LoadQueue()
         self._numbers = count()
 
-    def want(self, source: ModelSource, rank: int = NORMAL) -> None:
+    def request_load(self, source: ModelSource, rank: int = UNREQUESTED_LOAD_RANK) -> None:
         """Load a model unless that is in progress; `rank` 0 is the most urgent."""
-        with self._turns.changed:
-            load = self._turns.loads.get(source.name)
+        with self._load_queue.changed:
+            load = self._load_queue.loads.get(source.name)
             if load is not None:
                 load.rank = min(load.rank, rank)
             else:
-                load = self._turns.loads[source.name] = _Load(source, next(self._numbers), rank)
+                load = self._load_queue.loads[source.name] = _Load(source, next(self._numbers), rank)
                 threading.Thread(target=self._run, args=(load,), name=f"load-{source.name}", daemon=True).start()
-            self._turns.changed.notify_all()
+            self._load_queue.changed.notify_all()
 
     @property
     def is_busy(self) -> bool:
         """True while any model is being loaded."""
-        return bool(self._turns.loads)
+        return bool(self._load_queue.loads)
 
     def progress(self, name: str) -> float | None:
         """Return a load's progress, 0 to 1; None when the model is not being loaded."""
-        load = self._turns.loads.get(name)
+        load = self._load_queue.loads.get(name)
         return None if load is None else load.progress
 
     def _run(self, load: _Load) -> None:
-        self._turns.await_turn(load)
+        self._load_queue.await_turn(load)
         result = self._result(load)
-        with self._turns.changed:
-            del self._turns.loads[load.source.name]
+        with self._load_queue.changed:
+            del self._load_queue.loads[load.source.name]
             try:
-                self._ended(result)
+                self._on_result(result)
             finally:
-                self._turns.changed.notify_all()
+                self._load_queue.changed.notify_all()
 
     def _result(self, load: _Load) -> LoadResult[Model]:
-        def told(fraction: float) -> None:
+        def report_progress(fraction: float) -> None:
             load.progress = fraction
-            self._turns.await_turn(load)
+            self._load_queue.await_turn(load)
 
         try:
-            return LoadResult(load.source, self._load(load.source, told), None)
+            return LoadResult(load.source, self._load(load.source, report_progress), None)
         except Exception as error:  # noqa: BLE001  returned in the result
             return LoadResult(load.source, None, error)
