@@ -28,7 +28,7 @@ WRITERS = {
         "import torch\n"
         "from timbred.engine.families import component_loader as conversion\n"
         "conversion.save_file = lambda _own, path, metadata: wait(path)\n"
-        "conversion._written({'a': torch.zeros(1)}, folder / 'model.safetensors')\n"
+        "conversion._write_tensors({'a': torch.zeros(1)}, folder / 'model.safetensors')\n"
     ),
     "compiled call": (
         "from types import SimpleNamespace\n"

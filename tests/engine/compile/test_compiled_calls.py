@@ -64,13 +64,13 @@ def test_packed_weights_give_the_same_sound(
 ):
     folder: Path = request.getfixturevalue(family)
     plain, fast = load(folder), load(folder)
-    workshop = CompileQueue("auto", CPU, tmp_path)
-    fast.use_compile_queue(workshop)
+    compile_queue = CompileQueue("auto", CPU, tmp_path)
+    fast.use_compile_queue(compile_queue)
     wanted = order(guidance=guidance)
     for _ in range(TIMES):
         ours(fast, wanted)
-    workshop.wait()
-    assert workshop.counts.packed == 1
+    compile_queue.wait()
+    assert compile_queue.counts.packed == 1
     only_fast(fast, monkeypatch)
     for prompt in ("a kick drum", "heavy rain"):  # of other lengths, but filled up to the same
         one = order(guidance=guidance, words=PromptInputs(prompt=prompt))
@@ -81,13 +81,13 @@ def test_packed_weights_give_the_same_sound(
 
 def test_the_decoder_is_packed_too(audioldm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     model = load(audioldm2)
-    workshop = CompileQueue("auto", CPU, tmp_path)
-    model.use_compile_queue(workshop)
+    compile_queue = CompileQueue("auto", CPU, tmp_path)
+    model.use_compile_queue(compile_queue)
     latents = torch.randn((1, *model.latent_layout.shape(0.5)))
     expected = model.codec.decode(latents)
     for _ in range(CALLS_BEFORE_COMPILING):
         model.codec.decode(latents)
-    workshop.wait()
+    compile_queue.wait()
     monkeypatch.setattr(model.codec.compiled_calls, "call_plain", forbidden)
     assert np.abs(model.codec.decode(latents) - expected).max() < 1e-4
 
@@ -102,11 +102,11 @@ def test_pocket_is_one_that_can_be_packed():
 
 def test_exact_goes_the_plain_way(audioldm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     model = load(audioldm)
-    workshop = CompileQueue("auto", CPU, tmp_path)
-    model.use_compile_queue(workshop)
+    compile_queue = CompileQueue("auto", CPU, tmp_path)
+    model.use_compile_queue(compile_queue)
     for _ in range(TIMES):
         ours(model, order())
-    workshop.wait()
+    compile_queue.wait()
     only_fast(model, monkeypatch)
     torch.use_deterministic_algorithms(True)
     try:
@@ -120,16 +120,16 @@ def test_shapes_of_earlier_runs_are_prepared_before_they_are_asked_for(
     audioldm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     first = load(audioldm)
-    workshop = CompileQueue("auto", CPU, tmp_path)
-    first.use_compile_queue(workshop)
+    compile_queue = CompileQueue("auto", CPU, tmp_path)
+    first.use_compile_queue(compile_queue)
     for _ in range(TIMES):
         ours(first, order())
-    workshop.wait()
+    compile_queue.wait()
     again = load(audioldm)
-    workshop = CompileQueue("auto", CPU, tmp_path)
-    again.use_compile_queue(workshop)
-    workshop.wait()
-    assert workshop.counts.packed == 1
+    compile_queue = CompileQueue("auto", CPU, tmp_path)
+    again.use_compile_queue(compile_queue)
+    compile_queue.wait()
+    assert compile_queue.counts.packed == 1
     only_fast(again, monkeypatch)
     assert np.isfinite(ours(again, order())).all()
 
@@ -158,22 +158,22 @@ def test_a_precision_is_read_from_the_weights():
 
 def test_nothing_is_prepared_when_it_is_off(audioldm: Path, tmp_path: Path):
     model = load(audioldm)
-    workshop = CompileQueue("off", CPU, tmp_path)
-    model.use_compile_queue(workshop)
+    compile_queue = CompileQueue("off", CPU, tmp_path)
+    model.use_compile_queue(compile_queue)
     for _ in range(TIMES):
         ours(model, order())
-    workshop.wait()
-    assert workshop.counts == compiled_calls.CallCounts()
+    compile_queue.wait()
+    assert compile_queue.counts == compiled_calls.CallCounts()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_moved_weights_are_never_used_from_their_old_place(audioldm: Path, tmp_path: Path):
     model = load(audioldm)
-    workshop = CompileQueue("auto", CPU, tmp_path)
-    model.use_compile_queue(workshop)
+    compile_queue = CompileQueue("auto", CPU, tmp_path)
+    model.use_compile_queue(compile_queue)
     for _ in range(TIMES):
         ours(model, order())
-    workshop.wait()
+    compile_queue.wait()
     before = ours(model, order())
     with torch.no_grad():
         for weight in model.pipeline.unet.parameters():
@@ -184,12 +184,12 @@ def test_moved_weights_are_never_used_from_their_old_place(audioldm: Path, tmp_p
 
 def test_at_a_start_only_the_latest_shape_is_packed(audioldm: Path, tmp_path: Path):
     """The others would take the steps' time for what may never come."""
-    model, workshop = load(audioldm), CompileQueue("auto", CPU, tmp_path)
-    model.use_compile_queue(workshop)
+    model, compile_queue = load(audioldm), CompileQueue("auto", CPU, tmp_path)
+    model.use_compile_queue(compile_queue)
     for seconds in (0.3, 0.6):
         for _ in range(TIMES):
             ours(model, order(seconds=seconds))
-        workshop.wait()
+        compile_queue.wait()
     assert model.denoiser.compiled_calls.ready_count == 2
     again, another = load(audioldm), CompileQueue("auto", CPU, tmp_path)
     again.use_compile_queue(another)
@@ -220,24 +220,24 @@ class Small(torch.nn.Module):
         return torch.nn.functional.silu(self.convolution(given)) * 2
 
 
-def small_calls(workshop: CompileQueue) -> CompiledCalls:
-    return CompiledCalls(Small.__call__, Small().eval(), workshop)
+def small_calls(compile_queue: CompileQueue) -> CompiledCalls:
+    return CompiledCalls(Small.__call__, Small().eval(), compile_queue)
 
 
 COMPILES = """
 import json, pathlib, sys, torch
 from dataclasses import asdict
 from tests.engine.compile.test_compiled_calls import CALLS_BEFORE_COMPILING, CompileQueue, small_calls
-workshop = CompileQueue("on", torch.device("cpu"), pathlib.Path(sys.argv[1]))
-calls, given = small_calls(workshop), torch.ones(2, 4, 6, 6)
-calls.recall()
-workshop.wait()
-ready = [calls.ready]
+compile_queue = CompileQueue("on", torch.device("cpu"), pathlib.Path(sys.argv[1]))
+calls, given = small_calls(compile_queue), torch.ones(2, 4, 6, 6)
+calls.request_earlier_shapes()
+compile_queue.wait()
+ready = [calls.ready_count]
 for _ in range(CALLS_BEFORE_COMPILING):
     calls(given)
-workshop.wait()
-difference = float((calls(given) - calls.plain(given)).abs().max())
-print(json.dumps([asdict(workshop.counts), [*ready, calls.ready], difference]))
+compile_queue.wait()
+difference = float((calls(given) - calls.call_plain(given)).abs().max())
+print(json.dumps([asdict(compile_queue.counts), [*ready, calls.ready_count], difference]))
 """
 
 
@@ -271,28 +271,28 @@ def test_without_a_compiler_the_plain_call_goes_on(tmp_path: Path):
 
 
 def test_damaged_files_in_the_cache_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    shelf = CompileCache(tmp_path)
+    disk_cache = CompileCache(tmp_path)
     shapes = (Shape((2, 4), "float32"),)
-    shelf.record_shapes(shapes)
+    disk_cache.record_shapes(shapes)
     compiled = next(tmp_path.glob("*.json")).with_suffix(".compiled")
     (tmp_path / "other.json").write_text('[{"size": "?", "kind": "float32"}]')
     (tmp_path / "more.json").write_text('[{"size": [1], "kind": "os"}]')
-    assert shelf.recorded_shapes(8) == [shapes]
+    assert disk_cache.recorded_shapes(8) == [shapes]
     compiled.write_bytes(b"no artefact")
-    assert shelf.read(shapes) is None
+    assert disk_cache.read(shapes) is None
     assert "compiled again" in caplog.text
     assert compiled.read_bytes() == b"no artefact"  # left for `write` to replace: another version may have made it
 
 
 class Recorder(CompileQueue):
-    """A workshop as on CUDA, on any machine."""
+    """A compile queue as on CUDA, on any machine."""
 
     @property
-    def replays(self) -> bool:
+    def records_graphs(self) -> bool:
         return True
 
     @property
-    def compiles(self) -> bool:
+    def uses_inductor(self) -> bool:
         return False
 
 
@@ -335,11 +335,11 @@ def test_what_can_not_be_recorded_stays_plain(tmp_path: Path, monkeypatch: pytes
 
 
 def test_compile_queue_is_busy_while_a_task_runs(tmp_path: Path):
-    workshop = CompileQueue("auto", torch.device("cpu"), tmp_path)
+    compile_queue = CompileQueue("auto", torch.device("cpu"), tmp_path)
     busy: list[bool] = []
-    assert not workshop.is_busy
-    workshop.submit(lambda: busy.append(workshop.is_busy))
-    workshop.wait()
+    assert not compile_queue.is_busy
+    compile_queue.submit(lambda: busy.append(compile_queue.is_busy))
+    compile_queue.wait()
     assert busy == [True]
 
 
@@ -350,56 +350,56 @@ def call_often(calls: CompiledCalls, length: int) -> None:
 
 def test_an_evening_of_many_lengths_keeps_no_more_than_the_limit(tmp_path: Path):
     """Of all that is kept for each length nothing grows with the number of lengths."""
-    workshop, module = CompileQueue("auto", CPU, tmp_path), Small().eval()
-    calls = workshop.compiled_calls(Small.__call__, module)
+    compile_queue, module = CompileQueue("auto", CPU, tmp_path), Small().eval()
+    calls = compile_queue.compiled_calls(Small.__call__, module)
     call_often(calls, 4)
-    workshop.wait()
-    once = workshop.copied_bytes
+    compile_queue.wait()
+    once = compile_queue.copied_bytes
     assert once > 0
-    workshop.max_bytes = 3 * once
+    compile_queue.max_bytes = 3 * once
     kept: list[tuple[int, int, int]] = []
     for length in range(5, 45):
         call_often(calls, length)
-        workshop.wait()
-        assert workshop.copied_bytes <= workshop.max_bytes
+        compile_queue.wait()
+        assert compile_queue.copied_bytes <= compile_queue.max_bytes
         sources = getattr(graph_module, "_loader").eval_cache  # noqa: B009  has no other name
         kept.append((calls.ready_count, len(FakeTensorMode.cache), len(sources)))
     assert set(kept[3:]) == {kept[3]}
     assert kept[3] == (3, 0, 0)
     assert calls(torch.ones(1, 4, 44, 6)).shape == (1, 4, 44, 6)
-    assert workshop.counts.failed == 0
+    assert compile_queue.counts.failed == 0
 
 
 def test_the_limit_holds_for_all_modules_together(tmp_path: Path):
-    workshop, modules = CompileQueue("auto", CPU, tmp_path), [Small().eval() for _ in range(2)]
-    one, other = (workshop.compiled_calls(Small.__call__, module) for module in modules)
+    compile_queue, modules = CompileQueue("auto", CPU, tmp_path), [Small().eval() for _ in range(2)]
+    one, other = (compile_queue.compiled_calls(Small.__call__, module) for module in modules)
     call_often(one, 4)
-    workshop.wait()
-    workshop.max_bytes = workshop.copied_bytes
+    compile_queue.wait()
+    compile_queue.max_bytes = compile_queue.copied_bytes
     call_often(other, 4)
-    workshop.wait()
+    compile_queue.wait()
     assert (one.ready_count, other.ready_count) == (0, 1)
 
 
 def test_only_the_latest_shapes_wait_to_be_prepared(tmp_path: Path):
-    workshop = CompileQueue("auto", CPU, tmp_path)
-    calls = small_calls(workshop)
+    compile_queue = CompileQueue("auto", CPU, tmp_path)
+    calls = small_calls(compile_queue)
     held, begun = threading.Event(), threading.Event()
 
     def hold() -> None:
         begun.set()
         held.wait(60)
 
-    workshop.submit(hold)
+    compile_queue.submit(hold)
     assert begun.wait(60)
     for length in range(4, 4 + 3 * MAX_PENDING_SHAPES):
         call_often(calls, length)
     held.set()
-    workshop.wait()
-    assert workshop.counts.packed == MAX_PENDING_SHAPES == calls.ready_count
+    compile_queue.wait()
+    assert compile_queue.counts.packed == MAX_PENDING_SHAPES == calls.ready_count
     call_often(calls, 4)  # it was withdrawn, and is worth it again
-    workshop.wait()
-    assert workshop.counts.packed == MAX_PENDING_SHAPES + 1
+    compile_queue.wait()
+    assert compile_queue.counts.packed == MAX_PENDING_SHAPES + 1
 
 
 def test_shapes_are_counted_for_the_latest_alone(tmp_path: Path):
@@ -410,12 +410,12 @@ def test_shapes_are_counted_for_the_latest_alone(tmp_path: Path):
 
 
 def test_a_shelf_forgets_the_oldest_shapes(tmp_path: Path):
-    shelf, foreign = CompileCache(tmp_path), tmp_path / "notes.json"
+    disk_cache, foreign = CompileCache(tmp_path), tmp_path / "notes.json"
     foreign.write_text("[]")
     os.utime(foreign, ns=(0, 0))
     for number in range(1, MAX_RECORDED_SHAPES + 6):
-        shelf.record_shapes((Shape((number,), "float32"),))
+        disk_cache.record_shapes((Shape((number,), "float32"),))
         newest = max(tmp_path.glob("*.json"), key=lambda file: (file.stat().st_mtime_ns, file.name))
         os.utime(newest, ns=(number, number))
     assert len(list(tmp_path.glob("*.json"))) == MAX_RECORDED_SHAPES + 1, "what it didn't write stays"
-    assert shelf.recorded_shapes(1) == [(Shape((MAX_RECORDED_SHAPES + 5,), "float32"),)]
+    assert disk_cache.recorded_shapes(1) == [(Shape((MAX_RECORDED_SHAPES + 5,), "float32"),)]
