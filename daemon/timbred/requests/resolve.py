@@ -269,26 +269,11 @@ def resolve(
     """
     _check_combinations(request, card)
     _check_init_keys(request)
-    seconds, bars, bpm, beats_per_bar = _length(request, card, session, init_seconds)
-    scheduler = request.scheduler or card.scheduler
-    if request.eta and scheduler != "ddim":
-        raise BadRequest(f"eta: got {request.eta:g}, but only the scheduler ddim uses it, not {scheduler}")
-    steps = _or(request.steps, card.steps)
-    fewest, most = STEPS.get(scheduler, (1, 1000))
-    if not fewest <= steps <= most:
-        raise BadRequest(f"steps: got {steps}, {scheduler} takes {fewest} to {most}")
     keeps_init = request.extend is not None or repaints(request)
-    kept = init_head if keeps_init else None
-    if kept is not None:
-        _check_kept_channels(request, kept)
-    rate, file_format, bits = _file(request, session, kept)
-    check(file_format, bits, rate, request.channels or card.channels)
+    seconds, bars, bpm, beats_per_bar = _length(request, card, session, init_seconds)
+    sampling = _sampling_fields(request, card, random_seed)
+    file = _file_fields(request, card, session, init_head if keeps_init else None)
     words = _prompt_inputs(request, card)
-    repaint = _inpainted_part(request, seconds) if keeps_init else None
-    fade_in, fade_out, automatic_fades = _fades(request, seconds, init_seconds)
-    # a model with guidance in its weights still needs some for a negative prompt
-    guidance = _or(card.negative_guidance, card.guidance) if request.negative else card.guidance
-    seed, takes = _or(request.seed, random_seed), _or(request.takes, 1)
     return Parameters(
         model=card.name,
         words=words,
@@ -298,46 +283,26 @@ def resolve(
         prompt2=words.prompt2,
         mix=words.mix if words.prompt2 else None,
         weights=request.weights or "",
-        noise=request.noise or "",
-        init=request.init or "",
-        strength=None if request.init is None else _or(request.strength, 1.0 if repaint else DEFAULT_STRENGTH),
-        start=request.start,
-        end=request.end,
-        low=request.low,
-        high=request.high,
-        repaint=repaint,
-        extend=request.extend,
-        edited_part=_edited_part(request, seconds, repaint) if keeps_init else None,
+        **_init_fields(request, seconds),
         window=min(card.max_seconds, MAX_WINDOW_SECONDS),
         preview=bool(request.preview),
+        noise=request.noise or "",
         noise_source=noise_source,
         seconds=seconds,
         bars=bars,
         bpm=bpm,
         beats_per_bar=beats_per_bar,
         beats=None if bars is None or beats_per_bar is None else bars * beats_per_bar,
-        steps=steps,
-        guidance=_or(request.guidance, guidance),
-        eta=_or(request.eta, 0.0),
-        scheduler=scheduler,
-        seed=seed,
-        seeds=tuple((seed + index) % 2**31 for index in range(takes)),
-        exact=bool(request.exact),
-        takes=takes,
+        rendered_seconds=seconds if request.extend is not None or request.loop else max(card.min_seconds, seconds),
+        **sampling,
         rank=_or(request.rank, card.ranks),
         wants_embeddings=card.ranks,
+        **file,
         loop=bool(request.loop),
-        rate=rate,
-        format=file_format,
-        bits=bits,
-        channels=request.channels,
         loudness=None if request.loudness == "off" else request.loudness,
         peak=None if request.peak == "off" else _or(request.peak, None if keeps_init else DEFAULT_PEAK_DBFS),
         trim=bool(request.trim),
-        fade_in=fade_in,
-        fade_out=fade_out,
-        automatic_fades=automatic_fades,
-        keeps_bits=kept is not None and (request.format, request.bits) == (None, None) and rate == kept.rate,
+        **_fade_fields(request, seconds, init_seconds),
         to=request.to or "file",
         playing=request if request.to in PLAYED else None,
         server_buffer=_server_buffer(request),
@@ -345,8 +310,12 @@ def resolve(
         folder=request.folder or "",
         priority=request.priority or "normal",
         inline=bool(request.inline),
-        rendered_seconds=seconds if request.extend is not None or request.loop else max(card.min_seconds, seconds),
     )
+
+
+def repaints(request: Recipe) -> bool:
+    """Tell if a part of the init audio is inpainted and the rest kept."""
+    return any(getattr(request, key) is not None for key in ("start", "end", "low", "high"))
 
 
 def _or(value: Any, default: Any) -> Any:
@@ -363,13 +332,36 @@ def _server_buffer(request: Generate) -> ServerBuffer | None:
     return ServerBuffer(request.scsynth, request.buffer)
 
 
-def repaints(request: Recipe) -> bool:
-    """Tell if a part of the init audio is inpainted and the rest kept."""
-    return any(getattr(request, key) is not None for key in ("start", "end", "low", "high"))
+def _sampling_fields(request: Generate, card: Card, random_seed: int) -> dict[str, Any]:
+    """Return the fields of `Parameters` for the sampler and the takes.
+
+    Raises:
+        BadRequest: The scheduler doesn't support the number of steps, or doesn't use `eta`.
+    """
+    scheduler = request.scheduler or card.scheduler
+    if request.eta and scheduler != "ddim":
+        raise BadRequest(f"eta: got {request.eta:g}, but only the scheduler ddim uses it, not {scheduler}")
+    steps = _or(request.steps, card.steps)
+    fewest, most = STEPS.get(scheduler, (1, 1000))
+    if not fewest <= steps <= most:
+        raise BadRequest(f"steps: got {steps}, {scheduler} takes {fewest} to {most}")
+    # a model with guidance in its weights still needs some for a negative prompt
+    guidance = _or(card.negative_guidance, card.guidance) if request.negative else card.guidance
+    seed, takes = _or(request.seed, random_seed), _or(request.takes, 1)
+    return {
+        "scheduler": scheduler,
+        "steps": steps,
+        "guidance": _or(request.guidance, guidance),
+        "eta": _or(request.eta, 0.0),
+        "seed": seed,
+        "seeds": tuple((seed + index) % 2**31 for index in range(takes)),
+        "takes": takes,
+        "exact": bool(request.exact),
+    }
 
 
-def _fades(request: Generate, seconds: float, init_seconds: float | None) -> tuple[float, float, frozenset[str]]:
-    """Return the seconds of both fades, and the names of those that weren't requested, which are upper limits.
+def _fade_fields(request: Generate, seconds: float, init_seconds: float | None) -> dict[str, Any]:
+    """Return the fields of `Parameters` for the fades. Those that weren't requested are automatic.
 
     An end at which the sound is the unchanged init audio gets no fade.
     """
@@ -383,32 +375,42 @@ def _fades(request: Generate, seconds: float, init_seconds: float | None) -> tup
         "fade_in": request.fade_in is None and not keeps_start,
         "fade_out": request.fade_out is None and not keeps_end,
     }
-    return (
-        _or(request.fade_in, 0.0 if keeps_start else AUTOMATIC_FADE_IN),
-        _or(request.fade_out, 0.0 if keeps_end else AUTOMATIC_FADE_OUT),
-        frozenset(key for key, is_automatic in automatic.items() if is_automatic),
-    )
+    return {
+        "fade_in": _or(request.fade_in, 0.0 if keeps_start else AUTOMATIC_FADE_IN),
+        "fade_out": _or(request.fade_out, 0.0 if keeps_end else AUTOMATIC_FADE_OUT),
+        "automatic_fades": frozenset(key for key, is_automatic in automatic.items() if is_automatic),
+    }
 
 
-def _file(
-    request: Generate, session: Session, kept: AudioHeader | None
-) -> tuple[int, Literal["wav", "flac", "aiff", "ogg"], Literal[16, 24, 32] | None]:
-    """Return rate, format and bits of the file. Where init audio is kept, its own are the defaults.
+def _file_fields(request: Generate, card: Card, session: Session, kept: AudioHeader | None) -> dict[str, Any]:
+    """Return the fields of `Parameters` for the file. Where init audio is kept, its own properties are the defaults.
 
     Raises:
-        BadRequest: Its rate is outside the allowed range.
+        BadRequest: No file of the format can have these properties.
     """
-    if kept is None:
-        return request.rate or session.rate, request.format or "wav", request.bits
-    rate = request.rate or kept.rate
-    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise BadRequest(
-            f"rate: init has {rate} Hz, files may have {LOWEST_RATE} to {HIGHEST_RATE}; name one, as in: @rate 48000"
-        )
-    file_format = request.format or KEPT_FORMATS.get(kept.kind, "wav")
-    own_bits: Literal[16, 24, 32] = KEPT_BITS.get(kept.subtype, 32)
-    holds = own_bits in CONTAINERS[file_format].subtypes
-    return rate, file_format, request.bits or (own_bits if holds else None)
+    rate, file_format, bits = request.rate or session.rate, request.format or "wav", request.bits
+    keeps_bits = False
+    if kept is not None:
+        _check_kept_channels(request, kept)
+        rate = request.rate or kept.rate
+        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+            raise BadRequest(
+                f"rate: init has {rate} Hz, files may have {LOWEST_RATE} to {HIGHEST_RATE}; "
+                "name one, as in: @rate 48000"
+            )
+        file_format = request.format or KEPT_FORMATS.get(kept.kind, "wav")
+        own_bits = KEPT_BITS.get(kept.subtype, 32)
+        holds = own_bits in CONTAINERS[file_format].subtypes
+        bits = request.bits or (own_bits if holds else None)
+        keeps_bits = (request.format, request.bits) == (None, None) and rate == kept.rate
+    check(file_format, bits, rate, request.channels or card.channels)
+    return {
+        "rate": rate,
+        "format": file_format,
+        "bits": bits,
+        "channels": request.channels,
+        "keeps_bits": keeps_bits,
+    }
 
 
 def _check_kept_channels(request: Generate, kept: AudioHeader) -> None:
@@ -422,14 +424,31 @@ def _check_kept_channels(request: Generate, kept: AudioHeader) -> None:
         raise BadRequest(f"to: voices play 1 or 2 channels, init has {kept.channels}; name @channels, or use `to file`")
 
 
-def _inpainted_part(request: Generate, seconds: float) -> Repaint | None:
-    """Return the inpainted part of the init audio; None if there is none.
+def _init_fields(request: Generate, seconds: float) -> dict[str, Any]:
+    """Return the fields of `Parameters` for the init audio.
 
     Raises:
-        BadRequest: The part is empty or lies outside the sound.
+        BadRequest: The inpainted part is empty or lies outside the sound.
     """
-    if not repaints(request):
-        return None
+    repaint = _inpainted_part(request, seconds) if repaints(request) else None
+    edited_part = None
+    if request.extend is not None:
+        edited_part = EditedPart(seconds - request.extend, seconds)
+    elif repaint is not None:
+        # a band without an upper edge has no upper end
+        high = inf if request.high is None else repaint.high
+        edited_part = EditedPart(repaint.start, repaint.end, repaint.low, high)
+    default_strength = DEFAULT_STRENGTH if repaint is None else 1.0
+    return {
+        "init": request.init or "",
+        "strength": None if request.init is None else _or(request.strength, default_strength),
+        **{key: getattr(request, key) for key in ("start", "end", "low", "high", "extend")},
+        "repaint": repaint,
+        "edited_part": edited_part,
+    }
+
+
+def _inpainted_part(request: Generate, seconds: float) -> Repaint:
     start, end = _or(request.start, 0.0), _or(request.end, seconds)
     if start >= seconds or end > seconds + 1e-6 or start >= end:
         raise BadRequest(f"start, end: got {start:g} to {end:g} s, the sound has 0 to {seconds:g} s")
@@ -437,15 +456,6 @@ def _inpainted_part(request: Generate, seconds: float) -> Repaint | None:
     if low >= high:
         raise BadRequest(f"low, high: got {low:g} to {high:g} Hz; low must be the lower one")
     return Repaint(start=start, end=end, low=low, high=high)
-
-
-def _edited_part(request: Generate, seconds: float, repaint: Repaint | None) -> EditedPart | None:
-    """Return the part of the sound that is rendered; an inpainted band without an upper edge has no upper end."""
-    if request.extend is not None:
-        return EditedPart(seconds - request.extend, seconds)
-    if repaint is None:
-        return None
-    return EditedPart(repaint.start, repaint.end, repaint.low, inf if request.high is None else repaint.high)
 
 
 def _check_combinations(request: Generate, card: Card) -> None:
