@@ -1,4 +1,4 @@
-"""Who is who."""
+"""Identities of clients, and what is stored of each."""
 
 from timbred.protocol.boundary import ClientId
 from timbred.transports.clients import Clients, scheme, tcp_client, udp_address, udp_client
