@@ -56,12 +56,12 @@ def imports_at_import_time(tree: ast.AST) -> set[str]:
     return found
 
 
-def test_imports_at_import_time_are_those_outside_functions():
+def test_bare_machine_check_finds_imports_at_import_time_outside_functions():
     code = "import a.b\nclass C:\n    import c\n    def f(self):\n        import d\nif 1:\n    from e.f import g"
     assert imports_at_import_time(ast.parse(code)) == {"a", "c", "e"}
 
 
-def test_no_module_needs_portaudio_to_be_imported():
+def test_bare_machine_imports_the_package_without_portaudio():
     files = [file for folder in SOURCES for file in sorted((ROOT / folder).rglob("*.py"))]
     assert len(files) > 200
     needing = {
@@ -73,7 +73,7 @@ def test_no_module_needs_portaudio_to_be_imported():
     )
 
 
-def test_collection_imports_no_module_that_needs_portaudio(request: pytest.FixtureRequest):
+def test_imported_at_collection_has_no_module_that_needs_portaudio(request: pytest.FixtureRequest):
     assert request.config.stash[imported_at_collection] == frozenset()
 
 
@@ -94,7 +94,9 @@ def test_bare_machine_hides_every_host():
         (["demo", "--set", "osc.port=1"], 0, "not played: sound can't be played (PortAudio library not found)"),
     ],
 )
-def test_commands_without_portaudio_say_what_to_install(tmp_path: Path, words: list[str], status: int, said: str):
+def test_bare_machine_commands_say_what_to_install_without_portaudio(
+    tmp_path: Path, words: list[str], status: int, said: str
+):
     settings = [f"takes.folder={tmp_path / 'takes'}", *settings_for(hollow_checkpoint(tmp_path / "hollow"))]
     flags = [] if words == ["devices"] else [part for setting in settings for part in ("--set", setting)]
     done = run_bare("-m", "timbred", *words, *flags, environment=environment(tmp_path, fake_engine=True))
@@ -149,7 +151,7 @@ def test_path_without_hides_programs_and_keeps_the_others(tmp_path: Path):
 @pytest.mark.parametrize(("ci", "hidden", "ends"), [
     ("", "", pytest.skip.Exception), ("true", "", pytest.fail.Exception), ("true", "1", pytest.skip.Exception),
 ])  # fmt: skip
-def test_a_missing_host_fails_in_ci_unless_it_is_hidden(
+def test_absent_fails_in_ci_unless_the_host_is_hidden(
     monkeypatch: pytest.MonkeyPatch, ci: str, hidden: str, ends: type[Exception]
 ):
     monkeypatch.setenv("CI", ci)
@@ -159,7 +161,7 @@ def test_a_missing_host_fails_in_ci_unless_it_is_hidden(
         require_program("oscsend")
 
 
-def test_every_program_that_a_test_asks_for_names_its_package():
+def test_programs_has_the_package_of_every_program_that_a_test_uses():
     asked = {
         name
         for file in (ROOT / "tests").rglob("*.py")
@@ -170,12 +172,12 @@ def test_every_program_that_a_test_asks_for_names_its_package():
     assert PROGRAMS.keys() - KEPT <= HIDDEN_PROGRAMS
 
 
-def test_ci_installs_every_package_that_a_skip_names():
+def test_programs_packages_are_installed_by_ci():
     script = (ROOT / ".ci" / "run").read_text("utf-8")
     assert {package.debian for package in (*PROGRAMS.values(), PORTAUDIO)} <= set(re.findall(r"[\w+-]+", script))
     assert f"apt install {PORTAUDIO.debian}" in INSTALL_PORTAUDIO
 
 
-def test_ci_runs_the_tests_with_and_without_hosts():
+def test_bare_machine_is_run_by_ci_beside_the_hosts():
     script = (ROOT / ".ci" / "run").read_text("utf-8")
     assert script.index("make test-bare") < script.index("make test\n")

@@ -19,11 +19,11 @@ PAGE = (ROOT / "docs" / "performance.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", [*FIGURES, *ELSEWHERE])
-def test_each_name_is_a_benchmark(name: str):
+def test_benchmarks_names_are_modules(name: str):
     assert importlib.util.find_spec(f"benchmarks.{name}") is not None
 
 
-def test_the_table_has_every_figure_in_order():
+def test_benchmarks_table_has_every_figure_in_order():
     rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", PAGE, re.MULTILINE)
     assert [int(number) for number, _ in rows] == list(range(1, 13))
     named = [name for _, name in rows]
@@ -31,13 +31,13 @@ def test_the_table_has_every_figure_in_order():
     assert set(named) - set(FIGURES) <= set(ELSEWHERE)
 
 
-def test_no_row_of_the_table_is_left_empty():
+def test_benchmarks_table_has_no_empty_row():
     for row in re.findall(r"^\| \d+ \|.*\|$", PAGE, re.MULTILINE):
         reached = row.split("|")[5].strip()
         assert reached and not reached.isupper(), row
 
 
-def test_an_unknown_name_lists_those_that_there_are():
+def test_benchmarks_list_their_names_for_an_unknown_one():
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "nothing"], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -58,7 +58,7 @@ def test_chaos_keeps_every_promise_in_a_tiny_size(tmp_path: Path):
     assert not re.search(r"FAILED", done.stdout)
 
 
-def test_a_broken_promise_is_counted_and_told():
+def test_chaos_counts_and_reports_a_broken_promise():
     kept, broken = Outcome("kept", times=[1.0, 3.0]), Outcome("broken")
     kept.check(True, "")
     broken.check(False, "no end")
@@ -70,7 +70,7 @@ def test_a_broken_promise_is_counted_and_told():
     assert lines[4] == "  FAILED  broken: no end"
 
 
-def test_the_sizes_are_the_published_ones():
+def test_full_size_has_the_published_sizes():
     """346.9 and 718.0 million weights in the UNets of base and large."""
     import torch
 
@@ -82,7 +82,7 @@ def test_the_sizes_are_the_published_ones():
     assert [round(count / 1e6, 1) for count in counts] == [346.9, 718.0]
 
 
-def test_the_guide_has_the_figures_of_the_defaults():
+def test_defaults_figures_are_in_the_guide():
     guide = (ROOT / "docs" / "guide.md").read_text("utf-8")
     for name, measured, figure in defaults.rows():
         assert f"| `{name}` | {measured} | {figure} |" in guide

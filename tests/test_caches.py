@@ -49,7 +49,7 @@ def test_recent_dict_keeps_the_keys_set_last():
     assert list(recent) == [3, 1, 4]
 
 
-def test_what_is_learned_by_length_is_bounded():
+def test_thread_tuner_bounds_what_it_keeps_by_length():
     pace, threads = DurationEma(), ThreadTuner(2)
     for number in range(3 * MAX_KINDS):
         pace.record(("step", number), 0.1)
@@ -59,7 +59,7 @@ def test_what_is_learned_by_length_is_bounded():
         assert len(learned) <= MAX_KINDS
 
 
-def test_upkeep_comes_once_after_work_and_now_and_then_during_work():
+def test_upkeep_runs_once_after_work_and_at_times_during_work():
     now, given_back = [0.0], list[float]()
     upkeep = Upkeep(lambda _work: given_back.append(now[0]), lambda: now[0])
     assert upkeep.due_in_s is None

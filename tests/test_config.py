@@ -46,7 +46,7 @@ def test_load_refuses_empty_values_in_a_file_and_an_empty_model_source(tmp_path:
     assert load(None, {"TIMBRED_MODELS_MINE_SOURCE": ""}, []).sources == {}
 
 
-def test_relative_paths_start_from_the_settings_file_or_the_working_folder(
+def test_load_resolves_relative_paths_from_the_settings_file_or_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "here").mkdir()
@@ -65,7 +65,7 @@ def test_relative_paths_start_from_the_settings_file_or_the_working_folder(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the working folder can't be removed there")
-def test_a_relative_path_without_a_working_folder_is_refused(tmp_path: Path) -> None:
+def test_load_refuses_a_relative_path_without_a_working_folder(tmp_path: Path) -> None:
     program = (
         "import os, sys; os.rmdir(os.getcwd()); from timbred.config import load\n"
         "from timbred.errors import BadRequest\n"
@@ -80,13 +80,13 @@ def test_a_relative_path_without_a_working_folder_is_refused(tmp_path: Path) -> 
     assert "takes.folder: takes is relative to the working folder, which doesn't exist" in done.stdout
 
 
-def test_an_unknown_users_home_is_refused() -> None:
+def test_load_refuses_an_unknown_users_home() -> None:
     with pytest.raises(BadRequest, match=r"takes.folder: ~nobody-of-this-name/x: there is no such home folder"):
         from_flags("takes.folder=~nobody-of-this-name/x")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="all paths are Unicode there")
-def test_paths_that_are_not_utf8_are_taken_where_they_are_not_sent() -> None:
+def test_load_accepts_paths_that_are_not_utf8_where_they_are_not_sent() -> None:
     for name in ("takes.folder", "files.allowed", "library.file", "engine.cache"):
         assert from_flags(f"{name}={LATIN}")[name] == LATIN
     for flag in (f"models.folder={LATIN}", f"models.mine.source={LATIN}", f"host={LATIN}"):
@@ -96,13 +96,13 @@ def test_paths_that_are_not_utf8_are_taken_where_they_are_not_sent() -> None:
 
 
 @pytest.mark.parametrize("name", ["con", "NUL", "lpt1", "aux.v2", "pocket."])
-def test_model_names_are_fit_for_every_system(name: str) -> None:
+def test_load_accepts_only_model_names_that_fit_every_system(name: str) -> None:
     with pytest.raises(BadRequest, match=f"models.{name}.source: "):
         from_flags(f"models.{name}.source=a/b")
 
 
 @given(st.sampled_from(sorted(NAMED)), st.text(alphabet=st.characters(codec=None), max_size=20))
-def test_any_value_is_taken_or_refused_with_the_settings_name(name: str, raw: str) -> None:
+def test_load_takes_any_value_or_refuses_it_with_the_settings_name(name: str, raw: str) -> None:
     try:
         value = from_flags(f"{name}={raw}")[name]
     except BadRequest as error:
@@ -133,7 +133,7 @@ def homeless(*flags: str) -> dict[str, str]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows always has a profile folder")
-def test_without_a_home_folder_there_is_no_default_takes_folder(tmp_path: Path) -> None:
+def test_load_without_a_home_folder_has_no_default_takes_folder(tmp_path: Path) -> None:
     found = homeless()
     assert "has no home folder, so there is no default" in found["takes_folder"]
     assert "--set takes.folder=FOLDER or TIMBRED_TAKES_FOLDER" in found["takes_folder"]
@@ -150,7 +150,7 @@ def test_without_a_home_folder_there_is_no_default_takes_folder(tmp_path: Path) 
 @pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only an administrator can become another user"
 )
-def test_a_user_without_an_entry_has_no_folders() -> None:
+def test_load_for_a_user_without_an_entry_has_no_folders() -> None:
     program = (
         "import os; from timbred.disk import user_folder, who\n"
         "os.environ.pop('HOME', None); os.setuid(54321)\n"

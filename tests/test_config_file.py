@@ -23,7 +23,7 @@ def test_parsed_reads_every_editors_encoding_and_line_end(encoding: str, end: st
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=40), st.sampled_from(ENCODINGS[:6]))
-def test_decoded_gives_text_back_whatever_it_is_written_in(comment: str, encoding: str) -> None:
+def test_decoded_returns_text_of_any_encoding(comment: str, encoding: str) -> None:
     text = f"# {comment}\n"
     plain = text.replace("\u2028", "\n").replace("\u2029", "\n")
     assert decoded(text.encode(encoding)) == plain

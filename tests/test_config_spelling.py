@@ -17,32 +17,32 @@ from timbred.errors import BadRequest
         ("timbred_takes_folder", "TIMBRED_TAKES_FOLDER"),
     ],
 )
-def test_a_misspelt_variable_is_warned_of_with_the_nearest_name(variable: str, meant: str) -> None:
+def test_load_warns_of_a_misspelt_variable_with_the_nearest_name(variable: str, meant: str) -> None:
     (warning,) = load(None, {variable: "x"}, ()).warnings
     assert variable in warning
     assert f"did you mean {meant}?" in warning
 
 
-def test_a_variable_like_no_setting_is_warned_of() -> None:
+def test_load_warns_of_a_variable_like_no_setting() -> None:
     (warning,) = load(None, {"TIMBRED_ZZZZZZZZ": "x"}, ()).warnings
     assert "TIMBRED_ZZZZZZZZ isn't a setting and is ignored" in warning
     assert "did you mean" not in warning
 
 
-def test_variables_that_are_settings_or_not_ours_are_no_reason_to_warn() -> None:
+def test_load_does_not_warn_of_settings_and_foreign_variables() -> None:
     known = {setting.environment: str(int(setting.default) if isinstance(setting.default, bool) else setting.default)
              for setting in SETTINGS}  # fmt: skip
     others = {"TIMBRED": "x", "TIMBRED_ENGINE_PROGRAM": "x", "TIMBRED_MODELS_TINY_SOURCE": "/x", "PATH": "/bin"}
     assert load(None, {**known, **others}, ()).warnings == ()
 
 
-def test_a_misspelt_setting_in_the_file_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
+def test_load_refuses_a_misspelt_setting_in_the_file_with_the_nearest_name(tmp_path: Path) -> None:
     file = tmp_path / "timbred.toml"
     file.write_text('[takes]\nfoldr = "/x"\n', "utf-8")
     with pytest.raises(BadRequest, match=r"'takes\.foldr'; did you mean takes\.folder\?"):
         load(file, {}, ())
 
 
-def test_a_misspelt_setting_of_a_flag_is_refused_with_the_nearest_name() -> None:
+def test_load_refuses_a_misspelt_flag_with_the_nearest_name() -> None:
     with pytest.raises(BadRequest, match=r"did you mean osc\.port\?"):
         load(None, {}, ["osc.prot=1"])

@@ -65,45 +65,45 @@ def anchor(heading: str) -> str:
         ("docs/settings.md", settings_page, "timbred.cli.reference"),
     ],
 )
-def test_pages_that_are_made_are_up_to_date(page: str, made: Callable[[], str], command: str) -> None:
+def test_documents_that_are_generated_are_up_to_date(page: str, made: Callable[[], str], command: str) -> None:
     assert read(page).strip() == made().strip(), f"run: make docs (python -m {command} > {page})"
 
 
 @pytest.mark.parametrize("made", [protocol_page, settings_page])
-def test_pages_that_are_made_are_the_same_on_every_machine(made: Callable[[], str]) -> None:
+def test_documents_that_are_generated_are_equal_on_every_machine(made: Callable[[], str]) -> None:
     assert str(Path.home()) not in made()
 
 
 @pytest.mark.parametrize("name", [setting.name for setting in SETTINGS])
-def test_every_setting_is_documented(name: str) -> None:
+def test_documents_contain_every_setting(name: str) -> None:
     assert f"`{name}`" in read("docs/settings.md")
 
 
 @pytest.mark.parametrize("address", sorted({entry.address for entry in (*REQUESTS, *EVENTS)}))
-def test_every_address_is_documented(address: str) -> None:
+def test_documents_contain_every_address(address: str) -> None:
     assert address in read("docs/protocol.md")
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_every_error_code_is_documented_with_what_to_do(code: str) -> None:
+def test_documents_contain_every_error_code_with_its_remedy(code: str) -> None:
     rows = [line for line in read("docs/guide.md").splitlines() if line.startswith(f"| `{code}` |")]
     assert len(rows) == 1
     assert all(cell.strip() for cell in rows[0].strip("|").split("|"))
     assert f"`{code}`" in read("docs/protocol.md")
 
 
-def test_the_guide_has_no_error_code_that_there_is_not() -> None:
+def test_documents_have_no_unknown_error_code() -> None:
     table = read("docs/guide.md").partition("## Error codes")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)) == set(CODES)
 
 
 @pytest.mark.parametrize("words", commands(typer.main.get_command(app)))
-def test_every_command_is_documented(words: str) -> None:
+def test_documents_contain_every_command(words: str) -> None:
     assert f"### `{words}`" in read("docs/settings.md")
 
 
 @pytest.mark.parametrize("page", BY_HAND)
-def test_commands_and_settings_in_the_text_are_there(page: str) -> None:
+def test_documents_name_only_existing_commands_and_settings(page: str) -> None:
     text = read(page)
     known = {words.split()[1] for words in commands(typer.main.get_command(app)) if " " in words}
     shell = re.findall(r"^(?:\.venv/bin/)?timbred ([a-z]+)", code_in(text), re.MULTILINE)
@@ -115,7 +115,7 @@ def test_commands_and_settings_in_the_text_are_there(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", BY_HAND)
-def test_addresses_in_the_text_are_there(page: str) -> None:
+def test_documents_name_only_existing_addresses(page: str) -> None:
     known = {entry.address for entry in (*REQUESTS, *EVENTS)}
     for address in re.findall(r"(?<!\w)/timbred/[a-z]+(?:\.[a-z]+)?(?:/\w+)?", read(page)):
         if "." in address or address in known or address.startswith("/timbred/settings/"):
@@ -124,13 +124,13 @@ def test_addresses_in_the_text_are_there(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", BY_HAND)
-def test_make_targets_in_the_text_are_there(page: str) -> None:
+def test_documents_name_only_existing_make_targets(page: str) -> None:
     targets = set(re.findall(r"^([\w-]+):", read("Makefile"), re.MULTILINE))
     told = {word for words in re.findall(r"(?:^|`)make ([a-z -]+)", read(page), re.MULTILINE) for word in words.split()}
     assert told <= targets
 
 
-def test_the_two_commands_are_told_first() -> None:
+def test_documents_begin_with_the_two_commands() -> None:
     text = read("README.md")
     assert (
         text.index("pipx install") < text.index("timbred demo") < text.index("timbred doctor") < text.index("make demo")
@@ -138,7 +138,7 @@ def test_the_two_commands_are_told_first() -> None:
     assert text.index("make demo") < text.index("make test") < text.index("## A first request")
 
 
-def test_files_in_the_text_are_there() -> None:
+def test_documents_name_only_existing_files() -> None:
     for page in BY_HAND:
         for name in re.findall(r"`((?:bridges|daemon|tests|training|benchmarks|docs)/[\w/.-]+)`", read(page)):
             assert (ROOT / name).exists(), f"{page}: {name}"
@@ -150,7 +150,7 @@ def test_files_in_the_text_are_there() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
+def test_documents_links_have_a_target(page: Path) -> None:
     for target in LINK.findall(page.read_text("utf-8")):
         if "://" in target:
             continue
@@ -162,7 +162,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert heading in anchors, f"{page.name}: {target}"
 
 
-def test_changelog_has_dated_versions_and_the_known_headings() -> None:
+def test_documents_changelog_has_dated_versions_and_known_headings() -> None:
     text = read("CHANGELOG.md")
     versions = re.findall(r"^## (.+)$", text, re.MULTILINE)
     assert versions[0] == "Unreleased"
@@ -181,7 +181,7 @@ def nav_pages(entry: object) -> list[str]:
     return [page for part in parts for page in nav_pages(part)]
 
 
-def test_site_navigation_lists_every_page_once() -> None:
+def test_documents_are_listed_once_in_the_site_navigation() -> None:
     listed = nav_pages(yaml.safe_load(read("mkdocs.yml"))["nav"])
     pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
     outside = set(re.findall(r'^    "[^"]+": "([^"]+\.md)",$', read("docs/hooks/site.py"), re.MULTILINE))
@@ -189,6 +189,6 @@ def test_site_navigation_lists_every_page_once() -> None:
     assert sorted(listed) == sorted(pages | outside)
 
 
-def test_every_bridge_is_named_in_the_guide() -> None:
+def test_documents_name_every_bridge() -> None:
     for folder in sorted((ROOT / "bridges").iterdir()):
         assert f"bridges/{folder.name}/" in read("docs/guide.md"), folder.name

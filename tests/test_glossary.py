@@ -20,12 +20,12 @@ def test_glossary_code_name_exists(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["timbred.nowhere", "timbred.audio.NoClip", "timbred.audio.Clip.nothing", "other.Name"]
 )
-def test_has_name_refuses_an_unknown_name(name: str) -> None:
+def test_package_counts_has_name_refuses_an_unknown_name(name: str) -> None:
     assert not package_counts.has_name(name)
 
 
 @pytest.mark.parametrize("name", ["timbred", "timbred.audio", "timbred.audio.Clip", "timbred.requests.job.Job.move"])
-def test_has_name_finds_modules_classes_and_members(name: str) -> None:
+def test_package_counts_has_name_finds_modules_classes_and_members(name: str) -> None:
     assert package_counts.has_name(name)
 
 
@@ -52,11 +52,11 @@ def test_glossary_meaning_is_one_sentence(term: str, meaning: str) -> None:
     assert ". " not in meaning, term
 
 
-def test_package_has_no_two_classes_of_one_name() -> None:
+def test_package_counts_duplicate_classes_are_none() -> None:
     assert package_counts.duplicate_classes() == {}
 
 
-def test_question_docstrings_are_counted_by_their_first_word() -> None:
+def test_package_counts_question_docstrings_by_their_first_word() -> None:
     listed = package_counts.question_docstrings()
     assert all(text.split(maxsplit=1)[0].strip(",:") in package_counts.QUESTION_WORDS for _, _, text in listed)
     assert len(listed) < sum(1 for _ in package_counts.docstrings())

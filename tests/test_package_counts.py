@@ -10,20 +10,20 @@ def counts() -> package_counts.Counts:
     return package_counts.count()
 
 
-def test_package_has_few_short_modules(counts: package_counts.Counts) -> None:
+def test_package_counts_few_short_modules(counts: package_counts.Counts) -> None:
     assert len(counts.short) <= 12, counts.short
 
 
-def test_package_has_no_long_module(counts: package_counts.Counts) -> None:
+def test_package_counts_no_long_module(counts: package_counts.Counts) -> None:
     assert counts.long == {}
 
 
-def test_docstrings_rarely_begin_with_a_question_word(counts: package_counts.Counts) -> None:
+def test_package_counts_few_question_docstrings(counts: package_counts.Counts) -> None:
     assert counts.docstrings > 1000
     assert counts.question_share <= 0.02, package_counts.report(counts, verbose=True)
 
 
-def test_report_has_a_line_for_each_count(counts: package_counts.Counts) -> None:
+def test_package_counts_report_has_a_line_for_each_count(counts: package_counts.Counts) -> None:
     lines = package_counts.report(counts, verbose=False).splitlines()
     assert lines[0] == f"modules: {counts.modules}"
     assert sum(line.startswith(("modules", "class names", "docstrings")) for line in lines) == 5

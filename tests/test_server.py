@@ -71,7 +71,7 @@ def generate(identity: object, prompt: str = "a tone", **keys: Any) -> dict[str,
     return {"type": "generate", "id": identity, "prompt": prompt, "seconds": 0.1, "steps": 2, **keys}
 
 
-async def test_one_request_from_end_to_end(tmp_path: Path, audioldm: Path):
+async def test_daemon_runs_one_request_from_end_to_end(tmp_path: Path, audioldm: Path):
     async with running(tmp_path, audioldm) as daemon:
         client = daemon.transports.client()
         events = await asyncio.wait_for(client.request(**generate("a", takes=2, seed=5)), PATIENCE)
@@ -85,7 +85,7 @@ async def test_one_request_from_end_to_end(tmp_path: Path, audioldm: Path):
         assert (end.takes, end.path) == (2, takes[0].path)
 
 
-async def test_a_request_sent_again_is_not_run_again(tmp_path: Path, audioldm: Path):
+async def test_daemon_does_not_run_a_resent_request_again(tmp_path: Path, audioldm: Path):
     async with running(tmp_path, audioldm) as daemon:
         client = daemon.transports.client()
         first = await asyncio.wait_for(client.request(**generate(7)), PATIENCE)
@@ -95,7 +95,7 @@ async def test_a_request_sent_again_is_not_run_again(tmp_path: Path, audioldm: P
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_every_request_ends_exactly_once_whatever_happens(tmp_path: Path, audioldm: Path, seed: int):
+async def test_daemon_ends_every_request_exactly_once_in_any_case(tmp_path: Path, audioldm: Path, seed: int):
     """Random requests, cancellations, faults and a stop in the middle."""
     chance = random.Random(seed)
     prompts = ["a tone", "a tone", "slow pad", "fail now", "nan", "die once", "die"]
@@ -125,7 +125,7 @@ async def test_every_request_ends_exactly_once_whatever_happens(tmp_path: Path, 
     assert {path.suffix for path in tmp_path.iterdir() if not path.name.startswith(".timbred")} <= {".wav"}
 
 
-async def test_a_take_is_the_beginning_of_another(tmp_path: Path, audioldm: Path):
+async def test_daemon_makes_a_take_the_beginning_of_another(tmp_path: Path, audioldm: Path):
     async with running(tmp_path, audioldm) as daemon:
         client = daemon.transports.client()
         first = await asyncio.wait_for(client.request(**generate(1)), PATIENCE)
@@ -142,7 +142,7 @@ async def test_a_take_is_the_beginning_of_another(tmp_path: Path, audioldm: Path
             assert end.code == code
 
 
-async def test_previews_come_before_the_take_and_go_with_the_daemon(tmp_path: Path, audioldm: Path):
+async def test_daemon_sends_previews_before_the_take_and_removes_them_at_its_end(tmp_path: Path, audioldm: Path):
     async with running(tmp_path, audioldm) as daemon:
         client = daemon.transports.client()
         events = await asyncio.wait_for(client.request(**generate(1, preview=1)), PATIENCE)
@@ -153,7 +153,7 @@ async def test_previews_come_before_the_take_and_go_with_the_daemon(tmp_path: Pa
     assert not Path(preview.path).exists()
 
 
-async def test_one_that_ends_the_engine_takes_no_other_with_it(tmp_path: Path, audioldm: Path):
+async def test_daemon_keeps_other_jobs_when_one_ends_the_engine(tmp_path: Path, audioldm: Path):
     async with running(tmp_path, audioldm, "engine.jobs=8") as daemon:
         client = daemon.transports.client()
         prompts = ["a tone", "die", "a tone", "a tone"]
@@ -164,7 +164,7 @@ async def test_one_that_ends_the_engine_takes_no_other_with_it(tmp_path: Path, a
         assert ends[1].code == "worker-lost"
 
 
-async def test_jobs_that_wait_when_the_daemon_stops_are_told(tmp_path: Path, audioldm: Path):
+async def test_daemon_fails_waiting_jobs_when_it_stops(tmp_path: Path, audioldm: Path):
     async with running(tmp_path, audioldm, "stop.patience=0.1") as daemon:
         client = daemon.transports.client()
         for number in range(3):
@@ -176,7 +176,7 @@ async def test_jobs_that_wait_when_the_daemon_stops_are_told(tmp_path: Path, aud
     assert {(event.id, event.code) for event in fails} == {(number, "shutting-down") for number in range(3)}
 
 
-async def test_texts_that_are_longer_than_the_model_reads_at_once_are_told(tmp_path: Path, audioldm: Path):
+async def test_daemon_reports_texts_longer_than_the_models_window(tmp_path: Path, audioldm: Path):
     async with running(tmp_path, audioldm) as daemon:
         client = daemon.transports.client()
         for _ in range(2):  # the second is the same request again
@@ -199,7 +199,7 @@ def heard_texts(event: m.Event) -> list[tuple[str, int, int, int]]:
     return [(text.key, text.characters, text.heard, text.parts) for text in event.texts or ()]
 
 
-async def test_long_texts_are_told_before_the_start_as_the_engine_warns_of_them(tmp_path: Path, audioldm: Path):
+async def test_daemon_reports_long_texts_before_the_start_as_the_engine_does(tmp_path: Path, audioldm: Path):
     """With the engine itself, for the embedded model and one in a folder."""
     async with running(tmp_path, audioldm, "device=cpu", "engine.spare=off", program=ENGINE_PROGRAM) as daemon:
         client = daemon.transports.client()
@@ -218,7 +218,7 @@ async def test_long_texts_are_told_before_the_start_as_the_engine_warns_of_them(
             assert heard_texts(started) == warned
 
 
-async def test_long_texts_are_told_in_json_only(tmp_path: Path, audioldm: Path):
+async def test_daemon_reports_long_texts_in_json_only(tmp_path: Path, audioldm: Path):
     async with running(tmp_path, audioldm) as daemon:
         client = daemon.transports.client()
         long = await asyncio.wait_for(client.request(**generate("long", LONG, negative="")), PATIENCE)
@@ -250,7 +250,7 @@ def held_counts(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Eve
     may_go_on.set()
 
 
-async def test_a_request_that_is_cancelled_or_sent_again_while_its_texts_are_counted(
+async def test_daemon_cancels_and_repeats_requests_while_their_texts_are_counted(
     tmp_path: Path, audioldm: Path, held_counts: tuple[threading.Event, threading.Event]
 ):
     counting, may_go_on = held_counts
@@ -270,7 +270,7 @@ async def test_a_request_that_is_cancelled_or_sent_again_while_its_texts_are_cou
         assert client.empty()
 
 
-async def test_a_daemon_that_stops_while_texts_are_counted_waits_for_no_count(
+async def test_daemon_stop_does_not_wait_for_a_count(
     tmp_path: Path, audioldm: Path, held_counts: tuple[threading.Event, threading.Event]
 ):
     counting, may_go_on = held_counts

@@ -38,7 +38,7 @@ def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess
 
 
 @pytest.mark.parametrize("version", [(3, 10, 13), (3, 9, 2), (3, 14, 0), (2, 7, 18)])
-def test_check_python_refuses_other_versions(version: tuple[int, int, int]):
+def test_set_up_refuses_other_pythons(version: tuple[int, int, int]):
     found = ".".join(map(str, version))
     with pytest.raises(
         set_up.Impossible, match=f"needs Python 3.11, 3.12 or 3.13, and this is Python {found}. Install"
@@ -46,7 +46,7 @@ def test_check_python_refuses_other_versions(version: tuple[int, int, int]):
         set_up.check_python(version, [])
 
 
-def test_check_python_takes_the_versions_that_the_package_takes():
+def test_set_up_accepts_the_pythons_that_the_package_accepts():
     for version in set_up.SUPPORTED:
         set_up.check_python((*version, 0), [])
     lowest, highest = set_up.SUPPORTED[0], set_up.SUPPORTED[-1]
@@ -101,11 +101,11 @@ def test_set_up_in_a_folder_that_cannot_be_written_says_so(tmp_path: Path):
         ("  Preparing metadata (pyproject.toml): started\n", ""),
     ],
 )
-def test_step_names_what_pip_does(line: str, shown: str):
+def test_set_up_steps_name_what_pip_does(line: str, shown: str):
     assert set_up.step(line) == shown
 
 
-def test_show_steps_writes_few_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]):
+def test_set_up_writes_few_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]):
     lines = ["Collecting a\n", "Collecting b\n", "Installing collected packages: a, b\n"]
     assert set_up.show_steps(lines, terminal=False) == "".join(lines)
     assert capsys.readouterr().err == "installing 2 packages\n"
@@ -115,7 +115,7 @@ def test_show_steps_writes_few_lines_where_there_is_no_terminal(capsys: pytest.C
     )
 
 
-def test_make_demo_runs_the_command(tmp_path: Path):
+def test_set_up_lets_make_demo_run_the_command(tmp_path: Path):
     shutil.copy(ROOT / "Makefile", clone(tmp_path))
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / ".installed").touch()
@@ -123,7 +123,7 @@ def test_make_demo_runs_the_command(tmp_path: Path):
     assert done.stdout == ".venv/bin/timbred demo --set takes.folder=takes\n"
 
 
-def test_make_asks_for_a_python_where_there_is_none(tmp_path: Path):
+def test_set_up_without_a_python_names_the_remedy(tmp_path: Path):
     shutil.copy(ROOT / "Makefile", clone(tmp_path))
     done = run("make", "-C", tmp_path, "demo", "PYTHON=")
     assert done.returncode != 0

@@ -24,7 +24,7 @@ async def _fails() -> None:
     raise RuntimeError("told to fail")
 
 
-async def test_failure_of_a_task_is_logged_and_told(caplog: pytest.LogCaptureFixture):
+async def test_supervisor_logs_and_reports_the_failure_of_a_task(caplog: pytest.LogCaptureFixture):
     async def scene() -> None:
         supervisor = Supervisor()
         for number in (1, 2):
@@ -38,7 +38,7 @@ async def test_failure_of_a_task_is_logged_and_told(caplog: pytest.LogCaptureFix
     assert caplog.text.count("RuntimeError: told to fail") >= 2
 
 
-async def test_task_that_is_cancelled_is_no_failure():
+async def test_supervisor_treats_a_cancelled_task_as_no_failure():
     supervisor = Supervisor()
     task = supervisor.run(asyncio.sleep(3600), "waits")
     await asyncio.sleep(0)
@@ -47,7 +47,7 @@ async def test_task_that_is_cancelled_is_no_failure():
     assert supervisor.faults == []
 
 
-async def test_kept_task_is_started_again_until_it_is_cancelled():
+async def test_supervisor_restarts_a_kept_task_until_it_is_cancelled():
     supervisor, starts, steady = Supervisor(), 0, asyncio.Event()
 
     async def work() -> None:
@@ -66,14 +66,14 @@ async def test_kept_task_is_started_again_until_it_is_cancelled():
     assert task.cancelled()
 
 
-async def test_required_task_that_fails_breaks_the_daemon():
+async def test_supervisor_breaks_the_daemon_when_a_required_task_fails():
     supervisor = Supervisor()
     supervisor.require(_fails(), "http")
     await asyncio.wait_for(supervisor.broken.wait(), 60)
     assert supervisor.reason == "http failed (RuntimeError: told to fail); start timbred again"
 
 
-def test_only_the_latest_kinds_of_failures_are_remembered():
+def test_supervisor_remembers_only_the_latest_kinds_of_failures():
     supervisor = Supervisor()
     for letter in "abcdefghijklmnopqrstuvwxyz":
         supervisor.failed(letter, "told to fail")
@@ -81,7 +81,7 @@ def test_only_the_latest_kinds_of_failures_are_remembered():
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-async def test_failures_of_threads_and_callbacks_are_told(monkeypatch: pytest.MonkeyPatch):
+async def test_supervisor_reports_failures_of_threads_and_callbacks(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # so that it is set back
 
     async def scene() -> None:
@@ -102,7 +102,7 @@ async def test_failures_of_threads_and_callbacks_are_told(monkeypatch: pytest.Mo
     await asyncio.wait_for(scene(), 60)
 
 
-def test_child_process_ends_when_one_of_its_threads_fails():
+def test_child_exit_ends_the_process_when_a_thread_fails():
     program = (
         "import threading\n"
         "from timbred.ipc.child_exit import end_with_threads\n"
@@ -116,7 +116,7 @@ def test_child_process_ends_when_one_of_its_threads_fails():
     assert "ZeroDivisionError" in done.stderr
 
 
-async def test_daemon_whose_http_server_fails_stops_with_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+async def test_server_stops_with_the_reason_when_http_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     async def serve(*_: object, **__: object) -> None:
         raise RuntimeError("told to fail")
 

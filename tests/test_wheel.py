@@ -112,7 +112,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Insta
     return Installation(tmp_path_factory.mktemp("installation"), wheel)
 
 
-def test_installed_wheel_is_what_runs(installation: Installation):
+def test_wheel_that_is_installed_is_what_runs(installation: Installation):
     code = "import timbred; print(timbred.__file__)"
     done = subprocess.run(
         [installation.scripts / "python", "-P", "-c", code],
@@ -121,7 +121,7 @@ def test_installed_wheel_is_what_runs(installation: Installation):
     assert Path(done.stdout.strip()).is_relative_to(installation.packages)
 
 
-def test_installed_wheel_makes_a_first_sound(installation: Installation):
+def test_wheel_that_is_installed_makes_a_first_sound(installation: Installation):
     done = installation.run("demo", "--set", "osc.port=1", "--set", "takes.folder=sounds", "--no-play")
     assert done.returncode == 0, done.stderr
     path = installation.folder / done.stdout.strip()
@@ -130,7 +130,7 @@ def test_installed_wheel_makes_a_first_sound(installation: Installation):
     assert [entry.name for entry in installation.folder.iterdir()] == ["sounds"]
 
 
-def test_installed_wheel_says_what_works(installation: Installation):
+def test_wheel_that_is_installed_says_what_works(installation: Installation):
     done = installation.run("doctor", "--set", "osc.port=0", "--set", "takes.folder=sounds")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ok model pocket (default)" in done.stdout

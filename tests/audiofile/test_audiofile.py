@@ -31,7 +31,7 @@ def made(rate: int = 48_000, channels: int = 2, **kind: Any) -> tuple[Clip, Rend
 
 
 @pytest.mark.parametrize(("kind", "bits"), KINDS)
-def test_every_kind_of_file_comes_back_whole(kind: Any, bits: Any, tmp_path: Path) -> None:
+def test_encode_and_decode_return_every_container_whole(kind: Any, bits: Any, tmp_path: Path) -> None:
     clip, wanted = made(format=kind, bits=bits)
     path = tmp_path / f"sound.{kind}"
     encode(clip, path, wanted)
@@ -46,7 +46,7 @@ def test_every_kind_of_file_comes_back_whole(kind: Any, bits: Any, tmp_path: Pat
     assert np.abs(back.samples - clip.samples).max() <= tolerance
 
 
-def test_vorbis_sounds_like_what_went_in(tmp_path: Path) -> None:
+def test_encode_as_vorbis_keeps_the_sound_similar(tmp_path: Path) -> None:
     wanted = RenderSettings(seconds=Seconds(0.5), format="ogg")
     moments = np.arange(24_000) / 48_000
     tone = Clip((0.5 * np.sin(2 * np.pi * 440 * moments)).astype(np.float32)[:, None], SampleRate(48_000))
@@ -56,20 +56,20 @@ def test_vorbis_sounds_like_what_went_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "bits"), KINDS)
-def test_the_same_sound_gives_the_same_bytes(kind: Any, bits: Any) -> None:
+def test_encode_gives_equal_bytes_for_equal_sounds(kind: Any, bits: Any) -> None:
     (one, wanted), (two, _) = made(format=kind, bits=bits), made(format=kind, bits=bits)
     assert encode_bytes(one, wanted) == encode_bytes(two, wanted)
 
 
 @pytest.mark.parametrize("kind", list(CONTAINERS))
 @pytest.mark.parametrize("rate", [8_000, 11_025, 44_100, 65_535, 96_000, 192_000])
-def test_every_allowed_rate_can_be_written(kind: Any, rate: int, tmp_path: Path) -> None:
+def test_encode_writes_every_allowed_rate(kind: Any, rate: int, tmp_path: Path) -> None:
     wanted = RenderSettings(rate=SampleRate(rate), format=kind)
     encode(noise(0.05, rate), tmp_path / "sound", wanted)
     assert (decode(tmp_path / "sound").rate, decode(tmp_path / "sound").frames) == (rate, round(0.05 * rate))
 
 
-def test_an_open_file_is_a_target_too() -> None:
+def test_encode_writes_to_an_open_file() -> None:
     clip, wanted = made()
     buffer = io.BytesIO()
     encode(clip, buffer, wanted)
@@ -77,14 +77,14 @@ def test_an_open_file_is_a_target_too() -> None:
 
 
 @pytest.mark.parametrize("kind", list(CONTAINERS))
-def test_a_sound_without_a_recipe_or_with_a_strange_one(kind: Any, tmp_path: Path) -> None:
+def test_read_recipe_returns_none_without_a_valid_recipe(kind: Any, tmp_path: Path) -> None:
     clip, wanted = made(format=kind)
     for recipe in ({}, {"prompt": "a\x00b\nc \ud800", "seed": 1}):
         encode(replace(clip, recipe=recipe), tmp_path / "sound", wanted)
         assert decode(tmp_path / "sound").frames == clip.frames
 
 
-def test_titles_for_hosts(tmp_path: Path) -> None:
+def test_encode_writes_titles(tmp_path: Path) -> None:
     clip, wanted = made(format="flac")
     encode(clip, tmp_path / "sound.flac", wanted)
     with soundfile.SoundFile(tmp_path / "sound.flac") as file:
@@ -98,7 +98,7 @@ def test_titles_for_hosts(tmp_path: Path) -> None:
     assert str(info.software).startswith("timbred ")
 
 
-def test_a_loop_at_a_tempo_tells_samplers_and_hosts(tmp_path: Path) -> None:
+def test_encode_writes_loop_and_tempo_for_samplers_and_hosts(tmp_path: Path) -> None:
     clip, wanted = made()
     path = tmp_path / "loop.wav"
     encode(replace(clip, loop=True, bpm=120.0, beats=1.0), path, wanted)
@@ -113,7 +113,7 @@ def test_a_loop_at_a_tempo_tells_samplers_and_hosts(tmp_path: Path) -> None:
     assert "Loop,RootNoteInvalid,StretchOn" in log
 
 
-def test_a_phrase_at_a_tempo_is_a_one_shot_and_a_note_is_told() -> None:
+def test_encode_marks_a_phrase_with_tempo_as_one_shot_and_writes_its_note() -> None:
     clip, wanted = made()
     content = encode_bytes(replace(clip, bpm=120.0, beats=1.0), wanted, root_note=57)
     chunks = {chunk.name: chunk.content for chunk in read_chunks(content)}
@@ -123,13 +123,13 @@ def test_a_phrase_at_a_tempo_is_a_one_shot_and_a_note_is_told() -> None:
     assert chunks["smpl"][28] == 0
 
 
-def test_a_plain_sound_claims_neither_loop_nor_tempo() -> None:
+def test_encode_writes_neither_loop_nor_tempo_for_a_plain_sound() -> None:
     clip, wanted = made()
     names = {chunk.name for chunk in read_chunks(encode_bytes(clip, wanted))}
     assert not names & {"smpl", "acid"}
 
 
-def test_beats_that_are_not_the_length_are_not_told() -> None:
+def test_count_beats_returns_none_when_beats_do_not_fill_the_length() -> None:
     clip, _ = made()
     assert count_beats(replace(clip, bpm=120.0)) == 1
     assert count_beats(replace(clip, bpm=120.0, beats=4.0)) is None
@@ -137,7 +137,7 @@ def test_beats_that_are_not_the_length_are_not_told() -> None:
     assert count_beats(replace(clip, bpm=60.0)) is None
 
 
-def test_what_a_format_cannot_hold_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_encode_refuses_unsupported_formats_before_writing(tmp_path: Path) -> None:
     clip, _ = made()
     path = tmp_path / "sound.flac"
     with pytest.raises(BadRequest, match="bits: got 32"):
@@ -148,7 +148,7 @@ def test_what_a_format_cannot_hold_is_refused_before_anything_is_written(tmp_pat
     assert not path.exists()
 
 
-def test_over_full_scale_is_clipped_but_not_in_floats(tmp_path: Path) -> None:
+def test_encode_clips_full_scale_except_in_float_formats(tmp_path: Path) -> None:
     loud = Clip(np.array([[1.5], [-1.5]], np.float32), SampleRate(8_000))
     encode(loud, tmp_path / "whole.wav", RenderSettings(bits=24))
     assert np.abs(decode(tmp_path / "whole.wav").samples).max() <= 1
@@ -156,7 +156,7 @@ def test_over_full_scale_is_clipped_but_not_in_floats(tmp_path: Path) -> None:
     assert decode(tmp_path / "float.wav").samples[0] == 1.5
 
 
-def test_files_that_are_no_sound(tmp_path: Path) -> None:
+def test_decode_refuses_files_without_sound(tmp_path: Path) -> None:
     path = tmp_path / "x.wav"
     with pytest.raises(BadAudio, match="no such file"):
         decode(path)
@@ -175,7 +175,7 @@ def test_files_that_are_no_sound(tmp_path: Path) -> None:
         decode(tmp_path / "x.raw")
 
 
-def test_sound_that_cannot_be_used(tmp_path: Path) -> None:
+def test_decode_refuses_unusable_sound(tmp_path: Path) -> None:
     path = tmp_path / "x.wav"
     soundfile.write(path, np.zeros((0, 1)), 8_000)
     with pytest.raises(BadAudio, match="no frames"):
@@ -194,7 +194,7 @@ def test_sound_that_cannot_be_used(tmp_path: Path) -> None:
         decode(path)
 
 
-def test_a_file_that_promises_more_than_it_has_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_decode_reads_a_truncated_file_to_its_end(tmp_path: Path) -> None:
     clip, wanted = made()
     path = tmp_path / "x.wav"
     path.write_bytes(encode_bytes(clip, wanted)[:30_000])
@@ -203,7 +203,7 @@ def test_a_file_that_promises_more_than_it_has_is_read_as_far_as_it_goes(tmp_pat
 
 @settings(deadline=None, max_examples=60)
 @given(st.sampled_from(list(CONTAINERS)), st.integers(0, 6_000), st.binary(min_size=1, max_size=40))
-def test_damaged_files_are_read_or_refused(tmp_path_factory: Any, kind: Any, at: int, damage: bytes) -> None:
+def test_decode_reads_or_refuses_damaged_files(tmp_path_factory: Any, kind: Any, at: int, damage: bytes) -> None:
     content = bytearray(_SMALL[kind])
     at %= len(content)
     content[at : at + len(damage)] = damage

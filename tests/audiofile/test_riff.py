@@ -23,7 +23,7 @@ def plain(kind: str) -> bytes:
 @pytest.mark.parametrize("kind", ["WAV", "AIFF"])
 @settings(deadline=None)
 @given(added=st.lists(st.builds(Chunk, LETTERS, st.binary(max_size=50)), max_size=4))
-def test_added_chunks_are_found_again(kind: str, added: list[Chunk]) -> None:
+def test_read_chunks_finds_appended_chunks(kind: str, added: list[Chunk]) -> None:
     before = plain(kind)
     after = append_chunks(before, added)
     assert read_chunks(after) == read_chunks(before) + added
@@ -33,7 +33,7 @@ def test_added_chunks_are_found_again(kind: str, added: list[Chunk]) -> None:
 
 @settings(deadline=None)
 @given(st.binary(max_size=200))
-def test_any_bytes_are_read_or_refused(content: bytes) -> None:
+def test_read_chunks_reads_or_refuses_any_bytes(content: bytes) -> None:
     for head in (b"", b"RIFF1234WAVE", b"FORM1234AIFC"):
         try:
             read_chunks(head + content)
@@ -41,7 +41,7 @@ def test_any_bytes_are_read_or_refused(content: bytes) -> None:
             assert head == b""
 
 
-def test_the_layout_of_chunks() -> None:
+def test_append_chunks_writes_the_documented_layout() -> None:
     assert len(sampler_chunk(48_000, 100).content) == 60
     assert len(sampler_chunk(48_000, None).content) == 36
     assert len(tempo_chunk(120.0, 4, loops=True).content) == 24

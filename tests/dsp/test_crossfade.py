@@ -41,7 +41,7 @@ def test_catmull_rom_is_equal_for_arrays_and_tensors() -> None:
 
 @pytest.mark.parametrize("gains", ["sine", "linear"])
 @pytest.mark.parametrize("alike", [False, True])
-def test_crossfade_keeps_the_power_even(gains: str, alike: bool) -> None:
+def test_crossfade_keeps_power_constant(gains: str, alike: bool) -> None:
     first, second = noise(1), noise(1 if alike else 2)
     share = (np.arange(FRAMES)[:, None] + 0.5) / FRAMES
     fade_out, fade_in = (
@@ -65,7 +65,7 @@ def test_correlate_is_1_for_equal_signals_and_0_for_unrelated_opposite_and_silen
     assert correlate(stereo, np.hstack((signal, -signal)), axis=0) == pytest.approx([1.0, 0.0])
 
 
-def test_sliding_sums_find_where_two_signals_are_alike() -> None:
+def test_sliding_sum_finds_the_offset_of_equal_signals() -> None:
     signal, length = noise(1)[:, 0], 200
     other = noise(2)[:, 0]
     other[1_000:1_200] = signal[1_000:1_200]

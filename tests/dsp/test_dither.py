@@ -11,7 +11,7 @@ from timbred.render_settings import RenderSettings
 SIXTEEN = RenderSettings(bits=16)
 
 
-def test_the_noise_floor_is_that_of_triangular_dither() -> None:
+def test_dither_has_the_noise_floor_of_a_triangular_distribution() -> None:
     """Rounding (1/12 step squared) and the noise (1/6) make an error of half a step: -96.3 dBFS."""
     sound = tone(997, 1.0, 48_000)
     error = dither(sound, SIXTEEN).samples.astype(np.float64) - sound.samples
@@ -19,7 +19,7 @@ def test_the_noise_floor_is_that_of_triangular_dither() -> None:
     assert abs(float(np.mean(error))) < 0.01 / STEPS_16_BIT
 
 
-def test_a_sound_below_one_step_survives() -> None:
+def test_dither_preserves_a_sound_below_one_step() -> None:
     quiet = tone(1_000, 1.0, 48_000, level=0.4 / STEPS_16_BIT)
     assert not np.rint(quiet.samples * STEPS_16_BIT).any()
     heard = dither(quiet, SIXTEEN).samples[:, 0]
@@ -27,7 +27,7 @@ def test_a_sound_below_one_step_survives() -> None:
     assert found == pytest.approx(0.4 / STEPS_16_BIT, rel=0.1)
 
 
-def test_samples_are_on_the_grid_and_the_same_each_time() -> None:
+def test_dither_gives_grid_samples_and_repeats_them() -> None:
     sound = tone(997, 0.1, 48_000, level=1.0)
     seeded = Clip(sound.samples, sound.rate, RECIPE)
     later = Clip(sound.samples, sound.rate, {**RECIPE, "created": "2030-01-01T00:00:00Z"})
@@ -40,10 +40,10 @@ def test_samples_are_on_the_grid_and_the_same_each_time() -> None:
 
 
 @pytest.mark.parametrize("wanted", [RenderSettings(), RenderSettings(bits=32), RenderSettings(format="ogg")])
-def test_only_sixteen_bits_are_dithered(wanted: RenderSettings) -> None:
+def test_dither_applies_to_16_bits_only(wanted: RenderSettings) -> None:
     sound = tone(997, 0.1, 48_000)
     assert dither(sound, wanted) is sound
 
 
-def test_digital_silence_stays_silent() -> None:
+def test_dither_keeps_digital_silence() -> None:
     assert not dither(clip(np.zeros(100), 8_000), SIXTEEN).samples.any()

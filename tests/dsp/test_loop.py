@@ -20,7 +20,7 @@ def looped(seconds: float | None, rate: int) -> RenderSettings:
 
 @settings(deadline=None, max_examples=40)
 @given(st.floats(0.2, 1.5), st.floats(40, 400), st.floats(0.0, 1.0), st.sampled_from([16_000, 22_050, 32_000]))
-def test_the_seam_is_no_larger_than_steps_inside(seconds: float, hertz: float, surplus: float, rate: int) -> None:
+def test_loop_seam_is_no_larger_than_steps_inside(seconds: float, hertz: float, surplus: float, rate: int) -> None:
     sound = tone(hertz, seconds + surplus, rate)
     done = run_pipeline(sound, looped(seconds, 48_000))
     assert done.loop
@@ -28,7 +28,7 @@ def test_the_seam_is_no_larger_than_steps_inside(seconds: float, hertz: float, s
     assert seam_is_smooth(done.samples)
 
 
-def test_the_power_stays_even_through_the_seam() -> None:
+def test_loop_keeps_power_constant_through_the_seam() -> None:
     unlike = noise(3.0, 16_000)
     done = loop(unlike, looped(2.0, 16_000)).samples
     assert np.mean(done[:4_000] ** 2) == pytest.approx(np.mean(done[4_000:] ** 2), rel=0.1)
@@ -37,26 +37,26 @@ def test_the_power_stays_even_through_the_seam() -> None:
     assert np.abs(steady).max() <= 0.5 + 1e-4
 
 
-def test_with_no_length_asked_for_the_seam_is_paid_from_the_end() -> None:
+def test_loop_without_a_length_takes_the_seam_from_the_end() -> None:
     done = loop(tone(101.3, 2.0, 16_000), looped(None, 16_000))
     assert done.frames == 28_000
     assert seam_is_smooth(done.samples)
 
 
-def test_a_clip_that_is_a_loop_already_is_left_alone() -> None:
+def test_loop_leaves_a_clip_that_is_a_loop() -> None:
     ready = replace(noise(1.0, 16_000), loop=True)
     assert (loop(ready, looped(1.0, 16_000)).samples == ready.samples).all()
     assert (loop(ready, looped(None, 16_000)).samples == ready.samples).all()
 
 
-def test_a_clip_too_short_is_followed_by_silence_with_soft_edges() -> None:
+def test_loop_pads_a_short_clip_with_silence_and_fades_its_edges() -> None:
     done = loop(clip(np.full(8_000, 0.5), 16_000), looped(1.0, 16_000))
     assert done.frames == 16_000
     assert np.abs(np.diff(done.samples[:, 0])).max() < 0.05
     assert done.samples[0] == done.samples[-1] == 0
 
 
-def test_an_attack_on_the_first_beat_stays_an_attack() -> None:
+def test_loop_keeps_an_attack_on_the_first_beat() -> None:
     moments = np.arange(48_000) / 16_000
     hit = clip(np.exp(-4 * moments) * np.cos(2 * np.pi * 200 * moments), 16_000)
     done = loop(hit, looped(2.0, 16_000)).samples
@@ -64,13 +64,13 @@ def test_an_attack_on_the_first_beat_stays_an_attack() -> None:
     assert seam_is_smooth(done)
 
 
-def test_no_loop_unless_asked() -> None:
+def test_loop_is_off_by_default() -> None:
     assert not loop(noise(0.1, 16_000), RenderSettings()).loop
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(2, 400), st.data())
-def test_crossfades_of_any_shape_keep_the_length(frames: int, data: st.DataObject) -> None:
+def test_crossfade_ends_keeps_the_length_for_any_shape(frames: int, data: st.DataObject) -> None:
     seam = data.draw(st.integers(1, frames // 2))
     samples = noise(1.0, 1_000).samples
     done = crossfade_ends(samples, frames, seam, 2)
@@ -80,7 +80,7 @@ def test_crossfades_of_any_shape_keep_the_length(frames: int, data: st.DataObjec
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 300), st.integers(1, 300))
-def test_loops_of_a_few_frames_do_no_harm(frames: int, wanted: int) -> None:
+def test_loop_handles_a_few_frames(frames: int, wanted: int) -> None:
     done = run_pipeline(noise(frames / 8_000, 8_000), looped(wanted / 8_000, 8_000))
     assert done.frames == wanted
     assert np.isfinite(done.samples).all()

@@ -14,7 +14,7 @@ from timbred.render_settings import RenderSettings
 
 @settings(deadline=None, max_examples=30)
 @given(st.floats(-60, 0), st.floats(-80, 20), st.sampled_from([8_000, 44_100, 48_000]))
-def test_the_peak_is_what_was_asked(wanted: float, before: float, rate: int) -> None:
+def test_level_reaches_the_requested_peak(wanted: float, before: float, rate: int) -> None:
     sound = noise(0.1, rate, level=10 ** (before / 20), channels=2)
     done = level(sound, RenderSettings(peak=Decibels(wanted)))
     assert decibels(peak(done.samples)) == pytest.approx(wanted, abs=0.01)
@@ -23,24 +23,24 @@ def test_the_peak_is_what_was_asked(wanted: float, before: float, rate: int) -> 
 
 @settings(deadline=None, max_examples=20)
 @given(st.floats(-50, -20), st.floats(-80, 0), st.sampled_from([16_000, 48_000]), st.integers(1, 2))
-def test_the_loudness_is_what_was_asked(wanted: float, before: float, rate: int, channels: int) -> None:
+def test_level_reaches_the_requested_loudness(wanted: float, before: float, rate: int, channels: int) -> None:
     sound = noise(1.0, rate, level=10 ** (before / 20), channels=channels)
     done = level(sound, RenderSettings(loudness=Lufs(wanted)))
     assert Meter(rate).integrated_loudness(done.samples.astype(np.float64)) == pytest.approx(wanted, abs=0.1)
 
 
-def test_the_reference_tone_of_the_standard() -> None:
+def test_measure_loudness_matches_the_standards_reference_tone() -> None:
     """BS.1770: a 997 Hz sine at 0 dBFS in one channel reads -3.01 LUFS."""
     reading = measure_loudness(tone(997, 2.0, 48_000, level=1.0).samples, 48_000)
     assert reading == pytest.approx(-3.01, abs=0.05)
 
 
-def test_a_short_sound_is_as_loud_as_the_same_sound_longer() -> None:
+def test_measure_loudness_is_equal_for_a_short_and_a_longer_sound() -> None:
     short, long = (measure_loudness(tone(1_000, seconds, 48_000).samples, 48_000) for seconds in (0.05, 1.0))
     assert short == pytest.approx(long, abs=0.1)
 
 
-def test_loudness_stops_at_the_ceiling() -> None:
+def test_level_stops_at_the_ceiling() -> None:
     click = clip(np.r_[1.0, np.zeros(47_999)], 48_000)
     done = level(click, RenderSettings(loudness=Lufs(-10.0)))
     assert decibels(peak(done.samples)) == pytest.approx(-1.0, abs=0.01)
@@ -52,12 +52,12 @@ def test_loudness_stops_at_the_ceiling() -> None:
 
 @pytest.mark.parametrize("quiet", [0.0, 1e-9])
 @pytest.mark.parametrize("wanted", [RenderSettings(), RenderSettings(loudness=Lufs(-14.0))])
-def test_silence_stays_silence(quiet: float, wanted: RenderSettings) -> None:
+def test_level_keeps_silence(quiet: float, wanted: RenderSettings) -> None:
     silent = clip(np.full(100, quiet), 48_000)
     assert (level(silent, wanted).samples == silent.samples).all()
     assert measure_loudness(silent.samples, 48_000) is None
 
 
-def test_off_leaves_the_level_alone() -> None:
+def test_level_off_leaves_the_samples() -> None:
     sound = noise(0.1, 8_000)
     assert level(sound, RenderSettings(peak=None)) is sound

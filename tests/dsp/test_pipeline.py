@@ -12,7 +12,7 @@ from timbred.errors import BadRequest, ModelError
 from timbred.render_settings import RenderSettings
 
 
-def test_the_steps_and_their_order() -> None:
+def test_pipeline_steps_have_the_documented_order() -> None:
     assert [step.name for step in PIPELINE_STEPS] == [
         "trim",
         "fit",
@@ -35,7 +35,7 @@ def test_the_steps_and_their_order() -> None:
     trim=st.booleans(),
     channels=st.sampled_from([None, 1, 2]),
 )
-def test_the_length_is_exact_whatever_else_is_asked(
+def test_run_pipeline_gives_the_exact_length_with_any_settings(
     seconds: float, made: float, rate_in: int, rate: int, loop: bool, trim: bool, channels: int | None
 ) -> None:
     wanted = RenderSettings(
@@ -51,14 +51,14 @@ def test_the_length_is_exact_whatever_else_is_asked(
     assert np.isfinite(done.samples).all()
 
 
-def test_the_peak_holds_after_resampling_mixing_and_dithering() -> None:
+def test_run_pipeline_keeps_the_peak_after_resampling_mixing_and_dithering() -> None:
     sound = noise(0.3, 16_000, channels=2)
     for rate, channels in ((48_000, 1), (44_100, 2), (8_000, 1)):
         wanted = RenderSettings(rate=SampleRate(rate), channels=channels, bits=16, peak=Decibels(-3.0))  # type: ignore[arg-type]
         assert decibels(peak(run_pipeline(sound, wanted).samples)) == pytest.approx(-3.0, abs=0.01)
 
 
-def test_mono_stands_in_both_channels_and_stereo_becomes_its_mean() -> None:
+def test_run_pipeline_copies_mono_to_stereo_and_averages_stereo_to_mono() -> None:
     mono = tone(500, 0.1, 48_000)
     both = run_pipeline(mono, RenderSettings(channels=2, peak=None)).samples
     assert (both[:, 0] == both[:, 1]).all()
@@ -69,12 +69,12 @@ def test_mono_stands_in_both_channels_and_stereo_becomes_its_mean() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_values_that_are_no_numbers_are_the_models_fault(bad: float) -> None:
+def test_run_pipeline_reports_non_finite_samples_as_model_error(bad: float) -> None:
     with pytest.raises(ModelError, match="aren't numbers"):
         run_pipeline(clip([0.0, bad, 0.0], 8_000), RenderSettings())
 
 
-def test_no_samples_are_the_models_fault() -> None:
+def test_run_pipeline_reports_missing_samples_as_model_error() -> None:
     with pytest.raises(ModelError, match="no sound"):
         run_pipeline(clip([], 8_000), RenderSettings())
 
@@ -97,7 +97,7 @@ def test_no_samples_are_the_models_fault() -> None:
         (RenderSettings(channels=3), "channels: got 3, allowed is 1 or 2"),  # type: ignore[arg-type]
     ],
 )
-def test_settings_that_cannot_be_carried_out_are_named(wanted: RenderSettings, named: str) -> None:
+def test_run_pipeline_names_settings_that_cannot_be_applied(wanted: RenderSettings, named: str) -> None:
     with pytest.raises(BadRequest) as caught:
         run_pipeline(tone(500, 0.1, 48_000), wanted)
     assert named in str(caught.value)

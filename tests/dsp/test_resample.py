@@ -21,7 +21,7 @@ def to(rate: int, seconds: float | None = None) -> RenderSettings:
 
 @pytest.mark.parametrize("rate_in", [16_000, 44_100, 96_000])
 @pytest.mark.parametrize("rate_out", [22_050, 48_000])
-def test_a_sine_keeps_its_moment_frequency_and_level(rate_in: int, rate_out: int) -> None:
+def test_resample_keeps_time_frequency_and_level_of_a_sine(rate_in: int, rate_out: int) -> None:
     done = resample(tone(1_000, 1.0, rate_in), to(rate_out))
     ideal = tone(1_000, 1.0, rate_out)
     inside = slice(rate_out // 10, -rate_out // 10)
@@ -29,14 +29,14 @@ def test_a_sine_keeps_its_moment_frequency_and_level(rate_in: int, rate_out: int
     assert decibels(float(np.sqrt(np.mean(difference**2)))) < -90
 
 
-def test_what_the_lower_rate_cannot_hold_is_gone() -> None:
+def test_resample_removes_what_the_lower_rate_cannot_hold() -> None:
     done = resample(tone(7_000, 1.0, 48_000), to(8_000))
     assert decibels(float(np.abs(done.samples[800:-800]).max())) < -90
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 5_000), st.sampled_from(RATES), st.sampled_from(RATES))
-def test_the_length_is_the_nearest_frame(frames: int, rate_in: int, rate_out: int) -> None:
+def test_resample_rounds_the_length_to_the_nearest_frame(frames: int, rate_in: int, rate_out: int) -> None:
     done = resample(clip(np.ones(frames), rate_in), to(rate_out))
     assert done.rate == rate_out
     assert done.frames == max(1, round(frames * rate_out / rate_in))
@@ -50,7 +50,7 @@ def test_the_length_is_the_nearest_frame(frames: int, rate_in: int, rate_out: in
     st.integers(1, 20),
     st.floats(0, 2 * np.pi),
 )
-def test_a_loop_stays_a_loop(frames: int, rate_in: int, rate_out: int, cycles: int, phase: float) -> None:
+def test_resample_keeps_a_loop_seamless(frames: int, rate_in: int, rate_out: int, cycles: int, phase: float) -> None:
     """A sine of whole cycles goes round before; it must be the same sine of whole cycles after."""
     turns = np.arange(frames) / frames
     loop = replace(clip(0.5 * np.sin(2 * np.pi * cycles * turns + phase), rate_in), loop=True)
@@ -62,13 +62,13 @@ def test_a_loop_stays_a_loop(frames: int, rate_in: int, rate_out: int, cycles: i
     assert seam_is_smooth(done[:, None])
 
 
-def test_a_loop_of_noise_is_the_same_wherever_it_is_cut() -> None:
+def test_resample_of_a_noise_loop_is_independent_of_its_start() -> None:
     loop = replace(noise(0.5, 16_000, channels=2), loop=True)
     turned = loop.with_samples(np.roll(loop.samples, 1_000, axis=0))
     one, other = resample(loop, to(48_000)).samples, resample(turned, to(48_000)).samples
     assert np.abs(np.roll(one, 3_000, axis=0) - other).max() < 1e-5
 
 
-def test_nothing_to_do_is_nothing_done() -> None:
+def test_resample_to_the_same_rate_returns_the_clip() -> None:
     sound = noise(0.1, 48_000)
     assert resample(sound, to(48_000)) is sound

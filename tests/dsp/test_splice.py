@@ -43,7 +43,7 @@ def largest_step(samples: Samples) -> float:
     return float(np.abs(np.diff(samples, axis=0)).max())
 
 
-def test_a_continued_sound_stays_to_the_bit_up_to_the_join():
+def test_splice_keeps_a_continued_sound_bit_identical_up_to_the_join():
     there = stereo()
     made = clip(tone(220, 1.5, MODEL), MODEL)
     whole = splice(made, OriginalAudio(clip(there), EditedPart(2.0, 3.0)), RATE, first=round(1.5 * MODEL))
@@ -55,7 +55,7 @@ def test_a_continued_sound_stays_to_the_bit_up_to_the_join():
 
 @pytest.mark.parametrize("turn", [0.0, 0.25, 0.5, 0.81])
 @pytest.mark.parametrize("hertz", [150.0, 220.0, 1234.5])
-def test_a_tone_goes_on_in_step_wherever_its_waves_were(hertz: float, turn: float):
+def test_splice_aligns_the_phase_of_a_continued_tone(hertz: float, turn: float):
     """Made at another moment of its period, and half as loud: what follows is the same tone at the same level."""
     made = clip(tone(hertz, 1.5, MODEL, 0.2, turn), MODEL)
     whole = splice(
@@ -68,7 +68,7 @@ def test_a_tone_goes_on_in_step_wherever_its_waves_were(hertz: float, turn: floa
     assert max(levels) < 1.1 * min(levels)
 
 
-def test_what_follows_has_the_balance_of_what_was():
+def test_splice_keeps_the_channel_balance_of_the_original():
     loud = noise(3.0, RATE)
     there = np.stack([loud, 0.25 * loud], axis=1)[: 2 * RATE]
     made = clip(noise(1.5, MODEL, 0.08, 3), MODEL)
@@ -78,7 +78,7 @@ def test_what_follows_has_the_balance_of_what_was():
     assert left == pytest.approx(power(there[:, 0]), rel=0.4)
 
 
-def test_at_another_rate_the_given_sound_is_only_converted():
+def test_splice_at_another_rate_only_converts_the_original():
     there = stereo(1.0)[: RATE // 2]
     whole = splice(
         clip(tone(220, 1.0, MODEL), MODEL), OriginalAudio(clip(there), EditedPart(0.5, 1.0)), SampleRate(96_000)
@@ -90,7 +90,7 @@ def test_at_another_rate_the_given_sound_is_only_converted():
     assert np.array_equal(whole.samples[:joined], converted[:joined])
 
 
-def test_a_part_is_made_anew_and_nothing_else():
+def test_splice_replaces_the_edited_part_alone():
     there, made = stereo(), clip(noise(2.0, MODEL), MODEL)
     whole = splice(made, OriginalAudio(clip(there), EditedPart(0.5, 1.25)), RATE).samples
     start, end = RATE // 2, RATE * 5 // 4
@@ -101,7 +101,7 @@ def test_a_part_is_made_anew_and_nothing_else():
 
 
 @pytest.mark.parametrize(("start", "end"), [(0.0, 0.5), (1.5, 2.0), (0.0, 2.0)])
-def test_a_part_may_reach_the_ends(start: float, end: float):
+def test_splice_replaces_a_part_at_either_end(start: float, end: float):
     there, made = stereo(), clip(noise(2.0, MODEL), MODEL)
     whole = splice(made, OriginalAudio(clip(there), EditedPart(start, end)), RATE).samples
     first, last = round(start * RATE), round(end * RATE)
@@ -113,7 +113,7 @@ def test_a_part_may_reach_the_ends(start: float, end: float):
 
 @pytest.mark.parametrize("frames", [44_099, 44_100, 44_101, 44_117])
 @pytest.mark.parametrize("rate", [32_000, 48_000, 96_000])
-def test_a_part_up_to_the_end_is_no_continuation_whatever_the_rates(frames: int, rate: int):
+def test_splice_of_a_part_up_to_the_end_is_no_continuation_at_any_rate(frames: int, rate: int):
     there = clip(noise(1.5, 44_100)[:frames], 44_100)
     made = clip(noise(there.seconds, MODEL, seed=1), MODEL)
     whole = splice(made, OriginalAudio(there, EditedPart(0.5, there.seconds)), SampleRate(rate))
@@ -123,7 +123,7 @@ def test_a_part_up_to_the_end_is_no_continuation_whatever_the_rates(frames: int,
     assert not np.allclose(whole.samples[rate * 6 // 10 :], converted[rate * 6 // 10 :], atol=0.01)
 
 
-def test_far_from_the_part_nothing_is_even_looked_at():
+def test_splice_reads_nothing_far_from_the_part():
     there = noise(20.0, RATE)
     whole = splice(
         clip(noise(20.0, MODEL, seed=1), MODEL), OriginalAudio(clip(there), EditedPart(9.0, 9.5)), RATE
@@ -133,7 +133,7 @@ def test_far_from_the_part_nothing_is_even_looked_at():
     assert 9.4 * RATE < changed[-1] < 9.5 * RATE
 
 
-def test_new_highs_over_kept_lows():
+def test_splice_adds_new_highs_over_original_lows():
     lows, highs = tone(300, 2.0, RATE), tone(7000, 2.0, RATE, 0.1)
     made = clip(tone(300, 2.0, MODEL, 0.3, 0.4) + tone(9000, 2.0, MODEL, 0.1), MODEL)
     whole = splice(made, OriginalAudio(clip(lows + highs), EditedPart(0.0, 2.0, low=4000)), RATE).samples[:, 0]
@@ -146,20 +146,20 @@ def test_new_highs_over_kept_lows():
     assert np.abs(np.fft.rfft((without - lows)[middle])[:2000]).max() / RATE < 1e-3, "the lows keep their phases"
 
 
-def test_a_band_of_a_part_leaves_the_rest_to_the_bit():
+def test_splice_of_a_band_keeps_the_other_frequencies_bit_identical():
     there, made = stereo(), clip(noise(2.0, MODEL), MODEL)
     whole = splice(made, OriginalAudio(clip(there), EditedPart(0.5, 1.0, low=1000, high=4000)), RATE).samples
     assert np.array_equal(whole[: RATE // 2], there[: RATE // 2])
     assert np.array_equal(whole[RATE:], there[RATE:])
 
 
-def test_a_loud_given_sound_isnt_outdone():
+def test_splice_does_not_exceed_a_loud_original():
     there, made = clip(noise(2.0, RATE, 0.05)), clip(20 * noise(1.5, MODEL, 0.05, 5), MODEL)
     whole = splice(made, OriginalAudio(there, EditedPart(2.0, 3.0)), RATE, first=round(1.5 * MODEL)).samples
     assert np.abs(whole).max() <= 0.9
 
 
-def test_a_preview_is_as_long_as_it_has_come():
+def test_splice_of_a_preview_has_the_length_of_the_preview():
     made = clip(tone(220, 1.0, MODEL), MODEL)
     whole = splice(made, OriginalAudio(clip(stereo()), EditedPart(2.0, 9.0)), RATE, first=round(1.5 * MODEL))
     assert whole.frames == round(2.5 * RATE)
@@ -171,7 +171,7 @@ def test_a_preview_is_as_long_as_it_has_come():
     channels=st.integers(1, 8), rate=st.sampled_from([8000, 44_100, 48_000]),
     level=st.sampled_from([0.0, 1e-7, 0.5, 3.0]),
 )  # fmt: skip
-def test_whatever_is_given_lengths_are_exact_and_values_finite(
+def test_splice_gives_exact_lengths_and_finite_values_for_any_input(
     there: int, more: int, overlap: int, channels: int, rate: int, level: float
 ):
     samples = level * np.random.default_rng(there).standard_normal((there, channels))
@@ -205,7 +205,7 @@ def made_from(there: Samples, seconds: float, level: float, seed: int = 4) -> Cl
 
 
 @pytest.mark.parametrize("gain", [1.0, 0.5, -0.3, -0.5, -0.9, -0.95, -0.99, -1.0])
-def test_what_is_made_has_the_power_of_each_channel_whatever_their_polarity(gain: float):
+def test_splice_matches_the_power_of_each_channel_at_any_polarity(gain: float):
     there = inverted(gain)
     continued = splice(made_from(there, 3.0, 0.7), OriginalAudio(clip(there), EditedPart(2.0, 3.0)), RATE).samples
     repainted = splice(made_from(there, 2.0, 0.7), OriginalAudio(clip(there), EditedPart(0.8, 1.2)), RATE).samples
@@ -215,7 +215,7 @@ def test_what_is_made_has_the_power_of_each_channel_whatever_their_polarity(gain
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 6, 8])
-def test_each_of_many_channels_keeps_its_samples_and_continues_at_its_level(count: int):
+def test_splice_of_many_channels_keeps_samples_and_level_of_each(count: int):
     """The fourth is silent, as the effects' channel of a film often is; each has its own polarity and level."""
     loud = noise(2.0, RATE, 0.1)
     gains = [1.0, -0.8, 0.5, 0.0, -0.3, 0.2, 0.9, -1.0][:count]
@@ -234,7 +234,7 @@ def test_each_of_many_channels_keeps_its_samples_and_continues_at_its_level(coun
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=8), st.integers(0, 1_000))
 @settings(max_examples=60, deadline=None)
-def test_a_sum_of_channels_never_cancels(gains: list[float], seed: int):
+def test_find_polarities_prevents_cancellation_in_mix_to_mono(gains: list[float], seed: int):
     """Of channels that are one sound at several levels, the sum is as loud as all levels together."""
     loud = noise(0.1, RATE, 0.1, seed)
     samples = np.stack([gain * loud for gain in gains], axis=1).astype(np.float32)
@@ -243,7 +243,7 @@ def test_a_sum_of_channels_never_cancels(gains: list[float], seed: int):
     assert power(summed) == pytest.approx(expected**2 * power(loud), rel=1e-3, abs=1e-12)
 
 
-def test_channels_of_different_sounds_are_summed_as_they_are():
+def test_mix_to_mono_sums_unrelated_channels_unchanged():
     samples = np.stack([noise(1.0, RATE, 0.1, seed) for seed in range(4)], axis=1)
     assert (find_polarities(samples) == 1).all()
     assert np.allclose(mix_to_mono(samples, find_polarities(samples)), samples.mean(axis=1), atol=1e-7)

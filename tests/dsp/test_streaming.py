@@ -39,7 +39,7 @@ def heard(parts: list[StreamPiece], wanted: RenderSettings, rate: int) -> tuple[
 @pytest.mark.parametrize("rate", [16000, 44100, 48000, 96000])
 @pytest.mark.parametrize("seconds", [None, 0.3, 0.5625])
 @pytest.mark.parametrize("channels", [None, 2])
-def test_pieces_are_the_finished_take(rate: int, seconds: float | None, channels: int | None):
+def test_streamed_sound_pieces_equal_the_finished_take(rate: int, seconds: float | None, channels: int | None):
     wanted = RenderSettings(
         rate=SampleRate(rate),
         seconds=None if seconds is None else Seconds(seconds),
@@ -57,7 +57,7 @@ def test_pieces_are_the_finished_take(rate: int, seconds: float | None, channels
     assert np.abs(found - expected).max() < 1e-4
 
 
-def test_the_gain_is_that_of_the_whole():
+def test_streamed_sound_has_the_gain_of_the_finished_take():
     """Where the loudest spot was found, by the peak that was asked for; resampling moves it a little."""
     samples = sound()
     wanted = RenderSettings(rate=SampleRate(48000), peak=Decibels(-6.0))
@@ -66,7 +66,7 @@ def test_the_gain_is_that_of_the_whole():
     assert np.abs(found).max() == pytest.approx(np.abs(expected).max(), rel=0.1)
 
 
-def test_silence_is_not_raised():
+def test_streamed_sound_keeps_silence():
     samples = np.zeros((1000, 1), dtype=np.float32)
     found, _ = heard(pieces(samples, [300], 0.0), RenderSettings(), 48000)
     assert not found.any()
@@ -74,7 +74,7 @@ def test_silence_is_not_raised():
 
 @settings(max_examples=40, deadline=None)
 @given(edges=st.lists(st.integers(1, 2999), unique=True, max_size=8).map(sorted), rate=st.sampled_from([16000, 48000]))
-def test_however_it_is_cut_it_sounds_the_same(edges: list[int], rate: int):
+def test_streamed_sound_is_independent_of_piece_lengths(edges: list[int], rate: int):
     samples = sound(3000)
     wanted = RenderSettings(rate=SampleRate(rate), peak=None)
     one, _ = heard(pieces(samples, edges, 1.0), wanted, rate)
@@ -89,7 +89,9 @@ def test_however_it_is_cut_it_sounds_the_same(edges: list[int], rate: int):
     kind=st.sampled_from(["tone", "drum", "reversed", "short"]),
     fades=st.sampled_from([{}, {"fade_in": Seconds(0.02)}, {"fade_out": Seconds(0.05)}, {"fade_in": Seconds(0.3)}]),
 )
-def test_automatic_fades_are_those_of_the_finished_take(edges: list[int], kind: str, fades: dict[str, Seconds]):
+def test_streamed_sound_has_the_automatic_fades_of_the_finished_take(
+    edges: list[int], kind: str, fades: dict[str, Seconds]
+):
     moments = np.arange(3000) / RATE
     wave = np.cos(2 * np.pi * 130 * moments) * (np.exp(-60 * moments) if kind != "tone" else 1.0)
     samples = (wave[::-1] if kind == "reversed" else wave)[:, None].astype(np.float32)
@@ -101,14 +103,14 @@ def test_automatic_fades_are_those_of_the_finished_take(edges: list[int], kind: 
     assert np.array_equal(found, expected)
 
 
-def test_a_piece_out_of_turn_is_refused():
+def test_streamed_sound_refuses_a_piece_out_of_order():
     first, second, _ = pieces(sound(), [500, 1500], 1.0)
     early = StreamedSound(RenderSettings(), first, 48000)
     with pytest.raises(ValueError, match="begins with frame 500; the next one is 0"):
         early.process(second)
 
 
-def test_what_needs_the_whole_sound_is_not_early():
+def test_can_stream_refuses_settings_that_need_the_whole_sound():
     assert can_stream(RenderSettings())
     for late in ({"trim": True}, {"loop": True}, {"loudness": Lufs(-14.0)}):
         assert not can_stream(replace(RenderSettings(), **late))

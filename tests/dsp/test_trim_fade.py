@@ -30,7 +30,7 @@ def test_trim_is_off_by_default_and_keeps_pure_silence() -> None:
     assert trim(silent, RenderSettings(trim=True)).frames == 100
 
 
-def test_fit_cuts_and_fills() -> None:
+def test_fit_cuts_and_pads() -> None:
     short = tone(100, 0.5, 8_000)
     want = RenderSettings(seconds=Seconds(1.0), rate=SampleRate(8_000))
     filled = fit(short, want)
@@ -39,7 +39,7 @@ def test_fit_cuts_and_fills() -> None:
     assert fit(tone(100, 2.0, 8_000), want).frames == 8_000
 
 
-def test_a_sound_that_is_filled_up_ends_softly() -> None:
+def test_fit_fades_the_end_of_a_padded_sound() -> None:
     constant = clip(np.full(4_000, 0.5), 8_000)
     want = RenderSettings(seconds=Seconds(1.0), rate=SampleRate(8_000))
     filled = fit(constant, want).samples[:, 0]
@@ -47,7 +47,7 @@ def test_a_sound_that_is_filled_up_ends_softly() -> None:
     assert filled[3_900] == 0.5
 
 
-def test_fades_begin_and_end_at_zero_and_leave_the_middle() -> None:
+def test_fade_begins_and_ends_at_zero_and_keeps_the_middle() -> None:
     ones = clip(np.ones(1_000), 1_000, channels=2)
     done = fade(ones, RenderSettings(fade_in=Seconds(0.1), fade_out=Seconds(0.2))).samples
     assert not done[0].any()
@@ -57,14 +57,14 @@ def test_fades_begin_and_end_at_zero_and_leave_the_middle() -> None:
     assert (np.diff(done[-200:, 0]) <= 0).all()
 
 
-def test_a_loop_has_no_fades() -> None:
+def test_fade_leaves_loops() -> None:
     ones = clip(np.ones(1_000), 1_000)
     assert (fade(ones, RenderSettings(loop=True)).samples == 1).all()
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 300), st.integers(0, 1_000), st.integers(0, 1_000))
-def test_fades_of_any_length_keep_the_length_and_never_amplify(frames: int, lead: int, tail: int) -> None:
+def test_fade_of_any_length_keeps_the_length_and_never_amplifies(frames: int, lead: int, tail: int) -> None:
     done = apply_fades(np.ones((frames, 1), np.float32), lead, tail)
     assert done.shape == (frames, 1)
     assert done.min() >= 0
@@ -96,7 +96,7 @@ def drum(begins: float, hertz: float = 900.0, seconds: float = 0.3) -> np.ndarra
 
 @given(st.floats(0, 1), st.floats(300, 6_000))
 @settings(deadline=None, max_examples=80)
-def test_an_automatic_fade_keeps_the_attack_of_a_drum(begins: float, hertz: float) -> None:
+def test_fade_automatic_keeps_the_attack_of_a_drum(begins: float, hertz: float) -> None:
     hit = drum(begins, hertz).astype(np.float32)
     heard = automatic(hit)[:, 0]
     attack = round(0.002 * RATE)
@@ -106,14 +106,14 @@ def test_an_automatic_fade_keeps_the_attack_of_a_drum(begins: float, hertz: floa
 
 @given(st.integers(0, 1_000), st.floats(5, 500))
 @settings(deadline=None, max_examples=40)
-def test_a_burst_of_noise_isnt_faded_in(seed: int, decay: float) -> None:
+def test_fade_automatic_leaves_a_burst_of_noise(seed: int, decay: float) -> None:
     """It begins with a step no larger than its own: there is no click to take away."""
     t = moments(0.2)
     burst = np.random.default_rng(seed).uniform(-1, 1, t.size) * np.exp(-decay * t)
     assert np.array_equal(automatic(burst)[:480, 0], burst[:480].astype(np.float32))
 
 
-def test_a_first_sample_that_is_the_whole_attack_stays() -> None:
+def test_fade_automatic_keeps_an_attack_in_the_first_sample() -> None:
     impulse = np.zeros(RATE // 2)
     impulse[0] = 1.0
     assert np.array_equal(automatic(impulse)[:, 0], impulse.astype(np.float32))
@@ -121,7 +121,7 @@ def test_a_first_sample_that_is_the_whole_attack_stays() -> None:
 
 @given(st.floats(0.05, 0.95), st.floats(60, 2_000))
 @settings(deadline=None, max_examples=80)
-def test_a_tone_that_begins_within_a_period_begins_without_a_click(begins: float, hertz: float) -> None:
+def test_fade_automatic_removes_the_click_of_a_tone_that_begins_within_a_period(begins: float, hertz: float) -> None:
     """Its first frame is 0, and the largest step is far below the click's, which the tone's first sample would be."""
     tone_of_it = 0.5 * np.sin(2 * np.pi * (hertz * moments(0.5) + begins))
     heard = automatic(tone_of_it)[:, 0]
@@ -133,7 +133,7 @@ def test_a_tone_that_begins_within_a_period_begins_without_a_click(begins: float
         assert np.abs(np.diff(heard[:200])).max() <= max(2 * own, 0.5 * abs(tone_of_it[0]))
 
 
-def test_a_constant_level_is_faded_in_over_the_whole_time() -> None:
+def test_fade_automatic_takes_the_whole_time_for_a_constant_level() -> None:
     heard = automatic(np.full(RATE, 0.5))[:, 0]
     lead = round(AUTOMATIC_FADE_IN * RATE)
     assert heard[0] == 0
@@ -141,14 +141,14 @@ def test_a_constant_level_is_faded_in_over_the_whole_time() -> None:
     assert (heard[lead:-480] == 0.5).all()
 
 
-def test_an_attack_over_a_constant_level_is_kept() -> None:
+def test_fade_automatic_keeps_an_attack_over_a_constant_level() -> None:
     hit = drum(0.0, 1_000) + 0.3
     heard = automatic(hit)[:, 0]
     assert heard[0] == 0 or heard[0] == np.float32(hit[0])
     assert peak_db(heard[:96]) >= peak_db(hit[:96]) - ATTACK_TOLERANCE_DB - 0.01
 
 
-def test_a_sound_that_swells_from_within_a_period_is_faded_in_over_the_whole_time() -> None:
+def test_fade_automatic_takes_the_whole_time_for_a_swelling_sound_that_begins_within_a_period() -> None:
     t = moments(0.5)
     swelling = np.cos(2 * np.pi * 50 * t) * np.minimum(1, 0.1 + 100 * t)
     assert np.array_equal(
@@ -156,7 +156,7 @@ def test_a_sound_that_swells_from_within_a_period_is_faded_in_over_the_whole_tim
     )
 
 
-def test_channels_are_faded_in_one_by_one() -> None:
+def test_fade_automatic_treats_each_channel_separately() -> None:
     """A click on the one must not soften an attack on the other, nor the other way round."""
     steady, hit = np.full(RATE // 2, 0.5), drum(0.0, 3_000, 0.5)
     both = np.stack([steady, hit], axis=1)
@@ -167,7 +167,7 @@ def test_channels_are_faded_in_one_by_one() -> None:
     assert np.array_equal(heard[:480, 1], hit[:480].astype(np.float32))
 
 
-def test_a_trimmed_attack_is_the_attack_as_it_was() -> None:
+def test_fade_automatic_keeps_a_trimmed_attack() -> None:
     """1 ms is kept before the onset; a fade of 2 ms would go over it."""
     t = moments(0.8)
     silent = np.zeros(RATE // 5)
@@ -182,7 +182,7 @@ def test_a_trimmed_attack_is_the_attack_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.0005, 0.002, 0.05])
-def test_a_fade_that_is_asked_for_is_exact(seconds: float) -> None:
+def test_fade_with_a_requested_length_is_exact(seconds: float) -> None:
     hit = drum(0.2)[:, None].astype(np.float32)
     wanted = RenderSettings(fade_in=Seconds(seconds), fade_out=Seconds(0.0))
     heard = fade(Clip(hit, SampleRate(RATE)), wanted).samples
@@ -191,7 +191,7 @@ def test_a_fade_that_is_asked_for_is_exact(seconds: float) -> None:
     assert np.array_equal(heard[lead:], hit[lead:])
 
 
-def test_a_reversed_drum_keeps_its_climax() -> None:
+def test_fade_automatic_keeps_the_climax_of_a_reversed_drum() -> None:
     hit = drum(0.1)[::-1].astype(np.float32)
     heard = automatic(hit)[:, 0]
     assert peak_db(heard[-480:]) >= peak_db(hit[-480:]) - ATTACK_TOLERANCE_DB - 0.01
@@ -199,7 +199,7 @@ def test_a_reversed_drum_keeps_its_climax() -> None:
 
 @given(st.integers(0, 1_000))
 @settings(deadline=None, max_examples=20)
-def test_what_goes_on_until_the_end_is_faded_out(seed: int) -> None:
+def test_fade_automatic_fades_out_a_sound_that_lasts_to_the_end(seed: int) -> None:
     steady = np.random.default_rng(seed).uniform(-0.5, 0.5, RATE // 4)
     tail = frames_in(AUTOMATIC_FADE_OUT, RATE)
     expected = apply_fades(steady[:, None].astype(np.float32), 0, tail)[:, 0]

@@ -23,7 +23,7 @@ CANDIDATES = st.lists(
 
 
 @given(CANDIDATES, st.integers(1, 16))
-def test_whose_turn_it_is_always_goes(candidates: list[Candidate], most_rows: int):
+def test_next_batch_always_contains_the_next_in_turn(candidates: list[Candidate], most_rows: int):
     batch = next_batch(candidates, most_rows)
     if not candidates:
         assert batch == []
@@ -32,7 +32,7 @@ def test_whose_turn_it_is_always_goes(candidates: list[Candidate], most_rows: in
 
 
 @given(CANDIDATES, st.integers(1, 16))
-def test_company_fits_and_is_of_one_kind(candidates: list[Candidate], most_rows: int):
+def test_next_batch_adds_only_jobs_of_one_kind_that_fit(candidates: list[Candidate], most_rows: int):
     batch = next_batch(candidates, most_rows)
     assert len({one.group for one in batch}) <= 1
     assert len(batch) <= 1 or sum(one.rows for one in batch) <= most_rows
@@ -40,12 +40,12 @@ def test_company_fits_and_is_of_one_kind(candidates: list[Candidate], most_rows:
 
 
 @given(CANDIDATES, st.integers(1, 16))
-def test_a_live_job_has_only_live_company(candidates: list[Candidate], most_rows: int):
+def test_next_batch_adds_only_live_jobs_to_a_live_job(candidates: list[Candidate], most_rows: int):
     batch = next_batch(candidates, most_rows)
     if batch and batch[0].rank == 0:
         assert all(one.rank == 0 for one in batch)
 
 
-def test_the_next_in_turn_joins_before_a_later_one():
+def test_next_batch_adds_the_next_in_turn_before_a_later_one():
     first, second, third = (Candidate(number, "a", 1, 4) for number in range(3))
     assert next_batch([third, second, first], 8) == [first, second]

@@ -52,7 +52,7 @@ def step(number: int, job: int = 1) -> engine_messages.StepDone:
     return engine_messages.StepDone(job=job, step=number, steps=MANY, remaining=0.0)
 
 
-def test_an_order_that_comes_while_something_is_sent_is_taken_in():
+def test_daemon_link_receives_an_order_while_it_sends():
     with line() as (mailbox, daemon):
         answering = threading.Thread(
             target=lambda: [daemon.orders(engine_messages.UnloadModel(name=str(daemon.hears()))) for _ in range(MANY)]
@@ -65,7 +65,7 @@ def test_an_order_that_comes_while_something_is_sent_is_taken_in():
         assert found == [engine_messages.UnloadModel(name=str(step(number))) for number in range(MANY)]
 
 
-def test_each_order_finds_a_thread_that_waits():
+def test_daemon_link_hands_each_order_to_a_waiting_thread():
     with line() as (mailbox, daemon):
         for number in range(300):
             daemon.orders(engine_messages.UnloadModel(name=str(number)))
@@ -74,7 +74,7 @@ def test_each_order_finds_a_thread_that_waits():
             assert daemon.hears() == step(number)
 
 
-def test_what_is_sent_stays_in_order_beside_beats():
+def test_daemon_link_keeps_order_beside_heartbeats():
     with line(heartbeat=0.0001) as (mailbox, daemon):
         for number in range(500):
             mailbox.send(step(number))
@@ -91,7 +91,7 @@ def test_what_is_sent_stays_in_order_beside_beats():
         assert heard == list(range(500))
 
 
-def test_a_cancellation_is_seen_by_one_who_only_computes():
+def test_daemon_link_shows_a_cancellation_to_a_computing_thread():
     with line() as (mailbox, daemon):
         daemon.orders(engine_messages.CancelJob(job=5))
         for _ in range(1_000_000):
@@ -105,7 +105,7 @@ def test_a_cancellation_is_seen_by_one_who_only_computes():
         assert not mailbox.is_cancelled(5)
 
 
-def test_samples_arrive_as_they_were_sent_behind_their_message():
+def test_daemon_link_sends_samples_unchanged_after_their_message():
     with line() as (mailbox, daemon):
         first, second = bytes(range(256)) * 4000, b"\0" * 12
         mailbox.send(engine_messages.JobRendered(job=1, rate=16000, channels=1, seeds=(1, 2)), first, second)
@@ -116,7 +116,7 @@ def test_samples_arrive_as_they_were_sent_behind_their_message():
         assert daemon.hears() == step(1)
 
 
-def test_what_waits_is_sent_when_the_line_is_closed():
+def test_daemon_link_sends_what_waits_when_it_is_closed():
     with zmq.Context() as context, tempfile.TemporaryDirectory() as folder, context.socket(zmq.PAIR) as there:
         address = f"ipc://{Path(folder) / 'line'}"
         there.bind(address)

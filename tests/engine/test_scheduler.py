@@ -43,7 +43,7 @@ class Steps(Letters):
         (1e6, 0, [WANTED] + [OTHER, WANTED] * 5 + [OTHER] * 7),
     ],
 )
-def test_whose_steps_come_first(
+def test_engine_scheduler_steps_urgent_jobs_first_and_alone(
     audioldm2: Path, monkeypatch: pytest.MonkeyPatch, within: float | None, rank: int, expected: list[int]
 ) -> None:
     letters = Steps()

@@ -59,7 +59,7 @@ async def alone_and_together(changes: dict[str, Any]) -> tuple[Samples, Samples]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_each_take_of_several_is_made_again_alone(kind: str):
+async def test_scheduler_exact_repeats_each_of_several_takes_alone(kind: str):
     together, alone = await alone_and_together(KINDS[kind])
     assert len(set(together.values())) == len(SEEDS)
     assert together == alone
@@ -84,7 +84,7 @@ async def beside_others() -> tuple[Samples, Samples, Samples]:
     return first, beside, after_cancel
 
 
-async def test_a_take_is_the_same_beside_others_and_after_cancels():
+async def test_scheduler_exact_repeats_a_take_beside_others_and_after_cancels():
     first, beside, after_cancel = await beside_others()
     assert first == beside
     assert after_cancel == {SEEDS[1]: first[SEEDS[1]]}
@@ -103,5 +103,5 @@ async def steps_told() -> list[tuple[int, int]]:
                 return told
 
 
-async def test_progress_counts_the_steps_of_all_takes():
+async def test_scheduler_exact_progress_counts_the_steps_of_all_takes():
     assert await steps_told() == [(step, 4 * len(SEEDS)) for step in range(1, 4 * len(SEEDS) + 1)]

@@ -19,7 +19,7 @@ FINITE: dict[str, Any] = {"allow_nan": False, "allow_infinity": False}
 
 
 @given(st.floats(0, 10, **FINITE), st.floats(1, 1000, **FINITE))
-def test_a_rest_is_whole_frames_as_long_as_the_work_and_at_least_one(busy: float, frame_rate: float) -> None:
+def test_yield_duration_is_whole_frames_as_long_as_the_work_and_at_least_one(busy: float, frame_rate: float) -> None:
     rest = yield_duration(busy, frame_rate)
     assert 0 < rest <= MAX_PAUSE_S
     if rest < MAX_PAUSE_S:
@@ -52,7 +52,7 @@ class Letters:
 
 
 @pytest.mark.parametrize("frame_rate", [0.0, 60.0])
-def test_it_rests_after_each_step_and_only_when_told(
+def test_engine_scheduler_pauses_after_each_step_and_only_when_set(
     audioldm2: Path, monkeypatch: pytest.MonkeyPatch, frame_rate: float
 ) -> None:
     letters = Letters()

@@ -56,7 +56,7 @@ async def _said_by_the_engine() -> list[Any]:
         return await until_rendered(heard, {1, 2})
 
 
-async def test_pieces_come_before_the_whole_and_are_it():
+async def test_scheduler_pieces_come_before_the_whole_and_equal_it():
     said = await _said_by_the_engine()
     kinds = [type(one[0]).__name__ for one in said if isinstance(one, tuple) and getattr(one[0], "job", 0) == 1]
     kinds = [kind for kind in kinds if kind != "ModelLoading"]

@@ -40,7 +40,7 @@ async def said() -> list[tuple[Any, list[Any]]]:
 
 
 @pytest.mark.parametrize("job", ORDERS)
-async def test_there_is_one_about_a_third_of_the_way(said: list[tuple[Any, list[Any]]], job: int):
+async def test_scheduler_previews_come_once_about_a_third_of_the_way(said: list[tuple[Any, list[Any]]], job: int):
     own = [(message, frames) for message, frames in said if getattr(message, "job", 0) == job]
     kinds = [type(message) for message, _ in own]
     assert kinds.count(engine_messages.PreviewRendered) == 1

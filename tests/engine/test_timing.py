@@ -14,13 +14,13 @@ def used(choice: ThreadTuner, seconds: Callable[[int], float], steps: int) -> li
     return counts
 
 
-def test_the_faster_choice_is_kept():
+def test_thread_tuner_keeps_the_faster_choice():
     choice = ThreadTuner(4)
     counts = used(choice, lambda count: 0.1 / count, 200)
     assert counts.count(4) >= 200 - TRIAL_STEPS * (2 + 200 // RETRIAL_INTERVAL_STEPS)
 
 
-def test_a_machine_that_gets_busy_is_noticed_and_one_that_gets_free_too():
+def test_thread_tuner_notices_a_machine_that_gets_busy_or_free():
     choice = ThreadTuner(2)
     used(choice, lambda count: 0.03 / count, 50)
     busy = used(choice, lambda count: {1: 0.03, 2: 0.3}[count], 100)
@@ -29,7 +29,7 @@ def test_a_machine_that_gets_busy_is_noticed_and_one_that_gets_free_too():
     assert free[-RETRIAL_INTERVAL_STEPS:].count(2) >= RETRIAL_INTERVAL_STEPS - TRIAL_STEPS
 
 
-def test_one_slow_step_alone_changes_nothing():
+def test_thread_tuner_ignores_one_slow_step():
     choice = ThreadTuner(2)
     for step in range(RETRIAL_INTERVAL_STEPS):
         threads = choice.choose_threads("work")
@@ -37,7 +37,7 @@ def test_one_slow_step_alone_changes_nothing():
     assert choice.choose_threads("work") == 2
 
 
-def test_the_cost_of_changing_is_not_counted():
+def test_thread_tuner_does_not_count_the_cost_of_changing():
     choice, last = ThreadTuner(2), 1
     for _ in range(200):
         count = choice.choose_threads("work")
@@ -46,9 +46,9 @@ def test_the_cost_of_changing_is_not_counted():
     assert choice.choose_threads("work") == 2
 
 
-def test_one_core_has_no_choice():
+def test_thread_tuner_has_no_choice_on_one_core():
     assert set(used(ThreadTuner(1), lambda _: 0.1, 50)) == {1}
 
 
-def test_a_load_gets_a_core_of_its_own():
+def test_thread_tuner_leaves_a_core_to_a_load():
     assert [ThreadTuner(most).threads_beside_other_work() for most in (1, 2, 16)] == [1, 1, 15]

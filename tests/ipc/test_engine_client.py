@@ -86,7 +86,7 @@ def render(prompt: str, job: int = 1, seconds: float = 0.1, steps: int = 3) -> e
     return engine_messages.RenderJob(job=job, model=engine_messages.ModelSource(name="m", folder=""), order=order)
 
 
-async def test_a_render_from_handshake_to_samples():
+async def test_engine_link_renders_from_handshake_to_samples():
     async with engine() as (link, heard):
         ready = await heard.next()
         assert isinstance(ready, engine_messages.EngineReady)
@@ -105,7 +105,7 @@ async def test_a_render_from_handshake_to_samples():
         assert [len(frame) for frame in payload] == [1600 * 4] * 2
 
 
-async def test_a_cancelled_render_stops_at_its_next_step():
+async def test_engine_link_stops_a_cancelled_render_at_its_next_step():
     async with engine() as (link, heard):
         await heard.next()
         link.send(render("slow", steps=1000))
@@ -116,7 +116,7 @@ async def test_a_cancelled_render_stops_at_its_next_step():
         assert message == engine_messages.JobCancelled(job=1)
 
 
-async def test_a_dead_engine_is_told_and_started_again():
+async def test_engine_link_reports_a_dead_engine_and_restarts_it():
     async with engine() as (link, heard):
         first = await heard.next()
         link.send(render("die"))
@@ -129,7 +129,7 @@ async def test_a_dead_engine_is_told_and_started_again():
         assert second.pid != first.pid
 
 
-async def test_nothing_of_a_dead_engine_reaches_what_the_next_one_is_told_to_do():
+async def test_engine_link_keeps_messages_of_a_dead_engine_from_the_next_one():
     """It dies with hundreds of messages on their way; whatever of them still comes, comes before its end is told."""
     async with engine() as (link, heard):
         for life in (1, 2):
@@ -144,7 +144,7 @@ async def test_nothing_of_a_dead_engine_reaches_what_the_next_one_is_told_to_do(
             assert steps == list(range(1, len(steps) + 1))
 
 
-async def test_a_killed_engine_is_started_again():
+async def test_engine_link_restarts_a_killed_engine():
     async with engine() as (link, heard):
         first = await heard.next()
         os.kill(first.pid, 9)
@@ -152,7 +152,7 @@ async def test_a_killed_engine_is_started_again():
         assert (await heard.next()).pid == link.process.pid
 
 
-async def test_a_silent_engine_is_ended_and_started_again():
+async def test_engine_link_ends_a_silent_engine_and_restarts_it():
     async with engine(heartbeat=0.05, patience=0.5) as (link, heard):
         first = await heard.next()
         link.send(render("hang"))
@@ -163,7 +163,7 @@ async def test_a_silent_engine_is_ended_and_started_again():
         assert not psutil.pid_exists(first.pid)
 
 
-async def test_an_engine_of_another_version_is_refused():
+async def test_engine_link_refuses_an_engine_of_another_version():
     async with engine((*PROGRAM, "--version", "0.0.1")) as (link, heard):
         told, reason = await heard.next()
         assert told == "cannot start"
@@ -171,14 +171,14 @@ async def test_an_engine_of_another_version_is_refused():
         assert not link.up
 
 
-async def test_a_program_that_cannot_run_is_tried_again_not_raised():
+async def test_engine_link_retries_a_program_that_cannot_run():
     async with engine((sys.executable, "-c", "raise SystemExit(3)")) as (link, heard):
         for _ in range(2):
             assert await heard.next() == ("cannot start", "exit status 3; the log may say why")
         assert not link.send(engine_messages.QuitEngine())
 
 
-async def test_a_program_that_isnt_there_is_tried_again_not_raised():
+async def test_engine_link_retries_a_missing_program():
     async with engine(("/no/such/program",)) as (_, heard):
         for _ in range(2):
             told, reason = await heard.next()
@@ -186,7 +186,7 @@ async def test_a_program_that_isnt_there_is_tried_again_not_raised():
             assert "No such file" in reason
 
 
-async def test_an_engine_that_refuses_to_start_says_why_at_once_and_is_tried_again(tmp_path: Path):
+async def test_engine_link_reports_why_an_engine_refuses_to_start_and_retries(tmp_path: Path):
     reason = tmp_path / "reason"
     reason.touch()
     async with engine((*PROGRAM, "--cannot-start-while", str(reason))) as (link, heard):
@@ -199,7 +199,7 @@ async def test_an_engine_that_refuses_to_start_says_why_at_once_and_is_tried_aga
         assert (link.process.state, link.process.trouble) == ("up", "")
 
 
-async def test_an_engine_that_ends_at_its_start_is_tried_thrice_before_it_counts_as_one_that_cannot(
+async def test_engine_link_tries_an_engine_that_ends_at_its_start_three_times(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     reason = tmp_path / "reason"
@@ -210,7 +210,7 @@ async def test_an_engine_that_ends_at_its_start_is_tried_thrice_before_it_counts
         assert caplog.text.count("the engine can't be started (exit status 3)") == 3
 
 
-async def test_an_engine_that_was_killed_at_its_start_is_no_trouble(tmp_path: Path):
+async def test_engine_link_retries_an_engine_that_was_killed_at_its_start(tmp_path: Path):
     reason = tmp_path / "reason"
     reason.touch()
     async with engine((*PROGRAM, "--ends-at-start-while", str(reason))) as (link, heard):
@@ -220,7 +220,7 @@ async def test_an_engine_that_was_killed_at_its_start_is_no_trouble(tmp_path: Pa
         assert isinstance(await heard.next(), engine_messages.EngineReady)
 
 
-async def test_a_fault_in_what_hears_the_engine_ends_its_life_and_is_told(caplog: pytest.LogCaptureFixture):
+async def test_engine_link_reports_a_fault_in_its_listener_and_ends_the_engine(caplog: pytest.LogCaptureFixture):
     """The daemon must not go on with an engine of which it missed a message: jobs would have no end."""
 
     class Faulty(Heard):
@@ -245,7 +245,7 @@ async def test_a_fault_in_what_hears_the_engine_ends_its_life_and_is_told(caplog
             await link.stop(5.0)
 
 
-async def test_a_fault_in_what_hears_of_an_end_keeps_no_engine_from_being_started():
+async def test_engine_link_restarts_the_engine_after_a_fault_in_hearing_of_its_end():
     class Faulty(Heard):
         def engine_down(self, reason: str) -> None:
             super().engine_down(reason)
@@ -263,7 +263,7 @@ async def test_a_fault_in_what_hears_of_an_end_keeps_no_engine_from_being_starte
             await link.stop(5.0)
 
 
-async def test_an_engine_is_started_again_after_the_folder_of_its_socket_was_deleted(
+async def test_engine_link_restarts_the_engine_after_its_socket_folder_was_deleted(
     short_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     places = [short_folder / "first", short_folder / "second"]
@@ -285,7 +285,7 @@ async def test_an_engine_is_started_again_after_the_folder_of_its_socket_was_del
     assert not list(places[1].iterdir())
 
 
-async def test_without_any_place_for_a_socket_the_engine_is_spoken_to_over_a_port(
+async def test_engine_link_uses_a_port_without_a_place_for_a_socket(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     monkeypatch.setattr(socket_folder, "places", lambda: iter(()))
@@ -303,7 +303,7 @@ async def test_without_any_place_for_a_socket_the_engine_is_spoken_to_over_a_por
     assert "the engine is spoken to over a loopback port" in caplog.text
 
 
-async def test_the_token_is_not_in_the_command_line():
+async def test_engine_link_keeps_the_token_out_of_the_command_line():
     """Others on the machine can read command lines, and connect to a loopback port."""
     async with engine() as (_, heard):
         process = psutil.Process((await heard.next()).pid)
@@ -313,7 +313,7 @@ async def test_the_token_is_not_in_the_command_line():
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="processes can't be stopped on Windows")
-def test_a_pause_of_all_processes_is_no_silence():
+def test_engine_link_ignores_a_pause_of_all_processes():
     """A laptop's lid, a stalled machine: neither side runs, so neither side is judged."""
     program = (
         "import anyio, asyncio, sys\n"
@@ -356,7 +356,7 @@ def test_a_pause_of_all_processes_is_no_silence():
         daemon.stdout.close()
 
 
-def test_an_engine_ends_with_a_daemon_that_was_killed(short_folder: Path):
+def test_engine_link_engine_ends_with_a_killed_daemon(short_folder: Path):
     """The child of a daemon that gets no chance to stop it, nor to remove the folder of their socket."""
     program = (
         "import anyio, asyncio\n"

@@ -28,12 +28,12 @@ assert before - resident() > 50_000_000, (before, resident())
 
 
 @pytest.mark.skipif(heap.held_free_bytes() == 0, reason="this C library doesn't say what it holds (glibc 2.33 does)")
-def test_release_free_memory_returns_what_lies_between_blocks_in_use():
+def test_heap_release_returns_what_lies_between_blocks_in_use():
     done = subprocess.run([sys.executable, "-c", FRAGMENTED], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
 
 
-def test_release_free_memory_does_nothing_without_glibc(monkeypatch: pytest.MonkeyPatch):
+def test_heap_release_does_nothing_without_glibc(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(heap, "_glibc", lambda: None)
     assert heap.held_free_bytes() == 0
     assert not heap.release_free_memory()

@@ -32,7 +32,7 @@ def exercises(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "python_path", ["", f"{os.pathsep}{ROOT}{os.pathsep}{ROOT / 'daemon'}"], ids=["unset", "empty part"]
 )
-def test_daemon_and_children_import_nothing_from_the_working_folder(
+def test_isolation_of_daemon_and_children_imports_nothing_from_the_working_folder(
     exercises: Path, tmp_path: Path, python_path: str
 ) -> None:
     more = {"PYTHONPATH": python_path} if python_path else {}
@@ -50,7 +50,9 @@ def test_daemon_and_children_import_nothing_from_the_working_folder(
 
 
 @pytest.mark.parametrize("command", ["devices", "doctor"])
-def test_commands_import_nothing_from_the_working_folder(exercises: Path, tmp_path: Path, command: str) -> None:
+def test_isolation_of_commands_imports_nothing_from_the_working_folder(
+    exercises: Path, tmp_path: Path, command: str
+) -> None:
     done = subprocess.run(
         [sys.executable, "-P", "-m", "timbred", command, "--json"],
         cwd=exercises,
@@ -64,7 +66,7 @@ def test_commands_import_nothing_from_the_working_folder(exercises: Path, tmp_pa
     assert "Traceback" not in done.stderr
 
 
-def test_daemon_starts_in_a_working_folder_that_was_deleted(tmp_path: Path) -> None:
+def test_isolation_starts_a_daemon_in_a_deleted_working_folder(tmp_path: Path) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()
     model = hollow_checkpoint(tmp_path / "hollow")
@@ -88,7 +90,7 @@ def test_child_environment_drops_what_stands_for_the_working_folder(monkeypatch:
     assert "PYTHONPATH" not in child_environment()
 
 
-def test_program_forgets_the_working_folder_before_it_imports(exercises: Path):
+def test_isolation_removes_the_working_folder_before_any_import(exercises: Path):
     done = subprocess.run(
         [sys.executable, "-P", "-c", "import sys, timbred.__main__, random; print(sys.path)"],
         cwd=exercises,

@@ -104,7 +104,7 @@ def _end(process: psutil.Popen) -> None:
         pipe.close()
 
 
-def test_scratch_folder_is_private_and_removed_with_its_record(places: Path, tmp_path: Path):
+def test_make_folder_is_private_and_removed_with_its_record(places: Path, tmp_path: Path):
     made = make_folder(["engine-*"])
     assert made.path.parent == places
     assert made.path.stat().st_mode & 0o777 == 0o700
@@ -143,7 +143,7 @@ def test_sweep_leaves_files_that_were_not_recorded(places: Path):
     assert not (left / "engine-1").exists()
 
 
-def test_sweep_without_locks_goes_by_process_and_start(places: Path, without_locks: None):
+def test_sweep_without_locks_uses_process_and_start_time(places: Path, without_locks: None):
     living, kept = _maker()
     killed, left = _maker()
     _end(killed)
@@ -182,7 +182,7 @@ def test_sweep_removes_the_temporary_file_of_a_killed_process_alone(writer: str,
     assert _records(tmp_path) == []
 
 
-def test_temporary_file_and_its_record_are_removed_at_the_end(tmp_path: Path):
+def test_make_file_is_removed_with_its_record_at_the_end(tmp_path: Path):
     with make_file(tmp_path) as hidden:
         assert hidden.stat().st_mode & 0o777 == 0o600
         assert len(_records(tmp_path)) == 1
@@ -190,14 +190,14 @@ def test_temporary_file_and_its_record_are_removed_at_the_end(tmp_path: Path):
     assert _records(tmp_path) == []
 
 
-def test_temporary_file_that_is_kept_is_not_swept(tmp_path: Path):
+def test_make_file_that_is_kept_is_not_swept(tmp_path: Path):
     made = make_file(tmp_path)
     made.keep()
     assert sweep() == []
     assert made.path.exists()
 
 
-def test_temporary_file_that_cannot_be_made_leaves_no_record(tmp_path: Path):
+def test_make_file_that_fails_leaves_no_record(tmp_path: Path):
     with pytest.raises(FileNotFoundError):
         make_file(tmp_path / "not there")
     assert _records(tmp_path) == []
@@ -215,7 +215,7 @@ def test_sweep_leaves_what_a_record_names_outside_its_folder(name: str, tmp_path
     assert all(path.exists() for path in mine)
 
 
-def test_owner_with_a_number_that_was_given_anew_is_gone():
+def test_this_process_with_a_reused_number_counts_as_ended():
     here = this_process()
     assert not here.is_gone
     assert replace(here, start="another moment").is_gone
@@ -224,14 +224,14 @@ def test_owner_with_a_number_that_was_given_anew_is_gone():
     assert not replace(here, container="another container", start="another moment").is_gone
 
 
-def test_owner_of_a_process_that_ended_is_gone():
+def test_this_process_that_ended_counts_as_ended():
     ended = subprocess.Popen([sys.executable, "-c", ""])
     start = socket_folder.start_of(ended.pid)
     ended.wait()
     assert replace(this_process(), pid=ended.pid, start=start).is_gone
 
 
-def test_sweep_passes_over_records_that_cannot_be_read(places: Path, tmp_path: Path):
+def test_sweep_skips_records_that_cannot_be_read(places: Path, tmp_path: Path):
     make_folder(["engine-*"]).remove()
     folder = tmp_path / "state" / "timbred" / "scratch"
     for name, text in (("a.json", ""), ("b.json", "[1]"), ("c.json", '{"folder": "/", "names": ["*"]}')):
@@ -240,7 +240,7 @@ def test_sweep_passes_over_records_that_cannot_be_read(places: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("broken", ["missing", "file", "long", "relative"])
-def test_scratch_folder_is_made_elsewhere_when_the_usual_place_cannot_be_used(
+def test_make_folder_uses_another_place_when_the_usual_one_fails(
     places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ):
     monkeypatch.chdir(tmp_path)
@@ -256,14 +256,14 @@ def test_scratch_folder_is_made_elsewhere_when_the_usual_place_cannot_be_used(
         made.remove()
 
 
-def test_without_any_place_each_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch):
+def test_make_folder_without_any_place_names_each_with_its_reason(monkeypatch: pytest.MonkeyPatch):
     missing = Path("/no/such/place")
     monkeypatch.setattr(socket_folder, "places", lambda: iter([missing, Path("/", "x" * 200)]))
     with pytest.raises(OSError, match=rf"{missing} \(No such file or directory\).*too long.*set TMPDIR"):
         make_folder(["engine-*"], longest_name="engine-1")
 
 
-def test_scratch_folder_works_without_a_place_for_records(places: Path, monkeypatch: pytest.MonkeyPatch):
+def test_make_folder_works_without_a_place_for_records(places: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(socket_folder, "_own_places", lambda: [places / "file" / "inside"])
     (places / "file").touch()
     made = make_folder(["engine-*"])
@@ -272,14 +272,14 @@ def test_scratch_folder_works_without_a_place_for_records(places: Path, monkeypa
     assert not made.path.exists()
 
 
-def test_own_folder_of_another_user_is_not_used(places: Path):
+def test_make_folder_does_not_use_another_users_folder(places: Path):
     link = places / "link"
     link.symlink_to(places)
     with pytest.raises(PermissionError, match="another user"):
         socket_folder.make_private(link)
 
 
-def test_deleted_folder_is_seen(places: Path):
+def test_socket_folder_notices_its_deletion(places: Path):
     made = make_folder(["engine-*"])
     assert made.is_there
     made.path.rmdir()

@@ -73,7 +73,7 @@ async def stage(**keys: Any) -> AsyncGenerator[Stage]:
             await found.link.stop(5.0)
 
 
-async def test_a_warm_spare_takes_over_and_another_one_follows():
+async def test_supervisor_replaces_the_process_by_a_warm_spare_and_starts_another():
     async with stage() as subject:
         await subject.make_sound()
         first, waiting = subject.link.process.pid, await subject.until_warm()
@@ -88,7 +88,7 @@ async def test_a_warm_spare_takes_over_and_another_one_follows():
         assert await subject.until_warm() != waiting
 
 
-async def test_no_spare_is_started_before_a_success_nor_while_busy():
+async def test_supervisor_starts_no_spare_before_a_success_or_while_busy():
     async with stage() as subject:
         await subject.looks(20)
         assert subject.link.process.spare_pid is None
@@ -100,7 +100,7 @@ async def test_no_spare_is_started_before_a_success_nor_while_busy():
         await subject.until_warm()
 
 
-async def test_a_spare_ends_when_memory_is_short(monkeypatch: pytest.MonkeyPatch):
+async def test_supervisor_ends_a_spare_when_memory_is_short(monkeypatch: pytest.MonkeyPatch):
     available = engine_link.SPARE_NEEDS_BYTES
 
     class Memory:
@@ -121,7 +121,7 @@ async def test_a_spare_ends_when_memory_is_short(monkeypatch: pytest.MonkeyPatch
         assert subject.link.process.spare_pid is None
 
 
-async def test_a_spare_that_was_killed_is_never_waited_for():
+async def test_supervisor_never_waits_for_a_killed_spare():
     async with stage() as subject:
         await subject.make_sound()
         os.kill(await subject.until_warm(), 9)
@@ -135,13 +135,13 @@ async def test_a_spare_that_was_killed_is_never_waited_for():
         await subject.make_sound()
 
 
-def test_off_starts_no_spare():
+def test_supervisor_starts_no_spare_when_off():
     link = EngineLink(EngineSettings(program=PROGRAM, spare="off"), Heard())
     assert link.process.spare_pid is None
     assert link._child._spare is None  # pyright: ignore[reportPrivateUsage]
 
 
-async def test_pauses_come_only_after_ends_without_a_success(monkeypatch: pytest.MonkeyPatch):
+async def test_supervisor_pauses_only_after_ends_without_a_success(monkeypatch: pytest.MonkeyPatch):
     """Ends right after each other wait longer and longer; a success makes the next restart immediate."""
     pauses: list[float] = []
     sleep = asyncio.sleep

@@ -35,7 +35,7 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path.write_text(json.dumps(content))
 
 
-def test_a_published_checkpoint_is_taken_as_it_is(audioldm2: Path, audioldm: Path):
+def test_checkpoint_accepts_the_published_form(audioldm2: Path, audioldm: Path):
     found = checkpoint.inspect(audioldm2, "m", REMEDY)
     assert (found.family, found.native_rate, found.pickled) == ("audioldm2", 16000, ())
     assert found.classes["language_model"] == "GPT2Model"
@@ -53,7 +53,7 @@ def test_a_published_checkpoint_is_taken_as_it_is(audioldm2: Path, audioldm: Pat
         "language_model/model.safetensors",
     ],
 )
-def test_a_file_that_is_missing_is_named_with_its_remedy(copy: Path, lost: str):
+def test_checkpoint_names_a_missing_file_with_its_remedy(copy: Path, lost: str):
     (copy / lost).unlink()
     with pytest.raises(MissingWeights) as refusal:
         checkpoint.inspect(copy, "m", REMEDY)
@@ -61,7 +61,7 @@ def test_a_file_that_is_missing_is_named_with_its_remedy(copy: Path, lost: str):
     assert REMEDY in str(refusal.value)
 
 
-def test_a_pipeline_of_another_kind_is_refused(copy: Path):
+def test_checkpoint_refuses_a_pipeline_of_another_kind(copy: Path):
     rewrite(copy / "model_index.json", lambda index: index.update(_class_name="StableDiffusionPipeline"))
     with pytest.raises(ModelError, match="StableDiffusionPipeline"):
         checkpoint.inspect(copy, "m", REMEDY)
@@ -70,19 +70,19 @@ def test_a_pipeline_of_another_kind_is_refused(copy: Path):
 @pytest.mark.parametrize(
     "entry", [["os", "system"], ["mine", "SpeechT5HifiGan"], ["transformers", "AutoModel"], "x", None]
 )
-def test_a_component_of_another_class_is_refused(copy: Path, entry: object):
+def test_checkpoint_refuses_a_component_of_another_class(copy: Path, entry: object):
     rewrite(copy / "model_index.json", lambda index: index.update(vocoder=entry))
     with pytest.raises((ModelError, MissingWeights)):
         checkpoint.inspect(copy, "m", REMEDY)
 
 
-def test_code_of_a_models_own_is_refused(copy: Path):
+def test_checkpoint_refuses_code_of_a_models_own(copy: Path):
     rewrite(copy / "text_encoder" / "config.json", lambda config: config.update(auto_map={"AutoModel": "x.Y"}))
     with pytest.raises(ModelError, match="no code from a model"):
         checkpoint.inspect(copy, "m", REMEDY)
 
 
-def test_a_shard_outside_its_folder_is_refused(copy: Path):
+def test_checkpoint_refuses_a_shard_outside_its_folder(copy: Path):
     folder = copy / "unet"
     (folder / "diffusion_pytorch_model.safetensors").rename(copy / "elsewhere.safetensors")
     index = {"weight_map": {"x": "../elsewhere.safetensors"}}
@@ -95,7 +95,7 @@ def test_a_shard_outside_its_folder_is_refused(copy: Path):
 @given(
     content=st.binary(max_size=200), file=st.sampled_from(["model_index.json", "unet/config.json", "vae/config.json"])
 )
-def test_damaged_files_are_errors_with_a_code(copy: Path, content: bytes, file: str):
+def test_checkpoint_reports_damaged_files_with_a_code(copy: Path, content: bytes, file: str):
     before = (copy / file).read_bytes()
     try:
         (copy / file).write_bytes(content)
@@ -128,7 +128,7 @@ odd = st.recursive(
     ),
     value=odd,
 )
-def test_odd_entries_are_errors_with_a_code_or_do_no_harm(copy: Path, entry: tuple[str, str], value: object):
+def test_checkpoint_reports_odd_entries_with_a_code_or_ignores_them(copy: Path, entry: tuple[str, str], value: object):
     path = copy / entry[0]
     before = path.read_bytes() if path.exists() else None
     weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
@@ -149,28 +149,28 @@ def test_odd_entries_are_errors_with_a_code_or_do_no_harm(copy: Path, entry: tup
             (copy / "aside").rename(weights)
 
 
-def test_nesting_without_end_is_damage(copy: Path):
+def test_checkpoint_reports_unlimited_nesting_as_damage(copy: Path):
     (copy / "vae" / "config.json").write_text("[" * 200_000)
     with pytest.raises(MissingWeights, match="damaged"):
         checkpoint.inspect(copy, "m", REMEDY)
 
 
 @pytest.mark.parametrize("place", ["unet/config.json", "tokenizer/tokenizer.json", "unet/another"])
-def test_a_pipe_is_refused_rather_than_waited_for(copy: Path, place: str):
+def test_checkpoint_refuses_a_pipe_without_waiting(copy: Path, place: str):
     (copy / place).unlink(missing_ok=True)
     os.mkfifo(copy / place)
     with pytest.raises(ModelError, match="isn't a regular file"):
         checkpoint.inspect(copy, "m", REMEDY)
 
 
-def test_a_pipe_as_index_is_refused_rather_than_waited_for(copy: Path):
+def test_checkpoint_refuses_a_pipe_as_index_without_waiting(copy: Path):
     (copy / "model_index.json").unlink()
     os.mkfifo(copy / "model_index.json")
     with pytest.raises(ModelError, match="isn't a regular file"):
         checkpoint.inspect(copy, "m", REMEDY)
 
 
-def test_a_configuration_of_gigabytes_is_not_read(copy: Path):
+def test_checkpoint_does_not_read_a_configuration_of_gigabytes(copy: Path):
     with (copy / "vae" / "config.json").open("wb") as file:
         file.truncate(8_000_000_000)  # takes no room on the disk
     with pytest.raises(ModelError, match="8000 MB"):
@@ -181,13 +181,13 @@ def load(folder: Path) -> None:
     make_resident(checkpoint.inspect(folder, "m", REMEDY), "m", torch.device("cpu"), torch.float32, lambda _: None)
 
 
-def test_damaged_weights_are_a_model_error_that_names_the_component(copy: Path):
+def test_component_loader_names_the_component_of_damaged_weights(copy: Path):
     (copy / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"\xff" * 100)
     with pytest.raises(ModelError, match="vae"):
         load(copy)
 
 
-def test_pickled_weights_are_read_and_converted_once(tmp_path: Path):
+def test_component_loader_reads_and_converts_pickled_weights_once(tmp_path: Path):
     folder = checkpoints.pickle_weights(checkpoints.audioldm(tmp_path / "bin"))
     found = checkpoint.inspect(folder, "m", REMEDY)
     assert set(found.pickled) == {"vae", "unet", "vocoder", "text_encoder"}
@@ -214,7 +214,9 @@ class Evil:
 
 
 @pytest.mark.parametrize("writer", [torch.save, plain_pickle])
-def test_weights_that_are_more_than_tensors_are_not_opened(tmp_path: Path, writer: Callable[[Evil, Path], object]):
+def test_component_loader_refuses_weights_that_are_more_than_tensors(
+    tmp_path: Path, writer: Callable[[Evil, Path], object]
+):
     folder = checkpoints.pickle_weights(checkpoints.audioldm(tmp_path / "bin"))
     mark = tmp_path / "was-run"
     writer(Evil(mark), folder / "vae" / "diffusion_pytorch_model.bin")

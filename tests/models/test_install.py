@@ -52,7 +52,7 @@ def sums(files: Files) -> bytes:
 
 @pytest.mark.parametrize("kind", ["folder", "m.zip", "m.tar", "m.tar.gz", "m.tgz"])
 @pytest.mark.parametrize("top", ["", "some-model-1.0/"])
-def test_a_whole_model_comes_over_and_nothing_else(audioldm: Path, tmp_path: Path, kind: str, top: str):
+def test_install_copies_a_whole_model_and_nothing_else(audioldm: Path, tmp_path: Path, kind: str, top: str):
     wanted = contents(audioldm)
     given_files = {f"{top}{name}": content for name, content in wanted.items()} | {f"{top}run.py": b"print()"}
     if kind == "folder":
@@ -74,7 +74,7 @@ def test_a_whole_model_comes_over_and_nothing_else(audioldm: Path, tmp_path: Pat
     checkpoint.inspect(target, "m", "")
 
 
-def test_what_was_cut_off_is_taken_up(audioldm: Path, tmp_path: Path):
+def test_install_resumes_an_interrupted_transfer(audioldm: Path, tmp_path: Path):
     source = tarred(tmp_path / "m.tar", contents(audioldm))
     target = tmp_path / "models" / "m"
 
@@ -97,7 +97,7 @@ def test_what_was_cut_off_is_taken_up(audioldm: Path, tmp_path: Path):
         assert (target / path.relative_to(staging)).stat().st_mtime_ns == written
 
 
-def test_what_another_archive_left_is_not_mixed_in(audioldm: Path, tmp_path: Path):
+def test_install_does_not_mix_in_the_rest_of_another_archive(audioldm: Path, tmp_path: Path):
     files = contents(audioldm)
     broken = zipped(tmp_path / "broken.zip", {**files, SUMS: sums({"unet/config.json": b"other"})})
     target = tmp_path / "m"
@@ -108,7 +108,7 @@ def test_what_another_archive_left_is_not_mixed_in(audioldm: Path, tmp_path: Pat
     assert contents(target) == changed
 
 
-def test_listed_hashes_are_compared(audioldm: Path, tmp_path: Path):
+def test_install_compares_listed_hashes(audioldm: Path, tmp_path: Path):
     files = contents(audioldm)
     listed = {name: content for name, content in files.items() if name.endswith(".safetensors")}
     good = zipped(tmp_path / "good.zip", {**files, SUMS: sums(listed)})
@@ -126,7 +126,7 @@ def test_listed_hashes_are_compared(audioldm: Path, tmp_path: Path):
     assert not any((tmp_path / name).exists() for name in ("bad", "lacking", "again"))
 
 
-def test_an_installed_model_stays_until_a_whole_one_takes_its_place(audioldm: Path, tmp_path: Path):
+def test_install_keeps_the_installed_model_until_a_whole_one_replaces_it(audioldm: Path, tmp_path: Path):
     files, target = contents(audioldm), tmp_path / "m"
     install(audioldm, target, "m")
     half = {name: content for name, content in files.items() if not name.startswith("unet/")}
@@ -172,7 +172,7 @@ def test_install_leaves_a_folder_alone_that_is_in_the_way(audioldm: Path, tmp_pa
     assert (staging / "mine.txt").read_text() == "mine"
 
 
-def test_install_goes_on_after_a_kill_between_its_renames(audioldm: Path, tmp_path: Path):
+def test_install_continues_after_a_kill_between_its_renames(audioldm: Path, tmp_path: Path):
     target = tmp_path / "m"
     install(audioldm, target, "m")
     target.rename(tmp_path / ".m.before")
@@ -181,7 +181,7 @@ def test_install_goes_on_after_a_kill_between_its_renames(audioldm: Path, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["CON", "nul.v2", "mine.", "Pocket", "AudioLDM2"])
-def test_pull_refuses_names_that_some_systems_take_for_another(audioldm: Path, tmp_path: Path, name: str):
+def test_models_pull_refuses_names_that_some_systems_take_for_another(audioldm: Path, tmp_path: Path, name: str):
     with pytest.raises(BadRequest, match=r"device's name|ends with a dot|is the same folder as"):
         models.pull(name, audioldm, None, [f"models.folder={tmp_path / 'models'}"])
     assert not (tmp_path / "models").exists()
@@ -195,7 +195,7 @@ NASTY = [
 
 @pytest.mark.parametrize("path", NASTY)
 @pytest.mark.parametrize("pack", [zipped, tarred])
-def test_paths_that_lead_out_are_refused(audioldm: Path, tmp_path: Path, path: str, pack: Any):
+def test_install_refuses_paths_that_lead_outside(audioldm: Path, tmp_path: Path, path: str, pack: Any):
     archive = pack(tmp_path / ("m.zip" if pack is zipped else "m.tar"), {**contents(audioldm), path: b"{}"})
     with pytest.raises(ModelError, match="nothing was installed"):
         install(archive, tmp_path / "in" / "m", "m")
@@ -203,7 +203,7 @@ def test_paths_that_lead_out_are_refused(audioldm: Path, tmp_path: Path, path: s
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
-def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes):
+def test_install_refuses_links_and_devices(tmp_path: Path, kind: bytes):
     with tarfile.open(tmp_path / "m.tar", "w") as archive:
         entry = tarfile.TarInfo("model_index.json")
         entry.type, entry.linkname = kind, "/etc/passwd"
@@ -212,7 +212,7 @@ def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes):
         install(tmp_path / "m.tar", tmp_path / "m", "m")
 
 
-def test_links_in_zips_are_refused(tmp_path: Path):
+def test_install_refuses_links_in_zips(tmp_path: Path):
     entry = zipfile.ZipInfo("model_index.json")
     entry.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "m.zip", "w") as archive:
@@ -221,7 +221,7 @@ def test_links_in_zips_are_refused(tmp_path: Path):
         install(tmp_path / "m.zip", tmp_path / "m", "m")
 
 
-def test_bombs_are_refused_before_they_are_opened(tmp_path: Path):
+def test_install_refuses_archive_bombs_before_opening_them(tmp_path: Path):
     zeros = bytes(60_000_000)
     archive = zipped(tmp_path / "m.zip", {"model_index.json": b"{}", "unet/model.safetensors": zeros})
     assert archive.stat().st_size < 100_000
@@ -230,7 +230,7 @@ def test_bombs_are_refused_before_they_are_opened(tmp_path: Path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["m.zip"]
 
 
-def test_the_same_name_twice_is_refused(tmp_path: Path):
+def test_install_refuses_the_same_name_twice(tmp_path: Path):
     files = {"model_index.json": b"{}", "un\u00e9t/config.json": b"{}", "UNE\u0301t/config.json": b"{}"}
     with pytest.raises(ModelError, match="occurs twice"):
         install(zipped(tmp_path / "m.zip", files), tmp_path / "m", "m")
@@ -242,7 +242,7 @@ PATHS = st.lists(PARTS, min_size=1, max_size=4).map("/".join)
 
 @given(st.dictionaries(PATHS, st.binary(max_size=20), max_size=5), st.binary(max_size=40), st.booleans())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_no_archive_writes_outside_or_leaves_half_a_model(tmp_path: Path, files: Files, noise: bytes, tar: bool):
+def test_install_writes_nothing_outside_and_leaves_no_half_model(tmp_path: Path, files: Files, noise: bytes, tar: bool):
     place = tmp_path / "place"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
@@ -282,7 +282,7 @@ def pulled(tmp_path: Path) -> Path:
     return tmp_path / "models" / "audioldm-s-full-v2"
 
 
-def test_what_the_hub_sends_is_compared_with_its_hashes(
+def test_install_compares_the_hubs_files_with_their_hashes(
     audioldm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     files = contents(audioldm)
@@ -298,7 +298,7 @@ def test_what_the_hub_sends_is_compared_with_its_hashes(
     assert capsys.readouterr().out == f"{folder}\n"
 
 
-def test_an_archive_under_a_new_name_says_how_to_use_it(
+def test_models_pull_under_a_new_name_says_how_to_use_it(
     audioldm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     archive = tarred(tmp_path / "mine.tar.gz", contents(audioldm))

@@ -34,7 +34,7 @@ WINDOWS = windows_of((_Tokenizer(),))
 
 
 @given(st.text("ab \n", max_size=80))
-def test_division_keeps_every_word_in_parts_that_fit(text: str) -> None:
+def test_divide_keeps_every_word_in_parts_that_fit(text: str) -> None:
     parts = divide(text, WINDOWS)
     assert all(WINDOWS[0].fits(part.text) for part in parts)
     assert "".join("".join(part.text for part in parts).split()) == "".join(text.split())
@@ -43,17 +43,17 @@ def test_division_keeps_every_word_in_parts_that_fit(text: str) -> None:
         assert parts == [Part(text, 1.0)]
 
 
-def test_division_is_between_words_where_they_fit() -> None:
+def test_divide_splits_between_words_where_they_fit() -> None:
     assert [part.text for part in divide("warm pad and bells", WINDOWS)] == ["warm pad and", "bells"]
     assert [part.text for part in divide("x" * 25, WINDOWS)] == ["x" * 10, "x" * 10, "x" * 5]
 
 
-def test_tokenizers_without_a_limit_have_no_window() -> None:
+def test_windows_of_a_tokenizer_without_a_limit_are_none() -> None:
     assert windows_of((SimpleNamespace(model_max_length=int(1e30)),)) == ()
     assert divide("warm pad " * 1000, ()) == [Part("warm pad " * 1000, 1.0)]
 
 
-def test_average_is_weighted_by_the_parts_shares() -> None:
+def test_average_parts_weights_by_share() -> None:
     vectors = [torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])]
     found = average_parts(vectors, [Part("a", 0.75), Part("b", 0.25)])
     assert found.tolist() == [0.75, 0.25]
@@ -70,11 +70,11 @@ def sound(model: LatentDiffusion, prompt: str, negative: str = "", **words: obje
     return ours(model, order(words=PromptInputs(prompt=prompt, negative=negative, **words)))  # pyright: ignore[reportArgumentType]
 
 
-def test_the_end_of_a_long_prompt_is_heard(model: LatentDiffusion) -> None:
+def test_long_texts_prompt_is_read_to_its_end(model: LatentDiffusion) -> None:
     assert not np.array_equal(sound(model, SOFT + "kick drum"), sound(model, SOFT + "hi-hat"))
 
 
-def test_the_end_of_a_long_negative_prompt_is_heard(model: LatentDiffusion) -> None:
+def test_long_texts_negative_prompt_is_read_to_its_end(model: LatentDiffusion) -> None:
     """Also where it is longer than the prompt, to whose tokens diffusers cuts it."""
     one, other = (sound(model, "pad", SOFT + last) for last in ("kick drum", "hi-hat"))
     assert not np.array_equal(one, other)
@@ -82,13 +82,13 @@ def test_the_end_of_a_long_negative_prompt_is_heard(model: LatentDiffusion) -> N
     assert not np.array_equal(one, other)
 
 
-def test_long_prompts_mix_and_weigh_their_words(model: LatentDiffusion) -> None:
+def test_long_texts_mix_and_weigh_their_words(model: LatentDiffusion) -> None:
     plain = sound(model, SOFT + "kick drum")
     assert not np.array_equal(plain, sound(model, SOFT + "kick drum", weights=(("kick", 3.0),)))
     assert np.array_equal(sound(model, "pad", prompt2=SOFT + "kick drum", mix=1.0), sound(model, SOFT + "kick drum"))
 
 
-def test_texts_that_are_read_in_parts_are_told(model: LatentDiffusion) -> None:
+def test_long_texts_read_in_parts_are_reported(model: LatentDiffusion) -> None:
     assert model.find_long_texts(PromptInputs(prompt="pad", negative="hiss", prompt2="bell")) == []
     texts = {"prompt": SOFT + "kick", "negative": SOFT, "prompt2": SOFT + "bell"}
     found = model.find_long_texts(
@@ -100,7 +100,7 @@ def test_texts_that_are_read_in_parts_are_told(model: LatentDiffusion) -> None:
         assert text.parts > 1
 
 
-def test_a_window_counts_special_tokens(model: LatentDiffusion) -> None:
+def test_window_counts_special_tokens(model: LatentDiffusion) -> None:
     for window in model.windows.prompt:
         assert isinstance(window, Window)
         assert window.tokens == 40

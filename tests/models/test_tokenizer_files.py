@@ -55,7 +55,7 @@ def same_windows(own: Windows, model: LatentDiffusion) -> list[tuple[Any, Any]]:
     return pairs + list(zip(own.transcription, model.windows.transcription, strict=True))
 
 
-def test_windows_and_counts_are_the_engines(folder: Path, model: LatentDiffusion) -> None:
+def test_tokenizer_files_windows_and_counts_equal_the_engines(folder: Path, model: LatentDiffusion) -> None:
     own = TokenizerFiles().windows(folder, "tiny")
     assert own.prompt
 
@@ -69,7 +69,7 @@ def test_windows_and_counts_are_the_engines(folder: Path, model: LatentDiffusion
     check()
 
 
-def test_a_text_that_surely_fits_does_fit(folder: Path, model: LatentDiffusion) -> None:
+def test_tokenizer_files_estimates_of_fitting_texts_hold(folder: Path, model: LatentDiffusion) -> None:
     files = TokenizerFiles()
     own = files.windows(folder, "tiny")
     short = [one for one in files.describe(folder, "tiny").tokenizers if one.reads == "prompt"]
@@ -89,9 +89,7 @@ def texts_of(folder: Path, card: Card = CARD) -> TextCounter:
 
 
 @pytest.mark.parametrize("length", [20, 100, 500, 1900])
-async def test_what_the_daemon_says_before_is_what_the_engine_warns_of(
-    folder: Path, model: LatentDiffusion, length: int
-) -> None:
+async def test_text_counter_reports_what_the_engine_warns_of(folder: Path, model: LatentDiffusion, length: int) -> None:
     text = (SENTENCE * 40)[:length]
     speaks = checkpoint.inspect(folder, "tiny", "").speaks
     card = SPEAKER if speaks else CARD
@@ -112,7 +110,7 @@ async def test_what_the_daemon_says_before_is_what_the_engine_warns_of(
     assert bool(said) == (length > 20)
 
 
-def test_short_texts_are_known_at_once_without_reading_a_tokenizer(
+def test_text_counter_knows_short_texts_without_reading_a_tokenizer(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(files: TokenizerFiles, folder: Path, name: str) -> Windows:
@@ -122,7 +120,7 @@ def test_short_texts_are_known_at_once_without_reading_a_tokenizer(
     assert texts_of(folder).count_at_once(resolved(prompt="a kick drum")) == ()
 
 
-def test_nothing_is_read_of_a_resident_model_whose_tokenizers_are_known(copied: Path) -> None:
+def test_text_counter_reads_nothing_of_a_resident_model_with_known_tokenizers(copied: Path) -> None:
     texts = texts_of(copied)
     asked = resolved(prompt="a kick drum")
     assert texts.count_at_once(asked) == ()
@@ -132,7 +130,7 @@ def test_nothing_is_read_of_a_resident_model_whose_tokenizers_are_known(copied: 
     assert texts.count_at_once(resolved(prompt=SENTENCE * 10)) == (), "it isn't there any more"
 
 
-def test_what_is_said_is_always_counted(audioldm2_speech: Path) -> None:
+def test_text_counter_always_counts_transcriptions(audioldm2_speech: Path) -> None:
     asked = resolved(SPEAKER, prompt="a woman", transcription="hello")
     assert texts_of(audioldm2_speech, SPEAKER).count_at_once(asked) is None
 
@@ -146,7 +144,7 @@ def copied(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_tokenizer_of_two_files_counts_the_same(copied: Path) -> None:
+def test_tokenizer_files_of_two_files_count_equally(copied: Path) -> None:
     before = TokenizerFiles().windows(copied, "tiny")
     file = copied / "tokenizer" / "tokenizer.json"
     found = json.loads(file.read_text("utf-8"))["model"]
@@ -206,7 +204,7 @@ def damage(file: Path, way: str) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("part", ["tokenizer", "tokenizer_2"])
-async def test_a_damaged_tokenizer_is_logged_once_and_nothing_is_counted(
+async def test_tokenizer_files_logs_a_damaged_tokenizer_once_and_counts_nothing(
     copied: Path, caplog: pytest.LogCaptureFixture, part: str, way: str
 ) -> None:
     damage(copied / part / "tokenizer.json", way)
@@ -225,12 +223,12 @@ async def test_a_damaged_tokenizer_is_logged_once_and_nothing_is_counted(
 
 
 @pytest.mark.parametrize("longest", ["many", -1, True, None])
-def test_a_damaged_configuration_counts_nothing(copied: Path, longest: object) -> None:
+def test_tokenizer_files_counts_nothing_with_a_damaged_configuration(copied: Path, longest: object) -> None:
     changed(copied / "tokenizer" / "tokenizer_config.json", model_max_length=longest)
     assert texts_of(copied).count_at_once(resolved(prompt=SENTENCE * 10)) == ()
 
 
-def test_a_tokenizer_that_was_exchanged_is_read_anew(copied: Path) -> None:
+def test_tokenizer_files_reads_a_replaced_tokenizer_again(copied: Path) -> None:
     files = TokenizerFiles()
     words = PromptInputs(prompt=SENTENCE * 4)
     (before,) = long_texts(words.texts(), files.windows(copied, "tiny"))
@@ -242,7 +240,7 @@ def test_a_tokenizer_that_was_exchanged_is_read_anew(copied: Path) -> None:
     assert files.windows(copied, "tiny") == Windows()
 
 
-async def test_a_count_that_does_not_end_keeps_nobody_waiting(
+async def test_text_counter_does_not_wait_for_an_endless_count(
     copied: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     may_end = threading.Event()
@@ -275,7 +273,7 @@ class Panic(BaseException):
     """As the tokenizers' library raises it."""
 
 
-async def test_a_panic_while_counting_is_logged_and_the_next_text_counted(
+async def test_text_counter_logs_a_panic_and_counts_the_next_text(
     copied: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def panics(files: TokenizerFiles, folder: Path, name: str) -> Windows:

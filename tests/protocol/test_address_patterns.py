@@ -30,7 +30,7 @@ _ELEMENTS = [
     st.lists(st.sampled_from(_ELEMENTS), max_size=7),
     st.text("abcd,-/", max_size=8),
 )
-def test_pattern_matches_what_its_regular_expression_matches(elements: list[tuple[str, str]], address: str) -> None:
+def test_address_patterns_match_like_their_regular_expression(elements: list[tuple[str, str]], address: str) -> None:
     pattern = parse("".join(text for text, _ in elements))
     expression = "".join(expression for _, expression in elements)
     assert pattern.matches(address) == (re.fullmatch(expression, address) is not None)
@@ -48,18 +48,18 @@ def test_pattern_matches_what_its_regular_expression_matches(elements: list[tupl
         ("//ping", "/timbred/ping", False),
     ],
 )
-def test_pattern_on_addresses(pattern: str, address: str, matches: bool) -> None:
+def test_address_patterns_match_addresses(pattern: str, address: str, matches: bool) -> None:
     assert is_pattern(pattern) or pattern == "//ping"
     assert parse(pattern).matches(address) == matches
 
 
 @pytest.mark.parametrize("pattern", ["/[a", "/{a,b", "/a]", "/a}", "/{a/b}", "/[/]"])
-def test_pattern_with_an_open_bracket_is_refused(pattern: str) -> None:
+def test_address_patterns_with_an_open_bracket_are_refused(pattern: str) -> None:
     with pytest.raises(BadRequest, match="address pattern"):
         parse(pattern)
 
 
-def test_the_longest_patterns_are_matched_in_bounded_steps() -> None:
+def test_address_patterns_of_maximum_length_match_in_bounded_steps() -> None:
     pattern = "*a" * (MAX_PATTERN_CHARACTERS // 2)
     assert not parse(pattern).matches("a" * 100 + "b")
     with pytest.raises(BadRequest, match="are allowed"):
@@ -67,7 +67,7 @@ def test_the_longest_patterns_are_matched_in_bounded_steps() -> None:
 
 
 @given(st.text(max_size=40))
-def test_any_pattern_is_matched_or_refused(text: str) -> None:
+def test_address_patterns_of_any_text_are_parsed_or_refused(text: str) -> None:
     try:
         parse(text).matches("/timbred/ping")
     except BadRequest:

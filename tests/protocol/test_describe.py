@@ -13,12 +13,12 @@ from timbred.protocol.schema import EVENTS, REQUESTS, EventEntry
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
 
 
-def test_the_page_is_up_to_date() -> None:
+def test_protocol_reference_equals_the_page() -> None:
     written = PAGE.read_text("utf-8")
     assert written == protocol_reference(), "run: python -m timbred.protocol.describe > docs/protocol.md"
 
 
-def test_every_name_is_on_the_page() -> None:
+def test_protocol_reference_contains_every_name() -> None:
     page = protocol_reference()
     for entry in (*REQUESTS, *EVENTS):
         assert entry.address in page
@@ -28,11 +28,11 @@ def test_every_name_is_on_the_page() -> None:
 
 
 @pytest.mark.parametrize("entry", EVENTS, ids=lambda entry: entry.kind.__name__)
-def test_osc_carries_only_i_f_s(entry: EventEntry) -> None:
+def test_osc_tags_are_only_i_f_and_s(entry: EventEntry) -> None:
     assert set(osc_tags(entry.kind)) <= set(",ifs?")
 
 
-def test_the_schema_names_every_message() -> None:
+def test_json_schema_names_every_message() -> None:
     schema = json_schema()
     names = set(schema["$defs"])
     assert names == {f"request.{one.name}" for one in REQUESTS} | {f"event.{one.name}" for one in EVENTS}

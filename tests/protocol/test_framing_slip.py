@@ -21,36 +21,36 @@ def fed(data: bytes, cuts: list[int], limit: int = 1 << 20) -> list[bytes | BadR
 
 
 @given(FRAMES, st.lists(st.integers(0, 10_000), max_size=6))
-def test_round_trip_in_any_slices(frames: list[bytes], cuts: list[int]) -> None:
+def test_slip_decoder_returns_frames_from_any_slices(frames: list[bytes], cuts: list[int]) -> None:
     assert fed(b"".join(map(encode, frames)), cuts) == frames
 
 
 @given(FRAMES)
-def test_single_ends_frame_too(frames: list[bytes]) -> None:
+def test_slip_decoder_accepts_frames_with_a_single_end(frames: list[bytes]) -> None:
     assert fed(b"".join(encode(frame)[1:] for frame in frames), []) == frames
 
 
 @given(st.binary(max_size=400), st.lists(st.integers(0, 10_000), max_size=6))
-def test_slices_make_no_difference_and_nothing_raises(data: bytes, cuts: list[int]) -> None:
+def test_slip_decoder_is_independent_of_slices_and_never_raises(data: bytes, cuts: list[int]) -> None:
     assert [str(one) for one in fed(data, cuts)] == [str(one) for one in fed(data, [])]
 
 
-def test_empty_frames_are_ignored() -> None:
+def test_slip_decoder_ignores_empty_frames() -> None:
     assert SlipDecoder().feed(END * 7) == []
 
 
-def test_an_escaped_escape_before_a_plain_dc() -> None:
+def test_slip_decoder_reads_an_escaped_escape_before_a_plain_dc() -> None:
     assert SlipDecoder().feed(b"\xdb\xdd\xdc" + END) == [b"\xdb\xdc"]
 
 
-def test_a_bad_escape_costs_one_frame() -> None:
+def test_slip_decoder_loses_one_frame_by_a_bad_escape() -> None:
     first, second, third = SlipDecoder().feed(encode(b"/a") + b"/b\xdb\x01" + END + b"/c\xdb" + END)
     assert first == b"/a"
     assert isinstance(second, BadRequest)
     assert isinstance(third, BadRequest)
 
 
-def test_a_frame_too_long_is_refused_at_once_and_the_stream_goes_on() -> None:
+def test_slip_decoder_refuses_a_long_frame_at_once_and_continues() -> None:
     decoder = SlipDecoder(limit=10)
     (refusal,) = decoder.feed(b"x" * 11)
     assert isinstance(refusal, BadRequest)

@@ -19,7 +19,9 @@ def sized(packet: bytes) -> bytes:
 
 
 @given(PACKETS, st.booleans(), st.lists(st.integers(0, 10_000), max_size=6))
-def test_the_first_bytes_tell_the_framing(packets: list[bytes], sizes: bool, cuts: list[int]) -> None:
+def test_stream_decoder_detects_the_framing_from_the_first_bytes(
+    packets: list[bytes], sizes: bool, cuts: list[int]
+) -> None:
     data = b"".join(sized(one) if sizes else framing.encode(one) for one in packets)
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     decoder = StreamDecoder()
@@ -29,14 +31,14 @@ def test_the_first_bytes_tell_the_framing(packets: list[bytes], sizes: bool, cut
 
 
 @given(st.lists(st.binary(max_size=60), max_size=5))
-def test_nothing_raises(pieces: list[bytes]) -> None:
+def test_stream_decoder_never_raises(pieces: list[bytes]) -> None:
     decoder = StreamDecoder(limit=50)
     for piece in pieces:
         decoder.feed(piece)
 
 
 @pytest.mark.parametrize("size", [0, -1, 2**31 - 1])
-def test_a_size_that_cannot_be_is_refused_once(size: int) -> None:
+def test_size_decoder_refuses_an_impossible_size_once(size: int) -> None:
     decoder = SizeDecoder()
     first, refusal = decoder.feed(sized(b"/a") + struct.pack(">i", size) + b"/b")
     assert first == b"/a"
@@ -44,7 +46,7 @@ def test_a_size_that_cannot_be_is_refused_once(size: int) -> None:
     assert decoder.feed(sized(b"/c")) == []
 
 
-def test_a_stream_of_nonsense_is_taken_for_slip() -> None:
+def test_stream_decoder_takes_nonsense_for_slip() -> None:
     decoder = StreamDecoder()
     assert decoder.feed(b"\x00\x00") == []
     assert decoder.feed(b"\x00\x00\x00" + framing.END) == [b"\x00" * 5]

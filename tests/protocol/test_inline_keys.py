@@ -18,7 +18,7 @@ keyed = st.lists(st.tuples(st.sampled_from(sorted(KEYS)), plain_words), max_size
 
 
 @given(plain_words, keyed, st.data())
-def test_division_is_the_same_however_the_words_are_put_into_strings(
+def test_group_is_independent_of_the_division_into_strings(
     prompt: list[str], keys: list[tuple[str, list[str]]], data: st.DataObject
 ) -> None:
     atoms = [*prompt, *(word for key, value in keys for word in (f"@{key}", *value))]
@@ -34,7 +34,7 @@ def test_division_is_the_same_however_the_words_are_put_into_strings(
 
 
 @given(st.lists(words, max_size=6))
-def test_no_character_but_quotes_and_spaces_is_lost(strings: list[str]) -> None:
+def test_read_words_drops_only_quotes_and_spaces(strings: list[str]) -> None:
     found = group(strings, is_key, ["prompt"])
     if found.refusal is None:
         kept = [*found.positional, *(part for key, value in found.keys for part in ("@" + key, *value))]
@@ -44,12 +44,12 @@ def test_no_character_but_quotes_and_spaces_is_lost(strings: list[str]) -> None:
 
 
 @given(st.text('ab "@', max_size=12))
-def test_texts_without_a_key_are_read_as_they_are_but_for_quotes(text: str) -> None:
+def test_read_words_keeps_texts_without_a_key_except_quotes(text: str) -> None:
     assert read_words("prompt", text, is_key).replace('"', "").strip() == text.replace('"', "").strip()
 
 
 @given(st.lists(st.sampled_from(["a", "@", "@seed", "@home", "b@seed"]), min_size=1, max_size=5))
-def test_protected_texts_are_read_back(parts: list[str]) -> None:
+def test_read_words_returns_protected_texts(parts: list[str]) -> None:
     text = " ".join(parts)
     if parts[0] == "@seed":
         with pytest.raises(BadRequest, match="seed"):
@@ -63,13 +63,13 @@ def _read(**request: object) -> m.Request | BadRequest:
 
 
 @pytest.mark.parametrize("field", json.WORD_FIELDS)
-def test_json_texts_with_a_key_inside_are_refused(field: str) -> None:
+def test_json_refuses_texts_with_a_key_inside(field: str) -> None:
     outcome = _read(**{"prompt": "x", field: "kick drum @seconds 0.3"})
     assert isinstance(outcome, BadRequest)
     assert outcome.message.startswith(f"{field}: @seconds")
     assert '"seconds": ...' in outcome.message
 
 
-def test_json_texts_may_have_an_at_sign_that_is_no_key() -> None:
+def test_json_accepts_texts_with_an_at_sign_that_is_no_key() -> None:
     assert _read(prompt="dinner @ eight @home") == m.Generate(id="a1", prompt="dinner @ eight @home")
     assert _read(prompt='"at @seconds" past') == m.Generate(id="a1", prompt="at @seconds past")

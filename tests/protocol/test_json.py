@@ -18,13 +18,13 @@ def read(**request: Any) -> m.Request:
     return outcome
 
 
-def test_a_request_is_one_object() -> None:
+def test_json_reads_one_object_as_a_request() -> None:
     wanted = m.Generate(id="a1", prompt="warm analog pad", seconds=4.0, seed=7)
     assert read(type="generate", id="a1", prompt="warm analog pad", seconds=4, seed=7) == wanted
 
 
 @pytest.mark.parametrize("key", ["model", "name"])
-def test_load_takes_both_spellings(key: str) -> None:
+def test_json_reads_both_spellings_of_load(key: str) -> None:
     assert read(**{"type": "load", key: "pocket"}) == m.Load(model="pocket")
 
 
@@ -59,7 +59,7 @@ REFUSED: list[tuple[bytes, str, m.Id]] = [
 
 
 @pytest.mark.parametrize(("frame", "said", "place"), REFUSED)
-def test_what_cannot_be_read_is_refused_by_name(frame: bytes, said: str, place: m.Id) -> None:
+def test_json_refusal_names_what_cannot_be_read(frame: bytes, said: str, place: m.Id) -> None:
     incoming = frames.read(frame)
     assert isinstance(incoming.outcome, BadRequest)
     assert said in incoming.outcome.message
@@ -68,7 +68,7 @@ def test_what_cannot_be_read_is_refused_by_name(frame: bytes, said: str, place: 
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_raise(frame: bytes) -> None:
+def test_json_refuses_any_bytes_without_another_exception(frame: bytes) -> None:
     frames.read(frame)
 
 
@@ -80,11 +80,11 @@ JSON = st.recursive(
 
 
 @given(st.sampled_from(["generate", "vary", "play", "notify", "sync", "load"]), JSON, JSON, JSON)
-def test_no_values_raise(name: str, first: Any, second: Any, third: Any) -> None:
+def test_json_refuses_any_values_without_another_exception(name: str, first: Any, second: Any, third: Any) -> None:
     frames.read_object({"type": name, "id": first, "prompt": second, "seconds": third, "n": first, "on": third})
 
 
-def test_an_event_has_its_type_first_then_its_fields() -> None:
+def test_json_writes_the_type_of_an_event_first() -> None:
     event = m.Progress(id=3, fraction=0.5, step=1, steps=2, eta_s=0.1, stage="loading")
     wanted = '{"type":"progress","id":3,"fraction":0.5,"step":1,"steps":2,"eta_s":0.1,"stage":"loading"}'
     assert frames.encode_event(event).decode() == wanted
@@ -108,7 +108,7 @@ def take(index: int) -> m.Take:
     )
 
 
-def test_whole_replies() -> None:
+def test_json_writes_whole_replies() -> None:
     whole = json.loads(frames.encode_done(m.Done(id="a", takes=2, path="/t/0.wav"), [take(1), take(0)]))
     assert (whole["type"], whole["id"], whole["path"]) == ("done", "a", "/t/0.wav")
     assert [one["index"] for one in whole["takes"]] == [0, 1]

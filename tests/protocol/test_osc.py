@@ -53,11 +53,11 @@ PAD = m.Generate(id=3, prompt="808 kick", seconds=2.5, seed=7, negative="low qua
         (3, "@seed", 7, "@prompt", "808", "kick", "@negative", "low quality 2", "@seconds", 2.5),
     ],
 )
-def test_the_same_request_from_every_host(arguments: Sequence[object]) -> None:
+def test_read_datagram_gives_equal_requests_for_every_host(arguments: Sequence[object]) -> None:
     assert accepted("/timbred/generate", *arguments) == PAD
 
 
-def test_wide_numbers_and_booleans() -> None:
+def test_read_datagram_accepts_wide_numbers_and_booleans() -> None:
     builder = OscMessageBuilder("/timbred/generate")
     for tag, value in [("s", "a"), ("s", "pad"), ("s", "@seed"), ("h", 7), ("s", "@seconds"), ("d", 0.5)]:
         builder.add_arg(value, tag)  # pyright: ignore[reportArgumentType]
@@ -68,7 +68,7 @@ def test_wide_numbers_and_booleans() -> None:
     assert incoming.outcome == m.Generate(id="a", prompt="pad", seed=7, seconds=0.5, loop=True, trim=False)
 
 
-def test_other_layouts() -> None:
+def test_read_datagram_accepts_other_layouts() -> None:
     assert accepted("/timbred/vary", "v", "take9", "@seed", 3) == m.Vary(id="v", take="take9", seed=3)
     assert accepted("/timbred/vary", "v", "take9", "a", "pad") == m.Vary(id="v", take="take9", prompt="a pad")
     assert accepted("/timbred/cancel", "*") == m.Cancel(id="*")
@@ -124,7 +124,9 @@ REFUSED: list[tuple[tuple[object, ...], m.Id, str]] = [
 
 
 @pytest.mark.parametrize(("sent", "place", "said"), REFUSED)
-def test_refusals_name_what_is_wrong(sent: tuple[str, *tuple[object, ...]], place: m.Id, said: str) -> None:
+def test_read_datagram_refusal_names_what_is_wrong(
+    sent: tuple[str, *tuple[object, ...]], place: m.Id, said: str
+) -> None:
     incoming = read_one(*sent)
     assert isinstance(incoming.outcome, BadRequest), incoming.outcome
     assert said in incoming.outcome.message
@@ -142,14 +144,14 @@ def test_refusals_name_what_is_wrong(sent: tuple[str, *tuple[object, ...]], plac
         ("  kick drum  @seconds   0.3 @seed 7\n",),
     ],
 )
-def test_keys_inside_one_string_are_keys(arguments: Sequence[object]) -> None:
+def test_read_datagram_finds_keys_inside_one_string(arguments: Sequence[object]) -> None:
     found = accepted("/timbred/generate", "a1", *arguments)
     assert isinstance(found, m.Generate)
     assert (found.prompt, found.seed) == ("kick drum", 7)
     assert found.seconds == pytest.approx(0.3)  # pyright: ignore[reportUnknownMemberType]
 
 
-def test_keys_inside_one_string_of_other_requests() -> None:
+def test_read_datagram_finds_keys_inside_one_string_of_other_requests() -> None:
     assert accepted("/timbred/flow", 1, "rain @fade 3") == m.Flow(voice=1, prompt="rain", fade=3)
     assert accepted("/timbred/flow", "1 @fade 3 @prompt rain") == m.Flow(voice=1, prompt="rain", fade=3)
     assert accepted("/timbred/vary", "v", "take9 @seed 3") == m.Vary(id="v", take="take9", seed=3)
@@ -159,14 +161,14 @@ def test_keys_inside_one_string_of_other_requests() -> None:
     assert read_one("/timbred/nothing", "x @port 9000").port == 9000
 
 
-def test_paths_may_have_words_with_an_at_sign_that_are_no_keys() -> None:
+def test_read_datagram_accepts_paths_with_at_words_that_are_no_keys() -> None:
     path = "/samples/kick @120 bpm/one.wav"
     assert accepted("/timbred/play", 1, path) == m.Play(voice=1, take=path)
     assert accepted("/timbred/play", 1, path + " @gain -6") == m.Play(voice=1, take=path, gain=-6)
     assert accepted("/timbred/generate", "a", "x", "@init", path) == m.Generate(id="a", prompt="x", init=path)
 
 
-def test_an_id_may_have_an_at_sign() -> None:
+def test_read_datagram_accepts_an_id_with_an_at_sign() -> None:
     assert accepted("/timbred/generate", "live @seed set", "pad").id == "live @seed set"  # pyright: ignore[reportAttributeAccessIssue]
     assert accepted("/timbred/cancel", "live @seed set") == m.Cancel(id="live @seed set")
 
@@ -175,12 +177,12 @@ def test_an_id_may_have_an_at_sign() -> None:
     "arguments",
     [('"dinner @ eight @seconds"',), ('"dinner', "@", "eight", '@seconds"'), ('"dinner @', 'eight @seconds"')],
 )
-def test_double_quotes_protect_a_literal_at_sign(arguments: Sequence[object]) -> None:
+def test_read_datagram_treats_a_quoted_at_sign_as_text(arguments: Sequence[object]) -> None:
     found = accepted("/timbred/generate", "a1", *arguments, "@seed", 7)
     assert found == m.Generate(id="a1", prompt="dinner @ eight @seconds", seed=7)
 
 
-def test_quotes_that_protect_nothing_stay() -> None:
+def test_read_datagram_keeps_quotes_that_protect_nothing() -> None:
     for prompt in ('a "bright" bell', '12" snare', '"open', 'the "end', 'a@b "c"'):
         found = accepted("/timbred/generate", "a1", prompt, "@seed", 7)
         assert found == m.Generate(id="a1", prompt=prompt, seed=7)
@@ -188,7 +190,7 @@ def test_quotes_that_protect_nothing_stay() -> None:
 
 @pytest.mark.parametrize("extra", [1, 1.0, "bang", b"blob", None, True])
 @pytest.mark.parametrize(("name", "request_"), [("ping", m.Ping()), ("status", m.Status()), ("models", m.Models())])
-def test_requests_that_take_nothing_tolerate_arguments(name: str, request_: m.Request, extra: object) -> None:
+def test_read_datagram_ignores_arguments_of_requests_without_any(name: str, request_: m.Request, extra: object) -> None:
     assert accepted(f"/timbred/{name}", extra, extra) == request_
 
 
@@ -196,7 +198,7 @@ def _outcomes(address: str, *arguments: object) -> list[m.Request | BadRequest]:
     return [incoming.outcome for incoming in read_datagram(packet(address, *arguments), NOW)]
 
 
-def test_address_patterns_name_every_address_that_they_match() -> None:
+def test_read_datagram_expands_an_address_pattern_to_every_match() -> None:
     assert _outcomes("/timbred/{ping,status}") == [m.Status(), m.Ping()]
     assert _outcomes("/timbred/pin?") == [m.Ping()]
     assert _outcomes("/*/p[h-j]ng") == [m.Ping()]
@@ -207,7 +209,7 @@ def test_address_patterns_name_every_address_that_they_match() -> None:
     ]
 
 
-def test_address_patterns_refuse_only_the_requests_that_take_an_id() -> None:
+def test_read_datagram_refuses_patterns_only_for_requests_with_an_id() -> None:
     found = read_datagram(packet("/timbred/*"), NOW)
     refused = {incoming.id for incoming in found if isinstance(incoming.outcome, BadRequest)}
     assert {"generate", "vary", "cancel"} <= refused
@@ -215,7 +217,7 @@ def test_address_patterns_refuse_only_the_requests_that_take_an_id() -> None:
     assert len(found) == sum(entry.kind is not m.Setting for entry in REQUESTS)
 
 
-def test_one_packet_names_a_bounded_number_of_addresses_by_patterns() -> None:
+def test_read_datagram_bounds_the_addresses_of_patterns_in_a_packet() -> None:
     message = packet("/timbred/settings/*")
     bundle = b"#bundle\x00" + struct.pack(">Q", 1) + (struct.pack(">i", len(message)) + message) * 1000
     found = read_datagram(bundle, NOW)
@@ -223,7 +225,7 @@ def test_one_packet_names_a_bounded_number_of_addresses_by_patterns() -> None:
     assert isinstance(found[-1].outcome, BadRequest)
 
 
-def test_text_that_is_not_utf8_is_named() -> None:
+def test_read_datagram_names_text_that_is_not_utf8() -> None:
     raw = (
         pad_string(b"/timbred/generate")
         + pad_string(b",sss")
@@ -236,7 +238,7 @@ def test_text_that_is_not_utf8_is_named() -> None:
     assert "prompt: got text that isn't UTF-8" in str(incoming.outcome)
 
 
-def test_a_message_cut_off_still_fails_under_its_id() -> None:
+def test_read_datagram_refuses_a_truncated_message_under_its_id() -> None:
     whole = packet("/timbred/generate", "a1", "warm pad", "@seconds", 4.0)
     for end in range(len(whole) - 4, 44, -4):
         (incoming,) = read_datagram(whole[:end])
@@ -245,20 +247,20 @@ def test_a_message_cut_off_still_fails_under_its_id() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"\x00", b"hello", b"\xff" * 64, b"/no end", b"#bundle\x00", b"#bundle"])
-def test_what_is_no_osc_is_refused(raw: bytes) -> None:
+def test_read_datagram_refuses_what_is_no_osc(raw: bytes) -> None:
     (incoming,) = read_datagram(raw)
     assert isinstance(incoming.outcome, BadRequest)
     assert incoming.id == "osc"
 
 
-def test_a_refusal_knows_the_port_that_the_request_names() -> None:
+def test_read_datagram_refusal_has_the_reply_port_of_the_request() -> None:
     assert read_one("/timbred/generate", "a1", "pad", "@bogus", 1, "@port", 9001).port == 9001
     assert read_one("/timbred/nothing", "@port", 9001.0).port == 9001
     assert read_one("/timbred/ping", "@port", 99999).port is None
 
 
 @pytest.mark.parametrize("name", sorted(EVENT_NAMES))
-def test_what_timbred_says_itself_is_never_answered(name: str) -> None:
+def test_read_datagram_ignores_timbreds_own_events(name: str) -> None:
     assert read_datagram(packet(f"/timbred/{name}", "a1", "bad-request", "no")) == []
 
 
@@ -269,7 +271,7 @@ def timed(ahead: float) -> Incoming:
     return incoming
 
 
-def test_time_tags() -> None:
+def test_read_datagram_reads_time_tags() -> None:
     assert timed(-5).due is None
     assert timed(0.5).due == pytest.approx(NOW + 0.5, abs=1e-3)
     refused = timed(3600).outcome
@@ -278,7 +280,7 @@ def test_time_tags() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_raise(raw: bytes) -> None:
+def test_read_datagram_refuses_any_bytes_without_an_exception(raw: bytes) -> None:
     read_datagram(raw)
     read_datagram(pad_string(b"/timbred/generate") + pad_string(b",sssf") + raw)
 
@@ -289,7 +291,7 @@ ARGUMENT = st.one_of(
 
 
 @given(st.sampled_from(["generate", "vary", "play", "notify", "sync"]), st.lists(ARGUMENT, max_size=10))
-def test_no_arguments_raise(name: str, arguments: list[object]) -> None:
+def test_read_datagram_refuses_any_arguments_without_an_exception(name: str, arguments: list[object]) -> None:
     arguments = [one.replace("\x00", "") if isinstance(one, str) else one for one in arguments]
     assert len(read_datagram(packet(f"/timbred/{name}", *arguments))) == 1
 
@@ -299,7 +301,7 @@ def heard(event: m.Event) -> tuple[str, list[object]]:
     return read.address, list(read.params)
 
 
-def test_events_carry_their_fields_in_order() -> None:
+def test_encode_event_writes_fields_in_order() -> None:
     queued = m.Queued(id="a1", position=2, eta_s=1.5)
     assert heard(queued) == ("/timbred/queued", ["a1", 2, 1.5])
     progress = m.Progress(id=3, fraction=0.5, step=1, steps=2, eta_s=0.25, stage="loading")
@@ -309,17 +311,17 @@ def test_events_carry_their_fields_in_order() -> None:
     assert heard(m.Pong()) == ("/timbred/pong", [])
 
 
-def test_ids_beyond_32_bits_go_as_text() -> None:
+def test_encode_event_writes_ids_beyond_32_bits_as_text() -> None:
     assert heard(m.Cancelled(id=2**40)) == ("/timbred/cancelled", [str(2**40)])
     assert heard(m.Cancelled(id=-(2**31))) == ("/timbred/cancelled", [-(2**31)])
 
 
-def test_floats_too_large_for_osc_are_infinite() -> None:
+def test_encode_event_writes_floats_too_large_for_osc_as_infinite() -> None:
     assert heard(m.Queued(id=1, position=0, eta_s=1e300))[1] == [1, 0, float("inf")]
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=2000, max_size=9000))
-def test_no_datagram_is_over_8000_bytes(message: str) -> None:
+def test_encode_event_writes_at_most_8000_bytes(message: str) -> None:
     encoded = encode_event(m.Fail(id="x" * 200, code="bad-request", message=message))
     assert len(encoded) <= MAX_DATAGRAM_BYTES
     said = str(list(OscMessage(encoded).params)[2])

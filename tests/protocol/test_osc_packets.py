@@ -88,14 +88,14 @@ def test_read_packet_reads_bundles_of_python_osc(sent: list[tuple[str, list[str 
 
 
 @given(st.lists(st.tuples(ADDRESSES, ARGUMENTS), min_size=1, max_size=6))
-def test_python_osc_reads_bundles_of_written_messages(sent: list[tuple[str, list[str | int | float]]]) -> None:
+def test_write_message_in_bundles_is_read_by_python_osc(sent: list[tuple[str, list[str | int | float]]]) -> None:
     received = OscBundle(bundle(*(write_message(address, arguments) for address, arguments in sent)))
     contents = [content for content in received if isinstance(content, OscMessage)]
     assert [(content.address, list(content.params)) for content in contents] == sent
 
 
 @given(st.binary(max_size=300))
-def test_no_bytes_raise(packet: bytes) -> None:
+def test_read_packet_reads_any_bytes_without_an_exception(packet: bytes) -> None:
     for prefix in (b"", b"/a\x00\x00,", b"#bundle\x00" + b"\x00" * 8):
         assert len(read_packet(prefix + packet)) <= MAX_MESSAGES_PER_PACKET + 1
 
@@ -120,7 +120,7 @@ def test_no_bytes_raise(packet: bytes) -> None:
         (",si", pad_string(b"\xff\xfe") + struct.pack(">i", 2), [UnsupportedArgument("text that isn't UTF-8"), 2]),
     ],
 )
-def test_arguments_that_fit_nowhere_keep_their_place(tags: str, body: bytes, found: list[object]) -> None:
+def test_read_message_keeps_the_place_of_unusable_arguments(tags: str, body: bytes, found: list[object]) -> None:
     read = read_message(pad_string(b"/a") + pad_string(tags.encode()) + body)
     assert (read.arguments, read.fault) == (found, None)
 
@@ -138,24 +138,24 @@ def test_arguments_that_fit_nowhere_keep_their_place(tags: str, body: bytes, fou
         (",[[", b"", "never closed"),
     ],
 )
-def test_a_fault_is_named_and_what_came_before_it_kept(tags: str, body: bytes, fault: str) -> None:
+def test_read_packet_names_a_fault_and_keeps_what_came_before_it(tags: str, body: bytes, fault: str) -> None:
     tags = tags.replace(",", ",i") if tags.startswith(",") else tags
     read = read_message(pad_string(b"/a") + pad_string(tags.encode()) + struct.pack(">i", 7) + body)
     assert fault in (read.fault or "")
     assert read.arguments[:1] == ([7] if tags.startswith(",") else [])
 
 
-def test_a_message_without_type_tags_has_no_arguments() -> None:
+def test_read_message_without_type_tags_has_no_arguments() -> None:
     assert read_message(pad_string(b"/timbred/ping")).fault is None
 
 
-def test_bundles_are_read_in_order() -> None:
+def test_read_packet_reads_bundles_in_order() -> None:
     ping = [pad_string(name) + pad_string(b",") for name in (b"/a", b"/b", b"/c", b"/d")]
     packet = bundle(ping[0], bundle(ping[1], ping[2]), ping[3])
     assert [read.address for read in read_packet(packet)] == ["/a", "/b", "/c", "/d"]
 
 
-def test_an_inner_bundle_is_never_due_before_the_one_around_it() -> None:
+def test_read_packet_times_an_inner_bundle_no_earlier_than_the_outer_one() -> None:
     ping = pad_string(b"/a") + pad_string(b",")
     outer, inner = 4_000_000_000 << 32, 3_900_000_000 << 32
     found = read_packet(bundle(bundle(ping, tag=inner), ping, tag=outer))
@@ -163,7 +163,7 @@ def test_an_inner_bundle_is_never_due_before_the_one_around_it() -> None:
 
 
 @pytest.mark.parametrize("size", [-4, 0, 3, 400, 2**31 - 1])
-def test_elements_of_impossible_size_are_refused_alone(size: int) -> None:
+def test_read_packet_refuses_only_elements_of_impossible_size(size: int) -> None:
     broken = bundle() + struct.pack(">i", size) + b"\x00" * 4
     good = pad_string(b"/a") + pad_string(b",")
     found = read_packet(bundle(broken, good))
@@ -171,7 +171,7 @@ def test_elements_of_impossible_size_are_refused_alone(size: int) -> None:
     assert found[1].address == "/a"
 
 
-def test_bundles_deeper_than_eight_are_refused() -> None:
+def test_read_packet_refuses_bundles_deeper_than_eight() -> None:
     packet = pad_string(b"/a") + pad_string(b",")
     for _ in range(MAX_BUNDLE_DEPTH):
         packet = bundle(packet)
@@ -179,21 +179,21 @@ def test_bundles_deeper_than_eight_are_refused() -> None:
     assert "deep" in (read_packet(bundle(packet))[0].fault or "")
 
 
-def test_a_thousand_bundles_inside_each_other_are_refused() -> None:
+def test_read_packet_refuses_a_thousand_nested_bundles() -> None:
     packet = b""
     for _ in range(1000):
         packet = bundle(packet) if packet else bundle()
     assert len(read_packet(packet)) == 1
 
 
-def test_a_packet_of_more_bundles_than_allowed_says_so() -> None:
+def test_read_packet_names_too_many_bundles() -> None:
     empty = b"#bundle\x00" + bytes(7) + b"\x01"
     (message,) = read_packet(empty + (struct.pack(">i", len(empty)) + empty) * MAX_BUNDLES_PER_PACKET)
     assert message.fault is not None
     assert "this has more" in message.fault
 
 
-def test_a_packet_of_more_messages_than_allowed_says_so() -> None:
+def test_read_packet_names_too_many_messages() -> None:
     found = read_packet(bundle(*[pad_string(b"/a") + pad_string(b",")] * (MAX_MESSAGES_PER_PACKET + 5)))
     assert len(found) == MAX_MESSAGES_PER_PACKET + 1
     assert "more" in (found[-1].fault or "")

@@ -33,12 +33,12 @@ PACE = StepPace(wait=0.5, overhead=0.5, step=0.1)
         ("4.5", Deadline(seconds=4.5)),
     ],
 )
-def test_a_deadline_is_read(text: str, expected: Deadline):
+def test_read_by_reads_every_form(text: str, expected: Deadline):
     assert read_by(text) == expected
 
 
 @given(st.text(max_size=40))
-def test_anything_else_is_refused(text: str):
+def test_read_by_refuses_other_values(text: str):
     try:
         found = read_by(text)
     except BadRequest as error:
@@ -48,7 +48,7 @@ def test_anything_else_is_refused(text: str):
 
 
 @pytest.mark.parametrize("text", ["bar 0", "bar", "bar -3", "0", "-1", "nan", "inf", "4000", "next bar"])
-def test_deadlines_that_are_none(text: str):
+def test_read_by_refuses_unusable_deadlines(text: str):
     with pytest.raises(BadRequest, match="by: got"):
         read_by(text)
 
@@ -61,7 +61,7 @@ def test_deadlines_that_are_none(text: str):
     st.integers(1, 10),
     st.integers(10, 200),
 )
-def test_what_is_chosen_fits_and_one_more_would_not(
+def test_deadline_steps_fit_and_one_more_would_not(
     seconds: float, wait: float, rest: float, step: float, fewest: int, most: int
 ):
     pace = StepPace(wait, rest, step)
@@ -79,12 +79,12 @@ def test_what_is_chosen_fits_and_one_more_would_not(
     assert steps == most or pace.needed(steps + 1) > seconds - 1e-6
 
 
-def test_a_bar_is_counted_from_one_in_the_sessions_tempo():
+def test_deadline_bar_counts_from_one_in_the_sessions_tempo():
     # bar 33 begins on beat 128, in 13.75 s
     assert steps_by(Deadline(bar=33), StepPace(0, 0, 0.5), 2, 100, CLOCK) == int((13.75 - 0.15) * 0.85 / 0.5)
 
 
-def test_a_bar_that_cannot_be_met_names_one_that_can():
+def test_deadline_bar_that_cannot_be_met_names_one_that_can():
     with pytest.raises(BadRequest, match=r"by: bar 27 is in 1\.75 s.*fewest sensible steps \(5\).*ready by bar 28$"):
         steps_by(Deadline(bar=27), PACE, 5, 20, CLOCK)
     assert steps_by(Deadline(bar=28), PACE, 5, 20, CLOCK) == 20
@@ -92,7 +92,7 @@ def test_a_bar_that_cannot_be_met_names_one_that_can():
         steps_by(Deadline(bar=2), PACE, 5, 20, CLOCK)
 
 
-def test_the_fewest_steps_are_those_that_make_sense():
+def test_deadline_minimum_steps_are_the_fewest_useful_ones():
     assert fewest_steps(of_model=20, of_scheduler=1, requested=None) == 5
     assert fewest_steps(of_model=4, of_scheduler=1, requested=None) == 2
     assert fewest_steps(of_model=8, of_scheduler=4, requested=None) == 4
@@ -107,7 +107,7 @@ def test_the_fewest_steps_are_those_that_make_sense():
     st.integers(1, 10),
     st.integers(0, 200),
 )
-def test_a_job_begins_anew_only_where_that_is_in_time_and_going_on_is_not(
+def test_deadline_restarts_a_job_only_when_that_is_in_time_and_continuing_is_not(
     left: float, remaining: float, rest: float, step: float, fewest: int, steps_left: int
 ):
     pace = StepPace(0.0, rest, step)
@@ -121,5 +121,5 @@ def test_a_job_begins_anew_only_where_that_is_in_time_and_going_on_is_not(
     assert pace.needed(steps) <= left + 1e-6
 
 
-def test_a_job_whose_pace_is_not_known_goes_on():
+def test_deadline_continues_a_job_of_unknown_pace():
     assert fewer_steps(DeadlineRequest(lambda: 1.0, 2), StepPace(0, 0, 0.0), 9.0, 50) is None

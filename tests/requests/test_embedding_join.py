@@ -23,7 +23,7 @@ def keeping(kept: list[tuple[str, str, bytes]]) -> Callable[[str, str, bytes], N
 
 
 @given(st.permutations(["take 0", "take 1", "heard"]), st.booleans())
-def test_each_take_gets_its_own_vector_once(order: list[str], late: bool) -> None:
+def test_embedding_join_stores_the_vector_of_each_take_once(order: list[str], late: bool) -> None:
     kept: list[tuple[str, str, bytes]] = []
     store, job = joining_job(7)
     hearings = EmbeddingJoin(store, keeping(kept))
@@ -44,7 +44,7 @@ def test_each_take_gets_its_own_vector_once(order: list[str], late: bool) -> Non
 
 
 @pytest.mark.parametrize("end", ["deaf", "gone"])
-def test_nothing_is_kept_of_what_was_not_heard(end: str) -> None:
+def test_embedding_join_keeps_nothing_without_an_embedding(end: str) -> None:
     kept: list[tuple[str, str, bytes]] = []
     store, job = joining_job(1)
     hearings = EmbeddingJoin(store, keeping(kept))
@@ -59,7 +59,7 @@ def test_nothing_is_kept_of_what_was_not_heard(end: str) -> None:
     assert not kept
 
 
-def test_embeddings_that_come_after_the_job_was_forgotten_are_kept() -> None:
+def test_embedding_join_stores_embeddings_that_come_after_the_job_was_forgotten() -> None:
     kept: list[tuple[str, str, bytes]] = []
     store, job = joining_job(1, keep_ended_s=0.0)
     embeddings = EmbeddingJoin(store, keeping(kept))

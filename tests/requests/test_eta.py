@@ -35,7 +35,7 @@ def run(estimates: EtaEstimates, clock: Clock, what: Parameters, loads: bool = F
     timer.finish(estimates)
 
 
-def test_steps_and_the_rest_are_timed_apart():
+def test_job_timer_separates_steps_from_the_rest():
     clock, estimates = Clock(), EtaEstimates()
     run(estimates, clock, parameters())
     assert estimates.of_step(parameters()) == pytest.approx(0.1)
@@ -45,7 +45,7 @@ def test_steps_and_the_rest_are_timed_apart():
     assert estimates.expected(parameters(guidance=1.0)) == pytest.approx(10 * 0.05 + 0.7)
 
 
-def test_loading_a_model_is_not_the_jobs_own_time():
+def test_job_timer_leaves_out_the_time_of_loading_a_model():
     clock, estimates = Clock(), EtaEstimates()
     run(estimates, clock, parameters(), loads=True)
     assert estimates.expected(parameters()) == pytest.approx((10 + OVERHEAD_STEPS) * 0.1)
@@ -53,7 +53,7 @@ def test_loading_a_model_is_not_the_jobs_own_time():
     assert estimates.expected(parameters()) == pytest.approx(1.7)
 
 
-def test_one_that_was_disturbed_does_not_count_and_few_are_not_relied_on():
+def test_eta_estimates_ignore_disturbed_jobs_and_need_several():
     clock, estimates = Clock(), EtaEstimates()
     for slow in (False, True, False):
         assert not estimates.is_sure("pocket")
@@ -67,7 +67,7 @@ def test_one_that_was_disturbed_does_not_count_and_few_are_not_relied_on():
     assert estimates.expected(parameters(steps=2)) == pytest.approx(0.7)
 
 
-def test_estimates_know_nothing_without_a_step():
+def test_eta_estimates_are_unknown_without_a_step():
     clock, estimates = Clock(), EtaEstimates()
     assert not estimates.knows("pocket")
     assert estimates.expected(parameters()) == 0.0
@@ -79,7 +79,7 @@ def test_estimates_know_nothing_without_a_step():
     assert estimates.of_overhead(parameters()) == pytest.approx(OVERHEAD_STEPS * 0.1)
 
 
-def test_the_pace_of_a_job_is_that_of_its_latest_steps():
+def test_job_timer_pace_is_that_of_the_latest_steps():
     clock = Clock()
     timer = JobTimer(parameters(), clock)
     for each in (5.0, 0.1, 0.1, 0.1):

@@ -19,7 +19,7 @@ def job(client: str = "udp:a:1", identity: str | int = "a", **keys: Any) -> Job:
 
 
 @given(st.lists(st.sampled_from(["live", "normal", "background"]), max_size=12))
-def test_the_urgent_go_first_and_equals_by_arrival(priorities: list[str]):
+def test_job_queue_orders_by_priority_then_arrival(priorities: list[str]):
     store = JobStore(600.0)
     jobs = [job(identity=number, priority=priority) for number, priority in enumerate(priorities)]
     for one in jobs:
@@ -33,7 +33,7 @@ def test_the_urgent_go_first_and_equals_by_arrival(priorities: list[str]):
     assert store.waiting() == []
 
 
-def test_a_job_that_lost_its_engine_goes_before_its_equals():
+def test_job_queue_places_a_job_that_lost_its_engine_before_its_equals():
     store = JobStore(600.0)
     waiting, lost = job(identity="a"), job(identity="b")
     store.add(waiting)
@@ -43,7 +43,7 @@ def test_a_job_that_lost_its_engine_goes_before_its_equals():
     assert store.waiting() == [lost, waiting]
 
 
-def test_a_job_that_is_not_ready_lets_others_pass():
+def test_job_queue_passes_over_a_job_that_is_not_ready():
     store = JobStore(600.0)
     unready, ready = job(identity="a"), job(identity="b")
     unready.ready = False
@@ -53,7 +53,7 @@ def test_a_job_that_is_not_ready_lets_others_pass():
 
 
 @given(st.lists(st.sampled_from(list(State)), max_size=6))
-def test_only_declared_moves_are_made(moves: list[State]):
+def test_job_makes_only_declared_transitions(moves: list[State]):
     one = job()
     for state in moves:
         before = one.state
@@ -66,12 +66,12 @@ def test_only_declared_moves_are_made(moves: list[State]):
             assert one.state is before
 
 
-def test_every_state_can_reach_the_end():
+def test_job_reaches_the_end_from_every_state():
     for state in State:
         assert state is State.ENDED or State.ENDED in TRANSITIONS[state]
 
 
-def test_an_ended_request_is_known_until_its_time_is_over():
+def test_job_store_remembers_an_ended_request_for_its_time():
     now = [0.0]
     remembered = JobStore(600.0, lambda: now[0])
     one = job(identity=5)
@@ -84,7 +84,7 @@ def test_an_ended_request_is_known_until_its_time_is_over():
     assert remembered.get(one.client, 5) is None
 
 
-def test_a_live_request_is_never_forgotten():
+def test_job_store_never_forgets_a_live_request():
     now = [0.0]
     remembered = JobStore(1.0, lambda: now[0])
     one = job()

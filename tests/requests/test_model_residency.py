@@ -42,7 +42,7 @@ def with_pad() -> tuple[ModelResidency, Sent]:
     return subject, sent
 
 
-def test_a_models_size_is_what_the_engine_said_last():
+def test_model_residency_keeps_the_latest_size_from_the_engine():
     subject, _ = with_pad()
     assert subject.sizes == {"pad": 7}
     subject.engine_said(beat(resident(9)))
@@ -50,14 +50,14 @@ def test_a_models_size_is_what_the_engine_said_last():
     assert (subject.memory_used, subject.memory_total) == (50, 100)
 
 
-def test_a_beat_from_before_brings_nothing_back():
+def test_model_residency_ignores_an_earlier_heartbeat():
     subject, _ = with_pad()
     subject.engine_said(engine_messages.ModelUnloaded(name="pad"))
     subject.engine_said(beat(resident(7), resident(3, "bell")))
     assert subject.sizes == {}
 
 
-def test_a_model_that_is_being_unloaded_is_not_told_to_be_there():
+def test_model_residency_does_not_report_a_model_that_is_being_unloaded():
     """Whoever wants it then has it loaded anew."""
     subject, sent = with_pad()
     assert subject.request_unload(CLIENT, "pad")
@@ -70,7 +70,7 @@ def test_a_model_that_is_being_unloaded_is_not_told_to_be_there():
     assert subject.is_resident("pad")
 
 
-def test_two_who_want_it_gone_are_answered_together():
+def test_model_residency_answers_two_unload_requests_together():
     subject, sent = with_pad()
     assert subject.request_unload(CLIENT, "pad")
     assert not subject.request_unload(CLIENT, "pad")

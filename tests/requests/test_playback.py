@@ -37,7 +37,7 @@ def level(samples: Samples, hertz: float) -> float:
 
 
 @pytest.mark.parametrize("speed", [1.3, 2.0, 3.7])
-def test_what_is_too_high_at_a_speed_is_left_out(speed: float):
+def test_prepare_speed_removes_what_is_too_high_at_the_speed(speed: float):
     high = 0.9 * RATE / 2
     out = heard(tone(high, seconds=4.0), speed)[2_000:20_000]
     assert high * speed > RATE / 2
@@ -48,13 +48,13 @@ def test_what_is_too_high_at_a_speed_is_left_out(speed: float):
 
 @pytest.mark.parametrize("speed", [0.1, 0.5, 0.8, 1.0, 1.25, 2.0])
 @pytest.mark.parametrize("rate", [RATE, 44_100])
-def test_the_pitch_is_that_of_the_speed(speed: float, rate: int):
+def test_prepare_speed_keeps_the_pitch_of_the_speed(speed: float, rate: int):
     out = heard(tone(1_000.0, seconds=2.0, rate=rate), speed)[1_000:20_200]
     assert level(out, 1_000 * speed) == pytest.approx(20 * np.log10(0.5), abs=0.5)
 
 
 @pytest.mark.parametrize("speed", [1.0, 1.37, 0.77, 2.0])
-def test_a_loop_stays_as_long_as_it_is(speed: float):
+def test_prepare_speed_keeps_the_length_of_a_loop(speed: float):
     """Over many rounds, a loop of any speed comes to its beginning when it should."""
     clip = tone(441.0, seconds=0.1)
     out = heard(clip, speed, loop=True, frames=480_000)
@@ -65,7 +65,7 @@ def test_a_loop_stays_as_long_as_it_is(speed: float):
 
 
 @pytest.mark.parametrize("speed", [1.5, 2.0, 20.0])
-def test_each_frame_goes_out_as_it_is(speed: float):
+def test_prepare_speed_plays_each_frame_unchanged(speed: float):
     rng: Any = np.random.default_rng(0)
     clip = Clip(rng.uniform(-0.3, 0.3, (48_000, 2)).astype(np.float32), SampleRate(RATE))
     ready = prepare_speed(clip, RATE, False, speed)
@@ -73,5 +73,5 @@ def test_each_frame_goes_out_as_it_is(speed: float):
     assert np.array_equal(out, ready.samples)
 
 
-def test_a_very_slow_sound_does_not_fill_the_memory():
+def test_prepare_speed_bounds_memory_of_a_very_slow_sound():
     assert prepare_speed(tone(100.0), RATE, False, 0.05).samples.shape[0] == RATE / MIN_RESAMPLED_SPEED

@@ -53,34 +53,34 @@ def resolved(card: Card = CARD, session: Session | None = None, **keys: Any) -> 
     return resolve(asked(**keys), card, session or Session(), 1234)
 
 
-def test_what_isnt_asked_for_comes_from_the_card_and_the_session():
+def test_resolve_takes_defaults_from_the_card_and_the_session():
     found = resolved()
     assert (found.seconds, found.steps, found.guidance, found.scheduler) == (2.0, 12, 3.0, "dpm++2m")
     assert (found.negative, found.seed, found.rate, found.takes) == ("noise", 1234, 48000, 1)
     assert found.render_settings().peak == -1.0
 
 
-def test_an_empty_negative_prompt_is_not_the_cards():
+def test_resolve_keeps_an_empty_negative_prompt():
     assert resolved(negative="").negative == ""
 
 
-def test_bars_follow_the_session():
+def test_resolve_computes_bars_from_the_session():
     found = resolved(session=Session(tempo=120.0), bars=2)
     assert (found.seconds, found.bpm, found.beats) == (4.0, 120.0, 8.0)
     assert resolved(bars=1, bpm=90, beats_per_bar=3).seconds == 2.0
 
 
-def test_each_take_has_a_seed_of_its_own_within_range():
+def test_resolve_gives_each_take_its_own_seed_within_range():
     assert resolved(seed=2147483647, takes=3).seeds == (2147483647, 0, 1)
 
 
-def test_a_loop_is_rendered_at_its_own_length():
+def test_resolve_renders_a_loop_at_its_own_length():
     assert resolved(seconds=2, loop=1).rendered_seconds == 2.0
     assert resolved(seconds=0.1, loop=1).rendered_seconds == 0.1
     assert resolved(seconds=2, loop=1).order().loop
 
 
-def test_a_model_makes_at_least_its_shortest():
+def test_resolve_renders_at_least_the_models_shortest_length():
     found = resolved(seconds=0.1)
     assert (found.seconds, found.rendered_seconds) == (0.1, 0.5)
 
@@ -112,7 +112,7 @@ def test_a_model_makes_at_least_its_shortest():
         ({"gain": -3}, "gain: it goes with"),
     ],
 )
-def test_contradictions_are_refused_by_name(keys: dict[str, Any], named: str):
+def test_resolve_refuses_contradictions_by_name(keys: dict[str, Any], named: str):
     with pytest.raises(errors.BadRequest) as refusal:
         resolved(**keys)
     assert str(refusal.value).startswith(named)
@@ -125,12 +125,12 @@ VALUES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("key", NOT_WITH_EXTEND)
-def test_what_contradicts_a_continuation_is_refused(key: str):
+def test_resolve_refuses_contradictions_of_a_continuation(key: str):
     with pytest.raises(errors.BadRequest, match=f"^{key}: it doesn't go with extend"):
         resolve(asked(init="x.wav", extend=3, **{key: VALUES[key]}), CARD, Session(), 0, init_seconds=2.0)
 
 
-def test_a_continuation_is_as_long_as_both_parts():
+def test_resolve_gives_a_continuation_the_length_of_both_parts():
     found = resolve(asked(init="x.wav", extend=12, to="both", voice="1"), CARD, Session(), 0, init_seconds=33.5)
     order = found.order(b"")
     assert (found.seconds, order.seconds, order.window, order.early) == (45.5, 45.5, 5.0, False)
@@ -138,7 +138,7 @@ def test_a_continuation_is_as_long_as_both_parts():
     assert found.for_recipe()["extend"] == 12
 
 
-def test_what_stays_of_a_given_sound_is_neither_levelled_nor_faded_unless_asked():
+def test_resolve_leaves_level_and_fades_of_an_original_unless_requested():
     def finished(**keys: Any) -> tuple[float | None, float, float, bool]:
         found = resolve(asked(init="x.wav", to="play", **keys), CARD, Session(), 0, init_seconds=3.0)
         return found.peak, found.fade_in, found.fade_out, found.is_streamed
@@ -155,7 +155,7 @@ def test_what_stays_of_a_given_sound_is_neither_levelled_nor_faded_unless_asked(
     assert (recipe["peak"], recipe["fade_in"]) == ("off", 0.0)
 
 
-def test_fades_that_nobody_asked_for_are_automatic_and_not_in_the_recipe():
+def test_resolve_leaves_automatic_fades_out_of_the_recipe():
     """Else `vary` would ask for them, and get them exactly."""
     plain = resolve(asked(), CARD, Session(), 0)
     assert (plain.render_settings().fade_in, plain.render_settings().fade_out) == (None, None)
@@ -167,7 +167,7 @@ def test_fades_that_nobody_asked_for_are_automatic_and_not_in_the_recipe():
     assert (kept.render_settings().fade_in, kept.render_settings().fade_out) == (0.0, None)
 
 
-def test_the_part_that_is_made_anew():
+def test_resolve_gives_the_bounds_of_the_edited_part():
     def part(**keys: Any) -> EditedPart | None:
         return resolve(asked(init="x.wav", **keys), CARD, Session(), 0, init_seconds=3.0).edited_part
 
@@ -178,25 +178,25 @@ def test_the_part_that_is_made_anew():
     assert part(high=500) == EditedPart(0.0, 3.0, 0.0, 500.0)
 
 
-def test_windows_are_no_longer_than_models_learnt():
+def test_resolve_limits_windows_to_the_models_trained_length():
     card = msgspec.structs.replace(CARD, max_seconds=60.0)
     assert resolve(asked(init="x.wav", extend=50), card, Session(), 0, init_seconds=3.0).window == MAX_WINDOW_SECONDS
 
 
-def test_a_continuation_has_an_end():
+def test_resolve_limits_the_length_of_a_continuation():
     with pytest.raises(errors.BadRequest, match=r"^extend: got 100 s after the 501 s of init, .* 600"):
         resolve(asked(init="x.wav", extend=100), CARD, Session(), 0, init_seconds=MAX_EXTENDED_SECONDS - 99)
     with pytest.raises(errors.BadRequest, match=r"^extend: it goes with init"):
         resolved(extend=1)
 
 
-def test_a_given_sound_says_how_long_it_is():
+def test_resolve_original_has_its_length():
     found = resolve(asked(init="x.wav"), CARD, Session(), 0, init_seconds=3.0)
     assert (found.seconds, found.strength, found.repaint) == (3.0, 0.5, None)
     assert resolve(asked(init="x.wav", seconds=1.0), CARD, Session(), 0, init_seconds=30.0).seconds == 1.0
 
 
-def test_a_part_of_a_given_sound_is_made_anew():
+def test_resolve_original_gives_the_edited_part():
     found = resolve(asked(init="x.wav", start=1.0, low=4000), CARD, Session(), 0, init_seconds=3.0)
     assert found.strength == 1.0
     assert found.repaint is not None
@@ -219,25 +219,25 @@ def test_a_part_of_a_given_sound_is_made_anew():
         ({"init": "x.wav", "noise": "tk3w9mz2qd"}, "init: it doesn't go with noise"),
     ],
 )
-def test_parts_outside_a_given_sound_are_refused(keys: dict[str, Any], named: str):
+def test_resolve_original_refuses_parts_outside_of_it(keys: dict[str, Any], named: str):
     with pytest.raises(errors.BadRequest) as refusal:
         resolve(asked(**keys), CARD, Session(), 0, init_seconds=3.0)
     assert str(refusal.value).startswith(named)
 
 
 @pytest.mark.parametrize("key", INIT_KEYS)
-def test_what_to_do_with_a_given_sound_needs_one(key: str):
+def test_resolve_refuses_edits_without_an_original(key: str):
     keys: dict[str, Any] = {key: 0.5}
     with pytest.raises(errors.BadRequest, match=f"^{key}: it goes with init"):
         resolved(**keys)
 
 
-def test_a_given_sound_that_is_too_long_can_be_cut():
+def test_resolve_names_how_to_cut_an_original_that_is_too_long():
     with pytest.raises(errors.BadRequest, match="take its beginning with @seconds 5"):
         resolve(asked(init="x.wav"), CARD, Session(), 0, init_seconds=30.0)
 
 
-def test_a_model_that_speaks_needs_words():
+def test_resolve_refuses_a_speech_model_without_words():
     with pytest.raises(errors.BadRequest, match="transcription"):
         resolved(SPEAKER)
     assert resolved(SPEAKER, transcription="good evening").order().words.transcription == "good evening"
@@ -256,7 +256,7 @@ def test_a_model_that_speaks_needs_words():
     weights=st.none() | st.just("pad:1.5 warm:0.2"),
     noise=st.none() | st.just("tk3w9mz2qd"),
 )
-def test_a_recipe_comes_to_the_same_again(file_format: str, **keys: Any):
+def test_resolve_of_a_recipe_gives_equal_parameters(file_format: str, **keys: Any):
     keys["trim"] = keys["trim"] and not keys["loop"]
     found = resolved(format=file_format, **{key: value for key, value in keys.items() if value is not None})
     recipe = make_recipe(

@@ -85,7 +85,7 @@ def samples() -> np.ndarray:
     return (0.5 * np.sin(np.arange(FRAMES) / 9)).astype("<f4")
 
 
-async def test_pieces_then_the_take_under_the_same_id(tmp_path: Path):
+async def test_job_scheduler_sends_pieces_then_the_take_under_one_id(tmp_path: Path):
     await pieces_then_take(tmp_path)
 
 
@@ -106,7 +106,7 @@ async def pieces_then_take(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["cancelled", "failed", "lost", "lost twice"])
-async def test_a_sound_that_breaks_off_is_told(tmp_path: Path, how: str):
+async def test_job_scheduler_reports_a_sound_that_breaks_off(tmp_path: Path, how: str):
     await breaks_off(tmp_path, how)
 
 
@@ -148,6 +148,6 @@ async def breaks_off(tmp_path: Path, how: str) -> None:
     ],
     ids=str,
 )
-def test_only_what_needs_no_more_than_pieces_is_asked_for_in_pieces(keys: dict[str, Any], early: bool):
+def test_job_scheduler_requests_pieces_only_when_they_suffice(keys: dict[str, Any], early: bool):
     played = {} if "to" in keys else {"to": "both", "voice": "1"}
     assert resolved(**played, **keys).order().early is early

@@ -28,21 +28,21 @@ def job(number: int, priority: str, wanted: bool) -> Job:
 
 
 @pytest.mark.parametrize("priority", ["live", "normal", "background"])
-def test_an_engine_with_nothing_to_do_takes_it_at_once(priority: str):
+def test_scheduler_starts_a_deadline_job_at_once_on_an_idle_engine(priority: str):
     assert wait(priority) == 0.0
 
 
 @pytest.mark.parametrize("other", ["live", "normal", "background"])
-def test_others_without_a_deadline_only_end_what_they_are_at(other: str):
+def test_scheduler_waits_only_for_the_current_work_of_jobs_without_a_deadline(other: str):
     assert wait("live", (other, False), (other, False), running=2) == pytest.approx(REST)
 
 
-def test_others_with_a_deadline_go_before_it():
+def test_scheduler_waits_for_earlier_jobs_with_a_deadline():
     there = ("live", False), ("live", True), ("normal", True), ("live", False)
     assert wait("live", *there) == pytest.approx(REST + 2 * WHOLE), "the last one isn't begun"
 
 
-def test_one_that_is_not_live_waits_in_the_queue_for_all_that_are_not_behind_it():
+def test_scheduler_counts_the_whole_queue_for_a_job_that_is_not_live():
     there = ("background", False), ("live", False), ("normal", False)
     assert wait("normal", *there) == pytest.approx(REST + 2 * WHOLE)
     assert wait("background", *there) == pytest.approx(3 * WHOLE)

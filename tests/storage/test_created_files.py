@@ -46,7 +46,7 @@ def journals(root: Path) -> list[Path]:
     return list(root.glob(".timbred-created-*"))
 
 
-def test_remove_files_leaves_files_that_were_changed_replaced_or_never_recorded(tmp_path: Path) -> None:
+def test_created_files_that_were_changed_replaced_or_never_recorded_are_left(tmp_path: Path) -> None:
     record = Created(tmp_path)
     names = ("same", "longer", "touched", "replaced", "folder", "moved", "foreign")
     paths = {name: tmp_path / f"{name}.wav" for name in names}
@@ -71,7 +71,7 @@ def test_remove_files_leaves_files_that_were_changed_replaced_or_never_recorded(
     assert journals(tmp_path) == []
 
 
-def test_part_is_removed_whatever_happens_and_the_journal_with_it(tmp_path: Path) -> None:
+def test_created_part_and_its_journal_are_removed_in_any_case(tmp_path: Path) -> None:
     record = Created(tmp_path)
     with pytest.raises(KeyError), record.part(tmp_path) as path:
         path.write_bytes(b"half")
@@ -119,9 +119,7 @@ def test_sweep_leaves_the_files_of_a_living_process(tmp_path: Path) -> None:
     assert part in sweep(tmp_path)
 
 
-def test_sweep_judges_by_the_process_where_files_cannot_be_locked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sweep_uses_the_process_where_files_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_locks(_file: object) -> bool:
         return False
 
@@ -180,7 +178,7 @@ def test_sweep_removes_nothing_outside_the_folder(tmp_path: Path, path: str) -> 
 
 
 @given(st.binary(max_size=300))
-def test_sweep_takes_any_journal(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_sweep_handles_any_journal(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     root = tmp_path_factory.mktemp("takes")
     (root / "mine.wav").write_bytes(b"mine")
     journal = root / f".timbred-created-00000000-1-{'0' * 16}.jsonl"
@@ -190,7 +188,7 @@ def test_sweep_takes_any_journal(tmp_path_factory: pytest.TempPathFactory, conte
     assert (root / "mine.wav").exists()
 
 
-def test_journal_stays_small_and_complete(tmp_path: Path) -> None:
+def test_created_journal_stays_small_and_complete(tmp_path: Path) -> None:
     record = Created(tmp_path)
     preview = tmp_path / "preview.wav"
     preview.write_bytes(b"x")
@@ -205,7 +203,7 @@ def test_journal_stays_small_and_complete(tmp_path: Path) -> None:
     record.close()
 
 
-def test_record_goes_on_after_the_folder_was_deleted(tmp_path: Path) -> None:
+def test_created_records_continue_after_the_folder_was_deleted(tmp_path: Path) -> None:
     root = tmp_path / "takes"
     root.mkdir()
     record = Created(root)
@@ -220,11 +218,11 @@ def test_record_goes_on_after_the_folder_was_deleted(tmp_path: Path) -> None:
     assert list(root.iterdir()) == []
 
 
-def test_sweep_of_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_sweep_accepts_a_missing_folder(tmp_path: Path) -> None:
     assert sweep(tmp_path / "none") == []
 
 
-def test_hidden_names_do_not_contain_the_hosts_name(tmp_path: Path) -> None:
+def test_created_hidden_names_do_not_contain_the_hosts_name(tmp_path: Path) -> None:
     record = Created(tmp_path)
     with record.part(tmp_path) as path:
         [journal] = journals(tmp_path)

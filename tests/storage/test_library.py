@@ -62,7 +62,7 @@ def prompts(found: list[StoredTake]) -> list[str]:
     return [each.prompt for each in found]
 
 
-def test_a_take_comes_back_as_it_was(library: Library, tmp_path: Path) -> None:
+def test_library_returns_a_take_unchanged(library: Library, tmp_path: Path) -> None:
     stored = take(path=tmp_path / "rain-0001.wav", score=None, recipe={"a": ["ж", 1.5, None, {"b": True}]})
     library.add(stored)
     assert library.get(stored.take_id) == stored
@@ -71,7 +71,7 @@ def test_a_take_comes_back_as_it_was(library: Library, tmp_path: Path) -> None:
     assert library.find_by_path(tmp_path / "none.wav") is None
 
 
-def test_it_is_there_after_a_restart(library: Library) -> None:
+def test_library_has_its_takes_after_a_restart(library: Library) -> None:
     stored = take()
     library.add(stored)
     library.close()
@@ -80,7 +80,7 @@ def test_it_is_there_after_a_restart(library: Library) -> None:
     again.close()
 
 
-def test_a_take_whose_file_is_gone_stays_and_says_so(library: Library, tmp_path: Path) -> None:
+def test_library_keeps_a_take_whose_file_is_gone_and_marks_it(library: Library, tmp_path: Path) -> None:
     path = tmp_path / "rain-0001.wav"
     path.write_bytes(b"x")
     library.add(take(path=path))
@@ -91,7 +91,7 @@ def test_a_take_whose_file_is_gone_stays_and_says_so(library: Library, tmp_path:
     assert library.search("rain")[1].missing
 
 
-def test_search_finds_all_the_words_newest_first(library: Library) -> None:
+def test_library_search_finds_all_words_newest_first(library: Library) -> None:
     for number, prompt in enumerate(["warm analog pad", "cold analog pad", "warm rain", "Größe 100% pad_x"]):
         library.add(take(prompt, created=float(number)))
     assert prompts(library.search("analog")) == ["cold analog pad", "warm analog pad"]
@@ -103,13 +103,13 @@ def test_search_finds_all_the_words_newest_first(library: Library) -> None:
     assert library.search("--") == []
 
 
-def test_takes_of_one_moment_are_ordered_too(library: Library) -> None:
+def test_library_orders_takes_of_one_moment(library: Library) -> None:
     for prompt in ("one", "two", "three"):
         library.add(take(prompt, created=5.0))
     assert prompts(library.search()) == ["three", "two", "one"]
 
 
-def test_like_orders_by_shared_words(library: Library) -> None:
+def test_library_like_orders_by_shared_words(library: Library) -> None:
     stored = [take(prompt) for prompt in ("warm analog pad", "warm pad", "a warm summer rain", "kick drum")]
     for each in stored:
         library.add(each)
@@ -120,7 +120,7 @@ def test_like_orders_by_shared_words(library: Library) -> None:
         library.search(like="tnone")
 
 
-def test_like_goes_by_the_sound_where_the_same_ear_heard_both(library: Library) -> None:
+def test_library_like_compares_embeddings_of_the_same_model(library: Library) -> None:
     stored = [take(words) for words in ("bell", "gong", "warm pad", "hat", "a bell")]
     for each in stored:
         library.add(each)
@@ -136,14 +136,14 @@ def test_like_goes_by_the_sound_where_the_same_ear_heard_both(library: Library) 
 
 
 @pytest.mark.parametrize("limit", [0, 1001, -1])
-def test_limits(library: Library, limit: int) -> None:
+def test_library_limits_results(library: Library, limit: int) -> None:
     with pytest.raises(BadRequest, match=f"limit: got {limit}"):
         library.search(limit=limit)
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(max_size=30) | SYNTAX)
-def test_whatever_is_typed_is_only_words(library: Library, typed: str) -> None:
+def test_library_search_treats_any_text_as_words(library: Library, typed: str) -> None:
     if library.get("tfirst") is None:
         library.add(take("an axe", take_id="tfirst"))
     for found in library.search(typed):
@@ -153,7 +153,7 @@ def test_whatever_is_typed_is_only_words(library: Library, typed: str) -> None:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(max_size=50))
-def test_any_prompt_can_be_stored(library: Library, prompt: str) -> None:
+def test_library_stores_any_prompt(library: Library, prompt: str) -> None:
     stored = take(prompt)
     library.add(stored)
     found = library.get(stored.take_id)
@@ -161,7 +161,7 @@ def test_any_prompt_can_be_stored(library: Library, prompt: str) -> None:
     assert found.prompt == prompt.encode("utf-8", "replace").decode()
 
 
-def test_many_threads(library: Library) -> None:
+def test_library_serves_many_threads(library: Library) -> None:
     stored = [take(f"rain {number}", created=float(number)) for number in range(60)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(library.add, stored))
@@ -170,7 +170,7 @@ def test_many_threads(library: Library) -> None:
     assert len(library.search("rain", limit=1000)) == 60
 
 
-def test_the_same_id_twice(library: Library) -> None:
+def test_library_refuses_the_same_id_twice(library: Library) -> None:
     stored = take()
     library.add(stored)
     with pytest.raises(Internal, match="take_id"):
@@ -178,7 +178,7 @@ def test_the_same_id_twice(library: Library) -> None:
     assert len(library.search("rain")) == 1
 
 
-def test_ids_are_short_names_and_differ() -> None:
+def test_new_take_id_is_short_and_differs() -> None:
     ids = {new_take_id() for _ in range(2_000)}
     assert len(ids) == 2_000
     for each in ids:
@@ -188,7 +188,9 @@ def test_ids_are_short_names_and_differ() -> None:
         assert not set(each) & set("aeiouy01l")
 
 
-def test_takes_added_without_an_index_are_found_by_it_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_library_indexes_takes_that_were_added_without_an_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "takes.sqlite"
 
     def without(_: object) -> bool:
@@ -208,7 +210,7 @@ DAMAGE = pytest.mark.parametrize("content", [b"no database, but somebody's file"
 
 
 @DAMAGE
-def test_a_damaged_library_is_set_aside_and_never_lost(
+def test_library_sets_a_damaged_file_aside_and_never_deletes_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
 ) -> None:
     path = tmp_path / DEFAULT_LIBRARY_NAME
@@ -224,7 +226,7 @@ def test_a_damaged_library_is_set_aside_and_never_lost(
 
 
 @DAMAGE
-def test_open_leaves_a_file_of_another_kind_alone(tmp_path: Path, content: bytes) -> None:
+def test_open_library_leaves_a_file_of_another_kind_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "song.als"
     path.write_bytes(content)
     with pytest.raises(ForbiddenPath, match=r"song.als isn't timbred's library .* set library.file to another file"):
@@ -233,7 +235,7 @@ def test_open_leaves_a_file_of_another_kind_alone(tmp_path: Path, content: bytes
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_open_leaves_another_programs_database_alone(tmp_path: Path) -> None:
+def test_open_library_leaves_another_programs_database_alone(tmp_path: Path) -> None:
     path = tmp_path / "samples.db"
     with closing(sqlite3.connect(path)) as database:
         database.execute("CREATE TABLE takes (mine TEXT)")
@@ -244,7 +246,7 @@ def test_open_leaves_another_programs_database_alone(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_open_takes_a_library_from_before_the_application_id(tmp_path: Path) -> None:
+def test_open_library_takes_a_file_from_before_the_application_id(tmp_path: Path) -> None:
     path = tmp_path / "takes.sqlite"
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         migrate(database)
@@ -253,7 +255,7 @@ def test_open_takes_a_library_from_before_the_application_id(tmp_path: Path) -> 
         assert database.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
 
 
-def test_a_file_damaged_inside_is_noticed(tmp_path: Path) -> None:
+def test_library_notices_damage_inside_the_file(tmp_path: Path) -> None:
     path = tmp_path / "takes.sqlite"
     library = Library(path)
     for number in range(200):
@@ -268,7 +270,7 @@ def test_a_file_damaged_inside_is_noticed(tmp_path: Path) -> None:
     library.close()
 
 
-def test_a_newer_library_is_left_alone(tmp_path: Path) -> None:
+def test_open_library_leaves_a_newer_schema_alone(tmp_path: Path) -> None:
     path = tmp_path / "takes.sqlite"
     Library(path).close()
     with sqlite3.connect(path) as database:
@@ -280,7 +282,7 @@ def test_a_newer_library_is_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_migrations_are_applied_once_in_order_and_all_or_nothing() -> None:
+def test_migrate_applies_migrations_once_in_order_and_all_or_nothing() -> None:
     database = sqlite3.connect(":memory:", isolation_level=None)
     assert migrate(database) == ["takes", "stars", "hearings", "file_numbers"]
     assert migrate(database) == []
@@ -293,7 +295,7 @@ def test_migrations_are_applied_once_in_order_and_all_or_nothing() -> None:
     database.close()
 
 
-def test_a_place_that_cannot_be_used(tmp_path: Path) -> None:
+def test_open_library_names_an_unusable_place(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ForbiddenPath, match="can't be used"):
         Library(tmp_path / "file" / "takes.sqlite")
@@ -301,14 +303,14 @@ def test_a_place_that_cannot_be_used(tmp_path: Path) -> None:
         Library(tmp_path)
 
 
-def test_after_closing(library: Library) -> None:
+def test_library_refuses_use_after_closing(library: Library) -> None:
     library.close()
     library.close()
     with pytest.raises(Internal, match="closed"):
         library.search()
 
 
-def test_takes_are_kept_in_memory_while_the_disk_is_full(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_library_keeps_takes_in_memory_while_the_disk_is_full(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     library = Library(tmp_path / "takes.sqlite")
     library._run_transaction(lambda database: None)  # pyright: ignore[reportPrivateUsage]
     library._database.execute("PRAGMA max_page_count = 1")  # pyright: ignore[reportPrivateUsage]
@@ -332,7 +334,7 @@ def test_takes_are_kept_in_memory_while_the_disk_is_full(tmp_path: Path, caplog:
     again.close()
 
 
-def test_closing_stores_what_was_kept_in_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_library_close_stores_what_was_kept_in_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "takes.sqlite"
     library = Library(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -346,14 +348,14 @@ def test_closing_stores_what_was_kept_in_memory(tmp_path: Path, caplog: pytest.L
     again.close()
 
 
-def test_adding_one_take_twice_is_refused(library: Library) -> None:
+def test_library_add_refuses_one_take_twice(library: Library) -> None:
     stored = take()
     library.add(stored)
     with pytest.raises(Internal):
         library.add(stored)
 
 
-def test_a_full_disk_is_translated(tmp_path: Path) -> None:
+def test_translate_error_names_a_full_disk(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "full.sqlite")) as database:
         database.execute("PRAGMA max_page_count = 1")
         with pytest.raises(sqlite3.OperationalError) as caught:
@@ -363,7 +365,7 @@ def test_a_full_disk_is_translated(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="open files can't be removed there")
-def test_a_library_whose_file_was_deleted_is_written_again(tmp_path: Path) -> None:
+def test_library_is_written_again_after_its_file_was_deleted(tmp_path: Path) -> None:
     library = Library(tmp_path / "takes" / "takes.sqlite")
     before, after = take("before"), take("after")
     library.add(before)
@@ -378,7 +380,7 @@ def test_a_library_whose_file_was_deleted_is_written_again(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="open files can't be replaced there")
-def test_a_library_whose_file_was_replaced_is_opened_again(tmp_path: Path) -> None:
+def test_library_is_opened_again_after_its_file_was_replaced(tmp_path: Path) -> None:
     library, other = Library(tmp_path / "takes.sqlite"), Library(tmp_path / "other.sqlite")
     library.add(take("old"))
     other.add(take("new"))
@@ -391,7 +393,7 @@ def test_a_library_whose_file_was_replaced_is_opened_again(tmp_path: Path) -> No
     library.close()
 
 
-def test_open_says_that_a_disk_has_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_library_reports_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_locks(monkeypatch, tmp_path / "share")
     with pytest.raises(
         ForbiddenPath, match=r"can't be locked .* set library.file to a file on this computer's own disk"
@@ -406,7 +408,7 @@ def without_locks(monkeypatch: pytest.MonkeyPatch, share: Path) -> None:
     monkeypatch.setattr(opening, "locks_work", locks_work)
 
 
-def test_spare_library_begins_with_what_the_share_has_and_goes_back_to_it(
+def test_open_library_begins_the_spare_with_the_shares_takes_and_returns_to_the_share(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     file, spare = tmp_path / "share" / "takes.sqlite", tmp_path / "data"
@@ -437,7 +439,7 @@ def test_spare_library_begins_with_what_the_share_has_and_goes_back_to_it(
         library.close()
 
 
-def test_a_library_in_memory_begins_with_the_one_that_cannot_be_written(tmp_path: Path) -> None:
+def test_open_library_in_memory_begins_with_the_takes_of_an_unwritable_file(tmp_path: Path) -> None:
     path = tmp_path / "takes.sqlite"
     library = Library(path)
     library.add(take("before"))
@@ -459,7 +461,7 @@ def test_a_library_in_memory_begins_with_the_one_that_cannot_be_written(tmp_path
         library.close()
 
 
-def test_a_library_in_memory_does_not_begin_with_a_newer_one(tmp_path: Path) -> None:
+def test_open_library_in_memory_begins_empty_beside_a_newer_schema(tmp_path: Path) -> None:
     path = tmp_path / "takes.sqlite"
     Library(path).close()
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
@@ -469,7 +471,7 @@ def test_a_library_in_memory_does_not_begin_with_a_newer_one(tmp_path: Path) -> 
     library.close()
 
 
-def test_spare_library_is_not_used_for_a_newer_library(tmp_path: Path) -> None:
+def test_open_library_does_not_use_the_spare_for_a_newer_schema(tmp_path: Path) -> None:
     path = tmp_path / "takes.sqlite"
     Library(path).close()
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
@@ -479,7 +481,7 @@ def test_spare_library_is_not_used_for_a_newer_library(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_pages_go_through_everything_once_the_newest_first(library: Library) -> None:
+def test_library_pages_cover_everything_once_newest_first(library: Library) -> None:
     # several of the same moment: their order is that in which they came
     stored = [take(f"sound number {n}", created=float(n // 3)) for n in range(10)]
     for one in stored:
@@ -493,7 +495,7 @@ def test_pages_go_through_everything_once_the_newest_first(library: Library) -> 
     assert library.browse("sound", 4, "tnone") == []
 
 
-def test_stars_are_kept_and_found(library: Library) -> None:
+def test_library_stores_and_finds_stars(library: Library) -> None:
     stored = [take(f"sound {n}", created=float(n)) for n in range(4)]
     for one in stored:
         library.add(one)
@@ -511,7 +513,7 @@ def test_stars_are_kept_and_found(library: Library) -> None:
     again.close()
 
 
-def test_a_library_from_before_the_stars_gets_them(tmp_path: Path) -> None:
+def test_library_adds_stars_to_an_older_schema(tmp_path: Path) -> None:
     path = tmp_path / "takes.sqlite"
     with sqlite3.connect(path, isolation_level=None) as database:
         migrate(database, MIGRATIONS[:1])
@@ -529,7 +531,7 @@ def test_a_library_from_before_the_stars_gets_them(tmp_path: Path) -> None:
     library.close()
 
 
-def test_file_numbers_count_up_by_folder_and_slug_and_outlive_a_restart(library: Library) -> None:
+def test_library_file_numbers_count_by_folder_and_slug_and_survive_a_restart(library: Library) -> None:
     assert library.file_number("", "pad") == 0
     assert [library.next_file_number("", "pad") for _ in range(2)] == [1, 2]
     assert library.next_file_number("set", "pad") == 1
@@ -543,7 +545,7 @@ def test_file_numbers_count_up_by_folder_and_slug_and_outlive_a_restart(library:
     again.close()
 
 
-def test_file_numbers_of_a_spare_library_are_taken_over_where_they_are_higher(
+def test_library_file_numbers_take_over_higher_ones_of_the_spare(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, spare = tmp_path / "share" / "takes.sqlite", tmp_path / "data"

@@ -48,13 +48,13 @@ NASTY = st.lists(st.sampled_from([*"ab./\\ ~:\0\n*?-é", "..", "C:", "con", "\ud
         *("con", "a/NUL.txt", "a\nb", "a ", "a.", "a:b", "x" * 201, "a/" * 251, "\ud800", "/", " "),
     ],
 )
-def test_folders_that_leave_or_break_are_named(folder: str, tmp_path: Path) -> None:
+def test_paths_refuse_folders_that_leave_or_break_by_name(folder: str, tmp_path: Path) -> None:
     with pytest.raises(ForbiddenPath, match="folder: got "):
         folder_inside(tmp_path, folder)
 
 
 @pytest.mark.parametrize("folder", ["a", "a/b", "a\\b", "a/", "Été 2026", "v1.2", "drums (dry)", "雨"])
-def test_folders_that_are_fine(folder: str, tmp_path: Path) -> None:
+def test_paths_accept_plain_folders(folder: str, tmp_path: Path) -> None:
     assert folder_inside(tmp_path, folder).is_relative_to(tmp_path)
 
 
@@ -75,7 +75,7 @@ WINDOWS = path_limit("win32", long_paths=False)
         ("linux", False, "/" + "x" * 4034, False),
     ],
 )
-def test_check_length_leaves_room_for_a_files_name(platform: str, long_paths: bool, folder: str, fits: bool) -> None:
+def test_check_length_leaves_room_for_a_file_name(platform: str, long_paths: bool, folder: str, fits: bool) -> None:
     limit = path_limit(platform, long_paths)
     if fits:
         check_length(folder, limit)
@@ -93,7 +93,7 @@ def test_check_length_says_what_to_do() -> None:
     )
 
 
-def test_takes_folder_refuses_what_is_too_long_for_the_system_before_anything_is_written(tmp_path: Path) -> None:
+def test_takes_folder_refuses_names_too_long_for_the_system_before_writing(tmp_path: Path) -> None:
     short = tmp_path / "t"
     room = 259 - 1 - MAX_NAME_UNITS - len(str(short)) - 1
     if room < 1:
@@ -113,7 +113,7 @@ def test_takes_folder_refuses_what_is_too_long_for_the_system_before_anything_is
         TakesFolder(short / ("x" * (room + 1)), limit=WINDOWS).check()
 
 
-def test_no_name_that_timbred_gives_is_longer_than_the_room_that_is_kept(tmp_path: Path) -> None:
+def test_takes_folder_names_fit_the_reserved_room(tmp_path: Path) -> None:
     takes = TakesFolder(tmp_path)
     seen: set[str] = set()
     path = takes.write("x" * 300, "", "flac", lambda file: seen.update(entry.name for entry in tmp_path.iterdir()))
@@ -125,7 +125,7 @@ def test_no_name_that_timbred_gives_is_longer_than_the_room_that_is_kept(tmp_pat
     assert max(map(len, seen)) + longest_number <= MAX_NAME_UNITS
 
 
-def test_declared_length_of_a_folder_is_the_one_that_is_enforced(tmp_path: Path) -> None:
+def test_max_folder_units_is_the_declared_limit(tmp_path: Path) -> None:
     declared = msgspec.json.schema(m.Generate)["$defs"]["Generate"]["properties"]["folder"]["anyOf"][0]["maxLength"]
     assert declared == MAX_FOLDER_UNITS
     longest = "/".join(["x" * 59, "y" * 60])
@@ -138,7 +138,7 @@ def test_declared_length_of_a_folder_is_the_one_that_is_enforced(tmp_path: Path)
 @settings(deadline=None)
 @given(st.one_of(NASTY, st.text(max_size=20)))
 @example("")
-def test_no_folder_leads_outside(tmp_path_factory: pytest.TempPathFactory, folder: str) -> None:
+def test_paths_refuse_folders_that_lead_outside(tmp_path_factory: pytest.TempPathFactory, folder: str) -> None:
     root = tmp_path_factory.getbasetemp()
     try:
         inside = folder_inside(root, folder)
@@ -148,7 +148,7 @@ def test_no_folder_leads_outside(tmp_path_factory: pytest.TempPathFactory, folde
         assert Path(os.path.normpath(inside)).is_relative_to(root)
 
 
-def test_links_that_lead_outside(tmp_path: Path) -> None:
+def test_paths_refuse_links_that_lead_outside(tmp_path: Path) -> None:
     root = tmp_path / "takes"
     (root / "real").mkdir(parents=True)
     (root / "out").symlink_to(tmp_path)
@@ -162,13 +162,13 @@ def test_links_that_lead_outside(tmp_path: Path) -> None:
         assert folder_inside(root, "round/x").is_relative_to(root)
 
 
-def test_a_takes_folder_that_is_a_link_itself(tmp_path: Path) -> None:
+def test_paths_accept_a_takes_folder_that_is_a_link(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "takes").symlink_to(tmp_path / "disk")
     assert folder_inside(tmp_path / "takes", "a") == tmp_path / "takes" / "a"
 
 
-def test_input_files_inside_and_outside(tmp_path: Path) -> None:
+def test_paths_accept_input_files_inside_and_refuse_those_outside(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     for folder in (one, two):
         folder.mkdir()
@@ -201,7 +201,7 @@ def test_input_files_inside_and_outside(tmp_path: Path) -> None:
 @settings(deadline=None)
 @given(st.one_of(NASTY, st.text(max_size=30)))
 @example("~nobody-of-this-name/x")
-def test_no_path_text_breaks_or_escapes(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+def test_paths_refuse_or_contain_any_text(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     root = tmp_path_factory.getbasetemp()
     try:
         assert AllowedFolders([root]).resolve(text).is_relative_to(root.resolve())
@@ -214,7 +214,7 @@ def test_no_path_text_breaks_or_escapes(tmp_path_factory: pytest.TempPathFactory
 @example("con")
 @example("LPT1")
 @example("İstanbul ﬁlm")
-def test_slugs_are_fit_for_every_system(text: str) -> None:
+def test_slug_fits_every_system(text: str) -> None:
     made = slug(text)
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", made)
     assert len(made) <= MAX_SLUG_LENGTH + 6
@@ -239,5 +239,5 @@ def test_slugs_are_fit_for_every_system(text: str) -> None:
         ("x" * 100, "x" * 40),
     ],
 )
-def test_slugs_read_well(prompt: str, expected: str) -> None:
+def test_slug_is_readable(prompt: str, expected: str) -> None:
     assert slug(prompt) == expected

@@ -20,7 +20,7 @@ def made(**parameters: Any) -> dict[str, Any]:
     )
 
 
-def test_the_shape() -> None:
+def test_make_recipe_has_the_documented_shape() -> None:
     recipe = made()
     assert {name: recipe[name] for name in ("recipe", "model", "licence", "prompt", "seed", "created")} == {
         "recipe": 1,
@@ -33,18 +33,18 @@ def test_the_shape() -> None:
     assert recipe["parameters"] == GIVEN
 
 
-def test_a_recipe_gives_its_sound_again() -> None:
+def test_parameters_of_a_recipe_equal_those_it_was_made_from() -> None:
     through_a_file = msgspec.json.decode(msgspec.json.encode(made()))
     assert parameters_of(through_a_file) == {"prompt": "rain on tin", "model": "pocket", "seed": 7, **GIVEN}
 
 
-def test_where_the_sound_went_is_left_out() -> None:
+def test_make_recipe_leaves_delivery_keys_out() -> None:
     assert made(seconds=1.0, to="play", folder="x", voice=1, takes=4, bpm=None)["parameters"] == {"seconds": 1.0}
     with pytest.raises(ValueError, match="not keys of generate: colour"):
         made(colour="red")
 
 
-def test_every_key_of_generate_has_its_place() -> None:
+def test_make_recipe_places_every_key_of_generate() -> None:
     assert set(Generate.__struct_fields__) == set(PARAMETERS) | TOP_LEVEL_KEYS | DELIVERY_KEYS
 
 
@@ -69,7 +69,7 @@ def test_every_key_of_generate_has_its_place() -> None:
         ({"parameters": []}, "parameters"),
     ],
 )
-def test_nonsense_is_refused_and_named(change: dict[str, Any], named: str) -> None:
+def test_parameters_of_refuses_nonsense_by_name(change: dict[str, Any], named: str) -> None:
     with pytest.raises(BadAudio) as caught:
         parameters_of({**made(), **change})
     assert named in str(caught.value)
@@ -86,7 +86,7 @@ PARAMETER = st.dictionaries(st.sampled_from([*PARAMETERS, "to", "x"]), JSON, max
 
 @settings(deadline=None)
 @given(st.dictionaries(NAMES, JSON | PARAMETER, max_size=9))
-def test_any_recipe_is_read_or_refused(change: dict[str, Any]) -> None:
+def test_parameters_of_reads_or_refuses_any_recipe(change: dict[str, Any]) -> None:
     for recipe in (change, {**made(), **change}):
         try:
             parameters = parameters_of(recipe)

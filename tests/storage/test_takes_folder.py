@@ -54,32 +54,32 @@ def takes(library: Library) -> TakesFolder:
     return folder
 
 
-def test_names_count_up(takes: TakesFolder) -> None:
+def test_takes_folder_names_count_up(takes: TakesFolder) -> None:
     paths = [takes.write("Rain on tin", "", "wav", content(b"x")) for _ in range(2)]
     paths.append(takes.write("rain on tin", "", ".FLAC", content(b"x")))
     assert [path.name for path in paths] == ["rain-on-tin-0001.wav", "rain-on-tin-0002.wav", "rain-on-tin-0003.flac"]
     assert all(path.parent == takes.root and path.read_bytes() == b"x" for path in paths)
 
 
-def test_folders_inside_have_numbers_of_their_own(takes: TakesFolder) -> None:
+def test_takes_folder_numbers_each_subfolder_separately(takes: TakesFolder) -> None:
     path = takes.write("pad", "live set/beds", "wav", content(b"x"))
     assert path == takes.root / "live set" / "beds" / "pad-0001.wav"
     assert takes.write("pad", "", "wav", content(b"x")).name == "pad-0001.wav"
 
 
-def test_a_deleted_files_name_never_comes_back(takes: TakesFolder, library: Library) -> None:
+def test_takes_folder_never_reuses_the_name_of_a_deleted_file(takes: TakesFolder, library: Library) -> None:
     takes.write("pad", "", "wav", content(b"x")).unlink()
     again = TakesFolder(takes.root, Library(library.path))
     assert again.write("pad", "", "wav", content(b"x")).name == "pad-0002.wav"
 
 
-def test_a_file_that_somebody_else_made_is_never_overwritten(takes: TakesFolder) -> None:
+def test_takes_folder_never_overwrites_a_foreign_file(takes: TakesFolder) -> None:
     (takes.root / "pad-0007.wav").write_bytes(b"mine")
     assert takes.write("pad", "", "wav", content(b"x")).name == "pad-0008.wav"
     assert (takes.root / "pad-0007.wav").read_bytes() == b"mine"
 
 
-def test_a_name_taken_at_the_last_moment_is_left_alone(takes: TakesFolder) -> None:
+def test_takes_folder_leaves_a_name_that_was_taken_at_the_last_moment(takes: TakesFolder) -> None:
     def slow(file: BinaryIO) -> None:
         file.write(b"x")
         (takes.root / "pad-0001.wav").mkdir()
@@ -88,7 +88,7 @@ def test_a_name_taken_at_the_last_moment_is_left_alone(takes: TakesFolder) -> No
     assert path.name == "pad-0002.wav"
 
 
-def test_the_file_is_not_seen_before_it_is_whole(takes: TakesFolder) -> None:
+def test_writer_shows_the_file_only_when_it_is_whole(takes: TakesFolder) -> None:
     def look(file: BinaryIO) -> None:
         file.write(b"half")
         assert visible(takes.root) == []
@@ -98,7 +98,7 @@ def test_the_file_is_not_seen_before_it_is_whole(takes: TakesFolder) -> None:
     assert unfinished(takes.root) == []
 
 
-def test_a_hundred_writers_get_a_hundred_names(takes: TakesFolder, library: Library) -> None:
+def test_takes_folder_gives_a_hundred_writers_a_hundred_names(takes: TakesFolder, library: Library) -> None:
     other = TakesFolder(takes.root, Library(library.path))
 
     def write(number: int) -> Path:
@@ -112,7 +112,7 @@ def test_a_hundred_writers_get_a_hundred_names(takes: TakesFolder, library: Libr
     assert unfinished(takes.root) == []
 
 
-def test_two_processes_never_choose_the_same_name(takes: TakesFolder) -> None:
+def test_takes_folder_gives_two_processes_different_names(takes: TakesFolder) -> None:
     program = (
         "import sys; from pathlib import Path; from timbred.storage.library import Library\n"
         "from timbred.storage.takes_folder import TakesFolder\n"
@@ -127,7 +127,7 @@ def test_two_processes_never_choose_the_same_name(takes: TakesFolder) -> None:
 
 @pytest.mark.parametrize("exclusive_renames", [True, False])
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
-def test_publish_without_hard_links(
+def test_writer_publishes_without_hard_links(
     takes: TakesFolder, monkeypatch: pytest.MonkeyPatch, number: int, exclusive_renames: bool
 ) -> None:
     def no_links(*_: object) -> None:
@@ -144,7 +144,9 @@ def test_publish_without_hard_links(
     assert unfinished(takes.root) == []
 
 
-def test_without_hard_links_a_failure_leaves_no_empty_file(takes: TakesFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writer_without_hard_links_leaves_no_empty_file_after_a_failure(
+    takes: TakesFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(*_: object) -> None:
         raise OSError(errno.EPERM, "no")
 
@@ -156,7 +158,7 @@ def test_without_hard_links_a_failure_leaves_no_empty_file(takes: TakesFolder, m
     assert visible(takes.root) == []
 
 
-def test_publish_copies_where_one_folder_is_on_several_disks(
+def test_writer_copies_where_one_folder_is_on_several_disks(
     takes: TakesFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def other_disk(*_: object) -> None:
@@ -169,9 +171,7 @@ def test_publish_copies_where_one_folder_is_on_several_disks(
     assert unfinished(takes.root) == []
 
 
-def test_publish_leaves_a_file_alone_that_took_the_place_of_its_placeholder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_writer_leaves_a_file_that_replaced_its_placeholder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_links(*_: object) -> None:
         raise OSError(errno.EPERM, "no links here")
 
@@ -190,7 +190,7 @@ def test_publish_leaves_a_file_alone_that_took_the_place_of_its_placeholder(
     assert hidden.read_bytes() == b"x"
 
 
-def test_a_full_disk(takes: TakesFolder) -> None:
+def test_takes_folder_reports_a_full_disk(takes: TakesFolder) -> None:
     def full(file: BinaryIO) -> None:
         file.write(b"some of it")
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -201,7 +201,7 @@ def test_a_full_disk(takes: TakesFolder) -> None:
     assert unfinished(takes.root) == []
 
 
-def test_whatever_the_writer_raises_leaves_nothing(takes: TakesFolder) -> None:
+def test_writer_leaves_nothing_after_any_exception(takes: TakesFolder) -> None:
     def broken(file: BinaryIO) -> None:
         file.write(b"some of it")
         raise KeyError("a fault")
@@ -212,7 +212,7 @@ def test_whatever_the_writer_raises_leaves_nothing(takes: TakesFolder) -> None:
     assert unfinished(takes.root) == []
 
 
-def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+def test_takes_folder_refuses_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "takes").write_bytes(b"")
     for root in (tmp_path / "takes", tmp_path / "takes" / "inside"):
         with pytest.raises(ForbiddenPath, match=r"takes.folder"):
@@ -221,7 +221,7 @@ def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
             TakesFolder(root).write("pad", "", "wav", content(b"x"))
 
 
-def test_a_read_only_folder(takes: TakesFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_takes_folder_reports_a_read_only_folder(takes: TakesFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     def read_only(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
@@ -232,14 +232,14 @@ def test_a_read_only_folder(takes: TakesFolder, monkeypatch: pytest.MonkeyPatch)
         takes.check()
 
 
-def test_a_folder_that_was_deleted_is_made_again(takes: TakesFolder) -> None:
+def test_takes_folder_recreates_a_deleted_folder(takes: TakesFolder) -> None:
     takes.write("pad", "", "wav", content(b"x"))
     shutil.rmtree(takes.root)
     assert takes.write("pad", "set", "wav", content(b"x"), temporary=True).exists()
     assert [path.name for path in takes.remove_temporary()] == ["pad-0001.wav"]
 
 
-def test_write_refuses_a_folder_whose_disk_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_takes_folder_refuses_a_folder_whose_disk_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mounted = {str(tmp_path / "disk"), "/"}
     monkeypatch.setattr(os.path, "ismount", lambda path: str(path) in mounted)  # pyright: ignore
     takes = TakesFolder(tmp_path / "disk" / "takes")
@@ -253,7 +253,7 @@ def test_write_refuses_a_folder_whose_disk_was_removed(tmp_path: Path, monkeypat
     assert takes.write("pad", "", "wav", content(b"x")).exists()
 
 
-def test_write_uses_a_disk_that_was_mounted_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_takes_folder_uses_a_disk_that_was_mounted_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mounted = {"/"}
     monkeypatch.setattr(os.path, "ismount", lambda path: str(path) in mounted)  # pyright: ignore
     takes = TakesFolder(tmp_path / "disk" / "takes")
@@ -263,7 +263,7 @@ def test_write_uses_a_disk_that_was_mounted_later(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("content_", [b"not a database, and long enough to be looked at as one", b"SQLite format 3\0"])
-def test_numbers_go_on_after_damage_and_the_damaged_file_is_kept(tmp_path: Path, content_: bytes) -> None:
+def test_file_numbers_continue_after_damage_and_keep_the_damaged_file(tmp_path: Path, content_: bytes) -> None:
     (tmp_path / OLD_COUNTER_NAME).write_bytes(content_)
     (tmp_path / "pad-0041.wav").write_bytes(b"")
     with closing(Library(tmp_path / "library.sqlite")) as library:
@@ -346,7 +346,7 @@ def test_file_numbers_without_a_library_follow_the_files(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == [tmp_path / "pad-0041.wav"]
 
 
-def test_numbers_wait_once_for_a_lock_and_go_on_without_the_file(
+def test_file_numbers_wait_once_for_a_lock_and_continue_without_the_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with closing(Library(tmp_path / "library.sqlite")) as library:
@@ -358,7 +358,7 @@ def test_numbers_wait_once_for_a_lock_and_go_on_without_the_file(
     assert caplog.text.count("a number may be given again after its file was deleted") == 1
 
 
-def test_numbers_are_the_same_for_folders_that_other_systems_take_for_one(tmp_path: Path) -> None:
+def test_file_numbers_are_equal_for_folders_that_other_systems_take_for_one(tmp_path: Path) -> None:
     (tmp_path / "\u00c9t\u00e9").mkdir()
     (tmp_path / "e\u0301TE\u0301").mkdir(exist_ok=True)
     names = FileNumbers(tmp_path)
@@ -369,9 +369,7 @@ def test_numbers_are_the_same_for_folders_that_other_systems_take_for_one(tmp_pa
 @pytest.mark.skipif(
     not takes_folder.SYNC_AFTER_PUBLICATION, reason="here a file is brought to the disk before it has its name"
 )
-def test_a_file_is_there_before_the_disk_has_it_and_gets_there(
-    takes: TakesFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_writer_publishes_before_the_disk_is_synchronised(takes: TakesFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     disk_is_free, settled, synchronize = threading.Event(), set[int](), os.fsync
 
     def slow(handle: int) -> None:
@@ -389,7 +387,7 @@ def test_a_file_is_there_before_the_disk_has_it_and_gets_there(
     assert settled >= {paths[1].stat().st_ino, paths[1].parent.stat().st_ino}
 
 
-def test_a_disk_that_fails_behind_a_take_is_told_in_the_log(
+def test_writer_logs_a_disk_failure_behind_a_take(
     takes: TakesFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(_handle: int) -> None:
@@ -402,18 +400,18 @@ def test_a_disk_that_fails_behind_a_take_is_told_in_the_log(
     assert f"{path} would be lost if the power failed now: Input/output error" in caplog.text
 
 
-def test_more_than_four_digits(tmp_path: Path) -> None:
+def test_file_numbers_exceed_four_digits(tmp_path: Path) -> None:
     (tmp_path / "pad-9999.wav").write_bytes(b"")
     assert TakesFolder(tmp_path).write("pad", "", "wav", content(b"x")).name == "pad-10000.wav"
 
 
-def test_extensions_are_plain(takes: TakesFolder) -> None:
+def test_takes_folder_extensions_are_plain(takes: TakesFolder) -> None:
     for extension in ("", "../x", "w/v", "wav.exe", "ⅷ"):
         with pytest.raises(ForbiddenPath, match="extension"):
             takes.write("pad", "", extension, content(b"x"))
 
 
-def test_names_taken_by_others_after_ours_are_stepped_over_at_once(takes: TakesFolder) -> None:
+def test_file_numbers_skip_foreign_names_at_once(takes: TakesFolder) -> None:
     takes.write("pad", "", "wav", content(b"x"))
     for number in range(2, 300):
         (takes.root / f"pad-{number:04d}.wav").write_bytes(b"theirs")

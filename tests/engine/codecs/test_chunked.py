@@ -75,7 +75,7 @@ def spectrogram(takes: int = 2) -> torch.Tensor:
     return torch.randn(takes, FRAMES, 16, generator=torch.Generator().manual_seed(3))
 
 
-def test_joined_pieces_are_the_whole(vocoder: Any):
+def test_vocoder_stream_pieces_equal_the_whole(vocoder: Any):
     vocoding = ChunkedVocoder(vocoder, spectrogram())
     whole = vocoder(spectrogram())
     assert 0.01 < whole.std() < 0.8, "the comparison must be of something"
@@ -83,7 +83,7 @@ def test_joined_pieces_are_the_whole(vocoder: Any):
     assert torch.allclose(joined(vocoding, [0, 1, 7, 40, 150, FRAMES]), whole, atol=1e-5)
 
 
-def test_the_context_is_what_a_frame_depends_on(vocoder: Any):
+def test_vocoder_context_is_what_a_frame_depends_on(vocoder: Any):
     """Neither less nor more, by the derivatives of one frame's samples."""
     mel = spectrogram(1).double().requires_grad_()
     hop, vocoder = ChunkedVocoder(vocoder, mel).hop, copy.deepcopy(vocoder).double()
@@ -92,12 +92,12 @@ def test_the_context_is_what_a_frame_depends_on(vocoder: Any):
     assert context_of(vocoder) == VocoderContext(60 - int(reached.min()), int(reached.max()) - 60)
 
 
-def test_the_published_vocoders_context():
+def test_context_of_the_published_vocoders():
     """Found by measuring on the real one: 21.5 frames before, 23 after."""
     assert context_of(SpeechT5HifiGan(PUBLISHED)) == VocoderContext(23, 23)
 
 
-def test_a_loop_has_no_beginning(vocoder: Any):
+def test_vocoder_stream_of_a_loop_has_no_beginning(vocoder: Any):
     """Turned by some frames, a loop sounds the same but turned; ours repeats its noise with the loop."""
     vocoding = ChunkedVocoder(vocoder, spectrogram(), circular=True)
     whole = joined(vocoding, [0, 16, 48, FRAMES])
@@ -111,7 +111,7 @@ def test_a_loop_has_no_beginning(vocoder: Any):
 
 
 @given(ready=st.floats(0.01, 10), next_piece=st.floats(0.01, 10), left=st.floats(0, 60), pace=st.floats(0.001, 10))
-def test_what_may_be_heard_comes_in_time(ready: float, next_piece: float, left: float, pace: float):
+def test_can_start_playback_is_true_in_time(ready: float, next_piece: float, left: float, pace: float):
     """Played from now on, neither the next piece nor the last one comes too late at the measured pace."""
     if can_start_playback(ready, min(next_piece, left), left, pace):
         assert pace * min(next_piece, left) <= ready + 1e-9
@@ -134,7 +134,7 @@ def sounding(step: float, frames: int = FRAMES * 160) -> VocoderStream:
     return VocoderStream(vocoding, frames, 16000, ANALYSIS, lambda make: make(), Clock(step))
 
 
-def test_the_first_piece_is_short_and_each_next_one_longer():
+def test_vocoder_stream_begins_with_a_short_piece_and_lengthens_each_next_one():
     found = sounding(0.001)
     lengths = list[int]()
     while not found.done:
@@ -146,7 +146,7 @@ def test_the_first_piece_is_short_and_each_next_one_longer():
     assert sum(lengths) == found.frames
 
 
-def test_a_slow_vocoder_is_heard_only_when_it_cannot_be_overtaken():
+def test_can_start_playback_waits_for_a_slow_vocoder():
     """Slower than the sound lasts: nothing is heard before the end, and then all at once."""
     found = sounding(5.0)
     pieces = list[Any]()
@@ -157,14 +157,14 @@ def test_a_slow_vocoder_is_heard_only_when_it_cannot_be_overtaken():
     assert torch.equal(pieces[-1].samples, found.waveforms)
 
 
-def test_no_more_is_made_than_is_wanted():
+def test_vocoder_stream_makes_no_more_than_is_wanted():
     found = sounding(0.001, frames=3000)
     while not found.done:
         found.render_piece()
     assert found.waveforms.shape == (1, 3000)
 
 
-def test_the_loudest_frames_lie_apart():
+def test_loudest_frames_lie_apart():
     mel = torch.full((1, 100, 16), -5.0)
     mel[0, 40], mel[0, 41], mel[0, 90] = 2.0, 1.9, 1.0
     assert loudest_frames(mel, ANALYSIS, 2, 16) == [40, 90]
@@ -182,7 +182,7 @@ def model(request: pytest.FixtureRequest) -> LatentDiffusion:
 
 
 @pytest.mark.parametrize("seconds", [0.5, 0.5299, 1.013])
-def test_a_sound_in_pieces_is_that_at_once(model: LatentDiffusion, seconds: float):
+def test_chunked_vocoder_pieces_equal_one_call(model: LatentDiffusion, seconds: float):
     wanted = order(seconds=seconds, steps=2, words=PromptInputs(prompt="bass c2"))
     run = model.begin(wanted)
     while not run.sampler.done:
@@ -199,7 +199,7 @@ def test_a_sound_in_pieces_is_that_at_once(model: LatentDiffusion, seconds: floa
     np.testing.assert_allclose(pieces.waveforms.numpy(), whole, atol=1e-5)
 
 
-def test_values_that_are_no_numbers_are_never_heard(model: LatentDiffusion):
+def test_chunked_vocoder_raises_for_non_finite_values(model: LatentDiffusion):
     run = model.begin(order(steps=1))
     model.advance([run])
     run.sampler.latents = run.sampler.latents * float("nan")

@@ -28,7 +28,7 @@ WORDS = st.sampled_from(["a warm organ", "Bass", "lead,", "808", "mp3", "a-flat"
     before=WORDS,
     after=WORDS,
 )
-def test_a_named_note_is_understood(note: int, flats: bool, upper: bool, before: str, after: str):
+def test_named_note_reads_a_note(note: int, flats: bool, upper: bool, before: str, after: str):
     name = note_name(note, flats)
     found = note_hertz(f"{before} {name.upper() if upper else name} {after}")
     assert found == pytest.approx(440.0 * 2 ** ((note - 69) / 12))
@@ -37,11 +37,11 @@ def test_a_named_note_is_understood(note: int, flats: bool, upper: bool, before:
 @pytest.mark.parametrize(
     "prompt", ["", "a kick drum", "808", "c", "a 4", "mp3", "c64", "r2d2", "bass c2 to e2", "bass c2 rising", "bell c9"]
 )
-def test_without_one_note_there_is_none(prompt: str):
+def test_named_note_is_none_without_exactly_one_note(prompt: str):
     assert note_hertz(prompt) is None
 
 
-def test_between_two_prompts_lies_the_pitch_between_their_notes():
+def test_note_hertz_between_two_prompts_lies_between_their_notes():
     between = named_note(PromptInputs(prompt="organ a3", prompt2="organ a4", mix=0.5))
     assert between is not None
     assert (between.hertz, between.share) == (pytest.approx(311.127, rel=1e-4), 1.0)
@@ -51,7 +51,7 @@ def test_between_two_prompts_lies_the_pitch_between_their_notes():
 
 
 @pytest.mark.parametrize(("one", "other"), [("organ a3", "rain"), ("rain", "organ a3"), ("organ a3", "bass c2")])
-def test_at_either_end_it_is_the_plain_prompts_note(one: str, other: str):
+def test_note_hertz_at_either_end_is_the_plain_prompts_note(one: str, other: str):
     for mix, plain in ((0.0, one), (1.0, other)):
         assert named_note(PromptInputs(prompt=one, prompt2=other, mix=mix)) == named_note(PromptInputs(prompt=plain))
 
@@ -74,7 +74,7 @@ ASKED = [("organ a3", 220.0), ("long bass note e2", 82.407), ("a synth lead on a
 
 @pytest.mark.parametrize(("prompt", "hertz"), ASKED)
 @pytest.mark.parametrize("loop", [False, True])
-def test_pocket_plays_in_tune(pocket: LatentDiffusion, prompt: str, hertz: float, loop: bool):
+def test_note_synthesis_of_pocket_is_in_tune(pocket: LatentDiffusion, prompt: str, hertz: float, loop: bool):
     """Within 5 cents; around a loop, which each harmonic must turn a whole number of times, half a turn is more."""
     for sound in rendered(pocket, prompt, seeds=(1, 2), loop=loop):
         heard = features.pitch(sound)
@@ -82,7 +82,7 @@ def test_pocket_plays_in_tune(pocket: LatentDiffusion, prompt: str, hertz: float
         assert abs(1200 * math.log2(heard / hertz)) < cents, f"{heard:.1f} Hz"
 
 
-def test_a_mix_is_the_plain_sound_at_its_ends_and_gets_there_without_a_leap(pocket: LatentDiffusion):
+def test_note_synthesis_of_a_mix_equals_the_plain_sounds_at_its_ends_and_is_continuous(pocket: LatentDiffusion):
     run = pocket.begin(order(words=PromptInputs(prompt="organ a3"), seconds=1.0, steps=4))
     while not run.sampler.done:
         pocket.advance([run])
@@ -99,7 +99,7 @@ def test_a_mix_is_the_plain_sound_at_its_ends_and_gets_there_without_a_leap(pock
     assert np.abs(sweep[4] - sweep[3]).max() < 0.15 * whole
 
 
-def test_what_names_no_note_is_as_it_was(pocket: LatentDiffusion):
+def test_note_synthesis_leaves_prompts_without_a_note(pocket: LatentDiffusion):
     """Drums, noises and textures are the vocoder's own, to the bit."""
     run = pocket.begin(order(words=PromptInputs(prompt="a snare drum"), seconds=1.0, steps=2))
     while not run.sampler.done:
@@ -110,7 +110,7 @@ def test_what_names_no_note_is_as_it_was(pocket: LatentDiffusion):
     assert np.array_equal(pocket.decode(run).waveforms, own[:, :32_000])
 
 
-def test_a_given_sound_keeps_its_own_pitch(pocket: LatentDiffusion):
+def test_note_synthesis_keeps_the_pitch_of_an_original(pocket: LatentDiffusion):
     samples = 0.5 * np.sin(2 * np.pi * 300.0 * np.arange(32_000) / 32_000)
     given_sound = InitAudio(samples=samples.astype("<f4").tobytes(), strength=0.3)
     fields: dict[str, Any] = {"given": given_sound, "seconds": 1.0, "steps": 4}

@@ -53,7 +53,7 @@ def parts(samples: torch.Tensor, hertz: list[float]) -> tuple[list[float], float
 
 
 @given(hertz=st.floats(130.0, 2000.0))
-def test_a_tone_is_heard_at_its_pitch_and_level(hertz: float):
+def test_replace_harmonics_gives_a_tone_its_pitch_and_level(hertz: float):
     """A sine of any frequency, within 1 dB and 30 dB above all else, though 100 frames a second made it."""
     made = tones_alone(log_mel(harmonics(hertz, [0.3]), ANALYSIS), Note(hertz))
     (amplitude,), left = parts(made, [hertz])
@@ -62,7 +62,7 @@ def test_a_tone_is_heard_at_its_pitch_and_level(hertz: float):
 
 
 @pytest.mark.parametrize("hertz", [123.47, 220.0, 311.13, 523.25])
-def test_harmonics_are_as_loud_as_they_were(hertz: float):
+def test_replace_harmonics_keeps_the_level_of_harmonics(hertz: float):
     amplitudes = [0.2, 0.05, 0.1, 0.02, 0.06]
     made = tones_alone(log_mel(harmonics(hertz, amplitudes), ANALYSIS), Note(hertz))
     found, _ = parts(made, [hertz * order for order in range(1, 6)])
@@ -71,7 +71,7 @@ def test_harmonics_are_as_loud_as_they_were(hertz: float):
 
 
 @pytest.mark.parametrize(("there", "asked"), [(196.0, 220.0), (311.1, 440.0), (440.0, 261.6), (110.0, 82.4)])
-def test_a_mel_of_another_pitch_sounds_at_the_one_that_is_asked_for(there: float, asked: float):
+def test_replace_harmonics_moves_a_mel_of_another_pitch_to_the_requested_one(there: float, asked: float):
     """Nothing but harmonics of the pitch is heard, about as loud as the sound was."""
     sound = harmonics(there, [0.2, 0.1, 0.1, 0.05, 0.05])
     made = tones_alone(log_mel(sound, ANALYSIS), Note(asked))
@@ -81,7 +81,7 @@ def test_a_mel_of_another_pitch_sounds_at_the_one_that_is_asked_for(there: float
 
 
 @given(hertz=st.floats(30.0, 1000.0), around=st.integers(50, 500))
-def test_harmonics_meet_around_a_circle(hertz: float, around: int):
+def test_replace_harmonics_joins_harmonics_around_a_circle(hertz: float, around: int):
     """Each turns a whole number of times, which is by at most half a turn more or less than its own frequency says."""
     seconds = around * HOP / RATE
     own, closed = frequencies(Note(hertz), ANALYSIS), frequencies(Note(hertz, around), ANALYSIS)
@@ -90,7 +90,7 @@ def test_harmonics_meet_around_a_circle(hertz: float, around: int):
     assert (closed - own).abs().max() <= max(0.5 / seconds, 1.0 / seconds - hertz) + 1e-9
 
 
-def test_a_beginning_is_the_vocoders_own():
+def test_replace_harmonics_keeps_the_vocoders_beginning():
     """A stroke out of silence, and what follows it at once; then the tone takes over."""
     mel = torch.full((1, FRAMES, 64), -1.0)
     mel[:, 50:] = log_mel(harmonics(220.0, [0.3]), ANALYSIS)[:, 50:]
@@ -101,13 +101,13 @@ def test_a_beginning_is_the_vocoders_own():
     assert found[0, 60, 13].abs() < 1.0, "between the first two harmonics lies next to nothing"
 
 
-def test_silence_has_no_tone():
+def test_replace_harmonics_adds_no_tone_to_silence():
     """What the spectrogram can't tell from nothing: its floor at -80 dB, and a little above it."""
     for floor in (-1.0, -0.95, -0.8):
         assert tones_alone(torch.full((1, FRAMES, 64), floor), Note(220.0)).abs().max() < 10 ** (-80 / 20)
 
 
-def test_what_lies_high_is_the_vocoders_own():
+def test_replace_harmonics_keeps_the_vocoders_highs():
     mel = log_mel(harmonics(220.0, [0.3]), ANALYSIS)
     magnitude, phase = torch.rand(1, FRAMES, 641), torch.rand(1, FRAMES, 641)
     found = replace_harmonics(magnitude, phase, mel, torch.arange(FRAMES), Note(220.0), ANALYSIS)
@@ -115,14 +115,14 @@ def test_what_lies_high_is_the_vocoders_own():
     assert torch.allclose(found[..., 250:], own[..., 250:], atol=1e-2)
 
 
-def test_the_lobe_of_a_hann_window():
+def test_hann_lobe_equals_the_transform_of_a_hann_window():
     """By the transform of the window itself, between the bins too."""
     finely = torch.fft.rfft(torch.hann_window(FFT, dtype=torch.float64), 16 * FFT).abs()
     assert torch.allclose(hann_lobe(torch.arange(48) / 16).double().abs(), finely[:48] / finely[0], atol=1e-4)
 
 
 @pytest.mark.parametrize("circular", [False, True])
-def test_pieces_have_the_tones_of_the_whole(circular: bool):
+def test_replace_harmonics_in_pieces_equals_the_whole(circular: bool):
     mel = torch.rand(2, 90, 64, generator=torch.Generator().manual_seed(1)) - 0.5
     vocoding = ChunkedVocoder(VOCODER, mel, circular, NamedNote(233.1))
     whole = vocoding.vocode()
@@ -135,7 +135,7 @@ def test_pieces_have_the_tones_of_the_whole(circular: bool):
     assert (whole - ChunkedVocoder(VOCODER, mel, circular).vocode()).abs().max() > 0.01, "there must be tones"
 
 
-def test_a_loop_of_a_tone_is_one_tone():
+def test_replace_harmonics_of_a_loop_is_one_tone():
     """Three times around: nothing but the harmonics of one pitch, at the seams too."""
     mel = log_mel(harmonics(233.1, [0.2, 0.1], 97), ANALYSIS)
     mel = mel[:, 20:21].expand(-1, 97, -1).contiguous()

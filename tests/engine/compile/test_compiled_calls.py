@@ -55,7 +55,7 @@ def only_fast(model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("family", "guidance"), [("audioldm2", 3.0), ("audioldm", 1.0)])
-def test_packed_weights_give_the_same_sound(
+def test_compiled_calls_with_packed_weights_sound_equal(
     family: str,
     guidance: float,
     request: pytest.FixtureRequest,
@@ -79,7 +79,7 @@ def test_packed_weights_give_the_same_sound(
         assert np.abs(ours(fast, one) - expected).max() < 1e-4
 
 
-def test_the_decoder_is_packed_too(audioldm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_compiled_calls_pack_the_decoder_too(audioldm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     model = load(audioldm2)
     compile_queue = CompileQueue("auto", CPU, tmp_path)
     model.use_compile_queue(compile_queue)
@@ -92,7 +92,7 @@ def test_the_decoder_is_packed_too(audioldm2: Path, tmp_path: Path, monkeypatch:
     assert np.abs(model.codec.decode(latents) - expected).max() < 1e-4
 
 
-def test_pocket_is_one_that_can_be_packed():
+def test_can_pack_accepts_pocket():
     entry = registry.build(registry.pocket_folder(), {})["pocket"]
     model = make_resident(entry.checkpoint(), "pocket", CPU, torch.float32, lambda _: None)
     assert can_pack(model.pipeline.unet)
@@ -100,7 +100,7 @@ def test_pocket_is_one_that_can_be_packed():
     assert not can_pack(torch.nn.Linear(2, 2).to(torch.bfloat16))
 
 
-def test_exact_goes_the_plain_way(audioldm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_compiled_calls_are_not_used_for_exact(audioldm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     model = load(audioldm)
     compile_queue = CompileQueue("auto", CPU, tmp_path)
     model.use_compile_queue(compile_queue)
@@ -116,7 +116,7 @@ def test_exact_goes_the_plain_way(audioldm: Path, tmp_path: Path, monkeypatch: p
         torch.use_deterministic_algorithms(False)
 
 
-def test_shapes_of_earlier_runs_are_prepared_before_they_are_asked_for(
+def test_compiled_calls_prepare_the_shapes_of_earlier_runs(
     audioldm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     first = load(audioldm)
@@ -134,7 +134,9 @@ def test_shapes_of_earlier_runs_are_prepared_before_they_are_asked_for(
     assert np.isfinite(ours(again, order())).all()
 
 
-def test_a_rehearsal_goes_the_way_of_the_first_sound(audioldm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_compiled_calls_rehearse_the_path_of_the_first_sound(
+    audioldm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     first = load(audioldm)
     first.use_compile_queue(CompileQueue("auto", CPU, tmp_path))
     first.warm_up()  # there is nothing to go by yet
@@ -150,13 +152,13 @@ def test_a_rehearsal_goes_the_way_of_the_first_sound(audioldm: Path, tmp_path: P
     assert np.array_equal(ours(again, order()), ours(again, order()))
 
 
-def test_a_precision_is_read_from_the_weights():
+def test_precision_of_a_module_is_read_from_its_weights():
     module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
     assert precision_of(module) == torch.float32
     assert precision_of(module.to(torch.bfloat16)) == torch.bfloat16
 
 
-def test_nothing_is_prepared_when_it_is_off(audioldm: Path, tmp_path: Path):
+def test_compiled_calls_prepare_nothing_when_off(audioldm: Path, tmp_path: Path):
     model = load(audioldm)
     compile_queue = CompileQueue("off", CPU, tmp_path)
     model.use_compile_queue(compile_queue)
@@ -167,7 +169,7 @@ def test_nothing_is_prepared_when_it_is_off(audioldm: Path, tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_moved_weights_are_never_used_from_their_old_place(audioldm: Path, tmp_path: Path):
+def test_compiled_calls_never_use_moved_weights_from_their_old_place(audioldm: Path, tmp_path: Path):
     model = load(audioldm)
     compile_queue = CompileQueue("auto", CPU, tmp_path)
     model.use_compile_queue(compile_queue)
@@ -182,7 +184,7 @@ def test_moved_weights_are_never_used_from_their_old_place(audioldm: Path, tmp_p
     assert np.abs(ours(model, order()) - before).max() > 1e-4
 
 
-def test_at_a_start_only_the_latest_shape_is_packed(audioldm: Path, tmp_path: Path):
+def test_compiled_calls_pack_only_the_latest_shape_at_a_start(audioldm: Path, tmp_path: Path):
     """The others would take the steps' time for what may never come."""
     model, compile_queue = load(audioldm), CompileQueue("auto", CPU, tmp_path)
     model.use_compile_queue(compile_queue)
@@ -198,7 +200,7 @@ def test_at_a_start_only_the_latest_shape_is_packed(audioldm: Path, tmp_path: Pa
     assert again.denoiser.compiled_calls.latest_shapes == model.denoiser.compiled_calls.latest_shapes
 
 
-def test_where_a_model_lies_says_nothing_of_its_structure():
+def test_module_key_is_independent_of_the_models_folder():
     one, other = Small(), Small()
     one.config["_name_or_path"], other.config["_name_or_path"] = "here", "there"
     assert module_key(one) == module_key(other)
@@ -250,7 +252,7 @@ def compiled_in_a_process(cache: Path, **environment: str) -> Any:
     return json.loads(done.stdout)
 
 
-def test_what_was_compiled_is_read_after_a_restart(tmp_path: Path, require_host: Callable[[str], str]):
+def test_compile_cache_is_read_after_a_restart(tmp_path: Path, require_host: Callable[[str], str]):
     require_host("c++")
     counts, ready, difference = compiled_in_a_process(tmp_path)
     assert (counts["compiled"], counts["read"], counts["failed"]) == (1, 0, 0)
@@ -263,14 +265,14 @@ def test_what_was_compiled_is_read_after_a_restart(tmp_path: Path, require_host:
     assert difference < 1e-5
 
 
-def test_without_a_compiler_the_plain_call_goes_on(tmp_path: Path):
+def test_compiled_calls_use_the_plain_call_without_a_compiler(tmp_path: Path):
     counts, ready, difference = compiled_in_a_process(tmp_path, CXX=str(tmp_path / "no compiler"))
     assert (counts["compiled"], counts["read"], counts["failed"]) == (0, 0, 1)
     assert ready == [0, 0]
     assert difference == 0.0
 
 
-def test_damaged_files_in_the_cache_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_compile_cache_skips_damaged_files(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     disk_cache = CompileCache(tmp_path)
     shapes = (Shape((2, 4), "float32"),)
     disk_cache.record_shapes(shapes)
@@ -296,7 +298,7 @@ class Recorder(CompileQueue):
         return False
 
 
-def test_calls_are_recorded_once_for_a_few_sizes_of_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_compiled_calls_are_recorded_once_for_a_few_batch_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What CUDA does with a recording is not seen here; when one is made, and with which rows, is."""
     recorded: list[tuple[int, ...]] = []
 
@@ -318,7 +320,7 @@ def test_calls_are_recorded_once_for_a_few_sizes_of_batches(tmp_path: Path, monk
     assert recorded == [(6, 4, 6, 6), (1, 4, 6, 6)]
 
 
-def test_what_can_not_be_recorded_stays_plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_compiled_calls_leave_unrecordable_modules_plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     tries: list[int] = []
 
     class Refusing:
@@ -348,7 +350,7 @@ def call_often(calls: CompiledCalls, length: int) -> None:
         calls(torch.ones(1, 4, length, 6))
 
 
-def test_an_evening_of_many_lengths_keeps_no_more_than_the_limit(tmp_path: Path):
+def test_compiled_calls_of_many_lengths_stay_within_the_limit(tmp_path: Path):
     """Of all that is kept for each length nothing grows with the number of lengths."""
     compile_queue, module = CompileQueue("auto", CPU, tmp_path), Small().eval()
     calls = compile_queue.compiled_calls(Small.__call__, module)
@@ -370,7 +372,7 @@ def test_an_evening_of_many_lengths_keeps_no_more_than_the_limit(tmp_path: Path)
     assert compile_queue.counts.failed == 0
 
 
-def test_the_limit_holds_for_all_modules_together(tmp_path: Path):
+def test_compiled_calls_limit_applies_to_all_modules_together(tmp_path: Path):
     compile_queue, modules = CompileQueue("auto", CPU, tmp_path), [Small().eval() for _ in range(2)]
     one, other = (compile_queue.compiled_calls(Small.__call__, module) for module in modules)
     call_often(one, 4)
@@ -381,7 +383,7 @@ def test_the_limit_holds_for_all_modules_together(tmp_path: Path):
     assert (one.ready_count, other.ready_count) == (0, 1)
 
 
-def test_only_the_latest_shapes_wait_to_be_prepared(tmp_path: Path):
+def test_compile_queue_keeps_only_the_latest_shapes(tmp_path: Path):
     compile_queue = CompileQueue("auto", CPU, tmp_path)
     calls = small_calls(compile_queue)
     held, begun = threading.Event(), threading.Event()
@@ -402,14 +404,14 @@ def test_only_the_latest_shapes_wait_to_be_prepared(tmp_path: Path):
     assert compile_queue.counts.packed == MAX_PENDING_SHAPES + 1
 
 
-def test_shapes_are_counted_for_the_latest_alone(tmp_path: Path):
+def test_compiled_calls_count_only_the_latest_shapes(tmp_path: Path):
     calls = small_calls(CompileQueue("auto", CPU, tmp_path))
     for length in range(4, 4 + 2 * MAX_COUNTED_SHAPES):
         calls(torch.ones(1, 1, length, 1).expand(1, 4, length, 1))
     assert len(calls._call_counts) == MAX_COUNTED_SHAPES  # pyright: ignore[reportPrivateUsage]
 
 
-def test_a_shelf_forgets_the_oldest_shapes(tmp_path: Path):
+def test_compile_cache_forgets_the_oldest_shapes(tmp_path: Path):
     disk_cache, foreign = CompileCache(tmp_path), tmp_path / "notes.json"
     foreign.write_text("[]")
     os.utime(foreign, ns=(0, 0))

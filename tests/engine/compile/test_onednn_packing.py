@@ -52,7 +52,7 @@ def decode_often(model: LatentDiffusion, rows: int = 1) -> None:
     model.codec.decode(latents)
 
 
-def test_models_that_share_a_decoder_share_its_copy(audioldm: Path, tmp_path: Path):
+def test_onednn_packing_shares_the_copy_of_a_shared_decoder(audioldm: Path, tmp_path: Path):
     workshop, shared = CompileQueue("auto", CPU, tmp_path), SharedComponents()
     one = load(audioldm, workshop, shared)
     two = load(with_another_network(audioldm, tmp_path), workshop, shared)
@@ -67,7 +67,7 @@ def test_models_that_share_a_decoder_share_its_copy(audioldm: Path, tmp_path: Pa
     assert one.denoiser.compiled_calls is not two.denoiser.compiled_calls
 
 
-def test_they_go_with_the_last_model_and_need_no_search_for_cycles(audioldm: Path, tmp_path: Path):
+def test_onednn_packing_copies_are_freed_with_the_last_model_without_a_cycle_search(audioldm: Path, tmp_path: Path):
     workshop, shared = CompileQueue("auto", CPU, tmp_path), SharedComponents()
     one = load(audioldm, workshop, shared)
     two = load(with_another_network(audioldm, tmp_path), workshop, shared)
@@ -84,7 +84,7 @@ def test_they_go_with_the_last_model_and_need_no_search_for_cycles(audioldm: Pat
         gc.enable()
 
 
-def test_without_room_none_are_made_and_with_room_they_are(audioldm: Path, tmp_path: Path):
+def test_onednn_packing_makes_copies_only_with_room(audioldm: Path, tmp_path: Path):
     room: list[bool] = []
     workshop = CompileQueue("auto", CPU, tmp_path, has_room=lambda: bool(room))
     model = load(audioldm, workshop, SharedComponents())
@@ -96,7 +96,7 @@ def test_without_room_none_are_made_and_with_room_they_are(audioldm: Path, tmp_p
     assert workshop.copied_bytes > 0
 
 
-def test_those_used_least_recently_go_first(audioldm: Path, audioldm2: Path, tmp_path: Path):
+def test_onednn_packing_drops_the_least_recently_used_copies_first(audioldm: Path, audioldm2: Path, tmp_path: Path):
     workshop = CompileQueue("auto", CPU, tmp_path)
     old, new = (load(folder, workshop, SharedComponents()) for folder in (audioldm, audioldm2))
     for model in (old, new):
@@ -111,7 +111,7 @@ def test_those_used_least_recently_go_first(audioldm: Path, audioldm2: Path, tmp
     assert old.copied_bytes
 
 
-def test_a_shape_that_makes_place_for_another_takes_its_copy_with_it(audioldm: Path, tmp_path: Path):
+def test_onednn_packing_drops_the_copy_of_a_replaced_shape(audioldm: Path, tmp_path: Path):
     workshop = CompileQueue("auto", CPU, tmp_path)
     model = load(audioldm, workshop, SharedComponents())
     model.codec.compiled_calls._max_shapes = 1  # pyright: ignore[reportPrivateUsage]
@@ -122,7 +122,7 @@ def test_a_shape_that_makes_place_for_another_takes_its_copy_with_it(audioldm: P
     assert workshop.copied_bytes < 1.5 * once
 
 
-def test_when_memory_runs_out_they_go_before_anything_of_the_model(audioldm: Path, tmp_path: Path):
+def test_device_memory_frees_packed_copies_before_parts_of_the_model(audioldm: Path, tmp_path: Path):
     workshop = CompileQueue("auto", CPU, tmp_path)
     model = load(audioldm, workshop, SharedComponents(), DeviceMemory(CPU, 10**9))
     decode_often(model)
@@ -180,7 +180,7 @@ def started(**settings: object) -> Generator[tuple[EngineLink, WithBeats]]:
     yield EngineLink(EngineSettings(program=REAL, heartbeat=0.05, **settings), heard), heard  # pyright: ignore[reportArgumentType]
 
 
-async def test_an_engine_tells_of_them_and_lets_them_go_before_a_model(audioldm: Path, tmp_path: Path):
+async def test_engine_reports_packed_copies_and_frees_them_before_a_model(audioldm: Path, tmp_path: Path):
     """Memory for two models, but not for packed copies too.
 
     A continuing job makes the copies, the second model's load frees them, and the first model stays. Heartbeats arrive

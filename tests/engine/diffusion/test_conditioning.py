@@ -30,12 +30,12 @@ def mixed(model: LatentDiffusion, mix: float, one: str = SHORT, other: str = LON
     return ours(model, order(words=PromptInputs(prompt=one, prompt2=other, mix=mix)))
 
 
-def test_the_ends_of_a_mix_are_the_plain_prompts(model: LatentDiffusion):
+def test_interpolate_at_the_ends_equals_the_plain_prompts(model: LatentDiffusion):
     assert np.array_equal(mixed(model, 0.0), ours(model, order(words=PromptInputs(prompt=SHORT))))
     assert np.array_equal(mixed(model, 1.0), ours(model, order(words=PromptInputs(prompt=LONG))))
 
 
-def test_a_mix_comes_near_its_ends_without_a_jump(model: LatentDiffusion):
+def test_interpolate_is_continuous_near_its_ends(model: LatentDiffusion):
     """Also where one prompt has more words than the other, whose places fade in."""
     whole = np.abs(mixed(model, 1.0) - mixed(model, 0.0)).max()
     assert whole > 0
@@ -43,32 +43,32 @@ def test_a_mix_comes_near_its_ends_without_a_jump(model: LatentDiffusion):
         assert np.abs(mixed(model, near) - mixed(model, end)).max() < 0.05 * whole
 
 
-def test_a_prompt_mixed_with_itself_is_itself(model: LatentDiffusion):
+def test_interpolate_of_a_prompt_with_itself_is_itself(model: LatentDiffusion):
     plain = ours(model, order(words=PromptInputs(prompt=LONG)))
     assert np.abs(mixed(model, 0.4, LONG, LONG) - plain).max() < 1e-4
 
 
-def test_sweeping_a_mix_encodes_no_words(model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch):
+def test_interpolate_sweeps_without_encoding_words(model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch):
     mixed(model, 0.5)
     monkeypatch.setattr(model, "encode", refuse)
     for mix in np.linspace(0, 1, 5):
         model.mixed_conditioning(PromptInputs(prompt=SHORT, prompt2=LONG, mix=float(mix)), True)
 
 
-def test_a_mask_between_two_is_a_weight_in_the_attention():
+def test_interpolate_masks_weight_the_attention():
     one = {"states": torch.ones(1, 1, 4), "mask": torch.ones(1, 1)}
     other = {"states": torch.ones(1, 3, 4), "mask": torch.ones(1, 3)}
     bias = (1 - interpolate(one, other, 0.25)["mask"]) * -10_000
     assert bias[0].tolist() == pytest.approx([0.0, np.log(0.25), np.log(0.25)], abs=1e-3)
 
 
-def test_the_noise_of_an_earlier_take_gives_its_sound_again(model: LatentDiffusion):
+def test_noise_source_repeats_the_sound_of_an_earlier_take(model: LatentDiffusion):
     earlier = ours(model, order(seeds=(11,)))
     source = NoiseSource(seed=11, seconds=order().seconds)
     assert np.array_equal(ours(model, order(seeds=(99,), noise=source)), earlier)
 
 
-def test_noise_of_another_length_begins_the_same(model: LatentDiffusion):
+def test_noise_source_of_another_length_has_the_same_beginning(model: LatentDiffusion):
     shape = model.latent_layout.shape(0.5)
     longer = model.begin(order(seconds=1.0, noise=NoiseSource(seed=11, seconds=0.5))).sampler.latents
     plain = model.begin(order(seconds=0.5, seeds=(11,))).sampler.latents
@@ -79,7 +79,7 @@ def test_noise_of_another_length_begins_the_same(model: LatentDiffusion):
 
 
 @pytest.mark.parametrize("scheduler", [name for name in SCHEDULERS if name not in ("heun", "pndm")])
-def test_the_last_preview_is_the_sound(model: LatentDiffusion, scheduler: str):
+def test_latent_diffusion_last_preview_is_the_sound(model: LatentDiffusion, scheduler: str):
     """What the network expects at the last step is what comes out, for every scheduler that ends without noise."""
     run = model.begin(order(scheduler=scheduler, steps=8, seeds=(1, 2)))
     while not run.sampler.done:
@@ -89,7 +89,7 @@ def test_the_last_preview_is_the_sound(model: LatentDiffusion, scheduler: str):
     assert np.abs(expected - final).max() < 0.05 * np.abs(final).max()
 
 
-def test_a_preview_changes_nothing(model: LatentDiffusion):
+def test_latent_diffusion_preview_changes_nothing(model: LatentDiffusion):
     run = model.begin(order(steps=6))
     while not run.sampler.done:
         model.advance([run])
@@ -97,12 +97,12 @@ def test_a_preview_changes_nothing(model: LatentDiffusion):
     assert np.array_equal(model.decode(run).waveforms, ours(model, order(steps=6)))
 
 
-def test_there_is_no_preview_before_the_first_step(model: LatentDiffusion):
+def test_latent_diffusion_has_no_preview_before_the_first_step(model: LatentDiffusion):
     with pytest.raises(RuntimeError):
         model.begin(order()).sampler.predict_x0()
 
 
-def test_likeness_to_the_prompt_orders_as_diffusers_does(audioldm2: Path):
+def test_latent_diffusion_ranks_by_likeness_as_diffusers_does(audioldm2: Path):
     found = checkpoint.inspect(audioldm2, "tiny", "")
     model = loudened(make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None))
     sounds = model.render(order(seeds=(1, 2, 3)), lambda _: None, lambda: False)
@@ -120,7 +120,7 @@ def test_likeness_to_the_prompt_orders_as_diffusers_does(audioldm2: Path):
     assert all(-1 <= score <= 1 for score in scores)
 
 
-def test_a_model_that_cannot_hear_says_so(audioldm: Path):
+def test_latent_diffusion_without_an_audio_encoder_refuses_ranking(audioldm: Path):
     found = checkpoint.inspect(audioldm, "tiny", "")
     model = make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None)
     with pytest.raises(ModelError, match="has no audio encoder"):
@@ -131,26 +131,26 @@ def weighted(model: LatentDiffusion, *weights: tuple[str, float], prompt: str = 
     return ours(model, order(words=PromptInputs(prompt=prompt, weights=weights)))
 
 
-def test_a_weight_of_one_changes_nothing(model: LatentDiffusion):
+def test_conditioning_weight_of_one_changes_nothing(model: LatentDiffusion):
     plain = ours(model, order(words=PromptInputs(prompt=LONG)))
     assert np.abs(weighted(model, ("bright", 1.0), ("bell", 1.0)) - plain).max() < 1e-6
 
 
-def test_a_weight_changes_the_sound_and_more_weight_changes_it_more(model: LatentDiffusion):
+def test_conditioning_weight_changes_the_sound_by_its_size(model: LatentDiffusion):
     plain = ours(model, order(words=PromptInputs(prompt=LONG)))
     little = np.abs(weighted(model, ("bell", 1.1)) - plain).max()
     much = np.abs(weighted(model, ("bell", 2.5)) - plain).max()
     assert 0 < little < much
 
 
-def test_the_summary_without_a_word_is_that_of_the_prompt_without_it(model: LatentDiffusion):
+def test_remove_word_gives_the_summary_of_the_prompt_without_it(model: LatentDiffusion):
     leaning = model.conditioning(PromptInputs(prompt=LONG, weights=(("bright", 0.0),)), True)
     lacking = model.conditioning(PromptInputs(prompt=remove_word(LONG, "bright")), True)
     for name in model.summary_tensors:
         assert torch.allclose(leaning[name], lacking[name], atol=1e-6)
 
 
-def test_only_a_weighted_words_own_states_are_scaled(audioldm2: Path):
+def test_conditioning_scales_only_the_states_of_a_weighted_word(audioldm2: Path):
     found = checkpoint.inspect(audioldm2, "tiny", "")
     model = make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None)
     plain = model.conditioning(PromptInputs(prompt="a bright bell"), True)["states"]
@@ -164,6 +164,6 @@ def test_only_a_weighted_words_own_states_are_scaled(audioldm2: Path):
     assert int((ratio > 1.2).sum()) >= len("bright") - 1, text
 
 
-def test_words_are_left_out_whole():
+def test_remove_word_removes_whole_words():
     assert remove_word("Bright brightness, bright!", "bright") == "brightness, !"
     assert remove_word("kick", "kick") == ""

@@ -33,7 +33,7 @@ def overflowing(when: Callable[[torch.dtype], bool]) -> DenoiserSignature:
     return replace(AudioLdm.signature, evaluate=evaluate)
 
 
-def test_a_network_that_overflows_is_repeated_in_full_precision(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
+def test_denoiser_repeats_an_overflowing_network_in_full_precision(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(AudioLdm, "signature", overflowing(lambda dtype: dtype != torch.float32))
     model = load(audioldm, torch.bfloat16)
     found = ours(model, order())
@@ -42,14 +42,14 @@ def test_a_network_that_overflows_is_repeated_in_full_precision(audioldm: Path, 
     assert model.pipeline.unet.dtype == torch.bfloat16
 
 
-def test_what_is_broken_in_full_precision_too_is_told(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
+def test_denoiser_reports_an_overflow_in_full_precision(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(AudioLdm, "signature", overflowing(lambda _: True))
     for precision in (torch.float32, torch.bfloat16):
         with pytest.raises(ModelError, match="NaN or infinity"):
             ours(load(audioldm, precision), order())
 
 
-def test_a_decoder_that_overflows_is_repeated_too(audioldm: Path):
+def test_denoiser_repeats_an_overflowing_decoder_in_full_precision(audioldm: Path):
     model = load(audioldm, torch.bfloat16)
     vae = model.pipeline.vae
     plainly = vae.decode

@@ -51,7 +51,7 @@ def orders(chance: random.Random) -> list[RenderOrder]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_each_survivor_equals_its_solo_run(model: LatentDiffusion, seed: int):
+def test_generation_in_a_changing_batch_equals_its_solo_run(model: LatentDiffusion, seed: int):
     """Eight jobs start at random moments, some are dropped on the way, the others step together by shape."""
     chance = random.Random(seed)
     wanted = orders(chance)
@@ -175,7 +175,7 @@ def loud_copy(folder: Path, place: Path) -> Path:
     return copy
 
 
-async def test_in_the_engine_each_survivor_equals_its_solo_run(audioldm2: Path, audioldm: Path, tmp_path: Path):
+async def test_engine_batches_equal_their_solo_runs(audioldm2: Path, audioldm: Path, tmp_path: Path):
     """Requests to two models at random moments and with random priorities equal their single renders.
 
     The models load and their calls are prepared meanwhile; some requests are cancelled. Then each rendered one is

@@ -44,7 +44,7 @@ def model(request: pytest.FixtureRequest) -> LatentDiffusion:
 
 @pytest.mark.parametrize("analysis", [PUBLISHED, OURS])
 @pytest.mark.parametrize("hertz", [110.0, 440.0, 1000.0, 3000.0, 7000.0])
-def test_a_sine_is_loudest_in_its_own_band(analysis: Analysis, hertz: float):
+def test_analysis_of_a_sine_is_loudest_in_its_own_band(analysis: Analysis, hertz: float):
     picture = log_mel(sine(hertz, analysis.rate), analysis)
     assert picture.shape == (50, 64)
     loudest = int(picture[25].argmax())
@@ -52,13 +52,13 @@ def test_a_sine_is_loudest_in_its_own_band(analysis: Analysis, hertz: float):
     assert first <= loudest <= last
 
 
-def test_the_published_filters_have_equal_area():
+def test_analysis_filters_have_equal_area():
     """Slaney's normalisation: in Hz, every triangle that has enough bins sums up to about one."""
     areas = filter_bank(PUBLISHED).sum(dim=0) * (8000 / 512)
     assert areas[20:].numpy() == pytest.approx(np.ones(44), abs=0.05)
 
 
-def test_silence_is_the_floor():
+def test_analysis_of_silence_is_at_the_floor():
     assert log_mel(torch.zeros(8000), PUBLISHED).unique().item() == pytest.approx(np.log(1e-5))
     assert log_mel(torch.zeros(8000), OURS).unique().item() == pytest.approx(-1.0)
 
@@ -73,7 +73,7 @@ def codec_round_trip(model: LatentDiffusion) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_a_little_strength_changes_little(model: LatentDiffusion, scheduler: str):
+def test_inpainting_with_a_little_strength_changes_little(model: LatentDiffusion, scheduler: str):
     start = codec_round_trip(model)
 
     def distance(strength: float) -> float:
@@ -88,7 +88,7 @@ def test_a_little_strength_changes_little(model: LatentDiffusion, scheduler: str
 
 
 @pytest.mark.parametrize("scheduler", [name for name in SCHEDULERS if name != "heun"])
-def test_what_is_kept_is_kept_to_the_bit(model: LatentDiffusion, scheduler: str):
+def test_inpainting_keeps_the_unchanged_part_bit_identical(model: LatentDiffusion, scheduler: str):
     """Outside the part that is made anew, the latents at the end are those of the given sound."""
     part = Repaint(start=0.2, end=0.3, low=0.0, high=96_000.0)
     run = model.begin(order(given=given(1.0, part), steps=6, scheduler=scheduler))
@@ -102,7 +102,7 @@ def test_what_is_kept_is_kept_to_the_bit(model: LatentDiffusion, scheduler: str)
     assert not torch.allclose(run.sampler.latents[:, :, first:last], start[:, :, first:last])
 
 
-def test_new_highs_over_kept_lows(model: LatentDiffusion):
+def test_inpainting_adds_new_highs_over_original_lows(model: LatentDiffusion):
     part = Repaint(start=0.0, end=0.5, low=4000.0, high=96_000.0)
     run = model.begin(order(given=given(1.0, part), steps=6))
     while not run.sampler.done:
@@ -116,20 +116,20 @@ def test_new_highs_over_kept_lows(model: LatentDiffusion):
 
 
 @pytest.mark.parametrize(("strength", "steps"), [(0.0, 1), (0.3, 3), (0.5, 5), (1.0, 10)])
-def test_steps_are_counted_as_they_are_run(model: LatentDiffusion, strength: float, steps: int):
+def test_inpainting_counts_the_steps_that_run(model: LatentDiffusion, strength: float, steps: int):
     told: list[int] = []
     model.render(order(given=given(strength), steps=10), told.append, lambda: False)
     assert told == list(range(1, steps + 1))
 
 
-def test_a_given_sound_with_a_seed_gives_the_same_again(model: LatentDiffusion):
+def test_inpainting_repeats_an_original_with_a_seed(model: LatentDiffusion):
     wanted = order(given=given(0.6), seeds=(1, 2))
     one, two = ours(model, wanted), ours(model, wanted)
     assert np.array_equal(one, two)
     assert not np.allclose(one[0], one[1])
 
 
-def test_outside_the_part_it_is_as_near_as_the_codec_comes():
+def test_inpainting_outside_the_part_is_as_near_as_the_codec_allows():
     """Regenerate the middle of two seconds of tone and noise with pocket.
 
     The model's output around it differs from the init audio as much as the whole does after encoding and decoding; in
@@ -163,14 +163,14 @@ def test_outside_the_part_it_is_as_near_as_the_codec_comes():
     assert not np.allclose(take.samples[27_000:37_000], given.samples[27_000:37_000], atol=0.01)
 
 
-def test_the_edges_of_a_part():
+def test_inpainting_handles_the_edges_of_a_part():
     assert region_weights(8, 0, 8).tolist() == [1] * 8
     assert region_weights(8, 2, 8).tolist() == [0, 0, 0.25, 0.5, 0.75, 1, 1, 1]
     assert region_weights(8, 0, 2).tolist() == [0.5, 0.25, 0, 0, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("analysis", [PUBLISHED, OURS])
-def test_a_sound_that_swells_and_sinks_gets_the_level_it_should_have(analysis: Analysis):
+def test_inpainting_gives_a_swelling_sound_its_level(analysis: Analysis):
     tone = 0.5 * sine(1000.0, analysis.rate, 1.0)
     swelling = 1.0 + 0.4 * torch.sin(2 * torch.pi * 3.0 * torch.arange(len(tone)) / analysis.rate)
     mel = log_mel(tone, analysis)[None]

@@ -38,39 +38,39 @@ def swelling(decibels: float, frames: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("decibels", [-9.0, -3.0, 4.0, 8.0])
-def test_a_steady_sound_goes_on_at_its_level(decibels: float):
+def test_level_curve_continues_a_steady_sound_at_its_level(decibels: float):
     heard = after_evening(a_step(decibels))
     assert heard.abs().max() < 0.25 * abs(decibels)
     assert heard[KNOWN + round((CORRECTED_AFTER_S + CORRECTION_FADE_S) * SECOND) :].abs().max() < 0.3
     assert torch.equal(heard[:200], torch.zeros(200)), "what was there long before stays"
 
 
-def test_a_hole_at_the_join_is_filled():
+def test_level_curve_fills_a_gap_at_the_join():
     hole = -3.0 * torch.exp(-(((torch.arange(ALL) - KNOWN - 10.0) / 25.0) ** 2))
     heard = after_evening(hole)
     assert heard.min() > -1.0
     assert heard.max() < 0.5
 
 
-def test_a_sound_that_swells_by_itself_is_left_alone():
+def test_level_curve_leaves_a_sound_that_swells():
     levels = swelling(6.0, 73.0)
     assert (after_evening(levels) - levels).abs().max() < 1.5
 
 
 @pytest.mark.parametrize("slope", [-0.2, -0.05, 0.05])
-def test_a_sound_that_rises_or_dies_away_goes_on_so(slope: float):
+def test_level_curve_continues_a_rise_or_decay(slope: float):
     levels = slope * torch.arange(ALL)
     assert (after_evening(levels) - levels).abs().max() < 0.5
 
 
-def test_what_is_another_sound_stays_as_it_was_made():
+def test_level_curve_leaves_another_sound():
     silence = a_step(-50.0)
     assert torch.equal(after_evening(silence), silence)
     struck = torch.where(torch.arange(ALL) < KNOWN, -60.0, -0.3 * (torch.arange(ALL) - KNOWN))
     assert torch.equal(after_evening(struck), struck)
 
 
-def test_each_take_has_its_own():
+def test_level_curve_is_separate_for_each_take():
     steps = torch.stack([a_step(6.0), a_step(-4.0)])
     both = 10.0 ** (steps / 10.0)
     together = level_curve(both[:, :KNOWN], both, SECOND)
@@ -79,7 +79,7 @@ def test_each_take_has_its_own():
 
 
 @given(known=st.integers(1, 300), new=st.integers(1, 300), seed=st.integers(0, 99), level=st.floats(0, 1e4))
-def test_whatever_the_window_it_is_finite_and_has_its_limits(known: int, new: int, seed: int, level: float):
+def test_level_curve_is_finite_and_bounded_for_any_window(known: int, new: int, seed: int, level: float):
     window = level * torch.rand(2, known + new, generator=torch.Generator().manual_seed(seed)) ** 8
     gain = level_curve(window[:, :known], window, SECOND)
     assert gain.shape == window.shape
@@ -89,7 +89,7 @@ def test_whatever_the_window_it_is_finite_and_has_its_limits(known: int, new: in
 
 @pytest.mark.parametrize("analysis", [PUBLISHED, OURS])
 @pytest.mark.parametrize("decibels", [-12.0, 0.0, 5.0])
-def test_a_spectrogram_is_louder_by_so_many_decibels(analysis: Analysis, decibels: float):
+def test_amplify_mel_raises_a_spectrogram_by_the_given_decibels(analysis: Analysis, decibels: float):
     silent = math.log(1e-5) if analysis.slaney else -1.0
     mel = torch.full((1, 8, 64), silent / 2.5)
     there = frame_power(amplify_mel(mel, torch.full((1, 8, 1), decibels), analysis), analysis) / frame_power(

@@ -48,7 +48,7 @@ def evaluated(model: LatentDiffusion, run: Generation, latents: torch.Tensor) ->
         return model.denoiser(latents, torch.full((len(latents),), 300), run.conditioning)
 
 
-def test_the_network_treats_all_moments_alike(model: LatentDiffusion):
+def test_circular_time_treats_all_moments_alike_in_the_network(model: LatentDiffusion):
     """Latents turned by as many rows as the network halves give the same, turned."""
     run = model.begin(order(seconds=1.3, loop=True, guidance=3.0))
     latents = torch.cat([run.sampler.latents] * 2)
@@ -61,7 +61,7 @@ def test_the_network_treats_all_moments_alike(model: LatentDiffusion):
     assert not is_circular()
 
 
-def test_rows_that_stay_are_not_touched_by_those_that_go_around(model: LatentDiffusion):
+def test_circular_time_leaves_other_rows(model: LatentDiffusion):
     run = model.begin(order(seconds=0.6, loop=True, guidance=3.0))
     latents = torch.cat([run.sampler.latents] * 2)
     plain = evaluated(model, run, latents)
@@ -84,7 +84,7 @@ def made(model: LatentDiffusion, circular: tuple[bool, ...], seconds: float) -> 
 
 
 @pytest.mark.parametrize("seconds", [0.2, 0.5, 0.517, 1.2345])
-def test_a_loop_that_goes_around_has_its_exact_length_and_no_seam(model: LatentDiffusion, seconds: float):
+def test_looping_has_its_exact_length_and_no_seam(model: LatentDiffusion, seconds: float):
     sounds = model.decode(made(model, (True,), seconds))
     frames = round(seconds * model.latent_layout.rate)
     assert sounds.looped == (True,)
@@ -96,7 +96,7 @@ def test_a_loop_that_goes_around_has_its_exact_length_and_no_seam(model: LatentD
     assert seam_of(around, begins=False).step <= 1
 
 
-def test_a_circle_of_latents_sounds_the_same_wherever_it_begins(model: LatentDiffusion):
+def test_looping_latents_sound_equal_from_any_start(model: LatentDiffusion):
     """Decoder and vocoder know no beginning; in ours the noise is laid along the loop, so its mel is compared."""
     run = made(model, (True,), 1.0)
     with torch.inference_mode():
@@ -105,7 +105,7 @@ def test_a_circle_of_latents_sounds_the_same_wherever_it_begins(model: LatentDif
     assert torch.allclose(turned.roll(-2 * model.latent_layout.frames_per_row, 1), mel, atol=1e-4)
 
 
-def test_takes_of_both_kinds_come_from_one_request(model: LatentDiffusion):
+def test_looping_and_plain_takes_come_from_one_request(model: LatentDiffusion):
     sounds = model.decode(made(model, (True, False), 0.5))
     alone = [model.decode(made(model, (kind,), 0.5)) for kind in (True, False)]
     assert sounds.looped == (True, False)
@@ -114,7 +114,7 @@ def test_takes_of_both_kinds_come_from_one_request(model: LatentDiffusion):
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_every_scheduler_lays_a_loop_out(model: LatentDiffusion, scheduler: str):
+def test_looping_works_with_every_scheduler(model: LatentDiffusion, scheduler: str):
     run = model.begin(order(seconds=0.5, loop=True, steps=4, scheduler=scheduler))
     laid_out = list[bool]()
     while not run.sampler.done:
@@ -124,7 +124,7 @@ def test_every_scheduler_lays_a_loop_out(model: LatentDiffusion, scheduler: str)
     assert np.isfinite(model.decode(run).waveforms).all()
 
 
-def test_loops_share_calls_with_loops_alone(model: LatentDiffusion):
+def test_looping_shares_calls_with_loops_alone(model: LatentDiffusion):
     loop, other = (model.begin(order(seconds=0.64, loop=kind)) for kind in (True, False))
     assert loop.shape != other.shape
     assert loop.shape == model.begin(order(seconds=0.64, loop=True, guidance=1.0)).shape
@@ -134,7 +134,7 @@ def test_loops_share_calls_with_loops_alone(model: LatentDiffusion):
     seconds=st.floats(0.05, 20), rate=st.sampled_from([16000, 32000]), factor=st.sampled_from([4, 8]),
     unit=st.sampled_from([1, 2, 4, 8]),
 )  # fmt: skip
-def test_rows_are_enough_and_even_on_all_levels(seconds: float, rate: int, factor: int, unit: int):
+def test_rows_of_loop_suffice_and_are_even_on_all_levels(seconds: float, rate: int, factor: int, unit: int):
     hop = rate // 100
     rows = count_loop_rows(seconds, rate, factor, hop, unit)
     assert rows % unit == 0
@@ -148,7 +148,7 @@ def spectrogram(levels: list[float]) -> torch.Tensor:
     return (rows / 20 * float(np.log(10)))[:, None].expand(-1, 16).clone()
 
 
-def test_what_begins_louder_than_it_ends_has_a_beginning():
+def test_looping_starts_at_a_beginning_that_is_louder_than_the_end():
     assert has_attack(spectrogram([0.0, -20.0, -40.0, -60.0]), ANALYSIS)
     assert has_attack(spectrogram([0.0, -5.0, -12.0, -12.0]), ANALYSIS)
     assert not has_attack(spectrogram([-3.0, 0.0, -3.0, -6.0]), ANALYSIS)
@@ -156,7 +156,7 @@ def test_what_begins_louder_than_it_ends_has_a_beginning():
     assert not has_attack(spectrogram([0.0])[:1], ANALYSIS)
 
 
-def test_a_circle_is_stretched_without_a_seam():
+def test_looping_stretches_a_circle_without_a_seam():
     turns = torch.arange(40) / 40
     mel = torch.stack([torch.sin(2 * torch.pi * (turns + place / 4)) for place in range(4)], dim=-1)[None]
     assert stretch_mel(mel, 40) is mel
@@ -165,7 +165,7 @@ def test_a_circle_is_stretched_without_a_seam():
 
 
 @given(st.integers(40, 400), st.integers(-3, 3))
-def test_a_circle_of_samples_fits_any_number_of_frames(count: int, more: int):
+def test_looping_fits_a_circle_to_any_number_of_frames(count: int, more: int):
     """A sine of whole cycles is one of whole cycles after, to rounding."""
     sine = np.sin(2 * np.pi * 5 * np.arange(count) / count).astype(np.float32)[None]
     frames = count + more
@@ -174,7 +174,7 @@ def test_a_circle_of_samples_fits_any_number_of_frames(count: int, more: int):
 
 
 @given(st.integers(1600, 200_000), st.sampled_from([160, 320]))
-def test_a_loop_is_made_in_as_many_frames_as_keep_its_pitch(frames: int, hop: int):
+def test_looping_uses_as_many_frames_as_keep_the_pitch(frames: int, hop: int):
     counts = plan_circle_lengths(frames, hop)
     if len(counts) == 1:
         assert abs(1200 * np.log2(counts[0] * hop / frames)) < 3.1
@@ -190,7 +190,7 @@ def circle(frames: int, *cycles: int) -> np.ndarray:
 
 @pytest.mark.parametrize("frames", [16_000 + 160, 16_000 + 40, 30_055, 40_123])
 @pytest.mark.parametrize("hertz", [(110,), (220, 330, 440), (261, 329, 415)])
-def test_what_is_cut_out_of_a_circle_leaves_its_pitch(frames: int, hertz: tuple[int, ...]):
+def test_looping_cut_keeps_the_pitch(frames: int, hertz: tuple[int, ...]):
     """All but a crossfade of the result is the circle's own, sample by sample; there it is alike."""
     found: list[tuple[np.ndarray, np.ndarray, float]] = []
     for count in [count * 320 for count in plan_circle_lengths(frames, 320)]:
@@ -213,7 +213,7 @@ def test_what_is_cut_out_of_a_circle_leaves_its_pitch(frames: int, hertz: tuple[
 
 
 @given(seed=st.integers(0, 99), frames=st.integers(400, 20_000))
-def test_a_circle_is_cut_where_it_is_calm(seed: int, frames: int):
+def test_looping_cuts_a_circle_where_it_is_calm(seed: int, frames: int):
     chance = np.random.default_rng(seed)
     noise = chance.standard_normal(frames).astype(np.float32)
     turned = rotate_to_calm(noise, 32_000)
@@ -221,7 +221,7 @@ def test_a_circle_is_cut_where_it_is_calm(seed: int, frames: int):
     assert abs(by) <= MAX_ROTATION_S * 32_000 + 40
 
 
-def test_a_crack_is_not_where_a_circle_is_cut():
+def test_looping_does_not_cut_at_a_click():
     samples = circle(32_000, 200, 300)
     samples[:20] += 1.0
     turned = rotate_to_calm(samples, 32_000)
@@ -230,7 +230,7 @@ def test_a_crack_is_not_where_a_circle_is_cut():
 
 
 @given(seed=st.integers(0, 99), frames=st.integers(1600, 20_000), more=st.integers(0, 900))
-def test_of_any_circle_something_can_be_cut_out(seed: int, frames: int, more: int):
+def test_looping_cuts_any_circle(seed: int, frames: int, more: int):
     noise = np.random.default_rng(seed).standard_normal(frames + more).astype(np.float32)
     made, alike = shorten_circle(noise, frames, 32_000)
     assert abs(len(made) - frames) <= max(1, MAX_RESAMPLED_FRACTION * frames)
@@ -238,7 +238,7 @@ def test_of_any_circle_something_can_be_cut_out(seed: int, frames: int, more: in
     assert np.mean(made**2) == pytest.approx(np.mean(noise**2), rel=0.2)
 
 
-def test_the_preview_of_a_loop_is_one(model: LatentDiffusion):
+def test_looping_preview_is_a_loop(model: LatentDiffusion):
     run = model.begin(order(seconds=0.5, loop=True, steps=6))
     model.advance([run])
     model.advance([run])
@@ -250,7 +250,7 @@ def forbidden(*_inputs: object) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("family", ["audioldm2", "audioldm"])
-def test_loops_are_made_fast_too(
+def test_looping_uses_compiled_calls(
     family: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     """Calls whose rows go around are prepared like others, beside them, and give the same."""
@@ -276,7 +276,7 @@ def embedded() -> LatentDiffusion:
 
 
 @pytest.mark.parametrize(("prompt", "seconds"), [("noise airy", 0.5), ("rain", 0.515), ("rain", 0.905)])
-def test_the_embedded_models_loops_have_no_seam(embedded: LatentDiffusion, prompt: str, seconds: float):
+def test_looping_of_the_embedded_model_has_no_seam(embedded: LatentDiffusion, prompt: str, seconds: float):
     """As files at 48 kHz; `python -m benchmarks loop_seams` has twenty."""
     samples, around = looped(embedded, prompt, seconds, seed=4)
     assert around

@@ -25,7 +25,7 @@ ANALYSIS = Analysis(RATE, 160, 1024, 8, 0.0, 8000.0, slaney=True, reflect_paddin
 
 
 @given(st.integers(1, 5000), st.integers(1, 20000), st.integers(2, 3000))
-def test_windows_add_up_and_none_is_too_long(there: int, more: int, longest: int):
+def test_plan_windows_adds_up_to_the_length_within_the_limit(there: int, more: int, longest: int):
     plan = plan_windows(there, more, longest)
     assert sum(window.new for window in plan) == more
     so_far = there
@@ -37,7 +37,7 @@ def test_windows_add_up_and_none_is_too_long(there: int, more: int, longest: int
     assert plan[-1].surplus == 0
 
 
-def test_windows_know_as_much_as_there_is_room_for():
+def test_plan_windows_gives_windows_as_much_context_as_fits():
     assert plan_windows(100, 90, 80) == [OutpaintWindow(40, 30, 10), OutpaintWindow(40, 30, 10), OutpaintWindow(50, 30)]
     assert plan_windows(10, 40, 80) == [OutpaintWindow(10, 40)]
 
@@ -50,14 +50,14 @@ def extension(plan: list[OutpaintWindow]) -> Outpainting:
     return Outpainting(rows(plan[0].known), plan, 10 * ROW, 40 * ROW, 4, ANALYSIS)
 
 
-def test_a_window_begins_with_the_end_of_what_is_there_and_its_mirror_image():
+def test_outpaint_window_begins_with_the_end_of_the_original_and_its_mirror_image():
     under_way = extension([OutpaintWindow(3, 2, 1), OutpaintWindow(2, 5)])
     assert under_way.init_latents[0, 0, :, 0].tolist() == [0, 1, 2, 2, 1, 0]
     under_way.add_window(rows(6), torch.zeros(2, 24, 8))
     assert under_way.init_latents[1, 2, :, 1].tolist() == [3, 4, 4, 3, 3, 4, 4]
 
 
-def test_what_is_spared_is_thrown_away_and_windows_become_one_another():
+def test_outpaint_window_drops_the_spare_part_and_joins_the_rest():
     under_way = extension([OutpaintWindow(3, 2, 1), OutpaintWindow(5, 5)])
     under_way.add_window(rows(6), torch.zeros(2, 24, 8))
     assert under_way.mel is not None
@@ -91,7 +91,7 @@ def continuation(
     return order(given=given, seconds=seconds, window=0.8, seeds=seeds, steps=steps)
 
 
-def test_what_was_made_begins_before_the_given_end_and_ends_with_the_whole(model: LatentDiffusion):
+def test_outpainting_begins_before_the_originals_end_and_ends_with_the_whole(model: LatentDiffusion):
     told: list[int] = []
     sounds = model.render(continuation(seeds=(3, 4)), told.append, lambda: False)
     known = plan_windows(round(0.7 * RATE) // ROW, 33, 20)[0].known * ROW
@@ -102,13 +102,13 @@ def test_what_was_made_begins_before_the_given_end_and_ends_with_the_whole(model
     assert told == list(range(1, 13)), "four windows of three steps"
 
 
-def test_a_quiet_sound_is_continued_as_a_loud_one_only_quieter(model: LatentDiffusion):
+def test_outpainting_is_independent_of_the_level(model: LatentDiffusion):
     loud, quiet = (model.render(continuation(level=level), lambda _: None, lambda: False) for level in (0.4, 0.004))
     assert np.abs(loud.waveforms).max() > 1e-3
     assert np.allclose(100 * quiet.waveforms, loud.waveforms, atol=1e-3)
 
 
-def test_a_given_sound_too(model: LatentDiffusion):
+def test_outpainting_of_an_original_is_independent_of_the_level(model: LatentDiffusion):
     loud, quiet = (
         model.render(
             order(given=InitAudio(samples=sound(0.5, level).tobytes(), strength=0.6)), lambda _: None, lambda: False
@@ -118,18 +118,18 @@ def test_a_given_sound_too(model: LatentDiffusion):
     assert np.allclose(100 * quiet.waveforms, loud.waveforms, atol=1e-3)
 
 
-def test_silence_is_not_lifted(model: LatentDiffusion):
+def test_outpainting_does_not_lift_silence(model: LatentDiffusion):
     made = model.render(continuation(level=0.0), lambda _: None, lambda: False).waveforms
     assert np.isfinite(made).all()
 
 
-def test_no_window_clicks(model: LatentDiffusion):
+def test_outpainting_joins_windows_without_clicks(model: LatentDiffusion):
     """Nowhere does a step stand out of all others: one spectrogram goes through the vocoder."""
     steps = np.abs(np.diff(model.render(continuation(4.0), lambda _: None, lambda: False).waveforms[0]))
     assert steps.max() <= 2.5 * np.percentile(steps, 99)
 
 
-def test_it_is_the_same_in_company(model: LatentDiffusion):
+def test_outpainting_in_a_batch_equals_it_alone(model: LatentDiffusion):
     alone = model.render(continuation(), lambda _: None, lambda: False).waveforms
     run, other = model.begin(continuation()), model.begin(order(seconds=0.8, steps=9, seeds=(8,)))
     assert run.shape == other.shape
@@ -141,7 +141,7 @@ def test_it_is_the_same_in_company(model: LatentDiffusion):
     assert np.abs(model.decode(run).waveforms - alone).max() < 1e-4
 
 
-def test_its_preview_is_as_long_as_it_has_come(model: LatentDiffusion):
+def test_outpainting_preview_has_the_finished_length(model: LatentDiffusion):
     run = model.begin(continuation(seeds=(3, 4)))
     lengths = list[int]()
     while not run.sampler.done:
@@ -157,7 +157,7 @@ def test_its_preview_is_as_long_as_it_has_come(model: LatentDiffusion):
 
 
 @pytest.mark.parametrize("after", [1, 5])
-def test_it_can_be_stopped_in_any_window(model: LatentDiffusion, after: int):
+def test_outpainting_can_be_stopped_in_any_window(model: LatentDiffusion, after: int):
     told: list[int] = []
     with pytest.raises(SamplingStopped):
         model.render(continuation(), told.append, lambda: len(told) >= after)
@@ -165,7 +165,7 @@ def test_it_can_be_stopped_in_any_window(model: LatentDiffusion, after: int):
 
 
 @pytest.mark.parametrize("frames", [1, 300, 640, 900])
-def test_a_sound_of_about_a_row_can_be_continued(model: LatentDiffusion, frames: int):
+def test_outpainting_continues_a_sound_of_about_one_row(model: LatentDiffusion, frames: int):
     given = InitAudio(samples=sound(0.5)[-frames:].tobytes(), strength=1.0)
     sounds = model.render(order(given=given, seconds=0.3, window=0.8), lambda _: None, lambda: False)
     assert 0 <= sounds.first_frame < frames
@@ -179,7 +179,7 @@ def pocket() -> LatentDiffusion:
     return make_resident(found, "pocket", torch.device("cpu"), torch.float32, lambda _: None)
 
 
-def test_a_steady_tone_goes_on_at_its_level(pocket: LatentDiffusion):
+def test_outpainting_continues_a_steady_tone_at_its_level(pocket: LatentDiffusion):
     """An organ whose partials meet at a peak is far softer than the model knows organs whose peak is as high.
 
     It goes on as it was, and not within a second as loud as the model would have it (7 to 8 dB louder).
@@ -198,7 +198,7 @@ def test_a_steady_tone_goes_on_at_its_level(pocket: LatentDiffusion):
         assert -4 < 10 * np.log10(float(np.mean(after**2)) / before) < 4
 
 
-def test_no_join_is_heard(pocket: LatentDiffusion):
+def test_outpainting_joins_are_inaudible(pocket: LatentDiffusion):
     """Extend pocket's own rain in three windows.
 
     At the end of the init audio and where windows meet, neither level, spectrum nor any step exceeds its surroundings.

@@ -28,28 +28,28 @@ def sound(model: LatentDiffusion, prompt: str = "a woman", said: str = SAID, **w
     return ours(model, order(words=PromptInputs(prompt=prompt, transcription=said, **words)))  # pyright: ignore[reportArgumentType]
 
 
-def test_what_is_said_is_heard(model: LatentDiffusion) -> None:
+def test_audioldm2_speaks_the_transcription(model: LatentDiffusion) -> None:
     assert np.array_equal(sound(model), sound(model))
     assert not np.array_equal(sound(model), sound(model, said="good night"))
     assert not np.array_equal(sound(model), sound(model, prompt="a man"))
 
 
-def test_long_prompts_and_negative_prompts_are_heard_to_their_end(model: LatentDiffusion) -> None:
+def test_audioldm2_reads_long_prompts_and_negative_prompts_to_their_end(model: LatentDiffusion) -> None:
     assert not np.array_equal(sound(model, SOFT + "kick"), sound(model, SOFT + "hi-hat"))
     one, other = (sound(model, negative=SOFT + last) for last in ("kick", "hi-hat"))
     assert not np.array_equal(one, other)
 
 
-def test_words_of_the_prompt_are_weighted(model: LatentDiffusion) -> None:
+def test_audioldm2_weights_words_of_the_prompt(model: LatentDiffusion) -> None:
     assert not np.array_equal(sound(model, "a soft woman"), sound(model, "a soft woman", weights=(("soft", 3.0),)))
 
 
-def test_prompts_mix(model: LatentDiffusion) -> None:
+def test_audioldm2_mixes_prompts(model: LatentDiffusion) -> None:
     assert np.array_equal(sound(model, prompt2="a man", mix=1.0), sound(model, prompt="a man"))
     assert not np.array_equal(sound(model, prompt2="a man", mix=0.5), sound(model))
 
 
-def test_a_long_transcription_is_cut_after_a_word_and_told(model: LatentDiffusion) -> None:
+def test_audioldm2_cuts_a_long_transcription_after_a_word_and_reports_it(model: LatentDiffusion) -> None:
     said = "one two three four five six seven eight nine ten"
     cut = "one two three four five six seven eight"
     assert len(cut) == 39  # forty tokens: a letter each
@@ -59,6 +59,6 @@ def test_a_long_transcription_is_cut_after_a_word_and_told(model: LatentDiffusio
     assert model.find_long_texts(PromptInputs(prompt="a woman", transcription=cut)) == []
 
 
-def test_a_long_prompt_of_a_model_that_speaks_is_told(model: LatentDiffusion) -> None:
+def test_audioldm2_reports_a_long_prompt_of_a_speech_model(model: LatentDiffusion) -> None:
     told = model.find_long_texts(PromptInputs(prompt=SOFT, transcription=SAID))
     assert [(text.key, text.read) for text in told] == [("prompt", len(SOFT))]

@@ -88,7 +88,9 @@ def assert_equal(model: LatentDiffusion, wanted: RenderOrder) -> None:
 
 @pytest.mark.parametrize("guidance", [3.0, 1.0], ids=["guided", "unguided"])
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_every_scheduler(model: LatentDiffusion, scheduler: str, guidance: float):
+def test_latent_diffusion_equals_diffusers_with_every_scheduler(
+    model: LatentDiffusion, scheduler: str, guidance: float
+):
     assert_equal(model, order(scheduler=scheduler, guidance=guidance))
 
 
@@ -106,11 +108,11 @@ def test_every_scheduler(model: LatentDiffusion, scheduler: str, guidance: float
     ],
     ids=str,
 )
-def test_every_parameter(model: LatentDiffusion, changes: dict[str, Any]):
+def test_latent_diffusion_equals_diffusers_with_every_parameter(model: LatentDiffusion, changes: dict[str, Any]):
     assert_equal(model, order(**changes))
 
 
-def test_a_named_note_changes_nothing_but_the_pitch_that_our_own_vocoder_is_told(
+def test_latent_diffusion_with_a_named_note_changes_only_the_pitch_of_the_own_vocoder(
     model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
 ):
     wanted = order(words=PromptInputs(prompt="an organ on a3"))
@@ -148,7 +150,9 @@ def embeddings(model: LatentDiffusion, wanted: RenderOrder) -> dict[str, torch.T
 
 @pytest.mark.parametrize("guidance", [3.0, 1.0], ids=["guided", "unguided"])
 @pytest.mark.parametrize("scheduler", ["ddim", "dpm++2m"])
-def test_given_embeddings_and_given_noise(model: LatentDiffusion, scheduler: str, guidance: float):
+def test_latent_diffusion_equals_diffusers_with_given_embeddings_and_noise(
+    model: LatentDiffusion, scheduler: str, guidance: float
+):
     """The stock pipeline with our embeddings and our noise, three waveforms at once, gives our three takes."""
     words = PromptInputs(prompt="a bell", negative="noise, hum")
     wanted = order(words=words, guidance=guidance, seeds=(1, 2, 3), scheduler=scheduler)
@@ -168,43 +172,43 @@ def test_given_embeddings_and_given_noise(model: LatentDiffusion, scheduler: str
     np.testing.assert_allclose(ours(model, wanted), expected, atol=1e-4)
 
 
-def test_the_stock_way_of_loading_fails_where_ours_works(audioldm2: Path):
+def test_latent_diffusion_loads_where_the_stock_way_fails(audioldm2: Path):
     """Why the language model's class is replaced; when this fails, diffusers was mended."""
     pipeline = diffusers.AudioLDM2Pipeline.from_pretrained(audioldm2)
     with pytest.raises(AttributeError, match="_update_model_kwargs_for_generation"):
         pipeline("a kick", num_inference_steps=1, audio_length_in_s=SECONDS)
 
 
-def test_a_seed_gives_the_same_bits_again(model: LatentDiffusion):
+def test_latent_diffusion_repeats_the_bits_of_a_seed(model: LatentDiffusion):
     assert np.array_equal(ours(model, order()), ours(model, order()))
 
 
-def test_two_seeds_differ(model: LatentDiffusion):
+def test_latent_diffusion_differs_between_two_seeds(model: LatentDiffusion):
     one, other = ours(model, order(seeds=(1, 2)))
     assert np.abs(one - other).max() > 0.001
 
 
-def test_the_company_in_a_batch_changes_nothing(model: LatentDiffusion):
+def test_latent_diffusion_is_unchanged_by_its_batch(model: LatentDiffusion):
     alone = ours(model, order(seeds=(5,)))[0]
     among = ours(model, order(seeds=(9, 5, 11)))[1]
     assert np.abs(alone - among).max() < 1e-4 * np.abs(alone).max()
 
 
-def test_every_step_is_told_in_order(model: LatentDiffusion):
+def test_latent_diffusion_reports_every_step_in_order(model: LatentDiffusion):
     steps: list[int] = []
     model.render(order(steps=5), steps.append, lambda: False)
     assert steps == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("after", [0, 1, 3])
-def test_a_cancellation_runs_no_further_step(model: LatentDiffusion, after: int):
+def test_latent_diffusion_runs_no_step_after_a_cancellation(model: LatentDiffusion, after: int):
     steps: list[int] = []
     with pytest.raises(SamplingStopped):
         model.render(order(steps=5), steps.append, lambda: len(steps) >= after)
     assert len(steps) == after
 
 
-def test_words_heard_before_are_not_encoded_again(model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch):
+def test_latent_diffusion_encodes_repeated_words_once(model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch):
     words = PromptInputs(prompt="heard before")
     first = model.conditioning(words, True)
     monkeypatch.setattr(model, "encode", refuse)

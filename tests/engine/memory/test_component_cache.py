@@ -23,7 +23,7 @@ RESIDENTS = st.lists(
 
 
 @given(RESIDENTS, st.integers(0, 200), st.integers(0, 400))
-def test_those_in_use_stay_and_the_rest_go_by_age(residents: list[Resident], needed: int, budget: int):
+def test_to_evict_keeps_models_in_use_and_orders_the_rest_by_age(residents: list[Resident], needed: int, budget: int):
     leaving = choose_evicted(residents, needed, budget)
     by_name = {one.name: one for one in residents}
     assert not any(by_name[name].in_use for name in leaving)
@@ -35,7 +35,7 @@ def test_those_in_use_stay_and_the_rest_go_by_age(residents: list[Resident], nee
 
 
 @given(RESIDENTS, st.integers(0, 200), st.integers(0, 400))
-def test_nobody_goes_without_need(residents: list[Resident], needed: int, budget: int):
+def test_to_evict_is_empty_without_need(residents: list[Resident], needed: int, budget: int):
     leaving = choose_evicted(residents, needed, budget)
     if leaving:
         last = next(one for one in residents if one.name == leaving[-1])
@@ -48,7 +48,7 @@ def resident(folder: Path, shared: SharedComponents) -> LatentDiffusion:
     return make_resident(found, folder.name, torch.device("cpu"), torch.float32, lambda _: None, shared)
 
 
-def test_equal_components_of_two_models_are_held_once(audioldm2: Path, tmp_path: Path):
+def test_shared_components_holds_equal_components_once(audioldm2: Path, tmp_path: Path):
     sibling = Path(shutil.copytree(audioldm2, tmp_path / "sibling"))
     other_unet = checkpoints.audioldm2(tmp_path / "other", seed=1) / "unet"
     shutil.rmtree(sibling / "unet")
@@ -62,7 +62,7 @@ def test_equal_components_of_two_models_are_held_once(audioldm2: Path, tmp_path:
     assert together < 0.8 * (one.weight_bytes + two.weight_bytes)
 
 
-def test_what_no_model_holds_any_more_is_gone(audioldm: Path):
+def test_shared_components_drops_what_no_model_holds(audioldm: Path):
     shared = SharedComponents()
     model = resident(audioldm, shared)
     files = (audioldm / "vae" / "config.json", audioldm / "vae" / "diffusion_pytorch_model.safetensors")
@@ -73,7 +73,7 @@ def test_what_no_model_holds_any_more_is_gone(audioldm: Path):
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
-def test_a_load_changes_nothing_for_those_who_generate(
+def test_device_memory_load_leaves_running_jobs_unchanged(
     audioldm2: Path, monkeypatch: pytest.MonkeyPatch, precision: torch.dtype
 ):
     """The libraries can make a precision the whole process's default while they load; it stays as it is."""
@@ -99,7 +99,7 @@ def test_a_load_changes_nothing_for_those_who_generate(
     assert language.lm_head.weight is language.transformer.wte.weight
 
 
-def test_what_goes_is_forgotten_and_what_comes_is_counted_once():
+def test_device_memory_forgets_evicted_models_and_counts_loaded_ones_once():
     one, two = torch.nn.Linear(4, 4), torch.nn.Linear(8, 8)
     places = DeviceMemory(torch.device("cpu"), 10**6)
     places.add([one, two])

@@ -19,7 +19,7 @@ class Whole:
         self.modules: list[torch.nn.Module] = [torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8))]
 
 
-def test_everything_is_gone_before_it_is_told():
+def test_deferred_free_frees_everything_before_it_reports():
     told: list[str] = []
     releasing = DeferredFree(lambda: told.append("memory given back"))
     held = Whole()
@@ -40,7 +40,7 @@ def test_everything_is_gone_before_it_is_told():
     assert told == ["memory given back", "0 left", "after"]
 
 
-def test_what_others_have_too_stays():
+def test_deferred_free_keeps_what_others_share():
     releasing = DeferredFree(lambda: None)
     held = Whole()
     shared = next(held.modules[0].children())
@@ -50,7 +50,7 @@ def test_what_others_have_too_stays():
     assert shared(torch.zeros(8)).shape == (8,)
 
 
-def test_a_fault_leaves_nobody_waiting(caplog: pytest.LogCaptureFixture):
+def test_deferred_free_reports_after_a_fault(caplog: pytest.LogCaptureFixture):
     def fails() -> None:
         raise OSError("the device is gone")
 

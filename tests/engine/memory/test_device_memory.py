@@ -39,7 +39,7 @@ def load(folder: Path, places: DeviceMemory | None = None) -> LatentDiffusion:
 
 
 @pytest.mark.parametrize("family", ["audioldm2", "audioldm"])
-def test_needs_are_known_before_anything_is_loaded(family: str, request: pytest.FixtureRequest):
+def test_needs_of_a_model_are_known_before_loading(family: str, request: pytest.FixtureRequest):
     folder: Path = request.getfixturevalue(family)
     found = checkpoint.inspect(folder, "m", "")
     shared = SharedComponents()
@@ -58,7 +58,7 @@ def linear(size: int) -> torch.nn.Module:
     return torch.nn.Linear(size, size, bias=False)
 
 
-def test_the_part_used_least_recently_makes_room():
+def test_device_memory_frees_the_least_recently_used_part():
     one, two, three = linear(10), linear(10), linear(10)
     places = DeviceMemory(CPU, 2 * count_module_bytes(one))
     told: list[str] = []
@@ -80,7 +80,7 @@ def test_the_part_used_least_recently_makes_room():
     assert places.used_bytes == places.budget_bytes
 
 
-def test_a_stage_stays_together_even_beyond_the_budget():
+def test_device_memory_keeps_a_stage_together_beyond_the_budget():
     parts = [linear(10), linear(10)]
     places = DeviceMemory(CPU, count_module_bytes(parts[0]))
     places.add(parts)
@@ -88,7 +88,7 @@ def test_a_stage_stays_together_even_beyond_the_budget():
     assert places.used_bytes == 2 * count_module_bytes(parts[0])
 
 
-def test_a_model_larger_than_the_device_sounds_the_same(audioldm2: Path):
+def test_device_memory_runs_an_oversized_model_with_equal_sound(audioldm2: Path):
     whole = load(audioldm2)
     largest = max(sum(map(count_module_bytes, stage)) for stage in whole.stages.parts.values())
     assert largest < 0.9 * whole.weight_bytes
@@ -120,7 +120,7 @@ def full(rows: int) -> Callable[..., torch.Tensor]:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5])
-def test_batches_are_halved_until_they_fit(rows: int):
+def test_batch_splitter_halves_batches_until_they_fit(rows: int):
     given = torch.arange(7.0)[:, None]
     batches = BatchSplitter()
     assert torch.equal(batches.call(full(rows), (given,)), given * 2)
@@ -129,12 +129,12 @@ def test_batches_are_halved_until_they_fit(rows: int):
     assert max(tried) <= rows  # what was learned is not tried again
 
 
-def test_one_row_that_does_not_fit_is_told():
+def test_batch_splitter_reports_one_row_that_does_not_fit():
     with pytest.raises(torch.OutOfMemoryError):
         BatchSplitter().call(full(0), (torch.ones(4, 1),))
 
 
-def test_other_faults_are_not_taken_for_it():
+def test_batch_splitter_raises_other_faults():
     def broken(_given: torch.Tensor) -> torch.Tensor:
         raise ValueError("another fault")
 
@@ -142,7 +142,7 @@ def test_other_faults_are_not_taken_for_it():
         BatchSplitter().call(broken, (torch.ones(4, 1),))
 
 
-def test_all_else_leaves_before_a_job_fails(audioldm: Path):
+def test_device_memory_frees_everything_else_before_a_job_fails(audioldm: Path):
     model = load(audioldm)
     network = sum(map(count_module_bytes, model.stages.parts["denoiser"]))
     tries: list[int] = []
@@ -166,7 +166,7 @@ def source(name: str, folder: Path | str = "") -> engine_messages.ModelSource:
     return engine_messages.ModelSource(name=name, folder=str(folder))
 
 
-def test_an_urgent_load_overtakes_one_under_way():
+def test_loader_lets_an_urgent_load_overtake_a_running_one():
     order_of_ends: list[str] = []
     begun, all_wanted, ended = threading.Event(), threading.Event(), threading.Semaphore(0)
 
@@ -194,7 +194,7 @@ def test_an_urgent_load_overtakes_one_under_way():
     assert loader.progress("slow") is None
 
 
-def test_a_load_that_ended_is_reported_before_others_continue():
+def test_loader_reports_an_ended_load_before_others_continue():
     """However long the report of the first takes, the second doesn't reach its end meanwhile."""
     reported: list[str] = []
     second_ended, both = threading.Event(), threading.Semaphore(0)
@@ -219,7 +219,7 @@ def test_a_load_that_ended_is_reported_before_others_continue():
     assert reported == ["first", "second"]
 
 
-def test_a_model_is_loaded_again_when_its_end_is_reported():
+def test_loader_loads_a_model_again_when_its_end_is_reported():
     """A request for the same model, made where its load is reported, isn't taken for one under way."""
     loads: list[str] = []
     twice = threading.Semaphore(0)
@@ -260,7 +260,7 @@ async def until(heard: Heard, kind: type, job: int | None = None) -> list[Any]:
             return messages
 
 
-async def test_a_job_that_finds_no_room_ends_alone(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_device_memory_ends_only_the_job_that_finds_no_room(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
     """Room for a sound of 0.5 s and one take; its guidance and eight takes go through in halves."""
     rows = load(audioldm).latent_layout.shape(0.5)[1]
     monkeypatch.setenv("TIMBRED_TEST_ROOM", str(rows))
@@ -281,7 +281,7 @@ async def test_a_job_that_finds_no_room_ends_alone(audioldm: Path, monkeypatch: 
         assert [message.step for message in after if isinstance(message, engine_messages.StepDone)][-1] == 40
 
 
-async def test_a_model_that_can_never_fit_is_told_with_sizes(audioldm: Path):
+async def test_device_memory_names_the_sizes_of_a_model_that_can_never_fit(audioldm: Path):
     async with engine(REAL, memory=0.001) as (link, heard):
         await until(heard, engine_messages.EngineReady)
         assert link.send(engine_messages.LoadModel(model=source("tiny", audioldm)))
@@ -298,7 +298,7 @@ def other(folder: Path, tmp_path: Path) -> Path:
     return made
 
 
-async def test_idle_models_give_way_and_those_in_use_stay(audioldm: Path, tmp_path: Path):
+async def test_device_memory_evicts_idle_models_and_keeps_those_in_use(audioldm: Path, tmp_path: Path):
     """Room for one model and a half: an idle one is unloaded before the next comes; beside one in use, parts wait."""
     one, two = source("one", audioldm), source("two", other(audioldm, tmp_path))
     size = load(audioldm).weight_bytes
@@ -318,7 +318,7 @@ async def test_idle_models_give_way_and_those_in_use_stay(audioldm: Path, tmp_pa
         await until(heard, engine_messages.JobRendered, job=1)
 
 
-async def test_a_load_does_not_hold_up_who_is_generating(audioldm: Path, audioldm2: Path):
+async def test_loader_does_not_hold_up_a_running_job(audioldm: Path, audioldm2: Path):
     """Steps go on while another model comes in, and each is taken once and in order."""
     here, coming = source("here", audioldm2), source("coming", audioldm)
 
@@ -336,7 +336,7 @@ async def test_a_load_does_not_hold_up_who_is_generating(audioldm: Path, audiold
             await until(heard, engine_messages.JobCancelled, job=1)
 
 
-async def test_live_work_goes_before_a_background_load(audioldm: Path, audioldm2: Path, tmp_path: Path):
+async def test_loader_runs_live_work_before_a_background_load(audioldm: Path, audioldm2: Path, tmp_path: Path):
     """A background job's model is asked for first; the live job's is there first, and the live job is done first."""
     slow = source("slow", audioldm2)
     fast = source("fast", shutil.copytree(audioldm, tmp_path / "fast"))

@@ -103,7 +103,7 @@ class Generating:
 
 
 @pytest.mark.parametrize("twin", [False, True], ids=["new", "with a twin in memory"])
-async def test_no_part_of_a_load_holds_up_a_step(
+async def test_model_loader_lets_steps_run_during_every_part_of_a_load(
     audioldm: Path, audioldm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twin: bool
 ) -> None:
     """Each part pauses until five more steps are taken.
@@ -137,7 +137,7 @@ async def test_no_part_of_a_load_holds_up_a_step(
         await generating.end()
 
 
-async def test_live_work_passes_a_background_load_wherever_that_is(
+async def test_model_loader_lets_live_work_pass_a_background_load(
     audioldm: Path, audioldm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A background job's model stands still in the middle of a component.

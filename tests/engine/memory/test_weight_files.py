@@ -45,7 +45,7 @@ def is_mapped(path: Path) -> bool:
 
 @LINUX
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_what_moves_on_needs_its_file_no_more(file: Path, precision: torch.dtype):
+def test_convert_weights_needs_no_file_after_a_move(file: Path, precision: torch.dtype):
     module = Mapped(file)
     assert is_mapped(file)
     convert_weights(module, precision, frozenset(), [file], on_host=False)
@@ -56,7 +56,7 @@ def test_what_moves_on_needs_its_file_no_more(file: Path, precision: torch.dtype
 
 
 @LINUX
-def test_what_stays_is_not_copied(file: Path):
+def test_convert_weights_does_not_copy_what_stays(file: Path):
     module = Mapped(file)
     place = module.weight.data_ptr()
     convert_weights(module, torch.float32, frozenset(), [file], on_host=True)
@@ -64,7 +64,7 @@ def test_what_stays_is_not_copied(file: Path):
     assert torch.equal(module.weight, NUMBERS)
 
 
-def test_what_must_be_precise_stays_so(file: Path):
+def test_convert_weights_keeps_precise_weights_precise(file: Path):
     module = Outer(Mapped(file))
     convert_weights(module, torch.float16, frozenset({"inner"}), [file], on_host=True)
     assert torch.equal(module.inner.weight, NUMBERS)
@@ -73,7 +73,7 @@ def test_what_must_be_precise_stays_so(file: Path):
 
 
 @LINUX
-def test_pages_that_went_back_come_again_and_nobody_elses_go(file: Path):
+def test_release_pages_frees_only_its_own_pages_and_rereads_them(file: Path):
     one, other = Mapped(file), Mapped(file)
     other.weight[:10] = -1.0  # in this process alone
     release_pages([one.weight.data], [file])
@@ -81,6 +81,6 @@ def test_pages_that_went_back_come_again_and_nobody_elses_go(file: Path):
     assert other.weight[:10].tolist() == [-1.0] * 10
 
 
-def test_a_file_that_isnt_there_is_named(tmp_path: Path):
+def test_read_into_page_cache_names_a_missing_file(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"gone\.safetensors"):
         read_into_page_cache([tmp_path / "gone.safetensors"])

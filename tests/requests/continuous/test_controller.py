@@ -230,7 +230,7 @@ class TestFlowTransitions(FlowsInAnyOrder.TestCase):
         monkeypatch.setattr(controller, "FIRST_PAUSE_S", 0.0)
 
 
-def test_every_flow_state_can_reach_the_end():
+def test_controller_reaches_the_end_from_every_flow_state():
     for state in FlowState:
         reached, new = {state}, {state}
         while new:
@@ -261,7 +261,7 @@ class FlowStage(FlowsInAnyOrder):
         self.run(lambda: self.flows.refused(order, errors.BadRequest("out: no such channel")), settled)
 
 
-def test_flow_replaces_a_pause_by_a_later_one(monkeypatch: pytest.MonkeyPatch):
+def test_controller_replaces_a_pause_by_a_later_one(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(controller, "FIRST_PAUSE_S", 1000.0)
     stage = FlowStage()
     stage.request(0, "pad", settled=True)

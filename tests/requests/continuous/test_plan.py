@@ -20,7 +20,7 @@ def course(seed: int = 7, began: float = 100.0, mix_before: float = 0.0, **keys:
     return FlowPlan(Flow(**words), pocket_card(), seed, began, mix_before)
 
 
-def test_a_piece_is_as_long_as_the_model_can_well_make_it():
+def test_flow_plan_piece_is_as_long_as_the_model_renders_well():
     ordered = course().segment(0, 100.0, SESSION, 44_100)
     assert (ordered.parameters.seconds, ordered.parameters.rate) == (MIN_DEFAULT_SECONDS, 44_100)
     assert (ordered.handover.overlap, ordered.handover.beats) == (DEFAULT_CROSSFADE_S, None)
@@ -29,13 +29,13 @@ def test_a_piece_is_as_long_as_the_model_can_well_make_it():
 
 
 @given(st.floats(0.1, 5.0), st.floats(0, 60))
-def test_a_crossfade_never_takes_more_than_half_of_a_piece(seconds: float, fade: float):
+def test_flow_plan_crossfade_is_at_most_half_of_a_piece(seconds: float, fade: float):
     ordered = course(seconds=seconds, fade=fade).segment(0, 100.0, SESSION, 48_000)
     assert 0 < ordered.handover.overlap <= max(seconds / 2, 0.02)
     assert ordered.duration_s == pytest.approx(seconds - ordered.handover.overlap)
 
 
-def test_each_piece_has_its_own_seed_but_while_mix_moves():
+def test_flow_plan_gives_each_piece_a_seed_except_while_mix_moves():
     still = course(seed=2**31 - 1)
     assert [still.segment(number, 100.0, SESSION, 48_000).parameters.seed for number in range(3)] == [2**31 - 1, 0, 1]
     moving = course(prompt2="bell", mix=1, fade=10)
@@ -43,7 +43,7 @@ def test_each_piece_has_its_own_seed_but_while_mix_moves():
     assert seeds == [7, 7, 7, 10], "after ten seconds it has arrived"
 
 
-def test_mix_moves_within_the_seconds_given_from_where_it_was():
+def test_flow_plan_moves_mix_within_the_given_seconds_from_its_last_value():
     moving = course(prompt2="bell", mix=0.8, fade=10, mix_before=0.2)
     assert [round(moving.mix_at(moment), 3) for moment in (90, 100, 105, 110, 200)] == [0.2, 0.2, 0.5, 0.8, 0.8]
     assert course(prompt2="bell", mix=0.8).mix_at(100.0) == 0.8, "without seconds it is there at once"
@@ -51,7 +51,7 @@ def test_mix_moves_within_the_seconds_given_from_where_it_was():
     assert course().mix_at(100.0) == 0.0
 
 
-def test_where_a_new_course_takes_mix_up():
+def test_mix_so_far_is_where_a_changed_flow_continues():
     before = course(prompt2="bell", mix=1, fade=10)
     again = Flow(voice=1, prompt="pad", prompt2="bell", mix=0)
     back = Flow(voice=1, prompt="bell", prompt2="pad", mix=1)
@@ -62,7 +62,7 @@ def test_where_a_new_course_takes_mix_up():
     assert mix_so_far(again, None, 103.0) == 0.0
 
 
-def test_only_a_mix_that_moves_leads_on_without_a_break():
+def test_flow_plan_replaces_pieces_for_anything_except_a_moving_mix():
     before = course()
     assert course(prompt2="bell", mix=1, fade=5).continues(before)
     assert not course(prompt2="bell", mix=1).continues(before)
@@ -70,7 +70,7 @@ def test_only_a_mix_that_moves_leads_on_without_a_break():
     assert not course(prompt2="bell", mix=1, fade=5, gain=-3).continues(before)
 
 
-def test_a_piece_of_bars_lasts_its_bars_and_some_more_to_be_crossfaded():
+def test_flow_plan_piece_of_bars_is_longer_by_its_crossfade():
     ordered = course(bars=2, fade=0.5).segment(0, 100.0, SESSION, 48_000)
     assert (ordered.parameters.seconds, ordered.parameters.bars) == (4.5, None)
     assert (ordered.handover.overlap, ordered.handover.beats, ordered.duration_s) == (0.5, 8.0, 4.0)
@@ -82,7 +82,7 @@ def test_a_piece_of_bars_lasts_its_bars_and_some_more_to_be_crossfaded():
 
 
 @pytest.mark.parametrize("key", UNUSED_KEYS)
-def test_keys_of_files_and_variations_are_refused(key: str):
+def test_flow_plan_refuses_keys_of_files_and_variations(key: str):
     values: dict[str, Any] = {"format": "wav", "bits": 16, "channels": 1, "noise": "a", "to": "play", "name": "a"}
     values |= {"folder": "a", "by": "3", "rate": 48_000, "takes": 2}
     with pytest.raises(BadRequest, match=f"^{key}: it does not apply to continuous playback"):
