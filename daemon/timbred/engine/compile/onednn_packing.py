@@ -11,7 +11,8 @@ import torch
 from torch.fx.node import Node
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
-from timbred.engine.compile.tracing import Traced, strip_graph
+from timbred.engine.compile.torchscript import script_graph, stand_in
+from timbred.engine.compile.tracing import Traced, take_graph_apart
 from timbred.engine.device import count_tensor_bytes
 
 MAX_MODULE_BYTES = 400_000_000
@@ -31,7 +32,7 @@ def can_pack(module: torch.nn.Module) -> bool:
 
 @torch.no_grad()
 def pack_weights(traced: Traced, inputs: tuple[torch.Tensor, ...]) -> Traced:
-    """Return the call with packed weights, for these shapes only."""
+    """Return the call with packed weights as a TorchScript function, for these shapes only."""
     graph, weights = traced.graph, list(traced.weights)
     FakeTensorProp(graph).propagate(*weights, *inputs)
     placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
@@ -45,7 +46,9 @@ def pack_weights(traced: Traced, inputs: tuple[torch.Tensor, ...]) -> Traced:
         for weight, before in zip(weights, traced.weights, strict=True)
         if weight is not before
     )
-    return Traced(strip_graph(graph), tuple(weights), copied_bytes)
+    call = script_graph(graph, weights, inputs)
+    take_graph_apart(graph)
+    return Traced(call, tuple(weights), copied_bytes)
 
 
 def _count_weight_bytes(weight: torch.Tensor) -> int:
@@ -80,8 +83,8 @@ class _Packer:
         onednn_weight = self.weights[index].to_mkldnn()
         size = list(source.meta["val"].shape)
         self.weights[index] = _reorder_convolution(onednn_weight, padding, stride, dilation, groups, size)
-        arguments = (source, weight, bias, padding, stride, dilation, groups, "none", [], "")
-        self._replace(node, _onednn._convolution_pointwise.default, arguments)
+        arguments = (source, weight, bias, padding, stride, dilation, groups)
+        self._replace(node, stand_in("packed_convolution"), arguments)
 
     def _pack_linear(self, node: Node) -> None:
         source, weight, bias = (*node.args, None)[:3]
@@ -91,7 +94,7 @@ class _Packer:
         size = source.meta["val"].shape  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
         rows = size.numel() // size[-1]
         self.weights[index] = _onednn._reorder_linear_weight(self.weights[index], rows)
-        self._replace(node, _onednn._linear_pointwise.default, (source, weight, bias, "none", [], ""))
+        self._replace(node, stand_in("packed_linear"), (source, weight, bias))
 
     def _sole_use_index(self, weight: Any) -> int | None:
         """Return the weight's argument index if this is its only use."""

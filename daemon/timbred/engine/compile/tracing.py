@@ -7,8 +7,6 @@ import copy
 import linecache
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -87,20 +85,15 @@ def trace(call: Call, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...])
     return Traced(graph, tuple(weights))
 
 
-def strip_graph(graph: Any) -> Callable[..., Any]:
-    """Return a graph module's compiled code and constants alone; the module must not be used afterwards.
+def take_graph_apart(graph: Any) -> None:
+    """Free the nodes of a graph module that is no longer used.
 
-    Its nodes, with metadata of every intermediate result, take several MB for a network. They form reference cycles, so
-    they are taken apart here instead of by the garbage collector.
+    With metadata of every intermediate result they take several MB for a network. They form reference cycles, which
+    would otherwise stay in memory until a garbage collection.
     """
-    names = {str(node.target) for node in graph.graph.nodes if node.op in {"get_attr", "call_module"}}
-    if any("." in name for name in names):
-        return graph
-    constants = SimpleNamespace(**{name: getattr(graph, name) for name in names})
     for node in reversed(list(graph.graph.nodes)):
         node.meta.clear()
         graph.graph.erase_node(node)
-    return partial(type(graph).forward, constants)
 
 
 def clear_trace_caches() -> None:
