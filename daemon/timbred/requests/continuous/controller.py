@@ -496,6 +496,8 @@ class FlowControllers:
         segment = flow.plays.pop(order.play)
         if flow.queued == order.play:
             flow.queued = None
+        if flow.current == order.play:
+            flow.current = None  # it sounded before, on a device that had its channels
         if segment.plan is not flow.plan:
             if flow.previous is not None and flow.previous.plan is segment.plan:
                 flow.previous = None
