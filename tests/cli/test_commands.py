@@ -103,7 +103,7 @@ def test_commands_warn_of_misspelt_variables(shell: Shell):
         (["a tone", "--negative", "hiss @seed 3"], "negative: @seed"),
     ],
 )
-def test_say_refuses_what_is_no_key(shell: Shell, arguments: list[str], said: str):
+def test_say_refuses_unknown_keys(shell: Shell, arguments: list[str], said: str):
     done = shell.run("say", *arguments)
     assert done.returncode == 1
     assert said in done.stderr
@@ -191,7 +191,7 @@ def test_commands_name_a_full_disk_where_their_output_goes(shell: Shell):
     assert "Traceback" not in done.stderr
 
 
-def test_commands_end_quietly_when_nobody_reads_on(shell: Shell):
+def test_commands_end_quietly_when_their_output_is_closed(shell: Shell):
     command = f"{sys.executable} -m timbred describe --json | head -c 1"
     done = subprocess.run(["sh", "-c", command], env=shell.environment, capture_output=True, check=False, text=True)
     assert done.stdout == "{"
@@ -286,13 +286,13 @@ def test_models_are_listed_with_what_to_do(shell: Shell):
     assert "timbred models pull audioldm2" in shell.run("models").stdout
 
 
-def test_pulling_what_comes_from_a_folder_is_refused(shell: Shell):
+def test_models_pull_refuses_a_model_from_a_folder(shell: Shell):
     done = shell.run("models", "pull", "tiny")
     assert done.returncode == 1
     assert "there is nothing to fetch" in done.stderr
 
 
-def test_pickled_weights_are_told_and_converted(shell: Shell):
+def test_models_report_and_convert_pickled_weights(shell: Shell):
     folder = checkpoints.pickle_weights(checkpoints.audioldm(shell.folder / "old"))
     shell.environment["TIMBRED_MODELS_OLD_SOURCE"] = str(folder)
     rows = {row["name"]: row for row in json.loads(shell.run("models", "--json").stdout)}
@@ -318,7 +318,7 @@ def test_doctor_says_what_works_and_what_to_do(shell: Shell):
     assert "-> --set takes.folder=FOLDER" in done.stdout
 
 
-def test_a_settings_file_gives_way_to_the_environment_and_that_to_flags(shell: Shell):
+def test_commands_prefer_flags_to_the_environment_and_that_to_the_file(shell: Shell):
     file = shell.folder / "my.toml"
     file.write_text('[audio]\nrate = 22050\n[takes]\nfolder = "nowhere"\n')
     path = shell.say("a tone", "--seconds", "0.1", "--config", str(file))
@@ -328,7 +328,7 @@ def test_a_settings_file_gives_way_to_the_environment_and_that_to_flags(shell: S
     assert soundfile.info(path).samplerate == 44100
 
 
-def test_what_the_command_line_and_the_daemon_import(shell: Shell):
+def test_commands_and_daemon_import_only_what_they_need(shell: Shell):
     """Neither may pay for torch; the command line not for anything that a command doesn't need."""
     heavy = "import sys; from timbred.cli.main import main; print([name for name in {} if name in sys.modules])"
     names = ["torch", "diffusers", "numpy", "zmq", "soundfile", "sounddevice"]
@@ -339,7 +339,7 @@ def test_what_the_command_line_and_the_daemon_import(shell: Shell):
     assert done.stdout.strip() == "[]"
 
 
-def test_version_and_help(shell: Shell):
+def test_commands_have_version_and_help(shell: Shell):
     assert shell.run("--version").stdout.strip() == "0.1.0"
     help_text = shell.run("--help").stdout
     for command in ("serve", "say", "takes", "models", "doctor", "describe"):

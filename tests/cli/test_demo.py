@@ -163,7 +163,7 @@ def test_demo_says_that_the_disk_is_full(newcomer: Newcomer):
     assert "Traceback" not in done.stderr
 
 
-def test_demo_tells_why_its_daemon_does_not_start(newcomer: Newcomer):
+def test_demo_says_why_its_daemon_does_not_start(newcomer: Newcomer):
     done = newcomer.run("--set", "models.default=nothing")
     assert (done.returncode, done.stdout) == (1, "")
     *_, reason, log = done.stderr.splitlines()

@@ -57,7 +57,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_a_sound_is_an_array_equal_to_the_files_samples(daemon: DaemonProcess) -> None:
+def test_timbred_generate_returns_the_files_samples(daemon: DaemonProcess) -> None:
     with plain(daemon) as timbred:
         sound = timbred.generate("warm pad", seconds=0.3, steps=1, seed=3, bits=32, channels=2, rate=44100)
     read, rate = soundfile.read(sound.path, dtype="float32", always_2d=True)
@@ -68,7 +68,7 @@ def test_a_sound_is_an_array_equal_to_the_files_samples(daemon: DaemonProcess) -
     sound.samples[:10] = 0.0  # a program's own
 
 
-def test_without_a_file_there_is_the_array_alone(daemon: DaemonProcess) -> None:
+def test_timbred_generate_without_a_file_returns_the_array_alone(daemon: DaemonProcess) -> None:
     before = set(daemon.takes.rglob("*.wav"))
     with plain(daemon) as timbred:
         sound = timbred.generate("warm pad", seconds=0.2, steps=1, to="none")
@@ -77,7 +77,7 @@ def test_without_a_file_there_is_the_array_alone(daemon: DaemonProcess) -> None:
     assert set(daemon.takes.rglob("*.wav")) == before
 
 
-def test_events_come_in_order_and_the_take_as_a_sound(daemon: DaemonProcess) -> None:
+def test_timbred_generate_events_are_in_order_with_the_take_as_a_sound(daemon: DaemonProcess) -> None:
     with plain(daemon) as timbred:
         events = list(timbred.generate_events("pad", seconds=0.2, steps=3, takes=2, seed=5))
     assert names(events) == ["Queued", "Started", "Progress", "Sound", "Done"]
@@ -88,7 +88,7 @@ def test_events_come_in_order_and_the_take_as_a_sound(daemon: DaemonProcess) -> 
     assert not np.array_equal(first.samples, second.samples)
 
 
-def test_further_takes_and_variations(daemon: DaemonProcess) -> None:
+def test_timbred_generate_returns_further_takes_and_vary_varies_one(daemon: DaemonProcess) -> None:
     with plain(daemon) as timbred:
         best = timbred.generate("pad", seconds=0.2, steps=1, takes=3, seed=10)
         assert [one.take.index for one in (best, *best.others)] == [0, 1, 2]
@@ -96,7 +96,7 @@ def test_further_takes_and_variations(daemon: DaemonProcess) -> None:
         assert (varied.seconds, varied.seed) == (pytest.approx(0.4), best.seed)
 
 
-async def test_many_at_once_each_gets_its_own(daemon: DaemonProcess) -> None:
+async def test_async_timbred_matches_answers_to_concurrent_requests(daemon: DaemonProcess) -> None:
     async with connected(daemon) as timbred:
         lengths = [0.1, 0.2, 0.3, 0.4]
         asked = [timbred.generate("pad", seconds=seconds, steps=1, rate=16000) for seconds in lengths]
@@ -105,7 +105,7 @@ async def test_many_at_once_each_gets_its_own(daemon: DaemonProcess) -> None:
         assert status.models_resident >= 0
 
 
-def test_several_threads_share_a_client(daemon: DaemonProcess) -> None:
+def test_timbred_is_shared_by_several_threads(daemon: DaemonProcess) -> None:
     made: dict[int, Sound] = {}
     with plain(daemon) as timbred:
 
@@ -120,7 +120,7 @@ def test_several_threads_share_a_client(daemon: DaemonProcess) -> None:
     assert {seed: sound.seed for seed, sound in made.items()} == {seed: seed for seed in range(4)}
 
 
-async def test_questions_have_typed_answers(daemon: DaemonProcess) -> None:
+async def test_async_timbred_queries_have_typed_answers(daemon: DaemonProcess) -> None:
     async with connected(daemon) as timbred:
         made = await timbred.generate("a very particular bell", seconds=0.1, steps=1)
         assert isinstance(await timbred.ping(), m.Pong)
@@ -145,7 +145,7 @@ async def test_questions_have_typed_answers(daemon: DaemonProcess) -> None:
         ({"by": "tomorrow"}, errors.BadRequest, "by"),
     ],
 )
-def test_what_is_wrong_is_an_error_of_its_class(
+def test_timbred_raises_the_class_of_each_error_code(
     daemon: DaemonProcess, keys: dict[str, Any], kind: type[errors.TimbredError], told: str
 ) -> None:
     with plain(daemon) as timbred:
@@ -155,7 +155,7 @@ def test_what_is_wrong_is_an_error_of_its_class(
         assert isinstance(timbred.ping(), m.Pong)
 
 
-def test_a_model_that_fails_and_questions_that_cannot_be_answered(daemon: DaemonProcess) -> None:
+def test_timbred_raises_model_errors_and_unanswerable_queries(daemon: DaemonProcess) -> None:
     with plain(daemon) as timbred:
         with pytest.raises(errors.ModelError, match="told to fail"):
             timbred.generate("fail")
@@ -167,7 +167,7 @@ def test_a_model_that_fails_and_questions_that_cannot_be_answered(daemon: Daemon
             next(timbred.listen("sung"))
 
 
-def test_leaving_the_iterator_cancels(daemon: DaemonProcess) -> None:
+def test_timbred_leaving_the_iterator_cancels(daemon: DaemonProcess) -> None:
     with plain(daemon) as timbred, plain(daemon) as witness:
         heard = witness.listen("progress", "cancelled")
         until_it_hears(witness, heard)
@@ -180,7 +180,7 @@ def test_leaving_the_iterator_cancels(daemon: DaemonProcess) -> None:
         heard.close()
 
 
-async def test_cancelling_the_task_cancels(daemon: DaemonProcess) -> None:
+async def test_async_timbred_cancelling_the_task_cancels(daemon: DaemonProcess) -> None:
     async with connected(daemon) as timbred, connected(daemon) as witness:
         async with aclosing(witness.listen()) as heard:
             waiting = asyncio.ensure_future(anext(heard))
@@ -218,7 +218,7 @@ with Timbred(requests=int(sys.argv[1])) as timbred:
 """
 
 
-def test_ctrl_c_cancels_and_ends(daemon: DaemonProcess) -> None:
+def test_timbred_interrupt_cancels_and_ends(daemon: DaemonProcess) -> None:
     with plain(daemon) as witness:
         heard = witness.listen("progress", "cancelled")
         until_it_hears(witness, heard)
@@ -231,14 +231,14 @@ def test_ctrl_c_cancels_and_ends(daemon: DaemonProcess) -> None:
         heard.close()
 
 
-def test_a_program_that_closes_nothing_ends_all_the_same(daemon: DaemonProcess) -> None:
+def test_timbred_program_without_close_ends(daemon: DaemonProcess) -> None:
     script = "import sys; from timbred.client import Timbred; print(Timbred(requests=int(sys.argv[1])).ping())"
     with running(sys.executable, "-c", script, str(daemon.requests)) as program:
         program.spoken.until("Pong")
         assert program.process.wait(PATIENCE) == 0
 
 
-async def test_somebody_elses_cancel_is_told(daemon: DaemonProcess) -> None:
+async def test_async_timbred_reports_a_cancel_by_another_client(daemon: DaemonProcess) -> None:
     async with connected(daemon) as timbred:
         events = timbred.generate_events("slow", steps=3)
         with pytest.raises(RequestCancelled):
@@ -249,7 +249,7 @@ async def test_somebody_elses_cancel_is_told(daemon: DaemonProcess) -> None:
 
 
 @pytest.mark.parametrize("kind", ["nothing there", "something else there"])
-def test_no_daemon_is_told_within_two_seconds(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timbred_reports_a_missing_daemon_within_two_seconds(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         port = int(other.getsockname()[1])
@@ -269,7 +269,7 @@ def test_no_daemon_is_told_within_two_seconds(kind: str, monkeypatch: pytest.Mon
             timbred.generate("pad")
 
 
-async def test_many_who_ask_at_once_hear_together_that_there_is_no_daemon() -> None:
+async def test_async_timbred_reports_a_missing_daemon_once_to_concurrent_requests() -> None:
     began = time.monotonic()
     async with AsyncTimbred(requests=free_port()) as timbred:
         asked = [timbred.generate("pad") for _ in range(20)]
@@ -278,14 +278,14 @@ async def test_many_who_ask_at_once_hear_together_that_there_is_no_daemon() -> N
     assert time.monotonic() - began < 20 * async_client.FOUND_WITHIN / 2
 
 
-def test_it_is_found_where_the_settings_say(daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timbred_finds_the_daemon_by_the_settings(daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIMBRED_ZMQ_REQUESTS", str(daemon.requests))
     monkeypatch.setenv("TIMBRED_ZMQ_EVENTS", str(daemon.events))
     with Timbred() as timbred:
         assert timbred.connect() == DaemonAddress("127.0.0.1", daemon.requests, daemon.events)
 
 
-def test_it_is_found_by_zeroconf(start_daemon: StartDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timbred_finds_the_daemon_by_zeroconf(start_daemon: StartDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
     daemon = start_daemon("discovery.announce=1", "discovery.name=found")
     wanted = DaemonAddress("127.0.0.1", daemon.requests, daemon.events)
 
@@ -317,7 +317,7 @@ def until_step(events: Any) -> None:
             return
 
 
-def test_a_daemon_that_stops_in_the_middle_says_so_and_is_found_again(start_daemon: StartDaemon) -> None:
+def test_timbred_reports_a_stopping_daemon_and_finds_the_next_one(start_daemon: StartDaemon) -> None:
     first = start_daemon()
     with plain(first) as timbred:
         events = timbred.generate_events("slow", steps=3)
@@ -332,7 +332,7 @@ def test_a_daemon_that_stops_in_the_middle_says_so_and_is_found_again(start_daem
         assert timbred.generate("pad", seconds=0.1, steps=1).path.startswith(str(second.takes))
 
 
-def test_a_daemon_that_is_killed_in_the_middle_is_noticed_and_found_again(
+def test_timbred_notices_a_killed_daemon_and_finds_the_next_one(
     start_daemon: StartDaemon, tmp_path: Path, hollow: Path
 ) -> None:
     (tmp_path / "first").mkdir()
@@ -348,7 +348,7 @@ def test_a_daemon_that_is_killed_in_the_middle_is_noticed_and_found_again(
         assert Path(timbred.generate("pad", seconds=0.1, steps=1).path).is_relative_to(second.takes)
 
 
-def test_a_daemon_that_does_not_answer_any_more_is_told(
+def test_timbred_reports_a_daemon_that_does_not_answer(
     start_daemon: StartDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     daemon = start_daemon()
@@ -365,7 +365,7 @@ def test_a_daemon_that_does_not_answer_any_more_is_told(
         assert isinstance(timbred.status(), m.StatusReply)
 
 
-async def test_a_long_step_is_no_silence(daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_async_timbred_waits_during_a_long_step(daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon answers for an engine that takes its time."""
     monkeypatch.setattr(async_client, "SILENT_AFTER", 0.2)
 

@@ -10,7 +10,9 @@ from timbred.client.connection import DaemonAddress, DaemonConnection
 from timbred.protocol import messages as m
 
 
-async def test_link_goes_on_after_an_event_that_cannot_be_read_or_handled(caplog: pytest.LogCaptureFixture):
+async def test_daemon_connection_continues_after_an_event_that_cannot_be_read_or_handled(
+    caplog: pytest.LogCaptureFixture,
+):
     async def conversation() -> None:
         context = zmq.asyncio.Context()
         router = context.socket(zmq.ROUTER)

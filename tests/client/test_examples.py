@@ -25,7 +25,7 @@ def run(example: str, *arguments: str, folder: Path) -> "subprocess.CompletedPro
     )
 
 
-def test_a_kit_becomes_a_beat(daemon: DaemonProcess, tmp_path: Path) -> None:
+def test_examples_drum_kit_writes_a_beat(daemon: DaemonProcess, tmp_path: Path) -> None:
     out = tmp_path / "beat.wav"
     done = run("drum_kit.py", "--port", str(daemon.requests), "--bpm", "150", "--out", str(out), folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -35,14 +35,14 @@ def test_a_kit_becomes_a_beat(daemon: DaemonProcess, tmp_path: Path) -> None:
     assert abs(samples).max() == pytest.approx(10 ** (-1 / 20), abs=1e-3)
 
 
-def test_sounds_become_a_picture(daemon: DaemonProcess, tmp_path: Path) -> None:
+def test_examples_picture_draws_sounds(daemon: DaemonProcess, tmp_path: Path) -> None:
     out = tmp_path / "sounds.png"
     done = run("picture.py", "a kick", "a bell", "--port", str(daemon.requests), "--out", str(out), folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
-def test_watching(daemon: DaemonProcess) -> None:
+def test_examples_watch_prints_events(daemon: DaemonProcess) -> None:
     command = [sys.executable, str(EXAMPLES / "watch.py"), "take"]
     ports = ["--requests", str(daemon.requests), "--port", str(daemon.events)]
     with running(*command, *ports) as watch, Timbred(requests=daemon.requests) as timbred:
@@ -55,7 +55,7 @@ def test_watching(daemon: DaemonProcess) -> None:
 
 
 @pytest.mark.parametrize("example", ["first_request_zmq.py", "drum_kit.py", "watch.py"])
-def test_without_a_daemon_they_say_so(example: str, tmp_path: Path) -> None:
+def test_examples_without_a_daemon_say_so(example: str, tmp_path: Path) -> None:
     flag = "--requests" if example == "watch.py" else "--port"
     done = run(example, flag, "9", folder=tmp_path)
     assert done.returncode == 1

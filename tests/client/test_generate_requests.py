@@ -17,13 +17,13 @@ from timbred.protocol.schema import EVENTS, REQUESTS, RequestEntry
 MADE = [entry for entry in REQUESTS if entry.name not in generate_requests.WITHOUT_METHOD]
 
 
-def test_the_file_is_up_to_date() -> None:
+def test_generate_requests_file_is_up_to_date() -> None:
     assert Path(requests.__file__).read_text("utf-8") == generate_requests.generate(), "run: make docs"
 
 
 @pytest.mark.parametrize("entry", MADE, ids=lambda entry: entry.name)
 @pytest.mark.parametrize("kind", [AsyncTimbred, Timbred])
-def test_each_request_has_a_method_that_takes_all_it_has(kind: type, entry: RequestEntry) -> None:
+def test_generate_requests_has_a_method_with_all_keys_of_each_request(kind: type, entry: RequestEntry) -> None:
     method = getattr(kind, "setting" if entry.family else entry.name)
     signature = inspect.signature(method)
     named = {name for name, one in signature.parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD} - {"self"}
@@ -34,7 +34,7 @@ def test_each_request_has_a_method_that_takes_all_it_has(kind: type, entry: Requ
     assert method.__doc__
 
 
-def test_choices_and_help_are_those_that_are_declared() -> None:
+def test_generate_requests_declares_choices_and_help() -> None:
     hints: dict[str, Any] = get_type_hints(requests.GenerateKeys)
     assert get_args(hints["scheduler"]) == get_args(SchedulerName)
     assert get_args(hints["bits"]) == (16, 24, 32)
@@ -43,7 +43,7 @@ def test_choices_and_help_are_those_that_are_declared() -> None:
     assert "a number from 0.05 to 600; default the model's)." in Path(requests.__file__).read_text("utf-8")
 
 
-def test_nothing_of_the_vocabulary_is_left_out() -> None:
+def test_generate_requests_covers_the_vocabulary() -> None:
     methods = {name for name in vars(requests.AsyncRequests) if not name.startswith("_")}
     declared = {"setting" if entry.family else entry.name for entry in MADE}
     assert methods - {"ask", "request"} == declared | {f"{entry.name}_events" for entry in MADE if entry.has_id}
@@ -73,14 +73,14 @@ def _value(kind: type[m.Event], name: str) -> Any:
 
 
 @pytest.mark.parametrize("entry", EVENTS, ids=lambda entry: f"{entry.name}-{entry.kind.__name__}")
-def test_every_event_is_read_back_as_it_was(entry: Any) -> None:
+def test_json_returns_every_event_unchanged(entry: Any) -> None:
     event = example(entry.kind)
     found = json.as_object(event)
     assert json.read_event(found) == event
     assert json.read_event({**found, "of a later version": 1}) == event
 
 
-def test_an_event_of_a_later_version_is_none() -> None:
+def test_json_ignores_an_event_of_a_later_version() -> None:
     assert json.read_event({"type": "sung", "id": 1}) is None
     assert json.read_event({"type": "queued"}) is None
 
@@ -104,6 +104,6 @@ def test_an_event_of_a_later_version_is_none() -> None:
         (m.Takes(), m.Done(id="takes", takes=0, path=""), True),
     ],
 )
-def test_answers_go_to_who_asked(request_: m.Request, event: m.Event, mine: bool) -> None:
+def test_belongs_assigns_answers_to_their_request(request_: m.Request, event: m.Event, mine: bool) -> None:
     assert belongs(request_, event) is mine
     assert ends(request_, event) is (mine and not isinstance(event, m.Started))

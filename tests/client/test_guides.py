@@ -21,7 +21,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("number", range(len(blocks("python.md", "python"))))
-def test_python_as_the_guide_has_it(daemon: DaemonProcess, tmp_path: Path, number: int) -> None:
+def test_guides_python_runs_as_printed(daemon: DaemonProcess, tmp_path: Path, number: int) -> None:
     place = {"TIMBRED_ZMQ_REQUESTS": str(daemon.requests), "TIMBRED_ZMQ_EVENTS": str(daemon.events)}
     done = subprocess.run(
         [sys.executable, "-c", blocks("python.md", "python")[number]],
@@ -37,7 +37,7 @@ def test_python_as_the_guide_has_it(daemon: DaemonProcess, tmp_path: Path, numbe
 
 
 @pytest.mark.parametrize("page", ["python.md", "touchdesigner.md"])
-def test_every_error_code_is_there(page: str) -> None:
+def test_guides_contain_every_error_code(page: str) -> None:
     text = (DOCS / page).read_text("utf-8")
     rows = dict(re.findall(r"^\| `([a-z-]+)` \| (.+)$", text, re.MULTILINE))
     assert set(errors.CODES) <= set(rows)
@@ -46,7 +46,7 @@ def test_every_error_code_is_there(page: str) -> None:
             assert f"`{kind.__name__}`" in rows[code]
 
 
-def test_addresses_that_are_shown_answer_as_they_are_said_to(daemon: DaemonProcess) -> None:
+def test_guides_addresses_answer_as_described(daemon: DaemonProcess) -> None:
     text = (DOCS / "oscquery.md").read_text("utf-8")
     shown = re.findall(r"http://127\.0\.0\.1:7773(/[^\s`]*)", text)
     assert len(shown) >= 4
@@ -66,7 +66,7 @@ def status(daemon: DaemonProcess, path: str) -> int:
         return answer.code
 
 
-def test_pictures_are_there() -> None:
+def test_guides_pictures_exist() -> None:
     for page in ("python.md", "touchdesigner.md", "oscquery.md"):
         for picture in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (DOCS / page).read_text("utf-8")):
             assert (DOCS / picture).is_file()

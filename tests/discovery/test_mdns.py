@@ -51,7 +51,7 @@ def name(request: pytest.FixtureRequest) -> str:
     return f"timbred-{abs(hash(request.node.nodeid))}"
 
 
-def test_it_is_announced_where_it_listens_and_taken_back(start_daemon: StartDaemon, name: str) -> None:
+def test_mdns_announces_the_listening_addresses_and_withdraws_them(start_daemon: StartDaemon, name: str) -> None:
     with browsing(name) as browser:
         daemon = start_daemon("discovery.announce=1", f"discovery.name={name}")
         query, osc = told(browser, "Added", "_oscjson._tcp.local."), told(browser, "Added", "_osc._udp.local.")
@@ -70,7 +70,7 @@ def test_it_is_announced_where_it_listens_and_taken_back(start_daemon: StartDaem
         told(browser, "Removed", "_osc._udp.local.")
 
 
-def test_two_daemons_of_one_name_are_told_apart(start_daemon: StartDaemon, name: str) -> None:
+def test_mdns_gives_two_daemons_of_one_name_different_names(start_daemon: StartDaemon, name: str) -> None:
     with browsing(name) as browser:
         first = start_daemon("discovery.announce=1", f"discovery.name={name}")
         second = start_daemon("discovery.announce=1", f"discovery.name={name}")
@@ -93,7 +93,7 @@ console.log("looking");
 """
 
 
-def test_npm_finds_it_and_walks_it(
+def test_mdns_announcement_is_found_and_read_by_npm(
     start_daemon: StartDaemon, name: str, require_host: Callable[[str], str], install_npm: InstallNpm
 ) -> None:
     node, folder = require_host("node"), install_npm("oscquery@1.1.1")
@@ -106,7 +106,7 @@ def test_npm_finds_it_and_walks_it(
         assert found["methods"] > 50
 
 
-def test_it_can_be_turned_off(start_daemon: StartDaemon, name: str) -> None:
+def test_mdns_is_off_by_default(start_daemon: StartDaemon, name: str) -> None:
     with browsing(name) as browser:
         quiet = start_daemon(f"discovery.name={name}")
         assert quiet.process.poll() is None
@@ -118,7 +118,7 @@ def test_it_can_be_turned_off(start_daemon: StartDaemon, name: str) -> None:
         assert len(browser.spoken.matching("_oscjson")) == 1
 
 
-async def test_a_network_that_cannot_be_told_keeps_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
+async def test_mdns_does_not_delay_on_an_unreachable_network(caplog: pytest.LogCaptureFixture) -> None:
     # an address that is set apart for documents (RFC 5737)
     announcement = MdnsAnnouncement("nowhere", AnnouncedAddress("198.51.100.7", 1, 2, 3, 4))
     announcement.start()

@@ -76,7 +76,7 @@ async def listening(daemon: DaemonProcess) -> AsyncGenerator[Listening]:
         yield Listening(made)
 
 
-def test_the_root_is_a_page_for_browsers_and_a_tree_for_programs(daemon: DaemonProcess) -> None:
+def test_oscquery_root_is_a_page_for_browsers_and_a_tree_for_programs(daemon: DaemonProcess) -> None:
     assert get(daemon, "/", BROWSER)[:2] == (200, "text/html")
     assert get(daemon, "/?HOST_INFO", BROWSER)[:2] == (200, "application/json")
     for accept in ("*/*", "application/json", "application/json, text/plain, */*"):
@@ -87,7 +87,7 @@ def test_the_root_is_a_page_for_browsers_and_a_tree_for_programs(daemon: DaemonP
         assert answer.headers["Vary"] == "Accept"
 
 
-def test_paths_and_attributes_have_their_status(daemon: DaemonProcess) -> None:
+def test_oscquery_paths_and_attributes_have_their_status(daemon: DaemonProcess) -> None:
     assert ask(daemon, "/timbred/settings/queue.length?ACCESS") == {"ACCESS": 3}
     assert ask(daemon, "/timbred/settings/http.port?VALUE") == {"VALUE": [daemon.http]}
     assert ask(daemon, "/timbred")["CONTENTS"]["ping"]["ACCESS"] == 2
@@ -97,7 +97,7 @@ def test_paths_and_attributes_have_their_status(daemon: DaemonProcess) -> None:
     assert get(daemon, "/timbre")[0] == 404
 
 
-def test_host_info_leads_to_the_ports(daemon: DaemonProcess, client: UdpClient) -> None:
+def test_oscquery_host_info_has_the_ports(daemon: DaemonProcess, client: UdpClient) -> None:
     found = ask(daemon, "/?HOST_INFO")
     assert (found["OSC_IP"], found["OSC_PORT"]) == ("127.0.0.1", daemon.osc)
     assert (found["WS_IP"], found["WS_PORT"]) == ("127.0.0.1", daemon.http)
@@ -105,7 +105,7 @@ def test_host_info_leads_to_the_ports(daemon: DaemonProcess, client: UdpClient) 
     assert client.ask("ping").name == "pong"
 
 
-def test_settings_are_read_and_set_at_their_address(daemon: DaemonProcess, client: UdpClient) -> None:
+def test_oscquery_settings_are_read_and_set_at_their_address(daemon: DaemonProcess, client: UdpClient) -> None:
     for name, new in (("tempo", 97.5), ("beats_per_bar", 3.0), ("audio.rate", 44100), ("models.default", "pocket")):
         path = f"/timbred/settings/{name}"
         node = ask(daemon, path)
@@ -118,7 +118,7 @@ def test_settings_are_read_and_set_at_their_address(daemon: DaemonProcess, clien
     assert ask(daemon, "/timbred/tempo?VALUE") == ask(daemon, "/timbred/settings/tempo?VALUE")
 
 
-def test_the_frame_rate_to_give_way_to_reaches_the_engine(daemon: DaemonProcess, client: UdpClient) -> None:
+def test_oscquery_frame_rate_setting_reaches_the_engine(daemon: DaemonProcess, client: UdpClient) -> None:
     def told(frame_rate: int) -> bool:
         return f"giving way to {frame_rate} frames a second" in daemon.log.read_text("utf-8")
 
@@ -133,9 +133,7 @@ def test_the_frame_rate_to_give_way_to_reaches_the_engine(daemon: DaemonProcess,
     assert client.ask("settings/player.gain", 0).arguments == (0.0,)
 
 
-async def test_values_are_pushed_to_those_who_listen_and_while_they_do(
-    daemon: DaemonProcess, client: UdpClient
-) -> None:
+async def test_oscquery_values_are_pushed_while_a_client_listens(daemon: DaemonProcess, client: UdpClient) -> None:
     async with listening(daemon) as line:
         await line.command("LISTEN", "/timbred/tempo")
         await line.settled(1)
@@ -158,7 +156,7 @@ async def test_values_are_pushed_to_those_who_listen_and_while_they_do(
         await line.settled(6)
 
 
-async def test_events_of_others_are_pushed_by_address(daemon: DaemonProcess, client: UdpClient) -> None:
+async def test_oscquery_events_of_others_are_pushed_by_address(daemon: DaemonProcess, client: UdpClient) -> None:
     async with listening(daemon) as line:
         for name in ("queued", "take", "done"):
             await line.command("LISTEN", f"/timbred/{name}")
@@ -171,7 +169,7 @@ async def test_events_of_others_are_pushed_by_address(daemon: DaemonProcess, cli
         await line.settled(2)
 
 
-async def test_requests_are_osc_in_bytes_and_answered_in_order(daemon: DaemonProcess) -> None:
+async def test_oscquery_requests_in_bytes_are_answered_in_order(daemon: DaemonProcess) -> None:
     async with listening(daemon) as line:
         await line.say("generate", 7, "warm pad", "@seconds", 0.2, "@steps", 1)
         heard = await line.until("done", "fail")
@@ -202,7 +200,7 @@ async def test_requests_are_osc_in_bytes_and_answered_in_order(daemon: DaemonPro
         '{"COMMAND": "LISTEN", "DATA": "/timbred/generate"}',
     ],
 )
-async def test_a_command_that_is_none_is_answered(daemon: DaemonProcess, command: str) -> None:
+async def test_oscquery_refuses_unknown_commands(daemon: DaemonProcess, command: str) -> None:
     async with listening(daemon) as line:
         await line.made.send(command)
         heard = await line.hear()
@@ -213,13 +211,13 @@ async def test_a_command_that_is_none_is_answered(daemon: DaemonProcess, command
         await line.settled(1)
 
 
-async def test_pages_from_elsewhere_are_refused(daemon: DaemonProcess) -> None:
+async def test_oscquery_refuses_pages_of_other_origins(daemon: DaemonProcess) -> None:
     with pytest.raises(InvalidStatus):
         async with connect(f"ws://127.0.0.1:{daemon.http}/", origin="http://evil.example", proxy=None):  # pyright: ignore[reportArgumentType]
             pass
 
 
-async def test_the_end_is_said_and_the_socket_closed(start_daemon: StartDaemon) -> None:
+async def test_oscquery_announces_the_end_and_closes_the_socket(start_daemon: StartDaemon) -> None:
     daemon = start_daemon()
 
     async with listening(daemon) as line:
@@ -244,7 +242,7 @@ const { DiscoveredService } = require("oscquery/dist/lib/osc_query_discovery");
 """
 
 
-def test_npm_oscquery_walks_the_whole_tree(
+def test_oscquery_tree_is_read_by_npm(
     daemon: DaemonProcess, require_host: Callable[[str], str], install_npm: InstallNpm
 ) -> None:
     node, folder = require_host("node"), install_npm("oscquery@1.1.1")

@@ -33,7 +33,7 @@ def nodes(found: dict[str, Any]) -> list[dict[str, Any]]:
     return [found, *(one for child in found.get("CONTENTS", {}).values() for one in nodes(child))]
 
 
-def test_every_address_is_there_once_and_nothing_else() -> None:
+def test_oscquery_tree_has_every_address_once_and_nothing_else() -> None:
     status, root = get("/")
     assert status == 200
     paths = [one["FULL_PATH"] for one in nodes(root)]
@@ -42,7 +42,7 @@ def test_every_address_is_there_once_and_nothing_else() -> None:
     assert sorted(paths) == sorted({"/", "/timbred", "/timbred/settings", *declared, *settings})
 
 
-def test_every_node_says_what_it_is() -> None:
+def test_oscquery_tree_nodes_have_descriptions() -> None:
     for one in nodes(get("/")[1]):
         assert one["DESCRIPTION"]
         assert ("CONTENTS" in one) == (one["ACCESS"] == 0) == ("TYPE" not in one)
@@ -52,7 +52,7 @@ def test_every_node_says_what_it_is() -> None:
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
-def test_settings_tell_their_value_type_range_and_whether_they_can_change(setting: Any) -> None:
+def test_oscquery_tree_settings_have_value_type_range_and_access(setting: Any) -> None:
     _, node = get(f"/timbred/settings/{setting.name}")
     value = node["VALUE"][0]
     assert value == setting.default
@@ -66,11 +66,11 @@ def test_settings_tell_their_value_type_range_and_whether_they_can_change(settin
         assert node["RANGE"] == [{"VALS": list(setting.choices)}]
 
 
-def test_choices_that_only_the_daemon_knows_are_told() -> None:
+def test_oscquery_tree_has_choices_that_only_the_daemon_knows() -> None:
     assert get("/timbred/settings/models.default", "RANGE")[1] == {"RANGE": [{"VALS": ["large", "pocket"]}]}
 
 
-def test_tempo_is_a_request_and_a_value() -> None:
+def test_oscquery_tree_tempo_is_a_request_and_a_value() -> None:
     _, node = get("/timbred/tempo", tempo=98.5)
     assert (node["ACCESS"], node["TYPE"], node["VALUE"]) == (3, "f", [98.5])
     assert node["RANGE"] == [{"MIN": NAMED["tempo"].low, "MAX": NAMED["tempo"].high}]
@@ -91,12 +91,12 @@ def test_tempo_is_a_request_and_a_value() -> None:
         ("fail", "sss"),
     ],
 )
-def test_types_are_those_of_the_messages(path: str, tags: str) -> None:
+def test_oscquery_tree_types_are_those_of_the_messages(path: str, tags: str) -> None:
     assert get(f"/timbred/{path}", "TYPE") == (200, {"TYPE": tags})
 
 
 @pytest.mark.parametrize("entry", [one for one in REQUESTS if not one.family], ids=lambda entry: entry.name)
-def test_each_key_is_told_with_a_range_that_the_decoder_holds_to(entry: Any) -> None:
+def test_oscquery_tree_keys_have_the_ranges_of_the_decoder(entry: Any) -> None:
     """What KEYS calls allowed is taken; just outside it is refused."""
     needed: dict[str, Any] = {
         "id": 1,
@@ -140,18 +140,18 @@ def test_each_key_is_told_with_a_range_that_the_decoder_holds_to(entry: Any) -> 
         ("/timbred/tempo", "HOST_INFO", 200),
     ],
 )
-def test_what_cannot_be_told_has_its_status(path: str, query: str, status: int) -> None:
+def test_oscquery_tree_gives_missing_attributes_their_status(path: str, query: str, status: int) -> None:
     assert get(path, query)[0] == status
 
 
-def test_attributes_one_by_one_are_those_of_the_node() -> None:
+def test_oscquery_tree_attributes_equal_those_of_the_node() -> None:
     for one in nodes(get("/")[1]):
         for attribute in ATTRIBUTES:
             expected = (200, {attribute: one[attribute]}) if attribute in one else (204, None)
             assert get(one["FULL_PATH"], attribute) == expected
 
 
-def test_host_info_names_the_ports_and_no_address_that_leads_nowhere() -> None:
+def test_oscquery_tree_host_info_has_the_ports_and_no_unusable_address() -> None:
     _, found = get("/", "HOST_INFO", osc__port=9001, http__port=9002)
     assert (found["NAME"], found["OSC_IP"], found["OSC_PORT"]) == ("timbred", "127.0.0.1", 9001)
     assert (found["WS_IP"], found["WS_PORT"], found["OSC_TRANSPORT"]) == ("127.0.0.1", 9002, "UDP")
@@ -161,21 +161,21 @@ def test_host_info_names_the_ports_and_no_address_that_leads_nowhere() -> None:
 
 
 @given(st.text(max_size=60), st.text(max_size=30))
-def test_any_path_and_query_has_an_answer(path: str, query: str) -> None:
+def test_oscquery_tree_answers_any_path_and_query(path: str, query: str) -> None:
     status, content = space().answer("/" + path, query)
     assert status in (200, 204, 400, 404)
     assert bool(content) == (status == 200)
 
 
 @given(st.text(max_size=200))
-def test_any_text_is_a_command_or_refused(text: str) -> None:
+def test_oscquery_tree_reads_or_refuses_any_command(text: str) -> None:
     try:
         space().command(ME, text, lambda _packet: None)
     except BadRequest as refusal:
         assert "LISTEN" in refusal.message
 
 
-def test_an_event_is_pushed_to_those_who_listen_and_not_to_whom_it_answers() -> None:
+def test_oscquery_tree_pushes_an_event_to_listeners_except_its_client() -> None:
     pushed: list[ClientId] = []
     query = space()
 
@@ -196,7 +196,7 @@ def test_an_event_is_pushed_to_those_who_listen_and_not_to_whom_it_answers() -> 
     assert pushed == [OTHER]
 
 
-def test_the_tree_and_its_nodes_are_of_two_kinds() -> None:
+def test_oscquery_tree_has_containers_and_methods() -> None:
     def kinds(node: Node) -> set[type]:
         below = node.children.values() if isinstance(node, AddressContainer) else ()
         return {type(node)}.union(*(kinds(child) for child in below))

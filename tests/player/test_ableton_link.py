@@ -29,7 +29,7 @@ def on_time(errors: dict[str, Any]) -> bool:
     return max(abs(errors["median_first"]), abs(errors["median_changed"])) <= 2.0
 
 
-def test_a_player_among_link_peers(require_host: Require):
+def test_ableton_link_player_agrees_with_peers_on_the_beat(require_host: Require):
     for host in ("unshare", "ip", "jackd", "jack_wait"):
         require_host(host)
     alone = ["unshare", "-n", "bash", "-c", 'ip link set lo up && exec "$@"', "bash"]

@@ -15,19 +15,19 @@ FRAMES = st.integers(0, 10**9)
 
 
 @given(TEMPOS, FRAMES)
-def test_a_beats_frame_lies_on_that_beat(bpm: float, frame: int):
+def test_beat_grid_places_a_beat_on_its_frame(bpm: float, frame: int):
     grid = BeatGrid(48_000, bpm)
     assert abs(grid.frame_of(grid.beat_at(frame)) - frame) <= 1
 
 
 @given(TEMPOS, TEMPOS, FRAMES)
-def test_a_new_tempo_keeps_the_beat_it_comes_on(before: float, after: float, frame: int):
+def test_beat_grid_keeps_the_beat_at_which_the_tempo_changes(before: float, after: float, frame: int):
     grid = BeatGrid(48_000, before)
     assert grid.with_tempo(after, 3, frame).beat_at(frame) == grid.beat_at(frame)
 
 
 @given(TEMPOS, FRAMES, st.sampled_from(["beat", "bar"]))
-def test_the_next_beat_or_bar_is_never_past_and_never_far(bpm: float, frame: int, kind: str):
+def test_beat_grid_next_beat_or_bar_is_never_past_and_never_far(bpm: float, frame: int, kind: str):
     grid = BeatGrid(48_000, bpm)
     found = resolve_moment(read_moment(kind), grid, frame)
     assert found is not None
@@ -36,7 +36,7 @@ def test_the_next_beat_or_bar_is_never_past_and_never_far(bpm: float, frame: int
 
 
 @given(st.floats(-1000, 1000), st.integers(0, 10**6))
-def test_a_jump_of_the_count_keeps_the_grid(jump: float, frame: int):
+def test_beat_grid_is_kept_when_the_beat_count_jumps(jump: float, frame: int):
     before = BeatGrid(48_000, 120)
     after = BeatGrid(48_000, 120, beat=jump)
     waiting = resolve_moment(Moment(kind="bar"), before, frame)
@@ -48,18 +48,18 @@ def test_a_jump_of_the_count_keeps_the_grid(jump: float, frame: int):
     assert move_start(StartTime(17.0, 0.0), before, after, frame).beat == 17.0
 
 
-def test_now_has_no_beat():
+def test_resolve_moment_of_now_has_no_beat():
     assert resolve_moment(read_moment("now"), BeatGrid(48_000, 120), 10) is None
 
 
 @pytest.mark.parametrize("text", ["soon", "-1", "nan", "inf", "bar 3", ""])
-def test_other_moments_are_refused(text: str):
+def test_read_moment_refuses_other_values(text: str):
     with pytest.raises(BadRequest, match="at: got"):
         read_moment(text)
 
 
 @given(st.integers(0, 2**31), st.sampled_from([64, 128, 1024]), st.floats(0, 0.9))
-def test_device_time_is_learned_from_late_looks(seed: int, block: int, laziness: float):
+def test_device_clock_learns_from_late_observations(seed: int, block: int, laziness: float):
     chance = np.random.default_rng(seed)
     learned, taken = DeviceClock(48_000), 0
     for number in range(60):

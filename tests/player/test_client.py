@@ -37,7 +37,7 @@ async def taken(subject: PlayerClient, frame: int) -> None:
         await asyncio.sleep(0.05)
 
 
-async def test_what_is_captured_equals_the_files_samples(jack: JackServer, require_host: Require, tmp_path: Path):
+async def test_player_client_output_equals_the_files_samples(jack: JackServer, require_host: Require, tmp_path: Path):
     sound = noise(RATE)
 
     async def conversation() -> Samples:
@@ -60,7 +60,9 @@ async def test_what_is_captured_equals_the_files_samples(jack: JackServer, requi
     assert np.count_nonzero(np.abs(captured).max(axis=1)) == RATE
 
 
-async def test_64_scheduled_clicks_are_exactly_spaced(jack: JackServer, require_host: Require, tmp_path: Path):
+async def test_player_client_spaces_64_scheduled_clicks_exactly(
+    jack: JackServer, require_host: Require, tmp_path: Path
+):
     click = np.full((32, 2), 0.25, np.float32)
 
     async def conversation() -> tuple[Samples, list[m.Playing]]:
@@ -81,7 +83,9 @@ async def test_64_scheduled_clicks_are_exactly_spaced(jack: JackServer, require_
     assert [event.frame for event in told] == [event.beat * 3000 for event in told]
 
 
-async def test_a_loop_has_no_gap_and_a_stop_no_click(jack: JackServer, require_host: Require, tmp_path: Path):
+async def test_player_client_loops_without_a_gap_and_stops_without_a_click(
+    jack: JackServer, require_host: Require, tmp_path: Path
+):
     sound = tone(9_600, 88)
 
     async def conversation() -> Samples:
@@ -104,7 +108,7 @@ async def test_a_loop_has_no_gap_and_a_stop_no_click(jack: JackServer, require_h
     assert np.abs(np.diff(captured, axis=0)).max() <= np.abs(np.diff(sound, axis=0)).max() * 1.001
 
 
-async def test_a_new_take_replaces_the_old_one_on_the_bar(jack: JackServer, require_host: Require, tmp_path: Path):
+async def test_player_client_replaces_a_take_on_the_bar(jack: JackServer, require_host: Require, tmp_path: Path):
     async def conversation() -> tuple[Samples, m.Playing]:
         async with player("tempo=480") as (subject, heard):
             await subject.opened()
@@ -124,7 +128,7 @@ async def test_a_new_take_replaces_the_old_one_on_the_bar(jack: JackServer, requ
     assert np.abs(np.diff(captured, axis=0)).max() <= 1.5 * np.abs(np.diff(tone(9_600, 88), axis=0)).max()
 
 
-async def test_set_changes_a_voice_and_stop_ends_it(jack: JackServer):
+async def test_player_client_set_changes_a_voice_and_stop_ends_it(jack: JackServer):
     async with player() as (subject, heard):
         await subject.opened()
         play(subject, tone(9_600, 88), loop=True)
@@ -141,7 +145,7 @@ async def test_set_changes_a_voice_and_stop_ends_it(jack: JackServer):
         assert await heard.next() == m.Acknowledged(id="stop")
 
 
-async def test_bad_input_is_answered_and_the_other_voice_goes_on(
+async def test_player_client_answers_bad_input_and_continues_the_other_voice(
     jack: JackServer, require_host: Require, tmp_path: Path
 ):
     sound = noise(2 * RATE)
@@ -177,7 +181,7 @@ async def test_bad_input_is_answered_and_the_other_voice_goes_on(
     assert where(sound, await conversation()) >= 0
 
 
-async def test_a_device_that_goes_away_is_opened_again_and_the_voice_goes_on(jack: JackServer):
+async def test_player_client_reopens_a_lost_device_and_continues_the_voice(jack: JackServer):
     sound = tone(100 * RATE, 44_000)
 
     async def conversation() -> None:
@@ -205,7 +209,7 @@ async def test_a_device_that_goes_away_is_opened_again_and_the_voice_goes_on(jac
     await asyncio.wait_for(conversation(), 100)
 
 
-async def test_a_killed_player_is_started_again_and_the_voice_goes_on(jack: JackServer):
+async def test_player_client_restarts_a_killed_player_and_continues_the_voice(jack: JackServer):
     async def conversation() -> None:
         async with player() as (subject, heard):
             await subject.opened()
@@ -227,7 +231,7 @@ async def test_a_killed_player_is_started_again_and_the_voice_goes_on(jack: Jack
     await asyncio.wait_for(conversation(), 100)
 
 
-async def test_a_spare_player_takes_over_and_the_voice_continues(jack: JackServer):
+async def test_player_client_continues_the_voice_on_a_spare_player(jack: JackServer):
     async def conversation() -> None:
         async with player(spare=SparePolicy(lambda: True, 0, 0.0)) as (subject, heard):
             await subject.opened()
@@ -251,7 +255,7 @@ async def test_a_spare_player_takes_over_and_the_voice_continues(jack: JackServe
     await asyncio.wait_for(conversation(), 200)
 
 
-async def test_rate_follows_the_device(require_host: Require):
+async def test_player_client_rate_follows_the_device(require_host: Require):
     async def conversation() -> None:
         async with player() as (subject, _):
             assert (await subject.opened()).rate == 44_100

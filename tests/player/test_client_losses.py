@@ -32,7 +32,7 @@ def told(heard: Heard) -> list[m.Event]:
     return [heard.events.get_nowait()[1] for _ in range(heard.events.qsize())]
 
 
-async def test_a_sound_broken_off_as_the_player_is_lost_ends():
+async def test_player_client_ends_a_broken_sound_when_the_player_is_lost():
     subject, heard = open_player()
     kept, broken = play(subject, np.zeros((RATE, 2)), 1), play(subject, np.zeros((RATE, 2)), 2)
     for number in (kept, broken):
@@ -44,7 +44,7 @@ async def test_a_sound_broken_off_as_the_player_is_lost_ends():
     assert subject.has(1) and not subject.has(2)
 
 
-async def test_a_stop_lost_with_the_player_ends_its_voice():
+async def test_player_client_ends_the_voice_of_a_stop_lost_with_the_player():
     subject, heard = open_player()
     began(subject, play(subject, np.zeros((RATE, 2)), 1))
     subject.stop_voice("other", m.Stop(voice=1))  # pyright: ignore[reportArgumentType]
@@ -55,7 +55,7 @@ async def test_a_stop_lost_with_the_player_ends_its_voice():
     assert not subject.has(1)
 
 
-async def test_a_change_that_finds_no_player_holds_in_the_next_one():
+async def test_player_client_applies_a_change_without_a_player_to_the_next_one():
     subject, _ = open_player()
     number = play(subject, np.zeros((RATE, 2)), 1)
     began(subject, number)
@@ -66,7 +66,7 @@ async def test_a_change_that_finds_no_player_holds_in_the_next_one():
 
 
 @pytest.mark.parametrize(("loop", "place", "expected"), [(False, 10_000.0, 14_800.0), (True, 47_000.0, 3_800.0)])
-async def test_a_voice_continues_where_it_was_heard_last(
+async def test_player_client_continues_a_voice_where_it_was_heard_last(
     monkeypatch: pytest.MonkeyPatch, loop: bool, place: float, expected: float
 ):
     """0.12 s after the last beat, and 0.02 s of it were mixed ahead and never heard."""

@@ -81,7 +81,7 @@ def ask(process: psutil.Popen) -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="processes can't be stopped on Windows")
-def test_a_pause_of_the_daemon_and_its_player_ends_neither() -> None:
+def test_client_pauses_of_daemon_and_player_together_end_neither() -> None:
     with daemon() as process:
         player = said_by(process)
         os.killpg(process.pid, signal.SIGSTOP)
@@ -92,7 +92,7 @@ def test_a_pause_of_the_daemon_and_its_player_ends_neither() -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="processes can't be stopped on Windows")
-def test_a_player_that_is_silent_alone_is_started_again() -> None:
+def test_client_pauses_of_the_player_alone_restart_it() -> None:
     with daemon() as process:
         player = said_by(process)
         psutil.Process(int(player)).send_signal(signal.SIGSTOP)

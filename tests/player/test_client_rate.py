@@ -14,7 +14,7 @@ __all__ = ["audioldm", "importable"]
 
 
 @pytest.mark.parametrize(("said", "rate"), [((), 44_100), (("audio.rate=32000",), 32_000)])
-async def test_the_sessions_rate_follows_the_device_until_it_is_set(
+async def test_client_rate_of_the_session_follows_the_device_until_it_is_set(
     require_host: Require, tmp_path: Path, audioldm: Path, said: tuple[str, ...], rate: int
 ):
     async def conversation() -> None:

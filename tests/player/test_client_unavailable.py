@@ -27,7 +27,7 @@ WITHOUT_NUMPY = (
 )
 
 
-async def test_without_portaudio_play_says_what_to_install():
+async def test_client_unavailable_without_portaudio_says_what_to_install():
     async with player(program=WITHOUT_PORTAUDIO) as (subject, _):
         with pytest.raises(errors.NoAudioDevice, match=r"install PortAudio.*libportaudio2"):
             await subject.opened()
@@ -36,7 +36,7 @@ async def test_without_portaudio_play_says_what_to_install():
 
 
 @pytest.mark.parametrize("package", ["rtmixer", "sounddevice"])
-async def test_without_a_python_package_play_says_what_to_install(package: str):
+async def test_client_unavailable_without_a_python_package_says_what_to_install(package: str):
     if package == "rtmixer":
         require_portaudio()
 
@@ -45,7 +45,7 @@ async def test_without_a_python_package_play_says_what_to_install(package: str):
             await subject.opened()
 
 
-async def test_a_device_that_isnt_there_is_named(monkeypatch: pytest.MonkeyPatch):
+async def test_client_unavailable_names_a_missing_device(monkeypatch: pytest.MonkeyPatch):
     require_portaudio()
     monkeypatch.setenv("JACK_DEFAULT_SERVER", "timbred-nowhere")
     monkeypatch.setenv("JACK_NO_START_SERVER", "1")
@@ -57,7 +57,7 @@ async def test_a_device_that_isnt_there_is_named(monkeypatch: pytest.MonkeyPatch
         assert await heard.next() == m.Acknowledged(id="stop")
 
 
-async def test_a_player_that_cannot_start_answers_plays_with_the_reason():
+async def test_client_unavailable_gives_the_reason_when_the_player_cannot_start():
     async with player(program=CANNOT_START) as (subject, _):
         with pytest.raises(errors.NoAudioDevice, match="the player can't be started: exit status 3"):
             await subject.opened()
@@ -66,13 +66,13 @@ async def test_a_player_that_cannot_start_answers_plays_with_the_reason():
             play(subject, np.zeros((10, 2)))
 
 
-async def test_a_player_without_numpy_says_what_is_missing():
+async def test_client_unavailable_without_numpy_says_what_is_missing():
     async with player(program=WITHOUT_NUMPY) as (subject, _):
         with pytest.raises(errors.NoAudioDevice, match=r"can't be started: .*numpy.*install timbred anew"):
             await subject.opened()
 
 
-async def test_a_play_that_waits_is_refused_when_the_player_cannot_be_started_again():
+async def test_client_unavailable_refuses_a_waiting_play_when_the_player_cannot_restart():
     async with player(program=CANNOT_START) as (subject, heard):
         opened = player_messages.DeviceOpened(
             device="card", rate=48_000, channels=2, block=64, latency=0.01, lead=0.01, raised=True
@@ -84,7 +84,7 @@ async def test_a_play_that_waits_is_refused_when_the_player_cannot_be_started_ag
         assert "exit status 3" in failure.message
 
 
-def test_a_player_ends_with_a_daemon_that_was_killed():
+def test_client_unavailable_ends_the_player_of_a_killed_daemon():
     program = (
         "import anyio, asyncio\n"
         "from tests.player.player_stage import player\n"

@@ -33,7 +33,7 @@ def chosen(events: list[m.Event]) -> list[int]:
     return choices
 
 
-async def test_steps_are_chosen_so_that_it_is_ready_in_time(tmp_path: Path, audioldm: Path):
+async def test_deadline_play_chooses_steps_that_finish_in_time(tmp_path: Path, audioldm: Path):
     async with running(tmp_path, audioldm, "player.device=no such card") as daemon:
         client = daemon.transports.client()
         # nothing was timed yet: it is, first, and that makes no take
@@ -65,7 +65,7 @@ async def test_steps_are_chosen_so_that_it_is_ready_in_time(tmp_path: Path, audi
         assert failed.code == "no-audio-device", "without a device nothing counts bars"
 
 
-async def test_a_sound_by_a_bar_is_played_on_it_and_one_that_cannot_be_is_told_at_once(
+async def test_deadline_play_starts_on_its_bar_and_refuses_an_impossible_one_at_once(
     jack: JackServer, tmp_path: Path, audioldm: Path
 ):
     async with running(tmp_path, audioldm, "player.lead=100", "tempo=240") as daemon:
@@ -85,7 +85,7 @@ async def test_a_sound_by_a_bar_is_played_on_it_and_one_that_cannot_be_is_told_a
         assert could > daemon.player.beat_now() / 4
 
 
-async def test_one_that_goes_slower_than_was_measured_begins_anew_with_fewer_steps(tmp_path: Path, audioldm: Path):
+async def test_deadline_play_restarts_a_slow_job_with_fewer_steps(tmp_path: Path, audioldm: Path):
     slow = tmp_path / "slow"
 
     async with running(tmp_path, audioldm, "player.device=no such card") as daemon:
@@ -107,7 +107,7 @@ async def test_one_that_goes_slower_than_was_measured_begins_anew_with_fewer_ste
         assert stored.recipe["parameters"]["steps"] == chosen[-1], "as it was made, and can be made again"
 
 
-async def test_a_bar_that_comes_sooner_is_met_with_fewer_steps(jack: JackServer, tmp_path: Path, audioldm: Path):
+async def test_deadline_play_meets_an_earlier_bar_with_fewer_steps(jack: JackServer, tmp_path: Path, audioldm: Path):
     async with running(tmp_path, audioldm, "player.lead=100", "tempo=60") as daemon:
         client = daemon.transports.client()
         await daemon.player.opened()
@@ -124,7 +124,7 @@ async def test_a_bar_that_comes_sooner_is_met_with_fewer_steps(jack: JackServer,
         assert event.beat % 4 == 0
 
 
-async def test_an_engine_that_dies_while_it_is_timed_is_told(tmp_path: Path, audioldm: Path):
+async def test_deadline_play_reports_an_engine_that_dies_while_it_is_timed(tmp_path: Path, audioldm: Path):
     async with running(tmp_path, audioldm) as daemon:
         client = daemon.transports.client()
         failed = await asyncio.wait_for(client.request(**request("a", 60, prompt="die")), PATIENCE)
@@ -141,7 +141,7 @@ async def test_an_engine_that_dies_while_it_is_timed_is_told(tmp_path: Path, aud
     ]
 
 
-async def test_a_request_is_cancelled_while_its_model_is_timed(tmp_path: Path, audioldm: Path):
+async def test_deadline_play_is_cancelled_while_its_model_is_timed(tmp_path: Path, audioldm: Path):
     go_on = tmp_path / "go"
     async with running(tmp_path / "takes", audioldm, "player.device=no such card") as daemon:
         client = daemon.transports.client()
@@ -162,7 +162,7 @@ async def test_a_request_is_cancelled_while_its_model_is_timed(tmp_path: Path, a
         assert told == [("cancelled", "a"), ("fail", "cancel"), ("done", "b")]
 
 
-async def test_an_engine_that_is_lost_while_a_model_is_timed_fails_the_request(tmp_path: Path, audioldm: Path):
+async def test_deadline_play_fails_when_the_engine_is_lost_while_a_model_is_timed(tmp_path: Path, audioldm: Path):
     async with running(tmp_path, audioldm, "player.device=no such card") as daemon:
         client = daemon.transports.client()
         events = await asyncio.wait_for(client.request(**request("a", 60, prompt="die")), PATIENCE)

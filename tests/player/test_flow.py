@@ -52,7 +52,7 @@ def quietest(captured: Samples) -> float:
     return float(np.sqrt(np.mean(blocks**2, axis=1)).min())
 
 
-async def test_a_flow_goes_on_piece_after_piece_until_it_is_stopped(
+async def test_flow_continues_segment_after_segment_until_it_is_stopped(
     jack: JackServer, require_host: Require, tmp_path: Path, audioldm: Path
 ):
     async def conversation() -> Samples:
@@ -83,7 +83,7 @@ async def test_a_flow_goes_on_piece_after_piece_until_it_is_stopped(
     assert [path.name for path in tmp_path.glob("*.wav") if path.name != "captured.wav"] == ["a-tone-0001.wav"]
 
 
-async def test_when_the_engine_is_late_the_last_piece_goes_on_and_is_flagged(
+async def test_flow_repeats_and_marks_the_last_segment_when_the_engine_is_late(
     jack: JackServer, require_host: Require, tmp_path: Path, audioldm: Path
 ):
     gate = tmp_path / "gate"
@@ -109,7 +109,7 @@ async def test_when_the_engine_is_late_the_last_piece_goes_on_and_is_flagged(
     assert quietest(await conversation()) > 0.1
 
 
-async def test_an_engine_that_dies_is_not_heard(jack: JackServer, tmp_path: Path, audioldm: Path):
+async def test_flow_continues_inaudibly_when_the_engine_dies(jack: JackServer, tmp_path: Path, audioldm: Path):
     others = set(psutil.Process().children(recursive=True))
 
     async with running(tmp_path, audioldm, *SETTINGS) as daemon:
@@ -127,7 +127,7 @@ async def test_an_engine_that_dies_is_not_heard(jack: JackServer, tmp_path: Path
         assert (await until(client, m.Ended)).reason == "stopped"
 
 
-async def test_a_failing_engine_keeps_what_sounds_and_a_course_that_fails_is_told(
+async def test_flow_keeps_sounding_with_a_failing_engine_and_reports_a_failed_plan(
     jack: JackServer, tmp_path: Path, audioldm: Path
 ):
     async with running(tmp_path, audioldm, *SETTINGS) as daemon:
@@ -152,7 +152,7 @@ async def test_a_failing_engine_keeps_what_sounds_and_a_course_that_fails_is_tol
         await no_more(client)
 
 
-async def test_a_new_prompt_is_heard_within_one_piece(jack: JackServer, tmp_path: Path, audioldm: Path):
+async def test_flow_applies_a_new_prompt_within_one_segment(jack: JackServer, tmp_path: Path, audioldm: Path):
     async with running(tmp_path, audioldm, *SETTINGS) as daemon:
         client = daemon.transports.client()
         client.send(**flow(seconds=20.0))
@@ -169,7 +169,7 @@ async def test_a_new_prompt_is_heard_within_one_piece(jack: JackServer, tmp_path
         await no_more(client)
 
 
-async def test_a_change_drops_what_was_made_ahead_and_a_late_one_enters_as_soon_as_it_is_there(
+async def test_flow_change_drops_prepared_segments_and_a_late_one_starts_once_ready(
     jack: JackServer, tmp_path: Path, audioldm: Path
 ):
     gate = tmp_path / "gate"
@@ -199,7 +199,7 @@ async def test_a_change_drops_what_was_made_ahead_and_a_late_one_enters_as_soon_
         await no_more(client)
 
 
-async def test_another_prompt_before_the_first_moment_begins_in_its_place(
+async def test_flow_with_another_prompt_before_its_first_beat_starts_in_its_place(
     jack: JackServer, tmp_path: Path, audioldm: Path
 ):
     async with running(tmp_path, audioldm, "player.lead=100", "tempo=20") as daemon:
@@ -227,7 +227,7 @@ async def test_another_prompt_before_the_first_moment_begins_in_its_place(
         await no_more(client)
 
 
-async def test_bars_keep_a_flow_on_the_grid(jack: JackServer, tmp_path: Path, audioldm: Path):
+async def test_flow_of_bars_stays_on_the_grid(jack: JackServer, tmp_path: Path, audioldm: Path):
     async with running(tmp_path, audioldm, *SETTINGS) as daemon:
         client = daemon.transports.client()
         client.send(**flow(seconds=None, bars=2, at="bar"))
@@ -250,7 +250,7 @@ async def test_bars_keep_a_flow_on_the_grid(jack: JackServer, tmp_path: Path, au
         assert (ended.frame - 480) % 24_000 == 0, "the usual fade out is 10 ms long"
 
 
-async def test_mix_morphs_within_the_seconds_given(jack: JackServer, tmp_path: Path, audioldm: Path):
+async def test_flow_moves_mix_within_the_given_seconds(jack: JackServer, tmp_path: Path, audioldm: Path):
     async with running(tmp_path, audioldm, *SETTINGS) as daemon:
         client = daemon.transports.client()
         client.send(**flow(fade=None))
@@ -267,7 +267,7 @@ async def test_mix_morphs_within_the_seconds_given(jack: JackServer, tmp_path: P
         await until(client, m.Ended)
 
 
-async def test_several_flows_and_a_play_on_one_of_their_voices(jack: JackServer, tmp_path: Path, audioldm: Path):
+async def test_flow_shares_voices_with_other_flows_and_a_play(jack: JackServer, tmp_path: Path, audioldm: Path):
     soundfile.write(tmp_path / "a.wav", np.full((RATE, 1), 0.1), RATE)
 
     async with running(tmp_path, audioldm, *SETTINGS) as daemon:
@@ -289,7 +289,9 @@ async def test_several_flows_and_a_play_on_one_of_their_voices(jack: JackServer,
         await no_more(client)
 
 
-async def test_a_stop_before_the_first_piece_and_one_by_somebody_else(jack: JackServer, tmp_path: Path, audioldm: Path):
+async def test_flow_is_stopped_before_its_first_segment_and_by_another_client(
+    jack: JackServer, tmp_path: Path, audioldm: Path
+):
     async with running(tmp_path, audioldm, *SETTINGS) as daemon:
         client, other = daemon.transports.client(), daemon.transports.client()
         client.send(**flow(prompt="slow pad"))
@@ -308,7 +310,7 @@ async def test_a_stop_before_the_first_piece_and_one_by_somebody_else(jack: Jack
         assert (await until(client, m.Fail)).code == "bad-request"
 
 
-async def test_what_a_flow_cannot_be_is_refused_and_another_goes_on(jack: JackServer, tmp_path: Path, audioldm: Path):
+async def test_flow_refusal_leaves_another_flow(jack: JackServer, tmp_path: Path, audioldm: Path):
     async with running(tmp_path, audioldm, *SETTINGS) as daemon:
         client = daemon.transports.client()
         client.send(**flow(voice=9))
@@ -339,7 +341,7 @@ async def test_what_a_flow_cannot_be_is_refused_and_another_goes_on(jack: JackSe
         assert (await until(client, m.Ended)).voice == 9
 
 
-async def test_when_the_daemon_stops_each_flow_is_told_once(jack: JackServer, tmp_path: Path, audioldm: Path):
+async def test_flow_is_reported_once_when_the_daemon_stops(jack: JackServer, tmp_path: Path, audioldm: Path):
     async with running(tmp_path, audioldm, *SETTINGS) as daemon:
         client = daemon.transports.client()
         client.send(**flow(voice=1))
@@ -355,7 +357,7 @@ async def test_when_the_daemon_stops_each_flow_is_told_once(jack: JackServer, tm
     ]
 
 
-async def test_a_flow_goes_on_when_the_device_returns(jack: JackServer, tmp_path: Path, audioldm: Path):
+async def test_flow_continues_when_the_device_returns(jack: JackServer, tmp_path: Path, audioldm: Path):
     async def conversation() -> None:
         async with running(tmp_path, audioldm, *SETTINGS) as daemon:
             client = daemon.transports.client()

@@ -55,7 +55,7 @@ def in_blocks(subject: Mixer, frames: int, sizes: list[int]) -> Samples:
 
 @given(st.lists(st.integers(8, 700), min_size=1, max_size=5), st.booleans())
 @settings(deadline=None, max_examples=15)
-def test_a_sound_goes_out_as_it_is_whatever_the_blocks(sizes: list[int], limit: bool):
+def test_mixer_plays_a_sound_unchanged_in_any_blocks(sizes: list[int], limit: bool):
     subject, sound = mixer(limit=limit), noise(3000)
     subject.play(start(sound), NOW)
     out = in_blocks(subject, 4000, sizes)
@@ -70,7 +70,7 @@ def test_a_sound_goes_out_as_it_is_whatever_the_blocks(sizes: list[int], limit: 
 
 @given(st.integers(1, 3000), st.lists(st.integers(8, 700), min_size=1, max_size=5))
 @settings(deadline=None, max_examples=15)
-def test_a_loop_has_no_gap(length: int, sizes: list[int]):
+def test_mixer_loops_without_a_gap(length: int, sizes: list[int]):
     subject, sound = mixer(), noise(length)
     subject.play(start(sound, loop=True), NOW)
     out = in_blocks(subject, 7000, sizes)
@@ -79,7 +79,7 @@ def test_a_loop_has_no_gap(length: int, sizes: list[int]):
 
 @given(st.lists(st.integers(0, 8_000), min_size=1, max_size=20, unique=True), st.integers(16, 600))
 @settings(deadline=None, max_examples=20)
-def test_starts_are_on_their_frame(frames: list[int], size: int):
+def test_mixer_starts_on_the_exact_frame(frames: list[int], size: int):
     subject = mixer()
     for number, frame in enumerate(frames):
         impulse = np.ones((1, 2), np.float32) * 0.01
@@ -90,7 +90,7 @@ def test_starts_are_on_their_frame(frames: list[int], size: int):
     assert told == dict(enumerate(frames))
 
 
-def test_a_tempo_change_moves_what_is_still_to_come():
+def test_mixer_moves_waiting_starts_with_the_tempo():
     subject = mixer(bpm=120)
     subject.play(start(np.full((1, 2), 0.1, np.float32)), beat(2))
     subject.render(24_000)  # one beat is gone, one is to come
@@ -103,7 +103,7 @@ def test_a_tempo_change_moves_what_is_still_to_come():
 
 @pytest.mark.parametrize("fade", [None, 0.0, 0.005, 0.05])
 @pytest.mark.parametrize("moment", [7000, 7013, 7100])
-def test_stopping_makes_no_step_larger_than_the_sounds_own(fade: float | None, moment: int):
+def test_mixer_stop_makes_no_step_larger_than_the_sounds_own(fade: float | None, moment: int):
     subject, sound = mixer(), sine(48_000, hertz=880)
     subject.play(start(sound, loop=True), NOW)
     before = subject.render(moment)
@@ -114,7 +114,7 @@ def test_stopping_makes_no_step_larger_than_the_sounds_own(fade: float | None, m
     assert [type(one) for one in subject.take_events()] == [VoiceBegan, VoiceStopped, VoiceOver]
 
 
-def test_a_replacement_crossfades_with_equal_power():
+def test_mixer_replacement_crossfades_with_equal_power():
     subject = mixer()
     old, new = noise(40_000, seed=1), noise(40_000, seed=2)
     subject.play(start(old, play=1), NOW)
@@ -131,7 +131,7 @@ def test_a_replacement_crossfades_with_equal_power():
 
 
 @pytest.mark.parametrize("body", [0.0, 0.3])
-def test_a_drum_that_replaces_a_sound_keeps_its_attack(body: float):
+def test_mixer_keeps_the_attack_of_a_drum_that_replaces_a_sound(body: float):
     """A click of a millisecond, alone or over a louder swell: it comes in at once, while the old sound is faded out."""
     moments = np.arange(24_000) / RATE
     click = 0.25 * np.sin(2 * np.pi * 3_000 * moments) * np.exp(-2_000 * moments)
@@ -147,7 +147,7 @@ def test_a_drum_that_replaces_a_sound_keeps_its_attack(body: float):
     assert not np.abs(faded[length:]).max() > 1e-6
 
 
-def test_inverted_channels_are_heard_on_one_output():
+def test_mixer_plays_inverted_channels_audibly_on_one_output():
     """Their mean would be silence; other stereo is heard as its mean."""
     wave = sine(4_800, channels=1)[:, 0]
     for right, expected in ((-wave, wave), (wave, wave), (0 * wave, wave / 2)):
@@ -156,7 +156,7 @@ def test_inverted_channels_are_heard_on_one_output():
         assert np.allclose(subject.render(4_800)[:, 0], expected, atol=1e-7)
 
 
-def test_a_loop_that_replaces_another_makes_no_step():
+def test_mixer_replaces_a_loop_by_a_loop_without_a_step():
     subject = mixer()
     subject.play(start(sine(24_000, hertz=330), play=1, loop=True), NOW)
     subject.play(start(sine(24_000, hertz=440), play=2, loop=True), beat(0.37))
@@ -165,7 +165,7 @@ def test_a_loop_that_replaces_another_makes_no_step():
 
 
 @pytest.mark.parametrize("change", [{"gain": -40.0}, {"pan": 1.0}, {"pan": -0.3, "gain": 3.0}])
-def test_changes_glide(change: dict[str, float]):
+def test_mixer_changes_are_gradual(change: dict[str, float]):
     subject, sound = mixer(), sine(48_000)
     subject.play(start(sound, loop=True), NOW)
     before = subject.render(3333)
@@ -175,7 +175,7 @@ def test_changes_glide(change: dict[str, float]):
     assert not subject.change(2, -3.0, None, None, None), "voice 2 is silent"
 
 
-def test_pan_and_gain_end_where_they_should():
+def test_mixer_pan_and_gain_reach_their_targets():
     subject, sound = mixer(), sine(48_000)
     subject.play(start(sound, pan=1.0, gain=-20.0), NOW)
     out = subject.render(1000)
@@ -185,7 +185,7 @@ def test_pan_and_gain_end_where_they_should():
 
 @given(st.floats(0.25, 4.0))
 @settings(deadline=None, max_examples=20)
-def test_speed_changes_the_pitch(speed: float):
+def test_mixer_speed_changes_the_pitch(speed: float):
     subject = mixer()
     subject.play(start(sine(48_000, hertz=200), speed=speed, loop=True), NOW)
     out = subject.render(24_000)
@@ -193,7 +193,7 @@ def test_speed_changes_the_pitch(speed: float):
     np.testing.assert_allclose(out[:, 0], expected, atol=2e-3)
 
 
-def test_a_change_of_speed_makes_no_step():
+def test_mixer_speed_changes_without_a_step():
     subject, sound = mixer(), sine(48_000, hertz=200)
     subject.play(start(sound, loop=True), NOW)
     before = subject.render(5000)
@@ -207,7 +207,7 @@ def test_a_change_of_speed_makes_no_step():
     st.integers(1, 800),
 )  # fmt: skip
 @settings(deadline=None, max_examples=40)
-def test_what_is_read_ahead_is_what_is_read_frame_by_frame(
+def test_read_head_reads_ahead_what_it_reads_frame_by_frame(
     sizes: list[int], step: float, position: float, loop: bool, ahead: int
 ):
     sound = VoiceSource(noise(3_000), RATE, loop)
@@ -224,7 +224,7 @@ def test_what_is_read_ahead_is_what_is_read_frame_by_frame(
 
 @given(st.lists(st.tuples(st.floats(0.25, 4.0), st.integers(1, 400), st.booleans()), min_size=1, max_size=12))
 @settings(deadline=None, max_examples=40)
-def test_what_was_read_ahead_is_dropped_when_the_step_changes_or_the_head_moves(moves: list[tuple[float, int, bool]]):
+def test_read_head_drops_what_was_read_ahead_when_step_or_position_changes(moves: list[tuple[float, int, bool]]):
     ramp = np.arange(40_000, dtype=np.float32)[:, None]
     head, place = ReadHead(VoiceSource(ramp, RATE), 1.0), 1.0
     for step, frames, gliding in moves:
@@ -234,7 +234,7 @@ def test_what_was_read_ahead_is_dropped_when_the_step_changes_or_the_head_moves(
         assert head.position == pytest.approx(place)
 
 
-def test_of_a_sound_that_is_being_made_nothing_is_read_before_it_is_there():
+def test_read_head_reads_nothing_of_a_growing_sound_before_it_exists():
     whole = noise(4_000)
     growing = VoiceSource(np.zeros_like(whole), RATE, ready=0)
     growing.add(whole[:1_000])
@@ -247,7 +247,7 @@ def test_of_a_sound_that_is_being_made_nothing_is_read_before_it_is_there():
         np.testing.assert_allclose(got, expected.read_steadily(64, 1.5, 512), atol=1e-6)
 
 
-def test_a_sound_of_another_rate_keeps_its_pitch():
+def test_mixer_keeps_the_pitch_of_a_sound_of_another_rate():
     subject = mixer()
     half = sine(48_000, hertz=400)  # at 24 kHz these are 200 Hz
     subject.play(start(half, rate=24_000.0), NOW)
@@ -256,7 +256,7 @@ def test_a_sound_of_another_rate_keeps_its_pitch():
     np.testing.assert_allclose(out[2:, 0], expected[2:], atol=1e-3)  # before its beginning there is silence
 
 
-def test_mono_goes_to_two_channels_and_stereo_to_one():
+def test_mixer_copies_mono_to_two_channels_and_mixes_stereo_to_one():
     subject, sound = mixer(channels=4), noise(100, channels=1)
     subject.play(start(sound, out=3), NOW)
     out = subject.render(100)
@@ -268,12 +268,12 @@ def test_mono_goes_to_two_channels_and_stereo_to_one():
 
 
 @pytest.mark.parametrize(("channels", "out"), [(8, 1), (2, 2), (1, 3)])
-def test_channels_that_the_device_lacks_are_refused(channels: int, out: int):
+def test_mixer_refuses_channels_that_the_device_lacks(channels: int, out: int):
     with pytest.raises(BadRequest, match="channel"):
         mixer().play(start(noise(10, channels), out=out), NOW)
 
 
-def test_a_beat_in_the_past_is_refused_and_the_others_go_on():
+def test_mixer_refuses_a_past_beat_and_continues_the_others():
     subject, sound = mixer(), noise(48_000)
     subject.play(start(sound), NOW)
     subject.render(30_000)
@@ -282,7 +282,7 @@ def test_a_beat_in_the_past_is_refused_and_the_others_go_on():
     assert np.array_equal(subject.render(1000), sound[30_000:31_000])
 
 
-def test_stop_all_takes_back_what_waits():
+def test_mixer_stop_of_all_removes_waiting_starts():
     subject = mixer()
     subject.play(start(noise(48_000), play=1), NOW)
     subject.play(start(noise(48_000), play=2, voice=2), beat(1))
@@ -296,7 +296,7 @@ def test_stop_all_takes_back_what_waits():
     assert not subject.waiting
 
 
-def test_too_much_waiting_is_busy():
+def test_mixer_refuses_too_many_waiting_starts_as_busy():
     subject = mixer()
     for number in range(MAX_WAITING):
         subject.play(start(noise(1), play=number), beat(100))
@@ -304,7 +304,7 @@ def test_too_much_waiting_is_busy():
         subject.play(start(noise(1)), beat(100))
 
 
-def test_a_flood_of_replacements_is_bounded_and_makes_no_step():
+def test_mixer_bounds_a_flood_of_replacements_without_a_step():
     subject, sound = mixer(), sine(48_000, level=0.05)
     for number in range(200):
         subject.play(start(sound, play=number, loop=True, fade=60.0), NOW)
@@ -313,14 +313,14 @@ def test_a_flood_of_replacements_is_bounded_and_makes_no_step():
     assert len(subject.layers) <= MAX_LAYERS
 
 
-def test_64_voices_at_once():
+def test_mixer_plays_64_voices():
     subject, sounds = mixer(), [noise(500, seed=voice) for voice in range(64)]
     for voice, sound in enumerate(sounds):
         subject.play(start(sound, play=voice, voice=voice + 1), beat(0))
     np.testing.assert_allclose(subject.render(500), np.sum(sounds, axis=0), atol=1e-4)
 
 
-def test_when_the_count_of_beats_jumps_a_start_stays_on_the_bar():
+def test_mixer_start_stays_on_the_bar_when_the_beat_count_jumps():
     subject = mixer()
     subject.render(1000)
     subject.play(start(noise(1)), Moment(kind="bar"))
@@ -331,7 +331,7 @@ def test_when_the_count_of_beats_jumps_a_start_stays_on_the_bar():
     assert began.beat == pytest.approx(1004.0, abs=1e-3)
 
 
-def test_the_level_of_everything_glides_and_a_new_device_begins_with_it():
+def test_mixer_gain_is_gradual_and_kept_on_a_new_device():
     subject = mixer()
     subject.play(start(np.full((4000, 2), 0.5, np.float32)), NOW)
     assert subject.render(1000)[-1] == pytest.approx([0.5, 0.5], abs=0.01)
@@ -346,7 +346,7 @@ def test_the_level_of_everything_glides_and_a_new_device_begins_with_it():
 
 @pytest.mark.parametrize("at", [5_000, 47_990])
 @pytest.mark.parametrize("moving", [False, True])
-def test_a_sound_that_is_exchanged_goes_on_without_a_step(at: int, moving: bool):
+def test_mixer_exchanges_a_sound_without_a_step(at: int, moving: bool):
     subject, sound = mixer(), sine(48_000, hertz=200)
     subject.play(start(sound, loop=True), NOW)
     before = subject.render(at)
@@ -362,7 +362,7 @@ def test_a_sound_that_is_exchanged_goes_on_without_a_step(at: int, moving: bool)
         assert np.array_equal(out[-8_000:], layer.head.sound.samples[places % 24_000]), "each frame as it is"
 
 
-def test_a_stop_takes_back_what_waits_and_not_what_comes_after_it():
+def test_mixer_stop_removes_waiting_starts_and_not_later_ones():
     subject, bar = mixer(), Moment(kind="bar")
     subject.render(100)
     subject.play(StartVoice(1, 1, VoiceSource(sine(100), RATE)), bar)

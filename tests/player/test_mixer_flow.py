@@ -29,7 +29,7 @@ def began(subject: Mixer) -> list[tuple[int, int, bool]]:
 
 @given(st.lists(st.integers(8, 700), min_size=1, max_size=5))
 @settings(deadline=None, max_examples=15)
-def test_pieces_follow_each_other_with_a_crossfade_on_their_frame(sizes: list[int]):
+def test_mixer_crossfades_segments_on_their_frame(sizes: list[int]):
     subject = mixer()
     sounds = [noise(FRAMES, seed=seed) for seed in range(3)]
     subject.play(piece(sounds[0]), NOW)
@@ -51,7 +51,7 @@ def test_pieces_follow_each_other_with_a_crossfade_on_their_frame(sizes: list[in
     assert overs == [VoiceOver(1, FRAMES, "replaced"), VoiceOver(2, FRAMES + step, "replaced")]
 
 
-def test_a_piece_that_nothing_follows_sounds_again_and_is_never_silent():
+def test_mixer_repeats_a_segment_without_a_successor_and_is_never_silent():
     subject, sound = mixer(), sine(FRAMES, hertz=440)
     subject.play(piece(sound), NOW)
     out = subject.render(100_000)
@@ -62,7 +62,7 @@ def test_a_piece_that_nothing_follows_sounds_again_and_is_never_silent():
     assert loudness.min() > 0.05
 
 
-def test_what_follows_after_a_repeat_begins_when_that_gives_way():
+def test_mixer_starts_the_successor_of_a_repeat_at_its_end():
     subject = mixer()
     subject.play(piece(noise(FRAMES)), NOW)
     subject.render(15_000)
@@ -74,7 +74,7 @@ def test_what_follows_after_a_repeat_begins_when_that_gives_way():
     assert [one.play for one in happened if isinstance(one, VoiceBegan)] == [1, 1, 2, 2]
 
 
-def test_a_new_course_replaces_at_once_and_drops_what_would_have_followed():
+def test_mixer_replaces_a_flow_at_once_and_drops_its_successor():
     subject = mixer()
     subject.play(piece(noise(FRAMES)), NOW)
     subject.follow_up(piece(noise(FRAMES), play=2))
@@ -85,7 +85,7 @@ def test_a_new_course_replaces_at_once_and_drops_what_would_have_followed():
     assert overs == [VoiceOver(2, 1_000, "replaced"), VoiceOver(1, 1_480, "replaced")]
 
 
-def test_a_stop_ends_both_pieces_of_a_crossfade_and_what_follows_without_a_click():
+def test_mixer_stop_ends_both_segments_of_a_crossfade_and_the_successor_without_a_click():
     subject, sound = mixer(), sine(FRAMES, hertz=440)
     subject.play(piece(sound), NOW)
     subject.follow_up(piece(sound, play=2))
@@ -104,7 +104,7 @@ def test_a_stop_ends_both_pieces_of_a_crossfade_and_what_follows_without_a_click
     assert not subject.following
 
 
-def test_a_stop_is_heard_at_once_where_a_long_fade_runs():
+def test_mixer_stop_is_immediate_during_a_long_fade():
     subject = mixer()
     subject.play(start(sine(48_000), loop=True), NOW)
     subject.stop(EndVoice(1, 1, 60.0), NOW)
@@ -114,7 +114,7 @@ def test_a_stop_is_heard_at_once_where_a_long_fade_runs():
     assert not subject.render(100).any()
 
 
-def test_what_follows_a_stopped_flow_never_sounds():
+def test_mixer_never_plays_the_successor_of_a_stopped_flow():
     subject = mixer()
     subject.play(piece(noise(FRAMES)), NOW)
     subject.render(100)
@@ -125,7 +125,7 @@ def test_what_follows_a_stopped_flow_never_sounds():
     assert VoiceOver(2, 200, "stopped") in subject.take_events()
 
 
-def test_what_follows_a_flow_that_something_else_took_the_place_of_is_replaced_too():
+def test_mixer_replaces_the_successor_of_a_replaced_flow():
     subject = mixer()
     subject.play(piece(noise(FRAMES)), NOW)
     subject.render(1000)
@@ -137,7 +137,7 @@ def test_what_follows_a_flow_that_something_else_took_the_place_of_is_replaced_t
     assert overs[:2] == [(3, "replaced"), (1, "replaced")]
 
 
-def test_a_piece_of_bars_gives_way_on_the_grid_and_follows_a_changed_tempo():
+def test_mixer_changes_segments_of_bars_on_the_grid_and_follows_a_changed_tempo():
     subject = mixer(bpm=240)  # 12,000 frames a beat
     bars = Handover(overlap=0.1, beats=4)
     sound = noise(4 * 12_000 + 4_800)
@@ -153,7 +153,7 @@ def test_a_piece_of_bars_gives_way_on_the_grid_and_follows_a_changed_tempo():
     assert np.abs(out.reshape(-1, 1000, 2)).max(axis=(1, 2)).min() > 0.05
 
 
-def test_a_flow_keeps_its_gain_pan_and_speed_from_piece_to_piece():
+def test_mixer_keeps_gain_pan_and_speed_of_a_flow_between_segments():
     subject = mixer()
     subject.play(piece(np.full((FRAMES, 2), 0.1, np.float32), gain=-6.0), NOW)
     subject.change(1, -20.0, 1.0, None, None)
@@ -163,14 +163,14 @@ def test_a_flow_keeps_its_gain_pan_and_speed_from_piece_to_piece():
 
 
 @pytest.mark.parametrize("speed", [0.05, 0.7, 3.0, 20.0])
-def test_a_flow_at_any_speed_is_never_silent(speed: float):
+def test_mixer_flow_at_any_speed_is_never_silent(speed: float):
     subject = mixer()
     subject.play(piece(noise(FRAMES), speed=speed), NOW)
     out = subject.render(60_000)
     assert np.abs(out.reshape(-1, 1000, 2)).max(axis=(1, 2)).min() > 0.01
 
 
-def test_when_the_count_of_beats_jumps_a_flow_goes_on_on_the_new_grid():
+def test_mixer_flow_continues_on_the_new_grid_when_the_beat_jumps():
     subject = mixer(bpm=240)
     subject.play(piece(noise(52_800), handover=Handover(overlap=0.1, beats=4)), Moment(kind="number", number=0))
     subject.render(24_000)

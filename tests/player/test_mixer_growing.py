@@ -33,7 +33,7 @@ def growing(samples: Samples) -> VoiceSource:
     st.lists(st.integers(1_500, 9_000), min_size=1, max_size=8), st.lists(st.integers(8, 700), min_size=1, max_size=5)
 )
 @settings(deadline=None, max_examples=25)
-def test_a_sound_that_grows_fast_enough_goes_out_as_it_is(parts: list[int], sizes: list[int]):
+def test_mixer_plays_a_growing_sound_unchanged(parts: list[int], sizes: list[int]):
     sound, subject = noise(sum(parts) + 3_000), mixer()
     there = growing(sound)
     there.add(sound[: 2_000 + max(sizes)])
@@ -51,7 +51,7 @@ def test_a_sound_that_grows_fast_enough_goes_out_as_it_is(parts: list[int], size
     assert VoiceOver(1, len(sound), "finished") in subject.take_events()
 
 
-def test_one_that_runs_dry_fades_goes_on_where_it_was_and_makes_no_step():
+def test_mixer_fades_a_starved_sound_and_resumes_it_in_place_without_a_step():
     sound, subject = sine(48_000, hertz=440), mixer()
     there = growing(sound)
     there.add(sound[:12_000])
@@ -74,7 +74,7 @@ def test_one_that_runs_dry_fades_goes_on_where_it_was_and_makes_no_step():
     assert np.array_equal(out[resumed : over.frame], sound[resumed - silent :])
 
 
-def test_a_stop_ends_one_that_is_dry():
+def test_mixer_stop_ends_a_starved_sound():
     subject = mixer()
     there = growing(noise(48_000))
     there.add(noise(4_800))
@@ -87,7 +87,7 @@ def test_a_stop_ends_one_that_is_dry():
 
 
 @pytest.mark.parametrize("waits", [False, True])
-def test_one_that_breaks_off_ends_without_a_click(waits: bool):
+def test_mixer_ends_a_broken_sound_without_a_click(waits: bool):
     sound, subject = sine(48_000, hertz=440), mixer()
     there = growing(sound)
     there.add(sound[:24_000])
@@ -102,7 +102,7 @@ def test_one_that_breaks_off_ends_without_a_click(waits: bool):
     assert not subject.layers
 
 
-def test_at_another_speed_it_never_reads_what_is_not_there():
+def test_mixer_at_another_speed_reads_only_existing_samples():
     sound, subject = np.ones((48_000, 2), np.float32) * 0.1, mixer()
     there = growing(sound)
     there.add(sound[:10_000])
@@ -129,7 +129,9 @@ def aligned(captured: Samples, sound: Samples) -> Samples:
     return captured[place : place + len(sound)]
 
 
-async def test_what_was_heard_is_the_file(jack: JackServer, require_host: Require, tmp_path: Path, audioldm: Path):
+async def test_mixer_growing_sound_as_heard_equals_the_file(
+    jack: JackServer, require_host: Require, tmp_path: Path, audioldm: Path
+):
     async def conversation() -> tuple[Samples, Path]:
         async with recorded(require_host, tmp_path, audioldm, *SETTINGS) as (daemon, client, record):
             client.send(**request("a"))
@@ -152,7 +154,7 @@ async def test_what_was_heard_is_the_file(jack: JackServer, require_host: Requir
     assert np.abs(part - level * sound)[480:-480].max() < 1e-3
 
 
-async def test_it_sounds_before_it_is_made_and_waits_without_a_click(
+async def test_mixer_growing_sound_starts_before_it_is_finished_and_waits_without_a_click(
     jack: JackServer, require_host: Require, tmp_path: Path, audioldm: Path
 ):
     """The largest step is the sound's own: as in its file, that of a tone that begins at full level."""
@@ -180,7 +182,9 @@ async def test_it_sounds_before_it_is_made_and_waits_without_a_click(
     assert np.abs(np.diff(captured, axis=0)).max() <= 1.05 * own
 
 
-async def test_at_another_speed_it_is_made_ready_once_it_is_whole(jack: JackServer, tmp_path: Path, audioldm: Path):
+async def test_mixer_growing_sound_at_another_speed_is_prepared_once_it_is_whole(
+    jack: JackServer, tmp_path: Path, audioldm: Path
+):
     async with running(tmp_path, audioldm, *SETTINGS) as daemon:
         client = daemon.transports.client()
         await daemon.player.opened()
@@ -195,7 +199,7 @@ async def test_at_another_speed_it_is_made_ready_once_it_is_whole(jack: JackServ
         assert (await until(client, m.Ended)).frame - playing.frame == pytest.approx(2 * RATE, abs=4)
 
 
-async def test_one_that_is_cancelled_fails_or_loses_its_engine_ends_on_its_voice(
+async def test_mixer_growing_sound_that_is_cancelled_fails_or_loses_its_engine_ends_on_its_voice(
     jack: JackServer, tmp_path: Path, audioldm: Path
 ):
     async with running(tmp_path, audioldm, *SETTINGS) as daemon:
@@ -222,7 +226,9 @@ async def test_one_that_is_cancelled_fails_or_loses_its_engine_ends_on_its_voice
         assert (await until(client, m.StatusReply)).voices_playing == 0, "a stopped sound stays stopped"
 
 
-async def test_free_voices_are_found_and_none_is_told(jack: JackServer, tmp_path: Path, audioldm: Path):
+async def test_mixer_growing_sound_takes_a_free_voice_and_none_is_reported(
+    jack: JackServer, tmp_path: Path, audioldm: Path
+):
     soundfile.write(tmp_path / "a.wav", np.full((100, 1), 0.01), RATE)
 
     async with running(tmp_path, audioldm, *SETTINGS) as daemon:

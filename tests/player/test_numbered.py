@@ -33,7 +33,7 @@ def recorded(damage: str) -> Samples:
         ("twice", 2, 2, 0),
     ],
 )
-def test_what_is_broken_is_counted(damage: str, places: int, tenths: int, foreign: int):
+def test_numbered_recording_counts_each_fault_once(damage: str, places: int, tenths: int, foreign: int):
     sound = recorded(damage)
     waited = np.concatenate((np.zeros(777, np.float32), sound))
     found = breaks(waited)
@@ -43,7 +43,7 @@ def test_what_is_broken_is_counted(damage: str, places: int, tenths: int, foreig
         assert abs(found.places[0] - 777 - 50_000) < 5
 
 
-def test_every_frame_is_another_one_and_none_is_silent():
+def test_numbered_frames_are_unique_and_never_silent():
     loop = numbered_loop()
     assert loop.shape == (FRAMES, 2)
     assert len(np.unique(loop[:, 0])) == FRAMES
@@ -51,5 +51,5 @@ def test_every_frame_is_another_one_and_none_is_silent():
     np.testing.assert_array_equal(loop[:, 0], loop[:, 1])
 
 
-def test_a_recording_of_silence_is_all_foreign():
+def test_numbered_recording_of_silence_is_all_foreign():
     assert breaks(np.zeros(1000, np.float32)).foreign == 1000

@@ -22,7 +22,7 @@ def loop_on(voice: int, identity: str, **keys: Any) -> dict[str, Any]:
     return {**words, "voice": voice, "at": "bar", **keys}
 
 
-async def test_words_become_a_loop_on_the_bar_and_the_next_ones_replace_it(
+async def test_play_of_a_prompt_starts_a_loop_on_the_bar_and_the_next_replaces_it(
     jack: JackServer, tmp_path: Path, audioldm: Path
 ):
     async with running(tmp_path, audioldm, *SETTINGS) as daemon:
@@ -47,7 +47,7 @@ async def test_words_become_a_loop_on_the_bar_and_the_next_ones_replace_it(
         assert not list(tmp_path.glob("*.wav"))
 
 
-async def test_files_and_takes_are_played_stopped_and_refused(jack: JackServer, tmp_path: Path, audioldm: Path):
+async def test_play_of_files_and_takes_starts_stops_and_refuses(jack: JackServer, tmp_path: Path, audioldm: Path):
     soundfile.write(tmp_path / "slow.wav", np.full((22_050, 1), 0.1), 22_050)
     (tmp_path / "broken.wav").write_bytes(b"RIFF this is no sound")
     soundfile.write(tmp_path / "empty.wav", np.zeros((0, 1)), 48_000)
@@ -92,7 +92,7 @@ async def test_files_and_takes_are_played_stopped_and_refused(jack: JackServer, 
         assert daemon.handlers.settings.session.tempo == 90
 
 
-async def test_what_is_set_while_the_device_is_away_counts_when_it_is_back(
+async def test_play_settings_changed_without_a_device_apply_when_it_returns(
     jack: JackServer, tmp_path: Path, audioldm: Path
 ):
     soundfile.write(tmp_path / "a.wav", np.full((RATE, 1), 0.1), RATE)
@@ -115,7 +115,7 @@ async def test_what_is_set_while_the_device_is_away_counts_when_it_is_back(
     jack.start()
 
 
-async def test_without_a_device_the_daemon_runs_and_play_says_so(tmp_path: Path, audioldm: Path):
+async def test_play_without_a_device_is_refused_and_the_daemon_runs(tmp_path: Path, audioldm: Path):
     soundfile.write(tmp_path / "a.wav", np.full((100, 1), 0.1), 48_000)
 
     async with running(tmp_path, audioldm, "player.device=no such card") as daemon:

@@ -67,7 +67,7 @@ def bad_plays(folder: Path) -> list[tuple[dict[str, Any], str, str]]:
     ]
 
 
-async def test_each_is_answered_and_another_voice_is_untouched(
+async def test_play_refusals_are_answered_and_leave_another_voice_untouched(
     jack: JackServer, require_host: Require, tmp_path: Path, audioldm: Path
 ):
     asked = bad_plays(tmp_path)

@@ -183,7 +183,7 @@ def test_play_is_answered_by_playing_and_ended(speaker: Speaker, loop: str) -> N
     assert speaker.settled() == []
 
 
-def test_stop_is_answered_by_ended_or_says_why_not(speaker: Speaker, loop: str) -> None:
+def test_stop_is_answered_by_ended_or_the_reason(speaker: Speaker, loop: str) -> None:
     for voice in (1, 64):
         assert speaker.ask("play", voice=voice, take=loop, loop=1)["type"] == "playing"
     first = speaker.ask("stop", voice=64, fade=0.02)
@@ -222,7 +222,7 @@ GOOD: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.mark.parametrize("key", GOOD)
-def test_each_key_of_play_takes_its_values_in_every_form(speaker: Speaker, loop: str, key: str) -> None:
+def test_play_accepts_each_key_in_every_form(speaker: Speaker, loop: str, key: str) -> None:
     values: list[Any] = list(GOOD[key])
     if speaker.can_say_types:
         values += [Tagged("d", value) for value in values if type(value) in (int, float)]
@@ -251,7 +251,7 @@ BAD: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.mark.parametrize("key", BAD)
-def test_each_key_of_play_refuses_what_it_cannot_use_and_is_named(speaker: Speaker, loop: str, key: str) -> None:
+def test_play_refuses_unusable_values_of_each_key_by_name(speaker: Speaker, loop: str, key: str) -> None:
     assert speaker.ask("play", voice=9, take=loop, loop=1)["type"] == "playing"
     for value in BAD[key]:
         if isinstance(value, float) and not np.isfinite(value) and not speaker.can_say_types:
@@ -263,7 +263,7 @@ def test_each_key_of_play_refuses_what_it_cannot_use_and_is_named(speaker: Speak
     assert speaker.settled() == [], "and voice 9 sounds on"
 
 
-def test_a_voice_is_a_number_in_any_form(speaker: Speaker, loop: str) -> None:
+def test_play_accepts_voice_numbers_in_any_form(speaker: Speaker, loop: str) -> None:
     forms: list[Any] = [7, "7", 7.0]
     if speaker.can_say_types:
         forms += [Tagged("h", 7), Tagged("d", 7.0)]
@@ -273,7 +273,7 @@ def test_a_voice_is_a_number_in_any_form(speaker: Speaker, loop: str) -> None:
         assert speaker.ask("stop", voice=voice)["voice"] == 7, voice
 
 
-def test_at_takes_beats_by_their_number(speaker: Speaker, loop: str) -> None:
+def test_play_accepts_beats_by_number(speaker: Speaker, loop: str) -> None:
     assert speaker.ask("tempo", bpm=60) == {"type": "done", "id": "tempo"}
     now = round(speaker.ask("play", voice=1, take=loop)["beat"])
     beats = (now + 40, str(now + 41), now + 42.5)
@@ -286,7 +286,7 @@ def test_at_takes_beats_by_their_number(speaker: Speaker, loop: str) -> None:
         assert (playing["voice"], playing["beat"]) == (2 + number, pytest.approx(float(beat), abs=0.01))
 
 
-def test_a_flow_is_told_piece_by_piece_changed_and_ended(speaker: Speaker) -> None:
+def test_flow_is_reported_by_segment_change_and_end(speaker: Speaker) -> None:
     keys = {"seconds": 0.5, "steps": 2, "fade": 0.1, "gain": -20, "pan": 0.5, "out": 2}
     first = speaker.ask("flow", voice=4, prompt="a tone", at="bar", **keys)
     assert first == {"type": "flowing", "voice": 4, "take": first.get("take"), "frame": first.get("frame"), "late": 0}
@@ -310,13 +310,13 @@ def test_a_flow_is_told_piece_by_piece_changed_and_ended(speaker: Speaker) -> No
 @pytest.mark.parametrize(
     "keys", [{"takes": 2}, {"loop": 1}, {"to": "file"}, {"by": "bar 3"}, {"voice": 65}, {"seconds": -1}, {"gain": 20}]
 )
-def test_a_flow_refuses_what_says_nothing_of_it(speaker: Speaker, keys: Json) -> None:
+def test_flow_refuses_requests_without_content(speaker: Speaker, keys: Json) -> None:
     refused = speaker.ask("flow", **{"voice": 1, "prompt": "a tone", **keys})
     assert (refused["type"], refused["id"], refused["code"]) == ("fail", "flow", "bad-request")
     assert next(iter(keys)) in refused["message"]
 
 
-def test_words_are_played_with_the_keys_of_play(speaker: Speaker) -> None:
+def test_generate_accepts_the_keys_of_play(speaker: Speaker) -> None:
     identity = f"words-{next(_numbers)}"
     keys = {"voice": 6, "gain": -6, "pan": 0.1, "speed": 1.5, "out": 2, "at": "bar", "fade": 0.01}
     speaker.say("generate", id=identity, prompt="a tone", to="play", seconds=0.3, steps=2, loop=1, **keys)
@@ -333,7 +333,7 @@ def test_words_are_played_with_the_keys_of_play(speaker: Speaker) -> None:
     assert (again["type"], again["code"]) == ("fail", "bad-audio"), "and so it can only be made again"
 
 
-def test_tempo_takes_numbers_in_any_form(speaker: Speaker) -> None:
+def test_tempo_accepts_numbers_in_any_form(speaker: Speaker) -> None:
     forms: list[Any] = [90, 90.5, "91"]
     if speaker.can_say_types:
         forms += [Tagged("h", 92), Tagged("d", 92.5)]
@@ -345,7 +345,7 @@ def test_tempo_takes_numbers_in_any_form(speaker: Speaker) -> None:
         assert "bpm" in refused["message"]
 
 
-def test_the_players_gain_is_a_setting(speaker: Speaker) -> None:
+def test_settings_include_the_players_gain(speaker: Speaker) -> None:
     assert speaker.ask("settings/player.gain", value=-12)["value"] == -12
     assert speaker.ask("settings/player.gain")["value"] == -12
     assert speaker.ask("settings/player.gain", value=0)["value"] == 0
@@ -353,7 +353,7 @@ def test_the_players_gain_is_a_setting(speaker: Speaker) -> None:
     assert (refused["type"], refused["id"], refused["code"]) == ("fail", "settings/player.gain", "bad-request")
 
 
-def test_everybody_hears_who_asks_to(speaker: Speaker, daemon: DaemonProcess, loop: str) -> None:
+def test_notify_sends_player_events_to_every_listener(speaker: Speaker, daemon: DaemonProcess, loop: str) -> None:
     with clients.udp(daemon.osc) as listener:
         assert listener.ask("notify", 1).name == "done"
         assert speaker.ask("play", voice=11, take=loop)["type"] == "playing"
@@ -363,7 +363,7 @@ def test_everybody_hears_who_asks_to(speaker: Speaker, daemon: DaemonProcess, lo
         assert listener.ask("notify", 0).name == "done"
 
 
-def test_answers_go_to_the_port_that_is_named(daemon: DaemonProcess, loop: str) -> None:
+def test_play_answers_go_to_the_named_port(daemon: DaemonProcess, loop: str) -> None:
     with clients.udp(daemon.osc) as sender, clients.udp(daemon.osc) as listener:
         sender.say("play", 12, loop, "@port", listener.port, "@loop", 1)
         assert listener.hear().name == "playing"
@@ -372,7 +372,7 @@ def test_answers_go_to_the_port_that_is_named(daemon: DaemonProcess, loop: str) 
         sender.nothing_more()
 
 
-def test_words_and_numbers_as_patchers_send_them(daemon: DaemonProcess, loop: str) -> None:
+def test_play_accepts_words_and_numbers_as_patchers_send_them(daemon: DaemonProcess, loop: str) -> None:
     """Pd sends every number as a float, and a voice, a flag and a bpm with them."""
     with clients.udp(daemon.osc) as pd:
         assert pd.ask("play", 13.0, loop, "@loop", 1.0, "@gain", -6.0, "@out", 2.0).name == "playing"
@@ -384,7 +384,7 @@ def test_words_and_numbers_as_patchers_send_them(daemon: DaemonProcess, loop: st
         pd.until("ended")
 
 
-def test_a_req_gets_one_reply_and_pub_tells_all(daemon: DaemonProcess, loop: str) -> None:
+def test_play_over_req_gets_one_reply_and_pub_sends_all(daemon: DaemonProcess, loop: str) -> None:
     speaker = JsonSpeaker(daemon.requests)
     try:
         sub, req = speaker.connected(zmq.SUB, daemon.events), speaker.connected(zmq.REQ, daemon.requests)

@@ -72,7 +72,7 @@ async def another_opens() -> None:
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
-async def test_a_player_that_leaves_is_neither_cut_off_nor_waited_for(
+async def test_player_loop_exit_fades_out_and_leaves_the_sound_server_running(
     jack: JackServer, require_host: Require, tmp_path: Path, sign: signal.Signals
 ):
     captured = (await recorded_until_it_left(sign, require_host, tmp_path))[:, 0]

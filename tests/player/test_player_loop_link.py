@@ -114,7 +114,7 @@ def click() -> Samples:
 
 @pytest.mark.parametrize("block", [64, 256, 1024])
 @pytest.mark.parametrize("seed", range(4))
-def test_clicks_are_heard_on_the_sessions_beats(seed: int, block: int) -> None:
+def test_player_loop_link_clicks_are_heard_on_the_sessions_beats(seed: int, block: int) -> None:
     stage = Stage(random.Random(seed), block, 0.0)
     stage.go_on(3.0)
     assert max(map(abs, stage.clicks(8, "beat"))) <= MOST
@@ -128,7 +128,7 @@ def test_clicks_are_heard_on_the_sessions_beats(seed: int, block: int) -> None:
 
 
 @pytest.mark.parametrize("offset", [0.05, -0.05])
-def test_what_is_heard_is_later_by_the_offset(offset: float) -> None:
+def test_player_loop_link_offset_delays_what_is_heard(offset: float) -> None:
     stage = Stage(random.Random(1), 256, offset)
     stage.go_on(3.0)
     assert stage.clicks(4, "beat") == pytest.approx([offset] * 4, abs=MOST)

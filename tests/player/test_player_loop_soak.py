@@ -71,7 +71,7 @@ async def soak(folder: Path, require_host: Require) -> tuple[Samples, int, int, 
         await asyncio.wait_for(daemon.stop(), PATIENCE)
 
 
-async def test_a_loop_is_the_loop_whatever_else_happens(
+async def test_player_loop_soak_plays_a_loop_unchanged_under_load(
     require_host: Require, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     with jack_server(require_host, period=PERIOD):
@@ -103,7 +103,7 @@ async def test_a_loop_is_the_loop_whatever_else_happens(
         ("changed", [Gap(20_000, 1, silent=False, skipped=1)]),
     ],
 )
-def test_the_comparison_sees_what_is_broken(damage: str, expected: list[Gap]):
+def test_gaps_finds_each_kind_of_damage(damage: str, expected: list[Gap]):
     loop = loop_of_noise()
     whole = np.tile(loop, (10, 1))
     before, after = whole[:20_000], whole[20_000:]

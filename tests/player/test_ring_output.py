@@ -62,7 +62,7 @@ def fill(output: Output) -> None:
     output.write(np.zeros((output.frames_missing, 2), np.float32))
 
 
-def test_the_lead_and_one_block_are_kept_filled(output: Output):
+def test_ring_output_keeps_the_lead_and_one_block_filled(output: Output):
     assert output.resume()
     fill(output)
     assert output.frames_written == 480 + 128
@@ -73,9 +73,7 @@ def test_the_lead_and_one_block_are_kept_filled(output: Output):
 
 
 @pytest.mark.parametrize(("lead", "block", "rest"), [(0.1, 128, 128 / RATE), (0.01, 128, 0.0025), (0.01, 1024, 0.0025)])
-def test_between_two_looks_the_device_takes_a_block_at_most_and_most_of_the_lead_is_left(
-    output: Output, lead: float, block: int, rest: float
-):
+def test_ring_output_loses_at_most_one_block_between_two_wakeups(output: Output, lead: float, block: int, rest: float):
     subject_of = Output(output.device, 2, lead)
     assert subject_of.resume()
     Stream.opened.actions[0].stats.max_blocksize = block
@@ -86,7 +84,7 @@ def test_between_two_looks_the_device_takes_a_block_at_most_and_most_of_the_lead
     assert subject_of.underruns == 0
 
 
-def test_each_time_it_runs_dry_is_counted_and_makes_the_lead_longer(output: Output):
+def test_ring_output_counts_each_underrun_and_lengthens_the_lead(output: Output):
     assert output.resume()
     leads: list[float] = []
     for number in range(1, 9):

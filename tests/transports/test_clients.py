@@ -4,14 +4,14 @@ from timbred.protocol.boundary import ClientId
 from timbred.transports.clients import Clients, scheme, tcp_client, udp_address, udp_client
 
 
-def test_a_udp_client_is_where_its_answers_go() -> None:
+def test_udp_client_is_where_its_answers_go() -> None:
     clients = Clients()
     assert clients.udp_sender(("127.0.0.1", 5000), None) == udp_client("127.0.0.1", 5000)
     assert clients.udp_sender(("127.0.0.1", 5000), 9000) == udp_client("127.0.0.1", 9000)
     assert clients.udp_sender(("127.0.0.1", 5001), 9000) == udp_client("127.0.0.1", 9000)
 
 
-def test_hello_moves_the_answers_until_the_next_hello() -> None:
+def test_clients_hello_redirects_answers_until_the_next_hello() -> None:
     clients = Clients()
     clients.say_hello(("127.0.0.1", 5000), 9000)
     assert clients.udp_sender(("127.0.0.1", 5000), None) == udp_client("127.0.0.1", 9000)
@@ -21,7 +21,7 @@ def test_hello_moves_the_answers_until_the_next_hello() -> None:
     assert clients.udp_sender(("127.0.0.1", 5000), None) == udp_client("127.0.0.1", 5000)
 
 
-def test_a_flood_of_senders_leaves_those_that_speak() -> None:
+def test_clients_keep_active_senders_during_a_flood_of_new_ones() -> None:
     clients = Clients(max_senders=10)
     for port in range(1000, 2000):
         clients.say_hello(("127.0.0.1", port), 9000)
@@ -29,7 +29,7 @@ def test_a_flood_of_senders_leaves_those_that_speak() -> None:
     assert clients.udp_sender(("127.0.0.1", 1001), None) == udp_client("127.0.0.1", 1001)
 
 
-def test_listeners_are_bounded_and_forgotten() -> None:
+def test_clients_bound_and_forget_listeners() -> None:
     clients = Clients(max_listeners=2)
     first, second, third = (ClientId(f"ws:{number}") for number in range(3))
     for client in (first, second, third, third):
@@ -40,7 +40,7 @@ def test_listeners_are_bounded_and_forgotten() -> None:
     assert clients.listeners == ()
 
 
-def test_names_are_for_the_log() -> None:
+def test_clients_have_names_for_the_log() -> None:
     clients = Clients()
     client = tcp_client("127.0.0.1", 5000)
     clients.call(client, "live")
@@ -49,6 +49,6 @@ def test_names_are_for_the_log() -> None:
     assert clients.named(client) == client
 
 
-def test_ids_tell_the_way() -> None:
+def test_scheme_of_an_id_selects_the_transport() -> None:
     assert udp_address(udp_client("::1", 9000)) == ("::1", 9000)
     assert scheme(udp_client("::1", 9000)) == "udp"

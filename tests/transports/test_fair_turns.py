@@ -18,7 +18,7 @@ class _Clock:
         return self.now
 
 
-async def test_steps_of_several_are_taken_in_turn() -> None:
+async def test_turns_run_steps_of_several_alternately() -> None:
     taken: list[tuple[str, int]] = []
 
     def steps(name: str, count: int) -> Iterator[None]:
@@ -35,7 +35,7 @@ async def test_steps_of_several_are_taken_in_turn() -> None:
     assert [number for name, number in taken if name == "a"] == [0, 1, 2, 3]
 
 
-async def test_the_loop_turns_after_the_time_of_one_turn() -> None:
+async def test_turns_let_the_loop_run_after_one_turns_time() -> None:
     order: list[str] = []
     clock = _Clock()
 
@@ -61,7 +61,7 @@ async def test_the_loop_turns_after_the_time_of_one_turn() -> None:
     assert "".join(name[0] for name in order[:9]) == "lsslsslss"
 
 
-async def test_begin_lets_few_start_at_each_turn() -> None:
+async def test_turns_begin_a_few_at_a_time() -> None:
     order: list[str] = []
 
     async def scene() -> None:
@@ -85,7 +85,7 @@ async def test_begin_lets_few_start_at_each_turn() -> None:
     assert longest <= round(TURN_S / 0.001) + 1
 
 
-async def test_an_error_ends_only_its_own_work() -> None:
+async def test_turns_end_only_the_work_that_raises() -> None:
     done: list[int] = []
 
     def bad() -> Iterator[None]:
@@ -108,7 +108,7 @@ async def test_an_error_ends_only_its_own_work() -> None:
     assert done == [0, 1, 2]
 
 
-async def test_work_that_is_cancelled_takes_no_further_step() -> None:
+async def test_turns_run_no_step_of_cancelled_work() -> None:
     taken: list[int] = []
 
     def endless() -> Iterator[None]:
@@ -128,7 +128,7 @@ async def test_work_that_is_cancelled_takes_no_further_step() -> None:
     assert len(taken) == count
 
 
-async def test_an_error_of_added_steps_is_logged_and_stops_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
+async def test_turns_log_an_error_of_added_steps_and_continue_the_others(caplog: pytest.LogCaptureFixture) -> None:
     async def scene() -> None:
         turns = Turns()
 

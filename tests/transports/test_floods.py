@@ -133,7 +133,7 @@ TRANSPORTS = ("udp", "tcp", "zmq", "websocket")
 
 @pytest.mark.parametrize("asks", TRANSPORTS)
 @pytest.mark.parametrize("floods", TRANSPORTS)
-async def test_pings_are_answered_while_a_flood_goes_on(tmp_path: Path, floods: str, asks: str) -> None:
+async def test_floods_leave_pings_answered(tmp_path: Path, floods: str, asks: str) -> None:
     async with staged(tmp_path) as stage, line_of(stage, floods) as flooder, line_of(stage, asks) as other:
 
         async def flood() -> None:
@@ -153,9 +153,7 @@ async def test_pings_are_answered_while_a_flood_goes_on(tmp_path: Path, floods: 
 
 @pytest.mark.parametrize("floods", ["udp", "tcp"])
 @pytest.mark.parametrize("asks", ["udp", "tcp"])
-async def test_requests_of_another_client_are_taken_in_among_those_of_a_flood(
-    tmp_path: Path, floods: str, asks: str
-) -> None:
+async def test_floods_leave_requests_of_another_client_received(tmp_path: Path, floods: str, asks: str) -> None:
     async with staged(tmp_path) as stage, line_of(stage, floods) as flooder, line_of(stage, asks) as other:
         await other.ping()  # its connection is known
         assert await other.hear() == "pong"
@@ -180,7 +178,7 @@ async def test_requests_of_another_client_are_taken_in_among_those_of_a_flood(
         assert kinds.index(m.Models) < COUNT // 5
 
 
-async def test_a_tcp_client_that_does_not_read_is_not_read_from_until_it_does(tmp_path: Path) -> None:
+async def test_floods_of_a_tcp_client_that_does_not_read_are_not_read(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         loop = asyncio.get_running_loop()
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as deaf:
@@ -203,7 +201,7 @@ async def test_a_tcp_client_that_does_not_read_is_not_read_from_until_it_does(tm
             writer.close()
 
 
-async def test_a_client_that_hears_everybodys_events_and_does_not_read_is_disconnected(
+async def test_floods_of_events_disconnect_a_listener_that_does_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(osc_transport, "_MAX_UNREAD_BYTES", 1 << 16)
@@ -238,7 +236,7 @@ async def test_floods_of_bad_requests_write_a_bounded_number_of_log_lines(
     assert any("this is no OSC" in record.getMessage() for record in caplog.records)
 
 
-async def test_a_daemon_stops_in_the_middle_of_a_flood(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_floods_do_not_prevent_a_stop(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with staged(tmp_path) as stage, line_of(stage, "udp") as flooder:
         each = osc("/timbred/sing")
         bundle = b"#bundle\x00" + bytes(7) + b"\x01" + (len(each).to_bytes(4, "big") + each) * 1500
@@ -249,7 +247,7 @@ async def test_a_daemon_stops_in_the_middle_of_a_flood(tmp_path: Path, caplog: p
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-async def test_zeromq_messages_of_many_frames_are_refused_with_their_number(tmp_path: Path) -> None:
+async def test_floods_of_zeromq_frames_are_refused_with_their_number(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         context = zmq.asyncio.Context()
         made = context.socket(zmq.DEALER)

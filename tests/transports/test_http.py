@@ -34,7 +34,7 @@ async def ask(made: ClientConnection, **request: Any) -> dict[str, Any]:
     return json.loads(await made.recv())
 
 
-async def test_a_websocket_speaks_the_same_json(tmp_path: Path) -> None:
+async def test_http_websocket_speaks_the_same_json(tmp_path: Path) -> None:
     async with (
         staged(tmp_path) as stage,
         socket_of(stage) as made,
@@ -51,7 +51,7 @@ async def test_a_websocket_speaks_the_same_json(tmp_path: Path) -> None:
         assert [json.loads(await made.recv())["type"] for _ in range(2)] == ["loaded", "synced"]
 
 
-async def test_bad_messages_are_answered_and_others_undisturbed(tmp_path: Path) -> None:
+async def test_http_websocket_answers_bad_messages_and_leaves_others_undisturbed(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage, socket_of(stage) as bad, socket_of(stage) as good:
         for message in ("not json", b"\xff", "[" * 100_000, "{}", "x" * (2 << 20)):
             await bad.send(message)
@@ -63,7 +63,7 @@ async def test_bad_messages_are_answered_and_others_undisturbed(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://127.0.0.1", "http://localhost:1"])
-async def test_pages_from_elsewhere_are_refused(tmp_path: Path, origin: str) -> None:
+async def test_http_refuses_pages_of_other_origins(tmp_path: Path, origin: str) -> None:
     async with staged(tmp_path) as stage:
         with pytest.raises(InvalidStatus):
             async with socket_of(stage, origin):
@@ -71,19 +71,19 @@ async def test_pages_from_elsewhere_are_refused(tmp_path: Path, origin: str) -> 
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "", "[", "192.168.1.7"])
-async def test_other_hosts_names_are_refused(tmp_path: Path, host: str) -> None:
+async def test_http_refuses_other_host_names(tmp_path: Path, host: str) -> None:
     async with staged(tmp_path) as stage:
         for path in ("/", "/status", "/ws", "/takes/a.wav"):
             assert (await get(stage, path, Host=host))[0] in (400, 403)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:7773", "[::1]:7773", "LOCALHOST:1"])
-async def test_own_names_are_known(tmp_path: Path, host: str) -> None:
+async def test_http_accepts_own_names(tmp_path: Path, host: str) -> None:
     async with staged(tmp_path) as stage:
         assert (await get(stage, "/schema.json", Host=host))[0] == 200
 
 
-async def test_status_schema_and_page(tmp_path: Path) -> None:
+async def test_http_serves_status_schema_and_page(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         status, body = await get(stage, "/status")
         assert (status, json.loads(body)["sample_rate"]) == (200, 48000)
@@ -92,7 +92,7 @@ async def test_status_schema_and_page(tmp_path: Path) -> None:
         assert (await get(stage, "/nothing"))[0] == 404
 
 
-async def test_takes_are_served_and_nothing_else(tmp_path: Path) -> None:
+async def test_http_serves_takes_and_nothing_else(tmp_path: Path) -> None:
     folder = tmp_path / "takes"
     (folder / "drums").mkdir(parents=True)
     (folder / "drums" / "kick 1.wav").write_bytes(b"RIFF")
@@ -120,7 +120,7 @@ async def test_takes_are_served_and_nothing_else(tmp_path: Path) -> None:
             assert (status, b"secret" in body) == (404, False), path
 
 
-async def test_the_end_is_said_and_sockets_are_closed(tmp_path: Path) -> None:
+async def test_http_websocket_announces_the_end_and_closes(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage, socket_of(stage) as made:
         await made.send(json.dumps({"type": "generate", "id": "a", "prompt": "wait"}))
         assert [json.loads(await made.recv())["type"] for _ in range(2)] == ["queued", "started"]
@@ -131,7 +131,9 @@ async def test_the_end_is_said_and_sockets_are_closed(tmp_path: Path) -> None:
             await made.recv()
 
 
-async def test_websocket_is_not_closed_for_unanswered_pings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_http_websocket_is_not_closed_for_unanswered_pings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a pause of the daemon the pongs that came meanwhile are still unread: no deadline may run for them."""
     configurations: list[uvicorn.Config] = []
 

@@ -16,7 +16,7 @@ def client() -> tuple[InProcessTransport, InProcessClient, FakeDaemon]:
     return memory, memory.client(), daemon
 
 
-async def test_requests_are_answered_whole() -> None:
+async def test_in_process_client_gets_whole_answers() -> None:
     _, asker, _ = client()
     said = await asker.request(type="generate", id="a", prompt="pad", takes=2, inline=True)
     assert [type(one) for one in said] == [m.Queued, m.Started, m.Take, m.Take, m.Done]
@@ -31,7 +31,7 @@ async def test_requests_are_answered_whole() -> None:
     assert fault.code == "internal"
 
 
-async def test_events_come_one_by_one_to_who_listens() -> None:
+async def test_in_process_client_hears_events_one_by_one() -> None:
     memory, asker, daemon = client()
     listener = memory.client()
     await listener.request(type="notify", on=1)
@@ -47,7 +47,7 @@ async def test_events_come_one_by_one_to_who_listens() -> None:
     assert await asker.request(type="sync", n=1) == [m.Synced(n=1)]
 
 
-async def test_nothing_is_taken_in_before_the_start_or_after_the_end() -> None:
+async def test_in_process_client_is_refused_before_the_start_and_after_the_end() -> None:
     router = Router()
     asker = InProcessTransport(router).client()
     (refusal,) = await asker.request(type="status")

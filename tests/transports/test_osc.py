@@ -30,7 +30,7 @@ async def events(host: UdpHost | TcpHost, count: int) -> list[Heard]:
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-async def test_a_request_and_its_events(tmp_path: Path, transport: str) -> None:
+async def test_osc_request_is_answered_by_its_events(tmp_path: Path, transport: str) -> None:
     async with staged(tmp_path) as stage, stage.udp() if transport == "udp" else stage.tcp() as host:
         host.send("/timbred/generate", 3.0, "warm", "pad", "@seconds", 2.0)
         said = await events(host, 4)
@@ -44,7 +44,7 @@ async def test_a_request_and_its_events(tmp_path: Path, transport: str) -> None:
         assert await host.ask("/timbred/sync", 5) == ("synced", 5)
 
 
-async def test_hello_sends_answers_to_another_port_of_the_sender(tmp_path: Path) -> None:
+async def test_osc_hello_sends_answers_to_another_port_of_the_sender(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage, stage.udp() as sender, stage.udp() as listener:
         sender.send("/timbred/hello", "max", "@port", listener.port)
         welcome = await listener.hear()
@@ -54,7 +54,7 @@ async def test_hello_sends_answers_to_another_port_of_the_sender(tmp_path: Path)
         assert await listener.hear() == ("pong",)
 
 
-async def test_any_request_names_its_own_port_also_when_refused(tmp_path: Path) -> None:
+async def test_osc_request_names_its_reply_port_even_when_refused(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage, stage.udp() as sender, stage.tcp() as stream, stage.udp() as listener:
         sender.send("/timbred/ping", "@port", listener.port)
         assert await listener.hear() == ("pong",)
@@ -68,7 +68,7 @@ async def test_any_request_names_its_own_port_also_when_refused(tmp_path: Path) 
         assert await sender.ask("/timbred/ping") == ("pong",)
 
 
-async def test_resends_from_changing_ports_are_the_same_client(tmp_path: Path) -> None:
+async def test_osc_resends_from_changing_ports_are_the_same_client(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage, stage.udp() as first, stage.udp() as second, stage.udp() as listener:
         for sender in (first, second):
             sender.send("/timbred/generate", "a", "wait", "@port", listener.port)
@@ -96,7 +96,7 @@ BAD: list[tuple[bytes, m.Id]] = [
 ]
 
 
-async def test_bad_datagrams_are_answered_and_others_undisturbed(tmp_path: Path) -> None:
+async def test_osc_bad_datagrams_are_answered_and_others_undisturbed(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage, stage.udp() as bad, stage.udp() as good:
         for packet, place in BAD:
             bad.send_raw(packet)
@@ -105,7 +105,7 @@ async def test_bad_datagrams_are_answered_and_others_undisturbed(tmp_path: Path)
         assert stage.daemon.received == []
 
 
-async def test_bad_frames_are_answered_and_the_stream_goes_on(tmp_path: Path) -> None:
+async def test_osc_bad_frames_are_answered_and_the_stream_continues(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage, stage.tcp() as host, stage.udp() as other:
         for packet, place in BAD:
             if packet:
@@ -121,7 +121,7 @@ async def test_bad_frames_are_answered_and_the_stream_goes_on(tmp_path: Path) ->
         assert await other.ask("/timbred/ping") == ("pong",)
 
 
-async def test_answers_to_nobody_end_nothing(tmp_path: Path) -> None:
+async def test_osc_answers_to_a_closed_port_do_no_harm(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         async with stage.udp() as gone:
             nobody = gone.port
@@ -131,12 +131,12 @@ async def test_answers_to_nobody_end_nothing(tmp_path: Path) -> None:
                 assert await host.ask("/timbred/ping") == ("pong",)
 
 
-async def test_a_fault_in_the_daemon_is_a_fail(tmp_path: Path) -> None:
+async def test_osc_fault_in_the_daemon_is_a_fail(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage, stage.udp() as host:
         assert (await host.ask("/timbred/unload", "pocket"))[:3] == ("fail", "unload", "internal")
 
 
-async def test_an_answer_sent_back_is_not_answered(tmp_path: Path) -> None:
+async def test_osc_answer_that_is_sent_back_is_ignored(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage, stage.udp() as host:
         for name in ("fail", "done", "pong"):
             host.send(f"/timbred/{name}", "a", "bad-request", "no")
@@ -145,7 +145,7 @@ async def test_an_answer_sent_back_is_not_answered(tmp_path: Path) -> None:
         assert await host.ask("/timbred/sync", 1) == ("synced", 1)
 
 
-async def test_time_tags_are_kept_and_sync_waits_for_them(tmp_path: Path) -> None:
+async def test_osc_time_tags_are_kept_and_sync_waits_for_them(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage, stage.udp() as host, stage.udp() as other:
         host.send_raw(bundle(ahead(0.2), osc("/timbred/status")))
         host.send("/timbred/sync", 1)
@@ -155,7 +155,7 @@ async def test_time_tags_are_kept_and_sync_waits_for_them(tmp_path: Path) -> Non
         assert await events(host, 2) == [("pong",), ("synced", 3)]
 
 
-async def test_listeners_hear_everybody_once(tmp_path: Path) -> None:
+async def test_osc_listeners_hear_every_event_once(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage, stage.udp() as listener, stage.tcp() as asker:
         assert await listener.ask("/timbred/notify", 1) == ("done", "notify")
         await asker.ask("/timbred/ping")
@@ -169,7 +169,7 @@ async def test_listeners_hear_everybody_once(tmp_path: Path) -> None:
         assert await listener.ask("/timbred/ping") == ("pong",)
 
 
-async def test_listings_come_one_by_one(tmp_path: Path) -> None:
+async def test_osc_listings_come_one_by_one(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage, stage.udp() as host:
         host.send("/timbred/models")
         assert [one[:3] for one in await events(host, 2)] == [("model", "pocket", "resident")] * 2
@@ -177,7 +177,7 @@ async def test_listings_come_one_by_one(tmp_path: Path) -> None:
         assert [one[0] for one in await events(host, 3)] == ["take", "take", "done"]
 
 
-async def test_a_flood_of_requests_is_taken_in_whole(tmp_path: Path) -> None:
+async def test_osc_flood_of_requests_is_received_whole(tmp_path: Path) -> None:
     count = 3000
 
     async with staged(tmp_path) as stage, stage.udp() as host:
@@ -190,7 +190,7 @@ async def test_a_flood_of_requests_is_taken_in_whole(tmp_path: Path) -> None:
         assert takes == [f"take{number}" for number in range(count)]
 
 
-async def test_a_client_that_closed_its_sending_side_hears_the_end(tmp_path: Path) -> None:
+async def test_osc_client_that_closed_its_sending_side_hears_the_end(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage, stage.tcp() as host:
         host.send("/timbred/generate", "a", "wait")
         await events(host, 2)
@@ -206,7 +206,7 @@ def open_files() -> int:
     return len(list(listed.iterdir())) if listed.exists() else 0
 
 
-async def test_many_connections_come_and_go(tmp_path: Path) -> None:
+async def test_osc_connections_open_and_close_without_leaks(tmp_path: Path) -> None:
     before = open_files()
     async with staged(tmp_path) as stage:
         for _ in range(3):
@@ -226,7 +226,7 @@ async def test_many_connections_come_and_go(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-async def test_what_is_said_at_the_end_arrives(tmp_path: Path, transport: str) -> None:
+async def test_osc_events_at_the_end_arrive(tmp_path: Path, transport: str) -> None:
     async with staged(tmp_path) as stage, stage.udp() if transport == "udp" else stage.tcp() as host:
         host.send("/timbred/generate", "a", "wait")
         await events(host, 2)
@@ -238,11 +238,11 @@ async def test_what_is_said_at_the_end_arrives(tmp_path: Path, transport: str) -
         assert [one[:3] for one in said] == [("fail", "a", "shutting-down"), ("fail", "status", "shutting-down")]
 
 
-def test_heard_reads_what_osc_writes() -> None:
+def test_osc_builder_and_parser_of_the_tests_agree() -> None:
     assert heard(osc("/timbred/ping", 1, "a")) == ("ping", 1, "a")
 
 
-async def test_sizes_before_packets_are_answered_in_kind(tmp_path: Path) -> None:
+async def test_osc_size_prefixed_packets_are_answered_in_kind(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage, stage.tcp() as host:
         host.writer.write(struct.pack(">i", 20) + osc("/timbred/ping"))
         (size,) = struct.unpack(">i", await host.reader.readexactly(4))

@@ -12,14 +12,14 @@ from timbred.transports.base import Transports
 from timbred.transports.sockets import osc_pair, resolve, warn_beyond_loopback
 
 
-def test_udp_and_tcp_share_a_free_number() -> None:
+def test_osc_pair_shares_a_free_number_for_udp_and_tcp() -> None:
     udp, tcp = osc_pair("osc.port", "127.0.0.1", 0)
     with udp, tcp:
         assert udp.getsockname() == tcp.getsockname()
 
 
 @pytest.mark.parametrize("setting", ["osc.port", "zmq.requests", "zmq.events", "http.port"])
-async def test_a_taken_port_is_named_and_nothing_stays_bound(tmp_path: Path, setting: str) -> None:
+async def test_transports_name_a_taken_port_and_leave_nothing_bound(tmp_path: Path, setting: str) -> None:
     async def start(*flags: str) -> None:
         transports = Transports(config_for(tmp_path, *flags))
         await transports.start(FakeDaemon(transports.outbox))
@@ -34,14 +34,14 @@ async def test_a_taken_port_is_named_and_nothing_stays_bound(tmp_path: Path, set
     await start(f"{setting}={taken}")
 
 
-def test_a_taken_udp_port_is_named() -> None:
+def test_transports_name_a_taken_udp_port() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("127.0.0.1", 0))
         with pytest.raises(BadRequest, match=r"osc\.port: port \d+ is taken"):
             osc_pair("osc.port", "127.0.0.1", other.getsockname()[1])
 
 
-async def test_two_stages_stand_side_by_side(tmp_path: Path) -> None:
+async def test_transports_run_twice_beside_each_other(tmp_path: Path) -> None:
     async with staged(tmp_path) as first:
         second = Stage(config_for(tmp_path))
         await second.start()
@@ -52,12 +52,12 @@ async def test_two_stages_stand_side_by_side(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "", "\x00", "203.0.113.9"])
-def test_a_host_that_cannot_be_had_is_named(host: str) -> None:
+def test_transports_name_an_unavailable_host(host: str) -> None:
     with pytest.raises(BadRequest, match="host"):
         osc_pair("osc.port", host or "..", 0)
 
 
-def test_only_addresses_beyond_this_machine_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_warn_beyond_loopback_warns_only_of_other_addresses(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         warn_beyond_loopback("127.0.0.1")
         warn_beyond_loopback("localhost")
@@ -66,5 +66,5 @@ def test_only_addresses_beyond_this_machine_are_warned_of(caplog: pytest.LogCapt
         assert "everyone" in caplog.text
 
 
-def test_names_become_numbers() -> None:
+def test_resolve_turns_names_into_addresses() -> None:
     assert resolve("localhost")[1] in ("127.0.0.1", "::1")

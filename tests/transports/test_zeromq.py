@@ -75,7 +75,7 @@ async def connected(folder: Path) -> AsyncGenerator[tuple[Stage, Zmq]]:
             clients.close()
 
 
-async def test_requests_wait_for_a_message_without_waking_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_zeromq_waits_for_a_message_without_waking_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A socket's `poll` takes the timeout first: flags in its place wake an idle daemon a thousand times a second."""
     waits: list[tuple[object, int]] = []
     poll = zmq.asyncio.Socket.poll
@@ -95,7 +95,7 @@ async def test_requests_wait_for_a_message_without_waking_up(tmp_path: Path, mon
     assert set(waits) == {(None, int(zmq.POLLIN))}
 
 
-async def test_a_dealer_hears_events_as_they_happen(tmp_path: Path) -> None:
+async def test_zeromq_dealer_hears_events_as_they_happen(tmp_path: Path) -> None:
     async with connected(tmp_path) as (stage, clients):
         dealer = clients.socket(zmq.DEALER)
         await dealer.send_json({"type": "generate", "id": "a", "prompt": "pad", "takes": 2})
@@ -108,7 +108,7 @@ async def test_a_dealer_hears_events_as_they_happen(tmp_path: Path) -> None:
         assert (await hear(dealer))["http_port"] == stage.ports.http
 
 
-async def test_a_dealer_gets_samples_after_each_take(tmp_path: Path) -> None:
+async def test_zeromq_dealer_gets_samples_after_each_take(tmp_path: Path) -> None:
     async with connected(tmp_path) as (_, clients):
         dealer = clients.socket(zmq.DEALER)
         await dealer.send_json({"type": "generate", "id": 1, "prompt": "pad", "inline": True, "to": "none"})
@@ -117,7 +117,7 @@ async def test_a_dealer_gets_samples_after_each_take(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.frombuffer(messages[2][1], "<f4").reshape(-1, 2), SOUND.samples)
 
 
-async def test_a_req_gets_one_whole_reply(tmp_path: Path) -> None:
+async def test_zeromq_req_gets_one_whole_reply(tmp_path: Path) -> None:
     async with connected(tmp_path) as (stage, clients):
         req = clients.socket(zmq.REQ)
         await req.send_json({"type": "generate", "id": "a", "prompt": "pad", "takes": 2, "inline": True})
@@ -138,7 +138,7 @@ async def test_a_req_gets_one_whole_reply(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("correlated", [False, True])
-async def test_a_req_that_resends_gets_its_reply_once(tmp_path: Path, correlated: bool) -> None:
+async def test_zeromq_req_that_resends_gets_its_reply_once(tmp_path: Path, correlated: bool) -> None:
     async with connected(tmp_path) as (stage, clients):
         req = clients.socket(zmq.REQ, b"looper")
         req.set(zmq.REQ_RELAXED, 1)
@@ -156,7 +156,7 @@ async def test_a_req_that_resends_gets_its_reply_once(tmp_path: Path, correlated
         assert await ask(req, type="ping") == {"type": "pong"}
 
 
-async def test_bad_messages_are_answered_and_others_undisturbed(tmp_path: Path) -> None:
+async def test_zeromq_bad_messages_are_answered_and_others_undisturbed(tmp_path: Path) -> None:
     async with connected(tmp_path) as (stage, clients):
         bad, good = clients.socket(zmq.DEALER), clients.socket(zmq.REQ)
         for message in (
@@ -177,7 +177,7 @@ async def test_bad_messages_are_answered_and_others_undisturbed(tmp_path: Path) 
         assert stage.daemon.received == []
 
 
-async def test_a_frame_of_100_megabytes_is_answered(tmp_path: Path) -> None:
+async def test_zeromq_answers_a_frame_of_100_megabytes(tmp_path: Path) -> None:
     async with connected(tmp_path) as (_, clients):
         bad, good = clients.socket(zmq.DEALER), clients.socket(zmq.REQ)
         await bad.send(bytes(100_000_000), copy=False)
@@ -186,7 +186,7 @@ async def test_a_frame_of_100_megabytes_is_answered(tmp_path: Path) -> None:
         assert "100000000 bytes" in answer["message"]
 
 
-async def test_subscribers_hear_everything_with_who_asked(tmp_path: Path) -> None:
+async def test_zeromq_subscribers_hear_everything_with_its_client(tmp_path: Path) -> None:
     async with connected(tmp_path) as (stage, clients):
         everything, takes = await clients.subscriber(""), await clients.subscriber("take")
         while await everything.poll(50):
@@ -200,7 +200,7 @@ async def test_subscribers_hear_everything_with_who_asked(tmp_path: Path) -> Non
             assert (topic, take["type"], take["client"]) == (b"take", "take", f"udp:127.0.0.1:{host.port}")
 
 
-async def test_a_listener_gets_no_samples_of_others(tmp_path: Path) -> None:
+async def test_zeromq_listener_gets_no_samples_of_others(tmp_path: Path) -> None:
     async with connected(tmp_path) as (_, clients):
         listener, asker = clients.socket(zmq.DEALER), clients.socket(zmq.DEALER)
         await listener.send_json({"type": "notify", "on": True})
@@ -209,7 +209,7 @@ async def test_a_listener_gets_no_samples_of_others(tmp_path: Path) -> None:
         assert [(await hear(listener))["type"] for _ in range(4)] == GENERATED
 
 
-async def test_clients_that_go_without_a_word_do_no_harm(tmp_path: Path) -> None:
+async def test_zeromq_clients_that_vanish_do_no_harm(tmp_path: Path) -> None:
     async with connected(tmp_path) as (stage, clients):
         other = clients.socket(zmq.REQ)
         for number in range(20):
@@ -223,7 +223,7 @@ async def test_clients_that_go_without_a_word_do_no_harm(tmp_path: Path) -> None
         assert (await ask(other, type="generate", id=1, prompt="pad"))["type"] == "done"
 
 
-async def test_what_is_said_at_the_end_arrives(tmp_path: Path) -> None:
+async def test_zeromq_events_at_the_end_arrive(tmp_path: Path) -> None:
     async with connected(tmp_path) as (stage, clients):
         dealer, req, sub = clients.socket(zmq.DEALER), clients.socket(zmq.REQ), await clients.subscriber("fail")
         for made in (dealer, req):

@@ -25,7 +25,7 @@ SAID_WITHIN = 2.0
 AGAIN_WITHIN = 20.0
 
 
-def test_a_prompt_typed_becomes_a_sound_seen_and_heard(page: Page, running: Restartable) -> None:
+def test_panel_makes_a_typed_prompt_a_sound_seen_and_heard(page: Page, running: Restartable) -> None:
     page.run(
         "(window.seen = [], timbred.requests.on('change', (job) => window.seen.push("
         "[job.state, job.step, document.querySelector('.card [role=progressbar]')?.getAttribute('aria-valuetext')])))"
@@ -71,7 +71,7 @@ def test_a_prompt_typed_becomes_a_sound_seen_and_heard(page: Page, running: Rest
     assert page.run("timbred.takeView.player.position") == pytest.approx(0.1)
 
 
-def test_keys_go_out_as_they_were_set(page: Page) -> None:
+def test_panel_sends_keys_as_they_were_set(page: Page) -> None:
     page.press("p")
     page.type("keys ")
     page.run("(timbred.composer.fields.get('seconds').value = undefined, $('[data-key=seconds] input').focus())")
@@ -93,7 +93,7 @@ def test_keys_go_out_as_they_were_set(page: Page) -> None:
     assert np.array_equal(np.array(seen, np.float32), samples.T)
 
 
-def test_every_key_of_generate_is_offered_with_its_range(page: Page) -> None:
+def test_panel_offers_every_key_of_generate_with_its_range(page: Page) -> None:
     declared = page.run("fetch('/schema.json').then((a) => a.json()).then((s) => s.$defs['request.generate'])")
     offered = page.run("$$('#composer [data-key]').map((one) => one.dataset.key)")
     assert sorted(offered) == sorted(set(declared["properties"]) - {"type", "id", "prompt", "inline"})
@@ -104,7 +104,7 @@ def test_every_key_of_generate_is_offered_with_its_range(page: Page) -> None:
     assert page.run("[...$('[data-key=scheduler] select').options].length") == 10
 
 
-def test_more_like_this_and_the_locked_seed(page: Page) -> None:
+def test_panel_makes_variations_with_a_locked_seed(page: Page) -> None:
     first = make_sound(page, "vary me")
     seed = page.run("timbred.takeView.take.seed")
     page.press("v")
@@ -125,7 +125,7 @@ def test_more_like_this_and_the_locked_seed(page: Page) -> None:
     assert page.run("timbred.takeView.take.seed") == kept
 
 
-def test_a_marked_part_is_made_anew(page: Page) -> None:
+def test_panel_inpaints_a_marked_part(page: Page) -> None:
     take = make_sound(page, "paint over me")
     box = page.run("(({ x, y, width, height }) => [x, y, width, height])($('.upper').getBoundingClientRect())")
     x, y, width, height = box
@@ -155,7 +155,7 @@ def test_a_marked_part_is_made_anew(page: Page) -> None:
     assert page.run("timbred.composer.fields.get('init').value") is None
 
 
-def test_a_star_survives_a_reload(page: Page) -> None:
+def test_panel_keeps_a_star_after_a_reload(page: Page) -> None:
     take = make_sound(page, "a sound to keep")
     page.press("s")
     page.until("timbred.takeView.take.starred && $('#stage .star').getAttribute('aria-pressed') === 'true'")
@@ -170,7 +170,7 @@ def test_a_star_survives_a_reload(page: Page) -> None:
     page.until(f"$$('#takes li').length === 60 && !$('#takes li[data-take={take}] .star[aria-pressed=true]')")
 
 
-def test_the_history_is_searched_by_words_and_likeness(page: Page) -> None:
+def test_panel_searches_the_history_by_words_and_likeness(page: Page) -> None:
     make_sound(page, "glass harmonica in rain")
     page.press("/")
     assert page.run("document.activeElement.id") == "search"
@@ -188,7 +188,7 @@ def test_the_history_is_searched_by_words_and_likeness(page: Page) -> None:
     assert page.run("$$('#takes li').length") < OLD_TAKES
 
 
-def test_thousands_of_takes_come_page_by_page(page: Page) -> None:
+def test_panel_loads_thousands_of_takes_page_by_page(page: Page) -> None:
     page.run("(timbred.history.search.value = 'old sound', timbred.history.refresh())")
     page.until(f"$('.total').textContent === '{OLD_TAKES:,} takes with \"old sound\"'")
     assert page.run("$$('#takes li').length") <= 120
@@ -203,7 +203,7 @@ def test_thousands_of_takes_come_page_by_page(page: Page) -> None:
     page.until("timbred.history.plain && $$('#takes li').length === 60")
 
 
-def test_arrows_and_letters_go_through_the_takes(page: Page) -> None:
+def test_panel_moves_through_takes_by_arrows_and_letters(page: Page) -> None:
     make_sound(page, "first of two")
     make_sound(page, "second of two")
     page.press("j")
@@ -216,7 +216,7 @@ def test_arrows_and_letters_go_through_the_takes(page: Page) -> None:
     assert page.run("document.activeElement.textContent").startswith("first of two")
 
 
-def test_a_running_request_is_cancelled(page: Page) -> None:
+def test_panel_cancels_a_running_request(page: Page) -> None:
     page.press("p")
     page.type("slow one")
     page.press("Enter")
@@ -229,7 +229,7 @@ def test_a_running_request_is_cancelled(page: Page) -> None:
     page.until("!$('.card')")
 
 
-def test_stop_all_works_while_typing(page: Page) -> None:
+def test_panel_stops_all_while_typing(page: Page) -> None:
     make_sound(page, "something to stop")
     page.press("o")
     page.press(" ")
@@ -246,7 +246,7 @@ def test_stop_all_works_while_typing(page: Page) -> None:
     page.run("timbred.takeView.player.loop(false)")
 
 
-def test_each_failure_is_shown_where_it_happened(page: Page) -> None:
+def test_panel_shows_each_failure_where_it_happened(page: Page) -> None:
     page.press("p")
     page.type("too long")
     page.run("timbred.composer.fields.get('seconds').value = 5000")
@@ -286,7 +286,7 @@ def test_each_failure_is_shown_where_it_happened(page: Page) -> None:
     page.until("$('#tempo .failure').textContent.includes('5000')")
 
 
-def test_models_are_loaded_and_unloaded(page: Page) -> None:
+def test_panel_loads_and_unloads_models(page: Page) -> None:
     page.press("2")
     page.until("$('[data-model=hollow]')?.dataset.state === 'resident'")
     assert "default" in page.text("[data-model=hollow]")
@@ -299,7 +299,7 @@ def test_models_are_loaded_and_unloaded(page: Page) -> None:
     assert "3 MB" in page.text("[data-model=hollow]")
 
 
-def test_the_tempo_is_set(page: Page) -> None:
+def test_panel_sets_the_tempo(page: Page) -> None:
     page.press("t")
     page.run("$('#tempo input').value = ''")
     page.type("97.5")
@@ -307,7 +307,7 @@ def test_the_tempo_is_set(page: Page) -> None:
     page.until("timbred.tempo.now === 97.5 && !$('#tempo .failure').textContent")
 
 
-def test_what_others_do_is_seen(page: Page, running: Restartable) -> None:
+def test_panel_shows_requests_of_other_clients(page: Page, running: Restartable) -> None:
     with clients.udp(running.now.osc) as other:
         take = other.make_take("from another place")
     page.until("$('#takes .prompt').textContent === 'from another place'")
@@ -316,7 +316,7 @@ def test_what_others_do_is_seen(page: Page, running: Restartable) -> None:
     assert "from-another-place" in line
 
 
-def test_a_dragged_take_is_its_file(page: Page) -> None:
+def test_panel_drags_a_take_as_its_file(page: Page) -> None:
     take = make_sound(page, "drag me out")
     carried = page.run(
         "(() => { const event = new DragEvent('dragstart', { dataTransfer: new DataTransfer(), cancelable: true });"
@@ -342,7 +342,7 @@ def test_a_dragged_take_is_its_file(page: Page) -> None:
 # ---- the daemon goes and comes
 
 
-def test_a_lost_connection_costs_nothing(page: Page) -> None:
+def test_panel_recovers_from_a_lost_connection(page: Page) -> None:
     before = page.run("timbred.history.known")
     page.press("p")
     page.type("slow through a lost line")
@@ -358,7 +358,7 @@ def test_a_lost_connection_costs_nothing(page: Page) -> None:
     assert page.run("timbred.history.known") == before
 
 
-def test_a_request_survives_a_reload(page: Page) -> None:
+def test_panel_keeps_a_request_after_a_reload(page: Page) -> None:
     page.press("p")
     page.type("slow through a reload")
     page.press("Enter")
@@ -373,7 +373,7 @@ def test_a_request_survives_a_reload(page: Page) -> None:
     page.until("!timbred.requests.live.length")
 
 
-def test_a_copied_tab_is_another_client(page: Page, running: Restartable) -> None:
+def test_panel_in_a_copied_tab_is_another_client(page: Page, running: Restartable) -> None:
     name = page.run("timbred.own.client")
     with page.copied() as copy:
         copy.open(running.address)
@@ -382,7 +382,7 @@ def test_a_copied_tab_is_another_client(page: Page, running: Restartable) -> Non
         assert copy.troubles() == []
 
 
-def test_a_daemon_that_does_not_answer_is_told_within_two_seconds(page: Page, running: Restartable) -> None:
+def test_panel_reports_a_daemon_that_does_not_answer_within_two_seconds(page: Page, running: Restartable) -> None:
     page.until("$('#gone').hidden")
     running.now.process.send_signal(signal.SIGSTOP)
     try:
@@ -396,7 +396,7 @@ def test_a_daemon_that_does_not_answer_is_told_within_two_seconds(page: Page, ru
     page.until("timbred.own.open && $('#gone').hidden", AGAIN_WITHIN)
 
 
-def test_the_daemon_ends_and_comes_back(page: Page, running: Restartable) -> None:
+def test_panel_recovers_when_the_daemon_returns(page: Page, running: Restartable) -> None:
     take = make_sound(page, "before the end")
     page.press("p")
     page.run("$('#prompt').value = ''")

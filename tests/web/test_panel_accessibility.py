@@ -44,7 +44,7 @@ CONTRAST = """(() => {
 })()"""
 
 
-def test_the_sources_name_no_other_address() -> None:
+def test_panel_sources_name_no_other_address() -> None:
     for name, asset in assets().items():
         named = re.findall(r"(?:https?|wss?|ftp):?//[^\s\"'`$]*|[\"'(=]//\w[^\s\"'`]*", asset.content.decode())
         assert set(named) <= {"http://www.w3.org/2000/svg", "ws://"}, name
@@ -52,7 +52,7 @@ def test_the_sources_name_no_other_address() -> None:
         assert " style=" not in asset.content.decode()
 
 
-def test_the_browser_asked_nobody_else(page: Page, running: Restartable) -> None:
+def test_panel_requests_no_other_address(page: Page, running: Restartable) -> None:
     make_sound(page, "only from here")
     asked = page.addresses()
     assert len(asked) > 30
@@ -61,7 +61,7 @@ def test_the_browser_asked_nobody_else(page: Page, running: Restartable) -> None
 
 
 @pytest.mark.parametrize("width", [320, 390, 768])
-def test_nothing_is_wider_than_a_phone(page: Page, width: int) -> None:
+def test_panel_is_no_wider_than_a_phone(page: Page, width: int) -> None:
     make_sound(page, "a prompt that is long enough to need more than one line on the screen of a telephone")
     page.run("$('#all-keys').open = true")
     page.size(width, 800, phone=True)
@@ -81,7 +81,7 @@ def test_nothing_is_wider_than_a_phone(page: Page, width: int) -> None:
     page.run("$('#all-keys').open = false")
 
 
-def test_every_control_is_reached_by_tab_and_seen_to_be(page: Page) -> None:
+def test_panel_controls_are_reached_by_tab_with_visible_focus(page: Page) -> None:
     make_sound(page, "walk to every control")
     page.run("$('#all-keys').open = true")
     for tab in ("1", "2", "3"):
@@ -112,7 +112,7 @@ def test_every_control_is_reached_by_tab_and_seen_to_be(page: Page) -> None:
     page.run("$('#all-keys').open = false")
 
 
-def test_tabs_and_dialog_are_used_by_keys(page: Page) -> None:
+def test_panel_tabs_and_dialog_are_used_by_keys(page: Page) -> None:
     page.press("2")
     page.press("ArrowRight")
     assert page.run("document.activeElement.id") == "tab-voices"
@@ -136,7 +136,7 @@ def test_tabs_and_dialog_are_used_by_keys(page: Page) -> None:
     page.run("timbred.shortcuts.setSingle(true)")
 
 
-def test_everything_has_a_name_that_can_be_read_aloud(page: Page) -> None:
+def test_panel_elements_have_accessible_names(page: Page) -> None:
     make_sound(page, "read me aloud")
     page.run("$('#all-keys').open = true")
     nameless: list[Json] = []
@@ -166,7 +166,7 @@ def test_everything_has_a_name_that_can_be_read_aloud(page: Page) -> None:
     page.run("$('#all-keys').open = false")
 
 
-def test_text_is_clear_in_the_dark(page: Page) -> None:
+def test_panel_text_has_contrast_in_the_dark(page: Page) -> None:
     make_sound(page, "clear enough")
     page.run("$('#all-keys').open = true")
     for tab in "2341":
@@ -178,7 +178,7 @@ def test_text_is_clear_in_the_dark(page: Page) -> None:
     page.run("$('#all-keys').open = false")
 
 
-def test_the_table_of_keys_is_the_documented_one(page: Page) -> None:
+def test_panel_table_of_keys_is_the_documented_one(page: Page) -> None:
     shown = page.run("$$('#shortcuts tr').map((row) => [...row.children].map((cell) => cell.textContent))")
     rows = page.run("import('/panel/shortcuts.js').then((m) => m.SHORTCUTS.map(([key, words]) => [key, words]))")
     assert shown == json.loads(json.dumps(rows))

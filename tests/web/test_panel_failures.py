@@ -39,7 +39,7 @@ def unable(browser: Wire, tmp_path: Path, reason: Path) -> Iterator[Page]:
         daemon.stop()
 
 
-def test_an_engine_that_cannot_start_is_shown_with_its_reason_until_it_starts(unable: Page, reason: Path) -> None:
+def test_panel_failures_of_an_engine_that_cannot_start_are_shown_until_it_starts(unable: Page, reason: Path) -> None:
     unable.until(f"{LINE} !== ''")
     told = unable.run(LINE)
     assert told.startswith("The engine can't be started, so no sound can be rendered: ")
@@ -55,7 +55,7 @@ def test_an_engine_that_cannot_start_is_shown_with_its_reason_until_it_starts(un
     assert unable.run("$('#trouble').getBoundingClientRect().height") == 0
 
 
-def test_a_player_that_cannot_start_is_shown_beside_the_engine(page: Page) -> None:
+def test_panel_failures_of_a_player_that_cannot_start_are_shown_beside_the_engine(page: Page) -> None:
     status = "{ engine_trouble: 'no such device; set device=cpu', player_trouble: 'numpy is missing; install it' }"
     told = page.run(f"import('/panel/process_alerts.js').then(({{ sentences }}) => sentences({status}))")
     assert told == [

@@ -17,18 +17,18 @@ def table(heading: str, column: str) -> list[tuple[str, str]]:
     return re.findall(r"^\| `(.+?)` \| (.+?) \|$", rows, re.MULTILINE)
 
 
-def test_the_documented_keys_are_the_pages_own() -> None:
+def test_panel_guide_keys_are_the_pages_own() -> None:
     source = assets()["shortcuts.js"].content.decode()
     declared = source.partition("SHORTCUTS = [")[2].partition("\n];")[0]
     assert table("Keys", "Key") == re.findall(r'^  \["(.+?)", "(.+?)", (?:"\w+"|null)\],$', declared, re.MULTILINE)
     assert declared.count("\n  [") == len(table("Keys", "Key"))
 
 
-def test_every_error_code_has_its_remedy() -> None:
+def test_panel_guide_has_a_remedy_for_every_error_code() -> None:
     assert [code for code, _ in table("Troubleshooting", "Code")] == list(CODES)
 
 
-def test_the_documented_addresses_are_served() -> None:
+def test_panel_guide_addresses_are_served() -> None:
     served = {route.path for route in WebApi(Path(), None).routes()}
     told = set(re.findall(r"`(?:GET |PUT`, `DELETE )(/panel/[\w/]+)", PAGE))
     as_told = {re.sub(r"\{id\}", "ID", re.sub(r"\{name\}", "NAME", path)) for path in served}

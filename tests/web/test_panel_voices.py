@@ -27,7 +27,7 @@ def heard_page(browser: Wire, require_host: Require, tmp_path: Path) -> Iterator
             daemon.stop()
 
 
-def test_a_take_is_played_changed_and_stopped(heard_page: Page) -> None:
+def test_panel_voices_play_change_and_stop_a_take(heard_page: Page) -> None:
     page = heard_page
     make_sound(page, "on a voice")
     page.run("(timbred.voices.fields.get('loop').value = true, timbred.voices.fields.get('voice').value = 7)")
@@ -57,7 +57,7 @@ def test_a_take_is_played_changed_and_stopped(heard_page: Page) -> None:
     page.until("$('#voices').textContent.includes('Nothing is playing.')")
 
 
-def test_an_endless_sound_begins_and_ends(heard_page: Page) -> None:
+def test_panel_voices_start_and_end_a_flow(heard_page: Page) -> None:
     page = heard_page
     page.press("p")
     page.type("an endless tone")

@@ -35,7 +35,7 @@ def noise(frames: int, channels: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("form", "subtype", "apart"), FORMS)
-def test_every_kind_of_file_is_read(page: Page, tmp_path: Path, form: str, subtype: str, apart: float) -> None:
+def test_spectra_reads_every_kind_of_file(page: Page, tmp_path: Path, form: str, subtype: str, apart: float) -> None:
     path, rate = tmp_path / "sound", 44100 if form == "AIFF" else 48000
     sound = noise(3001, 2)
     soundfile.write(path, 0.5 * sound, rate, subtype=subtype, format=form)
@@ -48,7 +48,7 @@ def test_every_kind_of_file_is_read(page: Page, tmp_path: Path, form: str, subty
     assert np.abs(found - expected).max() <= apart
 
 
-def test_ogg_is_read_as_the_browser_does(page: Page, tmp_path: Path) -> None:
+def test_spectra_reads_ogg_as_the_browser_does(page: Page, tmp_path: Path) -> None:
     """Decoders of Vorbis differ in where the first block begins: the tone and its loudness are what counts."""
     path = tmp_path / "sound.ogg"
     soundfile.write(path, 0.5 * np.sin(440 * 2 * np.pi * np.arange(24000) / 48000), 48000)
@@ -63,13 +63,13 @@ def test_ogg_is_read_as_the_browser_does(page: Page, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"RIFF\0\0\0\0WAVE", b"FORM\0\0\0\0AIFF", b"no sound at all"])
-def test_what_is_no_sound_is_refused(page: Page, content: bytes) -> None:
+def test_spectra_refuses_files_without_sound(page: Page, content: bytes) -> None:
     text = json.dumps(base64.b64encode(content).decode())
     assert page.run((DECODE % (text, 48000)) + ".then(() => 'read', (error) => error.name)") != "read"
 
 
 @pytest.mark.parametrize("size", [2, 64, 2048])
-def test_the_transform_is_numpys(page: Page, size: int) -> None:
+def test_spectra_transform_equals_numpys(page: Page, size: int) -> None:
     samples = noise(size, 1)[:, 0].astype(np.float64)
     found = page.run(
         f"import('/panel/fft.js').then(({{ Fft }}) => [...new Fft({size}).power({json.dumps(samples.tolist())})])"
@@ -78,7 +78,7 @@ def test_the_transform_is_numpys(page: Page, size: int) -> None:
 
 
 @pytest.mark.parametrize("frequency", [110.0, 1000.0, 9000.0])
-def test_a_tone_stands_at_its_height(page: Page, frequency: float) -> None:
+def test_spectra_shows_a_tone_at_its_frequency(page: Page, frequency: float) -> None:
     columns, rows, rate = 8, 200, 48000
     found = page.run(
         f"import('/panel/fft.js').then(({{ spectrogram, height }}) => {{"
@@ -91,7 +91,7 @@ def test_a_tone_stands_at_its_height(page: Page, frequency: float) -> None:
     assert np.median(levels[4]) < -60
 
 
-def test_the_outline_is_lowest_and_highest(page: Page) -> None:
+def test_spectra_outline_is_the_minimum_and_maximum(page: Page) -> None:
     sound = noise(1000, 2)
     found = page.run(
         "import('/panel/audio_decode.js').then(({ outline }) => { const channels = "

@@ -53,7 +53,7 @@ async def asked(stage: Stage, path: str, **more: str) -> Any:
     return json.loads(body)
 
 
-async def test_the_page_and_its_parts_are_served_with_their_guards(tmp_path: Path) -> None:
+async def test_web_api_serves_the_page_and_its_parts_with_security_headers(tmp_path: Path) -> None:
     async with staged(tmp_path) as (stage, _):
         for path in ("/", *(f"/panel/{name}" for name in assets())):
             status, headers, body = await ask(stage, path, Accept="text/html,*/*")
@@ -82,14 +82,14 @@ async def test_the_page_and_its_parts_are_served_with_their_guards(tmp_path: Pat
         "/panel/%00",
     ],
 )
-async def test_nothing_else_lies_beside_the_page(tmp_path: Path, path: str) -> None:
+async def test_web_api_serves_nothing_else_beside_the_page(tmp_path: Path, path: str) -> None:
     async with staged(tmp_path) as (stage, _):
         status, _, body = await ask(stage, path)
         assert status in (404, 307), path
         assert b"import" not in body
 
 
-async def test_takes_come_page_by_page_the_newest_first(tmp_path: Path) -> None:
+async def test_web_api_lists_takes_page_by_page_newest_first(tmp_path: Path) -> None:
     async with staged(tmp_path) as (stage, library):
         stored = [take(f"sound {n}", created=float(n // 2)) for n in range(7)]
         for one in stored:
@@ -124,7 +124,7 @@ async def test_takes_come_page_by_page_the_newest_first(tmp_path: Path) -> None:
         ("/panel/takes?like=tnone", "like: no take has the id 'tnone'"),
     ],
 )
-async def test_what_cannot_be_asked_is_refused_with_a_message(tmp_path: Path, path: str, named: str) -> None:
+async def test_web_api_refuses_unusable_queries_with_a_message(tmp_path: Path, path: str, named: str) -> None:
     async with staged(tmp_path) as (stage, _):
         status, _, body = await ask(stage, path)
         refusal = json.loads(body)
@@ -132,7 +132,7 @@ async def test_what_cannot_be_asked_is_refused_with_a_message(tmp_path: Path, pa
         assert named in refusal["message"]
 
 
-async def test_stars_are_set_taken_away_and_kept(tmp_path: Path) -> None:
+async def test_web_api_sets_removes_and_keeps_stars(tmp_path: Path) -> None:
     kept, plain = take("keep me"), take("not me")
 
     async with staged(tmp_path) as (stage, library):
@@ -153,7 +153,7 @@ async def test_stars_are_set_taken_away_and_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:1"])
-async def test_other_pages_set_no_stars_and_read_no_takes(tmp_path: Path, origin: str) -> None:
+async def test_web_api_refuses_stars_and_takes_to_other_origins(tmp_path: Path, origin: str) -> None:
     async with staged(tmp_path) as (stage, library):
         mine = take()
         library.add(mine)
@@ -167,7 +167,7 @@ async def test_other_pages_set_no_stars_and_read_no_takes(tmp_path: Path, origin
         assert library.count(starred=True) == 0
 
 
-async def test_sounds_of_known_takes_are_served_whole_and_in_part(tmp_path: Path) -> None:
+async def test_web_api_serves_sounds_of_known_takes_whole_and_in_part(tmp_path: Path) -> None:
     path = tmp_path / "elsewhere" / "rain ü 1.flac"
     path.parent.mkdir()
     path.write_bytes(bytes(range(100)))
@@ -200,7 +200,7 @@ async def test_sounds_of_known_takes_are_served_whole_and_in_part(tmp_path: Path
         assert (await ask(stage, "/panel/sounds/tnone/rain"))[0] == 404
 
 
-async def test_a_page_in_the_takes_folder_is_no_page_of_ours(tmp_path: Path) -> None:
+async def test_web_api_sandboxes_a_page_in_the_takes_folder(tmp_path: Path) -> None:
     (tmp_path / "takes").mkdir()
     (tmp_path / "takes" / "evil.html").write_text("<script>new WebSocket('/ws')</script>", "utf-8")
 
@@ -211,7 +211,7 @@ async def test_a_page_in_the_takes_folder_is_no_page_of_ours(tmp_path: Path) -> 
         assert headers["cache-control"] == "no-cache"
 
 
-async def test_a_daemon_without_a_library_says_so(tmp_path: Path) -> None:
+async def test_web_api_without_a_library_says_so(tmp_path: Path) -> None:
     stage = Stage(config_for(tmp_path))
     await stage.start()
     try:
@@ -234,7 +234,7 @@ async def hear(made: ClientConnection) -> dict[str, Any]:
     return json.loads(await made.recv())
 
 
-async def test_a_client_that_comes_back_hears_the_rest(tmp_path: Path) -> None:
+async def test_web_api_sends_a_returning_client_the_rest(tmp_path: Path) -> None:
     async with staged(tmp_path) as (stage, _):
         async with socket_of(stage, "page-1") as first:
             await first.send(json.dumps({"type": "generate", "id": "a", "prompt": "wait"}))
@@ -248,7 +248,7 @@ async def test_a_client_that_comes_back_hears_the_rest(tmp_path: Path) -> None:
             assert await hear(other) == {"type": "pong"}
 
 
-async def test_the_new_connection_takes_the_old_ones_place(tmp_path: Path) -> None:
+async def test_web_api_replaces_a_clients_old_connection(tmp_path: Path) -> None:
     async with staged(tmp_path) as (stage, _), socket_of(stage, "page-1") as old, socket_of(stage, "page-1") as new:
         await new.send(json.dumps({"type": "notify", "on": 1}))
         assert (await hear(new))["id"] == "notify"
@@ -260,7 +260,7 @@ async def test_the_new_connection_takes_the_old_ones_place(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("client", ["", "a" * 65, "a%20b", "udp:127.0.0.1:9", "%00", "ü"])
-async def test_names_that_are_no_names_are_refused(tmp_path: Path, client: str) -> None:
+async def test_web_api_refuses_unusable_client_names(tmp_path: Path, client: str) -> None:
     async with staged(tmp_path) as (stage, _):
         with pytest.raises(InvalidStatus):
             async with socket_of(stage, client):
