@@ -54,7 +54,9 @@ def until_written(path: Path, size: int) -> None:
         time.sleep(0.01)
 
 
-def test_words_become_samples_in_a_table(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+def test_puredata_loads_a_prompts_samples_into_a_table(
+    daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path
+) -> None:
     with pd_with(require_host("pd"), tmp_path, SAMPLER, daemon.osc) as pd:
         pd.say("one generate warm pad @seconds 0.5 @steps 2 @seed 3")
         assert pd.spoken.until(r"^ready: ready (\S+) (\d+)").groups() == ("sound-1", "24000")
@@ -66,7 +68,9 @@ def test_words_become_samples_in_a_table(daemon: DaemonProcess, require_host: Re
         assert not pd.spoken.matching("error")
 
 
-def test_what_sounds_is_never_overwritten(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+def test_puredata_never_overwrites_a_sounding_table(
+    daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path
+) -> None:
     with pd_with(require_host("pd"), tmp_path, SAMPLER, daemon.osc) as pd:
         pd.say("one generate first @seconds 0.5 @steps 1 @seed 1")
         pd.spoken.until("^ready: ready sound-1 24000")
@@ -80,7 +84,7 @@ def test_what_sounds_is_never_overwritten(daemon: DaemonProcess, require_host: R
         pd.spoken.until("^ready: ready sound-2 9600")
 
 
-def test_every_request_gets_through(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+def test_puredata_sends_every_request(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
     said = {
         "generate": ("generate warm pad @seconds 0.2 @steps 1", rf"done {ID} 1 /"),
         "vary": ("vary last @seed 5", rf"take {ID} 0 \S+ 0.2 48000 1 5 "),
@@ -113,7 +117,9 @@ def test_every_request_gets_through(daemon: DaemonProcess, require_host: Require
         assert not pd.spoken.matching("^take: .* takes ")
 
 
-def test_the_daemons_own_voices(start_daemon: StartDaemon, require_host: RequireHost, tmp_path: Path) -> None:
+def test_puredata_plays_on_the_daemons_voices(
+    start_daemon: StartDaemon, require_host: RequireHost, tmp_path: Path
+) -> None:
     with jack_server(require_host):
         daemon = start_daemon("player.device=")
         with pd_with(require_host("pd"), tmp_path, TWO_CLIENTS, daemon.osc) as pd:
@@ -132,7 +138,9 @@ def test_the_daemons_own_voices(start_daemon: StartDaemon, require_host: Require
         daemon.stop()
 
 
-def test_errors_are_in_pds_console(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+def test_puredata_prints_errors_on_the_console(
+    daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path
+) -> None:
     with pd_with(require_host("pd"), tmp_path, TWO_CLIENTS, daemon.osc) as pd:
         pd.say("one generate warm pad @seconds -1")
         pd.spoken.until(r"^timbred: seconds: got -1.0, allowed is a number from 0.05 to 600 \(bad-request\)$")
@@ -142,7 +150,7 @@ def test_errors_are_in_pds_console(daemon: DaemonProcess, require_host: RequireH
         pd.spoken.until(r"^timbred: there is no request 'sing'; .* \(bad-request\)$")
 
 
-def test_ids_are_never_used_twice(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+def test_puredata_never_reuses_ids(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
     program, names = require_host("pd"), list[str]()
     for _ in range(2):
         with pd_with(program, tmp_path, TWO_CLIENTS, daemon.osc) as pd:
@@ -154,7 +162,7 @@ def test_ids_are_never_used_twice(daemon: DaemonProcess, require_host: RequireHo
     assert len(set(names)) == 12
 
 
-def test_it_says_that_nothing_answers_and_goes_on_when_the_daemon_comes(
+def test_puredata_reports_a_missing_daemon_and_continues_when_it_starts(
     start_daemon: StartDaemon, require_host: RequireHost, tmp_path: Path
 ) -> None:
     assert SILENCE < 2000, "it is said within two seconds"
@@ -173,7 +181,7 @@ def test_it_says_that_nothing_answers_and_goes_on_when_the_daemon_comes(
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_daemon_that_ends_in_mid_request(
+def test_puredata_reports_a_daemon_that_ends_during_a_request(
     start_daemon: StartDaemon, hollow: Path, require_host: RequireHost, tmp_path: Path, number: signal.Signals
 ) -> None:
     program, port = require_host("pd"), free_port()
@@ -198,7 +206,9 @@ def test_a_daemon_that_ends_in_mid_request(
         first.end_by_force(family)
 
 
-def test_a_daemon_that_was_started_again_between_two_questions(require_host: RequireHost, tmp_path: Path) -> None:
+def test_puredata_notices_a_daemon_that_restarted_between_two_requests(
+    require_host: RequireHost, tmp_path: Path
+) -> None:
     with stand_in() as daemon, pd_with(require_host("pd"), tmp_path, TWO_CLIENTS, daemon.port) as pd:
         pd.say("one generate warm pad")
         pd.spoken.until("^event: running 1")
@@ -235,7 +245,7 @@ def as_hit(path: Path) -> NDArray[np.float32]:
     return sound(path) * np.float32(ROW_LEVEL * LEVEL)
 
 
-def test_the_drum_machine_changes_a_sound_while_it_runs(
+def test_puredata_drum_machine_changes_a_sound_while_it_runs(
     start_daemon: StartDaemon, require_host: RequireHost, tmp_path: Path
 ) -> None:
     daemon, recorded = start_daemon(), tmp_path / "recorded.wav"
@@ -266,7 +276,7 @@ def test_the_drum_machine_changes_a_sound_while_it_runs(
     assert np.abs(heard[: times[-1] + BEAT]).max() < EXACT, "nothing but whole hits: no click, no rest of a sound"
 
 
-def test_the_drum_machine_makes_its_eight_sounds(
+def test_puredata_drum_machine_makes_its_eight_sounds(
     start_daemon: StartDaemon, require_host: RequireHost, tmp_path: Path
 ) -> None:
     daemon = start_daemon()
@@ -295,7 +305,7 @@ def loudest(part: NDArray[np.float32]) -> float:
     return float(np.argmax(spectrum)) * RATE / len(part)
 
 
-def test_notes_play_at_their_pitch_and_a_loop_goes_around_until_its_end(
+def test_puredata_notes_play_at_their_pitch_and_a_loop_lasts_to_its_end(
     daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path
 ) -> None:
     path = tmp_path / "recorded.wav"
@@ -323,7 +333,7 @@ def test_notes_play_at_their_pitch_and_a_loop_goes_around_until_its_end(
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("*.pd")))
-def test_pd_opens_every_patch(require_host: RequireHost, tmp_path: Path, name: str) -> None:
+def test_puredata_opens_every_patch(require_host: RequireHost, tmp_path: Path, name: str) -> None:
     with pd_with(require_host("pd"), tmp_path, NOTHING, free_port(), "-open", str(FOLDER / name)) as pd:
         pd.say("quit")
         pd.program.process.wait(PATIENCE)

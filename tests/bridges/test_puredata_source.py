@@ -22,7 +22,7 @@ CANVASES = [pytest.param(canvas, id=f"{path.name}/{canvas.name}") for path in PA
 WITHOUT_CORDS = ("text", "declare", "table", "define")
 
 
-def test_files_are_what_the_source_makes(tmp_path: Path) -> None:
+def test_puredata_source_makes_the_files(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "bridges.puredata.source", str(tmp_path)], cwd=FOLDER.parents[1], check=True, timeout=60
     )
@@ -33,7 +33,7 @@ def test_files_are_what_the_source_makes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("canvas", CANVASES)
-def test_no_box_lies_on_another_and_all_are_in_sight(canvas: Canvas) -> None:
+def test_puredata_source_places_boxes_apart_and_in_sight(canvas: Canvas) -> None:
     for one, other in itertools.combinations(canvas.boxes, 2):
         assert not one.covers(other), f"{one} and {other}"
     for box in canvas.boxes:
@@ -42,7 +42,7 @@ def test_no_box_lies_on_another_and_all_are_in_sight(canvas: Canvas) -> None:
 
 
 @pytest.mark.parametrize("canvas", CANVASES)
-def test_every_cord_ends_at_a_box_and_every_box_has_one(canvas: Canvas) -> None:
+def test_puredata_source_connects_every_cord_and_box(canvas: Canvas) -> None:
     ends = [end for cord in canvas.cords for end in (cord[0], cord[2])]
     assert all(end < len(canvas.boxes) for end in ends)
     assert len(set(canvas.cords)) == len(canvas.cords)
@@ -56,7 +56,7 @@ def _stands_alone(box: Box) -> bool:
     return (box.kind == "msg" and box.text.startswith(";")) or box.text.startswith(("pd ", "table ", "text define "))
 
 
-def test_help_names_every_request_key_and_code() -> None:
+def test_puredata_source_help_names_every_request_key_and_code() -> None:
     words = " ".join(box.text for canvas in read(FOLDER / "timbred-help.pd") for box in canvas.boxes)
     for entry in REQUESTS:
         assert f"{entry.name}/NAME" in words if entry.family else f"{entry.name}" in words
@@ -68,7 +68,7 @@ def test_help_names_every_request_key_and_code() -> None:
     assert key_line(seconds) == "@seconds: length in seconds (a number from 0.05 to 600; default the model's)"
 
 
-def test_a_drawing_that_makes_no_sense_is_refused() -> None:
+def test_patch_refuses_an_invalid_drawing() -> None:
     with pytest.raises(ValueError, match="no box and no cord"):
         Patch(100, 100).draw("20 20 somewhere")
     with pytest.raises(ValueError, match="no box is called"):
@@ -77,13 +77,13 @@ def test_a_drawing_that_makes_no_sense_is_refused() -> None:
         Patch(100, 100).draw("20 20 a: inlet\n20 50 a: outlet")
 
 
-def test_text_is_escaped_as_pd_reads_it() -> None:
+def test_escaped_text_is_read_by_pd() -> None:
     assert escaped("0, $1 20") == "0 \\, \\$1 20"
     assert escaped("; pd dsp 1") == " \\; pd dsp 1"
 
 
 @pytest.mark.parametrize("guide", ["puredata", "supercollider"])
-def test_the_guides_have_every_error_code(guide: str) -> None:
+def test_puredata_source_guides_have_every_error_code(guide: str) -> None:
     text = (FOLDER.parents[1] / "docs" / f"{guide}.md").read_text("utf-8")
     told = set(re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE))
     assert told == {*CODES, "timeout"}

@@ -27,7 +27,7 @@ def run(name: str, daemon: int, answers: int, *words: str) -> subprocess.Complet
     )
 
 
-def test_the_first_sound(daemon: DaemonProcess, require_host: Callable[[str], str]) -> None:
+def test_shell_makes_a_first_sound(daemon: DaemonProcess, require_host: Callable[[str], str]) -> None:
     require_host("oscdump")
     done = run("first-sound.sh", daemon.osc, free_port(), "a", "bright", "bell")
     assert done.returncode == 0, done.stderr
@@ -37,14 +37,14 @@ def test_the_first_sound(daemon: DaemonProcess, require_host: Callable[[str], st
     assert "progress" in done.stderr
 
 
-def test_the_daemons_refusal_is_shown(daemon: DaemonProcess, require_host: Callable[[str], str]) -> None:
+def test_shell_shows_the_daemons_refusal(daemon: DaemonProcess, require_host: Callable[[str], str]) -> None:
     require_host("oscdump")
     done = run("first-sound.sh", daemon.osc, free_port(), "fail")
     assert done.returncode == 1
     assert "told to fail" in done.stderr
 
 
-def test_nobody_there(require_host: Callable[[str], str]) -> None:
+def test_shell_reports_a_missing_daemon(require_host: Callable[[str], str]) -> None:
     require_host("oscdump")
     port = free_port()
     done = run("first-sound.sh", port, free_port())
@@ -52,7 +52,7 @@ def test_nobody_there(require_host: Callable[[str], str]) -> None:
     assert f"nothing answers at 127.0.0.1 port {port}; start it with: timbred serve" in done.stderr
 
 
-def test_every_line_is_answered(daemon: DaemonProcess, require_host: Callable[[str], str]) -> None:
+def test_shell_gets_an_answer_to_every_line(daemon: DaemonProcess, require_host: Callable[[str], str]) -> None:
     answers, lines = free_port(), (SHELL / "requests.sh").read_text("utf-8")
     with running(require_host("oscdump"), "-L", str(answers)) as dump, udp(daemon.osc) as client:
         until_it_listens(client, dump, answers)

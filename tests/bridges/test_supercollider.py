@@ -51,7 +51,7 @@ Timbred.generate("rain on tin", seconds: 0.5, steps: 2, seed: 3, {keys} progress
 
 
 @pytest.mark.usefixtures("jack")
-def test_words_become_samples_in_the_servers_buffer(
+def test_supercollider_loads_a_prompts_samples_into_a_buffer(
     daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path
 ) -> None:
     ways = {"client": "", "server": "scsynth: true, ", "number": "scsynth: true, buffer: 77, "}
@@ -69,7 +69,7 @@ def test_words_become_samples_in_the_servers_buffer(
 
 
 @pytest.mark.usefixtures("jack")
-def test_it_is_heard(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+def test_supercollider_sound_is_audible(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
     body = """
     Timbred.generate("rain on tin", seconds: 0.5, steps: 1, seed: 2) { |buffer, take|
         OSCFunc({ |message| var synth; synth = buffer.play; synth.onFree({ "over".postln }) }, "/play").oneShot;
@@ -88,7 +88,9 @@ def test_it_is_heard(daemon: DaemonProcess, require_host: RequireHost, tmp_path:
 
 
 @pytest.mark.usefixtures("jack")
-def test_the_pbind_example_plays(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+def test_supercollider_plays_the_pbind_example(
+    daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path
+) -> None:
     body = (QUARK / "examples" / "pbind.scd").read_text("utf-8")
     body = body[body.index("(\n") + 2 : body.rindex(")")]
     with sclang_with_server(require_host, tmp_path, body, daemon.osc, free_port()) as program:
@@ -102,7 +104,9 @@ def test_the_pbind_example_plays(daemon: DaemonProcess, require_host: RequireHos
 
 
 @pytest.mark.usefixtures("jack")
-def test_a_server_port_where_nobody_listens(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+def test_supercollider_reports_a_server_port_without_a_server(
+    daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path
+) -> None:
     script = f"""
     Timbred.generate("rain", seconds: 0.2, steps: 1, scsynth: {free_port()}, buffer: 3,
         fail: {{ |code, message| "failed % %".format(code, Timbred.lastTake.path).postln }}) {{ "loaded".postln }};
@@ -126,7 +130,9 @@ fork {
 
 
 @pytest.mark.usefixtures("jack")
-def test_the_daemons_own_voices(start_daemon: StartDaemon, require_host: RequireHost, tmp_path: Path) -> None:
+def test_supercollider_plays_on_the_daemons_voices(
+    start_daemon: StartDaemon, require_host: RequireHost, tmp_path: Path
+) -> None:
     daemon = start_daemon("player.device=")
     with sclang(require_host, tmp_path, VOICES, daemon.osc) as program:
         port, take = program.spoken.until(r"^here (\d+) (\S+)").groups()
@@ -169,7 +175,9 @@ fork {
 """
 
 
-def test_every_request_and_every_key(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+def test_supercollider_sends_every_request_and_key(
+    daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path
+) -> None:
     script = EVERYTHING.replace("play(1, request)", 'play(1, "nothing")')
     with sclang(require_host, tmp_path, script, daemon.osc) as program:
         program.spoken.until("^end")
@@ -208,7 +216,7 @@ OSCFunc({
 """
 
 
-def test_it_says_that_nothing_answers_and_goes_on_when_the_daemon_comes(
+def test_supercollider_reports_a_missing_daemon_and_continues_when_it_starts(
     start_daemon: StartDaemon, require_host: RequireHost, tmp_path: Path
 ) -> None:
     port = free_port()
@@ -228,7 +236,9 @@ def test_it_says_that_nothing_answers_and_goes_on_when_the_daemon_comes(
         assert len(program.spoken.matching("^WARNING: timbred: nothing answers")) == 1
 
 
-def test_a_daemon_that_was_started_again_between_two_questions(require_host: RequireHost, tmp_path: Path) -> None:
+def test_supercollider_notices_a_daemon_that_restarted_between_two_requests(
+    require_host: RequireHost, tmp_path: Path
+) -> None:
     ask = 'Timbred.generate("warm", fail: { |code| "lost %".format(code).postln });'
     with stand_in() as daemon, sclang(require_host, tmp_path, WATCH + ask, daemon.port) as program:
         program.spoken.until("^running true")
@@ -239,7 +249,7 @@ def test_a_daemon_that_was_started_again_between_two_questions(require_host: Req
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_daemon_that_ends_in_mid_request(
+def test_supercollider_reports_a_daemon_that_ends_during_a_request(
     start_daemon: StartDaemon, hollow: Path, require_host: RequireHost, tmp_path: Path, number: signal.Signals
 ) -> None:
     (tmp_path / "first").mkdir()
@@ -267,7 +277,7 @@ def test_a_daemon_that_ends_in_mid_request(
         first.end_by_force(family)
 
 
-def test_files_are_what_the_source_makes(tmp_path: Path) -> None:
+def test_supercollider_source_makes_the_files(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "bridges.supercollider.source", str(tmp_path)],
         cwd=QUARK.parents[1],
@@ -291,7 +301,7 @@ SCDoc.indexAllDocuments(true);
 """
 
 
-def test_the_help_pages_are_whole(require_host: RequireHost, tmp_path: Path) -> None:
+def test_supercollider_help_pages_are_complete(require_host: RequireHost, tmp_path: Path) -> None:
     target = tmp_path / "help"
     with sclang(require_host, tmp_path, HELP.replace("TARGET", str(target)), free_port()) as program:
         program.spoken.until("^rendered")
@@ -300,7 +310,7 @@ def test_the_help_pages_are_whole(require_host: RequireHost, tmp_path: Path) -> 
         assert (target / f"{name}.html").stat().st_size > 1000
 
 
-def test_every_class_and_method_has_its_help() -> None:
+def test_supercollider_help_covers_every_class_and_method() -> None:
     pages = {path.stem: path.read_text("utf-8") for path in (QUARK / "HelpSource").rglob("*.schelp")}
     for name in ("Timbred", "TimbredRequest", "TimbredTake"):
         source = (QUARK / "Classes" / f"{name}.sc").read_text("utf-8")

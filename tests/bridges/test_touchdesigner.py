@@ -87,17 +87,17 @@ def patch(daemon: DaemonProcess, open_patch: OpenPatch) -> Patch:
     return open_patch(daemon.osc)
 
 
-def test_the_vocabulary_is_up_to_date() -> None:
+def test_touchdesigner_vocabulary_is_up_to_date() -> None:
     told = (FOLDER / "timbred_vocabulary.py").read_text("utf-8")
     assert told == script("write_vocabulary").written(), "run: make docs"
 
 
-def test_the_picture_is_up_to_date() -> None:
+def test_touchdesigner_picture_is_up_to_date() -> None:
     drawn = (ROOT / "docs" / "pictures" / "touchdesigner.svg").read_text("utf-8")
     assert drawn == picture(), "run: make docs (python -m tests.bridges.touchdesigner_picture)"
 
 
-def test_every_key_of_a_sound_is_on_a_page_with_its_range(patch: Patch) -> None:
+def test_touchdesigner_pages_have_every_key_with_its_range(patch: Patch) -> None:
     pars: dict[str, Par] = {par.name.lower(): par for par in patch.component.customPars}
     fields = fields_of(m.Generate)
     for key in set(fields) - {"id", "port", "inline"}:
@@ -111,7 +111,7 @@ def test_every_key_of_a_sound_is_on_a_page_with_its_range(patch: Patch) -> None:
             assert par.clampMin and par.clampMax
 
 
-def test_a_prompt_becomes_a_sound_in_the_chop(patch: Patch) -> None:
+def test_touchdesigner_loads_a_prompts_sound_into_the_chop(patch: Patch) -> None:
     patch.until_ready()
     patch.component.par.Prompt = "warm pad"
     patch.component.par.Seconds = 0.5
@@ -134,7 +134,7 @@ def test_a_prompt_becomes_a_sound_in_the_chop(patch: Patch) -> None:
     assert patch.component.op("out1").inputConnectors[0].source is patch.sound
 
 
-def test_what_was_loaded_is_let_go_a_frame_before_the_next(patch: Patch) -> None:
+def test_touchdesigner_unloads_a_sound_one_frame_before_the_next(patch: Patch) -> None:
     patch.until_ready()
     paths: list[str] = []
     for seed in (1, 2):
@@ -146,7 +146,7 @@ def test_what_was_loaded_is_let_go_a_frame_before_the_next(patch: Patch) -> None
     assert patch.sound.log == [("", 0), (paths[0], 1), ("", 0), (paths[1], 1)]
 
 
-def test_several_takes_and_more_like_this(patch: Patch) -> None:
+def test_touchdesigner_makes_several_takes_and_variations(patch: Patch) -> None:
     patch.until_ready()
     patch.component.par.Autoplay = 0
     patch.component.Generate("pad", seconds=0.1, steps=1, takes=3, seed=20)
@@ -166,7 +166,7 @@ def test_several_takes_and_more_like_this(patch: Patch) -> None:
     assert patch.takes[1, "seconds"] == "0.1"
 
 
-def test_cancel_and_waiting_are_shown(patch: Patch) -> None:
+def test_touchdesigner_cancels_and_shows_what_waits(patch: Patch) -> None:
     patch.until_ready()
     patch.component.Generate("slow", steps=3)
     patch.until_status("step 1 of 3")
@@ -188,7 +188,7 @@ def test_cancel_and_waiting_are_shown(patch: Patch) -> None:
         ({"sekonds": 1}, "bad-request", "sekonds"),
     ],
 )
-def test_what_is_wrong_is_shown_on_the_component_and_in_the_textport(
+def test_touchdesigner_shows_errors_on_the_component_and_in_the_textport(
     patch: Patch, keys: dict[str, Any], code: str, told: str
 ) -> None:
     patch.until_ready()
@@ -201,7 +201,7 @@ def test_what_is_wrong_is_shown_on_the_component_and_in_the_textport(
     assert patch.component.errors == []
 
 
-def test_without_words_or_a_take_it_says_so(patch: Patch) -> None:
+def test_touchdesigner_asks_for_words_or_a_take(patch: Patch) -> None:
     patch.until_ready()
     patch.component.par.Prompt = "  "
     patch.component.par.Generate.pulse()
@@ -210,14 +210,14 @@ def test_without_words_or_a_take_it_says_so(patch: Patch) -> None:
     assert "no take yet" in patch.component.errors[-1]
 
 
-def test_models_and_memory_are_shown(patch: Patch) -> None:
+def test_touchdesigner_shows_models_and_memory(patch: Patch) -> None:
     patch.until_ready()
     patch.project.until(lambda: "hollow" in patch.component.par.Model.menuNames)
     assert patch.component.par.Model.menuNames[0] == ""
     patch.project.until(lambda: " MB, " in patch.par("Memory"))
 
 
-def test_the_frame_rate_is_told_and_followed_and_taken_back(daemon: DaemonProcess, patch: Patch) -> None:
+def test_touchdesigner_sends_the_frame_rate_and_resets_it(daemon: DaemonProcess, patch: Patch) -> None:
     with clients.udp(daemon.osc) as witness:
 
         def told() -> float:
@@ -234,7 +234,7 @@ def test_the_frame_rate_is_told_and_followed_and_taken_back(daemon: DaemonProces
         patch.project.until(lambda: told() == 0.0)
 
 
-def test_it_begins_by_itself_when_a_project_is_opened(patch: Patch) -> None:
+def test_touchdesigner_starts_when_a_project_is_opened(patch: Patch) -> None:
     """TouchDesigner makes extensions anew then, if `initextonstart` says so."""
     assert patch.component.par.initextonstart.eval() == 1
     before = patch.component.ext.TimbredExt
@@ -246,7 +246,7 @@ def test_it_begins_by_itself_when_a_project_is_opened(patch: Patch) -> None:
     patch.until_status("done")
 
 
-def test_building_again_keeps_what_was_set(patch: Patch) -> None:
+def test_touchdesigner_rebuild_keeps_settings(patch: Patch) -> None:
     patch.component.par.Prompt = "rain"
     patch.component.par.Seconds = 2.5
     port = patch.par("Port")
@@ -256,7 +256,7 @@ def test_building_again_keeps_what_was_set(patch: Patch) -> None:
     patch.until_ready()
 
 
-def test_no_daemon_is_told_within_two_seconds_and_found_when_it_comes(
+def test_touchdesigner_reports_a_missing_daemon_within_two_seconds_and_finds_it_later(
     start_daemon: StartDaemon, open_patch: OpenPatch
 ) -> None:
     port = free_port()
@@ -279,7 +279,7 @@ def test_no_daemon_is_told_within_two_seconds_and_found_when_it_comes(
     patch.until_status("done")
 
 
-def test_a_daemon_that_stops_in_the_middle_says_so(start_daemon: StartDaemon, open_patch: OpenPatch) -> None:
+def test_touchdesigner_reports_a_stopping_daemon(start_daemon: StartDaemon, open_patch: OpenPatch) -> None:
     first = start_daemon()
     patch = open_patch(first.osc)
     patch.until_ready()
@@ -297,7 +297,7 @@ def test_a_daemon_that_stops_in_the_middle_says_so(start_daemon: StartDaemon, op
 
 
 @pytest.mark.parametrize("back", ["at once", "later"])
-def test_a_daemon_that_is_killed_in_the_middle_is_noticed(
+def test_touchdesigner_notices_a_killed_daemon(
     start_daemon: StartDaemon, open_patch: OpenPatch, hollow: Path, tmp_path: Path, back: str
 ) -> None:
     (tmp_path / "first").mkdir()
@@ -321,9 +321,7 @@ def test_a_daemon_that_is_killed_in_the_middle_is_noticed(
     patch.until_status("done")
 
 
-def test_a_daemon_that_was_only_slow_goes_on_with_what_it_was_asked(
-    start_daemon: StartDaemon, open_patch: OpenPatch
-) -> None:
+def test_touchdesigner_continues_requests_of_a_slow_daemon(start_daemon: StartDaemon, open_patch: OpenPatch) -> None:
     daemon = start_daemon()
     patch = open_patch(daemon.osc)
     patch.until_ready()

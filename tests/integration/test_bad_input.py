@@ -59,7 +59,7 @@ REFUSED: dict[str, tuple[tuple[Value | Tagged, ...], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_value_that_cannot_be_used(client: UdpClient, case: str) -> None:
+def test_bad_input_of_a_value_is_refused_by_name(client: UdpClient, case: str) -> None:
     arguments, words = REFUSED[case]
     answer = client.ask("generate", case, *arguments)
     assert (answer.name, answer.tags, answer.arguments[:2]) == ("fail", "sss", (case, "bad-request"))
@@ -68,7 +68,7 @@ def test_a_value_that_cannot_be_used(client: UdpClient, case: str) -> None:
     client.nothing_more()
 
 
-def test_requests_that_lack_something(client: UdpClient) -> None:
+def test_bad_input_without_a_required_part_is_refused(client: UdpClient) -> None:
     for name, word in (("generate", "id"), ("vary", "id"), ("cancel", "id"), ("load", "model"), ("notify", "on"),
                        ("sync", "n"), ("tempo", "bpm"), ("play", "voice")):  # fmt: skip
         answer = client.ask(name)
@@ -77,26 +77,26 @@ def test_requests_that_lack_something(client: UdpClient) -> None:
     assert client.ask("vary", "nothing").arguments[:2] == ("nothing", "bad-request")
 
 
-def test_requests_with_too_much(client: UdpClient) -> None:
+def test_bad_input_with_too_many_arguments_is_refused(client: UdpClient) -> None:
     for name, *arguments in (("takes",), ("load", "pocket"), ("tempo", 120), ("sync", 1), ("notify", 1)):
         answer = client.ask(str(name), *arguments, "surplus")
         assert answer.arguments[:2] == (name, "bad-request")
         assert "surplus" in str(answer.arguments[2])
 
 
-def test_requests_that_take_nothing_tolerate_arguments(client: UdpClient) -> None:
+def test_bad_input_to_requests_without_arguments_is_ignored(client: UdpClient) -> None:
     assert client.ask("ping", "surplus", 1).name == "pong"
     assert client.ask("status", 1.0).name == "status.reply"
 
 
-def test_ids_that_are_none(client: UdpClient) -> None:
+def test_bad_input_as_an_id_is_refused(client: UdpClient) -> None:
     for identity in (b"blob", 1.5, True, "x" * 5000, float("nan")):
         answer = client.ask("generate", identity, "pad", "@steps", 1)
         assert (answer.name, answer.arguments[1]) == ("fail", "bad-request"), identity
         assert "id" in str(answer.arguments[2])
 
 
-def test_addresses_that_there_are_not(client: UdpClient) -> None:
+def test_bad_input_to_an_unknown_address_is_refused(client: UdpClient) -> None:
     for address in (
         "/timbred/sing",
         "/timbred",
@@ -113,7 +113,7 @@ def test_addresses_that_there_are_not(client: UdpClient) -> None:
         assert "generate" in str(answer.arguments[2]), "it lists those that there are"
 
 
-def test_long_prompts(client: UdpClient, daemon: DaemonProcess) -> None:
+def test_bad_input_of_a_long_prompt_is_refused(client: UdpClient, daemon: DaemonProcess) -> None:
     answer = client.ask("generate", "long", "x" * 60_000)
     assert answer.arguments[:2] == ("long", "bad-request")
     assert "2000" in str(answer.arguments[2])
@@ -124,7 +124,7 @@ def test_long_prompts(client: UdpClient, daemon: DaemonProcess) -> None:
         assert answer.arguments[:2] == ("many", "bad-request")
 
 
-def test_text_that_is_not_utf8(client: UdpClient) -> None:
+def test_bad_input_that_is_not_utf8_is_refused(client: UdpClient) -> None:
     for bad in (b"\xff\xfe\xfd", b"caf\xe9", b"\xed\xa0\x80", b"\xc0\xaf"):
         packet = osc.text("/timbred/generate") + osc.text(",ss") + osc.text("bytes") + osc.text(bad)
         client.send_packet(packet)
@@ -157,7 +157,7 @@ BROKEN: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_packets_that_are_no_osc(client: UdpClient, daemon: DaemonProcess, case: str) -> None:
+def test_bad_input_that_is_no_osc_is_refused(client: UdpClient, daemon: DaemonProcess, case: str) -> None:
     client.send_packet(BROKEN[case])
     assert_refused(client.hear())
     client.nothing_more()
@@ -173,7 +173,7 @@ def assert_refused(answer: Heard) -> None:
     assert answer.arguments[2]
 
 
-def test_bundles_in_bundles_in_bundles(client: UdpClient) -> None:
+def test_bad_input_of_nested_bundles_is_refused(client: UdpClient) -> None:
     nested = osc.message("/timbred/ping")
     for _ in range(2000):
         nested = osc.bundle(nested)
@@ -184,7 +184,7 @@ def test_bundles_in_bundles_in_bundles(client: UdpClient) -> None:
     client.nothing_more()
 
 
-def test_time_tags(client: UdpClient) -> None:
+def test_bad_input_of_a_far_time_tag_is_refused_and_others_are_kept(client: UdpClient) -> None:
     def at(seconds: float) -> int:
         return int((time.time() + NTP_TO_UNIX + seconds) * 2**32)
 
@@ -202,13 +202,13 @@ def test_time_tags(client: UdpClient) -> None:
     assert client.hear().name == "pong"
 
 
-def test_a_refused_id_may_be_used_for_the_right_request(client: UdpClient) -> None:
+def test_bad_input_leaves_its_id_free_for_the_corrected_request(client: UdpClient) -> None:
     assert client.ask("generate", "again", "pad", "@seconds", -1).arguments[:2] == ("again", "bad-request")
     assert client.ask("generate", "again", "pad", "@seconds", 1).name == "queued"
     assert client.ask("cancel", "again") == Heard("cancelled", "s", ("again",))
 
 
-def test_slip_streams(daemon: DaemonProcess) -> None:
+def test_bad_input_in_slip_streams_leaves_valid_frames_answered(daemon: DaemonProcess) -> None:
     ping = osc.message("/timbred/ping")
     with clients.tcp(daemon.osc) as tcp:
         tcp.send_bytes(b"\xc0" * 1000)
@@ -232,7 +232,7 @@ def test_slip_streams(daemon: DaemonProcess) -> None:
         assert_refused(tcp.hear())
 
 
-def test_noise(client: UdpClient, daemon: DaemonProcess) -> None:
+def test_bad_input_of_damaged_packets_leaves_the_daemon_answering(client: UdpClient, daemon: DaemonProcess) -> None:
     source = random.Random(7)
     with clients.tcp(daemon.osc) as tcp:
         for _ in range(300):

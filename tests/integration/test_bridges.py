@@ -29,7 +29,9 @@ def copy_with_port(source: Path, folder: Path, before: str, after: str) -> Path:
     return copy
 
 
-def test_pd(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+def test_bridges_puredata_example_makes_a_sound(
+    daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path
+) -> None:
     pd = require_host("pd")
     patch = copy_with_port(
         BRIDGES / "puredata" / "first-sound.pd", tmp_path, "connect 127.0.0.1 7770", f"connect 127.0.0.1 {daemon.osc}"
@@ -42,7 +44,9 @@ def test_pd(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) ->
         assert not program.spoken.matching("error|^fail: ")
 
 
-def test_supercollider(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+def test_bridges_supercollider_example_makes_a_sound(
+    daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path
+) -> None:
     sclang = require_host("sclang")
     script = copy_with_port(
         BRIDGES / "supercollider" / "first-sound.scd", tmp_path, '"TIMBRED_OSC_PORT".getenv', f'"{daemon.osc}"'
@@ -56,7 +60,7 @@ def test_supercollider(daemon: DaemonProcess, require_host: RequireHost, tmp_pat
 
 
 @pytest.mark.parametrize("way", ["osc", "zmq"])
-def test_python(daemon: DaemonProcess, tmp_path: Path, way: str) -> None:
+def test_bridges_python_examples_make_a_sound(daemon: DaemonProcess, tmp_path: Path, way: str) -> None:
     port = daemon.osc if way == "osc" else daemon.requests
     done = subprocess.run(
         [sys.executable, str(BRIDGES / "python" / f"first_request_{way}.py"), "a bright bell", "--port", str(port)],
@@ -79,7 +83,9 @@ def three_lines(host: str) -> list[str]:
     return [line.strip() for line in text.splitlines()[:3]]
 
 
-def test_supercollider_in_the_readme(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+def test_bridges_supercollider_lines_of_the_readme_make_a_sound(
+    daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path
+) -> None:
     sclang, script = require_host("sclang"), tmp_path / "readme.scd"
     told = "OSCdef(\\told, { |m| m.postln }, '/timbred/done');"
     script.write_text("\n".join([told, *three_lines("SuperCollider")]).replace("7770", str(daemon.osc)), "utf-8")
@@ -87,7 +93,7 @@ def test_supercollider_in_the_readme(daemon: DaemonProcess, require_host: Requir
         program.spoken.until(r"\[ */timbred/done, 1, 1, ")
 
 
-def test_python_in_the_readme(daemon: DaemonProcess, tmp_path: Path) -> None:
+def test_bridges_python_lines_of_the_readme_make_a_sound(daemon: DaemonProcess, tmp_path: Path) -> None:
     script = "\n".join(["import zmq", *three_lines("Python")]).replace("7771", str(daemon.requests))
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -123,7 +129,7 @@ class TouchDesigner(ModuleType):
         self.cues += 1
 
 
-def test_touchdesigner_script_with_stand_ins(
+def test_bridges_touchdesigner_script_makes_a_sound_with_stand_ins(
     daemon: DaemonProcess, client: UdpClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     host = TouchDesigner(client)

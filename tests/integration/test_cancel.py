@@ -7,7 +7,7 @@ from tests.integration.daemons import DaemonProcess
 from tests.integration.osc import Heard
 
 
-def test_one_that_waits(client: UdpClient, other: UdpClient, daemon: DaemonProcess) -> None:
+def test_cancel_ends_a_waiting_request(client: UdpClient, other: UdpClient, daemon: DaemonProcess) -> None:
     hold_engine(other, "in front")
     client.say("generate", "waiting", "cancelled early", "@steps", 1)
     assert client.hear().name == "queued"
@@ -18,14 +18,14 @@ def test_one_that_waits(client: UdpClient, other: UdpClient, daemon: DaemonProce
     assert not list(daemon.takes.glob("cancelled-early*"))
 
 
-def test_one_that_runs(client: UdpClient) -> None:
+def test_cancel_ends_a_running_request(client: UdpClient) -> None:
     hold_engine(client, "running")
     client.say("cancel", "running")
     assert order(client.until_end()) == ["cancelled"]
     client.nothing_more()
 
 
-def test_one_whose_steps_are_done(client: UdpClient, daemon: DaemonProcess) -> None:
+def test_cancel_ends_a_request_whose_steps_are_done(client: UdpClient, daemon: DaemonProcess) -> None:
     """Nothing is left of it, and the next file has the first number."""
     name = new_id()
     client.say("generate", name, "decodes never-there", "@steps", 1, "@seconds", 0.2, "@name", "all but done")
@@ -43,7 +43,7 @@ def test_one_whose_steps_are_done(client: UdpClient, daemon: DaemonProcess) -> N
     assert not list(daemon.takes.rglob("*.part"))
 
 
-def test_all_of_this_client_and_of_no_other(client: UdpClient, other: UdpClient) -> None:
+def test_cancel_of_all_ends_only_this_clients_requests(client: UdpClient, other: UdpClient) -> None:
     hold_engine(client, "all-1")
     other.say("generate", "kept", "pad", "@seconds", 0.2, "@steps", 1)
     assert other.hear().name == "queued"
@@ -55,13 +55,13 @@ def test_all_of_this_client_and_of_no_other(client: UdpClient, other: UdpClient)
     client.nothing_more()
 
 
-def test_one_that_nobody_knows(client: UdpClient) -> None:
+def test_cancel_of_an_unknown_id_is_answered(client: UdpClient) -> None:
     answer = client.ask("cancel", "never asked")
     assert (answer.name, answer.arguments[1]) == ("fail", "bad-request")
     assert "never asked" in str(answer.arguments[2])
 
 
-def test_one_that_is_over_is_not_ended_twice(client: UdpClient) -> None:
+def test_cancel_of_an_ended_request_sends_no_second_end(client: UdpClient) -> None:
     name = new_id()
     client.say("generate", name, "pad", "@seconds", 0.2, "@steps", 1)
     client.until_end(name)
@@ -70,7 +70,7 @@ def test_one_that_is_over_is_not_ended_twice(client: UdpClient) -> None:
     client.nothing_more()
 
 
-def test_a_variation_right_after_it_was_asked_for(client: UdpClient) -> None:
+def test_cancel_ends_a_variation_right_after_its_request(client: UdpClient) -> None:
     take = client.make_take("varied")
     name = new_id()
     client.say("vary", name, take.arguments[8], "slow", "@steps", 3)

@@ -68,7 +68,7 @@ def test_say_that_fails_says_why(daemon: DaemonProcess, tmp_path: Path) -> None:
         assert not done.stdout
 
 
-def test_models_and_doctor_speak_json(hollow: Path, tmp_path: Path) -> None:
+def test_models_and_doctor_write_json(hollow: Path, tmp_path: Path) -> None:
     given = flags(tmp_path, hollow)
     models = {row["name"]: row for row in rows(run(tmp_path, "models", "--json", *given))}
     assert models["hollow"]["state"] == "available"
@@ -79,7 +79,7 @@ def test_models_and_doctor_speak_json(hollow: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("setting", ["osc.port=70000", "volume=3"])
-def test_a_setting_that_cannot_be_used_ends_serve_with_a_reason(setting: str, tmp_path: Path) -> None:
+def test_serve_names_an_unusable_setting(setting: str, tmp_path: Path) -> None:
     done = run(tmp_path, "serve", "--set", setting)
     assert done.returncode != 0
     assert setting.partition("=")[0] in done.stderr

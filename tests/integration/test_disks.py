@@ -44,9 +44,7 @@ def full(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-def test_a_daemon_works_with_a_read_only_home_where_its_takes_folder_is_elsewhere(
-    home: dict[str, str], model: Path, tmp_path: Path
-) -> None:
+def test_disks_read_only_home_is_enough_with_takes_elsewhere(home: dict[str, str], model: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     daemon = DaemonProcess(tmp_path / "elsewhere", *settings_for(model), more=home)
     try:
@@ -57,7 +55,7 @@ def test_a_daemon_works_with_a_read_only_home_where_its_takes_folder_is_elsewher
         daemon.stop()
 
 
-def test_a_takes_folder_in_a_read_only_home_is_told_at_the_start_and_to_each_request(
+def test_disks_read_only_takes_folder_is_reported_at_the_start_and_to_each_request(
     home: dict[str, str], model: Path, tmp_path: Path
 ) -> None:
     takes = Path(home["HOME"]) / "Music" / "timbred"
@@ -77,7 +75,7 @@ def test_a_takes_folder_in_a_read_only_home_is_told_at_the_start_and_to_each_req
         daemon.stop()
 
 
-def test_a_daemon_works_while_its_logs_disk_is_full(full: Path, model: Path, tmp_path: Path) -> None:
+def test_disks_full_log_does_not_stop_the_daemon(full: Path, model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "daemon"
     folder.mkdir()
     (folder / "log.txt").symlink_to(full / "log.txt")
@@ -95,7 +93,7 @@ def test_a_daemon_works_while_its_logs_disk_is_full(full: Path, model: Path, tmp
     assert daemon.log.read_bytes() != b"", "it logs again once there is room"
 
 
-def test_commands_work_while_standard_error_cannot_be_written(full: Path, model: Path, tmp_path: Path) -> None:
+def test_disks_full_standard_error_does_not_stop_commands(full: Path, model: Path, tmp_path: Path) -> None:
     def ask(*words: str) -> tuple[int, str]:
         more = {"TIMBRED_TAKES_FOLDR": "here"}
         with (full / "errors").open("wb") as errors:

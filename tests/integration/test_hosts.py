@@ -85,7 +85,9 @@ def until_it_listens(client: UdpClient, program: Program, port: int) -> None:
         time.sleep(0.02)
 
 
-def test_oscsend_asks_and_oscdump_hears(daemon: DaemonProcess, client: UdpClient, require_host: RequireHost) -> None:
+def test_hosts_oscsend_and_oscdump_make_a_request(
+    daemon: DaemonProcess, client: UdpClient, require_host: RequireHost
+) -> None:
     oscsend, oscdump, port = require_host("oscsend"), require_host("oscdump"), free_port()
 
     def send(url: str, address: str, types: str, *arguments: str) -> None:
@@ -110,7 +112,9 @@ def test_oscsend_asks_and_oscdump_hears(daemon: DaemonProcess, client: UdpClient
             dump.spoken.until('/timbred/fail sss "dance" "bad-request"')
 
 
-def test_node_talks_over_tcp(daemon: DaemonProcess, require_host: RequireHost, install_npm: InstallNpm) -> None:
+def test_hosts_node_makes_a_request_over_tcp(
+    daemon: DaemonProcess, require_host: RequireHost, install_npm: InstallNpm
+) -> None:
     node, folder = require_host("node"), install_npm("osc@2.4.5")
     (folder / "talk.js").write_text(NODE, "utf-8")
     with running(node, "talk.js", str(daemon.osc), folder=folder) as talk:
@@ -122,7 +126,9 @@ def test_node_talks_over_tcp(daemon: DaemonProcess, require_host: RequireHost, i
     assert said[-1][1:3] == ["n2", "bad-request"]
 
 
-def test_pd_talks_with_netsend_and_netreceive(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+def test_hosts_pd_makes_a_request_with_netsend_and_netreceive(
+    daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path
+) -> None:
     pd, patch = require_host("pd"), tmp_path / "talk.pd"
     patch.write_text(PD_PATCH.format(daemon=daemon.osc, own=free_port()), "utf-8")
     with running(pd, "-nogui", "-noaudio", "-nomidi", "-open", str(patch)) as program:
@@ -136,7 +142,9 @@ def test_pd_talks_with_netsend_and_netreceive(daemon: DaemonProcess, require_hos
     assert said[-1].startswith(f"done 7 1 {daemon.takes}")
 
 
-def test_sclang_talks_with_netaddr_and_oscdef(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
+def test_hosts_sclang_makes_a_request_with_netaddr_and_oscdef(
+    daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path
+) -> None:
     sclang, script = require_host("sclang"), tmp_path / "talk.scd"
     script.write_text(f"({SCLANG.format(port=daemon.osc)})", "utf-8")
     with running(sclang, "-D", str(script), folder=tmp_path) as program:

@@ -83,7 +83,7 @@ def start(models: Path, folder: Path) -> DaemonProcess:
 
 
 @pytest.mark.parametrize("model", ["tiny", "older"])
-def test_both_families_make_a_sound(performer: UdpClient, model: str) -> None:
+def test_models_of_both_families_make_a_sound(performer: UdpClient, model: str) -> None:
     ask = ("generate", f"from {model}", "warm pad", "@model", model, "@seconds", 0.6, "@steps", 3, "@seed", 7)
     performer.say(*ask)
     events = performer.until_end()
@@ -99,7 +99,7 @@ def test_both_families_make_a_sound(performer: UdpClient, model: str) -> None:
     assert done.arguments[1] == 1
 
 
-def test_the_same_seed_is_the_same_sound_bit_for_bit_when_exact(performer: UdpClient) -> None:
+def test_models_repeat_a_seed_bit_for_bit_when_exact(performer: UdpClient) -> None:
     words = ("warm pad", "@seed", 5, "@exact", 1)
     one, two = (soundfile.read(str(performer.make_take(*words).arguments[2]))[0] for _ in range(2))
     other = soundfile.read(str(performer.make_take("warm pad", "@seed", 6, "@exact", 1).arguments[2]))[0]
@@ -109,7 +109,7 @@ def test_the_same_seed_is_the_same_sound_bit_for_bit_when_exact(performer: UdpCl
 
 
 @pytest.mark.parametrize("model", ["tiny", "pocket"])
-def test_exact_takes_of_one_request_are_made_again_bit_for_bit(performer: UdpClient, model: str) -> None:
+def test_models_repeat_several_exact_takes_bit_for_bit(performer: UdpClient, model: str) -> None:
     """By `vary`, and by their seed alone; 16 bits have dither too."""
     keys = ("@model", model, "@seconds", 0.5, "@steps", 3, "@exact", 1, "@bits", 16)
     performer.say("generate", f"exact {model}", "snare drum", "@takes", 4, "@seed", 11, *keys)
@@ -128,7 +128,7 @@ def test_exact_takes_of_one_request_are_made_again_bit_for_bit(performer: UdpCli
         assert np.array_equal(sounds[0], sounds[2])
 
 
-def test_takes_of_one_request_are_those_of_their_seeds(performer: UdpClient) -> None:
+def test_models_make_each_take_from_its_seed(performer: UdpClient) -> None:
     performer.say("generate", "pair", "pad", "@takes", 2, "@seed", 11, "@seconds", 0.2, "@steps", 1)
     events = performer.until_end()
     assert order(events) == SOUND, events[-1]
@@ -139,7 +139,7 @@ def test_takes_of_one_request_are_those_of_their_seeds(performer: UdpClient) -> 
     assert abs(together - single).max() < 10 ** (-80 / 20)
 
 
-def test_ranked_takes_come_best_first(performer: UdpClient) -> None:
+def test_models_send_ranked_takes_best_first(performer: UdpClient) -> None:
     performer.say("generate", "ranked", "pad", "@takes", 3, "@rank", 1, "@seconds", 0.2, "@steps", 1)
     *_, first, second, third, done = performer.until_end()
     scores = [float(take.arguments[7]) for take in (first, second, third)]
@@ -148,14 +148,14 @@ def test_ranked_takes_come_best_first(performer: UdpClient) -> None:
     assert done.arguments[2] == first.arguments[2], "done names the best take"
 
 
-def test_what_a_model_heard_is_found_by_its_sound(performer: UdpClient) -> None:
+def test_models_store_embeddings_for_search_by_sound(performer: UdpClient) -> None:
     bell, gong, _ = (performer.make_take(words, "@seed", 5).arguments[8] for words in ("bell", "gong", "hat"))
     performer.say("takes", "@like", bell)
     alike = [event.arguments[8] for event in performer.until("done") if event.name == "take"]
     assert gong in alike, "no word is shared"
 
 
-def test_a_running_sound_is_cancelled_at_its_next_step(performer: UdpClient) -> None:
+def test_models_cancel_a_running_sound_at_its_next_step(performer: UdpClient) -> None:
     performer.say("generate", "endless", "pad", "@steps", LONG_ENOUGH)
     performer.until_step()
     performer.say("cancel", "endless")
@@ -166,7 +166,7 @@ def test_a_running_sound_is_cancelled_at_its_next_step(performer: UdpClient) -> 
     performer.make_take("pad")
 
 
-def test_a_preview_is_a_file_before_the_take(performer: UdpClient) -> None:
+def test_models_write_a_preview_before_the_take(performer: UdpClient) -> None:
     performer.say("generate", "soon", "pad", "@preview", 1, "@seconds", 0.6, "@steps", 8, "@seed", 3)
     events = performer.until_end()
     names = [event.name for event in events]
@@ -180,7 +180,7 @@ def test_a_preview_is_a_file_before_the_take(performer: UdpClient) -> None:
     assert abs(one - two).max() < 10 ** (-80 / 20), "a preview leaves the sound as it is"
 
 
-def test_a_takes_noise_and_a_second_prompt(performer: UdpClient) -> None:
+def test_models_reuse_a_takes_noise_and_mix_a_second_prompt(performer: UdpClient) -> None:
     first = performer.make_take("dark bell", "@seed", 21)
     again = performer.make_take("dark bell", "@noise", first.arguments[8])
     mixed = performer.make_take("dark bell", "@seed", 21, "@prompt2", "bright rain", "@mix", 0.5)
@@ -189,14 +189,14 @@ def test_a_takes_noise_and_a_second_prompt(performer: UdpClient) -> None:
     assert abs(one - three).max() > 0.001
 
 
-def test_models_come_and_go(performer: UdpClient) -> None:
+def test_models_are_loaded_and_unloaded(performer: UdpClient) -> None:
     assert performer.ask("load", "older") == Heard("loaded", "s", ("older",))
     both = performer.ask("status").arguments[2]
     assert performer.ask("unload", "older") == Heard("unloaded", "s", ("older",))
     assert performer.ask("status").arguments[2] == int(both) - 1
 
 
-def test_a_damaged_checkpoint_fails_and_the_next_sound_comes(performer: UdpClient) -> None:
+def test_models_continue_after_a_damaged_checkpoint(performer: UdpClient) -> None:
     performer.say("generate", "damaged", "pad", "@model", "damaged", "@steps", 1)
     failure = performer.until_end()[-1]
     assert failure.name == "fail"
@@ -205,7 +205,7 @@ def test_a_damaged_checkpoint_fails_and_the_next_sound_comes(performer: UdpClien
     performer.make_take("pad")
 
 
-def test_an_engine_that_is_killed_comes_back(performer: UdpClient, real_daemon: DaemonProcess) -> None:
+def test_models_continue_after_a_killed_engine(performer: UdpClient, real_daemon: DaemonProcess) -> None:
     performer.make_take("pad")
     engine = real_daemon.family()[1:]
     for process in engine:
@@ -228,7 +228,7 @@ REFUSED: dict[str, tuple[tuple[str | float, ...], tuple[str, ...]]] = {
 }
 
 
-def test_what_cannot_be_done_is_refused_beside_a_sound(performer: UdpClient, real_daemon: DaemonProcess) -> None:
+def test_models_refuse_impossible_requests_beside_a_sound(performer: UdpClient, real_daemon: DaemonProcess) -> None:
     """Each gets one answer, at once; another client's sound goes on meanwhile.
 
     What another model made lends no noise, and a model in use stays.
@@ -256,7 +256,7 @@ def test_what_cannot_be_done_is_refused_beside_a_sound(performer: UdpClient, rea
         assert steps == sorted(set(steps))
 
 
-def test_the_daemon_stops_while_torch_is_still_being_imported(models: Path, tmp_path: Path) -> None:
+def test_models_stop_while_torch_is_being_imported(models: Path, tmp_path: Path) -> None:
     daemon = start(models, tmp_path)
     with clients.udp(daemon.osc) as client:
         assert client.ask("generate", "too early", "pad").name == "queued"
@@ -267,7 +267,7 @@ def test_the_daemon_stops_while_torch_is_still_being_imported(models: Path, tmp_
         assert gone(family)
 
 
-def test_the_daemon_stops_while_it_denoises(real_daemon: DaemonProcess) -> None:
+def test_models_stop_while_denoising(real_daemon: DaemonProcess) -> None:
     with clients.udp(real_daemon.osc) as client:
         client.say("generate", "long", "pad", "@steps", LONG_ENOUGH, "@seconds", 10, "@takes", 8)
         client.until_step()

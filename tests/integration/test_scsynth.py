@@ -50,7 +50,7 @@ def ask(client: UdpClient, port: int, *more: str | int) -> str:
     return name
 
 
-def test_each_take_goes_into_a_buffer_of_its_own(client: UdpClient) -> None:
+def test_scsynth_loads_each_take_into_its_own_buffer(client: UdpClient) -> None:
     with server() as there:
         name = ask(client, there.port, "@takes", 2)
         heard = client.until_end(name)
@@ -69,7 +69,9 @@ def test_each_take_goes_into_a_buffer_of_its_own(client: UdpClient) -> None:
         assert asked == {7: takes[0], 8: takes[1]}
 
 
-def test_nobody_else_hears_of_the_buffer(daemon: DaemonProcess, client: UdpClient, other: UdpClient) -> None:
+def test_scsynth_buffer_is_reported_to_its_client_alone(
+    daemon: DaemonProcess, client: UdpClient, other: UdpClient
+) -> None:
     assert other.ask("notify", 1).name == "done"
     with server() as there, zmq.Context[zmq.Socket[bytes]]() as context, context.socket(zmq.SUB) as listener:
         listener.setsockopt(zmq.LINGER, 0)
@@ -95,7 +97,7 @@ def test_nobody_else_hears_of_the_buffer(daemon: DaemonProcess, client: UdpClien
     other.ask("notify", 0)
 
 
-def test_a_server_that_cannot_read_it(client: UdpClient) -> None:
+def test_scsynth_that_cannot_read_the_file_is_reported(client: UdpClient) -> None:
     with server() as there:
         name = ask(client, there.port)
         assert client.until_end(name)[-1].name == "done"
@@ -106,7 +108,7 @@ def test_a_server_that_cannot_read_it(client: UdpClient) -> None:
         assert "buffer index out of range" in str(failed.arguments[2])
 
 
-def test_nobody_there_is_told_and_the_take_stays(client: UdpClient) -> None:
+def test_scsynth_that_is_absent_is_reported_and_the_take_kept(client: UdpClient) -> None:
     with server() as gone:
         port = gone.port
     *_, take, done = client.until_end(ask(client, port))
@@ -118,7 +120,7 @@ def test_nobody_there_is_told_and_the_take_stays(client: UdpClient) -> None:
     assert Path(str(take.arguments[2])).is_file()
 
 
-async def test_a_silent_server_is_given_up() -> None:
+async def test_scsynth_that_is_silent_is_given_up() -> None:
     with server() as silent, pytest.raises(NoAudioDevice, match=f"port {silent.port}"):
         await scsynth_buffers.allocate_and_read("127.0.0.1", silent.port, 1, Path("take.wav"), patience=0.1)
 
@@ -132,7 +134,7 @@ async def test_a_silent_server_is_given_up() -> None:
         (("@scsynth", 57110, "@buffer", -1), "buffer: got -1, allowed is a whole number from 0 to 1000000"),
     ],
 )
-def test_what_is_refused(client: UdpClient, keys: tuple[str | int, ...], said: str) -> None:
+def test_scsynth_buffers_refuse_unusable_keys(client: UdpClient, keys: tuple[str | int, ...], said: str) -> None:
     name = new_id()
     client.say("generate", name, "warm", *keys)
     [failed] = client.until_end(name)
@@ -140,7 +142,7 @@ def test_what_is_refused(client: UdpClient, keys: tuple[str | int, ...], said: s
     assert str(failed.arguments[2]).startswith(said)
 
 
-def test_only_over_osc(daemon: DaemonProcess) -> None:
+def test_scsynth_buffers_are_loaded_only_over_osc(daemon: DaemonProcess) -> None:
     with zmq.Context[zmq.Socket[bytes]]() as context, context.socket(zmq.REQ) as request:
         request.setsockopt(zmq.LINGER, 0)
         request.connect(f"tcp://127.0.0.1:{daemon.requests}")

@@ -31,7 +31,7 @@ def hear(page: ClientConnection) -> Json:
     return json.loads(page.recv(PATIENCE))
 
 
-def test_a_sound_is_heard_in_order(page: ClientConnection) -> None:
+def test_websocket_generate_sends_events_in_order(page: ClientConnection) -> None:
     page.send(json.dumps({"type": "generate", "id": 4, "prompt": "warm pad", "seconds": 0.2, "steps": 2}))
     events = [hear(page)]
     while events[-1]["type"] not in TERMINAL:
@@ -41,7 +41,7 @@ def test_a_sound_is_heard_in_order(page: ClientConnection) -> None:
     assert ask(page, type="ping") == {"type": "pong"}
 
 
-def test_what_is_no_request_is_answered(page: ClientConnection, client: UdpClient) -> None:
+def test_websocket_refuses_invalid_requests(page: ClientConnection, client: UdpClient) -> None:
     hold_engine(client, "beside a page")
     for text in ("", "{", "[]", '{"type": "sing"}', "x" * 100_000):
         page.send(text)
@@ -52,7 +52,7 @@ def test_what_is_no_request_is_answered(page: ClientConnection, client: UdpClien
     let_go(client, "beside a page")
 
 
-def test_another_page_may_not_connect(daemon: DaemonProcess) -> None:
+def test_websocket_refuses_another_origin(daemon: DaemonProcess) -> None:
     own = f"http://127.0.0.1:{daemon.http}"
     with connect(f"ws://127.0.0.1:{daemon.http}/ws", origin=own) as page:  # pyright: ignore[reportArgumentType]
         assert ask(page, type="ping") == {"type": "pong"}

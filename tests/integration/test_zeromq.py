@@ -57,7 +57,7 @@ def names(events: list[Json]) -> list[str]:
     return [name for name, _ in itertools.groupby(event["type"] for event in events)]
 
 
-def test_a_dealer_hears_events_in_order_by_name(sockets: Sockets) -> None:
+def test_zeromq_dealer_hears_events_in_order_by_name(sockets: Sockets) -> None:
     dealer = sockets.connected(zmq.DEALER)
     request = {"type": "generate", "id": "d1", "prompt": "warm pad", "seconds": 0.5, "seed": 7, "steps": 3}
     dealer.send(json.dumps(request).encode())
@@ -74,7 +74,7 @@ def test_a_dealer_hears_events_in_order_by_name(sockets: Sockets) -> None:
     assert Path(take["path"]).is_file()
 
 
-def test_samples_come_with_their_take(sockets: Sockets) -> None:
+def test_zeromq_samples_come_with_their_take(sockets: Sockets) -> None:
     dealer = sockets.connected(zmq.DEALER)
     request = {"type": "generate", "id": "in", "prompt": "pad", "seconds": 0.5, "takes": 2, "channels": 2, "steps": 1}
     dealer.send(json.dumps({**request, "inline": True, "bits": 32}).encode())
@@ -93,7 +93,7 @@ def test_samples_come_with_their_take(sockets: Sockets) -> None:
     assert (heard["type"], takes) == ("done", 2)
 
 
-def test_samples_without_a_file(sockets: Sockets, daemon: DaemonProcess) -> None:
+def test_zeromq_samples_come_without_a_file(sockets: Sockets, daemon: DaemonProcess) -> None:
     dealer = sockets.connected(zmq.DEALER)
     request = {"type": "generate", "id": "none", "prompt": "never written", "seconds": 0.2, "steps": 1}
     dealer.send(json.dumps({**request, "inline": True, "to": "none"}).encode())
@@ -105,7 +105,7 @@ def test_samples_without_a_file(sockets: Sockets, daemon: DaemonProcess) -> None
     assert not list(daemon.takes.glob("never-written*"))
 
 
-def test_a_req_gets_exactly_one_reply(sockets: Sockets) -> None:
+def test_zeromq_req_gets_exactly_one_reply(sockets: Sockets) -> None:
     req = sockets.connected(zmq.REQ)
     reply = ask(req, type="generate", id="r1", prompt="pad", seconds=0.2, takes=2, steps=1)
     assert (reply["type"], reply["id"]) == ("done", "r1")
@@ -121,7 +121,7 @@ def test_a_req_gets_exactly_one_reply(sockets: Sockets) -> None:
     assert ask(req, type="sync", n=5) == {"type": "synced", "n": 5}
 
 
-def test_a_req_gets_samples_after_its_reply(sockets: Sockets) -> None:
+def test_zeromq_req_gets_samples_after_its_reply(sockets: Sockets) -> None:
     req = sockets.connected(zmq.REQ)
     request = {"type": "generate", "id": "r3", "prompt": "pad", "seconds": 0.2, "takes": 2, "steps": 1, "inline": True}
     req.send(json.dumps(request).encode())
@@ -129,7 +129,7 @@ def test_a_req_gets_samples_after_its_reply(sockets: Sockets) -> None:
     assert [len(frame) for frame in frames] == [4 * 9600] * len(json.loads(reply)["takes"])
 
 
-def test_a_sub_hears_everybody_by_topic(sockets: Sockets, client: UdpClient) -> None:
+def test_zeromq_sub_hears_every_client_by_topic(sockets: Sockets, client: UdpClient) -> None:
     everything, takes = sockets.connected(zmq.SUB), sockets.connected(zmq.SUB)
     everything.subscribe("")
     takes.subscribe("take")
@@ -157,13 +157,13 @@ def test_a_sub_hears_everybody_by_topic(sockets: Sockets, client: UdpClient) -> 
     assert order(heard) == SOUND
 
 
-def test_the_same_id_again_over_zeromq(sockets: Sockets) -> None:
+def test_zeromq_resends_are_the_same_request(sockets: Sockets) -> None:
     req = sockets.connected(zmq.REQ)
     first = ask(req, type="generate", id="once", prompt="pad", seconds=0.2, steps=1)
     assert ask(req, type="generate", id="once", prompt="pad", seconds=0.2, steps=1) == first
 
 
-def test_cancelling_from_a_dealer(sockets: Sockets) -> None:
+def test_zeromq_dealer_cancels(sockets: Sockets) -> None:
     dealer = sockets.connected(zmq.DEALER)
     dealer.send(b'{"type": "generate", "id": 3, "prompt": "slow", "steps": 3}')
     while (event := json.loads(dealer.recv()))["type"] != "progress":
@@ -199,7 +199,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("number", range(len(BAD)))
-def test_frames_that_are_no_request(sockets: Sockets, client: UdpClient, number: int) -> None:
+def test_zeromq_frames_without_a_request_are_refused(sockets: Sockets, client: UdpClient, number: int) -> None:
     frame, word = list(BAD.items())[number]
     hold_engine(client, f"beside-{number}")
     for kind in (zmq.DEALER, zmq.REQ):
@@ -213,7 +213,7 @@ def test_frames_that_are_no_request(sockets: Sockets, client: UdpClient, number:
     let_go(client, f"beside-{number}")
 
 
-def test_a_frame_of_a_hundred_megabytes(sockets: Sockets, client: UdpClient) -> None:
+def test_zeromq_frame_of_a_hundred_megabytes_is_refused(sockets: Sockets, client: UdpClient) -> None:
     hold_engine(client, "beside a giant")
     dealer = sockets.connected(zmq.DEALER)
     dealer.send(b'{"type": "generate", "id": "x", "prompt": "' + b"x" * 100_000_000 + b'"}')
@@ -224,7 +224,7 @@ def test_a_frame_of_a_hundred_megabytes(sockets: Sockets, client: UdpClient) -> 
     let_go(client, "beside a giant")
 
 
-def test_messages_of_several_frames(sockets: Sockets) -> None:
+def test_zeromq_messages_of_several_frames_are_refused(sockets: Sockets) -> None:
     dealer = sockets.connected(zmq.DEALER)
     dealer.send_multipart([b'{"type": "ping"}', b'{"type": "ping"}'])
     answer = json.loads(dealer.recv())

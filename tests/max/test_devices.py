@@ -74,7 +74,7 @@ def in_use(stage: MaxStage, index: int = 0) -> tuple[float, str]:
     return length, stage.told(poly, "inlet 1", "buffer")[2]
 
 
-def test_words_become_a_sampler(play: Play, daemon: DaemonProcess) -> None:
+def test_devices_make_words_a_sampler(play: Play, daemon: DaemonProcess) -> None:
     with connected(play, instrument.build(), daemon) as stage:
         stage.turn("Seconds", 0.5)
         stage.turn("Takes", 3)
@@ -102,7 +102,7 @@ def test_words_become_a_sampler(play: Play, daemon: DaemonProcess) -> None:
         assert len([seen for seen in stage.seen if seen.get("name") == "buffer~"]) == 3
 
 
-def test_a_new_request_leaves_the_buffers_alone_that_may_still_sound(play: Play, daemon: DaemonProcess) -> None:
+def test_devices_leave_buffers_that_may_sound_during_a_new_request(play: Play, daemon: DaemonProcess) -> None:
     with connected(play, instrument.build(), daemon) as stage:
         stage.turn("Takes", parts.TAKES)
         stage.turn("Seconds", 0.1)
@@ -115,7 +115,7 @@ def test_a_new_request_leaves_the_buffers_alone_that_may_still_sound(play: Play,
         assert len(told) == len(set(told)) == parts.BUFFERS
 
 
-def test_one_seed_locked_and_another_drawn(play: Play, daemon: DaemonProcess) -> None:
+def test_devices_lock_one_seed_and_draw_another(play: Play, daemon: DaemonProcess) -> None:
     def seed(stage: MaxStage) -> int:
         return int(stage.told(stage.box("number"), "set")[1])
 
@@ -138,7 +138,7 @@ def test_one_seed_locked_and_another_drawn(play: Play, daemon: DaemonProcess) ->
         assert path.name == "bell-0002.wav", "the file names go on counting"
 
 
-def test_more_like_this_begins_from_the_take(play: Play, daemon: DaemonProcess) -> None:
+def test_devices_make_variations_from_the_take(play: Play, daemon: DaemonProcess) -> None:
     with connected(play, instrument.build(), daemon) as stage:
         stage.click("More like this")
         stage.status("Generate one first")
@@ -164,7 +164,7 @@ def test_more_like_this_begins_from_the_take(play: Play, daemon: DaemonProcess) 
         assert history[1].startswith("glass bell, ")
 
 
-def test_a_loop_is_varied_without_a_sound_to_start_from(play: Play, daemon: DaemonProcess) -> None:
+def test_devices_vary_a_loop_without_init_audio(play: Play, daemon: DaemonProcess) -> None:
     with connected(play, instrument.build(), daemon) as stage:
         stage.click("Make a loop")
         stage.turn("Seconds", 0.3)
@@ -174,7 +174,7 @@ def test_a_loop_is_varied_without_a_sound_to_start_from(play: Play, daemon: Daem
         stage.status("1 take")
 
 
-def test_cancel_ends_what_is_made_and_the_next_one_goes(play: Play, daemon: DaemonProcess) -> None:
+def test_devices_cancel_and_start_the_next_request(play: Play, daemon: DaemonProcess) -> None:
     with connected(play, instrument.build(), daemon) as stage:
         stage.turn("Seconds", 0.1)
         generate(stage, "slow pad")
@@ -185,7 +185,7 @@ def test_cancel_ends_what_is_made_and_the_next_one_goes(play: Play, daemon: Daem
         stage.status("1 take")
 
 
-def test_asking_again_takes_the_place_of_what_is_being_made(play: Play, daemon: DaemonProcess) -> None:
+def test_devices_replace_a_running_request(play: Play, daemon: DaemonProcess) -> None:
     with connected(play, instrument.build(), daemon) as stage:
         stage.turn("Seconds", 0.1)
         generate(stage, "slow pad")
@@ -195,7 +195,7 @@ def test_asking_again_takes_the_place_of_what_is_being_made(play: Play, daemon: 
         stage.status("1 take")
 
 
-def test_a_wrong_value_shows_what_timbred_says_of_it(play: Play, daemon: DaemonProcess) -> None:
+def test_devices_show_the_message_of_a_refused_value(play: Play, daemon: DaemonProcess) -> None:
     with connected(play, instrument.build(), daemon) as stage:
         stage.type("@guidance 99", index=1)
         generate(stage, "pad")
@@ -212,13 +212,13 @@ def test_a_wrong_value_shows_what_timbred_says_of_it(play: Play, daemon: DaemonP
         stage.status("1 take")
 
 
-def test_no_words_are_asked_for(play: Play, daemon: DaemonProcess) -> None:
+def test_devices_ask_for_words(play: Play, daemon: DaemonProcess) -> None:
     with connected(play, instrument.build(), daemon) as stage:
         stage.click("Generate")
         stage.status("type what you want to hear")
 
 
-def test_the_live_set_brings_everything_back_without_timbred(play: Play, daemon: DaemonProcess) -> None:
+def test_devices_restore_the_live_set_without_timbred(play: Play, daemon: DaemonProcess) -> None:
     patch = instrument.build()
     with connected(play, patch, daemon) as stage:
         stage.turn("Takes", 2)
@@ -242,7 +242,7 @@ def test_the_live_set_brings_everything_back_without_timbred(play: Play, daemon:
         assert len([message for message in history if "wide" in message[1]]) >= 2
 
 
-def test_a_sound_made_before_comes_back(play: Play, daemon: DaemonProcess) -> None:
+def test_devices_restore_an_earlier_sound(play: Play, daemon: DaemonProcess) -> None:
     with connected(play, instrument.build(), daemon) as stage:
         stage.turn("Seconds", 0.1)
         for words in ("one", "two"):
@@ -257,7 +257,7 @@ def before(stage: MaxStage) -> Any:
     return next(box for box in stage.patch.boxes if box.maxclass == "umenu" and "before" in box.attributes["hint"])
 
 
-def test_a_file_that_is_gone_is_told(play: Play, daemon: DaemonProcess) -> None:
+def test_devices_report_a_missing_file(play: Play, daemon: DaemonProcess) -> None:
     patch = instrument.build()
     with connected(play, patch, daemon) as stage:
         stage.turn("Seconds", 0.1)
@@ -270,7 +270,7 @@ def test_a_file_that_is_gone_is_told(play: Play, daemon: DaemonProcess) -> None:
         again.console(f"{path.name} is gone from the disk")
 
 
-def test_timbred_isnt_there_and_then_it_is(play: Play, start_daemon: StartDaemon) -> None:
+def test_devices_report_a_missing_daemon_and_find_it_later(play: Play, start_daemon: StartDaemon) -> None:
     port = free_port()
     with play(instrument.build(), port, set_of_live=live()) as stage:
         said = stage.status("doesn't answer")
@@ -286,7 +286,7 @@ def test_timbred_isnt_there_and_then_it_is(play: Play, start_daemon: StartDaemon
         stage.status("1 take")
 
 
-def test_timbred_is_stopped_in_the_middle_and_started_again(play: Play, start_daemon: StartDaemon) -> None:
+def test_devices_notice_a_stopped_daemon_and_its_restart(play: Play, start_daemon: StartDaemon) -> None:
     port = free_port()
     daemon = start_daemon(f"osc.port={port}", "stop.patience=0")
     with connected(play, instrument.build(), daemon) as stage:
@@ -304,7 +304,7 @@ def test_timbred_is_stopped_in_the_middle_and_started_again(play: Play, start_da
         stage.status("1 take")
 
 
-def test_timbred_dies_in_the_middle(play: Play, start_daemon: StartDaemon, hollow: Path, tmp_path: Path) -> None:
+def test_devices_notice_a_killed_daemon(play: Play, start_daemon: StartDaemon, hollow: Path, tmp_path: Path) -> None:
     port = free_port()
     (tmp_path / "mortal").mkdir()
     daemon = DaemonProcess(tmp_path / "mortal", *settings_for(hollow), f"osc.port={port}")
@@ -327,7 +327,7 @@ def test_timbred_dies_in_the_middle(play: Play, start_daemon: StartDaemon, hollo
                 process.kill()
 
 
-def test_node_ends_and_is_started_again(play: Play, daemon: DaemonProcess) -> None:
+def test_devices_restart_after_node_ends(play: Play, daemon: DaemonProcess) -> None:
     with connected(play, instrument.build(), daemon) as stage:
         stage.order("kill", stage.box("node.script"))
         stage.status("Node for Max doesn't run")
@@ -337,7 +337,7 @@ def test_node_ends_and_is_started_again(play: Play, daemon: DaemonProcess) -> No
         stage.status("1 take")
 
 
-def test_another_port_is_looked_on_and_remembered(play: Play, daemon: DaemonProcess) -> None:
+def test_devices_find_another_port_and_remember_it(play: Play, daemon: DaemonProcess) -> None:
     patch = instrument.build()
     with play(patch, free_port(), set_of_live=live()) as stage:
         stage.status("doesn't answer")
@@ -348,7 +348,7 @@ def test_another_port_is_looked_on_and_remembered(play: Play, daemon: DaemonProc
         again.status("is there")
 
 
-def test_two_devices_and_more_get_along(
+def test_devices_beside_each_other_work(
     play: Play, daemon: DaemonProcess, tmp_path: Path, require_host: RequireHost
 ) -> None:
     node = require_host("node")
@@ -369,7 +369,7 @@ def test_two_devices_and_more_get_along(
             stage.status("1 take")
 
 
-def test_a_clip_in_the_sets_own_meter_and_key(play: Play, daemon: DaemonProcess) -> None:
+def test_devices_make_a_clip_in_the_sets_metre_and_key(play: Play, daemon: DaemonProcess) -> None:
     with connected(play, clip.build(), daemon) as stage:
         line = stage.box("live.comment", "tempo, meter")
         assert [seen for seen in stage.seen if seen.get("box") == line.id][-1]["message"] == [
@@ -392,7 +392,7 @@ def test_a_clip_in_the_sets_own_meter_and_key(play: Play, daemon: DaemonProcess)
         assert in_use(stage)[0] == pytest.approx(3 * 60_000 / 60.5, abs=1)
 
 
-def test_a_take_becomes_a_clip_in_the_next_free_slot(play: Play, daemon: DaemonProcess) -> None:
+def test_devices_place_a_take_in_the_next_free_slot(play: Play, daemon: DaemonProcess) -> None:
     tracks = [{"name": "Other"}, {"name": "Sounds", "full": [0], "slots": 2}]
     set_of_live = live(tracks=tracks, device=1, racks=2)
     with connected(play, clip.build(), daemon, set_of_live=set_of_live) as stage:
@@ -413,7 +413,7 @@ def test_a_take_becomes_a_clip_in_the_next_free_slot(play: Play, daemon: DaemonP
         stage.status("in slot 3 of Sounds")
 
 
-def test_each_take_becomes_a_clip_by_itself(play: Play, daemon: DaemonProcess) -> None:
+def test_devices_place_each_take_automatically(play: Play, daemon: DaemonProcess) -> None:
     with connected(play, clip.build(), daemon, set_of_live=live(tracks=[{"name": "Sounds", "slots": 8}])) as stage:
         stage.turn("Bars", 0.25)
         stage.turn("Takes", 3)
@@ -425,7 +425,7 @@ def test_each_take_becomes_a_clip_by_itself(play: Play, daemon: DaemonProcess) -
         stage.status("3 takes")
 
 
-def test_a_take_goes_where_it_is_wanted(play: Play, daemon: DaemonProcess) -> None:
+def test_devices_place_a_take_where_requested(play: Play, daemon: DaemonProcess) -> None:
     tracks = [{"name": "Here", "slots": 4}, {"name": "There", "slots": 4, "full": [1]}, {"name": "Keys", "audio": 0}]
     set_of_live = live(tracks=tracks, selected={"track": 1, "slot": 1}, song={"current_song_time": 16.5})
     with connected(play, clip.build(), daemon, set_of_live=set_of_live) as stage:
@@ -443,7 +443,7 @@ def test_a_take_goes_where_it_is_wanted(play: Play, daemon: DaemonProcess) -> No
         stage.status("in the arrangement of Here, beat 16.5")
 
 
-def test_a_track_that_takes_no_audio_is_named(play: Play, daemon: DaemonProcess) -> None:
+def test_devices_name_a_track_without_audio(play: Play, daemon: DaemonProcess) -> None:
     with connected(play, clip.build(), daemon, set_of_live=live(tracks=[{"name": "Keys", "audio": 0}])) as stage:
         stage.turn("Bars", 0.25)
         generate(stage, "hit")
@@ -456,7 +456,7 @@ def test_a_track_that_takes_no_audio_is_named(play: Play, daemon: DaemonProcess)
 @pytest.mark.parametrize(
     ("version", "can"), [((11, 3, 25), False), ((12, 0, 4), False), ((12, 0, 5), True), ((13, 0, 0), True)]
 )
-def test_older_live_is_told_what_to_do_instead(
+def test_devices_explain_the_manual_way_in_older_live(
     play: Play, daemon: DaemonProcess, version: tuple[int, int, int], can: bool
 ) -> None:
     with connected(play, clip.build(), daemon, set_of_live=live(version=version)) as stage:
@@ -476,7 +476,7 @@ def test_older_live_is_told_what_to_do_instead(
         assert not [seen for seen in stage.seen if seen.get("call") == "create_audio_clip"]
 
 
-def test_live_without_a_scale(play: Play, daemon: DaemonProcess) -> None:
+def test_devices_work_in_a_live_without_a_scale(play: Play, daemon: DaemonProcess) -> None:
     set_of_live = live(version=(11, 0, 0))
     for property_of_twelve in ("root_note", "scale_name", "scale_mode"):
         del set_of_live["song"][property_of_twelve]
@@ -488,7 +488,7 @@ def test_live_without_a_scale(play: Play, daemon: DaemonProcess) -> None:
         stage.status("1 take")
 
 
-def test_a_dropped_sound_is_where_the_next_ones_begin(play: Play, daemon: DaemonProcess) -> None:
+def test_devices_start_from_a_dropped_sound(play: Play, daemon: DaemonProcess) -> None:
     with connected(play, clip.build(), daemon) as stage:
         stage.turn("Bars", 0.25)
         generate(stage, "first")
@@ -509,7 +509,7 @@ def test_a_dropped_sound_is_where_the_next_ones_begin(play: Play, daemon: Daemon
         stage.status("1 take")
 
 
-def test_eight_pads(play: Play, daemon: DaemonProcess) -> None:
+def test_devices_have_eight_pads(play: Play, daemon: DaemonProcess) -> None:
     with connected(play, drum.build(), daemon) as stage:
         stage.turn("Seconds", 0.1)
         fields = [box for box in stage.patch.boxes if box.maxclass == "textedit"]
@@ -536,7 +536,7 @@ def test_eight_pads(play: Play, daemon: DaemonProcess) -> None:
         assert stage.told(polys[7], "midinote") == ["midinote", 60, 100]
 
 
-def test_one_pad_of_its_own(play: Play, daemon: DaemonProcess) -> None:
+def test_devices_fill_one_pad(play: Play, daemon: DaemonProcess) -> None:
     patch = drum.build()
     with connected(play, patch, daemon) as stage:
         stage.turn("Seconds", 0.1)
@@ -556,7 +556,7 @@ def test_one_pad_of_its_own(play: Play, daemon: DaemonProcess) -> None:
         in_use(again, 5)
 
 
-def test_the_abstraction(play: Play, daemon: DaemonProcess) -> None:
+def test_devices_work_as_an_abstraction(play: Play, daemon: DaemonProcess) -> None:
     with play(abstraction.build(), daemon.osc) as stage:
         takes, progress, status, path = (box for box in stage.patch.boxes if box.maxclass == "outlet")
         stage.told(status, "link", 1)
@@ -594,7 +594,7 @@ def test_the_abstraction(play: Play, daemon: DaemonProcess) -> None:
         stage.told(status, "done", 5)
 
 
-def test_the_help_makes_a_first_sound(play: Play, daemon: DaemonProcess) -> None:
+def test_devices_help_makes_a_first_sound(play: Play, daemon: DaemonProcess) -> None:
     with play(abstraction.build_help(), daemon.osc) as stage:
         stage.console("timbred link 1")
         stage.order("send", stage.box("message", "kick drum"), ["bang"])
@@ -608,7 +608,7 @@ def test_the_help_makes_a_first_sound(play: Play, daemon: DaemonProcess) -> None
         stage.console("status model pocket")
 
 
-def test_the_embedded_model_in_the_devices(play: Play, tmp_path: Path) -> None:
+def test_devices_use_the_embedded_model(play: Play, tmp_path: Path) -> None:
     """The real engine: a sound, one like it, and a loop of a bar."""
     (tmp_path / "real").mkdir()
     daemon = DaemonProcess(tmp_path / "real", "player.device=no such device", fake_engine=False)
@@ -655,7 +655,7 @@ class Voice:
         return self.stage.told(self.stage.box(name), *beginning)
 
 
-def test_a_note_plays_the_buffer_at_its_pitch(play: Play) -> None:
+def test_devices_play_the_buffer_at_a_notes_pitch(play: Play) -> None:
     with play(voice.build(), 9) as stage:
         one = Voice(stage)
         one.set("release", 20)
@@ -677,7 +677,7 @@ def test_a_note_plays_the_buffer_at_its_pitch(play: Play) -> None:
         assert one.told("sig~")[0] == pytest.approx(0.5, abs=1e-6)
 
 
-def test_a_loop_sounds_until_its_note_ends(play: Play) -> None:
+def test_devices_loop_until_the_note_ends(play: Play) -> None:
     with play(voice.build(), 9) as stage:
         one = Voice(stage)
         one.set("buffer", "042timbred1")
@@ -692,7 +692,7 @@ def test_a_loop_sounds_until_its_note_ends(play: Play) -> None:
         one.told("groove~", "loop", 0)
 
 
-def test_a_buffer_changed_while_a_note_sounds_is_for_the_next_note(play: Play) -> None:
+def test_devices_play_a_changed_buffer_from_the_next_note(play: Play) -> None:
     with play(voice.build(), 9) as stage:
         one = Voice(stage)
         one.set("loop", 1)

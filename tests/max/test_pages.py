@@ -15,7 +15,7 @@ def read(page: str) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_each_error_code_is_there_with_what_to_do(page: str) -> None:
+def test_pages_have_each_error_code_with_its_remedy(page: str) -> None:
     table = read(page).partition("## Error codes")[2].partition("\n## ")[0]
     rows = dict(re.findall(r"^\| `([\w-]+)` \| (.+) \|$", table, re.MULTILINE))
     assert set(CODES) <= set(rows)
@@ -23,16 +23,16 @@ def test_each_error_code_is_there_with_what_to_do(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_what_was_not_tested_is_said(page: str) -> None:
+def test_pages_name_what_was_not_tested(page: str) -> None:
     assert re.search(r"not\s+been\s+opened\s+in\s+(Max|Live)", read(page))
 
 
-def test_every_generated_picture_is_shown() -> None:
+def test_pages_show_every_generated_picture() -> None:
     shown = {name for page in PAGES for name in re.findall(r"\(pictures/([\w-]+\.svg)\)", read(page))}
     assert shown == {path.name for path in files() if path.parent == PICTURES}
 
 
-def test_what_the_scripts_say_is_explained() -> None:
+def test_pages_explain_what_the_scripts_print() -> None:
     said = "".join((ROOT / "max_patches/timbred" / name).read_text("utf-8") for name in SCRIPTS_THAT_SPEAK)
     lines = re.findall(r"^\| `([^`]+)` \|", read("ableton-live").partition("| Message |")[2].partition("\n\n")[0], re.M)
     assert len(lines) >= 7
@@ -47,7 +47,7 @@ SCRIPTS_THAT_SPEAK = ("timbred-desk.js", "timbred-clips.js", "timbred-conversati
 
 
 @pytest.mark.parametrize(("module", "kind"), DEVICES, ids=lambda part: getattr(part, "NAME", part))
-def test_every_button_and_knob_is_on_the_page(module: object, kind: str) -> None:
+def test_pages_name_every_button_and_knob(module: object, kind: str) -> None:
     text = read("ableton-live").lower()
     build = getattr(module, "build")  # noqa: B009
     for box in build().faces:

@@ -64,12 +64,12 @@ each_device = pytest.mark.parametrize("patch", DEVICE_PATCHES, ids=named)
 
 
 @pytest.mark.parametrize("path", files(), ids=str)
-def test_what_lies_in_the_folder_is_what_is_generated_now(path: Path) -> None:
+def test_patches_in_the_folder_are_those_generated_now(path: Path) -> None:
     assert (ROOT / path).read_bytes() == files()[path], "run: python -m max_patches.generate"
 
 
 @pytest.mark.parametrize("patch", PATCHES, ids=named)
-def test_py2max_finds_no_fault(patch: Patch, tmp_path: Path) -> None:
+def test_patches_have_no_fault_for_py2max(patch: Patch, tmp_path: Path) -> None:
     saved = tmp_path / "patch.maxpat"
     saved.write_text(json.dumps(patch.saved()), "utf-8")
     done = subprocess.run(
@@ -82,7 +82,7 @@ def test_py2max_finds_no_fault(patch: Patch, tmp_path: Path) -> None:
 
 
 @each_patch
-def test_every_cord_ends_where_there_is_something(patch: Patch) -> None:
+def test_patches_connect_every_cord(patch: Patch) -> None:
     ids = [box.id for box in patch.boxes]
     assert len(set(ids)) == len(ids)
     for (source, outlet), (destination, inlet) in patch.cords:
@@ -95,7 +95,7 @@ def test_every_cord_ends_where_there_is_something(patch: Patch) -> None:
 
 
 @each_patch
-def test_signals_go_where_signals_are_taken(patch: Patch) -> None:
+def test_patches_connect_signals_to_signal_inlets(patch: Patch) -> None:
     for (source, outlet), (destination, inlet) in patch.cords:
         if source.ports.outlets[outlet] == SIGNAL:
             assert takes_signal(destination, inlet), (source.text, destination.text or destination.maxclass)
@@ -120,7 +120,7 @@ def only_signal(box: Box, inlet: int) -> bool:
 
 
 @each_patch
-def test_every_object_is_one_of_max(patch: Patch) -> None:
+def test_patches_use_only_objects_of_max(patch: Patch) -> None:
     for box in patch.boxes:
         if box.name in NOT_IN_MAX or box.name == "node.script":
             continue
@@ -132,7 +132,7 @@ def test_every_object_is_one_of_max(patch: Patch) -> None:
 
 
 @each_patch
-def test_nothing_stands_unconnected(patch: Patch) -> None:
+def test_patches_have_no_unconnected_object(patch: Patch) -> None:
     connected = {end.id for (source, _), (destination, _) in patch.cords for end in (source, destination)}
     alone = [
         box.text or box.maxclass for box in patch.boxes if box.id not in connected and box.maxclass not in WITHOUT_CORDS
@@ -141,7 +141,7 @@ def test_nothing_stands_unconnected(patch: Patch) -> None:
 
 
 @each_device
-def test_what_is_seen_lies_inside_the_device_and_nothing_on_something_else(patch: Patch) -> None:
+def test_patches_place_visible_objects_inside_the_device_and_apart(patch: Patch) -> None:
     faces = [(box, box.face) for box in patch.boxes if box.face is not None]
     for box, (x, y, width, height) in faces:
         assert x >= 0
@@ -155,7 +155,7 @@ def test_what_is_seen_lies_inside_the_device_and_nothing_on_something_else(patch
 
 
 @each_device
-def test_what_the_performer_can_touch_says_what_it_does(patch: Patch) -> None:
+def test_patches_annotate_every_control(patch: Patch) -> None:
     for box in patch.faces:
         if box.maxclass not in ("live.comment", "waveform~"):
             assert box.attributes.get("hint"), box
@@ -163,7 +163,7 @@ def test_what_the_performer_can_touch_says_what_it_does(patch: Patch) -> None:
 
 
 @each_device
-def test_each_parameter_has_a_name_of_its_own_and_a_range(patch: Patch) -> None:
+def test_patches_give_each_parameter_a_unique_name_and_a_range(patch: Patch) -> None:
     names = [box.parameter.name for box in patch.parameters if box.parameter is not None]
     assert len(set(names)) == len(names)
     for box in patch.parameters:
@@ -178,7 +178,7 @@ def test_each_parameter_has_a_name_of_its_own_and_a_range(patch: Patch) -> None:
 
 
 @each_device
-def test_whatever_the_performer_sets_is_stored_with_the_live_set(patch: Patch) -> None:
+def test_patches_store_every_parameter_with_the_live_set(patch: Patch) -> None:
     by_script = {"textedit", "umenu", "number", "multislider", "waveform~", "live.comment"}
     for box in patch.faces:
         assert box.parameter is not None or box.maxclass in by_script, box
@@ -189,7 +189,7 @@ def test_whatever_the_performer_sets_is_stored_with_the_live_set(patch: Patch) -
     assert saved["varname"] == "timbred-state"
 
 
-def test_ranges_and_choices_are_those_of_timbred() -> None:
+def test_patches_have_the_ranges_and_choices_of_timbred() -> None:
     saved = {
         box.parameter.name: box.parameter
         for patch in (instrument.build(), clip.build())
@@ -210,7 +210,7 @@ def script(name: str) -> str:
     return (SCRIPTS / name).read_text("utf-8")
 
 
-def test_scripts_and_patches_use_the_same_words() -> None:
+def test_patches_and_scripts_use_the_same_words() -> None:
     desk = script("timbred-desk.js")
     shown = set(re.findall(r'show\(\["(\w+)"', desk)) | set(re.findall(r'this\.menu\("(\w+)"', desk)) | {"folder"}
     assert shown == set(parts.FACE_WORDS)
@@ -225,7 +225,7 @@ def test_scripts_and_patches_use_the_same_words() -> None:
 
 
 @each_device
-def test_every_message_that_the_script_is_sent_is_one_that_it_knows(patch: Patch) -> None:
+def test_patches_send_only_messages_that_the_script_knows(patch: Patch) -> None:
     commands = set(
         re.findall(
             r"^    (\w+): function", script("timbred-desk.js").partition("var COMMANDS")[2].partition("\n};")[0], re.M
@@ -237,7 +237,7 @@ def test_every_message_that_the_script_is_sent_is_one_that_it_knows(patch: Patch
         assert word in {*commands, "heard", "live.thisdevice"}, box.text
 
 
-def test_scripts_of_maxs_js_are_es5(require_host: Any) -> None:
+def test_patches_scripts_for_js_are_es5(require_host: Any) -> None:
     node = require_host("node")
     old = sorted(path.name for path in SCRIPTS.glob("*.js") if "ES5" in path.read_text("utf-8"))
     assert {"timbred-device.js", "timbred-desk.js", "timbred-vocabulary.js"} <= set(old)
@@ -256,7 +256,7 @@ def test_scripts_of_maxs_js_are_es5(require_host: Any) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_what_the_first_sound_sends_is_a_request(daemon: DaemonProcess, client: UdpClient, other: UdpClient) -> None:
+def test_patches_first_sound_sends_a_valid_request(daemon: DaemonProcess, client: UdpClient, other: UdpClient) -> None:
     texts = [box.text for box in first_sound.build().boxes]
     assert f"udpreceive {first_sound.ANSWERS}" in texts
     [request] = [text for text in texts if text.startswith("/timbred/")]
@@ -266,13 +266,13 @@ def test_what_the_first_sound_sends_is_a_request(daemon: DaemonProcess, client: 
     assert other.until_end()[-1].name == "done"
 
 
-def test_the_vocabulary_has_every_code() -> None:
+def test_patches_vocabulary_has_every_code() -> None:
     text = script("timbred-vocabulary.js")
     assert f"exports.codes = {json.dumps(list(CODES))};" in text
 
 
 @pytest.mark.parametrize(("module", "kind"), DEVICES, ids=lambda part: getattr(part, "NAME", part))
-def test_a_device_can_be_read_back(module: Any, kind: str) -> None:
+def test_container_reads_a_device_back(module: Any, kind: str) -> None:
     patch = module.build()
     file = (SCRIPTS / f"{patch.name}.amxd").read_bytes()
     assert file[:12] == b"ampf\x04\0\0\0" + container.KINDS[kind]
@@ -288,7 +288,7 @@ def test_a_device_can_be_read_back(module: Any, kind: str) -> None:
 
 
 @given(st.binary(max_size=80))
-def test_what_is_no_device_is_refused(tail: bytes) -> None:
+def test_container_refuses_what_is_no_device(tail: bytes) -> None:
     good = container.pack("instrument", "{}")
     assert container.unpack(good) == ("instrument", {})
     for file in (tail, good[: len(tail) % len(good)], good[:12] + tail):
@@ -298,7 +298,7 @@ def test_what_is_no_device_is_refused(tail: bytes) -> None:
             container.unpack(file)
 
 
-def test_the_files_that_a_device_needs_lie_beside_it() -> None:
+def test_patches_have_the_files_that_a_device_needs_beside_it() -> None:
     for patch in PATCHES:
         for box in patch.boxes:
             words = box.text.split()
@@ -309,7 +309,7 @@ def test_the_files_that_a_device_needs_lie_beside_it() -> None:
 
 
 @each_device
-def test_a_device_names_all_the_files_it_needs(patch: Patch) -> None:
+def test_patches_name_all_the_files_that_a_device_needs(patch: Patch) -> None:
     names = needed(patch)
     assert all((SCRIPTS / name).is_file() for name in names)
     helps = {"timbred.maxhelp", "timbred.maxpat", "first-sound.maxpat"}
@@ -319,7 +319,7 @@ def test_a_device_names_all_the_files_it_needs(patch: Patch) -> None:
 
 
 @each_device
-def test_buffers_are_named_for_this_device_alone(patch: Patch) -> None:
+def test_patches_name_buffers_for_one_device(patch: Patch) -> None:
     names = [box.text.split()[1] for box in patch.boxes if box.name == "buffer~"]
     assert len(set(names)) == parts.BUFFERS
     assert all(name.startswith("---") for name in names)

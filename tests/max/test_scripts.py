@@ -19,7 +19,7 @@ from timbred.protocol.osc import encode_event, read_datagram
 HERE = Path(__file__).parent
 
 
-def test_under_node(require_host: Callable[[str], str]) -> None:
+def test_scripts_pass_their_tests_under_node(require_host: Callable[[str], str]) -> None:
     tests = sorted(map(str, (HERE / "scripts").glob("*.test.js")))
     assert tests
     done = subprocess.run(
@@ -65,7 +65,7 @@ many = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChe
 
 @many
 @given(prompt=PROMPTS, seed=st.integers(0, 2**31 - 1))
-def test_what_the_scripts_write_timbred_reads(codec: Codec, prompt: str, seed: int) -> None:
+def test_scripts_write_what_timbred_reads(codec: Codec, prompt: str, seed: int) -> None:
     found = codec.ask(encode=["/timbred/generate", ["max-1", prompt, "@seed", seed, "@seconds", 0.1]])
     [incoming] = read_datagram(bytes.fromhex(found["hex"]))
     assert incoming.outcome == m.Generate(id="max-1", prompt=prompt, seed=seed, seconds=0.1)
@@ -73,7 +73,7 @@ def test_what_the_scripts_write_timbred_reads(codec: Codec, prompt: str, seed: i
 
 @many
 @given(path=WORDS, seed=st.integers(0, 2**31 - 1), seconds=st.floats(0.0625, 600, width=32))
-def test_what_timbred_writes_the_scripts_read(codec: Codec, path: str, seed: int, seconds: float) -> None:
+def test_scripts_read_what_timbred_writes(codec: Codec, path: str, seed: int, seconds: float) -> None:
     take = m.Take(
         id="max-1", index=0, path=path, seconds=seconds, rate=48000, channels=2, seed=seed, score=0.0, take_id="T"
     )
@@ -83,6 +83,6 @@ def test_what_timbred_writes_the_scripts_read(codec: Codec, path: str, seed: int
 
 @many
 @given(st.binary(max_size=200))
-def test_whatever_comes_is_read_or_refused_with_a_reason(codec: Codec, packet: bytes) -> None:
+def test_scripts_read_or_refuse_any_message_with_a_reason(codec: Codec, packet: bytes) -> None:
     found = codec.ask(decode=packet.hex())
     assert found.get("refused") or found["message"][0].startswith("/")

@@ -42,7 +42,7 @@ def test_scheduler_waits_for_earlier_jobs_with_a_deadline():
     assert wait("live", *there) == pytest.approx(REST + 2 * WHOLE), "the last one isn't begun"
 
 
-def test_scheduler_counts_the_whole_queue_for_a_job_that_is_not_live():
+def test_scheduler_counts_queued_jobs_before_a_job_that_is_not_live():
     there = ("background", False), ("live", False), ("normal", False)
     assert wait("normal", *there) == pytest.approx(REST + 2 * WHOLE)
     assert wait("background", *there) == pytest.approx(3 * WHOLE)

@@ -15,19 +15,19 @@ def some(count: int, seed: int) -> list[str]:
     return [caption(draw_recipe(random), random) for _ in range(count)]
 
 
-def test_equal_seeds_equal_words() -> None:
+def test_caption_is_equal_for_equal_seeds() -> None:
     assert some(50, 4) == some(50, 4)
     assert len(set(some(500, 5))) > 400
 
 
-def test_held_out_wordings_are_never_used() -> None:
+def test_caption_never_uses_held_out_wordings() -> None:
     texts = [text.lower() for text in some(3000, 6)]
     for template in HELD_OUT_TEMPLATES:
         pattern = re.compile(re.escape(template).replace(r"\{\}", ".+"))
         assert not any(pattern.search(text) for text in texts)
 
 
-def test_attributes_are_said_and_never_contradicted() -> None:
+def test_caption_names_attributes_and_never_contradicts_them() -> None:
     random = np.random.default_rng(7)
     recipe = Recipe("kick", 64_000, 1, length=-1, brightness=1)
     texts = [caption(recipe, random, rough=False) for _ in range(200)]
@@ -35,7 +35,7 @@ def test_attributes_are_said_and_never_contradicted() -> None:
     assert not any(re.search(r"\b(long|dark)\b", text) for text in texts)
 
 
-def test_note_names() -> None:
+def test_note_name_counts_octaves() -> None:
     assert note_name(60) == "c4"
     assert note_name(37) == "c#2"
     assert note_name(37, flats=True) == "db2"

@@ -21,7 +21,7 @@ def made(kind: str, **fields: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_sounds_from_the_start(kind: str) -> None:
+def test_render_of_every_kind_sounds_from_the_start(kind: str) -> None:
     random = np.random.default_rng(1)
     for samples in (17_920, TWO_SECONDS):
         sound = render(draw(random, samples, kind))
@@ -32,36 +32,36 @@ def test_every_kind_sounds_from_the_start(kind: str) -> None:
         assert features.onset_seconds(made(kind)) < 0.05
 
 
-def test_equal_recipes_are_equal_sounds_and_seeds_matter() -> None:
+def test_render_is_equal_for_equal_recipes_and_differs_between_seeds() -> None:
     recipe = Recipe("snare", TWO_SECONDS, 5)
     assert np.array_equal(render(recipe), render(recipe))
     assert not np.array_equal(render(recipe), render(Recipe("snare", TWO_SECONDS, 6)))
 
 
 @pytest.mark.parametrize("kind", ["kick", "snare", "pluck", "bell", "pad", "rain"])
-def test_long_is_three_times_short(kind: str) -> None:
+def test_render_of_long_is_three_times_short(kind: str) -> None:
     long, short = (features.length_seconds(made(kind, length=way)) for way in (1, -1))
     assert long > 3 * short
 
 
 @pytest.mark.parametrize("kind", ["snare", "pluck", "bell", "pad", "lead", "rain", "noise"])
-def test_bright_is_brighter_than_dark(kind: str) -> None:
+def test_render_of_bright_is_brighter_than_dark(kind: str) -> None:
     bright, dark = (features.centroid(made(kind, brightness=way)) for way in (1, -1))
     assert bright > 1.25 * dark
 
 
 @pytest.mark.parametrize("kind", ["pad", "organ", "lead", "drone"])
-def test_slow_attacks_are_slower(kind: str) -> None:
+def test_render_of_slow_attacks_is_slower(kind: str) -> None:
     slow, fast = (features.attack_seconds(made(kind, edge=way)) for way in (1, -1))
     assert slow > 2 * fast
 
 
-def test_drums_lie_apart() -> None:
+def test_render_of_drums_differs_between_kinds() -> None:
     kick, snare, hat = (features.centroid(made(kind)) for kind in ("kick", "snare", "closed hi-hat"))
     assert 1.5 * kick < snare < hat / 1.5
 
 
-def test_notes_are_in_tune() -> None:
+def test_render_of_notes_is_in_tune() -> None:
     for kind in ("pluck", "lead", "bell"):
         assert KINDS[kind].pitched
     assert features.pitch(made("pluck", note=57)) == pytest.approx(220, rel=0.01)

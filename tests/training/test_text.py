@@ -20,7 +20,7 @@ TEXTS = (
 
 @pytest.mark.skipif(not EXPORT.exists(), reason="the model has not been exported yet")
 @pytest.mark.parametrize(("folder", "kind"), [("tokenizer", RobertaTokenizer), ("tokenizer_2", T5Tokenizer)])
-def test_odd_characters_survive(folder: str, kind: type) -> None:
+def test_text_tokenizers_accept_odd_characters(folder: str, kind: type) -> None:
     tokenizer = kind.from_pretrained(EXPORT / folder)
     assert tokenizer.model_max_length == 64
     for text in TEXTS:

@@ -15,7 +15,7 @@ def small() -> SpectralVocoder:
 
 
 @torch.no_grad()
-def test_shapes_with_and_without_a_batch() -> None:
+def test_spectral_vocoder_has_shapes_with_and_without_a_batch() -> None:
     model, mel = small(), torch.randn(3, 20, 64)
     assert model(mel).shape == (3, 20 * 320)
     assert model(mel[0]).shape == (20 * 320,)
@@ -26,7 +26,7 @@ def test_shapes_with_and_without_a_batch() -> None:
 
 
 @torch.no_grad()
-def test_a_chunk_with_context_is_exact() -> None:
+def test_spectral_vocoder_chunk_with_context_is_exact() -> None:
     model, mel = small(), torch.randn(1, 60, 64)
     whole = model(mel)
     context = 3 * 3 + 2
@@ -36,7 +36,7 @@ def test_a_chunk_with_context_is_exact() -> None:
 
 
 @torch.no_grad()
-def test_the_inverse_transform_inverts() -> None:
+def test_spectral_vocoder_inverse_transform_inverts() -> None:
     model = small()
     samples = torch.randn(1, 40 * 320)
     pad = (1280 - 320) // 2
@@ -45,7 +45,7 @@ def test_the_inverse_transform_inverts() -> None:
     assert torch.allclose(model.overlap_add(spectrum), samples, atol=1e-4)
 
 
-def test_mel_scale_and_frame_count() -> None:
+def test_log_mel_has_the_scale_and_frame_count() -> None:
     time = torch.arange(32_000) / 32_000
     mel = log_mel(torch.sin(2 * torch.pi * 1000 * time)[None])
     assert mel.shape == (1, 100, 64)

@@ -26,7 +26,7 @@ def resynthesise(left: np.ndarray, right: np.ndarray | None = None) -> np.ndarra
 
 
 @pytest.mark.parametrize("hertz", [65.4, 110.0, 261.63, 701.0, 1046.5, 2093.0])
-def test_resynthesis_keeps_pitch_and_harmonicity(hertz: float) -> None:
+def test_bands_resynthesis_keeps_pitch_and_harmonicity(hertz: float) -> None:
     made = resynthesise(tone(hertz)).mean(0)
     power, frequencies = spectrum(made[MIDDLE])
     near = (frequencies > 0.7 * hertz) & (frequencies < 1.4 * hertz)
@@ -35,14 +35,14 @@ def test_resynthesis_keeps_pitch_and_harmonicity(hertz: float) -> None:
     assert harmonics_to_noise(made[MIDDLE]) > 18
 
 
-def test_resynthesis_keeps_a_glide_in_one_piece() -> None:
+def test_bands_resynthesis_keeps_a_glide_continuous() -> None:
     phase = 2 * np.pi * np.cumsum(220 * 2 ** (TIME / SECONDS)) / SAMPLE_RATE
     made = resynthesise(0.5 * np.sin(phase)).mean(0)
     level = np.sqrt(np.convolve(made**2, np.ones(1024) / 1024, "same"))[MIDDLE]
     assert level.min() > 0.7 * level.max()
 
 
-def test_resynthesis_keeps_level_and_colour_of_noise() -> None:
+def test_bands_resynthesis_keeps_level_and_colour_of_noise() -> None:
     noise = 0.1 * np.random.default_rng(0).standard_normal(SAMPLES)
     made = resynthesise(noise).mean(0)
     assert abs(20 * np.log10(made.std() / noise.std())) < 1.5
@@ -50,7 +50,7 @@ def test_resynthesis_keeps_level_and_colour_of_noise() -> None:
     assert harmonics_to_noise(made[MIDDLE]) < 3
 
 
-def test_resynthesis_keeps_the_time_of_a_click() -> None:
+def test_bands_resynthesis_keeps_the_time_of_a_click() -> None:
     click = np.zeros(SAMPLES)
     click[22_050:22_150] = np.random.default_rng(1).standard_normal(100)
     made = resynthesise(click).mean(0)
@@ -58,12 +58,12 @@ def test_resynthesis_keeps_the_time_of_a_click() -> None:
     assert abs(centre - 22_100) < 0.012 * SAMPLE_RATE
 
 
-def test_resynthesis_keeps_sides_apart() -> None:
+def test_bands_resynthesis_keeps_channels_separate() -> None:
     made = resynthesise(tone(220.0), 0.1 * tone(220.0))
     assert 6 < np.sqrt((made[0] ** 2).mean() / (made[1] ** 2).mean()) < 14
 
 
-def test_resynthesis_keeps_unrelated_sides_unrelated() -> None:
+def test_bands_resynthesis_keeps_unrelated_channels_unrelated() -> None:
     random = np.random.default_rng(2)
     apart = resynthesise(random.standard_normal(SAMPLES), random.standard_normal(SAMPLES))
     same = random.standard_normal(SAMPLES)
@@ -72,14 +72,14 @@ def test_resynthesis_keeps_unrelated_sides_unrelated() -> None:
     assert np.corrcoef(together)[0, 1] > 0.95
 
 
-def test_analysis_of_silence_is_at_the_floor() -> None:
+def test_analyse_puts_silence_at_the_floor() -> None:
     frames = analyse(torch.zeros(2, 4096))
     assert float(frames.energy.max()) == -96
     assert frames.stacked().shape == (16, CHANNELS)
     assert float(synthesise(frames, 4096).abs().max()) == 0
 
 
-def test_synthesis_repeats_with_its_seed() -> None:
+def test_synthesise_repeats_with_its_seed() -> None:
     frames = analyse(torch.randn(2, 8192, generator=torch.Generator().manual_seed(0)))
     first, again, other = (synthesise(frames, 8192, seed) for seed in (1, 1, 2))
     assert torch.equal(first, again)

@@ -34,7 +34,7 @@ def store(count: int) -> list[np.ndarray]:
     return rows
 
 
-def test_stored_latents_keep_their_values(runs: Path) -> None:
+def test_carry_keeps_the_values_of_stored_latents(runs: Path) -> None:
     rows = store(5)
     read = latents.Latents("training")
     assert read.encoder == 77
@@ -43,7 +43,7 @@ def test_stored_latents_keep_their_values(runs: Path) -> None:
     assert float((back - torch.from_numpy(rows[3])).abs().max()) < 2 * 4 / 127
 
 
-def test_what_was_packed_is_unpacked(runs: Path, tmp_path: Path) -> None:
+def test_carry_unpacks_what_was_packed(runs: Path, tmp_path: Path) -> None:
     store(8)
     before = latents.Latents("training")
     running.save_checkpoint("text", average=TextSide().state_dict())
@@ -56,7 +56,9 @@ def test_what_was_packed_is_unpacked(runs: Path, tmp_path: Path) -> None:
         assert float((after.vectors(index) - before.vectors(index)).abs().max()) <= carry.STEP / 2 + 0.02
 
 
-def test_weights_survive_a_byte_each_and_files_of_limited_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_carry_keeps_weights_in_bytes_and_files_of_limited_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(carry, "PART_BYTES", 10_000)
     weights = {"matrix": torch.randn(100, 200), "vector": torch.randn(7)}
     carry._write(tmp_path / "some", carry.to_bytes(weights))  # pyright: ignore[reportPrivateUsage]
@@ -67,7 +69,7 @@ def test_weights_survive_a_byte_each_and_files_of_limited_size(tmp_path: Path, m
     assert float((back["vector"] - weights["vector"]).abs().max()) < 0.01
 
 
-def test_training_elsewhere_comes_back_as_checkpoints(
+def test_carry_returns_remote_training_as_checkpoints(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store(12)
@@ -96,7 +98,7 @@ def test_training_elsewhere_comes_back_as_checkpoints(
     assert again["step"] == 2
 
 
-def test_training_elsewhere_needs_torch_numpy_and_scipy_alone() -> None:
+def test_carry_needs_only_torch_numpy_and_scipy_for_remote_training() -> None:
     missing = ("soundfile", "diffusers", "transformers", "matplotlib", "timbred", "soxr")
     program = f"import sys\nfor name in {missing}: sys.modules[name] = None\nimport training.pocket.carry"
     root = Path(carry.__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ def channels(seed: int, tokens: int = 4) -> torch.Tensor:
     return from_bytes(torch.from_numpy(bands_of(audio)))
 
 
-def test_cells_hold_every_channel_once() -> None:
+def test_to_cells_holds_every_channel_once() -> None:
     given = torch.randn(2, 16, CHANNELS)
     assert torch.allclose(from_cells(to_cells(given)), given)
 
@@ -27,7 +27,7 @@ def test_codec_keeps_lengths_and_ranges() -> None:
     assert 0 <= float(made.tonality.min()) <= float(made.tonality.max()) <= 1
 
 
-def test_codec_hears_a_band_only_in_its_surroundings() -> None:
+def test_codec_uses_only_neighbouring_bands() -> None:
     codec = Codec().eval()
     given = channels(1, 24)[None]
     changed = given.clone()
@@ -37,7 +37,7 @@ def test_codec_hears_a_band_only_in_its_surroundings() -> None:
     assert float(moved[0]) > 4 * float(moved[-1])
 
 
-def test_losses_are_nothing_for_equal_channels_and_grow_with_differences() -> None:
+def test_reconstruction_losses_are_zero_for_equal_channels_and_grow_with_differences() -> None:
     true = channels(2)[None]
     assert all(float(loss) == 0 for loss in reconstruction_losses(true, true).values())
     near, far = (reconstruction_losses(true + shift, true) for shift in (0.02, 0.1))
@@ -60,12 +60,12 @@ def test_codec_learns_a_sound() -> None:
     assert losses[-1] < 0.6 * losses[0]
 
 
-def test_bytes_keep_channels_to_their_resolution() -> None:
+def test_from_bytes_keeps_channels_to_their_resolution() -> None:
     audio = 0.3 * torch.randn(2, 8192, generator=torch.Generator().manual_seed(4))
     stored = from_bytes(torch.from_numpy(bands_of(audio)))
     assert float((stored - analyse(audio, 32).stacked()).abs().max()) < 0.006
 
 
-def test_tokens_cover_the_sound_and_silence_is_at_the_floor() -> None:
+def test_tokens_of_a_sound_cover_it_and_put_silence_at_the_floor() -> None:
     assert [tokens_of(samples) for samples in (1, 2048, 2049)] == [1, 1, 2]
     assert float(Frames.unstacked(from_bytes(silence())).energy.max()) == -96

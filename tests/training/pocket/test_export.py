@@ -24,7 +24,7 @@ def small() -> Pocket:
     )
 
 
-def test_an_exported_model_makes_nearly_the_same_sounds(tmp_path: Path) -> None:
+def test_export_makes_nearly_the_same_sounds(tmp_path: Path) -> None:
     pocket = small()
     size = export(pocket, tmp_path)
     assert size == sum(path.stat().st_size for path in tmp_path.iterdir())
@@ -36,14 +36,14 @@ def test_an_exported_model_makes_nearly_the_same_sounds(tmp_path: Path) -> None:
     assert all(bool(sound.isfinite().all()) for sound in sounds)
 
 
-def test_sounds_repeat_with_their_seed() -> None:
+def test_export_repeats_sounds_with_their_seed() -> None:
     pocket = small()
     first, again, other = (pocket.sounds(["a kick"], 0.3, seed)[0] for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-def test_the_card_names_more_than_a_hundred_kinds_in_families() -> None:
+def test_export_card_names_more_than_a_hundred_kinds_in_families() -> None:
     kinds = known_words()["kinds"]
     assert sum(map(len, kinds.values())) > 250
     assert {"piano", "voice", "drums", "synthesised"} <= kinds.keys()

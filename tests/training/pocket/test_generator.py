@@ -24,7 +24,7 @@ def batch(tokens: list[int]) -> Batch:
     return Batch(sound, torch.randn(count, 16, generator=random), counts)
 
 
-def test_a_sound_is_the_same_alone_and_beside_a_longer_one() -> None:
+def test_generator_gives_equal_sounds_alone_and_beside_a_longer_one() -> None:
     made = generator()
     both = batch([5, 9])
     time = torch.tensor([0.5, 0.5])
@@ -34,7 +34,7 @@ def test_a_sound_is_the_same_alone_and_beside_a_longer_one() -> None:
     assert torch.allclose(alone, beside, atol=1e-4)
 
 
-def test_what_lies_beyond_the_end_changes_nothing() -> None:
+def test_generator_ignores_what_is_beyond_the_end() -> None:
     made = generator()
     both = batch([5, 9])
     time = torch.tensor([0.3, 0.9])
@@ -50,7 +50,7 @@ def test_what_lies_beyond_the_end_changes_nothing() -> None:
     assert torch.allclose(losses[0][0], losses[1][0], atol=1e-4)
 
 
-def test_samples_repeat_with_their_seed_and_follow_their_prompt() -> None:
+def test_sample_repeats_with_its_seed_and_follows_its_prompt() -> None:
     made = generator()
     vector = batch([6]).vector
     first, again = (sample(made, vector, [6], 3, 1.0, 5) for _ in range(2))
@@ -59,7 +59,7 @@ def test_samples_repeat_with_their_seed_and_follow_their_prompt() -> None:
     assert not torch.allclose(first, sample(made, -vector, [6], 3, 1.0, 5))
 
 
-def test_guidance_of_one_is_no_guidance() -> None:
+def test_sample_with_guidance_of_one_is_unguided() -> None:
     made = generator()
     given = batch([6])
     plain = velocity(made, given.sound, 0.5, given.vector, given.tokens, 1.0)
@@ -69,14 +69,14 @@ def test_guidance_of_one_is_no_guidance() -> None:
     assert not torch.allclose(plain, more, atol=1e-3)
 
 
-def test_steps_go_from_noise_to_sound() -> None:
+def test_times_go_from_noise_to_sound() -> None:
     schedule = times(4)
     assert schedule[0] == 1
     assert schedule[-1] == 0
     assert schedule == sorted(schedule, reverse=True)
 
 
-def test_sampling_the_true_velocity_arrives_at_the_sound() -> None:
+def test_sample_of_the_true_velocity_gives_the_sound() -> None:
     target = torch.randn(1, 6, 8)
 
     class Known(Generator):
@@ -89,7 +89,7 @@ def test_sampling_the_true_velocity_arrives_at_the_sound() -> None:
     assert torch.allclose(arrived, target, atol=1e-4)
 
 
-def test_the_teacher_way_is_the_student_lesson() -> None:
+def test_teach_starts_from_noised_sound_with_a_guided_target() -> None:
     made = generator()
     given = batch([6, 6])
     noise = torch.randn_like(given.sound)
@@ -99,7 +99,7 @@ def test_the_teacher_way_is_the_student_lesson() -> None:
     assert float((wanted - velocity(made, start, 0.9, given.vector, given.tokens, 3.0)).abs().max()) > 0
 
 
-def test_a_generator_learns_one_sound() -> None:
+def test_generator_learns_one_sound() -> None:
     torch.manual_seed(0)
     made = Generator(SMALL)
     given = batch([6] * 8)

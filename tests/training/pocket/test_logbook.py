@@ -19,13 +19,13 @@ def test_page_has_a_line_for_each_checkpoint_and_the_evaluation() -> None:
     assert "## Generator" not in text
 
 
-def test_long_tables_are_thinned_and_keep_the_last() -> None:
+def test_thinned_tables_keep_the_last_row() -> None:
     kept = thinned(rows(200))
     assert len(kept) == ROWS
     assert kept[-1] == rows(200)[-1]
 
 
-def test_curves_are_the_same_for_the_same_figures(tmp_path: Path) -> None:
+def test_draw_curves_is_equal_for_equal_figures(tmp_path: Path) -> None:
     for name in ("one.svg", "two.svg"):
         draw_curves(rows(20), tmp_path / name)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()

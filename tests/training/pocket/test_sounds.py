@@ -30,7 +30,7 @@ def test_sounds_repeat_with_their_seed() -> None:
     assert draw(random(5)) != draw(random(6))
 
 
-def test_kinds_are_more_than_a_hundred_and_their_places_unique() -> None:
+def test_sounds_have_over_a_hundred_kinds_in_unique_places() -> None:
     kinds = {row.kind for row in INSTRUMENTS} | {names[0] for names in UNPITCHED.values()}
     kinds |= {names[0] for names in DRUMS.values()} | {row.names[0] for row in RECORDINGS.values()}
     assert len(kinds) > 250
@@ -39,7 +39,7 @@ def test_kinds_are_more_than_a_hundred_and_their_places_unique() -> None:
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_loops_are_whole_bars_that_begin_on_the_beat(style: str) -> None:
+def test_draw_loop_gives_whole_bars_that_begin_on_the_beat(style: str) -> None:
     for seed in range(5):
         loop = draw_loop(random(seed), style, 97)
         assert loop.seconds == pytest.approx(loop.bars * 240 / 97)
@@ -48,12 +48,12 @@ def test_loops_are_whole_bars_that_begin_on_the_beat(style: str) -> None:
         assert loop.program in KITS
 
 
-def test_swing_delays_every_second_step() -> None:
+def test_draw_hits_with_swing_delays_every_second_step() -> None:
     steps = {round(hit.step % 4, 2) for hit in draw_hits(STYLES["hip hop"], 2, random())}
     assert steps <= {0, 1.28, 2, 3.28}
 
 
-def test_chord_notes_are_the_chord_and_in_range() -> None:
+def test_chords_notes_belong_to_the_chord_and_are_in_range() -> None:
     by_kind = {row.kind: row for row in INSTRUMENTS}
     generator = random(3)
     seen = 0
@@ -66,7 +66,7 @@ def test_chord_notes_are_the_chord_and_in_range() -> None:
         assert by_kind[tone.kind].low <= tone.note
 
 
-def test_captions_say_only_what_is_true() -> None:
+def test_words_captions_are_true() -> None:
     generator = random(4)
     phrases = {
         name: {phrase for phrase in (*effect.before, *effect.after) if len(phrase) > 9}
@@ -86,14 +86,14 @@ def test_captions_say_only_what_is_true() -> None:
             assert f"{sound.bpm:g}" in text
 
 
-def test_captions_use_many_wordings_and_repeat_with_their_seed() -> None:
+def test_words_captions_vary_and_repeat_with_their_seed() -> None:
     tone = draw_tone(random(1))
     texts = {words.caption(tone, random(seed)) for seed in range(50)}
     assert len(texts) > 30
     assert words.caption(tone, random(7)) == words.caption(tone, random(7))
 
 
-def test_captions_never_use_the_held_out_templates() -> None:
+def test_words_captions_never_use_the_held_out_templates() -> None:
     generator = random(9)
     marks = [template.replace("{}", "").strip() for template in words.HELD_OUT_TEMPLATES]
     for _ in range(300):
@@ -101,11 +101,11 @@ def test_captions_never_use_the_held_out_templates() -> None:
         assert not any(mark in text for mark in marks if len(mark.split()) > 2)
 
 
-def test_note_names_count_octaves_from_middle_c() -> None:
+def test_words_note_names_count_octaves_from_middle_c() -> None:
     assert [words.note_name(note) for note in (60, 69, 24, 61)] == ["c4", "a4", "c1", "c#4"]
 
 
-def test_synthesised_sounds_are_rendered_at_full_level() -> None:
+def test_draw_synthesised_is_rendered_at_full_level() -> None:
     generator = random(2)
     sounds = [draw_synthesised(generator) for _ in range(6)]
     for sound, audio in zip(sounds, render(sounds), strict=True):

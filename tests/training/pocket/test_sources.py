@@ -7,11 +7,11 @@ from training.pocket.recordings import RECORDINGS
 from training.pocket.sources import SOURCES, Source, noticed, path_of
 
 
-def test_every_source_has_a_licence_entry_in_the_notice() -> None:
+def test_sources_have_a_licence_entry_in_the_notice() -> None:
     assert [name for name, source in SOURCES.items() if not noticed(source)] == []
 
 
-def test_a_source_without_a_licence_entry_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_sources_without_a_licence_entry_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "some.sf2"
     file.touch()
     monkeypatch.setitem(sources.SOURCES, "stray", Source("stray-soundfont", file, "MIT"))
@@ -19,18 +19,18 @@ def test_a_source_without_a_licence_entry_is_refused(monkeypatch: pytest.MonkeyP
         path_of("stray")
 
 
-def test_an_entry_with_another_licence_does_not_count() -> None:
+def test_sources_entry_with_another_licence_does_not_count() -> None:
     source = Source("some-font", Path("x"), "CC0")
     assert not noticed(source, "# Notice\n\n## some-font\n\nLicence: GPL.\n\n## other\n\nLicence: CC0.\n")
     assert noticed(source, "# Notice\n\n## some-font\n\nLicence: CC0.\n")
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_sources_name_a_missing_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     source = Source("sonic-pi-samples", tmp_path / "missing", "CC0")
     monkeypatch.setitem(sources.SOURCES, "samples", source)
     with pytest.raises(FileNotFoundError, match="apt-get install sonic-pi-samples"):
         path_of("samples")
 
 
-def test_the_quoted_record_is_left_out() -> None:
+def test_sources_leave_the_quoted_record_out() -> None:
     assert not [name for name in RECORDINGS if "amen" in name]

@@ -24,7 +24,7 @@ from training.pocket.words import caption
         ("cb4", 11, 3),
     ],
 )
-def test_words_read_notes(prompt: str, pitch_class: int, octave: int) -> None:
+def test_read_words_reads_notes(prompt: str, pitch_class: int, octave: int) -> None:
     note = read_words(prompt)[-1]
     assert (note.text, note.pitch_class, note.octave) == ("note", pitch_class, octave)
 
@@ -41,12 +41,12 @@ def test_words_read_notes(prompt: str, pitch_class: int, octave: int) -> None:
         ("hi-hat, 12-string", ["hi-hat", "12-string"]),
     ],
 )
-def test_words_read_chords_and_numbers(prompt: str, texts: list[str]) -> None:
+def test_read_words_reads_chords_and_numbers(prompt: str, texts: list[str]) -> None:
     assert [word.text for word in read_words(prompt)] == texts
 
 
 @given(st.text(max_size=200))
-def test_any_prompt_is_encoded(prompt: str) -> None:
+def test_encode_accepts_any_prompt(prompt: str) -> None:
     encoded = encode([prompt, "kick"])
     assert encoded.pieces.shape[0] == 2
     assert 1 <= encoded.pieces.shape[1] <= MAX_WORDS
@@ -56,14 +56,14 @@ def test_any_prompt_is_encoded(prompt: str) -> None:
     assert encoded.mask[:, 0].all()
 
 
-def test_case_and_spacing_change_nothing() -> None:
+def test_encode_ignores_case_and_spacing() -> None:
     side = TextSide().eval()
     with torch.no_grad():
         first, second = side.read_prompts(["Grand  Piano C4", "grand piano c4"])
     assert torch.allclose(first, second, atol=1e-5)
 
 
-def test_company_changes_no_vector() -> None:
+def test_text_side_vectors_are_independent_of_the_batch() -> None:
     side = TextSide().eval()
     with torch.no_grad():
         alone = side.read_prompts(["a kick"])[0]
@@ -71,7 +71,7 @@ def test_company_changes_no_vector() -> None:
     assert torch.allclose(alone, beside, atol=1e-5)
 
 
-def test_partials_of_a_note_lie_in_their_bands() -> None:
+def test_partial_bands_of_a_note_contain_its_partials() -> None:
     bands = partial_bands().unflatten(1, (2, BANDS))
     a4 = bands[69, 0]
     fundamental = int((CENTRES - 440).abs().argmin())
@@ -90,7 +90,7 @@ def test_told_has_the_vector_first_and_its_width() -> None:
     assert torch.equal(told[:, : vectors.shape[1]], vectors)
 
 
-def test_labels_fit_every_sound() -> None:
+def test_labels_of_every_sound_fit() -> None:
     random = np.random.default_rng(0)
     sounds = [draw(random) for _ in range(300)]
     labels = labels_of(sounds)

@@ -16,20 +16,22 @@ from tests.integration.daemons import FREE_PORTS, ROOT, DaemonProcess, environme
 from tests.integration.osc import Heard
 
 
-def test_an_unknown_model_is_named_with_those_there_are(client: UdpClient) -> None:
+def test_failures_of_an_unknown_model_name_the_known_ones(client: UdpClient) -> None:
     answer = client.ask("generate", "who", "pad", "@model", "nobody")
     assert (answer.tags, answer.arguments[:2]) == ("sss", ("who", "unknown-model"))
     assert "nobody" in str(answer.arguments[2])
     assert "hollow" in str(answer.arguments[2])
 
 
-def test_missing_weights_name_the_command_that_fetches_them(client: UdpClient) -> None:
+def test_failures_of_missing_weights_name_the_command_that_fetches_them(client: UdpClient) -> None:
     answer = client.ask("generate", "where", "pad", "@model", "audioldm2-music")
     assert answer.arguments[:2] == ("where", "missing-weights")
     assert "timbred models pull audioldm2-music" in str(answer.arguments[2])
 
 
-def test_a_model_folder_with_a_file_missing_names_it(start_daemon: StartDaemon, hollow: Path, tmp_path: Path) -> None:
+def test_failures_of_an_incomplete_model_folder_name_the_file(
+    start_daemon: StartDaemon, hollow: Path, tmp_path: Path
+) -> None:
     torn = shutil.copytree(hollow, tmp_path / "torn")
     (torn / "unet" / "model.safetensors").unlink()
     daemon = start_daemon(f"models.torn.source={torn}")
@@ -40,7 +42,7 @@ def test_a_model_folder_with_a_file_missing_names_it(start_daemon: StartDaemon, 
         client.make_take("pad")
 
 
-def test_a_full_queue_says_when_to_try_again(start_daemon: StartDaemon) -> None:
+def test_failures_of_a_full_queue_say_when_to_retry(start_daemon: StartDaemon) -> None:
     daemon = start_daemon("queue.length=2")
     with clients.udp(daemon.osc) as client:
         hold_engine(client, "running")
@@ -55,7 +57,7 @@ def test_a_full_queue_says_when_to_try_again(start_daemon: StartDaemon) -> None:
         assert order(client.until_end()) == SOUND, "a refused id may be asked for again"
 
 
-def test_what_is_not_sound_is_the_models_error(client: UdpClient, daemon: DaemonProcess) -> None:
+def test_failures_by_non_finite_sound_are_the_models(client: UdpClient, daemon: DaemonProcess) -> None:
     client.say("generate", "broken", "nan", "@steps", 1, "@name", "notanumber")
     events = client.until_end()
     assert order(events) == ["queued", "started", "progress", "fail"]
@@ -64,7 +66,7 @@ def test_what_is_not_sound_is_the_models_error(client: UdpClient, daemon: Daemon
     client.make_take("pad")
 
 
-def test_an_engine_that_dies_once_does_not_lose_the_request(start_daemon: StartDaemon) -> None:
+def test_failures_of_the_engine_once_do_not_lose_the_request(start_daemon: StartDaemon) -> None:
     daemon = start_daemon()
     with clients.udp(daemon.osc) as client:
         client.say("generate", "survives", "die once", "@seconds", 0.2, "@steps", 2)
@@ -72,7 +74,7 @@ def test_an_engine_that_dies_once_does_not_lose_the_request(start_daemon: StartD
         client.nothing_more()
 
 
-def test_an_engine_that_dies_with_a_request_twice_loses_only_that(start_daemon: StartDaemon) -> None:
+def test_failures_of_the_engine_twice_lose_only_that_request(start_daemon: StartDaemon) -> None:
     daemon = start_daemon()
     with clients.udp(daemon.osc) as client, clients.udp(daemon.osc) as other:
         client.make_take("pad")
@@ -87,7 +89,7 @@ def test_an_engine_that_dies_with_a_request_twice_loses_only_that(start_daemon: 
         client.nothing_more()
 
 
-def test_an_engine_that_falls_silent_is_replaced(start_daemon: StartDaemon) -> None:
+def test_failures_of_a_silent_engine_replace_it(start_daemon: StartDaemon) -> None:
     daemon = start_daemon("engine.patience=1", "engine.heartbeat=0.1")
     with clients.udp(daemon.osc) as client:
         client.say("generate", "silent", "hang", "@steps", 2)
@@ -95,7 +97,7 @@ def test_an_engine_that_falls_silent_is_replaced(start_daemon: StartDaemon) -> N
         client.make_take("pad")
 
 
-def test_an_engine_that_is_killed_is_replaced(start_daemon: StartDaemon) -> None:
+def test_failures_of_a_killed_engine_replace_it(start_daemon: StartDaemon) -> None:
     daemon = start_daemon()
     with clients.udp(daemon.osc) as client:
         hold_engine(client, "held")
@@ -108,7 +110,7 @@ def test_an_engine_that_is_killed_is_replaced(start_daemon: StartDaemon) -> None
         assert gone(engine)
 
 
-def test_a_takes_folder_that_goes_away_and_comes_back(start_daemon: StartDaemon, tmp_path: Path) -> None:
+def test_failures_of_the_takes_folder_end_when_it_returns(start_daemon: StartDaemon, tmp_path: Path) -> None:
     parent = tmp_path / "disk"
     folder = parent / "takes"
     daemon = start_daemon(f"takes.folder={folder}", f"library.file={tmp_path / 'library.sqlite'}")
@@ -125,7 +127,7 @@ def test_a_takes_folder_that_goes_away_and_comes_back(start_daemon: StartDaemon,
         assert Path(str(client.make_take("pad").arguments[2])).is_file()
 
 
-def test_a_folder_that_was_deleted_is_made_again(start_daemon: StartDaemon) -> None:
+def test_failures_by_a_deleted_folder_are_avoided_by_creating_it(start_daemon: StartDaemon) -> None:
     daemon = start_daemon()
     with clients.udp(daemon.osc) as client:
         client.make_take("pad", "@folder", "songs")
@@ -136,7 +138,7 @@ def test_a_folder_that_was_deleted_is_made_again(start_daemon: StartDaemon) -> N
 
 
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="an administrator may write anywhere")
-def test_a_takes_folder_that_may_not_be_written(start_daemon: StartDaemon, tmp_path: Path) -> None:
+def test_failures_of_writing_the_takes_folder_are_reported(start_daemon: StartDaemon, tmp_path: Path) -> None:
     folder = tmp_path / "locked"
     daemon = start_daemon(f"takes.folder={folder}", f"library.file={tmp_path / 'library.sqlite'}")
     with clients.udp(daemon.osc) as client:
@@ -147,13 +149,13 @@ def test_a_takes_folder_that_may_not_be_written(start_daemon: StartDaemon, tmp_p
         client.make_take("pad")
 
 
-def test_folders_outside_the_takes_folder_are_forbidden(client: UdpClient) -> None:
+def test_failures_of_folders_outside_the_takes_folder_are_refusals(client: UdpClient) -> None:
     for folder in ("../elsewhere", "/tmp", "a/../../b"):
         client.say("generate", f"into {folder}", "pad", "@folder", folder, "@seconds", 0.2, "@steps", 1)
         assert client.until_end()[-1].arguments[1] == "forbidden-path"
 
 
-def test_a_client_that_vanished_disturbs_nobody(daemon: DaemonProcess, client: UdpClient) -> None:
+def test_failures_of_a_client_disturb_nobody(daemon: DaemonProcess, client: UdpClient) -> None:
     for connect in (clients.udp, clients.tcp):
         with connect(daemon.osc) as lost:
             lost.say("generate", "lost", "lost sound", "@steps", 3, "@seconds", 0.2)
@@ -162,7 +164,7 @@ def test_a_client_that_vanished_disturbs_nobody(daemon: DaemonProcess, client: U
         assert order(client.until_end()) == SOUND
 
 
-def test_two_clients_at_once_hear_only_their_own(client: UdpClient, other: UdpClient) -> None:
+def test_failures_of_one_client_are_not_sent_to_another(client: UdpClient, other: UdpClient) -> None:
     for number in range(5):
         client.say("generate", f"a{number}", "pad", "@seconds", 0.2, "@steps", 2)
         other.say("generate", f"b{number}", "pad", "@seconds", 0.2, "@steps", 2)
@@ -172,7 +174,7 @@ def test_two_clients_at_once_hear_only_their_own(client: UdpClient, other: UdpCl
         one.nothing_more()
 
 
-def test_the_daemon_stops_while_it_renders(start_daemon: StartDaemon) -> None:
+def test_failures_by_a_stop_while_rendering_are_reported(start_daemon: StartDaemon) -> None:
     daemon = start_daemon()
     with clients.udp(daemon.osc) as client, clients.tcp(daemon.osc) as tcp:
         hold_engine(client, "running")
@@ -187,7 +189,7 @@ def test_the_daemon_stops_while_it_renders(start_daemon: StartDaemon) -> None:
         assert daemon.half_written() == []
 
 
-def test_the_daemon_stops_while_its_engine_hangs(start_daemon: StartDaemon) -> None:
+def test_failures_by_a_stop_while_the_engine_hangs_are_reported(start_daemon: StartDaemon) -> None:
     daemon = start_daemon()
     with clients.udp(daemon.osc) as client:
         client.make_take("pad")
@@ -200,7 +202,7 @@ def test_the_daemon_stops_while_its_engine_hangs(start_daemon: StartDaemon) -> N
         assert gone(family)
 
 
-def test_what_can_be_finished_when_the_daemon_stops_is_finished(start_daemon: StartDaemon) -> None:
+def test_failures_by_a_stop_spare_what_can_be_finished(start_daemon: StartDaemon) -> None:
     daemon = start_daemon()
     with clients.udp(daemon.osc) as client:
         client.say("generate", "finished", "pad", "@takes", 16, "@seconds", 5, "@steps", 2)
@@ -212,7 +214,7 @@ def test_what_can_be_finished_when_the_daemon_stops_is_finished(start_daemon: St
         assert daemon.ended_in_time() == 0
 
 
-def test_interrupt_ends_it_as_well(start_daemon: StartDaemon) -> None:
+def test_failures_by_an_interrupt_are_those_of_a_stop(start_daemon: StartDaemon) -> None:
     daemon = start_daemon()
     family = daemon.family()
     daemon.signal(signal.SIGINT)
@@ -220,7 +222,7 @@ def test_interrupt_ends_it_as_well(start_daemon: StartDaemon) -> None:
     assert gone(family)
 
 
-def test_a_second_daemon_on_the_same_ports_says_so(daemon: DaemonProcess, tmp_path: Path) -> None:
+def test_failures_of_a_second_daemon_name_the_taken_ports(daemon: DaemonProcess, tmp_path: Path) -> None:
     taken = {"osc.port": daemon.osc, "zmq.requests": daemon.requests}
     seconds = {
         setting: subprocess.Popen(

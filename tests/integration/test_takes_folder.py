@@ -80,7 +80,7 @@ def preview_of(client: UdpClient, prompt: str) -> Path:
     return next(Path(str(event.arguments[1])) for event in events if event.name == "preview")
 
 
-def test_stop_removes_the_daemons_own_previews_and_nothing_else(start_daemon: StartDaemon, tmp_path: Path) -> None:
+def test_takes_folder_loses_only_the_daemons_own_previews_at_the_end(start_daemon: StartDaemon, tmp_path: Path) -> None:
     previews = tmp_path / "daemon-0" / "takes" / "previews"
     previews.mkdir(parents=True)
     mine = previews / "my own recording.wav"
@@ -96,7 +96,7 @@ def test_stop_removes_the_daemons_own_previews_and_nothing_else(start_daemon: St
     assert sorted(previews.iterdir()) == sorted([mine, take, edited, previews / "kept.wav"])
 
 
-def test_start_removes_the_previews_of_a_killed_daemon(tmp_path: Path) -> None:
+def test_takes_folder_loses_the_previews_of_a_killed_daemon_at_the_start(tmp_path: Path) -> None:
     model = hollow_checkpoint(tmp_path / "hollow")
     killed = DaemonProcess(tmp_path, *settings_for(model))
     family = killed.family()
@@ -114,7 +114,7 @@ def test_start_removes_the_previews_of_a_killed_daemon(tmp_path: Path) -> None:
     after.stop()
 
 
-def test_daemons_that_share_a_takes_folder_leave_each_others_previews(start_daemon: StartDaemon) -> None:
+def test_takes_folder_keeps_previews_of_another_daemon(start_daemon: StartDaemon) -> None:
     first = start_daemon()
     with clients.udp(first.osc) as client:
         theirs = preview_of(client, "theirs")
@@ -128,7 +128,7 @@ def test_daemons_that_share_a_takes_folder_leave_each_others_previews(start_daem
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="folders' names are Unicode there")
-def test_a_takes_folder_that_is_not_utf8_fails_each_request_and_sends_no_take(
+def test_takes_folder_that_is_not_utf8_fails_each_request_and_sends_no_take(
     start_daemon: StartDaemon, tmp_path: Path
 ) -> None:
     folder = os.fsdecode(os.fsencode(tmp_path) + b"/Kl\xe4nge")
@@ -153,7 +153,7 @@ def test_a_takes_folder_that_is_not_utf8_fails_each_request_and_sends_no_take(
         ("\U0001d11e" * 61, "forbidden-path", "at most 120 characters"),
     ],
 )
-def test_a_folder_that_cannot_be_is_refused_before_anything_is_rendered(
+def test_takes_folder_refuses_impossible_folders_before_rendering(
     client: UdpClient, folder: str, code: str, said: str
 ) -> None:
     for request, given in (("generate", "pad"), ("vary", str(client.make_take("pad").arguments[-1]))):
@@ -164,7 +164,7 @@ def test_a_folder_that_cannot_be_is_refused_before_anything_is_rendered(
         assert said in str(failure.arguments[2])
 
 
-def test_a_folder_that_leads_outside_by_a_link_is_refused_before_anything_is_rendered(
+def test_takes_folder_refuses_links_that_lead_outside_before_rendering(
     start_daemon: StartDaemon, tmp_path: Path
 ) -> None:
     daemon = start_daemon()
@@ -175,7 +175,7 @@ def test_a_folder_that_leads_outside_by_a_link_is_refused_before_anything_is_ren
         assert failure.arguments[:2] == ("a1", "forbidden-path")
 
 
-def test_a_share_without_locks_and_links_costs_no_waiting(share: None, start_daemon: StartDaemon) -> None:
+def test_takes_folder_on_a_share_without_locks_and_links_adds_no_wait(share: None, start_daemon: StartDaemon) -> None:
     _ = share
     daemon = start_daemon()
     with clients.udp(daemon.osc) as client:
@@ -190,7 +190,9 @@ def test_a_share_without_locks_and_links_costs_no_waiting(share: None, start_dae
     )
 
 
-def test_a_full_disk_ends_requests_and_leaves_nothing_half_written(disk: Path, start_daemon: StartDaemon) -> None:
+def test_takes_folder_on_a_full_disk_ends_requests_and_leaves_no_partial_file(
+    disk: Path, start_daemon: StartDaemon
+) -> None:
     daemon = start_daemon(f"takes.folder={disk}/takes")
     with clients.udp(daemon.osc) as client:
         first = client.make_take("pad")
@@ -212,7 +214,9 @@ def test_a_full_disk_ends_requests_and_leaves_nothing_half_written(disk: Path, s
     assert sorted(path.suffix for path in (disk / "takes").iterdir() if path.name[0] != ".") == [".wav", ".wav"]
 
 
-def test_an_unmounted_disk_is_not_replaced_by_the_one_below(disk: Path, start_daemon: StartDaemon) -> None:
+def test_takes_folder_on_an_unmounted_disk_is_not_replaced_by_the_one_below(
+    disk: Path, start_daemon: StartDaemon
+) -> None:
     daemon = start_daemon(f"takes.folder={disk}/takes")
     with clients.udp(daemon.osc) as client:
         client.make_take("pad")
@@ -229,7 +233,7 @@ def test_an_unmounted_disk_is_not_replaced_by_the_one_below(disk: Path, start_da
         assert len(client.until("done")) == 3
 
 
-def test_a_library_on_a_read_only_disk_is_continued_elsewhere(disk: Path, start_daemon: StartDaemon) -> None:
+def test_takes_folder_library_on_a_read_only_disk_continues_elsewhere(disk: Path, start_daemon: StartDaemon) -> None:
     daemon = start_daemon(f"library.file={disk}/library.sqlite")
     with clients.udp(daemon.osc) as client:
         client.make_take("first")

@@ -39,7 +39,7 @@ def read(path: Path) -> np.ndarray:
     return soundfile.read(path, dtype="float32", always_2d=True)[0]
 
 
-def test_a_sound_is_continued_from_its_own_end(client: UdpClient, given: Path) -> None:
+def test_init_audio_is_continued_from_its_own_end(client: UdpClient, given: Path) -> None:
     there, (whole, rate) = read(given), made(client, "@init", str(given), "@extend", 1)
     assert rate == RATE
     assert whole.shape == (RATE * 5 // 2, 2)
@@ -48,7 +48,7 @@ def test_a_sound_is_continued_from_its_own_end(client: UdpClient, given: Path) -
     assert np.abs(whole[len(there) : -1000]).max() > 0.01
 
 
-def test_a_part_is_made_anew_and_nothing_else(client: UdpClient, given: Path) -> None:
+def test_init_audio_part_is_replaced_alone(client: UdpClient, given: Path) -> None:
     there, (whole, _) = read(given), made(client, "@init", str(given), "@start", 0.5, "@end", 1)
     assert whole.shape == there.shape
     outside = [*range(RATE // 2), *range(RATE, len(there))]
@@ -57,20 +57,20 @@ def test_a_part_is_made_anew_and_nothing_else(client: UdpClient, given: Path) ->
     assert not np.allclose(whole[inside], there[inside], atol=0.01)
 
 
-def test_new_highs_leave_the_lows_as_they_are(client: UdpClient, given: Path) -> None:
+def test_init_audio_keeps_its_lows_under_new_highs(client: UdpClient, given: Path) -> None:
     """The left channel is a tone of 849 Hz."""
     there, (whole, _) = read(given), made(client, "@init", str(given), "@low", 4000)
     assert whole.shape == there.shape
     assert np.abs((whole - there)[4800:-4800, 0]).max() < 0.01 * 0.2
 
 
-def test_a_level_that_is_asked_for_is_reached(client: UdpClient, given: Path) -> None:
+def test_init_audio_reaches_a_requested_level(client: UdpClient, given: Path) -> None:
     whole, _ = made(client, "@init", str(given), "@extend", 1, "@peak", -6, "@channels", 1, "@rate", 44100)
     assert whole.shape == (round(2.5 * 44100), 1)
     assert np.abs(whole).max() == pytest.approx(10 ** (-6 / 20), abs=1e-4)
 
 
-def test_what_goes_beyond_full_scale_is_not_clipped(client: UdpClient, given: Path) -> None:
+def test_init_audio_beyond_full_scale_is_not_clipped(client: UdpClient, given: Path) -> None:
     loud = given.with_name("loud.wav")
     soundfile.write(loud, 3 * read(given), RATE, subtype="FLOAT")
     there = read(loud)
@@ -126,7 +126,7 @@ KINDS = [
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind[:4])))
 @pytest.mark.parametrize("part", [("@extend", 0.5), ("@start", 0.3, "@end", 0.6)], ids=["extended", "repainted"])
-def test_what_stays_keeps_channels_rate_format_and_level(
+def test_init_audio_keeps_channels_rate_format_and_level(
     client: UdpClient, given: Path, kind: tuple[str, str, int, int, float, str], part: tuple[str | float, ...]
 ) -> None:
     """8 bits are in 16, which hold them exactly; what was lossy is in float, as it was decoded."""
@@ -149,7 +149,7 @@ def test_what_stays_keeps_channels_rate_format_and_level(
     assert take.arguments[4:6] == (rate, channels)
 
 
-def test_new_highs_keep_six_channels_and_their_lows(client: UdpClient, given: Path) -> None:
+def test_init_audio_of_six_channels_keeps_them_and_their_lows(client: UdpClient, given: Path) -> None:
     path = written(given.parent, "WAV", "FLOAT", 6, 44_100, 2.5)
     there, (whole, rate) = read(path), made(client, "@init", str(path), "@low", 6000)
     assert (whole.shape, rate) == (there.shape, 44_100)
@@ -157,9 +157,7 @@ def test_new_highs_keep_six_channels_and_their_lows(client: UdpClient, given: Pa
 
 
 @pytest.mark.parametrize("subtype", ["PCM_32", "DOUBLE"])
-def test_samples_of_more_bits_than_a_file_holds_are_rounded_only_if_asked(
-    client: UdpClient, given: Path, subtype: str
-) -> None:
+def test_init_audio_of_more_bits_is_rounded_only_on_request(client: UdpClient, given: Path, subtype: str) -> None:
     peak = 0.7 if subtype == "PCM_32" else 3.5
     path = written(given.parent, "WAV", subtype, 2, RATE, peak)
     assert "more bits" in refused(client, "@init", str(path), "@extend", 0.5)
@@ -172,7 +170,7 @@ def test_samples_of_more_bits_than_a_file_holds_are_rounded_only_if_asked(
     assert np.array_equal(whole[: RATE // 2], read(held)[: RATE // 2]), "float32 holds these samples exactly"
 
 
-def test_what_cannot_be_done_to_many_channels_or_a_rate_is_refused(client: UdpClient, given: Path) -> None:
+def test_init_audio_refuses_what_many_channels_or_a_rate_prevent(client: UdpClient, given: Path) -> None:
     six = str(written(given.parent, "WAV", "PCM_16", 6, RATE, 0.5))
     assert refused(client, "@init", six, "@extend", 0.5, "@loudness", -20).startswith("loudness: ")
     whole, _ = made(client, "@init", six, "@extend", 0.5, "@loudness", -20, "@channels", 2)
@@ -185,13 +183,13 @@ def test_what_cannot_be_done_to_many_channels_or_a_rate_is_refused(client: UdpCl
     assert refused(client, "@init", odd, "@extend", 0.5, "@format", "flac").startswith("rate: got 88211")
 
 
-def test_a_style_is_transferred_as_any_sound_is_made(client: UdpClient, given: Path) -> None:
+def test_init_audio_style_transfer_makes_a_new_sound(client: UdpClient, given: Path) -> None:
     whole, _ = made(client, "@init", str(given), "@strength", 0.5)
     assert whole.shape == (RATE * 3 // 2, 1)
     assert np.abs(whole).max() == pytest.approx(10 ** (-1 / 20), abs=1e-4)
 
 
-def test_a_continuation_has_a_preview(client: UdpClient, given: Path) -> None:
+def test_init_audio_continuation_has_a_preview(client: UdpClient, given: Path) -> None:
     name = new_id()
     client.say("generate", name, "warm pad", "@steps", 2, "@init", str(given), "@extend", 1, "@preview", 1)
     events = client.until_end(name)
@@ -204,7 +202,7 @@ def test_a_continuation_has_a_preview(client: UdpClient, given: Path) -> None:
     assert np.abs(early - np.pad(read(given), ((0, RATE), (0, 0))))[: RATE - 1000].max() < 1e-4, "16 bits, dithered"
 
 
-def test_a_continuation_is_continued(client: UdpClient, given: Path) -> None:
+def test_init_audio_continuation_is_continued(client: UdpClient, given: Path) -> None:
     """By its take id, with what stays still the same."""
     name = new_id()
     client.say("generate", name, "warm pad", "@steps", 2, "@init", str(given), "@extend", 0.5)

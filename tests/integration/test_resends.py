@@ -9,7 +9,7 @@ from tests.integration.daemons import DaemonProcess
 from tests.integration.osc import Heard
 
 
-def test_while_it_waits_it_is_answered_queued(client: UdpClient, other: UdpClient) -> None:
+def test_resends_of_a_waiting_request_are_answered_queued(client: UdpClient, other: UdpClient) -> None:
     hold_engine(other, "holding")
     client.say("generate", "waits", "pad", "@seconds", 0.2, "@steps", 1)
     first = client.hear()
@@ -22,7 +22,7 @@ def test_while_it_waits_it_is_answered_queued(client: UdpClient, other: UdpClien
     client.nothing_more()
 
 
-def test_while_it_runs_it_is_answered_started(client: UdpClient) -> None:
+def test_resends_of_a_running_request_are_answered_started(client: UdpClient) -> None:
     hold_engine(client, "runs")
     assert client.ask("generate", "runs", "slow", "@steps", 3) == Heard("started", "ss", ("runs", "hollow"))
     client.nothing_more()
@@ -30,7 +30,7 @@ def test_while_it_runs_it_is_answered_started(client: UdpClient) -> None:
     client.nothing_more()
 
 
-def test_after_its_end_its_takes_and_its_end_come_again(client: UdpClient, daemon: DaemonProcess) -> None:
+def test_resends_of_an_ended_request_repeat_its_takes_and_end(client: UdpClient, daemon: DaemonProcess) -> None:
     client.say("generate", "over", "rare words", "@takes", 2, "@seconds", 0.2, "@steps", 1)
     events = client.until_end()
     takes, done = events[-3:-1], events[-1]
@@ -40,7 +40,7 @@ def test_after_its_end_its_takes_and_its_end_come_again(client: UdpClient, daemo
     assert len(list(daemon.takes.glob("rare-words*"))) == 2
 
 
-def test_after_a_failure_or_a_cancellation_that_comes_again(client: UdpClient) -> None:
+def test_resends_of_a_failed_or_cancelled_request_repeat_that(client: UdpClient) -> None:
     client.say("generate", "fails", "fail")
     failure = client.until_end()[-1]
     assert failure.arguments[:2] == ("fails", "model-error")
@@ -51,7 +51,7 @@ def test_after_a_failure_or_a_cancellation_that_comes_again(client: UdpClient) -
     client.nothing_more()
 
 
-def test_a_resent_vary_is_not_run_twice_either(client: UdpClient, daemon: DaemonProcess) -> None:
+def test_resends_of_a_vary_do_not_run_it_again(client: UdpClient, daemon: DaemonProcess) -> None:
     take = client.make_take("varied once")
     for _ in range(3):
         client.say("vary", "variation", take.arguments[8], "@seed", 3)
@@ -62,7 +62,7 @@ def test_a_resent_vary_is_not_run_twice_either(client: UdpClient, daemon: Daemon
     assert len(list(daemon.takes.glob("varied-once*"))) == 2
 
 
-def test_a_number_and_the_text_of_it_are_the_same_id(client: UdpClient) -> None:
+def test_resends_with_the_number_as_text_are_the_same_request(client: UdpClient) -> None:
     client.say("generate", 5, "pad", "@seconds", 0.2, "@steps", 1)
     done = client.until_end()[-1]
     client.say("generate", 5.0, "pad", "@seconds", 0.2, "@steps", 1)
@@ -70,7 +70,7 @@ def test_a_number_and_the_text_of_it_are_the_same_id(client: UdpClient) -> None:
     client.nothing_more()
 
 
-def test_another_request_with_the_same_id_is_refused(client: UdpClient) -> None:
+def test_resends_of_a_changed_request_are_refused(client: UdpClient) -> None:
     client.say("generate", "same", "pad", "@seconds", 0.2, "@steps", 1)
     done = client.until_end()[-1]
     refused = client.ask("generate", "same", "bell", "@seconds", 0.3, "@seed", 4)
@@ -85,7 +85,7 @@ def test_another_request_with_the_same_id_is_refused(client: UdpClient) -> None:
     client.nothing_more()
 
 
-def test_another_request_with_the_id_of_one_that_runs_is_refused(client: UdpClient) -> None:
+def test_resends_of_a_changed_request_are_refused_while_it_runs(client: UdpClient) -> None:
     hold_engine(client, "busy")
     refused = client.ask("generate", "busy", "other words")
     assert refused.arguments[:2] == ("busy", "bad-request")
@@ -93,7 +93,7 @@ def test_another_request_with_the_id_of_one_that_runs_is_refused(client: UdpClie
     client.nothing_more()
 
 
-def test_another_client_may_use_the_same_id_for_its_own(client: UdpClient, other: UdpClient) -> None:
+def test_resends_by_another_client_are_new_requests(client: UdpClient, other: UdpClient) -> None:
     paths: set[object] = set()
     for one in (client, other):
         one.say("generate", "mine", "pad", "@seconds", 0.2, "@steps", 1)
@@ -103,7 +103,7 @@ def test_another_client_may_use_the_same_id_for_its_own(client: UdpClient, other
     assert len(paths) == 2
 
 
-def test_an_id_that_is_long_forgotten_is_new(start_daemon: StartDaemon) -> None:
+def test_resends_of_a_forgotten_id_are_new_requests(start_daemon: StartDaemon) -> None:
     daemon = start_daemon("requests.remembered=1")
     with clients.udp(daemon.osc) as client:
         client.say("generate", "brief", "pad", "@seconds", 0.2, "@steps", 1)

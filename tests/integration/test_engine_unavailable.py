@@ -43,7 +43,7 @@ def until_engine_is(daemon: DaemonProcess, client: UdpClient, state: str) -> dic
     return status
 
 
-def test_requests_that_wait_end_with_the_engines_own_reason(unable: DaemonProcess, reason: Path) -> None:
+def test_engine_unavailable_ends_waiting_requests_with_its_reason(unable: DaemonProcess, reason: Path) -> None:
     with clients.udp(unable.osc) as client:
         client.say("generate", "a1", "pad", "@steps", 1, "@seconds", 0.2)
         failure = client.until_end()[-1]
@@ -51,7 +51,7 @@ def test_requests_that_wait_end_with_the_engines_own_reason(unable: DaemonProces
         assert f"the engine can't be started: told not to start by {reason}; remove it" in str(failure.arguments[2])
 
 
-def test_new_requests_are_answered_at_once_until_an_engine_starts(unable: DaemonProcess, reason: Path) -> None:
+def test_engine_unavailable_answers_new_requests_at_once_until_it_starts(unable: DaemonProcess, reason: Path) -> None:
     with clients.udp(unable.osc) as client:
         status = until_engine_is(unable, client, "failed")
         assert status["engine_trouble"] == f"told not to start by {reason}; remove it"
@@ -67,9 +67,7 @@ def test_new_requests_are_answered_at_once_until_an_engine_starts(unable: Daemon
         assert order(client.until_end()) == SOUND, "a refused id may be asked for again"
 
 
-def test_an_engine_that_is_lost_and_cannot_start_again_ends_what_it_held(
-    start_daemon: StartDaemon, tmp_path: Path
-) -> None:
+def test_engine_unavailable_after_a_loss_ends_what_it_held(start_daemon: StartDaemon, tmp_path: Path) -> None:
     reason = tmp_path / "reason"
     daemon = start_daemon(more={"TIMBRED_ENGINE_PROGRAM": f"{FAKE_ENGINE} --cannot-start-while {reason}"})
     with clients.udp(daemon.osc) as client:
@@ -84,7 +82,7 @@ def test_an_engine_that_is_lost_and_cannot_start_again_ends_what_it_held(
         client.nothing_more()
 
 
-def test_say_and_doctor_tell_the_reason(unable: DaemonProcess, reason: Path, tmp_path: Path) -> None:
+def test_engine_unavailable_is_explained_by_say_and_doctor(unable: DaemonProcess, reason: Path, tmp_path: Path) -> None:
     def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
         settings = (f"zmq.requests={unable.requests}", f"zmq.events={unable.events}", f"takes.folder={unable.takes}")
         return subprocess.run(
@@ -117,7 +115,7 @@ def temporary() -> Generator[Path]:
     shutil.rmtree(folder)
 
 
-def test_folders_of_a_killed_daemon_are_removed_at_the_next_start(
+def test_engine_unavailable_leaves_no_folders_of_a_killed_daemon(
     temporary: Path, start_daemon: StartDaemon, tmp_path: Path
 ) -> None:
     foreign = temporary / "timbred-0123456789ab"

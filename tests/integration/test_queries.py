@@ -10,11 +10,11 @@ from tests.integration.conftest import StartDaemon
 from tests.integration.osc import Heard
 
 
-def test_ping(client: UdpClient) -> None:
+def test_ping_is_answered_by_pong(client: UdpClient) -> None:
     assert client.ask("ping") == Heard("pong", "", ())
 
 
-def test_sync_comes_after_everything_before_it(client: UdpClient) -> None:
+def test_sync_is_answered_after_everything_before_it(client: UdpClient) -> None:
     for number in range(20):
         client.say("generate", f"s{number}", "")
     client.say("sync", 3)
@@ -23,7 +23,7 @@ def test_sync_comes_after_everything_before_it(client: UdpClient) -> None:
     assert [event.id for event in heard] == [*(f"s{number}" for number in range(20)), 3]
 
 
-def test_sync_comes_after_a_variation_too(client: UdpClient) -> None:
+def test_sync_is_answered_after_a_variation(client: UdpClient) -> None:
     take = client.make_take("pad")
     client.say("vary", "before sync", take.arguments[8], "@steps", 1)
     client.say("sync", 4)
@@ -33,7 +33,7 @@ def test_sync_comes_after_a_variation_too(client: UdpClient) -> None:
         client.until_end("before sync")
 
 
-def test_status(client: UdpClient) -> None:
+def test_status_is_answered_by_status_reply(client: UdpClient) -> None:
     client.make_take("pad")
     answer = client.ask("status")
     assert (answer.name, answer.tags) == ("status.reply", "iiiffiiif")
@@ -43,7 +43,7 @@ def test_status(client: UdpClient) -> None:
     assert float(uptime) > 0
 
 
-def test_status_counts_what_waits_and_what_runs(client: UdpClient) -> None:
+def test_status_counts_waiting_and_running_requests(client: UdpClient) -> None:
     hold_engine(client, "counted-1")
     for name in ("counted-2", "counted-3"):
         assert client.ask("generate", name, "pad").name == "queued"
@@ -52,7 +52,7 @@ def test_status_counts_what_waits_and_what_runs(client: UdpClient) -> None:
     assert [client.hear().name for _ in range(3)] == ["cancelled"] * 3
 
 
-def test_models(client: UdpClient) -> None:
+def test_models_are_listed(client: UdpClient) -> None:
     client.make_take("pad")
     client.say("models")
     models = [client.hear()]
@@ -67,7 +67,7 @@ def test_models(client: UdpClient) -> None:
     assert "pocket" in named
 
 
-def test_load_and_unload(start_daemon: StartDaemon) -> None:
+def test_load_and_unload_are_answered(start_daemon: StartDaemon) -> None:
     daemon = start_daemon("models.preload=0")
     with clients.udp(daemon.osc) as client:
         assert client.ask("load", "hollow") == Heard("loaded", "s", ("hollow",))
@@ -80,7 +80,7 @@ def test_load_and_unload(start_daemon: StartDaemon) -> None:
         assert (events[2].arguments[1], events[2].arguments[2]) == (0.0, 0), "step 0 while the model is loaded"
 
 
-def test_load_of_what_is_not_there(client: UdpClient) -> None:
+def test_load_of_an_unknown_model_is_refused(client: UdpClient) -> None:
     unknown = client.ask("load", "nothing-like-it")
     assert unknown.arguments[:2] == ("load", "unknown-model")
     assert "hollow" in str(unknown.arguments[2]), "it lists the names there are"
@@ -90,7 +90,7 @@ def test_load_of_what_is_not_there(client: UdpClient) -> None:
     assert client.ask("unload", "nothing-like-it").arguments[:2] == ("unload", "unknown-model")
 
 
-def test_a_model_in_use_is_not_unloaded_under_its_sound(client: UdpClient) -> None:
+def test_unload_of_a_model_in_use_is_refused(client: UdpClient) -> None:
     hold_engine(client, "using it")
     answer = client.ask("unload", "hollow")
     assert answer.arguments[:2] == ("unload", "bad-request")
@@ -113,7 +113,7 @@ def test_takes_are_found_by_their_words_newest_first(client: UdpClient) -> None:
     client.nothing_more()
 
 
-def test_takes_like_another(client: UdpClient) -> None:
+def test_takes_are_found_by_likeness(client: UdpClient) -> None:
     first = client.make_take("hollow wooden knock")
     near = client.make_take("hollow wooden knock again")
     client.say("takes", "@like", first.arguments[8], "@limit", 3)
@@ -122,7 +122,7 @@ def test_takes_like_another(client: UdpClient) -> None:
     assert near.arguments[8] in [event.arguments[8] for event in events[:-1]]
 
 
-def test_takes_outlive_the_daemon(start_daemon: StartDaemon, tmp_path: Path) -> None:
+def test_takes_are_kept_after_a_restart(start_daemon: StartDaemon, tmp_path: Path) -> None:
     folder = tmp_path / "kept"
     first = start_daemon(f"takes.folder={folder}")
     with clients.udp(first.osc) as client:
@@ -136,7 +136,7 @@ def test_takes_outlive_the_daemon(start_daemon: StartDaemon, tmp_path: Path) -> 
         assert client.make_take("kept for later").arguments[2] != take.arguments[2]
 
 
-def test_notify_lets_one_hear_everybody(client: UdpClient, other: UdpClient) -> None:
+def test_notify_sends_every_event(client: UdpClient, other: UdpClient) -> None:
     assert client.ask("notify", 1) == Heard("done", "s", ("notify",))
     other.say("generate", "overheard", "pad", "@seconds", 0.2, "@steps", 2)
     mine = other.until_end()
@@ -148,7 +148,7 @@ def test_notify_lets_one_hear_everybody(client: UdpClient, other: UdpClient) -> 
     client.nothing_more()
 
 
-def test_what_needs_a_sound_device_says_that_there_is_none(client: UdpClient) -> None:
+def test_play_without_a_sound_device_is_refused(client: UdpClient) -> None:
     take = client.make_take("pad")
     assert client.ask("play", 1, take.arguments[8]).arguments[:2] == ("play", "no-audio-device")
     answer = client.ask("generate", "aloud", "pad", "@to", "play", "@voice", 1)
@@ -156,7 +156,7 @@ def test_what_needs_a_sound_device_says_that_there_is_none(client: UdpClient) ->
     client.nothing_more()
 
 
-def test_settings_are_told_and_changed(client: UdpClient) -> None:
+def test_settings_are_read_and_changed(client: UdpClient) -> None:
     assert client.ask("settings/tempo") == Heard("settings/tempo", "f", (120.0,))
     assert client.ask("settings/tempo", 60.0) == Heard("settings/tempo", "f", (60.0,))
     client.say("generate", "slower", "pad", "@bars", 1, "@beats_per_bar", 1, "@steps", 1)
@@ -166,7 +166,7 @@ def test_settings_are_told_and_changed(client: UdpClient) -> None:
     client.nothing_more()
 
 
-def test_settings_that_cannot_be_had(client: UdpClient) -> None:
+def test_settings_that_cannot_be_changed_are_refused(client: UdpClient) -> None:
     unknown = client.ask("settings/volume")
     assert unknown.arguments[1] == "bad-request"
     assert "volume" in str(unknown.arguments[2])

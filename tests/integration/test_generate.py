@@ -13,7 +13,7 @@ from tests.integration.daemons import DaemonProcess
 from tests.integration.osc import Heard, Tagged
 
 
-def test_a_sound_is_heard_in_order_with_its_types(client: UdpClient) -> None:
+def test_generate_sends_its_events_in_order_with_their_types(client: UdpClient) -> None:
     client.say("generate", "a1", "warm analog pad", "@seconds", 0.5, "@steps", 3, "@seed", 7)
     events = client.until_end()
     assert order(events) == SOUND
@@ -32,7 +32,7 @@ def test_a_sound_is_heard_in_order_with_its_types(client: UdpClient) -> None:
     client.nothing_more()
 
 
-def test_the_file_is_whole_when_its_take_is_heard(client: UdpClient, daemon: DaemonProcess) -> None:
+def test_generate_sends_the_take_after_the_file_is_whole(client: UdpClient, daemon: DaemonProcess) -> None:
     client.say("generate", "whole", "warm pad", "@seconds", 0.5, "@steps", 1)
     *_, take = client.until("take")
     path = Path(str(take.arguments[2]))
@@ -43,7 +43,7 @@ def test_the_file_is_whole_when_its_take_is_heard(client: UdpClient, daemon: Dae
     client.until_end("whole")
 
 
-def test_several_takes_are_counted_and_each_has_a_file_and_a_seed(client: UdpClient) -> None:
+def test_generate_counts_several_takes_with_a_file_and_seed_each(client: UdpClient) -> None:
     client.say("generate", "three", "warm pad", "@takes", 3, "@seed", 40, "@seconds", 0.2, "@steps", 1)
     events = client.until_end()
     assert order(events) == SOUND
@@ -55,14 +55,14 @@ def test_several_takes_are_counted_and_each_has_a_file_and_a_seed(client: UdpCli
     assert events[-1].arguments == ("three", 3, paths[0])
 
 
-def test_an_id_comes_back_as_it_was_sent(client: UdpClient) -> None:
+def test_generate_returns_an_id_as_it_was_sent(client: UdpClient) -> None:
     client.say("generate", 12, "warm pad", "@seconds", 0.2, "@steps", 1)
     events = client.until_end()
     assert {event.id for event in events} == {12}
     assert {event.tags[0] for event in events} == {"i"}
 
 
-def test_numbers_and_booleans_come_in_every_type_of_osc(client: UdpClient) -> None:
+def test_generate_accepts_numbers_and_booleans_of_every_osc_type(client: UdpClient) -> None:
     client.say(
         "generate", "types", "warm", Tagged("h", 808), "kick", "@seconds", Tagged("d", 0.25), "@steps", "2",
         "@seed", Tagged("h", 3), "@trim", False, "@exact", "yes", "@guidance", 2,
@@ -72,12 +72,12 @@ def test_numbers_and_booleans_come_in_every_type_of_osc(client: UdpClient) -> No
     assert "warm-808-kick" in Path(str(done.arguments[2])).name
 
 
-def test_values_run_to_the_next_key(client: UdpClient) -> None:
+def test_generate_reads_values_up_to_the_next_key(client: UdpClient) -> None:
     client.say("generate", "run", "bell", "@name", "my", "big", "bell", "@seconds", 0.2, "@steps", 1)
     assert Path(str(client.until_end()[-1].arguments[2])).name.startswith("my-big-bell")
 
 
-def test_files_are_as_asked(client: UdpClient, daemon: DaemonProcess) -> None:
+def test_generate_writes_files_in_the_requested_format(client: UdpClient, daemon: DaemonProcess) -> None:
     for kind, subtype, options in (
         ("wav", "PCM_16", ("@bits", 16, "@rate", 44100, "@channels", 2)),
         ("wav", "FLOAT", ("@bits", 32, "@rate", 96000)),
@@ -93,7 +93,7 @@ def test_files_are_as_asked(client: UdpClient, daemon: DaemonProcess) -> None:
         assert (found.samplerate, found.channels) == take.arguments[4:6]
 
 
-def test_bars_are_counted_in_the_tempo(client: UdpClient) -> None:
+def test_generate_counts_bars_in_the_tempo(client: UdpClient) -> None:
     take = client.make_take("beat")
     assert take.arguments[3] == pytest.approx(0.2)
     client.say("generate", "bars", "beat", "@bars", 1, "@bpm", 240, "@beats_per_bar", 3, "@loop", 1, "@steps", 1)
@@ -101,7 +101,7 @@ def test_bars_are_counted_in_the_tempo(client: UdpClient) -> None:
     assert take.arguments[3] == pytest.approx(0.75)
 
 
-def test_the_same_seed_gives_the_same_sound_and_none_gives_another(client: UdpClient) -> None:
+def test_generate_repeats_a_sound_for_its_seed_and_varies_without_one(client: UdpClient) -> None:
     first, again = (client.make_take("pad", "@seed", 5) for _ in range(2))
     assert Path(str(first.arguments[2])) != Path(str(again.arguments[2]))
     one, two = (soundfile.read(str(take.arguments[2]))[0] for take in (first, again))
@@ -111,13 +111,15 @@ def test_the_same_seed_gives_the_same_sound_and_none_gives_another(client: UdpCl
     assert all(0 <= int(seed) <= 2147483647 for seed in seeds)
 
 
-def test_peak_is_the_one_asked_for(client: UdpClient) -> None:
+def test_generate_reaches_the_requested_peak(client: UdpClient) -> None:
     take = client.make_take("pad", "@peak", -6.0, "@fade_in", 0, "@fade_out", 0)
     loudest = abs(soundfile.read(str(take.arguments[2]))[0]).max()
     assert 20 * math.log10(loudest) == pytest.approx(-6.0, abs=0.1)
 
 
-def test_answers_go_to_the_port_that_the_request_names(daemon: DaemonProcess, client: UdpClient, other: UdpClient):
+def test_generate_answers_to_the_port_that_the_request_names(
+    daemon: DaemonProcess, client: UdpClient, other: UdpClient
+):
     client.say("generate", "there", "pad", "@seconds", 0.2, "@steps", 1, "@port", other.port)
     assert order(other.until_end()) == SOUND
     client.nothing_more()
@@ -128,7 +130,7 @@ def test_answers_go_to_the_port_that_the_request_names(daemon: DaemonProcess, cl
     client.nothing_more()
 
 
-def test_hello_moves_all_answers_and_says_who_is_there(
+def test_hello_redirects_all_answers_and_names_the_daemon(
     daemon: DaemonProcess, client: UdpClient, other: UdpClient
 ) -> None:
     client.say("hello", "max", "@port", other.port)
@@ -142,7 +144,7 @@ def test_hello_moves_all_answers_and_says_who_is_there(
     client.nothing_more()
 
 
-def test_requests_in_one_bundle_are_taken_in_order(client: UdpClient) -> None:
+def test_generate_takes_requests_of_one_bundle_in_order(client: UdpClient) -> None:
     packet = osc.bundle(
         osc.message("/timbred/ping"),
         osc.bundle(osc.message("/timbred/sync", 1), osc.message("/timbred/generate", "bundled", "")),
@@ -153,7 +155,7 @@ def test_requests_in_one_bundle_are_taken_in_order(client: UdpClient) -> None:
     assert [event.name for event in heard] == ["pong", "synced", "fail", "synced"]
 
 
-def test_a_take_can_be_varied_by_its_id_and_by_its_file(client: UdpClient) -> None:
+def test_vary_takes_a_take_by_its_id_or_its_file(client: UdpClient) -> None:
     take = client.make_take("dark", "bell", "@seed", 9, "@rate", 44100)
     path, take_id = take.arguments[2], take.arguments[8]
     for source in (take_id, path):
@@ -171,7 +173,7 @@ def test_a_take_can_be_varied_by_its_id_and_by_its_file(client: UdpClient) -> No
     assert "bright-bell" in str(varied.arguments[2])
 
 
-def test_a_file_without_a_recipe_cannot_be_varied(client: UdpClient, daemon: DaemonProcess) -> None:
+def test_vary_refuses_a_file_without_a_recipe(client: UdpClient, daemon: DaemonProcess) -> None:
     for name, content in (("plain.wav", None), ("text.wav", b"no sound at all"), ("empty.wav", b"")):
         path = daemon.takes / name
         if content is None:
@@ -183,12 +185,12 @@ def test_a_file_without_a_recipe_cannot_be_varied(client: UdpClient, daemon: Dae
         assert name in str(answer.arguments[2])
 
 
-def test_a_take_that_is_not_there_cannot_be_varied(client: UdpClient) -> None:
+def test_vary_refuses_an_unknown_take(client: UdpClient) -> None:
     assert client.ask("vary", "gone", "nosuchtake").arguments[:2] == ("gone", "bad-request")
     assert client.ask("vary", "outside", "/etc/passwd").arguments[:2] == ("outside", "forbidden-path")
 
 
-def test_sounds_over_tcp_come_back_on_the_same_connection(daemon: DaemonProcess) -> None:
+def test_generate_over_tcp_answers_on_the_same_connection(daemon: DaemonProcess) -> None:
     with clients.tcp(daemon.osc) as client:
         assert client.ask("hello", "node").name == "welcome"
         client.say("generate", "tcp", "warm pad", "@seconds", 0.2, "@steps", 2)

@@ -71,7 +71,7 @@ CASES: dict[str, tuple[str, tuple[str | float, ...], str, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_sound_that_cannot_be_started_from(client: UdpClient, files: dict[str, Path], case: str) -> None:
+def test_init_audio_that_cannot_be_read_is_refused(client: UdpClient, files: dict[str, Path], case: str) -> None:
     file, arguments, code, words = CASES[case]
     name = new_id()
     client.say("generate", name, "warm pad", "@init", str(files[file]), *arguments)
@@ -103,7 +103,9 @@ def test_a_sound_that_cannot_be_started_from(client: UdpClient, files: dict[str,
     ],
     ids=str,
 )
-def test_values_that_do_not_fit(client: UdpClient, arguments: tuple[str | float, ...], words: tuple[str, ...]) -> None:
+def test_init_audio_with_unfitting_values_is_refused(
+    client: UdpClient, arguments: tuple[str | float, ...], words: tuple[str, ...]
+) -> None:
     answer = refusal(client, new_id(), *arguments)
     assert (answer.name, answer.arguments[1]) == ("fail", "bad-request")
     for word in words:
@@ -111,14 +113,14 @@ def test_values_that_do_not_fit(client: UdpClient, arguments: tuple[str | float,
     client.nothing_more()
 
 
-def test_the_noise_of_another_models_take(client: UdpClient, files: dict[str, Path]) -> None:
+def test_init_audio_noise_of_another_models_take_is_refused(client: UdpClient, files: dict[str, Path]) -> None:
     answer = refusal(client, new_id(), "@noise", str(files["pocket"]))
     assert answer.arguments[1] == "bad-request"
     assert "noise" in str(answer.arguments[2])
     assert "pocket" in str(answer.arguments[2])
 
 
-def test_a_model_in_use_is_not_unloaded(client: UdpClient) -> None:
+def test_init_audio_leaves_a_model_in_use_loaded(client: UdpClient) -> None:
     answer = client.ask("unload", "hollow")
     assert answer.arguments[:2] == ("unload", "bad-request")
     assert "in use" in str(answer.arguments[2])
