@@ -13,13 +13,15 @@ demo: .venv/.installed
 	@$(BIN)/timbred demo --set takes.folder=takes
 
 test: check
-	$(BIN)/pytest -n 3 --dist loadfile
+	@rm -f .coverage.json
+	$(BIN)/python -m slipcover --dont-wrap-pytest -m pytest -n 3 --dist loadfile; status=$$?; \
+		$(BIN)/python -m tests.branch_coverage .coverage.json; exit $$status
 
 # as on a machine without PortAudio, JACK, Pd, SuperCollider, Node and Chromium; what needs them is skipped
 test-bare: .venv/.installed-for-tests
 	$(BIN)/python -m tests.bare_machine $(BIN)/pytest -n 3 --dist loadfile
 
-# branch coverage of the package, child processes included; not part of `test`, which it makes almost twice as long
+# branch coverage of the package, child processes included; `test` prints that of the tests' own processes
 coverage: .venv/.installed-for-tests
 	$(BIN)/pytest -n 3 --dist loadfile --cov --cov-report=term
 
