@@ -134,7 +134,7 @@ def test_looping_shares_calls_with_loops_alone(model: LatentDiffusion):
     seconds=st.floats(0.05, 20), rate=st.sampled_from([16000, 32000]), factor=st.sampled_from([4, 8]),
     unit=st.sampled_from([1, 2, 4, 8]),
 )  # fmt: skip
-def test_rows_of_loop_suffice_and_are_even_on_all_levels(seconds: float, rate: int, factor: int, unit: int):
+def test_count_loop_rows_suffices_and_is_even_on_all_levels(seconds: float, rate: int, factor: int, unit: int):
     hop = rate // 100
     rows = count_loop_rows(seconds, rate, factor, hop, unit)
     assert rows % unit == 0

@@ -23,7 +23,9 @@ RESIDENTS = st.lists(
 
 
 @given(RESIDENTS, st.integers(0, 200), st.integers(0, 400))
-def test_to_evict_keeps_models_in_use_and_orders_the_rest_by_age(residents: list[Resident], needed: int, budget: int):
+def test_choose_evicted_keeps_models_in_use_and_orders_the_rest_by_age(
+    residents: list[Resident], needed: int, budget: int
+):
     leaving = choose_evicted(residents, needed, budget)
     by_name = {one.name: one for one in residents}
     assert not any(by_name[name].in_use for name in leaving)
@@ -35,7 +37,7 @@ def test_to_evict_keeps_models_in_use_and_orders_the_rest_by_age(residents: list
 
 
 @given(RESIDENTS, st.integers(0, 200), st.integers(0, 400))
-def test_to_evict_is_empty_without_need(residents: list[Resident], needed: int, budget: int):
+def test_choose_evicted_is_empty_without_need(residents: list[Resident], needed: int, budget: int):
     leaving = choose_evicted(residents, needed, budget)
     if leaving:
         last = next(one for one in residents if one.name == leaving[-1])

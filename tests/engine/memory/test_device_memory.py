@@ -39,7 +39,7 @@ def load(folder: Path, places: DeviceMemory | None = None) -> LatentDiffusion:
 
 
 @pytest.mark.parametrize("family", ["audioldm2", "audioldm"])
-def test_needs_of_a_model_are_known_before_loading(family: str, request: pytest.FixtureRequest):
+def test_estimate_memory_needs_is_known_before_loading(family: str, request: pytest.FixtureRequest):
     folder: Path = request.getfixturevalue(family)
     found = checkpoint.inspect(folder, "m", "")
     shared = SharedComponents()
