@@ -1,1 +1,1 @@
-"""Max patches and Max for Live devices, generated from timbred's vocabulary. Made for users: the folder `timbred`."""
+"""Generator of the Max patches and Max for Live devices in the folder `timbred`."""

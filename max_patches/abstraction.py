@@ -1,4 +1,4 @@
-"""`timbred.maxpat` for patches of one's own, and its help."""
+"""`timbred.maxpat`, the abstraction for your own patches, and its help patch."""
 
 from max_patches.patcher import Patch
 
@@ -6,16 +6,16 @@ NAME = "timbred"
 OUTLETS = (
     ("take", "index path seconds rate channels seed score take_id, after the request's number"),
     ("progress", "0 to 1"),
-    ("status", "done, fail, cancelled, queued, started, link and all other answers, as messages"),
-    ("path", "the best take's file, when the request is done"),
+    ("status", "done, fail, cancelled, queued, started, link and all other messages"),
+    ("path", "path of the best take when the request is done"),
 )
 
 
 def build() -> Patch:
-    """The abstraction: every request in, the answers out."""
+    """Build the abstraction: requests to the inlet, answers from the outlets."""
     patch = Patch(NAME)
     with patch.row(
-        "requests: generate WORDS @key VALUE..., vary TAKE @key VALUE..., cancel, play, models, port, host ..."
+        "requests: generate PROMPT @key VALUE..., vary TAKE @key VALUE..., cancel, play, models, port, host ..."
     ):
         asked = patch.add("inlet", comment="generate, vary, cancel and every other request")
         node = patch.box(
@@ -23,7 +23,7 @@ def build() -> Patch:
         )
     with patch.row("answers"):
         in_order, by_name = patch.typed("deferlow", "route take progress done fail link alive ready file")
-    with patch.row("to Max's console: what went wrong, and whether timbred is there"):
+    with patch.row("to Max's console: errors, and the state of the connection"):
         as_done, as_fail, as_link, as_file, console = patch.typed(
             "prepend done", "prepend fail", "prepend link", "prepend file", "print timbred"
         )
@@ -47,7 +47,7 @@ def build() -> Patch:
 
 
 def build_help() -> Patch:
-    """A first sound in Max, and each way to ask."""
+    """Build the help patch: a first sound, and examples of requests."""
     patch = Patch(f"{NAME}.maxhelp")
     with patch.row('Start the daemon with "timbred serve", turn audio on below, click a message.'):
         asks = [
@@ -57,7 +57,7 @@ def build_help() -> Patch:
                 "generate warm analog pad @seconds 4 @takes 2 @channels 2",
             )
         ]
-    with patch.row("stop it; what models there are; another port"):
+    with patch.row("cancel; list models; status; change the port"):
         asks += [patch.message(words) for words in ("cancel *", "models", "status", "port 7770")]
     with patch.row():
         timbred = patch.box("timbred")
@@ -68,7 +68,7 @@ def build_help() -> Patch:
         )
         status = patch.box("print status")
         replace = patch.box("prepend replace")
-    with patch.row("the file is read under a name that timbred never gives twice"):
+    with patch.row("file names are never reused, so a new take never replaces a file that plays"):
         buffer = patch.box("buffer~ timbred-help")
     with patch.row():
         rate = patch.box("sig~ 1.")

@@ -1,4 +1,4 @@
-"""`timbred clip.amxd`: takes become clips in Live, in the Live set's tempo, meter and key."""
+"""`timbred clip.amxd`: writes takes as clips into Live, in the Live set's tempo, meter and key."""
 
 from max_patches import parts
 from max_patches.parts import Desk
@@ -8,11 +8,11 @@ NAME = "timbred clip"
 WIDTH = 572.0
 
 TARGETS = ("Next free slot of this track", "Selected slot, or free below", "Arrangement, at the song's position")
-"""In the order that `timbred-desk.js` has them."""
+"""Same order as in `timbred-desk.js`."""
 
 
 def build() -> Patch:
-    """The device: words, request, takes, where they go."""
+    """Build the device: prompt, request, takes, destination."""
     patch = Patch(NAME, WIDTH)
     desk = Desk(patch, "clip")
     parts.prompt_column(desk)
@@ -33,12 +33,20 @@ def _song(desk: Desk) -> None:
     desk.shown_in(desk.face("song"), song)
     with patch.row():
         tempo = parts.switch(
-            patch, "Tempo to the words", (370, 24, 96, 16), "puts the tempo after the words, as in: 124 bpm"
+            patch,
+            "Add tempo",
+            (370, 24, 96, 16),
+            "append the tempo to the prompt, as in: 124 bpm",
+            name="Tempo to the words",
         )
         desk.knob(tempo, "tempo-words")
     with patch.row():
         key = parts.switch(
-            patch, "Key to the words", (468, 24, 96, 16), "puts root note and scale after the words, as in: in A minor"
+            patch,
+            "Add key",
+            (468, 24, 96, 16),
+            "append root note and scale to the prompt, as in: in A minor",
+            name="Key to the words",
         )
         desk.knob(key, "key-words")
 
@@ -50,21 +58,23 @@ def _takes(desk: Desk) -> None:
         parts.waveform(patch, number, (370, 44, 194, 36))
     with patch.row():
         parts.take_tabs(desk, (370, 83, 160, 16))
-        heard = parts.button(patch, "Hear", (532, 83, 32, 16), "play this take once")
+        heard = parts.button(patch, "Play", (532, 83, 32, 16), "play this take once", "Hear")
         note = patch.message("midinote 60 100")
     patch.cord(heard, note, poly)
-    with patch.row("where they go"):
+    with patch.row("destination"):
         target = parts.menu(
-            patch, "Target", TARGETS, (370, 103, 194, 16), "where clips are made; only what is free is used"
+            patch, "Target", TARGETS, (370, 103, 194, 16), "where clips are created; existing clips are kept"
         )
         desk.knob(target, "target")
     with patch.row():
-        desk.button("Make clip", (370, 122, 62, 18), "clip 0", "this take becomes a clip")
-        auto = parts.switch(patch, "Each take", (434, 122, 62, 18), "each take becomes a clip as soon as it is there")
+        desk.button("Make clip", (370, 122, 62, 18), "clip 0", "create a clip from this take")
+        auto = parts.switch(patch, "Each take", (434, 122, 62, 18), "create a clip from each new take")
         desk.knob(auto, "auto")
     with patch.row():
-        desk.button("Folder", (498, 122, 66, 18), "folder 0", "shows the take's file, to drag it where you want it")
-    with patch.row("the track's own sound goes through"):
+        desk.button(
+            "Folder", (498, 122, 66, 18), "folder 0", "open the folder of the take's file, to drag the file into Live"
+        )
+    with patch.row("the track's audio passes through"):
         through = patch.box("plugin~")
         out = patch.box("plugout~")
     patch.cord(through, out)
@@ -74,17 +84,17 @@ def _takes(desk: Desk) -> None:
 
 
 def _start(desk: Desk) -> None:
-    """A sample or clip dropped on the device is where the next sounds begin."""
+    """Add the drop target for init audio: a sample or clip from Live's browser."""
     patch = desk.patch
-    with patch.row("a sound to start from"):
-        shown = parts.label(patch, "from nothing", (48, 136, 116, 14))
-        hint = "drop a sample from Live's browser: new sounds begin there"
+    with patch.row("init audio"):
+        shown = parts.label(patch, "no init audio", (48, 136, 116, 14))
+        hint = "drop a sample from Live's browser: new sounds start from its audio"
         start = Parameter("Start", BLOB, visibility=STORED)
         target = patch.add(
             "live.drop", face=(10, 136, 36, 14), parameter=start, legend="drop", hint=hint, annotation=hint
         )
         said = patch.box("prepend drop")
-        nothing = desk.button("Clear", (166, 136, 54, 14), "drop", "new sounds begin from nothing again")
+        nothing = desk.button("Clear", (166, 136, 54, 14), "drop", "remove the init audio")
         clear = patch.message("clear")
     patch.cord(nothing, clear, target)
     patch.cord(target, said, desk.js)

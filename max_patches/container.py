@@ -13,13 +13,13 @@ _NAMES = {code: name for name, code in KINDS.items()}
 
 
 def pack(kind: str, patcher_json: str) -> bytes:
-    """A device's file. `kind` is one of `KINDS`."""
+    """Return the content of a device's file. `kind` is one of `KINDS`."""
     patch = patcher_json.encode("utf-8") + b"\0"
     return _chunk(b"ampf", KINDS[kind]) + _chunk(b"meta", struct.pack("<I", 0)) + _chunk(b"ptch", patch)
 
 
 def unpack(file: bytes) -> tuple[str, dict[str, Any]]:
-    """The kind of device and its patcher.
+    """Return a device's kind and its patcher.
 
     Raises:
         ValueError: what is wrong with the file.

@@ -16,7 +16,7 @@ _PITCH = 17.5
 
 
 def build() -> Patch:
-    """The device: a line for each pad, and what is asked for all of them."""
+    """Build the device: a line for each pad, and the shared controls."""
     patch = Patch(NAME, WIDTH)
     desk = Desk(patch, "drum")
     with patch.row("notes to pads"):
@@ -84,9 +84,9 @@ def _shared(desk: Desk) -> None:
     """Controls shared by all pads, right of them."""
     patch = desk.patch
     x = 460.0
-    with patch.row("what is asked for"):
-        desk.button("New: all pads", (x, 5, 98, 18), "all", "a new sound for each pad that has words")
-        desk.button("Cancel", (x + 102, 5, 66, 18), "cancel", "stop what is being made")
+    with patch.row("request"):
+        desk.button("New: all pads", (x, 5, 98, 18), "all", "render a new sound for each pad with a prompt")
+        desk.button("Cancel", (x + 102, 5, 66, 18), "cancel", "cancel the running requests")
     fields = (parts.length_field("seconds", 1.0), parts.takes_field(), parts.distance_field())
     for line, (parameter, hint) in enumerate(fields):
         y, name = 27 + 18.0 * line, parameter.name.lower()
@@ -100,9 +100,9 @@ def _shared(desk: Desk) -> None:
         parts.keys_field(desk, (x + 58, 99, 110, 16))
     with patch.row():
         locked = parts.switch(
-            patch, "Lock seeds", (x, 117, 168, 14), "each pad's seed again: the same words, the same sound"
+            patch, "Lock seeds", (x, 117, 168, 14), "reuse each pad's seed: the same prompt gives the same sound"
         )
         desk.knob(locked, "lock")
-    with patch.row("sounds made before"):
-        parts.label(patch, "before", (x, 133, 56, 15))
+    with patch.row("history"):
+        parts.label(patch, "history", (x, 133, 56, 15))
         parts.history(desk, (x + 58, 133, 110, 15))

@@ -1,23 +1,23 @@
-"""`first-sound.maxpat`: timbred from a patch of nothing but Max's own objects, without JavaScript."""
+"""`first-sound.maxpat`: a patch that uses Max's own objects only, without JavaScript."""
 
 from max_patches.patcher import Patch
 from max_patches.words import port
 
 NAME = "first-sound"
 ANSWERS = 7779
-"""The port that the patch listens on."""
+"""The port on which the patch listens."""
 
 EVENTS = ("progress", "take", "done", "fail")
 
 
 def build() -> Patch:
-    """A button, a request, the answers, and the sound."""
+    """Build the patch: a button, a request, the answers, and the sound."""
     patch = Patch(NAME)
     with patch.row('Start the daemon with "timbred serve", turn audio on, then click the button.'):
         button = patch.add("button", wide=24.0)
         number = patch.box("random 2147483647")
-        patch.add("comment", text="an id of its own for each request", wide=240.0)
-    with patch.row("udpsend can't hear: the request says where udpreceive listens"):
+        patch.add("comment", text="a new id for each request", wide=240.0)
+    with patch.row("udpsend receives nothing: @port sends the answers to udpreceive"):
         ask = patch.message(f"/timbred/generate $1 a deep punchy kick drum @seconds 1 @channels 2 @port {ANSWERS}")
     with patch.row():
         send = patch.box(f"udpsend 127.0.0.1 {port()}")
@@ -29,7 +29,7 @@ def build() -> Patch:
         printed = [patch.box(f"print {name}") for name in ("progress", "done", "fail", "timbred")]
         path = patch.box("zl nth 3")
         replace = patch.box("prepend replace")
-    with patch.row("the sound, as soon as it is read"):
+    with patch.row("play the sound when it is loaded"):
         buffer = patch.box("buffer~ timbred-first-sound")
         start = patch.message("start")
         play = patch.box("play~ timbred-first-sound 2")

@@ -1,4 +1,4 @@
-"""Writes every generated file of `max_patches/timbred`, and the pictures of the devices in the guide.
+"""Generation of the files of `max_patches/timbred`, and of the pictures of the devices in the guide.
 
 python -m max_patches.generate
 """
@@ -20,17 +20,17 @@ VOCABULARY = words.script()
 OWN_MODULE = re.compile(r'require\("(?:\./)?(timbred-[\w-]+?)(?:\.js)?"\)')
 
 DEVICES = ((instrument, "instrument"), (clip, "audio effect"), (drum, "instrument"))
-"""Each device and what it is to Live."""
+"""Each device and its type in Live."""
 
 
 def device_file(patch: Patch, kind: str) -> bytes:
-    """A device's `.amxd`."""
+    """Return the content of a device's `.amxd` file."""
     extra = device_extra(container.KINDS[kind], patch.width, needed(patch))
     return container.pack(kind, as_json(patch.saved(extra)))
 
 
 def needed(patch: Patch) -> list[str]:
-    """The files that a device needs beside it, by name: its voice, its scripts, and those that they need."""
+    """Return the names of the files that a device depends on: its voice, its scripts, and their modules."""
     found = {f"{voice.NAME}.maxpat"}
     waiting = [box.text.split()[1] for box in patch.boxes if box.name in ("js", "node.script")]
     while waiting:
@@ -43,7 +43,7 @@ def needed(patch: Patch) -> list[str]:
 
 
 def files() -> dict[Path, bytes]:
-    """Every generated file by its path from the project's root."""
+    """Return the content of every generated file, by its path relative to the project's root."""
     found = {
         FOLDER / VOCABULARY_FILE: VOCABULARY.encode(),
         FOLDER / "timbred.maxpat": as_json(abstraction.build().saved()).encode(),

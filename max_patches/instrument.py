@@ -9,15 +9,15 @@ WIDTH = 620.0
 VOICES = 16
 
 ENVELOPE = (
-    ("attack", Parameter("Attack", FLOAT, 0.0, 5000.0, 1.0, TIME, exponent=3.0), "how slowly a note comes in"),
-    ("decay", Parameter("Decay", FLOAT, 0.0, 5000.0, 100.0, TIME, exponent=3.0), "how slowly it falls to its sustain"),
-    ("sustain", Parameter("Sustain", FLOAT, 0.0, 1.0, 1.0, PERCENT), "how loud it stays"),
-    ("release", Parameter("Release", FLOAT, 1.0, 5000.0, 60.0, TIME, exponent=3.0), "how slowly it goes"),
+    ("attack", Parameter("Attack", FLOAT, 0.0, 5000.0, 1.0, TIME, exponent=3.0), "attack time of a note"),
+    ("decay", Parameter("Decay", FLOAT, 0.0, 5000.0, 100.0, TIME, exponent=3.0), "decay time to the sustain level"),
+    ("sustain", Parameter("Sustain", FLOAT, 0.0, 1.0, 1.0, PERCENT), "sustain level"),
+    ("release", Parameter("Release", FLOAT, 1.0, 5000.0, 60.0, TIME, exponent=3.0), "release time"),
 )
 
 
 def build() -> Patch:
-    """The device: words, request, takes, sampler, level."""
+    """Build the device: prompt, request, takes, sampler, level."""
     patch = Patch(NAME, WIDTH)
     desk = Desk(patch, "instrument")
     parts.prompt_column(desk)
@@ -33,20 +33,23 @@ def build() -> Patch:
 def _sampler(desk: Desk) -> Box:
     patch = desk.patch
     poly, number = parts.player(patch, desk.per_slot("use", 1)[0], VOICES)
-    with patch.row("the take that sounds"):
+    with patch.row("the selected take"):
         parts.waveform(patch, number, (370, 6, 188, 56))
     with patch.row():
         parts.take_tabs(desk, (370, 66, 188, 18))
-    with patch.row("how it is played"):
+    with patch.row("playback"):
         mode = parts.tabs(
-            patch, "Play", ("One-shot", "Loop"), (370, 88, 116, 16), "to its end, or around while a note is held"
+            patch, "Play", ("One-shot", "Loop"), (370, 88, 116, 16), "play to the end, or loop while a note is held"
         )
         parts.setting_of(patch, mode, "loop", poly)
     with patch.row():
         parts.label(patch, "root", (488, 88, 26, parts.LABEL_HEIGHT), right=True)
         root = Parameter("Root", INTEGER, 0, 127, 60, NOTE)
         parts.setting_of(
-            patch, parts.field(patch, root, (516, 88, 42, 16), "the note that plays it as it is"), "root", poly
+            patch,
+            parts.field(patch, root, (516, 88, 42, 16), "the note that plays the take at its original pitch"),
+            "root",
+            poly,
         )
     with patch.row():
         for index, (name, parameter, hint) in enumerate(ENVELOPE):
@@ -54,7 +57,7 @@ def _sampler(desk: Desk) -> Box:
             parts.setting_of(patch, knob, name, poly)
     with patch.row():
         tune = Parameter("Tune", FLOAT, -24.0, 24.0, 0.0, SEMITONES)
-        parts.setting_of(patch, parts.dial(patch, tune, (522, 110, 36, 36), "higher or lower"), "tune", poly)
+        parts.setting_of(patch, parts.dial(patch, tune, (522, 110, 36, 36), "transposition"), "tune", poly)
     with patch.row("notes"):
         raw = patch.box("midiin")
         notes = patch.box("midiparse")

@@ -1,6 +1,6 @@
 """The Max objects that the patches use, with their inlets and outlets, as Max saves them.
 
-Outlet types are Max's own words: "signal", "bang", "int", "float", "list", or "" for anything.
+Outlet types are named as in Max: "signal", "bang", "int", "float", "list", or "" for any message.
 """
 
 from collections.abc import Callable, Sequence
@@ -97,7 +97,7 @@ _PLAIN: dict[str, Callable[[Arguments], Ports]] = {
     "unpack": _unpack,
     "zl": _fixed(2, ANY, ANY),
 }
-"""Objects that are typed into a box."""
+"""Objects in object boxes."""
 
 INTERFACE: dict[str, Ports] = {
     "button": Ports(1, (BANG,)),
@@ -121,17 +121,17 @@ INTERFACE: dict[str, Ports] = {
     "umenu": Ports(1, ("int", ANY, ANY)),
     "waveform~": Ports(5, ("float", "float", "float", "float", "list", ANY)),
 }
-"""Objects with a face: their box's class is their name."""
+"""User interface objects, whose class is their name."""
 
 NOT_IN_MAX = ("timbred",)
-"""Abstractions of our own."""
+"""Abstractions of this project."""
 
 
 def ports(maxclass: str, text: str) -> Ports:
-    """Attributes of a box. `text` is its typed text.
+    """Return the inlets and outlets of a box with this text.
 
     Raises:
-        KeyError: the object isn't in the list.
+        KeyError: The object isn't in the tables.
     """
     if maxclass != "newobj":
         return INTERFACE[maxclass]

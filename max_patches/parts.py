@@ -1,4 +1,4 @@
-"""Parts that several devices have: the link to timbred, the sampler's buffers, fields, buttons and knobs."""
+"""Parts shared by the devices: the connection to timbred, the sampler's buffers, fields, buttons and knobs."""
 
 from collections.abc import Sequence
 
@@ -19,13 +19,13 @@ from max_patches.patcher import (
 from max_patches.words import allowed, bounds, port
 
 BUFFERS = 16
-"""Buffers of a device: its takes, and those of the request before, which may still sound."""
+"""Number of buffers of a device: its takes, and those of the previous request, which may still be playing."""
 
 TAKES = 8
-"""Takes that a device flips through."""
+"""Maximum number of takes that a device shows."""
 
 OWN_SCHEDULER = "its own"
-"""Says that the scheduler is the model's choice. `timbred-desk.js` has the same words."""
+"""Menu entry for the model's default scheduler; the same text as in `timbred-desk.js`."""
 
 VOICE = "timbred-voice"
 
@@ -44,11 +44,13 @@ FACE_WORDS = (
 
 
 class Desk:
-    """The JavaScript in a device and what it is wired to."""
+    """The JavaScript of a device and its connections."""
 
     def __init__(self, patch: Patch, kind: str) -> None:
         self.patch = patch
-        with patch.row("timbred: node.script talks to it, in a process of its own; js decides; pattr stores"):
+        with patch.row(
+            "timbred: node.script communicates with it in a separate process; js holds the state; pattr stores it"
+        ):
             ready = patch.box("live.thisdevice")
             self.js = patch.box(f"js timbred-device.js {kind}")
             node = patch.box(
@@ -71,21 +73,21 @@ class Desk:
         self._slots: dict[str, Box] = {}
 
     def face(self, word: str) -> Outlet:
-        """Return the outlet for the values of this word."""
+        """Return the outlet of the messages that begin with this word."""
         return self._face, FACE_WORDS.index(word)
 
     @property
     def fill(self) -> Outlet:
-        """Buffer number and path, as they come."""
+        """Outlet of buffer number and path of each new take."""
         return self._sampler, 0
 
     @property
     def use(self) -> Outlet:
-        """Slot, buffer number and milliseconds."""
+        """Outlet of slot, buffer number and length in milliseconds."""
         return self._sampler, 1
 
     def per_slot(self, word: str, slots: int) -> list[Outlet]:
-        """The same for each slot."""
+        """Return one outlet for each slot."""
         if word not in self._slots:
             with self.patch.row():
                 self._slots[word] = self.patch.box("route " + " ".join(map(str, range(slots))))
@@ -99,7 +101,7 @@ class Desk:
         self.patch.cord(source, setter, box)
 
     def button(self, label: str, face: Rectangle, message: str, hint: str, name: str = "") -> Box:
-        """A button that says `message` to the JavaScript. It can be mapped to a key or a controller."""
+        """Add a button that sends `message` to the JavaScript. It can be mapped to a key or a controller."""
         patch = self.patch
         pressed = button(patch, label, face, hint, name)
         once = patch.box("t b")
@@ -114,7 +116,7 @@ class Desk:
 
 
 def label(patch: Patch, words: str, face: Rectangle, *, right: bool = False) -> Box:
-    """Words that stay."""
+    """Add a fixed label."""
     return patch.add(
         "live.comment",
         text=words,
@@ -126,13 +128,13 @@ def label(patch: Patch, words: str, face: Rectangle, *, right: bool = False) -> 
 
 
 def button(patch: Patch, words: str, face: Rectangle, hint: str, name: str = "") -> Box:
-    """A button."""
+    """Add a button."""
     parameter = Parameter(name or words, CHOICE, choices=("off", "on"), short=words)
     return patch.add("live.text", text=words, face=face, parameter=parameter, mode=0, hint=hint, annotation=hint)
 
 
 def switch(patch: Patch, words: str, face: Rectangle, hint: str, *, on: bool = False, name: str = "") -> Box:
-    """A button that stays down."""
+    """Add a toggle button."""
     parameter = Parameter(name or words, CHOICE, choices=("off", "on"), initial=float(on), short=words)
     return patch.add(
         "live.text", text=words, texton=words, face=face, parameter=parameter, mode=1, hint=hint, annotation=hint
@@ -140,7 +142,7 @@ def switch(patch: Patch, words: str, face: Rectangle, hint: str, *, on: bool = F
 
 
 def tabs(patch: Patch, name: str, choices: Sequence[str], face: Rectangle, hint: str, *, columns: int = 0) -> Box:
-    """One of several, side by side."""
+    """Add a row of tabs."""
     parameter = Parameter(name, CHOICE, choices=tuple(choices), initial=0.0)
     return patch.add(
         "live.tab",
@@ -154,30 +156,30 @@ def tabs(patch: Patch, name: str, choices: Sequence[str], face: Rectangle, hint:
 
 
 def menu(patch: Patch, name: str, choices: Sequence[str], face: Rectangle, hint: str) -> Box:
-    """One of several, in a menu."""
+    """Add a menu."""
     parameter = Parameter(name, CHOICE, choices=tuple(choices), initial=0.0)
     return patch.add("live.menu", face=face, parameter=parameter, hint=hint, annotation=hint)
 
 
 def growing_menu(patch: Patch, face: Rectangle, hint: str) -> Box:
-    """A menu that the JavaScript fills."""
+    """Add a menu that the JavaScript fills."""
     return patch.add(
         "umenu", face=face, colours=MENU, items=[], fontsize=9.5, hint=hint, annotation=hint, parameter_enable=0
     )
 
 
 def field(patch: Patch, parameter: Parameter, face: Rectangle, hint: str) -> Box:
-    """A number to drag or type."""
+    """Add a number field."""
     return patch.add("live.numbox", face=face, parameter=parameter, hint=hint, annotation=hint)
 
 
 def dial(patch: Patch, parameter: Parameter, face: Rectangle, hint: str) -> Box:
-    """A knob with its name over it and its value under it."""
+    """Add a dial with its name above and its value below."""
     return patch.add("live.dial", face=face, parameter=parameter, hint=hint, annotation=hint, appearance=1)
 
 
 def whole_number(patch: Patch, face: Rectangle, key: str, hint: str) -> Box:
-    """A number too large for one of Live's parameters."""
+    """Add a number field for values too large for a parameter of Live."""
     low, high, _ = bounds(key)
     return patch.add(
         "number",
@@ -194,7 +196,7 @@ def whole_number(patch: Patch, face: Rectangle, key: str, hint: str) -> Box:
 
 
 def words_field(patch: Patch, face: Rectangle, hint: str, *, lines: int = 1) -> Box:
-    """A field to type words in; Return says them."""
+    """Add a text field that outputs its text at Return."""
     return patch.add(
         "textedit",
         face=face,
@@ -214,7 +216,7 @@ def words_field(patch: Patch, face: Rectangle, hint: str, *, lines: int = 1) -> 
 
 
 def progress_bar(patch: Patch, face: Rectangle) -> Box:
-    """Fills from left to right."""
+    """Add a progress bar."""
     return patch.add(
         "multislider",
         face=face,
@@ -225,14 +227,14 @@ def progress_bar(patch: Patch, face: Rectangle) -> Box:
         setstyle=1,
         ignoreclick=1,
         contdata=1,
-        hint="how far it is",
-        annotation="how far it is",
+        hint="progress",
+        annotation="progress",
         parameter_enable=0,
     )
 
 
 def prompt_of(desk: Desk, slot: int, written: Box, shown: Outlet) -> None:
-    """Wires a field for words to its slot."""
+    """Connect a prompt field to its slot."""
     _said(desk, written, f"prepend prompt {slot}")
     desk.shown_in(shown, written)
 
@@ -240,7 +242,7 @@ def prompt_of(desk: Desk, slot: int, written: Box, shown: Outlet) -> None:
 def _said(desk: Desk, written: Box, as_message: str) -> None:
     """Output typed text at Return, shortly after the last letter, and when the JavaScript requests it.
 
-    The word `text`, which textedit puts before it, goes along: without it an empty field would say `bang`.
+    The prefix `text` of textedit is kept: without it an empty field would output `bang`.
     """
     patch = desk.patch
     says = patch.box(as_message)
@@ -251,10 +253,10 @@ def _said(desk: Desk, written: Box, as_message: str) -> None:
 
 
 def buffers(desk: Desk) -> None:
-    """Sixteen buffers, filled by number; each says when it is."""
+    """Add sixteen buffers, loaded by number; each reports when it is loaded."""
     patch = desk.patch
     with patch.row(
-        "sounds: a file is read into a buffer that nothing plays from; --- makes the names this device's own"
+        "sounds: a file is read into a buffer that isn't playing; --- makes the names unique to this device"
     ):
         by_number = patch.box("route " + " ".join(str(number) for number in range(1, BUFFERS + 1)))
     patch.cord(desk.fill, by_number)
@@ -268,7 +270,7 @@ def buffers(desk: Desk) -> None:
 
 
 def player(patch: Patch, use: Outlet, voices: int) -> tuple[Box, Outlet]:
-    """Voices that play the buffer in use. Returns them, and where the buffer's number comes out."""
+    """Add voices that play the selected buffer. Returns them, and the outlet of the buffer's number."""
     with patch.row():
         parted = patch.box("unpack 0 0.")
         name = patch.box("sprintf buffer ---timbred%ld")
@@ -289,7 +291,7 @@ def setting_of(patch: Patch, box: Box, name: str, poly: Box) -> None:
 
 
 def gain(patch: Patch, face: Rectangle) -> Box:
-    """A fader with a meter."""
+    """Add a fader with a meter."""
     parameter = Parameter("Gain", FLOAT, -70.0, 6.0, 0.0, DECIBELS)
     return patch.add(
         "live.gain~", face=face, parameter=parameter, channels=2, orientation=0, hint="level", annotation="level"
@@ -297,9 +299,9 @@ def gain(patch: Patch, face: Rectangle) -> Box:
 
 
 def rate_of(desk: Desk) -> None:
-    """Files come at Live's own sample rate."""
+    """Request files at Live's sample rate."""
     patch = desk.patch
-    with patch.row("the rate that Live runs at"):
+    with patch.row("Live's sample rate"):
         loaded = patch.box("loadbang")
         state = patch.box("dspstate~")
     patch.cord(loaded, state)
@@ -307,25 +309,25 @@ def rate_of(desk: Desk) -> None:
 
 
 def footer(desk: Desk, width: float) -> None:
-    """The line at the bottom: what is going on, and timbred's port."""
+    """Add the status line and timbred's port."""
     patch = desk.patch
-    with patch.row("what is going on"):
-        status = label(patch, "looking for timbred", (8, 151, width - 86, LABEL_HEIGHT))
+    with patch.row("status"):
+        status = label(patch, "connecting to timbred", (8, 151, width - 86, LABEL_HEIGHT))
         label(patch, "port", (width - 74, 151, 26, LABEL_HEIGHT), right=True)
         where = whole_number(
-            patch, (width - 46, 151, 40, LABEL_HEIGHT), "port", f"timbred's OSC port; it is {port()} unless set"
+            patch, (width - 46, 151, 40, LABEL_HEIGHT), "port", f"timbred's OSC port (osc.port), {port()} by default"
         )
         said = patch.box("prepend port")
     patch.cord(where, said, desk.js)
     desk.shown_in(desk.face("status"), status)
     desk.shown_in(desk.face("port"), where)
-    with patch.row("a folder on the desktop"):
+    with patch.row("open a folder"):
         opened = patch.message("; max launchbrowser $1")
     patch.cord(desk.face("folder"), opened)
 
 
 class _Column:
-    """Lines of a label and a field, one under the other."""
+    """Positions of a column of labels and fields."""
 
     LABEL, FIELD, PITCH = 56.0, 70.0, 18.0
 
@@ -340,9 +342,9 @@ class _Column:
 
 
 def request_fields(desk: Desk, x: float, length: Parameter, length_hint: str) -> None:
-    """The column of what may be set for a request: length, takes, steps, scheduler, model, distance, seed, loop."""
+    """Add the column of request parameters: length, takes, steps, scheduler, model, distance, seed, loop."""
     patch, column = desk.patch, _Column(x)
-    with patch.row("what is asked for"):
+    with patch.row("request"):
         _number_line(desk, column, length, length_hint)
     for parameter, hint in (takes_field(), steps_field()):
         with patch.row():
@@ -360,7 +362,7 @@ def request_fields(desk: Desk, x: float, length: Parameter, length_hint: str) ->
     _seed_line(desk, column)
     with patch.row():
         (left, y, wide, _), place = column.next()
-        hint = "the end meets the start without a seam"
+        hint = "render a seamless loop"
         desk.knob(switch(patch, "Make a loop", (left, y, wide + place[2], 16), hint), "loop")
 
 
@@ -374,70 +376,72 @@ def _seed_line(desk: Desk, column: _Column) -> None:
     patch = desk.patch
     (left, y, wide, _), place = column.next()
     with patch.row():
-        desk.knob(switch(patch, "Lock seed", (left, y, wide - 3, 16), "the same seed again"), "lock")
-        seed = whole_number(patch, place, "seed", "the same seed, model and words give the same sound")
+        desk.knob(switch(patch, "Lock seed", (left, y, wide - 3, 16), "reuse this seed"), "lock")
+        seed = whole_number(patch, place, "seed", "random seed; the same seed, model and prompt give the same sound")
         said = patch.box("prepend seed 0")
         patch.cord(seed, said, desk.js)
         desk.shown_in(desk.per_slot("seed", 1)[0], seed)
 
 
 def model_line(desk: Desk, name: Rectangle, place: Rectangle) -> None:
-    """The menu of the models that timbred has."""
+    """Add the menu of timbred's models."""
     patch = desk.patch
     label(patch, "model", name)
-    models = growing_menu(patch, place, "which model makes it")
+    models = growing_menu(patch, place, "model that renders the sound")
     said = patch.box("prepend model")
     patch.cord((models, 1), said, desk.js)
     patch.cord(desk.face("models"), models)
 
 
 def length_field(key: str, initial: float) -> tuple[Parameter, str]:
-    """Seconds or bars, with what is said of them. Longer ones lie closer together on the field."""
+    """Return the parameter for seconds or bars, on an exponential scale, and its description."""
     low, high, about = bounds(key)
     return Parameter(key.capitalize(), FLOAT, low, high, initial, TWO_PLACES, exponent=4.0), about
 
 
 def takes_field() -> tuple[Parameter, str]:
-    """Number of takes of a request."""
+    """Return the parameter for the number of takes, and its description."""
     low, high, about = bounds("takes")
-    return Parameter("Takes", INTEGER, low, min(float(TAKES), high), 1.0), f"{about}, to flip through"
+    return Parameter("Takes", INTEGER, low, min(float(TAKES), high), 1.0), f"{about} per request"
 
 
 def steps_field() -> tuple[Parameter, str]:
-    """Steps; 0 stands for the model's own number."""
+    """Return the parameter for the number of steps, and its description; 0 stands for the model's default."""
     _, high, about = bounds("steps")
-    return Parameter("Steps", FLOAT, 0.0, high, 0.0), f"{about}; 0: as many as the model likes"
+    return Parameter("Steps", FLOAT, 0.0, high, 0.0), f"{about}; 0: the model's default"
 
 
 def distance_field() -> tuple[Parameter, str]:
-    """Strength: how much a sound may differ from its init audio."""
+    """Return the parameter for `strength`, the amount of change to the init audio, and its description."""
     low, high, _ = bounds("strength")
-    return Parameter("Distance", FLOAT, low, high, 0.5, TWO_PLACES), "More like this: how far from the take it may go"
+    return Parameter("Distance", FLOAT, low, high, 0.5, TWO_PLACES), "More like this: amount of change to the take"
 
 
 def prompt_column(desk: Desk) -> None:
-    """The left column of a device with one prompt."""
+    """Add the left column of a device with one prompt."""
     patch = desk.patch
-    with patch.row("words"):
-        words = words_field(patch, (8, 6, 212, 56), "what you want to hear, in words; Return or Generate", lines=4)
+    with patch.row("prompt"):
+        words = words_field(
+            patch, (8, 6, 212, 56), "prompt: describe the sound, then press Return or Generate", lines=4
+        )
         prompt_of(desk, 0, words, desk.per_slot("prompt", 1)[0])
     with patch.row():
-        desk.button("Generate", (8, 66, 74, 18), "generate 0", "make a sound from these words")
-        desk.button("More like this", (84, 66, 84, 18), "more 0", "another sound that begins where this take is")
-        desk.button("Cancel", (170, 66, 50, 18), "cancel", "stop what is being made")
+        desk.button("Generate", (8, 66, 74, 18), "generate 0", "render the prompt")
+        desk.button("More like this", (84, 66, 84, 18), "more 0", "render a variation of this take")
+        desk.button("Cancel", (170, 66, 50, 18), "cancel", "cancel the running request")
     with patch.row():
         bar = progress_bar(patch, (8, 88, 212, 7))
         patch.cord(desk.per_slot("progress", 1)[0], bar)
     with patch.row("any other keys of a request"):
         label(patch, "keys", (8, 99, 40, LABEL_HEIGHT))
         keys_field(desk, (48, 99, 172, 17))
-    with patch.row("sounds made before"):
-        label(patch, "before", (8, 118, 40, LABEL_HEIGHT))
+    with patch.row("history"):
+        label(patch, "history", (8, 118, 40, LABEL_HEIGHT))
         history(desk, (48, 118, 172, 16))
 
 
 def keys_field(desk: Desk, face: Rectangle) -> None:
-    """Any other keys of a request, as in the protocol; they override the knobs."""
+    """Add the field for other keys of the request, as in the protocol; they override the knobs."""
     patch = desk.patch
     keys = words_field(patch, face, "more keys of the request, as in: @guidance 5 @negative hiss")
     _said(desk, keys, "prepend keys")
@@ -445,19 +449,19 @@ def keys_field(desk: Desk, face: Rectangle) -> None:
 
 
 def history(desk: Desk, face: Rectangle) -> None:
-    """The sounds that this device made before, newest first."""
+    """Add the menu of the device's earlier takes, newest first."""
     patch = desk.patch
-    before = growing_menu(patch, face, "sounds made before; choose one to have it back")
+    before = growing_menu(patch, face, "earlier sounds of this device; select one to restore it")
     said = patch.box("prepend recall")
     patch.cord(before, said, desk.js)
     patch.cord(desk.face("history"), before)
 
 
 def take_tabs(desk: Desk, face: Rectangle) -> None:
-    """The takes to flip through."""
+    """Add the tabs that select a take."""
     patch = desk.patch
     numbers = [str(number) for number in range(1, TAKES + 1)]
-    chosen = tabs(patch, "Take", numbers, face, "flip through the takes")
+    chosen = tabs(patch, "Take", numbers, face, "select a take")
     said = patch.box("prepend choose 0")
     shown = patch.box("unpack 0 s")
     patch.cord(chosen, said, desk.js)
@@ -466,7 +470,7 @@ def take_tabs(desk: Desk, face: Rectangle) -> None:
 
 
 def waveform(patch: Patch, number: Outlet, face: Rectangle) -> None:
-    """The buffer in use, drawn."""
+    """Add the waveform of the selected buffer."""
     name = patch.box("sprintf set ---timbred%ld")
     drawn = patch.add(
         "waveform~",

@@ -1,4 +1,4 @@
-"""Builds Max patchers: boxes, cords between them, what the performer sees of them, and what Live stores of them."""
+"""Construction of Max patchers: boxes, patch cords, the presentation view, and the parameters that Live stores."""
 
 import itertools
 import json
@@ -44,7 +44,7 @@ class Parameter:
     short: str = ""
 
     def saved(self) -> dict[str, Any]:
-        """As Max saves it."""
+        """Return the object as Max saves it."""
         found: dict[str, Any] = {
             "parameter_longname": self.name,
             "parameter_shortname": self.short or self.name,
@@ -67,7 +67,7 @@ class Parameter:
 
 @dataclass
 class Box:
-    """An object in a patch. `face` is where the performer sees it: x, y, width, height."""
+    """An object in a patch. `face` is its rectangle in the presentation view: x, y, width, height."""
 
     id: str
     maxclass: str
@@ -85,7 +85,7 @@ class Box:
         return self.text.split()[0] if self.maxclass == "newobj" else self.maxclass
 
     def saved(self) -> dict[str, Any]:
-        """As Max saves it."""
+        """Return the object as Max saves it."""
         found: dict[str, Any] = {
             "id": self.id,
             "maxclass": self.maxclass,
@@ -121,7 +121,7 @@ Inlet = tuple[Box, int]
 
 
 class Patch:
-    """A patcher that is being built. Boxes are laid out in rows, so that a person who opens it can read it."""
+    """A patcher under construction. Boxes are laid out in rows, so that the patch is readable."""
 
     def __init__(self, name: str, width: float = 0.0) -> None:
         self.name = name
@@ -134,7 +134,7 @@ class Patch:
 
     @contextmanager
     def row(self, words: str = "") -> Generator[None]:
-        """The boxes added inside stand side by side, under a heading."""
+        """Place the boxes that are added inside side by side, below a heading."""
         if words:
             self._begin_row()
             self.add("comment", text=words, wide=max(60.0, len(words) * _LETTER))
@@ -148,15 +148,15 @@ class Patch:
         self._next, self._tallest = _LEFT, 0.0
 
     def box(self, text: str, **attributes: Any) -> Box:
-        """An object that is typed into a box."""
+        """Add an object box."""
         return self.add("newobj", text=text, **attributes)
 
     def typed(self, *texts: str) -> list[Box]:
-        """Several objects, one beside the other."""
+        """Add several object boxes side by side."""
         return [self.box(text) for text in texts]
 
     def message(self, text: str) -> Box:
-        """A message box."""
+        """Add a message box."""
         return self.add("message", text=text)
 
     def add(
@@ -170,7 +170,7 @@ class Patch:
         wide: float = 0.0,
         **attributes: Any,
     ) -> Box:
-        """Any object; `wide` is its width in the patch where nothing else says it."""
+        """Add any object; `wide` is its width in the patch if it has no other."""
         width = wide or (face[2] if face else max(40.0, len(text) * _LETTER + 16))
         height = face[3] if face else 22.0
         box = Box(
@@ -190,13 +190,13 @@ class Patch:
         return box
 
     def cord(self, *stations: Box | tuple[Box, int]) -> None:
-        """Cords from box to box; `(box, 2)` is its outlet 2 as a beginning. Left inlets; `into` for others."""
+        """Connect boxes in a chain; `(box, 2)` is outlet 2 of the first. Cords end at left inlets; see `into`."""
         for source, destination in itertools.pairwise(stations):
             outlet = source if isinstance(source, tuple) else (source, 0)
             self.cords.append((outlet, (destination[0] if isinstance(destination, tuple) else destination, 0)))
 
     def into(self, source: Box | Outlet, destination: Box, inlet: int) -> None:
-        """A cord into another inlet than the left one."""
+        """Connect an outlet to an inlet other than the left one."""
         self.cords.append((source if isinstance(source, tuple) else (source, 0), (destination, inlet)))
 
     @property
@@ -210,7 +210,7 @@ class Patch:
         return [box for box in self.boxes if box.parameter is not None]
 
     def saved(self, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The patcher as Max saves it."""
+        """Return the patcher as Max saves it."""
         across = max((box.place[0] + box.place[2] for box in self.boxes), default=0.0) + _LEFT
         down = max((box.place[1] + box.place[3] for box in self.boxes), default=0.0) + _LEFT
         patcher: dict[str, Any] = {
@@ -238,7 +238,7 @@ def _line(source: Outlet, destination: Inlet) -> dict[str, Any]:
 
 
 def _banks(boxes: Sequence[Box]) -> dict[str, Any]:
-    """The parameters by box, and in banks of eight for Push."""
+    """Return the parameters by box, and in banks of eight for Push."""
     found: dict[str, Any] = {}
     shown: list[str] = []
     for box in boxes:
@@ -256,12 +256,12 @@ def _banks(boxes: Sequence[Box]) -> dict[str, Any]:
 
 
 def as_json(patcher: Mapping[str, Any]) -> str:
-    """A patcher's text."""
+    """Return the text of a patcher's file."""
     return json.dumps(patcher, indent=1, ensure_ascii=False) + "\n"
 
 
 def device_extra(code: bytes, width: float, needed: Sequence[str]) -> dict[str, Any]:
-    """The attributes of a device: its size, the files beside it, and the project that Max expects."""
+    """Return the attributes of a device: its size, its dependencies, and the project that Max expects."""
     return {
         "devicewidth": width,
         "openrect": [0.0, 0.0, width, float(DEVICE_HEIGHT)],

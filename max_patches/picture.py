@@ -1,6 +1,6 @@
-"""Draws what a performer sees of a device, from the same description that the device is made of.
+"""Drawing of a device's presentation view, from the description from which the device is built.
 
-A drawing, not a screenshot: Live's own fonts and colours differ a little with its theme.
+It is a drawing, not a screenshot: Live's fonts and colours depend on its theme.
 """
 
 from collections.abc import Callable
@@ -35,22 +35,22 @@ EXAMPLES = {
         "textedit": ("warm analog pad, slow and wide", ""),
         "umenu": ("warm analog pad, 41", "default"),
         "number": ("1207959552", "7770"),
-        "looking for timbred": "1 take",
+        "connecting to timbred": "1 take",
         "progress": (0.0,),
     },
     "timbred instrument, away": {
         "textedit": ("warm analog pad, slow and wide", ""),
         "umenu": ("warm analog pad, 41", "default"),
         "number": ("1207959552", "7780"),
-        "looking for timbred": "timbred doesn't answer on 127.0.0.1:7780: "
-        'start it with "timbred serve", or set the port that it says',
+        "connecting to timbred": "timbred doesn't answer on 127.0.0.1:7780: "
+        'start it with "timbred serve", or set the port from its ready line',
         "progress": (0.0,),
     },
     "timbred clip": {
         "textedit": ("dusty shaker loop, tape hiss", ""),
         "umenu": ("dusty shaker loop, 7", "default"),
         "number": ("7", "7770"),
-        "looking for timbred": "62 %, 2 s left",
+        "connecting to timbred": "62 %, 2 s left",
         "progress": (0.62,),
         "tempo, meter and key come from Live": "124 bpm  ·  4/4  ·  A minor",
     },
@@ -62,7 +62,7 @@ EXAMPLES = {
         "umenu": ("default", "deep punchy kick, 3"),
         "number": ("7770",),
         "-": "1/1",
-        "looking for timbred": "35 %, 1 s left",
+        "connecting to timbred": "35 %, 1 s left",
         "progress": (0.0, 0.35, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
     },
 }  # fmt: skip
@@ -70,7 +70,7 @@ EXAMPLES = {
 
 
 class _Example:
-    """Hands out what stands in the fields."""
+    """Values of the fields, in order."""
 
     def __init__(self, name: str) -> None:
         self.words = EXAMPLES[name]
@@ -87,7 +87,7 @@ class _Example:
 
 
 def draw(patch: Patch, scene: str = "") -> str:
-    """The device as SVG, with its title bar as Live draws it. `scene` is one of `EXAMPLES`; its own if empty."""
+    """Return the device as SVG, with a title bar as in Live. `scene` is one of `EXAMPLES`; if empty, the device's."""
     example = _Example(scene or patch.name)
     width, height = patch.width, DEVICE_HEIGHT + TITLE
     parts = [
@@ -106,7 +106,7 @@ def draw(patch: Patch, scene: str = "") -> str:
 
 
 def draw_patching(patch: Patch) -> str:
-    """A patch as it stands in Max's window: boxes and cords."""
+    """Return a patch as SVG, as Max shows it: boxes and cords."""
     width = max(box.place[0] + box.place[2] for box in patch.boxes) + 20
     height = max(box.place[1] + box.place[3] for box in patch.boxes) + 20
     parts = [
@@ -286,7 +286,7 @@ _FACES: dict[str, Callable[[Box, Rectangle, _Example], str]] = {
 
 
 def written(parameter: Parameter) -> str:
-    """A parameter's first value as Live writes it.
+    """Return a parameter's initial value as Live displays it.
 
     >>> written(Parameter("Root", 1, 0, 127, 60, NOTE))
     'C3'

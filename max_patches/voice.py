@@ -1,4 +1,4 @@
-"""One voice of the sampler: a note plays the buffer in use, at the pitch it has over the root note."""
+"""One voice of the sampler: plays the selected buffer, transposed by the interval between note and root."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from max_patches.patcher import Box, Patch
 NAME = "timbred-voice"
 
 SETTINGS = ("buffer", "length", "root", "tune", "attack", "decay", "sustain", "release", "loop")
-"""Messages that set a voice: a name; milliseconds; a note; semitones; ms, ms, 0 to 1, ms; 0 or 1."""
+"""Settings of a voice: buffer name; milliseconds; MIDI note; semitones; ms, ms, 0 to 1, ms; 0 or 1."""
 
 
 @dataclass(frozen=True)
 class _Note:
-    """Outlets of a note's parts: `begin` in order from the right, `off` at its end, `speed` on request."""
+    """Outlets of a note: `begin` at its start (right to left), `off` at its end, `speed` on request."""
 
     begin: Box
     off: tuple[Box, int]
@@ -21,10 +21,10 @@ class _Note:
 
 
 def build() -> Patch:
-    """`timbred-voice.maxpat`, for poly~. In 1: pitch and velocity. In 2: `SETTINGS`.
+    """Build `timbred-voice.maxpat`, for poly~. Inlet 1: pitch and velocity. Inlet 2: `SETTINGS`.
 
-    A loop sounds until its note ends; any other sound plays to its end. A note takes the buffer that is in use when it
-    begins, and keeps it.
+    A loop plays until its note ends; any other sound plays to its end. A note uses the buffer that is selected when it
+    starts.
     """
     patch = Patch(NAME)
     with patch.row("settings"):
@@ -43,11 +43,11 @@ def _set(by_name: Box, name: str) -> tuple[Box, int]:
 
 
 def _note(patch: Patch, by_name: Box) -> _Note:
-    with patch.row("pitch and velocity; the velocity is looked at last"):
+    with patch.row("pitch and velocity; the velocity is evaluated last"):
         note, turned, parted, on_or_off = patch.typed("in 1", "zl rev", "unpack 0 0", "sel 0")
     with patch.row("from pitch to speed: 2 to the power of semitones / 12"):
         over_root, tuned, speed, kept_speed = patch.typed("- 60.", "+ 0.", "expr exp($f1 * 0.057762265)", "f 1.")
-    with patch.row("a note begins, from the right: level, buffer, speed, length, start, envelope"):
+    with patch.row("note start, right to left: level, buffer, speed, length, start, envelope"):
         begin, level, kept_level = patch.typed("t b b b b b f", "/ 127.", "f 1.")
     patch.cord(note, turned, parted, on_or_off)
     patch.cord((parted, 1), over_root, tuned, speed)
@@ -61,7 +61,7 @@ def _note(patch: Patch, by_name: Box) -> _Note:
 
 
 def _begin(patch: Patch, by_name: Box, note: _Note, groove: Box, envelope: Box) -> None:
-    with patch.row("the buffer is taken when a note begins, not before"):
+    with patch.row("the buffer is selected at the start of a note"):
         buffer = patch.message("timbred-none")
         use_buffer = patch.box("prepend set")
         from_start = patch.message("0")
@@ -75,7 +75,7 @@ def _begin(patch: Patch, by_name: Box, note: _Note, groove: Box, envelope: Box) 
 
 
 def _end(patch: Patch, by_name: Box, note: _Note, envelope: Box) -> None:
-    with patch.row("the end: of a loop with its note, of any other sound by itself, its release before it is over"):
+    with patch.row("end: of a loop at note-off; of any other sound at its end minus the release time"):
         length, at_speed, less_release, at_least, end = patch.typed(
             "f 1000.", "/ 1.", "- 50.", "maximum 1.", "delay 1000"
         )

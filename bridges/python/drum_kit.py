@@ -1,4 +1,4 @@
-"""A kit of eight sounds, asked for at once and played as a bar of sixteen steps, in one file: prints its path.
+"""Render a drum kit of eight sounds concurrently and mix a beat of sixteen steps into one file; print its path.
 
 python bridges/python/drum_kit.py --bpm 120 --bars 2 --out beat.wav
 """
@@ -27,18 +27,18 @@ PATTERNS = {
     "a wooden rim click": "...x..x.........",
     "a metallic bell": "x...............",
 }
-"""What each sound is, and on which sixteenths it plays."""
+"""Prompt of each sound, and its pattern of sixteenths."""
 
 
 async def kit(port: int | None) -> list[Sound]:
-    """All sounds, made side by side."""
+    """Render all sounds concurrently."""
     async with AsyncTimbred(requests=port) as timbred:
         keys: GenerateKeys = {"seconds": 0.5, "seed": 1, "rate": RATE, "channels": 1, "trim": True, "to": "none"}
         return await asyncio.gather(*(timbred.generate(prompt, **keys) for prompt in PATTERNS))
 
 
 def beat(sounds: list[Sound], bpm: float, bars: int) -> NDArray[np.float32]:
-    """The patterns as sound, shape (frames,), with its loudest sample at -1 dBFS."""
+    """Mix the patterns; returns samples of shape (frames,) with a peak of -1 dBFS."""
     step = RATE * 60 / bpm / 4
     mixed = np.zeros(round(16 * bars * step) + RATE, np.float32)
     for sound, pattern in zip(sounds, PATTERNS.values(), strict=True):
@@ -51,23 +51,23 @@ def beat(sounds: list[Sound], bpm: float, bars: int) -> NDArray[np.float32]:
 
 
 def main() -> None:
-    """Make the kit, play the bar, write the file."""
+    """Render the kit and write the mixed file."""
     options = argparse.ArgumentParser()
-    options.add_argument("--port", type=int, help="of ZeroMQ requests; without it the daemon is found by itself")
+    options.add_argument("--port", type=int, help="port of ZeroMQ requests; by default the daemon is searched for")
     options.add_argument("--bpm", type=float, default=120.0)
     options.add_argument("--bars", type=int, default=2)
     options.add_argument("--out", type=Path, default=Path("beat.wav"))
-    given = options.parse_args()
+    arguments = options.parse_args()
     try:
-        sounds = asyncio.run(kit(given.port))
+        sounds = asyncio.run(kit(arguments.port))
     except TimbredError as error:
         sys.exit(f"timbred: {error}")
     try:
-        with given.out.open("xb") as file:  # never over another file
-            soundfile.write(file, beat(sounds, given.bpm, given.bars), RATE, "PCM_24", format="WAV")
+        with arguments.out.open("xb") as file:  # never overwrites a file
+            soundfile.write(file, beat(sounds, arguments.bpm, arguments.bars), RATE, "PCM_24", format="WAV")
     except FileExistsError:
-        sys.exit(f"{given.out} is there already: name another file with --out")
-    print(given.out.absolute())
+        sys.exit(f"{arguments.out} exists already: choose another file with --out")
+    print(arguments.out.absolute())
 
 
 if __name__ == "__main__":

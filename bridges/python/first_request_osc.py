@@ -1,4 +1,4 @@
-"""A request to the running daemon over OSC: prints what comes back, the file's path last.
+"""Send a request to the running daemon over OSC; print the answers, and the file's path last.
 
 It needs the package python-osc, which timbred itself doesn't install.
 
@@ -14,14 +14,14 @@ import uuid
 from pythonosc.osc_message import OscMessage
 from pythonosc.osc_message_builder import build_msg
 
-PATIENCE = 60.0
-"""Seconds without any answer after which there is no daemon."""
+ANSWER_TIMEOUT_S = 60.0
+"""Seconds without an answer after which the daemon counts as not running."""
 
 
 def ask(port: int, prompt: str) -> str:
-    """Ask for a sound of one second and return its file's path."""
+    """Request a sound of one second and return its file's path."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
-        line.settimeout(PATIENCE)
+        line.settimeout(ANSWER_TIMEOUT_S)
         line.connect(("127.0.0.1", port))
         line.send(build_msg("/timbred/generate", [uuid.uuid4().hex, prompt, "@seconds", 1.0]).dgram)
         while True:
@@ -38,5 +38,5 @@ if __name__ == "__main__":
     options = argparse.ArgumentParser()
     options.add_argument("prompt", nargs="?", default="a deep punchy kick drum")
     options.add_argument("--port", type=int, default=7770)
-    given = options.parse_args()
-    print(ask(given.port, given.prompt))
+    arguments = options.parse_args()
+    print(ask(arguments.port, arguments.prompt))

@@ -1,4 +1,4 @@
-"""A sound as an array, without a file: prints what happens and what came.
+"""Render a sound into an array, without a file; print its progress and size.
 
 python bridges/python/first_request_zmq.py "a bright bell" --port 7771
 """
@@ -12,7 +12,7 @@ from timbred.protocol.messages import Progress
 
 
 def main(prompt: str, port: int | None) -> None:
-    """Ask for a sound of one second."""
+    """Request a sound of one second."""
     with Timbred(requests=port) as timbred:
         for event in timbred.generate_events(prompt, seconds=1, to="none"):
             if isinstance(event, Progress):
@@ -25,9 +25,9 @@ def main(prompt: str, port: int | None) -> None:
 if __name__ == "__main__":
     options = argparse.ArgumentParser()
     options.add_argument("prompt", nargs="?", default="a deep punchy kick drum")
-    options.add_argument("--port", type=int, help="of ZeroMQ requests; without it the daemon is found by itself")
-    given = options.parse_args()
+    options.add_argument("--port", type=int, help="port of ZeroMQ requests; by default the daemon is searched for")
+    arguments = options.parse_args()
     try:
-        main(given.prompt, given.port)
+        main(arguments.prompt, arguments.port)
     except TimbredError as error:
         sys.exit(f"timbred: {error}")

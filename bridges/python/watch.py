@@ -1,4 +1,4 @@
-"""What everybody asks of the daemon, as it happens, until Ctrl-C.
+"""Print the events of all clients until Ctrl-C.
 
 python bridges/python/watch.py take fail
 """
@@ -13,11 +13,11 @@ if __name__ == "__main__":
     options = argparse.ArgumentParser()
     options.add_argument("events", nargs="*", help="names of events; none for all")
     options.add_argument("--requests", type=int, help="port of ZeroMQ requests")
-    options.add_argument("--port", type=int, help="port of ZeroMQ events; without both the daemon is found by itself")
-    given = options.parse_args()
+    options.add_argument("--port", type=int, help="port of ZeroMQ events; by default the daemon is searched for")
+    arguments = options.parse_args()
     try:
-        with Timbred(requests=given.requests, events=given.port) as timbred:
-            for client, event in timbred.listen(*given.events):
+        with Timbred(requests=arguments.requests, events=arguments.port) as timbred:
+            for client, event in timbred.listen(*arguments.events):
                 print(client, event, flush=True)
     except TimbredError as error:
         sys.exit(f"timbred: {error}")

@@ -88,7 +88,7 @@
       240.0,
       22.0
      ],
-     "text": "an id of its own for each request"
+     "text": "a new id for each request"
     }
    },
    {
@@ -100,10 +100,10 @@
      "patching_rect": [
       20.0,
       88.0,
-      402.59999999999997,
+      415.79999999999995,
       22.0
      ],
-     "text": "udpsend can't hear: the request says where udpreceive listens"
+     "text": "udpsend receives nothing: @port sends the answers to udpreceive"
     }
    },
    {
@@ -303,7 +303,7 @@
       211.2,
       22.0
      ],
-     "text": "the sound, as soon as it is read"
+     "text": "play the sound when it is loaded"
     }
    },
    {

@@ -1,5 +1,5 @@
-// Which buffer~ holds which file. A file goes into the buffer that was used longest ago and whose file no pad or take
-// needs now: what sounds is never read over. ES5, for Max's js object.
+// Assignment of files to buffer~ objects. A file is loaded into the least recently used buffer whose file is not needed
+// by a pad or take, so that a playing buffer is never overwritten. ES5, for Max's js object.
 
 function Buffers(count) {
     this.order = [];
@@ -12,7 +12,7 @@ Buffers.prototype.touch = function (number) {
     this.order.push(number);
 };
 
-/** The buffer that has this file already, or 0. */
+/** The buffer that holds this file, or 0. */
 Buffers.prototype.holding = function (path) {
     for (var index = 0; index < this.order.length; index++) {
         if (this.paths[this.order[index]] === path) return this.order[index];
@@ -20,7 +20,7 @@ Buffers.prototype.holding = function (path) {
     return 0;
 };
 
-/** A buffer for this file: `{number, fresh}`; fresh ones must be read. `needed` are paths that stay. */
+/** A buffer for this file: `{number, fresh}`; if fresh, the file must be loaded. Buffers with `needed` paths are kept. */
 Buffers.prototype.claim = function (path, needed) {
     var number = this.holding(path);
     var fresh = !number;

@@ -1,8 +1,8 @@
-// Takes into Live's clips. ES5, for Max's js object. Live's own call, `create_audio_clip`, is there from 12.0.5 on; it
-// leaves the file where it is and makes a clip that points to it. Nothing is ever overwritten: only empty slots are used.
+// Creation of clips in Live from takes. ES5, for Max's js object. `create_audio_clip` of the Live API exists since Live
+// 12.0.5; the clip refers to the file in its place. Only empty slots are used, so no clip is overwritten.
 
 var SINCE = [12, 0, 5];
-var ELSEWHERE = ": put the device on an audio track, or select a slot of one";
+var ELSEWHERE = ": move the device to an audio track, or select a slot of one";
 
 function first(value) {
     return Array.isArray(value) ? value[0] : value;
@@ -24,13 +24,13 @@ Clips.prototype.version = function () {
     });
 };
 
-/** Why this Live can't, or "". */
+/** The reason why this version of Live can't create clips, or "". */
 Clips.prototype.refusal = function () {
     var version = this.version();
     for (var index = 0; index < SINCE.length; index++) {
         if (version[index] > SINCE[index]) return "";
         if (version[index] < SINCE[index]) {
-            return "Live " + version.join(".") + " can't make clips from here (12.0.5 and newer can): " +
+            return "Live " + version.join(".") + " can't create clips from a device (12.0.5 and newer can): " +
                 "click Folder and drag the file into a slot";
         }
     }
@@ -44,8 +44,8 @@ Clips.prototype.track = function () {
     return found;
 };
 
-/** Where a take may go: `free`: the next free slot of the device's track; `selected`: the selected slot or the next free
- * one below it; `arrangement`: at the song's position. Answers `{done, message}`. */
+/** Create a clip: `free`: in the next free slot of the device's track; `selected`: in the selected slot or the next free
+ * one below it; `arrangement`: at the song's position. Returns `{done, message}`. */
 Clips.prototype.write = function (take, where) {
     var refusal = this.refusal();
     if (refusal) return { done: false, message: refusal };
@@ -72,10 +72,10 @@ Clips.prototype.intoSlot = function (take, place) {
         slots = ids(place.track, "clip_slots");
         free = this.freeSlot(slots, place.from);
     }
-    if (free < 0) return { done: false, message: "no free slot on " + nameOf(place.track) + ", and Live makes no new scene" };
+    if (free < 0) return { done: false, message: "no free slot on " + nameOf(place.track) + ", and Live can't create a scene" };
     var slot = this.at("id " + slots[free]);
     slot.call("create_audio_clip", take.path);
-    if (!Number(first(slot.get("has_clip")))) return { done: false, message: "Live didn't take " + take.path + ": is the track frozen?" };
+    if (!Number(first(slot.get("has_clip")))) return { done: false, message: "Live refused " + take.path + ": is the track frozen?" };
     this.dress(this.at("id " + ids(slot, "clip")[0]), take);
     return { done: true, message: "in slot " + (free + 1) + " of " + nameOf(place.track) };
 };
@@ -95,12 +95,12 @@ Clips.prototype.intoArrangement = function (take) {
     var beat = Number(first(this.at("live_set").get("current_song_time")));
     track.call("create_audio_clip", take.path, beat);
     var made = ids(track, "arrangement_clips").filter(function (id) { return before.indexOf(id) < 0; });
-    if (!made.length) return { done: false, message: "Live didn't take " + take.path + " into the arrangement" };
+    if (!made.length) return { done: false, message: "Live refused " + take.path + " into the arrangement" };
     this.dress(this.at("id " + made[0]), take);
     return { done: true, message: "in the arrangement of " + nameOf(track) + ", beat " + Math.round(beat * 100) / 100 };
 };
 
-/** Its name, and for a loop that it is one: the file says its own tempo, so Live can warp it to the set's. */
+/** Set the clip's name and, for a loop, warping and looping; the file contains its tempo. */
 Clips.prototype.dress = function (clip, take) {
     clip.set("name", take.prompt);
     if (take.loop) {
@@ -121,7 +121,7 @@ function nameOf(api) {
     return String(first(api.get("name")));
 }
 
-/** The ids in what the Live API gives for a child or a list of children: "id", 3, "id", 4. */
+/** The ids in the Live API's value of a child or a list of children: "id", 3, "id", 4. */
 function ids(api, child) {
     var found = api.get(child);
     var list = Array.isArray(found) ? found : String(found).split(" ");

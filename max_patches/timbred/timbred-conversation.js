@@ -1,6 +1,6 @@
 "use strict";
-// What is said between a device and timbred, and what it means when nothing is said. No sockets and no clock of its own:
-// `send` puts a message on the wire, `tell` speaks to the patch, `now` is told in milliseconds.
+// Exchange of messages between a device and timbred, with repetition and timeouts. It has no socket and no clock:
+// `send` sends a message, `tell` outputs a message to the patch, `now` is the time in milliseconds.
 
 const vocabulary = require("./timbred-vocabulary.js");
 
@@ -11,15 +11,15 @@ const GIVE_UP_AFTER = 8000;
 const ASK_AGAIN_AFTER = 5000;
 
 const UNKNOWN = "unknown", HERE = "here", AWAY = "away";
-/** Among what follows the id. */
+/** Index among the values after the id. */
 const TAKE_ID = vocabulary.events.take.indexOf("take_id") - 1;
 const ENDS = new Set(["done", "cancelled", "fail"]);
 
 class Conversation {
   /**
    * @param send `(address, values)`
-   * @param tell `(name, ...values)`: what leaves the object in the patch
-   * @param session text that no other conversation has: ids begin with it
+   * @param tell `(name, ...values)`: outputs a message to the patch
+   * @param session unique text with which all ids begin
    */
   constructor(send, tell, session, name, place, now) {
     this.send = send;
@@ -32,7 +32,7 @@ class Conversation {
     this.begin(now);
   }
 
-  /** From nothing: at the start, and when timbred is looked for in another place. */
+  /** Reset the connection, at the start and after a change of host or port. */
   begin(now) {
     this.state = UNKNOWN;
     this.heardAt = now;
@@ -40,7 +40,7 @@ class Conversation {
     this.tick(now);
   }
 
-  /** Something that timbred names itself: `generate`, `vary`. `tag` comes back with every answer to it. */
+  /** Send a request with an id: `generate`, `vary`. Every answer carries `tag`. */
   request(tag, name, values, now) {
     const id = this.session + "-" + ++this.count;
     const entry = { tag, name, values, id, heardAt: now, since: now, takes: new Set() };
@@ -50,20 +50,20 @@ class Conversation {
     return id;
   }
 
-  /** A question or an order without an id. */
+  /** Send a request without an id. */
   say(name, values) {
     if (this.state === AWAY) return this.tell("fail", name, "timeout", this.absent());
     this.send(vocabulary.root + name, values);
   }
 
-  /** End what was asked under this tag, or all of it: `*`. */
+  /** Cancel the requests with this tag, or all: `*`. */
   cancel(tag) {
     const found = [...this.pending.values()].filter((entry) => tag === "*" || entry.tag === tag);
-    if (!found.length && tag !== "*") this.tell("fail", tag, "bad-request", "cancel: nothing of that name is being made");
+    if (!found.length && tag !== "*") this.tell("fail", tag, "bad-request", "cancel: no running request has that name");
     for (const entry of found) this.say("cancel", [entry.id]);
   }
 
-  /** A message came: `{address, values}`. */
+  /** Handle a received message: `{address, values}`. */
   heard({ address, values }, now) {
     if (!address.startsWith(vocabulary.root)) return;
     const name = address.slice(vocabulary.root.length);
@@ -87,19 +87,19 @@ class Conversation {
     this.tell(name, entry.tag, ...values);
   }
 
-  /** What belongs to no request: answers to questions. A late echo of a request that has ended is nobody's. */
+  /** Output an event of a request without an id. Late events of ended requests are dropped. */
   other(name, values) {
     if (typeof values[0] === "string" && values[0].startsWith(this.session + "-")) return;
     this.tell(name, ...values);
   }
 
-  /** The other side refuses: nobody listens on that port. */
+  /** Handle a refused connection: no program listens on that port. */
   refused() {
     this.lost();
     this.giveUp([...this.pending.values()]);
   }
 
-  /** To be called several times a second. */
+  /** Ping, repeat and time out requests. Called several times per second. */
   tick(now) {
     if (now - this.pingedAt >= PING_EVERY) {
       this.pingedAt = now;
@@ -113,7 +113,7 @@ class Conversation {
     }
   }
 
-  /** The same id again is the same request, so what UDP lost comes again and nothing is made twice. */
+  /** Send a request, possibly again: with the same id it is never run twice, and lost answers are repeated. */
   ask(entry, now) {
     entry.since = now;
     this.send(vocabulary.root + entry.name, [entry.id, ...entry.values]);
@@ -134,12 +134,12 @@ class Conversation {
   giveUp(entries) {
     for (const entry of entries) {
       this.pending.delete(entry.id);
-      this.tell("fail", entry.tag, "timeout", "timbred went away while it worked on this; ask again when it is back");
+      this.tell("fail", entry.tag, "timeout", "timbred exited during this request; send it again when it is running");
     }
   }
 
   absent() {
-    return `timbred doesn't answer on ${this.place}: start it with "timbred serve", or set the port that it says`;
+    return `timbred doesn't answer on ${this.place}: start it with "timbred serve", or set the port from its ready line`;
   }
 }
 

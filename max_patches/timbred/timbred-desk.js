@@ -1,11 +1,11 @@
-// The desk behind a device: what its buttons and knobs ask of timbred, and what becomes of the answers. ES5, for Max's
-// js object. Reaches Max only through `host`:
-//   link(list)            a message to the node.script that talks to timbred
-//   show(list)            a message to the device's face
-//   keep(list)            what shall be stored with the Live set
+// The state of a device: turns its buttons and knobs into requests, and answers into display and playback. ES5, for
+// Max's js object. It accesses Max only through `host`:
+//   link(list)            a message to the node.script that communicates with timbred
+//   show(list)            a message to the device's user interface
+//   keep(list)            the state to store with the Live set
 //   play(list)            a message to the sampler: fill N PATH, use SLOT N MILLISECONDS
 //   post(text), warn(text)  Max's console
-//   open(folder)          show a folder on the desktop
+//   open(folder)          open a folder in the file manager
 //   LiveAPI               the constructor, or null where there is no Live
 
 var vocabulary = require("timbred-vocabulary");
@@ -21,7 +21,7 @@ var OWN_MODEL = "default";
 var OWN_SCHEDULER = "its own";
 var TARGETS = ["free", "selected", "arrangement"];
 
-/** What sets the devices apart: sounds side by side, whether all takes are read at once, what length is counted in. */
+/** Differences between the devices: number of slots, whether all takes are loaded at once, unit of length. */
 var KINDS = {
     instrument: { slots: 1, together: true, length: "seconds" },
     clip: { slots: 1, together: true, length: "bars" },
@@ -52,7 +52,7 @@ function Desk(kind, host, now) {
     this.state.port = vocabulary.port;
 }
 
-/** A message from the patch: a command, or `heard` and what timbred's link says. */
+/** Handle a message from the patch: a command, or `heard` followed by a message of timbred's link. */
 Desk.prototype.receive = function (name, list, now) {
     var heard = name === "heard";
     var table = heard ? EVENTS : COMMANDS;
@@ -61,10 +61,10 @@ Desk.prototype.receive = function (name, list, now) {
     else if (!heard) this.host.warn("there is no message " + word);
 };
 
-// ---- what the performer does
+// ---- commands
 
 var COMMANDS = {
-    /** The device is loaded: from here on the Live API may be used. */
+    /** The device is loaded, and the Live API can be used. */
     loaded: function () {
         if (this.host.LiveAPI) {
             var desk = this;
@@ -84,10 +84,10 @@ var COMMANDS = {
         var index = this.touch(list[0]);
         this.typed();
         var words = this.words(this.slot(index).prompt);
-        if (!words) return this.tell("type what you want to hear, then Generate");
+        if (!words) return this.tell("enter a prompt, then press Generate");
         this.start(index, ["generate", words], this.keys(index));
     },
-    /** All pads that have words. */
+    /** All pads with a prompt. */
     all: function () {
         var desk = this;
         this.typed();
@@ -99,7 +99,7 @@ var COMMANDS = {
         var index = this.touch(list[0]);
         this.typed();
         var take = takes.current(this.slot(index));
-        if (!take) return this.tell("there is no take yet to make more like: Generate one first");
+        if (!take) return this.tell("there is no take to vary yet: press Generate first");
         this.start(index, ["vary", take.takeId], this.keysLike(index, take));
     },
     cancel: function (list) {
@@ -114,7 +114,7 @@ var COMMANDS = {
         var index = this.touch(list[0]);
         if (list[1] !== this.slot(index).current) this.select(index, list[1]);
     },
-    /** So many takes further, around. */
+    /** Move by this number of takes, with wrap-around. */
     step: function (list) {
         var slot = this.slot(this.touch(list[0]));
         var count = slot.takes.length;
@@ -140,9 +140,9 @@ var COMMANDS = {
         this.keep();
         this.ask(["port", list[0]]);
     },
-    /** A number, or a menu's words, which may come in one piece or in several. */
+    /** A number, or the text of a menu item, in one or several atoms. */
     knob: function (list) { this.knobs[list[0]] = list.length > 2 ? list.slice(1).join(" ") : list[1]; },
-    /** A sound made before, by its place in the menu. */
+    /** Restore an earlier take by its index in the menu. */
     recall: function (list) {
         var take = this.state.history[list[0]];
         if (!take) return;
@@ -153,7 +153,7 @@ var COMMANDS = {
         this.select(this.touched, 0);
         this.check(take);
     },
-    /** The sound to start from was dropped on the device; none: from nothing again. */
+    /** Set the init audio that was dropped on the device; without a path, remove it. */
     drop: function (list) {
         this.state.start = list.length ? takes.systemPath(list[0]) : "";
         this.showStart();
@@ -162,11 +162,11 @@ var COMMANDS = {
     clip: function (list) { this.write(takes.current(this.slot(list[0] || 0))); },
     folder: function (list) {
         var take = takes.current(this.slot(list[0] || this.touched));
-        if (!take) return this.tell("there is no file yet: Generate one first");
+        if (!take) return this.tell("there is no file yet: press Generate first");
         this.host.open(takes.maxPath(take.path).replace(/\/[^\/]*$/, ""));
-        this.tell("drag " + takes.fileName(take.path) + " from the folder to where you want it");
+        this.tell("drag " + takes.fileName(take.path) + " from the folder into Live");
     },
-    /** What pattr has: at loading, and whenever it was set. */
+    /** Restore the state from pattr, at loading and after each change of it. */
     restore: function (list) {
         if (list.join(" ") === this.kept) return;
         var state = takes.unpack(list, this.kind.slots);
@@ -186,7 +186,7 @@ var COMMANDS = {
     }
 };
 
-/** What a field for words says, which begins with `text`. */
+/** The text of a text field's message, which begins with `text`. */
 function typedWords(list) {
     return (list[0] === "text" ? list.slice(1) : list).join(" ");
 }
@@ -195,7 +195,7 @@ Desk.prototype.slot = function (index) {
     return this.state.slots[index || 0];
 };
 
-/** Fields say what was typed into them a moment ago: their words come in before this is over. */
+/** Make the text fields output pending input, synchronously. */
 Desk.prototype.typed = function () {
     this.host.show(["typed"]);
 };
@@ -205,9 +205,9 @@ Desk.prototype.touch = function (index) {
     return this.touched;
 };
 
-// ---- what is asked of timbred
+// ---- requests
 
-/** The prompt, with what the Live set is in, where that is wanted. */
+/** The prompt, with the Live set's key and tempo appended if enabled. */
 Desk.prototype.words = function (prompt) {
     var words = String(prompt).replace(/^\s+|\s+$/g, "");
     if (!words || !this.song) return words;
@@ -235,8 +235,8 @@ Desk.prototype.keys = function (index) {
     return keys;
 };
 
-/** Keys and values of a sound that begins where a take is. A loop can't begin from another sound without losing its
- * seam, so it is another one of the same recipe. */
+/** Keys and values of a variation of a take. A loop can't start from init audio without losing its seamless join, so
+ * its recipe is rendered with another seed. */
 Desk.prototype.keysLike = function (index, take) {
     var keys = this.sharedKeys();
     keys.seed = this.knobs.lock ? this.slot(index).seed : Math.floor(Math.random() * (LARGEST_SEED + 1));
@@ -256,7 +256,7 @@ Desk.prototype.sharedKeys = function () {
     return keys;
 };
 
-/** The request; what stands in the device's own line of keys goes over its knobs. */
+/** Send a request; the keys in the device's keys field override its knobs. */
 Desk.prototype.start = function (index, request, keys) {
     var own = this.state.keys.replace(/^\s+|\s+$/g, "");
     var given = own ? own.split(/\s+/) : [];
@@ -271,17 +271,17 @@ Desk.prototype.start = function (index, request, keys) {
     var loop = keys.loop || (request[0] === "vary" && !keys.init);
     this.running[index] = { tag: tag, prompt: this.slot(index).prompt, loop: Boolean(loop), takes: [] };
     this.host.show(["progress", index, 0]);
-    this.tell(this.linked ? "asked" : "looking for timbred");
+    this.tell(this.linked ? "sent" : "connecting to timbred");
     this.ask(["request", tag].concat(request, list, given));
 };
 
-/** To the node.script, which takes a moment to start. */
+/** Send a message to the node.script, or queue it until that has started. */
 Desk.prototype.ask = function (list) {
     if (this.ready) this.host.link(list);
     else this.waiting.push(list);
 };
 
-// ---- what timbred answers
+// ---- answers
 
 var EVENTS = {
     ready: function () {
@@ -297,7 +297,7 @@ var EVENTS = {
         this.host.show(["link", list[0]]);
         if (!this.linked) return this.fault(list[1]);
         this.warned = "";
-        this.tell("timbred " + list[1] + " is there");
+        this.tell("connected to timbred " + list[1]);
         this.models = [];
         this.ask(["models"]);
         this.state.slots.forEach(function (slot) { slot.takes.forEach(this.check, this); }, this);
@@ -309,7 +309,7 @@ var EVENTS = {
         this.showModels();
     },
     queued: answer("queued", function (_, said) {
-        this.tell(said.position ? "waiting, " + said.position + " before it" : "asked");
+        this.tell(said.position ? "queued, " + said.position + " before it" : "queued");
     }),
     started: answer("started", function () { this.tell("started"); }),
     progress: answer("progress", function (index, said) {
@@ -346,7 +346,7 @@ var EVENTS = {
         this.fault(said.code + ": " + said.message);
     },
     file: function (list) {
-        if (!list[1]) this.fault(takes.fileName(list[2]) + " is gone from the disk: lock its seed and Generate to make it again");
+        if (!list[1]) this.fault(takes.fileName(list[2]) + " is missing on the disk: lock its seed and press Generate to render it again");
     }
 };
 
@@ -357,7 +357,7 @@ function named(event, list) {
     return said;
 }
 
-/** Only what is being made now counts: an answer to what was cancelled before is let go. */
+/** Handle an event of a running request; ignore events of cancelled ones. */
 function answer(event, then) {
     return function (list) {
         var said = named(event, list);
@@ -379,12 +379,12 @@ Desk.prototype.ended = function (index, text) {
     if (text && !this.lastFault) this.tell(text);
 };
 
-/** To be called every few seconds: Node for Max that has stopped is started again. */
+/** Restart Node for Max if it has stopped. Called once per second. */
 Desk.prototype.watch = function (now) {
     if (now - this.aliveAt < SILENT_FOR) return;
     this.aliveAt = now;
     this.ready = false;
-    this.fault("Node for Max doesn't run; starting it again");
+    this.fault("Node for Max isn't running; restarting it");
     this.host.link(["script", "start"]);
 };
 
@@ -405,7 +405,7 @@ Desk.prototype.select = function (index, number) {
     this.keep();
 };
 
-/** Read a take into a buffer, and where a slot is named, let it sound there once it is read. */
+/** Load a take into a buffer; with a slot, select it there when it is loaded. */
 Desk.prototype.load = function (take, index) {
     var claimed = this.buffers.claim(take.path, this.needed());
     var sounds = index !== undefined;
@@ -444,20 +444,20 @@ Desk.prototype.readAll = function () {
 };
 
 Desk.prototype.write = function (take) {
-    if (!take) return this.tell("there is no take yet to write: Generate one first");
+    if (!take) return this.tell("there is no take to write yet: press Generate first");
     if (!this.clips) return this.tell("clips can be written in Live only");
     var result = this.clips.write(take, TARGETS[this.knobs.target || 0]);
     if (result.done) this.tell(takes.fileName(take.path) + " is " + result.message);
     else this.fault(result.message);
 };
 
-// ---- what is shown and kept
+// ---- display and storage
 
 Desk.prototype.tell = function (text) {
     this.host.show(["status", text]);
 };
 
-/** In the device and in Max's console, once for each in a row. */
+/** Show an error in the device and, unless it repeats the previous one, in Max's console. */
 Desk.prototype.fault = function (text) {
     this.lastFault = text;
     this.tell(text);
@@ -509,7 +509,7 @@ Desk.prototype.menu = function (name, items, chosen) {
 };
 
 Desk.prototype.showStart = function () {
-    this.host.show(["start", this.state.start ? "from " + takes.fileName(this.state.start) : "from nothing"]);
+    this.host.show(["start", this.state.start ? "init: " + takes.fileName(this.state.start) : "no init audio"]);
 };
 
 Desk.prototype.showSong = function () {

@@ -1,5 +1,5 @@
-// Max's js object around a desk. Its argument is the kind of device: instrument, clip, drum.
-// ES5. All of this runs at low priority and only passes messages on: the network is in node.script, a process of its own.
+// Max's js object of a device. Its argument is the kind of device: instrument, clip, drum.
+// ES5. It runs at low priority and only forwards messages: the network is handled by node.script, a separate process.
 
 autowatch = 0;
 inlets = 1;
@@ -14,7 +14,7 @@ function now() {
     return new Date().getTime();
 }
 
-/** A folder's address; one that begins with a disk's letter has a slash before it. */
+/** The URL of a folder; a path with a drive letter gets a leading slash. */
 function address(folder) {
     return "file://" + (folder.charAt(0) === "/" ? "" : "/") + encodeURI(folder);
 }
@@ -34,7 +34,7 @@ var watching = new Task(function () { desk.watch(now()); }, this);
 watching.interval = WATCH_EVERY;
 watching.repeat();
 
-/** live.thisdevice: the device is there, and so is the Live API. */
+/** From live.thisdevice: the device and the Live API are ready. */
 function bang() {
     desk.receive("loaded", [], now());
 }

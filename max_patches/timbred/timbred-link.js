@@ -1,7 +1,7 @@
 "use strict";
-// Runs in Node for Max, a process of its own: whatever the network does, Max and Live don't wait for it.
-// Needs nothing but Node itself. Messages in: every request of timbred's protocol; `request TAG generate ...` to know
-// the answers by a name of your own; `host`, `port`; `check TAG PATH`. Out: every event, and `link`, `file`, `alive`.
+// Runs in Node for Max, a separate process, so that Max and Live never wait for the network. It needs Node only.
+// Messages in: every request of timbred's protocol; `request TAG generate ...`, whose answers carry TAG; `host`, `port`;
+// `check TAG PATH`. Out: every event, and `link`, `file`, `alive`.
 
 const crypto = require("crypto");
 const dgram = require("dgram");
@@ -26,7 +26,7 @@ function tell(name, ...values) {
   max.outlet(name, ...values);
 }
 
-/** What is said while there is no socket is lost, as anything on UDP may be: it is asked for again. */
+/** Send a message; without a socket it is lost, as on UDP, and the request is repeated. */
 function send(address, values) {
   const through = socket;
   if (through) through.send(osc.encode(address, values), (error) => error && through === socket && trouble(error));
@@ -48,7 +48,7 @@ function hear(packet) {
   conversation.heard(message, Date.now());
 }
 
-/** A socket of its own for each place, on a port that the system chooses: any number of devices get along. */
+/** Open a new socket for the current address, on a free port, so that any number of devices can run. */
 function connect() {
   if (socket) socket.close();
   socket = null;
@@ -65,7 +65,7 @@ function connect() {
   });
 }
 
-/** The name of a host that nobody knows, or not yet. */
+/** Retry a host name that can't be resolved. */
 function lookAgain(error) {
   trouble(error);
   const tried = newest;
@@ -84,12 +84,12 @@ function begin() {
   }
 }
 
-/** Max gives a prompt as it was typed, in one piece or in many. */
+/** Send a request. Max passes a prompt as one or several atoms. */
 function request(tag, name, ...values) {
   const entry = vocabulary.requests[name];
   if (!entry) return tell("fail", tag, "bad-request", `there is no request ${name}`);
   const odd = values.find((value) => typeof value !== "string" && !Number.isFinite(value));
-  if (odd !== undefined) return tell("fail", tag, "bad-request", `${name}: got ${odd}, allowed are words and numbers`);
+  if (odd !== undefined) return tell("fail", tag, "bad-request", `${name}: got ${odd}, allowed are text and numbers`);
   if (name === "cancel") return conversation.cancel(values.length ? values[0] : tag);
   if (entry.id) return conversation.request(tag, name, values, Date.now());
   if (entry.family) return conversation.say([name, values[0]].join("/"), values.slice(1));

@@ -1,6 +1,6 @@
 "use strict";
-// OSC 1.0 messages as bytes and back. timbred answers with i, f and s only; the other kinds are read so that nothing
-// another program sends here can be misread.
+// Encoder and decoder of OSC 1.0 messages. timbred answers with i, f and s only; the other types are decoded so that
+// messages of other programs are read correctly.
 
 const PAD = 4;
 
@@ -24,7 +24,7 @@ function argument(value) {
   return ["s", text(value)];
 }
 
-/** One message: numbers as i where they are whole and fit, else as d; everything else as text. */
+/** Encode a message: integers within 32 bits as i, other numbers as d, everything else as text. */
 function encode(address, values) {
   const pairs = values.map(argument);
   const tags = "," + pairs.map((pair) => pair[0]).join("");
@@ -45,7 +45,7 @@ class Reader {
 
   text() {
     const end = this.bytes.indexOf(0, this.at);
-    if (end < 0) throw new Error("a text without an end");
+    if (end < 0) throw new Error("a text isn't terminated");
     const found = this.bytes.toString("utf8", this.at, end);
     this.take(end - this.at + PAD - ((end - this.at) % PAD));
     return found;
@@ -62,7 +62,7 @@ class Reader {
       case "F": return false;
       case "N": case "I": return null;
       case "b": return this.blob();
-      default: throw new Error("no value of kind " + JSON.stringify(tag));
+      default: throw new Error("unknown type tag " + JSON.stringify(tag));
     }
   }
 
@@ -74,11 +74,11 @@ class Reader {
   }
 }
 
-/** The message in a packet: `{address, values}`. Throws what is wrong with it. */
+/** Decode a packet to `{address, values}`. Throws an Error if it is invalid. */
 function decode(packet) {
   const reader = new Reader(packet);
   const address = reader.text();
-  if (!address.startsWith("/")) throw new Error("no OSC message: it begins with " + JSON.stringify(address.slice(0, 20)));
+  if (!address.startsWith("/")) throw new Error("not an OSC message: it begins with " + JSON.stringify(address.slice(0, 20)));
   const tags = reader.text();
   if (!tags.startsWith(",")) throw new Error(address + " has no type tags");
   return { address, values: Array.from(tags.slice(1), (tag) => reader.value(tag)) };

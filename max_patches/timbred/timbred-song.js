@@ -1,10 +1,10 @@
-// What the Live set says of itself: tempo, meter, root note and scale. ES5, for Max's js object; the Live API can be
-// reached only from there, and only after live.thisdevice has said that the device is ready.
+// The Live set's tempo, meter, root note and scale. ES5, for Max's js object; the Live API is available only there,
+// and only after live.thisdevice has reported that the device is ready.
 
 var NOTES = ["C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B"];
 var PROPERTIES = ["tempo", "signature_numerator", "signature_denominator", "root_note", "scale_name", "scale_mode"];
 
-/** `changed` is called whenever one of the properties changes. Older versions of Live have no scale: it stays "". */
+/** `changed` is called after each change of a property. Older versions of Live have no scale; it is "" there. */
 function Song(LiveAPI, changed) {
     var song = this;
     this.values = {};
@@ -33,23 +33,23 @@ Song.prototype.watch = function (LiveAPI, property, changed) {
     this.watching.push(watcher);
 };
 
-/** Quarter notes a minute. */
+/** Quarter notes per minute. */
 Song.prototype.tempo = function () {
     return this.values.tempo;
 };
 
-/** Quarter notes in a bar: Live counts its tempo in them, whatever the meter. */
+/** Quarter notes per bar: Live's tempo counts quarter notes in every meter. */
 Song.prototype.beatsPerBar = function () {
     return this.values.signature_numerator * 4 / this.values.signature_denominator;
 };
 
-/** "A minor", or "" where Live has no scale. */
+/** "A minor", or "" if Live has no scale. */
 Song.prototype.key = function () {
     if (this.values.root_note === null || !this.values.scale_name) return "";
     return NOTES[this.values.root_note] + " " + String(this.values.scale_name).toLowerCase();
 };
 
-/** "124 bpm", to two places. */
+/** "124 bpm", with at most two decimals. */
 Song.prototype.speed = function () {
     return Math.round(this.values.tempo * 100) / 100 + " bpm";
 };
@@ -60,7 +60,7 @@ Song.prototype.line = function () {
     return [this.speed(), meter].concat(this.key() || []).join("  ·  ");
 };
 
-/** Whether an object of the Live API has this property, which depends on Live's version. */
+/** True if an object of the Live API has this property, which depends on Live's version. */
 function has(api, property) {
     return api.info.indexOf("property " + property + " ") >= 0;
 }

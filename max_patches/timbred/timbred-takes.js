@@ -1,6 +1,6 @@
-// What a device remembers with the Live set: prompts, takes, which one sounds, and the sounds made before.
-// ES5, for Max's js object. Kept as one list that begins with a number, each part percent-encoded: a symbol without
-// spaces, commas or backslashes goes through pattr and Live unharmed.
+// The state of a device that is stored with the Live set: prompts, takes, selected takes, and history.
+// ES5, for Max's js object. It is stored as one list that begins with a number, each part percent-encoded: symbols
+// without spaces, commas and backslashes pass through pattr and Live unchanged.
 
 var VERSION = 1;
 var HISTORY = 24;
@@ -9,7 +9,7 @@ function emptySlot() {
     return { prompt: "", takes: [], current: 0, seed: 0 };
 }
 
-/** The state of a new device with so many sounds side by side. */
+/** The state of a new device with this number of slots. */
 function empty(slots) {
     var state = { slots: [], history: [], keys: "", model: "", port: 0, start: "" };
     for (var index = 0; index < slots; index++) state.slots.push(emptySlot());
@@ -20,8 +20,8 @@ function packed(value) {
     return encodeURIComponent(JSON.stringify(value));
 }
 
-/** The state as a list for pattr: the device, then each slot with the number of its takes and those, then the history.
- * A take is a symbol of its own: none gets longer than Max's symbols may be. */
+/** The state as a list for pattr: the device, then each slot with its number of takes and the takes, then the history.
+ * Each take is one symbol, so that no symbol exceeds Max's limit. */
 function pack(state) {
     var device = { keys: state.keys, model: state.model, port: state.port, start: state.start };
     var list = [VERSION, packed(device), state.slots.length];
@@ -36,7 +36,7 @@ function unpacked(text) {
     return JSON.parse(decodeURIComponent(String(text)));
 }
 
-/** The state that a list holds, for a device with so many slots; null where it is none of ours. */
+/** The state in a list, for a device with this number of slots; null if the list isn't valid. */
 function unpack(list, slots) {
     if (list.length < 3 || list[0] !== VERSION) return null;
     try {
@@ -63,17 +63,17 @@ function remember(history, take) {
     return [take].concat(others).slice(0, HISTORY);
 }
 
-/** The take that sounds in a slot, or null. */
+/** The selected take of a slot, or null. */
 function current(slot) {
     return slot.takes.length ? slot.takes[slot.current] : null;
 }
 
-/** A path as Max's objects take it: with slashes on every system. */
+/** A path for Max's objects: with slashes on every system. */
 function maxPath(path) {
     return String(path).replace(/\\/g, "/");
 }
 
-/** A path as timbred takes it, from Max's "Disk:/folder/file". A disk's letter stays. */
+/** A path for timbred, from Max's "Disk:/folder/file". A drive letter is kept. */
 function systemPath(path) {
     var found = /^([^\/:]{2,}):(\/.*)$/.exec(String(path));
     return found ? "/Volumes/" + found[1] + found[2] : String(path);

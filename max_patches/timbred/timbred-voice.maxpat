@@ -12,7 +12,7 @@
   "rect": [
    60.0,
    90.0,
-   653.8,
+   568.0,
    606.0
   ],
   "bglocked": 0,
@@ -98,7 +98,7 @@
       330.0,
       22.0
      ],
-     "text": "pitch and velocity; the velocity is looked at last"
+     "text": "pitch and velocity; the velocity is evaluated last"
     }
    },
    {
@@ -272,10 +272,10 @@
      "patching_rect": [
       20.0,
       224.0,
-      501.59999999999997,
+      475.2,
       22.0
      ],
-     "text": "a note begins, from the right: level, buffer, speed, length, start, envelope"
+     "text": "note start, right to left: level, buffer, speed, length, start, envelope"
     }
    },
    {
@@ -506,10 +506,10 @@
      "patching_rect": [
       20.0,
       428.0,
-      613.8,
+      528.0,
       22.0
      ],
-     "text": "the end: of a loop with its note, of any other sound by itself, its release before it is over"
+     "text": "end: of a loop at note-off; of any other sound at its end minus the release time"
     }
    },
    {
@@ -684,10 +684,10 @@
      "patching_rect": [
       20.0,
       530.0,
-      330.0,
+      297.0,
       22.0
      ],
-     "text": "the buffer is taken when a note begins, not before"
+     "text": "the buffer is selected at the start of a note"
     }
    },
    {

@@ -89,7 +89,7 @@
       290.4,
       22.0
      ],
-     "text": "stop it; what models there are; another port"
+     "text": "cancel; list models; status; change the port"
     }
    },
    {
@@ -268,10 +268,10 @@
      "patching_rect": [
       20.0,
       224.0,
-      396.0,
+      495.0,
       22.0
      ],
-     "text": "the file is read under a name that timbred never gives twice"
+     "text": "file names are never reused, so a new take never replaces a file that plays"
     }
    },
    {

@@ -12,7 +12,7 @@
   "rect": [
    60.0,
    90.0,
-   706.5999999999999,
+   713.1999999999999,
    300.0
   ],
   "bglocked": 0,
@@ -35,10 +35,10 @@
      "patching_rect": [
       20.0,
       20.0,
-      666.5999999999999,
+      673.1999999999999,
       22.0
      ],
-     "text": "requests: generate WORDS @key VALUE..., vary TAKE @key VALUE..., cancel, play, models, port, host ..."
+     "text": "requests: generate PROMPT @key VALUE..., vary TAKE @key VALUE..., cancel, play, models, port, host ..."
     }
    },
    {
@@ -151,10 +151,10 @@
      "patching_rect": [
       20.0,
       156.0,
-      415.79999999999995,
+      376.2,
       22.0
      ],
-     "text": "to Max's console: what went wrong, and whether timbred is there"
+     "text": "to Max's console: errors, and the state of the connection"
     }
    },
    {
@@ -325,7 +325,7 @@
       30.0,
       22.0
      ],
-     "comment": "status: done, fail, cancelled, queued, started, link and all other answers, as messages"
+     "comment": "status: done, fail, cancelled, queued, started, link and all other messages"
     }
    },
    {
@@ -340,7 +340,7 @@
       30.0,
       22.0
      ],
-     "comment": "path: the best take's file, when the request is done"
+     "comment": "path: path of the best take when the request is done"
     }
    }
   ],

@@ -24,7 +24,7 @@ from timbred.protocol.schema import REQUESTS
 RequireHost = Callable[[str], str]
 
 RUNNING = "^(event|other): running 1"
-GONE = "^timbred: nothing answers at 127.0.0.1 "
+GONE = "^timbred: no timbred answers at 127.0.0.1 "
 AUDIBLE, EXACT = 1e-5, 1e-4
 """Full scale is 1. Pd interpolates in tables; between frames that is far below what a 16-bit file could tell."""
 

@@ -49,7 +49,7 @@ def test_shell_reports_a_missing_daemon(require_host: Callable[[str], str]) -> N
     port = free_port()
     done = run("first-sound.sh", port, free_port())
     assert done.returncode == 1
-    assert f"nothing answers at 127.0.0.1 port {port}; start it with: timbred serve" in done.stderr
+    assert f"no timbred answers at 127.0.0.1 port {port}; start it with: timbred serve" in done.stderr
 
 
 def test_shell_gets_an_answer_to_every_line(daemon: DaemonProcess, require_host: Callable[[str], str]) -> None:

@@ -222,18 +222,18 @@ def test_supercollider_reports_a_missing_daemon_and_continues_when_it_starts(
     port = free_port()
     with sclang(require_host, tmp_path, WATCH, port) as program:
         program.spoken.until(
-            rf"^WARNING: timbred: nothing answers at 127.0.0.1 port {port}; start it with: timbred serve"
+            rf"^WARNING: timbred: no timbred answers at 127.0.0.1 port {port}; start it with: timbred serve"
         )
         go = [require_host("oscsend"), "127.0.0.1", program.spoken.until(r"^here (\d+)")[1], "/go"]
         program.spoken.until("^running false")
         subprocess.run(go, check=True, timeout=30)
-        program.spoken.until("^WARNING: timbred: generate isn't sent: nothing answers at ")
+        program.spoken.until("^WARNING: timbred: generate isn't sent: no timbred answers at ")
         program.spoken.until("^failed timeout")
         start_daemon(f"osc.port={port}")
         program.spoken.until("^running true")
         subprocess.run(go, check=True, timeout=30)
         assert "again-" in program.spoken.until(r"^take (\S+)")[1]
-        assert len(program.spoken.matching("^WARNING: timbred: nothing answers")) == 1
+        assert len(program.spoken.matching("^WARNING: timbred: no timbred answers")) == 1
 
 
 def test_supercollider_notices_a_daemon_that_restarted_between_two_requests(

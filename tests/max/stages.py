@@ -90,7 +90,7 @@ class MaxStage:
 
     def status(self, words: str) -> str:
         """The next status line that has these words."""
-        line = self.box("live.comment", "looking for timbred")
+        line = self.box("live.comment", "connecting to timbred")
 
         def is_wanted(seen: Seen) -> bool:
             return seen.get("box") == line.id and words in str(seen["message"][1])

@@ -36,7 +36,7 @@ def play(require_host: RequireHost, tmp_path: Path) -> Play:
 def connected(play: Play, patch: Patch, daemon: DaemonProcess, **more: Any) -> Generator[MaxStage]:
     """A device in Live that has found the daemon."""
     with play(patch, daemon.osc, set_of_live=more.pop("set_of_live", live()), **more) as stage:
-        stage.status("is there")
+        stage.status("connected to timbred")
         yield stage
 
 
@@ -141,7 +141,7 @@ def test_devices_lock_one_seed_and_draw_another(play: Play, daemon: DaemonProces
 def test_devices_make_variations_from_the_take(play: Play, daemon: DaemonProcess) -> None:
     with connected(play, instrument.build(), daemon) as stage:
         stage.click("More like this")
-        stage.status("Generate one first")
+        stage.status("press Generate first")
         stage.turn("Seconds", 0.3)
         generate(stage, "glass bell")
         one = filled(stage)[0]
@@ -215,7 +215,7 @@ def test_devices_show_the_message_of_a_refused_value(play: Play, daemon: DaemonP
 def test_devices_ask_for_words(play: Play, daemon: DaemonProcess) -> None:
     with connected(play, instrument.build(), daemon) as stage:
         stage.click("Generate")
-        stage.status("type what you want to hear")
+        stage.status("enter a prompt")
 
 
 def test_devices_restore_the_live_set_without_timbred(play: Play, daemon: DaemonProcess) -> None:
@@ -254,7 +254,7 @@ def test_devices_restore_an_earlier_sound(play: Play, daemon: DaemonProcess) -> 
 
 
 def before(stage: MaxStage) -> Any:
-    return next(box for box in stage.patch.boxes if box.maxclass == "umenu" and "before" in box.attributes["hint"])
+    return next(box for box in stage.patch.boxes if box.maxclass == "umenu" and "earlier" in box.attributes["hint"])
 
 
 def test_devices_report_a_missing_file(play: Play, daemon: DaemonProcess) -> None:
@@ -267,7 +267,7 @@ def test_devices_report_a_missing_file(play: Play, daemon: DaemonProcess) -> Non
         stored = stage.stored()
     path.unlink()
     with play(patch, daemon.osc, set_of_live=live(), stored=stored) as again:
-        again.console(f"{path.name} is gone from the disk")
+        again.console(f"{path.name} is missing on the disk")
 
 
 def test_devices_report_a_missing_daemon_and_find_it_later(play: Play, start_daemon: StartDaemon) -> None:
@@ -280,7 +280,7 @@ def test_devices_report_a_missing_daemon_and_find_it_later(play: Play, start_dae
         generate(stage, "pad")
         stage.status("timeout: timbred doesn't answer")
         start_daemon(f"osc.port={port}")
-        stage.status("is there")
+        stage.status("connected to timbred")
         stage.turn("Seconds", 0.1)
         generate(stage, "pad")
         stage.status("1 take")
@@ -298,7 +298,7 @@ def test_devices_notice_a_stopped_daemon_and_its_restart(play: Play, start_daemo
         stage.status("doesn't answer")
         daemon.ended()
         start_daemon(f"osc.port={port}")
-        stage.status("is there")
+        stage.status("connected to timbred")
         stage.turn("Seconds", 0.1)
         generate(stage, "pad")
         stage.status("1 take")
@@ -315,9 +315,9 @@ def test_devices_notice_a_killed_daemon(play: Play, start_daemon: StartDaemon, h
             stage.status("%")
             family = daemon.family()
             daemon.end_by_force(family)
-            stage.status("timeout: timbred went away")
+            stage.status("timeout: timbred exited")
             start_daemon(f"osc.port={port}")
-            stage.status("is there")
+            stage.status("connected to timbred")
             stage.turn("Seconds", 0.1)
             generate(stage, "pad")
             stage.status("1 take")
@@ -330,8 +330,8 @@ def test_devices_notice_a_killed_daemon(play: Play, start_daemon: StartDaemon, h
 def test_devices_restart_after_node_ends(play: Play, daemon: DaemonProcess) -> None:
     with connected(play, instrument.build(), daemon) as stage:
         stage.order("kill", stage.box("node.script"))
-        stage.status("Node for Max doesn't run")
-        stage.status("is there")
+        stage.status("Node for Max isn't running")
+        stage.status("connected to timbred")
         stage.turn("Seconds", 0.1)
         generate(stage, "pad")
         stage.status("1 take")
@@ -342,10 +342,10 @@ def test_devices_find_another_port_and_remember_it(play: Play, daemon: DaemonPro
     with play(patch, free_port(), set_of_live=live()) as stage:
         stage.status("doesn't answer")
         stage.port(daemon.osc)
-        stage.status("is there")
+        stage.status("connected to timbred")
         stored = stage.stored()
     with play(patch, free_port(), set_of_live=live(), stored=stored) as again:
-        again.status("is there")
+        again.status("connected to timbred")
 
 
 def test_devices_beside_each_other_work(
@@ -361,7 +361,7 @@ def test_devices_beside_each_other_work(
                 stack.enter_context(playing(node, folder, instrument.build(), daemon.osc, set_of_live=live()))
             )
         for number, stage in enumerate(stages):
-            stage.status("is there")
+            stage.status("connected to timbred")
             stage.turn("Seconds", 0.1)
             generate(stage, f"sound {number}")
         for number, stage in enumerate(stages):
@@ -397,7 +397,7 @@ def test_devices_place_a_take_in_the_next_free_slot(play: Play, daemon: DaemonPr
     set_of_live = live(tracks=tracks, device=1, racks=2)
     with connected(play, clip.build(), daemon, set_of_live=set_of_live) as stage:
         stage.click("Make clip")
-        stage.status("there is no take yet")
+        stage.status("there is no take to write yet")
         stage.turn("Bars", 0.25)
         stage.click("Make a loop")
         generate(stage, "shaker")
@@ -468,7 +468,7 @@ def test_devices_explain_the_manual_way_in_older_live(
         if can:
             stage.status("in slot 1")
             return
-        stage.status(f"Live {'.'.join(map(str, version))} can't make clips from here")
+        stage.status(f"Live {'.'.join(map(str, version))} can't create clips from a device")
         stage.click("Folder")
         opened = stage.told(stage.box("message", "launchbrowser"))
         assert opened == ["max", "launchbrowser", f"file://{daemon.takes}"]
@@ -495,8 +495,8 @@ def test_devices_start_from_a_dropped_sound(play: Play, daemon: DaemonProcess) -
         first = filled(stage)[0]
         stage.status("1 take")
         stage.order("drop", stage.box("live.drop"), first)
-        shown = stage.box("live.comment", "from nothing")
-        stage.told(shown, "set", f"from {Path(first).name}")
+        shown = stage.box("live.comment", "no init audio")
+        stage.told(shown, "set", f"init: {Path(first).name}")
         stage.click("Generate")
         stage.status("1 take")
         stage.order("drop", stage.box("live.drop"), "/etc/hostname")
@@ -504,7 +504,7 @@ def test_devices_start_from_a_dropped_sound(play: Play, daemon: DaemonProcess) -
         stage.status("forbidden-path: ")
         stage.click("Clear")
         assert stage.told(stage.box("live.drop"), "clear") == ["clear"]
-        stage.told(shown, "set", "from nothing")
+        stage.told(shown, "set", "no init audio")
         stage.click("Generate")
         stage.status("1 take")
 

@@ -1,4 +1,4 @@
-"""Writes the patches next to this folder: `python -m bridges.puredata.source [FOLDER]`."""
+"""Generation of the patches next to this folder: `python -m bridges.puredata.source [FOLDER]`."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Eight prompts and a step sequencer. A sound is replaced while it runs: the next hit plays the new one."""
+"""Drum machine: eight prompts and a step sequencer. A replaced sound plays from the next hit on."""
 
 from bridges.puredata.source.patch import Patch
 
@@ -22,11 +22,11 @@ FACE_WIDTH, FACE_HEIGHT = 650, 28
 
 
 def drum_machine() -> Patch:
-    """The patch that is opened."""
+    """Build the main patch."""
     patch = Patch(690, 770)
     patch.draw(
         """
-        20 10 # Start the daemon with "timbred serve", turn the audio on, make the sounds, run.
+        20 10 # Start the daemon with "timbred serve", turn the audio on, click make all, then run.
         20 50 audio( ; pd dsp 1
         20 88 # audio on
         """
@@ -53,7 +53,7 @@ def drum_machine() -> Patch:
             make{row} > ask{row} > row{row}
             """
         )
-    patch.draw("20 734 # Other words in a message, and a click on it: another sound, from the next hit on.")
+    patch.draw("20 734 # Edit a prompt and click it to replace the sound from the next hit on.")
     patch.part("sequencer", 440, 120, _sequencer())
     patch.part("mix", 560, 120, _mix())
     patch.part("beginning", 440, 196, _beginning())
@@ -62,11 +62,11 @@ def drum_machine() -> Patch:
 
 
 def _sequencer() -> Patch:
-    """Counts steps while it runs."""
+    """Build the step counter."""
     patch = Patch(460, 420, "sequencer")
     patch.draw(
         f"""
-        20 10 # {STEPS} steps, four in a beat.
+        20 10 # {STEPS} steps, four per beat.
         20 50 run: r $0-run
         20 80 start: t f b
         20 230 metro: metro {15000 // TEMPO}
@@ -89,11 +89,11 @@ def _sequencer() -> Patch:
 
 
 def _mix() -> Patch:
-    """All rows together, to the loudspeakers and, when asked, into a file."""
+    """Build the mix of all rows, with optional recording to a file."""
     patch = Patch(520, 360, "mix")
     patch.draw(
         f"""
-        20 10 # All rows together; what would be too loud is held at full scale.
+        20 10 # The sum of all rows, clipped at full scale.
         20 50 rows: catch~ $0-mix
         140 50 level: r $0-level
         140 80 ramp: pack f 20
@@ -120,11 +120,11 @@ def _mix() -> Patch:
 
 
 def _beginning() -> Patch:
-    """The first pattern, tempo and level."""
+    """Build the initial pattern, tempo and level."""
     patch = Patch(600, 400, "beginning")
     patch.draw(
         f"""
-        20 10 # What it begins with.
+        20 10 # Initial values.
         20 50 start: loadbang
         20 350 rows: s $0-rows
         300 80 tempo( {TEMPO}
@@ -142,7 +142,7 @@ def _beginning() -> Patch:
 
 
 def _remote() -> Patch:
-    """Messages that other patches may send to the name drum-machine."""
+    """Build the receiver of messages that other patches send to drum-machine."""
     patch = Patch(840, 230, "remote")
     patch.draw(
         """
@@ -167,7 +167,7 @@ def _remote() -> Patch:
 
 
 def row() -> Patch:
-    """One sound: its sampler, its steps, how far it is, how loud it is."""
+    """Build a row: sampler, steps, progress and level."""
     patch = Patch(1100, 420, face=(10, 10, FACE_WIDTH, FACE_HEIGHT))
     patch.button("ready", 16, 15, 18)
     for step in range(STEPS):

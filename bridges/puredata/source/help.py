@@ -1,4 +1,4 @@
-"""The help patches. What they say of requests, keys and errors is taken from the protocol's declarations."""
+"""The help patches. Requests, keys and errors come from the protocol's declarations."""
 
 import textwrap
 
@@ -12,49 +12,51 @@ LINE, COLUMN = 17, 96
 """Pixels from one line of a comment to the next; characters of a page's lines."""
 
 NOT_FROM_PD = ("id", "prompt", "inline", "port")
-"""Fields of `generate` that are no keys in a patch: it makes ids, the answers come back, samples are files."""
+"""Fields of `generate` that aren't keys in a patch, because the abstraction sets them or they don't apply."""
 
 CLICKED: tuple[tuple[str, str], ...] = (
-    ("generate warm analog pad @seconds 2", "a sound"),
-    ("generate deep kick drum @seconds 0.5 @takes 4", "four of them"),
-    ("vary @seed 5", "the last take, with another seed"),
-    ("vary last @seconds 1 @guidance 5", "the last take, changed as said"),
-    ("cancel", "ends all that is still to come"),
-    ("flow 2 rain on a tin roof", "a sound without end on the daemon's voice 2"),
-    ("flow 2 wind in wires", "the same, on another course"),
-    ("stop 2 @fade 3", "its end"),
-    ("set 1 @gain -6 @fade 2", "voice 1 softer"),
-    ("stop", "all voices silent"),
-    ("models", "what there is"),
-    ("status", "how it is"),
-    ("takes @search pad", "earlier sounds"),
-    ("tempo 120", "what bars and beats are counted in"),
-    ("settings/tempo", "a setting, read"),
-    ("connect 127.0.0.1 7770", "another daemon"),
+    ("generate warm analog pad @seconds 2", "render a sound"),
+    ("generate deep kick drum @seconds 0.5 @takes 4", "render four takes"),
+    ("vary @seed 5", "render the last take with another seed"),
+    ("vary last @seconds 1 @guidance 5", "render the last take with other values"),
+    ("cancel", "cancel all requests of this object"),
+    ("flow 2 rain on a tin roof", "continuous playback on the daemon's voice 2"),
+    ("flow 2 wind in wires", "change its prompt"),
+    ("stop 2 @fade 3", "stop it with a fade-out of 3 s"),
+    ("set 1 @gain -6 @fade 2", "fade voice 1 to -6 dB"),
+    ("stop", "stop all voices"),
+    ("models", "list the models"),
+    ("status", "report the daemon's status"),
+    ("takes @search pad", "search earlier takes"),
+    ("tempo 120", "set the tempo"),
+    ("settings/tempo", "read a setting"),
+    ("connect 127.0.0.1 7770", "connect to another daemon"),
 )
-"""The messages of the help patch, and what they do."""
+"""The messages of the help patch, and their descriptions."""
 
 PLAYED: tuple[tuple[str, str], ...] = (
-    ("generate warm analog pad on C4 @seconds 2", "a sound"),
-    ("generate small bright bell @seconds 1.5", "another"),
-    ("vary @seed 5", "the last one, with another seed"),
-    ("root 60", "the note at which it sounds as it is"),
-    ("attack 20", "milliseconds"),
-    ("release 300", "milliseconds"),
-    ("oneshot", "each note plays to the sound's end"),
-    ("gate", "while it is held"),
-    ("loop", "around and around while it is held"),
-    ("bang", "plays it at its root"),
+    ("generate warm analog pad on C4 @seconds 2", "render a sound"),
+    ("generate small bright bell @seconds 1.5", "render another sound"),
+    ("vary @seed 5", "render the last take with another seed"),
+    ("root 60", "note of the original pitch"),
+    ("attack 20", "attack in milliseconds"),
+    ("release 300", "release in milliseconds"),
+    ("oneshot", "notes play to the end of the sound"),
+    ("gate", "notes play while held"),
+    ("loop", "notes loop while held"),
+    ("bang", "play it at the root note"),
 )
 """The messages of the sampler's help patch."""
 
-TIMEOUT = "timeout: Nothing answers: the daemon isn't running, or went away. Said by the patch itself."
+TIMEOUT = "timeout: No answer: the daemon isn't running, or exited. Sent by the patch itself."
 
 
 def timbred_help() -> Patch:
-    """`[timbred]` with every kind of request to click."""
+    """Build the help patch of `[timbred]`, with an example of every request."""
     patch = Patch(760, 820)
-    patch.draw('20 10 # [timbred]: words become sounds. Start the daemon with "timbred serve", then click a message.')
+    patch.draw(
+        '20 10 # [timbred]: renders audio from text. Start the daemon with "timbred serve", then click a message.'
+    )
     y = 45
     for number, (message, about) in enumerate(CLICKED):
         patch.draw(f"20 {y} m{number}( {message}")
@@ -64,7 +66,7 @@ def timbred_help() -> Patch:
     patch.draw(
         """
         20 540 timbred: timbred
-        110 540 # arguments: host, port (else 127.0.0.1 7770)
+        110 540 # arguments: host, port (default 127.0.0.1 7770)
         20 600 both: t a a
         20 630 read( read -resize $1 timbred-help
         20 660 file: soundfiler
@@ -81,8 +83,8 @@ def timbred_help() -> Patch:
         300 690 asked: s $0-ask
         300 565 # on voice 1
         90 500 ask: r $0-ask
-        560 600 console: print heard
-        560 625 # all that the daemon says
+        560 600 console: print events
+        560 625 # all messages of the daemon
         430 620 # progress
         """
     )
@@ -109,11 +111,11 @@ def timbred_help() -> Patch:
 
 
 def sampler_help() -> Patch:
-    """`[timbred-sampler]` with prompts and notes."""
+    """Build the help patch of `[timbred-sampler]`, with prompts and notes."""
     patch = Patch(760, 600)
     patch.draw(
         """
-        20 10 # [timbred-sampler name]: words become an instrument. Turn the audio on, ask, wait, play.
+        20 10 # [timbred-sampler name]: renders a playable sound. Turn the audio on, click a prompt, wait, play.
         560 45 audio( ; pd dsp 1
         """
     )
@@ -131,18 +133,18 @@ def sampler_help() -> Patch:
         530 320 off_g( 67 0
         620 320 midi: notein
         620 350 note: pack f f
-        520 290 # pitch and velocity; 0 is its end
+        520 290 # pitch and velocity; 0 is note-off
 
         20 400 sampler: timbred-sampler help-sound
         20 460 quiet: *~ 0.5
         20 500 out: dac~
         100 460 ready: print ready
-        100 485 # ready TABLE FRAMES: what the next note plays
+        100 485 # ready TABLE FRAMES: the table of the next note
         330 510 # progress
-        480 460 console: print heard
-        480 485 # all that the daemon says
-        20 540 # Two tables, help-sound-1 and help-sound-2, take turns: what sounds is never overwritten.
-        20 565 # The take is made at this patch's sample rate, with one channel: @rate and @channels are added.
+        480 460 console: print events
+        480 485 # all messages of the daemon
+        20 540 # Two tables, help-sound-1 and help-sound-2, alternate: a playing table is never overwritten.
+        20 565 # The take is rendered at this patch's sample rate with one channel: @rate and @channels are added.
         """
     )
     patch.slider("progress", 330, 460, 100, 16)
@@ -165,7 +167,7 @@ def sampler_help() -> Patch:
 
 
 def _page(name: str, lines: list[str]) -> Patch:
-    """A page of comments below each other."""
+    """Build a page of comments."""
     patch = Patch(760, 400, name)
     y = 10
     for line in lines:
@@ -176,22 +178,20 @@ def _page(name: str, lines: list[str]) -> Patch:
 
 
 def keys_page() -> Patch:
-    """Every key of `generate`."""
-    lines = ["Keys of generate, vary and flow. Each is written as: @key value"]
+    """Build the page of the keys of `generate`."""
+    lines = ["Keys of generate, vary and flow, written as: @key value"]
     return _page("keys", lines + [key_line(key) for key in keys_of(m.Generate) if key.name not in NOT_FROM_PD])
 
 
 def key_line(key: Key) -> str:
-    """A key as a line of a page."""
+    """Return the line of a key."""
     default = f"; default {key.default}".replace("`", "") if key.default else ""
     return f"@{key.name}: {key.about.replace('`', '')} ({key.allowed}{default})"
 
 
 def requests_page() -> Patch:
-    """Every request."""
-    return _page(
-        "requests", ["Requests. An id is made for those that need one."] + [_request_line(e) for e in REQUESTS]
-    )
+    """Build the page of requests."""
+    return _page("requests", ["Requests. Ids are added automatically."] + [_request_line(e) for e in REQUESTS])
 
 
 def _request_line(entry: RequestEntry) -> str:
@@ -202,9 +202,9 @@ def _request_line(entry: RequestEntry) -> str:
 
 
 def errors_page() -> Patch:
-    """Every error code."""
+    """Build the page of error codes."""
     lines = [
-        "A failure comes as: fail ID CODE MESSAGE. The message says what to do.",
-        "A warning comes as: warning ID KEY MESSAGE. The request goes on.",
+        "Failures are sent as: fail ID CODE MESSAGE. The message contains the remedy.",
+        "Warnings are sent as: warning ID KEY MESSAGE. The request continues.",
     ]
     return _page("errors", lines + [f"{code}: {kind.meaning}" for code, kind in CODES.items()] + [TIMEOUT])

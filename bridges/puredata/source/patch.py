@@ -1,14 +1,14 @@
-"""Pure Data patches, drawn as text and written in the format of Pd's files.
+"""Construction of Pure Data patches from a text notation.
 
-A drawing has a line for each box, with its place in pixels from the upper left corner, and then a line for each
-chain of cords. A number after a point is an outlet or inlet other than the first.
+A drawing has a line for each box, with its position in pixels from the upper left corner, and a line for each chain
+of cords. A number after a dot is the index of an outlet or inlet other than the first.
 
     20 40 in: inlet                 an object, here called `in`
     20 70 hello( connect $1 $2      a message
-    20 99 # Words to read.          a comment
+    20 99 # A comment.              a comment
     in > hello > out.1              cords
 
-Dollar signs, commas and semicolons are written as a musician sees them; `escaped` makes them what the file has.
+Dollar signs, commas and semicolons are written as Pd shows them; `escaped` converts them to the file's form.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 FONT_SIZE = 12
 COMMENT_WIDTH = 100
-"""Characters of a comment's line."""
+"""Maximum length of a line of a comment."""
 
 _COLOURS = "#fcfcfc #000000 #000000"
 _BOX = re.compile(r"(\d+) (\d+) (?:(\w+)([:(]) |# )(.+)")
@@ -42,7 +42,7 @@ class Patch:
         """Add boxes and cords.
 
         Raises:
-            ValueError: a line is neither, or a cord ends at no box.
+            ValueError: A line is neither a box nor a chain, or a cord ends at an unknown box.
         """
         for line in filter(None, map(str.strip, drawing.splitlines())):
             if found := _BOX.fullmatch(line):
@@ -51,7 +51,7 @@ class Patch:
             elif " > " in line:
                 self._draw_cords(line.split(" > "))
             else:
-                raise ValueError(f"no box and no cord: {line!r}")
+                raise ValueError(f"neither a box nor a cord: {line!r}")
 
     def _draw_box(self, x: int, y: int, name: str | None, kind: str | None, text: str) -> None:
         if kind is None:
@@ -72,44 +72,44 @@ class Patch:
         return self._numbers[found[1]], int(found[2] or 0)
 
     def comment(self, x: int, y: int, text: str, width: int = COMMENT_WIDTH) -> None:
-        """Words to read, in lines of at most `width` characters. Semicolons would end a line."""
+        """Add a comment, in lines of at most `width` characters. Semicolons, which would end a line, become commas."""
         text = text.replace(";", ",")
         longest = max(len(line) for line in textwrap.wrap(text, width))
         self._add(f"#X text {x} {y} {escaped(text)}, f {longest + 1}")
 
     def number(self, name: str, x: int, y: int, says: str = "", hears: str = "") -> None:
-        """A number to drag. It is sent to the name `says`; what is sent to the name `hears` sets it."""
+        """Add a number box. It sends to the name `says` and receives from the name `hears`."""
         self._add(f"#X floatatom {x} {y} 5 0 0 0 - {_named(hears, '-')} {_named(says, '-')} 0", name)
 
     def toggle(self, name: str, x: int, y: int, size: int = 20, says: str = "", hears: str = "") -> None:
-        """A switch; `says` and `hears` as above."""
+        """Add a toggle; `says` and `hears` as for `number`."""
         names = f"{_named(says)} {_named(hears)} empty"
         self._add(f"#X obj {x} {y} tgl {size} 0 {names} 17 7 0 {FONT_SIZE} {_COLOURS} 0 1", name)
 
     def button(self, name: str, x: int, y: int, size: int = 20, says: str = "") -> None:
-        """A button that sends a bang."""
+        """Add a button that sends a bang."""
         names = f"{_named(says)} empty empty"
         self._add(f"#X obj {x} {y} bng {size} 250 50 0 {names} 17 7 0 {FONT_SIZE} {_COLOURS}", name)
 
     def slider(self, name: str, x: int, y: int, width: int, height: int, says: str = "", hears: str = "") -> None:
-        """A slider from 0 at its left to 1 at its right."""
+        """Add a horizontal slider from 0 to 1."""
         names = f"{_named(says)} {_named(hears)} empty"
         self._add(f"#X obj {x} {y} hsl {width} {height} 0 1 0 0 {names} -2 -8 0 {FONT_SIZE} {_COLOURS} 0 1", name)
 
     def part(self, name: str, x: int, y: int, inner: "Patch") -> None:
-        """A patch inside this one, opened by a click."""
+        """Add a subpatch."""
         whole = "\n".join(inner.lines(f"#N canvas 100 100 {inner.width} {inner.height} {inner.name} 0;"))
         self._add(f"{whole}\n#X restore {x} {y} pd {inner.name}", name)
 
     def lines(self, head: str) -> list[str]:
-        """The lines of the file, after one that begins it."""
+        """Return the lines of the file, after its first line `head`."""
         if self.face is None:
             return [head, *self._lines, *self._cords]
         x, y, width, height = self.face
         return [head, *self._lines, *self._cords, f"#X coords 0 -1 1 1 {width} {height} 2 {x} {y};"]
 
     def text(self) -> str:
-        """The whole file."""
+        """Return the text of the file."""
         return "\n".join(self.lines(f"#N canvas 60 60 {self.width} {self.height} {FONT_SIZE};")) + "\n"
 
     def _add(self, line: str, name: str = "") -> None:
@@ -126,7 +126,7 @@ def _named(name: str, none: str = "empty") -> str:
 
 
 def escaped(text: str) -> str:
-    r"""Text as it stands in a file.
+    r"""Return a text as it is written in a file.
 
     >>> print(escaped("0, $1 20"))
     0 \, \$1 20

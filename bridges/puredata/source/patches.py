@@ -1,4 +1,4 @@
-"""Every patch by the name of its file."""
+"""All generated patches by file name."""
 
 from bridges.puredata.source.drum_machine import drum_machine, row
 from bridges.puredata.source.help import sampler_help, timbred_help
@@ -8,7 +8,7 @@ from bridges.puredata.source.timbred import timbred
 
 
 def patches() -> dict[str, Patch]:
-    """The files and what is in them."""
+    """Build all patches; return them by file name."""
     return {
         "timbred.pd": timbred(),
         "timbred-help.pd": timbred_help(),

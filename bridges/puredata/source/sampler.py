@@ -1,32 +1,32 @@
-"""`[timbred-sampler name]`: a playable sound from a prompt.
+"""`[timbred-sampler name]`: a sampler for a generated sound.
 
-Two tables alternate: one sounds, the next sound is loaded into the other, and the first note after that plays it.
+Two tables alternate: a new sound is loaded into the unused table, and the next note plays it.
 """
 
 from bridges.puredata.source.patch import Patch
 
 VOICES = 8
-"""Notes that sound together."""
+"""Number of voices."""
 
 QUIET = 5
-"""Milliseconds in which a voice falls silent whose table is needed for the next sound."""
+"""Fade-out in milliseconds of a voice whose table is needed for the next sound."""
 
 LOAD_AFTER = 10
-"""Milliseconds from there to the loading: by then it is silent."""
+"""Milliseconds from the start of that fade-out to the loading."""
 
 STEAL = 3
-"""Milliseconds in which a voice falls silent that is needed for the next note."""
+"""Fade-out in milliseconds of a voice that is stolen for the next note."""
 
 ROOT, ATTACK, RELEASE = 60, 0, 50
-"""Defaults of a sampler: the MIDI note at which a sound plays at its own pitch; milliseconds."""
+"""Defaults of a sampler: the MIDI note of the original pitch; milliseconds; milliseconds."""
 
 
 def sampler() -> Patch:
-    """The whole abstraction."""
+    """Build the abstraction."""
     patch = Patch(860, 480)
     patch.draw(
         """
-        20 10 # [timbred-sampler name host port]: words in, a playable sound out. See timbred-sampler-help.pd.
+        20 10 # [timbred-sampler name host port]: requests and notes in, audio out. See timbred-sampler-help.pd.
         20 60 in: inlet
         20 90 kind: route generate vary bang
         20 120 made: t a b
@@ -76,7 +76,7 @@ def sampler() -> Patch:
         20 455 # sound
         160 455 # ready TABLE FRAMES
         300 455 # progress 0 to 1
-        440 455 # all that the daemon says
+        440 455 # all messages of the daemon
         """
     )
     patch.part("play", 600, 280, _notes())
@@ -94,11 +94,11 @@ def sampler() -> Patch:
 
 
 def _load() -> Patch:
-    """The first take goes into the table that isn't in use."""
+    """Build the loading of the first take into the unused table."""
     patch = Patch(760, 560, "load")
     patch.draw(
         f"""
-        20 10 # The first take of a request goes into the table that notes don't use now.
+        20 10 # The first take of a request is loaded into the unused table.
         500 60 begin: loadbang
         500 90 second( 2
         500 120 used: value $0-used
@@ -154,11 +154,11 @@ def _load() -> Patch:
 
 
 def _notes() -> Patch:
-    """Notes find a voice; the first one after a new sound has come plays that."""
+    """Build the assignment of notes to voices; the first note after the loading of a new sound plays it."""
     patch = Patch(760, 540, "notes")
     patch.draw(
         f"""
-        20 10 # A note takes a free voice. The first note after a new sound has come plays that.
+        20 10 # A note uses a free voice. The first note after the loading of a new sound plays it.
         20 60 in: inlet
         360 60 hit: r $0-hit
         360 90 at: f {ROOT}
@@ -211,7 +211,7 @@ def _notes() -> Patch:
 
 
 def voice() -> Patch:
-    """One note. It is given: pitch velocity table frames root attack release mode."""
+    """Build a voice. Its input: pitch velocity table frames root attack release mode."""
     patch = Patch(1000, 600)
     patch.draw(
         """
@@ -244,11 +244,11 @@ def voice() -> Patch:
 
 
 def _start() -> Patch:
-    """A voice that still sounds falls silent first. The note is given on with the sample rate."""
+    """Build the start of a note: a playing voice is faded out first. The sample rate is appended to the note."""
     patch = Patch(560, 400, "start")
     patch.draw(
         f"""
-        20 10 # A voice that still sounds falls silent first.
+        20 10 # A playing voice is faded out first.
         20 50 in: inlet
         20 80 order: t a b
         20 110 keep: t b a
@@ -279,11 +279,11 @@ def _start() -> Patch:
 
 
 def _reader() -> Patch:
-    """Runs through the table once, or around and around."""
+    """Build the table reader: once, or looped."""
     patch = Patch(900, 450, "reader")
     patch.draw(
         """
-        20 10 # velocity pitch table frames root attack release mode rate: through the table once, or around.
+        20 10 # velocity pitch table frames root attack release mode rate: reads the table once, or looped.
         20 50 in: inlet
         20 80 each: t a a a a
         in > each
@@ -337,11 +337,11 @@ def _reader() -> Patch:
 
 
 def _envelope() -> Patch:
-    """Rises at the start, falls at the end, at a note's end where it is held, and when the voice is needed."""
+    """Build the envelope: attack at the start, release at the end or at note-off, fade-out if the voice is needed."""
     patch = Patch(850, 440, "envelope")
     patch.draw(
         f"""
-        20 10 # Rises at a note's start. Falls at its end, or when the table or the voice is needed.
+        20 10 # Attack at a note's start. Release at its end, or if the table or the voice is needed.
         20 50 falls: inlet
         20 80 fades: r $0-envelope
         20 360 line: vline~

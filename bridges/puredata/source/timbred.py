@@ -1,4 +1,4 @@
-"""`[timbred]`: requests in, sounds out. One socket, and a watch on whether the daemon is there."""
+"""`[timbred]`: the client abstraction, with one UDP socket and detection of the daemon."""
 
 from bridges.puredata.source.patch import Patch
 
@@ -6,31 +6,31 @@ HOST, PORT = "127.0.0.1", 7770
 """The default address of the daemon."""
 
 ASK_EVERY = 500
-"""Milliseconds between two questions whether the daemon is there."""
+"""Milliseconds between two `status` requests."""
 
 SILENCE = 1500
-"""Milliseconds without any answer after which it isn't."""
+"""Milliseconds without an answer after which the daemon counts as not running."""
 
 LAST_LINE = 1000000
-"""A line number beyond every text's end: what is set there is appended."""
+"""A line number beyond the end of every text: setting it appends a line."""
 
 
 def timbred() -> Patch:
-    """The whole abstraction."""
+    """Build the abstraction."""
     patch = Patch(680, 320)
     patch.draw(
         """
-        20 10 # [timbred host port]: words in, sounds out. See timbred-help.pd.
+        20 10 # [timbred host port]: requests in, takes out. See timbred-help.pd.
         20 50 in: inlet
         300 90 open: text define $0-open
         300 120 waiting: text define $0-waiting
-        300 150 # requests without an end yet, and those that wait
+        300 150 # pending requests, and queued requests
         20 250 takes: outlet
         160 250 progress: outlet
         300 250 events: outlet
         20 280 # takes
         160 280 # progress 0 to 1
-        300 280 # all that the daemon says
+        300 280 # all messages of the daemon
         """
     )
     patch.part("requests", 20, 90, _requests())
@@ -51,11 +51,11 @@ def timbred() -> Patch:
 
 
 def _requests() -> Patch:
-    """From a message as it is clicked to the bytes of an OSC message."""
+    """Build the conversion of a message to the bytes of an OSC message."""
     patch = Patch(1040, 810, "requests")
     patch.draw(
         f"""
-        20 10 # Sent at once when the daemon is there, kept while that isn't known yet, refused when it isn't.
+        20 10 # Sent if the daemon is running, queued while its state is unknown, refused if it isn't running.
         20 60 in: inlet
         20 90 connect: route connect
         160 90 elsewhere: s $0-connect
@@ -161,11 +161,11 @@ def _requests() -> Patch:
 
 
 def _ids() -> Patch:
-    """Ids that no other request of this computer has: this object, when the daemon was met, a count."""
+    """Build unique ids: object number, age of the daemon at detection, counter."""
     patch = Patch(780, 560, "ids")
     patch.draw(
         f"""
-        20 10 # An id: this object's number, the daemon's age when it was met, a count.
+        20 10 # An id: object number, age of the daemon at detection, counter.
         20 50 new: r $0-new-id
         20 80 order: t b b
         20 110 count: f 1
@@ -190,7 +190,7 @@ def _ids() -> Patch:
         ended > found > there
         there.1 > gone
 
-        300 310 # The daemon has gone: so have all of them.
+        300 310 # The daemon is lost: all pending requests fail.
         300 340 lost: r $0-lost
         300 370 each: until
         300 400 size: text size $0-open
@@ -200,7 +200,7 @@ def _ids() -> Patch:
         300 520 removed: text delete $0-open
         440 490 line( 0
         440 520 read: text get $0-open
-        520 430 fail( fail $1 timeout timbred-went-away
+        520 430 fail( fail $1 timeout timbred-exited
         520 460 told: s $0-told
         lost > each > size > some > each.1
         some.1 > first > remove > removed
@@ -211,11 +211,11 @@ def _ids() -> Patch:
 
 
 def _connection() -> Patch:
-    """The socket. What is read from it are answers; any of them is a sign of life."""
+    """Build the socket; every received answer counts as a sign that the daemon is running."""
     patch = Patch(880, 560, "connection")
     patch.draw(
         f"""
-        20 10 # The socket, and a question every {ASK_EVERY} ms whether somebody is there.
+        20 10 # The socket, and a status request every {ASK_EVERY} ms.
         20 50 start: loadbang
         20 80 begin: t b b
         20 110 on( 1
@@ -267,11 +267,11 @@ def _connection() -> Patch:
 
 
 def _watch() -> Patch:
-    """Detection of the daemon, and the actions when it appears or disappears."""
+    """Build the detection of the daemon, and the actions when it appears or disappears."""
     patch = Patch(960, 640, "watch")
     patch.draw(
         f"""
-        20 10 # Is the daemon there? -1: not known yet, 0: no, 1: yes.
+        20 10 # State of the daemon. -1: unknown, 0: not running, 1: running.
         20 50 start: loadbang
         120 50 elsewhere: r $0-elsewhere
         20 80 unknown: t b b b
@@ -286,14 +286,14 @@ def _watch() -> Patch:
         unknown.2 > lose
         alive > wait
 
-        20 230 # Silence: it isn't.
+        20 230 # No answer: it isn't running.
         20 260 was: value $0-state
         20 290 already: sel 0
         80 320 gone: t b b b b b
         80 530 flush: s $0-flush
         80 410 place: list append
         180 380 where: r $0-where
-        80 440 words( nothing answers at $1 $2 - start it with: timbred serve - this patch goes on when it comes
+        80 440 words( no timbred answers at $1 $2 - start it with: timbred serve - this patch reconnects by itself
         80 490 console: print timbred
         180 350 lost: s $0-lost
         300 350 not_running( running 0
@@ -308,7 +308,7 @@ def _watch() -> Patch:
         gone.4 > no > now
         where > place.1
 
-        500 10 # Its age tells when it was started again.
+        500 10 # A lower uptime shows that it was restarted.
         500 50 status: r $0-status
         500 80 tail: list split 8
         500 110 age: list split 1
@@ -347,11 +347,11 @@ def _watch() -> Patch:
 
 
 def _kept() -> Patch:
-    """Requests that came before it was known whether the daemon is there."""
+    """Build the queue of requests received while the daemon's state is unknown."""
     patch = Patch(540, 280, "kept")
     patch.draw(
         """
-        20 10 # They go on once that is known: out, or failed.
+        20 10 # When the state is known, they are sent, or fail.
         20 50 flush: r $0-flush
         20 80 each: until
         20 110 size: text size $0-waiting
@@ -373,11 +373,11 @@ def _kept() -> Patch:
 
 
 def _answers() -> Patch:
-    """Received events, sorted: takes, progress, and all events unchanged."""
+    """Build the routing of events: takes, progress, and all events unchanged."""
     patch = Patch(980, 520, "answers")
     patch.draw(
         """
-        20 10 # Everything that the daemon says goes out on the right; takes and progress also on their own.
+        20 10 # All messages leave through the right outlet; takes and progress also through their own.
         20 50 in: inlet
         120 50 trim_in: list trim
         20 80 root: route timbred
@@ -444,7 +444,7 @@ def _answers() -> Patch:
 
 
 def _console() -> Patch:
-    """The daemon's message and its code as one line of Pd's console."""
+    """Build the output of an error to Pd's console: message and code in one line."""
     patch = Patch(560, 420, "console")
     patch.draw(
         """

@@ -1,8 +1,8 @@
-// A conversation with the daemon `timbred serve`. Most of it is used through class methods, which speak to Timbred.default.
+// A connection to the daemon `timbred serve`. The class methods use the connection Timbred.default.
 
 Timbred {
-	classvar <>askEvery = 0.5; // seconds between two questions whether the daemon is there
-	classvar <>silence = 1.4; // seconds without any answer after which it isn't
+	classvar <>askEvery = 0.5; // seconds between two status requests
+	classvar <>silence = 1.4; // seconds without an answer after which the daemon counts as not running
 	classvar default, count = 0, session;
 
 	var <address, <running, <requests, <lastTake;
@@ -37,7 +37,7 @@ Timbred {
 		voices = IdentityDictionary.new;
 		questions = IdentityDictionary.new;
 		waiting = List.new;
-		// nil: not known yet
+		// nil: unknown
 		running = nil;
 		heard = looked = Main.elapsedTime;
 		listener = { |message, time, from, port|
@@ -46,7 +46,7 @@ Timbred {
 			}
 		};
 		thisProcess.addOSCRecvFunc(listener);
-		// a SkipJack goes on when Cmd-. stops everything else
+		// unlike other tasks, a SkipJack continues after Cmd-.
 		watch = SkipJack({ this.look }, askEvery, name: "timbred", autostart: false);
 		watch.start;
 		this.look
@@ -58,19 +58,19 @@ Timbred {
 		this.loseAll(\timeout, "this connection was closed; use another")
 	}
 
-	// is it there?
+	// detection of the daemon
 
 	look {
 		var now = Main.elapsedTime;
-		// sclang itself was busy: what came meanwhile isn't read yet
+		// sclang was busy: answers may be waiting to be read
 		if(now - looked > (2 * askEvery)) { heard = now };
 		looked = now;
 		address.sendMsg("/timbred/status");
 		if(running != false and: { now - heard > silence }) {
 			running = false;
-			this.warn("nothing answers at % port %; start it with: timbred serve. "
-				"It is used as soon as it is there.".format(address.ip, address.port));
-			this.loseAll(\timeout, "timbred isn't running, or went away");
+			this.warn("no timbred answers at % port %; start it with: timbred serve. "
+				"The connection is then resumed.".format(address.ip, address.port));
+			this.loseAll(\timeout, "timbred isn't running, or exited");
 			this.changed(\running, false)
 		}
 	}
@@ -78,7 +78,7 @@ Timbred {
 	metDaemon { |newAge|
 		var restarted = running == true and: { age.notNil and: { newAge < age } };
 		age = newAge;
-		if(restarted) { this.loseAll(\timeout, "timbred was started again; ask once more", waiting: false) };
+		if(restarted) { this.loseAll(\timeout, "timbred was restarted; send the request again", waiting: false) };
 		if(running != true or: { restarted }) {
 			running = true;
 			address.sendMsg("/timbred/hello", "supercollider");
@@ -99,7 +99,7 @@ Timbred {
 
 	dropWaiting { waiting.clear }
 
-	// out
+	// requests
 
 	send { |name ... arguments|
 		var message = ["/timbred/" ++ name] ++ arguments;
@@ -107,7 +107,7 @@ Timbred {
 		{ running == true } { address.sendMsg(*message) }
 		{ running.isNil } { waiting.add(message) }
 		{
-			this.warn("% isn't sent: nothing answers at % port %; start it with: timbred serve".format(
+			this.warn("% isn't sent: no timbred answers at % port %; start it with: timbred serve".format(
 				name, address.ip, address.port));
 			^false
 		};
@@ -152,11 +152,11 @@ Timbred {
 
 	takeNamed { |take|
 		take = take ? lastTake;
-		if(take.isNil) { Error("timbred: there is no take yet; generate one, or name one").throw };
+		if(take.isNil) { Error("timbred: there is no take yet; generate one, or pass a take").throw };
 		^this.class.plain(take)
 	}
 
-	// in
+	// events
 
 	hear { |message|
 		var name = message[0].asString.drop(9).asSymbol, arguments = message.drop(1);
@@ -203,7 +203,7 @@ Timbred {
 
 	fail { |place, code, message|
 		if(requests[place.asSymbol].isNil) { this.report(code, message) };
-		// a failed loading has no id of its own, and names the take's file
+		// a failed read has no id; its message contains the take's file
 		if(place == \scsynth) {
 			requests.values.do { |request|
 				request.hear(\notBuffered, [code, message]);
@@ -217,7 +217,7 @@ Timbred {
 
 	warn { |message| ("timbred: " ++ message).warn }
 
-	// the most used without an instance: the others are written from the protocol's declarations
+	// class methods of the default connection; those of requests are generated from the protocol's declarations
 
 	*host { ^this.default.address.ip }
 	*port { ^this.default.address.port }

@@ -1,4 +1,4 @@
-// One request for sound, from its sending to its end.
+// A generate or vary request and its state.
 
 TimbredRequest {
 	var <timbred, <id, <action, <progressAction, <failAction, <server;
@@ -17,7 +17,7 @@ TimbredRequest {
 
 	isOver { ^#[done, cancelled, failed].includes(state) and: { expected <= 0 } }
 
-	// `scsynth: true` or a port: the server reads the takes itself, into buffers of its own numbers
+	// with `scsynth: true` or a port, the server reads the takes itself, into reserved buffer numbers
 	withBuffers { |keys|
 		var wanted = keys[\scsynth], amount = keys[\takes] ? 1;
 		if(wanted.isNil or: { wanted == false }) { ^keys.copy.put(\scsynth, nil) };
@@ -69,7 +69,7 @@ TimbredRequest {
 		})
 	}
 
-	// the server has read it by itself
+	// the server has read the take itself
 	hearBuffered { |id, index, number|
 		var take = takes.detect { |each| each.index == index };
 		var buffer = Buffer(server, (take.seconds * take.rate).round.asInteger, take.channels, number);
@@ -82,7 +82,7 @@ TimbredRequest {
 		if(state == \done) { timbred.requests.removeAt(id.asSymbol) }
 	}
 
-	// the message names the take's file
+	// the message contains the take's file
 	hearNotBuffered { |code, message|
 		var missed = takes.any { |take| take.buffer.isNil and: { message.asString.contains(take.path) } };
 		if(direct and: { missed }) { this.end(\failed, code, message) }
@@ -101,7 +101,7 @@ TimbredRequest {
 
 	cancel { timbred.send(\cancel, id) }
 
-	// inside a Routine: waits for the end, and gives the takes
+	// in a Routine: waits for the terminal event and returns the takes
 	wait {
 		done.wait;
 		^takes

@@ -1,4 +1,4 @@
-// Written from timbred's protocol by: python -m bridges.supercollider.source
+// Generated from timbred's protocol by: python -m bridges.supercollider.source
 
 + Timbred {
 	*notify { |on, action|

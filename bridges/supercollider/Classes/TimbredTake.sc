@@ -1,4 +1,4 @@
-// A finished sound: its file, and what it was made with.
+// A finished take: its file and parameters.
 
 TimbredTake {
 	var <timbred, <index, <path, <seconds, <rate, <channels, <seed, <score, <takeId;

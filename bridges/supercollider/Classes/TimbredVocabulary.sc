@@ -1,6 +1,6 @@
-// Written from timbred's protocol by: python -m bridges.supercollider.source
+// Generated from timbred's protocol by: python -m bridges.supercollider.source
 
-// What the daemon understands.
+// The protocol's requests, key ranges, events and error codes.
 TimbredVocabulary {
 	// the keys of each request
 	*requests {
@@ -26,7 +26,7 @@ TimbredVocabulary {
 		)
 	}
 
-	// what each key allows, in words
+	// the allowed values of each key, as text
 	*ranges {
 		^(
 			gain: "a number from -120 to 24",

@@ -1,4 +1,4 @@
-"""Writes what the Quark takes from the protocol's declarations: `python -m bridges.supercollider.source [FOLDER]`."""
+"""Generation of the Quark's files from the declarations: `python -m bridges.supercollider.source [FOLDER]`."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ from bridges.supercollider.source.reference import reference
 
 
 def main(folder: Path) -> None:
-    """Write the files into `folder`, which is laid out as the Quark."""
+    """Write the files into `folder`, which has the layout of the Quark."""
     for name, text in {
         "Classes/TimbredRequests.sc": methods_file(),
         "Classes/TimbredVocabulary.sc": vocabulary_file(),

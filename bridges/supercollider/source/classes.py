@@ -1,4 +1,4 @@
-"""The Quark's methods, one for each request, with an argument for each key."""
+"""Generation of the Quark's methods: one for each request, with an argument for each key."""
 
 from collections.abc import Iterable
 
@@ -7,24 +7,24 @@ from timbred.protocol.describe import Key, keys_of
 from timbred.protocol.schema import EVENTS, REQUESTS, RequestEntry
 
 NOT_FROM_HERE = ("id", "port", "inline")
-"""Fields that the Quark sees to itself: ids; answers come to sclang's own port; samples don't travel over OSC."""
+"""Fields that the Quark sets itself or that don't apply: ids; sclang's own port receives the answers; no samples."""
 
 OTHER_NAMES = {"settings": "setting"}
-"""Requests whose name is not the method's."""
+"""Method names that differ from the request's name."""
 
 ABOUT_VOICES = ("play", "stop", "set", "flow")
-"""Requests that are answered with a voice in the id's place."""
+"""Requests whose answers have a voice in place of an id."""
 
 NOT_OFFERED = ("sync", "ping", "hello")
-"""Requests of the connection itself; `Timbred.default.send` sends them too."""
+"""Requests without a method; `Timbred.default.send` can send them."""
 
-HEAD = """// Written from timbred's protocol by: python -m bridges.supercollider.source
+HEAD = """// Generated from timbred's protocol by: python -m bridges.supercollider.source
 
 """
 
 
 def methods_file() -> str:
-    """A method for each request, on Timbred and on an instance."""
+    """Return the file with a class method and an instance method for each request."""
     offered = [entry for entry in REQUESTS if entry.name not in NOT_OFFERED]
     on_class = "\n".join(_class_method(entry) for entry in offered)
     on_instance = "\n".join(_method(entry) for entry in offered)
@@ -32,25 +32,25 @@ def methods_file() -> str:
 
 
 def positional(entry: RequestEntry) -> list[str]:
-    """The arguments before the actions: all that has no key over OSC, but for the id."""
+    """Return the arguments before the actions: those without a key over OSC, except the id."""
     named = [*entry.positional, *([entry.family] if entry.family else []), *([entry.rest] if entry.rest else [])]
     order = [entry.family, *named] if entry.family else named
     return list(dict.fromkeys(name for name in order if name and not (entry.has_id and name == "id")))
 
 
 def keys(entry: RequestEntry) -> list[Key]:
-    """The keys that follow as arguments by name."""
+    """Return the keys, which are keyword arguments."""
     taken = {*positional(entry), *NOT_FROM_HERE}
     return [key for key in keys_of(entry.kind) if key.name not in taken]
 
 
 def actions(entry: RequestEntry) -> list[str]:
-    """Functions that hear of what becomes of it."""
+    """Return the names of the callback arguments."""
     return ["action", "progress", "fail", "server"] if entry.has_id else ["action"]
 
 
 def arguments(entry: RequestEntry) -> list[str]:
-    """All arguments of the method, in order. The action comes after the first, so that it can be a trailing block."""
+    """Return all arguments of a method, in order. `action` is second, so that it can be a trailing block."""
     before = positional(entry)
     if entry.name == "vary":
         return ["take", *actions(entry), "prompt", *(key.name for key in keys(entry))]
@@ -58,7 +58,7 @@ def arguments(entry: RequestEntry) -> list[str]:
 
 
 def method_name(entry: RequestEntry) -> str:
-    """The method's name."""
+    """Return the method's name."""
     return OTHER_NAMES.get(entry.name, entry.name)
 
 
@@ -98,7 +98,7 @@ def _argument(name: str) -> str:
 
 
 def vocabulary_file() -> str:
-    """The class that knows keys, ranges, events and codes."""
+    """Return the file of the class with keys, ranges, events and codes."""
     requests = "\n".join(f"\t\t\t{entry.name}: [{_symbols(key.name for key in keys(entry))}]," for entry in REQUESTS)
     ranges: dict[str, str] = {}
     for entry in REQUESTS:
@@ -107,7 +107,7 @@ def vocabulary_file() -> str:
     allowed = "\n".join(f"\t\t\t{name}: {quoted(text)}," for name, text in ranges.items())
     codes = _symbols(CODES)
     events = _symbols(dict.fromkeys(entry.name for entry in EVENTS))
-    return f"""{HEAD}// What the daemon understands.
+    return f"""{HEAD}// The protocol's requests, key ranges, events and error codes.
 TimbredVocabulary {{
 	// the keys of each request
 	*requests {{
@@ -116,7 +116,7 @@ TimbredVocabulary {{
 		)
 	}}
 
-	// what each key allows, in words
+	// the allowed values of each key, as text
 	*ranges {{
 		^(
 {allowed}
@@ -135,5 +135,5 @@ def _symbols(names: Iterable[str]) -> str:
 
 
 def quoted(text: str) -> str:
-    """Text as it stands in sclang."""
+    """Return a string literal of sclang."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,4 +1,4 @@
-"""The help page of the class Timbred: what is written by hand, and every method with every argument."""
+"""Generation of the help page of the class Timbred: a hand-written part, and every method with its arguments."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ BY_HAND = Path(__file__).parent / "Timbred.txt"
 PLACE = "REQUESTS\n"
 
 OUR_OWN: dict[str, str] = {
-    "progress": "A function of the fraction done, 0 to 1, and the seconds that are left.",
+    "progress": "A function of the progress, 0 to 1, and the remaining seconds.",
     "fail": "A function of the error's code and message.",
-    "server": "Where the buffers are; the default server where nothing is said.",
+    "server": "The server of the buffers. Default: the default server.",
 }
 """Arguments that the Quark adds to a request's own."""
 
@@ -22,20 +22,20 @@ ACTIONS: dict[str, str] = {
     "generate": "A function of the link::Classes/Buffer:: and the link::Classes/TimbredTake::, "
     "called for each take once the server has read it.",
     "vary": "As in code::generate::.",
-    "models": "A function of each model's name, state, native rate, channels, longest seconds, licence and megabytes.",
+    "models": "A function of each model's name, state, native rate, channels, maximum seconds, licence and MB.",
     "takes": "A function of each link::Classes/TimbredTake::.",
-    "status": "A function of what the daemon answers, in the protocol's order.",
-    "settings": "A function of the value now in force.",
+    "status": "A function of the fields of code::status.reply::, in the protocol's order.",
+    "settings": "A function of the current value.",
 }
-"""The events that a request's action receives; without an entry those of a voice, or `done`."""
+"""Descriptions of the actions of requests; without an entry, the action receives voice events or `done`."""
 
 MORE: dict[str, str] = {
     "generate": """returns:: a link::Classes/TimbredRequest::
 discussion::
-code::scsynth: true:: lets the server read the file by itself, into a buffer whose number is sent with the request;
-code::buffer: n:: chooses that number.
+With code::scsynth: true:: the server reads the file itself, into a buffer whose number is sent with the request;
+code::buffer: n:: sets that number.
 code::
-// four variations, the best first where the model can tell
+// four takes, the best first if the model supports ranking
 Timbred.generate("a deep kick drum", seconds: 0.5, takes: 4) { |buffer, take| take.postln };
 
 // in a Routine
@@ -44,8 +44,8 @@ fork {
 	request.wait.postln
 };
 ::""",
-    "vary": "discussion:: Without code::take:: it starts from the last one.",
-    "flow": """discussion:: Once more with other words: another course.
+    "vary": "discussion:: Without code::take:: it starts from the last take.",
+    "flow": """discussion:: Call it again with another prompt to change the sound.
 code::
 Timbred.flow(1, "wind in wires");
 Timbred.stop(1, fade: 3);
@@ -55,7 +55,7 @@ Timbred.stop(1, fade: 3);
 
 
 def page() -> str:
-    """The page in SuperCollider's help language."""
+    """Return the page in SuperCollider's help format."""
     sounds_first = sorted(REQUESTS, key=lambda entry: not entry.has_id)
     methods = "\n".join(_method(entry) for entry in sounds_first if entry.name not in NOT_OFFERED)
     return BY_HAND.read_text("utf-8").replace(PLACE, methods)
@@ -72,10 +72,10 @@ def _method(entry: RequestEntry) -> str:
 
 def _about(entry: RequestEntry, name: str, key: Key | None) -> str:
     if name == "action":
-        return ACTIONS.get(entry.name, "A function of what is answered.")
+        return ACTIONS.get(entry.name, "A function of the answer.")
     if name in OUR_OWN:
         return OUR_OWN[name]
     assert key is not None
     text = plain(f"{key.about} ({key.allowed})" if key.about else key.allowed)
-    first = text[0] if text.startswith("dB") else text[0].upper()
+    first = text[0].upper()
     return first + text[1:] + (f". Default: {plain(key.default)}." if key.default else ".")

@@ -1,4 +1,4 @@
-"""The help page of keys, ranges and error codes."""
+"""Generation of the help page of keys, ranges and error codes."""
 
 from bridges.supercollider.source.classes import arguments, keys, method_name
 from timbred.errors import CODES
@@ -7,7 +7,7 @@ from timbred.protocol.schema import REQUEST_NAMED, REQUESTS
 
 
 def reference() -> str:
-    """The page in SuperCollider's help language."""
+    """Return the page in SuperCollider's help format."""
     methods = "\n".join(f"## code::Timbred.{method_name(e)}:: || {', '.join(arguments(e))}" for e in REQUESTS)
     lines = "\n".join(_key_line(key) for key in keys(REQUEST_NAMED["generate"]))
     codes = "\n".join(f"## {code} || {plain(kind.meaning)}" for code, kind in CODES.items())
@@ -17,7 +17,7 @@ CATEGORIES:: External>Timbred
 RELATED:: Classes/Timbred, Classes/TimbredRequest, Classes/TimbredTake
 
 DESCRIPTION::
-Written from timbred's protocol. The daemon checks every value; what it refuses stands in the post window.
+Generated from timbred's protocol. The daemon checks every value; refused values are reported in the post window.
 
 SECTION:: Keys of generate and vary
 
@@ -35,7 +35,7 @@ SECTION:: Error codes
 
 definitionlist::
 {codes}
-## timeout || Nothing answers: the daemon isn't running, or went away. Said by the Quark itself.
+## timeout || No answer: the daemon isn't running, or exited. Sent by the Quark itself.
 ::
 """
 
@@ -46,5 +46,5 @@ def _key_line(key: Key) -> str:
 
 
 def plain(text: str) -> str:
-    """Words without the marks of another language."""
+    """Return a text without Markdown's backticks."""
     return text.replace("`", "")

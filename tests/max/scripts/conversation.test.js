@@ -109,7 +109,7 @@ test("cancel means what runs under the tag", () => {
   one.talk.cancel("b");
   one.talk.cancel("*");
   one.talk.cancel("c");
-  assert.deepEqual(one.flush(), [[["cancel", ids[1]], ["cancel", ids[0]], ["cancel", ids[1]]], [["fail", "c", "bad-request", "cancel: nothing of that name is being made"]]]);
+  assert.deepEqual(one.flush(), [[["cancel", ids[1]], ["cancel", ids[0]], ["cancel", ids[1]]], [["fail", "c", "bad-request", "cancel: no running request has that name"]]]);
 });
 
 test("other addresses are let go", () => {

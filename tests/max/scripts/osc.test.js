@@ -25,11 +25,11 @@ test("all kinds are read", () => {
 });
 
 test("what is no message says why", () => {
-  assert.throws(() => decode(Buffer.from("#bundle\0")), /no OSC message/);
-  assert.throws(() => decode(Buffer.from("/x\0\0")), /without an end/);
+  assert.throws(() => decode(Buffer.from("#bundle\0")), /not an OSC message/);
+  assert.throws(() => decode(Buffer.from("/x\0\0")), /terminated/);
   assert.throws(() => decode(Buffer.from("/x\0\0,i\0\0\0\0")), /middle of a value/);
-  assert.throws(() => decode(Buffer.from("/x\0\0,q\0\0")), /no value of kind "q"/);
+  assert.throws(() => decode(Buffer.from("/x\0\0,q\0\0")), /unknown type tag "q"/);
   assert.throws(() => decode(Buffer.from("/x\0\0abc\0")), /no type tags/);
-  assert.throws(() => decode(Buffer.alloc(0)), /without an end/);
+  assert.throws(() => decode(Buffer.alloc(0)), /terminated/);
   assert.throws(() => encode("/x", [NaN]), /no number/);
 });
