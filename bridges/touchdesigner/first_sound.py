@@ -1,14 +1,14 @@
-"""timbred from TouchDesigner: a first sound.
+"""A first sound in TouchDesigner, without the component.
 
-Not run inside TouchDesigner by timbred's tests, for it doesn't run headless: they run these functions against a real
-daemon, with stand-ins for the operators.
+The tests run these functions against a real daemon with substitutes for the operators, because TouchDesigner can't run
+headless.
 
 1. An OSC Out DAT `oscout1`: network address 127.0.0.1, port 7770.
 2. An OSC In DAT `oscin1`: port 7780, with this file as its callbacks DAT.
 3. An Audio File In CHOP `audiofilein1`, play mode Sequential.
 4. From a button or the textport: `op('oscin1_callbacks').module.ask('a deep punchy kick drum')`
 
-`@port` sends the answers to the OSC In DAT: an OSC Out DAT can't hear them.
+`@port` sends the answers to the OSC In DAT, because an OSC Out DAT can't receive.
 """
 
 import uuid
@@ -21,7 +21,7 @@ ANSWERS = 7780
 
 
 def ask(prompt: str, seconds: float = 1.0) -> str:
-    """Ask for a sound; returns the request's id."""
+    """Request a sound; returns the request's id."""
     request = uuid.uuid4().hex
     td.op("oscout1").sendOSC("/timbred/generate", [request, prompt, "@seconds", seconds, "@port", ANSWERS])
     return request
@@ -30,7 +30,7 @@ def ask(prompt: str, seconds: float = 1.0) -> str:
 def onReceiveOSC(
     dat: Any, row_index: int, message: str, raw: bytes, time_stamp: float, address: str, args: list[Any], peer: Any
 ) -> None:
-    """TouchDesigner calls this for each answer."""
+    """Handle an answer; called by TouchDesigner."""
     if address == "/timbred/progress":
         print(f"timbred: {args[1]:.0%}")
     elif address == "/timbred/take":

@@ -1,6 +1,6 @@
-"""The callbacks of the OSC In DAT that hears the daemon's answers."""
+"""Callbacks of the OSC In DAT that receives the daemon's answers."""
 
 
 def onReceiveOSC(dat, rowIndex, message, byteData, timeStamp, address, args, peer):
-    """TouchDesigner calls this for each message."""
+    """Handle a message; called by TouchDesigner."""
     dat.parent().Receive(address, args)

@@ -2,7 +2,7 @@
 
 
 def onPulse(par):
-    """A button was pressed."""
+    """Handle a pressed button."""
     component = par.owner
     if par.name == "Generate":
         component.Generate()
@@ -17,6 +17,6 @@ def onPulse(par):
 
 
 def onValueChange(par, prev):
-    """A value was changed by hand."""
+    """Handle a value that the user changed."""
     if par.name == "Yield":
-        par.owner.GiveWay()
+        par.owner.SetYield()

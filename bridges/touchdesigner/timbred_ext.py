@@ -1,7 +1,7 @@
-"""The extension class of the `timbred` component: asks the daemon over OSC and loads what comes back.
+"""The extension class of the `timbred` component: sends requests over OSC and loads the takes.
 
-Everything happens on TouchDesigner's own thread, in callbacks that return at once: no frame waits for a sound.
-`build_component.py` puts this text into the component and wires it.
+All code runs on TouchDesigner's main thread, in callbacks that return immediately, so that no frame is delayed.
+`build_component.py` copies this text into the component.
 """
 
 import math
@@ -12,16 +12,16 @@ from pathlib import Path
 import td
 from timbred_vocabulary import AS_DECLARED, EVENTS, PARAMETERS
 
-LOOK_EVERY = 0.5
-"""Seconds between two questions whether the daemon is there."""
+PING_INTERVAL_S = 0.5
+"""Seconds between two status requests."""
 
-ABSENT_AFTER = 1.2
-"""Seconds without any answer after which it isn't: with the time to the next question that is told within two."""
+ANSWER_TIMEOUT_S = 1.2
+"""Seconds without an answer after which the daemon counts as absent; with the interval it is reported within two."""
 
-KEPT = 200
-"""Takes that the table remembers."""
+MAX_TAKES = 200
+"""Maximum number of takes in the table."""
 
-START_IT = "start it with: timbred serve"
+START_REMEDY = "start it with: timbred serve"
 
 TAKES_HEAD = ["take_id", "index", "seconds", "rate", "channels", "seed", "score", "prompt", "path"]
 
@@ -33,40 +33,40 @@ class TimbredExt:
         self.ownerComp = ownerComp
         self.requests = {}
         self.state = "looking"
-        self.heard_at = time.monotonic()
+        self.answered_at = time.monotonic()
         self.asked_at = None
         self.began = math.inf
-        self.told = ""
+        self.reported = ""
         self.models = []
         self.frame_rate = None
-        # not at once: the component can't be asked for its extension while that is being made
+        # one frame later, because the extension isn't accessible during its construction
         td.run("args[0]()", self.Look, delayFrames=1, fromOP=ownerComp)
 
     def onDestroyTD(self):
-        """The component is deleted: nothing needs to give way to it any more."""
+        """Reset `engine.yield` when the component is deleted."""
         self._send("settings/engine.yield", 0.0)
 
-    # what a performer asks
+    # requests
 
     def Generate(self, prompt=None, **keys):
-        """Ask for a sound; returns the request's id. What isn't given stands on the component's pages."""
-        words = str(self._par("Prompt")).strip() if prompt is None else prompt
-        if not words:
-            self._trouble("Prompt: say what you want to hear, as in: warm analog pad")
+        """Request a sound; returns the request's id. Other keys are read from the component's pages."""
+        text = str(self._par("Prompt")).strip() if prompt is None else prompt
+        if not text:
+            self._report_error("Prompt: enter a description of a sound, as in: warm analog pad")
             return ""
-        return self._ask("generate", [words], words, keys)
+        return self._ask("generate", [text], text, keys)
 
     def Vary(self, take_id=None, prompt=None, **keys):
-        """Ask for a variation of a take, of the last one if none is named; returns the request's id."""
+        """Request a variation of a take, by default of the newest one; returns the request's id."""
         take = take_id or self.LastTake
         if not take:
-            self._trouble("Vary: there is no take yet; generate one first")
+            self._report_error("Vary: there is no take yet; generate one first")
             return ""
         keys.setdefault("seed", uuid.uuid4().int % 2**31)
         return self._ask("vary", [take, *([prompt] if prompt else [])], prompt or "a variation", keys, from_pages=False)
 
     def Cancel(self):
-        """End everything that was asked for."""
+        """Cancel all requests of this component."""
         for request in self.requests:
             self._send("cancel", request)
 
@@ -74,161 +74,161 @@ class TimbredExt:
         """Change a setting of the daemon while it runs: `Set('tempo', 128)`."""
         self._send("settings/" + name, value)
 
-    def GiveWay(self):
-        """Tell the daemon our frame rate, so that it rests between its steps; or that it needn't."""
+    def SetYield(self):
+        """Send the frame rate to the daemon, so that it pauses between steps; 0 if yielding is off."""
         self.frame_rate = float(td.project.cookRate) if self._par("Yield") else 0.0
         self.Set("engine.yield", self.frame_rate)
 
     @property
     def LastTake(self):
-        """The id of the newest take, '' when there is none."""
+        """The id of the newest take; '' if there is none."""
         table = self.ownerComp.op("takes")
         return str(table[1, "take_id"]) if table.numRows > 1 else ""
 
-    # what the daemon says
+    # events
 
     def Receive(self, address, args):
-        """Called by the OSC In DAT's callbacks with each answer."""
-        self.heard_at = time.monotonic()
+        """Handle an answer; called by the OSC In DAT's callbacks."""
+        self.answered_at = time.monotonic()
         if self.state != "there":
             self._arrived()
         answer = getattr(self, "_on_" + address.rpartition("/")[2].replace(".", "_"), None)
         if answer is not None and address in EVENTS:
             answer(dict(zip(EVENTS[address], args, strict=False)))
 
-    def _on_status_reply(self, told):
-        self._show("Jobs", f"{told['jobs_running']} running, {told['jobs_queued']} waiting")
-        used, total = told["device_memory_used"], told["device_memory_total"]
-        self._show("Memory", f"{used:.0f} of {total:.0f} MB, {told['models_resident']} models")
+    def _on_status_reply(self, event):
+        self._show("Jobs", f"{event['jobs_running']} running, {event['jobs_queued']} queued")
+        used, total = event["device_memory_used"], event["device_memory_total"]
+        self._show("Memory", f"{used:.0f} of {total:.0f} MB, {event['models_resident']} models")
         now, asked, self.asked_at = time.monotonic(), self.asked_at or 0.0, None
-        if asked - told["uptime_s"] > self.began:  # it began later than the one we knew can have begun
-            self._lost("timbred was started again while it worked on this; ask once more")
+        if asked - event["uptime_s"] > self.began:  # it started later than the known one
+            self._lost("timbred was restarted during this request; send it again")
             self._welcome()
             self.began = math.inf
-        self.began = min(self.began, now - told["uptime_s"])
+        self.began = min(self.began, now - event["uptime_s"])
 
-    def _on_model(self, told):
-        if told["state"] != "missing" and told["name"] not in self.models:
-            self.models.append(told["name"])
+    def _on_model(self, event):
+        if event["state"] != "missing" and event["name"] not in self.models:
+            self.models.append(event["name"])
             menu = self.ownerComp.par["Model"]
             menu.menuNames = menu.menuLabels = ["", *self.models]
 
-    def _on_queued(self, told):
-        before = told["position"]
-        self._show("Status", f"waiting, {before} before it" if before else "waiting")
+    def _on_queued(self, event):
+        before = event["position"]
+        self._show("Status", f"queued, {before} before it" if before else "queued")
         self._show("Progress", 0.0)
 
-    def _on_started(self, told):
-        self._show("Status", f"{told['model']} is at work")
+    def _on_started(self, event):
+        self._show("Status", f"rendering with {event['model']}")
 
-    def _on_progress(self, told):
-        self._show("Progress", told["fraction"])
-        self._show("Status", f"step {told['step']} of {told['steps']}" if told["step"] else "the model is being loaded")
+    def _on_progress(self, event):
+        self._show("Progress", event["fraction"])
+        self._show("Status", f"step {event['step']} of {event['steps']}" if event["step"] else "loading the model")
 
-    def _on_preview(self, told):
-        if told["id"] in self.requests:
-            self._load(told["path"])
+    def _on_preview(self, event):
+        if event["id"] in self.requests:
+            self._load(event["path"])
 
-    def _on_take(self, told):
-        if told["id"] not in self.requests:
+    def _on_take(self, event):
+        if event["id"] not in self.requests:
             return
         table = self.ownerComp.op("takes")
-        row = {**told, "prompt": self.requests[told["id"]]}
+        row = {**event, "prompt": self.requests[event["id"]]}
         table.insertRow([_shown(row[name]) for name in TAKES_HEAD], 1)
-        while table.numRows > KEPT + 1:
+        while table.numRows > MAX_TAKES + 1:
             table.deleteRow(table.numRows - 1)
-        if told["index"] == 0:
-            self._load(told["path"])
+        if event["index"] == 0:
+            self._load(event["path"])
 
-    def _on_done(self, told):
-        if self.requests.pop(told["id"], None) is not None:
+    def _on_done(self, event):
+        if self.requests.pop(event["id"], None) is not None:
             self._show("Progress", 1.0)
             self._show("Status", "done")
 
-    def _on_cancelled(self, told):
-        if self.requests.pop(told["id"], None) is not None:
+    def _on_cancelled(self, event):
+        if self.requests.pop(event["id"], None) is not None:
             self._show("Progress", 0.0)
             self._show("Status", "cancelled")
 
-    def _on_warning(self, told):
-        self._trouble(f"{told['key']}: {told['message']}")
+    def _on_warning(self, event):
+        self._report_error(f"{event['key']}: {event['message']}")
 
-    def _on_fail(self, told):
-        self.requests.pop(told["id"], None)
-        self._show("Status", told["code"])
-        self._trouble(f"{told['message']} ({told['code']})")
+    def _on_fail(self, event):
+        self.requests.pop(event["id"], None)
+        self._show("Status", event["code"])
+        self._report_error(f"{event['message']} ({event['code']})")
 
-    # is it there?
+    # detection of the daemon
 
     def Look(self):
-        """Ask the daemon for a sign of life, and once more in half a second. Run by itself."""
+        """Send a status request and check for answers; repeats every `PING_INTERVAL_S`."""
         if not self.ownerComp.valid or self.ownerComp.ext.TimbredExt is not self:
-            return  # an older one, whose text was changed: its successor looks
-        if self.state != "absent" and time.monotonic() - self.heard_at > ABSENT_AFTER:
+            return  # replaced by a newer instance, which continues
+        if self.state != "absent" and time.monotonic() - self.answered_at > ANSWER_TIMEOUT_S:
             self._vanished()
         if self.state == "there" and self.frame_rate and self.frame_rate != td.project.cookRate:
-            self.GiveWay()
+            self.SetYield()
         if self.asked_at is None:
             self.asked_at = time.monotonic()
         self._send("status")
-        td.run("args[0]()", self.Look, delayMilliSeconds=int(LOOK_EVERY * 1000), fromOP=self.ownerComp)
+        td.run("args[0]()", self.Look, delayMilliSeconds=int(PING_INTERVAL_S * 1000), fromOP=self.ownerComp)
 
     def _vanished(self):
         self.state = "absent"
         self._show("Connected", 0)
         self._show("Status", "no daemon")
-        self._trouble(self._absent())
-        for prompt in self.requests.values():  # kept: it may only have been slow, and go on
-            self._trouble(f"{prompt}: no answer any more; if timbred was ended, ask once more when it is back")
+        self._report_error(self._absent())
+        for prompt in self.requests.values():  # kept, because a slow daemon may still complete them
+            self._report_error(f"{prompt}: no answer; if timbred was stopped, send it again when it is running")
 
     def _absent(self):
-        return f"no timbred answers at {self._par('Address')}:{int(self._par('Port'))}; {START_IT}"
+        return f"no timbred answers at {self._par('Address')}:{int(self._par('Port'))}; {START_REMEDY}"
 
     def _arrived(self):
         self.state = "there"
-        self._no_trouble()
+        self._clear_errors()
         self._show("Connected", 1)
         self._show("Status", "ready")
         print("timbred: connected")
         self._welcome()
 
     def _welcome(self):
-        """Greet and query a daemon that has just appeared."""
+        """Query a daemon that has just appeared."""
         self.models = []
         self._send("models")
-        self.GiveWay()
+        self.SetYield()
 
     def _lost(self, reason):
         """Fail the requests that can't be completed any more."""
         lost, self.requests = self.requests, {}
         for prompt in lost.values():
-            self._trouble(f"{prompt}: {reason}")
+            self._report_error(f"{prompt}: {reason}")
 
-    # how it is asked and shown
+    # sending and display
 
     def _ask(self, name, positional, prompt, keys, from_pages=True):
-        self._no_trouble()
+        self._clear_errors()
         if self.state == "absent":
-            self._trouble(self._absent())
+            self._report_error(self._absent())
             return ""
         request = uuid.uuid4().hex
         self.requests[request] = prompt
-        self._show("Status", "asked")
+        self._show("Status", "sent")
         self._show("Progress", 0.0)
-        given = {**(self._from_pages() if from_pages else {}), **keys}
-        flat = [part for key, value in given.items() for part in ("@" + key, _argument(value))]
+        values = {**(self._from_pages() if from_pages else {}), **keys}
+        flat = [part for key, value in values.items() for part in ("@" + key, _argument(value))]
         self._send(name, request, *positional, *flat)
         return request
 
     def _from_pages(self):
-        """The keys whose parameter was changed; what stands at its default is the daemon's to choose."""
-        found = {}
+        """Return the keys whose parameter was changed; the daemon chooses the others."""
+        changed = {}
         for shown in PARAMETERS:
             par = self.ownerComp.par[shown["name"]]
             value = par.eval()
             if value not in (shown["default"], AS_DECLARED, ""):
-                found[shown["key"]] = value
-        return found
+                changed[shown["key"]] = value
+        return changed
 
     def _send(self, name, *arguments):
         answers = ("@port", int(self._par("Answers")))
@@ -237,12 +237,12 @@ class TimbredExt:
     def _load(self, path):
         """Load a file into the Audio File In CHOP.
 
-        The previous file is released one frame before, so that the CHOP never plays from a file that is half replaced.
+        The previous file is released one frame earlier, so that the CHOP never plays from a partly replaced file.
         """
         if not path:
             return
         if not Path(path).is_file():
-            self._trouble(f"{path} isn't there; is the daemon on another machine?")
+            self._report_error(f"{path} doesn't exist here; is the daemon on another machine?")
             return
         self._show("File", path)
         sound = self.ownerComp.op("sound")
@@ -252,7 +252,7 @@ class TimbredExt:
 
     def _loaded(self, path):
         if self._par("File") != path:
-            return  # another one came within this frame
+            return  # a newer take arrived within this frame
         sound = self.ownerComp.op("sound")
         sound.par.file = path
         sound.par.cuepulse.pulse()
@@ -264,23 +264,23 @@ class TimbredExt:
     def _show(self, name, value):
         self.ownerComp.par[name].val = value
 
-    def _trouble(self, text):
+    def _report_error(self, text):
         """Show an error on the component and, once, in the textport."""
         self.ownerComp.addScriptError(text)
-        if text != self.told:
+        if text != self.reported:
             print(f"timbred: {text}")
-        self.told = text
+        self.reported = text
 
-    def _no_trouble(self):
+    def _clear_errors(self):
         self.ownerComp.clearScriptErrors()
-        self.told = ""
+        self.reported = ""
 
 
 def _shown(value):
-    """A value as the table shows it: OSC's floats have six digits that count."""
+    """Format a value for the table: OSC's 32-bit floats have six significant digits."""
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def _argument(value):
-    """A value as OSC carries it."""
+    """Convert a value to an OSC argument."""
     return int(value) if isinstance(value, bool) else value

@@ -98,7 +98,7 @@ def test_commands_warn_of_misspelt_variables(shell: Shell):
     ("arguments", "said"),
     [
         (["a tone @secnods 3"], "@secnods"),
-        (["a tone @seconds"], "@seconds: it needs a value"),
+        (["a tone @seconds"], "@seconds: a value is required"),
         (["a tone @seed 3", "--seed", "3"], "seed: given twice"),
         (["a tone", "--negative", "hiss @seed 3"], "negative: @seed"),
     ],
@@ -135,7 +135,7 @@ def test_say_out_replaces_a_file_only_when_asked_to(shell: Shell):
     out.write_bytes(b"mine")
     done = shell.run("say", "a tone", "--seconds", "0.2", "--out", str(out))
     assert (done.returncode, done.stdout) == (1, "")
-    assert "is there already: name another file, or add --overwrite" in done.stderr
+    assert "exists already: choose another file, or add --overwrite" in done.stderr
     assert out.read_bytes() == b"mine"
     assert shell.say("a tone", "--seconds", "0.2", "--out", str(out), "--overwrite") == out
     assert soundfile.info(out).frames == 9600
@@ -146,7 +146,7 @@ def test_say_out_replaces_a_file_only_when_asked_to(shell: Shell):
 def test_say_out_refuses_names_that_some_system_lacks(shell: Shell, name: str):
     done = shell.run("say", "a tone", "--out", name)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "give the file another name" in done.stderr
+    assert "choose another name" in done.stderr
 
 
 CONSOLES = [{"PYTHONIOENCODING": "cp1252"}, {"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}]
@@ -289,7 +289,7 @@ def test_models_are_listed_with_what_to_do(shell: Shell):
 def test_models_pull_refuses_a_model_from_a_folder(shell: Shell):
     done = shell.run("models", "pull", "tiny")
     assert done.returncode == 1
-    assert "there is nothing to fetch" in done.stderr
+    assert "there is nothing to download" in done.stderr
 
 
 def test_models_report_and_convert_pickled_weights(shell: Shell):

@@ -82,8 +82,8 @@ def test_demo_prints_the_file_and_what_is_missing_for_playback(newcomer: Newcome
     assert path.parent == newcomer.takes
     assert soundfile.info(path).frames > 0
     said = done.stderr.splitlines()
-    assert said[:3] == ["timbred 0.1.0", "starting a daemon", "asking over OSC for: a bright bell"]
-    assert "making the sound: 100%" in said
+    assert said[:3] == ["timbred 0.1.0", "starting a daemon", "requesting over OSC: a bright bell"]
+    assert "rendering: 100%" in said
     assert said[-1].startswith("not played: ")
     assert newcomer.logs == []
 
@@ -116,7 +116,7 @@ def test_demo_draws_one_line_on_a_terminal(newcomer: Newcomer):
     assert not any(level in text for level in ("INFO", "WARNING", "ERROR"))
     path = next(line for line in text.splitlines() if line.endswith(".wav"))
     assert Path(path.rpartition("\x1b[2K")[2]).is_file()
-    assert text.index("asking over OSC for: a bright bell") < text.index(path) < text.index("not played: ")
+    assert text.index("requesting over OSC: a bright bell") < text.index(path) < text.index("not played: ")
 
 
 def test_demo_uses_the_running_daemon(newcomer: Newcomer, start_daemon: StartDaemon):
@@ -185,11 +185,11 @@ def test_demo_says_that_no_log_can_be_written(monkeypatch: pytest.MonkeyPatch, t
 
 def test_demo_ends_when_its_daemon_is_killed(newcomer: Newcomer):
     with newcomer.running("slow") as (process, spoken):
-        spoken.until("getting hollow ready")
+        spoken.until("starting hollow")
         (daemon,) = process.children()
         daemon.kill()
         assert process.wait(60) == 1
-        spoken.until(r"timbred: the daemon has ended \(status -9\); try again, or look at its log")
+        spoken.until(r"timbred: the daemon has exited \(status -9\); try again, or check its log")
         spoken.until(r"The log: ")
 
 
@@ -198,17 +198,17 @@ def test_demo_ends_when_the_running_daemon_is_killed(newcomer: Newcomer, tmp_pat
     family = daemon.family()
     with newcomer.running("slow", "--set", f"osc.port={daemon.osc}") as (process, spoken):
         try:
-            spoken.until("getting hollow ready")
+            spoken.until("starting hollow")
         finally:
             daemon.end_by_force(family)
         assert process.wait(60) == 1
-        spoken.until("timbred: the daemon has ended; start it with: timbred serve")
+        spoken.until("timbred: the daemon has exited; start it with: timbred serve")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_demo_that_is_interrupted_leaves_no_daemon(newcomer: Newcomer, number: signal.Signals):
     with newcomer.running("slow") as (process, spoken):
-        spoken.until("getting hollow ready")
+        spoken.until("starting hollow")
         family = process.children(recursive=True)
         assert len(family) >= 2
         process.send_signal(number)

@@ -22,7 +22,7 @@ from timbred.protocol.osc_packets import Argument, read_packet, write_message
 from timbred.protocol.schema import ROOT
 
 PING_TIMEOUT_S = 0.5
-"""Seconds after which no daemon counts as running."""
+"""Seconds without an answer after which no daemon counts as running."""
 
 POLL_INTERVAL_S = 0.25
 """Seconds between two checks of the daemon's process while no answer comes."""
@@ -67,7 +67,7 @@ class OscConnection:
         """Return the events in the next datagram; none if none comes within `within` seconds.
 
         Raises:
-            ConnectionError: What was sent had no receiver.
+            ConnectionError: An earlier message had no receiver.
         """
         self._socket.settimeout(within)
         try:
@@ -89,7 +89,7 @@ class DemoDaemon:
     """A daemon in a child process. Its log is a temporary file, which is kept if a message names it.
 
     Raises:
-        ForbiddenPath: No temporary file can be made for the log.
+        ForbiddenPath: No temporary file can be created for the log.
     """
 
     def __init__(self, file: Path | None, flags: list[str]) -> None:
@@ -107,7 +107,7 @@ class DemoDaemon:
         """Wait until the daemon accepts requests; return its OSC port.
 
         Raises:
-            Internal: It ended before; the message has the reason.
+            Internal: The process exited first; the message has the reason.
         """
         assert self._process.stdout is not None
         ready = self._process.stdout.readline().decode("utf-8", "replace")
@@ -125,12 +125,12 @@ class DemoDaemon:
         try:
             status = f"status {self._process.wait(STOP_TIMEOUT_S)}"
         except subprocess.TimeoutExpired:
-            status = "it no longer answers"
+            status = "no answer"
         lines = self.log.read_text("utf-8", "replace").splitlines()
         logged = next(
             (line.removeprefix("timbred: ") for line in reversed(lines) if line.startswith("timbred: ")), None
         )
-        return Internal(self.with_log(logged or f"the daemon has ended ({status}); try again, or look at its log"))
+        return Internal(self.with_log(logged or f"the daemon has exited ({status}); try again, or check its log"))
 
     def with_log(self, message: str) -> str:
         """Return the message with the path of the log, and keep the log."""
@@ -156,8 +156,8 @@ def _new_log() -> TemporaryFile:
     try:
         return make_file(Path(tempfile.gettempdir()), prefix="timbred-demo-", suffix=".log")
     except OSError as error:
-        remedy = "set TMPDIR to a folder that you may write to, on a disk with room"
-        raise ForbiddenPath(f"no temporary file can be made ({error.strerror or error}): {remedy}") from error
+        remedy = "set TMPDIR to a writable folder on a disk with free space"
+        raise ForbiddenPath(f"no temporary file can be created ({error.strerror or error}): {remedy}") from error
 
 
 class Demo:
@@ -167,7 +167,7 @@ class Demo:
         self._connection = connection
         self._own = own
 
-    def make(self, prompt: str, show: Display) -> list[Argument]:
+    def render(self, prompt: str, show: Display) -> list[Argument]:
         """Request a sound and show its progress; return the arguments of its `take`.
 
         Raises:
@@ -183,11 +183,11 @@ class Demo:
                 case "queued", _:
                     show.stage("waiting for the engine")
                 case "started", [_, model, *_]:
-                    show.stage(f"getting {model} ready")
+                    show.stage(f"starting {model}")
                 case "progress", [_, float(fraction), 0, *_]:
                     show.stage("loading the model", fraction)
                 case "progress", [_, float(fraction), *_]:
-                    show.stage("making the sound", fraction)
+                    show.stage("rendering", fraction)
                 case "take", _:
                     take = values
                 case "done", _:
@@ -206,7 +206,7 @@ class Demo:
         Raises:
             TimbredError: The daemon ended.
         """
-        show.stage("opening the sound device")
+        show.stage("opening the audio device")
         self._connection.send("play", VOICE_COUNT, take_id)
         for event, values in self._answers():
             match event, values:
@@ -237,18 +237,18 @@ class Demo:
             except ConnectionError:
                 answers, now = [], time.monotonic()
                 if self._own is None:
-                    raise ShuttingDown("the daemon has ended; start it with: timbred serve") from None
+                    raise ShuttingDown("the daemon has exited; start it with: timbred serve") from None
             if answers:
                 answered = now
                 yield from answers
             elif self._own is not None and not self._own.is_running:
                 raise self._own.reason()
             elif now - answered > ANSWER_TIMEOUT_S:
-                raise Internal(f"the daemon hasn't answered for {ANSWER_TIMEOUT_S:.0f} s; end it and try again")
+                raise Internal(f"the daemon hasn't answered for {ANSWER_TIMEOUT_S:.0f} s; stop it and try again")
 
 
 def demo(prompt: str, play: bool, file: Path | None, flags: list[str]) -> None:
-    """Render one sound, print its file's path on standard output, and play it if there is a sound device.
+    """Render one sound, print its file's path on standard output, and play it if there is an audio device.
 
     Raises:
         TimbredError: It can't be rendered; the message has the reason, and the path of its own daemon's log.
@@ -257,10 +257,10 @@ def demo(prompt: str, play: bool, file: Path | None, flags: list[str]) -> None:
     signal.signal(signal.SIGTERM, _exit)
     with _daemon(file, flags) as session:
         with display() as show:
-            show.say(f"asking over OSC for: {prompt}")
-            _, _, path, seconds, rate, _, _, _, take_id, *_ = session.make(prompt, show)
+            show.say(f"requesting over OSC: {prompt}")
+            _, _, path, seconds, rate, _, _, _, take_id, *_ = session.render(prompt, show)
             took = time.monotonic() - began
-            show.say(f"made {float(str(seconds)):.1f} s of sound at {rate} Hz, {took:.1f} s after the start:")
+            show.say(f"rendered {float(str(seconds)):.1f} s of audio at {rate} Hz in {took:.1f} s, start included:")
         print(path, flush=True)
         if play:
             with display() as show:

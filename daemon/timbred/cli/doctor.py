@@ -89,7 +89,7 @@ def _device(config: Config) -> Iterator[Finding]:
         device = json.loads(done.stdout)
     except (subprocess.SubprocessError, ValueError) as error:
         detail = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
-        yield Finding("device", "bad", detail[-1] if detail else "the engine can't be started", "install timbred anew")
+        yield Finding("device", "bad", detail[-1] if detail else "the engine can't be started", "reinstall timbred")
         return
     if "error" in device:
         yield Finding("device", "bad", device["error"], "set device to auto")
@@ -97,7 +97,7 @@ def _device(config: Config) -> Iterator[Finding]:
     total = device["memory_total"] / 1e9
     text = f"{device['device']}: {device['name']}, {device['precision']}, {total:.1f} GB, torch {device['torch']}"
     if device["device"] == "cpu":
-        yield Finding("device", "note", text, "enough for pocket; the large models need a GPU")
+        yield Finding("device", "note", text, "sufficient for pocket; large models need a GPU")
     else:
         yield Finding("device", "good", text)
 
@@ -106,7 +106,7 @@ def _sound(config: Config) -> Iterator[Finding]:
     try:
         devices = output_devices()
     except errors.NoAudioDevice as error:
-        yield Finding("audio device", "note", str(error), "files work without one")
+        yield Finding("audio device", "note", str(error), "rendering to files works without one")
         return
     name = str(config["player.device"])
     matching = [device for device in devices if name.lower() in device["name"].lower() or name == str(device["number"])]
@@ -122,7 +122,7 @@ def _ports(config: Config) -> Iterator[Finding]:
     try:
         status = run(_status(config))
     except TimeoutError:
-        yield Finding("daemon", "bad", "one is running, but doesn't answer", "look at its log; start it again")
+        yield Finding("daemon", "bad", "one is running but doesn't answer", "check its log; restart it")
         return
     if status is not None:
         yield Finding("daemon", "good", f"one is running at {config['host']}:{config['zmq.requests']}")
@@ -153,7 +153,7 @@ def _processes(status: m.StatusReply) -> Iterator[Finding]:
     yield _process("engine", status.engine, status.engine_trouble, "bad")
     yield _process("player", status.player, status.player_trouble, "note")
     if status.faults:
-        yield Finding("background tasks", "note", status.faults, "the daemon's log says more; please report it")
+        yield Finding("background tasks", "note", status.faults, "the daemon's log has the details; please report it")
 
 
 def _port(config: Config, name: str) -> Finding:
@@ -200,7 +200,7 @@ def _models(config: Config) -> Iterator[Finding]:
             yield Finding(what, "good", f"{checkpoint.weight_bytes / 1e6:.0f} MB, {checkpoint.native_rate} Hz")
         except errors.TimbredError as error:
             is_needed = default or name in config.sources
-            message = str(error) if is_needed else "not fetched"
+            message = str(error) if is_needed else "not downloaded"
             yield Finding(what, "bad" if is_needed else "note", message, entry.remedy)
 
 

@@ -51,22 +51,20 @@ DEVICE_COLUMNS = {"number": "number", "name": "name", "driver": "driver", "chann
            "is_default": "default"}  # fmt: skip
 
 LISTING_TIMEOUT_S = 30.0
-"""Seconds after which the sound system counts as blocked."""
+"""Seconds after which the audio system counts as blocked."""
 
 
 def devices(as_json: bool) -> None:
-    """Print the output devices; `player.device` takes a number or a part of a name.
+    """Print the output devices; `player.device` accepts a number or a part of a name.
 
     Raises:
-        NoAudioDevice: The sound library is missing; the message says what to install.
+        NoAudioDevice: The audio library is missing; the message has the remedy.
     """
-    show(
-        output_devices(), DEVICE_COLUMNS, as_json, "no sound device that can play: plug one in, or start a JACK server"
-    )
+    show(output_devices(), DEVICE_COLUMNS, as_json, "no audio output device: connect one, or start a JACK server")
 
 
 def output_devices() -> list[dict[str, Any]]:
-    """List the output devices, in a process that loads the sound library.
+    """List the output devices, in a child process that loads the audio library.
 
     Raises:
         NoAudioDevice: The library is missing, or doesn't answer.
@@ -79,7 +77,7 @@ def output_devices() -> list[dict[str, Any]]:
         )  # fmt: skip
         listing = json.loads(done.stdout.splitlines()[-1])
     except (subprocess.SubprocessError, ValueError, IndexError) as error:
-        raise NoAudioDevice(f"the sound system doesn't answer: {error}") from error
+        raise NoAudioDevice(f"the audio system doesn't answer: {error}") from error
     if "error" in listing:
         raise NoAudioDevice(listing["error"])
     return listing["devices"]
@@ -100,7 +98,9 @@ def takes(search: str, limit: int, as_json: bool, file: Path | None, flags: list
             stored = library.search(search, limit)
         finally:
             library.close()
-    show([_row(take) for take in stored], TAKE_COLUMNS, as_json, 'no takes yet: timbred say "a bright bell" makes one')
+    show(
+        [_row(take) for take in stored], TAKE_COLUMNS, as_json, 'no takes yet: timbred say "a bright bell" renders one'
+    )
 
 
 def _row(take: StoredTake) -> dict[str, object]:
@@ -114,5 +114,5 @@ def _row(take: StoredTake) -> dict[str, object]:
         "seconds": take.seconds,
         "rate": take.rate,
         "channels": take.channels,
-        "path": f"{path} (gone)" if take.missing else path,
+        "path": f"{path} (missing)" if take.missing else path,
     }

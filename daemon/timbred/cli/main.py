@@ -31,10 +31,12 @@ app.add_typer(models_app, name="models")
 
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A setting; overrides the file and the environment. Repeatable."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Set a setting; overrides the file and the environment. Repeatable."
+    ),
 ]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="A TOML file with settings, instead of the default one.")
+    Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings, instead of the default one.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
 WITH_PARAMETERS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -65,14 +67,14 @@ def serve(settings: Settings = None, config: ConfigFile = None) -> None:
 
 @app.command()
 def demo(
-    prompt: Annotated[str, typer.Argument(help="The sound, in quotes.")] = "a deep punchy kick drum",
-    play: Annotated[bool, typer.Option(help="Play the sound if there is a sound device.")] = True,
+    prompt: Annotated[str, typer.Argument(help="Description of the sound, in quotes.")] = "a deep punchy kick drum",
+    play: Annotated[bool, typer.Option(help="Play the sound if there is an audio device.")] = True,
     settings: Settings = None,
     config: ConfigFile = None,
 ) -> None:
     """Render a first sound over OSC, print its file's path and play it.
 
-    Uses the running daemon or, if there is none, one of its own on free ports.
+    Uses the running daemon or, if there is none, starts one on free ports.
     """
     from timbred.cli.demo import demo as run
 
@@ -94,7 +96,7 @@ def say(
 
     Example: timbred say "rain on tin" --seconds 4
 
-    Uses the running daemon or, if there is none, one of its own. Every parameter of `generate` is an option:
+    Uses the running daemon or, if there is none, starts one for this call. Every parameter of `generate` is an option:
     --seed 7 --negative "low quality" --loop ...
     """
     from timbred.cli.say import say as run
@@ -104,8 +106,8 @@ def say(
 
 @app.command()
 def takes(
-    search: Annotated[str, typer.Argument(help="Words in the prompt.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="The most takes to list.")] = 20,
+    search: Annotated[str, typer.Argument(help="Words that the prompt contains.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of takes.")] = 20,
     json: AsJson = False,
     settings: Settings = None,
     config: ConfigFile = None,
@@ -135,7 +137,7 @@ def pull(
     settings: Settings = None,
     config: ConfigFile = None,
 ) -> None:
-    """Fetch a model's files from the hub, a folder or an archive. An interrupted fetch is resumed."""
+    """Install a model from the hub, a folder or an archive. An interrupted download is resumed."""
     from timbred.cli.models import pull as run
 
     run(name, source, config, settings or [])
@@ -163,7 +165,7 @@ def doctor(json: AsJson = False, settings: Settings = None, config: ConfigFile =
 
 @app.command()
 def devices(json: AsJson = False) -> None:
-    """List the sound devices that timbred can play on."""
+    """List the audio output devices."""
     from timbred.cli.listings import devices as run
 
     run(json)

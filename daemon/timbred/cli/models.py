@@ -59,11 +59,11 @@ def _entry(name: str, config: Config) -> Entry:
 
 
 def pull(name: str, source: Path | None, file: Path | None, flags: list[str]) -> None:
-    """Fetch a model into the models folder, from the hub or from a folder or archive. It appears there when complete.
+    """Install a model into the models folder, from the hub, a folder or an archive. It appears there when complete.
 
     Raises:
-        MissingWeights: It can't be fetched; the message has the reason and an alternative.
-        ModelError: The fetched files aren't a valid model.
+        MissingWeights: It can't be downloaded; the message has the reason and an alternative.
+        ModelError: The files aren't a valid model.
     """
     config = settings_from(file, flags)
     models = build(config.models_folder, config.sources)
@@ -73,7 +73,7 @@ def pull(name: str, source: Path | None, file: Path | None, flags: list[str]) ->
         return
     entry = models[name]
     if not entry.card.source or Path(entry.card.source).is_absolute():
-        raise errors.BadRequest(f"{name} comes from a folder ({entry.folder}): there is nothing to fetch")
+        raise errors.BadRequest(f"{name} is a local folder ({entry.folder}): there is nothing to download")
     _fetch(entry)
     print(entry.folder)
 
@@ -85,9 +85,9 @@ def _check_name(name: str, models: Registry) -> str:
         BadRequest: It can't, or another model's folder has the same name on some systems.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
-        raise errors.BadRequest(f"{name!r} can't be a model's name: letters, digits, dots, dashes, up to 100 of them")
+        raise errors.BadRequest(f"{name!r} isn't a valid model name: use 1 to 100 letters, digits, dots and dashes")
     if fault := name_fault(name):
-        raise errors.BadRequest(f"{fault}: give the model another name")
+        raise errors.BadRequest(f"{fault}: choose another name for the model")
     for other in models.entries:
         if other != name and comparison_key(other) == comparison_key(name):
             raise errors.BadRequest(f"{name!r} is the same folder as {other!r} on some systems: write it {other}")
@@ -111,15 +111,15 @@ def _fetch(entry: Entry) -> None:
     name, source = entry.card.name, entry.card.source
     staging = staging_for(entry.folder)
     begin_install(staging, entry.folder, ["hub", source])
-    error_console().print(f"fetching {source} into {entry.folder} ({entry.card.licence})")
+    error_console().print(f"downloading {source} into {entry.folder} ({entry.card.licence})")
     try:
         hashes = _hashes(huggingface_hub.HfApi().model_info(source, files_metadata=True))
         # shows a progress bar, and resumes an interrupted download
         huggingface_hub.snapshot_download(source, local_dir=staging, allow_patterns=list(INSTALLED_PATTERNS))
     except Exception as error:  # the hub's client raises many types
         raise errors.MissingWeights(
-            f"{name} can't be fetched from {source}: {errors.first_line(error)}; check the network, or get it another "
-            f"way and use: timbred models pull {name} --from FOLDER-OR-ARCHIVE"
+            f"{name} can't be downloaded from {source}: {errors.first_line(error)}; check the network, or "
+            f"install a copy with: timbred models pull {name} --from FOLDER-OR-ARCHIVE"
         ) from error
     for path, expected in hashes.items():
         check_file(staging, path, expected, name)
@@ -132,7 +132,7 @@ def _fetch(entry: Entry) -> None:
 
 def _report_kept(before: Path | None) -> None:
     if before is not None:
-        error_console().print(f"files that timbred didn't write were in its folder: what was there is now {before}")
+        error_console().print(f"the previous folder contained files that timbred didn't write; it was kept as {before}")
 
 
 def _hashes(information: Any) -> dict[str, str]:

@@ -59,7 +59,7 @@ def _take_value(key: str, remaining: list[str], switches: frozenset[str]) -> str
     if key in switches:
         return remaining.pop(0) if following is not None and following.lower() in BOOLEAN_WORDS else "1"
     if following is None or following.startswith("--"):
-        raise BadRequest(f"--{key.replace('_', '-')}: it needs a value")
+        raise BadRequest(f"--{key.replace('_', '-')}: a value is required")
     return remaining.pop(0)
 
 
@@ -71,9 +71,9 @@ def check_target(out: Path, overwrite: bool) -> None:
     """
     shown = printable(str(out))
     if fault := name_fault(out.name):
-        raise BadRequest(f"--out {shown}: {fault}; give the file another name")
+        raise BadRequest(f"--out {shown}: {fault}; choose another name")
     if out.is_dir():
-        raise BadRequest(f"--out {shown}: that is a folder; name a file")
+        raise BadRequest(f"--out {shown}: that is a folder; choose a file")
     if not overwrite and os.path.lexists(out):
         raise _exists_error(out)
 
@@ -82,7 +82,7 @@ def copy_atomically(path: Path, out: Path, overwrite: bool) -> Path:
     """Copy a file to a hidden name and rename it; return the absolute path of the copy.
 
     Raises:
-        BadRequest: The target exists by now.
+        BadRequest: The target exists.
         TimbredError: It can't be written.
     """
     try:
@@ -102,7 +102,7 @@ def _rename_to_free_name(hidden: Path, out: Path) -> None:
 
 
 def _exists_error(out: Path) -> TimbredError:
-    return BadRequest(f"--out {printable(str(out))} is there already: name another file, or add --overwrite")
+    return BadRequest(f"--out {printable(str(out))} exists already: choose another file, or add --overwrite")
 
 
 _GENERATE = REQUEST_NAMED["generate"]
@@ -167,10 +167,10 @@ def _merge_inline_keys(prompt: str, parameters: dict[str, Any]) -> tuple[str, di
             raise BadRequest(f"{key}: given twice; give it once, as @{key} in the prompt or as --{key}")
         if not _is_key(key):
             raise BadRequest(
-                f"@{key}: there is no such parameter; words with an @ go into double quotes, as in '\"dinner @ eight\"'"
+                f"@{key}: there is no such parameter; put text with an @ in double quotes, as in '\"dinner @ eight\"'"
             )
         if not atoms:
-            raise BadRequest(f"@{key}: it needs a value")
+            raise BadRequest(f"@{key}: a value is required")
         merged[key] = " ".join(map(str, atoms))
     return " ".join(map(str, divided.positional)), merged
 
@@ -218,7 +218,7 @@ async def _render(connection: CliConnection, request: Generate) -> Path:
         async for event in connection.ask(request):
             match event:
                 case m.Queued():
-                    progress.update(task, description="remaining for the engine")
+                    progress.update(task, description="waiting for the engine")
                 case m.Progress(stage="loading"):
                     progress.update(task, description="loading the model")
                 case m.Progress(fraction=fraction):
