@@ -58,9 +58,9 @@ def _takes(desk: Desk) -> None:
         parts.waveform(patch, number, (370, 44, 194, 36))
     with patch.row():
         parts.take_tabs(desk, (370, 83, 160, 16))
-        heard = parts.button(patch, "Play", (532, 83, 32, 16), "play this take once", "Hear")
+        pressed = parts.button(patch, "Play", (532, 83, 32, 16), "play this take once", "Hear")
         note = patch.message("midinote 60 100")
-    patch.cord(heard, note, poly)
+    patch.cord(pressed, note, poly)
     with patch.row("destination"):
         target = parts.menu(
             patch, "Target", TARGETS, (370, 103, 194, 16), "where clips are created; existing clips are kept"
@@ -93,9 +93,9 @@ def _start(desk: Desk) -> None:
         target = patch.add(
             "live.drop", face=(10, 136, 36, 14), parameter=start, legend="drop", hint=hint, annotation=hint
         )
-        said = patch.box("prepend drop")
+        sender = patch.box("prepend drop")
         nothing = desk.button("Clear", (166, 136, 54, 14), "drop", "remove the init audio")
         clear = patch.message("clear")
     patch.cord(nothing, clear, target)
-    patch.cord(target, said, desk.js)
+    patch.cord(target, sender, desk.js)
     desk.shown_in(desk.face("start"), shown)

@@ -40,14 +40,14 @@ def _chunk(name: bytes, payload: bytes) -> bytes:
 
 
 def _chunks(file: bytes) -> list[tuple[bytes, bytes]]:
-    found: list[tuple[bytes, bytes]] = []
+    chunks: list[tuple[bytes, bytes]] = []
     at = 0
     while at < len(file):
         if at + 8 > len(file):
             raise ValueError("the file ends in the middle of a chunk's head")
         name, size = struct.unpack_from("<4sI", file, at)
         if at + 8 + size > len(file):
-            raise ValueError(f"chunk {name!r} says {size} bytes; fewer are there")
-        found.append((name, file[at + 8 : at + 8 + size]))
+            raise ValueError(f"chunk {name!r} has the size {size}, but fewer bytes follow")
+        chunks.append((name, file[at + 8 : at + 8 + size]))
         at += 8 + size
-    return found
+    return chunks

@@ -44,11 +44,11 @@ def _pad(desk: Desk, pad: int, struck: Outlet, out: Box) -> None:
     poly, _ = parts.player(patch, desk.per_slot("use", PADS)[pad], VOICES)
     with patch.row(f"pad {pad + 1}"):
         note = patch.message("midinote 60 $1")
-        heard = parts.button(patch, NOTES[pad], (8, y, 28, high), "hear this pad", f"Hear {NOTES[pad]}")
+        pressed = parts.button(patch, NOTES[pad], (8, y, 28, high), "play this pad", f"Hear {NOTES[pad]}")
         once = patch.box("t b")
         strike = patch.message("midinote 60 100")
     patch.cord(struck, note, poly)
-    patch.cord(heard, once, strike, poly)
+    patch.cord(pressed, once, strike, poly)
     with patch.row():
         words = parts.words_field(patch, (40, y, 176, high), "what this pad shall sound like, in words")
         parts.prompt_of(desk, pad, words, desk.per_slot("prompt", PADS)[pad])

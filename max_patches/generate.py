@@ -31,20 +31,20 @@ def device_file(patch: Patch, kind: str) -> bytes:
 
 def needed(patch: Patch) -> list[str]:
     """Return the names of the files that a device depends on: its voice, its scripts, and their modules."""
-    found = {f"{voice.NAME}.maxpat"}
+    names = {f"{voice.NAME}.maxpat"}
     waiting = [box.text.split()[1] for box in patch.boxes if box.name in ("js", "node.script")]
     while waiting:
         name = waiting.pop()
-        if name not in found:
-            found.add(name)
+        if name not in names:
+            names.add(name)
             text = VOCABULARY if name == VOCABULARY_FILE else (ROOT / FOLDER / name).read_text("utf-8")
             waiting += [f"{module}.js" for module in OWN_MODULE.findall(text)]
-    return sorted(found)
+    return sorted(names)
 
 
 def files() -> dict[Path, bytes]:
     """Return the content of every generated file, by its path relative to the project's root."""
-    found = {
+    contents = {
         FOLDER / VOCABULARY_FILE: VOCABULARY.encode(),
         FOLDER / "timbred.maxpat": as_json(abstraction.build().saved()).encode(),
         FOLDER / "timbred.maxhelp": as_json(abstraction.build_help().saved()).encode(),
@@ -53,12 +53,12 @@ def files() -> dict[Path, bytes]:
     }
     for module, kind in DEVICES:
         patch = module.build()
-        found[FOLDER / f"{patch.name}.amxd"] = device_file(patch, kind)
-        found[PICTURES / f"{patch.name.replace(' ', '-')}.svg"] = draw(patch).encode()
+        contents[FOLDER / f"{patch.name}.amxd"] = device_file(patch, kind)
+        contents[PICTURES / f"{patch.name.replace(' ', '-')}.svg"] = draw(patch).encode()
     away = f"{instrument.NAME}, away"
-    found[PICTURES / "timbred-instrument-away.svg"] = draw(instrument.build(), away).encode()
-    found[PICTURES / "timbred-max-help.svg"] = draw_patching(abstraction.build_help()).encode()
-    return found
+    contents[PICTURES / "timbred-instrument-away.svg"] = draw(instrument.build(), away).encode()
+    contents[PICTURES / "timbred-max-help.svg"] = draw_patching(abstraction.build_help()).encode()
+    return contents
 
 
 def main() -> int:

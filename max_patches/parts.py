@@ -58,7 +58,7 @@ class Desk:
                 saved_object_attributes={"autostart": 1, "defer": 0, "watch": 0},
             )
             in_order = patch.box("deferlow")
-            heard = patch.box("prepend heard")
+            event = patch.box("prepend event")
             store = patch.box("pattr timbred-state", parameter=Parameter("timbred-state", BLOB, visibility=STORED))
             restore = patch.box("prepend restore")
         with patch.row():
@@ -66,7 +66,7 @@ class Desk:
             self._sampler = patch.box("route fill use")
         patch.cord(ready, self.js)
         patch.cord((self.js, 0), node)
-        patch.cord(node, in_order, heard, self.js)
+        patch.cord(node, in_order, event, self.js)
         patch.cord((self.js, 2), store, restore, self.js)
         patch.cord((self.js, 1), self._face)
         patch.cord((self.js, 3), self._sampler)
@@ -105,14 +105,14 @@ class Desk:
         patch = self.patch
         pressed = button(patch, label, face, hint, name)
         once = patch.box("t b")
-        said = patch.message(message)
-        patch.cord(pressed, once, said, self.js)
+        sender = patch.message(message)
+        patch.cord(pressed, once, sender, self.js)
         return pressed
 
     def knob(self, box: Box, name: str, outlet: int = 0) -> None:
         """Connect a control to the JavaScript's parameter `name`."""
-        says = self.patch.box(f"prepend knob {name}")
-        self.patch.cord((box, outlet), says, self.js)
+        sender = self.patch.box(f"prepend knob {name}")
+        self.patch.cord((box, outlet), sender, self.js)
 
 
 def label(patch: Patch, words: str, face: Rectangle, *, right: bool = False) -> Box:
@@ -245,9 +245,9 @@ def _said(desk: Desk, written: Box, as_message: str) -> None:
     The prefix `text` of textedit is kept: without it an empty field would output `bang`.
     """
     patch = desk.patch
-    says = patch.box(as_message)
+    sender = patch.box(as_message)
     pause = patch.box("delay 400")
-    patch.cord(written, says, desk.js)
+    patch.cord(written, sender, desk.js)
     patch.cord((written, 3), pause, written)
     patch.cord(desk.face("typed"), written)
 
@@ -285,9 +285,9 @@ def player(patch: Patch, use: Outlet, voices: int) -> tuple[Box, Outlet]:
 
 def setting_of(patch: Patch, box: Box, name: str, poly: Box) -> None:
     """Send a control's value to all voices."""
-    says = patch.box(f"prepend {name}")
-    patch.cord(box, says)
-    patch.into(says, poly, 1)
+    sender = patch.box(f"prepend {name}")
+    patch.cord(box, sender)
+    patch.into(sender, poly, 1)
 
 
 def gain(patch: Patch, face: Rectangle) -> Box:
@@ -317,8 +317,8 @@ def footer(desk: Desk, width: float) -> None:
         where = whole_number(
             patch, (width - 46, 151, 40, LABEL_HEIGHT), "port", f"timbred's OSC port (osc.port), {port()} by default"
         )
-        said = patch.box("prepend port")
-    patch.cord(where, said, desk.js)
+        sender = patch.box("prepend port")
+    patch.cord(where, sender, desk.js)
     desk.shown_in(desk.face("status"), status)
     desk.shown_in(desk.face("port"), where)
     with patch.row("open a folder"):
@@ -378,8 +378,8 @@ def _seed_line(desk: Desk, column: _Column) -> None:
     with patch.row():
         desk.knob(switch(patch, "Lock seed", (left, y, wide - 3, 16), "reuse this seed"), "lock")
         seed = whole_number(patch, place, "seed", "random seed; the same seed, model and prompt give the same sound")
-        said = patch.box("prepend seed 0")
-        patch.cord(seed, said, desk.js)
+        sender = patch.box("prepend seed 0")
+        patch.cord(seed, sender, desk.js)
         desk.shown_in(desk.per_slot("seed", 1)[0], seed)
 
 
@@ -388,8 +388,8 @@ def model_line(desk: Desk, name: Rectangle, place: Rectangle) -> None:
     patch = desk.patch
     label(patch, "model", name)
     models = growing_menu(patch, place, "model that renders the sound")
-    said = patch.box("prepend model")
-    patch.cord((models, 1), said, desk.js)
+    sender = patch.box("prepend model")
+    patch.cord((models, 1), sender, desk.js)
     patch.cord(desk.face("models"), models)
 
 
@@ -452,8 +452,8 @@ def history(desk: Desk, face: Rectangle) -> None:
     """Add the menu of the device's earlier takes, newest first."""
     patch = desk.patch
     before = growing_menu(patch, face, "earlier sounds of this device; select one to restore it")
-    said = patch.box("prepend recall")
-    patch.cord(before, said, desk.js)
+    sender = patch.box("prepend recall")
+    patch.cord(before, sender, desk.js)
     patch.cord(desk.face("history"), before)
 
 
@@ -462,9 +462,9 @@ def take_tabs(desk: Desk, face: Rectangle) -> None:
     patch = desk.patch
     numbers = [str(number) for number in range(1, TAKES + 1)]
     chosen = tabs(patch, "Take", numbers, face, "select a take")
-    said = patch.box("prepend choose 0")
+    sender = patch.box("prepend choose 0")
     shown = patch.box("unpack 0 s")
-    patch.cord(chosen, said, desk.js)
+    patch.cord(chosen, sender, desk.js)
     patch.cord(desk.per_slot("takes", 1)[0], shown)
     desk.shown_in((shown, 0), chosen)
 

@@ -45,24 +45,24 @@ class Parameter:
 
     def saved(self) -> dict[str, Any]:
         """Return the object as Max saves it."""
-        found: dict[str, Any] = {
+        saved: dict[str, Any] = {
             "parameter_longname": self.name,
             "parameter_shortname": self.short or self.name,
             "parameter_type": self.kind,
             "parameter_invisible": self.visibility,
         }
         if self.kind == BLOB:
-            return found
-        found["parameter_mmax"] = float(len(self.choices) - 1) if self.choices else self.high
+            return saved
+        saved["parameter_mmax"] = float(len(self.choices) - 1) if self.choices else self.high
         if self.choices:
-            found["parameter_enum"] = list(self.choices)
+            saved["parameter_enum"] = list(self.choices)
         else:
-            found |= {"parameter_mmin": self.low, "parameter_unitstyle": self.unit}
+            saved |= {"parameter_mmin": self.low, "parameter_unitstyle": self.unit}
         if self.exponent != 1.0:
-            found["parameter_exponent"] = self.exponent
+            saved["parameter_exponent"] = self.exponent
         if self.initial is not None:
-            found |= {"parameter_initial_enable": 1, "parameter_initial": [self.initial]}
-        return found
+            saved |= {"parameter_initial_enable": 1, "parameter_initial": [self.initial]}
+        return saved
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Box:
 
     def saved(self) -> dict[str, Any]:
         """Return the object as Max saves it."""
-        found: dict[str, Any] = {
+        saved: dict[str, Any] = {
             "id": self.id,
             "maxclass": self.maxclass,
             "numinlets": self.ports.inlets,
@@ -94,26 +94,26 @@ class Box:
             "patching_rect": list(self.place),
         }
         if self.ports.outlets:
-            found["outlettype"] = list(self.ports.outlets)
+            saved["outlettype"] = list(self.ports.outlets)
         if self.text:
-            found["text"] = self.text
+            saved["text"] = self.text
         if self.face is not None:
-            found |= {"presentation": 1, "presentation_rect": list(self.face)}
-        return found | self.attributes | self._stored()
+            saved |= {"presentation": 1, "presentation_rect": list(self.face)}
+        return saved | self.attributes | self._stored()
 
     def _stored(self) -> dict[str, Any]:
         kept: dict[str, Any] = {name: {"expression": colour} for name, colour in self.colours.items()}
-        found: dict[str, Any] = {}
+        saved: dict[str, Any] = {}
         if self.parameter is not None:
             kept["valueof"] = self.parameter.saved()
-            found["varname"] = self.parameter.name
+            saved["varname"] = self.parameter.name
             if self.maxclass == "newobj":
-                found["saved_object_attributes"] = {"parameter_enable": 1, "parameter_mappable": 0}
+                saved["saved_object_attributes"] = {"parameter_enable": 1, "parameter_mappable": 0}
             else:
-                found["parameter_enable"] = 1
+                saved["parameter_enable"] = 1
         if kept:
-            found["saved_attribute_attributes"] = kept
-        return found
+            saved["saved_attribute_attributes"] = kept
+        return saved
 
 
 Outlet = tuple[Box, int]
@@ -239,20 +239,20 @@ def _line(source: Outlet, destination: Inlet) -> dict[str, Any]:
 
 def _banks(boxes: Sequence[Box]) -> dict[str, Any]:
     """Return the parameters by box, and in banks of eight for Push."""
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     shown: list[str] = []
     for box in boxes:
         assert box.parameter is not None
         saved = box.parameter.saved()
-        found[box.id] = [saved["parameter_longname"], saved["parameter_shortname"], 0]
+        entries[box.id] = [saved["parameter_longname"], saved["parameter_shortname"], 0]
         if box.parameter.visibility == AUTOMATED:
             shown.append(box.parameter.name)
     banks = [shown[start : start + 8] for start in range(0, len(shown), 8)]
-    found["parameterbanks"] = {
+    entries["parameterbanks"] = {
         str(index): {"index": index, "name": "", "parameters": bank + ["-"] * (8 - len(bank))}
         for index, bank in enumerate(banks)
     }
-    return found
+    return entries
 
 
 def as_json(patcher: Mapping[str, Any]) -> str:

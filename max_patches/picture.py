@@ -166,21 +166,21 @@ def _words(words: str, face: Rectangle, colour: str, *, anchor: str = "start", b
 
 
 def _lines(words: str, across: float) -> list[str]:
-    found = [""]
+    text_lines = [""]
     for word in words.split():
-        if found[-1] and (len(found[-1]) + len(word) + 1) * 5.0 > across:
-            found.append(word)
+        if text_lines[-1] and (len(text_lines[-1]) + len(word) + 1) * 5.0 > across:
+            text_lines.append(word)
         else:
-            found[-1] = f"{found[-1]} {word}".strip()
-    return found
+            text_lines[-1] = f"{text_lines[-1]} {word}".strip()
+    return text_lines
 
 
 def _textedit(_: Box, face: Rectangle, example: _Example) -> str:
     x, y, w, _h = face
-    found = [_rectangle(face, FIELD, line=LINE)]
+    svg_parts = [_rectangle(face, FIELD, line=LINE)]
     for index, words in enumerate(_lines(example.next("textedit"), w - 6)):
-        found.append(_words(words, (x, y + 1 + 12 * index, w, 14), QUIET))
-    return "".join(found)
+        svg_parts.append(_words(words, (x, y + 1 + 12 * index, w, 14), QUIET))
+    return "".join(svg_parts)
 
 
 def _comment(box: Box, face: Rectangle, example: _Example) -> str:
@@ -198,11 +198,14 @@ def _tab(box: Box, face: Rectangle, _: _Example) -> str:
     assert box.parameter is not None
     x, y, w, h = face
     step = w / len(box.parameter.choices)
-    found: list[str] = []
+    svg_parts: list[str] = []
     for index, words in enumerate(box.parameter.choices):
         place = (x + step * index, y, step - 1, h)
-        found += [_rectangle(place, BUTTON if index else ACCENT, line=LINE), _words(words, place, INK, anchor="middle")]
-    return "".join(found)
+        svg_parts += [
+            _rectangle(place, BUTTON if index else ACCENT, line=LINE),
+            _words(words, place, INK, anchor="middle"),
+        ]
+    return "".join(svg_parts)
 
 
 def _menu(box: Box, face: Rectangle, example: _Example) -> str:

@@ -39,9 +39,9 @@ Clips.prototype.refusal = function () {
 
 /** The track that the device is on, also from inside a rack. */
 Clips.prototype.track = function () {
-    var found = this.at("this_device canonical_parent");
-    while (found.type !== "Track" && Number(found.id) !== 0) found = this.at("id " + ids(found, "canonical_parent")[0]);
-    return found;
+    var object = this.at("this_device canonical_parent");
+    while (object.type !== "Track" && Number(object.id) !== 0) object = this.at("id " + ids(object, "canonical_parent")[0]);
+    return object;
 };
 
 /** Create a clip: `free`: in the next free slot of the device's track; `selected`: in the selected slot or the next free
@@ -94,9 +94,9 @@ Clips.prototype.intoArrangement = function (take) {
     var before = ids(track, "arrangement_clips");
     var beat = Number(first(this.at("live_set").get("current_song_time")));
     track.call("create_audio_clip", take.path, beat);
-    var made = ids(track, "arrangement_clips").filter(function (id) { return before.indexOf(id) < 0; });
-    if (!made.length) return { done: false, message: "Live refused " + take.path + " into the arrangement" };
-    this.dress(this.at("id " + made[0]), take);
+    var created = ids(track, "arrangement_clips").filter(function (id) { return before.indexOf(id) < 0; });
+    if (!created.length) return { done: false, message: "Live refused " + take.path + " into the arrangement" };
+    this.dress(this.at("id " + created[0]), take);
     return { done: true, message: "in the arrangement of " + nameOf(track) + ", beat " + Math.round(beat * 100) / 100 };
 };
 
@@ -123,8 +123,8 @@ function nameOf(api) {
 
 /** The ids in the Live API's value of a child or a list of children: "id", 3, "id", 4. */
 function ids(api, child) {
-    var found = api.get(child);
-    var list = Array.isArray(found) ? found : String(found).split(" ");
+    var value = api.get(child);
+    var list = Array.isArray(value) ? value : String(value).split(" ");
     return list.filter(function (_, index) { return index % 2 === 1; }).map(Number);
 }
 

@@ -58,17 +58,17 @@ class Conversation {
 
   /** Cancel the requests with this tag, or all: `*`. */
   cancel(tag) {
-    const found = [...this.pending.values()].filter((entry) => tag === "*" || entry.tag === tag);
-    if (!found.length && tag !== "*") this.tell("fail", tag, "bad-request", "cancel: no running request has that name");
-    for (const entry of found) this.say("cancel", [entry.id]);
+    const entries = [...this.pending.values()].filter((entry) => tag === "*" || entry.tag === tag);
+    if (!entries.length && tag !== "*") this.tell("fail", tag, "bad-request", "cancel: no running request has that name");
+    for (const entry of entries) this.say("cancel", [entry.id]);
   }
 
   /** Handle a received message: `{address, values}`. */
-  heard({ address, values }, now) {
+  receive({ address, values }, now) {
     if (!address.startsWith(vocabulary.root)) return;
     const name = address.slice(vocabulary.root.length);
     this.heardAt = now;
-    if (this.state !== HERE) this.found(now);
+    if (this.state !== HERE) this.connected(now);
     if (name === "pong") return;
     if (name === "welcome") return this.tell("link", 1, String(values[1]));
     const entry = this.pending.get(values[0]);
@@ -119,7 +119,7 @@ class Conversation {
     this.send(vocabulary.root + entry.name, [entry.id, ...entry.values]);
   }
 
-  found(now) {
+  connected(now) {
     this.state = HERE;
     this.send(vocabulary.root + "hello", [this.name]);
     for (const entry of this.pending.values()) if (entry.since < now) this.ask(entry, now);

@@ -52,13 +52,13 @@ function Desk(kind, host, now) {
     this.state.port = vocabulary.port;
 }
 
-/** Handle a message from the patch: a command, or `heard` followed by a message of timbred's link. */
+/** Handle a message from the patch: a command, or `event` followed by a message of timbred's link. */
 Desk.prototype.receive = function (name, list, now) {
-    var heard = name === "heard";
-    var table = heard ? EVENTS : COMMANDS;
-    var word = heard ? list[0] : name;
-    if (Object.prototype.hasOwnProperty.call(table, word)) table[word].call(this, heard ? list.slice(1) : list, now);
-    else if (!heard) this.host.warn("there is no message " + word);
+    var isEvent = name === "event";
+    var table = isEvent ? EVENTS : COMMANDS;
+    var word = isEvent ? list[0] : name;
+    if (Object.prototype.hasOwnProperty.call(table, word)) table[word].call(this, isEvent ? list.slice(1) : list, now);
+    else if (!isEvent) this.host.warn("there is no message " + word);
 };
 
 // ---- commands
@@ -259,10 +259,10 @@ Desk.prototype.sharedKeys = function () {
 /** Send a request; the keys in the device's keys field override its knobs. */
 Desk.prototype.start = function (index, request, keys) {
     var own = this.state.keys.replace(/^\s+|\s+$/g, "");
-    var given = own ? own.split(/\s+/) : [];
+    var extra = own ? own.split(/\s+/) : [];
     var list = [];
     for (var key in keys) {
-        if (keys[key] !== undefined && given.indexOf("@" + key) < 0) list.push("@" + key, keys[key]);
+        if (keys[key] !== undefined && extra.indexOf("@" + key) < 0) list.push("@" + key, keys[key]);
     }
     COMMANDS.cancel.call(this, [index]);
     this.lastFault = "";
@@ -272,7 +272,7 @@ Desk.prototype.start = function (index, request, keys) {
     this.running[index] = { tag: tag, prompt: this.slot(index).prompt, loop: Boolean(loop), takes: [] };
     this.host.show(["progress", index, 0]);
     this.tell(this.linked ? "sent" : "connecting to timbred");
-    this.ask(["request", tag].concat(request, list, given));
+    this.ask(["request", tag].concat(request, list, extra));
 };
 
 /** Send a message to the node.script, or queue it until that has started. */
@@ -303,26 +303,26 @@ var EVENTS = {
         this.state.slots.forEach(function (slot) { slot.takes.forEach(this.check, this); }, this);
     },
     model: function (list) {
-        var said = named("model", list);
-        if (said.state === "missing" || this.models.indexOf(said.name) >= 0) return;
-        this.models.push(said.name);
+        var fields = named("model", list);
+        if (fields.state === "missing" || this.models.indexOf(fields.name) >= 0) return;
+        this.models.push(fields.name);
         this.showModels();
     },
-    queued: answer("queued", function (_, said) {
-        this.tell(said.position ? "queued, " + said.position + " before it" : "queued");
+    queued: answer("queued", function (_, fields) {
+        this.tell(fields.position ? "queued, " + fields.position + " before it" : "queued");
     }),
     started: answer("started", function () { this.tell("started"); }),
-    progress: answer("progress", function (index, said) {
-        this.host.show(["progress", index, said.fraction]);
-        var left = Math.max(1, Math.round(said.eta_s));
-        this.tell(said.step ? Math.round(said.fraction * 100) + " %, " + left + " s left" : "loading the model");
+    progress: answer("progress", function (index, fields) {
+        this.host.show(["progress", index, fields.fraction]);
+        var left = Math.max(1, Math.round(fields.eta_s));
+        this.tell(fields.step ? Math.round(fields.fraction * 100) + " %, " + left + " s left" : "loading the model");
     }),
-    warning: answer("warning", function (_, said) { this.tell(said.key + ": " + said.message); }),
+    warning: answer("warning", function (_, fields) { this.tell(fields.key + ": " + fields.message); }),
     preview: function () {},
-    take: answer("take", function (index, said) {
+    take: answer("take", function (index, fields) {
         var job = this.running[index];
         var take = {
-            prompt: job.prompt, path: said.path, seconds: said.seconds, seed: said.seed, takeId: said.take_id,
+            prompt: job.prompt, path: fields.path, seconds: fields.seconds, seed: fields.seed, takeId: fields.take_id,
             loop: job.loop
         };
         job.takes.push(take);
@@ -332,18 +332,18 @@ var EVENTS = {
         else if (this.kind.together) this.load(take);
         if (this.knobs.auto) this.write(take);
     }),
-    done: answer("done", function (index, said) {
-        this.ended(index, said.takes === 1 ? "1 take" : said.takes + " takes");
+    done: answer("done", function (index, fields) {
+        this.ended(index, fields.takes === 1 ? "1 take" : fields.takes + " takes");
         this.showTakes(index);
         this.showHistory();
         this.keep();
     }),
     cancelled: answer("cancelled", function (index) { this.ended(index, "cancelled"); }),
     fail: function (list) {
-        var said = named("fail", list);
-        var index = this.runningSlot(said.id);
+        var fields = named("fail", list);
+        var index = this.runningSlot(fields.id);
         if (index >= 0) this.ended(index, "");
-        this.fault(said.code + ": " + said.message);
+        this.fault(fields.code + ": " + fields.message);
     },
     file: function (list) {
         if (!list[1]) this.fault(takes.fileName(list[2]) + " is missing on the disk: lock its seed and press Generate to render it again");
@@ -352,17 +352,17 @@ var EVENTS = {
 
 /** An event's arguments by their names. */
 function named(event, list) {
-    var said = {};
-    vocabulary.events[event].forEach(function (field, index) { said[field] = list[index]; });
-    return said;
+    var fields = {};
+    vocabulary.events[event].forEach(function (field, index) { fields[field] = list[index]; });
+    return fields;
 }
 
 /** Handle an event of a running request; ignore events of cancelled ones. */
 function answer(event, then) {
     return function (list) {
-        var said = named(event, list);
-        var index = this.runningSlot(said.id);
-        if (index >= 0) then.call(this, index, said);
+        var fields = named(event, list);
+        var index = this.runningSlot(fields.id);
+        if (index >= 0) then.call(this, index, fields);
     };
 }
 

@@ -37,7 +37,7 @@ function trouble(error) {
   else tell("link", 0, `${place.host}:${place.port} can't be reached: ${error.message}`);
 }
 
-function hear(packet) {
+function receive(packet) {
   let message;
   try {
     message = osc.decode(packet);
@@ -45,22 +45,22 @@ function hear(packet) {
     max.post(`timbred: an answer can't be read: ${error.message}`, max.POST_LEVELS.WARN);
     return;
   }
-  conversation.heard(message, Date.now());
+  conversation.receive(message, Date.now());
 }
 
 /** Open a new socket for the current address, on a free port, so that any number of devices can run. */
 function connect() {
   if (socket) socket.close();
   socket = null;
-  const made = dgram.createSocket("udp4");
-  newest = made;
-  made.on("message", (packet) => made === socket && hear(packet));
-  made.on("error", (error) => made === socket && trouble(error));
-  made.connect(place.port, place.host, (error) => {
-    if (made !== newest || error) made.close();
-    if (made !== newest) return;
+  const created = dgram.createSocket("udp4");
+  newest = created;
+  created.on("message", (packet) => created === socket && receive(packet));
+  created.on("error", (error) => created === socket && trouble(error));
+  created.connect(place.port, place.host, (error) => {
+    if (created !== newest || error) created.close();
+    if (created !== newest) return;
     if (error) return lookAgain(error);
-    socket = made;
+    socket = created;
     begin();
   });
 }
@@ -88,8 +88,8 @@ function begin() {
 function request(tag, name, ...values) {
   const entry = vocabulary.requests[name];
   if (!entry) return tell("fail", tag, "bad-request", `there is no request ${name}`);
-  const odd = values.find((value) => typeof value !== "string" && !Number.isFinite(value));
-  if (odd !== undefined) return tell("fail", tag, "bad-request", `${name}: got ${odd}, allowed are text and numbers`);
+  const invalid = values.find((value) => typeof value !== "string" && !Number.isFinite(value));
+  if (invalid !== undefined) return tell("fail", tag, "bad-request", `${name}: got ${invalid}, allowed are text and numbers`);
   if (name === "cancel") return conversation.cancel(values.length ? values[0] : tag);
   if (entry.id) return conversation.request(tag, name, values, Date.now());
   if (entry.family) return conversation.say([name, values[0]].join("/"), values.slice(1));

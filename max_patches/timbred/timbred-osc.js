@@ -46,9 +46,9 @@ class Reader {
   text() {
     const end = this.bytes.indexOf(0, this.at);
     if (end < 0) throw new Error("a text isn't terminated");
-    const found = this.bytes.toString("utf8", this.at, end);
+    const content = this.bytes.toString("utf8", this.at, end);
     this.take(end - this.at + PAD - ((end - this.at) % PAD));
-    return found;
+    return content;
   }
 
   value(tag) {
@@ -68,9 +68,9 @@ class Reader {
 
   blob() {
     const size = this.take(4).readUInt32BE();
-    const found = Buffer.from(this.take(size));
+    const content = Buffer.from(this.take(size));
     this.take((PAD - (size % PAD)) % PAD);
-    return found;
+    return content;
   }
 }
 

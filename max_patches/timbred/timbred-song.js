@@ -18,15 +18,15 @@ function Song(LiveAPI, changed) {
 
 Song.prototype.read = function (property) {
     if (!has(this.set, property)) return null;
-    var found = this.set.get(property);
-    return Array.isArray(found) ? found[0] : found;
+    var value = this.set.get(property);
+    return Array.isArray(value) ? value[0] : value;
 };
 
 Song.prototype.watch = function (LiveAPI, property, changed) {
     var song = this;
-    var watcher = new LiveAPI(function (heard) {
-        if (heard[0] !== property) return;
-        song.values[property] = heard[1];
+    var watcher = new LiveAPI(function (list) {
+        if (list[0] !== property) return;
+        song.values[property] = list[1];
         changed();
     }, "live_set");
     watcher.property = property;

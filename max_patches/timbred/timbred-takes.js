@@ -75,8 +75,8 @@ function maxPath(path) {
 
 /** A path for timbred, from Max's "Disk:/folder/file". A drive letter is kept. */
 function systemPath(path) {
-    var found = /^([^\/:]{2,}):(\/.*)$/.exec(String(path));
-    return found ? "/Volumes/" + found[1] + found[2] : String(path);
+    var match = /^([^\/:]{2,}):(\/.*)$/.exec(String(path));
+    return match ? "/Volumes/" + match[1] + match[2] : String(path);
 }
 
 /** The last part of a path. */

@@ -69,7 +69,7 @@ def test_puredata_source_help_names_every_request_key_and_code() -> None:
 
 
 def test_patch_refuses_an_invalid_drawing() -> None:
-    with pytest.raises(ValueError, match="no box and no cord"):
+    with pytest.raises(ValueError, match="neither a box nor a cord"):
         Patch(100, 100).draw("20 20 somewhere")
     with pytest.raises(ValueError, match="no box is called"):
         Patch(100, 100).draw("20 20 a: inlet\na > b")

@@ -179,7 +179,7 @@ def test_demo_refuses_a_wrong_setting_before_anything_starts(newcomer: Newcomer)
 
 def test_demo_says_that_no_log_can_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
-    with pytest.raises(ForbiddenPath, match="set TMPDIR to a folder that you may write to"):
+    with pytest.raises(ForbiddenPath, match="set TMPDIR to a writable folder"):
         DemoDaemon(None, [])
 
 

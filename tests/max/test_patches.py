@@ -234,7 +234,7 @@ def test_patches_send_only_messages_that_the_script_knows(patch: Patch) -> None:
     into_js = [source for (source, _), (destination, _) in patch.cords if destination.name == "js"]
     for box in into_js:
         word = box.text.split()[1] if box.name == "prepend" else box.text.split()[0]
-        assert word in {*commands, "heard", "live.thisdevice"}, box.text
+        assert word in {*commands, "event", "live.thisdevice"}, box.text
 
 
 def test_patches_scripts_for_js_are_es5(require_host: Any) -> None:

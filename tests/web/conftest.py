@@ -98,13 +98,13 @@ def page(first_page: Page) -> Iterator[Page]:
     first_page.run("document.activeElement.blur()")
     first_page.press("Escape")
     first_page.run("timbred.requests.cancelAll()")
-    first_page.until("!timbred.requests.live.length && timbred.own.open && timbred.everybody.open")
+    first_page.until("!timbred.requests.live.length && timbred.own.open && timbred.allClients.open")
     first_page.run(
         "(timbred.requests.jobs.forEach((job) => timbred.requests.forget(job)), timbred.composer.reset(),"
         " timbred.history.search.value = '',"
         " timbred.history.stars.setAttribute('aria-pressed', 'false'), timbred.composer.startFresh(),"
         " timbred.composer.fail(''),"
-        " timbred.history.unlike(),"
+        " timbred.history.clearSimilar(),"
         " timbred.composer.prompt.value = '', document.activeElement.blur(), timbred.takeView.player.stop())"
     )
     first_page.run("timbred.composer.fields.get('seconds').value = 0.5")

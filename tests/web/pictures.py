@@ -95,7 +95,7 @@ def denoise(page: Page, path: Path) -> None:
 
 def repaint(page: Page, path: Path) -> None:
     x, y, width, height = page.run(
-        "(({ x, y, width, height }) => [x, y, width, height])($('.upper').getBoundingClientRect())"
+        "(({ x, y, width, height }) => [x, y, width, height])($('.spectrogram').getBoundingClientRect())"
     )
     page.drag((x + width * 0.45, y + height * 0.05), (x + width * 0.8, y + height * 0.5), SHIFT)
     page.run("$('#prompt').value = ''")

@@ -45,7 +45,7 @@ def test_panel_makes_a_typed_prompt_a_sound_seen_and_heard(page: Page, running: 
     assert 0.005 < page.run(LIT % ".wave") < 0.9
     assert 0.0005 < page.run(LIT % ".spectrum") < 0.9
     assert page.run(LIT % ".noise") == 0
-    page.until((LIT % "#takes li:first-child .sketch") + " > 0.02")
+    page.until((LIT % "#takes li:first-child .thumbnail") + " > 0.02")
 
     path = page.run("timbred.takeView.take.path")
     assert page.text("#path") == path
@@ -127,7 +127,7 @@ def test_panel_makes_variations_with_a_locked_seed(page: Page) -> None:
 
 def test_panel_inpaints_a_marked_part(page: Page) -> None:
     take = make_sound(page, "paint over me")
-    box = page.run("(({ x, y, width, height }) => [x, y, width, height])($('.upper').getBoundingClientRect())")
+    box = page.run("(({ x, y, width, height }) => [x, y, width, height])($('.spectrogram').getBoundingClientRect())")
     x, y, width, height = box
     page.drag((x + width / 4, y + height / 4), (x + width * 3 / 4, y + height * 3 / 4), SHIFT)
     fields = page.run(
@@ -158,7 +158,7 @@ def test_panel_inpaints_a_marked_part(page: Page) -> None:
 def test_panel_keeps_a_star_after_a_reload(page: Page) -> None:
     take = make_sound(page, "a sound to keep")
     page.press("s")
-    page.until("timbred.takeView.take.starred && $('#stage .star').getAttribute('aria-pressed') === 'true'")
+    page.until("timbred.takeView.take.starred && $('#take-view .star').getAttribute('aria-pressed') === 'true'")
     page.reload()
     page.until(f"$('#takes li[data-take={take}] .star')?.getAttribute('aria-pressed') === 'true'")
     page.click("#only-starred")
@@ -178,7 +178,7 @@ def test_panel_searches_the_history_by_words_and_likeness(page: Page) -> None:
     page.until("$$('#takes li').length === 1 && $('#takes .prompt').textContent === 'glass harmonica in rain'")
     page.type("zzz")
     page.until("$$('#takes li').length === 0")
-    assert 'No take\'s prompt has the words "glass harmzzz"' in page.text("#history")
+    assert 'No take\'s prompt contains the words "glass harmzzz"' in page.text("#history")
     page.run("(timbred.history.search.value = '', timbred.history.refresh())")
     page.press("Escape")
     make_sound(page, "glass bells in snow")
@@ -198,7 +198,7 @@ def test_panel_loads_thousands_of_takes_page_by_page(page: Page) -> None:
         page.until(f"$$('#takes li').length > {rows}")
     prompts = page.run("$$('#takes .prompt').map((one) => one.textContent)")
     assert prompts == [f"old sound number {OLD_TAKES - 1 - n}" for n in range(len(prompts))]
-    assert "The file is gone" in page.until("$('#stage-failure').textContent")
+    assert "The file is missing" in page.until("$('#take-failure').textContent")
     page.run("(timbred.history.search.value = '', timbred.history.refresh())")
     page.until("timbred.history.plain && $$('#takes li').length === 60")
 
@@ -221,7 +221,7 @@ def test_panel_cancels_a_running_request(page: Page) -> None:
     page.type("slow one")
     page.press("Enter")
     page.until("timbred.requests.live[0]?.step >= 1")
-    assert "slow one" in page.text("#running")
+    assert "slow one" in page.text("#active-requests")
     assert page.run(LIT % ".noise") > 0.01
     page.press("Escape")
     page.press("x")
@@ -252,10 +252,10 @@ def test_panel_shows_each_failure_where_it_happened(page: Page) -> None:
     page.run("timbred.composer.fields.get('seconds').value = 5000")
     page.press("Enter")
     page.until("$('.card[data-state=failed]')")
-    assert "bad-request: seconds: got 5000" in page.text("#running")
+    assert "bad-request: seconds: got 5000" in page.text("#active-requests")
     assert "seconds: got 5000" in page.text("[data-key=seconds] .failure")
     assert page.run("document.activeElement.name") == "seconds"
-    assert "seconds: got 5000" in page.text("#said-now")
+    assert "seconds: got 5000" in page.text("#urgent-announcements")
     page.run("timbred.composer.reset()")
 
     page.run("(timbred.requests.forget([...timbred.requests.jobs.values()].at(-1)), $('#prompt').focus())")
@@ -263,7 +263,7 @@ def test_panel_shows_each_failure_where_it_happened(page: Page) -> None:
     page.type("fail please")
     page.press("Enter")
     page.until("$('.card[data-state=failed]')")
-    assert "model-error: told to fail" in page.text("#running")
+    assert "model-error: told to fail" in page.text("#active-requests")
     page.press("Escape")
 
     make_sound(page, "to be played")
@@ -348,9 +348,9 @@ def test_panel_recovers_from_a_lost_connection(page: Page) -> None:
     page.type("slow through a lost line")
     page.press("Enter")
     page.until("timbred.requests.live[0]?.step >= 1")
-    page.run("(timbred.own.socket.close(), timbred.everybody.socket.close())")
+    page.run("(timbred.own.socket.close(), timbred.allClients.socket.close())")
     page.until("!timbred.own.open")
-    page.until("timbred.own.open && timbred.everybody.open")
+    page.until("timbred.own.open && timbred.allClients.open")
     page.press("Escape")
     page.until("timbred.requests.live[0]?.state === 'started'")
     page.press("x")
@@ -383,17 +383,17 @@ def test_panel_in_a_copied_tab_is_another_client(page: Page, running: Restartabl
 
 
 def test_panel_reports_a_daemon_that_does_not_answer_within_two_seconds(page: Page, running: Restartable) -> None:
-    page.until("$('#gone').hidden")
+    page.until("$('#connection-alert').hidden")
     running.now.process.send_signal(signal.SIGSTOP)
     try:
-        page.until("document.body.dataset.link === 'silent' && !$('#gone').hidden", AGAIN_WITHIN)
+        page.until("document.body.dataset.connection === 'silent' && !$('#connection-alert').hidden", AGAIN_WITHIN)
     finally:
         running.now.process.send_signal(signal.SIGCONT)
     times = page.run(
         "import('/panel/connection.js').then((m) => m.PING_INTERVAL_MS + m.SILENT_AFTER_MS + m.CHECK_INTERVAL_MS)"
     )
     assert times < 1000 * SAID_WITHIN
-    page.until("timbred.own.open && $('#gone').hidden", AGAIN_WITHIN)
+    page.until("timbred.own.open && $('#connection-alert').hidden", AGAIN_WITHIN)
 
 
 def test_panel_recovers_when_the_daemon_returns(page: Page, running: Restartable) -> None:
@@ -405,9 +405,9 @@ def test_panel_recovers_when_the_daemon_returns(page: Page, running: Restartable
     page.until("timbred.requests.live[0]?.step >= 1")
     running.now.process.kill()
     began = time.monotonic()
-    page.until("document.body.dataset.link === 'gone' && !$('#gone').hidden")
+    page.until("document.body.dataset.connection === 'closed' && !$('#connection-alert').hidden")
     assert time.monotonic() - began < SAID_WITHIN
-    assert "timbred isn't running" in page.text("#gone")
+    assert "timbred isn't running" in page.text("#connection-alert")
     page.run("$('#prompt').value = 'asked of nobody'")
     page.press("Enter")
     page.until("$('#prompt-failure').textContent")
@@ -415,7 +415,7 @@ def test_panel_recovers_when_the_daemon_returns(page: Page, running: Restartable
     assert running.now.process.wait(30) == -signal.SIGKILL
     running.end_by_force()
     running.start()
-    page.until("timbred.own.open && timbred.everybody.open && $('#gone').hidden", AGAIN_WITHIN)
+    page.until("timbred.own.open && timbred.allClients.open && $('#connection-alert').hidden", AGAIN_WITHIN)
     page.until("$('.card[data-state=lost]')")
     assert "press Again" in page.text(".card[data-state=lost]")
     page.until(f"$('#takes li[data-take={take}]')")

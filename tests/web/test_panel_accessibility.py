@@ -1,4 +1,4 @@
-"""The panel for everybody: by keys alone, at phone width, read aloud, in the dark; and from no other address."""
+"""The panel for allClients: by keys alone, at phone width, read aloud, in the dark; and from no other address."""
 
 import json
 import re
@@ -32,7 +32,7 @@ CONTRAST = """(() => {
       [10, 11, 14]);
   };
   const shown = $$('body *').filter((one) => one.checkVisibility({ visibilityProperty: true, opacityProperty: true })
-    && !one.closest('.unseen, .skip, [disabled], .missing, [aria-disabled], option, noscript')
+    && !one.closest('.visually-hidden, .skip, [disabled], .missing, [aria-disabled], option, noscript')
     && [...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim()));
   return [shown.length, shown.map((one) => {
     const [r, g, b, a = 1] = parse(getComputedStyle(one).color);
@@ -68,7 +68,7 @@ def test_panel_is_no_wider_than_a_phone(page: Page, width: int) -> None:
     for tab in "2341":
         page.press(tab)
         wide = page.run(
-            "$$('body *').filter((one) => one.checkVisibility() && !one.closest('.unseen, .skip, canvas')"
+            "$$('body *').filter((one) => one.checkVisibility() && !one.closest('.visually-hidden, .skip, canvas')"
             " && one.getBoundingClientRect().right > innerWidth + 0.5).map((one) => one.outerHTML.slice(0, 100))"
         )
         assert wide == []
@@ -162,7 +162,7 @@ def test_panel_elements_have_accessible_names(page: Page) -> None:
         ".filter((id) => id && !document.getElementById(id))))"
     )
     assert broken == []
-    assert page.text("#said") != ""
+    assert page.text("#announcements") != ""
     page.run("$('#all-keys').open = false")
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.integration.daemons import FAKE_ENGINE, DaemonProcess, hollow_checkpoint
 from tests.web.browser import Page, Wire
 
-LINE = "$('#trouble').textContent"
+LINE = "$('#process-alerts').textContent"
 
 
 @pytest.fixture
@@ -44,15 +44,17 @@ def test_panel_failures_of_an_engine_that_cannot_start_are_shown_until_it_starts
     told = unable.run(LINE)
     assert told.startswith("The engine can't be started, so no sound can be rendered: ")
     assert f"told not to start by {reason}; remove it." in told
-    assert unable.run("$('#trouble').checkVisibility()")
-    assert unable.run("[$('#trouble').getAttribute('role'), $('#trouble').getAttribute('aria-live')]") == [
+    assert unable.run("$('#process-alerts').checkVisibility()")
+    assert unable.run(
+        "[$('#process-alerts').getAttribute('role'), $('#process-alerts').getAttribute('aria-live')]"
+    ) == [
         "status",
         "polite",
     ]
     assert unable.run("document.documentElement.scrollWidth <= innerWidth")
     reason.unlink()
     unable.until(f"{LINE} === ''", 100)
-    assert unable.run("$('#trouble').getBoundingClientRect().height") == 0
+    assert unable.run("$('#process-alerts').getBoundingClientRect().height") == 0
 
 
 def test_panel_failures_of_a_player_that_cannot_start_are_shown_beside_the_engine(page: Page) -> None:

@@ -33,7 +33,7 @@ def test_panel_voices_play_change_and_stop_a_take(heard_page: Page) -> None:
     page.run("(timbred.voices.fields.get('loop').value = true, timbred.voices.fields.get('voice').value = 7)")
     page.press("b")
     page.until("$('#voices [data-voice=\"7\"] .prompt')?.textContent === 'on a voice'")
-    page.until("$('[data-gauge=voices]').textContent.startsWith('1')")
+    page.until("$('[data-status=voices]').textContent.startsWith('1')")
     page.run("$('#voices [data-voice=\"7\"] [data-key=gain] input').focus()")
     page.type("-6")
     page.press("Tab")
@@ -53,7 +53,7 @@ def test_panel_voices_play_change_and_stop_a_take(heard_page: Page) -> None:
     page.until("$('#voices [data-voice=\"7\"]')")
     page.press("p")
     page.press(".", CTRL)
-    page.until("!$('#voices [data-voice]') && $('[data-gauge=voices]').textContent.startsWith('0')")
+    page.until("!$('#voices [data-voice]') && $('[data-status=voices]').textContent.startsWith('0')")
     page.until("$('#voices').textContent.includes('Nothing is playing.')")
 
 

@@ -31,10 +31,10 @@ def drum_machine() -> Patch:
         20 88 # audio on
         """
     )
-    patch.button("make", 140, 50, says="$0-make")
-    patch.toggle("run", 260, 50, says="$0-run", hears="$0-shown-run")
-    patch.number("tempo", 380, 50, says="$0-tempo", hears="$0-shown-tempo")
-    patch.slider("level", 480, 50, 128, 20, says="$0-level", hears="$0-shown-level")
+    patch.button("make", 140, 50, sends="$0-make")
+    patch.toggle("run", 260, 50, sends="$0-run", receives="$0-shown-run")
+    patch.number("tempo", 380, 50, sends="$0-tempo", receives="$0-shown-tempo")
+    patch.slider("level", 480, 50, 128, 20, sends="$0-level", receives="$0-shown-level")
     patch.draw(
         """
         140 88 # make all

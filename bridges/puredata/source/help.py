@@ -133,7 +133,7 @@ def sampler_help() -> Patch:
         530 320 off_g( 67 0
         620 320 midi: notein
         620 350 note: pack f f
-        520 290 # pitch and velocity; 0 is note-off
+        530 290 # pitch, velocity; 0 is note-off
 
         20 400 sampler: timbred-sampler help-sound
         20 460 quiet: *~ 0.5

@@ -45,8 +45,8 @@ class Patch:
             ValueError: A line is neither a box nor a chain, or a cord ends at an unknown box.
         """
         for line in filter(None, map(str.strip, drawing.splitlines())):
-            if found := _BOX.fullmatch(line):
-                x, y, name, kind, text = found.groups()
+            if match := _BOX.fullmatch(line):
+                x, y, name, kind, text = match.groups()
                 self._draw_box(int(x), int(y), name, kind, text)
             elif " > " in line:
                 self._draw_cords(line.split(" > "))
@@ -66,10 +66,10 @@ class Patch:
             self._cords.append(f"#X connect {box} {outlet} {other} {inlet};")
 
     def _end(self, text: str) -> tuple[int, int]:
-        found = _END.fullmatch(text.strip())
-        if found is None or found[1] not in self._numbers:
+        match = _END.fullmatch(text.strip())
+        if match is None or match[1] not in self._numbers:
             raise ValueError(f"no box is called {text!r}")
-        return self._numbers[found[1]], int(found[2] or 0)
+        return self._numbers[match[1]], int(match[2] or 0)
 
     def comment(self, x: int, y: int, text: str, width: int = COMMENT_WIDTH) -> None:
         """Add a comment, in lines of at most `width` characters. Semicolons, which would end a line, become commas."""
@@ -77,23 +77,23 @@ class Patch:
         longest = max(len(line) for line in textwrap.wrap(text, width))
         self._add(f"#X text {x} {y} {escaped(text)}, f {longest + 1}")
 
-    def number(self, name: str, x: int, y: int, says: str = "", hears: str = "") -> None:
-        """Add a number box. It sends to the name `says` and receives from the name `hears`."""
-        self._add(f"#X floatatom {x} {y} 5 0 0 0 - {_named(hears, '-')} {_named(says, '-')} 0", name)
+    def number(self, name: str, x: int, y: int, sends: str = "", receives: str = "") -> None:
+        """Add a number box. It sends to the name `sends` and receives from the name `receives`."""
+        self._add(f"#X floatatom {x} {y} 5 0 0 0 - {_named(receives, '-')} {_named(sends, '-')} 0", name)
 
-    def toggle(self, name: str, x: int, y: int, size: int = 20, says: str = "", hears: str = "") -> None:
-        """Add a toggle; `says` and `hears` as for `number`."""
-        names = f"{_named(says)} {_named(hears)} empty"
+    def toggle(self, name: str, x: int, y: int, size: int = 20, sends: str = "", receives: str = "") -> None:
+        """Add a toggle; `sends` and `receives` as for `number`."""
+        names = f"{_named(sends)} {_named(receives)} empty"
         self._add(f"#X obj {x} {y} tgl {size} 0 {names} 17 7 0 {FONT_SIZE} {_COLOURS} 0 1", name)
 
-    def button(self, name: str, x: int, y: int, size: int = 20, says: str = "") -> None:
+    def button(self, name: str, x: int, y: int, size: int = 20, sends: str = "") -> None:
         """Add a button that sends a bang."""
-        names = f"{_named(says)} empty empty"
+        names = f"{_named(sends)} empty empty"
         self._add(f"#X obj {x} {y} bng {size} 250 50 0 {names} 17 7 0 {FONT_SIZE} {_COLOURS}", name)
 
-    def slider(self, name: str, x: int, y: int, width: int, height: int, says: str = "", hears: str = "") -> None:
+    def slider(self, name: str, x: int, y: int, width: int, height: int, sends: str = "", receives: str = "") -> None:
         """Add a horizontal slider from 0 to 1."""
-        names = f"{_named(says)} {_named(hears)} empty"
+        names = f"{_named(sends)} {_named(receives)} empty"
         self._add(f"#X obj {x} {y} hsl {width} {height} 0 1 0 0 {names} -2 -8 0 {FONT_SIZE} {_COLOURS} 0 1", name)
 
     def part(self, name: str, x: int, y: int, inner: "Patch") -> None:

@@ -81,15 +81,15 @@ def _method(entry: RequestEntry) -> str:
     elif entry.has_id:
         body = f"this.request(\\{entry.name}, [prompt], {table}, action, progress, fail, server)"
     elif entry.name in ABOUT_VOICES:
-        said = "".join(_argument(name) for name in positional(entry)[1:])
-        body = f"this.forVoice(\\{entry.name}, voice, [{said}], {table}, action)"
+        values = "".join(_argument(name) for name in positional(entry)[1:])
+        body = f"this.forVoice(\\{entry.name}, voice, [{values}], {table}, action)"
     elif entry.family:
         body = f'this.ask(("{entry.name}/" ++ name).asSymbol, [value].reject(_.isNil), {table}, action)'
     elif entry.name == "cancel":
         body = 'this.send(\\cancel, if(id.isKindOf(TimbredRequest)) { id.id } { id ? "*" })'
     else:
-        said = ", ".join(f"this.class.plain({name})" for name in positional(entry))
-        body = f"this.ask(\\{entry.name}, [{said}], {table}, action)"
+        values = ", ".join(f"this.class.plain({name})" for name in positional(entry))
+        body = f"this.ask(\\{entry.name}, [{values}], {table}, action)"
     return f"{head}\t\t^{body}\n\t}}\n"
 
 

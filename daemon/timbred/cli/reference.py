@@ -64,7 +64,8 @@ def settings_reference() -> str:
 
 
 def _row(setting: SettingSpec) -> str:
-    default = MACHINE_DEFAULTS.get(setting.name, f"`{setting.default}`" if setting.default != "" else "")
+    value = int(setting.default) if isinstance(setting.default, bool) else setting.default
+    default = MACHINE_DEFAULTS.get(setting.name, f"`{value}`" if value != "" else "")
     meaning = setting.help.replace("|", "\\|")
     live = "live" if setting.live else ""
     return f"| `{setting.name}` | `{setting.environment}` | {default} | {setting.allowed} | {meaning} | {live} |"

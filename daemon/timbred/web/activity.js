@@ -7,14 +7,14 @@ const MAX_LINES = 200;
 
 export class Activity {
   /** `titleOf` returns the titles of this page's own requests. */
-  constructor(element, everybody, { titleOf }) {
+  constructor(element, allClients, { titleOf }) {
     this.titleOf = titleOf;
     this.lines = new Map();
     this.count = 0;
     this.list = createElement("ol", { class: "activity", id: "lines", "aria-label": "Requests of all clients, the newest first" });
     this.nothing = createElement("p", { class: "hint", text: "No requests yet. The requests of all clients are shown here." });
     element.append(this.nothing, this.list);
-    everybody.on("event", (event) => this.handle(event));
+    allClients.on("event", (event) => this.handle(event));
   }
 
   handle(event) {

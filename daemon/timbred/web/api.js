@@ -12,7 +12,7 @@ async function fetchJson(path, options) {
   try {
     response = await fetch(path, options);
   } catch {
-    throw new ApiError("gone", "timbred doesn't respond; try again when it is running");
+    throw new ApiError("not-connected", "timbred doesn't respond; try again when it is running");
   }
   const content = await response.json();
   if (!response.ok) throw new ApiError(content.code, content.message);
@@ -41,7 +41,7 @@ export async function bytes(url) {
   try {
     response = await fetch(url);
   } catch {
-    throw new ApiError("gone", "timbred doesn't respond, so the file can't be loaded");
+    throw new ApiError("not-connected", "timbred doesn't respond, so the file can't be loaded");
   }
   if (response.ok) return response.arrayBuffer();
   if (response.headers.get("content-type")?.startsWith("application/json")) {

@@ -38,21 +38,21 @@ export class Composer {
       enterkeyhint: "go",
     });
     this.failure = createElement("p", { id: "prompt-failure", class: "failure" });
-    this.go = createElement("button", { type: "submit", class: "go", id: "make" }, "Make ", createElement("kbd", { text: "⏎" }));
+    this.go = createElement("button", { type: "submit", class: "submit", id: "generate" }, "Generate ", createElement("kbd", { text: "⏎" }));
     this.origin = createElement("p", { class: "origin", hidden: true });
-    const inSight = VISIBLE_KEYS.filter((name) => byName.has(name)).map((name) => this.field(byName.get(name)).element);
+    const visibleFields = VISIBLE_KEYS.filter((name) => byName.has(name)).map((name) => this.field(byName.get(name)).element);
     this.buildSeed();
     this.buildModels();
     const form = createElement(
       "form",
       { novalidate: true, onsubmit: (event) => this.submitted(event) },
       this.origin,
-      createElement("label", { for: "prompt", class: "unseen", text: "Prompt: a description of the sound" }),
-      createElement("div", { class: "ask" }, this.prompt, this.go),
-      createElement("small", { id: "prompt-help", class: "unseen", text: "Enter renders it; Arrow up recalls earlier prompts" }),
+      createElement("label", { for: "prompt", class: "visually-hidden", text: "Prompt: a description of the sound" }),
+      createElement("div", { class: "prompt-row" }, this.prompt, this.go),
+      createElement("small", { id: "prompt-help", class: "visually-hidden", text: "Enter renders it; Arrow up recalls earlier prompts" }),
       this.failure,
-      createElement("div", { class: "keys sight" }, ...inSight),
-      createElement("div", { class: "doors" }, this.wordsPanel(), this.keysPanel(keys)),
+      createElement("div", { class: "keys visible-keys" }, ...visibleFields),
+      createElement("div", { class: "disclosures" }, this.wordsPanel(), this.keysPanel(keys)),
     );
     this.prompt.addEventListener("keydown", (event) => this.pressed(event));
     this.prompt.addEventListener("input", () => this.typed());
@@ -77,20 +77,20 @@ export class Composer {
       ),
     );
     const reset = createElement("button", { type: "button", class: "small", onclick: () => this.reset() }, "Reset all keys");
-    return createElement("details", { class: "door", id: "all-keys" }, createElement("summary", {}, "All keys ", this.number), ...groups, reset);
+    return createElement("details", { class: "disclosure", id: "all-keys" }, createElement("summary", {}, "All keys ", this.number), ...groups, reset);
   }
 
   /** Builds the list of the words that the selected model was trained on; a click adds one to the prompt. */
   wordsPanel() {
     this.known = createElement("div", { class: "words" });
     this.knownTitle = createElement("summary");
-    this.knownPanel = createElement("details", { class: "door", hidden: true, id: "known-words" }, this.knownTitle, this.known);
+    this.knownPanel = createElement("details", { class: "disclosure", hidden: true, id: "known-words" }, this.knownTitle, this.known);
     return this.knownPanel;
   }
 
-  offer(model) {
-    if (this.offered === model?.name) return;
-    this.offered = model?.name;
+  showKnownWords(model) {
+    if (this.wordsOf === model?.name) return;
+    this.wordsOf = model?.name;
     const words = model?.knows ? model.knows.split(", ") : [];
     this.knownPanel.hidden = !words.length;
     write(this.knownTitle, `Words that ${model?.name} was trained on`);
@@ -126,7 +126,7 @@ export class Composer {
   }
 
   /** Stores a model's description from a `model` event. */
-  know(model) {
+  addModel(model) {
     const { control } = this.fields.get("model");
     if (!this.models.has(model.name)) control.append(createElement("option", { value: model.name }));
     this.models.set(model.name, model);
@@ -141,7 +141,7 @@ export class Composer {
     write(control.options[0], `${this.defaultModel() || "the default"}`);
     const model = this.models.get(control.value || this.defaultModel());
     control.title = model ? `${model.title}. ${model.licence}` : "";
-    this.offer(model);
+    this.showKnownWords(model);
     const recipe = this.from?.recipe?.parameters ?? {};
     for (const field of this.fields.values()) if (field.key.name !== "model") field.limit(model ?? null, shown(recipe[field.key.name]));
     this.showLastSeed();
@@ -149,8 +149,8 @@ export class Composer {
   }
 
   counted() {
-    const set_ = [...this.fields.values()].filter((field) => field.value !== undefined && !VISIBLE_KEYS.includes(field.key.name));
-    write(this.number, set_.length ? `${set_.length} set: ${set_.map((field) => field.key.name).join(", ")}` : "");
+    const changed = [...this.fields.values()].filter((field) => field.value !== undefined && !VISIBLE_KEYS.includes(field.key.name));
+    write(this.number, changed.length ? `${changed.length} set: ${changed.map((field) => field.key.name).join(", ")}` : "");
   }
 
   reset() {
@@ -217,7 +217,7 @@ export class Composer {
     this.origin.replaceChildren(
       "From the sound of ",
       createElement("strong", { text: take.prompt }),
-      `${partInWords(part)}: describe the new sound, then press Enter. `,
+      `${describePart(part)}: describe the new sound, then press Enter. `,
       createElement("button", { type: "button", class: "small", onclick: () => this.startFresh() }, icon("cross"), " New sound"),
     );
     if (!this.prompt.value.trim()) this.prompt.value = take.prompt;
@@ -281,8 +281,8 @@ export class Composer {
     const field = this.fields.get(named);
     if (job !== this.last || job.failure.code !== "bad-request" || !field) return;
     field.fail(job.failure.message);
-    const door = field.element.closest("details");
-    if (door) door.open = true;
+    const disclosure = field.element.closest("details");
+    if (disclosure) disclosure.open = true;
     field.control.focus();
   }
 
@@ -326,7 +326,7 @@ export class Composer {
 
 const randomSeed = () => crypto.getRandomValues(new Uint32Array(1))[0] & MAX_SEED;
 
-function partInWords({ start, end, low, high }) {
+function describePart({ start, end, low, high }) {
   const when = start === undefined && end === undefined ? "" : `, ${start ?? 0} s to ${end === undefined ? "its end" : `${end} s`}`;
   const where = low === undefined && high === undefined ? "" : `, ${low ?? 0} Hz to ${high === undefined ? "the top" : `${high} Hz`}`;
   return when + where;

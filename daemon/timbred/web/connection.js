@@ -63,7 +63,7 @@ export class Connection {
 
   closed() {
     this.socket = null;
-    this.setState("gone");
+    this.setState("closed");
     const wait = RETRY_DELAYS_MS[Math.min(this.tries, RETRY_DELAYS_MS.length - 1)];
     this.tries += 1;
     setTimeout(() => this.socket ?? this.connect(), wait);
@@ -124,7 +124,7 @@ export async function nameOfThisPage(remembered) {
 
 const fresh = () => "panel-" + Array.from(crypto.getRandomValues(new Uint8Array(8)), (b) => b.toString(16).padStart(2, "0")).join("");
 
-/** Whether no other tab goes by this name; if so, none can from now on. Without locks nobody can tell. */
+/** Resolves to true and reserves the name if no other tab uses it; false without the Web Locks API. */
 function isFree(name) {
   if (!navigator.locks) return Promise.resolve(false);
   return new Promise((resolve) => {
@@ -132,7 +132,7 @@ function isFree(name) {
       resolve(true);
       return new Promise(() => {});
     };
-    // a page that is just being reloaded may still hold it for a moment
+    // a page that is being reloaded may still hold the lock for a moment
     const options = { signal: AbortSignal.timeout(600) };
     navigator.locks.request(`timbred.${name}`, options, held).catch(() => resolve(false));
   });

@@ -51,7 +51,7 @@ export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-let unseen = 0;
+let lastId = 0;
 
 /** Returns an id that is unique on the page. */
-export const uniqueId = (about) => `${about}-${(unseen += 1)}`;
+export const uniqueId = (about) => `${about}-${(lastId += 1)}`;

@@ -1,4 +1,4 @@
-// The spectrum of a sound: a Fft transform (radix 2, decimation in time) and columns of decibels over log frequency.
+// The spectrum of a sound: a fast Fourier transform (radix 2, decimation in time) and columns of decibels over log frequency.
 
 export class Fft {
   /** `size` is a power of two. */

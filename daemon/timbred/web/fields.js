@@ -1,10 +1,10 @@
-// One field for each key of a request: made from its declaration, so that its range is the daemon's own.
+// A form field for one key of a request, built from the daemon's declaration of the key.
 
 import { uniqueId, createElement, set, write } from "./dom.js";
 import { allowed, fallback, range, stride } from "./schema.js";
 
 export class Field {
-  /** `wide` ones take a whole row. */
+  /** `changed` is called with the field after each input. */
   constructor(key, { label = words(key.name), changed = () => {} } = {}) {
     this.key = key;
     const id = uniqueId(`key-${key.name}`);
@@ -19,7 +19,7 @@ export class Field {
     this.element = createElement(
       "div",
       { class: `field ${key.kind}`, "data-key": key.name },
-      createElement("div", { class: "over" }, createElement("label", { for: id, text: label, title: key.about }), this.help),
+      createElement("div", { class: "field-header" }, createElement("label", { for: id, text: label, title: key.about }), this.help),
       this.control,
       this.failure,
     );
@@ -71,7 +71,7 @@ export class Field {
     for (const kind of ["input", "change"]) this.control.dispatchEvent(new Event(kind, { bubbles: true }));
   }
 
-  /** What a model allows, and what it takes when nothing is said. */
+  /** Shows the limits and the default of a model; `before` overrides the default. */
   limit(model, before = "") {
     const { key, control } = this;
     const unset = before || fallback(key, model);
@@ -85,7 +85,7 @@ export class Field {
     }
   }
 
-  /** What goes out under this key's name; undefined leaves it to the daemon. */
+  /** The value to send; undefined uses the daemon's default. */
   get value() {
     const text = this.control.value.trim();
     if (text === "") return undefined;
@@ -111,7 +111,7 @@ export class Field {
   }
 }
 
-/** A key's name as words. */
+/** Returns the label of a key. */
 export const words = (name) => name.replaceAll("_", " ").replace(/(\d)$/, " $1");
 
 const onOff = (key, text) => (key.kind === "boolean" ? ({ false: "off", true: "on" }[text] ?? text) : text);

@@ -29,16 +29,16 @@ export class History {
   build(element) {
     this.search = createElement("input", { type: "search", id: "search", placeholder: "Search the takes", "aria-label": "Search the takes by words", "aria-keyshortcuts": "/", autocomplete: "off", spellcheck: "false" });
     this.stars = createElement("button", { type: "button", class: "icon-only star", id: "only-starred", "aria-pressed": "false", "aria-label": "Only starred takes", title: "Only starred takes", onclick: () => this.onlyStarred() }, icon("star"));
-    this.likeness = createElement("p", { class: "likeness", hidden: true });
+    this.similarTo = createElement("p", { class: "similar-to", hidden: true });
     this.total = createElement("p", { class: "total", role: "status" });
     this.failure = createElement("p", { class: "failure" });
     this.list = createElement("ul", { class: "takes", id: "takes", "aria-label": "Takes, the newest first" });
     this.moreButton = createElement("button", { type: "button", class: "small more", hidden: true, onclick: () => this.next() }, "More");
-    element.append(createElement("div", { class: "search" }, this.search, this.stars), this.likeness, this.total, this.failure, this.list, this.moreButton);
+    element.append(createElement("div", { class: "search" }, this.search, this.stars), this.similarTo, this.total, this.failure, this.list, this.moreButton);
     this.search.addEventListener("input", () => this.typed());
     this.list.addEventListener("keydown", (event) => this.moved(event));
     this.ending = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && this.next(), { scrollMargin: "400px", rootMargin: "400px" });
-    this.sketching = new IntersectionObserver((seen) => this.sketch(seen), { rootMargin: "100px" });
+    this.thumbnailObserver = new IntersectionObserver((seen) => this.drawThumbnails(seen), { rootMargin: "100px" });
   }
 
   typed() {
@@ -60,22 +60,22 @@ export class History {
   }
 
   /** Lists the takes similar to this one, the most similar first. */
-  alike(take) {
+  findSimilar(take) {
     this.like = take;
     this.search.value = "";
-    this.likeness.hidden = false;
-    this.likeness.replaceChildren(
+    this.similarTo.hidden = false;
+    this.similarTo.replaceChildren(
       "Like ",
       createElement("strong", { text: take.prompt }),
       ", by sound if the model has embeddings, otherwise by words ",
-      createElement("button", { type: "button", class: "small", onclick: () => this.unlike() }, icon("cross"), " All takes"),
+      createElement("button", { type: "button", class: "small", onclick: () => this.clearSimilar() }, icon("cross"), " All takes"),
     );
     return this.refresh();
   }
 
-  unlike() {
+  clearSimilar() {
     this.like = null;
-    this.likeness.hidden = true;
+    this.similarTo.hidden = true;
     return this.refresh();
   }
 
@@ -86,7 +86,7 @@ export class History {
     const turn = (this.turn += 1);
     const page = await this.page(null);
     if (turn !== this.turn || !page) return;
-    for (const row of this.rows.values()) this.sketching.unobserve(row.element);
+    for (const row of this.rows.values()) this.thumbnailObserver.unobserve(row.element);
     this.rows.clear();
     this.list.replaceChildren();
     this.add(page);
@@ -128,12 +128,12 @@ export class History {
     this.known = total;
     const words = this.search.value.trim();
     const what = this.starredOnly ? many(total, "starred take") : many(total, "take");
-    const nothing = words ? `No take's prompt has the words "${words}"` : this.starredOnly ? "No starred takes yet: S stars the selected take" : "No takes yet";
+    const nothing = words ? `No take's prompt contains the words "${words}"` : this.starredOnly ? "No starred takes yet: S stars the selected take" : "No takes yet";
     write(this.total, total ? (words ? `${what} with "${words}"` : what) : this.like ? "No other prompt has a word in common" : nothing);
   }
 
   /** Adds a new take of any client. */
-  arrived(take) {
+  addNew(take) {
     if (this.rows.has(take.take_id)) return;
     if (!this.plain) return void this.refresh();
     this.list.prepend(this.row(take));
@@ -145,7 +145,7 @@ export class History {
   // ---- rows
 
   row(take) {
-    const picture = createElement("canvas", { class: "sketch", "aria-hidden": "true", "data-take": take.take_id });
+    const picture = createElement("canvas", { class: "thumbnail", "aria-hidden": "true", "data-take": take.take_id });
     const facts = createElement("span", { class: "facts", text: factsOf(take) });
     const button = createElement(
       "button",
@@ -157,16 +157,16 @@ export class History {
     const star = createElement("button", { type: "button", class: "icon-only star", tabindex: -1, "aria-label": `Star: ${take.prompt}`, "aria-pressed": String(take.starred), onclick: () => this.actions.star(take) }, icon("star"));
     const element = createElement("li", { "data-take": take.take_id, class: take.missing ? "missing" : null }, button, star);
     this.rows.set(take.take_id, { take, element, button, star, picture, facts });
-    if (take.url && !take.missing && take.seconds <= MAX_WAVEFORM_SECONDS) this.sketching.observe(element);
+    if (take.url && !take.missing && take.seconds <= MAX_WAVEFORM_SECONDS) this.thumbnailObserver.observe(element);
     return element;
   }
 
   /** Draws the waveforms of the rows that become visible. */
-  async sketch(seen) {
+  async drawThumbnails(seen) {
     for (const { target, isIntersecting } of seen) {
       const row = this.rows.get(target.dataset.take);
       if (!isIntersecting || !row) continue;
-      this.sketching.unobserve(target);
+      this.thumbnailObserver.unobserve(target);
       try {
         const sound = await this.sounds.get(row.take.url, row.take.rate);
         if (row.element.isConnected) drawWave(row.picture, sound, { colour: "#ffb547a8", core: "#ffd894", centre: false });
@@ -233,4 +233,4 @@ export class History {
   }
 }
 
-const factsOf = (take) => (take.missing ? `${take.model} · the file is gone` : `${seconds(take.seconds)} · ${take.model} · ${ago(take.created)}`);
+const factsOf = (take) => (take.missing ? `${take.model} · file missing` : `${seconds(take.seconds)} · ${take.model} · ${ago(take.created)}`);

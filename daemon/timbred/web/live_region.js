@@ -3,9 +3,9 @@
 import { find } from "./dom.js";
 
 export function announce(text) {
-  find("said").textContent = text;
+  find("announcements").textContent = text;
 }
 
 export function announceNow(text) {
-  find("said-now").textContent = text;
+  find("urgent-announcements").textContent = text;
 }

@@ -20,10 +20,10 @@ import { keysOf } from "./schema.js";
 import { ProcessAlerts } from "./process_alerts.js";
 import { VoiceList } from "./voice_list.js";
 
-const LINK_WORDS = { connecting: "connecting", open: "connected", silent: "no answer", gone: "not running" };
-const GONE_WORDS = {
+const CONNECTION_STATES = { connecting: "connecting", open: "connected", silent: "no answer", closed: "not running" };
+const CONNECTION_ALERTS = {
   silent: "timbred doesn't answer. If this persists, stop it and start it again: timbred serve",
-  gone: "timbred isn't running. Start it with: timbred serve. This page then reconnects by itself.",
+  closed: "timbred isn't running. Start it with: timbred serve. This page then reconnects by itself.",
 };
 const REFRESH_INTERVAL_MS = 4000;
 const WIDE_LAYOUT = window.matchMedia("(min-width: 60rem)");
@@ -31,25 +31,25 @@ const WIDE_LAYOUT = window.matchMedia("(min-width: 60rem)");
 async function begin() {
   const [session, schema, page] = await Promise.all([api.session(), api.vocabulary(), nameOfThisPage(tabStorage)]);
   const own = new Connection(page.name, { question: { type: "status" } });
-  const everybody = new Connection(`${page.name}-all`);
-  const panel = new Panel(own, everybody, session, schema);
-  own.on("state", (state) => panel.linked(state)).on("open", () => panel.opened());
-  everybody.on("open", () => everybody.send({ type: "notify", on: 1 }));
+  const allClients = new Connection(`${page.name}-all`);
+  const panel = new Panel(own, allClients, session, schema);
+  own.on("state", (state) => panel.showConnection(state)).on("open", () => panel.opened());
+  allClients.on("open", () => allClients.send({ type: "notify", on: 1 }));
   own.start();
-  everybody.start();
+  allClients.start();
   window.timbred = panel;
 }
 
 class Panel {
-  constructor(own, everybody, session, schema) {
+  constructor(own, allClients, session, schema) {
     this.own = own;
-    this.everybody = everybody;
+    this.allClients = allClients;
     this.defaultModel = "";
     this.version = session.version;
     this.sounds = new AudioCache();
     this.requests = new Requests(own, tabStorage);
     this.buildViews(session, schema);
-    this.listen();
+    this.connectEvents();
     this.shortcuts = new Shortcuts(find("help"), this.shortcutActions());
     find("stop-all").addEventListener("click", () => this.stopAll());
     find("stop-all").title = "Stop all (Ctrl .)";
@@ -59,55 +59,55 @@ class Panel {
   }
 
   buildViews(session, schema) {
-    const { own, everybody, sounds, requests } = this;
+    const { own, allClients, sounds, requests } = this;
     const selected = () => this.takeView.take;
     const actions = {
       vary: (take) => take && this.composer.vary(take),
       edit: (take) => take && this.composer.startFrom(take),
       repaint: (take, part) => take && this.composer.repaint(take, part),
-      alike: (take) => take && this.alike(take),
+      findSimilar: (take) => take && this.findSimilar(take),
       star: (take) => take && this.star(take),
       play: (take) => (this.tabs.show("voices"), this.voices.play(take)),
     };
     const defaultModel = () => this.defaultModel;
     this.composer = new Composer(find("composer"), keysOf(schema, "generate"), requests, { defaultModel, selected });
-    this.takeView = new TakeView(find("stage"), { sounds, takesFolder: session.takes_folder, actions });
-    this.history = new History(find("history"), { sounds, actions, choose: (take) => this.went(take) });
-    this.models = new ModelList(find("models"), own, { defaultModel, changed: (model) => this.composer.know(model) });
-    this.voices = new VoiceList(find("voices"), own, everybody, {
+    this.takeView = new TakeView(find("take-view"), { sounds, takesFolder: session.takes_folder, actions });
+    this.history = new History(find("history"), { sounds, actions, choose: (take) => this.select(take) });
+    this.models = new ModelList(find("models"), own, { defaultModel, changed: (model) => this.composer.addModel(model) });
+    this.voices = new VoiceList(find("voices"), own, allClients, {
       playKeys: keysOf(schema, "play"),
       setKeys: keysOf(schema, "set"),
       prompt: () => this.composer.prompt.value.trim(),
       selected,
     });
-    this.activity = new Activity(find("activity"), everybody, { titleOf: (id) => requests.jobs.get(id)?.title });
-    this.gauges = new StatusBar(find("gauges"), own, { onStatus: (status) => this.updateStatus(status) });
-    this.trouble = new ProcessAlerts(find("trouble"), own);
+    this.activity = new Activity(find("activity"), allClients, { titleOf: (id) => requests.jobs.get(id)?.title });
+    this.statusBar = new StatusBar(find("status-bar"), own, { onStatus: (status) => this.updateStatus(status) });
+    this.processAlerts = new ProcessAlerts(find("process-alerts"), own);
     this.tempo = new Tempo(find("tempo"), own, keysOf(schema, "tempo").find((key) => key.name === "bpm"));
-    this.running = new JobCards(find("running"), requests, { onFailure: (job) => this.composer.failed(job) });
+    this.running = new JobCards(find("active-requests"), requests, { onFailure: (job) => this.composer.failed(job) });
     this.actions = actions;
     const tabs = [["history", "History"], ["models", "Models"], ["voices", "Voices"], ["activity", "Activity"]];
     this.tabs = new Tabs(find("tabs"), tabs);
   }
 
-  listen() {
+  connectEvents() {
     this.requests
       .on("change", (job) => this.jobChanged(job))
-      .on("take", (job, take) => this.taken(job, take))
-      .on("end", (job) => job.state !== "done" && this.takeView.leave(job));
+      .on("take", (job, take) => this.handleTake(job, take))
+      .on("end", (job) => job.state !== "done" && this.takeView.unfollow(job));
     this.own.on("event", (event) => this.handle(event));
-    this.everybody.on("event", (event) => this.handleNotification(event));
+    this.allClients.on("event", (event) => this.handleNotification(event));
   }
 
   // ---- connection
 
-  linked(state) {
-    document.body.dataset.link = state;
-    write(find("link-words"), LINK_WORDS[state]);
-    const gone = GONE_WORDS[state] ?? "";
-    find("gone").hidden = !gone;
-    write(find("gone"), gone);
-    this.activity.note(state === "open" ? "open" : "fail", state === "open" ? "connected" : GONE_WORDS[state] ?? state);
+  showConnection(state) {
+    document.body.dataset.connection = state;
+    write(find("connection-state"), CONNECTION_STATES[state]);
+    const alert = CONNECTION_ALERTS[state] ?? "";
+    find("connection-alert").hidden = !alert;
+    write(find("connection-alert"), alert);
+    this.activity.note(state === "open" ? "open" : "fail", state === "open" ? "connected" : CONNECTION_ALERTS[state] ?? state);
     if (state === "open") announce("connected");
   }
 
@@ -127,8 +127,8 @@ class Panel {
 
   /** Reports that the daemon was restarted with another version than this page's. */
   outdated(version) {
-    find("gone").hidden = false;
-    write(find("gone"), `timbred is version ${version} now, this page is from ${this.version}: reload it (F5)`);
+    find("connection-alert").hidden = false;
+    write(find("connection-alert"), `timbred is version ${version} now, this page is from ${this.version}: reload it (F5)`);
   }
 
   refreshSlowly() {
@@ -153,7 +153,7 @@ class Panel {
   async handleNotification(event) {
     if (event.type !== "take") return;
     try {
-      this.history.arrived(await api.take(event.take_id));
+      this.history.addNew(await api.take(event.take_id));
     } catch (error) {
       this.activity.note("fail", error.message);
     }
@@ -165,25 +165,25 @@ class Panel {
   jobChanged(job) {
     if (job.state === "asked") {
       this.watched = job.id;
-      if (!WIDE_LAYOUT.matches) find("running").scrollIntoView({ block: "start" });
+      if (!WIDE_LAYOUT.matches) find("active-requests").scrollIntoView({ block: "start" });
     }
     if (job.id === this.watched && !isLive(job) && job.state !== "done") this.watched = this.requests.live.at(-1)?.id;
     if (job.id === this.watched && job.state === "started") this.takeView.follow(job);
   }
 
-  async taken(job, event) {
+  async handleTake(job, event) {
     this.composer.storeSeed(event);
     if (event.index !== 0) return;
     try {
       const take = await api.take(event.take_id);
-      this.history.arrived(take);
+      this.history.addNew(take);
       if (job.id === this.watched) await this.choose(take, { listen: this.takeView.autoplay });
     } catch (error) {
       this.takeView.blank(error.message);
     }
   }
 
-  went(take) {
+  select(take) {
     this.watched = null;
     return this.choose(take);
   }
@@ -191,7 +191,7 @@ class Panel {
   choose(take, options = {}) {
     this.history.chosen = take.take_id;
     this.history.mark();
-    this.voices.offer(take);
+    this.voices.showSelected(take);
     localStore.set("chosen", take.take_id);
     return this.takeView.show(take, options);
   }
@@ -208,9 +208,9 @@ class Panel {
     }
   }
 
-  alike(take) {
+  findSimilar(take) {
     this.tabs.show("history");
-    return this.history.alike(take);
+    return this.history.findSimilar(take);
   }
 
   stopAll() {
@@ -224,14 +224,14 @@ class Panel {
     const { takeView, history, actions } = this;
     return {
       prompt: () => this.composer.focus(),
-      listen: () => takeView.toggle(),
-      around: () => takeView.player.loop(!takeView.player.looped),
+      playPause: () => takeView.toggle(),
+      loop: () => takeView.player.loop(!takeView.player.looped),
       vary: () => actions.vary(takeView.take),
       edit: () => actions.edit(takeView.take),
       repaint: () => actions.repaint(takeView.take),
       lock: () => this.composer.lock(!this.composer.locked),
       star: () => actions.star(takeView.take),
-      alike: () => actions.alike(takeView.take),
+      findSimilar: () => actions.findSimilar(takeView.take),
       voice: () => actions.play(takeView.take),
       copy: () => takeView.take && takeView.copied(),
       next: () => history.move(1),
@@ -248,7 +248,7 @@ class Panel {
 }
 
 begin().catch((error) => {
-  set(find("gone"), "hidden", false);
-  write(find("gone"), `The panel can't start: ${error.message}`);
+  set(find("connection-alert"), "hidden", false);
+  write(find("connection-alert"), `The panel can't start: ${error.message}`);
   throw error;
 });

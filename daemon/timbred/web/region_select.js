@@ -24,7 +24,7 @@ export class RegionSelect {
     this.scope = scope;
     this.upper = upper;
     this.marked = marked;
-    this.frame = createElement("div", { class: "marked", hidden: true });
+    this.frame = createElement("div", { class: "region", hidden: true });
     scope.append(this.frame);
     scope.addEventListener("pointermove", (event) => this.from && this.drawn(event));
     scope.addEventListener("pointerup", (event) => this.from && this.ended(event));

@@ -39,7 +39,7 @@ export class Requests {
     const job = this.remember({ id, request: { ...request, id }, title, state: "asked" });
     if (!this.connection.send(job.request)) {
       this.jobs.delete(id);
-      throw new ApiError("gone", "timbred isn't running, so nothing was sent. Start it with: timbred serve");
+      throw new ApiError("not-connected", "timbred isn't running, so nothing was sent. Start it with: timbred serve");
     }
     this.changed(job);
     return job;
@@ -83,7 +83,7 @@ export class Requests {
     this.memory.set("run", run);
     for (const job of this.live) {
       if (sameRun) this.connection.send(job.request);
-      else this.end(job, "lost", { code: "gone", message: "timbred was restarted and doesn't know this request: press Again" });
+      else this.end(job, "lost", { code: "not-connected", message: "timbred was restarted and doesn't know this request: press Again" });
     }
   }
 

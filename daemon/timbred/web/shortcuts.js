@@ -1,4 +1,4 @@
-// The keys of the keyboard: one table, from which they work, are shown and are documented.
+// Keyboard shortcuts: one table for their actions, the help dialog and the documentation.
 
 import { icon, createElement } from "./dom.js";
 import { localStore } from "./storage.js";
@@ -6,16 +6,16 @@ import { localStore } from "./storage.js";
 /** [key as shown, its effect, name of the action]; `Ctrl` is the Command key on a Mac. */
 export const SHORTCUTS = [
   ["P", "go to the prompt", "prompt"],
-  ["Enter", "in the prompt: make the sound", null],
+  ["Enter", "in the prompt: render the sound", null],
   ["Arrow up", "in the empty prompt: earlier prompts", null],
-  ["Space", "play or pause the selected take", "listen"],
-  ["O", "loop playback", "around"],
+  ["Space", "play or pause the selected take", "playPause"],
+  ["O", "loop playback", "loop"],
   ["V", "more like this: the take's recipe with another seed", "vary"],
   ["E", "edit and vary: load the take's recipe into the prompt", "edit"],
   ["R", "repaint: start from the take's sound; Shift and drag on its picture selects the part", "repaint"],
   ["L", "lock or unlock the seed", "lock"],
   ["S", "star the take, or remove its star", "star"],
-  ["A", "find similar takes", "alike"],
+  ["A", "find similar takes", "findSimilar"],
   ["B", "play it on a voice of the daemon", "voice"],
   ["C", "copy the path of its file", "copy"],
   ["J", "next take in the history", "next"],

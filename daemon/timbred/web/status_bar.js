@@ -18,7 +18,7 @@ export class StatusBar {
   constructor(element, connection, { onStatus }) {
     this.values = new Map();
     for (const [name, label] of STATUS_FIELDS) {
-      const value = createElement("dd", { "data-gauge": name });
+      const value = createElement("dd", { "data-status": name });
       this.values.set(name, value);
       element.append(createElement("div", {}, createElement("dt", { text: label }), value));
     }

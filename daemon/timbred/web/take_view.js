@@ -17,7 +17,7 @@ const SEEK_STEP_S = 0.1;
 const REDUCED_MOTION = window.matchMedia("(prefers-reduced-motion: reduce)");
 
 export class TakeView {
-  /** `actions`: vary, edit, repaint, alike, star, play (on a voice); each is called with the take. */
+  /** `actions`: vary, edit, repaint, findSimilar, star, play (on a voice); each is called with the take. */
   constructor(element, { sounds, takesFolder, actions }) {
     this.sounds = sounds;
     this.takesFolder = takesFolder;
@@ -41,16 +41,16 @@ export class TakeView {
     this.noise = createElement("canvas", { class: "noise", "aria-hidden": "true" });
     this.wave = createElement("canvas", { class: "wave", "aria-hidden": "true" });
     this.head = createElement("div", { class: "playhead", hidden: true });
-    this.coming = createElement("p", { class: "coming", "aria-hidden": "true", hidden: true });
+    this.percentage = createElement("p", { class: "percentage", "aria-hidden": "true", hidden: true });
     this.scope = createElement(
       "div",
       { class: "scope", id: "scope", role: "slider", tabindex: 0, "aria-label": "Position in the sound", "aria-valuemin": 0, "aria-valuemax": 0, "aria-valuenow": 0 },
-      createElement("div", { class: "upper" }, this.spectrum, this.noise, this.coming),
+      createElement("div", { class: "spectrogram" }, this.spectrum, this.noise, this.percentage),
       this.wave,
       this.head,
     );
-    this.failure = createElement("p", { class: "failure", id: "stage-failure" });
-    element.append(createElement("div", { class: "top" }, createElement("div", {}, this.title, this.about), this.star), this.scope, this.failure, this.transport(), this.way());
+    this.failure = createElement("p", { class: "failure", id: "take-failure" });
+    element.append(createElement("div", { class: "top" }, createElement("div", {}, this.title, this.about), this.star), this.scope, this.failure, this.transport(), this.exportRow());
     this.marking = new RegionSelect(this.scope, this.scope.firstChild, (places) => this.marked(places));
     this.scope.addEventListener("pointerdown", (event) => this.pointed(event));
     this.scope.addEventListener("keydown", (event) => this.moved(event));
@@ -70,24 +70,24 @@ export class TakeView {
 
   transport() {
     this.playButton = this.button("Listen", "play", "Space", () => this.toggle(), { class: "primary", id: "listen" });
-    this.loopButton = this.button("Loop playback", "loop", "o", () => this.player.loop(!this.player.looped), { class: "icon-only", "aria-pressed": "false", id: "around" });
+    this.loopButton = this.button("Loop playback", "loop", "o", () => this.player.loop(!this.player.looped), { class: "icon-only", "aria-pressed": "false", id: "loop-playback" });
     this.time = createElement("output", { class: "time", text: "0:00.00", "aria-label": "Time" });
     this.varyButton = this.button("More like this", null, "v", () => this.actions.vary(this.take), { id: "vary" });
     this.editButton = this.button("Edit and vary", null, "e", () => this.actions.edit(this.take), { id: "edit" });
-    this.alikeButton = this.button("Find similar", null, "a", () => this.actions.alike(this.take), { id: "alike" });
+    this.findSimilarButton = this.button("Find similar", null, "a", () => this.actions.findSimilar(this.take), { id: "find-similar" });
     this.repaintButton = this.button("Repaint", null, "r", () => this.actions.repaint(this.take), { id: "repaint", title: "Start from this sound (R). Shift and drag on the picture to select the part to regenerate" });
     this.voiceButton = this.button("Play on a voice", null, "b", () => this.actions.play(this.take), { id: "play-on-voice" });
-    const autoplay = createElement("input", { type: "checkbox", id: "listen-at-once", onchange: ({ target }) => this.setAtOnce(target.checked) });
+    const autoplay = createElement("input", { type: "checkbox", id: "autoplay", onchange: ({ target }) => this.setAutoplay(target.checked) });
     autoplay.checked = this.autoplay;
     return createElement(
       "div",
       { class: "transport" },
       createElement("div", { class: "row" }, this.playButton, this.loopButton, this.time, createElement("label", { class: "check" }, autoplay, " play new takes automatically")),
-      createElement("div", { class: "row" }, this.varyButton, this.editButton, this.repaintButton, this.alikeButton, this.voiceButton),
+      createElement("div", { class: "row" }, this.varyButton, this.editButton, this.repaintButton, this.findSimilarButton, this.voiceButton),
     );
   }
 
-  way() {
+  exportRow() {
     this.drag = createElement(
       "a",
       { class: "button drag", draggable: "true", id: "drag", href: "#", download: "", title: "Drag the file into your DAW or a folder; a click saves it", ondragstart: (event) => dragOut(event, this.take) },
@@ -96,16 +96,16 @@ export class TakeView {
     );
     this.copy = this.button("Copy path", null, "c", () => this.copied(), { id: "copy-path" });
     this.path = createElement("span", { class: "path", id: "path", tabindex: -1, role: "group", "aria-label": "Path of the file" });
-    return createElement("div", { class: "way row" }, this.drag, this.copy, this.path);
+    return createElement("div", { class: "export row" }, this.drag, this.copy, this.path);
   }
 
-  setAtOnce(on) {
+  setAutoplay(on) {
     this.autoplay = on;
     localStore.set("listen-at-once", on);
   }
 
   enable(on) {
-    for (const control of [this.playButton, this.loopButton, this.star, this.varyButton, this.editButton, this.repaintButton, this.alikeButton, this.voiceButton, this.copy]) control.disabled = !on;
+    for (const control of [this.playButton, this.loopButton, this.star, this.varyButton, this.editButton, this.repaintButton, this.findSimilarButton, this.voiceButton, this.copy]) control.disabled = !on;
     set(this.drag, "aria-disabled", !on || null);
     this.drag.hidden = !on;
   }
@@ -120,7 +120,7 @@ export class TakeView {
     this.marking.forget();
     this.describe(take);
     if (!take.url || take.missing) {
-      this.blank(take.missing ? `The file is gone: ${take.path}. Its recipe is stored: More like this renders a new take from it.` : "This take has no file.");
+      this.blank(take.missing ? `The file is missing: ${take.path}. Its recipe is stored: More like this renders a new take from it.` : "This take has no file.");
       return;
     }
     await this.load(take.url, take.rate, listen, () => this.take === take && !this.job);
@@ -166,7 +166,7 @@ export class TakeView {
     this.shown = sound;
     drawSpectrum(this.spectrum, sound);
     drawWave(this.wave, sound);
-    if (!this.job) this.calm();
+    if (!this.job) this.clearNoise();
     const length = sound.frames / sound.rate;
     set(this.scope, "aria-valuemax", length.toFixed(2));
   }
@@ -223,8 +223,8 @@ export class TakeView {
     }
     const words = [stateOf(job), ...job.warnings.map((warning) => `${warning.key}: ${warning.message}`)].join(". ");
     write(this.about, words);
-    this.coming.hidden = false;
-    write(this.coming, `${Math.round(job.fraction * 100)} %`);
+    this.percentage.hidden = false;
+    write(this.percentage, `${Math.round(job.fraction * 100)} %`);
     if (job.preview && job.preview !== this.previewed) this.preview(job);
   }
 
@@ -236,10 +236,10 @@ export class TakeView {
   }
 
   /** Shows the previous take again after a request that ended without one. */
-  leave(job) {
+  unfollow(job) {
     if (this.job !== job) return;
     this.job = null;
-    this.calm();
+    this.clearNoise();
     if (this.take) this.show(this.take);
     else {
       this.blank("");
@@ -256,9 +256,9 @@ export class TakeView {
     setTimeout(() => this.job === job && requestAnimationFrame(() => this.animate()), REDUCED_MOTION.matches ? 10 * NOISE_INTERVAL_MS : NOISE_INTERVAL_MS);
   }
 
-  calm() {
+  clearNoise() {
     clear(this.noise);
-    this.coming.hidden = true;
+    this.percentage.hidden = true;
   }
 
   // ---- playback

@@ -10,24 +10,24 @@ const PLAY_KEYS = ["voice", "gain", "pan", "speed", "loop", "at", "fade", "out"]
 const SET_KEYS = ["gain", "pan", "speed"];
 
 export class VoiceList {
-  /** `everybody` receives the events of all clients, `connection` those of this page. */
-  constructor(element, connection, everybody, { playKeys, setKeys, prompt, selected }) {
+  /** `allClients` receives the events of all clients, `connection` those of this page. */
+  constructor(element, connection, allClients, { playKeys, setKeys, prompt, selected }) {
     this.connection = connection;
     this.setKeys = setKeys;
     this.prompt = prompt;
     this.selected = selected;
-    this.sounding = new Map();
+    this.playing = new Map();
     this.fields = new Map();
     this.build(element, playKeys);
     connection.on("event", (event) => this.handle(event));
-    everybody.on("event", (event) => this.hearAll(event)).on("open", () => this.forgetAll());
+    allClients.on("event", (event) => this.handleNotification(event)).on("open", () => this.clearAll());
   }
 
   build(element, playKeys) {
     const named = new Map(playKeys.map((key) => [key.name, key]));
     for (const name of PLAY_KEYS.filter((one) => named.has(one))) this.fields.set(name, new Field(named.get(name)));
     this.fields.get("voice").value = 1;
-    this.what = createElement("p", { class: "what" });
+    this.what = createElement("p", { class: "selected-take" });
     this.failure = createElement("p", { class: "failure", id: "voices-failure" });
     this.others = createElement("p", { class: "facts" });
     this.list = createElement("ul", { class: "voices", "aria-label": "Voices that are playing" });
@@ -49,7 +49,7 @@ export class VoiceList {
   }
 
   /** Shows the take that would be played. */
-  offer(take) {
+  showSelected(take) {
     write(this.what, take ? `Selected take: ${take.prompt}` : "No take is selected");
   }
 
@@ -92,13 +92,13 @@ export class VoiceList {
     this.asked?.get(/^(\w+):/.exec(event.message)?.[1])?.fail(event.message);
   }
 
-  hearAll(event) {
-    if (event.type === "playing" || event.type === "flowing") this.sounds(event);
+  handleNotification(event) {
+    if (event.type === "playing" || event.type === "flowing") this.started(event);
     if (event.type === "ended") this.ended(event);
   }
 
-  sounds(event) {
-    const card = this.sounding.get(event.voice) ?? this.add(event.voice);
+  started(event) {
+    const card = this.playing.get(event.voice) ?? this.add(event.voice);
     card.take = event.take;
     write(card.name, event.take);
     api.take(event.take).then(
@@ -108,20 +108,20 @@ export class VoiceList {
   }
 
   ended(event) {
-    const card = this.sounding.get(event.voice);
+    const card = this.playing.get(event.voice);
     if (event.reason === "replaced" || !card || card.take !== event.take) return;
-    this.sounding.delete(event.voice);
+    this.playing.delete(event.voice);
     card.element.remove();
   }
 
-  forgetAll() {
-    this.sounding.clear();
+  clearAll() {
+    this.playing.clear();
     this.list.replaceChildren();
   }
 
   /** Shows the number of voices that started before this page was opened. */
   count(voices) {
-    const unknown = voices - this.sounding.size;
+    const unknown = voices - this.playing.size;
     write(this.others, unknown > 0 ? `${many(unknown, "voice")} more, started before this page was opened` : voices ? "" : "Nothing is playing.");
   }
 
@@ -132,8 +132,8 @@ export class VoiceList {
     const stop = createElement("button", { type: "button", class: "small", "aria-label": `Stop voice ${voice}`, onclick: () => this.ask({ type: "stop", voice }) }, icon("stop"), " Stop");
     const element = createElement("li", { "data-voice": voice }, createElement("div", { class: "head" }, createElement("strong", { text: String(voice) }), name, stop), createElement("div", { class: "keys" }, ...[...fields.values()].map((field) => field.element)));
     const card = { element, name, take: "" };
-    this.sounding.set(voice, card);
-    const after = [...this.sounding.keys()].sort((one, other) => one - other).indexOf(voice);
+    this.playing.set(voice, card);
+    const after = [...this.playing.keys()].sort((one, other) => one - other).indexOf(voice);
     this.list.insertBefore(element, this.list.children[after] ?? null);
     return card;
   }

@@ -9,7 +9,7 @@ function stage() {
   const made = { sent: [], told: [], now: 1000 };
   const names = (address) => address.replace("/timbred/", "");
   made.talk = new Conversation((address, values) => made.sent.push([names(address), ...values]), (...list) => made.told.push(list), "max-1", "Max", "127.0.0.1:7770", made.now);
-  made.hear = (name, ...values) => made.talk.heard({ address: "/timbred/" + name, values }, made.now);
+  made.hear = (name, ...values) => made.talk.receive({ address: "/timbred/" + name, values }, made.now);
   made.pass = (milliseconds) => {
     for (const end = made.now + milliseconds; made.now < end;) made.talk.tick(made.now += 100);
   };
@@ -115,6 +115,6 @@ test("cancel means what runs under the tag", () => {
 test("other addresses are let go", () => {
   const one = stage();
   one.flush();
-  one.talk.heard({ address: "/other", values: [] }, one.now);
+  one.talk.receive({ address: "/other", values: [] }, one.now);
   assert.deepEqual(one.flush(), [[], []]);
 });
