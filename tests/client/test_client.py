@@ -262,6 +262,8 @@ def test_timbred_reports_a_missing_daemon_within_two_seconds(kind: str, monkeypa
                 with pytest.raises(DaemonNotFound, match="start it with: timbred serve"):
                     timbred.generate("pad")
                 took.append(time.monotonic() - began)
+            if took[-1] < 2.0:
+                break
         assert min(took) < 2.0
         monkeypatch.setenv("TIMBRED_ZMQ_REQUESTS", str(port))
         monkeypatch.setattr(connection, "SERVICE", "_nobody._tcp.local.")

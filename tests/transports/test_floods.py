@@ -125,7 +125,10 @@ async def line_of(stage: Stage, transport: str) -> AsyncGenerator[Line]:
             context.destroy(linger=0)
     else:
         async with connect(f"ws://127.0.0.1:{stage.ports.http}/ws", proxy=None) as made:
-            yield _Json(made)
+            try:
+                yield _Json(made)
+            finally:
+                made.transport.abort()  # a closing handshake would wait behind the unread answers
 
 
 TRANSPORTS = ("udp", "tcp", "zmq", "websocket")
