@@ -175,7 +175,7 @@ def test_failures_of_one_client_are_not_sent_to_another(client: UdpClient, other
 
 
 def test_failures_by_a_stop_while_rendering_are_reported(start_daemon: StartDaemon) -> None:
-    daemon = start_daemon()
+    daemon = start_daemon("stop.patience=0.1")
     with clients.udp(daemon.osc) as client, clients.tcp(daemon.osc) as tcp:
         hold_engine(client, "running")
         assert tcp.ask("generate", "waiting", "pad").name == "queued"
@@ -190,7 +190,7 @@ def test_failures_by_a_stop_while_rendering_are_reported(start_daemon: StartDaem
 
 
 def test_failures_by_a_stop_while_the_engine_hangs_are_reported(start_daemon: StartDaemon) -> None:
-    daemon = start_daemon()
+    daemon = start_daemon("stop.patience=0.1")
     with clients.udp(daemon.osc) as client:
         client.make_take("pad")
         client.say("generate", "hanging", "hang")
