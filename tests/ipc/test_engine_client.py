@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from tests.processes import none_left, python_path
-from timbred.ipc import engine_messages, socket_folder
+from timbred.ipc import engine_messages, socket_folder, supervisor
 from timbred.ipc.child_exit import TOKEN_VARIABLE
 from timbred.ipc.engine_client import EngineLink, EngineSettings
 from timbred.task_supervision import Supervisor
@@ -171,6 +171,14 @@ async def test_engine_link_refuses_an_engine_of_another_version():
         assert not link.up
 
 
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses of 10 ms between attempts to start the engine."""
+    for name in ("BACK_OFF_S", "START_BACK_OFF_S"):
+        monkeypatch.setattr(supervisor, name, (0.01,))
+
+
+@pytest.mark.usefixtures("short_pauses")
 async def test_engine_link_retries_a_program_that_cannot_run():
     async with engine((sys.executable, "-c", "raise SystemExit(3)")) as (link, heard):
         for _ in range(2):
@@ -178,6 +186,7 @@ async def test_engine_link_retries_a_program_that_cannot_run():
         assert not link.send(engine_messages.QuitEngine())
 
 
+@pytest.mark.usefixtures("short_pauses")
 async def test_engine_link_retries_a_missing_program():
     async with engine(("/no/such/program",)) as (_, heard):
         for _ in range(2):
@@ -199,6 +208,7 @@ async def test_engine_link_reports_why_an_engine_refuses_to_start_and_retries(tm
         assert (link.process.state, link.process.trouble) == ("up", "")
 
 
+@pytest.mark.usefixtures("short_pauses")
 async def test_engine_link_tries_an_engine_that_ends_at_its_start_three_times(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
