@@ -72,12 +72,12 @@ def _requests() -> Patch:
 
         560 60 refused: list append
         560 90 what: list split 1
-        560 120 sorry( $1: not sent - start it with: timbred serve
+        560 120 refusal( $1: not sent - start it with: timbred serve
         560 150 console: print timbred
         560 180 fail( fail $1 timeout timbred-is-not-running
-        560 210 told: s $0-told
-        way.1 > refused > what > sorry > console
-        what > fail > told
+        560 210 local_event: s $0-event
+        way.1 > refused > what > refusal > console
+        what > fail > local_event
 
         300 180 keep: list append
         300 210 kept_ones: text set $0-waiting {LAST_LINE}
@@ -101,7 +101,7 @@ def _requests() -> Patch:
         200 540 latest: list prepend
         200 510 take: r $0-latest
         200 570 newer: t a b
-        260 600 asks: s $0-new-id
+        260 600 new_id_of_vary: s $0-new-id
         200 640 vary: list prepend
         80 420 id: r $0-id
         80 450 one( generate $1
@@ -113,7 +113,7 @@ def _requests() -> Patch:
         of.2 > named > begins > either > either_way > latest
         begins.1 > first > letters > letter > at_sign > either.1
         either_way.1 > newer
-        newer.1 > asks
+        newer.1 > new_id_of_vary
         take > latest.1
         id > one > generate.1
         id > other > vary.1
@@ -201,10 +201,10 @@ def _ids() -> Patch:
         440 490 line( 0
         440 520 read: text get $0-open
         520 430 fail( fail $1 timeout timbred-exited
-        520 460 told: s $0-told
+        520 460 local_event: s $0-event
         lost > each > size > some > each.1
         some.1 > first > remove > removed
-        first.1 > line > read > fail > told
+        first.1 > line > read > fail > local_event
         """
     )
     return patch
@@ -252,15 +252,15 @@ def _connection() -> Patch:
 
         20 350 in: inlet
         20 420 socket: netsend -u -b
-        120 460 heard: t a b
+        120 460 received: t a b
         120 490 parsed: oscparse
         220 490 alive: s $0-alive
         120 520 out: outlet
         trim > socket
         in > socket
         connect > socket
-        socket.1 > heard > parsed > out
-        heard.1 > alive
+        socket.1 > received > parsed > out
+        received.1 > alive
         """
     )
     return patch
@@ -297,14 +297,14 @@ def _watch() -> Patch:
         80 490 console: print timbred
         180 350 lost: s $0-lost
         300 350 not_running( running 0
-        300 380 told: s $0-told
+        300 380 local_event: s $0-event
         420 350 no( 0
         420 380 now: value $0-state
         wait > was > already
         already.1 > gone > flush
         gone.1 > place > words > console
         gone.2 > lost
-        gone.3 > not_running > told
+        gone.3 > not_running > local_event
         gone.4 > no > now
         where > place.1
 
@@ -331,7 +331,7 @@ def _watch() -> Patch:
         640 350 young: value $0-age
         640 380 met: value $0-met
         760 350 running( running 1
-        760 380 say: s $0-told
+        760 380 say: s $0-event
         760 440 one( 1
         760 470 is: value $0-state
         880 350 ended: s $0-lost
@@ -395,7 +395,7 @@ def _answers() -> Patch:
         820 170 watched: s $0-status
         720 230 named: list prepend status.reply
         720 260 trim: list trim
-        560 140 told: r $0-told
+        560 140 local_event: r $0-event
         asked > open > gate.1
         own > status > close > gate.1
         status.1 > gate > named > trim
@@ -422,7 +422,7 @@ def _answers() -> Patch:
         860 460 events: outlet
         twice.1 > events
         trim > events
-        told > events
+        local_event > events
 
         400 240 fail: t a a
         400 270 failed: list append
@@ -434,10 +434,10 @@ def _answers() -> Patch:
         kind.4 > end
         kind.5 > end
 
-        400 390 said: s $0-said
+        400 390 error_line: s $0-line
         320 360 warned: list append
-        kind.6 > warned > said
-        failed > said
+        kind.6 > warned > error_line
+        failed > error_line
         """
     )
     return patch
@@ -449,8 +449,8 @@ def _console() -> Patch:
     patch.draw(
         """
         20 10 # A failure in Pd's console: the message, then the code in brackets.
-        20 50 said: r $0-said
-        20 80 told: list split 1
+        20 50 error_line: r $0-line
+        20 80 local_event: list split 1
         80 110 order: t a a
         80 140 after: list split 1
         300 140 code: list split 1
@@ -462,8 +462,8 @@ def _console() -> Patch:
         140 290 line: list tosymbol
         140 320 trim: list trim
         140 350 console: print timbred
-        said > told
-        told.1 > order > after
+        error_line > local_event
+        local_event.1 > order > after
         after.1 > message > both > close > line > trim > console
         order.1 > code > letters > bracket > both.1
         """

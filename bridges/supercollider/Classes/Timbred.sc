@@ -6,7 +6,7 @@ Timbred {
 	classvar default, count = 0, session;
 
 	var <address, <running, <requests, <lastTake;
-	var voices, questions, waiting, watch, listener, heard, looked, age;
+	var voices, questions, waiting, watch, listener, answeredAt, checkedAt, age;
 
 	*initClass {
 		session = "%-%".format(thisProcess.pid, Date.getDate.rawSeconds.asInteger);
@@ -39,17 +39,17 @@ Timbred {
 		waiting = List.new;
 		// nil: unknown
 		running = nil;
-		heard = looked = Main.elapsedTime;
+		answeredAt = checkedAt = Main.elapsedTime;
 		listener = { |message, time, from, port|
 			if(from.port == address.port and: { from.addr == address.addr }) {
-				if(message[0].asString.beginsWith("/timbred/")) { this.hear(message) }
+				if(message[0].asString.beginsWith("/timbred/")) { this.handleEvent(message) }
 			}
 		};
 		thisProcess.addOSCRecvFunc(listener);
 		// unlike other tasks, a SkipJack continues after Cmd-.
-		watch = SkipJack({ this.look }, askEvery, name: "timbred", autostart: false);
+		watch = SkipJack({ this.checkDaemon }, askEvery, name: "timbred", autostart: false);
 		watch.start;
-		this.look
+		this.checkDaemon
 	}
 
 	free {
@@ -60,13 +60,13 @@ Timbred {
 
 	// detection of the daemon
 
-	look {
+	checkDaemon {
 		var now = Main.elapsedTime;
 		// sclang was busy: answers may be waiting to be read
-		if(now - looked > (2 * askEvery)) { heard = now };
-		looked = now;
+		if(now - checkedAt > (2 * askEvery)) { answeredAt = now };
+		checkedAt = now;
 		address.sendMsg("/timbred/status");
-		if(running != false and: { now - heard > silence }) {
+		if(running != false and: { now - answeredAt > silence }) {
 			running = false;
 			this.warn("no timbred answers at % port %; start it with: timbred serve. "
 				"The connection is then resumed.".format(address.ip, address.port));
@@ -94,7 +94,7 @@ Timbred {
 		voices.clear;
 		questions.clear;
 		if(waiting) { this.dropWaiting };
-		lost.do { |request| request.hear(\fail, [request.id, code, message]) }
+		lost.do { |request| request.handleEvent(\fail, [request.id, code, message]) }
 	}
 
 	dropWaiting { waiting.clear }
@@ -135,7 +135,7 @@ Timbred {
 		requests[request.id.asSymbol] = request;
 		if(this.send(name, *this.class.withKeys([request.id] ++ arguments, keys)).not) {
 			requests.removeAt(request.id.asSymbol);
-			request.hear(\fail, [request.id, \timeout, "timbred isn't running"])
+			request.handleEvent(\fail, [request.id, \timeout, "timbred isn't running"])
 		};
 		^request
 	}
@@ -158,9 +158,9 @@ Timbred {
 
 	// events
 
-	hear { |message|
+	handleEvent { |message|
 		var name = message[0].asString.drop(9).asSymbol, arguments = message.drop(1);
-		heard = Main.elapsedTime;
+		answeredAt = Main.elapsedTime;
 		switch(name,
 			'status.reply', { this.metDaemon(arguments[8]) },
 			\fail, { this.fail(*arguments) }
@@ -175,7 +175,7 @@ Timbred {
 		var request = requests[arguments[0].asSymbol];
 		if(request.notNil) {
 			if(name == \take) { lastTake = TimbredTake(this, *arguments.drop(1)) };
-			request.hear(name, arguments);
+			request.handleEvent(name, arguments);
 			if(request.isOver) { requests.removeAt(request.id.asSymbol) }
 		}
 	}
@@ -206,7 +206,7 @@ Timbred {
 		// a failed read has no id; its message contains the take's file
 		if(place == \scsynth) {
 			requests.values.do { |request|
-				request.hear(\notBuffered, [code, message]);
+				request.handleEvent(\notBuffered, [code, message]);
 				if(request.isOver) { requests.removeAt(request.id.asSymbol) }
 			}
 		};

@@ -29,7 +29,7 @@ TimbredRequest {
 		^keys.copy.putAll((scsynth: if(wanted == true) { server.addr.port } { wanted }, buffer: first))
 	}
 
-	hear { |name, arguments|
+	handleEvent { |name, arguments|
 		switch(name,
 			\queued, { state = \queued },
 			\started, { state = \started },
@@ -37,9 +37,9 @@ TimbredRequest {
 				#fraction, eta = arguments[[1, 4]];
 				progressAction.value(fraction, eta)
 			},
-			\take, { this.hearTake(arguments) },
-			\buffered, { this.hearBuffered(*arguments) },
-			\notBuffered, { this.hearNotBuffered(*arguments) },
+			\take, { this.handleTake(arguments) },
+			\buffered, { this.handleBuffered(*arguments) },
+			\notBuffered, { this.handleNotBuffered(*arguments) },
 			\done, { this.end(\done) },
 			\cancelled, { this.end(\cancelled) },
 			\warning, { timbred.warn("%: %".format(arguments[1], arguments[2])) },
@@ -52,7 +52,7 @@ TimbredRequest {
 		this.changed(name, *arguments)
 	}
 
-	hearTake { |arguments|
+	handleTake { |arguments|
 		var take = TimbredTake(timbred, *arguments.drop(1));
 		takes = takes.add(take);
 		if(direct) { expected = expected + 1 } { this.read(take) }
@@ -70,7 +70,7 @@ TimbredRequest {
 	}
 
 	// the server has read the take itself
-	hearBuffered { |id, index, number|
+	handleBuffered { |id, index, number|
 		var take = takes.detect { |each| each.index == index };
 		var buffer = Buffer(server, (take.seconds * take.rate).round.asInteger, take.channels, number);
 		expected = expected - 1;
@@ -83,7 +83,7 @@ TimbredRequest {
 	}
 
 	// the message contains the take's file
-	hearNotBuffered { |code, message|
+	handleNotBuffered { |code, message|
 		var missed = takes.any { |take| take.buffer.isNil and: { message.asString.contains(take.path) } };
 		if(direct and: { missed }) { this.end(\failed, code, message) }
 	}
