@@ -67,7 +67,7 @@ def continued(
     plan = plan_windows(len(given) // row, -(-(round(WHOLE * rate) - len(given)) // row), int(WINDOW * rate) // row)
     joins = [(len(given) + row * sum(window.new for window in plan[:count])) / rate for count in range(len(plan))]
     part = OriginalAudio(_clip(given, rate), EditedPart(len(given) / rate, WHOLE))
-    wholes = [splice(_clip(made, rate), part, SampleRate(rate), sounds.first_frame) for made in sounds.waveforms]
+    wholes = [splice(_clip(made, rate), part, SampleRate(rate), sounds.first_frame) for made in sounds.mono]
     return [Continued(whole.samples[:, 0], rate, joins) for whole in wholes]
 
 
@@ -135,7 +135,7 @@ def main() -> None:
     for prompt in PROMPTS:
         sounds = list[Continued]()
         for seed in range(GIVEN):
-            first = model.render(pocket.order(prompt, WINDOW, seed), lambda _: None, lambda: False).waveforms[0]
+            first = model.render(pocket.order(prompt, WINDOW, seed), lambda _: None, lambda: False).mono[0]
             given = first[: round(THERE * rate)]
             given = 0.5 * given / max(float(np.abs(given).max()), 1e-9)
             seeds = tuple(100 * take + seed for take in range(1, TAKES + 1))

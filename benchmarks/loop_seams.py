@@ -110,7 +110,7 @@ def looped(model: LatentDiffusion, prompt: str, seconds: float, seed: int) -> tu
     """A loop as its file has it, (frames,), and whether it went around while it was made."""
     order = pocket.order(prompt, seconds, seed, loop=True)
     sounds = model.render(order, lambda _: None, lambda: False)
-    waveform, around = sounds.waveforms[0], sounds.looped[0]
+    waveform, around = sounds.mono[0], sounds.looped[0]
     made = waveform[: frames_in(seconds, sounds.rate)] if around else waveform
     clip = Clip(np.ascontiguousarray(made[:, None]), SampleRate(sounds.rate), loop=around)
     settings = RenderSettings(seconds=Seconds(seconds), rate=RATE, loop=True, bits=32)

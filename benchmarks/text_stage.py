@@ -19,7 +19,7 @@ ROUNDS = 30
 def seconds_for(model: LatentDiffusion, prompt: str) -> float:
     """Measure the text stage for one prompt."""
     began = time.perf_counter()
-    model.conditioning(PromptInputs(prompt=prompt), True)
+    model.conditioner.conditioning(PromptInputs(prompt=prompt), True)
     if model.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""Checkpoints of both families with tiny random components, saved as their makers publish them."""
+"""Checkpoints of all families with tiny random components, saved as their makers publish them."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,8 @@ from typing import Any
 import diffusers
 import torch
 from diffusers.pipelines.audioldm2 import modeling_audioldm2
+from diffusers.pipelines.stable_audio.modeling_stable_audio import StableAudioProjectionModel
+from diffusers.pipelines.stable_audio_3.modeling_stable_audio_3 import StableAudio3DurationEmbedder
 from safetensors.torch import load_file
 from transformers import (
     ClapConfig,
@@ -14,6 +16,7 @@ from transformers import (
     ClapModel,
     ClapTextConfig,
     ClapTextModelWithProjection,
+    GemmaTokenizer,
     GPT2Config,
     GPT2LMHeadModel,
     RobertaTokenizer,
@@ -21,6 +24,9 @@ from transformers import (
     SpeechT5HifiGanConfig,
     T5Config,
     T5EncoderModel,
+    T5GemmaConfig,
+    T5GemmaEncoderModel,
+    T5GemmaModuleConfig,
     T5Tokenizer,
     VitsConfig,
     VitsModel,
@@ -34,6 +40,8 @@ AutoencoderKL: Any = diffusers.AutoencoderKL
 UNet2DConditionModel: Any = diffusers.UNet2DConditionModel
 AudioLDM2UNet2DConditionModel: Any = modeling_audioldm2.AudioLDM2UNet2DConditionModel
 AudioLDM2ProjectionModel: Any = modeling_audioldm2.AudioLDM2ProjectionModel
+StableAudioPipeline: Any = diffusers.StableAudioPipeline
+StableAudio3Pipeline: Any = diffusers.StableAudio3Pipeline
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz .,'-0123456789"
 
@@ -257,5 +265,130 @@ def audioldm(folder: Path, seed: int = 0) -> Path:
         unet=unet,
         scheduler=_scheduler(),
         vocoder=_vocoder(),
+    ).save_pretrained(folder)
+    return folder
+
+
+WAVE_RATE = 8000
+"""Sample rate in Hz of the tiny checkpoints of waveform families."""
+
+
+def _t5(tokenizer: Any) -> Any:
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokenizer), d_model=24, d_kv=8, d_ff=32, num_layers=1, num_heads=2, is_encoder_decoder=False
+        )
+    )
+
+
+def _random_weights(module: torch.nn.Module) -> torch.nn.Module:
+    """Replace weights that are initialised to 0 or nearly so, through which nothing would be heard."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.std(correction=0) < 1e-3:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return module
+
+
+def _oobleck() -> Any:
+    return diffusers.AutoencoderOobleck(
+        encoder_hidden_size=8,
+        downsampling_ratios=[4, 4, 8],
+        channel_multiples=[1, 2, 2],
+        decoder_channels=8,
+        decoder_input_channels=4,
+        audio_channels=2,
+        sampling_rate=WAVE_RATE,
+    )
+
+
+def stable_audio(folder: Path, seed: int = 0) -> Path:
+    """A Stable Audio checkpoint: stereo, 0.512 s at most in 32 rows of latents."""
+    torch.manual_seed(seed)
+    tokenizer = _t5_tokenizer()
+    StableAudioPipeline(
+        vae=_random_weights(_oobleck()),
+        text_encoder=_t5(tokenizer),
+        projection_model=StableAudioProjectionModel(
+            text_encoder_dim=24, conditioning_dim=16, min_value=0, max_value=32
+        ),
+        tokenizer=tokenizer,
+        transformer=diffusers.StableAudioDiTModel(
+            sample_size=32,
+            in_channels=4,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            num_key_value_attention_heads=1,
+            out_channels=4,
+            cross_attention_dim=16,
+            time_proj_dim=16,
+            global_states_input_dim=32,
+            cross_attention_input_dim=16,
+        ),
+        scheduler=diffusers.CosineDPMSolverMultistepScheduler(),
+    ).save_pretrained(folder)
+    return folder
+
+
+def _gemma_tokenizer() -> Any:
+    names = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *LETTERS]
+    tokenizer = GemmaTokenizer(vocab={name: index for index, name in enumerate(names)}, merges=[])
+    tokenizer.model_max_length = 40
+    return tokenizer
+
+
+def _t5gemma(tokenizer: Any) -> Any:
+    part = T5GemmaModuleConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+    )
+    return T5GemmaEncoderModel(
+        T5GemmaConfig(encoder=part, decoder=part, vocab_size=len(tokenizer), is_encoder_decoder=False)
+    )
+
+
+def stable_audio_3(folder: Path, seed: int = 0, distilled: bool = True) -> Path:
+    """A Stable Audio 3 checkpoint, stereo, of up to 8 s: distilled for ping-pong steps, or for plain ones."""
+    torch.manual_seed(seed)
+    tokenizer = _gemma_tokenizer()
+    transformer = diffusers.StableAudio3DiTModel(
+        io_channels=8,
+        embed_dim=16,
+        depth=2,
+        num_heads=2,
+        cond_token_dim=16,
+        global_cond_dim=16,
+        local_add_cond_dim=9,
+        timestep_features_dim=16,
+        ff_mult=2.0,
+        num_memory_tokens=4,
+    )
+    vae = diffusers.AutoencoderSAME(
+        audio_channels=2,
+        patch_size=16,
+        encoder_channels=8,
+        encoder_c_mults=[2],
+        encoder_strides=[4],
+        encoder_transformer_depths=[2],
+        latent_dim=8,
+        dim_heads=8,
+        sampling_rate=WAVE_RATE,
+    )
+    StableAudio3Pipeline(
+        vae=_random_weights(vae),
+        text_encoder=_t5gemma(tokenizer),
+        tokenizer=tokenizer,
+        duration_embedder=StableAudio3DurationEmbedder(output_dim=16, fourier_dim=16, max_val=8.0),
+        transformer=_random_weights(transformer),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(
+            num_train_timesteps=1, shift=1.0, stochastic_sampling=distilled
+        ),
     ).save_pretrained(folder)
     return folder

@@ -58,7 +58,7 @@ exports.keys = {
     "steps": {"low": 1, "high": 1000},
     "guidance": {"low": 0, "high": 50},
     "eta": {"low": 0, "high": 1},
-    "scheduler": {"choices": ["ddim", "dpm++2m", "dpm++2m-karras", "euler", "euler-a", "heun", "lms", "pndm", "unipc"]},
+    "scheduler": {"choices": ["cosine-dpm", "ddim", "dpm++2m", "dpm++2m-karras", "edm-dpm", "edm-euler", "euler", "euler-a", "flow-euler", "heun", "lms", "ping-pong", "pndm", "unipc"]},
     "seed": {"low": 0, "high": 2147483647},
     "takes": {"low": 1, "high": 16},
     "strength": {"low": 0, "high": 1},

@@ -247,3 +247,38 @@ def test_mix_to_mono_sums_unrelated_channels_unchanged():
     samples = np.stack([noise(1.0, RATE, 0.1, seed) for seed in range(4)], axis=1)
     assert (find_polarities(samples) == 1).all()
     assert np.allclose(mix_to_mono(samples, find_polarities(samples)), samples.mean(axis=1), atol=1e-7)
+
+
+def test_part_rendered_in_stereo_keeps_its_channels():
+    """Different sounds in both channels stay in them, at the level of the original."""
+    there = 0.3 * stereo()
+    left, right = noise(2.0, MODEL, 0.02, 7), noise(2.0, MODEL, 0.06, 8)
+    made = clip(np.stack([left, right], axis=1), MODEL)
+    whole = splice(made, OriginalAudio(clip(there), EditedPart(0.5, 1.25)), RATE).samples
+    first, last = round(0.6 * RATE), round(1.15 * RATE)
+    part = whole[first:last]
+    assert np.array_equal(whole[: RATE // 2], there[: RATE // 2])
+    assert np.array_equal(whole[round(1.25 * RATE) :], there[round(1.25 * RATE) :])
+    assert power(part[:, 1]) / power(part[:, 0]) == pytest.approx(9.0, rel=0.1)
+    assert power(part) == pytest.approx(power(there), rel=0.15)
+    assert abs(float(np.corrcoef(part[:, 0], part[:, 1])[0, 1])) < 0.1
+
+
+def test_continuation_rendered_in_stereo_keeps_its_channels():
+    there = stereo()
+    made = clip(np.stack([noise(1.5, MODEL, 0.05, 7), noise(1.5, MODEL, 0.05, 8)], axis=1), MODEL)
+    whole = splice(made, OriginalAudio(clip(there), EditedPart(2.0, 3.0)), RATE, first=round(1.5 * MODEL)).samples
+    assert np.array_equal(whole[:RATE], there[:RATE])
+    after = whole[2 * RATE :]
+    assert abs(float(np.corrcoef(after[:, 0], after[:, 1])[0, 1])) < 0.1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_stereo_render_is_mixed_for_original_of_other_channels(channels: int):
+    there = np.stack([noise(2.0, RATE, 0.1, 3)] * channels, axis=1)
+    made = clip(np.stack([noise(2.0, MODEL, 0.1, 7), noise(2.0, MODEL, 0.1, 8)], axis=1), MODEL)
+    whole = splice(made, OriginalAudio(clip(there), EditedPart(0.5, 1.25)), RATE).samples
+    assert whole.shape == there.shape
+    part = whole[round(0.6 * RATE) : round(1.15 * RATE)]
+    assert power(part) == pytest.approx(power(there), rel=0.4)
+    assert np.allclose(part, part[:, :1])

@@ -10,12 +10,12 @@ from dataclasses import replace
 import torch
 
 from timbred.engine import __main__
-from timbred.engine.families.audioldm import AudioLdm
+from timbred.engine.families import audioldm, factory
 
 
 def main() -> int:
     room = int(os.environ["TIMBRED_TEST_ROOM"])
-    plainly = AudioLdm.signature.evaluate
+    plainly = audioldm.SPEC.signature.evaluate
 
     def evaluate(unet: torch.nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
         wanted = inputs[0].shape[0] * inputs[0].shape[2]
@@ -23,7 +23,7 @@ def main() -> int:
             raise torch.OutOfMemoryError(f"tried to allocate {wanted} rows of {room}")
         return plainly(unet, *inputs)
 
-    AudioLdm.signature = replace(AudioLdm.signature, evaluate=evaluate)
+    factory.SPECS = (replace(audioldm.SPEC, signature=replace(audioldm.SPEC.signature, evaluate=evaluate)),)
     return __main__.main()
 
 

@@ -37,10 +37,10 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 def test_checkpoint_accepts_the_published_form(audioldm2: Path, audioldm: Path):
     found = checkpoint.inspect(audioldm2, "m", REMEDY)
-    assert (found.family, found.native_rate, found.pickled) == ("audioldm2", 16000, ())
+    assert (found.family.name, found.sound.rate, found.pickled) == ("audioldm2", 16000, ())
     assert found.classes["language_model"] == "GPT2Model"
     assert found.weight_bytes > 0
-    assert checkpoint.inspect(audioldm, "m", REMEDY).family == "audioldm"
+    assert checkpoint.inspect(audioldm, "m", REMEDY).family.name == "audioldm"
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_checkpoint_reports_odd_entries_with_a_code_or_ignores_them(copy: Path, 
         path.write_text(json.dumps({**content, entry[1]: value}))
         with contextlib.suppress(MissingWeights, ModelError):
             found = checkpoint.inspect(copy, "m", REMEDY)
-            assert found.native_rate > 0 and math.isfinite(found.trained_seconds) and found.trained_seconds > 0
+            assert found.sound.rate > 0 and math.isfinite(found.sound.max_seconds) and found.sound.default_seconds > 0
             assert before is not None, "weights were found where there are none"
     finally:
         if before is not None:

@@ -101,7 +101,7 @@ def test_long_texts_read_in_parts_are_reported(model: LatentDiffusion) -> None:
 
 
 def test_window_counts_special_tokens(model: LatentDiffusion) -> None:
-    for window in model.windows.prompt:
+    for window in model.conditioner.windows.prompt:
         assert isinstance(window, Window)
         assert window.tokens == 40
         assert window.count("") >= 1

@@ -51,8 +51,8 @@ def model(folder: Path) -> LatentDiffusion:
 
 
 def same_windows(own: Windows, model: LatentDiffusion) -> list[tuple[Any, Any]]:
-    pairs = list(zip(own.prompt, model.windows.prompt, strict=True))
-    return pairs + list(zip(own.transcription, model.windows.transcription, strict=True))
+    pairs = list(zip(own.prompt, model.conditioner.windows.prompt, strict=True))
+    return pairs + list(zip(own.transcription, model.conditioner.windows.transcription, strict=True))
 
 
 def test_tokenizer_files_windows_and_counts_equal_the_engines(folder: Path, model: LatentDiffusion) -> None:

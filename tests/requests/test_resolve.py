@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from timbred import errors
 from timbred.dsp.splice import EditedPart
+from timbred.models.families import STABLE_AUDIO_3, Capability
 from timbred.models.registry import Card
 from timbred.protocol.coercion import build
 from timbred.protocol.messages import Generate
 from timbred.protocol.schema import REQUEST_NAMED
+from timbred.requests.capabilities import NEEDED_CAPABILITIES
 from timbred.requests.resolve import (
     INIT_KEYS,
     MAX_EXTENDED_SECONDS,
@@ -265,3 +267,48 @@ def test_resolve_of_a_recipe_gives_equal_parameters(file_format: str, **keys: An
     again = build(REQUEST_NAMED["generate"], {"id": "b", **parameters_of(recipe)})
     assert isinstance(again, Generate)
     assert resolve(again, CARD, Session(rate=8000, tempo=33.0), 99) == found
+
+
+STEREO = msgspec.structs.replace(
+    CARD,
+    name="stereo",
+    channels=2,
+    max_seconds=8.0,
+    scheduler="ping-pong",
+    schedulers=STABLE_AUDIO_3.schedulers,
+    capabilities=STABLE_AUDIO_3.capabilities,
+)
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({"loop": True}, r"loop: stereo can't render a loop \(loop\)"),
+        ({"init": "x.wav", "low": 4000.0}, r"low: stereo can't .* \(bands\)"),
+        ({"init": "x.wav", "high": 400.0}, r"high: stereo can't .* \(bands\)"),
+        ({"scheduler": "ddim"}, "scheduler: got ddim, stereo takes ping-pong, flow-euler"),
+        ({"init": "x.wav", "extend": 6.0}, "together they may last 8 s"),
+    ],
+    ids=str,
+)
+def test_resolve_refuses_what_the_family_cannot_do(keys: dict[str, Any], named: str):
+    with pytest.raises(errors.BadRequest, match=named):
+        resolve(asked(**keys), STEREO, Session(), 0, init_seconds=3.0)
+
+
+@pytest.mark.parametrize("key", [key for key in NEEDED_CAPABILITIES if key != "negative"])
+def test_resolve_names_missing_capability(key: str):
+    card = msgspec.structs.replace(CARD, capabilities=frozenset[Capability]())
+    value = {"weights": "warm:1.5", "init": "x.wav", "loop": True}.get(key, 1.0)
+    with pytest.raises(errors.BadRequest, match=f"^{key}: small can't .*{NEEDED_CAPABILITIES[key]}"):
+        resolve(asked(**{key: value}), card, Session(), 0)
+
+
+def test_resolve_without_requested_capability_needs_none():
+    card = msgspec.structs.replace(STEREO, capabilities=frozenset[Capability]())
+    found = resolved(card)
+    assert (found.scheduler, found.init_channels) == ("ping-pong", 2)
+
+
+def test_resolve_keeps_other_schedulers_of_the_family():
+    assert resolved(STEREO, scheduler="flow-euler").scheduler == "flow-euler"

@@ -44,7 +44,7 @@ TimbredVocabulary {
 			steps: "a whole number from 1 to 1000",
 			guidance: "a number from 0 to 50",
 			eta: "a number from 0 to 1",
-			scheduler: "one of ddim, dpm++2m, dpm++2m-karras, euler, euler-a, heun, lms, pndm, unipc",
+			scheduler: "one of cosine-dpm, ddim, dpm++2m, dpm++2m-karras, edm-dpm, edm-euler, euler, euler-a, flow-euler, heun, lms, ping-pong, pndm, unipc",
 			seed: "a whole number from 0 to 2147483647",
 			exact: "0 or 1",
 			takes: "a whole number from 1 to 16",

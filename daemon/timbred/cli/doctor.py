@@ -197,7 +197,7 @@ def _models(config: Config) -> Iterator[Finding]:
         what = f"model {name}" + (" (default)" if default else "")
         try:
             checkpoint = entry.checkpoint()
-            yield Finding(what, "good", f"{checkpoint.weight_bytes / 1e6:.0f} MB, {checkpoint.native_rate} Hz")
+            yield Finding(what, "good", f"{checkpoint.weight_bytes / 1e6:.0f} MB, {checkpoint.sound.rate} Hz")
         except errors.TimbredError as error:
             is_needed = default or name in config.sources
             message = str(error) if is_needed else "not downloaded"

@@ -1,9 +1,11 @@
 """Replacement or continuation of a part of existing audio. Everything outside the part is preserved bit-exactly.
 
-A model's output is mono, at the model's own rate, and has passed through its codec. Only the edited part is taken from
-it. That part is converted to the original's rate, matched to the power and polarity of each of its channels, shifted by
-at most a few milliseconds to where the waveforms match best, and crossfaded with the original: inside the part, or over
-the end of audio that is continued.
+A model's output is at the model's own rate, and has passed through its codec. Only the edited part is taken from it.
+That part is converted to the original's rate, matched to its level, shifted by at most a few milliseconds to where the
+waveforms match best, and crossfaded with the original: inside the part, or over the end of audio that is continued.
+
+Rendered audio with as many channels as the original keeps them. Otherwise its mean is used for all channels, matched to
+the power and polarity of each.
 """
 
 from dataclasses import dataclass
@@ -81,7 +83,9 @@ def splice(rendered: Clip, original: OriginalAudio, rate: SampleRate, first: int
     """
     settings = RenderSettings(rate=rate)
     kept = resample(original.clip, settings).samples
-    new = mix_to_mono(resample(rendered, settings).samples, find_polarities(rendered.samples))
+    new = resample(rendered, settings).samples.astype(np.float64)
+    if rendered.channels != original.clip.channels:
+        new = mix_to_mono(new, find_polarities(rendered.samples))[:, None]
     offset, frames = round(first * rate / rendered.rate), kept.shape[0]
     if original.is_continued:
         frames = max(frames, frames_in(original.part.end, rate))
@@ -92,7 +96,7 @@ def splice(rendered: Clip, original: OriginalAudio, rate: SampleRate, first: int
 
 
 class _Join:
-    """Original audio, (frames, channels), and rendered audio, (frames or more,), on one time axis.
+    """Original audio, (frames, channels), and rendered audio, (frames or more, channels or 1), on one time axis.
 
     Only the surroundings of the part, from frame `begins` to `ends`, are mixed. Frames before and after them are the
     original's or, where that is continued, the rendered ones.
@@ -110,7 +114,7 @@ class _Join:
         self.edges = self._find_edges(start - self.begins, end - self.begins, original.is_continued)
         self.share = self._new_share()
         self.all_new = self._align(new)
-        self.new = self.all_new[self.begins : self.ends, None]
+        self.new = self.all_new[self.begins : self.ends]
 
     def _find_edges(self, start: int, end: int, continued: bool) -> list[tuple[int, int]]:
         """Return the first and the end frame of both crossfades: into the part, and out of it."""
@@ -143,7 +147,10 @@ class _Join:
         at_start, at_end = self.edges[0] == (0, 0), self.edges[1][0] == self.edges[1][1]
         least = 0 if at_end else -reach if at_start else -reach // 2
         mono = mix_to_mono(self.original, self.signs)
-        match = sum(_match_shifts(mono[first:last], new, self.begins + first - least, reach) for first, last in edges)
+        new_mono = mix_to_mono(new, find_polarities(new))
+        match = sum(
+            _match_shifts(mono[first:last], new_mono, self.begins + first - least, reach) for first, last in edges
+        )
         return _place(new, least + int(np.argmax(match)), len(new))
 
     def samples(self) -> Samples:
@@ -155,7 +162,7 @@ class _Join:
         if peak > ceiling:
             gain = gain * (ceiling / peak)
             mixed = self._mix(gain)
-        rest = (after[:, None] * gain).astype(np.float32)
+        rest = (after * gain).astype(np.float32)
         return np.concatenate([self.kept[: self.begins], mixed.astype(np.float32), self.kept[self.ends :], rest])
 
     def _mix(self, gain: Curve) -> Curve:
@@ -187,16 +194,20 @@ class _Join:
         return np.fft.irfft(spectrum, size, axis=0)[: len(samples)]
 
     def _match_gain(self) -> Curve:
-        """Return the factors that match the one rendered channel to each original channel's power and polarity.
+        """Return the factors that match the rendered audio to the original's level, shape (channels,).
 
-        Powers are compared outside the part, where both are the same sound. The model's input was the mean of the
-        original's channels, so the gain of its codec is found from that mean; the balance of the channels from their
-        own powers. Shape (channels,).
+        Powers are compared outside the part, where both are the same sound. Several rendered channels keep their
+        balance. One channel is matched to the power and polarity of each of the original's: the model's input was
+        their mean, so the gain of its codec is found from that mean; the balance from their own powers.
         """
         original, new, outside = self.original, self.new, self.share == 0
         if not outside.any():
             outside = ~outside
             original, new = original - self._filter_band(original), new - self._filter_band(new)
+        if new.shape[1] > 1:
+            both = outside & (self.new != 0).any(axis=1)
+            ratio = _level_ratio(np.sum(mean_power(original[both], axis=0)), np.sum(mean_power(new[both], axis=0)))
+            return np.full(new.shape[1], np.clip(ratio, 1 / MAX_GAIN_RATIO, MAX_GAIN_RATIO))
         mono = mix_to_mono(original, self.signs)
         both = outside & (self.new[:, 0] != 0)
         codec_gain = _level_ratio(mean_power(mono[both], axis=0), mean_power(new[both, 0], axis=0))
@@ -207,8 +218,8 @@ class _Join:
 
 
 def _place(samples: Curve, offset: int, frames: int) -> Curve:
-    """Return `frames` of silence with the samples in it, from frame `offset` on."""
-    result = np.zeros(frames)
+    """Return `frames` of silence with the samples, (frames, ...), in it from frame `offset` on."""
+    result = np.zeros((frames, *samples.shape[1:]))
     first, last = max(0, offset), min(frames, offset + len(samples))
     if first < last:
         result[first:last] = samples[first - offset : last - offset]

@@ -24,7 +24,7 @@ from msgspec import structs
 from timbred import __version__, errors
 from timbred.engine import device
 from timbred.engine.batching import Candidate, is_fatal, next_batch, to_timbred_error, yield_duration
-from timbred.engine.codecs.chunked import VocoderStream
+from timbred.engine.codecs.chunked import PieceStream
 from timbred.engine.diffusion.generation import RenderedSounds, join_takes
 from timbred.engine.diffusion.state import Generation
 from timbred.engine.families.base import LatentDiffusion
@@ -72,7 +72,7 @@ class EngineJob:
 
     render: engine_messages.RenderJob
     generation: Generation | None = None
-    stream: VocoderStream | None = None
+    stream: PieceStream | None = None
     deadline: float = math.inf
     remaining_s: float | None = None
     last_step_at: float = 0.0
@@ -398,7 +398,7 @@ class EngineScheduler:
             return
         job.last_step_at = time.perf_counter()
         preview = engine_messages.PreviewRendered(
-            job=job.number, rate=sounds.rate, channels=1, first=sounds.first_frame
+            job=job.number, rate=sounds.rate, channels=sounds.channels, first=sounds.first_frame
         )
         self.link.send(preview, sounds.waveforms[0].tobytes())
 
@@ -422,7 +422,7 @@ class EngineScheduler:
             message = engine_messages.PieceRendered(
                 job=job.number,
                 rate=stream.rate,
-                channels=1,
+                channels=piece.samples.shape[2],
                 first=piece.first,
                 frames=stream.frames,
                 peak=stream.peak,
@@ -477,7 +477,7 @@ class EngineScheduler:
         rendered = engine_messages.JobRendered(
             job=job.number,
             rate=sounds.rate,
-            channels=1,
+            channels=sounds.channels,
             first=sounds.first_frame,
             seeds=tuple(seeds[index] for index, _ in ranked),
             scores=tuple(score for _, score in ranked if score is not None),

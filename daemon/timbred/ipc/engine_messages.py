@@ -6,7 +6,7 @@ little-endian samples.
 
 import msgspec
 
-WIRE_VERSION = 6
+WIRE_VERSION = 7
 """Raised whenever a message changes: a daemon and an engine of two versions refuse each other."""
 
 
@@ -58,12 +58,13 @@ class Repaint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InitAudio(msgspec.Struct, frozen=True, kw_only=True):
-    """A sound to start from: float32 little-endian samples, mono, at the model's native rate.
+    """A sound to start from: float32 little-endian samples, interleaved, at the model's native rate and channels.
 
     `strength` is how much of the way from noise is gone anew, 0 to 1; `repaint` keeps all but a part as it is.
     """
 
     samples: bytes
+    channels: int = 1
     strength: float
     repaint: Repaint | None = None
 

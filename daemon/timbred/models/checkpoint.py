@@ -12,6 +12,7 @@ from stat import S_ISREG
 from typing import Any
 
 from timbred.errors import MissingWeights, ModelError
+from timbred.models.families import FAMILIES, MAX_RATE_HZ, Family, SoundFacts, family_of
 
 INDEX = "model_index.json"
 
@@ -21,48 +22,6 @@ MAX_HEADER_BYTES = 100_000_000
 MAX_CONFIGURATION_BYTES = 32_000_000
 """Largest JSON file that is read: indices of sharded weights are the largest, far below it."""
 
-MAX_RATE_HZ = 1_000_000
-"""Highest sample rate of a vocoder."""
-
-FAMILIES: dict[str, str] = {"AudioLDM2Pipeline": "audioldm2", "AudioLDMPipeline": "audioldm"}
-"""The pipelines that timbred runs, and its names for their families."""
-
-VOCODER = "timbred.engine.codecs.spectral_vocoder"
-"""The library name of timbred's own vocoder in an index."""
-
-COMPONENTS_BY_FAMILY: dict[str, tuple[str, ...]] = {
-    "audioldm2": (
-        "vae", "text_encoder", "text_encoder_2", "projection_model", "language_model", "tokenizer", "tokenizer_2",
-        "feature_extractor", "unet", "scheduler", "vocoder",
-    ),
-    "audioldm": ("vae", "text_encoder", "tokenizer", "unet", "scheduler", "vocoder"),
-}  # fmt: skip
-"""The components of each family's pipeline."""
-
-CLASSES: dict[str, tuple[str, ...]] = {
-    "vae": ("AutoencoderKL",),
-    "text_encoder": ("ClapModel", "ClapTextModelWithProjection"),
-    "text_encoder_2": ("T5EncoderModel", "VitsModel"),
-    "projection_model": ("AudioLDM2ProjectionModel",),
-    "language_model": ("GPT2Model", "GPT2LMHeadModel"),
-    "tokenizer": ("RobertaTokenizer", "RobertaTokenizerFast", "PreTrainedTokenizerFast"),
-    "tokenizer_2": ("T5Tokenizer", "T5TokenizerFast", "VitsTokenizer", "PreTrainedTokenizerFast"),
-    "feature_extractor": ("ClapFeatureExtractor",),
-    "unet": ("AudioLDM2UNet2DConditionModel", "UNet2DConditionModel"),
-    "vocoder": ("SpeechT5HifiGan", "SpectralVocoder"),
-}
-"""The classes that each component may have. Any scheduler is accepted, as its class isn't used."""
-
-COMPONENTS_WITH_WEIGHTS = (
-    "vae",
-    "text_encoder",
-    "text_encoder_2",
-    "projection_model",
-    "language_model",
-    "unet",
-    "vocoder",
-)
-"""The components that have weights."""
 _WEIGHT_NAMES = ("diffusion_pytorch_model", "model", "pytorch_model")
 
 
@@ -72,21 +31,19 @@ class Checkpoint:
 
     Attributes:
         folder: its path.
-        family: timbred's name for the pipeline.
+        family: the declaration of its family.
         classes: the class of each component.
         pickled: the components whose weights are `.bin` files.
-        native_rate: in Hz.
-        trained_seconds: the length that the denoiser was trained for.
+        sound: the sounds that it makes, and the defaults for making them.
         weight_bytes: bytes of all weights on disk.
         speaks: True if it renders a transcription as speech.
     """
 
     folder: Path
-    family: str
+    family: Family
     classes: dict[str, str]
     pickled: tuple[str, ...]
-    native_rate: int
-    trained_seconds: float
+    sound: SoundFacts
     weight_bytes: int
     speaks: bool
 
@@ -99,29 +56,35 @@ def inspect(folder: Path, name: str, remedy: str) -> Checkpoint:
         ModelError: timbred doesn't run the pipeline, or the folder asks for its own code.
     """
     index = read_json(folder / INDEX, name, remedy)
-    family = FAMILIES.get(str(index.get("_class_name")))
-    if family is None:
-        raise ModelError(f"{name}: {folder} is a {index.get('_class_name')!r}; timbred runs {' and '.join(FAMILIES)}")
-    classes = {part: class_of(index, part, name, remedy) for part in COMPONENTS_BY_FAMILY[family]}
-    for part in COMPONENTS_BY_FAMILY[family]:
+    family = family_in(index, folder, name)
+    classes = {part: class_of(index, part, name, remedy) for part in family.components}
+    for part in family.components:
         _check_component_files(folder / part, name, remedy)
         _refuse_code(folder / part, name, remedy)
-    weights = {
-        part: weight_files(folder / part, name, remedy)
-        for part in COMPONENTS_BY_FAMILY[family]
-        if part in COMPONENTS_WITH_WEIGHTS
-    }
-    rate, trained = _lengths(folder, name, remedy)
+    weights = {part: weight_files(folder / part, name, remedy) for part in family.weighted}
     return Checkpoint(
         folder=folder,
         family=family,
         classes=classes,
         pickled=tuple(part for part, files in weights.items() if files[0].suffix == ".bin"),
-        native_rate=rate,
-        trained_seconds=trained,
+        sound=_sound(family, folder, name, remedy),
         weight_bytes=sum(file.stat().st_size for files in weights.values() for file in files),
-        speaks=classes.get("text_encoder_2") == "VitsModel",
+        speaks=not family.speaking.isdisjoint(classes.values()),
     )
+
+
+def family_in(index: dict[str, Any], folder: Path, name: str) -> Family:
+    """Return the family that an index names.
+
+    Raises:
+        ModelError: timbred doesn't run it.
+    """
+    pipeline = index.get("_class_name")
+    family = family_of(pipeline)
+    if family is None:
+        known = " and ".join(family.pipelines[0] for family in FAMILIES)
+        raise ModelError(f"{name}: {folder} is a {pipeline!r}; timbred runs {known}")
+    return family
 
 
 def read_json(path: Path, name: str, remedy: str) -> dict[str, Any]:
@@ -175,20 +138,20 @@ def class_of(index: dict[str, Any], part: str, name: str, remedy: str) -> str:
 
     Raises:
         MissingWeights: the index doesn't name the component.
-        ModelError: the class isn't one of `CLASSES`.
+        ModelError: timbred doesn't run the pipeline, or the class isn't one that the family's component may have.
     """
+    family = family_in(index, Path(INDEX), name)
     match index.get(part):
         case [str(library), str(kind)]:
             pass
         case _:
             raise MissingWeights(f"{name}: {INDEX} names no {part}; {remedy}")
-    if part == "scheduler":
+    classes = family.components[part].classes
+    if not classes:
         return kind
-    libraries = ("diffusers", "transformers", "audioldm2", VOCODER)
-    if kind not in CLASSES[part] or library not in libraries:
+    if kind not in classes or library not in ("diffusers", "transformers", *family.libraries):
         raise ModelError(
-            f"{name}: its {part} is {library}.{kind}; only {', '.join(CLASSES[part])} are loaded, "
-            "never code from a model"
+            f"{name}: its {part} is {library}.{kind}; only {', '.join(classes)} are loaded, never code from a model"
         )
     return kind
 
@@ -251,19 +214,17 @@ def _shards(index: Path, name: str, remedy: str) -> list[Path]:
     return paths
 
 
-def _lengths(folder: Path, name: str, remedy: str) -> tuple[int, float]:
-    """Return the native rate in Hz, and the length that the UNet was trained for in seconds."""
-    vocoder = read_json(folder / "vocoder" / "config.json", name, remedy)
-    vae = read_json(folder / "vae" / "config.json", name, remedy)
-    unet = read_json(folder / "unet" / "config.json", name, remedy)
+def _sound(family: Family, folder: Path, name: str, remedy: str) -> SoundFacts:
+    """Return the sounds that a checkpoint makes, from its components' configurations."""
+
+    def read(part: str) -> dict[str, Any]:
+        file = "scheduler_config.json" if part == "scheduler" else "config.json"
+        return read_json(folder / part / file, name, remedy)
+
     try:
-        rate = int(vocoder["sampling_rate"])
-        hop = 1
-        for factor in vocoder["upsample_rates"]:
-            hop *= int(factor)
-        rows = int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
-        if min(rate, hop, rows) < 1 or rate > MAX_RATE_HZ:
-            raise ValueError(f"a sound of {rate} Hz in steps of {hop} samples")
-        return rate, rows * hop / rate
-    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        sound = family.read_sound(read)
+        if sound.rate > MAX_RATE_HZ:
+            raise ValueError(f"a sound of {sound.rate} Hz")
+        return sound
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise MissingWeights(f"{name}: the configurations in {folder} are damaged ({error!r}); {remedy}") from error

@@ -9,15 +9,20 @@ from pathlib import Path
 import msgspec
 
 from timbred.errors import MissingWeights, ModelError, UnknownModel
-from timbred.models import checkpoint
+from timbred.models import checkpoint, families
 from timbred.models.checkpoint import Checkpoint
+from timbred.models.families import Capability, SoundFacts
+from timbred.protocol.keys import SchedulerName
 
-NON_COMMERCIAL = "CC-BY-NC-SA-4.0"
-"""The licence of the published checkpoints."""
+UNKNOWN_SOUND = SoundFacts(16000, 1, 10.24, 60.0, 20, 3.5, "dpm++2m")
+"""Facts that stand in for those of a folder that can't be read; a request of the model fails with the reason."""
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
-    """A model's facts and defaults: lengths in seconds, rate in Hz, `source` a hub id or a folder."""
+    """A model's facts and defaults: lengths in seconds, rate in Hz, `source` a hub id or a folder.
+
+    `schedulers` and `capabilities` are those of its family.
+    """
 
     name: str
     title: str
@@ -29,7 +34,9 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     guidance: float
     negative_guidance: float | None = None
-    scheduler: str = "dpm++2m"
+    scheduler: SchedulerName = "dpm++2m"
+    schedulers: tuple[SchedulerName, ...] = families.AUDIOLDM2.schedulers
+    capabilities: frozenset[Capability] = families.AUDIOLDM2.capabilities
     negative: str = ""
     channels: int = 1
     min_seconds: float = 0.1
@@ -44,7 +51,7 @@ def _published(name: str, title: str, source: str, guidance: float, **facts: obj
     """Return a card of the two papers' checkpoints: arXiv 2301.12503 (AudioLDM), 2308.05734 (AudioLDM 2)."""
     base: dict[str, object] = {
         "task": "text-to-audio",
-        "licence": NON_COMMERCIAL,
+        "licence": families.AUDIOLDM2.licence.name,
         "native_rate": 16000,
         "max_seconds": 60.0,
         "default_seconds": 10.24,
@@ -145,18 +152,22 @@ def _card_from_folder(name: str, folder: Path, remedy: str) -> Card:
         inspected = checkpoint.inspect(folder, name, remedy)
     except (MissingWeights, ModelError):
         inspected = None  # the same error is raised again when the model is requested
-    newer = inspected is None or inspected.family == "audioldm2"
-    trained = inspected.trained_seconds if inspected else 10.24
+    family = inspected.family if inspected else families.AUDIOLDM2
+    sound = inspected.sound if inspected else UNKNOWN_SOUND
     return Card(
         name=name,
         title=name,
         task="text-to-audio",
         licence="unknown",
-        native_rate=inspected.native_rate if inspected else 16000,
-        max_seconds=max(60.0, trained),
-        default_seconds=trained,
-        steps=20,
-        guidance=3.5 if newer else 2.5,
+        native_rate=sound.rate,
+        channels=sound.channels,
+        max_seconds=sound.max_seconds,
+        default_seconds=sound.default_seconds,
+        steps=sound.steps,
+        guidance=sound.guidance,
+        scheduler=sound.scheduler,
+        schedulers=family.schedulers,
+        capabilities=family.capabilities,
         speaks=inspected.speaks if inspected else False,
-        ranks=newer,
+        ranks="rank" in family.capabilities,
     )

@@ -172,15 +172,16 @@ def _identity_of(file: Path) -> tuple[str, int, int, int]:
 def _read_tokenizers(folder: Path, name: str) -> tuple[TokenizerFolder, ...]:
     index = checkpoint.read_json(folder / checkpoint.INDEX, name, "install the model again")
     found: list[TokenizerFolder] = []
+    family = checkpoint.family_in(index, folder, name)
     for part in PARTS:
-        if part not in index:
+        if part not in family.components:
             continue
         kind = checkpoint.class_of(index, part, name, "install the model again")
         configuration = checkpoint.read_json(folder / part / "tokenizer_config.json", name, "install the model again")
         longest = configuration.get("model_max_length", 1e30)
         if isinstance(longest, bool) or not isinstance(longest, int | float) or longest < 1:
             raise ModelError(f"{name}: model_max_length in {folder / part} is {longest!r}; install the model again")
-        tokens = window_tokens(longest)
+        tokens = window_tokens(min(longest, family.max_tokens.get(part, longest)))
         reads = TRANSCRIPTION if kind == "VitsTokenizer" else PROMPT
         if tokens is not None:
             found.append(TokenizerFolder(folder / part, kind, tokens, configuration, reads))

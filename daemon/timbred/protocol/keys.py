@@ -23,7 +23,10 @@ Port = Annotated[
 ]
 VOICE_COUNT = 64
 Voice = Annotated[int, Meta(ge=1, le=VOICE_COUNT)]
-SchedulerName = Literal["ddim", "dpm++2m", "dpm++2m-karras", "euler", "euler-a", "heun", "lms", "pndm", "unipc"]
+SchedulerName = Literal[
+    "ddim", "dpm++2m", "dpm++2m-karras", "euler", "euler-a", "heun", "lms", "pndm", "unipc",
+    "cosine-dpm", "edm-dpm", "edm-euler", "flow-euler", "ping-pong",
+]  # fmt: skip
 Format = Literal["wav", "flac", "aiff", "ogg"]
 Destination = Literal["file", "play", "both", "none"]
 Priority = Literal["live", "normal", "background"]

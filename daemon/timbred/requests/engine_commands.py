@@ -76,7 +76,7 @@ class EngineCommands:
             parameters: What to render.
             rank: A lower rank runs first.
             time_left_s: Seconds until the deadline; None without one.
-            init_samples: Init audio: float32 little-endian, mono, at the model's rate.
+            init_samples: Init audio: float32 little-endian, at the model's rate and channels.
         """
         source, order = self.source_of(parameters.model), parameters.order(init_samples)
         self.engine.send(

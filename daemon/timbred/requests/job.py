@@ -93,7 +93,7 @@ class Job:
         terminal: The terminal event, once sent.
         warnings: `warned` events sent so far.
         texts: Texts longer than the text encoders read at once; None until they are counted.
-        init_samples: Init audio for the engine: float32 little-endian, mono, at the model's rate.
+        init_samples: Init audio for the engine: float32 little-endian, at the model's rate and channels.
         init_clip: Init audio as read, where the take keeps a part of it.
         ready: True if its init audio is read and its texts are counted.
         streamed_take_id: Take id announced by streaming playback before the take is stored.

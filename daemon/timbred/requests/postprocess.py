@@ -59,7 +59,8 @@ def read_init_audio(path: Path, rate: int, parameters: Parameters) -> tuple[byte
     """Read the beginning of the init audio, as long as the sound to be rendered.
 
     Returns:
-        The samples for the engine (float32 little-endian, mono, at `rate`), and the clip as read.
+        The samples for the engine (float32 little-endian, interleaved, at `rate`, in the model's channels), and the
+        clip as read.
 
     Raises:
         BadAudio: It can't be read, is empty, or holds NaN or infinity.
@@ -68,7 +69,10 @@ def read_init_audio(path: Path, rate: int, parameters: Parameters) -> tuple[byte
     clip = fit_to(decode(path), parameters.seconds)
     check_kept(path, clip, parameters)
     resampled = resample(clip, RenderSettings(rate=SampleRate(rate))).samples
-    return mix_to_mono(resampled, find_polarities(clip.samples)).astype("<f4").tobytes(), clip
+    if parameters.init_channels != clip.channels:
+        mono = mix_to_mono(resampled, find_polarities(clip.samples))
+        resampled = np.repeat(mono[:, None], parameters.init_channels, axis=1)
+    return resampled.astype("<f4").tobytes(), clip
 
 
 def check_kept(path: Path, clip: Clip, parameters: Parameters) -> None:

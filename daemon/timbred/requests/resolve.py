@@ -23,6 +23,7 @@ from timbred.render_settings import (
     RenderSettings,
     check,
 )
+from timbred.requests.capabilities import check_capabilities
 
 INIT_KEYS = ("strength", "start", "end", "low", "high", "extend")
 """Keys that go only with `init`."""
@@ -47,7 +48,7 @@ DEFAULT_STRENGTH = 0.5
 
 INTERNAL_FIELDS = (
     *("words", "seeds", "beats", "repaint", "edited_part"),
-    *("wants_embeddings", "rendered_seconds", "window", "noise_source"),
+    *("wants_embeddings", "rendered_seconds", "window", "noise_source", "init_channels"),
     *("playing", "server_buffer", "automatic_fades", "keeps_bits"),
 )
 """Fields of `Parameters` that aren't keys of `generate`."""
@@ -119,6 +120,7 @@ class Parameters:
         playing: The request, if the sound is played.
         server_buffer: Where a SuperCollider server reads the takes; None if it doesn't.
         noise_source: Where the starting noise of another take comes from; None for noise of the own seed.
+        init_channels: Channels in which the engine takes init audio: the model's.
     """
 
     model: str
@@ -177,15 +179,21 @@ class Parameters:
     inline: bool
     rendered_seconds: float
     noise_source: NoiseSource | None
+    init_channels: int
 
     def order(self, init_samples: bytes | None = None) -> RenderOrder:
-        """Return the order for the engine; `init_samples` are float32, mono, at the model's native rate."""
+        """Return the order for the engine; `init_samples` are float32, at the model's native rate and channels."""
         return RenderOrder(
             words=self.words,
             noise=self.noise_source,
             given=None
             if init_samples is None
-            else InitAudio(samples=init_samples, strength=self.strength or 0.0, repaint=self.repaint),
+            else InitAudio(
+                samples=init_samples,
+                channels=self.init_channels,
+                strength=self.strength or 0.0,
+                repaint=self.repaint,
+            ),
             preview=self.preview,
             seconds=self.rendered_seconds,
             steps=self.steps,
@@ -267,6 +275,7 @@ def resolve(
     Raises:
         BadRequest: Names the key, its value, and what is allowed.
     """
+    check_capabilities(request, card)
     _check_combinations(request, card)
     _check_init_keys(request)
     keeps_init = request.extend is not None or repaints(request)
@@ -288,6 +297,7 @@ def resolve(
         preview=bool(request.preview),
         noise=request.noise or "",
         noise_source=noise_source,
+        init_channels=card.channels,
         seconds=seconds,
         bars=bars,
         bpm=bpm,
@@ -513,10 +523,11 @@ def _length(
     """Return the seconds, and the bars, tempo and beats of a bar if the length was requested in bars."""
     if request.extend is not None:
         kept_seconds = init_seconds or 0.0
-        if kept_seconds + request.extend > MAX_EXTENDED_SECONDS:
+        longest = MAX_EXTENDED_SECONDS if "windows" in card.capabilities else card.max_seconds
+        if kept_seconds + request.extend > longest:
             raise BadRequest(
                 f"extend: got {request.extend:g} s after the {kept_seconds:g} s of init, "
-                f"together they may last {MAX_EXTENDED_SECONDS:g} s"
+                f"together they may last {longest:g} s"
             )
         return kept_seconds + request.extend, None, None, None
     if request.bars is None:

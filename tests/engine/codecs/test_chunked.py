@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from tests.engine.families.test_latent_diffusion import loudened, order
-from timbred.engine.codecs.chunked import ChunkedVocoder, VocoderContext, VocoderStream, can_start_playback, context_of
+from timbred.engine.codecs.chunked import (
+    ChunkedVocoder,
+    PieceStream,
+    VocoderContext,
+    VocoderPieces,
+    can_start_playback,
+    context_of,
+)
 from timbred.engine.codecs.mel import Analysis, loudest_frames
 from timbred.engine.codecs.spectral_vocoder import SpectralVocoder
 from timbred.engine.families.base import LatentDiffusion
@@ -129,9 +136,10 @@ class Clock:
         return self.now
 
 
-def sounding(step: float, frames: int = FRAMES * 160) -> VocoderStream:
+def sounding(step: float, frames: int = FRAMES * 160) -> PieceStream:
     vocoding = ChunkedVocoder(make_vocoder("published"), spectrogram(1))
-    return VocoderStream(vocoding, frames, 16000, ANALYSIS, lambda make: make(), Clock(step))
+    pieces = VocoderPieces(vocoding, ANALYSIS, lambda call: call())
+    return PieceStream(pieces, frames, 16000, Clock(step))
 
 
 def test_vocoder_stream_begins_with_a_short_piece_and_lengthens_each_next_one():
@@ -161,7 +169,7 @@ def test_vocoder_stream_makes_no_more_than_is_wanted():
     found = sounding(0.001, frames=3000)
     while not found.done:
         found.render_piece()
-    assert found.waveforms.shape == (1, 3000)
+    assert found.waveforms.shape == (1, 3000, 1)
 
 
 def test_loudest_frames_lie_apart():

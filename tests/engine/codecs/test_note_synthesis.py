@@ -66,7 +66,7 @@ def rendered(model: LatentDiffusion, prompt: str, **fields: Any) -> np.ndarray:
     wanted = order(
         **{"words": PromptInputs(prompt=prompt), "seconds": 1.5, "steps": 6, "guidance": 1.0, "seeds": (1,)} | fields
     )
-    return model.render(wanted, lambda _: None, lambda: False).waveforms
+    return model.render(wanted, lambda _: None, lambda: False).mono
 
 
 ASKED = [("organ a3", 220.0), ("long bass note e2", 82.407), ("a synth lead on a4", 440.0), ("brass on g#3", 207.652)]
@@ -107,7 +107,7 @@ def test_note_synthesis_leaves_prompts_without_a_note(pocket: LatentDiffusion):
     mel = pocket.codec.decode_mel(run.sampler.latents)
     with torch.inference_mode():
         own = pocket.pipeline.vocoder(mel).numpy()
-    assert np.array_equal(pocket.decode(run).waveforms, own[:, :32_000])
+    assert np.array_equal(pocket.decode(run).mono, own[:, :32_000])
 
 
 def test_note_synthesis_keeps_the_pitch_of_an_original(pocket: LatentDiffusion):
@@ -119,4 +119,4 @@ def test_note_synthesis_keeps_the_pitch_of_an_original(pocket: LatentDiffusion):
         pocket.advance([run])
     with torch.inference_mode():
         own = pocket.pipeline.vocoder(pocket.codec.decode_mel(run.sampler.latents)).numpy()
-    np.testing.assert_allclose(pocket.decode(run).waveforms, own[:, :32_000] / run.init_gain, atol=1e-5)
+    np.testing.assert_allclose(pocket.decode(run).mono, own[:, :32_000] / run.init_gain, atol=1e-5)

@@ -9,12 +9,12 @@ import torch
 
 from tests.engine.families.test_latent_diffusion import loudened, order, ours, refuse
 from timbred.engine.diffusion.conditioning import interpolate, remove_word
-from timbred.engine.diffusion.sampler import SCHEDULERS
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
 from timbred.errors import ModelError
 from timbred.ipc.engine_messages import NoiseSource, PromptInputs
 from timbred.models import checkpoint
+from timbred.models.families import AUDIOLDM
 
 SHORT, LONG = "a kick", "a very long and very bright bell in a very large room"
 
@@ -50,9 +50,9 @@ def test_interpolate_of_a_prompt_with_itself_is_itself(model: LatentDiffusion):
 
 def test_interpolate_sweeps_without_encoding_words(model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch):
     mixed(model, 0.5)
-    monkeypatch.setattr(model, "encode", refuse)
+    monkeypatch.setattr(model.conditioner, "encode", refuse)
     for mix in np.linspace(0, 1, 5):
-        model.mixed_conditioning(PromptInputs(prompt=SHORT, prompt2=LONG, mix=float(mix)), True)
+        model.conditioner.mixed_conditioning(PromptInputs(prompt=SHORT, prompt2=LONG, mix=float(mix)), True)
 
 
 def test_interpolate_masks_weight_the_attention():
@@ -78,13 +78,13 @@ def test_noise_source_of_another_length_has_the_same_beginning(model: LatentDiff
     assert torch.equal(shorter, plain[:, :, : shorter.shape[2]])
 
 
-@pytest.mark.parametrize("scheduler", [name for name in SCHEDULERS if name not in ("heun", "pndm")])
+@pytest.mark.parametrize("scheduler", [name for name in AUDIOLDM.schedulers if name not in ("heun", "pndm")])
 def test_latent_diffusion_last_preview_is_the_sound(model: LatentDiffusion, scheduler: str):
     """What the network expects at the last step is what comes out, for every scheduler that ends without noise."""
     run = model.begin(order(scheduler=scheduler, steps=8, seeds=(1, 2)))
     while not run.sampler.done:
         model.advance([run])
-    expected, final = model.preview(run).waveforms, model.decode(run).waveforms[:1]
+    expected, final = model.preview(run).mono, model.decode(run).mono[:1]
     assert expected.shape == final.shape
     assert np.abs(expected - final).max() < 0.05 * np.abs(final).max()
 
@@ -93,8 +93,8 @@ def test_latent_diffusion_preview_changes_nothing(model: LatentDiffusion):
     run = model.begin(order(steps=6))
     while not run.sampler.done:
         model.advance([run])
-        assert np.isfinite(model.preview(run).waveforms).all()
-    assert np.array_equal(model.decode(run).waveforms, ours(model, order(steps=6)))
+        assert np.isfinite(model.preview(run).mono).all()
+    assert np.array_equal(model.decode(run).mono, ours(model, order(steps=6)))
 
 
 def test_latent_diffusion_has_no_preview_before_the_first_step(model: LatentDiffusion):
@@ -109,7 +109,7 @@ def test_latent_diffusion_ranks_by_likeness_as_diffusers_does(audioldm2: Path):
     scores = model.score_takes("a kick drum", model.embed_takes(sounds))
     inputs = model.pipeline.tokenizer("a kick drum", return_tensors="pt")
     inputs["input_features"] = model.pipeline.feature_extractor(
-        [soxr.resample(waveform, 16000, 48000) for waveform in sounds.waveforms],
+        [soxr.resample(waveform, 16000, 48000) for waveform in sounds.mono],
         return_tensors="pt",
         sampling_rate=48000,
     ).input_features
@@ -144,17 +144,19 @@ def test_conditioning_weight_changes_the_sound_by_its_size(model: LatentDiffusio
 
 
 def test_remove_word_gives_the_summary_of_the_prompt_without_it(model: LatentDiffusion):
-    leaning = model.conditioning(PromptInputs(prompt=LONG, weights=(("bright", 0.0),)), True)
-    lacking = model.conditioning(PromptInputs(prompt=remove_word(LONG, "bright")), True)
-    for name in model.summary_tensors:
+    leaning = model.conditioner.conditioning(PromptInputs(prompt=LONG, weights=(("bright", 0.0),)), True)
+    lacking = model.conditioner.conditioning(PromptInputs(prompt=remove_word(LONG, "bright")), True)
+    for name in model.conditioner.summary_tensors:
         assert torch.allclose(leaning[name], lacking[name], atol=1e-6)
 
 
 def test_conditioning_scales_only_the_states_of_a_weighted_word(audioldm2: Path):
     found = checkpoint.inspect(audioldm2, "tiny", "")
     model = make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None)
-    plain = model.conditioning(PromptInputs(prompt="a bright bell"), True)["states"]
-    scaled = model.conditioning(PromptInputs(prompt="a bright bell", weights=(("bright", 1.5),)), True)["states"]
+    plain = model.conditioner.conditioning(PromptInputs(prompt="a bright bell"), True)["states"]
+    scaled = model.conditioner.conditioning(PromptInputs(prompt="a bright bell", weights=(("bright", 1.5),)), True)[
+        "states"
+    ]
     assert torch.equal(scaled[0], plain[0]), "the negative prompt has no weights"
     ratio = (scaled[1] / plain[1]).mean(dim=1)
     assert set(ratio.round(decimals=3).tolist()) == {1.0, 1.5}

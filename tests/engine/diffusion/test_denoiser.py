@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from tests.engine.families.test_latent_diffusion import loudened, order, ours
-from timbred.engine.diffusion.denoiser import DenoiserSignature
-from timbred.engine.families.audioldm import AudioLdm
+from timbred.engine.families import audioldm, factory
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
+from timbred.engine.families.spec import FamilySpec
 from timbred.errors import ModelError
 from timbred.models import checkpoint
 
@@ -23,18 +23,18 @@ def load(folder: Path, precision: torch.dtype) -> LatentDiffusion:
     return loudened(make_resident(found, "tiny", torch.device("cpu"), precision, lambda _: None))
 
 
-def overflowing(when: Callable[[torch.dtype], bool]) -> DenoiserSignature:
-    plainly = AudioLdm.signature.evaluate
+def overflowing(when: Callable[[torch.dtype], bool]) -> tuple[FamilySpec, ...]:
+    plainly = audioldm.SPEC.signature.evaluate
 
     def evaluate(unet: Any, *inputs: torch.Tensor) -> torch.Tensor:
         result = plainly(unet, *inputs)
         return result * float("nan") if when(unet.dtype) else result
 
-    return replace(AudioLdm.signature, evaluate=evaluate)
+    return (replace(audioldm.SPEC, signature=replace(audioldm.SPEC.signature, evaluate=evaluate)),)
 
 
 def test_denoiser_repeats_an_overflowing_network_in_full_precision(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(AudioLdm, "signature", overflowing(lambda dtype: dtype != torch.float32))
+    monkeypatch.setattr(factory, "SPECS", overflowing(lambda dtype: dtype != torch.float32))
     model = load(audioldm, torch.bfloat16)
     found = ours(model, order())
     assert np.isfinite(found).all()
@@ -43,7 +43,7 @@ def test_denoiser_repeats_an_overflowing_network_in_full_precision(audioldm: Pat
 
 
 def test_denoiser_reports_an_overflow_in_full_precision(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(AudioLdm, "signature", overflowing(lambda _: True))
+    monkeypatch.setattr(factory, "SPECS", overflowing(lambda _: True))
     for precision in (torch.float32, torch.bfloat16):
         with pytest.raises(ModelError, match="NaN or infinity"):
             ours(load(audioldm, precision), order())

@@ -68,10 +68,10 @@ def test_generation_in_a_changing_batch_equals_its_solo_run(model: LatentDiffusi
             model.advance([run for run in running.values() if run.shape == shape])
         for number, run in tuple(running.items()):
             if run.sampler.done:
-                sounds[number] = model.decode(running.pop(number)).waveforms
+                sounds[number] = model.decode(running.pop(number)).mono
     assert len(sounds) >= 3
     for number, together in sounds.items():
-        alone = model.render(wanted[number], lambda _: None, lambda: False).waveforms
+        alone = model.render(wanted[number], lambda _: None, lambda: False).mono
         assert np.abs(alone).max() > 0.01
         assert np.abs(together - alone).max() < WITHIN
 

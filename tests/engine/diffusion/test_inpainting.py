@@ -19,11 +19,11 @@ from timbred.engine.codecs.mel import (
     region_weights,
 )
 from timbred.engine.diffusion.inpainting import encode_samples
-from timbred.engine.diffusion.sampler import SCHEDULERS
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
 from timbred.ipc.engine_messages import InitAudio, Repaint
 from timbred.models import checkpoint, registry
+from timbred.models.families import AUDIOLDM
 
 RATE = 16000
 PUBLISHED = Analysis(16000, 160, 1024, 64, 0.0, 8000.0, slaney=True, reflect_padding=True)
@@ -72,7 +72,7 @@ def codec_round_trip(model: LatentDiffusion) -> torch.Tensor:
     return encode_samples(0.5 * sine(440.0), 0.5, model.codec)
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", AUDIOLDM.schedulers)
 def test_inpainting_with_a_little_strength_changes_little(model: LatentDiffusion, scheduler: str):
     start = codec_round_trip(model)
 
@@ -87,7 +87,7 @@ def test_inpainting_with_a_little_strength_changes_little(model: LatentDiffusion
     assert little < much
 
 
-@pytest.mark.parametrize("scheduler", [name for name in SCHEDULERS if name != "heun"])
+@pytest.mark.parametrize("scheduler", [name for name in AUDIOLDM.schedulers if name != "heun"])
 def test_inpainting_keeps_the_unchanged_part_bit_identical(model: LatentDiffusion, scheduler: str):
     """Outside the part that is made anew, the latents at the end are those of the given sound."""
     part = Repaint(start=0.2, end=0.3, low=0.0, high=96_000.0)
@@ -144,7 +144,7 @@ def test_inpainting_outside_the_part_is_as_near_as_the_codec_allows():
     run = pocket.begin(order(given=wanted, seconds=2.0, steps=4, scheduler="dpm++2m"))
     while not run.sampler.done:
         pocket.advance([run])
-    heard = torch.from_numpy(pocket.decode(run).waveforms[0])
+    heard = torch.from_numpy(pocket.decode(run).mono[0])
     latents = encode_samples(samples * run.init_gain, 2.0, pocket.codec)
     once = torch.from_numpy(pocket.codec.decode(latents)[0] / run.init_gain)
     analysis = analysis_of(pocket.pipeline.vocoder)

@@ -26,12 +26,12 @@ from timbred.engine.diffusion.looping import (
     shorten_circle,
     stretch_mel,
 )
-from timbred.engine.diffusion.sampler import SCHEDULERS
 from timbred.engine.diffusion.state import Generation
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
 from timbred.ipc.engine_messages import PromptInputs
 from timbred.models import checkpoint
+from timbred.models.families import AUDIOLDM
 
 ANALYSIS = Analysis(16000, 160, 1024, 16, 0.0, 8000.0, slaney=True, reflect_padding=True)
 
@@ -88,9 +88,9 @@ def test_looping_has_its_exact_length_and_no_seam(model: LatentDiffusion, second
     sounds = model.decode(made(model, (True,), seconds))
     frames = round(seconds * model.latent_layout.rate)
     assert sounds.looped == (True,)
-    around = sounds.waveforms[0, :frames]
+    around = sounds.mono[0, :frames]
     assert around.shape == (frames,)
-    following = sounds.waveforms[0, frames:]
+    following = sounds.mono[0, frames:]
     assert np.array_equal(following, around[np.arange(len(following)) % frames])
     assert np.abs(around).max() > 1e-4
     assert seam_of(around, begins=False).step <= 1
@@ -109,11 +109,11 @@ def test_looping_and_plain_takes_come_from_one_request(model: LatentDiffusion):
     sounds = model.decode(made(model, (True, False), 0.5))
     alone = [model.decode(made(model, (kind,), 0.5)) for kind in (True, False)]
     assert sounds.looped == (True, False)
-    assert np.abs(sounds.waveforms[0] - alone[0].waveforms[0]).max() < 1e-4
-    assert sounds.waveforms.shape[1] >= 0.5 * model.latent_layout.rate
+    assert np.abs(sounds.mono[0] - alone[0].mono[0]).max() < 1e-4
+    assert sounds.mono.shape[1] >= 0.5 * model.latent_layout.rate
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", AUDIOLDM.schedulers)
 def test_looping_works_with_every_scheduler(model: LatentDiffusion, scheduler: str):
     run = model.begin(order(seconds=0.5, loop=True, steps=4, scheduler=scheduler))
     laid_out = list[bool]()
@@ -121,7 +121,7 @@ def test_looping_works_with_every_scheduler(model: LatentDiffusion, scheduler: s
         model.advance([run])
         laid_out.append(run.loop_kinds_known)
     assert laid_out[-1]
-    assert np.isfinite(model.decode(run).waveforms).all()
+    assert np.isfinite(model.decode(run).mono).all()
 
 
 def test_looping_shares_calls_with_loops_alone(model: LatentDiffusion):

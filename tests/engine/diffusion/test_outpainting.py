@@ -96,16 +96,16 @@ def test_outpainting_begins_before_the_originals_end_and_ends_with_the_whole(mod
     sounds = model.render(continuation(seeds=(3, 4)), told.append, lambda: False)
     known = plan_windows(round(0.7 * RATE) // ROW, 33, 20)[0].known * ROW
     assert sounds.first_frame == round(0.7 * RATE) - min(known, round(RETURNED_OVERLAP_S * RATE))
-    assert sounds.waveforms.shape == (2, 2 * RATE - sounds.first_frame)
-    assert np.isfinite(sounds.waveforms).all()
-    assert not np.allclose(sounds.waveforms[0, RATE:], sounds.waveforms[1, RATE:])
+    assert sounds.mono.shape == (2, 2 * RATE - sounds.first_frame)
+    assert np.isfinite(sounds.mono).all()
+    assert not np.allclose(sounds.mono[0, RATE:], sounds.mono[1, RATE:])
     assert told == list(range(1, 13)), "four windows of three steps"
 
 
 def test_outpainting_is_independent_of_the_level(model: LatentDiffusion):
     loud, quiet = (model.render(continuation(level=level), lambda _: None, lambda: False) for level in (0.4, 0.004))
-    assert np.abs(loud.waveforms).max() > 1e-3
-    assert np.allclose(100 * quiet.waveforms, loud.waveforms, atol=1e-3)
+    assert np.abs(loud.mono).max() > 1e-3
+    assert np.allclose(100 * quiet.mono, loud.mono, atol=1e-3)
 
 
 def test_outpainting_of_an_original_is_independent_of_the_level(model: LatentDiffusion):
@@ -115,22 +115,22 @@ def test_outpainting_of_an_original_is_independent_of_the_level(model: LatentDif
         )
         for level in (0.4, 0.004)
     )
-    assert np.allclose(100 * quiet.waveforms, loud.waveforms, atol=1e-3)
+    assert np.allclose(100 * quiet.mono, loud.mono, atol=1e-3)
 
 
 def test_outpainting_does_not_lift_silence(model: LatentDiffusion):
-    made = model.render(continuation(level=0.0), lambda _: None, lambda: False).waveforms
+    made = model.render(continuation(level=0.0), lambda _: None, lambda: False).mono
     assert np.isfinite(made).all()
 
 
 def test_outpainting_joins_windows_without_clicks(model: LatentDiffusion):
     """Nowhere does a step stand out of all others: one spectrogram goes through the vocoder."""
-    steps = np.abs(np.diff(model.render(continuation(4.0), lambda _: None, lambda: False).waveforms[0]))
+    steps = np.abs(np.diff(model.render(continuation(4.0), lambda _: None, lambda: False).mono[0]))
     assert steps.max() <= 2.5 * np.percentile(steps, 99)
 
 
 def test_outpainting_in_a_batch_equals_it_alone(model: LatentDiffusion):
-    alone = model.render(continuation(), lambda _: None, lambda: False).waveforms
+    alone = model.render(continuation(), lambda _: None, lambda: False).mono
     run, other = model.begin(continuation()), model.begin(order(seconds=0.8, steps=9, seeds=(8,)))
     assert run.shape == other.shape
     while not run.sampler.done:
@@ -138,7 +138,7 @@ def test_outpainting_in_a_batch_equals_it_alone(model: LatentDiffusion):
         if run.sampler.done:
             model.begin_next_window(run)
     assert run.step == run.steps == 12
-    assert np.abs(model.decode(run).waveforms - alone).max() < 1e-4
+    assert np.abs(model.decode(run).mono - alone).max() < 1e-4
 
 
 def test_outpainting_preview_has_the_finished_length(model: LatentDiffusion):
@@ -147,8 +147,8 @@ def test_outpainting_preview_has_the_finished_length(model: LatentDiffusion):
     while not run.sampler.done:
         model.advance([run])
         early = model.preview(run)
-        assert early.waveforms.shape[0] == 1
-        lengths.append(early.first_frame + early.waveforms.shape[1])
+        assert early.mono.shape[0] == 1
+        lengths.append(early.first_frame + early.mono.shape[1])
         if run.sampler.done:
             model.begin_next_window(run)
     assert lengths == sorted(lengths)
@@ -169,8 +169,8 @@ def test_outpainting_continues_a_sound_of_about_one_row(model: LatentDiffusion, 
     given = InitAudio(samples=sound(0.5)[-frames:].tobytes(), strength=1.0)
     sounds = model.render(order(given=given, seconds=0.3, window=0.8), lambda _: None, lambda: False)
     assert 0 <= sounds.first_frame < frames
-    assert sounds.waveforms.shape == (1, round(0.3 * RATE) - sounds.first_frame)
-    assert np.isfinite(sounds.waveforms).all()
+    assert sounds.mono.shape == (1, round(0.3 * RATE) - sounds.first_frame)
+    assert np.isfinite(sounds.mono).all()
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def test_outpainting_continues_a_steady_tone_at_its_level(pocket: LatentDiffusio
     sounds = pocket.render(
         order(given=given, seconds=5.0, window=5.0, seeds=(1, 2), **words), lambda _: None, lambda: False
     )
-    for waveform in sounds.waveforms:
+    for waveform in sounds.mono:
         before = float(np.mean(waveform[16_000 : 80_000 - sounds.first_frame - 11_200] ** 2))
         after = waveform[80_000 - sounds.first_frame + 8_000 :][:48_000]
         assert -4 < 10 * np.log10(float(np.mean(after**2)) / before) < 4
@@ -204,11 +204,11 @@ def test_outpainting_joins_are_inaudible(pocket: LatentDiffusion):
     At the end of the init audio and where windows meet, neither level, spectrum nor any step exceeds its surroundings.
     """
     rain = {"words": PromptInputs(prompt="rain"), "steps": 8, "scheduler": "dpm++2m", "guidance": 1.0}
-    given = pocket.render(order(seconds=2.5, **rain), lambda _: None, lambda: False).waveforms[0][:48_000]
+    given = pocket.render(order(seconds=2.5, **rain), lambda _: None, lambda: False).mono[0][:48_000]
     given = 0.5 * given / np.abs(given).max()
     asked = order(given=InitAudio(samples=given.astype("<f4").tobytes(), strength=1.0), seconds=4.5, window=2.5, **rain)
     sounds = pocket.render(asked, lambda _: None, lambda: False)
-    made = Clip(np.ascontiguousarray(sounds.waveforms.T), SampleRate(32_000))
+    made = Clip(np.ascontiguousarray(sounds.mono.T), SampleRate(32_000))
     part = EditedPart(1.5, 4.5)
     there = Clip(np.ascontiguousarray(given[:, None]), SampleRate(32_000))
     whole = splice(made, OriginalAudio(there, part), SampleRate(32_000), sounds.first_frame).samples[:, 0]

@@ -11,11 +11,12 @@ import torch
 
 from timbred.engine.codecs.note_synthesis import Note
 from timbred.engine.codecs.spectral_vocoder import SpectralVocoder
-from timbred.engine.diffusion.sampler import SCHEDULERS, SamplingStopped, draw_noise, make_generators, make_scheduler
+from timbred.engine.diffusion.sampler import SamplingStopped, draw_noise, make_generators, make_scheduler
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder
 from timbred.models import checkpoint, registry
+from timbred.models.families import AUDIOLDM
 
 SECONDS = 0.5
 
@@ -57,7 +58,7 @@ def loudened(model: LatentDiffusion) -> LatentDiffusion:
 
 
 def ours(model: LatentDiffusion, wanted: RenderOrder) -> np.ndarray:
-    return model.render(wanted, lambda _: None, lambda: False).waveforms
+    return model.render(wanted, lambda _: None, lambda: False).mono
 
 
 def stock(model: LatentDiffusion, wanted: RenderOrder) -> np.ndarray:
@@ -87,7 +88,7 @@ def assert_equal(model: LatentDiffusion, wanted: RenderOrder) -> None:
 
 
 @pytest.mark.parametrize("guidance", [3.0, 1.0], ids=["guided", "unguided"])
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", AUDIOLDM.schedulers)
 def test_latent_diffusion_equals_diffusers_with_every_scheduler(
     model: LatentDiffusion, scheduler: str, guidance: float
 ):
@@ -130,7 +131,8 @@ def embeddings(model: LatentDiffusion, wanted: RenderOrder) -> dict[str, torch.T
     """Our own conditioning, by the names that the stock pipelines take it under."""
     guided = wanted.guidance > 1
     halves = {
-        name: tensor.chunk(2 if guided else 1) for name, tensor in model.conditioning(wanted.words, guided).items()
+        name: tensor.chunk(2 if guided else 1)
+        for name, tensor in model.conditioner.conditioning(wanted.words, guided).items()
     }
     names = (
         {"text": ("prompt_embeds", "negative_prompt_embeds")}
@@ -210,6 +212,6 @@ def test_latent_diffusion_runs_no_step_after_a_cancellation(model: LatentDiffusi
 
 def test_latent_diffusion_encodes_repeated_words_once(model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch):
     words = PromptInputs(prompt="heard before")
-    first = model.conditioning(words, True)
-    monkeypatch.setattr(model, "encode", refuse)
-    assert model.conditioning(words, True) is first
+    first = model.conditioner.conditioning(words, True)
+    monkeypatch.setattr(model.conditioner, "encode", refuse)
+    assert model.conditioner.conditioning(words, True) is first

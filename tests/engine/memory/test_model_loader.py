@@ -16,7 +16,7 @@ from tests.engine.memory.test_device_memory import render, source, until
 from tests.ipc.test_engine_client import Heard, engine
 from timbred.ipc import engine_messages
 from timbred.ipc.engine_client import EngineLink
-from timbred.models.checkpoint import COMPONENTS_BY_FAMILY
+from timbred.models.families import AUDIOLDM
 
 SLOW = (sys.executable, "-m", "tests.engine.slow_worker")
 PATIENCE = 120.0
@@ -126,9 +126,7 @@ async def test_model_loader_lets_steps_run_during_every_part_of_a_load(
                     "a load that stands still has ended"
                 )
             gate.go_on()
-        assert [part for part in parts if part in COMPONENTS_BY_FAMILY["audioldm"]] == list(
-            COMPONENTS_BY_FAMILY["audioldm"]
-        )
+        assert [part for part in parts if part in AUDIOLDM.components] == list(AUDIOLDM.components)
         assert {"sizes", "digest", "making"} <= set(parts)
         assert any(part.startswith("moving") for part in parts) is not twin
         while isinstance(message := await generating.next(), engine_messages.StepDone):

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -141,7 +141,7 @@ SPEED_SAFETY_FACTOR = 2.0
 
 @dataclass(frozen=True)
 class AudioPiece:
-    """A part of the audio: samples, (takes, frames), float32, on the CPU, from sample `first` on."""
+    """A part of the audio: samples, (takes, frames, channels), float32, on the CPU, from sample `first` on."""
 
     first: int
     samples: torch.Tensor
@@ -162,15 +162,75 @@ def can_start_playback(ready_s: float, next_piece_s: float, remaining_s: float, 
     )
 
 
-class VocoderStream:
-    """A decoded spectrogram that is vocoded piece by piece.
+class PieceSource(Protocol):
+    """A sound that can be decoded in pieces of whole rows: mel frames, or latents.
+
+    Attributes:
+        rows: Rows of the whole.
+        samples_per_row: Samples of a row.
+        samples: Samples of the whole.
+        first_rows: Rows of the first piece; each next one is twice as long, because context costs relatively less.
+        max_rows: Maximum rows of a piece: the delay of another job between two of its steps.
+    """
+
+    rows: int
+    samples_per_row: int
+    samples: int
+    first_rows: int
+    max_rows: int
+
+    def decode(self, first: int, last: int) -> torch.Tensor:
+        """Return the samples of the rows [first, last): (takes, samples, channels), float32, on the CPU."""
+        ...
+
+    def loud_spots(self) -> list[tuple[int, int]]:
+        """Return ranges of rows that are probably the loudest."""
+        ...
+
+
+class VocoderPieces:
+    """A decoded spectrogram whose samples come from the vocoder in pieces.
 
     Args:
         chunked_vocoder: The spectrogram and its vocoder.
-        frames: Requested number of samples; the attribute is the number that will come.
-        rate: Sample rate in Hz.
         analysis: Mel analysis, to find the loudest frames.
         run_vocoder: Runs a vocoder call and checks its result.
+    """
+
+    first_rows = FIRST_PIECE_FRAMES
+    max_rows = MAX_PIECE_FRAMES
+
+    def __init__(
+        self,
+        chunked_vocoder: ChunkedVocoder,
+        analysis: Analysis,
+        run_vocoder: Callable[[Callable[[], torch.Tensor]], torch.Tensor],
+    ) -> None:
+        self._vocoder = chunked_vocoder
+        self._analysis = analysis
+        self._run_vocoder = run_vocoder
+        self.rows = chunked_vocoder.frames
+        self.samples_per_row = chunked_vocoder.hop
+        self.samples = chunked_vocoder.samples
+
+    def decode(self, first: int, last: int) -> torch.Tensor:
+        """Return the samples of the mel frames [first, last): (takes, samples, 1), float32, on the CPU."""
+        return self._run_vocoder(lambda: self._vocoder.vocode_piece(first, last))[..., None]
+
+    def loud_spots(self) -> list[tuple[int, int]]:
+        """Return the surroundings of the loudest mel frames."""
+        count = min(MAX_SPOTS, max(1, self.rows // FRAMES_PER_SPOT))
+        loudest = loudest_frames(self._vocoder.mel, self._analysis, count, 2 * SPOT_REACH_FRAMES)
+        return [(max(0, loud - SPOT_REACH_FRAMES), min(self.rows, loud + SPOT_REACH_FRAMES)) for loud in loudest]
+
+
+class PieceStream:
+    """A sound that is decoded piece by piece.
+
+    Args:
+        source: Decodes the pieces.
+        frames: Requested number of samples; the attribute is the number that will come.
+        rate: Sample rate in Hz.
         clock: Clock in seconds.
 
     Attributes:
@@ -178,60 +238,44 @@ class VocoderStream:
     """
 
     def __init__(
-        self,
-        chunked_vocoder: ChunkedVocoder,
-        frames: int,
-        rate: int,
-        analysis: Analysis,
-        run_vocoder: Callable[[Callable[[], torch.Tensor]], torch.Tensor],
-        clock: Callable[[], float] = time.perf_counter,
+        self, source: PieceSource, frames: int, rate: int, clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        self.frames = min(frames, chunked_vocoder.samples)
+        self.frames = min(frames, source.samples)
         self.rate = rate
-        self._vocoder = chunked_vocoder
-        self._run_vocoder = run_vocoder
+        self._source = source
         self._clock = clock
         self._pieces: list[torch.Tensor] = []
         self._rendered_samples = 0
         self._released_samples = 0
-        self._rendered_frames = 0
-        self._next_frames = FIRST_PIECE_FRAMES
-        self._vocoder_s = 0.0
-        self._timed_frames = 0
-        self.peak = self._estimate_peak(analysis)
+        self._rendered_rows = 0
+        self._next_rows = source.first_rows
+        self._spent_s = 0.0
+        self._timed_rows = 0
+        self.peak = max(float(self._decode_timed(*spot).abs().max()) for spot in source.loud_spots())
 
     @property
     def done(self) -> bool:
         """True when all requested samples are rendered."""
-        return self._rendered_samples >= self.frames or self._rendered_frames >= self._vocoder.frames
+        return self._rendered_samples >= self.frames or self._rendered_rows >= self._source.rows
 
     @property
     def waveforms(self) -> torch.Tensor:
-        """All samples rendered so far, (takes, samples)."""
+        """All samples rendered so far, (takes, samples, channels)."""
         return torch.cat(self._pieces, dim=1)
 
     @torch.inference_mode()
     def render_piece(self) -> AudioPiece | None:
         """Render the next piece, and return the audio that can be played by now.
 
-        That is all audio held back so far, or None while playback would overtake the vocoder.
+        That is all audio held back so far, or None while playback would overtake the decoder.
         """
-        last = min(self._vocoder.frames, self._rendered_frames + self._next_frames)
-        samples = self._vocode_timed(self._rendered_frames, last)[:, : self.frames - self._rendered_samples]
+        last = min(self._source.rows, self._rendered_rows + self._next_rows)
+        samples = self._decode_timed(self._rendered_rows, last)[:, : self.frames - self._rendered_samples]
         self._pieces.append(samples)
         self._rendered_samples += samples.shape[1]
-        self._rendered_frames = last
-        self._next_frames = min(MAX_PIECE_FRAMES, 2 * self._next_frames)
+        self._rendered_rows = last
+        self._next_rows = min(self._source.max_rows, 2 * self._next_rows)
         return self._release() if self._can_release() else None
-
-    def _estimate_peak(self, analysis: Analysis) -> float:
-        frames = self._vocoder.frames
-        count = min(MAX_SPOTS, max(1, frames // FRAMES_PER_SPOT))
-        spots = [
-            self._vocode_timed(max(0, loud - SPOT_REACH_FRAMES), min(frames, loud + SPOT_REACH_FRAMES))
-            for loud in loudest_frames(self._vocoder.mel, analysis, count, 2 * SPOT_REACH_FRAMES)
-        ]
-        return max(float(spot.abs().max()) for spot in spots)
 
     def _release(self) -> AudioPiece:
         first, self._released_samples = self._released_samples, self._rendered_samples
@@ -240,16 +284,15 @@ class VocoderStream:
     def _can_release(self) -> bool:
         if self._released_samples or self.done:
             return True
-        frame_s = self._vocoder.hop / self.rate
-        remaining_s = (self._vocoder.frames - self._rendered_frames) * frame_s
-        vocoder_s_per_s = self._vocoder_s / (self._timed_frames * frame_s)
-        return can_start_playback(
-            self._rendered_frames * frame_s, min(remaining_s, self._next_frames * frame_s), remaining_s, vocoder_s_per_s
-        )
+        row_s = self._source.samples_per_row / self.rate
+        remaining_s = (self._source.rows - self._rendered_rows) * row_s
+        decoder_s_per_s = self._spent_s / (self._timed_rows * row_s)
+        next_s = min(remaining_s, self._next_rows * row_s)
+        return can_start_playback(self._rendered_rows * row_s, next_s, remaining_s, decoder_s_per_s)
 
-    def _vocode_timed(self, first: int, last: int) -> torch.Tensor:
+    def _decode_timed(self, first: int, last: int) -> torch.Tensor:
         started_at = self._clock()
-        samples = self._run_vocoder(lambda: self._vocoder.vocode_piece(first, last))
-        self._vocoder_s += self._clock() - started_at
-        self._timed_frames += last - first
+        samples = self._source.decode(first, last)
+        self._spent_s += self._clock() - started_at
+        self._timed_rows += last - first
         return samples

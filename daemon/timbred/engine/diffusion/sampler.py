@@ -1,7 +1,7 @@
 """Denoising: from noise to latents, one step at a time.
 
-Equal to the loops of diffusers' AudioLDM and AudioLDM 2 pipelines, but with one noise generator for each take, and with
-a separate scheduler for each job, so that several jobs can share a network call.
+Equal to the loops of diffusers' pipelines, but with one noise generator for each take, and with a separate scheduler
+for each job, so that several jobs can share a network call.
 """
 
 import copy
@@ -11,6 +11,8 @@ from typing import Any
 
 import diffusers
 import torch
+
+from timbred.engine.diffusion.sampler_kinds import DiscreteSampling
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
@@ -22,6 +24,11 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "lms": ("LMSDiscreteScheduler", {}),
     "pndm": ("PNDMScheduler", {}),
     "unipc": ("UniPCMultistepScheduler", {}),
+    "cosine-dpm": ("CosineDPMSolverMultistepScheduler", {}),
+    "edm-dpm": ("EDMDPMSolverMultistepScheduler", {}),
+    "edm-euler": ("EDMEulerScheduler", {}),
+    "flow-euler": ("FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": False}),
+    "ping-pong": ("FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": True}),
 }
 """Values of `scheduler` on the wire, with the class and the configuration changes in diffusers."""
 
@@ -46,8 +53,8 @@ def make_scheduler(name: str, config: dict[str, Any]) -> Any:
     return copy.deepcopy(_schedulers[key])
 
 
-def draw_noise(shape: tuple[int, int, int], generators: list[torch.Generator]) -> torch.Tensor:
-    """Return Gaussian noise of shape (takes, channels, time, bands), each take from its own generator.
+def draw_noise(shape: tuple[int, ...], generators: list[torch.Generator]) -> torch.Tensor:
+    """Return Gaussian noise, (takes, channels, time, ...), each take from its own generator.
 
     It is drawn on the CPU in float32, so that a seed gives the same noise on every device and in every batch. The
     generators are used further by the steps, so that noise added there differs from this noise.
@@ -60,7 +67,7 @@ def resize_noise(noise: torch.Tensor, rows: int, generator: torch.Generator) -> 
     missing = rows - noise.shape[2]
     if missing <= 0:
         return noise[:, :, :rows]
-    fresh = torch.randn((*noise.shape[:2], missing, noise.shape[3]), generator=generator)
+    fresh = torch.randn((*noise.shape[:2], missing, *noise.shape[3:]), generator=generator)
     return torch.cat([noise, fresh], dim=2)
 
 
@@ -71,11 +78,11 @@ def make_generators(seeds: tuple[int, ...]) -> list[torch.Generator]:
 
 @dataclass(frozen=True)
 class InitLatents:
-    """Latents of init audio, (takes, channels, time, bands), from which denoising starts.
+    """Latents of init audio, (takes, channels, time, ...), from which denoising starts.
 
     Attributes:
         latents: The encoded init audio.
-        strength: Fraction of the steps that are run, the last ones; 0 to 1.
+        strength: Noise that is added, 0 to 1: the fraction of the steps that are run, or the level of the first one.
         preserved: 1 where the init latents are preserved, 0 where they are not; values between preserve them for that
             fraction of the steps.
     """
@@ -83,6 +90,20 @@ class InitLatents:
     latents: torch.Tensor
     strength: float
     preserved: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """An evaluation of the network: its index, the latents, the network's input, and its output."""
+
+    index: int
+    latents: torch.Tensor
+    network_input: torch.Tensor
+    output: torch.Tensor
+
+
+DISCRETE = DiscreteSampling()
+"""The kind of scheduler of networks trained on a discrete noise schedule."""
 
 
 class SamplerState:
@@ -93,11 +114,12 @@ class SamplerState:
 
     Args:
         scheduler: A diffusers scheduler that no other job uses.
-        noise: Unit Gaussian noise, (takes, channels, time, bands), float32, on the model's device.
+        noise: Unit Gaussian noise, (takes, channels, time, ...), float32, on the model's device.
         steps: Number of steps of a full run.
         eta: DDIM's eta, 0 to 1.
         generators: One generator for each take, for schedulers that add noise.
         init_latents: Init latents; None starts from pure noise.
+        kind: The kind of the scheduler.
     """
 
     def __init__(
@@ -108,20 +130,21 @@ class SamplerState:
         eta: float,
         generators: list[torch.Generator],
         init_latents: InitLatents | None = None,
+        kind: DiscreteSampling = DISCRETE,
     ) -> None:
-        scheduler.set_timesteps(steps)
         self.scheduler = scheduler
         self.noise = noise
         self.init_latents = init_latents
+        self._kind = kind
         self._extra = _extra_arguments(scheduler, eta, generators)
-        self._first = 0 if init_latents is None else self._skip_steps(steps, init_latents.strength)
-        self._evaluations = self._first
-        self.steps = steps if init_latents is None else max(1, round(steps * init_latents.strength))
+        planned = kind.plan_steps(scheduler, steps, None if init_latents is None else init_latents.strength)
+        self._first = self._evaluations = planned.first_evaluation
+        self.steps = planned.steps
         self.latents = (
-            noise * scheduler.init_noise_sigma if init_latents is None else self._noise_init_latents(init_latents)
+            kind.initial_latents(scheduler, noise) if init_latents is None else self._start_from(init_latents)
         )
+        self._last_evaluation: _Evaluation | None = None
         self._input = self.latents
-        self._last_evaluation: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
     @property
     def done(self) -> bool:
@@ -143,29 +166,26 @@ class SamplerState:
 
     def network_input(self) -> torch.Tensor:
         """Return the latents as the network takes them at `timestep`, float32."""
-        self._input = self.scheduler.scale_model_input(self.latents, self.timestep)
+        self._input = self._kind.network_input(self.scheduler, self.latents, self.timestep)
         return self._input
 
     def advance(self, prediction: torch.Tensor) -> None:
         """Advance to the next noise level with the network's output."""
-        self._last_evaluation = (self._input, prediction, self.timestep)
+        self._last_evaluation = _Evaluation(self._evaluations, self.latents, self._input, prediction)
         self.latents = self.scheduler.step(prediction, self.timestep, self.latents, **self._extra).prev_sample
         self._evaluations += 1
         if self.init_latents is not None and self.init_latents.preserved is not None:
             self._restore_preserved(self.init_latents, self.init_latents.preserved)
 
-    def _skip_steps(self, steps: int, strength: float) -> int:
-        """Return the number of evaluations that are skipped at the start, in whole steps."""
-        order = int(self.scheduler.order)
-        steps_to_run = max(1, round(steps * strength))
-        first = max(0, len(self.scheduler.timesteps) - steps_to_run * order)
-        if hasattr(self.scheduler, "set_begin_index"):  # the others use the timestep only
-            self.scheduler.set_begin_index(first)
-        return first
+    def _start_from(self, init_latents: InitLatents) -> torch.Tensor:
+        """Return the init latents with the noise of the first evaluation."""
+        return self._kind.noisy_init_latents(
+            self.scheduler, init_latents.latents, self.noise, self.timestep, init_latents.strength
+        )
 
     def _noise_init_latents(self, init_latents: InitLatents) -> torch.Tensor:
         """Return the init latents with the noise of the next evaluation."""
-        return self.scheduler.add_noise(init_latents.latents, self.noise, self.timestep.reshape(1))
+        return self._kind.add_noise(self.scheduler, init_latents.latents, self.noise, self.timestep)
 
     def _restore_preserved(self, init_latents: InitLatents, preserved: torch.Tensor) -> None:
         """Restore the preserved init latents at the current noise level (RePaint, arXiv 2201.09865)."""
@@ -176,19 +196,13 @@ class SamplerState:
     def predict_x0(self) -> torch.Tensor:
         """Return the predicted noise-free latents of the latest evaluation.
 
-        Equations 9 and 12 of arXiv 2010.02502, and appendix D of arXiv 2202.00512.
-
         Raises:
             RuntimeError: No evaluation has been run.
         """
-        if self._last_evaluation is None:
+        last = self._last_evaluation
+        if last is None:
             raise RuntimeError("no prediction exists before the first step; run one first")
-        noisy, prediction, timestep = self._last_evaluation
-        alpha_cumprod = self.scheduler.alphas_cumprod[int(timestep)].to(noisy.device)
-        signal, noise = alpha_cumprod.sqrt(), (1 - alpha_cumprod).sqrt()
-        if self.scheduler.config.prediction_type == "v_prediction":
-            return signal * noisy - noise * prediction
-        return (noisy - noise * prediction) / signal
+        return self._kind.predict_x0(self.scheduler, last.index, last.latents, last.network_input, last.output)
 
 
 def _extra_arguments(scheduler: Any, eta: float, generators: list[torch.Generator]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import torch
 from timbred.engine.diffusion.conditioning import Tensors
 from timbred.engine.diffusion.outpainting import Outpainting
 from timbred.engine.diffusion.sampler import InitLatents, SamplerState, make_scheduler
+from timbred.engine.diffusion.sampler_kinds import DiscreteSampling
 from timbred.ipc.engine_messages import RenderOrder
 
 
@@ -17,6 +18,7 @@ class Generation:
 
     Attributes:
         order: The order, with its init audio at the model's level.
+        kind: The kind of the model's schedulers.
         scheduler_config: The checkpoint's scheduler configuration.
         sampler: Sampler state of the current window.
         conditioning: Conditioning of all takes; with guidance, the negative rows come first.
@@ -27,9 +29,11 @@ class Generation:
         loop_kinds_known: Set when the loop kinds are determined.
         earlier_steps: Steps taken before the current sampler state.
         init_gain: Factor that the init audio was multiplied by; the output is divided by it.
+        padded: Names of conditioning tensors that may be padded to the length of others in a batch.
     """
 
     order: RenderOrder
+    kind: DiscreteSampling
     scheduler_config: dict[str, Any]
     sampler: SamplerState
     conditioning: Tensors
@@ -40,6 +44,7 @@ class Generation:
     loop_kinds_known: bool = False
     earlier_steps: int = 0
     init_gain: float = 1.0
+    padded: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self.circular = self.circular or (False,) * len(self.order.seeds)
@@ -68,7 +73,9 @@ class Generation:
 
     def restart_sampler(self, noise: torch.Tensor, init_latents: InitLatents | None = None) -> None:
         """Restart the sampler: for the same order, or for its next window."""
-        self.sampler = make_sampler_state(self.order, self.scheduler_config, noise, self.generators, init_latents)
+        self.sampler = make_sampler_state(
+            self.order, self.kind, self.scheduler_config, noise, self.generators, init_latents
+        )
 
     def network_input(self) -> torch.Tensor:
         """Return the rows that this generation adds to a batch."""
@@ -83,9 +90,10 @@ class Generation:
         return negative + self.guidance * (prompted - negative)
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape that generations of one batch share: channels, time and bands of the latents, and 1 for loops."""
-        return *self.sampler.latents.shape[1:], int(self.order.loop)
+    def shape(self) -> tuple[object, ...]:
+        """Key that generations of one batch share: shapes of the latents and the conditioning, and 1 for loops."""
+        sizes = ((name, *tensor.shape[2 if name in self.padded else 1 :]) for name, tensor in self.conditioning.items())
+        return *self.sampler.latents.shape[1:], int(self.order.loop), *sorted(sizes)
 
     @property
     def rows(self) -> int:
@@ -95,6 +103,7 @@ class Generation:
 
 def make_sampler_state(
     order: RenderOrder,
+    kind: DiscreteSampling,
     scheduler_config: dict[str, Any],
     noise: torch.Tensor,
     generators: list[torch.Generator],
@@ -102,4 +111,4 @@ def make_sampler_state(
 ) -> SamplerState:
     """Create the sampler state of an order, before its first step."""
     scheduler = make_scheduler(order.scheduler, scheduler_config)
-    return SamplerState(scheduler, noise, order.steps, order.eta, generators, init_latents)
+    return SamplerState(scheduler, noise, order.steps, order.eta, generators, init_latents, kind)

@@ -5,11 +5,17 @@ from typing import Any
 import torch
 from diffusers import AudioLDMPipeline
 
+from timbred.engine.codecs.mel_vae import MelVaeCodec
+from timbred.engine.codecs.spectral_vocoder import SpectralVocoder
 from timbred.engine.compile.compiled_calls import Inputs
+from timbred.engine.diffusion.conditioner import Conditioner
 from timbred.engine.diffusion.conditioning import Tensors, average_parts
 from timbred.engine.diffusion.denoiser import DenoiserSignature
-from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.diffusion.mel_rendering import MelRendering
+from timbred.engine.diffusion.sampler import DISCRETE
+from timbred.engine.families.spec import FamilySpec
 from timbred.ipc.engine_messages import PromptInputs
+from timbred.models import families
 from timbred.models.long_texts import Part
 
 
@@ -22,11 +28,9 @@ def _evaluate(unet: Any, *inputs: torch.Tensor) -> torch.Tensor:
     return unet(latents, timestep, encoder_hidden_states=None, class_labels=text, return_dict=False)[0]
 
 
-class AudioLdm(LatentDiffusion):
-    """A resident AudioLDM model."""
+class AudioLdmConditioner(Conditioner):
+    """CLAP's vector of the prompt."""
 
-    pipeline_class = AudioLDMPipeline
-    signature = DenoiserSignature(3, _inputs, _evaluate)
     summary_tensors = ("text",)
 
     @torch.inference_mode()
@@ -47,3 +51,17 @@ class AudioLdm(LatentDiffusion):
         """Return the unit vector of a text."""
         vectors = [self.pipeline._encode_prompt(part.text, self.device, 1, False) for part in parts]
         return torch.nn.functional.normalize(average_parts(vectors, parts), dim=-1)
+
+
+SPEC = FamilySpec(
+    facts=families.AUDIOLDM,
+    pipeline_class=AudioLDMPipeline,
+    conditioner=AudioLdmConditioner,
+    denoiser="unet",
+    signature=DenoiserSignature(3, _inputs, _evaluate),
+    codec=MelVaeCodec,
+    rendering=MelRendering,
+    sampling=DISCRETE,
+    circular=True,
+    own_classes={"SpectralVocoder": SpectralVocoder},
+)

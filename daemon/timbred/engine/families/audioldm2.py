@@ -8,16 +8,26 @@ import diffusers
 import numpy as np
 import soxr
 import torch
+from diffusers.pipelines.audioldm2.modeling_audioldm2 import (
+    AudioLDM2ProjectionModel,
+    AudioLDM2UNet2DConditionModel,
+)
 from numpy.typing import NDArray
-from transformers import VitsTokenizer
+from transformers import GPT2LMHeadModel, VitsTokenizer
 
+from timbred.engine.codecs.mel_vae import MelVaeCodec
+from timbred.engine.codecs.spectral_vocoder import SpectralVocoder
 from timbred.engine.compile.compiled_calls import Inputs
 from timbred.engine.device import precision_of
+from timbred.engine.diffusion.conditioner import Conditioner
 from timbred.engine.diffusion.conditioning import Tensors, average_parts, pad_to, token_factors
 from timbred.engine.diffusion.denoiser import DenoiserSignature
 from timbred.engine.diffusion.generation import Embeddings, RenderedSounds
-from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.diffusion.mel_rendering import MelRendering
+from timbred.engine.diffusion.sampler import DISCRETE
+from timbred.engine.families.spec import FamilySpec
 from timbred.ipc.engine_messages import PromptInputs
+from timbred.models import families
 from timbred.models.long_texts import Part, Windows, divide, windows_of
 
 COMPILED_TOKEN_COUNTS = (8, 16, 32, 64, 128, 256, 512, 1024)
@@ -47,12 +57,11 @@ def _pad_texts(inputs: Inputs) -> Inputs:
     return latents, timestep, generated, pad_to(states, length), pad_to(mask, length)
 
 
-class AudioLdm2(LatentDiffusion):
-    """A resident AudioLDM 2 model; the embedded model is one."""
+class AudioLdm2Conditioner(Conditioner):
+    """States of T5 (or VITS), and the vectors that GPT-2 generates from them and from CLAP's; also CLAP's hearing."""
 
-    pipeline_class = diffusers.AudioLDM2Pipeline
-    signature = DenoiserSignature(5, _inputs, _evaluate, _pad_texts)
     summary_tensors = ("generated",)
+    padded = frozenset({"states", "mask"})
 
     @cached_property
     def windows(self) -> Windows:
@@ -131,7 +140,7 @@ class AudioLdm2(LatentDiffusion):
         max_samples = int(
             pipeline.feature_extractor.nb_max_samples
         )  # the feature extractor crops longer audio at a random place
-        resampled = [soxr.resample(waveform, sounds.rate, encoder_rate)[:max_samples] for waveform in sounds.waveforms]
+        resampled = [soxr.resample(waveform, sounds.rate, encoder_rate)[:max_samples] for waveform in sounds.mono]
         features = pipeline.feature_extractor(resampled, return_tensors="pt", sampling_rate=encoder_rate).input_features
         inputs = features.to(self.device, precision_of(pipeline.text_encoder))
         outputs = self.stages.run_stage("text", lambda: pipeline.text_encoder.get_audio_features(input_features=inputs))
@@ -171,3 +180,23 @@ def weights_digest(projection: torch.nn.Module) -> str:
     for weights in projection.state_dict().values():
         content.update(weights.to(torch.bfloat16).cpu().contiguous().view(torch.int16).numpy().tobytes())
     return content.hexdigest()
+
+
+SPEC = FamilySpec(
+    facts=families.AUDIOLDM2,
+    pipeline_class=diffusers.AudioLDM2Pipeline,
+    conditioner=AudioLdm2Conditioner,
+    denoiser="unet",
+    signature=DenoiserSignature(5, _inputs, _evaluate, _pad_texts),
+    codec=MelVaeCodec,
+    rendering=MelRendering,
+    sampling=DISCRETE,
+    circular=True,
+    own_classes={
+        "AudioLDM2ProjectionModel": AudioLDM2ProjectionModel,
+        "AudioLDM2UNet2DConditionModel": AudioLDM2UNet2DConditionModel,
+        "GPT2Model": GPT2LMHeadModel,
+        "SpectralVocoder": SpectralVocoder,
+    },
+)
+"""Published checkpoints name GPT2Model, which can't generate (diffusers issue 12630)."""

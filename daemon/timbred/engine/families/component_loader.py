@@ -7,26 +7,22 @@
 import os
 import pickle
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 import transformers
-from diffusers.pipelines.audioldm2.modeling_audioldm2 import (
-    AudioLDM2ProjectionModel,
-    AudioLDM2UNet2DConditionModel,
-)
 from safetensors.torch import save_file
 
 from timbred.disk import rename_to_free_name
-from timbred.engine.codecs.spectral_vocoder import SpectralVocoder
 from timbred.engine.memory.component_cache import SharedComponents, convert_weights, read_into_page_cache
 from timbred.errors import ModelError, TimbredError, first_line
 from timbred.ipc.socket_folder import atomic_write
 from timbred.models import install
-from timbred.models.checkpoint import COMPONENTS_BY_FAMILY, COMPONENTS_WITH_WEIGHTS, Checkpoint, inspect, weight_files
+from timbred.models.checkpoint import Checkpoint, inspect, weight_files
 
 SAFETENSORS_STEMS = {"diffusion_pytorch_model": "diffusion_pytorch_model", "pytorch_model": "model"}
 
@@ -76,37 +72,23 @@ if __name__ == "__main__":
     sys.exit(main())
 
 
-REPLACED_CLASSES: dict[str, str] = {"GPT2Model": "GPT2LMHeadModel"}
-"""Replaced classes: published AudioLDM 2 checkpoints name GPT2Model, which can't generate (diffusers issue 12630)."""
-
-_LOCAL_CLASSES: dict[str, type[Any]] = {
-    "AudioLDM2ProjectionModel": AudioLDM2ProjectionModel,
-    "AudioLDM2UNet2DConditionModel": AudioLDM2UNet2DConditionModel,
-    "SpectralVocoder": SpectralVocoder,
-}
-
-
 def quiet_libraries() -> None:
     """Silence progress bars and hints of the libraries, and have them load weights in the calling thread.
 
     Their own loader threads would compete with the thread that generates.
     """
     os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"
+    warnings.filterwarnings("ignore", module=r"torchsde\.")  # of rounded noise levels at both ends of its interval
+    warnings.filterwarnings("ignore", message=r".*weight_norm` is deprecated", category=FutureWarning)
     for library in (transformers, diffusers):
         library.utils.logging.disable_progress_bar()
         library.utils.logging.set_verbosity_error()
 
 
-def _class_named(name: str) -> type[Any]:
-    name = REPLACED_CLASSES.get(name, name)
-    if name in _LOCAL_CLASSES:
-        return _LOCAL_CLASSES[name]
-    return getattr(transformers, name, None) or getattr(diffusers, name)
-
-
-def component_class_name(checkpoint: Checkpoint, part: str) -> str:
-    """Return the name of the class that a component is loaded as."""
-    return _class_named(checkpoint.classes[part]).__name__
+def component_class(checkpoint: Checkpoint, part: str, own_classes: Mapping[str, type[Any]]) -> type[Any]:
+    """Return the class that a component is loaded as."""
+    name = checkpoint.classes[part]
+    return own_classes.get(name) or getattr(transformers, name, None) or getattr(diffusers, name)
 
 
 def load_components(
@@ -115,6 +97,7 @@ def load_components(
     precision: torch.dtype,
     progress: Callable[[float], None],
     shared: SharedComponents,
+    own_classes: Mapping[str, type[Any]],
     on_host: bool,
 ) -> dict[str, Any]:
     """Load every component of a pipeline; of the scheduler only its configuration.
@@ -125,29 +108,37 @@ def load_components(
         precision: Precision of floating-point weights.
         progress: Called with the fraction of loaded components.
         shared: Components that are already in memory.
+        own_classes: Classes of components by names that stand for others in the libraries, or aren't there.
         on_host: True if the components run in host memory.
 
     Raises:
         ModelError: A component can't be loaded; names it and the reason.
     """
     components: dict[str, Any] = {}
-    parts = COMPONENTS_BY_FAMILY[checkpoint.family]
+    parts = tuple(checkpoint.family.components)
     for done, part in enumerate(parts):
         progress(done / len(parts))
-        components[part] = _load(checkpoint, part, name, precision, shared, on_host)
+        kind = None if part == "scheduler" else component_class(checkpoint, part, own_classes)
+        components[part] = _load(checkpoint, part, kind, name, precision, shared, on_host)
     progress(1.0)
     return components
 
 
 def _load(
-    checkpoint: Checkpoint, part: str, name: str, precision: torch.dtype, shared: SharedComponents, on_host: bool
+    checkpoint: Checkpoint,
+    part: str,
+    kind: type[Any] | None,
+    name: str,
+    precision: torch.dtype,
+    shared: SharedComponents,
+    on_host: bool,
 ) -> Any:
+    """Load a component as a class; None loads the configuration of a scheduler."""
     folder = checkpoint.folder / part
     try:
-        if part == "scheduler":
+        if kind is None:
             return diffusers.DDIMScheduler.load_config(str(folder))
-        kind = _class_named(checkpoint.classes[part])
-        if part not in COMPONENTS_WITH_WEIGHTS:
+        if part not in checkpoint.family.weighted:
             return kind.from_pretrained(str(folder), local_files_only=True)
         files = (folder / "config.json", *weight_files(folder, name, ""))
         component = shared.find(kind.__name__, files)

@@ -5,24 +5,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import diffusers
 import torch
 
-from timbred.engine.families.audioldm import AudioLdm
-from timbred.engine.families.audioldm2 import AudioLdm2
+from timbred.engine.diffusion.sampler import make_scheduler
+from timbred.engine.families import audioldm, audioldm2, stable_audio, stable_audio_3
 from timbred.engine.families.base import LatentDiffusion
-from timbred.engine.families.component_loader import component_class_name, load_components
+from timbred.engine.families.component_loader import component_class, load_components
+from timbred.engine.families.spec import FamilySpec
 from timbred.engine.memory.component_cache import SharedComponents
-from timbred.engine.memory.device_memory import STAGES, DeviceMemory
-from timbred.models.checkpoint import (
-    COMPONENTS_BY_FAMILY,
-    COMPONENTS_WITH_WEIGHTS,
-    Checkpoint,
-    count_values,
-    weight_files,
-)
+from timbred.engine.memory.device_memory import DeviceMemory
+from timbred.models.checkpoint import Checkpoint, count_values, weight_files
+from timbred.models.families import STAGES, Family
 
-FAMILY_CLASSES: dict[str, type[AudioLdm2] | type[AudioLdm]] = {"audioldm2": AudioLdm2, "audioldm": AudioLdm}
+SPECS: tuple[FamilySpec, ...] = (audioldm2.SPEC, audioldm.SPEC, stable_audio.SPEC, stable_audio_3.SPEC)
+"""The engine's declarations of all families."""
+
+
+def spec_of(family: Family) -> FamilySpec:
+    """Return the engine's declaration of a family."""
+    return next(spec for spec in SPECS if spec.facts is family)
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,19 @@ def estimate_memory_needs(
     """
     sizes: dict[str, int] = {}
     added_bytes = 0
-    for part in (
-        name_of_part
-        for name_of_part in COMPONENTS_BY_FAMILY[checkpoint.family]
-        if name_of_part in COMPONENTS_WITH_WEIGHTS
-    ):
+    spec = spec_of(checkpoint.family)
+    for part in checkpoint.family.weighted:
         folder = checkpoint.folder / part
         files = weight_files(folder, name, "")
         sizes[part] = count_values(files) * precision.itemsize
-        if shared.find(component_class_name(checkpoint, part), (folder / "config.json", *files)) is None:
+        if (
+            shared.find(component_class(checkpoint, part, spec.own_classes).__name__, (folder / "config.json", *files))
+            is None
+        ):
             added_bytes += sizes[part]
-    return MemoryNeeds(added_bytes, max(sum(sizes.get(part, 0) for part in stage) for stage in STAGES.values()))
+    return MemoryNeeds(
+        added_bytes, max(sum(sizes[part] for part in checkpoint.family.stage_parts(stage)) for stage in STAGES)
+    )
 
 
 def make_resident(
@@ -72,15 +75,19 @@ def make_resident(
     Raises:
         ModelError: A component can't be loaded.
     """
-    components_in_memory = SharedComponents() if shared is None else shared
+    spec = spec_of(checkpoint.family)
     components: dict[str, Any] = load_components(
-        checkpoint, name, precision, progress, components_in_memory, on_host=device.type == "cpu"
+        checkpoint,
+        name,
+        precision,
+        progress,
+        SharedComponents() if shared is None else shared,
+        spec.own_classes,
+        on_host=device.type == "cpu",
     )
     config: dict[str, Any] = components["scheduler"]
-    family_class = FAMILY_CLASSES[checkpoint.family]
-    scheduler = diffusers.DDIMScheduler.from_config(config)
-    build: Any = family_class.pipeline_class
-    pipeline = build(**{**components, "scheduler": scheduler})
-    model = family_class(pipeline, device, config, device_memory or DeviceMemory(device, sys.maxsize))
+    scheduler = make_scheduler(spec.facts.schedulers[0], config)
+    pipeline = spec.pipeline_class(**{**components, "scheduler": scheduler})
+    model = LatentDiffusion(spec, pipeline, device, config, device_memory or DeviceMemory(device, sys.maxsize))
     model.move_to_device()
     return model

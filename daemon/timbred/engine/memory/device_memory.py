@@ -14,6 +14,7 @@ import torch
 from timbred.engine.batching import is_out_of_memory
 from timbred.engine.compile.compiled_calls import CompileQueue
 from timbred.engine.device import count_module_bytes, count_tensor_bytes
+from timbred.models.families import STAGES, Family, Stage
 
 
 @dataclass(frozen=True)
@@ -177,24 +178,16 @@ class DeviceMemory:
 
 Result = TypeVar("Result")
 
-STAGES = {
-    "denoiser": ("unet",),
-    "codec": ("vae", "vocoder"),
-    "text": ("text_encoder", "text_encoder_2", "projection_model", "language_model"),
-}
-"""Components of each stage of a model; only one stage must be on the device at once. Most important stage first."""
-
 
 class ModelStages:
     """A model's components with weights, by stage; `compile_queue` holds compiled calls of them."""
 
     compile_queue: CompileQueue
 
-    def __init__(self, components: dict[str, Any], device_memory: DeviceMemory) -> None:
+    def __init__(self, components: dict[str, Any], family: Family, device_memory: DeviceMemory) -> None:
         self.device_memory = device_memory
-        self.parts: dict[str, list[torch.nn.Module]] = {
-            stage: [components[name] for name in names if isinstance(components.get(name), torch.nn.Module)]
-            for stage, names in STAGES.items()
+        self.parts: dict[Stage, list[torch.nn.Module]] = {
+            stage: [components[name] for name in family.stage_parts(stage)] for stage in STAGES
         }
 
     @property
@@ -211,7 +204,7 @@ class ModelStages:
             for tensor in (*module.parameters(), *module.buffers())
         }
 
-    def run_stage(self, stage: str, work: Callable[[], Result]) -> Result:
+    def run_stage(self, stage: Stage, work: Callable[[], Result]) -> Result:
         """Run work of a stage with its components on the device.
 
         Out of memory, the work is retried without compiled calls, then with all other components moved off the device.

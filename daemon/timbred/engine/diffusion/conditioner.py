@@ -1,0 +1,148 @@
+"""The text side of a resident model: prompts to conditioning, cached, mixed, weighted, and completed for an order."""
+
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+
+from timbred.engine.diffusion.conditioning import (
+    Tensors,
+    apply_word_weights,
+    conditioning_cache,
+    mix_conditioning,
+    pad_to,
+    token_factors,
+)
+from timbred.engine.diffusion.generation import Embeddings, RenderedSounds
+from timbred.engine.diffusion.sampler import InitLatents
+from timbred.engine.memory.device_memory import ModelStages
+from timbred.errors import ModelError
+from timbred.ipc.engine_messages import PromptInputs, RenderOrder
+from timbred.models.long_texts import LongText, Part, Windows, divide, long_texts, windows_of
+
+
+class Conditioner:
+    """Text encoding of one model. Subclasses define `encode`, and what their family adds for an order.
+
+    Args:
+        pipeline: The diffusers pipeline with all components.
+        device: Compute device.
+        stages: The components by stage.
+    """
+
+    summary_tensors: ClassVar[tuple[str, ...]] = ()
+    """Names of the tensors that summarise the whole prompt, for word weights."""
+
+    padded: ClassVar[frozenset[str]] = frozenset()
+    """Names of the tensors that may be padded with masked zeros, so that texts of several lengths share a batch."""
+
+    def __init__(self, pipeline: Any, device: torch.device, stages: ModelStages) -> None:
+        self.pipeline = pipeline
+        self.device = device
+        self.stages = stages
+        self.cached_conditioning = conditioning_cache()
+
+    @cached_property
+    def windows(self) -> Windows:
+        """Token windows of the text encoders."""
+        return Windows(windows_of((self.pipeline.tokenizer,)))
+
+    def split_text(self, text: str) -> list[Part]:
+        """Divide a text into parts that fit into the window of every prompt encoder."""
+        return divide(text, self.windows.prompt)
+
+    def find_long_texts(self, words: PromptInputs) -> list[LongText]:
+        """Return the texts of a request that are longer than the encoders' windows."""
+        return long_texts(words.texts(), self.windows)
+
+    def encode(self, words: PromptInputs, guided: bool) -> Tensors:
+        """Encode the conditioning for one take; with guidance, the negative row comes first."""
+        raise NotImplementedError
+
+    def encode_weighted(self, words: PromptInputs, guided: bool) -> Tensors:
+        """Encode a prompt with weighted words."""
+        return apply_word_weights(words, guided, self.encode, self.summary_tensors)
+
+    def conditioning(self, words: PromptInputs, guided: bool) -> Tensors:
+        """Return the conditioning for one take from the cache, or encode it."""
+        encode = self.encode_weighted if words.weights else self.encode
+
+        def run_encoders() -> Tensors:
+            return self.stages.run_stage("text", lambda: encode(words, guided))
+
+        return self.cached_conditioning.get((words, guided, torch.are_deterministic_algorithms_enabled()), run_encoders)
+
+    def mixed_conditioning(self, words: PromptInputs, guided: bool) -> Tensors:
+        """Return the conditioning for one take, mixed between two prompts if there are two."""
+        return mix_conditioning(words, guided, self.conditioning)
+
+    def complete(
+        self, words: Tensors, order: RenderOrder, init_latents: InitLatents | None
+    ) -> tuple[Tensors, InitLatents | None]:
+        """Add to one take's conditioning what depends on the order: its length, or the audio that is kept.
+
+        Also returns the init latents that the sampler starts from: None where the network is told all of them.
+        """
+        del order
+        return words, init_latents
+
+    def embed_takes(self, sounds: RenderedSounds) -> Embeddings:
+        """Return the embeddings of takes, by models with an audio encoder.
+
+        Raises:
+            ModelError: The model has none.
+        """
+        raise ModelError(f"this model has no audio encoder, so {len(sounds.waveforms)} takes have no embedding")
+
+    def score_takes(self, prompt: str, embeddings: Embeddings) -> list[float]:
+        """Return the similarity of each take and the prompt, -1 to 1.
+
+        Raises:
+            ModelError: The model has no audio encoder.
+        """
+        raise ModelError(
+            f"this model has no audio encoder, so {len(embeddings.vectors)} takes can't be ranked by {prompt!r}"
+        )
+
+
+class TextStatesConditioner(Conditioner):
+    """Conditioning by the states of all tokens of one encoder, (rows, tokens, dimensions), named `states`.
+
+    Each part of a text has all tokens of the encoder's window. The network attends to all of them, so texts of
+    different numbers of parts don't share a batch.
+    """
+
+    def encode_states(self, text: str) -> torch.Tensor:
+        """Encode a text that fits into the encoder's window: (1, tokens, dimensions)."""
+        raise NotImplementedError
+
+    @torch.inference_mode()
+    def encode(self, words: PromptInputs, guided: bool) -> Tensors:
+        """Return `states`, with guidance those of the negative prompt first."""
+        prompt = self._all_states(words.prompt)
+        if not guided:
+            return {"states": prompt}
+        negative = self._all_states(words.negative)
+        longest = max(prompt.shape[1], negative.shape[1])
+        return {"states": torch.cat([pad_to(negative, longest), pad_to(prompt, longest)])}
+
+    def _all_states(self, text: str) -> torch.Tensor:
+        """Encode a text in parts, one after the other."""
+        return torch.cat([self.encode_states(part.text) for part in self.split_text(text)], dim=1)
+
+    @torch.inference_mode()
+    def encode_weighted(self, words: PromptInputs, guided: bool) -> Tensors:
+        """Encode a prompt with weighted words: the states of their tokens are scaled."""
+        states = self.encode(words, guided)["states"].clone()
+        first = 0
+        for part in self.split_text(words.prompt):
+            offsets = self.pipeline.tokenizer(part.text, return_offsets_mapping=True)["offset_mapping"]
+            factors = token_factors(offsets, part.text, words.weights).to(states.device, states.dtype)
+            states[-1:, first : first + len(offsets)] *= factors[None, :, None]
+            first += self.part_tokens
+        return {"states": states}
+
+    @property
+    def part_tokens(self) -> int:
+        """Tokens of the encoder's window, which each part of a text has."""
+        return self.windows.prompt[0].tokens

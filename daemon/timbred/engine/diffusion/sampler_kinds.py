@@ -1,0 +1,143 @@
+"""Kinds of noise schedulers: what differs between networks that predict noise, EDM's, and flow matching.
+
+`DiscreteSampling` is for networks trained on a discrete noise schedule (AudioLDM), `EdmSampling` for preconditioned
+networks (Stable Audio; arXiv 2206.00364), `FlowSampling` for rectified flow (Stable Audio 3; arXiv 2209.03003).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+MIN_NOISE_LEVEL = 0.01
+"""Least noise that is added to init audio for flow matching, whose schedule begins at this level."""
+
+
+@dataclass(frozen=True)
+class PlannedSteps:
+    """The evaluations of a run: the first one, counted from that of a full run, and the number of steps."""
+
+    first_evaluation: int
+    steps: int
+
+
+class DiscreteSampling:
+    """Networks that were trained on a discrete noise schedule, with its cumulative products as `alphas_cumprod`."""
+
+    def plan_steps(self, scheduler: Any, steps: int, strength: float | None) -> PlannedSteps:
+        """Set a scheduler's steps; with `strength` (0 to 1), only that fraction of them is run, the last ones."""
+        scheduler.set_timesteps(steps)
+        if strength is None:
+            return PlannedSteps(0, steps)
+        run = max(1, round(steps * strength))
+        first = max(0, len(scheduler.timesteps) - run * int(scheduler.order))
+        if hasattr(scheduler, "set_begin_index"):  # the others use the timestep only
+            scheduler.set_begin_index(first)
+        return PlannedSteps(first, run)
+
+    def initial_latents(self, scheduler: Any, noise: torch.Tensor) -> torch.Tensor:
+        """Return unit noise at the level of a scheduler's first step."""
+        return noise * scheduler.init_noise_sigma
+
+    def noisy_init_latents(
+        self, scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor, strength: float
+    ) -> torch.Tensor:
+        """Return init latents with the noise of the first step that is run."""
+        del strength
+        return self.add_noise(scheduler, latents, noise, timestep)
+
+    def add_noise(
+        self, scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor
+    ) -> torch.Tensor:
+        """Return latents with the noise of a step."""
+        return scheduler.add_noise(latents, noise, timestep.reshape(1))
+
+    def network_input(self, scheduler: Any, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        """Return latents as the network takes them at a step."""
+        return scheduler.scale_model_input(latents, timestep)
+
+    def predict_x0(
+        self, scheduler: Any, evaluation: int, latents: torch.Tensor, network_input: torch.Tensor, output: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the noise-free latents that the network's output predicts.
+
+        Equations 9 and 12 of arXiv 2010.02502, and appendix D of arXiv 2202.00512.
+
+        Args:
+            scheduler: The scheduler.
+            evaluation: Index of the evaluation.
+            latents: Latents before the step.
+            network_input: The same as the network took them.
+            output: The network's output.
+        """
+        del latents
+        kept = scheduler.alphas_cumprod[int(scheduler.timesteps[evaluation])].to(network_input.device)
+        signal, noise = kept.sqrt(), (1 - kept).sqrt()
+        if scheduler.config.prediction_type == "v_prediction":
+            return signal * network_input - noise * output
+        return (network_input - noise * output) / signal
+
+
+class EdmSampling(DiscreteSampling):
+    """Preconditioned networks, whose noise is added to latents of the same size (arXiv 2206.00364)."""
+
+    def noisy_init_latents(
+        self, scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor, strength: float
+    ) -> torch.Tensor:
+        """Return init latents with the noise of the first step that is run; in a full run, that of pure noise."""
+        if strength >= 1.0:
+            return latents + self.initial_latents(scheduler, noise)
+        return self.add_noise(scheduler, latents, noise, timestep)
+
+    def predict_x0(
+        self, scheduler: Any, evaluation: int, latents: torch.Tensor, network_input: torch.Tensor, output: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the noise-free latents that the network's output predicts."""
+        del network_input
+        return scheduler.precondition_outputs(latents, output, scheduler.sigmas[evaluation])
+
+
+@dataclass(frozen=True)
+class FlowSampling(DiscreteSampling):
+    """Networks of rectified flow: latents are a mixture of signal and noise, the output is their difference.
+
+    Attributes:
+        min_log_snr: Logarithm of the signal-to-noise ratio at the start of the schedule.
+        max_log_snr: The same at its end.
+    """
+
+    min_log_snr: float = -6.2
+    max_log_snr: float = 2.0
+
+    def plan_steps(self, scheduler: Any, steps: int, strength: float | None) -> PlannedSteps:
+        """Set a scheduler's steps; with `strength` (0 to 1), all of them are run, from that noise level on."""
+        level = 1.0 if strength is None else max(MIN_NOISE_LEVEL, strength)
+        places = torch.linspace(level, 0.0, steps + 1)
+        sigmas = torch.sigmoid(places * (self.max_log_snr - self.min_log_snr) - self.max_log_snr)
+        sigmas[0] = level
+        scheduler.set_timesteps(sigmas=sigmas[:-1].tolist())
+        scheduler.set_begin_index(0)
+        return PlannedSteps(0, steps)
+
+    def initial_latents(self, scheduler: Any, noise: torch.Tensor) -> torch.Tensor:
+        """Return unit noise, with which the flow begins."""
+        del scheduler
+        return noise
+
+    def add_noise(
+        self, scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the mixture of latents and noise at a step."""
+        return scheduler.scale_noise(latents, timestep.reshape(1), noise)
+
+    def network_input(self, scheduler: Any, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        """Return the latents, which the network takes as they are."""
+        del scheduler, timestep
+        return latents
+
+    def predict_x0(
+        self, scheduler: Any, evaluation: int, latents: torch.Tensor, network_input: torch.Tensor, output: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the noise-free latents that the network's output predicts."""
+        del network_input
+        return latents - scheduler.sigmas[evaluation] * output

@@ -1,0 +1,91 @@
+"""Generations over latents of waveforms: begun, continued, decoded to stereo sound, and streamed.
+
+Audio is continued, and parts of it are regenerated, by preserving the latents of the rest.
+"""
+
+import math
+
+import numpy as np
+import torch
+
+from timbred.engine.codecs.chunked import PieceStream
+from timbred.engine.codecs.waveform import WaveCodec
+from timbred.engine.diffusion.conditioning import Tensors, repeat_conditioning
+from timbred.engine.diffusion.generation import RenderedSounds, draw_order_noise
+from timbred.engine.diffusion.rendering import Rendering
+from timbred.engine.diffusion.sampler import InitLatents, make_generators
+from timbred.engine.diffusion.state import Generation, make_sampler_state
+from timbred.ipc.engine_messages import InitAudio, RenderOrder
+
+ROUNDING_ROWS = 1e-6
+"""Part of a row of latents that is rounding of a time in seconds."""
+
+
+class WaveRendering(Rendering[WaveCodec]):
+    """The life of a generation over latents of waveforms."""
+
+    def begin(self, order: RenderOrder, words: Tensors) -> Generation:
+        """Begin a generation, before its first step; `words` is the text conditioning of one take."""
+        generators = make_generators(order.seeds)
+        noise = draw_order_noise(order, generators, self.codec.latent_layout).to(self.codec.device)
+        conditioning, init_latents = self.conditioner.complete(words, order, self._encode_init(order, generators))
+        guidance = order.guidance if order.guidance > 1.0 else None
+        return Generation(
+            order=order,
+            kind=self.sampling,
+            scheduler_config=self.scheduler_config,
+            sampler=make_sampler_state(order, self.sampling, self.scheduler_config, noise, generators, init_latents),
+            conditioning=repeat_conditioning(conditioning, len(order.seeds), guidance is not None),
+            guidance=guidance,
+            generators=generators,
+            padded=self.conditioner.padded,
+        )
+
+    def _encode_init(self, order: RenderOrder, generators: list[torch.Generator]) -> InitLatents | None:
+        """Return the init latents of each take, with the mask of what is preserved."""
+        if order.given is None:
+            return None
+        samples = init_channels(order.given)
+        _, rows = self.codec.latent_layout.shape(order.seconds)
+        latents = self.codec.encode(samples, rows, generators)
+        regenerated = self._regenerated_rows(order, order.given, samples.shape[1])
+        if regenerated is None:
+            return InitLatents(latents, order.given.strength)
+        preserved = torch.ones((1, 1, rows), device=latents.device)
+        preserved[:, :, slice(*regenerated)] = 0.0
+        return InitLatents(latents, order.given.strength, preserved)
+
+    def _regenerated_rows(self, order: RenderOrder, given: InitAudio, frames: int) -> tuple[int, int] | None:
+        """Return the rows of latents that are regenerated: the first, and one past the last; None for all."""
+        layout = self.codec.latent_layout
+        if order.window:
+            return frames // layout.samples_per_row, layout.shape(order.seconds)[1]
+        if given.repaint is None:
+            return None
+        rows_per_second = layout.rate / layout.samples_per_row
+        first, last = given.repaint.start * rows_per_second, given.repaint.end * rows_per_second
+        return math.floor(first + ROUNDING_ROWS), math.ceil(last - ROUNDING_ROWS)
+
+    def preview(self, generation: Generation) -> RenderedSounds:
+        """Decode the predicted result of the first take."""
+        return self._decode(generation, generation.sampler.predict_x0()[:1])
+
+    def decode(self, generation: Generation) -> RenderedSounds:
+        """Decode the takes of a finished generation."""
+        return self._decode(generation, generation.sampler.latents)
+
+    def begin_stream(self, generation: Generation) -> PieceStream:
+        """Return a stream of the sound of a finished generation, decoded in pieces."""
+        seconds, rate = generation.order.seconds, self.codec.latent_layout.rate
+        return PieceStream(self.codec.pieces(generation.sampler.latents, seconds), int(seconds * rate), rate)
+
+    def _decode(self, generation: Generation, latents: torch.Tensor) -> RenderedSounds:
+        layout = self.codec.latent_layout
+        waveforms = self.codec.decode(latents, int(generation.order.seconds * layout.rate))
+        return RenderedSounds(np.ascontiguousarray(waveforms, dtype=np.float32), layout.rate)
+
+
+def init_channels(given: InitAudio) -> torch.Tensor:
+    """Return the samples of init audio, (channels, frames), float32."""
+    samples = torch.frombuffer(bytearray(given.samples), dtype=torch.float32)
+    return samples.reshape(-1, given.channels).T.contiguous()

@@ -1,0 +1,294 @@
+"""Declarations of the model families without torch: components, layout of the sound, defaults, capabilities, licences.
+
+The engine's half of each declaration, with the code that runs the family, is in `timbred.engine.families`.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from timbred.protocol.keys import SchedulerName
+
+Stage = Literal["denoiser", "codec", "text"]
+"""Part of the work that a component with weights belongs to; only one stage must be on the device at once."""
+
+Capability = Literal[
+    "negative", "weights", "init", "inpaint", "bands", "extend", "windows", "loop", "early", "transcription", "rank",
+    "lyrics", "key", "bpm", "lora",
+]  # fmt: skip
+"""Things that a family can do, each with keys of `generate`:
+
+- `negative`, `weights`, `transcription`, `lyrics`, `key`, `bpm`, `lora`: the keys of these names;
+- `init`: starting from audio; `inpaint`: regenerating a part of it; `bands`: only some of its frequencies;
+- `extend`: continuing audio, up to the model's longest length; `windows`: also beyond it;
+- `loop`: an end that meets the start;
+- `early`: decoding in pieces, so that the sound can be played before all of it is decoded;
+- `rank`: comparing takes with the prompt.
+"""
+
+ReadConfig = Callable[[str], dict[str, Any]]
+"""Returns the configuration of a component by its name."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """A component of a family's pipeline.
+
+    Attributes:
+        classes: The classes that it may have; empty for any, where the class isn't used.
+        stage: Stage of its weights; None for components without weights.
+    """
+
+    classes: tuple[str, ...]
+    stage: Stage | None = None
+
+
+@dataclass(frozen=True)
+class SoundFacts:
+    """The sounds that a checkpoint makes, and the defaults for making them.
+
+    Attributes:
+        rate: Sample rate in Hz.
+        channels: Channels of the sound.
+        default_seconds: Length without another request.
+        max_seconds: Longest length.
+        steps: Denoising steps.
+        guidance: Guidance scale; 1 without guidance.
+        scheduler: Noise scheduler.
+    """
+
+    rate: int
+    channels: int
+    default_seconds: float
+    max_seconds: float
+    steps: int
+    guidance: float
+    scheduler: SchedulerName
+
+
+@dataclass(frozen=True)
+class Licence:
+    """The licence of a family's published weights: its name, and what it means for sounds that are sold."""
+
+    name: str
+    selling: str
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family: one architecture of a pipeline in diffusers' format.
+
+    Attributes:
+        name: The project's name for it.
+        pipelines: Names of the pipelines in `model_index.json`; the first is the usual one.
+        components: The components of the pipeline that are loaded, in the order of loading.
+        libraries: Names of the libraries in `model_index.json` beside diffusers and transformers.
+        read_sound: Reads the facts from the components' configurations.
+        capabilities: What the family can do.
+        schedulers: The noise schedulers it can use.
+        licence: Licence of its published weights.
+        speaking: Component classes with which a checkpoint speaks a transcription.
+        max_tokens: Tokens that an encoder reads at most, by the name of its tokenizer, where fewer than the tokenizer
+            names.
+    """
+
+    name: str
+    pipelines: tuple[str, ...]
+    components: Mapping[str, Component]
+    libraries: tuple[str, ...]
+    read_sound: Callable[[ReadConfig], SoundFacts]
+    capabilities: frozenset[Capability]
+    schedulers: tuple[SchedulerName, ...]
+    licence: Licence
+    speaking: frozenset[str] = frozenset()
+    max_tokens: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    @property
+    def weighted(self) -> tuple[str, ...]:
+        """The components that have weights."""
+        return tuple(name for name, component in self.components.items() if component.stage is not None)
+
+    def stage_parts(self, stage: Stage) -> tuple[str, ...]:
+        """Return the components of a stage."""
+        return tuple(name for name, component in self.components.items() if component.stage == stage)
+
+
+STAGES: tuple[Stage, ...] = ("denoiser", "codec", "text")
+"""All stages, the most important first."""
+
+MAX_RATE_HZ = 1_000_000
+"""Highest sample rate of a model."""
+
+SPECTRAL_VOCODER = "timbred.engine.codecs.spectral_vocoder"
+"""Library name of the project's own vocoder in an index."""
+
+AUDIOLDM_MAX_SECONDS = 60.0
+"""Longest sound of the mel families, whose networks take any length."""
+
+
+def _mel_sound(guidance: float) -> Callable[[ReadConfig], SoundFacts]:
+    """Return a reader of facts for a UNet over mel spectrograms."""
+
+    def read(config: ReadConfig) -> SoundFacts:
+        vocoder, vae, unet = config("vocoder"), config("vae"), config("unet")
+        rate = _positive(int(vocoder["sampling_rate"]))
+        hop = _positive(math.prod(int(factor) for factor in vocoder["upsample_rates"]))
+        rows = _positive(int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1))
+        trained = rows * hop / rate
+        return SoundFacts(rate, 1, trained, max(AUDIOLDM_MAX_SECONDS, trained), 20, guidance, "dpm++2m")
+
+    return read
+
+
+def _positive(number: int) -> int:
+    """Return a number.
+
+    Raises:
+        ValueError: It is less than 1.
+    """
+    if number < 1:
+        raise ValueError(f"{number} where a positive number is needed")
+    return number
+
+
+_DIFFUSION_SCHEDULERS: tuple[SchedulerName, ...] = (
+    "ddim", "dpm++2m", "dpm++2m-karras", "euler", "euler-a", "heun", "lms", "pndm", "unipc",
+)  # fmt: skip
+"""Schedulers of networks that were trained on a discrete noise schedule."""
+
+_MEL_CAPABILITIES: frozenset[Capability] = frozenset(
+    {"negative", "weights", "init", "inpaint", "bands", "extend", "windows", "loop", "early"}
+)
+_HEARING: frozenset[Capability] = frozenset({"rank"})
+_NON_COMMERCIAL = Licence("CC-BY-NC-SA-4.0", "no: for non-commercial use only")
+
+_CLAP_TOKENIZER = Component(("RobertaTokenizer", "RobertaTokenizerFast", "PreTrainedTokenizerFast"))
+_T5_TOKENIZERS = ("T5Tokenizer", "T5TokenizerFast", "PreTrainedTokenizerFast")
+_SCHEDULER = Component(())
+
+AUDIOLDM2 = Family(
+    name="audioldm2",
+    pipelines=("AudioLDM2Pipeline",),
+    components={
+        "vae": Component(("AutoencoderKL",), "codec"),
+        "text_encoder": Component(("ClapModel", "ClapTextModelWithProjection"), "text"),
+        "text_encoder_2": Component(("T5EncoderModel", "VitsModel"), "text"),
+        "projection_model": Component(("AudioLDM2ProjectionModel",), "text"),
+        "language_model": Component(("GPT2Model", "GPT2LMHeadModel"), "text"),
+        "tokenizer": _CLAP_TOKENIZER,
+        "tokenizer_2": Component((*_T5_TOKENIZERS, "VitsTokenizer")),
+        "feature_extractor": Component(("ClapFeatureExtractor",)),
+        "unet": Component(("AudioLDM2UNet2DConditionModel",), "denoiser"),
+        "scheduler": _SCHEDULER,
+        "vocoder": Component(("SpeechT5HifiGan", "SpectralVocoder"), "codec"),
+    },
+    libraries=("audioldm2", SPECTRAL_VOCODER),
+    read_sound=_mel_sound(guidance=3.5),
+    capabilities=_MEL_CAPABILITIES | _HEARING,
+    schedulers=_DIFFUSION_SCHEDULERS,
+    licence=_NON_COMMERCIAL,
+    speaking=frozenset({"VitsModel"}),
+)
+"""AudioLDM 2 (arXiv 2308.05734)."""
+
+AUDIOLDM = Family(
+    name="audioldm",
+    pipelines=("AudioLDMPipeline",),
+    components={
+        "vae": Component(("AutoencoderKL",), "codec"),
+        "text_encoder": Component(("ClapModel", "ClapTextModelWithProjection"), "text"),
+        "tokenizer": _CLAP_TOKENIZER,
+        "unet": Component(("UNet2DConditionModel",), "denoiser"),
+        "scheduler": _SCHEDULER,
+        "vocoder": Component(("SpeechT5HifiGan", "SpectralVocoder"), "codec"),
+    },
+    libraries=(SPECTRAL_VOCODER,),
+    read_sound=_mel_sound(guidance=2.5),
+    capabilities=_MEL_CAPABILITIES,
+    schedulers=_DIFFUSION_SCHEDULERS,
+    licence=_NON_COMMERCIAL,
+)
+"""AudioLDM (arXiv 2301.12503)."""
+
+
+def _stable_audio_sound(config: ReadConfig) -> SoundFacts:
+    vae, transformer, scheduler = config("vae"), config("transformer"), config("scheduler")
+    rate, channels = _positive(int(vae["sampling_rate"])), _positive(int(vae["audio_channels"]))
+    hop = _positive(math.prod(int(ratio) for ratio in vae["downsampling_ratios"]))
+    longest = _positive(int(transformer["sample_size"])) * hop / rate
+    named: dict[object, SchedulerName] = {
+        "EDMDPMSolverMultistepScheduler": "edm-dpm",
+        "EDMEulerScheduler": "edm-euler",
+    }
+    scheduler_name = named.get(scheduler.get("_class_name"), "cosine-dpm")
+    return SoundFacts(rate, channels, min(10.0, longest), longest, 100, 7.0, scheduler_name)
+
+
+_STABILITY = Licence(
+    "Stability AI Community", "yes, while your organisation's yearly revenue is below the limit in the licence"
+)
+
+STABLE_AUDIO = Family(
+    name="stable-audio",
+    pipelines=("StableAudioPipeline",),
+    components={
+        "vae": Component(("AutoencoderOobleck",), "codec"),
+        "text_encoder": Component(("T5EncoderModel",), "text"),
+        "projection_model": Component(("StableAudioProjectionModel",), "text"),
+        "tokenizer": Component(_T5_TOKENIZERS),
+        "transformer": Component(("StableAudioDiTModel",), "denoiser"),
+        "scheduler": _SCHEDULER,
+    },
+    libraries=("stable_audio",),
+    read_sound=_stable_audio_sound,
+    capabilities=frozenset({"negative", "weights", "init", "inpaint", "extend", "early"}),
+    schedulers=("cosine-dpm", "edm-dpm", "edm-euler"),
+    licence=_STABILITY,
+)
+"""Stable Audio and Stable Audio Open (arXiv 2407.14358)."""
+
+
+def _stable_audio_3_sound(config: ReadConfig) -> SoundFacts:
+    vae, embedder, scheduler = config("vae"), config("duration_embedder"), config("scheduler")
+    rate, channels = _positive(int(vae["sampling_rate"])), _positive(int(vae["audio_channels"]))
+    _positive(int(vae["patch_size"]) * math.prod(int(stride) for stride in vae["encoder_strides"]))
+    longest = float(embedder["max_val"])
+    if not 0.1 < longest < math.inf:
+        raise ValueError(f"a longest sound of {longest} s")
+    distilled = bool(scheduler.get("stochastic_sampling", False))
+    steps, name = (8, "ping-pong") if distilled else (100, "flow-euler")
+    guidance = 1.0 if distilled else 7.0
+    return SoundFacts(rate, channels, min(10.0, longest), longest, steps, guidance, name)
+
+
+STABLE_AUDIO_3 = Family(
+    name="stable-audio-3",
+    pipelines=("StableAudio3Pipeline", "StableAudio3AudioToAudioPipeline", "StableAudio3InpaintPipeline"),
+    components={
+        "vae": Component(("AutoencoderSAME",), "codec"),
+        "text_encoder": Component(("T5GemmaEncoderModel",), "text"),
+        "tokenizer": Component(("GemmaTokenizer", "GemmaTokenizerFast", "PreTrainedTokenizerFast")),
+        "duration_embedder": Component(("StableAudio3DurationEmbedder",), "text"),
+        "transformer": Component(("StableAudio3DiTModel",), "denoiser"),
+        "scheduler": _SCHEDULER,
+    },
+    libraries=("stable_audio_3",),
+    read_sound=_stable_audio_3_sound,
+    capabilities=frozenset({"negative", "weights", "init", "inpaint", "extend", "early"}),
+    schedulers=("ping-pong", "flow-euler"),
+    licence=Licence(
+        "Stability AI Community, Gemma terms",
+        "yes, while your organisation's yearly revenue is below the limit in the licence",
+    ),
+    max_tokens={"tokenizer": 256},
+)
+"""Stable Audio 3 (arXiv 2605.17991)."""
+
+FAMILIES: tuple[Family, ...] = (AUDIOLDM2, AUDIOLDM, STABLE_AUDIO, STABLE_AUDIO_3)
+"""All families."""
+
+
+def family_of(pipeline: object) -> Family | None:
+    """Return the family of a pipeline's name in `model_index.json`; None for others."""
+    return next((family for family in FAMILIES if pipeline in family.pipelines), None)

@@ -1,0 +1,43 @@
+"""Keys of a request that need a capability of the model's family."""
+
+from timbred.errors import BadRequest
+from timbred.models.families import Capability
+from timbred.models.registry import Card
+from timbred.protocol.messages import Generate
+
+NEEDED_CAPABILITIES: dict[str, Capability] = {
+    "negative": "negative",
+    "weights": "weights",
+    "init": "init",
+    "start": "inpaint",
+    "end": "inpaint",
+    "low": "bands",
+    "high": "bands",
+    "extend": "extend",
+    "loop": "loop",
+}
+"""Keys of `generate`, and the capability that each needs."""
+
+ABILITIES: dict[Capability, str] = {
+    "negative": "read a negative prompt",
+    "weights": "weigh words",
+    "init": "start from audio",
+    "inpaint": "regenerate a part of audio",
+    "bands": "regenerate a band of frequencies alone",
+    "extend": "continue audio",
+    "loop": "render a loop",
+}
+"""Capabilities in words, for messages."""
+
+
+def check_capabilities(request: Generate, card: Card) -> None:
+    """Refuse keys and schedulers that the model's family doesn't have.
+
+    Raises:
+        BadRequest: Names the key and the capability, or the schedulers that the model takes.
+    """
+    for key, capability in NEEDED_CAPABILITIES.items():
+        if getattr(request, key) not in (None, False, "") and capability not in card.capabilities:
+            raise BadRequest(f"{key}: {card.name} can't {ABILITIES[capability]} ({capability}); use another model")
+    if request.scheduler is not None and request.scheduler not in card.schedulers:
+        raise BadRequest(f"scheduler: got {request.scheduler}, {card.name} takes {', '.join(card.schedulers)}")
