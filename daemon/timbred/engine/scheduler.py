@@ -454,7 +454,7 @@ class EngineScheduler:
                 return
             sounds = join_takes(job.rendered)
             if job.render.order.rank and len(job.render.order.seeds) > 1:
-                sounds = replace(sounds, heard=model.embed_takes(sounds))
+                sounds = replace(sounds, embeddings=model.embed_takes(sounds))
             ranked = _rank_takes(job.render.order, sounds, model)
         except Exception as error:  # noqa: BLE001  a model's error ends this job only
             self._fail(job, error)
