@@ -78,9 +78,17 @@ def _keys_class(entry: RequestEntry) -> str:
 def _typed_dict(name: str, bases: str, keys: Iterable[Key], about: str, kind: type[m.Message] = m.Generate) -> str:
     lines = [f"class {name}({bases}):", f'    """{about}"""', ""]
     for key in keys:
-        lines.append(f"    {key.name}: {type_of(fields_of(kind)[key.name].type)}")
+        lines += _wrapped(f"    {key.name}: {type_of(fields_of(kind)[key.name].type)}")
         lines += _docstring(_help(key), "    ")
     return "\n".join(lines).rstrip() + "\n\n"
+
+
+def _wrapped(annotation: str) -> list[str]:
+    """Return the lines of a key's annotation; a long `Literal` has a line for each value."""
+    if len(annotation) <= MAX_LINE_CHARACTERS:
+        return [annotation]
+    head, _, values = annotation.removesuffix("]").partition("[")
+    return [f"{head}[", *(f"        {value}," for value in values.split(", ")), "    ]"]
 
 
 def _help(key: Key) -> str:

@@ -51,7 +51,22 @@ class KeysOfSound(KeysOfPlaying, total=False):
     """guidance scale; higher values follow the prompt more closely (a number from 0 to 50; default the model's)."""
     eta: float
     """amount of noise that each `ddim` step adds (a number from 0 to 1; default 0)."""
-    scheduler: Literal["cosine-dpm", "ddim", "dpm++2m", "dpm++2m-karras", "edm-dpm", "edm-euler", "euler", "euler-a", "flow-euler", "heun", "lms", "ping-pong", "pndm", "unipc"]
+    scheduler: Literal[
+        "cosine-dpm",
+        "ddim",
+        "dpm++2m",
+        "dpm++2m-karras",
+        "edm-dpm",
+        "edm-euler",
+        "euler",
+        "euler-a",
+        "flow-euler",
+        "heun",
+        "lms",
+        "ping-pong",
+        "pndm",
+        "unipc",
+    ]
     """noise schedule and solver (one of cosine-dpm, ddim, dpm++2m, dpm++2m-karras, edm-dpm, edm-euler, euler, euler-a,
     flow-euler, heun, lms, ping-pong, pndm, unipc; default the model's).
     """
