@@ -18,7 +18,7 @@ from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import estimate_memory_needs, make_resident
 from timbred.engine.memory.component_cache import SharedComponents
 from timbred.engine.memory.device_memory import DeviceMemory, Resident, choose_evicted
-from timbred.engine.memory.model_loader import DeferredFree, Loader, LoadResult
+from timbred.engine.memory.model_loader import DeferredFree, Loader, LoadPacer, LoadResult
 from timbred.ipc.engine_messages import ModelSource, ResidentModel
 from timbred.ipc.heap import release_free_memory
 from timbred.models import checkpoint
@@ -78,12 +78,14 @@ class ModelManager:
         self.budget_bytes = budget_bytes or int(
             DEFAULT_BUDGET_SHARE * device.read_memory(compute_device.torch_device)[1]
         )
+        self.load_pacer = LoadPacer()
         self.compile_queue = CompileQueue(
             compile_setting,
             compute_device.torch_device,
             cache_folder,
             has_room=self._is_within_budget,
             max_bytes=int(COMPILED_BUDGET_SHARE * self.budget_bytes),
+            without_gil=self.load_pacer.without_gil,
         )
         self.loader: Loader[LatentDiffusion] = Loader(self._load, post)
         self.deferred_free = DeferredFree(self.free_cached_memory)
@@ -190,15 +192,16 @@ class ModelManager:
         self._post(request)
         request.done.result()
         try:
-            model = make_resident(
-                inspected,
-                source.name,
-                self._device.torch_device,
-                precision,
-                report_progress,
-                self._shared_components,
-                self._memory,
-            )
+            with self.load_pacer.load():
+                model = make_resident(
+                    inspected,
+                    source.name,
+                    self._device.torch_device,
+                    precision,
+                    report_progress,
+                    self._shared_components,
+                    self._memory,
+                )
         finally:
             del self._loading_bytes[source.name]
         model.use_compile_queue(self.compile_queue)

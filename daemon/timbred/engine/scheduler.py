@@ -345,7 +345,7 @@ class EngineScheduler:
         self._use_threads(threads)
         began = time.perf_counter()
         try:
-            with self._kernels(batch[0]):
+            with self._kernels(batch[0]), self.models.load_pacer.step():
                 model.advance([job.generation for job in batch if job.generation is not None])
         except Exception as error:  # noqa: BLE001  a model's error must not end the process or other jobs
             self._retry_one_by_one(batch, error)

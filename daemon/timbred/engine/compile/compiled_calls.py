@@ -12,6 +12,7 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -112,6 +113,7 @@ class CompileQueue:
         counts: Counters of finished work.
         has_room: Tells if all copies of weights are within the memory budget.
         max_bytes: Maximum bytes of all compiled calls; beyond it the least recently used is dropped.
+        without_gil: Encloses each compiled call, which runs without the GIL.
         is_busy: True while a task is running or waiting.
     """
 
@@ -121,6 +123,7 @@ class CompileQueue:
     counts: CallCounts = field(default_factory=CallCounts)
     has_room: Callable[[], bool] = _always
     max_bytes: int = sys.maxsize
+    without_gil: Callable[[], AbstractContextManager[None]] = nullcontext
     is_busy: bool = False
     _calls: "weakref.WeakValueDictionary[int, CompiledCalls]" = field(
         default_factory=weakref.WeakValueDictionary[int, "CompiledCalls"]
@@ -341,7 +344,10 @@ class CompiledCalls:
             if ready is not None:
                 self._ready.move_to_end(shapes)
                 ready.last_used = time.monotonic()
-        return self.call_plain(*inputs) if ready is None else ready.call(*padded)[:rows]
+        if ready is None:
+            return self.call_plain(*inputs)
+        with self._compile_queue.without_gil():
+            return ready.call(*padded)[:rows]
 
     def request_earlier_shapes(self) -> None:
         """Request the shapes of earlier runs, the latest of all modules first."""

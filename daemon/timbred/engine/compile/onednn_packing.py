@@ -1,17 +1,22 @@
-"""Traced calls for CPUs with each weight laid out once for oneDNN.
+"""Traced calls for CPUs with each weight laid out once for oneDNN, as one TorchScript function.
 
 Otherwise oneDNN reorders the weights of a convolution at every call, which takes a small model as long as the
 arithmetic. The results differ from the plain call's by float32 rounding only.
+
+A graph module runs its operations from Python one by one, and each of them waits for the GIL at its end: beside a
+thread that runs Python code, such as a load, a call of 200 operations waits 200 times. A TorchScript function waits
+once, and its results are those of the graph bit for bit. A second reference to each weight, outside Python, is kept for
+the same reason: torch acquires the GIL when a tensor's references become one again, the Python object's.
 """
 
 import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch.fx.node import Node
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
-from timbred.engine.compile.torchscript import script_graph, stand_in
 from timbred.engine.compile.tracing import Traced, take_graph_apart
 from timbred.engine.device import count_tensor_bytes
 
@@ -20,7 +25,8 @@ MAX_MODULE_BYTES = 400_000_000
 
 _aten: Any = torch.ops.aten
 _onednn: Any = torch.ops.mkldnn
-_reorder_convolution: Any = getattr(torch, "_C")._nn.mkldnn_reorder_conv2d_weight  # noqa: B009  has no other name
+_internals: Any = getattr(torch, "_C")  # noqa: B009  has no public name
+_reorder_convolution: Any = _internals._nn.mkldnn_reorder_conv2d_weight
 
 
 def can_pack(module: torch.nn.Module) -> bool:
@@ -48,7 +54,7 @@ def pack_weights(traced: Traced, inputs: tuple[torch.Tensor, ...]) -> Traced:
     )
     call = script_graph(graph, weights, inputs)
     take_graph_apart(graph)
-    return Traced(call, tuple(weights), copied_bytes)
+    return Traced(call, tuple(weights), copied_bytes, references=_internals.ScriptList(weights))
 
 
 def _count_weight_bytes(weight: torch.Tensor) -> int:
@@ -114,3 +120,75 @@ def _is_no_op(node: Node) -> bool:
         return not node.args[2]
     divides = node.target in {_aten.div.Tensor, operator.truediv}
     return divides and isinstance(node.args[1], int | float) and float(node.args[1]) == 1.0
+
+
+_CONVOLUTION = "packed_convolution(Tensor x, Tensor w, Tensor? b, int[] p, int[] s, int[] d, int groups) -> Tensor"
+_LINEAR = "packed_linear(Tensor x, Tensor w, Tensor? b) -> Tensor"
+
+_REPLACED = """
+graph({arguments}):
+  %result : Tensor = timbred::{name}({arguments})
+  return (%result)"""
+
+_REPLACEMENT = """
+graph({arguments}):
+  %attribute : str = prim::Constant[value="none"]()
+  %scalars : Scalar?[] = prim::ListConstruct()
+  %algorithm : str = prim::Constant[value=""]()
+  %result : Tensor = mkldnn::{target}({arguments}, %attribute, %scalars, %algorithm)
+  return (%result)"""
+
+_OPERATIONS = {
+    "packed_convolution": ("_convolution_pointwise", "%x, %w, %b, %p, %s, %d, %groups"),
+    "packed_linear": ("_linear_pointwise", "%x, %w, %b"),
+}
+"""Stand-ins of oneDNN's operations: the tracer can't record a list of optional numbers, their last argument but one."""
+
+
+def _define_stand_ins() -> torch.library.Library:
+    library = torch.library.Library("timbred", "DEF")
+    for schema in (_CONVOLUTION, _LINEAR):
+        library.define(schema)
+    for name, (target, _) in _OPERATIONS.items():
+        operation = getattr(_onednn, target)
+
+        def run(*arguments: Any, operation: Any = operation) -> torch.Tensor:
+            return operation(*arguments, "none", [], "")
+
+        library.impl(name, run, "CompositeExplicitAutograd")
+    return library
+
+
+_library = _define_stand_ins()
+
+
+def stand_in(name: str) -> Any:
+    """Return the operation `packed_convolution` or `packed_linear`: oneDNN's, without its last three arguments."""
+    return getattr(torch.ops.timbred, name).default
+
+
+def _no_name(_: torch.Tensor) -> str:
+    """Return an intermediate result's name in the recorded graph: none."""
+    return ""
+
+
+@torch.no_grad()
+def script_graph(
+    graph: Callable[..., Any], weights: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]
+) -> Callable[..., torch.Tensor]:
+    """Return `graph(*weights, *inputs)` as one function for inputs of these shapes; it runs the graph once.
+
+    Raises:
+        RuntimeError: An operation can't be recorded.
+    """
+
+    def single(*tensors: torch.Tensor) -> torch.Tensor:
+        result = graph(*tensors)
+        return result if isinstance(result, torch.Tensor) else result[0]
+
+    recorded, _ = _internals._create_graph_by_tracing(single, (*weights, *inputs), _no_name, True, False)
+    for name, (target, arguments) in _OPERATIONS.items():
+        before = _REPLACED.format(name=name, arguments=arguments)
+        after = _REPLACEMENT.format(target=target, arguments=arguments)
+        _internals._jit_pass_custom_pattern_based_rewrite_graph(before, after, recorded)
+    return _internals._create_function_from_graph("forward", recorded)

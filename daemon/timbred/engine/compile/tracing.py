@@ -43,12 +43,14 @@ Shapes = tuple[Shape, ...]
 class Traced:
     """A traced call: `graph(*weights, *inputs)` equals the module's call.
 
-    The weights are the module's own, except for `copied_bytes` bytes that are laid out anew.
+    The weights are the module's own, except for `copied_bytes` bytes that are laid out anew. `references` keeps alive
+    what the graph needs besides them.
     """
 
     graph: Any
     weights: tuple[torch.Tensor, ...]
     copied_bytes: int = 0
+    references: object = None
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Run the graph on inputs."""

@@ -2,18 +2,25 @@
 
 Freeing gigabytes at once takes as long as many steps, with the GIL held, so it is done in pieces in a background
 thread.
+
+Building a network's modules is Python code. A thread that runs it holds the GIL for a switch interval each time that an
+operation of a step has ended and needs it back, so that a step of a hundred operations takes several times as long. A
+load therefore pauses at each torch function that it calls, until the step runs without the GIL or has ended.
 """
 
 import logging
 import queue
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from timbred.engine.memory.component_cache import release_pages
 from timbred.ipc.engine_messages import ModelSource
@@ -183,3 +190,70 @@ class Loader(Generic[Model]):
             return LoadResult(load.source, self._load(load.source, report_progress), None)
         except Exception as error:  # noqa: BLE001  returned in the result
             return LoadResult(load.source, None, error)
+
+
+MAX_PAUSE_S = 0.01
+"""Longest pause, so that a load makes progress beside steps that need the GIL all the time."""
+
+SLICE_S = 0.001
+"""Time that a load runs after the longest pause before the next one."""
+
+
+class LoadPacer:
+    """Tells loads when the generating thread needs the GIL.
+
+    One thread generates; any number of threads load.
+    """
+
+    def __init__(self) -> None:
+        self._gil_free = threading.Event()
+        self._gil_free.set()
+        self._slice_end = 0.0
+
+    @contextmanager
+    def step(self) -> Generator[None]:
+        """A step of the generating thread, during which loads pause."""
+        self._gil_free.clear()
+        try:
+            yield
+        finally:
+            self._gil_free.set()
+
+    @contextmanager
+    def without_gil(self) -> Generator[None]:
+        """A part of a step that runs without the GIL, during which loads continue; outside a step without effect."""
+        in_step = not self._gil_free.is_set()
+        self._gil_free.set()
+        try:
+            yield
+        finally:
+            if in_step:
+                self._gil_free.clear()
+
+    @contextmanager
+    def load(self) -> Generator[None]:
+        """A load in the calling thread, which pauses at each call of a torch function."""
+        with _PausingMode(self.pause):
+            yield
+
+    def pause(self) -> None:
+        """Pause the calling thread while a step needs the GIL, `MAX_PAUSE_S` at most."""
+        if self._gil_free.is_set() or time.monotonic() < self._slice_end:
+            return
+        if not self._gil_free.wait(MAX_PAUSE_S):
+            self._slice_end = time.monotonic() + SLICE_S
+
+
+class _PausingMode(TorchFunctionMode):
+    """Calls `pause` before each torch function of the thread that entered it."""
+
+    def __init__(self, pause: Callable[[], None]) -> None:
+        super().__init__()
+        self._pause = pause
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call the function."""
+        self._pause()
+        return func(*args, **(kwargs or {}))

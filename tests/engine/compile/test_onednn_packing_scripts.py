@@ -6,8 +6,7 @@ import weakref
 import torch
 from torch import nn
 
-from timbred.engine.compile.onednn_packing import pack_weights
-from timbred.engine.compile.torchscript import script_graph, stand_in
+from timbred.engine.compile.onednn_packing import pack_weights, script_graph, stand_in
 from timbred.engine.compile.tracing import trace
 
 
