@@ -88,7 +88,7 @@ class ModelManager:
             without_gil=self.load_pacer.without_gil,
         )
         self.loader: Loader[LatentDiffusion] = Loader(self._load, post)
-        self.deferred_free = DeferredFree(self.free_cached_memory)
+        self.deferred_free = DeferredFree(self.free_cached_memory, self.load_pacer.pause)
         self._device = compute_device
         self._post = post
         self._shared_components = SharedComponents()
@@ -109,6 +109,7 @@ class ModelManager:
 
     def finish_load(self, result: LoadResult[LatentDiffusion]) -> LatentDiffusion | None:
         """Make a loaded model resident; returns None when its load failed."""
+        gc.freeze()  # else collections during work visit the model, and library modules imported by its load
         if result.model is None:
             return None
         result.model.move_to_device()  # an unload in the meantime may have dropped components that both models share
@@ -174,6 +175,10 @@ class ModelManager:
 
     def _load(self, source: ModelSource, report_progress: Callable[[float], None]) -> LatentDiffusion:
         """Load a model; runs in the loader's thread."""
+        with self.load_pacer.load():
+            return self._load_paced(source, report_progress)
+
+    def _load_paced(self, source: ModelSource, report_progress: Callable[[float], None]) -> LatentDiffusion:
         if self._device.torch_device.type == "cpu":
             torch.set_num_threads(1)  # more would compete for cores with the thread that generates
         inspected = checkpoint.inspect(Path(source.folder), source.name, "check the model's folder")
@@ -192,16 +197,15 @@ class ModelManager:
         self._post(request)
         request.done.result()
         try:
-            with self.load_pacer.load():
-                model = make_resident(
-                    inspected,
-                    source.name,
-                    self._device.torch_device,
-                    precision,
-                    report_progress,
-                    self._shared_components,
-                    self._memory,
-                )
+            model = make_resident(
+                inspected,
+                source.name,
+                self._device.torch_device,
+                precision,
+                report_progress,
+                self._shared_components,
+                self._memory,
+            )
         finally:
             del self._loading_bytes[source.name]
         model.use_compile_queue(self.compile_queue)

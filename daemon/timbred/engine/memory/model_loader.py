@@ -43,10 +43,12 @@ class DeferredFree:
 
     Args:
         on_freed: Called in the thread after each model.
+        pause: Called in the thread before each module.
     """
 
-    def __init__(self, on_freed: Callable[[], None]) -> None:
+    def __init__(self, on_freed: Callable[[], None], pause: Callable[[], None] = lambda: None) -> None:
         self._on_freed = on_freed
+        self._pause = pause
         self._tasks: queue.SimpleQueue[_FreeTask] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="deferred-free", daemon=True).start()
 
@@ -70,21 +72,26 @@ class DeferredFree:
             task = self._tasks.get()
             try:
                 if task.owners:
-                    _free(task)
+                    self._free(task)
                     self._on_freed()
             except Exception:  # loads that wait for the memory must not block forever
                 log.exception("memory could not be freed in pieces")
             task.callback()
 
-
-def _free(task: _FreeTask) -> None:
-    """Free the owners, then one module after the other, so that other threads run in between."""
-    release_pages([weight.data for module in task.modules for weight in module.parameters()], task.files)
-    parts = [part for module in task.modules for part in module.modules()]
-    task.owners.clear()
-    task.modules.clear()
-    while parts:
-        parts.pop()
+    def _free(self, task: _FreeTask) -> None:
+        """Free the owners, then one module after the other, so that other threads run in between."""
+        parts = [part for module in task.modules for part in module.modules()]
+        weights = list[torch.Tensor]()
+        for part in parts:
+            self._pause()
+            weights += (weight.data for weight in part.parameters(recurse=False))
+        release_pages(weights, task.files)
+        weights.clear()
+        task.owners.clear()
+        task.modules.clear()
+        while parts:
+            self._pause()
+            parts.pop()
 
 
 Model = TypeVar("Model")
