@@ -249,7 +249,7 @@ def test_mix_to_mono_sums_unrelated_channels_unchanged():
     assert np.allclose(mix_to_mono(samples, find_polarities(samples)), samples.mean(axis=1), atol=1e-7)
 
 
-def test_part_rendered_in_stereo_keeps_its_channels():
+def test_splice_keeps_channels_of_part_rendered_in_stereo():
     """Different sounds in both channels stay in them, at the level of the original."""
     there = 0.3 * stereo()
     left, right = noise(2.0, MODEL, 0.02, 7), noise(2.0, MODEL, 0.06, 8)
@@ -264,7 +264,7 @@ def test_part_rendered_in_stereo_keeps_its_channels():
     assert abs(float(np.corrcoef(part[:, 0], part[:, 1])[0, 1])) < 0.1
 
 
-def test_continuation_rendered_in_stereo_keeps_its_channels():
+def test_splice_keeps_channels_of_continuation_rendered_in_stereo():
     there = stereo()
     made = clip(np.stack([noise(1.5, MODEL, 0.05, 7), noise(1.5, MODEL, 0.05, 8)], axis=1), MODEL)
     whole = splice(made, OriginalAudio(clip(there), EditedPart(2.0, 3.0)), RATE, first=round(1.5 * MODEL)).samples
@@ -274,7 +274,7 @@ def test_continuation_rendered_in_stereo_keeps_its_channels():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_stereo_render_is_mixed_for_original_of_other_channels(channels: int):
+def test_splice_mixes_stereo_render_for_original_of_other_channels(channels: int):
     there = np.stack([noise(2.0, RATE, 0.1, 3)] * channels, axis=1)
     made = clip(np.stack([noise(2.0, MODEL, 0.1, 7), noise(2.0, MODEL, 0.1, 8)], axis=1), MODEL)
     whole = splice(made, OriginalAudio(clip(there), EditedPart(0.5, 1.25)), RATE).samples

@@ -82,7 +82,7 @@ def spectrogram(takes: int = 2) -> torch.Tensor:
     return torch.randn(takes, FRAMES, 16, generator=torch.Generator().manual_seed(3))
 
 
-def test_vocoder_stream_pieces_equal_the_whole(vocoder: Any):
+def test_chunked_vocoder_stream_pieces_equal_the_whole(vocoder: Any):
     vocoding = ChunkedVocoder(vocoder, spectrogram())
     whole = vocoder(spectrogram())
     assert 0.01 < whole.std() < 0.8, "the comparison must be of something"
@@ -104,7 +104,7 @@ def test_context_of_the_published_vocoders():
     assert context_of(SpeechT5HifiGan(PUBLISHED)) == VocoderContext(23, 23)
 
 
-def test_vocoder_stream_of_a_loop_has_no_beginning(vocoder: Any):
+def test_chunked_vocoder_stream_of_a_loop_has_no_beginning(vocoder: Any):
     """Turned by some frames, a loop sounds the same but turned; ours repeats its noise with the loop."""
     vocoding = ChunkedVocoder(vocoder, spectrogram(), circular=True)
     whole = joined(vocoding, [0, 16, 48, FRAMES])
@@ -142,7 +142,7 @@ def sounding(step: float, frames: int = FRAMES * 160) -> PieceStream:
     return PieceStream(pieces, frames, 16000, Clock(step))
 
 
-def test_vocoder_stream_begins_with_a_short_piece_and_lengthens_each_next_one():
+def test_chunked_vocoder_stream_begins_with_a_short_piece_and_lengthens_each_next_one():
     found = sounding(0.001)
     lengths = list[int]()
     while not found.done:
@@ -165,7 +165,7 @@ def test_can_start_playback_waits_for_a_slow_vocoder():
     assert torch.equal(pieces[-1].samples, found.waveforms)
 
 
-def test_vocoder_stream_makes_no_more_than_is_wanted():
+def test_chunked_vocoder_stream_makes_no_more_than_is_wanted():
     found = sounding(0.001, frames=3000)
     while not found.done:
         found.render_piece()

@@ -28,20 +28,20 @@ def latents(codec: WaveCodec) -> torch.Tensor:
     return torch.randn((2, codec.latent_layout.channels, ROWS), generator=torch.Generator().manual_seed(3))
 
 
-def test_decode_in_windows_equals_whole(codec: WaveCodec, monkeypatch: pytest.MonkeyPatch):
+def test_waveform_decode_in_windows_equals_whole(codec: WaveCodec, monkeypatch: pytest.MonkeyPatch):
     whole = codec.vae.decode(latents(codec)).sample.transpose(1, 2).numpy()
     assert np.abs(whole).max() > 0.01
     monkeypatch.setattr(waveform, "DECODED_ROWS", 17)
     np.testing.assert_allclose(codec.decode(latents(codec)), whole.clip(-1.0, 1.0), atol=1e-5)
 
 
-def test_decode_of_the_beginning_equals_beginning_of_whole(codec: WaveCodec):
+def test_waveform_decode_of_the_beginning_equals_beginning_of_whole(codec: WaveCodec):
     whole, part = codec.decode(latents(codec)), codec.decode(latents(codec), 700)
     assert part.shape == (2, 700, 2)
     np.testing.assert_allclose(part, whole[:, :700], atol=1e-5)
 
 
-def test_context_covers_all_that_a_row_depends_on(codec: WaveCodec):
+def test_waveform_context_covers_all_that_a_row_depends_on(codec: WaveCodec):
     """Derivatives of one row's samples reach no further than the context, and nearly as far."""
     given = latents(codec)[:1].requires_grad_()
     row, middle = codec.latent_layout.samples_per_row, ROWS // 2
@@ -53,7 +53,7 @@ def test_context_covers_all_that_a_row_depends_on(codec: WaveCodec):
     assert codec.context - 2 <= reach <= codec.context
 
 
-def test_contexts_of_published_codecs():
+def test_waveform_contexts_of_published_codecs():
     oobleck: Any = diffusers.AutoencoderOobleck().config
     assert oobleck_context(oobleck.downsampling_ratios) == 10
     config: Any = diffusers.AutoencoderSAME().config

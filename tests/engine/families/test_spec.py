@@ -37,12 +37,12 @@ def test_spec_names_pipeline_of_its_family(spec: FamilySpec):
     assert spec.pipeline_class.__name__ in spec.facts.pipelines
 
 
-def test_pipeline_takes_exactly_the_declared_components(spec: FamilySpec):
+def test_spec_pipeline_takes_exactly_the_declared_components(spec: FamilySpec):
     parameters = inspect.signature(spec.pipeline_class.__init__).parameters
     assert set(parameters) - {"self"} == set(spec.facts.components)
 
 
-def test_component_classes_exist(spec: FamilySpec):
+def test_spec_component_classes_exist(spec: FamilySpec):
     for name, component in spec.facts.components.items():
         for kind in component.classes:
             known = kind in spec.own_classes or hasattr(transformers, kind) or hasattr(diffusers, kind)
@@ -61,7 +61,7 @@ def test_schedulers_exist(spec: FamilySpec):
         assert hasattr(diffusers, SCHEDULERS[name][0]), name
 
 
-def test_no_module_outside_declarations_reads_name_of_family():
+def test_spec_name_is_read_by_no_module_outside_declarations():
     """Outside the declarations a family's name stands in texts only."""
     asking = re.compile(r"family\.name|facts\.name")
     modules = (path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

@@ -142,13 +142,13 @@ def test_take_alone_equals_take_in_batch(model: LatentDiffusion, scheduler: str)
     np.testing.assert_allclose(alone, among, atol=1e-5)
 
 
-def test_channels_of_a_take_differ(model: LatentDiffusion):
+def test_stable_audio_channels_of_a_take_differ(model: LatentDiffusion):
     made = render(model, order())
     assert made.shape == (1, round(0.4 * checkpoints.WAVE_RATE), 2)
     assert np.abs(made[..., 0] - made[..., 1]).max() > 0.01
 
 
-def test_stock_checkpoint_declares_its_sound(tmp_path: Path):
+def test_stable_audio_checkpoint_declares_its_sound(tmp_path: Path):
     from timbred.models import checkpoint
 
     found = checkpoint.inspect(checkpoints.stable_audio(tmp_path / "sa"), "tiny", "")

@@ -108,7 +108,7 @@ def test_render_equals_stock_inpainting(model: LatentDiffusion):
     assert_equal_sounds(render(model, wanted), expected)
 
 
-def test_extension_equals_stock_inpainting_of_the_end(model: LatentDiffusion):
+def test_stable_audio_3_extension_equals_stock_inpainting_of_the_end(model: LatentDiffusion):
     sound = stereo_sound(0.256)
     wanted = order(seconds=0.6, given=init_audio(sound, 1.0), window=0.6)
     expected = stock(model, wanted, Inpaint, audio=stock_audio(sound), mask_start_seconds=0.256, mask_end_seconds=0.7)
@@ -138,7 +138,7 @@ def test_take_alone_equals_take_in_batch(model: LatentDiffusion, scheduler: str)
     np.testing.assert_allclose(alone, among, atol=1e-5)
 
 
-def test_words_change_the_sound(model: LatentDiffusion):
+def test_stable_audio_3_words_change_the_sound(model: LatentDiffusion):
     one, other = (render(model, order(words=PromptInputs(prompt=words))) for words in ("a kick", "rain on a roof"))
     assert np.abs(one - other).max() > 0.001
 
