@@ -24,8 +24,8 @@ Port = Annotated[
 VOICE_COUNT = 64
 Voice = Annotated[int, Meta(ge=1, le=VOICE_COUNT)]
 SchedulerName = Literal[
-    "ddim", "dpm++2m", "dpm++2m-karras", "euler", "euler-a", "heun", "lms", "pndm", "unipc",
-    "cosine-dpm", "edm-dpm", "edm-euler", "flow-euler", "ping-pong",
+    "cosine-dpm", "ddim", "dpm++2m", "dpm++2m-karras", "edm-dpm", "edm-euler", "euler", "euler-a", "flow-euler", "heun",
+    "lms", "ping-pong", "pndm", "unipc",
 ]  # fmt: skip
 Format = Literal["wav", "flac", "aiff", "ogg"]
 Destination = Literal["file", "play", "both", "none"]
