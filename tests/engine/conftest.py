@@ -40,3 +40,15 @@ def audioldm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def audioldm2_speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quiet_libraries()
     return checkpoints.audioldm2_speech(tmp_path_factory.mktemp("audioldm2_speech"))
+
+
+@pytest.fixture(scope="session")
+def stable_audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    quiet_libraries()
+    return checkpoints.stable_audio(tmp_path_factory.mktemp("stable_audio"))
+
+
+@pytest.fixture(scope="session")
+def stable_audio_3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    quiet_libraries()
+    return checkpoints.stable_audio_3(tmp_path_factory.mktemp("stable_audio_3"))

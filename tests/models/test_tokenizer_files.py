@@ -27,7 +27,7 @@ from timbred.requests.prompt_texts import TextCounter
 
 WORDS = "warm pad, 808 kick. naïve ПАД 音 ﷺ <s> \n"
 SENTENCE = "a soft and warm pad that opens slowly over distant bells "
-MODELS = ("pocket", "audioldm", "audioldm2", "audioldm2_speech")
+MODELS = ("pocket", "audioldm", "audioldm2", "audioldm2_speech", "stable_audio", "stable_audio_3")
 
 
 @pytest.fixture(autouse=True)

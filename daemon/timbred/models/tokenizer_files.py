@@ -301,8 +301,8 @@ _MODELS = frozenset({"BPE", "Unigram", "WordLevel", "WordPiece"})
 _STEPS = frozenset(
     {
         "BertNormalizer", "BertPreTokenizer", "BertProcessing", "ByteLevel", "Lowercase", "Metaspace", "NFC", "NFD",
-        "NFKC", "NFKD", "Nmt", "Precompiled", "Replace", "RobertaProcessing", "Sequence", "Strip", "StripAccents",
-        "TemplateProcessing", "Whitespace", "WhitespaceSplit",
+        "NFKC", "NFKD", "Nmt", "Precompiled", "Replace", "RobertaProcessing", "Sequence", "Split", "Strip",
+        "StripAccents", "TemplateProcessing", "Whitespace", "WhitespaceSplit",
     }
 )  # fmt: skip
 """Normalizers, pre-tokenizers and post-processors whose time is linear in the text."""
@@ -332,6 +332,10 @@ def _check_step(step: dict[str, Any], file: Path) -> None:
         usual = isinstance(pattern, dict) and (set(pattern) == {"String"} or pattern == {"Regex": " {2,}"})
         if not usual or not isinstance(content, str) or len(content) > MAX_REPLACEMENT_CHARACTERS:
             raise Uncountable(f"{file} replaces {str(pattern)[:60]}")
+    if kind == "Split":
+        pattern = step.get("pattern")
+        if not isinstance(pattern, dict) or set(pattern) != {"String"}:
+            raise Uncountable(f"{file} splits at {str(pattern)[:60]}")
     for key in ("normalizers", "pretokenizers", "processors"):
         for inner in step.get(key) or ():
             _check_step(inner, file)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from tests import checkpoints
 from tests.engine.families.renders import load
 from timbred.engine.codecs import waveform
 from timbred.engine.codecs.waveform import WaveCodec, oobleck_context, same_context
@@ -17,8 +16,8 @@ ROWS = 90
 
 
 @pytest.fixture(scope="module", params=["stable_audio", "stable_audio_3"])
-def codec(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> WaveCodec:
-    folder: Path = getattr(checkpoints, request.param)(tmp_path_factory.mktemp(request.param))
+def codec(request: pytest.FixtureRequest) -> WaveCodec:
+    folder: Path = request.getfixturevalue(request.param)
     found = load(folder).codec
     assert isinstance(found, WaveCodec)
     return found

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.engine.families.renders import wave_orders
 from tests.engine.families.test_latent_diffusion import loudened, order
 from tests.engine.memory.test_device_memory import REAL, source
 from tests.ipc.test_engine_client import Heard, engine
@@ -19,6 +20,7 @@ from timbred.ipc import engine_messages
 from timbred.ipc.engine_client import EngineLink
 from timbred.ipc.engine_messages import InitAudio, NoiseSource, PromptInputs, RenderOrder, Repaint
 from timbred.models import checkpoint
+from timbred.models.families import STABLE_AUDIO, STABLE_AUDIO_3
 
 WITHIN = 1e-4
 """-80 dBFS."""
@@ -157,6 +159,7 @@ class Conversation:
                     engine_messages.ModelLoading
                     | engine_messages.ModelLoaded
                     | engine_messages.PreviewRendered
+                    | engine_messages.PieceRendered
                     | engine_messages.EmbeddingsReady
                     | engine_messages.TextRead,
                 ), message
@@ -175,17 +178,28 @@ def loud_copy(folder: Path, place: Path) -> Path:
     return copy
 
 
-async def test_engine_batches_equal_their_solo_runs(audioldm2: Path, audioldm: Path, tmp_path: Path):
-    """Requests to two models at random moments and with random priorities equal their single renders.
+async def test_engine_batches_equal_their_solo_runs(
+    audioldm2: Path, audioldm: Path, stable_audio: Path, stable_audio_3: Path, tmp_path: Path
+):
+    """Requests to models of four families at random moments and with random priorities equal their single renders.
 
     The models load and their calls are prepared meanwhile; some requests are cancelled. Then each rendered one is
     repeated alone.
     """
     models = [
-        source(name, loud_copy(folder, tmp_path / name)) for name, folder in (("two", audioldm2), ("one", audioldm))
+        source("two", loud_copy(audioldm2, tmp_path / "two")),
+        source("one", loud_copy(audioldm, tmp_path / "one")),
+        source("stable", stable_audio),
+        source("stable-3", stable_audio_3),
     ]
     chance = random.Random(5)
-    wanted = [(one, chance.randrange(3), model) for model in (0, 1) for one in everything(chance)]
+    orders_by_model = [
+        everything(chance),
+        everything(chance),
+        wave_orders(chance, STABLE_AUDIO.schedulers),
+        wave_orders(chance, STABLE_AUDIO_3.schedulers),
+    ]
+    wanted = [(one, chance.randrange(3), model) for model, orders in enumerate(orders_by_model) for one in orders]
     chance.shuffle(wanted)
     doomed = {chance.randrange(1, len(wanted) + 1): chance.randint(1, 3) for _ in range(5)}
 

@@ -1,5 +1,7 @@
 """Orders and renders of tiny waveform models, and comparisons with the stock pipelines."""
 
+import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from tests.checkpoints import WAVE_RATE
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
-from timbred.ipc.engine_messages import InitAudio, PromptInputs, RenderOrder, Repaint
+from timbred.ipc.engine_messages import InitAudio, NoiseSource, PromptInputs, RenderOrder, Repaint
 from timbred.models import checkpoint
 
 TOLERANCE = 1e-4
@@ -70,3 +72,40 @@ def assert_equal_sounds(made: NDArray[np.float32], expected: torch.Tensor) -> No
     reference = expected.transpose(1, 2).numpy()
     assert np.abs(reference).max() > AUDIBLE_PEAK, "the comparison must be of something"
     np.testing.assert_allclose(made, reference, atol=TOLERANCE)
+
+
+def wave_orders(chance: random.Random, schedulers: Sequence[str]) -> list[RenderOrder]:
+    """Return orders of each kind that the waveform families take, with everything else chosen at random."""
+    part = Repaint(start=0.1, end=0.25, low=0.0, high=96_000.0)
+    prompts = ["kick", "a long bright bell in a room", "rain on a tin roof"]
+    kinds: list[dict[str, Any]] = [
+        {},
+        {"words": PromptInputs(prompt=chance.choice(prompts), negative="noise"), "guidance": 5.0},
+        {"guidance": 1.0},
+        {"seeds": tuple(chance.randrange(1000) for _ in range(3))},
+        {"given": init_audio(stereo_sound(0.4, chance.randrange(100)), chance.choice([0.5, 0.8]))},
+        {"given": init_audio(stereo_sound(0.4, chance.randrange(100)), 1.0, part), "seconds": 0.4},
+        {"given": init_audio(stereo_sound(0.2, chance.randrange(100)), 1.0), "seconds": 0.4, "window": 0.4},
+        {"noise": NoiseSource(seed=chance.randrange(1000), seconds=0.3)},
+        {"words": PromptInputs(prompt=prompts[0], prompt2=prompts[2], mix=0.5)},
+        {"words": PromptInputs(prompt=prompts[2], weights=(("rain", 1.5),))},
+        {"exact": True},
+        {"steps": 30},
+        {"seconds": 0.4, "early": True},
+    ]
+    orders = [
+        wave_order(
+            **{
+                "words": PromptInputs(prompt=chance.choice(prompts)),
+                "seconds": chance.choice([0.3, 0.4]),
+                "steps": chance.randint(4, 8),
+                "guidance": chance.choice([1.0, 3.0]),
+                "scheduler": chance.choice(schedulers),
+                "seeds": (chance.randrange(1000),),
+                **kind,
+            }
+        )
+        for kind in kinds
+    ]
+    chance.shuffle(orders)
+    return orders

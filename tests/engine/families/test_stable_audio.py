@@ -31,8 +31,8 @@ def order(**changes: Any) -> RenderOrder:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> LatentDiffusion:
-    return load(checkpoints.stable_audio(tmp_path_factory.mktemp("stable_audio")))
+def model(stable_audio: Path) -> LatentDiffusion:
+    return load(stable_audio)
 
 
 def stock_pipeline(model: LatentDiffusion, wanted: RenderOrder) -> Any:

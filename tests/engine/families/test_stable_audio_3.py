@@ -36,8 +36,8 @@ def order(**changes: Any) -> RenderOrder:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> LatentDiffusion:
-    return load(checkpoints.stable_audio_3(tmp_path_factory.mktemp("stable_audio_3")))
+def model(stable_audio_3: Path) -> LatentDiffusion:
+    return load(stable_audio_3)
 
 
 def stock(model: LatentDiffusion, wanted: RenderOrder, kind: Any = Pipeline, **more: Any) -> torch.Tensor:

@@ -1,0 +1,154 @@
+"""What the families over latents of waveforms have in common."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.engine.families.renders import init_audio, load, render, stereo_sound, wave_order
+from timbred.engine.diffusion.state import Generation
+from timbred.engine.families.base import LatentDiffusion
+from timbred.ipc.engine_messages import NoiseSource, PromptInputs, RenderOrder, Repaint
+
+SOFT = "soft " * 60
+"""Alone longer than the window of the tiny models."""
+
+PROMPTS = ["kick", SOFT + "kick", "rain"]
+
+
+@pytest.fixture(scope="module", params=["stable_audio", "stable_audio_3"])
+def model(request: pytest.FixtureRequest) -> LatentDiffusion:
+    folder: Path = request.getfixturevalue(request.param)
+    return load(folder)
+
+
+def order(model: LatentDiffusion, **changes: object) -> RenderOrder:
+    return wave_order(**{"scheduler": model.spec.facts.schedulers[0], **changes})
+
+
+def finished(model: LatentDiffusion, wanted: RenderOrder) -> Generation:
+    generation = model.begin(wanted)
+    while not generation.sampler.done:
+        model.advance([generation])
+    return generation
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.3, 0.5])
+def test_stream_equals_whole(model: LatentDiffusion, seconds: float):
+    generation = finished(model, order(model, seconds=seconds, steps=2))
+    whole = model.decode(generation).waveforms
+    stream = model.begin_stream(generation)
+    pieces: list[torch.Tensor] = []
+    while not stream.done:
+        if (piece := stream.render_piece()) is not None:
+            assert piece.first == sum(part.shape[1] for part in pieces)
+            pieces.append(piece.samples)
+    assert stream.frames == whole.shape[1]
+    assert 0.0 < stream.peak <= np.abs(whole).max() + 1e-4
+    np.testing.assert_allclose(torch.cat(pieces, dim=1).numpy(), whole, atol=1e-5)
+
+
+def test_stream_begins_before_whole_is_decoded(model: LatentDiffusion):
+    generation = finished(model, order(model, seconds=0.5, steps=2))
+    stream = model.begin_stream(generation)
+    stream.render_piece()
+    assert not stream.done
+    assert 0 < stream.waveforms.shape[1] < stream.frames
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"words": PromptInputs(prompt=SOFT + "kick drum")},
+        {"words": PromptInputs(prompt="pad", negative=SOFT + "hiss")},
+        {"words": PromptInputs(prompt="pad", prompt2=SOFT + "bell", mix=0.5)},
+        {"words": PromptInputs(prompt=SOFT + "kick drum", weights=(("kick", 2.0),))},
+        {"words": PromptInputs(prompt="kick drum", weights=(("drum", 0.0),)), "guidance": 1.0},
+    ],
+    ids=str,
+)
+def test_words_are_read_to_their_end(model: LatentDiffusion, changes: dict[str, object]):
+    made = render(model, order(model, **changes))
+    assert np.isfinite(made).all()
+    assert np.abs(made - render(model, order(model, words=PromptInputs(prompt="pad")))).max() > 1e-5
+
+
+def test_end_of_long_prompt_changes_the_sound(model: LatentDiffusion):
+    one, other = (render(model, order(model, words=PromptInputs(prompt=SOFT + end))) for end in ("kick drum", "hi-hat"))
+    assert not np.array_equal(one, other)
+
+
+def test_mix_ends_equal_single_prompts(model: LatentDiffusion):
+    one, other = (render(model, order(model, words=PromptInputs(prompt=words))) for words in ("a kick", "rain"))
+    for mix, expected in ((0.0, one), (1.0, other)):
+        mixed = render(model, order(model, words=PromptInputs(prompt="a kick", prompt2="rain", mix=mix)))
+        assert np.array_equal(mixed, expected)
+
+
+def test_last_preview_is_the_sound(model: LatentDiffusion):
+    """What the network expects at the last step is what comes out, for schedulers that end without noise."""
+    generation = model.begin(order(model, seeds=(1, 2)))
+    while not generation.sampler.done:
+        model.advance([generation])
+        assert np.isfinite(model.preview(generation).waveforms).all()
+    np.testing.assert_allclose(model.preview(generation).waveforms, model.decode(generation).waveforms[:1], atol=1e-4)
+
+
+def test_noise_source_of_another_length_is_reused(model: LatentDiffusion):
+    source = NoiseSource(seed=7, seconds=0.2)
+    noise = model.begin(order(model, seeds=(9,), noise=source)).sampler.noise
+    earlier = model.begin(order(model, seeds=(7,), seconds=0.2)).sampler.noise
+    assert torch.equal(noise[:, :, : earlier.shape[2]], earlier)
+    assert noise.shape == model.begin(order(model)).sampler.noise.shape
+
+
+def chance_orders(model: LatentDiffusion, chance: random.Random) -> list[RenderOrder]:
+    sound = stereo_sound(0.3)
+    givens = [None, init_audio(sound, 0.6), init_audio(sound, 1.0, Repaint(start=0.1, end=0.2, low=0.0, high=96_000.0))]
+    return [
+        order(
+            model,
+            words=PromptInputs(
+                prompt=chance.choice(["kick", SOFT + "kick", "rain"]), negative=chance.choice(["", "hum"])
+            ),
+            given=chance.choice(givens),
+            seconds=0.3,
+            steps=chance.randint(3, 6),
+            guidance=chance.choice([1.0, 3.0]),
+            scheduler=chance.choice(model.spec.facts.schedulers),
+            seeds=tuple(chance.randrange(1000) for _ in range(chance.randint(1, 2))),
+        )
+        for _ in range(8)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_generation_in_a_changing_batch_equals_its_solo_run(model: LatentDiffusion, seed: int):
+    """Eight jobs start at random moments, some are dropped on the way, the others step together by shape."""
+    chance = random.Random(seed)
+    wanted = chance_orders(model, chance)
+    waiting, running, sounds = list(enumerate(wanted)), dict[int, Generation](), dict[int, np.ndarray]()
+    shared = 0
+    while waiting or running:
+        if waiting and (not running or chance.random() < 0.6):
+            number, one = waiting.pop(0)
+            running[number] = model.begin(one)
+        if running and chance.random() < 0.1:
+            running.pop(chance.choice(list(running)))
+            continue
+        if running:
+            shape = chance.choice(list(running.values())).shape
+            batch = [generation for generation in running.values() if generation.shape == shape]
+            shared += len(batch) > 1
+            model.advance(batch)
+        for number, generation in tuple(running.items()):
+            if generation.sampler.done:
+                sounds[number] = model.decode(running.pop(number)).waveforms
+    assert len(sounds) >= 3
+    assert shared, "some steps must be shared"
+    for number, together in sounds.items():
+        alone = render(model, wanted[number])
+        assert np.abs(alone).max() > 0.01
+        assert np.abs(together - alone).max() < 1e-4
