@@ -40,6 +40,7 @@ AutoencoderKL: Any = diffusers.AutoencoderKL
 UNet2DConditionModel: Any = diffusers.UNet2DConditionModel
 AudioLDM2UNet2DConditionModel: Any = modeling_audioldm2.AudioLDM2UNet2DConditionModel
 AudioLDM2ProjectionModel: Any = modeling_audioldm2.AudioLDM2ProjectionModel
+MusicLDMPipeline: Any = diffusers.MusicLDMPipeline
 StableAudioPipeline: Any = diffusers.StableAudioPipeline
 StableAudio3Pipeline: Any = diffusers.StableAudio3Pipeline
 
@@ -151,18 +152,7 @@ def audioldm2(folder: Path, seed: int = 0) -> Path:
     """An AudioLDM 2 checkpoint whose index names GPT2Model, as the published ones do."""
     torch.manual_seed(seed)
     tokenizer_2 = _t5_tokenizer()
-    t5 = T5EncoderModel(
-        T5Config(
-            vocab_size=len(tokenizer_2),
-            d_model=24,
-            d_kv=8,
-            d_ff=32,
-            num_layers=1,
-            num_heads=2,
-            is_encoder_decoder=False,
-        )
-    )
-    return _audioldm2(folder, tokenizer_2, t5)
+    return _audioldm2(folder, tokenizer_2, _t5(tokenizer_2))
 
 
 def audioldm2_speech(folder: Path, seed: int = 0) -> Path:
@@ -173,8 +163,7 @@ def audioldm2_speech(folder: Path, seed: int = 0) -> Path:
     return _audioldm2(folder, tokenizer_2, _vits(), positions)
 
 
-def _audioldm2(folder: Path, tokenizer_2: Any, text_encoder_2: Any, projection: dict[str, Any] | None = None) -> Path:
-    tokenizer = _clap_tokenizer()
+def _clap(tokenizer: Any) -> ClapModel:
     audio = {
         "patch_embeds_hidden_size": 16,
         "hidden_size": 32,
@@ -188,7 +177,16 @@ def _audioldm2(folder: Path, tokenizer_2: Any, text_encoder_2: Any, projection: 
         "patch_stride": [2, 2],
         "window_size": 8,
     }
-    clap = ClapModel(ClapConfig(text_config=_clap_text(tokenizer), audio_config=audio, projection_dim=16))
+    return ClapModel(ClapConfig(text_config=_clap_text(tokenizer), audio_config=audio, projection_dim=16))
+
+
+def _clap_feature_extractor() -> ClapFeatureExtractor:
+    return ClapFeatureExtractor(feature_size=64, sampling_rate=48000, hop_length=7680, truncation="rand_trunc")
+
+
+def _audioldm2(folder: Path, tokenizer_2: Any, text_encoder_2: Any, projection: dict[str, Any] | None = None) -> Path:
+    tokenizer = _clap_tokenizer()
+    clap = _clap(tokenizer)
     gpt2 = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=128, vocab_size=40))
     gpt2.config.max_new_tokens = 8
     unet = AudioLDM2UNet2DConditionModel(
@@ -213,9 +211,7 @@ def _audioldm2(folder: Path, tokenizer_2: Any, text_encoder_2: Any, projection: 
         language_model=gpt2,
         tokenizer=tokenizer,
         tokenizer_2=tokenizer_2,
-        feature_extractor=ClapFeatureExtractor(
-            feature_size=64, sampling_rate=48000, hop_length=7680, truncation="rand_trunc"
-        ),
+        feature_extractor=_clap_feature_extractor(),
         unet=unet,
         scheduler=_scheduler(),
         vocoder=_vocoder(),
@@ -239,11 +235,8 @@ def pickle_weights(folder: Path) -> Path:
     return folder
 
 
-def audioldm(folder: Path, seed: int = 0) -> Path:
-    """An AudioLDM checkpoint."""
-    torch.manual_seed(seed)
-    tokenizer = _clap_tokenizer()
-    unet = UNet2DConditionModel(
+def _class_conditioned_unet() -> Any:
+    return UNet2DConditionModel(
         sample_size=16,
         in_channels=8,
         out_channels=8,
@@ -258,6 +251,13 @@ def audioldm(folder: Path, seed: int = 0) -> Path:
         projection_class_embeddings_input_dim=16,
         class_embeddings_concat=True,
     )
+
+
+def audioldm(folder: Path, seed: int = 0) -> Path:
+    """An AudioLDM checkpoint."""
+    torch.manual_seed(seed)
+    tokenizer = _clap_tokenizer()
+    unet = _class_conditioned_unet()
     AudioLDMPipeline(
         vae=_vae(),
         text_encoder=ClapTextModelWithProjection(ClapTextConfig(**_clap_text(tokenizer))),
@@ -390,5 +390,21 @@ def stable_audio_3(folder: Path, seed: int = 0, distilled: bool = True) -> Path:
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(
             num_train_timesteps=1, shift=1.0, stochastic_sampling=distilled
         ),
+    ).save_pretrained(folder)
+    return folder
+
+
+def musicldm(folder: Path, seed: int = 0) -> Path:
+    """A MusicLDM checkpoint."""
+    torch.manual_seed(seed)
+    tokenizer = _clap_tokenizer()
+    MusicLDMPipeline(
+        vae=_vae(),
+        text_encoder=_clap(tokenizer),
+        tokenizer=tokenizer,
+        feature_extractor=_clap_feature_extractor(),
+        unet=_class_conditioned_unet(),
+        scheduler=_scheduler(),
+        vocoder=_vocoder(),
     ).save_pretrained(folder)
     return folder

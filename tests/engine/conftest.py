@@ -52,3 +52,9 @@ def stable_audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stable_audio_3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quiet_libraries()
     return checkpoints.stable_audio_3(tmp_path_factory.mktemp("stable_audio_3"))
+
+
+@pytest.fixture(scope="session")
+def musicldm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    quiet_libraries()
+    return checkpoints.musicldm(tmp_path_factory.mktemp("musicldm"))

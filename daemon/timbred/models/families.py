@@ -212,6 +212,27 @@ AUDIOLDM = Family(
 """AudioLDM (arXiv 2301.12503)."""
 
 
+MUSICLDM = Family(
+    name="musicldm",
+    pipelines=("MusicLDMPipeline",),
+    components={
+        "vae": Component(("AutoencoderKL",), "codec"),
+        "text_encoder": Component(("ClapModel",), "text"),
+        "tokenizer": _CLAP_TOKENIZER,
+        "feature_extractor": Component(("ClapFeatureExtractor",)),
+        "unet": Component(("UNet2DConditionModel",), "denoiser"),
+        "scheduler": _SCHEDULER,
+        "vocoder": Component(("SpeechT5HifiGan", "SpectralVocoder"), "codec"),
+    },
+    libraries=(SPECTRAL_VOCODER,),
+    read_sound=_mel_sound(guidance=2.0),
+    capabilities=_MEL_CAPABILITIES | _HEARING,
+    schedulers=_DIFFUSION_SCHEDULERS,
+    licence=Licence("unknown", "unknown: ask the publisher of the weights"),
+)
+"""MusicLDM (arXiv 2308.01546)."""
+
+
 def _stable_audio_sound(config: ReadConfig) -> SoundFacts:
     vae, transformer, scheduler = config("vae"), config("transformer"), config("scheduler")
     rate, channels = _positive(int(vae["sampling_rate"])), _positive(int(vae["audio_channels"]))
@@ -285,7 +306,7 @@ STABLE_AUDIO_3 = Family(
 )
 """Stable Audio 3 (arXiv 2605.17991)."""
 
-FAMILIES: tuple[Family, ...] = (AUDIOLDM2, AUDIOLDM, STABLE_AUDIO, STABLE_AUDIO_3)
+FAMILIES: tuple[Family, ...] = (AUDIOLDM2, AUDIOLDM, MUSICLDM, STABLE_AUDIO, STABLE_AUDIO_3)
 """All families."""
 
 

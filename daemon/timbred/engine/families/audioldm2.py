@@ -1,34 +1,28 @@
 """AudioLDM 2 (arXiv 2308.05734): CLAP and T5 states through GPT-2 into a UNet with two kinds of cross attention."""
 
-import hashlib
 from functools import cached_property
 from typing import Any
 
 import diffusers
-import numpy as np
-import soxr
 import torch
 from diffusers.pipelines.audioldm2.modeling_audioldm2 import (
     AudioLDM2ProjectionModel,
     AudioLDM2UNet2DConditionModel,
 )
-from numpy.typing import NDArray
 from transformers import GPT2LMHeadModel, VitsTokenizer
 
 from timbred.engine.codecs.mel_vae import MelVaeCodec
 from timbred.engine.codecs.spectral_vocoder import SpectralVocoder
 from timbred.engine.compile.compiled_calls import Inputs
-from timbred.engine.device import precision_of
-from timbred.engine.diffusion.conditioner import Conditioner
 from timbred.engine.diffusion.conditioning import Tensors, average_parts, pad_to, token_factors
 from timbred.engine.diffusion.denoiser import DenoiserSignature
-from timbred.engine.diffusion.generation import Embeddings, RenderedSounds
 from timbred.engine.diffusion.mel_rendering import MelRendering
 from timbred.engine.diffusion.sampler import DISCRETE
+from timbred.engine.families.clap import ClapConditioner
 from timbred.engine.families.spec import FamilySpec
 from timbred.ipc.engine_messages import PromptInputs
 from timbred.models import families
-from timbred.models.long_texts import Part, Windows, divide, windows_of
+from timbred.models.long_texts import Part, Windows, windows_of
 
 COMPILED_TOKEN_COUNTS = (8, 16, 32, 64, 128, 256, 512, 1024)
 """Numbers of tokens that network calls are compiled for."""
@@ -57,7 +51,7 @@ def _pad_texts(inputs: Inputs) -> Inputs:
     return latents, timestep, generated, pad_to(states, length), pad_to(mask, length)
 
 
-class AudioLdm2Conditioner(Conditioner):
+class AudioLdm2Conditioner(ClapConditioner):
     """States of T5 (or VITS), and the vectors that GPT-2 generates from them and from CLAP's; also CLAP's hearing."""
 
     summary_tensors = ("generated",)
@@ -132,32 +126,6 @@ class AudioLdm2Conditioner(Conditioner):
         states[-1:] *= factors.to(states.device, states.dtype)[None, :, None]  # the prompt's, after the negative ones
         return {**encoded, "states": states}
 
-    @torch.inference_mode()
-    def embed_takes(self, sounds: RenderedSounds) -> Embeddings:
-        """Return the embeddings of takes by the model's own CLAP (arXiv 2211.06687)."""
-        pipeline = self.pipeline
-        encoder_rate = int(pipeline.feature_extractor.sampling_rate)
-        max_samples = int(
-            pipeline.feature_extractor.nb_max_samples
-        )  # the feature extractor crops longer audio at a random place
-        resampled = [soxr.resample(waveform, sounds.rate, encoder_rate)[:max_samples] for waveform in sounds.mono]
-        features = pipeline.feature_extractor(resampled, return_tensors="pt", sampling_rate=encoder_rate).input_features
-        inputs = features.to(self.device, precision_of(pipeline.text_encoder))
-        outputs = self.stages.run_stage("text", lambda: pipeline.text_encoder.get_audio_features(input_features=inputs))
-        return Embeddings(unit_vectors(outputs), weights_digest(pipeline.text_encoder.audio_projection))
-
-    @torch.inference_mode()
-    def score_takes(self, prompt: str, embeddings: Embeddings) -> list[float]:
-        """Return the cosine similarity of the prompt and each take."""
-        parts = divide(prompt, windows_of((self.pipeline.tokenizer,)))
-        vectors = self.stages.run_stage("text", lambda: [self._embed_text(part.text) for part in parts])
-        return (embeddings.vectors @ unit_vectors(average_parts(vectors, parts))[0]).tolist()
-
-    def _embed_text(self, text: str) -> torch.Tensor:
-        """Return CLAP's unit embedding of a text."""
-        inputs = self.pipeline.tokenizer(text, return_tensors="pt", padding=True).to(self.device)
-        return torch.from_numpy(unit_vectors(self.pipeline.text_encoder.get_text_features(**inputs)))
-
 
 def join_batch(negative: Tensors, prompt: Tensors) -> Tensors:
     """One batch: the negative prompt's row, then the prompt's, filled up to the same number of tokens."""
@@ -166,20 +134,6 @@ def join_batch(negative: Tensors, prompt: Tensors) -> Tensors:
     for name in ("states", "mask"):
         batch[name] = torch.cat([pad_to(encoded[name], longest) for encoded in (negative, prompt)])
     return batch
-
-
-def unit_vectors(outputs: Any) -> NDArray[np.float32]:
-    """Return the embeddings in CLAP's outputs as unit vectors, (rows, dimensions)."""
-    embeddings = outputs if isinstance(outputs, torch.Tensor) else outputs.pooler_output
-    return torch.nn.functional.normalize(embeddings.float(), dim=-1).cpu().numpy()
-
-
-def weights_digest(projection: torch.nn.Module) -> str:
-    """Return a name for the weights that embeddings come from, equal in any precision of at least bfloat16's."""
-    content = hashlib.blake2b(digest_size=8)
-    for weights in projection.state_dict().values():
-        content.update(weights.to(torch.bfloat16).cpu().contiguous().view(torch.int16).numpy().tobytes())
-    return content.hexdigest()
 
 
 SPEC = FamilySpec(

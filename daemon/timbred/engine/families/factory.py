@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from timbred.engine.diffusion.sampler import make_scheduler
-from timbred.engine.families import audioldm, audioldm2, stable_audio, stable_audio_3
+from timbred.engine.families import audioldm, audioldm2, musicldm, stable_audio, stable_audio_3
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.component_loader import component_class, load_components
 from timbred.engine.families.spec import FamilySpec
@@ -17,7 +17,7 @@ from timbred.engine.memory.device_memory import DeviceMemory
 from timbred.models.checkpoint import Checkpoint, count_values, weight_files
 from timbred.models.families import STAGES, Family
 
-SPECS: tuple[FamilySpec, ...] = (audioldm2.SPEC, audioldm.SPEC, stable_audio.SPEC, stable_audio_3.SPEC)
+SPECS: tuple[FamilySpec, ...] = (audioldm2.SPEC, audioldm.SPEC, musicldm.SPEC, stable_audio.SPEC, stable_audio_3.SPEC)
 """The engine's declarations of all families."""
 
 
