@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timbred.config import NAMED, SETTINGS, Config, load
+from timbred.config import NAMED, SETTINGS, Config, SettingSpec, load
 from timbred.errors import BadRequest
 from timbred.filenames import is_utf8
 
@@ -159,3 +159,19 @@ def test_load_for_a_user_without_an_entry_has_no_folders() -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
     done = subprocess.run([sys.executable, "-c", program], env=kept, capture_output=True, text=True, check=True)
     assert done.stdout == "user 54321 None None None None\n"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "number", "expected"),
+    [
+        (-60, 0, 0, True),
+        (-60, 0, 0.5, False),
+        (-60, 0, -60.5, False),
+        (0, 10, 0, True),
+        (0, 10, -1, False),
+        (None, None, 1e9, True),
+        (None, None, -1, False),
+    ],
+)
+def test_in_range_takes_zero_for_a_limit(low: float | None, high: float | None, number: float, expected: bool) -> None:
+    assert SettingSpec("level", 0.0, "A level.", low, high).in_range(number) is expected

@@ -66,7 +66,7 @@ def shown(key: Key) -> Shown:
         case inspect.FloatType(ge=low, le=high) | inspect.IntType(ge=low, le=high) if low is not None:
             style = "Float" if isinstance(kind, inspect.FloatType) else "Int"
             value = _number(key.default)
-            if value is None or not low <= value <= (high or value):
+            if value is None or value < low or (high is not None and value > high):
                 return Shown(style=style, default=UNSET, low=min(UNSET, low), high=high, **common)
             return Shown(style=style, default=value, low=low, high=high, **common)
         case _:

@@ -145,6 +145,11 @@ class SettingSpec:
             return f"{kind} from {self.low:g} to {self.high:.10g}"
         return "text"
 
+    def in_range(self, number: float) -> bool:
+        """Return whether a number lies within the limits; without a lower one, it must not be negative."""
+        low = 0 if self.low is None else self.low
+        return low <= number and (self.high is None or number <= self.high)
+
 
 def _default_folder(kind: Kind, *below: str) -> str:
     """Return a folder below the user's folder of this kind; empty if the user has no home folder."""
@@ -414,7 +419,7 @@ def read(setting: SettingSpec, raw: object) -> Value:
             number = type(setting.default)(raw)  # pyright: ignore[reportArgumentType]
         except (TypeError, ValueError):
             raise refused from None
-        if not (setting.low or 0) <= number <= (setting.high if setting.high is not None else number):
+        if not setting.in_range(number):
             raise refused
         return number
     text = str(raw)

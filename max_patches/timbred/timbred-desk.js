@@ -161,7 +161,7 @@ var COMMANDS = {
     },
     clip: function (list) { this.write(takes.current(this.slot(list[0] || 0))); },
     folder: function (list) {
-        var take = takes.current(this.slot(list[0] || this.touched));
+        var take = takes.current(this.slot(list.length ? list[0] : this.touched));
         if (!take) return this.tell("there is no file yet: press Generate first");
         this.host.open(takes.maxPath(take.path).replace(/\/[^\/]*$/, ""));
         this.tell("drag " + takes.fileName(take.path) + " from the folder into Live");

@@ -6,9 +6,10 @@ import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from msgspec import Meta, Struct, inspect
 
 from tests.bridges.touchdesigner_picture import picture
 from tests.bridges.touchdesigner_td import Par, Project, audiofileinCHOP, free_port, tableDAT
@@ -17,6 +18,7 @@ from tests.integration.conftest import StartDaemon, settings_for
 from tests.integration.daemons import ROOT, DaemonProcess
 from timbred.protocol import messages as m
 from timbred.protocol.coercion import describe_type, fields_of
+from timbred.protocol.describe import Key
 
 FOLDER = ROOT / "bridges" / "touchdesigner"
 
@@ -90,6 +92,26 @@ def patch(daemon: DaemonProcess, open_patch: OpenPatch) -> Patch:
 def test_touchdesigner_vocabulary_is_up_to_date() -> None:
     told = (FOLDER / "timbred_vocabulary.py").read_text("utf-8")
     assert told == script("write_vocabulary").written(), "run: make docs"
+
+
+@pytest.mark.parametrize(("default", "expected"), [("-6", -6), ("0", 0), ("3", -1)])
+def test_touchdesigner_takes_a_highest_value_of_zero_for_a_limit(
+    monkeypatch: pytest.MonkeyPatch, default: str, expected: int
+) -> None:
+    writer = script("write_vocabulary")
+
+    class Level(Struct):
+        level: Annotated[float, Meta(ge=-60, le=0)]
+
+    declared = inspect.type_info(Level)
+    assert isinstance(declared, inspect.StructType)
+    fields = {field.name: field for field in declared.fields}
+
+    def fields_of_level(_: object) -> dict[str, inspect.Field]:
+        return fields
+
+    monkeypatch.setattr(writer, "fields_of", fields_of_level)
+    assert writer.shown(Key("level", "-60 to 0", default, "", False)).default == expected
 
 
 def test_touchdesigner_picture_is_up_to_date() -> None:

@@ -6,7 +6,8 @@ import pytest
 import zmq
 import zmq.asyncio
 
-from timbred.client.connection import DaemonAddress, DaemonConnection
+from timbred.client.connection import DaemonAddress, DaemonConnection, error_of
+from timbred.errors import Busy
 from timbred.protocol import messages as m
 
 
@@ -39,3 +40,10 @@ async def test_daemon_connection_continues_after_an_event_that_cannot_be_read_or
 
     await conversation()
     assert caplog.text.count("can't be handled") == 2
+
+
+@pytest.mark.parametrize(("told", "expected"), [(None, 1.0), (0.0, 0.0), (2.5, 2.5)])
+def test_error_of_busy_has_the_daemons_pause(told: float | None, expected: float) -> None:
+    error = error_of(m.Fail(id="a", code="busy", message="later", retry_after_s=told))
+    assert isinstance(error, Busy)
+    assert error.retry_after == expected

@@ -132,6 +132,16 @@ def test_resolve_refuses_contradictions_of_a_continuation(key: str):
         resolve(asked(init="x.wav", extend=3, **{key: VALUES[key]}), CARD, Session(), 0, init_seconds=2.0)
 
 
+@pytest.mark.parametrize("key", ["strength", "start", "end", "low", "high"])
+def test_resolve_refuses_a_value_of_zero_in_a_continuation(key: str):
+    with pytest.raises(errors.BadRequest, match=f"^{key}: it doesn't go with extend"):
+        resolve(asked(init="x.wav", extend=3, **{key: 0}), CARD, Session(), 0, init_seconds=2.0)
+
+
+def test_resolve_accepts_a_flag_that_is_off_in_a_continuation():
+    assert resolve(asked(init="x.wav", extend=3, trim=0), CARD, Session(), 0, init_seconds=2.0).seconds == 5.0
+
+
 def test_resolve_gives_a_continuation_the_length_of_both_parts():
     found = resolve(asked(init="x.wav", extend=12, to="both", voice="1"), CARD, Session(), 0, init_seconds=33.5)
     order = found.order(b"")
@@ -302,6 +312,19 @@ def test_resolve_names_missing_capability(key: str):
     value = {"weights": "warm:1.5", "init": "x.wav", "loop": True}.get(key, 1.0)
     with pytest.raises(errors.BadRequest, match=f"^{key}: small can't .*{NEEDED_CAPABILITIES[key]}"):
         resolve(asked(**{key: value}), card, Session(), 0)
+
+
+@pytest.mark.parametrize("key", ["start", "end", "low", "high"])
+def test_resolve_names_missing_capability_of_a_value_of_zero(key: str):
+    card = msgspec.structs.replace(CARD, capabilities=frozenset[Capability]({"init"}))
+    with pytest.raises(errors.BadRequest, match=f"^{key}: small can't .*{NEEDED_CAPABILITIES[key]}"):
+        resolve(asked(init="x.wav", **{key: 0}), card, Session(), 0, init_seconds=2.0)
+
+
+@pytest.mark.parametrize("keys", [{"loop": 0}, {"negative": ""}], ids=str)
+def test_resolve_needs_no_capability_for_a_key_that_asks_for_nothing(keys: dict[str, Any]):
+    card = msgspec.structs.replace(CARD, capabilities=frozenset[Capability]())
+    assert resolved(card, **keys).model == "small"
 
 
 def test_resolve_without_requested_capability_needs_none():

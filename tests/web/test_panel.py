@@ -104,6 +104,17 @@ def test_panel_offers_every_key_of_generate_with_its_range(page: Page) -> None:
     assert page.run("[...$('[data-key=scheduler] select').options].length") == 10
 
 
+def test_panel_shows_a_guidance_of_zero(page: Page) -> None:
+    make_sound(page, "unguided")
+    page.run("timbred.takeView.describe({ ...timbred.takeView.take, recipe: { parameters: { guidance: 0 } } })")
+    assert page.run("timbred.takeView.about.textContent").endswith("guidance 0")
+    shown = page.run(
+        "import('/panel/schema.js').then(({ fallback }) => [0, 2.5, undefined].map((guidance) =>"
+        " fallback({ name: 'guidance', kind: 'number', low: 0, fallback: `the model's` }, { guidance })))"
+    )
+    assert shown == ["0", "2.5", "the model's"]
+
+
 def test_panel_makes_variations_with_a_locked_seed(page: Page) -> None:
     first = make_sound(page, "vary me")
     seed = page.run("timbred.takeView.take.seed")

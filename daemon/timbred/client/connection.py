@@ -33,7 +33,7 @@ class RequestCancelled(errors.BadRequest):
 def error_of(fail: m.Fail) -> errors.TimbredError:
     """Return the error of a `fail` event, of the class that its code has in `timbred.errors`."""
     if fail.code == errors.Busy.code:
-        return errors.Busy(fail.message, fail.retry_after_s or 1.0)
+        return errors.Busy(fail.message, 1.0 if fail.retry_after_s is None else fail.retry_after_s)
     return errors.from_code(fail.code, fail.message)
 
 

@@ -30,6 +30,11 @@ ABILITIES: dict[Capability, str] = {
 """Capabilities in words, for messages."""
 
 
+def is_requested(value: object) -> bool:
+    """Return True for the value of a key that the request has, 0 included; a flag that is off is as good as none."""
+    return value is not None and value is not False
+
+
 def check_capabilities(request: Generate, card: Card) -> None:
     """Refuse keys and schedulers that the model's family doesn't have.
 
@@ -37,7 +42,8 @@ def check_capabilities(request: Generate, card: Card) -> None:
         BadRequest: Names the key and the capability, or the schedulers that the model takes.
     """
     for key, capability in NEEDED_CAPABILITIES.items():
-        if getattr(request, key) not in (None, False, "") and capability not in card.capabilities:
+        value = getattr(request, key)
+        if is_requested(value) and value != "" and capability not in card.capabilities:
             raise BadRequest(f"{key}: {card.name} can't {ABILITIES[capability]} ({capability}); use another model")
     if request.scheduler is not None and request.scheduler not in card.schedulers:
         raise BadRequest(f"scheduler: got {request.scheduler}, {card.name} takes {', '.join(card.schedulers)}")

@@ -98,8 +98,7 @@ class LiveSettings:
 
     def follow_unless_set(self, name: str, value: Value) -> None:
         """Set an allowed value that the system determines, unless the user has set one."""
-        setting = NAMED[name]
-        allowed = not isinstance(value, int | float) or (setting.low or 0) <= value <= (setting.high or value)
+        allowed = not isinstance(value, int | float) or NAMED[name].in_range(value)
         if name not in self._set_by_user and allowed:
             self.follow(name, value)
 

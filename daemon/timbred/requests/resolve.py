@@ -23,7 +23,7 @@ from timbred.render_settings import (
     RenderSettings,
     check,
 )
-from timbred.requests.capabilities import check_capabilities
+from timbred.requests.capabilities import check_capabilities, is_requested
 
 INIT_KEYS = ("strength", "start", "end", "low", "high", "extend")
 """Keys that go only with `init`."""
@@ -491,7 +491,7 @@ def _check_init_keys(request: Generate) -> None:
         if getattr(request, key) is not None and request.init is None:
             raise BadRequest(f"{key}: it goes with init; name the sound to start from, as in: @init take")
     for key in NOT_WITH_EXTEND:
-        if request.extend is not None and getattr(request, key) not in (None, False):
+        if request.extend is not None and is_requested(getattr(request, key)):
             raise BadRequest(f"{key}: it doesn't go with extend, which keeps all of init and adds to it; leave one out")
     if request.init is not None and (request.noise is not None or request.loop):
         raise BadRequest(f"init: it doesn't go with {'noise' if request.noise is not None else 'loop'}; leave one out")

@@ -48,7 +48,7 @@ const MODEL_DEFAULTS = { seconds: "default_seconds", steps: "steps", guidance: "
 /** Describes the default of a key. */
 export function fallback(key, model) {
   const modelDefault = model?.[MODEL_DEFAULTS[key.name]];
-  if (modelDefault) return String(modelDefault);
+  if (modelDefault || (modelDefault === 0 && key.low === 0)) return String(modelDefault);
   const words = key.fallback.replaceAll("`", "");
   return key.kind === "boolean" ? words.replace(/^0\b/, "off").replace(/^1\b/, "on") : words;
 }

@@ -129,7 +129,7 @@ export class TakeView {
   describe(take) {
     this.enable(true);
     const { steps, guidance, scheduler } = take.recipe.parameters ?? {};
-    const how = [take.model, `seed ${take.seed}`, steps && `${steps} steps`, guidance && `guidance ${guidance}`, scheduler].filter(Boolean);
+    const how = [take.model, `seed ${take.seed}`, steps && `${steps} steps`, guidance !== undefined && `guidance ${guidance}`, scheduler].filter(Boolean);
     const what = [seconds(take.seconds), kilohertz(take.rate), take.channels === 1 ? "mono" : "stereo"];
     write(this.title, take.prompt);
     write(this.about, [...what, ...how].join(" · "));
