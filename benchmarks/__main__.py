@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-FIGURES: dict[str, str] = {
+DEFAULT_BENCHMARKS: dict[str, str] = {
     "overhead": "request to finished file, less the bare call",
     "default_path": "default path / stock diffusers pipeline",
     "floor": "time on a GPU / arithmetic floor",
@@ -18,7 +18,7 @@ FIGURES: dict[str, str] = {
 }
 """Names and what they measure, in the order of the table in docs/performance.md."""
 
-ELSEWHERE: dict[str, str] = {
+NAMED_BENCHMARKS: dict[str, str] = {
     "floods": "a ping of one client beside floods of another, and memory; --seconds S [FLOOD...]",
     "memory_over_time": "a plot of memory while models come and go",
     "soak": "memory of each process over minutes or hours of mixed requests: flat; --minutes N",
@@ -37,9 +37,9 @@ ELSEWHERE: dict[str, str] = {
 
 def main() -> int:
     """Exit status 2 for a name that there isn't."""
-    names = sys.argv[1:2] or list(FIGURES)
-    if names[0] not in FIGURES | ELSEWHERE:
-        print("there are: " + ", ".join(FIGURES | ELSEWHERE), file=sys.stderr)
+    names = sys.argv[1:2] or list(DEFAULT_BENCHMARKS)
+    if names[0] not in DEFAULT_BENCHMARKS | NAMED_BENCHMARKS:
+        print("there are: " + ", ".join(DEFAULT_BENCHMARKS | NAMED_BENCHMARKS), file=sys.stderr)
         return 2
     del sys.argv[1:2]
     for name in names:

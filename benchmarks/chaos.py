@@ -15,21 +15,21 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from benchmarks import chaos_floods, chaos_kills, soak
-from benchmarks.chaos_stage import Outcome, Sizes, Tell
+from benchmarks.chaos_stage import Outcome, Sizes, Reporter
 from benchmarks.machine import machine
 
 
-def soaked(sizes: Sizes, tell: Tell) -> list[Outcome]:
+def soak_part(sizes: Sizes, report: Reporter) -> list[Outcome]:
     """Mixed requests of many lengths: memory, threads and descriptors stay flat."""
-    flat = Outcome("soak: memory, threads and descriptors are flat, every request ends")
-    found = soak.run(sizes.minutes, sizes.seed, tell)
-    soak.report(found, tell)
-    flat.tried = sum(found.tally.done.values()) + sum(found.tally.failed.values()) + len(found.tally.lost)
-    flat.faults = found.faults
-    return [flat]
+    outcome = Outcome("soak: memory, threads and descriptors are flat, every request ends")
+    result = soak.run(sizes.minutes, sizes.seed, report)
+    soak.report(result, report)
+    outcome.attempts = sum(result.tally.done.values()) + sum(result.tally.failed.values()) + len(result.tally.unanswered)
+    outcome.faults = result.faults
+    return [outcome]
 
 
-PARTS: dict[str, Callable[[Sizes, Tell], list[Outcome]]] = {
+BENCHMARK_PARTS: dict[str, Callable[[Sizes, Reporter], list[Outcome]]] = {
     "engine-kills": chaos_kills.engine_kills,
     "player-kills": chaos_kills.player_kills,
     "daemon-kills": chaos_kills.daemon_kills,
@@ -38,45 +38,45 @@ PARTS: dict[str, Callable[[Sizes, Tell], list[Outcome]]] = {
     "crowd": chaos_floods.crowd,
     "slow-readers": chaos_floods.slow_readers,
     "full-disk": chaos_floods.full_disk,
-    "soak": soaked,
+    "soak": soak_part,
 }
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """The outcomes as a table, with the first faults below it."""
-    width = max(len(one.promise) for one in outcomes)
+    width = max(len(outcome.promise) for outcome in outcomes)
     lines = [f"  {'promise':{width}}  {'tried':>8}  {'failed':>6}  until sound again, s: median (max)"]
-    for one in outcomes:
-        if one.skipped:
-            lines.append(f"  {one.promise:{width}}  {'skipped: ' + one.skipped}")
+    for outcome in outcomes:
+        if outcome.skipped:
+            lines.append(f"  {outcome.promise:{width}}  {'skipped: ' + outcome.skipped}")
             continue
-        times = f"{median(one.times):8.2f} ({max(one.times):.2f})" if one.times else ""
-        lines.append(f"  {one.promise:{width}}  {one.tried:8d}  {len(one.faults):6d}  {times}".rstrip())
-    for one in outcomes:
-        lines += [f"  FAILED  {one.promise}: {fault}" for fault in one.faults[:10]]
-        if len(one.faults) > 10:
-            lines.append(f"  FAILED  {one.promise}: and {len(one.faults) - 10} more")
+        times = f"{median(outcome.recovery_s):8.2f} ({max(outcome.recovery_s):.2f})" if outcome.recovery_s else ""
+        lines.append(f"  {outcome.promise:{width}}  {outcome.attempts:8d}  {len(outcome.faults):6d}  {times}".rstrip())
+    for outcome in outcomes:
+        lines += [f"  FAILED  {outcome.promise}: {fault}" for fault in outcome.faults[:10]]
+        if len(outcome.faults) > 10:
+            lines.append(f"  FAILED  {outcome.promise}: and {len(outcome.faults) - 10} more")
     return "\n".join(lines)
 
 
-def run(parts: Sequence[str], sizes: Sizes, tell: Tell) -> list[Outcome]:
+def run(parts: Sequence[str], sizes: Sizes, report: Reporter) -> list[Outcome]:
     """Run some parts; one that breaks is a failure of its own, and the others go on."""
     outcomes: list[Outcome] = []
     for part in parts:
-        tell(f"  {part}: {(PARTS[part].__doc__ or '').splitlines()[0]}")
-        began = time.monotonic()
+        report(f"  {part}: {(BENCHMARK_PARTS[part].__doc__ or '').splitlines()[0]}")
+        started_at = time.monotonic()
         try:
-            outcomes += PARTS[part](sizes, tell)
+            outcomes += BENCHMARK_PARTS[part](sizes, report)
         except Exception as error:  # noqa: BLE001  a broken part must not hide the others' outcomes
             outcomes.append(Outcome(f"{part} runs to its end", 1, [f"{type(error).__name__}: {error}"]))
-        tell(f"    {time.monotonic() - began:.0f} s")
+        report(f"    {time.monotonic() - started_at:.0f} s")
     return outcomes
 
 
 def main() -> None:
     """Print the table; exit status 1 unless nothing failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks chaos", description=__doc__)
-    parser.add_argument("--only", default=",".join(PARTS), metavar="PARTS", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--only", default=",".join(BENCHMARK_PARTS), metavar="PARTS", help=f"of {', '.join(BENCHMARK_PARTS)}")
     parser.add_argument("--scale", type=float, default=1.0, help="part of every full count, 1 for all")
     parser.add_argument("--minutes", type=float, default=15.0, help="of the soak")
     parser.add_argument("--pause", type=float, default=36.0, help="seconds that everything is paused for")
@@ -84,13 +84,13 @@ def main() -> None:
     parser.add_argument("--ignore-times", action="store_true", help="print the times of pings, but let none fail")
     options = parser.parse_args()
     parts = [part.strip() for part in options.only.split(",")]
-    if unknown := [part for part in parts if part not in PARTS]:
-        parser.error(f"there is no part {unknown[0]!r}; there are: {', '.join(PARTS)}")
+    if unknown := [part for part in parts if part not in BENCHMARK_PARTS]:
+        parser.error(f"there is no part {unknown[0]!r}; there are: {', '.join(BENCHMARK_PARTS)}")
     sizes = Sizes(options.scale, options.minutes, options.pause, options.seed, not options.ignore_times)
     print(f"chaos at scale {sizes.scale:g}; {machine()}", flush=True)
     outcomes = run(parts, sizes, lambda text: print(text, flush=True))
     print(table(outcomes), flush=True)
-    sys.exit(1 if any(one.faults for one in outcomes) else 0)
+    sys.exit(1 if any(outcome.faults for outcome in outcomes) else 0)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,12 @@ import zmq
 from pythonosc import slip
 
 from benchmarks.chaos_stage import (
-    HOST,
+    LOOPBACK_ADDRESS,
     ChaosDaemon,
-    Counting,
+    CountingClient,
     Outcome,
     Sizes,
-    Tell,
+    Reporter,
     chaos_daemon,
 )
 from benchmarks.connections import Connection, TcpConnection, WebSocketConnection, ZmqConnection, encode_osc
@@ -37,7 +37,7 @@ MAX_RISE_MB = 48.0
 SLOW_MAX_RISE_MB = 160.0
 """The same where clients don't read: what waits for them is bounded."""
 
-SEEDS = (
+SEED_PACKETS = (
     encode_osc("generate", {"id": "f1", "prompt": "kick", "seconds": 0.5, "model": "no such model"}),
     encode_osc("ping", {}),
     encode_osc("status", {}),
@@ -48,38 +48,38 @@ SEEDS = (
 )
 
 
-def mutated(chance: random.Random) -> bytes:
+def mutate_packet(generator: random.Random) -> bytes:
     """A message with some bytes changed, cut, doubled or added."""
-    packet = bytearray(chance.choice(SEEDS))
-    for _ in range(chance.randint(1, 6)):
-        match chance.randrange(5):
+    packet = bytearray(generator.choice(SEED_PACKETS))
+    for _ in range(generator.randint(1, 6)):
+        match generator.randrange(5):
             case 0 if packet:
-                packet[chance.randrange(len(packet))] = chance.randrange(256)
+                packet[generator.randrange(len(packet))] = generator.randrange(256)
             case 1:
-                del packet[chance.randrange(len(packet) + 1) :]
+                del packet[generator.randrange(len(packet) + 1) :]
             case 2:
-                packet += packet[: chance.randrange(64)]
+                packet += packet[: generator.randrange(64)]
             case 3:
-                packet[0:0] = chance.randbytes(chance.randrange(8))
+                packet[0:0] = generator.randbytes(generator.randrange(8))
             case _:
-                packet += chance.randbytes(chance.randrange(64))
+                packet += generator.randbytes(generator.randrange(64))
     return bytes(packet[:8000])
 
 
 def flood(kind: str, port: int, count: int, seed: int) -> int:
     """Send so many of one kind, as fast as it goes; how many were sent. Runs in a process of its own."""
-    chance = random.Random(seed)
+    generator = random.Random(seed)
     match kind:
         case "datagrams":
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
-                line.connect((HOST, port))
+                line.connect((LOOPBACK_ADDRESS, port))
                 for _ in range(count):
                     with contextlib.suppress(ConnectionError):
-                        line.send(mutated(chance))
+                        line.send(mutate_packet(generator))
         case "frames":
-            frame = slip.encode(SEEDS[1])
-            chunk = b"".join([slip.encode(mutated(chance)) if index % 10 == 0 else frame for index in range(1000)])
-            with socket.create_connection((HOST, port)) as line, ThreadPoolExecutor(1) as reader:
+            frame = slip.encode(SEED_PACKETS[1])
+            chunk = b"".join([slip.encode(mutate_packet(generator)) if index % 10 == 0 else frame for index in range(1000)])
+            with socket.create_connection((LOOPBACK_ADDRESS, port)) as line, ThreadPoolExecutor(1) as reader:
                 reading = reader.submit(_drain, line)
                 for _ in range(max(1, count // 1000)):
                     line.sendall(chunk)
@@ -88,47 +88,47 @@ def flood(kind: str, port: int, count: int, seed: int) -> int:
         case _:
             with zmq.Context() as context, context.socket(zmq.DEALER) as line:
                 line.linger = 30_000
-                line.connect(f"tcp://{HOST}:{port}")
+                line.connect(f"tcp://{LOOPBACK_ADDRESS}:{port}")
                 for index in range(count):
-                    line.send_multipart([chance.randbytes(chance.randrange(40)) for _ in range(2 + index % 5)])
+                    line.send_multipart([generator.randbytes(generator.randrange(40)) for _ in range(2 + index % 5)])
                     with contextlib.suppress(zmq.Again):
                         line.recv_multipart(zmq.NOBLOCK)
     return count
 
 
 def _drain(line: socket.socket) -> int:
-    got = 0
+    byte_count = 0
     with contextlib.suppress(OSError):
         while part := line.recv(1 << 16):
-            got += len(part)
-    return got
+            byte_count += len(part)
+    return byte_count
 
 
-def floods(sizes: Sizes, tell: Tell) -> list[Outcome]:
+def floods(sizes: Sizes, report: Reporter) -> list[Outcome]:
     """10^6 mutated datagrams, 10^5 frames over one TCP connection, 10^5 malformed multiparts, each beside pings."""
-    found: list[Outcome] = []
+    outcomes: list[Outcome] = []
     for kind, full in (("datagrams", 1_000_000), ("frames", 100_000), ("multiparts", 100_000)):
         survived = Outcome(f"flood of {kind}: the daemon answers, nothing is kept")
         prompt = Outcome(f"flood of {kind}: p99 of another client's ping at most {1000 * PING_P99_S:g} ms")
         with chaos_daemon("player.device=none", "models.preload=0", "log.level=error") as daemon:
-            count = sizes.of(full)
+            count = sizes.scaled_count(full)
             port = daemon.ports.requests if kind == "multiparts" else daemon.ports.osc
             _one_flood(daemon, kind, port, min(1000, count), sizes)
-            before = daemon.memory
+            before = daemon.memory_mb
             pings = _one_flood(daemon, kind, port, count, sizes)
-            rise = daemon.memory - before
-            survived.tried = count
+            rise = daemon.memory_mb - before
+            survived.attempts = count
             if not _pings(daemon, 1):
                 survived.faults.append("no answer to a ping afterwards")
             if rise > MAX_RISE_MB:
                 survived.faults.append(f"memory rose by {rise:.0f} MB")
         p99 = sorted(pings)[int(0.99 * len(pings))] if pings else 0.0
-        tell(f"    {kind}: p99 of {len(pings)} pings {1000 * p99:.0f} ms, memory {rise:+.0f} MB")
-        prompt.tried = len(pings)
-        if sizes.times:
-            prompt.faults += [f"a ping took {1000 * one:.0f} ms" for one in pings if p99 > PING_P99_S and one >= p99]
-        found += [survived, prompt]
-    return found
+        report(f"    {kind}: p99 of {len(pings)} pings {1000 * p99:.0f} ms, memory {rise:+.0f} MB")
+        prompt.attempts = len(pings)
+        if sizes.check_times:
+            prompt.faults += [f"a ping took {1000 * ping_s:.0f} ms" for ping_s in pings if p99 > PING_P99_S and ping_s >= p99]
+        outcomes += [survived, prompt]
+    return outcomes
 
 
 def _one_flood(daemon: ChaosDaemon, kind: str, port: int, count: int, sizes: Sizes) -> list[float]:
@@ -137,11 +137,11 @@ def _one_flood(daemon: ChaosDaemon, kind: str, port: int, count: int, sizes: Siz
     connection = TcpConnection(daemon.ports)
     pings: list[float] = []
     while sender.poll() is None:
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         connection.send("ping")
         if connection.receive(60.0) is None:
             break
-        pings.append(time.perf_counter() - began)
+        pings.append(time.perf_counter() - started_at)
         time.sleep(0.005)
     connection.close()
     if sender.wait(600) != 0:
@@ -154,17 +154,17 @@ def _pings(daemon: ChaosDaemon, count: int) -> list[float]:
     times: list[float] = []
     try:
         for _ in range(count):
-            began = time.perf_counter()
+            started_at = time.perf_counter()
             connection.send("ping")
             if connection.receive(60.0) is None:
                 return []
-            times.append(time.perf_counter() - began)
+            times.append(time.perf_counter() - started_at)
     finally:
         connection.close()
     return times
 
 
-def crowd(sizes: Sizes, tell: Tell) -> list[Outcome]:
+def crowd(sizes: Sizes, report: Reporter) -> list[Outcome]:
     """400 TCP, 500 ZeroMQ and 200 WebSocket clients at once: each is answered, and each tenth gets its sound."""
     outcome = Outcome("crowd: each of 400 TCP, 500 ZeroMQ and 200 WebSocket clients is answered")
     _raise_descriptors()
@@ -174,103 +174,103 @@ def crowd(sizes: Sizes, tell: Tell) -> list[Outcome]:
     with chaos_daemon("player.device=none", "queue.length=512") as daemon, contextlib.ExitStack() as stack:
         clients: list[tuple[str, Connection]] = []
         for kind, full in kinds:
-            for number in range(sizes.of(full)):
-                one = kind(daemon.ports)  # pyright: ignore[reportCallIssue]
-                stack.callback(one.close)
-                clients.append((f"{one.name} {number}", one))
-        for _, one in clients:
-            one.send("ping")
-        for name, one in clients:
-            event = one.receive(60.0)
+            for number in range(sizes.scaled_count(full)):
+                client = kind(daemon.ports)  # pyright: ignore[reportCallIssue]
+                stack.callback(client.close)
+                clients.append((f"{client.name} {number}", client))
+        for _, client in clients:
+            client.send("ping")
+        for name, client in clients:
+            event = client.receive(60.0)
             outcome.check(event is not None and event["type"] == "pong", f"{name} got {event} for a ping")
         makers = clients[::10]
-        for number, (_, one) in enumerate(makers):
-            one.send("generate", id=f"c{number}", prompt="kick", seconds=0.2, steps=2)
-        for name, one in makers:
-            event = one.receive(180.0)
+        for number, (_, client) in enumerate(makers):
+            client.send("generate", id=f"c{number}", prompt="kick", seconds=0.2, steps=2)
+        for name, client in makers:
+            event = client.receive(180.0)
             while event is not None and event["type"] not in ("done", "fail"):
-                event = one.receive(180.0)
+                event = client.receive(180.0)
             outcome.check(event is not None and event["type"] == "done", f"{name}: its request ended with {event}")
-        tell(f"    {len(clients)} clients, {len(makers)} sounds, daemon {daemon.memory:.0f} MB")
+        report(f"    {len(clients)} clients, {len(makers)} sounds, daemon {daemon.memory_mb:.0f} MB")
     return [outcome]
 
 
 def _raise_descriptors() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 8192 if hard == resource.RLIM_INFINITY else min(8192, hard)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    limit = 8192 if hard == resource.RLIM_INFINITY else min(8192, hard)
+    if soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
-def slow_readers(sizes: Sizes, tell: Tell) -> list[Outcome]:
+def slow_readers(sizes: Sizes, report: Reporter) -> list[Outcome]:
     """Clients of each kind ask much and read nothing: others are answered, memory stays bounded."""
     outcome = Outcome("slow readers: others are answered, what waits for them is bounded")
     with chaos_daemon("player.device=none", "models.preload=0") as daemon:
         _pings(daemon, 50)
-        before = daemon.memory
+        before = daemon.memory_mb
         with contextlib.ExitStack() as stack:
-            asked = sizes.of(40_000)
-            line = stack.enter_context(socket.create_connection((HOST, daemon.ports.osc)))
+            request_count = sizes.scaled_count(40_000)
+            line = stack.enter_context(socket.create_connection((LOOPBACK_ADDRESS, daemon.ports.osc)))
             line.settimeout(5.0)
-            status = slip.encode(SEEDS[2]) * 100
+            status = slip.encode(SEED_PACKETS[2]) * 100
             with contextlib.suppress(OSError):
-                for _ in range(asked // 100):
+                for _ in range(request_count // 100):
                     line.sendall(status)
             dealer = stack.enter_context(zmq.Context.instance().socket(zmq.DEALER))
             dealer.linger = 0
             dealer.sndtimeo = 5000
-            dealer.connect(f"tcp://{HOST}:{daemon.ports.requests}")
+            dealer.connect(f"tcp://{LOOPBACK_ADDRESS}:{daemon.ports.requests}")
             with contextlib.suppress(zmq.Again):
-                for _ in range(asked):
+                for _ in range(request_count):
                     dealer.send_json({"type": "models"})
-            web = stack.enter_context(socket.create_connection((HOST, daemon.ports.http)))
+            web = stack.enter_context(socket.create_connection((LOOPBACK_ADDRESS, daemon.ports.http)))
             web.settimeout(5.0)
             with contextlib.suppress(OSError):
                 _open_websocket(web, daemon.ports.http)
-                for _ in range(asked // 100):
-                    web.sendall(_masked(json.dumps({"type": "models"}).encode()) * 100)
+                for _ in range(request_count // 100):
+                    web.sendall(_text_frame(json.dumps({"type": "models"}).encode()) * 100)
             pings = _pings(daemon, 200)
             outcome.check(len(pings) == 200, "pings beside them weren't answered")
-            rise = daemon.memory - before
+            rise = daemon.memory_mb - before
             outcome.check(rise < SLOW_MAX_RISE_MB, f"memory rose by {rise:.0f} MB")
         outcome.check(bool(_pings(daemon, 1)), "no answer once they were gone")
         worst = 1000 * max(pings, default=0.0)
-        tell(f"    memory {rise:+.0f} MB beside them, the slowest of {len(pings)} pings {worst:.0f} ms")
+        report(f"    memory {rise:+.0f} MB beside them, the slowest of {len(pings)} pings {worst:.0f} ms")
     return [outcome]
 
 
 def _open_websocket(line: socket.socket, port: int) -> None:
     line.sendall(
-        f"GET /ws HTTP/1.1\r\nHost: {HOST}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"GET /ws HTTP/1.1\r\nHost: {LOOPBACK_ADDRESS}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
     )
     if b" 101 " not in line.recv(4096):
         raise ConnectionError("the daemon refused a WebSocket")
 
 
-def _masked(text: bytes) -> bytes:
+def _text_frame(text: bytes) -> bytes:
     """A text frame as clients send it; the mask is 0."""
     return bytes((0x81, 0x80 | len(text))) + bytes(4) + text
 
 
-def full_disk(sizes: Sizes, tell: Tell) -> list[Outcome]:
+def full_disk(sizes: Sizes, report: Reporter) -> list[Outcome]:
     """The takes folder on a disk of 4 MB: requests fail with disk-full, once each, and work again with room."""
     outcome = Outcome("full disk: each request has one end, files are whole, with room it works again")
-    with tempfile.TemporaryDirectory(prefix="chaos-") as place:
-        disk = Path(place) / "disk"
+    with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
+        disk = Path(temporary) / "disk"
         disk.mkdir()
-        done = subprocess.run(
+        mount = subprocess.run(
             ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True, text=True, check=False
         )
-        if done.returncode:
-            outcome.skipped = f"no small disk may be mounted here ({done.stderr.strip() or 'mount failed'})"
+        if mount.returncode:
+            outcome.skipped = f"no small disk may be mounted here ({mount.stderr.strip() or 'mount failed'})"
             return [outcome]
         try:
-            folder = Path(place) / "daemon"
+            folder = Path(temporary) / "daemon"
             folder.mkdir()
             daemon = ChaosDaemon(folder, "player.device=none", f"takes.folder={disk}")
             try:
-                _fill(daemon, disk, sizes, outcome, tell)
+                _fill(daemon, disk, sizes, outcome, report)
             finally:
                 daemon.stop()
         finally:
@@ -278,28 +278,28 @@ def full_disk(sizes: Sizes, tell: Tell) -> list[Outcome]:
     return [outcome]
 
 
-def _fill(daemon: ChaosDaemon, disk: Path, sizes: Sizes, outcome: Outcome, tell: Tell) -> None:
-    client = Counting(daemon.ports)
+def _fill(daemon: ChaosDaemon, disk: Path, sizes: Sizes, outcome: Outcome, report: Reporter) -> None:
+    client = CountingClient(daemon.ports)
     client.send("generate", id="first", prompt="kick", seconds=0.5, steps=2)
     outcome.check((client.until_end("first") or {}).get("type") == "done", "no sound before the disk is full")
     filler = disk / "filler"
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(1 << 12))
-    for number in range(sizes.of(32)):
+    for number in range(sizes.scaled_count(32)):
         client.send("generate", id=f"full{number}", prompt="pad", seconds=2.0, steps=2)
         client.until_end(f"full{number}")
-    outcome.check(client.how["fail disk-full"] > 0, f"nothing said that the disk is full: {dict(client.how)}")
+    outcome.check(client.end_types["fail disk-full"] > 0, f"nothing said that the disk is full: {dict(client.end_types)}")
     hidden = [path.name for path in disk.rglob("*") if path.name.startswith(".")]
-    half = [name for name in hidden if not name.startswith(".timbred")]  # the library, and records of what was made
-    outcome.check(not half, f"half written: {half}")
+    partial_files = [name for name in hidden if not name.startswith(".timbred")]  # the library, and records of what was made
+    outcome.check(not partial_files, f"half written: {partial_files}")
     filler.unlink()
     client.send("generate", id="last", prompt="kick", seconds=0.5, steps=2)
     end = client.until_end("last")
     outcome.check(end is not None and end["type"] == "done", f"with room again it ended with {end}")
-    client.settle()
+    client.wait_for_ends()
     client.check_ends(outcome)
-    tell(f"    ends: {dict(client.how)}; {shutil.disk_usage(disk).free // 1024} KB free")
+    report(f"    ends: {dict(client.end_types)}; {shutil.disk_usage(disk).free // 1024} KB free")
     client.close()
 
 

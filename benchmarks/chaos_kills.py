@@ -14,49 +14,49 @@ import psutil
 import soundfile
 
 from benchmarks.chaos_stage import (
-    ENGINE_READY,
-    PLAYER_READY,
+    ENGINE_READY_PATTERN,
+    PLAYER_READY_PATTERN,
     ChaosDaemon,
-    Counting,
+    CountingClient,
     Outcome,
     Sizes,
-    Tell,
+    Reporter,
     await_line,
     chaos_daemon,
-    gone,
+    wait_for_exit,
 )
 from benchmarks.jack import jack_server
 
-ORPHANS_END_WITHIN_S = 10.0
+ORPHAN_TIMEOUT_S = 10.0
 """Seconds that the children of a killed daemon have to end."""
 
-RENDER_S = 1.5
+MAX_KILL_DELAY_S = 1.5
 """Longest time from a request to the kill, in seconds: longer than a short sound takes."""
 
 
-def engine_kills(sizes: Sizes, tell: Tell) -> list[Outcome]:
+def engine_kills(sizes: Sizes, report: Reporter) -> list[Outcome]:
     """Kill the engine at random moments of its work; each request has one end, and sound comes back."""
     ends = Outcome("engine killed: one terminal event for each request")
     back = Outcome("engine killed: sound again")
     chance = random.Random(sizes.seed)
     with chaos_daemon("player.device=none") as daemon:
-        client = Counting(daemon.ports)
+        client = CountingClient(daemon.ports)
         client.send("generate", id="first", prompt="kick", seconds=0.5, steps=4)
         back.check(client.until_end("first") is not None, "no sound at first")
-        for number in range(sizes.of(64)):
+        for number in range(sizes.scaled_count(64)):
             _one_engine_kill(daemon, client, chance, number, back)
-        client.settle()
+        client.wait_for_ends()
         client.check_ends(ends)
-        tell(f"    ends: {dict(client.how)}")
+        report(f"    ends: {dict(client.end_types)}")
         client.close()
     return [ends, back]
 
 
-def _one_engine_kill(daemon: ChaosDaemon, client: Counting, chance: random.Random, number: int, back: Outcome) -> None:
+def _one_engine_kill(daemon: ChaosDaemon, client: CountingClient, chance: random.Random, number: int, back: Outcome) -> None:
     names = [f"k{number}-{index}" for index in range(2)]
     for name in names:
         client.send("generate", id=name, prompt="snare", seconds=0.5, steps=chance.choice((4, 20, 60)))
-    client.listen(chance.uniform(0.0, RENDER_S))
+    client.listen(chance.uniform(0.0, MAX_KILL_DELAY_S))
     for name in names:
         if chance.random() < 0.25:
             client.send("cancel", id=name)
@@ -73,13 +73,13 @@ def _one_engine_kill(daemon: ChaosDaemon, client: Counting, chance: random.Rando
         client.send("generate", id=name, prompt="kick", seconds=0.5, steps=4, priority="live")
         end = client.until_end(name)
         if end is not None and end["type"] == "done":
-            back.times.append(time.monotonic() - killed)
+            back.recovery_s.append(time.monotonic() - killed)
             back.check(True, "")
             return
     back.check(False, f"no sound within {time.monotonic() - killed:.0f} s of kill {number}: {end}")
 
 
-def player_kills(sizes: Sizes, tell: Tell) -> list[Outcome]:
+def player_kills(sizes: Sizes, report: Reporter) -> list[Outcome]:
     """Kill the player while a voice sounds; the device is open again, and the voice sounds on."""
     back = Outcome("player killed: the device is open again, the voice sounds on")
     ends = Outcome("player killed: one end for each play")
@@ -90,89 +90,89 @@ def player_kills(sizes: Sizes, tell: Tell) -> list[Outcome]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(jack_server(256, "timbred-chaos"))
         daemon = stack.enter_context(chaos_daemon())
-        client = Counting(daemon.ports)
+        client = CountingClient(daemon.ports)
         stack.callback(client.close)
         client.send("generate", id="first", prompt="drone", seconds=2.0, steps=4, loop=True)
         client.until_end("first")
         client.send("play", voice=1, take=client.takes[-1]["take_id"], loop=True, gain=-30.0)
         client.until(lambda event: event["type"] == "playing")
-        for number in range(sizes.of(64)):
+        for number in range(sizes.scaled_count(64)):
             _one_player_kill(daemon, client, chance, number, back, ends)
-    tell(f"    {len(back.times)} times the device was open again")
+    report(f"    {len(back.recovery_s)} times the device was open again")
     return [back, ends]
 
 
 def _one_player_kill(
-    daemon: ChaosDaemon, client: Counting, chance: random.Random, number: int, back: Outcome, ends: Outcome
+    daemon: ChaosDaemon, client: CountingClient, chance: random.Random, number: int, back: Outcome, ends: Outcome
 ) -> None:
     voice = 2 + number % 8
     client.send("play", voice=voice, take=client.takes[-1]["take_id"], loop=True, gain=-30.0)
     client.until(lambda event: event["type"] in ("playing", "fail"))
     client.listen(chance.uniform(0.0, 1.0))
-    opened = daemon.ready_count(PLAYER_READY)
+    opened = daemon.ready_count(PLAYER_READY_PATTERN)
     daemon.player().kill()
     killed = time.monotonic()
     client.send("stop", voice=voice)
-    reopened = await_line(daemon, PLAYER_READY, opened + 1)
+    reopened = await_line(daemon, PLAYER_READY_PATTERN, opened + 1)
     if reopened:
-        back.times.append(time.monotonic() - killed)
-    ended = client.until(lambda event: event["type"] == "ended" and event["voice"] == voice, 30.0)
-    ends.check(ended is not None, f"voice {voice} never ended after kill {number}")
+        back.recovery_s.append(time.monotonic() - killed)
+    end_event = client.until(lambda event: event["type"] == "ended" and event["voice"] == voice, 30.0)
+    ends.check(end_event is not None, f"voice {voice} never ended after kill {number}")
     client.send("status")
     status = client.until(lambda event: event["type"] == "status.reply", 30.0)
     sounding = status is not None and status["voices_playing"] == 1
     back.check(reopened and sounding, f"kill {number}: reopened {reopened}, {status}")
 
 
-def daemon_kills(sizes: Sizes, tell: Tell) -> list[Outcome]:
+def daemon_kills(sizes: Sizes, report: Reporter) -> list[Outcome]:
     """Kill the daemon at random moments; nothing is half written, no take that was told is lost, nothing is left."""
     orphans = Outcome("daemon killed: its engine and player end too")
-    kept = Outcome("daemon killed: no take is lost, none is half written")
-    left = Outcome("daemon killed: its temporary folders are swept at the next start")
+    takes_outcome = Outcome("daemon killed: no take is lost, none is half written")
+    cleanup_outcome = Outcome("daemon killed: its temporary folders are swept at the next start")
     chance = random.Random(sizes.seed)
-    with tempfile.TemporaryDirectory(prefix="chaos-") as place:
-        folder = Path(place)
-        told: dict[str, str] = {}
-        for number in range(sizes.of(64)):
+    with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
+        folder = Path(temporary)
+        reported_takes: dict[str, str] = {}
+        for number in range(sizes.scaled_count(64)):
             daemon = ChaosDaemon(folder, "player.device=none")
-            _sweep_checked(daemon, number, left)
-            client = Counting(daemon.ports)
+            _check_cleanup(daemon, number, cleanup_outcome)
+            client = CountingClient(daemon.ports)
             for index in range(3):
                 client.send("generate", id=f"d{number}-{index}", prompt="kick", seconds=0.5, steps=4, preview=True)
             if number % 2:
                 client.until(lambda event: event["type"] == "take")
-            client.listen(chance.uniform(0.0, 2 * RENDER_S))
-            family = daemon.family()
+            client.listen(chance.uniform(0.0, 2 * MAX_KILL_DELAY_S))
+            family = daemon.processes()
             daemon.process.kill()
-            told |= {take["take_id"]: take["path"] for take in client.takes}
+            reported_takes |= {take["take_id"]: take["path"] for take in client.takes}
             client.close()
-            orphans.check(gone(family[1:], ORPHANS_END_WITHIN_S), f"kill {number}: still running: {family[1:]}")
+            orphans.check(wait_for_exit(family[1:], ORPHAN_TIMEOUT_S), f"kill {number}: still running: {family[1:]}")
             daemon.kill()
-            _takes_checked(folder / "takes", told, number, kept)
-        tell(f"    {len(told)} takes were told")
+            _check_takes(folder / "takes", reported_takes, number, takes_outcome)
+        report(f"    {len(reported_takes)} takes were told")
         daemon = ChaosDaemon(folder, "player.device=none")
-        _sweep_checked(daemon, sizes.of(64), left)
+        _check_cleanup(daemon, sizes.scaled_count(64), cleanup_outcome)
         daemon.stop()
-        rest = sorted(path.name for path in daemon.temporary.glob("timbred*"))
-        left.check(not rest, f"left after the end: {rest}")
-    return [orphans, kept, left]
+        remaining = sorted(path.name for path in daemon.temporary.glob("timbred*"))
+        cleanup_outcome.check(not remaining, f"left after the end: {remaining}")
+    return [orphans, takes_outcome, cleanup_outcome]
 
 
-def _sweep_checked(daemon: ChaosDaemon, number: int, left: Outcome) -> None:
+def _check_cleanup(daemon: ChaosDaemon, number: int, outcome: Outcome) -> None:
     """Once a daemon is ready, its temporary folder holds nothing that is older than it."""
-    began = daemon.own.create_time() - 1.0
+    started_at = daemon.process_info.create_time() - 1.0
     old: list[str] = []
     for path in daemon.temporary.glob("timbred*"):  # torch keeps a folder of its own there, of a fixed name
         with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_mtime < began:
+            if path.stat().st_mtime < started_at:
                 old.append(path.name)
     previews = daemon.takes / "previews"
     if previews.is_dir():
-        old += [path.name for path in previews.iterdir() if path.stat().st_mtime < began]
-    left.check(not old, f"start {number}: left of killed daemons: {old}")
+        old += [path.name for path in previews.iterdir() if path.stat().st_mtime < started_at]
+    outcome.check(not old, f"start {number}: left of killed daemons: {old}")
 
 
-def _takes_checked(takes: Path, told: dict[str, str], number: int, kept: Outcome) -> None:
+def _check_takes(takes: Path, reported_takes: dict[str, str], number: int, outcome: Outcome) -> None:
     """Every take that was told is in the library, and its file is whole."""
     faults: list[str] = []
     for path in takes.rglob("*.wav") if takes.is_dir() else ():
@@ -190,37 +190,37 @@ def _takes_checked(takes: Path, told: dict[str, str], number: int, kept: Outcome
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
             if "takes" in tables:  # else the daemon was killed before it had made them
                 rows |= {row[0] for row in connection.execute("SELECT take_id FROM takes")}
-    faults += [f"take {take} isn't in the library" for take in told if take not in rows]
-    faults += [f"take {take} has no file" for take, path in told.items() if not Path(path).is_file()]
-    kept.check(not faults, f"kill {number}: " + "; ".join(faults[:5]))
+    faults += [f"take {take} isn't in the library" for take in reported_takes if take not in rows]
+    faults += [f"take {take} has no file" for take, path in reported_takes.items() if not Path(path).is_file()]
+    outcome.check(not faults, f"kill {number}: " + "; ".join(faults[:5]))
 
 
-def pauses(sizes: Sizes, tell: Tell) -> list[Outcome]:
+def pauses(sizes: Sizes, report: Reporter) -> list[Outcome]:
     """Stop the daemon and its children for a while, as a closed lid does; nothing is started anew."""
     whole = Outcome("everything paused: nothing is started anew, requests go on")
     part = Outcome("engine paused for a shorter time: its request goes on")
     with chaos_daemon("player.device=none") as daemon:
-        client = Counting(daemon.ports)
+        client = CountingClient(daemon.ports)
         client.send("generate", id="first", prompt="kick", seconds=0.5, steps=4)
         client.until_end("first")
         for number in range(2):
-            name, engines = f"p{number}", daemon.ready_count(ENGINE_READY)
+            name, engines = f"p{number}", daemon.ready_count(ENGINE_READY_PATTERN)
             client.send("generate", id=name, prompt="pad", seconds=2.0, steps=100)
             client.until(lambda event: event["type"] == "progress")
-            frozen, seconds = (daemon.family(), sizes.pause_s) if number == 0 else (_engines(daemon), 10.0)
-            for one in frozen:
-                one.suspend()
+            frozen, seconds = (daemon.processes(), sizes.pause_s) if number == 0 else (_engines(daemon), 10.0)
+            for process in frozen:
+                process.suspend()
             time.sleep(min(seconds, sizes.pause_s))
-            for one in frozen:
-                one.resume()
+            for process in frozen:
+                process.resume()
             end = client.until_end(name)
-            done = end is not None and end["type"] == "done"
-            same = daemon.ready_count(ENGINE_READY) == engines
+            is_done = end is not None and end["type"] == "done"
+            same = daemon.ready_count(ENGINE_READY_PATTERN) == engines
             (part if number else whole).check(
-                done and same, f"{seconds:g} s: ended with {end}, {'no' if same else 'a'} new engine"
+                is_done and same, f"{seconds:g} s: ended with {end}, {'no' if same else 'a'} new engine"
             )
         client.close()
-    tell(f"    paused for {sizes.pause_s:g} s")
+    report(f"    paused for {sizes.pause_s:g} s")
     return [whole, part]
 
 

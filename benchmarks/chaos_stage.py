@@ -20,18 +20,18 @@ import zmq
 
 from benchmarks.daemon import Ports
 
-HOST = "127.0.0.1"
-ENDS = ("done", "cancelled", "fail")
+LOOPBACK_ADDRESS = "127.0.0.1"
+TERMINAL_TYPES = ("done", "cancelled", "fail")
 
 ANSWER_TIMEOUT_S = 180.0
 """After so long without its end a request counts as lost."""
 
-READY = re.compile(r"ready osc=(\d+) zmq=(\d+),(\d+) http=(\d+)\n")
-ENGINE_READY = re.compile(r"engine ready on .*, pid (\d+)")
-PLAYER_READY = re.compile(r"playing on .* at \d+ Hz")
+READY_PATTERN = re.compile(r"ready osc=(\d+) zmq=(\d+),(\d+) http=(\d+)\n")
+ENGINE_READY_PATTERN = re.compile(r"engine ready on .*, pid (\d+)")
+PLAYER_READY_PATTERN = re.compile(r"playing on .* at \d+ Hz")
 
 Event = dict[str, Any]
-Tell = Callable[[str], None]
+Reporter = Callable[[str], None]
 
 
 @dataclass
@@ -39,15 +39,15 @@ class Outcome:
     """A promise, how often it was tried, and what failed. `times` are seconds until sound again."""
 
     promise: str
-    tried: int = 0
+    attempts: int = 0
     faults: list[str] = field(default_factory=list[str])
-    times: list[float] = field(default_factory=list[float])
+    recovery_s: list[float] = field(default_factory=list[float])
     skipped: str = ""
 
-    def check(self, kept: bool, fault: str) -> None:
+    def check(self, held: bool, fault: str) -> None:
         """Count one try."""
-        self.tried += 1
-        if not kept:
+        self.attempts += 1
+        if not held:
             self.faults.append(fault)
 
 
@@ -59,11 +59,11 @@ class Sizes:
     minutes: float = 15.0
     pause_s: float = 36.0
     seed: int = 0
-    times: bool = True
+    check_times: bool = True
 
-    def of(self, full: int) -> int:
+    def scaled_count(self, full_count: int) -> int:
         """A count at this scale, at least 1."""
-        return max(1, round(full * self.scale))
+        return max(1, round(full_count * self.scale))
 
 
 class ChaosDaemon:
@@ -87,25 +87,25 @@ class ChaosDaemon:
             command, stdout=subprocess.PIPE, stderr=self._errors, text=True, env=environment, start_new_session=True
         )
         assert self.process.stdout is not None
-        found = READY.fullmatch(self.process.stdout.readline())
-        if found is None:
+        match = READY_PATTERN.fullmatch(self.process.stdout.readline())
+        if match is None:
             self.kill()
             raise RuntimeError(f"the daemon isn't ready; its log ends with: {self.log_text()[-2000:]}")
-        self.ports = Ports(*map(int, found.groups()))
-        self.own = psutil.Process(self.process.pid)
+        self.ports = Ports(*map(int, match.groups()))
+        self.process_info = psutil.Process(self.process.pid)
 
     def log_text(self) -> str:
         """Read the daemon's log."""
         return self.log.read_text("utf-8", "replace")
 
     @property
-    def memory(self) -> float:
+    def memory_mb(self) -> float:
         """Of the daemon's own process, in MB."""
-        return self.own.memory_info().rss / 1e6
+        return self.process_info.memory_info().rss / 1e6
 
     def engine(self) -> int:
         """The id of the engine process that was ready last."""
-        return int(ENGINE_READY.findall(self.log_text())[-1])
+        return int(ENGINE_READY_PATTERN.findall(self.log_text())[-1])
 
     def player(self) -> psutil.Process:
         """The player process that was ready last."""
@@ -115,9 +115,9 @@ class ChaosDaemon:
         """Count the log's lines of this kind."""
         return len(pattern.findall(self.log_text()))
 
-    def family(self) -> list[psutil.Process]:
+    def processes(self) -> list[psutil.Process]:
         """Its process and all those below it."""
-        return [self.own, *self.own.children(recursive=True)]
+        return [self.process_info, *self.process_info.children(recursive=True)]
 
     def stop(self) -> int | None:
         """End it as a user does; its exit status, None when it had to be killed."""
@@ -131,12 +131,12 @@ class ChaosDaemon:
 
     def kill(self) -> None:
         """End it and its children by force."""
-        family = self.family() if hasattr(self, "own") and self.own.is_running() else []
+        family = self.processes() if hasattr(self, "own") and self.process_info.is_running() else []
         self.process.kill()
         self.process.wait()
-        for one in family[1:]:
-            if one.is_running():
-                one.kill()
+        for process in family[1:]:
+            if process.is_running():
+                process.kill()
         assert self.process.stdout is not None
         self.process.stdout.close()
         self._errors.close()
@@ -154,71 +154,71 @@ def chaos_daemon(*settings: str) -> Generator[ChaosDaemon]:
                 daemon.stop()
 
 
-class Counting:
+class CountingClient:
     """A DEALER that counts the terminal events of each of its requests."""
 
     def __init__(self, ports: Ports) -> None:
         self._socket = zmq.Context.instance().socket(zmq.DEALER)
-        self._socket.connect(f"tcp://{HOST}:{ports.requests}")
-        self.asked: list[str] = []
-        self.ends: Counter[str] = Counter()
-        self.how: Counter[str] = Counter()
+        self._socket.connect(f"tcp://{LOOPBACK_ADDRESS}:{ports.requests}")
+        self.request_ids: list[str] = []
+        self.end_counts: Counter[str] = Counter()
+        self.end_types: Counter[str] = Counter()
         self.takes: list[Event] = []
 
     def send(self, kind: str, **keys: Any) -> None:
         """Send a request and wait for nothing."""
         if kind in ("generate", "vary"):
-            self.asked.append(str(keys["id"]))
+            self.request_ids.append(str(keys["id"]))
         self._socket.send_json({"type": kind, **keys})
 
-    def hear(self, seconds: float) -> Event | None:
+    def receive(self, seconds: float) -> Event | None:
         """The next event, None when none came in so many seconds."""
         if not self._socket.poll(max(0, round(1000 * seconds))):
             return None
         event: Event = json.loads(self._socket.recv_multipart()[0])
         name = str(event.get("id", ""))
-        if event["type"] in ENDS and name in self.asked:
-            self.ends[name] += 1
-            self.how[event["type"] if event["type"] != "fail" else f"fail {event['code']}"] += 1
+        if event["type"] in TERMINAL_TYPES and name in self.request_ids:
+            self.end_counts[name] += 1
+            self.end_types[event["type"] if event["type"] != "fail" else f"fail {event['code']}"] += 1
         if event["type"] == "take":
             self.takes.append(event)
         return event
 
-    def until(self, wanted: Callable[[Event], bool], seconds: float = ANSWER_TIMEOUT_S) -> Event | None:
+    def until(self, matches: Callable[[Event], bool], seconds: float = ANSWER_TIMEOUT_S) -> Event | None:
         """The next event that is wanted; None when none came in time."""
         deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            event = self.hear(left)
-            if event is not None and wanted(event):
+        while (remaining_s := deadline - time.monotonic()) > 0:
+            event = self.receive(remaining_s)
+            if event is not None and matches(event):
                 return event
         return None
 
     def until_end(self, name: str) -> Event | None:
         """The end of a request."""
-        return self.until(lambda event: str(event.get("id", "")) == name and event["type"] in ENDS)
+        return self.until(lambda event: str(event.get("id", "")) == name and event["type"] in TERMINAL_TYPES)
 
     def listen(self, seconds: float) -> None:
         """Hear whatever comes for so long."""
         self.until(lambda _: False, seconds)
 
-    def settle(self) -> None:
+    def wait_for_ends(self) -> None:
         """Wait until every request has an end, then listen for ends too many."""
         deadline = time.monotonic() + ANSWER_TIMEOUT_S
-        while time.monotonic() < deadline and any(not self.ends[name] for name in self.asked):
-            self.hear(1.0)
+        while time.monotonic() < deadline and any(not self.end_counts[name] for name in self.request_ids):
+            self.receive(1.0)
         self.listen(1.0)
 
     def check_ends(self, outcome: Outcome) -> None:
         """Each request is a try; it failed unless it had one end."""
-        for name in self.asked:
-            outcome.check(self.ends[name] == 1, f"request {name} had {self.ends[name]} terminal events")
+        for name in self.request_ids:
+            outcome.check(self.end_counts[name] == 1, f"request {name} had {self.end_counts[name]} terminal events")
 
     def close(self) -> None:
         """Close the socket without waiting for unsent messages."""
         self._socket.close(linger=0)
 
 
-def gone(processes: Sequence[psutil.Process], seconds: float) -> bool:
+def wait_for_exit(processes: Sequence[psutil.Process], seconds: float) -> bool:
     """Tell whether all these processes end within so many seconds."""
     _, alive = psutil.wait_procs(list(processes), seconds)
     return not alive

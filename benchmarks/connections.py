@@ -16,7 +16,7 @@ from timbred.protocol.schema import EVENTS, REQUEST_NAMED
 
 Event = dict[str, Any]
 
-HOST = "127.0.0.1"
+LOOPBACK_ADDRESS = "127.0.0.1"
 
 
 class Connection(Protocol):
@@ -41,7 +41,7 @@ class ZmqConnection:
 
     def __init__(self, ports: Ports) -> None:
         self._socket = zmq.Context.instance().socket(zmq.DEALER)
-        self._socket.connect(f"tcp://{HOST}:{ports.requests}")
+        self._socket.connect(f"tcp://{LOOPBACK_ADDRESS}:{ports.requests}")
 
     def send(self, kind: str, **keys: Any) -> None:
         """Send a request."""
@@ -64,7 +64,7 @@ class WebSocketConnection:
     name = "WebSocket"
 
     def __init__(self, ports: Ports) -> None:
-        self._socket = connect(f"ws://{HOST}:{ports.http}/ws", max_size=None)
+        self._socket = connect(f"ws://{LOOPBACK_ADDRESS}:{ports.http}/ws", max_size=None)
 
     def send(self, kind: str, **keys: Any) -> None:
         """Send a request."""
@@ -90,7 +90,7 @@ class UdpConnection:
     def __init__(self, ports: Ports) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
-        self._socket.connect((HOST, ports.osc))
+        self._socket.connect((LOOPBACK_ADDRESS, ports.osc))
 
     def send(self, kind: str, **keys: Any) -> None:
         """Send a request."""
@@ -115,7 +115,7 @@ class TcpConnection:
     name = "OSC over TCP"
 
     def __init__(self, ports: Ports) -> None:
-        self._socket = socket.create_connection((HOST, ports.osc))
+        self._socket = socket.create_connection((LOOPBACK_ADDRESS, ports.osc))
         self._received = bytearray()
 
     def send(self, kind: str, **keys: Any) -> None:
@@ -146,7 +146,7 @@ class TcpConnection:
         self._socket.close()
 
 
-TRANSPORTS: tuple[type[Connection], ...] = (ZmqConnection, WebSocketConnection, UdpConnection, TcpConnection)
+TRANSPORT_CLASSES: tuple[type[Connection], ...] = (ZmqConnection, WebSocketConnection, UdpConnection, TcpConnection)
 
 
 def encode_osc(kind: str, keys: dict[str, Any]) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 
 import zmq
 
-PATIENCE = 300_000
+ANSWER_TIMEOUT_MS = 300_000
 """Milliseconds without an answer after which a benchmark is given up."""
 
 
@@ -44,7 +44,7 @@ class Client:
     def until(self, *kinds: str) -> dict[str, Any]:
         """The next event of one of these kinds; a `fail` ends the benchmark."""
         while True:
-            if not self._socket.poll(PATIENCE):
+            if not self._socket.poll(ANSWER_TIMEOUT_MS):
                 raise TimeoutError(f"no {' or '.join(kinds)} came")
             event = json.loads(self._socket.recv())
             if event["type"] == "fail":
@@ -52,13 +52,13 @@ class Client:
             if event["type"] in kinds:
                 return event
 
-    def timed(self, **keys: Any) -> float:
+    def time_generate(self, **keys: Any) -> float:
         """Seconds from a `generate` request to its finished file."""
         self._number += 1
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         self.send("generate", id=self._number, **keys)
         self.until("done")
-        return time.perf_counter() - began
+        return time.perf_counter() - started_at
 
     def close(self) -> None:
         """Close the socket without waiting for unsent messages."""
@@ -93,8 +93,8 @@ def daemon(*settings: str, model: str | None = "pocket") -> Generator[Client]:
             process.wait()
 
 
-def _ports_of(ready: str) -> Ports:
+def _ports_of(ready_line: str) -> Ports:
     """The ports in a daemon's first line."""
-    named = dict(part.split("=") for part in ready.split()[1:])
+    named = dict(part.split("=") for part in ready_line.split()[1:])
     requests, events = map(int, named["zmq"].split(","))
     return Ports(int(named["osc"]), requests, events, int(named["http"]))

@@ -9,26 +9,26 @@ from benchmarks import pocket
 from benchmarks.daemon import daemon
 from benchmarks.machine import machine
 
-ROUNDS = 15
-SECONDS = 2.0
+ROUND_COUNT = 15
+SOUND_S = 2.0
 
 
 def main() -> None:
     """Print the table, for a prompt heard before and for new ones."""
     model = pocket.resident()
-    pocket.naive(model, "a kick", SECONDS, 0)
+    pocket.naive(model, "a kick", SOUND_S, 0)
     with daemon() as client:
-        for seed in range(pocket.WARMING):
-            client.timed(prompt="a kick", seconds=SECONDS, seed=seed)
-        print(f"request through the daemon / stock diffusers pipeline, pocket, {SECONDS:g} s; {machine()}")
+        for seed in range(pocket.WARM_UP_SOUND_COUNT):
+            client.time_generate(prompt="a kick", seconds=SOUND_S, seed=seed)
+        print(f"request through the daemon / stock diffusers pipeline, pocket, {SOUND_S:g} s; {machine()}")
         for heading, prompts in (
-            ("prompt heard before", ["a kick"] * ROUNDS),
-            ("new prompt", [f"a bright bell number {number}" for number in range(ROUNDS)]),
+            ("prompt heard before", ["a kick"] * ROUND_COUNT),
+            ("new prompt", [f"a bright bell number {number}" for number in range(ROUND_COUNT)]),
         ):
             pairs = [
                 (
-                    client.timed(prompt=prompt, seconds=SECONDS, seed=seed),
-                    pocket.naive(model, prompt, SECONDS, seed),
+                    client.time_generate(prompt=prompt, seconds=SOUND_S, seed=seed),
+                    pocket.naive(model, prompt, SOUND_S, seed),
                 )
                 for seed, prompt in enumerate(prompts)
             ]

@@ -17,8 +17,8 @@ from timbred.dsp.splice import EditedPart, OriginalAudio, splice
 from timbred.player.mixer.master_bus import DcBlocker, Limiter
 from timbred.render_settings import RenderSettings
 
-RATE = SampleRate(48_000)
-NATIVE = SampleRate(32_000)
+FILE_RATE_HZ = SampleRate(48_000)
+NATIVE_RATE_HZ = SampleRate(32_000)
 
 Signal = NDArray[np.float64]
 
@@ -33,7 +33,7 @@ def rms(samples: NDArray[np.floating]) -> float:
     return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
 
 
-def moments(seconds: float, rate: int = RATE) -> Signal:
+def moments(seconds: float, rate: int = FILE_RATE_HZ) -> Signal:
     """The moment of each frame, in seconds."""
     return np.arange(round(seconds * rate)) / rate
 
@@ -44,7 +44,7 @@ def drum(begins: float, hertz: float = 1_500.0) -> Signal:
     return 0.8 * np.sin(2 * np.pi * (hertz * t + begins)) * np.exp(-900 * t)
 
 
-def finished(samples: Signal, rate: SampleRate = RATE, **keys: Any) -> Signal:
+def finished(samples: Signal, rate: SampleRate = FILE_RATE_HZ, **keys: Any) -> Signal:
     """A sound as its file has it, without a level of its own, unless it is asked for."""
     settings = replace(RenderSettings(peak=None, bits=32), **keys)
     return run_pipeline(Clip(samples.astype(np.float32)[:, None], rate), settings).samples[:, 0].astype(np.float64)
@@ -68,22 +68,22 @@ def rows() -> list[tuple[str, str, str]]:
     levelled = finished(steady, peak=Decibels(-1.0))
     sine = 0.25 * np.sin(2 * np.pi * 997 * moments(4.0))
     dithered = run_pipeline(
-        Clip(sine.astype(np.float32)[:, None], RATE), RenderSettings(peak=None, bits=16, fade_out=Seconds(0))
+        Clip(sine.astype(np.float32)[:, None], FILE_RATE_HZ), RenderSettings(peak=None, bits=16, fade_out=Seconds(0))
     )
     rounded = quantize(sine.astype(np.float32), 24).astype(np.float64) / 2**31
-    tone = 0.5 * np.sin(2 * np.pi * 14_000 * moments(1.0, NATIVE))
-    converted = finished(tone, NATIVE)[4_800:-4_800]
+    tone = 0.5 * np.sin(2 * np.pi * 14_000 * moments(1.0, NATIVE_RATE_HZ))
+    converted = finished(tone, NATIVE_RATE_HZ)[4_800:-4_800]
     expected = 0.5 * np.sin(2 * np.pi * 14_000 * moments(1.0))[4_800:-4_800]
     quiet = (0.5 * np.sin(2 * np.pi * 440 * moments(1.0)))[:, None].astype(np.float32)
-    limiter, loud = Limiter(RATE, 1), 4 * quiet
+    limiter, loud = Limiter(FILE_RATE_HZ, 1), 4 * quiet
     untouched = limiter.process(quiet)[limiter.latency :]
-    held = Limiter(RATE, 1).process(loud)
-    remover, low = DcBlocker(RATE, 1), (0.5 * np.sin(2 * np.pi * 20 * moments(20.0)))[:, None].astype(np.float32)
+    held = Limiter(FILE_RATE_HZ, 1).process(loud)
+    remover, low = DcBlocker(FILE_RATE_HZ, 1), (0.5 * np.sin(2 * np.pi * 20 * moments(20.0)))[:, None].astype(np.float32)
     heard = np.concatenate([remover.process(block) for block in np.array_split(low, len(low) // 256)])
     there = np.stack([0.3 * np.sin(2 * np.pi * 220 * moments(2.0))] * 2, axis=1) * [1.0, -1.0]
-    made = Clip((0.1 * np.sin(2 * np.pi * 220 * moments(3.0, NATIVE)))[:, None].astype(np.float32), NATIVE)
-    added = splice(made, OriginalAudio(Clip(there.astype(np.float32), RATE), EditedPart(2.0, 3.0)), RATE).samples
-    kept_frames = 2 * RATE - 4_800
+    made = Clip((0.1 * np.sin(2 * np.pi * 220 * moments(3.0, NATIVE_RATE_HZ)))[:, None].astype(np.float32), NATIVE_RATE_HZ)
+    added = splice(made, OriginalAudio(Clip(there.astype(np.float32), FILE_RATE_HZ), EditedPart(2.0, 3.0)), FILE_RATE_HZ).samples
+    kept_frames = 2 * FILE_RATE_HZ - 4_800
     rate_error = db(rms(converted - expected) / rms(expected))
     change = db(float(np.abs(untouched - quiet[: len(untouched)]).max()))
     added_level = db(rms(added[-24_000:-4_800]) / rms(there))

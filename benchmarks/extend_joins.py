@@ -30,18 +30,18 @@ from timbred.ipc.engine_messages import InitAudio
 
 PROMPTS = ("warm pad", "drone low dark", "organ a3", "brass c3 long", "rain", "wind")
 
-THERE, WHOLE, WINDOW = 2.5, 12.5, pocket.CARD.max_seconds
+INIT_S, TOTAL_S, WINDOW_S = 2.5, 12.5, pocket.POCKET_CARD.max_seconds
 """Seconds that are given, that there are in the end, and of a window."""
 
-GIVEN, TAKES = 2, 2
+INIT_COUNT, TAKE_COUNT = 2, 2
 """Sounds that are continued, for each prompt; and how often each."""
 
-ENDING = 0.8
+ENDING_S = 0.8
 """Seconds before the whole's end that don't count: there it may die away."""
 
-FIGURES = ("dip", "step", "colour", "change")
+FIGURE_NAMES = ("dip", "step", "colour", "change")
 
-LENGTH, HOP = 0.08, 0.02
+WINDOW_SAMPLES, HOP_SAMPLES = 0.08, 0.02
 """Seconds of a spectrum, and between two of them."""
 
 Curve = NDArray[np.float64]
@@ -62,11 +62,11 @@ def continued(
     """A sound, (frames,) at the model's rate, continued once for each seed, as it is heard."""
     rate, row = model.latent_layout.rate, model.latent_layout.samples_per_row
     sound = InitAudio(samples=given.astype("<f4").tobytes(), strength=1.0)
-    order = replace(pocket.order(prompt, WHOLE, 0), seeds=seeds, given=sound, window=WINDOW)
+    order = replace(pocket.order(prompt, TOTAL_S, 0), seeds=seeds, given=sound, window=WINDOW_S)
     sounds = model.render(order, lambda _: None, lambda: False)
-    plan = plan_windows(len(given) // row, -(-(round(WHOLE * rate) - len(given)) // row), int(WINDOW * rate) // row)
+    plan = plan_windows(len(given) // row, -(-(round(TOTAL_S * rate) - len(given)) // row), int(WINDOW_S * rate) // row)
     joins = [(len(given) + row * sum(window.new for window in plan[:count])) / rate for count in range(len(plan))]
-    part = OriginalAudio(_clip(given, rate), EditedPart(len(given) / rate, WHOLE))
+    part = OriginalAudio(_clip(given, rate), EditedPart(len(given) / rate, TOTAL_S))
     wholes = [splice(_clip(made, rate), part, SampleRate(rate), sounds.first_frame) for made in sounds.mono]
     return [Continued(whole.samples[:, 0], rate, joins) for whole in wholes]
 
@@ -79,7 +79,7 @@ class Heard:
     """What is heard of a sound from moment to moment."""
 
     def __init__(self, sound: Continued) -> None:
-        size, hop = round(LENGTH * sound.rate), round(HOP * sound.rate)
+        size, hop = round(WINDOW_SAMPLES * sound.rate), round(HOP_SAMPLES * sound.rate)
         starts = np.arange(0, len(sound.samples) - size, hop)
         pieces = sound.samples[starts[:, None] + np.arange(size)] * np.hanning(size)
         powers = np.abs(np.fft.rfft(pieces, axis=1)) ** 2
@@ -94,8 +94,8 @@ class Heard:
 
     def at(self, moments: Iterable[float]) -> Curve:
         """The figures at these moments, (moments, figures), without those that have no second on both sides."""
-        second, near, beside, off = (round(part / HOP) for part in (1.0, 0.4, 0.3, 0.2))
-        places = [round((moment - LENGTH / 2) / HOP) for moment in moments]
+        second, near, beside, off = (round(part / HOP_SAMPLES) for part in (1.0, 0.4, 0.3, 0.2))
+        places = [round((moment - WINDOW_SAMPLES / 2) / HOP_SAMPLES) for moment in moments]
         found: list[tuple[float, ...]] = []
         for place in (place for place in places if second <= place <= self.count - second):
             levels, centroids = self.levels, self.centroids
@@ -105,14 +105,14 @@ class Heard:
             colour = abs(centroids[place : place + beside].mean() - centroids[place - beside : place].mean())
             change = np.abs(self.bands[place + 2] - self.bands[place - 2]).mean()
             found.append((float(dip), float(step), float(colour), float(change)))
-        return np.array(found).reshape(-1, len(FIGURES))
+        return np.array(found).reshape(-1, len(FIGURE_NAMES))
 
 
 def figures_of(sounds: list[Continued]) -> tuple[Curve, Curve, Curve]:
     """The figures where the given sound ends, where windows meet, and elsewhere in what was made."""
     ends, meetings, elsewhere = list[Curve](), list[Curve](), list[Curve]()
     for sound in sounds:
-        heard, last = Heard(sound), len(sound.samples) / sound.rate - ENDING - 1.0
+        heard, last = Heard(sound), len(sound.samples) / sound.rate - ENDING_S - 1.0
         places = np.arange(sound.joins[0] + 0.9, last, 0.05)
         ends.append(heard.at(sound.joins[:1]))
         meetings.append(heard.at(join for join in sound.joins[1:] if join < last))
@@ -129,20 +129,20 @@ def main() -> None:
     """Print the table."""
     model = pocket.resident()
     rate = model.latent_layout.rate
-    print(f"joins of sounds that are continued from {THERE:g} to {WHOLE:g} s, pocket; {machine()}")
-    print(f"  {'prompt':<16}{'join':<8}" + "".join(f"{name:>18}" for name in FIGURES))
+    print(f"joins of sounds that are continued from {INIT_S:g} to {TOTAL_S:g} s, pocket; {machine()}")
+    print(f"  {'prompt':<16}{'join':<8}" + "".join(f"{name:>18}" for name in FIGURE_NAMES))
     chances: dict[str, list[list[float]]] = {"given": [], "windows": []}
     for prompt in PROMPTS:
         sounds = list[Continued]()
-        for seed in range(GIVEN):
-            first = model.render(pocket.order(prompt, WINDOW, seed), lambda _: None, lambda: False).mono[0]
-            given = first[: round(THERE * rate)]
+        for seed in range(INIT_COUNT):
+            first = model.render(pocket.order(prompt, WINDOW_S, seed), lambda _: None, lambda: False).mono[0]
+            given = first[: round(INIT_S * rate)]
             given = 0.5 * given / max(float(np.abs(given).max()), 1e-9)
-            seeds = tuple(100 * take + seed for take in range(1, TAKES + 1))
+            seeds = tuple(100 * take + seed for take in range(1, TAKE_COUNT + 1))
             sounds += continued(model, prompt, given, seeds)
         ends, meetings, elsewhere = figures_of(sounds)
         for name, joins in (("given", ends), ("windows", meetings)):
-            row = [standing_out(joins[:, index], elsewhere[:, index]) for index in range(len(FIGURES))]
+            row = [standing_out(joins[:, index], elsewhere[:, index]) for index in range(len(FIGURE_NAMES))]
             chances[name].append(row)
             pairs = zip(joins.mean(axis=0), elsewhere.mean(axis=0), row, strict=True)
             cells = "".join(f"{at:>6.2f} /{away:>5.2f}{chance:>5.2f}" for at, away, chance in pairs)

@@ -10,7 +10,7 @@ from benchmarks.machine import machine
 from benchmarks.subject import Subject, subjects
 from timbred.engine.families.base import LatentDiffusion
 
-ROUNDS = 12
+ROUND_COUNT = 12
 
 
 def first_and_whole(model: LatentDiffusion, subject: Subject, seed: int) -> tuple[float, float]:
@@ -30,12 +30,12 @@ def first_and_whole(model: LatentDiffusion, subject: Subject, seed: int) -> tupl
 
 def main() -> None:
     """Print the table."""
-    print(f"first sound / whole sound, {ROUNDS} sounds; {machine()}")
+    print(f"first sound / whole sound, {ROUND_COUNT} sounds; {machine()}")
     with subjects() as measured:
         for subject in measured:
             model = subject.resident()
             first_and_whole(model, subject, 0)
-            times = [first_and_whole(model, subject, seed) for seed in range(ROUNDS)]
+            times = [first_and_whole(model, subject, seed) for seed in range(ROUND_COUNT)]
             ratio = median(first / whole for first, whole in times)
             first, whole = median(one for one, _ in times), median(one for _, one in times)
             print(f"  {subject.name:<8} {ratio:5.2f}   ({first * 1e3:.0f} and {whole * 1e3:.0f} ms)")

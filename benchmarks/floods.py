@@ -29,13 +29,13 @@ from benchmarks.machine import machine
 from timbred.protocol.framing import encode
 
 PING_INTERVAL_S = 0.05
-GOAL_MS = 100.0
+MAX_PING_MS = 100.0
 RESEND_AFTER_S = 0.05
-CLIENTS = {"tcp clients": 100, "zmq clients": 200, "websocket clients": 50}
+CLIENT_COUNTS = {"tcp clients": 100, "zmq clients": 200, "websocket clients": 50}
 """Floods of many clients at once, and how many."""
 
-_BAD = b"".join(encode(b"x") for _ in range(2000))
-_HTTP = b"GET /status HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+_INVALID_BUNDLE = b"".join(encode(b"x") for _ in range(2000))
+_HTTP_REQUEST = b"GET /status HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
 def _osc(address: str) -> bytes:
@@ -53,10 +53,10 @@ def _flood_tcp(ports: Ports, *, reads: bool = True) -> None:
         if reads:
             threading.Thread(target=_read_all, args=(line,), daemon=True).start()
         while True:
-            line.sendall(_BAD)
+            line.sendall(_INVALID_BUNDLE)
 
 
-def _flood_deaf(ports: Ports) -> None:
+def _flood_without_reading(ports: Ports) -> None:
     _flood_tcp(ports, reads=False)
 
 
@@ -110,7 +110,7 @@ def _flood_http(ports: Ports) -> None:
     with socket.create_connection(("127.0.0.1", ports.http)) as line:
         threading.Thread(target=_read_all, args=(line,), daemon=True).start()
         while True:
-            line.sendall(_HTTP * 100)
+            line.sendall(_HTTP_REQUEST * 100)
 
 
 def _many(flood: Callable[[Ports], None], count: int) -> Callable[[Ports], None]:
@@ -133,9 +133,9 @@ def _flood_models(ports: Ports) -> None:
             line.recv()
 
 
-FLOODS: dict[str, Callable[[Ports], None]] = {
+FLOODS_BY_NAME: dict[str, Callable[[Ports], None]] = {
     "tcp": _flood_tcp,
-    "deaf": _flood_deaf,
+    "deaf": _flood_without_reading,
     "udp": _flood_udp,
     "bundles": _flood_bundles,
     "zmq": _flood_zmq,
@@ -143,16 +143,16 @@ FLOODS: dict[str, Callable[[Ports], None]] = {
     "websocket": _flood_websocket,
     "http": _flood_http,
     "models": _flood_models,
-    "tcp clients": _many(_flood_tcp, CLIENTS["tcp clients"]),
-    "zmq clients": _many(_flood_zmq, CLIENTS["zmq clients"]),
-    "websocket clients": _many(_flood_websocket, CLIENTS["websocket clients"]),
+    "tcp clients": _many(_flood_tcp, CLIENT_COUNTS["tcp clients"]),
+    "zmq clients": _many(_flood_zmq, CLIENT_COUNTS["zmq clients"]),
+    "websocket clients": _many(_flood_websocket, CLIENT_COUNTS["websocket clients"]),
 }
 
 
 def _run(name: str, ports: Ports, begun: multiprocessing.synchronize.Event) -> None:
     begun.set()
     with contextlib.suppress(OSError):
-        FLOODS[name](ports)
+        FLOODS_BY_NAME[name](ports)
 
 
 @contextlib.contextmanager
@@ -215,9 +215,9 @@ class Pinger:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             for name, ping in self.ways.items():
-                began = time.perf_counter()
+                started_at = time.perf_counter()
                 ping()
-                times[name].append(1000 * (time.perf_counter() - began))
+                times[name].append(1000 * (time.perf_counter() - started_at))
             time.sleep(PING_INTERVAL_S)
         return times
 
@@ -238,7 +238,7 @@ def memory_mb(process: int) -> float:
     return next((int(line.split()[1]) / 1000 for line in lines if line.startswith("VmRSS")), 0.0)
 
 
-def _measured(client: Client, name: str, seconds: float) -> bool:
+def _measure_flood(client: Client, name: str, seconds: float) -> bool:
     """Print one flood's row; tell whether the goal was met."""
     pinger = Pinger(client.ports)
     before = memory_mb(client.process)
@@ -254,20 +254,20 @@ def _measured(client: Client, name: str, seconds: float) -> bool:
     worst = max(percentile(times[way], 0.99) for way in times)
     columns = "  ".join(f"{percentile(times[way], 0.99):7.1f}" for way in times)
     print(f"  {name:18}{columns}  {before:7.0f} {memory_mb(client.process):7.0f}", flush=True)
-    return worst <= GOAL_MS
+    return worst <= MAX_PING_MS
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks floods")
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("floods", nargs="*", default=["none", *FLOODS])
+    parser.add_argument("floods", nargs="*", default=["none", *FLOODS_BY_NAME])
     chosen = parser.parse_args(sys.argv[1:])
     print(f"99th percentile of a ping in ms beside floods, and the daemon's memory in MB; {machine()}")
     print(f"  {'flood':18}{'udp':>7}  {'tcp':>7}  {'zmq':>7}  {'web':>7}   before   after")
     with daemon("models.preload=0", model=None) as client:
-        met = [_measured(client, name, chosen.seconds) for name in chosen.floods]
-    print(f"  goal of {GOAL_MS:g} ms missed beside {met.count(False)} of {len(met)}")
+        met = [_measure_flood(client, name, chosen.seconds) for name in chosen.floods]
+    print(f"  goal of {MAX_PING_MS:g} ms missed beside {met.count(False)} of {len(met)}")
 
 
 if __name__ == "__main__":

@@ -17,21 +17,21 @@ from benchmarks.machine import machine
 from benchmarks.subject import Subject, subjects
 from timbred.engine.compile.compiled_calls import CALLS_BEFORE_COMPILING, CompileQueue
 
-SIDE = 8192
-ROUNDS = 10
+MATRIX_SIDE = 8192
+ROUND_COUNT = 10
 
 
 def peak() -> float:
     """FLOPs a second of a square bfloat16 product."""
-    one = torch.randn(SIDE, SIDE, device="cuda", dtype=torch.bfloat16)
+    one = torch.randn(MATRIX_SIDE, MATRIX_SIDE, device="cuda", dtype=torch.bfloat16)
     times: list[float] = []
-    for _ in range(ROUNDS):
+    for _ in range(ROUND_COUNT):
         torch.cuda.synchronize()
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         _ = one @ one
         torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    return 2 * SIDE**3 / min(times)
+        times.append(time.perf_counter() - started_at)
+    return 2 * MATRIX_SIDE**3 / min(times)
 
 
 def measure(subject: Subject, cache: Path) -> tuple[float, float]:
@@ -45,7 +45,7 @@ def measure(subject: Subject, cache: Path) -> tuple[float, float]:
         model.render(subject.order(seed), lambda _: None, lambda: False)
     workshop.wait()
     times: list[float] = []
-    for seed in range(ROUNDS):
+    for seed in range(ROUND_COUNT):
         began = time.perf_counter()
         model.render(subject.order(seed), lambda _: None, lambda: False)
         times.append(time.perf_counter() - began)

@@ -15,8 +15,8 @@ from diffusers.pipelines.audioldm2 import modeling_audioldm2
 from timbred.engine.families.component_loader import quiet_libraries
 
 ARCHITECTURES: dict[str, Any] = json.loads(Path(__file__).with_name("architectures.json").read_text("utf-8"))
-NAMES = ("audioldm2", "audioldm2-large", "audioldm2-music")
-LETTERS = "abcdefghijklmnopqrstuvwxyz .,'-0123456789"
+MODEL_NAMES = ("audioldm2", "audioldm2-large", "audioldm2-music")
+TOKENIZER_LETTERS = "abcdefghijklmnopqrstuvwxyz .,'-0123456789"
 
 _modules: Any = modeling_audioldm2
 _transformers: Any = transformers
@@ -31,7 +31,7 @@ def make(folder: Path, name: str, precision: torch.dtype, sibling: Path | None =
     quiet_libraries()
     before = torch.get_default_dtype()
     torch.set_default_dtype(precision)
-    torch.manual_seed(NAMES.index(name))
+    torch.manual_seed(MODEL_NAMES.index(name))
     try:
         unet = _unet(name, scale)
         if sibling is None:
@@ -52,7 +52,7 @@ def _unet(name: str, scale: int) -> Any:
 
 
 def _pipeline(unet: Any, scale: int) -> Any:
-    shared = {name: _shallower(facts, scale) for name, facts in ARCHITECTURES["shared"].items()}
+    shared = {name: _remove_layers(facts, scale) for name, facts in ARCHITECTURES["shared"].items()}
     clap_tokenizer, t5_tokenizer = _tokenizers()
     clap = _transformers.ClapModel(
         _transformers.ClapConfig(
@@ -78,7 +78,7 @@ def _pipeline(unet: Any, scale: int) -> Any:
     )
 
 
-def _shallower(facts: Any, scale: int) -> Any:
+def _remove_layers(facts: Any, scale: int) -> Any:
     if not isinstance(facts, dict):
         return facts
     depths = ("num_layers", "n_layer", "num_hidden_layers")
@@ -86,10 +86,10 @@ def _shallower(facts: Any, scale: int) -> Any:
 
 
 def _tokenizers() -> tuple[Any, Any]:
-    words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "\u0120", *LETTERS]
+    words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "\u0120", *TOKENIZER_LETTERS]
     clap = _transformers.RobertaTokenizer(vocab={word: index for index, word in enumerate(words)}, merges=[])
     clap.model_max_length = 512
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0), *((letter, -3.0) for letter in LETTERS)]
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0), *((letter, -3.0) for letter in TOKENIZER_LETTERS)]
     t5 = _transformers.T5Tokenizer(vocab=pieces, extra_ids=0)
     t5.model_max_length = 128
     return clap, t5

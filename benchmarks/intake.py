@@ -15,9 +15,9 @@ from pythonosc.osc_message_builder import OscMessageBuilder
 from benchmarks.daemon import Client, daemon
 from benchmarks.machine import machine
 
-BURST = 2_000
-BURSTS = 10
-PATIENCE = 20.0
+BURST_SIZE = 2_000
+BURST_COUNT = 10
+ANSWER_TIMEOUT_S = 20.0
 """Seconds without an answer after which what is missing counts as lost."""
 
 
@@ -25,16 +25,16 @@ def send(port: int) -> tuple[int, float]:
     """Requests answered, and seconds, of one sender; each burst waits for the answers to the one before."""
     line = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 25)
-    line.settimeout(PATIENCE)
+    line.settimeout(ANSWER_TIMEOUT_S)
     line.connect(("127.0.0.1", port))
-    datagrams = [_sync(number) for number in range(BURST)]
+    datagrams = [_sync(number) for number in range(BURST_SIZE)]
     answered = 0
-    began = time.perf_counter()
-    for _ in range(BURSTS):
+    started_at = time.perf_counter()
+    for _ in range(BURST_COUNT):
         for datagram in datagrams:
             line.send(datagram)
         answered += _answers(line)
-    return answered, time.perf_counter() - began
+    return answered, time.perf_counter() - started_at
 
 
 def _sync(number: int) -> bytes:
@@ -46,7 +46,7 @@ def _sync(number: int) -> bytes:
 def _answers(line: socket.socket) -> int:
     """How many of one burst's answers came, in order."""
     expected = 0
-    while expected < BURST:
+    while expected < BURST_SIZE:
         try:
             answer = line.recv(8192)
         except TimeoutError:
@@ -59,7 +59,7 @@ def measure(client: Client) -> tuple[int, float]:
     """Answers and rate of a sender in its own process."""
     command = [sys.executable, "-m", "benchmarks.intake", str(client.osc)]
     answered, seconds = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    return int(answered), BURST * BURSTS / float(seconds)
+    return int(answered), BURST_SIZE * BURST_COUNT / float(seconds)
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def main() -> None:
         client.until("progress")
         busy_answered, generating = measure(client)
         client.send("cancel", id="*")
-    sent = BURST * BURSTS
+    sent = BURST_SIZE * BURST_COUNT
     print(f"OSC requests taken in and answered, {sent} sent; {machine()}")
     print(f"  idle         {idle:8.0f} a second, {sent - idle_answered} lost")
     print(f"  generating   {generating:8.0f} a second, {sent - busy_answered} lost")

@@ -11,11 +11,11 @@ from typing import Any
 
 from timbred.player.process.devices import terminate
 
-RATE = 48_000
-PRIORITY = 70
+RATE_HZ = 48_000
+SERVER_PRIORITY = 70
 """Of a server among real-time threads, as a musician sets it; its clients have five less."""
 
-QUIET: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+QUIET_OPTIONS: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class JackServer:
     realtime: bool
     log: Path
 
-    def complaints(self) -> int:
+    def count_xruns(self) -> int:
         """How often it said that something came late: itself, or a client. It tells all clients each time."""
         return self.log.read_text(errors="replace").count("XRun")
 
@@ -35,9 +35,9 @@ class JackServer:
         os.environ.update(JACK_DEFAULT_SERVER=self.name, JACK_NO_START_SERVER="1")
 
 
-def may_be_realtime() -> bool:
+def is_realtime_allowed() -> bool:
     """Whether the system gives a program of ours a server's priority."""
-    return subprocess.run(["chrt", "-f", str(PRIORITY), "true"], check=False, **QUIET).returncode == 0
+    return subprocess.run(["chrt", "-f", str(SERVER_PRIORITY), "true"], check=False, **QUIET_OPTIONS).returncode == 0
 
 
 @contextmanager
@@ -47,18 +47,18 @@ def jack_server(period: int, name: str = "timbred-bench", synchronous: bool = Fa
     A synchronous one waits for its clients; any other calls some again and loses blocks between them. Names are
     few: one that was left behind is free again only for itself.
     """
-    realtime = may_be_realtime()
-    urgency = ["-R", "-P", str(PRIORITY)] if realtime else ["-r"]
-    waiting = ["-S"] if synchronous else []
-    command = ["jackd", *urgency, *waiting, "-n", name, "-d", "dummy", "-r", str(RATE), "-p", str(period)]
+    realtime = is_realtime_allowed()
+    priority_options = ["-R", "-P", str(SERVER_PRIORITY)] if realtime else ["-r"]
+    synchronous_option = ["-S"] if synchronous else []
+    command = ["jackd", *priority_options, *synchronous_option, "-n", name, "-d", "dummy", "-r", str(RATE_HZ), "-p", str(period)]
     with tempfile.TemporaryDirectory() as folder:
-        found = JackServer(name, realtime, Path(folder) / "log")
-        with found.log.open("w") as log:
+        jack = JackServer(name, realtime, Path(folder) / "log")
+        with jack.log.open("w") as log:
             server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
-            subprocess.run(["jack_wait", "-s", name, "-w", "-t", "20"], check=True, **QUIET)
-            found.use()
-            yield found
+            subprocess.run(["jack_wait", "-s", name, "-w", "-t", "20"], check=True, **QUIET_OPTIONS)
+            jack.use()
+            yield jack
         finally:
             terminate()  # PortAudio ends badly when its server is gone before it
             server.terminate()

@@ -8,26 +8,26 @@ import numpy as np
 from benchmarks.machine import machine
 from benchmarks.subject import served
 
-ROUNDS = 20
-BUSY = 3
+ROUND_COUNT = 20
+BUSY_JOB_COUNT = 3
 
 
 def main() -> None:
     """Print the table."""
-    print(f"p95 of a live request while {BUSY} others are rendered / alone, {ROUNDS} rounds; {machine()}")
+    print(f"p95 of a live request while {BUSY_JOB_COUNT} others are rendered / alone, {ROUND_COUNT} rounds; {machine()}")
     for subject, client in served():
         live = {"priority": "live", **subject.keys(1)}
-        client.timed(**live)
-        alone = [client.timed(**live) for _ in range(ROUNDS)]
+        client.time_generate(**live)
+        alone = [client.time_generate(**live) for _ in range(ROUND_COUNT)]
         busy: list[float] = []
-        for number in range(ROUNDS):
-            for other in range(BUSY):
+        for number in range(ROUND_COUNT):
+            for other in range(BUSY_JOB_COUNT):
                 long = {**subject.keys(other), "steps": 100}
                 client.send("generate", id=f"busy-{number}-{other}", **long)
             client.until("progress")
-            busy.append(client.timed(**live))
+            busy.append(client.time_generate(**live))
             client.send("cancel", id="*")
-            for _ in range(BUSY):
+            for _ in range(BUSY_JOB_COUNT):
                 client.until("cancelled")
         worst, idle = np.percentile(busy, 95), np.percentile(alone, 95)
         print(f"  {subject.name:<8} {worst / idle:5.2f}   (p95 {worst * 1e3:.0f} and {idle * 1e3:.0f} ms, medians "

@@ -23,8 +23,8 @@ from benchmarks.daemon import Client, daemon
 from benchmarks.machine import machine
 from benchmarks.witness import Stalls, witnesses
 
-ROUNDS = 8
-ALONE = 8.0
+ROUND_COUNT = 8
+ALONE_S = 8.0
 """Seconds of steps without a load, before each."""
 
 PROMPT = "a deep punchy kick drum"
@@ -48,7 +48,7 @@ class Steps:
         self._last = None
         self.client.send("generate", id=f"steps-{self._number}", model="pocket", prompt=PROMPT, seconds=2.0, steps=200)
 
-    def hear(self, *ends: str) -> bool:
+    def receive(self, *ends: str) -> bool:
         """Take in one event; whether it is one of these."""
         event = self.client.until("progress", "done", *ends)
         now = time.monotonic()
@@ -60,50 +60,50 @@ class Steps:
             self.begin()
         return event["type"] in ends
 
-    def alone(self) -> list[tuple[float, float]]:
+    def measure_alone(self) -> list[tuple[float, float]]:
         """The gaps of a while without any load."""
         self.gaps = []
-        end = time.monotonic() + ALONE
+        end = time.monotonic() + ALONE_S
         while time.monotonic() < end:
-            self.hear()
+            self.receive()
         return self.gaps
 
-    def beside(self) -> list[tuple[float, float]]:
+    def measure_beside_load(self) -> list[tuple[float, float]]:
         """The gaps while a model is loaded and unloaded again."""
         self.gaps = []
-        for request, told in (("load", "loaded"), ("unload", "unloaded")):
+        for request, end_type in (("load", "loaded"), ("unload", "unloaded")):
             self.client.send(request, model="large")
-            while not self.hear(told):
+            while not self.receive(end_type):
                 pass
         return self.gaps
 
 
 @dataclass(frozen=True)
-class Measured:
+class LoadingStalls:
     """Gaps without and with loads, when the machine stood still, and seconds from each load to its unload."""
 
     alone: Gaps
     beside: Gaps
     stalls: Stalls
-    took: list[float]
+    load_s: list[float]
 
 
-def measure(client: Client, folder: Path) -> Measured:
+def measure(client: Client, folder: Path) -> LoadingStalls:
     """Loads and times without one, in turns."""
-    steps, took = Steps(client), list[float]()
+    steps, load_s = Steps(client), list[float]()
     alone, beside = list[tuple[float, float]](), list[tuple[float, float]]()
     steps.begin()
-    steps.alone()  # until the calls are prepared
-    with witnesses(folder) as seen:
-        for _ in range(ROUNDS):
-            alone += steps.alone()
-            began = time.monotonic()
-            beside += steps.beside()
-            took.append(time.monotonic() - began)
-    return Measured(np.array(alone), np.array(beside), np.concatenate(seen or [np.zeros((0, 2))]), took)
+    steps.measure_alone()  # until the calls are prepared
+    with witnesses(folder) as stalls_by_core:
+        for _ in range(ROUND_COUNT):
+            alone += steps.measure_alone()
+            started_at = time.monotonic()
+            beside += steps.measure_beside_load()
+            load_s.append(time.monotonic() - started_at)
+    return LoadingStalls(np.array(alone), np.array(beside), np.concatenate(stalls_by_core or [np.zeros((0, 2))]), load_s)
 
 
-def without(gaps: Gaps, stalls: Stalls) -> NDArray[np.float64]:
+def subtract_stalls(gaps: Gaps, stalls: Stalls) -> NDArray[np.float64]:
     """How long the gaps are without the time in which any core stood still.
 
     >>> without(np.array([[0.0, 1.0], [1.0, 2.0]]), np.array([[0.5, 0.75], [0.6, 1.25]])).tolist()
@@ -115,18 +115,18 @@ def without(gaps: Gaps, stalls: Stalls) -> NDArray[np.float64]:
             covered.append((max(begin, until), end))
             until = end
     begins, ends = np.array(covered).reshape(-1, 2).T
-    stood = [np.clip(np.minimum(ends, end) - np.maximum(begins, begin), 0.0, None).sum() for begin, end in gaps]
-    return gaps[:, 1] - gaps[:, 0] - np.array(stood)
+    stalled_s = [np.clip(np.minimum(ends, end) - np.maximum(begins, begin), 0.0, None).sum() for begin, end in gaps]
+    return gaps[:, 1] - gaps[:, 0] - np.array(stalled_s)
 
 
-def line(name: str, alone: NDArray[np.float64], beside: NDArray[np.float64]) -> str:
+def format_row(name: str, alone: NDArray[np.float64], beside: NDArray[np.float64]) -> str:
     """Both sides in steps as they usually are alone."""
     usual = float(np.median(alone))
 
-    def told(gaps: NDArray[np.float64]) -> str:
+    def format_percentiles(gaps: NDArray[np.float64]) -> str:
         return "  ".join(f"{np.percentile(gaps, share) / usual:5.2f}" for share in (50, 99, 99.9, 100))
 
-    return f"  {name:28} {told(alone)}     {told(beside)}   of {usual * 1e3:.1f} ms"
+    return f"  {name:28} {format_percentiles(alone)}     {format_percentiles(beside)}   of {usual * 1e3:.1f} ms"
 
 
 def main() -> None:
@@ -134,29 +134,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks loading_stall")
     parser.add_argument("--folder", type=Path, help="a checkpoint that is there already")
     options, _ = parser.parse_known_args()
-    with tempfile.TemporaryDirectory() as place:
-        folder = options.folder or full_size.make(Path(place) / "base", "audioldm2", torch.float32)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or full_size.make(Path(temporary) / "base", "audioldm2", torch.float32)
         with daemon(f"models.large.source={folder}", "models.preload=0") as client:
-            measured = measure(client, Path(place))
+            measured = measure(client, Path(temporary))
     report(measured)
 
 
-def report(measured: Measured) -> None:
+def report(measured: LoadingStalls) -> None:
     """Print what was found."""
     lengths = [gaps[:, 1] - gaps[:, 0] for gaps in (measured.alone, measured.beside)]
-    print(f"gaps between two steps of pocket / a usual step, {ROUNDS} loads; {machine()}")
+    print(f"gaps between two steps of pocket / a usual step, {ROUND_COUNT} loads; {machine()}")
     print(f"  {'half, 99 and 99.9 of 100 are':28} {'alone':>26}     {'beside a model that comes and goes':>36}")
     print(f"  {'below, and the longest':28} {f'({len(lengths[0])} gaps)':>26}     {f'({len(lengths[1])} gaps)':>36}")
-    print(line("as heard", *lengths))
+    print(format_row("as heard", *lengths))
     if len(measured.stalls):
-        alone, beside = (without(gaps, measured.stalls) for gaps in (measured.alone, measured.beside))
-        print(line("without the machine's stalls", alone, beside))
+        alone, beside = (subtract_stalls(gaps, measured.stalls) for gaps in (measured.alone, measured.beside))
+        print(format_row("without the machine's stalls", alone, beside))
         longest = float((measured.stalls[:, 1] - measured.stalls[:, 0]).max())
         shares = [1 - of.sum() / whole.sum() for of, whole in zip((alone, beside), lengths, strict=True)]
         print(f"  the machine stood still for {shares[0]:.2%} of the time alone and {shares[1]:.2%} beside loads, "
               f"{longest * 1e3:.0f} ms at most")  # fmt: skip
-    took = measured.took
-    print(f"  a load and its unload take {np.median(took):.1f} s beside steps, the first ones {took[0]:.1f} s")
+    load_s = measured.load_s
+    print(f"  a load and its unload take {np.median(load_s):.1f} s beside steps, the first ones {load_s[0]:.1f} s")
 
 
 if __name__ == "__main__":

@@ -24,13 +24,13 @@ from timbred.dsp.pipeline import run_pipeline
 from timbred.engine.families.base import LatentDiffusion
 from timbred.render_settings import RenderSettings
 
-STEP, FLUX, BEGINNING = 1.0, 1.5, 1.1
+MAX_STEP_RATIO, MAX_FLUX_RATIO, BEGINNING = 1.0, 1.5, 1.1
 """What is allowed."""
 
-WINDOW, HOP = 1024, 256
+WINDOW_FRAMES, HOP_FRAMES = 1024, 256
 """Frames of a spectrum, and between two of them."""
 
-RATE = SampleRate(48_000)
+RATE_HZ = SampleRate(48_000)
 
 LOOPS: tuple[tuple[str, float], ...] = (
     ("warm pad", 2.0),
@@ -69,7 +69,7 @@ class Seam:
     @property
     def good(self) -> bool:
         """True if step and flux at the seam are within the limits."""
-        return self.step <= STEP and self.flux <= (BEGINNING if self.begins else FLUX)
+        return self.step <= MAX_STEP_RATIO and self.flux <= (BEGINNING if self.begins else MAX_FLUX_RATIO)
 
 
 def seam_of(samples: NDArray[np.float32], begins: bool) -> Seam:
@@ -81,14 +81,14 @@ def seam_of(samples: NDArray[np.float32], begins: bool) -> Seam:
     plain = float(rises[-1] / max(float(np.median(rises)), 1e-9))  # from the last window to the one on the seam
     near = rises_near(samples)
     if begins:
-        silent = np.concatenate([samples[: len(samples) // 2], np.zeros(len(samples) // 2 + WINDOW, dtype=np.float32)])
+        silent = np.concatenate([samples[: len(samples) // 2], np.zeros(len(samples) // 2 + WINDOW_FRAMES, dtype=np.float32)])
         return Seam(step, near[0] / max(rises_near(silent)[0], 1e-9), plain, begins)
     return Seam(step, float(near[0] / max(float(np.median(near)), 1e-9)), plain, begins)
 
 
 def rises_of(samples: NDArray[np.float32]) -> NDArray[np.float64]:
     """By how much the spectrum rises from each window to the next, going around; the first is on the seam."""
-    count = max(4, len(samples) // HOP)
+    count = max(4, len(samples) // HOP_FRAMES)
     middles = np.arange(count) * (len(samples) / count)
     spectra = np.array([_spectrum(samples, round(middle)) for middle in middles])
     return np.maximum(np.roll(spectra, -1, axis=0) - spectra, 0).sum(axis=1)
@@ -97,13 +97,13 @@ def rises_of(samples: NDArray[np.float32]) -> NDArray[np.float64]:
 def rises_near(samples: NDArray[np.float32]) -> NDArray[np.float64]:
     """At each place, one in `HOP` frames, the largest rise between two windows that hold it; the first is the seam."""
     rises = rises_of(samples)
-    reach = WINDOW // HOP // 2
+    reach = WINDOW_FRAMES // HOP_FRAMES // 2
     return np.max([np.roll(rises, offset) for offset in range(-reach + 1, reach + 1)], axis=0)
 
 
 def _spectrum(samples: NDArray[np.float32], middle: int) -> NDArray[np.float64]:
-    places = np.arange(middle - WINDOW // 2, middle + WINDOW // 2) % len(samples)
-    return np.abs(np.fft.rfft(samples[places] * np.hanning(WINDOW)))
+    places = np.arange(middle - WINDOW_FRAMES // 2, middle + WINDOW_FRAMES // 2) % len(samples)
+    return np.abs(np.fft.rfft(samples[places] * np.hanning(WINDOW_FRAMES)))
 
 
 def looped(model: LatentDiffusion, prompt: str, seconds: float, seed: int) -> tuple[NDArray[np.float32], bool]:
@@ -113,30 +113,30 @@ def looped(model: LatentDiffusion, prompt: str, seconds: float, seed: int) -> tu
     waveform, around = sounds.mono[0], sounds.looped[0]
     made = waveform[: frames_in(seconds, sounds.rate)] if around else waveform
     clip = Clip(np.ascontiguousarray(made[:, None]), SampleRate(sounds.rate), loop=around)
-    settings = RenderSettings(seconds=Seconds(seconds), rate=RATE, loop=True, bits=32)
+    settings = RenderSettings(seconds=Seconds(seconds), rate=RATE_HZ, loop=True, bits=32)
     return run_pipeline(clip, settings).samples[:, 0], around
 
 
 def main() -> None:
     """Print the table."""
     model = pocket.resident()
-    print(f"seams of {len(LOOPS)} loops, pocket, files at {RATE} Hz; {machine()}")
+    print(f"seams of {len(LOOPS)} loops, pocket, files at {RATE_HZ} Hz; {machine()}")
     print(f"  {'prompt':<24}{'seconds':>8}{'kind':>9}{'step':>7}{'flux':>8}{'plain':>8}{'frames':>9}")
     good, plain = 0, list[tuple[bool, bool]]()
     for seed, (prompt, seconds) in enumerate(LOOPS):
         samples, around = looped(model, prompt, seconds, seed)
-        seam, exact = seam_of(samples, not around), len(samples) / frames_in(seconds, RATE)
+        seam, exact = seam_of(samples, not around), len(samples) / frames_in(seconds, RATE_HZ)
         within = seam.good and exact == 1
         good += within
-        plain.append((seam.begins, seam.plain <= FLUX))
+        plain.append((seam.begins, seam.plain <= MAX_FLUX_RATIO))
         kind = "begins" if seam.begins else "goes on"
         mark = "" if within else "  over"
         figures = f"{seam.step:>7.2f}{seam.flux:>8.2f}{seam.plain:>8.2f}{exact:>9g}"
         print(f"  {prompt:<24}{seconds:>8.3f}{kind:>9}{figures}{mark}")
-    print(f"  {good} of {len(LOOPS)} within: step {STEP:g}, flux {FLUX:g} or, where it begins, {BEGINNING:g}; frames 1")
+    print(f"  {good} of {len(LOOPS)} within: step {MAX_STEP_RATIO:g}, flux {MAX_FLUX_RATIO:g} or, where it begins, {BEGINNING:g}; frames 1")
     going = [within for begins, within in plain if not begins]
     beginning = [within for begins, within in plain if begins]
-    print(f"  plain flux at most {FLUX:g}: {sum(going)} of the {len(going)} that go on,", end=" ")
+    print(f"  plain flux at most {MAX_FLUX_RATIO:g}: {sum(going)} of the {len(going)} that go on,", end=" ")
     print(f"{sum(beginning)} of the {len(beginning)} that begin with a beginning of their own")
 
 

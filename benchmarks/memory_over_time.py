@@ -14,13 +14,13 @@ from benchmarks import full_size
 from benchmarks.daemon import Client, daemon
 from benchmarks.machine import machine
 
-PICTURE = Path(__file__).parents[1] / "docs" / "memory-over-time.png"
-SCALE = 4
-COURSE = (
+PLOT_PATH = Path(__file__).parents[1] / "docs" / "memory-over-time.png"
+PIXELS_PER_POINT = 4
+MODEL_REQUESTS = (
     ("load", "audioldm2"), ("load", "audioldm2-music"), ("load", "audioldm2-large"), ("unload", "audioldm2-music"),
     ("load", "audioldm2-music"), ("unload", "audioldm2"), ("unload", "audioldm2-large"), ("unload", "audioldm2-music"),
 )  # fmt: skip
-SETTLED = 2.5
+HEARTBEAT_WAIT_S = 2.5
 """Seconds for the engine's next sign of life, which brings the figures."""
 
 
@@ -35,8 +35,8 @@ def course(folder: Path) -> tuple[list[dict[str, Any]], list[tuple[float, str]]]
     """The memory as `status` has it, and what happened when."""
     sibling: Path | None = None
     sources: list[str] = []
-    for name in full_size.NAMES:
-        sibling = full_size.make(folder / name, name, torch.float32, sibling, SCALE)
+    for name in full_size.MODEL_NAMES:
+        sibling = full_size.make(folder / name, name, torch.float32, sibling, PIXELS_PER_POINT)
         sources.append(f"models.{name}.source={sibling}")
     seen: list[dict[str, Any]] = []
     happened: list[tuple[float, str]] = []
@@ -44,11 +44,11 @@ def course(folder: Path) -> tuple[list[dict[str, Any]], list[tuple[float, str]]]
         client.send("unload", model="pocket")
         client.until("unloaded")
         began = time.perf_counter()
-        for kind, name in COURSE:
+        for kind, name in MODEL_REQUESTS:
             happened.append((time.perf_counter() - began, f"{kind} {name}"))
             client.send(kind, model=name)
             client.until(f"{kind}ed")
-            settled = time.perf_counter() + SETTLED
+            settled = time.perf_counter() + HEARTBEAT_WAIT_S
             while time.perf_counter() < settled:
                 seen.append(look(client, began))
                 time.sleep(0.05)
@@ -73,7 +73,7 @@ def draw(seen: list[dict[str, Any]], happened: list[tuple[float, str]]) -> None:
     axes.set_xlabel("seconds")
     axes.set_ylabel("memory of the engine in MB")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(PICTURE, dpi=110)
+    figure.savefig(PLOT_PATH, dpi=110)
 
 
 def main() -> None:
@@ -82,8 +82,8 @@ def main() -> None:
         seen, happened = course(Path(place))
     draw(seen, happened)
     used = [one["used"] for one in seen]
-    print(f"memory while three AudioLDM 2 models (a {SCALE}th of the size) come and go; {machine()}")
-    print(f"  {used[0]:.0f} MB at first, {max(used):.0f} MB at most, {used[-1]:.0f} MB at the end: {PICTURE.name}")
+    print(f"memory while three AudioLDM 2 models (a {PIXELS_PER_POINT}th of the size) come and go; {machine()}")
+    print(f"  {used[0]:.0f} MB at first, {max(used):.0f} MB at most, {used[-1]:.0f} MB at the end: {PLOT_PATH.name}")
 
 
 if __name__ == "__main__":

@@ -14,31 +14,33 @@ import torch
 from benchmarks import pocket
 from benchmarks.daemon import daemon
 from benchmarks.machine import machine
-from timbred.ipc.engine_client import ENVIRONMENT
+from timbred.ipc.engine_client import ENGINE_ENVIRONMENT
 
-ROUNDS = 25
+ROUND_COUNT = 25
 PROMPT = "a deep punchy kick drum"
-SECONDS = 2.0
+SOUND_S = 2.0
 
 
 def main() -> None:
-    """Print the table, in a process whose environment is an engine's: the C library reads it only at the start."""
-    if any(os.environ.get(name) != value for name, value in ENVIRONMENT.items()):
-        subprocess.run([sys.executable, "-m", "benchmarks.overhead"], env={**os.environ, **ENVIRONMENT}, check=True)
+    """Print the table, in a process with an engine's environment, which the C library reads only at the start."""
+    if any(os.environ.get(name) != value for name, value in ENGINE_ENVIRONMENT.items()):
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks.overhead"], env={**os.environ, **ENGINE_ENVIRONMENT}, check=True
+        )
         return
     torch.set_num_threads(1)
     model = pocket.resident()
-    pocket.warm(model, PROMPT, SECONDS)
+    pocket.warm(model, PROMPT, SOUND_S)
     with daemon("device.threads=1") as client:
-        for seed in range(pocket.WARMING):
-            client.timed(prompt=PROMPT, seconds=SECONDS, seed=seed)
+        for seed in range(pocket.WARM_UP_SOUND_COUNT):
+            client.time_generate(prompt=PROMPT, seconds=SOUND_S, seed=seed)
         pairs = [
-            (client.timed(prompt=PROMPT, seconds=SECONDS, seed=seed), pocket.bare(model, PROMPT, SECONDS, seed))
-            for seed in range(1, ROUNDS + 1)
+            (client.time_generate(prompt=PROMPT, seconds=SOUND_S, seed=seed), pocket.bare(model, PROMPT, SOUND_S, seed))
+            for seed in range(1, ROUND_COUNT + 1)
         ]
     whole, bare = median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
     added = median(one - other for one, other in pairs)
-    print(f"overhead of the daemon, pocket, {SECONDS:g} s of sound, {ROUNDS} pairs; {machine()}")
+    print(f"overhead of the daemon, pocket, {SOUND_S:g} s of sound, {ROUND_COUNT} pairs; {machine()}")
     print(f"  request to file / bare call   {whole / bare:.3f}   (medians {whole * 1e3:.1f} and {bare * 1e3:.1f} ms)")
     print(f"  added                         {added * 1e3:.1f} ms, {100 * added / bare:.1f} % (median of the pairs)")
 

@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from benchmarks.jack import RATE, JackServer, jack_server
+from benchmarks.jack import RATE_HZ, JackServer, jack_server
 from benchmarks.machine import machine
 from benchmarks.recorder import Recording, recording
 from timbred.config import load
 from timbred.protocol.osc_packets import write_message
 from timbred.server import Daemon
 
-ROUNDS = 60
-LONGEST = 120.0
+ROUND_COUNT = 60
+MAX_RECORDING_S = 120.0
 """Seconds that the recorder has memory for."""
 
 
@@ -34,12 +34,12 @@ def clicks(recorded: Recording, block: int) -> list[float]:
     The block after it determines the time, because a block may be observed late; the one before doesn't, because the
     server may have paused between them.
     """
-    sound, came = recorded.sound, recorded.came
+    sound, came = recorded.sound, recorded.arrivals
     starts = np.flatnonzero((sound[1:] > 0.1) & (sound[:-1] <= 0.1)) + 1
     moments: list[float] = []
     for start in starts:
-        near = came[(came[:, 1] > start) & (came[:, 1] < start + RATE // 4)]
-        moments.append(float(np.min(near[:, 0] - near[:, 1] / RATE)) + (int(start) + block) / RATE)
+        near = came[(came[:, 1] > start) & (came[:, 1] < start + RATE_HZ // 4)]
+        moments.append(float(np.min(near[:, 0] - near[:, 1] / RATE_HZ)) + (int(start) + block) / RATE_HZ)
     return moments
 
 
@@ -52,7 +52,7 @@ def paired(sent: list[float], heard: list[float]) -> list[float]:
 async def rounds(folder: Path, lead: float, server: JackServer) -> tuple[list[float], float, float]:
     """The delays, the lead in use at the end, and the device's block, all in seconds."""
     click = folder / "click.wav"
-    soundfile.write(click, np.full((64, 2), 0.5, np.float32), RATE, subtype="FLOAT")
+    soundfile.write(click, np.full((64, 2), 0.5, np.float32), RATE_HZ, subtype="FLOAT")
     ports = [f"{name}=0" for name in ("osc.port", "zmq.requests", "zmq.events", "http.port")]
     flags = [*ports, f"takes.folder={folder}", f"player.lead={lead}", "models.preload=0", "log.level=error"]
     daemon = Daemon(load(None, {}, flags))
@@ -61,14 +61,14 @@ async def rounds(folder: Path, lead: float, server: JackServer) -> tuple[list[fl
     try:
         device = await daemon.player.opened()
         sent: list[float] = []
-        with recording(folder / "recorded.npz", LONGEST, server.name, "PortAudio") as recorded:
+        with recording(folder / "recorded.npz", MAX_RECORDING_S, server.name, "PortAudio") as recorded:
             await asyncio.sleep(0.5)
-            for number in range(ROUNDS):
+            for number in range(ROUND_COUNT):
                 await asyncio.sleep(0.15 + 0.0007 * number)  # anywhere in the device's block
                 sent.append(time.monotonic())
                 sender.sendto(write_message("/timbred/play", [1, str(click)]), ("127.0.0.1", bound.osc))
             await asyncio.sleep(0.5)
-        return paired(sent, clicks(recorded[0], device.block)), daemon.player.lead, device.block / RATE
+        return paired(sent, clicks(recorded[0], device.block)), daemon.player.lead, device.block / RATE_HZ
     finally:
         sender.close()
         await daemon.stop()
@@ -90,7 +90,7 @@ def main() -> None:
     allowed = (lead + block) * 1000
     print(f"from play's datagram to the device, {options.block} frames, {lead * 1000:g} ms ahead; {machine()}")
     print(
-        f"  {len(delays)} of {ROUNDS} seen by the recorder; lead and one buffer are {allowed:.2f} ms (goal: 5 beyond)"
+        f"  {len(delays)} of {ROUND_COUNT} seen by the recorder; lead and one buffer are {allowed:.2f} ms (goal: 5 beyond)"
     )
     for what, delay in (("median", statistics.median(delays)), ("p95", p95(delays)), ("worst", max(delays))):
         print(f"  {what:7s} {delay * 1000:6.2f} ms, {delay * 1000 - allowed:6.2f} beyond")

@@ -30,19 +30,19 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from benchmarks.jack import RATE, JackServer, jack_server
+from benchmarks.jack import RATE_HZ, JackServer, jack_server
 from benchmarks.machine import machine
-from benchmarks.numbered import FRAMES, Breaks, breaks, numbered_loop
+from benchmarks.numbered import LOOP_FRAMES, Breaks, find_breaks, numbered_loop
 from benchmarks.recorder import Recording, recording
 from benchmarks.witness import Stalls, witnesses
 from timbred.config import load
 from timbred.player.process.devices import portaudio, rescan
 from timbred.server import Daemon
 
-SPARE = 60.0
+EXTRA_RECORDING_S = 60.0
 """Seconds that the recorders have memory for beyond those asked for: the engine ends what it began."""
 
-NEAR = 0.025
+STALL_MARGIN_S = 0.025
 """Seconds: so near is a moment told."""
 
 Moments = NDArray[np.float64]
@@ -54,13 +54,13 @@ class PythonCallback:
     def __init__(self) -> None:
         self.late = 0
         self._loop = numbered_loop()
-        self._place = 0
-        self._stream: Any = portaudio().OutputStream(channels=2, samplerate=RATE, callback=self._give, latency="low")
+        self._position = 0
+        self._stream: Any = portaudio().OutputStream(channels=2, samplerate=RATE_HZ, callback=self._fill_block, latency="low")
 
-    def _give(self, out: Any, frames: int, _time: object, flags: Any) -> None:
+    def _fill_block(self, out: Any, frames: int, _time: object, flags: Any) -> None:
         self.late += bool(flags.output_underflow)
-        out[:] = self._loop[np.arange(self._place, self._place + frames) % FRAMES]
-        self._place += frames
+        out[:] = self._loop[np.arange(self._position, self._position + frames) % LOOP_FRAMES]
+        self._position += frames
 
     def __enter__(self) -> "PythonCallback":
         self._stream.start()
@@ -71,7 +71,7 @@ class PythonCallback:
 
 
 @contextlib.contextmanager
-def lock_holders(count: int = 2) -> Generator[None]:
+def hold_gil(count: int = 2) -> Generator[None]:
     """Threads that parse and build, as a busy daemon does, without a pause."""
     text, ending = json.dumps([{"key": list(range(50))}] * 200), threading.Event()
 
@@ -92,50 +92,50 @@ def lock_holders(count: int = 2) -> Generator[None]:
 
 async def keep_engine_busy(daemon: Daemon, until: float) -> tuple[int, int]:
     """Generate without a pause, and every few sounds unload and load. Sounds made, loads made."""
-    client, made, loads = daemon.transports.client(), 0, 0
+    client, sound_count, load_count = daemon.transports.client(), 0, 0
     while time.monotonic() < until:
-        await client.request(type="generate", id=f"busy-{made}", prompt="warm pad", seconds=2, seed=made)
-        made += 1
-        if made % 8 == 0:
+        await client.request(type="generate", id=f"busy-{sound_count}", prompt="warm pad", seconds=2, seed=sound_count)
+        sound_count += 1
+        if sound_count % 8 == 0:
             await client.request(type="unload", model="pocket")
             await client.request(type="load", model="pocket")
-            loads += 1
-    return made, loads
+            load_count += 1
+    return sound_count, load_count
 
 
 @dataclass(frozen=True)
-class Side:
+class PlaybackResult:
     """What became of one of the two. `late`: blocks that its driver called late; `complaints` are the server's."""
 
     recorded: Recording
-    broken: Breaks
-    left_out: Moments
+    breaks: Breaks
+    dropouts: Moments
     late: int
-    complaints: int
+    xrun_count: int
 
     @property
     def moments(self) -> Moments:
         """When the sound broke off, however, in seconds."""
-        return np.concatenate((self.recorded.moment_of(self.broken.places), self.left_out[:, 0]))
+        return np.concatenate((self.recorded.moment_of(self.breaks.broken_frames), self.dropouts[:, 0]))
 
 
 @dataclass(frozen=True)
-class Soak:
+class UnderrunResult:
     """Both sides; `underruns`: how often the player's sound wasn't mixed in time, at last `lead` ms ahead."""
 
-    player: Side
-    plain: Side
+    player: PlaybackResult
+    plain: PlaybackResult
     stalls: Stalls
     underruns: int
     lead: float
-    made: int
-    loads: int
-    raised: bool
+    sound_count: int
+    load_count: int
+    is_realtime: bool
 
 
-async def soak(folder: Path, seconds: float, lead: float, servers: tuple[JackServer, JackServer]) -> Soak:
+async def soak(folder: Path, seconds: float, lead: float, servers: tuple[JackServer, JackServer]) -> UnderrunResult:
     """Record player and plain callback on two JACK servers for so many seconds under load."""
-    soundfile.write(folder / "loop.wav", numbered_loop(), RATE, subtype="FLOAT")
+    soundfile.write(folder / "loop.wav", numbered_loop(), RATE_HZ, subtype="FLOAT")
     settings = [f"{name}=0" for name in ("osc.port", "zmq.requests", "zmq.events", "http.port")]
     daemon = Daemon(load(None, {}, [*settings, f"takes.folder={folder}", f"player.lead={lead}", "log.level=error"]))
     servers[0].use()
@@ -146,44 +146,44 @@ async def soak(folder: Path, seconds: float, lead: float, servers: tuple[JackSer
         servers[1].use()
         rescan()
         clients = ("PortAudio", "PortAudio" if servers[0] is not servers[1] else "PortAudio-01")
-        with PythonCallback() as plain, witnesses(folder) as seen:
-            of_player = recording(folder / "player.npz", seconds + SPARE, servers[0].name, clients[0])
-            of_plain = recording(folder / "plain.npz", seconds + SPARE, servers[1].name, clients[1])
-            with of_player as played, of_plain as given, lock_holders():
-                before = counted(daemon, plain, servers)
-                made, loads = await keep_engine_busy(daemon, time.monotonic() + seconds)
-                now = counted(daemon, plain, servers)
-        underruns, *told = (after - then for after, then in zip(now, before, strict=True))
-        return Soak(
-            side(played[0], device.block, told[0], told[2]), side(given[0], device.block, told[1], told[3]),
-            np.concatenate(seen or [np.zeros((0, 2))]), underruns, daemon.player.lead * 1000, made, loads,
+        with PythonCallback() as plain, witnesses(folder) as stalls_by_core:
+            of_player = recording(folder / "player.npz", seconds + EXTRA_RECORDING_S, servers[0].name, clients[0])
+            of_plain = recording(folder / "plain.npz", seconds + EXTRA_RECORDING_S, servers[1].name, clients[1])
+            with of_player as player_recordings, of_plain as plain_recordings, hold_gil():
+                before = read_counters(daemon, plain, servers)
+                sound_count, load_count = await keep_engine_busy(daemon, time.monotonic() + seconds)
+                now = read_counters(daemon, plain, servers)
+        underruns, *counts = (after - earlier for after, earlier in zip(now, before, strict=True))
+        return UnderrunResult(
+            summarise(player_recordings[0], device.block, counts[0], counts[2]), summarise(plain_recordings[0], device.block, counts[1], counts[3]),
+            np.concatenate(stalls_by_core or [np.zeros((0, 2))]), underruns, daemon.player.lead * 1000, sound_count, load_count,
             device.raised,
         )  # fmt: skip
     finally:
         await daemon.stop()
 
 
-def counted(daemon: Daemon, plain: PythonCallback, servers: tuple[JackServer, JackServer]) -> tuple[int, ...]:
+def read_counters(daemon: Daemon, plain: PythonCallback, servers: tuple[JackServer, JackServer]) -> tuple[int, ...]:
     """Return underruns, late blocks of both, and the complaints of both servers."""
-    complaints = [server.complaints() for server in servers]
+    complaints = [server.count_xruns() for server in servers]
     return daemon.player.underruns, daemon.player.late, plain.late, *complaints
 
 
-def side(recorded: Recording, block: int, late: int, complaints: int) -> Side:
+def summarise(recorded: Recording, block: int, late: int, complaints: int) -> PlaybackResult:
     """Summarise one recording."""
-    return Side(recorded, breaks(recorded.sound), recorded.left_out(block), late, complaints)
+    return PlaybackResult(recorded, find_breaks(recorded.sound), recorded.find_dropouts(block), late, complaints)
 
 
-def unexplained(moments: Moments, stalls: Stalls) -> int:
+def count_unexplained(moments: Moments, stalls: Stalls) -> int:
     """How many of these moments aren't near one at which the machine stood still."""
-    begins, ends = stalls[:, 0] - NEAR, stalls[:, 1] + NEAR
+    begins, ends = stalls[:, 0] - STALL_MARGIN_S, stalls[:, 1] + STALL_MARGIN_S
     return sum(1 for moment in moments if not ((begins <= moment) & (moment <= ends)).any())
 
 
-def covered(stalls: Stalls, seconds: float) -> float:
+def stalled_share(stalls: Stalls, seconds: float) -> float:
     """The part of all moments that are near one, by chance too."""
     total, until = 0.0, -np.inf
-    for begin, end in sorted((begin - NEAR, end + NEAR) for begin, end in stalls):
+    for begin, end in sorted((begin - STALL_MARGIN_S, end + STALL_MARGIN_S) for begin, end in stalls):
         total += max(0.0, end - max(begin, until))
         until = max(until, end)
     return total / seconds
@@ -202,47 +202,47 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         first = stack.enter_context(jack_server(options.block, synchronous=kind))
-        apart = [] if options.together else [jack_server(options.block, "timbred-bench-plain", synchronous=kind)]
-        second = stack.enter_context(apart[0]) if apart else first
-        found = asyncio.run(soak(folder, options.seconds, options.lead, (first, second)))
-    print(f"a loop at {options.block} frames and {RATE} Hz, mixed {options.lead:g} ms ahead; {machine()}")
-    print(f"  meanwhile   {found.made} sounds made, model unloaded and loaded {found.loads} times")
-    print(f"  real-time   the sound server {yes(first.realtime)}, the player's mixing {yes(found.raised)}")
-    print(f"  underruns   {found.underruns}: sound that the player didn't mix in time; ahead at last {found.lead:g} ms")
-    lasted = found.stalls[:, 1] - found.stalls[:, 0]
-    still = found.stalls[lasted > options.block / RATE / 2]
-    long = lasted[lasted > options.block / RATE]
-    stood = f"{len(long)} times for a block or longer, {max(long, default=0) * 1000:.0f} ms at most"
-    print(f"  the machine stood still {stood}")
-    share = covered(still, options.seconds)
+        second_server = [] if options.together else [jack_server(options.block, "timbred-bench-plain", synchronous=kind)]
+        second = stack.enter_context(second_server[0]) if second_server else first
+        result = asyncio.run(soak(folder, options.seconds, options.lead, (first, second)))
+    print(f"a loop at {options.block} frames and {RATE_HZ} Hz, mixed {options.lead:g} ms ahead; {machine()}")
+    print(f"  meanwhile   {result.sound_count} sounds made, model unloaded and loaded {result.load_count} times")
+    print(f"  real-time   the sound server {describe_permission(first.realtime)}, the player's mixing {describe_permission(result.is_realtime)}")
+    print(f"  underruns   {result.underruns}: sound that the player didn't mix in time; ahead at last {result.lead:g} ms")
+    stall_s = result.stalls[:, 1] - result.stalls[:, 0]
+    stalls = result.stalls[stall_s > options.block / RATE_HZ / 2]
+    long = stall_s[stall_s > options.block / RATE_HZ]
+    stall_summary = f"{len(long)} times for a block or longer, {max(long, default=0) * 1000:.0f} ms at most"
+    print(f"  the machine stood still {stall_summary}")
+    share = stalled_share(stalls, options.seconds)
     print(f"  (what is near a moment at which it did, for half a block, is told apart: {share:.0%} of all time is)")
     print(f"  {'goal for the player: 0 and 0':42s} {'player':>10s}    Python callback")
-    for what, one, other in rows(found.player, found.plain, still):
-        print(f"  {what:42s} {one:10.6g}    {other:10.6g}")
+    for what, player_value, plain_value in rows(result.player, result.plain, stalls):
+        print(f"  {what:42s} {player_value:10.6g}    {plain_value:10.6g}")
 
 
-def rows(player: Side, plain: Side, stalls: Stalls) -> list[tuple[str, float, float]]:
+def rows(player: PlaybackResult, plain: PlaybackResult, stalls: Stalls) -> list[tuple[str, float, float]]:
     """Return the rows of the table: name, player's value, plain callback's value."""
 
-    def both(what: str, count: Callable[[Side], float]) -> tuple[str, float, float]:
+    def both(what: str, count: Callable[[PlaybackResult], float]) -> tuple[str, float, float]:
         return what, count(player), count(plain)
 
     return [
-        both("seconds recorded", lambda one: one.broken.frames / RATE),
-        both("places where the next frame isn't the next", lambda one: len(one.broken.places)),
-        both("frames silent, or none of the loop's", lambda one: one.broken.foreign),
-        both("tenths of a second broken", lambda one: one.broken.tenths),
-        both("times that blocks were left out for all", lambda one: len(one.left_out)),
-        both("milliseconds that went with them", lambda one: one.left_out[:, 1].sum() * 1000),
-        both("breaks of either kind, the machine running", lambda one: unexplained(one.moments, stalls)),
+        both("seconds recorded", lambda one: one.breaks.frames / RATE_HZ),
+        both("places where the next frame isn't the next", lambda one: len(one.breaks.broken_frames)),
+        both("frames silent, or none of the loop's", lambda one: one.breaks.foreign_count),
+        both("tenths of a second broken", lambda one: one.breaks.broken_tenths),
+        both("times that blocks were left out for all", lambda one: len(one.dropouts)),
+        both("milliseconds that went with them", lambda one: one.dropouts[:, 1].sum() * 1000),
+        both("breaks of either kind, the machine running", lambda one: count_unexplained(one.moments, stalls)),
         both("blocks that the driver calls late", lambda one: one.late),
-        both("complaints of the sound server", lambda one: one.complaints),
+        both("complaints of the sound server", lambda one: one.xrun_count),
     ]
 
 
-def yes(it_is: bool) -> str:
+def describe_permission(is_allowed: bool) -> str:
     """Describe whether the system allows it."""
-    return "yes" if it_is else "no, the system doesn't allow it"
+    return "yes" if is_allowed else "no, the system doesn't allow it"
 
 
 if __name__ == "__main__":

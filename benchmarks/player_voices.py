@@ -14,9 +14,9 @@ from timbred.player.mixer.source import VoiceSource
 from timbred.player.process.player_loop import MAX_BLOCK_FRAMES
 from timbred.player.process.ring_output import BLOCK_FRAMES
 
-RATE = 48_000
-BLOCKS = 600
-LEAD = 0.01
+RATE_HZ = 48_000
+BLOCK_COUNT = 600
+LEAD_S = 0.01
 """Seconds that sound is mixed ahead, as it comes."""
 
 
@@ -25,32 +25,32 @@ def shares(voices: int, block: int, speed: float, level: float, made_for: float 
 
     The second value is the load that a lead tolerates. The sounds are resampled for one speed and played at another.
     """
-    mixer = Mixer(RATE, 2, BeatGrid(RATE, 120))
+    mixer = Mixer(RATE_HZ, 2, BeatGrid(RATE_HZ, 120))
     sound = VoiceSource(
-        np.random.default_rng(0).normal(0, level, (RATE, 2)).astype(np.float32), RATE / made_for, loop=True
+        np.random.default_rng(0).normal(0, level, (RATE_HZ, 2)).astype(np.float32), RATE_HZ / made_for, loop=True
     )
     for voice in range(voices):
         mixer.play(StartVoice(voice, voice + 1, sound, speed=speed), Moment())
     times: list[float] = []
-    for _ in range(BLOCKS):
-        began = time.perf_counter()
+    for _ in range(BLOCK_COUNT):
+        started_at = time.perf_counter()
         mixer.render(block)
-        times.append(time.perf_counter() - began)
-    within = max(1, round(LEAD * RATE / block))
-    most = max(sum(times[first : first + within]) / within for first in range(BLOCKS - within + 1))
-    return median(times) * RATE / block, most * RATE / block
+        times.append(time.perf_counter() - started_at)
+    within = max(1, round(LEAD_S * RATE_HZ / block))
+    most = max(sum(times[first : first + within]) / within for first in range(BLOCK_COUNT - within + 1))
+    return median(times) * RATE_HZ / block, most * RATE_HZ / block
 
 
 def main() -> None:
     """Print the table."""
-    print(f"mixing, share of real time at {RATE} Hz; {machine()}")
+    print(f"mixing, share of real time at {RATE_HZ} Hz; {machine()}")
     for voices in (1, 8, 64):
         for block in (BLOCK_FRAMES, MAX_BLOCK_FRAMES):
             kinds = ((1.0, 0.001, 1.0), (1.3, 0.001, 1.3), (1.3, 0.001, 1.0), (1.0, 0.5, 1.0))
             plain, fast, moved, limited = (shares(voices, block, *kind) for kind in kinds)
             what = (
                 f"{plain[0]:.3f} as recorded, {fast[0]:.3f} at another speed, {moved[0]:.3f} just after `set @speed` "
-                f"(at most {moved[1]:.3f} in {LEAD * 1000:g} ms), {limited[0]:.3f} limited"
+                f"(at most {moved[1]:.3f} in {LEAD_S * 1000:g} ms), {limited[0]:.3f} limited"
             )
             print(f"  {voices:2d} voices, blocks of {block:3d}: {what}")
 

@@ -15,10 +15,10 @@ from timbred.engine.families.factory import make_resident
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder
 from timbred.models import registry
 
-WARMING = 24
+WARM_UP_SOUND_COUNT = 24
 """Sounds after which an engine has made the model faster, its decoder too, for their shape."""
 
-CARD = registry.pocket_card()
+POCKET_CARD = registry.pocket_card()
 
 
 def resident() -> LatentDiffusion:
@@ -31,12 +31,12 @@ def resident() -> LatentDiffusion:
 def order(prompt: str, seconds: float, seed: int, loop: bool = False) -> RenderOrder:
     """A request at the model's default settings."""
     return RenderOrder(
-        words=PromptInputs(prompt=prompt, negative=CARD.negative),
+        words=PromptInputs(prompt=prompt, negative=POCKET_CARD.negative),
         seconds=seconds,
-        steps=CARD.steps,
-        guidance=CARD.guidance,
+        steps=POCKET_CARD.steps,
+        guidance=POCKET_CARD.guidance,
         eta=0.0,
-        scheduler=CARD.scheduler,
+        scheduler=POCKET_CARD.scheduler,
         seeds=(seed,),
         loop=loop,
     )
@@ -47,7 +47,7 @@ def warm(model: LatentDiffusion, prompt: str, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as cache:
         workshop = CompileQueue("auto", model.device, Path(cache))
         model.use_compile_queue(workshop)
-        for seed in range(WARMING):
+        for seed in range(WARM_UP_SOUND_COUNT):
             bare(model, prompt, seconds, seed)
         workshop.wait()
     bare(model, prompt, seconds, 0)
@@ -64,14 +64,14 @@ def naive(model: LatentDiffusion, prompt: str, seconds: float, seed: int) -> flo
     """Seconds for the stock pipeline with the same components, steps, guidance and scheduler."""
     pipeline: Any = model.pipeline
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.scheduler = make_scheduler(CARD.scheduler, model.scheduler_config)
+    pipeline.scheduler = make_scheduler(POCKET_CARD.scheduler, model.scheduler_config)
     began = time.perf_counter()
     pipeline(
         prompt,
         audio_length_in_s=seconds,
-        num_inference_steps=CARD.steps,
-        guidance_scale=CARD.guidance,
-        negative_prompt=CARD.negative,
+        num_inference_steps=POCKET_CARD.steps,
+        guidance_scale=POCKET_CARD.guidance,
+        negative_prompt=POCKET_CARD.negative,
         generator=torch.Generator().manual_seed(seed),
     )
     return time.perf_counter() - began

@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.jack import PRIORITY, RATE, may_be_realtime
+from benchmarks.jack import SERVER_PRIORITY, RATE_HZ, is_realtime_allowed
 from timbred.audio import Samples
 from timbred.player.process.devices import portaudio
 
-LOOK_EVERY = 0.001
+POLL_INTERVAL_S = 0.001
 """Seconds between looks at how much was recorded."""
 
-WITHIN = 0.02
+CATCH_UP_S = 0.02
 """Seconds in which a block that only came late has been made up for."""
 
 
@@ -37,21 +37,21 @@ class Recording:
     """`sound` has shape (frames,); `came` (blocks, 2): a moment, and the frames that were there by then."""
 
     sound: Samples
-    came: NDArray[np.float64]
+    arrivals: NDArray[np.float64]
 
     def moment_of(self, frames: NDArray[np.int64]) -> NDArray[np.float64]:
         """When each of these frames passed, about."""
-        return np.interp(frames, self.came[:, 1], self.came[:, 0])
+        return np.interp(frames, self.arrivals[:, 1], self.arrivals[:, 0])
 
-    def left_out(self, block: int) -> NDArray[np.float64]:
+    def find_dropouts(self, block: int) -> NDArray[np.float64]:
         """Shape (times, 2): when the server left out at least half a block for everybody, and the seconds lost."""
-        behind = self.came[:, 0] - self.came[:, 1] / RATE
-        part = ((self.came[:, 0] - self.came[0, 0]) // WITHIN).astype(np.int64)
-        begins = np.flatnonzero(np.diff(part, prepend=-1))
-        least = np.minimum.reduceat(behind, begins)
-        lost = np.diff(least)
-        found = np.flatnonzero(lost > block / RATE / 2)
-        return np.stack((self.came[begins[found + 1], 0], lost[found]), axis=1)
+        delays = self.arrivals[:, 0] - self.arrivals[:, 1] / RATE_HZ
+        interval_numbers = ((self.arrivals[:, 0] - self.arrivals[0, 0]) // CATCH_UP_S).astype(np.int64)
+        interval_starts = np.flatnonzero(np.diff(interval_numbers, prepend=-1))
+        min_delays = np.minimum.reduceat(delays, interval_starts)
+        lost_s = np.diff(min_delays)
+        dropouts = np.flatnonzero(lost_s > block / RATE_HZ / 2)
+        return np.stack((self.arrivals[interval_starts[dropouts + 1], 0], lost_s[dropouts]), axis=1)
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def recording(path: Path, seconds: float, server: str, client: str) -> Generator
     """Record what a server's client plays, at most `seconds`. The list has the recording afterwards."""
     command = [sys.executable, "-m", "benchmarks.recorder", str(path), str(seconds), client]
     environment = {**os.environ, "JACK_DEFAULT_SERVER": server}
-    found: list[Recording] = []
+    recordings: list[Recording] = []
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as program:
@@ -67,11 +67,11 @@ def recording(path: Path, seconds: float, server: str, client: str) -> Generator
         assert program.stdout
         if not program.stdout.readline():
             raise RuntimeError("the recorder ended")
-        yield found
+        yield recordings
         program.stdin.close()
         program.stdout.read()
     with np.load(path) as arrays:
-        found.append(Recording(arrays["sound"], arrays["came"]))
+        recordings.append(Recording(arrays["sound"], arrays["came"]))
 
 
 def main() -> None:
@@ -84,30 +84,30 @@ def main() -> None:
     names = [device["name"] for device in portaudio().query_devices()]
     import rtmixer  # needs PortAudio: `portaudio` says what to install where it is missing
 
-    memory = np.full(round(options.seconds * RATE), np.nan, np.float32)  # touched, so that it is there
-    stream: Any = rtmixer.Recorder(device=names.index(options.client), channels=1, samplerate=RATE, latency="low")
+    memory = np.full(round(options.seconds * RATE_HZ), np.nan, np.float32)  # touched, so that it is there
+    stream: Any = rtmixer.Recorder(device=names.index(options.client), channels=1, samplerate=RATE_HZ, latency="low")
     with stream:
         action = stream.record_buffer(memory, channels=1)
         while not action.done_frames:
-            time.sleep(LOOK_EVERY)
-        if may_be_realtime():
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY - 10))
+            time.sleep(POLL_INTERVAL_S)
+        if is_realtime_allowed():
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(SERVER_PRIORITY - 10))
         gc.disable()
         print("recording", flush=True)
-        came = _watch(action)
-    np.savez(options.path, sound=memory[: int(came[-1][1])], came=np.array(came))
+        arrivals = _record_arrivals(action)
+    np.savez(options.path, sound=memory[: int(arrivals[-1][1])], came=np.array(arrivals))
 
 
-def _watch(action: Any) -> list[tuple[float, int]]:
+def _record_arrivals(action: Any) -> list[tuple[float, int]]:
     """Note each block, until the end."""
-    came = [(time.monotonic(), int(action.done_frames))]
-    ended: Sequence[object] = ()
-    while not ended:
-        ended, _, _ = select.select([sys.stdin], [], [], LOOK_EVERY)
-        done = int(action.done_frames)
-        if done != came[-1][1]:
-            came.append((time.monotonic(), done))
-    return came
+    arrivals = [(time.monotonic(), int(action.done_frames))]
+    readable: Sequence[object] = ()
+    while not readable:
+        readable, _, _ = select.select([sys.stdin], [], [], POLL_INTERVAL_S)
+        recorded_frames = int(action.done_frames)
+        if recorded_frames != arrivals[-1][1]:
+            arrivals.append((time.monotonic(), recorded_frames))
+    return arrivals
 
 
 if __name__ == "__main__":

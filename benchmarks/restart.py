@@ -9,8 +9,8 @@ from statistics import median
 from benchmarks.machine import machine
 from benchmarks.subject import subjects
 
-WARMING = 24
-ROUNDS = 8
+WARM_UP_SOUND_COUNT = 24
+ROUND_COUNT = 8
 
 
 def main() -> None:
@@ -20,13 +20,13 @@ def main() -> None:
         for subject in measured:
             setting = f"engine.cache={cache}"
             with subject.daemon(setting) as client:
-                for seed in range(WARMING):
-                    client.timed(**subject.keys(seed))
+                for seed in range(WARM_UP_SOUND_COUNT):
+                    client.time_generate(**subject.keys(seed))
             with subject.daemon(setting) as client:
-                first = client.timed(**subject.keys(0))
-                for seed in range(WARMING):
-                    client.timed(**subject.keys(seed))
-                warm = median(client.timed(**subject.keys(seed)) for seed in range(ROUNDS))
+                first = client.time_generate(**subject.keys(0))
+                for seed in range(WARM_UP_SOUND_COUNT):
+                    client.time_generate(**subject.keys(seed))
+                warm = median(client.time_generate(**subject.keys(seed)) for seed in range(ROUND_COUNT))
             print(f"  {subject.name:<8} {first / warm:5.2f}   ({first * 1e3:.0f} and {warm * 1e3:.0f} ms)")
 
 

@@ -24,20 +24,20 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.connections import TRANSPORTS, Connection, Event
+from benchmarks.connections import TRANSPORT_CLASSES, Connection, Event
 from benchmarks.daemon import Client, Ports, daemon
 from benchmarks.jack import jack_server
 from benchmarks.machine import machine
 
-SAMPLE_EVERY_S = 5.0
+SAMPLE_INTERVAL_S = 5.0
 
 REQUEST_TIMEOUT_S = 180.0
 """After so long without any event a request counts as lost."""
 
-FLOW_S = 4.0
+MAX_FLOW_S = 4.0
 """Longest time that a flow is listened to, in seconds."""
 
-LONGEST_S = 5.0
+MAX_SOUND_S = 5.0
 """Longest sound, in seconds: what pocket makes at most."""
 
 MAX_RISE_MB = {"daemon": 12.0, "engine": 64.0, "player": 8.0}
@@ -47,23 +47,23 @@ unused pages come and go by as much."""
 MAX_RISE_COUNT = 6
 """The same for threads and descriptors."""
 
-MODULES = {"timbred.engine.__main__": "engine", "timbred.player.process": "player"}
+KINDS_BY_MODULE = {"timbred.engine.__main__": "engine", "timbred.player.process": "player"}
 """Text in a child's command line, by the kind of child."""
 
-WORDS = (
+PROMPT_WORDS = (
     "kick", "snare", "bell", "pad", "drone", "rain", "glass", "bass", "pluck", "choir", "wood", "metal", "noise",
     "wind", "string", "deep", "bright", "soft", "long", "dark", "warm", "short", "airy", "dusty", "hollow",
 )  # fmt: skip
 
-ENDS = ("done", "cancelled", "fail")
+TERMINAL_TYPES = ("done", "cancelled", "fail")
 
 
 @dataclass(frozen=True)
 class Sample:
     """One look at a process: seconds since the start, MB, and counts."""
 
-    at: float
-    memory: float
+    elapsed_s: float
+    memory_mb: float
     threads: int
     descriptors: int
 
@@ -74,12 +74,12 @@ class Tally:
 
     done: Counter[str] = field(default_factory=Counter[str])
     failed: Counter[str] = field(default_factory=Counter[str])
-    lost: list[str] = field(default_factory=list[str])
+    unanswered: list[str] = field(default_factory=list[str])
 
     def count(self, action: str, event: Event | None) -> None:
         """An action ended with this event, None for one that had no end."""
         if event is None:
-            self.lost.append(action)
+            self.unanswered.append(action)
         elif event["type"] == "fail":
             self.failed[f"{action}: {event.get('code')}: {event.get('message')}"] += 1
         else:
@@ -87,7 +87,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Soak:
+class SoakResult:
     """Result of a run. `samples` by process; `tally` of the clients."""
 
     seconds: float
@@ -96,27 +96,27 @@ class Soak:
 
     def rise(self, process: str, value: Callable[[Sample], float]) -> float:
         """Rise of a value's trend over the last half."""
-        late = [one for one in self.samples[process] if one.at >= self.seconds / 2]
-        return trend([one.at for one in late], [value(one) for one in late]) * self.seconds / 2
+        late = [one for one in self.samples[process] if one.elapsed_s >= self.seconds / 2]
+        return trend([one.elapsed_s for one in late], [value(one) for one in late]) * self.seconds / 2
 
     @property
     def faults(self) -> list[str]:
         """Deviations from the bounds, a sentence each."""
-        found = [f"no end: {action}" for action in self.tally.lost]
+        faults = [f"no end: {action}" for action in self.tally.unanswered]
         for process, samples in self.samples.items():
-            if len([one for one in samples if one.at >= self.seconds / 2]) < 3:
-                found.append(f"{process}: too few samples in the last half")
+            if len([one for one in samples if one.elapsed_s >= self.seconds / 2]) < 3:
+                faults.append(f"{process}: too few samples in the last half")
                 continue
-            rise = self.rise(process, lambda one: one.memory)
+            rise = self.rise(process, lambda one: one.memory_mb)
             if rise > MAX_RISE_MB[process]:
-                found.append(
+                faults.append(
                     f"{process}: memory rises by {rise:.0f} MB in the last half, {MAX_RISE_MB[process]:g} allowed"
                 )
             for what in ("threads", "descriptors"):
                 rise = self.rise(process, lambda one, what=what: float(getattr(one, what)))
                 if rise > MAX_RISE_COUNT:
-                    found.append(f"{process}: {what} rise by {rise:.0f} in the last half, {MAX_RISE_COUNT} allowed")
-        return found
+                    faults.append(f"{process}: {what} rise by {rise:.0f} in the last half, {MAX_RISE_COUNT} allowed")
+        return faults
 
     @property
     def is_flat(self) -> bool:
@@ -130,9 +130,9 @@ def trend(moments: Sequence[float], values: Sequence[float]) -> float:
     >>> trend([0, 1, 2, 3], [5, 6, 70, 8])
     1.0
     """
-    at, seen = np.asarray(moments, float), np.asarray(values, float)
-    first, second = np.triu_indices(len(at), 1)
-    return float(np.median((seen[second] - seen[first]) / (at[second] - at[first]))) if len(first) else 0.0
+    times, measured = np.asarray(moments, float), np.asarray(values, float)
+    first, second = np.triu_indices(len(times), 1)
+    return float(np.median((measured[second] - measured[first]) / (times[second] - times[first]))) if len(first) else 0.0
 
 
 class Performer:
@@ -152,8 +152,8 @@ class Performer:
     def perform(self, until: float) -> None:
         """Send requests until a moment of the monotonic clock."""
         actions: list[tuple[Callable[[], Event | None], int]] = [
-            (self.make, 8), (self.vary, 4), (self.extend, 1), (self.cancel, 2), (self.play, 4), (self.flow, 2),
-            (self.search, 1), (self.ask, 1), (self.reload, 1), (self.reconnect, 1),
+            (self.generate, 8), (self.vary, 4), (self.extend, 1), (self.cancel, 2), (self.play, 4), (self.flow, 2),
+            (self.search, 1), (self.query_status, 1), (self.reload, 1), (self.reconnect, 1),
         ]  # fmt: skip
         kinds, weights = zip(*actions, strict=True)
         try:
@@ -163,7 +163,7 @@ class Performer:
         finally:
             self._connection.close()
 
-    def make(self) -> Event | None:
+    def generate(self) -> Event | None:
         """A sound of any length."""
         chance = self._random.random
         keys: dict[str, Any] = {
@@ -186,7 +186,7 @@ class Performer:
     def vary(self) -> Event | None:
         """Another version of an earlier take."""
         if not self._takes:
-            return self.make()
+            return self.generate()
         keys: dict[str, Any] = {"take": self._random.choice(self._takes), "seed": self._random.randrange(1 << 31)}
         if self._random.random() < 0.5:
             keys["seconds"] = self._seconds()
@@ -195,7 +195,7 @@ class Performer:
     def extend(self) -> Event | None:
         """An earlier take made longer, or started from."""
         if not self._takes:
-            return self.make()
+            return self.generate()
         keys: dict[str, Any] = {"prompt": self._prompt(), "init": self._random.choice(self._takes)}
         if self._random.random() < 0.5:
             keys["extend"] = self._seconds()
@@ -207,8 +207,8 @@ class Performer:
         """A sound that is cancelled once it has begun."""
         name = self._name()
         self._connection.send("generate", id=name, prompt=self._prompt(), seconds=self._seconds(), steps=100)
-        first = self._next(lambda event: event.get("id") == name and event["type"] in ("progress", *ENDS))
-        if first is None or first["type"] in ENDS:
+        first = self._next(lambda event: event.get("id") == name and event["type"] in ("progress", *TERMINAL_TYPES))
+        if first is None or first["type"] in TERMINAL_TYPES:
             return first
         self._connection.send("cancel", id=name)
         return self._end(name)
@@ -216,7 +216,7 @@ class Performer:
     def play(self) -> Event | None:
         """A voice that sounds, is changed, and is stopped."""
         if not self._takes:
-            return self.make()
+            return self.generate()
         voice = self._voice()
         self._connection.send("play", voice=voice, take=self._random.choice(self._takes), loop=True, gain=-30.0)
         event = self._next(_of_voice(voice, "playing"))
@@ -234,16 +234,16 @@ class Performer:
         if event is None or event["type"] == "fail":
             return event
         self._connection.send("flow", voice=voice, prompt=self._prompt())
-        self._next(_of_voice(voice, "flowing"), self._random.uniform(0.0, FLOW_S))
+        self._next(_of_voice(voice, "flowing"), self._random.uniform(0.0, MAX_FLOW_S))
         self._connection.send("stop", voice=voice, fade=0.05)
         return self._next(_of_voice(voice, "ended"))
 
     def search(self) -> Event | None:
         """Takes by a word."""
-        self._connection.send("takes", search=self._random.choice(WORDS), limit=20)
+        self._connection.send("takes", search=self._random.choice(PROMPT_WORDS), limit=20)
         return self._next(lambda event: event["type"] in ("done", "fail") and event.get("id") == "takes")
 
-    def ask(self) -> Event | None:
+    def query_status(self) -> Event | None:
         """The daemon's state."""
         self._connection.send("status")
         return self._next(lambda event: event["type"] in ("status.reply", "fail"))
@@ -271,18 +271,18 @@ class Performer:
         return self._end(name)
 
     def _end(self, name: str) -> Event | None:
-        return self._next(lambda event: event.get("id") == name and event["type"] in ENDS)
+        return self._next(lambda event: event.get("id") == name and event["type"] in TERMINAL_TYPES)
 
-    def _next(self, wanted: Callable[[Event], bool], seconds: float = REQUEST_TIMEOUT_S) -> Event | None:
+    def _next(self, matches: Callable[[Event], bool], seconds: float = REQUEST_TIMEOUT_S) -> Event | None:
         """The next event that is wanted; None when none came in time. Takes are remembered on the way."""
         deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            event = self._connection.receive(left)
+        while (remaining_s := deadline - time.monotonic()) > 0:
+            event = self._connection.receive(remaining_s)
             if event is None:
                 return None
             if event["type"] == "take" and event.get("id") and event["path"]:
                 self._takes = [*self._takes[-15:], event["take_id"]]
-            if wanted(event):
+            if matches(event):
                 return event
         return None
 
@@ -290,10 +290,10 @@ class Performer:
         return f"soak-{self._seed}-{next(self._numbers)}"
 
     def _prompt(self) -> str:
-        return " ".join(self._random.choices(WORDS, k=self._random.randint(1, 8)))
+        return " ".join(self._random.choices(PROMPT_WORDS, k=self._random.randint(1, 8)))
 
     def _seconds(self) -> float:
-        return round(self._random.uniform(0.2, LONGEST_S), 3)
+        return round(self._random.uniform(0.2, MAX_SOUND_S), 3)
 
     def _voice(self) -> int:
         return self._random.choice(self._voices)
@@ -307,61 +307,61 @@ def _of_voice(voice: int, kind: str) -> Callable[[Event], bool]:
     )
 
 
-def look(process: psutil.Process, began: float) -> dict[str, Sample]:
+def sample_processes(process: psutil.Process, started_at: float) -> dict[str, Sample]:
     """A daemon and its children now; several children of one kind are added up."""
-    found: dict[str, Sample] = {}
-    for one in (process, *process.children()):
+    samples: dict[str, Sample] = {}
+    for member in (process, *process.children()):
         try:
-            command = one.cmdline()
-            kind = "daemon" if one == process else next((MODULES[part] for part in command if part in MODULES), None)
+            command = member.cmdline()
+            kind = "daemon" if member == process else next((KINDS_BY_MODULE[part] for part in command if part in KINDS_BY_MODULE), None)
             if kind is None:
                 continue
-            seen = Sample(time.monotonic() - began, one.memory_info().rss / 1e6, one.num_threads(), one.num_fds())
+            sample = Sample(time.monotonic() - started_at, member.memory_info().rss / 1e6, member.num_threads(), member.num_fds())
         except psutil.NoSuchProcess:
             continue
-        if kind in found:
-            other = found[kind]
-            seen = Sample(seen.at, seen.memory + other.memory, seen.threads + other.threads,
-                          seen.descriptors + other.descriptors)  # fmt: skip
-        found[kind] = seen
-    return found
+        if kind in samples:
+            other = samples[kind]
+            sample = Sample(sample.elapsed_s, sample.memory_mb + other.memory_mb, sample.threads + other.threads,
+                          sample.descriptors + other.descriptors)  # fmt: skip
+        samples[kind] = sample
+    return samples
 
 
-def soak(client: Client, minutes: float, seed: int = 0, tell: Callable[[str], None] = print) -> Soak:
+def soak(client: Client, minutes: float, seed: int = 0, report_line: Callable[[str], None] = print) -> SoakResult:
     """Use a running daemon for so long. `tell` gets a line for each tenth of the time."""
     process, tally = psutil.Process(client.process), Tally()
-    began = time.monotonic()
-    until = began + 60 * minutes
-    performers = [Performer(kind, client.ports, seed + number, tally) for number, kind in enumerate(TRANSPORTS)]
+    started_at = time.monotonic()
+    until = started_at + 60 * minutes
+    performers = [Performer(kind, client.ports, seed + number, tally) for number, kind in enumerate(TRANSPORT_CLASSES)]
     threads = [threading.Thread(target=one.perform, args=(until,), daemon=True) for one in performers]
     for thread in threads:
         thread.start()
     samples: dict[str, list[Sample]] = {"daemon": [], "engine": [], "player": []}
-    told = 0
+    reported_tenths = 0
     while (now := time.monotonic()) < until:
-        for kind, sample in look(process, began).items():
+        for kind, sample in sample_processes(process, started_at).items():
             samples[kind].append(sample)
-        if (now - began) / (until - began) * 10 >= told:
-            told += 1
-            tell(line(samples, tally))
-        time.sleep(min(SAMPLE_EVERY_S, max(0.0, until - now)))
+        if (now - started_at) / (until - started_at) * 10 >= reported_tenths:
+            reported_tenths += 1
+            report_line(format_samples(samples, tally))
+        time.sleep(min(SAMPLE_INTERVAL_S, max(0.0, until - now)))
     for thread in threads:
         thread.join(REQUEST_TIMEOUT_S)
-    return Soak(60 * minutes, samples, tally)
+    return SoakResult(60 * minutes, samples, tally)
 
 
-def line(samples: dict[str, list[Sample]], tally: Tally) -> str:
+def format_samples(samples: dict[str, list[Sample]], tally: Tally) -> str:
     """Sample every process."""
-    seen = {kind: series[-1] for kind, series in samples.items() if series}
-    at = max((one.at for one in seen.values()), default=0.0)
+    latest = {kind: series[-1] for kind, series in samples.items() if series}
+    elapsed_s = max((one.elapsed_s for one in latest.values()), default=0.0)
     parts = [
-        f"{kind} {one.memory:7.1f} MB {one.threads:3d} threads {one.descriptors:4d} descriptors"
-        for kind, one in seen.items()
+        f"{kind} {one.memory_mb:7.1f} MB {one.threads:3d} threads {one.descriptors:4d} descriptors"
+        for kind, one in latest.items()
     ]
-    return f"  {at:7.0f} s  {sum(tally.done.values()):6d} requests   " + "   ".join(parts)
+    return f"  {elapsed_s:7.0f} s  {sum(tally.done.values()):6d} requests   " + "   ".join(parts)
 
 
-def run(minutes: float, seed: int = 0, tell: Callable[[str], None] = print, settings: Sequence[str] = ()) -> Soak:
+def run(minutes: float, seed: int = 0, tell: Callable[[str], None] = print, settings: Sequence[str] = ()) -> SoakResult:
     """Start a daemon of its own and use it for so long."""
     with contextlib.ExitStack() as stack:
         if shutil.which("jackd") and shutil.which("jack_wait"):
@@ -372,26 +372,26 @@ def run(minutes: float, seed: int = 0, tell: Callable[[str], None] = print, sett
         return soak(client, minutes, seed, tell)
 
 
-def report(found: Soak, tell: Callable[[str], None] = print) -> None:
+def report(result: SoakResult, tell: Callable[[str], None] = print) -> None:
     """Print what a run showed."""
-    hours = found.seconds / 3600
-    done = ", ".join(f"{count} {name}" for name, count in found.tally.done.most_common())
+    hours = result.seconds / 3600
+    done = ", ".join(f"{count} {name}" for name, count in result.tally.done.most_common())
     tell(f"  done: {done}")
-    for failure, count in found.tally.failed.most_common():
+    for failure, count in result.tally.failed.most_common():
         tell(f"  failed {count} times: {failure}")
-    for kind, samples in found.samples.items():
+    for kind, samples in result.samples.items():
         if not samples:
             tell(f"  {kind:8} never seen")
             continue
-        rise = found.rise(kind, lambda one: one.memory)
-        most = max(one.memory for one in samples)
+        rise = result.rise(kind, lambda one: one.memory_mb)
+        most = max(one.memory_mb for one in samples)
         tell(
-            f"  {kind:8} {samples[0].memory:7.1f} MB at first, {most:7.1f} at most, {samples[-1].memory:7.1f} at last; "
+            f"  {kind:8} {samples[0].memory_mb:7.1f} MB at first, {most:7.1f} at most, {samples[-1].memory_mb:7.1f} at last; "
             f"last half {rise:+.1f} MB ({rise / (hours / 2):+.0f} MB an hour), "
-            f"threads {found.rise(kind, lambda one: one.threads):+.1f}, "
-            f"descriptors {found.rise(kind, lambda one: one.descriptors):+.1f}"
+            f"threads {result.rise(kind, lambda one: one.threads):+.1f}, "
+            f"descriptors {result.rise(kind, lambda one: one.descriptors):+.1f}"
         )
-    for fault in found.faults:
+    for fault in result.faults:
         tell(f"  NOT FLAT  {fault}")
 
 
@@ -407,9 +407,9 @@ def main() -> None:
     def tell(text: str) -> None:
         print(text, flush=True)
 
-    found = run(options.minutes, options.seed, tell, options.set)
-    report(found, tell)
-    sys.exit(0 if found.is_flat else 1)
+    result = run(options.minutes, options.seed, tell, options.set)
+    report(result, tell)
+    sys.exit(0 if result.is_flat else 1)
 
 
 if __name__ == "__main__":

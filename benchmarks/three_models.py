@@ -25,7 +25,7 @@ def together(folder: Path, scale: int) -> tuple[list[LatentDiffusion], float, in
     sibling: Path | None = None
     models: list[LatentDiffusion] = []
     folders: list[Path] = []
-    for name in full_size.NAMES:
+    for name in full_size.MODEL_NAMES:
         sibling = full_size.make(folder / name, name, torch.bfloat16, sibling, scale)
         folders.append(sibling)
     before = read_memory(place)[0]

@@ -8,27 +8,27 @@ import time
 from benchmarks.machine import machine
 from benchmarks.subject import served
 
-TOGETHER = 8
-ROUNDS = 3
+CONCURRENT_COUNT = 8
+ROUND_COUNT = 3
 
 
 def main() -> None:
     """Print the table."""
-    print(f"{TOGETHER} requests at once / one after the other, {ROUNDS} rounds; {machine()}")
-    for subject, client in served("queue.length=64", f"engine.jobs={TOGETHER}"):
+    print(f"{CONCURRENT_COUNT} requests at once / one after the other, {ROUND_COUNT} rounds; {machine()}")
+    for subject, client in served("queue.length=64", f"engine.jobs={CONCURRENT_COUNT}"):
         alone: list[float] = []
         together: list[float] = []
-        client.timed(**subject.keys(0))
-        for number in range(ROUNDS):
-            alone.append(sum(client.timed(**subject.keys(seed)) for seed in range(TOGETHER)))
-            began = time.perf_counter()
-            for seed in range(TOGETHER):
+        client.time_generate(**subject.keys(0))
+        for number in range(ROUND_COUNT):
+            alone.append(sum(client.time_generate(**subject.keys(seed)) for seed in range(CONCURRENT_COUNT)))
+            started_at = time.perf_counter()
+            for seed in range(CONCURRENT_COUNT):
                 client.send("generate", id=f"{number}-{seed}", **subject.keys(seed))
-            for _ in range(TOGETHER):
+            for _ in range(CONCURRENT_COUNT):
                 client.until("done")
-            together.append(time.perf_counter() - began)
+            together.append(time.perf_counter() - started_at)
         ratio = min(alone) / min(together)
-        print(f"  {subject.name:<8} {ratio:5.2f}   ({TOGETHER / min(together):.2f} and {TOGETHER / min(alone):.2f} "
+        print(f"  {subject.name:<8} {ratio:5.2f}   ({CONCURRENT_COUNT / min(together):.2f} and {CONCURRENT_COUNT / min(alone):.2f} "
               "sounds a second)")  # fmt: skip
 
 

@@ -23,15 +23,15 @@ from timbred.config import load
 from timbred.protocol import osc_packets
 from timbred.server import Daemon
 
-ROOT = Path(__file__).parents[1]
+REPOSITORY_FOLDER = Path(__file__).parents[1]
 PACKAGE = str(Path(timbred.__file__).parent) + os.sep
-PROGRAM = (sys.executable, "-m", "tests.fake_engine")
-GUARD_S = 120.0
+ENGINE_PROGRAM = (sys.executable, "-m", "tests.fake_engine")
+REQUEST_TIMEOUT_S = 120.0
 """Seconds after which a request that hasn't ended fails the measurement."""
 
-PARTS_OF_FUNCTIONS = frozenset({"<module>", "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"})
+INNER_CODE_NAMES = frozenset({"<module>", "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"})
 
-GOAL_FILES, GOAL_FUNCTIONS = 55, 260
+MAX_FILE_COUNT, MAX_FUNCTION_COUNT = 55, 260
 """Package files and functions that one `generate` is to execute at most."""
 
 
@@ -54,8 +54,8 @@ class CallTrace:
         functions = self.functions
         lines = [
             "one generate over UDP, from its datagram to done, in the daemon's process",
-            f"  package files {len(functions)} (goal {GOAL_FILES}), "
-            f"functions {len(self.calls)} (goal {GOAL_FUNCTIONS})",
+            f"  package files {len(functions)} (goal {MAX_FILE_COUNT}), "
+            f"functions {len(self.calls)} (goal {MAX_FUNCTION_COUNT})",
         ]
         return "\n".join([*lines, *(f"  {file}: {', '.join(names)}" for file, names in functions.items())])
 
@@ -93,7 +93,7 @@ class CallRecorder:
             return
         code = frame.f_code
         file = self._file(code.co_filename)
-        if file is not None and code.co_name not in PARTS_OF_FUNCTIONS:
+        if file is not None and code.co_name not in INNER_CODE_NAMES:
             trace.calls.setdefault((file, code.co_qualname))
 
     def _file(self, name: str) -> str | None:
@@ -133,7 +133,7 @@ async def trace_generate() -> CallTrace:
     with tempfile.TemporaryDirectory() as takes, recorder.installed():
         ports = [f"{name}=0" for name in ("osc.port", "zmq.requests", "zmq.events", "http.port")]
         flags = ["discovery.announce=off", "engine.spare=off", f"takes.folder={takes}", "models.preload=off"]
-        daemon = Daemon(load(None, {}, [*ports, *flags]), PROGRAM)
+        daemon = Daemon(load(None, {}, [*ports, *flags]), ENGINE_PROGRAM)
         bound = await daemon.start()
         try:
             transport, client = await asyncio.get_running_loop().create_datagram_endpoint(
@@ -145,7 +145,7 @@ async def trace_generate() -> CallTrace:
                 )
                 trace = recorder.start()
                 transport.sendto(data)
-                await asyncio.wait_for(client.wait_for_end(), GUARD_S)
+                await asyncio.wait_for(client.wait_for_end(), REQUEST_TIMEOUT_S)
                 recorder.stop()
             transport.close()
         finally:
@@ -155,7 +155,7 @@ async def trace_generate() -> CallTrace:
 
 def run() -> CallTrace:
     """Trace a request with the engine of the tests importable."""
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    paths = [str(REPOSITORY_FOLDER), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     return asyncio.run(trace_generate())
 

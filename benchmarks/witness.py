@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.jack import may_be_realtime
+from benchmarks.jack import is_realtime_allowed
 
-PRIORITY = 90
+WITNESS_PRIORITY = 90
 """Above the sound servers'."""
 
-STEP = 0.001
-NOTED = 0.001
+WAKE_INTERVAL_S = 0.001
+MIN_STALL_S = 0.001
 """Seconds late from which on it is noted."""
 
 Stalls = NDArray[np.float64]
@@ -34,9 +34,9 @@ Stalls = NDArray[np.float64]
 @contextmanager
 def witnesses(folder: Path) -> Generator[list[Stalls]]:
     """One on every core. The list has what each saw afterwards; it stays empty where none may have priority."""
-    found: list[Stalls] = []
-    if not may_be_realtime():
-        yield found
+    stalls_by_core: list[Stalls] = []
+    if not is_realtime_allowed():
+        yield stalls_by_core
         return
     paths = [folder / f"witness-{core}.npy" for core in sorted(os.sched_getaffinity(0))]
     with ExitStack() as stack:
@@ -45,8 +45,8 @@ def witnesses(folder: Path) -> Generator[list[Stalls]]:
             program = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE))
             assert program.stdin
             stack.callback(program.stdin.close)
-        yield found
-    found.extend(np.load(path) for path in paths)
+        yield stalls_by_core
+    stalls_by_core.extend(np.load(path) for path in paths)
 
 
 def main() -> None:
@@ -56,17 +56,17 @@ def main() -> None:
     parser.add_argument("core", type=int)
     options = parser.parse_args()
     os.sched_setaffinity(0, {options.core})
-    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(WITNESS_PRIORITY))
     gc.disable()
     stalls: list[tuple[float, float]] = []
-    ended: Sequence[object] = ()
-    asked = time.monotonic() + STEP
-    while not ended:
-        ended, _, _ = select.select([sys.stdin], [], [], STEP)
+    readable: Sequence[object] = ()
+    due_at = time.monotonic() + WAKE_INTERVAL_S
+    while not readable:
+        readable, _, _ = select.select([sys.stdin], [], [], WAKE_INTERVAL_S)
         now = time.monotonic()
-        if now - asked > NOTED and not ended:
-            stalls.append((asked, now))
-        asked = now + STEP
+        if now - due_at > MIN_STALL_S and not readable:
+            stalls.append((due_at, now))
+        due_at = now + WAKE_INTERVAL_S
     np.save(options.path, np.array(stalls).reshape(-1, 2))
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from timbred import __version__
 from timbred.engine.ipc import DaemonLink
 from timbred.ipc import engine_messages
-from timbred.ipc.child_exit import add_line_options, end_with_daemon, send_last_words, wait_as_spare
+from timbred.ipc.child_exit import add_line_options, exit_with_daemon, send_last_message, wait_as_spare
 
 RATE = 16000
 MODEL_BYTES = 3_000_000
@@ -194,12 +194,12 @@ def main() -> int:
     parser.add_argument("--log-level", default="info")
     options = parser.parse_args()
     wait_as_spare(options, lambda: None)
-    end_with_daemon(options.address)
+    exit_with_daemon(options.address)
     if options.ends_at_start_while and options.ends_at_start_while.exists():
         return 3
     if options.cannot_start_while and options.cannot_start_while.exists():
         message = f"told not to start by {options.cannot_start_while}; remove it"
-        send_last_words(
+        send_last_message(
             options.address,
             engine_messages.encode(engine_messages.EngineCannotStart(token=options.token, message=message)),
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import chaos, defaults, full_size
-from benchmarks.__main__ import ELSEWHERE, FIGURES
+from benchmarks.__main__ import NAMED_BENCHMARKS, DEFAULT_BENCHMARKS
 from benchmarks.chaos_stage import Outcome
 from tests.processes import none_left
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "performance.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", [*FIGURES, *ELSEWHERE])
+@pytest.mark.parametrize("name", [*DEFAULT_BENCHMARKS, *NAMED_BENCHMARKS])
 def test_benchmarks_names_are_modules(name: str):
     assert importlib.util.find_spec(f"benchmarks.{name}") is not None
 
@@ -27,8 +27,8 @@ def test_benchmarks_table_has_every_figure_in_order():
     rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", PAGE, re.MULTILINE)
     assert [int(number) for number, _ in rows] == list(range(1, 13))
     named = [name for _, name in rows]
-    assert [name for name in named if name in FIGURES] == list(FIGURES)
-    assert set(named) - set(FIGURES) <= set(ELSEWHERE)
+    assert [name for name in named if name in DEFAULT_BENCHMARKS] == list(DEFAULT_BENCHMARKS)
+    assert set(named) - set(DEFAULT_BENCHMARKS) <= set(NAMED_BENCHMARKS)
 
 
 def test_benchmarks_table_has_no_empty_row():
@@ -59,7 +59,7 @@ def test_chaos_keeps_every_promise_in_a_tiny_size(tmp_path: Path):
 
 
 def test_chaos_counts_and_reports_a_broken_promise():
-    kept, broken = Outcome("kept", times=[1.0, 3.0]), Outcome("broken")
+    kept, broken = Outcome("kept", recovery_s=[1.0, 3.0]), Outcome("broken")
     kept.check(True, "")
     broken.check(False, "no end")
     skipped = Outcome("skipped", skipped="no jackd")

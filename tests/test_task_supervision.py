@@ -11,7 +11,7 @@ import uvicorn
 
 from timbred import errors, server, task_supervision
 from timbred.config import load
-from timbred.ipc.child_exit import THREAD_FAILED
+from timbred.ipc.child_exit import THREAD_FAILED_STATUS
 from timbred.task_supervision import MAX_FAULTS, Supervisor
 
 
@@ -111,7 +111,7 @@ def test_child_exit_ends_the_process_when_a_thread_fails():
         "threading.Event().wait()\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == THREAD_FAILED
+    assert done.returncode == THREAD_FAILED_STATUS
     assert "the thread mailbox failed" in done.stderr
     assert "ZeroDivisionError" in done.stderr
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.trace import GOAL_FILES, GOAL_FUNCTIONS
+from benchmarks.trace import MAX_FILE_COUNT, MAX_FUNCTION_COUNT
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,8 +24,8 @@ def test_trace_counts_stay_within_their_bounds(report: str):
     counts = re.search(r"package files (\d+) \(goal \d+\), functions (\d+) ", report)
     assert counts is not None, report
     files, functions = map(int, counts.groups())
-    assert 20 < files <= GOAL_FILES, report
-    assert 100 < functions <= GOAL_FUNCTIONS, report
+    assert 20 < files <= MAX_FILE_COUNT, report
+    assert 100 < functions <= MAX_FUNCTION_COUNT, report
 
 
 def test_trace_passes_the_modules_that_the_concepts_page_names(report: str):

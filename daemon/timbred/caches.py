@@ -19,10 +19,10 @@ class ByteCache(Generic[Key, Value]):
     2
     """
 
-    def __init__(self, limit: int, size_of: Callable[[Value], int]) -> None:
+    def __init__(self, max_bytes: int, count_bytes: Callable[[Value], int]) -> None:
         """`size_of` gives a value's bytes."""
-        self.limit = limit
-        self._size_of = size_of
+        self.max_bytes = max_bytes
+        self._count_bytes = count_bytes
         self._values: OrderedDict[Key, Value] = OrderedDict()
         self._size = 0
         self._lock = threading.Lock()
@@ -42,14 +42,14 @@ class ByteCache(Generic[Key, Value]):
                 self._values.move_to_end(key)
                 return self._values[key]
         value = make()
-        size = self._size_of(value)
+        size = self._count_bytes(value)
         with self._lock:
-            if key not in self._values and size <= self.limit:
+            if key not in self._values and size <= self.max_bytes:
                 self._values[key] = value
                 self._size += size
-            while self._size > self.limit:
+            while self._size > self.max_bytes:
                 _, oldest = self._values.popitem(last=False)
-                self._size -= self._size_of(oldest)
+                self._size -= self._count_bytes(oldest)
         return value
 
     def clear(self) -> None:
@@ -68,12 +68,12 @@ class RecentDict(OrderedDict[Key, Value]):
     {'a': 3, 'c': 4}
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, max_keys: int) -> None:
         super().__init__()
-        self._most = most
+        self._max_keys = max_keys
 
     def __setitem__(self, key: Key, value: Value) -> None:
         super().__setitem__(key, value)
         self.move_to_end(key)
-        while len(self) > self._most:
+        while len(self) > self._max_keys:
             del self[next(iter(self))]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from timbred.disk import Kind, user_folder, who
+from timbred.disk import Kind, user_folder, describe_user
 from timbred.errors import BadRequest
 from timbred.filenames import is_utf8, name_fault, printable
 
@@ -343,7 +343,7 @@ class Config:
         folder = self["takes.folder"]
         if not folder:
             raise BadRequest(
-                f"takes.folder: {who()} has no home folder, so there is no default; set a folder with"
+                f"takes.folder: {describe_user()} has no home folder, so there is no default; set a folder with"
                 " --set takes.folder=FOLDER or TIMBRED_TAKES_FOLDER"
             )
         return Path(folder)

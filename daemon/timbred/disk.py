@@ -20,7 +20,7 @@ from timbred.filenames import printable
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1  # Linux
 _RENAME_EXCL = 4  # macOS
-_NO_SUCH_CALL = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP})
+_UNSUPPORTED_CALL_ERRORS = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP})
 
 
 def rename_exclusively(source: Path, target: Path) -> None:
@@ -64,7 +64,7 @@ def rename_to_free_name(source: Path, target: Path) -> None:
     try:
         rename_exclusively(source, target)
     except OSError as error:
-        if error.errno not in _NO_SUCH_CALL:
+        if error.errno not in _UNSUPPORTED_CALL_ERRORS:
             raise
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
@@ -74,7 +74,7 @@ def rename_to_free_name(source: Path, target: Path) -> None:
 LOCKED_BYTE_OFFSET = 1 << 30
 """Offset of the byte that is locked on Windows, where a locked range can't be read: far behind any content."""
 
-NO_LOCKS = frozenset(
+UNSUPPORTED_LOCK_ERRORS = frozenset(
     getattr(errno, name)
     for name in ("ENOLCK", "ENOSYS", "EOPNOTSUPP", "ENOTSUP", "EINVAL", "EPERM")
     if hasattr(errno, name)
@@ -91,7 +91,7 @@ def try_lock(file: IO[Any]) -> bool:
     try:
         _lock(file.fileno())
     except OSError as error:
-        if error.errno in NO_LOCKS:
+        if error.errno in UNSUPPORTED_LOCK_ERRORS:
             return False
         raise BlockingIOError(error.errno, error.strerror) from error
     return True
@@ -117,7 +117,7 @@ class Damaged(sqlite3.DatabaseError):
     """SQLite's own check found a fault."""
 
 
-def means_damage(error: sqlite3.DatabaseError) -> bool:
+def is_damage(error: sqlite3.DatabaseError) -> bool:
     """Tell whether the error says that the file isn't a whole database."""
     name = getattr(error, "sqlite_errorname", "") or ""
     return isinstance(error, Damaged) or name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT"))
@@ -161,7 +161,7 @@ def locks_work(folder: Path) -> bool:
 
 Kind = Literal["config", "data", "cache", "music"]
 
-_VARIABLES: dict[Kind, str] = {
+_FOLDER_VARIABLES: dict[Kind, str] = {
     "config": "XDG_CONFIG_HOME",
     "data": "XDG_DATA_HOME",
     "cache": "XDG_CACHE_HOME",
@@ -179,11 +179,11 @@ def user_folder(kind: Kind) -> Path | None:
     except RuntimeError:  # there is no home folder; other versions give a relative path
         return None
     # an empty HOME would put everything into the root folder
-    is_rootless = sys.platform != "win32" and os.environ.get("HOME") == "" and not os.environ.get(_VARIABLES[kind])
+    is_rootless = sys.platform != "win32" and os.environ.get("HOME") == "" and not os.environ.get(_FOLDER_VARIABLES[kind])
     return folder if folder.is_absolute() and not is_rootless else None
 
 
-def expanded(path: Path) -> Path:
+def expand_user(path: Path) -> Path:
     """The path with `~` replaced.
 
     Raises:
@@ -195,6 +195,6 @@ def expanded(path: Path) -> Path:
         raise BadRequest(f"{printable(str(path))}: there is no such home folder; write the path out") from None
 
 
-def who() -> str:
+def describe_user() -> str:
     """The user, for messages: a number where the system has no name."""
     return f"user {os.getuid()}" if hasattr(os, "getuid") else "this user"

@@ -153,8 +153,8 @@ def from_code(code: str, message: str) -> TimbredError:
     return Busy(message, 1.0) if kind is Busy else kind(message)
 
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC}
-_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
+_DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC}
+_PERMISSION_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
 
 
 def from_foreign(error: BaseException) -> TimbredError:
@@ -163,8 +163,8 @@ def from_foreign(error: BaseException) -> TimbredError:
         return error
     if isinstance(error, MemoryError):
         return OutOfMemory(f"the machine is out of memory ({error}); request a shorter sound or fewer takes")
-    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+    if isinstance(error, OSError) and error.errno in _DISK_FULL_ERRORS:
         return DiskFull(f"the disk of {error.filename or 'the takes folder'} is full; free some space and retry")
-    if isinstance(error, OSError) and error.errno in _NOT_ALLOWED:
+    if isinstance(error, OSError) and error.errno in _PERMISSION_ERRORS:
         return ForbiddenPath(f"{error.filename or 'the folder'} can't be used: {error.strerror}")
     return Internal(f"{type(error).__name__}: {error}")

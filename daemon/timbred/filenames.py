@@ -18,7 +18,7 @@ MAX_FOLDER_UNITS = 120
 """UTF-16 units of a folder's name inside the takes folder: Windows allows 259 for a whole path, of which the takes
 folder and the file's own name need their share."""
 
-RESERVED = frozenset(
+RESERVED_NAMES = frozenset(
     [
         *("con", "prn", "aux", "nul", "conin$", "conout$", "clock$"),
         *(f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789\u00b9\u00b2\u00b3"),
@@ -26,7 +26,7 @@ RESERVED = frozenset(
 )
 """Names of devices on Windows, in lower case, without extension."""
 
-_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
+_FORBIDDEN_CHARACTERS = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
 
 
 def name_fault(name: str) -> str | None:
@@ -42,13 +42,13 @@ def name_fault(name: str) -> str | None:
         return f"{_shown(name)} isn't a name"
     faults = (
         (
-            not is_utf8(name) or not name.isprintable() or _FORBIDDEN.search(name),
+            not is_utf8(name) or not name.isprintable() or _FORBIDDEN_CHARACTERS.search(name),
             "has a character that can't be in a name",
         ),
         (len(name.encode("utf-8", "replace")) > MAX_NAME_BYTES, f"is longer than {MAX_NAME_BYTES} bytes"),
         (name[0] == " ", "begins with a space"),
         (name[-1] in " .", "ends with a dot or a space"),
-        (name.partition(".")[0].strip().lower() in RESERVED, "is a device's name on Windows"),
+        (name.partition(".")[0].strip().lower() in RESERVED_NAMES, "is a device's name on Windows"),
     )
     return next((f"{_shown(name)} {reason}" for is_fault, reason in faults if is_fault), None)
 

@@ -7,12 +7,12 @@ from typing import Literal
 from timbred.audio import Decibels, Frames, Lufs, SampleRate, Seconds, frames_in
 from timbred.errors import BadRequest
 
-AUTOMATIC_FADE_IN = Seconds(0.002)
-AUTOMATIC_FADE_OUT = Seconds(0.01)
+AUTOMATIC_FADE_IN_S = Seconds(0.002)
+AUTOMATIC_FADE_OUT_S = Seconds(0.01)
 """Seconds that fades last at most where none is asked for; see `timbred.dsp.trim_fade`."""
 
-USUAL_PEAK = Decibels(-1.0)
-USUAL_RATE = SampleRate(48_000)
+DEFAULT_PEAK_DBFS = Decibels(-1.0)
+DEFAULT_RATE_HZ = SampleRate(48_000)
 
 FileFormat = Literal["wav", "flac", "aiff", "ogg"]
 """The kinds of file there are; `timbred.render_settings` says what each can hold."""
@@ -40,8 +40,8 @@ class RenderSettings:
     fade_in: Seconds | None = None
     fade_out: Seconds | None = None
     loudness: Lufs | None = None
-    peak: Decibels | None = USUAL_PEAK
-    rate: SampleRate = USUAL_RATE
+    peak: Decibels | None = DEFAULT_PEAK_DBFS
+    rate: SampleRate = DEFAULT_RATE_HZ
     channels: Literal[1, 2] | None = None
     format: FileFormat = "wav"
     bits: Literal[16, 24, 32] | None = None
@@ -53,7 +53,7 @@ class RenderSettings:
         return None if self.seconds is None else frames_in(self.seconds, self.rate)
 
 
-LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
+MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 192_000
 """Hz that a file may have."""
 
 
@@ -69,7 +69,7 @@ class FileContainer:
 
 _PCM: dict[int | None, str] = {16: "PCM_16", 24: "PCM_24"}
 
-CONTAINERS: dict[str, FileContainer] = {
+CONTAINERS_BY_FORMAT: dict[str, FileContainer] = {
     "wav": FileContainer("wav", "WAV", {**_PCM, 32: "FLOAT"}, 24),
     "flac": FileContainer("flac", "FLAC", _PCM, 24),
     "aiff": FileContainer("aiff", "AIFF", {**_PCM, 32: "FLOAT"}, 24),
@@ -80,7 +80,7 @@ CONTAINERS: dict[str, FileContainer] = {
 
 def bits_of(settings: RenderSettings) -> int | None:
     """The bits that the file will have; None for a format without bits."""
-    return settings.bits or CONTAINERS[settings.format].usual_bits
+    return settings.bits or CONTAINERS_BY_FORMAT[settings.format].usual_bits
 
 
 def check(file_format: str, bits: int | None, rate: int, channels: int | None) -> None:
@@ -89,13 +89,13 @@ def check(file_format: str, bits: int | None, rate: int, channels: int | None) -
     Raises:
         BadRequest: naming the value, and what is allowed.
     """
-    container = CONTAINERS.get(file_format)
+    container = CONTAINERS_BY_FORMAT.get(file_format)
     if container is None:
-        raise BadRequest(f"format: got {file_format!r}, allowed is one of {', '.join(CONTAINERS)}")
+        raise BadRequest(f"format: got {file_format!r}, allowed is one of {', '.join(CONTAINERS_BY_FORMAT)}")
     if bits is not None and bits not in container.subtypes:
         raise BadRequest(f"bits: got {bits} with format {file_format}, allowed is {_bits_allowed(container)}")
-    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise BadRequest(f"rate: got {rate}, allowed is {LOWEST_RATE} to {HIGHEST_RATE} Hz")
+    if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
+        raise BadRequest(f"rate: got {rate}, allowed is {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz")
     if file_format == "flac" and rate > 0xFFFF and rate % 10:
         raise BadRequest(f"rate: got {rate} with format flac, allowed above 65535 Hz are multiples of 10; or take wav")
     if channels not in (None, 1, 2):

@@ -81,7 +81,7 @@ class Daemon:
             BadRequest: A port is taken, or a setting can't be used.
         """
         config, outbox = self.config, InternalOutbox(self.transports.outbox)
-        for folder in await asyncio.to_thread(socket_folder.sweep):
+        for folder in await asyncio.to_thread(socket_folder.remove_abandoned):
             log.info("removed what a killed daemon left: %s", folder)
         self.library = self._open_library()
         self.folder = TakesFolder(config.takes_folder, self.library)
@@ -157,7 +157,7 @@ class Daemon:
                 compile=config["engine.compile"],
                 cache=config["engine.cache"],
                 heartbeat=config["engine.heartbeat"],
-                patience=config["engine.patience"],
+                timeout_s=config["engine.patience"],
                 log_level=config["log.level"],
                 spare=config["engine.spare"],
                 program=self.engine_program,
@@ -273,7 +273,7 @@ async def serve(config: Config, ready: Callable[[str], None]) -> None:
     ports = await daemon.start()
     ready(f"ready osc={ports.osc} zmq={ports.requests},{ports.events} http={ports.http}")
     try:
-        await _first_of(stopping, daemon.supervisor.broken)
+        await _wait_first(stopping, daemon.supervisor.broken)
         log.info("stopping")
     finally:
         await daemon.stop()
@@ -281,13 +281,13 @@ async def serve(config: Config, ready: Callable[[str], None]) -> None:
         raise errors.Internal(daemon.supervisor.reason)
 
 
-async def _first_of(*events: asyncio.Event) -> None:
+async def _wait_first(*events: asyncio.Event) -> None:
     """Wait until one of the events is set."""
-    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    waiters = [asyncio.ensure_future(event.wait()) for event in events]
     try:
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in waiting:
+        for task in waiters:
             task.cancel()
 
 

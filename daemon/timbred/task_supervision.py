@@ -24,7 +24,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-BACK_OFF_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+RESTART_DELAYS_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Pauses before a kept task is started again; the last one repeats."""
 
 HEALTHY_AFTER_S = 60.0
@@ -129,15 +129,15 @@ class Supervisor:
         return task
 
     async def _kept(self, make: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-        pauses = itertools.chain(BACK_OFF_S, itertools.repeat(BACK_OFF_S[-1]))
+        pauses = itertools.chain(RESTART_DELAYS_S, itertools.repeat(RESTART_DELAYS_S[-1]))
         while True:
-            began = time.monotonic()
+            started_at = time.monotonic()
             try:
                 return await make()
             except Exception as error:  # noqa: BLE001  any failure leads to another start
                 self.failed(name, error)
-            if time.monotonic() - began > HEALTHY_AFTER_S:
-                pauses = itertools.chain(BACK_OFF_S, itertools.repeat(BACK_OFF_S[-1]))
+            if time.monotonic() - started_at > HEALTHY_AFTER_S:
+                pauses = itertools.chain(RESTART_DELAYS_S, itertools.repeat(RESTART_DELAYS_S[-1]))
             await asyncio.sleep(next(pauses))
 
     def _ended(self, task: asyncio.Task[None]) -> None:

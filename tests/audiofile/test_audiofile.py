@@ -19,9 +19,9 @@ from timbred.audiofile.riff import read_chunks
 from timbred.audiofile.writer import count_beats, encode, encode_bytes
 from timbred.dsp.pipeline import run_pipeline
 from timbred.errors import BadAudio, BadRequest, ModelError
-from timbred.render_settings import CONTAINERS, RenderSettings
+from timbred.render_settings import CONTAINERS_BY_FORMAT, RenderSettings
 
-KINDS: list[Any] = [(name, bits) for name, container in CONTAINERS.items() for bits in container.subtypes]
+KINDS: list[Any] = [(name, bits) for name, container in CONTAINERS_BY_FORMAT.items() for bits in container.subtypes]
 
 
 def made(rate: int = 48_000, channels: int = 2, **kind: Any) -> tuple[Clip, RenderSettings]:
@@ -39,7 +39,7 @@ def test_encode_and_decode_return_every_container_whole(kind: Any, bits: Any, tm
     assert (back.rate, back.samples.shape) == (clip.rate, clip.samples.shape)
     assert back.recipe == RECIPE
     assert read_recipe(path) == RECIPE
-    assert soundfile.info(path).format == CONTAINERS[kind].major
+    assert soundfile.info(path).format == CONTAINERS_BY_FORMAT[kind].major
     if bits is None:
         return
     tolerance = {16: 0.0, 24: 2.0**-23, 32: 0.0}[bits]
@@ -61,7 +61,7 @@ def test_encode_gives_equal_bytes_for_equal_sounds(kind: Any, bits: Any) -> None
     assert encode_bytes(one, wanted) == encode_bytes(two, wanted)
 
 
-@pytest.mark.parametrize("kind", list(CONTAINERS))
+@pytest.mark.parametrize("kind", list(CONTAINERS_BY_FORMAT))
 @pytest.mark.parametrize("rate", [8_000, 11_025, 44_100, 65_535, 96_000, 192_000])
 def test_encode_writes_every_allowed_rate(kind: Any, rate: int, tmp_path: Path) -> None:
     wanted = RenderSettings(rate=SampleRate(rate), format=kind)
@@ -76,7 +76,7 @@ def test_encode_writes_to_an_open_file() -> None:
     assert buffer.getvalue() == encode_bytes(clip, wanted)
 
 
-@pytest.mark.parametrize("kind", list(CONTAINERS))
+@pytest.mark.parametrize("kind", list(CONTAINERS_BY_FORMAT))
 def test_read_recipe_returns_none_without_a_valid_recipe(kind: Any, tmp_path: Path) -> None:
     clip, wanted = made(format=kind)
     for recipe in ({}, {"prompt": "a\x00b\nc \ud800", "seed": 1}):
@@ -202,7 +202,7 @@ def test_decode_reads_a_truncated_file_to_its_end(tmp_path: Path) -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.sampled_from(list(CONTAINERS)), st.integers(0, 6_000), st.binary(min_size=1, max_size=40))
+@given(st.sampled_from(list(CONTAINERS_BY_FORMAT)), st.integers(0, 6_000), st.binary(min_size=1, max_size=40))
 def test_decode_reads_or_refuses_damaged_files(tmp_path_factory: Any, kind: Any, at: int, damage: bytes) -> None:
     content = bytearray(_SMALL[kind])
     at %= len(content)
@@ -221,4 +221,4 @@ def _small(kind: Any) -> bytes:
     return encode_bytes(sound, RenderSettings(format=kind))
 
 
-_SMALL = {kind: _small(kind) for kind in CONTAINERS}
+_SMALL = {kind: _small(kind) for kind in CONTAINERS_BY_FORMAT}

@@ -11,7 +11,7 @@ from tests.dsp.sounds import clip, noise, tone
 from timbred.audio import Clip, SampleRate, Seconds, frames_in
 from timbred.dsp.pipeline import run_pipeline
 from timbred.dsp.trim_fade import ATTACK_TOLERANCE_DB, KEPT_AFTER_S, KEPT_BEFORE_S, apply_fades, fade, fit, trim
-from timbred.render_settings import AUTOMATIC_FADE_IN, AUTOMATIC_FADE_OUT, RenderSettings
+from timbred.render_settings import AUTOMATIC_FADE_IN_S, AUTOMATIC_FADE_OUT_S, RenderSettings
 
 
 def test_trim_cuts_silence_and_keeps_the_sound() -> None:
@@ -135,7 +135,7 @@ def test_fade_automatic_removes_the_click_of_a_tone_that_begins_within_a_period(
 
 def test_fade_automatic_takes_the_whole_time_for_a_constant_level() -> None:
     heard = automatic(np.full(RATE, 0.5))[:, 0]
-    lead = round(AUTOMATIC_FADE_IN * RATE)
+    lead = round(AUTOMATIC_FADE_IN_S * RATE)
     assert heard[0] == 0
     assert np.abs(np.diff(heard[:lead])).max() < 0.01
     assert (heard[lead:-480] == 0.5).all()
@@ -201,6 +201,6 @@ def test_fade_automatic_keeps_the_climax_of_a_reversed_drum() -> None:
 @settings(deadline=None, max_examples=20)
 def test_fade_automatic_fades_out_a_sound_that_lasts_to_the_end(seed: int) -> None:
     steady = np.random.default_rng(seed).uniform(-0.5, 0.5, RATE // 4)
-    tail = frames_in(AUTOMATIC_FADE_OUT, RATE)
+    tail = frames_in(AUTOMATIC_FADE_OUT_S, RATE)
     expected = apply_fades(steady[:, None].astype(np.float32), 0, tail)[:, 0]
     assert np.array_equal(automatic(steady, fade_in=Seconds(0.0))[:, 0], expected)

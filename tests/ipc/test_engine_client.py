@@ -41,7 +41,7 @@ class Heard:
     def engine_cannot_start(self, reason: str) -> None:
         self.events.put_nowait(("cannot start", reason))
 
-    def engine_said(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
+    def engine_message_received(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
         if not isinstance(message, engine_messages.EngineHeartbeat):
             self.events.put_nowait((message, [bytes(frame) for frame in payload]))
 
@@ -234,10 +234,10 @@ async def test_engine_link_reports_a_fault_in_its_listener_and_ends_the_engine(c
     """The daemon must not go on with an engine of which it missed a message: jobs would have no end."""
 
     class Faulty(Heard):
-        def engine_said(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
+        def engine_message_received(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
             if isinstance(message, engine_messages.JobRendered):
                 raise KeyError(message.job)
-            super().engine_said(message, payload)
+            super().engine_message_received(message, payload)
 
     heard, supervisor = Faulty(), Supervisor()
     link = EngineLink(EngineSettings(program=PROGRAM), heard, supervisor)
@@ -279,7 +279,7 @@ async def test_engine_link_restarts_the_engine_after_its_socket_folder_was_delet
     places = [short_folder / "first", short_folder / "second"]
     for place in places:
         place.mkdir()
-    monkeypatch.setattr(socket_folder, "places", lambda: iter(places))
+    monkeypatch.setattr(socket_folder, "candidate_folders", lambda: iter(places))
 
     async def conversation() -> None:
         async with engine() as (_, heard):
@@ -298,7 +298,7 @@ async def test_engine_link_restarts_the_engine_after_its_socket_folder_was_delet
 async def test_engine_link_uses_a_port_without_a_place_for_a_socket(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr(socket_folder, "places", lambda: iter(()))
+    monkeypatch.setattr(socket_folder, "candidate_folders", lambda: iter(()))
 
     async def conversation() -> None:
         async with engine() as (link, heard):

@@ -10,7 +10,14 @@ import psutil
 import pytest
 
 from timbred.ipc import socket_folder
-from timbred.ipc.socket_folder import PREFIX, atomic_write, make_file, make_folder, sweep, this_process
+from timbred.ipc.socket_folder import (
+    FOLDER_NAME_PREFIX,
+    atomic_write,
+    make_file,
+    make_folder,
+    remove_abandoned,
+    this_process,
+)
 
 MAKE = (
     "import sys, time\n"
@@ -118,19 +125,19 @@ def test_make_folder_is_private_and_removed_with_its_record(places: Path, tmp_pa
 def test_sweep_removes_the_folder_of_a_killed_process_alone(places: Path, tmp_path: Path):
     living, kept = _maker()
     killed, left = _maker()
-    others = places / f"{PREFIX}0123456789ab"  # named like ours, but nothing says that it is
+    others = places / f"{FOLDER_NAME_PREFIX}0123456789ab"  # named like ours, but nothing says that it is
     others.mkdir()
     (others / "engine-1").touch()
     _end(killed)
     try:
-        assert sweep() == [left]
+        assert remove_abandoned() == [left]
         assert not left.exists()
         assert (kept / "engine-1").exists()
         assert (others / "engine-1").exists()
-        assert sweep() == []
+        assert remove_abandoned() == []
     finally:
         _end(living)
-    assert sweep() == [kept]
+    assert remove_abandoned() == [kept]
     assert _records(tmp_path) == []
 
 
@@ -138,7 +145,7 @@ def test_sweep_leaves_files_that_were_not_recorded(places: Path):
     killed, left = _maker()
     (left / "mine.wav").write_bytes(b"a sound that somebody put there")
     _end(killed)
-    assert sweep() == []
+    assert remove_abandoned() == []
     assert (left / "mine.wav").exists()
     assert not (left / "engine-1").exists()
 
@@ -152,7 +159,7 @@ def test_sweep_without_locks_uses_process_and_start_time(places: Path, without_l
         record["owner"]["locked"] = False
         file.write_text(json.dumps(record), "utf-8")
     try:
-        assert sweep() == [left]
+        assert remove_abandoned() == [left]
         assert kept.exists()
     finally:
         _end(living)
@@ -173,11 +180,11 @@ def test_sweep_removes_the_temporary_file_of_a_killed_process_alone(writer: str,
         assert process.stdout is not None
         left = Path(process.stdout.readline().decode().strip())
         assert left.parent == folder
-        assert sweep() == []
+        assert remove_abandoned() == []
         assert left.is_file()
     finally:
         _end(process)
-    assert sweep() == [left]
+    assert remove_abandoned() == [left]
     assert sorted(folder.iterdir()) == sorted(mine)
     assert _records(tmp_path) == []
 
@@ -193,7 +200,7 @@ def test_make_file_is_removed_with_its_record_at_the_end(tmp_path: Path):
 def test_make_file_that_is_kept_is_not_swept(tmp_path: Path):
     made = make_file(tmp_path)
     made.keep()
-    assert sweep() == []
+    assert remove_abandoned() == []
     assert made.path.exists()
 
 
@@ -226,7 +233,7 @@ def test_this_process_with_a_reused_number_counts_as_ended():
 
 def test_this_process_that_ended_counts_as_ended():
     ended = subprocess.Popen([sys.executable, "-c", ""])
-    start = socket_folder.start_of(ended.pid)
+    start = socket_folder.read_start_time(ended.pid)
     ended.wait()
     assert replace(this_process(), pid=ended.pid, start=start).is_gone
 
@@ -236,7 +243,7 @@ def test_sweep_skips_records_that_cannot_be_read(places: Path, tmp_path: Path):
     folder = tmp_path / "state" / "timbred" / "scratch"
     for name, text in (("a.json", ""), ("b.json", "[1]"), ("c.json", '{"folder": "/", "names": ["*"]}')):
         (folder / name).write_text(text, "utf-8")
-    assert sweep() == []
+    assert remove_abandoned() == []
 
 
 @pytest.mark.parametrize("broken", ["missing", "file", "long", "relative"])
@@ -258,13 +265,13 @@ def test_make_folder_uses_another_place_when_the_usual_one_fails(
 
 def test_make_folder_without_any_place_names_each_with_its_reason(monkeypatch: pytest.MonkeyPatch):
     missing = Path("/no/such/place")
-    monkeypatch.setattr(socket_folder, "places", lambda: iter([missing, Path("/", "x" * 200)]))
+    monkeypatch.setattr(socket_folder, "candidate_folders", lambda: iter([missing, Path("/", "x" * 200)]))
     with pytest.raises(OSError, match=rf"{missing} \(No such file or directory\).*too long.*set TMPDIR"):
         make_folder(["engine-*"], longest_name="engine-1")
 
 
 def test_make_folder_works_without_a_place_for_records(places: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(socket_folder, "_own_places", lambda: [places / "file" / "inside"])
+    monkeypatch.setattr(socket_folder, "_own_folders", lambda: [places / "file" / "inside"])
     (places / "file").touch()
     made = make_folder(["engine-*"])
     assert made.path.is_dir()
@@ -281,9 +288,9 @@ def test_make_folder_does_not_use_another_users_folder(places: Path):
 
 def test_socket_folder_notices_its_deletion(places: Path):
     made = make_folder(["engine-*"])
-    assert made.is_there
+    assert made.is_usable
     made.path.rmdir()
-    assert not made.is_there
+    assert not made.is_usable
     made.remove()
 
 

@@ -24,7 +24,7 @@ PROGRAM = (sys.executable, "-m", "tests.fake_engine")
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setattr(supervisor, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(supervisor, "SPARE_CHECK_INTERVAL_S", 0.01)
 
 
 class Stage:
@@ -58,7 +58,7 @@ class Stage:
     async def looks(self, count: int) -> None:
         """So many turns in which the keeper may have started one."""
         for _ in range(count):
-            await asyncio.sleep(2 * supervisor.LOOK_EVERY_S)
+            await asyncio.sleep(2 * supervisor.SPARE_CHECK_INTERVAL_S)
 
 
 @asynccontextmanager
@@ -101,7 +101,7 @@ async def test_supervisor_starts_no_spare_before_a_success_or_while_busy():
 
 
 async def test_supervisor_ends_a_spare_when_memory_is_short(monkeypatch: pytest.MonkeyPatch):
-    available = engine_link.SPARE_NEEDS_BYTES
+    available = engine_link.MIN_BYTES_FOR_SPARE_ENGINE
 
     class Memory:
         @property
@@ -112,7 +112,7 @@ async def test_supervisor_ends_a_spare_when_memory_is_short(monkeypatch: pytest.
         monkeypatch.setattr(supervisor.psutil, "virtual_memory", Memory)
         await subject.make_sound()
         process = psutil.Process(await subject.until_warm())
-        available = engine_link.SPARE_NEEDS_BYTES // 2 - 1
+        available = engine_link.MIN_BYTES_FOR_SPARE_ENGINE // 2 - 1
         async with asyncio.timeout(60):
             while subject.link.process.spare_pid is not None:
                 await asyncio.sleep(0.01)
@@ -147,7 +147,7 @@ async def test_supervisor_pauses_only_after_ends_without_a_success(monkeypatch: 
     sleep = asyncio.sleep
 
     async def noted(seconds: float, *rest: Any) -> Any:
-        if seconds in supervisor.BACK_OFF_S:
+        if seconds in supervisor.RESTART_DELAYS_S:
             pauses.append(seconds)
             seconds = 0.0
         return await sleep(seconds, *rest)

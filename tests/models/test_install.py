@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from timbred.cli import models
 from timbred.errors import BadRequest, MissingWeights, ModelError, TimbredError
 from timbred.models import checkpoint
-from timbred.models.install import RECORD, SUMS, install
+from timbred.models.install import RECORD_NAME, HASH_LIST_NAME, install
 
 Files = dict[str, bytes]
 
 
 def contents(folder: Path) -> Files:
     """The files of a model, without timbred's record of them."""
-    files = (file for file in folder.rglob("*") if file.is_file() and file.name != RECORD)
+    files = (file for file in folder.rglob("*") if file.is_file() and file.name != RECORD_NAME)
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
@@ -99,7 +99,7 @@ def test_install_resumes_an_interrupted_transfer(audioldm: Path, tmp_path: Path)
 
 def test_install_does_not_mix_in_the_rest_of_another_archive(audioldm: Path, tmp_path: Path):
     files = contents(audioldm)
-    broken = zipped(tmp_path / "broken.zip", {**files, SUMS: sums({"unet/config.json": b"other"})})
+    broken = zipped(tmp_path / "broken.zip", {**files, HASH_LIST_NAME: sums({"unet/config.json": b"other"})})
     target = tmp_path / "m"
     with pytest.raises(ModelError, match=r"unet/config\.json doesn't match its hash"):
         install(broken, target, "m")
@@ -111,16 +111,16 @@ def test_install_does_not_mix_in_the_rest_of_another_archive(audioldm: Path, tmp
 def test_install_compares_listed_hashes(audioldm: Path, tmp_path: Path):
     files = contents(audioldm)
     listed = {name: content for name, content in files.items() if name.endswith(".safetensors")}
-    good = zipped(tmp_path / "good.zip", {**files, SUMS: sums(listed)})
+    good = zipped(tmp_path / "good.zip", {**files, HASH_LIST_NAME: sums(listed)})
     install(good, tmp_path / "good", "m")
     name = "unet/diffusion_pytorch_model.safetensors"
     other = files[name][:-1] + bytes([files[name][-1] ^ 1])
     with pytest.raises(ModelError, match="doesn't match its hash"):
-        install(zipped(tmp_path / "bad.zip", {**files, name: other, SUMS: sums(listed)}), tmp_path / "bad", "m")
+        install(zipped(tmp_path / "bad.zip", {**files, name: other, HASH_LIST_NAME: sums(listed)}), tmp_path / "bad", "m")
     with pytest.raises(ModelError, match="not among the files"):
-        lacking = {SUMS: sums({"unet/more.safetensors": b""}), **files}
+        lacking = {HASH_LIST_NAME: sums({"unet/more.safetensors": b""}), **files}
         install(zipped(tmp_path / "lacking.zip", lacking), tmp_path / "lacking", "m")
-    (tmp_path / SUMS).write_bytes(sums({"good.zip": b"another archive"}))
+    (tmp_path / HASH_LIST_NAME).write_bytes(sums({"good.zip": b"another archive"}))
     with pytest.raises(ModelError, match=r"good\.zip doesn't match its hash"):
         install(good, tmp_path / "again", "m")
     assert not any((tmp_path / name).exists() for name in ("bad", "lacking", "again"))

@@ -66,6 +66,6 @@ def test_device_clock_learns_from_late_observations(seed: int, block: int, lazin
         began = 100 + number * block / 48_000
         taken += block
         learned.observe(taken, began + (laziness * chance.random() if number % 7 else 0.0) * block / 48_000)
-    assert learned.settled
+    assert learned.is_settled
     moment = 100 + 60 * block / 48_000
     assert learned.frame_at(moment) == pytest.approx(60 * block, abs=0.01)

@@ -17,7 +17,7 @@ def open_player() -> tuple[PlayerClient, Heard]:
     """A player whose process has opened a device, and was lost since without a word."""
     heard = Heard()
     subject = PlayerClient(heard, load(None, {}, []))
-    subject.child_said(
+    subject.child_message_received(
         player_messages.DeviceOpened(device="d", rate=RATE, channels=2, block=64, latency=0.0, lead=0.01, raised=False),
         [],
     )
@@ -25,7 +25,7 @@ def open_player() -> tuple[PlayerClient, Heard]:
 
 
 def began(subject: PlayerClient, number: int) -> None:
-    subject.child_said(player_messages.VoicePlaying(play=number, frame=0, beat=0.0), [])
+    subject.child_message_received(player_messages.VoicePlaying(play=number, frame=0, beat=0.0), [])
 
 
 def told(heard: Heard) -> list[m.Event]:
@@ -75,7 +75,7 @@ async def test_player_client_continues_a_voice_where_it_was_heard_last(
     began(subject, number)
     monkeypatch.setattr(time, "monotonic", lambda: 100.0)
     at = player_messages.Position(play=number, position=place, gain=0.0, pan=0.0, speed=1.0)
-    subject.child_said(
+    subject.child_message_received(
         player_messages.PlayerHeartbeat(frame=0, beat=0.0, bpm=120.0, peers=0, underruns=0, lead=0.02, positions=(at,)),
         [],
     )

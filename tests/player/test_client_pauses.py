@@ -25,9 +25,9 @@ from timbred.ipc import player_messages
 async def main():
     async with player("player.device=no such card", "player.patience={PATIENCE_S}") as (subject, _):
         said = asyncio.Queue()
-        hear, lost = subject.child_said, subject.child_down
+        hear, lost = subject.child_message_received, subject.child_down
 
-        def child_said(message, payload):
+        def child_message_received(message, payload):
             hear(message, payload)
             said.put_nowait(message)
 
@@ -35,7 +35,7 @@ async def main():
             lost(reason)
             print("lost:", reason, flush=True)
 
-        subject.child_said, subject.child_down = child_said, child_down
+        subject.child_message_received, subject.child_down = child_message_received, child_down
         while True:
             while not isinstance(await said.get(), player_messages.PlayerHeartbeat):
                 pass

@@ -77,7 +77,7 @@ async def test_client_unavailable_refuses_a_waiting_play_when_the_player_cannot_
         opened = player_messages.DeviceOpened(
             device="card", rate=48_000, channels=2, block=64, latency=0.01, lead=0.01, raised=True
         )
-        subject.child_said(opened, [])  # as from a player that ends before the sound begins
+        subject.child_message_received(opened, [])  # as from a player that ends before the sound begins
         play(subject, np.zeros((10, 2)))
         failure = await heard.next()
         assert (failure.id, failure.code) == ("play", "no-audio-device")

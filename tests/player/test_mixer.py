@@ -12,7 +12,7 @@ from timbred.errors import BadRequest, Busy
 from timbred.ipc.player_messages import Moment
 from timbred.player.beat_grid import BeatGrid
 from timbred.player.mixer.commands import EndVoice, StartVoice, VoiceBegan, VoiceOver, VoiceStopped
-from timbred.player.mixer.mixer import DEFAULT_CROSSFADE_S, MAX_LAYERS, MAX_WAITING, Mixer
+from timbred.player.mixer.mixer import DEFAULT_CROSSFADE_S, MAX_LAYERS, MAX_WAITING_COMMANDS, Mixer
 from timbred.player.mixer.source import ReadHead, VoiceSource
 
 RATE = 48_000
@@ -236,7 +236,7 @@ def test_read_head_drops_what_was_read_ahead_when_step_or_position_changes(moves
 
 def test_read_head_reads_nothing_of_a_growing_sound_before_it_exists():
     whole = noise(4_000)
-    growing = VoiceSource(np.zeros_like(whole), RATE, ready=0)
+    growing = VoiceSource(np.zeros_like(whole), RATE, ready_frames=0)
     growing.add(whole[:1_000])
     head, expected = ReadHead(growing), ReadHead(VoiceSource(whole, RATE))
     for _ in range(9):
@@ -293,12 +293,12 @@ def test_mixer_stop_of_all_removes_waiting_starts():
     assert VoiceStopped(9, (1, 2)) in happened
     assert [one.play for one in happened if isinstance(one, VoiceOver)] == [2, 1]
     assert not subject.layers
-    assert not subject.waiting
+    assert not subject.waiting_commands
 
 
 def test_mixer_refuses_too_many_waiting_starts_as_busy():
     subject = mixer()
-    for number in range(MAX_WAITING):
+    for number in range(MAX_WAITING_COMMANDS):
         subject.play(start(noise(1), play=number), beat(100))
     with pytest.raises(Busy):
         subject.play(start(noise(1)), beat(100))
@@ -372,4 +372,4 @@ def test_mixer_stop_removes_waiting_starts_and_not_later_ones():
     assert [one for one in subject.take_events() if isinstance(one, VoiceOver)] == [
         VoiceOver(1, subject.frame - 1, "stopped")
     ]
-    assert [waiting.order.play for waiting in subject.waiting if isinstance(waiting.order, StartVoice)] == [3]
+    assert [waiting.order.play for waiting in subject.waiting_commands if isinstance(waiting.order, StartVoice)] == [3]

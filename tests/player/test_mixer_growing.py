@@ -26,7 +26,7 @@ __all__ = ["audioldm", "importable"]
 
 
 def growing(samples: Samples) -> VoiceSource:
-    return VoiceSource(np.zeros_like(samples), RATE, ready=0)
+    return VoiceSource(np.zeros_like(samples), RATE, ready_frames=0)
 
 
 @given(
@@ -40,8 +40,8 @@ def test_mixer_plays_a_growing_sound_unchanged(parts: list[int], sizes: list[int
     subject.play(StartVoice(1, 1, there), NOW)
     out: list[Samples] = []
     for number in range(10_000):
-        if there.ready is not None and there.ready - subject.frame < 1_500 + max(sizes):
-            there.add(sound[there.ready : there.ready + parts[number % len(parts)]])
+        if there.ready_frames is not None and there.ready_frames - subject.frame < 1_500 + max(sizes):
+            there.add(sound[there.ready_frames : there.ready_frames + parts[number % len(parts)]])
         out.append(subject.render(sizes[number % len(sizes)]))
         if subject.frame > len(sound) + 100:
             break
@@ -62,7 +62,7 @@ def test_mixer_fades_a_starved_sound_and_resumes_it_in_place_without_a_step():
     there.add(sound[12_000 : 12_000 + round(RESUME_AFTER_S * RATE) // 2])
     waiting = subject.render(500)
     assert not waiting.any(), "too little to go on with"
-    there.add(sound[there.ready :])
+    there.add(sound[there.ready_frames :])
     out = np.concatenate([before, waiting, *(subject.render(500) for _ in range(90))])
     assert largest_step(out) <= 1.2 * largest_step(sound)
     assert not subject.layers
@@ -98,7 +98,7 @@ def test_mixer_ends_a_broken_sound_without_a_click(waits: bool):
     assert largest_step(out) <= 1.001 * largest_step(sound)
     assert not out[-1_000:].any()
     assert [one.reason for one in subject.take_events() if isinstance(one, VoiceOver)] == ["stopped"]
-    assert not subject.waiting
+    assert not subject.waiting_commands
     assert not subject.layers
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.numbered import FRAMES, breaks, numbered_loop
+from benchmarks.numbered import LOOP_FRAMES, find_breaks, numbered_loop
 from timbred.audio import Samples
 
 
@@ -36,20 +36,20 @@ def recorded(damage: str) -> Samples:
 def test_numbered_recording_counts_each_fault_once(damage: str, places: int, tenths: int, foreign: int):
     sound = recorded(damage)
     waited = np.concatenate((np.zeros(777, np.float32), sound))
-    found = breaks(waited)
-    assert (len(found.places), found.tenths, found.foreign) == (places, tenths, foreign)
+    found = find_breaks(waited)
+    assert (len(found.broken_frames), found.broken_tenths, found.foreign_count) == (places, tenths, foreign)
     assert found.frames == len(sound)
     if places:
-        assert abs(found.places[0] - 777 - 50_000) < 5
+        assert abs(found.broken_frames[0] - 777 - 50_000) < 5
 
 
 def test_numbered_frames_are_unique_and_never_silent():
     loop = numbered_loop()
-    assert loop.shape == (FRAMES, 2)
-    assert len(np.unique(loop[:, 0])) == FRAMES
+    assert loop.shape == (LOOP_FRAMES, 2)
+    assert len(np.unique(loop[:, 0])) == LOOP_FRAMES
     assert loop.all()
     np.testing.assert_array_equal(loop[:, 0], loop[:, 1])
 
 
 def test_numbered_recording_of_silence_is_all_foreign():
-    assert breaks(np.zeros(1000, np.float32)).foreign == 1000
+    assert find_breaks(np.zeros(1000, np.float32)).foreign_count == 1000

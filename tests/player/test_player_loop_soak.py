@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from benchmarks.player_underruns import keep_engine_busy, lock_holders
+from benchmarks.player_underruns import keep_engine_busy, hold_gil
 from tests.player.player_stage import PATIENCE, RATE, Require, jack_server, recording
 from tests.player.unbroken import Gap, gaps
 from timbred.audio import Samples
@@ -56,7 +56,7 @@ async def soak(folder: Path, require_host: Require) -> tuple[Samples, int, int, 
         with recording(require_host, folder) as record:
             await client.request(type="play", voice=1, take=str(folder / "loop.wav"), loop=1)
             until = time.monotonic() + SECONDS
-            with lock_holders():
+            with hold_gil():
                 busy, voices = await asyncio.gather(
                     keep_engine_busy(daemon, until),
                     keep_voices_busy(daemon.transports.client(), folder / "loop.wav", until),

@@ -37,7 +37,7 @@ def with_pad() -> tuple[ModelResidency, Sent]:
     sent = Sent()
     subject = ModelResidency(sent)
     assert subject.request_load(CLIENT, SOURCE)
-    subject.engine_said(engine_messages.ModelLoaded(model=resident(7)))
+    subject.engine_message_received(engine_messages.ModelLoaded(model=resident(7)))
     assert sent.events.pop() == m.Loaded(model="pad")
     return subject, sent
 
@@ -45,15 +45,15 @@ def with_pad() -> tuple[ModelResidency, Sent]:
 def test_model_residency_keeps_the_latest_size_from_the_engine():
     subject, _ = with_pad()
     assert subject.sizes == {"pad": 7}
-    subject.engine_said(beat(resident(9)))
+    subject.engine_message_received(beat(resident(9)))
     assert subject.sizes == {"pad": 9}
     assert (subject.memory_used, subject.memory_total) == (50, 100)
 
 
 def test_model_residency_ignores_an_earlier_heartbeat():
     subject, _ = with_pad()
-    subject.engine_said(engine_messages.ModelUnloaded(name="pad"))
-    subject.engine_said(beat(resident(7), resident(3, "bell")))
+    subject.engine_message_received(engine_messages.ModelUnloaded(name="pad"))
+    subject.engine_message_received(beat(resident(7), resident(3, "bell")))
     assert subject.sizes == {}
 
 
@@ -64,8 +64,8 @@ def test_model_residency_does_not_report_a_model_that_is_being_unloaded():
     assert not subject.is_resident("pad")
     assert subject.request_load(CLIENT, SOURCE)
     assert sent.events == []
-    subject.engine_said(engine_messages.ModelUnloaded(name="pad"))
-    subject.engine_said(engine_messages.ModelLoaded(model=resident(7)))
+    subject.engine_message_received(engine_messages.ModelUnloaded(name="pad"))
+    subject.engine_message_received(engine_messages.ModelLoaded(model=resident(7)))
     assert sent.events == [m.Unloaded(model="pad"), m.Loaded(model="pad")]
     assert subject.is_resident("pad")
 
@@ -75,5 +75,5 @@ def test_model_residency_answers_two_unload_requests_together():
     assert subject.request_unload(CLIENT, "pad")
     assert not subject.request_unload(CLIENT, "pad")
     assert sent.events == []
-    subject.engine_said(engine_messages.ModelUnloaded(name="pad"))
+    subject.engine_message_received(engine_messages.ModelUnloaded(name="pad"))
     assert sent.events == [m.Unloaded(model="pad")] * 2

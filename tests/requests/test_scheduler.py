@@ -358,7 +358,7 @@ class RequestsAndLosses(RuleBasedStateMachine):
 
         def act() -> None:
             try:
-                self.scheduler.engine_said(message, [memoryview(frame) for frame in payload])
+                self.scheduler.engine_message_received(message, [memoryview(frame) for frame in payload])
             except ValueError:  # as the link: a process that sends what can't be read is ended
                 self.engine.up = self.engine.alive = False
 

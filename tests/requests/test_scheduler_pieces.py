@@ -74,7 +74,7 @@ class Stage(SoundListener):
         message = engine_messages.PieceRendered(
             job=self.job.number, rate=RATE, channels=1, first=first, frames=FRAMES, peak=0.5, last=last == FRAMES
         )
-        self.scheduler.engine_said(message, [memoryview(samples()[first:last].tobytes())])
+        self.scheduler.engine_message_received(message, [memoryview(samples()[first:last].tobytes())])
 
     def order(self) -> engine_messages.RenderOrder:
         (order,) = [one.order for one in self.engine.orders if isinstance(one, engine_messages.RenderJob)][-1:]
@@ -95,7 +95,7 @@ async def pieces_then_take(tmp_path: Path) -> None:
     stage.say(0, 1000)
     stage.say(1000, FRAMES)
     rendered = engine_messages.JobRendered(job=stage.job.number, rate=RATE, channels=1, seeds=stage.order().seeds)
-    stage.scheduler.engine_said(rendered, [memoryview(samples().tobytes())])
+    stage.scheduler.engine_message_received(rendered, [memoryview(samples().tobytes())])
     await stage.scheduler.stop(20.0)
     identity = stage.job.streamed_take_id
     assert stage.heard == [(identity, (0, (1000, 1), False)), (identity, (1000, (FRAMES - 1000, 1), True))]
@@ -118,10 +118,10 @@ async def breaks_off(tmp_path: Path, how: str) -> None:
         case "cancelled":
             stage.scheduler.cancel(stage.job)
             stage.say(1000, 2000)
-            stage.scheduler.engine_said(engine_messages.JobCancelled(job=stage.job.number), [])
+            stage.scheduler.engine_message_received(engine_messages.JobCancelled(job=stage.job.number), [])
         case "failed":
             failed = engine_messages.JobFailed(code="model-error", message="no", job=stage.job.number)
-            stage.scheduler.engine_said(failed, [])
+            stage.scheduler.engine_message_received(failed, [])
         case _:
             stage.scheduler.engine_down("it ended")
     assert [one for one, _ in stage.heard] == [first, "broken"]

@@ -17,7 +17,7 @@ from timbred.storage.created_files import Created
 from timbred.storage.paths import (
     MAX_NAME_UNITS,
     MAX_SLUG_LENGTH,
-    RESERVED,
+    RESERVED_NAMES,
     AllowedFolders,
     check_length,
     folder_inside,
@@ -218,7 +218,7 @@ def test_slug_fits_every_system(text: str) -> None:
     made = slug(text)
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", made)
     assert len(made) <= MAX_SLUG_LENGTH + 6
-    assert made not in RESERVED
+    assert made not in RESERVED_NAMES
     assert slug(made) == made
 
 

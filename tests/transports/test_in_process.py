@@ -43,7 +43,7 @@ async def test_in_process_client_hears_events_one_by_one() -> None:
             daemon.finish()
         if isinstance(event, m.Done):
             break
-    memory.leave(listener)
+    memory.disconnect(listener)
     assert await asker.request(type="sync", n=1) == [m.Synced(n=1)]
 
 

@@ -138,14 +138,14 @@ def _check_header(file: soundfile.SoundFile, path: Path, max_seconds: float) -> 
 def _read_samples(file: soundfile.SoundFile, path: Path, max_seconds: float) -> Samples:
     """Read block by block, as a header may announce more frames than there are."""
     blocks: list[Samples] = []
-    left = int(max_seconds * file.samplerate) + 1
-    while left > 0:
-        block = np.asarray(file.read(min(BLOCK_FRAMES, left), dtype="float32", always_2d=True), np.float32)
+    remaining_frames = int(max_seconds * file.samplerate) + 1
+    while remaining_frames > 0:
+        block = np.asarray(file.read(min(BLOCK_FRAMES, remaining_frames), dtype="float32", always_2d=True), np.float32)
         if block.shape[0] == 0:
             break
         blocks.append(block)
-        left -= block.shape[0]
-    if left <= 0:
+        remaining_frames -= block.shape[0]
+    if remaining_frames <= 0:
         raise BadAudio(f"{path}: longer than {max_seconds:g} s; cut it shorter")
     return np.concatenate(blocks) if blocks else np.zeros((0, file.channels), np.float32)
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from timbred.errors import BadAudio
 
-MIDDLE_C = 60
+MIDDLE_C_NOTE = 60
 """The MIDI note that plays a sample at its own pitch, if nothing better is known."""
 
 HEADER_BYTES = 12
@@ -75,7 +75,7 @@ def clear_time_stamp(file: bytes) -> bytes:
     return file
 
 
-def sampler_chunk(rate: int, loop_frames: int | None, root_note: int = MIDDLE_C) -> Chunk:
+def sampler_chunk(rate: int, loop_frames: int | None, root_note: int = MIDDLE_C_NOTE) -> Chunk:
     """Return a `smpl` chunk for samplers; `loop_frames` None means no loop.
 
     Layout, all u32: manufacturer, product, nanoseconds a frame, root note (MIDI 0..127), pitch fraction,
@@ -89,9 +89,9 @@ def sampler_chunk(rate: int, loop_frames: int | None, root_note: int = MIDDLE_C)
     return Chunk("smpl", head + b"".join(struct.pack("<6I", *loop) for loop in loops))
 
 
-ACID_ONE_SHOT = 0x01
-ACID_ROOT_NOTE = 0x02
-ACID_STRETCH = 0x04
+ACID_ONE_SHOT_FLAG = 0x01
+ACID_ROOT_NOTE_FLAG = 0x02
+ACID_STRETCH_FLAG = 0x04
 
 
 def tempo_chunk(bpm: float, beats: int, beats_per_bar: int = 4, *, loops: bool, root_note: int | None = None) -> Chunk:
@@ -101,9 +101,9 @@ def tempo_chunk(bpm: float, beats: int, beats_per_bar: int = 4, *, loops: bool, 
     unknown), float32 0 (unknown), u32 beats, u16 meter's denominator, u16 meter's numerator, float32 bpm.
     Source: Sony's ACID files as libsndfile reads them (src/wav.c, `wav_read_acid_chunk`).
     """
-    flags = ACID_STRETCH if loops else ACID_ONE_SHOT
-    flags |= 0 if root_note is None else ACID_ROOT_NOTE
-    note = MIDDLE_C if root_note is None else root_note
+    flags = ACID_STRETCH_FLAG if loops else ACID_ONE_SHOT_FLAG
+    flags |= 0 if root_note is None else ACID_ROOT_NOTE_FLAG
+    note = MIDDLE_C_NOTE if root_note is None else root_note
     return Chunk("acid", struct.pack("<IHHfIHHf", flags, note, 0x8000, 0.0, beats, 4, beats_per_bar, bpm))
 
 

@@ -23,7 +23,7 @@ import timbred
 from timbred.audio import Recipe
 from timbred.audiofile.riff import Chunk, append_chunks, info_chunk
 
-RECIPE_FIELD = "timbred"
+RECIPE_FIELD_NAME = "timbred"
 """The name of the field that holds the recipe."""
 
 MAX_TITLE_CHARACTERS = 200
@@ -89,7 +89,7 @@ def read_recipe_text(file: BinaryIO) -> str | None:
         tags: Any = reader(file).tags
         if tags is None:
             return None
-        values = tags.getall(f"TXXX:{RECIPE_FIELD}") if isinstance(tags, ID3) else tags.get(RECIPE_FIELD, [])
+        values = tags.getall(f"TXXX:{RECIPE_FIELD_NAME}") if isinstance(tags, ID3) else tags.get(RECIPE_FIELD_NAME, [])
         return str(values[0]) if values else None
     except TAG_ERRORS:
         return None
@@ -103,7 +103,7 @@ def _id3(tags: Tags) -> bytes:
     frames.add(TIT2(encoding=Encoding.UTF8, text=[tags.title]))
     frames.add(TSSE(encoding=Encoding.UTF8, text=[tags.software]))
     frames.add(COMM(encoding=Encoding.UTF8, lang="eng", desc="", text=[tags.comment]))
-    frames.add(TXXX(encoding=Encoding.UTF8, desc=RECIPE_FIELD, text=[tags.recipe]))
+    frames.add(TXXX(encoding=Encoding.UTF8, desc=RECIPE_FIELD_NAME, text=[tags.recipe]))
     content = io.BytesIO()
     frames.save(content, v2_version=4, padding=_no_padding)
     return content.getvalue()
@@ -115,7 +115,7 @@ def _write_vorbis_comment(file: bytes, file_format: str, tags: Tags) -> bytes:
     if tagger.tags is None:
         tagger.add_tags()
     tagger.update(
-        {"TITLE": tags.title, "ENCODER": tags.software, "COMMENT": tags.comment, RECIPE_FIELD.upper(): tags.recipe}
+        {"TITLE": tags.title, "ENCODER": tags.software, "COMMENT": tags.comment, RECIPE_FIELD_NAME.upper(): tags.recipe}
     )
     content.seek(0)
     tagger.save(content, padding=_no_padding)

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from timbred.audio import Clip, Samples, require_sound
 from timbred.audiofile.reader import MAX_CHANNELS
-from timbred.audiofile.riff import MIDDLE_C, Chunk, append_chunks, clear_time_stamp, sampler_chunk, tempo_chunk
+from timbred.audiofile.riff import MIDDLE_C_NOTE, Chunk, append_chunks, clear_time_stamp, sampler_chunk, tempo_chunk
 from timbred.audiofile.tags import make_tags, write_tags
 from timbred.errors import BadRequest, Internal
-from timbred.render_settings import CONTAINERS, RenderSettings, bits_of, check
+from timbred.render_settings import CONTAINERS_BY_FORMAT, RenderSettings, bits_of, check
 
-VORBIS_COMPRESSION = 0.3
+VORBIS_COMPRESSION_LEVEL = 0.3
 """libsndfile's compression level, 0 (best) to 1; 0.3 is Vorbis' quality 7, about 224 kbit/s in stereo."""
 
 BLOCK_FRAMES = 65_536
@@ -60,10 +60,10 @@ def encode_bytes(clip: Clip, settings: RenderSettings, root_note: int | None = N
 
 
 def _encode_samples(clip: Clip, settings: RenderSettings) -> bytes:
-    container, bits = CONTAINERS[settings.format], bits_of(settings)
+    container, bits = CONTAINERS_BY_FORMAT[settings.format], bits_of(settings)
     words = quantize(clip.samples, bits) if bits in (16, 24) else clip.samples
     buffer = io.BytesIO()
-    compression = VORBIS_COMPRESSION if container.major == "OGG" else None
+    compression = VORBIS_COMPRESSION_LEVEL if container.major == "OGG" else None
     try:
         with soundfile.SoundFile(
             buffer,
@@ -95,7 +95,7 @@ def quantize(samples: Samples, bits: int | None) -> NDArray[Any]:
 def _musical_chunks(clip: Clip, root_note: int | None) -> list[Chunk]:
     chunks: list[Chunk] = []
     if clip.loop or root_note is not None:
-        note = MIDDLE_C if root_note is None else root_note
+        note = MIDDLE_C_NOTE if root_note is None else root_note
         chunks.append(sampler_chunk(clip.rate, clip.frames if clip.loop else None, note))
     if clip.bpm is not None and (beats := count_beats(clip)) is not None:
         meter = _beats_per_bar(clip)

@@ -14,7 +14,7 @@ from timbred.cli.listings import show
 from timbred.cli.serve import settings_from
 from timbred.cli.terminal import error_console
 from timbred.config import Config
-from timbred.disk import expanded
+from timbred.disk import expand_user
 from timbred.filenames import comparison_key, name_fault
 from timbred.ipc.isolation import child_environment, python_command, safe_folder
 from timbred.models import install as installed
@@ -69,7 +69,7 @@ def pull(name: str, source: Path | None, file: Path | None, flags: list[str]) ->
     models = build(config.models_folder, config.sources)
     if source is not None:
         folder = config.models_folder / _check_name(name, models)
-        _install(name, expanded(source), folder, known=name in models.entries)
+        _install(name, expand_user(source), folder, known=name in models.entries)
         return
     entry = models[name]
     if not entry.card.source or Path(entry.card.source).is_absolute():
@@ -126,7 +126,7 @@ def _fetch(entry: Entry) -> None:
     shutil.rmtree(staging / ".cache", ignore_errors=True)  # the hub client's, in the folder that was made here
     for file in sorted(staging.rglob("*")):
         if file.is_file() and any(fnmatch(file.name, pattern) for pattern in INSTALLED_PATTERNS):
-            installed.add(staging, file)
+            installed.record_file(staging, file)
     _report_kept(finish(staging, entry.folder, name))
 
 

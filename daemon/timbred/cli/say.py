@@ -22,7 +22,7 @@ from timbred.protocol.coercion import build, describe_type, fields_of, key_names
 from timbred.protocol.json import WORD_FIELDS
 from timbred.protocol.messages import Generate
 from timbred.protocol.schema import REQUEST_NAMED
-from timbred.render_settings import CONTAINERS
+from timbred.render_settings import CONTAINERS_BY_FORMAT
 from timbred.storage.recipe import overlay, parameters_of
 from timbred.storage.takes_folder import publish
 
@@ -196,8 +196,8 @@ def _absolute(text: str) -> str:
 def _format_of(out: Path) -> str:
     extension = out.suffix.removeprefix(".").lower()
     file_format = {"aif": "aiff", "oga": "ogg", "": "wav"}.get(extension, extension)
-    if file_format not in CONTAINERS:
-        raise BadRequest(f"--out {out}: its extension must be one of {', '.join(CONTAINERS)}")
+    if file_format not in CONTAINERS_BY_FORMAT:
+        raise BadRequest(f"--out {out}: its extension must be one of {', '.join(CONTAINERS_BY_FORMAT)}")
     return file_format
 
 

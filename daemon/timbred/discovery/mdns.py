@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OSCQUERY = "_oscjson._tcp.local."
-OSC = "_osc._udp.local."
-ZMQ_REQUESTS = "zmq.requests"
+OSCQUERY_SERVICE_TYPE = "_oscjson._tcp.local."
+OSC_SERVICE_TYPE = "_osc._udp.local."
+ZMQ_REQUESTS_KEY = "zmq.requests"
 ZMQ_EVENTS = "zmq.events"
 """Keys of the TXT record of `OSCQUERY` with the ports of these settings, for `timbred.client`."""
 
@@ -37,7 +37,7 @@ class AnnouncedAddress:
     zmq_events: int
 
     @property
-    def everywhere(self) -> bool:
+    def is_on_all_interfaces(self) -> bool:
         """True if it is bound to every interface."""
         return ipaddress.ip_address(self.address).is_unspecified
 
@@ -57,9 +57,9 @@ def instance_name(name: str, http_port: int) -> str:
 class MdnsAnnouncement:
     """The announcement of one daemon. `start` doesn't wait for the network; `stop` withdraws it."""
 
-    def __init__(self, name: str, place: AnnouncedAddress) -> None:
-        self._name = instance_name(name, place.http)
-        self._place = place
+    def __init__(self, name: str, endpoint: AnnouncedAddress) -> None:
+        self._name = instance_name(name, endpoint.http)
+        self._endpoint = endpoint
         self._zeroconf: AsyncZeroconf | None = None
         self._announcing: asyncio.Task[None] | None = None
 
@@ -73,7 +73,7 @@ class MdnsAnnouncement:
             await asyncio.wait([self._announcing])
         return self._zeroconf is not None
 
-    async def stop(self, patience: float) -> None:
+    async def stop(self, timeout_s: float) -> None:
         """Withdraw the announcement, in at most `patience` seconds."""
         if self._announcing is not None:
             self._announcing.cancel()
@@ -81,19 +81,19 @@ class MdnsAnnouncement:
         if self._zeroconf is not None:
             zeroconf, self._zeroconf = self._zeroconf, None
             try:
-                await asyncio.wait_for(zeroconf.async_close(), patience)
+                await asyncio.wait_for(zeroconf.async_close(), timeout_s)
             except (TimeoutError, OSError) as error:
                 log.warning("zeroconf: the announcement can't be withdrawn: %s", error or "no answer")
 
     async def _announce(self) -> None:
         try:
             self._zeroconf = await self._open()
-            await asyncio.gather(*(self._register(self._zeroconf, info) for info in _services(self._name, self._place)))
+            await asyncio.gather(*(self._register(self._zeroconf, info) for info in _services(self._name, self._endpoint)))
         except Exception as error:  # noqa: BLE001  the daemon works without being announced
             log.warning("zeroconf: not announced (%s); programs on this machine still find the default ports", error)
             await self._discard()
         else:
-            where = "on every interface" if self._place.everywhere else f"on {self._place.address}"
+            where = "on every interface" if self._endpoint.is_on_all_interfaces else f"on {self._endpoint.address}"
             log.info("zeroconf: announced as %s %s", self._name, where)
 
     @staticmethod
@@ -103,8 +103,8 @@ class MdnsAnnouncement:
     async def _open(self) -> "AsyncZeroconf":
         # importing the library takes a tenth of a second, during which the event loop must not block
         zeroconf, asyncio_ = await asyncio.to_thread(_import_zeroconf)
-        chosen = zeroconf.InterfaceChoice.All if self._place.everywhere else [self._place.address]
-        version = zeroconf.IPVersion.V6Only if ":" in self._place.address else zeroconf.IPVersion.V4Only
+        chosen = zeroconf.InterfaceChoice.All if self._endpoint.is_on_all_interfaces else [self._endpoint.address]
+        version = zeroconf.IPVersion.V6Only if ":" in self._endpoint.address else zeroconf.IPVersion.V4Only
         return asyncio_.AsyncZeroconf(interfaces=chosen, ip_version=version)
 
     async def _discard(self) -> None:
@@ -124,16 +124,16 @@ def _import_zeroconf():
 def _services(name: str, place: AnnouncedAddress) -> "tuple[ServiceInfo, ServiceInfo]":
     from zeroconf import ServiceInfo
 
-    addresses = _own_addresses(":" in place.address) if place.everywhere else [place.address]
+    addresses = _own_addresses(":" in place.address) if place.is_on_all_interfaces else [place.address]
     server = f"timbred-{place.http}.local."  # unique to the daemon: two of them may run on one machine
-    ports = {"txtvers": "1", ZMQ_REQUESTS: str(place.zmq_requests), ZMQ_EVENTS: str(place.zmq_events)}
+    ports = {"txtvers": "1", ZMQ_REQUESTS_KEY: str(place.zmq_requests), ZMQ_EVENTS: str(place.zmq_events)}
     return (
         ServiceInfo(
-            OSCQUERY, f"{name}.{OSCQUERY}", port=place.http, properties=ports, server=server, parsed_addresses=addresses
+            OSCQUERY_SERVICE_TYPE, f"{name}.{OSCQUERY_SERVICE_TYPE}", port=place.http, properties=ports, server=server, parsed_addresses=addresses
         ),
         ServiceInfo(
-            OSC,
-            f"{name}.{OSC}",
+            OSC_SERVICE_TYPE,
+            f"{name}.{OSC_SERVICE_TYPE}",
             port=place.osc,
             properties={"txtvers": "1", "version": "1.1", "types": "ifhdsTF"},
             server=server,

@@ -22,7 +22,7 @@ from timbred.protocol.osc import arguments_of, encode_event
 from timbred.protocol.osc_packets import write_message
 from timbred.protocol.schema import EVENT_OF, EVENTS, REQUESTS, ROOT, EventEntry, RequestEntry
 
-READ, WRITE = 1, 2
+READ_ACCESS, WRITE_ACCESS = 1, 2
 """Bits of ACCESS."""
 
 ATTRIBUTES = ("FULL_PATH", "CONTENTS", "TYPE", "ACCESS", "RANGE", "DESCRIPTION", "VALUE", "KEYS")
@@ -159,7 +159,7 @@ class AddressTree:
         return AddressMethod(
             path=entry.address,
             tags="".join(_tag(fields[name].type) for name in named),
-            access=WRITE if setting is None else READ | WRITE,
+            access=WRITE_ACCESS if setting is None else READ_ACCESS | WRITE_ACCESS,
             description=_words(entry.kind.__doc__),
             ranges=tuple(_range(fields[name].type) for name in named),
             keys=tuple(_key(key, fields[key.name].type) for key in keys_of(entry.kind) if key.name not in named),
@@ -177,7 +177,7 @@ class AddressTree:
         return AddressMethod(
             path=entry.address,
             tags="".join(_tag(field.type) for field in sent),
-            access=READ,
+            access=READ_ACCESS,
             description=f"event: {_words(entry.kind.__doc__)} Arguments: {' '.join(field.name for field in sent)}",
             read=lambda: self._last_event(entry.address),
         )
@@ -187,7 +187,7 @@ class AddressTree:
         return AddressMethod(
             path=ROOT + "settings/" + setting.name,
             tags=_tag_of_value(setting.default),
-            access=READ | WRITE if setting.live else READ,
+            access=READ_ACCESS | WRITE_ACCESS if setting.live else READ_ACCESS,
             description=setting.help + later,
             ranges=(self._range_of(setting),),
             read=self._reader(setting),
@@ -265,13 +265,13 @@ def methods(node: Node) -> Iterator[AddressMethod]:
             yield from methods(child)
 
 
-ANYWHERE = ("0.0.0.0", "::", "")
+UNSPECIFIED_ADDRESSES = ("0.0.0.0", "::", "")
 """Values of `host` that aren't an address to connect to; the client then uses the one that it connected to."""
 
 MAX_LISTENED_ADDRESSES = 1000
 """Addresses that one client may listen to."""
 
-EXTENSIONS = ("ACCESS", "RANGE", "DESCRIPTION", "VALUE", "KEYS", "LISTEN", "IGNORE", "OSC_STREAMING")
+SUPPORTED_EXTENSIONS = ("ACCESS", "RANGE", "DESCRIPTION", "VALUE", "KEYS", "LISTEN", "IGNORE", "OSC_STREAMING")
 """Features in HOST_INFO. OSC_STREAMING: OSC packets are accepted over the WebSocket too."""
 
 
@@ -311,9 +311,9 @@ class OscQuery:
             "OSC_PORT": self._setting("osc.port"),
             "OSC_TRANSPORT": "UDP",
             "WS_PORT": self._setting("http.port"),
-            "EXTENSIONS": dict.fromkeys(EXTENSIONS, True),
+            "EXTENSIONS": dict.fromkeys(SUPPORTED_EXTENSIONS, True),
         }
-        if host not in ANYWHERE:
+        if host not in UNSPECIFIED_ADDRESSES:
             info |= {"OSC_IP": host, "WS_IP": host}
         return info
 
@@ -363,7 +363,7 @@ class OscQuery:
         node = self.tree.node(path)
         if node is None:
             raise BadRequest(f"LISTEN: there is no address {shown(path)}; GET / lists those there are")
-        if isinstance(node, AddressContainer) or not node.access & READ:
+        if isinstance(node, AddressContainer) or not node.access & READ_ACCESS:
             raise BadRequest(
                 f"LISTEN: {shown(path)} has no value to listen to; its ACCESS is {node.attributes()['ACCESS']}"
             )

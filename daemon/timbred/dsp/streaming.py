@@ -26,7 +26,7 @@ from timbred.dsp.trim_fade import (
     fade_out_lengths,
     limit_fades,
 )
-from timbred.render_settings import AUTOMATIC_FADE_IN, AUTOMATIC_FADE_OUT, RenderSettings
+from timbred.render_settings import AUTOMATIC_FADE_IN_S, AUTOMATIC_FADE_OUT_S, RenderSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +126,8 @@ class _StreamedFades:
         self._frames_returned = 0
         self._leads: Lengths | None = None
         self._tails: Lengths | None = None
-        lead = frames_in(AUTOMATIC_FADE_IN if settings.fade_in is None else settings.fade_in, rate)
-        tail = frames_in(AUTOMATIC_FADE_OUT if settings.fade_out is None else settings.fade_out, rate)
+        lead = frames_in(AUTOMATIC_FADE_IN_S if settings.fade_in is None else settings.fade_in, rate)
+        tail = frames_in(AUTOMATIC_FADE_OUT_S if settings.fade_out is None else settings.fade_out, rate)
         if settings.fade_in is not None and settings.fade_out is not None:
             lead, tail = limit_fades(lead, tail, frames)
             self._leads, self._tails = np.full(channels, lead), np.full(channels, tail)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from timbred.audio import Clip, Samples, amplitude, frames_in
 from timbred.dsp.crossfade import raised_cosine
-from timbred.render_settings import AUTOMATIC_FADE_IN, AUTOMATIC_FADE_OUT, RenderSettings
+from timbred.render_settings import AUTOMATIC_FADE_IN_S, AUTOMATIC_FADE_OUT_S, RenderSettings
 
 SILENCE_BELOW_PEAK_DB = -60.0
 """Level relative to the clip's peak below which an edge counts as silence."""
@@ -96,7 +96,7 @@ def fade_in_lengths(samples: Samples, settings: RenderSettings, rate: int) -> Le
     """Return each channel's frames of fade in. Automatic lengths depend on the first `fade_in_examined` frames."""
     if settings.fade_in is not None:
         return np.full(samples.shape[1], frames_in(settings.fade_in, rate))
-    longest = frames_in(AUTOMATIC_FADE_IN, rate)
+    longest = frames_in(AUTOMATIC_FADE_IN_S, rate)
     beginning = samples[: fade_in_examined(settings, rate)].astype(np.float64)
     return np.array([_automatic_fade_in(channel, longest) for channel in beginning.T], dtype=np.int64)
 
@@ -105,19 +105,19 @@ def fade_out_lengths(samples: Samples, settings: RenderSettings, rate: int) -> L
     """Return each channel's frames of fade out. Automatic lengths depend on the last `fade_out_examined` frames."""
     if settings.fade_out is not None:
         return np.full(samples.shape[1], frames_in(settings.fade_out, rate))
-    longest = frames_in(AUTOMATIC_FADE_OUT, rate)
+    longest = frames_in(AUTOMATIC_FADE_OUT_S, rate)
     ending = samples[-fade_out_examined(settings, rate) :].astype(np.float64)
     return np.array([_automatic_fade_out(channel, longest) for channel in ending.T], dtype=np.int64)
 
 
 def fade_in_examined(settings: RenderSettings, rate: int) -> int:
     """Return the frames at the beginning that the fade in depends on."""
-    return 0 if settings.fade_in is not None else frames_in(AUTOMATIC_FADE_IN + COMPARED_AFTER_S, rate)
+    return 0 if settings.fade_in is not None else frames_in(AUTOMATIC_FADE_IN_S + COMPARED_AFTER_S, rate)
 
 
 def fade_out_examined(settings: RenderSettings, rate: int) -> int:
     """Return the frames at the end that the fade out depends on."""
-    return 0 if settings.fade_out is not None else (1 + CLIMAX_FADE_LENGTHS) * frames_in(AUTOMATIC_FADE_OUT, rate)
+    return 0 if settings.fade_out is not None else (1 + CLIMAX_FADE_LENGTHS) * frames_in(AUTOMATIC_FADE_OUT_S, rate)
 
 
 def _automatic_fade_in(channel: NDArray[np.float64], longest: int) -> int:

@@ -19,11 +19,11 @@ from timbred.ipc import engine_messages
 from timbred.ipc.child_exit import (
     CANNOT_START_STATUS,
     add_line_options,
-    end_with_daemon,
-    end_with_threads,
-    leave,
-    reason_of,
-    send_last_words,
+    describe_start_error,
+    exit_at_once,
+    exit_on_thread_failure,
+    exit_with_daemon,
+    send_last_message,
     wait_as_spare,
 )
 
@@ -59,22 +59,22 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches all processes; the daemon decides
-    end_with_threads()
+    exit_on_thread_failure()
     wait_as_spare(options, _import_all)
-    end_with_daemon(options.address)
+    exit_with_daemon(options.address)
     try:
         engine = _make_engine(options)
     except Exception as error:
         is_timbred_error = isinstance(error, errors.TimbredError)
-        message = str(error) if is_timbred_error else reason_of(error)
+        message = str(error) if is_timbred_error else describe_start_error(error)
         log.error("%s", message, exc_info=None if is_timbred_error else error)
-        send_last_words(
+        send_last_message(
             options.address,
             engine_messages.encode(engine_messages.EngineCannotStart(token=options.token, message=message)),
         )
-        leave(CANNOT_START_STATUS)
+        exit_at_once(CANNOT_START_STATUS)
     engine.run()
-    leave(0)
+    exit_at_once(0)
 
 
 def _import_all() -> None:

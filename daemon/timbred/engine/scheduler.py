@@ -40,7 +40,7 @@ from timbred.engine.model_manager import (
 )
 from timbred.engine.timing import DurationEma, MaxLength, ThreadTuner
 from timbred.ipc import engine_messages
-from timbred.ipc.child_exit import leave
+from timbred.ipc.child_exit import exit_at_once
 
 log = logging.getLogger("timbred.engine")
 
@@ -506,7 +506,7 @@ class EngineScheduler:
         self.link.send(engine_messages.JobFailed(code=wire_error.code, message=str(wire_error), job=job.number))
         if is_fatal(error):
             self.link.close()
-            leave(FATAL_EXIT_STATUS)
+            exit_at_once(FATAL_EXIT_STATUS)
 
     def _with_length_advice(self, job: EngineJob, error: errors.OutOfMemory) -> errors.OutOfMemory:
         """Add a length that would fit to an error; the takes were already rendered one by one."""

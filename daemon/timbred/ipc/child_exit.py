@@ -1,4 +1,4 @@
-"""The start of a child process: how it is told where its daemon is, and how it tells that it can't start."""
+"""Start and exit of a child process: its address and token, its last message, and its exit with the daemon."""
 
 import argparse
 import json
@@ -15,25 +15,27 @@ from typing import NoReturn
 import zmq
 
 TOKEN_VARIABLE = "TIMBRED_CHILD_TOKEN"
-"""The environment variable with the token that a child shows its daemon. Other users can read command lines, but not
-the environment of a process."""
+"""Environment variable with the token that a child sends to its daemon.
+
+Other users can read command lines, but not the environment of a process.
+"""
 
 SPARE_OPTION = "--spare"
-"""The option of a process that only imports, and waits for a line with its address and token."""
+"""Option of a process that only imports, and waits for a line with its address and token."""
 
 WARM_LINE = b"warm\n"
 """Line that a spare process writes once its imports are done."""
 
-SPARE_NICENESS = 15
-"""Niceness of a spare process's imports, which no request waits for."""
+SPARE_NICE_VALUE = 15
+"""Nice value of a spare process's imports, which no request waits for."""
 
-LONGEST_LINE_BYTES = 4096
+MAX_LINE_BYTES = 4096
 
-SENT_WITHIN_MS = 2000
+LAST_MESSAGE_LINGER_MS = 2000
 
 
 def add_line_options(parser: argparse.ArgumentParser) -> None:
-    """Give a child's parser the options `address`, `token` and `spare`."""
+    """Add the options `address` and `spare` to a child's parser; `token` is read from the environment."""
     parser.add_argument("--address", default="")
     parser.add_argument(SPARE_OPTION, action="store_true", help="import, and wait on standard input for an address")
     parser.set_defaults(token=os.environ.pop(TOKEN_VARIABLE, ""))
@@ -45,35 +47,36 @@ def wait_as_spare(options: argparse.Namespace, prepare: Callable[[], None]) -> N
     In any other process, do nothing. Ends the process when the daemon is gone.
 
     Args:
-        options: As `add_line_options` had them read.
-        prepare: Imports what the process needs. Runs in a thread of low priority, which the process itself can't leave.
+        options: Options of a parser with `add_line_options`.
+        prepare: Imports the process's modules. It runs in a thread of low priority, because a process can't raise its
+            own priority again.
 
     Raises:
-        Exception: as `prepare`.
+        Exception: Any exception of `prepare`.
     """
     if not options.spare:
         return
-    _in_thread_of_low_priority(prepare)
+    _run_at_low_priority(prepare)
     os.write(sys.stdout.fileno(), WARM_LINE)
     line = b""
     while not line.endswith(b"\n"):
-        # byte by byte: what follows belongs to whoever watches standard input next
+        # byte by byte, because later input is read by `exit_with_daemon`
         byte = os.read(sys.stdin.fileno(), 1)
-        if not byte or len(line) > LONGEST_LINE_BYTES:
+        if not byte or len(line) > MAX_LINE_BYTES:
             os._exit(0)
         line += byte
     options.address, options.token = json.loads(line)
 
 
-def _in_thread_of_low_priority(work: Callable[[], None]) -> None:
+def _run_at_low_priority(work: Callable[[], None]) -> None:
     failures: list[BaseException] = []
 
     def run() -> None:
-        if sys.platform == "linux":  # elsewhere niceness is the whole process's, and can't be taken back
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), SPARE_NICENESS)
+        if sys.platform == "linux":  # elsewhere the nice value is the whole process's, and can't be lowered again
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), SPARE_NICE_VALUE)
         try:
             work()
-        except BaseException as error:  # noqa: BLE001  raised where the thread is waited for
+        except BaseException as error:  # noqa: BLE001  raised again after the join
             failures.append(error)
 
     thread = threading.Thread(target=run, name="imports")
@@ -83,63 +86,63 @@ def _in_thread_of_low_priority(work: Callable[[], None]) -> None:
         raise failure
 
 
-def send_last_words(address: str, frame: bytes) -> None:
+def send_last_message(address: str, frame: bytes) -> None:
     """Send the daemon one message, before the process ends."""
     with zmq.Context() as context, context.socket(zmq.PAIR) as line:
-        line.linger = SENT_WITHIN_MS
+        line.linger = LAST_MESSAGE_LINGER_MS
         line.connect(address)
         line.send(frame)
 
 
-def reason_of(error: BaseException) -> str:
-    """An error at the start in one line for the performer."""
+def describe_start_error(error: BaseException) -> str:
+    """Return an error at the start as one line for the performer."""
     text = str(error).strip()
     first = text.splitlines()[0] if text else type(error).__name__
     if isinstance(error, ImportError | OSError):
-        return f"{first}; install timbred anew, with all that it needs"
-    return f"{type(error).__name__}: {first}; the log says more"
+        return f"{first}; reinstall timbred with its dependencies"
+    return f"{type(error).__name__}: {first}; see the log"
 
 
 log = logging.getLogger(__name__)
 
-THREAD_FAILED = 70
+THREAD_FAILED_STATUS = 70
 """Exit status after a thread failed."""
 
 CANNOT_START_STATUS = 2
 """Exit status of a child process that can't start."""
 
 CLEANUP_TIMEOUT_S = 3.0
-"""Seconds that a process has to end by itself after the daemon is gone."""
+"""Seconds that a process has to exit by itself after the daemon has exited."""
 
 
-def end_with_daemon(address: str, gone: Callable[[], None] | None = None) -> None:
-    """End this process as soon as the daemon closes its standard input.
+def exit_with_daemon(address: str, on_daemon_exit: Callable[[], None] | None = None) -> None:
+    """Exit this process as soon as the daemon closes its standard input.
 
-    A daemon that was killed leaves the socket at `address` behind. It is removed, and its folder once that is empty.
+    The socket file at `address`, which a killed daemon leaves behind, is removed, and its folder if that is empty.
 
     Args:
-        address: Where the daemon's socket is bound.
-        gone: Called first, in another thread. What it begins gets `CLEANUP_TIMEOUT_S` seconds.
+        address: Address of the daemon's socket.
+        on_daemon_exit: Called in another thread before the exit, which follows `CLEANUP_TIMEOUT_S` seconds later.
     """
 
     def wait() -> None:
-        while os.read(sys.stdin.fileno(), 1024):  # unbuffered: a buffer's lock would hold up the interpreter's end
+        while os.read(sys.stdin.fileno(), 1024):  # unbuffered: a buffer's lock would delay the interpreter's exit
             pass
         if address.startswith("ipc://"):
             socket = Path(address.removeprefix("ipc://"))
-            with suppress(OSError):  # the daemon removed it, or removes it at its next start
+            with suppress(OSError):  # the daemon has removed it, or removes it at its next start
                 socket.unlink(missing_ok=True)
                 socket.parent.rmdir()
-        if gone is not None:
-            gone()
+        if on_daemon_exit is not None:
+            on_daemon_exit()
             time.sleep(CLEANUP_TIMEOUT_S)
         os._exit(0)
 
     threading.Thread(target=wait, name="end-with-daemon", daemon=True).start()
 
 
-def end_with_threads() -> None:
-    """End this process when one of its threads fails: the daemon then starts another one, and says why."""
+def exit_on_thread_failure() -> None:
+    """Exit this process when one of its threads fails; the daemon reports the reason and starts another one."""
 
     def failed(failure: threading.ExceptHookArgs) -> None:
         if failure.exc_type is SystemExit:
@@ -148,14 +151,14 @@ def end_with_threads() -> None:
         error = failure.exc_value
         details = (failure.exc_type, error, failure.exc_traceback) if error is not None else None
         log.critical("the thread %s failed, so this process ends: %r", name, error, exc_info=details)
-        leave(THREAD_FAILED)
+        exit_at_once(THREAD_FAILED_STATUS)
 
     threading.excepthook = failed
 
 
-def leave(status: int) -> NoReturn:
-    """End at once: libraries' own threads may not survive the interpreter's usual end, nor drivers their clean-up."""
+def exit_at_once(status: int) -> NoReturn:
+    """Exit without the interpreter's clean-up, in which threads of libraries and drivers may crash."""
     logging.shutdown()
-    with suppress(OSError):  # the log's disk is full, and the process must end all the same
+    with suppress(OSError):  # the log's disk may be full, and the process must exit nevertheless
         sys.stderr.flush()
     os._exit(status)

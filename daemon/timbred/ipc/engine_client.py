@@ -1,4 +1,4 @@
-"""The daemon's end of one engine process."""
+"""The daemon's client of one engine process."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -15,44 +15,44 @@ log = logging.getLogger(__name__)
 ENGINE_PROGRAM = python_command("timbred.engine.__main__")
 """The command that starts an engine."""
 
-SPARE_NEEDS_BYTES = 3_000_000_000
-"""Memory that has to be available for a spare engine to be started with `auto`: several times what its imports take."""
+MIN_BYTES_FOR_SPARE_ENGINE = 3_000_000_000
+"""Available memory from which `auto` starts a spare engine: several times the memory of its imports."""
 
-ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",  # models are read from folders: nothing in the engine asks a network for anything
-    "HF_DEACTIVATE_ASYNC_LOAD": "1",  # weights are read in the thread that loads, which gives way, and in no others
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # what `exact` needs on CUDA
-    # oneDNN's calls by shape, in each thread and for the process: 50 kB each, some 100 for each length of a sound
+ENGINE_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",  # models are read from folders; the engine uses no network
+    "HF_DEACTIVATE_ASYNC_LOAD": "1",  # weights are read in the loader thread only
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # required by `exact` on CUDA
+    # oneDNN primitives by shape, for each thread and for the process: 50 kB each, some 100 for each length of a sound
     "LRU_CACHE_CAPACITY": "512",
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024",
-    # large pages, else each decoding faults thousands of small ones in; and few arenas, which keep what is freed apart
+    # large pages avoid thousands of page faults in each decoding; few arenas keep less freed memory
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=8",
 }
 
 
-class EngineUser(Protocol):
-    """The user of the link: receives the engine's state changes and messages, on the event loop."""
+class EngineObserver(Protocol):
+    """Receives the engine's state changes and messages, on the event loop."""
 
     def engine_up(self, ready: engine_messages.EngineReady) -> None:
-        """A process is there and takes orders."""
+        """Handle a process that accepts orders."""
         ...
 
     def engine_down(self, reason: str) -> None:
-        """The process ended or fell silent; what it held is lost. A new one comes by itself."""
+        """Handle the loss of the process with its state, by exit or timeout; it is restarted automatically."""
         ...
 
     def engine_cannot_start(self, reason: str) -> None:
-        """No engine can be started, and the reason. It is tried again by itself; called after each such try."""
+        """Handle a failed start; called after each attempt, which is repeated automatically."""
         ...
 
-    def engine_said(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
-        """The engine sent a message; `payload` are the frames that follow it."""
+    def engine_message_received(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
+        """Handle a message of the engine and the payload frames that follow it."""
         ...
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """Options of an engine process: see the settings of the same names. `memory` is in MB."""
+    """Options of an engine process, from the settings of the same names; `memory` is in MB."""
 
     device: str = "auto"
     threads: int = 0
@@ -60,7 +60,7 @@ class EngineSettings:
     compile: str = "off"
     cache: str = ""
     heartbeat: float = 1.0
-    patience: float = 30.0
+    timeout_s: float = 30.0
     log_level: str = "info"
     spare: Literal["auto", "on", "off"] = "off"
     program: tuple[str, ...] = ENGINE_PROGRAM
@@ -81,33 +81,39 @@ class EngineSettings:
 
 
 class EngineLink:
-    """One engine process, kept alive. Implements `processes.child.ChildUser` for its child."""
+    """A supervised engine process. Implements `ProcessObserver` for it.
+
+    Args:
+        settings: Options of the process.
+        observer: Receives state changes and messages.
+        supervisor: Runs background tasks.
+        is_idle: Tells if the engine has no work; a spare process is started only then.
+    """
 
     def __init__(
         self,
         settings: EngineSettings,
-        user: EngineUser,
+        observer: EngineObserver,
         supervisor: Supervisor | None = None,
         is_idle: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`is_idle` says that the engine has nothing to do: a spare process is started only then."""
-        self.user = user
-        trade = ProcessSpec(
+        self.observer = observer
+        spec = ProcessSpec(
             name="engine",
             command=settings.command,
-            introduction=engine_messages.EngineReady,
-            refusal=engine_messages.EngineCannotStart,
+            ready_type=engine_messages.EngineReady,
+            refusal_type=engine_messages.EngineCannotStart,
             wire_version=engine_messages.WIRE_VERSION,
             encode=engine_messages.encode,
             decode=engine_messages.read_in_daemon,
-            quit=engine_messages.QuitEngine(),
-            patience=settings.patience,
-            environment=ENVIRONMENT,
+            quit_message=engine_messages.QuitEngine(),
+            timeout_s=settings.timeout_s,
+            environment=ENGINE_ENVIRONMENT,
         )
         policy = None
         if settings.spare != "off":
-            policy = SparePolicy(is_idle, SPARE_NEEDS_BYTES if settings.spare == "auto" else 0)
-        self._child = SupervisedProcess(trade, self, supervisor, policy)
+            policy = SparePolicy(is_idle, MIN_BYTES_FOR_SPARE_ENGINE if settings.spare == "auto" else 0)
+        self._child = SupervisedProcess(spec, self, supervisor, policy)
 
     @property
     def up(self) -> bool:
@@ -124,30 +130,30 @@ class EngineLink:
         self._child.start()
 
     def send(self, message: engine_messages.ToEngine) -> bool:
-        """Send an order; False when no engine is there to take it."""
+        """Send an order; returns False while no engine accepts orders."""
         return self._child.send(message)
 
-    async def stop(self, patience: float) -> None:
-        """Ask the process to quit, and end it if it doesn't within `patience` seconds."""
-        await self._child.stop(patience)
+    async def stop(self, timeout_s: float) -> None:
+        """Ask the process to quit, and kill it if it does not within `timeout_s` seconds."""
+        await self._child.stop(timeout_s)
 
     def child_up(self, ready: engine_messages.EngineReady) -> None:
-        """See `ChildUser`."""
+        """See `ProcessObserver`."""
         log.info("engine ready on %s (%s, %s), pid %d", ready.device, ready.device_name, ready.precision, ready.pid)
-        self.user.engine_up(ready)
+        self.observer.engine_up(ready)
 
     def child_down(self, reason: str) -> None:
-        """See `ChildUser`."""
-        self.user.engine_down(reason)
+        """See `ProcessObserver`."""
+        self.observer.engine_down(reason)
 
     def child_cannot_start(self, reason: str) -> None:
-        """See `ChildUser`."""
-        self.user.engine_cannot_start(reason)
+        """See `ProcessObserver`."""
+        self.observer.engine_cannot_start(reason)
 
-    def child_said(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
-        """See `ChildUser`."""
+    def child_message_received(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
+        """See `ProcessObserver`."""
         if isinstance(message, engine_messages.JobRendered):
-            self._child.succeeded()
+            self._child.record_success()
         elif isinstance(message, engine_messages.ModelLoaded):
             self._child.allow_spare()
-        self.user.engine_said(message, payload)
+        self.observer.engine_message_received(message, payload)

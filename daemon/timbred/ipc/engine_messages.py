@@ -1,13 +1,13 @@
 """Messages between the daemon and an engine process: MessagePack over one pair of sockets.
 
-A message is one frame; `Rendered` is followed by one frame for each take, `Preview` and `Piece` by one: float32
-little-endian samples.
+A message is one frame; `JobRendered` is followed by one frame for each take, `PreviewRendered` and `PieceRendered` by
+one: float32 little-endian samples.
 """
 
 import msgspec
 
 WIRE_VERSION = 7
-"""Raised whenever a message changes: a daemon and an engine of two versions refuse each other."""
+"""Increased whenever a message changes; a daemon refuses an engine of another version."""
 
 
 class EngineMessage(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -35,13 +35,13 @@ class PromptInputs(msgspec.Struct, frozen=True, kw_only=True):
     weights: tuple[tuple[str, float], ...] = ()
 
     def texts(self) -> dict[str, str]:
-        """The texts that are given, by their keys in `generate`."""
+        """Return the texts that are not empty, by their keys in `generate`."""
         keys = ("prompt", "negative", "prompt2", "transcription")
         return {key: text for key in keys if (text := getattr(self, key))}
 
 
 class NoiseSource(msgspec.Struct, frozen=True, kw_only=True):
-    """The starting noise of an earlier take: its seed, its rendered length in seconds, and whether it was a loop."""
+    """Starting noise of an earlier take: seed, rendered length in seconds, and True for a loop."""
 
     seed: int
     seconds: float
@@ -49,7 +49,7 @@ class NoiseSource(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Repaint(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of a given sound that is made anew: seconds and Hz."""
+    """Region of the init audio that is regenerated, in seconds and Hz."""
 
     start: float
     end: float
@@ -58,9 +58,9 @@ class Repaint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InitAudio(msgspec.Struct, frozen=True, kw_only=True):
-    """A sound to start from: float32 little-endian samples, interleaved, at the model's native rate and channels.
+    """Audio from which a generation starts: float32 little-endian samples, interleaved, at the model's native rate and channels.
 
-    `strength` is how much of the way from noise is gone anew, 0 to 1; `repaint` keeps all but a part as it is.
+    `strength` is the fraction of the steps that is run, 0 to 1; with `repaint` only a region is regenerated.
     """
 
     samples: bytes
@@ -72,9 +72,9 @@ class InitAudio(msgspec.Struct, frozen=True, kw_only=True):
 class RenderOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Parameters of one generation.
 
-    `seconds` is the length at the model's native rate;
-    `seeds` has one for each take; `early` asks for `Piece`s while the end of the sound is still made; `loop` for an end
-    that meets the start. With a `window` in seconds, `given` is continued to the length, in windows of at most so many.
+    `seconds` is the length at the model's native rate; `seeds` has one seed for each take. `early` requests
+    `PieceRendered` messages while the rest of the sound is still rendered, `loop` a sound that repeats without a gap.
+    With a `window` in seconds, the init audio `given` is continued up to the length in windows of at most that size.
     """
 
     words: PromptInputs
@@ -123,13 +123,13 @@ class RenderJob(EngineMessage, frozen=True, kw_only=True):
 
 
 class CancelJob(EngineMessage, frozen=True, kw_only=True):
-    """To the engine: stop this job at its next step."""
+    """To the engine: stop a job at its next step."""
 
     job: int
 
 
 class SetYield(EngineMessage, frozen=True, kw_only=True):
-    """To the engine: rest after each step, for a render loop of `frame_rate` frames a second; 0: never."""
+    """To the engine: pause after each step for a render loop of `frame_rate` frames a second; 0 never pauses."""
 
     frame_rate: float
 
@@ -139,7 +139,7 @@ class QuitEngine(EngineMessage, frozen=True, kw_only=True):
 
 
 class EngineReady(EngineMessage, frozen=True, kw_only=True):
-    """From the engine, first: who it is and what it runs on. Memory in bytes."""
+    """From the engine, as its first message: its identity, version and device."""
 
     token: str
     wire_version: int
@@ -151,7 +151,7 @@ class EngineReady(EngineMessage, frozen=True, kw_only=True):
 
 
 class EngineCannotStart(EngineMessage, frozen=True, kw_only=True):
-    """From the engine, in place of `Ready`: it ends at once. `message` says why, and what to do."""
+    """From the engine, instead of `EngineReady`, before it exits; `message` has the reason and the remedy."""
 
     token: str
     message: str
@@ -165,7 +165,7 @@ class ResidentModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineHeartbeat(EngineMessage, frozen=True, kw_only=True):
-    """From the engine, steadily: a sign of life with the state of its device. Memory in bytes."""
+    """From the engine, at a fixed interval: the state of its device and the resident models; memory in bytes."""
 
     memory_used: int
     memory_total: int
@@ -173,16 +173,16 @@ class EngineHeartbeat(EngineMessage, frozen=True, kw_only=True):
 
 
 class ModelLoading(EngineMessage, frozen=True, kw_only=True):
-    """From the engine: the job waits for its model; `fraction` of its components are in."""
+    """From the engine: the job waits for its model, of which this `fraction` of components is loaded."""
 
     job: int
     fraction: float
 
 
 class TextRead(EngineMessage, frozen=True, kw_only=True):
-    """From the engine: how a text encoder read a text that is longer than its window.
+    """From the engine: the encoding of a text that is longer than the encoder's window.
 
-    `key` is the text's key in `generate`. Of its `characters`, `read` were read, in so many `parts`.
+    `key` is the text's key in `generate`. Of its `characters`, `read` were encoded, in `parts` parts.
     """
 
     job: int
@@ -199,7 +199,7 @@ class ModelLoaded(EngineMessage, frozen=True, kw_only=True):
 
 
 class ModelUnloaded(EngineMessage, frozen=True, kw_only=True):
-    """From the engine: the model is gone from memory."""
+    """From the engine: the model was unloaded."""
 
     name: str
 
@@ -226,10 +226,10 @@ class PreviewRendered(EngineMessage, frozen=True, kw_only=True):
 
 
 class PieceRendered(EngineMessage, frozen=True, kw_only=True):
-    """From the engine, before `Rendered`: a part of the sound that is whole already; one frame of samples follows.
+    """From the engine, before `JobRendered`: a finished part of the sound; one frame of samples follows.
 
-    The pieces come in order and without gaps from frame 0 on: `first` is the piece's first frame, `frames` how many
-    the whole sound has, `last` whether they end with this one. `peak` is the whole's loudest sample, as far as known.
+    Pieces arrive in order and without gaps from frame 0 on. `first` is the piece's first frame, `frames` the length of
+    the whole sound, `last` is True for the last piece. `peak` is the estimated peak of the whole sound.
     """
 
     job: int
@@ -242,12 +242,12 @@ class PieceRendered(EngineMessage, frozen=True, kw_only=True):
 
 
 class JobRendered(EngineMessage, frozen=True, kw_only=True):
-    """From the engine: the sounds; one frame of samples, shape (frames, channels), follows for each take.
+    """From the engine: the rendered takes; one frame of samples, shape (frames, channels), follows for each.
 
-    Best first where they were ranked: `seeds`, `scores` and `looped` are in the order of the frames; `scores` is empty
-    when nothing was ranked. `looped` takes are loops already, of the length that was asked for, and what follows in
-    their frames is their beginning again; others of a loop go on beyond their end. `first` is the frame of the whole
-    that the takes begin with: of a sound that is continued, shortly before the end of what was given.
+    Ranked takes are ordered best first: `seeds`, `scores` and `looped` are in the order of the frames; `scores` is
+    empty without ranking. Takes with `looped` are loops of the requested length, and the rest of their samples repeats
+    their beginning; other takes of a loop continue beyond their end. `first` is the frame of the whole at which the
+    takes begin: for outpainting shortly before the end of the init audio.
     """
 
     job: int
@@ -271,13 +271,13 @@ class EmbeddingsReady(EngineMessage, frozen=True, kw_only=True):
 
 
 class JobCancelled(EngineMessage, frozen=True, kw_only=True):
-    """From the engine: the job was stopped before its end."""
+    """From the engine: the job was cancelled."""
 
     job: int
 
 
 class JobFailed(EngineMessage, frozen=True, kw_only=True):
-    """From the engine: a job, a load or an unload could not be done."""
+    """From the engine: a job, a load or an unload failed."""
 
     code: str
     message: str
@@ -309,15 +309,15 @@ _from_engine: msgspec.msgpack.Decoder[FromEngine] = msgspec.msgpack.Decoder(From
 
 
 def encode(message: EngineMessage) -> bytes:
-    """A message as the other side reads it."""
+    """Encode a message."""
     return _encoder.encode(message)
 
 
 def read_in_engine(frame: bytes) -> ToEngine:
-    """A message that the daemon sent."""
+    """Decode a message from the daemon."""
     return _to_engine.decode(frame)
 
 
 def read_in_daemon(frame: bytes) -> FromEngine:
-    """A message that an engine sent."""
+    """Decode a message from an engine."""
     return _from_engine.decode(frame)

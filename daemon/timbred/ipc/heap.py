@@ -1,7 +1,7 @@
-"""Memory that was freed and that the C library still holds: given back to the system.
+"""Return of freed memory from the C library to the system.
 
-glibc keeps what is freed, for whoever asks next. After many blocks of many sizes much of it lies in gaps that nothing
-fits into, and a process grows although it uses no more than before.
+glibc keeps freed memory for later allocations. After many allocations of different sizes much of it is fragmented, and
+a process grows although it uses no more memory than before.
 """
 
 import ctypes
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-_M_ARENA_MAX = -8
+_M_ARENA_MAX_PARAMETER = -8
 
 
 class _Mallinfo2(ctypes.Structure):
@@ -26,10 +26,10 @@ class _Mallinfo2(ctypes.Structure):
 
 @functools.cache
 def _glibc() -> tuple[Callable[[int], int], Callable[[], Any]] | None:
-    """`malloc_trim` and `mallinfo2`, None on systems without them (other C libraries, glibc before 2.33)."""
+    """Return `malloc_trim` and `mallinfo2`; None on systems without them (other C libraries, glibc before 2.33)."""
     if not sys.platform.startswith("linux"):
         return None
-    library = ctypes.CDLL(None)  # calls give Python's lock up meanwhile
+    library = ctypes.CDLL(None)  # calls release the GIL
     try:
         trim, info = library.malloc_trim, library.mallinfo2
     except AttributeError:
@@ -40,24 +40,24 @@ def _glibc() -> tuple[Callable[[int], int], Callable[[], Any]] | None:
 
 
 def held_free_bytes() -> int:
-    """Bytes that were freed and that the process still holds; 0 where that can't be known."""
-    found = _glibc()
-    return 0 if found is None else int(found[1]().fordblks)
+    """Return the freed bytes that the process still holds; 0 where that is unknown."""
+    functions = _glibc()
+    return 0 if functions is None else int(functions[1]().fordblks)
 
 
-def release_free_memory(more_than: int = 0) -> bool:
-    """Give freed memory back to the system, if it is more than so many bytes; whether it was. From any thread."""
-    found = _glibc()
-    if found is None or held_free_bytes() <= more_than:
+def release_free_memory(threshold_bytes: int = 0) -> bool:
+    """Return freed memory to the system if it exceeds `threshold_bytes`, and tell if it did. Thread-safe."""
+    functions = _glibc()
+    if functions is None or held_free_bytes() <= threshold_bytes:
         return False
-    found[0](0)
+    functions[0](0)
     return True
 
 
-def limit_arenas(most: int) -> None:
-    """Have threads share so many arenas, mallopt(3); without it each keeps what it freed to itself.
+def limit_arenas(max_arenas: int) -> None:
+    """Limit the arenas that threads share, by mallopt(3), because each arena keeps its own freed memory.
 
-    Before threads are started; nothing where the C library has no arenas.
+    Call it before threads are started. It has no effect where the C library has no arenas.
     """
     if _glibc() is not None:
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, most)
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX_PARAMETER, max_arenas)

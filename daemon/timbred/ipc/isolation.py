@@ -3,54 +3,54 @@
 A performer may start timbred anywhere: in a folder of exercises that has a `random.py`, in a download folder, or in a
 folder that has been deleted since. Neither the daemon nor any process that it starts may import what lies there.
 
-This module imports nothing that isn't loaded at Python's start, since it runs before everything else.
+This module imports only modules that are loaded at Python's start, because it runs before everything else.
 """
 
 import os
 import sys
 
 
-def forget_working_folder(installed_in: str) -> None:
+def forget_working_folder(package_folder: str) -> None:
     """Remove the entries of `sys.path` that stand for the working folder.
 
     `python -m` puts it first, and an empty part of PYTHONPATH (`PYTHONPATH=$PYTHONPATH:/opt/x`) means it as well.
 
     Args:
-        installed_in: The folder that holds the package `timbred`. It stays, so that a checkout can be run in place.
+        package_folder: The folder that contains the package `timbred`. It is kept, so that a checkout can run in place.
     """
-    here = _working_folder()
+    working_folder = _working_folder()
     named = {
         os.path.abspath(part) for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(part)
     }
-    sys.path[:] = [part for part in sys.path if part not in ("", here) or part in (installed_in, *named)]
+    sys.path[:] = [part for part in sys.path if part not in ("", working_folder) or part in (package_folder, *named)]
 
 
 def python_command(module: str, *arguments: str) -> tuple[str, ...]:
-    """The command line that runs a module of the package in a new interpreter.
+    """Return the command line that runs a module of the package in a new interpreter.
 
     Start it with `child_environment` in `safe_folder`.
     """
     return (sys.executable, "-P", "-m", module, *arguments)
 
 
-def child_environment(**more: str) -> dict[str, str]:
-    """The environment of a new process: this one's, without the working folder in PYTHONPATH, and `more`."""
-    environment = {**os.environ, **more, "PYTHONSAFEPATH": "1"}
+def child_environment(**variables: str) -> dict[str, str]:
+    """The environment of a new process: this one's, without the working folder in PYTHONPATH, and `variables`."""
+    environment = {**os.environ, **variables, "PYTHONSAFEPATH": "1"}
     parts = environment.pop("PYTHONPATH", "").split(os.pathsep)
-    here = _working_folder()
-    absolute = [part if os.path.isabs(part) else os.path.join(here, part) for part in parts if part]
+    working_folder = _working_folder()
+    absolute = [part if os.path.isabs(part) else os.path.join(working_folder, part) for part in parts if part]
     if absolute:
         environment["PYTHONPATH"] = os.pathsep.join(part for part in absolute if os.path.isabs(part))
     return environment
 
 
 def safe_folder() -> str:
-    """The working folder for new processes: the interpreter's own, which is there and holds no foreign modules."""
+    """Return the working folder for new processes: the interpreter's, which contains no other modules."""
     return sys.prefix
 
 
 def _working_folder() -> str:
-    """The working folder's path; empty where it has been deleted."""
+    """Return the working folder's path; empty if it has been deleted."""
     try:
         return os.getcwd()
     except OSError:

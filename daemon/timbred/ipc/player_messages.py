@@ -1,7 +1,7 @@
 """Messages between the daemon and the player process: MessagePack over one pair of sockets.
 
-A message is one frame; `Play`, `More` and `Exchange` are followed by one frame of samples: float32 little-endian,
-interleaved. Frames of the device are counted from its opening. Voices are 1 to 64.
+A message is one frame; `PlayVoice`, `AppendSamples` and `ReplaceSamples` are followed by one frame of samples: float32
+little-endian, interleaved. Frames of the device are counted from its opening. Voices are 1 to 64.
 """
 
 from typing import Literal
@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 WIRE_VERSION = 4
-"""Raised whenever a message changes: a daemon and a player of two versions refuse each other."""
+"""Increased whenever a message changes; a daemon refuses a player of another version."""
 
 
 class PlayerMessage(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -35,13 +35,13 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlayVoice(PlayerMessage, frozen=True, kw_only=True):
-    """To the player: sound a voice. `play` is the daemon's number for it.
+    """To the player: play a sound on a voice. `play` is the daemon's number for it.
 
-    `rate` is the sound's at speed 1, in Hz; `gain` in dB; `fade` in seconds, None for the usual; `out` the first output
-    channel, from 1; `position` where in the sound to begin, in its frames. A piece of an endless sound has a
-    `handover`; one that `follows` begins when the one before it on this voice gives way, whatever `at` says, and
-    with its gain, pan and speed. Of a sound that is still being made these are the first samples; it has `whole`
-    frames, and `More` brings the others.
+    `rate` is the sound's at speed 1, in Hz; `gain` in dB; `fade` in seconds, None for the default; `out` the first
+    output channel, from 1; `position` the start position in frames of the sound. A segment of a flow has a `handover`;
+    one that `follows` starts at the handover of the segment before it on this voice, regardless of `at`, with that
+    segment's gain, pan and speed. For a sound that is still being rendered these are the first samples; it has `whole`
+    frames, and `AppendSamples` sends the others.
     """
 
     play: int
@@ -62,20 +62,20 @@ class PlayVoice(PlayerMessage, frozen=True, kw_only=True):
 
 
 class AppendSamples(PlayerMessage, frozen=True, kw_only=True):
-    """To the player: the next samples of a sound that is still being made follow in one frame."""
+    """To the player: the next samples of a sound that is still being rendered follow in one frame."""
 
     play: int
 
 
 class ReplaceSamples(PlayerMessage, frozen=True, kw_only=True):
-    """To the player: the same sound, made ready for another speed, follows in one frame; `rate` as in `Play`."""
+    """To the player: the same sound, resampled for another speed, follows in one frame; `rate` as in `PlayVoice`."""
 
     play: int
     rate: float
 
 
 class EndStream(PlayerMessage, frozen=True, kw_only=True):
-    """To the player: no more comes of this sound; it ends."""
+    """To the player: end a sound of which no more samples follow."""
 
     play: int
 
@@ -90,7 +90,7 @@ class StopVoice(PlayerMessage, frozen=True, kw_only=True):
 
 
 class ChangeVoice(PlayerMessage, frozen=True, kw_only=True):
-    """To the player: change a voice; None leaves as it is. `fade` in seconds."""
+    """To the player: change a voice; None leaves a value unchanged. `fade` in seconds."""
 
     voice: int
     gain: float | None = None
@@ -100,7 +100,7 @@ class ChangeVoice(PlayerMessage, frozen=True, kw_only=True):
 
 
 class SetTempo(PlayerMessage, frozen=True, kw_only=True):
-    """To the player: the session's tempo and meter. With `beat`, the beat that it is now, after a restart."""
+    """To the player: the session's tempo and meter, and after a restart the current `beat`."""
 
     bpm: float
     beats_per_bar: float
@@ -108,7 +108,7 @@ class SetTempo(PlayerMessage, frozen=True, kw_only=True):
 
 
 class SetLevel(PlayerMessage, frozen=True, kw_only=True):
-    """To the player: the gain of everything that sounds, in dB."""
+    """To the player: the gain of the sum of all voices, in dB."""
 
     gain: float
 
@@ -118,7 +118,7 @@ class QuitPlayer(PlayerMessage, frozen=True, kw_only=True):
 
 
 class PlayerReady(PlayerMessage, frozen=True, kw_only=True):
-    """From the player, first: who it is."""
+    """From the player, as its first message: its identity and version."""
 
     token: str
     wire_version: int
@@ -127,7 +127,7 @@ class PlayerReady(PlayerMessage, frozen=True, kw_only=True):
 
 
 class PlayerCannotStart(PlayerMessage, frozen=True, kw_only=True):
-    """From the player, in place of `Ready`: it ends at once. `message` says why, and what to do."""
+    """From the player, instead of `PlayerReady`, before it exits; `message` has the reason and the remedy."""
 
     token: str
     message: str
@@ -146,7 +146,7 @@ class DeviceOpened(PlayerMessage, frozen=True, kw_only=True):
 
 
 class DeviceUnavailable(PlayerMessage, frozen=True, kw_only=True):
-    """From the player: nothing to play on, why, and what to do."""
+    """From the player: no device can be opened; `reason` includes the remedy."""
 
     reason: str
 
@@ -172,14 +172,14 @@ class VoiceEnded(PlayerMessage, frozen=True, kw_only=True):
 
 
 class VoiceStopping(PlayerMessage, frozen=True, kw_only=True):
-    """From the player: this `Stop` now ends these plays; none if there was nothing to end."""
+    """From the player: a stop is carried out on these plays; none if nothing was playing."""
 
     stop: int
     plays: tuple[int, ...]
 
 
 class PlayRefused(PlayerMessage, frozen=True, kw_only=True):
-    """From the player: a play or stop that can't be done."""
+    """From the player: a play or stop failed."""
 
     code: str
     message: str
@@ -247,15 +247,15 @@ _from_player: msgspec.msgpack.Decoder[FromPlayer] = msgspec.msgpack.Decoder(From
 
 
 def encode(message: PlayerMessage) -> bytes:
-    """A message as the other side reads it."""
+    """Encode a message."""
     return _encoder.encode(message)
 
 
 def read_in_player(frame: bytes) -> ToPlayer:
-    """A message that the daemon sent."""
+    """Decode a message from the daemon."""
     return _to_player.decode(frame)
 
 
 def read_in_daemon(frame: bytes) -> FromPlayer:
-    """A message that a player sent."""
+    """Decode a message from a player."""
     return _from_player.decode(frame)

@@ -1,4 +1,8 @@
-"""Owners of files and folders on disk: the process, and a check that it has exited."""
+"""Private folders and temporary files with records of their owners, and addresses of sockets in such folders.
+
+A record names the process that owns a folder or file. After a crash the next start removes the files of owners that
+have exited.
+"""
 
 import contextlib
 import errno
@@ -28,10 +32,10 @@ from timbred.disk import try_lock
 
 @dataclass(frozen=True)
 class Owner:
-    """A process: its number and start, and the machine, boot and container that the number belongs to.
+    """Identity of a process: its id and start time, and the machine, boot and container of the id.
 
-    `locked` says that the process holds a lock on the file that names it, for as long as it lives. Then whoever gets
-    that lock knows that the process has ended, and `is_gone` needs not be asked: it is for file systems without locks.
+    With `locked` the process holds a lock on the record until it exits, so a lock that can be acquired proves the exit.
+    `is_gone` is for file systems without locks.
     """
 
     host: str
@@ -43,21 +47,21 @@ class Owner:
 
     @property
     def is_gone(self) -> bool:
-        """Tell whether the process has ended. False where that can't be known from here."""
-        here = this_process()
-        if self.host != here.host:
+        """True if the process has certainly exited; False where that is unknown, as on another machine."""
+        current = this_process()
+        if self.host != current.host:
             return False
-        if self.boot != here.boot:
+        if self.boot != current.boot:
             return True
-        return self.container == here.container and start_of(self.pid) != self.start
+        return self.container == current.container and read_start_time(self.pid) != self.start
 
 
 def this_process() -> Owner:
-    """The process that asks."""
-    return Owner(platform.node(), _boot(), _container(), os.getpid(), start_of(os.getpid()))
+    """Return the identity of the current process."""
+    return Owner(platform.node(), _boot(), _container(), os.getpid(), read_start_time(os.getpid()))
 
 
-def start_of(pid: int) -> str:
+def read_start_time(pid: int) -> str:
     """Return the start time of a process, in the system's unit; empty if there is no such process."""
     if sys.platform == "linux":
         try:
@@ -76,12 +80,12 @@ def _boot() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except OSError:
-        return ""  # elsewhere the moment of the boot changes with the clock
+        return ""  # on other systems the boot time changes with the clock
 
 
 @cache
 def _container() -> str:
-    """The space in which process numbers are unique; empty where there is only one."""
+    """Return the namespace of process ids; empty on systems with only one."""
     try:
         return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
@@ -90,20 +94,24 @@ def _container() -> str:
 
 log = logging.getLogger(__name__)
 
-PREFIX = "timbred-"
-"""First part of a scratch folder's name; the rest is random."""
+FOLDER_NAME_PREFIX = "timbred-"
+"""Prefix of a scratch folder's name; the rest is random."""
 
-PRIVATE = 0o700
+PRIVATE_FOLDER_MODE = 0o700
 
-LONGEST_NAME_BYTES = 107 if sys.platform == "linux" else 103
-"""Bytes of a socket's path that the system takes."""
+MAX_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
+"""Longest path of a socket on this system."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One folder: where it is, which names may be in it (patterns as in fnmatch), and whose it is.
+    """Record of one folder.
 
-    With `keeps_folder` the folder isn't timbred's: only the files of exactly these names are.
+    Attributes:
+        folder: Absolute path.
+        names: Patterns, as in fnmatch, of the files that may be removed.
+        owner: The process that created it.
+        keeps_folder: True if the folder is not timbred's; then `names` are exact file names.
     """
 
     folder: str
@@ -112,10 +120,10 @@ class Record:
     keeps_folder: bool = False
 
     def remove(self) -> list[Path]:
-        """Remove the recorded files, and the folder if it is ours and nothing else is in it.
+        """Remove the recorded files, and the folder if it is timbred's and contains nothing else.
 
         Returns:
-            The files that were removed from a folder that stays, or the folder if it was there.
+            The removed files of a folder that is kept, or the removed folder.
         """
         return self._remove_files() if self.keeps_folder else self._remove_folder()
 
@@ -140,15 +148,15 @@ class Record:
 
 
 class TemporaryFile:
-    """A file under a hidden, random name, from `make_file`. As a context manager it is removed at the end.
+    """A file under a hidden, random name, from `make_file`; as a context manager it is removed at the end.
 
-    Its record is kept, and locked where the file system has locks, until `remove` or `keep`.
+    Its record exists, locked where the file system supports it, until `remove` or `keep`.
     """
 
-    def __init__(self, path: Path, file: Path | None, held: IO[str] | None) -> None:
+    def __init__(self, path: Path, file: Path | None, lock_file: IO[str] | None) -> None:
         self.path = path
         self._file = file
-        self._held = held
+        self._lock_file = lock_file
 
     def __enter__(self) -> Path:
         return self.path
@@ -165,82 +173,82 @@ class TemporaryFile:
         self.keep()
 
     def keep(self) -> None:
-        """Remove the record alone: from now on the file is the user's."""
-        _end_record(self._file, self._held)
+        """Remove the record only: from now on the file belongs to the user."""
+        _end_record(self._file, self._lock_file)
 
 
 class ScratchFolder:
-    """A private folder. Its record is kept, and locked where the file system has locks, until `remove`."""
+    """A private folder; its record exists, locked where the file system supports it, until `remove`."""
 
-    def __init__(self, record: Record, file: Path | None, held: IO[str] | None) -> None:
+    def __init__(self, record: Record, file: Path | None, lock_file: IO[str] | None) -> None:
         self.path = Path(record.folder)
         self._record = record
         self._file = file
-        self._held = held
+        self._held = lock_file
 
     @property
-    def is_there(self) -> bool:
-        """Tell whether it can still be used: cleaners of temporary folders remove what seems unused."""
+    def is_usable(self) -> bool:
+        """True if it can still be used: cleaners of temporary folders remove folders that seem unused."""
         return os.access(self.path, os.W_OK | os.X_OK)
 
     def remove(self) -> None:
-        """Remove the folder with the files that were recorded, and the record."""
+        """Remove the recorded files, the folder and the record."""
         with contextlib.suppress(OSError):
             self._record.remove()
         _end_record(self._file, self._held)
 
 
 def make_folder(names: Sequence[str], longest_name: str = "") -> ScratchFolder:
-    """Make a private folder in the first place that allows it: see `places`.
+    """Create a private folder in the first of `candidate_folders` that allows it.
 
     Args:
-        names: Patterns of the files that will be in it. Only these are ever removed.
-        longest_name: The longest name of a socket in it. Places whose path leaves no room for it are passed over.
+        names: Patterns of the files that it will contain; only these are ever removed.
+        longest_name: The longest name of a socket in it; folders whose path is too long for it are skipped.
 
     Raises:
-        OSError: There is no place; names each that was tried, with the reason.
+        OSError: No folder can be created; names each candidate with the reason.
     """
-    refused: list[str] = []
-    for place in places():
-        folder = place / f"{PREFIX}{secrets.token_hex(6)}"
-        if longest_name and len(os.fsencode(folder / longest_name)) > LONGEST_NAME_BYTES:
-            refused.append(f"{place} (its name is too long for a socket)")
+    failures: list[str] = []
+    for parent in candidate_folders():
+        folder = parent / f"{FOLDER_NAME_PREFIX}{secrets.token_hex(6)}"
+        if longest_name and len(os.fsencode(folder / longest_name)) > MAX_SOCKET_PATH_BYTES:
+            failures.append(f"{parent} (its name is too long for a socket)")
             continue
         record = Record(str(folder), tuple(names), this_process())
-        file, held = _write(record)
-        made = ScratchFolder(record, file, held)
+        file, lock_file = _write_record(record)
+        scratch_folder = ScratchFolder(record, file, lock_file)
         try:
-            if place in _own_places():
-                make_private(place)
-            folder.mkdir(mode=PRIVATE)
+            if parent in _own_folders():
+                make_private(parent)
+            folder.mkdir(mode=PRIVATE_FOLDER_MODE)
         except OSError as error:
-            made.remove()
-            refused.append(f"{place} ({error.strerror or error})")
+            scratch_folder.remove()
+            failures.append(f"{parent} ({error.strerror or error})")
             continue
-        return made
-    raise OSError(f"no private folder can be made in {', '.join(refused)}; set TMPDIR to a folder that can be written")
+        return scratch_folder
+    raise OSError(f"no private folder can be made in {', '.join(failures)}; set TMPDIR to a folder that can be written")
 
 
-def make_file(folder: Path, prefix: str = f".{PREFIX}", suffix: str = ".part") -> TemporaryFile:
-    """Make an empty file in `folder`, which exists, that only this user may read.
+def make_file(folder: Path, prefix: str = f".{FOLDER_NAME_PREFIX}", suffix: str = ".part") -> TemporaryFile:
+    """Create an empty file in an existing `folder`, readable by this user only.
 
     Raises:
-        OSError: It can't be made.
+        OSError: It can't be created.
     """
     path = folder.absolute() / f"{prefix}{secrets.token_hex(8)}{suffix}"
-    file, held = _write(Record(str(path.parent), (path.name,), this_process(), keeps_folder=True))
-    made = TemporaryFile(path, file, held)
+    file, lock_file = _write_record(Record(str(path.parent), (path.name,), this_process(), keeps_folder=True))
+    temporary_file = TemporaryFile(path, file, lock_file)
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except OSError:
-        made.keep()
+        temporary_file.keep()
         raise
-    return made
+    return temporary_file
 
 
 @contextlib.contextmanager
 def atomic_write(
-    path: Path, rename: Callable[[Path, Path], object] = os.replace, prefix: str = f".{PREFIX}"
+    path: Path, rename: Callable[[Path, Path], object] = os.replace, prefix: str = f".{FOLDER_NAME_PREFIX}"
 ) -> Generator[Path]:
     """Yield an empty hidden file in the folder of `path`, and rename it to `path` once the block has filled it.
 
@@ -252,41 +260,41 @@ def atomic_write(
         prefix: First characters of the hidden name.
 
     Raises:
-        OSError: The hidden file can't be made or renamed.
+        OSError: The hidden file can't be created or renamed.
     """
     with make_file(path.parent, prefix) as hidden:
         yield hidden
         rename(hidden, path)
 
 
-def places() -> Iterator[Path]:
-    """Folders that scratch folders may be made in, the preferred one first. Never the working folder."""
-    named = [os.environ.get(name, "") for name in ("TMPDIR", "TEMP", "TMP")]
+def candidate_folders() -> Iterator[Path]:
+    """Yield the folders in which scratch folders may be created, the preferred one first; never the working folder."""
+    configured = [os.environ.get(name, "") for name in ("TMPDIR", "TEMP", "TMP")]
     usual = [] if sys.platform == "win32" else ["/tmp", "/var/tmp"]
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    folders = [Path(part) for part in (*named, *usual, runtime) if part and Path(part).is_absolute()]
-    yield from dict.fromkeys((*folders, *_own_places()))
+    folders = [Path(part) for part in (*configured, *usual, runtime) if part and Path(part).is_absolute()]
+    yield from dict.fromkeys((*folders, *_own_folders()))
 
 
-def sweep() -> list[Path]:
-    """Remove the folders and files of owners that are gone. Returns those that were there."""
+def remove_abandoned() -> list[Path]:
+    """Remove the folders and files of processes that have exited, and return them."""
     removed: list[Path] = []
     for file in records():
         try:
-            removed += _take_over(file)
+            removed += _remove_abandoned(file)
         except (OSError, ValueError, TypeError, KeyError) as error:
             log.debug("%s isn't read: %s", file, error)
     return removed
 
 
-def _take_over(file: Path) -> list[Path]:
-    """Remove what one record names if its owner is gone; what was there."""
-    with file.open("r+", encoding="utf-8") as held:
-        raw: dict[str, Any] = json.load(held)
+def _remove_abandoned(file: Path) -> list[Path]:
+    """Remove the files of one record if its owner has exited, and return them."""
+    with file.open("r+", encoding="utf-8") as record_file:
+        raw: dict[str, Any] = json.load(record_file)
         record = Record(raw["folder"], tuple(raw["names"]), Owner(**raw["owner"]), raw.get("keeps_folder") is True)
         try:
-            locked = try_lock(held)
-        except BlockingIOError:  # its owner lives
+            locked = try_lock(record_file)
+        except BlockingIOError:  # its owner runs
             return []
         if not (locked if record.owner.locked else record.owner.is_gone):
             return []
@@ -299,26 +307,26 @@ def _take_over(file: Path) -> list[Path]:
     return removed
 
 
-def _write(record: Record) -> tuple[Path | None, IO[str] | None]:
-    """Write a record and hold it; (None, None) where no place for records can be written to."""
-    for place in _own_places():
+def _write_record(record: Record) -> tuple[Path | None, IO[str] | None]:
+    """Write a record, and return it with its locked file; (None, None) if no folder for records is writable."""
+    for place in _own_folders():
         file = place / f"{record.owner.pid}-{secrets.token_hex(6)}.json"
         try:
             make_private(place)
-            held = file.open("x", encoding="utf-8")
+            record_file = file.open("x", encoding="utf-8")
         except OSError:
             continue
-        owner = replace(record.owner, locked=try_lock(held))
-        json.dump(asdict(replace(record, owner=owner)), held)
-        held.flush()
-        return file, held
+        owner = replace(record.owner, locked=try_lock(record_file))
+        json.dump(asdict(replace(record, owner=owner)), record_file)
+        record_file.flush()
+        return file, record_file
     log.warning("no folder for timbred's own records can be written to: what a kill leaves behind is not removed")
     return None, None
 
 
-def _end_record(file: Path | None, held: IO[str] | None) -> None:
-    if held is not None:
-        held.close()
+def _end_record(file: Path | None, lock_file: IO[str] | None) -> None:
+    if lock_file is not None:
+        lock_file.close()
     if file is not None:
         with contextlib.suppress(OSError):
             file.unlink(missing_ok=True)
@@ -332,53 +340,55 @@ def _is_regular(path: Path) -> bool:
 
 
 def records() -> Iterator[Path]:
-    """The files of all records."""
-    for place in _own_places():
+    """Yield the files of all records."""
+    for place in _own_folders():
         with contextlib.suppress(OSError):
             if not place.is_symlink() and (sys.platform == "win32" or place.stat().st_uid == os.geteuid()):
                 yield from sorted(place.glob("*.json"))
 
 
-def _own_places() -> list[Path]:
-    """Folders of timbred's own for records, and the last resort for scratch folders."""
-    found: list[Path] = []
-    for ask in (platformdirs.user_state_path, platformdirs.user_cache_path):
+def _own_folders() -> list[Path]:
+    """Return timbred's own folders for records, which are also the last candidates for scratch folders."""
+    folders: list[Path] = []
+    for platform_path in (platformdirs.user_state_path, platformdirs.user_cache_path):
         with contextlib.suppress(OSError, RuntimeError, KeyError):  # no home folder, no passwd entry
-            found.append(ask("timbred", appauthor=False) / "scratch")
+            folders.append(platform_path("timbred", appauthor=False) / "scratch")
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if runtime:
-        found.append(Path(runtime) / "timbred" / "scratch")
+        folders.append(Path(runtime) / "timbred" / "scratch")
     if sys.platform != "win32":
-        found.append(Path(f"/tmp/timbred-of-{os.geteuid()}"))
-    return [place for place in found if place.is_absolute()]
+        folders.append(Path(f"/tmp/timbred-of-{os.geteuid()}"))
+    return [place for place in folders if place.is_absolute()]
 
 
-def make_private(place: Path) -> None:
-    """Make one of timbred's own folders.
+def make_private(folder: Path) -> None:
+    """Create one of timbred's own folders.
 
     Raises:
-        OSError: It can't be made, or it is somebody else's.
+        OSError: It can't be created, or it belongs to another user.
     """
-    place.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
-    if sys.platform != "win32" and (place.is_symlink() or place.stat().st_uid != os.geteuid()):
-        raise PermissionError(errno.EPERM, "it is another user's", str(place))
+    folder.mkdir(mode=PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
+    if sys.platform != "win32" and (folder.is_symlink() or folder.stat().st_uid != os.geteuid()):
+        raise PermissionError(errno.EPERM, "it is another user's", str(folder))
 
 
-TRIES = 2
-"""Times that a socket file is tried: the second time in a new folder, since the first one may have been deleted."""
+MAX_BIND_ATTEMPTS = 2
+"""Attempts to bind a socket file: the second one in a new folder, because the first one may have been deleted."""
 
-LONGEST_NUMBER = 9_999_999
+MAX_SOCKET_NUMBER = 9_999_999
 
 
 class Addresses:
-    """Addresses for the lives of one child process.
+    """Addresses of the sockets for one child process, a new one for each start.
 
-    Each is a socket file in a private folder. Where no such folder can be made, and on Windows, it is a loopback port.
-    Others could connect to that one, so whoever connects has to show the token.
+    Each is a socket file in a private folder. Where no such folder can be created, and on Windows, it is a loopback
+    port, to which other programs can connect; so the child must send its token.
+
+    Args:
+        name: Name of the child, the prefix of each socket file's name.
     """
 
     def __init__(self, name: str) -> None:
-        """`name` is the child's, the first part of each socket file's name."""
         self._name = name
         self._numbers = itertools.count(1)
         self._folder: ScratchFolder | None = None
@@ -388,7 +398,7 @@ class Addresses:
         """Bind a socket to a new address.
 
         Raises:
-            zmq.ZMQError: Not even a loopback port is to be had.
+            zmq.ZMQError: No loopback port is available either.
         """
         if sys.platform != "win32":
             try:
@@ -406,17 +416,17 @@ class Addresses:
             folder.remove()
 
     def _bind_file(self, socket: zmq.asyncio.Socket) -> str:
-        if self._folder is not None and not self._folder.is_there:
+        if self._folder is not None and not self._folder.is_usable:
             self.remove()
-        for tries_left in reversed(range(TRIES)):
+        for attempts_left in reversed(range(MAX_BIND_ATTEMPTS)):
             if self._folder is None:
-                self._folder = make_folder([f"{self._name}-*"], longest_name=f"{self._name}-{LONGEST_NUMBER}")
+                self._folder = make_folder([f"{self._name}-*"], longest_name=f"{self._name}-{MAX_SOCKET_NUMBER}")
             address = f"ipc://{self._folder.path / f'{self._name}-{next(self._numbers)}'}"
             try:
                 socket.bind(address)
             except zmq.ZMQError:
                 self.remove()
-                if not tries_left:
+                if not attempts_left:
                     raise
             else:
                 return address

@@ -1,14 +1,14 @@
-"""A child process that waits with its imports done, to take the place of one that is lost.
+"""Supervision of a child process, with an optional spare process that replaces a lost one.
 
-It is started only after a first success, while nothing else is to be done and where there is memory for it, and it
-imports at the lowest priority. It is told to go on by one line on its standard input: where its daemon is, and the
-token to show.
+A spare process has its imports done and waits for one line on its standard input with the daemon's address and the
+token. It is started only after a first success, while the daemon is idle and enough memory is available, and it imports
+at a low priority.
 
     state      entered when                                     left when
     -------    ---------------------------------------------    -----------------------------------
-    absent     at first; it ended; it was taken into use        the policy has allowed one for `settle_s`
-    warming    it was started                                   it says that it is warm, or ends
-    warm       its imports are done                             it is taken into use, ends, or memory is short
+    absent     initially; it exited; it is in use               the policy has allowed one for `settle_s`
+    warming    it was started                                   it reports that it is warm, or exits
+    warm       its imports are done                             it is put to use, exits, or memory is short
 """
 
 import asyncio
@@ -37,18 +37,21 @@ from timbred.task_supervision import Supervisor
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 1.0
-"""Pause between two looks at whether a spare may be started, or must end for want of memory."""
+SPARE_CHECK_INTERVAL_S = 1.0
+"""Interval of the checks that start a spare, or end it because memory is short."""
 
 RETRY_AFTER_S = 60.0
-"""Pause after a spare that ended by itself: whatever ended it may end the next one."""
+"""Pause after a spare that exited by itself, because the next one may exit for the same reason."""
 
 
 @dataclass(frozen=True)
 class SparePolicy:
-    """Conditions for a spare. `is_idle` reports that there is no other work; it must hold for `settle_s`.
+    """Conditions for a spare process.
 
-    `needed_bytes` of memory have to be available for one to be started, and half of them for it to stay.
+    Attributes:
+        is_idle: Tells if there is no other work.
+        needed_bytes: Available memory from which one is started; below half of it the spare is ended.
+        settle_s: Seconds for which `is_idle` must hold.
     """
 
     is_idle: Callable[[], bool]
@@ -71,25 +74,25 @@ class Spare:
 
     @property
     def pid(self) -> int | None:
-        """The process, while there is one, warm or not."""
+        """Process id of the spare, warm or not; None without one."""
         return self._process.pid if self._process else None
 
     @property
     def is_warm(self) -> bool:
-        """Tell whether there is one with its imports done."""
+        """True if the spare's imports are done."""
         return self._process is not None and self._warm.is_set() and self._process.poll() is None
 
     def allow(self) -> None:
-        """The child is ready for work: from now on there may be a spare."""
+        """Allow a spare from now on, because the child is ready for work."""
         self._allowed = True
 
-    async def keep(self) -> None:
-        """Start a spare whenever there may be one, and end it when memory is short; until cancelled."""
+    async def maintain(self) -> None:
+        """Start a spare whenever the policy allows it, and end it when memory is short; until cancelled."""
         idle_since: float | None = None
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(SPARE_CHECK_INTERVAL_S)
             if self._process is not None:
-                self._look_after(self._process)
+                self._check_process(self._process)
                 continue
             now = time.monotonic()
             if not (self._allowed and self._policy.is_idle()):
@@ -100,8 +103,11 @@ class Spare:
             if settled and psutil.virtual_memory().available >= self._policy.needed_bytes:
                 self._start()
 
-    def take(self, address: str, token: str) -> subprocess.Popen[bytes] | None:
-        """Have a warm spare go on as the child; None when there is none. Another comes after the next success."""
+    def take_over(self, address: str, token: str) -> subprocess.Popen[bytes] | None:
+        """Use a warm spare as the child, and return its process; None without one.
+
+        Another spare is started after the next success.
+        """
         process = self._process
         if process is None or not self.is_warm:
             return None
@@ -116,7 +122,7 @@ class Spare:
         return process
 
     def stop(self) -> None:
-        """End it."""
+        """End the spare process."""
         process, self._process = self._process, None
         end_process(process)
 
@@ -132,9 +138,9 @@ class Spare:
             self._not_before = time.monotonic() + RETRY_AFTER_S
             return
         self._process = process
-        threading.Thread(target=_watch, args=(process, warm), name=f"{self._name}-spare", daemon=True).start()
+        threading.Thread(target=_wait_until_warm, args=(process, warm), name=f"{self._name}-spare", daemon=True).start()
 
-    def _look_after(self, process: subprocess.Popen[bytes]) -> None:
+    def _check_process(self, process: subprocess.Popen[bytes]) -> None:
         status = process.poll()
         if status is not None:
             log.warning("the spare %s process ended with status %d", self._name, status)
@@ -146,8 +152,8 @@ class Spare:
             self.stop()
 
 
-def _watch(process: subprocess.Popen[bytes], warm: threading.Event) -> None:
-    """Wait for the line that says that a spare is warm."""
+def _wait_until_warm(process: subprocess.Popen[bytes], warm: threading.Event) -> None:
+    """Wait for the line with which a spare reports that it is warm."""
     assert process.stdout is not None
     with contextlib.suppress(OSError, ValueError), process.stdout as line:
         if line.readline() == WARM_LINE:
@@ -155,7 +161,7 @@ def _watch(process: subprocess.Popen[bytes], warm: threading.Event) -> None:
 
 
 def end_process(process: subprocess.Popen[bytes] | None) -> None:
-    """Make sure that a process is gone: it sees its standard input close; failing that it is killed."""
+    """End a process by closing its standard input; kill it if it does not exit."""
     if process is None:
         return
     if process.stdin is not None:
@@ -168,37 +174,41 @@ def end_process(process: subprocess.Popen[bytes] | None) -> None:
         process.wait()
 
 
-BACK_OFF_S = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""Seconds before each new start of a process that keeps ending without a success between; the last one repeats. The
-first process of all, and the first after a success, are started at once."""
+RESTART_DELAYS_S = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""Delays of the restarts after consecutive exits without a success between them; the last one repeats.
 
-START_BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-"""Seconds before each new start of a process that ended before it was ready; the last one repeats."""
+The first process, and the first after a success, are started at once.
+"""
 
-HANDSHAKE_PATIENCE = 180.0
-"""Seconds that a new process gets for its imports, on a cold disk."""
+START_RETRY_DELAYS_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+"""Delays of the restarts of a process that exited before it was ready; the last one repeats."""
+
+HANDSHAKE_TIMEOUT_S = 180.0
+"""Timeout of the first message of a new process: long enough for imports from a cold disk."""
 
 HEALTHY_AFTER_S = 60.0
-"""Seconds after which a process counts as healthy, so that its end is the first one again."""
+"""Seconds after which a process counts as healthy, so that its exit is counted as the first one."""
 
-UNEXPLAINED_STARTS = 3
-"""Starts in a row that may fail without a reason from the process before it counts as one that can't start."""
+MAX_UNEXPLAINED_FAILURES = 3
+"""Consecutive failed starts without a reason from the process after which `trouble` is reported."""
 
-SILENCE_PARTS = 8
-"""Parts of the patience in which silence is measured. A part that took longer, since this process didn't run, counts
-twice at most: a daemon that was stopped heard nothing because it didn't listen."""
+TIMEOUT_INTERVALS = 8
+"""Intervals in which a timeout is measured.
 
-LONGEST_PART_S = 1.0
+An interval that took longer, because this process was suspended, counts twice at most.
+"""
 
-LAST_WORDS_WITHIN_S = 0.5
-"""Time that the last message of a process that couldn't start takes through the socket, after its end was seen."""
+MAX_INTERVAL_S = 1.0
+
+LAST_MESSAGE_TIMEOUT_S = 0.5
+"""Timeout for the last message of a process that could not start, after its exit was noticed."""
 
 Frame = bytes | memoryview
-"""One part of a message, as the other side gets it."""
+"""One part of a message."""
 
 
 class Handshake(Protocol):
-    """The first message of a process: proves that it is ours, and of our version."""
+    """The first message of a process; proves its identity and version."""
 
     @property
     def token(self) -> str:
@@ -217,7 +227,7 @@ class Handshake(Protocol):
 
 
 class Refusal(Protocol):
-    """The last message of a process that can't start. `message` says why, and what to do."""
+    """The last message of a process that can't start; `message` has the reason and the remedy."""
 
     @property
     def token(self) -> str:
@@ -231,36 +241,36 @@ class Refusal(Protocol):
 
 
 class ProcessObserver(Protocol):
-    """The user of the process: receives its state changes and messages, on the event loop."""
+    """Receives the state changes and messages of a process, on the event loop."""
 
     def child_up(self, ready: Any) -> None:
-        """A process is there and takes orders; `ready` is its introduction."""
+        """Handle a process that accepts orders; `ready` is its first message."""
         ...
 
     def child_down(self, reason: str) -> None:
-        """The process, which was up, ended or fell silent. A new one comes by itself."""
+        """Handle the loss of a process that was up, by exit or timeout; it is restarted automatically."""
         ...
 
     def child_cannot_start(self, reason: str) -> None:
-        """No process can be started, and the reason. It is tried again by itself; called after each such try."""
+        """Handle a failed start; called after each attempt, which is repeated automatically."""
         ...
 
-    def child_said(self, message: Any, payload: Sequence[memoryview]) -> None:
-        """The process sent a message; `payload` are the frames that follow it."""
+    def child_message_received(self, message: Any, payload: Sequence[memoryview]) -> None:
+        """Handle a message of the process and the payload frames that follow it."""
         ...
 
 
 class ProcessView(Protocol):
-    """State of a child process, to be read."""
+    """Readable state of a child process."""
 
     @property
     def up(self) -> bool:
-        """True while a process is there and takes orders."""
+        """True while a process accepts orders."""
         ...
 
     @property
     def state(self) -> Literal["starting", "up", "failed"]:
-        """Failed: none can be started; see `trouble`."""
+        """State of the process; `failed` while none can be started, see `trouble`."""
         ...
 
     @property
@@ -270,77 +280,92 @@ class ProcessView(Protocol):
 
     @property
     def pid(self) -> int | None:
-        """The process, while there is one."""
+        """Process id; None while no process runs."""
         ...
 
     @property
     def spare_pid(self) -> int | None:
-        """The spare process, while there is one."""
+        """Process id of the spare; None without one."""
         ...
 
     @property
     def has_warm_spare(self) -> bool:
-        """True while a spare process can take over at once."""
+        """True while a warm spare process exists."""
         ...
 
 
 @dataclass(frozen=True)
 class ProcessSpec:
-    """A kind of child process: its name for the performer, its command, and the messages it speaks.
+    """Specification of a child process.
 
-    Its first message is an `introduction`, or a `refusal` with its reason if it can't start. `patience` is in seconds
-    without a message. `command` gets `--address` added.
+    Attributes:
+        name: Name in messages to the performer.
+        command: Command line, to which `--address` is added.
+        ready_type: Type of its first message.
+        refusal_type: Type of its first message if it can't start.
+        wire_version: Version of its messages.
+        encode: Encodes a message.
+        decode: Decodes a message.
+        quit_message: Message that ends it.
+        timeout_s: Seconds without a message after which it counts as lost.
+        environment: Additional environment variables.
     """
 
     name: str
     command: tuple[str, ...]
-    introduction: type[Any]
-    refusal: type[Any]
+    ready_type: type[Any]
+    refusal_type: type[Any]
     wire_version: int
     encode: Callable[[Any], bytes]
     decode: Callable[[bytes], Any]
-    quit: Any
-    patience: float = 30.0
+    quit_message: Any
+    timeout_s: float = 30.0
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 class _HeartbeatLost(Exception):
-    """No message within the patience."""
+    """No message arrived within the timeout."""
 
 
 class _Refused(Exception):
-    """The process can't start, for a reason that trying again doesn't change."""
+    """The process can't start, for a reason that persists."""
 
 
 @dataclass(frozen=True)
 class _End:
-    """The end of a process. `explained`: the reason why it could not start is known."""
+    """The end of a process; `has_reason` is True if `reason` explains why it could not start."""
 
     reason: str
-    explained: bool = False
+    has_reason: bool = False
 
 
 class SupervisedProcess:
-    """One process of a trade, kept alive. Implements `ProcessView`."""
+    """A child process that is restarted when it exits. Implements `ProcessView`.
+
+    Args:
+        spec: Specification of the process.
+        observer: Receives state changes and messages.
+        supervisor: Runs background tasks.
+        spare: Policy for a spare process that replaces a lost one; None without spares.
+    """
 
     def __init__(
         self,
-        trade: ProcessSpec,
-        user: ProcessObserver,
+        spec: ProcessSpec,
+        observer: ProcessObserver,
         supervisor: Supervisor | None = None,
         spare: SparePolicy | None = None,
     ) -> None:
-        """With a policy for spares, a process that is lost is followed by one whose imports are done already."""
-        self.trade = trade
-        self.user = user
+        self.spec = spec
+        self.observer = observer
         self.up = False
         self.trouble = ""
         """Reason why no process can be started; empty while one runs or may still start."""
         self._supervisor = supervisor or Supervisor()
-        self._addresses = Addresses(trade.name)
+        self._addresses = Addresses(spec.name)
         self._failed_starts = 0
-        self._ends = 0
-        self._spare = Spare(trade.name, trade.command, dict(trade.environment), spare) if spare else None
+        self._exit_count = 0
+        self._spare = Spare(spec.name, spec.command, dict(spec.environment), spare) if spare else None
         self._spare_task: asyncio.Task[None] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: zmq.asyncio.Socket | None = None
@@ -361,7 +386,7 @@ class SupervisedProcess:
 
     @property
     def spare_pid(self) -> int | None:
-        """The spare process, while there is one."""
+        """Process id of the spare; None without one."""
         return self._spare.pid if self._spare else None
 
     @property
@@ -369,37 +394,37 @@ class SupervisedProcess:
         """True if a spare process can take over at once."""
         return self._spare is not None and self._spare.is_warm
 
-    def succeeded(self) -> None:
-        """The process has done what it is for: its end, if it comes, counts as the first one."""
-        self._ends = 0
+    def record_success(self) -> None:
+        """Record that the process did its work: its next exit counts as the first one."""
+        self._exit_count = 0
         self.allow_spare()
 
     def allow_spare(self) -> None:
-        """The process is ready for work: from now on there may be a spare one."""
+        """Allow a spare process from now on, because the process is ready for work."""
         if self._spare is not None:
             self._spare.allow()
 
     def start(self) -> None:
         """Start the process and keep it alive until `stop`."""
         if self._spare is not None:
-            self._spare_task = self._supervisor.keep(self._spare.keep, f"{self.trade.name}-spare")
-        self._task = self._supervisor.keep(self._keep_alive, f"{self.trade.name}-link")
+            self._spare_task = self._supervisor.keep(self._spare.maintain, f"{self.spec.name}-spare")
+        self._task = self._supervisor.keep(self._keep_alive, f"{self.spec.name}-link")
 
     def send(self, message: Any, *payload: Frame) -> bool:
-        """Send an order and the frames that go with it; False when no process is there to take it."""
+        """Send an order with its payload frames; returns False while no process accepts orders."""
         if not self.up or self._socket is None:
             return False
-        self._socket.send_multipart([self.trade.encode(message), *payload], copy=not payload)
+        self._socket.send_multipart([self.spec.encode(message), *payload], copy=not payload)
         return True
 
-    async def stop(self, patience: float) -> None:
-        """Ask the process to quit, and end it if it doesn't within `patience` seconds."""
+    async def stop(self, timeout_s: float) -> None:
+        """Ask the process to quit, and kill it if it does not within `timeout_s` seconds."""
         self._stopping = True
-        self.send(self.trade.quit)
+        self.send(self.spec.quit_message)
         process = self._process
         if process is not None and self.up:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                await asyncio.to_thread(process.wait, patience)
+                await asyncio.to_thread(process.wait, timeout_s)
         for task in (self._spare_task, self._task):
             if task is not None:
                 task.cancel()
@@ -412,48 +437,48 @@ class SupervisedProcess:
 
     async def _keep_alive(self) -> None:
         while not self._stopping:
-            began = time.monotonic()
-            was_up, end = await self._one_life()
+            started_at = time.monotonic()
+            was_up, end = await self._run_process()
             if self._stopping:
                 return
             if was_up:
-                self._ends = 1 if time.monotonic() - began > HEALTHY_AFTER_S else self._ends + 1
-                log.error("the %s process ended (%s); starting it again", self.trade.name, end.reason)
-                self._tell(self.user.child_down, end.reason)
-                await asyncio.sleep(BACK_OFF_S[min(self._ends, len(BACK_OFF_S) - 1)])
+                self._exit_count = 1 if time.monotonic() - started_at > HEALTHY_AFTER_S else self._exit_count + 1
+                log.error("the %s process ended (%s); starting it again", self.spec.name, end.reason)
+                self._notify(self.observer.child_down, end.reason)
+                await asyncio.sleep(RESTART_DELAYS_S[min(self._exit_count, len(RESTART_DELAYS_S) - 1)])
             else:
                 await asyncio.sleep(self._start_failed(end))
 
     def _start_failed(self, end: _End) -> float:
-        """Tell of a process that ended before it was ready. Returns the seconds until the next try."""
-        pause = START_BACK_OFF_S[min(self._failed_starts, len(START_BACK_OFF_S) - 1)]
+        """Report a process that exited before it was ready; returns the seconds until the next attempt."""
+        pause = START_RETRY_DELAYS_S[min(self._failed_starts, len(START_RETRY_DELAYS_S) - 1)]
         self._failed_starts += 1
-        log.error("the %s can't be started (%s); tried again in %g s", self.trade.name, end.reason, pause)
-        if end.explained or self._failed_starts >= UNEXPLAINED_STARTS or self.trouble:
-            self.trouble = end.reason if end.explained else f"{end.reason}; the log may say why"
-            self._tell(self.user.child_cannot_start, self.trouble)
+        log.error("the %s can't be started (%s); tried again in %g s", self.spec.name, end.reason, pause)
+        if end.has_reason or self._failed_starts >= MAX_UNEXPLAINED_FAILURES or self.trouble:
+            self.trouble = end.reason if end.has_reason else f"{end.reason}; the log may say why"
+            self._notify(self.observer.child_cannot_start, self.trouble)
         return pause
 
-    def _tell(self, told: Callable[[str], None], reason: str) -> None:
-        """Tell the user. A fault of theirs must not keep the next process from being started."""
+    def _notify(self, callback: Callable[[str], None], reason: str) -> None:
+        """Call the observer; an exception there must not prevent the restart."""
         try:
-            told(reason)
+            callback(reason)
         except Exception as error:  # noqa: BLE001  whatever it is
-            self._supervisor.failed(f"{self.trade.name}-link", error)
+            self._supervisor.failed(f"{self.spec.name}-link", error)
 
-    async def _one_life(self) -> tuple[bool, _End]:
-        """From the start of a process to its end. Says whether it was up, and how it ended."""
+    async def _run_process(self) -> tuple[bool, _End]:
+        """Run one process until it exits; returns True if it was up, and its end."""
         context = zmq.asyncio.Context()
         self._socket = context.socket(zmq.PAIR)
         self._socket.linger = 0
         token = secrets.token_hex(16)
         try:
             self._process = self._spawn(self._addresses.bind(self._socket), token)
-            end = await self._converse(self._process, self._socket, token)
+            end = await self._receive_messages(self._process, self._socket, token)
         except (OSError, zmq.ZMQError) as error:
-            end = _End(f"it can't be run: {error}", explained=True)
+            end = _End(f"it can't be run: {error}", has_reason=True)
         finally:
-            # first what can't be interrupted: a context left open would block whoever collects it
+            # before any await: a context that stays open would block the garbage collection that destroys it
             was_up, self.up = self.up, False
             self._socket.close()
             context.destroy(linger=0)
@@ -462,90 +487,90 @@ class SupervisedProcess:
         return was_up, end
 
     def _spawn(self, address: str, token: str) -> subprocess.Popen[bytes]:
-        if self._spare is not None and (process := self._spare.take(address, token)) is not None:
+        if self._spare is not None and (process := self._spare.take_over(address, token)) is not None:
             return process
-        command = [*self.trade.command, "--address", address]
-        environment = child_environment(**self.trade.environment, **{TOKEN_VARIABLE: token})
+        command = [*self.spec.command, "--address", address]
+        environment = child_environment(**self.spec.environment, **{TOKEN_VARIABLE: token})
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, cwd=safe_folder()
         )
 
-    async def _converse(self, process: subprocess.Popen[bytes], socket: zmq.asyncio.Socket, token: str) -> _End:
-        ended = _when_ended(process, self.trade.name)
+    async def _receive_messages(self, process: subprocess.Popen[bytes], socket: zmq.asyncio.Socket, token: str) -> _End:
+        ended = _watch_exit(process, self.spec.name)
         try:
             await self._shake_hands(socket, token, ended)
             while True:
-                self._hear(await _next(socket, self.trade.patience, ended))
+                self._handle_message(await _receive_next(socket, self.spec.timeout_s, ended))
         except EOFError:
             return _End(_exit_status(process.wait()))
         except _HeartbeatLost as silence:
-            return _End(str(silence), explained=True)
+            return _End(str(silence), has_reason=True)
         except _Refused as refusal:
-            return _End(str(refusal), explained=True)
+            return _End(str(refusal), has_reason=True)
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
-            return _End(f"it sent what can't be read: {error}", explained=True)
-        except Exception as error:  # noqa: BLE001  a fault of ours: a new process is given what this one had
-            self._supervisor.failed(f"{self.trade.name}-link", error)
+            return _End(f"it sent what can't be read: {error}", has_reason=True)
+        except Exception as error:  # noqa: BLE001  a fault in the daemon must not prevent the restart
+            self._supervisor.failed(f"{self.spec.name}-link", error)
             return _End(f"a fault in the daemon: {type(error).__name__}: {error}")
 
-    def _hear(self, frames: list[zmq.Frame]) -> None:
-        message = self.trade.decode(frames[0].bytes)
-        self.user.child_said(message, [frame.buffer for frame in frames[1:]])
+    def _handle_message(self, frames: list[zmq.Frame]) -> None:
+        message = self.spec.decode(frames[0].bytes)
+        self.observer.child_message_received(message, [frame.buffer for frame in frames[1:]])
 
     async def _shake_hands(self, socket: zmq.asyncio.Socket, token: str, ended: "asyncio.Future[None]") -> None:
-        trade = self.trade
-        frames = await _next(socket, HANDSHAKE_PATIENCE, ended, LAST_WORDS_WITHIN_S)
-        message = trade.decode(frames[0].bytes)
+        spec = self.spec
+        frames = await _receive_next(socket, HANDSHAKE_TIMEOUT_S, ended, LAST_MESSAGE_TIMEOUT_S)
+        message = spec.decode(frames[0].bytes)
         if not secrets.compare_digest(str(getattr(message, "token", "")), token):
-            raise _Refused(f"a stranger answered in the {trade.name}'s place")
-        if isinstance(message, trade.refusal):
+            raise _Refused(f"a stranger answered in the {spec.name}'s place")
+        if isinstance(message, spec.refusal_type):
             refusal: Refusal = message
             raise _Refused(refusal.message)
-        if not isinstance(message, trade.introduction):
-            raise _Refused(f"the {trade.name} began with {type(message).__name__}; look for another timbred's process")
+        if not isinstance(message, spec.ready_type):
+            raise _Refused(f"the {spec.name} began with {type(message).__name__}; look for another timbred's process")
         ready: Handshake = message
-        if (ready.wire_version, ready.version) != (trade.wire_version, __version__):
+        if (ready.wire_version, ready.version) != (spec.wire_version, __version__):
             raise _Refused(
-                f"the {trade.name} is timbred {ready.version}, the daemon {__version__}; install one of them anew"
+                f"the {spec.name} is timbred {ready.version}, the daemon {__version__}; install one of them anew"
             )
         self.up, self.trouble, self._failed_starts = True, "", 0
-        self.user.child_up(ready)
+        self.observer.child_up(ready)
 
 
-async def _next(
-    socket: zmq.asyncio.Socket, patience: float, ended: "asyncio.Future[None]", last_words_within: float = 0.0
+async def _receive_next(
+    socket: zmq.asyncio.Socket, timeout_s: float, ended: "asyncio.Future[None]", last_message_timeout_s: float = 0.0
 ) -> list[zmq.Frame]:
-    """The next message. One that the process sent before it ended may come `last_words_within` seconds later.
+    """Return the next message; one that was sent before an exit may arrive `last_message_timeout_s` seconds after it.
 
-    Silence is measured in parts, and only while this process runs: after a pause (SIGSTOP, a machine that slept) what
-    waits in the socket is read before anybody is judged, and the pause itself doesn't count.
+    The timeout is measured in intervals, and only while this process runs: after a suspension (SIGSTOP, a machine that
+    slept) pending messages are read first, and the suspension itself does not count.
 
     Raises:
-        _Silent: None came within the patience.
-        EOFError: The process ended, and all that it sent before has been read.
+        _HeartbeatLost: No message arrived within the timeout.
+        EOFError: The process has exited, and all its messages have been read.
     """
-    part = min(LONGEST_PART_S, patience / SILENCE_PARTS)
-    silence = 0.0
+    interval_s = min(MAX_INTERVAL_S, timeout_s / TIMEOUT_INTERVALS)
+    silent_s = 0.0
     receiving = asyncio.ensure_future(socket.recv_multipart(copy=False))
     try:
-        while silence < patience:
-            began = time.monotonic()
-            await asyncio.wait({receiving, ended}, timeout=part, return_when=asyncio.FIRST_COMPLETED)
+        while silent_s < timeout_s:
+            waited_from = time.monotonic()
+            await asyncio.wait({receiving, ended}, timeout=interval_s, return_when=asyncio.FIRST_COMPLETED)
             if receiving.done():
                 return receiving.result()
             if ended.done():
-                await asyncio.wait({receiving}, timeout=last_words_within)
+                await asyncio.wait({receiving}, timeout=last_message_timeout_s)
                 if receiving.done():
                     return receiving.result()
                 raise EOFError
-            silence += min(time.monotonic() - began, 2 * part)
-        raise _HeartbeatLost(f"no sign of life for {patience:g} s")
+            silent_s += min(time.monotonic() - waited_from, 2 * interval_s)
+        raise _HeartbeatLost(f"no sign of life for {timeout_s:g} s")
     finally:
         receiving.cancel()
 
 
 def _exit_status(status: int) -> str:
-    """An exit status in words; a negative one names the signal."""
+    """Describe an exit status; a negative one by the name of its signal."""
     if status >= 0:
         return f"exit status {status}"
     try:
@@ -554,12 +579,12 @@ def _exit_status(status: int) -> str:
         return f"exit status {status}"
 
 
-def _when_ended(process: subprocess.Popen[bytes], name: str) -> "asyncio.Future[None]":
-    """A future that is done once the process is gone."""
+def _watch_exit(process: subprocess.Popen[bytes], name: str) -> "asyncio.Future[None]":
+    """Return a future that is done once the process has exited."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
 
-    def tell() -> None:
+    def set_ended() -> None:
         if not ended.done():
             ended.set_result(None)
 
@@ -567,8 +592,8 @@ def _when_ended(process: subprocess.Popen[bytes], name: str) -> "asyncio.Future[
         try:
             process.wait()
         finally:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
-                loop.call_soon_threadsafe(tell)
+            with contextlib.suppress(RuntimeError):  # the loop is closed, so nothing waits for the future
+                loop.call_soon_threadsafe(set_ended)
 
     threading.Thread(target=wait, name=f"{name}-watch", daemon=True).start()
     return ended

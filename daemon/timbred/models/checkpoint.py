@@ -14,7 +14,7 @@ from typing import Any
 from timbred.errors import MissingWeights, ModelError
 from timbred.models.families import FAMILIES, MAX_RATE_HZ, Family, SoundFacts, family_of
 
-INDEX = "model_index.json"
+INDEX_NAME = "model_index.json"
 
 MAX_HEADER_BYTES = 100_000_000
 """Largest header of a safetensors file, as in its own library."""
@@ -55,7 +55,7 @@ def inspect(folder: Path, name: str, remedy: str) -> Checkpoint:
         MissingWeights: a file is missing.
         ModelError: timbred doesn't run the pipeline, or the folder asks for its own code.
     """
-    index = read_json(folder / INDEX, name, remedy)
+    index = read_json(folder / INDEX_NAME, name, remedy)
     family = family_in(index, folder, name)
     classes = {part: class_of(index, part, name, remedy) for part in family.components}
     for part in family.components:
@@ -145,7 +145,7 @@ def class_of(index: dict[str, Any], part: str, name: str, remedy: str) -> str:
         case [str(library), str(kind)]:
             pass
         case _:
-            raise MissingWeights(f"{name}: {INDEX} names no {part}; {remedy}")
+            raise MissingWeights(f"{name}: {INDEX_NAME} names no {part}; {remedy}")
     classes = family.components[part].classes
     if not classes:
         return kind

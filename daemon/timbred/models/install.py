@@ -31,7 +31,7 @@ from timbred.errors import BadRequest, MissingWeights, ModelError, TimbredError
 from timbred.filenames import comparison_key, name_fault
 from timbred.models import checkpoint
 
-RECORD = ".timbred-files.jsonl"
+RECORD_NAME = ".timbred-files.jsonl"
 """The record's name in the folder."""
 
 Origin = list[Any]
@@ -45,8 +45,8 @@ def begin_record(folder: Path, origin: Origin) -> None:
         OSError: from the file system.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / RECORD).exists():
-        (folder / RECORD).write_text(json.dumps({"timbred": "model", "origin": origin}) + "\n", "utf-8")
+    if not (folder / RECORD_NAME).exists():
+        (folder / RECORD_NAME).write_text(json.dumps({"timbred": "model", "origin": origin}) + "\n", "utf-8")
 
 
 def origin_of(folder: Path) -> Origin | None:
@@ -55,7 +55,7 @@ def origin_of(folder: Path) -> Origin | None:
     return lines[0]["origin"] if lines else None
 
 
-def add(folder: Path, path: Path) -> None:
+def record_file(folder: Path, path: Path) -> None:
     """Record a file that timbred wrote, if the folder has a record.
 
     Raises:
@@ -65,7 +65,7 @@ def add(folder: Path, path: Path) -> None:
         _append(folder, path, _identity(path))
 
 
-def add_part(folder: Path, path: Path) -> None:
+def record_part(folder: Path, path: Path) -> None:
     """Record a file that timbred is about to write, in a folder of its own.
 
     Raises:
@@ -75,11 +75,11 @@ def add_part(folder: Path, path: Path) -> None:
 
 
 def _append(folder: Path, path: Path, facts: dict[str, Any]) -> None:
-    with (folder / RECORD).open("a", encoding="utf-8") as record:
+    with (folder / RECORD_NAME).open("a", encoding="utf-8") as record:
         record.write(json.dumps({"path": path.relative_to(folder).as_posix(), **facts}) + "\n")
 
 
-def retire(folder: Path, name: str) -> Path | None:
+def remove_or_rename(folder: Path, name: str) -> Path | None:
     """Delete a folder that contains only files of timbred; otherwise rename it to a free `NAME.before-N`.
 
     Returns:
@@ -94,26 +94,26 @@ def retire(folder: Path, name: str) -> Path | None:
         _remove(folder)
         return None
     for number in itertools.count(1):
-        kept = folder.with_name(f"{name}.before-{number}")
+        renamed = folder.with_name(f"{name}.before-{number}")
         try:
-            rename_to_free_name(folder, kept)
+            rename_to_free_name(folder, renamed)
         except FileExistsError:
             continue
-        return kept
+        return renamed
     raise AssertionError
 
 
 def _is_unchanged(folder: Path) -> bool:
     lines = _lines(folder)
     recorded = {entry["path"]: entry for entry in lines[1:]}
-    files = [path for path in _files(folder) if path != folder / RECORD]
+    files = [path for path in _files(folder) if path != folder / RECORD_NAME]
     return bool(lines) and all(_is_own(path, recorded.get(path.relative_to(folder).as_posix())) for path in files)
 
 
 def _is_own(path: Path, entry: dict[str, Any] | None) -> bool:
     if entry is None:
         return False
-    return entry.get("part") is True or {key: entry.get(key) for key in _KEYS} == _identity(path)
+    return entry.get("part") is True or {key: entry.get(key) for key in _IDENTITY_KEYS} == _identity(path)
 
 
 def _remove(folder: Path) -> None:
@@ -126,17 +126,17 @@ def _remove(folder: Path) -> None:
 
 def _files(folder: Path) -> list[Path]:
     """Return everything in the folder that isn't a folder; a link to a folder counts as a file."""
-    found: list[Path] = []
+    files_and_links: list[Path] = []
     for parent, folders, files in os.walk(folder):
-        found += [Path(parent) / name for name in files]
-        found += [Path(parent) / name for name in folders if (Path(parent) / name).is_symlink()]
-    return found
+        files_and_links += [Path(parent) / name for name in files]
+        files_and_links += [Path(parent) / name for name in folders if (Path(parent) / name).is_symlink()]
+    return files_and_links
 
 
 def _lines(folder: Path) -> list[dict[str, Any]]:
     """Return the record's lines, the first one first; empty if there is none, or it isn't timbred's."""
     try:
-        text = (folder / RECORD).read_text("utf-8", "replace")
+        text = (folder / RECORD_NAME).read_text("utf-8", "replace")
     except OSError:
         return []
     lines = [entry for entry in map(_parse_line, text.splitlines()) if entry is not None]
@@ -152,21 +152,21 @@ def _parse_line(line: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-_KEYS = ("inode", "size", "mtime_ns")
+_IDENTITY_KEYS = ("inode", "size", "mtime_ns")
 
 
 def _identity(path: Path) -> dict[str, int]:
     status = path.lstat()
-    return dict(zip(_KEYS, (status.st_ino, status.st_size, status.st_mtime_ns), strict=True))
+    return dict(zip(_IDENTITY_KEYS, (status.st_ino, status.st_size, status.st_mtime_ns), strict=True))
 
 
 INSTALLED_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin")
 """Patterns of the files that are installed; all others are ignored."""
 
-SUMS = "SHA256SUMS"
+HASH_LIST_NAME = "SHA256SUMS"
 """A list of the files' hashes as written by `sha256sum`; in the archive or folder, or beside it."""
 
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 """Endings of archives."""
 
 MAX_FILES = 10_000
@@ -191,7 +191,7 @@ ARCHIVE_ERRORS: tuple[type[Exception], ...] = (
 """Exceptions of the standard library for damaged archives."""
 
 _BLOCK_BYTES = 1 << 20
-_SUM = re.compile(r"([0-9a-fA-F]{64})[ \t]+\*?(.+)")
+_HASH_LINE_PATTERN = re.compile(r"([0-9a-fA-F]{64})[ \t]+\*?(.+)")
 
 ProgressCallback = Callable[[int, int], None]
 """Called with the bytes done and the total."""
@@ -225,7 +225,7 @@ def install(
     staging = staging_for(target)
     _check_archive(source)
     with _open_source(source, name) as sources:
-        files = _from_top(_select_files(sources, source, name), name)
+        files = _relative_to_index(_select_files(sources, source, name), name)
         begin_install(staging, target, _origin(source))
         _copy(files, staging, on_progress)
     check_sums(staging, name)
@@ -246,7 +246,7 @@ def finish(staging: Path, target: Path, name: str) -> Path | None:
     """
     checkpoint.inspect(staging, name, "the source is incomplete: get it again")
     before = target.with_name(f".{target.name}.before")
-    kept = retire(before, target.name)  # of a process that was killed between the renames
+    earlier = remove_or_rename(before, target.name)  # of a process that was killed between the renames
     if target.exists():
         rename_to_free_name(target, before)
     try:
@@ -255,7 +255,7 @@ def finish(staging: Path, target: Path, name: str) -> Path | None:
         if before.exists() and not target.exists():
             rename_to_free_name(before, target)
         raise
-    return retire(before, target.name) or kept
+    return remove_or_rename(before, target.name) or earlier
 
 
 def sha256(file: Path) -> str:
@@ -270,11 +270,11 @@ def check_sums(folder: Path, name: str) -> None:
     Raises:
         ModelError: one differs or is missing; the wrong file is deleted, so that the next attempt fetches it again.
     """
-    listed = folder / SUMS
+    listed = folder / HASH_LIST_NAME
     text = listed.read_text("utf-8", "replace") if listed.exists() else ""
     for line in text.splitlines():
-        if found := _SUM.fullmatch(line.strip()):
-            check_file(folder, found[2].removeprefix("./"), found[1], name)
+        if match := _HASH_LINE_PATTERN.fullmatch(line.strip()):
+            check_file(folder, match[2].removeprefix("./"), match[1], name)
 
 
 def check_file(folder: Path, listed: str, expected: str, name: str) -> None:
@@ -306,12 +306,12 @@ def _check_archive(source: Path) -> None:
     Raises:
         ModelError: it has another hash.
     """
-    listed = source.parent / SUMS
+    listed = source.parent / HASH_LIST_NAME
     if not source.is_file() or not listed.is_file():
         return
     for line in listed.read_text("utf-8", "replace").splitlines():
-        found = _SUM.fullmatch(line.strip())
-        if found and found[2].removeprefix("./") == source.name and sha256(source) != found[1].lower():
+        match = _HASH_LINE_PATTERN.fullmatch(line.strip())
+        if match and match[2].removeprefix("./") == source.name and sha256(source) != match[1].lower():
             raise ModelError(f"{source} doesn't match its hash in {listed}; get it again")
 
 
@@ -330,10 +330,10 @@ def begin_install(staging: Path, target: Path, origin: Origin) -> None:
         BadRequest: a folder that timbred didn't create is in the way.
         OSError: from the file system.
     """
-    if staging.exists() and (there := origin_of(staging)) != origin:
-        if there is None:
+    if staging.exists() and (present_origin := origin_of(staging)) != origin:
+        if present_origin is None:
             raise BadRequest(f"{staging} is in the way, and timbred didn't make it: move it elsewhere")
-        retire(staging, target.name)
+        remove_or_rename(staging, target.name)
     begin_record(staging, origin)
 
 
@@ -343,18 +343,18 @@ def _origin(source: Path) -> Origin:
 
 
 def _copy(files: list[Source], staging: Path, on_progress: ProgressCallback) -> None:
-    total, done = sum(file.size for file in files), 0
+    total, copied_bytes = sum(file.size for file in files), 0
     on_progress(0, total)
     for file in files:
         path = staging.joinpath(*PurePosixPath(file.name).parts)
         if not (path.is_file() and path.stat().st_size == file.size):
             part = path.with_name(f"{path.name}.part")
             path.parent.mkdir(parents=True, exist_ok=True)
-            add_part(staging, part)
-            _copy_one(file, path, part, lambda part, before=done: on_progress(before + part, total))
-            add(staging, path)
-        done += file.size
-        on_progress(done, total)
+            record_part(staging, part)
+            _copy_one(file, path, part, lambda part, before=copied_bytes: on_progress(before + part, total))
+            record_file(staging, path)
+        copied_bytes += file.size
+        on_progress(copied_bytes, total)
 
 
 def _copy_one(file: Source, path: Path, part: Path, on_progress: Callable[[int], None]) -> None:
@@ -379,17 +379,17 @@ def _copy_one(file: Source, path: Path, part: Path, on_progress: Callable[[int],
 def _open_source(source: Path, name: str) -> Generator[list[Source]]:
     try:
         if source.is_dir():
-            yield _in_folder(source)
+            yield _list_folder(source)
         elif source.name.endswith(".zip"):
             with zipfile.ZipFile(source) as archive:
-                yield _in_zip(archive, name)
-        elif source.name.endswith(ARCHIVES):
+                yield _list_zip(archive, name)
+        elif source.name.endswith(ARCHIVE_SUFFIXES):
             with tarfile.open(source) as archive:
-                yield _in_tar(archive, name)
+                yield _list_tar(archive, name)
         elif source.exists():
-            raise BadRequest(f"{source} is neither a folder nor one of {', '.join(ARCHIVES)}")
+            raise BadRequest(f"{source} is neither a folder nor one of {', '.join(ARCHIVE_SUFFIXES)}")
         else:
-            raise BadRequest(f"{source} isn't there; name a folder or an archive ({', '.join(ARCHIVES)})")
+            raise BadRequest(f"{source} isn't there; name a folder or an archive ({', '.join(ARCHIVE_SUFFIXES)})")
     except TimbredError:
         raise
     except ARCHIVE_ERRORS as error:
@@ -400,7 +400,7 @@ def _open_source(source: Path, name: str) -> Generator[list[Source]]:
         raise
 
 
-def _in_folder(folder: Path) -> list[Source]:
+def _list_folder(folder: Path) -> list[Source]:
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and _is_installed(path.name))
     return [Source(file.relative_to(folder).as_posix(), file.stat().st_size, _file_opener(file)) for file in files]
 
@@ -410,45 +410,45 @@ def _file_opener(file: Path) -> Callable[[], IO[bytes]]:
     return lambda: file.open("rb")
 
 
-def _in_zip(archive: zipfile.ZipFile, name: str) -> list[Source]:
-    found: list[Source] = []
+def _list_zip(archive: zipfile.ZipFile, name: str) -> list[Source]:
+    sources: list[Source] = []
     for entry in archive.infolist():
         kind = entry.external_attr >> 28
         if kind not in {0, 0o4, 0o10}:  # neither unspecified nor a folder nor a file
             raise _archive_error(name, entry.filename, "is a link or a device")
         if not entry.is_dir():
-            found.append(Source(entry.filename, entry.file_size, _zip_opener(archive, entry)))
-    return found
+            sources.append(Source(entry.filename, entry.file_size, _zip_opener(archive, entry)))
+    return sources
 
 
 def _zip_opener(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Callable[[], IO[bytes]]:
     return lambda: archive.open(entry)
 
 
-def _in_tar(archive: tarfile.TarFile, name: str) -> list[Source]:
-    found: list[Source] = []
+def _list_tar(archive: tarfile.TarFile, name: str) -> list[Source]:
+    sources: list[Source] = []
     for entry in archive:
-        if len(found) > MAX_FILES:
+        if len(sources) > MAX_FILES:
             break
         if not (entry.isfile() or entry.isdir()):
             raise _archive_error(name, entry.name, "is a link or a device")
         if entry.isfile():
-            found.append(Source(entry.name, entry.size, _tar_opener(archive, entry)))
-    return found
+            sources.append(Source(entry.name, entry.size, _tar_opener(archive, entry)))
+    return sources
 
 
 def _tar_opener(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Callable[[], IO[bytes]]:
-    def opened() -> IO[bytes]:
+    def open_member() -> IO[bytes]:
         content = archive.extractfile(entry)
         if content is None:
             raise ModelError(f"{entry.name} can't be read")
         return content
 
-    return opened
+    return open_member
 
 
 def _is_installed(name: str) -> bool:
-    return name == SUMS or any(fnmatch(name.lower(), pattern) for pattern in INSTALLED_PATTERNS)
+    return name == HASH_LIST_NAME or any(fnmatch(name.lower(), pattern) for pattern in INSTALLED_PATTERNS)
 
 
 def _select_files(sources: list[Source], archive: Path, name: str) -> list[Source]:
@@ -490,7 +490,7 @@ def _archive_error(name: str, path: str, why: str) -> ModelError:
     return ModelError(f"{name}: {path[:100]!r} in the archive {why}; nothing was installed")
 
 
-def _from_top(files: list[Source], name: str) -> list[Source]:
+def _relative_to_index(files: list[Source], name: str) -> list[Source]:
     """Return the files with paths relative to the folder of the pipeline's index, which may be one folder down."""
     indexes = sorted((PurePosixPath(file.name) for file in files), key=lambda path: len(path.parts))
     top = next((path.parent for path in indexes if path.name == checkpoint.INDEX), None)

@@ -12,7 +12,7 @@ from typing import Any
 MAX_WINDOW_TOKENS = 4096
 """A tokenizer that names a larger window counts as unlimited."""
 
-_WORD = re.compile(r"\S+")
+_WORD_PATTERN = re.compile(r"\S+")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def divide(text: str, windows: Sequence[Window]) -> list[Part]:
     texts: list[str] = []
     rest = text.strip()
     while rest:
-        ends = [word.end() for word in _WORD.finditer(rest)]
+        ends = [word.end() for word in _WORD_PATTERN.finditer(rest)]
         end = _longest(rest, ends, fits) or _longest(rest, range(1, ends[0] + 1), fits)
         if not end:  # not even one character fits, which no encoder's window is narrow enough for
             break

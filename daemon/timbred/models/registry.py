@@ -63,7 +63,7 @@ def _published(name: str, title: str, source: str, guidance: float, **facts: obj
     )
 
 
-PUBLISHED: tuple[Card, ...] = (
+PUBLISHED_CARDS: tuple[Card, ...] = (
     _published("audioldm2", "AudioLDM 2", "cvssp/audioldm2", 3.5, ranks=True),
     _published("audioldm2-large", "AudioLDM 2 large", "cvssp/audioldm2-large", 3.5, ranks=True),
     _published("audioldm2-music", "AudioLDM 2 music", "cvssp/audioldm2-music", 3.5, task="text-to-music", ranks=True),
@@ -126,7 +126,7 @@ class Registry:
 def build(models_folder: Path, sources: Mapping[str, str]) -> Registry:
     """Return the embedded model, the published ones, and those named by the user (`models.NAME.source`)."""
     entries = {"pocket": Entry(pocket_card(), pocket_folder(), "reinstall timbred: its package is incomplete")}
-    for card in PUBLISHED:
+    for card in PUBLISHED_CARDS:
         entries[card.name] = Entry(card, models_folder / card.name, f"fetch it with: timbred models pull {card.name}")
     for name, source in sources.items():
         entries[name] = _named_by_user(name, source, models_folder, entries.get(name))
@@ -141,7 +141,7 @@ def _named_by_user(name: str, source: str, models_folder: Path, known: Entry | N
         )
     else:
         entry_folder, remedy = models_folder / name, f"fetch it with: timbred models pull {name}"
-    published = next((card for card in PUBLISHED if card.source == source), None)
+    published = next((card for card in PUBLISHED_CARDS if card.source == source), None)
     card = known.card if known else published or _card_from_folder(name, entry_folder, remedy)
     return Entry(msgspec.structs.replace(card, name=name, source=source), entry_folder, remedy)
 

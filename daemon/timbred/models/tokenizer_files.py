@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 MAX_TOKENIZER_BYTES = 8_000_000
 """Largest size of a tokenizer's files; those of RoBERTa and T5 have 2 to 4 million bytes."""
 
-MAX_KEPT_BYTES = 16_000_000
+MAX_CACHED_BYTES = 16_000_000
 """Size of the files whose tokenizers are kept in memory, where they take several times as much."""
 
-FAILED_BYTES = 1_000
+UNUSABLE_TOKENIZER_BYTES = 1_000
 """Size that counts for a tokenizer that can't be used."""
 
-MAX_KEPT_FOLDERS = 32
+MAX_CACHED_FOLDERS = 32
 """Model folders whose configurations are kept."""
 
 MAX_ADDED_TOKENS = 4
@@ -39,8 +39,8 @@ MAX_ADDED_TOKENS = 4
 MAX_REPLACEMENT_CHARACTERS = 8
 """Longest replacement of a normalizer."""
 
-PARTS = ("tokenizer", "tokenizer_2")
-FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "merges.txt")
+TOKENIZER_COMPONENTS = ("tokenizer", "tokenizer_2")
+TOKENIZER_FILE_NAMES = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "merges.txt")
 
 PROMPT, TRANSCRIPTION = "prompt", "transcription"
 
@@ -48,7 +48,7 @@ Identity = tuple[tuple[str, int, int, int], ...]
 """Path, inode, size and modification time of files."""
 
 
-class Uncountable(Exception):
+class UncountableTokens(Exception):
     """A tokenizer whose tokens can't be counted here; the message says why."""
 
 
@@ -79,7 +79,7 @@ class TokenizerFolder:
 
 
 @dataclass(frozen=True)
-class Described:
+class ModelTokenizers:
     """The tokenizers of a model that name a window, and the identity of all its tokenizers' files."""
 
     identity: Identity
@@ -90,27 +90,27 @@ class TokenizerFiles:
     """The tokenizers of model folders, cached until their files change. Thread-safe."""
 
     def __init__(self) -> None:
-        self._described = RecentDict[Path, Described](MAX_KEPT_FOLDERS)
+        self._tokenizers = RecentDict[Path, ModelTokenizers](MAX_CACHED_FOLDERS)
         self._lock = threading.Lock()
-        self._counters = ByteCache[Identity, _Kept](MAX_KEPT_BYTES, lambda kept: kept.size)
+        self._counters = ByteCache[Identity, _CachedCounter](MAX_CACHED_BYTES, lambda kept: kept.size)
 
-    def describe(self, folder: Path, name: str, again: bool = True) -> Described:
+    def describe(self, folder: Path, name: str, recheck: bool = True) -> ModelTokenizers:
         """Return the tokenizers of a model. Reads small files only, and none if they are cached and `again` is false.
 
         Raises:
             MissingWeights, ModelError: a file is missing or can't be read.
         """
         with self._lock:
-            known = self._described.get(folder)
-        if known is not None and not again:
-            return known
-        names = [checkpoint.INDEX, *(f"{part}/{file}" for part in PARTS for file in FILES)]
-        identity = _identity([folder / one for one in names])
-        if known is None or known.identity != identity:
-            known = Described(identity, _read_tokenizers(folder, name))
+            model_tokenizers = self._tokenizers.get(folder)
+        if model_tokenizers is not None and not recheck:
+            return model_tokenizers
+        names = [checkpoint.INDEX, *(f"{part}/{file}" for part in TOKENIZER_COMPONENTS for file in TOKENIZER_FILE_NAMES)]
+        identity = _identity([folder / file_name for file_name in names])
+        if model_tokenizers is None or model_tokenizers.identity != identity:
+            model_tokenizers = ModelTokenizers(identity, _read_tokenizers(folder, name))
             with self._lock:
-                self._described[folder] = known
-        return known
+                self._tokenizers[folder] = model_tokenizers
+        return model_tokenizers
 
     def windows(self, folder: Path, name: str) -> Windows:
         """Return the windows of a model as far as they are known; takes up to tenths of a second for new files.
@@ -118,38 +118,38 @@ class TokenizerFiles:
         Raises:
             MissingWeights, ModelError: a file is missing or can't be read.
         """
-        found: dict[str, list[Window]] = {PROMPT: [], TRANSCRIPTION: []}
+        windows_by_text: dict[str, list[Window]] = {PROMPT: [], TRANSCRIPTION: []}
         unknown: set[str] = set()
-        for one in self.describe(folder, name).tokenizers:
-            count = self._counter(one, name)
+        for tokenizer in self.describe(folder, name).tokenizers:
+            count = self._counter(tokenizer, name)
             if count is None:
-                unknown.add(one.reads)
+                unknown.add(tokenizer.reads)
             else:
-                found[one.reads].append(Window(count, one.tokens))
-        known = {reads: () if reads in unknown else tuple(windows) for reads, windows in found.items()}
-        return Windows(known[PROMPT], known[TRANSCRIPTION])
+                windows_by_text[tokenizer.reads].append(Window(count, tokenizer.tokens))
+        known_windows = {reads: () if reads in unknown else tuple(windows) for reads, windows in windows_by_text.items()}
+        return Windows(known_windows[PROMPT], known_windows[TRANSCRIPTION])
 
     def _counter(self, tokenizer: TokenizerFolder, name: str) -> Callable[[str], int] | None:
         """Return a function that counts the tokens of a text; None if there is none, which is logged once."""
         files = _files_of(tokenizer)
         identity = _identity(files)
 
-        def load() -> _Kept:
+        def load() -> _CachedCounter:
             size = sum(size for _, _, size, _ in identity)
             try:
-                return _Kept(_make_counter(tokenizer, files, size, name), size)
+                return _CachedCounter(_make_counter(tokenizer, files, size, name), size)
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:  # noqa: BLE001  panics of the library are no Exceptions
-                reason = f"{type(error).__name__}: {error}"[:200] if not isinstance(error, Uncountable) else error
+                reason = f"{type(error).__name__}: {error}"[:200] if not isinstance(error, UncountableTokens) else error
                 log.warning("%s: the tokens of its texts aren't counted before it is loaded: %s", name, reason)
-                return _Kept(None, FAILED_BYTES)
+                return _CachedCounter(None, UNUSABLE_TOKENIZER_BYTES)
 
         return self._counters.get(identity, load).count
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _CachedCounter:
     """A function that counts tokens, or None for a tokenizer that can't be used, and the size of its files."""
 
     count: Callable[[str], int] | None
@@ -163,17 +163,17 @@ def _identity(files: list[Path]) -> Identity:
 def _identity_of(file: Path) -> tuple[str, int, int, int]:
     """Return the identity of a file, with zeros if it is missing."""
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError:
         return str(file), 0, 0, 0
-    return str(file), found.st_ino, found.st_size, found.st_mtime_ns
+    return str(file), status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _read_tokenizers(folder: Path, name: str) -> tuple[TokenizerFolder, ...]:
     index = checkpoint.read_json(folder / checkpoint.INDEX, name, "install the model again")
-    found: list[TokenizerFolder] = []
+    tokenizers: list[TokenizerFolder] = []
     family = checkpoint.family_in(index, folder, name)
-    for part in PARTS:
+    for part in TOKENIZER_COMPONENTS:
         if part not in family.components:
             continue
         kind = checkpoint.class_of(index, part, name, "install the model again")
@@ -184,8 +184,8 @@ def _read_tokenizers(folder: Path, name: str) -> tuple[TokenizerFolder, ...]:
         tokens = window_tokens(min(longest, family.max_tokens.get(part, longest)))
         reads = TRANSCRIPTION if kind == "VitsTokenizer" else PROMPT
         if tokens is not None:
-            found.append(TokenizerFolder(folder / part, kind, tokens, configuration, reads))
-    return tuple(found)
+            tokenizers.append(TokenizerFolder(folder / part, kind, tokens, configuration, reads))
+    return tuple(tokenizers)
 
 
 def _files_of(tokenizer: TokenizerFolder) -> list[Path]:
@@ -208,13 +208,13 @@ def _make_counter(tokenizer: TokenizerFolder, files: list[Path], size: int, name
     """
     for file in files:
         if not file.exists():
-            raise Uncountable(f"there is no {file}")
+            raise UncountableTokens(f"there is no {file}")
         try:
             checkpoint.check_regular_file(file, name)
         except TimbredError as error:
-            raise Uncountable(str(error)) from error
+            raise UncountableTokens(str(error)) from error
     if size > MAX_TOKENIZER_BYTES:
-        raise Uncountable(f"{files[0]} has {size / 1e6:.4g} MB, and may have {MAX_TOKENIZER_BYTES / 1e6:.4g}")
+        raise UncountableTokens(f"{files[0]} has {size / 1e6:.4g} MB, and may have {MAX_TOKENIZER_BYTES / 1e6:.4g}")
     if tokenizer.kind == "VitsTokenizer":
         return _letter_counter(files[0], tokenizer.configuration)
     if len(files) == 2:
@@ -236,18 +236,18 @@ def _load_byte_pairs(vocabulary: Path, merges: Path, configuration: dict[str, An
     """Return RoBERTa's tokenizer from its two files: byte pairs, between a first and a last token."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-    found = Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
+    tokenizer = Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
     prefix = bool(configuration.get("add_prefix_space", False))
-    found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
     first, last = _token(configuration, "cls", "<s>"), _token(configuration, "sep", "</s>")
-    first_number, last_number = found.token_to_id(first), found.token_to_id(last)
+    first_number, last_number = tokenizer.token_to_id(first), tokenizer.token_to_id(last)
     if first_number is None or last_number is None:
-        raise Uncountable(f"{vocabulary} lacks {first} or {last}")
+        raise UncountableTokens(f"{vocabulary} lacks {first} or {last}")
     usual = {"pad": "<pad>", "unk": "<unk>", "mask": "<mask>"}
     special = [first, last, *(_token(configuration, key, token) for key, token in usual.items())]
-    found.add_special_tokens([token for token in special if found.token_to_id(token) is not None])
-    found.post_processor = processors.RobertaProcessing((last, last_number), (first, first_number))
-    return found
+    tokenizer.add_special_tokens([token for token in special if tokenizer.token_to_id(token) is not None])
+    tokenizer.post_processor = processors.RobertaProcessing((last, last_number), (first, first_number))
+    return tokenizer
 
 
 def _token(configuration: dict[str, Any], key: str, usual: str) -> str:
@@ -260,22 +260,22 @@ def _token(configuration: dict[str, Any], key: str, usual: str) -> str:
 def _letter_counter(vocabulary: Path, configuration: dict[str, Any]) -> Callable[[str], int]:
     """Return VITS' counter: a token for each known letter, with a blank before, between and after them."""
     if configuration.get("phonemize", True):
-        raise Uncountable("it reads phonemes, which only the engine knows")
+        raise UncountableTokens("it reads phonemes, which only the engine knows")
     if configuration.get("is_uroman", False):
-        raise Uncountable("it reads romanized text, which only the engine knows")
-    known = json.loads(vocabulary.read_text("utf-8"))
-    if not isinstance(known, dict):
-        raise Uncountable(f"{vocabulary} is no object")
+        raise UncountableTokens("it reads romanized text, which only the engine knows")
+    letters = json.loads(vocabulary.read_text("utf-8"))
+    if not isinstance(letters, dict):
+        raise UncountableTokens(f"{vocabulary} is no object")
     normalized, blanks = configuration.get("normalize", True), configuration.get("add_blank", True)
     romanian = configuration.get("language") == "ron"
 
     def count(text: str) -> int:
         if normalized:
-            text = "".join(letter if letter in known else letter.lower() for letter in text)
+            text = "".join(letter if letter in letters else letter.lower() for letter in text)
         if romanian:
             text = text.replace("ț", "ţ")
         if normalized:
-            text = "".join(letter for letter in text if letter in known).strip()
+            text = "".join(letter for letter in text if letter in letters).strip()
         return 2 * len(text) + 1 if blanks else len(text)
 
     return count
@@ -296,9 +296,9 @@ class _TokenizerFile(msgspec.Struct):
     post_processor: dict[str, Any] | None = None
 
 
-_MODELS = frozenset({"BPE", "Unigram", "WordLevel", "WordPiece"})
+_LINEAR_MODELS = frozenset({"BPE", "Unigram", "WordLevel", "WordPiece"})
 
-_STEPS = frozenset(
+_LINEAR_STEPS = frozenset(
     {
         "BertNormalizer", "BertPreTokenizer", "BertProcessing", "ByteLevel", "Lowercase", "Metaspace", "NFC", "NFD",
         "NFKC", "NFKD", "Nmt", "Precompiled", "Replace", "RobertaProcessing", "Sequence", "Split", "Strip",
@@ -315,27 +315,27 @@ def _check_steps(content: bytes, file: Path) -> None:
         Uncountable: a step isn't known.
         msgspec.ValidationError, msgspec.DecodeError: the file is damaged.
     """
-    found = msgspec.json.decode(content, type=_TokenizerFile)
-    if found.model.type not in _MODELS:
-        raise Uncountable(f"{file} has a model of the kind {found.model.type!r}")
-    for step in (found.normalizer, found.pre_tokenizer, found.post_processor):
+    content_types = msgspec.json.decode(content, type=_TokenizerFile)
+    if content_types.model.type not in _LINEAR_MODELS:
+        raise UncountableTokens(f"{file} has a model of the kind {content_types.model.type!r}")
+    for step in (content_types.normalizer, content_types.pre_tokenizer, content_types.post_processor):
         if step is not None:
             _check_step(step, file)
 
 
 def _check_step(step: dict[str, Any], file: Path) -> None:
     kind = step.get("type")
-    if kind not in _STEPS:
-        raise Uncountable(f"{file} has a step of the kind {kind!r}")
+    if kind not in _LINEAR_STEPS:
+        raise UncountableTokens(f"{file} has a step of the kind {kind!r}")
     if kind == "Replace":
         pattern, content = step.get("pattern"), step.get("content")
         usual = isinstance(pattern, dict) and (set(pattern) == {"String"} or pattern == {"Regex": " {2,}"})
         if not usual or not isinstance(content, str) or len(content) > MAX_REPLACEMENT_CHARACTERS:
-            raise Uncountable(f"{file} replaces {str(pattern)[:60]}")
+            raise UncountableTokens(f"{file} replaces {str(pattern)[:60]}")
     if kind == "Split":
         pattern = step.get("pattern")
         if not isinstance(pattern, dict) or set(pattern) != {"String"}:
-            raise Uncountable(f"{file} splits at {str(pattern)[:60]}")
+            raise UncountableTokens(f"{file} splits at {str(pattern)[:60]}")
     for key in ("normalizers", "pretokenizers", "processors"):
         for inner in step.get(key) or ():
             _check_step(inner, file)

@@ -14,7 +14,7 @@ from timbred.ipc import player_messages
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Outbox
 
-FRAMES_WRAP = 2**31
+FRAME_COUNTER_MODULUS = 2**31
 """Device frames are reported modulo this, to fit OSC's 32-bit integers."""
 
 
@@ -60,7 +60,7 @@ class RequestListener:
 
 def reported_frame(frame: int) -> int:
     """Return a device frame as it is reported to clients."""
-    return frame % FRAMES_WRAP
+    return frame % FRAME_COUNTER_MODULUS
 
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class ActivePlay:
         listener: gets the events.
         source: the clip that the samples were resampled from.
         source_speed: the speed for which they were resampled.
-        began: True once it was heard.
+        was_heard: True once it was heard.
         ended_by: the client that stopped it.
         broken_off: True if the player process was ordered to end it early.
     """
@@ -89,7 +89,7 @@ class ActivePlay:
     listener: PlayListener
     source: Clip | None = None
     source_speed: float = 1.0
-    began: bool = False
+    was_heard: bool = False
     ended_by: ClientId | None = None
     broken_off: bool = False
 
@@ -111,7 +111,7 @@ class ActivePlay:
     def restart_message(self) -> tuple[player_messages.PlayVoice, bytes | memoryview]:
         """Return the order and the samples for a new player process, which continues at the present position."""
         order = self.order
-        if self.began:
+        if self.was_heard:
             order = msgspec.structs.replace(order, at=player_messages.Moment(), fade=RESUME_FADE_S, follows=False)
         return order, b"".join(self.parts) if len(self.parts) > 1 else self.parts[0]
 
@@ -133,16 +133,16 @@ class ActivePlays:
         """Return a play that has not ended."""
         return self._plays.get(number)
 
-    def on(self, voice: int) -> list[ActivePlay]:
+    def plays_on_voice(self, voice: int) -> list[ActivePlay]:
         """Return the plays that sound or wait on a voice, or on all with 0."""
         return [play for play in self._plays.values() if voice in (0, play.order.voice)]
 
     @property
     def voices(self) -> int:
         """The number of voices that are heard."""
-        return len({play.order.voice for play in self._plays.values() if play.began})
+        return len({play.order.voice for play in self._plays.values() if play.was_heard})
 
-    def moved(self, positions: Iterable[player_messages.Position]) -> None:
+    def update_positions(self, positions: Iterable[player_messages.Position]) -> None:
         """Store the positions and values that the player reported."""
         for position in positions:
             play = self._plays.get(position.play)
@@ -152,9 +152,9 @@ class ActivePlays:
     def began(self, message: player_messages.VoicePlaying) -> None:
         """Handle the start of a play. A play that continues after an interruption isn't reported again."""
         play = self._plays.get(message.play)
-        if play is None or (play.began and not message.repeated):
+        if play is None or (play.was_heard and not message.repeated):
             return
-        play.began = True
+        play.was_heard = True
         play.listener.began(play.order, message)
 
     def over(self, number: int, frame: int, reason: str) -> None:
@@ -163,25 +163,25 @@ class ActivePlays:
         if play is not None:
             play.listener.over(play.order, frame, reason, play.ended_by)
 
-    def process_ended(self, frame: int, heard: float = 0.0) -> None:
+    def process_ended(self, frame: int, played_s: float = 0.0) -> None:
         """Handle the end of the player process: plays that were broken off end; others continue in the next process.
 
         Args:
             frame: the last known frame of the device.
-            heard: seconds played since the last positions were reported; below 0 where less was heard than mixed.
+            played_s: seconds played since the last positions were reported; below 0 where less was heard than mixed.
         """
         for play in tuple(self._plays.values()):
             if play.broken_off:
                 self.over(play.order.play, frame, "stopped")
-            elif play.began:
-                play.advance(heard)
+            elif play.was_heard:
+                play.advance(played_s)
 
     def refused(self, number: int, frame: int, error: errors.TimbredError) -> None:
         """Handle a play that can't start; one that was heard on an earlier device has ended."""
         play = self._plays.get(number)
         if play is None:
             return
-        if play.began:
+        if play.was_heard:
             log.warning("voice %d ended: %s", play.order.voice, error)
             self.over(number, frame, "stopped")
         else:
@@ -226,20 +226,20 @@ class PendingStops:
         if client is not None:
             self._outbox.send(client, m.Fail(id="stop", code=error.code, message=str(error)))
 
-    def at_once(self, client: ClientId, affected: Iterable[ActivePlay], frame: int) -> None:
+    def end_plays(self, client: ClientId, affected: Iterable[ActivePlay], frame: int) -> None:
         """End plays without a player process."""
-        ended = list(affected)
-        for play in ended:
+        plays = list(affected)
+        for play in plays:
             play.ended_by = client
             self._plays.over(play.order.play, frame, "stopped")
-        if not ended:
+        if not plays:
             self._nothing_to_end(client)
 
     def process_ended(self, frame: int) -> None:
         """End all plays that pending stops were waiting to end."""
         stops, self._waiting = self._waiting, {}
         for client, order in stops.values():
-            self.at_once(client, self._plays.on(order.voice), frame)
+            self.end_plays(client, self._plays.plays_on_voice(order.voice), frame)
 
     def _nothing_to_end(self, client: ClientId) -> None:
         self._outbox.send(client, m.Acknowledged(id="stop"))

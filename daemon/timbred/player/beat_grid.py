@@ -44,7 +44,7 @@ class BeatGrid:
         """Return a grid of another tempo from `frame` on; the beat at that frame is unchanged."""
         return replace(self, bpm=bpm, beats_per_bar=beats_per_bar, frame=frame, beat=self.beat_at(frame))
 
-    def through(self, frame: float, beat: float, bpm: float) -> "BeatGrid":
+    def with_link_beat(self, frame: float, beat: float, bpm: float) -> "BeatGrid":
         """Return the grid of a Link session, which has `beat` at `frame`."""
         return replace(self, bpm=bpm, frame=frame, beat=beat)
 
@@ -78,18 +78,18 @@ def resolve_moment(moment: Moment, grid: BeatGrid, frame: int) -> StartTime | No
     return StartTime(math.ceil(beat / unit - GRID_TOLERANCE_BEATS) * unit, unit)
 
 
-def move_start(waiting: StartTime, before: BeatGrid, after: BeatGrid, frame: int) -> StartTime:
+def move_start(start: StartTime, before: BeatGrid, after: BeatGrid, frame: int) -> StartTime:
     """Return a start time after the grid has changed at `frame`.
 
     A new tempo keeps beats, so nothing changes. When the count of beats jumps (a Link session was joined), a start on a
     beat or a bar keeps about its distance, on the new grid. A beat given by its number is unchanged.
     """
     jump = after.beat_at(frame) - before.beat_at(frame)
-    if abs(jump) < MAX_CORRECTION_BEATS or waiting.unit == 0.0:
-        return waiting
-    nearest = math.floor((waiting.beat + jump) / waiting.unit + 0.5) * waiting.unit
-    earliest = math.ceil(after.beat_at(frame) / waiting.unit - GRID_TOLERANCE_BEATS) * waiting.unit
-    return replace(waiting, beat=max(nearest, earliest))
+    if abs(jump) < MAX_CORRECTION_BEATS or start.unit == 0.0:
+        return start
+    nearest = math.floor((start.beat + jump) / start.unit + 0.5) * start.unit
+    earliest = math.ceil(after.beat_at(frame) / start.unit - GRID_TOLERANCE_BEATS) * start.unit
+    return replace(start, beat=max(nearest, earliest))
 
 
 def read_moment(text: str) -> Moment:
@@ -101,19 +101,19 @@ def read_moment(text: str) -> Moment:
     Raises:
         BadRequest: anything else.
     """
-    word = text.strip().lower()
-    match word:
+    name = text.strip().lower()
+    match name:
         case "now" | "beat" | "bar":
-            return Moment(kind=word)
+            return Moment(kind=name)
         case _:
-            return Moment(kind="number", number=_beat(word))
+            return Moment(kind="number", number=_parse_beat(name))
 
 
-def _beat(word: str) -> float:
+def _parse_beat(text: str) -> float:
     try:
-        number = float(word)
+        number = float(text)
     except ValueError:
         number = math.nan
     if not (math.isfinite(number) and 0 <= number < 1e9):
-        raise BadRequest(f"at: got {word!r}, allowed is now, beat, bar or a beat by its number, from 0")
+        raise BadRequest(f"at: got {text!r}, allowed is now, beat, bar or a beat by its number, from 0")
     return number

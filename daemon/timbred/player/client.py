@@ -53,13 +53,13 @@ def player_spec(config: Config, program: tuple[str, ...]) -> ProcessSpec:
     return ProcessSpec(
         name="player",
         command=(*program, *(f"--{name}={value}" for name, value in options.items())),
-        introduction=player_messages.PlayerReady,
-        refusal=player_messages.PlayerCannotStart,
+        ready_type=player_messages.PlayerReady,
+        refusal_type=player_messages.PlayerCannotStart,
         wire_version=player_messages.WIRE_VERSION,
         encode=player_messages.encode,
         decode=player_messages.read_in_daemon,
-        quit=player_messages.QuitPlayer(),
-        patience=config["player.patience"],
+        quit_message=player_messages.QuitPlayer(),
+        timeout_s=config["player.patience"],
         environment={"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
     )
 
@@ -121,10 +121,10 @@ class PlayerClient:
         for play in self._plays:
             self._plays.over(play.order.play, self.last.frame, "stopped")
 
-    async def stop(self, patience: float) -> None:
-        """End all plays and the process, within `patience` seconds."""
+    async def stop(self, timeout_s: float) -> None:
+        """End all plays and the process, within `timeout_s` seconds."""
         self.end_all()
-        await self._child.stop(patience)
+        await self._child.stop(timeout_s)
 
     # state
 
@@ -187,7 +187,7 @@ class PlayerClient:
 
     def has(self, voice: int) -> bool:
         """Return whether something sounds or waits on a voice, or on any with 0."""
-        return bool(self._plays.on(voice))
+        return bool(self._plays.plays_on_voice(voice))
 
     def order_of(self, play: int) -> player_messages.PlayVoice | None:
         """Return the order of a play that has not ended, with its present values."""
@@ -254,10 +254,10 @@ class PlayerClient:
         """
         check_gain(keys.gain, self._max_gain)
         check_sound(clip)
-        at = read_moment(keys.at or "now")
+        moment = read_moment(keys.at or "now")
         self._device.require()
         order = player_messages.PlayVoice(
-            play=next(self._numbers), voice=voice, rate=rate or clip.rate, channels=clip.channels, at=at, loop=loop,
+            play=next(self._numbers), voice=voice, rate=rate or clip.rate, channels=clip.channels, at=moment, loop=loop,
             gain=min(0.0, self._max_gain) if keys.gain is None else keys.gain,
             pan=keys.pan or 0.0, speed=1.0 if keys.speed is None else keys.speed,
             out=keys.out or 1, fade=keys.fade, handover=handover, follows=follows, whole=whole,
@@ -279,7 +279,7 @@ class PlayerClient:
         """Return the plays on a voice that were resampled for another speed: number, source, and whether it loops."""
         return [
             (play.order.play, play.source, play.order.loop)
-            for play in self._plays.on(voice)
+            for play in self._plays.plays_on_voice(voice)
             if play.source is not None and play.source_speed != speed
         ]
 
@@ -314,14 +314,14 @@ class PlayerClient:
             BadRequest: a silent voice, or an invalid moment.
         """
         voice = 0 if request.voice == "*" else request.voice
-        at = read_moment(request.at or "now")
-        affected = self._plays.on(voice)
+        moment = read_moment(request.at or "now")
+        affected = self._plays.plays_on_voice(voice)
         if voice and not affected:
             raise errors.BadRequest(f"voice: {voice} is silent; nothing to stop")
         if self.device is None:
-            self._stops.at_once(client, affected, self.last.frame)
+            self._stops.end_plays(client, affected, self.last.frame)
             return
-        order = player_messages.StopVoice(stop=next(self._numbers), voice=voice, at=at, fade=request.fade)
+        order = player_messages.StopVoice(stop=next(self._numbers), voice=voice, at=moment, fade=request.fade)
         self._stops.expect(client, order)
         self._child.send(order)
 
@@ -335,16 +335,16 @@ class PlayerClient:
         check_gain(request.gain, self._max_gain)
         if request.gain is None and request.pan is None and request.speed is None:
             raise errors.BadRequest("set: nothing to change; name @gain, @pan or @speed")
-        plays = self._plays.on(voice)
+        plays = self._plays.plays_on_voice(voice)
         if not plays:
             raise errors.BadRequest(f"voice: {voice} is silent; play something on it first")
         changes = {"gain": request.gain, "pan": request.pan, "speed": request.speed}
-        given_values = {key: value for key, value in changes.items() if value is not None}
+        set_values = {key: value for key, value in changes.items() if value is not None}
         if self.device is None or not self._child.send(
             player_messages.ChangeVoice(voice=voice, fade=request.fade, **changes)
         ):
             for play in plays:  # takes effect once the device is back
-                play.change(**given_values)
+                play.change(**set_values)
         self.outbox.send(client, m.Acknowledged(id="set"))
 
     def set_tempo(self, bpm: float | None = None, beats_per_bar: float | None = None) -> None:
@@ -373,19 +373,19 @@ class PlayerClient:
         self._device.process_ended(reason)
         self._status.process_ended()
         self._stops.process_ended(self.last.frame)
-        self._plays.process_ended(self.last.frame, self._status.since - self.last.lead)
+        self._plays.process_ended(self.last.frame, self._status.heartbeat_age_s - self.last.lead)
 
     def child_cannot_start(self, reason: str) -> None:
         """Refuse the plays that were not heard yet. Those that were continue once there is a player again."""
         self._device.cannot_start(reason)
         error = self._device.error
         for play in self._plays:
-            if not play.began:
+            if not play.was_heard:
                 self._plays.refused(play.order.play, self.last.frame, error)
 
     # messages of the process
 
-    def child_said(self, message: Any, payload: Sequence[memoryview]) -> None:
+    def child_message_received(self, message: Any, payload: Sequence[memoryview]) -> None:
         """Handle a message from the process."""
         match message:
             case player_messages.PlayerHeartbeat():
@@ -430,9 +430,9 @@ class PlayerClient:
         if message.bpm != self.last.bpm and self._settings.link:
             self._on_tempo(message.bpm)
         self._status.update(message)
-        self._plays.moved(message.positions)
+        self._plays.update_positions(message.positions)
         if self.device is not None and time.monotonic() - self._opened_at > SUCCESS_AFTER_S:
-            self._child.succeeded()
+            self._child.record_success()
 
     def _refused(self, message: player_messages.PlayRefused) -> None:
         error = errors.from_code(message.code, message.message)

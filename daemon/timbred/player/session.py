@@ -182,7 +182,7 @@ class PlayerStatus:
         self.last = msgspec.structs.replace(self.last, underruns=0, late=0)
 
     @property
-    def since(self) -> float:
+    def heartbeat_age_s(self) -> float:
         """Seconds since the last heartbeat, at most `MAX_HEARTBEAT_AGE_S`, as a working process sends another."""
         return min(MAX_HEARTBEAT_AGE_S, time.monotonic() - self._received_at)
 

@@ -97,7 +97,7 @@ class ModelResidency:
         if self._preload:
             self.preload(self._preload)
 
-    def engine_said(
+    def engine_message_received(
         self, message: engine_messages.EngineHeartbeat | engine_messages.ModelLoaded | engine_messages.ModelUnloaded
     ) -> None:
         """Handle a message about the engine's memory."""

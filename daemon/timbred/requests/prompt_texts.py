@@ -10,14 +10,14 @@ from timbred.errors import TimbredError
 from timbred.ipc.engine_messages import PromptInputs
 from timbred.models.long_texts import LongText, long_texts
 from timbred.models.registry import Registry
-from timbred.models.tokenizer_files import TRANSCRIPTION, Described, TokenizerFiles
+from timbred.models.tokenizer_files import TRANSCRIPTION, ModelTokenizers, TokenizerFiles
 from timbred.protocol.messages import HeardText
 from timbred.requests.resolve import Parameters
 
 log = logging.getLogger(__name__)
 
 LongTexts = tuple[HeardText, ...]
-CountResult = tuple[Described, LongTexts]
+CountResult = tuple[ModelTokenizers, LongTexts]
 
 COUNTED_WITHIN_S = 5.0
 """Seconds that a request waits at most for the count of its texts, which usually takes hundredths of a second."""
@@ -55,7 +55,7 @@ class TextCounter:
             return ()
         entry = self._registry[parameters.model]
         try:
-            described = self._files.describe(entry.folder, entry.card.name, again=not resident)
+            described = self._files.describe(entry.folder, entry.card.name, recheck=not resident)
         except TimbredError as error:  # the model can't be loaded either: the job fails with the reason
             log.debug("%s", error)
             return ()
@@ -110,7 +110,7 @@ class TextCounter:
             return found
 
 
-def _key(described: Described, words: PromptInputs) -> object:
+def _key(described: ModelTokenizers, words: PromptInputs) -> object:
     """Return everything that a count depends on: the tokenizers' files, and the texts."""
     return described.identity, tuple(words.texts().items())
 

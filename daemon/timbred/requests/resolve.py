@@ -15,11 +15,11 @@ from timbred.models.registry import Card
 from timbred.protocol.keys import Recipe
 from timbred.protocol.messages import Generate
 from timbred.render_settings import (
-    AUTOMATIC_FADE_IN,
-    AUTOMATIC_FADE_OUT,
-    CONTAINERS,
-    HIGHEST_RATE,
-    LOWEST_RATE,
+    AUTOMATIC_FADE_IN_S,
+    AUTOMATIC_FADE_OUT_S,
+    CONTAINERS_BY_FORMAT,
+    MAX_RATE_HZ,
+    MIN_RATE_HZ,
     RenderSettings,
     check,
 )
@@ -386,8 +386,8 @@ def _fade_fields(request: Generate, seconds: float, init_seconds: float | None) 
         "fade_out": request.fade_out is None and not keeps_end,
     }
     return {
-        "fade_in": _or(request.fade_in, 0.0 if keeps_start else AUTOMATIC_FADE_IN),
-        "fade_out": _or(request.fade_out, 0.0 if keeps_end else AUTOMATIC_FADE_OUT),
+        "fade_in": _or(request.fade_in, 0.0 if keeps_start else AUTOMATIC_FADE_IN_S),
+        "fade_out": _or(request.fade_out, 0.0 if keeps_end else AUTOMATIC_FADE_OUT_S),
         "automatic_fades": frozenset(key for key, is_automatic in automatic.items() if is_automatic),
     }
 
@@ -403,14 +403,14 @@ def _file_fields(request: Generate, card: Card, session: Session, kept: AudioHea
     if kept is not None:
         _check_kept_channels(request, kept)
         rate = request.rate or kept.rate
-        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
             raise BadRequest(
-                f"rate: init has {rate} Hz, files may have {LOWEST_RATE} to {HIGHEST_RATE}; "
+                f"rate: init has {rate} Hz, files may have {MIN_RATE_HZ} to {MAX_RATE_HZ}; "
                 "name one, as in: @rate 48000"
             )
         file_format = request.format or KEPT_FORMATS.get(kept.kind, "wav")
         own_bits = KEPT_BITS.get(kept.subtype, 32)
-        holds = own_bits in CONTAINERS[file_format].subtypes
+        holds = own_bits in CONTAINERS_BY_FORMAT[file_format].subtypes
         bits = request.bits or (own_bits if holds else None)
         keeps_bits = (request.format, request.bits) == (None, None) and rate == kept.rate
     check(file_format, bits, rate, request.channels or card.channels)

@@ -312,11 +312,11 @@ class JobScheduler:
 
     # messages of the engine
 
-    def engine_said(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
+    def engine_message_received(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
         """Handle a message; messages about jobs that the engine doesn't hold any more are ignored."""
         match message:
             case engine_messages.EngineHeartbeat() | engine_messages.ModelLoaded() | engine_messages.ModelUnloaded():
-                self.residency.engine_said(message)
+                self.residency.engine_message_received(message)
             case engine_messages.ModelLoading():
                 self._loading(message.job)
             case engine_messages.TextRead():

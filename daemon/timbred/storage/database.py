@@ -10,7 +10,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from timbred.config import DEFAULT_LIBRARY_NAME
-from timbred.disk import Damaged, locks_work, means_damage, set_aside
+from timbred.disk import Damaged, locks_work, is_damage, set_aside
 from timbred.errors import DiskFull, ForbiddenPath, Internal, TimbredError
 from timbred.filenames import printable
 
@@ -143,7 +143,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         _check_locks(path)
         return _connect(path)
     except sqlite3.DatabaseError as error:
-        if not means_damage(error):
+        if not is_damage(error):
             raise translate_error(error, path) from error
         if not _is_own(path):
             raise ForbiddenPath(

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from timbred.errors import BadAudio, ForbiddenPath
-from timbred.filenames import MAX_FOLDER_UNITS, RESERVED, PathLimit, comparison_key, is_utf8, name_fault, printable
+from timbred.filenames import MAX_FOLDER_UNITS, RESERVED_NAMES, PathLimit, comparison_key, is_utf8, name_fault, printable
 
 MAX_SLUG_LENGTH = 40
 """Characters of a slug."""
@@ -50,7 +50,7 @@ def slug(text: str) -> str:
         words = words[: MAX_SLUG_LENGTH + 1].rpartition("-")[0] or words[:MAX_SLUG_LENGTH]
     if not words:
         return FALLBACK_SLUG
-    return f"{words}-{FALLBACK_SLUG}" if words in RESERVED else words
+    return f"{words}-{FALLBACK_SLUG}" if words in RESERVED_NAMES else words
 
 
 class Disk:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 
-from timbred.disk import means_damage, rename_exclusively, set_aside
+from timbred.disk import is_damage, rename_exclusively, set_aside
 from timbred.errors import DiskFull, ForbiddenPath, Internal, TimbredError, from_foreign
 from timbred.filenames import PathLimit, comparison_key, is_utf8, path_limit_here, printable
 from timbred.storage.created_files import Created, sweep
@@ -109,7 +109,7 @@ class FileNumbers:
         except OSError as error:
             log.warning("file numbers: %s can't be read: %s", path, error.strerror)
         except sqlite3.DatabaseError as error:
-            if not means_damage(error):
+            if not is_damage(error):
                 raise
             aside = set_aside(path)
             log.warning("file numbers: %s is damaged (%s); it was renamed to %s", path, error, aside.name)

@@ -32,7 +32,7 @@ from timbred.task_supervision import Supervisor
 from timbred.transports.fair_turns import Turns
 from timbred.transports.router import Router, deliver_each
 from timbred.transports.web_api import WebApi, file_of, is_own_page
-from timbred.transports.websocket import REFUSED, AddressSpace, OscWebSockets, WebSocketSessions, receive_messages
+from timbred.transports.websocket import REFUSED_CLOSE_CODE, AddressSpace, OscWebSockets, WebSocketSessions, receive_messages
 
 _log = logging.getLogger(__name__)
 
@@ -113,16 +113,16 @@ class WebSocketEndpoint:
         """Serve one client from its handshake to its end."""
         if not is_own_page(websocket):
             _log.warning("a page from %s asked for /ws: refused", websocket.headers.get("origin"))
-            await websocket.close(REFUSED)
+            await websocket.close(REFUSED_CLOSE_CODE)
             return
         name = websocket.query_params.get("client", str(next(self._numbers)))
         if not _CLIENT_NAME.fullmatch(name):
             _log.warning("/ws: client: got %r, allowed are 1 to 64 letters, digits and -", name[:80])
-            await websocket.close(REFUSED)
+            await websocket.close(REFUSED_CLOSE_CODE)
             return
         if self._sessions.full:
             _log.warning("the most WebSockets that are allowed are open: one more is refused")
-            await websocket.close(REFUSED)
+            await websocket.close(REFUSED_CLOSE_CODE)
             return
         await websocket.accept()
         client = ClientId(f"ws:{name}")
@@ -143,9 +143,9 @@ class WebSocketEndpoint:
         self._router.receive(client, json.read(frame))
         yield
 
-    async def close(self, patience: float) -> None:
+    async def close(self, timeout_s: float) -> None:
         """Send queued messages for at most `patience` seconds, and close every connection."""
-        await self._sessions.close(patience)
+        await self._sessions.close(timeout_s)
 
     def deliver(self, client: ClientId, event: m.Event, clip: Clip | None) -> None:
         """Send an event as one text message."""

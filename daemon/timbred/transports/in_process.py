@@ -19,9 +19,9 @@ class _PendingAnswer:
     """A pending request: its events so far, and the future of all of them."""
 
     type: str
-    place: m.Id
+    request_id: m.Id
     events: list[m.Event] = field(default_factory=list[m.Event])
-    done: "asyncio.Future[list[m.Event]]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    answer: "asyncio.Future[list[m.Event]]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def receive(self, event: m.Event) -> None:
         """Store an event if it belongs to this request; resolve the future if it is the last one."""
@@ -35,13 +35,13 @@ class _PendingAnswer:
         declared = find_request(self.type)
         entry = declared[0] if declared else None
         if isinstance(event, m.Fail) or entry is None or entry.has_id:
-            return getattr(event, "id", None) == self.place
+            return getattr(event, "id", None) == self.request_id
         return answers(entry, event)
 
     def end(self) -> None:
         """Resolve the future with the events so far."""
-        if not self.done.done():
-            self.done.set_result(self.events)
+        if not self.answer.done():
+            self.answer.set_result(self.events)
 
 
 class InProcessClient:
@@ -68,7 +68,7 @@ class InProcessClient:
         self._pending.append(pending)
         try:
             self._router.receive(self.id, incoming)
-            return await pending.done
+            return await pending.answer
         finally:
             self._pending.remove(pending)
 
@@ -120,7 +120,7 @@ class InProcessTransport:
         self._clients[client.id] = client
         return client
 
-    def leave(self, client: InProcessClient) -> None:
+    def disconnect(self, client: InProcessClient) -> None:
         """Disconnect a client: later events for it are dropped."""
         self._clients.pop(client.id, None)
         self._router.clients.forget(client.id)

@@ -26,7 +26,7 @@ def is_own_page(connection: HTTPConnection) -> bool:
     return origin is None or origin == f"http://{connection.headers.get('host', '')}"
 
 
-TYPES = {".wav": "audio/wav", ".flac": "audio/flac", ".aiff": "audio/aiff", ".ogg": "audio/ogg"}
+MEDIA_TYPES = {".wav": "audio/wav", ".flac": "audio/flac", ".aiff": "audio/aiff", ".ogg": "audio/ogg"}
 """Media types of the files that timbred writes; some systems' tables have other names for them."""
 
 FILE_HEADERS = {
@@ -36,10 +36,10 @@ FILE_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
-FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
+IMMUTABLE_HEADERS = {"Cache-Control": "private, max-age=31536000, immutable"}
 """Headers of files that never change: a take's name is used once."""
 
-REVALIDATE = {"Cache-Control": "no-cache"}
+REVALIDATED_HEADERS = {"Cache-Control": "no-cache"}
 """Headers of files that may change: the browser must revalidate its copy."""
 
 
@@ -51,13 +51,13 @@ def file_of(path: Path, *, keep: bool, save: bool = False) -> FileResponse:
         keep: True if it never changes, so that browsers needn't fetch it again.
         save: True if the browser should store it under its name instead of showing it.
     """
-    kind = TYPES.get(path.suffix.lower()) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    kind = MEDIA_TYPES.get(path.suffix.lower()) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     return FileResponse(
         path,
         media_type=kind,
         filename=path.name,
         content_disposition_type="attachment" if save else "inline",
-        headers={**FILE_HEADERS, **(FOREVER if keep else REVALIDATE)},
+        headers={**FILE_HEADERS, **(IMMUTABLE_HEADERS if keep else REVALIDATED_HEADERS)},
     )
 
 

@@ -23,14 +23,14 @@ from timbred.transports.web_api import is_own_page
 
 _log = logging.getLogger(__name__)
 
-REFUSED = 1008
+REFUSED_CLOSE_CODE = 1008
 """Close code \"policy violation\": the request came from another page, or the client is too slow."""
 
 _MAX_CLIENTS = 200
 _MAX_UNSENT_MESSAGES = 2000
 _MAX_UNSENT_BYTES = 4 << 20
 _READ_BELOW_UNSENT_MESSAGES = 200
-_GOING_AWAY = 1001
+_GOING_AWAY_CLOSE_CODE = 1001
 
 
 class WebSocketSession:
@@ -77,7 +77,7 @@ class WebSocketSession:
                     await websocket.send_text(message)
                 else:
                     await websocket.send_bytes(message)
-            await websocket.close(REFUSED if self._is_too_slow else _GOING_AWAY)
+            await websocket.close(REFUSED_CLOSE_CODE if self._is_too_slow else _GOING_AWAY_CLOSE_CODE)
         finally:
             self._is_readable.set()
             self._is_too_slow = True
@@ -129,13 +129,13 @@ class WebSocketSessions:
         if session is not None:
             await session.wait_until_read()
 
-    async def close(self, patience: float) -> None:
+    async def close(self, timeout_s: float) -> None:
         """Send queued messages for at most `patience` seconds, and close every connection."""
         self.closing = True
         for session in self._open.values():
             session.end()
         if self._sending:
-            await asyncio.wait(self._sending, timeout=patience)
+            await asyncio.wait(self._sending, timeout=timeout_s)
 
 
 def _log_failure(sending: asyncio.Task[None]) -> None:
@@ -205,7 +205,7 @@ class OscWebSockets:
         """Serve one client from its handshake to its end."""
         if self._space is None or not is_own_page(websocket) or self._sessions.full:
             _log.warning("a WebSocket at / from %s is refused", websocket.headers.get("origin", "a program"))
-            await websocket.close(REFUSED)
+            await websocket.close(REFUSED_CLOSE_CODE)
             return
         await websocket.accept()
         client = ClientId(f"oscquery:{next(self._numbers)}")

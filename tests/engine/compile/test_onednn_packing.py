@@ -161,10 +161,10 @@ class WithBeats(Heard):
         super().__init__()
         self.beats: asyncio.Queue[dict[str, int]] = asyncio.Queue()
 
-    def engine_said(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
+    def engine_message_received(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
         if isinstance(message, engine_messages.EngineHeartbeat):
             self.beats.put_nowait({one.name: one.memory for one in message.resident})
-        super().engine_said(message, payload)
+        super().engine_message_received(message, payload)
 
     async def told(self, name: str, more_than: int = 0, less_than: int = 1 << 62) -> int:
         """The figure of a model as soon as it is in this range."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import pocket
-from benchmarks.loop_seams import FLUX, RATE, looped, seam_of
+from benchmarks.loop_seams import MAX_FLUX_RATIO, RATE_HZ, looped, seam_of
 from tests.engine.families.test_latent_diffusion import loudened, order
 from timbred.engine.circular import circular_time, is_circular
 from timbred.engine.codecs.mel import Analysis
@@ -280,8 +280,8 @@ def test_looping_of_the_embedded_model_has_no_seam(embedded: LatentDiffusion, pr
     """As files at 48 kHz; `python -m benchmarks loop_seams` has twenty."""
     samples, around = looped(embedded, prompt, seconds, seed=4)
     assert around
-    assert len(samples) == round(seconds * RATE)
+    assert len(samples) == round(seconds * RATE_HZ)
     seam = seam_of(samples, begins=False)
     assert seam.step <= 1
-    assert seam.flux <= FLUX
-    assert seam.plain <= FLUX
+    assert seam.flux <= MAX_FLUX_RATIO
+    assert seam.plain <= MAX_FLUX_RATIO

@@ -43,7 +43,7 @@ def convert_component(checkpoint: Checkpoint, part: str, name: str) -> Path:
             raise unsafe_weights_error(name, folder, error) from error
     stem = next((new for old, new in SAFETENSORS_STEMS.items() if any(folder.glob(f"{old}*.bin"))), "model")
     written = _write_tensors(tensors, folder / f"{stem}.safetensors")
-    install.add(checkpoint.folder, written)
+    install.record_file(checkpoint.folder, written)
     return written
 
 

@@ -48,10 +48,10 @@ class EndVoice:
 
 @dataclass
 class WaitingVoice:
-    """A command with its start time; `due` is None if it is due now."""
+    """A command with its start time; `start_time` is None if it is due now."""
 
     order: StartVoice | EndVoice
-    due: StartTime | None
+    start_time: StartTime | None
 
 
 @dataclass(frozen=True)

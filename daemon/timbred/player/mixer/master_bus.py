@@ -11,7 +11,7 @@ from timbred.audio import Samples, amplitude
 OFFSET_CORNER_HZ = 0.1
 """Frequency in Hz below which a level counts as an offset: far below any tone."""
 
-TOLERATED_OFFSET = 0.003
+MAX_TOLERATED_OFFSET = 0.003
 """Offset that isn't removed (-50 dBFS)."""
 
 
@@ -30,7 +30,7 @@ class DcBlocker:
         self._mean[0] += share * (block.mean(axis=0, dtype=np.float64) - self._mean[0])
         self._mean[1] += share * (self._mean[0] - self._mean[1])
         offset = self._mean[1]
-        target = np.sign(offset) * np.maximum(np.abs(offset) - TOLERATED_OFFSET, 0.0)
+        target = np.sign(offset) * np.maximum(np.abs(offset) - MAX_TOLERATED_OFFSET, 0.0)
         if not target.any() and not self._removed.any():
             return block
         path = np.arange(1, frames + 1)[:, None] / frames
@@ -127,18 +127,18 @@ class Limiter:
         """
         excesses = np.concatenate((self._excess_ahead, excess))
         self._excess_ahead = excesses[-self.window :]
-        held = sliding_window_view(excesses, self.window + 1, axis=0).max(axis=2)
-        line = np.concatenate((self._released, self._release(held)))
+        peak_excess = sliding_window_view(excesses, self.window + 1, axis=0).max(axis=2)
+        line = np.concatenate((self._released, self._release(peak_excess)))
         self._released = line[-(self.window - 1) :]
         smooth = np.empty_like(excess)
         for pair in range(line.shape[1]):
             smooth[:, pair] = np.convolve(line[:, pair], self._bell, "valid")
         return smooth
 
-    def _release(self, held: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _release(self, peak_excess: NDArray[np.float64]) -> NDArray[np.float64]:
         """Follow rises at once and fall slowly: the maximum of all values before, each decayed by its age."""
-        decayed = self._decay ** np.arange(1, held.shape[0] + 1)[:, None]
-        highest = np.maximum.accumulate(held / decayed, axis=0)
+        decayed = self._decay ** np.arange(1, peak_excess.shape[0] + 1)[:, None]
+        highest = np.maximum.accumulate(peak_excess / decayed, axis=0)
         released = np.maximum(highest, self._released[-1]) * decayed
         released[released < 1e-7] = 0.0
         return released

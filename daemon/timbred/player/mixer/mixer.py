@@ -21,13 +21,13 @@ from timbred.player.mixer.master_bus import DcBlocker, Limiter
 from timbred.player.mixer.source import VoiceSource, has_attack
 from timbred.player.mixer.voice import Glide, VoiceLayer
 
-VOICES = 64
+VOICE_COUNT = 64
 """Number of voices."""
 
-MAX_WAITING = 1024
+MAX_WAITING_COMMANDS = 1024
 """Commands that can wait for their beat."""
 
-MAX_LAYERS = 2 * VOICES
+MAX_LAYERS = 2 * VOICE_COUNT
 """Sounds at once, including those that fade out; above it the oldest of these fade out faster."""
 
 DEFAULT_CROSSFADE_S = 0.03
@@ -54,7 +54,7 @@ class Mixer:
         gain: of the sum, in dB.
 
     Attributes:
-        following: by voice, the segment that begins when the present one hands over.
+        following: by voice, the segment that starts at the handover of the present one.
     """
 
     def __init__(self, rate: int, channels: int, grid: BeatGrid, limit: bool = True, gain: float = 0.0) -> None:
@@ -66,7 +66,7 @@ class Mixer:
         self.latency = self.limiter.latency if self.limiter else 0
         self.frame = self.latency
         self.layers: list[VoiceLayer] = []
-        self.waiting: list[WaitingVoice] = []
+        self.waiting_commands: list[WaitingVoice] = []
         self.following: dict[int, StartVoice] = {}
         self._level = Glide(np.array([amplitude(gain)]))
         self._events: list[MixerEvent] = []
@@ -100,12 +100,12 @@ class Mixer:
         if self._has_segment(start.voice):
             self.following[start.voice] = start
         else:
-            is_replaced = any(layer.voice == start.voice and not layer.leaving for layer in self.layers)
+            is_replaced = any(layer.voice == start.voice and not layer.is_fading_out for layer in self.layers)
             self._events.append(VoiceOver(start.play, self.frame, "replaced" if is_replaced else "stopped"))
 
     def _has_segment(self, voice: int) -> bool:
-        starts = (waiting.order for waiting in self.waiting if isinstance(waiting.order, StartVoice))
-        layers = (layer for layer in self.layers if not layer.leaving)
+        starts = (waiting.order for waiting in self.waiting_commands if isinstance(waiting.order, StartVoice))
+        layers = (layer for layer in self.layers if not layer.is_fading_out)
         return any(item.voice == voice and item.handover is not None for item in (*starts, *layers))
 
     def stop(self, end: EndVoice, at: Moment) -> None:
@@ -122,7 +122,7 @@ class Mixer:
         for layer in self.layers:
             if layer.play == play:
                 layer.exchange(sound)
-        for waiting in self.waiting:
+        for waiting in self.waiting_commands:
             if isinstance(waiting.order, StartVoice) and waiting.order.play == play:
                 waiting.order = replace(waiting.order, sound=sound)
 
@@ -131,8 +131,12 @@ class Mixer:
         for layer in self.layers:
             if layer.play == play:
                 layer.fade_out(self._fade_frames(None, DEFAULT_FADE_OUT_S), "stopped")
-        orders = [item.order for item in self.waiting if isinstance(item.order, StartVoice) and item.order.play == play]
-        self.waiting = [waiting for waiting in self.waiting if waiting.order not in orders]
+        orders = [
+            item.order
+            for item in self.waiting_commands
+            if isinstance(item.order, StartVoice) and item.order.play == play
+        ]
+        self.waiting_commands = [waiting for waiting in self.waiting_commands if waiting.order not in orders]
         self._events.extend(VoiceOver(play, self.frame, "stopped") for _ in orders)
 
     def change(
@@ -140,12 +144,12 @@ class Mixer:
     ) -> bool:
         """Change a voice's values gradually; plays that wait begin with them. Returns False if it is silent."""
         frames = self._fade_frames(fade, DEFAULT_GLIDE_S)
-        layers = [layer for layer in self.layers if layer.voice == voice and not layer.leaving]
+        layers = [layer for layer in self.layers if layer.voice == voice and not layer.is_fading_out]
         for layer in layers:
             layer.change(gain, pan, speed, frames)
-        for waiting in self.waiting:  # a following segment takes these over when it begins
+        for waiting in self.waiting_commands:  # a following segment takes these over when it begins
             if isinstance(waiting.order, StartVoice) and waiting.order.voice == voice:
-                waiting.order = with_values(waiting.order, gain, pan, speed)
+                waiting.order = with_present_values(waiting.order, gain, pan, speed)
         return bool(layers)
 
     def set_level(self, gain: float) -> None:
@@ -154,18 +158,20 @@ class Mixer:
 
     def follow(self, grid: BeatGrid) -> None:
         """Use another beat grid from now on; commands that wait move with it."""
-        for waiting in self.waiting:
-            if waiting.due is not None:
-                waiting.due = move_start(waiting.due, self.grid, grid, self.frame)
+        for waiting in self.waiting_commands:
+            if waiting.start_time is not None:
+                waiting.start_time = move_start(waiting.start_time, self.grid, grid, self.frame)
         for layer in self.layers:
-            if layer.due is not None:
-                layer.due = move_start(layer.due, self.grid, grid, self.frame)
+            if layer.handover_time is not None:
+                layer.handover_time = move_start(layer.handover_time, self.grid, grid, self.frame)
         self.grid = grid
 
     def _wait(self, order: StartVoice | EndVoice, at: Moment) -> None:
-        if len(self.waiting) >= MAX_WAITING:
-            raise Busy(f"{MAX_WAITING} plays wait for their beat already; stop some, or send this one later", 1.0)
-        self.waiting.append(WaitingVoice(order, resolve_moment(at, self.grid, self.frame)))
+        if len(self.waiting_commands) >= MAX_WAITING_COMMANDS:
+            raise Busy(
+                f"{MAX_WAITING_COMMANDS} plays wait for their beat already; stop some, or send this one later", 1.0
+            )
+        self.waiting_commands.append(WaitingVoice(order, resolve_moment(at, self.grid, self.frame)))
 
     def _check_channels(self, start: StartVoice) -> None:
         channels, free = start.sound.channels, self.channels - start.out + 1
@@ -182,12 +188,12 @@ class Mixer:
     def render(self, frames: int) -> Samples:
         """Return the next frames, shape (frames, channels), float32."""
         block = np.zeros((frames, self.channels), np.float32)
-        done = 0
-        while done < frames:
-            until = self._carry_out(frames - done)
-            self._mix(block[done : done + until])
-            done += until
-        level = self._level.advance(frames) if self._level.moving else self._level.now
+        rendered_frames = 0
+        while rendered_frames < frames:
+            until = self._carry_out(frames - rendered_frames)
+            self._mix(block[rendered_frames : rendered_frames + until])
+            rendered_frames += until
+        level = self._level.advance(frames) if self._level.moving else self._level.current
         block = self.offset_remover.process(block * level.astype(np.float32))
         return self.limiter.process(block) if self.limiter else block
 
@@ -198,28 +204,28 @@ class Mixer:
 
     def _carry_out(self, frames: int) -> int:
         """Carry out the commands due on this frame, and return the frames until the next one is due."""
-        until = self._orders_due(frames) if self.waiting else frames
-        segments = [layer for layer in self.layers if layer.handover and not layer.leaving]
+        until = self._orders_due(frames) if self.waiting_commands else frames
+        segments = [layer for layer in self.layers if layer.handover and not layer.is_fading_out]
         return min([until, *(self._hand_over(segment) for segment in segments)])
 
     def _orders_due(self, frames: int) -> int:
-        timed = [(self._frame_of(waiting), waiting) for waiting in self.waiting]
+        timed = [(self._frame_of(waiting), waiting) for waiting in self.waiting_commands]
         now = [
             waiting
             for frame, waiting in sorted(timed, key=lambda timed_command: timed_command[0])
             if frame <= self.frame
         ]
-        self.waiting = [waiting for frame, waiting in timed if frame > self.frame]
+        self.waiting_commands = [waiting for frame, waiting in timed if frame > self.frame]
         for waiting in now:
             self._begin(waiting.order) if isinstance(waiting.order, StartVoice) else self._end(waiting.order, waiting)
         return min([frames, *(frame - self.frame for frame, _ in timed if frame > self.frame)])
 
     def _frame_of(self, waiting: WaitingVoice) -> int:
-        return self.frame if waiting.due is None else self.grid.frame_of(waiting.due.beat)
+        return self.frame if waiting.start_time is None else self.grid.frame_of(waiting.start_time.beat)
 
     def _begin(self, start: StartVoice) -> None:
         layer = self._layer(start, self.grid.beat_at(self.frame))
-        before = [other for other in self.layers if other.voice == start.voice and not other.leaving]
+        before = [other for other in self.layers if other.voice == start.voice and not other.is_fading_out]
         crossfade = self._fade_frames(start.fade, DEFAULT_CROSSFADE_S)
         for other in before:
             other.fade_out(crossfade, "replaced")
@@ -254,33 +260,41 @@ class Mixer:
 
     def _hand_over(self, segment: VoiceLayer) -> int:
         """Start the next segment if it is due, and return the frames until the handover after it."""
-        left = self._until_handover(segment)
-        if left > 0:
-            return left
+        frames_left = self._until_handover(segment)
+        if frames_left > 0:
+            return frames_left
         start = self.following.pop(segment.voice, None)
         following = start or segment.repeat_command()
-        layer = self._layer(with_values(following, segment.gain, segment.pan, segment.speed), self._anchor(segment))
+        layer = self._layer(
+            with_present_values(following, segment.gain, segment.pan, segment.speed), self._anchor(segment)
+        )
         crossfade = max(1, segment.overlap)
         segment.fade_out(crossfade, "replaced")
-        segment.goes_on = start is None
+        segment.is_continued = start is None
         layer.fade_in(crossfade)
         self._add_layer(layer, repeated=start is None)
         return max(1, self._until_handover(layer))
 
     def _until_handover(self, segment: VoiceLayer) -> int:
-        left = segment.left - segment.overlap
-        return left if segment.due is None else min(left, self.grid.frame_of(segment.due.beat) - self.frame)
+        frames_left = segment.left - segment.overlap
+        return (
+            frames_left
+            if segment.handover_time is None
+            else min(frames_left, self.grid.frame_of(segment.handover_time.beat) - self.frame)
+        )
 
     def _anchor(self, segment: VoiceLayer) -> float:
         """Return the beat that the next segment counts from: the one that was due, if it is near."""
         now = self.grid.beat_at(self.frame)
-        if segment.due is None:
+        if segment.handover_time is None:
             return now
-        return segment.due.beat + segment.due.unit * round((now - segment.due.beat) / segment.due.unit)
+        return segment.handover_time.beat + segment.handover_time.unit * round(
+            (now - segment.handover_time.beat) / segment.handover_time.unit
+        )
 
     def _limit_layers(self) -> None:
-        leaving = [layer for layer in self.layers if layer.leaving]
-        for layer in leaving[: max(0, len(self.layers) - MAX_LAYERS)]:
+        fading_out = [layer for layer in self.layers if layer.is_fading_out]
+        for layer in fading_out[: max(0, len(self.layers) - MAX_LAYERS)]:
             layer.fade_out(self._fade_frames(0.0, 0.0), layer.reason)
 
     def _end(self, end: EndVoice, waited: WaitingVoice) -> None:
@@ -290,7 +304,7 @@ class Mixer:
             layer.fade_out(fade, "stopped")
         following = [start for voice, start in self.following.items() if end.voice in (0, voice)]
         self.following = {voice: start for voice, start in self.following.items() if start not in following}
-        cancelled = [*following, *(self._cancel_waiting(end) if waited.due is None else [])]
+        cancelled = [*following, *(self._cancel_waiting(end) if waited.start_time is None else [])]
         plays = dict.fromkeys((*(layer.play for layer in sounding), *(start.play for start in cancelled)))
         self._events.append(VoiceStopped(end.stop, tuple(plays)))
         self._events.extend(VoiceOver(start.play, self.frame, "stopped") for start in cancelled)
@@ -299,19 +313,19 @@ class Mixer:
         """Cancel and return the commands that waited when the stop was requested; they are numbered in order."""
         orders = [
             waiting.order
-            for waiting in self.waiting
+            for waiting in self.waiting_commands
             if end.voice in (0, waiting.order.voice) and (end.stop == 0 or _number(waiting.order) < end.stop)
         ]
-        self.waiting = [waiting for waiting in self.waiting if waiting.order not in orders]
+        self.waiting_commands = [waiting for waiting in self.waiting_commands if waiting.order not in orders]
         self._events.extend(VoiceStopped(order.stop, ()) for order in orders if isinstance(order, EndVoice))
         return [order for order in orders if isinstance(order, StartVoice)]
 
     def _mix(self, block: Samples) -> None:
         for layer in self.layers:
             used = layer.mix_into(block)
-            if layer.over and not layer.goes_on:
+            if layer.is_over and not layer.is_continued:
                 self._events.append(VoiceOver(layer.play, self.frame + used, layer.reason))
-        self.layers = [layer for layer in self.layers if not layer.over]
+        self.layers = [layer for layer in self.layers if not layer.is_over]
         self.frame += block.shape[0]
 
     def _fade_frames(self, fade: float | None, default: float) -> int:
@@ -322,7 +336,7 @@ def _number(order: StartVoice | EndVoice) -> int:
     return order.play if isinstance(order, StartVoice) else order.stop
 
 
-def with_values(start: StartVoice, gain: float | None, pan: float | None, speed: float | None) -> StartVoice:
+def with_present_values(start: StartVoice, gain: float | None, pan: float | None, speed: float | None) -> StartVoice:
     """Return a start command with other values; None leaves a value unchanged."""
     return replace(
         start,

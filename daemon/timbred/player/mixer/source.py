@@ -27,20 +27,20 @@ class VoiceSource:
         samples: shape (frames, channels), float32.
         rate: in Hz at speed 1.
         loop: True if the sound repeats without a gap.
-        ready: the frames that have arrived while the sound is still being rendered; None if all have.
+        ready_frames: the frames that have arrived while the sound is still being rendered; None if all have.
     """
 
     samples: Samples
     rate: float
     loop: bool = False
-    ready: int | None = None
+    ready_frames: int | None = None
 
     def add(self, samples: Samples) -> None:
         """Store the next frames of a sound that is being rendered."""
-        first = self.frames if self.ready is None else self.ready
+        first = self.frames if self.ready_frames is None else self.ready_frames
         last = min(self.frames, first + samples.shape[0])
         self.samples[first:last] = samples[: last - first]
-        self.ready = None if last == self.frames else last
+        self.ready_frames = None if last == self.frames else last
 
     @property
     def frames(self) -> int:
@@ -58,9 +58,9 @@ def has_attack(sound: VoiceSource, position: int, frames: int) -> bool:
 
     This is so if the loudest or the steepest place lies under the fade and no similar one follows it.
     """
-    ready = sound.frames if sound.ready is None else sound.ready
+    ready_frames = sound.frames if sound.ready_frames is None else sound.ready_frames
     positions = np.arange(position, position + COMPARED_FADE_LENGTHS * frames)
-    beginning = sound.samples[positions % sound.frames if sound.loop else positions[positions < ready]]
+    beginning = sound.samples[positions % sound.frames if sound.loop else positions[positions < ready_frames]]
     if beginning.shape[0] < 2:
         return False
     gains = np.sin(0.5 * np.pi * np.minimum(1.0, np.arange(1, beginning.shape[0] + 1) / frames))
@@ -72,17 +72,17 @@ def has_attack(sound: VoiceSource, position: int, frames: int) -> bool:
 
 @dataclass
 class ReadResult:
-    """Frames that were read ahead at a steady `step`, from `first` on; `used` of them were returned."""
+    """Frames that were read ahead at a steady `step`, from `first` on; `used_frames` of them were returned."""
 
     first: float
     step: float
     block: Samples
-    used: int = 0
+    used_frames: int = 0
 
     @property
     def position(self) -> float:
         """The position after the frames that were used."""
-        return self.first + self.step * self.used
+        return self.first + self.step * self.used_frames
 
 
 class ReadHead:
@@ -101,7 +101,11 @@ class ReadHead:
     @property
     def ahead(self) -> float:
         """Frames of the sound that can be read from here on; infinite if all have arrived."""
-        return math.inf if self.sound.ready is None else self.sound.ready - self.position - NEIGHBOUR_OFFSETS[-1]
+        return (
+            math.inf
+            if self.sound.ready_frames is None
+            else self.sound.ready_frames - self.position - NEIGHBOUR_OFFSETS[-1]
+        )
 
     def read(self, frames: int) -> Samples:
         """Return the next frames unchanged; fewer at the end of the sound. Needs a whole position."""
@@ -133,17 +137,17 @@ class ReadHead:
         result = self._read_ahead
         if result is None or not self._fits(result, frames, step):
             result = self._read_ahead = self._fill_read_ahead(
-                max(frames, ahead) if self.sound.ready is None else frames, step
+                max(frames, ahead) if self.sound.ready_frames is None else frames, step
             )
-        block = result.block[result.used : result.used + frames]
-        result.used += block.shape[0]
+        block = result.block[result.used_frames : result.used_frames + frames]
+        result.used_frames += block.shape[0]
         self._move_to(result.position)
         return block
 
     def _fits(self, result: ReadResult, frames: int, step: float) -> bool:
         """Return whether the frames that were read ahead continue from here and suffice."""
         is_continued = result.step == step and self._wrap(result.position) == self.position
-        return is_continued and result.used + frames <= result.block.shape[0]
+        return is_continued and result.used_frames + frames <= result.block.shape[0]
 
     def _fill_read_ahead(self, frames: int, step: float) -> ReadResult:
         positions = self.position + step * np.arange(frames, dtype=np.float64)

@@ -20,7 +20,7 @@ class Glide:
     """Values that move to new ones along half a cosine. Shape (values,); a block has shape (frames, values)."""
 
     def __init__(self, values: Values) -> None:
-        self.now = values
+        self.current = values
         self.target = values
         self._from = values
         self._length = 0
@@ -33,12 +33,12 @@ class Glide:
 
     def move_to(self, target: Values, frames: int) -> None:
         """Move to `target` within `frames` frames."""
-        self._from, self.target = self.now, target
+        self._from, self.target = self.current, target
         self._length, self._done = max(1, frames), 0
 
     def scale(self, factor: float) -> None:
         """Multiply current and target values, for a change of unit."""
-        self.now, self.target, self._from = (values * factor for values in (self.now, self.target, self._from))
+        self.current, self.target, self._from = (values * factor for values in (self.current, self.target, self._from))
 
     def advance(self, frames: int) -> Values:
         """Return the values of the next block."""
@@ -46,7 +46,7 @@ class Glide:
         fraction = raised_cosine(np.pi * passed)[:, None]
         values = self._from + (self.target - self._from) * fraction
         self._done += frames
-        self.now = values[-1] if self.moving else self.target
+        self.current = values[-1] if self.moving else self.target
         return values
 
 
@@ -56,17 +56,17 @@ class Fade:
     def __init__(self, frames: int, rising: bool) -> None:
         self.frames = max(1, frames)
         self.rising = rising
-        self.done = 0
+        self.mixed_frames = 0
 
     @property
-    def left(self) -> int:
+    def frames_left(self) -> int:
         """Frames until the end of the fade."""
-        return max(0, self.frames - self.done)
+        return max(0, self.frames - self.mixed_frames)
 
     def advance(self, frames: int) -> Values:
         """Return the gains of the next block, (frames, 1): from above 0 to exactly 1, or down to exactly 0."""
-        passed = np.minimum(np.arange(self.done + 1, self.done + frames + 1) / self.frames, 1.0)
-        self.done += frames
+        passed = np.minimum(np.arange(self.mixed_frames + 1, self.mixed_frames + frames + 1) / self.frames, 1.0)
+        self.mixed_frames += frames
         shape = np.sin(0.5 * np.pi * (passed if self.rising else 1.0 - passed))
         return shape[:, None]
 
@@ -111,7 +111,7 @@ Reason = Literal["finished", "stopped", "replaced"]
 
 def mono_gains(sound: VoiceSource) -> Samples:
     """Return the gains, (2, 1), with which the channels of a stereo sound are summed for one output."""
-    available = sound.samples if sound.ready is None else sound.samples[: sound.ready]
+    available = sound.samples if sound.ready_frames is None else sound.samples[: sound.ready_frames]
     left, right = available[:: max(1, available.shape[0] // CORRELATED_FRAMES)].T.astype(np.float64)
     product, power = float(left @ right), math.sqrt(float(left @ left) * float(right @ right))
     return np.array([[0.5], [-0.5 if product < OPPOSITE_CORRELATION * power else 0.5]], np.float32)
@@ -132,16 +132,16 @@ class VoiceLayer:
         outputs: output channels used, 1 or 2.
         rate: the device's, in Hz.
         handover: for a segment of continuous playback: when the next one begins.
-        due: the beat of the handover, if it has one.
+        handover_time: the beat of the handover, if it has one.
 
     Attributes:
-        goes_on: True if it fades out while another layer continues its play.
+        is_continued: True if it fades out while another layer continues its play.
         starvation_count: times that playback paused because the frames had not been rendered yet.
     """
 
     def __init__(
         self, play: int, voice: int, sound: VoiceSource, position: float, gain: float, pan: float, speed: float,
-        out: int, outputs: int, rate: int, handover: Handover | None = None, due: StartTime | None = None,
+        out: int, outputs: int, rate: int, handover: Handover | None = None, handover_time: StartTime | None = None,
     ) -> None:  # fmt: skip
         self.play = play
         self.voice = voice
@@ -151,8 +151,8 @@ class VoiceLayer:
         self.outputs = outputs
         self.rate = rate
         self.handover = handover
-        self.due = due
-        self.goes_on = False
+        self.handover_time = handover_time
+        self.is_continued = False
         self.reason: Reason = "finished"
         self._gains = Glide(balance(gain, pan, outputs))
         self._step = Glide(np.array([speed * sound.rate / rate]))
@@ -164,26 +164,26 @@ class VoiceLayer:
         self.starvation_count = 0
 
     @property
-    def leaving(self) -> bool:
+    def is_fading_out(self) -> bool:
         """True while it fades out."""
         return any(not fade.rising for fade in self._fades)
 
     @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         """True after its last frame."""
-        return self.head.at_end or any(not fade.rising and not fade.left for fade in self._fades)
+        return self.head.at_end or any(not fade.rising and not fade.frames_left for fade in self._fades)
 
     @property
     def left(self) -> int:
         """Frames of the device until the sound's end, at the present speed."""
-        return max(0, math.ceil((self.head.sound.frames - self.head.position) / float(self._step.now[0])))
+        return max(0, math.ceil((self.head.sound.frames - self.head.position) / float(self._step.current[0])))
 
     @property
     def overlap(self) -> int:
         """Frames of the crossfade into the next segment: at most half of the sound, and what is left of it."""
         if self.handover is None:
             return 0
-        half = self.head.sound.frames / float(self._step.now[0]) / 2
+        half = self.head.sound.frames / float(self._step.current[0]) / 2
         return min(frames_in(self.handover.overlap, self.rate), int(half), self.left)
 
     def repeat_command(self) -> StartVoice:
@@ -200,7 +200,7 @@ class VoiceLayer:
 
     def fade_out(self, frames: int, reason: Reason) -> None:
         """Fade out within `frames`; a fade out that ends sooner continues."""
-        if min((fade.left for fade in self._fades if not fade.rising), default=frames + 1) > frames:
+        if min((fade.frames_left for fade in self._fades if not fade.rising), default=frames + 1) > frames:
             self._fades.append(Fade(frames, rising=False))
             self.reason = reason
 
@@ -228,8 +228,8 @@ class VoiceLayer:
         Returns:
             The frames added; fewer than in `out` when the sound is over.
         """
-        frames = min([out.shape[0], *(fade.left for fade in self._fades if not fade.rising)])
-        if self.head.sound.ready is None and self._starved_fade is None and not self._is_starved:
+        frames = min([out.shape[0], *(fade.frames_left for fade in self._fades if not fade.rising)])
+        if self.head.sound.ready_frames is None and self._starved_fade is None and not self._is_starved:
             return self._mix(out, frames)
         return self._mix_rendered_part(out, frames)
 
@@ -239,7 +239,7 @@ class VoiceLayer:
         done = 0
         while done < frames:
             part = frames - done
-            available = self.head.ahead / float(self._step.now[0])
+            available = self.head.ahead / float(self._step.current[0])
             if self._is_starved and available >= frames_in(RESUME_AFTER_S, self.rate):
                 self._is_starved = False
                 self._fades.append(Fade(fade_frames, rising=True))
@@ -250,10 +250,10 @@ class VoiceLayer:
             if self._starved_fade is None and available < part + fade_frames:
                 self._starved_fade = Fade(max(1, min(fade_frames, int(available))), rising=False)
             if self._starved_fade is not None:
-                part = min(part, self._starved_fade.left)
+                part = min(part, self._starved_fade.frames_left)
             used = self._mix(out[done:], part)
             done += used
-            if self._starved_fade is not None and not self._starved_fade.left:
+            if self._starved_fade is not None and not self._starved_fade.frames_left:
                 self._starved_fade, self._is_starved = None, True
                 self.starvation_count += 1
             elif used < part:
@@ -268,7 +268,7 @@ class VoiceLayer:
         return used
 
     def _read(self, frames: int) -> Samples:
-        steps = self._step.advance(frames)[:, 0] if self._step.moving else float(self._step.now[0])
+        steps = self._step.advance(frames)[:, 0] if self._step.moving else float(self._step.current[0])
         block = self._read_by(self.head, frames, steps)
         return block if self._exchanged is None else self._crossfade_exchanged(*self._exchanged, block, steps)
 
@@ -287,7 +287,7 @@ class VoiceLayer:
         old = self._read_by(before, used, steps * ratio)
         missing = used - old.shape[0]
         share = (fade.advance(used) ** 2).astype(np.float32)
-        if not fade.left:
+        if not fade.frames_left:
             self._exchanged = None
         return (np.pad(old, ((0, missing), (0, 0))) * (1.0 - share) + block * share).astype(np.float32)
 
@@ -296,10 +296,10 @@ class VoiceLayer:
             block = block @ self._mono_gains
         if not used:
             return block
-        gains = self._gains.advance(used) if self._gains.moving else self._gains.now
+        gains = self._gains.advance(used) if self._gains.moving else self._gains.current
         for fade in self._fades:
             gains = gains * fade.advance(used)
         if self._starved_fade is not None:
             gains = gains * self._starved_fade.advance(used)
-        self._fades = [fade for fade in self._fades if fade.left or not fade.rising]
+        self._fades = [fade for fade in self._fades if fade.frames_left or not fade.rising]
         return block * gains.astype(np.float32)

@@ -12,11 +12,11 @@ from timbred.ipc import player_messages
 from timbred.ipc.child_exit import (
     CANNOT_START_STATUS,
     add_line_options,
-    end_with_daemon,
-    end_with_threads,
-    leave,
-    reason_of,
-    send_last_words,
+    describe_start_error,
+    exit_at_once,
+    exit_on_thread_failure,
+    exit_with_daemon,
+    send_last_message,
     wait_as_spare,
 )
 
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C in a terminal is sent to this process too; the daemon handles it
-    end_with_threads()
+    exit_on_thread_failure()
     wait_as_spare(read, _import_all)
     options: dict[str, Any] = {name: value for name, value in vars(read).items() if name not in ("log_level", "spare")}
     options.update({name: bool(options[name]) for name in ("limit", "link", "link_start_stop")})
@@ -55,20 +55,20 @@ def main(arguments: list[str] | None = None) -> int:
 
         player = PlayerLoop(PlayerOptions(**options))
     except Exception as error:
-        message = reason_of(error)
+        message = describe_start_error(error)
         log.error("%s", message, exc_info=error)
         refusal = player_messages.PlayerCannotStart(token=options["token"], message=message)
-        send_last_words(options["address"], player_messages.encode(refusal))
-        leave(CANNOT_START_STATUS)
+        send_last_message(options["address"], player_messages.encode(refusal))
+        exit_at_once(CANNOT_START_STATUS)
     status = 0
-    end_with_daemon(options["address"], player.daemon_gone)
+    exit_with_daemon(options["address"], player.stop_with_daemon)
     try:
         player.run()
     except AudioDeviceLost as gone:
         log.warning("%s", gone)
         status = DEVICE_LOST_STATUS
     player.close()
-    leave(status)
+    exit_at_once(status)
 
 
 def _import_all() -> None:

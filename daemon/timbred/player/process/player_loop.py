@@ -36,10 +36,10 @@ DEVICE_RETRY_INTERVAL_S = 1.0
 DEVICE_TIMEOUT_S = 2.0
 """Seconds without a frame taken after which a device counts as lost."""
 
-SUSPENDED_AFTER_S = 1.0
+SUSPENSION_DETECTION_S = 1.0
 """Seconds between two checks of the device from which this process was suspended: the device gets its time anew."""
 
-FREE_AFTER_S = 0.5
+FREE_DELAY_S = 0.5
 """Seconds after which nothing of an exchanged sound is mixed any more."""
 
 FADE_TIMEOUT_S = 0.4
@@ -160,7 +160,7 @@ class PlayerLoop:
             return IDLE_POLL_MS
         return MIN_POLL_MS if self.link else max(MIN_POLL_MS, int(self.output.poll_interval * 1000))
 
-    def daemon_gone(self) -> None:
+    def stop_with_daemon(self) -> None:
         """End the loop, from any thread: the daemon has ended."""
         self._daemon_ended.set()
 
@@ -188,11 +188,11 @@ class PlayerLoop:
         """Fade out all voices, and wait until the device has taken the fade."""
         mixer.stop(EndVoice(0, 0), player_messages.Moment())
         deadline = time.monotonic() + FADE_TIMEOUT_S
-        last: int | None = None
-        while time.monotonic() < deadline and (last is None or output.frames_taken < last):
+        fade_end_frame: int | None = None
+        while time.monotonic() < deadline and (fade_end_frame is None or output.frames_taken < fade_end_frame):
             self._fill(output, mixer)
-            if last is None and not mixer.layers:
-                last = output.frames_written + mixer.latency
+            if fade_end_frame is None and not mixer.layers:
+                fade_end_frame = output.frames_written + mixer.latency
             time.sleep(0.001)
 
     def _wait_for_device(self) -> bool:
@@ -274,7 +274,7 @@ class PlayerLoop:
 
     def _exchange(self, order: player_messages.ReplaceSamples, payload: list[zmq.Frame]) -> None:
         before = self._sounds.get(order.play)
-        if before is not None and before.ready is None:
+        if before is not None and before.ready_frames is None:
             self._sounds[order.play] = sound = VoiceSource(
                 _read_samples(payload, before.channels), order.rate, before.loop
             )
@@ -365,7 +365,7 @@ class PlayerLoop:
 
     def _check_device(self, output: Output) -> None:
         now, taken = time.monotonic(), output.frames_taken
-        if now - self._checked_at > SUSPENDED_AFTER_S:
+        if now - self._checked_at > SUSPENSION_DETECTION_S:
             self._progress = (taken, now)
             self._device_clock.restart()
         self._checked_at = now
@@ -395,11 +395,11 @@ class PlayerLoop:
     def _free_sounds(self) -> None:
         """Free large memory, which takes longer than a block lasts. Sounds that fade out are held until then."""
         while True:
-            held = [self._to_free.get()]
+            sounds_to_free = [self._to_free.get()]
             while not self._to_free.empty():
-                held.append(self._to_free.get())
-            time.sleep(FREE_AFTER_S)
-            del held
+                sounds_to_free.append(self._to_free.get())
+            time.sleep(FREE_DELAY_S)
+            del sounds_to_free
 
     # the clock
 
@@ -413,11 +413,11 @@ class PlayerLoop:
             return None
 
     def _follow_link(self, link: LinkSession, output: Output, mixer: Mixer) -> None:
-        if not self._device_clock.settled:
+        if not self._device_clock.is_settled:
             return
         moment, beat, bpm = link.now()
-        heard = self._device_clock.frame_at(moment - output.latency + self.options.link_offset)
-        self.grid = self.grid.through(heard, beat, bpm)
+        heard_frame = self._device_clock.frame_at(moment - output.latency + self.options.link_offset)
+        self.grid = self.grid.with_link_beat(heard_frame, beat, bpm)
         mixer.follow(self.grid)
         stopped = self._link_played and not link.playing
         self._link_played = link.playing
@@ -434,7 +434,7 @@ class PlayerLoop:
 
     def _heartbeat(self) -> player_messages.PlayerHeartbeat:
         frame = self.mixer.frame if self.mixer else 0
-        layers = [layer for layer in (self.mixer.layers if self.mixer else []) if not layer.leaving]
+        layers = [layer for layer in (self.mixer.layers if self.mixer else []) if not layer.is_fading_out]
         return player_messages.PlayerHeartbeat(
             frame=frame,
             beat=self.grid.beat_at(frame),
@@ -456,7 +456,7 @@ def _make_source(order: player_messages.PlayVoice, payload: list[zmq.Frame]) -> 
     samples = _read_samples(payload, order.channels)
     if order.whole is None:
         return VoiceSource(samples, order.rate, order.loop)
-    sound = VoiceSource(np.zeros((order.whole, order.channels), np.float32), order.rate, order.loop, ready=0)
+    sound = VoiceSource(np.zeros((order.whole, order.channels), np.float32), order.rate, order.loop, ready_frames=0)
     sound.add(samples)
     return sound
 

@@ -32,12 +32,12 @@ class DeviceClock:
         self._frames = frames
 
     @property
-    def settled(self) -> bool:
+    def is_settled(self) -> bool:
         """True if there are enough observations."""
         return len(self._starts) >= 20
 
     def frame_at(self, moment: float) -> float:
-        """Return the frame that the device takes at `moment` (seconds). Needs `settled`."""
+        """Return the frame that the device takes at `moment` (seconds). Needs `is_settled`."""
         return (moment - min(self._starts)) * self.rate
 
     def restart(self) -> None:
