@@ -1,1 +1,1 @@
-"""Every figure that the README states, as a command: `python -m benchmarks`."""
+"""Commands that measure the figures in the README: `python -m benchmarks`."""

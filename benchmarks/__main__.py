@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME`: one figure; without a name, all that need no sound server, one after the other."""
+"""`python -m benchmarks NAME` runs one benchmark; without a name all that need no sound server, in order."""
 
 import importlib
 import sys
@@ -10,36 +10,36 @@ DEFAULT_BENCHMARKS: dict[str, str] = {
     "throughput": "eight requests at once / one after the other",
     "live_wait": "p95 of a live request beside a batch / alone",
     "restart": "first render after a restart / warm",
-    "text_stage": "text stage, prompt heard before / new",
+    "text_stage": "text stage, cached prompt / uncached prompt",
     "cancelling": "steps after a cancel",
     "first_sound": "first sound heard / whole render",
     "three_models": "memory of three models resident / apart",
     "intake": "OSC requests a second, generating / idle",
 }
-"""Names and what they measure, in the order of the table in docs/performance.md."""
+"""Names and descriptions, in the order of the table in docs/performance.md."""
 
 NAMED_BENCHMARKS: dict[str, str] = {
     "floods": "a ping of one client beside floods of another, and memory; --seconds S [FLOOD...]",
-    "memory_over_time": "a plot of memory while models come and go",
+    "memory_over_time": "a plot of memory while models are loaded and unloaded",
     "soak": "memory of each process over minutes or hours of mixed requests: flat; --minutes N",
-    "loading_stall": "gaps between two steps, alone and while a model comes and goes / a usual step",
+    "loading_stall": "gaps between two steps, alone and while a model is loaded and unloaded / a usual step",
     "loop_seams": "the seam of loops",
     "extend_joins": "the joins of continued sounds",
-    "defaults": "what the defaults change of a sound",
+    "defaults": "effect of the default processing on a sound",
     "trace": "package files and functions that one generate over UDP executes in the daemon, in order",
-    "chaos": "kills, pauses, floods, crowds, a full disk: promises tried and failed, times until sound again",
+    "chaos": "kills, pauses, floods, crowds, a full disk: failures of each guarantee, and recovery times",
     "player_underruns": "underruns while generating, loading and compiling; needs JACK",
     "player_latency": "from a play datagram to the device; needs JACK",
-    "player_voices": "what mixing costs",
+    "player_voices": "cost of mixing",
 }
-"""Those that are run by name alone."""
+"""Benchmarks that are run by name only."""
 
 
 def main() -> int:
-    """Exit status 2 for a name that there isn't."""
+    """Run the benchmarks; returns exit status 2 for an unknown name."""
     names = sys.argv[1:2] or list(DEFAULT_BENCHMARKS)
     if names[0] not in DEFAULT_BENCHMARKS | NAMED_BENCHMARKS:
-        print("there are: " + ", ".join(DEFAULT_BENCHMARKS | NAMED_BENCHMARKS), file=sys.stderr)
+        print("unknown benchmark; choose one of: " + ", ".join(DEFAULT_BENCHMARKS | NAMED_BENCHMARKS), file=sys.stderr)
         return 2
     del sys.argv[1:2]
     for name in names:

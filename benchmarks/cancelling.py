@@ -1,4 +1,4 @@
-"""Steps that are still run after a cancel: those told between the cancel being sent and its `cancelled`.
+"""Steps run after a cancel: those reported between sending the cancel and its `cancelled` event.
 
 Goal: at most 1.
 """
@@ -11,7 +11,7 @@ ROUND_COUNT = 20
 
 def main() -> None:
     """Print the table."""
-    print(f"steps told after a cancel was sent, {ROUND_COUNT} rounds; {machine()}")
+    print(f"steps reported after a cancel was sent, {ROUND_COUNT} rounds; {machine()}")
     for subject, client in served():
         steps_after_cancel: list[int] = []
         client.time_generate(**subject.keys(0))
@@ -22,7 +22,10 @@ def main() -> None:
             while (event := client.until("progress", "cancelled"))["type"] == "progress":
                 reported_steps.append(event["step"])
             steps_after_cancel.append(reported_steps[-1] - reported_steps[0])
-        print(f"  {subject.name:<8} at most {max(steps_after_cancel)}, on average {sum(steps_after_cancel) / len(steps_after_cancel):.2f}")
+        print(
+            f"  {subject.name:<8} at most {max(steps_after_cancel)}, "
+            f"on average {sum(steps_after_cancel) / len(steps_after_cancel):.2f}"
+        )
 
 
 if __name__ == "__main__":

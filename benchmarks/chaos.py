@@ -1,11 +1,11 @@
 """Fault injection: kills, pauses, floods, crowds, a full disk, an evening's load.
 
-Each promise is tried many times. Prints a table of promises, how often each was tried and how often it failed, and the
-times until sound again; exit status 1 unless nothing failed. All of it takes about two hours; `--scale 0.05` takes
-a twentieth of every count, `--only` some of the parts.
+Each guarantee is tested many times. Prints a table of guarantees with their attempts, failures and recovery times.
+Exit status 1 if any failed. A full run takes about two hours; `--scale 0.05` runs
+a twentieth of every count, `--only` selected parts.
 
-Goals for the times, on a machine that does nothing else: engine 5 s until sound again, player 1 s until its device is
-open again. Programs that keep both cores busy make them several times longer.
+Goals for the recovery times on an idle machine: engine 5 s until a sound is rendered, player 1 s until its device is
+open. Other programs that keep both cores busy multiply these times.
 """
 
 import argparse
@@ -15,16 +15,18 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from benchmarks import chaos_floods, chaos_kills, soak
-from benchmarks.chaos_stage import Outcome, Sizes, Reporter
+from benchmarks.chaos_stage import Outcome, Reporter, Sizes
 from benchmarks.machine import machine
 
 
 def soak_part(sizes: Sizes, report: Reporter) -> list[Outcome]:
-    """Mixed requests of many lengths: memory, threads and descriptors stay flat."""
+    """Send mixed requests of many lengths: memory, threads and descriptors stay flat."""
     outcome = Outcome("soak: memory, threads and descriptors are flat, every request ends")
     result = soak.run(sizes.minutes, sizes.seed, report)
     soak.report(result, report)
-    outcome.attempts = sum(result.tally.done.values()) + sum(result.tally.failed.values()) + len(result.tally.unanswered)
+    outcome.attempts = (
+        sum(result.tally.done.values()) + sum(result.tally.failed.values()) + len(result.tally.unanswered)
+    )
     outcome.faults = result.faults
     return [outcome]
 
@@ -43,9 +45,9 @@ BENCHMARK_PARTS: dict[str, Callable[[Sizes, Reporter], list[Outcome]]] = {
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """The outcomes as a table, with the first faults below it."""
+    """Format the outcomes as a table, with the first faults below it."""
     width = max(len(outcome.promise) for outcome in outcomes)
-    lines = [f"  {'promise':{width}}  {'tried':>8}  {'failed':>6}  until sound again, s: median (max)"]
+    lines = [f"  {'promise':{width}}  {'tried':>8}  {'failed':>6}  recovery in s: median (max)"]
     for outcome in outcomes:
         if outcome.skipped:
             lines.append(f"  {outcome.promise:{width}}  {'skipped: ' + outcome.skipped}")
@@ -60,7 +62,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 
 def run(parts: Sequence[str], sizes: Sizes, report: Reporter) -> list[Outcome]:
-    """Run some parts; one that breaks is a failure of its own, and the others go on."""
+    """Run some parts; an exception in one counts as its failure, and the others continue."""
     outcomes: list[Outcome] = []
     for part in parts:
         report(f"  {part}: {(BENCHMARK_PARTS[part].__doc__ or '').splitlines()[0]}")
@@ -74,14 +76,16 @@ def run(parts: Sequence[str], sizes: Sizes, report: Reporter) -> list[Outcome]:
 
 
 def main() -> None:
-    """Print the table; exit status 1 unless nothing failed."""
+    """Print the table; exit with status 1 if anything failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks chaos", description=__doc__)
-    parser.add_argument("--only", default=",".join(BENCHMARK_PARTS), metavar="PARTS", help=f"of {', '.join(BENCHMARK_PARTS)}")
-    parser.add_argument("--scale", type=float, default=1.0, help="part of every full count, 1 for all")
-    parser.add_argument("--minutes", type=float, default=15.0, help="of the soak")
-    parser.add_argument("--pause", type=float, default=36.0, help="seconds that everything is paused for")
+    parser.add_argument(
+        "--only", default=",".join(BENCHMARK_PARTS), metavar="PARTS", help=f"of {', '.join(BENCHMARK_PARTS)}"
+    )
+    parser.add_argument("--scale", type=float, default=1.0, help="fraction of every full count")
+    parser.add_argument("--minutes", type=float, default=15.0, help="duration of the soak")
+    parser.add_argument("--pause", type=float, default=36.0, help="seconds for which all processes are paused")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--ignore-times", action="store_true", help="print the times of pings, but let none fail")
+    parser.add_argument("--ignore-times", action="store_true", help="print the times of pings without checking them")
     options = parser.parse_args()
     parts = [part.strip() for part in options.only.split(",")]
     if unknown := [part for part in parts if part not in BENCHMARK_PARTS]:

@@ -1,4 +1,4 @@
-"""Chaos: floods, crowds, clients that don't read, and a full disk."""
+"""Chaos parts: floods, crowds, clients that don't read, and a full disk."""
 
 import contextlib
 import json
@@ -22,20 +22,20 @@ from benchmarks.chaos_stage import (
     ChaosDaemon,
     CountingClient,
     Outcome,
-    Sizes,
     Reporter,
+    Sizes,
     chaos_daemon,
 )
 from benchmarks.connections import Connection, TcpConnection, WebSocketConnection, ZmqConnection, encode_osc
 
 PING_P99_S = 0.1
-"""Longest time that 99 of 100 pings may take beside a flood."""
+"""Limit of the 99th percentile of pings during a flood."""
 
 MAX_RISE_MB = 48.0
-"""Rise of the daemon's memory over a flood that still counts as nothing kept."""
+"""Largest rise of the daemon's memory over a flood."""
 
 SLOW_MAX_RISE_MB = 160.0
-"""The same where clients don't read: what waits for them is bounded."""
+"""Largest rise with clients that don't read, whose unsent messages are bounded."""
 
 SEED_PACKETS = (
     encode_osc("generate", {"id": "f1", "prompt": "kick", "seconds": 0.5, "model": "no such model"}),
@@ -49,7 +49,7 @@ SEED_PACKETS = (
 
 
 def mutate_packet(generator: random.Random) -> bytes:
-    """A message with some bytes changed, cut, doubled or added."""
+    """Return a message with some bytes changed, cut, doubled or added."""
     packet = bytearray(generator.choice(SEED_PACKETS))
     for _ in range(generator.randint(1, 6)):
         match generator.randrange(5):
@@ -67,7 +67,7 @@ def mutate_packet(generator: random.Random) -> bytes:
 
 
 def flood(kind: str, port: int, count: int, seed: int) -> int:
-    """Send so many of one kind, as fast as it goes; how many were sent. Runs in a process of its own."""
+    """Send `count` messages of one kind as fast as possible, in a separate process; returns their number."""
     generator = random.Random(seed)
     match kind:
         case "datagrams":
@@ -78,7 +78,9 @@ def flood(kind: str, port: int, count: int, seed: int) -> int:
                         line.send(mutate_packet(generator))
         case "frames":
             frame = slip.encode(SEED_PACKETS[1])
-            chunk = b"".join([slip.encode(mutate_packet(generator)) if index % 10 == 0 else frame for index in range(1000)])
+            chunk = b"".join(
+                [slip.encode(mutate_packet(generator)) if index % 10 == 0 else frame for index in range(1000)]
+            )
             with socket.create_connection((LOOPBACK_ADDRESS, port)) as line, ThreadPoolExecutor(1) as reader:
                 reading = reader.submit(_drain, line)
                 for _ in range(max(1, count // 1000)):
@@ -105,10 +107,10 @@ def _drain(line: socket.socket) -> int:
 
 
 def floods(sizes: Sizes, report: Reporter) -> list[Outcome]:
-    """10^6 mutated datagrams, 10^5 frames over one TCP connection, 10^5 malformed multiparts, each beside pings."""
+    """Send 10^6 mutated datagrams, 10^5 frames over TCP and 10^5 malformed multiparts, each beside pings."""
     outcomes: list[Outcome] = []
     for kind, full in (("datagrams", 1_000_000), ("frames", 100_000), ("multiparts", 100_000)):
-        survived = Outcome(f"flood of {kind}: the daemon answers, nothing is kept")
+        survived = Outcome(f"flood of {kind}: the daemon answers, its memory is bounded")
         prompt = Outcome(f"flood of {kind}: p99 of another client's ping at most {1000 * PING_P99_S:g} ms")
         with chaos_daemon("player.device=none", "models.preload=0", "log.level=error") as daemon:
             count = sizes.scaled_count(full)
@@ -126,7 +128,9 @@ def floods(sizes: Sizes, report: Reporter) -> list[Outcome]:
         report(f"    {kind}: p99 of {len(pings)} pings {1000 * p99:.0f} ms, memory {rise:+.0f} MB")
         prompt.attempts = len(pings)
         if sizes.check_times:
-            prompt.faults += [f"a ping took {1000 * ping_s:.0f} ms" for ping_s in pings if p99 > PING_P99_S and ping_s >= p99]
+            prompt.faults += [
+                f"a ping took {1000 * ping_s:.0f} ms" for ping_s in pings if p99 > PING_P99_S and ping_s >= p99
+            ]
         outcomes += [survived, prompt]
     return outcomes
 
@@ -165,7 +169,7 @@ def _pings(daemon: ChaosDaemon, count: int) -> list[float]:
 
 
 def crowd(sizes: Sizes, report: Reporter) -> list[Outcome]:
-    """400 TCP, 500 ZeroMQ and 200 WebSocket clients at once: each is answered, and each tenth gets its sound."""
+    """Connect 400 TCP, 500 ZeroMQ and 200 WebSocket clients: each is answered, and each tenth gets its sound."""
     outcome = Outcome("crowd: each of 400 TCP, 500 ZeroMQ and 200 WebSocket clients is answered")
     _raise_descriptors()
     kinds: Sequence[tuple[type[Connection], int]] = (
@@ -203,8 +207,8 @@ def _raise_descriptors() -> None:
 
 
 def slow_readers(sizes: Sizes, report: Reporter) -> list[Outcome]:
-    """Clients of each kind ask much and read nothing: others are answered, memory stays bounded."""
-    outcome = Outcome("slow readers: others are answered, what waits for them is bounded")
+    """Send many requests from clients that read nothing: others are answered, memory stays bounded."""
+    outcome = Outcome("slow readers: others are answered, unsent messages are bounded")
     with chaos_daemon("player.device=none", "models.preload=0") as daemon:
         _pings(daemon, 50)
         before = daemon.memory_mb
@@ -230,10 +234,10 @@ def slow_readers(sizes: Sizes, report: Reporter) -> list[Outcome]:
                 for _ in range(request_count // 100):
                     web.sendall(_text_frame(json.dumps({"type": "models"}).encode()) * 100)
             pings = _pings(daemon, 200)
-            outcome.check(len(pings) == 200, "pings beside them weren't answered")
+            outcome.check(len(pings) == 200, "pings of another client weren't answered")
             rise = daemon.memory_mb - before
             outcome.check(rise < SLOW_MAX_RISE_MB, f"memory rose by {rise:.0f} MB")
-        outcome.check(bool(_pings(daemon, 1)), "no answer once they were gone")
+        outcome.check(bool(_pings(daemon, 1)), "no answer after they disconnected")
         worst = 1000 * max(pings, default=0.0)
         report(f"    memory {rise:+.0f} MB beside them, the slowest of {len(pings)} pings {worst:.0f} ms")
     return [outcome]
@@ -249,13 +253,13 @@ def _open_websocket(line: socket.socket, port: int) -> None:
 
 
 def _text_frame(text: bytes) -> bytes:
-    """A text frame as clients send it; the mask is 0."""
+    """Return a text frame as clients send it; the mask is 0."""
     return bytes((0x81, 0x80 | len(text))) + bytes(4) + text
 
 
 def full_disk(sizes: Sizes, report: Reporter) -> list[Outcome]:
-    """The takes folder on a disk of 4 MB: requests fail with disk-full, once each, and work again with room."""
-    outcome = Outcome("full disk: each request has one end, files are whole, with room it works again")
+    """Fill the disk of the takes folder: requests fail with disk-full, once each, and succeed after space is freed."""
+    outcome = Outcome("full disk: each request has one end, files are complete, requests succeed after space is freed")
     with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
         disk = Path(temporary) / "disk"
         disk.mkdir()
@@ -263,7 +267,7 @@ def full_disk(sizes: Sizes, report: Reporter) -> list[Outcome]:
             ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True, text=True, check=False
         )
         if mount.returncode:
-            outcome.skipped = f"no small disk may be mounted here ({mount.stderr.strip() or 'mount failed'})"
+            outcome.skipped = f"a small disk can't be mounted here ({mount.stderr.strip() or 'mount failed'})"
             return [outcome]
         try:
             folder = Path(temporary) / "daemon"
@@ -289,14 +293,16 @@ def _fill(daemon: ChaosDaemon, disk: Path, sizes: Sizes, outcome: Outcome, repor
     for number in range(sizes.scaled_count(32)):
         client.send("generate", id=f"full{number}", prompt="pad", seconds=2.0, steps=2)
         client.until_end(f"full{number}")
-    outcome.check(client.end_types["fail disk-full"] > 0, f"nothing said that the disk is full: {dict(client.end_types)}")
+    outcome.check(client.end_types["fail disk-full"] > 0, f"no request failed with disk-full: {dict(client.end_types)}")
     hidden = [path.name for path in disk.rglob("*") if path.name.startswith(".")]
-    partial_files = [name for name in hidden if not name.startswith(".timbred")]  # the library, and records of what was made
-    outcome.check(not partial_files, f"half written: {partial_files}")
+    partial_files = [
+        name for name in hidden if not name.startswith(".timbred")
+    ]  # the library, and records of what was made
+    outcome.check(not partial_files, f"incomplete files: {partial_files}")
     filler.unlink()
     client.send("generate", id="last", prompt="kick", seconds=0.5, steps=2)
     end = client.until_end("last")
-    outcome.check(end is not None and end["type"] == "done", f"with room again it ended with {end}")
+    outcome.check(end is not None and end["type"] == "done", f"after space was freed a request ended with {end}")
     client.wait_for_ends()
     client.check_ends(outcome)
     report(f"    ends: {dict(client.end_types)}; {shutil.disk_usage(disk).free // 1024} KB free")

@@ -1,4 +1,4 @@
-"""Chaos: engines, players and daemons killed at random moments."""
+"""Chaos parts: engines, players and daemons killed or paused at random moments."""
 
 import contextlib
 import os
@@ -19,8 +19,8 @@ from benchmarks.chaos_stage import (
     ChaosDaemon,
     CountingClient,
     Outcome,
-    Sizes,
     Reporter,
+    Sizes,
     await_line,
     chaos_daemon,
     wait_for_exit,
@@ -28,16 +28,16 @@ from benchmarks.chaos_stage import (
 from benchmarks.jack import jack_server
 
 ORPHAN_TIMEOUT_S = 10.0
-"""Seconds that the children of a killed daemon have to end."""
+"""Seconds in which the children of a killed daemon must exit."""
 
 MAX_KILL_DELAY_S = 1.5
-"""Longest time from a request to the kill, in seconds: longer than a short sound takes."""
+"""Longest delay from a request to the kill: longer than the rendering of a short sound."""
 
 
 def engine_kills(sizes: Sizes, report: Reporter) -> list[Outcome]:
-    """Kill the engine at random moments of its work; each request has one end, and sound comes back."""
+    """Kill the engine at random moments; each request has one end, and later requests succeed."""
     ends = Outcome("engine killed: one terminal event for each request")
-    back = Outcome("engine killed: sound again")
+    back = Outcome("engine killed: later requests succeed")
     chance = random.Random(sizes.seed)
     with chaos_daemon("player.device=none") as daemon:
         client = CountingClient(daemon.ports)
@@ -52,7 +52,9 @@ def engine_kills(sizes: Sizes, report: Reporter) -> list[Outcome]:
     return [ends, back]
 
 
-def _one_engine_kill(daemon: ChaosDaemon, client: CountingClient, chance: random.Random, number: int, back: Outcome) -> None:
+def _one_engine_kill(
+    daemon: ChaosDaemon, client: CountingClient, chance: random.Random, number: int, back: Outcome
+) -> None:
     names = [f"k{number}-{index}" for index in range(2)]
     for name in names:
         client.send("generate", id=name, prompt="snare", seconds=0.5, steps=chance.choice((4, 20, 60)))
@@ -60,7 +62,7 @@ def _one_engine_kill(daemon: ChaosDaemon, client: CountingClient, chance: random
     for name in names:
         if chance.random() < 0.25:
             client.send("cancel", id=name)
-    with contextlib.suppress(ProcessLookupError):  # while it is still being started again
+    with contextlib.suppress(ProcessLookupError):  # it may be restarting
         os.kill(daemon.engine(), signal.SIGKILL)
     killed = time.monotonic()
     if chance.random() < 0.25:
@@ -68,7 +70,7 @@ def _one_engine_kill(daemon: ChaosDaemon, client: CountingClient, chance: random
     if chance.random() < 0.5:
         client.send("vary", id=f"v{number}", take=client.takes[-1]["take_id"], seed=number, steps=4)
     end = None
-    for attempt in range(3):  # one that is lost twice fails
+    for attempt in range(3):  # a request whose engine is lost twice fails
         name = f"s{number}-{attempt}"
         client.send("generate", id=name, prompt="kick", seconds=0.5, steps=4, priority="live")
         end = client.until_end(name)
@@ -80,8 +82,8 @@ def _one_engine_kill(daemon: ChaosDaemon, client: CountingClient, chance: random
 
 
 def player_kills(sizes: Sizes, report: Reporter) -> list[Outcome]:
-    """Kill the player while a voice sounds; the device is open again, and the voice sounds on."""
-    back = Outcome("player killed: the device is open again, the voice sounds on")
+    """Kill the player while a voice plays; the device is reopened, and the voice continues."""
+    back = Outcome("player killed: the device is reopened, the voice continues")
     ends = Outcome("player killed: one end for each play")
     if not (shutil.which("jackd") and shutil.which("jack_wait")):
         back.skipped = ends.skipped = "needs jackd and jack_wait (Debian: jackd2)"
@@ -98,7 +100,7 @@ def player_kills(sizes: Sizes, report: Reporter) -> list[Outcome]:
         client.until(lambda event: event["type"] == "playing")
         for number in range(sizes.scaled_count(64)):
             _one_player_kill(daemon, client, chance, number, back, ends)
-    report(f"    {len(back.recovery_s)} times the device was open again")
+    report(f"    {len(back.recovery_s)} times the device was reopened")
     return [back, ends]
 
 
@@ -125,10 +127,10 @@ def _one_player_kill(
 
 
 def daemon_kills(sizes: Sizes, report: Reporter) -> list[Outcome]:
-    """Kill the daemon at random moments; nothing is half written, no take that was told is lost, nothing is left."""
-    orphans = Outcome("daemon killed: its engine and player end too")
-    takes_outcome = Outcome("daemon killed: no take is lost, none is half written")
-    cleanup_outcome = Outcome("daemon killed: its temporary folders are swept at the next start")
+    """Kill the daemon at random moments; no file is incomplete, no reported take is lost, no temporary file remains."""
+    orphans = Outcome("daemon killed: its engine and player exit too")
+    takes_outcome = Outcome("daemon killed: no take is lost, no file is incomplete")
+    cleanup_outcome = Outcome("daemon killed: its temporary folders are removed at the next start")
     chance = random.Random(sizes.seed)
     with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
         folder = Path(temporary)
@@ -149,31 +151,31 @@ def daemon_kills(sizes: Sizes, report: Reporter) -> list[Outcome]:
             orphans.check(wait_for_exit(family[1:], ORPHAN_TIMEOUT_S), f"kill {number}: still running: {family[1:]}")
             daemon.kill()
             _check_takes(folder / "takes", reported_takes, number, takes_outcome)
-        report(f"    {len(reported_takes)} takes were told")
+        report(f"    {len(reported_takes)} takes were reported")
         daemon = ChaosDaemon(folder, "player.device=none")
         _check_cleanup(daemon, sizes.scaled_count(64), cleanup_outcome)
         daemon.stop()
         remaining = sorted(path.name for path in daemon.temporary.glob("timbred*"))
-        cleanup_outcome.check(not remaining, f"left after the end: {remaining}")
+        cleanup_outcome.check(not remaining, f"not removed after the exit: {remaining}")
     return [orphans, takes_outcome, cleanup_outcome]
 
 
 def _check_cleanup(daemon: ChaosDaemon, number: int, outcome: Outcome) -> None:
-    """Once a daemon is ready, its temporary folder holds nothing that is older than it."""
+    """Check that the temporary folder of a ready daemon contains nothing older than the daemon."""
     started_at = daemon.process_info.create_time() - 1.0
     old: list[str] = []
-    for path in daemon.temporary.glob("timbred*"):  # torch keeps a folder of its own there, of a fixed name
+    for path in daemon.temporary.glob("timbred*"):  # torch's folder there has another name
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_mtime < started_at:
                 old.append(path.name)
     previews = daemon.takes / "previews"
     if previews.is_dir():
         old += [path.name for path in previews.iterdir() if path.stat().st_mtime < started_at]
-    outcome.check(not old, f"start {number}: left of killed daemons: {old}")
+    outcome.check(not old, f"start {number}: not removed after a kill: {old}")
 
 
 def _check_takes(takes: Path, reported_takes: dict[str, str], number: int, outcome: Outcome) -> None:
-    """Every take that was told is in the library, and its file is whole."""
+    """Check that every reported take is in the library with a complete file."""
     faults: list[str] = []
     for path in takes.rglob("*.wav") if takes.is_dir() else ():
         if path.name.startswith("."):
@@ -188,7 +190,7 @@ def _check_takes(takes: Path, reported_takes: dict[str, str], number: int, outco
     for library in libraries:
         with contextlib.closing(sqlite3.connect(f"file:{library}?mode=ro", uri=True)) as connection:
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
-            if "takes" in tables:  # else the daemon was killed before it had made them
+            if "takes" in tables:  # otherwise the daemon was killed before it created them
                 rows |= {row[0] for row in connection.execute("SELECT take_id FROM takes")}
     faults += [f"take {take} isn't in the library" for take in reported_takes if take not in rows]
     faults += [f"take {take} has no file" for take, path in reported_takes.items() if not Path(path).is_file()]
@@ -196,9 +198,9 @@ def _check_takes(takes: Path, reported_takes: dict[str, str], number: int, outco
 
 
 def pauses(sizes: Sizes, report: Reporter) -> list[Outcome]:
-    """Stop the daemon and its children for a while, as a closed lid does; nothing is started anew."""
-    whole = Outcome("everything paused: nothing is started anew, requests go on")
-    part = Outcome("engine paused for a shorter time: its request goes on")
+    """Suspend the daemon and its children for a while, as a closed lid does; no process is restarted."""
+    whole = Outcome("all processes paused: none is restarted, requests continue")
+    part = Outcome("engine paused for a shorter time: its request continues")
     with chaos_daemon("player.device=none") as daemon:
         client = CountingClient(daemon.ports)
         client.send("generate", id="first", prompt="kick", seconds=0.5, steps=4)

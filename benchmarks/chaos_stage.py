@@ -1,4 +1,4 @@
-"""Shared parts of the chaos benchmark: a daemon that may be killed, a client that counts ends, outcomes."""
+"""Shared parts of the chaos benchmark: a daemon that can be killed, a client that counts terminal events, outcomes."""
 
 import json
 import os
@@ -24,7 +24,7 @@ LOOPBACK_ADDRESS = "127.0.0.1"
 TERMINAL_TYPES = ("done", "cancelled", "fail")
 
 ANSWER_TIMEOUT_S = 180.0
-"""After so long without its end a request counts as lost."""
+"""Seconds without a terminal event after which a request counts as lost."""
 
 READY_PATTERN = re.compile(r"ready osc=(\d+) zmq=(\d+),(\d+) http=(\d+)\n")
 ENGINE_READY_PATTERN = re.compile(r"engine ready on .*, pid (\d+)")
@@ -36,7 +36,7 @@ Reporter = Callable[[str], None]
 
 @dataclass
 class Outcome:
-    """A promise, how often it was tried, and what failed. `times` are seconds until sound again."""
+    """A guarantee, its attempts and failures; `recovery_s` are the recovery times in seconds."""
 
     promise: str
     attempts: int = 0
@@ -45,7 +45,7 @@ class Outcome:
     skipped: str = ""
 
     def check(self, held: bool, fault: str) -> None:
-        """Count one try."""
+        """Count one attempt; `held` is False for a failure."""
         self.attempts += 1
         if not held:
             self.faults.append(fault)
@@ -53,7 +53,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The size of each part; `seed` chooses the moments and the mutations. `times` says whether times count."""
+    """Size of each part; `seed` determines moments and mutations, `check_times` makes slow pings fail."""
 
     scale: float = 1.0
     minutes: float = 15.0
@@ -62,12 +62,12 @@ class Sizes:
     check_times: bool = True
 
     def scaled_count(self, full_count: int) -> int:
-        """A count at this scale, at least 1."""
+        """Return a count at this scale, at least 1."""
         return max(1, round(full_count * self.scale))
 
 
 class ChaosDaemon:
-    """`timbred serve` on free ports with a folder, a temporary folder and a log of its own."""
+    """A process of `timbred serve` on free ports with its own takes folder, temporary folder and log."""
 
     def __init__(self, folder: Path, *settings: str) -> None:
         self.folder = folder
@@ -100,27 +100,27 @@ class ChaosDaemon:
 
     @property
     def memory_mb(self) -> float:
-        """Of the daemon's own process, in MB."""
+        """Memory of the daemon's own process in MB."""
         return self.process_info.memory_info().rss / 1e6
 
     def engine(self) -> int:
-        """The id of the engine process that was ready last."""
+        """Return the id of the latest engine process."""
         return int(ENGINE_READY_PATTERN.findall(self.log_text())[-1])
 
     def player(self) -> psutil.Process:
-        """The player process that was ready last."""
+        """Return the latest player process."""
         return psutil.Process(int(re.findall(r"player ready, pid (\d+)", self.log_text())[-1]))
 
     def ready_count(self, pattern: re.Pattern[str]) -> int:
-        """Count the log's lines of this kind."""
+        """Count the log lines that match a pattern."""
         return len(pattern.findall(self.log_text()))
 
     def processes(self) -> list[psutil.Process]:
-        """Its process and all those below it."""
+        """Return the daemon's process and all its descendants."""
         return [self.process_info, *self.process_info.children(recursive=True)]
 
     def stop(self) -> int | None:
-        """End it as a user does; its exit status, None when it had to be killed."""
+        """Stop it with SIGTERM; returns its exit status, None if it had to be killed."""
         self.process.send_signal(signal.SIGTERM)
         try:
             return self.process.wait(60)
@@ -130,7 +130,7 @@ class ChaosDaemon:
             self.kill()
 
     def kill(self) -> None:
-        """End it and its children by force."""
+        """Kill it and its children."""
         family = self.processes() if hasattr(self, "own") and self.process_info.is_running() else []
         self.process.kill()
         self.process.wait()
@@ -144,7 +144,7 @@ class ChaosDaemon:
 
 @contextmanager
 def chaos_daemon(*settings: str) -> Generator[ChaosDaemon]:
-    """A daemon for one part."""
+    """Run a daemon for one part."""
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         daemon = ChaosDaemon(Path(folder), *settings)
         try:
@@ -155,7 +155,7 @@ def chaos_daemon(*settings: str) -> Generator[ChaosDaemon]:
 
 
 class CountingClient:
-    """A DEALER that counts the terminal events of each of its requests."""
+    """A ZeroMQ client that counts the terminal events of each of its requests."""
 
     def __init__(self, ports: Ports) -> None:
         self._socket = zmq.Context.instance().socket(zmq.DEALER)
@@ -166,13 +166,13 @@ class CountingClient:
         self.takes: list[Event] = []
 
     def send(self, kind: str, **keys: Any) -> None:
-        """Send a request and wait for nothing."""
+        """Send a request without waiting for events."""
         if kind in ("generate", "vary"):
             self.request_ids.append(str(keys["id"]))
         self._socket.send_json({"type": kind, **keys})
 
     def receive(self, seconds: float) -> Event | None:
-        """The next event, None when none came in so many seconds."""
+        """Return the next event; None if none arrives within `seconds`."""
         if not self._socket.poll(max(0, round(1000 * seconds))):
             return None
         event: Event = json.loads(self._socket.recv_multipart()[0])
@@ -185,7 +185,7 @@ class CountingClient:
         return event
 
     def until(self, matches: Callable[[Event], bool], seconds: float = ANSWER_TIMEOUT_S) -> Event | None:
-        """The next event that is wanted; None when none came in time."""
+        """Return the next event that matches; None if none arrives within `seconds`."""
         deadline = time.monotonic() + seconds
         while (remaining_s := deadline - time.monotonic()) > 0:
             event = self.receive(remaining_s)
@@ -194,22 +194,22 @@ class CountingClient:
         return None
 
     def until_end(self, name: str) -> Event | None:
-        """The end of a request."""
+        """Return the terminal event of a request."""
         return self.until(lambda event: str(event.get("id", "")) == name and event["type"] in TERMINAL_TYPES)
 
     def listen(self, seconds: float) -> None:
-        """Hear whatever comes for so long."""
+        """Receive all events for `seconds`."""
         self.until(lambda _: False, seconds)
 
     def wait_for_ends(self) -> None:
-        """Wait until every request has an end, then listen for ends too many."""
+        """Wait until every request has a terminal event, then listen for surplus ones."""
         deadline = time.monotonic() + ANSWER_TIMEOUT_S
         while time.monotonic() < deadline and any(not self.end_counts[name] for name in self.request_ids):
             self.receive(1.0)
         self.listen(1.0)
 
     def check_ends(self, outcome: Outcome) -> None:
-        """Each request is a try; it failed unless it had one end."""
+        """Count each request as an attempt that fails unless it had exactly one terminal event."""
         for name in self.request_ids:
             outcome.check(self.end_counts[name] == 1, f"request {name} had {self.end_counts[name]} terminal events")
 
@@ -219,13 +219,13 @@ class CountingClient:
 
 
 def wait_for_exit(processes: Sequence[psutil.Process], seconds: float) -> bool:
-    """Tell whether all these processes end within so many seconds."""
+    """Wait for the exit of processes; returns False if one still runs after `seconds`."""
     _, alive = psutil.wait_procs(list(processes), seconds)
     return not alive
 
 
 def await_line(daemon: ChaosDaemon, pattern: re.Pattern[str], count: int, seconds: float = ANSWER_TIMEOUT_S) -> bool:
-    """Wait until the log has so many lines of a kind."""
+    """Wait until `count` lines of the log match a pattern; returns False after `seconds`."""
     deadline = time.monotonic() + seconds
     while daemon.ready_count(pattern) < count:
         if time.monotonic() > deadline:

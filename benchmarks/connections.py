@@ -20,22 +20,22 @@ LOOPBACK_ADDRESS = "127.0.0.1"
 
 
 class Connection(Protocol):
-    """One client. Not for use from several threads."""
+    """One client; not thread-safe."""
 
     name: str
 
     def send(self, kind: str, **keys: Any) -> None:
-        """Send a request and wait for nothing."""
+        """Send a request without waiting for events."""
 
     def receive(self, seconds: float) -> Event | None:
-        """The next event, None when none came in so many seconds."""
+        """Return the next event; None if none arrives within `seconds`."""
 
     def close(self) -> None:
         """Close the connection."""
 
 
 class ZmqConnection:
-    """A DEALER."""
+    """A ZeroMQ DEALER socket."""
 
     name = "ZeroMQ"
 
@@ -48,7 +48,7 @@ class ZmqConnection:
         self._socket.send_json({"type": kind, **keys})
 
     def receive(self, seconds: float) -> Event | None:
-        """Receive the next event, None after so many seconds."""
+        """Return the next event; None if none arrives within `seconds`."""
         if not self._socket.poll(1000 * seconds):
             return None
         return json.loads(self._socket.recv_multipart()[0])
@@ -59,7 +59,7 @@ class ZmqConnection:
 
 
 class WebSocketConnection:
-    """A WebSocket."""
+    """A WebSocket connection."""
 
     name = "WebSocket"
 
@@ -71,7 +71,7 @@ class WebSocketConnection:
         self._socket.send(json.dumps({"type": kind, **keys}))
 
     def receive(self, seconds: float) -> Event | None:
-        """Receive the next event, None after so many seconds."""
+        """Return the next event; None if none arrives within `seconds`."""
         try:
             return json.loads(self._socket.recv(seconds))
         except TimeoutError:
@@ -83,7 +83,7 @@ class WebSocketConnection:
 
 
 class UdpConnection:
-    """OSC in datagrams."""
+    """OSC over UDP."""
 
     name = "OSC over UDP"
 
@@ -97,7 +97,7 @@ class UdpConnection:
         self._socket.send(encode_osc(kind, keys))
 
     def receive(self, seconds: float) -> Event | None:
-        """Receive the next event, None after so many seconds."""
+        """Return the next event; None if none arrives within `seconds`."""
         self._socket.settimeout(seconds)
         try:
             return decode_osc(self._socket.recv(65536))
@@ -124,7 +124,7 @@ class TcpConnection:
         self._socket.sendall(slip.encode(encode_osc(kind, keys)))
 
     def receive(self, seconds: float) -> Event | None:
-        """Receive the next event, None after so many seconds."""
+        """Return the next event; None if none arrives within `seconds`."""
         self._socket.settimeout(seconds)
         while True:
             frame, end, rest = self._received.partition(slip.END)
@@ -150,7 +150,7 @@ TRANSPORT_CLASSES: tuple[type[Connection], ...] = (ZmqConnection, WebSocketConne
 
 
 def encode_osc(kind: str, keys: dict[str, Any]) -> bytes:
-    """A request as an OSC message: the arguments that have a place first, the others as `@key value`.
+    """Return a request as an OSC message: positional arguments first, the others as `@key value`.
 
     >>> OscMessage(encode_osc("play", {"voice": 3, "take": "k1", "gain": -6})).params
     [3, 'k1', '@gain', -6]
@@ -168,7 +168,7 @@ def encode_osc(kind: str, keys: dict[str, Any]) -> bytes:
 
 
 def decode_osc(packet: bytes) -> Event:
-    """An event as JSON has it, as far as OSC tells it."""
+    """Return an event as a dictionary with the keys of its JSON form, as far as OSC transmits them."""
     message = OscMessage(packet)
     name = message.address.removeprefix("/timbred/")
     kinds = [entry.kind for entry in EVENTS if entry.name == name]

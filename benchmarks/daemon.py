@@ -1,4 +1,4 @@
-"""A daemon as a process for one benchmark, and a client that times its requests."""
+"""A daemon process for one benchmark, and a client that times its requests."""
 
 import json
 import subprocess
@@ -13,12 +13,12 @@ from typing import Any
 import zmq
 
 ANSWER_TIMEOUT_MS = 300_000
-"""Milliseconds without an answer after which a benchmark is given up."""
+"""Milliseconds without an answer after which a benchmark fails."""
 
 
 @dataclass(frozen=True)
 class Ports:
-    """Addresses at which a daemon takes requests, and publishes events (`events`)."""
+    """Ports at which a daemon receives requests and publishes events (`events`)."""
 
     osc: int
     requests: int
@@ -27,7 +27,7 @@ class Ports:
 
 
 class Client:
-    """A DEALER on a daemon. `process` is the daemon's id."""
+    """A ZeroMQ client of a daemon; `process` is the daemon's process id."""
 
     def __init__(self, ports: Ports, process: int) -> None:
         self.ports = ports
@@ -38,11 +38,11 @@ class Client:
         self._number = 0
 
     def send(self, kind: str, **keys: Any) -> None:
-        """Send a request and wait for nothing."""
+        """Send a request without waiting for events."""
         self._socket.send_json({"type": kind, **keys})
 
     def until(self, *kinds: str) -> dict[str, Any]:
-        """The next event of one of these kinds; a `fail` ends the benchmark."""
+        """Return the next event of one of these types; a `fail` raises RuntimeError."""
         while True:
             if not self._socket.poll(ANSWER_TIMEOUT_MS):
                 raise TimeoutError(f"no {' or '.join(kinds)} came")
@@ -53,7 +53,7 @@ class Client:
                 return event
 
     def time_generate(self, **keys: Any) -> float:
-        """Seconds from a `generate` request to its finished file."""
+        """Return the seconds from a `generate` request to its finished file."""
         self._number += 1
         started_at = time.perf_counter()
         self.send("generate", id=self._number, **keys)
@@ -67,7 +67,7 @@ class Client:
 
 @contextmanager
 def daemon(*settings: str, model: str | None = "pocket") -> Generator[Client]:
-    """A daemon on free ports, with this model resident unless it is None."""
+    """Run a daemon on free ports, with this model resident unless it is None."""
     with tempfile.TemporaryDirectory() as takes:
         command = [sys.executable, "-m", "timbred", "serve"]
         for setting in (
@@ -94,7 +94,7 @@ def daemon(*settings: str, model: str | None = "pocket") -> Generator[Client]:
 
 
 def _ports_of(ready_line: str) -> Ports:
-    """The ports in a daemon's first line."""
+    """Parse the ports in a daemon's first line of output."""
     named = dict(part.split("=") for part in ready_line.split()[1:])
     requests, events = map(int, named["zmq"].split(","))
     return Ports(int(named["osc"]), requests, events, int(named["http"]))

@@ -14,7 +14,7 @@ SOUND_S = 2.0
 
 
 def main() -> None:
-    """Print the table, for a prompt heard before and for new ones."""
+    """Print the table, for a cached prompt and for uncached ones."""
     model = pocket.resident()
     pocket.naive(model, "a kick", SOUND_S, 0)
     with daemon() as client:

@@ -78,11 +78,18 @@ def rows() -> list[tuple[str, str, str]]:
     limiter, loud = Limiter(FILE_RATE_HZ, 1), 4 * quiet
     untouched = limiter.process(quiet)[limiter.latency :]
     held = Limiter(FILE_RATE_HZ, 1).process(loud)
-    remover, low = DcBlocker(FILE_RATE_HZ, 1), (0.5 * np.sin(2 * np.pi * 20 * moments(20.0)))[:, None].astype(np.float32)
+    remover, low = (
+        DcBlocker(FILE_RATE_HZ, 1),
+        (0.5 * np.sin(2 * np.pi * 20 * moments(20.0)))[:, None].astype(np.float32),
+    )
     heard = np.concatenate([remover.process(block) for block in np.array_split(low, len(low) // 256)])
     there = np.stack([0.3 * np.sin(2 * np.pi * 220 * moments(2.0))] * 2, axis=1) * [1.0, -1.0]
-    made = Clip((0.1 * np.sin(2 * np.pi * 220 * moments(3.0, NATIVE_RATE_HZ)))[:, None].astype(np.float32), NATIVE_RATE_HZ)
-    added = splice(made, OriginalAudio(Clip(there.astype(np.float32), FILE_RATE_HZ), EditedPart(2.0, 3.0)), FILE_RATE_HZ).samples
+    made = Clip(
+        (0.1 * np.sin(2 * np.pi * 220 * moments(3.0, NATIVE_RATE_HZ)))[:, None].astype(np.float32), NATIVE_RATE_HZ
+    )
+    added = splice(
+        made, OriginalAudio(Clip(there.astype(np.float32), FILE_RATE_HZ), EditedPart(2.0, 3.0)), FILE_RATE_HZ
+    ).samples
     kept_frames = 2 * FILE_RATE_HZ - 4_800
     rate_error = db(rms(converted - expected) / rms(expected))
     change = db(float(np.abs(untouched - quiet[: len(untouched)]).max()))

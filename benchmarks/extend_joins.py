@@ -121,7 +121,7 @@ def figures_of(sounds: list[Continued]) -> tuple[Curve, Curve, Curve]:
 
 
 def standing_out(joins: Curve, elsewhere: Curve) -> float:
-    """The chance that the figure of a join is above that of another place, 0 to 1."""
+    """Return the probability that the figure of a join exceeds that of another position, 0 to 1."""
     return float((joins[:, None] > elsewhere).mean() + 0.5 * (joins[:, None] == elsewhere).mean())
 
 

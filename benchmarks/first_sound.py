@@ -1,4 +1,4 @@
-"""When the first of a sound can be heard, against when all of it is there: the vocoder works in exact pieces.
+"""Time to the first playable piece of a sound against the whole sound; the vocoder works in exact pieces.
 
 Goal: at most 0.85. Both from the request's arrival in the engine; the text was heard before.
 """
@@ -14,7 +14,7 @@ ROUND_COUNT = 12
 
 
 def first_and_whole(model: LatentDiffusion, subject: Subject, seed: int) -> tuple[float, float]:
-    """Seconds to the first piece that is safe to play, and to the last."""
+    """Return the seconds to the first piece that is safe to play, and to the last."""
     began = time.perf_counter()
     run = model.begin(subject.order(seed))
     while not run.sampler.done:

@@ -32,7 +32,7 @@ PING_INTERVAL_S = 0.05
 MAX_PING_MS = 100.0
 RESEND_AFTER_S = 0.05
 CLIENT_COUNTS = {"tcp clients": 100, "zmq clients": 200, "websocket clients": 50}
-"""Floods of many clients at once, and how many."""
+"""Number of clients of the floods with many clients."""
 
 _INVALID_BUNDLE = b"".join(encode(b"x") for _ in range(2000))
 _HTTP_REQUEST = b"GET /status HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -85,7 +85,7 @@ def _flood_zmq(ports: Ports) -> None:
 
 
 def _flood_multiparts(ports: Ports) -> None:
-    """A new client for each hundred messages."""
+    """Send a hundred messages from each new client."""
     context = zmq.Context.instance()
     while True:
         with context.socket(zmq.DEALER) as line:
@@ -157,7 +157,7 @@ def _run(name: str, ports: Ports, begun: multiprocessing.synchronize.Event) -> N
 
 @contextlib.contextmanager
 def flood(name: str, ports: Ports) -> Generator[None]:
-    """A flood from a process of its own."""
+    """Run a flood in a separate process."""
     context = multiprocessing.get_context("spawn")
     begun = context.Event()
     process = context.Process(target=_run, args=(name, ports, begun), daemon=True)
@@ -171,7 +171,7 @@ def flood(name: str, ports: Ports) -> Generator[None]:
 
 
 class Pinger:
-    """A client of each transport."""
+    """Clients of all transports that measure pings."""
 
     def __init__(self, ports: Ports) -> None:
         self._stack = contextlib.ExitStack()
@@ -210,7 +210,7 @@ class Pinger:
         self.ways = {"udp": by_udp, "tcp": by_tcp, "zmq": by_zmq, "websocket": by_websocket}
 
     def measure(self, seconds: float) -> dict[str, list[float]]:
-        """Milliseconds of each ping, by transport."""
+        """Return the milliseconds of each ping, by transport."""
         times: dict[str, list[float]] = {name: [] for name in self.ways}
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -222,17 +222,17 @@ class Pinger:
         return times
 
     def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         self._stack.close()
 
 
 def percentile(times: list[float], share: float) -> float:
-    """The time that this share of all is at most."""
+    """Return the time that this share of all pings does not exceed."""
     return sorted(times)[min(len(times) - 1, int(share * len(times)))]
 
 
 def memory_mb(process: int) -> float:
-    """Resident memory of a process; 0 where the system doesn't tell."""
+    """Return the resident memory of a process; 0 where the system does not report it."""
     status = Path(f"/proc/{process}/status")
     lines = status.read_text("ascii").splitlines() if status.exists() else []
     return next((int(line.split()[1]) / 1000 for line in lines if line.startswith("VmRSS")), 0.0)

@@ -22,7 +22,7 @@ ROUND_COUNT = 10
 
 
 def peak() -> float:
-    """FLOPs a second of a square bfloat16 product."""
+    """Return the FLOPs per second of a square bfloat16 product."""
     one = torch.randn(MATRIX_SIDE, MATRIX_SIDE, device="cuda", dtype=torch.bfloat16)
     times: list[float] = []
     for _ in range(ROUND_COUNT):
@@ -35,7 +35,7 @@ def peak() -> float:
 
 
 def measure(subject: Subject, cache: Path) -> tuple[float, float]:
-    """FLOPs and seconds of one sound."""
+    """Return the FLOPs and seconds of one sound."""
     model = subject.resident()
     with FlopCounterMode(display=False) as counter:
         model.render(subject.order(0), lambda _: None, lambda: False)

@@ -1,4 +1,4 @@
-"""AudioLDM 2 in its published sizes with random weights, saved as a checkpoint: honest timing needs no trained ones.
+"""Checkpoints of AudioLDM 2 in its published sizes with random weights, which suffice for timing.
 
 The sizes are in `architectures.json`; the vocabularies are small ones of letters, which changes no network's cost.
 """
@@ -24,7 +24,7 @@ _diffusers: Any = diffusers
 
 
 def make(folder: Path, name: str, precision: torch.dtype, sibling: Path | None = None, scale: int = 1) -> Path:
-    """Write a checkpoint; what its `sibling` has in common with it is linked, not made again.
+    """Write a checkpoint; components that it shares with its `sibling` are linked.
 
     `scale` divides the UNet's widths and the text encoders' depths, for machines without the memory for the whole.
     """
@@ -89,7 +89,13 @@ def _tokenizers() -> tuple[Any, Any]:
     words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "\u0120", *TOKENIZER_LETTERS]
     clap = _transformers.RobertaTokenizer(vocab={word: index for index, word in enumerate(words)}, merges=[])
     clap.model_max_length = 512
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0), *((letter, -3.0) for letter in TOKENIZER_LETTERS)]
+    pieces = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        ("\u2581", -2.0),
+        *((letter, -3.0) for letter in TOKENIZER_LETTERS),
+    ]
     t5 = _transformers.T5Tokenizer(vocab=pieces, extra_ids=0)
     t5.model_max_length = 128
     return clap, t5

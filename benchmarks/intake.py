@@ -1,4 +1,4 @@
-"""OSC intake: requests a second that are taken in and answered, idle and while a sound is being rendered.
+"""OSC intake: requests per second that are received and answered, idle and while a sound is being rendered.
 
 Goal: none lost, 10,000 a second, and at least 0.9 of the idle rate while generating. A sender in a process of its own
 sends bursts of `/timbred/sync` numbers; every one must come back.
@@ -18,11 +18,11 @@ from benchmarks.machine import machine
 BURST_SIZE = 2_000
 BURST_COUNT = 10
 ANSWER_TIMEOUT_S = 20.0
-"""Seconds without an answer after which what is missing counts as lost."""
+"""Seconds without an answer after which missing answers count as lost."""
 
 
 def send(port: int) -> tuple[int, float]:
-    """Requests answered, and seconds, of one sender; each burst waits for the answers to the one before."""
+    """Send bursts, each after the answers to the previous one; returns the answered requests and the seconds."""
     line = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 25)
     line.settimeout(ANSWER_TIMEOUT_S)
@@ -44,7 +44,7 @@ def _sync(number: int) -> bytes:
 
 
 def _answers(line: socket.socket) -> int:
-    """How many of one burst's answers came, in order."""
+    """Return the number of answers to one burst that arrived in order."""
     expected = 0
     while expected < BURST_SIZE:
         try:
@@ -56,7 +56,7 @@ def _answers(line: socket.socket) -> int:
 
 
 def measure(client: Client) -> tuple[int, float]:
-    """Answers and rate of a sender in its own process."""
+    """Return the answers and the rate of a sender in a separate process."""
     command = [sys.executable, "-m", "benchmarks.intake", str(client.osc)]
     answered, seconds = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     return int(answered), BURST_SIZE * BURST_COUNT / float(seconds)

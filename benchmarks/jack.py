@@ -1,4 +1,4 @@
-"""JACK servers without a card, for the player's figures."""
+"""JACK servers on the dummy driver, for the benchmarks of the player."""
 
 import os
 import subprocess
@@ -13,44 +13,56 @@ from timbred.player.process.devices import terminate
 
 RATE_HZ = 48_000
 SERVER_PRIORITY = 70
-"""Of a server among real-time threads, as a musician sets it; its clients have five less."""
+"""Real-time priority of a server, as musicians set it; its clients have five less."""
 
 QUIET_OPTIONS: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
 @dataclass(frozen=True)
 class JackServer:
-    """A running server. `realtime`: whether the system let it have its priority."""
+    """A running server; `realtime` is True if the system granted its priority."""
 
     name: str
     realtime: bool
     log: Path
 
     def count_xruns(self) -> int:
-        """How often it said that something came late: itself, or a client. It tells all clients each time."""
+        """Return the number of xruns that it logged, of its own or of a client."""
         return self.log.read_text(errors="replace").count("XRun")
 
     def use(self) -> None:
-        """Let this process and the children that it starts from now on play here."""
+        """Use this server in this process and in the children that it starts from now on."""
         os.environ.update(JACK_DEFAULT_SERVER=self.name, JACK_NO_START_SERVER="1")
 
 
 def is_realtime_allowed() -> bool:
-    """Whether the system gives a program of ours a server's priority."""
+    """Tell if the system allows a program of this user a server's priority."""
     return subprocess.run(["chrt", "-f", str(SERVER_PRIORITY), "true"], check=False, **QUIET_OPTIONS).returncode == 0
 
 
 @contextmanager
 def jack_server(period: int, name: str = "timbred-bench", synchronous: bool = False) -> Generator[JackServer]:
-    """A server on the dummy driver, in use; needs jackd and jack_wait.
+    """Run and use a server on the dummy driver; needs jackd and jack_wait.
 
-    A synchronous one waits for its clients; any other calls some again and loses blocks between them. Names are
-    few: one that was left behind is free again only for itself.
+    A synchronous server waits for its clients; any other one skips blocks of late clients. Names are
+    few: one of a crashed server is only free for a server of the same name.
     """
     realtime = is_realtime_allowed()
     priority_options = ["-R", "-P", str(SERVER_PRIORITY)] if realtime else ["-r"]
     synchronous_option = ["-S"] if synchronous else []
-    command = ["jackd", *priority_options, *synchronous_option, "-n", name, "-d", "dummy", "-r", str(RATE_HZ), "-p", str(period)]
+    command = [
+        "jackd",
+        *priority_options,
+        *synchronous_option,
+        "-n",
+        name,
+        "-d",
+        "dummy",
+        "-r",
+        str(RATE_HZ),
+        "-p",
+        str(period),
+    ]
     with tempfile.TemporaryDirectory() as folder:
         jack = JackServer(name, realtime, Path(folder) / "log")
         with jack.log.open("w") as log:
@@ -60,7 +72,7 @@ def jack_server(period: int, name: str = "timbred-bench", synchronous: bool = Fa
             jack.use()
             yield jack
         finally:
-            terminate()  # PortAudio ends badly when its server is gone before it
+            terminate()  # PortAudio crashes if its server exits first
             server.terminate()
             try:
                 server.wait(10)

@@ -1,4 +1,4 @@
-"""How long a `live` request takes that arrives while a batch runs, against one that finds the engine idle.
+"""Duration of a `live` request that arrives while a batch runs, against one on an idle engine.
 
 Goal: the 95th percentile at most 1.3 times that of idle.
 """
@@ -14,7 +14,9 @@ BUSY_JOB_COUNT = 3
 
 def main() -> None:
     """Print the table."""
-    print(f"p95 of a live request while {BUSY_JOB_COUNT} others are rendered / alone, {ROUND_COUNT} rounds; {machine()}")
+    print(
+        f"p95 of a live request while {BUSY_JOB_COUNT} others are rendered / alone, {ROUND_COUNT} rounds; {machine()}"
+    )
     for subject, client in served():
         live = {"priority": "live", **subject.keys(1)}
         client.time_generate(**live)

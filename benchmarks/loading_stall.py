@@ -1,11 +1,11 @@
-"""How much longer a step takes while a full-size AudioLDM 2 is loaded and unloaded beside it.
+"""Gaps between steps while a full-size AudioLDM 2 is loaded and unloaded in the same engine.
 
-Goal: nobody waits for more than one step because of a load: of the gaps between two steps, half, 99 of
-100 and the longest are at most one usual step longer beside loads than alone. The checkpoint has random weights in
-its published sizes (4.4 GB in float32). Loads and times without one take turns, for machines change meanwhile.
+Goal: a load delays no job by more than one step: the median, the 99th percentile and the maximum of the
+gaps between two steps are at most one usual step longer during loads than alone. The checkpoint has random weights in
+its published sizes (4.4 GB in float32). Periods with and without loads alternate, because machines change meanwhile.
 
-Some machines, virtual ones above all, stand still for longer than a step lasts, with all that runs on them. A thread
-on each core, above all others, sees that; the second line of figures is without such time.
+Some machines, mainly virtual ones, stall as a whole for longer than a step. A thread
+of the highest priority on each core measures that; the second line of figures excludes such time.
 """
 
 import argparse
@@ -25,17 +25,17 @@ from benchmarks.witness import Stalls, witnesses
 
 ROUND_COUNT = 8
 ALONE_S = 8.0
-"""Seconds of steps without a load, before each."""
+"""Seconds of steps without a load before each load."""
 
 PROMPT = "a deep punchy kick drum"
 
 Gaps = NDArray[np.float64]
-"""Shape (gaps, 2): when each began and ended, in seconds of the monotonic clock."""
+"""Start and end of each gap in seconds of the monotonic clock, (gaps, 2)."""
 
 
 @dataclass
 class Steps:
-    """One sound of pocket after the other, of 200 steps each; `gaps` lie between two steps of a sound."""
+    """Renders sounds of pocket one after the other, of 200 steps each; `gaps` are between two steps of a sound."""
 
     client: Client
     gaps: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
@@ -49,7 +49,7 @@ class Steps:
         self.client.send("generate", id=f"steps-{self._number}", model="pocket", prompt=PROMPT, seconds=2.0, steps=200)
 
     def receive(self, *ends: str) -> bool:
-        """Take in one event; whether it is one of these."""
+        """Handle one event; returns True if its type is one of `ends`."""
         event = self.client.until("progress", "done", *ends)
         now = time.monotonic()
         if event["type"] == "progress" and event["step"] > 0:
@@ -61,7 +61,7 @@ class Steps:
         return event["type"] in ends
 
     def measure_alone(self) -> list[tuple[float, float]]:
-        """The gaps of a while without any load."""
+        """Return the gaps of a period without loads."""
         self.gaps = []
         end = time.monotonic() + ALONE_S
         while time.monotonic() < end:
@@ -69,7 +69,7 @@ class Steps:
         return self.gaps
 
     def measure_beside_load(self) -> list[tuple[float, float]]:
-        """The gaps while a model is loaded and unloaded again."""
+        """Return the gaps while a model is loaded and unloaded."""
         self.gaps = []
         for request, end_type in (("load", "loaded"), ("unload", "unloaded")):
             self.client.send(request, model="large")
@@ -80,7 +80,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class LoadingStalls:
-    """Gaps without and with loads, when the machine stood still, and seconds from each load to its unload."""
+    """Gaps without and with loads, stalls of the machine, and the seconds of each load with its unload."""
 
     alone: Gaps
     beside: Gaps
@@ -89,7 +89,7 @@ class LoadingStalls:
 
 
 def measure(client: Client, folder: Path) -> LoadingStalls:
-    """Loads and times without one, in turns."""
+    """Alternate periods with and without loads."""
     steps, load_s = Steps(client), list[float]()
     alone, beside = list[tuple[float, float]](), list[tuple[float, float]]()
     steps.begin()
@@ -100,13 +100,15 @@ def measure(client: Client, folder: Path) -> LoadingStalls:
             started_at = time.monotonic()
             beside += steps.measure_beside_load()
             load_s.append(time.monotonic() - started_at)
-    return LoadingStalls(np.array(alone), np.array(beside), np.concatenate(stalls_by_core or [np.zeros((0, 2))]), load_s)
+    return LoadingStalls(
+        np.array(alone), np.array(beside), np.concatenate(stalls_by_core or [np.zeros((0, 2))]), load_s
+    )
 
 
 def subtract_stalls(gaps: Gaps, stalls: Stalls) -> NDArray[np.float64]:
-    """How long the gaps are without the time in which any core stood still.
+    """Return the lengths of the gaps without the time in which any core stalled.
 
-    >>> without(np.array([[0.0, 1.0], [1.0, 2.0]]), np.array([[0.5, 0.75], [0.6, 1.25]])).tolist()
+    >>> subtract_stalls(np.array([[0.0, 1.0], [1.0, 2.0]]), np.array([[0.5, 0.75], [0.6, 1.25]])).tolist()
     [0.5, 0.75]
     """
     covered, until = list[tuple[float, float]](), -np.inf
@@ -120,7 +122,7 @@ def subtract_stalls(gaps: Gaps, stalls: Stalls) -> NDArray[np.float64]:
 
 
 def format_row(name: str, alone: NDArray[np.float64], beside: NDArray[np.float64]) -> str:
-    """Both sides in steps as they usually are alone."""
+    """Format percentiles of both sides in multiples of the median gap without loads."""
     usual = float(np.median(alone))
 
     def format_percentiles(gaps: NDArray[np.float64]) -> str:
@@ -132,7 +134,7 @@ def format_row(name: str, alone: NDArray[np.float64], beside: NDArray[np.float64
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks loading_stall")
-    parser.add_argument("--folder", type=Path, help="a checkpoint that is there already")
+    parser.add_argument("--folder", type=Path, help="an existing checkpoint")
     options, _ = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or full_size.make(Path(temporary) / "base", "audioldm2", torch.float32)
@@ -142,21 +144,21 @@ def main() -> None:
 
 
 def report(measured: LoadingStalls) -> None:
-    """Print what was found."""
+    """Print the results."""
     lengths = [gaps[:, 1] - gaps[:, 0] for gaps in (measured.alone, measured.beside)]
     print(f"gaps between two steps of pocket / a usual step, {ROUND_COUNT} loads; {machine()}")
-    print(f"  {'half, 99 and 99.9 of 100 are':28} {'alone':>26}     {'beside a model that comes and goes':>36}")
+    print(f"  {'half, 99 and 99.9 of 100 are':28} {'alone':>26}     {'during loads and unloads':>36}")
     print(f"  {'below, and the longest':28} {f'({len(lengths[0])} gaps)':>26}     {f'({len(lengths[1])} gaps)':>36}")
-    print(format_row("as heard", *lengths))
+    print(format_row("all gaps", *lengths))
     if len(measured.stalls):
         alone, beside = (subtract_stalls(gaps, measured.stalls) for gaps in (measured.alone, measured.beside))
         print(format_row("without the machine's stalls", alone, beside))
         longest = float((measured.stalls[:, 1] - measured.stalls[:, 0]).max())
         shares = [1 - of.sum() / whole.sum() for of, whole in zip((alone, beside), lengths, strict=True)]
-        print(f"  the machine stood still for {shares[0]:.2%} of the time alone and {shares[1]:.2%} beside loads, "
+        print(f"  the machine stalled for {shares[0]:.2%} of the time alone and {shares[1]:.2%} during loads, "
               f"{longest * 1e3:.0f} ms at most")  # fmt: skip
     load_s = measured.load_s
-    print(f"  a load and its unload take {np.median(load_s):.1f} s beside steps, the first ones {load_s[0]:.1f} s")
+    print(f"  a load with its unload takes {np.median(load_s):.1f} s during steps, the first {load_s[0]:.1f} s")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from timbred.engine.families.base import LatentDiffusion
 from timbred.render_settings import RenderSettings
 
 MAX_STEP_RATIO, MAX_FLUX_RATIO, BEGINNING = 1.0, 1.5, 1.1
-"""What is allowed."""
+"""Largest allowed ratios."""
 
 WINDOW_FRAMES, HOP_FRAMES = 1024, 256
 """Frames of a spectrum, and between two of them."""
@@ -54,12 +54,12 @@ LOOPS: tuple[tuple[str, float], ...] = (
     ("shaker", bars_to_seconds(1, 133.7, 4)),
     ("pad bright slow attack", 3.3),
 )
-"""Prompts and lengths in seconds, many of them bars at a tempo."""
+"""Prompts and lengths in seconds, many of which are bars at a tempo."""
 
 
 @dataclass(frozen=True)
 class Seam:
-    """What a loop has at its seam: ratios as the module says."""
+    """Measured ratios at a loop's seam, as defined in the module's docstring."""
 
     step: float
     flux: float
@@ -73,7 +73,7 @@ class Seam:
 
 
 def seam_of(samples: NDArray[np.float32], begins: bool) -> Seam:
-    """The seam of a loop of shape (frames,)."""
+    """Measure the seam of a loop of shape (frames,)."""
     steps = np.abs(np.diff(samples))
     usual = max(float(np.percentile(steps, 99)), 1e-9)
     step = abs(float(samples[0] - samples[-1])) / usual
@@ -81,13 +81,15 @@ def seam_of(samples: NDArray[np.float32], begins: bool) -> Seam:
     plain = float(rises[-1] / max(float(np.median(rises)), 1e-9))  # from the last window to the one on the seam
     near = rises_near(samples)
     if begins:
-        silent = np.concatenate([samples[: len(samples) // 2], np.zeros(len(samples) // 2 + WINDOW_FRAMES, dtype=np.float32)])
+        silent = np.concatenate(
+            [samples[: len(samples) // 2], np.zeros(len(samples) // 2 + WINDOW_FRAMES, dtype=np.float32)]
+        )
         return Seam(step, near[0] / max(rises_near(silent)[0], 1e-9), plain, begins)
     return Seam(step, float(near[0] / max(float(np.median(near)), 1e-9)), plain, begins)
 
 
 def rises_of(samples: NDArray[np.float32]) -> NDArray[np.float64]:
-    """By how much the spectrum rises from each window to the next, going around; the first is on the seam."""
+    """Return the rise of the spectrum from each window to the next around the circle; the first is at the seam."""
     count = max(4, len(samples) // HOP_FRAMES)
     middles = np.arange(count) * (len(samples) / count)
     spectra = np.array([_spectrum(samples, round(middle)) for middle in middles])
@@ -95,7 +97,7 @@ def rises_of(samples: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def rises_near(samples: NDArray[np.float32]) -> NDArray[np.float64]:
-    """At each place, one in `HOP` frames, the largest rise between two windows that hold it; the first is the seam."""
+    """Return the largest rise between two windows around each position, every `HOP_FRAMES` frames, from the seam on."""
     rises = rises_of(samples)
     reach = WINDOW_FRAMES // HOP_FRAMES // 2
     return np.max([np.roll(rises, offset) for offset in range(-reach + 1, reach + 1)], axis=0)
@@ -107,7 +109,7 @@ def _spectrum(samples: NDArray[np.float32], middle: int) -> NDArray[np.float64]:
 
 
 def looped(model: LatentDiffusion, prompt: str, seconds: float, seed: int) -> tuple[NDArray[np.float32], bool]:
-    """A loop as its file has it, (frames,), and whether it went around while it was made."""
+    """Return a loop's samples from its file, (frames,), and True if it was rendered as a circle."""
     order = pocket.order(prompt, seconds, seed, loop=True)
     sounds = model.render(order, lambda _: None, lambda: False)
     waveform, around = sounds.mono[0], sounds.looped[0]
@@ -133,7 +135,10 @@ def main() -> None:
         mark = "" if within else "  over"
         figures = f"{seam.step:>7.2f}{seam.flux:>8.2f}{seam.plain:>8.2f}{exact:>9g}"
         print(f"  {prompt:<24}{seconds:>8.3f}{kind:>9}{figures}{mark}")
-    print(f"  {good} of {len(LOOPS)} within: step {MAX_STEP_RATIO:g}, flux {MAX_FLUX_RATIO:g} or, where it begins, {BEGINNING:g}; frames 1")
+    print(
+        f"  {good} of {len(LOOPS)} within: step {MAX_STEP_RATIO:g}, flux {MAX_FLUX_RATIO:g} "
+        f"or, where it begins, {BEGINNING:g}; frames 1"
+    )
     going = [within for begins, within in plain if not begins]
     beginning = [within for begins, within in plain if begins]
     print(f"  plain flux at most {MAX_FLUX_RATIO:g}: {sum(going)} of the {len(going)} that go on,", end=" ")

@@ -1,4 +1,4 @@
-"""The machine that a figure was taken on, in one line."""
+"""Description of the machine on which a figure was measured, in one line."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ import torch
 
 
 def machine() -> str:
-    """Processor, cores, GPU if there is one, and Python."""
+    """Return processor, cores, GPU if there is one, and Python's version."""
     gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
     return f"{gpu}{_processor()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
 

@@ -1,4 +1,4 @@
-"""A plot of memory while three models that share parts come and go: docs/memory-over-time.png.
+"""A plot of memory while three models that share components are loaded and unloaded: docs/memory-over-time.png.
 
 Needs matplotlib, which comes with `pip install .[training]`.
 """
@@ -21,7 +21,7 @@ MODEL_REQUESTS = (
     ("load", "audioldm2-music"), ("unload", "audioldm2"), ("unload", "audioldm2-large"), ("unload", "audioldm2-music"),
 )  # fmt: skip
 HEARTBEAT_WAIT_S = 2.5
-"""Seconds for the engine's next sign of life, which brings the figures."""
+"""Seconds until the engine's next heartbeat, which has the figures."""
 
 
 def look(client: Client, began: float) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def look(client: Client, began: float) -> dict[str, Any]:
 
 
 def course(folder: Path) -> tuple[list[dict[str, Any]], list[tuple[float, str]]]:
-    """The memory as `status` has it, and what happened when."""
+    """Return the memory that `status` reports, and the times of the requests."""
     sibling: Path | None = None
     sources: list[str] = []
     for name in full_size.MODEL_NAMES:

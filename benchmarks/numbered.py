@@ -1,4 +1,4 @@
-"""A loop in which every frame tells its number, and what is wrong with a recording of it."""
+"""A loop in which every frame encodes its number, and the breaks in a recording of it."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ LOOP_FRAMES = 48_000
 MIN_LEVEL, MAX_LEVEL = 0.02, 0.2
 
 TENTH_FRAMES = 4_800
-"""Frames of a tenth of a second, in which breaks are counted too: many in a row are heard as one."""
+"""Frames of a tenth of a second: breaks within it are heard as one."""
 
 
 def numbered_loop(channels: int = 2) -> Samples:
-    """Shape (FRAMES, channels). No frame is silent, none is there twice, and neighbours cancel out nearly."""
+    """Return the loop, (LOOP_FRAMES, channels): no frame is silent, all differ, and neighbours nearly cancel out."""
     levels = MIN_LEVEL + (MAX_LEVEL - MIN_LEVEL) * np.arange(LOOP_FRAMES) / LOOP_FRAMES
     signs = np.where(np.arange(LOOP_FRAMES) % 2, -1.0, 1.0)
     return np.repeat((levels * signs)[:, None], channels, axis=1).astype(np.float32)
@@ -23,10 +23,12 @@ def numbered_loop(channels: int = 2) -> Samples:
 
 @dataclass(frozen=True)
 class Breaks:
-    """What is wrong.
+    """Breaks in a recording.
 
-    `places`: the frames of the recording that are the loop's and aren't followed by the next one. `foreign`: how
-    many are none of the loop's, silent ones among them. All of `frames`, after the first sound.
+    Attributes:
+        broken_frames: Frames of the recording that belong to the loop and aren't followed by the loop's next frame.
+        foreign_count: Number of frames that don't belong to the loop, including silent ones.
+        frames: Number of recorded frames after the first sound.
     """
 
     broken_frames: NDArray[np.int64]
@@ -35,12 +37,12 @@ class Breaks:
 
     @property
     def broken_tenths(self) -> int:
-        """Tenths of a second with such a place."""
+        """Number of tenths of a second with a break."""
         return len(np.unique(self.broken_frames // TENTH_FRAMES))
 
 
 def find_breaks(recorded: Samples) -> Breaks:
-    """What is wrong with a recording of the loop, shape (frames,), from its first sound on."""
+    """Find the breaks in a recording of the loop, shape (frames,), from its first sound on."""
     first = int(np.argmax(recorded != 0.0))
     numbers = _numbers(recorded[first:])
     followed = (numbers[:-1] + 1) % LOOP_FRAMES == numbers[1:]
@@ -49,7 +51,7 @@ def find_breaks(recorded: Samples) -> Breaks:
 
 
 def _numbers(sound: Samples) -> np.ndarray:
-    """The number of each frame; -1 where it is none of the loop's, to the last bit."""
+    """Return the number of each frame; -1 for a frame that differs from every frame of the loop."""
     loop = numbered_loop(1)[:, 0]
     levels = np.nan_to_num(np.abs(sound))
     guess = np.rint((levels - np.float32(MIN_LEVEL)) * np.float32(LOOP_FRAMES / (MAX_LEVEL - MIN_LEVEL)))

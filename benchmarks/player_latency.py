@@ -1,4 +1,4 @@
-"""From the `play` datagram to the device: how long until the first sample is in its buffer.
+"""Latency from the `play` datagram until the first sample is in the device's buffer.
 
 Goal: at most 5 ms beyond the lead and one buffer. A recorder on the same JACK server notes when each block passed.
 The limiter's look-ahead, 1.6 ms, is a part of it.
@@ -25,7 +25,7 @@ from timbred.server import Daemon
 
 ROUND_COUNT = 60
 MAX_RECORDING_S = 120.0
-"""Seconds that the recorder has memory for."""
+"""Seconds of the recorder's memory."""
 
 
 def clicks(recorded: Recording, block: int) -> list[float]:
@@ -44,13 +44,13 @@ def clicks(recorded: Recording, block: int) -> list[float]:
 
 
 def paired(sent: list[float], heard: list[float]) -> list[float]:
-    """The delay of each click that came."""
+    """Return the delay of each recorded click."""
     delays = [[moment - asked for moment in heard if 0 <= moment - asked < 0.12] for asked in sent]
     return [found[0] for found in delays if found]
 
 
 async def rounds(folder: Path, lead: float, server: JackServer) -> tuple[list[float], float, float]:
-    """The delays, the lead in use at the end, and the device's block, all in seconds."""
+    """Return the delays, the final lead and the device's block, all in seconds."""
     click = folder / "click.wav"
     soundfile.write(click, np.full((64, 2), 0.5, np.float32), RATE_HZ, subtype="FLOAT")
     ports = [f"{name}=0" for name in ("osc.port", "zmq.requests", "zmq.events", "http.port")]
@@ -89,9 +89,7 @@ def main() -> None:
         delays, lead, block = asyncio.run(rounds(Path(place), options.lead, server))
     allowed = (lead + block) * 1000
     print(f"from play's datagram to the device, {options.block} frames, {lead * 1000:g} ms ahead; {machine()}")
-    print(
-        f"  {len(delays)} of {ROUND_COUNT} seen by the recorder; lead and one buffer are {allowed:.2f} ms (goal: 5 beyond)"
-    )
+    print(f"  {len(delays)} of {ROUND_COUNT} recorded; lead and one buffer are {allowed:.2f} ms (goal: 5 beyond)")
     for what, delay in (("median", statistics.median(delays)), ("p95", p95(delays)), ("worst", max(delays))):
         print(f"  {what:7s} {delay * 1000:6.2f} ms, {delay * 1000 - allowed:6.2f} beyond")
 

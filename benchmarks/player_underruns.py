@@ -1,17 +1,17 @@
-"""Does anything make the player stutter? Underruns and discontinuities beside a plain Python callback, in one run.
+"""Underruns and discontinuities of the player and of a plain Python callback under load, in one run.
 
 A loop sounds through the player and another through a sounddevice callback written in Python, at 128 frames. Meanwhile
-the engine generates, loads and unloads, and two threads of the daemon's process hold Python's lock as often as they
+the engine generates, loads and unloads, and two threads of the daemon's process hold the GIL as often as they
 can. Goal: 0 and 0 for the player, in ten minutes.
 
-Each plays on a JACK server of its own, without a card: JACK tells all its clients when any was late, so on one server
-(`--together`) it can't be said whose fault that was. Every frame of the loops tells its number, and a callback in C
-records them, so that every frame that is missing, silent or out of turn is seen. What no recorder can hear is a block
-that a server leaves out for all, itself included: that is seen by the clock. A `--synchronous` server does nothing
-else when a client is late; any other also loses single blocks.
+Each plays on its own JACK server, without a sound card: JACK reports xruns to all clients, so on one server
+(`--together`) the cause can't be determined. Every frame of the loops encodes its number, and a callback in C
+records them, so that every missing, silent or repeated frame is found. A recorder can't detect a block
+that the server skips for all clients; that is measured by the clock. A `--synchronous` server waits
+for late clients; any other one also skips single blocks.
 
-Some machines, virtual ones above all, stand still for longer than a block lasts, with all that runs on them. A thread
-on each core, above all others, sees that; what happened near such a moment is counted, and told apart.
+Some machines, mainly virtual ones, stall as a whole for longer than a block. A thread of the
+highest priority on each core measures that; breaks near such a stall are counted separately.
 """
 
 import argparse
@@ -40,22 +40,24 @@ from timbred.player.process.devices import portaudio, rescan
 from timbred.server import Daemon
 
 EXTRA_RECORDING_S = 60.0
-"""Seconds that the recorders have memory for beyond those asked for: the engine ends what it began."""
+"""Additional seconds of the recorders' memory, because the engine finishes its last sound."""
 
 STALL_MARGIN_S = 0.025
-"""Seconds: so near is a moment told."""
+"""Seconds around a stall in which a break is attributed to it."""
 
 Moments = NDArray[np.float64]
 
 
 class PythonCallback:
-    """What one would write first: a callback in Python, in the daemon's own process."""
+    """The simplest implementation: a callback in Python, in the daemon's own process."""
 
     def __init__(self) -> None:
         self.late = 0
         self._loop = numbered_loop()
         self._position = 0
-        self._stream: Any = portaudio().OutputStream(channels=2, samplerate=RATE_HZ, callback=self._fill_block, latency="low")
+        self._stream: Any = portaudio().OutputStream(
+            channels=2, samplerate=RATE_HZ, callback=self._fill_block, latency="low"
+        )
 
     def _fill_block(self, out: Any, frames: int, _time: object, flags: Any) -> None:
         self.late += bool(flags.output_underflow)
@@ -72,7 +74,7 @@ class PythonCallback:
 
 @contextlib.contextmanager
 def hold_gil(count: int = 2) -> Generator[None]:
-    """Threads that parse and build, as a busy daemon does, without a pause."""
+    """Run threads that parse and encode JSON without a pause, as in a busy daemon."""
     text, ending = json.dumps([{"key": list(range(50))}] * 200), threading.Event()
 
     def hold() -> None:
@@ -91,7 +93,7 @@ def hold_gil(count: int = 2) -> Generator[None]:
 
 
 async def keep_engine_busy(daemon: Daemon, until: float) -> tuple[int, int]:
-    """Generate without a pause, and every few sounds unload and load. Sounds made, loads made."""
+    """Generate without a pause, and reload the model after every eight sounds; returns the sounds and the loads."""
     client, sound_count, load_count = daemon.transports.client(), 0, 0
     while time.monotonic() < until:
         await client.request(type="generate", id=f"busy-{sound_count}", prompt="warm pad", seconds=2, seed=sound_count)
@@ -105,7 +107,7 @@ async def keep_engine_busy(daemon: Daemon, until: float) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class PlaybackResult:
-    """What became of one of the two. `late`: blocks that its driver called late; `complaints` are the server's."""
+    """Result of one of the two: `late` are blocks that its driver called late, `xrun_count` the server's xruns."""
 
     recorded: Recording
     breaks: Breaks
@@ -115,13 +117,13 @@ class PlaybackResult:
 
     @property
     def moments(self) -> Moments:
-        """When the sound broke off, however, in seconds."""
+        """Times of all breaks in seconds."""
         return np.concatenate((self.recorded.moment_of(self.breaks.broken_frames), self.dropouts[:, 0]))
 
 
 @dataclass(frozen=True)
 class UnderrunResult:
-    """Both sides; `underruns`: how often the player's sound wasn't mixed in time, at last `lead` ms ahead."""
+    """Both results; `underruns` are blocks that the player did not mix in time, `lead` the final lead in ms."""
 
     player: PlaybackResult
     plain: PlaybackResult
@@ -134,7 +136,7 @@ class UnderrunResult:
 
 
 async def soak(folder: Path, seconds: float, lead: float, servers: tuple[JackServer, JackServer]) -> UnderrunResult:
-    """Record player and plain callback on two JACK servers for so many seconds under load."""
+    """Record player and plain callback on two JACK servers for some seconds under load."""
     soundfile.write(folder / "loop.wav", numbered_loop(), RATE_HZ, subtype="FLOAT")
     settings = [f"{name}=0" for name in ("osc.port", "zmq.requests", "zmq.events", "http.port")]
     daemon = Daemon(load(None, {}, [*settings, f"takes.folder={folder}", f"player.lead={lead}", "log.level=error"]))
@@ -155,8 +157,10 @@ async def soak(folder: Path, seconds: float, lead: float, servers: tuple[JackSer
                 now = read_counters(daemon, plain, servers)
         underruns, *counts = (after - earlier for after, earlier in zip(now, before, strict=True))
         return UnderrunResult(
-            summarise(player_recordings[0], device.block, counts[0], counts[2]), summarise(plain_recordings[0], device.block, counts[1], counts[3]),
-            np.concatenate(stalls_by_core or [np.zeros((0, 2))]), underruns, daemon.player.lead * 1000, sound_count, load_count,
+            summarise(player_recordings[0], device.block, counts[0], counts[2]),
+            summarise(plain_recordings[0], device.block, counts[1], counts[3]),
+            np.concatenate(stalls_by_core or [np.zeros((0, 2))]),
+            underruns, daemon.player.lead * 1000, sound_count, load_count,
             device.raised,
         )  # fmt: skip
     finally:
@@ -164,7 +168,7 @@ async def soak(folder: Path, seconds: float, lead: float, servers: tuple[JackSer
 
 
 def read_counters(daemon: Daemon, plain: PythonCallback, servers: tuple[JackServer, JackServer]) -> tuple[int, ...]:
-    """Return underruns, late blocks of both, and the complaints of both servers."""
+    """Return underruns, late blocks of both, and the xruns of both servers."""
     complaints = [server.count_xruns() for server in servers]
     return daemon.player.underruns, daemon.player.late, plain.late, *complaints
 
@@ -175,13 +179,13 @@ def summarise(recorded: Recording, block: int, late: int, complaints: int) -> Pl
 
 
 def count_unexplained(moments: Moments, stalls: Stalls) -> int:
-    """How many of these moments aren't near one at which the machine stood still."""
+    """Count the times that are not near a stall of the machine."""
     begins, ends = stalls[:, 0] - STALL_MARGIN_S, stalls[:, 1] + STALL_MARGIN_S
     return sum(1 for moment in moments if not ((begins <= moment) & (moment <= ends)).any())
 
 
 def stalled_share(stalls: Stalls, seconds: float) -> float:
-    """The part of all moments that are near one, by chance too."""
+    """Return the share of the time that is near a stall."""
     total, until = 0.0, -np.inf
     for begin, end in sorted((begin - STALL_MARGIN_S, end + STALL_MARGIN_S) for begin, end in stalls):
         total += max(0.0, end - max(begin, until))
@@ -202,20 +206,25 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         first = stack.enter_context(jack_server(options.block, synchronous=kind))
-        second_server = [] if options.together else [jack_server(options.block, "timbred-bench-plain", synchronous=kind)]
+        second_server = (
+            [] if options.together else [jack_server(options.block, "timbred-bench-plain", synchronous=kind)]
+        )
         second = stack.enter_context(second_server[0]) if second_server else first
         result = asyncio.run(soak(folder, options.seconds, options.lead, (first, second)))
     print(f"a loop at {options.block} frames and {RATE_HZ} Hz, mixed {options.lead:g} ms ahead; {machine()}")
-    print(f"  meanwhile   {result.sound_count} sounds made, model unloaded and loaded {result.load_count} times")
-    print(f"  real-time   the sound server {describe_permission(first.realtime)}, the player's mixing {describe_permission(result.is_realtime)}")
-    print(f"  underruns   {result.underruns}: sound that the player didn't mix in time; ahead at last {result.lead:g} ms")
+    print(f"  load        {result.sound_count} sounds made, model unloaded and loaded {result.load_count} times")
+    print(
+        f"  real-time   the sound server: {describe_permission(first.realtime)}; "
+        f"the player's mixing: {describe_permission(result.is_realtime)}"
+    )
+    print(f"  underruns   {result.underruns}: blocks that the player didn't mix in time; final lead {result.lead:g} ms")
     stall_s = result.stalls[:, 1] - result.stalls[:, 0]
     stalls = result.stalls[stall_s > options.block / RATE_HZ / 2]
     long = stall_s[stall_s > options.block / RATE_HZ]
-    stall_summary = f"{len(long)} times for a block or longer, {max(long, default=0) * 1000:.0f} ms at most"
-    print(f"  the machine stood still {stall_summary}")
+    stall_summary = f"{len(long)} times for a block or longer, at most {max(long, default=0) * 1000:.0f} ms"
+    print(f"  the machine stalled {stall_summary}")
     share = stalled_share(stalls, options.seconds)
-    print(f"  (what is near a moment at which it did, for half a block, is told apart: {share:.0%} of all time is)")
+    print(f"  (breaks near a stall of half a block or longer are counted separately: {share:.0%} of the time)")
     print(f"  {'goal for the player: 0 and 0':42s} {'player':>10s}    Python callback")
     for what, player_value, plain_value in rows(result.player, result.plain, stalls):
         print(f"  {what:42s} {player_value:10.6g}    {plain_value:10.6g}")
@@ -229,14 +238,14 @@ def rows(player: PlaybackResult, plain: PlaybackResult, stalls: Stalls) -> list[
 
     return [
         both("seconds recorded", lambda one: one.breaks.frames / RATE_HZ),
-        both("places where the next frame isn't the next", lambda one: len(one.breaks.broken_frames)),
-        both("frames silent, or none of the loop's", lambda one: one.breaks.foreign_count),
-        both("tenths of a second broken", lambda one: one.breaks.broken_tenths),
-        both("times that blocks were left out for all", lambda one: len(one.dropouts)),
-        both("milliseconds that went with them", lambda one: one.dropouts[:, 1].sum() * 1000),
-        both("breaks of either kind, the machine running", lambda one: count_unexplained(one.moments, stalls)),
+        both("discontinuities", lambda one: len(one.breaks.broken_frames)),
+        both("silent or foreign frames", lambda one: one.breaks.foreign_count),
+        both("tenths of a second with a break", lambda one: one.breaks.broken_tenths),
+        both("dropouts of the server", lambda one: len(one.dropouts)),
+        both("milliseconds of these dropouts", lambda one: one.dropouts[:, 1].sum() * 1000),
+        both("breaks of either kind without a stall", lambda one: count_unexplained(one.moments, stalls)),
         both("blocks that the driver calls late", lambda one: one.late),
-        both("complaints of the sound server", lambda one: one.xrun_count),
+        both("xruns of the sound server", lambda one: one.xrun_count),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What mixing costs: the time for a block over the time that it lasts, by voices and block."""
+"""Cost of mixing: the time to mix a block divided by its duration, by voices and block size."""
 
 import time
 from statistics import median
@@ -17,7 +17,7 @@ from timbred.player.process.ring_output import BLOCK_FRAMES
 RATE_HZ = 48_000
 BLOCK_COUNT = 600
 LEAD_S = 0.01
-"""Seconds that sound is mixed ahead, as it comes."""
+"""Default lead of the player in seconds."""
 
 
 def shares(voices: int, block: int, speed: float, level: float, made_for: float = 1.0) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The embedded model in this process: by our own engine, and by diffusers as its documents show it."""
+"""The embedded model in this process: by timbred's engine, and by diffusers as in its documentation."""
 
 import tempfile
 import time
@@ -16,20 +16,20 @@ from timbred.ipc.engine_messages import PromptInputs, RenderOrder
 from timbred.models import registry
 
 WARM_UP_SOUND_COUNT = 24
-"""Sounds after which an engine has made the model faster, its decoder too, for their shape."""
+"""Sounds after which an engine has compiled the model and its decoder for their shape."""
 
 POCKET_CARD = registry.pocket_card()
 
 
 def resident() -> LatentDiffusion:
-    """The model as the engine process holds it."""
+    """Load the model as the engine process does."""
     quiet_libraries()
     entry = registry.build(registry.pocket_folder(), {})["pocket"]
     return make_resident(entry.checkpoint(), "pocket", torch.device("cpu"), torch.float32, lambda _: None)
 
 
 def order(prompt: str, seconds: float, seed: int, loop: bool = False) -> RenderOrder:
-    """A request at the model's default settings."""
+    """Return an order with the model's default settings."""
     return RenderOrder(
         words=PromptInputs(prompt=prompt, negative=POCKET_CARD.negative),
         seconds=seconds,
@@ -43,7 +43,7 @@ def order(prompt: str, seconds: float, seed: int, loop: bool = False) -> RenderO
 
 
 def warm(model: LatentDiffusion, prompt: str, seconds: float) -> None:
-    """Have the model made faster as an engine does it, and wait until it is."""
+    """Compile the model as an engine does, and wait for it."""
     with tempfile.TemporaryDirectory() as cache:
         workshop = CompileQueue("auto", model.device, Path(cache))
         model.use_compile_queue(workshop)
@@ -54,14 +54,14 @@ def warm(model: LatentDiffusion, prompt: str, seconds: float) -> None:
 
 
 def bare(model: LatentDiffusion, prompt: str, seconds: float, seed: int) -> float:
-    """Seconds for the engine's own call, without a daemon around it."""
+    """Return the seconds of the engine's call, without a daemon."""
     began = time.perf_counter()
     model.render(order(prompt, seconds, seed), lambda _: None, lambda: False)
     return time.perf_counter() - began
 
 
 def naive(model: LatentDiffusion, prompt: str, seconds: float, seed: int) -> float:
-    """Seconds for the stock pipeline with the same components, steps, guidance and scheduler."""
+    """Return the seconds of the stock pipeline with the same components, steps, guidance and scheduler."""
     pipeline: Any = model.pipeline
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = make_scheduler(POCKET_CARD.scheduler, model.scheduler_config)

@@ -1,8 +1,8 @@
-"""A recorder that loses nothing: a callback in C that copies what passes into memory.
+"""A lossless recorder: a callback in C that copies all samples into memory.
 
-`python -m benchmarks.recorder FILE SECONDS CLIENT` records a client's first output on the JACK server in use, from when
-it says so until its standard input ends. Neither Python nor a disk is in the way of the sound; Python only notes when
-each block had come.
+`python -m benchmarks.recorder FILE SECONDS CLIENT` records a client's first output on the JACK server in use, from the
+line that it prints until its standard input ends. No Python code or disk access is in the audio path; Python only
+records the arrival time of each block.
 """
 
 import argparse
@@ -21,30 +21,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.jack import SERVER_PRIORITY, RATE_HZ, is_realtime_allowed
+from benchmarks.jack import RATE_HZ, SERVER_PRIORITY, is_realtime_allowed
 from timbred.audio import Samples
 from timbred.player.process.devices import portaudio
 
 POLL_INTERVAL_S = 0.001
-"""Seconds between looks at how much was recorded."""
+"""Interval at which the number of recorded frames is read."""
 
 CATCH_UP_S = 0.02
-"""Seconds in which a block that only came late has been made up for."""
+"""Seconds within which a block that was only late has been caught up."""
 
 
 @dataclass
 class Recording:
-    """`sound` has shape (frames,); `came` (blocks, 2): a moment, and the frames that were there by then."""
+    """A recording: `sound` is (frames,), `arrivals` (blocks, 2) has times and the frames recorded by then."""
 
     sound: Samples
     arrivals: NDArray[np.float64]
 
     def moment_of(self, frames: NDArray[np.int64]) -> NDArray[np.float64]:
-        """When each of these frames passed, about."""
+        """Return the approximate times of frames."""
         return np.interp(frames, self.arrivals[:, 1], self.arrivals[:, 0])
 
     def find_dropouts(self, block: int) -> NDArray[np.float64]:
-        """Shape (times, 2): when the server left out at least half a block for everybody, and the seconds lost."""
+        """Return the times at which the server lost half a block or more, and the seconds lost: (times, 2)."""
         delays = self.arrivals[:, 0] - self.arrivals[:, 1] / RATE_HZ
         interval_numbers = ((self.arrivals[:, 0] - self.arrivals[0, 0]) // CATCH_UP_S).astype(np.int64)
         interval_starts = np.flatnonzero(np.diff(interval_numbers, prepend=-1))
@@ -56,7 +56,7 @@ class Recording:
 
 @contextmanager
 def recording(path: Path, seconds: float, server: str, client: str) -> Generator[list[Recording]]:
-    """Record what a server's client plays, at most `seconds`. The list has the recording afterwards."""
+    """Record the output of a server's client, at most `seconds`; the list contains the recording afterwards."""
     command = [sys.executable, "-m", "benchmarks.recorder", str(path), str(seconds), client]
     environment = {**os.environ, "JACK_DEFAULT_SERVER": server}
     recordings: list[Recording] = []
@@ -75,7 +75,7 @@ def recording(path: Path, seconds: float, server: str, client: str) -> Generator
 
 
 def main() -> None:
-    """Record."""
+    """Record in a process of its own."""
     parser = argparse.ArgumentParser()
     parser.add_argument("path", type=Path)
     parser.add_argument("seconds", type=float)
@@ -84,7 +84,9 @@ def main() -> None:
     names = [device["name"] for device in portaudio().query_devices()]
     import rtmixer  # needs PortAudio: `portaudio` says what to install where it is missing
 
-    memory = np.full(round(options.seconds * RATE_HZ), np.nan, np.float32)  # touched, so that it is there
+    memory = np.full(
+        round(options.seconds * RATE_HZ), np.nan, np.float32
+    )  # written once, so that its pages are allocated
     stream: Any = rtmixer.Recorder(device=names.index(options.client), channels=1, samplerate=RATE_HZ, latency="low")
     with stream:
         action = stream.record_buffer(memory, channels=1)
@@ -99,7 +101,7 @@ def main() -> None:
 
 
 def _record_arrivals(action: Any) -> list[tuple[float, int]]:
-    """Note each block, until the end."""
+    """Record the arrival time of each block until standard input ends."""
     arrivals = [(time.monotonic(), int(action.done_frames))]
     readable: Sequence[object] = ()
     while not readable:

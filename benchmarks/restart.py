@@ -1,4 +1,4 @@
-"""The first render after a restart against a warm one: what was compiled is on disk, and read while eager serves.
+"""The first render after a restart against a warm one: compiled calls are read from disk while plain calls run.
 
 Goal: at most 3. On a CPU weights are packed anew at each start, before `loaded`, which needs no compiler.
 """

@@ -1,4 +1,4 @@
-"""An evening's set in short: mixed requests of many lengths over all transports, and the memory of each process.
+"""A soak test: mixed requests of many lengths over all transports, and the memory of each process.
 
 Sounds, variations, continued sounds, loops, plays, flows, cancels, loads and unloads, all of random lengths. Memory,
 threads and descriptors of the daemon, its engine and its player are read every few seconds. Goal: flat. Over the last
@@ -32,23 +32,23 @@ from benchmarks.machine import machine
 SAMPLE_INTERVAL_S = 5.0
 
 REQUEST_TIMEOUT_S = 180.0
-"""After so long without any event a request counts as lost."""
+"""Seconds without an event after which a request counts as lost."""
 
 MAX_FLOW_S = 4.0
-"""Longest time that a flow is listened to, in seconds."""
+"""Longest duration of a flow."""
 
 MAX_SOUND_S = 5.0
-"""Longest sound, in seconds: what pocket makes at most."""
+"""Longest sound: the maximum of the model pocket."""
 
 MAX_RISE_MB = {"daemon": 12.0, "engine": 64.0, "player": 8.0}
-"""Rise of the memory over the last half of a run that still counts as flat: sounds under way and the allocator's
-unused pages come and go by as much."""
+"""Largest rise of the memory over the last half of a run that counts as flat."""
+
 
 MAX_RISE_COUNT = 6
-"""The same for threads and descriptors."""
+"""Largest rise of the threads and descriptors that counts as flat."""
 
 KINDS_BY_MODULE = {"timbred.engine.__main__": "engine", "timbred.player.process": "player"}
-"""Text in a child's command line, by the kind of child."""
+"""Kinds of child processes by the module in their command lines."""
 
 PROMPT_WORDS = (
     "kick", "snare", "bell", "pad", "drone", "rain", "glass", "bass", "pluck", "choir", "wood", "metal", "noise",
@@ -60,7 +60,7 @@ TERMINAL_TYPES = ("done", "cancelled", "fail")
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at a process: seconds since the start, MB, and counts."""
+    """One sample of a process: seconds since the start, MB, and counts."""
 
     elapsed_s: float
     memory_mb: float
@@ -70,14 +70,14 @@ class Sample:
 
 @dataclass
 class Tally:
-    """Counts of the clients' actions and faults. Used by several threads."""
+    """Counts of the clients' actions and faults; used by several threads."""
 
     done: Counter[str] = field(default_factory=Counter[str])
     failed: Counter[str] = field(default_factory=Counter[str])
     unanswered: list[str] = field(default_factory=list[str])
 
     def count(self, action: str, event: Event | None) -> None:
-        """An action ended with this event, None for one that had no end."""
+        """Count an action by its terminal event; None for an action without one."""
         if event is None:
             self.unanswered.append(action)
         elif event["type"] == "fail":
@@ -95,13 +95,13 @@ class SoakResult:
     tally: Tally
 
     def rise(self, process: str, value: Callable[[Sample], float]) -> float:
-        """Rise of a value's trend over the last half."""
+        """Return the rise of a value's trend over the last half."""
         late = [one for one in self.samples[process] if one.elapsed_s >= self.seconds / 2]
         return trend([one.elapsed_s for one in late], [value(one) for one in late]) * self.seconds / 2
 
     @property
     def faults(self) -> list[str]:
-        """Deviations from the bounds, a sentence each."""
+        """Deviations from the bounds, one sentence each."""
         faults = [f"no end: {action}" for action in self.tally.unanswered]
         for process, samples in self.samples.items():
             if len([one for one in samples if one.elapsed_s >= self.seconds / 2]) < 3:
@@ -125,18 +125,19 @@ class SoakResult:
 
 
 def trend(moments: Sequence[float], values: Sequence[float]) -> float:
-    """The median slope between any two points (Theil and Sen): a few outliers don't change it.
+    """Return the median slope between any two points (Theil and Sen), which a few outliers don't change.
 
     >>> trend([0, 1, 2, 3], [5, 6, 70, 8])
     1.0
     """
     times, measured = np.asarray(moments, float), np.asarray(values, float)
     first, second = np.triu_indices(len(times), 1)
-    return float(np.median((measured[second] - measured[first]) / (times[second] - times[first]))) if len(first) else 0.0
+    slopes = (measured[second] - measured[first]) / (times[second] - times[first])
+    return float(np.median(slopes)) if len(slopes) else 0.0
 
 
 class Performer:
-    """One client: one request after the other, of any kind, with a new connection now and then."""
+    """A client that sends random requests one after the other, and sometimes reconnects."""
 
     def __init__(self, transport: Callable[[Ports], Connection], ports: Ports, seed: int, tally: Tally) -> None:
         self._transport = transport
@@ -150,7 +151,7 @@ class Performer:
         self._connection = transport(ports)
 
     def perform(self, until: float) -> None:
-        """Send requests until a moment of the monotonic clock."""
+        """Send requests until a time of the monotonic clock."""
         actions: list[tuple[Callable[[], Event | None], int]] = [
             (self.generate, 8), (self.vary, 4), (self.extend, 1), (self.cancel, 2), (self.play, 4), (self.flow, 2),
             (self.search, 1), (self.query_status, 1), (self.reload, 1), (self.reconnect, 1),
@@ -164,7 +165,7 @@ class Performer:
             self._connection.close()
 
     def generate(self) -> Event | None:
-        """A sound of any length."""
+        """Generate a sound of random length."""
         chance = self._random.random
         keys: dict[str, Any] = {
             "prompt": self._prompt(),
@@ -184,7 +185,7 @@ class Performer:
         return self._sound("generate", **keys)
 
     def vary(self) -> Event | None:
-        """Another version of an earlier take."""
+        """Vary an earlier take."""
         if not self._takes:
             return self.generate()
         keys: dict[str, Any] = {"take": self._random.choice(self._takes), "seed": self._random.randrange(1 << 31)}
@@ -193,7 +194,7 @@ class Performer:
         return self._sound("vary", **keys)
 
     def extend(self) -> Event | None:
-        """An earlier take made longer, or started from."""
+        """Extend an earlier take, or use it as init audio."""
         if not self._takes:
             return self.generate()
         keys: dict[str, Any] = {"prompt": self._prompt(), "init": self._random.choice(self._takes)}
@@ -204,7 +205,7 @@ class Performer:
         return self._sound("generate", **keys)
 
     def cancel(self) -> Event | None:
-        """A sound that is cancelled once it has begun."""
+        """Cancel a sound during its rendering."""
         name = self._name()
         self._connection.send("generate", id=name, prompt=self._prompt(), seconds=self._seconds(), steps=100)
         first = self._next(lambda event: event.get("id") == name and event["type"] in ("progress", *TERMINAL_TYPES))
@@ -214,7 +215,7 @@ class Performer:
         return self._end(name)
 
     def play(self) -> Event | None:
-        """A voice that sounds, is changed, and is stopped."""
+        """Play a take on a voice, change it, and stop it."""
         if not self._takes:
             return self.generate()
         voice = self._voice()
@@ -227,7 +228,7 @@ class Performer:
         return self._next(_of_voice(voice, "ended"))
 
     def flow(self) -> Event | None:
-        """A sound without end, with a change of course, stopped after a while."""
+        """Start a flow, change its prompt, and stop it."""
         voice = self._voice()
         self._connection.send("flow", voice=voice, prompt=self._prompt(), seconds=self._seconds(), gain=-30.0)
         event = self._next(_of_voice(voice, "flowing"))
@@ -239,17 +240,17 @@ class Performer:
         return self._next(_of_voice(voice, "ended"))
 
     def search(self) -> Event | None:
-        """Takes by a word."""
+        """Search takes by a word."""
         self._connection.send("takes", search=self._random.choice(PROMPT_WORDS), limit=20)
         return self._next(lambda event: event["type"] in ("done", "fail") and event.get("id") == "takes")
 
     def query_status(self) -> Event | None:
-        """The daemon's state."""
+        """Query the daemon's status."""
         self._connection.send("status")
         return self._next(lambda event: event["type"] in ("status.reply", "fail"))
 
     def reload(self) -> Event | None:
-        """The model unloaded, sometimes, and loaded again."""
+        """Load the model, sometimes after unloading it."""
         if self._random.random() < 0.5:
             self._connection.send("unload", model="pocket")
             event = self._next(lambda event: event["type"] in ("unloaded", "fail"))
@@ -259,7 +260,7 @@ class Performer:
         return self._next(lambda event: event["type"] in ("loaded", "fail"))
 
     def reconnect(self) -> Event | None:
-        """A new connection in place of this one."""
+        """Replace the connection by a new one."""
         self._connection.close()
         self._connection = self._transport(self._ports)
         self._connection.send("ping")
@@ -274,7 +275,7 @@ class Performer:
         return self._next(lambda event: event.get("id") == name and event["type"] in TERMINAL_TYPES)
 
     def _next(self, matches: Callable[[Event], bool], seconds: float = REQUEST_TIMEOUT_S) -> Event | None:
-        """The next event that is wanted; None when none came in time. Takes are remembered on the way."""
+        """Return the next event that matches, or None after `seconds`; ids of takes are stored meanwhile."""
         deadline = time.monotonic() + seconds
         while (remaining_s := deadline - time.monotonic()) > 0:
             event = self._connection.receive(remaining_s)
@@ -300,7 +301,7 @@ class Performer:
 
 
 def _of_voice(voice: int, kind: str) -> Callable[[Event], bool]:
-    """An event of this kind about a voice, or the failure of a request for voices."""
+    """Return a filter for an event of this type about a voice, or the failure of a request for voices."""
     return lambda event: (
         (event["type"] == kind and event.get("voice") == voice)
         or (event["type"] == "fail" and event.get("id") in ("play", "flow", "set", "stop"))
@@ -308,15 +309,17 @@ def _of_voice(voice: int, kind: str) -> Callable[[Event], bool]:
 
 
 def sample_processes(process: psutil.Process, started_at: float) -> dict[str, Sample]:
-    """A daemon and its children now; several children of one kind are added up."""
+    """Sample a daemon and its children; several children of one kind are summed."""
     samples: dict[str, Sample] = {}
     for member in (process, *process.children()):
         try:
             command = member.cmdline()
-            kind = "daemon" if member == process else next((KINDS_BY_MODULE[part] for part in command if part in KINDS_BY_MODULE), None)
+            child_kind = next((KINDS_BY_MODULE[part] for part in command if part in KINDS_BY_MODULE), None)
+            kind = "daemon" if member == process else child_kind
             if kind is None:
                 continue
-            sample = Sample(time.monotonic() - started_at, member.memory_info().rss / 1e6, member.num_threads(), member.num_fds())
+            elapsed_s, memory_mb = time.monotonic() - started_at, member.memory_info().rss / 1e6
+            sample = Sample(elapsed_s, memory_mb, member.num_threads(), member.num_fds())
         except psutil.NoSuchProcess:
             continue
         if kind in samples:
@@ -328,7 +331,7 @@ def sample_processes(process: psutil.Process, started_at: float) -> dict[str, Sa
 
 
 def soak(client: Client, minutes: float, seed: int = 0, report_line: Callable[[str], None] = print) -> SoakResult:
-    """Use a running daemon for so long. `tell` gets a line for each tenth of the time."""
+    """Use a running daemon for some minutes; `report_line` receives a line after each tenth of the time."""
     process, tally = psutil.Process(client.process), Tally()
     started_at = time.monotonic()
     until = started_at + 60 * minutes
@@ -351,7 +354,7 @@ def soak(client: Client, minutes: float, seed: int = 0, report_line: Callable[[s
 
 
 def format_samples(samples: dict[str, list[Sample]], tally: Tally) -> str:
-    """Sample every process."""
+    """Format the latest sample of every process."""
     latest = {kind: series[-1] for kind, series in samples.items() if series}
     elapsed_s = max((one.elapsed_s for one in latest.values()), default=0.0)
     parts = [
@@ -362,7 +365,7 @@ def format_samples(samples: dict[str, list[Sample]], tally: Tally) -> str:
 
 
 def run(minutes: float, seed: int = 0, tell: Callable[[str], None] = print, settings: Sequence[str] = ()) -> SoakResult:
-    """Start a daemon of its own and use it for so long."""
+    """Start a daemon and use it for some minutes."""
     with contextlib.ExitStack() as stack:
         if shutil.which("jackd") and shutil.which("jack_wait"):
             stack.enter_context(jack_server(256, "timbred-soak"))
@@ -373,7 +376,7 @@ def run(minutes: float, seed: int = 0, tell: Callable[[str], None] = print, sett
 
 
 def report(result: SoakResult, tell: Callable[[str], None] = print) -> None:
-    """Print what a run showed."""
+    """Print the result of a run."""
     hours = result.seconds / 3600
     done = ", ".join(f"{count} {name}" for name, count in result.tally.done.most_common())
     tell(f"  done: {done}")
@@ -386,7 +389,8 @@ def report(result: SoakResult, tell: Callable[[str], None] = print) -> None:
         rise = result.rise(kind, lambda one: one.memory_mb)
         most = max(one.memory_mb for one in samples)
         tell(
-            f"  {kind:8} {samples[0].memory_mb:7.1f} MB at first, {most:7.1f} at most, {samples[-1].memory_mb:7.1f} at last; "
+            f"  {kind:8} {samples[0].memory_mb:7.1f} MB at first, {most:7.1f} at most, "
+            f"{samples[-1].memory_mb:7.1f} at last; "
             f"last half {rise:+.1f} MB ({rise / (hours / 2):+.0f} MB an hour), "
             f"threads {result.rise(kind, lambda one: one.threads):+.1f}, "
             f"descriptors {result.rise(kind, lambda one: one.descriptors):+.1f}"
@@ -396,7 +400,7 @@ def report(result: SoakResult, tell: Callable[[str], None] = print) -> None:
 
 
 def main() -> None:
-    """Run for so many minutes; exit status 1 unless everything is flat and every request ended."""
+    """Run the soak; exit with status 1 unless every process is flat and every request ended."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks soak")
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--seed", type=int, default=0)

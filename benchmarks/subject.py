@@ -1,4 +1,4 @@
-"""What is measured here: AudioLDM 2 base and large on a GPU, the embedded model on a CPU."""
+"""The measured models: AudioLDM 2 base and large on a GPU, the embedded model on a CPU."""
 
 import tempfile
 from collections.abc import Generator
@@ -21,7 +21,7 @@ from timbred.models import checkpoint, registry
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to measure, with the settings of its requests. `folder` is None for the embedded one."""
+    """A model to measure, with the settings of its requests; `folder` is None for the embedded one."""
 
     name: str
     seconds: float
@@ -31,27 +31,27 @@ class Subject:
 
     @contextmanager
     def daemon(self, *settings: str) -> Generator[Client]:
-        """A daemon that has the model resident."""
+        """Run a daemon with the model resident."""
         named = () if self.folder is None else (f"models.{self.name}.source={self.folder}",)
         with daemon(*named, *settings, model=self.name) as client:
             yield client
 
     def keys(self, seed: int, prompt: str = "a deep punchy kick drum") -> dict[str, Any]:
-        """A request's keys."""
+        """Return the keys of a request."""
         return {
             "model": self.name, "prompt": prompt, "seconds": self.seconds, "steps": self.steps,
             "guidance": self.guidance, "seed": seed,
         }  # fmt: skip
 
     def order(self, seed: int, prompt: str = "a deep punchy kick drum") -> RenderOrder:
-        """The same as the engine gets it."""
+        """Return the order that the engine receives for it."""
         return RenderOrder(
             words=PromptInputs(prompt=prompt), seconds=self.seconds, steps=self.steps, guidance=self.guidance, eta=0.0,
             scheduler="dpm++2m", seeds=(seed,),
         )  # fmt: skip
 
     def resident(self) -> LatentDiffusion:
-        """The model in this process, on the device that an engine would choose."""
+        """Load the model in this process, on the device that an engine would choose."""
         quiet_libraries()
         if self.folder is None:
             return pocket.resident()
@@ -62,7 +62,7 @@ class Subject:
 
 @contextmanager
 def subjects() -> Generator[list[Subject]]:
-    """The models to measure on this machine."""
+    """Return the models to measure on this machine."""
     if not torch.cuda.is_available():
         card = registry.pocket_card()
         yield [Subject("pocket", 2.0, card.steps, card.guidance)]
@@ -74,7 +74,7 @@ def subjects() -> Generator[list[Subject]]:
 
 
 def served(*settings: str) -> Generator[tuple[Subject, Client]]:
-    """Each of them, and a client of a daemon that has it resident."""
+    """Yield each model with a client of a daemon that has it resident."""
     with subjects() as measured:
         for subject in measured:
             with subject.daemon(*settings) as client:

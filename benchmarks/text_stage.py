@@ -1,4 +1,4 @@
-"""The text stage for a prompt heard before against a new one.
+"""The text stage for a cached prompt against an uncached one.
 
 Goal: at most 0.02.
 """

@@ -1,4 +1,4 @@
-"""Memory of three AudioLDM 2 models that are resident together, against the same three loaded apart.
+"""Memory of three AudioLDM 2 models that are resident together, against the sum of the three loaded separately.
 
 Goal: at most 0.71. Real sizes with random weights; in bfloat16, as a GPU has them, also where it is the CPU's memory.
 """
@@ -20,7 +20,7 @@ from timbred.models import checkpoint
 
 
 def together(folder: Path, scale: int) -> tuple[list[LatentDiffusion], float, int]:
-    """The models, the sum of their sizes apart, and by how many bytes the device's memory grew."""
+    """Return the models, the sum of their sizes, and the growth of the device's memory in bytes."""
     place, shared = choose_device("auto").torch_device, SharedComponents()
     sibling: Path | None = None
     models: list[LatentDiffusion] = []

@@ -28,7 +28,8 @@ def main() -> None:
                 client.until("done")
             together.append(time.perf_counter() - started_at)
         ratio = min(alone) / min(together)
-        print(f"  {subject.name:<8} {ratio:5.2f}   ({CONCURRENT_COUNT / min(together):.2f} and {CONCURRENT_COUNT / min(alone):.2f} "
+        rates = f"{CONCURRENT_COUNT / min(together):.2f} and {CONCURRENT_COUNT / min(alone):.2f}"
+        print(f"  {subject.name:<8} {ratio:5.2f}   ({rates} "
               "sounds a second)")  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""When the machine itself stood still: a thread above all others that asks, on one core, to be woken every millisecond.
+"""Stalls of the machine itself: a thread of the highest priority on one core that wakes every millisecond.
 
-`python -m benchmarks.witness FILE CORE` notes every time that it was woken late, until its standard input ends. Where
-even this thread isn't woken, the kernel or the host of a virtual machine is at fault, and no program can help it.
+`python -m benchmarks.witness FILE CORE` records each late wake-up until its standard input ends. If even
+this thread isn't woken, the kernel or the host of a virtual machine is the cause.
 """
 
 import argparse
@@ -21,19 +21,19 @@ from numpy.typing import NDArray
 from benchmarks.jack import is_realtime_allowed
 
 WITNESS_PRIORITY = 90
-"""Above the sound servers'."""
+"""Real-time priority, above that of the sound servers."""
 
 WAKE_INTERVAL_S = 0.001
 MIN_STALL_S = 0.001
-"""Seconds late from which on it is noted."""
+"""Delay in seconds from which a wake-up counts as late."""
 
 Stalls = NDArray[np.float64]
-"""Shape (stalls, 2): when each began and ended, in seconds of the monotonic clock."""
+"""Start and end of each stall in seconds of the monotonic clock, (stalls, 2)."""
 
 
 @contextmanager
 def witnesses(folder: Path) -> Generator[list[Stalls]]:
-    """One on every core. The list has what each saw afterwards; it stays empty where none may have priority."""
+    """Run a witness on every core; the list has the stalls of each core afterwards, none without real-time rights."""
     stalls_by_core: list[Stalls] = []
     if not is_realtime_allowed():
         yield stalls_by_core
@@ -50,7 +50,7 @@ def witnesses(folder: Path) -> Generator[list[Stalls]]:
 
 
 def main() -> None:
-    """Watch."""
+    """Record late wake-ups of one core."""
     parser = argparse.ArgumentParser()
     parser.add_argument("path", type=Path)
     parser.add_argument("core", type=int)

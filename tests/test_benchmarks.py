@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import chaos, defaults, full_size
-from benchmarks.__main__ import NAMED_BENCHMARKS, DEFAULT_BENCHMARKS
+from benchmarks.__main__ import DEFAULT_BENCHMARKS, NAMED_BENCHMARKS
 from benchmarks.chaos_stage import Outcome
 from tests.processes import none_left
 

@@ -17,7 +17,7 @@ from timbred.task_supervision import MAX_FAULTS, Supervisor
 
 @pytest.fixture(autouse=True)
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(task_supervision, "BACK_OFF_S", (0.0, 0.0))
+    monkeypatch.setattr(task_supervision, "RESTART_DELAYS_S", (0.0, 0.0))
 
 
 async def _fails() -> None:
@@ -105,8 +105,8 @@ async def test_supervisor_reports_failures_of_threads_and_callbacks(monkeypatch:
 def test_child_exit_ends_the_process_when_a_thread_fails():
     program = (
         "import threading\n"
-        "from timbred.ipc.child_exit import end_with_threads\n"
-        "end_with_threads()\n"
+        "from timbred.ipc.child_exit import exit_on_thread_failure\n"
+        "exit_on_thread_failure()\n"
         "threading.Thread(target=lambda: 1 / 0, name='mailbox').start()\n"
         "threading.Event().wait()\n"
     )

@@ -10,7 +10,7 @@ Value = TypeVar("Value")
 
 
 class ByteCache(Generic[Key, Value]):
-    """Values by key, those used last, of at most `limit` bytes together. For use from several threads.
+    """Values by key, those used last, of at most `max_bytes` bytes together. For use from several threads.
 
     >>> cache = ByteCache[str, bytes](10, len)
     >>> [cache.get(key, lambda: bytes(4)) and cache.size for key in "abcb"]
@@ -20,7 +20,7 @@ class ByteCache(Generic[Key, Value]):
     """
 
     def __init__(self, max_bytes: int, count_bytes: Callable[[Value], int]) -> None:
-        """`size_of` gives a value's bytes."""
+        """`count_bytes` gives a value's bytes."""
         self.max_bytes = max_bytes
         self._count_bytes = count_bytes
         self._values: OrderedDict[Key, Value] = OrderedDict()
@@ -36,7 +36,7 @@ class ByteCache(Generic[Key, Value]):
         return self._size
 
     def get(self, key: Key, make: Callable[[], Value]) -> Value:
-        """The value that is kept, else what `make` gives. A value of more than `limit` bytes isn't kept."""
+        """The value that is kept, else what `make` gives. A value of more than `max_bytes` bytes isn't kept."""
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)
@@ -60,7 +60,7 @@ class ByteCache(Generic[Key, Value]):
 
 
 class RecentDict(OrderedDict[Key, Value]):
-    """A dictionary of the `most` keys that were set last, for what is learned by kind of work.
+    """A dictionary of the `max_keys` keys that were set last, for what is learned by kind of work.
 
     >>> seen = RecentDict[str, int](2)
     >>> seen["a"], seen["b"], seen["a"], seen["c"] = 1, 2, 3, 4

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from timbred.disk import Kind, user_folder, describe_user
+from timbred.disk import Kind, describe_user, user_folder
 from timbred.errors import BadRequest
 from timbred.filenames import is_utf8, name_fault, printable
 

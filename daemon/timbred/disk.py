@@ -101,12 +101,12 @@ def _lock(number: int) -> None:
     if sys.platform == "win32":
         import msvcrt
 
-        at = os.lseek(number, 0, os.SEEK_CUR)
+        previous_offset = os.lseek(number, 0, os.SEEK_CUR)
         os.lseek(number, LOCKED_BYTE_OFFSET, os.SEEK_SET)
         try:
             msvcrt.locking(number, msvcrt.LK_NBLCK, 1)
         finally:
-            os.lseek(number, at, os.SEEK_SET)
+            os.lseek(number, previous_offset, os.SEEK_SET)
     else:
         import fcntl
 
@@ -179,7 +179,9 @@ def user_folder(kind: Kind) -> Path | None:
     except RuntimeError:  # there is no home folder; other versions give a relative path
         return None
     # an empty HOME would put everything into the root folder
-    is_rootless = sys.platform != "win32" and os.environ.get("HOME") == "" and not os.environ.get(_FOLDER_VARIABLES[kind])
+    is_rootless = (
+        sys.platform != "win32" and os.environ.get("HOME") == "" and not os.environ.get(_FOLDER_VARIABLES[kind])
+    )
     return folder if folder.is_absolute() and not is_rootless else None
 
 

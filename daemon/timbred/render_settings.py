@@ -67,12 +67,12 @@ class FileContainer:
     usual_bits: int | None
 
 
-_PCM: dict[int | None, str] = {16: "PCM_16", 24: "PCM_24"}
+_PCM_SUBTYPES: dict[int | None, str] = {16: "PCM_16", 24: "PCM_24"}
 
 CONTAINERS_BY_FORMAT: dict[str, FileContainer] = {
-    "wav": FileContainer("wav", "WAV", {**_PCM, 32: "FLOAT"}, 24),
-    "flac": FileContainer("flac", "FLAC", _PCM, 24),
-    "aiff": FileContainer("aiff", "AIFF", {**_PCM, 32: "FLOAT"}, 24),
+    "wav": FileContainer("wav", "WAV", {**_PCM_SUBTYPES, 32: "FLOAT"}, 24),
+    "flac": FileContainer("flac", "FLAC", _PCM_SUBTYPES, 24),
+    "aiff": FileContainer("aiff", "AIFF", {**_PCM_SUBTYPES, 32: "FLOAT"}, 24),
     "ogg": FileContainer("ogg", "OGG", {None: "VORBIS"}, None),
 }
 """Every format by its name on the wire."""

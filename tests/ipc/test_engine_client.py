@@ -153,12 +153,12 @@ async def test_engine_link_restarts_a_killed_engine():
 
 
 async def test_engine_link_ends_a_silent_engine_and_restarts_it():
-    async with engine(heartbeat=0.05, patience=0.5) as (link, heard):
+    async with engine(heartbeat=0.05, timeout_s=0.5) as (link, heard):
         first = await heard.next()
         link.send(render("hang"))
         while isinstance(reason := await heard.next(), tuple):
             pass
-        assert reason == "no sign of life for 0.5 s"
+        assert reason == "no heartbeat for 0.5 s"
         await heard.next()
         assert not psutil.pid_exists(first.pid)
 
@@ -331,7 +331,7 @@ def test_engine_link_ignores_a_pause_of_all_processes():
         "from timbred.ipc.engine_client import EngineLink, EngineSettings\n"
         "async def main():\n"
         "    heard = Heard()\n"
-        "    link = EngineLink(EngineSettings(program=PROGRAM, heartbeat=0.2, patience=2.0), heard)\n"
+        "    link = EngineLink(EngineSettings(program=PROGRAM, heartbeat=0.2, timeout_s=2.0), heard)\n"
         "    link.start()\n"
         "    print((await heard.next()).pid, flush=True)\n"
         "    await asyncio.to_thread(sys.stdin.readline)\n"

@@ -21,8 +21,8 @@ for block in blocks[:-1]:
     libc.free(block)
 held, before = heap.held_free_bytes(), resident()
 assert held > 50_000_000, held
-assert not heap.release_free_memory(more_than=200_000_000)
-assert heap.release_free_memory(more_than=10_000_000)
+assert not heap.release_free_memory(threshold_bytes=200_000_000)
+assert heap.release_free_memory(threshold_bytes=10_000_000)
 assert before - resident() > 50_000_000, (before, resident())
 """
 

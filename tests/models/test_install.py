@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from timbred.cli import models
 from timbred.errors import BadRequest, MissingWeights, ModelError, TimbredError
 from timbred.models import checkpoint
-from timbred.models.install import RECORD_NAME, HASH_LIST_NAME, install
+from timbred.models.install import HASH_LIST_NAME, RECORD_NAME, install
 
 Files = dict[str, bytes]
 
@@ -116,7 +116,9 @@ def test_install_compares_listed_hashes(audioldm: Path, tmp_path: Path):
     name = "unet/diffusion_pytorch_model.safetensors"
     other = files[name][:-1] + bytes([files[name][-1] ^ 1])
     with pytest.raises(ModelError, match="doesn't match its hash"):
-        install(zipped(tmp_path / "bad.zip", {**files, name: other, HASH_LIST_NAME: sums(listed)}), tmp_path / "bad", "m")
+        install(
+            zipped(tmp_path / "bad.zip", {**files, name: other, HASH_LIST_NAME: sums(listed)}), tmp_path / "bad", "m"
+        )
     with pytest.raises(ModelError, match="not among the files"):
         lacking = {HASH_LIST_NAME: sums({"unet/more.safetensors": b""}), **files}
         install(zipped(tmp_path / "lacking.zip", lacking), tmp_path / "lacking", "m")

@@ -96,7 +96,7 @@ def test_client_pauses_of_the_player_alone_restart_it() -> None:
     with daemon() as process:
         player = said_by(process)
         psutil.Process(int(player)).send_signal(signal.SIGSTOP)
-        assert said_by(process) == f"lost: no sign of life for {PATIENCE_S:g} s"
+        assert said_by(process) == f"lost: no heartbeat for {PATIENCE_S:g} s"
         ask(process)
         assert said_by(process).isdigit()
         assert not psutil.pid_exists(int(player))

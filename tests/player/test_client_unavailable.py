@@ -68,7 +68,7 @@ async def test_client_unavailable_gives_the_reason_when_the_player_cannot_start(
 
 async def test_client_unavailable_without_numpy_says_what_is_missing():
     async with player(program=WITHOUT_NUMPY) as (subject, _):
-        with pytest.raises(errors.NoAudioDevice, match=r"can't be started: .*numpy.*install timbred anew"):
+        with pytest.raises(errors.NoAudioDevice, match=r"can't be started: .*numpy.*reinstall timbred"):
             await subject.opened()
 
 

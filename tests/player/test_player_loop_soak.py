@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from benchmarks.player_underruns import keep_engine_busy, hold_gil
+from benchmarks.player_underruns import hold_gil, keep_engine_busy
 from tests.player.player_stage import PATIENCE, RATE, Require, jack_server, recording
 from tests.player.unbroken import Gap, gaps
 from timbred.audio import Samples

@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 OSCQUERY_SERVICE_TYPE = "_oscjson._tcp.local."
 OSC_SERVICE_TYPE = "_osc._udp.local."
 ZMQ_REQUESTS_KEY = "zmq.requests"
-ZMQ_EVENTS = "zmq.events"
-"""Keys of the TXT record of `OSCQUERY` with the ports of these settings, for `timbred.client`."""
+ZMQ_EVENTS_KEY = "zmq.events"
+"""Keys of the TXT record of `OSCQUERY_SERVICE_TYPE` with the ports of these settings, for `timbred.client`."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class MdnsAnnouncement:
         return self._zeroconf is not None
 
     async def stop(self, timeout_s: float) -> None:
-        """Withdraw the announcement, in at most `patience` seconds."""
+        """Withdraw the announcement, in at most `timeout_s` seconds."""
         if self._announcing is not None:
             self._announcing.cancel()
             await asyncio.wait([self._announcing])
@@ -88,7 +88,9 @@ class MdnsAnnouncement:
     async def _announce(self) -> None:
         try:
             self._zeroconf = await self._open()
-            await asyncio.gather(*(self._register(self._zeroconf, info) for info in _services(self._name, self._endpoint)))
+            await asyncio.gather(
+                *(self._register(self._zeroconf, info) for info in _services(self._name, self._endpoint))
+            )
         except Exception as error:  # noqa: BLE001  the daemon works without being announced
             log.warning("zeroconf: not announced (%s); programs on this machine still find the default ports", error)
             await self._discard()
@@ -126,10 +128,15 @@ def _services(name: str, place: AnnouncedAddress) -> "tuple[ServiceInfo, Service
 
     addresses = _own_addresses(":" in place.address) if place.is_on_all_interfaces else [place.address]
     server = f"timbred-{place.http}.local."  # unique to the daemon: two of them may run on one machine
-    ports = {"txtvers": "1", ZMQ_REQUESTS_KEY: str(place.zmq_requests), ZMQ_EVENTS: str(place.zmq_events)}
+    ports = {"txtvers": "1", ZMQ_REQUESTS_KEY: str(place.zmq_requests), ZMQ_EVENTS_KEY: str(place.zmq_events)}
     return (
         ServiceInfo(
-            OSCQUERY_SERVICE_TYPE, f"{name}.{OSCQUERY_SERVICE_TYPE}", port=place.http, properties=ports, server=server, parsed_addresses=addresses
+            OSCQUERY_SERVICE_TYPE,
+            f"{name}.{OSCQUERY_SERVICE_TYPE}",
+            port=place.http,
+            properties=ports,
+            server=server,
+            parsed_addresses=addresses,
         ),
         ServiceInfo(
             OSC_SERVICE_TYPE,

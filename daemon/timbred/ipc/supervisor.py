@@ -443,7 +443,7 @@ class SupervisedProcess:
                 return
             if was_up:
                 self._exit_count = 1 if time.monotonic() - started_at > HEALTHY_AFTER_S else self._exit_count + 1
-                log.error("the %s process ended (%s); starting it again", self.spec.name, end.reason)
+                log.error("the %s process ended (%s); it is restarted", self.spec.name, end.reason)
                 self._notify(self.observer.child_down, end.reason)
                 await asyncio.sleep(RESTART_DELAYS_S[min(self._exit_count, len(RESTART_DELAYS_S) - 1)])
             else:
@@ -453,7 +453,7 @@ class SupervisedProcess:
         """Report a process that exited before it was ready; returns the seconds until the next attempt."""
         pause = START_RETRY_DELAYS_S[min(self._failed_starts, len(START_RETRY_DELAYS_S) - 1)]
         self._failed_starts += 1
-        log.error("the %s can't be started (%s); tried again in %g s", self.spec.name, end.reason, pause)
+        log.error("the %s can't be started (%s); the next attempt is in %g s", self.spec.name, end.reason, pause)
         if end.has_reason or self._failed_starts >= MAX_UNEXPLAINED_FAILURES or self.trouble:
             self.trouble = end.reason if end.has_reason else f"{end.reason}; the log may say why"
             self._notify(self.observer.child_cannot_start, self.trouble)
@@ -508,7 +508,7 @@ class SupervisedProcess:
         except _Refused as refusal:
             return _End(str(refusal), has_reason=True)
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
-            return _End(f"it sent what can't be read: {error}", has_reason=True)
+            return _End(f"it sent an invalid message: {error}", has_reason=True)
         except Exception as error:  # noqa: BLE001  a fault in the daemon must not prevent the restart
             self._supervisor.failed(f"{self.spec.name}-link", error)
             return _End(f"a fault in the daemon: {type(error).__name__}: {error}")
@@ -522,7 +522,7 @@ class SupervisedProcess:
         frames = await _receive_next(socket, HANDSHAKE_TIMEOUT_S, ended, LAST_MESSAGE_TIMEOUT_S)
         message = spec.decode(frames[0].bytes)
         if not secrets.compare_digest(str(getattr(message, "token", "")), token):
-            raise _Refused(f"a stranger answered in the {spec.name}'s place")
+            raise _Refused(f"another program answered instead of the {spec.name}")
         if isinstance(message, spec.refusal_type):
             refusal: Refusal = message
             raise _Refused(refusal.message)
@@ -530,9 +530,7 @@ class SupervisedProcess:
             raise _Refused(f"the {spec.name} began with {type(message).__name__}; look for another timbred's process")
         ready: Handshake = message
         if (ready.wire_version, ready.version) != (spec.wire_version, __version__):
-            raise _Refused(
-                f"the {spec.name} is timbred {ready.version}, the daemon {__version__}; install one of them anew"
-            )
+            raise _Refused(f"the {spec.name} is timbred {ready.version}, the daemon {__version__}; reinstall timbred")
         self.up, self.trouble, self._failed_starts = True, "", 0
         self.observer.child_up(ready)
 
@@ -564,7 +562,7 @@ async def _receive_next(
                     return receiving.result()
                 raise EOFError
             silent_s += min(time.monotonic() - waited_from, 2 * interval_s)
-        raise _HeartbeatLost(f"no sign of life for {timeout_s:g} s")
+        raise _HeartbeatLost(f"no heartbeat for {timeout_s:g} s")
     finally:
         receiving.cancel()
 

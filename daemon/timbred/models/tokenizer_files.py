@@ -95,7 +95,7 @@ class TokenizerFiles:
         self._counters = ByteCache[Identity, _CachedCounter](MAX_CACHED_BYTES, lambda kept: kept.size)
 
     def describe(self, folder: Path, name: str, recheck: bool = True) -> ModelTokenizers:
-        """Return the tokenizers of a model. Reads small files only, and none if they are cached and `again` is false.
+        """Return the tokenizers of a model. Reads small files only, and none if they are cached and `recheck` is false.
 
         Raises:
             MissingWeights, ModelError: a file is missing or can't be read.
@@ -104,7 +104,10 @@ class TokenizerFiles:
             model_tokenizers = self._tokenizers.get(folder)
         if model_tokenizers is not None and not recheck:
             return model_tokenizers
-        names = [checkpoint.INDEX, *(f"{part}/{file}" for part in TOKENIZER_COMPONENTS for file in TOKENIZER_FILE_NAMES)]
+        names = [
+            checkpoint.INDEX,
+            *(f"{part}/{file}" for part in TOKENIZER_COMPONENTS for file in TOKENIZER_FILE_NAMES),
+        ]
         identity = _identity([folder / file_name for file_name in names])
         if model_tokenizers is None or model_tokenizers.identity != identity:
             model_tokenizers = ModelTokenizers(identity, _read_tokenizers(folder, name))
@@ -126,7 +129,9 @@ class TokenizerFiles:
                 unknown.add(tokenizer.reads)
             else:
                 windows_by_text[tokenizer.reads].append(Window(count, tokenizer.tokens))
-        known_windows = {reads: () if reads in unknown else tuple(windows) for reads, windows in windows_by_text.items()}
+        known_windows = {
+            reads: () if reads in unknown else tuple(windows) for reads, windows in windows_by_text.items()
+        }
         return Windows(known_windows[PROMPT], known_windows[TRANSCRIPTION])
 
     def _counter(self, tokenizer: TokenizerFolder, name: str) -> Callable[[str], int] | None:

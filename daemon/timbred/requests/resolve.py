@@ -405,8 +405,7 @@ def _file_fields(request: Generate, card: Card, session: Session, kept: AudioHea
         rate = request.rate or kept.rate
         if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
             raise BadRequest(
-                f"rate: init has {rate} Hz, files may have {MIN_RATE_HZ} to {MAX_RATE_HZ}; "
-                "name one, as in: @rate 48000"
+                f"rate: init has {rate} Hz, files may have {MIN_RATE_HZ} to {MAX_RATE_HZ}; name one, as in: @rate 48000"
             )
         file_format = request.format or KEPT_FORMATS.get(kept.kind, "wav")
         own_bits = KEPT_BITS.get(kept.subtype, 32)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from timbred.config import DEFAULT_LIBRARY_NAME
-from timbred.disk import Damaged, locks_work, is_damage, set_aside
+from timbred.disk import Damaged, is_damage, locks_work, set_aside
 from timbred.errors import DiskFull, ForbiddenPath, Internal, TimbredError
 from timbred.filenames import printable
 

@@ -12,7 +12,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from timbred.errors import BadAudio, ForbiddenPath
-from timbred.filenames import MAX_FOLDER_UNITS, RESERVED_NAMES, PathLimit, comparison_key, is_utf8, name_fault, printable
+from timbred.filenames import (
+    MAX_FOLDER_UNITS,
+    RESERVED_NAMES,
+    PathLimit,
+    comparison_key,
+    is_utf8,
+    name_fault,
+    printable,
+)
 
 MAX_SLUG_LENGTH = 40
 """Characters of a slug."""

@@ -32,7 +32,13 @@ from timbred.task_supervision import Supervisor
 from timbred.transports.fair_turns import Turns
 from timbred.transports.router import Router, deliver_each
 from timbred.transports.web_api import WebApi, file_of, is_own_page
-from timbred.transports.websocket import REFUSED_CLOSE_CODE, AddressSpace, OscWebSockets, WebSocketSessions, receive_messages
+from timbred.transports.websocket import (
+    REFUSED_CLOSE_CODE,
+    AddressSpace,
+    OscWebSockets,
+    WebSocketSessions,
+    receive_messages,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -144,7 +150,7 @@ class WebSocketEndpoint:
         yield
 
     async def close(self, timeout_s: float) -> None:
-        """Send queued messages for at most `patience` seconds, and close every connection."""
+        """Send queued messages for at most `timeout_s` seconds, and close every connection."""
         await self._sessions.close(timeout_s)
 
     def deliver(self, client: ClientId, event: m.Event, clip: Clip | None) -> None:
@@ -283,7 +289,7 @@ class HttpServer:
         self._serving = self._supervisor.require(self._server.serve(sockets=[self._listener]), "http")
 
     async def close(self, patience: float) -> None:
-        """Send queued messages for at most `patience` seconds, then close every connection."""
+        """Send queued messages for at most `timeout_s` seconds, then close every connection."""
         await asyncio.gather(self._sockets.close(patience), self._osc.close(patience))
         self._server.should_exit = True
         if self._serving is not None:

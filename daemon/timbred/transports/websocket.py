@@ -130,7 +130,7 @@ class WebSocketSessions:
             await session.wait_until_read()
 
     async def close(self, timeout_s: float) -> None:
-        """Send queued messages for at most `patience` seconds, and close every connection."""
+        """Send queued messages for at most `timeout_s` seconds, and close every connection."""
         self.closing = True
         for session in self._open.values():
             session.end()
@@ -240,7 +240,7 @@ class OscWebSockets:
             self._router.receive(client, Incoming(refusal, "oscquery"))
 
     async def close(self, patience: float) -> None:
-        """Send queued messages for at most `patience` seconds, and close every connection."""
+        """Send queued messages for at most `timeout_s` seconds, and close every connection."""
         await self._sessions.close(patience)
 
     def push(self, client: ClientId, packet: bytes) -> None:
