@@ -140,7 +140,7 @@ def copied(tmp_path: Path) -> Path:
     """The tokenizers of the embedded model, and its index."""
     for part in ("tokenizer", "tokenizer_2"):
         shutil.copytree(registry.pocket_folder() / part, tmp_path / part)
-    shutil.copy(registry.pocket_folder() / checkpoint.INDEX, tmp_path)
+    shutil.copy(registry.pocket_folder() / checkpoint.INDEX_NAME, tmp_path)
     return tmp_path
 
 

@@ -18,7 +18,7 @@ from timbred.disk import expand_user
 from timbred.filenames import comparison_key, name_fault
 from timbred.ipc.isolation import child_environment, python_command, safe_folder
 from timbred.models import install as installed
-from timbred.models.checkpoint import INDEX
+from timbred.models.checkpoint import INDEX_NAME
 from timbred.models.install import INSTALLED_PATTERNS, begin_install, check_file, finish, install, staging_for
 from timbred.models.registry import Entry, Registry, build
 
@@ -51,7 +51,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def _is_absent(entry: Entry) -> bool:
-    return not (entry.folder / INDEX).exists()
+    return not (entry.folder / INDEX_NAME).exists()
 
 
 def _entry(name: str, config: Config) -> Entry:

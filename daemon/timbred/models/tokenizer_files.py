@@ -105,7 +105,7 @@ class TokenizerFiles:
         if model_tokenizers is not None and not recheck:
             return model_tokenizers
         names = [
-            checkpoint.INDEX,
+            checkpoint.INDEX_NAME,
             *(f"{part}/{file}" for part in TOKENIZER_COMPONENTS for file in TOKENIZER_FILE_NAMES),
         ]
         identity = _identity([folder / file_name for file_name in names])
@@ -175,7 +175,7 @@ def _identity_of(file: Path) -> tuple[str, int, int, int]:
 
 
 def _read_tokenizers(folder: Path, name: str) -> tuple[TokenizerFolder, ...]:
-    index = checkpoint.read_json(folder / checkpoint.INDEX, name, "install the model again")
+    index = checkpoint.read_json(folder / checkpoint.INDEX_NAME, name, "install the model again")
     tokenizers: list[TokenizerFolder] = []
     family = checkpoint.family_in(index, folder, name)
     for part in TOKENIZER_COMPONENTS:
