@@ -495,6 +495,8 @@ def _relative_to_index(files: list[Source], name: str) -> list[Source]:
     indexes = sorted((PurePosixPath(file.name) for file in files), key=lambda path: len(path.parts))
     top = next((path.parent for path in indexes if path.name == checkpoint.INDEX_NAME), None)
     if top is None:
-        raise MissingWeights(f"{name}: there is no {checkpoint.INDEX_NAME} in it: it isn't a model in diffusers' format")
+        raise MissingWeights(
+            f"{name}: there is no {checkpoint.INDEX_NAME} in it: it isn't a model in diffusers' format"
+        )
     inside = [file for file in files if PurePosixPath(file.name).is_relative_to(top)]
     return [Source(PurePosixPath(file.name).relative_to(top).as_posix(), file.size, file.open) for file in inside]

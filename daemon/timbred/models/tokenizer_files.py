@@ -208,7 +208,7 @@ def _make_counter(tokenizer: TokenizerFolder, files: list[Path], size: int, name
     """Return a function that counts the tokens of a text.
 
     Raises:
-        Uncountable: the tokenizer can't be used; the message says why.
+        UncountableTokens: the tokenizer can't be used; the message says why.
         Exception: from the library, for a damaged file.
     """
     for file in files:
@@ -317,7 +317,7 @@ def _check_steps(content: bytes, file: Path) -> None:
     """Check that a tokenizer consists of known steps.
 
     Raises:
-        Uncountable: a step isn't known.
+        UncountableTokens: a step isn't known.
         msgspec.ValidationError, msgspec.DecodeError: the file is damaged.
     """
     content_types = msgspec.json.decode(content, type=_TokenizerFile)
