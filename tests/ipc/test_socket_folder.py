@@ -122,7 +122,7 @@ def test_make_folder_is_private_and_removed_with_its_record(places: Path, tmp_pa
     assert _records(tmp_path) == []
 
 
-def test_sweep_removes_the_folder_of_a_killed_process_alone(places: Path, tmp_path: Path):
+def test_remove_abandoned_removes_the_folder_of_a_killed_process_alone(places: Path, tmp_path: Path):
     living, kept = _maker()
     killed, left = _maker()
     others = places / f"{FOLDER_NAME_PREFIX}0123456789ab"  # named like ours, but nothing says that it is
@@ -141,7 +141,7 @@ def test_sweep_removes_the_folder_of_a_killed_process_alone(places: Path, tmp_pa
     assert _records(tmp_path) == []
 
 
-def test_sweep_leaves_files_that_were_not_recorded(places: Path):
+def test_remove_abandoned_leaves_files_that_were_not_recorded(places: Path):
     killed, left = _maker()
     (left / "mine.wav").write_bytes(b"a sound that somebody put there")
     _end(killed)
@@ -150,7 +150,7 @@ def test_sweep_leaves_files_that_were_not_recorded(places: Path):
     assert not (left / "engine-1").exists()
 
 
-def test_sweep_without_locks_uses_process_and_start_time(places: Path, without_locks: None):
+def test_remove_abandoned_without_locks_uses_process_and_start_time(places: Path, without_locks: None):
     living, kept = _maker()
     killed, left = _maker()
     _end(killed)
@@ -166,7 +166,7 @@ def test_sweep_without_locks_uses_process_and_start_time(places: Path, without_l
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_sweep_removes_the_temporary_file_of_a_killed_process_alone(writer: str, tmp_path: Path):
+def test_remove_abandoned_removes_the_temporary_file_of_a_killed_process_alone(writer: str, tmp_path: Path):
     folder = tmp_path / "folder"
     folder.mkdir()
     mine = [folder / name for name in ("mine", ".converting-mine", ".writing-mine", ".timbred-0123456789abcdef.part")]
@@ -211,7 +211,7 @@ def test_make_file_that_fails_leaves_no_record(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["../mine", "", "inside/mine"])
-def test_sweep_leaves_what_a_record_names_outside_its_folder(name: str, tmp_path: Path):
+def test_remove_abandoned_leaves_what_a_record_names_outside_its_folder(name: str, tmp_path: Path):
     (tmp_path / "folder" / "inside").mkdir(parents=True)
     mine = [tmp_path / "mine", tmp_path / "folder" / "inside" / "mine"]
     for path in mine:
@@ -238,7 +238,7 @@ def test_this_process_that_ended_counts_as_ended():
     assert replace(this_process(), pid=ended.pid, start=start).is_gone
 
 
-def test_sweep_skips_records_that_cannot_be_read(places: Path, tmp_path: Path):
+def test_remove_abandoned_skips_records_that_cannot_be_read(places: Path, tmp_path: Path):
     make_folder(["engine-*"]).remove()
     folder = tmp_path / "state" / "timbred" / "scratch"
     for name, text in (("a.json", ""), ("b.json", "[1]"), ("c.json", '{"folder": "/", "names": ["*"]}')):

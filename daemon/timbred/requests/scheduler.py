@@ -77,7 +77,7 @@ def expected_wait(priority: str, running: Collection[Job], queue: Collection[Job
 class JobScheduler:
     """Queues jobs, gives them to the engine in order, and passes what it renders on to completion.
 
-    Implements `timbred.ipc.engine_client.EngineUser`. Runs on the event loop; only postprocessing runs in threads.
+    Implements `timbred.ipc.engine_client.EngineObserver`. Runs on the event loop; only postprocessing runs in threads.
 
     Args:
         outbox: Where events are sent.
