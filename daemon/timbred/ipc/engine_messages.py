@@ -58,7 +58,7 @@ class Repaint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InitAudio(msgspec.Struct, frozen=True, kw_only=True):
-    """Audio from which a generation starts: float32 little-endian samples, interleaved, at the model's native rate and channels.
+    """Init audio: float32 little-endian samples, interleaved, at the model's native rate and channels.
 
     `strength` is the fraction of the steps that is run, 0 to 1; with `repaint` only a region is regenerated.
     """

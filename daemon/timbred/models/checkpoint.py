@@ -140,7 +140,7 @@ def class_of(index: dict[str, Any], part: str, name: str, remedy: str) -> str:
         MissingWeights: the index doesn't name the component.
         ModelError: timbred doesn't run the pipeline, or the class isn't one that the family's component may have.
     """
-    family = family_in(index, Path(INDEX), name)
+    family = family_in(index, Path(INDEX_NAME), name)
     match index.get(part):
         case [str(library), str(kind)]:
             pass
