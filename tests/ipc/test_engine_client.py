@@ -174,7 +174,7 @@ async def test_engine_link_refuses_an_engine_of_another_version():
 @pytest.fixture
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses of 10 ms between attempts to start the engine."""
-    for name in ("BACK_OFF_S", "START_BACK_OFF_S"):
+    for name in ("RESTART_DELAYS_S", "START_RETRY_DELAYS_S"):
         monkeypatch.setattr(supervisor, name, (0.01,))
 
 
