@@ -36,7 +36,7 @@ def finished(model: LatentDiffusion, wanted: RenderOrder) -> Generation:
 
 
 @pytest.mark.parametrize("seconds", [0.05, 0.3, 0.5])
-def test_stream_equals_whole(model: LatentDiffusion, seconds: float):
+def test_waveform_stream_equals_whole(model: LatentDiffusion, seconds: float):
     generation = finished(model, order(model, seconds=seconds, steps=2))
     whole = model.decode(generation).waveforms
     stream = model.begin_stream(generation)
@@ -50,7 +50,7 @@ def test_stream_equals_whole(model: LatentDiffusion, seconds: float):
     np.testing.assert_allclose(torch.cat(pieces, dim=1).numpy(), whole, atol=1e-5)
 
 
-def test_stream_begins_before_whole_is_decoded(model: LatentDiffusion):
+def test_waveform_stream_begins_before_whole_is_decoded(model: LatentDiffusion):
     generation = finished(model, order(model, seconds=0.5, steps=2))
     stream = model.begin_stream(generation)
     stream.render_piece()
@@ -69,25 +69,25 @@ def test_stream_begins_before_whole_is_decoded(model: LatentDiffusion):
     ],
     ids=str,
 )
-def test_words_are_read_to_their_end(model: LatentDiffusion, changes: dict[str, object]):
+def test_waveform_words_are_read_to_their_end(model: LatentDiffusion, changes: dict[str, object]):
     made = render(model, order(model, **changes))
     assert np.isfinite(made).all()
     assert np.abs(made - render(model, order(model, words=PromptInputs(prompt="pad")))).max() > 1e-5
 
 
-def test_end_of_long_prompt_changes_the_sound(model: LatentDiffusion):
+def test_waveform_end_of_long_prompt_changes_the_sound(model: LatentDiffusion):
     one, other = (render(model, order(model, words=PromptInputs(prompt=SOFT + end))) for end in ("kick drum", "hi-hat"))
     assert not np.array_equal(one, other)
 
 
-def test_mix_ends_equal_single_prompts(model: LatentDiffusion):
+def test_waveform_mix_ends_equal_single_prompts(model: LatentDiffusion):
     one, other = (render(model, order(model, words=PromptInputs(prompt=words))) for words in ("a kick", "rain"))
     for mix, expected in ((0.0, one), (1.0, other)):
         mixed = render(model, order(model, words=PromptInputs(prompt="a kick", prompt2="rain", mix=mix)))
         assert np.array_equal(mixed, expected)
 
 
-def test_last_preview_is_the_sound(model: LatentDiffusion):
+def test_waveform_last_preview_is_the_sound(model: LatentDiffusion):
     """What the network expects at the last step is what comes out, for schedulers that end without noise."""
     generation = model.begin(order(model, seeds=(1, 2)))
     while not generation.sampler.done:
