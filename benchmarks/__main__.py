@@ -23,6 +23,8 @@ NAMED_BENCHMARKS: dict[str, str] = {
     "memory_over_time": "a plot of memory while models are loaded and unloaded",
     "soak": "memory of each process over minutes or hours of mixed requests: flat; --minutes N",
     "loading_stall": "gaps between two steps, alone and while a model is loaded and unloaded / a usual step",
+    "load_parts": "gain of each measure that keeps loads from delaying steps",
+    "thread_counts": "steps with one thread, with all, and with the chosen number",
     "loop_seams": "the seam of loops",
     "extend_joins": "the joins of continued sounds",
     "defaults": "effect of the default processing on a sound",

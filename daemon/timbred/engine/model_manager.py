@@ -88,7 +88,7 @@ class ModelManager:
             without_gil=self.load_pacer.without_gil,
         )
         self.loader: Loader[LatentDiffusion] = Loader(self._load, post)
-        self.deferred_free = DeferredFree(self.free_cached_memory, self.load_pacer.pause)
+        self.deferred_free = DeferredFree(self.free_cached_memory)
         self._device = compute_device
         self._post = post
         self._shared_components = SharedComponents()
@@ -125,9 +125,7 @@ class ModelManager:
             modules += self._unshared_modules(name)
             owners.append(self.resident.pop(name))
             self._memory.drop(modules)
-        self.deferred_free.release(
-            owners, modules, self._shared_components.files(modules), partial(self._post, MemoryReleased(name))
-        )
+        self.deferred_free.release(owners, modules, partial(self._post, MemoryReleased(name)))
 
     def make_room(self, request: MemoryRequested, in_use: Iterable[str]) -> None:
         """Free memory for a load, and set `request.done` once it is free.

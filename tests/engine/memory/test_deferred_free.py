@@ -32,7 +32,7 @@ def test_deferred_free_frees_everything_before_it_reports():
         told.append(f"{sum(part() is not None for part in parts)} left")
 
     done = threading.Event()
-    releasing.release(whole, modules, [], then)
+    releasing.release(whole, modules, then)
     releasing.call_after(lambda: told.append("after"))
     releasing.call_after(done.set)
     assert done.wait(PATIENCE)
@@ -45,7 +45,7 @@ def test_deferred_free_keeps_what_others_share():
     held = Whole()
     shared = next(held.modules[0].children())
     done = threading.Event()
-    releasing.release([held], list(held.modules), [], done.set)
+    releasing.release([held], list(held.modules), done.set)
     assert done.wait(PATIENCE)
     assert shared(torch.zeros(8)).shape == (8,)
 
@@ -59,7 +59,7 @@ def test_deferred_free_reports_after_a_fault(caplog: pytest.LogCaptureFixture):
     done = threading.Event()
     for name in ("first", "second"):
         held = Whole()
-        releasing.release([held], list(held.modules), [], partial(told.append, name))
+        releasing.release([held], list(held.modules), partial(told.append, name))
     releasing.call_after(done.set)
     assert done.wait(PATIENCE)
     assert told == ["first", "second"]

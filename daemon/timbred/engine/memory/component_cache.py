@@ -128,14 +128,6 @@ class SharedComponents:
                 return component
         return None
 
-    def files(self, components: Sequence[torch.nn.Module]) -> list[Path]:
-        """Return the files that these components were loaded from."""
-        component_ids = {id(component) for component in components}
-        entries = [
-            entry for group in self._entries.values() for entry in group if id(entry.component()) in component_ids
-        ]
-        return [file for entry in entries for file in entry.files]
-
     def add(self, kind: str, files: tuple[Path, ...], component: torch.nn.Module) -> None:
         """Register a component for as long as a model holds it."""
         group = self._entries.setdefault(_key(kind, files), [])

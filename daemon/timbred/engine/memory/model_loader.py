@@ -1,8 +1,5 @@
 """Loads of models in threads of their own, and deferred freeing of their memory.
 
-Freeing gigabytes at once takes as long as many steps, with the GIL held, so it is done in pieces in a background
-thread.
-
 Building a network's modules is Python code. A thread that runs it holds the GIL for a switch interval each time that an
 operation of a step has ended and needs it back, so that a step of a hundred operations takes several times as long. A
 load therefore pauses at each torch function that it calls, until the step runs without the GIL or has ended.
@@ -16,13 +13,11 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch.overrides import TorchFunctionMode
 
-from timbred.engine.memory.component_cache import release_pages
 from timbred.ipc.engine_messages import ModelSource
 
 log = logging.getLogger("timbred.engine.memory")
@@ -30,11 +25,10 @@ log = logging.getLogger("timbred.engine.memory")
 
 @dataclass
 class _FreeTask:
-    """Modules with their owners, the files they came from, and a callback."""
+    """Modules with their owners, and a callback."""
 
     owners: list[object]
     modules: list[torch.nn.Module]
-    files: list[Path]
     callback: Callable[[], None]
 
 
@@ -43,55 +37,37 @@ class DeferredFree:
 
     Args:
         on_freed: Called in the thread after each model.
-        pause: Called in the thread before each module.
     """
 
-    def __init__(self, on_freed: Callable[[], None], pause: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, on_freed: Callable[[], None]) -> None:
         self._on_freed = on_freed
-        self._pause = pause
         self._tasks: queue.SimpleQueue[_FreeTask] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="deferred-free", daemon=True).start()
 
-    def release(
-        self, owners: list[object], modules: list[torch.nn.Module], files: list[Path], callback: Callable[[], None]
-    ) -> None:
-        """Free modules that were loaded from `files`, and first their owners.
+    def release(self, owners: list[object], modules: list[torch.nn.Module], callback: Callable[[], None]) -> None:
+        """Free modules, and first their owners.
 
         Both lists are emptied, so that the caller keeps no reference. `callback` is called in the thread.
         """
-        self._tasks.put(_FreeTask(owners[:], modules[:], files, callback))
+        self._tasks.put(_FreeTask(owners[:], modules[:], callback))
         owners.clear()
         modules.clear()
 
     def call_after(self, callback: Callable[[], None]) -> None:
         """Call `callback` in the thread once everything submitted before is free."""
-        self._tasks.put(_FreeTask([], [], [], callback))
+        self._tasks.put(_FreeTask([], [], callback))
 
     def _run(self) -> None:
         while True:
             task = self._tasks.get()
             try:
                 if task.owners:
-                    self._free(task)
+                    task.owners.clear()
+                    task.modules.clear()
                     self._on_freed()
             except Exception:  # loads that wait for the memory must not block forever
-                log.exception("memory could not be freed in pieces")
+                log.exception("memory could not be freed")
             task.callback()
-
-    def _free(self, task: _FreeTask) -> None:
-        """Free the owners, then one module after the other, so that other threads run in between."""
-        parts = [part for module in task.modules for part in module.modules()]
-        weights = list[torch.Tensor]()
-        for part in parts:
-            self._pause()
-            weights += (weight.data for weight in part.parameters(recurse=False))
-        release_pages(weights, task.files)
-        weights.clear()
-        task.owners.clear()
-        task.modules.clear()
-        while parts:
-            self._pause()
-            parts.pop()
 
 
 Model = TypeVar("Model")
