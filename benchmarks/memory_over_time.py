@@ -40,7 +40,7 @@ def course(folder: Path) -> tuple[list[dict[str, Any]], list[tuple[float, str]]]
         sources.append(f"models.{name}.source={sibling}")
     seen: list[dict[str, Any]] = []
     happened: list[tuple[float, str]] = []
-    with daemon(*sources, "engine.heartbeat=0.1", "models.preload=0") as client:
+    with daemon(*sources, "models.preload=0") as client:
         client.send("unload", model="pocket")
         client.until("unloaded")
         began = time.perf_counter()

@@ -173,5 +173,7 @@ def test_load_for_a_user_without_an_entry_has_no_folders() -> None:
         (None, None, -1, False),
     ],
 )
-def test_in_range_takes_zero_for_a_limit(low: float | None, high: float | None, number: float, expected: bool) -> None:
+def test_setting_spec_takes_zero_for_a_limit(
+    low: float | None, high: float | None, number: float, expected: bool
+) -> None:
     assert SettingSpec("level", 0.0, "A level.", low, high).in_range(number) is expected

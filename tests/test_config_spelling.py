@@ -1,10 +1,10 @@
-"""Settings with misspelt names."""
+"""Settings with misspelt names, and those of earlier versions."""
 
 from pathlib import Path
 
 import pytest
 
-from timbred.config import SETTINGS, load
+from timbred.config import REMOVED_NAMES, SETTINGS, load
 from timbred.errors import BadRequest
 
 
@@ -46,3 +46,20 @@ def test_load_refuses_a_misspelt_setting_in_the_file_with_the_nearest_name(tmp_p
 def test_load_refuses_a_misspelt_flag_with_the_nearest_name() -> None:
     with pytest.raises(BadRequest, match=r"did you mean osc\.port\?"):
         load(None, {}, ["osc.prot=1"])
+
+
+@pytest.mark.parametrize("name", REMOVED_NAMES)
+def test_load_ignores_a_removed_setting_with_one_warning(tmp_path: Path, name: str) -> None:
+    part, _, word = name.partition(".")
+    file = tmp_path / "timbred.toml"
+    file.write_text(f"[{part}]\n{word} = [1]\n", "utf-8")
+    variable = f"TIMBRED_{part}_{word}".upper()
+    everywhere = load(file, {variable: "no number"}, [f"{name}=1"])
+    for config in (everywhere, load(file, {}, ()), load(None, {variable: "2"}, ()), load(None, {}, [f"{name}=1"])):
+        (warning,) = config.warnings
+        assert warning == f"the setting {name} ({variable}) has no effect any more and is ignored; remove it"
+        assert (config.values, config.said) == (load(None, {}, ()).values, frozenset())
+
+
+def test_load_does_not_warn_of_an_empty_variable_of_a_removed_setting() -> None:
+    assert load(None, {"TIMBRED_STOP_PATIENCE": ""}, ()).warnings == ()

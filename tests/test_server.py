@@ -22,7 +22,8 @@ from timbred.protocol import messages as m
 from timbred.protocol.json import as_object, encode_event, read_event
 from timbred.protocol.osc import arguments_of
 from timbred.protocol.schema import is_terminal, name_of
-from timbred.server import Daemon
+from timbred.requests.job import KEEP_ENDED_S, JobStore
+from timbred.server import STOP_PATIENCE_S, Daemon
 from timbred.transports.in_process import InProcessClient
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +43,11 @@ def counted_in_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def running(
-    folder: Path, audioldm: Path, *settings: str, program: tuple[str, ...] = PROGRAM
+    folder: Path,
+    audioldm: Path,
+    *settings: str,
+    program: tuple[str, ...] = PROGRAM,
+    stop_patience_s: float = STOP_PATIENCE_S,
 ) -> AsyncGenerator[Daemon]:
     ports = [f"{name}=0" for name in ("osc.port", "zmq.requests", "zmq.events", "http.port")]
     model = ["models.tiny.source=" + str(audioldm), "models.default=tiny"]
@@ -52,7 +57,7 @@ async def running(
         try:
             yield daemon
         finally:
-            await asyncio.wait_for(daemon.stop(), PATIENCE)
+            await asyncio.wait_for(daemon.stop(stop_patience_s), PATIENCE)
 
 
 @pytest.fixture(scope="session")
@@ -94,6 +99,22 @@ async def test_daemon_does_not_run_a_resent_request_again(tmp_path: Path, audiol
         assert len(list(tmp_path.glob("*.wav"))) == 1
 
 
+async def test_daemon_runs_a_resent_request_again_once_its_id_is_forgotten(
+    tmp_path: Path, audioldm: Path, monkeypatch: pytest.MonkeyPatch
+):
+    now = [0.0]
+    monkeypatch.setattr("timbred.requests.scheduler.JobStore", lambda: JobStore(clock=lambda: now[0]))
+    async with running(tmp_path, audioldm) as daemon:
+        client = daemon.transports.client()
+        first = await asyncio.wait_for(client.request(**generate(7)), PATIENCE)
+        now[0] += KEEP_ENDED_S - 1
+        assert await asyncio.wait_for(client.request(**generate(7)), PATIENCE) == first[-2:]
+        now[0] += 1
+        assert "started" in await told(client, **generate(7))
+    assert KEEP_ENDED_S == 600, "as the protocol says"
+    assert len(list(tmp_path.glob("*.wav"))) == 2
+
+
 @pytest.mark.parametrize("seed", range(4))
 async def test_daemon_ends_every_request_exactly_once_in_any_case(tmp_path: Path, audioldm: Path, seed: int):
     """Random requests, cancellations, faults and a stop in the middle."""
@@ -103,7 +124,7 @@ async def test_daemon_ends_every_request_exactly_once_in_any_case(tmp_path: Path
     async def conversation() -> None:
         heard: list[m.Event] = []
         sent: set[object] = set()
-        async with running(tmp_path, audioldm, "queue.length=6", "stop.patience=0") as daemon:
+        async with running(tmp_path, audioldm, "queue.length=6", stop_patience_s=0) as daemon:
             client = daemon.transports.client()
             for number in range(14):
                 client.send(**generate(number, chance.choice(prompts), priority=chance.choice(["live", "normal"])))
@@ -165,7 +186,7 @@ async def test_daemon_keeps_other_jobs_when_one_ends_the_engine(tmp_path: Path, 
 
 
 async def test_daemon_fails_waiting_jobs_when_it_stops(tmp_path: Path, audioldm: Path):
-    async with running(tmp_path, audioldm, "stop.patience=0.1") as daemon:
+    async with running(tmp_path, audioldm, stop_patience_s=0.1) as daemon:
         client = daemon.transports.client()
         for number in range(3):
             client.send(**generate(number, "slow pad"))

@@ -102,6 +102,11 @@ def _hint(text: str) -> str:
 Value = str | int | float | bool
 
 
+def variable_name(setting: str) -> str:
+    """Return the name of the environment variable of a setting."""
+    return "TIMBRED_" + setting.upper().replace(".", "_")
+
+
 @dataclass(frozen=True)
 class SettingSpec:
     """Declaration of one setting.
@@ -131,7 +136,7 @@ class SettingSpec:
     @property
     def environment(self) -> str:
         """Name of the environment variable."""
-        return "TIMBRED_" + self.name.upper().replace(".", "_")
+        return variable_name(self.name)
 
     @property
     def allowed(self) -> str:
@@ -242,13 +247,6 @@ SETTINGS: tuple[SettingSpec, ...] = (
         "queue.length", 64, "Maximum number of queued requests; further ones fail with `busy`.", 1, 10000, live=True
     ),
     SettingSpec(
-        "requests.remembered",
-        600.0,
-        "Seconds for which the id of an ended request is stored, so that a repeated request isn't run again.",
-        1,
-        86400,
-    ),
-    SettingSpec(
         "engine.jobs",
         0,
         "Maximum number of requests that the engine renders at the same time; 0: 8 on a GPU, 2 on a CPU.",
@@ -276,7 +274,6 @@ SETTINGS: tuple[SettingSpec, ...] = (
         "3 GB of memory are available; on: always; off: never.",
         choices=("auto", "on", "off"),
     ),
-    SettingSpec("engine.heartbeat", 1.0, "Seconds between heartbeats of the engine process.", 0.05, 60),
     SettingSpec(
         "engine.patience",
         30.0,
@@ -293,10 +290,12 @@ SETTINGS: tuple[SettingSpec, ...] = (
         1000,
         live=True,
     ),
-    SettingSpec("stop.patience", 2.0, "Seconds for which running requests may continue when the daemon stops.", 0, 4),
     SettingSpec("log.level", "info", "Lowest level of log messages.", choices=("debug", "info", "warning", "error")),
 )
 NAMED: dict[str, SettingSpec] = {setting.name: setting for setting in SETTINGS}
+
+REMOVED_NAMES = ("engine.heartbeat", "requests.remembered", "stop.patience")
+"""Settings of earlier versions that are ignored with a warning."""
 
 DEFAULT_LIBRARY_NAME = ".timbred.sqlite"
 """The library's name in the takes folder."""
@@ -322,7 +321,7 @@ class Config:
         values: Value of each setting.
         sources: Models that the user named, with their sources.
         said: Names of the settings that the user set.
-        warnings: Warnings of ignored variables.
+        warnings: Warnings of ignored variables and removed settings.
     """
 
     values: Mapping[str, Value]
@@ -439,6 +438,7 @@ def load(file: Path | None, environment: Mapping[str, str], flags: Iterable[str]
     values: dict[str, Value] = {setting.name: setting.default for setting in SETTINGS}
     sources: dict[str, str] = {}
     said: set[str] = set()
+    removed: set[str] = set()
     for name, raw, base in (*_from_file(file), *_from_environment(environment), *_from_flags(flags)):
         source = _MODEL_SOURCE.fullmatch(name)
         if source:
@@ -447,22 +447,30 @@ def load(file: Path | None, environment: Mapping[str, str], flags: Iterable[str]
             value = read(NAMED[name], _joined(raw) if name == "files.allowed" else raw)
             values[name] = _absolute(NAMED[name], str(value), base) if NAMED[name].is_path else value
             said.add(name)
+        elif name in REMOVED_NAMES:
+            removed.add(name)
         else:
             raise BadRequest(
                 f"there is no setting {name!r}{_suggestion(name, NAMED)}; the settings are {', '.join(NAMED)}, "
                 "models.NAME.source"
             )
-    return Config(values, sources, frozenset(said), tuple(_unknown_variables(environment)))
+    warnings = (*map(_removal_warning, sorted(removed)), *_unknown_variables(environment))
+    return Config(values, sources, frozenset(said), warnings)
+
+
+def _removal_warning(name: str) -> str:
+    return f"the setting {name} ({variable_name(name)}) has no effect any more and is ignored; remove it"
 
 
 def _unknown_variables(environment: Mapping[str, str]) -> Iterable[str]:
     """Return a warning for each variable that has the prefix of settings but isn't one."""
     known = {setting.environment for setting in SETTINGS}
+    removed = set(map(variable_name, REMOVED_NAMES))
     for variable in sorted(environment):
         name = variable.upper()
         if not name.startswith(_PREFIX) or name.startswith(_TEST_PREFIX) or name in OTHER_VARIABLES:
             continue
-        if variable in known or _MODEL_SOURCE_ENVIRONMENT.fullmatch(variable):
+        if variable in known or variable in removed or _MODEL_SOURCE_ENVIRONMENT.fullmatch(variable):
             continue
         source = re.sub(r"^(TIMBRED_MODELS_.+)_[^_]*$", r"\1_SOURCE", name)
         candidates = known | ({source} if _MODEL_SOURCE_ENVIRONMENT.fullmatch(source) else set())
@@ -546,7 +554,7 @@ def _flatten(table: Mapping[str, object], prefix: str = "") -> Iterable[tuple[st
 
 def _from_environment(environment: Mapping[str, str]) -> list[_RawValue]:
     """Return the settings in the environment; an empty variable counts as unset."""
-    known = {setting.environment: setting.name for setting in SETTINGS}
+    known = {variable_name(name): name for name in (*NAMED, *REMOVED_NAMES)}
     settings: list[_RawValue] = []
     for variable, raw in environment.items():
         source = _MODEL_SOURCE_ENVIRONMENT.fullmatch(variable)

@@ -33,6 +33,9 @@ from timbred.transports.sockets import Ports, resolve
 
 log = logging.getLogger(__name__)
 
+STOP_PATIENCE_S = 2.0
+"""Seconds for which running jobs may continue when the daemon stops, which takes at most five seconds in all."""
+
 ENGINE_QUIT_TIMEOUT_S = 1.0
 """Seconds in which the engine has to quit before it is killed."""
 
@@ -112,7 +115,6 @@ class Daemon:
             self._connect_engine,
             SoundOutputs(playback, buffers),
             config["queue.length"],
-            config["requests.remembered"],
             config["engine.jobs"],
             BackgroundTasks(self.supervisor),
         )
@@ -156,7 +158,6 @@ class Daemon:
                 memory=config["engine.memory"],
                 compile=config["engine.compile"],
                 cache=config["engine.cache"],
-                heartbeat=config["engine.heartbeat"],
                 timeout_s=config["engine.patience"],
                 log_level=config["log.level"],
                 spare=config["engine.spare"],
@@ -168,11 +169,15 @@ class Daemon:
         )
         return self.engine
 
-    async def stop(self) -> None:
-        """Finish or fail running jobs, answer their clients, and end both child processes; no partial file is left."""
+    async def stop(self, patience_s: float = STOP_PATIENCE_S) -> None:
+        """Finish or fail running jobs, answer their clients, and end both child processes; no partial file is left.
+
+        Args:
+            patience_s: Seconds for which running jobs may continue.
+        """
         withdrawing = asyncio.create_task(self._withdraw())
         self.handlers.flows.end_all()
-        await self.scheduler.stop(self.config["stop.patience"])
+        await self.scheduler.stop(patience_s)
         self.player.end_all()
         await self.handlers.stop()
         await asyncio.gather(

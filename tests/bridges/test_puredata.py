@@ -186,7 +186,7 @@ def test_puredata_reports_a_daemon_that_ends_during_a_request(
 ) -> None:
     program, port = require_host("pd"), free_port()
     (tmp_path / "first").mkdir()
-    first = DaemonProcess(tmp_path / "first", *settings_for(hollow), f"osc.port={port}", "stop.patience=0.1")
+    first = DaemonProcess(tmp_path / "first", *settings_for(hollow), f"osc.port={port}")
     family = first.family()
     try:
         with pd_with(program, tmp_path, TWO_CLIENTS, port) as pd:

@@ -254,7 +254,7 @@ def test_supercollider_reports_a_daemon_that_ends_during_a_request(
 ) -> None:
     (tmp_path / "first").mkdir()
     port = free_port()
-    first = DaemonProcess(tmp_path / "first", *settings_for(hollow), f"osc.port={port}", "stop.patience=0.1")
+    first = DaemonProcess(tmp_path / "first", *settings_for(hollow), f"osc.port={port}")
     family = first.family()
     slow = """
     Timbred.generate("slow", steps: 4, progress: { |fraction| "progress %".format(fraction).postln },

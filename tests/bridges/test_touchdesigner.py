@@ -302,7 +302,7 @@ def test_touchdesigner_reports_a_missing_daemon_within_two_seconds_and_finds_it_
 
 
 def test_touchdesigner_reports_a_stopping_daemon(start_daemon: StartDaemon, open_patch: OpenPatch) -> None:
-    first = start_daemon("stop.patience=0.1")
+    first = start_daemon()
     patch = open_patch(first.osc)
     patch.until_ready()
     patch.component.Generate("slow", steps=3)

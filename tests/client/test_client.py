@@ -320,7 +320,7 @@ def until_step(events: Any) -> None:
 
 
 def test_timbred_reports_a_stopping_daemon_and_finds_the_next_one(start_daemon: StartDaemon) -> None:
-    first = start_daemon("stop.patience=0.1")
+    first = start_daemon()
     with plain(first) as timbred:
         events = timbred.generate_events("slow", steps=3)
         until_step(events)

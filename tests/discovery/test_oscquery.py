@@ -218,7 +218,7 @@ async def test_oscquery_refuses_pages_of_other_origins(daemon: DaemonProcess) ->
 
 
 async def test_oscquery_announces_the_end_and_closes_the_socket(start_daemon: StartDaemon) -> None:
-    daemon = start_daemon("stop.patience=0.1")
+    daemon = start_daemon()
 
     async with listening(daemon) as line:
         await line.command("LISTEN", "/timbred/fail")

@@ -85,3 +85,11 @@ def test_serve_names_an_unusable_setting(setting: str, tmp_path: Path) -> None:
     assert setting.partition("=")[0] in done.stderr
     assert "Traceback" not in done.stderr
     assert not done.stdout
+
+
+def test_serve_starts_with_a_removed_setting_and_warns_of_it(hollow: Path, tmp_path: Path) -> None:
+    removed = {"TIMBRED_STOP_PATIENCE": "0", "TIMBRED_ENGINE_HEARTBEAT": "never"}
+    started = DaemonProcess(tmp_path, *settings_for(hollow), more=removed)
+    started.stop()
+    warnings = [line for line in started.log.read_text("utf-8").splitlines() if "no effect any more" in line]
+    assert [line.split()[4] for line in warnings] == ["engine.heartbeat", "stop.patience"]

@@ -90,7 +90,7 @@ def test_failures_of_the_engine_twice_lose_only_that_request(start_daemon: Start
 
 
 def test_failures_of_a_silent_engine_replace_it(start_daemon: StartDaemon) -> None:
-    daemon = start_daemon("engine.patience=1", "engine.heartbeat=0.1")
+    daemon = start_daemon("engine.patience=1")
     with clients.udp(daemon.osc) as client:
         client.say("generate", "silent", "hang", "@steps", 2)
         assert client.until_end()[-1].arguments[:2] == ("silent", "worker-lost")
@@ -175,7 +175,7 @@ def test_failures_of_one_client_are_not_sent_to_another(client: UdpClient, other
 
 
 def test_failures_by_a_stop_while_rendering_are_reported(start_daemon: StartDaemon) -> None:
-    daemon = start_daemon("stop.patience=0.1")
+    daemon = start_daemon()
     with clients.udp(daemon.osc) as client, clients.tcp(daemon.osc) as tcp:
         hold_engine(client, "running")
         assert tcp.ask("generate", "waiting", "pad").name == "queued"
@@ -190,7 +190,7 @@ def test_failures_by_a_stop_while_rendering_are_reported(start_daemon: StartDaem
 
 
 def test_failures_by_a_stop_while_the_engine_hangs_are_reported(start_daemon: StartDaemon) -> None:
-    daemon = start_daemon("stop.patience=0.1")
+    daemon = start_daemon()
     with clients.udp(daemon.osc) as client:
         client.make_take("pad")
         client.say("generate", "hanging", "hang")

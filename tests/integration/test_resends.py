@@ -1,10 +1,6 @@
 """The same id again is the same request: it is answered with where it stands, and never run twice."""
 
-from pathlib import Path
-
-from tests.integration import clients
 from tests.integration.clients import SOUND, UdpClient, hold_engine, let_go, order
-from tests.integration.conftest import StartDaemon
 from tests.integration.daemons import DaemonProcess
 from tests.integration.osc import Heard
 
@@ -101,17 +97,3 @@ def test_resends_by_another_client_are_new_requests(client: UdpClient, other: Ud
         assert order(events) == SOUND
         paths.add(events[-1].arguments[2])
     assert len(paths) == 2
-
-
-def test_resends_of_a_forgotten_id_are_new_requests(start_daemon: StartDaemon) -> None:
-    daemon = start_daemon("requests.remembered=1")
-    with clients.udp(daemon.osc) as client:
-        client.say("generate", "brief", "pad", "@seconds", 0.2, "@steps", 1)
-        assert order(client.until_end()) == SOUND
-        while True:
-            client.say("generate", "brief", "pad", "@seconds", 0.2, "@steps", 1)
-            events = client.until_end()
-            if order(events) == SOUND:
-                break
-            assert order(events) == ["take", "done"]
-    assert len(list(Path(daemon.takes).glob("pad*"))) == 2

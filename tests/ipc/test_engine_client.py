@@ -153,7 +153,7 @@ async def test_engine_link_restarts_a_killed_engine():
 
 
 async def test_engine_link_ends_a_silent_engine_and_restarts_it():
-    async with engine(heartbeat=0.05, timeout_s=0.5) as (link, heard):
+    async with engine(heartbeat_s=0.05, timeout_s=0.5) as (link, heard):
         first = await heard.next()
         link.send(render("hang"))
         while isinstance(reason := await heard.next(), tuple):
@@ -161,6 +161,12 @@ async def test_engine_link_ends_a_silent_engine_and_restarts_it():
         assert reason == "no heartbeat for 0.5 s"
         await heard.next()
         assert not psutil.pid_exists(first.pid)
+
+
+@pytest.mark.parametrize(("timeout_s", "interval"), [(30.0, "1.0"), (4.0, "1.0"), (2.0, "0.5"), (0.5, "0.125")])
+def test_engine_settings_fit_four_heartbeats_into_the_timeout(timeout_s: float, interval: str) -> None:
+    command = EngineSettings(timeout_s=timeout_s).command
+    assert command[command.index("--heartbeat") + 1] == interval
 
 
 async def test_engine_link_refuses_an_engine_of_another_version():
@@ -331,7 +337,7 @@ def test_engine_link_ignores_a_pause_of_all_processes():
         "from timbred.ipc.engine_client import EngineLink, EngineSettings\n"
         "async def main():\n"
         "    heard = Heard()\n"
-        "    link = EngineLink(EngineSettings(program=PROGRAM, heartbeat=0.2, timeout_s=2.0), heard)\n"
+        "    link = EngineLink(EngineSettings(program=PROGRAM, heartbeat_s=0.2, timeout_s=2.0), heard)\n"
         "    link.start()\n"
         "    print((await heard.next()).pid, flush=True)\n"
         "    await asyncio.to_thread(sys.stdin.readline)\n"

@@ -288,7 +288,7 @@ def test_devices_report_a_missing_daemon_and_find_it_later(play: Play, start_dae
 
 def test_devices_notice_a_stopped_daemon_and_its_restart(play: Play, start_daemon: StartDaemon) -> None:
     port = free_port()
-    daemon = start_daemon(f"osc.port={port}", "stop.patience=0")
+    daemon = start_daemon(f"osc.port={port}")
     with connected(play, instrument.build(), daemon) as stage:
         generate(stage, "slow pad")
         stage.status("%")

@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--memory", type=int, default=0, help="bytes that models may fill; 0: most of the device's")
     parser.add_argument("--compile", choices=("auto", "on", "off"), default="off")
     parser.add_argument("--cache", default="", help="folder for what was compiled; empty: none")
-    parser.add_argument("--heartbeat", type=float, default=1.0)
+    parser.add_argument("--heartbeat", type=float, default=engine_messages.ENGINE_HEARTBEAT_INTERVAL_S)
     parser.add_argument("--log-level", default="info")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")

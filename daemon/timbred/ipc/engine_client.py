@@ -18,6 +18,9 @@ ENGINE_PROGRAM = python_command("timbred.engine.__main__")
 MIN_BYTES_FOR_SPARE_ENGINE = 3_000_000_000
 """Available memory from which `auto` starts a spare engine: several times the memory of its imports."""
 
+HEARTBEATS_PER_TIMEOUT = 4
+"""Number of heartbeats that an engine sends at least within the time after which a silent one is restarted."""
+
 ENGINE_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",  # models are read from folders; the engine uses no network
     "HF_DEACTIVATE_ASYNC_LOAD": "1",  # weights are read in the loader thread only
@@ -52,14 +55,18 @@ class EngineObserver(Protocol):
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """Options of an engine process, from the settings of the same names; `memory` is in MB."""
+    """Options of an engine process, from the settings of the same names; `memory` is in MB.
+
+    `heartbeat_s` is the longest interval between heartbeats: at least `HEARTBEATS_PER_TIMEOUT` of them fit into
+    `timeout_s`, the setting `engine.patience`.
+    """
 
     device: str = "auto"
     threads: int = 0
     memory: float = 0.0
     compile: str = "off"
     cache: str = ""
-    heartbeat: float = 1.0
+    heartbeat_s: float = engine_messages.ENGINE_HEARTBEAT_INTERVAL_S
     timeout_s: float = 30.0
     log_level: str = "info"
     spare: Literal["auto", "on", "off"] = "off"
@@ -75,7 +82,7 @@ class EngineSettings:
             "--memory", str(int(self.memory * 1e6)),
             "--compile", self.compile,
             "--cache", self.cache,
-            "--heartbeat", str(self.heartbeat),
+            "--heartbeat", str(min(self.heartbeat_s, self.timeout_s / HEARTBEATS_PER_TIMEOUT)),
             "--log-level", self.log_level,
         )  # fmt: skip
 

@@ -9,6 +9,9 @@ import msgspec
 WIRE_VERSION = 7
 """Increased whenever a message changes; a daemon refuses an engine of another version."""
 
+ENGINE_HEARTBEAT_INTERVAL_S = 1.0
+"""Longest interval between heartbeats of an engine, in seconds."""
+
 
 class EngineMessage(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Base of all messages."""

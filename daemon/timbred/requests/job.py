@@ -20,6 +20,9 @@ from timbred.requests.deadline import DeadlineRequest
 from timbred.requests.eta import JobTimer
 from timbred.requests.resolve import Parameters
 
+KEEP_ENDED_S = 600.0
+"""Seconds for which an ended job is kept, so that a resent request isn't run again; the protocol fixes them."""
+
 
 class State(Enum):
     """State of a job; the value is a description for people."""
@@ -171,7 +174,7 @@ class JobStore:
         clock: Monotonic clock.
     """
 
-    def __init__(self, keep_ended_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, keep_ended_s: float = KEEP_ENDED_S, clock: Callable[[], float] = time.monotonic) -> None:
         self._keep_ended_s = keep_ended_s
         self._clock = clock
         self._live: dict[int, Job] = {}

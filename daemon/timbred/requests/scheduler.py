@@ -86,7 +86,6 @@ class JobScheduler:
         connect_engine: Makes the connection to the engine, which reports to the scheduler that it is called with.
         listener: Receives streamed pieces and takes, for playback.
         queue_length: Waiting jobs above which new ones are refused.
-        keep_ended_s: Seconds for which ended jobs are kept.
         jobs_at_once: Jobs that the engine renders together; 0 for as many as suit the device.
         background: Tasks and threads for postprocessing.
     """
@@ -99,13 +98,12 @@ class JobScheduler:
         connect_engine: Callable[["JobScheduler"], EngineConnection],
         listener: SoundListener | None = None,
         queue_length: int = 64,
-        keep_ended_s: float = 600.0,
         jobs_at_once: int = 0,
         background: BackgroundTasks | None = None,
     ) -> None:
         self.outbox = outbox
         self.registry = registry
-        self.jobs = JobStore(keep_ended_s)
+        self.jobs = JobStore()
         self.queue_length = queue_length
         self.estimates = EtaEstimates()
         self.residency = ModelResidency(outbox)

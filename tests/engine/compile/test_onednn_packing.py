@@ -177,7 +177,7 @@ class WithBeats(Heard):
 @contextmanager
 def started(**settings: object) -> Generator[tuple[EngineLink, WithBeats]]:
     heard = WithBeats()
-    yield EngineLink(EngineSettings(program=REAL, heartbeat=0.05, **settings), heard), heard  # pyright: ignore[reportArgumentType]
+    yield EngineLink(EngineSettings(program=REAL, heartbeat_s=0.05, **settings), heard), heard  # pyright: ignore[reportArgumentType]
 
 
 async def test_engine_reports_packed_copies_and_frees_them_before_a_model(audioldm: Path, tmp_path: Path):
