@@ -152,9 +152,9 @@ def test_load_without_a_home_folder_has_no_default_takes_folder(tmp_path: Path) 
 )
 def test_load_for_a_user_without_an_entry_has_no_folders() -> None:
     program = (
-        "import os; from timbred.disk import user_folder, who\n"
+        "import os; from timbred.disk import describe_user, user_folder\n"
         "os.environ.pop('HOME', None); os.setuid(54321)\n"
-        "print(who(), *map(user_folder, ('config', 'data', 'cache', 'music')))"
+        "print(describe_user(), *map(user_folder, ('config', 'data', 'cache', 'music')))"
     )
     kept = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
     done = subprocess.run([sys.executable, "-c", program], env=kept, capture_output=True, text=True, check=True)
@@ -173,7 +173,5 @@ def test_load_for_a_user_without_an_entry_has_no_folders() -> None:
         (None, None, -1, False),
     ],
 )
-def test_setting_spec_takes_zero_for_a_limit(
-    low: float | None, high: float | None, number: float, expected: bool
-) -> None:
+def test_setting_spec_takes_zero_as_limit(low: float | None, high: float | None, number: float, expected: bool) -> None:
     assert SettingSpec("level", 0.0, "A level.", low, high).in_range(number) is expected
