@@ -6,6 +6,11 @@ from typing import Any
 
 import diffusers
 import torch
+from diffusers.pipelines.ace_step.modeling_ace_step import (
+    AceStepAudioTokenDetokenizer,
+    AceStepAudioTokenizer,
+    AceStepConditionEncoder,
+)
 from diffusers.pipelines.audioldm2 import modeling_audioldm2
 from diffusers.pipelines.stable_audio.modeling_stable_audio import StableAudioProjectionModel
 from diffusers.pipelines.stable_audio_3.modeling_stable_audio_3 import StableAudio3DurationEmbedder
@@ -19,6 +24,9 @@ from transformers import (
     GemmaTokenizer,
     GPT2Config,
     GPT2LMHeadModel,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3Model,
     RobertaTokenizer,
     SpeechT5HifiGan,
     SpeechT5HifiGanConfig,
@@ -40,6 +48,7 @@ AutoencoderKL: Any = diffusers.AutoencoderKL
 UNet2DConditionModel: Any = diffusers.UNet2DConditionModel
 AudioLDM2UNet2DConditionModel: Any = modeling_audioldm2.AudioLDM2UNet2DConditionModel
 AudioLDM2ProjectionModel: Any = modeling_audioldm2.AudioLDM2ProjectionModel
+AceStepPipeline: Any = diffusers.AceStepPipeline
 MusicLDMPipeline: Any = diffusers.MusicLDMPipeline
 StableAudioPipeline: Any = diffusers.StableAudioPipeline
 StableAudio3Pipeline: Any = diffusers.StableAudio3Pipeline
@@ -406,5 +415,65 @@ def musicldm(folder: Path, seed: int = 0) -> Path:
         unet=_class_conditioned_unet(),
         scheduler=_scheduler(),
         vocoder=_vocoder(),
+    ).save_pretrained(folder)
+    return folder
+
+
+def _qwen_tokenizer() -> Any:
+    names = ["<|endoftext|>", "<unk>", *LETTERS, *LETTERS[:26].upper(), "#", "\n", ":", "/", "[", "]", "Ġ", "Ċ"]
+    vocabulary = {name: index for index, name in enumerate(dict.fromkeys(names))}
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], unk_token="<unk>")
+    tokenizer.model_max_length = 4096
+    return tokenizer
+
+
+def ace_step(folder: Path, seed: int = 0, turbo: bool = True, covers: bool = True) -> Path:
+    """An ACE-Step checkpoint, stereo: distilled or not, and with or without the audio tokenizer that covers need."""
+    torch.manual_seed(seed)
+    tokenizer = _qwen_tokenizer()
+    text_encoder = Qwen3Model(
+        Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=8,
+        )
+    )
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "sliding_window": 16,
+    }
+    condition_encoder = AceStepConditionEncoder(
+        text_hidden_dim=16,
+        timbre_hidden_dim=4,
+        num_lyric_encoder_hidden_layers=1,
+        num_timbre_encoder_hidden_layers=1,
+        **sizes,
+    )
+    condition_encoder.silence_latent.normal_()
+    pool = {**sizes, "audio_acoustic_hidden_dim": 4, "num_attention_pooler_hidden_layers": 1}
+    transformer = diffusers.AceStepTransformer1DModel(
+        in_channels=12, audio_acoustic_hidden_dim=4, num_hidden_layers=2, is_turbo=turbo, **sizes
+    )
+    with torch.no_grad():  # so that the words are heard
+        for name, parameter in transformer.named_parameters():
+            if "cross_attn.to_out" in name:
+                parameter.mul_(20)
+    AceStepPipeline(
+        vae=_random_weights(_oobleck()),
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        transformer=_random_weights(transformer),
+        condition_encoder=condition_encoder,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, shift=1.0),
+        audio_tokenizer=AceStepAudioTokenizer(fsq_dim=16, fsq_input_levels=[4, 4, 4], **pool) if covers else None,
+        audio_token_detokenizer=AceStepAudioTokenDetokenizer(**pool) if covers else None,
     ).save_pretrained(folder)
     return folder

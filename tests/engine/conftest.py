@@ -58,3 +58,9 @@ def stable_audio_3(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def musicldm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quiet_libraries()
     return checkpoints.musicldm(tmp_path_factory.mktemp("musicldm"))
+
+
+@pytest.fixture(scope="session")
+def ace_step(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    quiet_libraries()
+    return checkpoints.ace_step(tmp_path_factory.mktemp("ace_step"))

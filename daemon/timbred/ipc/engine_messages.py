@@ -6,7 +6,7 @@ one: float32 little-endian samples.
 
 import msgspec
 
-WIRE_VERSION = 7
+WIRE_VERSION = 8
 """Increased whenever a message changes; a daemon refuses an engine of another version."""
 
 ENGINE_HEARTBEAT_INTERVAL_S = 1.0
@@ -28,6 +28,8 @@ class PromptInputs(msgspec.Struct, frozen=True, kw_only=True):
     """Input of the text encoders.
 
     `mix` is the position between `prompt` and `prompt2`, 0 to 1; `weights` are the weights of words in `prompt`.
+    `lyrics` in a `language`, tempo (`bpm`, 0 for none), `key`, `signature`, `task` and `track` are for models that read
+    them; `seconds` is the length of the sound, which the engine fills in for models that read it.
     """
 
     prompt: str
@@ -36,6 +38,14 @@ class PromptInputs(msgspec.Struct, frozen=True, kw_only=True):
     prompt2: str = ""
     mix: float = 0.0
     weights: tuple[tuple[str, float], ...] = ()
+    lyrics: str = ""
+    language: str = "en"
+    bpm: int = 0
+    key: str = ""
+    signature: str = ""
+    task: str = ""
+    track: str = ""
+    seconds: float = 0.0
 
     def texts(self) -> dict[str, str]:
         """Return the texts that are not empty, by their keys in `generate`."""
@@ -92,6 +102,7 @@ class RenderOrder(msgspec.Struct, frozen=True, kw_only=True):
     hear: bool = False
     noise: NoiseSource | None = None
     given: InitAudio | None = None
+    reference: InitAudio | None = None
     preview: bool = False
     early: bool = False
     loop: bool = False

@@ -57,11 +57,12 @@ def inspect(folder: Path, name: str, remedy: str) -> Checkpoint:
     """
     index = read_json(folder / INDEX_NAME, name, remedy)
     family = family_in(index, folder, name)
-    classes = {part: class_of(index, part, name, remedy) for part in family.components}
-    for part in family.components:
+    parts = [part for part, component in family.components.items() if not component.is_optional or _has(index, part)]
+    classes = {part: class_of(index, part, name, remedy) for part in parts}
+    for part in parts:
         _check_component_files(folder / part, name, remedy)
         _refuse_code(folder / part, name, remedy)
-    weights = {part: weight_files(folder / part, name, remedy) for part in family.weighted}
+    weights = {part: weight_files(folder / part, name, remedy) for part in family.weighted if part in classes}
     return Checkpoint(
         folder=folder,
         family=family,
@@ -71,6 +72,11 @@ def inspect(folder: Path, name: str, remedy: str) -> Checkpoint:
         weight_bytes=sum(file.stat().st_size for files in weights.values() for file in files),
         speaks=not family.speaking.isdisjoint(classes.values()),
     )
+
+
+def _has(index: dict[str, Any], part: str) -> bool:
+    """Tell if an index names a class for a component; diffusers writes nulls for one that is left out."""
+    return index.get(part) not in (None, [None, None])
 
 
 def family_in(index: dict[str, Any], folder: Path, name: str) -> Family:

@@ -38,10 +38,12 @@ class Component:
     Attributes:
         classes: The classes that it may have; empty for any, where the class isn't used.
         stage: Stage of its weights; None for components without weights.
+        is_optional: True if a checkpoint may lack it.
     """
 
     classes: tuple[str, ...]
     stage: Stage | None = None
+    is_optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -306,7 +308,41 @@ STABLE_AUDIO_3 = Family(
 )
 """Stable Audio 3 (arXiv 2605.17991)."""
 
-FAMILIES: tuple[Family, ...] = (AUDIOLDM2, AUDIOLDM, MUSICLDM, STABLE_AUDIO, STABLE_AUDIO_3)
+
+def _ace_step_sound(config: ReadConfig) -> SoundFacts:
+    vae, transformer = config("vae"), config("transformer")
+    rate, channels = _positive(int(vae["sampling_rate"])), _positive(int(vae["audio_channels"]))
+    _positive(math.prod(int(ratio) for ratio in vae["downsampling_ratios"]))
+    distilled = bool(transformer.get("is_turbo")) or transformer.get("model_version") == "turbo"
+    steps, guidance = (8, 1.0) if distilled else (50, 7.0)
+    return SoundFacts(rate, channels, 30.0, ACE_STEP_MAX_SECONDS, steps, guidance, "flow-euler")
+
+
+ACE_STEP_MAX_SECONDS = 600.0
+"""Longest sound that ACE-Step was trained for."""
+
+ACE_STEP = Family(
+    name="ace-step",
+    pipelines=("AceStepPipeline",),
+    components={
+        "vae": Component(("AutoencoderOobleck",), "codec"),
+        "text_encoder": Component(("Qwen3Model",), "text"),
+        "tokenizer": Component(("Qwen2Tokenizer", "Qwen2TokenizerFast", "PreTrainedTokenizerFast")),
+        "condition_encoder": Component(("AceStepConditionEncoder",), "text"),
+        "audio_tokenizer": Component(("AceStepAudioTokenizer",), "text", is_optional=True),
+        "audio_token_detokenizer": Component(("AceStepAudioTokenDetokenizer",), "text", is_optional=True),
+        "transformer": Component(("AceStepTransformer1DModel",), "denoiser"),
+        "scheduler": _SCHEDULER,
+    },
+    libraries=("ace_step",),
+    read_sound=_ace_step_sound,
+    capabilities=frozenset({"init", "inpaint", "extend", "lyrics", "key", "bpm"}),
+    schedulers=("flow-euler", "ping-pong"),
+    licence=Licence("MIT", "yes"),
+)
+"""ACE-Step 1.5."""
+
+FAMILIES: tuple[Family, ...] = (AUDIOLDM2, AUDIOLDM, MUSICLDM, STABLE_AUDIO, STABLE_AUDIO_3, ACE_STEP)
 """All families."""
 
 

@@ -20,7 +20,7 @@ from timbred.ipc import engine_messages
 from timbred.ipc.engine_client import EngineLink
 from timbred.ipc.engine_messages import InitAudio, NoiseSource, PromptInputs, RenderOrder, Repaint
 from timbred.models import checkpoint
-from timbred.models.families import STABLE_AUDIO, STABLE_AUDIO_3
+from timbred.models.families import ACE_STEP, STABLE_AUDIO, STABLE_AUDIO_3
 
 WITHIN = 1e-4
 """-80 dBFS."""
@@ -179,9 +179,9 @@ def loud_copy(folder: Path, place: Path) -> Path:
 
 
 async def test_engine_batches_equal_their_solo_runs(
-    audioldm2: Path, audioldm: Path, stable_audio: Path, stable_audio_3: Path, tmp_path: Path
+    audioldm2: Path, audioldm: Path, stable_audio: Path, stable_audio_3: Path, ace_step: Path, tmp_path: Path
 ):
-    """Requests to models of four families at random moments and with random priorities equal their single renders.
+    """Requests to models of five families at random moments and with random priorities equal their single renders.
 
     The models load and their calls are prepared meanwhile; some requests are cancelled. Then each rendered one is
     repeated alone.
@@ -191,6 +191,7 @@ async def test_engine_batches_equal_their_solo_runs(
         source("one", loud_copy(audioldm, tmp_path / "one")),
         source("stable", stable_audio),
         source("stable-3", stable_audio_3),
+        source("ace", ace_step),
     ]
     chance = random.Random(5)
     orders_by_model = [
@@ -198,6 +199,7 @@ async def test_engine_batches_equal_their_solo_runs(
         everything(chance),
         wave_orders(chance, STABLE_AUDIO.schedulers),
         wave_orders(chance, STABLE_AUDIO_3.schedulers),
+        wave_orders(chance, ACE_STEP.schedulers),
     ]
     wanted = [(one, chance.randrange(3), model) for model, orders in enumerate(orders_by_model) for one in orders]
     chance.shuffle(wanted)

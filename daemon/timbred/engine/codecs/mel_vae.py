@@ -42,6 +42,8 @@ class LatentLayout:
     channels: int
     row_multiple: int
 
+    is_noise_rows_first = False
+
     @classmethod
     def of(cls, pipeline: Any) -> "LatentLayout":
         """Read the layout from the configurations of a pipeline's components."""

@@ -31,6 +31,7 @@ class WaveLayout:
         channels: Channels of the latents.
         audio_channels: Channels of the sound.
         fixed_rows: Rows of all sounds, for networks that take one length; None where the rows follow the length.
+        is_noise_rows_first: True if the stock pipeline draws noise with the rows before the channels.
     """
 
     rate: int
@@ -38,6 +39,7 @@ class WaveLayout:
     channels: int
     audio_channels: int
     fixed_rows: int | None = None
+    is_noise_rows_first: bool = False
 
     def shape(self, seconds: float, loop: bool = False) -> tuple[int, int]:
         """Return channels and rows of the latents for a length in seconds."""
@@ -181,6 +183,19 @@ def _decode_latents(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     return vae.decode(latents, return_dict=False)[0]
 
 
+class WholePiece(LatentPieces):
+    """Latents that are decoded all at once."""
+
+    def __init__(self, codec: WaveCodec, latents: torch.Tensor, seconds: float) -> None:
+        super().__init__(codec, latents, seconds)
+        self.first_rows = self.max_rows = self.rows
+        self._whole = torch.from_numpy(codec.decode(latents))
+
+    def decode(self, first: int, last: int) -> torch.Tensor:
+        """Return the samples of the rows [first, last): (takes, samples, channels), float32, on the CPU."""
+        return self._whole[:, first * self.samples_per_row : last * self.samples_per_row]
+
+
 class OobleckCodec(WaveCodec):
     """Oobleck, a convolutional autoencoder whose encoder returns a distribution (arXiv 2407.14358)."""
 
@@ -220,6 +235,35 @@ def oobleck_context(ratios: Sequence[int]) -> int | None:
         reach += 3 * (1 + 3 + 9)  # three residual units with seven taps and these dilations
         reach = math.ceil(reach / ratio) + 1
     return reach + 3
+
+
+PEAK_AMPLITUDE = 10.0 ** (-1.0 / 20.0)
+"""Peak of each take of `NormalizedOobleckCodec`: -1 dBFS."""
+
+MIN_PEAK_AMPLITUDE = 1e-6
+"""Peak below which a take is silence, and its level is left alone."""
+
+
+class NormalizedOobleckCodec(OobleckCodec):
+    """Oobleck whose takes have one peak, and whose init latents are the mean of the encoder's distribution."""
+
+    def encode(self, samples: torch.Tensor, rows: int, randomness: Sequence[torch.Generator]) -> torch.Tensor:
+        """Encode samples padded with silence, or truncated, to `rows`; all takes have the same."""
+        frames = rows * self.latent_layout.samples_per_row
+        padded = torch.nn.functional.pad(samples, (0, max(0, frames - samples.shape[1])))[:, :frames]
+        mean = self._run_encoder(lambda given: self.vae.encode(given).latent_dist.mode(), padded)
+        return mean.expand(len(randomness), -1, -1)
+
+    @torch.inference_mode()
+    def decode(self, latents: torch.Tensor, frames: int | None = None) -> NDArray[np.float32]:
+        """Decode latents to waveforms of the same peak, (takes, frames, channels)."""
+        samples = super().decode(latents)
+        peaks = np.abs(samples).max(axis=(1, 2), keepdims=True)
+        return (samples * (PEAK_AMPLITUDE / np.maximum(peaks, MIN_PEAK_AMPLITUDE)))[:, :frames]
+
+    def pieces(self, latents: torch.Tensor, seconds: float) -> "LatentPieces":
+        """Return latents as a source of one piece, because the level of any part depends on the whole."""
+        return WholePiece(self, latents, seconds)
 
 
 class SameCodec(WaveCodec):

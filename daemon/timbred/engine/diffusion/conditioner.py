@@ -14,6 +14,7 @@ from timbred.engine.diffusion.conditioning import (
     token_factors,
 )
 from timbred.engine.diffusion.generation import Embeddings, RenderedSounds
+from timbred.engine.diffusion.guidance import ClassifierFreeGuidance
 from timbred.engine.diffusion.sampler import InitLatents
 from timbred.engine.memory.device_memory import ModelStages
 from timbred.errors import ModelError
@@ -75,6 +76,18 @@ class Conditioner:
     def mixed_conditioning(self, words: PromptInputs, guided: bool) -> Tensors:
         """Return the conditioning for one take, mixed between two prompts if there are two."""
         return mix_conditioning(words, guided, self.conditioning)
+
+    def inputs_of(self, order: RenderOrder) -> PromptInputs:
+        """Return the inputs of the text encoders for an order."""
+        return order.words
+
+    def guidance_of(self, order: RenderOrder) -> float | None:
+        """Return the guidance scale of an order; None without guidance."""
+        return order.guidance if order.guidance > 1.0 else None
+
+    def make_guider(self) -> ClassifierFreeGuidance:
+        """Return a new guider for a generation."""
+        return ClassifierFreeGuidance()
 
     def complete(
         self, words: Tensors, order: RenderOrder, init_latents: InitLatents | None

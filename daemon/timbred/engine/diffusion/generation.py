@@ -28,6 +28,11 @@ class Layout(Protocol):
         """Samples of a row of latents."""
         ...
 
+    @property
+    def is_noise_rows_first(self) -> bool:
+        """True if the stock pipeline draws noise with the rows before the channels."""
+        ...
+
     def shape(self, seconds: float, loop: bool = False) -> tuple[int, ...]:
         """Return the shape of the latents for a length in seconds: channels, rows in time, and other axes."""
         ...
@@ -37,10 +42,17 @@ def draw_order_noise(order: RenderOrder, generators: list[torch.Generator], layo
     """Return new noise for each take, or an earlier take's noise for all of them."""
     shape = layout.shape(order.seconds, order.loop)
     if order.noise is None:
-        return draw_noise(shape, generators)
+        return _draw(shape, generators, layout)
     earlier_generators = make_generators((order.noise.seed,))
-    noise = draw_noise(layout.shape(order.noise.seconds, order.noise.loop), earlier_generators)
+    noise = _draw(layout.shape(order.noise.seconds, order.noise.loop), earlier_generators, layout)
     return resize_noise(noise, shape[1], earlier_generators[0]).expand(len(order.seeds), *shape)
+
+
+def _draw(shape: tuple[int, ...], generators: list[torch.Generator], layout: Layout) -> torch.Tensor:
+    if not layout.is_noise_rows_first:
+        return draw_noise(shape, generators)
+    channels, rows, *others = shape
+    return draw_noise((rows, channels, *others), generators).transpose(1, 2).contiguous()
 
 
 def step_batch(generations: Sequence[Generation], denoiser: Denoiser) -> None:

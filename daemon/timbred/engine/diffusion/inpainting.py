@@ -35,6 +35,11 @@ def init_samples(init_audio: InitAudio) -> torch.Tensor:
     return torch.frombuffer(bytearray(init_audio.samples), dtype=torch.float32)
 
 
+def init_channels(init_audio: InitAudio) -> torch.Tensor:
+    """Return the samples of init audio, (channels, frames), float32."""
+    return init_samples(init_audio).reshape(-1, init_audio.channels).T.contiguous()
+
+
 def encode_init_audio(order: RenderOrder, codec: MelVaeCodec) -> InitLatents | None:
     """Return the init latents of an order, the same for each take, with the mask of what is preserved."""
     if order.given is None:

@@ -27,7 +27,7 @@ class MelRendering(Rendering[MelVaeCodec]):
     def begin(self, order: RenderOrder, words: Tensors) -> Generation:
         """Begin a generation, before its first step; `words` is the text conditioning of one take."""
         codec, generators = self.codec, make_generators(order.seeds)
-        guidance = order.guidance if order.guidance > 1.0 else None
+        guidance = self.conditioner.guidance_of(order)
         conditioning = repeat_conditioning(words, len(order.seeds), guidance is not None)
         order, init_gain = match_init_level(order, codec)
         outpainting = plan_outpainting(order, codec)
@@ -47,6 +47,7 @@ class MelRendering(Rendering[MelVaeCodec]):
             outpainting=outpainting,
             init_gain=init_gain,
             padded=self.conditioner.padded,
+            guider=self.conditioner.make_guider(),
         )
 
     def after_step(self, generation: Generation) -> None:

@@ -1,7 +1,8 @@
 """Kinds of noise schedulers: what differs between networks that predict noise, EDM's, and flow matching.
 
 `DiscreteSampling` is for networks trained on a discrete noise schedule (AudioLDM), `EdmSampling` for preconditioned
-networks (Stable Audio; arXiv 2206.00364), `FlowSampling` for rectified flow (Stable Audio 3; arXiv 2209.03003).
+networks (Stable Audio; arXiv 2206.00364), `FlowSampling` and `ShiftedFlowSampling` for rectified flow (Stable Audio 3,
+ACE-Step; arXiv 2209.03003).
 """
 
 from dataclasses import dataclass
@@ -112,12 +113,16 @@ class FlowSampling(DiscreteSampling):
     def plan_steps(self, scheduler: Any, steps: int, strength: float | None) -> PlannedSteps:
         """Set a scheduler's steps; with `strength` (0 to 1), all of them are run, from that noise level on."""
         level = 1.0 if strength is None else max(MIN_NOISE_LEVEL, strength)
+        scheduler.set_timesteps(sigmas=self.noise_levels(steps, level).tolist())
+        scheduler.set_begin_index(0)
+        return PlannedSteps(0, steps)
+
+    def noise_levels(self, steps: int, level: float) -> torch.Tensor:
+        """Return the noise level of each step, from `level` down, (steps,), float32; the last one is above 0."""
         places = torch.linspace(level, 0.0, steps + 1)
         sigmas = torch.sigmoid(places * (self.max_log_snr - self.min_log_snr) - self.max_log_snr)
         sigmas[0] = level
-        scheduler.set_timesteps(sigmas=sigmas[:-1].tolist())
-        scheduler.set_begin_index(0)
-        return PlannedSteps(0, steps)
+        return sigmas[:-1]
 
     def initial_latents(self, scheduler: Any, noise: torch.Tensor) -> torch.Tensor:
         """Return unit noise, with which the flow begins."""
@@ -141,3 +146,19 @@ class FlowSampling(DiscreteSampling):
         """Return the noise-free latents that the network's output predicts."""
         del network_input
         return latents - scheduler.sigmas[evaluation] * output
+
+
+@dataclass(frozen=True)
+class ShiftedFlowSampling(FlowSampling):
+    """Networks of rectified flow whose steps lie closer together where there is more noise (arXiv 2403.03206).
+
+    Attributes:
+        shift: Ratio of the steps' density at full noise to that at none.
+    """
+
+    shift: float = 3.0
+
+    def noise_levels(self, steps: int, level: float) -> torch.Tensor:
+        """Return the noise level of each step, from `level` down, (steps,), float32; the last one is above 0."""
+        places = torch.linspace(1.0, 0.0, steps + 1)[:-1]
+        return level * self.shift * places / (1 + (self.shift - 1) * places)

@@ -1,11 +1,12 @@
 """The state of one order between its first noise and its last step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from timbred.engine.diffusion.conditioning import Tensors
+from timbred.engine.diffusion.guidance import ClassifierFreeGuidance
 from timbred.engine.diffusion.outpainting import Outpainting
 from timbred.engine.diffusion.sampler import InitLatents, SamplerState, make_scheduler
 from timbred.engine.diffusion.sampler_kinds import DiscreteSampling
@@ -22,7 +23,7 @@ class Generation:
         scheduler_config: The checkpoint's scheduler configuration.
         sampler: Sampler state of the current window.
         conditioning: Conditioning of all takes; with guidance, the negative rows come first.
-        guidance: Guidance scale; None without classifier-free guidance.
+        guidance: Guidance scale; None without guidance.
         generators: One random generator for each take.
         outpainting: Outpainting state; None unless audio is continued.
         circular: Takes that are rendered as a circle; known once `loop_kinds_known` is set.
@@ -30,6 +31,7 @@ class Generation:
         earlier_steps: Steps taken before the current sampler state.
         init_gain: Factor that the init audio was multiplied by; the output is divided by it.
         padded: Names of conditioning tensors that may be padded to the length of others in a batch.
+        guider: Joins the network's outputs with and without the prompt.
     """
 
     order: RenderOrder
@@ -45,6 +47,7 @@ class Generation:
     earlier_steps: int = 0
     init_gain: float = 1.0
     padded: frozenset[str] = frozenset()
+    guider: ClassifierFreeGuidance = field(default_factory=ClassifierFreeGuidance)
 
     def __post_init__(self) -> None:
         self.circular = self.circular or (False,) * len(self.order.seeds)
@@ -83,11 +86,10 @@ class Generation:
         return latents if self.guidance is None else torch.cat([latents, latents])
 
     def apply_guidance(self, prediction: torch.Tensor) -> torch.Tensor:
-        """Apply classifier-free guidance (arXiv 2207.12598), as diffusers does."""
+        """Return the guided prediction of each take."""
         if self.guidance is None:
             return prediction
-        negative, prompted = prediction.chunk(2)
-        return negative + self.guidance * (prompted - negative)
+        return self.guider.join(*prediction.chunk(2), self.guidance)
 
     @property
     def shape(self) -> tuple[object, ...]:

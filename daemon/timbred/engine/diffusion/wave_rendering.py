@@ -12,6 +12,7 @@ from timbred.engine.codecs.chunked import PieceStream
 from timbred.engine.codecs.waveform import WaveCodec
 from timbred.engine.diffusion.conditioning import Tensors, repeat_conditioning
 from timbred.engine.diffusion.generation import RenderedSounds, draw_order_noise
+from timbred.engine.diffusion.inpainting import init_channels
 from timbred.engine.diffusion.rendering import Rendering
 from timbred.engine.diffusion.sampler import InitLatents, make_generators
 from timbred.engine.diffusion.state import Generation, make_sampler_state
@@ -29,7 +30,7 @@ class WaveRendering(Rendering[WaveCodec]):
         generators = make_generators(order.seeds)
         noise = draw_order_noise(order, generators, self.codec.latent_layout).to(self.codec.device)
         conditioning, init_latents = self.conditioner.complete(words, order, self._encode_init(order, generators))
-        guidance = order.guidance if order.guidance > 1.0 else None
+        guidance = self.conditioner.guidance_of(order)
         return Generation(
             order=order,
             kind=self.sampling,
@@ -39,6 +40,7 @@ class WaveRendering(Rendering[WaveCodec]):
             guidance=guidance,
             generators=generators,
             padded=self.conditioner.padded,
+            guider=self.conditioner.make_guider(),
         )
 
     def _encode_init(self, order: RenderOrder, generators: list[torch.Generator]) -> InitLatents | None:
@@ -83,9 +85,3 @@ class WaveRendering(Rendering[WaveCodec]):
         layout = self.codec.latent_layout
         waveforms = self.codec.decode(latents, int(generation.order.seconds * layout.rate))
         return RenderedSounds(np.ascontiguousarray(waveforms, dtype=np.float32), layout.rate)
-
-
-def init_channels(given: InitAudio) -> torch.Tensor:
-    """Return the samples of init audio, (channels, frames), float32."""
-    samples = torch.frombuffer(bytearray(given.samples), dtype=torch.float32)
-    return samples.reshape(-1, given.channels).T.contiguous()

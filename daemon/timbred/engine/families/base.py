@@ -164,7 +164,8 @@ class LatentDiffusion:
     @torch.inference_mode()
     def begin(self, order: RenderOrder) -> Generation:
         """Encode the prompt and draw the noise."""
-        words = self.conditioner.mixed_conditioning(order.words, order.guidance > 1.0)
+        guided = self.conditioner.guidance_of(order) is not None
+        words = self.conditioner.mixed_conditioning(self.conditioner.inputs_of(order), guided)
         return self.rendering.begin(order, words)
 
     @torch.inference_mode()

@@ -115,7 +115,7 @@ def load_components(
         ModelError: A component can't be loaded; names it and the reason.
     """
     components: dict[str, Any] = {}
-    parts = tuple(checkpoint.family.components)
+    parts = tuple(checkpoint.classes)
     for done, part in enumerate(parts):
         progress(done / len(parts))
         kind = None if part == "scheduler" else component_class(checkpoint, part, own_classes)

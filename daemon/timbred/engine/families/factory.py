@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from timbred.engine.diffusion.sampler import make_scheduler
-from timbred.engine.families import audioldm, audioldm2, musicldm, stable_audio, stable_audio_3
+from timbred.engine.families import ace_step, audioldm, audioldm2, musicldm, stable_audio, stable_audio_3
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.component_loader import component_class, load_components
 from timbred.engine.families.spec import FamilySpec
@@ -17,7 +17,9 @@ from timbred.engine.memory.device_memory import DeviceMemory
 from timbred.models.checkpoint import Checkpoint, count_values, weight_files
 from timbred.models.families import STAGES, Family
 
-SPECS: tuple[FamilySpec, ...] = (audioldm2.SPEC, audioldm.SPEC, musicldm.SPEC, stable_audio.SPEC, stable_audio_3.SPEC)
+SPECS: tuple[FamilySpec, ...] = tuple(
+    module.SPEC for module in (audioldm2, audioldm, musicldm, stable_audio, stable_audio_3, ace_step)
+)
 """The engine's declarations of all families."""
 
 
@@ -45,7 +47,7 @@ def estimate_memory_needs(
     sizes: dict[str, int] = {}
     added_bytes = 0
     spec = spec_of(checkpoint.family)
-    for part in checkpoint.family.weighted:
+    for part in (part for part in checkpoint.family.weighted if part in checkpoint.classes):
         folder = checkpoint.folder / part
         files = weight_files(folder, name, "")
         sizes[part] = count_values(files) * precision.itemsize
@@ -55,7 +57,7 @@ def estimate_memory_needs(
         ):
             added_bytes += sizes[part]
     return MemoryNeeds(
-        added_bytes, max(sum(sizes[part] for part in checkpoint.family.stage_parts(stage)) for stage in STAGES)
+        added_bytes, max(sum(sizes.get(part, 0) for part in checkpoint.family.stage_parts(stage)) for stage in STAGES)
     )
 
 

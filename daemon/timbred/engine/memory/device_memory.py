@@ -187,7 +187,8 @@ class ModelStages:
     def __init__(self, components: dict[str, Any], family: Family, device_memory: DeviceMemory) -> None:
         self.device_memory = device_memory
         self.parts: dict[Stage, list[torch.nn.Module]] = {
-            stage: [components[name] for name in family.stage_parts(stage)] for stage in STAGES
+            stage: [components[name] for name in family.stage_parts(stage) if components.get(name) is not None]
+            for stage in STAGES
         }
 
     @property

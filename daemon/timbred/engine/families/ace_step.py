@@ -1,0 +1,224 @@
+"""ACE-Step 1.5: a caption with musical facts, lyrics and a timbre into a flow-matching DiT over Oobleck's latents.
+
+A task tells the network how to use given audio, whose latents are its context: to repaint a part, to cover it, to
+extract, add or complete tracks.
+"""
+
+import math
+from typing import Any, Final
+
+import diffusers
+import torch
+from diffusers.pipelines.ace_step.modeling_ace_step import (
+    AceStepAudioTokenDetokenizer,
+    AceStepAudioTokenizer,
+    AceStepConditionEncoder,
+)
+from msgspec import structs
+
+from timbred.engine.batching import BatchSplitter
+from timbred.engine.codecs.waveform import NormalizedOobleckCodec, WaveLayout
+from timbred.engine.compile.compiled_calls import Inputs
+from timbred.engine.diffusion.conditioner import Conditioner
+from timbred.engine.diffusion.conditioning import Tensors
+from timbred.engine.diffusion.denoiser import DenoiserSignature
+from timbred.engine.diffusion.guidance import ProjectedGuidance
+from timbred.engine.diffusion.inpainting import init_channels
+from timbred.engine.diffusion.sampler import InitLatents
+from timbred.engine.diffusion.sampler_kinds import ShiftedFlowSampling
+from timbred.engine.diffusion.wave_rendering import WaveRendering
+from timbred.engine.families.spec import FamilySpec
+from timbred.engine.memory.device_memory import ModelStages
+from timbred.errors import ModelError
+from timbred.ipc.engine_messages import InitAudio, PromptInputs, RenderOrder
+from timbred.models import families
+from timbred.models.long_texts import Windows
+
+TEXT_TO_MUSIC: Final = "text2music"
+REPAINT: Final = "repaint"
+COVER: Final = "cover"
+LEGO: Final = "lego"
+
+TIMBRE_S = 30
+"""Seconds of the reference sound that the timbre encoder hears: its beginning, middle and end."""
+
+SEGMENT_S = 10
+"""Seconds of each of these three."""
+
+
+def _inputs(latents: torch.Tensor, timestep: torch.Tensor, conditioning: Tensors) -> Inputs:
+    return latents, timestep, conditioning["states"], conditioning["context"]
+
+
+def _evaluate(transformer: Any, *inputs: torch.Tensor) -> torch.Tensor:
+    latents, timestep, states, context = inputs
+    timestep = timestep.to(latents.dtype)
+    output = transformer(
+        hidden_states=latents.transpose(1, 2),
+        timestep=timestep,
+        timestep_r=timestep,
+        encoder_hidden_states=states,
+        context_latents=context,
+        return_dict=False,
+    )[0]
+    return output.transpose(1, 2)
+
+
+class AceStepConditioner(Conditioner):
+    """States of the caption and the lyrics, joined with a timbre, and the context of given audio."""
+
+    windows = Windows()
+    """No windows: the pipeline reads the first 256 tokens of a caption with its facts."""
+
+    def inputs_of(self, order: RenderOrder) -> PromptInputs:
+        """Return the inputs of the text encoders for an order: with its length, and its task in words."""
+        return structs.replace(order.words, seconds=order.seconds, task=task_of(order))
+
+    def guidance_of(self, order: RenderOrder) -> float | None:
+        """Return the guidance scale of an order; None for distilled checkpoints, which have it in their weights."""
+        return None if self.pipeline.is_turbo else super().guidance_of(order)
+
+    def make_guider(self) -> ProjectedGuidance:
+        """Return a new guider for a generation."""
+        return ProjectedGuidance()
+
+    @torch.inference_mode()
+    def encode(self, words: PromptInputs, guided: bool) -> Tensors:
+        """Return the states of the caption as `text` and of the lyrics as `lyrics`, (1, tokens, dimensions)."""
+        del guided  # the row without a prompt is learned
+        tracks = [words.track] if words.track else None
+        text, _, lyrics, _ = self.pipeline.encode_prompt(
+            words.prompt,
+            words.lyrics,
+            self.device,
+            vocal_language=words.language,
+            audio_duration=words.seconds,
+            instruction=self.pipeline._get_task_instruction(words.task, words.track or None, tracks),
+            bpm=words.bpm or None,
+            keyscale=words.key or None,
+            timesignature=words.signature or None,
+        )
+        return {"text": text, "lyrics": lyrics}
+
+    @torch.inference_mode()
+    def complete(
+        self, words: Tensors, order: RenderOrder, init_latents: InitLatents | None
+    ) -> tuple[Tensors, InitLatents | None]:
+        """Join the words with the timbre as `states`, and add the `context`: source latents beside their mask.
+
+        Without a task, init audio isn't context: denoising starts from it.
+        """
+        timbre = self._timbre_latents(order.reference)
+        states = self.stages.run_stage("text", lambda: self._join(words, timbre))
+        task = task_of(order)
+        source = None if task == TEXT_TO_MUSIC else init_latents
+        context = self.stages.run_stage("text", lambda: self._context(order, task, source))
+        if self.guidance_of(order) is not None:
+            learned = self.pipeline.condition_encoder.null_condition_emb.to(states.device, states.dtype)
+            states, context = torch.cat([learned.expand_as(states), states]), torch.cat([context, context])
+        return {"states": states, "context": context}, init_latents if source is None else None
+
+    def _join(self, words: Tensors, timbre: torch.Tensor) -> torch.Tensor:
+        """Return the states of lyrics, timbre and caption, (1, tokens, dimensions)."""
+        text, lyrics = words["text"], words["lyrics"]
+        states, _ = self.pipeline.condition_encoder(
+            text_hidden_states=text,
+            text_attention_mask=torch.ones(text.shape[:2], dtype=torch.bool, device=text.device),
+            lyric_hidden_states=lyrics,
+            lyric_attention_mask=torch.ones(lyrics.shape[:2], dtype=torch.bool, device=lyrics.device),
+            refer_audio_acoustic_hidden_states_packed=timbre.to(text.dtype),
+            refer_audio_order_mask=torch.zeros(1, dtype=torch.long, device=text.device),
+        )
+        return states
+
+    def _timbre_latents(self, reference: InitAudio | None) -> torch.Tensor:
+        """Return latents of a reference sound, or of silence: (1, rows, channels)."""
+        pipeline = self.pipeline
+        if reference is None:
+            return self._silence(math.ceil(TIMBRE_S * pipeline.latents_per_second))
+        samples = init_channels(reference)
+        frames, segment = TIMBRE_S * pipeline.sample_rate, SEGMENT_S * pipeline.sample_rate
+        samples = samples.repeat(1, max(1, math.ceil(frames / samples.shape[1])))
+        middle = samples.shape[1] // 3
+        parts = [samples[:, :segment], samples[:, middle : middle + segment], samples[:, -segment:]]
+        given = torch.cat(parts, dim=1)[None].to(self.device, pipeline.vae.dtype)
+
+        def encode() -> torch.Tensor:
+            return pipeline.vae.encode(given).latent_dist.mode()
+
+        return self.stages.run_stage("codec", encode).transpose(1, 2)
+
+    def _silence(self, rows: int) -> torch.Tensor:
+        """Return latents of silence, (1, rows, channels)."""
+        silence = self.pipeline.condition_encoder.silence_latent.to(self.device)
+        return silence.repeat(1, math.ceil(rows / silence.shape[1]), 1)[:, :rows]
+
+    def _context(self, order: RenderOrder, task: str, init_latents: InitLatents | None) -> torch.Tensor:
+        """Return the context of the network, (1, rows, 2 * channels): latents, and 1 where sound is made."""
+        dtype = self.pipeline.transformer.dtype
+        if init_latents is None:
+            silence = self._silence(math.ceil(order.seconds * self.pipeline.latents_per_second)).to(dtype)
+            return torch.cat([silence, torch.ones_like(silence)], dim=-1)
+        source = init_latents.latents[:1].transpose(1, 2).to(dtype)
+        if task == COVER:
+            source = self._tokenized(source)
+        made = torch.ones_like(source)
+        if task in (REPAINT, LEGO) and init_latents.preserved is not None:
+            made = (1.0 - init_latents.preserved.to(dtype)).transpose(1, 2).expand_as(source)
+        if task == REPAINT:
+            source = torch.where(made > 0.5, self._silence(source.shape[1]).to(dtype), source)
+        return torch.cat([source, made], dim=-1)
+
+    def _tokenized(self, source: torch.Tensor) -> torch.Tensor:
+        """Return latents reduced to what the audio tokenizer keeps: melody and rhythm.
+
+        Raises:
+            ModelError: The checkpoint has no audio tokenizer.
+        """
+        pipeline = self.pipeline
+        if pipeline.audio_tokenizer is None or pipeline.audio_token_detokenizer is None:
+            raise ModelError("this model can't cover audio: it has no audio tokenizer; use another task or model")
+        quantized, _ = pipeline.audio_tokenizer.tokenize(source, pipeline.condition_encoder.silence_latent.to(source))
+        return pipeline.audio_token_detokenizer(quantized.to(source.dtype))[:, : source.shape[1]]
+
+
+def task_of(order: RenderOrder) -> str:
+    """Return the task of an order: the named one, or that of its init audio."""
+    repaints = order.given is not None and (order.given.repaint is not None or order.window > 0.0)
+    return order.words.task or (REPAINT if repaints else TEXT_TO_MUSIC)
+
+
+def wave_layout(pipeline: Any) -> WaveLayout:
+    """Return the geometry of a pipeline's latents."""
+    vae, transformer = pipeline.vae.config, pipeline.transformer.config
+    return WaveLayout(
+        rate=int(vae.sampling_rate),
+        samples_per_row=math.prod(vae.downsampling_ratios),
+        channels=int(transformer.audio_acoustic_hidden_dim),
+        audio_channels=int(vae.audio_channels),
+        is_noise_rows_first=True,
+    )
+
+
+def make_codec(
+    pipeline: Any, device: torch.device, stages: ModelStages, batch_splitter: BatchSplitter
+) -> NormalizedOobleckCodec:
+    """Return the codec of a pipeline."""
+    return NormalizedOobleckCodec(pipeline.vae, wave_layout(pipeline), device, stages, batch_splitter)
+
+
+SPEC = FamilySpec(
+    facts=families.ACE_STEP,
+    pipeline_class=diffusers.AceStepPipeline,
+    conditioner=AceStepConditioner,
+    denoiser="transformer",
+    signature=DenoiserSignature(None, _inputs, _evaluate),
+    codec=make_codec,
+    rendering=WaveRendering,
+    sampling=ShiftedFlowSampling(),
+    own_classes={
+        "AceStepAudioTokenDetokenizer": AceStepAudioTokenDetokenizer,
+        "AceStepAudioTokenizer": AceStepAudioTokenizer,
+        "AceStepConditionEncoder": AceStepConditionEncoder,
+    },
+)
