@@ -27,6 +27,9 @@ TAKES = 8
 OWN_SCHEDULER = "its own"
 """Menu entry for the model's default scheduler; the same text as in `timbred-desk.js`."""
 
+FIRST_SCHEDULERS = ("ddim", "dpm++2m", "dpm++2m-karras", "euler", "euler-a", "heun", "lms", "pndm", "unipc")
+"""Schedulers of the first version. Live stores the index of a menu's entry, so that later ones follow them."""
+
 VOICE = "timbred-voice"
 
 FIELD = {"bgcolor": "themecolor.live_control_text_bg", "textcolor": "themecolor.live_control_fg"}
@@ -353,7 +356,9 @@ def request_fields(desk: Desk, x: float, length: Parameter, length_hint: str) ->
         name, place = column.next()
         label(patch, "scheduler", name)
         schedulers = allowed("scheduler")
-        chosen = menu(patch, "Scheduler", (OWN_SCHEDULER, *schedulers.choices), place, schedulers.about)
+        later = [choice for choice in schedulers.choices if choice not in FIRST_SCHEDULERS]
+        choices = (OWN_SCHEDULER, *FIRST_SCHEDULERS, *later)
+        chosen = menu(patch, "Scheduler", choices, place, schedulers.about)
         desk.knob(chosen, "scheduler", 1)
     with patch.row():
         model_line(desk, *column.next())

@@ -46,7 +46,7 @@ class Heard:
             self.events.put_nowait((message, [bytes(frame) for frame in payload]))
 
     async def next(self) -> Any:
-        return await asyncio.wait_for(self.events.get(), 60)
+        return await asyncio.wait_for(self.events.get(), 300)
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ import json
 import signal
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import soundfile
 from tests.integration import clients
 from tests.web.browser import CTRL, SHIFT, Page
 from tests.web.conftest import OLD_TAKES, Restartable, make_sound
+from timbred.protocol.keys import SchedulerName
 
 LIT = """(() => { const canvas = $('%s'); const { width, height } = canvas;
     const data = canvas.getContext('2d').getImageData(0, 0, width, height).data;
@@ -101,7 +103,7 @@ def test_panel_offers_every_key_of_generate_with_its_range(page: Page) -> None:
     field = "$('[data-key=seconds] input').getAttribute"
     assert page.run(f"[{field}('aria-valuemin'), {field}('aria-valuemax')]") == ["0.05", f"{longest:g}"]
     assert page.run("$('[data-key=strength] input').getAttribute('aria-valuemax')") == "1"
-    assert page.run("[...$('[data-key=scheduler] select').options].length") == 10
+    assert page.run("[...$('[data-key=scheduler] select').options].length") == 1 + len(get_args(SchedulerName))
 
 
 def test_panel_shows_a_guidance_of_zero(page: Page) -> None:

@@ -42,7 +42,7 @@ def clap_of_transformers_4(model: LatentDiffusion, monkeypatch: pytest.MonkeyPat
 @pytest.mark.usefixtures("clap_of_transformers_4")
 @pytest.mark.parametrize("guidance", [3.0, 1.0], ids=["guided", "unguided"])
 @pytest.mark.parametrize("scheduler", MUSICLDM.schedulers)
-def test_render_equals_stock_with_every_scheduler(model: LatentDiffusion, scheduler: str, guidance: float):
+def test_musicldm_render_equals_stock_with_every_scheduler(model: LatentDiffusion, scheduler: str, guidance: float):
     assert_equal(model, order(scheduler=scheduler, guidance=guidance))
 
 
@@ -57,11 +57,11 @@ def test_render_equals_stock_with_every_scheduler(model: LatentDiffusion, schedu
     ],
     ids=str,
 )
-def test_render_equals_stock_with_every_parameter(model: LatentDiffusion, changes: dict[str, Any]):
+def test_musicldm_render_equals_stock_with_every_parameter(model: LatentDiffusion, changes: dict[str, Any]):
     assert_equal(model, order(**changes))
 
 
-def test_render_equals_stock_with_given_noise_and_embeddings(model: LatentDiffusion):
+def test_musicldm_render_equals_stock_with_given_noise_and_embeddings(model: LatentDiffusion):
     wanted = order(seeds=(1, 2, 3))
     text = model.conditioner.conditioning(wanted.words, True)["text"]
     pipeline = model.pipeline
@@ -84,7 +84,7 @@ def test_stock_pipeline_fails_with_this_version_of_transformers(model: LatentDif
         stock(model, order())
 
 
-def test_long_prompt_is_read_to_its_end(model: LatentDiffusion):
+def test_musicldm_long_prompt_is_read_to_its_end(model: LatentDiffusion):
     one, other = (ours(model, order(words=PromptInputs(prompt="soft " * 60 + end))) for end in ("kick", "hi-hat"))
     assert not np.array_equal(one, other)
 

@@ -1,5 +1,6 @@
 """Weights are views of their files only as long as that does no harm, and pages go back without anybody's loss."""
 
+import gc
 import sys
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def test_convert_weights_needs_no_file_after_a_move(file: Path, precision: torch
     module = Mapped(file)
     assert is_mapped(file)
     convert_weights(module, precision, frozenset(), [file], on_host=False)
+    gc.collect()
     assert not is_mapped(file)
     assert module.weight.dtype == precision
     assert torch.equal(module.weight.float(), NUMBERS.to(precision).float())
