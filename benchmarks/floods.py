@@ -26,7 +26,7 @@ from websockets.sync.client import connect
 
 from benchmarks.daemon import Client, Ports, daemon
 from benchmarks.machine import machine
-from timbred.protocol.framing import encode
+from timbred.protocol.osc_packets import encode_slip
 
 PING_INTERVAL_S = 0.05
 MAX_PING_MS = 100.0
@@ -34,7 +34,7 @@ RESEND_AFTER_S = 0.05
 CLIENT_COUNTS = {"tcp clients": 100, "zmq clients": 200, "websocket clients": 50}
 """Number of clients of the floods with many clients."""
 
-_INVALID_BUNDLE = b"".join(encode(b"x") for _ in range(2000))
+_INVALID_BUNDLE = b"".join(encode_slip(b"x") for _ in range(2000))
 _HTTP_REQUEST = b"GET /status HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
@@ -183,7 +183,7 @@ class Pinger:
         line.set(zmq.LINGER, 0)
         line.connect(f"tcp://127.0.0.1:{ports.requests}")
         web = self._stack.enter_context(connect(f"ws://127.0.0.1:{ports.http}/ws", proxy=None))
-        ping, framed, asked = _osc("/timbred/ping"), encode(_osc("/timbred/ping")), json.dumps({"type": "ping"})
+        ping, framed, asked = _osc("/timbred/ping"), encode_slip(_osc("/timbred/ping")), json.dumps({"type": "ping"})
         udp.settimeout(RESEND_AFTER_S)
 
         def by_udp() -> None:

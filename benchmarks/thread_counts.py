@@ -15,8 +15,8 @@ import torch
 
 from benchmarks import pocket
 from benchmarks.machine import machine
+from timbred.engine.batching import ThreadTuner
 from timbred.engine.families.base import LatentDiffusion
-from timbred.engine.timing import ThreadTuner
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder
 
 ROUND_COUNT = 12

@@ -3,7 +3,7 @@
 from tests.branch_coverage import count, part_of, report
 
 FILES = {
-    "daemon/timbred/dsp/loop.py": {
+    "daemon/timbred/dsp/pipeline.py": {
         "executed_lines": [1, 2, 3],
         "missing_lines": [4],
         "executed_branches": [[1, 2]],

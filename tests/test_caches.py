@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timbred.caches import ByteCache, RecentDict
+from timbred.engine.batching import MAX_KINDS, DurationEma, ThreadTuner
 from timbred.engine.model_manager import IDLE_DELAY_S, MAX_TIDY_INTERVAL_S, Upkeep
-from timbred.engine.timing import MAX_KINDS, DurationEma, ThreadTuner
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 30))), st.integers(0, 40))

@@ -10,6 +10,10 @@ def counts() -> package_counts.Counts:
     return package_counts.count()
 
 
+def test_package_counts_few_modules(counts: package_counts.Counts) -> None:
+    assert 50 < counts.modules <= 150
+
+
 def test_package_counts_few_short_modules(counts: package_counts.Counts) -> None:
     assert len(counts.short) <= 12, counts.short
 

@@ -24,7 +24,7 @@ from timbred.protocol.osc import arguments_of
 from timbred.protocol.schema import is_terminal, name_of
 from timbred.requests.job import KEEP_ENDED_S, JobStore
 from timbred.server import STOP_PATIENCE_S, Daemon
-from timbred.transports.in_process import InProcessClient
+from timbred.transports.base import InProcessClient
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = (sys.executable, "-m", "tests.fake_engine")

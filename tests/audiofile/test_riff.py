@@ -8,7 +8,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from timbred.audiofile.riff import Chunk, append_chunks, info_chunk, read_chunks, sampler_chunk, tempo_chunk
+from timbred.audiofile.tags import Chunk, append_chunks, info_chunk, read_chunks, sampler_chunk, tempo_chunk
 from timbred.errors import BadAudio
 
 LETTERS = st.text(st.characters(min_codepoint=65, max_codepoint=90), min_size=4, max_size=4)

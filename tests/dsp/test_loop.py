@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from tests.dsp.sounds import clip, noise, seam_is_smooth, tone
 from timbred.audio import SampleRate, Seconds
-from timbred.dsp.loop import crossfade_ends, loop
-from timbred.dsp.pipeline import run_pipeline
+from timbred.dsp.pipeline import crossfade_ends, loop, run_pipeline
 from timbred.render_settings import RenderSettings
 
 

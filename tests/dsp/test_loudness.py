@@ -8,7 +8,7 @@ from pyloudnorm import Meter
 
 from tests.dsp.sounds import clip, decibels, noise, peak, tone
 from timbred.audio import Decibels, Lufs
-from timbred.dsp.loudness import level, measure_loudness, measure_peak
+from timbred.dsp.pipeline import level, measure_loudness, measure_peak
 from timbred.render_settings import RenderSettings
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from timbred.engine.timing import RETRIAL_INTERVAL_STEPS, TRIAL_STEPS, ThreadTuner
+from timbred.engine.batching import RETRIAL_INTERVAL_STEPS, TRIAL_STEPS, ThreadTuner
 
 
 def used(choice: ThreadTuner, seconds: Callable[[int], float], steps: int) -> list[int]:

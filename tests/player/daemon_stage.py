@@ -10,7 +10,7 @@ from tests.player.player_stage import RATE, Recording, Require, recording
 from tests.test_server import PATIENCE, running
 from timbred.protocol import messages as m
 from timbred.server import Daemon
-from timbred.transports.in_process import InProcessClient
+from timbred.transports.base import InProcessClient
 
 
 @asynccontextmanager

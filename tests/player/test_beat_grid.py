@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from timbred.errors import BadRequest
 from timbred.ipc.player_messages import Moment
 from timbred.player.beat_grid import BeatGrid, StartTime, move_start, read_moment, resolve_moment
-from timbred.player.process.ring_output import DeviceClock
+from timbred.player.process.devices import DeviceClock
 
 TEMPOS = st.floats(20, 999)
 FRAMES = st.integers(0, 10**9)

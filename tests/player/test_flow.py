@@ -15,7 +15,7 @@ from timbred.audio import Samples
 from timbred.protocol import messages as m
 from timbred.server import Daemon
 from timbred.storage.library import StoredTake
-from timbred.transports.in_process import InProcessClient
+from timbred.transports.base import InProcessClient
 
 __all__ = ["audioldm", "importable"]
 

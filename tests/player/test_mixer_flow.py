@@ -11,8 +11,8 @@ from tests.player.test_mixer import NOW, RATE, in_blocks, largest_step, mixer, n
 from timbred.audio import Samples
 from timbred.ipc.player_messages import Handover, Moment
 from timbred.player.beat_grid import BeatGrid
-from timbred.player.mixer.commands import EndVoice, StartVoice, VoiceBegan, VoiceOver, VoiceStopped
 from timbred.player.mixer.mixer import Mixer
+from timbred.player.mixer.voice import EndVoice, StartVoice, VoiceBegan, VoiceOver, VoiceStopped
 
 FRAMES = 12_000
 OVERLAP = 2_400

@@ -16,9 +16,8 @@ from tests.player.test_mixer import NOW, largest_step, mixer, noise, sine
 from tests.test_server import PATIENCE, audioldm, importable, running
 from timbred.audio import Samples
 from timbred.ipc.player_messages import Moment
-from timbred.player.mixer.commands import EndVoice, StartVoice, VoiceOver
 from timbred.player.mixer.source import VoiceSource
-from timbred.player.mixer.voice import RESUME_AFTER_S, STARVED_FADE_S
+from timbred.player.mixer.voice import RESUME_AFTER_S, STARVED_FADE_S, EndVoice, StartVoice, VoiceOver
 from timbred.protocol import messages as m
 from timbred.protocol.schema import name_of
 

@@ -16,11 +16,11 @@ import pytest
 from timbred.audio import Samples
 from timbred.ipc.player_messages import Moment
 from timbred.player.beat_grid import BeatGrid
-from timbred.player.mixer.commands import StartVoice, VoiceBegan
 from timbred.player.mixer.mixer import Mixer
 from timbred.player.mixer.source import VoiceSource
+from timbred.player.mixer.voice import StartVoice, VoiceBegan
+from timbred.player.process.devices import DeviceClock
 from timbred.player.process.player_loop import PlayerLoop
-from timbred.player.process.ring_output import DeviceClock
 
 RATE = 48_000
 LATENCY = 0.0231

@@ -19,7 +19,7 @@ from tests.player.unbroken import Gap, gaps
 from timbred.audio import Samples
 from timbred.config import load
 from timbred.server import Daemon
-from timbred.transports.in_process import InProcessClient
+from timbred.transports.base import InProcessClient
 
 SECONDS = 8.0
 PERIOD = 128

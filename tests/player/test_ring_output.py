@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from timbred.player.process import ring_output as subject
-from timbred.player.process.devices import AudioDevice
-from timbred.player.process.ring_output import LEAD_GROWTH, MAX_LEAD_RATIO, Output
+from timbred.player.process import devices as subject
+from timbred.player.process.devices import LEAD_GROWTH, MAX_LEAD_RATIO, AudioDevice, Output
 
 RATE = 48_000
 DEVICE = AudioDevice(0, "card", "driver", 2, RATE, 0.005, is_default=True)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timbred.errors import BadRequest
-from timbred.protocol.framing import END, SlipDecoder, encode
+from timbred.protocol.osc_packets import SLIP_END, SlipDecoder, encode_slip
 
 FRAMES = st.lists(st.binary(min_size=1, max_size=40), max_size=8)
 
@@ -22,12 +22,12 @@ def fed(data: bytes, cuts: list[int], limit: int = 1 << 20) -> list[bytes | BadR
 
 @given(FRAMES, st.lists(st.integers(0, 10_000), max_size=6))
 def test_slip_decoder_returns_frames_from_any_slices(frames: list[bytes], cuts: list[int]) -> None:
-    assert fed(b"".join(map(encode, frames)), cuts) == frames
+    assert fed(b"".join(map(encode_slip, frames)), cuts) == frames
 
 
 @given(FRAMES)
 def test_slip_decoder_accepts_frames_with_a_single_end(frames: list[bytes]) -> None:
-    assert fed(b"".join(encode(frame)[1:] for frame in frames), []) == frames
+    assert fed(b"".join(encode_slip(frame)[1:] for frame in frames), []) == frames
 
 
 @given(st.binary(max_size=400), st.lists(st.integers(0, 10_000), max_size=6))
@@ -36,15 +36,15 @@ def test_slip_decoder_is_independent_of_slices_and_never_raises(data: bytes, cut
 
 
 def test_slip_decoder_ignores_empty_frames() -> None:
-    assert SlipDecoder().feed(END * 7) == []
+    assert SlipDecoder().feed(SLIP_END * 7) == []
 
 
 def test_slip_decoder_reads_an_escaped_escape_before_a_plain_dc() -> None:
-    assert SlipDecoder().feed(b"\xdb\xdd\xdc" + END) == [b"\xdb\xdc"]
+    assert SlipDecoder().feed(b"\xdb\xdd\xdc" + SLIP_END) == [b"\xdb\xdc"]
 
 
 def test_slip_decoder_loses_one_frame_by_a_bad_escape() -> None:
-    first, second, third = SlipDecoder().feed(encode(b"/a") + b"/b\xdb\x01" + END + b"/c\xdb" + END)
+    first, second, third = SlipDecoder().feed(encode_slip(b"/a") + b"/b\xdb\x01" + SLIP_END + b"/c\xdb" + SLIP_END)
     assert first == b"/a"
     assert isinstance(second, BadRequest)
     assert isinstance(third, BadRequest)
@@ -55,4 +55,4 @@ def test_slip_decoder_refuses_a_long_frame_at_once_and_continues() -> None:
     (refusal,) = decoder.feed(b"x" * 11)
     assert isinstance(refusal, BadRequest)
     assert decoder.feed(b"y" * 1000) == []
-    assert decoder.feed(b"z" + encode(b"/a")) == [b"/a"]
+    assert decoder.feed(b"z" + encode_slip(b"/a")) == [b"/a"]

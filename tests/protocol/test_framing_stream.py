@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timbred.errors import BadRequest
-from timbred.protocol import framing
-from timbred.protocol.framing import SizeDecoder, StreamDecoder
+from timbred.protocol.osc_packets import SLIP_END, SizeDecoder, StreamDecoder, encode_slip
 
 PACKETS = st.lists(st.binary(max_size=40).map(lambda body: b"/" + body), min_size=1, max_size=6)
 
@@ -22,12 +21,12 @@ def sized(packet: bytes) -> bytes:
 def test_stream_decoder_detects_the_framing_from_the_first_bytes(
     packets: list[bytes], sizes: bool, cuts: list[int]
 ) -> None:
-    data = b"".join(sized(one) if sizes else framing.encode(one) for one in packets)
+    data = b"".join(sized(one) if sizes else encode_slip(one) for one in packets)
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     decoder = StreamDecoder()
     found = [one for start, end in pairwise(places) for one in decoder.feed(data[start:end])]
     assert found == packets
-    assert decoder.encode(b"/pong") == (sized(b"/pong") if sizes else framing.encode(b"/pong"))
+    assert decoder.encode(b"/pong") == (sized(b"/pong") if sizes else encode_slip(b"/pong"))
 
 
 @given(st.lists(st.binary(max_size=60), max_size=5))
@@ -49,4 +48,4 @@ def test_size_decoder_refuses_an_impossible_size_once(size: int) -> None:
 def test_stream_decoder_takes_nonsense_for_slip() -> None:
     decoder = StreamDecoder()
     assert decoder.feed(b"\x00\x00") == []
-    assert decoder.feed(b"\x00\x00\x00" + framing.END) == [b"\x00" * 5]
+    assert decoder.feed(b"\x00\x00\x00" + SLIP_END) == [b"\x00" * 5]

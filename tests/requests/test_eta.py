@@ -4,7 +4,7 @@ import pytest
 
 from timbred.models.registry import pocket_card
 from timbred.protocol.messages import Generate
-from timbred.requests.eta import LATEST_STEPS, OVERHEAD_STEPS, EtaEstimates, JobTimer
+from timbred.requests.deadline import LATEST_STEPS, OVERHEAD_STEPS, EtaEstimates, JobTimer
 from timbred.requests.resolve import Parameters, Session, resolve
 
 

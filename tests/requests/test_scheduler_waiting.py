@@ -5,8 +5,7 @@ import pytest
 from tests.requests.test_eta import parameters
 from timbred.protocol.boundary import ClientId
 from timbred.requests import scheduler
-from timbred.requests.deadline import DeadlineRequest
-from timbred.requests.eta import EtaEstimates
+from timbred.requests.deadline import DeadlineRequest, EtaEstimates
 from timbred.requests.job import Job
 
 STEP, REST, WHOLE = 0.1, 0.7, 1.7

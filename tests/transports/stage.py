@@ -16,7 +16,7 @@ from timbred.config import Config, load
 from timbred.errors import ShuttingDown
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Outbox
-from timbred.protocol.framing import SlipDecoder, encode
+from timbred.protocol.osc_packets import SlipDecoder, encode_slip
 from timbred.transports.base import Transports
 from timbred.transports.sockets import Ports
 
@@ -222,7 +222,7 @@ class TcpHost:
         self.send_raw(osc(address, *arguments))
 
     def send_raw(self, packet: bytes) -> None:
-        self.writer.write(encode(packet))
+        self.writer.write(encode_slip(packet))
 
     async def hear(self) -> Heard:
         while not self._frames:

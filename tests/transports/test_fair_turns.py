@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from timbred.transports.fair_turns import TURN_S, Turns
+from timbred.transports.clients import TURN_S, Turns
 
 
 class _Clock:

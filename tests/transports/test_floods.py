@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tests.transports.stage import Stage, TcpHost, osc, staged
 from timbred.protocol import messages as m
-from timbred.protocol.framing import encode
+from timbred.protocol.osc_packets import encode_slip
 from timbred.transports import osc as osc_transport
 
 COUNT = 1500
@@ -45,7 +45,7 @@ class _Tcp:
 
     async def send(self, count: int) -> None:
         # frames of one byte, which are no OSC: as many as fit into little
-        self.host.writer.write(b"".join(encode(b"x") for _ in range(count)))
+        self.host.writer.write(b"".join(encode_slip(b"x") for _ in range(count)))
 
     async def hear(self) -> str:
         return str((await self.host.hear())[0])
@@ -163,7 +163,7 @@ async def test_floods_leave_requests_of_another_client_received(tmp_path: Path, 
         each = osc("/timbred/status")
         if isinstance(flooder, _Tcp):
             flooder.host.send_raw(each)
-            flooder.host.writer.write(encode(each) * COUNT)
+            flooder.host.writer.write(encode_slip(each) * COUNT)
         else:
             assert isinstance(flooder, _Udp)
             bundle = b"#bundle\x00" + bytes(7) + b"\x01" + (len(each).to_bytes(4, "big") + each) * 500
@@ -191,7 +191,7 @@ async def test_floods_of_a_tcp_client_that_does_not_read_are_not_read(tmp_path: 
             await loop.sock_connect(deaf, ("127.0.0.1", stage.ports.osc))
             count = 2000
             long = "@bogus" + "x" * 4000
-            asks = b"".join(encode(osc("/timbred/generate", number, "pad", long, 1)) for number in range(count))
+            asks = b"".join(encode_slip(osc("/timbred/generate", number, "pad", long, 1)) for number in range(count))
             sending = asyncio.create_task(loop.sock_sendall(deaf, asks))
             async with stage.udp() as other:
                 for _ in range(200):
@@ -215,7 +215,7 @@ async def test_floods_of_events_disconnect_a_listener_that_does_not_read(
             deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             deaf.setblocking(False)
             await loop.sock_connect(deaf, ("127.0.0.1", stage.ports.osc))
-            await loop.sock_sendall(deaf, encode(osc("/timbred/notify", 1)))
+            await loop.sock_sendall(deaf, encode_slip(osc("/timbred/notify", 1)))
             assert b"notify" in await loop.sock_recv(deaf, 4096)
             async with stage.udp() as other:
                 while not any("doesn't read its answers" in record.getMessage() for record in caplog.records):

@@ -4,7 +4,7 @@ import numpy as np
 
 from tests.transports.stage import SOUND, FakeDaemon
 from timbred.protocol import messages as m
-from timbred.transports.in_process import InProcessClient, InProcessTransport
+from timbred.transports.base import InProcessClient, InProcessTransport
 from timbred.transports.router import Router
 
 

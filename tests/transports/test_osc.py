@@ -10,8 +10,7 @@ import pytest
 
 from tests.transports.stage import STATUS, Heard, TcpHost, UdpHost, heard, osc, staged
 from timbred.protocol import messages as m
-from timbred.protocol.framing import END, encode
-from timbred.protocol.osc_packets import pad_string
+from timbred.protocol.osc_packets import SLIP_END, encode_slip, pad_string
 
 GENERATED = ["queued", "started", "take", "done"]
 
@@ -109,14 +108,14 @@ async def test_osc_bad_frames_are_answered_and_the_stream_continues(tmp_path: Pa
     async with staged(tmp_path) as stage, stage.tcp() as host, stage.udp() as other:
         for packet, place in BAD:
             if packet:
-                host.writer.write(encode(packet))
+                host.writer.write(encode_slip(packet))
                 assert (await host.hear())[:3] == ("fail", place, "bad-request")
-        host.writer.write(encode(osc("/timbred/generate", "a", "x" * 100_000)))
+        host.writer.write(encode_slip(osc("/timbred/generate", "a", "x" * 100_000)))
         assert (await host.hear())[:3] == ("fail", "a", "bad-request")
-        for raw in (b"/a\xdb\x01" + END, b"x" * (2 << 20)):
+        for raw in (b"/a\xdb\x01" + SLIP_END, b"x" * (2 << 20)):
             host.writer.write(raw)
             assert (await host.hear())[:3] == ("fail", "osc", "bad-request")
-        host.writer.write(END + osc("/timbred/ping") + END + osc("/timbred/ping") + END + END)
+        host.writer.write(SLIP_END + osc("/timbred/ping") + SLIP_END + osc("/timbred/ping") + SLIP_END + SLIP_END)
         assert await events(host, 2) == [("pong",)] * 2
         assert await other.ask("/timbred/ping") == ("pong",)
 

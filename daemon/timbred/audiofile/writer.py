@@ -10,8 +10,16 @@ from numpy.typing import NDArray
 
 from timbred.audio import Clip, Samples, require_sound
 from timbred.audiofile.reader import MAX_CHANNELS
-from timbred.audiofile.riff import MIDDLE_C_NOTE, Chunk, append_chunks, clear_time_stamp, sampler_chunk, tempo_chunk
-from timbred.audiofile.tags import make_tags, write_tags
+from timbred.audiofile.tags import (
+    MIDDLE_C_NOTE,
+    Chunk,
+    append_chunks,
+    clear_time_stamp,
+    make_tags,
+    sampler_chunk,
+    tempo_chunk,
+    write_tags,
+)
 from timbred.errors import BadRequest, Internal
 from timbred.render_settings import CONTAINERS_BY_FORMAT, RenderSettings, bits_of, check
 

@@ -16,9 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from timbred import __version__, errors
-from timbred.cli.connection import running_daemon
 from timbred.cli.listings import output_devices
-from timbred.cli.serve import run, settings_from
+from timbred.cli.serve import run, running_daemon, settings_from
 from timbred.cli.terminal import error_console
 from timbred.config import Config
 from timbred.ipc.isolation import child_environment, python_command, safe_folder

@@ -9,8 +9,7 @@ from typing import Any
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from timbred.audiofile.reader import read_recipe
-from timbred.cli.connection import CliConnection, any_daemon
-from timbred.cli.serve import run, settings_from, start_logging
+from timbred.cli.serve import CliConnection, any_daemon, run, settings_from, start_logging
 from timbred.cli.terminal import error_console
 from timbred.config import Config
 from timbred.errors import BadRequest, TimbredError, from_code, from_foreign

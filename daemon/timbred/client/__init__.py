@@ -10,9 +10,7 @@
 the daemon, and `DaemonNotFound`, `DaemonTimeout` and `RequestCancelled`.
 """
 
-from timbred.client.async_client import AsyncTimbred
-from timbred.client.connection import DaemonAddress, DaemonNotFound, DaemonTimeout, RequestCancelled
-from timbred.client.sound import Sound
-from timbred.client.sync_client import Timbred
+from timbred.client.async_client import AsyncTimbred, Timbred
+from timbred.client.connection import DaemonAddress, DaemonNotFound, DaemonTimeout, RequestCancelled, Sound
 
 __all__ = ["AsyncTimbred", "DaemonAddress", "DaemonNotFound", "DaemonTimeout", "RequestCancelled", "Sound", "Timbred"]

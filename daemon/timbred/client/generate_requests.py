@@ -235,7 +235,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Coroutine, Generator
 from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
-from timbred.client.sound import Sound
+from timbred.client.connection import Sound
 from timbred.protocol import messages as m
 
 Result = TypeVar("Result")

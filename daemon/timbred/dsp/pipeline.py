@@ -1,19 +1,165 @@
-"""The steps from a rendered clip to the samples of a file, with the conversion of channels and the dither."""
+"""The steps from a rendered clip to the samples of a file: loops, level, conversion of channels, dither.
+
+A loop has an exact length, and its end meets its start without a seam. The level is integrated loudness (ITU-R
+BS.1770-4, by pyloudnorm) or peak.
+"""
 
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from timbred.audio import Clip, Recipe, require_sound
-from timbred.dsp.loop import loop
-from timbred.dsp.loudness import level
+from timbred.audio import Clip, Decibels, Lufs, Recipe, Samples, amplitude, frames_in, require_sound
+from timbred.dsp.crossfade import correlate, crossfade, mean_power
 from timbred.dsp.resample import resample
-from timbred.dsp.trim_fade import fade, fit, trim
+from timbred.dsp.trim_fade import add_fades, fade, fade_curve, fit, trim
 from timbred.render_settings import RenderSettings, bits_of, check_settings
+
+MAX_CROSSFADE_S = 0.25
+"""Longest crossfade, also limited to half the loop: longer ones smear rhythms."""
+
+MIN_CROSSFADE_S = 0.005
+"""Surplus below which a crossfade would click; the ends are then bent over the same time."""
+
+ATTACK_POWER_RATIO = 4.0
+"""A start of more than this many times the power of the audio after the end (6 dB) is an attack."""
+
+ATTACK_FADE_S = 0.002
+"""Length of an attack's fade in."""
+
+SURPLUS_DIVISOR = 4
+"""Without a requested length, at most one part in so many of the clip is used for the crossfade."""
+
+
+def loop(clip: Clip, settings: RenderSettings) -> Clip:
+    """Turn the clip into a loop of the exact length at the clip's own rate, and set its `loop`.
+
+    A clip that already loops, or settings that ask for no loop, leave the clip unchanged.
+
+    Frames after the loop's end are crossfaded into its start, so that the audio continues across the end. With too few
+    such frames both ends are bent towards each other over a few milliseconds. A clip that is shorter than the loop is
+    faded at both edges and followed by silence. Without a requested length, up to a quarter of the clip is used for the
+    crossfade.
+    """
+    if not settings.loop or clip.loop:
+        return clip
+    if settings.frames is None:
+        frames = clip.frames - _default_surplus(clip)
+    else:
+        frames = max(1, round(settings.frames * clip.rate / settings.rate))
+    return replace(clip.with_samples(_close(clip, frames, settings)), loop=True)
+
+
+def _default_surplus(clip: Clip) -> int:
+    return min(frames_in(MAX_CROSSFADE_S, clip.rate), clip.frames // SURPLUS_DIVISOR)
+
+
+def _close(clip: Clip, frames: int, settings: RenderSettings) -> Samples:
+    surplus = clip.frames - frames
+    if surplus < 0:
+        return np.pad(add_fades(clip.samples, settings, clip.rate), ((0, -surplus), (0, 0)))
+    length = min(surplus, frames_in(MAX_CROSSFADE_S, clip.rate), frames // 2)
+    if length < frames_in(MIN_CROSSFADE_S, clip.rate):
+        return bend_ends(clip.samples[:frames], frames_in(MIN_CROSSFADE_S, clip.rate))
+    return crossfade_ends(clip.samples, frames, length, frames_in(ATTACK_FADE_S, clip.rate))
+
+
+def crossfade_ends(samples: Samples, frames: int, length: int, attack_fade: int) -> Samples:
+    """Return the first `frames`, with the `length` frames after them faded out over the start.
+
+    Sine and cosine gains are corrected by the correlation of both parts, so that the power stays even. A start that is
+    far louder than the audio after the end is an attack: it fades in within `attack_fade` frames, while the audio after
+    the end fades out at the normal rate.
+    """
+    following, start = samples[frames : frames + length], samples[:length]
+    steps = np.arange(length)[:, None] * (np.pi / 2)
+    fade_out = np.cos(steps / length)
+    if mean_power(start) > ATTACK_POWER_RATIO * mean_power(following):
+        fade_in = np.sin(np.minimum(steps / max(attack_fade, 1), np.pi / 2))
+        blend = following * fade_out + start * fade_in
+    else:
+        fade_in = np.sin(steps / length)
+        blend = crossfade(following, start, fade_out, fade_in, correlate(following, start))
+    return np.concatenate([blend.astype(np.float32), samples[length:frames]])
+
+
+def bend_ends(samples: Samples, reach: int) -> Samples:
+    """Spread the step from the end to the start over `reach` frames on either side."""
+    reach = min(reach, samples.shape[0] // 2)
+    if reach < 2:
+        return samples
+    step = samples[0] - (2 * samples[-1] - samples[-2])
+    curve = fade_curve(reach)[:, None] * (step / 2)
+    result = samples.copy()
+    result[-reach:] += curve
+    result[:reach] -= curve[::-1]
+    return result
+
+
+SILENCE_DBFS = -120.0
+"""Peak below which a clip counts as silent: raising it would only raise rounding errors."""
+
+BLOCK_S = 0.4
+"""Length of the blocks that BS.1770 measures."""
+
+
+def level(clip: Clip, settings: RenderSettings) -> Clip:
+    """Bring the clip to the requested loudness or peak by one gain for the whole clip.
+
+    If loudness is requested, `peak` is its ceiling: a gain that would raise the loudest sample above it is reduced, and
+    the sound stays quieter than requested rather than being compressed. With `peak` off the ceiling is full scale, and
+    32-bit float files have none. A silent clip is returned unchanged.
+    """
+    peak = float(np.abs(clip.samples).max(initial=0.0))
+    if peak < amplitude(SILENCE_DBFS):
+        return clip
+    if settings.loudness is not None:
+        gain = min(_gain_to_loudness(clip, settings.loudness), _ceiling(settings) / peak)
+    elif settings.peak is not None:
+        gain = amplitude(settings.peak) / peak
+    else:
+        return clip
+    return clip.with_samples(clip.samples * np.float64(gain))
+
+
+def measure_loudness(samples: Samples, rate: int) -> Lufs | None:
+    """Return the integrated loudness of samples of shape (frames, channels); None for silence.
+
+    A sound shorter than one block of 0.4 s is repeated: padding it with silence would measure the silence. The
+    standard's absolute gate of -70 LUFS is applied relative to the sound's own peak, so that a very quiet sound has a
+    loudness too.
+    """
+    from pyloudnorm import Meter  # imports scipy, which takes most of a second
+
+    peak = float(np.abs(samples).max(initial=0.0))
+    if peak < amplitude(SILENCE_DBFS):
+        return None
+    repeats = int(np.ceil(BLOCK_S * rate / samples.shape[0])) if samples.shape[0] < BLOCK_S * rate else 1
+    repeated = np.tile(samples.astype(np.float64) / peak, (repeats, 1))
+    loudness = float(Meter(rate, block_size=BLOCK_S).integrated_loudness(repeated))
+    return Lufs(loudness + measure_peak(samples)) if np.isfinite(loudness) else None
+
+
+def measure_peak(samples: Samples) -> Decibels:
+    """Return the level of the loudest sample in dBFS; -inf for digital silence."""
+    peak = float(np.abs(samples).max(initial=0.0))
+    return Decibels(20.0 * float(np.log10(peak)) if peak > 0 else -np.inf)
+
+
+def _gain_to_loudness(clip: Clip, target: Lufs) -> float:
+    loudness = measure_loudness(clip.samples, clip.rate)
+    return 1.0 if loudness is None else amplitude(target - loudness)
+
+
+def _ceiling(settings: RenderSettings) -> float:
+    if settings.peak is not None:
+        return amplitude(settings.peak)
+    return np.inf if bits_of(settings) == 32 else 1.0
+
 
 OPPOSITE_CORRELATION = -0.5
 """Correlation of a channel with the sum of the louder ones below which its polarity is inverted before summing."""

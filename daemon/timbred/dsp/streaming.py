@@ -14,8 +14,7 @@ import soxr
 from numpy.typing import NDArray
 
 from timbred.audio import Clip, SampleRate, Samples, amplitude, frames_in
-from timbred.dsp.loudness import SILENCE_DBFS
-from timbred.dsp.pipeline import convert_channels
+from timbred.dsp.pipeline import SILENCE_DBFS, convert_channels
 from timbred.dsp.trim_fade import (
     Lengths,
     add_fades,

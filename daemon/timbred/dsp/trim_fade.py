@@ -67,8 +67,8 @@ def trim(clip: Clip, settings: RenderSettings) -> Clip:
 def fit(clip: Clip, settings: RenderSettings) -> Clip:
     """Cut or pad to the requested length, at the clip's own rate; resampling then makes it exact.
 
-    A clip that is too short is faded out and followed by silence. The length of a loop is left to `timbred.dsp.loop`,
-    which needs the frames after the end.
+    A clip that is too short is faded out and followed by silence. The length of a loop is left to
+    `timbred.dsp.pipeline`, which needs the frames after the end.
     """
     if settings.frames is None or settings.loop:
         return clip

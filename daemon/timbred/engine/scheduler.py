@@ -23,7 +23,16 @@ from msgspec import structs
 
 from timbred import __version__, errors
 from timbred.engine import device
-from timbred.engine.batching import Candidate, is_fatal, next_batch, to_timbred_error, yield_duration
+from timbred.engine.batching import (
+    Candidate,
+    DurationEma,
+    MaxLength,
+    ThreadTuner,
+    is_fatal,
+    next_batch,
+    to_timbred_error,
+    yield_duration,
+)
 from timbred.engine.codecs.chunked import PieceStream
 from timbred.engine.diffusion.generation import RenderedSounds, join_takes
 from timbred.engine.diffusion.state import Generation
@@ -38,7 +47,6 @@ from timbred.engine.model_manager import (
     Upkeep,
     resident_size,
 )
-from timbred.engine.timing import DurationEma, MaxLength, ThreadTuner
 from timbred.ipc import engine_messages
 from timbred.ipc.child_exit import exit_at_once
 

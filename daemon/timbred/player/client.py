@@ -13,16 +13,20 @@ from timbred.config import Config
 from timbred.ipc import player_messages
 from timbred.ipc.isolation import python_command
 from timbred.ipc.supervisor import ProcessSpec, ProcessView, SparePolicy, SupervisedProcess
-from timbred.player.active_plays import (
+from timbred.player.beat_grid import read_moment
+from timbred.player.session import (
     ActivePlay,
     ActivePlays,
+    DeviceState,
     PendingStops,
+    PlaybackSettings,
+    PlayerStatus,
     PlayListener,
     RequestListener,
+    check_gain,
+    check_sound,
     encode_samples,
 )
-from timbred.player.beat_grid import read_moment
-from timbred.player.session import DeviceState, PlaybackSettings, PlayerStatus, check_gain, check_sound
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Outbox
 from timbred.protocol.keys import PlaybackKeys

@@ -13,10 +13,17 @@ from timbred.config import SETTINGS
 from timbred.errors import BadRequest
 from timbred.protocol import coercion, inline_keys
 from timbred.protocol import messages as m
-from timbred.protocol.address_patterns import is_pattern, parse
 from timbred.protocol.boundary import Incoming, answer_id
 from timbred.protocol.coercion import build, entry_named, fields_of, key_names
-from timbred.protocol.osc_packets import Argument, OscMessage, UnsupportedArgument, walk_packet, write_message
+from timbred.protocol.osc_packets import (
+    Argument,
+    OscMessage,
+    UnsupportedArgument,
+    is_pattern,
+    parse_pattern,
+    walk_packet,
+    write_message,
+)
 from timbred.protocol.schema import EVENT_NAMES, REQUEST_NAMED, REQUESTS, ROOT, RequestEntry, find_request, name_of
 
 MAX_DATAGRAM_BYTES = 8000
@@ -89,7 +96,7 @@ def _match_addresses(message: OscMessage) -> list[str] | Incoming:
     identity = answer_id(message.address.removeprefix(ROOT))
     port = _port(_divide(None, message.arguments).keys)
     try:
-        pattern = parse(message.address)
+        pattern = parse_pattern(message.address)
     except BadRequest as refusal:
         return Incoming(refusal, identity, port)
     matching = [address for address in _ADDRESSES if pattern.matches(address)]

@@ -16,8 +16,7 @@ from timbred.audio import Clip
 from timbred.dsp.streaming import StreamedSound
 from timbred.protocol.boundary import ClientId
 from timbred.protocol.messages import Event, Generate, HeardText, Id, Take, Vary, Warned
-from timbred.requests.deadline import DeadlineRequest
-from timbred.requests.eta import JobTimer
+from timbred.requests.deadline import DeadlineRequest, JobTimer
 from timbred.requests.resolve import Parameters
 
 KEEP_ENDED_S = 600.0

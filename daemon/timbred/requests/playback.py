@@ -14,9 +14,9 @@ from timbred.audio import Clip, SampleRate, Samples
 from timbred.audiofile.reader import decode
 from timbred.dsp.resample import resample_to_frames
 from timbred.dsp.streaming import StreamedSound, StreamPiece
-from timbred.player.active_plays import RequestListener
 from timbred.player.beat_grid import read_moment
 from timbred.player.client import PlayerClient
+from timbred.player.session import RequestListener
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Outbox
 from timbred.protocol.keys import VOICE_COUNT, PlaybackKeys

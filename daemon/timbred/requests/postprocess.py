@@ -10,8 +10,7 @@ import numpy as np
 from timbred.audio import Clip, SampleRate, frames_in
 from timbred.audiofile.reader import decode, fits_float32
 from timbred.audiofile.writer import encode
-from timbred.dsp.loudness import measure_peak
-from timbred.dsp.pipeline import RenderSettings, find_polarities, mix_to_mono, run_pipeline
+from timbred.dsp.pipeline import RenderSettings, find_polarities, measure_peak, mix_to_mono, run_pipeline
 from timbred.dsp.resample import resample
 from timbred.dsp.splice import OriginalAudio, splice
 from timbred.errors import BadRequest

@@ -43,11 +43,9 @@ from timbred.requests.completion import (
     started_event,
     text_warning,
 )
-from timbred.requests.deadline import DeadlineRequest, StepPace, fewer_steps
-from timbred.requests.engine_commands import EngineCommands, EngineConnection
-from timbred.requests.eta import EtaEstimates, JobTimer
+from timbred.requests.deadline import DeadlineRequest, EtaEstimates, JobTimer, StepPace, fewer_steps
 from timbred.requests.job import RANK, Job, JobStore, State
-from timbred.requests.model_residency import Calibration, LoadRequests, ModelResidency
+from timbred.requests.model_residency import Calibration, EngineCommands, EngineConnection, LoadRequests, ModelResidency
 from timbred.requests.postprocess import Postprocessor, read_init_audio
 from timbred.requests.prompt_texts import TextCounter
 from timbred.requests.resolve import Parameters

@@ -1,21 +1,161 @@
-"""All transports together: bound in order, and stopped so that pending answers are still sent."""
+"""All transports together: bound in order, and stopped so that pending answers are still sent.
+
+Clients in the daemon's own process need no sockets: `timbred say` without a daemon uses one, and so do tests.
+"""
 
 import asyncio
+import itertools
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
 
 import zmq.asyncio
 
+from timbred.audio import Clip
 from timbred.config import Config
-from timbred.protocol.boundary import Inbox, Outbox
+from timbred.protocol import json
+from timbred.protocol import messages as m
+from timbred.protocol.boundary import ClientId, Inbox, Outbox
+from timbred.protocol.schema import answers, find_request, is_terminal
 from timbred.storage.library import Library
 from timbred.task_supervision import Supervisor
 from timbred.transports.http import HttpServer
-from timbred.transports.in_process import InProcessClient, InProcessTransport
 from timbred.transports.osc import OscTcp, OscUdp
 from timbred.transports.router import Router
 from timbred.transports.sockets import Ports, osc_pair, tcp_listener, warn_beyond_loopback
 from timbred.transports.websocket import AddressSpace
 from timbred.transports.zeromq import Events, Requests
+
+
+@dataclass
+class _PendingAnswer:
+    """A pending request: its events so far, and the future of all of them."""
+
+    type: str
+    request_id: m.Id
+    events: list[m.Event] = field(default_factory=list[m.Event])
+    answer: "asyncio.Future[list[m.Event]]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def receive(self, event: m.Event) -> None:
+        """Store an event if it belongs to this request; resolve the future if it is the last one."""
+        if not self._belongs(event):
+            return
+        self.events.append(event)
+        if is_terminal(event):
+            self.end()
+
+    def _belongs(self, event: m.Event) -> bool:
+        declared = find_request(self.type)
+        entry = declared[0] if declared else None
+        if isinstance(event, m.Fail) or entry is None or entry.has_id:
+            return getattr(event, "id", None) == self.request_id
+        return answers(entry, event)
+
+    def end(self) -> None:
+        """Resolve the future with the events so far."""
+        if not self.answer.done():
+            self.answer.set_result(self.events)
+
+
+class InProcessClient:
+    """One client. It sends requests as the keys of their JSON objects, and receives its events.
+
+    `clips` holds the samples that were sent inline, by take id.
+    """
+
+    def __init__(self, router: Router, client: ClientId) -> None:
+        self.id = client
+        self.clips: dict[str, Clip] = {}
+        self._router = router
+        self._events: asyncio.Queue[m.Event] = asyncio.Queue()
+        self._pending: list[_PendingAnswer] = []
+
+    def send(self, **request: Any) -> None:
+        """Send a request, as in `send(type="generate", id="a1", prompt="warm analog pad")`."""
+        self._router.receive(self.id, json.read_object(request))
+
+    async def request(self, **request: Any) -> list[m.Event]:
+        """Send a request and wait for its end; return its events, the terminal one last."""
+        incoming = json.read_object(request)
+        pending = _PendingAnswer(str(request.get("type")), incoming.id)
+        self._pending.append(pending)
+        try:
+            self._router.receive(self.id, incoming)
+            return await pending.answer
+        finally:
+            self._pending.remove(pending)
+
+    async def next_event(self) -> m.Event:
+        """Wait for the next event of any request."""
+        return await self._events.get()
+
+    def empty(self) -> bool:
+        """Tell if every event so far was returned by `next_event`."""
+        return self._events.empty()
+
+    async def __aiter__(self) -> AsyncIterator[m.Event]:
+        while True:
+            yield await self._events.get()
+
+    def deliver(self, event: m.Event, clip: Clip | None = None) -> None:
+        """Receive an event for this client."""
+        if clip is not None and isinstance(event, m.Take):
+            self.clips[event.take_id] = clip
+        self._events.put_nowait(event)
+        for pending in list(self._pending):
+            pending.receive(event)
+
+    def deliver_list(self, name: str, events: Sequence[m.Event], end: m.Event | None) -> None:
+        """Receive the answer to a request that is answered by several events."""
+        for event in (*events, *([] if end is None else [end])):
+            self._events.put_nowait(event)
+        for pending in list(self._pending):
+            if pending.type == name:
+                pending.events.extend(events)
+                pending.events.extend([] if end is None else [end])
+                pending.end()
+
+
+class InProcessTransport:
+    """The transport of in-process clients, whose ids are `memory:N`."""
+
+    inline = True
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._clients: dict[ClientId, InProcessClient] = {}
+        self._numbers = itertools.count(1)
+        router.attach("memory", self)
+
+    def client(self) -> InProcessClient:
+        """Make a new client."""
+        client = InProcessClient(self._router, ClientId(f"memory:{next(self._numbers)}"))
+        self._clients[client.id] = client
+        return client
+
+    def disconnect(self, client: InProcessClient) -> None:
+        """Disconnect a client: later events for it are dropped."""
+        self._clients.pop(client.id, None)
+        self._router.clients.forget(client.id)
+
+    def streams(self, client: ClientId) -> bool:
+        """Return True: an in-process client gets events as they happen."""
+        _ = client
+        return True
+
+    def deliver(self, client: ClientId, event: m.Event, clip: Clip | None) -> None:
+        """Pass an event to its client."""
+        receiver = self._clients.get(client)
+        if receiver is not None:
+            receiver.deliver(event, clip)
+
+    def deliver_list(self, client: ClientId, name: str, events: Sequence[m.Event], end: m.Event | None) -> None:
+        """Pass a list and its end to its client."""
+        receiver = self._clients.get(client)
+        if receiver is not None:
+            receiver.deliver_list(name, events, end)
+
 
 LAST_ANSWERS_TIMEOUT_S = 0.5
 """Seconds that slow clients have to read their last answers, on each transport."""

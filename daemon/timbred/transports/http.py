@@ -29,7 +29,7 @@ from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Incoming
 from timbred.storage.library import Library
 from timbred.task_supervision import Supervisor
-from timbred.transports.fair_turns import Turns
+from timbred.transports.clients import Turns
 from timbred.transports.router import Router, deliver_each
 from timbred.transports.web_api import WebApi, file_of, is_own_page
 from timbred.transports.websocket import (

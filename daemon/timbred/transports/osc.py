@@ -13,12 +13,11 @@ from timbred.audio import Clip
 from timbred.errors import BadRequest
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Incoming
-from timbred.protocol.framing import StreamDecoder
 from timbred.protocol.osc import encode_event, iterate_datagram
+from timbred.protocol.osc_packets import StreamDecoder
 from timbred.protocol.schema import is_terminal
 from timbred.task_supervision import Supervisor, hold_until_done
-from timbred.transports.clients import Address, tcp_client, udp_address
-from timbred.transports.fair_turns import LimitedLog
+from timbred.transports.clients import Address, LimitedLog, tcp_client, udp_address
 from timbred.transports.router import Router, deliver_each
 from timbred.transports.sockets import enlarge_receive_buffer
 

@@ -15,8 +15,7 @@ from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Inbox, Incoming
 from timbred.protocol.keys import Recipe
 from timbred.protocol.schema import EVENT_OF
-from timbred.transports.clients import Clients, scheme
-from timbred.transports.fair_turns import LimitedLog, Turns
+from timbred.transports.clients import Clients, LimitedLog, Turns, scheme
 
 _log = logging.getLogger(__name__)
 

@@ -19,8 +19,7 @@ from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Incoming
 from timbred.protocol.schema import REQUESTS, answers, find_request, is_terminal, name_of
 from timbred.task_supervision import Supervisor
-from timbred.transports.clients import zmq_client
-from timbred.transports.fair_turns import LimitedLog
+from timbred.transports.clients import LimitedLog, zmq_client
 from timbred.transports.router import Router, deliver_each
 from timbred.transports.sockets import refused, resolve
 

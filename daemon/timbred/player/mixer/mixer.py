@@ -8,18 +8,19 @@ from timbred.audio import Samples, amplitude, frames_in
 from timbred.errors import BadRequest, Busy
 from timbred.ipc.player_messages import Moment
 from timbred.player.beat_grid import BeatGrid, StartTime, move_start, resolve_moment
-from timbred.player.mixer.commands import (
+from timbred.player.mixer.master_bus import DcBlocker, Limiter
+from timbred.player.mixer.source import VoiceSource, has_attack
+from timbred.player.mixer.voice import (
     EndVoice,
+    Glide,
     MixerEvent,
     StartVoice,
     VoiceBegan,
+    VoiceLayer,
     VoiceOver,
     VoiceStopped,
     WaitingVoice,
 )
-from timbred.player.mixer.master_bus import DcBlocker, Limiter
-from timbred.player.mixer.source import VoiceSource, has_attack
-from timbred.player.mixer.voice import Glide, VoiceLayer
 
 VOICE_COUNT = 64
 """Number of voices."""

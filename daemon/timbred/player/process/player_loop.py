@@ -1,32 +1,88 @@
 """The player's main loop: receives commands, mixes a block whenever the device has taken one, sends events.
 
 It runs in one thread, so that nothing else in the process holds the GIL while a block is due. Calls that may block
-(opening a device, freeing large memory) run in helper threads.
+(opening a device, freeing large memory) run in helper threads. Where the system allows it, the thread has real-time
+priority and its memory isn't swapped out.
 """
 
+import ctypes
 import gc
 import logging
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import psutil
 import zmq
 
 from timbred import __version__, errors
 from timbred.audio import Samples
 from timbred.ipc import player_messages
 from timbred.player.beat_grid import BeatGrid
-from timbred.player.mixer.commands import EndVoice, StartVoice, VoiceBegan, VoiceOver, VoiceStopped
 from timbred.player.mixer.mixer import Mixer
 from timbred.player.mixer.source import VoiceSource
+from timbred.player.mixer.voice import EndVoice, StartVoice, VoiceBegan, VoiceOver, VoiceStopped
 from timbred.player.process import devices
 from timbred.player.process.ableton_link import LinkSession
-from timbred.player.process.realtime import lock_memory, raise_priority
-from timbred.player.process.ring_output import BLOCK_FRAMES, DeviceClock, Output
+from timbred.player.process.devices import BLOCK_FRAMES, DeviceClock, Output
+
+REALTIME_PRIORITY = 4
+"""Priority among real-time threads: above ordinary ones, below JACK (10 by default, its clients' callbacks 5)."""
+
+NICE_VALUE = -11
+"""Priority of the process where there is no real-time one."""
+
+MLOCK_FLAGS = 1 | 2 | 4
+"""MCL_CURRENT, MCL_FUTURE and MCL_ONFAULT of mlockall(2)."""
+
+
+def raise_priority() -> bool:
+    """Raise this thread's priority. Returns False if the system doesn't allow it."""
+    return _set_realtime() or _set_nice()
+
+
+def lock_memory() -> bool:
+    """Lock the process's memory, as swapping it in again takes longer than a block.
+
+    Only where there is no limit for locked memory: beyond a limit nothing more could be allocated. Returns False if it
+    isn't locked.
+    """
+    if sys.platform != "linux" or not _can_lock_everything():
+        return False
+    return ctypes.CDLL(None, use_errno=True).mlockall(MLOCK_FLAGS) == 0
+
+
+def _can_lock_everything() -> bool:
+    import resource
+
+    return os.geteuid() == 0 or resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY
+
+
+def _set_realtime() -> bool:
+    if sys.platform != "linux":
+        return False
+    try:
+        policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK  # threads started later get normal priority
+        os.sched_setscheduler(0, policy, os.sched_param(REALTIME_PRIORITY))
+    except OSError as error:
+        log.info("no real-time priority (%s); give your user `rtprio` in /etc/security/limits.d", error.strerror)
+        return False
+    return True
+
+
+def _set_nice() -> bool:
+    process = psutil.Process()
+    try:
+        process.nice(psutil.HIGH_PRIORITY_CLASS if sys.platform == "win32" else NICE_VALUE)
+    except (psutil.AccessDenied, PermissionError):
+        return False
+    return True
+
 
 log = logging.getLogger("timbred.player")
 

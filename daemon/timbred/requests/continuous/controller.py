@@ -47,8 +47,8 @@ from timbred import errors
 from timbred.audio import Clip
 from timbred.ipc import player_messages
 from timbred.models.registry import Card
-from timbred.player.active_plays import reported_frame
 from timbred.player.client import PlayerClient
+from timbred.player.session import reported_frame
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId
 from timbred.protocol.keys import PlaybackKeys
@@ -203,7 +203,7 @@ class _SegmentRequest:
 
 
 class FlowControllers:
-    """All flows. Implements `timbred.player.active_plays.PlayListener` for their segments. Runs on the event loop.
+    """All flows. Implements `timbred.player.session.PlayListener` for their segments. Runs on the event loop.
 
     Args:
         outbox: Where events are sent; the events of segments are received from it.
