@@ -93,7 +93,7 @@ def test_resolve_renders_at_least_the_models_shortest_length():
         ({"seconds": 6}, "seconds: got 6, small makes 0.05 to 5"),
         ({"bars": 4}, "bars: 4 bars of 4 beats at 120 bpm last 8 s, small makes 0.05 to 5 s"),
         ({"bars": 1, "seconds": 2}, "seconds: the length is already given in bars"),
-        ({"bpm": 100}, "bpm: it goes with bars"),
+        ({"beats_per_bar": 3}, "beats_per_bar: it goes with bars"),
         ({"eta": 0.5}, "eta: got 0.5, but only the scheduler ddim uses it, not dpm++2m"),
         ({"steps": 3, "scheduler": "pndm"}, "steps: got 3, pndm takes 4 to 999"),
         ({"steps": 1000, "scheduler": "ddim"}, "steps: got 1000, ddim takes 1 to 999"),
@@ -122,7 +122,7 @@ def test_resolve_refuses_contradictions_by_name(keys: dict[str, Any], named: str
 
 VALUES: dict[str, Any] = {
     "strength": 0.5, "start": 0.1, "end": 0.2, "low": 100, "high": 200, "seconds": 1, "bars": 1,
-    "bpm": 100, "beats_per_bar": 3, "trim": 1,
+    "beats_per_bar": 3, "trim": 1,
 }  # fmt: skip
 
 

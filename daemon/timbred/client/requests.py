@@ -40,9 +40,29 @@ class KeysOfSound(KeysOfPlaying, total=False):
     bars: float
     """length in bars at the session's tempo (a number from 0.0625 to 256)."""
     bpm: float
-    """tempo for `bars`, in beats per minute (a number from 20 to 999; default `tempo`)."""
+    """tempo of the music and of `bars`, in beats per minute; to models that read it, in words to others (a number from
+    20 to 999; default with `bars`: `tempo`).
+    """
     beats_per_bar: float
-    """beats per bar for `bars` (a number from 1 to 32; default 4)."""
+    """beats per bar for `bars`, in quarter notes (a number from 1 to 32; default `signature`'s, else the setting)."""
+    key: str
+    """musical key: `C minor`, `F# major`, `Bb dorian`; to models that read it, in words to others (text of at most 40
+    characters).
+    """
+    signature: str
+    """time signature: `4/4`, `6/8`; also sets `beats_per_bar`, in quarter notes (6/8: 3) (text of at most 40
+    characters; default 4/4).
+    """
+    in_words: bool
+    """append `key`, `bpm` and `signature` in words to the prompt, for models that don't read them otherwise (0 or 1;
+    default 1 if one of the three is named).
+    """
+    measure: bool
+    """measure tempo, key and downbeat of the takes (0 or 1; default 1 with `bars` or `fit`)."""
+    fit: bool
+    """order the takes by how closely their measured tempo and key keep to `bpm` and `key`, closest first (0 or 1;
+    default 0).
+    """
     negative: str
     """negative prompt, text that describes what to avoid (text of at most 2000 characters; default the model's)."""
     steps: int

@@ -84,12 +84,80 @@ class Recipe(PlaybackKeys, frozen=True, kw_only=True):
     bpm: (
         Annotated[
             float,
-            Meta(ge=20, le=999, description="tempo for `bars`, in beats per minute", extra={"default": "`tempo`"}),
+            Meta(
+                ge=20,
+                le=999,
+                description="tempo of the music and of `bars`, in beats per minute; to models that read it, in words "
+                "to others",
+                extra={"default": "with `bars`: `tempo`"},
+            ),
         ]
         | None
     ) = None
     beats_per_bar: (
-        Annotated[float, Meta(ge=1, le=32, description="beats per bar for `bars`", extra={"default": "4"})] | None
+        Annotated[
+            float,
+            Meta(
+                ge=1,
+                le=32,
+                description="beats per bar for `bars`, in quarter notes",
+                extra={"default": "`signature`'s, else the setting"},
+            ),
+        ]
+        | None
+    ) = None
+    key: (
+        Annotated[
+            str,
+            Meta(
+                max_length=40,
+                description="musical key: `C minor`, `F# major`, `Bb dorian`; to models that read it, in words to "
+                "others",
+            ),
+        ]
+        | None
+    ) = None
+    signature: (
+        Annotated[
+            str,
+            Meta(
+                max_length=40,
+                description="time signature: `4/4`, `6/8`; also sets `beats_per_bar`, in quarter notes (6/8: 3)",
+                extra={"default": "4/4"},
+            ),
+        ]
+        | None
+    ) = None
+    in_words: (
+        Annotated[
+            bool,
+            Meta(
+                description="append `key`, `bpm` and `signature` in words to the prompt, for models that don't read "
+                "them otherwise",
+                extra={"default": "1 if one of the three is named"},
+            ),
+        ]
+        | None
+    ) = None
+    measure: (
+        Annotated[
+            bool,
+            Meta(
+                description="measure tempo, key and downbeat of the takes", extra={"default": "1 with `bars` or `fit`"}
+            ),
+        ]
+        | None
+    ) = None
+    fit: (
+        Annotated[
+            bool,
+            Meta(
+                description="order the takes by how closely their measured tempo and key keep to `bpm` and `key`, "
+                "closest first",
+                extra={"default": "0"},
+            ),
+        ]
+        | None
     ) = None
     negative: (
         Annotated[

@@ -1,4 +1,4 @@
-"""Keys of a request that need a capability of the model's family."""
+"""Keys of a request that need a capability of the model's family, and the steps of noise schedulers."""
 
 from timbred.errors import BadRequest
 from timbred.models.families import Capability
@@ -29,6 +29,16 @@ ABILITIES: dict[Capability, str] = {
 }
 """Capabilities in words, for messages."""
 
+STEPS: dict[str, tuple[int, int]] = {
+    "ddim": (1, 999),
+    "dpm++2m": (1, 990),
+    "dpm++2m-karras": (1, 940),
+    "lms": (1, 990),
+    "pndm": (4, 999),
+    "unipc": (1, 990),
+}
+"""Fewest and most steps of noise schedulers; 1 to 1000 for others. With more, two steps have the same noise level."""
+
 
 def is_requested(value: object) -> bool:
     """Return True for the value of a key that the request has, 0 included; a flag that is off is as good as none."""
@@ -47,3 +57,14 @@ def check_capabilities(request: Generate, card: Card) -> None:
             raise BadRequest(f"{key}: {card.name} can't {ABILITIES[capability]} ({capability}); use another model")
     if request.scheduler is not None and request.scheduler not in card.schedulers:
         raise BadRequest(f"scheduler: got {request.scheduler}, {card.name} takes {', '.join(card.schedulers)}")
+
+
+def check_steps(steps: int, scheduler: str) -> None:
+    """Refuse numbers of steps that a noise scheduler doesn't support.
+
+    Raises:
+        BadRequest: Names the number, and the fewest and most steps.
+    """
+    fewest, most = STEPS.get(scheduler, (1, 1000))
+    if not fewest <= steps <= most:
+        raise BadRequest(f"steps: got {steps}, {scheduler} takes {fewest} to {most}")

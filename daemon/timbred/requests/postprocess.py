@@ -195,6 +195,7 @@ class Postprocessor:
             licence=self._licence_of(parameters.model),
             prompt=parameters.prompt,
             seed=raw.seed,
+            model_prompt=parameters.words.prompt,
         )
         samples = raw.samples[: frames_in(parameters.seconds, raw.rate)] if raw.looped else raw.samples
         clip = Clip(
@@ -202,7 +203,7 @@ class Postprocessor:
             SampleRate(raw.rate),
             recipe,
             loop=raw.looped,
-            bpm=parameters.bpm,
+            bpm=None if parameters.bars is None else parameters.bpm,
             beats=parameters.beats,
         )
         if init is None or parameters.edited_part is None:

@@ -23,14 +23,15 @@ from timbred.render_settings import (
     RenderSettings,
     check,
 )
-from timbred.requests.capabilities import check_capabilities, is_requested
+from timbred.requests.capabilities import check_capabilities, check_steps, is_requested
+from timbred.requests.musical import RequestedMusic, resolve_music
 
 INIT_KEYS = ("strength", "start", "end", "low", "high", "extend")
 """Keys that go only with `init`."""
 
 NOT_WITH_EXTEND = (
     *("strength", "start", "end", "low", "high"),
-    *("seconds", "bars", "bpm", "beats_per_bar", "trim"),
+    *("seconds", "bars", "beats_per_bar", "trim"),
 )
 """Keys that don't go with `extend`, which keeps all of the init audio and sets the added length."""
 
@@ -73,16 +74,6 @@ MIN_WEIGHT, MAX_WEIGHT = 0.0, 3.0
 MAX_BAND_HZ = 96_000.0
 """Upper edge of an inpainted band that has none; above every model's highest frequency."""
 
-STEPS: dict[str, tuple[int, int]] = {
-    "ddim": (1, 999),
-    "dpm++2m": (1, 990),
-    "dpm++2m-karras": (1, 940),
-    "lms": (1, 990),
-    "pndm": (4, 999),
-    "unipc": (1, 990),
-}
-"""Fewest and most steps of noise schedulers; 1 to 1000 for others. With more, two steps have the same noise level."""
-
 
 @dataclass(frozen=True)
 class Session:
@@ -107,6 +98,12 @@ class Parameters:
 
     Attributes:
         seconds: Exact length of the delivered sound.
+        bpm: Tempo in beats per minute; None if none is known.
+        key: Musical key; empty for none.
+        signature: Time signature; empty for none.
+        in_words: True if the prompt of the model has key, tempo and signature in words; None if there are none.
+        measure: True if tempo, key and downbeat of the takes are measured.
+        fit: True if the takes are ordered by how closely they keep to the tempo and the key.
         beats: Length in beats, if it was requested in bars.
         rendered_seconds: Length that the model renders: at least its minimum, except for loops and outpainting.
         words: Inputs of the text encoders.
@@ -148,6 +145,11 @@ class Parameters:
     bpm: float | None
     beats_per_bar: float | None
     beats: float | None
+    key: str
+    signature: str
+    in_words: bool | None
+    measure: bool
+    fit: bool
     steps: int
     guidance: float
     eta: float
@@ -238,7 +240,7 @@ class Parameters:
     def for_recipe(self) -> dict[str, Any]:
         """Return all keys of `generate` with their values."""
         kept = {name: value for name, value in vars(self).items() if name not in INTERNAL_FIELDS}
-        for words in ("transcription", "prompt2", "weights", "noise", "init"):
+        for words in ("transcription", "prompt2", "weights", "noise", "init", "key", "signature"):
             if not kept[words]:
                 del kept[words]
         for fade in self.automatic_fades:
@@ -279,17 +281,18 @@ def resolve(
     _check_combinations(request, card)
     _check_init_keys(request)
     keeps_init = request.extend is not None or repaints(request)
-    seconds, bars, bpm, beats_per_bar = _length(request, card, session, init_seconds)
+    music = resolve_music(request, session.tempo)
+    seconds, bars, beats_per_bar = _length(request, card, session, music, init_seconds)
     sampling = _sampling_fields(request, card, random_seed)
     file = _file_fields(request, card, session, init_head if keeps_init else None)
-    words = _prompt_inputs(request, card)
+    words = music.apply(_prompt_inputs(request, card), card)
     return Parameters(
         model=card.name,
         words=words,
-        prompt=words.prompt,
+        prompt=request.prompt.strip(),
         negative=words.negative,
         transcription=words.transcription,
-        prompt2=words.prompt2,
+        prompt2=request.prompt2 or "",
         mix=words.mix if words.prompt2 else None,
         weights=request.weights or "",
         **_init_fields(request, seconds),
@@ -300,8 +303,13 @@ def resolve(
         init_channels=card.channels,
         seconds=seconds,
         bars=bars,
-        bpm=bpm,
+        bpm=music.bpm,
         beats_per_bar=beats_per_bar,
+        key=music.key,
+        signature=music.signature,
+        in_words=music.in_words if music.key or music.signature or music.bpm is not None else None,
+        measure=music.measure,
+        fit=music.fit,
         beats=None if bars is None or beats_per_bar is None else bars * beats_per_bar,
         rendered_seconds=seconds if request.extend is not None or request.loop else max(card.min_seconds, seconds),
         **sampling,
@@ -352,9 +360,7 @@ def _sampling_fields(request: Generate, card: Card, random_seed: int) -> dict[st
     if request.eta and scheduler != "ddim":
         raise BadRequest(f"eta: got {request.eta:g}, but only the scheduler ddim uses it, not {scheduler}")
     steps = _or(request.steps, card.steps)
-    fewest, most = STEPS.get(scheduler, (1, 1000))
-    if not fewest <= steps <= most:
-        raise BadRequest(f"steps: got {steps}, {scheduler} takes {fewest} to {most}")
+    check_steps(steps, scheduler)
     # a model with guidance in its weights still needs some for a negative prompt
     guidance = _or(card.negative_guidance, card.guidance) if request.negative else card.guidance
     seed, takes = _or(request.seed, random_seed), _or(request.takes, 1)
@@ -517,9 +523,9 @@ def _prompt_inputs(request: Generate, card: Card) -> PromptInputs:
 
 
 def _length(
-    request: Generate, card: Card, session: Session, init_seconds: float | None
-) -> tuple[float, float | None, float | None, float | None]:
-    """Return the seconds, and the bars, tempo and beats of a bar if the length was requested in bars."""
+    request: Generate, card: Card, session: Session, music: RequestedMusic, init_seconds: float | None
+) -> tuple[float, float | None, float | None]:
+    """Return the seconds, and the bars and beats of a bar if the length was requested in bars."""
     if request.extend is not None:
         kept_seconds = init_seconds or 0.0
         longest = MAX_EXTENDED_SECONDS if "windows" in card.capabilities else card.max_seconds
@@ -528,11 +534,10 @@ def _length(
                 f"extend: got {request.extend:g} s after the {kept_seconds:g} s of init, "
                 f"together they may last {longest:g} s"
             )
-        return kept_seconds + request.extend, None, None, None
+        return kept_seconds + request.extend, None, None
     if request.bars is None:
-        for key in ("bpm", "beats_per_bar"):
-            if getattr(request, key) is not None:
-                raise BadRequest(f"{key}: it goes with bars; say how many, as in: @bars 2")
+        if request.beats_per_bar is not None:
+            raise BadRequest("beats_per_bar: it goes with bars; say how many, as in: @bars 2")
         seconds = _or(request.seconds, _or(init_seconds, card.default_seconds))
         if init_seconds is not None and seconds > init_seconds + 1e-6:
             raise BadRequest(f"seconds: got {seconds:g}, but init has only {init_seconds:g}; ask for that or less")
@@ -543,17 +548,17 @@ def _length(
             )
         if seconds > card.max_seconds:
             raise BadRequest(f"seconds: got {seconds:g}, {card.name} makes 0.05 to {card.max_seconds:g}")
-        return seconds, None, None, None
+        return seconds, None, None
     if request.seconds is not None:
         raise BadRequest("seconds: the length is already given in bars; leave one of them out")
-    bpm, beats_per_bar = _or(request.bpm, session.tempo), _or(request.beats_per_bar, session.beats_per_bar)
+    bpm, beats_per_bar = _or(music.bpm, session.tempo), _or(music.beats_per_bar, session.beats_per_bar)
     seconds = bars_to_seconds(request.bars, bpm, beats_per_bar)
     if not 0.05 <= seconds <= card.max_seconds:
         raise BadRequest(
             f"bars: {request.bars:g} bars of {beats_per_bar:g} beats at {bpm:g} bpm last {seconds:.4g} s, "
             f"{card.name} makes 0.05 to {card.max_seconds:g} s"
         )
-    return seconds, request.bars, bpm, beats_per_bar
+    return seconds, request.bars, beats_per_bar
 
 
 def read_weights(text: str, prompt: str) -> tuple[tuple[str, float], ...]:

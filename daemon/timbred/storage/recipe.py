@@ -5,6 +5,8 @@
      "model": "pocket", "licence": "Apache-2.0",
      "prompt": "rain on tin", "seed": 7,
      "created": "2026-01-31T12:00:00Z",
+     "model_prompt": "rain on tin, C minor",    the prompt as the model got it, where words were appended
+     "measured": {"tempo": 97.0},               what was measured in the sound: tempo, key, downbeat in seconds
      "parameters": {"seconds": 4.0}}     the other keys of `generate`, by their names on the wire
 
 Keys of delivery and playback are left out: a recipe describes the sound only.
@@ -21,7 +23,7 @@ from msgspec import Meta
 import timbred
 from timbred.audio import Recipe
 from timbred.errors import BadAudio
-from timbred.protocol.keys import Prompt
+from timbred.protocol.keys import MAX_PROMPT_CHARACTERS, Prompt
 from timbred.protocol.messages import Generate
 
 RECIPE_FORMAT = 1
@@ -31,7 +33,7 @@ TOP_LEVEL_KEYS = frozenset({"model", "prompt", "seed"})
 """Keys of `generate` that are top-level fields of a recipe."""
 
 DELIVERY_KEYS = frozenset(
-    {"id", "port", "takes", "rank", "to", "name", "folder", "priority", "preview", "by", "inline"}
+    {"id", "port", "takes", "rank", "measure", "fit", "to", "name", "folder", "priority", "preview", "by", "inline"}
     | {"voice", "gain", "pan", "speed", "out", "at", "fade"}
 )
 """Keys of `generate` that describe delivery or playback."""
@@ -40,6 +42,12 @@ PARAMETERS: tuple[str, ...] = tuple(
     name for name in Generate.__struct_fields__ if name not in TOP_LEVEL_KEYS | DELIVERY_KEYS
 )
 """All keys that `parameters` may contain."""
+
+MUSICAL_KEYS = ("key", "bpm", "signature")
+"""Keys of `generate` that `in_words` puts into the prompt."""
+
+MAX_MODEL_PROMPT_CHARACTERS = MAX_PROMPT_CHARACTERS + 200
+"""Maximum length of a prompt with the musical keys in words."""
 
 Text = Annotated[str, Meta(max_length=200)]
 
@@ -54,6 +62,8 @@ class _RecipeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: Annotated[int, Meta(ge=0, le=2_147_483_647)]
     created: Text = ""
     licence: Text = ""
+    model_prompt: Annotated[str, Meta(max_length=MAX_MODEL_PROMPT_CHARACTERS)] = ""
+    measured: dict[Text, float | Text] = msgspec.field(default_factory=dict[str, float | str])
     parameters: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
 
 
@@ -64,6 +74,7 @@ def make_recipe(
     licence: str,
     prompt: str,
     seed: int,
+    model_prompt: str = "",
     version: str = timbred.__version__,
     created: float | None = None,
 ) -> Recipe:
@@ -76,6 +87,7 @@ def make_recipe(
         licence: from the model's card.
         prompt: of this take.
         seed: of this take.
+        model_prompt: the prompt as the model got it; recorded if it differs.
         version: timbred's.
         created: unix time; None is now.
 
@@ -86,6 +98,7 @@ def make_recipe(
     if unknown:
         raise ValueError(f"not keys of generate: {', '.join(unknown)}")
     moment = datetime.now(UTC) if created is None else datetime.fromtimestamp(created, UTC)
+    heard = {"model_prompt": model_prompt} if model_prompt not in ("", prompt) else {}
     return {
         "timbred": version,
         "recipe": RECIPE_FORMAT,
@@ -94,6 +107,7 @@ def make_recipe(
         "prompt": prompt,
         "seed": seed,
         "created": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        **heard,
         "parameters": {name: parameters[name] for name in PARAMETERS if parameters.get(name) is not None},
     }
 
@@ -120,17 +134,25 @@ def parameters_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
         "seed": recipe_file.seed,
         **recipe_file.parameters,
     }
+    if values.get("bpm") is not None:
+        # recipes from before `in_words` have a tempo only for their length
+        values.setdefault("in_words", False)
     return _parse_parameters(values)
 
 
 def overlay(parameters: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return a recipe's parameters with some changed. A length in one unit replaces that in the other.
 
+    A change of `key`, `bpm` or `signature` resets `in_words` to its default.
+
     >>> overlay({"prompt": "pad", "bars": 2.0, "bpm": 90.0}, {"seconds": 1.5})
     {'prompt': 'pad', 'seconds': 1.5}
     """
+    keeps_tempo = parameters.get("in_words") or "bars" not in parameters
     replaced = {
-        *(("bars", "bpm", "beats_per_bar") if "seconds" in changes else ()),
+        *(("bars", "beats_per_bar") if "seconds" in changes else ()),
+        *(("bpm",) if "seconds" in changes and not keeps_tempo else ()),
+        *(("in_words",) if any(key in changes for key in MUSICAL_KEYS) else ()),
         *(("seconds",) if "bars" in changes else ()),
     }
     return {**{name: value for name, value in parameters.items() if name not in replaced}, **changes}

@@ -26,8 +26,8 @@ DEFAULT_MIX = 0.5
 """Default of `mix`, as for all requests."""
 
 UNUSED_KEYS = (
-    "takes", "rank", "loop", "noise", "trim", "extend", "fade_in", "fade_out", "rate", "format", "bits", "channels",
-    "to", "inline", "name", "folder", "preview", "by",
+    "takes", "rank", "fit", "loop", "noise", "trim", "extend", "fade_in", "fade_out", "rate", "format", "bits",
+    "channels", "to", "inline", "name", "folder", "preview", "by",
 )  # fmt: skip
 """Keys of other requests that don't apply to flows, which have no file, no end and no variations."""
 
@@ -150,7 +150,9 @@ class FlowPlan:
                 f"{longest:g} s there are; ask for fewer"
             )
         longer = msgspec.structs.replace(
-            request, seconds=whole.seconds + overlap, bars=None, bpm=None, beats_per_bar=None
+            request,
+            **{"seconds": whole.seconds + overlap, "bars": None, "beats_per_bar": None},
+            **{"bpm": whole.bpm, "in_words": whole.in_words},
         )
         parameters = resolve(longer, self.card, session, whole.seed, None, self.init_seconds)
         on_the_grid = (whole.bpm, whole.beats_per_bar) == (session.tempo, session.beats_per_bar)

@@ -1,0 +1,143 @@
+"""Key, tempo and signature of a request: what the model gets, in parameters or in words, and what the recipe keeps."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.requests.test_resolve import CARD, asked, resolved
+from timbred import errors
+from timbred.requests.musical import resolve_music
+from timbred.requests.resolve import Session, resolve
+from timbred.storage.recipe import make_recipe, overlay, parameters_of
+
+READER = msgspec.structs.replace(CARD, name="reader", capabilities=CARD.capabilities | {"key", "bpm"})
+KEYS: dict[str, Any] = {"key": "c minor", "bpm": 97.4, "signature": "6/8"}
+
+
+def test_resolve_appends_the_music_in_words_for_a_model_that_only_reads_text():
+    words = resolved(**KEYS, prompt2="cold pad").words
+    assert words.prompt == "warm pad, C minor, 97.4 bpm, 6/8 time"
+    assert words.prompt2 == "cold pad, C minor, 97.4 bpm, 6/8 time"
+    assert (words.key, words.bpm, words.signature) == ("", 0, "")
+
+
+def test_resolve_passes_the_music_as_parameters_to_a_model_that_reads_them():
+    words = resolved(READER, **KEYS).words
+    assert words.prompt == "warm pad"
+    assert (words.key, words.bpm, words.signature) == ("C minor", 97, "6/8")
+
+
+def test_resolve_appends_only_what_the_model_does_not_read():
+    card = msgspec.structs.replace(CARD, capabilities=CARD.capabilities | {"key"})
+    words = resolved(card, **KEYS).words
+    assert (words.prompt, words.key) == ("warm pad, 97.4 bpm, 6/8 time", "C minor")
+
+
+def test_resolve_leaves_the_prompt_alone_with_in_words_off():
+    found = resolved(**KEYS, in_words=0)
+    assert (found.words.prompt, found.key) == ("warm pad", "C minor")
+
+
+def test_resolve_leaves_the_prompt_alone_where_only_the_length_is_musical():
+    found = resolved(bars=2)
+    assert (found.words.prompt, found.in_words) == ("warm pad", False)
+    assert resolved(bars=2, in_words=1).words.prompt == "warm pad, 120 bpm"
+    assert resolved().in_words is None
+
+
+def test_resolve_gives_a_reader_the_tempo_of_the_bars():
+    assert resolved(READER, Session(tempo=90.0), bars=1).words.bpm == 90
+
+
+def test_resolve_names_the_sessions_tempo_beside_a_requested_key():
+    assert resolved(bars=2, key="D dorian").words.prompt == "warm pad, D dorian, 120 bpm"
+
+
+def test_resolve_takes_the_beats_of_a_bar_from_the_signature():
+    assert resolved(bars=1, signature="3/4").beats_per_bar == 3
+    assert resolved(bars=1, bpm=120, signature="6/8").seconds == 1.5
+    assert resolved(bars=1, signature="3/4", beats_per_bar=4).beats_per_bar == 4
+
+
+def test_resolve_keeps_weights_of_the_requested_prompt():
+    assert resolved(weights="pad:1.4", key="A minor").words.weights == (("pad", 1.4),)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"key": "H minor"}, "key: got 'H minor', allowed is a tonic from A to G"),
+        ({"signature": "4/5"}, "signature: got '4/5', allowed is"),
+        ({"fit": 1}, "fit: there is nothing to keep to; name @key, @bpm or @bars"),
+        ({"fit": 1, "measure": 0, "bars": 1}, "measure: got 0, but fit compares"),
+        ({"bpm": 0}, "bpm: got 0, allowed is a number from 20 to 999"),
+    ],
+)
+def test_resolve_refuses_music_by_name(keys: dict[str, Any], message: str):
+    with pytest.raises(errors.BadRequest) as refusal:
+        resolved(**keys)
+    assert str(refusal.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("keys", "measure"),
+    [
+        ({}, False),
+        ({"bpm": 90}, False),
+        ({"measure": 1}, True),
+        ({"bars": 1}, True),
+        ({"bars": 1, "measure": 0}, False),
+        ({"fit": 1, "bpm": 90}, True),
+    ],
+)
+def test_resolve_music_measures_where_asked_or_where_bars_are_given(keys: dict[str, Any], measure: bool):
+    assert resolve_music(asked(**keys), 120.0).measure is measure
+
+
+def repeated(found: Any, changes: dict[str, Any] | None = None) -> Any:
+    recipe = make_recipe(
+        found.for_recipe(), model="m", licence="", prompt=found.prompt, seed=1, model_prompt=found.words.prompt
+    )
+    request = overlay(parameters_of(recipe), changes or {})
+    return resolve(asked(**request), CARD, Session(tempo=150.0), 0)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        KEYS,
+        {**KEYS, "in_words": 0},
+        {"bars": 2},
+        {"bars": 2, "bpm": 100},
+        {"bars": 2, "key": "A minor"},
+        {"bars": 1, "signature": "7/8"},
+        {"seconds": 1},
+    ],
+)
+def test_recipe_gives_the_model_the_same_prompt_again(keys: dict[str, Any]):
+    found = resolved(**keys)
+    again = repeated(found)
+    assert again.words == found.words
+    assert (again.seconds, again.prompt) == (found.seconds, "warm pad")
+
+
+def test_recipe_names_a_changed_key_once():
+    again = repeated(resolved(**KEYS), {"key": "D minor"})
+    assert again.words.prompt == "warm pad, D minor, 97.4 bpm, 6/8 time"
+    assert repeated(resolved(bars=2), {"key": "D minor"}).words.prompt == "warm pad, D minor, 120 bpm"
+
+
+def test_recipe_shows_the_prompt_that_the_model_got():
+    found = resolved(**KEYS)
+    recipe = make_recipe(
+        found.for_recipe(), model="m", licence="", prompt=found.prompt, seed=1, model_prompt=found.words.prompt
+    )
+    assert recipe["prompt"] == "warm pad"
+    assert recipe["model_prompt"] == "warm pad, C minor, 97.4 bpm, 6/8 time"
+    assert {key: recipe["parameters"][key] for key in KEYS} == {"key": "C minor", "bpm": 97.4, "signature": "6/8"}
+
+
+def test_recipe_of_an_older_version_has_no_words_for_the_tempo_of_its_bars():
+    older = make_recipe({"bars": 2.0, "bpm": 100.0}, model="m", licence="", prompt="warm pad", seed=1)
+    assert resolve(asked(**parameters_of(older)), CARD, Session(), 0).words.prompt == "warm pad"
