@@ -12,9 +12,10 @@ from timbred.ipc import engine_messages
 from timbred.models.registry import Registry
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Outbox
+from timbred.requests.capabilities import STEPS
 from timbred.requests.deadline import EtaEstimates, JobTimer
 from timbred.requests.job import RANK, JobStore
-from timbred.requests.resolve import STEPS, Parameters
+from timbred.requests.resolve import Parameters
 
 
 class EngineConnection(Protocol):
