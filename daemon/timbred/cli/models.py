@@ -22,8 +22,9 @@ from timbred.models.checkpoint import INDEX_NAME
 from timbred.models.install import INSTALLED_PATTERNS, begin_install, check_file, finish, install, staging_for
 from timbred.models.registry import Entry, Registry, build
 
-COLUMNS = {"name": "name", "state": "state", "task": "task", "native_rate": "Hz", "max_seconds": "max s",
-           "memory_mb": "MB", "licence": "licence", "remark": "remark"}  # fmt: skip
+COLUMNS = {"name": "name", "state": "state", "task": "task", "native_rate": "Hz", "channels": "ch",
+           "max_seconds": "max s", "memory_mb": "MB", "licence": "licence", "selling": "sell its sounds?",
+           "remark": "remark"}  # fmt: skip
 
 
 def models(as_json: bool, file: Path | None, flags: list[str]) -> None:
@@ -36,7 +37,8 @@ def models(as_json: bool, file: Path | None, flags: list[str]) -> None:
 def _row(entry: Entry) -> dict[str, Any]:
     card = entry.card
     row: dict[str, Any] = {
-        "name": card.name, "title": card.title, "state": "available", "task": card.task, "licence": card.licence,
+        "name": card.name, "title": card.title, "state": "available", "task": card.task,
+        "licence": card.licence, "selling": card.selling,
         "native_rate": card.native_rate, "channels": card.channels, "max_seconds": card.max_seconds,
         "default_seconds": card.default_seconds, "steps": card.steps, "guidance": card.guidance,
         "scheduler": card.scheduler, "negative": card.negative, "source": card.source, "folder": str(entry.folder),

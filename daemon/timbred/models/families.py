@@ -248,9 +248,7 @@ def _stable_audio_sound(config: ReadConfig) -> SoundFacts:
     return SoundFacts(rate, channels, min(10.0, longest), longest, 100, 7.0, scheduler_name)
 
 
-_STABILITY = Licence(
-    "Stability AI Community", "yes, while your organisation's yearly revenue is below the limit in the licence"
-)
+_STABILITY = Licence("Stability AI Community", "yes, below the yearly revenue that the licence names")
 
 STABLE_AUDIO = Family(
     name="stable-audio",
@@ -302,7 +300,7 @@ STABLE_AUDIO_3 = Family(
     schedulers=("ping-pong", "flow-euler"),
     licence=Licence(
         "Stability AI Community, Gemma terms",
-        "yes, while your organisation's yearly revenue is below the limit in the licence",
+        "yes, below the yearly revenue that the licence names",
     ),
     max_tokens={"tokenizer": 256},
 )

@@ -3,15 +3,17 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from timbred.errors import MissingWeights, ModelError, UnknownModel
 from timbred.models import checkpoint, families
 from timbred.models.checkpoint import Checkpoint
-from timbred.models.families import Capability, SoundFacts
+from timbred.models.families import Capability, Family, SoundFacts
 from timbred.protocol.keys import SchedulerName
 
 UNKNOWN_SOUND = SoundFacts(16000, 1, 10.24, 60.0, 20, 3.5, "dpm++2m")
@@ -21,13 +23,15 @@ UNKNOWN_SOUND = SoundFacts(16000, 1, 10.24, 60.0, 20, 3.5, "dpm++2m")
 class Card(msgspec.Struct, frozen=True, kw_only=True):
     """A model's facts and defaults: lengths in seconds, rate in Hz, `source` a hub id or a folder.
 
-    `schedulers` and `capabilities` are those of its family.
+    `selling` says if sounds made with it may be sold; empty: its licence says it. `schedulers` and `capabilities` are
+    those of its family.
     """
 
     name: str
     title: str
     task: str
     licence: str
+    selling: str = ""
     native_rate: int
     max_seconds: float
     default_seconds: float
@@ -47,33 +51,74 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     words: tuple[str, ...] = ()
 
 
-def _published(name: str, title: str, source: str, guidance: float, **facts: object) -> Card:
-    """Return a card of the two papers' checkpoints: arXiv 2301.12503 (AudioLDM), 2308.05734 (AudioLDM 2)."""
+def _published(family: Family, name: str, title: str, source: str, sound: SoundFacts, **facts: object) -> Card:
+    """Return the card of a published checkpoint."""
     base: dict[str, object] = {
         "task": "text-to-audio",
-        "licence": families.AUDIOLDM2.licence.name,
-        "native_rate": 16000,
-        "max_seconds": 60.0,
-        "default_seconds": 10.24,
-        "steps": 20,
-        "negative": "Low quality.",
+        "licence": family.licence.name,
+        "selling": family.licence.selling,
+        "native_rate": sound.rate,
+        "channels": sound.channels,
+        "max_seconds": sound.max_seconds,
+        "default_seconds": sound.default_seconds,
+        "steps": sound.steps,
+        "guidance": sound.guidance,
+        "scheduler": sound.scheduler,
+        "schedulers": family.schedulers,
+        "capabilities": family.capabilities,
+        "ranks": "rank" in family.capabilities,
     }
-    return msgspec.convert(
-        {"name": name, "title": title, "source": source, "guidance": guidance, **base, **facts}, Card
-    )
+    return msgspec.convert({"name": name, "title": title, "source": source, **base, **facts}, Card)
 
+
+_MUSIC: dict[str, Any] = {"task": "text-to-music"}
+_LOW_QUALITY: dict[str, Any] = {"negative": "Low quality."}
+_audioldm2 = partial(
+    _published, families.AUDIOLDM2, sound=SoundFacts(16000, 1, 10.24, 60.0, 20, 3.5, "dpm++2m"), **_LOW_QUALITY
+)
+_audioldm = partial(
+    _published, families.AUDIOLDM, sound=SoundFacts(16000, 1, 5.12, 60.0, 20, 2.5, "dpm++2m"), **_LOW_QUALITY
+)
+_stable_audio_3_small = partial(
+    _published, families.STABLE_AUDIO_3, sound=SoundFacts(44100, 2, 10.0, 120.0, 8, 1.0, "ping-pong")
+)
 
 PUBLISHED_CARDS: tuple[Card, ...] = (
-    _published("audioldm2", "AudioLDM 2", "cvssp/audioldm2", 3.5, ranks=True),
-    _published("audioldm2-large", "AudioLDM 2 large", "cvssp/audioldm2-large", 3.5, ranks=True),
-    _published("audioldm2-music", "AudioLDM 2 music", "cvssp/audioldm2-music", 3.5, task="text-to-music", ranks=True),
-    _published(
-        "audioldm2-gigaspeech", "AudioLDM 2 speech", "anhnct/audioldm2_gigaspeech", 3.5,
-        task="text-to-speech", speaks=True, ranks=True,
+    _audioldm2("audioldm2", "AudioLDM 2", "cvssp/audioldm2"),
+    _audioldm2("audioldm2-large", "AudioLDM 2 large", "cvssp/audioldm2-large"),
+    _audioldm2("audioldm2-music", "AudioLDM 2 music", "cvssp/audioldm2-music", **_MUSIC),
+    _audioldm2(
+        "audioldm2-gigaspeech", "AudioLDM 2 speech", "anhnct/audioldm2_gigaspeech", task="text-to-speech", speaks=True
     ),
-    _published("audioldm-s-full-v2", "AudioLDM small", "cvssp/audioldm-s-full-v2", 2.5, default_seconds=5.12),
-    _published("audioldm-m-full", "AudioLDM medium", "cvssp/audioldm-m-full", 2.5, default_seconds=5.12),
-    _published("audioldm-l-full", "AudioLDM large", "cvssp/audioldm-l-full", 2.5, default_seconds=5.12),
+    _audioldm("audioldm-s-full-v2", "AudioLDM small", "cvssp/audioldm-s-full-v2"),
+    _audioldm("audioldm-m-full", "AudioLDM medium", "cvssp/audioldm-m-full"),
+    _audioldm("audioldm-l-full", "AudioLDM large", "cvssp/audioldm-l-full"),
+    _published(
+        families.MUSICLDM, "musicldm", "MusicLDM", "ucsd-reach/musicldm",
+        SoundFacts(16000, 1, 10.24, 60.0, 20, 2.0, "dpm++2m"), **_MUSIC,
+    ),
+    _stable_audio_3_small(
+        "stable-audio-3-small-sfx", "Stable Audio 3 small, sounds", "stabilityai/stable-audio-3-small-sfx"
+    ),
+    _stable_audio_3_small(
+        "stable-audio-3-small-music", "Stable Audio 3 small, music", "stabilityai/stable-audio-3-small-music", **_MUSIC
+    ),
+    _published(
+        families.STABLE_AUDIO_3, "stable-audio-3-medium", "Stable Audio 3 medium", "stabilityai/stable-audio-3-medium",
+        SoundFacts(44100, 2, 10.0, 380.0, 8, 1.0, "ping-pong"), **_MUSIC,
+    ),
+    _published(
+        families.STABLE_AUDIO, "stable-audio-open-1.0", "Stable Audio Open", "stabilityai/stable-audio-open-1.0",
+        SoundFacts(44100, 2, 10.0, 47.0, 100, 7.0, "cosine-dpm"),
+    ),
+    _published(
+        families.ACE_STEP, "ace-step-1.5-turbo", "ACE-Step 1.5 turbo", "ACE-Step/acestep-v15-xl-turbo-diffusers",
+        SoundFacts(48000, 2, 30.0, 600.0, 8, 1.0, "flow-euler"), **_MUSIC,
+    ),
+    _published(
+        families.ACE_STEP, "ace-step-1.5-base", "ACE-Step 1.5 base", "ACE-Step/acestep-v15-xl-base-diffusers",
+        SoundFacts(48000, 2, 30.0, 600.0, 50, 7.0, "flow-euler"), **_MUSIC,
+    ),
 )  # fmt: skip
 """The cards of the published checkpoints."""
 

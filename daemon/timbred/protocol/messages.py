@@ -353,7 +353,7 @@ class StatusReply(Event, frozen=True, kw_only=True):
 class Model(Event, frozen=True, kw_only=True):
     """A model and its defaults."""
 
-    json_only = ("title", "default_seconds", "steps", "guidance", "scheduler", "ranks", "knows")
+    json_only = ("title", "selling", "default_seconds", "steps", "guidance", "scheduler", "ranks", "knows")
 
     name: str
     state: Annotated[Literal["resident", "loading", "available", "missing"], Meta(description="state of its weights")]
@@ -363,6 +363,7 @@ class Model(Event, frozen=True, kw_only=True):
     licence: str
     memory_mb: float
     title: Annotated[str, Meta(description="short description")] = ""
+    selling: Annotated[str, Meta(description="whether sounds made with it may be sold; empty: see its licence")] = ""
     default_seconds: Annotated[float, Meta(description="default length in seconds")] = 0.0
     steps: Annotated[int, Meta(description="default number of denoising steps")] = 0
     guidance: Annotated[float, Meta(description="default guidance")] = 0.0

@@ -464,6 +464,7 @@ class RequestHandlers:
             channels=entry.card.channels,
             max_seconds=entry.card.max_seconds,
             licence=entry.card.licence,
+            selling=entry.card.selling,
             memory_mb=megabytes(size),
             title=entry.card.title,
             default_seconds=entry.card.default_seconds,
