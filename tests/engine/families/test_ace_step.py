@@ -68,7 +68,7 @@ def stock(model: LatentDiffusion, wanted: RenderOrder, **more: Any) -> torch.Ten
             vocal_language=words.language,
             bpm=words.bpm or None,
             keyscale=words.key or None,
-            timesignature=words.signature or None,
+            timesignature=words.signature.partition("/")[0] or None,
             num_inference_steps=wanted.steps,
             guidance_scale=wanted.guidance,
             generator=generator(seed),
@@ -98,7 +98,7 @@ def given(strength: float = 1.0, repaint: Repaint | None = None, seconds: float 
         {"words": PromptInputs(prompt="a bell")},
         {
             "words": PromptInputs(
-                prompt="a song", lyrics="[verse] la la", language="de", bpm=120, key="C major", signature="3"
+                prompt="a song", lyrics="[verse] la la", language="de", bpm=120, key="C major", signature="3/4"
             )
         },
     ],
@@ -198,7 +198,14 @@ def test_extension_is_repainting_of_the_end(model: LatentDiffusion):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"prompt": "rain"}, {"lyrics": "la la"}, {"bpm": 120}, {"key": "C major"}, {"signature": "3"}, {"language": "de"}],
+    [
+        {"prompt": "rain"},
+        {"lyrics": "la la"},
+        {"bpm": 120},
+        {"key": "C major"},
+        {"signature": "3/4"},
+        {"language": "de"},
+    ],
     ids=str,
 )
 def test_every_word_changes_the_sound(model: LatentDiffusion, changes: dict[str, Any]):

@@ -96,7 +96,7 @@ class AceStepConditioner(Conditioner):
             instruction=self.pipeline._get_task_instruction(words.task, words.track or None, tracks),
             bpm=words.bpm or None,
             keyscale=words.key or None,
-            timesignature=words.signature or None,
+            timesignature=words.signature.partition("/")[0] or None,  # captions name the beats alone
         )
         return {"text": text, "lyrics": lyrics}
 
