@@ -5,7 +5,8 @@ the first process that gets it, `die rendered` ends it with its last messages ju
 life, `fail` fails, `slow` waits for a cancellation at its second step, `wait FILE` for that file or a cancellation
 there, `paced` takes 20 ms for each, and `paced FILE` five times that while there is that file, `nan` renders what is
 no number, `breaks` fails after half of an early sound's pieces, `half FILE` waits for that file or a cancellation
-there, `decodes FILE` after its steps. Anything else is a sine at 220 Hz times (seed mod 8 + 1).
+there, `decodes FILE` after its steps, `pulse BPM` renders clicks at this tempo plus 15 times (seed mod 4), each fourth
+of them low and loud. Anything else is a sine at 220 Hz times (seed mod 8 + 1).
 Options in its command let it refuse to start, or end at its start, as long as a file is there.
 """
 
@@ -108,10 +109,10 @@ class FakeEngine:
             self.mailbox.send(engine_messages.StepDone(job=job, step=step, steps=order.steps, remaining=remaining))
             if order.preview and step == 1:
                 preview = engine_messages.PreviewRendered(job=job, rate=RATE, channels=1)
-                self.mailbox.send(preview, self._sound("tone", order.seconds, order.seeds[0]))
+                self.mailbox.send(preview, self._sound(["tone"], order.seconds, order.seeds[0]))
         self._decodes(job, words)
         if order.early:
-            self._pieces(job, self._sound(words[0], order.seconds, order.seeds[0]), words)
+            self._pieces(job, self._sound(words, order.seconds, order.seeds[0]), words)
         if self.mailbox.is_cancelled(job):
             self.mailbox.send(engine_messages.JobCancelled(job=job))
             return
@@ -119,7 +120,7 @@ class FakeEngine:
             self.mailbox.send(engine_messages.JobFailed(code="model-error", message="told to break off", job=job))
             return
         rendered = engine_messages.JobRendered(job=job, rate=RATE, channels=1, seeds=order.seeds)
-        self.mailbox.send(rendered, *(self._sound(words[0], order.seconds, seed) for seed in order.seeds))
+        self.mailbox.send(rendered, *(self._sound(words, order.seconds, seed) for seed in order.seeds))
         if words == ["die", "rendered"]:
             os._exit(7)
 
@@ -162,12 +163,22 @@ class FakeEngine:
             self.mailbox.send(piece, sound[4 * first : 4 * last])
 
     @staticmethod
-    def _sound(word: str, seconds: float, seed: int) -> bytes:
+    def _sound(words: list[str], seconds: float, seed: int) -> bytes:
         moments = np.arange(int(seconds * RATE)) / RATE
+        if words[0] == "pulse":
+            return _clicks(moments, (float(words[1].rstrip(",")) + 15 * (seed % 4)) / 60).tobytes()
         samples = np.sin(2 * np.pi * 220 * (seed % 8 + 1) * moments).astype("<f4")
-        if word == "nan":
+        if words[0] == "nan":
             samples[5] = np.nan
         return samples.tobytes()
+
+
+def _clicks(moments: np.ndarray, hertz: float) -> np.ndarray:
+    beats = moments * hertz
+    accented = beats.astype(int) % 4 == 0
+    since = (beats % 1) / hertz
+    level, pitch = np.where(accented, 0.9, 0.4), np.where(accented, 100, 1000)
+    return (level * np.sin(2 * np.pi * pitch * since) * np.exp(-60 * since)).astype("<f4")
 
 
 def _first_time(folder: str) -> bool:

@@ -141,6 +141,15 @@ def key_name(pitch_class: int, mode: str) -> str:
     return f"{(MINOR_TONICS if mode == 'minor' else MAJOR_TONICS)[pitch_class % 12]} {mode}"
 
 
+def measured_name(key: MusicalKey) -> str:
+    """Return a key in the spelling in which measured keys are named: `Gb major` is `F# major`.
+
+    Keys of other modes than major and minor keep their names.
+    """
+    mode = {"ionian": "major", "aeolian": "minor"}.get(key.mode, key.mode)
+    return key_name(key.pitch_class, mode) if mode in ("major", "minor") else str(key)
+
+
 def musical_words(key: str, bpm: float | None, signature: str) -> str:
     """Return key, tempo and time signature in words for a prompt; empty for none.
 

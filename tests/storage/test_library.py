@@ -284,7 +284,7 @@ def test_open_library_leaves_a_newer_schema_alone(tmp_path: Path) -> None:
 
 def test_migrate_applies_migrations_once_in_order_and_all_or_nothing() -> None:
     database = sqlite3.connect(":memory:", isolation_level=None)
-    assert migrate(database) == ["takes", "stars", "hearings", "file_numbers"]
+    assert migrate(database) == ["takes", "stars", "hearings", "file_numbers", "measurements"]
     assert migrate(database) == []
     more = (*MIGRATIONS, Migration("colours", ("ALTER TABLE takes ADD COLUMN colour TEXT",)))
     broken = (*more, Migration("broken", ("CREATE TABLE moods (mood TEXT)", "this is no statement")))

@@ -188,7 +188,9 @@ class TakesKeys(TypedDict, total=False):
     """Keys of `takes`."""
 
     search: str
-    """words that the prompt contains (text of at most 2000 characters)."""
+    """words that the prompt contains; `bpm:97`, `bpm:90-100`, `key:Cm` and the name of a key, `C minor`, find takes by
+    what was measured (text of at most 2000 characters).
+    """
     like: str
     """id of a take; lists the most similar takes (text of at most 64 characters)."""
     limit: int

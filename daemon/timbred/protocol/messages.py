@@ -82,7 +82,16 @@ class Unload(Request, frozen=True, kw_only=True):
 class Takes(Request, frozen=True, kw_only=True):
     """Lists stored takes, newest first."""
 
-    search: Annotated[Words, Meta(description="words that the prompt contains")] | None = None
+    search: (
+        Annotated[
+            Words,
+            Meta(
+                description="words that the prompt contains; `bpm:97`, `bpm:90-100`, `key:Cm` and the name of a key, "
+                "`C minor`, find takes by what was measured"
+            ),
+        ]
+        | None
+    ) = None
     like: Annotated[str, Meta(max_length=64, description="id of a take; lists the most similar takes")] | None = None
     limit: Annotated[int, Meta(ge=1, le=1000, description="maximum number of takes", extra={"default": "20"})] = 20
 
@@ -233,7 +242,12 @@ class Preview(Event, frozen=True, kw_only=True):
 
 
 class Take(Event, frozen=True, kw_only=True):
-    """A finished take: its file is complete under its final name."""
+    """A finished take: its file is complete under its final name.
+
+    What wasn't measured, or couldn't be, is omitted.
+    """
+
+    json_only = ("tempo", "key", "downbeat", "fit", "unmeasured")
 
     id: Id
     index: Annotated[int, Meta(description="0 is the first take or, if ranked, the best")]
@@ -244,6 +258,18 @@ class Take(Event, frozen=True, kw_only=True):
     seed: int
     score: Annotated[float, Meta(description="similarity to the prompt, -1 to 1; 0 if not ranked")]
     take_id: str
+    tempo: Annotated[float, Meta(description="measured tempo in beats per minute")] | None = None
+    key: Annotated[str, Meta(description="measured key, such as `C minor`")] | None = None
+    downbeat: (
+        Annotated[float, Meta(description="measured seconds from the beginning to the first beat of a bar")] | None
+    ) = None
+    fit: (
+        Annotated[float, Meta(description="with `fit`: how closely tempo and key keep to the request, 0 to 1")] | None
+    ) = None
+    unmeasured: (
+        Annotated[str, Meta(description="why `tempo`, `key` or `downbeat` can't be measured, separated by semicolons")]
+        | None
+    ) = None
 
 
 class Buffered(Event, frozen=True, kw_only=True):

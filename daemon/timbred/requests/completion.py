@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -12,12 +13,16 @@ from numpy.typing import NDArray
 
 from timbred import errors
 from timbred.audio import Clip
+from timbred.dsp.measurement import Measurement, measure, prepare, score_fit
 from timbred.dsp.streaming import StreamPiece
 from timbred.ipc import engine_messages
+from timbred.music import read_key
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Outbox
 from timbred.requests.job import Job, JobStore, State
+from timbred.requests.musical import beats_of_bar
 from timbred.requests.postprocess import EmbeddingJoin, FinishedTake, Postprocessor, RawTake
+from timbred.requests.resolve import Parameters
 from timbred.storage.library import StoredTake, new_take_id
 from timbred.task_supervision import Supervisor, hold_until_done
 
@@ -67,6 +72,8 @@ class BackgroundTasks:
     def __init__(self, supervisor: Supervisor | None = None) -> None:
         self._supervisor = supervisor or Supervisor()
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="postprocess")
+        # one of its own: the first measurement takes seconds, which other takes don't wait for
+        self._measuring_thread = ThreadPoolExecutor(1, thread_name_prefix="postprocess-measure")
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -81,11 +88,18 @@ class BackgroundTasks:
         """Call a function in a thread and return its result, or raise its exception."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **kwargs))
 
+    async def in_measuring_thread(
+        self, work: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result:
+        """Call a function in the thread for measurements and return its result, or raise its exception."""
+        return await asyncio.get_running_loop().run_in_executor(self._measuring_thread, partial(work, *args, **kwargs))
+
     async def stop(self) -> None:
         """Wait for all tasks, including those that they start meanwhile."""
         while self._tasks:
             await asyncio.wait(self._tasks)
         self._threads.shutdown()
+        self._measuring_thread.shutdown()
 
 
 def started_event(job: Job) -> m.Started:
@@ -116,8 +130,8 @@ def loading_event(job: Job, eta_s: float) -> m.Progress:
     return m.Progress(id=job.id, fraction=0.0, step=0, steps=job.parameters.steps, eta_s=eta_s, stage="loading")
 
 
-def take_event(identity: m.Id, take: StoredTake, index: int) -> m.Take:
-    """Return `take` for a stored take."""
+def take_event(identity: m.Id, take: StoredTake, index: int, unmeasured: Mapping[str, str] | None = None) -> m.Take:
+    """Return `take` for a stored take; `unmeasured` says why measured values are missing."""
     return m.Take(
         id=identity,
         index=index,
@@ -128,6 +142,11 @@ def take_event(identity: m.Id, take: StoredTake, index: int) -> m.Take:
         seed=take.seed,
         score=take.score or 0.0,
         take_id=take.take_id,
+        tempo=take.tempo,
+        key=take.key or None,
+        downbeat=take.downbeat,
+        fit=take.fit,
+        unmeasured="; ".join(f"{name}: {reason}" for name, reason in (unmeasured or {}).items()) or None,
     )
 
 
@@ -165,7 +184,7 @@ def raw_takes(message: engine_messages.JobRendered, payload: Sequence[memoryview
         score = message.scores[index] if message.scores else None
         looped = bool(message.looped) and message.looped[index]
         samples = _samples(frame, message.channels)
-        takes.append(RawTake(index, samples, message.rate, seed, score, take_id, looped, message.first))
+        takes.append(RawTake(index, samples, message.rate, seed, score, take_id, looped, message.first, index))
     return takes
 
 
@@ -184,6 +203,11 @@ def stream_piece(message: engine_messages.PieceRendered, payload: Sequence[memor
         peak=message.peak,
         last=message.last,
     )
+
+
+def _fit(parameters: Parameters, measurement: Measurement) -> float:
+    """Return how closely a take keeps to the tempo and the key of its request, 0 to 1."""
+    return score_fit(measurement, parameters.bpm, read_key(parameters.key) if parameters.key else None)
 
 
 def _samples(frame: memoryview, channels: int) -> NDArray[np.float32]:
@@ -339,6 +363,19 @@ class TakeDelivery:
         self._terminal_events = terminal_events
         self._background = background
         self._listener = listener
+        self._is_measurement_prepared = False
+
+    def prepare_measurement(self) -> None:
+        """Start to load what the first measurement needs, unless that was done; it is ready before the take is."""
+        if not self._is_measurement_prepared:
+            self._is_measurement_prepared = True
+            self._background.start(self._prepare_measurement(), "prepare-measurement")
+
+    async def _prepare_measurement(self) -> None:
+        try:
+            await self._background.in_measuring_thread(prepare)
+        except Exception as error:  # noqa: BLE001  each take then says why it isn't measured
+            log.warning("sounds can't be measured: %s", error)
 
     def deliver(self, job: Job, message: engine_messages.JobRendered, payload: Sequence[memoryview]) -> None:
         """Start to make the takes of a rendered job; fail it if the samples can't be read."""
@@ -353,19 +390,17 @@ class TakeDelivery:
         self._background.start(self._deliver(job, raw), f"deliver-{job.number}")
 
     async def _deliver(self, job: Job, raw: list[RawTake]) -> None:
-        init = job.init_clip
         try:
             if job.preview_task is not None:
                 await job.preview_task
-            for take in raw:
-                finished = await self._background.in_thread(
-                    self._postprocessor, job.parameters, take, str(job.id), init
-                )
+            ordered = await self._order_by_fit(job, raw) if job.parameters.fit and len(raw) > 1 else raw
+            for take in ordered:
+                finished, unmeasured = await self._finish(job, take)
                 if not job.live:
                     return
                 if job.cancel_requested:
                     break
-                self._announce(job, finished)
+                self._announce(job, take, finished, unmeasured)
             if job.cancel_requested:
                 self._terminal_events.cancelled(job)
             else:
@@ -376,16 +411,48 @@ class TakeDelivery:
             if job.embeddings is not None:
                 self.embeddings.delivered(job)
 
-    def _announce(self, job: Job, finished: FinishedTake) -> None:
+    async def _finish(self, job: Job, raw: RawTake) -> tuple[FinishedTake, Mapping[str, str]]:
+        """Process, measure and store a take; return it, and why measured values are missing."""
+        parameters, init = job.parameters, job.init_clip
+        clip = await self._background.in_thread(self._postprocessor.process, parameters, raw, init)
+        measurement = await self._measure(parameters, clip)
+        fit = _fit(parameters, measurement) if measurement is not None and parameters.fit else None
+        finished = await self._background.in_thread(
+            self._postprocessor.store, parameters, raw, str(job.id), clip, measurement, fit
+        )
+        return finished, {} if measurement is None else measurement.reasons
+
+    async def _measure(self, parameters: Parameters, clip: Clip) -> Measurement | None:
+        if not parameters.measure:
+            return None
+        per_bar = beats_of_bar(parameters.beats_per_bar, parameters.signature)
+        return await self._background.in_measuring_thread(measure, clip, per_bar)
+
+    async def _order_by_fit(self, job: Job, raw: list[RawTake]) -> list[RawTake]:
+        """Return the takes with new indices, the one that keeps best to what was asked first.
+
+        Only the scores are kept, and each take is processed once more: 16 long takes would fill the memory.
+        """
+        fits: list[float] = []
+        for take in raw:
+            clip = await self._background.in_thread(self._postprocessor.process, job.parameters, take, job.init_clip)
+            measurement = await self._measure(job.parameters, clip)
+            fits.append(0.0 if measurement is None else _fit(job.parameters, measurement))
+            if not job.live or job.cancel_requested:
+                return raw
+        order = sorted(range(len(raw)), key=lambda index: -fits[index])
+        return [replace(raw[place], index=index) for index, place in enumerate(order)]
+
+    def _announce(self, job: Job, raw: RawTake, finished: FinishedTake, unmeasured: Mapping[str, str]) -> None:
         """Send `take` to the client, then pass the take on."""
         stored = finished.stored
-        event = take_event(job.id, stored, stored.index)
+        event = take_event(job.id, stored, stored.index, unmeasured)
         job.takes.append(event)
         if job.parameters.inline:
             job.clips.append(finished.clip)
         self._outbox.send(job.client, event, finished.clip if job.parameters.inline else None)
         if job.embeddings is not None:
-            self.embeddings.add_take(job, stored.index, stored.take_id)
+            self.embeddings.add_take(job, raw.rendered_index, stored.take_id)
         self._listener.take(job, finished)
 
     def _store_embedding(self, take_id: str, model: str, vector: bytes) -> None:

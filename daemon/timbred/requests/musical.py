@@ -17,7 +17,7 @@ MUSICAL_CAPABILITIES: dict[str, Capability] = {"key": "key", "bpm": "bpm", "sign
 
 @dataclass(frozen=True)
 class RequestedMusic:
-    """What a request asks of the music.
+    """The music that a request asks for.
 
     Attributes:
         key: The key as normalized by `read_key`; empty for none.
@@ -58,6 +58,13 @@ class RequestedMusic:
             bpm=round(self.bpm or 0) if reads("bpm") else 0,
             signature=self.signature if reads("signature") else "",
         )
+
+
+def beats_of_bar(beats_per_bar: float | None, signature: str) -> float:
+    """Return the beats of a bar in quarter notes: as requested, else the signature's, else 4."""
+    if beats_per_bar is not None:
+        return beats_per_bar
+    return read_signature(signature).beats_per_bar if signature else 4.0
 
 
 def _append(text: str, words: str) -> str:

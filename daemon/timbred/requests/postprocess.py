@@ -10,6 +10,7 @@ import numpy as np
 from timbred.audio import Clip, SampleRate, frames_in
 from timbred.audiofile.reader import decode, fits_float32
 from timbred.audiofile.writer import encode
+from timbred.dsp.measurement import Measurement
 from timbred.dsp.pipeline import RenderSettings, find_polarities, measure_peak, mix_to_mono, run_pipeline
 from timbred.dsp.resample import resample
 from timbred.dsp.splice import OriginalAudio, splice
@@ -19,7 +20,7 @@ from timbred.render_settings import bits_of
 from timbred.requests.job import Job, JobStore, PendingEmbeddings
 from timbred.requests.resolve import Parameters
 from timbred.storage.library import Library, StoredTake, new_take_id
-from timbred.storage.recipe import make_recipe
+from timbred.storage.recipe import make_recipe, with_measured
 from timbred.storage.takes_folder import TakesFolder
 
 MAX_FREE_BYTES = 48_000_000
@@ -42,6 +43,7 @@ class RawTake:
         take_id: Its id, if streaming playback has announced one already.
         looped: True if it loops already: its first frame follows its last.
         first: Frame of the whole sound at which the samples begin.
+        rendered_index: Index among the takes as the engine sent them.
     """
 
     index: int
@@ -52,6 +54,7 @@ class RawTake:
     take_id: str = ""
     looped: bool = False
     first: int = 0
+    rendered_index: int = 0
 
 
 def read_init_audio(path: Path, rate: int, parameters: Parameters) -> tuple[bytes, Clip]:
@@ -125,22 +128,44 @@ class Postprocessor:
         self.library = library
         self._licence_of = licence_of
 
-    def __call__(self, parameters: Parameters, raw: RawTake, request_id: str, init: Clip | None = None) -> FinishedTake:
-        """Process and store one take.
+    def process(self, parameters: Parameters, raw: RawTake, init: Clip | None = None) -> Clip:
+        """Return one take as it is delivered.
+
+        Args:
+            parameters: What was rendered.
+            raw: The rendered take.
+            init: Init audio, of which a part is kept.
+
+        Raises:
+            ModelError: The samples hold NaN or infinity.
+        """
+        return run_pipeline(self._clip(parameters, raw, init), parameters.render_settings())
+
+    def store(
+        self,
+        parameters: Parameters,
+        raw: RawTake,
+        request_id: str,
+        finished: Clip,
+        measurement: Measurement | None = None,
+        fit: float | None = None,
+    ) -> FinishedTake:
+        """Store one take.
 
         Args:
             parameters: What was rendered.
             raw: The rendered take.
             request_id: The client's id of the request.
-            init: Init audio, of which a part is kept.
+            finished: The take as `process` returns it.
+            measurement: What was measured in it; None if nothing was.
+            fit: How closely it keeps to what was asked, 0 to 1; None if that wasn't asked.
 
         Raises:
-            ModelError: The samples hold NaN or infinity.
             ForbiddenPath, DiskFull: The file can't be written.
         """
-        clip = self._clip(parameters, raw, init)
         settings = parameters.render_settings()
-        finished = run_pipeline(clip, settings)
+        measured = {} if measurement is None else measurement.values
+        finished = replace(finished, recipe=with_measured(finished.recipe, measured))
         path = None
         if parameters.to in ("file", "both"):
             path = self.folder.write(
@@ -162,7 +187,11 @@ class Postprocessor:
             score=raw.score,
             index=raw.index,
             request_id=request_id,
-            recipe=clip.recipe,
+            recipe=finished.recipe,
+            tempo=None if measurement is None else measurement.tempo,
+            key="" if measurement is None else measurement.key,
+            downbeat=None if measurement is None else measurement.downbeat,
+            fit=fit,
         )
         self.library.add(stored)
         release_free_memory(MAX_FREE_BYTES)

@@ -156,6 +156,8 @@ class JobScheduler:
         job.ready = init is None and job.texts is not None
         self.jobs.add(job)
         self._announce_queued(job)
+        if parameters.measure:
+            self._delivery.prepare_measurement()
         if not job.ready:
             self._background.start(self._prepare(job, init), f"prepare-{job.number}")
         self.pump()

@@ -72,6 +72,16 @@ MIGRATIONS: tuple[Migration, ...] = (
             """,
         ),
     ),
+    Migration(
+        "measurements",
+        (
+            "ALTER TABLE takes ADD COLUMN tempo REAL",
+            "ALTER TABLE takes ADD COLUMN musical_key TEXT NOT NULL DEFAULT ''",
+            "ALTER TABLE takes ADD COLUMN downbeat REAL",
+            "ALTER TABLE takes ADD COLUMN fit REAL",
+            "CREATE INDEX takes_by_tempo ON takes (tempo) WHERE tempo IS NOT NULL",
+        ),
+    ),
 )
 """All migrations, in order."""
 

@@ -24,7 +24,7 @@ from timbred.storage.search import (
     like_pattern,
     match_expression,
     rank_by_similarity,
-    split_words,
+    read_query,
     update_index,
 )
 
@@ -70,6 +70,10 @@ class StoredTake:
         request_id: the client's own name for the request.
         recipe: see `timbred.storage.recipe`.
         starred: True if a user marked it as one to keep.
+        tempo: measured beats per minute; None if unknown.
+        key: name of the measured key; empty if unknown.
+        downbeat: measured seconds to the first beat of a bar; None if unknown.
+        fit: how closely tempo and key keep to what was asked, 0 to 1; None if that wasn't asked.
     """
 
     take_id: str
@@ -86,6 +90,10 @@ class StoredTake:
     request_id: str
     recipe: Recipe
     starred: bool = False
+    tempo: float | None = None
+    key: str = ""
+    downbeat: float | None = None
+    fit: float | None = None
 
     @property
     def missing(self) -> bool:
@@ -94,7 +102,8 @@ class StoredTake:
 
 
 _COLUMNS = (
-    "take_id, path, created, prompt, model, seed, seconds, rate, channels, score, place, request_id, recipe, starred"
+    "take_id, path, created, prompt, model, seed, seconds, rate, channels, score, place, request_id, recipe, starred, "
+    "tempo, musical_key, downbeat, fit"
 )
 _NEWEST_FIRST = "ORDER BY created DESC, number DESC"
 
@@ -162,7 +171,9 @@ class Library:
         """Store the takes of another library that aren't stored here, and its file numbers that are higher."""
 
         def copy(database: sqlite3.Connection) -> None:
-            names = f"{_COLUMNS}"
+            # a spare of an older version has fewer columns
+            known = {str(row[1]) for row in database.execute("PRAGMA spare.table_info(takes)")}
+            names = ", ".join(name for name in _COLUMNS.split(", ") if name in known)
             database.execute(f"INSERT OR IGNORE INTO takes ({names}) SELECT {names} FROM spare.takes ORDER BY number")
             database.execute("INSERT OR IGNORE INTO hearings SELECT * FROM spare.hearings")
             if database.execute("SELECT 1 FROM spare.sqlite_master WHERE name = 'file_numbers'").fetchone():
@@ -229,6 +240,9 @@ class Library:
 
     def search(self, words: str = "", limit: int = 20, like: str | None = None) -> list[StoredTake]:
         """Return the takes whose prompts have all the words, or words that begin with them; the newest first.
+
+        `bpm:97`, `bpm:90-100` and `key:Cm` find takes by their measured tempo and key. The name of a key, `C minor`,
+        finds takes in that key and those with both words.
 
         Without words: the newest of all. If `like` is the id of a take, the result is ordered by similarity to it,
         without that take. The takes with an embedding by the same model (`store_embedding`) are first, ordered by the
@@ -324,20 +338,35 @@ class Library:
 
     def _unstored_matching(self, words: str, starred: bool = False) -> list[StoredTake]:
         """Return the takes in memory that have all the words, the newest first."""
-        words_lowered = [word.casefold() for word in split_words(words)]
-        if words.strip() and not words_lowered:
+        query = read_query(words)
+        if query is None:
             return []
         return [
             take
             for take in reversed(list(self._unstored.values()))
-            if (take.starred or not starred) and all(word in take.prompt.casefold() for word in words_lowered)
+            if (take.starred or not starred) and query.matches(take.prompt, take.tempo, take.key)
         ]
 
     def _has_words(self, words: str) -> "_Condition":
-        search_words = split_words(words)
-        if not search_words:
+        query = read_query(words)
+        if query is None:
             # text of only punctuation matches nothing, rather than everything
-            return _Condition("0" if words.strip() else "1")
+            return _Condition("0")
+        conditions = [self._has_prompt_words(query.words)]
+        if query.named_key:
+            in_key = _all_of(
+                self._has_prompt_words(query.other_words), _Condition("musical_key = ?", (query.named_key,))
+            )
+            conditions = [
+                _Condition(f"({conditions[0].text}) OR ({in_key.text})", conditions[0].values + in_key.values)
+            ]
+        conditions += [_Condition("tempo BETWEEN ? AND ?", span) for span in query.tempos]
+        conditions += [_Condition("musical_key = ?", (key,)) for key in query.keys]
+        return _all_of(*conditions)
+
+    def _has_prompt_words(self, search_words: list[str]) -> "_Condition":
+        if not search_words:
+            return _Condition("1")
         if self._full_text:
             text = f"number IN (SELECT rowid FROM {INDEX} WHERE {INDEX} MATCH ?)"
             return _Condition(text, (match_expression(search_words),))
@@ -408,7 +437,7 @@ class _Condition(NamedTuple):
     """The text after WHERE, and the values of its placeholders."""
 
     text: str
-    values: tuple[str, ...] = ()
+    values: tuple[str | float, ...] = ()
 
 
 def _all_of(*conditions: _Condition) -> _Condition:
@@ -444,12 +473,16 @@ def _row(take: StoredTake) -> tuple[Any, ...]:
         _storable(take.request_id),
         json.dumps(take.recipe),
         int(take.starred),
+        take.tempo,
+        take.key,
+        take.downbeat,
+        take.fit,
     )
 
 
 def _take(row: tuple[Any, ...]) -> StoredTake:
     take_id, path, created, prompt, model, seed, seconds, rate, channels, score, index, request_id, *rest = row
-    recipe, starred = rest
+    recipe, starred, tempo, key, downbeat, fit = rest
     return StoredTake(
         take_id=take_id,
         path=None if path is None else Path(path),
@@ -465,6 +498,10 @@ def _take(row: tuple[Any, ...]) -> StoredTake:
         request_id=request_id,
         recipe=json.loads(recipe),
         starred=bool(starred),
+        tempo=tempo,
+        key=key,
+        downbeat=downbeat,
+        fit=fit,
     )
 
 

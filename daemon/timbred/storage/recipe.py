@@ -112,6 +112,11 @@ def make_recipe(
     }
 
 
+def with_measured(recipe: Recipe, measured: Mapping[str, float | str]) -> Recipe:
+    """Return a recipe with what was measured in the sound; without change if nothing was."""
+    return {**recipe, "measured": dict(measured)} if measured else recipe
+
+
 def parameters_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Return `generate`'s keys that render this sound again: prompt, model, seed and the recipe's parameters.
 

@@ -7,9 +7,12 @@ import re
 import sqlite3
 import unicodedata
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import numpy as np
+
+from timbred.music import MODES, find_key, measured_name
 
 MAX_WORDS = 16
 """Words of a search that are used."""
@@ -50,6 +53,85 @@ def split_words(text: str) -> list[str]:
     """
     words = [word[:MAX_WORD_CHARACTERS] for word in text.replace("\0", " ").split()]
     return [word for word in words if any(c.isalnum() for c in word)][:MAX_WORDS]
+
+
+TEMPO_TOLERANCE_BPM = 0.5
+"""Deviation of a tempo that a search by one number still finds."""
+
+_TEMPO_TERM = re.compile(r"bpm:(\d{1,4}(?:\.\d+)?)(?:-(\d{1,4}(?:\.\d+)?))?", re.IGNORECASE)
+_KEY_TERM = re.compile(r"key:(.+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Query:
+    """A search: words of prompts, tempos and keys.
+
+    Attributes:
+        words: Words that the prompt has, those of a named key included.
+        tempos: Ranges that the measured tempo is in.
+        keys: Names of the measured key, from `key:` terms.
+        named_key: The key that two of the words name; empty for none.
+        other_words: The words without those two.
+    """
+
+    words: list[str]
+    tempos: tuple[tuple[float, float], ...] = ()
+    keys: tuple[str, ...] = ()
+    named_key: str = ""
+    other_words: list[str] = field(default_factory=list[str])
+
+    def matches(self, prompt: str, tempo: float | None, key: str) -> bool:
+        """Tell if a take is found."""
+
+        def has(words: list[str]) -> bool:
+            return all(word.casefold() in prompt.casefold() for word in words)
+
+        return (
+            (has(self.words) or bool(self.named_key and key == self.named_key and has(self.other_words)))
+            and all(tempo is not None and low <= tempo <= high for low, high in self.tempos)
+            and all(key == wanted for wanted in self.keys)
+        )
+
+
+def read_query(text: str) -> Query | None:
+    """Read a search; None for text of only punctuation, which finds nothing.
+
+    >>> read_query("pad bpm:97 key:Cm")
+    Query(words=['pad'], tempos=((96.5, 97.5),), keys=('C minor',), named_key='', other_words=[])
+    """
+    words: list[str] = []
+    tempos: list[tuple[float, float]] = []
+    keys: list[str] = []
+    terms = split_words(text)
+    if text.strip() and not terms:
+        return None
+    while terms:
+        term = terms.pop(0)
+        tempo, key = _TEMPO_TERM.fullmatch(term), _KEY_TERM.fullmatch(term)
+        if tempo is not None:
+            low = float(tempo[1])
+            tempos.append(
+                (low, float(tempo[2])) if tempo[2] else (low - TEMPO_TOLERANCE_BPM, low + TEMPO_TOLERANCE_BPM)
+            )
+        elif key is not None and (name := _key_and_mode(key[1], terms)):
+            keys.append(name)
+        else:
+            words.append(term)
+    for place in range(len(words) - 1):
+        named = find_key(f"{words[place]} {words[place + 1]}") if words[place + 1].lower() in MODES else None
+        if named is not None:
+            others = words[:place] + words[place + 2 :]
+            return Query(words, tuple(tempos), tuple(keys), measured_name(named), others)
+    return Query(words, tuple(tempos), tuple(keys))
+
+
+def _key_and_mode(text: str, following: list[str]) -> str:
+    """Return the name of the key of a `key:` term, with the mode from the next term if it is one; empty for none."""
+    if following and following[0].lower() in MODES and (key := find_key(f"{text} {following[0]}")) is not None:
+        following.pop(0)
+        return measured_name(key)
+    key = find_key(text.replace("_", " ").replace("-", " "))
+    return "" if key is None else measured_name(key)
 
 
 def match_expression(words: list[str]) -> str:
