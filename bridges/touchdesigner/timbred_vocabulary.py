@@ -43,6 +43,7 @@ PARAMETERS = [
     {"key": "mix", "name": "Mix", "page": "Sound", "style": "Float", "default": 0.5, "low": 0, "high": 1, "help": "proportion of `prompt2` in the mix (a number from 0 to 1; default 0.5)"},
     {"key": "weights", "name": "Weights", "page": "Sound", "style": "Str", "default": "", "help": "weights of words in the prompt, as `word:1.4 word:0.6` (text of at most 2000 characters)"},
     {"key": "noise", "name": "Noise", "page": "Sound", "style": "Str", "default": "", "help": "id of a take whose initial noise is reused (text of at most 64 characters)"},
+    {"key": "embeddings", "name": "Embeddings", "page": "Sound", "style": "Str", "default": "", "help": "path of a safetensors file with tensors instead of texts and noise, as `prompt_embeds` (text of at most 4096 characters)"},
     {"key": "transcription", "name": "Transcription", "page": "Sound", "style": "Str", "default": "", "help": "text to speak, for speech models (text of at most 2000 characters)"},
     {"key": "loop", "name": "Loop", "page": "Sound", "style": "Toggle", "default": 0, "help": "render a seamless loop (0 or 1; default 0)"},
     {"key": "rate", "name": "Rate", "page": "Sound", "style": "Int", "default": -1, "low": -1, "high": 192000, "help": "sample rate of the file in Hz (a whole number from 8000 to 192000; default `audio.rate`; `init`'s where it is preserved)"},

@@ -146,13 +146,23 @@ def hollow_checkpoint(folder: Path) -> Path:
 
     The fake engine never opens them.
     """
+    unet = {"sample_size": 128, "in_channels": 8, "projection_class_embeddings_input_dim": 16}
+    vocoder = {"sampling_rate": 16000, "upsample_rates": [5, 4, 2, 2, 2], "model_in_dim": 64}
     parts = {
         "vae": ("diffusers", "AutoencoderKL", {"block_out_channels": [8, 8, 16]}),
         "text_encoder": ("transformers", "ClapTextModelWithProjection", {}),
         "tokenizer": ("transformers", "RobertaTokenizer", None),
-        "unet": ("diffusers", "UNet2DConditionModel", {"sample_size": 128}),
+        "unet": (
+            "diffusers",
+            "UNet2DConditionModel",
+            unet,
+        ),
         "scheduler": ("diffusers", "DDIMScheduler", None),
-        "vocoder": ("transformers", "SpeechT5HifiGan", {"sampling_rate": 16000, "upsample_rates": [5, 4, 2, 2, 2]}),
+        "vocoder": (
+            "transformers",
+            "SpeechT5HifiGan",
+            vocoder,
+        ),
     }
     for name, (_, _, config) in parts.items():
         (folder / name).mkdir(parents=True)

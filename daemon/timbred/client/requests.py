@@ -122,6 +122,10 @@ class KeysOfSound(KeysOfPlaying, total=False):
     """weights of words in the prompt, as `word:1.4 word:0.6` (text of at most 2000 characters)."""
     noise: str
     """id of a take whose initial noise is reused (text of at most 64 characters)."""
+    embeddings: str
+    """path of a safetensors file with tensors instead of texts and noise, as `prompt_embeds` (text of at most 4096
+    characters).
+    """
     transcription: str
     """text to speak, for speech models (text of at most 2000 characters)."""
     loop: bool

@@ -6,7 +6,7 @@ one: float32 little-endian samples.
 
 import msgspec
 
-WIRE_VERSION = 8
+WIRE_VERSION = 9
 """Increased whenever a message changes; a daemon refuses an engine of another version."""
 
 ENGINE_HEARTBEAT_INTERVAL_S = 1.0
@@ -82,12 +82,21 @@ class InitAudio(msgspec.Struct, frozen=True, kw_only=True):
     repaint: Repaint | None = None
 
 
+class GivenTensor(msgspec.Struct, frozen=True, kw_only=True):
+    """A tensor for an input of the pipeline, named as there: float32 little-endian values."""
+
+    name: str
+    shape: tuple[int, ...]
+    values: bytes
+
+
 class RenderOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Parameters of one generation.
 
     `seconds` is the length at the model's native rate; `seeds` has one seed for each take. `early` requests
     `PieceRendered` messages while the rest of the sound is still rendered, `loop` a sound that repeats without a gap.
     With a `window` in seconds, the init audio `given` is continued up to the length in windows of at most that size.
+    `tensors` replace texts and noise that the engine would otherwise encode and draw.
     """
 
     words: PromptInputs
@@ -107,6 +116,7 @@ class RenderOrder(msgspec.Struct, frozen=True, kw_only=True):
     early: bool = False
     loop: bool = False
     window: float = 0.0
+    tensors: tuple[GivenTensor, ...] = ()
 
 
 class LoadModel(EngineMessage, frozen=True, kw_only=True):

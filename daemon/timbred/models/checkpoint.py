@@ -12,7 +12,8 @@ from stat import S_ISREG
 from typing import Any
 
 from timbred.errors import MissingWeights, ModelError
-from timbred.models.families import FAMILIES, MAX_RATE_HZ, Family, SoundFacts, family_of
+from timbred.models.families import FAMILIES, MAX_RATE_HZ, Family, ReadConfig, SoundFacts, family_of
+from timbred.models.tensor_inputs import TensorInputs
 
 INDEX_NAME = "model_index.json"
 
@@ -220,15 +221,34 @@ def _shards(index: Path, name: str, remedy: str) -> list[Path]:
     return paths
 
 
-def _sound(family: Family, folder: Path, name: str, remedy: str) -> SoundFacts:
-    """Return the sounds that a checkpoint makes, from its components' configurations."""
+def read_tensor_inputs(checkpoint: Checkpoint, name: str, seconds: float) -> TensorInputs:
+    """Return the tensors that a file of embeddings may hold for a checkpoint and a length in seconds.
+
+    Raises:
+        MissingWeights, ModelError: a configuration is missing or damaged.
+    """
+    remedy = "install the model again"
+    try:
+        return checkpoint.family.read_tensor_inputs(_config_reader(checkpoint.folder, name, remedy), seconds)
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        reason = f"the configurations in {checkpoint.folder} are damaged ({error!r})"
+        raise MissingWeights(f"{name}: {reason}; {remedy}") from error
+
+
+def _config_reader(folder: Path, name: str, remedy: str) -> ReadConfig:
+    """Return a reader of the components' configurations."""
 
     def read(part: str) -> dict[str, Any]:
         file = "scheduler_config.json" if part == "scheduler" else "config.json"
         return read_json(folder / part / file, name, remedy)
 
+    return read
+
+
+def _sound(family: Family, folder: Path, name: str, remedy: str) -> SoundFacts:
+    """Return the sounds that a checkpoint makes, from its components' configurations."""
     try:
-        sound = family.read_sound(read)
+        sound = family.read_sound(_config_reader(folder, name, remedy))
         if sound.rate > MAX_RATE_HZ:
             raise ValueError(f"a sound of {sound.rate} Hz")
         return sound

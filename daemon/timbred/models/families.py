@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from timbred.models import tensor_inputs
+from timbred.models.tensor_inputs import ReadTensorInputs
 from timbred.protocol.keys import SchedulerName
 
 Stage = Literal["denoiser", "codec", "text"]
@@ -90,6 +92,7 @@ class Family:
         capabilities: What the family can do.
         schedulers: The noise schedulers it can use.
         licence: Licence of its published weights.
+        read_tensor_inputs: Returns the tensors that a file of embeddings may hold.
         speaking: Component classes with which a checkpoint speaks a transcription.
         max_tokens: Tokens that an encoder reads at most, by the name of its tokenizer, where fewer than the tokenizer
             names.
@@ -103,6 +106,7 @@ class Family:
     capabilities: frozenset[Capability]
     schedulers: tuple[SchedulerName, ...]
     licence: Licence
+    read_tensor_inputs: ReadTensorInputs
     speaking: frozenset[str] = frozenset()
     max_tokens: Mapping[str, int] = field(default_factory=dict[str, int])
 
@@ -190,6 +194,7 @@ AUDIOLDM2 = Family(
     capabilities=_MEL_CAPABILITIES | _HEARING,
     schedulers=_DIFFUSION_SCHEDULERS,
     licence=_NON_COMMERCIAL,
+    read_tensor_inputs=tensor_inputs.audioldm2_inputs,
     speaking=frozenset({"VitsModel"}),
 )
 """AudioLDM 2 (arXiv 2308.05734)."""
@@ -210,6 +215,7 @@ AUDIOLDM = Family(
     capabilities=_MEL_CAPABILITIES,
     schedulers=_DIFFUSION_SCHEDULERS,
     licence=_NON_COMMERCIAL,
+    read_tensor_inputs=tensor_inputs.clap_vector_inputs,
 )
 """AudioLDM (arXiv 2301.12503)."""
 
@@ -231,6 +237,7 @@ MUSICLDM = Family(
     capabilities=_MEL_CAPABILITIES | _HEARING,
     schedulers=_DIFFUSION_SCHEDULERS,
     licence=Licence("unknown", "unknown: ask the publisher of the weights"),
+    read_tensor_inputs=tensor_inputs.clap_vector_inputs,
 )
 """MusicLDM (arXiv 2308.01546)."""
 
@@ -266,6 +273,7 @@ STABLE_AUDIO = Family(
     capabilities=frozenset({"negative", "weights", "init", "inpaint", "extend", "early"}),
     schedulers=("cosine-dpm", "edm-dpm", "edm-euler"),
     licence=_STABILITY,
+    read_tensor_inputs=tensor_inputs.stable_audio_inputs,
 )
 """Stable Audio and Stable Audio Open (arXiv 2407.14358)."""
 
@@ -302,6 +310,7 @@ STABLE_AUDIO_3 = Family(
         "Stability AI Community, Gemma terms",
         "yes, below the yearly revenue that the licence names",
     ),
+    read_tensor_inputs=tensor_inputs.stable_audio_3_inputs,
     max_tokens={"tokenizer": 256},
 )
 """Stable Audio 3 (arXiv 2605.17991)."""
@@ -337,6 +346,7 @@ ACE_STEP = Family(
     capabilities=frozenset({"init", "inpaint", "extend", "lyrics", "key", "bpm"}),
     schedulers=("flow-euler", "ping-pong"),
     licence=Licence("MIT", "yes"),
+    read_tensor_inputs=tensor_inputs.ace_step_inputs,
 )
 """ACE-Step 1.5."""
 

@@ -245,6 +245,16 @@ class Recipe(PlaybackKeys, frozen=True, kw_only=True):
     ) = None
     weights: Annotated[Words, Meta(description="weights of words in the prompt, as `word:1.4 word:0.6`")] | None = None
     noise: Annotated[str, Meta(max_length=64, description="id of a take whose initial noise is reused")] | None = None
+    embeddings: (
+        Annotated[
+            str,
+            Meta(
+                max_length=4096,
+                description="path of a safetensors file with tensors instead of texts and noise, as `prompt_embeds`",
+            ),
+        ]
+        | None
+    ) = None
     transcription: Annotated[Words, Meta(description="text to speak, for speech models")] | None = None
     loop: Annotated[bool, Meta(description="render a seamless loop", extra={"default": "0"})] | None = None
     rate: (

@@ -336,6 +336,7 @@ class TerminalEvents:
         self._jobs.end(job)
         job.terminal = terminal
         job.init_samples = job.init_clip = job.timer = None
+        job.tensors = ()
         try:
             self._outbox.send(job.client, terminal)
         except Exception as error:

@@ -28,6 +28,7 @@ from timbred.requests.completion import SoundListener, failure, take_event
 from timbred.requests.continuous.controller import FlowControllers
 from timbred.requests.deadline import DeadlineTooSoon
 from timbred.requests.deadline_requests import DeadlineHandlers
+from timbred.requests.embeddings import check_own_noise, find_embeddings
 from timbred.requests.job import Job, Key, key_of
 from timbred.requests.playback import PlaybackHandlers
 from timbred.requests.postprocess import FinishedTake
@@ -293,14 +294,18 @@ class RequestHandlers:
         parameters = resolve_request(request)
         if not self.scheduler.residency.is_resident(entry.card.name):
             entry.checkpoint()
+        embeddings = find_embeddings(request, parameters, entry, self.allowed)
+        submit = partial(self.scheduler.submit, client, request.id, embeddings=embeddings, request=original)
         if request.by is not None:
-            return self._submit_with_deadline(client, request, original, entry.card, parameters, resolve_request, init)
-        self.scheduler.submit(client, request.id, parameters, init, request=original)
+            return self._submit_with_deadline(
+                client, request, original, entry.card, parameters, resolve_request, init, submit
+            )
+        submit(parameters, init)
         return None
 
     def _submit_with_deadline(
         self, client: ClientId, request: m.Generate, original: m.Generate | m.Vary, card: Card, parameters: Parameters,
-        resolve_request: Callable[[m.Generate], Parameters], init: Path | None,
+        resolve_request: Callable[[m.Generate], Parameters], init: Path | None, submit_job: Callable[..., None],
     ) -> Coroutine[Any, Any, None] | None:  # fmt: skip
         """Create the job of a request with a deadline, at once or as soon as its model has been timed."""
         received_at = time.monotonic()
@@ -308,7 +313,7 @@ class RequestHandlers:
 
         def submit() -> None:
             planned, deadline = self.deadlines.plan(request, parameters, card, received_at)
-            self.scheduler.submit(client, request.id, resolve_request(planned), init, deadline, original)
+            submit_job(resolve_request(planned), init, deadline)
 
         if self.deadlines.is_timed(parameters):
             try:
@@ -350,6 +355,7 @@ class RequestHandlers:
             recipe = self._recipe_of(take)
             if recipe["model"] != model:
                 raise errors.BadRequest(f"noise: {take} was made by {recipe['model']}; its noise fits no other model")
+            check_own_noise(take, recipe.get("embeddings"), self.allowed)
             if "noise" not in recipe:
                 card = self.registry[model].card
                 request = m.Generate(id="noise", **recipe)

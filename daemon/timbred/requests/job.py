@@ -14,6 +14,7 @@ from operator import attrgetter
 
 from timbred.audio import Clip
 from timbred.dsp.streaming import StreamedSound
+from timbred.ipc.engine_messages import GivenTensor
 from timbred.protocol.boundary import ClientId
 from timbred.protocol.messages import Event, Generate, HeardText, Id, Take, Vary, Warned
 from timbred.requests.deadline import DeadlineRequest, JobTimer
@@ -97,7 +98,8 @@ class Job:
         texts: Texts longer than the text encoders read at once; None until they are counted.
         init_samples: Init audio for the engine: float32 little-endian, at the model's rate and channels.
         init_clip: Init audio as read, where the take keeps a part of it.
-        ready: True if its init audio is read and its texts are counted.
+        tensors: Tensors for the engine from a file of embeddings.
+        ready: True if its init audio and embeddings are read and its texts are counted.
         streamed_take_id: Take id announced by streaming playback before the take is stored.
         preview_task: Task that writes the preview.
         deadline: Set for a request with `by`.
@@ -125,6 +127,7 @@ class Job:
     texts: tuple[HeardText, ...] | None = ()
     init_samples: bytes | None = None
     init_clip: Clip | None = None
+    tensors: tuple[GivenTensor, ...] = ()
     ready: bool = True
     streamed_take_id: str = ""
     preview_task: "asyncio.Task[None] | None" = None

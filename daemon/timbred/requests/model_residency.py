@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
+from msgspec import structs
+
 from timbred import errors
 from timbred.errors import ShuttingDown, TimbredError, WorkerLost
 from timbred.ipc import engine_messages
@@ -78,6 +80,7 @@ class EngineCommands:
         rank: int,
         time_left_s: float | None,
         init_samples: bytes | None = None,
+        tensors: tuple[engine_messages.GivenTensor, ...] = (),
     ) -> None:
         """Render a sound.
 
@@ -87,8 +90,10 @@ class EngineCommands:
             rank: A lower rank runs first.
             time_left_s: Seconds until the deadline; None without one.
             init_samples: Init audio: float32 little-endian, at the model's rate and channels.
+            tensors: Tensors from a file of embeddings.
         """
-        source, order = self.source_of(parameters.model), parameters.order(init_samples)
+        source = self.source_of(parameters.model)
+        order = structs.replace(parameters.order(init_samples), tensors=tensors)
         self.engine.send(
             engine_messages.RenderJob(job=number, model=source, order=order, rank=rank, within=time_left_s)
         )

@@ -129,6 +129,7 @@ class Parameters:
     mix: float | None
     weights: str
     noise: str
+    embeddings: str
     init: str
     strength: float | None
     start: float | None
@@ -240,9 +241,8 @@ class Parameters:
     def for_recipe(self) -> dict[str, Any]:
         """Return all keys of `generate` with their values."""
         kept = {name: value for name, value in vars(self).items() if name not in INTERNAL_FIELDS}
-        for words in ("transcription", "prompt2", "weights", "noise", "init", "key", "signature"):
-            if not kept[words]:
-                del kept[words]
+        texts = ("transcription", "prompt2", "weights", "noise", "embeddings", "init", "key", "signature")
+        kept = {name: value for name, value in kept.items() if value or name not in texts}
         for fade in self.automatic_fades:
             del kept[fade]
         if self.bars is not None or self.extend is not None:
@@ -298,7 +298,7 @@ def resolve(
         **_init_fields(request, seconds),
         window=min(card.max_seconds, MAX_WINDOW_SECONDS),
         preview=bool(request.preview),
-        noise=request.noise or "",
+        **{key: getattr(request, key) or "" for key in ("noise", "embeddings", "init")},
         noise_source=noise_source,
         init_channels=card.channels,
         seconds=seconds,
@@ -455,7 +455,6 @@ def _init_fields(request: Generate, seconds: float) -> dict[str, Any]:
         edited_part = EditedPart(repaint.start, repaint.end, repaint.low, high)
     default_strength = DEFAULT_STRENGTH if repaint is None else 1.0
     return {
-        "init": request.init or "",
         "strength": None if request.init is None else _or(request.strength, default_strength),
         **{key: getattr(request, key) for key in ("start", "end", "low", "high", "extend")},
         "repaint": repaint,

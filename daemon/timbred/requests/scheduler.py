@@ -44,6 +44,7 @@ from timbred.requests.completion import (
     text_warning,
 )
 from timbred.requests.deadline import DeadlineRequest, EtaEstimates, JobTimer, StepPace, fewer_steps
+from timbred.requests.embeddings import EmbeddingsFile
 from timbred.requests.job import RANK, Job, JobStore, State
 from timbred.requests.model_residency import Calibration, EngineCommands, EngineConnection, LoadRequests, ModelResidency
 from timbred.requests.postprocess import Postprocessor, read_init_audio
@@ -131,6 +132,7 @@ class JobScheduler:
     def submit(
         self, client: ClientId, identity: m.Id, parameters: Parameters, init: Path | None = None,
         deadline: DeadlineRequest | None = None, request: m.Generate | m.Vary | None = None,
+        embeddings: EmbeddingsFile | None = None,
     ) -> None:  # fmt: skip
         """Create a job and queue it.
 
@@ -141,6 +143,7 @@ class JobScheduler:
             init: File of the init audio.
             deadline: The request's deadline, if it has one.
             request: The request as it came, to compare with a later one of the same id.
+            embeddings: The file of embeddings, whose header was checked.
 
         Raises:
             Busy: The queue is full.
@@ -153,13 +156,13 @@ class JobScheduler:
         self._check_queue()
         job = Job(next(self._numbers), client, identity, parameters, deadline=deadline, request=request)
         job.texts = self._texts.count_at_once(parameters, self.residency.is_resident(parameters.model))
-        job.ready = init is None and job.texts is not None
+        job.ready = init is None and embeddings is None and job.texts is not None
         self.jobs.add(job)
         self._announce_queued(job)
         if parameters.measure:
             self._delivery.prepare_measurement()
         if not job.ready:
-            self._background.start(self._prepare(job, init), f"prepare-{job.number}")
+            self._background.start(self._prepare(job, init, embeddings), f"prepare-{job.number}")
         self.pump()
 
     def repeat(self, job: Job) -> None:
@@ -202,8 +205,8 @@ class JobScheduler:
         eta = sum(self.estimates.expected(other.parameters) for other in (*before, job))
         self.outbox.send(job.client, m.Queued(id=job.id, position=len(before), eta_s=eta, texts=job.texts or None))
 
-    async def _prepare(self, job: Job, init: Path | None) -> None:
-        """Count a job's texts and read its init audio; the job keeps its place meanwhile."""
+    async def _prepare(self, job: Job, init: Path | None, embeddings: EmbeddingsFile | None) -> None:
+        """Count a job's texts, and read its init audio and embeddings; the job keeps its place meanwhile."""
         if job.texts is None:
             job.texts = await self._texts.count(job.parameters)
             if not job.live:
@@ -220,6 +223,13 @@ class JobScheduler:
                 return
             job.init_samples = samples
             job.init_clip = clip if job.parameters.edited_part is not None else None
+        if embeddings is not None:
+            try:
+                tensors, named = await self._background.in_thread(embeddings.read)
+            except Exception as error:  # noqa: BLE001  any failure ends the job with it
+                self.terminal_events.failed_if_live(job, error)
+                return
+            job.tensors, job.parameters = tensors, replace(job.parameters, embeddings=named)
         if job.live:
             job.ready = True
             self.pump()
@@ -257,7 +267,8 @@ class JobScheduler:
         job.parameters, job.retry_parameters = job.retry_parameters or job.parameters, None
         job.timer = JobTimer(job.parameters)
         time_left = job.deadline.within if job.deadline else None
-        self.commands.render(job.number, job.parameters, RANK[job.parameters.priority], time_left, job.init_samples)
+        rank = RANK[job.parameters.priority]
+        self.commands.render(job.number, job.parameters, rank, time_left, job.init_samples, job.tensors)
 
     def _pump_soon(self) -> None:
         """Pump in the next round of the event loop: the engine has room for another job."""

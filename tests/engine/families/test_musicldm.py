@@ -1,8 +1,10 @@
 """MusicLDM against diffusers' own pipeline, and the hearing of its CLAP."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -14,15 +16,18 @@ from timbred.engine.families.base import LatentDiffusion
 from timbred.ipc.engine_messages import PromptInputs
 from timbred.models.families import MUSICLDM
 
+MusicLDMPipeline: Any = diffusers.MusicLDMPipeline
+
 
 @pytest.fixture(scope="module")
 def model(musicldm: Path) -> LatentDiffusion:
     return loudened(load(musicldm))
 
 
-@pytest.fixture
-def clap_of_transformers_4(model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Return CLAP's vector itself where the stock pipeline asks for it, as transformers 4 did."""
+def hear_as_transformers_4(model: LatentDiffusion, patch: pytest.MonkeyPatch) -> None:
+    """Have CLAP return the vector itself where MusicLDM's stock pipeline asks for it, as in transformers 4."""
+    if not isinstance(model.pipeline, MusicLDMPipeline):
+        return
     encoder = model.pipeline.text_encoder
     get_text_features = encoder.get_text_features
 
@@ -31,12 +36,19 @@ def clap_of_transformers_4(model: LatentDiffusion, monkeypatch: pytest.MonkeyPat
 
     original = type(model.pipeline).__call__
 
+    @functools.wraps(original)
     def call(self: Any, *args: Any, **options: Any) -> Any:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(encoder, "get_text_features", get_vector)
+        with pytest.MonkeyPatch.context() as during_call:
+            during_call.setattr(encoder, "get_text_features", get_vector)
             return original(self, *args, **options)
 
-    monkeypatch.setattr(type(model.pipeline), "__call__", call)
+    patch.setattr(type(model.pipeline), "__call__", call)
+
+
+@pytest.fixture
+def clap_of_transformers_4(model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """See `hear_as_transformers_4`."""
+    hear_as_transformers_4(model, monkeypatch)
 
 
 @pytest.mark.usefixtures("clap_of_transformers_4")

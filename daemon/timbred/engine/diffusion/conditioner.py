@@ -4,16 +4,20 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
+from msgspec.structs import replace
 
+from timbred.engine.device import precision_of
 from timbred.engine.diffusion.conditioning import (
     Tensors,
     apply_word_weights,
     conditioning_cache,
     mix_conditioning,
     pad_to,
+    stack_conditioning,
     token_factors,
 )
 from timbred.engine.diffusion.generation import Embeddings, RenderedSounds
+from timbred.engine.diffusion.given_tensors import prompt_tensors
 from timbred.engine.diffusion.guidance import ClassifierFreeGuidance
 from timbred.engine.diffusion.sampler import InitLatents
 from timbred.engine.memory.device_memory import ModelStages
@@ -77,6 +81,29 @@ class Conditioner:
         """Return the conditioning for one take, mixed between two prompts if there are two."""
         return mix_conditioning(words, guided, self.conditioning)
 
+    def conditioning_of(self, order: RenderOrder) -> Tensors:
+        """Return the conditioning of an order for one take: of its texts, or of the tensors that it brings instead."""
+        words, guided = self.inputs_of(order), self.guidance_of(order) is not None
+        prompt, negative = (prompt_tensors(order, is_negative) for is_negative in (False, True))
+        if not prompt and not (guided and negative):
+            return self.mixed_conditioning(words, guided)
+        row = self._given_row(prompt) if prompt else self.mixed_conditioning(words, False)
+        if not guided:
+            return row
+        return stack_conditioning([self._given_row(negative) if negative else self.negative_row(words, row), row])
+
+    def _given_row(self, tensors: Tensors) -> Tensors:
+        return self.stages.run_stage("text", lambda: self.encode_given(tensors))
+
+    def encode_given(self, tensors: Tensors) -> Tensors:
+        """Return the conditioning of one prompt, one row, from tensors named as in the pipeline's `__call__`."""
+        raise NotImplementedError
+
+    def negative_row(self, words: PromptInputs, row: Tensors) -> Tensors:
+        """Return the conditioning of the negative prompt's text, one row, beside that of the prompt, `row`."""
+        del row
+        return self.conditioning(replace(words, prompt=words.negative, prompt2="", mix=0.0, weights=()), False)
+
     def inputs_of(self, order: RenderOrder) -> PromptInputs:
         """Return the inputs of the text encoders for an order."""
         return order.words
@@ -128,6 +155,22 @@ class TextStatesConditioner(Conditioner):
     def encode_states(self, text: str) -> torch.Tensor:
         """Encode a text that fits into the encoder's window: (1, tokens, dimensions)."""
         raise NotImplementedError
+
+    def given_states(self, states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Return the states that the network takes, (1, tokens, dimensions), from those of the text encoder.
+
+        Args:
+            states: States in the encoder's precision, on the model's device.
+            mask: 1 for tokens, 0 for padding, (1, tokens); None for no padding.
+        """
+        raise NotImplementedError
+
+    @torch.inference_mode()
+    def encode_given(self, tensors: Tensors) -> Tensors:
+        """Return given states as `states`, with their mask applied."""
+        states = tensors["prompt_embeds"].to(self.device, precision_of(self.pipeline.text_encoder))
+        mask = next((value for name, value in tensors.items() if name.endswith("attention_mask")), None)
+        return {"states": self.given_states(states, None if mask is None else mask.to(self.device, torch.long))}
 
     @torch.inference_mode()
     def encode(self, words: PromptInputs, guided: bool) -> Tensors:

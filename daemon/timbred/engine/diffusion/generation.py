@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from timbred.engine.diffusion.conditioning import stack_conditioning
 from timbred.engine.diffusion.denoiser import Denoiser
+from timbred.engine.diffusion.given_tensors import given_noise
 from timbred.engine.diffusion.sampler import draw_noise, make_generators, resize_noise
 from timbred.engine.diffusion.state import Generation
 from timbred.ipc.engine_messages import RenderOrder
@@ -39,8 +40,11 @@ class Layout(Protocol):
 
 
 def draw_order_noise(order: RenderOrder, generators: list[torch.Generator], layout: Layout) -> torch.Tensor:
-    """Return new noise for each take, or an earlier take's noise for all of them."""
+    """Return new noise for each take, or an earlier take's or the order's own noise for all of them."""
     shape = layout.shape(order.seconds, order.loop)
+    noise = given_noise(order, layout.is_noise_rows_first)
+    if noise is not None:
+        return noise.expand(len(order.seeds), *shape)
     if order.noise is None:
         return _draw(shape, generators, layout)
     earlier_generators = make_generators((order.noise.seed,))

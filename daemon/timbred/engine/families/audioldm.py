@@ -8,6 +8,7 @@ from diffusers import AudioLDMPipeline
 from timbred.engine.codecs.mel_vae import MelVaeCodec
 from timbred.engine.codecs.spectral_vocoder import SpectralVocoder
 from timbred.engine.compile.compiled_calls import Inputs
+from timbred.engine.device import precision_of
 from timbred.engine.diffusion.conditioner import Conditioner
 from timbred.engine.diffusion.conditioning import Tensors, average_parts
 from timbred.engine.diffusion.denoiser import DenoiserSignature
@@ -41,6 +42,11 @@ class AudioLdmConditioner(Conditioner):
             return {"text": self.pipeline._encode_prompt(words.prompt, self.device, 1, guided, words.negative)}
         vectors = [self._encode_text(negative)] * guided + [self._encode_text(parts)]
         return {"text": torch.cat(vectors)}
+
+    @torch.inference_mode()
+    def encode_given(self, tensors: Tensors) -> Tensors:
+        """Return a given vector as `text`, (1, dimensions)."""
+        return {"text": tensors["prompt_embeds"].to(self.device, precision_of(self.pipeline.text_encoder))}
 
     def _pipeline_fits_negative(self, parts: list[Part]) -> bool:
         """Tell if the pipeline reads the whole negative prompt: it truncates it to the length of its vectors."""

@@ -93,6 +93,43 @@ class AudioLdm2Conditioner(ClapConditioner):
         )
         return {"states": states, "mask": mask, "generated": generated}
 
+    @torch.inference_mode()
+    def encode_given(self, tensors: Tensors) -> Tensors:
+        """Return given states with their mask, and given vectors."""
+        mask = tensors.get("attention_mask")
+        states, mask, generated = self.pipeline.encode_prompt(
+            None,
+            self.device,
+            1,
+            False,
+            prompt_embeds=tensors["prompt_embeds"],
+            generated_prompt_embeds=tensors["generated_prompt_embeds"],
+            attention_mask=None if mask is None else mask.long(),
+        )
+        return {"states": states, "mask": mask, "generated": generated}
+
+    @torch.inference_mode()
+    def negative_row(self, words: PromptInputs, row: Tensors) -> Tensors:
+        """Return the encoding of the negative prompt.
+
+        An empty one is padded to the prompt's tokens, as in the pipeline: the generated vectors depend on the padding.
+        """
+        if words.negative or isinstance(self.pipeline.tokenizer_2, VitsTokenizer):
+            return super().negative_row(words, row)
+        states, mask, generated = self.stages.run_stage(
+            "text",
+            lambda: self.pipeline.encode_prompt(
+                None,
+                self.device,
+                1,
+                True,
+                prompt_embeds=row["states"],
+                attention_mask=row["mask"],
+                generated_prompt_embeds=row["generated"],
+            ),
+        )
+        return {"states": states[:1], "mask": mask[:1], "generated": generated[:1]}
+
     def _encode_parts(self, parts: list[Part], words: PromptInputs) -> Tensors:
         """Encode a text in parts: the states of all tokens, and the mean of the vectors generated from each part."""
         encoded = [self._encode_by_pipeline(part.text, False, words) for part in parts]

@@ -164,9 +164,7 @@ class LatentDiffusion:
     @torch.inference_mode()
     def begin(self, order: RenderOrder) -> Generation:
         """Encode the prompt and draw the noise."""
-        guided = self.conditioner.guidance_of(order) is not None
-        words = self.conditioner.mixed_conditioning(self.conditioner.inputs_of(order), guided)
-        return self.rendering.begin(order, words)
+        return self.rendering.begin(order, self.conditioner.conditioning_of(order))
 
     @torch.inference_mode()
     def advance(self, generations: Sequence[Generation]) -> None:

@@ -32,6 +32,11 @@ class MusicLdmConditioner(ClapConditioner):
         texts = [words.negative] * guided + [words.prompt]
         return {"text": torch.cat([self._encode_text(text) for text in texts])}
 
+    @torch.inference_mode()
+    def encode_given(self, tensors: Tensors) -> Tensors:
+        """Return a given vector as `text`, (1, dimensions)."""
+        return {"text": tensors["prompt_embeds"].to(self.device, precision_of(self.pipeline.text_encoder))}
+
     def _encode_text(self, text: str) -> torch.Tensor:
         """Return the unit vector of a text."""
         parts = self.split_text(text)

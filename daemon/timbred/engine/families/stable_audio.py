@@ -14,12 +14,13 @@ from timbred.engine.compile.compiled_calls import Inputs
 from timbred.engine.diffusion.conditioner import TextStatesConditioner
 from timbred.engine.diffusion.conditioning import Tensors
 from timbred.engine.diffusion.denoiser import DenoiserSignature
+from timbred.engine.diffusion.given_tensors import prompt_tensors
 from timbred.engine.diffusion.sampler import InitLatents
 from timbred.engine.diffusion.sampler_kinds import EdmSampling
 from timbred.engine.diffusion.wave_rendering import WaveRendering
 from timbred.engine.families.spec import FamilySpec
 from timbred.engine.memory.device_memory import ModelStages
-from timbred.ipc.engine_messages import RenderOrder
+from timbred.ipc.engine_messages import PromptInputs, RenderOrder
 from timbred.models import families
 
 
@@ -50,17 +51,28 @@ class StableAudioConditioner(TextStatesConditioner):
         """Encode a text that fits into T5's window: (1, tokens, dimensions)."""
         return self.pipeline.encode_prompt(text, self.device, False)
 
+    def given_states(self, states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Project T5's states: (1, tokens, dimensions)."""
+        return self.pipeline.encode_prompt(None, self.device, False, prompt_embeds=states, attention_mask=mask)
+
+    def negative_row(self, words: PromptInputs, row: Tensors) -> Tensors:
+        """Return the states of the negative prompt; without one, 0 for each of the prompt's."""
+        if not words.negative:
+            return {"states": torch.zeros_like(row["states"])}
+        return super().negative_row(words, row)
+
     @torch.inference_mode()
     def complete(
         self, words: Tensors, order: RenderOrder, init_latents: InitLatents | None
     ) -> tuple[Tensors, InitLatents | None]:
         """Add the length; without a negative prompt, all states of its row are 0, as in the stock pipeline."""
+        has_negative = bool(order.words.negative) or bool(prompt_tensors(order, is_negative=True))
         states = words["states"]
         start, end = self.stages.run_stage(
             "text", lambda: self.pipeline.encode_duration(0.0, order.seconds, self.device, False, len(states))
         )
         whole = torch.cat([states, start, end], dim=1)
-        if len(whole) == 2 and not order.words.negative:
+        if len(whole) == 2 and not has_negative:
             whole = torch.cat([torch.zeros_like(whole[:1]), whole[1:]])
         return {"states": whole, "seconds": torch.cat([start, end], dim=2)}, init_latents
 

@@ -57,7 +57,14 @@ class StableAudio3Conditioner(TextStatesConditioner):
 
     def encode_states(self, text: str) -> torch.Tensor:
         """Encode a text that fits into the window: (1, tokens, dimensions); padding has the network's own embedding."""
-        states, mask = self.pipeline.encode_prompt(text, self.device, 1)
+        return self._with_padding(*self.pipeline.encode_prompt(text, self.device, 1))
+
+    def given_states(self, states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Return T5Gemma's states with the network's own padding: (1, tokens, dimensions)."""
+        return self._with_padding(*self.pipeline.encode_prompt(None, self.device, 1, states, mask))
+
+    def _with_padding(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return states with the network's own embedding where the mask is 0."""
         padding = self.pipeline.transformer.prompt_padding_embedding.to(states.device, states.dtype)
         return torch.where(mask.bool().unsqueeze(-1), states, padding)
 

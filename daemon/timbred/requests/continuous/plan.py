@@ -26,8 +26,8 @@ DEFAULT_MIX = 0.5
 """Default of `mix`, as for all requests."""
 
 UNUSED_KEYS = (
-    "takes", "rank", "fit", "loop", "noise", "trim", "extend", "fade_in", "fade_out", "rate", "format", "bits",
-    "channels", "to", "inline", "name", "folder", "preview", "by",
+    "takes", "rank", "fit", "loop", "noise", "embeddings", "trim", "extend", "fade_in", "fade_out", "rate", "format",
+    "bits", "channels", "to", "inline", "name", "folder", "preview", "by",
 )  # fmt: skip
 """Keys of other requests that don't apply to flows, which have no file, no end and no variations."""
 

@@ -1,0 +1,270 @@
+"""Files of embeddings: tensors for a pipeline's inputs, in the safetensors format, checked without torch.
+
+A model's family declares the tensors that such a file may hold, by the names of its pipeline's `__call__`. Nothing in
+the file is trusted: its header is checked before anything else is read, and its values are checked before the engine
+gets them. The format: https://github.com/huggingface/safetensors#format.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timbred.errors import BadRequest
+from timbred.models.tensor_inputs import Axis, TensorInput, TensorInputs
+
+MAX_FILE_BYTES = 64_000_000
+"""Largest file: the tensors of the longest sound with two prompts of the most tokens have a quarter of it."""
+
+MAX_HEADER_BYTES = 100_000
+"""Largest header: a file has about ten tensors, each with 100 bytes."""
+
+MAX_TOKENS = 4096
+"""Tokens of an embedded text."""
+
+LENGTH_BYTES = 8
+"""Bytes at the beginning of a file that hold the length of its header."""
+
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "u1"}
+"""Types of values that are read, with numpy's names for their bytes."""
+
+FLOAT_DTYPES = ("F32", "F16", "BF16", "F64")
+"""Types of values that aren't masks."""
+
+MAX_SHOWN_NAMES = 8
+"""Names that a message lists."""
+
+_DIGEST = re.compile(r"(?P<path>.+)#sha256=(?P<digest>[0-9a-f]{64})", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor's entry in the header: type of its values, shape, first byte of the data and one past the last."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class EmbeddingsContent:
+    """The content of a file: float32 values by name, and the SHA-256 of the whole file in hexadecimal digits."""
+
+    values: dict[str, NDArray[np.float32]]
+    digest: str
+
+
+def split_digest(text: str) -> tuple[str, str]:
+    """Divide the value of `embeddings` into a path and the digest that a recipe adds to it; empty without one.
+
+    >>> split_digest("voice.safetensors")
+    ('voice.safetensors', '')
+    """
+    match = _DIGEST.fullmatch(text)
+    return (match["path"], match["digest"]) if match else (text, "")
+
+
+def join_digest(path: str, digest: str) -> str:
+    """Return the value of `embeddings` for a recipe: it names the file's content too.
+
+    >>> split_digest(join_digest("voice.safetensors", "a" * 64)) == ("voice.safetensors", "a" * 64)
+    True
+    """
+    return f"{path}#sha256={digest}"
+
+
+def read_header(path: Path) -> dict[str, StoredTensor]:
+    """Read the header of a file.
+
+    Raises:
+        BadRequest: The file is missing, too large, or no safetensors file.
+    """
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            _check_size(path, size)
+            beginning = file.read(LENGTH_BYTES)
+            length = _header_length(path, beginning, size)
+            return _parse_header(path, file.read(length), size - LENGTH_BYTES - length)
+    except OSError as error:
+        raise BadRequest(f"embeddings: {path} can't be read ({error.strerror})") from error
+
+
+def check_tensors(stored: Mapping[str, StoredTensor], inputs: TensorInputs, model: str, guided: bool) -> None:
+    """Check names, types and shapes of a file's tensors.
+
+    Args:
+        stored: The tensors in its header.
+        inputs: The tensors that the model takes.
+        model: The model's name.
+        guided: True if the model is rendered with guidance.
+
+    Raises:
+        BadRequest: Names the tensor, what it is, and what is expected.
+    """
+    if not stored:
+        raise BadRequest(f"embeddings: the file has no tensors; {model} takes {', '.join(inputs)}")
+    sizes: dict[str, tuple[int, str]] = {}
+    for name, tensor in stored.items():
+        if name not in inputs:
+            raise BadRequest(f"embeddings: unknown tensor {name[:60]!a}; {model} takes {', '.join(inputs)}")
+        _check_dtype(name, tensor, inputs[name])
+        _check_shape(name, tensor, inputs[name], sizes)
+        for other in inputs[name].needs:
+            if other not in stored:
+                raise BadRequest(f"embeddings: {name} goes with {other}, which the file lacks; add it")
+    _check_usual_sizes(stored, inputs, guided)
+
+
+def read_embeddings(path: Path, inputs: TensorInputs, model: str, guided: bool) -> EmbeddingsContent:
+    """Read a file and check its content, the header included: it may have changed since it was checked alone.
+
+    Raises:
+        BadRequest: The file can't be read, a tensor isn't one that the model takes, or has NaN or infinity.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise BadRequest(f"embeddings: {path} can't be read ({error.strerror})") from error
+    _check_size(path, len(content))
+    length = _header_length(path, content[:LENGTH_BYTES], len(content))
+    data = memoryview(content)[LENGTH_BYTES + length :]
+    stored = _parse_header(path, content[LENGTH_BYTES : LENGTH_BYTES + length], len(data))
+    check_tensors(stored, inputs, model, guided)
+    values = {name: _values(name, tensor, inputs[name], data) for name, tensor in stored.items()}
+    return EmbeddingsContent(values, hashlib.sha256(content).hexdigest())
+
+
+def _check_size(path: Path, size: int) -> None:
+    if size > MAX_FILE_BYTES:
+        raise BadRequest(
+            f"embeddings: {path} has {size / 1e6:.4g} MB or more; at most {MAX_FILE_BYTES / 1e6:g} MB are read"
+        )
+
+
+def _header_length(path: Path, beginning: bytes, size: int) -> int:
+    length = int.from_bytes(beginning, "little")
+    if len(beginning) < LENGTH_BYTES or not 2 <= length <= size - LENGTH_BYTES:
+        raise BadRequest(f"embeddings: {path} isn't a safetensors file; save it with safetensors' save_file")
+    if length > MAX_HEADER_BYTES:
+        raise BadRequest(f"embeddings: {path} has a header of {length} bytes; at most {MAX_HEADER_BYTES} are read")
+    return length
+
+
+def _parse_header(path: Path, header: bytes, data_bytes: int) -> dict[str, StoredTensor]:
+    try:
+        entries = json.loads(header)
+        stored = {name: _stored(entry) for name, entry in entries.items() if name != "__metadata__"}
+        _check_places(stored, data_bytes)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = printable_reason(error)
+        raise BadRequest(f"embeddings: {path} isn't a safetensors file ({reason}); save it with save_file") from error
+    return stored
+
+
+def printable_reason(error: Exception) -> str:
+    """Return an error's text, cut to a line of printable characters."""
+    return ascii(str(error)[:120])[1:-1] or type(error).__name__
+
+
+def _stored(entry: dict[str, Any]) -> StoredTensor:
+    start, end = entry["data_offsets"]
+    sizes = (*entry["shape"], start, end)
+    if not isinstance(entry["dtype"], str) or not all(type(size) is int and size >= 0 for size in sizes):
+        raise ValueError("an entry of its header has the wrong types")
+    return StoredTensor(entry["dtype"], tuple(entry["shape"]), start, end)
+
+
+def _check_places(stored: Mapping[str, StoredTensor], data_bytes: int) -> None:
+    """Check that the tensors lie one after the other and fill the file.
+
+    Raises:
+        ValueError: They don't.
+    """
+    place = 0
+    for tensor in sorted(stored.values(), key=lambda tensor: (tensor.start, tensor.end)):
+        size = np.dtype(DTYPES[tensor.dtype]).itemsize if tensor.dtype in DTYPES else None
+        is_whole = size is None or tensor.end - tensor.start == size * prod(tensor.shape)
+        if tensor.start != place or tensor.end < tensor.start or not is_whole:
+            raise ValueError("its tensors don't lie where its header says")
+        place = tensor.end
+    if place != data_bytes:
+        raise ValueError(f"its header describes {place} bytes of tensors, it has {data_bytes}")
+
+
+def _check_dtype(name: str, tensor: StoredTensor, wanted: TensorInput) -> None:
+    allowed = FLOAT_DTYPES if wanted.kind == "values" else tuple(DTYPES)
+    if tensor.dtype not in allowed:
+        raise BadRequest(f"embeddings: {name} is of type {tensor.dtype[:20]!a}; allowed is {', '.join(allowed)}")
+
+
+def _check_shape(name: str, tensor: StoredTensor, wanted: TensorInput, sizes: dict[str, tuple[int, str]]) -> None:
+    """Check a shape; `sizes` holds the size of each named axis so far, and the tensor that it is of."""
+    expected = _shape_text(wanted.axes)
+    if len(tensor.shape) != len(wanted.axes):
+        raise BadRequest(f"embeddings: {name} has the shape {_shape_text(tensor.shape)}; expected is {expected}")
+    for size, axis in zip(tensor.shape, wanted.axes, strict=True):
+        if isinstance(axis, int):
+            fits = size == axis
+        else:
+            fits = 1 <= size <= MAX_TOKENS
+            before, other = sizes.setdefault(axis, (size, name))
+            if fits and size != before:
+                raise BadRequest(f"embeddings: {name} has {size} {axis}, but {other} has {before}; give both as many")
+        if not fits:
+            limit = "" if isinstance(axis, int) else f", with 1 to {MAX_TOKENS} {axis}"
+            raise BadRequest(
+                f"embeddings: {name} has the shape {_shape_text(tensor.shape)}; expected is {expected}{limit}"
+            )
+
+
+def _check_usual_sizes(stored: Mapping[str, StoredTensor], inputs: TensorInputs, guided: bool) -> None:
+    """Check that a tensor of one prompt fits the one that the encoders make of the other."""
+    for name, tensor in stored.items():
+        usual, partner = inputs[name].usual, _partner(name)
+        if usual is None or not guided or partner in stored or usual in tensor.shape[1:2]:
+            continue
+        raise BadRequest(
+            f"embeddings: {name} has {tensor.shape[1]} vectors, but the text encoders make {usual}; add {partner}"
+        )
+
+
+def _partner(name: str) -> str:
+    """Return the name of the tensor for the other prompt.
+
+    >>> _partner("prompt_embeds"), _partner("negative_prompt_embeds")
+    ('negative_prompt_embeds', 'prompt_embeds')
+    """
+    prefix = "negative_"
+    return name.removeprefix(prefix) if name.startswith(prefix) else prefix + name
+
+
+def _shape_text(axes: tuple[Axis, ...]) -> str:
+    return f"({', '.join(map(str, axes))})"
+
+
+def _values(name: str, tensor: StoredTensor, wanted: TensorInput, data: memoryview) -> NDArray[np.float32]:
+    """Return a tensor's values.
+
+    Raises:
+        BadRequest: They have NaN or infinity, or a mask has values other than 0 and 1.
+    """
+    raw = np.frombuffer(data[tensor.start : tensor.end], dtype=DTYPES[tensor.dtype])
+    if tensor.dtype == "BF16":
+        raw = (raw.astype("<u4") << 16).view("<f4")
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = raw.astype("<f4").reshape(tensor.shape)
+    if not np.isfinite(values).all():
+        raise BadRequest(f"embeddings: {name} has NaN or infinite values; make the tensors again")
+    if wanted.kind == "mask" and not np.isin(values, (0.0, 1.0)).all():
+        raise BadRequest(f"embeddings: {name} has values other than 0 and 1, which a mask may have")
+    return values
