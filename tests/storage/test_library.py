@@ -22,6 +22,7 @@ from timbred.storage import database as opening
 from timbred.storage import library as module
 from timbred.storage.database import APPLICATION_ID, MIGRATIONS, Migration, NewerSchema, migrate, translate_error
 from timbred.storage.library import Library, StoredTake, new_take_id, open_library
+from timbred.storage.search import read_query
 
 SYNTAX = st.lists(st.sampled_from([*'"*()^:-+%_!\\ \0ax', "NEAR", " OR ", "prompt:"])).map("".join)
 
@@ -562,3 +563,59 @@ def test_library_file_numbers_take_over_higher_ones_of_the_spare(
         library = open_library(file, spare)
         assert (library.file_number("", "rain"), library.file_number("", "pad")) == (6, 1)
         library.close()
+
+
+def test_library_search_finds_takes_by_measured_tempo_and_key(library: Library) -> None:
+    slow = take("dusty drums", 1.0, tempo=97.3, key="C minor")
+    fast = take("dusty drums", 2.0, tempo=150.0, key="F# major", downbeat=0.1, fit=0.5)
+    words = take("a song called c minor 97", 3.0)
+    for stored in (slow, fast, words):
+        library.add(stored)
+
+    def found(text: str) -> list[str]:
+        assert library.count(text) == len(library.search(text))
+        return [stored.take_id for stored in library.search(text)]
+
+    assert found("bpm:97") == found("BPM:97.5") == found("drums key:Cm") == [slow.take_id]
+    assert found("bpm:90-160") == [fast.take_id, slow.take_id]
+    assert found("key:Gb") == found("key:F# major") == found("bpm:150 key:f#-major") == [fast.take_id]
+    assert found("c minor") == [words.take_id, slow.take_id]
+    assert found("dusty C minor") == [slow.take_id]
+    assert found("bpm:98") == found("bpm:97 key:D") == found("key:H") == []
+    assert library.get(fast.take_id) == fast
+
+
+def test_library_search_finds_unstored_takes_by_what_was_measured(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise DiskFull("no room")
+
+    kept = take("drums", tempo=97.0, key="C minor")
+    with monkeypatch.context() as patched:
+        patched.setattr(library, "_insert", full)
+        library.add(kept)
+    assert library.search("bpm:97") == library.search("C minor") == library.search("drums key:Cm") == [kept]
+    assert library.search("bpm:120") == library.search("key:D") == []
+
+
+@given(SYNTAX.map(lambda text: f"bpm:{text} key:{text} {text} minor"))
+def test_read_query_reads_any_text(text: str) -> None:
+    query = read_query(text)
+    assert query is None or all(word in text for word in query.words)
+
+
+def test_library_takes_over_the_spare_of_a_version_that_measured_nothing(tmp_path: Path) -> None:
+    spare = tmp_path / "spare.sqlite"
+    with closing(sqlite3.connect(spare, isolation_level=None)) as older:
+        migrate(older, MIGRATIONS[:4])
+        older.execute(
+            "INSERT INTO takes"
+            " (take_id, created, prompt, model, seed, seconds, rate, channels, place, request_id, recipe)"
+            " VALUES ('told', 1, 'rain', 'pocket', 7, 2, 48000, 1, 0, 'a', '{}')"
+        )
+    library = Library(tmp_path / "takes.sqlite")
+    library.take_over(spare)
+    (stored,) = library.search("rain")
+    assert (stored.take_id, stored.tempo, stored.key, stored.fit) == ("told", None, "", None)
+    library.close()
