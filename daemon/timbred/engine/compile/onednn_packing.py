@@ -10,7 +10,7 @@ the same reason: torch acquires the GIL when a tensor's references become one ag
 """
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -52,7 +52,7 @@ def pack_weights(traced: Traced, inputs: tuple[torch.Tensor, ...]) -> Traced:
         for weight, before in zip(weights, traced.weights, strict=True)
         if weight is not before
     )
-    call = script_graph(graph, weights, inputs)
+    call = script_graph(graph)
     take_graph_apart(graph)
     return Traced(call, tuple(weights), copied_bytes, references=_internals.ScriptList(weights))
 
@@ -89,8 +89,8 @@ class _Packer:
         onednn_weight = self.weights[index].to_mkldnn()
         size = list(source.meta["val"].shape)
         self.weights[index] = _reorder_convolution(onednn_weight, padding, stride, dilation, groups, size)
-        arguments = (source, weight, bias, padding, stride, dilation, groups)
-        self._replace(node, stand_in("packed_convolution"), arguments)
+        arguments = (source, weight, bias, padding, stride, dilation, groups, "none", [], "")
+        self._replace(node, _onednn._convolution_pointwise.default, arguments)
 
     def _pack_linear(self, node: Node) -> None:
         source, weight, bias = (*node.args, None)[:3]
@@ -100,7 +100,7 @@ class _Packer:
         size = source.meta["val"].shape  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
         rows = size.numel() // size[-1]
         self.weights[index] = _onednn._reorder_linear_weight(self.weights[index], rows)
-        self._replace(node, stand_in("packed_linear"), (source, weight, bias))
+        self._replace(node, _onednn._linear_pointwise.default, (source, weight, bias, "none", [], ""))
 
     def _sole_use_index(self, weight: Any) -> int | None:
         """Return the weight's argument index if this is its only use."""
@@ -122,73 +122,64 @@ def _is_no_op(node: Node) -> bool:
     return divides and isinstance(node.args[1], int | float) and float(node.args[1]) == 1.0
 
 
-_CONVOLUTION = "packed_convolution(Tensor x, Tensor w, Tensor? b, int[] p, int[] s, int[] d, int groups) -> Tensor"
-_LINEAR = "packed_linear(Tensor x, Tensor w, Tensor? b) -> Tensor"
-
-_REPLACED = """
-graph({arguments}):
-  %result : Tensor = timbred::{name}({arguments})
-  return (%result)"""
-
-_REPLACEMENT = """
-graph({arguments}):
-  %attribute : str = prim::Constant[value="none"]()
-  %scalars : Scalar?[] = prim::ListConstruct()
-  %algorithm : str = prim::Constant[value=""]()
-  %result : Tensor = mkldnn::{target}({arguments}, %attribute, %scalars, %algorithm)
-  return (%result)"""
-
-_OPERATIONS = {
-    "packed_convolution": ("_convolution_pointwise", "%x, %w, %b, %p, %s, %d, %groups"),
-    "packed_linear": ("_linear_pointwise", "%x, %w, %b"),
-}
-"""Stand-ins of oneDNN's operations: the tracer can't record a list of optional numbers, their last argument but one."""
-
-
-def _define_stand_ins() -> torch.library.Library:
-    library = torch.library.Library("timbred", "DEF")
-    for schema in (_CONVOLUTION, _LINEAR):
-        library.define(schema)
-    for name, (target, _) in _OPERATIONS.items():
-        operation = getattr(_onednn, target)
-
-        def run(*arguments: Any, operation: Any = operation) -> torch.Tensor:
-            return operation(*arguments, "none", [], "")
-
-        library.impl(name, run, "CompositeExplicitAutograd")
-    return library
-
-
-_library = _define_stand_ins()
-
-
-def stand_in(name: str) -> Any:
-    """Return the operation `packed_convolution` or `packed_linear`: oneDNN's, without its last three arguments."""
-    return getattr(torch.ops.timbred, name).default
-
-
-def _no_name(_: torch.Tensor) -> str:
-    """Return an intermediate result's name in the recorded graph: none."""
-    return ""
-
-
 @torch.no_grad()
-def script_graph(
-    graph: Callable[..., Any], weights: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]
-) -> Callable[..., torch.Tensor]:
-    """Return `graph(*weights, *inputs)` as one function for inputs of these shapes; it runs the graph once.
+def script_graph(graph: Any) -> Callable[..., torch.Tensor]:
+    """Return a traced graph as one TorchScript function of the same arguments; nothing is run.
 
     Raises:
-        RuntimeError: An operation can't be recorded.
+        AttributeError: A node calls a function that is no operation.
+        RuntimeError: An argument can't be a constant.
     """
+    script = _internals.Graph()
+    values: dict[Node, Any] = {}
+    results: dict[Node, list[Any]] = {}
+    for node in graph.graph.nodes:
+        if node.op == "placeholder":
+            values[node] = script.addInput(node.name)
+        elif node.op == "get_attr":
+            values[node] = script.insertConstant(getattr(graph, node.target))
+        elif node.op == "output":
+            (returned,) = node.args
+            script.registerOutput(values[returned if isinstance(returned, Node) else returned[0]])
+        elif node.target is operator.getitem:
+            source, index = node.args
+            values[node] = results[source][index]
+        else:
+            results[node] = _append_operation(script, node, values)
+            if results[node]:
+                values[node] = results[node][0]
+    return _internals._create_function_from_graph("forward", script)
 
-    def single(*tensors: torch.Tensor) -> torch.Tensor:
-        result = graph(*tensors)
-        return result if isinstance(result, torch.Tensor) else result[0]
 
-    recorded, _ = _internals._create_graph_by_tracing(single, (*weights, *inputs), _no_name, True, False)
-    for name, (target, arguments) in _OPERATIONS.items():
-        before = _REPLACED.format(name=name, arguments=arguments)
-        after = _REPLACEMENT.format(target=target, arguments=arguments)
-        _internals._jit_pass_custom_pattern_based_rewrite_graph(before, after, recorded)
-    return _internals._create_function_from_graph("forward", recorded)
+def _append_operation(script: Any, node: Node, values: dict[Node, Any]) -> list[Any]:
+    """Append an operation with all arguments of its schema; returns its results."""
+    target: Any = node.target
+    schema = target._schema
+    inputs: list[Any] = []
+    for index, argument in enumerate(schema.arguments):
+        given = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
+        inputs.append(_append_argument(script, given, argument.type, values))
+    operation = script.create(schema.name, inputs, len(schema.returns))
+    script.appendNode(operation)
+    example = node.meta.get("val")
+    if not isinstance(example, list):
+        return list(operation.outputs())
+    operation.output().setType(schema.returns[0].type)
+    unpacked = script.create("prim::ListUnpack", [operation.output()], len(example))
+    script.appendNode(unpacked)
+    return list(unpacked.outputs())
+
+
+def _append_argument(script: Any, given: Any, kind: Any, values: dict[Node, Any]) -> Any:
+    """Return the value of an argument: a node's, a list, or a constant of the schema's type."""
+    if isinstance(given, Node):
+        return values[given]
+    if isinstance(given, list | tuple) and (not given or any(isinstance(item, Node) for item in given)):
+        items = [_append_argument(script, item, None, values) for item in given]
+        listed = script.create("prim::ListConstruct", items, 1)
+        listed.output().setType(kind)
+        script.appendNode(listed)
+        return listed.output()
+    if isinstance(given, int) and not isinstance(given, bool) and "float" in str(kind):
+        given = float(given)
+    return script.insertConstant(list(given) if isinstance(given, tuple) else given)
