@@ -458,7 +458,7 @@ def ace_step(folder: Path, seed: int = 0, turbo: bool = True, covers: bool = Tru
         **sizes,
     )
     condition_encoder.silence_latent.normal_()
-    pool = {**sizes, "audio_acoustic_hidden_dim": 4, "num_attention_pooler_hidden_layers": 1}
+    pool: dict[str, Any] = {**sizes, "audio_acoustic_hidden_dim": 4, "num_attention_pooler_hidden_layers": 1}
     transformer = diffusers.AceStepTransformer1DModel(
         in_channels=12, audio_acoustic_hidden_dim=4, num_hidden_layers=2, is_turbo=turbo, **sizes
     )

@@ -108,7 +108,9 @@ def test_embeddings_change_the_sound_and_vary_repeats_it(real_daemon: DaemonProc
     assert np.abs(soundfile.read(str(other.arguments[2]), dtype="float32")[0] - sound).max() > 0.01
 
 
-def test_noise_of_a_take_from_given_latents_is_refused(real_daemon: DaemonProcess, performer: UdpClient) -> None:
+def test_embeddings_noise_of_a_take_from_given_latents_is_refused(
+    real_daemon: DaemonProcess, performer: UdpClient
+) -> None:
     path = write(real_daemon.takes, "latents", {"latents": tensors()["latents"]})
     made = end_of(performer, "generate", "pad", "@seconds", SECONDS, "@steps", 3, "@embeddings", str(path))
     take = str(next(event for event in made if event.name == "take").arguments[-1])

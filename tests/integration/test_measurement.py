@@ -28,7 +28,7 @@ def ask(daemon: DaemonProcess, **request: Any) -> dict[str, Any]:
         context.destroy(linger=0)
 
 
-def test_measured_take_stands_in_event_recipe_and_library(daemon: DaemonProcess) -> None:
+def test_measurement_measured_take_stands_in_event_recipe_and_library(daemon: DaemonProcess) -> None:
     reply = ask(daemon, type="generate", id="m1", prompt="pulse 97", seconds=6, steps=1, seed=0, measure=True)
     (take,) = reply["takes"]
     assert take["tempo"] == pytest.approx(97, rel=0.01)
@@ -42,13 +42,13 @@ def test_measured_take_stands_in_event_recipe_and_library(daemon: DaemonProcess)
     assert ask(daemon, type="takes", search="pulse bpm:150-160")["takes"] == []
 
 
-def test_measured_take_over_osc_has_the_arguments_of_every_take(client: UdpClient) -> None:
+def test_measurement_measured_take_over_osc_has_the_arguments_of_every_take(client: UdpClient) -> None:
     client.say("generate", "m2", "pulse", 97, "@seconds", 2, "@steps", 1, "@measure", 1, "@key", "C", "minor")
     *_, take, done = client.until_end()
     assert (take.tags, done.name) == ("sisfiiifs", "done")
 
 
-def test_measured_take_over_websocket_says_why_a_value_is_missing(daemon: DaemonProcess) -> None:
+def test_measurement_measured_take_over_websocket_says_why_a_value_is_missing(daemon: DaemonProcess) -> None:
     with connect(f"ws://127.0.0.1:{daemon.http}/ws") as page:
         page.send(json.dumps({"type": "generate", "id": 3, "prompt": "pad", "seconds": 0.2, "measure": 1}))
         events = [json.loads(page.recv(LONG_PATIENCE_S))]
@@ -59,7 +59,7 @@ def test_measured_take_over_websocket_says_why_a_value_is_missing(daemon: Daemon
     assert "tempo: the sound is shorter than 1 s" in take["unmeasured"]
 
 
-def test_fit_puts_the_take_that_keeps_the_tempo_first(daemon: DaemonProcess) -> None:
+def test_measurement_fit_puts_the_take_that_keeps_the_tempo_first(daemon: DaemonProcess) -> None:
     reply = ask(
         daemon, type="generate", id="m4", prompt="pulse 97", seconds=6, steps=1, seed=2, takes=3, bpm=97, fit=True
     )
@@ -73,7 +73,9 @@ def test_fit_puts_the_take_that_keeps_the_tempo_first(daemon: DaemonProcess) -> 
 @pytest.mark.parametrize(
     ("keys", "message"), [({"key": "H minor"}, "key: got 'H minor'"), ({"bpm": 0}, "bpm: got 0, allowed is a number")]
 )
-def test_music_that_there_is_not_is_refused_at_once(daemon: DaemonProcess, keys: dict[str, Any], message: str) -> None:
+def test_measurement_music_that_there_is_not_is_refused_at_once(
+    daemon: DaemonProcess, keys: dict[str, Any], message: str
+) -> None:
     reply = ask(daemon, type="generate", id="m5", prompt="pad", **keys)
     assert (reply["type"], reply["code"]) == ("fail", "bad-request")
     assert reply["message"].startswith(message)

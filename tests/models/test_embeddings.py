@@ -180,6 +180,6 @@ def test_read_embeddings_of_any_bytes_reads_or_refuses(tmp_path: Path, content: 
 
 
 @given(st.text(max_size=300), st.text("0123456789abcdef", min_size=64, max_size=64))
-def test_split_digest_divides_what_join_digest_joined(path: str, digest: str):
+def test_embeddings_split_digest_divides_what_join_digest_joined(path: str, digest: str):
     if path:
         assert embeddings.split_digest(embeddings.join_digest(path, digest)) == (path, digest)

@@ -37,7 +37,7 @@ def test_card_has_consistent_defaults(card: Card):
     assert not card.negative or "negative" in card.capabilities
 
 
-def test_cards_have_names_of_their_own():
+def test_registry_cards_have_names_of_their_own():
     names = [card.name for card in CARDS]
     assert len(set(names)) == len(names)
     assert {"stable-audio-3-small-sfx", "stable-audio-open-1.0", "ace-step-1.5-turbo"} <= set(names)

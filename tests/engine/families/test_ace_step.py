@@ -151,7 +151,7 @@ def test_render_equals_stock_with_every_task(model: LatentDiffusion, task: str, 
     assert_equal_sounds(render(model, wanted), expected)
 
 
-def test_lego_in_a_part_equals_stock(model: LatentDiffusion):
+def test_ace_step_lego_in_a_part_equals_stock(model: LatentDiffusion):
     start, end = 8 * ROWS_S, 20 * ROWS_S
     init, audio = given(repaint=Repaint(start=start, end=end, low=0.0, high=96_000.0))
     wanted = order(given=init, words=PromptInputs(prompt="a bell", task="lego", track="drums"))
@@ -185,7 +185,7 @@ def test_render_with_less_strength_stays_closer_to_init_audio(model: LatentDiffu
     assert distance(0.1) < distance(0.5) < distance(1.0)
 
 
-def test_extension_is_repainting_of_the_end(model: LatentDiffusion):
+def test_ace_step_extension_is_repainting_of_the_end(model: LatentDiffusion):
     init, audio = given(seconds=16 * ROWS_S)
     wanted = order(given=init, window=SECONDS)
     padded = torch.nn.functional.pad(audio, (0, audio.shape[1]))
@@ -208,13 +208,13 @@ def test_extension_is_repainting_of_the_end(model: LatentDiffusion):
     ],
     ids=str,
 )
-def test_every_word_changes_the_sound(model: LatentDiffusion, changes: dict[str, Any]):
+def test_ace_step_every_word_changes_the_sound(model: LatentDiffusion, changes: dict[str, Any]):
     plain: dict[str, Any] = {"prompt": "a bell", "lyrics": "hello there"}
     one, other = (render(model, order(words=PromptInputs(**words))) for words in (plain, {**plain, **changes}))
     assert np.abs(one - other).max() > 2 * TOLERANCE
 
 
-def test_cover_without_audio_tokenizer_is_refused(base: LatentDiffusion):
+def test_ace_step_cover_without_audio_tokenizer_is_refused(base: LatentDiffusion):
     init, _ = given()
     with pytest.raises(ModelError, match="no audio tokenizer"):
         render(base, order(given=init, words=PromptInputs(prompt="a bell", task="cover")))
@@ -227,7 +227,7 @@ def test_take_alone_equals_take_in_batch(base: LatentDiffusion):
     np.testing.assert_allclose(alone, among, atol=1e-5)
 
 
-def test_generations_of_one_shape_step_together_as_alone(base: LatentDiffusion):
+def test_ace_step_generations_of_one_shape_step_together_as_alone(base: LatentDiffusion):
     wanted = [order(guidance=5.0, steps=steps, seeds=(steps,)) for steps in (4, 6)]
     alone = [render(base, one) for one in wanted]
     first, second = (base.begin(one) for one in wanted)
@@ -240,7 +240,7 @@ def test_generations_of_one_shape_step_together_as_alone(base: LatentDiffusion):
         np.testing.assert_allclose(base.decode(generation).waveforms, expected, atol=1e-4)
 
 
-def test_stream_equals_whole(model: LatentDiffusion):
+def test_ace_step_stream_equals_whole(model: LatentDiffusion):
     generation = model.begin(order())
     while not generation.sampler.done:
         model.advance([generation])

@@ -126,7 +126,7 @@ def assert_equals_stock(
 
 @pytest.mark.parametrize("guidance", [3.0, 1.0], ids=["guided", "unguided"])
 @pytest.mark.parametrize("name", MODELS)
-def test_order_with_all_tensors_equals_stock(
+def test_given_tensors_order_with_all_tensors_equals_stock(
     model_of: Callable[[str], LatentDiffusion],
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
@@ -140,7 +140,7 @@ def test_order_with_all_tensors_equals_stock(
 
 @pytest.mark.parametrize("guidance", [3.0, 1.0], ids=["guided", "unguided"])
 @pytest.mark.parametrize("name", TEXT_MODELS)
-def test_order_with_prompt_tensors_and_text_of_negative_prompt_equals_stock(
+def test_given_tensors_order_with_prompt_tensors_and_text_of_negative_prompt_equals_stock(
     model_of: Callable[[str], LatentDiffusion],
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
@@ -154,7 +154,7 @@ def test_order_with_prompt_tensors_and_text_of_negative_prompt_equals_stock(
 
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
-def test_order_with_tensors_without_masks_equals_stock(
+def test_given_tensors_order_with_tensors_without_masks_equals_stock(
     model_of: Callable[[str], LatentDiffusion],
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
@@ -165,7 +165,7 @@ def test_order_with_tensors_without_masks_equals_stock(
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_order_with_latents_and_text_equals_stock(
+def test_given_tensors_order_with_latents_and_text_equals_stock(
     model_of: Callable[[str], LatentDiffusion],
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
@@ -175,7 +175,7 @@ def test_order_with_latents_and_text_equals_stock(
     assert_equals_stock(model_of(name), tensors, monkeypatch, words=PromptInputs(prompt="a bell"), guidance=1.0)
 
 
-def test_order_with_init_audio_and_all_tensors_equals_stock(
+def test_given_tensors_order_with_init_audio_and_all_tensors_equals_stock(
     model_of: Callable[[str], LatentDiffusion], stable_audio_3: Path
 ):
     model, sound = model_of("stable_audio_3"), stereo_sound(SECONDS)
@@ -189,7 +189,7 @@ def test_order_with_init_audio_and_all_tensors_equals_stock(
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
 @pytest.mark.parametrize("part", [PROMPT, NEGATIVE, LATENTS])
-def test_every_part_of_the_tensors_changes_the_sound(
+def test_given_tensors_every_part_of_the_tensors_changes_the_sound(
     model_of: Callable[[str], LatentDiffusion], request: pytest.FixtureRequest, name: str, part: str
 ):
     model, folder = model_of(name), request.getfixturevalue(name)
@@ -199,7 +199,7 @@ def test_every_part_of_the_tensors_changes_the_sound(
 
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
-def test_orders_with_tensors_and_with_texts_step_in_one_batch_as_alone(
+def test_given_tensors_orders_with_tensors_and_with_texts_step_in_one_batch_as_alone(
     model_of: Callable[[str], LatentDiffusion], request: pytest.FixtureRequest, name: str
 ):
     model = model_of(name)

@@ -38,7 +38,7 @@ def test_pipeline_table_gives_a_key_or_a_reason_for_each_parameter(name: str, ke
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_tensor_inputs_of_a_family_stand_in_the_table(family: Any, request: pytest.FixtureRequest):
+def test_pipeline_parameters_tensor_inputs_of_a_family_stand_in_the_table(family: Any, request: pytest.FixtureRequest):
     from timbred.models import checkpoint
 
     folder = request.getfixturevalue(family.name.replace("-", "_"))

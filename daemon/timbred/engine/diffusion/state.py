@@ -89,7 +89,8 @@ class Generation:
         """Return the guided prediction of each take."""
         if self.guidance is None:
             return prediction
-        return self.guider.join(*prediction.chunk(2), self.guidance)
+        negative, positive = prediction.chunk(2)
+        return self.guider.join(negative, positive, self.guidance)
 
     @property
     def shape(self) -> tuple[object, ...]:

@@ -5,6 +5,7 @@ extract, add or complete tracks.
 """
 
 import math
+from functools import cached_property
 from typing import Any, Final
 
 import diffusers
@@ -67,8 +68,10 @@ def _evaluate(transformer: Any, *inputs: torch.Tensor) -> torch.Tensor:
 class AceStepConditioner(Conditioner):
     """States of the caption and the lyrics, joined with a timbre, and the context of given audio."""
 
-    windows = Windows()
-    """No windows: the pipeline reads the first 256 tokens of a caption with its facts."""
+    @cached_property
+    def windows(self) -> Windows:
+        """No windows: the pipeline reads the first 256 tokens of a caption with its facts."""
+        return Windows()
 
     def inputs_of(self, order: RenderOrder) -> PromptInputs:
         """Return the inputs of the text encoders for an order: with its length, and its task in words."""
