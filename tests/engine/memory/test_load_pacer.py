@@ -16,7 +16,7 @@ GUARD_S = 60.0
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a pause last until the step releases it."""
-    monkeypatch.setattr(model_loader, "MAX_PAUSE_S", GUARD_S)
+    monkeypatch.setattr(model_loader, "MAX_PAUSE_S", 2 * GUARD_S)
 
 
 @contextmanager
@@ -85,6 +85,27 @@ def test_load_pacer_without_gil_has_no_effect_outside_a_step() -> None:
     pacer, events = LoadPacer(), list[str]()
     with pacer.without_gil():
         pass
+    with loading(pacer, events):
+        pass
+    assert events == ["loaded"]
+
+
+@pytest.mark.usefixtures("patient")
+def test_load_pacer_keeps_a_step_that_ends_during_a_compiled_call_of_a_load() -> None:
+    pacer, entered, may_leave = LoadPacer(), threading.Event(), threading.Event()
+
+    def warm_up() -> None:
+        with pacer.without_gil():
+            entered.set()
+            assert may_leave.wait(GUARD_S)
+
+    thread = threading.Thread(target=warm_up)
+    with pacer.step():
+        thread.start()
+        assert entered.wait(GUARD_S)
+    may_leave.set()
+    thread.join(GUARD_S)
+    events = list[str]()
     with loading(pacer, events):
         pass
     assert events == ["loaded"]

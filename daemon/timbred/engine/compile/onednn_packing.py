@@ -46,7 +46,6 @@ def pack_weights(traced: Traced, inputs: tuple[torch.Tensor, ...]) -> Traced:
     for node in list(graph.graph.nodes):
         packer.visit(node)
     graph.graph.eliminate_dead_code()
-    graph.recompile()
     copied_bytes = sum(
         _count_weight_bytes(weight)
         for weight, before in zip(weights, traced.weights, strict=True)

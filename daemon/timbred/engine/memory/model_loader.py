@@ -191,27 +191,34 @@ class LoadPacer:
     def __init__(self) -> None:
         self._gil_free = threading.Event()
         self._gil_free.set()
+        self._generating_thread: int | None = None
         self._slice_end = 0.0
 
     @contextmanager
     def step(self) -> Generator[None]:
         """A step of the generating thread, during which loads pause."""
+        self._generating_thread = threading.get_ident()
         self._gil_free.clear()
         try:
             yield
         finally:
+            self._generating_thread = None
             self._gil_free.set()
 
     @contextmanager
     def without_gil(self) -> Generator[None]:
-        """A part of a step that runs without the GIL, during which loads continue; outside a step without effect."""
-        in_step = not self._gil_free.is_set()
+        """A part of a step that runs without the GIL, during which loads continue.
+
+        Without effect outside a step, and in other threads: a load renders too, to warm up its model.
+        """
+        if self._generating_thread != threading.get_ident():
+            yield
+            return
         self._gil_free.set()
         try:
             yield
         finally:
-            if in_step:
-                self._gil_free.clear()
+            self._gil_free.clear()
 
     @contextmanager
     def load(self) -> Generator[None]:
