@@ -347,16 +347,22 @@ def _gemma_tokenizer() -> Any:
     return tokenizer
 
 
+ATTENTION_SIZES: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+}
+"""Sizes of the tiny networks with grouped attention."""
+
+
 def _t5gemma(tokenizer: Any) -> Any:
     part = T5GemmaModuleConfig(
         vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=16,
         num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
         query_pre_attn_scalar=8,
+        **ATTENTION_SIZES,
     )
     return T5GemmaEncoderModel(
         T5GemmaConfig(encoder=part, decoder=part, vocab_size=len(tokenizer), is_encoder_decoder=False)
@@ -434,22 +440,11 @@ def ace_step(folder: Path, seed: int = 0, turbo: bool = True, covers: bool = Tru
     text_encoder = Qwen3Model(
         Qwen3Config(
             vocab_size=len(tokenizer),
-            hidden_size=16,
-            intermediate_size=16,
             num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=8,
+            **ATTENTION_SIZES,
         )
     )
-    sizes: dict[str, Any] = {
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 8,
-        "sliding_window": 16,
-    }
+    sizes: dict[str, Any] = {**ATTENTION_SIZES, "sliding_window": 16}
     condition_encoder = AceStepConditionEncoder(
         text_hidden_dim=16,
         timbre_hidden_dim=4,

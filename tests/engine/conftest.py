@@ -1,5 +1,6 @@
 """Tiny checkpoints, made once for all tests of the engine."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,43 +25,21 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="session")
-def audioldm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    quiet_libraries()
-    return checkpoints.audioldm2(tmp_path_factory.mktemp("audioldm2"))
+def checkpoint_fixture(name: str) -> Callable[..., Path]:
+    """Return a fixture of this name: the folder of the tiny checkpoint that `tests.checkpoints` writes."""
+
+    @pytest.fixture(scope="session", name=name)
+    def write(tmp_path_factory: pytest.TempPathFactory) -> Path:
+        quiet_libraries()
+        return getattr(checkpoints, name)(tmp_path_factory.mktemp(name))
+
+    return write
 
 
-@pytest.fixture(scope="session")
-def audioldm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    quiet_libraries()
-    return checkpoints.audioldm(tmp_path_factory.mktemp("audioldm"))
-
-
-@pytest.fixture(scope="session")
-def audioldm2_speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    quiet_libraries()
-    return checkpoints.audioldm2_speech(tmp_path_factory.mktemp("audioldm2_speech"))
-
-
-@pytest.fixture(scope="session")
-def stable_audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    quiet_libraries()
-    return checkpoints.stable_audio(tmp_path_factory.mktemp("stable_audio"))
-
-
-@pytest.fixture(scope="session")
-def stable_audio_3(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    quiet_libraries()
-    return checkpoints.stable_audio_3(tmp_path_factory.mktemp("stable_audio_3"))
-
-
-@pytest.fixture(scope="session")
-def musicldm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    quiet_libraries()
-    return checkpoints.musicldm(tmp_path_factory.mktemp("musicldm"))
-
-
-@pytest.fixture(scope="session")
-def ace_step(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    quiet_libraries()
-    return checkpoints.ace_step(tmp_path_factory.mktemp("ace_step"))
+audioldm2 = checkpoint_fixture("audioldm2")
+audioldm = checkpoint_fixture("audioldm")
+audioldm2_speech = checkpoint_fixture("audioldm2_speech")
+stable_audio = checkpoint_fixture("stable_audio")
+stable_audio_3 = checkpoint_fixture("stable_audio_3")
+musicldm = checkpoint_fixture("musicldm")
+ace_step = checkpoint_fixture("ace_step")

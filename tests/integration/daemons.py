@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -122,6 +123,19 @@ def environment(folder: Path, fake_engine: bool) -> dict[str, str]:
     if fake_engine:
         kept["TIMBRED_ENGINE_PROGRAM"] = FAKE_ENGINE
     return kept
+
+
+def write_checkpoints(folder: Path, program: str) -> Path:
+    """Run a Python program that writes checkpoints into a folder, its argument; so torch isn't imported here."""
+    subprocess.run([sys.executable, "-c", program, str(folder)], check=True, cwd=ROOT, env=environment(folder, False))
+    return folder
+
+
+def start_real_engine(folder: Path, models: Mapping[str, Path]) -> DaemonProcess:
+    """Start a daemon with the real engine on one thread of the CPU and these models, the first one the default."""
+    sources = (f"models.{name}.source={path}" for name, path in models.items())
+    default = f"models.default={next(iter(models))}"
+    return DaemonProcess(folder, *sources, default, "device=cpu", "device.threads=1", fake_engine=False)
 
 
 def gone(processes: list[psutil.Process], within: float = 10.0) -> bool:

@@ -1,7 +1,5 @@
 """Files of embeddings through the real daemon: refused by key and range, rendered, and repeated by `vary`."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from safetensors.numpy import save_file
 
 from tests.integration import clients
 from tests.integration.clients import UdpClient, new_id
-from tests.integration.daemons import ROOT, DaemonProcess, environment
+from tests.integration.daemons import DaemonProcess, start_real_engine, write_checkpoints
 from tests.integration.osc import Heard
 from timbred.audiofile.reader import read_recipe
 
@@ -29,17 +27,8 @@ SECONDS, ROWS = 0.5, 63
 
 @pytest.fixture(scope="module")
 def real_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
-    """A daemon with the real engine. A separate process writes the checkpoint, so that torch isn't imported here."""
-    models = tmp_path_factory.mktemp("models")
-    subprocess.run([sys.executable, "-c", MAKE, str(models)], check=True, cwd=ROOT, env=environment(models, False))
-    started = DaemonProcess(
-        tmp_path_factory.mktemp("embedded"),
-        f"models.three.source={models / 'three'}",
-        "models.default=three",
-        "device=cpu",
-        "device.threads=1",
-        fake_engine=False,
-    )
+    models = write_checkpoints(tmp_path_factory.mktemp("models"), MAKE)
+    started = start_real_engine(tmp_path_factory.mktemp("embedded"), {"three": models / "three"})
     yield started
     started.stop()
 

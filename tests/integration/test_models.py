@@ -1,8 +1,6 @@
 """The real engine with tiny random checkpoints of both families: the same conversations, with torch behind them."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import soundfile
 
 from tests.integration import clients
 from tests.integration.clients import SOUND, UdpClient, order
-from tests.integration.daemons import ROOT, DaemonProcess, environment, gone
+from tests.integration.daemons import DaemonProcess, gone, start_real_engine, write_checkpoints
 from tests.integration.osc import Heard
 
 MAKE = """
@@ -41,12 +39,8 @@ LONG_ENOUGH = 900
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a checkpoint of each family, the older one with .bin weights.
-
-    A separate process writes it, so that torch isn't imported here.
-    """
-    folder = tmp_path_factory.mktemp("models")
-    subprocess.run([sys.executable, "-c", MAKE, str(folder)], check=True, cwd=ROOT, env=environment(folder, False))
+    """A folder with a checkpoint of each family, the older one with .bin weights."""
+    folder = write_checkpoints(tmp_path_factory.mktemp("models"), MAKE)
     damaged = shutil.copytree(folder / "audioldm2", folder / "damaged")
     weights = next((damaged / "unet").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:5000])
@@ -70,16 +64,8 @@ def performer(real_daemon: DaemonProcess) -> Iterator[UdpClient]:
 
 
 def start(models: Path, folder: Path) -> DaemonProcess:
-    return DaemonProcess(
-        folder,
-        f"models.tiny.source={models / 'audioldm2'}",
-        f"models.older.source={models / 'audioldm'}",
-        f"models.damaged.source={models / 'damaged'}",
-        "models.default=tiny",
-        "device=cpu",
-        "device.threads=1",
-        fake_engine=False,
-    )
+    sources = {"tiny": models / "audioldm2", "older": models / "audioldm", "damaged": models / "damaged"}
+    return start_real_engine(folder, sources)
 
 
 @pytest.mark.parametrize("model", ["tiny", "older"])

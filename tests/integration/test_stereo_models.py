@@ -1,8 +1,6 @@
 """The real engine with tiny random checkpoints of the stereo families: files, edits, previews and inline samples."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import zmq
 
 from tests.integration import clients
 from tests.integration.clients import PATIENCE, SOUND, UdpClient, new_id, order
-from tests.integration.daemons import ROOT, DaemonProcess, environment
+from tests.integration.daemons import DaemonProcess, start_real_engine, write_checkpoints
 
 MAKE = """
 import sys
@@ -30,18 +28,9 @@ MODELS = ("open", "three")
 
 @pytest.fixture(scope="module")
 def stereo_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
-    """A daemon with both families. A separate process writes the checkpoints, so that torch isn't imported here."""
-    models = tmp_path_factory.mktemp("models")
-    subprocess.run([sys.executable, "-c", MAKE, str(models)], check=True, cwd=ROOT, env=environment(models, False))
-    sources = (f"models.{name}.source={models / name}" for name in MODELS)
-    started = DaemonProcess(
-        tmp_path_factory.mktemp("stereo"),
-        *sources,
-        "models.default=three",
-        "device=cpu",
-        "device.threads=1",
-        fake_engine=False,
-    )
+    """A daemon with both families; the default is Stable Audio 3."""
+    models = write_checkpoints(tmp_path_factory.mktemp("models"), MAKE)
+    started = start_real_engine(tmp_path_factory.mktemp("stereo"), {name: models / name for name in reversed(MODELS)})
     yield started
     started.stop()
 

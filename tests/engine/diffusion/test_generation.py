@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.engine.families.renders import wave_orders
+from tests.engine.families.renders import render_in_changing_batches, wave_orders
 from tests.engine.families.test_latent_diffusion import loudened, order
 from tests.engine.memory.test_device_memory import REAL, source
 from tests.ipc.test_engine_client import Heard, engine
-from timbred.engine.diffusion.state import Generation
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
 from timbred.ipc import engine_messages
@@ -57,25 +56,12 @@ def test_generation_in_a_changing_batch_equals_its_solo_run(model: LatentDiffusi
     """Eight jobs start at random moments, some are dropped on the way, the others step together by shape."""
     chance = random.Random(seed)
     wanted = orders(chance)
-    waiting, running, sounds = list(enumerate(wanted)), dict[int, Generation](), dict[int, np.ndarray]()
-    while waiting or running:
-        if waiting and (not running or chance.random() < 0.5):
-            number, one = waiting.pop(0)
-            running[number] = model.begin(one)
-        if running and chance.random() < 0.1:
-            running.pop(chance.choice(list(running)))
-            continue
-        if running:
-            shape = chance.choice(list(running.values())).shape
-            model.advance([run for run in running.values() if run.shape == shape])
-        for number, run in tuple(running.items()):
-            if run.sampler.done:
-                sounds[number] = model.decode(running.pop(number)).mono
+    sounds, _ = render_in_changing_batches(model, wanted, chance, start_probability=0.5)
     assert len(sounds) >= 3
     for number, together in sounds.items():
         alone = model.render(wanted[number], lambda _: None, lambda: False).mono
         assert np.abs(alone).max() > 0.01
-        assert np.abs(together - alone).max() < WITHIN
+        assert np.abs(together.mono - alone).max() < WITHIN
 
 
 # the same by the engine process, with all that can be asked of it

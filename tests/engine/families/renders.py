@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from tests.checkpoints import WAVE_RATE
+from timbred.engine.diffusion.generation import RenderedSounds
+from timbred.engine.diffusion.state import Generation
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
 from timbred.ipc.engine_messages import InitAudio, NoiseSource, PromptInputs, RenderOrder, Repaint
@@ -42,6 +44,33 @@ def wave_order(**changes: Any) -> RenderOrder:
 def render(model: LatentDiffusion, wanted: RenderOrder) -> NDArray[np.float32]:
     """Return the takes of an order rendered alone, (takes, frames, channels)."""
     return model.render(wanted, lambda _: None, lambda: False).waveforms
+
+
+def render_in_changing_batches(
+    model: LatentDiffusion, wanted: Sequence[RenderOrder], chance: random.Random, start_probability: float
+) -> tuple[dict[int, RenderedSounds], int]:
+    """Render orders that start at random moments and step together by shape; some are dropped on the way.
+
+    Returns the sounds by the order's index, and the number of steps that several generations shared.
+    """
+    waiting, running, sounds = list(enumerate(wanted)), dict[int, Generation](), dict[int, RenderedSounds]()
+    shared = 0
+    while waiting or running:
+        if waiting and (not running or chance.random() < start_probability):
+            number, order = waiting.pop(0)
+            running[number] = model.begin(order)
+        if running and chance.random() < 0.1:
+            running.pop(chance.choice(list(running)))
+            continue
+        if running:
+            shape = chance.choice(list(running.values())).shape
+            batch = [generation for generation in running.values() if generation.shape == shape]
+            shared += len(batch) > 1
+            model.advance(batch)
+        for number, generation in tuple(running.items()):
+            if generation.sampler.done:
+                sounds[number] = model.decode(running.pop(number))
+    return sounds, shared
 
 
 def stereo_sound(seconds: float, seed: int = 3) -> NDArray[np.float32]:

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.engine.families.renders import init_audio, load, render, stereo_sound, wave_order
+from tests.engine.families.renders import (
+    init_audio,
+    load,
+    render,
+    render_in_changing_batches,
+    stereo_sound,
+    wave_order,
+)
 from timbred.engine.diffusion.state import Generation
 from timbred.engine.families.base import LatentDiffusion
 from timbred.ipc.engine_messages import NoiseSource, PromptInputs, RenderOrder, Repaint
@@ -129,26 +136,10 @@ def test_generation_in_a_changing_batch_equals_its_solo_run(model: LatentDiffusi
     """Eight jobs start at random moments, some are dropped on the way, the others step together by shape."""
     chance = random.Random(seed)
     wanted = chance_orders(model, chance)
-    waiting, running, sounds = list(enumerate(wanted)), dict[int, Generation](), dict[int, np.ndarray]()
-    shared = 0
-    while waiting or running:
-        if waiting and (not running or chance.random() < 0.6):
-            number, one = waiting.pop(0)
-            running[number] = model.begin(one)
-        if running and chance.random() < 0.1:
-            running.pop(chance.choice(list(running)))
-            continue
-        if running:
-            shape = chance.choice(list(running.values())).shape
-            batch = [generation for generation in running.values() if generation.shape == shape]
-            shared += len(batch) > 1
-            model.advance(batch)
-        for number, generation in tuple(running.items()):
-            if generation.sampler.done:
-                sounds[number] = model.decode(running.pop(number)).waveforms
+    sounds, shared = render_in_changing_batches(model, wanted, chance, start_probability=0.6)
     assert len(sounds) >= 3
     assert shared, "some steps must be shared"
     for number, together in sounds.items():
         alone = render(model, wanted[number])
         assert np.abs(alone).max() > 0.01
-        assert np.abs(together - alone).max() < 1e-4
+        assert np.abs(together.waveforms - alone).max() < 1e-4
