@@ -212,11 +212,13 @@ class Page:
             self.press(letter)
 
     def click(self, selector: str) -> None:
-        """A press of the mouse in the middle of an element."""
-        place = self.run(
+        """A press of the mouse in the middle of an element, once it stands still and nothing covers it."""
+        place = self.until(
             f"(() => {{ const found = $({json.dumps(selector)}); found.scrollIntoView({{ block: 'nearest' }});"
             " const { x, y, width, height } = found.getBoundingClientRect();"
-            " return [x + width / 2, y + height / 2]; })()"
+            " const place = [x + width / 2, y + height / 2];"
+            " const still = String(place) === String(window.placeBefore); window.placeBefore = place;"
+            " return still && found.contains(document.elementFromPoint(...place)) && place; })()"
         )
         for kind in ("mousePressed", "mouseReleased"):
             self.ask("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)

@@ -178,9 +178,32 @@ def test_panel_keeps_a_star_after_a_reload(page: Page) -> None:
     page.until("$$('#takes li').length === 1")
     assert page.text("#takes .prompt") == "a sound to keep"
     page.click("#takes .star")
-    page.until("!timbred.history.rows.values().next().value.take.starred")
+    page.until(f"!$('#takes li[data-take={take}] .star[aria-pressed=true]')")
     page.click("#only-starred")
     page.until(f"$$('#takes li').length === 60 && !$('#takes li[data-take={take}] .star[aria-pressed=true]')")
+
+
+def test_panel_keeps_rows_and_stars_through_a_refresh(page: Page) -> None:
+    """A refresh while a star is removed: neither the row, nor the focus, nor the star's new state is lost."""
+    take = make_sound(page, "a star beside a refresh")
+    row = f"$('#takes li[data-take={take}]')"
+    page.run(f"(window.row = {row}, window.row.querySelector('.star').focus())")
+    page.run("Promise.all([timbred.star(timbred.takeView.take), timbred.history.refresh()])")
+    page.until(f"!timbred.history.refreshing && {row}.querySelector('.star').getAttribute('aria-pressed') === 'true'")
+    assert page.run(f"{row} === window.row && document.activeElement === window.row.querySelector('.star')")
+    order = page.run("[...$('#takes').children].map((one) => one.dataset.take)")
+    assert order == page.run("[...timbred.history.rows.keys()]")
+    # a response that was read before the change comes after it
+    page.run(
+        "(window.pageNow = timbred.history.page, timbred.history.page = (before) => new Promise((done) => {"
+        " window.answer = async () => done(window.late ??= await window.pageNow.call(timbred.history, before)); }))"
+    )
+    page.run("(timbred.history.refresh(), window.answerLate = window.answer, 0)")
+    page.run("window.pageNow.call(timbred.history, null).then((page) => { window.late = page; })")
+    page.run("(timbred.history.page = window.pageNow, timbred.star(timbred.takeView.take))")
+    page.run("window.answerLate()")
+    page.until(f"!timbred.history.refreshing && {row}.querySelector('.star').getAttribute('aria-pressed') === 'false'")
+    assert not page.run(f"timbred.history.rows.get('{take}').take.starred")
 
 
 def test_panel_searches_the_history_by_words_and_likeness(page: Page) -> None:

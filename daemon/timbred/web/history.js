@@ -23,6 +23,7 @@ export class History {
     this.more = false;
     this.chosen = null;
     this.turn = 0;
+    this.refreshing = false;
     this.build(element);
   }
 
@@ -84,12 +85,29 @@ export class History {
   /** Queries the first page again. A response that is older than the last query is dropped. */
   async refresh() {
     const turn = (this.turn += 1);
+    this.refreshing = true;
     const page = await this.page(null);
-    if (turn !== this.turn || !page) return;
-    for (const row of this.rows.values()) this.thumbnailObserver.unobserve(row.element);
-    this.rows.clear();
-    this.list.replaceChildren();
-    this.add(page);
+    if (turn !== this.turn) return;
+    this.refreshing = false;
+    if (page) this.replace(page);
+  }
+
+  /** Shows the first page. Rows of takes that stay in the list keep their elements, and with them a click and the focus. */
+  replace({ takes, total, more }) {
+    const before = this.rows;
+    this.rows = new Map();
+    let next = this.list.firstElementChild;
+    for (const take of takes) {
+      const element = this.reuse(before.get(take.take_id), take) ?? this.row(take);
+      if (element === next) next = next.nextElementSibling;
+      else this.list.insertBefore(element, next);
+    }
+    for (const [id, { element }] of before) {
+      if (this.rows.get(id)?.element === element) continue;
+      this.thumbnailObserver.unobserve(element);
+      element.remove();
+    }
+    this.add({ takes: [], total, more });
   }
 
   async next() {
@@ -161,6 +179,16 @@ export class History {
     return element;
   }
 
+  /** Updates a row with its take's latest state; returns its element, undefined if the take needs a new row. */
+  reuse(row, take) {
+    if (!row || row.take.url !== take.url || row.take.missing !== take.missing) return undefined;
+    Object.assign(row.take, take);
+    this.rows.set(take.take_id, row);
+    write(row.facts, factsOf(take));
+    set(row.star, "aria-pressed", String(take.starred));
+    return row.element;
+  }
+
   /** Draws the waveforms of the rows that become visible. */
   async drawThumbnails(seen) {
     for (const { target, isIntersecting } of seen) {
@@ -184,9 +212,11 @@ export class History {
 
   starred(take) {
     const row = this.rows.get(take.take_id);
-    if (!row) return;
-    row.take.starred = take.starred;
-    set(row.star, "aria-pressed", String(take.starred));
+    if (row) {
+      row.take.starred = take.starred;
+      set(row.star, "aria-pressed", String(take.starred));
+    }
+    if (this.refreshing) this.refresh(); // the response may have been read before the change
   }
 
   // ---- selection

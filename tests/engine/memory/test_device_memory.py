@@ -23,6 +23,7 @@ from timbred.engine.memory.component_cache import SharedComponents
 from timbred.engine.memory.device_memory import DeviceMemory
 from timbred.engine.memory.model_loader import Loader, LoadResult
 from timbred.ipc import engine_messages
+from timbred.ipc.engine_client import EngineLink
 from timbred.models import checkpoint
 
 CPU = torch.device("cpu")
@@ -249,15 +250,23 @@ def render(job: int, model: engine_messages.ModelSource, rank: int = 1, **change
 
 
 async def until(heard: Heard, kind: type, job: int | None = None) -> list[Any]:
-    """The messages up to the first of this kind, that one last."""
+    """The messages up to the first of this kind, that one last; a failure that isn't awaited ends the test."""
     messages: list[Any] = []
     while True:
         found = await heard.next()
         assert not isinstance(found, str), found
         message = found if isinstance(found, engine_messages.EngineReady) else found[0]
         messages.append(message)
+        assert isinstance(message, kind) or not isinstance(message, engine_messages.JobFailed), message
         if isinstance(message, kind) and (job is None or getattr(message, "job", None) == job):
             return messages
+
+
+async def cancel(link: EngineLink, heard: Heard, job: int) -> None:
+    """Cancel a job, which may have been rendered meanwhile."""
+    assert link.send(engine_messages.CancelJob(job=job))
+    ended: Any = engine_messages.JobCancelled | engine_messages.JobRendered
+    await until(heard, ended, job=job)
 
 
 async def test_device_memory_ends_only_the_job_that_finds_no_room(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
@@ -277,7 +286,7 @@ async def test_device_memory_ends_only_the_job_that_finds_no_room(audioldm: Path
         assert between[-1].code == "out-of-memory"
         assert "2 s is too long for tiny here, try 0.5 s" in between[-1].message
         assert not any(isinstance(message, engine_messages.JobRendered) for message in between)
-        after = await until(heard, engine_messages.JobRendered, job=2)
+        after = await until(heard, engine_messages.JobRendered)
         assert [message.step for message in after if isinstance(message, engine_messages.StepDone)][-1] == 40
 
 
@@ -310,12 +319,13 @@ async def test_device_memory_evicts_idle_models_and_keeps_those_in_use(audioldm:
         assert link.send(engine_messages.LoadModel(model=two))
         messages = await until(heard, engine_messages.ModelLoaded)
         assert messages[0] == engine_messages.ModelUnloaded(name="one")
-        assert link.send(render(1, two, steps=60))
+        assert link.send(render(1, two, steps=900, seeds=tuple(range(16)), exact=True))
         await until(heard, engine_messages.StepDone)
         assert link.send(render(2, one, steps=3, rank=0))
-        beside = await until(heard, engine_messages.JobRendered, job=2)
+        beside = await until(heard, engine_messages.JobRendered)
+        assert beside[-1].job == 2
         assert not any(isinstance(message, engine_messages.ModelUnloaded) for message in beside)
-        await until(heard, engine_messages.JobRendered, job=1)
+        await cancel(link, heard, 1)
 
 
 async def test_loader_does_not_hold_up_a_running_job(audioldm: Path, audioldm2: Path):
@@ -332,8 +342,7 @@ async def test_loader_does_not_hold_up_a_running_job(audioldm: Path, audioldm2: 
         assert steps
         assert steps == list(range(steps[0], steps[0] + len(steps)))
         if not any(isinstance(message, engine_messages.JobRendered) for message in during):
-            assert link.send(engine_messages.CancelJob(job=1))
-            await until(heard, engine_messages.JobCancelled, job=1)
+            await cancel(link, heard, 1)
 
 
 async def test_loader_runs_live_work_before_a_background_load(audioldm: Path, audioldm2: Path, tmp_path: Path):
@@ -347,5 +356,5 @@ async def test_loader_runs_live_work_before_a_background_load(audioldm: Path, au
         assert link.send(render(2, fast, rank=0, steps=3))
         first = await until(heard, engine_messages.ModelLoaded)
         assert first[-1].model.name == "fast"
-        await until(heard, engine_messages.JobRendered, job=2)
-        await until(heard, engine_messages.JobRendered, job=1)
+        for job in (2, 1):
+            assert (await until(heard, engine_messages.JobRendered))[-1].job == job

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.memory.test_device_memory import render, source, until
+from tests.engine.memory.test_device_memory import cancel, render, source, until
 from tests.ipc.test_engine_client import Heard, engine
 from timbred.ipc import engine_messages
 from timbred.ipc.engine_client import EngineLink
@@ -98,8 +98,7 @@ class Generating:
             self.begin()
 
     async def end(self) -> None:
-        assert self.link.send(engine_messages.CancelJob(job=self.job))
-        await until(self.heard, engine_messages.JobCancelled, job=self.job)
+        await cancel(self.link, self.heard, self.job)
 
 
 @pytest.mark.parametrize("twin", [False, True], ids=["new", "with a twin in memory"])
@@ -149,11 +148,13 @@ async def test_model_loader_lets_live_work_pass_a_background_load(
             gate.go_on()
         live = source("live", audioldm)
         assert link.send(render(2, live, rank=0, steps=3))
-        first = await until(heard, engine_messages.JobRendered, job=2)
+        first = await until(heard, engine_messages.JobRendered)
+        assert first[-1].job == 2
         assert [message.model.name for message in first if isinstance(message, engine_messages.ModelLoaded)] == ["live"]
         assert link.send(render(3, live, rank=0, steps=3))
-        second = await until(heard, engine_messages.JobRendered, job=3)
+        second = await until(heard, engine_messages.JobRendered)
+        assert second[-1].job == 3
         assert not [message for message in second if isinstance(message, engine_messages.ModelLoaded)]
         gate.open()
-        last = await until(heard, engine_messages.JobRendered, job=1)
+        last = await until(heard, engine_messages.JobRendered)
         assert [message.model.name for message in last if isinstance(message, engine_messages.ModelLoaded)] == ["slow"]
