@@ -46,18 +46,20 @@ BENCHMARK_PARTS: dict[str, Callable[[Sizes, Reporter], list[Outcome]]] = {
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """Format the outcomes as a table, with the first faults below it."""
-    width = max(len(outcome.promise) for outcome in outcomes)
-    lines = [f"  {'promise':{width}}  {'tried':>8}  {'failed':>6}  recovery in s: median (max)"]
+    width = max(len(outcome.guarantee) for outcome in outcomes)
+    lines = [f"  {'guarantee':{width}}  {'attempts':>8}  {'failed':>6}  recovery in s: median (max)"]
     for outcome in outcomes:
         if outcome.skipped:
-            lines.append(f"  {outcome.promise:{width}}  {'skipped: ' + outcome.skipped}")
+            lines.append(f"  {outcome.guarantee:{width}}  {'skipped: ' + outcome.skipped}")
             continue
         times = f"{median(outcome.recovery_s):8.2f} ({max(outcome.recovery_s):.2f})" if outcome.recovery_s else ""
-        lines.append(f"  {outcome.promise:{width}}  {outcome.attempts:8d}  {len(outcome.faults):6d}  {times}".rstrip())
+        lines.append(
+            f"  {outcome.guarantee:{width}}  {outcome.attempts:8d}  {len(outcome.faults):6d}  {times}".rstrip()
+        )
     for outcome in outcomes:
-        lines += [f"  FAILED  {outcome.promise}: {fault}" for fault in outcome.faults[:10]]
+        lines += [f"  FAILED  {outcome.guarantee}: {fault}" for fault in outcome.faults[:10]]
         if len(outcome.faults) > 10:
-            lines.append(f"  FAILED  {outcome.promise}: and {len(outcome.faults) - 10} more")
+            lines.append(f"  FAILED  {outcome.guarantee}: and {len(outcome.faults) - 10} more")
     return "\n".join(lines)
 
 

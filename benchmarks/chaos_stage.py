@@ -38,7 +38,7 @@ Reporter = Callable[[str], None]
 class Outcome:
     """A guarantee, its attempts and failures; `recovery_s` are the recovery times in seconds."""
 
-    promise: str
+    guarantee: str
     attempts: int = 0
     faults: list[str] = field(default_factory=list[str])
     recovery_s: list[float] = field(default_factory=list[float])

@@ -1,15 +1,15 @@
-"""Joins of continued sounds: some of the embedded model, continued from 2.5 s to 12.5, and what is heard at the joins.
+"""Joins of extended sounds of the embedded model, from 2.5 s to 12.5 s.
 
-There are two kinds: where the given sound ends, and where one window follows another. At each, and at places of the
-same sounds that are far from any, every 50 ms:
+There are two kinds: the end of the init audio, and the boundaries of windows. Measured at each, and every 50 ms at
+positions of the same sounds that are far from any join:
 
-- dip: by how many decibels the level within 0.4 s goes below what it is 0.4 to 1 s before and after.
-- step: between the mean levels of 0.2 to 1 s before and after, in decibels.
-- colour: between the mean spectral centroids of 0.3 s before and after, in octaves.
-- change: between the spectra 40 ms before and after, in thirds of octaves, the mean difference in decibels.
+- dip: how far the level within 0.4 s falls below that of 0.4 to 1 s before and after, in decibels.
+- step: difference between the mean levels of 0.2 to 1 s before and after, in decibels.
+- colour: difference between the mean spectral centroids of 0.3 s before and after, in octaves.
+- change: mean difference between the third-octave spectra 40 ms before and after, in decibels.
 
-Each is given as mean at the joins / mean at the other places, and then the chance that a join stands out more than
-another place: 0.5 is what a join has that nobody can tell from any other place, 1 what always tells it.
+Each is printed as mean at the joins / mean elsewhere, and the probability that the figure of a join exceeds that of
+another position: 0.5 for inaudible joins, 1 for joins that always stand out.
 """
 
 from collections.abc import Iterable
@@ -31,96 +31,99 @@ from timbred.ipc.engine_messages import InitAudio
 PROMPTS = ("warm pad", "drone low dark", "organ a3", "brass c3 long", "rain", "wind")
 
 INIT_S, TOTAL_S, WINDOW_S = 2.5, 12.5, pocket.POCKET_CARD.max_seconds
-"""Seconds that are given, that there are in the end, and of a window."""
+"""Seconds of init audio, of the whole sound, and of a window."""
 
 INIT_COUNT, TAKE_COUNT = 2, 2
-"""Sounds that are continued, for each prompt; and how often each."""
+"""Sounds that are extended for each prompt, and extensions of each."""
 
 ENDING_S = 0.8
-"""Seconds before the whole's end that don't count: there it may die away."""
+"""Seconds before the end of the sound that are not measured, because it may decay there."""
 
 FIGURE_NAMES = ("dip", "step", "colour", "change")
 
-WINDOW_SAMPLES, HOP_SAMPLES = 0.08, 0.02
-"""Seconds of a spectrum, and between two of them."""
+SPECTRUM_S, HOP_S = 0.08, 0.02
+"""Seconds of one spectrum, and between two spectra."""
 
 Curve = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Continued:
-    """A sound, (frames,), and the seconds at which it has joins, the first of them where the given sound ends."""
+class ContinuedSound:
+    """A sound, (frames,), and the times of its joins in seconds; the first is the end of the init audio."""
 
     samples: NDArray[np.float32]
     rate: int
     joins: list[float]
 
 
-def continued(
-    model: LatentDiffusion, prompt: str, given: NDArray[np.float32], seeds: tuple[int, ...]
-) -> list[Continued]:
-    """A sound, (frames,) at the model's rate, continued once for each seed, as it is heard."""
-    rate, row = model.latent_layout.rate, model.latent_layout.samples_per_row
-    sound = InitAudio(samples=given.astype("<f4").tobytes(), strength=1.0)
+def continue_sound(
+    model: LatentDiffusion, prompt: str, init: NDArray[np.float32], seeds: tuple[int, ...]
+) -> list[ContinuedSound]:
+    """Return init audio, (frames,) at the model's rate, extended once for each seed."""
+    rate, row_samples = model.latent_layout.rate, model.latent_layout.samples_per_row
+    sound = InitAudio(samples=init.astype("<f4").tobytes(), strength=1.0)
     order = replace(pocket.order(prompt, TOTAL_S, 0), seeds=seeds, given=sound, window=WINDOW_S)
     sounds = model.render(order, lambda _: None, lambda: False)
-    plan = plan_windows(len(given) // row, -(-(round(TOTAL_S * rate) - len(given)) // row), int(WINDOW_S * rate) // row)
-    joins = [(len(given) + row * sum(window.new for window in plan[:count])) / rate for count in range(len(plan))]
-    part = OriginalAudio(_clip(given, rate), EditedPart(len(given) / rate, TOTAL_S))
-    wholes = [splice(_clip(made, rate), part, SampleRate(rate), sounds.first_frame) for made in sounds.mono]
-    return [Continued(whole.samples[:, 0], rate, joins) for whole in wholes]
+    added_rows = -(-(round(TOTAL_S * rate) - len(init)) // row_samples)
+    plan = plan_windows(len(init) // row_samples, added_rows, int(WINDOW_S * rate) // row_samples)
+    new_rows = [sum(window.new for window in plan[:count]) for count in range(len(plan))]
+    joins = [(len(init) + row_samples * rows) / rate for rows in new_rows]
+    part = OriginalAudio(_clip(init, rate), EditedPart(len(init) / rate, TOTAL_S))
+    wholes = [splice(_clip(rendered, rate), part, SampleRate(rate), sounds.first_frame) for rendered in sounds.mono]
+    return [ContinuedSound(whole.samples[:, 0], rate, joins) for whole in wholes]
 
 
 def _clip(samples: NDArray[np.float32], rate: int) -> Clip:
     return Clip(np.ascontiguousarray(samples[:, None], dtype=np.float32), SampleRate(rate))
 
 
-class Heard:
-    """What is heard of a sound from moment to moment."""
+class SoundFigures:
+    """Levels, third-octave spectra and centroids of a sound over time."""
 
-    def __init__(self, sound: Continued) -> None:
-        size, hop = round(WINDOW_SAMPLES * sound.rate), round(HOP_SAMPLES * sound.rate)
+    def __init__(self, sound: ContinuedSound) -> None:
+        size, hop = round(SPECTRUM_S * sound.rate), round(HOP_S * sound.rate)
         starts = np.arange(0, len(sound.samples) - size, hop)
         pieces = sound.samples[starts[:, None] + np.arange(size)] * np.hanning(size)
         powers = np.abs(np.fft.rfft(pieces, axis=1)) ** 2
         edges = 50.0 * 2.0 ** (np.arange(26) / 3)
-        first = np.searchsorted(np.fft.rfftfreq(size, 1 / sound.rate), edges)
-        bands = np.stack([powers[:, a : max(a + 1, b)].sum(axis=1) for a, b in pairwise(first)], axis=1)
-        whole = bands.sum(axis=1) + 1e-12
-        self.levels = 10 * np.log10(whole)
-        self.bands = 10 * np.log10(bands + 1e-7 * whole[:, None] + 1e-12)
-        self.centroids = (bands * np.log2(edges[:-1])).sum(axis=1) / whole
+        band_starts = np.searchsorted(np.fft.rfftfreq(size, 1 / sound.rate), edges)
+        bands = np.stack([powers[:, a : max(a + 1, b)].sum(axis=1) for a, b in pairwise(band_starts)], axis=1)
+        total_power = bands.sum(axis=1) + 1e-12
+        self.levels = 10 * np.log10(total_power)
+        self.bands = 10 * np.log10(bands + 1e-7 * total_power[:, None] + 1e-12)
+        self.centroids = (bands * np.log2(edges[:-1])).sum(axis=1) / total_power
         self.count = len(starts)
 
     def at(self, moments: Iterable[float]) -> Curve:
-        """The figures at these moments, (moments, figures), without those that have no second on both sides."""
-        second, near, beside, off = (round(part / HOP_SAMPLES) for part in (1.0, 0.4, 0.3, 0.2))
-        places = [round((moment - WINDOW_SAMPLES / 2) / HOP_SAMPLES) for moment in moments]
-        found: list[tuple[float, ...]] = []
-        for place in (place for place in places if second <= place <= self.count - second):
+        """Return the figures at these moments, (moments, figures), without those less than a second from an end."""
+        one_second, dip_reach, colour_reach, step_gap = (round(part / HOP_S) for part in (1.0, 0.4, 0.3, 0.2))
+        hops = [round((moment - SPECTRUM_S / 2) / HOP_S) for moment in moments]
+        rows: list[tuple[float, ...]] = []
+        for hop in (hop for hop in hops if one_second <= hop <= self.count - one_second):
             levels, centroids = self.levels, self.centroids
-            around = np.r_[levels[place - second : place - near], levels[place + near : place + second]]
-            dip = around.mean() - levels[place - near : place + near].min()
-            step = abs(levels[place + off : place + second].mean() - levels[place - second : place - off].mean())
-            colour = abs(centroids[place : place + beside].mean() - centroids[place - beside : place].mean())
-            change = np.abs(self.bands[place + 2] - self.bands[place - 2]).mean()
-            found.append((float(dip), float(step), float(colour), float(change)))
-        return np.array(found).reshape(-1, len(FIGURE_NAMES))
+            start, end = hop - one_second, hop + one_second
+            surroundings = np.r_[levels[start : hop - dip_reach], levels[hop + dip_reach : end]]
+            dip = surroundings.mean() - levels[hop - dip_reach : hop + dip_reach].min()
+            step = abs(levels[hop + step_gap : end].mean() - levels[start : hop - step_gap].mean())
+            colour = abs(centroids[hop : hop + colour_reach].mean() - centroids[hop - colour_reach : hop].mean())
+            change = np.abs(self.bands[hop + 2] - self.bands[hop - 2]).mean()
+            rows.append((float(dip), float(step), float(colour), float(change)))
+        return np.array(rows).reshape(-1, len(FIGURE_NAMES))
 
 
-def figures_of(sounds: list[Continued]) -> tuple[Curve, Curve, Curve]:
-    """The figures where the given sound ends, where windows meet, and elsewhere in what was made."""
+def figures_of(sounds: list[ContinuedSound]) -> tuple[Curve, Curve, Curve]:
+    """Return the figures at the ends of the init audio, at boundaries of windows, and elsewhere."""
     ends, meetings, elsewhere = list[Curve](), list[Curve](), list[Curve]()
     for sound in sounds:
-        heard, last = Heard(sound), len(sound.samples) / sound.rate - ENDING_S - 1.0
-        places = np.arange(sound.joins[0] + 0.9, last, 0.05)
-        ends.append(heard.at(sound.joins[:1]))
-        meetings.append(heard.at(join for join in sound.joins[1:] if join < last))
-        elsewhere.append(heard.at(place for place in places if min(abs(place - join) for join in sound.joins) > 0.6))
+        figures, last = SoundFigures(sound), len(sound.samples) / sound.rate - ENDING_S - 1.0
+        moments = np.arange(sound.joins[0] + 0.9, last, 0.05)
+        ends.append(figures.at(sound.joins[:1]))
+        meetings.append(figures.at(join for join in sound.joins[1:] if join < last))
+        elsewhere.append(figures.at(each for each in moments if min(abs(each - join) for join in sound.joins) > 0.6))
     return np.concatenate(ends), np.concatenate(meetings), np.concatenate(elsewhere)
 
 
-def standing_out(joins: Curve, elsewhere: Curve) -> float:
+def exceedance(joins: Curve, elsewhere: Curve) -> float:
     """Return the probability that the figure of a join exceeds that of another position, 0 to 1."""
     return float((joins[:, None] > elsewhere).mean() + 0.5 * (joins[:, None] == elsewhere).mean())
 
@@ -129,20 +132,20 @@ def main() -> None:
     """Print the table."""
     model = pocket.resident()
     rate = model.latent_layout.rate
-    print(f"joins of sounds that are continued from {INIT_S:g} to {TOTAL_S:g} s, pocket; {machine()}")
+    print(f"joins of sounds extended from {INIT_S:g} to {TOTAL_S:g} s, pocket; {machine()}")
     print(f"  {'prompt':<16}{'join':<8}" + "".join(f"{name:>18}" for name in FIGURE_NAMES))
-    chances: dict[str, list[list[float]]] = {"given": [], "windows": []}
+    chances: dict[str, list[list[float]]] = {"init": [], "windows": []}
     for prompt in PROMPTS:
-        sounds = list[Continued]()
+        sounds = list[ContinuedSound]()
         for seed in range(INIT_COUNT):
-            first = model.render(pocket.order(prompt, WINDOW_S, seed), lambda _: None, lambda: False).mono[0]
-            given = first[: round(INIT_S * rate)]
-            given = 0.5 * given / max(float(np.abs(given).max()), 1e-9)
+            rendered = model.render(pocket.order(prompt, WINDOW_S, seed), lambda _: None, lambda: False).mono[0]
+            init = rendered[: round(INIT_S * rate)]
+            init = 0.5 * init / max(float(np.abs(init).max()), 1e-9)
             seeds = tuple(100 * take + seed for take in range(1, TAKE_COUNT + 1))
-            sounds += continued(model, prompt, given, seeds)
+            sounds += continue_sound(model, prompt, init, seeds)
         ends, meetings, elsewhere = figures_of(sounds)
-        for name, joins in (("given", ends), ("windows", meetings)):
-            row = [standing_out(joins[:, index], elsewhere[:, index]) for index in range(len(FIGURE_NAMES))]
+        for name, joins in (("init", ends), ("windows", meetings)):
+            row = [exceedance(joins[:, index], elsewhere[:, index]) for index in range(len(FIGURE_NAMES))]
             chances[name].append(row)
             pairs = zip(joins.mean(axis=0), elsewhere.mean(axis=0), row, strict=True)
             cells = "".join(f"{at:>6.2f} /{away:>5.2f}{chance:>5.2f}" for at, away, chance in pairs)

@@ -42,18 +42,18 @@ def _osc(address: str) -> bytes:
     return OscMessageBuilder(address).build().dgram
 
 
-def _read_all(line: socket.socket) -> None:
+def _read_all(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        while line.recv(1 << 16):
+        while connection.recv(1 << 16):
             pass
 
 
 def _flood_tcp(ports: Ports, *, reads: bool = True) -> None:
-    with socket.create_connection(("127.0.0.1", ports.osc)) as line:
+    with socket.create_connection(("127.0.0.1", ports.osc)) as connection:
         if reads:
-            threading.Thread(target=_read_all, args=(line,), daemon=True).start()
+            threading.Thread(target=_read_all, args=(connection,), daemon=True).start()
         while True:
-            line.sendall(_INVALID_BUNDLE)
+            connection.sendall(_INVALID_BUNDLE)
 
 
 def _flood_without_reading(ports: Ports) -> None:
@@ -61,56 +61,56 @@ def _flood_without_reading(ports: Ports) -> None:
 
 
 def _flood_udp(ports: Ports) -> None:
-    each = _osc("/timbred/sing")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
+    packet = _osc("/timbred/sing")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
         while True:
-            line.sendto(each, ("127.0.0.1", ports.osc))
+            connection.sendto(packet, ("127.0.0.1", ports.osc))
 
 
 def _flood_bundles(ports: Ports) -> None:
-    each = _osc("/timbred/sing")
-    bundle = b"#bundle\0" + bytes(7) + b"\1" + (len(each).to_bytes(4, "big") + each) * 2500
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
+    packet = _osc("/timbred/sing")
+    bundle = b"#bundle\0" + bytes(7) + b"\1" + (len(packet).to_bytes(4, "big") + packet) * 2500
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
         while True:
-            line.sendto(bundle, ("127.0.0.1", ports.osc))
+            connection.sendto(bundle, ("127.0.0.1", ports.osc))
 
 
 def _flood_zmq(ports: Ports) -> None:
-    line = zmq.Context.instance().socket(zmq.DEALER)
-    line.connect(f"tcp://127.0.0.1:{ports.requests}")
+    connection = zmq.Context.instance().socket(zmq.DEALER)
+    connection.connect(f"tcp://127.0.0.1:{ports.requests}")
     while True:
-        line.send_multipart([b"{", b"x" * 200, b"y"])
-        while line.poll(0):
-            line.recv()
+        connection.send_multipart([b"{", b"x" * 200, b"y"])
+        while connection.poll(0):
+            connection.recv()
 
 
 def _flood_multiparts(ports: Ports) -> None:
     """Send a hundred messages from each new client."""
     context = zmq.Context.instance()
     while True:
-        with context.socket(zmq.DEALER) as line:
-            line.set(zmq.LINGER, 0)
-            line.connect(f"tcp://127.0.0.1:{ports.requests}")
+        with context.socket(zmq.DEALER) as connection:
+            connection.set(zmq.LINGER, 0)
+            connection.connect(f"tcp://127.0.0.1:{ports.requests}")
             for _ in range(100):
-                line.send_multipart([b"", b"x" * 1000, b"", b"y"])
+                connection.send_multipart([b"", b"x" * 1000, b"", b"y"])
             for _ in range(100):
-                if not line.poll(1000):
+                if not connection.poll(1000):
                     break
-                line.recv_multipart()
+                connection.recv_multipart()
 
 
 def _flood_websocket(ports: Ports) -> None:
-    with connect(f"ws://127.0.0.1:{ports.http}/ws", proxy=None, max_queue=None) as line:
-        threading.Thread(target=lambda: [None for _ in line], daemon=True).start()
+    with connect(f"ws://127.0.0.1:{ports.http}/ws", proxy=None, max_queue=None) as connection:
+        threading.Thread(target=lambda: [None for _ in connection], daemon=True).start()
         while True:
-            line.send("{")
+            connection.send("{")
 
 
 def _flood_http(ports: Ports) -> None:
-    with socket.create_connection(("127.0.0.1", ports.http)) as line:
-        threading.Thread(target=_read_all, args=(line,), daemon=True).start()
+    with socket.create_connection(("127.0.0.1", ports.http)) as connection:
+        threading.Thread(target=_read_all, args=(connection,), daemon=True).start()
         while True:
-            line.sendall(_HTTP_REQUEST * 100)
+            connection.sendall(_HTTP_REQUEST * 100)
 
 
 def _many(flood: Callable[[Ports], None], count: int) -> Callable[[Ports], None]:
@@ -125,12 +125,12 @@ def _many(flood: Callable[[Ports], None], count: int) -> Callable[[Ports], None]
 
 
 def _flood_models(ports: Ports) -> None:
-    line = zmq.Context.instance().socket(zmq.DEALER)
-    line.connect(f"tcp://127.0.0.1:{ports.requests}")
+    connection = zmq.Context.instance().socket(zmq.DEALER)
+    connection.connect(f"tcp://127.0.0.1:{ports.requests}")
     while True:
-        line.send(b'{"type": "models"}')
-        while line.poll(0):
-            line.recv()
+        connection.send(b'{"type": "models"}')
+        while connection.poll(0):
+            connection.recv()
 
 
 FLOODS_BY_NAME: dict[str, Callable[[Ports], None]] = {
@@ -149,8 +149,8 @@ FLOODS_BY_NAME: dict[str, Callable[[Ports], None]] = {
 }
 
 
-def _run(name: str, ports: Ports, begun: multiprocessing.synchronize.Event) -> None:
-    begun.set()
+def _run(name: str, ports: Ports, started: multiprocessing.synchronize.Event) -> None:
+    started.set()
     with contextlib.suppress(OSError):
         FLOODS_BY_NAME[name](ports)
 
@@ -159,10 +159,10 @@ def _run(name: str, ports: Ports, begun: multiprocessing.synchronize.Event) -> N
 def flood(name: str, ports: Ports) -> Generator[None]:
     """Run a flood in a separate process."""
     context = multiprocessing.get_context("spawn")
-    begun = context.Event()
-    process = context.Process(target=_run, args=(name, ports, begun), daemon=True)
+    started = context.Event()
+    process = context.Process(target=_run, args=(name, ports, started), daemon=True)
     process.start()
-    begun.wait()
+    started.wait()
     try:
         yield
     finally:
@@ -179,11 +179,12 @@ class Pinger:
         udp.connect(("127.0.0.1", ports.osc))
         tcp = self._stack.enter_context(socket.create_connection(("127.0.0.1", ports.osc)))
         tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        line = self._stack.enter_context(zmq.Context.instance().socket(zmq.DEALER))
-        line.set(zmq.LINGER, 0)
-        line.connect(f"tcp://127.0.0.1:{ports.requests}")
+        connection = self._stack.enter_context(zmq.Context.instance().socket(zmq.DEALER))
+        connection.set(zmq.LINGER, 0)
+        connection.connect(f"tcp://127.0.0.1:{ports.requests}")
         web = self._stack.enter_context(connect(f"ws://127.0.0.1:{ports.http}/ws", proxy=None))
-        ping, framed, asked = _osc("/timbred/ping"), encode_slip(_osc("/timbred/ping")), json.dumps({"type": "ping"})
+        ping, json_ping = _osc("/timbred/ping"), json.dumps({"type": "ping"})
+        framed = encode_slip(ping)
         udp.settimeout(RESEND_AFTER_S)
 
         def by_udp() -> None:
@@ -200,21 +201,21 @@ class Pinger:
             tcp.recv(4096)
 
         def by_zmq() -> None:
-            line.send(asked.encode())
-            line.recv()
+            connection.send(json_ping.encode())
+            connection.recv()
 
         def by_websocket() -> None:
-            web.send(asked)
+            web.send(json_ping)
             web.recv()
 
-        self.ways = {"udp": by_udp, "tcp": by_tcp, "zmq": by_zmq, "websocket": by_websocket}
+        self.pings = {"udp": by_udp, "tcp": by_tcp, "zmq": by_zmq, "websocket": by_websocket}
 
     def measure(self, seconds: float) -> dict[str, list[float]]:
         """Return the milliseconds of each ping, by transport."""
-        times: dict[str, list[float]] = {name: [] for name in self.ways}
+        times: dict[str, list[float]] = {name: [] for name in self.pings}
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            for name, ping in self.ways.items():
+            for name, ping in self.pings.items():
                 started_at = time.perf_counter()
                 ping()
                 times[name].append(1000 * (time.perf_counter() - started_at))
@@ -239,7 +240,7 @@ def memory_mb(process: int) -> float:
 
 
 def _measure_flood(client: Client, name: str, seconds: float) -> bool:
-    """Print one flood's row; tell whether the goal was met."""
+    """Print one flood's row; return True if the goal was met."""
     pinger = Pinger(client.ports)
     before = memory_mb(client.process)
     try:
@@ -251,8 +252,8 @@ def _measure_flood(client: Client, name: str, seconds: float) -> bool:
                 times = pinger.measure(seconds)
     finally:
         pinger.close()
-    worst = max(percentile(times[way], 0.99) for way in times)
-    columns = "  ".join(f"{percentile(times[way], 0.99):7.1f}" for way in times)
+    worst = max(percentile(times[transport], 0.99) for transport in times)
+    columns = "  ".join(f"{percentile(times[transport], 0.99):7.1f}" for transport in times)
     print(f"  {name:18}{columns}  {before:7.0f} {memory_mb(client.process):7.0f}", flush=True)
     return worst <= MAX_PING_MS
 

@@ -21,14 +21,14 @@ MATRIX_SIDE = 8192
 ROUND_COUNT = 10
 
 
-def peak() -> float:
+def measure_peak_rate() -> float:
     """Return the FLOPs per second of a square bfloat16 product."""
-    one = torch.randn(MATRIX_SIDE, MATRIX_SIDE, device="cuda", dtype=torch.bfloat16)
+    matrix = torch.randn(MATRIX_SIDE, MATRIX_SIDE, device="cuda", dtype=torch.bfloat16)
     times: list[float] = []
     for _ in range(ROUND_COUNT):
         torch.cuda.synchronize()
         started_at = time.perf_counter()
-        _ = one @ one
+        _ = matrix @ matrix
         torch.cuda.synchronize()
         times.append(time.perf_counter() - started_at)
     return 2 * MATRIX_SIDE**3 / min(times)
@@ -39,16 +39,16 @@ def measure(subject: Subject, cache: Path) -> tuple[float, float]:
     model = subject.resident()
     with FlopCounterMode(display=False) as counter:
         model.render(subject.order(0), lambda _: None, lambda: False)
-    workshop = CompileQueue("auto", model.device, cache)
-    model.use_compile_queue(workshop)
-    for seed in range(1 + CALLS_BEFORE_COMPILING):  # the decoder, too, must have been met often enough
+    compile_queue = CompileQueue("auto", model.device, cache)
+    model.use_compile_queue(compile_queue)
+    for seed in range(1 + CALLS_BEFORE_COMPILING):  # so that the decoder is called often enough to be compiled
         model.render(subject.order(seed), lambda _: None, lambda: False)
-    workshop.wait()
+    compile_queue.wait()
     times: list[float] = []
     for seed in range(ROUND_COUNT):
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         model.render(subject.order(seed), lambda _: None, lambda: False)
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - started_at)
     return float(counter.get_total_flops()), median(times[2:])
 
 
@@ -58,12 +58,12 @@ def main() -> None:
     if not torch.cuda.is_available():
         print("  needs a GPU with CUDA: nothing was measured")
         return
-    rate = peak()
+    rate = measure_peak_rate()
     with subjects() as measured, tempfile.TemporaryDirectory() as cache:
         for subject in measured:
-            work, seconds = measure(subject, Path(cache))
-            print(f"  {subject.name:<8} {seconds * rate / work:5.2f}   ({seconds * 1e3:.1f} and "
-                  f"{work / rate * 1e3:.1f} ms; {work / 1e12:.2f} TFLOP at {rate / 1e12:.0f} TFLOP/s)")  # fmt: skip
+            flops, seconds = measure(subject, Path(cache))
+            print(f"  {subject.name:<8} {seconds * rate / flops:5.2f}   ({seconds * 1e3:.1f} and "
+                  f"{flops / rate * 1e3:.1f} ms; {flops / 1e12:.2f} TFLOP at {rate / 1e12:.0f} TFLOP/s)")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -86,15 +86,15 @@ def _remove_layers(facts: Any, scale: int) -> Any:
 
 
 def _tokenizers() -> tuple[Any, Any]:
-    words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "\u0120", *TOKENIZER_LETTERS]
-    clap = _transformers.RobertaTokenizer(vocab={word: index for index, word in enumerate(words)}, merges=[])
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "\u0120", *TOKENIZER_LETTERS]
+    clap = _transformers.RobertaTokenizer(vocab={token: index for index, token in enumerate(tokens)}, merges=[])
     clap.model_max_length = 512
     pieces = [
         ("<pad>", 0.0),
         ("</s>", 0.0),
         ("<unk>", 0.0),
         ("\u2581", -2.0),
-        *((letter, -3.0) for letter in TOKENIZER_LETTERS),
+        *((character, -3.0) for character in TOKENIZER_LETTERS),
     ]
     t5 = _transformers.T5Tokenizer(vocab=pieces, extra_ids=0)
     t5.model_max_length = 128

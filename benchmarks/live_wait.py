@@ -23,9 +23,9 @@ def main() -> None:
         alone = [client.time_generate(**live) for _ in range(ROUND_COUNT)]
         busy: list[float] = []
         for number in range(ROUND_COUNT):
-            for other in range(BUSY_JOB_COUNT):
-                long = {**subject.keys(other), "steps": 100}
-                client.send("generate", id=f"busy-{number}-{other}", **long)
+            for job_number in range(BUSY_JOB_COUNT):
+                long_request = {**subject.keys(job_number), "steps": 100}
+                client.send("generate", id=f"busy-{number}-{job_number}", **long_request)
             client.until("progress")
             busy.append(client.time_generate(**live))
             client.send("cancel", id="*")

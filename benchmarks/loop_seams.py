@@ -1,15 +1,15 @@
-"""Seams of loops: 20 of the embedded model, each as its file at 48 kHz: what is heard where the end meets the start.
+"""Seams of loops: 20 loops of the embedded model, each as its file at 48 kHz.
 
-Three figures for each, from the file's own frames:
+Figures of each, from the frames of the file:
 
 - step: the difference between the last frame and the first / the 99th percentile of the steps inside. At most 1.
-- flux: the largest rise of the spectrum (windows of 1024 frames, 256 apart, going around) among the windows that hold
-  the seam / the median of the same figure at all places inside. At most 1.5. A loop that begins with a beginning of its
-  own (a kick, on the beat) has that beginning at its seam: there it is this rise / that of the same beginning out of
-  silence, at most 1.1.
-- plain: the rise up to the one window in whose middle the seam is / the median of all windows. For what begins with a
-  beginning that is no figure of the seam: it is that of the beginning.
-- frames: those of the file / those asked for. Exactly 1.
+- flux: the largest rise of the spectrum (windows of 1024 frames, 256 apart, circular) among the windows that contain
+  the seam / the median of the same figure at all positions inside. At most 1.5. A loop that begins with an attack (a
+  kick, on the beat) has that attack at its seam: there it is this rise / that of the same attack after silence, at most
+  1.1.
+- plain: the rise up to the window whose middle is the seam / the median of all windows. With an attack it measures the
+  attack rather than the seam.
+- frames: those of the file / the requested ones. Exactly 1.
 """
 
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ from timbred.dsp.pipeline import run_pipeline
 from timbred.engine.families.base import LatentDiffusion
 from timbred.render_settings import RenderSettings
 
-MAX_STEP_RATIO, MAX_FLUX_RATIO, BEGINNING = 1.0, 1.5, 1.1
+MAX_STEP_RATIO, MAX_FLUX_RATIO, MAX_ATTACK_RATIO = 1.0, 1.5, 1.1
 """Largest allowed ratios."""
 
 WINDOW_FRAMES, HOP_FRAMES = 1024, 256
-"""Frames of a spectrum, and between two of them."""
+"""Frames of one spectrum, and between two spectra."""
 
 RATE_HZ = SampleRate(48_000)
 
@@ -64,31 +64,31 @@ class Seam:
     step: float
     flux: float
     plain: float
-    begins: bool
+    has_attack: bool
 
     @property
-    def good(self) -> bool:
+    def is_good(self) -> bool:
         """True if step and flux at the seam are within the limits."""
-        return self.step <= MAX_STEP_RATIO and self.flux <= (BEGINNING if self.begins else MAX_FLUX_RATIO)
+        return self.step <= MAX_STEP_RATIO and self.flux <= (MAX_ATTACK_RATIO if self.has_attack else MAX_FLUX_RATIO)
 
 
-def seam_of(samples: NDArray[np.float32], begins: bool) -> Seam:
+def measure_seam(samples: NDArray[np.float32], has_attack: bool) -> Seam:
     """Measure the seam of a loop of shape (frames,)."""
     steps = np.abs(np.diff(samples))
-    usual = max(float(np.percentile(steps, 99)), 1e-9)
-    step = abs(float(samples[0] - samples[-1])) / usual
-    rises = rises_of(samples)
+    usual_step = max(float(np.percentile(steps, 99)), 1e-9)
+    step = abs(float(samples[0] - samples[-1])) / usual_step
+    rises = measure_rises(samples)
     plain = float(rises[-1] / max(float(np.median(rises)), 1e-9))  # from the last window to the one on the seam
-    near = rises_near(samples)
-    if begins:
-        silent = np.concatenate(
+    nearby_rises = measure_nearby_rises(samples)
+    if has_attack:
+        after_silence = np.concatenate(
             [samples[: len(samples) // 2], np.zeros(len(samples) // 2 + WINDOW_FRAMES, dtype=np.float32)]
         )
-        return Seam(step, near[0] / max(rises_near(silent)[0], 1e-9), plain, begins)
-    return Seam(step, float(near[0] / max(float(np.median(near)), 1e-9)), plain, begins)
+        return Seam(step, nearby_rises[0] / max(measure_nearby_rises(after_silence)[0], 1e-9), plain, has_attack)
+    return Seam(step, float(nearby_rises[0] / max(float(np.median(nearby_rises)), 1e-9)), plain, has_attack)
 
 
-def rises_of(samples: NDArray[np.float32]) -> NDArray[np.float64]:
+def measure_rises(samples: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the rise of the spectrum from each window to the next around the circle; the first is at the seam."""
     count = max(4, len(samples) // HOP_FRAMES)
     middles = np.arange(count) * (len(samples) / count)
@@ -96,27 +96,27 @@ def rises_of(samples: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.maximum(np.roll(spectra, -1, axis=0) - spectra, 0).sum(axis=1)
 
 
-def rises_near(samples: NDArray[np.float32]) -> NDArray[np.float64]:
+def measure_nearby_rises(samples: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the largest rise between two windows around each position, every `HOP_FRAMES` frames, from the seam on."""
-    rises = rises_of(samples)
+    rises = measure_rises(samples)
     reach = WINDOW_FRAMES // HOP_FRAMES // 2
     return np.max([np.roll(rises, offset) for offset in range(-reach + 1, reach + 1)], axis=0)
 
 
 def _spectrum(samples: NDArray[np.float32], middle: int) -> NDArray[np.float64]:
-    places = np.arange(middle - WINDOW_FRAMES // 2, middle + WINDOW_FRAMES // 2) % len(samples)
-    return np.abs(np.fft.rfft(samples[places] * np.hanning(WINDOW_FRAMES)))
+    frames = np.arange(middle - WINDOW_FRAMES // 2, middle + WINDOW_FRAMES // 2) % len(samples)
+    return np.abs(np.fft.rfft(samples[frames] * np.hanning(WINDOW_FRAMES)))
 
 
-def looped(model: LatentDiffusion, prompt: str, seconds: float, seed: int) -> tuple[NDArray[np.float32], bool]:
+def render_loop(model: LatentDiffusion, prompt: str, seconds: float, seed: int) -> tuple[NDArray[np.float32], bool]:
     """Return a loop's samples from its file, (frames,), and True if it was rendered as a circle."""
     order = pocket.order(prompt, seconds, seed, loop=True)
     sounds = model.render(order, lambda _: None, lambda: False)
-    waveform, around = sounds.mono[0], sounds.looped[0]
-    made = waveform[: frames_in(seconds, sounds.rate)] if around else waveform
-    clip = Clip(np.ascontiguousarray(made[:, None]), SampleRate(sounds.rate), loop=around)
+    waveform, is_circular = sounds.mono[0], sounds.looped[0]
+    rendered = waveform[: frames_in(seconds, sounds.rate)] if is_circular else waveform
+    clip = Clip(np.ascontiguousarray(rendered[:, None]), SampleRate(sounds.rate), loop=is_circular)
     settings = RenderSettings(seconds=Seconds(seconds), rate=RATE_HZ, loop=True, bits=32)
-    return run_pipeline(clip, settings).samples[:, 0], around
+    return run_pipeline(clip, settings).samples[:, 0], is_circular
 
 
 def main() -> None:
@@ -124,25 +124,25 @@ def main() -> None:
     model = pocket.resident()
     print(f"seams of {len(LOOPS)} loops, pocket, files at {RATE_HZ} Hz; {machine()}")
     print(f"  {'prompt':<24}{'seconds':>8}{'kind':>9}{'step':>7}{'flux':>8}{'plain':>8}{'frames':>9}")
-    good, plain = 0, list[tuple[bool, bool]]()
+    good_count, plain_results = 0, list[tuple[bool, bool]]()
     for seed, (prompt, seconds) in enumerate(LOOPS):
-        samples, around = looped(model, prompt, seconds, seed)
-        seam, exact = seam_of(samples, not around), len(samples) / frames_in(seconds, RATE_HZ)
-        within = seam.good and exact == 1
-        good += within
-        plain.append((seam.begins, seam.plain <= MAX_FLUX_RATIO))
-        kind = "begins" if seam.begins else "goes on"
+        samples, is_circular = render_loop(model, prompt, seconds, seed)
+        seam, exact = measure_seam(samples, not is_circular), len(samples) / frames_in(seconds, RATE_HZ)
+        within = seam.is_good and exact == 1
+        good_count += within
+        plain_results.append((seam.has_attack, seam.plain <= MAX_FLUX_RATIO))
+        kind = "attack" if seam.has_attack else "steady"
         mark = "" if within else "  over"
         figures = f"{seam.step:>7.2f}{seam.flux:>8.2f}{seam.plain:>8.2f}{exact:>9g}"
         print(f"  {prompt:<24}{seconds:>8.3f}{kind:>9}{figures}{mark}")
     print(
-        f"  {good} of {len(LOOPS)} within: step {MAX_STEP_RATIO:g}, flux {MAX_FLUX_RATIO:g} "
-        f"or, where it begins, {BEGINNING:g}; frames 1"
+        f"  {good_count} of {len(LOOPS)} within: step {MAX_STEP_RATIO:g}, flux {MAX_FLUX_RATIO:g} "
+        f"or, with an attack, {MAX_ATTACK_RATIO:g}; frames 1"
     )
-    going = [within for begins, within in plain if not begins]
-    beginning = [within for begins, within in plain if begins]
-    print(f"  plain flux at most {MAX_FLUX_RATIO:g}: {sum(going)} of the {len(going)} that go on,", end=" ")
-    print(f"{sum(beginning)} of the {len(beginning)} that begin with a beginning of their own")
+    sustained = [within for has_attack, within in plain_results if not has_attack]
+    attacked = [within for has_attack, within in plain_results if has_attack]
+    print(f"  plain flux at most {MAX_FLUX_RATIO:g}: {sum(sustained)} of the {len(sustained)} steady loops,", end=" ")
+    print(f"{sum(attacked)} of the {len(attacked)} loops with an attack")
 
 
 if __name__ == "__main__":

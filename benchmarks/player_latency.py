@@ -28,7 +28,7 @@ MAX_RECORDING_S = 120.0
 """Seconds of the recorder's memory."""
 
 
-def clicks(recorded: Recording, block: int) -> list[float]:
+def find_click_times(recorded: Recording, block: int) -> list[float]:
     """Return the time of each click: when the device took its block, plus its position in the block.
 
     The block after it determines the time, because a block may be observed late; the one before doesn't, because the
@@ -43,13 +43,13 @@ def clicks(recorded: Recording, block: int) -> list[float]:
     return moments
 
 
-def paired(sent: list[float], heard: list[float]) -> list[float]:
+def pair_delays(sent: list[float], recorded: list[float]) -> list[float]:
     """Return the delay of each recorded click."""
-    delays = [[moment - asked for moment in heard if 0 <= moment - asked < 0.12] for asked in sent]
-    return [found[0] for found in delays if found]
+    delays = [[moment - sent_at for moment in recorded if 0 <= moment - sent_at < 0.12] for sent_at in sent]
+    return [candidates[0] for candidates in delays if candidates]
 
 
-async def rounds(folder: Path, lead: float, server: JackServer) -> tuple[list[float], float, float]:
+async def measure_delays(folder: Path, lead: float, server: JackServer) -> tuple[list[float], float, float]:
     """Return the delays, the final lead and the device's block, all in seconds."""
     click = folder / "click.wav"
     soundfile.write(click, np.full((64, 2), 0.5, np.float32), RATE_HZ, subtype="FLOAT")
@@ -68,7 +68,11 @@ async def rounds(folder: Path, lead: float, server: JackServer) -> tuple[list[fl
                 sent.append(time.monotonic())
                 sender.sendto(write_message("/timbred/play", [1, str(click)]), ("127.0.0.1", bound.osc))
             await asyncio.sleep(0.5)
-        return paired(sent, clicks(recorded[0], device.block)), daemon.player.lead, device.block / RATE_HZ
+        return (
+            pair_delays(sent, find_click_times(recorded[0], device.block)),
+            daemon.player.lead,
+            device.block / RATE_HZ,
+        )
     finally:
         sender.close()
         await daemon.stop()
@@ -85,13 +89,13 @@ def main() -> None:
     parser.add_argument("--block", type=int, default=128)
     parser.add_argument("--lead", type=float, default=10.0, help="milliseconds")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place, jack_server(options.block) as server:
-        delays, lead, block = asyncio.run(rounds(Path(place), options.lead, server))
+    with tempfile.TemporaryDirectory() as folder, jack_server(options.block) as server:
+        delays, lead, block = asyncio.run(measure_delays(Path(folder), options.lead, server))
     allowed = (lead + block) * 1000
     print(f"from play's datagram to the device, {options.block} frames, {lead * 1000:g} ms ahead; {machine()}")
     print(f"  {len(delays)} of {ROUND_COUNT} recorded; lead and one buffer are {allowed:.2f} ms (goal: 5 beyond)")
-    for what, delay in (("median", statistics.median(delays)), ("p95", p95(delays)), ("worst", max(delays))):
-        print(f"  {what:7s} {delay * 1000:6.2f} ms, {delay * 1000 - allowed:6.2f} beyond")
+    for quantile, delay in (("median", statistics.median(delays)), ("p95", p95(delays)), ("worst", max(delays))):
+        print(f"  {quantile:7s} {delay * 1000:6.2f} ms, {delay * 1000 - allowed:6.2f} beyond")
 
 
 if __name__ == "__main__":

@@ -212,7 +212,7 @@ def main() -> None:
         second = stack.enter_context(second_server[0]) if second_server else first
         result = asyncio.run(soak(folder, options.seconds, options.lead, (first, second)))
     print(f"a loop at {options.block} frames and {RATE_HZ} Hz, mixed {options.lead:g} ms ahead; {machine()}")
-    print(f"  load        {result.sound_count} sounds made, model unloaded and loaded {result.load_count} times")
+    print(f"  load        {result.sound_count} sounds rendered, model unloaded and loaded {result.load_count} times")
     print(
         f"  real-time   the sound server: {describe_permission(first.realtime)}; "
         f"the player's mixing: {describe_permission(result.is_realtime)}"

@@ -42,30 +42,30 @@ def order(prompt: str, seconds: float, seed: int, loop: bool = False) -> RenderO
     )
 
 
-def warm(model: LatentDiffusion, prompt: str, seconds: float) -> None:
+def compile_model(model: LatentDiffusion, prompt: str, seconds: float) -> None:
     """Compile the model as an engine does, and wait for it."""
     with tempfile.TemporaryDirectory() as cache:
-        workshop = CompileQueue("auto", model.device, Path(cache))
-        model.use_compile_queue(workshop)
+        compile_queue = CompileQueue("auto", model.device, Path(cache))
+        model.use_compile_queue(compile_queue)
         for seed in range(WARM_UP_SOUND_COUNT):
-            bare(model, prompt, seconds, seed)
-        workshop.wait()
-    bare(model, prompt, seconds, 0)
+            time_engine_call(model, prompt, seconds, seed)
+        compile_queue.wait()
+    time_engine_call(model, prompt, seconds, 0)
 
 
-def bare(model: LatentDiffusion, prompt: str, seconds: float, seed: int) -> float:
+def time_engine_call(model: LatentDiffusion, prompt: str, seconds: float, seed: int) -> float:
     """Return the seconds of the engine's call, without a daemon."""
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     model.render(order(prompt, seconds, seed), lambda _: None, lambda: False)
-    return time.perf_counter() - began
+    return time.perf_counter() - started_at
 
 
-def naive(model: LatentDiffusion, prompt: str, seconds: float, seed: int) -> float:
+def time_stock_pipeline(model: LatentDiffusion, prompt: str, seconds: float, seed: int) -> float:
     """Return the seconds of the stock pipeline with the same components, steps, guidance and scheduler."""
     pipeline: Any = model.pipeline
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = make_scheduler(POCKET_CARD.scheduler, model.scheduler_config)
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     pipeline(
         prompt,
         audio_length_in_s=seconds,
@@ -74,4 +74,4 @@ def naive(model: LatentDiffusion, prompt: str, seconds: float, seed: int) -> flo
         negative_prompt=POCKET_CARD.negative,
         generator=torch.Generator().manual_seed(seed),
     )
-    return time.perf_counter() - began
+    return time.perf_counter() - started_at

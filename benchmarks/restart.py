@@ -23,11 +23,11 @@ def main() -> None:
                 for seed in range(WARM_UP_SOUND_COUNT):
                     client.time_generate(**subject.keys(seed))
             with subject.daemon(setting) as client:
-                first = client.time_generate(**subject.keys(0))
+                first_s = client.time_generate(**subject.keys(0))
                 for seed in range(WARM_UP_SOUND_COUNT):
                     client.time_generate(**subject.keys(seed))
-                warm = median(client.time_generate(**subject.keys(seed)) for seed in range(ROUND_COUNT))
-            print(f"  {subject.name:<8} {first / warm:5.2f}   ({first * 1e3:.0f} and {warm * 1e3:.0f} ms)")
+                warm_s = median(client.time_generate(**subject.keys(seed)) for seed in range(ROUND_COUNT))
+            print(f"  {subject.name:<8} {first_s / warm_s:5.2f}   ({first_s * 1e3:.0f} and {warm_s * 1e3:.0f} ms)")
 
 
 if __name__ == "__main__":

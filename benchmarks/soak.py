@@ -5,7 +5,7 @@ threads and descriptors of the daemon, its engine and its player are read every 
 half of the time the trend of each process's memory rises by at most `MAX_RISE_MB`, that of its threads and descriptors
 by at most `MAX_RISE_COUNT`. Exit status 1 where it rises more, or where a request had no end.
 
-A spare process, which is started when its kind is idle for the first time, counts for itself: added to the process that
+A spare process, which is started when its kind is idle for the first time, is counted separately: added to the process that
 it may replace, its start would look like a leak.
 
 Plays and flows need a sound device; where `jackd` is installed, a server without a card is started for them.
@@ -104,27 +104,30 @@ class SoakResult:
 
     def rise(self, process: str, value: Callable[[Sample], float]) -> float:
         """Return the rise of a value's trend over the last half."""
-        late = [one for one in self.samples[process] if one.elapsed_s >= self.seconds / 2]
-        return trend([one.elapsed_s for one in late], [value(one) for one in late]) * self.seconds / 2
+        last_half = [sample for sample in self.samples[process] if sample.elapsed_s >= self.seconds / 2]
+        times_s = [sample.elapsed_s for sample in last_half]
+        return trend(times_s, [value(sample) for sample in last_half]) * self.seconds / 2
 
     @property
     def faults(self) -> list[str]:
         """Deviations from the bounds, one sentence each."""
         faults = [f"no end: {action}" for action in self.tally.unanswered]
         for process, samples in self.samples.items():
-            if len([one for one in samples if one.elapsed_s >= self.seconds / 2]) < MIN_SAMPLES:
+            if len([sample for sample in samples if sample.elapsed_s >= self.seconds / 2]) < MIN_SAMPLES:
                 if not process.startswith(SPARE_PREFIX):
                     faults.append(f"{process}: too few samples in the last half")
                 continue
-            rise = self.rise(process, lambda one: one.memory_mb)
+            rise = self.rise(process, lambda sample: sample.memory_mb)
             if rise > MAX_RISE_MB[process]:
                 faults.append(
                     f"{process}: memory rises by {rise:.0f} MB in the last half, {MAX_RISE_MB[process]:g} allowed"
                 )
-            for what in ("threads", "descriptors"):
-                rise = self.rise(process, lambda one, what=what: float(getattr(one, what)))
+            for value_name in ("threads", "descriptors"):
+                rise = self.rise(process, lambda sample, name=value_name: float(getattr(sample, name)))
                 if rise > MAX_RISE_COUNT:
-                    faults.append(f"{process}: {what} rise by {rise:.0f} in the last half, {MAX_RISE_COUNT} allowed")
+                    faults.append(
+                        f"{process}: {value_name} rise by {rise:.0f} in the last half, {MAX_RISE_COUNT} allowed"
+                    )
         return faults
 
     @property
@@ -347,7 +350,7 @@ def soak(client: Client, minutes: float, seed: int = 0, report_line: Callable[[s
     started_at = time.monotonic()
     until = started_at + 60 * minutes
     performers = [Performer(kind, client.ports, seed + number, tally) for number, kind in enumerate(TRANSPORT_CLASSES)]
-    threads = [threading.Thread(target=one.perform, args=(until,), daemon=True) for one in performers]
+    threads = [threading.Thread(target=each.perform, args=(until,), daemon=True) for each in performers]
     for thread in threads:
         thread.start()
     samples: dict[str, list[Sample]] = {kind: [] for kind in MAX_RISE_MB}
@@ -367,47 +370,49 @@ def soak(client: Client, minutes: float, seed: int = 0, report_line: Callable[[s
 def format_samples(samples: dict[str, list[Sample]], tally: Tally) -> str:
     """Format the latest sample of every process."""
     latest = {kind: series[-1] for kind, series in samples.items() if series}
-    elapsed_s = max((one.elapsed_s for one in latest.values()), default=0.0)
+    elapsed_s = max((sample.elapsed_s for sample in latest.values()), default=0.0)
     parts = [
-        f"{kind} {one.memory_mb:7.1f} MB {one.threads:3d} threads {one.descriptors:4d} descriptors"
-        for kind, one in latest.items()
+        f"{kind} {sample.memory_mb:7.1f} MB {sample.threads:3d} threads {sample.descriptors:4d} descriptors"
+        for kind, sample in latest.items()
     ]
     return f"  {elapsed_s:7.0f} s  {sum(tally.done.values()):6d} requests   " + "   ".join(parts)
 
 
-def run(minutes: float, seed: int = 0, tell: Callable[[str], None] = print, settings: Sequence[str] = ()) -> SoakResult:
+def run(
+    minutes: float, seed: int = 0, report_line: Callable[[str], None] = print, settings: Sequence[str] = ()
+) -> SoakResult:
     """Start a daemon and use it for some minutes."""
     with contextlib.ExitStack() as stack:
         if shutil.which("jackd") and shutil.which("jack_wait"):
             stack.enter_context(jack_server(256, "timbred-soak"))
         else:
-            tell("  no jackd here: plays and flows end with no-audio-device unless there is a sound device")
+            report_line("  no jackd here: plays and flows end with no-audio-device unless there is a sound device")
         client = stack.enter_context(daemon(*settings))
-        return soak(client, minutes, seed, tell)
+        return soak(client, minutes, seed, report_line)
 
 
-def report(result: SoakResult, tell: Callable[[str], None] = print) -> None:
+def report(result: SoakResult, report_line: Callable[[str], None] = print) -> None:
     """Print the result of a run."""
     hours = result.seconds / 3600
     done = ", ".join(f"{count} {name}" for name, count in result.tally.done.most_common())
-    tell(f"  done: {done}")
+    report_line(f"  done: {done}")
     for failure, count in result.tally.failed.most_common():
-        tell(f"  failed {count} times: {failure}")
+        report_line(f"  failed {count} times: {failure}")
     for kind, samples in result.samples.items():
         if not samples:
-            tell(f"  {kind:12} never seen")
+            report_line(f"  {kind:12} not running")
             continue
-        rise = result.rise(kind, lambda one: one.memory_mb)
-        most = max(one.memory_mb for one in samples)
-        tell(
+        rise = result.rise(kind, lambda sample: sample.memory_mb)
+        most = max(sample.memory_mb for sample in samples)
+        report_line(
             f"  {kind:12} {samples[0].memory_mb:7.1f} MB at first, {most:7.1f} at most, "
             f"{samples[-1].memory_mb:7.1f} at last; "
             f"last half {rise:+.1f} MB ({rise / (hours / 2):+.0f} MB an hour), "
-            f"threads {result.rise(kind, lambda one: one.threads):+.1f}, "
-            f"descriptors {result.rise(kind, lambda one: one.descriptors):+.1f}"
+            f"threads {result.rise(kind, lambda sample: sample.threads):+.1f}, "
+            f"descriptors {result.rise(kind, lambda sample: sample.descriptors):+.1f}"
         )
     for fault in result.faults:
-        tell(f"  NOT FLAT  {fault}")
+        report_line(f"  NOT FLAT  {fault}")
 
 
 def main() -> None:
@@ -419,11 +424,11 @@ def main() -> None:
     options = parser.parse_args()
     print(f"{options.minutes:g} minutes of mixed requests, 4 clients; {machine()}", flush=True)
 
-    def tell(text: str) -> None:
+    def report_line(text: str) -> None:
         print(text, flush=True)
 
-    result = run(options.minutes, options.seed, tell, options.set)
-    report(result, tell)
+    result = run(options.minutes, options.seed, report_line, options.set)
+    report(result, report_line)
     sys.exit(0 if result.is_flat else 1)
 
 

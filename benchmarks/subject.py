@@ -56,8 +56,8 @@ class Subject:
         if self.folder is None:
             return pocket.resident()
         device = choose_device("auto")
-        found = checkpoint.inspect(self.folder, self.name, "")
-        return make_resident(found, self.name, device.torch_device, device.precision, lambda _: None)
+        inspected = checkpoint.inspect(self.folder, self.name, "")
+        return make_resident(inspected, self.name, device.torch_device, device.precision, lambda _: None)
 
 
 @contextmanager
@@ -67,9 +67,9 @@ def subjects() -> Generator[list[Subject]]:
         card = registry.pocket_card()
         yield [Subject("pocket", 2.0, card.steps, card.guidance)]
         return
-    with tempfile.TemporaryDirectory() as place:
-        base = full_size.make(Path(place) / "base", "audioldm2", torch.float16)
-        large = full_size.make(Path(place) / "large", "audioldm2-large", torch.float16, base)
+    with tempfile.TemporaryDirectory() as temporary_folder:
+        base = full_size.make(Path(temporary_folder) / "base", "audioldm2", torch.float16)
+        large = full_size.make(Path(temporary_folder) / "large", "audioldm2-large", torch.float16, base)
         yield [Subject("base", 10.24, 20, 3.5, base), Subject("large", 10.24, 20, 3.5, large)]
 
 

@@ -65,7 +65,7 @@ def main() -> None:
     """Print the table."""
     tuner = ThreadTuner(torch.get_num_threads())
     model = pocket.resident()
-    pocket.warm(model, ORDER.words.prompt, ORDER.seconds)
+    pocket.compile_model(model, ORDER.words.prompt, ORDER.seconds)
     print(f"milliseconds of a step of pocket by number of threads; {machine()}")
     print(f"  {'':24}  one thread  {tuner.max_threads} threads  chosen  chosen / the better one")
     for name, beside in (("alone", False), ("beside a busy process", True)):

@@ -19,20 +19,20 @@ from timbred.engine.memory.component_cache import SharedComponents
 from timbred.models import checkpoint
 
 
-def together(folder: Path, scale: int) -> tuple[list[LatentDiffusion], float, int]:
+def load_together(folder: Path, scale: int) -> tuple[list[LatentDiffusion], float, int]:
     """Return the models, the sum of their sizes, and the growth of the device's memory in bytes."""
-    place, shared = choose_device("auto").torch_device, SharedComponents()
+    device, shared = choose_device("auto").torch_device, SharedComponents()
     sibling: Path | None = None
     models: list[LatentDiffusion] = []
     folders: list[Path] = []
     for name in full_size.MODEL_NAMES:
         sibling = full_size.make(folder / name, name, torch.bfloat16, sibling, scale)
         folders.append(sibling)
-    before = read_memory(place)[0]
+    bytes_before = read_memory(device)[0]
     for path in folders:
-        found = checkpoint.inspect(path, path.name, "")
-        models.append(make_resident(found, path.name, place, torch.bfloat16, lambda _: None, shared))
-    return models, float(sum(model.weight_bytes for model in models)), read_memory(place)[0] - before
+        inspected = checkpoint.inspect(path, path.name, "")
+        models.append(make_resident(inspected, path.name, device, torch.bfloat16, lambda _: None, shared))
+    return models, float(sum(model.weight_bytes for model in models)), read_memory(device)[0] - bytes_before
 
 
 def main() -> None:
@@ -41,13 +41,16 @@ def main() -> None:
     parser.add_argument("--scale", type=int, default=1, help="divides widths and depths where memory is short")
     options, _ = parser.parse_known_args()
     quiet_libraries()
-    with tempfile.TemporaryDirectory() as place:
-        models, apart, grown = together(Path(place), options.scale)
-        held = sum({address: size for model in models for address, size in model.stages.tensors.items()}.values())
+    with tempfile.TemporaryDirectory() as folder:
+        models, separate_bytes, growth_bytes = load_together(Path(folder), options.scale)
+        together_bytes = sum(
+            {address: size for model in models for address, size in model.stages.tensors.items()}.values()
+        )
     print(f"three AudioLDM 2 models resident together / apart, bfloat16, size / {options.scale}; {machine()}")
-    print(f"  weights                 {held / apart:.3f}   ({held / 1e9:.2f} and {apart / 1e9:.2f} GB)")
-    print(f"  what the memory grew by {grown / apart:.3f}   ({grown / 1e9:.2f} GB; weights that are mapped from their "
-          "file count once they are read)")  # fmt: skip
+    weights = f"{together_bytes / 1e9:.2f} and {separate_bytes / 1e9:.2f} GB"
+    print(f"  weights                 {together_bytes / separate_bytes:.3f}   ({weights})")
+    print(f"  growth of the memory    {growth_bytes / separate_bytes:.3f}   ({growth_bytes / 1e9:.2f} GB; "
+          "weights that are mapped from their file count once they are read)")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def test_benchmarks_list_their_names_for_an_unknown_one():
     assert "default_path" in done.stderr
 
 
-def test_chaos_keeps_every_promise_in_a_tiny_size(tmp_path: Path):
+def test_chaos_keeps_every_guarantee_in_a_tiny_size(tmp_path: Path):
     parts = "engine-kills,daemon-kills,pauses,floods,crowd,slow-readers"
     command = [sys.executable, "-m", "benchmarks", "chaos", "--only", parts]
     command += ["--scale", "0.001", "--pause", "0.5", "--ignore-times"]
@@ -58,7 +58,7 @@ def test_chaos_keeps_every_promise_in_a_tiny_size(tmp_path: Path):
     assert not re.search(r"FAILED", done.stdout)
 
 
-def test_chaos_counts_and_reports_a_broken_promise():
+def test_chaos_counts_and_reports_a_broken_guarantee():
     kept, broken = Outcome("kept", recovery_s=[1.0, 3.0]), Outcome("broken")
     kept.check(True, "")
     broken.check(False, "no end")
@@ -84,5 +84,5 @@ def test_full_size_has_the_published_sizes():
 
 def test_defaults_figures_are_in_the_guide():
     guide = (ROOT / "docs" / "guide.md").read_text("utf-8")
-    for name, measured, figure in defaults.rows():
+    for name, measured, figure in defaults.measure_rows():
         assert f"| `{name}` | {measured} | {figure} |" in guide

@@ -207,7 +207,7 @@ async def test_daemon_reports_texts_longer_than_the_models_window(tmp_path: Path
                 ("prompt", 900, 900, 4),
                 ("transcription", 90, 60, 1),
             ]
-            assert warnings[0].message == "900 characters are more than tiny reads at once: it reads them in 4 parts"
+            assert warnings[0].message == "900 characters are more than tiny reads at once: they are read in 4 parts"
             assert "tiny reads the first 60 of 90 characters" in warnings[1].message
             assert is_terminal(events[-1])
 

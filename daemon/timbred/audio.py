@@ -61,7 +61,7 @@ Samples = NDArray[np.float32]
 """Sound as float32, shape (frames, channels), full scale -1..1."""
 
 Recipe = dict[str, Any]
-"""Everything needed to make a sound again: JSON-ready, see `timbred.storage.recipe`."""
+"""Everything needed to render a sound again: JSON-ready, see `timbred.storage.recipe`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,9 +115,9 @@ def require_sound(clip: Clip) -> None:
     """Refuse a clip without valid samples.
 
     Raises:
-        ModelError: no frames, no channels, or values that aren't finite numbers.
+        ModelError: no frames, no channels, or NaN or infinite values.
     """
     if clip.samples.size == 0:
-        raise ModelError("the model gave no sound (0 samples); ask for a longer one")
+        raise ModelError("the model returned no samples; request a longer sound")
     if not np.isfinite(clip.samples).all():
-        raise ModelError("the model gave values that aren't numbers; try another seed, or lower the guidance")
+        raise ModelError("the model returned NaN or infinity; try another seed, or lower the guidance")

@@ -1,4 +1,4 @@
-"""Bounded caches: the entries used last are kept."""
+"""Bounded caches that evict the least recently used entries."""
 
 import threading
 from collections import OrderedDict
@@ -10,7 +10,7 @@ Value = TypeVar("Value")
 
 
 class ByteCache(Generic[Key, Value]):
-    """Values by key, those used last, of at most `max_bytes` bytes together. For use from several threads.
+    """Cache of at most `max_bytes` bytes that evicts the least recently used values. Thread-safe.
 
     >>> cache = ByteCache[str, bytes](10, len)
     >>> [cache.get(key, lambda: bytes(4)) and cache.size for key in "abcb"]
@@ -20,7 +20,7 @@ class ByteCache(Generic[Key, Value]):
     """
 
     def __init__(self, max_bytes: int, count_bytes: Callable[[Value], int]) -> None:
-        """`count_bytes` gives a value's bytes."""
+        """Create an empty cache; `count_bytes` returns a value's size in bytes."""
         self.max_bytes = max_bytes
         self._count_bytes = count_bytes
         self._values: OrderedDict[Key, Value] = OrderedDict()
@@ -32,11 +32,11 @@ class ByteCache(Generic[Key, Value]):
 
     @property
     def size(self) -> int:
-        """Bytes of all values."""
+        """Total size of all values in bytes."""
         return self._size
 
     def get(self, key: Key, make: Callable[[], Value]) -> Value:
-        """The value that is kept, else what `make` gives. A value of more than `max_bytes` bytes isn't kept."""
+        """Return the cached value, or the result of `make`, which is cached if it has at most `max_bytes` bytes."""
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)
@@ -53,14 +53,14 @@ class ByteCache(Generic[Key, Value]):
         return value
 
     def clear(self) -> None:
-        """Keep nothing of what there was."""
+        """Remove all values."""
         with self._lock:
             self._values.clear()
             self._size = 0
 
 
 class RecentDict(OrderedDict[Key, Value]):
-    """A dictionary of the `max_keys` keys that were set last, for what is learned by kind of work.
+    """Dictionary that keeps the `max_keys` keys set last.
 
     >>> seen = RecentDict[str, int](2)
     >>> seen["a"], seen["b"], seen["a"], seen["c"] = 1, 2, 3, 4

@@ -62,7 +62,7 @@ def parsed(content: bytes) -> dict[str, Any]:
 
 
 def decoded(content: bytes) -> str:
-    r"""Decode the bytes of a settings file, with the line ends that TOML knows.
+    r"""Decode the bytes of a settings file, with the line ends that TOML allows.
 
     >>> decoded(b"\xef\xbb\xbftempo = 90\r\n\0\0")
     'tempo = 90\n'
@@ -151,7 +151,7 @@ class SettingSpec:
         return "text"
 
     def in_range(self, number: float) -> bool:
-        """Return whether a number lies within the limits; without a lower one, it must not be negative."""
+        """Return True if a number is within the limits; without a lower limit it must not be negative."""
         low = 0 if self.low is None else self.low
         return low <= number and (self.high is None or number <= self.high)
 
@@ -548,7 +548,7 @@ def _flatten(table: Mapping[str, object], prefix: str = "") -> Iterable[tuple[st
         if isinstance(value, dict):
             yield from _flatten(value, f"{prefix}{key}.")
         else:
-            # `tempo = 120` beside `[device]` tables: a table's own value is spelled `value`
+            # `tempo = 120` next to `[device]` tables: a table's own value is spelled `value`
             yield (prefix[:-1] if key == "value" and prefix else prefix + key), value
 
 

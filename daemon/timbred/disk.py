@@ -1,4 +1,4 @@
-"""Renaming files and folders without ever replacing another one."""
+"""Renames that never replace a file, file locks, damaged databases, and the user's folders."""
 
 import ctypes
 import errno
@@ -24,11 +24,11 @@ _UNSUPPORTED_CALL_ERRORS = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSU
 
 
 def rename_exclusively(source: Path, target: Path) -> None:
-    """Rename a file or folder; never over another.
+    """Rename a file or folder without replacing an existing one.
 
     Raises:
-        FileExistsError: the name is taken.
-        OSError: from the file system; ENOSYS or EINVAL where it has no such call.
+        FileExistsError: The target exists.
+        OSError: The file system's error; ENOSYS or EINVAL if it has no such call.
     """
     if sys.platform == "win32":
         source.rename(target)
@@ -43,7 +43,7 @@ def rename_exclusively(source: Path, target: Path) -> None:
 
 @lru_cache(maxsize=1)
 def _exclusive_rename() -> Callable[[bytes, bytes], int] | None:
-    """The C library's rename that fails if the target exists: renameat2 on Linux, renamex_np on macOS."""
+    """Return the C library's rename that fails if the target exists: renameat2 on Linux, renamex_np on macOS."""
     library: Any = ctypes.CDLL(None, use_errno=True)
     if sys.platform == "darwin":
         call = getattr(library, "renamex_np", None)
@@ -55,11 +55,13 @@ def _exclusive_rename() -> Callable[[bytes, bytes], int] | None:
 
 
 def rename_to_free_name(source: Path, target: Path) -> None:
-    """Rename a file or folder to a name that nothing has. Where the system can't do both at once, look before.
+    """Rename a file or folder to an unused name.
+
+    On systems without an exclusive rename, the target is checked before the rename.
 
     Raises:
-        FileExistsError: the name is taken.
-        OSError: from the file system.
+        FileExistsError: The target exists.
+        OSError: The file system's error.
     """
     try:
         rename_exclusively(source, target)
@@ -72,21 +74,21 @@ def rename_to_free_name(source: Path, target: Path) -> None:
 
 
 LOCKED_BYTE_OFFSET = 1 << 30
-"""Offset of the byte that is locked on Windows, where a locked range can't be read: far behind any content."""
+"""Offset of the byte that is locked on Windows, where a locked range can't be read: far beyond any content."""
 
 UNSUPPORTED_LOCK_ERRORS = frozenset(
     getattr(errno, name)
     for name in ("ENOLCK", "ENOSYS", "EOPNOTSUPP", "ENOTSUP", "EINVAL", "EPERM")
     if hasattr(errno, name)
 )
-"""Errors of file systems that have no locks."""
+"""Errors of file systems without locks."""
 
 
 def try_lock(file: IO[Any]) -> bool:
-    """Lock the file for as long as it is open; False where the file system has no locks.
+    """Lock a file until it is closed; return False if the file system has no locks.
 
     Raises:
-        BlockingIOError: another process holds the lock.
+        BlockingIOError: Another process has locked it.
     """
     try:
         _lock(file.fileno())
@@ -114,20 +116,20 @@ def _lock(number: int) -> None:
 
 
 class Damaged(sqlite3.DatabaseError):
-    """SQLite's own check found a fault."""
+    """SQLite's integrity check found a fault."""
 
 
 def is_damage(error: sqlite3.DatabaseError) -> bool:
-    """Tell whether the error says that the file isn't a whole database."""
+    """Return True if the error means that the file isn't an intact database."""
     name = getattr(error, "sqlite_errorname", "") or ""
     return isinstance(error, Damaged) or name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT"))
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a damaged database and what belongs to it to the first free `NAME.damaged-N`.
+    """Rename a damaged database and its journal files to the first free `NAME.damaged-N`.
 
     Raises:
-        OSError: from the file system.
+        OSError: The file system's error.
     """
     names = (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(1))
     endings = ("-wal", "-shm", "-journal", "")
@@ -142,10 +144,10 @@ def set_aside(path: Path) -> Path:
 
 
 def locks_work(folder: Path) -> bool:
-    """Tell whether byte ranges of files in this folder can be locked, by locking a new file.
+    """Return True if byte ranges of files in this folder can be locked; tested with a new file.
 
     Raises:
-        OSError: the folder can't be written to.
+        OSError: The folder isn't writable.
     """
     if sys.platform == "win32":
         return True
@@ -170,13 +172,13 @@ _FOLDER_VARIABLES: dict[Kind, str] = {
 
 
 def user_folder(kind: Kind) -> Path | None:
-    """Timbred's folder of this kind, an absolute path; None where the user has no home folder."""
+    """Return the absolute path of timbred's folder of this kind; None if the user has no home folder."""
     try:
         if kind == "music":
             folder = platformdirs.user_music_path() / "timbred"
         else:
             folder = Path(getattr(platformdirs, f"user_{kind}_path")("timbred", appauthor=False))
-    except RuntimeError:  # there is no home folder; other versions give a relative path
+    except RuntimeError:  # there is no home folder; other versions of the library return a relative path
         return None
     # an empty HOME would put everything into the root folder
     is_rootless = (
@@ -186,17 +188,17 @@ def user_folder(kind: Kind) -> Path | None:
 
 
 def expand_user(path: Path) -> Path:
-    """The path with `~` replaced.
+    """Return the path with `~` expanded.
 
     Raises:
-        BadRequest: there is no such home folder.
+        BadRequest: There is no such home folder.
     """
     try:
         return path.expanduser()
     except RuntimeError:
-        raise BadRequest(f"{printable(str(path))}: there is no such home folder; write the path out") from None
+        raise BadRequest(f"{printable(str(path))}: there is no such home folder; use an absolute path") from None
 
 
 def describe_user() -> str:
-    """The user, for messages: a number where the system has no name."""
+    """Return the user for error messages: by number, if the system has one."""
     return f"user {os.getuid()}" if hasattr(os, "getuid") else "this user"

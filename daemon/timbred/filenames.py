@@ -1,6 +1,6 @@
-"""Names that every system accepts. The strictest rule of Linux, macOS and Windows holds on all of them alike.
+"""Names that every system accepts. The strictest rule of Linux, macOS and Windows applies on all systems.
 
-Windows reserves device names whatever the extension, drops trailing dots and spaces and forbids several characters;
+Windows reserves device names with any extension, drops trailing dots and spaces and forbids several characters;
 Windows and macOS compare names without case, macOS without Unicode normalisation; all limit the length of a name and
 of a whole path.
 """
@@ -30,7 +30,7 @@ _FORBIDDEN_CHARACTERS = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
 
 
 def name_fault(name: str) -> str | None:
-    """The reason why `name` can't be a file's or folder's name everywhere; None where it can.
+    """Return why `name` can't be a file's or folder's name on every system; None if it can.
 
     >>> name_fault("drums (dry)")
     >>> name_fault("aux.wav")
@@ -55,14 +55,14 @@ def name_fault(name: str) -> str | None:
 
 @dataclass(frozen=True)
 class PathLimit:
-    """The longest whole path of a file that a system takes, in `unit`s."""
+    """The longest path of a file that a system accepts, in `unit`s."""
 
     system: str
     longest: int
     unit: Literal["characters", "bytes"]
 
     def length(self, path: str) -> int:
-        """The length of a path in this limit's unit; characters are UTF-16 units, as Windows counts."""
+        """Return the length of a path in this limit's unit; characters are UTF-16 units, as on Windows."""
         if self.unit == "characters":
             return len(path.encode("utf-16-le", "surrogatepass")) // 2
         return len(path.encode("utf-8", "surrogatepass"))
@@ -81,14 +81,14 @@ class PathLimit:
 
 
 def path_limit(platform: str, long_paths: bool) -> PathLimit:
-    """The limit of a system, named as `sys.platform` names it. `long_paths` says that Windows' long paths are on."""
+    """Return the limit of a platform, as in `sys.platform`; `long_paths` is True if Windows' long paths are enabled."""
     if platform == "win32":
         return PathLimit("Windows", 32_000 if long_paths else 259, "characters")
     return PathLimit("macOS", 1023, "bytes") if platform == "darwin" else PathLimit("this system", 4095, "bytes")
 
 
 def path_limit_here() -> PathLimit:
-    """The limit of this computer."""
+    """Return the limit of this computer."""
     return path_limit(sys.platform, _has_long_paths())
 
 
@@ -104,7 +104,7 @@ def _has_long_paths() -> bool:
 
 
 def comparison_key(name: str) -> str:
-    """Equal for names that some system takes for the same: case and Unicode normalisation are ignored.
+    """Return a key that is equal for names that are the same on some system: case and normalisation are ignored.
 
     >>> comparison_key("E\u0301t\u00e9") == comparison_key("\u00e9TE\u0301")
     True
@@ -113,7 +113,7 @@ def comparison_key(name: str) -> str:
 
 
 def is_utf8(text: str) -> bool:
-    """Tell whether the text can be written as UTF-8: a path read from bytes that aren't UTF-8 can't."""
+    """Return True if the text can be encoded as UTF-8; a path read from bytes that aren't UTF-8 can't."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

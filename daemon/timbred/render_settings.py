@@ -1,4 +1,4 @@
-"""Settings of postprocessing and of the file, with their defaults."""
+"""Settings of postprocessing and of the file, their defaults and their validation."""
 
 import math
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from timbred.errors import BadRequest
 
 AUTOMATIC_FADE_IN_S = Seconds(0.002)
 AUTOMATIC_FADE_OUT_S = Seconds(0.01)
-"""Seconds that fades last at most where none is asked for; see `timbred.dsp.trim_fade`."""
+"""Maximum lengths of automatic fades; see `timbred.dsp.trim_fade`."""
 
 DEFAULT_PEAK_DBFS = Decibels(-1.0)
 DEFAULT_RATE_HZ = SampleRate(48_000)
 
 FileFormat = Literal["wav", "flac", "aiff", "ogg"]
-"""The kinds of file there are; `timbred.render_settings` says what each can hold."""
+"""File formats; see `CONTAINERS_BY_FORMAT`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,16 +23,16 @@ class RenderSettings:
     """Postprocessing of a clip before it is written.
 
     Attributes:
-        seconds: exact length; None keeps the clip's own.
+        seconds: exact length; None keeps the clip's length.
         trim: cut silence at both ends first.
         fade_in, fade_out: seconds, applied exactly; None is automatic (`timbred.dsp.trim_fade`). A loop has none.
-        loudness: LUFS to reach (BS.1770). It wins over `peak`, which is then the ceiling.
-        peak: dBFS that the loudest sample gets; None leaves the level alone.
-        rate: Hz of the file.
-        channels: of the file; None keeps the clip's own.
-        format: the kind of file.
-        bits: of one sample, 32 is float; None is the format's usual (24; a Vorbis file has none).
-        loop: make the end meet the start without a seam.
+        loudness: target loudness in LUFS (BS.1770); `peak` is then the ceiling.
+        peak: target peak level in dBFS; None leaves the level unchanged.
+        rate: sample rate of the file in Hz.
+        channels: number of channels of the file; None keeps the clip's channels.
+        format: format of the file.
+        bits: bits per sample, 32 is float; None is the format's default (24; Vorbis has none).
+        loop: True for a seamless loop.
     """
 
     seconds: Seconds | None = None
@@ -49,22 +49,22 @@ class RenderSettings:
 
     @property
     def frames(self) -> Frames | None:
-        """The exact number of frames of the file, when a length was asked for."""
+        """Exact number of frames of the file; None without a requested length."""
         return None if self.seconds is None else frames_in(self.seconds, self.rate)
 
 
 MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 192_000
-"""Hz that a file may have."""
+"""Range of a file's sample rate."""
 
 
 @dataclass(frozen=True)
 class FileContainer:
-    """One kind of file: libsndfile's names for it, and which bits it holds (none: it has no bits)."""
+    """A file format: libsndfile's names for it, and its bits per sample; None is a format without fixed bits."""
 
     extension: str
     major: str
     subtypes: dict[int | None, str]
-    usual_bits: int | None
+    default_bits: int | None
 
 
 _PCM_SUBTYPES: dict[int | None, str] = {16: "PCM_16", 24: "PCM_24"}
@@ -75,19 +75,19 @@ CONTAINERS_BY_FORMAT: dict[str, FileContainer] = {
     "aiff": FileContainer("aiff", "AIFF", {**_PCM_SUBTYPES, 32: "FLOAT"}, 24),
     "ogg": FileContainer("ogg", "OGG", {None: "VORBIS"}, None),
 }
-"""Every format by its name on the wire."""
+"""All formats by their names on the wire."""
 
 
 def bits_of(settings: RenderSettings) -> int | None:
-    """The bits that the file will have; None for a format without bits."""
-    return settings.bits or CONTAINERS_BY_FORMAT[settings.format].usual_bits
+    """Return the bits per sample of the file; None for a format without fixed bits."""
+    return settings.bits or CONTAINERS_BY_FORMAT[settings.format].default_bits
 
 
 def check(file_format: str, bits: int | None, rate: int, channels: int | None) -> None:
-    """Refuse what no file of this format can hold. `bits` and `channels` None: not asked for.
+    """Check that a file of this format can have these properties; None means the default.
 
     Raises:
-        BadRequest: naming the value, and what is allowed.
+        BadRequest: It can't; names the value and the allowed ones.
     """
     container = CONTAINERS_BY_FORMAT.get(file_format)
     if container is None:
@@ -97,22 +97,22 @@ def check(file_format: str, bits: int | None, rate: int, channels: int | None) -
     if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
         raise BadRequest(f"rate: got {rate}, allowed is {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz")
     if file_format == "flac" and rate > 0xFFFF and rate % 10:
-        raise BadRequest(f"rate: got {rate} with format flac, allowed above 65535 Hz are multiples of 10; or take wav")
+        raise BadRequest(f"rate: got {rate} with format flac, allowed above 65535 Hz are multiples of 10; or use wav")
     if channels not in (None, 1, 2):
         raise BadRequest(f"channels: got {channels}, allowed is 1 or 2")
 
 
 def check_settings(settings: RenderSettings) -> None:
-    """Refuse settings that can't be carried out, before any work is done for them.
+    """Check settings before any work is done for them.
 
     Raises:
-        BadRequest: naming the value, and what is allowed.
+        BadRequest: It can't; names the value and the allowed ones.
     """
     check(settings.format, settings.bits, settings.rate, settings.channels)
     for name in ("fade_in", "fade_out"):
         value = getattr(settings, name)
         if value is not None and not (math.isfinite(value) and value >= 0):
-            raise BadRequest(f"{name}: got {value}, allowed are seconds from 0")
+            raise BadRequest(f"{name}: got {value}, allowed is 0 or more seconds")
     for name in ("loudness", "peak"):
         value = getattr(settings, name)
         if value is not None and not (math.isfinite(value) and value <= 0):
@@ -124,5 +124,5 @@ def check_settings(settings: RenderSettings) -> None:
 
 
 def _bits_allowed(container: FileContainer) -> str:
-    words = [str(bits) for bits in container.subtypes if bits is not None]
-    return " or ".join(words) if words else "none: leave bits out, its samples have no fixed width"
+    names = [str(bits) for bits in container.subtypes if bits is not None]
+    return " or ".join(names) if names else "none: omit bits, its samples have no fixed width"

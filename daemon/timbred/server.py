@@ -43,10 +43,10 @@ PLAYER_QUIT_TIMEOUT_S = 2.5
 """Seconds in which the player has to close its device, which usually takes tenths; if killed before, JACK may block."""
 
 MIN_BYTES_FOR_SPARE_PLAYER = 500_000_000
-"""Memory that has to be available for a spare player, which holds about a tenth of it."""
+"""Memory that has to be available for a spare player, which uses about a tenth of it."""
 
 SPARE_PLAYER_DELAY_S = 0.5
-"""Seconds after the engine's start before a spare player is started; short, for it takes little."""
+"""Seconds after the engine's start before a spare player is started; short, because it needs few resources."""
 
 MAX_ARENAS = 2
 """Arenas of the C library that the daemon's threads share: each may keep tens of MB of freed samples."""
@@ -56,7 +56,7 @@ MDNS_WITHDRAW_TIMEOUT_S = 1.0
 
 
 class Daemon:
-    """The daemon without its process, so that one process can hold several.
+    """The daemon, independent of its process: one process can run several.
 
     Args:
         config: The settings.
@@ -75,17 +75,17 @@ class Daemon:
         self.transports = Transports(config, self.supervisor)
 
     async def start(self) -> Ports:
-        """Bind the ports and take requests; the engine and its model follow later.
+        """Bind the ports and accept requests; the engine and its model follow later.
 
         Returns:
             The bound ports.
 
         Raises:
-            BadRequest: A port is taken, or a setting can't be used.
+            BadRequest: A port is in use, or a setting can't be used.
         """
         config, outbox = self.config, InternalOutbox(self.transports.outbox)
         for folder in await asyncio.to_thread(socket_folder.remove_abandoned):
-            log.info("removed what a killed daemon left: %s", folder)
+            log.info("removed a file that a killed daemon left: %s", folder)
         self.library = self._open_library()
         self.folder = TakesFolder(config.takes_folder, self.library)
         self._check_folder()
@@ -149,7 +149,7 @@ class Daemon:
         return ports
 
     def _connect_engine(self, scheduler: JobScheduler) -> EngineLink:
-        """Make the link to the engine, which reports to the scheduler; `start` starts its process later."""
+        """Create the link to the engine, which reports to the scheduler; `start` starts its process later."""
         config = self.config
         self.engine = EngineLink(
             EngineSettings(
@@ -213,7 +213,7 @@ class Daemon:
             _ = self.models[str(value)]
 
     def _apply_setting(self, name: str, value: Value) -> None:
-        """Bring about a change of a setting where its value isn't read at each use."""
+        """Apply a change of a setting whose value isn't read at each use."""
         match name:
             case "queue.length":
                 self.scheduler.queue_length = int(value)
@@ -237,7 +237,7 @@ class Daemon:
         try:
             self.folder.check()
             for leftover in self.folder.sweep():
-                log.info("removed what a killed daemon left: %s", leftover)
+                log.info("removed a file that a killed daemon left: %s", leftover)
         except errors.TimbredError as error:
             log.error("%s", error)
 
@@ -246,7 +246,7 @@ class Daemon:
         try:
             return open_library(self.config.library_file, self.config.spare_library_folder)
         except errors.TimbredError as error:
-            log.error("takes are remembered only until the daemon stops: %s", error)
+            log.error("takes are stored only until the daemon stops: %s", error)
             return Library(self.config.library_file, in_memory=True)
 
     def _close_library(self) -> None:
@@ -264,10 +264,10 @@ async def serve(config: Config, ready: Callable[[str], None]) -> None:
 
     Args:
         config: The settings.
-        ready: Called with one line once requests are taken.
+        ready: Called with one line once requests are accepted.
 
     Raises:
-        BadRequest: A port is taken, or a setting can't be used.
+        BadRequest: A port is in use, or a setting can't be used.
         Internal: A required task failed.
     """
     limit_arenas(MAX_ARENAS)

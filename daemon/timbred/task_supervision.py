@@ -1,14 +1,14 @@
-"""Supervision of the daemon's background tasks: no failure goes unnoticed.
+"""Supervision of the daemon's background tasks: every failure is logged and reported.
 
     policy       the task ...              when it fails
     ---------    ----------------------    --------------------------------------------------
-    run          ends by itself            the failure is logged and told in `status`
-    keep         runs until the daemon     the same, and it is started again, after longer and
-                 stops                     longer pauses
+    run          ends by itself            the failure is logged and shown in `status`
+    keep         runs until the daemon     the same, and it is restarted after increasing
+                 stops                     pauses
     require      runs until the daemon     the same, and the daemon stops with the reason and
                  stops                     exit status 1
 
-Failures of threads and of callbacks, which no task waits for, are logged and told as well: see `watch_loop`.
+Failures of threads and of callbacks, which no task awaits, are handled in the same way: see `watch_loop`.
 """
 
 import asyncio
@@ -25,24 +25,24 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 RESTART_DELAYS_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""Pauses before a kept task is started again; the last one repeats."""
+"""Pauses before the restarts of a kept task; the last one repeats."""
 
 HEALTHY_AFTER_S = 60.0
-"""A kept task that ran for so long before it failed is started again without a pause."""
+"""Seconds after which the failure of a kept task is followed by a restart without a pause."""
 
 MAX_FAULTS = 16
-"""Latest kinds of failures that are kept for `status`."""
+"""Maximum number of faults that are stored for `status`, the latest ones."""
 
 
-def hold_until_done(task: asyncio.Task[Any], tasks: set[asyncio.Task[Any]]) -> None:
-    """Keep a task in a set until it ends; the event loop itself holds only weak references."""
+def keep_until_done(task: asyncio.Task[Any], tasks: set[asyncio.Task[Any]]) -> None:
+    """Keep a task in a set until it ends, because the event loop has only weak references."""
     tasks.add(task)
     task.add_done_callback(tasks.discard)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A failure of a background task: its name, the last reason, how often it failed, and when last.
+    """A failure of a background task: its name, the last reason, the number of failures, and the time of the last one.
 
     `moment` is in seconds of the monotonic clock.
     """
@@ -63,7 +63,7 @@ class Supervisor:
 
     def __init__(self) -> None:
         self.broken = asyncio.Event()
-        """Set once a required task failed: the daemon can't go on."""
+        """Set once a required task failed: the daemon can't continue."""
         self.reason = ""
         """The fault that ends the daemon; empty while there is none."""
         self._faults: OrderedDict[str, Fault] = OrderedDict()
@@ -87,7 +87,7 @@ class Supervisor:
         return self._started(work, name, self._required_ended)
 
     def failed(self, name: str, error: BaseException | str) -> None:
-        """Log a failure and remember it for `status`.
+        """Log a failure and store it for `status`.
 
         Args:
             name: The task that failed.
@@ -124,7 +124,7 @@ class Supervisor:
         self, work: Coroutine[Any, Any, None], name: str, ended: Callable[[asyncio.Task[None]], None]
     ) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=name)
-        hold_until_done(task, self._tasks)
+        keep_until_done(task, self._tasks)
         task.add_done_callback(ended)
         return task
 

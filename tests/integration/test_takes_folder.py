@@ -184,7 +184,7 @@ def test_takes_folder_on_a_share_without_locks_and_links_adds_no_wait(share: Non
         client.say("takes", "@search", "pad")
         assert [event.name for event in client.until("done")] == ["take"] * 8 + ["done"]
     log = daemon.log.read_text("utf-8")
-    assert "takes are remembered only until the daemon stops: files can't be locked" in log
+    assert "takes are stored only until the daemon stops: files can't be locked" in log
     assert log.count("a number may be given again after its file was deleted") == 1, (
         "one take waited for a lock, not each"
     )

@@ -32,10 +32,10 @@ class Heard:
     def __init__(self) -> None:
         self.events: asyncio.Queue[Any] = asyncio.Queue()
 
-    def engine_up(self, ready: engine_messages.EngineReady) -> None:
+    def engine_ready(self, ready: engine_messages.EngineReady) -> None:
         self.events.put_nowait(ready)
 
-    def engine_down(self, reason: str) -> None:
+    def engine_lost(self, reason: str) -> None:
         self.events.put_nowait(reason)
 
     def engine_cannot_start(self, reason: str) -> None:
@@ -263,8 +263,8 @@ async def test_engine_link_reports_a_fault_in_its_listener_and_ends_the_engine(c
 
 async def test_engine_link_restarts_the_engine_after_a_fault_in_hearing_of_its_end():
     class Faulty(Heard):
-        def engine_down(self, reason: str) -> None:
-            super().engine_down(reason)
+        def engine_lost(self, reason: str) -> None:
+            super().engine_lost(reason)
             raise KeyError(reason)
 
     heard = Faulty()
@@ -316,7 +316,7 @@ async def test_engine_link_uses_a_port_without_a_place_for_a_socket(
                 pass
 
     await conversation()
-    assert "the engine is spoken to over a loopback port" in caplog.text
+    assert "the engine is connected over a loopback port" in caplog.text
 
 
 async def test_engine_link_keeps_the_token_out_of_the_command_line():

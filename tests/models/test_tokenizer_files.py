@@ -98,10 +98,10 @@ async def test_text_counter_reports_what_the_engine_warns_of(folder: Path, model
 
     async def counted() -> tuple[Any, ...]:
         texts = texts_of(folder, card)
-        at_once = texts.count_at_once(asked)
+        at_once = texts.count_if_known(asked)
         found = await texts.count(asked)
         assert at_once in (None, found)
-        assert texts.count_at_once(asked) == found, "the same words are counted once"
+        assert texts.count_if_known(asked) == found, "the same words are counted once"
         return found
 
     said = [(text.key, text.characters, text.heard, text.parts) for text in await counted()]
@@ -117,22 +117,22 @@ def test_text_counter_knows_short_texts_without_reading_a_tokenizer(
         pytest.fail(f"{name} in {folder} is read by {files}")
 
     monkeypatch.setattr(TokenizerFiles, "windows", refused)
-    assert texts_of(folder).count_at_once(resolved(prompt="a kick drum")) == ()
+    assert texts_of(folder).count_if_known(resolved(prompt="a kick drum")) == ()
 
 
 def test_text_counter_reads_nothing_of_a_resident_model_with_known_tokenizers(copied: Path) -> None:
     texts = texts_of(copied)
     asked = resolved(prompt="a kick drum")
-    assert texts.count_at_once(asked) == ()
+    assert texts.count_if_known(asked) == ()
     shutil.rmtree(copied)
-    assert texts.count_at_once(asked, resident=True) == ()
-    assert texts.count_at_once(resolved(prompt=SENTENCE * 10), resident=True) is None
-    assert texts.count_at_once(resolved(prompt=SENTENCE * 10)) == (), "it isn't there any more"
+    assert texts.count_if_known(asked, resident=True) == ()
+    assert texts.count_if_known(resolved(prompt=SENTENCE * 10), resident=True) is None
+    assert texts.count_if_known(resolved(prompt=SENTENCE * 10)) == (), "it isn't there any more"
 
 
 def test_text_counter_always_counts_transcriptions(audioldm2_speech: Path) -> None:
     asked = resolved(SPEAKER, prompt="a woman", transcription="hello")
-    assert texts_of(audioldm2_speech, SPEAKER).count_at_once(asked) is None
+    assert texts_of(audioldm2_speech, SPEAKER).count_if_known(asked) is None
 
 
 @pytest.fixture
@@ -225,7 +225,7 @@ async def test_tokenizer_files_logs_a_damaged_tokenizer_once_and_counts_nothing(
 @pytest.mark.parametrize("longest", ["many", -1, True, None])
 def test_tokenizer_files_counts_nothing_with_a_damaged_configuration(copied: Path, longest: object) -> None:
     changed(copied / "tokenizer" / "tokenizer_config.json", model_max_length=longest)
-    assert texts_of(copied).count_at_once(resolved(prompt=SENTENCE * 10)) == ()
+    assert texts_of(copied).count_if_known(resolved(prompt=SENTENCE * 10)) == ()
 
 
 def test_tokenizer_files_reads_a_replaced_tokenizer_again(copied: Path) -> None:
@@ -257,12 +257,12 @@ async def test_text_counter_does_not_wait_for_an_endless_count(
     async def counted() -> None:
         texts = texts_of(copied)
         assert await texts.count(asked) == ()
-        assert texts.count_at_once(asked) == (), "the next one isn't kept waiting"
+        assert texts.count_if_known(asked) == (), "the next one isn't kept waiting"
         may_end.set()
         late = texts.late
         assert late is not None
         await asyncio.wait_for(late, 60)
-        assert texts.count_at_once(asked) is None, "it is counted again"
+        assert texts.count_if_known(asked) is None, "it is counted again"
 
     with caplog.at_level(logging.WARNING, "timbred"):
         await counted()

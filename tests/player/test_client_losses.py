@@ -37,8 +37,8 @@ async def test_player_client_ends_a_broken_sound_when_the_player_is_lost():
     kept, broken = play(subject, np.zeros((RATE, 2)), 1), play(subject, np.zeros((RATE, 2)), 2)
     for number in (kept, broken):
         began(subject, number)
-    subject.break_off(broken)
-    subject.child_down("killed")
+    subject.end_early(broken)
+    subject.child_lost("killed")
     ends = [event for event in told(heard) if isinstance(event, m.Ended)]
     assert [(end.voice, end.reason) for end in ends] == [(2, "stopped")]
     assert subject.has(1) and not subject.has(2)
@@ -48,8 +48,8 @@ async def test_player_client_ends_the_voice_of_a_stop_lost_with_the_player():
     subject, heard = open_player()
     began(subject, play(subject, np.zeros((RATE, 2)), 1))
     subject.stop_voice("other", m.Stop(voice=1))  # pyright: ignore[reportArgumentType]
-    subject.child_down("killed")
-    subject.child_down("killed again before it was ready")
+    subject.child_lost("killed")
+    subject.child_lost("killed again before it was ready")
     ends: list[Any] = [event for event in told(heard) if isinstance(event, m.Ended)]
     assert [(end.voice, end.reason) for end in ends] == [(1, "stopped")] * 2, "who asked for it hears it too"
     assert not subject.has(1)
@@ -80,7 +80,7 @@ async def test_player_client_continues_a_voice_where_it_was_heard_last(
         [],
     )
     monkeypatch.setattr(time, "monotonic", lambda: 100.12)
-    subject.child_down("killed")
+    subject.child_lost("killed")
     order = subject.order_of(number)
     assert order is not None
     assert order.position == pytest.approx(expected)

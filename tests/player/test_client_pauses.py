@@ -25,17 +25,17 @@ from timbred.ipc import player_messages
 async def main():
     async with player("player.device=no such card", "player.patience={PATIENCE_S}") as (subject, _):
         said = asyncio.Queue()
-        hear, lost = subject.child_message_received, subject.child_down
+        hear, lost = subject.child_message_received, subject.child_lost
 
         def child_message_received(message, payload):
             hear(message, payload)
             said.put_nowait(message)
 
-        def child_down(reason):
+        def child_lost(reason):
             lost(reason)
             print("lost:", reason, flush=True)
 
-        subject.child_message_received, subject.child_down = child_message_received, child_down
+        subject.child_message_received, subject.child_lost = child_message_received, child_lost
         while True:
             while not isinstance(await said.get(), player_messages.PlayerHeartbeat):
                 pass

@@ -13,7 +13,7 @@ from timbred.ipc.player_messages import Moment
 from timbred.player.beat_grid import BeatGrid
 from timbred.player.mixer.mixer import DEFAULT_CROSSFADE_S, MAX_LAYERS, MAX_WAITING_COMMANDS, Mixer
 from timbred.player.mixer.source import ReadHead, VoiceSource
-from timbred.player.mixer.voice import EndVoice, StartVoice, VoiceBegan, VoiceOver, VoiceStopped
+from timbred.player.mixer.voice import EndVoice, StartVoice, VoiceFinished, VoiceStarted, VoiceStopped
 
 RATE = 48_000
 NOW = Moment()
@@ -63,8 +63,8 @@ def test_mixer_plays_a_sound_unchanged_in_any_blocks(sizes: list[int], limit: bo
     assert np.array_equal(heard[:3000], sound)
     assert not heard[3000:].any()
     assert subject.take_events() == [
-        VoiceBegan(1, subject.latency, BeatGrid(RATE, 120).beat_at(subject.latency)),
-        VoiceOver(1, subject.latency + 3000, "finished"),
+        VoiceStarted(1, subject.latency, BeatGrid(RATE, 120).beat_at(subject.latency)),
+        VoiceFinished(1, subject.latency + 3000, "finished"),
     ]
 
 
@@ -86,7 +86,7 @@ def test_mixer_starts_on_the_exact_frame(frames: list[int], size: int):
         subject.play(start(impulse, play=number, voice=number + 1), beat(frame / 24_000))
     out = in_blocks(subject, 9_000, [size])
     assert sorted(np.flatnonzero(out[:, 0]).tolist()) == sorted(frames)
-    told = {happened.play: happened.frame for happened in subject.take_events() if isinstance(happened, VoiceBegan)}
+    told = {happened.play: happened.frame for happened in subject.take_events() if isinstance(happened, VoiceStarted)}
     assert told == dict(enumerate(frames))
 
 
@@ -98,7 +98,7 @@ def test_mixer_moves_waiting_starts_with_the_tempo():
     subject.render(48_000)
     assert not subject.take_events()
     subject.render(1)
-    assert subject.take_events()[0] == VoiceBegan(1, 72_000, 2.0)
+    assert subject.take_events()[0] == VoiceStarted(1, 72_000, 2.0)
 
 
 @pytest.mark.parametrize("fade", [None, 0.0, 0.005, 0.05])
@@ -111,7 +111,7 @@ def test_mixer_stop_makes_no_step_larger_than_the_sounds_own(fade: float | None,
     out = np.concatenate((before, subject.render(6000)))
     assert largest_step(out) <= largest_step(sound) * 1.001
     assert not out[-100:].any()
-    assert [type(one) for one in subject.take_events()] == [VoiceBegan, VoiceStopped, VoiceOver]
+    assert [type(one) for one in subject.take_events()] == [VoiceStarted, VoiceStopped, VoiceFinished]
 
 
 def test_mixer_replacement_crossfades_with_equal_power():
@@ -125,8 +125,8 @@ def test_mixer_replacement_crossfades_with_equal_power():
     assert np.sqrt(np.mean(inside**2)) == pytest.approx(np.sqrt(np.mean(old**2)), rel=0.05)
     assert np.array_equal(out[:12_000], old[:12_000])
     assert np.array_equal(out[12_000 + length :], new[length : 20_000 - 12_000])
-    assert [one for one in subject.take_events() if isinstance(one, VoiceOver)] == [
-        VoiceOver(1, 12_000 + length, "replaced")
+    assert [one for one in subject.take_events() if isinstance(one, VoiceFinished)] == [
+        VoiceFinished(1, 12_000 + length, "replaced")
     ]
 
 
@@ -291,7 +291,7 @@ def test_mixer_stop_of_all_removes_waiting_starts():
     subject.render(48_000)
     happened = subject.take_events()
     assert VoiceStopped(9, (1, 2)) in happened
-    assert [one.play for one in happened if isinstance(one, VoiceOver)] == [2, 1]
+    assert [one.play for one in happened if isinstance(one, VoiceFinished)] == [2, 1]
     assert not subject.layers
     assert not subject.waiting_commands
 
@@ -327,7 +327,7 @@ def test_mixer_start_stays_on_the_bar_when_the_beat_count_jumps():
     subject.follow(BeatGrid(RATE, 120, frame=subject.frame, beat=1001.3))
     subject.render(200_000)
     began = subject.take_events()[0]
-    assert isinstance(began, VoiceBegan)
+    assert isinstance(began, VoiceStarted)
     assert began.beat == pytest.approx(1004.0, abs=1e-3)
 
 
@@ -369,7 +369,7 @@ def test_mixer_stop_removes_waiting_starts_and_not_later_ones():
     subject.stop(EndVoice(2, 0), NOW)
     subject.play(StartVoice(3, 1, VoiceSource(sine(100), RATE)), bar)
     subject.render(1)
-    assert [one for one in subject.take_events() if isinstance(one, VoiceOver)] == [
-        VoiceOver(1, subject.frame - 1, "stopped")
+    assert [one for one in subject.take_events() if isinstance(one, VoiceFinished)] == [
+        VoiceFinished(1, subject.frame - 1, "stopped")
     ]
     assert [waiting.order.play for waiting in subject.waiting_commands if isinstance(waiting.order, StartVoice)] == [3]

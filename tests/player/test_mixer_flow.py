@@ -12,7 +12,7 @@ from timbred.audio import Samples
 from timbred.ipc.player_messages import Handover, Moment
 from timbred.player.beat_grid import BeatGrid
 from timbred.player.mixer.mixer import Mixer
-from timbred.player.mixer.voice import EndVoice, StartVoice, VoiceBegan, VoiceOver, VoiceStopped
+from timbred.player.mixer.voice import EndVoice, StartVoice, VoiceFinished, VoiceStarted, VoiceStopped
 
 FRAMES = 12_000
 OVERLAP = 2_400
@@ -24,7 +24,7 @@ def piece(samples: Samples, play: int = 1, voice: int = 1, handover: Handover = 
 
 
 def began(subject: Mixer) -> list[tuple[int, int, bool]]:
-    return [(one.play, one.frame, one.repeated) for one in subject.take_events() if isinstance(one, VoiceBegan)]
+    return [(one.play, one.frame, one.repeated) for one in subject.take_events() if isinstance(one, VoiceStarted)]
 
 
 @given(st.lists(st.integers(8, 700), min_size=1, max_size=5))
@@ -42,13 +42,13 @@ def test_mixer_crossfades_segments_on_their_frame(sizes: list[int]):
     assert np.array_equal(out[FRAMES : 2 * step], sounds[1][OVERLAP:step])
     assert np.array_equal(out[FRAMES + step : 3 * step], sounds[2][OVERLAP:step])
     happened = subject.take_events()
-    assert [(one.play, one.frame) for one in happened if isinstance(one, VoiceBegan)][:3] == [
+    assert [(one.play, one.frame) for one in happened if isinstance(one, VoiceStarted)][:3] == [
         (1, 0),
         (2, step),
         (3, 2 * step),
     ]
-    overs = [one for one in happened if isinstance(one, VoiceOver)]
-    assert overs == [VoiceOver(1, FRAMES, "replaced"), VoiceOver(2, FRAMES + step, "replaced")]
+    overs = [one for one in happened if isinstance(one, VoiceFinished)]
+    assert overs == [VoiceFinished(1, FRAMES, "replaced"), VoiceFinished(2, FRAMES + step, "replaced")]
 
 
 def test_mixer_repeats_a_segment_without_a_successor_and_is_never_silent():
@@ -70,8 +70,10 @@ def test_mixer_starts_the_successor_of_a_repeat_at_its_end():
     subject.render(15_000)
     step = FRAMES - OVERLAP
     happened = subject.take_events()
-    assert [one for one in happened if isinstance(one, VoiceOver)] == [VoiceOver(1, 2 * step + OVERLAP, "replaced")]
-    assert [one.play for one in happened if isinstance(one, VoiceBegan)] == [1, 1, 2, 2]
+    assert [one for one in happened if isinstance(one, VoiceFinished)] == [
+        VoiceFinished(1, 2 * step + OVERLAP, "replaced")
+    ]
+    assert [one.play for one in happened if isinstance(one, VoiceStarted)] == [1, 1, 2, 2]
 
 
 def test_mixer_replaces_a_flow_at_once_and_drops_its_successor():
@@ -81,8 +83,8 @@ def test_mixer_replaces_a_flow_at_once_and_drops_its_successor():
     subject.render(1_000)
     subject.play(piece(noise(FRAMES), play=3, fade=0.01), NOW)
     subject.render(5_000)
-    overs = [one for one in subject.take_events() if isinstance(one, VoiceOver)]
-    assert overs == [VoiceOver(2, 1_000, "replaced"), VoiceOver(1, 1_480, "replaced")]
+    overs = [one for one in subject.take_events() if isinstance(one, VoiceFinished)]
+    assert overs == [VoiceFinished(2, 1_000, "replaced"), VoiceFinished(1, 1_480, "replaced")]
 
 
 def test_mixer_stop_ends_both_segments_of_a_crossfade_and_the_successor_without_a_click():
@@ -97,7 +99,7 @@ def test_mixer_stop_ends_both_segments_of_a_crossfade_and_the_successor_without_
     assert not out[-1_000:].any()
     happened = subject.take_events()
     assert VoiceStopped(9, (1, 2, 3)) in happened
-    assert {one.play: one.reason for one in happened if isinstance(one, VoiceOver)} == dict.fromkeys(
+    assert {one.play: one.reason for one in happened if isinstance(one, VoiceFinished)} == dict.fromkeys(
         (1, 2, 3), "stopped"
     )
     assert not subject.layers
@@ -122,7 +124,7 @@ def test_mixer_never_plays_the_successor_of_a_stopped_flow():
     subject.render(100)
     subject.follow_up(piece(noise(FRAMES), play=2))
     assert not subject.render(20_000)[1_000:].any()
-    assert VoiceOver(2, 200, "stopped") in subject.take_events()
+    assert VoiceFinished(2, 200, "stopped") in subject.take_events()
 
 
 def test_mixer_replaces_the_successor_of_a_replaced_flow():
@@ -133,7 +135,7 @@ def test_mixer_replaces_the_successor_of_a_replaced_flow():
     subject.render(8)
     subject.follow_up(piece(noise(FRAMES), play=3))
     subject.render(FRAMES)
-    overs = [(one.play, one.reason) for one in subject.take_events() if isinstance(one, VoiceOver)]
+    overs = [(one.play, one.reason) for one in subject.take_events() if isinstance(one, VoiceFinished)]
     assert overs[:2] == [(3, "replaced"), (1, "replaced")]
 
 

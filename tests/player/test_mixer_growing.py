@@ -17,7 +17,7 @@ from tests.test_server import PATIENCE, audioldm, importable, running
 from timbred.audio import Samples
 from timbred.ipc.player_messages import Moment
 from timbred.player.mixer.source import VoiceSource
-from timbred.player.mixer.voice import RESUME_AFTER_S, STARVED_FADE_S, EndVoice, StartVoice, VoiceOver
+from timbred.player.mixer.voice import RESUME_AFTER_S, STARVED_FADE_S, EndVoice, StartVoice, VoiceFinished
 from timbred.protocol import messages as m
 from timbred.protocol.schema import name_of
 
@@ -47,7 +47,7 @@ def test_mixer_plays_a_growing_sound_unchanged(parts: list[int], sizes: list[int
     heard = np.concatenate(out)
     assert np.array_equal(heard[: len(sound)], sound)
     assert not heard[len(sound) :].any()
-    assert VoiceOver(1, len(sound), "finished") in subject.take_events()
+    assert VoiceFinished(1, len(sound), "finished") in subject.take_events()
 
 
 def test_mixer_fades_a_starved_sound_and_resumes_it_in_place_without_a_step():
@@ -65,7 +65,7 @@ def test_mixer_fades_a_starved_sound_and_resumes_it_in_place_without_a_step():
     out = np.concatenate([before, waiting, *(subject.render(500) for _ in range(90))])
     assert largest_step(out) <= 1.2 * largest_step(sound)
     assert not subject.layers
-    over = next(one for one in subject.take_events() if isinstance(one, VoiceOver))
+    over = next(one for one in subject.take_events() if isinstance(one, VoiceFinished))
     silent = over.frame - len(sound)
     ebb = round(STARVED_FADE_S * RATE)
     # after the second fade in every frame is the sound's own, only later
@@ -82,7 +82,7 @@ def test_mixer_stop_ends_a_starved_sound():
     subject.stop(EndVoice(5, 1), NOW)
     subject.render(2_000)
     assert not subject.layers
-    assert [one.reason for one in subject.take_events() if isinstance(one, VoiceOver)] == ["stopped"]
+    assert [one.reason for one in subject.take_events() if isinstance(one, VoiceFinished)] == ["stopped"]
 
 
 @pytest.mark.parametrize("waits", [False, True])
@@ -92,11 +92,11 @@ def test_mixer_ends_a_broken_sound_without_a_click(waits: bool):
     there.add(sound[:24_000])
     subject.play(StartVoice(1, 1, there), Moment(kind="number", number=50.0) if waits else NOW)
     before = subject.render(5_000)
-    subject.break_off(1)
+    subject.end_early(1)
     out = np.concatenate((before, subject.render(5_000)))
     assert largest_step(out) <= 1.001 * largest_step(sound)
     assert not out[-1_000:].any()
-    assert [one.reason for one in subject.take_events() if isinstance(one, VoiceOver)] == ["stopped"]
+    assert [one.reason for one in subject.take_events() if isinstance(one, VoiceFinished)] == ["stopped"]
     assert not subject.waiting_commands
     assert not subject.layers
 

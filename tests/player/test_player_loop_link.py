@@ -18,7 +18,7 @@ from timbred.ipc.player_messages import Moment
 from timbred.player.beat_grid import BeatGrid
 from timbred.player.mixer.mixer import Mixer
 from timbred.player.mixer.source import VoiceSource
-from timbred.player.mixer.voice import StartVoice, VoiceBegan
+from timbred.player.mixer.voice import StartVoice, VoiceStarted
 from timbred.player.process.devices import DeviceClock
 from timbred.player.process.player_loop import PlayerLoop
 
@@ -76,7 +76,7 @@ class Stage:
         self.player: Any = SimpleNamespace(
             options=options, grid=self.mixer.grid, _device_clock=self.times, _link_played=False
         )
-        self.began: list[VoiceBegan] = []
+        self.began: list[VoiceStarted] = []
 
     def go_on(self, seconds: float) -> None:
         until = self.now + seconds
@@ -89,7 +89,7 @@ class Stage:
             PlayerLoop._follow_link(self.player, cast("Any", link), cast("Any", self.device), self.mixer)  # pyright: ignore[reportPrivateUsage]
             if (missing := taken + round(LEAD * RATE) - self.mixer.frame) > 0:
                 self.mixer.render(missing)
-            self.began += [one for one in self.mixer.take_events() if isinstance(one, VoiceBegan)]
+            self.began += [one for one in self.mixer.take_events() if isinstance(one, VoiceStarted)]
 
     def reading(self) -> tuple[float, float, float]:
         """The session as it is read: between two looks at the clock that are some microseconds apart."""

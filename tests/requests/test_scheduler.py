@@ -380,7 +380,7 @@ class RequestsAndLosses(RuleBasedStateMachine):
     def loss_is_told(self) -> None:
         """Also of a process that died before it was ready."""
         self.engine.forget()
-        self.run(lambda: self.scheduler.engine_down("killed"))
+        self.run(lambda: self.scheduler.engine_lost("killed"))
         self.told = True
 
     @precondition(lambda self: not self.engine.up and self.told)
@@ -389,7 +389,7 @@ class RequestsAndLosses(RuleBasedStateMachine):
         self.engine.forget()
         self.engine.up = self.engine.alive = True
         self.told = False
-        self.run(lambda: self.scheduler.engine_up(READY))
+        self.run(lambda: self.scheduler.engine_ready(READY))
 
     # the end
 

@@ -123,12 +123,12 @@ async def breaks_off(tmp_path: Path, how: str) -> None:
             failed = engine_messages.JobFailed(code="model-error", message="no", job=stage.job.number)
             stage.scheduler.engine_message_received(failed, [])
         case _:
-            stage.scheduler.engine_down("it ended")
+            stage.scheduler.engine_lost("it ended")
     assert [one for one, _ in stage.heard] == [first, "broken"]
     if how == "lost twice":
         stage.scheduler.pump()
         stage.say(0, 1000)
-        stage.scheduler.engine_down("it ended")
+        stage.scheduler.engine_lost("it ended")
         assert [one for one, _ in stage.heard][2:] == [stage.heard[2][0], "broken"]
         assert stage.heard[2][0] not in ("", first)
     await stage.scheduler.stop(0.1)

@@ -29,7 +29,7 @@ async def test_transports_name_a_taken_port_and_leave_nothing_bound(tmp_path: Pa
         taken = other.getsockname()[1]
         with pytest.raises(BadRequest) as refused:
             await start(f"{setting}={taken}")
-    assert f"{setting}: port {taken} is taken" in refused.value.message
+    assert f"{setting}: port {taken} is in use" in refused.value.message
     assert f"--set {setting}=0" in refused.value.message
     await start(f"{setting}={taken}")
 
@@ -37,7 +37,7 @@ async def test_transports_name_a_taken_port_and_leave_nothing_bound(tmp_path: Pa
 def test_transports_name_a_taken_udp_port() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("127.0.0.1", 0))
-        with pytest.raises(BadRequest, match=r"osc\.port: port \d+ is taken"):
+        with pytest.raises(BadRequest, match=r"osc\.port: port \d+ is in use"):
             osc_pair("osc.port", "127.0.0.1", other.getsockname()[1])
 
 
@@ -63,7 +63,7 @@ def test_warn_beyond_loopback_warns_only_of_other_addresses(caplog: pytest.LogCa
         warn_beyond_loopback("localhost")
         assert not caplog.records
         warn_beyond_loopback("0.0.0.0")
-        assert "everyone" in caplog.text
+        assert "anyone who can reach" in caplog.text
 
 
 def test_resolve_turns_names_into_addresses() -> None:

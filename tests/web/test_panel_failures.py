@@ -62,8 +62,8 @@ def test_panel_failures_of_a_player_that_cannot_start_are_shown_beside_the_engin
     told = page.run(f"import('/panel/process_alerts.js').then(({{ sentences }}) => sentences({status}))")
     assert told == [
         "The engine can't be started, so no sound can be rendered: no such device; set device=cpu."
-        " timbred retries by itself.",
+        " timbred retries automatically.",
         "The player can't be started, so files are written, but nothing can be played: numpy is missing; install it."
-        " timbred retries by itself.",
+        " timbred retries automatically.",
     ]
     assert page.run(LINE) == ""

@@ -27,7 +27,7 @@ VORBIS_COMPRESSION_LEVEL = 0.3
 """libsndfile's compression level, 0 (best) to 1; 0.3 is Vorbis' quality 7, about 224 kbit/s in stereo."""
 
 BLOCK_FRAMES = 65_536
-"""Frames given to libsndfile at once: its Vorbis encoder overflows the stack on very long writes."""
+"""Frames passed to libsndfile in one call: its Vorbis encoder overflows the stack on very long writes."""
 
 
 def encode(clip: Clip, target: Path | BinaryIO, settings: RenderSettings, root_note: int | None = None) -> None:

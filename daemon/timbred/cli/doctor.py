@@ -134,7 +134,7 @@ def _ports(config: Config) -> Iterator[Finding]:
 
 def _process(name: str, state: m.ProcessState, trouble: str, failed: Literal["note", "bad"]) -> Finding:
     if state == "failed":
-        return Finding(f"running {name}", failed, f"it can't be started: {trouble}", "timbred retries by itself")
+        return Finding(f"running {name}", failed, f"it can't be started: {trouble}", "timbred retries automatically")
     return Finding(f"running {name}", "good" if state == "up" else "note", state, "wait until it is ready")
 
 

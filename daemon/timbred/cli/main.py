@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from timbred import __version__
-from timbred.cli.terminal import drop_output, escape_unencodable, finish_output, tell
+from timbred.cli.terminal import drop_output, escape_unencodable, finish_output, print_error_line
 from timbred.errors import TimbredError, from_foreign
 from timbred.protocol.describe import json_schema, protocol_reference
 
@@ -42,8 +42,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs in
 WITH_PARAMETERS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(__version__)
         raise typer.Exit
 
@@ -188,12 +188,12 @@ def main(arguments: list[str] | None = None) -> Any:
         finally:
             finish_output()
     except TimbredError as error:
-        tell(f"timbred: {error}")
+        print_error_line(f"timbred: {error}")
     except BrokenPipeError:  # the reader of the output has closed it
         drop_output()
     except OSError as error:
         if error.filename is None and error.errno in (errno.ENOSPC, errno.EIO):
             error.filename = "standard output"
-        tell(f"timbred: {from_foreign(error)}")
+        print_error_line(f"timbred: {from_foreign(error)}")
         drop_output()
     sys.exit(1)

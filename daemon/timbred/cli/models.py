@@ -125,7 +125,7 @@ def _fetch(entry: Entry) -> None:
         ) from error
     for path, expected in hashes.items():
         check_file(staging, path, expected, name)
-    shutil.rmtree(staging / ".cache", ignore_errors=True)  # the hub client's, in the folder that was made here
+    shutil.rmtree(staging / ".cache", ignore_errors=True)  # written by the hub's client into the staging folder
     for file in sorted(staging.rglob("*")):
         if file.is_file() and any(fnmatch(file.name, pattern) for pattern in INSTALLED_PATTERNS):
             installed.record_file(staging, file)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from timbred import server
-from timbred.cli.terminal import tell
+from timbred.cli.terminal import print_error_line
 from timbred.client import AsyncTimbred, DaemonNotFound, Sound
 from timbred.client.async_client import ends, wire_name
 from timbred.client.connection import error_of, place_of
@@ -25,7 +25,7 @@ def settings_from(file: Path | None, flags: list[str]) -> Config:
     """Return the settings of a command: file < environment < flags. Prints warnings on standard error."""
     config = load(file, os.environ, flags)
     for warning in config.warnings:
-        tell(f"timbred: warning: {warning}")
+        print_error_line(f"timbred: warning: {warning}")
     return config
 
 

@@ -64,7 +64,7 @@ class ErrorOutput(io.TextIOBase):
         return self._stream.fileno()
 
 
-def tell(line: str) -> None:
+def print_error_line(line: str) -> None:
     """Print a line on standard error if possible."""
     print(line, file=ErrorOutput(), flush=True)
 
@@ -142,7 +142,7 @@ class LineDisplay:
 
     def say(self, line: str) -> None:
         """See `Display`."""
-        tell(line)
+        print_error_line(line)
 
     def stage(self, text: str, fraction: float = 0.0) -> None:
         """See `Display`."""

@@ -92,7 +92,7 @@ class MdnsAnnouncement:
                 *(self._register(self._zeroconf, info) for info in _services(self._name, self._endpoint))
             )
         except Exception as error:  # noqa: BLE001  the daemon works without being announced
-            log.warning("zeroconf: not announced (%s); programs on this machine still find the default ports", error)
+            log.warning("zeroconf: not announced (%s); programs on this machine can still use the default ports", error)
             await self._discard()
         else:
             where = "on every interface" if self._endpoint.is_on_all_interfaces else f"on {self._endpoint.address}"
@@ -123,17 +123,17 @@ def _import_zeroconf():
     return zeroconf, zeroconf.asyncio
 
 
-def _services(name: str, place: AnnouncedAddress) -> "tuple[ServiceInfo, ServiceInfo]":
+def _services(name: str, endpoint: AnnouncedAddress) -> "tuple[ServiceInfo, ServiceInfo]":
     from zeroconf import ServiceInfo
 
-    addresses = _own_addresses(":" in place.address) if place.is_on_all_interfaces else [place.address]
-    server = f"timbred-{place.http}.local."  # unique to the daemon: two of them may run on one machine
-    ports = {"txtvers": "1", ZMQ_REQUESTS_KEY: str(place.zmq_requests), ZMQ_EVENTS_KEY: str(place.zmq_events)}
+    addresses = _own_addresses(":" in endpoint.address) if endpoint.is_on_all_interfaces else [endpoint.address]
+    server = f"timbred-{endpoint.http}.local."  # unique to the daemon: two of them may run on one machine
+    ports = {"txtvers": "1", ZMQ_REQUESTS_KEY: str(endpoint.zmq_requests), ZMQ_EVENTS_KEY: str(endpoint.zmq_events)}
     return (
         ServiceInfo(
             OSCQUERY_SERVICE_TYPE,
             f"{name}.{OSCQUERY_SERVICE_TYPE}",
-            port=place.http,
+            port=endpoint.http,
             properties=ports,
             server=server,
             parsed_addresses=addresses,
@@ -141,7 +141,7 @@ def _services(name: str, place: AnnouncedAddress) -> "tuple[ServiceInfo, Service
         ServiceInfo(
             OSC_SERVICE_TYPE,
             f"{name}.{OSC_SERVICE_TYPE}",
-            port=place.osc,
+            port=endpoint.osc,
             properties={"txtvers": "1", "version": "1.1", "types": "ifhdsTF"},
             server=server,
             parsed_addresses=addresses,

@@ -115,7 +115,7 @@ class AddressTree:
             children.setdefault(method.path.removeprefix(ROOT), method)
         settings = {setting.name: self._of_setting(setting) for setting in SETTINGS}
         children["settings"] = AddressContainer(ROOT + "settings", "settings, by name", settings)
-        timbred = AddressContainer(ROOT.rstrip("/"), "sounds from words", dict(sorted(children.items())))
+        timbred = AddressContainer(ROOT.rstrip("/"), "audio from text", dict(sorted(children.items())))
         return AddressContainer("/", "timbred", {"timbred": timbred})
 
     def node(self, path: str) -> Node | None:
@@ -183,7 +183,7 @@ class AddressTree:
         )
 
     def _of_setting(self, setting: SettingSpec) -> AddressMethod:
-        later = "" if setting.live else " Set at the start."
+        later = "" if setting.live else " Set it before the start."
         return AddressMethod(
             path=ROOT + "settings/" + setting.name,
             tags=_tag_of_value(setting.default),
@@ -321,7 +321,7 @@ class OscQuery:
         """Start or stop sending an address's values to a client, as OSC packets by `push`.
 
         Raises:
-            BadRequest: The text is no command, or the address has no value.
+            BadRequest: The text isn't a command, or the address has no value.
         """
         command, path = _read_command(text)
         listening = self._listening.setdefault(client, _Listener(push)).addresses
@@ -329,7 +329,9 @@ class OscQuery:
             listening.discard(path)
             return
         if len(listening) >= MAX_LISTENED_ADDRESSES:
-            raise BadRequest(f"LISTEN: {MAX_LISTENED_ADDRESSES} addresses are listened to already; IGNORE some")
+            raise BadRequest(
+                f"LISTEN: {MAX_LISTENED_ADDRESSES} addresses is the maximum for one client; send IGNORE for some first"
+            )
         listening.add(self._readable_node(path).path)
 
     def forget(self, client: ClientId) -> None:
@@ -362,7 +364,7 @@ class OscQuery:
     def _readable_node(self, path: str) -> AddressMethod:
         node = self.tree.node(path)
         if node is None:
-            raise BadRequest(f"LISTEN: there is no address {shown(path)}; GET / lists those there are")
+            raise BadRequest(f"LISTEN: there is no address {shown(path)}; GET / lists all addresses")
         if isinstance(node, AddressContainer) or not node.access & READ_ACCESS:
             raise BadRequest(
                 f"LISTEN: {shown(path)} has no value to listen to; its ACCESS is {node.attributes()['ACCESS']}"
@@ -379,7 +381,7 @@ def _read_command(text: str) -> tuple[str, str]:
     try:
         decoded = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError) as error:
-        raise BadRequest(f"this is no JSON: {error}; commands look like {_EXAMPLE}") from error
+        raise BadRequest(f"the command isn't valid JSON: {error}; send one such as {_EXAMPLE}") from error
     fields = cast("dict[str, Any]", decoded) if isinstance(decoded, dict) else {}
     command, path = fields.get("COMMAND"), fields.get("DATA")
     if command not in ("LISTEN", "IGNORE") or not isinstance(path, str):

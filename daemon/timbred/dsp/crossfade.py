@@ -41,7 +41,7 @@ def crossfade(
     leaving: NDArray[Any], entering: NDArray[Any], fade_out: Curve, fade_in: Curve, correlation: Any,
     power_sum: Any = 1.0,
 ) -> Curve:  # fmt: skip
-    """Mix two signals so that the power stays even through the crossfade, however alike they are.
+    """Mix two signals so that the power stays even through the crossfade, whatever their correlation is.
 
     The sum is divided by the gain in power that the correlation of the two signals would cause.
 

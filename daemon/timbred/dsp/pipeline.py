@@ -172,7 +172,7 @@ def convert_channels(clip: Clip, settings: RenderSettings) -> Clip:
     """Convert the clip to the requested number of channels.
 
     One channel is copied into two at the same level; two or more become one by their mean, so that nothing can clip.
-    More than two become two by way of one. Channels of opposite polarity cancel each other in this mean.
+    More than two channels become two through their mean. Channels of opposite polarity cancel each other in this mean.
     """
     count = settings.channels
     if count is None or count == clip.channels:

@@ -17,7 +17,7 @@ CONTEXT_FRAMES = 2048
 def resample(clip: Clip, settings: RenderSettings) -> Clip:
     """Convert the clip to the file's rate and exact length.
 
-    Nothing is shifted: frame n stands for the time n / rate before and after. A loop is converted with its ends wrapped
+    Nothing is shifted: frame n is at the time n / rate before and after. A loop is converted with its ends wrapped
     around, so that no seam is added.
     """
     frames = settings.frames or max(1, round(clip.frames * settings.rate / clip.rate))

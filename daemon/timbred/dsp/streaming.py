@@ -2,7 +2,7 @@
 
 Only the steps that need no more than a piece are applied: fit, fade, resample, channels and level. Sounds that need a
 step over the whole (trim, a target loudness, a loop's crossfade) are not streamed. The level depends on the loudest
-sample of the whole, which nearly always lies in one of the loudest regions of the spectrogram; the engine renders these
+sample of the whole, which is nearly always in one of the loudest regions of the spectrogram; the engine renders these
 first. All pieces get one gain, which differs from that of the finished take only by the error of this estimate. If
 another region is louder, the player's limiter holds the peak; the file isn't affected.
 """

@@ -4,8 +4,8 @@ Automatic fades prevent a click at the beginning or the end without softening an
 
 - A channel that begins near zero, or with a step no larger than its own steps from frame to frame, gets no fade in.
 - A channel whose first `AUTOMATIC_FADE_IN` seconds are far below the audio after them gets a fade in of that length.
-- Otherwise its attack lies in these seconds. The fade ends at the first zero crossing, if that comes before the
-  attack's peak; if the peak lies in the first half-wave, the fade is as long as possible without lowering the peak by
+- Otherwise its attack is in these seconds. The fade ends at the first zero crossing, if that comes before the
+  attack's peak; if the peak is in the first half-wave, the fade is as long as possible without lowering the peak by
   more than `ATTACK_TOLERANCE_DB`.
 
 At the end a channel is faded out over `AUTOMATIC_FADE_OUT`, unless it ends with a climax (a reversed drum): then the

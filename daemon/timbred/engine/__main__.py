@@ -1,7 +1,7 @@
 """The engine process: command line, start and end of an `EngineScheduler`.
 
 Started by `timbred.ipc.engine_client` as `python -m timbred.engine.__main__`. It ends when its standard input closes,
-so that it never outlives its daemon. Imports that may fail are late: the daemon is told why the engine can't start.
+so that it never outlives its daemon. Imports that may fail come late, so that the reason can be sent to the daemon.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from timbred.ipc.child_exit import (
     CANNOT_START_STATUS,
     add_line_options,
     describe_start_error,
-    exit_at_once,
+    exit_immediately,
     exit_on_thread_failure,
     exit_with_daemon,
     send_last_message,
@@ -51,9 +51,11 @@ def main(arguments: list[str] | None = None) -> int:
     add_line_options(parser)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--memory", type=int, default=0, help="bytes that models may fill; 0: most of the device's")
+    parser.add_argument(
+        "--memory", type=int, default=0, help="bytes that models may use; 0: most of the device's memory"
+    )
     parser.add_argument("--compile", choices=("auto", "on", "off"), default="off")
-    parser.add_argument("--cache", default="", help="folder for what was compiled; empty: none")
+    parser.add_argument("--cache", default="", help="folder of the compilation cache; empty: none")
     parser.add_argument("--heartbeat", type=float, default=engine_messages.ENGINE_HEARTBEAT_INTERVAL_S)
     parser.add_argument("--log-level", default="info")
     options = parser.parse_args(arguments)
@@ -72,9 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
             options.address,
             engine_messages.encode(engine_messages.EngineCannotStart(token=options.token, message=message)),
         )
-        exit_at_once(CANNOT_START_STATUS)
+        exit_immediately(CANNOT_START_STATUS)
     engine.run()
-    exit_at_once(0)
+    exit_immediately(0)
 
 
 def _import_all() -> None:

@@ -1,6 +1,6 @@
-"""The engine's connection to the daemon, in a thread of its own.
+"""The engine's connection to the daemon.
 
-So heartbeats and cancellations pass while a model computes.
+It has a separate thread, so that heartbeats and cancellations are handled while a model computes.
 """
 
 import logging
@@ -21,7 +21,7 @@ _OUTGOING_ADDRESS = "inproc://outgoing"
 
 
 class DaemonLink:
-    """Receives messages into `inbox`, and sends what `send` is given; cancellations take effect at once.
+    """Receives messages into `inbox`, and sends those passed to `send`; cancellations take effect immediately.
 
     The engine's own threads put their messages into `inbox` too: it is the only queue that the scheduler waits on.
 

@@ -56,8 +56,8 @@ ManagerMessage = LoadResult[LatentDiffusion] | MemoryReleased | MemoryRequested
 class ModelManager:
     """Loads and unloads the models of one device and keeps them within a memory budget.
 
-    Loads run in threads of their own, memory is freed in another one; both call `post`, and the scheduler's thread
-    hands what was posted back to `finish_load`, `make_room` and so on. All public methods are called by that thread.
+    Models are loaded and memory is freed in separate threads, which call `post`; the scheduler's thread passes the
+    posted messages to `finish_load`, `make_room` and so on. All public methods are called by that thread.
 
     Args:
         compute_device: Device and precision of all models.
@@ -164,7 +164,7 @@ class ModelManager:
 
     @property
     def _reserved_bytes(self) -> int:
-        """Bytes of all models, and of those being loaded that room was made for."""
+        """Return the bytes of all models, and of those being loaded for which memory was freed."""
         return self._memory.total_bytes + sum(tuple(self._loading_bytes.values()))
 
     def _is_within_budget(self) -> bool:
@@ -196,8 +196,8 @@ class ModelManager:
         needs = estimate_memory_needs(inspected, source.name, precision, self._shared_components)
         if needs.largest_stage_bytes > self.budget_bytes:
             raise errors.OutOfMemory(
-                f"{source.name} needs {needs.largest_stage_bytes / 1e6:.4g} MB at once, and models may fill "
-                f"{self.budget_bytes / 1e6:.4g} MB here; raise engine.memory if the device has more, "
+                f"{source.name} needs {needs.largest_stage_bytes / 1e6:.4g} MB at the same time, and models may use "
+                f"{self.budget_bytes / 1e6:.4g} MB on this device; raise engine.memory if the device has more, "
                 "or use a smaller model"
             )
         request = MemoryRequested(source.name, needs.added_bytes)

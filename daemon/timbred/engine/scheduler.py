@@ -48,7 +48,7 @@ from timbred.engine.model_manager import (
     resident_size,
 )
 from timbred.ipc import engine_messages
-from timbred.ipc.child_exit import exit_at_once
+from timbred.ipc.child_exit import exit_immediately
 
 log = logging.getLogger("timbred.engine")
 
@@ -72,7 +72,7 @@ class EngineJob:
     Takes rendered one after the other collect in `rendered`; `finished_steps` counts their steps.
 
     Attributes:
-        deadline: When the audio is wanted, on the clock of `time.perf_counter`; infinity without a deadline.
+        deadline: When the audio is due, on the clock of `time.perf_counter`; infinity without a deadline.
         remaining_s: Seconds of work left; None while unknown.
         last_step_at: When the latest step ended, on the same clock.
         reported_progress: Load progress sent last, 0 to 1; -1 before the first report.
@@ -91,7 +91,7 @@ class EngineJob:
 
     @property
     def orders(self) -> tuple[engine_messages.RenderOrder, ...]:
-        """Orders to render one after the other: all takes at once, or each take alone with `exact`.
+        """Orders to render one after the other: all takes together, or each take alone with `exact`.
 
         In a batch, a take's samples would depend on the number of other takes.
         """
@@ -196,7 +196,7 @@ class EngineScheduler:
         self.link.close()
 
     def _yield_device(self, began: float) -> None:
-        """Leave the device to a render loop that shares it, if there is one."""
+        """Pause for a render loop that shares the device, if there is one."""
         if self.frame_rate:
             device.synchronize(self.device.torch_device)  # a GPU may still be executing what was queued
             time.sleep(yield_duration(time.perf_counter() - began, self.frame_rate))
@@ -413,7 +413,7 @@ class EngineScheduler:
     def _stream_next_piece(self) -> None:
         """Render the next piece of the most urgent stream, between the steps of other jobs.
 
-        So its playback has no gap, and other jobs don't wait for the whole of it.
+        This prevents gaps in its playback, and other jobs don't wait for the whole stream.
         """
         streaming = [job for job in self.jobs.values() if job.stream is not None]
         if not streaming:
@@ -496,7 +496,7 @@ class EngineScheduler:
             self._send_embeddings(job, sounds, [index for index, _ in ranked])
 
     def _send_embeddings(self, job: EngineJob, sounds: RenderedSounds, order: list[int]) -> None:
-        """Send the embeddings of the takes, after their audio; an empty `ear` tells that there are none."""
+        """Send the embeddings of the takes, after their audio; an empty `ear` means that there are none."""
         try:
             embeddings = sounds.embeddings or self.models.resident[job.model_name].embed_takes(sounds)
         except Exception as error:  # noqa: BLE001  the audio is already sent
@@ -514,7 +514,7 @@ class EngineScheduler:
         self.link.send(engine_messages.JobFailed(code=wire_error.code, message=str(wire_error), job=job.number))
         if is_fatal(error):
             self.link.close()
-            exit_at_once(FATAL_EXIT_STATUS)
+            exit_immediately(FATAL_EXIT_STATUS)
 
     def _with_length_advice(self, job: EngineJob, error: errors.OutOfMemory) -> errors.OutOfMemory:
         """Add a length that would fit to an error; the takes were already rendered one by one."""

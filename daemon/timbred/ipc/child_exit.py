@@ -112,7 +112,7 @@ CANNOT_START_STATUS = 2
 """Exit status of a child process that can't start."""
 
 CLEANUP_TIMEOUT_S = 3.0
-"""Seconds that a process has to exit by itself after the daemon has exited."""
+"""Seconds in which a process has to exit after the daemon has exited."""
 
 
 def exit_with_daemon(address: str, on_daemon_exit: Callable[[], None] | None = None) -> None:
@@ -151,12 +151,12 @@ def exit_on_thread_failure() -> None:
         error = failure.exc_value
         details = (failure.exc_type, error, failure.exc_traceback) if error is not None else None
         log.critical("the thread %s failed, so this process ends: %r", name, error, exc_info=details)
-        exit_at_once(THREAD_FAILED_STATUS)
+        exit_immediately(THREAD_FAILED_STATUS)
 
     threading.excepthook = failed
 
 
-def exit_at_once(status: int) -> NoReturn:
+def exit_immediately(status: int) -> NoReturn:
     """Exit without the interpreter's clean-up, in which threads of libraries and drivers may crash."""
     logging.shutdown()
     with suppress(OSError):  # the log's disk may be full, and the process must exit nevertheless

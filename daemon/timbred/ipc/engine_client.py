@@ -36,11 +36,11 @@ ENGINE_ENVIRONMENT = {
 class EngineObserver(Protocol):
     """Receives the engine's state changes and messages, on the event loop."""
 
-    def engine_up(self, ready: engine_messages.EngineReady) -> None:
+    def engine_ready(self, ready: engine_messages.EngineReady) -> None:
         """Handle a process that accepts orders."""
         ...
 
-    def engine_down(self, reason: str) -> None:
+    def engine_lost(self, reason: str) -> None:
         """Handle the loss of the process with its state, by exit or timeout; it is restarted automatically."""
         ...
 
@@ -144,14 +144,14 @@ class EngineLink:
         """Ask the process to quit, and kill it if it does not within `timeout_s` seconds."""
         await self._child.stop(timeout_s)
 
-    def child_up(self, ready: engine_messages.EngineReady) -> None:
+    def child_ready(self, ready: engine_messages.EngineReady) -> None:
         """See `ProcessObserver`."""
         log.info("engine ready on %s (%s, %s), pid %d", ready.device, ready.device_name, ready.precision, ready.pid)
-        self.observer.engine_up(ready)
+        self.observer.engine_ready(ready)
 
-    def child_down(self, reason: str) -> None:
+    def child_lost(self, reason: str) -> None:
         """See `ProcessObserver`."""
-        self.observer.engine_down(reason)
+        self.observer.engine_lost(reason)
 
     def child_cannot_start(self, reason: str) -> None:
         """See `ProcessObserver`."""

@@ -1,7 +1,7 @@
 """Return of freed memory from the C library to the system.
 
-glibc keeps freed memory for later allocations. After many allocations of different sizes much of it is fragmented, and
-a process grows although it uses no more memory than before.
+glibc retains freed memory for later allocations. After many allocations of different sizes much of it is
+fragmented, and a process grows although it uses no more memory than before.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ _M_ARENA_MAX_PARAMETER = -8
 
 
 class _Mallinfo2(ctypes.Structure):
-    """mallinfo(3): bytes in use are `uordblks`, free ones that are held `fordblks`."""
+    """mallinfo(3): bytes in use are `uordblks`, free bytes that are retained `fordblks`."""
 
     _fields_ = [
         (name, ctypes.c_size_t)
@@ -39,23 +39,23 @@ def _glibc() -> tuple[Callable[[int], int], Callable[[], Any]] | None:
     return trim, info
 
 
-def held_free_bytes() -> int:
-    """Return the freed bytes that the process still holds; 0 where that is unknown."""
+def retained_free_bytes() -> int:
+    """Return the freed bytes that the process retains; 0 if that is unknown."""
     functions = _glibc()
     return 0 if functions is None else int(functions[1]().fordblks)
 
 
 def release_free_memory(threshold_bytes: int = 0) -> bool:
-    """Return freed memory to the system if it exceeds `threshold_bytes`, and tell if it did. Thread-safe."""
+    """Return freed memory to the system if it exceeds `threshold_bytes`, and return True if it did. Thread-safe."""
     functions = _glibc()
-    if functions is None or held_free_bytes() <= threshold_bytes:
+    if functions is None or retained_free_bytes() <= threshold_bytes:
         return False
     functions[0](0)
     return True
 
 
 def limit_arenas(max_arenas: int) -> None:
-    """Limit the arenas that threads share, by mallopt(3), because each arena keeps its own freed memory.
+    """Limit the arenas that threads share, by mallopt(3), because each arena retains its own freed memory.
 
     Call it before threads are started. It has no effect where the C library has no arenas.
     """

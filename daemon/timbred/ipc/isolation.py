@@ -1,7 +1,7 @@
-"""Keep Python from importing modules that lie in the working folder.
+"""Prevention of imports from the working folder.
 
 A performer may start timbred anywhere: in a folder of exercises that has a `random.py`, in a download folder, or in a
-folder that has been deleted since. Neither the daemon nor any process that it starts may import what lies there.
+folder that has been deleted since. Neither the daemon nor any process that it starts may import modules from it.
 
 This module imports only modules that are loaded at Python's start, because it runs before everything else.
 """
@@ -11,9 +11,9 @@ import sys
 
 
 def forget_working_folder(package_folder: str) -> None:
-    """Remove the entries of `sys.path` that stand for the working folder.
+    """Remove the entries of `sys.path` that refer to the working folder.
 
-    `python -m` puts it first, and an empty part of PYTHONPATH (`PYTHONPATH=$PYTHONPATH:/opt/x`) means it as well.
+    `python -m` puts it first, and an empty part of PYTHONPATH (`PYTHONPATH=$PYTHONPATH:/opt/x`) refers to it too.
 
     Args:
         package_folder: The folder that contains the package `timbred`. It is kept, so that a checkout can run in place.
@@ -34,7 +34,7 @@ def python_command(module: str, *arguments: str) -> tuple[str, ...]:
 
 
 def child_environment(**variables: str) -> dict[str, str]:
-    """The environment of a new process: this one's, without the working folder in PYTHONPATH, and `variables`."""
+    """Return this process's environment with `variables` and without the working folder in PYTHONPATH."""
     environment = {**os.environ, **variables, "PYTHONSAFEPATH": "1"}
     parts = environment.pop("PYTHONPATH", "").split(os.pathsep)
     working_folder = _working_folder()

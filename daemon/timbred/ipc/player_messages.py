@@ -17,7 +17,7 @@ class PlayerMessage(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 
 class Moment(msgspec.Struct, frozen=True, kw_only=True):
-    """A start time: at once, on the next beat or bar, or on a beat by its number."""
+    """A start time: immediately, on the next beat or bar, or on a beat by its number."""
 
     kind: Literal["now", "beat", "bar", "number"] = "now"
     number: float = 0.0

@@ -226,7 +226,7 @@ def make_folder(names: Sequence[str], longest_name: str = "") -> ScratchFolder:
             failures.append(f"{parent} ({error.strerror or error})")
             continue
         return scratch_folder
-    raise OSError(f"no private folder can be made in {', '.join(failures)}; set TMPDIR to a folder that can be written")
+    raise OSError(f"no private folder can be created in {', '.join(failures)}; set TMPDIR to a writable folder")
 
 
 def make_file(folder: Path, prefix: str = f".{FOLDER_NAME_PREFIX}", suffix: str = ".part") -> TemporaryFile:
@@ -283,7 +283,7 @@ def remove_abandoned() -> list[Path]:
         try:
             removed += _remove_abandoned(file)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            log.debug("%s isn't read: %s", file, error)
+            log.debug("%s can't be read: %s", file, error)
     return removed
 
 
@@ -301,7 +301,7 @@ def _remove_abandoned(file: Path) -> list[Path]:
         try:
             removed = record.remove()
         except OSError as error:
-            log.debug("%s stays: %s", record.folder, error)
+            log.debug("%s can't be removed: %s", record.folder, error)
             return []
     file.unlink(missing_ok=True)
     return removed
@@ -320,7 +320,7 @@ def _write_record(record: Record) -> tuple[Path | None, IO[str] | None]:
         json.dump(asdict(replace(record, owner=owner)), record_file)
         record_file.flush()
         return file, record_file
-    log.warning("no folder for timbred's own records can be written to: what a kill leaves behind is not removed")
+    log.warning("no folder for timbred's records is writable: the files of killed processes won't be removed")
     return None, None
 
 
@@ -369,7 +369,7 @@ def make_private(folder: Path) -> None:
     """
     folder.mkdir(mode=PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
     if sys.platform != "win32" and (folder.is_symlink() or folder.stat().st_uid != os.geteuid()):
-        raise PermissionError(errno.EPERM, "it is another user's", str(folder))
+        raise PermissionError(errno.EPERM, "it belongs to another user", str(folder))
 
 
 MAX_BIND_ATTEMPTS = 2
@@ -405,7 +405,7 @@ class Addresses:
                 return self._bind_file(socket)
             except (OSError, zmq.ZMQError) as error:
                 if not self._warned:
-                    log.warning("the %s is spoken to over a loopback port: %s", self._name, error)
+                    log.warning("the %s is connected over a loopback port: %s", self._name, error)
                 self._warned = True
         return f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1')}"
 

@@ -8,7 +8,7 @@ at a low priority.
     -------    ---------------------------------------------    -----------------------------------
     absent     initially; it exited; it is in use               the policy has allowed one for `settle_s`
     warming    it was started                                   it reports that it is warm, or exits
-    warm       its imports are done                             it is put to use, exits, or memory is short
+    warm       its imports are done                             it is used, exits, or memory is short
 """
 
 import asyncio
@@ -41,7 +41,7 @@ SPARE_CHECK_INTERVAL_S = 1.0
 """Interval of the checks that start a spare, or end it because memory is short."""
 
 RETRY_AFTER_S = 60.0
-"""Pause after a spare that exited by itself, because the next one may exit for the same reason."""
+"""Pause after a spare that exited unexpectedly, because the next one may exit for the same reason."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def end_process(process: subprocess.Popen[bytes] | None) -> None:
 RESTART_DELAYS_S = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Delays of the restarts after consecutive exits without a success between them; the last one repeats.
 
-The first process, and the first after a success, are started at once.
+The first process, and the first after a success, are started immediately.
 """
 
 START_RETRY_DELAYS_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
@@ -243,11 +243,11 @@ class Refusal(Protocol):
 class ProcessObserver(Protocol):
     """Receives the state changes and messages of a process, on the event loop."""
 
-    def child_up(self, ready: Any) -> None:
+    def child_ready(self, ready: Any) -> None:
         """Handle a process that accepts orders; `ready` is its first message."""
         ...
 
-    def child_down(self, reason: str) -> None:
+    def child_lost(self, reason: str) -> None:
         """Handle the loss of a process that was up, by exit or timeout; it is restarted automatically."""
         ...
 
@@ -391,7 +391,7 @@ class SupervisedProcess:
 
     @property
     def has_warm_spare(self) -> bool:
-        """True if a spare process can take over at once."""
+        """True if a spare process can take over immediately."""
         return self._spare is not None and self._spare.is_warm
 
     def record_success(self) -> None:
@@ -444,7 +444,7 @@ class SupervisedProcess:
             if was_up:
                 self._exit_count = 1 if time.monotonic() - started_at > HEALTHY_AFTER_S else self._exit_count + 1
                 log.error("the %s process ended (%s); it is restarted", self.spec.name, end.reason)
-                self._notify(self.observer.child_down, end.reason)
+                self._notify(self.observer.child_lost, end.reason)
                 await asyncio.sleep(RESTART_DELAYS_S[min(self._exit_count, len(RESTART_DELAYS_S) - 1)])
             else:
                 await asyncio.sleep(self._start_failed(end))
@@ -532,7 +532,7 @@ class SupervisedProcess:
         if (ready.wire_version, ready.version) != (spec.wire_version, __version__):
             raise _Refused(f"the {spec.name} is timbred {ready.version}, the daemon {__version__}; reinstall timbred")
         self.up, self.trouble, self._failed_starts = True, "", 0
-        self.observer.child_up(ready)
+        self.observer.child_ready(ready)
 
 
 async def _receive_next(

@@ -54,7 +54,7 @@ def inspect(folder: Path, name: str, remedy: str) -> Checkpoint:
 
     Raises:
         MissingWeights: a file is missing.
-        ModelError: timbred doesn't run the pipeline, or the folder asks for its own code.
+        ModelError: timbred doesn't run the pipeline, or the folder requires its own code.
     """
     index = read_json(folder / INDEX_NAME, name, remedy)
     family = family_in(index, folder, name)
@@ -167,7 +167,7 @@ def _refuse_code(folder: Path, name: str, remedy: str) -> None:
     for config in ("config.json", "tokenizer_config.json"):
         path = folder / config
         if path.exists() and "auto_map" in read_json(path, name, remedy):
-            raise ModelError(f"{name}: {path} asks for its own code (auto_map); timbred runs no code from a model")
+            raise ModelError(f"{name}: {path} requires its own code (auto_map); timbred runs no code from a model")
 
 
 def weight_files(folder: Path, name: str, remedy: str) -> list[Path]:

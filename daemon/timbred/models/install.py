@@ -42,7 +42,7 @@ def begin_record(folder: Path, origin: Origin) -> None:
     """Create a folder and its record, if they don't exist.
 
     Raises:
-        OSError: from the file system.
+        OSError: The file system's error.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / RECORD_NAME).exists():
@@ -59,7 +59,7 @@ def record_file(folder: Path, path: Path) -> None:
     """Record a file that timbred wrote, if the folder has a record.
 
     Raises:
-        OSError: from the file system.
+        OSError: The file system's error.
     """
     if _lines(folder):
         _append(folder, path, _identity(path))
@@ -69,7 +69,7 @@ def record_part(folder: Path, path: Path) -> None:
     """Record a file that timbred is about to write, in a folder of its own.
 
     Raises:
-        OSError: from the file system.
+        OSError: The file system's error.
     """
     _append(folder, path, {"part": True})
 
@@ -86,7 +86,7 @@ def remove_or_rename(folder: Path, name: str) -> Path | None:
         The new path of a folder that was kept.
 
     Raises:
-        OSError: from the file system.
+        OSError: The file system's error.
     """
     if not os.path.lexists(folder):
         return None
@@ -328,7 +328,7 @@ def begin_install(staging: Path, target: Path, origin: Origin) -> None:
 
     Raises:
         BadRequest: a folder that timbred didn't create is in the way.
-        OSError: from the file system.
+        OSError: The file system's error.
     """
     if staging.exists() and (present_origin := origin_of(staging)) != origin:
         if present_origin is None:
@@ -389,7 +389,7 @@ def _open_source(source: Path, name: str) -> Generator[list[Source]]:
         elif source.exists():
             raise BadRequest(f"{source} is neither a folder nor one of {', '.join(ARCHIVE_SUFFIXES)}")
         else:
-            raise BadRequest(f"{source} isn't there; name a folder or an archive ({', '.join(ARCHIVE_SUFFIXES)})")
+            raise BadRequest(f"{source} doesn't exist; choose a folder or an archive ({', '.join(ARCHIVE_SUFFIXES)})")
     except TimbredError:
         raise
     except ARCHIVE_ERRORS as error:

@@ -105,7 +105,7 @@ def _longest(text: str, ends: Sequence[int], fits: Callable[[str], bool]) -> int
 def long_texts(texts: Mapping[str, str], windows: Windows) -> list[LongText]:
     """Return the texts of a request, by their keys in `generate`, that are longer than a model's windows.
 
-    A prompt is read in parts. A transcription can't be divided, as each part would be spoken as a text of its own: it
+    A prompt is read in parts. A transcription can't be divided, as each part would be spoken as a separate text: it
     is cut after the first part.
     """
     results: list[LongText] = []

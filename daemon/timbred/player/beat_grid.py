@@ -10,7 +10,7 @@ GRID_TOLERANCE_BEATS = 1e-6
 """Beats within which a moment counts as on the grid: far below one frame, above rounding."""
 
 MAX_CORRECTION_BEATS = 0.02
-"""Beats by which the grid may move at once and still count as the same one with a correction."""
+"""Beats by which a correction may move the grid; a larger change is a new grid."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class StartTime:
 
 
 def resolve_moment(moment: Moment, grid: BeatGrid, frame: int) -> StartTime | None:
-    """Return when a moment comes, as seen from `frame`, the next one that isn't mixed yet; None for at once.
+    """Return when a moment comes, as seen from `frame`, the next one that isn't mixed yet; None for now.
 
     Raises:
         BadRequest: the beat is past.
@@ -72,7 +72,9 @@ def resolve_moment(moment: Moment, grid: BeatGrid, frame: int) -> StartTime | No
     beat = grid.beat_at(frame)
     if moment.kind == "number":
         if grid.frame_of(moment.number) < frame:
-            raise BadRequest(f"at: beat {moment.number:g} is past; now is beat {beat:.2f}, so name a later one, or bar")
+            raise BadRequest(
+                f"at: beat {moment.number:g} is past; the current beat is {beat:.2f}; choose a later one, or bar"
+            )
         return StartTime(moment.number, 0.0)
     unit = 1.0 if moment.kind == "beat" else grid.beats_per_bar
     return StartTime(math.ceil(beat / unit - GRID_TOLERANCE_BEATS) * unit, unit)
@@ -115,5 +117,5 @@ def _parse_beat(text: str) -> float:
     except ValueError:
         number = math.nan
     if not (math.isfinite(number) and 0 <= number < 1e9):
-        raise BadRequest(f"at: got {text!r}, allowed is now, beat, bar or a beat by its number, from 0")
+        raise BadRequest(f"at: got {text!r}, allowed is now, beat, bar or the number of a beat, from 0")
     return number

@@ -72,13 +72,13 @@ log = logging.getLogger(__name__)
 
 SUCCESS_AFTER_S = 0.25
 """Seconds with an open device after which a player process counts as successful: when it ends the next one is started
-at once, as long as its device plays again each time."""
+immediately, as long as its device plays again each time."""
 
 
 class PlayerClient:
     """The player process and everything that plays in it. Runs on the event loop.
 
-    Implements `timbred.ipc.supervisor.ChildUser`.
+    Implements `timbred.ipc.supervisor.ProcessObserver`.
 
     Args:
         outbox: sends events to clients.
@@ -123,7 +123,7 @@ class PlayerClient:
         """Report the end of every play to its client: the daemon is stopping."""
         self._device.close()
         for play in self._plays:
-            self._plays.over(play.order.play, self.last.frame, "stopped")
+            self._plays.play_ended(play.order.play, self.last.frame, "stopped")
 
     async def stop(self, timeout_s: float) -> None:
         """End all plays and the process, within `timeout_s` seconds."""
@@ -295,7 +295,7 @@ class PlayerClient:
             play.exchange(part, rate, speed)
             self._child.send(player_messages.ReplaceSamples(play=number, rate=rate), part)
 
-    def break_off(self, number: int) -> None:
+    def end_early(self, number: int) -> None:
         """End a sound of which no more samples come.
 
         If the player process is lost before it has ended the play, the play ends then.
@@ -303,16 +303,16 @@ class PlayerClient:
         play = self._plays.get(number)
         if play is None:
             return
-        play.broken_off = True
+        play.end_requested = True
         if self.device is None:
-            self._plays.over(number, self.last.frame, "stopped")
+            self._plays.play_ended(number, self.last.frame, "stopped")
         else:
             self._child.send(player_messages.EndStream(play=number))
 
     # requests: voices and the sum
 
     def stop_voice(self, client: ClientId, request: m.Stop) -> None:
-        """Stop a voice, or all with `*`; without a player at once.
+        """Stop a voice, or all with `*`; immediately without a player.
 
         Raises:
             BadRequest: a silent voice, or an invalid moment.
@@ -338,7 +338,7 @@ class PlayerClient:
         voice = request.voice
         check_gain(request.gain, self._max_gain)
         if request.gain is None and request.pan is None and request.speed is None:
-            raise errors.BadRequest("set: nothing to change; name @gain, @pan or @speed")
+            raise errors.BadRequest("set: nothing to change; send @gain, @pan or @speed")
         plays = self._plays.plays_on_voice(voice)
         if not plays:
             raise errors.BadRequest(f"voice: {voice} is silent; play something on it first")
@@ -365,14 +365,14 @@ class PlayerClient:
 
     # callbacks of the process
 
-    def child_up(self, ready: Any) -> None:
+    def child_ready(self, ready: Any) -> None:
         """Send the settings to a new process."""
         self._device.process_started()
         log.info("player ready, pid %d", ready.pid)
         for message in self._settings.for_new_process(self.last.beat):
             self._child.send(message)
 
-    def child_down(self, reason: str) -> None:
+    def child_lost(self, reason: str) -> None:
         """Handle the end of the process; plays continue in the next one."""
         self._device.process_ended(reason)
         self._status.process_ended()
@@ -384,8 +384,8 @@ class PlayerClient:
         self._device.cannot_start(reason)
         error = self._device.error
         for play in self._plays:
-            if not play.was_heard:
-                self._plays.refused(play.order.play, self.last.frame, error)
+            if not play.has_started:
+                self._plays.play_refused(play.order.play, self.last.frame, error)
 
     # messages of the process
 
@@ -395,11 +395,11 @@ class PlayerClient:
             case player_messages.PlayerHeartbeat():
                 self._beat(message)
             case player_messages.VoicePlaying():
-                self._plays.began(message)
+                self._plays.play_started(message)
             case player_messages.VoiceEnded():
-                self._plays.over(message.play, message.frame, message.reason)
+                self._plays.play_ended(message.play, message.frame, message.reason)
             case player_messages.VoiceStopping():
-                self._stops.begun(message)
+                self._stops.stop_started(message)
             case player_messages.PlayRefused():
                 self._refused(message)
             case player_messages.DeviceOpened():
@@ -441,6 +441,6 @@ class PlayerClient:
     def _refused(self, message: player_messages.PlayRefused) -> None:
         error = errors.from_code(message.code, message.message)
         if message.play is not None:
-            self._plays.refused(message.play, self.last.frame, error)
+            self._plays.play_refused(message.play, self.last.frame, error)
         if message.stop is not None:
-            self._stops.refused(message.stop, error)
+            self._stops.stop_refused(message.stop, error)

@@ -128,7 +128,7 @@ class DeviceState:
     def cannot_start(self, reason: str) -> None:
         """Store the reason why no player process can be started."""
         self.now, self._cannot_start = None, True
-        self._reason = f"the player can't be started: {reason}; files are made without it, and timbred tries again"
+        self._reason = f"the player can't be started: {reason}; rendering to files still works, and timbred retries"
         self.known.set()
 
     def close(self) -> None:
@@ -151,7 +151,7 @@ class DeviceState:
         if self.now is not None:
             return self.now
         if self.closed:
-            raise errors.ShuttingDown("timbred is stopping; play again once it is back")
+            raise errors.ShuttingDown("timbred is stopping; play again after its restart")
         raise self.error
 
     async def wait_opened(self) -> player_messages.DeviceOpened:
@@ -218,15 +218,15 @@ FRAME_COUNTER_MODULUS = 2**31
 class PlayListener(Protocol):
     """Receives the events of one play."""
 
-    def began(self, order: player_messages.PlayVoice, message: player_messages.VoicePlaying) -> None:
-        """Handle the start of the play; called again for each repetition of a segment."""
+    def play_started(self, order: player_messages.PlayVoice, message: player_messages.VoicePlaying) -> None:
+        """Handle the start of the play; also called for each repetition of a segment."""
         ...
 
-    def over(self, order: player_messages.PlayVoice, frame: int, reason: str, also: ClientId | None) -> None:
+    def play_ended(self, order: player_messages.PlayVoice, frame: int, reason: str, also: ClientId | None) -> None:
         """Handle the end of the play. `also` is the client that stopped it."""
         ...
 
-    def refused(self, order: player_messages.PlayVoice, error: errors.TimbredError) -> None:
+    def play_refused(self, order: player_messages.PlayVoice, error: errors.TimbredError) -> None:
         """Handle a play that can't start."""
         ...
 
@@ -239,18 +239,18 @@ class RequestListener:
     client: ClientId
     take: str
 
-    def began(self, order: player_messages.PlayVoice, message: player_messages.VoicePlaying) -> None:
+    def play_started(self, order: player_messages.PlayVoice, message: player_messages.VoicePlaying) -> None:
         """Send `playing`."""
         event = m.Playing(voice=order.voice, take=self.take, frame=reported_frame(message.frame), beat=message.beat)
         self.outbox.send(self.client, event)
 
-    def over(self, order: player_messages.PlayVoice, frame: int, reason: str, also: ClientId | None) -> None:
+    def play_ended(self, order: player_messages.PlayVoice, frame: int, reason: str, also: ClientId | None) -> None:
         """Send `ended` to the client, and to the one that stopped the play."""
         event = m.Ended(voice=order.voice, take=self.take, frame=reported_frame(frame), reason=reason)
         for client in dict.fromkeys((self.client, also or self.client)):
             self.outbox.send(client, event)
 
-    def refused(self, order: player_messages.PlayVoice, error: errors.TimbredError) -> None:
+    def play_refused(self, order: player_messages.PlayVoice, error: errors.TimbredError) -> None:
         """Send `fail`."""
         self.outbox.send(self.client, m.Fail(id="play", code=error.code, message=str(error)))
 
@@ -273,12 +273,12 @@ class ActivePlay:
     Attributes:
         order: the command to the player, with the present position and values.
         parts: the samples; those of a sound that is being rendered arrive in several parts.
-        listener: gets the events.
+        listener: receives the events.
         source: the clip that the samples were resampled from.
         source_speed: the speed for which they were resampled.
-        was_heard: True once it was heard.
+        has_started: True once it has started.
         ended_by: the client that stopped it.
-        broken_off: True if the player process was ordered to end it early.
+        end_requested: True if the player process was ordered to end it early.
     """
 
     order: player_messages.PlayVoice
@@ -286,9 +286,9 @@ class ActivePlay:
     listener: PlayListener
     source: Clip | None = None
     source_speed: float = 1.0
-    was_heard: bool = False
+    has_started: bool = False
     ended_by: ClientId | None = None
-    broken_off: bool = False
+    end_requested: bool = False
 
     def change(self, **named: float) -> None:
         """Change values or position of the order."""
@@ -308,7 +308,7 @@ class ActivePlay:
     def restart_message(self) -> tuple[player_messages.PlayVoice, bytes | memoryview]:
         """Return the order and the samples for a new player process, which continues at the present position."""
         order = self.order
-        if self.was_heard:
+        if self.has_started:
             order = msgspec.structs.replace(order, at=player_messages.Moment(), fade=RESUME_FADE_S, follows=False)
         return order, b"".join(self.parts) if len(self.parts) > 1 else self.parts[0]
 
@@ -337,7 +337,7 @@ class ActivePlays:
     @property
     def voices(self) -> int:
         """The number of voices that are heard."""
-        return len({play.order.voice for play in self._plays.values() if play.was_heard})
+        return len({play.order.voice for play in self._plays.values() if play.has_started})
 
     def update_positions(self, positions: Iterable[player_messages.Position]) -> None:
         """Store the positions and values that the player reported."""
@@ -346,44 +346,44 @@ class ActivePlays:
             if play is not None:
                 play.change(position=position.position, gain=position.gain, pan=position.pan, speed=position.speed)
 
-    def began(self, message: player_messages.VoicePlaying) -> None:
+    def play_started(self, message: player_messages.VoicePlaying) -> None:
         """Handle the start of a play. A play that continues after an interruption isn't reported again."""
         play = self._plays.get(message.play)
-        if play is None or (play.was_heard and not message.repeated):
+        if play is None or (play.has_started and not message.repeated):
             return
-        play.was_heard = True
-        play.listener.began(play.order, message)
+        play.has_started = True
+        play.listener.play_started(play.order, message)
 
-    def over(self, number: int, frame: int, reason: str) -> None:
+    def play_ended(self, number: int, frame: int, reason: str) -> None:
         """Remove a play that ended before this frame of the device."""
         play = self._plays.pop(number, None)
         if play is not None:
-            play.listener.over(play.order, frame, reason, play.ended_by)
+            play.listener.play_ended(play.order, frame, reason, play.ended_by)
 
     def process_ended(self, frame: int, played_s: float = 0.0) -> None:
-        """Handle the end of the player process: plays that were broken off end; others continue in the next process.
+        """Handle the end of the player process: plays with `end_requested` end; others continue in the next process.
 
         Args:
             frame: the last known frame of the device.
             played_s: seconds played since the last positions were reported; below 0 where less was heard than mixed.
         """
         for play in tuple(self._plays.values()):
-            if play.broken_off:
-                self.over(play.order.play, frame, "stopped")
-            elif play.was_heard:
+            if play.end_requested:
+                self.play_ended(play.order.play, frame, "stopped")
+            elif play.has_started:
                 play.advance(played_s)
 
-    def refused(self, number: int, frame: int, error: errors.TimbredError) -> None:
-        """Handle a play that can't start; one that was heard on an earlier device has ended."""
+    def play_refused(self, number: int, frame: int, error: errors.TimbredError) -> None:
+        """Handle a play that can't start; one that had started on an earlier device has ended."""
         play = self._plays.get(number)
         if play is None:
             return
-        if play.was_heard:
+        if play.has_started:
             log.warning("voice %d ended: %s", play.order.voice, error)
-            self.over(number, frame, "stopped")
+            self.play_ended(number, frame, "stopped")
         else:
             del self._plays[number]
-            play.listener.refused(play.order, error)
+            play.listener.play_refused(play.order, error)
 
 
 def encode_samples(samples: Samples) -> memoryview:
@@ -406,7 +406,7 @@ class PendingStops:
         """Add a stop that was sent to the player."""
         self._waiting[order.stop] = client, order
 
-    def begun(self, message: player_messages.VoiceStopping) -> None:
+    def stop_started(self, message: player_messages.VoiceStopping) -> None:
         """Handle a stop that is carried out: the ends of its plays follow."""
         client, _ = self._waiting.pop(message.stop, (None, None))
         if client is None:
@@ -417,7 +417,7 @@ class PendingStops:
         if not message.plays:
             self._nothing_to_end(client)
 
-    def refused(self, number: int, error: errors.TimbredError) -> None:
+    def stop_refused(self, number: int, error: errors.TimbredError) -> None:
         """Handle a stop that can't be carried out."""
         client, _ = self._waiting.pop(number, (None, None))
         if client is not None:
@@ -428,7 +428,7 @@ class PendingStops:
         plays = list(affected)
         for play in plays:
             play.ended_by = client
-            self._plays.over(play.order.play, frame, "stopped")
+            self._plays.play_ended(play.order.play, frame, "stopped")
         if not plays:
             self._nothing_to_end(client)
 

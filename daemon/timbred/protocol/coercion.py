@@ -50,7 +50,7 @@ def describe_type(kind: inspect.Type) -> str:  # noqa: PLR0911  one return for e
         case inspect.VarTupleType():
             return "a list of objects"
         case _:
-            raise TypeError(f"no words for {kind}")
+            raise TypeError(f"no description for {kind}")
 
 
 def _range(low: float | None, high: float | None) -> str:
@@ -219,7 +219,7 @@ def build(entry: RequestEntry, raw: Mapping[str, Any]) -> m.Request:
             raise BadRequest(f"{name}: {entry.name} needs it: {describe_type(field.type)}")
     prompt = values.get("prompt")
     if isinstance(prompt, str) and not prompt.strip():
-        raise BadRequest(f"prompt: {entry.name} got no words; say what you want to hear, as in: warm analog pad")
+        raise BadRequest(f"prompt: {entry.name} is empty; describe the sound, as in: warm analog pad")
     return entry.kind(**values)
 
 

@@ -97,7 +97,7 @@ def read_words(name: str, text: str, is_key: IsKey) -> str:
     'play @home now @ noon'
 
     Raises:
-        BadRequest: The text contains a key, which is a field of its own in JSON.
+        BadRequest: The text contains a key, which is a separate field in JSON.
     """
     if _SEPARATOR not in text:
         return text

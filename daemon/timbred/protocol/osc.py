@@ -118,8 +118,8 @@ def _read_matching(message: OscMessage, address: str, now: float | None) -> Inco
     if declared is not None and "id" in declared[0].positional:
         entry = declared[0]
         refusal = BadRequest(
-            f"{entry.name}: it takes an id, so the pattern {coercion.shown(message.address)} can't ask for it; "
-            f"send it to {entry.address} itself"
+            f"{entry.name}: it takes an id, so the pattern {coercion.shown(message.address)} can't address it; "
+            f"send it to {entry.address}"
         )
         return Incoming(refusal, entry.name, _port(_divide(entry, message.arguments).keys))
     return _read(replace(message, address=address), now)

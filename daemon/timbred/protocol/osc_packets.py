@@ -495,7 +495,7 @@ def _one_of(listed: str) -> _Element:
 
 
 def _ranges(listed: str) -> list[tuple[str, str]]:
-    """Return the inclusive ranges of a character class; a `-` at its end stands for itself."""
+    """Return the inclusive ranges of a character class; a `-` at its end is literal."""
     ranges: list[tuple[str, str]] = []
     at = 0
     while at < len(listed):

@@ -41,7 +41,7 @@ STEPS: dict[str, tuple[int, int]] = {
 
 
 def is_requested(value: object) -> bool:
-    """Return True for the value of a key that the request has, 0 included; a flag that is off is as good as none."""
+    """Return True for the value of a key that the request has, 0 included; a flag that is off counts as absent."""
     return value is not None and value is not False
 
 

@@ -24,7 +24,7 @@ from timbred.requests.musical import beats_of_bar
 from timbred.requests.postprocess import EmbeddingJoin, FinishedTake, Postprocessor, RawTake
 from timbred.requests.resolve import Parameters
 from timbred.storage.library import StoredTake, new_take_id
-from timbred.task_supervision import Supervisor, hold_until_done
+from timbred.task_supervision import Supervisor, keep_until_done
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -66,7 +66,7 @@ class BackgroundTasks:
     """Tasks that are awaited before the daemon ends, and the two threads that they share.
 
     Args:
-        supervisor: Runs the tasks; None for one of its own.
+        supervisor: Runs the tasks; None for a separate one.
     """
 
     def __init__(self, supervisor: Supervisor | None = None) -> None:
@@ -79,7 +79,7 @@ class BackgroundTasks:
     def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Start a task."""
         task = self._supervisor.run(work, name)
-        hold_until_done(task, self._tasks)
+        keep_until_done(task, self._tasks)
         return task
 
     async def in_thread(
@@ -111,10 +111,10 @@ def text_warning(job: Job, text: engine_messages.TextRead) -> m.Warned:
     """Return the warning that a text is longer than the model's text encoders read at once."""
     model = job.parameters.model
     if text.read < text.characters:
-        message = f"{model} reads the first {text.read} of {text.characters} characters: say it in fewer words"
+        message = f"{model} reads the first {text.read} of {text.characters} characters: use fewer words"
     else:
         more = f"{text.characters} characters are more than {model} reads at once"
-        message = f"{more}: it reads them in {text.parts} parts"
+        message = f"{more}: they are read in {text.parts} parts"
     return m.Warned(
         id=job.id,
         key=text.key,
@@ -225,7 +225,7 @@ class SoundListener:
         """
 
     def pieces_discarded(self, job: Job) -> None:
-        """Receive that the pieces so far don't become a take: the job ended or is rendered once more."""
+        """Handle pieces that don't become a take: the job ended or is rendered again."""
 
     def take(self, job: Job, take: FinishedTake) -> None:
         """Receive a stored take, after its client got `take`."""
@@ -248,7 +248,7 @@ class StreamedPieces:
             log.exception("request %s: a piece of its sound can't be played; its file is still written", job.id)
 
     def discard(self, job: Job) -> None:
-        """Tell the listener that the pieces of a job don't become a take."""
+        """Notify the listener that the pieces of a job don't become a take."""
         if job.streamed_take_id:
             job.streamed_take_id = ""
             try:

@@ -215,7 +215,7 @@ OVERHEAD_STEPS = 5.0
 
 
 def sound_in(parameters: Parameters) -> float:
-    """Return the seconds of sound that are rendered at once, of all takes."""
+    """Return the total seconds of sound of all takes."""
     return parameters.rendered_seconds * len(parameters.seeds)
 
 

@@ -39,7 +39,7 @@ from timbred.storage.library import Library
 from timbred.storage.paths import AllowedFolders
 from timbred.storage.recipe import overlay, parameters_of
 from timbred.storage.takes_folder import TakesFolder
-from timbred.task_supervision import Supervisor, hold_until_done
+from timbred.task_supervision import Supervisor, keep_until_done
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class LiveSettings:
     Args:
         config: The values at the start.
         check: Called before a change; raises an error to refuse it.
-        apply: Called with a change that was checked, to bring it about.
+        apply: Applies a change that was checked.
         on_change: Called after each change, also after one that isn't a client's.
     """
 
@@ -207,8 +207,7 @@ class RequestHandlers:
         try:
             if self._pending_of.get(client, 0) >= MAX_PENDING_REQUESTS and not isinstance(request, NEVER_BUSY):
                 raise errors.Busy(
-                    f"files are being read for {MAX_PENDING_REQUESTS} requests of yours already; "
-                    "send this one again later",
+                    f"{MAX_PENDING_REQUESTS} of your requests are still reading files; send this one again later",
                     1.0,
                 )
             work = self._handlers[type(request)](client, request)
@@ -219,7 +218,7 @@ class RequestHandlers:
             return
         self._pending_of[client] += 1
         task = self.supervisor.run(self._guarded(client, request, work), _TYPE_OF[type(request)])
-        hold_until_done(task, self._pending)
+        keep_until_done(task, self._pending)
         task.add_done_callback(lambda _: self._task_ended(client))
 
     def _task_ended(self, client: ClientId) -> None:
@@ -307,7 +306,7 @@ class RequestHandlers:
         self, client: ClientId, request: m.Generate, original: m.Generate | m.Vary, card: Card, parameters: Parameters,
         resolve_request: Callable[[m.Generate], Parameters], init: Path | None, submit_job: Callable[..., None],
     ) -> Coroutine[Any, Any, None] | None:  # fmt: skip
-        """Create the job of a request with a deadline, at once or as soon as its model has been timed."""
+        """Create the job of a request with a deadline, immediately or as soon as its model has been timed."""
         received_at = time.monotonic()
         self.deadlines.check(request)
 
@@ -354,7 +353,9 @@ class RequestHandlers:
         for _ in range(MAX_NOISE_SOURCES):
             recipe = self._recipe_of(take)
             if recipe["model"] != model:
-                raise errors.BadRequest(f"noise: {take} was made by {recipe['model']}; its noise fits no other model")
+                raise errors.BadRequest(
+                    f"noise: {take} was rendered by {recipe['model']}; its noise can't be used with another model"
+                )
             check_own_noise(take, recipe.get("embeddings"), self.allowed)
             if "noise" not in recipe:
                 card = self.registry[model].card
@@ -363,7 +364,7 @@ class RequestHandlers:
                 return NoiseSource(seed=source.seed, seconds=source.rendered_seconds, loop=source.loop)
             take = recipe["noise"]
         raise errors.BadRequest(
-            f"noise: {take} goes back over more than {MAX_NOISE_SOURCES} takes; name an earlier one"
+            f"noise: {take} depends on more than {MAX_NOISE_SOURCES} earlier takes; use an earlier one"
         )
 
     def _file_of(self, take: str) -> Path:
@@ -514,7 +515,7 @@ class RequestHandlers:
         return self.flows.flow(client, request, entry.card, init, head.seconds if head else None)
 
     def _stop(self, client: ClientId, request: m.Stop) -> None:
-        """Stop voices; only a stop at once ends continuous playback, which isn't scheduled."""
+        """Stop voices; only an immediate stop ends continuous playback, which isn't scheduled."""
         voice = 0 if request.voice == "*" else request.voice
         silent_flows = self.flows.stop(voice) if request.at in (None, "now") else []
         self.playback.stop(client, request, silent_flows)
@@ -560,7 +561,7 @@ def check_same(before: m.Generate | m.Vary, request: m.Generate | m.Vary) -> Non
     """
     if type(before) is not type(request):
         kinds = f"a {_TYPE_OF[type(before)]} before and is a {_TYPE_OF[type(request)]} now"
-        raise errors.BadRequest(f"id: {shown(request.id)} was {kinds}; take another id for another request")
+        raise errors.BadRequest(f"id: {shown(request.id)} was {kinds}; use another id for another request")
     pairs = {key: (getattr(before, key), getattr(request, key)) for key in request.__struct_fields__}
     differing = [
         f"{key} was {_value_text(old)} and is {_value_text(new)}"
@@ -569,8 +570,8 @@ def check_same(before: m.Generate | m.Vary, request: m.Generate | m.Vary) -> Non
     ]
     if differing:
         raise errors.BadRequest(
-            f"id: {shown(request.id)} is the name of another request: {', '.join(differing)}; take another id, or send "
-            "the same request to hear where it stands"
+            f"id: {shown(request.id)} is the name of another request: {', '.join(differing)}; use another id, or send "
+            "the same request to get its state"
         )
 
 
@@ -579,7 +580,7 @@ def _value_text(value: object) -> str:
 
 
 def merge_recipe(recipe: dict[str, Any], request: m.Vary) -> m.Generate:
-    """Return a stored take's parameters with the keys of the request in place of its own."""
+    """Return a stored take's parameters with those of the request replaced."""
     named = {key: getattr(request, key) for key in m.Generate.__struct_fields__ if getattr(request, key) is not None}
     return m.Generate(**overlay(recipe, named))
 

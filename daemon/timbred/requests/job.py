@@ -82,17 +82,17 @@ class Job:
 
     Attributes:
         number: The daemon's number for the job, in the order of submission.
-        client: The client that asked.
+        client: The client that sent the request.
         id: The client's id of the request.
         parameters: Parameters that the engine renders.
-        state: Changed by `move` alone.
+        state: Changed by `move` only.
         attempts: Times that the job was given to an engine.
         rendering_since: Moment at which the engine first got the job in its current attempt.
         started_sent: True if `started` was sent.
-        cancel_requested: True if the client asked to cancel it.
+        cancel_requested: True if the client requested its cancellation.
         ended_at: Moment of the terminal event.
         takes: `take` events sent so far.
-        clips: Samples of these takes, for a client that asked for them inline.
+        clips: Samples of these takes, for a client that requested them inline.
         terminal: The terminal event, once sent.
         warnings: `warned` events sent so far.
         texts: Texts longer than the text encoders read at once; None until they are counted.
@@ -158,7 +158,7 @@ RANK = {"live": 0, "normal": 1, "background": 2}
 """Rank of each priority; a lower rank runs first."""
 
 MAX_KEPT_CLIP_BYTES = 64 * 2**20
-"""Bytes of samples kept for ended requests that asked for them inline, in case the client repeats the request."""
+"""Bytes of samples kept for ended requests with inline samples, in case the client repeats the request."""
 
 Key = tuple[ClientId, str]
 

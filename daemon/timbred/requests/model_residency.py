@@ -34,7 +34,9 @@ class EngineConnection(Protocol):
 
 
 class EngineCommands:
-    """Sends commands to the engine. None is lost without one: a new engine gets those that still apply, and the jobs.
+    """Sends commands to the engine.
+
+    None is lost without an engine: a new engine gets those that still apply, and the jobs.
 
     Args:
         registry: The models.
@@ -62,7 +64,7 @@ class EngineCommands:
             WorkerLost: No engine can be started; says why.
         """
         if self.trouble:
-            raise errors.WorkerLost(f"the engine can't be started: {self.trouble} (timbred tries again by itself)")
+            raise errors.WorkerLost(f"the engine can't be started: {self.trouble} (timbred retries automatically)")
 
     def set_yield(self, frame_rate: float) -> None:
         """Have the engine pause after each step for a render loop of `frame_rate` frames a second; 0 for never."""
@@ -156,7 +158,7 @@ class ModelResidency:
         self._loading.setdefault(source.name, (source, []))
 
     def request_load(self, client: ClientId, source: engine_messages.ModelSource) -> bool:
-        """Add a client's `load`; return whether the engine has to be told."""
+        """Add a client's `load`; return True if the engine must get a message."""
         if self.is_resident(source.name):
             self.outbox.send(client, m.Loaded(model=source.name))
             return False
@@ -165,7 +167,7 @@ class ModelResidency:
         return new
 
     def request_unload(self, client: ClientId, name: str) -> bool:
-        """Add a client's `unload`; return whether the engine has to be told. Without an engine no model is loading."""
+        """Add a client's `unload`; return True if the engine must get a message. Without an engine none is loading."""
         if name not in self.sizes and (self.ready is None or not self.is_loading(name)):
             self.outbox.send(client, m.Unloaded(model=name))
             return False
@@ -173,11 +175,11 @@ class ModelResidency:
         self._unloading.setdefault(name, []).append(client)
         return new
 
-    def engine_up(self, ready: engine_messages.EngineReady) -> None:
-        """Keep what a new engine says of its device."""
+    def engine_ready(self, ready: engine_messages.EngineReady) -> None:
+        """Store the device of a new engine."""
         self.ready = ready
 
-    def engine_down(self, reason: str) -> None:
+    def engine_lost(self, reason: str) -> None:
         """Forget the resident models, and answer all requests that wait for the engine."""
         self.ready = None
         self.memory_used = 0
@@ -185,7 +187,9 @@ class ModelResidency:
         for name in tuple(self._unloading):
             self._unloaded(name)
         for name in tuple(self._loading):
-            self.load_failed(name, WorkerLost(f"the engine ended while it loaded {name} ({reason}); ask once more"))
+            self.load_failed(
+                name, WorkerLost(f"the engine ended while it loaded {name} ({reason}); send the request again")
+            )
         if self._preload:
             self.preload(self._preload)
 
@@ -204,7 +208,7 @@ class ModelResidency:
             case engine_messages.EngineHeartbeat():
                 self.memory_used, self.memory_total = message.memory_used, message.memory_total
                 for model in message.resident:
-                    if model.name in self.sizes:  # loads and unloads have messages of their own
+                    if model.name in self.sizes:  # loads and unloads have separate messages
                         self.sizes[model.name] = model.memory
             case engine_messages.ModelLoaded():
                 self._loaded(message.model)
@@ -239,7 +243,7 @@ class ModelResidency:
 
 
 MAX_TRIAL_STEPS = 3
-"""Steps of a trial: a rendering that is made only to be timed."""
+"""Steps of a trial: a rendering that is only timed."""
 
 
 @dataclass(eq=False)
@@ -293,7 +297,7 @@ class Calibration:
         return any(trial.parameters.model == model for trial in self._trials.values())
 
     def order_again(self) -> None:
-        """Give a new engine the trials that are still to be made."""
+        """Send a new engine the pending trials."""
         for number in self._trials:
             self._render(number)
 
@@ -380,7 +384,7 @@ class LoadRequests:
         self._residency.preload(self._commands.source_of(name))
 
     def order_again(self) -> None:
-        """Give a new engine the loads that are still requested."""
+        """Send a new engine the loads that are still requested."""
         for source in self._residency.requested():
             self._commands.load(source)
 

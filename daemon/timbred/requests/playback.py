@@ -110,7 +110,7 @@ class StreamingPlayback:
         """Fade out a job's sound: no more pieces come."""
         voice, job.voice = job.voice, None
         if voice is not None and voice.play is not None:
-            self.player.break_off(voice.play)
+            self.player.end_early(voice.play)
 
     def take_over(self, job: Job) -> StreamedVoice | None:
         """Return the voice that a job's sound was streamed to, once; None if its take isn't played yet."""
@@ -142,12 +142,12 @@ SPEED_SETTLES_S = 0.1
 
 @dataclass(eq=False)
 class SourceReader:
-    """A `play` whose sound is being read; a `stop` that comes meanwhile sets `taken_back`."""
+    """A `play` whose sound is being read; a `stop` that comes meanwhile sets `is_cancelled`."""
 
     client: ClientId
     voice: int
     done: asyncio.Event
-    taken_back: bool = False
+    is_cancelled: bool = False
 
 
 class PlaybackHandlers:
@@ -182,7 +182,7 @@ class PlaybackHandlers:
         self._speeds: dict[int, float] = {}
 
     def play(self, client: ClientId, request: m.Play) -> Coroutine[Any, Any, None]:
-        """Play a take or a file. It is registered at once, so that a later `stop` takes it back.
+        """Play a take or a file. It is registered immediately, so that a later `stop` cancels it.
 
         Raises:
             BadRequest, ForbiddenPath, BadAudio: It can't be read or can't be played with these keys.
@@ -194,10 +194,10 @@ class PlaybackHandlers:
         return self._sound(reading, request.take, loop, request, lambda: decode(path))
 
     def stop(self, client: ClientId, request: m.Stop, silent_flows: Sequence[ClientId] = ()) -> None:
-        """Stop a voice or all, and take back what is being read for them.
+        """Stop a voice or all, and cancel the plays whose sounds are being read for them.
 
         Args:
-            client: The client that asks.
+            client: The client that sent the request.
             request: The request.
             silent_flows: Clients of the continuous sounds that it stopped before they were audible.
 
@@ -206,15 +206,15 @@ class PlaybackHandlers:
         """
         voice = 0 if request.voice == "*" else request.voice
         at_once = request.at in (None, "now")
-        taken_back = [*self._take_back(voice), *silent_flows] if at_once else []
-        if taken_back and not self.player.has(voice):
-            if client not in taken_back:
+        cancelled_clients = [*self._cancel_reads(voice), *silent_flows] if at_once else []
+        if cancelled_clients and not self.player.has(voice):
+            if client not in cancelled_clients:
                 self.outbox.send(client, m.Acknowledged(id="stop"))
             return
         self.player.stop_voice(client, request)
 
     async def change(self, client: ClientId, request: m.Set) -> None:
-        """Change a voice, once all that was to be played on it before has been read.
+        """Change a voice after the sounds of all earlier plays on it have been read.
 
         Raises:
             BadRequest: The voice is silent, or a value isn't allowed.
@@ -251,7 +251,7 @@ class PlaybackHandlers:
         self.player.check(request)
 
     def finished(self, job: Job, take: FinishedTake) -> None:
-        """Play a stored take if its job asks for that, unless it was streamed already."""
+        """Play a stored take if its job requests that, unless it was streamed already."""
         request = job.parameters.playing
         if request is None or take.stored.index != 0:
             return
@@ -297,7 +297,7 @@ class PlaybackHandlers:
         for voice in range(1, VOICE_COUNT + 1):
             if voice not in taken and not self.player.has(voice) and voice not in self._flow_voices:
                 return voice
-        raise errors.Busy(f"all {VOICE_COUNT} voices sound; stop one, or name the one to replace with @voice", 1.0)
+        raise errors.Busy(f"all {VOICE_COUNT} voices sound; stop one, or choose the one to replace with @voice", 1.0)
 
     def _register(self, client: ClientId, voice: int) -> SourceReader:
         reading = SourceReader(client, voice, asyncio.Event())
@@ -311,7 +311,7 @@ class PlaybackHandlers:
             rate = (await self.player.opened()).rate
             speed = 1.0 if keys.speed is None else keys.speed
             ready = await asyncio.to_thread(lambda: prepare_speed(read(), rate, loop, speed))
-            if reading.taken_back:
+            if reading.is_cancelled:
                 event = m.Ended(voice=reading.voice, take=take, frame=self.player.last.frame, reason="stopped")
                 self.outbox.send(reading.client, event)
             else:
@@ -332,11 +332,11 @@ class PlaybackHandlers:
         log.warning("request %s missed its deadline, %s; it begins on the next bar", keys.id, keys.by)
         return msgspec.structs.replace(keys, at="bar")
 
-    def _take_back(self, voice: int) -> list[ClientId]:
-        """Mark what is being read for a voice, or for all with 0; return the clients."""
+    def _cancel_reads(self, voice: int) -> list[ClientId]:
+        """Cancel the plays whose sounds are being read for a voice, or all with 0; return their clients."""
         affected = [reading for reading in self._reading if voice in (0, reading.voice)]
         for reading in affected:
-            reading.taken_back = True
+            reading.is_cancelled = True
         return [reading.client for reading in affected]
 
     def _file_of(self, take: str) -> Path:

@@ -1,4 +1,4 @@
-"""Counts of tokens: which texts of a request are longer than its model's text encoders read at once."""
+"""Counts of tokens: which texts of a request are longer than its model's text encoders read in one part."""
 
 import asyncio
 import logging
@@ -45,7 +45,7 @@ class TextCounter:
         self._counting: asyncio.Future[CountResult] | None = None
         self._stopped = False
 
-    def count_at_once(self, parameters: Parameters, resident: bool = False) -> LongTexts | None:
+    def count_if_known(self, parameters: Parameters, resident: bool = False) -> LongTexts | None:
         """Return the long texts of a request, or None if they have to be counted.
 
         Reads only small files, and none of a `resident` model whose tokenizers are known.
@@ -81,7 +81,7 @@ class TextCounter:
         entry, words = self._registry[parameters.model], parameters.words
         folder, name = entry.folder, entry.card.name
         async with self._turn:
-            known = self.count_at_once(parameters, resident=True)
+            known = self.count_if_known(parameters, resident=True)
             if known is not None:
                 return known
 
@@ -126,11 +126,11 @@ def _log_late(counting: "asyncio.Future[CountResult]") -> None:
 
 
 def in_own_thread(work: Callable[[], CountResult], name: str) -> "asyncio.Future[CountResult]":
-    """Call a function in a daemon thread of its own; return a future of its result."""
+    """Call a function in a separate daemon thread; return a future of its result."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[CountResult] = loop.create_future()
 
-    def tell(set_outcome: Callable[[], None]) -> None:
+    def resolve(set_outcome: Callable[[], None]) -> None:
         try:
             loop.call_soon_threadsafe(lambda: None if future.done() else set_outcome())
         except RuntimeError:
@@ -141,9 +141,9 @@ def in_own_thread(work: Callable[[], CountResult], name: str) -> "asyncio.Future
             result = work()
         except BaseException as error:  # noqa: BLE001  set on the future; panics of Rust are no Exceptions
             failure = error if isinstance(error, Exception) else RuntimeError(repr(error))
-            tell(lambda: future.set_exception(failure))
+            resolve(lambda: future.set_exception(failure))
         else:
-            tell(lambda: future.set_result(result))
+            resolve(lambda: future.set_result(result))
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return future

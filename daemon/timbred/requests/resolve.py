@@ -443,7 +443,7 @@ def _init_fields(request: Generate, seconds: float) -> dict[str, Any]:
     """Return the fields of `Parameters` for the init audio.
 
     Raises:
-        BadRequest: The inpainted part is empty or lies outside the sound.
+        BadRequest: The inpainted part is empty or outside the sound.
     """
     repaint = _inpainted_part(request, seconds) if repaints(request) else None
     edited_part = None

@@ -57,7 +57,7 @@ JOBS_AT_ONCE = {"cuda": 8, "mps": 2, "cpu": 2}
 """Jobs that an engine renders together, by kind of device, where `engine.jobs` is 0."""
 
 MAX_ATTEMPTS = 2
-"""Times that a job is given to an engine: once more after an engine was lost with it."""
+"""Times that a job is given to an engine: again after an engine was lost with it."""
 
 
 def expected_wait(priority: str, running: Collection[Job], queue: Collection[Job], estimates: EtaEstimates) -> float:
@@ -137,7 +137,7 @@ class JobScheduler:
         """Create a job and queue it.
 
         Args:
-            client: The client that asks.
+            client: The client that sent the request.
             identity: The client's id of the request, which no live job of it has.
             parameters: What to render.
             init: File of the init audio.
@@ -151,11 +151,11 @@ class JobScheduler:
             ShuttingDown: The daemon is stopping.
         """
         if self._stopping:
-            raise errors.ShuttingDown("timbred is stopping; ask again once it is back")
+            raise errors.ShuttingDown("timbred is stopping; send the request again after its restart")
         self.commands.check_engine()
         self._check_queue()
         job = Job(next(self._numbers), client, identity, parameters, deadline=deadline, request=request)
-        job.texts = self._texts.count_at_once(parameters, self.residency.is_resident(parameters.model))
+        job.texts = self._texts.count_if_known(parameters, self.residency.is_resident(parameters.model))
         job.ready = init is None and embeddings is None and job.texts is not None
         self.jobs.add(job)
         self._announce_queued(job)
@@ -174,7 +174,7 @@ class JobScheduler:
             self.outbox.send(job.client, event, clip)
 
     def cancel(self, job: Job) -> None:
-        """Cancel a live job: at once while it waits, at the next step while it is rendered."""
+        """Cancel a live job: immediately while it waits, at the next step while it is rendered."""
         job.cancel_requested = True
         if job.state is State.QUEUED:
             self.terminal_events.cancelled(job)
@@ -276,26 +276,28 @@ class JobScheduler:
 
     # the engine process
 
-    def engine_up(self, ready: engine_messages.EngineReady) -> None:
-        """Repeat all standing orders to a new engine."""
+    def engine_ready(self, ready: engine_messages.EngineReady) -> None:
+        """Repeat all pending orders to a new engine."""
         self.commands.trouble = ""
-        self.residency.engine_up(ready)
+        self.residency.engine_ready(ready)
         self.commands.repeat_yield()
         self.loads.order_again()
         self.calibration.order_again()
         self.pump()
 
-    def engine_down(self, reason: str) -> None:
-        """Queue the jobs that the engine held once more, or end them."""
-        self.residency.engine_down(reason)
+    def engine_lost(self, reason: str) -> None:
+        """Queue the jobs of a lost engine again, or end them."""
+        self.residency.engine_lost(reason)
         self._delivery.embeddings.drop_awaited()
         lost = self.jobs.running()
-        self.calibration.give_up(errors.WorkerLost(f"the engine ended while it was timed ({reason}); ask once more"))
+        self.calibration.give_up(
+            errors.WorkerLost(f"the engine ended while it was timed ({reason}); send the request again")
+        )
         for job in lost:
             self._lost(job, reason)
 
     def engine_cannot_start(self, reason: str) -> None:
-        """Fail everything that waits for the engine. Until one starts, `submit` refuses at once."""
+        """Fail everything that waits for the engine. Until one starts, `submit` refuses jobs."""
         self.commands.trouble = reason
         try:
             self.commands.check_engine()
@@ -308,7 +310,7 @@ class JobScheduler:
         if job.cancel_requested:
             self.terminal_events.cancelled(job)
         elif job.attempts < MAX_ATTEMPTS:
-            log.warning("request %s is run once more: its engine was lost (%s)", job.id, reason)
+            log.warning("request %s is run again: its engine was lost (%s)", job.id, reason)
             self._pieces.discard(job)
             job.move(State.QUEUED)
         else:
@@ -322,7 +324,7 @@ class JobScheduler:
     # messages of the engine
 
     def engine_message_received(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
-        """Handle a message; messages about jobs that the engine doesn't hold any more are ignored."""
+        """Handle a message; messages about jobs that the engine no longer has are ignored."""
         match message:
             case engine_messages.EngineHeartbeat() | engine_messages.ModelLoaded() | engine_messages.ModelUnloaded():
                 self.residency.engine_message_received(message)
@@ -367,12 +369,12 @@ class JobScheduler:
         self.outbox.send(job.client, loading_event(job, self.estimates.expected(job.parameters)))
 
     def _text_read(self, message: engine_messages.TextRead) -> None:
-        """Send a warning that a text is longer than its text encoder reads at once."""
+        """Send a warning that a text is longer than its text encoder reads in one part."""
         job = self.jobs.rendering(message.job)
         if job is None:
             return
         warning = text_warning(job, message)
-        if warning not in job.warnings:  # it is, if the job is rendered once more
+        if warning not in job.warnings:  # it is, if the job is rendered again
             job.warnings.append(warning)
             self.outbox.send(job.client, warning)
 
@@ -441,7 +443,7 @@ class JobScheduler:
         """Refuse new jobs, let running ones finish for `patience_s` seconds, then fail the others."""
         self._stopping = True
         self._texts.stop()
-        stopping = errors.ShuttingDown("timbred is stopping; ask again once it is back")
+        stopping = errors.ShuttingDown("timbred is stopping; send the request again after its restart")
         self._fail_waiting(stopping)
         if not await self.terminal_events.wait_for_all(patience_s):
             log.warning("stopping while requests are running: they are failed")

@@ -15,7 +15,7 @@ from timbred.protocol.boundary import ClientId, Outbox, host_of
 from timbred.protocol.osc_packets import OscMessage, read_packet, write_message
 from timbred.requests.job import Job
 from timbred.requests.postprocess import FinishedTake
-from timbred.task_supervision import Supervisor, hold_until_done
+from timbred.task_supervision import Supervisor, keep_until_done
 
 ALLOC_READ = "/b_allocRead"
 
@@ -98,14 +98,14 @@ class ScsynthBuffers:
             raise errors.BadRequest("scsynth: it goes with requests over OSC; here read the file that `take` names")
 
     def finished(self, job: Job, take: FinishedTake) -> None:
-        """Have a server read a take if the request asks for it; the job doesn't wait for that."""
+        """Have a server read a take if the request has `scsynth`; the job doesn't wait for that."""
         buffer, path, host = job.parameters.server_buffer, take.stored.path, host_of(job.client)
         if buffer is None or path is None or host is None:
             return
         number = buffer.number + take.stored.index
         event = m.Buffered(id=job.id, index=take.stored.index, buffer=number, path=str(path))
         task = self._supervisor.run(self._load(job.client, host, buffer.port, event, take), "scsynth")
-        hold_until_done(task, self._loading)
+        keep_until_done(task, self._loading)
 
     async def stop(self) -> None:
         """Cancel the exchanges in progress."""

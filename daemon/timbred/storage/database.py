@@ -145,7 +145,7 @@ def open_database(path: Path) -> sqlite3.Connection:
     Raises:
         NewerSchema: a later version of timbred wrote it.
         ForbiddenPath: it can't be opened or written to, is another program's file, or its disk has no locks.
-        DiskFull: no room.
+        DiskFull: the disk is full.
     """
     shown = printable(str(path))
     try:
@@ -304,7 +304,7 @@ def _check_locks(path: Path) -> None:
 
     Raises:
         ForbiddenPath: they can't.
-        OSError: the folder can't be written to.
+        OSError: The folder isn't writable.
     """
     if not locks_work(path.parent):
         raise ForbiddenPath(

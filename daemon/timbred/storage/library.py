@@ -113,7 +113,7 @@ class Library:
 
     A take whose file was deleted stays in the library, with `missing` true: its recipe can render it again (`vary`).
 
-    A take that can't be stored (no room, a disk that was removed) is kept in memory, found as the others are, and
+    A take that can't be stored (a full or removed disk) is kept in memory, found as the others are, and
     stored with the next one that can be. Each new take checks if the library's file was deleted or replaced.
 
     Every method can raise DiskFull, ForbiddenPath or Internal if the database fails.

@@ -152,13 +152,13 @@ def like_pattern(word: str) -> str:
     return "%" + re.sub(r"([!%_])", r"!\1", word) + "%"
 
 
-def word_similarity(one: str, other: str) -> float:
+def word_similarity(prompt: str, other: str) -> float:
     """Return the similarity of two prompts: shared words over all words of both, 0 to 1.
 
     >>> word_similarity("warm analog pad", "cold analog pad")
     0.5
     """
-    first, second = _word_set(one), _word_set(other)
+    first, second = _word_set(prompt), _word_set(other)
     return len(first & second) / len(first | second) if first | second else 0.0
 
 
@@ -188,11 +188,11 @@ class HasPrompt(Protocol):
 HasPromptT = TypeVar("HasPromptT", bound=HasPrompt)
 
 
-def cosine_similarities(one: bytes, others: Mapping[str, bytes]) -> dict[str, float]:
-    """Return the cosine similarity of vectors, by name, to one, -1 to 1. All are float32 of length 1 and one size."""
+def cosine_similarities(vector: bytes, others: Mapping[str, bytes]) -> dict[str, float]:
+    """Return the cosine similarity of other vectors, by name, to `vector`, -1 to 1. All are float32, of length 1."""
     if not others:
         return {}
-    similarities = np.stack([np.frombuffer(vector, "<f4") for vector in others.values()]) @ np.frombuffer(one, "<f4")
+    similarities = np.stack([np.frombuffer(other, "<f4") for other in others.values()]) @ np.frombuffer(vector, "<f4")
     return dict(zip(others, similarities.tolist(), strict=True))
 
 

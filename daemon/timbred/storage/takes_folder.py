@@ -36,7 +36,7 @@ LOCK_TIMEOUT_S = 1.0
 """Seconds to wait for another process that uses the old counter file."""
 
 RETRY_AFTER_S = 60.0
-"""Seconds after a failure during which the library isn't asked for numbers, so that not every take waits for it."""
+"""Seconds after a failure during which the library isn't asked for numbers, to avoid a delay for every take."""
 
 NOT_STORED = "file numbers can't be stored (%s); a number may be given again after its file was deleted"
 
@@ -146,7 +146,7 @@ def _old_counter_rows(path: Path) -> list[tuple[str, str, int]] | None:
 def _delete_old_counter(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
-    except OSError as error:  # its numbers are read once more at the next start, which changes nothing
+    except OSError as error:  # its numbers are read again at the next start, which changes nothing
         log.warning("file numbers: %s is no longer used and can't be deleted: %s", path, error.strerror)
 
 
@@ -174,7 +174,7 @@ def publish(hidden: Path, final: Path, placeholder: Callable[[Path, os.stat_resu
 
     Raises:
         FileExistsError: the name is taken; the hidden file still exists.
-        OSError: from the file system.
+        OSError: The file system's error.
     """
     if sys.platform == "win32":
         hidden.rename(final)
@@ -203,7 +203,7 @@ def _replace_own(hidden: Path, final: Path, placeholder: Callable[[Path, os.stat
         placeholder(final, own := os.fstat(handle))
         try:
             now = final.lstat()
-            if not os.path.samestat(now, own) or now.st_size:  # another program took the name meanwhile
+            if not os.path.samestat(now, own) or now.st_size:  # another program has used the name meanwhile
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
             _replace(hidden, final, handle)
         except OSError as error:
@@ -246,8 +246,7 @@ On Windows no program can move or delete an open file, and folders can't be flus
 class DiskSync:
     """Flushes files and folders to the disk, one after the other, in a thread. Thread-safe.
 
-    A published file is in the system's hands and outlives this process. Only when the power fails before it is flushed
-    can it be lost.
+    A published file survives the end of this process. It can be lost only if the power fails before it is flushed.
     """
 
     def __init__(self) -> None:
@@ -273,7 +272,7 @@ def _sync_all(paths: tuple[Path, ...]) -> None:
             # some file systems can't flush a folder; any other error is a fault of the disk
             level = logging.DEBUG if error.errno == errno.EINVAL else logging.WARNING
             log.log(level, "%s would be lost if the power failed now: %s", path, error.strerror)
-        except Exception:  # nobody waits for the result, so it is logged here
+        except Exception:  # no caller awaits the result, so it is logged here
             log.exception("%s would be lost if the power failed now", path)
 
 
@@ -323,7 +322,7 @@ class TakesFolder:
         Raises:
             ForbiddenPath: it can't be created or written to, or its path is too long or not UTF-8; the message says
                 what to do.
-            DiskFull: no room.
+            DiskFull: the disk is full.
         """
         if self._root_fault:
             raise ForbiddenPath(self._root_fault)
@@ -365,7 +364,7 @@ class TakesFolder:
 
         Raises:
             ForbiddenPath: `folder` is outside the takes folder, or can't be written to.
-            DiskFull: no room.
+            DiskFull: the disk is full.
         """
         suffix = extension.removeprefix(".").lower()
         if not (suffix.isascii() and suffix.isalnum() and len(suffix) <= 8):
@@ -401,7 +400,7 @@ class TakesFolder:
             self._disk.create(self._inside(folder) if folder else self.root)
         except OSError as error:
             raise self._translate_error(error, self.root) from error
-        # read once more, since links and other spellings may have been created meanwhile
+        # read again, since links and other spellings may have been created meanwhile
         return folder_inside(self.root, folder) if folder else self.root
 
     def _inside(self, folder: str) -> Path:

@@ -1,7 +1,7 @@
 """Identities of clients, and limits on what a flood of their requests can use.
 
-A client is identified by the place that its answers go to. A sender that uses another source port but asks for answers
-at the same place is therefore the same client. Its answer port, its name, and whether it listens to all events are
+A client is identified by the address that its answers are sent to. A sender that uses another source port but the same
+address for answers is therefore the same client. Its answer port, its name, and whether it listens to all events are
 stored.
 
 Each connection's requests are an iterator whose steps accept one request each. One step of each connection is run in
@@ -22,7 +22,7 @@ MAX_REMEMBERED_SENDERS = 4096
 """UDP senders whose `hello` is remembered; the least recently used is forgotten first."""
 
 MAX_LISTENERS = 256
-"""Clients that listen to all events at the same time; the one that asked first is removed first."""
+"""Clients that listen to all events at the same time; the earliest one is removed first."""
 
 Address = tuple[str, int]
 """Host and port."""
@@ -111,7 +111,7 @@ class Clients:
 
     @property
     def listeners(self) -> tuple[ClientId, ...]:
-        """Clients that listen to all events, in the order in which they asked."""
+        """Clients that listen to all events, in the order of their requests."""
         return tuple(self._listeners)
 
     def forget(self, client: ClientId) -> None:
@@ -138,7 +138,7 @@ HEAVY_STEP_S = 0.001
 
 @dataclass(eq=False, slots=True)
 class _Work:
-    """The steps of one connection, and the future of who waits for their end."""
+    """The steps of one connection, and the future that is completed at their end."""
 
     steps: Iterator[object]
     ended: asyncio.Future[None] | None
@@ -223,11 +223,11 @@ LOG_LINES_PER_SECOND = 10.0
 """Lines that are written per second on average."""
 
 MAX_BURST_LOG_LINES = 100.0
-"""Lines that are written at once after a pause."""
+"""Lines that may be written together after a pause."""
 
 
 class LimitedLog:
-    """Writer of log lines, at most 100 at once and 10 per second on average.
+    """Writer of log lines, at most 100 in a burst and 10 per second on average.
 
     The next line that is written says how many were left out.
     """

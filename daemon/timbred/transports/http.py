@@ -118,7 +118,7 @@ class WebSocketEndpoint:
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one client from its handshake to its end."""
         if not is_own_page(websocket):
-            _log.warning("a page from %s asked for /ws: refused", websocket.headers.get("origin"))
+            _log.warning("a page from %s requested /ws: refused", websocket.headers.get("origin"))
             await websocket.close(REFUSED_CLOSE_CODE)
             return
         name = websocket.query_params.get("client", str(next(self._numbers)))
@@ -166,7 +166,7 @@ class WebSocketEndpoint:
 
 
 class _HttpRequests:
-    """The transport of requests over HTTP: each has a client of its own, and the first event is its answer."""
+    """The transport of requests over HTTP: each has a separate client, and the first event is its answer."""
 
     inline = False
 
@@ -212,7 +212,7 @@ class _HttpRequests:
 class _InSmallReads(AutoHTTPProtocol):
     """Protocol of HTTP and WebSockets that reads its sockets in small pieces.
 
-    The bytes of one read are parsed at once: 256 KB of small WebSocket frames would take 0.2 s.
+    The bytes of one read are parsed in one call: 256 KB of small WebSocket frames would take 0.2 s.
     """
 
     def connection_made(self, transport: Any) -> None:
@@ -288,12 +288,12 @@ class HttpServer:
         self._listener.listen(512)
         self._serving = self._supervisor.require(self._server.serve(sockets=[self._listener]), "http")
 
-    async def close(self, patience: float) -> None:
+    async def close(self, timeout_s: float) -> None:
         """Send queued messages for at most `timeout_s` seconds, then close every connection."""
-        await asyncio.gather(self._sockets.close(patience), self._osc.close(patience))
+        await asyncio.gather(self._sockets.close(timeout_s), self._osc.close(timeout_s))
         self._server.should_exit = True
         if self._serving is not None:
-            done, _ = await asyncio.wait([self._serving], timeout=max(patience, 0.3))
+            done, _ = await asyncio.wait([self._serving], timeout=max(timeout_s, 0.3))
             if not done:
                 self._server.force_exit = True
                 self._serving.cancel()

@@ -16,7 +16,7 @@ from timbred.protocol.boundary import ClientId, Incoming
 from timbred.protocol.osc import encode_event, iterate_datagram
 from timbred.protocol.osc_packets import StreamDecoder
 from timbred.protocol.schema import is_terminal
-from timbred.task_supervision import Supervisor, hold_until_done
+from timbred.task_supervision import Supervisor, keep_until_done
 from timbred.transports.clients import Address, LimitedLog, tcp_client, udp_address
 from timbred.transports.router import Router, deliver_each
 from timbred.transports.sockets import enlarge_receive_buffer
@@ -260,7 +260,7 @@ class TcpConnection:
                 self._answered.set()
 
     def abort(self) -> None:
-        """Close the connection at once; unsent answers are lost."""
+        """Close the connection immediately; unsent answers are lost."""
         self._open.clear()
         self._answered.set()
         self._writer.transport.abort()
@@ -302,7 +302,7 @@ class OscTcp:
         _keep_alive(writer)
         connection = TcpConnection(self._router, reader, writer)
         self._connections[connection.client] = connection
-        hold_until_done(self._supervisor.run(self._serve_connection(connection), "osc-tcp"), self._serving)
+        keep_until_done(self._supervisor.run(self._serve_connection(connection), "osc-tcp"), self._serving)
 
     async def _serve_connection(self, connection: TcpConnection) -> None:
         try:
@@ -317,12 +317,12 @@ class OscTcp:
         if self._server is not None:
             self._server.close()
 
-    async def close(self, patience: float) -> None:
-        """Send pending answers for at most `patience` seconds, then close every connection."""
+    async def close(self, timeout_s: float) -> None:
+        """Send pending answers for at most `timeout_s` seconds, then close every connection."""
         connections = list(self._connections.values())
         closing = [asyncio.create_task(connection.close()) for connection in connections]
         if closing:
-            await asyncio.wait(closing, timeout=patience)
+            await asyncio.wait(closing, timeout=timeout_s)
         for connection in connections:
             connection.abort()
         for task in (*closing, *self._serving):

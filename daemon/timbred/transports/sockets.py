@@ -47,7 +47,7 @@ def resolve(host: str) -> tuple[socket.AddressFamily, str]:
         addresses = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise BadRequest(
-            f"host: there is no {host!r} ({error}); use 127.0.0.1, or an address of this machine"
+            f"host: {host!r} can't be resolved ({error}); use 127.0.0.1, or an address of this machine"
         ) from error
     addresses.sort(key=lambda entry: entry[0] != socket.AF_INET)
     return addresses[0][0], str(addresses[0][4][0])
@@ -63,16 +63,16 @@ def refused(setting: str, host: str, port: int, error: OSError) -> TimbredError:
     # Windows reports EACCES for a port that another program uses exclusively
     if error.errno == errno.EADDRINUSE or (sys.platform == "win32" and error.errno == errno.EACCES):
         return BadRequest(
-            f"{setting}: port {port} is taken: is another timbred running? "
-            f"End it, or take a free port: timbred serve --set {setting}=0"
+            f"{setting}: port {port} is in use; another timbred may be running. "
+            f"Stop it, or use a free port: timbred serve --set {setting}=0"
         )
     if error.errno == errno.EACCES:
         return BadRequest(
-            f"{setting}: port {port} needs an administrator's rights; take one above 1023, "
+            f"{setting}: port {port} needs administrator rights; use one above 1023, "
             f"as in: timbred serve --set {setting}=0"
         )
     if error.errno == errno.EADDRNOTAVAIL:
-        return BadRequest(f"host: {host} is no address of this machine; use 127.0.0.1")
+        return BadRequest(f"host: {host} isn't an address of this machine; use 127.0.0.1")
     return BadRequest(f"{setting}: port {port} on {host} can't be used: {error.strerror or error}")
 
 
@@ -151,7 +151,7 @@ def warn_beyond_loopback(host: str) -> None:
     _, address = resolve(host)
     if not is_loopback(address):
         _log.warning(
-            "host is %s: everyone who reaches this machine can send requests, fill its disk and read the takes; "
-            "nothing is encrypted. For this machine alone: --set host=127.0.0.1",
+            "host is %s: anyone who can reach this machine can send requests, fill its disk and read the takes; "
+            "nothing is encrypted. For this machine only: --set host=127.0.0.1",
             host,
         )

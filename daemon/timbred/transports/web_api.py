@@ -21,7 +21,7 @@ from timbred.web import PAGE, assets
 
 
 def is_own_page(connection: HTTPConnection) -> bool:
-    """Tell if a request comes from the daemon's own page, or from a program that is no browser and sends no Origin."""
+    """Tell if a request comes from the daemon's own page, or from another program than a browser (no Origin)."""
     origin = connection.headers.get("origin")
     return origin is None or origin == f"http://{connection.headers.get('host', '')}"
 
@@ -151,7 +151,7 @@ class WebApi:
         if take.path is None or request.path_params["name"] != take.path.name:
             raise _UnknownTake(request.path_params["name"])
         if await asyncio.to_thread(lambda: take.missing):
-            raise BadAudio(f"the file {take.path} is gone; make it again with vary")
+            raise BadAudio(f"the file {take.path} is missing; render it again with vary")
         return file_of(take.path, keep=True, save="save" in request.query_params)
 
     async def _find_take(self, request: Request) -> StoredTake:
@@ -171,7 +171,7 @@ class _UnknownTake(BadRequest):
     """There is no such take."""
 
     def __init__(self, take_id: str) -> None:
-        super().__init__(f"there is no take {take_id[:80]!r}; it may be another daemon's")
+        super().__init__(f"there is no take {take_id[:80]!r}; another daemon may have it")
 
 
 def _answer_errors(answer: _Answer) -> _Answer:

@@ -17,7 +17,7 @@ from timbred.errors import BadRequest
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Incoming
 from timbred.protocol.osc import encode_event, iterate_datagram
-from timbred.task_supervision import hold_until_done
+from timbred.task_supervision import keep_until_done
 from timbred.transports.router import Router, deliver_each
 from timbred.transports.web_api import is_own_page
 
@@ -104,7 +104,7 @@ class WebSocketSessions:
             previous.end()
         session = self._open[client] = WebSocketSession()
         sending = asyncio.create_task(session.send_to(websocket))
-        hold_until_done(sending, self._sending)
+        keep_until_done(sending, self._sending)
         sending.add_done_callback(_log_failure)
         try:
             yield
@@ -239,9 +239,9 @@ class OscWebSockets:
         except BadRequest as refusal:
             self._router.receive(client, Incoming(refusal, "oscquery"))
 
-    async def close(self, patience: float) -> None:
+    async def close(self, timeout_s: float) -> None:
         """Send queued messages for at most `timeout_s` seconds, and close every connection."""
-        await self._sessions.close(patience)
+        await self._sessions.close(timeout_s)
 
     def push(self, client: ClientId, packet: bytes) -> None:
         """Send an OSC packet. Never blocks; it is lost if the client has disconnected."""

@@ -35,7 +35,7 @@ _MAX_FRAMES = 16
 _FRAMES_PER_STEP = 64
 _MAX_ROUTING_ID_BYTES = 255
 
-# with NOBLOCK, zmq.asyncio sends at once and returns a future that is done
+# with NOBLOCK, zmq.asyncio sends immediately and returns a future that is done
 _Sent = asyncio.Future[zmq.MessageTracker | None]
 
 

@@ -22,5 +22,5 @@ export class ProcessAlerts {
 export function sentences(status) {
   return Object.keys(CONSEQUENCES)
     .filter((part) => status[`${part}_trouble`])
-    .map((part) => `The ${part} can't be started, so ${CONSEQUENCES[part]}: ${status[`${part}_trouble`]}. timbred retries by itself.`);
+    .map((part) => `The ${part} can't be started, so ${CONSEQUENCES[part]}: ${status[`${part}_trouble`]}. timbred retries automatically.`);
 }

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import pocket
-from benchmarks.loop_seams import MAX_FLUX_RATIO, RATE_HZ, looped, seam_of
+from benchmarks.loop_seams import MAX_FLUX_RATIO, RATE_HZ, measure_seam, render_loop
 from tests.engine.families.test_latent_diffusion import loudened, order
 from timbred.engine.circular import circular_time, is_circular
 from timbred.engine.codecs.mel import Analysis
@@ -93,7 +93,7 @@ def test_looping_has_its_exact_length_and_no_seam(model: LatentDiffusion, second
     following = sounds.mono[0, frames:]
     assert np.array_equal(following, around[np.arange(len(following)) % frames])
     assert np.abs(around).max() > 1e-4
-    assert seam_of(around, begins=False).step <= 1
+    assert measure_seam(around, has_attack=False).step <= 1
 
 
 def test_looping_latents_sound_equal_from_any_start(model: LatentDiffusion):
@@ -226,7 +226,7 @@ def test_looping_does_not_cut_at_a_click():
     samples[:20] += 1.0
     turned = rotate_to_calm(samples, 32_000)
     assert np.abs(np.concatenate([turned[-100:], turned[:100]])).max() < 0.5
-    assert seam_of(turned, begins=False).plain < 0.1 * seam_of(samples, begins=False).plain
+    assert measure_seam(turned, has_attack=False).plain < 0.1 * measure_seam(samples, has_attack=False).plain
 
 
 @given(seed=st.integers(0, 99), frames=st.integers(1600, 20_000), more=st.integers(0, 900))
@@ -278,10 +278,10 @@ def embedded() -> LatentDiffusion:
 @pytest.mark.parametrize(("prompt", "seconds"), [("noise airy", 0.5), ("rain", 0.515), ("rain", 0.905)])
 def test_looping_of_the_embedded_model_has_no_seam(embedded: LatentDiffusion, prompt: str, seconds: float):
     """As files at 48 kHz; `python -m benchmarks loop_seams` has twenty."""
-    samples, around = looped(embedded, prompt, seconds, seed=4)
+    samples, around = render_loop(embedded, prompt, seconds, seed=4)
     assert around
     assert len(samples) == round(seconds * RATE_HZ)
-    seam = seam_of(samples, begins=False)
+    seam = measure_seam(samples, has_attack=False)
     assert seam.step <= 1
     assert seam.flux <= MAX_FLUX_RATIO
     assert seam.plain <= MAX_FLUX_RATIO

@@ -297,7 +297,7 @@ async def test_device_memory_names_the_sizes_of_a_model_that_can_never_fit(audio
         failed = (await until(heard, engine_messages.JobFailed))[-1]
         assert failed.code == "out-of-memory"
         assert failed.model == "tiny"
-        assert "models may fill 0.001 MB" in failed.message
+        assert "models may use 0.001 MB" in failed.message
 
 
 def other(folder: Path, tmp_path: Path) -> Path:

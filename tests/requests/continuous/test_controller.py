@@ -111,7 +111,7 @@ class ModelPlayer:
         self.orders[number] = SimpleNamespace(play=number, speed=keys.speed or 1.0, gain=0.0, pan=0.0, out=1)
         return number
 
-    def break_off(self, number: int) -> None:
+    def end_early(self, number: int) -> None:
         del self.orders[number]
 
 
@@ -180,13 +180,13 @@ class FlowsInAnyOrder(RuleBasedStateMachine):
             order: Any = self.player.orders[number]
             if what == "began":
                 told: Any = SimpleNamespace(frame=0, repeated=False)
-                self.flows.began(order, told)
+                self.flows.play_started(order, told)
                 return
             del self.player.orders[number]
             if what == "refused":
-                self.flows.refused(order, errors.BadRequest("out: no such channel"))
+                self.flows.play_refused(order, errors.BadRequest("out: no such channel"))
             else:
-                self.flows.over(order, 0, what, None)
+                self.flows.play_ended(order, 0, what, None)
 
         self.run(act, settled)
 
@@ -254,11 +254,11 @@ class FlowStage(FlowsInAnyOrder):
     def begin_latest(self) -> None:
         order: Any = self.player.orders[max(self.player.orders)]
         told: Any = SimpleNamespace(frame=0, repeated=False)
-        self.run(lambda: self.flows.began(order, told), settled=True)
+        self.run(lambda: self.flows.play_started(order, told), settled=True)
 
     def refuse_latest(self, settled: bool) -> None:
         order: Any = self.player.orders.pop(max(self.player.orders))
-        self.run(lambda: self.flows.refused(order, errors.BadRequest("out: no such channel")), settled)
+        self.run(lambda: self.flows.play_refused(order, errors.BadRequest("out: no such channel")), settled)
 
 
 def test_controller_replaces_a_pause_by_a_later_one(monkeypatch: pytest.MonkeyPatch):

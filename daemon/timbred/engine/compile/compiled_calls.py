@@ -479,7 +479,7 @@ def _pad_rows(inputs: Inputs) -> Inputs:
 
 
 def _compile_if_alive(calls: "weakref.ref[CompiledCalls]", shapes: Shapes, number: int) -> None:
-    """Compile a call unless its module is gone; pending tasks keep no model in memory."""
+    """Compile a call unless its module has been freed; pending tasks hold weak references only."""
     compiled_calls = calls()
     if compiled_calls is not None:
         compiled_calls.compile(shapes, number)

@@ -26,7 +26,7 @@ CACHE_FORMAT_VERSION = 1
 
 
 def device_key(device: torch.device) -> str:
-    """Return a name for all that compiled code depends on beside the model: torch's version and the device's kind."""
+    """Return a name for torch's version and the device's kind, which compiled code depends on besides the model."""
     kind = torch.backends.cpu.get_cpu_capability()
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
@@ -50,15 +50,15 @@ MAX_RECORDED_SHAPES = 64
 
 @dataclass(frozen=True)
 class CompileCache:
-    """The folder for one module on one device: which shapes it met here, and their compiled calls.
+    """The folder for one module on one device: the shapes of its calls, and their compiled calls.
 
-    Without a folder nothing is kept.
+    Without a folder nothing is stored.
     """
 
     folder: Path | None
 
     def recorded_shapes(self, limit: int) -> list[Shapes]:
-        """The shapes met in earlier runs, the latest first. Files that can't be understood are passed over."""
+        """Return the shapes of earlier runs, the latest first. Invalid files are skipped."""
         records = [_read_shapes(file) for file in self._record_files()[:limit]]
         return [shapes for shapes in records if shapes is not None]
 

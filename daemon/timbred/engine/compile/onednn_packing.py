@@ -3,7 +3,7 @@
 Otherwise oneDNN reorders the weights of a convolution at every call, which takes a small model as long as the
 arithmetic. The results differ from the plain call's by float32 rounding only.
 
-A graph module runs its operations from Python one by one, and each of them waits for the GIL at its end: beside a
+A graph module runs its operations from Python one by one, and each of them waits for the GIL at its end: next to a
 thread that runs Python code, such as a load, a call of 200 operations waits 200 times. A TorchScript function waits
 once, and its results are those of the graph bit for bit. A second reference to each weight, outside Python, is kept for
 the same reason: torch acquires the GIL when a tensor's references become one again, the Python object's.

@@ -43,8 +43,8 @@ Shapes = tuple[Shape, ...]
 class Traced:
     """A traced call: `graph(*weights, *inputs)` equals the module's call.
 
-    The weights are the module's own, except for `copied_bytes` bytes that are laid out anew. `references` keeps alive
-    what the graph needs besides them.
+    The weights are the module's own, except for `copied_bytes` bytes that are copied in another layout.
+    `references` holds the other objects that the graph needs.
     """
 
     graph: Any

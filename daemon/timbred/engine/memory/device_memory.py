@@ -109,7 +109,7 @@ class DeviceMemory:
             return self._parts[id(module)].size_bytes
 
     def add(self, modules: Sequence[torch.nn.Module]) -> None:
-        """Register a model's components, and move those to the device that fit beside all others."""
+        """Register a model's components, and move those to the device that fit in addition to all others."""
         for module in modules:
             with self._lock:
                 known = id(module) in self._parts

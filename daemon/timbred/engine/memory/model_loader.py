@@ -1,4 +1,4 @@
-"""Loads of models in threads of their own, and deferred freeing of their memory.
+"""Loading of models in separate threads, and deferred freeing of their memory.
 
 Building a network's modules is Python code. A thread that runs it holds the GIL for a switch interval each time that an
 operation of a step has ended and needs it back, so that a step of a hundred operations takes several times as long. A
@@ -176,7 +176,7 @@ class Loader(Generic[Model]):
 
 
 MAX_PAUSE_S = 0.01
-"""Longest pause, so that a load makes progress beside steps that need the GIL all the time."""
+"""Longest pause, so that a load makes progress during steps that need the GIL all the time."""
 
 SLICE_S = 0.001
 """Time that a load runs after the longest pause before the next one."""

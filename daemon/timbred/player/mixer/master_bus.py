@@ -136,7 +136,7 @@ class Limiter:
         return smooth
 
     def _release(self, peak_excess: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Follow rises at once and fall slowly: the maximum of all values before, each decayed by its age."""
+        """Follow rises immediately and fall slowly: the maximum of all values before, each decayed by its age."""
         decayed = self._decay ** np.arange(1, peak_excess.shape[0] + 1)[:, None]
         highest = np.maximum.accumulate(peak_excess / decayed, axis=0)
         released = np.maximum(highest, self._released[-1]) * decayed

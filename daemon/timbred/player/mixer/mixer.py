@@ -15,9 +15,9 @@ from timbred.player.mixer.voice import (
     Glide,
     MixerEvent,
     StartVoice,
-    VoiceBegan,
+    VoiceFinished,
     VoiceLayer,
-    VoiceOver,
+    VoiceStarted,
     VoiceStopped,
     WaitingVoice,
 )
@@ -29,7 +29,7 @@ MAX_WAITING_COMMANDS = 1024
 """Commands that can wait for their beat."""
 
 MAX_LAYERS = 2 * VOICE_COUNT
-"""Sounds at once, including those that fade out; above it the oldest of these fade out faster."""
+"""Simultaneous sounds, including those that fade out; above this number the oldest of these fade out faster."""
 
 DEFAULT_CROSSFADE_S = 0.03
 """Seconds of the crossfade between two sounds on a voice, if none is requested."""
@@ -97,12 +97,12 @@ class Mixer:
         self._check_channels(start)
         before = self.following.pop(start.voice, None)
         if before is not None:
-            self._events.append(VoiceOver(before.play, self.frame, "replaced"))
+            self._events.append(VoiceFinished(before.play, self.frame, "replaced"))
         if self._has_segment(start.voice):
             self.following[start.voice] = start
         else:
             is_replaced = any(layer.voice == start.voice and not layer.is_fading_out for layer in self.layers)
-            self._events.append(VoiceOver(start.play, self.frame, "replaced" if is_replaced else "stopped"))
+            self._events.append(VoiceFinished(start.play, self.frame, "replaced" if is_replaced else "stopped"))
 
     def _has_segment(self, voice: int) -> bool:
         starts = (waiting.order for waiting in self.waiting_commands if isinstance(waiting.order, StartVoice))
@@ -127,7 +127,7 @@ class Mixer:
             if isinstance(waiting.order, StartVoice) and waiting.order.play == play:
                 waiting.order = replace(waiting.order, sound=sound)
 
-    def break_off(self, play: int) -> None:
+    def end_early(self, play: int) -> None:
         """Fade out one play; if it still waits it is cancelled."""
         for layer in self.layers:
             if layer.play == play:
@@ -138,7 +138,7 @@ class Mixer:
             if isinstance(item.order, StartVoice) and item.order.play == play
         ]
         self.waiting_commands = [waiting for waiting in self.waiting_commands if waiting.order not in orders]
-        self._events.extend(VoiceOver(play, self.frame, "stopped") for _ in orders)
+        self._events.extend(VoiceFinished(play, self.frame, "stopped") for _ in orders)
 
     def change(
         self, voice: int, gain: float | None, pan: float | None, speed: float | None, fade: float | None
@@ -242,7 +242,7 @@ class Mixer:
         following = self.following.get(start.voice)
         if following is not None and (start.handover is None or following.play < start.play):
             del self.following[start.voice]
-            self._events.append(VoiceOver(following.play, self.frame, "replaced"))
+            self._events.append(VoiceFinished(following.play, self.frame, "replaced"))
 
     def _layer(self, start: StartVoice, anchor: float) -> VoiceLayer:
         """Create a layer; `anchor` is the beat from which the next segment's beat is counted."""
@@ -257,7 +257,7 @@ class Mixer:
     def _add_layer(self, layer: VoiceLayer, repeated: bool = False) -> None:
         self.layers.append(layer)
         self._limit_layers()
-        self._events.append(VoiceBegan(layer.play, self.frame, self.grid.beat_at(self.frame), repeated))
+        self._events.append(VoiceStarted(layer.play, self.frame, self.grid.beat_at(self.frame), repeated))
 
     def _hand_over(self, segment: VoiceLayer) -> int:
         """Start the next segment if it is due, and return the frames until the handover after it."""
@@ -301,14 +301,14 @@ class Mixer:
     def _end(self, end: EndVoice, waited: WaitingVoice) -> None:
         fade = self._fade_frames(end.fade, DEFAULT_FADE_OUT_S)
         sounding = [layer for layer in self.layers if end.voice in (0, layer.voice)]
-        for layer in sounding:  # also those that fade out slowly: a stop takes effect at once
+        for layer in sounding:  # also those that fade out slowly: a stop takes effect immediately
             layer.fade_out(fade, "stopped")
         following = [start for voice, start in self.following.items() if end.voice in (0, voice)]
         self.following = {voice: start for voice, start in self.following.items() if start not in following}
         cancelled = [*following, *(self._cancel_waiting(end) if waited.start_time is None else [])]
         plays = dict.fromkeys((*(layer.play for layer in sounding), *(start.play for start in cancelled)))
         self._events.append(VoiceStopped(end.stop, tuple(plays)))
-        self._events.extend(VoiceOver(start.play, self.frame, "stopped") for start in cancelled)
+        self._events.extend(VoiceFinished(start.play, self.frame, "stopped") for start in cancelled)
 
     def _cancel_waiting(self, end: EndVoice) -> list[StartVoice]:
         """Cancel and return the commands that waited when the stop was requested; they are numbered in order."""
@@ -325,7 +325,7 @@ class Mixer:
         for layer in self.layers:
             used = layer.mix_into(block)
             if layer.is_over and not layer.is_continued:
-                self._events.append(VoiceOver(layer.play, self.frame + used, layer.reason))
+                self._events.append(VoiceFinished(layer.play, self.frame + used, layer.reason))
         self.layers = [layer for layer in self.layers if not layer.is_over]
         self.frame += block.shape[0]
 

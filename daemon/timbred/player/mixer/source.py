@@ -56,7 +56,7 @@ class VoiceSource:
 def has_attack(sound: VoiceSource, position: int, frames: int) -> bool:
     """Return whether an equal-power fade in over `frames`, from `position` on, would take off an attack.
 
-    This is so if the loudest or the steepest place lies under the fade and no similar one follows it.
+    This is so if the loudest or the steepest place is within the fade and no similar one follows it.
     """
     ready_frames = sound.frames if sound.ready_frames is None else sound.ready_frames
     positions = np.arange(position, position + COMPARED_FADE_LENGTHS * frames)

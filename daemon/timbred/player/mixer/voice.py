@@ -64,7 +64,7 @@ class WaitingVoice:
 
 
 @dataclass(frozen=True)
-class VoiceBegan:
+class VoiceStarted:
     """The first sample of a play is output at this frame; `repeated` if it was played before."""
 
     play: int
@@ -74,7 +74,7 @@ class VoiceBegan:
 
 
 @dataclass(frozen=True)
-class VoiceOver:
+class VoiceFinished:
     """The last sample of a play was output before this frame."""
 
     play: int
@@ -90,7 +90,7 @@ class VoiceStopped:
     plays: tuple[int, ...]
 
 
-MixerEvent = VoiceBegan | VoiceOver | VoiceStopped
+MixerEvent = VoiceStarted | VoiceFinished | VoiceStopped
 
 
 Values = NDArray[np.float64]

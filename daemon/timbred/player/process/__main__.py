@@ -13,7 +13,7 @@ from timbred.ipc.child_exit import (
     CANNOT_START_STATUS,
     add_line_options,
     describe_start_error,
-    exit_at_once,
+    exit_immediately,
     exit_on_thread_failure,
     exit_with_daemon,
     send_last_message,
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         log.error("%s", message, exc_info=error)
         refusal = player_messages.PlayerCannotStart(token=options["token"], message=message)
         send_last_message(options["address"], player_messages.encode(refusal))
-        exit_at_once(CANNOT_START_STATUS)
+        exit_immediately(CANNOT_START_STATUS)
     status = 0
     exit_with_daemon(options["address"], player.stop_with_daemon)
     try:
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         log.warning("%s", gone)
         status = DEVICE_LOST_STATUS
     player.close()
-    exit_at_once(status)
+    exit_immediately(status)
 
 
 def _import_all() -> None:

@@ -203,7 +203,7 @@ class Output:
     Args:
         device: the device to open.
         channels: output channels to open, at most those of the device.
-        lead: how far the ring is filled beyond the block that the device takes at once, in seconds.
+        lead: how far the ring is filled beyond the device's block, in seconds.
 
     Attributes:
         underruns: times that the ring ran empty.
@@ -240,7 +240,7 @@ class Output:
 
     @property
     def block(self) -> int:
-        """Frames that the device takes at once; 0 until it has taken some."""
+        """Frames in one block of the device; 0 until it has taken one."""
         return 0 if self._action is None else int(self._action.stats.max_blocksize)
 
     @property

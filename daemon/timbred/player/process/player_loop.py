@@ -26,7 +26,7 @@ from timbred.ipc import player_messages
 from timbred.player.beat_grid import BeatGrid
 from timbred.player.mixer.mixer import Mixer
 from timbred.player.mixer.source import VoiceSource
-from timbred.player.mixer.voice import EndVoice, StartVoice, VoiceBegan, VoiceOver, VoiceStopped
+from timbred.player.mixer.voice import EndVoice, StartVoice, VoiceFinished, VoiceStarted, VoiceStopped
 from timbred.player.process import devices
 from timbred.player.process.ableton_link import LinkSession
 from timbred.player.process.devices import BLOCK_FRAMES, DeviceClock, Output
@@ -93,7 +93,7 @@ DEVICE_TIMEOUT_S = 2.0
 """Seconds without a frame taken after which a device counts as lost."""
 
 SUSPENSION_DETECTION_S = 1.0
-"""Seconds between two checks of the device from which this process was suspended: the device gets its time anew."""
+"""Seconds between two checks of the device from which this process was suspended: the device's timeout starts again."""
 
 FREE_DELAY_S = 0.5
 """Seconds after which nothing of an exchanged sound is mixed any more."""
@@ -289,7 +289,7 @@ class PlayerLoop:
                 case player_messages.ReplaceSamples():
                     self._exchange(message, payload)
                 case player_messages.EndStream():
-                    self._mixer().break_off(message.play)
+                    self._mixer().end_early(message.play)
                 case player_messages.StopVoice():
                     self._mixer().stop(EndVoice(message.stop, message.voice, message.fade), message.at)
                 case player_messages.ChangeVoice():
@@ -436,13 +436,13 @@ class PlayerLoop:
     def _report_events(self, mixer: Mixer) -> None:
         for event in mixer.take_events():
             match event:
-                case VoiceBegan():
+                case VoiceStarted():
                     self._send(
                         player_messages.VoicePlaying(
                             play=event.play, frame=event.frame, beat=event.beat, repeated=event.repeated
                         )
                     )
-                case VoiceOver():
+                case VoiceFinished():
                     self._send(player_messages.VoiceEnded(play=event.play, frame=event.frame, reason=event.reason))
                     self._to_free.put(self._sounds.pop(event.play))
                 case VoiceStopped():

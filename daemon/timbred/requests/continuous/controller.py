@@ -135,7 +135,7 @@ class FlowController:
         voice: Its voice.
         client: The client that its events go to.
         plan: Plan of the next segments.
-        state: Changed by `move` alone.
+        state: Changed by `move` only.
         previous: The plan to return to if no segment of `plan` becomes audible.
         number: Number of the next segment within the plan; 0 while none of the plan is rendered.
         entry: The `at` with which the latest plan was to begin.
@@ -194,7 +194,7 @@ class FlowController:
 
 @dataclass(frozen=True)
 class _SegmentRequest:
-    """A segment that the scheduler was asked for."""
+    """A segment that was requested from the scheduler."""
 
     flow: FlowController
     plan: FlowPlan
@@ -210,7 +210,7 @@ class FlowControllers:
         player: The player.
         scheduler: Renders the segments.
         session: Returns the session's sample rate, tempo and bars.
-        by_voice: Flows that haven't ended, by voice; changed here alone.
+        by_voice: Flows that haven't ended, by voice; changed here only.
         clock: Monotonic clock.
     """
 
@@ -277,7 +277,7 @@ class FlowControllers:
         for flow in list(self._by_voice.values()):
             self._end(flow, "stopped")
             if not flow.plays:
-                self._refuse(flow, errors.ShuttingDown("timbred is stopping; ask again once it is back"))
+                self._refuse(flow, errors.ShuttingDown("timbred is stopping; send the request again after its restart"))
 
     # from the plan to the player
 
@@ -310,7 +310,7 @@ class FlowControllers:
         self._advance(flow)
 
     def _drop_queued(self, flow: FlowController) -> None:
-        """Replace a queued segment, except the first of a plan, by the one that sounds, once more."""
+        """Replace a queued segment, except the first of a plan, by a repetition of the current one."""
         if flow.queued is None or flow.current is None or flow.plays[flow.queued].first:
             return
         flow.queued = None
@@ -412,7 +412,7 @@ class FlowControllers:
         if replaced is not None:
             del self._by_play[replaced]
             del flow.plays[replaced]
-            self.player.break_off(replaced)
+            self.player.end_early(replaced)
 
     def _play(self, flow: FlowController, segment: FlowSegment) -> int:
         """Order a segment from the player; return the player's number for it.
@@ -455,7 +455,7 @@ class FlowControllers:
 
     # messages of the player
 
-    def began(self, order: player_messages.PlayVoice, message: player_messages.VoicePlaying) -> None:
+    def play_started(self, order: player_messages.PlayVoice, message: player_messages.VoicePlaying) -> None:
         """Announce a segment that sounds, for the first time or repeated, and prepare the next one."""
         flow = self._by_play.get(order.play)
         if flow is None:
@@ -474,7 +474,7 @@ class FlowControllers:
         self.outbox.send(flow.client, flow.announced)
         self._advance(flow)
 
-    def over(self, order: player_messages.PlayVoice, frame: int, reason: str, also: ClientId | None) -> None:
+    def play_ended(self, order: player_messages.PlayVoice, frame: int, reason: str, also: ClientId | None) -> None:
         """Forget a segment that sounds no more; without a following one the flow is over."""
         flow = self._by_play.pop(order.play, None)
         if flow is None:
@@ -488,7 +488,7 @@ class FlowControllers:
         if flow.ended and not flow.plays:
             self._send_ended(flow, frame)
 
-    def refused(self, order: player_messages.PlayVoice, error: errors.TimbredError) -> None:
+    def play_refused(self, order: player_messages.PlayVoice, error: errors.TimbredError) -> None:
         """Handle a segment that the player refuses: a channel that the device lacks, or a beat that is past."""
         flow = self._by_play.pop(order.play, None)
         if flow is None:
