@@ -122,7 +122,7 @@ def test_scsynth_that_is_absent_is_reported_and_the_take_kept(client: UdpClient)
 
 async def test_scsynth_that_is_silent_is_given_up() -> None:
     with server() as silent, pytest.raises(NoAudioDevice, match=f"port {silent.port}"):
-        await scsynth_buffers.allocate_and_read("127.0.0.1", silent.port, 1, Path("take.wav"), patience=0.1)
+        await scsynth_buffers.allocate_and_read("127.0.0.1", silent.port, 1, Path("take.wav"), timeout_s=0.1)
 
 
 @pytest.mark.parametrize(

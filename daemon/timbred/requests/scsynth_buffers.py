@@ -41,7 +41,7 @@ class _ScsynthExchange(asyncio.DatagramProtocol):
             self.answer.set_exception(exc)
 
 
-async def allocate_and_read(host: str, port: int, buffer: int, path: Path, patience: float = READ_TIMEOUT_S) -> None:
+async def allocate_and_read(host: str, port: int, buffer: int, path: Path, timeout_s: float = READ_TIMEOUT_S) -> None:
     """Allocate a buffer of the server at `host` and `port` and read a whole file into it.
 
     Args:
@@ -49,7 +49,7 @@ async def allocate_and_read(host: str, port: int, buffer: int, path: Path, patie
         port: Its UDP port.
         buffer: Number of the buffer.
         path: The file.
-        patience: Seconds in which the server has to answer.
+        timeout_s: Seconds in which the server has to answer.
 
     Raises:
         NoAudioDevice: No server answers in time.
@@ -59,7 +59,7 @@ async def allocate_and_read(host: str, port: int, buffer: int, path: Path, patie
     transport, exchange = await loop.create_datagram_endpoint(_ScsynthExchange, remote_addr=(host, port))
     try:
         transport.sendto(write_message(ALLOC_READ, [buffer, str(path), 0, 0]))
-        answer = await asyncio.wait_for(exchange.answer, patience)
+        answer = await asyncio.wait_for(exchange.answer, timeout_s)
     except OSError as error:  # TimeoutError is one
         raise NoAudioDevice(
             f"scsynth: no server answers at {host} port {port}; boot it, or give its own port. The take is {path}"
