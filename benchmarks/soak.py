@@ -5,8 +5,8 @@ threads and descriptors of the daemon, its engine and its player are read every 
 half of the time the trend of each process's memory rises by at most `MAX_RISE_MB`, that of its threads and descriptors
 by at most `MAX_RISE_COUNT`. Exit status 1 where it rises more, or where a request had no end.
 
-A spare process, which is started when its kind is idle for the first time, is counted separately: added to the process that
-it may replace, its start would look like a leak.
+A spare process, which is started when its kind is idle for the first time, is counted separately: added to the process
+that it may replace, its start would look like a leak.
 
 Plays and flows need a sound device; where `jackd` is installed, a server without a card is started for them.
 """
