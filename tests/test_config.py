@@ -118,7 +118,7 @@ import sys
 from timbred.config import load
 from timbred.errors import BadRequest
 config = load(None, {}, sys.argv[1:])
-for name in ("takes_folder", "models_folder", "library_file", "spare_library_folder"):
+for name in ("takes_folder", "models_folder", "loras_folder", "library_file", "spare_library_folder"):
     try: print(name, getattr(config, name))
     except BadRequest as error: print(name, "refused:", error)
 print("engine.cache", repr(config["engine.cache"]))
@@ -141,6 +141,7 @@ def test_load_without_a_home_folder_has_no_default_takes_folder(tmp_path: Path) 
     assert homeless(f"takes.folder={tmp_path}") == {
         "takes_folder": str(tmp_path),
         "models_folder": str(tmp_path / ".timbred-models"),
+        "loras_folder": str(tmp_path / ".timbred-loras"),
         "library_file": str(tmp_path / ".timbred.sqlite"),
         "spare_library_folder": "None",
         "engine.cache": "''",

@@ -187,6 +187,7 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("models.default", "pocket", "Model of requests without `model`.", live=True),
     SettingSpec("models.preload", True, "Load the default model at the start instead of at its first request."),
     SettingSpec("models.folder", _default_folder("data", "models"), "Folder of downloaded models.", is_path=True),
+    SettingSpec("loras.folder", _default_folder("data", "loras"), "Folder of LoRAs.", is_path=True),
     SettingSpec(
         "takes.folder",
         _default_folder("music"),
@@ -356,6 +357,16 @@ class Config:
         """
         folder = self["models.folder"]
         return Path(folder) if folder else self.takes_folder / ".timbred-models"
+
+    @property
+    def loras_folder(self) -> Path:
+        """The folder of LoRAs; inside the takes folder if there is no home folder.
+
+        Raises:
+            BadRequest: As `takes_folder`.
+        """
+        folder = self["loras.folder"]
+        return Path(folder) if folder else self.takes_folder / ".timbred-loras"
 
     @property
     def library_file(self) -> Path:

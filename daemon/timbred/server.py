@@ -16,10 +16,12 @@ from timbred.ipc.engine_client import ENGINE_PROGRAM, EngineLink, EngineSettings
 from timbred.ipc.heap import limit_arenas
 from timbred.ipc.supervisor import SparePolicy
 from timbred.models import registry
+from timbred.models.lora import LoraRegistry
 from timbred.player.client import PlayerClient
 from timbred.requests.completion import BackgroundTasks, InternalOutbox
 from timbred.requests.continuous.controller import FlowController, FlowControllers
 from timbred.requests.handlers import LiveSettings, RequestHandlers, SoundOutputs
+from timbred.requests.loras import LoraHandlers
 from timbred.requests.playback import PlaybackHandlers
 from timbred.requests.postprocess import Postprocessor
 from timbred.requests.scheduler import JobScheduler
@@ -71,6 +73,7 @@ class Daemon:
         self.engine_program = engine_program or engine_program_from(os.environ)
         self.models = registry.build(config.models_folder, config.sources)
         _ = self.models[config["models.default"]]
+        self.loras = LoraRegistry(config.loras_folder, self.models)
         self.supervisor = Supervisor()
         self.transports = Transports(config, self.supervisor)
 
@@ -131,6 +134,7 @@ class Daemon:
             playback,
             buffers,
             flows,
+            LoraHandlers(outbox, self.loras),
             self.supervisor,
         )
         self.scheduler.commands.set_yield(config["engine.yield"])

@@ -5,12 +5,12 @@
 		^this.default.notify(on, action)
 	}
 
-	*generate { |prompt, action, progress, fail, server, gain, pan, speed, out, at, fade, model, seconds, bars, bpm, beats_per_bar, key, signature, in_words, measure, fit, negative, steps, guidance, eta, scheduler, seed, exact, takes, rank, init, strength, start, end, low, high, extend, prompt2, mix, weights, noise, embeddings, transcription, loop, rate, format, bits, channels, loudness, peak, trim, fade_in, fade_out, to, name, folder, priority, preview, voice, by, scsynth, buffer|
-		^this.default.generate(prompt, action, progress, fail, server, gain, pan, speed, out, at, fade, model, seconds, bars, bpm, beats_per_bar, key, signature, in_words, measure, fit, negative, steps, guidance, eta, scheduler, seed, exact, takes, rank, init, strength, start, end, low, high, extend, prompt2, mix, weights, noise, embeddings, transcription, loop, rate, format, bits, channels, loudness, peak, trim, fade_in, fade_out, to, name, folder, priority, preview, voice, by, scsynth, buffer)
+	*generate { |prompt, action, progress, fail, server, gain, pan, speed, out, at, fade, model, seconds, bars, bpm, beats_per_bar, key, signature, in_words, measure, fit, negative, steps, guidance, eta, scheduler, seed, exact, takes, rank, init, strength, start, end, low, high, extend, prompt2, mix, weights, noise, embeddings, transcription, lora, loop, rate, format, bits, channels, loudness, peak, trim, fade_in, fade_out, to, name, folder, priority, preview, voice, by, scsynth, buffer|
+		^this.default.generate(prompt, action, progress, fail, server, gain, pan, speed, out, at, fade, model, seconds, bars, bpm, beats_per_bar, key, signature, in_words, measure, fit, negative, steps, guidance, eta, scheduler, seed, exact, takes, rank, init, strength, start, end, low, high, extend, prompt2, mix, weights, noise, embeddings, transcription, lora, loop, rate, format, bits, channels, loudness, peak, trim, fade_in, fade_out, to, name, folder, priority, preview, voice, by, scsynth, buffer)
 	}
 
-	*vary { |take, action, progress, fail, server, prompt, gain, pan, speed, out, at, fade, model, seconds, bars, bpm, beats_per_bar, key, signature, in_words, measure, fit, negative, steps, guidance, eta, scheduler, seed, exact, takes, rank, init, strength, start, end, low, high, extend, prompt2, mix, weights, noise, embeddings, transcription, loop, rate, format, bits, channels, loudness, peak, trim, fade_in, fade_out, to, name, folder, priority, preview, voice, by, scsynth, buffer|
-		^this.default.vary(take, action, progress, fail, server, prompt, gain, pan, speed, out, at, fade, model, seconds, bars, bpm, beats_per_bar, key, signature, in_words, measure, fit, negative, steps, guidance, eta, scheduler, seed, exact, takes, rank, init, strength, start, end, low, high, extend, prompt2, mix, weights, noise, embeddings, transcription, loop, rate, format, bits, channels, loudness, peak, trim, fade_in, fade_out, to, name, folder, priority, preview, voice, by, scsynth, buffer)
+	*vary { |take, action, progress, fail, server, prompt, gain, pan, speed, out, at, fade, model, seconds, bars, bpm, beats_per_bar, key, signature, in_words, measure, fit, negative, steps, guidance, eta, scheduler, seed, exact, takes, rank, init, strength, start, end, low, high, extend, prompt2, mix, weights, noise, embeddings, transcription, lora, loop, rate, format, bits, channels, loudness, peak, trim, fade_in, fade_out, to, name, folder, priority, preview, voice, by, scsynth, buffer|
+		^this.default.vary(take, action, progress, fail, server, prompt, gain, pan, speed, out, at, fade, model, seconds, bars, bpm, beats_per_bar, key, signature, in_words, measure, fit, negative, steps, guidance, eta, scheduler, seed, exact, takes, rank, init, strength, start, end, low, high, extend, prompt2, mix, weights, noise, embeddings, transcription, lora, loop, rate, format, bits, channels, loudness, peak, trim, fade_in, fade_out, to, name, folder, priority, preview, voice, by, scsynth, buffer)
 	}
 
 	*cancel { |id, action|
@@ -23,6 +23,10 @@
 
 	*models { |action|
 		^this.default.models(action)
+	}
+
+	*loras { |action|
+		^this.default.loras(action)
 	}
 
 	*load { |model, action|
@@ -49,8 +53,8 @@
 		^this.default.set(voice, action, gain, pan, speed, fade)
 	}
 
-	*flow { |voice, prompt, action, gain, pan, speed, out, at, fade, model, seconds, bars, bpm, beats_per_bar, key, signature, in_words, measure, fit, negative, steps, guidance, eta, scheduler, seed, exact, takes, rank, init, strength, start, end, low, high, extend, prompt2, mix, weights, noise, embeddings, transcription, loop, rate, format, bits, channels, loudness, peak, trim, fade_in, fade_out, to, name, folder, priority, preview, by|
-		^this.default.flow(voice, prompt, action, gain, pan, speed, out, at, fade, model, seconds, bars, bpm, beats_per_bar, key, signature, in_words, measure, fit, negative, steps, guidance, eta, scheduler, seed, exact, takes, rank, init, strength, start, end, low, high, extend, prompt2, mix, weights, noise, embeddings, transcription, loop, rate, format, bits, channels, loudness, peak, trim, fade_in, fade_out, to, name, folder, priority, preview, by)
+	*flow { |voice, prompt, action, gain, pan, speed, out, at, fade, model, seconds, bars, bpm, beats_per_bar, key, signature, in_words, measure, fit, negative, steps, guidance, eta, scheduler, seed, exact, takes, rank, init, strength, start, end, low, high, extend, prompt2, mix, weights, noise, embeddings, transcription, lora, loop, rate, format, bits, channels, loudness, peak, trim, fade_in, fade_out, to, name, folder, priority, preview, by|
+		^this.default.flow(voice, prompt, action, gain, pan, speed, out, at, fade, model, seconds, bars, bpm, beats_per_bar, key, signature, in_words, measure, fit, negative, steps, guidance, eta, scheduler, seed, exact, takes, rank, init, strength, start, end, low, high, extend, prompt2, mix, weights, noise, embeddings, transcription, lora, loop, rate, format, bits, channels, loudness, peak, trim, fade_in, fade_out, to, name, folder, priority, preview, by)
 	}
 
 	*tempo { |bpm, action|
@@ -65,12 +69,12 @@
 		^this.ask(\notify, [this.class.plain(on)], (), action)
 	}
 
-	generate { |prompt, action, progress, fail, server, gain, pan, speed, out, at, fade, model, seconds, bars, bpm, beats_per_bar, key, signature, in_words, measure, fit, negative, steps, guidance, eta, scheduler, seed, exact, takes, rank, init, strength, start, end, low, high, extend, prompt2, mix, weights, noise, embeddings, transcription, loop, rate, format, bits, channels, loudness, peak, trim, fade_in, fade_out, to, name, folder, priority, preview, voice, by, scsynth, buffer|
-		^this.request(\generate, [prompt], (gain: gain, pan: pan, speed: speed, out: out, at: at, fade: fade, model: model, seconds: seconds, bars: bars, bpm: bpm, beats_per_bar: beats_per_bar, key: key, signature: signature, in_words: in_words, measure: measure, fit: fit, negative: negative, steps: steps, guidance: guidance, eta: eta, scheduler: scheduler, seed: seed, exact: exact, takes: takes, rank: rank, init: init, strength: strength, start: start, end: end, low: low, high: high, extend: extend, prompt2: prompt2, mix: mix, weights: weights, noise: noise, embeddings: embeddings, transcription: transcription, loop: loop, rate: rate, format: format, bits: bits, channels: channels, loudness: loudness, peak: peak, trim: trim, fade_in: fade_in, fade_out: fade_out, to: to, name: name, folder: folder, priority: priority, preview: preview, voice: voice, by: by, scsynth: scsynth, buffer: buffer), action, progress, fail, server)
+	generate { |prompt, action, progress, fail, server, gain, pan, speed, out, at, fade, model, seconds, bars, bpm, beats_per_bar, key, signature, in_words, measure, fit, negative, steps, guidance, eta, scheduler, seed, exact, takes, rank, init, strength, start, end, low, high, extend, prompt2, mix, weights, noise, embeddings, transcription, lora, loop, rate, format, bits, channels, loudness, peak, trim, fade_in, fade_out, to, name, folder, priority, preview, voice, by, scsynth, buffer|
+		^this.request(\generate, [prompt], (gain: gain, pan: pan, speed: speed, out: out, at: at, fade: fade, model: model, seconds: seconds, bars: bars, bpm: bpm, beats_per_bar: beats_per_bar, key: key, signature: signature, in_words: in_words, measure: measure, fit: fit, negative: negative, steps: steps, guidance: guidance, eta: eta, scheduler: scheduler, seed: seed, exact: exact, takes: takes, rank: rank, init: init, strength: strength, start: start, end: end, low: low, high: high, extend: extend, prompt2: prompt2, mix: mix, weights: weights, noise: noise, embeddings: embeddings, transcription: transcription, lora: lora, loop: loop, rate: rate, format: format, bits: bits, channels: channels, loudness: loudness, peak: peak, trim: trim, fade_in: fade_in, fade_out: fade_out, to: to, name: name, folder: folder, priority: priority, preview: preview, voice: voice, by: by, scsynth: scsynth, buffer: buffer), action, progress, fail, server)
 	}
 
-	vary { |take, action, progress, fail, server, prompt, gain, pan, speed, out, at, fade, model, seconds, bars, bpm, beats_per_bar, key, signature, in_words, measure, fit, negative, steps, guidance, eta, scheduler, seed, exact, takes, rank, init, strength, start, end, low, high, extend, prompt2, mix, weights, noise, embeddings, transcription, loop, rate, format, bits, channels, loudness, peak, trim, fade_in, fade_out, to, name, folder, priority, preview, voice, by, scsynth, buffer|
-		^this.request(\vary, [this.takeNamed(take), prompt].reject(_.isNil), (gain: gain, pan: pan, speed: speed, out: out, at: at, fade: fade, model: model, seconds: seconds, bars: bars, bpm: bpm, beats_per_bar: beats_per_bar, key: key, signature: signature, in_words: in_words, measure: measure, fit: fit, negative: negative, steps: steps, guidance: guidance, eta: eta, scheduler: scheduler, seed: seed, exact: exact, takes: takes, rank: rank, init: init, strength: strength, start: start, end: end, low: low, high: high, extend: extend, prompt2: prompt2, mix: mix, weights: weights, noise: noise, embeddings: embeddings, transcription: transcription, loop: loop, rate: rate, format: format, bits: bits, channels: channels, loudness: loudness, peak: peak, trim: trim, fade_in: fade_in, fade_out: fade_out, to: to, name: name, folder: folder, priority: priority, preview: preview, voice: voice, by: by, scsynth: scsynth, buffer: buffer), action, progress, fail, server)
+	vary { |take, action, progress, fail, server, prompt, gain, pan, speed, out, at, fade, model, seconds, bars, bpm, beats_per_bar, key, signature, in_words, measure, fit, negative, steps, guidance, eta, scheduler, seed, exact, takes, rank, init, strength, start, end, low, high, extend, prompt2, mix, weights, noise, embeddings, transcription, lora, loop, rate, format, bits, channels, loudness, peak, trim, fade_in, fade_out, to, name, folder, priority, preview, voice, by, scsynth, buffer|
+		^this.request(\vary, [this.takeNamed(take), prompt].reject(_.isNil), (gain: gain, pan: pan, speed: speed, out: out, at: at, fade: fade, model: model, seconds: seconds, bars: bars, bpm: bpm, beats_per_bar: beats_per_bar, key: key, signature: signature, in_words: in_words, measure: measure, fit: fit, negative: negative, steps: steps, guidance: guidance, eta: eta, scheduler: scheduler, seed: seed, exact: exact, takes: takes, rank: rank, init: init, strength: strength, start: start, end: end, low: low, high: high, extend: extend, prompt2: prompt2, mix: mix, weights: weights, noise: noise, embeddings: embeddings, transcription: transcription, lora: lora, loop: loop, rate: rate, format: format, bits: bits, channels: channels, loudness: loudness, peak: peak, trim: trim, fade_in: fade_in, fade_out: fade_out, to: to, name: name, folder: folder, priority: priority, preview: preview, voice: voice, by: by, scsynth: scsynth, buffer: buffer), action, progress, fail, server)
 	}
 
 	cancel { |id, action|
@@ -83,6 +87,10 @@
 
 	models { |action|
 		^this.ask(\models, [], (), action)
+	}
+
+	loras { |action|
+		^this.ask(\loras, [], (), action)
 	}
 
 	load { |model, action|
@@ -109,8 +117,8 @@
 		^this.forVoice(\set, voice, [], (gain: gain, pan: pan, speed: speed, fade: fade), action)
 	}
 
-	flow { |voice, prompt, action, gain, pan, speed, out, at, fade, model, seconds, bars, bpm, beats_per_bar, key, signature, in_words, measure, fit, negative, steps, guidance, eta, scheduler, seed, exact, takes, rank, init, strength, start, end, low, high, extend, prompt2, mix, weights, noise, embeddings, transcription, loop, rate, format, bits, channels, loudness, peak, trim, fade_in, fade_out, to, name, folder, priority, preview, by|
-		^this.forVoice(\flow, voice, [this.class.plain(prompt)], (gain: gain, pan: pan, speed: speed, out: out, at: at, fade: fade, model: model, seconds: seconds, bars: bars, bpm: bpm, beats_per_bar: beats_per_bar, key: key, signature: signature, in_words: in_words, measure: measure, fit: fit, negative: negative, steps: steps, guidance: guidance, eta: eta, scheduler: scheduler, seed: seed, exact: exact, takes: takes, rank: rank, init: init, strength: strength, start: start, end: end, low: low, high: high, extend: extend, prompt2: prompt2, mix: mix, weights: weights, noise: noise, embeddings: embeddings, transcription: transcription, loop: loop, rate: rate, format: format, bits: bits, channels: channels, loudness: loudness, peak: peak, trim: trim, fade_in: fade_in, fade_out: fade_out, to: to, name: name, folder: folder, priority: priority, preview: preview, by: by), action)
+	flow { |voice, prompt, action, gain, pan, speed, out, at, fade, model, seconds, bars, bpm, beats_per_bar, key, signature, in_words, measure, fit, negative, steps, guidance, eta, scheduler, seed, exact, takes, rank, init, strength, start, end, low, high, extend, prompt2, mix, weights, noise, embeddings, transcription, lora, loop, rate, format, bits, channels, loudness, peak, trim, fade_in, fade_out, to, name, folder, priority, preview, by|
+		^this.forVoice(\flow, voice, [this.class.plain(prompt)], (gain: gain, pan: pan, speed: speed, out: out, at: at, fade: fade, model: model, seconds: seconds, bars: bars, bpm: bpm, beats_per_bar: beats_per_bar, key: key, signature: signature, in_words: in_words, measure: measure, fit: fit, negative: negative, steps: steps, guidance: guidance, eta: eta, scheduler: scheduler, seed: seed, exact: exact, takes: takes, rank: rank, init: init, strength: strength, start: start, end: end, low: low, high: high, extend: extend, prompt2: prompt2, mix: mix, weights: weights, noise: noise, embeddings: embeddings, transcription: transcription, lora: lora, loop: loop, rate: rate, format: format, bits: bits, channels: channels, loudness: loudness, peak: peak, trim: trim, fade_in: fade_in, fade_out: fade_out, to: to, name: name, folder: folder, priority: priority, preview: preview, by: by), action)
 	}
 
 	tempo { |bpm, action|

@@ -7,18 +7,19 @@ TimbredVocabulary {
 		^(
 			hello: [],
 			notify: [],
-			generate: ['gain', 'pan', 'speed', 'out', 'at', 'fade', 'model', 'seconds', 'bars', 'bpm', 'beats_per_bar', 'key', 'signature', 'in_words', 'measure', 'fit', 'negative', 'steps', 'guidance', 'eta', 'scheduler', 'seed', 'exact', 'takes', 'rank', 'init', 'strength', 'start', 'end', 'low', 'high', 'extend', 'prompt2', 'mix', 'weights', 'noise', 'embeddings', 'transcription', 'loop', 'rate', 'format', 'bits', 'channels', 'loudness', 'peak', 'trim', 'fade_in', 'fade_out', 'to', 'name', 'folder', 'priority', 'preview', 'voice', 'by', 'scsynth', 'buffer'],
-			vary: ['gain', 'pan', 'speed', 'out', 'at', 'fade', 'model', 'seconds', 'bars', 'bpm', 'beats_per_bar', 'key', 'signature', 'in_words', 'measure', 'fit', 'negative', 'steps', 'guidance', 'eta', 'scheduler', 'seed', 'exact', 'takes', 'rank', 'init', 'strength', 'start', 'end', 'low', 'high', 'extend', 'prompt2', 'mix', 'weights', 'noise', 'embeddings', 'transcription', 'loop', 'rate', 'format', 'bits', 'channels', 'loudness', 'peak', 'trim', 'fade_in', 'fade_out', 'to', 'name', 'folder', 'priority', 'preview', 'voice', 'by', 'scsynth', 'buffer'],
+			generate: ['gain', 'pan', 'speed', 'out', 'at', 'fade', 'model', 'seconds', 'bars', 'bpm', 'beats_per_bar', 'key', 'signature', 'in_words', 'measure', 'fit', 'negative', 'steps', 'guidance', 'eta', 'scheduler', 'seed', 'exact', 'takes', 'rank', 'init', 'strength', 'start', 'end', 'low', 'high', 'extend', 'prompt2', 'mix', 'weights', 'noise', 'embeddings', 'transcription', 'lora', 'loop', 'rate', 'format', 'bits', 'channels', 'loudness', 'peak', 'trim', 'fade_in', 'fade_out', 'to', 'name', 'folder', 'priority', 'preview', 'voice', 'by', 'scsynth', 'buffer'],
+			vary: ['gain', 'pan', 'speed', 'out', 'at', 'fade', 'model', 'seconds', 'bars', 'bpm', 'beats_per_bar', 'key', 'signature', 'in_words', 'measure', 'fit', 'negative', 'steps', 'guidance', 'eta', 'scheduler', 'seed', 'exact', 'takes', 'rank', 'init', 'strength', 'start', 'end', 'low', 'high', 'extend', 'prompt2', 'mix', 'weights', 'noise', 'embeddings', 'transcription', 'lora', 'loop', 'rate', 'format', 'bits', 'channels', 'loudness', 'peak', 'trim', 'fade_in', 'fade_out', 'to', 'name', 'folder', 'priority', 'preview', 'voice', 'by', 'scsynth', 'buffer'],
 			cancel: [],
 			status: [],
 			models: [],
+			loras: [],
 			load: [],
 			unload: [],
 			takes: ['search', 'like', 'limit'],
 			play: ['gain', 'pan', 'speed', 'out', 'at', 'fade', 'loop'],
 			stop: ['at', 'fade'],
 			set: ['gain', 'pan', 'speed', 'fade'],
-			flow: ['gain', 'pan', 'speed', 'out', 'at', 'fade', 'model', 'seconds', 'bars', 'bpm', 'beats_per_bar', 'key', 'signature', 'in_words', 'measure', 'fit', 'negative', 'steps', 'guidance', 'eta', 'scheduler', 'seed', 'exact', 'takes', 'rank', 'init', 'strength', 'start', 'end', 'low', 'high', 'extend', 'prompt2', 'mix', 'weights', 'noise', 'embeddings', 'transcription', 'loop', 'rate', 'format', 'bits', 'channels', 'loudness', 'peak', 'trim', 'fade_in', 'fade_out', 'to', 'name', 'folder', 'priority', 'preview', 'by'],
+			flow: ['gain', 'pan', 'speed', 'out', 'at', 'fade', 'model', 'seconds', 'bars', 'bpm', 'beats_per_bar', 'key', 'signature', 'in_words', 'measure', 'fit', 'negative', 'steps', 'guidance', 'eta', 'scheduler', 'seed', 'exact', 'takes', 'rank', 'init', 'strength', 'start', 'end', 'low', 'high', 'extend', 'prompt2', 'mix', 'weights', 'noise', 'embeddings', 'transcription', 'lora', 'loop', 'rate', 'format', 'bits', 'channels', 'loudness', 'peak', 'trim', 'fade_in', 'fade_out', 'to', 'name', 'folder', 'priority', 'preview', 'by'],
 			tempo: [],
 			settings: [],
 			sync: [],
@@ -67,6 +68,7 @@ TimbredVocabulary {
 			noise: "text of at most 64 characters",
 			embeddings: "text of at most 4096 characters",
 			transcription: "text of at most 2000 characters",
+			lora: "text of at most 2000 characters",
 			loop: "0 or 1",
 			rate: "a whole number from 8000 to 192000",
 			format: "one of aiff, flac, ogg, wav",
@@ -92,7 +94,7 @@ TimbredVocabulary {
 		)
 	}
 
-	*events { ^['queued', 'started', 'warning', 'progress', 'preview', 'take', 'buffered', 'done', 'cancelled', 'fail', 'playing', 'ended', 'flowing', 'welcome', 'status.reply', 'model', 'loaded', 'unloaded', 'settings', 'synced', 'pong'] }
+	*events { ^['queued', 'started', 'warning', 'progress', 'preview', 'take', 'buffered', 'done', 'cancelled', 'fail', 'playing', 'ended', 'flowing', 'welcome', 'status.reply', 'model', 'lora', 'loaded', 'unloaded', 'settings', 'synced', 'pong'] }
 
 	*codes { ^['bad-request', 'unknown-model', 'missing-weights', 'busy', 'out-of-memory', 'model-error', 'forbidden-path', 'bad-audio', 'disk-full', 'no-audio-device', 'worker-lost', 'shutting-down', 'internal'] }
 }

@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="List, pull and convert models.", invoke_without_command=True)
 app.add_typer(models_app, name="models")
+loras_app = typer.Typer(help="List and add LoRAs.", invoke_without_command=True)
+app.add_typer(loras_app, name="loras")
 
 Settings = Annotated[
     list[str] | None,
@@ -153,6 +155,34 @@ def convert(
     from timbred.cli.models import convert as run
 
     run(name, config, settings or [])
+
+
+@loras_app.callback()
+def loras(context: typer.Context, json: AsJson = False, settings: Settings = None, config: ConfigFile = None) -> None:
+    """List the LoRAs."""
+    from timbred.cli.models import loras as run
+
+    if context.invoked_subcommand is None:
+        run(json, config, settings or [])
+
+
+@loras_app.command("pull")
+def pull_lora(
+    name: Annotated[str, typer.Argument(help="Name for requests, as in `@lora NAME:0.8`.")],
+    source: Annotated[
+        Path, typer.Option("--from", metavar="PATH", help="A .safetensors file, or a folder written by peft.")
+    ],
+    model: Annotated[
+        str, typer.Option(help="Model that it was made for; not needed if the file names it, or it fits one only.")
+    ] = "",
+    licence: Annotated[str, typer.Option(help="Its licence, for the list.")] = "",
+    settings: Settings = None,
+    config: ConfigFile = None,
+) -> None:
+    """Add a LoRA: check that it fits its model, and copy it into the LoRA folder."""
+    from timbred.cli.models import pull_lora as run
+
+    run(name, source, model, licence, config, settings or [])
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`timbred models`: list, pull and convert."""
+"""`timbred models` and `timbred loras`: list, pull and convert."""
 
 import re
 import shutil
@@ -20,6 +20,7 @@ from timbred.ipc.isolation import child_environment, python_command, safe_folder
 from timbred.models import install as installed
 from timbred.models.checkpoint import INDEX_NAME
 from timbred.models.install import INSTALLED_PATTERNS, begin_install, check_file, finish, install, staging_for
+from timbred.models.lora import LoraEntry, LoraRegistry, add
 from timbred.models.registry import Entry, Registry, build
 
 COLUMNS = {"name": "name", "state": "state", "task": "task", "native_rate": "Hz", "channels": "ch",
@@ -161,3 +162,33 @@ def convert(name: str, file: Path | None, flags: list[str]) -> None:
     if done.returncode:
         raise errors.ModelError(f"{name} was not converted; the lines above say why")
     print(done.stdout, end="")
+
+
+LORA_COLUMNS = {"name": "name", "model": "model", "rank": "rank", "licence": "licence", "state": "state",
+           "remark": "remark"}  # fmt: skip
+
+
+def lora_registry(config: Config) -> LoraRegistry:
+    """Return the LoRAs and models of these settings."""
+    return LoraRegistry(config.loras_folder, build(config.models_folder, config.sources))
+
+
+def loras(as_json: bool, file: Path | None, flags: list[str]) -> None:
+    """Print the LoRAs. Reads their files itself, without a daemon."""
+    entries = lora_registry(settings_from(file, flags)).entries()
+    rows = [_lora_row(entry) for entry in entries]
+    show(rows, LORA_COLUMNS, as_json, "no LoRAs: timbred loras pull NAME --from FILE adds one")
+
+
+def _lora_row(entry: LoraEntry) -> dict[str, object]:
+    return {**{key: getattr(entry, key) for key in LORA_COLUMNS}, "path": str(entry.path)}
+
+
+def pull_lora(name: str, source: Path, model: str, licence: str, file: Path | None, flags: list[str]) -> None:
+    """Copy a LoRA into the LoRA folder, and print its path.
+
+    Raises:
+        BadRequest: It can't be used, or another LoRA has this name.
+    """
+    lora = add(expand_user(source), name, lora_registry(settings_from(file, flags)), model, licence)
+    print(lora.path)

@@ -49,6 +49,7 @@ Settings marked `live` can be changed while the daemon runs: `/timbred/settings/
 
 MACHINE_DEFAULTS = {
     "models.folder": "the user's data folder",
+    "loras.folder": "the user's data folder",
     "takes.folder": "`timbred` in the user's music folder",
     "engine.cache": "`compiled` in the user's cache folder",
 }

@@ -128,6 +128,10 @@ class KeysOfSound(KeysOfPlaying, total=False):
     """
     transcription: str
     """text to speak, for speech models (text of at most 2000 characters)."""
+    lora: str
+    """LoRAs and their weights from -4 to 4, as `name:0.8 other:0.3`; `none` for none (text of at most 2000 characters;
+    default none).
+    """
     loop: bool
     """render a seamless loop (0 or 1; default 0)."""
     rate: int
@@ -280,6 +284,10 @@ class AsyncRequests(ABC):
         """Lists the models."""
         return await self._list(self.request("models"))
 
+    async def loras(self) -> m.Lora | None:
+        """Lists the LoRAs."""
+        return await self._one(self.request("loras"))
+
     async def load(self, model: str) -> m.Loaded:
         """Loads a model."""
         return await self._one(self.request("load", model=model))
@@ -362,6 +370,10 @@ class PlainRequests(ABC):
     def models(self) -> list[m.Model]:
         """Lists the models."""
         return self._run(self.timbred.models())
+
+    def loras(self) -> m.Lora | None:
+        """Lists the LoRAs."""
+        return self._run(self.timbred.loras())
 
     def load(self, model: str) -> m.Loaded:
         """Loads a model."""

@@ -135,7 +135,7 @@ class EngineJob:
     def workload(self) -> tuple[object, ...]:
         """Key of jobs whose steps take the same time."""
         order = self.render.order
-        return self.model_name, order.guidance > 1.0, len(order.seeds), round(order.seconds, 1)
+        return self.model_name, order.guidance > 1.0, len(order.seeds), round(order.seconds, 1), bool(order.loras)
 
 
 class EngineScheduler:

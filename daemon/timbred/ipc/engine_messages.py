@@ -6,7 +6,7 @@ one: float32 little-endian samples.
 
 import msgspec
 
-WIRE_VERSION = 9
+WIRE_VERSION = 10
 """Increased whenever a message changes; a daemon refuses an engine of another version."""
 
 ENGINE_HEARTBEAT_INTERVAL_S = 1.0
@@ -90,6 +90,15 @@ class GivenTensor(msgspec.Struct, frozen=True, kw_only=True):
     values: bytes
 
 
+class LoraUse(msgspec.Struct, frozen=True, kw_only=True):
+    """A LoRA of a request: its name, its file, the SHA-256 of the tensors in it, and its weight."""
+
+    name: str
+    path: str
+    hash: str
+    weight: float
+
+
 class RenderOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Parameters of one generation.
 
@@ -117,6 +126,7 @@ class RenderOrder(msgspec.Struct, frozen=True, kw_only=True):
     loop: bool = False
     window: float = 0.0
     tensors: tuple[GivenTensor, ...] = ()
+    loras: tuple[LoraUse, ...] = ()
 
 
 class LoadModel(EngineMessage, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
-from timbred.errors import MissingWeights, ModelError
+from timbred.errors import BadRequest, MissingWeights, ModelError, TimbredError
 from timbred.models.families import FAMILIES, MAX_RATE_HZ, Family, ReadConfig, SoundFacts, family_of
 from timbred.models.tensor_inputs import TensorInputs
 
@@ -22,6 +22,15 @@ MAX_HEADER_BYTES = 100_000_000
 
 MAX_CONFIGURATION_BYTES = 32_000_000
 """Largest JSON file that is read: indices of sharded weights are the largest, far below it."""
+
+MAX_LORA_BYTES = 4_000_000_000
+
+PICKLE_BEGINNINGS = (b"\x80", b"PK\x03\x04")
+"""Bytes at the beginning of pickles and of torch's archives of them; the header of a safetensors file begins with `{`
+after a length of 8 bytes."""
+
+VALUE_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+"""Types of tensors that are read, with the bytes of a value."""
 
 _WEIGHT_NAMES = ("diffusion_pytorch_model", "model", "pytorch_model")
 
@@ -198,16 +207,31 @@ def count_values(files: list[Path]) -> int:
 
 
 def _count_header_values(file: Path) -> int:
+    header, _ = read_tensor_header(file)
+    try:
+        entries = (entry for name, entry in header.items() if name != "__metadata__")
+        return sum(prod(map(int, entry["shape"])) for entry in entries)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{file} is damaged ({error}); install the model again") from error
+
+
+def read_tensor_header(file: Path) -> tuple[dict[str, Any], int]:
+    """Return the header of a safetensors file, and the offset of the data after it.
+
+    Raises:
+        ModelError: it can't be read.
+    """
     try:
         with file.open("rb") as content:
             length = int.from_bytes(content.read(8), "little")
             if length > MAX_HEADER_BYTES:
                 raise ValueError(f"its header is said to be {length} bytes long")
             header = json.loads(content.read(length))
-        entries = (entry for name, entry in header.items() if name != "__metadata__")
-        return sum(prod(map(int, entry["shape"])) for entry in entries)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if not isinstance(header, dict):
+            raise ValueError("its header is no object")
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file} is damaged ({error}); install the model again") from error
+    return header, 8 + length
 
 
 def _shards(index: Path, name: str, remedy: str) -> list[Path]:
@@ -254,3 +278,63 @@ def _sound(family: Family, folder: Path, name: str, remedy: str) -> SoundFacts:
         return sound
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise MissingWeights(f"{name}: the configurations in {folder} are damaged ({error!r}); {remedy}") from error
+
+
+@dataclass(frozen=True)
+class TensorPart:
+    """A tensor of a file: its name, type, shape, and bytes `start` to `end` of the data."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class TensorHeader:
+    """The header of a safetensors file."""
+
+    metadata: dict[str, str]
+    tensors: tuple[TensorPart, ...]
+
+
+def read_lora_header(path: Path) -> tuple[TensorHeader, int]:
+    """Read the header of a LoRA's file, and return it with the offset of the data.
+
+    Raises:
+        BadRequest: It isn't a safetensors file, is damaged, or has types that aren't read.
+        OSError: It can't be read.
+    """
+    if not path.is_file():
+        raise BadRequest(f"lora: {path} isn't a file" if path.exists() else f"lora: there is no file {path}")
+    size = path.stat().st_size
+    if size > MAX_LORA_BYTES:
+        raise BadRequest(f"lora: {path} has {size / 1e6:.4g} MB, a LoRA may have {MAX_LORA_BYTES / 1e6:.4g}")
+    with path.open("rb") as content:
+        begin = content.read(9)
+    if begin.startswith(PICKLE_BEGINNINGS) and not begin.endswith(b"{"):
+        raise BadRequest(f"lora: {path} is a pickle, which can run code; only safetensors files are read")
+    try:
+        raw, data_start = read_tensor_header(path)
+        metadata = raw.pop("__metadata__", {})
+        tensors = tuple(sorted((_tensor_part(name, entry) for name, entry in raw.items()), key=lambda part: part.start))
+        ends = [0, *(part.end for part in tensors)]
+        if [part.start for part in tensors] != ends[:-1] or data_start + ends[-1] != size:
+            raise ValueError("its tensors don't fill the file")
+        if not all(isinstance(value, str) for value in metadata.values()):
+            raise ValueError("its metadata aren't texts")
+    except (TimbredError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadRequest(f"lora: {path} isn't a safetensors file, or it is damaged ({error})") from error
+    return TensorHeader(metadata, tensors), data_start
+
+
+def _tensor_part(name: str, entry: Any) -> TensorPart:
+    kind, shape, (start, end) = str(entry["dtype"]), tuple(entry["shape"]), entry["data_offsets"]
+    if kind not in VALUE_BYTES:
+        raise ValueError(f"{name} has the type {kind}, and {', '.join(VALUE_BYTES)} are read")
+    if not all(isinstance(number, int) and number >= 0 for number in (*shape, start, end)):
+        raise ValueError(f"{name} has the shape {shape}")
+    if end - start != VALUE_BYTES[kind] * prod(shape):
+        raise ValueError(f"{name} has {end - start} bytes")
+    return TensorPart(name, kind, shape, start, end)

@@ -164,7 +164,7 @@ _DIFFUSION_SCHEDULERS: tuple[SchedulerName, ...] = (
 """Schedulers of networks that were trained on a discrete noise schedule."""
 
 _MEL_CAPABILITIES: frozenset[Capability] = frozenset(
-    {"negative", "weights", "init", "inpaint", "bands", "extend", "windows", "loop", "early"}
+    {"negative", "weights", "init", "inpaint", "bands", "extend", "windows", "loop", "early", "lora"}
 )
 _HEARING: frozenset[Capability] = frozenset({"rank"})
 _NON_COMMERCIAL = Licence("CC-BY-NC-SA-4.0", "no: for non-commercial use only")
@@ -270,7 +270,7 @@ STABLE_AUDIO = Family(
     },
     libraries=("stable_audio",),
     read_sound=_stable_audio_sound,
-    capabilities=frozenset({"negative", "weights", "init", "inpaint", "extend", "early"}),
+    capabilities=frozenset({"negative", "weights", "init", "inpaint", "extend", "early", "lora"}),
     schedulers=("cosine-dpm", "edm-dpm", "edm-euler"),
     licence=_STABILITY,
     read_tensor_inputs=tensor_inputs.stable_audio_inputs,
@@ -304,7 +304,7 @@ STABLE_AUDIO_3 = Family(
     },
     libraries=("stable_audio_3",),
     read_sound=_stable_audio_3_sound,
-    capabilities=frozenset({"negative", "weights", "init", "inpaint", "extend", "early"}),
+    capabilities=frozenset({"negative", "weights", "init", "inpaint", "extend", "early", "lora"}),
     schedulers=("ping-pong", "flow-euler"),
     licence=Licence(
         "Stability AI Community, Gemma terms",
@@ -343,7 +343,7 @@ ACE_STEP = Family(
     },
     libraries=("ace_step",),
     read_sound=_ace_step_sound,
-    capabilities=frozenset({"init", "inpaint", "extend", "lyrics", "key", "bpm"}),
+    capabilities=frozenset({"init", "inpaint", "extend", "lyrics", "key", "bpm", "lora"}),
     schedulers=("flow-euler", "ping-pong"),
     licence=Licence("MIT", "yes"),
     read_tensor_inputs=tensor_inputs.ace_step_inputs,

@@ -256,6 +256,16 @@ class Recipe(PlaybackKeys, frozen=True, kw_only=True):
         | None
     ) = None
     transcription: Annotated[Words, Meta(description="text to speak, for speech models")] | None = None
+    lora: (
+        Annotated[
+            Words,
+            Meta(
+                description="LoRAs and their weights from -4 to 4, as `name:0.8 other:0.3`; `none` for none",
+                extra={"default": "none"},
+            ),
+        ]
+        | None
+    ) = None
     loop: Annotated[bool, Meta(description="render a seamless loop", extra={"default": "0"})] | None = None
     rate: (
         Annotated[

@@ -67,6 +67,10 @@ class Models(Request, frozen=True, kw_only=True):
     """Lists the models."""
 
 
+class Loras(Request, frozen=True, kw_only=True):
+    """Lists the LoRAs."""
+
+
 class Load(Request, frozen=True, kw_only=True):
     """Loads a model."""
 
@@ -396,6 +400,22 @@ class Model(Event, frozen=True, kw_only=True):
     scheduler: Annotated[str, Meta(description="default scheduler")] = ""
     ranks: Annotated[bool, Meta(description="1: it can rank takes by similarity to the prompt")] = False
     knows: Annotated[str, Meta(description="words in its training prompts, separated by commas; empty: any")] = ""
+
+
+class Lora(Event, frozen=True, kw_only=True):
+    """A LoRA: an addition to a model, for the key `lora`."""
+
+    json_only = ("remark",)
+
+    name: str
+    model: Annotated[str, Meta(description="model that it was made for; empty if unknown")]
+    rank: Annotated[int, Meta(description="highest rank of its matrices")]
+    licence: str
+    state: Annotated[
+        Literal["available", "missing", "invalid"],
+        Meta(description="`missing`: its model isn't installed; `invalid`: it can't be used"),
+    ]
+    remark: Annotated[str, Meta(description="why it can't be used; empty if it can")] = ""
 
 
 class Loaded(Event, frozen=True, kw_only=True):

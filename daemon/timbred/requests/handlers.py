@@ -30,6 +30,7 @@ from timbred.requests.deadline import DeadlineTooSoon
 from timbred.requests.deadline_requests import DeadlineHandlers
 from timbred.requests.embeddings import check_own_noise, find_embeddings
 from timbred.requests.job import Job, Key, key_of
+from timbred.requests.loras import LoraHandlers
 from timbred.requests.playback import PlaybackHandlers
 from timbred.requests.postprocess import FinishedTake
 from timbred.requests.resolve import PLAYED, Parameters, Session, repaints, resolve
@@ -147,6 +148,7 @@ class RequestHandlers:
         playback: Handlers of playback.
         buffers: Buffers of SuperCollider servers.
         flows: Continuous playback.
+        loras: LoRAs.
         supervisor: Runs the tasks of requests.
     """
 
@@ -163,6 +165,7 @@ class RequestHandlers:
         playback: PlaybackHandlers,
         buffers: ScsynthBuffers,
         flows: FlowControllers,
+        loras: LoraHandlers,
         supervisor: Supervisor,
     ) -> None:
         self.supervisor = supervisor
@@ -177,6 +180,7 @@ class RequestHandlers:
         self.playback = playback
         self.buffers = buffers
         self.flows = flows
+        self.loras = loras
         self.deadlines = DeadlineHandlers(scheduler, player, lambda: settings.session)
         self._being_timed: dict[Key, m.Generate | m.Vary] = {}
         """Requests with a deadline that wait until their model has been timed; cancelled ones are removed."""
@@ -191,6 +195,7 @@ class RequestHandlers:
             m.Cancel: self._cancel,
             m.Status: self._status,
             m.Models: self._models,
+            m.Loras: self.loras.list,
             m.Load: self._load,
             m.Unload: self._unload,
             m.Takes: self._takes,
@@ -289,6 +294,7 @@ class RequestHandlers:
             noise_source=noise,
             init_seconds=head.seconds if head else None,
             init_head=head,
+            loras=self.loras.resolve(request.lora, entry),
         )
         parameters = resolve_request(request)
         if not self.scheduler.residency.is_resident(entry.card.name):
@@ -512,7 +518,8 @@ class RequestHandlers:
         head = read_header(init) if init else None
         if head is not None and head.channels > 2 and repaints(request):
             raise errors.BadRequest(f"init: it has {head.channels} channels and stays in part; voices play 1 or 2")
-        return self.flows.flow(client, request, entry.card, init, head.seconds if head else None)
+        loras = self.loras.resolve(request.lora, entry)
+        return self.flows.flow(client, request, entry.card, init, head.seconds if head else None, loras)
 
     def _stop(self, client: ClientId, request: m.Stop) -> None:
         """Stop voices; only an immediate stop ends continuous playback, which isn't scheduled."""

@@ -1,8 +1,7 @@
 """Resolution of requests: defaults from the model's card and the session, and validation of combinations. Pure."""
 
-import re
 from dataclasses import dataclass
-from math import inf, nan
+from math import inf
 from typing import Any, Literal
 
 from timbred.audio import Decibels, Lufs, SampleRate, Seconds, bars_to_seconds
@@ -10,7 +9,7 @@ from timbred.audiofile.reader import AudioHeader
 from timbred.dsp.splice import EditedPart
 from timbred.dsp.streaming import can_stream
 from timbred.errors import BadRequest
-from timbred.ipc.engine_messages import InitAudio, NoiseSource, PromptInputs, RenderOrder, Repaint
+from timbred.ipc.engine_messages import InitAudio, LoraUse, NoiseSource, PromptInputs, RenderOrder, Repaint
 from timbred.models.registry import Card
 from timbred.protocol.keys import Recipe
 from timbred.protocol.messages import Generate
@@ -23,7 +22,8 @@ from timbred.render_settings import (
     RenderSettings,
     check,
 )
-from timbred.requests.capabilities import check_capabilities, check_steps, is_requested
+from timbred.requests.capabilities import check_capabilities, check_steps, is_requested, read_weights
+from timbred.requests.loras import format_loras
 from timbred.requests.musical import RequestedMusic, resolve_music
 
 INIT_KEYS = ("strength", "start", "end", "low", "high", "extend")
@@ -50,7 +50,7 @@ DEFAULT_STRENGTH = 0.5
 INTERNAL_FIELDS = (
     *("words", "seeds", "beats", "repaint", "edited_part"),
     *("wants_embeddings", "rendered_seconds", "window", "noise_source", "init_channels"),
-    *("playing", "server_buffer", "automatic_fades", "keeps_bits"),
+    *("playing", "server_buffer", "automatic_fades", "keeps_bits", "loras"),
 )
 """Fields of `Parameters` that aren't keys of `generate`."""
 
@@ -67,9 +67,6 @@ KEPT_FORMATS: dict[str, Literal["wav", "flac", "aiff"]] = {
 
 KEPT_BITS: dict[str, Literal[16, 24]] = {"PCM_S8": 16, "PCM_U8": 16, "PCM_16": 16, "PCM_24": 24}
 """Bits that hold samples of each kind (libsndfile's names) exactly; others need 32-bit float."""
-
-MIN_WEIGHT, MAX_WEIGHT = 0.0, 3.0
-"""Range of a word's weight."""
 
 MAX_BAND_HZ = 96_000.0
 """Upper edge of an inpainted band that has none; above every model's highest frequency."""
@@ -118,6 +115,8 @@ class Parameters:
         server_buffer: Where a SuperCollider server reads the takes; None if it doesn't.
         noise_source: Where the starting noise of another take comes from; None for noise of the own seed.
         init_channels: Channels in which the engine takes init audio: the model's.
+        lora: The LoRAs as in the recipe, each with its hash.
+        loras: The same for the engine.
     """
 
     model: str
@@ -183,12 +182,15 @@ class Parameters:
     rendered_seconds: float
     noise_source: NoiseSource | None
     init_channels: int
+    lora: str
+    loras: tuple[LoraUse, ...]
 
     def order(self, init_samples: bytes | None = None) -> RenderOrder:
         """Return the order for the engine; `init_samples` are float32, at the model's native rate and channels."""
         return RenderOrder(
             words=self.words,
             noise=self.noise_source,
+            loras=self.loras,
             given=None
             if init_samples is None
             else InitAudio(
@@ -241,7 +243,7 @@ class Parameters:
     def for_recipe(self) -> dict[str, Any]:
         """Return all keys of `generate` with their values."""
         kept = {name: value for name, value in vars(self).items() if name not in INTERNAL_FIELDS}
-        texts = ("transcription", "prompt2", "weights", "noise", "embeddings", "init", "key", "signature")
+        texts = ("transcription", "prompt2", "weights", "noise", "embeddings", "init", "lora", "key", "signature")
         kept = {name: value for name, value in kept.items() if value or name not in texts}
         for fade in self.automatic_fades:
             del kept[fade]
@@ -262,6 +264,7 @@ def resolve(
     noise_source: NoiseSource | None = None,
     init_seconds: float | None = None,
     init_head: AudioHeader | None = None,
+    loras: tuple[LoraUse, ...] = (),
 ) -> Parameters:
     """Resolve a request for one model and session.
 
@@ -273,6 +276,7 @@ def resolve(
         noise_source: The source of starting noise that `noise` names.
         init_seconds: Length of the init audio.
         init_head: Header of its file.
+        loras: The LoRAs that `lora` names.
 
     Raises:
         BadRequest: Names the key, its value, and what is allowed.
@@ -301,6 +305,8 @@ def resolve(
         **{key: getattr(request, key) or "" for key in ("noise", "embeddings", "init")},
         noise_source=noise_source,
         init_channels=card.channels,
+        lora=format_loras(loras),
+        loras=loras,
         seconds=seconds,
         bars=bars,
         bpm=music.bpm,
@@ -558,42 +564,3 @@ def _length(
             f"{card.name} makes 0.05 to {card.max_seconds:g} s"
         )
     return seconds, request.bars, beats_per_bar
-
-
-def read_weights(text: str, prompt: str) -> tuple[tuple[str, float], ...]:
-    """Read the value of `weights`: words of the prompt and their weights.
-
-    >>> read_weights("bright:1.4 bell:0.6", "a bright bell")
-    (('bright', 1.4), ('bell', 0.6))
-
-    Raises:
-        BadRequest: The prompt doesn't have a word, or a weight isn't a number from 0 to 3.
-    """
-    weights = tuple(_read_weight(pair, prompt) for pair in text.split())
-    if not weights:
-        raise BadRequest("weights: got no words; write them as in: @weights bright:1.4 bell:0.6")
-    words = [word for word, _ in weights]
-    for word in words:
-        if words.count(word) > 1:
-            raise BadRequest(f"weights: {word!r} has two weights; give it one")
-    return weights
-
-
-def _read_weight(pair: str, prompt: str) -> tuple[str, float]:
-    word, colon, number = pair.rpartition(":")
-    try:
-        weight = float(number)
-    except ValueError:
-        weight = nan
-    if not colon or not word or not MIN_WEIGHT <= weight <= MAX_WEIGHT:
-        raise BadRequest(
-            f"weights: got {pair!r}, allowed is word:weight with a weight from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}"
-        )
-    if not has_word(prompt, word):
-        raise BadRequest(f"weights: {word!r} isn't a word of the prompt {prompt[:80]!r}")
-    return word, weight
-
-
-def has_word(prompt: str, word: str) -> bool:
-    """Tell if a text contains a word as a whole, in any case."""
-    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE) is not None

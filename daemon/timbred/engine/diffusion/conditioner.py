@@ -18,8 +18,8 @@ from timbred.engine.diffusion.conditioning import (
 )
 from timbred.engine.diffusion.generation import Embeddings, RenderedSounds
 from timbred.engine.diffusion.given_tensors import prompt_tensors
-from timbred.engine.diffusion.guidance import ClassifierFreeGuidance
 from timbred.engine.diffusion.sampler import InitLatents
+from timbred.engine.diffusion.sampler_kinds import ClassifierFreeGuidance
 from timbred.engine.memory.device_memory import ModelStages
 from timbred.errors import ModelError
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder

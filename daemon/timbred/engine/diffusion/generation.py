@@ -75,7 +75,9 @@ def _predict(generations: Sequence[Generation], inputs: list[torch.Tensor], deno
     conditioning = stack_conditioning([generation.conditioning for generation in generations])
     circular_masks = [generation.circular_mask for generation in generations if generation.circular_mask is not None]
     circular_mask = torch.cat(circular_masks).to(denoiser.device) if circular_masks else None
-    return denoiser(torch.cat(inputs), levels, conditioning, circular_mask).float()
+    loras = [generation.loras for generation in generations for _ in range(generation.rows)]
+    used = loras if any(loras) else []
+    return denoiser(torch.cat(inputs), levels, conditioning, circular_mask, used).float()
 
 
 @dataclass(frozen=True)

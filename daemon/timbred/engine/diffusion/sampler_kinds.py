@@ -1,4 +1,4 @@
-"""Kinds of noise schedulers: what differs between networks that predict noise, EDM's, and flow matching.
+"""Kinds of guidance and noise schedulers: the differences of networks that predict noise, EDM's, and flow matching.
 
 `DiscreteSampling` is for networks trained on a discrete noise schedule (AudioLDM), `EdmSampling` for preconditioned
 networks (Stable Audio; arXiv 2206.00364), `FlowSampling` and `ShiftedFlowSampling` for rectified flow (Stable Audio 3,
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer, normalized_guidance
 
 MIN_NOISE_LEVEL = 0.01
 """Least noise that is added to init audio for flow matching, whose schedule begins at this level."""
@@ -162,3 +163,41 @@ class ShiftedFlowSampling(FlowSampling):
         """Return the noise level of each step, from `level` down, (steps,), float32; the last one is above 0."""
         places = torch.linspace(1.0, 0.0, steps + 1)[:-1]
         return level * self.shift * places / (1 + (self.shift - 1) * places)
+
+
+class ClassifierFreeGuidance:
+    """Guidance by the difference of both outputs (arXiv 2207.12598)."""
+
+    def join(self, without: torch.Tensor, with_prompt: torch.Tensor, scale: float) -> torch.Tensor:
+        """Return the guided output; both have shape (takes, channels, time, ...)."""
+        return without + scale * (with_prompt - without)
+
+
+PROJECTED_MOMENTUM, PROJECTED_NORM = -0.75, 2.5
+"""Momentum of the difference between steps, and its largest norm over time, with which ACE-Step was tuned."""
+
+TIME_AXIS = 2
+"""Axis of time in latents."""
+
+
+class ProjectedGuidance(ClassifierFreeGuidance):
+    """Guidance by the part of the difference that is orthogonal to the output (arXiv 2410.02416).
+
+    It remembers earlier steps, so each generation has its own.
+    """
+
+    def __init__(self) -> None:
+        self._momentum = MomentumBuffer(PROJECTED_MOMENTUM)
+
+    def join(self, without: torch.Tensor, with_prompt: torch.Tensor, scale: float) -> torch.Tensor:
+        """Return the guided output; both have shape (takes, channels, time)."""
+        return normalized_guidance(
+            pred_cond=with_prompt,
+            pred_uncond=without,
+            guidance_scale=scale - 1.0,
+            momentum_buffer=self._momentum,
+            eta=0.0,
+            norm_threshold=PROJECTED_NORM,
+            use_original_formulation=True,
+            norm_dim=(TIME_AXIS,),
+        )

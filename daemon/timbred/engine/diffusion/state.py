@@ -6,10 +6,10 @@ from typing import Any
 import torch
 
 from timbred.engine.diffusion.conditioning import Tensors
-from timbred.engine.diffusion.guidance import ClassifierFreeGuidance
+from timbred.engine.diffusion.denoiser import LoraSet
 from timbred.engine.diffusion.outpainting import Outpainting
 from timbred.engine.diffusion.sampler import InitLatents, SamplerState, make_scheduler
-from timbred.engine.diffusion.sampler_kinds import DiscreteSampling
+from timbred.engine.diffusion.sampler_kinds import ClassifierFreeGuidance, DiscreteSampling
 from timbred.ipc.engine_messages import RenderOrder
 
 
@@ -30,6 +30,7 @@ class Generation:
         loop_kinds_known: Set when the loop kinds are determined.
         earlier_steps: Steps taken before the current sampler state.
         init_gain: Factor that the init audio was multiplied by; the output is divided by it.
+        loras: LoRAs of all rows.
         padded: Names of conditioning tensors that may be padded to the length of others in a batch.
         guider: Joins the network's outputs with and without the prompt.
     """
@@ -48,6 +49,7 @@ class Generation:
     init_gain: float = 1.0
     padded: frozenset[str] = frozenset()
     guider: ClassifierFreeGuidance = field(default_factory=ClassifierFreeGuidance)
+    loras: LoraSet = ()
 
     def __post_init__(self) -> None:
         self.circular = self.circular or (False,) * len(self.order.seeds)
@@ -94,9 +96,12 @@ class Generation:
 
     @property
     def shape(self) -> tuple[object, ...]:
-        """Key that generations of one batch share: shapes of the latents and the conditioning, and 1 for loops."""
+        """Key that generations of one batch share: shapes of latents and conditioning, loops, and use of LoRAs.
+
+        So that requests without LoRAs are rendered as if there were none.
+        """
         sizes = ((name, *tensor.shape[2 if name in self.padded else 1 :]) for name, tensor in self.conditioning.items())
-        return *self.sampler.latents.shape[1:], int(self.order.loop), *sorted(sizes)
+        return *self.sampler.latents.shape[1:], int(self.order.loop), bool(self.loras), *sorted(sizes)
 
     @property
     def rows(self) -> int:

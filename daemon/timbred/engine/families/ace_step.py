@@ -23,10 +23,9 @@ from timbred.engine.compile.compiled_calls import Inputs
 from timbred.engine.diffusion.conditioner import Conditioner
 from timbred.engine.diffusion.conditioning import Tensors
 from timbred.engine.diffusion.denoiser import DenoiserSignature
-from timbred.engine.diffusion.guidance import ProjectedGuidance
 from timbred.engine.diffusion.inpainting import init_channels
 from timbred.engine.diffusion.sampler import InitLatents
-from timbred.engine.diffusion.sampler_kinds import ShiftedFlowSampling
+from timbred.engine.diffusion.sampler_kinds import ProjectedGuidance, ShiftedFlowSampling
 from timbred.engine.diffusion.wave_rendering import WaveRendering
 from timbred.engine.families.spec import FamilySpec
 from timbred.engine.memory.device_memory import ModelStages

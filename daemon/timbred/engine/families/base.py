@@ -11,6 +11,7 @@ from timbred.engine.circular import make_circular
 from timbred.engine.codecs.chunked import PieceStream
 from timbred.engine.compile.compiled_calls import LATEST_RANK, CompileQueue
 from timbred.engine.compile.tracing import Shapes
+from timbred.engine.device import precision_of
 from timbred.engine.diffusion.denoiser import Denoiser
 from timbred.engine.diffusion.generation import Embeddings, Layout, RenderedSounds, step_batch
 from timbred.engine.diffusion.sampler import SamplingStopped
@@ -121,8 +122,9 @@ class LatentDiffusion:
 
     @property
     def copied_bytes(self) -> int:
-        """Bytes of additional copies of weights; shared components count for each model."""
-        return self.denoiser.compiled_calls.copied_bytes + self.codec.compiled_calls.copied_bytes
+        """Bytes of additional copies of weights, and of LoRAs; shared components count for each model."""
+        copied = self.denoiser.compiled_calls.copied_bytes + self.codec.compiled_calls.copied_bytes
+        return copied + self.denoiser.loras.size_bytes
 
     def find_long_texts(self, words: PromptInputs) -> list[LongText]:
         """Return the texts of a request that are longer than the encoders' windows."""
@@ -164,7 +166,10 @@ class LatentDiffusion:
     @torch.inference_mode()
     def begin(self, order: RenderOrder) -> Generation:
         """Encode the prompt and draw the noise."""
-        return self.rendering.begin(order, self.conditioner.conditioning_of(order))
+        loras = self.denoiser.loras.get(order.loras, precision_of(self.denoiser.network))
+        generation = self.rendering.begin(order, self.conditioner.conditioning_of(order))
+        generation.loras = loras
+        return generation
 
     @torch.inference_mode()
     def advance(self, generations: Sequence[Generation]) -> None:

@@ -46,6 +46,7 @@ import msgspec
 from timbred import errors
 from timbred.audio import Clip
 from timbred.ipc import player_messages
+from timbred.ipc.engine_messages import LoraUse
 from timbred.models.registry import Card
 from timbred.player.client import PlayerClient
 from timbred.player.session import reported_frame
@@ -237,7 +238,13 @@ class FlowControllers:
     # requests of clients
 
     def flow(
-        self, client: ClientId, request: m.Flow, card: Card, init: Path | None, init_seconds: float | None
+        self,
+        client: ClientId,
+        request: m.Flow,
+        card: Card,
+        init: Path | None,
+        init_seconds: float | None,
+        loras: tuple[LoraUse, ...] = (),
     ) -> Coroutine[Any, Any, None] | None:
         """Start a flow on a voice, or change the plan of the one that is there.
 
@@ -254,7 +261,7 @@ class FlowControllers:
             return None
         before = flow.plan if flow is not None else None
         seed = secrets.randbelow(2**31) if request.seed is None else request.seed
-        plan = FlowPlan(request, card, seed, now, mix_so_far(request, before, now), init, init_seconds)
+        plan = FlowPlan(request, card, seed, now, mix_so_far(request, before, now), init, init_seconds, loras)
         plan.segment(0, now, self._session(), self.player.rate or self._session().rate)
         if flow is not None:
             self._change(flow, client, plan)

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from timbred.errors import BadRequest
+from timbred.ipc.engine_messages import LoraUse
 from timbred.ipc.player_messages import Handover
 from timbred.models.registry import Card
 from timbred.protocol import messages as m
@@ -62,6 +63,7 @@ class FlowPlan:
         mix_before: The `mix` at that moment, from which it moves to the requested one.
         init: File of the init audio.
         init_seconds: Its length.
+        loras: The LoRAs that the request names.
 
     Raises:
         BadRequest: A key doesn't apply to flows.
@@ -74,6 +76,7 @@ class FlowPlan:
     mix_before: float = 0.0
     init: Path | None = None
     init_seconds: float | None = None
+    loras: tuple[LoraUse, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that all keys apply to flows."""
@@ -131,7 +134,7 @@ class FlowPlan:
             keys["seconds"] = min(self.card.max_seconds, max(self.card.default_seconds, MIN_DEFAULT_SECONDS))
         keys.update(voice=None, fade=None, priority=self.request.priority or "live")
         request = m.Generate(id="flow", prompt=self.request.prompt, **keys)
-        whole = resolve(request, self.card, session, seed, None, self.init_seconds)
+        whole = resolve(request, self.card, session, seed, None, self.init_seconds, loras=self.loras)
         crossfade = min(DEFAULT_CROSSFADE_S if self.crossfade is None else self.crossfade, whole.seconds / 2)
         if whole.bars is None:
             overlap = max(MIN_CROSSFADE_S, crossfade)
@@ -154,7 +157,7 @@ class FlowPlan:
             **{"seconds": whole.seconds + overlap, "bars": None, "beats_per_bar": None},
             **{"bpm": whole.bpm, "in_words": whole.in_words},
         )
-        parameters = resolve(longer, self.card, session, whole.seed, None, self.init_seconds)
+        parameters = resolve(longer, self.card, session, whole.seed, None, self.init_seconds, loras=self.loras)
         on_the_grid = (whole.bpm, whole.beats_per_bar) == (session.tempo, session.beats_per_bar)
         return PlannedSegment(
             parameters, Handover(overlap=overlap, beats=whole.beats if on_the_grid else None), whole.seconds
