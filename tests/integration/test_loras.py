@@ -148,7 +148,7 @@ def test_lora_file_that_cannot_be_used_is_refused_at_once(performer: UdpClient, 
         Path(foreign).unlink()
 
 
-def test_pull_refuses_with_one_line_and_lists_as_json(lora_daemon: DaemonProcess, folder: Path) -> None:
+def test_loras_pull_refuses_with_one_line_and_lists_as_json(lora_daemon: DaemonProcess, folder: Path) -> None:
     wrong = folder / "wrong.safetensors"
     wrong.write_bytes(b"PK\x03\x04archive")
     done = pull(folder, "wrong", wrong)

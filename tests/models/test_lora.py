@@ -184,7 +184,7 @@ def test_registry_names_all_loras_for_an_unknown_one(registry: LoraRegistry, sou
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 4000), st.binary(min_size=1, max_size=12))
-def test_damaged_file_is_refused_with_a_reason(
+def test_lora_damaged_in_any_way_is_refused_with_a_reason(
     registry: LoraRegistry, source: Path, place: int, content: bytes
 ) -> None:
     original = source.read_bytes()
