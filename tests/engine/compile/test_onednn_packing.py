@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests import checkpoints
@@ -14,6 +15,7 @@ from tests.engine.families.test_latent_diffusion import loudened
 from tests.engine.memory.test_device_memory import REAL, render, source, until
 from tests.ipc.test_engine_client import Heard
 from timbred.engine.batching import BatchSplitter
+from timbred.engine.compile import compiled_calls
 from timbred.engine.compile.compiled_calls import CALLS_BEFORE_COMPILING, CompileQueue
 from timbred.engine.device import count_module_bytes
 from timbred.engine.families.base import LatentDiffusion
@@ -111,12 +113,19 @@ def test_onednn_packing_drops_the_least_recently_used_copies_first(audioldm: Pat
     assert old.copied_bytes
 
 
-def test_onednn_packing_drops_the_copy_of_a_replaced_shape(audioldm: Path, tmp_path: Path):
+def test_onednn_packing_drops_the_copy_of_a_replaced_shape(
+    audioldm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A shape that is in use keeps its copy; one that has not been called for a while is replaced."""
     workshop = CompileQueue("auto", CPU, tmp_path)
     model = load(audioldm, workshop, SharedComponents())
     model.codec.compiled_calls._max_shapes = 1  # pyright: ignore[reportPrivateUsage]
     decode_often(model)
     once = workshop.copied_bytes
+    decode_often(model, rows=2)
+    assert workshop.counts.packed == 1
+    assert workshop.copied_bytes == once
+    monkeypatch.setattr(compiled_calls, "MIN_UNUSED_S", 0.0)
     decode_often(model, rows=2)
     assert workshop.counts.packed == 2
     assert workshop.copied_bytes < 1.5 * once

@@ -5,6 +5,7 @@ cache. A failure is logged once, and the plain call stays in use.
 """
 
 import logging
+import math
 import queue
 import sys
 import threading
@@ -46,8 +47,14 @@ CALLS_BEFORE_COMPILING = 20
 MAX_COMPILED_SHAPES = 8
 """Maximum number of shapes compiled for a module."""
 
-MAX_PACKED_BYTES = 300_000_000
-"""Maximum bytes of the packed copies of one module."""
+MAX_PACKED_BYTES = 170_000_000
+"""Maximum bytes of the packed copies of one module: three lengths of the model pocket."""
+
+MIN_UNUSED_S = 30.0
+"""Seconds without a call after which the packed copy of one shape may be replaced by that of another.
+
+Where more lengths are in use than have room, each would otherwise replace the one that is needed next.
+"""
 
 MAX_PENDING_SHAPES = 4
 """Maximum number of shapes of one module that wait to be compiled; beyond it the oldest request is withdrawn.
@@ -406,6 +413,14 @@ class CompiledCalls:
         except OSError as error:
             log.warning("shapes can't be recorded for the next start: %s", error)
 
+    def _can_replace(self) -> bool:
+        """Tell if there is a place for another packed shape, or one that has not been called for a while."""
+        with self._lock:
+            if len(self._ready) + len(self._pending) <= self._max_shapes:
+                return True
+            oldest = min((call.last_used for call in self._ready.values()), default=-math.inf)
+        return time.monotonic() - oldest >= MIN_UNUSED_S
+
     def _request(self, shapes: Shapes, rank: int = 0, max_pending: int = MAX_PENDING_SHAPES) -> None:
         """Request the compilation of a shape; without room for it, its calls are counted from 0.
 
@@ -417,7 +432,7 @@ class CompiledCalls:
             number = self._pending[shapes] = next(self._numbers)
             while len(self._pending) > max_pending:
                 self._withdraw(next(iter(self._pending)))
-        if not self._shape_bytes or self._compile_queue.has_room():
+        if not self._shape_bytes or (self._can_replace() and self._compile_queue.has_room()):
             self._compile_queue.submit(partial(_compile_if_alive, weakref.ref(self), shapes, number), rank)
             return
         with self._lock:
