@@ -1,1 +1,1 @@
-"""How the embedded model `pocket` is made: synthesis, training, evaluation. Every stage is one command."""
+"""Training of the embedded model `pocket`: synthesis, training, evaluation. Every stage is one command."""

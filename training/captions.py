@@ -1,6 +1,6 @@
-"""Captions for recipes: many wordings, synonyms and orders, from a random generator (equal seeds, equal words).
+"""Captions of recipes, in many wordings, synonyms and orders, from a random generator. Equal seeds give equal captions.
 
-`HELD_OUT_TEMPLATES` are never used for training; the evaluation speaks only through them.
+`HELD_OUT_TEMPLATES` are never used for training; all prompts of the evaluation use them.
 """
 
 import numpy as np
@@ -65,7 +65,7 @@ NOUNS: dict[str, tuple[str, ...]] = {
 DOWNLIFTERS = ("downlifter", "downsweep", "down sweep", "falling sweep", "falling noise sweep")
 
 Phrases = tuple[tuple[str, ...], tuple[str, ...]]
-"""Adjectives that stand before the noun, and phrases that stand after it."""
+"""Adjectives for the position before the noun, and phrases for the position after it."""
 
 WAYS: dict[str, dict[int, Phrases]] = {
     "length": {
@@ -481,7 +481,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def note_name(note: int, flats: bool = False) -> str:
-    """Name of a MIDI note, 60 = c4."""
+    """Return the name of a MIDI note, 60 = c4."""
     name = NOTE_NAMES[note % 12]
     if flats:
         name = FLAT_NAMES.get(name, name)
@@ -493,21 +493,21 @@ def _pick(random: np.random.Generator, options: tuple[str, ...]) -> str:
 
 
 def _phrases(recipe: Recipe) -> list[Phrases]:
-    """Phrases for everything about the recipe that is out of the ordinary."""
-    found = [
+    """Return the phrases for every attribute of the recipe that isn't neutral."""
+    phrases = [
         WAYS[name][getattr(recipe, name)]
         for name in ("length", "pitch", "brightness", "space", "motion")
         if getattr(recipe, name) != 0
     ]
     if recipe.edge != 0:
         struck = KINDS[recipe.kind].slow_attack[1] < 0.1
-        found.append((STRUCK_EDGE if struck else HELD_EDGE)[recipe.edge])
-    found += [FLAGS[flag] for flag in recipe.flags]
-    return found
+        phrases.append((STRUCK_EDGE if struck else HELD_EDGE)[recipe.edge])
+    phrases += [FLAGS[flag] for flag in recipe.flags]
+    return phrases
 
 
 def _filler(random: np.random.Generator) -> str:
-    """A word that says nothing: a common one, or letters at random."""
+    """Return a word without meaning for the sound: a common word, or random letters."""
     choice = random.uniform()
     if choice < 0.7:
         return FILLERS[int(random.integers(len(FILLERS)))]
@@ -519,10 +519,13 @@ def _filler(random: np.random.Generator) -> str:
 
 
 def caption(recipe: Recipe, random: np.random.Generator, rough: bool = True, note_chance: float = 0.4) -> str:
-    """Say `recipe` in one of many ways. Attributes are left out at random, never contradicted.
+    """Describe a recipe in a random wording. Attributes are omitted at random, never contradicted.
 
-    `rough` adds words that say nothing and changes letter case, as people do. `note_chance` is how often a pitched
-    sound's note is named.
+    Args:
+        recipe: The sound.
+        random: Source of the wording.
+        rough: Add words without meaning and change letter case, as in prompts that people write.
+        note_chance: Probability that the note of a pitched sound is named.
     """
     noun = _pick(random, NOUNS[recipe.kind])
     phrases = [phrase for phrase in _phrases(recipe) if random.uniform() < 0.88]
@@ -561,10 +564,10 @@ def caption(recipe: Recipe, random: np.random.Generator, rough: bool = True, not
 
 
 def _roughen(text: str, random: np.random.Generator) -> str:
-    """Fillers, letter case, spaces: what people do to sentences."""
+    """Add filler words and change letter case, as in prompts that people write."""
     words = text.split()
     if random.uniform() < 0.45:
-        # Around the words rather than between them, as in a sentence.
+        # before and after the caption rather than within it, as in a sentence
         words = [_filler(random) for _ in range(int(random.integers(4)))] + words
         words += [_filler(random) for _ in range(int(random.integers(4)))]
     while random.uniform() < 0.15:

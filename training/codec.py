@@ -1,6 +1,6 @@
-"""Stage `codec`: a variational autoencoder of log mels, 8 x 8 smaller, in diffusers' AutoencoderKL.
+"""Stage `codec`: a variational autoencoder of log mels with 8 x 8 compression, diffusers' AutoencoderKL.
 
-The latents are normalised to mean 0 and deviation 1 per channel by folding the statistics into the 1 x 1
+The latents are normalised to mean 0 and standard deviation 1 per channel. The statistics are folded into the 1 x 1
 convolutions, so that `scaling_factor` is 1 (`fold_statistics`).
 """
 
@@ -18,7 +18,7 @@ from training.settings import SETTINGS
 
 
 def build() -> Any:
-    """A new, untrained autoencoder. Takes (batch, 1, frames, bands)."""
+    """Create an untrained autoencoder. Its input is (batch, 1, frames, bands)."""
     settings = SETTINGS.codec
     levels = len(settings.block_channels)
     return AutoencoderKL(
@@ -36,7 +36,7 @@ def build() -> Any:
 
 
 def batch_of_mels(sounds: Sounds, random: np.random.Generator, device: torch.device) -> torch.Tensor:
-    """Random crops (batch, 1, frames, bands) of one length, often from the start, where the attacks are."""
+    """Return random crops (batch, 1, frames, bands) of equal length, often from the start, where the attack is."""
     settings = SETTINGS.codec
     rows = settings.crop_rows if random.uniform() < 0.75 else 25
     count = settings.batch * settings.crop_rows // rows
@@ -50,7 +50,7 @@ def batch_of_mels(sounds: Sounds, random: np.random.Generator, device: torch.dev
 
 
 def train(device: torch.device, minutes: float | None = None) -> None:
-    """Train (or train on) the autoencoder, then normalise its latents."""
+    """Train the autoencoder, from its checkpoint if there is one."""
     settings = SETTINGS.codec
     torch.manual_seed(settings.seed)
     model = build().to(device)
@@ -91,7 +91,11 @@ def train(device: torch.device, minutes: float | None = None) -> None:
 
 
 def load(device: torch.device) -> Any:
-    """The trained autoencoder, statistics folded in, ready for use."""
+    """Load the trained autoencoder with the statistics folded in.
+
+    Raises:
+        FileNotFoundError: It hasn't been trained.
+    """
     state = load_checkpoint("codec")
     if state is None:
         raise FileNotFoundError("train the codec first: python -m training.train --stage codec")
@@ -105,7 +109,7 @@ def load(device: torch.device) -> Any:
 
 @torch.no_grad()
 def fold_statistics(model: Any, sounds: Sounds, count: int = 240) -> None:
-    """Make the latents of `sounds` mean 0, deviation 1 per channel by changing the two 1 x 1 convolutions."""
+    """Normalise the latents per channel to mean 0 and deviation 1 in the 1 x 1 convolutions, measured with `sounds`."""
     collected = []
     generator = torch.Generator().manual_seed(0)
     for index in range(count):

@@ -1,4 +1,4 @@
-"""diffusers' classes and ours as training uses them: their annotations say less than they take and give."""
+"""Classes of diffusers and timbred without their annotations, which are narrower than the arguments and results."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
-"""Render the data set: `python -m training.data`. Seeds decide everything; finished shards are kept.
+"""Render the data set: `python -m training.data`. The result depends on the seeds only; finished shards are kept.
 
 A shard is one `.npz`: `mel` (all frames, bands) float16, `rows` (latent rows of each sound), `recipes` (JSON), and for
-the first `audio_shards` also `audio` int16, all sounds end to end.
+the first `audio_shards` also `audio` int16, all sounds concatenated.
 """
 
 import argparse
@@ -24,12 +24,12 @@ ROW_FRAMES = 8
 
 
 def shard_path(index: int) -> Path:
-    """Where shard `index` lies."""
+    """Return the path of a shard."""
     return RUNS / "data" / f"shard-{index:04d}.npz"
 
 
 def shard_count(settings: Settings = SETTINGS) -> int:
-    """Number of shards of the data set."""
+    """Return the number of shards of the data set."""
     return settings.data.sounds // settings.data.shard_sounds
 
 
@@ -41,7 +41,7 @@ def draw_recipe(random: np.random.Generator, settings: Settings = SETTINGS) -> R
 
 
 def render_shard(index: int) -> float:
-    """Render one shard unless it is there; seconds taken."""
+    """Render a shard unless it exists; return the seconds taken."""
     started = time.monotonic()
     path = shard_path(index)
     if path.exists():

@@ -1,4 +1,4 @@
-"""Reading the rendered data set. Held-out shards (the last ones) are for measuring, the others for training."""
+"""The rendered data set. The last shards are held out for the evaluation; the others are for training."""
 
 import json
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from training.synthesis.recipe import Recipe
 
 @dataclass
 class Sounds:
-    """Sounds end to end.
+    """Concatenated sounds.
 
     Attributes:
         mel: (all frames, bands) float16.
-        rows: (sounds,) latent rows of each.
-        starts: (sounds,) first mel frame of each.
-        recipes: one each.
+        rows: (sounds,) latent rows of each sound.
+        starts: (sounds,) first mel frame of each sound.
+        recipes: Recipe of each sound.
         audio: (all samples,) int16, or None.
     """
 
@@ -33,13 +33,17 @@ class Sounds:
     audio: np.ndarray | None
 
     def mel_of(self, index: int) -> torch.Tensor:
-        """(frames, bands) float32 of one sound."""
+        """Return the mel of one sound, (frames, bands) float32."""
         start = int(self.starts[index])
         frames = self.mel[start : start + int(self.rows[index]) * ROW_FRAMES]
         return torch.from_numpy(frames.astype(np.float32))
 
     def audio_of(self, index: int) -> torch.Tensor:
-        """(samples,) float32 of one sound."""
+        """Return the audio of one sound, (samples,) float32.
+
+        Raises:
+            ValueError: The shards have no audio.
+        """
         if self.audio is None:
             raise ValueError("these shards were rendered without audio")
         hop = SETTINGS.mel.hop
@@ -49,7 +53,7 @@ class Sounds:
 
 
 def to_recipe(fields: dict[str, Any]) -> Recipe:
-    """A recipe from its JSON fields."""
+    """Create a recipe from its JSON fields."""
     known: dict[str, Any] = {**fields, "flags": tuple(fields["flags"])}
     return Recipe(**known)
 
@@ -70,17 +74,17 @@ def load(paths: Sequence[Path], audio: bool) -> Sounds:
 
 
 def training_paths(settings: Settings = SETTINGS) -> list[Path]:
-    """Finished shards to train on."""
+    """Return the paths of the finished training shards."""
     count = shard_count(settings) - settings.data.held_out_shards
     return [shard_path(index) for index in range(count) if shard_path(index).exists()]
 
 
 def held_out_paths(settings: Settings = SETTINGS) -> list[Path]:
-    """Shards never trained on."""
+    """Return the paths of the held-out shards."""
     count = shard_count(settings)
     return [shard_path(index) for index in range(count - settings.data.held_out_shards, count)]
 
 
 def audio_paths(settings: Settings = SETTINGS) -> list[Path]:
-    """Finished training shards that carry audio."""
+    """Return the paths of the finished training shards with audio."""
     return [shard_path(index) for index in range(settings.data.audio_shards) if shard_path(index).exists()]

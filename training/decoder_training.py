@@ -1,6 +1,6 @@
-"""Stage `decoder`: train the autoencoder's decoder further while its encoder, and so every latent, stays as it is.
+"""Stage `decoder`: continue the training of the autoencoder's decoder with a frozen encoder, so that no latent changes.
 
-Decodes posterior means with a little noise, which is what the diffusion model will hand it.
+The decoder's inputs are posterior means with some noise, similar to the output of the diffusion model.
 """
 
 from typing import Any
@@ -14,7 +14,11 @@ from training.settings import SETTINGS
 
 
 def train(device: torch.device, minutes: float | None = None) -> None:
-    """Continue from the codec's checkpoint and write it back."""
+    """Continue the codec's checkpoint and save it.
+
+    Raises:
+        FileNotFoundError: The codec hasn't been trained.
+    """
     settings = SETTINGS.codec
     state = load_checkpoint("codec")
     if state is None:

@@ -1,8 +1,8 @@
 """Stage `diffusion`: the latent diffusion UNet.
 
 v-prediction (arXiv 2202.00512) with min-SNR weighting (arXiv 2303.09556), an exponential moving average of the
-weights, captions replaced by "" now and then for classifier-free guidance (arXiv 2207.12598). The UNet attends to the
-eight vectors of the language model only: they already carry what the T5 states say.
+weights, and captions that are randomly replaced by "" for classifier-free guidance (arXiv 2207.12598). The UNet attends
+to the eight vectors of the language model only, because they already contain the information of the T5 states.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from training.settings import SETTINGS, Diffusion, Guidance
 
 
 def build() -> Any:
-    """A new, untrained UNet. Latents are (batch, 16, rows, 8)."""
+    """Create an untrained UNet. Latents are (batch, 16, rows, 8)."""
     settings = SETTINGS.diffusion
     return AudioLDM2UNet2DConditionModel(
         sample_size=25,
@@ -39,7 +39,7 @@ def build() -> Any:
 
 
 def scheduler() -> DPMSolverMultistepScheduler:
-    """DPM-Solver++ 2M (arXiv 2211.01095); other diffusers schedulers can be made from its config."""
+    """Create a DPM-Solver++ 2M scheduler (arXiv 2211.01095); its config fits other schedulers of diffusers."""
     settings = SETTINGS.diffusion
     return DPMSolverMultistepScheduler(
         num_train_timesteps=settings.train_timesteps,
@@ -63,7 +63,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: torch.nn.Module) -> None:
-        """Move towards the model's weights; faster while young."""
+        """Include the model's current weights; early updates have a smaller decay."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         new = list(model.state_dict().values())
@@ -72,75 +72,75 @@ class Average:
 
 
 class Batches:
-    """Random batches of one window length each, captions chosen at random, sometimes the empty one."""
+    """Random batches, each of one window length, with random captions, some of which are empty."""
 
     def __init__(self, examples: Examples, random: np.random.Generator, device: torch.device) -> None:
         self.examples, self.random, self.device = examples, random, device
         self.members = {int(rows): np.flatnonzero(examples.rows == rows) for rows in np.unique(examples.rows)}
-        counts = np.array([len(found) for found in self.members.values()], dtype=float)
+        counts = np.array([len(indices) for indices in self.members.values()], dtype=float)
         sizes = np.array([self.size(rows) for rows in self.members])
         self.weights = (counts / sizes) / (counts / sizes).sum()
 
     @staticmethod
     def size(rows: int) -> int:
-        """Sounds in a batch of this window: shorter windows, more sounds, up to twice as many."""
+        """Return the number of sounds in a batch of windows of `rows`: up to twice as many for short windows."""
         return int(min(2.0, 25 / rows) * SETTINGS.diffusion.batch)
 
     def draw(self) -> tuple[Tensor, Tensor]:
-        """Latents (batch, channels, rows, columns) and caption vectors (batch, 8, width)."""
+        """Return latents (batch, channels, rows, columns) and caption vectors (batch, 8, width)."""
         random, examples = self.random, self.examples
         rows = int(random.choice(list(self.members), p=self.weights))
         chosen = random.choice(self.members[rows], self.size(rows))
-        pictures = torch.stack([examples.latent_of(int(index)) for index in chosen])
+        clean = torch.stack([examples.latent_of(int(index)) for index in chosen])
         captions = examples.vectors[chosen, random.integers(examples.vectors.shape[1], size=len(chosen))]
         dropped = random.uniform(size=len(chosen)) < SETTINGS.diffusion.caption_dropout
         captions[dropped] = examples.empty[random.integers(len(examples.empty), size=int(dropped.sum()))]
-        return pictures.to(self.device), torch.from_numpy(captions.astype(np.float32)).to(self.device)
+        return clean.to(self.device), torch.from_numpy(captions.astype(np.float32)).to(self.device)
 
 
 class Noising:
-    """Noises latents, says what the network should answer, and how much each answer counts."""
+    """Noising of latents, the target of the network, and the weights of the loss."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.kept = scheduler().alphas_cumprod.to(device)
-        ratio = self.kept / (1 - self.kept)
+        self.alphas_cumprod = scheduler().alphas_cumprod.to(device)
+        ratio = self.alphas_cumprod / (1 - self.alphas_cumprod)
         weights = ratio.clamp(max=SETTINGS.diffusion.min_snr_gamma) / (ratio + 1)
         self.weights = weights / weights.mean()
 
     def __call__(self, clean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Noisy latents, the velocity v in them, and the times (batch,), which are spread evenly over a batch."""
+        """Return noisy latents, their velocity v, and the times (batch,), which are stratified over the batch."""
         count, steps = len(clean), SETTINGS.diffusion.train_timesteps
-        # One time from each of `count` equal slices: the same expectation with less variance.
+        # one time from each of `count` equal intervals: the same expectation with less variance
         times = (torch.randperm(count, device=self.device) + torch.rand(count, device=self.device)) / count
         times = (times * steps).long().clamp(max=steps - 1)
-        signal = self.kept[times].sqrt()[:, None, None, None]
-        level = (1 - self.kept[times]).sqrt()[:, None, None, None]
+        signal = self.alphas_cumprod[times].sqrt()[:, None, None, None]
+        level = (1 - self.alphas_cumprod[times]).sqrt()[:, None, None, None]
         noise = torch.randn_like(clean)
         noisy = (signal * clean + level * noise).contiguous(memory_format=torch.channels_last)
         return noisy, signal * noise - level * clean, times
 
-    def loss(self, made: Tensor, target: Tensor, times: Tensor) -> Tensor:
-        """Weighted mean square error."""
-        return (self.weights[times] * (made.float() - target).square().mean((1, 2, 3))).mean()
+    def loss(self, predicted: Tensor, target: Tensor, times: Tensor) -> Tensor:
+        """Return the weighted mean squared error."""
+        return (self.weights[times] * (predicted.float() - target).square().mean((1, 2, 3))).mean()
 
 
 def rate_factor(fraction: float, step: int, warmup: int) -> float:
-    """Learning-rate factor: warm-up, then constant, then from 60 % of the budget linearly to 3 %."""
+    """Return the learning-rate factor: warm-up, then constant, then from 60 % of the budget linearly to 3 %."""
     return min(1.0, (step + 1) / warmup) * (1.0 if fraction < 0.6 else max(0.03, (1 - fraction) / 0.4))
 
 
 def in_fast_layout(model: Any, device: torch.device) -> Any:
-    """The UNet as it trains fastest on this device."""
+    """Return the UNet in the memory format and with the attention that train fastest on this device."""
     model = model.to(device, memory_format=torch.channels_last)
     if device.type == "cpu":
-        # The plain matrix products are a quarter faster here than the fused attention's backward pass.
+        # plain matrix products are a quarter faster on the CPU than the backward pass of fused attention
         model.set_attn_processor(AttnProcessor())
     return model
 
 
 def train(device: torch.device, minutes: float | None = None) -> None:
-    """Train (or train on) the UNet."""
+    """Train the UNet, from its checkpoint if there is one."""
     settings = SETTINGS.diffusion
     torch.manual_seed(settings.seed)
     model = in_fast_layout(build(), device)
@@ -148,11 +148,11 @@ def train(device: torch.device, minutes: float | None = None) -> None:
         model.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
     )
 
-    def velocity(noisy: Tensor, times: Tensor, captions: Tensor, true: Tensor) -> Tensor:
+    def true_velocity(noisy: Tensor, times: Tensor, captions: Tensor, true: Tensor) -> Tensor:
         del noisy, times, captions
         return true
 
-    fit("diffusion", settings, model, optimiser, latents.load(), velocity, device, minutes)
+    fit("diffusion", settings, model, optimiser, latents.load(), true_velocity, device, minutes)
 
 
 def fit(
@@ -165,10 +165,9 @@ def fit(
     device: torch.device,
     minutes: float | None,
 ) -> None:
-    """Train (or train on, from the stage's checkpoint) until the budget is used up.
+    """Train until the budget is used up, from the stage's checkpoint if there is one.
 
-    `target_of` is told the noisy latents, their times, the captions and the true velocity, and says what the
-    network should answer.
+    `target_of` returns the network's target for noisy latents, their times, the captions and the true velocity.
     """
     average = Average(model, settings.ema_decay)
     state = load_checkpoint(stage)
@@ -203,8 +202,8 @@ def fit(
         noisy, true, times = noising(clean)
         target = target_of(noisy, times, captions, true)
         with half_precision(device):
-            made = model(noisy, times, encoder_hidden_states=captions, return_dict=False)[0]
-        loss = noising.loss(made, target, times)
+            predicted = model(noisy, times, encoder_hidden_states=captions, return_dict=False)[0]
+        loss = noising.loss(predicted, target, times)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -216,15 +215,15 @@ def fit(
 
 
 def load(device: torch.device) -> Any:
-    """The averaged UNet."""
-    return averaged("diffusion", device, "train the UNet first")
+    """Load the averaged UNet."""
+    return load_averaged("diffusion", device, "train the UNet first")
 
 
-def averaged(stage: str, device: torch.device, remedy: str) -> Any:
-    """A stage's UNet with its averaged weights.
+def load_averaged(stage: str, device: torch.device, remedy: str) -> Any:
+    """Load a stage's UNet with its averaged weights.
 
     Raises:
-        FileNotFoundError: it hasn't been trained; says what to do.
+        FileNotFoundError: It hasn't been trained; the message contains `remedy`.
     """
     state = load_checkpoint(stage)
     if state is None:

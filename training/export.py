@@ -1,7 +1,7 @@
-"""Stage `export`: put the trained parts together as an AudioLDM 2 checkpoint in diffusers' format, float16.
+"""Stage `export`: write the trained parts as an AudioLDM 2 checkpoint in diffusers' format, float16.
 
-Every component has its own folder and loads by its class's `from_pretrained`; `card.json` beside the folder
-declares what the daemon should know.
+Every component has its own folder and is loaded by its class's `from_pretrained`. `card.json` next to the folder
+is the model's card for the daemon.
 """
 
 import json
@@ -55,7 +55,7 @@ WORDS = (
 
 
 def train(device: torch.device, minutes: float | None = None) -> None:
-    """Write the model folder and the card from the stages' checkpoints (`minutes` is of no use here)."""
+    """Write the model folder and the card from the stages' checkpoints; `minutes` is ignored."""
     del minutes, device
     cpu = torch.device("cpu")
     side = text_training.load(cpu)
@@ -72,15 +72,15 @@ def train(device: torch.device, minutes: float | None = None) -> None:
         "scheduler": diffusion.scheduler(),
         "vocoder": vocoder_training.load(cpu),
     }
-    fresh = Path(tempfile.mkdtemp(prefix=".model-", dir=EXPORT.parent))
-    fresh.chmod(0o755)
+    staging = Path(tempfile.mkdtemp(prefix=".model-", dir=EXPORT.parent))
+    staging.chmod(0o755)
     for name, part in parts.items():
         half: Any = part.half() if isinstance(part, torch.nn.Module) else part
-        half.save_pretrained(fresh / name)
-    _write_json(fresh / "model_index.json", {"_class_name": "AudioLDM2Pipeline", **_index()})
-    _forget_local_paths(fresh)
+        half.save_pretrained(staging / name)
+    _write_json(staging / "model_index.json", {"_class_name": "AudioLDM2Pipeline", **_index()})
+    _remove_local_paths(staging)
     _remove_export()
-    fresh.rename(EXPORT)
+    staging.rename(EXPORT)
     write_card()
     size = sum(path.stat().st_size for path in EXPORT.rglob("*") if path.is_file())
     counts = {
@@ -103,16 +103,16 @@ def _index() -> dict[str, object]:
 
 
 def _remove_export() -> None:
-    """Remove the earlier export, if there is nothing else in its folder.
+    """Remove the earlier export if its folder contains nothing else.
 
     Raises:
-        FileExistsError: there is; the new export stays beside it.
+        FileExistsError: The folder contains other files; the new export stays in its staging folder.
     """
     if not EXPORT.exists():
         return
     foreign = {path.name for path in EXPORT.iterdir()} - {*COMPONENTS, "model_index.json"}
     if foreign:
-        raise FileExistsError(f"{EXPORT} holds more than an export: {', '.join(sorted(foreign))}; move that elsewhere")
+        raise FileExistsError(f"{EXPORT} contains other files than an export: {', '.join(sorted(foreign))}; move them")
     shutil.rmtree(EXPORT)
 
 
@@ -120,8 +120,8 @@ def _write_json(path: Path, content: dict[str, object]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _forget_local_paths(folder: Path) -> None:
-    """Remove what libraries note down about where a part was loaded from."""
+def _remove_local_paths(folder: Path) -> None:
+    """Remove the local paths that the libraries write into the configurations."""
     for path in folder.rglob("*.json"):
         content = json.loads(path.read_text(encoding="utf-8"))
         for key in ("_name_or_path", "name_or_path", "is_local", "local_files_only"):
@@ -130,7 +130,7 @@ def _forget_local_paths(folder: Path) -> None:
 
 
 def write_card() -> None:
-    """The model card that the daemon reads."""
+    """Write the model's card."""
     inference = SETTINGS.inference
     _write_json(
         CARD,

@@ -1,6 +1,6 @@
-"""Stage `latents`: everything the diffusion model trains on, computed once: latents of the sounds, vectors of captions.
+"""Stage `latents`: the inputs of the diffusion model's training, computed once: latents of sounds, vectors of captions.
 
-The text side stays as it was taught, so its vectors can be kept: `CAPTIONS` different captions of every sound.
+The text encoders are frozen at this stage, so their vectors can be stored: `CAPTIONS` captions of every sound.
 """
 
 import json
@@ -24,13 +24,13 @@ VECTORS = RUNS / "vectors.npz"
 
 @dataclass
 class Examples:
-    """What the diffusion model sees.
+    """Training data of the diffusion model.
 
     Attributes:
-        latents: (all rows, columns, channels) float16, sounds end to end.
-        rows, starts: (sounds,) latent rows of each and where they begin.
+        latents: (all rows, columns, channels) float16, concatenated sounds.
+        rows, starts: (sounds,) number of latent rows of each sound, and index of its first row.
         vectors: (sounds, CAPTIONS, 8, width) float16.
-        empty: (paddings, 8, width) float16, the vectors of "" under several paddings.
+        empty: (paddings, 8, width) float16, the vectors of "" with several paddings.
     """
 
     latents: np.ndarray
@@ -40,7 +40,7 @@ class Examples:
     empty: np.ndarray
 
     def latent_of(self, index: int) -> torch.Tensor:
-        """(channels, rows, columns) float32."""
+        """Return the latents of one sound, (channels, rows, columns) float32."""
         start = int(self.starts[index])
         rows = self.latents[start : start + int(self.rows[index])]
         return torch.from_numpy(rows.astype(np.float32)).permute(2, 0, 1)
@@ -48,7 +48,11 @@ class Examples:
 
 @torch.no_grad()
 def train(device: torch.device, minutes: float | None = None) -> None:
-    """Compute both files that are not there yet (`minutes` is of no use here)."""
+    """Compute the files that don't exist yet; `minutes` is ignored.
+
+    Raises:
+        FileNotFoundError: The data set isn't complete.
+    """
     del minutes
     paths = dataset.training_paths()
     if len(paths) < shard_count() - SETTINGS.data.held_out_shards:
@@ -60,7 +64,7 @@ def train(device: torch.device, minutes: float | None = None) -> None:
 
 
 def _encode_sounds(paths: list[Path], device: torch.device) -> None:
-    """Latents (posterior means) of all sounds."""
+    """Store the latents (posterior means) of all sounds."""
     model = codec.load(device).to(memory_format=torch.channels_last)
     sounds = dataset.load(paths, audio=False)
     width = SETTINGS.mel.bands // 8
@@ -71,8 +75,8 @@ def _encode_sounds(paths: list[Path], device: torch.device) -> None:
         for part in np.array_split(members, max(1, len(members) * int(rows) // 800)):
             mel = torch.stack([sounds.mel_of(int(index)) for index in part])[:, None].to(device)
             with half_precision(device):
-                found = model.encode(mel.contiguous(memory_format=torch.channels_last)).latent_dist.mode()
-            for index, latent in zip(part, found.permute(0, 2, 3, 1).float().cpu().numpy(), strict=True):
+                encoded = model.encode(mel.contiguous(memory_format=torch.channels_last)).latent_dist.mode()
+            for index, latent in zip(part, encoded.permute(0, 2, 3, 1).float().cpu().numpy(), strict=True):
                 latents[starts[index] : starts[index] + rows] = latent
         print(f"latents of {rows} rows: {len(members)}", flush=True)
     print(f"latents: mean {latents.mean(dtype=np.float64):.3f}  deviation {latents.std(dtype=np.float64):.3f}")
@@ -80,20 +84,20 @@ def _encode_sounds(paths: list[Path], device: torch.device) -> None:
 
 
 def _recipes(paths: list[Path]) -> list[Recipe]:
-    found = []
+    recipes = []
     for path in paths:
         with np.load(path) as shard:
-            found += [dataset.to_recipe(fields) for fields in json.loads(str(shard["recipes"]))]
-    return found
+            recipes += [dataset.to_recipe(fields) for fields in json.loads(str(shard["recipes"]))]
+    return recipes
 
 
 def _encode_captions(paths: list[Path], device: torch.device) -> None:
-    """Vectors of `CAPTIONS` captions of every sound, and of the empty caption."""
+    """Store the vectors of `CAPTIONS` captions of every sound, and of the empty caption."""
     model = text_training.load(device)
     random = np.random.default_rng(SETTINGS.text.seed + 100)
     recipes = _recipes(paths)
     prompts = [caption(recipe, random) for recipe in recipes for _ in range(CAPTIONS)]
-    # Captions of like length together: little padding, and the padding there is differs from batch to batch.
+    # captions of similar length share a batch: little padding, and its length differs between batches
     order = np.argsort([len(prompt) + random.uniform(0, 8) for prompt in prompts])
     settings = SETTINGS.text
     vectors = np.zeros((len(prompts), settings.generated_vectors, settings.gpt_width), np.float16)
@@ -117,6 +121,6 @@ def _encode_captions(paths: list[Path], device: torch.device) -> None:
 
 
 def load() -> Examples:
-    """Both files in memory."""
+    """Load both files."""
     with np.load(LATENTS) as sounds, np.load(VECTORS) as captions:
         return Examples(sounds["latents"], sounds["rows"], sounds["starts"], captions["vectors"], captions["empty"])

@@ -1,4 +1,4 @@
-"""The log mel that the autoencoder, the diffusion model and the vocoder share: the engine's own."""
+"""The log mel of the autoencoder, the diffusion model and the vocoder, computed by the engine's code."""
 
 import torch
 
@@ -18,5 +18,5 @@ ANALYSIS = mel.Analysis(
 
 
 def log_mel(samples: torch.Tensor) -> torch.Tensor:
-    """(batch, samples) at -1..1 -> (batch, samples // hop, bands), about -1..1."""
+    """Return the log mel (batch, samples // hop, bands), about -1..1, of samples (batch, samples), -1..1."""
     return mel.log_mel(samples, ANALYSIS)

@@ -1,4 +1,4 @@
-"""What every training stage shares: device, time budget, checkpoints, progress lines."""
+"""Common parts of all training stages: device, time budget, checkpoints, progress lines."""
 
 import time
 from collections.abc import Callable, Generator
@@ -13,7 +13,7 @@ from training.settings import RUNS
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is a GPU if there is one, else the CPU."""
+    """Return a torch device by name; `auto` is a GPU if there is one, else the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
@@ -21,18 +21,18 @@ def choose_device(name: str) -> torch.device:
 
 @contextmanager
 def half_precision(device: torch.device) -> Generator[None]:
-    """bfloat16 autocast, on CPU and GPU alike (float32 weights and optimiser)."""
+    """Enable bfloat16 autocast on CPU or GPU; weights and optimiser stay float32."""
     with torch.autocast(device.type, torch.bfloat16):
         yield
 
 
 def checkpoint_path(stage: str) -> Path:
-    """Where a stage keeps its state."""
+    """Return the path of a stage's checkpoint."""
     return RUNS / f"{stage}.pt"
 
 
 def save_checkpoint(stage: str, **state: Any) -> None:
-    """Write a stage's state atomically."""
+    """Write a stage's checkpoint atomically."""
     path = checkpoint_path(stage)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
@@ -41,7 +41,7 @@ def save_checkpoint(stage: str, **state: Any) -> None:
 
 
 def load_checkpoint(stage: str) -> dict[str, Any] | None:
-    """A stage's state, or None before its first checkpoint. Tensors and plain values only."""
+    """Load a stage's checkpoint of tensors and plain values; return None if there is none."""
     path = checkpoint_path(stage)
     return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
 
@@ -51,8 +51,8 @@ class Budget:
     """Wall-clock budget of a stage with periodic progress and checkpoints.
 
     Attributes:
-        minutes: how long this run may take.
-        save: called every `save_seconds` and at the end.
+        minutes: Maximum time of this run.
+        save: Called every `save_seconds`.
     """
 
     name: str
@@ -68,11 +68,11 @@ class Budget:
 
     @property
     def fraction(self) -> float:
-        """Share of the budget used, 0..1."""
+        """Used share of the budget, 0..1."""
         return min(1.0, (time.monotonic() - self.started) / (60 * self.minutes))
 
     def step(self, step: int, **losses: float) -> bool:
-        """Count one step; print, save; False once the budget is used up."""
+        """Count a step, and print and save at their intervals; return False once the budget is used up."""
         for key, value in losses.items():
             self._sums[key] = self._sums.get(key, 0.0) + value
         self._count += 1
@@ -90,9 +90,9 @@ class Budget:
 
 @dataclass
 class ThreadChoice:
-    """Chooses one or two (or all) CPU threads by trying: on a shared machine more threads can be slower.
+    """Choice of the number of CPU threads by measurement: on a shared machine more threads can be slower.
 
-    Call `step` before every training step; every `period` steps each choice is tried for `trial` steps.
+    Call `step` before every training step. Every `period` steps each choice is measured for `trial` steps.
     """
 
     choices: tuple[int, ...] = (1, 2)
@@ -103,7 +103,7 @@ class ThreadChoice:
     _last: float = 0.0
 
     def step(self) -> None:
-        """Note the time of the step before, and set the number of threads of the next."""
+        """Record the time of the previous step, and set the number of threads for the next one."""
         now = time.monotonic()
         position = self._step % self.period
         trials = len(self.choices) * self.trial
@@ -121,7 +121,7 @@ class ThreadChoice:
 
 
 def cosine_rate(fraction: float, step: int, warmup: int, floor: float = 0.05) -> float:
-    """Learning-rate factor: linear warm-up over `warmup` steps, cosine to `floor` by `fraction` 1."""
+    """Return the learning-rate factor: linear warm-up over `warmup` steps, cosine to `floor` at `fraction` 1."""
     import math
 
     warm = min(1.0, (step + 1) / warmup)

@@ -1,7 +1,7 @@
-"""The one declared set of hyperparameters and seeds for the embedded model.
+"""Hyperparameters and seeds of the embedded model.
 
-Units are in the names or the comments: samples, frames (of `hop` samples), rows (latent frames, 8 mel frames
-each), seconds. Changing a value here and running the stages again makes another model.
+Units are in the names or the comments: samples, frames (of `hop` samples), rows (latent frames of 8 mel frames),
+seconds.
 """
 
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class Mel:
 
 @dataclass(frozen=True)
 class Data:
-    """The rendered data set: `sounds` recipes over windows of `window_rows` latent rows."""
+    """The rendered data set: `sounds` recipes with windows of `window_rows` latent rows."""
 
     sounds: int = 26_000
     shard_sounds: int = 500
@@ -40,7 +40,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Codec:
-    """The variational autoencoder over log mels: 8 x 8 compression to `latent_channels`."""
+    """The variational autoencoder of log mels: 8 x 8 compression to `latent_channels`."""
 
     block_channels: tuple[int, ...] = (16, 40, 80, 112)
     latent_channels: int = 16
@@ -76,7 +76,7 @@ class Vocoder:
 
 @dataclass(frozen=True)
 class Text:
-    """The text side: CLAP text tower, T5 encoder, projection and GPT-2, all small."""
+    """The text encoders: CLAP text tower, T5 encoder, projection and GPT-2, all small."""
 
     vocabulary: int = 1400
     max_tokens: int = 64
@@ -116,7 +116,7 @@ class Diffusion:
 
 @dataclass(frozen=True)
 class Guidance:
-    """How strong the guidance is that goes into the weights, and its distillation."""
+    """Strength of the distilled guidance, and its training."""
 
     strength: float = 3.0
     learning_rate: float = 3e-4
@@ -128,9 +128,9 @@ class Guidance:
 
 @dataclass(frozen=True)
 class Inference:
-    """What the exported card declares as defaults.
+    """Defaults in the exported card.
 
-    Guidance is in the weights; only against a negative prompt does it take two evaluations a step.
+    Guidance is part of the weights; only a negative prompt requires two evaluations per step.
     """
 
     steps: int = 14
@@ -144,7 +144,7 @@ class Inference:
 
 @dataclass(frozen=True)
 class Settings:
-    """All of it."""
+    """All settings."""
 
     mel: Mel = field(default_factory=Mel)
     data: Data = field(default_factory=Data)

@@ -1,4 +1,4 @@
-"""The text side: two tokenizers of our own, a small CLAP, a small T5 encoder, the projection and a small GPT-2.
+"""The text encoders: two trained tokenizers, a small CLAP, a small T5 encoder, the projection and a small GPT-2.
 
 `TextSide.encode` computes what `AudioLDM2Pipeline.encode_prompt` computes, with gradients.
 """
@@ -33,13 +33,13 @@ ALPHABET = [chr(code) for code in range(33, 127)]
 
 
 def sample_captions(count: int, seed: int, rough: bool = True) -> list[str]:
-    """Captions of random recipes."""
+    """Return captions of random recipes."""
     random = np.random.default_rng(seed)
     return [caption(draw_recipe(random), random, rough) for _ in range(count)]
 
 
 def train_tokenizers() -> None:
-    """Learn both vocabularies from captions. Neither can fail on unseen text: bytes, or single characters."""
+    """Train both vocabularies with captions. They cover any text, by bytes or by single characters."""
     settings = SETTINGS.text
     lowered = [" ".join(text.split()) for text in sample_captions(40_000, settings.seed, rough=False)]
     lowered += [" ".join(FILLERS[start : start + 8]) for start in range(len(FILLERS))] * 8
@@ -75,7 +75,7 @@ def _merges(pieces: Tokenizer) -> list[list[str]]:
 
 
 def _unigram(corpus: list[str]) -> list[tuple[str, float]]:
-    """Unigram vocabulary with T5's special pieces first and every printable ASCII character in it."""
+    """Return a unigram vocabulary with T5's special pieces first and all printable ASCII characters."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")]
@@ -99,7 +99,7 @@ def _unigram(corpus: list[str]) -> list[tuple[str, float]]:
 
 
 def load_tokenizers() -> tuple[RobertaTokenizer, T5Tokenizer]:
-    """Both tokenizers, as the pipeline wants them."""
+    """Load both tokenizers."""
     return RobertaTokenizer.from_pretrained(CLAP_TOKENIZER), T5Tokenizer.from_pretrained(T5_TOKENIZER)
 
 
@@ -145,7 +145,7 @@ class TextSide(nn.Module):
         )
 
     def tokenize(self, prompts: Sequence[str], extra_padding: int = 0, limit: int = 64) -> dict[str, Tensor]:
-        """Token ids and masks of both tokenizers, padded as the pipeline pads (T5: longest + `extra_padding`)."""
+        """Return token ids and masks of both tokenizers, padded as in the pipeline (T5: longest + `extra_padding`)."""
         first = self.tokenizer(
             list(prompts), padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
         )
@@ -158,8 +158,8 @@ class TextSide(nn.Module):
         return {"clap_ids": first.input_ids, "clap_mask": first.attention_mask, "t5_ids": ids, "t5_mask": mask}
 
     def encode(self, tokens: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """The generated vectors (batch, 8, gpt width), T5 states (batch, tokens, t5 width), CLAP vector."""
-        # Columns that are padding for every prompt change nothing in CLAP (its positions count from the left).
+        """Return the generated vectors (batch, 8, gpt width), T5 states (batch, tokens, t5 width) and CLAP vectors."""
+        # columns that are padding for every prompt don't affect CLAP, whose positions count from the left
         used = int(tokens["clap_mask"].sum(1).max())
         clap = self.clap.get_text_features(
             tokens["clap_ids"][:, :used], attention_mask=tokens["clap_mask"][:, :used]
@@ -174,7 +174,7 @@ class TextSide(nn.Module):
         return self._generate(projected.hidden_states, projected.attention_mask), states, clap
 
     def _generate(self, inputs: Tensor, mask: Tensor) -> Tensor:
-        """The language model's last hidden state fed back, eight times over."""
+        """Feed the language model's last hidden state back, once for each generated vector."""
         cache = None
         generated: list[Tensor] = []
         for _ in range(SETTINGS.text.generated_vectors):
@@ -191,7 +191,7 @@ class TextSide(nn.Module):
 
 
 def _clap_config(vocabulary: int) -> ClapConfig:
-    """CLAP with a real text tower and an audio tower as tiny as its windows allow (never trained)."""
+    """Return a CLAP configuration with an untrained audio tower of the smallest size that its windows allow."""
     settings = SETTINGS.text
     return ClapConfig(
         text_config={
@@ -227,7 +227,7 @@ def _clap_config(vocabulary: int) -> ClapConfig:
 
 
 def feature_extractor() -> ClapFeatureExtractor:
-    """The feature extractor that goes with the tiny audio tower."""
+    """Create the feature extractor of the minimal audio tower."""
     return ClapFeatureExtractor(
         feature_size=16,
         sampling_rate=SETTINGS.mel.sample_rate,

@@ -1,8 +1,8 @@
-"""Stage `text`: teach the text side what captions mean, before there is any sound.
+"""Stage `text`: train the text encoders with the labels of captions; no audio is needed.
 
-The labels of a recipe are predicted, linearly, from the very vectors that the UNet will attend to: the eight
-vectors of the language model. Each attribute is read from one vector of its own and from all eight, so that the
-vectors divide the work among themselves. The CLAP vector and the mean T5 state learn the same labels.
+The labels of a recipe are predicted linearly from the eight vectors of the language model, which the UNet attends to.
+Each label is predicted from one assigned vector and from all eight, so that different vectors learn different labels.
+The CLAP vector and the mean T5 state are trained with the same labels.
 """
 
 from collections.abc import Iterator
@@ -39,33 +39,33 @@ VECTOR = {
 }
 
 
-class Readers(nn.Module):
-    """Linear readers of every label from one vector; `forward` gives logits by name."""
+class LabelHeads(nn.Module):
+    """Linear classifiers of every label; `forward` returns logits by name."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.heads = nn.ModuleDict({name: nn.Linear(width, size) for name, size in SIZES.items()})
 
     def forward(self, vectors: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
-        """`vectors` (batch, width), one for all labels or one for each."""
+        """Return logits for `vectors`, (batch, width), the same for all labels or one for each."""
         return {
             name: head(vectors[name] if isinstance(vectors, dict) else vectors) for name, head in self.heads.items()
         }
 
 
-class Teacher(nn.Module):
-    """All readers: one vector each, all eight, CLAP, mean T5 state."""
+class LabelClassifiers(nn.Module):
+    """All classifiers: of the assigned vector, all eight vectors, the CLAP vector, the mean T5 state."""
 
     def __init__(self) -> None:
         super().__init__()
         settings = SETTINGS.text
-        self.own = Readers(settings.gpt_width)
-        self.all = Readers(settings.gpt_width * settings.generated_vectors)
-        self.clap = Readers(settings.clap_width)
-        self.t5 = Readers(settings.t5_width)
+        self.own = LabelHeads(settings.gpt_width)
+        self.all = LabelHeads(settings.gpt_width * settings.generated_vectors)
+        self.clap = LabelHeads(settings.clap_width)
+        self.t5 = LabelHeads(settings.t5_width)
 
     def forward(self, generated: Tensor, states: Tensor, mask: Tensor, clap: Tensor) -> list[dict[str, Tensor]]:
-        """Logits of the four groups of readers."""
+        """Return the logits of the four groups of classifiers."""
         weight = mask[..., None].to(states.dtype)
         mean = (states * weight).sum(1) / weight.sum(1)
         own = {name: generated[:, VECTOR[name]] for name in SIZES}
@@ -73,19 +73,19 @@ class Teacher(nn.Module):
 
 
 def labels(recipes: list[Recipe], device: torch.device) -> dict[str, Tensor]:
-    """Targets by name; note class 0 and height 0 for unpitched kinds."""
-    found: dict[str, Tensor] = {"kind": torch.tensor([KIND_INDEX[recipe.kind] for recipe in recipes])}
+    """Return the targets by name; unpitched kinds have note class 0 and height 0."""
+    targets: dict[str, Tensor] = {"kind": torch.tensor([KIND_INDEX[recipe.kind] for recipe in recipes])}
     for way in WAYS:
-        found[way] = torch.tensor([getattr(recipe, way) + 1 for recipe in recipes])
-    found["flags"] = torch.tensor([[float(flag in recipe.flags) for flag in FLAGS] for recipe in recipes])
+        targets[way] = torch.tensor([getattr(recipe, way) + 1 for recipe in recipes])
+    targets["flags"] = torch.tensor([[float(flag in recipe.flags) for flag in FLAGS] for recipe in recipes])
     notes = [recipe.note for recipe in recipes]
-    found["note"] = torch.tensor([0 if note is None else note - LOWEST_NOTE + 1 for note in notes])
-    found["height"] = torch.tensor([[0.0 if note is None else (note - 60) / 12] for note in notes])
-    return {name: target.to(device) for name, target in found.items()}
+    targets["note"] = torch.tensor([0 if note is None else note - LOWEST_NOTE + 1 for note in notes])
+    targets["height"] = torch.tensor([[0.0 if note is None else (note - 60) / 12] for note in notes])
+    return {name: target.to(device) for name, target in targets.items()}
 
 
 def loss_of(logits: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
-    """Sum of the labels' losses."""
+    """Return the sum of the losses of all labels."""
     total = nn.functional.cross_entropy(logits["kind"].float(), targets["kind"])
     for way in WAYS:
         total = total + nn.functional.cross_entropy(logits[way].float(), targets[way])
@@ -95,13 +95,13 @@ def loss_of(logits: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
 
 
 def same_length_batches(random: np.random.Generator) -> Iterator[tuple[list[Recipe], list[str]]]:
-    """Recipes and captions, endlessly, each batch of captions of about the same length.
+    """Yield batches of recipes and captions without end; the captions of a batch are about equally long.
 
-    The language model's positions count padding, so batches must be as short as a single prompt is.
+    The language model's positions include padding, so a batch must be as short as a single prompt is.
     """
     size, pool = SETTINGS.text.batch, 6
     while True:
-        # Note names are many and rare: half of the captions are of pitched kinds, and most of those name the note.
+        # each note name is rare: half of the captions are of pitched kinds, and most of those name the note
         recipes = [
             draw(random, 64_000, str(random.choice(PITCHED))) if random.uniform() < 0.4 else draw_recipe(random)
             for _ in range(size * pool)
@@ -114,19 +114,19 @@ def same_length_batches(random: np.random.Generator) -> Iterator[tuple[list[Reci
 
 
 def train(device: torch.device, minutes: float | None = None) -> None:
-    """Learn the vocabularies once, then train the text side."""
+    """Train the tokenizers if they don't exist, then the text encoders."""
     settings = SETTINGS.text
     if not CLAP_TOKENIZER.exists():
         train_tokenizers()
     torch.manual_seed(settings.seed)
-    model, teacher = TextSide().to(device), Teacher().to(device)
-    parameters = [*model.parameters(), *teacher.parameters()]
+    model, classifiers = TextSide().to(device), LabelClassifiers().to(device)
+    parameters = [*model.parameters(), *classifiers.parameters()]
     optimiser = torch.optim.AdamW(parameters, settings.learning_rate, betas=(0.9, 0.98), weight_decay=1e-2)
     state = load_checkpoint("text")
     step = 0
     if state:
         model.load_state_dict(state["model"])
-        teacher.load_state_dict(state["teacher"])
+        classifiers.load_state_dict(state["teacher"])
         optimiser.load_state_dict(state["optimiser"])
         step = state["step"]
     random = np.random.default_rng((settings.seed, step, 1))
@@ -136,7 +136,7 @@ def train(device: torch.device, minutes: float | None = None) -> None:
         save_checkpoint(
             "text",
             model=model.state_dict(),
-            teacher=teacher.state_dict(),
+            teacher=classifiers.state_dict(),
             optimiser=optimiser.state_dict(),
             step=step,
         )
@@ -151,25 +151,29 @@ def train(device: torch.device, minutes: float | None = None) -> None:
         tokens = {key: value.to(device) for key, value in model.tokenize(prompts, padding, limit=36).items()}
         with half_precision(device):
             generated, states, clap = model.encode(tokens)
-            readings = teacher(generated, states, tokens["t5_mask"], clap)
+            logits = classifiers(generated, states, tokens["t5_mask"], clap)
         targets = labels(recipes, device)
-        losses = [loss_of(reading, targets) for reading in readings]
+        losses = [loss_of(group, targets) for group in logits]
         optimiser.zero_grad()
         (losses[0] + losses[1] + 0.3 * losses[2] + 0.3 * losses[3]).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         step += 1
-        right = (readings[0]["kind"].argmax(1) == targets["kind"]).float().mean().item()
-        note_right = (readings[0]["note"].argmax(1) == targets["note"]).float().mean().item()
+        right = (logits[0]["kind"].argmax(1) == targets["kind"]).float().mean().item()
+        note_right = (logits[0]["note"].argmax(1) == targets["note"]).float().mean().item()
         going = budget.step(step, own=losses[0].item(), all=losses[1].item(), kind=right, note=note_right)
     save()
 
 
 def load(device: torch.device) -> TextSide:
-    """The trained text side."""
+    """Load the trained text encoders.
+
+    Raises:
+        FileNotFoundError: They haven't been trained.
+    """
     state = load_checkpoint("text")
     if state is None:
-        raise FileNotFoundError("train the text side first: python -m training.train --stage text")
+        raise FileNotFoundError("train the text encoders first: python -m training.train --stage text")
     model = TextSide()
     model.load_state_dict(state["model"])
     return model.eval().to(device)

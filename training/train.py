@@ -1,7 +1,7 @@
 """Train all stages in order, each resuming from its checkpoint: `python -m training.train`.
 
-Stages: codec (autoencoder), decoder (its second half once more), vocoder, text, latents, diffusion, guidance, export.
-`--stage NAME` runs one, `--minutes N` gives it another budget, `--device auto` takes a GPU if there is one.
+Stages: codec (autoencoder), decoder (continues its decoder), vocoder, text, latents, diffusion, guidance, export.
+`--stage NAME` runs one stage, `--minutes N` sets its time budget, `--device auto` uses a GPU if there is one.
 """
 
 import argparse
@@ -27,12 +27,12 @@ MODULES = {
 
 
 def main() -> None:
-    """Run the stages that were asked for."""
+    """Run the requested stages."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stage", choices=STAGES, action="append", help="run only this (may be repeated)")
-    parser.add_argument("--minutes", type=float, default=None, help="budget of each stage, instead of its own")
+    parser.add_argument("--stage", choices=STAGES, action="append", help="run only this stage (may be repeated)")
+    parser.add_argument("--minutes", type=float, default=None, help="time budget of each stage instead of its default")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves PyTorch's choice")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 keeps PyTorch's default")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

@@ -1,7 +1,7 @@
-"""Stage `vocoder`: train the spectral vocoder on true mels, then on mels that went through the autoencoder.
+"""Stage `vocoder`: train the spectral vocoder with mels of sounds, then with mels decoded by the autoencoder.
 
 The loss is a spectral energy distance (Gritsenko et al. 2020, arXiv 2008.01160): two renderings with different noise
-must each be near the truth, and as far from each other as two true sounds would be, which keeps noise noisy.
+must each be close to the target and as different from each other as two real sounds, so that noise isn't averaged out.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ RESOLUTIONS = (256, 512, 1024, 2048)
 
 
 def build() -> Any:
-    """A new, untrained vocoder."""
+    """Create an untrained vocoder."""
     settings, mel = SETTINGS.vocoder, SETTINGS.mel
     return SpectralVocoder(
         model_in_dim=mel.bands,
@@ -34,18 +34,18 @@ def build() -> Any:
 
 
 def magnitudes(samples: torch.Tensor) -> list[torch.Tensor]:
-    """Short-time magnitudes of (batch, samples) at every resolution, scaled to about 0..1."""
-    found = []
+    """Return the STFT magnitudes of (batch, samples) at every resolution, scaled to about 0..1."""
+    spectra = []
     for size in RESOLUTIONS:
         window = torch.hann_window(size, device=samples.device)
         spectrum = torch.stft(samples, size, size // 4, window=window, return_complex=True, pad_mode="constant")
         power = spectrum.real.square() + spectrum.imag.square()
-        found.append(torch.sqrt(power + 1e-9) * (2.0 / window.sum()))
-    return found
+        spectra.append(torch.sqrt(power + 1e-9) * (2.0 / window.sum()))
+    return spectra
 
 
 def distance(first: list[torch.Tensor], second: list[torch.Tensor]) -> torch.Tensor:
-    """Mean difference of log magnitudes plus difference of magnitudes, over all resolutions."""
+    """Return the mean difference of log magnitudes and of magnitudes over all resolutions."""
     total = torch.zeros((), device=first[0].device)
     for a, b in zip(first, second, strict=True):
         total = total + (torch.log(a + 1e-4) - torch.log(b + 1e-4)).abs().mean() + 20.0 * (a - b).abs().mean()
@@ -53,7 +53,7 @@ def distance(first: list[torch.Tensor], second: list[torch.Tensor]) -> torch.Ten
 
 
 def _crops(sounds: Sounds, random: np.random.Generator, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mel crops (batch, frames, bands) and their audio (batch, samples); half of them from the start."""
+    """Return mel crops (batch, frames, bands) and their audio (batch, samples); half of them are from the start."""
     settings, hop = SETTINGS.vocoder, SETTINGS.mel.hop
     frames = settings.crop_frames
     usable = np.flatnonzero(sounds.rows * 8 >= frames)
@@ -68,7 +68,7 @@ def _crops(sounds: Sounds, random: np.random.Generator, device: torch.device) ->
 
 @torch.no_grad()
 def through_codec(model: Any, sounds: Sounds) -> Sounds:
-    """The same sounds with mels as the autoencoder gives them back (from sampled latents)."""
+    """Return the sounds with mels that the autoencoder has encoded and decoded, from sampled latents."""
     restored = np.empty_like(sounds.mel)
     device = next(model.parameters()).device
     for rows in np.unique(sounds.rows):
@@ -77,14 +77,14 @@ def through_codec(model: Any, sounds: Sounds) -> Sounds:
             mel = torch.stack([sounds.mel_of(int(index)) for index in part])[:, None].to(device)
             with half_precision(device):
                 decoded = model.decode(model.encode(mel).latent_dist.sample()).sample
-            for index, picture in zip(part, decoded[:, 0].float().cpu().numpy(), strict=True):
+            for index, decoded_mel in zip(part, decoded[:, 0].float().cpu().numpy(), strict=True):
                 start = int(sounds.starts[index])
-                restored[start : start + len(picture)] = picture
+                restored[start : start + len(decoded_mel)] = decoded_mel
     return Sounds(restored, sounds.rows, sounds.starts, sounds.recipes, sounds.audio)
 
 
 def train(device: torch.device, minutes: float | None = None) -> None:
-    """True mels first (once), then two thirds of the crops through the autoencoder."""
+    """Train with mels of sounds once, then with two thirds of the crops decoded by the autoencoder."""
     settings = SETTINGS.vocoder
     state = load_checkpoint("vocoder")
     sounds = dataset.load(dataset.audio_paths(), audio=True)
@@ -95,7 +95,7 @@ def train(device: torch.device, minutes: float | None = None) -> None:
 
 
 def _run(device: torch.device, sources: list[Sounds], weights: tuple[float, ...], minutes: float, final: bool) -> None:
-    """One phase: train for `minutes` on batches drawn from `sources` by `weights`."""
+    """Train for `minutes` with batches drawn from `sources` with probabilities `weights`."""
     settings = SETTINGS.vocoder
     torch.manual_seed(settings.seed)
     model = build().to(device)
@@ -127,26 +127,30 @@ def _run(device: torch.device, sources: list[Sounds], weights: tuple[float, ...]
         mel, audio = _crops(source, random, device)
         noise = torch.randn(2 * len(mel), mel.shape[1], settings.noise_channels, device=device)
         with half_precision(device):
-            made = model.synthesize(mel.repeat(2, 1, 1), noise)
-        truth = magnitudes(audio)
-        spectra = magnitudes(made)
+            rendered = model.synthesize(mel.repeat(2, 1, 1), noise)
+        target = magnitudes(audio)
+        spectra = magnitudes(rendered)
         first = [spectrum[: len(mel)] for spectrum in spectra]
         second = [spectrum[len(mel) :] for spectrum in spectra]
-        near = distance(first, truth) + distance(second, truth)
-        apart = distance(first, second)
-        loss = near - 0.9 * apart
+        to_target = distance(first, target) + distance(second, target)
+        to_each_other = distance(first, second)
+        loss = to_target - 0.9 * to_each_other
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimiser.step()
         step += 1
-        going = budget.step(step, near=near.item() / 2, apart=apart.item())
+        going = budget.step(step, to_target=to_target.item() / 2, to_each_other=to_each_other.item())
     complete = True
     save()
 
 
 def load(device: torch.device) -> Any:
-    """The trained vocoder."""
+    """Load the trained vocoder.
+
+    Raises:
+        FileNotFoundError: It hasn't been trained.
+    """
     state = load_checkpoint("vocoder")
     if state is None:
         raise FileNotFoundError("train the vocoder first: python -m training.train --stage vocoder")

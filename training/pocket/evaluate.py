@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import signal
 
-from training.evaluate import Ask, prompts_for, run
+from training.evaluate import SoundRequest, prompts_for, run
 from training.pocket import measures
 from training.pocket.classes import CLASSES
 from training.pocket.classifier import draw_sound, load_classifier, log_mel
@@ -263,7 +263,7 @@ class OldSource:
     def __init__(self, pocket: Pocket) -> None:
         self.pocket = pocket
 
-    def sounds(self, request: Ask, seeds: int) -> list[NDArray[np.float32]]:
+    def sounds(self, request: SoundRequest, seeds: int) -> list[NDArray[np.float32]]:
         """One sound a seed, two seconds long."""
         made = self.pocket.sounds(prompts_for(request, seeds), SECONDS, 600)
         rate = SETTINGS.mel.sample_rate

@@ -1,1 +1,1 @@
-"""Sounds made in code: oscillators, envelopes, filters, rooms, and the kinds built from them."""
+"""Synthesised sounds: oscillators, envelopes, filters, reverb, and the kinds of sounds that use them."""

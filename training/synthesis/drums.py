@@ -1,4 +1,4 @@
-"""Struck sounds without a scale: each function returns (samples,) from its `Controls`."""
+"""Struck sounds without a musical note: each function returns (samples,) for its `Controls`."""
 
 import numpy as np
 
@@ -10,13 +10,13 @@ SQUARE_RATIOS = np.array([2.0, 3.0, 4.16, 5.43, 6.79, 8.21])
 
 
 def _click(c: Controls, seconds: float, low: float, high: float) -> Signal:
-    """A burst of filtered noise at t = 0."""
+    """Return a burst of filtered noise at t = 0."""
     noise = oscillators.white_noise(c.samples, c.random) * envelopes.decay(c.samples, seconds)
     return filters.band_pass(noise, low, high, 1)
 
 
 def _metal(c: Controls, base: float) -> Signal:
-    """Six inharmonic square waves, the classic analogue cymbal source."""
+    """Return six inharmonic square waves, the source of analogue cymbals."""
     total = np.zeros(c.samples)
     for ratio in SQUARE_RATIOS * c.random.uniform(0.97, 1.03, 6):
         total += oscillators.pulse(base * ratio, c.samples, start=c.between(0, 1))
@@ -61,13 +61,13 @@ def closed_hat(c: Controls) -> Signal:
 
 
 def open_hat(c: Controls) -> Signal:
-    """Open hi-hat: the same source, left to ring."""
+    """Open hi-hat: the source of the closed hi-hat with a long decay."""
     source = _metal(c, 540 * c.shift) + 0.7 * oscillators.white_noise(c.samples, c.random)
     return filters.high_pass(source, 6300, 3) * (0.35 * c.struck(0.3) + c.struck())
 
 
 def cymbal(c: Controls) -> Signal:
-    """Crash or ride: dense metal and noise, long, losing its highs as it rings."""
+    """Crash or ride: dense metal and noise, long, with highs that decay faster."""
     source = (
         _metal(c, 410 * c.shift) + 0.5 * _metal(c, 610 * c.shift) + 1.1 * oscillators.white_noise(c.samples, c.random)
     )

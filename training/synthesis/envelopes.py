@@ -6,12 +6,12 @@ from training.synthesis.oscillators import RATE, Signal
 
 
 def decay(samples: int, seconds: float) -> Signal:
-    """Exponential decay from 1, at -60 dB after `seconds`."""
+    """Return an exponential decay from 1, at -60 dB after `seconds`."""
     return np.exp(-6.908 * np.arange(samples) / RATE / max(seconds, 1e-3))
 
 
 def attack(samples: int, seconds: float) -> Signal:
-    """Raised-cosine rise from 0 to 1 over `seconds`, then 1. At t = 0 it is already above silence."""
+    """Return a raised-cosine rise to 1 over `seconds`, then 1. The value at t = 0 is above 0."""
     rise = max(8, int(seconds * RATE))
     curve = np.ones(samples)
     count = min(rise, samples)
@@ -20,7 +20,7 @@ def attack(samples: int, seconds: float) -> Signal:
 
 
 def hold(samples: int, seconds: float, release_seconds: float) -> Signal:
-    """1 for `seconds`, then a decay to -60 dB over `release_seconds`."""
+    """Return 1 for `seconds`, then a decay to -60 dB over `release_seconds`."""
     held = min(samples, int(seconds * RATE))
     curve = np.ones(samples)
     if held < samples:
@@ -29,18 +29,18 @@ def hold(samples: int, seconds: float, release_seconds: float) -> Signal:
 
 
 def glide(samples: int, start: float, stop: float, seconds: float) -> Signal:
-    """Exponential (in pitch) glide from `start` to `stop` over `seconds`, then `stop`. For hertz."""
+    """Return an exponential glide of frequencies from `start` to `stop` hertz over `seconds`, then `stop`."""
     position = np.minimum(np.arange(samples) / RATE / max(seconds, 1e-4), 1.0)
     return start * (stop / start) ** position
 
 
 def settle(samples: int, start: float, stop: float, seconds: float) -> Signal:
-    """Exponential fall from `start` to `stop` with time constant `seconds`. For hertz: a drum's pitch drop."""
+    """Return an exponential fall from `start` to `stop` with time constant `seconds`, as in a drum's pitch drop."""
     return stop + (start - stop) * np.exp(-np.arange(samples) / RATE / max(seconds, 1e-4))
 
 
 def wander(samples: int, per_second: float, random: np.random.Generator) -> Signal:
-    """A smooth random curve, mean 0, about -1..1, with `per_second` independent points a second."""
+    """Return a smooth random curve, mean 0, about -1..1, with `per_second` independent points per second."""
     count = max(4, int(samples / RATE * per_second) + 4)
     points = random.uniform(-1, 1, count)
     position = np.linspace(0, count - 1.001, samples)
@@ -50,7 +50,7 @@ def wander(samples: int, per_second: float, random: np.random.Generator) -> Sign
 
 
 def fade_edges(signal: Signal, stop_seconds: float = 0.008) -> Signal:
-    """Half a millisecond of fade in, `stop_seconds` of fade out, so that no window clicks."""
+    """Fade in over half a millisecond and out over `stop_seconds`, to avoid clicks at the window's edges."""
     faded = signal.copy()
     start = 16
     faded[:start] *= np.linspace(0.1, 1, start)

@@ -1,4 +1,4 @@
-"""Causal filters (nothing sounds before t = 0). Frequencies in hertz, gains in decibels."""
+"""Causal filters. Frequencies are in hertz, gains in decibels."""
 
 import numpy as np
 from scipy.signal import butter, sosfilt
@@ -13,17 +13,17 @@ def _clip(frequency: float) -> float:
 
 
 def low_pass(signal: Signal, frequency: float, order: int = 2) -> Signal:
-    """Butterworth low-pass."""
+    """Apply a Butterworth low-pass."""
     return np.asarray(sosfilt(butter(order, _clip(frequency), "low", fs=RATE, output="sos"), signal))
 
 
 def high_pass(signal: Signal, frequency: float, order: int = 2) -> Signal:
-    """Butterworth high-pass."""
+    """Apply a Butterworth high-pass."""
     return np.asarray(sosfilt(butter(order, _clip(frequency), "high", fs=RATE, output="sos"), signal))
 
 
 def band_pass(signal: Signal, low: float, high: float, order: int = 2) -> Signal:
-    """Butterworth band-pass between `low` and `high`."""
+    """Apply a Butterworth band-pass between `low` and `high`."""
     low = _clip(low)
     return np.asarray(
         sosfilt(butter(order, (low, max(_clip(high), low * 1.05)), "band", fs=RATE, output="sos"), signal)
@@ -31,7 +31,7 @@ def band_pass(signal: Signal, low: float, high: float, order: int = 2) -> Signal
 
 
 def resonance(signal: Signal, frequency: float, quality: float) -> Signal:
-    """Two-pole band-pass of unit peak gain (Robert Bristow-Johnson's cookbook)."""
+    """Apply a two-pole band-pass of unit peak gain (Robert Bristow-Johnson's cookbook)."""
     angle = 2 * np.pi * _clip(frequency) / RATE
     alpha = np.sin(angle) / (2 * quality)
     sos = np.array([[alpha, 0.0, -alpha, 1 + alpha, -2 * np.cos(angle), 1 - alpha]])
@@ -40,7 +40,7 @@ def resonance(signal: Signal, frequency: float, quality: float) -> Signal:
 
 
 def high_shelf(signal: Signal, frequency: float, gain_decibels: float) -> Signal:
-    """High shelf of slope 1 (Robert Bristow-Johnson's cookbook)."""
+    """Apply a high shelf of slope 1 (Robert Bristow-Johnson's cookbook)."""
     amplitude = 10 ** (gain_decibels / 40)
     angle = 2 * np.pi * _clip(frequency) / RATE
     cosine, alpha = np.cos(angle), np.sin(angle) / np.sqrt(2)
@@ -63,7 +63,7 @@ def high_shelf(signal: Signal, frequency: float, gain_decibels: float) -> Signal
 
 
 def sweep(signal: Signal, cutoff: Signal, shape: str = "low", width: float = 1.6) -> Signal:
-    """A filter whose `cutoff` (hertz per sample) moves: crossfades between fixed filters half an octave apart.
+    """Apply a filter with a time-varying `cutoff`, by crossfades between fixed filters half an octave apart.
 
     Args:
         signal: samples to filter.
@@ -88,7 +88,7 @@ def sweep(signal: Signal, cutoff: Signal, shape: str = "low", width: float = 1.6
 
 
 def tilt(signal: Signal, amount: float) -> Signal:
-    """Brightness: `amount` -1 (dark) .. 0 (as it is) .. 1 (bright), by cascaded shelves, low end cut when bright."""
+    """Change the brightness by `amount`, -1 (dark) to 1 (bright), with cascaded shelves; 0 has no effect."""
     if amount < 0:
         darker = high_shelf(signal, 350.0, 13.0 * amount)
         darker = high_shelf(darker, 1200.0, 17.0 * amount)
@@ -99,6 +99,6 @@ def tilt(signal: Signal, amount: float) -> Signal:
 
 
 def saturate(signal: Signal, drive: float) -> Signal:
-    """Hyperbolic-tangent clipping of the peak-normalised signal, `drive` 1 (mild) .. 30 (square)."""
+    """Normalise the peak and clip with a hyperbolic tangent, `drive` 1 (mild) to 30 (square)."""
     peak = np.max(np.abs(signal)) + 1e-12
     return np.tanh(drive * signal / peak)

@@ -1,7 +1,7 @@
-"""The table of kinds: what each can be told, how long, how high, and the function that makes it.
+"""The table of kinds: their attributes, lengths, pitches, and synthesis functions.
 
-Lengths are (low, high) in seconds for short, ordinary and long. None stands for "as long as the window".
-Notes are (low, high) MIDI ranges for low, ordinary and high; unpitched kinds shift about note 60.
+Lengths are ranges (low, high) in seconds for short, ordinary and long; None is the length of the window. Notes are
+MIDI ranges (low, high) for low, ordinary and high; unpitched kinds are shifted relative to note 60.
 """
 
 from collections.abc import Callable
@@ -22,14 +22,14 @@ class Kind:
 
     Attributes:
         make: synthesis function.
-        lengths: seconds for short, ordinary, long; None = fill the window.
+        lengths: seconds for short, ordinary, long; None is the length of the window.
         attack: ordinary rise time in seconds.
-        slow_attack: rise time when asked for slow or soft.
+        slow_attack: rise time of slow or soft sounds.
         notes: MIDI ranges for low, ordinary, high.
-        pitched: whether note names apply.
+        pitched: True if note names apply.
         flags: character words that apply.
-        edge, motion, brightness, space: whether those attributes apply.
-        tilt: how strongly brightness is applied by shelves (the rest is in the synthesis).
+        edge, motion, brightness, space: True if these attributes apply.
+        tilt: share of the brightness that is applied by shelves; the rest is part of the synthesis.
     """
 
     make: Callable[[Controls], Signal]
@@ -47,7 +47,7 @@ class Kind:
 
     @property
     def sustained(self) -> bool:
-        """Whether it sounds as long as the window unless told otherwise."""
+        """True if its ordinary length is that of the window."""
         return self.lengths[1] is None
 
 

@@ -12,23 +12,23 @@ Signal = np.ndarray
 
 
 def midi_to_hertz(note: float) -> float:
-    """Equal temperament, A4 = MIDI 69 = 440 Hz."""
+    """Return the frequency of a MIDI note in equal temperament, 69 = 440 Hz."""
     return float(440.0 * 2.0 ** ((note - 69.0) / 12.0))
 
 
 def cycles(frequency: Signal | float, samples: int, start: float = 0.0) -> Signal:
-    """Running phase in cycles (not wrapped) of an oscillator at `frequency`, from `start`."""
+    """Return the unwrapped phase in cycles of an oscillator at `frequency`, from `start`."""
     step = np.broadcast_to(np.asarray(frequency, dtype=np.float64) / RATE, (samples,))
     return start + np.concatenate(([0.0], np.cumsum(step)[:-1]))
 
 
 def sine(frequency: Signal | float, samples: int, start: float = 0.0) -> Signal:
-    """A sine wave."""
+    """Return a sine wave."""
     return np.sin(2 * np.pi * cycles(frequency, samples, start))
 
 
 def _step_correction(phase: Signal, step: Signal) -> Signal:
-    """Two-sample polynomial correction of a unit step at phase 0 (polyBLEP), `phase` in 0..1."""
+    """Return the polyBLEP correction of a unit step at phase 0, `phase` in 0..1."""
     correction = np.zeros_like(phase)
     after = phase < step
     ratio = phase[after] / step[after]
@@ -40,24 +40,24 @@ def _step_correction(phase: Signal, step: Signal) -> Signal:
 
 
 def saw(frequency: Signal | float, samples: int, start: float = 0.0) -> Signal:
-    """A band-limited rising sawtooth."""
+    """Return a band-limited rising sawtooth."""
     phase = cycles(frequency, samples, start) % 1.0
     step = np.broadcast_to(np.asarray(frequency, dtype=np.float64) / RATE, (samples,))
     return 2 * phase - 1 - _step_correction(phase, step)
 
 
 def pulse(frequency: Signal | float, samples: int, width: float = 0.5, start: float = 0.0) -> Signal:
-    """A band-limited pulse wave of duty cycle `width`, made of two sawtooths."""
+    """Return a band-limited pulse wave of duty cycle `width`, the difference of two sawtooths."""
     return saw(frequency, samples, start) - saw(frequency, samples, start + width)
 
 
 def triangle(frequency: Signal | float, samples: int, start: float = 0.0) -> Signal:
-    """A triangle wave (its aliasing falls at 12 dB per octave and is left alone)."""
+    """Return a triangle wave, not band-limited: its aliasing falls at 12 dB per octave."""
     return 4 * np.abs((cycles(frequency, samples, start) + 0.75) % 1.0 - 0.5) - 1
 
 
 def supersaw(frequency: Signal | float, samples: int, voices: int, cents: float, random: np.random.Generator) -> Signal:
-    """`voices` sawtooths spread evenly over +-`cents`, each from its own phase."""
+    """Return `voices` sawtooths, detuned evenly over +-`cents`, with random phases."""
     spread = np.linspace(-cents, cents, voices) if voices > 1 else np.zeros(1)
     total = np.zeros(samples)
     for offset in spread:
@@ -66,13 +66,13 @@ def supersaw(frequency: Signal | float, samples: int, voices: int, cents: float,
 
 
 def frequency_modulation(carrier: Signal | float, ratio: float, index: Signal | float, samples: int) -> Signal:
-    """Two-operator FM: modulator at `ratio` x carrier, modulation `index` in radians (may be an envelope)."""
+    """Return two-operator FM: modulator at `ratio` x carrier, modulation `index` in radians (may be an envelope)."""
     modulator = sine(np.asarray(carrier) * ratio, samples)
     return np.sin(2 * np.pi * cycles(carrier, samples) + np.asarray(index) * modulator)
 
 
 def partials(frequencies: Signal, amplitudes: Signal, decays: Signal, samples: int) -> Signal:
-    """A sum of decaying sines. `decays` are times to -60 dB in seconds; partials above 15 kHz are left out."""
+    """Return a sum of decaying sines. `decays` are times to -60 dB in seconds; partials above 15 kHz are omitted."""
     time = np.arange(samples) / RATE
     total = np.zeros(samples)
     for frequency, amplitude, decay in zip(frequencies, amplitudes, decays, strict=True):
@@ -82,13 +82,13 @@ def partials(frequencies: Signal, amplitudes: Signal, decays: Signal, samples: i
 
 
 def plucked_string(frequency: float, samples: int, damping: float, excitation: Signal) -> Signal:
-    """Karplus-Strong: `excitation` repeated through a two-point average with loss (Computer Music Journal 7:2).
+    """Return a Karplus-Strong string: a delay loop with a two-point average and loss (Computer Music Journal 7:2).
 
     Args:
         frequency: hertz.
         samples: length of the result.
-        damping: gain per period, 0.9 (dead) .. 0.999 (ringing).
-        excitation: one period of any length; it is resampled to the period.
+        damping: gain per period, 0.9 (short) .. 0.999 (long decay).
+        excitation: one period in any number of samples; it is resampled to the period.
     """
     period = max(8, round(RATE / frequency))
     current = np.interp(np.linspace(0, 1, period), np.linspace(0, 1, len(excitation)), excitation)
@@ -97,18 +97,18 @@ def plucked_string(frequency: float, samples: int, damping: float, excitation: S
         periods.append(current)
         current = damping * 0.5 * (current + np.roll(current, 1))
     string = np.concatenate(periods)
-    # The averaged loop is half a sample longer than the period; reading it faster tunes it.
+    # the average delays by half a sample; a faster readout corrects the pitch
     positions = np.arange(samples) * (frequency * (period + 0.5) / RATE)
     return np.interp(positions, np.arange(len(string)), string)
 
 
 def white_noise(samples: int, random: np.random.Generator) -> Signal:
-    """Gaussian noise of standard deviation 0.35, so that peaks rarely pass 1."""
+    """Return Gaussian noise of standard deviation 0.35, so that few peaks exceed 1."""
     return 0.35 * random.standard_normal(samples)
 
 
 def coloured_noise(samples: int, exponent: float, random: np.random.Generator) -> Signal:
-    """Noise whose power falls as 1 / frequency ** `exponent` (0 white, 1 pink, 2 brown)."""
+    """Return noise with a power of 1 / frequency ** `exponent` (0 white, 1 pink, 2 brown)."""
     spectrum = np.fft.rfft(random.standard_normal(samples))
     frequency = np.maximum(np.fft.rfftfreq(samples, 1 / RATE), 20.0)
     shaped = np.fft.irfft(spectrum * frequency ** (-exponent / 2), samples)
@@ -118,7 +118,7 @@ def coloured_noise(samples: int, exponent: float, random: np.random.Generator) -
 def grains(
     samples: int, per_second: float, seconds: float, low_hertz: float, high_hertz: float, random: np.random.Generator
 ) -> Signal:
-    """A shower of short decaying sines at random times: drops, crackle, sparkle.
+    """Return short decaying sines at random times: drops, crackle.
 
     Args:
         samples: length of the result.

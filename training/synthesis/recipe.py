@@ -1,4 +1,4 @@
-"""A recipe: the words that describe one sound, drawn at random, and the sound rendered from it.
+"""Recipes: the words that describe a sound, drawn at random, and the rendering of the sound.
 
 Three-way attributes are -1, 0 or 1; 0 is "ordinary" and never named in a caption.
 """
@@ -14,21 +14,21 @@ from training.synthesis.oscillators import RATE, Signal
 
 FLAGS = ("distorted", "metallic", "noisy", "warm", "airy", "detuned")
 PEAK = 0.9
-SAID = 0.3
+ATTRIBUTE_CHANCE = 0.3
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is true of one sound.
+    """The attributes of one sound.
 
     Attributes:
         kind: a key of KINDS.
         samples: window length in samples.
-        seed: the sound's own seed.
+        seed: seed of the rendering.
         length, pitch, brightness, edge, motion, space: -1, 0, 1 (short/long, low/high, dark/bright,
             punchy or fast/soft or slow, falling/rising, dry/reverberant).
         note: MIDI note of a pitched kind, else None.
-        flags: character words that hold.
+        flags: character words that apply.
     """
 
     kind: str
@@ -44,35 +44,35 @@ class Recipe:
     flags: tuple[str, ...] = field(default=())
 
 
-def _way(random: np.random.Generator, applies: bool, chance: float = SAID) -> int:
-    """-1 or 1 with `chance` in all, else 0."""
+def _draw_attribute(random: np.random.Generator, applies: bool, chance: float = ATTRIBUTE_CHANCE) -> int:
+    """Return -1 or 1 with probability `chance` in total, else 0."""
     if not applies or random.uniform() >= chance:
         return 0
     return int(random.choice((-1, 1)))
 
 
 def draw(random: np.random.Generator, samples: int, kind: str | None = None) -> Recipe:
-    """Draw a recipe for a window of `samples`, of `kind` or of any."""
+    """Draw a recipe for a window of `samples`, of a given kind or a random one."""
     name = kind or str(random.choice(list(KINDS)))
     row = KINDS[name]
     seconds = samples / RATE
-    length = _way(random, True, 0.4)
+    length = _draw_attribute(random, True, 0.4)
     if length > 0 and seconds < 0.9:
         length = 0
-    pitch = _way(random, True, 0.5 if row.pitched else 0.25)
+    pitch = _draw_attribute(random, True, 0.5 if row.pitched else 0.25)
     low, high = row.notes[pitch + 1]
     flags = tuple(flag for flag in row.flags if random.uniform() < 0.085)
-    edge = _way(random, row.edge and not (length < 0 and row.slow_attack[1] > 0.1), SAID)
+    edge = _draw_attribute(random, row.edge and not (length < 0 and row.slow_attack[1] > 0.1), ATTRIBUTE_CHANCE)
     return Recipe(
         kind=name,
         samples=samples,
         seed=int(random.integers(2**31)),
         length=length,
         pitch=pitch,
-        brightness=_way(random, row.brightness, 0.4),
+        brightness=_draw_attribute(random, row.brightness, 0.4),
         edge=edge,
-        motion=_way(random, row.motion, 0.25),
-        space=_way(random, row.space, 0.22),
+        motion=_draw_attribute(random, row.motion, 0.25),
+        space=_draw_attribute(random, row.space, 0.22),
         note=int(random.integers(int(low), int(high) + 1)) if row.pitched else None,
         flags=flags,
     )
@@ -86,7 +86,7 @@ def _seconds(random: np.random.Generator, row: Kind, length: int, window: float)
 
 
 def render(recipe: Recipe) -> np.ndarray:
-    """The sound: float32 (samples,), peak 0.9, first onset at t = 0. Equal recipes give equal sounds."""
+    """Render a sound: float32 (samples,), peak 0.9, first onset at t = 0. Equal recipes give equal sounds."""
     row = KINDS[recipe.kind]
     random = np.random.default_rng(recipe.seed)
     window = recipe.samples / RATE
@@ -119,7 +119,7 @@ def render(recipe: Recipe) -> np.ndarray:
 
 
 def _follow(signal: Signal) -> Signal:
-    """The signal's own loudness curve, for noise that comes and goes with it."""
+    """Return the signal's envelope, for noise that follows it."""
     return np.maximum(filters.low_pass(np.abs(signal), 40.0, 1), 0.0)
 
 

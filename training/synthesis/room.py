@@ -1,4 +1,4 @@
-"""A room: direct sound plus a convolved tail of decaying noise. The direct sound stays at t = 0."""
+"""Reverb: the direct sound plus a convolution with decaying noise. The direct sound stays at t = 0."""
 
 import numpy as np
 from scipy.signal import fftconvolve
@@ -9,7 +9,7 @@ from training.synthesis.oscillators import RATE, Signal
 
 
 def reverberate(signal: Signal, seconds: float, wet: float, random: np.random.Generator) -> Signal:
-    """Add a tail of `seconds` (to -60 dB), its energy `wet` (0..1) of the direct sound's; darker than the source."""
+    """Add a low-passed tail of `seconds` (to -60 dB) with `wet` (0..1) times the direct sound's RMS level."""
     length = min(len(signal), int(seconds * RATE))
     response = random.standard_normal(length) * decay(length, seconds)
     response[: int(0.006 * RATE)] *= 0.1

@@ -1,4 +1,4 @@
-"""Noises and effects: each function returns (samples,) from its `Controls`."""
+"""Noises and effects: each function returns (samples,) for its `Controls`."""
 
 import numpy as np
 
@@ -28,7 +28,7 @@ def rain(c: Controls) -> Signal:
 
 
 def wind(c: Controls) -> Signal:
-    """Wind: noise through a resonance that wanders, in gusts."""
+    """Wind: noise through a band-pass with random centre frequency and level."""
     centre = 480 * c.shift * 2.0 ** (0.8 * envelopes.wander(c.samples, 1.5, c.random))
     gusts = 0.65 + 0.35 * envelopes.wander(c.samples, 1.5, c.random)
     noise = oscillators.coloured_noise(c.samples, 0.5, c.random)

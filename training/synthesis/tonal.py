@@ -1,4 +1,4 @@
-"""Sounds with a note: each function returns (samples,) from its `Controls`."""
+"""Sounds with a note: each function returns (samples,) for its `Controls`."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from training.synthesis.oscillators import RATE, Signal
 
 
 def _cutoff(c: Controls, harmonics: float) -> float:
-    """Filter cutoff in hertz: `harmonics` of the note at neutral brightness, two octaves either way."""
+    """Return the filter's cutoff in hertz: `harmonics` times the note at neutral brightness, +-2 octaves."""
     return float(np.clip(c.hertz * harmonics * 4.0**c.brightness, 120, 14_000))
 
 
@@ -29,7 +29,7 @@ def pluck(c: Controls) -> Signal:
     excitation = oscillators.white_noise(400, c.random)
     if c.brightness <= 0.3:
         excitation = np.convolve(excitation, np.ones(5) / 5, "same")
-    # The gain per period that reaches -60 dB after `seconds`.
+    # gain per period that reaches -60 dB after `seconds`
     damping = float(np.clip(10 ** (-3 / (c.seconds * c.hertz)), 0.5, 0.9995))
     string = oscillators.plucked_string(c.hertz, c.samples, damping, excitation)
     return string * c.struck(1.2) + {-1: 0.3, 0: 0.0, 1: 0.0}[c.edge] * oscillators.white_noise(
@@ -64,7 +64,7 @@ def lead(c: Controls) -> Signal:
 
 
 def bell(c: Controls) -> Signal:
-    """Bell, chime: inharmonic partials that ring, high ones shorter; or FM at an irrational ratio."""
+    """Bell, chime: inharmonic partials, of which high ones decay faster, and FM at an irrational ratio."""
     ratios = np.array([0.56, 1.0, 1.19, 1.71, 2.0, 2.74, 3.0, 3.76, 4.07]) * c.random.uniform(0.99, 1.01, 9)
     amplitudes = np.array([0.6, 1.0, 0.8, 0.6, 0.7, 0.5, 0.35, 0.3, 0.25])
     decays = c.seconds * np.array([1.0, 0.95, 0.8, 0.75, 0.6, 0.45, 0.4, 0.3, 0.25])
@@ -93,7 +93,7 @@ def brass(c: Controls) -> Signal:
 
 
 def drone(c: Controls) -> Signal:
-    """Drone: low, beating, almost still."""
+    """Drone: low detuned saws through a slowly moving filter."""
     cents = c.between(25, 40) if c.detuned else c.between(4, 9)
     source = oscillators.supersaw(c.hertz, c.samples, 4, cents, c.random)
     source += 0.6 * oscillators.sine(c.hertz, c.samples) + 0.3 * oscillators.saw(c.hertz * 1.5, c.samples)
