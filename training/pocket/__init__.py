@@ -1,1 +1,1 @@
-"""The second version of the embedded model: recorded and synthesised sounds, a codec with phase, a small generator."""
+"""Version 2 of the embedded model: recorded and synthesised sounds, a codec with phase, a small generator."""

@@ -1,17 +1,17 @@
-"""Sound as bands that carry frequency: analysis, and synthesis without any learned part.
+"""Representation of audio by bands with frequencies: analysis, and synthesis without learned parameters.
 
-Each frame of 256 samples at 44.1 kHz has, for every one of 160 bands equally wide on the ERB scale:
+Each frame of 256 samples at 44.1 kHz has, for each of 160 bands of equal width on the ERB scale:
 
-- energy: the squared amplitude of a sine that is as strong as what the band holds, both sides together, in decibels;
-- offset: where in the band its energy-weighted mean frequency lies, -1 lower edge to 1 upper edge;
-- tonality: 0 noise to 1 a steady sine, from the agreement of successive phase advances;
+- energy: the squared amplitude of a sine with the band's power in both channels, in decibels;
+- offset: position of the energy-weighted mean frequency in the band, -1 lower edge to 1 upper edge;
+- tonality: 0 noise to 1 steady sine, from the consistency of successive phase advances;
 
-and for groups of eight bands: balance (-1 left to 1 right) and width (0 equal sides to 1 unrelated sides).
+and for groups of eight bands: balance (-1 left to 1 right) and width (0 equal channels to 1 uncorrelated channels).
 
-The energy of an STFT bin counts for the band in which its own instantaneous frequency lies (reassignment), so a
-partial is in one band and not in all that its window's main lobe touches. Low bands use long windows.
-Synthesis lets one oscillator a band run on from frame to frame; its phase comes from whichever neighbour was at its
-frequency before, so a partial may move through the bands.
+The energy of an STFT bin is assigned to the band that contains its instantaneous frequency (reassignment), so a
+partial is in one band only, not in all bands of its window's main lobe. Low bands use long windows.
+The synthesis has one oscillator with continuous phase for each band. The phase continues from the neighbour that had
+the oscillator's frequency in the previous frame, so a partial can move through the bands.
 """
 
 import math
@@ -32,7 +32,7 @@ FLOOR_DB = -96.0
 CHANNELS = 3 * BANDS + 2 * GROUPS
 
 WINDOWS = ((4096, 0.0, 700.0), (2048, 700.0, 3000.0), (1024, 3000.0, 1e9))
-"""Window length in samples, and the band of frequencies in hertz that it is used for."""
+"""Window length in samples, and the range of frequencies in hertz for which it is used."""
 
 SYNTHESIS_WINDOW = 1024
 LOBE_BINS = 4
@@ -40,12 +40,12 @@ SAME_PARTIAL_HERTZ = 12.0
 
 
 def erb_rate(hertz: Tensor) -> Tensor:
-    """Number of equivalent rectangular bandwidths below a frequency."""
+    """Return the number of equivalent rectangular bandwidths below a frequency."""
     return 21.4 * torch.log10(1 + 0.00437 * hertz)
 
 
 def band_edges() -> Tensor:
-    """(BANDS + 1,) frequencies in hertz."""
+    """Return the frequencies of the band edges in hertz, (BANDS + 1,)."""
     low, high = (float(erb_rate(torch.tensor(hertz))) for hertz in (LOW_HERTZ, HIGH_HERTZ))
     rates = torch.linspace(low, high, BANDS + 1, dtype=torch.float64)
     return ((10 ** (rates / 21.4) - 1) / 0.00437).float()
@@ -60,7 +60,7 @@ _RATE_STEP = (float(erb_rate(torch.tensor(HIGH_HERTZ))) - _LOW_RATE) / BANDS
 
 @dataclass
 class Frames:
-    """Bands of a sound: leading dimensions, then frames, then bands or groups.
+    """Bands of a sound, (..., frames, bands or groups).
 
     Attributes:
         energy: decibels, FLOOR_DB and above.
@@ -77,24 +77,24 @@ class Frames:
     width: Tensor
 
     def stacked(self) -> Tensor:
-        """(..., frames, CHANNELS): all of it, energies scaled so that all lie around -1..1."""
+        """Concatenate all values to (..., frames, CHANNELS), scaled to about -1..1."""
         return torch.cat((self.energy / 48.0 + 1.0, self.offset, self.tonality, self.balance, self.width), -1)
 
     @staticmethod
     def unstacked(channels: Tensor) -> "Frames":
-        """The frames that `stacked` gave."""
+        """Create frames from the result of `stacked`."""
         energy, offset, tonality, balance, width = channels.split((BANDS, BANDS, BANDS, GROUPS, GROUPS), -1)
         return Frames((energy - 1.0) * 48.0, offset, tonality, balance, width)
 
     def hertz(self) -> Tensor:
-        """Frequencies of the oscillators."""
+        """Return the frequencies of the oscillators."""
         return CENTRES.to(self.offset) + HALF_WIDTHS.to(self.offset) * self.offset
 
 
 def _transforms(audio: Tensor, length: int, frames: int, bins: slice) -> tuple[Tensor, Tensor]:
-    """STFTs with a Hann window and with its derivative by samples, (sides, frames, bins).
+    """Return STFTs with a Hann window and with its derivative by samples, (sides, frames, bins).
 
-    Frames are centred on multiples of HOP. Both windows are sums of the plain transform's neighbouring bins.
+    Frames are centred on multiples of HOP. Both windows are applied as sums of neighbouring bins.
     """
     padded = torch.nn.functional.pad(audio, (length // 2, length + HOP))
     plain = torch.fft.rfft(padded.unfold(-1, length, HOP)[..., :frames, :])
@@ -111,7 +111,7 @@ def _transforms(audio: Tensor, length: int, frames: int, bins: slice) -> tuple[T
 
 
 def analyse(audio: Tensor, frames: int | None = None) -> Frames:
-    """Bands of (2, samples) float audio; by default as many frames as begin within it."""
+    """Return the bands of (2, samples) float audio, by default of all frames that begin within it."""
     frames = frames if frames is not None else -(-audio.shape[-1] // HOP)
     shape = (frames, BANDS)
     energy = torch.zeros(shape)
@@ -132,24 +132,24 @@ def analyse(audio: Tensor, frames: int | None = None) -> Frames:
         centre = torch.arange(bins.start, bins.stop) * (SAMPLE_RATE / length)
         hertz = centre - (ratio * power).sum(0) / (both + 1e-20)
         hertz = torch.where((hertz - centre).abs() < 3 * SAMPLE_RATE / length, hertz, centre)
-        keep = (hertz >= low) & (hertz < high)
-        both, power = both * keep, power * keep
+        in_range = (hertz >= low) & (hertz < high)
+        both, power = both * in_range, power * in_range
         index = ((erb_rate(hertz.clamp(LOW_HERTZ, HIGH_HERTZ)) - _LOW_RATE) / _RATE_STEP).long().clamp(0, BANDS - 1)
         energy.scatter_add_(1, index, both)
         weighted.scatter_add_(1, index, both * hertz)
         for side in (0, 1):
             sides[side].scatter_add_(1, index, power[side])
-        cross.scatter_add_(1, index, (spectrum[0] * spectrum[1].conj()).real * keep * scale)
+        cross.scatter_add_(1, index, (spectrum[0] * spectrum[1].conj()).real * in_range * scale)
         lag = length // 4 // HOP
         middle = spectrum.sum(0)
         product = middle[lag:] * middle[:-lag].conj()
         product = torch.nn.functional.pad(torch.view_as_real(product), (0, 0, 0, 0, lag, lag))
         product = torch.view_as_complex(product.contiguous())
-        turn = product[lag:] * product[:-lag].conj()
-        turn = turn / (turn.abs().sqrt() + 1e-20) * keep
-        agreement[0].scatter_add_(1, index, turn.real.contiguous())
-        agreement[1].scatter_add_(1, index, turn.imag.contiguous())
-        strength.scatter_add_(1, index, turn.abs())
+        change = product[lag:] * product[:-lag].conj()
+        change = change / (change.abs().sqrt() + 1e-20) * in_range
+        agreement[0].scatter_add_(1, index, change.real.contiguous())
+        agreement[1].scatter_add_(1, index, change.imag.contiguous())
+        strength.scatter_add_(1, index, change.abs())
     centres, halves = CENTRES, HALF_WIDTHS
     offset = torch.where(energy > 1e-12, (weighted / (energy + 1e-20) - centres) / halves, 0.0).clamp(-1, 1)
     tonality = (agreement.norm(dim=0) / (strength + 1e-20)).clamp(0, 1)
@@ -165,63 +165,63 @@ def _collect(energy: Tensor, offset: Tensor, tonality: Tensor, sides: Tensor, cr
 
 
 def _amplitudes(frames: Frames) -> tuple[Tensor, Tensor]:
-    """Amplitudes of the oscillators and powers of the noise, (frames, bands).
+    """Return the amplitudes of the oscillators and the powers of the noise, (frames, bands).
 
-    Neighbours at one frequency run in phase, so their amplitudes add up; they share the root of their energies' sum.
+    Neighbours of equal frequency are in phase, so that their amplitudes add up to the root of their energies' sum.
     """
     power = torch.where(frames.energy > FLOOR_DB + 3, 10 ** (frames.energy / 10), 0.0)
-    # A partial that only swells or bends loses some agreement but is no noise: the square leaves it nearly whole.
+    # a partial with a changing level or pitch has a lower tonality but no noise: the square preserves most of it
     tone = power * (1 - (1 - frames.tonality.clamp(0, 1)).square())
     total = tone.clone()
     hertz = frames.hertz()
     for shift in (-1, 1):
-        alike = _likeness(_shifted(hertz, shift), hertz)
+        alike = _similarity(_shifted(hertz, shift), hertz)
         total = total + alike * _shifted(tone, shift)
     return tone / (total.sqrt() + 1e-12), (power - tone).clamp_min(0) / 2
 
 
 def _shifted(values: Tensor, shift: int) -> Tensor:
-    """Values of the band `shift` above; zero beyond the edges."""
+    """Return for each band the value of the band `shift` above; zero beyond the edges."""
     padded = torch.nn.functional.pad(values, (1, 1))
     return padded[..., 1 + shift : 1 + shift + values.shape[-1]]
 
 
-def _likeness(first: Tensor, second: Tensor) -> Tensor:
-    """1 for equal frequencies, falling to 0 within about half a band."""
+def _similarity(first: Tensor, second: Tensor) -> Tensor:
+    """Return the similarity of frequencies: 1 if equal, near 0 from about half a band on."""
     return torch.exp(-(((first - second) / (0.8 * HALF_WIDTHS.to(first) + 3.0)) ** 2))
 
 
 def _phases(amplitudes: Tensor, hertz: Tensor, seed: int) -> Tensor:
-    """(frames, bands) unit phasors that run on from frame to frame."""
+    """Return unit phasors (frames, bands) with continuous phase."""
     step = 2 * math.pi * HOP / SAMPLE_RATE
     weights: list[Tensor] = []
     before, loud = hertz[:-1], amplitudes[:-1]
     for shift in (-1, 0, 1):
         from_hertz = _shifted(before, shift)
-        weight = _shifted(loud, shift) * _likeness(from_hertz, hertz[1:]) + (1e-9 if shift == 0 else 0.0)
+        weight = _shifted(loud, shift) * _similarity(from_hertz, hertz[1:]) + (1e-9 if shift == 0 else 0.0)
         weights.append(torch.polar(weight, step * 0.5 * (from_hertz + hertz[1:])))
     stacked = torch.stack(weights, 1).numpy()
     random = np.random.default_rng(seed)
     state = np.exp(2j * np.pi * random.uniform(size=BANDS)).astype(np.complex64)
-    found = np.empty((len(hertz), BANDS), np.complex64)
-    found[0] = state
+    phasors = np.empty((len(hertz), BANDS), np.complex64)
+    phasors[0] = state
     padded = np.zeros(BANDS + 2, np.complex64)
     for index, (below, own, above) in enumerate(stacked, 1):
         padded[1:-1] = state
         state = below * padded[:-2] + own * state + above * padded[2:]
         state /= np.abs(state) + 1e-30
-        found[index] = state
-    return torch.from_numpy(found)
+        phasors[index] = state
+    return torch.from_numpy(phasors)
 
 
 def _lobe(distance: Tensor) -> Tensor:
-    """Transform of a Hann window `distance` bins from its centre, 1 there."""
+    """Return the transform of a Hann window at `distance` bins from its centre, normalised to 1 at the centre."""
     near = distance.square()
     return torch.where((near - 1).abs() < 1e-4, 0.5, torch.sinc(distance) / (1 - near))
 
 
 def _noise_spread() -> Tensor:
-    """(BANDS, bins): share of each band's power in each bin of the synthesis spectrum."""
+    """Return the share of each band's power in each bin of the synthesis spectrum, (BANDS, bins)."""
     bins = SYNTHESIS_WINDOW // 2 + 1
     width = SAMPLE_RATE / SYNTHESIS_WINDOW
     lows = (torch.arange(bins) - 0.5) * width
@@ -234,7 +234,7 @@ NOISE_SPREAD = _noise_spread()
 
 
 def synthesise(frames: Frames, samples: int, seed: int = 0) -> Tensor:
-    """(2, samples) audio of one sound's frames."""
+    """Render one sound's frames to audio, (2, samples)."""
     amplitudes, noise = _amplitudes(frames)
     hertz = frames.hertz()
     phases = _phases(amplitudes, hertz, seed)
@@ -256,15 +256,15 @@ def synthesise(frames: Frames, samples: int, seed: int = 0) -> Tensor:
 
 
 def _tones(tones: Tensor, hertz: Tensor) -> Tensor:
-    """(2, frames, bins): the windowed oscillators' main lobes. `tones` are their complex amplitudes at mid frame."""
+    """Return the main lobes of windowed oscillators, (2, frames, bins), for complex amplitudes at mid frame."""
     length = SYNTHESIS_WINDOW
     bins = length // 2 + 1
-    place = hertz * (length / SAMPLE_RATE)
-    nearest = place.round()
+    position = hertz * (length / SAMPLE_RATE)
+    nearest = position.round()
     lobes = torch.arange(-LOBE_BINS, LOBE_BINS + 1)
     index = nearest.long()[..., None] + lobes
-    # A Hann window sums to half its length, and overlapping windows a quarter apart to 2.
-    shape = _lobe(index - place[..., None]) * (length / 4 / 2) * (1 - 2 * (index % 2))
+    # a Hann window sums to half its length, and windows that overlap by three quarters sum to 2
+    shape = _lobe(index - position[..., None]) * (length / 4 / 2) * (1 - 2 * (index % 2))
     values = tones[..., None] * shape
     mirrored = index < 0
     values = torch.where(mirrored, values.conj(), values)
@@ -276,44 +276,44 @@ def _tones(tones: Tensor, hertz: Tensor) -> Tensor:
 
 
 NARROW_HERTZ = 80.0
-NARROW = int((2 * HALF_WIDTHS < NARROW_HERTZ).sum())
-"""Lower bands: narrower than the synthesis window's main lobe, so their noise is an oscillator with slow changes."""
+NARROW_BANDS = int((2 * HALF_WIDTHS < NARROW_HERTZ).sum())
+"""Number of low bands narrower than the synthesis window's main lobe. Their noise is a slowly changing oscillator."""
 
 
 def _narrow_noise(powers: Tensor, hertz: Tensor, gains: Tensor, width: Tensor, seed: int) -> Tensor:
-    """(2, frames, bands) complex amplitudes of oscillators that change at random, as fast as their band is wide."""
+    """Return complex amplitudes (2, frames, bands) of oscillators with random modulation of their band's width."""
     count = len(powers)
     size = count + 64
     generator = torch.Generator().manual_seed(seed + 1)
-    white = torch.randn(3, size, NARROW, 2, generator=generator)
+    white = torch.randn(3, size, NARROW_BANDS, 2, generator=generator)
     rates = torch.fft.fftfreq(size, HOP / SAMPLE_RATE)[:, None]
-    inside = (rates.abs() <= HALF_WIDTHS[:NARROW].clamp_min(SAMPLE_RATE / HOP / size)).float()
+    inside = (rates.abs() <= HALF_WIDTHS[:NARROW_BANDS].clamp_min(SAMPLE_RATE / HOP / size)).float()
     inside = inside * (size / inside.sum(0)).sqrt()
     shared, *own = torch.fft.ifft(torch.fft.fft(torch.view_as_complex(white), dim=1) * inside, dim=1)[:, :count]
-    turned = 2 * math.pi * torch.cumsum(hertz[:, :NARROW].double() * (HOP / SAMPLE_RATE), 0)
+    turned = 2 * math.pi * torch.cumsum(hertz[:, :NARROW_BANDS].double() * (HOP / SAMPLE_RATE), 0)
     carrier = torch.polar(torch.ones_like(turned), turned).to(torch.complex64)
-    level = powers[:, :NARROW].sqrt() * carrier
-    apart = width[:, :NARROW]
+    level = powers[:, :NARROW_BANDS].sqrt() * carrier
+    apart = width[:, :NARROW_BANDS]
     sides = [(1 - apart).sqrt() * shared + apart.sqrt() * each for each in own]
-    narrow = torch.stack(sides) * level * gains[..., :NARROW]
-    return torch.nn.functional.pad(narrow, (0, BANDS - NARROW))
+    narrow = torch.stack(sides) * level * gains[..., :NARROW_BANDS]
+    return torch.nn.functional.pad(narrow, (0, BANDS - NARROW_BANDS))
 
 
 def _noise(powers: Tensor, gains: Tensor, width: Tensor, seed: int) -> Tensor:
-    """(2, frames, bins): windowed noise whose power follows the bands."""
+    """Return the spectrum of windowed noise with the bands' powers, (2, frames, bins)."""
     generator = torch.Generator().manual_seed(seed)
     length, bins = SYNTHESIS_WINDOW, SYNTHESIS_WINDOW // 2 + 1
     white = torch.randn(3, len(powers), length, generator=generator)
     window = torch.hann_window(length)
     shared, *own = torch.fft.rfft(white * window)
-    # Windows of equal power: squares of Hann windows a quarter apart sum to 1.5.
+    # squares of Hann windows that overlap by three quarters sum to 1.5
     scale = 1 / math.sqrt(1.5)
-    powers = torch.nn.functional.pad(powers[:, NARROW:], (NARROW, 0))
+    powers = torch.nn.functional.pad(powers[:, NARROW_BANDS:], (NARROW_BANDS, 0))
     spread = NOISE_SPREAD * (bins - 1)
-    found: list[Tensor] = []
+    spectra: list[Tensor] = []
     for side in (0, 1):
         level = powers * gains[side].square()
         common = ((level * (1 - width)) @ spread).sqrt()
         apart = ((level * width) @ spread).sqrt()
-        found.append(scale * (common * shared + apart * own[side]))
-    return torch.stack(found)
+        spectra.append(scale * (common * shared + apart * own[side]))
+    return torch.stack(spectra)

@@ -1,12 +1,12 @@
-"""Take the generator's training to a machine with a GPU, and back, in files that are small enough to be carried.
+"""Training of the generator on another machine, with small files for the transfer in both directions.
 
-    python -m training.pocket.carry pack FOLDER [--sounds N]     here: latents and text side into FOLDER
-    python -m training.pocket.carry train FOLDER OUT --minutes 9 there: train and distil, results into OUT
-    python -m training.pocket.carry unpack OUT                   here: checkpoints of the stages
+    python -m training.pocket.carry pack FOLDER [--sounds N]     here: write latents and text encoder to FOLDER
+    python -m training.pocket.carry train FOLDER OUT --minutes 9 there: train and distil, write the results to OUT
+    python -m training.pocket.carry unpack OUT                   here: create the checkpoints of the stages
 
-There, PyTorch, NumPy and SciPy are all that is needed. Latents are stored in steps of a quarter of their deviation,
-finer than the noise that the codec is trained with, and compressed; the generator comes back with a byte a weight, the
-student with two.
+The other machine needs only PyTorch, NumPy and SciPy. Latents are quantised in steps of a quarter of their standard
+deviation, finer than the noise of the codec's training, and compressed. The generator is stored with one byte for each
+weight, the student with two.
 """
 
 import argparse
@@ -27,14 +27,14 @@ from training.pocket.settings import RUNS
 
 STEP = 0.25
 PREPARED_CAPTIONS = 6
-"""Captions of each sound that are read before the training starts: making them anew would hold a GPU up."""
+"""Captions of each sound that are encoded before the training starts, so that a GPU doesn't wait for new ones."""
 PART_BYTES = 15 * 2**20
-DISTILLED_SHARE = 0.25
-"""Share of the minutes that the student gets."""
+DISTILLATION_SHARE = 0.25
+"""Share of the time for the student."""
 
 
 def _compress(codes: np.ndarray) -> bytes:
-    """Codes with the vectors' dimensions one after the other: neighbours in time are alike."""
+    """Compress codes, dimension by dimension, because values that are adjacent in time are similar."""
     return lzma.compress(np.ascontiguousarray(codes.T).tobytes(), preset=3)
 
 
@@ -43,7 +43,11 @@ def _decompress(stored: bytes, vectors: int) -> np.ndarray:
 
 
 def pack(folder: Path, limit: int) -> int:
-    """Write what the other machine needs; the number of bytes."""
+    """Write the inputs of the other machine; return their size in bytes.
+
+    Raises:
+        FileNotFoundError: The text encoder hasn't been trained.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("training", "held-out"):
         latents = Latents(name)
@@ -62,7 +66,7 @@ def pack(folder: Path, limit: int) -> int:
         (folder / f"{name}.json.xz").write_bytes(lzma.compress(json.dumps(table).encode()))
     state = load_checkpoint("text")
     if state is None:
-        raise FileNotFoundError("no text side yet: run python -m training.pocket.text_training first")
+        raise FileNotFoundError("the text encoder isn't trained yet: run python -m training.pocket.text_training first")
     _write(folder / "text", {name: value.half() for name, value in state["average"].items()})
     return sum(path.stat().st_size for path in folder.iterdir())
 
@@ -84,7 +88,7 @@ def _unpack_latents(folder: Path) -> None:
 
 
 def _write(path: Path, weights: dict[str, Tensor]) -> None:
-    """Weights in files of at most PART_BYTES."""
+    """Write weights in files of at most PART_BYTES."""
     buffer = io.BytesIO()
     torch.save(weights, buffer)
     stored = buffer.getvalue()
@@ -95,62 +99,63 @@ def _write(path: Path, weights: dict[str, Tensor]) -> None:
 def _read(path: Path) -> dict[str, Tensor]:
     parts = sorted(path.parent.glob(f"{path.name}.[0-9]"))
     if not parts:
-        raise FileNotFoundError(f"{path}.0 is missing: carry the folder whole")
+        raise FileNotFoundError(f"{path}.0 is missing: copy the whole folder")
     return torch.load(io.BytesIO(b"".join(part.read_bytes() for part in parts)), weights_only=True)
 
 
 def to_bytes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A byte a weight, with a scale for each row; vectors in half precision."""
-    found: dict[str, Tensor] = {}
+    """Quantise matrices to one byte for each weight with a scale for each row; vectors become float16."""
+    quantised: dict[str, Tensor] = {}
     for name, value in weights.items():
         if value.dim() < 2:
-            found[name] = value.half()
+            quantised[name] = value.half()
             continue
         scale = value.abs().amax(-1, keepdim=True).clamp_min(1e-8) / 127
-        found[name] = (value / scale).round().to(torch.int8)
-        found[f"{name} scale"] = scale.float()
-    return found
+        quantised[name] = (value / scale).round().to(torch.int8)
+        quantised[f"{name} scale"] = scale.float()
+    return quantised
 
 
 def from_bytes(stored: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of what `to_bytes` stored."""
-    found: dict[str, Tensor] = {}
+    """Return the weights that `to_bytes` quantised."""
+    weights: dict[str, Tensor] = {}
     for name, value in stored.items():
         if name.endswith(" scale"):
             continue
         scale = stored.get(f"{name} scale")
-        found[name] = value.float() if scale is None else value.float() * scale
-    return found
+        weights[name] = value.float() if scale is None else value.float() * scale
+    return weights
 
 
 def train(folder: Path, out: Path, minutes: float, device: torch.device, tokens: int, compiled: bool) -> None:
-    """Train the generator from its checkpoint or from nothing, then distil it; write both."""
+    """Train the generator, from its checkpoint if there is one, then distil it; write both."""
     RUNS.mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     _unpack_latents(folder)
     text = {name: value.float() for name, value in _read(folder / "text").items()}
     save_checkpoint("text", average=text)
-    generator_training.train(minutes * (1 - DISTILLED_SHARE), device, tokens, compiled, PREPARED_CAPTIONS)
-    taught = load_checkpoint("generator")
-    assert taught is not None
-    _write(out / "generator", to_bytes(taught["average"]))
-    _note(out, taught, None)
-    distillation.train(minutes * DISTILLED_SHARE, device, tokens, PREPARED_CAPTIONS)
+    generator_training.train(minutes * (1 - DISTILLATION_SHARE), device, tokens, compiled, PREPARED_CAPTIONS)
+    generator = load_checkpoint("generator")
+    assert generator is not None
+    _write(out / "generator", to_bytes(generator["average"]))
+    _write_log(out, generator, None)
+    distillation.train(minutes * DISTILLATION_SHARE, device, tokens, PREPARED_CAPTIONS)
     student = load_checkpoint("student")
     assert student is not None
     _write(out / "student", {name: value.half() for name, value in student["average"].items()})
-    _note(out, taught, student)
+    _write_log(out, generator, student)
 
 
-def _note(out: Path, generator: dict[str, Any], student: dict[str, Any] | None) -> None:
-    """What isn't weights: steps, what the weights were trained with, the log."""
-    note = {"generator": generator["step"], "student": student["step"] if student else 0, "origin": generator["origin"]}
-    (out / "log.json").write_text(json.dumps(note | {"log": (RUNS / "log.jsonl").read_text()}))
+def _write_log(out: Path, generator: dict[str, Any], student: dict[str, Any] | None) -> None:
+    """Write the numbers of steps, the origin of the weights, and the log."""
+    steps = {"generator": generator["step"], "student": student["step"] if student else 0}
+    log = (RUNS / "log.jsonl").read_text()
+    (out / "log.json").write_text(json.dumps(steps | {"origin": generator["origin"], "log": log}))
 
 
 def unpack(out: Path) -> None:
-    """Checkpoints of what came back; those that were here are kept beside them."""
-    note = json.loads((out / "log.json").read_text())
+    """Create checkpoints from the results; existing ones are renamed to `STAGE.before.pt`."""
+    results = json.loads((out / "log.json").read_text())
     for stage in ("generator", "student"):
         if not list(out.glob(f"{stage}.[0-9]")):
             continue
@@ -159,9 +164,9 @@ def unpack(out: Path) -> None:
         path = checkpoint_path(stage)
         if path.exists():
             path.replace(path.with_suffix(".before.pt"))
-        save_checkpoint(stage, average=full, **{stage: full}, step=note[stage], origin=note["origin"])
+        save_checkpoint(stage, average=full, **{stage: full}, step=results[stage], origin=results["origin"])
     with (RUNS / "log.jsonl").open("a") as file:
-        file.write(note["log"])
+        file.write(results["log"])
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Classes of the independent classifier: the sounds of a font that belong to each, and words to ask for them."""
+"""Classes of the evaluation's classifier: the sounds of a soundfont in each class, and prompts for them."""
 
 from dataclasses import dataclass
 
@@ -11,15 +11,15 @@ class SoundClass:
 
     Attributes:
         name: its name.
-        kinds: kinds of instruments or unpitched sounds that belong to it.
-        keys: percussion keys that belong to it.
-        asked: words that ask for it.
+        kinds: its kinds of instruments or unpitched sounds.
+        keys: its percussion keys.
+        prompts: words of prompts for it.
     """
 
     name: str
     kinds: tuple[str, ...] = ()
     keys: tuple[int, ...] = ()
-    asked: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
 
 
 _PITCHED = """
@@ -85,45 +85,45 @@ bagpipe: bagpipe
 steel drum: steel drum
 """
 _DRUMS = (
-    SoundClass("kick", keys=(35, 36), asked=("kick drum",)),
-    SoundClass("snare", keys=(38, 40), asked=("snare drum",)),
-    SoundClass("rimshot", keys=(37,), asked=("rimshot",)),
-    SoundClass("clap", keys=(39,), asked=("hand clap",)),
-    SoundClass("closed hi-hat", keys=(42, 44), asked=("closed hi-hat",)),
-    SoundClass("open hi-hat", keys=(46,), asked=("open hi-hat",)),
-    SoundClass("crash cymbal", keys=(49, 57, 55, 52), asked=("crash cymbal",)),
-    SoundClass("ride cymbal", keys=(51, 59, 53), asked=("ride cymbal",)),
-    SoundClass("tom", keys=(41, 43, 45, 47, 48, 50), asked=("tom drum",)),
-    SoundClass("tambourine", keys=(54,), asked=("tambourine",)),
-    SoundClass("cowbell", keys=(56,), asked=("cowbell",)),
-    SoundClass("bongo or conga", keys=(60, 61, 62, 63, 64), asked=("conga", "bongo")),
-    SoundClass("shaker", keys=(69, 70), asked=("maracas", "cabasa")),
-    SoundClass("claves", keys=(75, 76, 77), asked=("claves", "woodblock")),
-    SoundClass("triangle", keys=(81, 80), asked=("triangle",)),
-    SoundClass("whistle", keys=(71, 72), asked=("referee whistle",)),
+    SoundClass("kick", keys=(35, 36), prompts=("kick drum",)),
+    SoundClass("snare", keys=(38, 40), prompts=("snare drum",)),
+    SoundClass("rimshot", keys=(37,), prompts=("rimshot",)),
+    SoundClass("clap", keys=(39,), prompts=("hand clap",)),
+    SoundClass("closed hi-hat", keys=(42, 44), prompts=("closed hi-hat",)),
+    SoundClass("open hi-hat", keys=(46,), prompts=("open hi-hat",)),
+    SoundClass("crash cymbal", keys=(49, 57, 55, 52), prompts=("crash cymbal",)),
+    SoundClass("ride cymbal", keys=(51, 59, 53), prompts=("ride cymbal",)),
+    SoundClass("tom", keys=(41, 43, 45, 47, 48, 50), prompts=("tom drum",)),
+    SoundClass("tambourine", keys=(54,), prompts=("tambourine",)),
+    SoundClass("cowbell", keys=(56,), prompts=("cowbell",)),
+    SoundClass("bongo or conga", keys=(60, 61, 62, 63, 64), prompts=("conga", "bongo")),
+    SoundClass("shaker", keys=(69, 70), prompts=("maracas", "cabasa")),
+    SoundClass("claves", keys=(75, 76, 77), prompts=("claves", "woodblock")),
+    SoundClass("triangle", keys=(81, 80), prompts=("triangle",)),
+    SoundClass("whistle", keys=(71, 72), prompts=("referee whistle",)),
 )
 _OTHERS = (
-    SoundClass("sea", ("seashore",), asked=("ocean waves",)),
-    SoundClass("birds", ("bird tweet",), asked=("birds",)),
-    SoundClass("telephone", ("telephone ring",), asked=("telephone ring",)),
-    SoundClass("helicopter", ("helicopter",), asked=("helicopter",)),
-    SoundClass("applause", ("applause",), asked=("applause",)),
-    SoundClass("gunshot", ("gunshot",), asked=("gunshot",)),
-    SoundClass("reverse cymbal", ("reverse cymbal",), asked=("reverse cymbal",)),
+    SoundClass("sea", ("seashore",), prompts=("ocean waves",)),
+    SoundClass("birds", ("bird tweet",), prompts=("birds",)),
+    SoundClass("telephone", ("telephone ring",), prompts=("telephone ring",)),
+    SoundClass("helicopter", ("helicopter",), prompts=("helicopter",)),
+    SoundClass("applause", ("applause",), prompts=("applause",)),
+    SoundClass("gunshot", ("gunshot",), prompts=("gunshot",)),
+    SoundClass("reverse cymbal", ("reverse cymbal",), prompts=("reverse cymbal",)),
 )
 
 
 def _pitched() -> tuple[SoundClass, ...]:
-    found: list[SoundClass] = []
+    classes: list[SoundClass] = []
     for line in _PITCHED.strip().splitlines():
         name, kinds = line.split(": ")
         listed = tuple(kinds.split(", "))
-        found.append(SoundClass(name, listed, asked=listed[:2]))
-    return tuple(found)
+        classes.append(SoundClass(name, listed, prompts=listed[:2]))
+    return tuple(classes)
 
 
 CLASSES = _pitched() + _DRUMS + _OTHERS
-PLACES = {row.kind: (row.bank, row.program) for row in INSTRUMENTS} | {
-    names[0]: place for place, names in UNPITCHED.items()
+PROGRAMS = {row.kind: (row.bank, row.program) for row in INSTRUMENTS} | {
+    names[0]: program for program, names in UNPITCHED.items()
 }
 """Kind to bank and program."""

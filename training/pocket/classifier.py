@@ -1,6 +1,6 @@
-"""`python -m training.pocket.classifier`: the judge of kinds, taught with recordings that the model never heard.
+"""`python -m training.pocket.classifier`: the classifier of kinds, trained with recordings that aren't training data.
 
-A small convolutional network over log mels of two seconds. It has nothing of the codec's representation in it.
+A small convolutional network over log mels of two seconds. It is independent of the codec's representation.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training.pocket.classes import CLASSES, PLACES, SoundClass
+from training.pocket.classes import CLASSES, PROGRAMS, SoundClass
 from training.pocket.instruments import INSTRUMENTS
 from training.pocket.render import render
 from training.pocket.running import Average, load_checkpoint, save_checkpoint
@@ -24,8 +24,8 @@ STAGE = "classifier"
 SEED = 51
 SECONDS = 2.0
 SAMPLES = int(SECONDS * SAMPLE_RATE)
-TAUGHT, MEASURED = 56, 6
-"""Sounds of each class, from the one font and from the other."""
+TRAINING_SOUNDS, TEST_SOUNDS = 56, 6
+"""Sounds of each class, from the other soundfont and from the soundfont of the training data."""
 FFT, HOP, MELS = 2048, 512, 80
 EPOCHS = 12
 BATCH = 32
@@ -34,7 +34,7 @@ _BY_KIND = {row.kind: row for row in INSTRUMENTS}
 
 
 def draw_sound(row: SoundClass, random: np.random.Generator, source: str) -> Sound:
-    """One sound of a class, its note in the middle of the instrument's range."""
+    """Draw one sound of a class, with a note in the instrument's range."""
     velocity = int(random.integers(60, 120))
     seconds = float(random.choice((1.0, 1.5, 2.0)))
     common: dict[str, Any] = {
@@ -50,7 +50,7 @@ def draw_sound(row: SoundClass, random: np.random.Generator, source: str) -> Sou
         events = ((0.0, gate, key, velocity),)
         return Sound(kind=row.name, form="hit", program=kit, drums=True, events=events, **common)
     kind = str(random.choice(row.kinds))
-    bank, program = PLACES[kind]
+    bank, program = PROGRAMS[kind]
     instrument = _BY_KIND.get(kind)
     if instrument is None:
         events = ((0.0, gate, int(random.integers(56, 65)), velocity),)
@@ -61,14 +61,14 @@ def draw_sound(row: SoundClass, random: np.random.Generator, source: str) -> Sou
 
 
 def draw_set(source: str, count: int) -> tuple[list[Sound], NDArray[np.int64]]:
-    """`count` sounds of every class, and the number of each one's class."""
+    """Draw `count` sounds of every class; return them with the indices of their classes."""
     random = np.random.default_rng((SEED, len(source)))
     sounds = [draw_sound(row, random, source) for row in CLASSES for _ in range(count)]
     return sounds, np.repeat(np.arange(len(CLASSES)), count)
 
 
 def mel_filters() -> Tensor:
-    """(bins, MELS) triangles, equally far apart in mel."""
+    """Return triangular filters (bins, MELS) of equal distance in mel."""
     top = 2595 * math.log10(1 + 16_000 / 700)
     hertz = 700 * (10 ** (torch.linspace(20, top, MELS + 2) / 2595) - 1)
     bins = torch.arange(FFT // 2 + 1) * (SAMPLE_RATE / FFT)
@@ -81,7 +81,7 @@ FILTERS = mel_filters()
 
 
 def log_mel(samples: Tensor) -> Tensor:
-    """(batch, frames, MELS) of (batch, samples) mono, cut or padded to two seconds, level taken out."""
+    """Return log mels (batch, frames, MELS) of mono (batch, samples), cut or padded to two seconds and normalised."""
     cut = nn.functional.pad(samples[:, :SAMPLES], (0, max(0, SAMPLES - samples.shape[1])))
     cut = cut / (cut.abs().amax(1, keepdim=True) + 1e-6)
     spectrum = torch.stft(cut, FFT, HOP, window=torch.hann_window(FFT), return_complex=True)
@@ -89,7 +89,7 @@ def log_mel(samples: Tensor) -> Tensor:
 
 
 class Classifier(nn.Module):
-    """Log mels to classes; `embed` gives the vectors that the Fréchet distance is measured in."""
+    """Classifier of log mels; the Fréchet distance is computed with the vectors of `embed`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,18 +104,18 @@ class Classifier(nn.Module):
         self.write = nn.Linear(128, len(CLASSES))
 
     def embed(self, mels: Tensor) -> Tensor:
-        """(batch, 128)."""
+        """Return embeddings (batch, 128) of log mels."""
         states = self.layers(mels[:, None])
         pooled = torch.cat((states.mean(2), states.amax(2)), 1).flatten(1)
         return torch.relu(self.join(pooled))
 
     def forward(self, mels: Tensor) -> Tensor:
-        """(batch, classes)."""
+        """Return logits (batch, classes) of log mels."""
         return self.write(self.drop(self.embed(mels)))
 
 
 def rendered_mels(source: str, count: int) -> tuple[Tensor, Tensor]:
-    """Log mels and classes of a font's sounds, kept in a file."""
+    """Return log mels and classes of a soundfont's sounds, cached in a file."""
     path = RUNS / f"mels-{source.replace(' ', '-')}-{count}.npz"
     if not path.exists():
         sounds, classes = draw_set(source, count)
@@ -128,45 +128,45 @@ def rendered_mels(source: str, count: int) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(stored["mels"]).float(), torch.from_numpy(stored["classes"])
 
 
-def augmented(mels: Tensor, random: np.random.Generator) -> Tensor:
-    """Levels tilted and shifted, beginnings a little late, bands and moments left out."""
+def augment(mels: Tensor, random: np.random.Generator) -> Tensor:
+    """Tilt and shift the levels, delay the start, mask bands and times, and add noise."""
     tilt = torch.from_numpy(random.normal(0, 0.1, (len(mels), 1, 1)).astype(np.float32))
     slope = torch.linspace(-1, 1, MELS) * tilt
     shift = torch.from_numpy(random.normal(0, 0.08, (len(mels), 1, 1)).astype(np.float32))
-    made = torch.roll(mels, int(random.integers(0, 5)), 1) + slope + shift
-    band, moment = int(random.integers(MELS - 8)), int(random.integers(mels.shape[1] - 16))
-    made[:, :, band : band + int(random.integers(8))] = made.mean()
-    made[:, moment : moment + int(random.integers(16))] = made.mean()
-    return made + 0.03 * torch.randn_like(made)
+    changed = torch.roll(mels, int(random.integers(0, 5)), 1) + slope + shift
+    band, frame = int(random.integers(MELS - 8)), int(random.integers(mels.shape[1] - 16))
+    changed[:, :, band : band + int(random.integers(8))] = changed.mean()
+    changed[:, frame : frame + int(random.integers(16))] = changed.mean()
+    return changed + 0.03 * torch.randn_like(changed)
 
 
 def load_classifier() -> Classifier:
-    """The trained classifier.
+    """Load the trained classifier.
 
     Raises:
-        FileNotFoundError: it hasn't been trained.
+        FileNotFoundError: It hasn't been trained.
     """
     state = load_checkpoint(STAGE)
     if state is None:
-        raise FileNotFoundError("no classifier yet: run python -m training.pocket.classifier first")
+        raise FileNotFoundError("the classifier isn't trained yet: run python -m training.pocket.classifier first")
     classifier = Classifier()
     classifier.load_state_dict(state["average"])
     return classifier.eval()
 
 
 @torch.no_grad()
-def recognised(classifier: Classifier, mels: Tensor, classes: Tensor) -> tuple[float, float]:
-    """Shares whose class is first, and within the first three."""
+def measure_accuracy(classifier: Classifier, mels: Tensor, classes: Tensor) -> tuple[float, float]:
+    """Return the top-1 and the top-3 accuracy."""
     best = torch.cat([classifier(part) for part in mels.split(64)]).topk(3, -1).indices
     hits = best == classes[:, None]
     return float(hits[:, 0].float().mean()), float(hits.any(-1).float().mean())
 
 
 def train(epochs: int) -> None:
-    """Train from nothing; a finished classifier is left alone."""
+    """Train the classifier, unless it is trained already."""
     if load_checkpoint(STAGE) is not None:
         return
-    mels, classes = rendered_mels("other font", TAUGHT)
+    mels, classes = rendered_mels("other font", TRAINING_SOUNDS)
     torch.manual_seed(SEED)
     random = np.random.default_rng(SEED)
     classifier = Classifier()
@@ -179,8 +179,8 @@ def train(epochs: int) -> None:
         total = 0.0
         order = torch.from_numpy(random.permutation(len(mels)))
         for indices in order[: len(mels) // BATCH * BATCH].split(BATCH):
-            made = classifier(augmented(mels[indices].clone(), random))
-            loss = nn.functional.cross_entropy(made, classes[indices], label_smoothing=0.05)
+            logits = classifier(augment(mels[indices].clone(), random))
+            loss = nn.functional.cross_entropy(logits, classes[indices], label_smoothing=0.05)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -191,8 +191,8 @@ def train(epochs: int) -> None:
         print(f"classifier  epoch {epoch + 1}  loss {total / (len(mels) // BATCH):.3f}", flush=True)
     classifier.load_state_dict(average.weights)
     classifier.eval()
-    first, three = recognised(classifier, *rendered_mels("font", MEASURED))
-    print(f"classifier  recordings of the font that pocket learns from: {first:.1%} first, {three:.1%} within three")
+    first, three = measure_accuracy(classifier, *rendered_mels("font", TEST_SOUNDS))
+    print(f"classifier  soundfont of the training data: top-1 accuracy {first:.1%}, top-3 accuracy {three:.1%}")
     save_checkpoint(STAGE, average=average.weights, first=first, three=three)
 
 

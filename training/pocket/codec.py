@@ -1,7 +1,7 @@
-"""The codec: bands to latent vectors along time alone, 21.5 a second, and back.
+"""The codec: encodes bands to a sequence of latent vectors, 21.5 per second, and decodes them.
 
-Cells of 4 frames and 4 bands are joined and halved once more, so that each of 20 groups of bands has a few numbers in
-every latent vector: what happens in a group is learned once for all of them, and quickly.
+Cells of 4 frames and 4 bands are encoded and downsampled once more, so that each of 20 groups of bands has a few values
+in every latent vector. The convolutions are shared by all groups, which makes the training fast.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ CELL_NUMBERS = 3 * CELL_FRAMES * CELL_BANDS + 2 * CELL_FRAMES
 
 @dataclass(frozen=True)
 class CodecSizes:
-    """Widths and depths for cells (43 a second in 40 rows) and groups (21.5 a second in 20 rows)."""
+    """Widths and depths for cells (43 per second in 40 rows) and groups (21.5 per second in 20 rows)."""
 
     group_latent: int = 12
     widths: tuple[int, int] = (64, 128)
@@ -27,12 +27,12 @@ class CodecSizes:
 
     @property
     def latent(self) -> int:
-        """Numbers in a latent vector."""
+        """Size of a latent vector."""
         return self.group_latent * GROUPS
 
 
 def to_cells(channels: Tensor) -> Tensor:
-    """(batch, frames, CHANNELS) to (batch, CELL_NUMBERS, frames / 4, 40)."""
+    """Convert (batch, frames, CHANNELS) to cells (batch, CELL_NUMBERS, frames / 4, 40)."""
     batch, frames = channels.shape[:2]
     times = frames // CELL_FRAMES
     bands, sides = channels[..., : 3 * BANDS], channels[..., 3 * BANDS :]
@@ -43,7 +43,7 @@ def to_cells(channels: Tensor) -> Tensor:
 
 
 def from_cells(cells: Tensor) -> Tensor:
-    """(batch, frames, CHANNELS) of what `to_cells` gave; a group's sides are the mean over its cells."""
+    """Convert cells to (batch, frames, CHANNELS); balance and width of a group are the mean over its cells."""
     batch, _, times, _ = cells.shape
     numbers = 3 * CELL_FRAMES * CELL_BANDS
     bands = cells[:, :numbers].reshape(batch, 3, CELL_FRAMES, CELL_BANDS, times, CELLS).permute(0, 4, 2, 1, 5, 3)
@@ -53,7 +53,7 @@ def from_cells(cells: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """A convolution over neighbours, a layer over all rows, and a layer over channels, added to the input."""
+    """A residual block: a convolution, a linear layer over all rows, and a layer over channels."""
 
     def __init__(self, width: int, rows: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Block(nn.Module):
         nn.init.normal_(self.out.weight, std=0.02)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(batch, width, times, rows) to the same."""
+        """Return the output for (batch, width, times, rows), of the same shape."""
         normal = self.norm(inputs)
         return inputs + self.out(nn.functional.silu(self.near(normal) + self.rows(normal)))
 
@@ -75,7 +75,7 @@ def _blocks(width: int, rows: int, count: int) -> nn.Sequential:
 
 
 class Encoder(nn.Module):
-    """Bands to means and log-variances."""
+    """Encoder of bands to means and log-variances."""
 
     def __init__(self, sizes: CodecSizes) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Encoder(nn.Module):
         self.write = nn.Conv2d(coarse, 2 * sizes.group_latent, 1)
 
     def forward(self, channels: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, frames, CHANNELS) to two of (batch, tokens, latent)."""
+        """Return means and log-variances, (batch, tokens, latent), of (batch, frames, CHANNELS)."""
         states = self.coarse(self.halve(self.fine(self.read(to_cells(channels)) + self.place)))
         written = self.write(nn.functional.silu(self.norm(states))).float()
         mean, spread = written.permute(0, 2, 3, 1).chunk(2, -1)
@@ -97,7 +97,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent vectors to bands."""
+    """Decoder of latent vectors to bands."""
 
     def __init__(self, sizes: CodecSizes) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class Decoder(nn.Module):
         self.write = nn.Conv2d(fine, CELL_NUMBERS, 1)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """(batch, tokens, latent) to (batch, frames, CHANNELS), in the ranges of `Frames.stacked`."""
+        """Decode (batch, tokens, latent) to (batch, frames, CHANNELS), in the ranges of `Frames.stacked`."""
         groups = latents.unflatten(2, (GROUPS, -1)).permute(0, 3, 1, 2)
         states = self.fine(self.twice(self.coarse(self.read(groups) + self.place)))
         raw = from_cells(self.write(nn.functional.silu(self.norm(states))).float())
@@ -121,7 +121,7 @@ class Decoder(nn.Module):
 
 
 class Codec(nn.Module):
-    """Both halves."""
+    """Encoder and decoder."""
 
     def __init__(self, sizes: CodecSizes | None = None) -> None:
         super().__init__()
@@ -130,37 +130,37 @@ class Codec(nn.Module):
         self.decoder = Decoder(self.sizes)
 
     def forward(self, channels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Reconstruction through sampled latents, their means and log-variances."""
+        """Return the reconstruction from sampled latents, their means and log-variances."""
         mean, spread = self.encoder(channels)
         latents = mean + torch.randn_like(mean) * (0.5 * spread).exp()
         return self.decoder(latents), mean, spread
 
 
-def reconstruction_losses(made: Tensor, true: Tensor) -> dict[str, Tensor]:
-    """What a listener would hear of the difference: each a mean over sounds and frames.
+def reconstruction_losses(decoded: Tensor, true: Tensor) -> dict[str, Tensor]:
+    """Return the losses of a reconstruction, weighted by audibility: means over sounds and frames.
 
-    Energies count by how near they are to the frame's and the stretch's loudest; offsets and tonalities by energy, and
-    offsets by tonality too. Changes from frame to frame count beside levels, so that steady tones stay steady.
+    Energies are weighted by their level relative to the maxima of the frame and the crop, offsets and tonalities by
+    energy, and offsets by tonality too. The change between frames is a separate loss, which keeps steady tones steady.
     """
     split = (BANDS, BANDS, BANDS, GROUPS, GROUPS)
-    energy, offset, tonality, balance, width = made.split(split, -1)
-    want_energy, want_offset, want_tonality, want_balance, want_width = true.split(split, -1)
+    energy, offset, tonality, balance, width = decoded.split(split, -1)
+    true_energy, true_offset, true_tonality, true_balance, true_width = true.split(split, -1)
     with torch.no_grad():
-        # One unit of energy is 48 dB.
-        loudest = want_energy.amax((1, 2), keepdim=True)
-        local = want_energy.amax(2, keepdim=True)
-        audible = torch.sigmoid(8 * (want_energy - 0.5 * (loudest + local) + 0.9))
-        weight = 0.15 + audible * (1.0 + want_tonality)
-        strong = torch.sigmoid(10 * (want_energy - loudest + 0.8)) * torch.sigmoid(10 * (want_energy - local + 0.7))
-        tonal = strong * want_tonality.square()
-    difference = energy - want_energy
+        # one unit of energy is 48 dB
+        loudest = true_energy.amax((1, 2), keepdim=True)
+        local = true_energy.amax(2, keepdim=True)
+        audible = torch.sigmoid(8 * (true_energy - 0.5 * (loudest + local) + 0.9))
+        weight = 0.15 + audible * (1.0 + true_tonality)
+        strong = torch.sigmoid(10 * (true_energy - loudest + 0.8)) * torch.sigmoid(10 * (true_energy - local + 0.7))
+        tonal = strong * true_tonality.square()
+    difference = energy - true_energy
     losses = {
         "energy": (weight * difference.abs()).mean() / weight.mean(),
         "energy square": (weight * difference.square()).mean() / weight.mean(),
-        "offset": (tonal * (offset - want_offset).abs()).mean() / (tonal.mean() + 0.01),
-        "tonality": ((strong + 0.05) * (tonality - want_tonality).abs()).mean() / (strong.mean() + 0.05),
-        "balance": (balance - want_balance).abs().mean(),
-        "width": (width - want_width).abs().mean(),
+        "offset": (tonal * (offset - true_offset).abs()).mean() / (tonal.mean() + 0.01),
+        "tonality": ((strong + 0.05) * (tonality - true_tonality).abs()).mean() / (strong.mean() + 0.05),
+        "balance": (balance - true_balance).abs().mean(),
+        "width": (width - true_width).abs().mean(),
     }
     steady = tonal[:, 1:] * tonal[:, :-1]
     losses["change"] = (steady * difference.diff(dim=1).abs()).mean() / (steady.mean() + 0.01)

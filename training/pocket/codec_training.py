@@ -1,4 +1,4 @@
-"""`python -m training.pocket.codec_training`: train the codec, from its last checkpoint on."""
+"""`python -m training.pocket.codec_training`: train the codec, from its checkpoint if there is one."""
 
 import argparse
 import math
@@ -27,16 +27,16 @@ MEASURED_TONES = 24
 
 
 def learning_rate(step: int) -> float:
-    """Warm-up, then the inverse square root of time."""
+    """Return the learning rate of a step: warm-up, then inverse square root of the step."""
     return LEARNING_RATE * min(1.0, (step + 1) / WARMUP_STEPS) / math.sqrt(1 + step / HALVING_STEPS)
 
 
 def loss_of(codec: Codec, channels: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """The training loss of a batch, and its parts."""
+    """Return the training loss of a batch, and its parts."""
     mean, spread = codec.encoder(channels)
     deviation = (0.5 * spread).exp() + LATENT_NOISE
-    made = codec.decoder(mean + torch.randn_like(mean) * deviation)
-    parts = reconstruction_losses(made, channels)
+    decoded = codec.decoder(mean + torch.randn_like(mean) * deviation)
+    parts = reconstruction_losses(decoded, channels)
     divergence = 0.5 * (mean.square() + spread.exp() - 1 - spread).sum(-1).mean()
     total = sum(LOSS_WEIGHTS[name] * part for name, part in parts.items()) + KL_WEIGHT * divergence
     assert isinstance(total, Tensor)
@@ -45,7 +45,7 @@ def loss_of(codec: Codec, channels: Tensor) -> tuple[Tensor, dict[str, float]]:
 
 @torch.no_grad()
 def held_out_figures(codec: Codec, library: Library, device: torch.device) -> dict[str, float]:
-    """Losses on held-out sounds, and harmonics-to-noise ratios and distances of resynthesised tones."""
+    """Return the losses of held-out sounds, and harmonics-to-noise ratios and distances of resynthesised tones."""
     random = np.random.default_rng(0)
     sums: dict[str, float] = {}
     count = 0
@@ -71,9 +71,9 @@ def _tone_figures(codec: Codec, library: Library, device: torch.device) -> dict[
     ]
     for index in chosen[:MEASURED_TONES]:
         channels = from_bytes(library.stored(index))
-        made = codec.decoder(codec.encoder(channels[None].to(device))[0])[0].float().cpu()
+        decoded = codec.decoder(codec.encoder(channels[None].to(device))[0])[0].float().cpu()
         samples = int(library.sounds[index].seconds * SAMPLE_RATE)
-        first, second = (synthesise(Frames.unstacked(part), samples).mean(0).numpy() for part in (channels, made))
+        first, second = (synthesise(Frames.unstacked(part), samples).mean(0).numpy() for part in (channels, decoded))
         middle = slice(samples // 5, samples * 3 // 4)
         distances.append(log_spectral_distance(first, second))
         ratios = [harmonics_to_noise(part[middle]) for part in (first, second)]
@@ -88,7 +88,7 @@ def _tone_figures(codec: Codec, library: Library, device: torch.device) -> dict[
 
 
 def train(minutes: float, device: torch.device, batch: int = BATCH, decoder_only: bool = False) -> None:
-    """Train for some minutes; with `decoder_only`, latents stay what they are."""
+    """Train for some minutes; with `decoder_only`, the encoder is frozen and latents don't change."""
     codec = Codec().to(device)
     average = Average(codec, 0.999)
     optimiser = torch.optim.AdamW(codec.parameters(), LEARNING_RATE, (0.9, 0.98), weight_decay=0.01)
@@ -151,10 +151,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--batch", type=int, default=BATCH)
-    parser.add_argument("--decoder", action="store_true", help="train the decoder alone: latents stay what they are")
-    parser.add_argument(
-        "--threads", type=int, default=torch.get_num_threads(), help="one on a machine busy with much else"
-    )
+    parser.add_argument("--decoder", action="store_true", help="train the decoder only; latents don't change")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="use one on a busy machine")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     train(arguments.minutes, choose_device(arguments.device), arguments.batch, arguments.decoder)

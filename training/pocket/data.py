@@ -1,6 +1,6 @@
-"""`python -m training.pocket.data`: render the data set. Finished shards are kept, so it can be stopped and resumed.
+"""`python -m training.pocket.data`: render the data set. Finished shards are kept, so that it can be resumed.
 
-A shard is `sounds-NNNN.npy`, int16 (2, all samples), and `sounds-NNNN.json`, a list of sounds with the start of each.
+A shard is `sounds-NNNN.npy`, int16 (2, all samples), and `sounds-NNNN.json`, a list of sounds with their starts.
 """
 
 import argparse
@@ -21,23 +21,23 @@ FULL_SCALE = 32_767
 
 
 def audio_path(shard: int) -> Path:
-    """Samples of a shard."""
+    """Return the path of a shard's samples."""
     return AUDIO / f"sounds-{shard:04d}.npy"
 
 
 def table_path(shard: int) -> Path:
-    """Descriptions of a shard's sounds."""
+    """Return the path of a shard's descriptions."""
     return AUDIO / f"sounds-{shard:04d}.json"
 
 
 def draw_shard(shard: int) -> list[Sound]:
-    """The descriptions of one shard."""
+    """Draw the descriptions of one shard."""
     random = np.random.default_rng((DATA_SEED, shard))
     return [draw(random) for _ in range(SHARD_SOUNDS)]
 
 
 def render_shard(shard: int) -> float:
-    """Render one shard unless it is there; seconds taken."""
+    """Render a shard unless it exists; return the seconds taken."""
     started = time.monotonic()
     if audio_path(shard).exists():
         return 0.0
@@ -57,18 +57,18 @@ def render_shard(shard: int) -> float:
 
 
 def read_table(shard: int) -> list[tuple[int, int, Sound]]:
-    """Start and length in samples, and description, of each sound of a rendered shard."""
+    """Return start and length in samples, and description, of each sound of a rendered shard."""
     rows = json.loads(table_path(shard).read_text())
     return [(row["start"], row["samples"], Sound.from_dict(row["sound"])) for row in rows]
 
 
 def finished_shards() -> list[int]:
-    """Numbers of the shards that are rendered."""
+    """Return the numbers of the rendered shards."""
     return sorted(int(path.stem.split("-")[1]) for path in AUDIO.glob("sounds-????.npy"))
 
 
 def main() -> None:
-    """Render what is missing, the held-out shards first."""
+    """Render the missing shards, the held-out ones first."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--shards", type=int, default=SHARDS)

@@ -1,7 +1,7 @@
-"""`python -m training.pocket.distillation`: a generator that takes four steps, with the guidance in its weights.
+"""`python -m training.pocket.distillation`: distil the generator to four steps without guidance at inference.
 
-The teacher's path with guidance is followed through each of the student's steps by several of its own; the student
-learns the mean velocity of the step. Its condition is the time at which a step begins; where it ends follows from that.
+The teacher with guidance takes several substeps for each step of the student; the student learns the mean velocity of
+the step. The student's input is the time at which a step begins, which determines the time at which it ends.
 """
 
 import argparse
@@ -27,57 +27,60 @@ TEACHER_SUBSTEPS = 3
 
 
 def learning_rate(step: int) -> float:
-    """Warm-up, then the inverse square root of time."""
+    """Return the learning rate of a step: warm-up, then inverse square root of the step."""
     return LEARNING_RATE * min(1.0, (step + 1) / WARMUP_STEPS) / math.sqrt(1 + step / HALVING_STEPS)
 
 
 @torch.no_grad()
-def teach(teacher: Generator, batch: Batch, noise: Tensor, now: float, then: float) -> tuple[Tensor, Tensor]:
-    """A noisy state at time `now`, and the mean velocity of the teacher's way from there to `then`."""
+def run_teacher(teacher: Generator, batch: Batch, noise: Tensor, now: float, then: float) -> tuple[Tensor, Tensor]:
+    """Return a noisy state at time `now`, and the mean velocity of the teacher from there to time `then`."""
     start = (1 - now) * batch.sound + now * noise
     state = start
-    moments = np.linspace(now, then, TEACHER_SUBSTEPS + 1).tolist()
-    for first, last in itertools.pairwise(moments):
+    substeps = np.linspace(now, then, TEACHER_SUBSTEPS + 1).tolist()
+    for first, last in itertools.pairwise(substeps):
         state = state + (last - first) * velocity(teacher, state, first, batch.vector, batch.tokens, TEACHER_GUIDANCE)
     return start, (state - start) / (then - now)
 
 
 def distillation_loss(student: Generator, teacher: Generator, batch: Batch, step: int) -> Tensor:
-    """Squared error of the student's velocity for its step number `step`."""
+    """Return the squared error of the student's velocity in its step number `step`."""
     schedule = times(STUDENT_STEPS)
-    start, wanted = teach(teacher, batch, torch.randn_like(batch.sound), schedule[step], schedule[step + 1])
-    moments = torch.full((len(start),), schedule[step], device=start.device)
-    made = student(start, moments, batch.vector, batch.tokens)
+    noise = torch.randn_like(batch.sound)
+    start, target = run_teacher(teacher, batch, noise, schedule[step], schedule[step + 1])
+    starts = torch.full((len(start),), schedule[step], device=start.device)
+    predicted = student(start, starts, batch.vector, batch.tokens)
     mask = batch.mask()
-    return ((made - wanted).square() * mask).sum() / (mask.sum() * start.shape[2])
+    return ((predicted - target).square() * mask).sum() / (mask.sum() * start.shape[2])
 
 
 @torch.no_grad()
 def held_out_figures(student: Generator, teacher: Generator, batches: Batches) -> dict[str, float]:
-    """Errors of each of the student's steps."""
+    """Return the error of each of the student's steps."""
     random = np.random.default_rng(0)
-    found: dict[str, float] = {}
-    for place in range(STUDENT_STEPS):
-        losses = [distillation_loss(student, teacher, batches.draw(random), place) for _ in range(4)]
-        found[f"error of step {place + 1}"] = float(torch.stack(losses).mean())
-    return found
+    figures: dict[str, float] = {}
+    for step in range(STUDENT_STEPS):
+        losses = [distillation_loss(student, teacher, batches.draw(random), step) for _ in range(4)]
+        figures[f"error of step {step + 1}"] = float(torch.stack(losses).mean())
+    return figures
 
 
 def train(minutes: float, device: torch.device, tokens: int, prepared: int = 0) -> None:
     """Train for some minutes.
 
     Raises:
-        FileNotFoundError: there is no generator to learn from.
+        FileNotFoundError: The generator or the text encoder hasn't been trained.
     """
-    taught = load_checkpoint("generator")
-    if taught is None:
-        raise FileNotFoundError("no generator yet: run python -m training.pocket.generator_training first")
+    trained = load_checkpoint("generator")
+    if trained is None:
+        raise FileNotFoundError(
+            "the generator isn't trained yet: run python -m training.pocket.generator_training first"
+        )
     side, latents = load_text_side(device), Latents("training")
     origin = origin_of(latents, side)
-    check_origin("generator", taught, origin)
+    check_origin("generator", trained, origin)
     teacher, student = Generator().to(device).eval().requires_grad_(False), Generator().to(device)
-    teacher.load_state_dict(taught["average"])
-    student.load_state_dict(taught["average"])
+    teacher.load_state_dict(trained["average"])
+    student.load_state_dict(trained["average"])
     average = Average(student, 0.998)
     optimiser = torch.optim.AdamW(student.parameters(), LEARNING_RATE, (0.9, 0.98), weight_decay=0.0)
     step = 0
@@ -85,11 +88,11 @@ def train(minutes: float, device: torch.device, tokens: int, prepared: int = 0) 
         check_origin(STAGE, state, origin)
         student.load_state_dict(state["student"])
         average.weights = {name: value.to(device) for name, value in state["average"].items()}
-        if "optimiser" in state:  # not carried back from another machine
+        if "optimiser" in state:  # missing after a training on another machine
             optimiser.load_state_dict(state["optimiser"])
         step = state["step"]
-    batches = Batches(latents, side, device, tokens, untold=0.0)
-    held_out = Batches(Latents("held-out"), side, device, tokens, untold=0.0)
+    batches = Batches(latents, side, device, tokens, prompt_dropout=0.0)
+    held_out = Batches(Latents("held-out"), side, device, tokens, prompt_dropout=0.0)
     if prepared:
         batches.prepare(prepared)
     print(f"student from step {step}", flush=True)

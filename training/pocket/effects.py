@@ -1,4 +1,4 @@
-"""Effects on stereo sounds, (2, samples) float at 44.1 kHz, and the words that say them."""
+"""Effects for stereo audio, (2, samples) float at 44.1 kHz, and the words for them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ def _filtered(audio: Audio, kind: str, hertz: float, order: int = 2) -> Audio:
 
 
 def _shelf(audio: Audio, hertz: float, decibels: float) -> Audio:
-    """Raise or lower what lies above `hertz`."""
+    """Change the level above `hertz`."""
     above = _filtered(audio, "highpass", hertz, 1)
     return (audio + (10 ** (decibels / 20) - 1) * above).astype(np.float32)
 
 
 def reverb(audio: Audio, random: Random) -> Audio:
-    """A hall: exponentially falling noise, different on both sides, darker as it falls."""
+    """Add the reverb of a hall: decaying noise, uncorrelated in the two channels, with highs that decay faster."""
     seconds = random.uniform(1.2, 3.0)
     length = int(seconds * SAMPLE_RATE)
     time = np.arange(length) / SAMPLE_RATE
@@ -41,7 +41,7 @@ def reverb(audio: Audio, random: Random) -> Audio:
 
 
 def delay(audio: Audio, random: Random) -> Audio:
-    """Echoes at equal distances, alternating sides."""
+    """Add echoes at equal intervals that alternate between the channels."""
     distance = int(random.uniform(0.14, 0.38) * SAMPLE_RATE)
     feedback = random.uniform(0.35, 0.6)
     out, echo = audio.copy(), audio
@@ -52,35 +52,35 @@ def delay(audio: Audio, random: Random) -> Audio:
 
 
 def distortion(audio: Audio, random: Random) -> Audio:
-    """Soft clipping with much gain."""
+    """Clip softly with high gain."""
     driven = audio / (np.max(np.abs(audio)) + 1e-9) * random.uniform(8, 25)
     return _filtered(np.tanh(driven).astype(np.float32), "lowpass", 9000, 1)
 
 
 def dark(audio: Audio, random: Random) -> Audio:
-    """Less treble."""
+    """Reduce the treble."""
     return _shelf(_filtered(audio, "lowpass", random.uniform(900, 2200), 1), 2000, -9)
 
 
 def bright(audio: Audio, random: Random) -> Audio:
-    """More treble."""
+    """Raise the treble."""
     return _shelf(audio, random.uniform(1800, 3000), random.uniform(9, 14))
 
 
 def muffled(audio: Audio, random: Random) -> Audio:
-    """A steep low-pass."""
+    """Apply a steep low-pass."""
     return _filtered(audio, "lowpass", random.uniform(350, 800), 4)
 
 
 def telephone(audio: Audio, random: Random) -> Audio:
-    """Only the middle, mono."""
+    """Reduce to mono and to the band of a telephone."""
     mono = np.repeat(audio.mean(0, keepdims=True), 2, 0)
     narrow = _filtered(_filtered(mono, "highpass", random.uniform(350, 500), 3), "lowpass", 3200, 3)
     return np.tanh(3 * narrow / (np.max(np.abs(narrow)) + 1e-9)).astype(np.float32)
 
 
 def lofi(audio: Audio, random: Random) -> Audio:
-    """Coarse steps in time and level, noise, no treble."""
+    """Reduce sample rate and resolution, add noise, and remove the treble."""
     hold = int(random.integers(4, 9))
     peak = np.max(np.abs(audio)) + 1e-9
     coarse = np.repeat(audio[:, ::hold], hold, axis=-1)[:, : audio.shape[1]] / peak
@@ -91,17 +91,17 @@ def lofi(audio: Audio, random: Random) -> Audio:
 
 
 def backwards(audio: Audio, random: Random) -> Audio:
-    """Reversed, without the silence at the end."""
+    """Reverse the sound without the silence at its end."""
     del random
     level = np.abs(audio).max(0)
     last = np.flatnonzero(level > 0.01 * (level.max() + 1e-9))
     end = int(last[-1]) + 1 if len(last) else audio.shape[1]
-    turned = audio[:, :end][:, ::-1]
-    return np.pad(turned, ((0, 0), (0, audio.shape[1] - end))).astype(np.float32)
+    reversed_audio = audio[:, :end][:, ::-1]
+    return np.pad(reversed_audio, ((0, 0), (0, audio.shape[1] - end))).astype(np.float32)
 
 
 def chorus(audio: Audio, random: Random) -> Audio:
-    """Two detuned copies, one a side."""
+    """Add a detuned copy to each channel."""
     time = np.arange(audio.shape[1])
     copies: list[NDArray[np.floating]] = []
     for side in (0, 1):
@@ -113,14 +113,14 @@ def chorus(audio: Audio, random: Random) -> Audio:
 
 
 def tremolo(audio: Audio, random: Random) -> Audio:
-    """The level rises and falls."""
+    """Modulate the level periodically."""
     time = np.arange(audio.shape[1]) / SAMPLE_RATE
     wave = 0.5 - 0.5 * np.cos(2 * np.pi * random.uniform(4, 8) * time + np.pi)
     return (audio * (0.15 + 0.85 * wave)).astype(np.float32)
 
 
 def fade_in(audio: Audio, random: Random) -> Audio:
-    """A slow attack."""
+    """Fade in slowly."""
     rise = int(random.uniform(0.35, 0.6) * audio.shape[1])
     curve = np.ones(audio.shape[1])
     curve[:rise] = np.linspace(0, 1, rise) ** 1.5
@@ -128,14 +128,14 @@ def fade_in(audio: Audio, random: Random) -> Audio:
 
 
 def noisy(audio: Audio, random: Random) -> Audio:
-    """Hiss that follows the level."""
+    """Add hiss that follows the level."""
     level = _filtered(np.abs(audio), "lowpass", 30, 1)
     hiss = _filtered(random.standard_normal(audio.shape).astype(np.float32), "highpass", 900, 1)
     return (audio + random.uniform(1.0, 2.0) * hiss * np.maximum(level, 0)).astype(np.float32)
 
 
 def wide(audio: Audio, random: Random) -> Audio:
-    """Far apart sides: the right one is later by some milliseconds."""
+    """Delay the right channel by some milliseconds."""
     late = int(random.uniform(0.009, 0.017) * SAMPLE_RATE)
     mono = audio.mean(0)
     return np.stack((mono, np.pad(mono, (late, 0))[: len(mono)])).astype(np.float32)
@@ -147,10 +147,10 @@ class Effect:
 
     Attributes:
         apply: the function.
-        before: adjectives that stand before the noun.
-        after: phrases that stand after it.
-        forms: forms of sounds that it suits.
-        min_seconds: shortest clip in which it can be heard.
+        before: adjectives for the position before the noun.
+        after: phrases for the position after it.
+        forms: suitable forms of sounds.
+        min_seconds: length of the shortest clip in which it is audible.
     """
 
     apply: Callable[[Audio, Random], Audio]

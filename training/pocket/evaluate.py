@@ -1,7 +1,7 @@
-"""`python -m training.pocket.evaluate`: the table of figures, for recordings, the codec and the generator.
+"""`python -m training.pocket.evaluate`: print a table of figures for recordings, the codec and the generator.
 
-Every prompt goes through a wording that no caption used. `recordings` are the sounds themselves as rendered from the
-font that the model learns from, which shows what the measures are worth; `codec` are these after encoding and decoding.
+Every prompt is in a wording that no caption used. `recordings` are sounds rendered from the soundfont of the training
+data, which shows the accuracy of the measures; `codec` are these sounds after encoding and decoding.
 """
 
 import argparse
@@ -38,12 +38,12 @@ BATCH = 12
 
 @dataclass
 class Request:
-    """A sound to ask for.
+    """A requested sound.
 
     Attributes:
-        words: without the wording around them.
-        sound: the same as a recording.
-        tags: numbers that its measure needs.
+        words: the prompt without the wording around it.
+        sound: the description of the same sound as a recording.
+        tags: numbers for its measure.
     """
 
     words: str
@@ -53,40 +53,40 @@ class Request:
 
 
 @dataclass
-class Maker:
-    """One source of sounds."""
+class SoundSource:
+    """A source of sounds: recordings, the codec, the generator or the student."""
 
     source: str
     pocket: Pocket | None = None
 
-    def make(self, requests: Sequence[Request], seed: int) -> list[NDArray[np.float32]]:
-        """(2, samples) of each request."""
+    def render(self, requests: Sequence[Request], seed: int) -> list[NDArray[np.float32]]:
+        """Return the audio (2, samples) of each request."""
         if self.source in ("recordings", "codec"):
             rendered = render([request.sound for request in requests])
             if self.source == "recordings":
                 return rendered
             assert self.pocket is not None
-            return [self._coded(self.pocket, audio) for audio in rendered]
+            return [self._code(self.pocket, audio) for audio in rendered]
         assert self.pocket is not None
-        found: list[NDArray[np.float32] | None] = [None] * len(requests)
+        sounds: list[NDArray[np.float32] | None] = [None] * len(requests)
         lengths = sorted({request.seconds for request in requests})
         for seconds in lengths:
-            places = [place for place, request in enumerate(requests) if request.seconds == seconds]
-            for first in range(0, len(places), BATCH):
-                part = places[first : first + BATCH]
-                prompts = [worded(requests[place].words, place) for place in part]
-                for place, sound in zip(part, self.pocket.sounds(prompts, seconds, seed + first), strict=True):
-                    found[place] = sound.numpy()
-        return [sound for sound in found if sound is not None]
+            indices = [index for index, request in enumerate(requests) if request.seconds == seconds]
+            for first in range(0, len(indices), BATCH):
+                part = indices[first : first + BATCH]
+                prompts = [held_out_prompt(requests[index].words, index) for index in part]
+                for index, sound in zip(part, self.pocket.sounds(prompts, seconds, seed + first), strict=True):
+                    sounds[index] = sound.numpy()
+        return [sound for sound in sounds if sound is not None]
 
     @staticmethod
-    def _coded(pocket: Pocket, audio: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _code(pocket: Pocket, audio: NDArray[np.float32]) -> NDArray[np.float32]:
         channels = from_bytes(torch.from_numpy(bands_of(torch.from_numpy(audio))))
         return pocket.through_codec(channels, audio.shape[1]).numpy()
 
 
-def worded(words: str, number: int) -> str:
-    """A prompt in one of the held-out wordings."""
+def held_out_prompt(words: str, number: int) -> str:
+    """Return a prompt in one of the held-out wordings."""
     return HELD_OUT_TEMPLATES[number % len(HELD_OUT_TEMPLATES)].format(words)
 
 
@@ -111,31 +111,31 @@ def _middle(audio: NDArray[np.float32], first: float = 0.2, last: float = 0.75) 
 
 
 def class_requests(seeds: int) -> list[Request]:
-    """Every class, in its own words."""
+    """Return requests for every class."""
     random = np.random.default_rng(7)
-    found: list[Request] = []
+    requests: list[Request] = []
     for row in CLASSES:
         for seed in range(seeds):
             sound = draw_sound(row, random, "font")
-            found.append(Request(row.asked[seed % len(row.asked)], sound, sound.seconds))
-    return found
+            requests.append(Request(row.prompts[seed % len(row.prompts)], sound, sound.seconds))
+    return requests
 
 
 def note_requests(count: int, held: bool | None) -> list[Request]:
-    """Named notes of pitched kinds, c1 to c7, spread over each kind's range."""
+    """Return requests for named notes of pitched kinds, c1 to c7, at random in each kind's range."""
     random = np.random.default_rng(8)
     chosen = [row for row in INSTRUMENTS if held is None or row.held == held]
     chosen = [row for row in chosen if row.family not in ("effect", "percussive") and row.kind != "orchestra hit"]
-    found: list[Request] = []
+    requests: list[Request] = []
     for number in range(count):
         row = chosen[number * len(chosen) // count] if count <= len(chosen) else chosen[number % len(chosen)]
         note = int(random.integers(max(24, row.low), min(96, row.high) + 1))
-        found.append(Request(f"{row.kind} {note_name(note)}", _note(row, note), tags={"note": note}))
-    return found
+        requests.append(Request(f"{row.kind} {note_name(note)}", _note(row, note), tags={"note": note}))
+    return requests
 
 
 def chord_requests(count: int) -> list[Request]:
-    """Named triads of kinds that play chords."""
+    """Return requests for named triads of kinds that play chords."""
     random = np.random.default_rng(9)
     kinds = (
         "grand piano",
@@ -147,7 +147,7 @@ def chord_requests(count: int) -> list[Request]:
         "choir aah",
     )
     by_kind = {row.kind: row for row in INSTRUMENTS}
-    found: list[Request] = []
+    requests: list[Request] = []
     for number in range(count):
         row = by_kind[kinds[number % len(kinds)]]
         name = ("major", "minor")[number % 2]
@@ -155,15 +155,15 @@ def chord_requests(count: int) -> list[Request]:
         events = tuple((0.0, 1.84, root + step, 95) for step in CHORDS[name])
         words = f"{row.kind} {CHORD_NAMES[name][0].format(NOTE_NAMES[root % 12])} chord"
         sound = Sound("font", row.kind, "chord", SECONDS, number, row.bank, row.program, False, events, 95, root)
-        found.append(Request(words, sound, tags={"root": root, "third": root + CHORDS[name][1], "fifth": root + 7}))
-    return found
+        requests.append(Request(words, sound, tags={"root": root, "third": root + CHORDS[name][1], "fifth": root + 7}))
+    return requests
 
 
 def loop_requests(count: int) -> list[Request]:
-    """Drum loops of named styles and tempi, as long as their bars."""
+    """Return requests for drum loops of named styles and tempi, with the length of their bars."""
     random = np.random.default_rng(10)
     styles = list(STYLES)
-    found: list[Request] = []
+    requests: list[Request] = []
     for number in range(count):
         style = styles[number % len(styles)]
         low, high = STYLES[style].tempo
@@ -172,52 +172,52 @@ def loop_requests(count: int) -> list[Request]:
         assert tempo is not None
         sound = Sound.from_dict(sound.to_dict() | {"effects": []})
         tags = {"bpm": tempo, "swing": STYLES[style].swing}
-        found.append(Request(f"{style} drum loop {tempo:g} bpm", sound, sound.seconds, tags))
-    return found
+        requests.append(Request(f"{style} drum loop {tempo:g} bpm", sound, sound.seconds, tags))
+    return requests
 
 
 Figures = dict[str, float]
 
 
-def kind_figures(maker: Maker, seeds: int, keep: Callable[[Request, NDArray[np.float32]], None]) -> Figures:
-    """Recognition, and the embeddings' distance to recordings."""
+def kind_figures(source: SoundSource, seeds: int, save: Callable[[Request, NDArray[np.float32]], None]) -> Figures:
+    """Return the classifier's accuracy, and the embeddings' Fréchet distance to recordings."""
     classifier = load_classifier()
     requests = class_requests(seeds)
-    sounds = maker.make(requests, 100)
+    sounds = source.render(requests, 100)
     for request, sound in zip(requests, sounds, strict=True):
-        keep(request, sound)
-    wanted = torch.arange(len(CLASSES)).repeat_interleave(seeds)
+        save(request, sound)
+    true_classes = torch.arange(len(CLASSES)).repeat_interleave(seeds)
     mels = torch.cat([log_mel(torch.from_numpy(sound.mean(0))[None].float()) for sound in sounds])
     with torch.no_grad():
         best = classifier(mels).topk(3, -1).indices
         embedded = classifier.embed(mels).numpy()
-        others = Maker("recordings").make(class_requests(seeds + 1), 0)
-        real = torch.cat([log_mel(torch.from_numpy(sound.mean(0))[None]) for sound in others])
+        recordings = SoundSource("recordings").render(class_requests(seeds + 1), 0)
+        real = torch.cat([log_mel(torch.from_numpy(sound.mean(0))[None]) for sound in recordings])
         distance = measures.frechet(classifier.embed(real).numpy(), embedded)
-    hits = best == wanted[:, None]
+    hits = best == true_classes[:, None]
     return {
-        "recognised first": float(hits[:, 0].float().mean()),
-        "recognised within three": float(hits.any(-1).float().mean()),
+        "top-1 accuracy of the classifier": float(hits[:, 0].float().mean()),
+        "top-3 accuracy of the classifier": float(hits.any(-1).float().mean()),
         "Fréchet distance": distance,
     }
 
 
-def tone_figures(maker: Maker, count: int) -> Figures:
-    """Harmonics-to-noise ratio and length of held tones."""
+def tone_figures(source: SoundSource, count: int) -> Figures:
+    """Return the harmonics-to-noise ratio of sustained tones, and the share that is long enough."""
     requests = note_requests(count, held=True)
-    sounds = maker.make(requests, 200)
+    sounds = source.render(requests, 200)
     ratios = [measures.harmonics_to_noise(_middle(sound), 30.0, 2200.0) for sound in sounds]
-    lasting = [measures.lasting_seconds(sound.mean(0)) for sound in sounds]
+    lengths = [measures.lasting_seconds(sound.mean(0)) for sound in sounds]
     return {
-        "HNR of held tones, dB": float(np.median(ratios)),
-        "held tones hold": float(np.mean([seconds >= 0.8 * SECONDS for seconds in lasting])),
+        "HNR of sustained tones, dB": float(np.median(ratios)),
+        "sustained tones of full length": float(np.mean([seconds >= 0.8 * SECONDS for seconds in lengths])),
     }
 
 
-def pitch_figures(maker: Maker, count: int) -> Figures:
-    """Named notes heard."""
+def pitch_figures(source: SoundSource, count: int) -> Figures:
+    """Return the share of named notes with the right pitch, and the deviation in cents."""
     requests = note_requests(count, held=None)
-    sounds = maker.make(requests, 300)
+    sounds = source.render(requests, 300)
     right: list[bool] = []
     cents: list[float] = []
     for request, sound in zip(requests, sounds, strict=True):
@@ -225,26 +225,26 @@ def pitch_figures(maker: Maker, count: int) -> Figures:
         part = _middle(sound, 0.03, 0.6)
         cents.append(abs(measures.note_cents(part, note)))
         right.append(cents[-1] < 25 and measures.harmonic_share(part, note) > 0.6)
-    return {"named notes": float(np.mean(right)), "cents beside the note, median": float(np.median(cents))}
+    return {"named notes": float(np.mean(right)), "deviation from the note in cents, median": float(np.median(cents))}
 
 
-def chord_figures(maker: Maker, count: int) -> Figures:
-    """Named chords heard: their three pitch classes are the strongest."""
+def chord_figures(source: SoundSource, count: int) -> Figures:
+    """Return the share of named chords whose three pitch classes are the strongest ones."""
     requests = chord_requests(count)
     right: list[bool] = []
-    for request, sound in zip(requests, maker.make(requests, 400), strict=True):
+    for request, sound in zip(requests, source.render(requests, 400), strict=True):
         strongest = set(np.argsort(measures.chroma(_middle(sound, 0.02, 0.7)))[-3:].tolist())
         right.append(strongest == {int(request.tags[name]) % 12 for name in ("root", "third", "fifth")})
     return {"named chords": float(np.mean(right))}
 
 
-def loop_figures(maker: Maker, count: int) -> Figures:
-    """Loops at their tempo, on the grid, without a jump at the seam."""
+def loop_figures(source: SoundSource, count: int) -> Figures:
+    """Return the figures of loops: tempo, hits on the grid, jump at the seam."""
     requests = loop_requests(count)
     right: list[bool] = []
     shares: list[float] = []
     errors: list[float] = []
-    for request, sound in zip(requests, maker.make(requests, 500), strict=True):
+    for request, sound in zip(requests, source.render(requests, 500), strict=True):
         mono = sound.mean(0)
         swing = 0.0 if not request.tags["swing"] else request.tags["swing"]
         shares.append(measures.grid_share(mono, request.tags["bpm"], swing))
@@ -257,82 +257,82 @@ def loop_figures(maker: Maker, count: int) -> Figures:
     }
 
 
-class OldSource:
-    """The source of sounds that the first version's comparisons ask: mono at their sample rate."""
+class MonoSource:
+    """The source of sounds for the comparisons of version 1: mono at the sample rate of version 1."""
 
     def __init__(self, pocket: Pocket) -> None:
         self.pocket = pocket
 
     def sounds(self, request: SoundRequest, seeds: int) -> list[NDArray[np.float32]]:
-        """One sound a seed, two seconds long."""
-        made = self.pocket.sounds(prompts_for(request, seeds), SECONDS, 600)
+        """Render one sound of two seconds for each seed."""
+        stereo = self.pocket.sounds(prompts_for(request, seeds), SECONDS, 600)
         rate = SETTINGS.mel.sample_rate
         return [
             np.asarray(signal.resample_poly(sound.mean(0).numpy(), rate // 100, SAMPLE_RATE // 100), np.float32)
-            for sound in made
+            for sound in stereo
         ]
 
 
 def comparison_figures(pocket: Pocket, seeds: int) -> Figures:
-    """The first version's comparisons: brighter, longer, higher."""
-    return {"old comparisons": run(OldSource(pocket), seeds).score}
+    """Return the score of the comparisons of version 1."""
+    return {"comparisons of version 1": run(MonoSource(pocket), seeds).score}
 
 
 def speed_figures(pocket: Pocket) -> Figures:
-    """Seconds from words to samples, warm."""
-    found: Figures = {}
+    """Return the time from prompt to audio, without the first, slower one."""
+    figures: Figures = {}
     for seconds in (2.0, 10.0):
-        taken: list[float] = []
+        durations: list[float] = []
         for seed in range(6):
             started = time.perf_counter()
             pocket.sounds(["a grand piano c4"], seconds, seed)
-            taken.append(time.perf_counter() - started)
-        found[f"seconds for {seconds:g} s"] = float(np.median(taken[1:]))
-    return found
+            durations.append(time.perf_counter() - started)
+        figures[f"seconds for {seconds:g} s"] = float(np.median(durations[1:]))
+    return figures
 
 
-def evaluate(source: str, share: float, folder: Path | None) -> Figures:
-    """All figures of one source; `share` scales how many sounds are asked for."""
-    if source == "recordings":
-        maker = Maker(source)
+def evaluate(name: str, share: float, folder: Path | None) -> Figures:
+    """Return all figures of one source; `share` scales the number of sounds."""
+    if name == "recordings":
+        source = SoundSource(name)
     else:
-        maker = Maker(source, load_pocket(source == "student") if source != "codec" else _codec_alone())
+        source = SoundSource(name, load_pocket(name == "student") if name != "codec" else _load_codec_only())
 
-    def keep(request: Request, sound: NDArray[np.float32]) -> None:
+    def save(request: Request, sound: NDArray[np.float32]) -> None:
         if folder is not None:
             import soundfile
 
             folder.mkdir(parents=True, exist_ok=True)
             number = len(list(folder.iterdir()))
-            name = request.words.replace(" ", "-").replace("#", "s")
-            soundfile.write(folder / f"{number:03d}-{name}.wav", sound.T, SAMPLE_RATE)
+            words = request.words.replace(" ", "-").replace("#", "s")
+            soundfile.write(folder / f"{number:03d}-{words}.wav", sound.T, SAMPLE_RATE)
 
     def count(full: int) -> int:
         return max(8, round(share * full))
 
-    figures = kind_figures(maker, 2 if share >= 1 else 1, keep)
-    figures |= tone_figures(maker, count(50))
-    figures |= pitch_figures(maker, count(90))
-    figures |= chord_figures(maker, count(42))
-    figures |= loop_figures(maker, count(39))
-    if source in ("generator", "student") and maker.pocket is not None:
-        figures |= comparison_figures(maker.pocket, 2)
-        figures |= speed_figures(maker.pocket)
+    figures = kind_figures(source, 2 if share >= 1 else 1, save)
+    figures |= tone_figures(source, count(50))
+    figures |= pitch_figures(source, count(90))
+    figures |= chord_figures(source, count(42))
+    figures |= loop_figures(source, count(39))
+    if name in ("generator", "student") and source.pocket is not None:
+        figures |= comparison_figures(source.pocket, 2)
+        figures |= speed_figures(source.pocket)
     return figures
 
 
-def _codec_alone() -> Pocket:
-    """A pocket whose codec alone is trained."""
+def _load_codec_only() -> Pocket:
+    """Create a model with the trained codec and an untrained text encoder and generator."""
     from training.pocket.generator import Generator
     from training.pocket.latents import load_codec
     from training.pocket.text import TextSide
 
-    nothing = torch.zeros(1)
-    return Pocket(TextSide(), Generator(), load_codec(torch.device("cpu")), nothing, nothing)
+    unused = torch.zeros(1)
+    return Pocket(TextSide(), Generator(), load_codec(torch.device("cpu")), unused, unused)
 
 
 def table(results: dict[str, Figures]) -> str:
-    """The figures as a Markdown table, a column for each source."""
+    """Format the figures as a Markdown table with a column for each source."""
     names = list(dict.fromkeys(name for figures in results.values() for name in figures))
     lines = ["| figure | " + " | ".join(results) + " |", "| --- |" + " --- |" * len(results)]
     for name in names:
@@ -346,7 +346,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=["recordings", "codec", "student"])
     parser.add_argument("--share", type=float, default=1.0, help="scales the number of sounds")
-    parser.add_argument("--sounds", type=Path, help="folder to write the sounds of the classes to")
+    parser.add_argument("--sounds", type=Path, help="folder for the sounds of the classes")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

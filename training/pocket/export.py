@@ -1,7 +1,7 @@
-"""`python -m training.pocket.export FOLDER`: all that is needed to make sounds, in half precision.
+"""`python -m training.pocket.export FOLDER`: export the model for inference in half precision.
 
-`pocket.safetensors` holds the text side, the distilled generator, the codec's halves and the latents' scale;
-`pocket.json` sizes, steps, and what the model knows.
+`pocket.safetensors` contains the text encoder, the distilled generator, the codec and the latents' scale;
+`pocket.json` contains sizes, steps, and the words that the model knows.
 """
 
 import argparse
@@ -29,7 +29,7 @@ WEIGHTS, CARD = "pocket.safetensors", "pocket.json"
 
 
 def known_words() -> dict[str, Any]:
-    """Kinds by family, and the other words that mean something."""
+    """Return the kinds by family, and the names of loops, chords and scales."""
     families: dict[str, list[str]] = {}
     for row in INSTRUMENTS:
         families.setdefault(row.family, []).append(row.kind)
@@ -45,7 +45,7 @@ def _parts(pocket: Pocket) -> dict[str, nn.Module]:
 
 
 def export(pocket: Pocket, folder: Path) -> int:
-    """Write both files; the number of bytes."""
+    """Write both files; return their size in bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     weights: dict[str, Tensor] = {"scale": pocket.scale, "middle": pocket.middle}
     for part, module in _parts(pocket).items():
@@ -70,7 +70,7 @@ def export(pocket: Pocket, folder: Path) -> int:
 
 
 def load_exported(folder: Path) -> Pocket:
-    """The model of a folder, in full precision."""
+    """Load an exported model in full precision."""
     card: dict[str, Any] = json.loads((folder / CARD).read_text())
     stored = load_file(folder / WEIGHTS)
     sizes: dict[str, dict[str, Any]] = card["sizes"]
@@ -99,7 +99,7 @@ def main() -> None:
     """Export the trained model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--teacher", action="store_true", help="the generator before distillation")
+    parser.add_argument("--teacher", action="store_true", help="export the generator before distillation")
     arguments = parser.parse_args()
     torch.set_grad_enabled(False)
     size = export(load_pocket(student=not arguments.teacher), arguments.folder)

@@ -1,4 +1,4 @@
-"""`python -m training.pocket.features`: the bands of every rendered sound, one byte a number.
+"""`python -m training.pocket.features`: analyse the bands of every rendered sound, with one byte for each value.
 
 `bands-NNNN.npy` is uint8 (all frames, CHANNELS); sounds begin at multiples of TOKEN_FRAMES.
 """
@@ -21,7 +21,7 @@ from training.pocket.sounds import Sound
 
 BANDS_FOLDER = RUNS / "bands"
 TOKEN_FRAMES = 8
-"""Frames in one latent vector: 2,048 samples, 21.5 vectors a second."""
+"""Frames of one latent vector: 2,048 samples, 21.5 vectors per second."""
 
 _SCALE = torch.cat(
     (
@@ -44,43 +44,43 @@ _SHIFT = torch.cat(
 
 
 def to_bytes(channels: Tensor) -> NDArray[np.uint8]:
-    """`Frames.stacked` as bytes: half decibels, 1/127 of half a band, 1/255 of tonality."""
+    """Quantise the values of `Frames.stacked` to bytes: steps of 0.5 dB, 1/127 of half a band, 1/255 of tonality."""
     return ((channels + _SHIFT) * _SCALE).round().clamp(0, 255).to(torch.uint8).numpy()
 
 
 def from_bytes(stored: Tensor) -> Tensor:
-    """`Frames.stacked` of what `to_bytes` stored."""
+    """Return the values of `Frames.stacked` from the bytes of `to_bytes`."""
     return stored.float() / _SCALE.to(stored.device) - _SHIFT.to(stored.device)
 
 
 def tokens_of(samples: int) -> int:
-    """Latent vectors of a sound."""
+    """Return the number of latent vectors of a sound."""
     return -(-samples // (HOP * TOKEN_FRAMES))
 
 
 def bands_path(shard: int) -> Path:
-    """Bands of a shard."""
+    """Return the path of a shard's bands."""
     return BANDS_FOLDER / f"bands-{shard:04d}.npy"
 
 
 def bands_of(audio: Tensor) -> NDArray[np.uint8]:
-    """Bytes (frames, CHANNELS) of one sound, its frames a multiple of TOKEN_FRAMES."""
+    """Return the bytes (frames, CHANNELS) of one sound; the number of frames is a multiple of TOKEN_FRAMES."""
     frames = tokens_of(audio.shape[1]) * TOKEN_FRAMES
     return to_bytes(analyse(audio, frames).stacked())
 
 
 def analyse_shard(shard: int) -> None:
-    """Analyse one shard unless it is done."""
+    """Analyse a shard unless its bands exist."""
     if bands_path(shard).exists():
         return
     torch.set_num_threads(1)
     samples = np.load(data.audio_path(shard), mmap_mode="r")
-    found = [
+    bands = [
         bands_of(torch.from_numpy(samples[:, start : start + length].astype(np.float32) / data.FULL_SCALE))
         for start, length, _ in data.read_table(shard)
     ]
     temporary = bands_path(shard).with_suffix(".tmp.npy")
-    np.save(temporary, np.concatenate(found))
+    np.save(temporary, np.concatenate(bands))
     temporary.rename(bands_path(shard))
 
 
@@ -89,12 +89,12 @@ class Library:
 
     Attributes:
         sounds: descriptions.
-        tokens: latent vectors of each.
+        tokens: number of latent vectors of each sound.
     """
 
     def __init__(self, shards: Sequence[int]) -> None:
         self.sounds: list[Sound] = []
-        self._places: list[tuple[NDArray[np.uint8], int]] = []
+        self._locations: list[tuple[NDArray[np.uint8], int]] = []
         tokens: list[int] = []
         for shard in shards:
             stored = np.load(bands_path(shard), mmap_mode="r")
@@ -102,7 +102,7 @@ class Library:
             for _, samples, sound in data.read_table(shard):
                 count = tokens_of(samples)
                 self.sounds.append(sound)
-                self._places.append((stored, first))
+                self._locations.append((stored, first))
                 tokens.append(count)
                 first += count * TOKEN_FRAMES
         self.tokens = np.array(tokens)
@@ -111,26 +111,26 @@ class Library:
         return len(self.sounds)
 
     def stored(self, index: int, first: int = 0, tokens: int | None = None) -> Tensor:
-        """Bytes (frames, CHANNELS) of a sound, or of `tokens` vectors of it from `first`; silence beyond its end."""
-        array, start = self._places[index]
+        """Return bytes (frames, CHANNELS) of a sound or of `tokens` vectors from `first` on, padded with silence."""
+        array, start = self._locations[index]
         count = int(self.tokens[index]) - first
-        wanted = count if tokens is None else tokens
-        have = min(count, wanted) * TOKEN_FRAMES
+        length = TOKEN_FRAMES * (count if tokens is None else tokens)
+        available = min(count * TOKEN_FRAMES, length)
         begin = start + first * TOKEN_FRAMES
-        part = torch.from_numpy(np.array(array[begin : begin + have]))
-        if have < wanted * TOKEN_FRAMES:
-            part = torch.cat((part, silence()[None].expand(wanted * TOKEN_FRAMES - have, -1)))
+        part = torch.from_numpy(np.array(array[begin : begin + available]))
+        if available < length:
+            part = torch.cat((part, silence()[None].expand(length - available, -1)))
         return part
 
     def crop(self, index: int, tokens: int, random: np.random.Generator) -> Tensor:
-        """Bytes of a stretch at random, more often the beginning."""
+        """Return the bytes of a random crop, more often from the beginning."""
         room = max(0, int(self.tokens[index]) - tokens)
         first = 0 if random.uniform() < 0.3 else int(random.integers(room + 1))
         return self.stored(index, first, tokens)
 
 
 def silence() -> Tensor:
-    """Bytes (CHANNELS,) of a silent frame."""
+    """Return the bytes (CHANNELS,) of a silent frame."""
     quiet = Frames(
         torch.full((1, BANDS), -96.0),
         torch.zeros(1, BANDS),
@@ -142,22 +142,22 @@ def silence() -> Tensor:
 
 
 def analysed_shards() -> list[int]:
-    """Numbers of the shards whose bands are there."""
+    """Return the numbers of the analysed shards."""
     return sorted(int(path.stem.split("-")[1]) for path in BANDS_FOLDER.glob("bands-????.npy"))
 
 
 def training_shards() -> list[int]:
-    """Analysed shards to train with."""
+    """Return the numbers of the analysed training shards."""
     return [shard for shard in analysed_shards() if shard < SHARDS - HELD_OUT_SHARDS]
 
 
 def held_out_shards() -> list[int]:
-    """Analysed shards to measure with."""
+    """Return the numbers of the analysed held-out shards."""
     return [shard for shard in analysed_shards() if shard >= SHARDS - HELD_OUT_SHARDS]
 
 
 def main() -> None:
-    """Analyse what is rendered; with `--follow`, wait for what is still being rendered."""
+    """Analyse the rendered shards; with `--follow`, wait for further ones until all are analysed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--follow", action="store_true")

@@ -1,6 +1,6 @@
-"""The generator: a transformer over latent vectors in time that turns noise into sound along straight paths.
+"""The generator: a transformer over a sequence of latent vectors, trained with rectified flow.
 
-Time runs from 1, noise, to 0, sound: x = (1 - time) * sound + time * noise. The network gives noise - sound.
+Time runs from 1, noise, to 0, sound: x = (1 - time) * sound + time * noise. The network predicts noise - sound.
 """
 
 import itertools
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from training.pocket.text import TOLD
+from training.pocket.text import CONDITION_SIZE
 
 
 @dataclass(frozen=True)
 class GeneratorSizes:
-    """Widths and depth: 20 million parameters. `vector` is what `TextSide.told` gives."""
+    """Widths and depth: 20 million parameters. `vector` is the size of the vectors of `TextSide.condition`."""
 
     latent: int = 240
-    vector: int = TOLD
+    vector: int = CONDITION_SIZE
     width: int = 384
     blocks: int = 8
     heads: int = 6
@@ -27,28 +27,28 @@ class GeneratorSizes:
 
 
 def angles(values: Tensor, count: int, lowest: float, highest: float) -> Tensor:
-    """(..., 2 * count) sines and cosines at frequencies from `lowest` to `highest` in radians."""
+    """Return sines and cosines (..., 2 * count) at frequencies from `lowest` to `highest` in radians."""
     frequencies = torch.exp(torch.linspace(math.log(lowest), math.log(highest), count, device=values.device))
-    turned = values[..., None] * frequencies
-    return torch.cat((turned.sin(), turned.cos()), -1)
+    phases = values[..., None] * frequencies
+    return torch.cat((phases.sin(), phases.cos()), -1)
 
 
 def rotations(length: int, width: int, device: torch.device) -> Tensor:
-    """(length, width / 2) complex rotations of rotary positions."""
+    """Return the complex rotations of rotary position embeddings, (length, width / 2)."""
     rates = 1.0 / (500.0 ** (torch.arange(width // 2, device=device) / (width // 2)))
-    turned = torch.arange(length, device=device)[:, None] * rates
-    return torch.polar(torch.ones_like(turned), turned)
+    phases = torch.arange(length, device=device)[:, None] * rates
+    return torch.polar(torch.ones_like(phases), phases)
 
 
-def _rotate(values: Tensor, turns: Tensor) -> Tensor:
-    """Turn pairs of (batch, heads, length, width) by each position's rotations."""
+def _rotate(values: Tensor, rotation: Tensor) -> Tensor:
+    """Rotate pairs of (batch, heads, length, width) by each position's rotations."""
     first, second = values.float().chunk(2, -1)
-    real, imaginary = turns.real, turns.imag
+    real, imaginary = rotation.real, rotation.imag
     return torch.cat((first * real - second * imaginary, first * imaginary + second * real), -1).to(values.dtype)
 
 
 class Block(nn.Module):
-    """Self-attention and a gated layer, shifted, scaled and gated by the condition."""
+    """Self-attention and a gated feed-forward layer, modulated by the condition."""
 
     def __init__(self, width: int, heads: int, expansion: int) -> None:
         super().__init__()
@@ -60,13 +60,16 @@ class Block(nn.Module):
         self.narrow = nn.Linear(expansion * width, width)
         self.offset = nn.Parameter(torch.zeros(6, width))
 
-    def forward(self, inputs: Tensor, condition: Tensor, turns: Tensor, mask: Tensor | None) -> Tensor:
-        """(batch, length, width) to the same. `condition` is (batch, 6, width), mask (batch, 1, 1, length)."""
+    def forward(self, inputs: Tensor, condition: Tensor, rotation: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the output for (batch, length, width), of the same shape.
+
+        `condition` is (batch, 6, width), `mask` (batch, 1, 1, length).
+        """
         shift, scale, gate, shift_two, scale_two, gate_two = (condition + self.offset).unsqueeze(2).unbind(1)
         normal = self.norms[0](inputs) * (1 + scale) + shift
         parts = self.queries(normal).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         query, key, value = parts[0], parts[1], parts[2]
-        query, key = (_rotate(nn.functional.rms_norm(part, part.shape[-1:]), turns) for part in (query, key))
+        query, key = (_rotate(nn.functional.rms_norm(part, part.shape[-1:]), rotation) for part in (query, key))
         attended = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         inputs = inputs + gate * self.out(attended.transpose(1, 2).flatten(2))
         normal = self.norms[1](inputs) * (1 + scale_two) + shift_two
@@ -75,7 +78,7 @@ class Block(nn.Module):
 
 
 class Generator(nn.Module):
-    """The velocity at noisy latents, for a prompt's vector (or none) and a length."""
+    """The network of the velocity, for noisy latents, a prompt's vector or none, and a length."""
 
     def __init__(self, sizes: GeneratorSizes | None = None) -> None:
         super().__init__()
@@ -96,10 +99,10 @@ class Generator(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, noisy: Tensor, time: Tensor, vector: Tensor, tokens: Tensor) -> Tensor:
-        """Velocities (batch, length, latent).
+        """Return velocities (batch, length, latent).
 
-        `time` is (batch,), 0..1; `vector` (batch, vector), rows of NaN for no prompt; `tokens` (batch,) each sound's
-        length, beyond which nothing is attended to.
+        `time` is (batch,), 0..1; `vector` (batch, vector), with rows of NaN for no prompt; `tokens` (batch,), the
+        sounds' lengths, beyond which the attention is masked.
         """
         length = noisy.shape[1]
         vector = torch.where(vector.isnan(), self.nothing, vector)
@@ -107,21 +110,21 @@ class Generator(nn.Module):
         condition = self.condition(
             torch.cat((vector, angles(time, 32, 1.0, 200.0), angles(counts, 16, 0.5, 16.0)), -1)
         ).float()
-        places = torch.arange(length, device=noisy.device).expand(len(noisy), -1)
-        left = tokens[:, None] - places
-        positions = torch.cat((angles(places.float(), 16, 0.02, 3.0), angles(left.float(), 16, 0.02, 3.0)), -1)
+        indices = torch.arange(length, device=noisy.device).expand(len(noisy), -1)
+        left = tokens[:, None] - indices
+        positions = torch.cat((angles(indices.float(), 16, 0.02, 3.0), angles(left.float(), 16, 0.02, 3.0)), -1)
         states = self.read(torch.cat((noisy, positions), -1))
         mask = None if int(tokens.min()) == length else (left > 0)[:, None, None]
-        turns = rotations(length, self.sizes.width // self.sizes.heads, noisy.device)
+        rotation = rotations(length, self.sizes.width // self.sizes.heads, noisy.device)
         modulation = self.modulate(condition).unflatten(1, (6, -1))
         for block in self.blocks:
-            states = block(states, modulation, turns, mask)
+            states = block(states, modulation, rotation, mask)
         shift, scale = self.finish(condition)[:, None].chunk(2, -1)
         return self.write(self.norm(states) * (1 + scale) + shift).float()
 
 
 def times(steps: int) -> list[float]:
-    """Times from 1 to 0: denser towards noise, where the kind of sound is decided."""
+    """Return times from 1 to 0, denser near 1, where the kind of sound is determined."""
     even = [1 - index / steps for index in range(steps + 1)]
     return [2.0 * time / (1 + time) for time in even]
 
@@ -136,7 +139,7 @@ def sample(
     seed: int,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Latents (batch, longest, latent) by Euler steps; with guidance 1 one evaluation a step, else two."""
+    """Sample latents (batch, longest, latent) by Euler steps, with two evaluations per step unless guidance is 1."""
     device = vector.device
     counts = torch.tensor(list(tokens), device=device)
     source = torch.Generator().manual_seed(seed)
@@ -152,12 +155,12 @@ def sample(
 def velocity(
     generator: Generator, state: Tensor, time: float, vector: Tensor, counts: Tensor, guidance: float
 ) -> Tensor:
-    """The velocity with classifier-free guidance."""
-    moments = torch.full((len(state),), time, device=state.device)
+    """Return the velocity with classifier-free guidance."""
+    times_of_batch = torch.full((len(state),), time, device=state.device)
     if guidance == 1.0:
-        return generator(state, moments, vector, counts)
-    both = torch.cat((vector, torch.full_like(vector, torch.nan)))
-    told, untold = generator(
-        torch.cat((state, state)), torch.cat((moments, moments)), both, torch.cat((counts, counts))
+        return generator(state, times_of_batch, vector, counts)
+    vectors = torch.cat((vector, torch.full_like(vector, torch.nan)))
+    with_prompt, without_prompt = generator(
+        torch.cat((state, state)), torch.cat((times_of_batch, times_of_batch)), vectors, torch.cat((counts, counts))
     ).chunk(2)
-    return untold + guidance * (told - untold)
+    return without_prompt + guidance * (with_prompt - without_prompt)

@@ -1,4 +1,4 @@
-"""`python -m training.pocket.generator_training`: train the generator, from its last checkpoint on."""
+"""`python -m training.pocket.generator_training`: train the generator, from its checkpoint if there is one."""
 
 import argparse
 import math
@@ -34,48 +34,48 @@ STAGE = "generator"
 SEED = 31
 TOKENS_A_BATCH = 1536
 LENGTHS = (16, 24, 32, 48, 64, 96, 144, 220)
-"""Sounds up to one of these many vectors are trained together."""
+"""Upper limits of the numbers of vectors by which sounds are grouped into batches."""
 LEARNING_RATE = 8e-4
 WARMUP_STEPS = 300
 HALVING_STEPS = 12_000
-UNTOLD = 0.1
-"""Share of sounds without a prompt, for guidance."""
-MEASURED_TIMES = (0.2, 0.5, 0.8, 0.95)
+PROMPT_DROPOUT = 0.1
+"""Share of sounds that are trained without a prompt, for guidance."""
+EVALUATION_TIMES = (0.2, 0.5, 0.8, 0.95)
 
 
 def learning_rate(step: int) -> float:
-    """Warm-up, then the inverse square root of time."""
+    """Return the learning rate of a step: warm-up, then inverse square root of the step."""
     return LEARNING_RATE * min(1.0, (step + 1) / WARMUP_STEPS) / math.sqrt(1 + step / HALVING_STEPS)
 
 
 def load_text_side(device: torch.device) -> TextSide:
-    """The text side with averaged weights.
+    """Load the text encoder with averaged weights.
 
     Raises:
-        FileNotFoundError: it hasn't been trained.
+        FileNotFoundError: It hasn't been trained.
     """
     state = load_checkpoint("text")
     if state is None:
-        raise FileNotFoundError("no text side yet: run python -m training.pocket.text_training first")
+        raise FileNotFoundError("the text encoder isn't trained yet: run python -m training.pocket.text_training first")
     side = TextSide()
     side.load_state_dict(state["average"])
     return side.to(device).eval().requires_grad_(False)
 
 
 def origin_of(latents: Latents, side: TextSide) -> list[int]:
-    """Fingerprints of the encoder and the text side that a generator is trained with."""
+    """Return the fingerprints of the codec's encoder and the text encoder that a generator is trained with."""
     return [latents.encoder, fingerprint(side.state_dict())]
 
 
 def check_origin(stage: str, state: dict[str, Any], origin: list[int]) -> None:
-    """Refuse a checkpoint that belongs to other latents or another text side.
+    """Check that a checkpoint was trained with the current latents and text encoder.
 
     Raises:
-        ValueError: it does.
+        ValueError: It was trained with others.
     """
     if state["origin"] != origin:
-        other = "latents" if state["origin"][0] != origin[0] else "text side"
-        raise ValueError(f"{checkpoint_path(stage)} was trained with another {other}: move it away to train anew")
+        other = "latents" if state["origin"][0] != origin[0] else "a text encoder"
+        raise ValueError(f"{checkpoint_path(stage)} was trained with {other} of another run: move it to start again")
 
 
 @dataclass
@@ -83,9 +83,9 @@ class Batch:
     """Sounds of similar length.
 
     Attributes:
-        sound: (batch, longest, latent), zero beyond each length.
-        vector: (batch, vector), rows of NaN for no prompt.
-        tokens: (batch,).
+        sound: (batch, longest, latent), zero beyond the end of each sound.
+        vector: (batch, vector), with rows of NaN for no prompt.
+        tokens: (batch,), number of latent vectors of each sound.
     """
 
     sound: Tensor
@@ -93,19 +93,19 @@ class Batch:
     tokens: Tensor
 
     def mask(self) -> Tensor:
-        """(batch, longest, 1), 1 within each sound."""
-        places = torch.arange(self.sound.shape[1], device=self.sound.device)
-        return (places < self.tokens[:, None]).unsqueeze(-1).float()
+        """Return (batch, longest, 1), 1 within each sound."""
+        indices = torch.arange(self.sound.shape[1], device=self.sound.device)
+        return (indices < self.tokens[:, None]).unsqueeze(-1).float()
 
 
 def encoded_captions(sounds: Sequence[Sound], each: int, seed: int) -> Encoded:
-    """`each` captions of each sound."""
+    """Return `each` captions of every sound, encoded."""
     random = np.random.default_rng((SEED, seed))
     return encode([caption(sound, random) for sound in sounds for _ in range(each)])
 
 
 class Batches:
-    """Draws batches: a length with as many chances as sounds have it, sounds of that length, new captions."""
+    """Random batches: a length by its number of sounds, sounds of this length, and new captions."""
 
     def __init__(
         self,
@@ -113,49 +113,50 @@ class Batches:
         side: TextSide,
         device: torch.device,
         tokens: int = TOKENS_A_BATCH,
-        untold: float = UNTOLD,
+        prompt_dropout: float = PROMPT_DROPOUT,
     ) -> None:
-        self.latents, self.side, self.device, self.size, self.share = latents, side, device, tokens, untold
+        self.latents, self.side, self.device, self.size = latents, side, device, tokens
+        self.prompt_dropout = prompt_dropout
         limits = np.searchsorted(LENGTHS, latents.tokens)
-        self.groups = [np.flatnonzero(limits == place) for place in range(len(LENGTHS))]
-        # A batch of long sounds has fewer of them, so it is drawn more often: each sound has equal chances.
-        shares = np.array([len(group) / self._count(place) for place, group in enumerate(self.groups)])
+        self.groups = [np.flatnonzero(limits == index) for index in range(len(LENGTHS))]
+        # a batch of long sounds has fewer sounds, so it is drawn more often: all sounds have the same probability
+        shares = np.array([len(group) / self._count(index) for index, group in enumerate(self.groups)])
         self.shares = shares / shares.sum()
         self.prepared: Tensor | None = None
 
     @torch.no_grad()
     def prepare(self, each: int) -> None:
-        """Read `each` captions of every sound now, on all cores, and choose among them from then on."""
+        """Encode `each` captions of every sound on all cores; batches then use these instead of new captions."""
         with multiprocessing.get_context("spawn").Pool() as pool:
             jobs = [
                 (self.latents.sounds[first : first + 256], each, first) for first in range(0, len(self.latents), 256)
             ]
             parts = pool.starmap(encoded_captions, jobs, chunksize=1)
-        rows = [self.side.told(self.side(*tensors(part, self.device))).half().cpu() for part in parts]
+        rows = [self.side.condition(self.side(*tensors(part, self.device))).half().cpu() for part in parts]
         self.prepared = torch.cat(rows).unflatten(0, (-1, each))
 
     def _vectors(self, indices: NDArray[np.int64], random: np.random.Generator) -> Tensor:
         if self.prepared is not None:
-            turns = torch.from_numpy(random.integers(self.prepared.shape[1], size=len(indices)))
-            return self.prepared[torch.from_numpy(indices), turns].float().to(self.device)
+            captions = torch.from_numpy(random.integers(self.prepared.shape[1], size=len(indices)))
+            return self.prepared[torch.from_numpy(indices), captions].float().to(self.device)
         prompts = [caption(self.latents.sounds[int(index)], random) for index in indices]
-        return self.side.told(self.side.read_prompts(prompts))
+        return self.side.condition(self.side.read_prompts(prompts))
 
-    def _count(self, place: int) -> int:
-        return max(2, self.size // LENGTHS[place])
+    def _count(self, group: int) -> int:
+        return max(2, self.size // LENGTHS[group])
 
     @torch.no_grad()
     def draw(self, random: np.random.Generator) -> Batch:
-        """One batch."""
-        place = int(random.choice(len(LENGTHS), p=self.shares))
-        indices = random.choice(self.groups[place], self._count(place))
+        """Draw a batch."""
+        group = int(random.choice(len(LENGTHS), p=self.shares))
+        indices = random.choice(self.groups[group], self._count(group))
         batch = self.of(indices.tolist(), self._vectors(indices, random))
-        untold = torch.from_numpy(random.uniform(size=len(indices)) < self.share).to(self.device)
-        batch.vector[untold] = torch.nan
+        dropped = torch.from_numpy(random.uniform(size=len(indices)) < self.prompt_dropout).to(self.device)
+        batch.vector[dropped] = torch.nan
         return batch
 
     def of(self, indices: list[int], vectors: Tensor) -> Batch:
-        """A batch of chosen sounds and prompts' vectors."""
+        """Return a batch of given sounds and prompts' vectors."""
         rows = [self.latents.vectors(index) for index in indices]
         sound = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.device)
         tokens = torch.tensor([len(row) for row in rows], device=self.device)
@@ -163,49 +164,50 @@ class Batches:
 
 
 def flow_loss(generator: Callable[..., Tensor], batch: Batch, time: Tensor, noise: Tensor) -> Tensor:
-    """(batch,) mean squared errors of the velocity."""
-    moment = time[:, None, None]
-    noisy = (1 - moment) * batch.sound + moment * noise
-    made = generator(noisy, time, batch.vector, batch.tokens)
+    """Return the mean squared errors of the velocity, (batch,)."""
+    mix = time[:, None, None]
+    noisy = (1 - mix) * batch.sound + mix * noise
+    predicted = generator(noisy, time, batch.vector, batch.tokens)
     mask = batch.mask()
-    error = (made - (noise - batch.sound)).square() * mask
+    error = (predicted - (noise - batch.sound)).square() * mask
     return error.sum((1, 2)) / (mask.sum((1, 2)) * batch.sound.shape[2])
 
 
 def draw_times(count: int, device: torch.device) -> Tensor:
-    """Logit-normal times, a little towards noise."""
+    """Draw logit-normal times with a median above 0.5."""
     return torch.sigmoid(torch.randn(count, device=device) + 0.3)
 
 
 @torch.no_grad()
 def held_out_figures(generator: Generator, latents: Latents, side: TextSide, device: torch.device) -> dict[str, float]:
-    """Errors at fixed times with held-out sounds and wordings, and the share of error that the prompt takes away."""
+    """Return the errors at fixed times for held-out sounds and wordings, and their reduction by the prompt."""
     batches = Batches(latents, side, device)
     prompts = held_out_prompts(latents.sounds, 2)
     indices = [index for index in range(len(latents)) if 24 < latents.tokens[index] <= 64][:96]
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     source = torch.Generator().manual_seed(0)
-    told, untold = list[float](), list[float]()
-    for moment in MEASURED_TIMES:
+    with_prompt, without_prompt = list[float](), list[float]()
+    for moment in EVALUATION_TIMES:
         errors: list[Tensor] = []
-        blind: list[Tensor] = []
+        unconditional: list[Tensor] = []
         for first in range(0, len(indices), 24):
             chosen = indices[first : first + 24]
-            batch = batches.of(chosen, side.told(side.read_prompts([prompts[index] for index in chosen])))
+            batch = batches.of(chosen, side.condition(side.read_prompts([prompts[index] for index in chosen])))
             noise = torch.randn(batch.sound.shape, generator=source).to(device)
             time = torch.full((len(chosen),), moment, device=device)
             errors.append(flow_loss(generator, batch, time, noise))
-            blind.append(flow_loss(generator, Batch(batch.sound, batch.vector * torch.nan, batch.tokens), time, noise))
-        told.append(float(torch.cat(errors).mean()))
-        untold.append(float(torch.cat(blind).mean()))
-        found[f"error at {moment}"] = told[-1]
-    found["error"] = float(np.mean(told))
-    found["what words take away"] = 1 - float(np.sum(told) / np.sum(untold))
-    return found
+            no_prompt = Batch(batch.sound, batch.vector * torch.nan, batch.tokens)
+            unconditional.append(flow_loss(generator, no_prompt, time, noise))
+        with_prompt.append(float(torch.cat(errors).mean()))
+        without_prompt.append(float(torch.cat(unconditional).mean()))
+        figures[f"error at {moment}"] = with_prompt[-1]
+    figures["error"] = float(np.mean(with_prompt))
+    figures["error reduction by prompt"] = 1 - float(np.sum(with_prompt) / np.sum(without_prompt))
+    return figures
 
 
 def train(minutes: float, device: torch.device, tokens: int, compiled: bool = False, prepared: int = 0) -> None:
-    """Train for some minutes; with `prepared`, so many captions of each sound are made beforehand."""
+    """Train for some minutes; `prepared` is the number of captions of each sound that are encoded in advance."""
     generator = Generator().to(device)
     average = Average(generator, 0.999)
     optimiser = torch.optim.AdamW(generator.parameters(), LEARNING_RATE, (0.9, 0.98), weight_decay=0.01)
@@ -217,7 +219,7 @@ def train(minutes: float, device: torch.device, tokens: int, compiled: bool = Fa
         check_origin(STAGE, state, origin)
         generator.load_state_dict(state["generator"])
         average.weights = {name: value.to(device) for name, value in state["average"].items()}
-        if "optimiser" in state:  # not carried back from another machine
+        if "optimiser" in state:  # missing after a training on another machine
             optimiser.load_state_dict(state["optimiser"])
         step = state["step"]
     batches = Batches(latents, side, device, tokens)
@@ -271,7 +273,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--tokens", type=int, default=TOKENS_A_BATCH, help="latent vectors in a batch")
-    parser.add_argument("--compile", action="store_true", help="compile the network: worth it on a GPU")
+    parser.add_argument("--compile", action="store_true", help="compile the network; faster on a GPU")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Instrument:
-    """A pitched program of the recordings' font.
+    """A pitched program of the soundfont.
 
     Attributes:
         bank: MIDI bank.
         program: MIDI program, 0..127.
-        names: the kind's name first, then synonyms.
-        low, high: lowest and highest note rendered.
-        held: whether the tone lasts as long as the key is down.
-        family: a word that a musician uses for the group.
+        names: name of the kind, then synonyms.
+        low, high: lowest and highest rendered note.
+        held: True if the tone is sustained until the key is released.
+        family: name of the group of instruments.
     """
 
     bank: int
@@ -29,7 +29,7 @@ class Instrument:
 
     @property
     def kind(self) -> str:
-        """Name of the kind."""
+        """The kind's name."""
         return self.names[0]
 
 
@@ -252,34 +252,34 @@ KITS: dict[int, tuple[str, ...]] = {
     32: ("jazz", "small jazz"),
     40: ("brush", "brushed", "with brushes"),
 }
-"""Drum kits of bank 128: program and the words for it."""
+"""Drum kits of bank 128: programs, and the words for them."""
 
 SHARED_KEYS = tuple(range(54, 82))
-"""Percussion that every kit has in common: rendered from the standard kit alone, with no word for the kit."""
+"""Percussion keys that are equal in all kits: rendered with the standard kit, without a word for the kit."""
 
 
 def _instruments() -> tuple[Instrument, ...]:
-    found: list[Instrument] = []
+    instruments: list[Instrument] = []
     family = ""
     for line in _TABLE.strip().splitlines():
         if line[0] not in "0123456789":
             family = line
             continue
-        place, held, low, high, names = line.split(" ", 4)
-        bank, program = place.split(":")
-        found.append(
+        address, held, low, high, names = line.split(" ", 4)
+        bank, program = address.split(":")
+        instruments.append(
             Instrument(int(bank), int(program), tuple(names.split(", ")), int(low), int(high), held == "h", family)
         )
-    return tuple(found)
+    return tuple(instruments)
 
 
 def _unpitched() -> dict[tuple[int, int], tuple[str, ...]]:
-    found: dict[tuple[int, int], tuple[str, ...]] = {}
+    programs: dict[tuple[int, int], tuple[str, ...]] = {}
     for line in _UNPITCHED_TABLE.strip().splitlines():
-        place, names = line.split(" ", 1)
-        bank, program = place.split(":")
-        found[int(bank), int(program)] = tuple(names.split(", "))
-    return found
+        address, names = line.split(" ", 1)
+        bank, program = address.split(":")
+        programs[int(bank), int(program)] = tuple(names.split(", "))
+    return programs
 
 
 def _drums() -> dict[int, tuple[str, ...]]:
@@ -289,6 +289,6 @@ def _drums() -> dict[int, tuple[str, ...]]:
 
 INSTRUMENTS = _instruments()
 UNPITCHED = _unpitched()
-"""(bank, program) to names: sounds of the font that have no note."""
+"""Names of the soundfont's sounds without a note, by bank and program."""
 DRUMS = _drums()
-"""Percussion keys of channel 10 to names."""
+"""Names of the percussion keys of channel 10."""

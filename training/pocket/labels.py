@@ -1,4 +1,4 @@
-"""What a caption leaves no doubt about, as classes: the text side learns to tell them, the evaluation asks for them."""
+"""Classes of sounds that can be derived from a caption: the labels for the training of the text encoder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ KINDS = tuple(
         + [f"synthesised {name}" for name in SYNTHESISED]
     )
 )
-UNSAID = -100
-"""Class of what a sound doesn't have: no loss, no count."""
+NO_CLASS = -100
+"""Class of an attribute that a sound doesn't have; it is ignored in losses and figures."""
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "kind": KINDS,
@@ -46,9 +46,9 @@ class Labels:
     """Classes of several sounds.
 
     Attributes:
-        classes: by name of CHOICES, (sounds,) int64, UNSAID where it doesn't apply.
+        classes: by name of CHOICES, (sounds,) int64, NO_CLASS for attributes that don't apply.
         effects: (sounds, EFFECTS) float32.
-        tempo: (sounds,) float32 octaves from TEMPO_CENTRE; nan without a tempo.
+        tempo: (sounds,) float32 octaves from TEMPO_CENTRE; NaN without a tempo.
     """
 
     classes: dict[str, NDArray[np.int64]]
@@ -57,7 +57,7 @@ class Labels:
 
 
 def _class(name: str, value: str | None) -> int:
-    return CHOICES[name].index(value) if value in CHOICES[name] else UNSAID
+    return CHOICES[name].index(value) if value in CHOICES[name] else NO_CLASS
 
 
 def _classes(sound: Sound) -> dict[str, int]:
@@ -69,15 +69,15 @@ def _classes(sound: Sound) -> dict[str, int]:
         "chord": _class("chord", sound.chord),
         "scale": _class("scale", sound.scale),
         "style": _class("style", sound.style),
-        "touch": UNSAID if touch is None else 0 if touch <= SOFT else 2 if touch >= HARD else 1,
-        "register": sound.register + 1 if sound.form == "note" else UNSAID,
-        "note": sound.note if sound.form == "note" and sound.note is not None else UNSAID,
-        "root": sound.note % 12 if named and sound.note is not None else UNSAID,
+        "touch": NO_CLASS if touch is None else 0 if touch <= SOFT else 2 if touch >= HARD else 1,
+        "register": sound.register + 1 if sound.form == "note" else NO_CLASS,
+        "note": sound.note if sound.form == "note" and sound.note is not None else NO_CLASS,
+        "root": sound.note % 12 if named and sound.note is not None else NO_CLASS,
     }
 
 
 def labels_of(sounds: Sequence[Sound]) -> Labels:
-    """Classes of some sounds."""
+    """Return the classes of sounds."""
     rows = [_classes(sound) for sound in sounds]
     classes = {name: np.array([row[name] for row in rows], np.int64) for name in CHOICES}
     effects = np.array([[name in sound.effects for name in EFFECTS] for sound in sounds], np.float32)

@@ -1,7 +1,7 @@
-"""`python -m training.pocket.latents`: every sound's latent vectors, one byte a number, for the generator.
+"""`python -m training.pocket.latents`: encode every sound to latent vectors with one byte for each value.
 
-`latents.npz` holds `codes` int8 (all tokens, latent), `scale` and `middle` (latent,), `tokens` (sounds,), and the
-descriptions as JSON. Trained again after the encoder changes.
+`latents-NAME.npz` contains `codes` int8 (all tokens, latent), `scale` and `middle` (latent,), `tokens` (sounds,), and
+the descriptions as JSON. It has to be written again after a change of the encoder.
 """
 
 import argparse
@@ -20,30 +20,30 @@ from training.pocket.settings import RUNS
 from training.pocket.sounds import Sound
 
 RANGE = 4.0
-"""Standard deviations that a byte spans on either side."""
+"""Largest value of a byte in standard deviations."""
 
 
 def latents_path(name: str) -> Path:
-    """File of "training" or "held-out" latents."""
+    """Return the path of the "training" or "held-out" latents."""
     return RUNS / f"latents-{name}.npz"
 
 
 def load_codec(device: torch.device) -> Codec:
-    """The codec with averaged weights.
+    """Load the codec with averaged weights.
 
     Raises:
-        FileNotFoundError: it hasn't been trained.
+        FileNotFoundError: It hasn't been trained.
     """
     state = load_checkpoint("codec")
     if state is None:
-        raise FileNotFoundError("no codec yet: run python -m training.pocket.codec_training first")
+        raise FileNotFoundError("the codec isn't trained yet: run python -m training.pocket.codec_training first")
     codec = Codec()
     codec.load_state_dict(state["average"])
     return codec.to(device).eval()
 
 
 def stored_encoder() -> int | None:
-    """Fingerprint of the encoder that the stored latents belong to; None without latents."""
+    """Return the fingerprint of the encoder of the stored latents; None without latents."""
     if not latents_path("training").exists():
         return None
     with np.load(latents_path("training")) as stored:
@@ -55,9 +55,9 @@ class Latents:
 
     Attributes:
         sounds: descriptions.
-        tokens: vectors of each.
-        scale, middle: (latent,) of the codec's own latents, which are `values * scale + middle`.
-        encoder: fingerprint of the encoder that made them.
+        tokens: number of vectors of each sound.
+        scale, middle: (latent,), of the codec's latents, which are `values * scale + middle`.
+        encoder: fingerprint of their encoder.
     """
 
     def __init__(self, name: str) -> None:
@@ -74,7 +74,7 @@ class Latents:
         return len(self.sounds)
 
     def vectors(self, index: int) -> Tensor:
-        """(tokens, latent) of one sound."""
+        """Return the vectors of one sound, (tokens, latent)."""
         start = int(self.starts[index])
         codes = self.codes[start : start + int(self.tokens[index])]
         return torch.from_numpy(codes.astype(np.float32)) * (RANGE / 127)
@@ -82,14 +82,14 @@ class Latents:
 
 @torch.no_grad()
 def encode_library(codec: Codec, library: Library, device: torch.device) -> list[NDArray[np.float32]]:
-    """The codec's latents of each sound."""
-    found: list[NDArray[np.float32]] = []
+    """Return the codec's latents of each sound."""
+    latents: list[NDArray[np.float32]] = []
     for index in range(len(library)):
         channels = from_bytes(library.stored(index).to(device))
         with torch.autocast(device.type, torch.bfloat16):
             mean, _ = codec.encoder(channels[None])
-        found.append(mean[0].float().cpu().numpy())
-    return found
+        latents.append(mean[0].float().cpu().numpy())
+    return latents
 
 
 def store(
@@ -128,7 +128,7 @@ def main() -> None:
     library = Library(training_shards())
     vectors = encode_library(codec, library, device)
     joined = np.concatenate(vectors)
-    # Dimensions that the codec doesn't use hardly vary: they are scaled no further than this.
+    # the lower limit keeps dimensions that the codec doesn't use, and that hardly vary, small
     scale = torch.from_numpy(np.maximum(joined.std(0), 0.02).astype(np.float32))
     middle = torch.from_numpy(joined.mean(0).astype(np.float32))
     encoder = fingerprint(codec.encoder.state_dict())

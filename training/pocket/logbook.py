@@ -9,54 +9,66 @@ from training.pocket.settings import REPOSITORY, RUNS
 PAGE = REPOSITORY / "training" / "LOG.md"
 CURVES = REPOSITORY / "training" / "curves.svg"
 STAGES = ("codec", "text", "generator", "student")
-SHOWN = {
+TABLE_FIGURES = {
     "codec": ("held-out energy", "held-out offset", "held-out tonality", "hnr of codec", "log-spectral distance"),
     "text": ("kind", "note", "root", "chord", "touch", "tempo within 1 %"),
-    "generator": ("error", "error at 0.5", "error at 0.95", "what words take away"),
+    "generator": ("error", "error at 0.5", "error at 0.95", "error reduction by prompt"),
     "student": tuple(f"error of step {step}" for step in range(1, 5)),
 }
-CURVE = {"codec": "loss", "text": "kind", "generator": "loss", "student": "loss"}
-ROWS = 24
-"""Longest table: later measurements are thinned out evenly, the last is always shown."""
+CURVE_FIGURES = {"codec": "loss", "text": "kind", "generator": "loss", "student": "loss"}
+MAX_ROWS = 24
+"""Maximum length of a table. The rows of longer logs are selected evenly, always with the last one."""
 
-HEAD = """# Training log of the second version of pocket
+RENAMED_FIGURES = {
+    "what words take away": "error reduction by prompt",
+    "recognised first": "top-1 accuracy of the classifier",
+    "recognised within three": "top-3 accuracy of the classifier",
+    "HNR of held tones, dB": "HNR of sustained tones, dB",
+    "held tones hold": "sustained tones of full length",
+    "cents beside the note, median": "deviation from the note in cents, median",
+    "old comparisons": "comparisons of version 1",
+}
+"""Names of figures in older logs, and their current names."""
 
-Written by `python -m training.pocket.logbook`. Figures are of sounds and wordings that no training saw; each line is a
-checkpoint. `hnr` is the harmonics-to-noise ratio of held tones in decibels, `log-spectral distance` is in decibels
-against the same bands without the codec; `what words take away` is the share of the generator's error that goes when it
-is told the prompt.
+HEAD = """# Training log of version 2 of pocket
+
+Written by `python -m training.pocket.logbook`. The figures are measured with held-out sounds and wordings; each row is
+a checkpoint. `hnr` is the harmonics-to-noise ratio of sustained tones in decibels. `log-spectral distance` is in
+decibels, relative to the same bands without the codec. `error reduction by prompt` is the relative difference between
+the generator's errors with and without the prompt.
 """
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Lines of `log.jsonl`."""
-    return [json.loads(line) for line in path.read_text().splitlines() if line]
+    """Read the lines of `log.jsonl`."""
+    rows: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().splitlines() if line]
+    return [{RENAMED_FIGURES.get(name, name): value for name, value in row.items()} for row in rows]
 
 
-def thinned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """At most ROWS of them, the last among them."""
-    if len(rows) <= ROWS:
+def select_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Select at most MAX_ROWS rows evenly, with the last one."""
+    if len(rows) <= MAX_ROWS:
         return rows
-    return [rows[round(index * (len(rows) - 1) / (ROWS - 1))] for index in range(ROWS)]
+    return [rows[round(index * (len(rows) - 1) / (MAX_ROWS - 1))] for index in range(MAX_ROWS)]
 
 
-def table(stage: str, rows: list[dict[str, Any]]) -> str:
-    """Held-out figures of one stage in Markdown."""
-    names = SHOWN[stage]
+def format_table(stage: str, rows: list[dict[str, Any]]) -> str:
+    """Format the held-out figures of one stage as a Markdown table."""
+    names = TABLE_FIGURES[stage]
     lines = ["| step | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
-    for row in thinned(rows):
+    for row in select_rows(rows):
         cells = [f"{row[name]:.3g}" if name in row else "-" for name in names]
         lines.append(f"| {row['step']:,} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def page(rows: list[dict[str, Any]]) -> str:
-    """The whole page."""
+def format_page(rows: list[dict[str, Any]]) -> str:
+    """Format the page."""
     parts = [HEAD, "![training losses](curves.svg)\n"]
     for stage in STAGES:
         held_out = [row for row in rows if row["stage"] == f"{stage} held-out"]
         if held_out:
-            parts.append(f"## {stage.capitalize()}\n\n{table(stage, held_out)}\n")
+            parts.append(f"## {stage.capitalize()}\n\n{format_table(stage, held_out)}\n")
     latest: dict[str, dict[str, Any]] = {}
     for row in rows:
         if row["stage"].startswith("evaluation of "):
@@ -73,7 +85,7 @@ def page(rows: list[dict[str, Any]]) -> str:
 
 
 def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
-    """A picture of the training losses over steps."""
+    """Draw the training losses over the steps."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -83,9 +95,9 @@ def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
     stages = [stage for stage in STAGES if any(row["stage"] == stage for row in rows)]
     figure, axes = pyplot.subplots(1, max(1, len(stages)), figsize=(3.2 * max(1, len(stages)), 2.4), squeeze=False)
     for stage, axis in zip(stages, axes[0], strict=False):
-        chosen = [row for row in rows if row["stage"] == stage and CURVE[stage] in row]
-        axis.plot([row["step"] for row in chosen], [row[CURVE[stage]] for row in chosen], linewidth=0.8)
-        axis.set_title(f"{stage}: {CURVE[stage]}", fontsize=8)
+        chosen = [row for row in rows if row["stage"] == stage and CURVE_FIGURES[stage] in row]
+        axis.plot([row["step"] for row in chosen], [row[CURVE_FIGURES[stage]] for row in chosen], linewidth=0.8)
+        axis.set_title(f"{stage}: {CURVE_FIGURES[stage]}", fontsize=8)
         axis.set_yscale("log")
         axis.tick_params(labelsize=6)
     figure.tight_layout()
@@ -94,9 +106,9 @@ def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    """Write both."""
+    """Write the page and the curves."""
     rows = read_log(RUNS / "log.jsonl")
-    PAGE.write_text(page(rows))
+    PAGE.write_text(format_page(rows))
     draw_curves(rows, CURVES)
 
 

@@ -1,4 +1,4 @@
-"""Measures of sounds, for the evaluation: mono float samples at 44.1 kHz."""
+"""Measures of sounds for the evaluation. The input is mono, float, at 44.1 kHz."""
 
 import itertools
 
@@ -11,9 +11,9 @@ Samples = NDArray[np.floating]
 
 
 def harmonics_to_noise(samples: Samples, low_hertz: float = 60.0, high_hertz: float = 2000.0) -> float:
-    """Median over frames of the harmonics-to-noise ratio in decibels (Boersma 1993).
+    """Return the median over frames of the harmonics-to-noise ratio in decibels (Boersma 1993).
 
-    Frames are 6 periods of the lowest pitch long; autocorrelations are divided by the window's own.
+    Frames are 6 periods of the lowest pitch long. Autocorrelations are divided by the window's autocorrelation.
     """
     length = int(6 * SAMPLE_RATE / low_hertz)
     size = 2 ** int(np.ceil(np.log2(2 * length)))
@@ -21,7 +21,7 @@ def harmonics_to_noise(samples: Samples, low_hertz: float = 60.0, high_hertz: fl
     own = np.fft.irfft(np.abs(np.fft.rfft(window, size)) ** 2)
     own /= own[0]
     shortest, longest = int(SAMPLE_RATE / high_hertz), int(SAMPLE_RATE / low_hertz)
-    found: list[float] = []
+    ratios: list[float] = []
     loudest = float(np.max(np.abs(samples))) + 1e-12
     for start in range(0, max(1, len(samples) - length), length // 4):
         frame = samples[start : start + length]
@@ -32,32 +32,32 @@ def harmonics_to_noise(samples: Samples, low_hertz: float = 60.0, high_hertz: fl
         normal = correlation[: longest + 2] / (correlation[0] + 1e-20) / own[: longest + 2]
         peak = shortest + int(np.argmax(normal[shortest : longest + 1]))
         below, middle, above = normal[peak - 1], normal[peak], normal[peak + 1]
-        bend = below - 2 * middle + above
-        top = middle - 0.125 * (above - below) ** 2 / bend if bend < 0 else middle
+        curvature = below - 2 * middle + above
+        top = middle - 0.125 * (above - below) ** 2 / curvature if curvature < 0 else middle
         share = float(np.clip(top, 1e-4, 1 - 1e-5))
-        found.append(10 * np.log10(share / (1 - share)))
-    return float(np.median(found)) if found else float("-inf")
+        ratios.append(10 * np.log10(share / (1 - share)))
+    return float(np.median(ratios)) if ratios else float("-inf")
 
 
 def spectrum(samples: Samples, size: int = 2**17) -> tuple[Samples, Samples]:
-    """Power of the whole sound under a Hann window, and frequencies in hertz."""
+    """Return the power spectrum of the whole sound with a Hann window, and the frequencies in hertz."""
     part = samples[:size]
     power = np.abs(np.fft.rfft(part * np.hanning(len(part)), size)) ** 2
     return power, np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
 
 
 def log_spectral_distance(first: Samples, second: Samples, floor_db: float = -70.0) -> float:
-    """Root mean square difference in decibels of third-octave-like levels every 12 ms, where the first isn't silent."""
+    """Return the RMS difference in decibels of levels in 48 bands every 12 ms, where `first` isn't silent."""
     levels = [_levels(samples) for samples in (first, second)]
     count = min(len(level) for level in levels)
     top = float(levels[0].max())
     pair = [np.maximum(level[:count], top + floor_db) for level in levels]
-    heard = pair[0] > top + floor_db + 10
-    return float(np.sqrt(np.mean((pair[0] - pair[1])[heard] ** 2)))
+    audible = pair[0] > top + floor_db + 10
+    return float(np.sqrt(np.mean((pair[0] - pair[1])[audible] ** 2)))
 
 
 def _levels(samples: Samples) -> Samples:
-    """Decibels in 48 bands every 512 samples."""
+    """Return levels in decibels in 48 bands every 512 samples."""
     size, hop = 2048, 512
     count = max(1, 1 + (len(samples) - size) // hop)
     padded = np.pad(samples, (0, size))
@@ -70,23 +70,23 @@ def _levels(samples: Samples) -> Samples:
 
 
 def note_hertz(note: float) -> float:
-    """Frequency of a MIDI note."""
+    """Return the frequency of a MIDI note."""
     return 440.0 * 2 ** ((note - 69) / 12)
 
 
 def _peak_near(power: Samples, frequencies: Samples, hertz: float, cents: float) -> float:
-    """Frequency of the strongest peak within some cents, by a parabola through logarithms."""
+    """Return the frequency of the strongest peak within some cents, interpolated by a parabola of the logarithms."""
     width = 2 ** (cents / 1200)
     inside = np.flatnonzero((frequencies > hertz / width) & (frequencies < hertz * width))
     top = int(inside[np.argmax(power[inside])])
     below, middle, above = np.log(power[top - 1 : top + 2] + 1e-30)
-    bend = below - 2 * middle + above
-    shift = 0.5 * (below - above) / bend if bend < 0 else 0.0
+    curvature = below - 2 * middle + above
+    shift = 0.5 * (below - above) / curvature if curvature < 0 else 0.0
     return float(frequencies[top] + shift * (frequencies[1] - frequencies[0]))
 
 
 def note_cents(samples: Samples, note: int, partials: int = 8) -> float:
-    """Cents by which the partials of a note lie beside it: the median over partials, weighted by their strength."""
+    """Return the deviation of a note's partials in cents: the median over partials, weighted by their strength."""
     power, frequencies = spectrum(samples)
     base = note_hertz(note)
     cents, weights = list[float](), list[float]()
@@ -94,8 +94,8 @@ def note_cents(samples: Samples, note: int, partials: int = 8) -> float:
         hertz = partial * base
         if hertz > 8000:
             break
-        found = _peak_near(power, frequencies, hertz, min(80.0, 800.0 / partial))
-        cents.append(1200 * np.log2(found / hertz))
+        peak_hertz = _peak_near(power, frequencies, hertz, min(80.0, 800.0 / partial))
+        cents.append(1200 * np.log2(peak_hertz / hertz))
         weights.append(float(_near(power, frequencies, hertz, 80)))
     order = np.argsort(cents)
     total = np.cumsum(np.array(weights)[order])
@@ -108,19 +108,19 @@ def _near(power: Samples, frequencies: Samples, hertz: float, cents: float) -> f
 
 
 def harmonic_share(samples: Samples, note: int, cents: float = 40.0) -> float:
-    """Share of energy within some cents, or 6 Hz, of the multiples of a note's frequency."""
+    """Return the share of energy within some cents, or 6 Hz, of the multiples of a note's frequency."""
     power, frequencies = spectrum(samples)
     base = note_hertz(note)
     multiple = np.maximum(1, np.round(frequencies / base))
-    away = np.abs(frequencies - multiple * base)
-    near = away < np.maximum(6.0, multiple * base * (2 ** (cents / 1200) - 1))
-    # Where multiples lie closer than the width, everything would be near: only the lowest half of each gap counts.
-    near &= away < 0.25 * base
+    distance = np.abs(frequencies - multiple * base)
+    near = distance < np.maximum(6.0, multiple * base * (2 ** (cents / 1200) - 1))
+    # limits the width to half of each interval, where multiples are closer than the width
+    near &= distance < 0.25 * base
     return float(power[near].sum() / (power.sum() + 1e-20))
 
 
 def chroma(samples: Samples) -> Samples:
-    """(12,) strengths of pitch classes from 60 to 1,000 Hz: amplitude over frequency, which favours fundamentals."""
+    """Return the strengths of the 12 pitch classes from 60 to 1,000 Hz, by amplitude over frequency."""
     power, frequencies = spectrum(samples)
     inside = (frequencies > 60) & (frequencies < 1000)
     notes = 69 + 12 * np.log2(frequencies[inside] / 440)
@@ -131,7 +131,7 @@ def chroma(samples: Samples) -> Samples:
 
 
 def envelope(samples: Samples, seconds: float = 0.01) -> Samples:
-    """Root-mean-square level every `seconds`."""
+    """Return the RMS level of consecutive segments of `seconds`."""
     size = int(seconds * SAMPLE_RATE)
     count = max(1, len(samples) // size)
     cut = np.pad(samples, (0, max(0, count * size - len(samples))))[: count * size]
@@ -139,7 +139,7 @@ def envelope(samples: Samples, seconds: float = 0.01) -> Samples:
 
 
 def lasting_seconds(samples: Samples, decibels: float = -20.0) -> float:
-    """Time at which the level last falls below its median over the first half, less some decibels."""
+    """Return the time after which the level stays below its median over the first half by `decibels`."""
     level = envelope(samples)
     reference = float(np.median(level[: max(1, len(level) // 2)]))
     loud = np.flatnonzero(level > reference * 10 ** (decibels / 20))
@@ -147,7 +147,7 @@ def lasting_seconds(samples: Samples, decibels: float = -20.0) -> float:
 
 
 def onsets(samples: Samples) -> tuple[Samples, Samples]:
-    """Times in seconds and strengths of the hits: rises of log levels in bands, over 8 ms steps."""
+    """Return times in seconds and strengths of the onsets: rises of log levels in bands over 8 ms."""
     size, hop = 1024, 128
     padded = np.pad(samples, (size // 2, size))
     count = len(samples) // hop
@@ -158,33 +158,33 @@ def onsets(samples: Samples) -> tuple[Samples, Samples]:
     level = np.log10(bands / bands.max() + 1e-4)
     before = np.pad(level, ((3, 0), (0, 0)), mode="edge")[:-3]
     rise = np.maximum(level - before, 0).mean(1)
-    found: list[int] = []
-    for place in range(len(rise)):
-        around = rise[max(0, place - 12) : place + 13]
-        if rise[place] == around.max() and rise[place] > max(0.12, 0.25 * rise.max()):
-            found.append(place)
-    places = np.array(found, int)
-    return places * hop / SAMPLE_RATE, rise[places] if len(places) else np.array([])
+    peaks: list[int] = []
+    for frame in range(len(rise)):
+        neighbours = rise[max(0, frame - 12) : frame + 13]
+        if rise[frame] == neighbours.max() and rise[frame] > max(0.12, 0.25 * rise.max()):
+            peaks.append(frame)
+    onset_frames = np.array(peaks, int)
+    return onset_frames * hop / SAMPLE_RATE, rise[onset_frames] if len(onset_frames) else np.array([])
 
 
 def grid_share(samples: Samples, bpm: float, swing: float = 0.0, tolerance_seconds: float = 0.015) -> float:
-    """Share of the hits' strength on the sixteenths (and swung sixteenths) of a tempo, after one common shift."""
+    """Return the share of the onsets' strength on the sixteenths (and swung sixteenths) of a tempo, best shift."""
     times, strengths = onsets(samples)
     if not len(times):
         return 0.0
     step = 60.0 / bpm / 4
     best = 0.0
     for shift in np.arange(-0.012, 0.013, 0.002):
-        place = (times + shift) / step
-        away = np.abs(place - np.round(place))
+        position = (times + shift) / step
+        distance = np.abs(position - np.round(position))
         if swing:
-            away = np.minimum(away, np.abs(place - swing - np.round(place - swing)))
-        best = max(best, float(strengths[away * step <= tolerance_seconds].sum() / strengths.sum()))
+            distance = np.minimum(distance, np.abs(position - swing - np.round(position - swing)))
+        best = max(best, float(strengths[distance * step <= tolerance_seconds].sum() / strengths.sum()))
     return best
 
 
 def tempo_error(samples: Samples, bpm: float) -> float:
-    """Relative error of the tempo that fits the hits best, among those within 8 percent of the asked one."""
+    """Return the relative deviation of the tempo that fits the onsets best, within 8 % of the requested one."""
     times, strengths = onsets(samples)
     if len(times) < 3:
         return float("inf")
@@ -197,13 +197,13 @@ def tempo_error(samples: Samples, bpm: float) -> float:
 
 
 def seam(samples: Samples) -> float:
-    """Jump across a loop's seam over the largest jump within it."""
+    """Return the jump at a loop's seam relative to the largest jump within the loop."""
     jumps = np.abs(np.diff(samples))
     return float(abs(samples[0] - samples[-1]) / (jumps.max() + 1e-12))
 
 
 def frechet(first: Samples, second: Samples) -> float:
-    """Fréchet distance of two sets of vectors (sounds, dimensions), covariances shrunk a little."""
+    """Return the Fréchet distance of two sets of vectors (sounds, dimensions), with regularised covariances."""
     centres = [rows.mean(0) for rows in (first, second)]
     spreads = [np.cov(rows, rowvar=False) + 1e-4 * np.eye(rows.shape[1]) for rows in (first, second)]
     values, vectors = np.linalg.eigh(spreads[0])

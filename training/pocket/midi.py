@@ -1,4 +1,4 @@
-"""Standard MIDI files, written: one tick is one millisecond."""
+"""Writing of standard MIDI files with ticks of one millisecond."""
 
 import struct
 from dataclasses import dataclass, field
@@ -10,16 +10,16 @@ DRUM_CHANNEL = 9
 
 
 def _variable_length(value: int) -> bytes:
-    """`value` in groups of seven bits, the last without the top bit set."""
-    found = [value & 0x7F]
+    """Encode a number as a variable-length quantity."""
+    groups = [value & 0x7F]
     while value := value >> 7:
-        found.append(0x80 | (value & 0x7F))
-    return bytes(reversed(found))
+        groups.append(0x80 | (value & 0x7F))
+    return bytes(reversed(groups))
 
 
 @dataclass
 class Score:
-    """Events at times in seconds, in any order."""
+    """MIDI events with their times, in any order."""
 
     events: list[tuple[int, int, bytes]] = field(default_factory=list)
 
@@ -27,23 +27,23 @@ class Score:
         self.events.append((round(1000 * seconds), order, message))
 
     def program(self, seconds: float, channel: int, bank: int, program: int) -> None:
-        """Choose a program on a channel."""
+        """Add a change of a channel's program."""
         if channel != DRUM_CHANNEL:
             self._add(seconds, 1, bytes((0xB0 | channel, 0, bank)))
         self._add(seconds, 2, bytes((0xC0 | channel, program)))
 
     def silence(self, seconds: float, channel: int) -> None:
-        """Stop every sound of a channel at once, and reset its controllers."""
+        """Add the end of all sounds of a channel, without release, and a reset of its controllers."""
         self._add(seconds, 0, bytes((0xB0 | channel, 120, 0)))
         self._add(seconds, 0, bytes((0xB0 | channel, 121, 0)))
 
     def note(self, seconds: float, length: float, channel: int, note: int, velocity: int) -> None:
-        """Play one note."""
+        """Add a note."""
         self._add(seconds, 3, bytes((0x90 | channel, note, velocity)))
         self._add(seconds + max(length, 0.001), 0, bytes((0x80 | channel, note, 0)))
 
     def to_bytes(self, end_seconds: float) -> bytes:
-        """The file, its track ending at `end_seconds`."""
+        """Return the content of the file; its track ends at `end_seconds`."""
         tempo = struct.pack(">I", MICROSECONDS_PER_QUARTER)[1:]
         track = b"\0\xff\x51\x03" + tempo
         now = 0

@@ -1,4 +1,4 @@
-"""Drum patterns in named styles: sixteenth steps of one bar in common time, varied from bar to bar."""
+"""Drum patterns of named styles: sixteenth steps of one bar in 4/4, with random variations in each bar."""
 
 from dataclasses import dataclass
 
@@ -16,10 +16,10 @@ class Style:
     """One style.
 
     Attributes:
-        names: what people call it.
-        tempo: usual beats a minute, low and high.
-        kits: MIDI programs of the kits that it is played with.
-        bars: lines of "key: sixteen characters"; X accent, x hit, o soft hit, ? one time in three.
+        names: its names.
+        tempo: usual range in beats per minute.
+        kits: MIDI programs of suitable kits.
+        bars: lines of sixteen characters by key: X accent, x hit, o soft hit, ? hit with probability 1/3.
         swing: delay of every second sixteenth (or eighth) as a share of a sixteenth.
     """
 
@@ -181,19 +181,19 @@ STYLES: dict[str, Style] = {
         ),
     ),
 }
-"""Thirteen styles; every one is rendered at any tempo, mostly at its own."""
+"""Thirteen styles. Each is rendered at any tempo, most often in its usual range."""
 
 _VELOCITY = {"X": (112, 124), "x": (88, 106), "o": (36, 58), "?": (60, 90)}
 _CHANCE = {"X": 1.0, "x": 0.97, "o": 0.8, "?": 0.33}
 
 
 def draw_hits(style: Style, bars: int, random: np.random.Generator) -> list[Hit]:
-    """Hits of `bars` bars: one of the style's patterns throughout, its optional hits drawn anew in each bar.
+    """Draw the hits of `bars` bars from one of the style's patterns, with new optional hits in each bar.
 
-    The first beat of the loop always has a hit, so that the grid can be heard.
+    The first beat of the loop always has a hit, so that the grid is audible.
     """
     pattern = style.bars[int(random.integers(len(style.bars)))]
-    found: list[Hit] = []
+    hits: list[Hit] = []
     for bar in range(bars):
         for key, line in pattern.items():
             for step, sign in enumerate(line):
@@ -201,15 +201,15 @@ def draw_hits(style: Style, bars: int, random: np.random.Generator) -> list[Hit]
                 if sign == "." or (not first and random.uniform() > _CHANCE[sign]):
                     continue
                 low, high = _VELOCITY[sign]
-                late = style.swing * _swung(style, step)
-                found.append(Hit(STEPS * bar + step + late, key, int(random.integers(low, high + 1))))
-    if not any(hit.step == 0 for hit in found):
-        found.append(Hit(0.0, KICK, 110))
-    return sorted(found, key=lambda hit: hit.step)
+                delay = style.swing * _swing_share(style, step)
+                hits.append(Hit(STEPS * bar + step + delay, key, int(random.integers(low, high + 1))))
+    if not any(hit.step == 0 for hit in hits):
+        hits.append(Hit(0.0, KICK, 110))
+    return sorted(hits, key=lambda hit: hit.step)
 
 
-def _swung(style: Style, step: int) -> float:
-    """Share of the swing that a step gets: odd sixteenths, or for jazz the eighths between the beats."""
+def _swing_share(style: Style, step: int) -> float:
+    """Return 1 for steps with swing: odd sixteenths, or for jazz the eighths between the beats; else 0."""
     if style.swing > 0.5:
         return 1.0 if step % 4 == 2 else 0.0
     return 1.0 if step % 2 else 0.0

@@ -1,4 +1,4 @@
-"""Words to sound with the trained parts: text side, generator, codec, synthesis."""
+"""The inference pipeline of the trained parts: text encoder, generator, codec, synthesis."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class Pocket:
     """The whole model on one device.
 
     Attributes:
-        scale, middle: (latent,) of the codec's latents, which are `values * scale + middle`.
-        steps, guidance: of sampling; a distilled generator has its guidance in the weights.
+        scale, middle: (latent,), of the codec's latents, which are `values * scale + middle`.
+        steps, guidance: parameters of the sampling; the guidance of a distilled generator is 1.
     """
 
     text: TextSide
@@ -39,15 +39,15 @@ class Pocket:
 
     @torch.no_grad()
     def latents(self, prompts: Sequence[str], seconds: float, seed: int) -> Tensor:
-        """(prompts, tokens, latent) as the codec takes them."""
-        vectors = self.text.told(self.text.read_prompts(prompts))
+        """Generate latents (prompts, tokens, latent) for the codec."""
+        vectors = self.text.condition(self.text.read_prompts(prompts))
         tokens = tokens_of(round(seconds * SAMPLE_RATE))
-        made = sample(self.generator, vectors, [tokens] * len(prompts), self.steps, self.guidance, seed)
-        return made * self.scale + self.middle
+        values = sample(self.generator, vectors, [tokens] * len(prompts), self.steps, self.guidance, seed)
+        return values * self.scale + self.middle
 
     @torch.no_grad()
     def sounds(self, prompts: Sequence[str], seconds: float, seed: int = 0) -> list[Tensor]:
-        """(2, samples) of each prompt."""
+        """Generate the audio (2, samples) of each prompt."""
         samples = round(seconds * SAMPLE_RATE)
         channels = self.codec.decoder(self.latents(prompts, seconds, seed))
         return [
@@ -57,29 +57,29 @@ class Pocket:
 
     @torch.no_grad()
     def through_codec(self, channels: Tensor, samples: int) -> Tensor:
-        """(2, samples) of (frames, CHANNELS) after encoding and decoding."""
-        made = self.codec.decoder(self.codec.encoder(channels[None])[0])[0]
-        return synthesise(Frames.unstacked(made.float().cpu()), samples)
+        """Encode and decode (frames, CHANNELS), and render them to (2, samples)."""
+        decoded = self.codec.decoder(self.codec.encoder(channels[None])[0])[0]
+        return synthesise(Frames.unstacked(decoded.float().cpu()), samples)
 
 
 def load_pocket(student: bool) -> Pocket:
-    """The trained model on the CPU; `student` takes the distilled generator.
+    """Load the trained model on the CPU; `student` selects the distilled generator.
 
     Raises:
-        FileNotFoundError: a stage hasn't been trained.
-        ValueError: stages belong to different ones before them.
+        FileNotFoundError: A stage hasn't been trained.
+        ValueError: A stage was trained with an older state of an earlier stage.
     """
     stage = "student" if student else "generator"
     state = load_checkpoint(stage)
     if state is None:
-        raise FileNotFoundError(f"no {stage} yet: run python -m training.pocket.train first")
+        raise FileNotFoundError(f"the {stage} isn't trained yet: run python -m training.pocket.train first")
     generator = Generator()
     generator.load_state_dict(state["average"])
     device = torch.device("cpu")
     latents = Latents("held-out")
     side, codec = load_text_side(device), load_codec(device)
     if latents.encoder != fingerprint(codec.encoder.state_dict()):
-        raise ValueError("the latents belong to another encoder: run python -m training.pocket.latents again")
+        raise ValueError("the latents are of another encoder: run python -m training.pocket.latents again")
     check_origin(stage, state, origin_of(latents, side))
     steps, guidance = (STUDENT_STEPS, 1.0) if student else (TEACHER_STEPS, TEACHER_GUIDANCE)
     return Pocket(

@@ -1,6 +1,6 @@
-"""Table of the recorded samples: only files whose authors are named with a CC0 grant of their own.
+"""Table of the recorded samples: only files with a named author and a CC0 grant.
 
-Two loops of that package are left out although they are granted: they quote a well-known record.
+Two loops of the package are excluded despite their grant, because they quote a well-known record.
 """
 
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ class Recording:
     """One file.
 
     Attributes:
-        names: the kind's name, then synonyms.
+        names: name of the kind, then synonyms.
         form: "hit", "loop", "texture" or "note", as in `sounds.Sound`.
-        seconds: its length.
+        seconds: length.
     """
 
     names: tuple[str, ...]
@@ -152,11 +152,11 @@ vinyl_scratch hit 0.27 vinyl scratch, record scratch, dj scratch, turntable scra
 
 
 def _recordings() -> dict[str, Recording]:
-    found: dict[str, Recording] = {}
+    recordings: dict[str, Recording] = {}
     for line in _TABLE.strip().splitlines():
         name, form, seconds, names = line.split(" ", 3)
-        found[name] = Recording(tuple(names.split(", ")), form, float(seconds))
-    return found
+        recordings[name] = Recording(tuple(names.split(", ")), form, float(seconds))
+    return recordings
 
 
 RECORDINGS = _recordings()

@@ -25,18 +25,22 @@ SILENT_PEAK = 1e-4
 FONTS = ("font", "other font")
 
 
-def play(sounds: Sequence[Sound], source: str) -> list[Audio]:
-    """Sounds of a font, played by fluidsynth from one MIDI file, cut apart."""
+def render_soundfont(sounds: Sequence[Sound], source: str) -> list[Audio]:
+    """Render sounds of a soundfont with fluidsynth from one MIDI file.
+
+    Raises:
+        ValueError: fluidsynth rendered at another sample rate.
+    """
     score, starts, now = Score(), list[float](), LEAD_SECONDS
     for sound in sounds:
         channel = DRUM_CHANNEL if sound.drums else 0
         score.silence(now - 0.02, channel)
         score.program(now - 0.01, channel, sound.bank, sound.program)
-        for turn in range(turns(sound)):
+        for number in range(count_passes(sound)):
             for start, length, note, velocity in sound.events:
-                score.note(now + turn * sound.seconds + start, length, channel, note, velocity)
+                score.note(now + number * sound.seconds + start, length, channel, note, velocity)
         starts.append(now)
-        played_seconds = turns(sound) * sound.seconds
+        played_seconds = count_passes(sound) * sound.seconds
         score.silence(now + played_seconds + 0.03, channel)
         now = round(now + played_seconds + GAP_SECONDS, 3)
     with tempfile.TemporaryDirectory() as folder:
@@ -48,57 +52,61 @@ def play(sounds: Sequence[Sound], source: str) -> list[Audio]:
         played, rate = _read(wave)
     if rate != SAMPLE_RATE:
         raise ValueError(f"fluidsynth rendered at {rate} Hz, not {SAMPLE_RATE}: it must take -r")
-    found: list[Audio] = []
+    rendered: list[Audio] = []
     for sound, start in zip(sounds, starts, strict=True):
         first = round(start * SAMPLE_RATE)
-        found.append(_fitted(played[first:].T, turns(sound) * sound.seconds))
-    return found
+        rendered.append(_fit_length(played[first:].T, count_passes(sound) * sound.seconds))
+    return rendered
 
 
-def turns(sound: Sound) -> int:
-    """Passes to play: a loop's second pass is kept, so that what rings at its end is heard at its start."""
+def count_passes(sound: Sound) -> int:
+    """Return the number of passes: a loop uses its second pass, which begins with the decay of the first."""
     return 2 if sound.form == "loop" and sound.source in FONTS else 1
 
 
 def _read(path: Path) -> tuple[NDArray[np.float32], int]:
-    """Samples (samples, sides) and sample rate of a file."""
-    import soundfile  # not there on a machine that only trains
+    """Return the samples (samples, channels) and the sample rate of a file."""
+    import soundfile  # not installed on a machine that only trains
 
     audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
     return np.asarray(audio, np.float32), int(rate)
 
 
-def _fitted(audio: Audio, seconds: float) -> Audio:
-    """Cut or padded to `seconds`."""
+def _fit_length(audio: Audio, seconds: float) -> Audio:
+    """Cut or pad audio to `seconds`."""
     samples = round(seconds * SAMPLE_RATE)
     cut = audio[:, :samples]
     return np.pad(cut, ((0, 0), (0, samples - cut.shape[1]))).astype(np.float32)
 
 
 def synthesise(sound: Sound) -> Audio:
-    """A sound made by code, both sides equal."""
+    """Render a synthesised sound with equal channels."""
     assert sound.recipe is not None
     fields: dict[str, Any] = sound.recipe | {"flags": tuple(sound.recipe["flags"])}
     recipe = synthesis.Recipe(**fields)
     mono = signal.resample_poly(synthesis.render(recipe), SAMPLE_RATE // 100, SYNTHESIS_RATE // 100)
-    return _fitted(np.stack((mono, mono)), sound.seconds)
+    return _fit_length(np.stack((mono, mono)), sound.seconds)
 
 
 def read_recording(sound: Sound) -> Audio:
-    """A recorded sample, for single sounds up to half a semitone higher or lower."""
+    """Read a recorded sample; samples other than loops are transposed by up to half a semitone at random.
+
+    Raises:
+        ValueError: The file has another sample rate.
+    """
     audio, rate = _read(path_of("samples") / f"{sound.recording}.flac")
     if rate != SAMPLE_RATE:
         raise ValueError(f"{sound.recording} is at {rate} Hz, not {SAMPLE_RATE}")
     sides = np.repeat(audio.T, 2 // audio.shape[1], axis=0)
     if sound.form != "loop":
         speed = 2 ** (np.random.default_rng(sound.seed).uniform(-0.5, 0.5) / 12)
-        places = np.arange(0, sides.shape[1] - 1, speed)
-        sides = np.stack([np.interp(places, np.arange(sides.shape[1]), side) for side in sides])
-    return _fitted(sides.astype(np.float32), sound.seconds)
+        positions = np.arange(0, sides.shape[1] - 1, speed)
+        sides = np.stack([np.interp(positions, np.arange(sides.shape[1]), side) for side in sides])
+    return _fit_length(sides.astype(np.float32), sound.seconds)
 
 
 def finish(audio: Audio, sound: Sound) -> Audio:
-    """Effects, a short fade at a cut end, full level."""
+    """Apply effects, fade the end out, and normalise the peak."""
     random = np.random.default_rng((sound.seed, 1))
     for name in sound.effects:
         audio = EFFECTS[name].apply(audio, random)
@@ -113,16 +121,17 @@ def finish(audio: Audio, sound: Sound) -> Audio:
 
 
 def render(sounds: Sequence[Sound]) -> list[Audio]:
-    """All sounds, in order."""
-    found: list[Audio | None] = [None] * len(sounds)
+    """Render sounds; return their audio in order."""
+    rendered: list[Audio | None] = [None] * len(sounds)
     for source in FONTS:
-        places = [index for index, sound in enumerate(sounds) if sound.source == source]
-        if places:
-            for index, audio in zip(places, play([sounds[index] for index in places], source), strict=True):
-                found[index] = audio
+        indices = [index for index, sound in enumerate(sounds) if sound.source == source]
+        if indices:
+            of_source = render_soundfont([sounds[index] for index in indices], source)
+            for index, audio in zip(indices, of_source, strict=True):
+                rendered[index] = audio
     for index, sound in enumerate(sounds):
         if sound.source == "code":
-            found[index] = synthesise(sound)
+            rendered[index] = synthesise(sound)
         elif sound.source == "samples":
-            found[index] = read_recording(sound)
-    return [finish(audio, sound) for audio, sound in zip(found, sounds, strict=True) if audio is not None]
+            rendered[index] = read_recording(sound)
+    return [finish(audio, sound) for audio, sound in zip(rendered, sounds, strict=True) if audio is not None]

@@ -1,4 +1,4 @@
-"""What the stages share: checkpoints, averaged weights, the log that the training page is made of."""
+"""Common parts of the stages: checkpoints, averaged weights, and the log of figures."""
 
 import json
 import os
@@ -16,19 +16,19 @@ from training.pocket.settings import RUNS
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is a GPU if there is one, else the CPU."""
+    """Return a torch device by name; `auto` is a GPU if there is one, else the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
 
 
 def checkpoint_path(stage: str) -> Path:
-    """Where a stage keeps its state."""
+    """Return the path of a stage's checkpoint."""
     return RUNS / f"{stage}.pt"
 
 
 def save_checkpoint(stage: str, **state: Any) -> None:
-    """Write a stage's state; a reader sees the old file or the new one."""
+    """Write a stage's checkpoint atomically."""
     path = checkpoint_path(stage)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
@@ -37,17 +37,17 @@ def save_checkpoint(stage: str, **state: Any) -> None:
 
 
 def load_checkpoint(stage: str) -> dict[str, Any] | None:
-    """A stage's state, or None before its first checkpoint."""
+    """Load a stage's checkpoint; return None if there is none."""
     path = checkpoint_path(stage)
     return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
 
 
 def fingerprint(weights: dict[str, torch.Tensor]) -> int:
-    """A number that tells whether weights are the same, at half precision."""
-    found = 0
+    """Return a checksum of the weights in half precision."""
+    checksum = 0
     for name in sorted(weights):
-        found = zlib.crc32(weights[name].detach().cpu().half().contiguous().numpy().tobytes(), found)
-    return found
+        checksum = zlib.crc32(weights[name].detach().cpu().half().contiguous().numpy().tobytes(), checksum)
+    return checksum
 
 
 class Average:
@@ -59,7 +59,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
-        """Take the weights of a step in; early steps count more."""
+        """Include the weights of a step; early steps have a smaller decay."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, value in module.state_dict().items():
             if value.dtype.is_floating_point:
@@ -83,13 +83,13 @@ def log_figures(stage: str, step: int, figures: dict[str, float]) -> None:
 
 @dataclass
 class Clock:
-    """The wall clock of a run: when to print, save and measure, and when to stop.
+    """The schedule of a run by wall-clock time: printing, saving, measuring, and the end.
 
     Attributes:
-        stage: name for printed lines.
-        minutes: how long this run may take.
-        save: writes a checkpoint.
-        measure: computes and logs held-out figures.
+        stage: Name for printed lines.
+        minutes: Maximum time of this run.
+        save: Writes a checkpoint.
+        measure: Computes and logs held-out figures.
     """
 
     stage: str
@@ -107,7 +107,7 @@ class Clock:
     _count: int = 0
 
     def tick(self, step: int, **losses: float) -> bool:
-        """Count a step; print, save and measure when it is time; False when the run is over."""
+        """Count a step, and print, save and measure at their intervals; return False at the end of the run."""
         for key, value in losses.items():
             self._sums[key] = self._sums.get(key, 0.0) + value
         self._count += 1

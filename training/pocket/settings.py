@@ -1,11 +1,11 @@
-"""Sizes, seeds and places of the second version, declared once."""
+"""Sizes, seeds and paths of version 2."""
 
 import os
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 RUNS = Path(os.environ.get("POCKET_RUNS", REPOSITORY / "training" / "runs" / "pocket"))
-"""Rendered sounds, checkpoints, figures. `POCKET_RUNS` moves it."""
+"""Folder of rendered sounds, checkpoints and figures; set by `POCKET_RUNS`."""
 
 SAMPLE_RATE = 44_100
 MAX_SECONDS = 10.0
@@ -13,4 +13,4 @@ DATA_SEED = 2026
 SHARD_SOUNDS = 250
 SHARDS = 96
 HELD_OUT_SHARDS = 2
-"""The last shards are never trained with."""
+"""Number of the last shards that aren't used for training."""

@@ -1,4 +1,4 @@
-"""`python -m training.pocket.sheet PICTURE`: spectrograms of recordings beside what the model makes of their names."""
+"""`python -m training.pocket.sheet PICTURE`: draw spectrograms of recordings and of the model's sounds side by side."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.pocket.evaluate import SOURCES, Maker, Request, class_requests, loop_requests, note_requests
+from training.pocket.evaluate import SOURCES, Request, SoundSource, class_requests, loop_requests, note_requests
 from training.pocket.pipeline import load_pocket
 from training.pocket.settings import SAMPLE_RATE
 
-SHOWN = ("piano", "violin", "choir aah", "flute", "trumpet", "kick", "snare", "crash cymbal", "sea", "warm pad")
+SHOWN_KINDS = ("piano", "violin", "choir aah", "flute", "trumpet", "kick", "snare", "crash cymbal", "sea", "warm pad")
 
 
 def spectrogram(audio: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(frequencies, times) decibels of (2, samples), 0 the loudest, on a logarithmic scale from 40 Hz to 16 kHz."""
+    """Return levels in decibels (frequencies, times) of (2, samples), 0 is the maximum, 40 Hz to 16 kHz logarithmic."""
     size, hop = 4096, 512
     mono = np.pad(audio.mean(0), (size // 2, size))
     frames = mono[np.arange(max(1, audio.shape[1] // hop))[:, None] * hop + np.arange(size)] * np.hanning(size)
@@ -27,24 +27,24 @@ def spectrogram(audio: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def requests() -> list[Request]:
-    """What is shown: some classes, two named notes, two loops."""
-    named = [request for request in class_requests(1) if request.sound.kind in SHOWN]
+    """Return the requests for some classes, two named notes and two loops."""
+    named = [request for request in class_requests(1) if request.sound.kind in SHOWN_KINDS]
     return [*named, *note_requests(2, held=True), *loop_requests(2)]
 
 
 def draw_sheet(
-    wanted: Sequence[Request], columns: Sequence[tuple[str, Sequence[NDArray[np.float32]]]], path: Path
+    rows: Sequence[Request], columns: Sequence[tuple[str, Sequence[NDArray[np.float32]]]], path: Path
 ) -> None:
-    """A row of pictures for each request, a picture for each source."""
+    """Draw a row of spectrograms for each request, with one spectrogram for each source."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(
-        len(wanted), len(columns), figsize=(2.6 * len(columns), 1.1 * len(wanted)), squeeze=False
+        len(rows), len(columns), figsize=(2.6 * len(columns), 1.1 * len(rows)), squeeze=False
     )
-    for row, request in enumerate(wanted):
+    for row, request in enumerate(rows):
         for column, (source, sounds) in enumerate(columns):
             axis = axes[row][column]
             axis.imshow(spectrogram(sounds[row]), origin="lower", aspect="auto", cmap="magma", vmin=-70, vmax=0)
@@ -67,9 +67,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     pocket = load_pocket(arguments.source == "student")
-    wanted = requests()
-    columns = [(source, Maker(source, pocket).make(wanted, 1)) for source in ("recordings", "codec", arguments.source)]
-    draw_sheet(wanted, columns, arguments.picture)
+    rows = requests()
+    columns = [
+        (source, SoundSource(source, pocket).render(rows, 1)) for source in ("recordings", "codec", arguments.source)
+    ]
+    draw_sheet(rows, columns, arguments.picture)
 
 
 if __name__ == "__main__":

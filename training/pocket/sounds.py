@@ -1,4 +1,4 @@
-"""A sound's description: everything that is true of it, drawn at random. Rendering and captions both start from it."""
+"""Random descriptions of sounds, from which sounds are rendered and captions are written."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -43,28 +43,28 @@ SCALES: dict[str, tuple[int, ...]] = {
 SECONDS = (0.6, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0)
 SECONDS_WEIGHTS = (0.1, 0.18, 0.17, 0.28, 0.15, 0.08, 0.03, 0.01)
 SOFT, HARD = 50, 112
-"""A velocity at or below the first is called soft, at or above the second hard."""
+"""Largest velocity of a soft sound, and smallest of a hard one."""
 
 
 @dataclass(frozen=True)
 class Sound:
-    """What is true of one sound.
+    """The description of one sound.
 
     Attributes:
         source: a key of `sources.SOURCES`, or "code".
         kind: name of the kind.
         form: "note", "chord", "arpeggio", "scale", "hit", "loop" or "texture".
         seconds: length of the clip.
-        seed: the sound's own seed, for what its rendering draws.
-        bank, program: MIDI program of sounds from a font (kit program for drums).
-        drums: whether it is played on the drum channel.
+        seed: seed of the rendering.
+        bank, program: MIDI program of sounds from a soundfont (kit program for drums).
+        drums: True for the drum channel.
         events: notes to play.
         velocity: 1..127, of notes, chords and hits.
         note: MIDI note, lowest of a chord, first of a scale.
         register: -1 low, 1 high in the kind's range, else 0.
         chord, scale: names of CHORDS and SCALES.
         direction: 1 up, -1 down, 0 up and down, of an arpeggio or scale.
-        short: whether the tone was stopped early (staccato).
+        short: True for a tone that ends early (staccato).
         bpm, bars, style: of loops (and bpm of arpeggios).
         effects: names of EFFECTS, in the order in which they are applied.
         recording: a key of RECORDINGS.
@@ -95,13 +95,13 @@ class Sound:
     recipe: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; fields that have their default are left out."""
+        """Return the fields as plain values, without those that have their default."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         return {name: value for name, value in vars(self).items() if value != defaults[name]}
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "Sound":
-        """The sound that `to_dict` described."""
+        """Create a sound from the result of `to_dict`."""
         tuples: dict[str, Any] = {
             name: tuple(map(_frozen, values[name])) for name in ("events", "effects") if name in values
         }
@@ -121,7 +121,7 @@ def _pick(random: np.random.Generator, options: Iterable[T], weights: Sequence[f
 
 
 def _seconds(random: np.random.Generator) -> float:
-    """A clip length: near the usual ones."""
+    """Draw a length near one of the usual lengths."""
     return float(np.clip(_pick(random, SECONDS, SECONDS_WEIGHTS) * random.uniform(0.85, 1.15), 0.4, MAX_SECONDS))
 
 
@@ -135,7 +135,7 @@ def _velocity(random: np.random.Generator) -> int:
 
 
 def _effects(random: np.random.Generator, form: str, seconds: float) -> tuple[str, ...]:
-    """None for six sounds of ten, else one or two that suit the form."""
+    """Draw one or two effects that suit the form, or none for 60 % of the sounds."""
     count = int(random.choice((0, 1, 2), p=(0.6, 0.32, 0.08)))
     allowed = [name for name, effect in EFFECTS.items() if form in effect.forms and seconds >= effect.min_seconds]
     chosen = random.choice(allowed, size=min(count, len(allowed)), replace=False) if allowed else ()
@@ -143,12 +143,12 @@ def _effects(random: np.random.Generator, form: str, seconds: float) -> tuple[st
 
 
 def _register(instrument: Instrument, note: int) -> int:
-    place = (note - instrument.low) / max(1, instrument.high - instrument.low)
-    return -1 if place < 0.25 else 1 if place > 0.75 else 0
+    position = (note - instrument.low) / max(1, instrument.high - instrument.low)
+    return -1 if position < 0.25 else 1 if position > 0.75 else 0
 
 
 def draw_tone(random: np.random.Generator, instrument: Instrument | None = None, source: str = "font") -> Sound:
-    """A note, chord, arpeggio or scale of one instrument."""
+    """Draw a note, chord, arpeggio or scale of one instrument."""
     if instrument is None:
         instrument = _pick(random, INSTRUMENTS)
     form = _pick(random, ("note", "chord", "arpeggio", "scale"), (0.68, 0.16, 0.1, 0.06))
@@ -204,7 +204,7 @@ def draw_tone(random: np.random.Generator, instrument: Instrument | None = None,
 
 
 def _draw_run(random: np.random.Generator, form: str, notes: list[int], velocity: int, common: dict[str, Any]) -> Sound:
-    """Notes one after the other at a tempo, for whole bars."""
+    """Draw a sequence of notes at a tempo, for whole bars."""
     direction = int(random.integers(-1, 2))
     if direction < 0:
         notes = notes[::-1]
@@ -236,7 +236,7 @@ def _draw_run(random: np.random.Generator, form: str, notes: list[int], velocity
 
 
 def draw_hit(random: np.random.Generator, key: int | None = None, source: str = "font") -> Sound:
-    """One hit of a drum or a percussion instrument."""
+    """Draw a hit of a drum or a percussion instrument."""
     if key is None:
         key = _pick(random, DRUMS)
     kit = 0 if key in SHARED_KEYS else _pick(random, KITS)
@@ -260,7 +260,7 @@ def draw_hit(random: np.random.Generator, key: int | None = None, source: str = 
 def draw_loop(
     random: np.random.Generator, style: str | None = None, bpm: int | None = None, source: str = "font"
 ) -> Sound:
-    """A drum loop of one or two bars; its clip is exactly as long as its bars."""
+    """Draw a drum loop of one or two bars; its clip has the exact length of its bars."""
     name = style if style is not None else _pick(random, patterns.STYLES)
     row = patterns.STYLES[name]
     low, high = row.tempo if random.uniform() < 0.6 else (60, 180)
@@ -287,9 +287,9 @@ def draw_loop(
     )
 
 
-def draw_unpitched(random: np.random.Generator, place: tuple[int, int] | None = None, source: str = "font") -> Sound:
-    """A sound of the font that has no note."""
-    bank, program = place if place is not None else _pick(random, UNPITCHED)
+def draw_unpitched(random: np.random.Generator, address: tuple[int, int] | None = None, source: str = "font") -> Sound:
+    """Draw a sound of the soundfont without a note, by bank and program or at random."""
+    bank, program = address if address is not None else _pick(random, UNPITCHED)
     seconds = _seconds(random)
     key = int(random.integers(54, 67))
     return Sound(
@@ -306,7 +306,7 @@ def draw_unpitched(random: np.random.Generator, place: tuple[int, int] | None = 
 
 
 def draw_recording(random: np.random.Generator) -> Sound:
-    """One of the recorded samples, sometimes transposed by a little."""
+    """Draw one of the recorded samples."""
     name = _pick(random, RECORDINGS)
     row = RECORDINGS[name]
     seconds = float(row.seconds if row.form == "loop" else min(MAX_SECONDS, row.seconds, _seconds(random)))
@@ -322,7 +322,7 @@ def draw_recording(random: np.random.Generator) -> Sound:
 
 
 def draw_synthesised(random: np.random.Generator) -> Sound:
-    """A sound made by code, with the character words of its recipe."""
+    """Draw a synthesised sound."""
     seconds = min(_seconds(random), 6.0)
     recipe = synthesis.draw(random, int(seconds * SYNTHESIS_RATE))
     return Sound(
@@ -338,7 +338,7 @@ def draw_synthesised(random: np.random.Generator) -> Sound:
 
 
 def draw(random: np.random.Generator) -> Sound:
-    """Any sound of the data set."""
+    """Draw a sound of the data set."""
     choice = random.uniform()
     if choice < 0.52:
         return draw_tone(random)

@@ -1,4 +1,4 @@
-"""The recordings that the data set is rendered from, each with its licence. `NOTICE` names every one of them."""
+"""The recordings of the data set with their licences, all of which are listed in `NOTICE`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,9 @@ class Source:
 
     Attributes:
         package: Debian package that installs it.
-        path: where it lies once installed.
+        path: its installed file or folder.
         licence: short name of its licence.
-        evaluation_only: never trained with.
+        evaluation_only: True if it isn't used for training.
     """
 
     package: str
@@ -35,14 +35,14 @@ SOURCES = {
 
 
 def path_of(name: str) -> Path:
-    """Where the recordings of `name` lie.
+    """Return the path of a source's recordings.
 
     Raises:
-        PermissionError: NOTICE doesn't name the source's package and licence.
-        FileNotFoundError: the package isn't installed.
+        PermissionError: NOTICE doesn't list the source's package and licence.
+        FileNotFoundError: The package isn't installed.
     """
     source = SOURCES[name]
-    if not noticed(source):
+    if not is_in_notice(source):
         raise PermissionError(
             f"{source.package} ({source.licence}) has no entry in {NOTICE.name}: add its licence first"
         )
@@ -51,7 +51,7 @@ def path_of(name: str) -> Path:
     return source.path
 
 
-def noticed(source: Source, notice: str | None = None) -> bool:
-    """Whether NOTICE has a section with the package's name and licence."""
+def is_in_notice(source: Source, notice: str | None = None) -> bool:
+    """Return True if NOTICE has a section with the package's name and licence."""
     text = notice if notice is not None else NOTICE.read_text() if NOTICE.exists() else ""
     return any(section.startswith(source.package) and source.licence in section for section in text.split("\n## ")[1:])

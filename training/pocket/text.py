@@ -1,4 +1,4 @@
-"""The text side: a prompt to one vector, in which everything that a musician can say lies along straight lines."""
+"""The text encoder: encodes a prompt to one vector, from which musical attributes can be predicted linearly."""
 
 import functools
 import math
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from training.pocket.bands import BANDS, CENTRES, EDGES, HALF_WIDTHS
 from training.pocket.effects import EFFECTS
-from training.pocket.labels import CHOICES, FORMS, UNSAID, Labels
+from training.pocket.labels import CHOICES, FORMS, NO_CLASS, Labels
 from training.pocket.tokens import BUCKETS, FEATURES, MAX_WORDS, Encoded, encode
 
 
@@ -26,7 +26,7 @@ class TextSizes:
     vector: int = 384
 
 
-HAVING = {
+FORMS_WITH_CLASS = {
     "note": ("note",),
     "register": ("note",),
     "root": ("note", "chord", "arpeggio", "scale"),
@@ -35,13 +35,13 @@ HAVING = {
     "style": ("loop",),
     "touch": ("note", "chord", "arpeggio", "scale", "hit"),
 }
-"""Forms of sound that have a class at all."""
-TOLD = TextSizes().vector + sum(map(len, CHOICES.values())) + len(EFFECTS) + 1 + 2 * BANDS
-"""Numbers that the generator is told of a prompt."""
+"""Forms of sounds to which the classes apply."""
+CONDITION_SIZE = TextSizes().vector + sum(map(len, CHOICES.values())) + len(EFFECTS) + 1 + 2 * BANDS
+"""Size of the vector by which a prompt conditions the generator."""
 
 
 class TextSide(nn.Module):
-    """Words to a vector of unit variance."""
+    """Encoder of words to a vector of unit variance."""
 
     def __init__(self, sizes: TextSizes | None = None) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class TextSide(nn.Module):
         self.tempo = nn.Linear(sizes.vector, 1)
 
     def forward(self, pieces: Tensor, features: Tensor, mask: Tensor) -> Tensor:
-        """(prompts, vector) for what `tokens.encode` gave."""
+        """Return vectors (prompts, vector) for the result of `tokens.encode`."""
         embedded = self.pieces(pieces)
         rest = embedded[..., 1:, :].sum(-2) / (pieces[..., 1:, None] > 0).sum(-2).clamp_min(1)
         words = self.read(torch.cat((embedded[..., 0, :], rest, features), -1)) + self.places[: pieces.shape[1]]
@@ -71,28 +71,28 @@ class TextSide(nn.Module):
         pooled, _ = self.attend(queries, states, states, key_padding_mask=~mask, need_weights=False)
         return self.norm(self.join(pooled.flatten(1)))
 
-    def told(self, vectors: Tensor) -> Tensor:
-        """(prompts, TOLD): the vector, the classes that it speaks of, and where the partials of its note lie.
+    def condition(self, vectors: Tensor) -> Tensor:
+        """Return (prompts, CONDITION_SIZE): the vector, its predicted classes, and the bands of its note's partials.
 
-        Classes that a form of sound doesn't have count by how likely that form is.
+        Classes that apply to some forms of sounds only are weighted by the probability of these forms.
         """
         chances = {name: head(vectors).softmax(-1) for name, head in self.heads.items()}
-        forms: dict[str, Tensor] = {form: chances["form"][:, place] for place, form in enumerate(FORMS)}
-        for name, having in HAVING.items():
-            chances[name] = chances[name] * torch.stack([forms[form] for form in having]).sum(0)[:, None]
+        forms: dict[str, Tensor] = {form: chances["form"][:, index] for index, form in enumerate(FORMS)}
+        for name, applicable in FORMS_WITH_CLASS.items():
+            chances[name] = chances[name] * torch.stack([forms[form] for form in applicable]).sum(0)[:, None]
         partials = chances["note"] @ partial_bands().to(vectors)
         effects, tempo = self.effects(vectors).sigmoid(), self.tempo(vectors) * forms["loop"][:, None]
         return torch.cat((vectors, *(4 * chance for chance in chances.values()), 2 * effects, 2 * tempo, partials), -1)
 
     def read_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """(prompts, vector) for texts."""
+        """Encode texts to vectors (prompts, vector)."""
         return self(*tensors(encode(prompts), self.places.device))
 
 
 @functools.cache
 def partial_bands() -> Tensor:
-    """(128, 2 * BANDS): for each MIDI note, how strongly its partials fall into each band, and where in it."""
-    found = torch.zeros(128, 2, BANDS)
+    """Return for each MIDI note the strength of its partials in each band and their offsets, (128, 2 * BANDS)."""
+    bands = torch.zeros(128, 2, BANDS)
     for note in range(128):
         for partial in range(1, 33):
             hertz = partial * 440.0 * 2 ** ((note - 69) / 12)
@@ -100,13 +100,13 @@ def partial_bands() -> Tensor:
                 continue
             band = int(torch.searchsorted(EDGES, torch.tensor(hertz), right=True)) - 1
             strength = 3.0 / math.sqrt(partial)
-            found[note, 0, band] += strength
-            found[note, 1, band] += strength * float((hertz - CENTRES[band]) / HALF_WIDTHS[band])
-    return found.flatten(1)
+            bands[note, 0, band] += strength
+            bands[note, 1, band] += strength * float((hertz - CENTRES[band]) / HALF_WIDTHS[band])
+    return bands.flatten(1)
 
 
 def tensors(encoded: Encoded, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """What `TextSide` takes."""
+    """Convert encoded words to the arguments of `TextSide`."""
     return (
         torch.from_numpy(encoded.pieces).to(device),
         torch.from_numpy(encoded.features).to(device),
@@ -115,18 +115,18 @@ def tensors(encoded: Encoded, device: torch.device) -> tuple[Tensor, Tensor, Ten
 
 
 def label_losses(side: TextSide, vectors: Tensor, labels: Labels) -> dict[str, Tensor]:
-    """Cross-entropies of the classes, of the effects, and the tempo's error in octaves."""
+    """Return the cross-entropies of the classes and the effects, and the error of the tempo in octaves."""
     device = vectors.device
-    found: dict[str, Tensor] = {}
+    losses: dict[str, Tensor] = {}
     for name, head in side.heads.items():
-        wanted = torch.from_numpy(labels.classes[name]).to(device)
-        count = (wanted != UNSAID).sum()
-        total = nn.functional.cross_entropy(head(vectors), wanted, ignore_index=UNSAID, reduction="sum")
-        found[name] = total / count.clamp_min(1)
+        targets = torch.from_numpy(labels.classes[name]).to(device)
+        count = (targets != NO_CLASS).sum()
+        total = nn.functional.cross_entropy(head(vectors), targets, ignore_index=NO_CLASS, reduction="sum")
+        losses[name] = total / count.clamp_min(1)
     effects = torch.from_numpy(labels.effects).to(device)
-    found["effects"] = nn.functional.binary_cross_entropy_with_logits(side.effects(vectors), effects)
+    losses["effects"] = nn.functional.binary_cross_entropy_with_logits(side.effects(vectors), effects)
     tempo = torch.from_numpy(labels.tempo).to(device)
     known = ~tempo.isnan()
     error = (side.tempo(vectors)[:, 0] - tempo.nan_to_num()).abs() * known
-    found["tempo"] = error.sum() / known.sum().clamp_min(1)
-    return found
+    losses["tempo"] = error.sum() / known.sum().clamp_min(1)
+    return losses

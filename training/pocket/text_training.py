@@ -1,6 +1,6 @@
-"""`python -m training.pocket.text_training`: teach the text side what captions say, from its last checkpoint on.
+"""`python -m training.pocket.text_training`: train the text encoder, from its checkpoint if there is one.
 
-No sound is needed: descriptions are drawn, captions made of them, and their exact labels asked back.
+No audio is needed: the training predicts the labels of random descriptions from their captions.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from training.pocket.labels import CHOICES, UNSAID, labels_of
+from training.pocket.labels import CHOICES, NO_CLASS, labels_of
 from training.pocket.running import Average, Clock, choose_device, load_checkpoint, log_figures, save_checkpoint
 from training.pocket.sounds import Sound, draw
 from training.pocket.text import TextSide, label_losses, tensors
@@ -24,18 +24,18 @@ LEARNING_RATE = 2e-3
 WARMUP_STEPS = 100
 HALVING_STEPS = 1500
 POOL = 12_000
-"""Descriptions drawn at the start of a run; captions are always new."""
-MEASURED = 600
+"""Descriptions that are drawn at the start of a run; captions are new in each step."""
+EVALUATION_SOUNDS = 600
 EMPHASIS = {"kind": 2.0, "note": 2.0, "effects": 5.0, "tempo": 8.0}
 
 
 def learning_rate(step: int) -> float:
-    """Warm-up, then the inverse square root of time."""
+    """Return the learning rate of a step: warm-up, then inverse square root of the step."""
     return LEARNING_RATE * min(1.0, (step + 1) / WARMUP_STEPS) / math.sqrt(1 + step / HALVING_STEPS)
 
 
 def held_out_prompts(sounds: Sequence[Sound], seed: int) -> list[str]:
-    """Captions through templates that training never uses, notes and chords always named."""
+    """Return captions in held-out wordings that always name notes and chords."""
     random = np.random.default_rng(seed)
     texts = [caption(sound, random, rough=False, note_chance=1.0) for sound in sounds]
     return [HELD_OUT_TEMPLATES[index % len(HELD_OUT_TEMPLATES)].format(text) for index, text in enumerate(texts)]
@@ -43,20 +43,20 @@ def held_out_prompts(sounds: Sequence[Sound], seed: int) -> list[str]:
 
 @torch.no_grad()
 def held_out_figures(side: TextSide) -> dict[str, float]:
-    """Shares of right classes, and the share of tempi within one percent, on new sounds in held-out wordings."""
+    """Return the accuracy of each class, and the share of tempi within 1 %, for new sounds in held-out wordings."""
     random = np.random.default_rng((SEED, 999))
-    sounds = [draw(random) for _ in range(MEASURED)]
+    sounds = [draw(random) for _ in range(EVALUATION_SOUNDS)]
     vectors = side.read_prompts(held_out_prompts(sounds, 1))
     labels = labels_of(sounds)
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     for name in CHOICES:
-        wanted = torch.from_numpy(labels.classes[name])
-        right = side.heads[name](vectors).argmax(-1).cpu() == wanted
-        found[name] = float(right[wanted != UNSAID].float().mean())
+        targets = torch.from_numpy(labels.classes[name])
+        right = side.heads[name](vectors).argmax(-1).cpu() == targets
+        figures[name] = float(right[targets != NO_CLASS].float().mean())
     tempo = torch.from_numpy(labels.tempo)
     error = (side.tempo(vectors)[:, 0].cpu() - tempo).abs()[~tempo.isnan()]
-    found["tempo within 1 %"] = float((error < math.log2(1.01)).float().mean())
-    return found
+    figures["tempo within 1 %"] = float((error < math.log2(1.01)).float().mean())
+    return figures
 
 
 def train(minutes: float, device: torch.device) -> None:
@@ -108,7 +108,7 @@ def train(minutes: float, device: torch.device) -> None:
 
 
 def main() -> None:
-    """Train the text side."""
+    """Train the text encoder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--device", default="auto")

@@ -1,4 +1,4 @@
-"""Words of a prompt as numbers: no vocabulary, any spelling, with notes, chord roots and numbers read exactly."""
+"""Encoding of a prompt's words without a vocabulary: hashed pieces, and exact notes, chord roots and numbers."""
 
 import re
 import zlib
@@ -13,7 +13,7 @@ PIECES = 12
 """Hashed pieces of a word: the word itself, then groups of three characters."""
 MAX_WORDS = 40
 FEATURES = 12 + 11 + 1 + 12 + 1
-"""Pitch class, octave, is a note; number as a point on circles, is a number."""
+"""Pitch class, octave, flag of a note; sines and cosines of a number, flag of a number."""
 
 PITCH_CLASSES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
 _ACCIDENTALS = {"": 0, "#": 1, "s": 1, "♯": 1, "b": -1, "♭": -1}
@@ -40,14 +40,14 @@ _AFTER_ROOT = (
     ),
     *("suspended", "power", "fifth", "dominant", "seventh", "7", "pentatonic", "blues", "scale"),
 )
-"""After one of these an "a" was no article."""
+"""Words before which "a" is a chord root and not an article."""
 _MODELS = ("303", "808", "909", "12", "8", "7")
-"""Numbers that are names as well."""
+"""Numbers that are also names."""
 
 
 @dataclass(frozen=True)
 class Word:
-    """One word: its text, and what it says of pitch or number.
+    """One word with its text, pitch and number.
 
     Attributes:
         text: lower case.
@@ -63,20 +63,20 @@ class Word:
 
 
 def _split(prompt: str) -> list[str]:
-    found: list[str] = []
+    words: list[str] = []
     for match in _WORD.findall(prompt.lower()):
         word = match.strip(".'-+&")
         if word:
-            found.append(word)
-    return found
+            words.append(word)
+    return words
 
 
 def read_words(prompt: str) -> list[Word]:
-    """Words of a prompt: "C sharp 4" is one note, "cm7" a root and a chord, "97bpm" a number and a word."""
+    """Split a prompt into words: "C sharp 4" is one note, "cm7" a root and a chord, "97bpm" a number and a word."""
     parts = _split(prompt)
-    found: list[Word] = []
+    words: list[Word] = []
     index = 0
-    while index < len(parts) and len(found) < MAX_WORDS:
+    while index < len(parts) and len(words) < MAX_WORDS:
         part = parts[index]
         following = parts[index + 1] if index + 1 < len(parts) else ""
         index += 1
@@ -88,10 +88,10 @@ def read_words(prompt: str) -> list[Word]:
                 part += following
                 index += 1
             else:
-                found.append(_root(part))
+                words.append(_root(part))
                 continue
-        found += _words_of(part, following)
-    return found[:MAX_WORDS]
+        words += _words_of(part, following)
+    return words[:MAX_WORDS]
 
 
 def _root(part: str) -> Word:
@@ -121,36 +121,36 @@ def _hash(text: str) -> int:
 
 
 def pieces_of(text: str) -> list[int]:
-    """Buckets of a word and its groups of three characters; 0 is no piece."""
+    """Return the buckets of a word and of its groups of three characters; 0 is unused."""
     marked = f"<{text}>"
     groups = [marked[start : start + 3] for start in range(len(marked) - 2)] if len(text) > 2 else []
     return [_hash(f"word {text}"), *map(_hash, groups)][:PIECES]
 
 
 def features_of(word: Word) -> NDArray[np.float32]:
-    """What a word says of pitch and number."""
-    found = np.zeros(FEATURES, np.float32)
+    """Return the features of a word's pitch and number."""
+    features = np.zeros(FEATURES, np.float32)
     if word.pitch_class is not None:
-        found[word.pitch_class] = 1
-        found[23] = 1
+        features[word.pitch_class] = 1
+        features[23] = 1
     if word.octave is not None:
-        found[12 + min(max(word.octave, -1), 9) + 1] = 1
+        features[12 + min(max(word.octave, -1), 9) + 1] = 1
     if word.number is not None:
         octaves = float(np.log2(word.number))
         angles = 2 * np.pi * octaves * np.array([0.125, 0.25, 0.5, 1, 2, 4])
-        found[24:36] = np.concatenate((np.sin(angles), np.cos(angles)))
-        found[36] = 1
-    return found
+        features[24:36] = np.concatenate((np.sin(angles), np.cos(angles)))
+        features[36] = 1
+    return features
 
 
 @dataclass
 class Encoded:
-    """Words of several prompts, padded.
+    """Encoded words of several prompts, padded.
 
     Attributes:
         pieces: (prompts, words, PIECES) int64.
         features: (prompts, words, FEATURES) float32.
-        mask: (prompts, words) bool, true for words.
+        mask: (prompts, words) bool, True for words.
     """
 
     pieces: NDArray[np.int64]
@@ -159,7 +159,7 @@ class Encoded:
 
 
 def encode(prompts: Sequence[str]) -> Encoded:
-    """Numbers for prompts; a prompt without words has one empty word."""
+    """Encode prompts; a prompt without words has one empty word."""
     listed = [read_words(prompt) or [Word("")] for prompt in prompts]
     longest = max(map(len, listed))
     pieces = np.zeros((len(listed), longest, PIECES), np.int64)
@@ -168,7 +168,7 @@ def encode(prompts: Sequence[str]) -> Encoded:
     for row, words in enumerate(listed):
         mask[row, : len(words)] = True
         for column, word in enumerate(words):
-            found = pieces_of(word.text)
-            pieces[row, column, : len(found)] = found
+            buckets = pieces_of(word.text)
+            pieces[row, column, : len(buckets)] = buckets
             features[row, column] = features_of(word)
     return Encoded(pieces, features, mask)

@@ -1,6 +1,6 @@
-"""`python -m training.pocket.train`: all stages in order, each from where it stopped.
+"""`python -m training.pocket.train`: run all stages in order, each from its checkpoint.
 
-A stage that has had its minutes is left alone unless `--stage` names it; `--minutes` then says how much longer.
+A stage that has run for its usual time is skipped unless `--stage` names it; `--minutes` is its additional time.
 """
 
 import argparse
@@ -21,9 +21,9 @@ class Stage:
     """One stage.
 
     Attributes:
-        module: what is run.
-        minutes: usual time on two idle cores, or None for stages that end by themselves.
-        done: files whose presence says that it has run.
+        module: its module.
+        minutes: usual time on two idle cores, or None for stages that end without a time limit.
+        done: files that exist once it has run.
     """
 
     module: str
@@ -40,38 +40,38 @@ STAGES = {
     "classifier": Stage("classifier", None, (checkpoint_path("classifier").name,)),
 }
 DOWNSTREAM = {"codec": ("latents", "generator", "student"), "text": ("generator", "student"), "generator": ("student",)}
-"""Stages whose results belong to an older one: training it again makes them stale."""
+"""Later stages whose results become stale when a stage is trained again."""
 
 
-def minutes_had(stage: str) -> float:
-    """Minutes that a stage has been run for."""
+def trained_minutes(stage: str) -> float:
+    """Return the minutes that a stage has run in total."""
     path = RUNS / f"{stage}.minutes"
     return float(path.read_text()) if path.exists() else 0.0
 
 
 def codec_encoder() -> int | None:
-    """Fingerprint of the trained encoder; None before there is one."""
+    """Return the fingerprint of the trained encoder; None if there is none."""
     if not checkpoint_path("codec").exists():
         return None
     return fingerprint(load_codec(torch.device("cpu")).encoder.state_dict())
 
 
 def run(name: str, minutes: float | None, options: list[str]) -> None:
-    """Run one stage in a process of its own."""
+    """Run one stage in a child process."""
     command = [sys.executable, "-m", f"training.pocket.{STAGES[name].module}", *options]
     if minutes is not None:
         command += ["--minutes", f"{minutes:g}"]
     print("$", " ".join(command[1:]), flush=True)
     subprocess.run(command, check=True, env=os.environ)
     if minutes is not None:
-        (RUNS / f"{name}.minutes").write_text(f"{minutes_had(name) + minutes:g}")
+        (RUNS / f"{name}.minutes").write_text(f"{trained_minutes(name) + minutes:g}")
 
 
 def main() -> None:
-    """Run what remains, or what is asked for."""
+    """Run the remaining stages, or the requested ones."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stage", action="append", choices=list(STAGES), help="only this; may be given several times")
-    parser.add_argument("--minutes", type=float, help="for each timed stage named")
+    parser.add_argument("--stage", action="append", choices=list(STAGES), help="run only this stage; may be repeated")
+    parser.add_argument("--minutes", type=float, help="additional time of each requested stage")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
@@ -86,13 +86,13 @@ def main() -> None:
             if arguments.stage or stale or not all((RUNS / file).exists() for file in stage.done):
                 run(name, None, options)
             continue
-        left = arguments.minutes if arguments.minutes is not None else stage.minutes - minutes_had(name)
+        left = arguments.minutes if arguments.minutes is not None else stage.minutes - trained_minutes(name)
         if left > 0:
             run(name, left, options)
     for name in arguments.stage or ():
         stale = [other for other in DOWNSTREAM.get(name, ()) if other not in arguments.stage]
         if stale:
-            print(f"{name} has changed: run --stage {' --stage '.join(stale)} as well, they belong to the older one")
+            print(f"{name} has changed: also run --stage {' --stage '.join(stale)}, whose results are stale now")
 
 
 if __name__ == "__main__":

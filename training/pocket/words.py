@@ -1,4 +1,4 @@
-"""Captions of sounds: many wordings, synonyms and orders, all true. Equal random generators give equal words."""
+"""Captions of sounds in many wordings, synonyms and orders. Equal random generators give equal captions."""
 
 from collections.abc import Sequence
 
@@ -119,7 +119,7 @@ HELD_OUT_TEMPLATES = (
     "somebody records {}",
     "we want {} over here",
 )
-"""Never used in training; the evaluation speaks through them."""
+"""Wordings that are used for the evaluation only, not for training."""
 _FILLERS = """
 nice great cool good studio vintage modern pop cinematic retro classic quality raw simple pure beautiful strange huge
 fat music layer night blue old very really just kind of like and from the to it is that on by at so you would can may
@@ -132,7 +132,7 @@ FILLERS = tuple(_FILLERS.split())
 
 
 def note_name(note: int, random: np.random.Generator | None = None) -> str:
-    """Name of a MIDI note, 60 = c4; with a random generator sometimes with flats or spoken."""
+    """Return the name of a MIDI note, 60 = c4; with a random generator some have flats or spelt accidentals."""
     name, octave = NOTE_NAMES[note % 12], note // 12 - 1
     return f"{_class_name(name, random)}{octave}" if random is None else _join(_class_name(name, random), octave)
 
@@ -160,7 +160,7 @@ _INSTRUMENT_NAMES = {(row.bank, row.program): row.names for row in INSTRUMENTS}
 
 
 def nouns(sound: Sound) -> Sequence[str]:
-    """Names of the sound's kind, first the most usual."""
+    """Return the names of the sound's kind, the most usual one first."""
     if sound.recipe is not None:
         falling = sound.recipe["kind"] == "riser" and sound.recipe["motion"] < 0
         return DOWNLIFTERS if falling else SYNTHESISED[sound.recipe["kind"]]
@@ -170,29 +170,29 @@ def nouns(sound: Sound) -> Sequence[str]:
         return DRUMS[sound.events[0][2]]
     if sound.form == "loop":
         return LOOPS
-    place = sound.bank, sound.program
-    return UNPITCHED[place] if sound.form == "texture" else _INSTRUMENT_NAMES[place]
+    address = sound.bank, sound.program
+    return UNPITCHED[address] if sound.form == "texture" else _INSTRUMENT_NAMES[address]
 
 
 def _qualities(sound: Sound) -> list[tuple[Sequence[str], Sequence[str]]]:
-    """Adjectives and phrases for all that is out of the ordinary."""
-    found: list[tuple[Sequence[str], Sequence[str]]] = []
+    """Return adjectives and phrases for every attribute that isn't neutral."""
+    qualities: list[tuple[Sequence[str], Sequence[str]]] = []
     if sound.velocity is not None and sound.velocity <= SOFT:
-        found.append(SOFTLY)
+        qualities.append(SOFTLY)
     if sound.velocity is not None and sound.velocity >= HARD:
-        found.append(LOUDLY)
+        qualities.append(LOUDLY)
     if sound.short:
-        found.append(SHORT)
+        qualities.append(SHORT)
     if sound.register:
-        found.append(HIGH if sound.register > 0 else LOW)
+        qualities.append(HIGH if sound.register > 0 else LOW)
     if sound.recipe is not None:
-        found += [WAYS[name][sound.recipe[name]] for name in WAYS if sound.recipe[name]]
-        found += [FLAGS[flag] for flag in sound.recipe["flags"]]
-    return found
+        qualities += [WAYS[name][sound.recipe[name]] for name in WAYS if sound.recipe[name]]
+        qualities += [FLAGS[flag] for flag in sound.recipe["flags"]]
+    return qualities
 
 
 def _kit_words(sound: Sound, random: np.random.Generator) -> str:
-    """The kit of drums, now and then; empty for percussion that all kits share."""
+    """Return a word for the drum kit, at random; empty for percussion that is equal in all kits."""
     known = sound.program in KITS and (sound.form == "loop" or sound.style is not None)
     if not known or random.uniform() < 0.45:
         return ""
@@ -201,18 +201,19 @@ def _kit_words(sound: Sound, random: np.random.Generator) -> str:
 
 
 def caption(sound: Sound, random: np.random.Generator, rough: bool = True, note_chance: float = 0.75) -> str:
-    """Say the sound in one of many ways. What is true may be left out; nothing else is ever said.
+    """Describe a sound in a random wording. Attributes may be omitted; a caption contains no wrong ones.
 
-    `rough` adds words that say nothing and changes letter case. `note_chance` is how often a note or chord is named.
+    `rough` adds words without meaning and changes letter case. `note_chance` is the probability that a note or chord is
+    named.
     """
     noun = _pick(random, nouns(sound)) if random.uniform() < 0.6 else nouns(sound)[0]
     before: list[str] = []
     after: list[str] = []
-    # The effect comes after what it is applied to, so it is said most of the time: a listener hears it.
-    said = [quality for quality in _qualities(sound) if random.uniform() < 0.8]
-    said += [(EFFECTS[name].before, EFFECTS[name].after) for name in sound.effects if random.uniform() < 0.92]
-    for place in random.permutation(len(said)):
-        adjectives, clauses = said[int(place)]
+    # effects are named more often than other qualities, because they are clearly audible
+    qualities = [quality for quality in _qualities(sound) if random.uniform() < 0.8]
+    qualities += [(EFFECTS[name].before, EFFECTS[name].after) for name in sound.effects if random.uniform() < 0.92]
+    for index in random.permutation(len(qualities)):
+        adjectives, clauses = qualities[int(index)]
         if random.uniform() < 0.5:
             before.append(_pick(random, adjectives))
         else:
@@ -225,7 +226,7 @@ def caption(sound: Sound, random: np.random.Generator, rough: bool = True, note_
     if random.uniform() < 0.2:
         words = [noun, *before, *after]
         order = random.permutation(len(words))
-        text = (", " if random.uniform() < 0.4 else " ").join(words[int(place)] for place in order)
+        text = (", " if random.uniform() < 0.4 else " ").join(words[int(index)] for index in order)
     else:
         head = " ".join([*before, noun])
         tail = _pick(random, (" ", " ", ", ")).join(after)
@@ -234,7 +235,7 @@ def caption(sound: Sound, random: np.random.Generator, rough: bool = True, note_
 
 
 def _musical(sound: Sound, noun: str, random: np.random.Generator, note_chance: float) -> tuple[str, str]:
-    """The noun with its form ("harp arpeggio"), and the words for note, chord, tempo."""
+    """Return the noun with its form ("harp arpeggio"), and the words for note, chord, tempo."""
     named = random.uniform() < note_chance
     if sound.form == "loop" and sound.style is not None:
         style = _pick(random, STYLES[sound.style].names) if random.uniform() < 0.85 else ""
@@ -246,8 +247,8 @@ def _musical(sound: Sound, noun: str, random: np.random.Generator, note_chance: 
     root = note_name(sound.note, random)
     if sound.chord is not None:
         bare = _class_name(NOTE_NAMES[sound.note % 12], random)
-        place = bare if random.uniform() < 0.7 else root
-        chord = _pick(random, CHORD_NAMES[sound.chord]).format(place) if named else ""
+        chord_root = bare if random.uniform() < 0.7 else root
+        chord = _pick(random, CHORD_NAMES[sound.chord]).format(chord_root) if named else ""
         if sound.form == "chord":
             noun, chord = (f"{noun} chord", chord) if not chord or random.uniform() < 0.5 else (noun, f"{chord} chord")
         else:
@@ -270,7 +271,7 @@ def _tempo(sound: Sound, random: np.random.Generator) -> str:
 
 
 def _run_words(sound: Sound, pitch: str, random: np.random.Generator) -> str:
-    """Chord or scale of a run, with direction and tempo now and then."""
+    """Return the words for a sequence's chord or scale, at random with direction and tempo."""
     words = [pitch]
     if sound.direction and random.uniform() < 0.5:
         words.append(_pick(random, ("going up", "up", "rising") if sound.direction > 0 else ("going down", "down")))
@@ -280,7 +281,7 @@ def _run_words(sound: Sound, pitch: str, random: np.random.Generator) -> str:
 
 
 def _roughen(text: str, random: np.random.Generator) -> str:
-    """Fillers around the words, letter case."""
+    """Add filler words before and after the caption, and change letter case."""
     words = text.split()
     if random.uniform() < 0.3:
         words = [_pick(random, FILLERS) for _ in range(int(random.integers(4)))] + words

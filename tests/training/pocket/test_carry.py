@@ -39,17 +39,17 @@ def test_carry_keeps_the_values_of_stored_latents(runs: Path) -> None:
     read = latents.Latents("training")
     assert read.encoder == 77
     assert read.tokens.tolist() == [len(row) for row in rows]
-    back = read.vectors(3) * read.scale + read.middle
-    assert float((back - torch.from_numpy(rows[3])).abs().max()) < 2 * 4 / 127
+    restored = read.vectors(3) * read.scale + read.middle
+    assert float((restored - torch.from_numpy(rows[3])).abs().max()) < 2 * 4 / 127
 
 
 def test_carry_unpacks_what_was_packed(runs: Path, tmp_path: Path) -> None:
     store(8)
     before = latents.Latents("training")
     running.save_checkpoint("text", average=TextSide().state_dict())
-    size = carry.pack(tmp_path / "cargo", 100)
-    assert size == sum(path.stat().st_size for path in (tmp_path / "cargo").iterdir())
-    carry._unpack_latents(tmp_path / "cargo")  # pyright: ignore[reportPrivateUsage]
+    size = carry.pack(tmp_path / "transfer", 100)
+    assert size == sum(path.stat().st_size for path in (tmp_path / "transfer").iterdir())
+    carry._unpack_latents(tmp_path / "transfer")  # pyright: ignore[reportPrivateUsage]
     after = latents.Latents("training")
     assert [sound.to_dict() for sound in after.sounds] == [sound.to_dict() for sound in before.sounds]
     for index in range(8):
@@ -63,10 +63,10 @@ def test_carry_keeps_weights_in_bytes_and_files_of_limited_size(
     weights = {"matrix": torch.randn(100, 200), "vector": torch.randn(7)}
     carry._write(tmp_path / "some", carry.to_bytes(weights))  # pyright: ignore[reportPrivateUsage]
     assert all(path.stat().st_size <= 10_000 for path in tmp_path.iterdir())
-    back = carry.from_bytes(carry._read(tmp_path / "some"))  # pyright: ignore[reportPrivateUsage]
-    assert back.keys() == weights.keys()
-    assert float((back["matrix"] - weights["matrix"]).abs().max()) < 0.025
-    assert float((back["vector"] - weights["vector"]).abs().max()) < 0.01
+    restored = carry.from_bytes(carry._read(tmp_path / "some"))  # pyright: ignore[reportPrivateUsage]
+    assert restored.keys() == weights.keys()
+    assert float((restored["matrix"] - weights["matrix"]).abs().max()) < 0.025
+    assert float((restored["vector"] - weights["vector"]).abs().max()) < 0.01
 
 
 def test_carry_returns_remote_training_as_checkpoints(
@@ -74,9 +74,9 @@ def test_carry_returns_remote_training_as_checkpoints(
 ) -> None:
     store(12)
     running.save_checkpoint("text", average=TextSide().state_dict())
-    carry.pack(tmp_path / "cargo", 100)
+    carry.pack(tmp_path / "transfer", 100)
     monkeypatch.setattr(carry, "PREPARED_CAPTIONS", 0)
-    carry.train(tmp_path / "cargo", tmp_path / "out", 0.0, torch.device("cpu"), 64, False)
+    carry.train(tmp_path / "transfer", tmp_path / "out", 0.0, torch.device("cpu"), 64, False)
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert {"log.json", "generator.0", "student.0"} <= set(files)
     trained = running.load_checkpoint("generator")
@@ -91,7 +91,7 @@ def test_carry_returns_remote_training_as_checkpoints(
     generator_training.train(0.0, torch.device("cpu"), 64)
     distillation.train(0.0, torch.device("cpu"), 64)
     running.save_checkpoint("text", average=TextSide().state_dict())
-    with pytest.raises(ValueError, match="another text side"):
+    with pytest.raises(ValueError, match="a text encoder of another run"):
         generator_training.train(0.0, torch.device("cpu"), 64)
     again = running.load_checkpoint("student")
     assert again is not None

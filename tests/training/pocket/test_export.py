@@ -7,15 +7,16 @@ from training.pocket.export import export, known_words, load_exported
 from training.pocket.generator import Generator, GeneratorSizes
 from training.pocket.pipeline import Pocket
 from training.pocket.settings import SAMPLE_RATE
-from training.pocket.text import TOLD, TextSide, TextSizes
+from training.pocket.text import CONDITION_SIZE, TextSide, TextSizes
 
 
 def small() -> Pocket:
     torch.manual_seed(0)
+    vector = CONDITION_SIZE - TextSizes().vector + 24
     codec = CodecSizes(group_latent=2, widths=(16, 16), encoder_blocks=(1, 1), decoder_blocks=(1, 1))
     return Pocket(
         TextSide(TextSizes(pieces=16, width=32, layers=1, heads=2, queries=2, vector=24)).eval(),
-        Generator(GeneratorSizes(latent=40, vector=TOLD - TextSizes().vector + 24, width=32, blocks=1, heads=2)).eval(),
+        Generator(GeneratorSizes(latent=40, vector=vector, width=32, blocks=1, heads=2)).eval(),
         Codec(codec).eval(),
         torch.full((40,), 1.5),
         torch.full((40,), 0.25),

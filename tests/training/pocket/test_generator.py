@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from training.pocket.distillation import teach
+from training.pocket.distillation import run_teacher
 from training.pocket.generator import Generator, GeneratorSizes, sample, times, velocity
 from training.pocket.generator_training import Batch, flow_loss
 
@@ -89,14 +89,14 @@ def test_sample_of_the_true_velocity_gives_the_sound() -> None:
     assert torch.allclose(arrived, target, atol=1e-4)
 
 
-def test_teach_starts_from_noised_sound_with_a_guided_target() -> None:
+def test_run_teacher_starts_from_noised_sound_with_a_guided_target() -> None:
     made = generator()
     given = batch([6, 6])
     noise = torch.randn_like(given.sound)
-    start, wanted = teach(made, given, noise, 0.9, 0.5)
+    start, target = run_teacher(made, given, noise, 0.9, 0.5)
     assert torch.allclose(start, 0.1 * given.sound + 0.9 * noise, atol=1e-5)
-    assert wanted.shape == start.shape
-    assert float((wanted - velocity(made, start, 0.9, given.vector, given.tokens, 3.0)).abs().max()) > 0
+    assert target.shape == start.shape
+    assert float((target - velocity(made, start, 0.9, given.vector, given.tokens, 3.0)).abs().max()) > 0
 
 
 def test_generator_learns_one_sound() -> None:

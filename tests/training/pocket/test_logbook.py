@@ -1,7 +1,7 @@
 from pathlib import Path
 from typing import Any
 
-from training.pocket.logbook import ROWS, draw_curves, page, thinned
+from training.pocket.logbook import MAX_ROWS, draw_curves, format_page, read_log, select_rows
 
 
 def rows(count: int) -> list[dict[str, Any]]:
@@ -12,17 +12,24 @@ def rows(count: int) -> list[dict[str, Any]]:
     return [*losses, *held_out, {"stage": "evaluation of codec", "step": 0, "time": 0, "named notes": 0.875}]
 
 
-def test_page_has_a_line_for_each_checkpoint_and_the_evaluation() -> None:
-    text = page(rows(3))
+def test_format_page_has_a_row_for_each_checkpoint_and_the_evaluation() -> None:
+    text = format_page(rows(3))
     assert text.count("| 12.2 |") == 3
     assert "| named notes | 0.875 |" in text
     assert "## Generator" not in text
 
 
-def test_thinned_tables_keep_the_last_row() -> None:
-    kept = thinned(rows(200))
-    assert len(kept) == ROWS
-    assert kept[-1] == rows(200)[-1]
+def test_select_rows_keeps_the_last_row() -> None:
+    selected = select_rows(rows(200))
+    assert len(selected) == MAX_ROWS
+    assert selected[-1] == rows(200)[-1]
+
+
+def test_read_log_renames_figures_of_older_logs(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"stage": "generator held-out", "step": 3, "what words take away": 0.02}\n')
+    (row,) = read_log(tmp_path / "log.jsonl")
+    assert row == {"stage": "generator held-out", "step": 3, "error reduction by prompt": 0.02}
+    assert "| 3 | - | - | - | 0.02 |" in format_page([row])
 
 
 def test_draw_curves_is_equal_for_equal_figures(tmp_path: Path) -> None:

@@ -4,11 +4,11 @@ import pytest
 
 from training.pocket import sources
 from training.pocket.recordings import RECORDINGS
-from training.pocket.sources import SOURCES, Source, noticed, path_of
+from training.pocket.sources import SOURCES, Source, is_in_notice, path_of
 
 
 def test_sources_have_a_licence_entry_in_the_notice() -> None:
-    assert [name for name, source in SOURCES.items() if not noticed(source)] == []
+    assert [name for name, source in SOURCES.items() if not is_in_notice(source)] == []
 
 
 def test_sources_without_a_licence_entry_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -21,8 +21,8 @@ def test_sources_without_a_licence_entry_are_refused(monkeypatch: pytest.MonkeyP
 
 def test_sources_entry_with_another_licence_does_not_count() -> None:
     source = Source("some-font", Path("x"), "CC0")
-    assert not noticed(source, "# Notice\n\n## some-font\n\nLicence: GPL.\n\n## other\n\nLicence: CC0.\n")
-    assert noticed(source, "# Notice\n\n## some-font\n\nLicence: CC0.\n")
+    assert not is_in_notice(source, "# Notice\n\n## some-font\n\nLicence: GPL.\n\n## other\n\nLicence: CC0.\n")
+    assert is_in_notice(source, "# Notice\n\n## some-font\n\nLicence: CC0.\n")
 
 
 def test_sources_name_a_missing_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

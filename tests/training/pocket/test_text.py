@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.pocket.bands import BANDS, CENTRES, HALF_WIDTHS
-from training.pocket.labels import CHOICES, KINDS, UNSAID, labels_of
+from training.pocket.labels import CHOICES, KINDS, NO_CLASS, labels_of
 from training.pocket.sounds import draw
-from training.pocket.text import TOLD, TextSide, label_losses, partial_bands, tensors
+from training.pocket.text import CONDITION_SIZE, TextSide, label_losses, partial_bands, tensors
 from training.pocket.tokens import FEATURES, MAX_WORDS, PIECES, encode, read_words
 from training.pocket.words import caption
 
@@ -81,20 +81,20 @@ def test_partial_bands_of_a_note_contain_its_partials() -> None:
     assert float(where) == pytest.approx(440, abs=0.1)
 
 
-def test_told_has_the_vector_first_and_its_width() -> None:
+def test_condition_begins_with_the_vector_of_the_text() -> None:
     side = TextSide().eval()
     with torch.no_grad():
         vectors = side.read_prompts(["a violin c4", "kick"])
-        told = side.told(vectors)
-    assert told.shape == (2, TOLD)
-    assert torch.equal(told[:, : vectors.shape[1]], vectors)
+        condition = side.condition(vectors)
+    assert condition.shape == (2, CONDITION_SIZE)
+    assert torch.equal(condition[:, : vectors.shape[1]], vectors)
 
 
 def test_labels_of_every_sound_fit() -> None:
     random = np.random.default_rng(0)
     sounds = [draw(random) for _ in range(300)]
     labels = labels_of(sounds)
-    assert (labels.classes["kind"] != UNSAID).all()
+    assert (labels.classes["kind"] != NO_CLASS).all()
     for name, classes in labels.classes.items():
         assert classes.max() < len(CHOICES[name])
     loops = np.array([sound.form == "loop" and sound.source == "font" for sound in sounds])
