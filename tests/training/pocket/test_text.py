@@ -81,7 +81,7 @@ def test_partial_bands_of_a_note_contain_its_partials() -> None:
     assert float(where) == pytest.approx(440, abs=0.1)
 
 
-def test_condition_begins_with_the_vector_of_the_text() -> None:
+def test_text_condition_begins_with_the_vector() -> None:
     side = TextSide().eval()
     with torch.no_grad():
         vectors = side.read_prompts(["a violin c4", "kick"])
