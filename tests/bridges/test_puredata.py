@@ -93,6 +93,7 @@ def test_puredata_sends_every_request(daemon: DaemonProcess, require_host: Requi
         "status": ("status", "status.reply 0 0 1 "),
         "models": ("models", "model hollow resident"),
         "load": ("load hollow", "loaded hollow"),
+        "loras": ("loras", "done loras"),
         "unload": ("unload hollow", "unloaded hollow"),
         "takes": ("takes @limit 1", "take takes 0 "),
         "play": ("play 1 nothing", "fail play "),

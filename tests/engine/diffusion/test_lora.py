@@ -132,11 +132,10 @@ def test_lora_leaves_requests_without_it_unchanged(folder: Path, use: Callable[.
     np.testing.assert_array_equal(render(model, order(model, loras=(silent,))), before)
 
 
+@pytest.mark.parametrize("folder", ["audioldm2"], indirect=True)
 def test_lora_is_heard_where_packed_calls_are_ready(
-    audioldm2: Path, folder: Path, use: Callable[..., tuple[LoraUse, Any]], tmp_path: Path
+    folder: Path, use: Callable[..., tuple[LoraUse, Any]], tmp_path: Path
 ) -> None:
-    if folder != audioldm2:
-        pytest.skip("the packing of one network shows it")
     plain, packed = load_model(folder), load_model(folder)
     queue = CompileQueue("auto", torch.device("cpu"), tmp_path / "compiled")
     packed.use_compile_queue(queue)
