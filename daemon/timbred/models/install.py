@@ -29,7 +29,7 @@ from typing import IO, Any
 from timbred.disk import rename_to_free_name
 from timbred.errors import BadRequest, MissingWeights, ModelError, TimbredError
 from timbred.filenames import comparison_key, name_fault
-from timbred.models import checkpoint
+from timbred.models import checkpoint, stability
 
 RECORD_NAME = ".timbred-files.jsonl"
 """The record's name in the folder."""
@@ -233,7 +233,7 @@ def install(
 
 
 def finish(staging: Path, target: Path, name: str) -> Path | None:
-    """Replace the target by a complete staging folder.
+    """Replace the target by a complete staging folder; one in Stability AI's layout is converted first.
 
     The previous folder is deleted if it contains only unchanged files of timbred; otherwise it is kept.
 
@@ -244,6 +244,8 @@ def finish(staging: Path, target: Path, name: str) -> Path | None:
         MissingWeights, ModelError: the staging folder isn't a complete model; the target is unchanged.
         OSError: from the file system; the target is unchanged.
     """
+    if stability.is_stability(staging):
+        stability.convert(staging, name, lambda file: record_file(staging, file))
     checkpoint.inspect(staging, name, "the source is incomplete: get it again")
     before = target.with_name(f".{target.name}.before")
     earlier = remove_or_rename(before, target.name)  # of a process that was killed between the renames
@@ -491,12 +493,22 @@ def _archive_error(name: str, path: str, why: str) -> ModelError:
 
 
 def _relative_to_index(files: list[Source], name: str) -> list[Source]:
-    """Return the files with paths relative to the folder of the pipeline's index, which may be one folder down."""
-    indexes = sorted((PurePosixPath(file.name) for file in files), key=lambda path: len(path.parts))
-    top = next((path.parent for path in indexes if path.name == checkpoint.INDEX_NAME), None)
-    if top is None:
+    """Return the files with paths relative to the folder of the pipeline's index, which may be one folder down.
+
+    Without an index, that of Stability AI's configuration counts.
+    """
+    paths = sorted((PurePosixPath(file.name) for file in files), key=lambda path: len(path.parts))
+    tops = [
+        path.parent
+        for wanted in (checkpoint.INDEX_NAME, stability.CONFIG_NAME)
+        for path in paths
+        if path.name == wanted
+    ]
+    if not tops:
         raise MissingWeights(
-            f"{name}: there is no {checkpoint.INDEX_NAME} in it: it isn't a model in diffusers' format"
+            f"{name}: there is no {checkpoint.INDEX_NAME} in it: it isn't a model in diffusers' format, nor in "
+            f"Stability AI's, which has a {stability.CONFIG_NAME}"
         )
+    top = tops[0]
     inside = [file for file in files if PurePosixPath(file.name).is_relative_to(top)]
     return [Source(PurePosixPath(file.name).relative_to(top).as_posix(), file.size, file.open) for file in inside]
