@@ -70,6 +70,8 @@ exports.keys = {
     "high": {"low": 0, "high": 96000},
     "extend": {"low": 0.05, "high": 600},
     "mix": {"low": 0, "high": 1},
+    "language": {"choices": ["ar", "az", "bg", "bn", "ca", "cs", "da", "de", "el", "en", "es", "fa", "fi", "fr", "he", "hi", "hr", "ht", "hu", "id", "is", "it", "ja", "ko", "la", "lt", "ms", "ne", "nl", "no", "pa", "pl", "pt", "ro", "ru", "sa", "sk", "sr", "sv", "sw", "ta", "te", "th", "tl", "tr", "uk", "unknown", "ur", "vi", "yue", "zh"]},
+    "task": {"choices": ["complete", "cover", "extract", "lego", "repaint", "text2music"]},
     "rate": {"low": 8000, "high": 192000},
     "format": {"choices": ["aiff", "flac", "ogg", "wav"]},
     "bits": {"choices": ["16", "24", "32"]},

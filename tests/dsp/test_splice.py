@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from timbred.audio import Clip, SampleRate, Samples, frames_in
 from timbred.dsp.pipeline import find_polarities, mix_to_mono
 from timbred.dsp.resample import resample
-from timbred.dsp.splice import CONTINUE_CROSSFADE_S, SHIFT_RANGE_S, EditedPart, OriginalAudio, splice
+from timbred.dsp.splice import CONTINUE_CROSSFADE_S, SHIFT_RANGE_S, EditedPart, OriginalAudio, splice, splice_parts
 from timbred.render_settings import RenderSettings
 
 RATE = SampleRate(48_000)
@@ -98,6 +98,18 @@ def test_splice_replaces_the_edited_part_alone():
     assert np.array_equal(whole[:start], there[:start])
     assert np.array_equal(whole[end:], there[end:])
     assert not np.allclose(whole[start + 2000 : end - 2000], there[start + 2000 : end - 2000], atol=0.01)
+
+
+def test_splice_parts_replaces_several_parts_and_keeps_the_rest():
+    there, made = stereo(), clip(noise(2.0, MODEL), MODEL)
+    parts = [EditedPart(0.25, 0.5), EditedPart(1.0, 1.25)]
+    whole = splice_parts(made, clip(there), parts, RATE).samples
+    changed = np.zeros(len(there), dtype=bool)
+    for part in parts:
+        first, last = round(part.start * RATE), round(part.end * RATE)
+        changed[first:last] = True
+        assert not np.allclose(whole[first + 2000 : last - 2000], there[first + 2000 : last - 2000], atol=0.01)
+    assert np.array_equal(whole[~changed], there[~changed])
 
 
 @pytest.mark.parametrize(("start", "end"), [(0.0, 0.5), (1.5, 2.0), (0.0, 2.0)])

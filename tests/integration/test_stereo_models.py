@@ -16,21 +16,25 @@ from tests.integration.daemons import DaemonProcess, start_real_engine, write_ch
 MAKE = """
 import sys
 from pathlib import Path
-from tests.checkpoints import stable_audio, stable_audio_3
+from tests.checkpoints import ace_step, stable_audio, stable_audio_3
 
+ace_step(Path(sys.argv[1]) / "song")
 stable_audio(Path(sys.argv[1]) / "open")
 stable_audio_3(Path(sys.argv[1]) / "three")
 """
 
 RATE = 48_000
 MODELS = ("open", "three")
+ALL_MODELS = (*MODELS, "song")
 
 
 @pytest.fixture(scope="module")
 def stereo_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     """A daemon with both families; the default is Stable Audio 3."""
     models = write_checkpoints(tmp_path_factory.mktemp("models"), MAKE)
-    started = start_real_engine(tmp_path_factory.mktemp("stereo"), {name: models / name for name in reversed(MODELS)})
+    started = start_real_engine(
+        tmp_path_factory.mktemp("stereo"), {name: models / name for name in ("three", "open", "song")}
+    )
     yield started
     started.stop()
 
@@ -116,6 +120,33 @@ def test_stereo_models_regenerate_a_part_in_stereo(performer: UdpClient, recorde
     assert abs(float(np.corrcoef(part[:, 0], part[:, 1])[0, 1])) < 0.999
 
 
+@pytest.mark.parametrize("model", ALL_MODELS)
+def test_stereo_models_regenerate_several_regions(performer: UdpClient, recorded: Path, model: str) -> None:
+    there = read(recorded)
+    whole = render(performer, "@model", model, "@init", str(recorded), "@regions", "0.1-0.2", "0.3-0.4")
+    changed = np.zeros(len(there), dtype=bool)
+    for start, end in ((0.1, 0.2), (0.3, 0.4)):
+        first, last = round(start * RATE), round(end * RATE)
+        changed[first:last] = True
+        assert not np.allclose(whole[first + 1000 : last - 1000], there[first + 1000 : last - 1000], atol=1e-4)
+    assert np.array_equal(whole[~changed], there[~changed])
+
+
+def test_stereo_model_sings_with_the_timbre_of_a_reference(performer: UdpClient, recorded: Path) -> None:
+    song = ("@model", "song", "@seconds", 0.4, "@lyrics", "[verse]", "la la", "@language", "de", "@peak", "off")
+    plain, other = (render(performer, *song, *more) for more in ((), ("@reference", str(recorded))))
+    assert plain.shape == other.shape == (round(0.4 * RATE), 2)
+    assert not np.allclose(plain, other, atol=1e-4)
+
+
+@pytest.mark.parametrize(("task", "track"), [("cover", ""), ("extract", "vocals"), ("complete", "bass drums")])
+def test_stereo_model_does_tasks_on_a_sound(performer: UdpClient, recorded: Path, task: str, track: str) -> None:
+    named = ("@track", *track.split()) if track else ()
+    made = render(performer, "@model", "song", "@init", str(recorded), "@task", task, *named)
+    assert made.shape == read(recorded).shape
+    assert np.abs(made).max() > 0.01
+
+
 def test_stereo_model_continues_audio_in_stereo(performer: UdpClient, recorded: Path) -> None:
     there, whole = read(recorded), render(performer, "@init", str(recorded), "@extend", 0.5)
     assert whole.shape == (RATE, 2)
@@ -163,6 +194,14 @@ def test_stereo_model_sends_inline_samples_of_both_channels(stereo_daemon: Daemo
         (("@init", "FILE", "@low", 400), "bands"),
         (("@scheduler", "ddim"), "ping-pong"),
         (("@seconds", 9), "8"),
+        (("@lyrics", "la la"), "lyrics"),
+        (("@task", "cover", "@init", "FILE"), "task"),
+        (("@reference", "FILE"), "reference"),
+        (("@init", "FILE", "@regions", "0.1-0.3", "0.2-0.4"), "0.1-0.3 and 0.2-0.4 overlap"),
+        (("@init", "FILE", "@regions", "0.4-0.6"), "0 to 0.5"),
+        (("@model", "song", "@lyrics", "la", "@language", "xx"), "yue"),
+        (("@model", "song", "@task", "extract", "@track", "kazoo", "@init", "FILE"), "backing_vocals"),
+        (("@model", "song", "@lyrics", "la " * 6000), "8192"),
     ],
     ids=str,
 )

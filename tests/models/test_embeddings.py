@@ -22,6 +22,12 @@ INPUTS = {
     "attention_mask": TensorInput((1, "tokens"), "mask", ("prompt_embeds",)),
     "latents": TensorInput((1, 2, 5)),
 }
+NUMBERS = {
+    "shift": TensorInput((), low=0.1, high=20.0),
+    "timesteps": TensorInput(("steps",), "falling", low=1e-3, high=1.0),
+    "audio_codes": TensorInput((3,), "whole", low=0, high=63),
+    "instruction": TensorInput(("bytes",), "text"),
+}
 LATENTS = np.arange(10, dtype=np.float32).reshape(1, 2, 5)
 PROMPT = {
     "prompt_embeds": np.ones((1, 6, 4), np.float16),
@@ -65,6 +71,45 @@ def test_read_embeddings_reads_bfloat16(tmp_path: Path):
     halves = (LATENTS.view("<u4") >> 16).astype("<u2")
     path = raw_file(tmp_path / "b.safetensors", entry("BF16", offsets=(0, 20)), halves.tobytes())
     np.testing.assert_array_equal(read_embeddings(path, INPUTS, "tiny", guided=False).values["latents"], LATENTS)
+
+
+def test_read_embeddings_returns_numbers_and_text(write: Callable[..., Path]):
+    tensors = {
+        "shift": np.array(1.5),
+        "timesteps": np.array([1.0, 0.5, 0.1], np.float32),
+        "audio_codes": np.array([0, 63, 7], np.int64),
+        "instruction": np.frombuffer("Sing: é".encode(), np.uint8),
+    }
+    found = read_embeddings(write(tensors), NUMBERS, "tiny", guided=True).values
+    assert {name: value.tolist() for name, value in found.items()} == {
+        "shift": 1.5,
+        "timesteps": [1.0, 0.5, np.float32(0.1)],
+        "audio_codes": [0, 63, 7],
+        "instruction": list("Sing: é".encode()),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "named"),
+    [
+        ("shift", np.array(0.0), "values from 0 to 0; allowed are 0.1 to 20"),
+        ("shift", np.array(np.nan), "NaN"),
+        ("shift", np.array([1.5]), "has the shape (1); expected is ()"),
+        ("timesteps", np.array([0.5, 0.5]), "isn't below the one before it"),
+        ("timesteps", np.array([1.5, 0.5]), "allowed are 0.001 to 1"),
+        ("audio_codes", np.array([0, 64, 1]), "allowed are 0 to 63"),
+        ("audio_codes", np.array([0, 0.5, 1]), "aren't whole numbers"),
+        ("instruction", np.array([255, 254], np.uint8), "isn't text in UTF-8"),
+        ("instruction", np.array([1.0]), "allowed is U8"),
+    ],
+)
+def test_read_embeddings_refuses_numbers_out_of_range(
+    write: Callable[..., Path], name: str, value: np.ndarray, named: str
+):
+    with pytest.raises(BadRequest) as refusal:
+        read_embeddings(write({name: value}), NUMBERS, "tiny", guided=True)
+    assert str(refusal.value).startswith(f"embeddings: {name} ")
+    assert named in str(refusal.value)
 
 
 def zeros(*shape: int) -> np.ndarray:

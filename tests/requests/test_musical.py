@@ -4,15 +4,80 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.requests.test_resolve import CARD, asked, resolved
 from timbred import errors
+from timbred.models.families import ACE_STEP
+from timbred.protocol.keys import TRACKS
 from timbred.requests.musical import resolve_music
 from timbred.requests.resolve import Session, resolve
 from timbred.storage.recipe import make_recipe, overlay, parameters_of
 
 READER = msgspec.structs.replace(CARD, name="reader", capabilities=CARD.capabilities | {"key", "bpm"})
 KEYS: dict[str, Any] = {"key": "c minor", "bpm": 97.4, "signature": "6/8"}
+
+
+SINGER = msgspec.structs.replace(CARD, name="singer", capabilities=ACE_STEP.capabilities)
+SONG: dict[str, Any] = {"lyrics": " [verse] la la\n", "language": "de", "task": "complete", "track": "drums bass"}
+
+
+def song(**keys: Any) -> Any:
+    return resolve(asked(init="x.wav", **keys), SINGER, Session(), 0, init_seconds=2.0)
+
+
+def test_resolve_song_passes_its_keys_to_the_model():
+    words = song(**SONG).words
+    assert (words.lyrics, words.language) == ("[verse] la la", "de")
+    assert (words.task, words.track) == ("complete", "drums bass")
+
+
+def test_resolve_song_without_keys_leaves_the_defaults():
+    words = resolved(SINGER).words
+    assert (words.lyrics, words.language, words.task, words.track) == ("", "en", "", "")
+    assert resolved(SINGER, lyrics="la").words.language == "en"
+
+
+def test_resolve_song_comes_back_from_the_recipe():
+    found = song(**SONG)
+    recipe = make_recipe(
+        found.for_recipe(), model="singer", licence="", prompt=found.prompt, seed=found.seed, created=0.0
+    )
+    kept = parameters_of(recipe)
+    assert {key: kept[key] for key in SONG} == {**SONG, "lyrics": "[verse] la la"}
+    assert "language" not in resolved(SINGER).for_recipe()
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({"lyrics": "la" * 50_000}, "lyrics"),
+        ({"lyrics": "la", "language": "klingon"}, "language"),
+        ({"language": "de"}, "language: it goes with lyrics"),
+        ({"task": "sing"}, "task"),
+        ({"task": "extract", "track": "kazoo"}, "track: got 'kazoo', allowed are backing_vocals, bass"),
+        ({"task": "extract", "track": "bass drums"}, "track: got 2, and extract takes one"),
+        ({"track": "bass"}, "track: it goes with the tasks extract, lego, complete"),
+        ({"task": "cover", "track": "bass"}, "track: it goes with the tasks extract, lego, complete"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_resolve_song_refuses_unknown_values_by_key(keys: dict[str, Any], named: str):
+    with pytest.raises(errors.BadRequest) as refusal:
+        song(**keys)
+    assert str(refusal.value).startswith(named)
+
+
+@given(st.dictionaries(st.sampled_from(["lyrics", "language", "task", "track", "regions"]), st.text(max_size=60)))
+def test_resolve_song_of_any_text_renders_or_names_the_key(keys: dict[str, str]):
+    try:
+        found = song(**keys)
+    except errors.BadRequest as refusal:
+        named = str(refusal).partition(":")[0]
+        assert set(named.split(", ")) & {*keys, "start"}
+        return
+    assert set(found.words.track.split()) <= set(TRACKS)
 
 
 def test_resolve_appends_the_music_in_words_for_a_model_that_only_reads_text():

@@ -10,7 +10,7 @@ import soundfile
 from tests.requests.test_resolve import CARD, asked
 from timbred.models.registry import Card
 from timbred.requests.postprocess import read_init_audio
-from timbred.requests.resolve import Session, resolve
+from timbred.requests.resolve import GivenSamples, Session, resolve
 
 RATE = 16_000
 
@@ -37,7 +37,7 @@ def test_read_init_audio_has_the_models_channels(tmp_path: Path, sound_channels:
     read, clip = read_init_audio(tmp_path / "sound.wav", RATE, parameters)
     found = np.frombuffer(read, "<f4").reshape(-1, model_channels)
     assert clip.channels == sound_channels
-    order = parameters.order(read)
+    order = parameters.order(GivenSamples(init=read))
     assert order.given is not None
     assert order.given.channels == model_channels
     if sound_channels == model_channels:

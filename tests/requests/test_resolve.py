@@ -15,11 +15,11 @@ from timbred.protocol.coercion import build
 from timbred.protocol.messages import Generate
 from timbred.protocol.schema import REQUEST_NAMED
 from timbred.requests.capabilities import NEEDED_CAPABILITIES
+from timbred.requests.init_audio import INIT_KEYS, NOT_WITH_EXTEND
 from timbred.requests.resolve import (
-    INIT_KEYS,
     MAX_EXTENDED_SECONDS,
     MAX_WINDOW_SECONDS,
-    NOT_WITH_EXTEND,
+    GivenSamples,
     Parameters,
     Session,
     resolve,
@@ -122,7 +122,7 @@ def test_resolve_refuses_contradictions_by_name(keys: dict[str, Any], named: str
 
 VALUES: dict[str, Any] = {
     "strength": 0.5, "start": 0.1, "end": 0.2, "low": 100, "high": 200, "seconds": 1, "bars": 1,
-    "beats_per_bar": 3, "trim": 1,
+    "beats_per_bar": 3, "trim": 1, "regions": "0-1",
 }  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def test_resolve_accepts_a_flag_that_is_off_in_a_continuation():
 
 def test_resolve_gives_a_continuation_the_length_of_both_parts():
     found = resolve(asked(init="x.wav", extend=12, to="both", voice="1"), CARD, Session(), 0, init_seconds=33.5)
-    order = found.order(b"")
+    order = found.order(GivenSamples(init=b""))
     assert (found.seconds, order.seconds, order.window, order.early) == (45.5, 45.5, 5.0, False)
     assert not {"seconds", "window"} & {key for key, value in found.for_recipe().items() if value is not None}
     assert found.for_recipe()["extend"] == 12
@@ -180,14 +180,14 @@ def test_resolve_leaves_automatic_fades_out_of_the_recipe():
 
 
 def test_resolve_gives_the_bounds_of_the_edited_part():
-    def part(**keys: Any) -> EditedPart | None:
-        return resolve(asked(init="x.wav", **keys), CARD, Session(), 0, init_seconds=3.0).edited_part
+    def parts(**keys: Any) -> tuple[EditedPart, ...]:
+        return resolve(asked(init="x.wav", **keys), CARD, Session(), 0, init_seconds=3.0).edited_parts
 
-    assert part() is None
-    assert part(extend=2) == EditedPart(3.0, 5.0)
-    assert part(start=1) == EditedPart(1.0, 3.0)
-    assert part(end=2, low=4000) == EditedPart(0.0, 2.0, 4000.0)
-    assert part(high=500) == EditedPart(0.0, 3.0, 0.0, 500.0)
+    assert parts() == ()
+    assert parts(extend=2) == (EditedPart(3.0, 5.0),)
+    assert parts(start=1) == (EditedPart(1.0, 3.0),)
+    assert parts(end=2, low=4000) == (EditedPart(0.0, 2.0, 4000.0),)
+    assert parts(high=500) == (EditedPart(0.0, 3.0, 0.0, 500.0),)
 
 
 def test_resolve_limits_windows_to_the_models_trained_length():
@@ -204,16 +204,16 @@ def test_resolve_limits_the_length_of_a_continuation():
 
 def test_resolve_original_has_its_length():
     found = resolve(asked(init="x.wav"), CARD, Session(), 0, init_seconds=3.0)
-    assert (found.seconds, found.strength, found.repaint) == (3.0, 0.5, None)
+    assert (found.seconds, found.strength, found.repaint) == (3.0, 0.5, ())
     assert resolve(asked(init="x.wav", seconds=1.0), CARD, Session(), 0, init_seconds=30.0).seconds == 1.0
 
 
 def test_resolve_original_gives_the_edited_part():
     found = resolve(asked(init="x.wav", start=1.0, low=4000), CARD, Session(), 0, init_seconds=3.0)
     assert found.strength == 1.0
-    assert found.repaint is not None
-    assert (found.repaint.start, found.repaint.end, found.repaint.low) == (1.0, 3.0, 4000)
-    order = found.order(b"\0\0\0\0")
+    (part,) = found.repaint
+    assert (part.start, part.end, part.low) == (1.0, 3.0, 4000)
+    order = found.order(GivenSamples(init=b"\0\0\0\0"))
     assert order.given is not None
     assert order.given.repaint == found.repaint
 
@@ -239,7 +239,7 @@ def test_resolve_original_refuses_parts_outside_of_it(keys: dict[str, Any], name
 
 @pytest.mark.parametrize("key", INIT_KEYS)
 def test_resolve_refuses_edits_without_an_original(key: str):
-    keys: dict[str, Any] = {key: 0.5}
+    keys: dict[str, Any] = {key: "0.5-1" if key == "regions" else 0.5}
     with pytest.raises(errors.BadRequest, match=f"^{key}: it goes with init"):
         resolved(**keys)
 
@@ -309,7 +309,8 @@ def test_resolve_refuses_what_the_family_cannot_do(keys: dict[str, Any], named: 
 @pytest.mark.parametrize("key", [key for key in NEEDED_CAPABILITIES if key != "negative"])
 def test_resolve_names_missing_capability(key: str):
     card = msgspec.structs.replace(CARD, capabilities=frozenset[Capability]())
-    value = {"weights": "warm:1.5", "init": "x.wav", "loop": True}.get(key, 1.0)
+    texts = {"language": "en", "task": "cover", "track": "bass", "lyrics": "la", "reference": "x.wav", "lora": "a:1"}
+    value = {**texts, "weights": "warm:1.5", "init": "x.wav", "loop": True, "regions": "0-1"}.get(key, 1.0)
     with pytest.raises(errors.BadRequest, match=f"^{key}: small can't .*{NEEDED_CAPABILITIES[key]}"):
         resolve(asked(**{key: value}), card, Session(), 0)
 

@@ -26,6 +26,7 @@ from timbred.protocol.schema import is_terminal
 from timbred.requests.completion import BackgroundTasks, SoundListener
 from timbred.requests.deadline import DeadlineRequest
 from timbred.requests.job import Job
+from timbred.requests.named_files import NO_FILES, JobFiles
 from timbred.requests.postprocess import FinishedTake, RawTake, read_init_audio
 from timbred.requests.scheduler import JobScheduler
 from timbred.storage.library import StoredTake, new_take_id
@@ -275,10 +276,10 @@ class RequestsAndLosses(RuleBasedStateMachine):
     @rule(kind=st.sampled_from(sorted(KINDS)), priority=st.sampled_from(["live", "normal", "background"]))
     def submit(self, kind: str, priority: str) -> None:
         def act() -> None:
-            init = Path("a.wav") if kind == "from a file" else None
+            files = JobFiles(init=Path("a.wav")) if kind == "from a file" else NO_FILES
             wanted = DeadlineRequest(lambda: 1.0, 2) if kind == "with a deadline" else None
             try:
-                self.scheduler.submit(CLIENT, str(self.submitted), PARAMETERS[kind, priority], init, wanted)
+                self.scheduler.submit(CLIENT, str(self.submitted), PARAMETERS[kind, priority], files, wanted)
             except (errors.Busy, errors.ShuttingDown):
                 return
             self.submitted += 1

@@ -112,6 +112,8 @@ class KeysOfSound(KeysOfPlaying, total=False):
     """lower limit of the band of `init` to regenerate, in Hz (a number from 0 to 96000)."""
     high: float
     """upper limit of the band of `init` to regenerate, in Hz (a number from 0 to 96000)."""
+    regions: str
+    """several regions of `init` to regenerate, in seconds, as `0.5-1.25 3-3.5` (text of at most 2000 characters)."""
     extend: float
     """seconds to append to `init`, which is preserved (a number from 0.05 to 600)."""
     prompt2: str
@@ -124,6 +126,77 @@ class KeysOfSound(KeysOfPlaying, total=False):
     """id of a take whose initial noise is reused (text of at most 64 characters)."""
     embeddings: str
     """path of a safetensors file with tensors instead of texts and noise, as `prompt_embeds` (text of at most 4096
+    characters).
+    """
+    lyrics: str
+    """what is sung, for models that sing (text of at most 8192 characters)."""
+    language: Literal[
+        "ar",
+        "az",
+        "bg",
+        "bn",
+        "ca",
+        "cs",
+        "da",
+        "de",
+        "el",
+        "en",
+        "es",
+        "fa",
+        "fi",
+        "fr",
+        "he",
+        "hi",
+        "hr",
+        "ht",
+        "hu",
+        "id",
+        "is",
+        "it",
+        "ja",
+        "ko",
+        "la",
+        "lt",
+        "ms",
+        "ne",
+        "nl",
+        "no",
+        "pa",
+        "pl",
+        "pt",
+        "ro",
+        "ru",
+        "sa",
+        "sk",
+        "sr",
+        "sv",
+        "sw",
+        "ta",
+        "te",
+        "th",
+        "tl",
+        "tr",
+        "uk",
+        "unknown",
+        "ur",
+        "vi",
+        "yue",
+        "zh",
+    ]
+    """language of `lyrics`, by its code (one of ar, az, bg, bn, ca, cs, da, de, el, en, es, fa, fi, fr, he, hi, hr, ht,
+    hu, id, is, it, ja, ko, la, lt, ms, ne, nl, no, pa, pl, pt, ro, ru, sa, sk, sr, sv, sw, ta, te, th, tl, tr, uk,
+    unknown, ur, vi, yue, zh; default en).
+    """
+    task: Literal["complete", "cover", "extract", "lego", "repaint", "text2music"]
+    """what is made of `init`: a part is repainted, it is covered, a track is extracted, added (`lego`) or completed
+    (one of complete, cover, extract, lego, repaint, text2music; default text2music; repaint for parts of `init`).
+    """
+    track: str
+    """track to extract or to add, several to complete with: backing_vocals, bass, brass, drums, fx, guitar, keyboard,
+    percussion, strings, synth, vocals, woodwinds (text of at most 200 characters).
+    """
+    reference: str
+    """sound whose timbre is taken, a take id or the path of an audio file; it isn't heard (text of at most 4096
     characters).
     """
     transcription: str

@@ -294,7 +294,7 @@ class EngineScheduler:
 
     def _send_text_parts(self, job: EngineJob, model: LatentDiffusion) -> None:
         """Send which texts are longer than the encoders' windows."""
-        for text in model.find_long_texts(job.render.order.words):
+        for text in model.find_long_texts(model.conditioner.inputs_of(job.render.order)):
             self.link.send(engine_messages.TextRead(job=job.number, **asdict(text)))
 
     @contextmanager

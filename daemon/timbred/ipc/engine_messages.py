@@ -6,7 +6,7 @@ one: float32 little-endian samples.
 
 import msgspec
 
-WIRE_VERSION = 10
+WIRE_VERSION = 11
 """Increased whenever a message changes; a daemon refuses an engine of another version."""
 
 ENGINE_HEARTBEAT_INTERVAL_S = 1.0
@@ -29,7 +29,8 @@ class PromptInputs(msgspec.Struct, frozen=True, kw_only=True):
 
     `mix` is the position between `prompt` and `prompt2`, 0 to 1; `weights` are the weights of words in `prompt`.
     `lyrics` in a `language`, tempo (`bpm`, 0 for none), `key`, `signature`, `task` and `track` are for models that read
-    them; `seconds` is the length of the sound, which the engine fills in for models that read it.
+    them. The engine fills in the following for models that read them: the length of the sound, an instruction in place
+    of the task's, and the tokens that are read of the prompt and of the lyrics, 0 for the usual ones.
     """
 
     prompt: str
@@ -46,6 +47,9 @@ class PromptInputs(msgspec.Struct, frozen=True, kw_only=True):
     task: str = ""
     track: str = ""
     seconds: float = 0.0
+    instruction: str = ""
+    text_tokens: int = 0
+    lyric_tokens: int = 0
 
     def texts(self) -> dict[str, str]:
         """Return the texts that are not empty, by their keys in `generate`."""
@@ -62,7 +66,7 @@ class NoiseSource(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Repaint(msgspec.Struct, frozen=True, kw_only=True):
-    """Region of the init audio that is regenerated, in seconds and Hz."""
+    """A region of the init audio that is regenerated, in seconds and Hz."""
 
     start: float
     end: float
@@ -73,13 +77,14 @@ class Repaint(msgspec.Struct, frozen=True, kw_only=True):
 class InitAudio(msgspec.Struct, frozen=True, kw_only=True):
     """Init audio: float32 little-endian samples, interleaved, at the model's native rate and channels.
 
-    `strength` is the fraction of the steps that is run, 0 to 1; with `repaint` only a region is regenerated.
+    `strength` is the fraction of the steps that is run, 0 to 1; with `repaint` only these regions, which don't overlap,
+    are regenerated.
     """
 
     samples: bytes
     channels: int = 1
     strength: float
-    repaint: Repaint | None = None
+    repaint: tuple[Repaint, ...] = ()
 
 
 class GivenTensor(msgspec.Struct, frozen=True, kw_only=True):

@@ -202,7 +202,7 @@ def _check_places(stored: Mapping[str, StoredTensor], data_bytes: int) -> None:
 
 
 def _check_dtype(name: str, tensor: StoredTensor, wanted: TensorInput) -> None:
-    allowed = FLOAT_DTYPES if wanted.kind == "values" else tuple(DTYPES)
+    allowed = {"values": FLOAT_DTYPES, "falling": FLOAT_DTYPES, "text": ("U8",)}.get(wanted.kind, tuple(DTYPES))
     if tensor.dtype not in allowed:
         raise BadRequest(f"embeddings: {name} is of type {tensor.dtype[:20]!a}; allowed is {', '.join(allowed)}")
 
@@ -267,4 +267,24 @@ def _values(name: str, tensor: StoredTensor, wanted: TensorInput, data: memoryvi
         raise BadRequest(f"embeddings: {name} has NaN or infinite values; make the tensors again")
     if wanted.kind == "mask" and not np.isin(values, (0.0, 1.0)).all():
         raise BadRequest(f"embeddings: {name} has values other than 0 and 1, which a mask may have")
+    if wanted.kind == "falling" and (np.diff(values) >= 0).any():
+        raise BadRequest(
+            f"embeddings: {name} has a value that isn't below the one before it; sort them from high to low"
+        )
+    if wanted.kind == "whole" and (values != np.floor(values)).any():
+        raise BadRequest(f"embeddings: {name} has values that aren't whole numbers; allowed are whole numbers")
+    if values.size and not (wanted.low <= values.min() and values.max() <= wanted.high):
+        raise BadRequest(
+            f"embeddings: {name} has values from {values.min():g} to {values.max():g}; allowed are {wanted.low:g} to "
+            f"{wanted.high:g}"
+        )
+    if wanted.kind == "text":
+        _check_text(name, raw.tobytes())
     return values
+
+
+def _check_text(name: str, content: bytes) -> None:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"embeddings: {name} isn't text in UTF-8 ({error.reason}); encode it as UTF-8") from error

@@ -17,11 +17,11 @@ Stage = Literal["denoiser", "codec", "text"]
 
 Capability = Literal[
     "negative", "weights", "init", "inpaint", "bands", "extend", "windows", "loop", "early", "transcription", "rank",
-    "lyrics", "key", "bpm", "lora",
+    "lyrics", "task", "reference", "key", "bpm", "lora",
 ]  # fmt: skip
 """Things that a family can do, each with keys of `generate`:
 
-- `negative`, `weights`, `transcription`, `lyrics`, `key`, `bpm`, `lora`: the keys of these names;
+- `negative`, `weights`, `transcription`, `lyrics`, `task`, `reference`, `key`, `bpm`, `lora`: the keys of these names;
 - `init`: starting from audio; `inpaint`: regenerating a part of it; `bands`: only some of its frequencies;
 - `extend`: continuing audio, up to the model's longest length; `windows`: also beyond it;
 - `loop`: an end that meets the start;
@@ -343,7 +343,7 @@ ACE_STEP = Family(
     },
     libraries=("ace_step",),
     read_sound=_ace_step_sound,
-    capabilities=frozenset({"init", "inpaint", "extend", "lyrics", "key", "bpm", "lora"}),
+    capabilities=frozenset({"init", "inpaint", "extend", "lyrics", "task", "reference", "key", "bpm", "lora"}),
     schedulers=("flow-euler", "ping-pong"),
     licence=Licence("MIT", "yes"),
     read_tensor_inputs=tensor_inputs.ace_step_inputs,

@@ -27,6 +27,23 @@ SchedulerName = Literal[
     "cosine-dpm", "ddim", "dpm++2m", "dpm++2m-karras", "edm-dpm", "edm-euler", "euler", "euler-a", "flow-euler", "heun",
     "lms", "ping-pong", "pndm", "unipc",
 ]  # fmt: skip
+Language = Literal[
+    "ar", "az", "bg", "bn", "ca", "cs", "da", "de", "el", "en", "es", "fa", "fi", "fr", "he", "hi", "hr", "ht", "hu",
+    "id", "is", "it", "ja", "ko", "la", "lt", "ms", "ne", "nl", "no", "pa", "pl", "pt", "ro", "ru", "sa", "sk", "sr",
+    "sv", "sw", "ta", "te", "th", "tl", "tr", "uk", "unknown", "ur", "vi", "yue", "zh",
+]  # fmt: skip
+"""Languages of lyrics, by their codes in ISO 639, that ACE-Step was trained with."""
+
+Task = Literal["complete", "cover", "extract", "lego", "repaint", "text2music"]
+TRACKS = (
+    "backing_vocals", "bass", "brass", "drums", "fx", "guitar", "keyboard", "percussion", "strings", "synth", "vocals",
+    "woodwinds",
+)  # fmt: skip
+"""Names of tracks that ACE-Step was trained with."""
+
+MAX_LYRICS_CHARACTERS = 8192
+"""Maximum length of lyrics: about 2048 tokens in European languages."""
+
 Format = Literal["wav", "flac", "aiff", "ogg"]
 Destination = Literal["file", "play", "both", "none"]
 Priority = Literal["live", "normal", "background"]
@@ -235,6 +252,10 @@ class Recipe(PlaybackKeys, frozen=True, kw_only=True):
         Annotated[float, Meta(ge=0, le=96000, description="upper limit of the band of `init` to regenerate, in Hz")]
         | None
     ) = None
+    regions: (
+        Annotated[Words, Meta(description="several regions of `init` to regenerate, in seconds, as `0.5-1.25 3-3.5`")]
+        | None
+    ) = None
     extend: (
         Annotated[float, Meta(ge=0.05, le=600, description="seconds to append to `init`, which is preserved")] | None
     ) = None
@@ -252,6 +273,40 @@ class Recipe(PlaybackKeys, frozen=True, kw_only=True):
                 max_length=4096,
                 description="path of a safetensors file with tensors instead of texts and noise, as `prompt_embeds`",
             ),
+        ]
+        | None
+    ) = None
+    lyrics: (
+        Annotated[str, Meta(max_length=MAX_LYRICS_CHARACTERS, description="what is sung, for models that sing")] | None
+    ) = None
+    language: (
+        Annotated[Language, Meta(description="language of `lyrics`, by its code", extra={"default": "en"})] | None
+    ) = None
+    task: (
+        Annotated[
+            Task,
+            Meta(
+                description="what is made of `init`: a part is repainted, it is covered, a track is extracted, added "
+                "(`lego`) or completed",
+                extra={"default": "text2music; repaint for parts of `init`"},
+            ),
+        ]
+        | None
+    ) = None
+    track: (
+        Annotated[
+            str,
+            Meta(
+                max_length=200,
+                description=f"track to extract or to add, several to complete with: {', '.join(TRACKS)}",
+            ),
+        ]
+        | None
+    ) = None
+    reference: (
+        Annotated[
+            PathOrTake,
+            Meta(description="sound whose timbre is taken, a take id or the path of an audio file; it isn't heard"),
         ]
         | None
     ) = None

@@ -16,8 +16,14 @@ NEEDED_CAPABILITIES: dict[str, Capability] = {
     "end": "inpaint",
     "low": "bands",
     "high": "bands",
+    "regions": "inpaint",
     "extend": "extend",
     "loop": "loop",
+    "lyrics": "lyrics",
+    "language": "lyrics",
+    "task": "task",
+    "track": "task",
+    "reference": "reference",
     "lora": "lora",
 }
 """Keys of `generate`, and the capability that each needs."""
@@ -30,6 +36,9 @@ ABILITIES: dict[Capability, str] = {
     "bands": "regenerate a band of frequencies alone",
     "extend": "continue audio",
     "loop": "render a loop",
+    "lyrics": "sing",
+    "task": "do tasks",
+    "reference": "take the timbre of a sound",
     "lora": "use LoRAs",
 }
 """Capabilities in words, for messages."""

@@ -6,18 +6,17 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from timbred import errors
 from timbred.audio import Megabytes
-from timbred.audiofile.reader import read_header, read_recipe
+from timbred.audiofile.reader import read_header
 from timbred.config import NAMED, Config, Value, read
 from timbred.dsp.streaming import StreamPiece
 from timbred.errors import BadRequest
 from timbred.filenames import printable
-from timbred.ipc.engine_messages import NoiseSource
 from timbred.models.registry import Card, Entry, Registry
 from timbred.player.client import PlayerClient
 from timbred.protocol import messages as m
@@ -26,19 +25,21 @@ from timbred.protocol.coercion import shown
 from timbred.protocol.schema import REQUESTS
 from timbred.requests.completion import SoundListener, failure, take_event
 from timbred.requests.continuous.controller import FlowControllers
+from timbred.requests.continuous.plan import FlowPlan
 from timbred.requests.deadline import DeadlineTooSoon
 from timbred.requests.deadline_requests import DeadlineHandlers
-from timbred.requests.embeddings import check_own_noise, find_embeddings
+from timbred.requests.init_audio import repaints
 from timbred.requests.job import Job, Key, key_of
 from timbred.requests.loras import LoraHandlers
+from timbred.requests.named_files import NamedFiles, find_embeddings
 from timbred.requests.playback import PlaybackHandlers
 from timbred.requests.postprocess import FinishedTake
-from timbred.requests.resolve import PLAYED, Parameters, Session, repaints, resolve
+from timbred.requests.resolve import PLAYED, Parameters, Session, resolve
 from timbred.requests.scheduler import JobScheduler
 from timbred.requests.scsynth_buffers import ScsynthBuffers
 from timbred.storage.library import Library
 from timbred.storage.paths import AllowedFolders
-from timbred.storage.recipe import overlay, parameters_of
+from timbred.storage.recipe import overlay
 from timbred.storage.takes_folder import TakesFolder
 from timbred.task_supervision import Supervisor, keep_until_done
 
@@ -122,9 +123,6 @@ MAX_PENDING_REQUESTS = 128
 MAX_CONCURRENT_SEARCHES = 2
 """Threads that search the library at one time: more would delay all other requests."""
 
-MAX_NOISE_SOURCES = 32
-"""Takes through which a starting noise is traced back."""
-
 NEVER_BUSY = (m.Cancel, m.Status, m.Stop, m.Tempo, m.Setting)
 """Requests that are handled regardless of `MAX_PENDING_REQUESTS`."""
 
@@ -175,6 +173,7 @@ class RequestHandlers:
         self.library = library
         self.folder = folder
         self.allowed = allowed
+        self.files = NamedFiles(library, allowed, lambda: settings.session)
         self.settings = settings
         self.player = player
         self.playback = playback
@@ -275,9 +274,9 @@ class RequestHandlers:
     ) -> Coroutine[Any, Any, None] | None:
         """Validate a new request and create its job. `original` is the request that the client sent."""
         entry = self.registry[request.model or str(self.settings["models.default"])]
-        noise = self._noise_of(request.noise, entry.card.name) if request.noise else None
-        init = self._file_of(request.init) if request.init else None
-        head = read_header(init) if init else None
+        noise = self.files.noise_of(request.noise, entry.card) if request.noise else None
+        files = self.files.find(request)
+        head = read_header(files.init) if files.init else None
         session, seed = self.settings.session, secrets.randbelow(2**31)
         if request.folder:
             self.folder.check_inside(request.folder)
@@ -299,18 +298,18 @@ class RequestHandlers:
         parameters = resolve_request(request)
         if not self.scheduler.residency.is_resident(entry.card.name):
             entry.checkpoint()
-        embeddings = find_embeddings(request, parameters, entry, self.allowed)
-        submit = partial(self.scheduler.submit, client, request.id, embeddings=embeddings, request=original)
+        files = replace(files, embeddings=find_embeddings(request, parameters, entry, self.allowed))
+        submit = partial(self.scheduler.submit, client, request.id, files=files, request=original)
         if request.by is not None:
             return self._submit_with_deadline(
-                client, request, original, entry.card, parameters, resolve_request, init, submit
+                client, request, original, entry.card, parameters, resolve_request, submit
             )
-        submit(parameters, init)
+        submit(parameters)
         return None
 
     def _submit_with_deadline(
         self, client: ClientId, request: m.Generate, original: m.Generate | m.Vary, card: Card, parameters: Parameters,
-        resolve_request: Callable[[m.Generate], Parameters], init: Path | None, submit_job: Callable[..., None],
+        resolve_request: Callable[[m.Generate], Parameters], submit_job: Callable[..., None],
     ) -> Coroutine[Any, Any, None] | None:  # fmt: skip
         """Create the job of a request with a deadline, immediately or as soon as its model has been timed."""
         received_at = time.monotonic()
@@ -318,7 +317,7 @@ class RequestHandlers:
 
         def submit() -> None:
             planned, deadline = self.deadlines.plan(request, parameters, card, received_at)
-            submit_job(resolve_request(planned), init, deadline)
+            submit_job(resolve_request(planned), deadline=deadline)
 
         if self.deadlines.is_timed(parameters):
             try:
@@ -352,54 +351,7 @@ class RequestHandlers:
         """Handle `vary`. The recipe is read here, not in a thread: the client's next request must not overtake it."""
         if self._known(client, request):
             return None
-        return self._submit(client, merge_recipe(self._recipe_of(request.take), request), request)
-
-    def _noise_of(self, take: str, model: str) -> NoiseSource:
-        """Return the starting noise of a stored take, which may itself have had that of an earlier one."""
-        for _ in range(MAX_NOISE_SOURCES):
-            recipe = self._recipe_of(take)
-            if recipe["model"] != model:
-                raise errors.BadRequest(
-                    f"noise: {take} was rendered by {recipe['model']}; its noise can't be used with another model"
-                )
-            check_own_noise(take, recipe.get("embeddings"), self.allowed)
-            if "noise" not in recipe:
-                card = self.registry[model].card
-                request = m.Generate(id="noise", **recipe)
-                source = resolve(request, card, self.settings.session, 0)
-                return NoiseSource(seed=source.seed, seconds=source.rendered_seconds, loop=source.loop)
-            take = recipe["noise"]
-        raise errors.BadRequest(
-            f"noise: {take} depends on more than {MAX_NOISE_SOURCES} earlier takes; use an earlier one"
-        )
-
-    def _file_of(self, take: str) -> Path:
-        """Return the file of a take id or a path.
-
-        Raises:
-            BadRequest: No take has this id.
-            ForbiddenPath, BadAudio: The path may not be read, or the file doesn't exist.
-        """
-        stored = self.library.get(take)
-        if stored is None:
-            self._refuse_unknown_take(take)
-            return self.allowed.resolve(take)
-        if stored.path is None or stored.missing:
-            raise errors.BadAudio(f"init: take {take} has no file: it was only played or deleted; render it with vary")
-        return stored.path
-
-    def _recipe_of(self, take: str) -> dict[str, Any]:
-        """Return the parameters in the recipe of a stored take or of a file."""
-        stored = self.library.get(take)
-        if stored is not None:
-            return parameters_of(stored.recipe)
-        self._refuse_unknown_take(take)
-        return parameters_of(read_recipe(self.allowed.resolve(take)))
-
-    @staticmethod
-    def _refuse_unknown_take(take: str) -> None:
-        if not any(mark in take for mark in "/\\."):
-            raise errors.BadRequest(f"take: no take has the id {take!r}, and it isn't a path; `takes` lists them")
+        return self._submit(client, merge_recipe(self.files.recipe_of(request.take), request), request)
 
     def _cancel(self, client: ClientId, request: m.Cancel) -> None:
         if request.id == "*":
@@ -512,14 +464,17 @@ class RequestHandlers:
 
     def _flow(self, client: ClientId, request: m.Flow) -> Coroutine[Any, Any, None] | None:
         entry = self.registry[request.model or str(self.settings["models.default"])]
-        init = self._file_of(request.init) if request.init else None
+        files = self.files.find(request)
         if not self.scheduler.residency.is_resident(entry.card.name):
             entry.checkpoint()
-        head = read_header(init) if init else None
+        head = read_header(files.init) if files.init else None
         if head is not None and head.channels > 2 and repaints(request):
             raise errors.BadRequest(f"init: it has {head.channels} channels and stays in part; voices play 1 or 2")
         loras = self.loras.resolve(request.lora, entry)
-        return self.flows.flow(client, request, entry.card, init, head.seconds if head else None, loras)
+        seconds = head.seconds if head else None
+        plan = FlowPlan(request, entry.card, 0, 0.0, files=files, init_seconds=seconds, loras=loras)
+        files = plan.check_embeddings(entry, self.allowed, self.settings.session)
+        return self.flows.flow(client, request, entry.card, files, seconds, loras)
 
     def _stop(self, client: ClientId, request: m.Stop) -> None:
         """Stop voices; only an immediate stop ends continuous playback, which isn't scheduled."""

@@ -97,6 +97,7 @@ class Job:
         warnings: `warned` events sent so far.
         texts: Texts longer than the text encoders read at once; None until they are counted.
         init_samples: Init audio for the engine: float32 little-endian, at the model's rate and channels.
+        reference_samples: The sound whose timbre is taken, in the same form.
         init_clip: Init audio as read, where the take keeps a part of it.
         tensors: Tensors for the engine from a file of embeddings.
         ready: True if its init audio and embeddings are read and its texts are counted.
@@ -126,6 +127,7 @@ class Job:
     warnings: list[Warned] = field(default_factory=list[Warned])
     texts: tuple[HeardText, ...] | None = ()
     init_samples: bytes | None = None
+    reference_samples: bytes | None = None
     init_clip: Clip | None = None
     tensors: tuple[GivenTensor, ...] = ()
     ready: bool = True

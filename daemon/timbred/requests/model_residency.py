@@ -17,7 +17,7 @@ from timbred.protocol.boundary import ClientId, Outbox
 from timbred.requests.capabilities import STEPS
 from timbred.requests.deadline import EtaEstimates, JobTimer
 from timbred.requests.job import RANK, JobStore
-from timbred.requests.resolve import Parameters
+from timbred.requests.resolve import NO_SAMPLES, GivenSamples, Parameters
 
 
 class EngineConnection(Protocol):
@@ -81,7 +81,7 @@ class EngineCommands:
         parameters: Parameters,
         rank: int,
         time_left_s: float | None,
-        init_samples: bytes | None = None,
+        samples: GivenSamples = NO_SAMPLES,
         tensors: tuple[engine_messages.GivenTensor, ...] = (),
     ) -> None:
         """Render a sound.
@@ -91,11 +91,11 @@ class EngineCommands:
             parameters: What to render.
             rank: A lower rank runs first.
             time_left_s: Seconds until the deadline; None without one.
-            init_samples: Init audio: float32 little-endian, at the model's rate and channels.
+            samples: Given sounds.
             tensors: Tensors from a file of embeddings.
         """
         source = self.source_of(parameters.model)
-        order = structs.replace(parameters.order(init_samples), tensors=tensors)
+        order = structs.replace(parameters.order(samples), tensors=tensors)
         self.engine.send(
             engine_messages.RenderJob(job=number, model=source, order=order, rank=rank, within=time_left_s)
         )

@@ -1,4 +1,8 @@
-"""Resolution of the musical keys of a request: `key`, `bpm`, `signature`, `in_words`, `measure` and `fit`. Pure."""
+"""Resolution of the musical keys of a request, pure.
+
+These are `key`, `bpm`, `signature`, `in_words`, `measure` and `fit`; and for models that make songs `lyrics`,
+`language`, `task` and `track`.
+"""
 
 from dataclasses import dataclass
 
@@ -9,6 +13,7 @@ from timbred.ipc.engine_messages import PromptInputs
 from timbred.models.families import Capability
 from timbred.models.registry import Card
 from timbred.music import musical_words, read_key, read_signature
+from timbred.protocol.keys import TRACKS
 from timbred.protocol.messages import Generate
 
 MUSICAL_CAPABILITIES: dict[str, Capability] = {"key": "key", "bpm": "bpm", "signature": "bpm"}
@@ -58,6 +63,50 @@ class RequestedMusic:
             bpm=round(self.bpm or 0) if reads("bpm") else 0,
             signature=self.signature if reads("signature") else "",
         )
+
+
+TRACK_TASKS = ("extract", "lego", "complete")
+"""Tasks that work on tracks; only the last one takes several."""
+
+
+@dataclass(frozen=True)
+class RequestedSong:
+    """Lyrics with their language, the task, and the names of tracks, separated by spaces; empty for none."""
+
+    lyrics: str
+    language: str
+    task: str
+    track: str
+
+    def apply(self, inputs: PromptInputs) -> PromptInputs:
+        """Return a model's inputs with the song."""
+        language = self.language or inputs.language
+        return msgspec.structs.replace(inputs, lyrics=self.lyrics, language=language, task=self.task, track=self.track)
+
+
+def resolve_song(request: Generate) -> RequestedSong:
+    """Resolve the keys of models that make songs.
+
+    Raises:
+        BadRequest: A key needs another one, or a track isn't one of `TRACKS`.
+    """
+    lyrics = (request.lyrics or "").strip()
+    if request.language is not None and not lyrics:
+        raise BadRequest("language: it goes with lyrics; say what is sung, as in: @lyrics la la la")
+    tracks = (request.track or "").split()
+    for track in tracks:
+        if track not in TRACKS:
+            raise BadRequest(f"track: got {track[:40]!r}, allowed are {', '.join(TRACKS)}")
+    if tracks and request.task not in TRACK_TASKS:
+        raise BadRequest(f"track: it goes with the tasks {', '.join(TRACK_TASKS)}; name one, as in: @task extract")
+    if len(tracks) > 1 and request.task != "complete":
+        raise BadRequest(f"track: got {len(tracks)}, and {request.task} takes one; several go with the task complete")
+    return RequestedSong(
+        lyrics=lyrics,
+        language=(request.language or "en") if lyrics else "",
+        task=request.task or "",
+        track=" ".join(dict.fromkeys(tracks)),
+    )
 
 
 def beats_of_bar(beats_per_bar: float | None, signature: str) -> float:

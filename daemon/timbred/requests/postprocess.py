@@ -13,7 +13,7 @@ from timbred.audiofile.writer import encode
 from timbred.dsp.measurement import Measurement
 from timbred.dsp.pipeline import RenderSettings, find_polarities, measure_peak, mix_to_mono, run_pipeline
 from timbred.dsp.resample import resample
-from timbred.dsp.splice import OriginalAudio, splice
+from timbred.dsp.splice import splice_parts
 from timbred.errors import BadRequest
 from timbred.ipc.heap import release_free_memory
 from timbred.render_settings import bits_of
@@ -70,11 +70,29 @@ def read_init_audio(path: Path, rate: int, parameters: Parameters) -> tuple[byte
     """
     clip = fit_to(decode(path), parameters.seconds)
     check_kept(path, clip, parameters)
+    return _engine_samples(clip, rate, parameters.init_channels), clip
+
+
+MAX_REFERENCE_S = 600.0
+"""Seconds of a reference at most: the longest sound of a model."""
+
+
+def read_reference(path: Path, rate: int, channels: int) -> bytes:
+    """Read a sound whose timbre is taken, as `read_init_audio` does; at most `MAX_REFERENCE_S` of it.
+
+    Raises:
+        BadAudio: It can't be read, is empty, or holds NaN or infinity.
+    """
+    return _engine_samples(fit_to(decode(path), MAX_REFERENCE_S), rate, channels)
+
+
+def _engine_samples(clip: Clip, rate: int, channels: int) -> bytes:
+    """Return a clip's samples for the engine: float32 little-endian, interleaved, at a rate and in channels."""
     resampled = resample(clip, RenderSettings(rate=SampleRate(rate))).samples
-    if parameters.init_channels != clip.channels:
+    if channels != clip.channels:
         mono = mix_to_mono(resampled, find_polarities(clip.samples))
-        resampled = np.repeat(mono[:, None], parameters.init_channels, axis=1)
-    return resampled.astype("<f4").tobytes(), clip
+        resampled = np.repeat(mono[:, None], channels, axis=1)
+    return resampled.astype("<f4").tobytes()
 
 
 def check_kept(path: Path, clip: Clip, parameters: Parameters) -> None:
@@ -84,7 +102,7 @@ def check_kept(path: Path, clip: Clip, parameters: Parameters) -> None:
         BadAudio: The init audio can't be read.
         BadRequest: It exceeds full scale, which the format can't hold, or its samples have more bits than the format's.
     """
-    if parameters.edited_part is None or parameters.to not in ("file", "both"):
+    if not parameters.edited_parts or parameters.to not in ("file", "both"):
         return
     settings = parameters.render_settings()
     peak = measure_peak(clip.samples)
@@ -235,9 +253,9 @@ class Postprocessor:
             bpm=None if parameters.bars is None else parameters.bpm,
             beats=parameters.beats,
         )
-        if init is None or parameters.edited_part is None:
+        if init is None or not parameters.edited_parts:
             return clip
-        return splice(clip, OriginalAudio(init, parameters.edited_part), SampleRate(parameters.rate), raw.first)
+        return splice_parts(clip, init, parameters.edited_parts, SampleRate(parameters.rate), raw.first)
 
 
 class EmbeddingJoin:

@@ -1,7 +1,6 @@
 """Resolution of requests: defaults from the model's card and the session, and validation of combinations. Pure."""
 
 from dataclasses import dataclass
-from math import inf
 from typing import Any, Literal
 
 from timbred.audio import Decibels, Lufs, SampleRate, Seconds, bars_to_seconds
@@ -11,7 +10,6 @@ from timbred.dsp.streaming import can_stream
 from timbred.errors import BadRequest
 from timbred.ipc.engine_messages import InitAudio, LoraUse, NoiseSource, PromptInputs, RenderOrder, Repaint
 from timbred.models.registry import Card
-from timbred.protocol.keys import Recipe
 from timbred.protocol.messages import Generate
 from timbred.render_settings import (
     AUTOMATIC_FADE_IN_S,
@@ -22,18 +20,10 @@ from timbred.render_settings import (
     RenderSettings,
     check,
 )
-from timbred.requests.capabilities import check_capabilities, check_steps, is_requested, read_weights
+from timbred.requests.capabilities import check_capabilities, check_steps, read_weights
+from timbred.requests.init_audio import check_init_keys, init_fields
 from timbred.requests.loras import format_loras
-from timbred.requests.musical import RequestedMusic, resolve_music
-
-INIT_KEYS = ("strength", "start", "end", "low", "high", "extend")
-"""Keys that go only with `init`."""
-
-NOT_WITH_EXTEND = (
-    *("strength", "start", "end", "low", "high"),
-    *("seconds", "bars", "beats_per_bar", "trim"),
-)
-"""Keys that don't go with `extend`, which keeps all of the init audio and sets the added length."""
+from timbred.requests.musical import RequestedMusic, resolve_music, resolve_song
 
 MAX_EXTENDED_SECONDS = 600.0
 """Seconds that an outpainted sound may last in all."""
@@ -44,11 +34,8 @@ MAX_WINDOW_SECONDS = 10.24
 DEFAULT_PEAK_DBFS = -1.0
 """Default of `peak`; there is none where a part of the init audio is kept."""
 
-DEFAULT_STRENGTH = 0.5
-"""Default of `strength`; 1 for an inpainted part."""
-
 INTERNAL_FIELDS = (
-    *("words", "seeds", "beats", "repaint", "edited_part"),
+    *("words", "seeds", "beats", "repaint", "edited_parts"),
     *("wants_embeddings", "rendered_seconds", "window", "noise_source", "init_channels"),
     *("playing", "server_buffer", "automatic_fades", "keeps_bits", "loras"),
 )
@@ -68,9 +55,6 @@ KEPT_FORMATS: dict[str, Literal["wav", "flac", "aiff"]] = {
 KEPT_BITS: dict[str, Literal[16, 24]] = {"PCM_S8": 16, "PCM_U8": 16, "PCM_16": 16, "PCM_24": 24}
 """Bits that hold samples of each kind (libsndfile's names) exactly; others need 32-bit float."""
 
-MAX_BAND_HZ = 96_000.0
-"""Upper edge of an inpainted band that has none; above every model's highest frequency."""
-
 
 @dataclass(frozen=True)
 class Session:
@@ -89,6 +73,18 @@ class ServerBuffer:
     number: int
 
 
+@dataclass(frozen=True)
+class GivenSamples:
+    """Init audio and a reference: float32 little-endian, interleaved, at the model's rate and in its channels."""
+
+    init: bytes | None = None
+    reference: bytes | None = None
+
+
+NO_SAMPLES = GivenSamples()
+"""No given sounds."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
     """A request with all defaults filled in. Fields are named as the keys of the protocol.
@@ -105,8 +101,8 @@ class Parameters:
         rendered_seconds: Length that the model renders: at least its minimum, except for loops and outpainting.
         words: Inputs of the text encoders.
         seeds: Seed of each take: `seed` plus its index, so that each take can be rendered again alone.
-        repaint: The inpainted part of the init audio; None if all of it is changed.
-        edited_part: The part of the sound that is rendered, if the rest is unchanged init audio.
+        repaint: The inpainted parts of the init audio; none if all of it is changed.
+        edited_parts: The parts of the sound that are rendered, if the rest is unchanged init audio.
         window: Longest outpainting window in seconds.
         wants_embeddings: True if the engine computes embeddings of the takes.
         automatic_fades: Those of `fade_in` and `fade_out` that weren't requested: their values are upper limits.
@@ -130,14 +126,20 @@ class Parameters:
     noise: str
     embeddings: str
     init: str
+    reference: str
+    lyrics: str
+    language: str
+    task: str
+    track: str
     strength: float | None
     start: float | None
     end: float | None
     low: float | None
     high: float | None
-    repaint: Repaint | None
+    regions: str
+    repaint: tuple[Repaint, ...]
     extend: float | None
-    edited_part: EditedPart | None
+    edited_parts: tuple[EditedPart, ...]
     window: float
     preview: bool
     seconds: float
@@ -185,20 +187,23 @@ class Parameters:
     lora: str
     loras: tuple[LoraUse, ...]
 
-    def order(self, init_samples: bytes | None = None) -> RenderOrder:
-        """Return the order for the engine; `init_samples` are float32, at the model's native rate and channels."""
+    def order(self, samples: GivenSamples = NO_SAMPLES) -> RenderOrder:
+        """Return the order for the engine."""
         return RenderOrder(
             words=self.words,
             noise=self.noise_source,
             loras=self.loras,
             given=None
-            if init_samples is None
+            if samples.init is None
             else InitAudio(
-                samples=init_samples,
+                samples=samples.init,
                 channels=self.init_channels,
                 strength=self.strength or 0.0,
                 repaint=self.repaint,
             ),
+            reference=None
+            if samples.reference is None
+            else InitAudio(samples=samples.reference, channels=self.init_channels, strength=0.0),
             preview=self.preview,
             seconds=self.rendered_seconds,
             steps=self.steps,
@@ -220,7 +225,7 @@ class Parameters:
 
         Not one with `exact`, since pieces equal the whole only within rounding, nor one that keeps init audio.
         """
-        if self.edited_part is not None:
+        if self.edited_parts:
             return False
         return self.to in PLAYED and self.takes == 1 and not self.exact and can_stream(self.render_settings())
 
@@ -244,6 +249,7 @@ class Parameters:
         """Return all keys of `generate` with their values."""
         kept = {name: value for name, value in vars(self).items() if name not in INTERNAL_FIELDS}
         texts = ("transcription", "prompt2", "weights", "noise", "embeddings", "init", "lora", "key", "signature")
+        texts += ("reference", "regions", "lyrics", "language", "task", "track")
         kept = {name: value for name, value in kept.items() if value or name not in texts}
         for fade in self.automatic_fades:
             del kept[fade]
@@ -283,13 +289,14 @@ def resolve(
     """
     check_capabilities(request, card)
     _check_combinations(request, card)
-    _check_init_keys(request)
-    keeps_init = request.extend is not None or repaints(request)
-    music = resolve_music(request, session.tempo)
+    check_init_keys(request)
+    music, song = resolve_music(request, session.tempo), resolve_song(request)
     seconds, bars, beats_per_bar = _length(request, card, session, music, init_seconds)
+    init = init_fields(request, seconds)
+    keeps_init = bool(init["edited_parts"])
     sampling = _sampling_fields(request, card, random_seed)
     file = _file_fields(request, card, session, init_head if keeps_init else None)
-    words = music.apply(_prompt_inputs(request, card), card)
+    words = song.apply(music.apply(_prompt_inputs(request, card), card))
     return Parameters(
         model=card.name,
         words=words,
@@ -299,10 +306,11 @@ def resolve(
         prompt2=request.prompt2 or "",
         mix=words.mix if words.prompt2 else None,
         weights=request.weights or "",
-        **_init_fields(request, seconds),
+        **init,
+        **vars(song),
         window=min(card.max_seconds, MAX_WINDOW_SECONDS),
         preview=bool(request.preview),
-        **{key: getattr(request, key) or "" for key in ("noise", "embeddings", "init")},
+        **{key: getattr(request, key) or "" for key in ("noise", "embeddings", "init", "reference")},
         noise_source=noise_source,
         init_channels=card.channels,
         lora=format_loras(loras),
@@ -326,7 +334,7 @@ def resolve(
         loudness=None if request.loudness == "off" else request.loudness,
         peak=None if request.peak == "off" else _or(request.peak, None if keeps_init else DEFAULT_PEAK_DBFS),
         trim=bool(request.trim),
-        **_fade_fields(request, seconds, init_seconds),
+        **_fade_fields(request, seconds, init_seconds, init["edited_parts"]),
         to=request.to or "file",
         playing=request if request.to in PLAYED else None,
         server_buffer=_server_buffer(request),
@@ -335,11 +343,6 @@ def resolve(
         priority=request.priority or "normal",
         inline=bool(request.inline),
     )
-
-
-def repaints(request: Recipe) -> bool:
-    """Tell if a part of the init audio is inpainted and the rest kept."""
-    return any(getattr(request, key) is not None for key in ("start", "end", "low", "high"))
 
 
 def _or(value: Any, default: Any) -> Any:
@@ -382,16 +385,18 @@ def _sampling_fields(request: Generate, card: Card, random_seed: int) -> dict[st
     }
 
 
-def _fade_fields(request: Generate, seconds: float, init_seconds: float | None) -> dict[str, Any]:
+def _fade_fields(
+    request: Generate, seconds: float, init_seconds: float | None, parts: tuple[EditedPart, ...]
+) -> dict[str, Any]:
     """Return the fields of `Parameters` for the fades. Those that weren't requested are automatic.
 
     An end at which the sound is the unchanged init audio gets no fade.
     """
     keeps_start, keeps_end = request.extend is not None, False
-    if request.extend is None and init_seconds is not None:
+    if request.extend is None and init_seconds is not None and parts:
         banded = request.low is not None or request.high is not None
-        ends_before = request.end is not None and request.end < seconds
-        keeps_start = banded or bool(request.start)
+        ends_before = parts[-1].end < seconds
+        keeps_start = banded or parts[0].start > 0
         keeps_end = (banded or ends_before) and seconds > init_seconds - 1e-6
     automatic = {
         "fade_in": request.fade_in is None and not keeps_start,
@@ -445,39 +450,6 @@ def _check_kept_channels(request: Generate, kept: AudioHeader) -> None:
         raise BadRequest(f"to: voices play 1 or 2 channels, init has {kept.channels}; name @channels, or use `to file`")
 
 
-def _init_fields(request: Generate, seconds: float) -> dict[str, Any]:
-    """Return the fields of `Parameters` for the init audio.
-
-    Raises:
-        BadRequest: The inpainted part is empty or outside the sound.
-    """
-    repaint = _inpainted_part(request, seconds) if repaints(request) else None
-    edited_part = None
-    if request.extend is not None:
-        edited_part = EditedPart(seconds - request.extend, seconds)
-    elif repaint is not None:
-        # a band without an upper edge has no upper end
-        high = inf if request.high is None else repaint.high
-        edited_part = EditedPart(repaint.start, repaint.end, repaint.low, high)
-    default_strength = DEFAULT_STRENGTH if repaint is None else 1.0
-    return {
-        "strength": None if request.init is None else _or(request.strength, default_strength),
-        **{key: getattr(request, key) for key in ("start", "end", "low", "high", "extend")},
-        "repaint": repaint,
-        "edited_part": edited_part,
-    }
-
-
-def _inpainted_part(request: Generate, seconds: float) -> Repaint:
-    start, end = _or(request.start, 0.0), _or(request.end, seconds)
-    if start >= seconds or end > seconds + 1e-6 or start >= end:
-        raise BadRequest(f"start, end: got {start:g} to {end:g} s, the sound has 0 to {seconds:g} s")
-    low, high = _or(request.low, 0.0), _or(request.high, MAX_BAND_HZ)
-    if low >= high:
-        raise BadRequest(f"low, high: got {low:g} to {high:g} Hz; low must be the lower one")
-    return Repaint(start=start, end=end, low=low, high=high)
-
-
 def _check_combinations(request: Generate, card: Card) -> None:
     for key in PLAY_KEYS:
         if getattr(request, key) is not None and request.to not in PLAYED:
@@ -494,17 +466,6 @@ def _check_combinations(request: Generate, card: Card) -> None:
         raise BadRequest(f"takes: got {request.takes}, but with noise there is only one: they would all be the same")
     if request.to == "none" and not request.inline:
         raise BadRequest("to: got none, which goes with `inline` over ZeroMQ; otherwise the sound would be lost")
-
-
-def _check_init_keys(request: Generate) -> None:
-    for key in INIT_KEYS:
-        if getattr(request, key) is not None and request.init is None:
-            raise BadRequest(f"{key}: it goes with init; name the sound to start from, as in: @init take")
-    for key in NOT_WITH_EXTEND:
-        if request.extend is not None and is_requested(getattr(request, key)):
-            raise BadRequest(f"{key}: it doesn't go with extend, which keeps all of init and adds to it; leave one out")
-    if request.init is not None and (request.noise is not None or request.loop):
-        raise BadRequest(f"init: it doesn't go with {'noise' if request.noise is not None else 'loop'}; leave one out")
 
 
 def _prompt_inputs(request: Generate, card: Card) -> PromptInputs:

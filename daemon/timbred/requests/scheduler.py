@@ -24,7 +24,6 @@ import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from timbred import errors
 from timbred.ipc import engine_messages
@@ -44,12 +43,12 @@ from timbred.requests.completion import (
     text_warning,
 )
 from timbred.requests.deadline import DeadlineRequest, EtaEstimates, JobTimer, StepPace, fewer_steps
-from timbred.requests.embeddings import EmbeddingsFile
 from timbred.requests.job import RANK, Job, JobStore, State
 from timbred.requests.model_residency import Calibration, EngineCommands, EngineConnection, LoadRequests, ModelResidency
-from timbred.requests.postprocess import Postprocessor, read_init_audio
+from timbred.requests.named_files import NO_FILES, JobFiles
+from timbred.requests.postprocess import Postprocessor, read_init_audio, read_reference
 from timbred.requests.prompt_texts import TextCounter
-from timbred.requests.resolve import Parameters
+from timbred.requests.resolve import GivenSamples, Parameters
 
 log = logging.getLogger(__name__)
 
@@ -130,9 +129,8 @@ class JobScheduler:
     # requests of clients
 
     def submit(
-        self, client: ClientId, identity: m.Id, parameters: Parameters, init: Path | None = None,
+        self, client: ClientId, identity: m.Id, parameters: Parameters, files: JobFiles = NO_FILES,
         deadline: DeadlineRequest | None = None, request: m.Generate | m.Vary | None = None,
-        embeddings: EmbeddingsFile | None = None,
     ) -> None:  # fmt: skip
         """Create a job and queue it.
 
@@ -140,10 +138,9 @@ class JobScheduler:
             client: The client that sent the request.
             identity: The client's id of the request, which no live job of it has.
             parameters: What to render.
-            init: File of the init audio.
+            files: The files that it reads.
             deadline: The request's deadline, if it has one.
             request: The request as it came, to compare with a later one of the same id.
-            embeddings: The file of embeddings, whose header was checked.
 
         Raises:
             Busy: The queue is full.
@@ -156,13 +153,13 @@ class JobScheduler:
         self._check_queue()
         job = Job(next(self._numbers), client, identity, parameters, deadline=deadline, request=request)
         job.texts = self._texts.count_if_known(parameters, self.residency.is_resident(parameters.model))
-        job.ready = init is None and embeddings is None and job.texts is not None
+        job.ready = files.is_empty and job.texts is not None
         self.jobs.add(job)
         self._announce_queued(job)
         if parameters.measure:
             self._delivery.prepare_measurement()
         if not job.ready:
-            self._background.start(self._prepare(job, init, embeddings), f"prepare-{job.number}")
+            self._background.start(self._prepare(job, files), f"prepare-{job.number}")
         self.pump()
 
     def repeat(self, job: Job) -> None:
@@ -205,34 +202,38 @@ class JobScheduler:
         eta = sum(self.estimates.expected(other.parameters) for other in (*before, job))
         self.outbox.send(job.client, m.Queued(id=job.id, position=len(before), eta_s=eta, texts=job.texts or None))
 
-    async def _prepare(self, job: Job, init: Path | None, embeddings: EmbeddingsFile | None) -> None:
-        """Count a job's texts, and read its init audio and embeddings; the job keeps its place meanwhile."""
+    async def _prepare(self, job: Job, files: JobFiles) -> None:
+        """Count a job's texts, and read its files; the job keeps its place meanwhile."""
         if job.texts is None:
             job.texts = await self._texts.count(job.parameters)
             if not job.live:
                 return
             self._announce_queued(job)
-        if init is not None:
-            rate = self.registry[job.parameters.model].card.native_rate
-            try:
-                samples, clip = await self._background.in_thread(read_init_audio, init, rate, job.parameters)
-            except Exception as error:  # noqa: BLE001  any failure ends the job with it
-                self.terminal_events.failed_if_live(job, error)
-                return
-            if not job.live:
-                return
-            job.init_samples = samples
-            job.init_clip = clip if job.parameters.edited_part is not None else None
-        if embeddings is not None:
-            try:
-                tensors, named = await self._background.in_thread(embeddings.read)
-            except Exception as error:  # noqa: BLE001  any failure ends the job with it
-                self.terminal_events.failed_if_live(job, error)
-                return
-            job.tensors, job.parameters = tensors, replace(job.parameters, embeddings=named)
+        try:
+            await self._read_files(job, files)
+        except Exception as error:  # noqa: BLE001  any failure ends the job with it
+            self.terminal_events.failed_if_live(job, error)
+            return
         if job.live:
             job.ready = True
             self.pump()
+
+    async def _read_files(self, job: Job, files: JobFiles) -> None:
+        """Read a job's files in threads, and set them in the job unless it has ended meanwhile."""
+        rate = self.registry[job.parameters.model].card.native_rate
+        if files.init is not None:
+            samples, clip = await self._background.in_thread(read_init_audio, files.init, rate, job.parameters)
+            if not job.live:
+                return
+            job.init_samples = samples
+            job.init_clip = clip if job.parameters.edited_parts else None
+        if files.reference is not None:
+            job.reference_samples = await self._background.in_thread(
+                read_reference, files.reference, rate, job.parameters.init_channels
+            )
+        if files.embeddings is not None and job.live:
+            tensors, named = await self._background.in_thread(files.embeddings.read)
+            job.tensors, job.parameters = tensors, replace(job.parameters, embeddings=named)
 
     # from the queue to the engine
 
@@ -268,7 +269,8 @@ class JobScheduler:
         job.timer = JobTimer(job.parameters)
         time_left = job.deadline.within if job.deadline else None
         rank = RANK[job.parameters.priority]
-        self.commands.render(job.number, job.parameters, rank, time_left, job.init_samples, job.tensors)
+        samples = GivenSamples(job.init_samples, job.reference_samples)
+        self.commands.render(job.number, job.parameters, rank, time_left, samples, job.tensors)
 
     def _pump_soon(self) -> None:
         """Pump in the next round of the event loop: the engine has room for another job."""

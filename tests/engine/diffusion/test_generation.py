@@ -86,7 +86,7 @@ def everything(chance: random.Random) -> list[RenderOrder]:
         {"guidance": 1.0},
         {"seeds": tuple(chance.randrange(1000) for _ in range(3))},
         {"given": given(chance, strength=chance.choice([0.5, 0.8])), "seconds": 0.5},
-        {"given": given(chance, strength=1.0, repaint=part), "seconds": 0.5},
+        {"given": given(chance, strength=1.0, repaint=(part,)), "seconds": 0.5},
         {"given": given(chance, strength=1.0), "seconds": 1.2, "window": 0.8},
         {"loop": True},
         {"noise": NoiseSource(seed=chance.randrange(1000), seconds=0.4)},

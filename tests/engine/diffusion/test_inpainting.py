@@ -63,7 +63,7 @@ def test_analysis_of_silence_is_at_the_floor():
     assert log_mel(torch.zeros(8000), OURS).unique().item() == pytest.approx(-1.0)
 
 
-def given(strength: float, repaint: Repaint | None = None) -> InitAudio:
+def given(strength: float, *repaint: Repaint) -> InitAudio:
     samples = (0.5 * sine(440.0)).numpy().astype("<f4").tobytes()
     return InitAudio(samples=samples, strength=strength, repaint=repaint)
 
@@ -140,7 +140,7 @@ def test_inpainting_outside_the_part_is_as_near_as_the_codec_allows():
     chance = torch.Generator().manual_seed(1)
     samples = 0.4 * sine(110.0, 32000, 2.0) + 0.05 * torch.randn(64000, generator=chance)
     part = Repaint(start=0.8, end=1.2, low=0.0, high=96_000.0)
-    wanted = InitAudio(samples=samples.numpy().astype("<f4").tobytes(), strength=1.0, repaint=part)
+    wanted = InitAudio(samples=samples.numpy().astype("<f4").tobytes(), strength=1.0, repaint=(part,))
     run = pocket.begin(order(given=wanted, seconds=2.0, steps=4, scheduler="dpm++2m"))
     while not run.sampler.done:
         pocket.advance([run])

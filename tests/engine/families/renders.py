@@ -81,8 +81,8 @@ def stereo_sound(seconds: float, seed: int = 3) -> NDArray[np.float32]:
     return (0.4 * tone[:, None] * [1.0, 0.5] + noise).astype(np.float32)
 
 
-def init_audio(sound: NDArray[np.float32], strength: float, repaint: Repaint | None = None) -> InitAudio:
-    """Return init audio of samples (frames, channels)."""
+def init_audio(sound: NDArray[np.float32], strength: float, *repaint: Repaint) -> InitAudio:
+    """Return init audio of samples (frames, channels), with the parts to regenerate."""
     return InitAudio(samples=sound.tobytes(), channels=sound.shape[1], strength=strength, repaint=repaint)
 
 

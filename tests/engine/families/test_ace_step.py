@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_oobleck import OobleckDiagonalGaussianDistribution
+from msgspec import structs
 
 from tests import checkpoints
 from tests.engine.families.renders import (
@@ -79,10 +80,10 @@ def stock(model: LatentDiffusion, wanted: RenderOrder, **more: Any) -> torch.Ten
     return torch.cat(sounds)[:, :, : int(wanted.seconds * checkpoints.WAVE_RATE)]
 
 
-def given(strength: float = 1.0, repaint: Repaint | None = None, seconds: float = SECONDS) -> tuple[Any, torch.Tensor]:
+def given(strength: float = 1.0, *repaint: Repaint, seconds: float = SECONDS) -> tuple[Any, torch.Tensor]:
     """Return the same sound as init audio, and as the stock pipeline takes it."""
     sound = stereo_sound(seconds)
-    return init_audio(sound, strength, repaint), torch.from_numpy(np.ascontiguousarray(sound.T))
+    return init_audio(sound, strength, *repaint), torch.from_numpy(np.ascontiguousarray(sound.T))
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ def test_render_equals_stock_with_reference(model: LatentDiffusion):
 
 def test_render_equals_stock_repainting(model: LatentDiffusion):
     start, end = 8 * ROWS_S, 20 * ROWS_S
-    init, audio = given(repaint=Repaint(start=start, end=end, low=0.0, high=96_000.0))
+    init, audio = given(1.0, Repaint(start=start, end=end, low=0.0, high=96_000.0))
     wanted = order(given=init, seeds=(4, 5))
     expected = stock(model, wanted, task_type="repaint", src_audio=audio, repainting_start=start, repainting_end=end)
     assert_equal_sounds(render(model, wanted), expected)
@@ -151,9 +152,54 @@ def test_render_equals_stock_with_every_task(model: LatentDiffusion, task: str, 
     assert_equal_sounds(render(model, wanted), expected)
 
 
+def test_ace_step_context_of_regions_is_that_of_each_region(model: LatentDiffusion):
+    """Where one region alone is made anew, the context is the same as with both; elsewhere that of the other one."""
+    parts = [Repaint(start=a * ROWS_S, end=b * ROWS_S, low=0.0, high=96_000.0) for a, b in ((4, 8), (20, 24))]
+
+    def context(*regions: Repaint) -> torch.Tensor:
+        return model.begin(order(given=given(1.0, *regions)[0])).conditioning["context"]
+
+    both, first, second = context(*parts), context(parts[0]), context(parts[1])
+    torch.testing.assert_close(both[:, :12], first[:, :12])
+    torch.testing.assert_close(both[:, 12:], second[:, 12:])
+    assert both[0, :, -1].tolist() == [float(4 <= row < 8 or 20 <= row < 24) for row in range(32)]
+
+
+def test_render_equals_stock_completing_with_several_tracks(model: LatentDiffusion):
+    init, audio = given()
+    wanted = order(given=init, words=PromptInputs(prompt="a bell", lyrics="la", task="complete", track="bass drums"))
+    expected = stock(model, wanted, task_type="complete", src_audio=audio, complete_track_classes=["bass", "drums"])
+    assert_equal_sounds(render(model, wanted), expected)
+
+
+@pytest.mark.parametrize("key", ["prompt", "lyrics"])
+def test_ace_step_names_texts_of_which_it_reads_the_beginning(model: LatentDiffusion, key: str):
+    short, long = PromptInputs(prompt="a bell", lyrics="la"), "na na hey hey " * 200
+    assert model.find_long_texts(short) == []
+    (found,) = model.find_long_texts(PromptInputs(**{"prompt": "a bell", "lyrics": "la", key: long}))
+    assert (found.key, found.characters, found.parts) == (key, len(long), 1)
+    assert 0 < found.read < len(long)
+    cut = {"prompt": "a bell", "lyrics": "la", key: long[: found.read] + "another end" * 50}
+    one, other = (
+        render(model, order(words=PromptInputs(**{"prompt": "a bell", "lyrics": "la", key: text})))
+        for text in (long, cut[key])
+    )
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("seeds", [(7,), (4, 5)], ids=str)
+def test_render_equals_stock_cover_of_less_strength(model: LatentDiffusion, seeds: tuple[int, ...]):
+    init, audio = given(0.3)
+    wanted = order(given=init, seeds=seeds, words=PromptInputs(prompt="a bell", lyrics="la", task="cover"))
+    made = render(model, wanted)
+    assert_equal_sounds(made, stock(model, wanted, task_type="cover", src_audio=audio, audio_cover_strength=0.3))
+    full = structs.replace(wanted, given=given()[0])
+    assert np.abs(made - render(model, full)).max() > 1e-3
+
+
 def test_ace_step_lego_in_a_part_equals_stock(model: LatentDiffusion):
     start, end = 8 * ROWS_S, 20 * ROWS_S
-    init, audio = given(repaint=Repaint(start=start, end=end, low=0.0, high=96_000.0))
+    init, audio = given(1.0, Repaint(start=start, end=end, low=0.0, high=96_000.0))
     wanted = order(given=init, words=PromptInputs(prompt="a bell", task="lego", track="drums"))
     expected = stock(
         model,

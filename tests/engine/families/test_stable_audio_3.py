@@ -108,6 +108,21 @@ def test_render_equals_stock_inpainting(model: LatentDiffusion):
     assert_equal_sounds(render(model, wanted), expected)
 
 
+def test_render_equals_stock_inpainting_of_several_regions(model: LatentDiffusion):
+    sound, regions = stereo_sound(0.4), [(0.064, 0.128), (0.256, 0.32)]
+    parts = [Repaint(start=start, end=end, low=0.0, high=96_000.0) for start, end in regions]
+    wanted = order(given=init_audio(sound, 1.0, *parts), seeds=(4, 5))
+    starts, ends = ([region[edge] for region in regions] for edge in (0, 1))
+    expected = stock(model, wanted, Inpaint, audio=stock_audio(sound), mask_start_seconds=starts, mask_end_seconds=ends)
+    assert_equal_sounds(render(model, wanted), expected)
+
+
+def test_stable_audio_3_inpainting_with_less_strength_starts_from_init_audio(model: LatentDiffusion):
+    sound, part = stereo_sound(0.4), Repaint(start=0.128, end=0.256, low=0.0, high=96_000.0)
+    full, half = (render(model, order(given=init_audio(sound, strength, part))) for strength in (1.0, 0.5))
+    assert np.abs(full - half).max() > 1e-3
+
+
 def test_stable_audio_3_extension_equals_stock_inpainting_of_the_end(model: LatentDiffusion):
     sound = stereo_sound(0.256)
     wanted = order(seconds=0.6, given=init_audio(sound, 1.0), window=0.6)

@@ -57,7 +57,7 @@ class ModelScheduler:
     def get(self, client: ClientId, identity: str) -> SimpleNamespace | None:
         return self.live.get(str(identity))
 
-    def submit(self, client: ClientId, identity: str, parameters: Any, init: Any) -> None:
+    def submit(self, client: ClientId, identity: str, parameters: Any, files: Any) -> None:
         assert client == FLOW_CLIENT
         if self.refuses:
             raise errors.Busy("the queue is full", 1.0)

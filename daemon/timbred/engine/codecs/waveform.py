@@ -184,12 +184,15 @@ def _decode_latents(vae: Any, latents: torch.Tensor) -> torch.Tensor:
 
 
 class WholePiece(LatentPieces):
-    """Latents that are decoded all at once."""
+    """Latents that are decoded all at once, of which the sound begins at a frame."""
 
-    def __init__(self, codec: WaveCodec, latents: torch.Tensor, seconds: float) -> None:
-        super().__init__(codec, latents, seconds)
+    def __init__(self, codec: WaveCodec, latents: torch.Tensor, first_frame: int = 0) -> None:
+        layout = codec.latent_layout
+        super().__init__(codec, latents, latents.shape[2] * layout.samples_per_row / layout.rate)
+        self._whole = torch.from_numpy(codec.decode(latents)[:, first_frame:])
+        self.samples = self._whole.shape[1]
+        self.rows = math.ceil(self.samples / self.samples_per_row)
         self.first_rows = self.max_rows = self.rows
-        self._whole = torch.from_numpy(codec.decode(latents))
 
     def decode(self, first: int, last: int) -> torch.Tensor:
         """Return the samples of the rows [first, last): (takes, samples, channels), float32, on the CPU."""
@@ -263,7 +266,7 @@ class NormalizedOobleckCodec(OobleckCodec):
 
     def pieces(self, latents: torch.Tensor, seconds: float) -> "LatentPieces":
         """Return latents as a source of one piece, because the level of any part depends on the whole."""
-        return WholePiece(self, latents, seconds)
+        return WholePiece(self, latents)
 
 
 class SameCodec(WaveCodec):

@@ -20,6 +20,7 @@ from timbred.engine.diffusion.generation import Embeddings, RenderedSounds
 from timbred.engine.diffusion.given_tensors import prompt_tensors
 from timbred.engine.diffusion.sampler import InitLatents
 from timbred.engine.diffusion.sampler_kinds import ClassifierFreeGuidance
+from timbred.engine.diffusion.state import Blend
 from timbred.engine.memory.device_memory import ModelStages
 from timbred.errors import ModelError
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder
@@ -112,8 +113,9 @@ class Conditioner:
         """Return the guidance scale of an order; None without guidance."""
         return order.guidance if order.guidance > 1.0 else None
 
-    def make_guider(self) -> ClassifierFreeGuidance:
+    def make_guider(self, order: RenderOrder) -> ClassifierFreeGuidance:
         """Return a new guider for a generation."""
+        del order
         return ClassifierFreeGuidance()
 
     def complete(
@@ -125,6 +127,11 @@ class Conditioner:
         """
         del order
         return words, init_latents
+
+    def blend_of(self, order: RenderOrder, conditioning: Tensors) -> Blend | None:
+        """Return other conditioning of one take whose output is mixed into that of its own; None for none."""
+        del order, conditioning
+        return None
 
     def embed_takes(self, sounds: RenderedSounds) -> Embeddings:
         """Return the embeddings of takes, by models with an audio encoder.

@@ -64,7 +64,19 @@ def step_batch(generations: Sequence[Generation], denoiser: Denoiser) -> None:
     inputs = [generation.network_input() for generation in generations]
     prediction = _predict(generations, inputs, denoiser)
     for generation, part in zip(generations, prediction.split([len(rows) for rows in inputs]), strict=True):
-        generation.sampler.advance(generation.apply_guidance(part))
+        generation.sampler.advance(_blend(generation, generation.apply_guidance(part), denoiser))
+
+
+def _blend(generation: Generation, output: torch.Tensor, denoiser: Denoiser) -> torch.Tensor:
+    """Return a guided output mixed with that of a generation's other conditioning, if it has one."""
+    blend = generation.blend
+    if blend is None:
+        return output
+    latents = generation.sampler.network_input()
+    levels = generation.sampler.timestep.expand(len(latents)).to(denoiser.device)
+    loras = [generation.loras] * len(latents) if generation.loras else []
+    other = denoiser(latents, levels, blend.conditioning, None, loras).float()
+    return blend.share * output + (1.0 - blend.share) * other
 
 
 def _predict(generations: Sequence[Generation], inputs: list[torch.Tensor], denoiser: Denoiser) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Init audio: encoded to latents, at the level the model was trained on, with a mask of what is preserved."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ def encode_init_audio(order: RenderOrder, codec: MelVaeCodec) -> InitLatents | N
     if order.given is None:
         return None
     latents = encode_samples(init_samples(order.given), order.seconds, codec).float()
-    preserved = None if order.given.repaint is None else _preserved_mask(order.given.repaint, latents, codec)
+    preserved = _preserved_mask(order.given.repaint, latents, codec) if order.given.repaint else None
     return InitLatents(latents.expand(len(order.seeds), *latents.shape[1:]), order.given.strength, preserved)
 
 
@@ -62,31 +63,34 @@ def _fit_frames(samples: torch.Tensor, frames: int) -> torch.Tensor:
     return torch.nn.functional.pad(samples, (0, max(0, frames - len(samples))))[:frames]
 
 
-def _preserved_mask(repaint: Repaint, latents: torch.Tensor, codec: MelVaeCodec) -> torch.Tensor:
-    """Return a mask: 1 where the init audio is preserved, 0 in the region that is regenerated."""
+def _preserved_mask(regions: Sequence[Repaint], latents: torch.Tensor, codec: MelVaeCodec) -> torch.Tensor:
+    """Return a mask: 1 where the init audio is preserved, 0 in the regions that are regenerated."""
     layout = codec.latent_layout
     rows_per_second = layout.rate / layout.hop / layout.frames_per_row
-    first, last = (band / layout.frames_per_row for band in bands_between(codec.analysis, repaint.low, repaint.high))
     preserved = torch.ones_like(latents[:1, :1])
-    start, end = math.floor(repaint.start * rows_per_second), math.ceil(repaint.end * rows_per_second)
-    preserved[:, :, start:end, math.floor(first) : math.ceil(last)] = 0
+    for region in regions:
+        first, last = (band / layout.frames_per_row for band in bands_between(codec.analysis, region.low, region.high))
+        start, end = math.floor(region.start * rows_per_second), math.ceil(region.end * rows_per_second)
+        preserved[:, :, start:end, math.floor(first) : math.ceil(last)] = 0
     return preserved
 
 
 def keep_outside_region(order: RenderOrder, mel: torch.Tensor, codec: MelVaeCodec) -> torch.Tensor:
-    """Return a mel spectrogram with the init audio outside the regenerated region.
+    """Return a mel spectrogram with the init audio outside the regenerated regions.
 
     The decoder's receptive field covers the whole clip, so it would change the audio there too.
     """
-    if order.given is None or order.given.repaint is None:
+    if order.given is None or not order.given.repaint:
         return mel
-    repaint, layout = order.given.repaint, codec.latent_layout
+    layout = codec.latent_layout
     samples = _fit_frames(init_samples(order.given), mel.shape[1] * layout.hop)
     init_mel = log_mel(samples, codec.analysis).to(mel.device, mel.dtype)
     frames_per_second = layout.rate / layout.hop
-    frame_weights = region_weights(
-        mel.shape[1], math.floor(repaint.start * frames_per_second), math.ceil(repaint.end * frames_per_second)
-    )
-    band_weights = region_weights(mel.shape[2], *bands_between(codec.analysis, repaint.low, repaint.high))
-    weight = (frame_weights[:, None] * band_weights).to(mel.device, mel.dtype)
-    return init_mel + (mel - init_mel) * weight
+    weight = torch.zeros(mel.shape[1:])
+    for region in order.given.repaint:
+        frame_weights = region_weights(
+            mel.shape[1], math.floor(region.start * frames_per_second), math.ceil(region.end * frames_per_second)
+        )
+        band_weights = region_weights(mel.shape[2], *bands_between(codec.analysis, region.low, region.high))
+        weight = torch.maximum(weight, frame_weights[:, None] * band_weights)
+    return init_mel + (mel - init_mel) * weight.to(mel.device, mel.dtype)

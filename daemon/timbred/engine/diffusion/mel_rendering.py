@@ -47,7 +47,7 @@ class MelRendering(Rendering[MelVaeCodec]):
             outpainting=outpainting,
             init_gain=init_gain,
             padded=self.conditioner.padded,
-            guider=self.conditioner.make_guider(),
+            guider=self.conditioner.make_guider(order),
         )
 
     def after_step(self, generation: Generation) -> None:
@@ -106,7 +106,7 @@ def _decode_latents(generation: Generation, latents: torch.Tensor, codec: MelVae
         return RenderedSounds(decode_loops(latents, circular, order.seconds, codec)[..., None], rate, looped=circular)
     mel = keep_outside_region(order, codec.decode_mel(latents), codec)
     waveforms = codec.vocode(mel)
-    if order.given is not None and order.given.repaint is not None:
+    if order.given is not None and order.given.repaint:
         waveforms = match_mel_level(mel, torch.from_numpy(waveforms), codec.analysis).numpy()
     return RenderedSounds(_restore_level(waveforms[:, : int(order.seconds * rate)], generation), rate)
 

@@ -92,6 +92,14 @@ class InitLatents:
     preserved: torch.Tensor | None = None
 
 
+def start_beside_context(init_latents: InitLatents) -> InitLatents | None:
+    """Return the latents from which denoising starts where the network is told of the init latents as its context.
+
+    None, which is pure noise, at full strength; the sampler itself preserves nothing.
+    """
+    return None if init_latents.strength >= 1.0 else InitLatents(init_latents.latents, init_latents.strength)
+
+
 @dataclass(frozen=True)
 class _Evaluation:
     """An evaluation of the network: its index, the latents, the network's input, and its output."""

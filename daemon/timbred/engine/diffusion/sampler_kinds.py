@@ -5,11 +5,14 @@ networks (Stable Audio; arXiv 2206.00364), `FlowSampling` and `ShiftedFlowSampli
 ACE-Step; arXiv 2209.03003).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer, normalized_guidance
+
+from timbred.engine.diffusion.given_tensors import given_number, given_tensors
+from timbred.ipc.engine_messages import RenderOrder
 
 MIN_NOISE_LEVEL = 0.01
 """Least noise that is added to init audio for flow matching, whose schedule begins at this level."""
@@ -25,6 +28,11 @@ class PlannedSteps:
 
 class DiscreteSampling:
     """Networks that were trained on a discrete noise schedule, with its cumulative products as `alphas_cumprod`."""
+
+    def for_order(self, order: RenderOrder) -> "DiscreteSampling":
+        """Return this kind with the numbers that an order brings along."""
+        del order
+        return self
 
     def plan_steps(self, scheduler: Any, steps: int, strength: float | None) -> PlannedSteps:
         """Set a scheduler's steps; with `strength` (0 to 1), only that fraction of them is run, the last ones."""
@@ -111,12 +119,21 @@ class FlowSampling(DiscreteSampling):
     min_log_snr: float = -6.2
     max_log_snr: float = 2.0
 
+    def for_order(self, order: RenderOrder) -> DiscreteSampling:
+        """Return this kind with an order's own `logsnr_min` and `logsnr_max`."""
+        return replace(
+            self,
+            min_log_snr=given_number(order, "logsnr_min", self.min_log_snr),
+            max_log_snr=given_number(order, "logsnr_max", self.max_log_snr),
+        )
+
     def plan_steps(self, scheduler: Any, steps: int, strength: float | None) -> PlannedSteps:
         """Set a scheduler's steps; with `strength` (0 to 1), all of them are run, from that noise level on."""
         level = 1.0 if strength is None else max(MIN_NOISE_LEVEL, strength)
-        scheduler.set_timesteps(sigmas=self.noise_levels(steps, level).tolist())
+        levels = self.noise_levels(steps, level)
+        scheduler.set_timesteps(sigmas=levels.tolist())
         scheduler.set_begin_index(0)
-        return PlannedSteps(0, steps)
+        return PlannedSteps(0, len(levels))
 
     def noise_levels(self, steps: int, level: float) -> torch.Tensor:
         """Return the noise level of each step, from `level` down, (steps,), float32; the last one is above 0."""
@@ -155,18 +172,36 @@ class ShiftedFlowSampling(FlowSampling):
 
     Attributes:
         shift: Ratio of the steps' density at full noise to that at none.
+        levels: The noise level of each step, instead of those that follow from the shift; none if empty.
     """
 
     shift: float = 3.0
+    levels: tuple[float, ...] = ()
+
+    def for_order(self, order: RenderOrder) -> DiscreteSampling:
+        """Return this kind with an order's own `shift` or `timesteps`."""
+        levels = given_tensors(order).get("timesteps")
+        return replace(
+            self,
+            shift=given_number(order, "shift", self.shift),
+            levels=() if levels is None else tuple(levels.tolist()),
+        )
 
     def noise_levels(self, steps: int, level: float) -> torch.Tensor:
         """Return the noise level of each step, from `level` down, (steps,), float32; the last one is above 0."""
+        if self.levels:
+            return level * torch.tensor(self.levels)
         places = torch.linspace(1.0, 0.0, steps + 1)[:-1]
         return level * self.shift * places / (1 + (self.shift - 1) * places)
 
 
 class ClassifierFreeGuidance:
     """Guidance by the difference of both outputs (arXiv 2207.12598)."""
+
+    def applies(self, level: float) -> bool:
+        """Tell if the output at a noise level, 0 to 1, is guided."""
+        del level
+        return True
 
     def join(self, without: torch.Tensor, with_prompt: torch.Tensor, scale: float) -> torch.Tensor:
         """Return the guided output; both have shape (takes, channels, time, ...)."""
@@ -184,10 +219,19 @@ class ProjectedGuidance(ClassifierFreeGuidance):
     """Guidance by the part of the difference that is orthogonal to the output (arXiv 2410.02416).
 
     It remembers earlier steps, so each generation has its own.
+
+    Args:
+        first: Share of the way from noise to sound from which on the output is guided.
+        last: The share up to which it is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first: float = 0.0, last: float = 1.0) -> None:
+        self._first, self._last = first, last
         self._momentum = MomentumBuffer(PROJECTED_MOMENTUM)
+
+    def applies(self, level: float) -> bool:
+        """Tell if the output at a noise level, 0 to 1, is guided."""
+        return self._first <= 1.0 - level <= self._last
 
     def join(self, without: torch.Tensor, with_prompt: torch.Tensor, scale: float) -> torch.Tensor:
         """Return the guided output; both have shape (takes, channels, time)."""

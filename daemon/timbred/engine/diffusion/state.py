@@ -13,6 +13,14 @@ from timbred.engine.diffusion.sampler_kinds import ClassifierFreeGuidance, Discr
 from timbred.ipc.engine_messages import RenderOrder
 
 
+@dataclass(frozen=True)
+class Blend:
+    """Conditioning of all takes whose output is mixed into the usual one, which keeps its `share`, 0 to 1."""
+
+    conditioning: Tensors
+    share: float
+
+
 @dataclass(eq=False)
 class Generation:
     """One order during denoising.
@@ -33,6 +41,7 @@ class Generation:
         loras: LoRAs of all rows.
         padded: Names of conditioning tensors that may be padded to the length of others in a batch.
         guider: Joins the network's outputs with and without the prompt.
+        blend: Other conditioning whose output is mixed into the guided one; None for none.
     """
 
     order: RenderOrder
@@ -50,6 +59,7 @@ class Generation:
     padded: frozenset[str] = frozenset()
     guider: ClassifierFreeGuidance = field(default_factory=ClassifierFreeGuidance)
     loras: LoraSet = ()
+    blend: Blend | None = None
 
     def __post_init__(self) -> None:
         self.circular = self.circular or (False,) * len(self.order.seeds)
@@ -92,6 +102,8 @@ class Generation:
         if self.guidance is None:
             return prediction
         negative, positive = prediction.chunk(2)
+        if not self.guider.applies(float(self.sampler.timestep)):
+            return positive
         return self.guider.join(negative, positive, self.guidance)
 
     @property
@@ -119,4 +131,4 @@ def make_sampler_state(
 ) -> SamplerState:
     """Create the sampler state of an order, before its first step."""
     scheduler = make_scheduler(order.scheduler, scheduler_config)
-    return SamplerState(scheduler, noise, order.steps, order.eta, generators, init_latents, kind)
+    return SamplerState(scheduler, noise, order.steps, order.eta, generators, init_latents, kind.for_order(order))

@@ -7,15 +7,17 @@ import math
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 
 from timbred.engine.codecs.chunked import PieceStream
-from timbred.engine.codecs.waveform import WaveCodec
+from timbred.engine.codecs.waveform import WaveCodec, WholePiece
 from timbred.engine.diffusion.conditioning import Tensors, repeat_conditioning
 from timbred.engine.diffusion.generation import RenderedSounds, draw_order_noise
+from timbred.engine.diffusion.given_tensors import PADDING_NAME, START_NAME, given_number
 from timbred.engine.diffusion.inpainting import init_channels
 from timbred.engine.diffusion.rendering import Rendering
 from timbred.engine.diffusion.sampler import InitLatents, make_generators
-from timbred.engine.diffusion.state import Generation, make_sampler_state
+from timbred.engine.diffusion.state import Blend, Generation, make_sampler_state
 from timbred.ipc.engine_messages import InitAudio, RenderOrder
 
 ROUNDING_ROWS = 1e-6
@@ -28,9 +30,11 @@ class WaveRendering(Rendering[WaveCodec]):
     def begin(self, order: RenderOrder, words: Tensors) -> Generation:
         """Begin a generation, before its first step; `words` is the text conditioning of one take."""
         generators = make_generators(order.seeds)
-        noise = draw_order_noise(order, generators, self.codec.latent_layout).to(self.codec.device)
+        roomy = replace(order, seconds=order.seconds + given_number(order, PADDING_NAME, 0.0))
+        noise = draw_order_noise(roomy, generators, self.codec.latent_layout).to(self.codec.device)
         conditioning, init_latents = self.conditioner.complete(words, order, self._encode_init(order, generators))
         guidance = self.conditioner.guidance_of(order)
+        blend = self.conditioner.blend_of(order, conditioning)
         return Generation(
             order=order,
             kind=self.sampling,
@@ -40,7 +44,10 @@ class WaveRendering(Rendering[WaveCodec]):
             guidance=guidance,
             generators=generators,
             padded=self.conditioner.padded,
-            guider=self.conditioner.make_guider(),
+            guider=self.conditioner.make_guider(order),
+            blend=None
+            if blend is None
+            else Blend(repeat_conditioning(blend.conditioning, len(order.seeds), False), blend.share),
         )
 
     def _encode_init(self, order: RenderOrder, generators: list[torch.Generator]) -> InitLatents | None:
@@ -48,25 +55,29 @@ class WaveRendering(Rendering[WaveCodec]):
         if order.given is None:
             return None
         samples = init_channels(order.given)
-        _, rows = self.codec.latent_layout.shape(order.seconds)
+        _, rows = self.codec.latent_layout.shape(order.seconds + given_number(order, PADDING_NAME, 0.0))
         latents = self.codec.encode(samples, rows, generators)
         regenerated = self._regenerated_rows(order, order.given, samples.shape[1])
-        if regenerated is None:
+        if not regenerated:
             return InitLatents(latents, order.given.strength)
         preserved = torch.ones((1, 1, rows), device=latents.device)
-        preserved[:, :, slice(*regenerated)] = 0.0
+        for first, last in regenerated:
+            preserved[:, :, first:last] = 0.0
         return InitLatents(latents, order.given.strength, preserved)
 
-    def _regenerated_rows(self, order: RenderOrder, given: InitAudio, frames: int) -> tuple[int, int] | None:
-        """Return the rows of latents that are regenerated: the first, and one past the last; None for all."""
+    def _regenerated_rows(self, order: RenderOrder, given: InitAudio, frames: int) -> list[tuple[int, int]]:
+        """Return the rows of latents that are regenerated: first and one past last of each region; empty for all."""
         layout = self.codec.latent_layout
         if order.window:
-            return frames // layout.samples_per_row, layout.shape(order.seconds)[1]
-        if given.repaint is None:
-            return None
+            return [(frames // layout.samples_per_row, layout.shape(order.seconds)[1])]
         rows_per_second = layout.rate / layout.samples_per_row
-        first, last = given.repaint.start * rows_per_second, given.repaint.end * rows_per_second
-        return math.floor(first + ROUNDING_ROWS), math.ceil(last - ROUNDING_ROWS)
+        return [
+            (
+                math.floor(region.start * rows_per_second + ROUNDING_ROWS),
+                math.ceil(region.end * rows_per_second - ROUNDING_ROWS),
+            )
+            for region in given.repaint
+        ]
 
     def preview(self, generation: Generation) -> RenderedSounds:
         """Decode the predicted result of the first take."""
@@ -78,10 +89,15 @@ class WaveRendering(Rendering[WaveCodec]):
 
     def begin_stream(self, generation: Generation) -> PieceStream:
         """Return a stream of the sound of a finished generation, decoded in pieces."""
-        seconds, rate = generation.order.seconds, self.codec.latent_layout.rate
-        return PieceStream(self.codec.pieces(generation.sampler.latents, seconds), int(seconds * rate), rate)
+        order, rate = generation.order, self.codec.latent_layout.rate
+        latents, frames = generation.sampler.latents, int(order.seconds * rate)
+        first = int(given_number(order, START_NAME, 0.0) * rate)
+        pieces = self.codec.pieces(latents, order.seconds) if first == 0 else WholePiece(self.codec, latents, first)
+        return PieceStream(pieces, frames, rate)
 
     def _decode(self, generation: Generation, latents: torch.Tensor) -> RenderedSounds:
         layout = self.codec.latent_layout
-        waveforms = self.codec.decode(latents, int(generation.order.seconds * layout.rate))
+        start = given_number(generation.order, START_NAME, 0.0)
+        first, last = int(start * layout.rate), int((start + generation.order.seconds) * layout.rate)
+        waveforms = self.codec.decode(latents, last)[:, first:]
         return RenderedSounds(np.ascontiguousarray(waveforms, dtype=np.float32), layout.rate)

@@ -23,21 +23,26 @@ from timbred.engine.compile.compiled_calls import Inputs
 from timbred.engine.diffusion.conditioner import Conditioner
 from timbred.engine.diffusion.conditioning import Tensors
 from timbred.engine.diffusion.denoiser import DenoiserSignature
+from timbred.engine.diffusion.given_tensors import given_number, given_tensors, given_text
 from timbred.engine.diffusion.inpainting import init_channels
-from timbred.engine.diffusion.sampler import InitLatents
+from timbred.engine.diffusion.sampler import InitLatents, start_beside_context
 from timbred.engine.diffusion.sampler_kinds import ProjectedGuidance, ShiftedFlowSampling
+from timbred.engine.diffusion.state import Blend
 from timbred.engine.diffusion.wave_rendering import WaveRendering
 from timbred.engine.families.spec import FamilySpec
 from timbred.engine.memory.device_memory import ModelStages
 from timbred.errors import ModelError
 from timbred.ipc.engine_messages import InitAudio, PromptInputs, RenderOrder
 from timbred.models import families
-from timbred.models.long_texts import Windows
+from timbred.models.long_texts import LongText, Windows
 
 TEXT_TO_MUSIC: Final = "text2music"
 REPAINT: Final = "repaint"
 COVER: Final = "cover"
 LEGO: Final = "lego"
+
+MAX_TEXT_TOKENS, MAX_LYRIC_TOKENS = 256, 2048
+"""Tokens that the pipeline reads of the prompt with its facts, and of the lyrics."""
 
 TIMBRE_S = 30
 """Seconds of the reference sound that the timbre encoder hears: its beginning, middle and end."""
@@ -73,34 +78,79 @@ class AceStepConditioner(Conditioner):
         return Windows()
 
     def inputs_of(self, order: RenderOrder) -> PromptInputs:
-        """Return the inputs of the text encoders for an order: with its length, and its task in words."""
-        return structs.replace(order.words, seconds=order.seconds, task=task_of(order))
+        """Return the inputs of the text encoders for an order: with its length, its task, and what it brings along."""
+        return structs.replace(
+            order.words,
+            seconds=order.seconds,
+            task=task_of(order),
+            instruction=given_text(order, "instruction"),
+            text_tokens=int(given_number(order, "max_text_length", MAX_TEXT_TOKENS)),
+            lyric_tokens=int(given_number(order, "max_lyric_length", MAX_LYRIC_TOKENS)),
+        )
 
     def guidance_of(self, order: RenderOrder) -> float | None:
         """Return the guidance scale of an order; None for distilled checkpoints, which have it in their weights."""
         return None if self.pipeline.is_turbo else super().guidance_of(order)
 
-    def make_guider(self) -> ProjectedGuidance:
+    def make_guider(self, order: RenderOrder) -> ProjectedGuidance:
         """Return a new guider for a generation."""
-        return ProjectedGuidance()
+        first, last = (given_number(order, f"cfg_interval_{edge}", usual) for edge, usual in (("start", 0), ("end", 1)))
+        return ProjectedGuidance(first, last)
+
+    @torch.inference_mode()
+    def blend_of(self, order: RenderOrder, conditioning: Tensors) -> Blend | None:
+        """Return the conditioning of a new sound, which is mixed into that of a cover of less strength."""
+        if task_of(order) != COVER or order.given is None or order.given.strength >= 1.0:
+            return None
+        words = self.mixed_conditioning(structs.replace(self.inputs_of(order), task=TEXT_TO_MUSIC), False)
+        timbre = self._timbre_latents(order.reference)
+        states = self.stages.run_stage("text", lambda: self._join(words, timbre))
+        return Blend({"states": states, "context": conditioning["context"][-1:]}, order.given.strength)
 
     @torch.inference_mode()
     def encode(self, words: PromptInputs, guided: bool) -> Tensors:
         """Return the states of the caption as `text` and of the lyrics as `lyrics`, (1, tokens, dimensions)."""
         del guided  # the row without a prompt is learned
-        tracks = [words.track] if words.track else None
         text, _, lyrics, _ = self.pipeline.encode_prompt(
             words.prompt,
             words.lyrics,
             self.device,
-            vocal_language=words.language,
-            audio_duration=words.seconds,
-            instruction=self.pipeline._get_task_instruction(words.task, words.track or None, tracks),
-            bpm=words.bpm or None,
-            keyscale=words.key or None,
-            timesignature=words.signature.partition("/")[0] or None,  # captions name the beats alone
+            **self._described(words),
+            max_text_length=words.text_tokens or MAX_TEXT_TOKENS,
+            max_lyric_length=words.lyric_tokens or MAX_LYRIC_TOKENS,
         )
         return {"text": text, "lyrics": lyrics}
+
+    def _described(self, words: PromptInputs) -> dict[str, Any]:
+        """Return what the pipeline writes beside the prompt and the lyrics."""
+        usual = self.pipeline._get_task_instruction(words.task, words.track or None, words.track.split())
+        return {
+            "vocal_language": words.language,
+            "audio_duration": words.seconds,
+            "instruction": words.instruction or usual,
+            "bpm": words.bpm or None,
+            "keyscale": words.key or None,
+            "timesignature": words.signature.partition("/")[0] or None,  # captions name the beats alone
+        }
+
+    def find_long_texts(self, words: PromptInputs) -> list[LongText]:
+        """Return the prompt and the lyrics if the pipeline reads their beginning only.
+
+        The facts after a long prompt aren't read either.
+        """
+        whole = self.pipeline._format_prompt(words.prompt, words.lyrics, **self._described(words))
+        found: list[LongText] = []
+        for (key, text), written, limit in zip(
+            (("prompt", words.prompt), ("lyrics", words.lyrics)),
+            whole,
+            (words.text_tokens or MAX_TEXT_TOKENS, words.lyric_tokens or MAX_LYRIC_TOKENS),
+            strict=True,
+        ):
+            places = self.pipeline.tokenizer(written, return_offsets_mapping=True)["offset_mapping"]
+            if text and len(places) > limit:
+                read = min(len(text), max(0, places[limit][0] - written.index(text)))
+                found.append(LongText(key, len(text), read, 1))
+        return found
 
     @torch.inference_mode()
     def complete(
@@ -108,7 +158,8 @@ class AceStepConditioner(Conditioner):
     ) -> tuple[Tensors, InitLatents | None]:
         """Join the words with the timbre as `states`, and add the `context`: source latents beside their mask.
 
-        Without a task, init audio isn't context: denoising starts from it.
+        Without a task, init audio isn't context: denoising starts from it. With one, it does so with less strength,
+        except for covers, whose strength `blend_of` uses.
         """
         timbre = self._timbre_latents(order.reference)
         states = self.stages.run_stage("text", lambda: self._join(words, timbre))
@@ -118,7 +169,10 @@ class AceStepConditioner(Conditioner):
         if self.guidance_of(order) is not None:
             learned = self.pipeline.condition_encoder.null_condition_emb.to(states.device, states.dtype)
             states, context = torch.cat([learned.expand_as(states), states]), torch.cat([context, context])
-        return {"states": states, "context": context}, init_latents if source is None else None
+        start = init_latents if source is None else start_beside_context(source)
+        if task == COVER:
+            start = None
+        return {"states": states, "context": context}, start
 
     def _join(self, words: Tensors, timbre: torch.Tensor) -> torch.Tensor:
         """Return the states of lyrics, timbre and caption, (1, tokens, dimensions)."""
@@ -158,6 +212,11 @@ class AceStepConditioner(Conditioner):
     def _context(self, order: RenderOrder, task: str, init_latents: InitLatents | None) -> torch.Tensor:
         """Return the context of the network, (1, rows, 2 * channels): latents, and 1 where sound is made."""
         dtype = self.pipeline.transformer.dtype
+        codes = given_tensors(order).get("audio_codes")
+        if codes is not None:
+            rows = math.ceil(order.seconds * self.pipeline.latents_per_second)
+            source = self._decode_codes(codes)[:, :rows].to(dtype)
+            return torch.cat([source, torch.ones_like(source)], dim=-1)
         if init_latents is None:
             silence = self._silence(math.ceil(order.seconds * self.pipeline.latents_per_second)).to(dtype)
             return torch.cat([silence, torch.ones_like(silence)], dim=-1)
@@ -171,8 +230,17 @@ class AceStepConditioner(Conditioner):
             source = torch.where(made > 0.5, self._silence(source.shape[1]).to(dtype), source)
         return torch.cat([source, made], dim=-1)
 
-    def _tokenized(self, source: torch.Tensor) -> torch.Tensor:
-        """Return latents reduced to what the audio tokenizer keeps: melody and rhythm.
+    def _decode_codes(self, codes: torch.Tensor) -> torch.Tensor:
+        """Return the latents of given codes of the audio tokenizer, (1, rows, channels)."""
+        pipeline = self._with_audio_tokenizer()
+        quantizers = int(getattr(pipeline.audio_tokenizer.config, "fsq_input_num_quantizers", 1))
+        indices = torch.zeros(1, len(codes), quantizers, dtype=torch.long, device=self.device)
+        indices[0, :, 0] = codes.to(self.device, torch.long)
+        quantized = pipeline.audio_tokenizer.quantizer.get_output_from_indices(indices)
+        return pipeline.audio_token_detokenizer(quantized.to(self.device, pipeline.transformer.dtype))
+
+    def _with_audio_tokenizer(self) -> Any:
+        """Return the pipeline.
 
         Raises:
             ModelError: The checkpoint has no audio tokenizer.
@@ -180,13 +248,24 @@ class AceStepConditioner(Conditioner):
         pipeline = self.pipeline
         if pipeline.audio_tokenizer is None or pipeline.audio_token_detokenizer is None:
             raise ModelError("this model can't cover audio: it has no audio tokenizer; use another task or model")
+        return pipeline
+
+    def _tokenized(self, source: torch.Tensor) -> torch.Tensor:
+        """Return latents reduced to what the audio tokenizer keeps: melody and rhythm.
+
+        Raises:
+            ModelError: The checkpoint has no audio tokenizer.
+        """
+        pipeline = self._with_audio_tokenizer()
         quantized, _ = pipeline.audio_tokenizer.tokenize(source, pipeline.condition_encoder.silence_latent.to(source))
         return pipeline.audio_token_detokenizer(quantized.to(source.dtype))[:, : source.shape[1]]
 
 
 def task_of(order: RenderOrder) -> str:
-    """Return the task of an order: the named one, or that of its init audio."""
-    repaints = order.given is not None and (order.given.repaint is not None or order.window > 0.0)
+    """Return the task of an order: the named one, or that of its init audio or of its codes."""
+    if "audio_codes" in given_tensors(order):
+        return COVER
+    repaints = order.given is not None and (bool(order.given.repaint) or order.window > 0.0)
     return order.words.task or (REPAINT if repaints else TEXT_TO_MUSIC)
 
 

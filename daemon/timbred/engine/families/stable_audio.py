@@ -14,7 +14,7 @@ from timbred.engine.compile.compiled_calls import Inputs
 from timbred.engine.diffusion.conditioner import TextStatesConditioner
 from timbred.engine.diffusion.conditioning import Tensors
 from timbred.engine.diffusion.denoiser import DenoiserSignature
-from timbred.engine.diffusion.given_tensors import prompt_tensors
+from timbred.engine.diffusion.given_tensors import START_NAME, given_number, prompt_tensors
 from timbred.engine.diffusion.sampler import InitLatents
 from timbred.engine.diffusion.sampler_kinds import EdmSampling
 from timbred.engine.diffusion.wave_rendering import WaveRendering
@@ -68,8 +68,10 @@ class StableAudioConditioner(TextStatesConditioner):
         """Add the length; without a negative prompt, all states of its row are 0, as in the stock pipeline."""
         has_negative = bool(order.words.negative) or bool(prompt_tensors(order, is_negative=True))
         states = words["states"]
+        first = given_number(order, START_NAME, 0.0)
         start, end = self.stages.run_stage(
-            "text", lambda: self.pipeline.encode_duration(0.0, order.seconds, self.device, False, len(states))
+            "text",
+            lambda: self.pipeline.encode_duration(first, first + order.seconds, self.device, False, len(states)),
         )
         whole = torch.cat([states, start, end], dim=1)
         if len(whole) == 2 and not has_negative:

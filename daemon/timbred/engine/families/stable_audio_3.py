@@ -15,7 +15,7 @@ from timbred.engine.device import precision_of
 from timbred.engine.diffusion.conditioner import TextStatesConditioner
 from timbred.engine.diffusion.conditioning import Tensors
 from timbred.engine.diffusion.denoiser import DenoiserSignature
-from timbred.engine.diffusion.sampler import InitLatents
+from timbred.engine.diffusion.sampler import InitLatents, start_beside_context
 from timbred.engine.diffusion.sampler_kinds import FlowSampling
 from timbred.engine.diffusion.wave_rendering import WaveRendering
 from timbred.engine.families.spec import FamilySpec
@@ -72,9 +72,9 @@ class StableAudio3Conditioner(TextStatesConditioner):
     def complete(
         self, words: Tensors, order: RenderOrder, init_latents: InitLatents | None
     ) -> tuple[Tensors, InitLatents | None]:
-        """Add the length and, where a part of init audio is kept, its latents beside their mask.
+        """Add the length and, where parts of init audio are kept, its latents beside their mask.
 
-        The network itself preserves that part, so denoising starts from noise.
+        The network itself preserves these parts, so the sampler doesn't.
         """
         states = words["states"]
         duration = self.stages.run_stage(
@@ -85,7 +85,7 @@ class StableAudio3Conditioner(TextStatesConditioner):
             return found, init_latents
         mask = init_latents.preserved.to(self.device)
         known = torch.cat([mask, init_latents.latents[:1] * mask], dim=1).to(precision_of(self.pipeline.transformer))
-        return {**found, "preserved": known.expand(len(states), -1, -1)}, None
+        return {**found, "preserved": known.expand(len(states), -1, -1)}, start_beside_context(init_latents)
 
 
 def wave_layout(pipeline: Any) -> WaveLayout:

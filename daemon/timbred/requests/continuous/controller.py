@@ -38,7 +38,6 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -61,6 +60,7 @@ from timbred.requests.continuous.plan import (
     entry_after,
     mix_so_far,
 )
+from timbred.requests.named_files import JobFiles
 from timbred.requests.playback import prepare_speed
 from timbred.requests.resolve import Session
 from timbred.requests.scheduler import JobScheduler
@@ -242,7 +242,7 @@ class FlowControllers:
         client: ClientId,
         request: m.Flow,
         card: Card,
-        init: Path | None,
+        files: JobFiles,
         init_seconds: float | None,
         loras: tuple[LoraUse, ...] = (),
     ) -> Coroutine[Any, Any, None] | None:
@@ -261,7 +261,7 @@ class FlowControllers:
             return None
         before = flow.plan if flow is not None else None
         seed = secrets.randbelow(2**31) if request.seed is None else request.seed
-        plan = FlowPlan(request, card, seed, now, mix_so_far(request, before, now), init, init_seconds, loras)
+        plan = FlowPlan(request, card, seed, now, mix_so_far(request, before, now), files, init_seconds, loras)
         plan.segment(0, now, self._session(), self.player.rate or self._session().rate)
         if flow is not None:
             self._change(flow, client, plan)
@@ -341,7 +341,7 @@ class FlowControllers:
         try:
             planned = flow.plan.segment(flow.number, moment, self._session(), rate)
             self._requests[identity] = _SegmentRequest(flow, flow.plan, planned, flow.is_new)
-            self.scheduler.submit(FLOW_CLIENT, identity, planned.parameters, flow.plan.init)
+            self.scheduler.submit(FLOW_CLIENT, identity, planned.parameters, flow.plan.files)
         except errors.TimbredError as error:
             self._requests.pop(identity, None)
             flow.job_id = ""

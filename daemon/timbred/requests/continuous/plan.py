@@ -1,17 +1,19 @@
 """Plans of flows: the parameters of each segment and the handover to the next. Pure."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from timbred.errors import BadRequest
 from timbred.ipc.engine_messages import LoraUse
 from timbred.ipc.player_messages import Handover
-from timbred.models.registry import Card
+from timbred.models.embeddings import read_header
+from timbred.models.registry import Card, Entry
 from timbred.protocol import messages as m
 from timbred.protocol.keys import Recipe
+from timbred.requests.named_files import LATENTS, NO_FILES, JobFiles, find_embeddings
 from timbred.requests.resolve import Parameters, Session, resolve
+from timbred.storage.paths import AllowedFolders
 
 DEFAULT_CROSSFADE_S = 1.0
 """Default seconds in which one segment fades into the next; at most half of a segment."""
@@ -27,7 +29,7 @@ DEFAULT_MIX = 0.5
 """Default of `mix`, as for all requests."""
 
 UNUSED_KEYS = (
-    "takes", "rank", "fit", "loop", "noise", "embeddings", "trim", "extend", "fade_in", "fade_out", "rate", "format",
+    "takes", "rank", "fit", "loop", "noise", "trim", "extend", "fade_in", "fade_out", "rate", "format",
     "bits", "channels", "to", "inline", "name", "folder", "preview", "by",
 )  # fmt: skip
 """Keys of other requests that don't apply to flows, which have no file, no end and no variations."""
@@ -61,8 +63,8 @@ class FlowPlan:
         seed: Seed of the first segment.
         began: Moment at which the plan began, in seconds of any clock.
         mix_before: The `mix` at that moment, from which it moves to the requested one.
-        init: File of the init audio.
-        init_seconds: Its length.
+        files: The files that each segment reads.
+        init_seconds: Length of the init audio.
         loras: The LoRAs that the request names.
 
     Raises:
@@ -74,7 +76,7 @@ class FlowPlan:
     seed: int
     began: float
     mix_before: float = 0.0
-    init: Path | None = None
+    files: JobFiles = NO_FILES
     init_seconds: float | None = None
     loras: tuple[LoraUse, ...] = ()
 
@@ -83,6 +85,22 @@ class FlowPlan:
         for key in UNUSED_KEYS:
             if getattr(self.request, key) is not None:
                 raise BadRequest(f"{key}: it does not apply to continuous playback; leave it out")
+
+    def check_embeddings(self, entry: Entry, allowed: AllowedFolders, session: Session) -> JobFiles:
+        """Return the plan's files with the file of embeddings, checked against the first segment.
+
+        Raises:
+            BadRequest, ForbiddenPath: It can't be used, or has latents, with which all segments would be the same.
+        """
+        if not self.request.embeddings:
+            return self.files
+        parameters = self.segment(0, self.began, session, session.rate).parameters
+        found = find_embeddings(self.request, parameters, entry, allowed)
+        if found is not None and LATENTS in read_header(found.path):
+            raise BadRequest(
+                "embeddings: with latents in the file all segments of a flow would be the same; leave the latents out"
+            )
+        return replace(self.files, embeddings=found)
 
     def mix_at(self, moment: float) -> float:
         """Return `mix` at a moment; it reaches the requested value within `fade` seconds."""
