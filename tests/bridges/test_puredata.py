@@ -38,10 +38,10 @@ def sound(path: Path) -> NDArray[np.float32]:
     return np.asarray(samples, np.float32)
 
 
-def in_table(pd: Pd, table: str, folder: Path) -> NDArray[np.float32]:
-    """What a table of Pd's holds."""
-    path = folder / f"{table}.wav"
-    pd.say(f"file write -wave -bytes 4 {path} {table}")
+def in_table(pd: Pd, *tables: str, folder: Path) -> NDArray[np.float32]:
+    """Return the samples of a table, or those of several as channels."""
+    path = folder / f"{tables[0]}.wav"
+    pd.say(f"file write -wave -bytes 4 {path} {' '.join(tables)}")
     until_written(path, 1000)
     return sound(path)
 
@@ -61,10 +61,36 @@ def test_puredata_loads_a_prompts_samples_into_a_table(
         pd.say("one generate warm pad @seconds 0.5 @steps 2 @seed 3")
         assert pd.spoken.until(r"^ready: ready (\S+) (\d+)").groups() == ("sound-1", "24000")
         path = Path(pd.spoken.until(rf"^event: take {ID} 0 (\S+) 0.5 {RATE} 1 3 ")[2])
-        assert np.array_equal(in_table(pd, "sound-1", tmp_path), sound(path))
+        assert np.array_equal(in_table(pd, "sound-1", folder=tmp_path), sound(path))
         progress = [float(line.partition(": ")[2]) for line in pd.spoken.matching("^progress")]
         assert progress == sorted(progress)
         assert (progress[0], progress[-2:]) == (0, [0.5, 1])
+        assert not pd.spoken.matching("error")
+
+
+STEREO_TABLES = (
+    TWO_CLIENTS
+    + """#X obj 20 160 table left 16;
+#X obj 120 160 table right 16;
+#X obj 220 160 print file;
+#X connect 3 0 16 0;
+"""
+)
+"""Two tables, and the number of frames that `soundfiler` has read or written."""
+
+
+def test_puredata_loads_a_stereo_sound_into_two_tables(
+    stereo_daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path
+) -> None:
+    with pd_with(require_host("pd"), tmp_path, STEREO_TABLES, stereo_daemon.osc) as pd:
+        pd.say(f"one generate warm pad @seconds 0.5 @steps 3 @seed 7 @rate {RATE}")
+        path = Path(pd.spoken.until(rf"^take: list (\S+\.wav) {ID} 0 0.5 {RATE} 2 7 ")[1])
+        made = sound(path)
+        assert made.shape == (RATE // 2, 2)
+        assert np.abs(made[:, 0] - made[:, 1]).max() > 0.01
+        pd.say(f"file read -resize {path} left right")
+        pd.spoken.until(f"^file: {RATE // 2}")
+        assert np.array_equal(in_table(pd, "left", "right", folder=tmp_path), made)
         assert not pd.spoken.matching("error")
 
 
@@ -78,8 +104,8 @@ def test_puredata_never_overwrites_a_sounding_table(
         pd.say("one vary @seconds 0.25 @seed 2")
         pd.spoken.until("^ready: ready sound-2 12000")
         takes = sorted(daemon.takes.glob("first-*.wav"), key=lambda path: path.stat().st_mtime)[-2:]
-        assert np.array_equal(in_table(pd, "sound-1", tmp_path), sound(takes[0]))
-        assert np.array_equal(in_table(pd, "sound-2", tmp_path), sound(takes[1]))
+        assert np.array_equal(in_table(pd, "sound-1", folder=tmp_path), sound(takes[0]))
+        assert np.array_equal(in_table(pd, "sound-2", folder=tmp_path), sound(takes[1]))
         pd.say("one vary @seconds 0.2 @seed 3")
         pd.spoken.until("^ready: ready sound-2 9600")
 

@@ -69,6 +69,27 @@ def test_supercollider_loads_a_prompts_samples_into_a_buffer(
 
 
 @pytest.mark.usefixtures("jack")
+def test_supercollider_loads_a_stereo_sound_into_a_buffer(
+    stereo_daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path
+) -> None:
+    body = """
+    Timbred.generate("warm pad", seconds: 0.5, steps: 3, seed: 7) { |buffer, take|
+        "take % % %".format(take.path, buffer.numChannels, buffer.numFrames).postln;
+        buffer.write("COPY", "wav", "float", completionMessage: { fork { s.sync; "written".postln }; nil })
+    };
+    """.replace("COPY", str(tmp_path / "copy.wav"))
+    with sclang_with_server(require_host, tmp_path, body, stereo_daemon.osc, free_port()) as program:
+        path, channels, frames = program.spoken.until(r"^take (\S+) (\d+) (\d+)").groups()
+        program.spoken.until("^written")
+        made = sound(path)
+        assert (int(frames), int(channels)) == made.shape
+        assert channels == "2"
+        assert np.abs(made[:, 0] - made[:, 1]).max() > 0.01
+        assert np.array_equal(sound(tmp_path / "copy.wav"), made)
+        assert not program.spoken.matching("ERROR|WARNING")
+
+
+@pytest.mark.usefixtures("jack")
 def test_supercollider_sound_is_audible(daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path) -> None:
     body = """
     Timbred.generate("rain on tin", seconds: 0.5, steps: 1, seed: 2) { |buffer, take|
