@@ -28,8 +28,9 @@ ENGINE_ENVIRONMENT = {
     # oneDNN primitives by shape, for each thread and for the process: 50 kB each, some 100 for each length of a sound
     "LRU_CACHE_CAPACITY": "512",
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024",
-    # large pages avoid thousands of page faults in each decoding; few arenas keep less freed memory
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=8",
+    # large pages avoid thousands of page faults in each decoding; few arenas, because each load is a new thread, and
+    # an unloaded model leaves its gaps in the arena of its load
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=2",
 }
 
 

@@ -45,7 +45,10 @@ CALLS_BEFORE_COMPILING = 20
 """Calls of one shape after which it is compiled."""
 
 MAX_COMPILED_SHAPES = 8
-"""Maximum number of shapes compiled for a module."""
+"""Maximum number of shapes compiled by inductor for a module."""
+
+MAX_PACKED_SHAPES = 3
+"""Maximum number of shapes packed for a module: the lengths that a performer switches between."""
 
 MAX_PACKED_BYTES = 170_000_000
 """Maximum bytes of the packed copies of one module: three lengths of the model pocket."""
@@ -424,13 +427,13 @@ class CompiledCalls:
     def _request(self, shapes: Shapes, rank: int = 0, max_pending: int = MAX_PENDING_SHAPES) -> None:
         """Request the compilation of a shape; without room for it, its calls are counted from 0.
 
-        Beyond `max_pending` pending shapes the oldest is withdrawn.
+        Beyond `max_pending` pending shapes, or more than have a place, the oldest is withdrawn.
         """
         with self._lock:
             if shapes in self._pending or shapes in self._failed or shapes in self._ready:
                 return
             number = self._pending[shapes] = next(self._numbers)
-            while len(self._pending) > max_pending:
+            while len(self._pending) > min(max_pending, self._max_shapes):
                 self._withdraw(next(iter(self._pending)))
         if not self._shape_bytes or (self._can_replace() and self._compile_queue.has_room()):
             self._compile_queue.submit(partial(_compile_if_alive, weakref.ref(self), shapes, number), rank)
@@ -501,4 +504,4 @@ def _compile_if_alive(calls: "weakref.ref[CompiledCalls]", shapes: Shapes, numbe
 
 
 def _count_packable_shapes(module: torch.nn.Module) -> int:
-    return max(1, min(MAX_COMPILED_SHAPES, MAX_PACKED_BYTES // max(1, count_tensor_bytes(module.parameters()))))
+    return max(1, min(MAX_PACKED_SHAPES, MAX_PACKED_BYTES // max(1, count_tensor_bytes(module.parameters()))))
