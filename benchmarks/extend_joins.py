@@ -62,7 +62,7 @@ def continue_sound(
     """Return init audio, (frames,) at the model's rate, extended once for each seed."""
     rate, row_samples = model.latent_layout.rate, model.latent_layout.samples_per_row
     sound = InitAudio(samples=init.astype("<f4").tobytes(), strength=1.0)
-    order = replace(pocket.order(prompt, TOTAL_S, 0), seeds=seeds, given=sound, window=WINDOW_S)
+    order = replace(pocket.order(prompt, TOTAL_S, 0), seeds=seeds, init_audio=sound, window=WINDOW_S)
     sounds = model.render(order, lambda _: None, lambda: False)
     added_rows = -(-(round(TOTAL_S * rate) - len(init)) // row_samples)
     plan = plan_windows(len(init) // row_samples, added_rows, int(WINDOW_S * rate) // row_samples)

@@ -41,7 +41,7 @@ RELEASE = ", release"
 
 PROMPT = "a deep punchy kick drum"
 ORDER = RenderOrder(
-    words=PromptInputs(prompt=PROMPT), seconds=2.0, steps=100, guidance=1.0, eta=0.0, scheduler="dpm++2m", seeds=(1,)
+    inputs=PromptInputs(prompt=PROMPT), seconds=2.0, steps=100, guidance=1.0, eta=0.0, scheduler="dpm++2m", seeds=(1,)
 )
 Variant = Callable[[], AbstractContextManager[object]]
 

@@ -31,7 +31,7 @@ def resident() -> LatentDiffusion:
 def order(prompt: str, seconds: float, seed: int, loop: bool = False) -> RenderOrder:
     """Return an order with the model's default settings."""
     return RenderOrder(
-        words=PromptInputs(prompt=prompt, negative=POCKET_CARD.negative),
+        inputs=PromptInputs(prompt=prompt, negative=POCKET_CARD.negative),
         seconds=seconds,
         steps=POCKET_CARD.steps,
         guidance=POCKET_CARD.guidance,

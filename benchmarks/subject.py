@@ -46,7 +46,7 @@ class Subject:
     def order(self, seed: int, prompt: str = "a deep punchy kick drum") -> RenderOrder:
         """Return the order that the engine receives for it."""
         return RenderOrder(
-            words=PromptInputs(prompt=prompt), seconds=self.seconds, steps=self.steps, guidance=self.guidance, eta=0.0,
+            inputs=PromptInputs(prompt=prompt), seconds=self.seconds, steps=self.steps, guidance=self.guidance, eta=0.0,
             scheduler="dpm++2m", seeds=(seed,),
         )  # fmt: skip
 

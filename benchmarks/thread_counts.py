@@ -22,7 +22,7 @@ from timbred.ipc.engine_messages import PromptInputs, RenderOrder
 ROUND_COUNT = 12
 STEP_COUNT = 40
 ORDER = RenderOrder(
-    words=PromptInputs(prompt="a deep punchy kick drum"), seconds=2.0, steps=STEP_COUNT, guidance=1.0, eta=0.0,
+    inputs=PromptInputs(prompt="a deep punchy kick drum"), seconds=2.0, steps=STEP_COUNT, guidance=1.0, eta=0.0,
     scheduler="dpm++2m", seeds=(1,),
 )  # fmt: skip
 
@@ -65,7 +65,7 @@ def main() -> None:
     """Print the table."""
     tuner = ThreadTuner(torch.get_num_threads())
     model = pocket.resident()
-    pocket.compile_model(model, ORDER.words.prompt, ORDER.seconds)
+    pocket.compile_model(model, ORDER.inputs.prompt, ORDER.seconds)
     print(f"milliseconds of a step of pocket by number of threads; {machine()}")
     print(f"  {'':24}  one thread  {tuner.max_threads} threads  chosen  chosen / the better one")
     for name, beside in (("alone", False), ("beside a busy process", True)):

@@ -91,7 +91,7 @@ class FakeEngine:
         if render.model.name not in self.sizes:
             self.mailbox.send(engine_messages.ModelLoading(job=job, fraction=0.5))
             self._resident(render.model)
-        words = order.words.prompt.split()
+        words = order.inputs.prompt.split()
         if self._misbehaves(render, words):
             return
         began = time.monotonic()
@@ -111,7 +111,7 @@ class FakeEngine:
                 preview = engine_messages.PreviewRendered(job=job, rate=RATE, channels=1)
                 self.mailbox.send(preview, self._sound(["tone"], order.seconds, order.seeds[0]))
         self._decodes(job, words)
-        if order.early:
+        if order.is_streamed:
             self._pieces(job, self._sound(words, order.seconds, order.seeds[0]), words)
         if self.mailbox.is_cancelled(job):
             self.mailbox.send(engine_messages.JobCancelled(job=job))

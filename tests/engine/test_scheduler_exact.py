@@ -23,16 +23,16 @@ def tone() -> bytes:
 
 
 KINDS: dict[str, dict[str, Any]] = {
-    "guided": {"guidance": 3.0, "words": engine_messages.PromptInputs(prompt="snare drum", negative="hiss")},
+    "guided": {"guidance": 3.0, "inputs": engine_messages.PromptInputs(prompt="snare drum", negative="hiss")},
     "noisy scheduler": {"scheduler": "euler-a"},
-    "loop": {"loop": True, "words": engine_messages.PromptInputs(prompt="warm pad")},
-    "given": {"given": engine_messages.InitAudio(samples=tone(), strength=0.6)},
-    "continued": {"given": engine_messages.InitAudio(samples=tone(), strength=1.0), "seconds": 1.7, "window": 1.5},
+    "loop": {"loop": True, "inputs": engine_messages.PromptInputs(prompt="warm pad")},
+    "init_audio": {"init_audio": engine_messages.InitAudio(samples=tone(), strength=0.6)},
+    "continued": {"init_audio": engine_messages.InitAudio(samples=tone(), strength=1.0), "seconds": 1.7, "window": 1.5},
 }
 
 
 def exact(job: int, seeds: tuple[int, ...], **changes: Any) -> engine_messages.RenderJob:
-    plain: dict[str, Any] = {"seconds": 1.0, "early": False, "exact": True, "scheduler": "dpm++2m", "steps": 4}
+    plain: dict[str, Any] = {"seconds": 1.0, "is_streamed": False, "exact": True, "scheduler": "dpm++2m", "steps": 4}
     return render(job, 1, **{**plain, **changes, "seeds": seeds})
 
 
@@ -68,12 +68,12 @@ async def test_scheduler_exact_repeats_each_of_several_takes_alone(kind: str):
 async def beside_others() -> tuple[Samples, Samples, Samples]:
     async with engine(PROGRAM) as (link, heard):
         await heard.next()
-        link.send(render(1, early=False, seeds=(1, 2), seconds=1.0))  # its words are encoded by other kernels
+        link.send(render(1, is_streamed=False, seeds=(1, 2), seconds=1.0))  # its words are encoded by other kernels
         await rendered(heard, 1)
         link.send(exact(2, SEEDS))
         first = await rendered(heard, 2)
         for number in (3, 4):
-            link.send(render(number, early=number == 4, seeds=(number,), seconds=1.0, steps=20))
+            link.send(render(number, is_streamed=number == 4, seeds=(number,), seconds=1.0, steps=20))
         link.send(exact(5, (1, 2, 3, 4), steps=40))
         link.send(engine_messages.CancelJob(job=5))
         link.send(exact(6, SEEDS[::-1]))

@@ -64,7 +64,7 @@ def test_engine_scheduler_pauses_after_each_step_and_only_when_set(
     rests: list[float] = []
     monkeypatch.setattr(engine_module.time, "sleep", rests.append)
     order = engine_messages.RenderOrder(
-        words=engine_messages.PromptInputs(prompt="kick"),
+        inputs=engine_messages.PromptInputs(prompt="kick"),
         seconds=0.3,
         steps=3,
         guidance=1.0,

@@ -14,14 +14,14 @@ PROGRAM = (sys.executable, "-m", "timbred.engine.__main__")
 
 def render(job: int, rank: int = 1, **changes: Any) -> engine_messages.RenderJob:
     plain: dict[str, Any] = {
-        "words": engine_messages.PromptInputs(prompt="bass c2"),
+        "inputs": engine_messages.PromptInputs(prompt="bass c2"),
         "seconds": 2.0,
         "steps": 2,
         "guidance": 1.0,
         "eta": 0.0,
         "scheduler": "ddim",
         "seeds": (7,),
-        "early": True,
+        "is_streamed": True,
     }
     order = engine_messages.RenderOrder(**{**plain, **changes})
     folder = registry.build(registry.pocket_folder(), {})["pocket"].folder
@@ -52,7 +52,7 @@ async def _said_by_the_engine() -> list[Any]:
     async with engine(PROGRAM) as (link, heard):
         await heard.next()
         link.send(render(1))
-        link.send(render(2, early=False))
+        link.send(render(2, is_streamed=False))
         return await until_rendered(heard, {1, 2})
 
 

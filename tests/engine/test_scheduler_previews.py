@@ -20,8 +20,8 @@ def given() -> engine_messages.InitAudio:
 
 ORDERS: dict[int, dict[str, Any]] = {
     1: {},
-    2: {"loop": True, "words": engine_messages.PromptInputs(prompt="rain")},
-    3: {"given": given(), "seconds": 2.5, "window": 2.0, "words": engine_messages.PromptInputs(prompt="rain")},
+    2: {"loop": True, "inputs": engine_messages.PromptInputs(prompt="rain")},
+    3: {"init_audio": given(), "seconds": 2.5, "window": 2.0, "inputs": engine_messages.PromptInputs(prompt="rain")},
     4: {"seeds": (7, 8)},
 }
 """A sound, a loop, a sound that is continued in two windows, two takes."""
@@ -33,7 +33,7 @@ async def said() -> list[tuple[Any, list[Any]]]:
     async with engine(PROGRAM) as (link, heard):
         await heard.next()
         for job, changes in ORDERS.items():
-            wanted: dict[str, Any] = {"early": False, "preview": True, "seconds": 1.0, "steps": STEPS, **changes}
+            wanted: dict[str, Any] = {"is_streamed": False, "preview": True, "seconds": 1.0, "steps": STEPS, **changes}
             link.send(render(job, **wanted))
         messages = await until_rendered(heard, set(ORDERS))
     return [one if isinstance(one, tuple) else (one, []) for one in messages]

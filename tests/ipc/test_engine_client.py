@@ -75,7 +75,7 @@ async def engine(program: tuple[str, ...] = PROGRAM, **settings: Any) -> AsyncGe
 
 def render(prompt: str, job: int = 1, seconds: float = 0.1, steps: int = 3) -> engine_messages.RenderJob:
     order = engine_messages.RenderOrder(
-        words=engine_messages.PromptInputs(prompt=prompt),
+        inputs=engine_messages.PromptInputs(prompt=prompt),
         seconds=seconds,
         steps=steps,
         guidance=1.0,

@@ -67,7 +67,7 @@ def model(request: pytest.FixtureRequest) -> LatentDiffusion:
 
 
 def sound(model: LatentDiffusion, prompt: str, negative: str = "", **words: object) -> np.ndarray:
-    return ours(model, order(words=PromptInputs(prompt=prompt, negative=negative, **words)))  # pyright: ignore[reportArgumentType]
+    return ours(model, order(inputs=PromptInputs(prompt=prompt, negative=negative, **words)))  # pyright: ignore[reportArgumentType]
 
 
 def test_long_texts_prompt_is_read_to_its_end(model: LatentDiffusion) -> None:

@@ -105,7 +105,7 @@ async def test_text_counter_reports_what_the_engine_warns_of(folder: Path, model
         return found
 
     said = [(text.key, text.characters, text.heard, text.parts) for text in await counted()]
-    warned = model.find_long_texts(asked.order().words)
+    warned = model.find_long_texts(asked.order().inputs)
     assert said == [(text.key, text.characters, text.read, text.parts) for text in warned]
     assert bool(said) == (length > 20)
 

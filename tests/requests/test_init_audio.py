@@ -81,8 +81,8 @@ def test_resolve_gives_a_part_for_each_region():
     assert found.edited_parts == (EditedPart(0.5, 1.25, 500.0), EditedPart(3.0, 3.5, 500.0))
     assert (found.strength, found.render_settings().peak, found.is_streamed) == (1.0, None, False)
     order = found.order(GivenSamples(init=b"\0\0\0\0"))
-    assert order.given is not None
-    assert order.given.repaint == found.repaint
+    assert order.init_audio is not None
+    assert order.init_audio.repaint == found.repaint
 
 
 @pytest.mark.parametrize(

@@ -28,15 +28,15 @@ def song(**keys: Any) -> Any:
 
 
 def test_resolve_song_passes_its_keys_to_the_model():
-    words = song(**SONG).words
+    words = song(**SONG).inputs
     assert (words.lyrics, words.language) == ("[verse] la la", "de")
     assert (words.task, words.track) == ("complete", "drums bass")
 
 
 def test_resolve_song_without_keys_leaves_the_defaults():
-    words = resolved(SINGER).words
+    words = resolved(SINGER).inputs
     assert (words.lyrics, words.language, words.task, words.track) == ("", "en", "", "")
-    assert resolved(SINGER, lyrics="la").words.language == "en"
+    assert resolved(SINGER, lyrics="la").inputs.language == "en"
 
 
 def test_resolve_song_comes_back_from_the_recipe():
@@ -77,46 +77,46 @@ def test_resolve_song_of_any_text_renders_or_names_the_key(keys: dict[str, str])
         named = str(refusal).partition(":")[0]
         assert set(named.split(", ")) & {*keys, "start"}
         return
-    assert set(found.words.track.split()) <= set(TRACKS)
+    assert set(found.inputs.track.split()) <= set(TRACKS)
 
 
 def test_resolve_appends_the_music_in_words_for_a_model_that_only_reads_text():
-    words = resolved(**KEYS, prompt2="cold pad").words
+    words = resolved(**KEYS, prompt2="cold pad").inputs
     assert words.prompt == "warm pad, C minor, 97.4 bpm, 6/8 time"
     assert words.prompt2 == "cold pad, C minor, 97.4 bpm, 6/8 time"
     assert (words.key, words.bpm, words.signature) == ("", 0, "")
 
 
 def test_resolve_passes_the_music_as_parameters_to_a_model_that_reads_them():
-    words = resolved(READER, **KEYS).words
+    words = resolved(READER, **KEYS).inputs
     assert words.prompt == "warm pad"
     assert (words.key, words.bpm, words.signature) == ("C minor", 97, "6/8")
 
 
 def test_resolve_appends_only_what_the_model_does_not_read():
     card = msgspec.structs.replace(CARD, capabilities=CARD.capabilities | {"key"})
-    words = resolved(card, **KEYS).words
+    words = resolved(card, **KEYS).inputs
     assert (words.prompt, words.key) == ("warm pad, 97.4 bpm, 6/8 time", "C minor")
 
 
 def test_resolve_leaves_the_prompt_alone_with_in_words_off():
     found = resolved(**KEYS, in_words=0)
-    assert (found.words.prompt, found.key) == ("warm pad", "C minor")
+    assert (found.inputs.prompt, found.key) == ("warm pad", "C minor")
 
 
 def test_resolve_leaves_the_prompt_alone_where_only_the_length_is_musical():
     found = resolved(bars=2)
-    assert (found.words.prompt, found.in_words) == ("warm pad", False)
-    assert resolved(bars=2, in_words=1).words.prompt == "warm pad, 120 bpm"
+    assert (found.inputs.prompt, found.in_words) == ("warm pad", False)
+    assert resolved(bars=2, in_words=1).inputs.prompt == "warm pad, 120 bpm"
     assert resolved().in_words is None
 
 
 def test_resolve_gives_a_reader_the_tempo_of_the_bars():
-    assert resolved(READER, Session(tempo=90.0), bars=1).words.bpm == 90
+    assert resolved(READER, Session(tempo=90.0), bars=1).inputs.bpm == 90
 
 
 def test_resolve_names_the_sessions_tempo_beside_a_requested_key():
-    assert resolved(bars=2, key="D dorian").words.prompt == "warm pad, D dorian, 120 bpm"
+    assert resolved(bars=2, key="D dorian").inputs.prompt == "warm pad, D dorian, 120 bpm"
 
 
 def test_resolve_takes_the_beats_of_a_bar_from_the_signature():
@@ -126,7 +126,7 @@ def test_resolve_takes_the_beats_of_a_bar_from_the_signature():
 
 
 def test_resolve_keeps_weights_of_the_requested_prompt():
-    assert resolved(weights="pad:1.4", key="A minor").words.weights == (("pad", 1.4),)
+    assert resolved(weights="pad:1.4", key="A minor").inputs.weights == (("pad", 1.4),)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_resolve_music_measures_where_asked_or_where_bars_are_given(keys: dict[s
 
 def repeated(found: Any, changes: dict[str, Any] | None = None) -> Any:
     recipe = make_recipe(
-        found.for_recipe(), model="m", licence="", prompt=found.prompt, seed=1, model_prompt=found.words.prompt
+        found.for_recipe(), model="m", licence="", prompt=found.prompt, seed=1, model_prompt=found.inputs.prompt
     )
     request = overlay(parameters_of(recipe), changes or {})
     return resolve(asked(**request), CARD, Session(tempo=150.0), 0)
@@ -183,20 +183,20 @@ def repeated(found: Any, changes: dict[str, Any] | None = None) -> Any:
 def test_recipe_gives_the_model_the_same_prompt_again(keys: dict[str, Any]):
     found = resolved(**keys)
     again = repeated(found)
-    assert again.words == found.words
+    assert again.inputs == found.inputs
     assert (again.seconds, again.prompt) == (found.seconds, "warm pad")
 
 
 def test_recipe_names_a_changed_key_once():
     again = repeated(resolved(**KEYS), {"key": "D minor"})
-    assert again.words.prompt == "warm pad, D minor, 97.4 bpm, 6/8 time"
-    assert repeated(resolved(bars=2), {"key": "D minor"}).words.prompt == "warm pad, D minor, 120 bpm"
+    assert again.inputs.prompt == "warm pad, D minor, 97.4 bpm, 6/8 time"
+    assert repeated(resolved(bars=2), {"key": "D minor"}).inputs.prompt == "warm pad, D minor, 120 bpm"
 
 
 def test_recipe_shows_the_prompt_that_the_model_got():
     found = resolved(**KEYS)
     recipe = make_recipe(
-        found.for_recipe(), model="m", licence="", prompt=found.prompt, seed=1, model_prompt=found.words.prompt
+        found.for_recipe(), model="m", licence="", prompt=found.prompt, seed=1, model_prompt=found.inputs.prompt
     )
     assert recipe["prompt"] == "warm pad"
     assert recipe["model_prompt"] == "warm pad, C minor, 97.4 bpm, 6/8 time"
@@ -205,4 +205,4 @@ def test_recipe_shows_the_prompt_that_the_model_got():
 
 def test_recipe_of_an_older_version_has_no_words_for_the_tempo_of_its_bars():
     older = make_recipe({"bars": 2.0, "bpm": 100.0}, model="m", licence="", prompt="warm pad", seed=1)
-    assert resolve(asked(**parameters_of(older)), CARD, Session(), 0).words.prompt == "warm pad"
+    assert resolve(asked(**parameters_of(older)), CARD, Session(), 0).inputs.prompt == "warm pad"

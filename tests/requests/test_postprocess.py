@@ -38,8 +38,8 @@ def test_read_init_audio_has_the_models_channels(tmp_path: Path, sound_channels:
     found = np.frombuffer(read, "<f4").reshape(-1, model_channels)
     assert clip.channels == sound_channels
     order = parameters.order(GivenSamples(init=read))
-    assert order.given is not None
-    assert order.given.channels == model_channels
+    assert order.init_audio is not None
+    assert order.init_audio.channels == model_channels
     if sound_channels == model_channels:
         assert np.array_equal(found, samples)
     else:

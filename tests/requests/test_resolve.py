@@ -145,7 +145,7 @@ def test_resolve_accepts_a_flag_that_is_off_in_a_continuation():
 def test_resolve_gives_a_continuation_the_length_of_both_parts():
     found = resolve(asked(init="x.wav", extend=12, to="both", voice="1"), CARD, Session(), 0, init_seconds=33.5)
     order = found.order(GivenSamples(init=b""))
-    assert (found.seconds, order.seconds, order.window, order.early) == (45.5, 45.5, 5.0, False)
+    assert (found.seconds, order.seconds, order.window, order.is_streamed) == (45.5, 45.5, 5.0, False)
     assert not {"seconds", "window"} & {key for key, value in found.for_recipe().items() if value is not None}
     assert found.for_recipe()["extend"] == 12
 
@@ -214,8 +214,8 @@ def test_resolve_original_gives_the_edited_part():
     (part,) = found.repaint
     assert (part.start, part.end, part.low) == (1.0, 3.0, 4000)
     order = found.order(GivenSamples(init=b"\0\0\0\0"))
-    assert order.given is not None
-    assert order.given.repaint == found.repaint
+    assert order.init_audio is not None
+    assert order.init_audio.repaint == found.repaint
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_resolve_names_how_to_cut_an_original_that_is_too_long():
 def test_resolve_refuses_a_speech_model_without_words():
     with pytest.raises(errors.BadRequest, match="transcription"):
         resolved(SPEAKER)
-    assert resolved(SPEAKER, transcription="good evening").order().words.transcription == "good evening"
+    assert resolved(SPEAKER, transcription="good evening").order().inputs.transcription == "good evening"
 
 
 @given(

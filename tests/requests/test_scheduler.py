@@ -173,7 +173,7 @@ class ModelEngine:
                 self.say(engine_messages.StepDone(job=job, step=1, steps=steps, remaining=100.0))
             case "preview" if render.order.preview:
                 self.say(engine_messages.PreviewRendered(job=job, rate=RATE, channels=1), SAMPLES.tobytes())
-            case "piece" if render.order.early and self.pieces[job] < 4:
+            case "piece" if render.order.is_streamed and self.pieces[job] < 4:
                 first = self.pieces[job] * QUARTER
                 self.pieces[job] += 1
                 piece = engine_messages.PieceRendered(

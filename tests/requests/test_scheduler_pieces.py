@@ -91,7 +91,7 @@ async def test_job_scheduler_sends_pieces_then_the_take_under_one_id(tmp_path: P
 
 async def pieces_then_take(tmp_path: Path) -> None:
     stage = Stage(tmp_path)
-    assert stage.order().early
+    assert stage.order().is_streamed
     stage.say(0, 1000)
     stage.say(1000, FRAMES)
     rendered = engine_messages.JobRendered(job=stage.job.number, rate=RATE, channels=1, seeds=stage.order().seeds)
@@ -150,4 +150,4 @@ async def breaks_off(tmp_path: Path, how: str) -> None:
 )
 def test_job_scheduler_requests_pieces_only_when_they_suffice(keys: dict[str, Any], early: bool):
     played = {} if "to" in keys else {"to": "both", "voice": "1"}
-    assert resolved(**played, **keys).order().early is early
+    assert resolved(**played, **keys).order().is_streamed is early

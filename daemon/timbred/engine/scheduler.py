@@ -450,7 +450,7 @@ class EngineScheduler:
             return
         if not generation.sampler.done:
             return
-        if job.render.order.early:
+        if job.render.order.is_streamed:
             self._begin_stream(job, generation, model)
             return
         try:
@@ -492,7 +492,7 @@ class EngineScheduler:
             looped=tuple(sounds.looped[index] for index, _ in ranked if sounds.looped),
         )
         self.link.send(rendered, *(sounds.waveforms[index].tobytes() for index, _ in ranked))
-        if job.render.order.hear:
+        if job.render.order.embed_takes:
             self._send_embeddings(job, sounds, [index for index, _ in ranked])
 
     def _send_embeddings(self, job: EngineJob, sounds: RenderedSounds, order: list[int]) -> None:
@@ -530,7 +530,7 @@ def _rank_takes(
     """Return the takes' indices, best first, each with its score; in the order of the seeds where nothing is ranked."""
     if not order.rank or sounds.embeddings is None:
         return [(index, None) for index in range(len(order.seeds))]
-    scores = model.score_takes(order.words.prompt, sounds.embeddings)
+    scores = model.score_takes(order.inputs.prompt, sounds.embeddings)
     best_first = sorted(range(len(scores)), key=lambda index: scores[index], reverse=True)
     return [(index, scores[index]) for index in best_first]
 

@@ -6,7 +6,7 @@ one: float32 little-endian samples.
 
 import msgspec
 
-WIRE_VERSION = 11
+WIRE_VERSION = 12
 """Increased whenever a message changes; a daemon refuses an engine of another version."""
 
 ENGINE_HEARTBEAT_INTERVAL_S = 1.0
@@ -107,13 +107,14 @@ class LoraUse(msgspec.Struct, frozen=True, kw_only=True):
 class RenderOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Parameters of one generation.
 
-    `seconds` is the length at the model's native rate; `seeds` has one seed for each take. `early` requests
-    `PieceRendered` messages while the rest of the sound is still rendered, `loop` a sound that repeats without a gap.
-    With a `window` in seconds, the init audio `given` is continued up to the length in windows of at most that size.
+    `seconds` is the length at the model's native rate; `seeds` has one seed for each take. `is_streamed` requests
+    `PieceRendered` messages while the rest of the sound is still rendered, `embed_takes` the embeddings of the takes,
+    `loop` a sound that repeats without a gap. With a `window` in seconds, `init_audio` is continued up to the length in
+    windows of at most that size.
     `tensors` replace texts and noise that the engine would otherwise encode and draw.
     """
 
-    words: PromptInputs
+    inputs: PromptInputs
     seconds: float
     steps: int
     guidance: float
@@ -122,12 +123,12 @@ class RenderOrder(msgspec.Struct, frozen=True, kw_only=True):
     seeds: tuple[int, ...]
     exact: bool = False
     rank: bool = False
-    hear: bool = False
+    embed_takes: bool = False
     noise: NoiseSource | None = None
-    given: InitAudio | None = None
+    init_audio: InitAudio | None = None
     reference: InitAudio | None = None
     preview: bool = False
-    early: bool = False
+    is_streamed: bool = False
     loop: bool = False
     window: float = 0.0
     tensors: tuple[GivenTensor, ...] = ()
@@ -299,7 +300,7 @@ class JobRendered(EngineMessage, frozen=True, kw_only=True):
 
 
 class EmbeddingsReady(EngineMessage, frozen=True, kw_only=True):
-    """From the engine, after `JobRendered`, if the order set `hear`: the takes' embeddings.
+    """From the engine, after `JobRendered`, if the order set `embed_takes`: the takes' embeddings.
 
     One frame, float32, of norm 1, follows for each take, in the order of `JobRendered`; only embeddings of the same
     `ear` can be compared. `ear` is empty, and no frame follows, if it failed.

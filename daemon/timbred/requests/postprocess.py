@@ -242,7 +242,7 @@ class Postprocessor:
             licence=self._licence_of(parameters.model),
             prompt=parameters.prompt,
             seed=raw.seed,
-            model_prompt=parameters.words.prompt,
+            model_prompt=parameters.inputs.prompt,
         )
         samples = raw.samples[: frames_in(parameters.seconds, raw.rate)] if raw.looped else raw.samples
         clip = Clip(

@@ -50,7 +50,7 @@ class TextCounter:
 
         Reads only small files, and none of a `resident` model whose tokenizers are known.
         """
-        words = parameters.words
+        inputs = parameters.inputs
         if self._stopped or (self.late is not None and not self.late.done()):
             return ()
         entry = self._registry[parameters.model]
@@ -59,7 +59,7 @@ class TextCounter:
         except TimbredError as error:  # the model can't be loaded either: the job fails with the reason
             log.debug("%s", error)
             return ()
-        texts = words.texts()
+        texts = inputs.texts()
         spoken = texts.pop(TRANSCRIPTION, "")
         pairs = [
             (one, text)
@@ -68,7 +68,7 @@ class TextCounter:
         ]
         if all(not text or one.holds_all(text) for one, text in pairs):
             return ()
-        return self._kept.get(_key(described, words))
+        return self._kept.get(_key(described, inputs))
 
     def stop(self) -> None:
         """Cancel the count in progress and start no other."""
@@ -78,7 +78,7 @@ class TextCounter:
 
     async def count(self, parameters: Parameters) -> LongTexts:
         """Count the texts of a request in a thread; return none if that fails or takes too long."""
-        entry, words = self._registry[parameters.model], parameters.words
+        entry, inputs = self._registry[parameters.model], parameters.inputs
         folder, name = entry.folder, entry.card.name
         async with self._turn:
             known = self.count_if_known(parameters, resident=True)
@@ -86,7 +86,7 @@ class TextCounter:
                 return known
 
             def count_texts() -> CountResult:
-                found = long_texts(words.texts(), self._files.windows(folder, name))
+                found = long_texts(inputs.texts(), self._files.windows(folder, name))
                 return self._files.describe(folder, name), tuple(map(_as_event_text, found))
 
             counting = self._counting = in_own_thread(count_texts, "count-texts")
@@ -106,13 +106,13 @@ class TextCounter:
             except Exception as error:  # noqa: BLE001  the job continues, and the engine warns of long texts
                 log.warning("%s: its texts aren't counted before it reads them: %s", name, error)
                 return ()
-            self._kept[_key(described, words)] = found
+            self._kept[_key(described, inputs)] = found
             return found
 
 
-def _key(described: ModelTokenizers, words: PromptInputs) -> object:
+def _key(described: ModelTokenizers, inputs: PromptInputs) -> object:
     """Return everything that a count depends on: the tokenizers' files, and the texts."""
-    return described.identity, tuple(words.texts().items())
+    return described.identity, tuple(inputs.texts().items())
 
 
 def _as_event_text(text: LongText) -> HeardText:

@@ -35,7 +35,7 @@ DEFAULT_PEAK_DBFS = -1.0
 """Default of `peak`; there is none where a part of the init audio is kept."""
 
 INTERNAL_FIELDS = (
-    *("words", "seeds", "beats", "repaint", "edited_parts"),
+    *("inputs", "seeds", "beats", "repaint", "edited_parts"),
     *("wants_embeddings", "rendered_seconds", "window", "noise_source", "init_channels"),
     *("playing", "server_buffer", "automatic_fades", "keeps_bits", "loras"),
 )
@@ -99,7 +99,7 @@ class Parameters:
         fit: True if the takes are ordered by how closely they keep to the tempo and the key.
         beats: Length in beats, if it was requested in bars.
         rendered_seconds: Length that the model renders: at least its minimum, except for loops and outpainting.
-        words: Inputs of the text encoders.
+        inputs: Inputs of the text encoders.
         seeds: Seed of each take: `seed` plus its index, so that each take can be rendered again alone.
         repaint: The inpainted parts of the init audio; none if all of it is changed.
         edited_parts: The parts of the sound that are rendered, if the rest is unchanged init audio.
@@ -116,7 +116,7 @@ class Parameters:
     """
 
     model: str
-    words: PromptInputs
+    inputs: PromptInputs
     prompt: str
     negative: str
     transcription: str
@@ -190,10 +190,10 @@ class Parameters:
     def order(self, samples: GivenSamples = NO_SAMPLES) -> RenderOrder:
         """Return the order for the engine."""
         return RenderOrder(
-            words=self.words,
+            inputs=self.inputs,
             noise=self.noise_source,
             loras=self.loras,
-            given=None
+            init_audio=None
             if samples.init is None
             else InitAudio(
                 samples=samples.init,
@@ -213,8 +213,8 @@ class Parameters:
             seeds=self.seeds,
             exact=self.exact,
             rank=self.rank,
-            hear=self.wants_embeddings,
-            early=self.is_streamed,
+            embed_takes=self.wants_embeddings,
+            is_streamed=self.is_streamed,
             loop=self.loop,
             window=0.0 if self.extend is None else self.window,
         )
@@ -296,15 +296,15 @@ def resolve(
     keeps_init = bool(init["edited_parts"])
     sampling = _sampling_fields(request, card, random_seed)
     file = _file_fields(request, card, session, init_head if keeps_init else None)
-    words = song.apply(music.apply(_prompt_inputs(request, card), card))
+    inputs = song.apply(music.apply(_prompt_inputs(request, card), card))
     return Parameters(
         model=card.name,
-        words=words,
+        inputs=inputs,
         prompt=request.prompt.strip(),
-        negative=words.negative,
-        transcription=words.transcription,
+        negative=inputs.negative,
+        transcription=inputs.transcription,
         prompt2=request.prompt2 or "",
-        mix=words.mix if words.prompt2 else None,
+        mix=inputs.mix if inputs.prompt2 else None,
         weights=request.weights or "",
         **init,
         **vars(song),

@@ -191,7 +191,7 @@ def model(request: pytest.FixtureRequest) -> LatentDiffusion:
 
 @pytest.mark.parametrize("seconds", [0.5, 0.5299, 1.013])
 def test_chunked_vocoder_pieces_equal_one_call(model: LatentDiffusion, seconds: float):
-    wanted = order(seconds=seconds, steps=2, words=PromptInputs(prompt="bass c2"))
+    wanted = order(seconds=seconds, steps=2, inputs=PromptInputs(prompt="bass c2"))
     run = model.begin(wanted)
     while not run.sampler.done:
         model.advance([run])

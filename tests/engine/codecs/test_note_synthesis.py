@@ -64,7 +64,7 @@ def pocket() -> LatentDiffusion:
 
 def rendered(model: LatentDiffusion, prompt: str, **fields: Any) -> np.ndarray:
     wanted = order(
-        **{"words": PromptInputs(prompt=prompt), "seconds": 1.5, "steps": 6, "guidance": 1.0, "seeds": (1,)} | fields
+        **{"inputs": PromptInputs(prompt=prompt), "seconds": 1.5, "steps": 6, "guidance": 1.0, "seeds": (1,)} | fields
     )
     return model.render(wanted, lambda _: None, lambda: False).mono
 
@@ -83,7 +83,7 @@ def test_note_synthesis_of_pocket_is_in_tune(pocket: LatentDiffusion, prompt: st
 
 
 def test_note_synthesis_of_a_mix_equals_the_plain_sounds_at_its_ends_and_is_continuous(pocket: LatentDiffusion):
-    run = pocket.begin(order(words=PromptInputs(prompt="organ a3"), seconds=1.0, steps=4))
+    run = pocket.begin(order(inputs=PromptInputs(prompt="organ a3"), seconds=1.0, steps=4))
     while not run.sampler.done:
         pocket.advance([run])
     mel = pocket.codec.decode_mel(run.sampler.latents)
@@ -101,7 +101,7 @@ def test_note_synthesis_of_a_mix_equals_the_plain_sounds_at_its_ends_and_is_cont
 
 def test_note_synthesis_leaves_prompts_without_a_note(pocket: LatentDiffusion):
     """Drums, noises and textures are the vocoder's own, to the bit."""
-    run = pocket.begin(order(words=PromptInputs(prompt="a snare drum"), seconds=1.0, steps=2))
+    run = pocket.begin(order(inputs=PromptInputs(prompt="a snare drum"), seconds=1.0, steps=2))
     while not run.sampler.done:
         pocket.advance([run])
     mel = pocket.codec.decode_mel(run.sampler.latents)
@@ -113,8 +113,8 @@ def test_note_synthesis_leaves_prompts_without_a_note(pocket: LatentDiffusion):
 def test_note_synthesis_keeps_the_pitch_of_an_original(pocket: LatentDiffusion):
     samples = 0.5 * np.sin(2 * np.pi * 300.0 * np.arange(32_000) / 32_000)
     given_sound = InitAudio(samples=samples.astype("<f4").tobytes(), strength=0.3)
-    fields: dict[str, Any] = {"given": given_sound, "seconds": 1.0, "steps": 4}
-    run = pocket.begin(order(words=PromptInputs(prompt="organ a3"), guidance=1.0, seeds=(1,), **fields))
+    fields: dict[str, Any] = {"init_audio": given_sound, "seconds": 1.0, "steps": 4}
+    run = pocket.begin(order(inputs=PromptInputs(prompt="organ a3"), guidance=1.0, seeds=(1,), **fields))
     while not run.sampler.done:
         pocket.advance([run])
     with torch.inference_mode():

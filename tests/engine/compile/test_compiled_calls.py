@@ -74,7 +74,7 @@ def test_compiled_calls_with_packed_weights_sound_equal(
     assert compile_queue.counts.packed == 1
     only_fast(fast, monkeypatch)
     for prompt in ("a kick drum", "heavy rain"):  # of other lengths, but filled up to the same
-        one = order(guidance=guidance, words=PromptInputs(prompt=prompt))
+        one = order(guidance=guidance, inputs=PromptInputs(prompt=prompt))
         expected = ours(plain, one)
         assert np.abs(expected).max() > 0.01
         assert np.abs(ours(fast, one) - expected).max() < 1e-4

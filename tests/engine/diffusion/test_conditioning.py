@@ -27,12 +27,12 @@ def model(request: pytest.FixtureRequest) -> LatentDiffusion:
 
 
 def mixed(model: LatentDiffusion, mix: float, one: str = SHORT, other: str = LONG) -> np.ndarray:
-    return ours(model, order(words=PromptInputs(prompt=one, prompt2=other, mix=mix)))
+    return ours(model, order(inputs=PromptInputs(prompt=one, prompt2=other, mix=mix)))
 
 
 def test_interpolate_at_the_ends_equals_the_plain_prompts(model: LatentDiffusion):
-    assert np.array_equal(mixed(model, 0.0), ours(model, order(words=PromptInputs(prompt=SHORT))))
-    assert np.array_equal(mixed(model, 1.0), ours(model, order(words=PromptInputs(prompt=LONG))))
+    assert np.array_equal(mixed(model, 0.0), ours(model, order(inputs=PromptInputs(prompt=SHORT))))
+    assert np.array_equal(mixed(model, 1.0), ours(model, order(inputs=PromptInputs(prompt=LONG))))
 
 
 def test_interpolate_is_continuous_near_its_ends(model: LatentDiffusion):
@@ -44,7 +44,7 @@ def test_interpolate_is_continuous_near_its_ends(model: LatentDiffusion):
 
 
 def test_interpolate_of_a_prompt_with_itself_is_itself(model: LatentDiffusion):
-    plain = ours(model, order(words=PromptInputs(prompt=LONG)))
+    plain = ours(model, order(inputs=PromptInputs(prompt=LONG)))
     assert np.abs(mixed(model, 0.4, LONG, LONG) - plain).max() < 1e-4
 
 
@@ -128,16 +128,16 @@ def test_latent_diffusion_without_an_audio_encoder_refuses_ranking(audioldm: Pat
 
 
 def weighted(model: LatentDiffusion, *weights: tuple[str, float], prompt: str = LONG) -> np.ndarray:
-    return ours(model, order(words=PromptInputs(prompt=prompt, weights=weights)))
+    return ours(model, order(inputs=PromptInputs(prompt=prompt, weights=weights)))
 
 
 def test_conditioning_weight_of_one_changes_nothing(model: LatentDiffusion):
-    plain = ours(model, order(words=PromptInputs(prompt=LONG)))
+    plain = ours(model, order(inputs=PromptInputs(prompt=LONG)))
     assert np.abs(weighted(model, ("bright", 1.0), ("bell", 1.0)) - plain).max() < 1e-6
 
 
 def test_conditioning_weight_changes_the_sound_by_its_size(model: LatentDiffusion):
-    plain = ours(model, order(words=PromptInputs(prompt=LONG)))
+    plain = ours(model, order(inputs=PromptInputs(prompt=LONG)))
     little = np.abs(weighted(model, ("bell", 1.1)) - plain).max()
     much = np.abs(weighted(model, ("bell", 2.5)) - plain).max()
     assert 0 < little < much

@@ -38,7 +38,7 @@ def model(request: pytest.FixtureRequest) -> LatentDiffusion:
 def orders(chance: random.Random) -> list[RenderOrder]:
     return [
         order(
-            words=PromptInputs(prompt=chance.choice(PROMPTS), negative=chance.choice(["", "noise"])),
+            inputs=PromptInputs(prompt=chance.choice(PROMPTS), negative=chance.choice(["", "noise"])),
             seconds=chance.choice([0.3, 0.5]),
             loop=chance.random() < 0.4,
             steps=chance.randint(4, 8),
@@ -78,20 +78,20 @@ def given(chance: random.Random, **changes: Any) -> InitAudio:
 
 def everything(chance: random.Random) -> list[RenderOrder]:
     """One order of each kind, in an order by chance; all else about them is by chance too."""
-    words = PromptInputs(prompt=chance.choice(PROMPTS))
+    inputs = PromptInputs(prompt=chance.choice(PROMPTS))
     part = Repaint(start=0.1, end=0.3, low=0.0, high=2000.0)
     kinds: list[dict[str, Any]] = [
         {},
-        {"words": PromptInputs(prompt=chance.choice(PROMPTS), negative="noise"), "guidance": 5.0},
+        {"inputs": PromptInputs(prompt=chance.choice(PROMPTS), negative="noise"), "guidance": 5.0},
         {"guidance": 1.0},
         {"seeds": tuple(chance.randrange(1000) for _ in range(3))},
-        {"given": given(chance, strength=chance.choice([0.5, 0.8])), "seconds": 0.5},
-        {"given": given(chance, strength=1.0, repaint=(part,)), "seconds": 0.5},
-        {"given": given(chance, strength=1.0), "seconds": 1.2, "window": 0.8},
+        {"init_audio": given(chance, strength=chance.choice([0.5, 0.8])), "seconds": 0.5},
+        {"init_audio": given(chance, strength=1.0, repaint=(part,)), "seconds": 0.5},
+        {"init_audio": given(chance, strength=1.0), "seconds": 1.2, "window": 0.8},
         {"loop": True},
         {"noise": NoiseSource(seed=chance.randrange(1000), seconds=0.4)},
-        {"words": PromptInputs(prompt=PROMPTS[0], prompt2=PROMPTS[2], mix=0.5)},
-        {"words": PromptInputs(prompt=PROMPTS[2], weights=(("rain", 1.5),))},
+        {"inputs": PromptInputs(prompt=PROMPTS[0], prompt2=PROMPTS[2], mix=0.5)},
+        {"inputs": PromptInputs(prompt=PROMPTS[2], weights=(("rain", 1.5),))},
         {"scheduler": "ddim", "eta": 0.7},
         {"exact": True},
         {"steps": 40},
@@ -99,7 +99,7 @@ def everything(chance: random.Random) -> list[RenderOrder]:
     ]
     common = [
         {
-            "words": words,
+            "inputs": inputs,
             "seconds": chance.choice([0.3, 0.5]),
             "steps": chance.randint(4, 8),
             "guidance": chance.choice([1.0, 3.0]),

@@ -77,7 +77,7 @@ def test_inpainting_with_a_little_strength_changes_little(model: LatentDiffusion
     start = codec_round_trip(model)
 
     def distance(strength: float) -> float:
-        run = model.begin(order(given=given(strength), steps=12, scheduler=scheduler))
+        run = model.begin(order(init_audio=given(strength), steps=12, scheduler=scheduler))
         while not run.sampler.done:
             model.advance([run])
         return float((run.sampler.latents - start).norm() / start.norm())
@@ -91,7 +91,7 @@ def test_inpainting_with_a_little_strength_changes_little(model: LatentDiffusion
 def test_inpainting_keeps_the_unchanged_part_bit_identical(model: LatentDiffusion, scheduler: str):
     """Outside the part that is made anew, the latents at the end are those of the given sound."""
     part = Repaint(start=0.2, end=0.3, low=0.0, high=96_000.0)
-    run = model.begin(order(given=given(1.0, part), steps=6, scheduler=scheduler))
+    run = model.begin(order(init_audio=given(1.0, part), steps=6, scheduler=scheduler))
     while not run.sampler.done:
         model.advance([run])
     start = codec_round_trip(model)
@@ -104,7 +104,7 @@ def test_inpainting_keeps_the_unchanged_part_bit_identical(model: LatentDiffusio
 
 def test_inpainting_adds_new_highs_over_original_lows(model: LatentDiffusion):
     part = Repaint(start=0.0, end=0.5, low=4000.0, high=96_000.0)
-    run = model.begin(order(given=given(1.0, part), steps=6))
+    run = model.begin(order(init_audio=given(1.0, part), steps=6))
     while not run.sampler.done:
         model.advance([run])
     start = codec_round_trip(model)
@@ -118,12 +118,12 @@ def test_inpainting_adds_new_highs_over_original_lows(model: LatentDiffusion):
 @pytest.mark.parametrize(("strength", "steps"), [(0.0, 1), (0.3, 3), (0.5, 5), (1.0, 10)])
 def test_inpainting_counts_the_steps_that_run(model: LatentDiffusion, strength: float, steps: int):
     told: list[int] = []
-    model.render(order(given=given(strength), steps=10), told.append, lambda: False)
+    model.render(order(init_audio=given(strength), steps=10), told.append, lambda: False)
     assert told == list(range(1, steps + 1))
 
 
 def test_inpainting_repeats_an_original_with_a_seed(model: LatentDiffusion):
-    wanted = order(given=given(0.6), seeds=(1, 2))
+    wanted = order(init_audio=given(0.6), seeds=(1, 2))
     one, two = ours(model, wanted), ours(model, wanted)
     assert np.array_equal(one, two)
     assert not np.allclose(one[0], one[1])
@@ -141,7 +141,7 @@ def test_inpainting_outside_the_part_is_as_near_as_the_codec_allows():
     samples = 0.4 * sine(110.0, 32000, 2.0) + 0.05 * torch.randn(64000, generator=chance)
     part = Repaint(start=0.8, end=1.2, low=0.0, high=96_000.0)
     wanted = InitAudio(samples=samples.numpy().astype("<f4").tobytes(), strength=1.0, repaint=(part,))
-    run = pocket.begin(order(given=wanted, seconds=2.0, steps=4, scheduler="dpm++2m"))
+    run = pocket.begin(order(init_audio=wanted, seconds=2.0, steps=4, scheduler="dpm++2m"))
     while not run.sampler.done:
         pocket.advance([run])
     heard = torch.from_numpy(pocket.decode(run).mono[0])

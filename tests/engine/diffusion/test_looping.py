@@ -76,7 +76,7 @@ def test_circular_time_leaves_other_rows(model: LatentDiffusion):
 def made(model: LatentDiffusion, circular: tuple[bool, ...], seconds: float) -> Generation:
     """A loop of which it is given which takes go around."""
     seeds = tuple(range(1, 1 + len(circular)))
-    run = model.begin(order(seconds=seconds, loop=True, steps=2, seeds=seeds, words=PromptInputs(prompt="rain")))
+    run = model.begin(order(seconds=seconds, loop=True, steps=2, seeds=seeds, inputs=PromptInputs(prompt="rain")))
     run.circular, run.loop_kinds_known = circular, True
     while not run.sampler.done:
         model.advance([run])

@@ -39,7 +39,7 @@ def load_model(folder: Path) -> LatentDiffusion:
 
 def order(model: LatentDiffusion, **changes: Any) -> RenderOrder:
     plain: dict[str, Any] = {
-        "words": PromptInputs(prompt="a kick drum"),
+        "inputs": PromptInputs(prompt="a kick drum"),
         "seconds": 0.4,
         "steps": 3,
         "guidance": 3.0,

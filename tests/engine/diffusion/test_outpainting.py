@@ -88,7 +88,7 @@ def continuation(
 ) -> RenderOrder:
     """Less than a second that is continued to `seconds`, in windows of 0.8."""
     given = InitAudio(samples=sound(there, level).tobytes(), strength=1.0)
-    return order(given=given, seconds=seconds, window=0.8, seeds=seeds, steps=steps)
+    return order(init_audio=given, seconds=seconds, window=0.8, seeds=seeds, steps=steps)
 
 
 def test_outpainting_begins_before_the_originals_end_and_ends_with_the_whole(model: LatentDiffusion):
@@ -111,7 +111,9 @@ def test_outpainting_is_independent_of_the_level(model: LatentDiffusion):
 def test_outpainting_of_an_original_is_independent_of_the_level(model: LatentDiffusion):
     loud, quiet = (
         model.render(
-            order(given=InitAudio(samples=sound(0.5, level).tobytes(), strength=0.6)), lambda _: None, lambda: False
+            order(init_audio=InitAudio(samples=sound(0.5, level).tobytes(), strength=0.6)),
+            lambda _: None,
+            lambda: False,
         )
         for level in (0.4, 0.004)
     )
@@ -167,7 +169,7 @@ def test_outpainting_can_be_stopped_in_any_window(model: LatentDiffusion, after:
 @pytest.mark.parametrize("frames", [1, 300, 640, 900])
 def test_outpainting_continues_a_sound_of_about_one_row(model: LatentDiffusion, frames: int):
     given = InitAudio(samples=sound(0.5)[-frames:].tobytes(), strength=1.0)
-    sounds = model.render(order(given=given, seconds=0.3, window=0.8), lambda _: None, lambda: False)
+    sounds = model.render(order(init_audio=given, seconds=0.3, window=0.8), lambda _: None, lambda: False)
     assert 0 <= sounds.first_frame < frames
     assert sounds.mono.shape == (1, round(0.3 * RATE) - sounds.first_frame)
     assert np.isfinite(sounds.mono).all()
@@ -188,9 +190,9 @@ def test_outpainting_continues_a_steady_tone_at_its_level(pocket: LatentDiffusio
     partials = 220 * np.arange(1, 9)[:, None]
     organ = 0.3 * np.cos(2 * np.pi * partials * moments).mean(axis=0)
     given = InitAudio(samples=organ.astype("<f4").tobytes(), strength=1.0)
-    words = {"words": PromptInputs(prompt="organ a3"), "steps": 8, "scheduler": "dpm++2m", "guidance": 1.0}
+    organ = {"inputs": PromptInputs(prompt="organ a3"), "steps": 8, "scheduler": "dpm++2m", "guidance": 1.0}
     sounds = pocket.render(
-        order(given=given, seconds=5.0, window=5.0, seeds=(1, 2), **words), lambda _: None, lambda: False
+        order(init_audio=given, seconds=5.0, window=5.0, seeds=(1, 2), **organ), lambda _: None, lambda: False
     )
     for waveform in sounds.mono:
         before = float(np.mean(waveform[16_000 : 80_000 - sounds.first_frame - 11_200] ** 2))
@@ -203,10 +205,12 @@ def test_outpainting_joins_are_inaudible(pocket: LatentDiffusion):
 
     At the end of the init audio and where windows meet, neither level, spectrum nor any step exceeds its surroundings.
     """
-    rain = {"words": PromptInputs(prompt="rain"), "steps": 8, "scheduler": "dpm++2m", "guidance": 1.0}
+    rain = {"inputs": PromptInputs(prompt="rain"), "steps": 8, "scheduler": "dpm++2m", "guidance": 1.0}
     given = pocket.render(order(seconds=2.5, **rain), lambda _: None, lambda: False).mono[0][:48_000]
     given = 0.5 * given / np.abs(given).max()
-    asked = order(given=InitAudio(samples=given.astype("<f4").tobytes(), strength=1.0), seconds=4.5, window=2.5, **rain)
+    asked = order(
+        init_audio=InitAudio(samples=given.astype("<f4").tobytes(), strength=1.0), seconds=4.5, window=2.5, **rain
+    )
     sounds = pocket.render(asked, lambda _: None, lambda: False)
     made = Clip(np.ascontiguousarray(sounds.mono.T), SampleRate(32_000))
     part = EditedPart(1.5, 4.5)

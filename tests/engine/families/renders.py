@@ -30,7 +30,7 @@ def load(folder: Path) -> LatentDiffusion:
 def wave_order(**changes: Any) -> RenderOrder:
     """Return an order for a waveform model."""
     plain: dict[str, Any] = {
-        "words": PromptInputs(prompt="a kick drum"),
+        "inputs": PromptInputs(prompt="a kick drum"),
         "seconds": 0.4,
         "steps": 4,
         "guidance": 3.0,
@@ -109,23 +109,23 @@ def wave_orders(chance: random.Random, schedulers: Sequence[str]) -> list[Render
     prompts = ["kick", "a long bright bell in a room", "rain on a tin roof"]
     kinds: list[dict[str, Any]] = [
         {},
-        {"words": PromptInputs(prompt=chance.choice(prompts), negative="noise"), "guidance": 5.0},
+        {"inputs": PromptInputs(prompt=chance.choice(prompts), negative="noise"), "guidance": 5.0},
         {"guidance": 1.0},
         {"seeds": tuple(chance.randrange(1000) for _ in range(3))},
-        {"given": init_audio(stereo_sound(0.4, chance.randrange(100)), chance.choice([0.5, 0.8]))},
-        {"given": init_audio(stereo_sound(0.4, chance.randrange(100)), 1.0, part), "seconds": 0.4},
-        {"given": init_audio(stereo_sound(0.2, chance.randrange(100)), 1.0), "seconds": 0.4, "window": 0.4},
+        {"init_audio": init_audio(stereo_sound(0.4, chance.randrange(100)), chance.choice([0.5, 0.8]))},
+        {"init_audio": init_audio(stereo_sound(0.4, chance.randrange(100)), 1.0, part), "seconds": 0.4},
+        {"init_audio": init_audio(stereo_sound(0.2, chance.randrange(100)), 1.0), "seconds": 0.4, "window": 0.4},
         {"noise": NoiseSource(seed=chance.randrange(1000), seconds=0.3)},
-        {"words": PromptInputs(prompt=prompts[0], prompt2=prompts[2], mix=0.5)},
-        {"words": PromptInputs(prompt=prompts[2], weights=(("rain", 1.5),))},
+        {"inputs": PromptInputs(prompt=prompts[0], prompt2=prompts[2], mix=0.5)},
+        {"inputs": PromptInputs(prompt=prompts[2], weights=(("rain", 1.5),))},
         {"exact": True},
         {"steps": 30},
-        {"seconds": 0.4, "early": True},
+        {"seconds": 0.4, "is_streamed": True},
     ]
     orders = [
         wave_order(
             **{
-                "words": PromptInputs(prompt=chance.choice(prompts)),
+                "inputs": PromptInputs(prompt=chance.choice(prompts)),
                 "seconds": chance.choice([0.3, 0.4]),
                 "steps": chance.randint(4, 8),
                 "guidance": chance.choice([1.0, 3.0]),

@@ -36,8 +36,8 @@ SECONDS = 32 * ROWS_S
 
 
 def order(**changes: Any) -> RenderOrder:
-    words = PromptInputs(prompt="a bell", lyrics="hello there")
-    return wave_order(**{"scheduler": "flow-euler", "guidance": 1.0, "seconds": SECONDS, "words": words, **changes})
+    inputs = PromptInputs(prompt="a bell", lyrics="hello there")
+    return wave_order(**{"scheduler": "flow-euler", "guidance": 1.0, "seconds": SECONDS, "inputs": inputs, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +60,16 @@ def stock(model: LatentDiffusion, wanted: RenderOrder, **more: Any) -> torch.Ten
     pipeline = model.pipeline
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = make_scheduler(wanted.scheduler, model.scheduler_config)
-    words = wanted.words
+    inputs = wanted.inputs
     sounds = [
         pipeline(
-            words.prompt,
-            words.lyrics,
+            inputs.prompt,
+            inputs.lyrics,
             audio_duration=wanted.seconds,
-            vocal_language=words.language,
-            bpm=words.bpm or None,
-            keyscale=words.key or None,
-            timesignature=words.signature.partition("/")[0] or None,
+            vocal_language=inputs.language,
+            bpm=inputs.bpm or None,
+            keyscale=inputs.key or None,
+            timesignature=inputs.signature.partition("/")[0] or None,
             num_inference_steps=wanted.steps,
             guidance_scale=wanted.guidance,
             generator=generator(seed),
@@ -96,9 +96,9 @@ def given(strength: float = 1.0, *repaint: Repaint, seconds: float = SECONDS) ->
         {"steps": 8},
         {"seconds": 0.3},
         {"seconds": 2.5},
-        {"words": PromptInputs(prompt="a bell")},
+        {"inputs": PromptInputs(prompt="a bell")},
         {
-            "words": PromptInputs(
+            "inputs": PromptInputs(
                 prompt="a song", lyrics="[verse] la la", language="de", bpm=120, key="C major", signature="3/4"
             )
         },
@@ -129,7 +129,7 @@ def test_render_equals_stock_with_reference(model: LatentDiffusion):
 def test_render_equals_stock_repainting(model: LatentDiffusion):
     start, end = 8 * ROWS_S, 20 * ROWS_S
     init, audio = given(1.0, Repaint(start=start, end=end, low=0.0, high=96_000.0))
-    wanted = order(given=init, seeds=(4, 5))
+    wanted = order(init_audio=init, seeds=(4, 5))
     expected = stock(model, wanted, task_type="repaint", src_audio=audio, repainting_start=start, repainting_end=end)
     assert_equal_sounds(render(model, wanted), expected)
 
@@ -140,7 +140,7 @@ def test_render_equals_stock_repainting(model: LatentDiffusion):
 )
 def test_render_equals_stock_with_every_task(model: LatentDiffusion, task: str, track: str):
     init, audio = given()
-    wanted = order(given=init, words=PromptInputs(prompt="a bell", lyrics="la", task=task, track=track))
+    wanted = order(init_audio=init, inputs=PromptInputs(prompt="a bell", lyrics="la", task=task, track=track))
     expected = stock(
         model,
         wanted,
@@ -157,7 +157,7 @@ def test_ace_step_context_of_regions_is_that_of_each_region(model: LatentDiffusi
     parts = [Repaint(start=a * ROWS_S, end=b * ROWS_S, low=0.0, high=96_000.0) for a, b in ((4, 8), (20, 24))]
 
     def context(*regions: Repaint) -> torch.Tensor:
-        return model.begin(order(given=given(1.0, *regions)[0])).conditioning["context"]
+        return model.begin(order(init_audio=given(1.0, *regions)[0])).conditioning["context"]
 
     both, first, second = context(*parts), context(parts[0]), context(parts[1])
     torch.testing.assert_close(both[:, :12], first[:, :12])
@@ -167,7 +167,9 @@ def test_ace_step_context_of_regions_is_that_of_each_region(model: LatentDiffusi
 
 def test_render_equals_stock_completing_with_several_tracks(model: LatentDiffusion):
     init, audio = given()
-    wanted = order(given=init, words=PromptInputs(prompt="a bell", lyrics="la", task="complete", track="bass drums"))
+    wanted = order(
+        init_audio=init, inputs=PromptInputs(prompt="a bell", lyrics="la", task="complete", track="bass drums")
+    )
     expected = stock(model, wanted, task_type="complete", src_audio=audio, complete_track_classes=["bass", "drums"])
     assert_equal_sounds(render(model, wanted), expected)
 
@@ -181,7 +183,7 @@ def test_ace_step_names_texts_of_which_it_reads_the_beginning(model: LatentDiffu
     assert 0 < found.read < len(long)
     cut = {"prompt": "a bell", "lyrics": "la", key: long[: found.read] + "another end" * 50}
     one, other = (
-        render(model, order(words=PromptInputs(**{"prompt": "a bell", "lyrics": "la", key: text})))
+        render(model, order(inputs=PromptInputs(**{"prompt": "a bell", "lyrics": "la", key: text})))
         for text in (long, cut[key])
     )
     np.testing.assert_array_equal(one, other)
@@ -190,17 +192,17 @@ def test_ace_step_names_texts_of_which_it_reads_the_beginning(model: LatentDiffu
 @pytest.mark.parametrize("seeds", [(7,), (4, 5)], ids=str)
 def test_render_equals_stock_cover_of_less_strength(model: LatentDiffusion, seeds: tuple[int, ...]):
     init, audio = given(0.3)
-    wanted = order(given=init, seeds=seeds, words=PromptInputs(prompt="a bell", lyrics="la", task="cover"))
+    wanted = order(init_audio=init, seeds=seeds, inputs=PromptInputs(prompt="a bell", lyrics="la", task="cover"))
     made = render(model, wanted)
     assert_equal_sounds(made, stock(model, wanted, task_type="cover", src_audio=audio, audio_cover_strength=0.3))
-    full = structs.replace(wanted, given=given()[0])
+    full = structs.replace(wanted, init_audio=given()[0])
     assert np.abs(made - render(model, full)).max() > 1e-3
 
 
 def test_ace_step_lego_in_a_part_equals_stock(model: LatentDiffusion):
     start, end = 8 * ROWS_S, 20 * ROWS_S
     init, audio = given(1.0, Repaint(start=start, end=end, low=0.0, high=96_000.0))
-    wanted = order(given=init, words=PromptInputs(prompt="a bell", task="lego", track="drums"))
+    wanted = order(init_audio=init, inputs=PromptInputs(prompt="a bell", task="lego", track="drums"))
     expected = stock(
         model,
         wanted,
@@ -225,7 +227,7 @@ def test_render_with_less_strength_stays_closer_to_init_audio(model: LatentDiffu
 
     def distance(strength: float) -> float:
         init, _ = given(strength)
-        return float(np.abs(render(model, order(given=init, steps=10)) - codec).mean())
+        return float(np.abs(render(model, order(init_audio=init, steps=10)) - codec).mean())
 
     assert init.strength == 1.0
     assert distance(0.1) < distance(0.5) < distance(1.0)
@@ -233,7 +235,7 @@ def test_render_with_less_strength_stays_closer_to_init_audio(model: LatentDiffu
 
 def test_ace_step_extension_is_repainting_of_the_end(model: LatentDiffusion):
     init, audio = given(seconds=16 * ROWS_S)
-    wanted = order(given=init, window=SECONDS)
+    wanted = order(init_audio=init, window=SECONDS)
     padded = torch.nn.functional.pad(audio, (0, audio.shape[1]))
     expected = stock(
         model, wanted, task_type="repaint", src_audio=padded, repainting_start=16 * ROWS_S, repainting_end=SECONDS
@@ -256,14 +258,14 @@ def test_ace_step_extension_is_repainting_of_the_end(model: LatentDiffusion):
 )
 def test_ace_step_every_word_changes_the_sound(model: LatentDiffusion, changes: dict[str, Any]):
     plain: dict[str, Any] = {"prompt": "a bell", "lyrics": "hello there"}
-    one, other = (render(model, order(words=PromptInputs(**words))) for words in (plain, {**plain, **changes}))
+    one, other = (render(model, order(inputs=PromptInputs(**words))) for words in (plain, {**plain, **changes}))
     assert np.abs(one - other).max() > 2 * TOLERANCE
 
 
 def test_ace_step_cover_without_audio_tokenizer_is_refused(base: LatentDiffusion):
     init, _ = given()
     with pytest.raises(ModelError, match="no audio tokenizer"):
-        render(base, order(given=init, words=PromptInputs(prompt="a bell", task="cover")))
+        render(base, order(init_audio=init, inputs=PromptInputs(prompt="a bell", task="cover")))
 
 
 def test_take_alone_equals_take_in_batch(base: LatentDiffusion):

@@ -25,7 +25,7 @@ def model(audioldm2_speech: Path) -> LatentDiffusion:
 
 
 def sound(model: LatentDiffusion, prompt: str = "a woman", said: str = SAID, **words: object) -> np.ndarray:
-    return ours(model, order(words=PromptInputs(prompt=prompt, transcription=said, **words)))  # pyright: ignore[reportArgumentType]
+    return ours(model, order(inputs=PromptInputs(prompt=prompt, transcription=said, **words)))  # pyright: ignore[reportArgumentType]
 
 
 def test_audioldm2_speaks_the_transcription(model: LatentDiffusion) -> None:

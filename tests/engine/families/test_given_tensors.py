@@ -100,7 +100,7 @@ def stock(model: LatentDiffusion, wanted: RenderOrder, tensors: dict[str, np.nda
     accepted = inspect.signature(kind.__call__).parameters
     lengths = ("audio_length_in_s", "audio_end_in_s", "audio_duration", "duration")
     length = next(name for name in lengths if name in accepted)
-    texts: dict[str, Any] = {} if "prompt_embeds" in values else {"prompt": wanted.words.prompt}
+    texts: dict[str, Any] = {} if "prompt_embeds" in values else {"prompt": wanted.inputs.prompt}
     guidance = {"guidance_scale": wanted.guidance} if "guidance_scale" in accepted else {}
     sound = pipeline(
         **texts,
@@ -173,7 +173,7 @@ def test_given_tensors_order_with_latents_and_text_equals_stock(
     name: str,
 ):
     tensors = tensors_of(request.getfixturevalue(name), (LATENTS,))
-    assert_equals_stock(model_of(name), tensors, monkeypatch, words=PromptInputs(prompt="a bell"), guidance=1.0)
+    assert_equals_stock(model_of(name), tensors, monkeypatch, inputs=PromptInputs(prompt="a bell"), guidance=1.0)
 
 
 def number(value: float) -> np.ndarray:
@@ -241,7 +241,7 @@ def test_given_tensors_order_with_init_audio_and_all_tensors_equals_stock(
 ):
     model, sound = model_of("stable_audio_3"), stereo_sound(SECONDS)
     tensors = tensors_of(stable_audio_3, (PROMPT, LATENTS))
-    wanted = order(model, tensors, given=init_audio(sound, strength=0.6), guidance=1.0)
+    wanted = order(model, tensors, init_audio=init_audio(sound, strength=0.6), guidance=1.0)
     kind: Any = diffusers.StableAudio3AudioToAudioPipeline
     audio = torch.from_numpy(np.ascontiguousarray(sound.T))[None]
     expected = stock(model, wanted, tensors, kind=kind, audio=audio, init_noise_level=0.6)

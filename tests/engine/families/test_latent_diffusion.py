@@ -23,7 +23,7 @@ SECONDS = 0.5
 
 def order(**changes: Any) -> RenderOrder:
     plain: dict[str, Any] = {
-        "words": PromptInputs(prompt="a kick drum"),
+        "inputs": PromptInputs(prompt="a kick drum"),
         "seconds": SECONDS,
         "steps": 4,
         "guidance": 3.0,
@@ -34,8 +34,8 @@ def order(**changes: Any) -> RenderOrder:
     return RenderOrder(**{**plain, **changes})
 
 
-def refuse(words: PromptInputs, guided: bool) -> None:
-    pytest.fail(f"{words} is encoded again, guided: {guided}")
+def refuse(inputs: PromptInputs, guided: bool) -> None:
+    pytest.fail(f"{inputs} is encoded again, guided: {guided}")
 
 
 @pytest.fixture(scope="module", params=["audioldm2", "audioldm", "pocket"])
@@ -68,8 +68,8 @@ def stock(model: LatentDiffusion, wanted: RenderOrder) -> np.ndarray:
     pipeline.scheduler = make_scheduler(wanted.scheduler, model.scheduler_config)
     sounds = [
         pipeline(
-            wanted.words.prompt,
-            negative_prompt=wanted.words.negative,
+            wanted.inputs.prompt,
+            negative_prompt=wanted.inputs.negative,
             audio_length_in_s=wanted.seconds,
             num_inference_steps=wanted.steps,
             guidance_scale=wanted.guidance,
@@ -100,7 +100,7 @@ def test_latent_diffusion_equals_diffusers_with_every_scheduler(
     [
         {"guidance": 1.0},
         # diffusers cuts a negative prompt to the prompt's tokens, so this one has fewer
-        {"guidance": 7.5, "words": PromptInputs(prompt="a bell in a room", negative="hum")},
+        {"guidance": 7.5, "inputs": PromptInputs(prompt="a bell in a room", negative="hum")},
         {"eta": 0.7},
         {"seeds": (1, 2, 3)},
         {"seeds": (4, 5), "eta": 1.0},
@@ -116,7 +116,7 @@ def test_latent_diffusion_equals_diffusers_with_every_parameter(model: LatentDif
 def test_latent_diffusion_with_a_named_note_changes_only_the_pitch_of_the_own_vocoder(
     model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
 ):
-    wanted = order(words=PromptInputs(prompt="an organ on a3"))
+    wanted = order(inputs=PromptInputs(prompt="an organ on a3"))
     vocoder = model.pipeline.vocoder
     if isinstance(vocoder, SpectralVocoder):
         made, untold = ours(model, wanted), stock(model, wanted)
@@ -132,7 +132,7 @@ def embeddings(model: LatentDiffusion, wanted: RenderOrder) -> dict[str, torch.T
     guided = wanted.guidance > 1
     halves = {
         name: tensor.chunk(2 if guided else 1)
-        for name, tensor in model.conditioner.conditioning(wanted.words, guided).items()
+        for name, tensor in model.conditioner.conditioning(wanted.inputs, guided).items()
     }
     names = (
         {"text": ("prompt_embeds", "negative_prompt_embeds")}
@@ -156,8 +156,8 @@ def test_latent_diffusion_equals_diffusers_with_given_embeddings_and_noise(
     model: LatentDiffusion, scheduler: str, guidance: float
 ):
     """The stock pipeline with our embeddings and our noise, three waveforms at once, gives our three takes."""
-    words = PromptInputs(prompt="a bell", negative="noise, hum")
-    wanted = order(words=words, guidance=guidance, seeds=(1, 2, 3), scheduler=scheduler)
+    inputs = PromptInputs(prompt="a bell", negative="noise, hum")
+    wanted = order(inputs=inputs, guidance=guidance, seeds=(1, 2, 3), scheduler=scheduler)
     pipeline = model.pipeline
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = make_scheduler(scheduler, model.scheduler_config)
@@ -211,7 +211,7 @@ def test_latent_diffusion_runs_no_step_after_a_cancellation(model: LatentDiffusi
 
 
 def test_latent_diffusion_encodes_repeated_words_once(model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch):
-    words = PromptInputs(prompt="heard before")
-    first = model.conditioner.conditioning(words, True)
+    inputs = PromptInputs(prompt="cached prompt")
+    first = model.conditioner.conditioning(inputs, True)
     monkeypatch.setattr(model.conditioner, "encode", refuse)
-    assert model.conditioner.conditioning(words, True) is first
+    assert model.conditioner.conditioning(inputs, True) is first

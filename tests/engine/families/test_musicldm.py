@@ -62,7 +62,7 @@ def test_musicldm_render_equals_stock_with_every_scheduler(model: LatentDiffusio
 @pytest.mark.parametrize(
     "changes",
     [
-        {"guidance": 7.5, "words": PromptInputs(prompt="a bell in a room", negative="hum")},
+        {"guidance": 7.5, "inputs": PromptInputs(prompt="a bell in a room", negative="hum")},
         {"eta": 0.7},
         {"seeds": (1, 2, 3)},
         {"seconds": 0.33},
@@ -75,7 +75,7 @@ def test_musicldm_render_equals_stock_with_every_parameter(model: LatentDiffusio
 
 def test_musicldm_render_equals_stock_with_given_noise_and_embeddings(model: LatentDiffusion):
     wanted = order(seeds=(1, 2, 3))
-    text = model.conditioner.conditioning(wanted.words, True)["text"]
+    text = model.conditioner.conditioning(wanted.inputs, True)["text"]
     pipeline = model.pipeline
     pipeline.scheduler = make_scheduler(wanted.scheduler, model.scheduler_config)
     expected = pipeline(
@@ -97,7 +97,7 @@ def test_stock_pipeline_fails_with_this_version_of_transformers(model: LatentDif
 
 
 def test_musicldm_long_prompt_is_read_to_its_end(model: LatentDiffusion):
-    one, other = (ours(model, order(words=PromptInputs(prompt="soft " * 60 + end))) for end in ("kick", "hi-hat"))
+    one, other = (ours(model, order(inputs=PromptInputs(prompt="soft " * 60 + end))) for end in ("kick", "hi-hat"))
     assert not np.array_equal(one, other)
 
 

@@ -46,8 +46,8 @@ def stock(model: LatentDiffusion, wanted: RenderOrder, **more: Any) -> torch.Ten
     """Render an order with the stock pipeline, one call for each seed: (takes, channels, frames)."""
     sounds = [
         stock_pipeline(model, wanted)(
-            wanted.words.prompt,
-            negative_prompt=wanted.words.negative or None,
+            wanted.inputs.prompt,
+            negative_prompt=wanted.inputs.negative or None,
             audio_end_in_s=wanted.seconds,
             num_inference_steps=wanted.steps,
             guidance_scale=wanted.guidance,
@@ -69,8 +69,8 @@ def test_render_equals_stock_with_every_scheduler(model: LatentDiffusion, schedu
 @pytest.mark.parametrize(
     "changes",
     [
-        {"words": PromptInputs(prompt="a bell in a room", negative="hum")},
-        {"words": PromptInputs(prompt="a bell", negative="a long hum of the mains")},
+        {"inputs": PromptInputs(prompt="a bell in a room", negative="hum")},
+        {"inputs": PromptInputs(prompt="a bell", negative="a long hum of the mains")},
         {"seeds": (1, 2, 3)},
         {"seconds": 0.33},
         {"steps": 1},
@@ -86,7 +86,7 @@ def test_render_equals_stock_with_every_parameter(model: LatentDiffusion, change
 @pytest.mark.parametrize("seconds", [0.3, 0.512], ids=["shorter", "whole"])
 def test_render_equals_stock_with_init_audio(model: LatentDiffusion, seconds: float):
     sound = stereo_sound(seconds)
-    wanted = order(seconds=seconds, given=init_audio(sound, strength=1.0), seeds=(4, 5))
+    wanted = order(seconds=seconds, init_audio=init_audio(sound, strength=1.0), seeds=(4, 5))
     expected = stock(
         model,
         wanted,
@@ -100,7 +100,7 @@ def test_render_equals_stock_with_given_noise(model: LatentDiffusion):
     wanted = order(seeds=(1, 2, 3), scheduler="edm-dpm")
     noise = draw_noise(model.latent_layout.shape(wanted.seconds), make_generators(wanted.seeds))
     expected = stock_pipeline(model, wanted)(
-        wanted.words.prompt,
+        wanted.inputs.prompt,
         latents=noise,
         num_waveforms_per_prompt=3,
         audio_end_in_s=wanted.seconds,
@@ -115,7 +115,7 @@ def test_render_with_less_strength_stays_closer_to_init_audio(model: LatentDiffu
     codec = model.codec.decode(model.codec.encode(stock_audio(sound)[0], 25, make_generators((1,))), len(sound))
 
     def distance(strength: float) -> float:
-        made = render(model, order(given=init_audio(sound, strength), steps=10))
+        made = render(model, order(init_audio=init_audio(sound, strength), steps=10))
         return float(np.abs(made - codec).mean())
 
     assert distance(0.1) < distance(0.5) < distance(1.0)
@@ -124,7 +124,7 @@ def test_render_with_less_strength_stays_closer_to_init_audio(model: LatentDiffu
 def test_render_keeps_latents_outside_repainted_part(model: LatentDiffusion):
     sound = stereo_sound(0.512)
     part = Repaint(start=0.256, end=0.512, low=0.0, high=96_000.0)
-    wanted = order(seconds=0.512, given=init_audio(sound, 1.0, part), steps=8)
+    wanted = order(seconds=0.512, init_audio=init_audio(sound, 1.0, part), steps=8)
     generation = model.begin(wanted)
     assert generation.sampler.init_latents is not None
     kept = generation.sampler.init_latents.latents

@@ -45,10 +45,10 @@ def stock(model: LatentDiffusion, wanted: RenderOrder, kind: Any = Pipeline, **m
     scheduler = make_scheduler(wanted.scheduler, model.scheduler_config)
     pipeline = kind(**{**model.pipeline.components, "scheduler": scheduler})
     pipeline.set_progress_bar_config(disable=True)
-    guided = {"guidance_scale": wanted.guidance, "negative_prompt": wanted.words.negative or None}
+    guided = {"guidance_scale": wanted.guidance, "negative_prompt": wanted.inputs.negative or None}
     sounds = [
         pipeline(
-            wanted.words.prompt,
+            wanted.inputs.prompt,
             duration=wanted.seconds,
             num_inference_steps=wanted.steps,
             generator=generator(seed),
@@ -70,7 +70,7 @@ def test_render_equals_stock_with_every_scheduler(model: LatentDiffusion, schedu
 @pytest.mark.parametrize(
     "changes",
     [
-        {"guidance": 4.0, "words": PromptInputs(prompt="a bell in a room", negative="hum")},
+        {"guidance": 4.0, "inputs": PromptInputs(prompt="a bell in a room", negative="hum")},
         {"seeds": (1, 2, 3)},
         {"seeds": (1, 2), "guidance": 2.0},
         {"seconds": 0.333},
@@ -95,7 +95,7 @@ def test_render_of_base_checkpoint_equals_stock(tmp_path: Path):
 @pytest.mark.parametrize("seconds", [0.4, 0.3], ids=["longer", "same-length"])
 def test_render_equals_stock_audio_to_audio(model: LatentDiffusion, strength: float, seconds: float):
     sound = stereo_sound(0.3)
-    wanted = order(seconds=seconds, given=init_audio(sound, strength), seeds=(4, 5))
+    wanted = order(seconds=seconds, init_audio=init_audio(sound, strength), seeds=(4, 5))
     expected = stock(model, wanted, AudioToAudio, audio=stock_audio(sound), init_noise_level=strength)
     assert_equal_sounds(render(model, wanted), expected)
 
@@ -103,7 +103,7 @@ def test_render_equals_stock_audio_to_audio(model: LatentDiffusion, strength: fl
 def test_render_equals_stock_inpainting(model: LatentDiffusion):
     sound = stereo_sound(0.4)
     part = Repaint(start=0.128, end=0.256, low=0.0, high=96_000.0)
-    wanted = order(given=init_audio(sound, 1.0, part), seeds=(4, 5))
+    wanted = order(init_audio=init_audio(sound, 1.0, part), seeds=(4, 5))
     expected = stock(model, wanted, Inpaint, audio=stock_audio(sound), mask_start_seconds=0.128, mask_end_seconds=0.256)
     assert_equal_sounds(render(model, wanted), expected)
 
@@ -111,7 +111,7 @@ def test_render_equals_stock_inpainting(model: LatentDiffusion):
 def test_render_equals_stock_inpainting_of_several_regions(model: LatentDiffusion):
     sound, regions = stereo_sound(0.4), [(0.064, 0.128), (0.256, 0.32)]
     parts = [Repaint(start=start, end=end, low=0.0, high=96_000.0) for start, end in regions]
-    wanted = order(given=init_audio(sound, 1.0, *parts), seeds=(4, 5))
+    wanted = order(init_audio=init_audio(sound, 1.0, *parts), seeds=(4, 5))
     starts, ends = ([region[edge] for region in regions] for edge in (0, 1))
     expected = stock(model, wanted, Inpaint, audio=stock_audio(sound), mask_start_seconds=starts, mask_end_seconds=ends)
     assert_equal_sounds(render(model, wanted), expected)
@@ -119,13 +119,13 @@ def test_render_equals_stock_inpainting_of_several_regions(model: LatentDiffusio
 
 def test_stable_audio_3_inpainting_with_less_strength_starts_from_init_audio(model: LatentDiffusion):
     sound, part = stereo_sound(0.4), Repaint(start=0.128, end=0.256, low=0.0, high=96_000.0)
-    full, half = (render(model, order(given=init_audio(sound, strength, part))) for strength in (1.0, 0.5))
+    full, half = (render(model, order(init_audio=init_audio(sound, strength, part))) for strength in (1.0, 0.5))
     assert np.abs(full - half).max() > 1e-3
 
 
 def test_stable_audio_3_extension_equals_stock_inpainting_of_the_end(model: LatentDiffusion):
     sound = stereo_sound(0.256)
-    wanted = order(seconds=0.6, given=init_audio(sound, 1.0), window=0.6)
+    wanted = order(seconds=0.6, init_audio=init_audio(sound, 1.0), window=0.6)
     expected = stock(model, wanted, Inpaint, audio=stock_audio(sound), mask_start_seconds=0.256, mask_end_seconds=0.7)
     assert_equal_sounds(render(model, wanted), expected)
 
@@ -137,7 +137,7 @@ def test_render_equals_stock_with_given_noise(model: LatentDiffusion):
         **{**model.pipeline.components, "scheduler": make_scheduler(wanted.scheduler, model.scheduler_config)}
     )
     expected = pipeline(
-        wanted.words.prompt,
+        wanted.inputs.prompt,
         latents=noise,
         num_waveforms_per_prompt=3,
         duration=wanted.seconds,
@@ -154,7 +154,7 @@ def test_take_alone_equals_take_in_batch(model: LatentDiffusion, scheduler: str)
 
 
 def test_stable_audio_3_words_change_the_sound(model: LatentDiffusion):
-    one, other = (render(model, order(words=PromptInputs(prompt=words))) for words in ("a kick", "rain on a roof"))
+    one, other = (render(model, order(inputs=PromptInputs(prompt=words))) for words in ("a kick", "rain on a roof"))
     assert np.abs(one - other).max() > 0.001
 
 

@@ -68,29 +68,31 @@ def test_waveform_stream_begins_before_whole_is_decoded(model: LatentDiffusion):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"words": PromptInputs(prompt=SOFT + "kick drum")},
-        {"words": PromptInputs(prompt="pad", negative=SOFT + "hiss")},
-        {"words": PromptInputs(prompt="pad", prompt2=SOFT + "bell", mix=0.5)},
-        {"words": PromptInputs(prompt=SOFT + "kick drum", weights=(("kick", 2.0),))},
-        {"words": PromptInputs(prompt="kick drum", weights=(("drum", 0.0),)), "guidance": 1.0},
+        {"inputs": PromptInputs(prompt=SOFT + "kick drum")},
+        {"inputs": PromptInputs(prompt="pad", negative=SOFT + "hiss")},
+        {"inputs": PromptInputs(prompt="pad", prompt2=SOFT + "bell", mix=0.5)},
+        {"inputs": PromptInputs(prompt=SOFT + "kick drum", weights=(("kick", 2.0),))},
+        {"inputs": PromptInputs(prompt="kick drum", weights=(("drum", 0.0),)), "guidance": 1.0},
     ],
     ids=str,
 )
 def test_waveform_words_are_read_to_their_end(model: LatentDiffusion, changes: dict[str, object]):
     made = render(model, order(model, **changes))
     assert np.isfinite(made).all()
-    assert np.abs(made - render(model, order(model, words=PromptInputs(prompt="pad")))).max() > 1e-5
+    assert np.abs(made - render(model, order(model, inputs=PromptInputs(prompt="pad")))).max() > 1e-5
 
 
 def test_waveform_end_of_long_prompt_changes_the_sound(model: LatentDiffusion):
-    one, other = (render(model, order(model, words=PromptInputs(prompt=SOFT + end))) for end in ("kick drum", "hi-hat"))
+    one, other = (
+        render(model, order(model, inputs=PromptInputs(prompt=SOFT + end))) for end in ("kick drum", "hi-hat")
+    )
     assert not np.array_equal(one, other)
 
 
 def test_waveform_mix_ends_equal_single_prompts(model: LatentDiffusion):
-    one, other = (render(model, order(model, words=PromptInputs(prompt=words))) for words in ("a kick", "rain"))
+    one, other = (render(model, order(model, inputs=PromptInputs(prompt=words))) for words in ("a kick", "rain"))
     for mix, expected in ((0.0, one), (1.0, other)):
-        mixed = render(model, order(model, words=PromptInputs(prompt="a kick", prompt2="rain", mix=mix)))
+        mixed = render(model, order(model, inputs=PromptInputs(prompt="a kick", prompt2="rain", mix=mix)))
         assert np.array_equal(mixed, expected)
 
 
@@ -117,10 +119,10 @@ def chance_orders(model: LatentDiffusion, chance: random.Random) -> list[RenderO
     return [
         order(
             model,
-            words=PromptInputs(
+            inputs=PromptInputs(
                 prompt=chance.choice(["kick", SOFT + "kick", "rain"]), negative=chance.choice(["", "hum"])
             ),
-            given=chance.choice(givens),
+            init_audio=chance.choice(givens),
             seconds=0.3,
             steps=chance.randint(3, 6),
             guidance=chance.choice([1.0, 3.0]),

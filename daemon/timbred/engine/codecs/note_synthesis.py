@@ -32,14 +32,14 @@ class NamedNote:
     share: float = 1.0
 
 
-def named_note(words: PromptInputs) -> NamedNote | None:
+def named_note(inputs: PromptInputs) -> NamedNote | None:
     """Return the note that a request names.
 
     Between two prompts with a note it is the interpolated pitch; with one note its share follows the mix, so that
     either end equals the single prompt.
     """
-    share = words.mix if words.prompt2 else 0.0
-    first, second = note_hertz(words.prompt), note_hertz(words.prompt2) if words.prompt2 else None
+    share = inputs.mix if inputs.prompt2 else 0.0
+    first, second = note_hertz(inputs.prompt), note_hertz(inputs.prompt2) if inputs.prompt2 else None
     if first is not None and second is not None:
         return NamedNote(first * (second / first) ** share)
     if first is not None and share < 1.0:

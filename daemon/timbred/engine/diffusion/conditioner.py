@@ -57,41 +57,43 @@ class Conditioner:
         """Divide a text into parts that fit into the window of every prompt encoder."""
         return divide(text, self.windows.prompt)
 
-    def find_long_texts(self, words: PromptInputs) -> list[LongText]:
+    def find_long_texts(self, inputs: PromptInputs) -> list[LongText]:
         """Return the texts of a request that are longer than the encoders' windows."""
-        return long_texts(words.texts(), self.windows)
+        return long_texts(inputs.texts(), self.windows)
 
-    def encode(self, words: PromptInputs, guided: bool) -> Tensors:
+    def encode(self, inputs: PromptInputs, guided: bool) -> Tensors:
         """Encode the conditioning for one take; with guidance, the negative row comes first."""
         raise NotImplementedError
 
-    def encode_weighted(self, words: PromptInputs, guided: bool) -> Tensors:
+    def encode_weighted(self, inputs: PromptInputs, guided: bool) -> Tensors:
         """Encode a prompt with weighted words."""
-        return apply_word_weights(words, guided, self.encode, self.summary_tensors)
+        return apply_word_weights(inputs, guided, self.encode, self.summary_tensors)
 
-    def conditioning(self, words: PromptInputs, guided: bool) -> Tensors:
+    def conditioning(self, inputs: PromptInputs, guided: bool) -> Tensors:
         """Return the conditioning for one take from the cache, or encode it."""
-        encode = self.encode_weighted if words.weights else self.encode
+        encode = self.encode_weighted if inputs.weights else self.encode
 
         def run_encoders() -> Tensors:
-            return self.stages.run_stage("text", lambda: encode(words, guided))
+            return self.stages.run_stage("text", lambda: encode(inputs, guided))
 
-        return self.cached_conditioning.get((words, guided, torch.are_deterministic_algorithms_enabled()), run_encoders)
+        return self.cached_conditioning.get(
+            (inputs, guided, torch.are_deterministic_algorithms_enabled()), run_encoders
+        )
 
-    def mixed_conditioning(self, words: PromptInputs, guided: bool) -> Tensors:
+    def mixed_conditioning(self, inputs: PromptInputs, guided: bool) -> Tensors:
         """Return the conditioning for one take, mixed between two prompts if there are two."""
-        return mix_conditioning(words, guided, self.conditioning)
+        return mix_conditioning(inputs, guided, self.conditioning)
 
     def conditioning_of(self, order: RenderOrder) -> Tensors:
         """Return the conditioning of an order for one take: of its texts, or of the tensors that it brings instead."""
-        words, guided = self.inputs_of(order), self.guidance_of(order) is not None
+        inputs, guided = self.inputs_of(order), self.guidance_of(order) is not None
         prompt, negative = (prompt_tensors(order, is_negative) for is_negative in (False, True))
         if not prompt and not (guided and negative):
-            return self.mixed_conditioning(words, guided)
-        row = self._given_row(prompt) if prompt else self.mixed_conditioning(words, False)
+            return self.mixed_conditioning(inputs, guided)
+        row = self._given_row(prompt) if prompt else self.mixed_conditioning(inputs, False)
         if not guided:
             return row
-        return stack_conditioning([self._given_row(negative) if negative else self.negative_row(words, row), row])
+        return stack_conditioning([self._given_row(negative) if negative else self.negative_row(inputs, row), row])
 
     def _given_row(self, tensors: Tensors) -> Tensors:
         return self.stages.run_stage("text", lambda: self.encode_given(tensors))
@@ -100,14 +102,14 @@ class Conditioner:
         """Return the conditioning of one prompt, one row, from tensors named as in the pipeline's `__call__`."""
         raise NotImplementedError
 
-    def negative_row(self, words: PromptInputs, row: Tensors) -> Tensors:
+    def negative_row(self, inputs: PromptInputs, row: Tensors) -> Tensors:
         """Return the conditioning of the negative prompt's text, one row, beside that of the prompt, `row`."""
         del row
-        return self.conditioning(replace(words, prompt=words.negative, prompt2="", mix=0.0, weights=()), False)
+        return self.conditioning(replace(inputs, prompt=inputs.negative, prompt2="", mix=0.0, weights=()), False)
 
     def inputs_of(self, order: RenderOrder) -> PromptInputs:
         """Return the inputs of the text encoders for an order."""
-        return order.words
+        return order.inputs
 
     def guidance_of(self, order: RenderOrder) -> float | None:
         """Return the guidance scale of an order; None without guidance."""
@@ -119,14 +121,14 @@ class Conditioner:
         return ClassifierFreeGuidance()
 
     def complete(
-        self, words: Tensors, order: RenderOrder, init_latents: InitLatents | None
+        self, text_conditioning: Tensors, order: RenderOrder, init_latents: InitLatents | None
     ) -> tuple[Tensors, InitLatents | None]:
         """Add to one take's conditioning what depends on the order: its length, or the audio that is kept.
 
         Also returns the init latents that the sampler starts from: None where the network is told all of them.
         """
         del order
-        return words, init_latents
+        return text_conditioning, init_latents
 
     def blend_of(self, order: RenderOrder, conditioning: Tensors) -> Blend | None:
         """Return other conditioning of one take whose output is mixed into that of its own; None for none."""
@@ -180,12 +182,12 @@ class TextStatesConditioner(Conditioner):
         return {"states": self.given_states(states, None if mask is None else mask.to(self.device, torch.long))}
 
     @torch.inference_mode()
-    def encode(self, words: PromptInputs, guided: bool) -> Tensors:
+    def encode(self, inputs: PromptInputs, guided: bool) -> Tensors:
         """Return `states`, with guidance those of the negative prompt first."""
-        prompt = self._all_states(words.prompt)
+        prompt = self._all_states(inputs.prompt)
         if not guided:
             return {"states": prompt}
-        negative = self._all_states(words.negative)
+        negative = self._all_states(inputs.negative)
         longest = max(prompt.shape[1], negative.shape[1])
         return {"states": torch.cat([pad_to(negative, longest), pad_to(prompt, longest)])}
 
@@ -194,13 +196,13 @@ class TextStatesConditioner(Conditioner):
         return torch.cat([self.encode_states(part.text) for part in self.split_text(text)], dim=1)
 
     @torch.inference_mode()
-    def encode_weighted(self, words: PromptInputs, guided: bool) -> Tensors:
+    def encode_weighted(self, inputs: PromptInputs, guided: bool) -> Tensors:
         """Encode a prompt with weighted words: the states of their tokens are scaled."""
-        states = self.encode(words, guided)["states"].clone()
+        states = self.encode(inputs, guided)["states"].clone()
         first = 0
-        for part in self.split_text(words.prompt):
+        for part in self.split_text(inputs.prompt):
             offsets = self.pipeline.tokenizer(part.text, return_offsets_mapping=True)["offset_mapping"]
-            factors = token_factors(offsets, part.text, words.weights).to(states.device, states.dtype)
+            factors = token_factors(offsets, part.text, inputs.weights).to(states.device, states.dtype)
             states[-1:, first : first + len(offsets)] *= factors[None, :, None]
             first += self.part_tokens
         return {"states": states}

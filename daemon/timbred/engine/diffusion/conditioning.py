@@ -37,13 +37,13 @@ def count_conditioning_bytes(tensors: Tensors) -> int:
     return count_tensor_bytes(tensors.values()) + TENSOR_OVERHEAD_BYTES * len(tensors)
 
 
-def mix_conditioning(words: PromptInputs, guided: bool, conditioning: Encoder) -> Tensors:
+def mix_conditioning(inputs: PromptInputs, guided: bool, conditioning: Encoder) -> Tensors:
     """Encode a prompt, or a mix of two; `mix` 0 and 1 equal the single prompts."""
-    plain = replace(words, prompt2="", mix=0.0)
-    if not words.prompt2 or words.mix == 0.0:
+    plain = replace(inputs, prompt2="", mix=0.0)
+    if not inputs.prompt2 or inputs.mix == 0.0:
         return conditioning(plain, guided)
-    other = conditioning(replace(plain, prompt=words.prompt2, weights=()), guided)
-    return other if words.mix == 1.0 else interpolate(conditioning(plain, guided), other, words.mix)
+    other = conditioning(replace(plain, prompt=inputs.prompt2, weights=()), guided)
+    return other if inputs.mix == 1.0 else interpolate(conditioning(plain, guided), other, inputs.mix)
 
 
 def interpolate(first: Tensors, second: Tensors, mix: float) -> Tensors:
@@ -128,16 +128,16 @@ def scale_contribution(vector: torch.Tensor, without_word: torch.Tensor, weight:
     return vector + (weight - 1.0) * (vector - without_word)
 
 
-def apply_word_weights(words: PromptInputs, guided: bool, encode: Encoder, summary_tensors: Sequence[str]) -> Tensors:
+def apply_word_weights(inputs: PromptInputs, guided: bool, encode: Encoder, summary_tensors: Sequence[str]) -> Tensors:
     """Return the conditioning with weighted words.
 
     The contribution of each word is scaled in each tensor named in `summary_tensors`, which summarise the whole prompt.
     """
-    plain = replace(words, weights=())
+    plain = replace(inputs, weights=())
     unweighted = encode(plain, guided)
     weighted = dict(unweighted)
-    for word, weight in words.weights:
-        without_word = encode(replace(plain, prompt=remove_word(words.prompt, word)), guided)
+    for word, weight in inputs.weights:
+        without_word = encode(replace(plain, prompt=remove_word(inputs.prompt, word)), guided)
         for name in summary_tensors:
             weighted[name] = weighted[name] + (
                 scale_contribution(unweighted[name], without_word[name], weight) - unweighted[name]

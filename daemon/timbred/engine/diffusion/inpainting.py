@@ -21,14 +21,14 @@ def match_init_level(order: RenderOrder, codec: MelVaeCodec) -> tuple[RenderOrde
 
     For outpainting only the end that fits into a window determines the factor.
     """
-    if order.given is None:
+    if order.init_audio is None:
         return order, 1.0
-    samples = np.frombuffer(order.given.samples, dtype="<f4")
+    samples = np.frombuffer(order.init_audio.samples, dtype="<f4")
     measured = samples[-int(order.window * codec.latent_layout.rate) :] if order.window else samples
     peak = float(np.abs(measured).max(initial=0.0))
     gain = codec.analysis.peak / peak if peak > SILENT_PEAK else 1.0
     amplified = (samples * np.float32(gain)).astype("<f4").tobytes()
-    return replace(order, given=replace(order.given, samples=amplified)), gain
+    return replace(order, init_audio=replace(order.init_audio, samples=amplified)), gain
 
 
 def init_samples(init_audio: InitAudio) -> torch.Tensor:
@@ -43,11 +43,11 @@ def init_channels(init_audio: InitAudio) -> torch.Tensor:
 
 def encode_init_audio(order: RenderOrder, codec: MelVaeCodec) -> InitLatents | None:
     """Return the init latents of an order, the same for each take, with the mask of what is preserved."""
-    if order.given is None:
+    if order.init_audio is None:
         return None
-    latents = encode_samples(init_samples(order.given), order.seconds, codec).float()
-    preserved = _preserved_mask(order.given.repaint, latents, codec) if order.given.repaint else None
-    return InitLatents(latents.expand(len(order.seeds), *latents.shape[1:]), order.given.strength, preserved)
+    latents = encode_samples(init_samples(order.init_audio), order.seconds, codec).float()
+    preserved = _preserved_mask(order.init_audio.repaint, latents, codec) if order.init_audio.repaint else None
+    return InitLatents(latents.expand(len(order.seeds), *latents.shape[1:]), order.init_audio.strength, preserved)
 
 
 @torch.inference_mode()
@@ -80,14 +80,14 @@ def keep_outside_region(order: RenderOrder, mel: torch.Tensor, codec: MelVaeCode
 
     The decoder's receptive field covers the whole clip, so it would change the audio there too.
     """
-    if order.given is None or not order.given.repaint:
+    if order.init_audio is None or not order.init_audio.repaint:
         return mel
     layout = codec.latent_layout
-    samples = _fit_frames(init_samples(order.given), mel.shape[1] * layout.hop)
+    samples = _fit_frames(init_samples(order.init_audio), mel.shape[1] * layout.hop)
     init_mel = log_mel(samples, codec.analysis).to(mel.device, mel.dtype)
     frames_per_second = layout.rate / layout.hop
     weight = torch.zeros(mel.shape[1:])
-    for region in order.given.repaint:
+    for region in order.init_audio.repaint:
         frame_weights = region_weights(
             mel.shape[1], math.floor(region.start * frames_per_second), math.ceil(region.end * frames_per_second)
         )

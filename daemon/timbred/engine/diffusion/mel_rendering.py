@@ -24,11 +24,11 @@ from timbred.ipc.engine_messages import RenderOrder
 class MelRendering(Rendering[MelVaeCodec]):
     """The life of a generation over mel spectrograms."""
 
-    def begin(self, order: RenderOrder, words: Tensors) -> Generation:
-        """Begin a generation, before its first step; `words` is the text conditioning of one take."""
+    def begin(self, order: RenderOrder, text_conditioning: Tensors) -> Generation:
+        """Begin a generation, before its first step; `text_conditioning` is the text conditioning of one take."""
         codec, generators = self.codec, make_generators(order.seeds)
         guidance = self.conditioner.guidance_of(order)
-        conditioning = repeat_conditioning(words, len(order.seeds), guidance is not None)
+        conditioning = repeat_conditioning(text_conditioning, len(order.seeds), guidance is not None)
         order, init_gain = match_init_level(order, codec)
         outpainting = plan_outpainting(order, codec)
         if outpainting is None:
@@ -95,7 +95,7 @@ class MelRendering(Rendering[MelVaeCodec]):
     def _codec_for(self, generation: Generation) -> MelVaeCodec:
         """Return the codec at the pitch that the prompt names; init audio keeps its own pitch."""
         order = generation.order
-        return self.codec.with_note(None if order.given is not None else named_note(order.words))
+        return self.codec.with_note(None if order.init_audio is not None else named_note(order.inputs))
 
 
 def _decode_latents(generation: Generation, latents: torch.Tensor, codec: MelVaeCodec) -> RenderedSounds:
@@ -106,7 +106,7 @@ def _decode_latents(generation: Generation, latents: torch.Tensor, codec: MelVae
         return RenderedSounds(decode_loops(latents, circular, order.seconds, codec)[..., None], rate, looped=circular)
     mel = keep_outside_region(order, codec.decode_mel(latents), codec)
     waveforms = codec.vocode(mel)
-    if order.given is not None and order.given.repaint:
+    if order.init_audio is not None and order.init_audio.repaint:
         waveforms = match_mel_level(mel, torch.from_numpy(waveforms), codec.analysis).numpy()
     return RenderedSounds(_restore_level(waveforms[:, : int(order.seconds * rate)], generation), rate)
 

@@ -289,10 +289,10 @@ class Outpainting:
 
 def plan_outpainting(order: RenderOrder, codec: MelVaeCodec) -> Outpainting | None:
     """Plan the outpainting of an order; None if it has none."""
-    if not order.window or order.given is None:
+    if not order.window or order.init_audio is None:
         return None
     layout = codec.latent_layout
-    samples = init_samples(order.given)
+    samples = init_samples(order.init_audio)
     init_length, total_length = len(samples), round(order.seconds * layout.rate)
     rows = math.ceil((total_length - init_length) / layout.samples_per_row)
     plan = plan_windows(

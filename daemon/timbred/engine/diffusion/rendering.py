@@ -53,8 +53,8 @@ class Rendering(Generic[CodecKind]):
         self.sampling = sampling
         self.scheduler_config = scheduler_config
 
-    def begin(self, order: RenderOrder, words: Tensors) -> Generation:
-        """Begin a generation, before its first step; `words` is the text conditioning of one take."""
+    def begin(self, order: RenderOrder, text_conditioning: Tensors) -> Generation:
+        """Begin a generation, before its first step; `text_conditioning` is the text conditioning of one take."""
         raise NotImplementedError
 
     def after_step(self, generation: Generation) -> None:

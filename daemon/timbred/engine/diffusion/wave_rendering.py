@@ -27,12 +27,14 @@ ROUNDING_ROWS = 1e-6
 class WaveRendering(Rendering[WaveCodec]):
     """The life of a generation over latents of waveforms."""
 
-    def begin(self, order: RenderOrder, words: Tensors) -> Generation:
-        """Begin a generation, before its first step; `words` is the text conditioning of one take."""
+    def begin(self, order: RenderOrder, text_conditioning: Tensors) -> Generation:
+        """Begin a generation, before its first step; `text_conditioning` is the text conditioning of one take."""
         generators = make_generators(order.seeds)
         roomy = replace(order, seconds=order.seconds + given_number(order, PADDING_NAME, 0.0))
         noise = draw_order_noise(roomy, generators, self.codec.latent_layout).to(self.codec.device)
-        conditioning, init_latents = self.conditioner.complete(words, order, self._encode_init(order, generators))
+        conditioning, init_latents = self.conditioner.complete(
+            text_conditioning, order, self._encode_init(order, generators)
+        )
         guidance = self.conditioner.guidance_of(order)
         blend = self.conditioner.blend_of(order, conditioning)
         return Generation(
@@ -52,20 +54,20 @@ class WaveRendering(Rendering[WaveCodec]):
 
     def _encode_init(self, order: RenderOrder, generators: list[torch.Generator]) -> InitLatents | None:
         """Return the init latents of each take, with the mask of what is preserved."""
-        if order.given is None:
+        if order.init_audio is None:
             return None
-        samples = init_channels(order.given)
+        samples = init_channels(order.init_audio)
         _, rows = self.codec.latent_layout.shape(order.seconds + given_number(order, PADDING_NAME, 0.0))
         latents = self.codec.encode(samples, rows, generators)
-        regenerated = self._regenerated_rows(order, order.given, samples.shape[1])
+        regenerated = self._regenerated_rows(order, order.init_audio, samples.shape[1])
         if not regenerated:
-            return InitLatents(latents, order.given.strength)
+            return InitLatents(latents, order.init_audio.strength)
         preserved = torch.ones((1, 1, rows), device=latents.device)
         for first, last in regenerated:
             preserved[:, :, first:last] = 0.0
-        return InitLatents(latents, order.given.strength, preserved)
+        return InitLatents(latents, order.init_audio.strength, preserved)
 
-    def _regenerated_rows(self, order: RenderOrder, given: InitAudio, frames: int) -> list[tuple[int, int]]:
+    def _regenerated_rows(self, order: RenderOrder, init_audio: InitAudio, frames: int) -> list[tuple[int, int]]:
         """Return the rows of latents that are regenerated: first and one past last of each region; empty for all."""
         layout = self.codec.latent_layout
         if order.window:
@@ -76,7 +78,7 @@ class WaveRendering(Rendering[WaveCodec]):
                 math.floor(region.start * rows_per_second + ROUNDING_ROWS),
                 math.ceil(region.end * rows_per_second - ROUNDING_ROWS),
             )
-            for region in given.repaint
+            for region in init_audio.repaint
         ]
 
     def preview(self, generation: Generation) -> RenderedSounds:

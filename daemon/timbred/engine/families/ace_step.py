@@ -80,7 +80,7 @@ class AceStepConditioner(Conditioner):
     def inputs_of(self, order: RenderOrder) -> PromptInputs:
         """Return the inputs of the text encoders for an order: with its length, its task, and what it brings along."""
         return structs.replace(
-            order.words,
+            order.inputs,
             seconds=order.seconds,
             task=task_of(order),
             instruction=given_text(order, "instruction"),
@@ -100,50 +100,50 @@ class AceStepConditioner(Conditioner):
     @torch.inference_mode()
     def blend_of(self, order: RenderOrder, conditioning: Tensors) -> Blend | None:
         """Return the conditioning of a new sound, which is mixed into that of a cover of less strength."""
-        if task_of(order) != COVER or order.given is None or order.given.strength >= 1.0:
+        if task_of(order) != COVER or order.init_audio is None or order.init_audio.strength >= 1.0:
             return None
-        words = self.mixed_conditioning(structs.replace(self.inputs_of(order), task=TEXT_TO_MUSIC), False)
+        text_conditioning = self.mixed_conditioning(structs.replace(self.inputs_of(order), task=TEXT_TO_MUSIC), False)
         timbre = self._timbre_latents(order.reference)
-        states = self.stages.run_stage("text", lambda: self._join(words, timbre))
-        return Blend({"states": states, "context": conditioning["context"][-1:]}, order.given.strength)
+        states = self.stages.run_stage("text", lambda: self._join(text_conditioning, timbre))
+        return Blend({"states": states, "context": conditioning["context"][-1:]}, order.init_audio.strength)
 
     @torch.inference_mode()
-    def encode(self, words: PromptInputs, guided: bool) -> Tensors:
+    def encode(self, inputs: PromptInputs, guided: bool) -> Tensors:
         """Return the states of the caption as `text` and of the lyrics as `lyrics`, (1, tokens, dimensions)."""
         del guided  # the row without a prompt is learned
         text, _, lyrics, _ = self.pipeline.encode_prompt(
-            words.prompt,
-            words.lyrics,
+            inputs.prompt,
+            inputs.lyrics,
             self.device,
-            **self._described(words),
-            max_text_length=words.text_tokens or MAX_TEXT_TOKENS,
-            max_lyric_length=words.lyric_tokens or MAX_LYRIC_TOKENS,
+            **self._described(inputs),
+            max_text_length=inputs.text_tokens or MAX_TEXT_TOKENS,
+            max_lyric_length=inputs.lyric_tokens or MAX_LYRIC_TOKENS,
         )
         return {"text": text, "lyrics": lyrics}
 
-    def _described(self, words: PromptInputs) -> dict[str, Any]:
+    def _described(self, inputs: PromptInputs) -> dict[str, Any]:
         """Return what the pipeline writes beside the prompt and the lyrics."""
-        usual = self.pipeline._get_task_instruction(words.task, words.track or None, words.track.split())
+        usual = self.pipeline._get_task_instruction(inputs.task, inputs.track or None, inputs.track.split())
         return {
-            "vocal_language": words.language,
-            "audio_duration": words.seconds,
-            "instruction": words.instruction or usual,
-            "bpm": words.bpm or None,
-            "keyscale": words.key or None,
-            "timesignature": words.signature.partition("/")[0] or None,  # captions name the beats alone
+            "vocal_language": inputs.language,
+            "audio_duration": inputs.seconds,
+            "instruction": inputs.instruction or usual,
+            "bpm": inputs.bpm or None,
+            "keyscale": inputs.key or None,
+            "timesignature": inputs.signature.partition("/")[0] or None,  # captions name the beats alone
         }
 
-    def find_long_texts(self, words: PromptInputs) -> list[LongText]:
+    def find_long_texts(self, inputs: PromptInputs) -> list[LongText]:
         """Return the prompt and the lyrics if the pipeline reads their beginning only.
 
         The facts after a long prompt aren't read either.
         """
-        whole = self.pipeline._format_prompt(words.prompt, words.lyrics, **self._described(words))
+        whole = self.pipeline._format_prompt(inputs.prompt, inputs.lyrics, **self._described(inputs))
         found: list[LongText] = []
         for (key, text), written, limit in zip(
-            (("prompt", words.prompt), ("lyrics", words.lyrics)),
+            (("prompt", inputs.prompt), ("lyrics", inputs.lyrics)),
             whole,
-            (words.text_tokens or MAX_TEXT_TOKENS, words.lyric_tokens or MAX_LYRIC_TOKENS),
+            (inputs.text_tokens or MAX_TEXT_TOKENS, inputs.lyric_tokens or MAX_LYRIC_TOKENS),
             strict=True,
         ):
             places = self.pipeline.tokenizer(written, return_offsets_mapping=True)["offset_mapping"]
@@ -154,7 +154,7 @@ class AceStepConditioner(Conditioner):
 
     @torch.inference_mode()
     def complete(
-        self, words: Tensors, order: RenderOrder, init_latents: InitLatents | None
+        self, text_conditioning: Tensors, order: RenderOrder, init_latents: InitLatents | None
     ) -> tuple[Tensors, InitLatents | None]:
         """Join the words with the timbre as `states`, and add the `context`: source latents beside their mask.
 
@@ -162,7 +162,7 @@ class AceStepConditioner(Conditioner):
         except for covers, whose strength `blend_of` uses.
         """
         timbre = self._timbre_latents(order.reference)
-        states = self.stages.run_stage("text", lambda: self._join(words, timbre))
+        states = self.stages.run_stage("text", lambda: self._join(text_conditioning, timbre))
         task = task_of(order)
         source = None if task == TEXT_TO_MUSIC else init_latents
         context = self.stages.run_stage("text", lambda: self._context(order, task, source))
@@ -174,9 +174,9 @@ class AceStepConditioner(Conditioner):
             start = None
         return {"states": states, "context": context}, start
 
-    def _join(self, words: Tensors, timbre: torch.Tensor) -> torch.Tensor:
+    def _join(self, text_conditioning: Tensors, timbre: torch.Tensor) -> torch.Tensor:
         """Return the states of lyrics, timbre and caption, (1, tokens, dimensions)."""
-        text, lyrics = words["text"], words["lyrics"]
+        text, lyrics = text_conditioning["text"], text_conditioning["lyrics"]
         states, _ = self.pipeline.condition_encoder(
             text_hidden_states=text,
             text_attention_mask=torch.ones(text.shape[:2], dtype=torch.bool, device=text.device),
@@ -265,8 +265,8 @@ def task_of(order: RenderOrder) -> str:
     """Return the task of an order: the named one, or that of its init audio or of its codes."""
     if "audio_codes" in given_tensors(order):
         return COVER
-    repaints = order.given is not None and (bool(order.given.repaint) or order.window > 0.0)
-    return order.words.task or (REPAINT if repaints else TEXT_TO_MUSIC)
+    repaints = order.init_audio is not None and (bool(order.init_audio.repaint) or order.window > 0.0)
+    return order.inputs.task or (REPAINT if repaints else TEXT_TO_MUSIC)
 
 
 def wave_layout(pipeline: Any) -> WaveLayout:

@@ -35,11 +35,11 @@ class AudioLdmConditioner(Conditioner):
     summary_tensors = ("text",)
 
     @torch.inference_mode()
-    def encode(self, words: PromptInputs, guided: bool) -> Tensors:
+    def encode(self, inputs: PromptInputs, guided: bool) -> Tensors:
         """Return the CLAP vector of the prompt as `text`, (rows, dimensions)."""
-        parts, negative = self.split_text(words.prompt), self.split_text(words.negative)
+        parts, negative = self.split_text(inputs.prompt), self.split_text(inputs.negative)
         if len(parts) == 1 and (not guided or self._pipeline_fits_negative(negative)):
-            return {"text": self.pipeline._encode_prompt(words.prompt, self.device, 1, guided, words.negative)}
+            return {"text": self.pipeline._encode_prompt(inputs.prompt, self.device, 1, guided, inputs.negative)}
         vectors = [self._encode_text(negative)] * guided + [self._encode_text(parts)]
         return {"text": torch.cat(vectors)}
 

@@ -66,30 +66,30 @@ class AudioLdm2Conditioner(ClapConditioner):
         return Windows(windows_of((first, second)))
 
     @torch.inference_mode()
-    def encode(self, words: PromptInputs, guided: bool) -> Tensors:
+    def encode(self, inputs: PromptInputs, guided: bool) -> Tensors:
         """Return `generated`, `states` and `mask`, each with the rows as its first axis."""
-        parts = self.split_text(words.prompt)
-        encoded = self._encode_parts(parts, words) if len(parts) > 1 else None
+        parts = self.split_text(inputs.prompt)
+        encoded = self._encode_parts(parts, inputs) if len(parts) > 1 else None
         if not guided:
-            return encoded or self._encode_by_pipeline(words.prompt, False, words)
-        if encoded is None and self._pipeline_fits_negative(words):
-            return self._encode_by_pipeline(words.prompt, True, words)
-        encoded = encoded or self._encode_by_pipeline(words.prompt, False, words)
-        return join_batch(self._encode_parts(self.split_text(words.negative), words), encoded)
+            return encoded or self._encode_by_pipeline(inputs.prompt, False, inputs)
+        if encoded is None and self._pipeline_fits_negative(inputs):
+            return self._encode_by_pipeline(inputs.prompt, True, inputs)
+        encoded = encoded or self._encode_by_pipeline(inputs.prompt, False, inputs)
+        return join_batch(self._encode_parts(self.split_text(inputs.negative), inputs), encoded)
 
-    def _pipeline_fits_negative(self, words: PromptInputs) -> bool:
+    def _pipeline_fits_negative(self, inputs: PromptInputs) -> bool:
         """Tell if the pipeline reads the whole negative prompt: it truncates it to the prompt's tokens."""
         second = self.pipeline.tokenizer_2
-        if not words.negative or isinstance(second, VitsTokenizer):
-            return len(self.split_text(words.negative)) == 1
-        return all(window.fits(words.negative) for window in self.windows.prompt) and (
-            len(second(words.negative).input_ids) <= len(second(words.prompt).input_ids)
+        if not inputs.negative or isinstance(second, VitsTokenizer):
+            return len(self.split_text(inputs.negative)) == 1
+        return all(window.fits(inputs.negative) for window in self.windows.prompt) and (
+            len(second(inputs.negative).input_ids) <= len(second(inputs.prompt).input_ids)
         )
 
-    def _encode_by_pipeline(self, prompt: str, guided: bool, words: PromptInputs) -> Tensors:
+    def _encode_by_pipeline(self, prompt: str, guided: bool, inputs: PromptInputs) -> Tensors:
         """Return the pipeline's encoding of a text that fits into the encoders' windows."""
         states, mask, generated = self.pipeline.encode_prompt(
-            prompt, self.device, 1, guided, words.transcription or None, words.negative
+            prompt, self.device, 1, guided, inputs.transcription or None, inputs.negative
         )
         return {"states": states, "mask": mask, "generated": generated}
 
@@ -109,13 +109,13 @@ class AudioLdm2Conditioner(ClapConditioner):
         return {"states": states, "mask": mask, "generated": generated}
 
     @torch.inference_mode()
-    def negative_row(self, words: PromptInputs, row: Tensors) -> Tensors:
+    def negative_row(self, inputs: PromptInputs, row: Tensors) -> Tensors:
         """Return the encoding of the negative prompt.
 
         An empty one is padded to the prompt's tokens, as in the pipeline: the generated vectors depend on the padding.
         """
-        if words.negative or isinstance(self.pipeline.tokenizer_2, VitsTokenizer):
-            return super().negative_row(words, row)
+        if inputs.negative or isinstance(self.pipeline.tokenizer_2, VitsTokenizer):
+            return super().negative_row(inputs, row)
         states, mask, generated = self.stages.run_stage(
             "text",
             lambda: self.pipeline.encode_prompt(
@@ -130,9 +130,9 @@ class AudioLdm2Conditioner(ClapConditioner):
         )
         return {"states": states[:1], "mask": mask[:1], "generated": generated[:1]}
 
-    def _encode_parts(self, parts: list[Part], words: PromptInputs) -> Tensors:
+    def _encode_parts(self, parts: list[Part], inputs: PromptInputs) -> Tensors:
         """Encode a text in parts: the states of all tokens, and the mean of the vectors generated from each part."""
-        encoded = [self._encode_by_pipeline(part.text, False, words) for part in parts]
+        encoded = [self._encode_by_pipeline(part.text, False, inputs) for part in parts]
         generated = average_parts([part_encoding["generated"] for part_encoding in encoded], parts)
         if isinstance(
             self.pipeline.tokenizer_2, VitsTokenizer
@@ -145,19 +145,19 @@ class AudioLdm2Conditioner(ClapConditioner):
         }
 
     @torch.inference_mode()
-    def encode_weighted(self, words: PromptInputs, guided: bool) -> Tensors:
+    def encode_weighted(self, inputs: PromptInputs, guided: bool) -> Tensors:
         """Encode a prompt with weighted words: the generated vectors shift, and the T5 states of each word are scaled.
 
         The states of a transcription are unchanged, because the weights refer to the prompt.
         """
-        encoded = super().encode_weighted(words, guided)
+        encoded = super().encode_weighted(inputs, guided)
         if isinstance(self.pipeline.tokenizer_2, VitsTokenizer):
             return encoded
         factors = torch.ones(encoded["states"].shape[1])
         position = 0
-        for part in self.split_text(words.prompt):
+        for part in self.split_text(inputs.prompt):
             offsets = self.pipeline.tokenizer_2(part.text, return_offsets_mapping=True)["offset_mapping"]
-            factors[position : position + len(offsets)] = token_factors(offsets, part.text, words.weights)
+            factors[position : position + len(offsets)] = token_factors(offsets, part.text, inputs.weights)
             position += len(offsets)
         states = encoded["states"].clone()
         states[-1:] *= factors.to(states.device, states.dtype)[None, :, None]  # the prompt's, after the negative ones

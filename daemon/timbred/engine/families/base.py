@@ -32,7 +32,7 @@ def warm_up_order(shapes: Shapes, layout: Layout, scheduler: str) -> RenderOrder
     """Return a warm-up order for which the network is called with inputs of these shapes."""
     rows, _, length, *_ = shapes[0].size
     return RenderOrder(
-        words=PromptInputs(prompt="rehearsal"),
+        inputs=PromptInputs(prompt="rehearsal"),
         seconds=length * layout.samples_per_row / layout.rate,
         steps=WARM_UP_STEPS,
         guidance=1.0 if rows == 1 else 2.0,
@@ -126,9 +126,9 @@ class LatentDiffusion:
         copied = self.denoiser.compiled_calls.copied_bytes + self.codec.compiled_calls.copied_bytes
         return copied + self.denoiser.loras.size_bytes
 
-    def find_long_texts(self, words: PromptInputs) -> list[LongText]:
+    def find_long_texts(self, inputs: PromptInputs) -> list[LongText]:
         """Return the texts of a request that are longer than the encoders' windows."""
-        return self.conditioner.find_long_texts(words)
+        return self.conditioner.find_long_texts(inputs)
 
     def embed_takes(self, sounds: RenderedSounds) -> Embeddings:
         """Return the embeddings of takes, by models with an audio encoder.

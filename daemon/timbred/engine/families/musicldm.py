@@ -27,9 +27,9 @@ class MusicLdmConditioner(ClapConditioner):
     summary_tensors = ("text",)
 
     @torch.inference_mode()
-    def encode(self, words: PromptInputs, guided: bool) -> Tensors:
+    def encode(self, inputs: PromptInputs, guided: bool) -> Tensors:
         """Return the CLAP vector of the prompt as `text`, (rows, dimensions)."""
-        texts = [words.negative] * guided + [words.prompt]
+        texts = [inputs.negative] * guided + [inputs.prompt]
         return {"text": torch.cat([self._encode_text(text) for text in texts])}
 
     @torch.inference_mode()

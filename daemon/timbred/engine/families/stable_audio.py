@@ -55,19 +55,19 @@ class StableAudioConditioner(TextStatesConditioner):
         """Project T5's states: (1, tokens, dimensions)."""
         return self.pipeline.encode_prompt(None, self.device, False, prompt_embeds=states, attention_mask=mask)
 
-    def negative_row(self, words: PromptInputs, row: Tensors) -> Tensors:
+    def negative_row(self, inputs: PromptInputs, row: Tensors) -> Tensors:
         """Return the states of the negative prompt; without one, 0 for each of the prompt's."""
-        if not words.negative:
+        if not inputs.negative:
             return {"states": torch.zeros_like(row["states"])}
-        return super().negative_row(words, row)
+        return super().negative_row(inputs, row)
 
     @torch.inference_mode()
     def complete(
-        self, words: Tensors, order: RenderOrder, init_latents: InitLatents | None
+        self, text_conditioning: Tensors, order: RenderOrder, init_latents: InitLatents | None
     ) -> tuple[Tensors, InitLatents | None]:
         """Add the length; without a negative prompt, all states of its row are 0, as in the stock pipeline."""
-        has_negative = bool(order.words.negative) or bool(prompt_tensors(order, is_negative=True))
-        states = words["states"]
+        has_negative = bool(order.inputs.negative) or bool(prompt_tensors(order, is_negative=True))
+        states = text_conditioning["states"]
         first = given_number(order, START_NAME, 0.0)
         start, end = self.stages.run_stage(
             "text",

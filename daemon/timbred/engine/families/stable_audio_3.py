@@ -70,13 +70,13 @@ class StableAudio3Conditioner(TextStatesConditioner):
 
     @torch.inference_mode()
     def complete(
-        self, words: Tensors, order: RenderOrder, init_latents: InitLatents | None
+        self, text_conditioning: Tensors, order: RenderOrder, init_latents: InitLatents | None
     ) -> tuple[Tensors, InitLatents | None]:
         """Add the length and, where parts of init audio are kept, its latents beside their mask.
 
         The network itself preserves these parts, so the sampler doesn't.
         """
-        states = words["states"]
+        states = text_conditioning["states"]
         duration = self.stages.run_stage(
             "text", lambda: self.pipeline.encode_duration(order.seconds, self.device, 1, len(states))
         )
