@@ -277,7 +277,7 @@ async def test_async_timbred_reports_a_missing_daemon_once_to_concurrent_request
         asked = [timbred.generate("pad") for _ in range(20)]
         answers = await asyncio.gather(*asked, return_exceptions=True)
     assert all(isinstance(answer, DaemonNotFound) for answer in answers)
-    assert time.monotonic() - began < 20 * async_client.FOUND_WITHIN / 2
+    assert time.monotonic() - began < 20 * async_client.DISCOVERY_TIMEOUT_S / 2
 
 
 def test_timbred_finds_the_daemon_by_the_settings(daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,20 +356,20 @@ def test_timbred_reports_a_daemon_that_does_not_answer(
     daemon = start_daemon()
     with plain(daemon) as timbred:
         assert isinstance(timbred.ping(), m.Pong)
-        monkeypatch.setattr(async_client, "SILENT_AFTER", 0.3)
+        monkeypatch.setattr(async_client, "ANSWER_TIMEOUT_S", 0.3)
         daemon.process.send_signal(signal.SIGSTOP)
         with pytest.raises(DaemonTimeout, match="no longer answers"):
             timbred.status()
         with pytest.raises(TimeoutError):
             timbred.models()
         daemon.process.send_signal(signal.SIGCONT)
-        monkeypatch.setattr(async_client, "SILENT_AFTER", 30.0)
+        monkeypatch.setattr(async_client, "ANSWER_TIMEOUT_S", 30.0)
         assert isinstance(timbred.status(), m.StatusReply)
 
 
 async def test_async_timbred_waits_during_a_long_step(daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon answers for an engine that takes its time."""
-    monkeypatch.setattr(async_client, "SILENT_AFTER", 0.2)
+    monkeypatch.setattr(async_client, "ANSWER_TIMEOUT_S", 0.2)
 
     async with connected(daemon) as timbred:
         sound = asyncio.create_task(timbred.generate("slow", steps=3))

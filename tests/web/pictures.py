@@ -102,7 +102,7 @@ def repaint(page: Page, path: Path) -> None:
     page.type("metallic bell c5")
     page.picture(path)
     page.press("Escape")
-    page.run("(timbred.composer.startFresh(), timbred.takeView.marking.forget(), document.activeElement.blur())")
+    page.run("(timbred.composer.startFresh(), timbred.takeView.regionSelect.forget(), document.activeElement.blur())")
 
 
 def fail(page: Page, path: Path) -> None:

@@ -14,7 +14,7 @@ from timbred import server
 from timbred.cli.terminal import print_error_line
 from timbred.client import AsyncTimbred, DaemonNotFound, Sound
 from timbred.client.async_client import ends, wire_name
-from timbred.client.connection import error_of, place_of
+from timbred.client.connection import address_of_daemon, error_of
 from timbred.config import Config, load
 from timbred.protocol import messages as m
 
@@ -99,8 +99,8 @@ class OwnDaemon:
 @asynccontextmanager
 async def running_daemon(config: Config) -> AsyncGenerator[AsyncTimbred | None]:
     """Yield the client of the daemon with these settings, or None if it isn't running."""
-    place = place_of(config)
-    async with AsyncTimbred(place.host, place.requests, place.events) as timbred:
+    address = address_of_daemon(config)
+    async with AsyncTimbred(address.host, address.requests, address.events) as timbred:
         try:
             await timbred.connect(ANSWER_TIMEOUT_S)
         except DaemonNotFound:

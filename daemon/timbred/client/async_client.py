@@ -80,10 +80,10 @@ def ends(request: m.Request, event: m.Event) -> bool:
 
 log = logging.getLogger(__name__)
 
-FOUND_WITHIN = 1.5
-"""Seconds after which no daemon counts as running."""
+DISCOVERY_TIMEOUT_S = 1.5
+"""Seconds of the search for a daemon, after which none counts as running."""
 
-SILENT_AFTER = 30.0
+ANSWER_TIMEOUT_S = 30.0
 """Seconds without an event after which the daemon is pinged, and after which a ping counts as unanswered."""
 
 PING = b'{"type": "ping"}'
@@ -138,13 +138,13 @@ class AsyncTimbred(AsyncRequests):
             await link.close()
         self._context.destroy(linger=0)
 
-    async def connect(self, within: float = FOUND_WITHIN) -> DaemonAddress:
+    async def connect(self, within: float = DISCOVERY_TIMEOUT_S) -> DaemonAddress:
         """Find the daemon and return its address.
 
         Raises:
             DaemonNotFound: No daemon answers within `within` seconds.
         """
-        return (await self._up(within)).place
+        return (await self._up(within)).address
 
     async def ask(self, request: m.Request) -> AsyncGenerator[m.Event | Sound]:
         """Send a request and yield its events, up to the terminal one. A take with samples is a Sound.
@@ -184,13 +184,13 @@ class AsyncTimbred(AsyncRequests):
         """
         for name in names:
             _check_event(name)
-        place = await self.connect()
+        address = await self.connect()
         with self._context.socket(zmq.SUB) as subscriber:
-            subscriber.set(zmq.IPV6, int(":" in place.host))
+            subscriber.set(zmq.IPV6, int(":" in address.host))
             subscriber.set(zmq.LINGER, 0)
             for name in names or ("",):
                 subscriber.subscribe(name)
-            subscriber.connect(place.events_url)
+            subscriber.connect(address.events_url)
             while True:
                 fields = json.loads((await subscriber.recv_multipart())[1])
                 event = frames.read_event(fields)
@@ -223,17 +223,17 @@ class AsyncTimbred(AsyncRequests):
 
     async def _list(self, request: m.Request) -> list[Any]:
         """Send a request that is answered by several events and return them. A REQ socket gets them in one reply."""
-        place = await self.connect()
+        address = await self.connect()
         with self._context.socket(zmq.REQ) as socket:
-            socket.set(zmq.IPV6, int(":" in place.host))
+            socket.set(zmq.IPV6, int(":" in address.host))
             socket.set(zmq.LINGER, 0)
-            socket.connect(place.requests_url)
+            socket.connect(address.requests_url)
             await socket.send(frames.encode_request(request, wire_name(request)))
             try:
-                async with asyncio.timeout(SILENT_AFTER):
+                async with asyncio.timeout(ANSWER_TIMEOUT_S):
                     reply = json.loads(await socket.recv())
             except TimeoutError:
-                raise _silent(place) from None
+                raise _silent(address) from None
         if reply["type"] == "fail":
             raise error_of(cast("m.Fail", frames.read_event(reply)))
         return [frames.read_event(item) for item in reply[wire_name(request)]]
@@ -244,7 +244,7 @@ class AsyncTimbred(AsyncRequests):
         return asyncio.Lock() if entry.has_id else self._locks.setdefault(entry.name, asyncio.Lock())
 
     async def _send(self, frame: bytes) -> None:
-        (await self._up(FOUND_WITHIN)).send(frame)
+        (await self._up(DISCOVERY_TIMEOUT_S)).send(frame)
 
     async def _up(self, within: float) -> DaemonConnection:
         """Return the connection. Requests made while the daemon is searched for share one search."""
@@ -257,20 +257,20 @@ class AsyncTimbred(AsyncRequests):
 
     async def _find(self, within: float) -> DaemonConnection:
         deadline = time.monotonic() + within
-        place = self._named or connection.usual_place()
+        address = self._named or connection.configured_address()
         share = 1.0 if self._named else 0.4  # mDNS gets the rest
-        if place.requests and (link := await self._try_connect(place, within * share)) is not None:
+        if address.requests and (link := await self._try_connect(address, within * share)) is not None:
             return link
         for other in await connection.browse(deadline - time.monotonic()) if self._named is None else ():
             if (link := await self._try_connect(other, max(0.2, deadline - time.monotonic()))) is not None:
                 return link
-        raise DaemonNotFound(f"no timbred answers at {place}; start it with: timbred serve")
+        raise DaemonNotFound(f"no timbred answers at {address}; start it with: timbred serve")
 
-    async def _try_connect(self, place: DaemonAddress, within: float) -> DaemonConnection | None:
-        if self._link is None or self._link.place != place:
+    async def _try_connect(self, address: DaemonAddress, within: float) -> DaemonConnection | None:
+        if self._link is None or self._link.address != address:
             if self._link is not None:
                 await self._link.close()
-            self._link = DaemonConnection(self._context, place, self._on_event, self._on_lost)
+            self._link = DaemonConnection(self._context, address, self._on_event, self._on_lost)
         return self._link if await self._link.wait_up(within) else None
 
     def _on_event(self, event: m.Event, samples: list[bytes]) -> None:
@@ -289,10 +289,10 @@ class AsyncTimbred(AsyncRequests):
             )
 
     async def _next(self, pending: _PendingRequest) -> m.Event | Sound:
-        """Wait for a request's next event; ping the daemon if it sends nothing for `SILENT_AFTER` seconds."""
-        for patience in (SILENT_AFTER, SILENT_AFTER):
+        """Wait for a request's next event; ping the daemon if it sends nothing for `ANSWER_TIMEOUT_S` seconds."""
+        for timeout_s in (ANSWER_TIMEOUT_S, ANSWER_TIMEOUT_S):
             try:
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(timeout_s):
                     event = await pending.received.get()
             except TimeoutError:
                 await self._send(PING)
@@ -302,7 +302,7 @@ class AsyncTimbred(AsyncRequests):
             if isinstance(event, m.Pong) and not isinstance(pending.request, m.Ping):
                 return await self._next(pending)
             return event
-        raise _silent(self._link.place if self._link else "its port")
+        raise _silent(self._link.address if self._link else "its port")
 
     def _cancel(self, request: m.Request) -> None:
         """Cancel a `generate` or `vary` whose events are no longer read."""
@@ -322,8 +322,8 @@ def _raise_failure(event: m.Event | Sound) -> m.Event | Sound:
     return event
 
 
-def _silent(place: DaemonAddress | str) -> DaemonTimeout:
-    return DaemonTimeout(f"timbred at {place} no longer answers; check its log, or restart it: timbred serve")
+def _silent(address: DaemonAddress | str) -> DaemonTimeout:
+    return DaemonTimeout(f"timbred at {address} no longer answers; check its log, or restart it: timbred serve")
 
 
 def _check_event(name: str) -> None:

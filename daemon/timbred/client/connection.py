@@ -76,31 +76,31 @@ def reachable(host: str) -> str:
     return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)
 
 
-def place_of(settings: config.Config) -> DaemonAddress:
+def address_of_daemon(settings: config.Config) -> DaemonAddress:
     """Return the address of a daemon with these settings."""
     return DaemonAddress(settings["host"], settings["zmq.requests"], settings["zmq.events"])
 
 
-def usual_place() -> DaemonAddress:
+def configured_address() -> DaemonAddress:
     """Return the daemon's address in the user's settings: the file, the environment, else the defaults.
 
     Raises:
         BadRequest: The settings can't be read.
     """
-    return place_of(config.load(None, os.environ, ()))
+    return address_of_daemon(config.load(None, os.environ, ()))
 
 
 async def browse(within: float) -> list[DaemonAddress]:
     """Return the first daemon that mDNS finds on the loopback interface within `within` seconds; empty if none."""
-    places: list[DaemonAddress] = []
+    addresses: list[DaemonAddress] = []
     try:
         async with asyncio.timeout(within), aclosing(_browse_services()) as services:
-            async for place in services:
-                places.append(place)
+            async for address in services:
+                addresses.append(address)
                 break  # the first is used; waiting for others would delay the request
     except (TimeoutError, OSError):
-        return places
-    return places
+        return addresses
+    return addresses
 
 
 async def _browse_services() -> AsyncGenerator[DaemonAddress]:
@@ -118,8 +118,8 @@ async def _browse_services() -> AsyncGenerator[DaemonAddress]:
         AsyncServiceBrowser(responder.zeroconf, [SERVICE], handlers=[changed])
         while True:
             info = AsyncServiceInfo(SERVICE, await names.get())
-            if await info.async_request(responder.zeroconf, 1000) and (place := _address_of(info)) is not None:
-                yield place
+            if await info.async_request(responder.zeroconf, 1000) and (address := _address_of(info)) is not None:
+                yield address
     finally:
         await responder.async_close()
 
@@ -146,24 +146,24 @@ class DaemonConnection:
 
     Args:
         context: The ZeroMQ context.
-        place: The daemon's address.
+        address: The daemon's address.
         on_event: Called with each event and the frames that follow it.
         on_lost: Called when the connection is lost, after the last event.
     """
 
     def __init__(
-        self, context: zmq.asyncio.Context, place: DaemonAddress, on_event: OnEvent, on_lost: Callable[[], None]
+        self, context: zmq.asyncio.Context, address: DaemonAddress, on_event: OnEvent, on_lost: Callable[[], None]
     ) -> None:
-        self.place = place
+        self.address = address
         self._on_event = on_event
         self._on_lost = on_lost
         self._up = asyncio.Event()
         self._socket = context.socket(zmq.DEALER)
         self._socket.set(zmq.LINGER, 0)
         self._socket.set(zmq.IMMEDIATE, 1)
-        self._socket.set(zmq.IPV6, int(":" in place.host))
+        self._socket.set(zmq.IPV6, int(":" in address.host))
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
-        self._socket.connect(place.requests_url)
+        self._socket.connect(address.requests_url)
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._watch())]
 
     @property
@@ -189,7 +189,9 @@ class DaemonConnection:
         sent = cast("asyncio.Future[Any]", self._socket.send(frame, zmq.NOBLOCK))
         if not sent.done() or sent.exception() is not None:
             sent.cancel()
-            raise DaemonNotFound(f"the connection to timbred at {self.place} was lost; retry when it is running again")
+            raise DaemonNotFound(
+                f"the connection to timbred at {self.address} was lost; retry when it is running again"
+            )
 
     async def close(self) -> None:
         """Close the connection; unsent requests are lost."""
@@ -213,7 +215,7 @@ class DaemonConnection:
             else:
                 self._on_event(event, parts[1:])
         except Exception:
-            log.exception("an event from timbred at %s can't be handled: %s", self.place, parts[0][:200])
+            log.exception("an event from timbred at %s can't be handled: %s", self.address, parts[0][:200])
 
     async def _watch(self) -> None:
         while True:

@@ -7,17 +7,17 @@ const MAX_SOUNDS = 12;
 
 export class AudioCache {
   constructor() {
-    this.kept = new Map();
+    this.sounds = new Map();
   }
 
   /** Returns the sound at an address; repeated calls fetch it once. */
   get(url, rate) {
-    const known = this.kept.get(url);
-    this.kept.delete(url);
-    const sound = known ?? bytes(url).then((found) => decode(found, rate));
-    this.kept.set(url, sound);
-    sound.catch(() => this.kept.delete(url));
-    if (this.kept.size > MAX_SOUNDS) this.kept.delete(this.kept.keys().next().value);
+    const cached = this.sounds.get(url);
+    this.sounds.delete(url);
+    const sound = cached ?? bytes(url).then((content) => decode(content, rate));
+    this.sounds.set(url, sound);
+    sound.catch(() => this.sounds.delete(url));
+    if (this.sounds.size > MAX_SOUNDS) this.sounds.delete(this.sounds.keys().next().value);
     return sound;
   }
 }

@@ -4,7 +4,7 @@ import { Field } from "./fields.js";
 import { icon, createElement, set, write } from "./dom.js";
 import { localStore } from "./storage.js";
 import { announceNow } from "./live_region.js";
-import { VISIBLE_KEYS, grouped } from "./schema.js";
+import { VISIBLE_KEYS, groupKeys } from "./schema.js";
 
 const MAX_PROMPTS = 50;
 const PARTS = ["start", "end", "low", "high"];
@@ -45,7 +45,7 @@ export class Composer {
     this.buildModels();
     const form = createElement(
       "form",
-      { novalidate: true, onsubmit: (event) => this.submitted(event) },
+      { novalidate: true, onsubmit: (event) => this.onSubmit(event) },
       this.origin,
       createElement("label", { for: "prompt", class: "visually-hidden", text: "Prompt: a description of the sound" }),
       createElement("div", { class: "prompt-row" }, this.prompt, this.go),
@@ -54,26 +54,26 @@ export class Composer {
       createElement("div", { class: "keys visible-keys" }, ...visibleFields),
       createElement("div", { class: "disclosures" }, this.wordsPanel(), this.keysPanel(keys)),
     );
-    this.prompt.addEventListener("keydown", (event) => this.pressed(event));
-    this.prompt.addEventListener("input", () => this.typed());
+    this.prompt.addEventListener("keydown", (event) => this.onPromptKeydown(event));
+    this.prompt.addEventListener("input", () => this.onPromptInput());
     element.append(form);
     this.fields.get("preview").value = true;
   }
 
   field(key) {
-    const element = new Field(key, { changed: () => this.counted() });
+    const element = new Field(key, { changed: () => this.updateCount() });
     this.fields.set(key.name, element);
     return element;
   }
 
   keysPanel(keys) {
     this.number = createElement("span", { class: "count" });
-    const groups = grouped(keys).map(([title, found]) =>
+    const groups = groupKeys(keys).map(([title, group]) =>
       createElement(
         "fieldset",
         {},
         createElement("legend", { text: title }),
-        createElement("div", { class: "keys" }, ...found.map((key) => this.field(key).element)),
+        createElement("div", { class: "keys" }, ...group.map((key) => this.field(key).element)),
       ),
     );
     const reset = createElement("button", { type: "button", class: "small", onclick: () => this.reset() }, "Reset all keys");
@@ -82,9 +82,9 @@ export class Composer {
 
   /** Builds the list of the words that the selected model was trained on; a click adds one to the prompt. */
   wordsPanel() {
-    this.known = createElement("div", { class: "words" });
+    this.knownWords = createElement("div", { class: "words" });
     this.knownTitle = createElement("summary");
-    this.knownPanel = createElement("details", { class: "disclosure", hidden: true, id: "known-words" }, this.knownTitle, this.known);
+    this.knownPanel = createElement("details", { class: "disclosure", hidden: true, id: "known-words" }, this.knownTitle, this.knownWords);
     return this.knownPanel;
   }
 
@@ -94,12 +94,12 @@ export class Composer {
     const words = model?.knows ? model.knows.split(", ") : [];
     this.knownPanel.hidden = !words.length;
     write(this.knownTitle, `Words that ${model?.name} was trained on`);
-    this.known.replaceChildren(...words.map((word) => createElement("button", { type: "button", class: "small", onclick: () => this.addWord(word) }, word)));
+    this.knownWords.replaceChildren(...words.map((word) => createElement("button", { type: "button", class: "small", onclick: () => this.addWord(word) }, word)));
   }
 
   addWord(word) {
     this.prompt.value = `${this.prompt.value.trim()} ${word}`.trim();
-    this.typed();
+    this.onPromptInput();
   }
 
   buildSeed() {
@@ -120,7 +120,7 @@ export class Composer {
     const field = this.fields.get("model");
     const choice = createElement("select", { id: field.control.id, name: "model", "aria-describedby": field.control.getAttribute("aria-describedby") });
     choice.append(createElement("option", { value: "", text: "the default" }));
-    choice.addEventListener("change", () => this.chosen());
+    choice.addEventListener("change", () => this.applyModel());
     field.control.replaceWith(choice);
     field.control = choice;
   }
@@ -130,25 +130,25 @@ export class Composer {
     const { control } = this.fields.get("model");
     if (!this.models.has(model.name)) control.append(createElement("option", { value: model.name }));
     this.models.set(model.name, model);
-    const option = [...control.options].find((one) => one.value === model.name);
+    const option = [...control.options].find((option) => option.value === model.name);
     write(option, model.state === "missing" ? `${model.name} (not installed)` : model.name);
-    this.chosen();
+    this.applyModel();
   }
 
   /** Updates the fields to the limits of the selected model. */
-  chosen() {
+  applyModel() {
     const { control } = this.fields.get("model");
     write(control.options[0], `${this.defaultModel() || "the default"}`);
     const model = this.models.get(control.value || this.defaultModel());
     control.title = model ? `${model.title}. ${model.licence}` : "";
     this.showKnownWords(model);
     const recipe = this.from?.recipe?.parameters ?? {};
-    for (const field of this.fields.values()) if (field.key.name !== "model") field.limit(model ?? null, shown(recipe[field.key.name]));
+    for (const field of this.fields.values()) if (field.key.name !== "model") field.limit(model ?? null, textOf(recipe[field.key.name]));
     this.showLastSeed();
-    this.counted();
+    this.updateCount();
   }
 
-  counted() {
+  updateCount() {
     const changed = [...this.fields.values()].filter((field) => field.value !== undefined && !VISIBLE_KEYS.includes(field.key.name));
     write(this.number, changed.length ? `${changed.length} set: ${changed.map((field) => field.key.name).join(", ")}` : "");
   }
@@ -160,7 +160,7 @@ export class Composer {
     }
     this.fields.get("preview").value = true;
     this.lock(false);
-    this.counted();
+    this.updateCount();
   }
 
   /** Locks or unlocks the seed: locked, each request uses that of the selected or the last take. */
@@ -203,8 +203,8 @@ export class Composer {
       createElement("button", { type: "button", class: "small", onclick: () => this.startFresh() }, icon("cross"), " New sound"),
     );
     if (this.locked) this.fields.get("seed").value = take.seed;
-    this.chosen();
-    this.grow();
+    this.applyModel();
+    this.fitHeight();
     this.focus();
   }
 
@@ -221,7 +221,7 @@ export class Composer {
       createElement("button", { type: "button", class: "small", onclick: () => this.startFresh() }, icon("cross"), " New sound"),
     );
     if (!this.prompt.value.trim()) this.prompt.value = take.prompt;
-    this.counted();
+    this.updateCount();
     this.focus();
   }
 
@@ -229,7 +229,7 @@ export class Composer {
     this.from = null;
     this.origin.hidden = true;
     for (const name of ["init", ...PARTS]) this.fields.get(name).value = undefined;
-    this.chosen();
+    this.applyModel();
     this.focus();
   }
 
@@ -242,24 +242,24 @@ export class Composer {
     }
     const request = { type: "vary", take: take.take_id, seed: randomSeed(), preview: this.fields.get("preview").value };
     const count = this.fields.get("takes").value;
-    this.ask(count === undefined ? request : { ...request, takes: count }, take.prompt);
+    this.sendRequest(count === undefined ? request : { ...request, takes: count }, take.prompt);
   }
 
   // ---- sending
 
-  submitted(event) {
+  onSubmit(event) {
     event.preventDefault();
     const prompt = this.prompt.value.replaceAll(/\s+/g, " ").trim();
     if (!prompt) return this.fail("Type a description of a sound, for example: rain on tin");
     const keys = Object.fromEntries([...this.fields].map(([name, field]) => [name, field.value]).filter(([, value]) => value !== undefined));
-    this.remember(prompt);
-    if (!this.from) return this.ask({ type: "generate", prompt, ...keys }, prompt);
+    this.storePrompt(prompt);
+    if (!this.from) return this.sendRequest({ type: "generate", prompt, ...keys }, prompt);
     const changed = prompt === this.from.prompt ? keys : { prompt, ...keys };
     const seed = this.locked || keys.seed !== undefined ? {} : { seed: randomSeed() };
-    return this.ask({ type: "vary", take: this.from.take_id, ...changed, ...seed }, prompt);
+    return this.sendRequest({ type: "vary", take: this.from.take_id, ...changed, ...seed }, prompt);
   }
 
-  ask(request, title) {
+  sendRequest(request, title) {
     this.fail("");
     for (const field of this.fields.values()) field.fail("");
     try {
@@ -276,7 +276,7 @@ export class Composer {
   }
 
   /** Shows a failure that names a key at that key too. */
-  failed(job) {
+  showFailure(job) {
     const named = /^(\w+):/.exec(job.failure.message)?.[1];
     const field = this.fields.get(named);
     if (job !== this.last || job.failure.code !== "bad-request" || !field) return;
@@ -288,37 +288,37 @@ export class Composer {
 
   // ---- the prompt
 
-  pressed(event) {
+  onPromptKeydown(event) {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
       this.prompt.form.requestSubmit();
-    } else if (event.key === "ArrowUp" && this.prompt.selectionEnd === 0) this.recall(1, event);
-    else if (event.key === "ArrowUp" && this.recalled >= 0) this.recall(1, event);
-    else if (event.key === "ArrowDown" && this.recalled >= 0) this.recall(-1, event);
+    } else if (event.key === "ArrowUp" && this.prompt.selectionEnd === 0) this.recallPrompt(1, event);
+    else if (event.key === "ArrowUp" && this.recalled >= 0) this.recallPrompt(1, event);
+    else if (event.key === "ArrowDown" && this.recalled >= 0) this.recallPrompt(-1, event);
   }
 
-  recall(way, event) {
-    const next = this.recalled + way;
+  recallPrompt(offset, event) {
+    const next = this.recalled + offset;
     if (next >= this.prompts.length) return;
     event.preventDefault();
     this.recalled = Math.max(-1, next);
     this.prompt.value = this.recalled < 0 ? "" : this.prompts[this.recalled];
-    this.grow();
+    this.fitHeight();
   }
 
-  remember(prompt) {
-    this.prompts = [prompt, ...this.prompts.filter((one) => one !== prompt)].slice(0, MAX_PROMPTS);
+  storePrompt(prompt) {
+    this.prompts = [prompt, ...this.prompts.filter((other) => other !== prompt)].slice(0, MAX_PROMPTS);
     this.recalled = -1;
     localStore.set("prompts", this.prompts);
   }
 
-  typed() {
+  onPromptInput() {
     this.recalled = -1;
     this.fail("");
-    this.grow();
+    this.fitHeight();
   }
 
-  grow() {
+  fitHeight() {
     this.prompt.style.height = "auto";
     this.prompt.style.height = `${Math.min(this.prompt.scrollHeight + 2, 240)}px`;
   }
@@ -332,4 +332,4 @@ function describePart({ start, end, low, high }) {
   return when + where;
 }
 
-const shown = (value) => (value === undefined || value === null ? "" : String(value));
+const textOf = (value) => (value === undefined || value === null ? "" : String(value));

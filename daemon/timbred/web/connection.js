@@ -1,4 +1,4 @@
-// A WebSocket connection to the daemon that reconnects by itself and detects a lost daemon within two seconds.
+// A WebSocket connection to the daemon that reconnects automatically and detects a lost daemon within two seconds.
 
 /** The sum of the first three is the longest time until a stopped daemon is detected. */
 export const PING_INTERVAL_MS = 500;
@@ -9,28 +9,28 @@ const CONNECT_TIMEOUT_MS = 2500;
 const RETRY_DELAYS_MS = [150, 300, 600, 1000];
 
 export class Connection {
-  /** `client` is the name under which the daemon knows this page, also after a lost connection. */
-  constructor(client, { question = { type: "ping" } } = {}) {
+  /** `client` is the page's name at the daemon, which it keeps after a lost connection. */
+  constructor(client, { pingRequest = { type: "ping" } } = {}) {
     this.client = client;
-    this.question = question;
+    this.pingRequest = pingRequest;
     this.state = "connecting";
     this.listeners = { event: [], state: [], open: [] };
     this.tries = 0;
     this.socket = null;
-    this.askedAt = null;
-    this.triedAt = 0;
-    this.lookedAt = 0;
+    this.pingedAt = null;
+    this.connectStartedAt = 0;
+    this.lastPingAt = 0;
   }
 
   /** Adds a listener: `event` for each event, `state` for each change of state, `open` for each new connection. */
-  on(what, listener) {
-    this.listeners[what].push(listener);
+  on(name, listener) {
+    this.listeners[name].push(listener);
     return this;
   }
 
   start() {
     this.connect();
-    setInterval(() => this.look(), CHECK_INTERVAL_MS);
+    setInterval(() => this.checkAnswer(), CHECK_INTERVAL_MS);
   }
 
   get open() {
@@ -47,8 +47,8 @@ export class Connection {
   connect() {
     const socket = new WebSocket(`ws://${location.host}/ws?client=${encodeURIComponent(this.client)}`);
     this.socket = socket;
-    this.triedAt = performance.now();
-    this.askedAt = null;
+    this.connectStartedAt = performance.now();
+    this.pingedAt = null;
     socket.addEventListener("open", () => socket === this.socket && this.opened());
     socket.addEventListener("message", ({ data }) => socket === this.socket && this.received(JSON.parse(data)));
     socket.addEventListener("close", () => socket === this.socket && this.closed());
@@ -56,7 +56,7 @@ export class Connection {
 
   opened() {
     this.tries = 0;
-    this.ask();
+    this.ping();
     this.setState("open");
     this.emit("open");
   }
@@ -70,26 +70,26 @@ export class Connection {
   }
 
   received(event) {
-    this.askedAt = null;
+    this.pingedAt = null;
     if (this.state !== "open") this.setState("open");
     this.emit("event", event);
   }
 
-  ask() {
-    if (this.send(this.question)) this.askedAt ??= performance.now();
-    this.lookedAt = performance.now();
+  ping() {
+    if (this.send(this.pingRequest)) this.pingedAt ??= performance.now();
+    this.lastPingAt = performance.now();
   }
 
-  /** Checks for an overdue answer. A page in the background is checked seldom, and only after a question. */
-  look() {
+  /** Checks for an overdue answer. A page in the background is checked seldom, and only after a ping. */
+  checkAnswer() {
     const now = performance.now();
     const state = this.socket?.readyState;
-    if (state === WebSocket.CONNECTING && now - this.triedAt > CONNECT_TIMEOUT_MS) this.abandon();
+    if (state === WebSocket.CONNECTING && now - this.connectStartedAt > CONNECT_TIMEOUT_MS) this.abandon();
     if (state !== WebSocket.OPEN) return;
-    if (this.askedAt !== null) {
-      if (now - this.askedAt > RECONNECT_AFTER_MS) this.abandon();
-      else if (now - this.askedAt > SILENT_AFTER_MS) this.setState("silent");
-    } else if (now - this.lookedAt >= PING_INTERVAL_MS) this.ask();
+    if (this.pingedAt !== null) {
+      if (now - this.pingedAt > RECONNECT_AFTER_MS) this.abandon();
+      else if (now - this.pingedAt > SILENT_AFTER_MS) this.setState("silent");
+    } else if (now - this.lastPingAt >= PING_INTERVAL_MS) this.ping();
   }
 
   abandon() {
@@ -104,25 +104,25 @@ export class Connection {
     this.emit("state", state);
   }
 
-  emit(what, ...about) {
-    for (const listener of this.listeners[what]) listener(...about);
+  emit(name, ...values) {
+    for (const listener of this.listeners[name]) listener(...values);
   }
 }
 
 /**
- * The name of this page at the daemon: the same after a reload of the tab, another one in a copy of the tab.
+ * Returns the name of this page at the daemon: the same after a reload of the tab, another one in a copy of the tab.
  */
-export async function nameOfThisPage(remembered) {
-  const before = remembered.get("client", null);
-  const name = before !== null && (await isFree(before)) ? before : fresh();
-  if (name !== before) {
-    remembered.set("client", name);
+export async function nameOfThisPage(storage) {
+  const stored = storage.get("client", null);
+  const name = stored !== null && (await isFree(stored)) ? stored : randomName();
+  if (name !== stored) {
+    storage.set("client", name);
     await isFree(name);
   }
-  return { name, kept: name === before };
+  return { name, kept: name === stored };
 }
 
-const fresh = () => "panel-" + Array.from(crypto.getRandomValues(new Uint8Array(8)), (b) => b.toString(16).padStart(2, "0")).join("");
+const randomName = () => "panel-" + Array.from(crypto.getRandomValues(new Uint8Array(8)), (b) => b.toString(16).padStart(2, "0")).join("");
 
 /** Resolves to true and reserves the name if no other tab uses it; false without the Web Locks API. */
 function isFree(name) {

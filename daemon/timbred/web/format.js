@@ -19,11 +19,11 @@ export const clock = (time = new Date()) => time.toLocaleTimeString("en-GB");
 
 /** Formats the time since a unix time. */
 export function ago(unix, now = Date.now() / 1000) {
-  const gone = Math.max(0, now - unix);
-  if (gone < 60) return "now";
-  if (gone < 3600) return `${Math.floor(gone / 60)} min`;
-  if (gone < 86_400) return `${Math.floor(gone / 3600)} h`;
-  if (gone < 7 * 86_400) return `${Math.floor(gone / 86_400)} d`;
+  const elapsed = Math.max(0, now - unix);
+  if (elapsed < 60) return "now";
+  if (elapsed < 3600) return `${Math.floor(elapsed / 60)} min`;
+  if (elapsed < 86_400) return `${Math.floor(elapsed / 3600)} h`;
+  if (elapsed < 7 * 86_400) return `${Math.floor(elapsed / 86_400)} d`;
   return new Date(unix * 1000).toISOString().slice(0, 10);
 }
 

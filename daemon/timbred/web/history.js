@@ -36,13 +36,13 @@ export class History {
     this.list = createElement("ul", { class: "takes", id: "takes", "aria-label": "Takes, the newest first" });
     this.moreButton = createElement("button", { type: "button", class: "small more", hidden: true, onclick: () => this.next() }, "More");
     element.append(createElement("div", { class: "search" }, this.search, this.stars), this.similarTo, this.total, this.failure, this.list, this.moreButton);
-    this.search.addEventListener("input", () => this.typed());
-    this.list.addEventListener("keydown", (event) => this.moved(event));
-    this.ending = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && this.next(), { scrollMargin: "400px", rootMargin: "400px" });
-    this.thumbnailObserver = new IntersectionObserver((seen) => this.drawThumbnails(seen), { rootMargin: "100px" });
+    this.search.addEventListener("input", () => this.onSearchInput());
+    this.list.addEventListener("keydown", (event) => this.onKeydown(event));
+    this.ending = new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && this.next(), { scrollMargin: "400px", rootMargin: "400px" });
+    this.thumbnailObserver = new IntersectionObserver((entries) => this.drawThumbnails(entries), { rootMargin: "100px" });
   }
 
-  typed() {
+  onSearchInput() {
     clearTimeout(this.pause);
     this.pause = setTimeout(() => this.refresh(), SEARCH_DELAY_MS);
   }
@@ -190,8 +190,8 @@ export class History {
   }
 
   /** Draws the waveforms of the rows that become visible. */
-  async drawThumbnails(seen) {
-    for (const { target, isIntersecting } of seen) {
+  async drawThumbnails(entries) {
+    for (const { target, isIntersecting } of entries) {
       const row = this.rows.get(target.dataset.take);
       if (!isIntersecting || !row) continue;
       this.thumbnailObserver.unobserve(target);
@@ -240,21 +240,21 @@ export class History {
     }
   }
 
-  moved(event) {
-    const way = { ArrowDown: 1, ArrowUp: -1, Home: -Infinity, End: Infinity }[event.key];
-    if (way === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
+  onKeydown(event) {
+    const offset = { ArrowDown: 1, ArrowUp: -1, Home: -Infinity, End: Infinity }[event.key];
+    if (offset === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     event.stopPropagation();
-    this.move(way, { focus: true });
+    this.move(offset, { focus: true });
   }
 
-  /** Selects the take `way` rows further down. */
-  move(way, options = {}) {
+  /** Selects the take `offset` rows below. */
+  move(offset, options = {}) {
     const ids = [...this.rows.keys()];
     if (!ids.length) return announce("No takes in this list");
-    // -1, before the first, if none is selected
-    const at = ids.indexOf(this.chosen);
-    const to = Math.min(ids.length - 1, Math.max(0, at + way));
+    // -1 without a selection: the first take is next
+    const current = ids.indexOf(this.chosen);
+    const to = Math.min(ids.length - 1, Math.max(0, current + offset));
     const row = this.rows.get(ids[to]);
     this.go(row.take, options);
     row.element.scrollIntoView({ block: "nearest" });

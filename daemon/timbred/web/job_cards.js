@@ -17,8 +17,8 @@ export class JobCards {
   }
 
   show(job) {
-    const wanted = this.requests.jobs.has(job.id) && job.state !== "done";
-    if (!wanted) return this.remove(job);
+    const hasCard = this.requests.jobs.has(job.id) && job.state !== "done";
+    if (!hasCard) return this.remove(job);
     const card = this.cards.get(job.id) ?? this.add(job);
     card.element.dataset.state = job.state;
     write(card.state, stateOf(job));

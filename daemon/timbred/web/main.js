@@ -28,9 +28,9 @@ const CONNECTION_ALERTS = {
 const REFRESH_INTERVAL_MS = 4000;
 const WIDE_LAYOUT = window.matchMedia("(min-width: 60rem)");
 
-async function begin() {
+async function start() {
   const [session, schema, page] = await Promise.all([api.session(), api.vocabulary(), nameOfThisPage(tabStorage)]);
-  const own = new Connection(page.name, { question: { type: "status" } });
+  const own = new Connection(page.name, { pingRequest: { type: "status" } });
   const allClients = new Connection(`${page.name}-all`);
   const panel = new Panel(own, allClients, session, schema);
   own.on("state", (state) => panel.showConnection(state)).on("open", () => panel.opened());
@@ -84,7 +84,7 @@ class Panel {
     this.statusBar = new StatusBar(find("status-bar"), own, { onStatus: (status) => this.updateStatus(status) });
     this.processAlerts = new ProcessAlerts(find("process-alerts"), own);
     this.tempo = new Tempo(find("tempo"), own, keysOf(schema, "tempo").find((key) => key.name === "bpm"));
-    this.running = new JobCards(find("active-requests"), requests, { onFailure: (job) => this.composer.failed(job) });
+    this.running = new JobCards(find("active-requests"), requests, { onFailure: (job) => this.composer.showFailure(job) });
     this.actions = actions;
     const tabs = [["history", "History"], ["models", "Models"], ["voices", "Voices"], ["activity", "Activity"]];
     this.tabs = new Tabs(find("tabs"), tabs);
@@ -147,7 +147,7 @@ class Panel {
   handle(event) {
     if (event.type !== "settings/models.default") return;
     this.defaultModel = String(event.value);
-    this.composer.chosen();
+    this.composer.applyModel();
   }
 
   async handleNotification(event) {
@@ -233,7 +233,7 @@ class Panel {
       star: () => actions.star(takeView.take),
       findSimilar: () => actions.findSimilar(takeView.take),
       voice: () => actions.play(takeView.take),
-      copy: () => takeView.take && takeView.copied(),
+      copy: () => takeView.take && takeView.copyPath(),
       next: () => history.move(1),
       previous: () => history.move(-1),
       search: () => (this.tabs.show("history"), history.search.focus()),
@@ -247,7 +247,7 @@ class Panel {
   }
 }
 
-begin().catch((error) => {
+start().catch((error) => {
   set(find("connection-alert"), "hidden", false);
   write(find("connection-alert"), `The panel can't start: ${error.message}`);
   throw error;

@@ -14,7 +14,7 @@ export class ModelList {
     this.changed = changed;
     this.models = new Map();
     this.cards = new Map();
-    this.asked = null;
+    this.requestedModel = null;
     this.list = createElement("ul", { class: "models", "aria-label": "Models" });
     element.append(this.list);
     connection.on("event", (event) => this.handle(event)).on("open", () => this.refresh());
@@ -32,24 +32,24 @@ export class ModelList {
     if (event.type === "settings/models.default") for (const model of this.models.values()) this.show(model);
   }
 
-  ended(name, words) {
+  ended(name, text) {
     const card = this.cards.get(name);
     if (card) write(card.failure, "");
-    if (this.asked === name) this.asked = null;
-    announce(words);
+    if (this.requestedModel === name) this.requestedModel = null;
+    announce(text);
     this.refresh();
   }
 
   failed(event) {
-    const card = this.cards.get(this.asked) ?? [...this.cards.values()][0];
+    const card = this.cards.get(this.requestedModel) ?? [...this.cards.values()][0];
     if (card) write(card.failure, `${event.code}: ${event.message}`);
     announceNow(event.message);
-    this.asked = null;
+    this.requestedModel = null;
     this.refresh();
   }
 
   ask(request, model) {
-    this.asked = model.name;
+    this.requestedModel = model.name;
     write(this.cards.get(model.name).failure, "");
     if (!this.connection.send(request)) {
       write(this.cards.get(model.name).failure, "timbred isn't connected: nothing was sent");

@@ -16,7 +16,7 @@ export class Requests {
     this.jobs = new Map();
     this.listeners = { change: [], take: [], end: [] };
     this.count = 0;
-    this.began = Date.now().toString(36);
+    this.pageId = Date.now().toString(36);
     connection.on("event", (event) => this.handle(event));
   }
 
@@ -35,8 +35,8 @@ export class Requests {
    * Throws ApiError without a connection.
    */
   ask(request, title) {
-    const id = `${this.connection.client}-${this.began}-${(this.count += 1)}`;
-    const job = this.remember({ id, request: { ...request, id }, title, state: "asked" });
+    const id = `${this.connection.client}-${this.pageId}-${(this.count += 1)}`;
+    const job = this.addJob({ id, request: { ...request, id }, title, state: "asked" });
     if (!this.connection.send(job.request)) {
       this.jobs.delete(id);
       throw new ApiError("not-connected", "timbred isn't running, so nothing was sent. Start it with: timbred serve");
@@ -45,7 +45,7 @@ export class Requests {
     return job;
   }
 
-  remember(entry) {
+  addJob(entry) {
     const job = { fraction: 0, step: 0, steps: 0, eta: 0, stage: "", position: 0, preview: "", takes: [], warnings: [], failure: null, ...entry };
     job.since = Date.now();
     this.jobs.set(job.id, job);
@@ -78,7 +78,7 @@ export class Requests {
    */
   resume(run) {
     const sameRun = this.run === undefined ? this.memory.get("run", run) === run : this.run === run;
-    if (this.run === undefined) this.recall();
+    if (this.run === undefined) this.restoreJobs();
     this.run = run;
     this.memory.set("run", run);
     for (const job of this.live) {
@@ -87,8 +87,8 @@ export class Requests {
     }
   }
 
-  recall() {
-    for (const entry of this.memory.get(STORAGE_KEY, [])) if (!this.jobs.has(entry.id)) this.changed(this.remember(entry));
+  restoreJobs() {
+    for (const entry of this.memory.get(STORAGE_KEY, [])) if (!this.jobs.has(entry.id)) this.changed(this.addJob(entry));
   }
 
   handle(event) {
@@ -144,12 +144,12 @@ export class Requests {
   }
 
   /** Stores the active requests, and drops the oldest ended ones. */
-  keep(job) {
+  storeJobs(job) {
     job.storedState = job.state;
     const live = this.live;
     this.memory.set(STORAGE_KEY, live.map(({ id, request, title, state }) => ({ id, request, title, state })));
-    const ended = [...this.jobs.values()].filter((one) => one.state === "done");
-    for (const one of ended.slice(0, -MAX_ENDED_JOBS)) this.jobs.delete(one.id);
+    const ended = [...this.jobs.values()].filter((other) => other.state === "done");
+    for (const other of ended.slice(0, -MAX_ENDED_JOBS)) this.jobs.delete(other.id);
   }
 
   end(job, state, failure = null) {
@@ -160,7 +160,7 @@ export class Requests {
   }
 
   changed(job) {
-    if (job.state !== job.entry) this.keep(job);
+    if (job.state !== job.entry) this.storeJobs(job);
     for (const listener of this.listeners.change) listener(job);
   }
 }

@@ -76,11 +76,11 @@ export const VISIBLE_KEYS = ["model", "seconds", "takes", "steps", "guidance", "
 const HIDDEN_KEYS = ["id", "prompt", "inline"];
 
 /** Returns the keys in groups; keys unknown to this page are in the last one. */
-export function grouped(keys) {
+export function groupKeys(keys) {
   const named = new Set([...VISIBLE_KEYS, ...HIDDEN_KEYS, ...KEY_GROUPS.flatMap(([, names]) => names)]);
   const rest = keys.filter((key) => !named.has(key.name)).map((key) => key.name);
   const byName = new Map(keys.map((key) => [key.name, key]));
   return [...KEY_GROUPS, ["More", rest]]
     .map(([title, names]) => [title, names.filter((name) => byName.has(name)).map((name) => byName.get(name))])
-    .filter(([, found]) => found.length);
+    .filter(([, group]) => group.length);
 }

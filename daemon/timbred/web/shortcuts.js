@@ -47,7 +47,7 @@ export class Shortcuts {
     this.actions = actions;
     this.single = localStore.get("single-keys", true);
     this.build();
-    document.addEventListener("keydown", (event) => this.pressed(event));
+    document.addEventListener("keydown", (event) => this.onKeydown(event));
   }
 
   build() {
@@ -70,7 +70,7 @@ export class Shortcuts {
     if (!this.dialog.open) this.dialog.showModal();
   }
 
-  pressed(event) {
+  onKeydown(event) {
     if (event.key === "." && (event.ctrlKey || event.metaKey)) return this.do("stopAll", event);
     if (event.key === "Escape") return this.leave(event);
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || this.dialog.open) return undefined;

@@ -13,7 +13,7 @@ export class Tabs {
       ),
     );
     element.append(...this.tabs);
-    element.addEventListener("keydown", (event) => this.moved(event));
+    element.addEventListener("keydown", (event) => this.onKeydown(event));
     this.show(names[0][0]);
   }
 
@@ -31,11 +31,11 @@ export class Tabs {
     }
   }
 
-  moved(event) {
-    const way = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (!way) return;
+  onKeydown(event) {
+    const direction = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!direction) return;
     event.preventDefault();
-    const at = this.tabs.findIndex((tab) => tab.dataset.panel === this.shown);
-    this.show(this.tabs[(at + way + this.tabs.length) % this.tabs.length].dataset.panel, { focus: true });
+    const current = this.tabs.findIndex((tab) => tab.dataset.panel === this.shown);
+    this.show(this.tabs[(current + direction + this.tabs.length) % this.tabs.length].dataset.panel, { focus: true });
   }
 }

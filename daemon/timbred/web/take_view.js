@@ -27,7 +27,7 @@ export class TakeView {
     this.previewed = "";
     this.shown = null;
     this.turn = 0;
-    this.player = new AudioPlayer({ onChange: () => this.played() });
+    this.player = new AudioPlayer({ onChange: () => this.showPlayback() });
     this.autoplay = localStore.get("listen-at-once", false);
     this.build(element);
     new ResizeObserver(() => this.redraw()).observe(this.scope);
@@ -51,9 +51,9 @@ export class TakeView {
     );
     this.failure = createElement("p", { class: "failure", id: "take-failure" });
     element.append(createElement("div", { class: "top" }, createElement("div", {}, this.title, this.about), this.star), this.scope, this.failure, this.transport(), this.exportRow());
-    this.marking = new RegionSelect(this.scope, this.scope.firstChild, (places) => this.marked(places));
-    this.scope.addEventListener("pointerdown", (event) => this.pointed(event));
-    this.scope.addEventListener("keydown", (event) => this.moved(event));
+    this.regionSelect = new RegionSelect(this.scope, this.scope.firstChild, (corners) => this.repaintRegion(corners));
+    this.scope.addEventListener("pointerdown", (event) => this.onPointerdown(event));
+    this.scope.addEventListener("keydown", (event) => this.onKeydown(event));
     this.enable(false);
   }
 
@@ -94,7 +94,7 @@ export class TakeView {
       icon("drag"),
       " Drag to the DAW, or save",
     );
-    this.copy = this.button("Copy path", null, "c", () => this.copied(), { id: "copy-path" });
+    this.copy = this.button("Copy path", null, "c", () => this.copyPath(), { id: "copy-path" });
     this.path = createElement("span", { class: "path", id: "path", tabindex: -1, role: "group", "aria-label": "Path of the file" });
     return createElement("div", { class: "export row" }, this.drag, this.copy, this.path);
   }
@@ -117,7 +117,7 @@ export class TakeView {
     this.take = take;
     this.job = null;
     this.shown = null;
-    this.marking.forget();
+    this.regionSelect.forget();
     this.describe(take);
     if (!take.url || take.missing) {
       this.blank(take.missing ? `The file is missing: ${take.path}. Its recipe is stored: More like this renders a new take from it.` : "This take has no file.");
@@ -129,10 +129,10 @@ export class TakeView {
   describe(take) {
     this.enable(true);
     const { steps, guidance, scheduler } = take.recipe.parameters ?? {};
-    const how = [take.model, `seed ${take.seed}`, steps && `${steps} steps`, guidance !== undefined && `guidance ${guidance}`, scheduler].filter(Boolean);
-    const what = [seconds(take.seconds), kilohertz(take.rate), take.channels === 1 ? "mono" : "stereo"];
+    const settings = [take.model, `seed ${take.seed}`, steps && `${steps} steps`, guidance !== undefined && `guidance ${guidance}`, scheduler].filter(Boolean);
+    const format = [seconds(take.seconds), kilohertz(take.rate), take.channels === 1 ? "mono" : "stereo"];
     write(this.title, take.prompt);
-    write(this.about, [...what, ...how].join(" · "));
+    write(this.about, [...format, ...settings].join(" · "));
     write(this.path, take.path);
     this.drag.href = take.url ? `${take.url}?save` : "#";
     this.drag.download = take.name;
@@ -173,7 +173,7 @@ export class TakeView {
 
   redraw() {
     if (this.shown) this.draw(this.shown);
-    this.marking.follow();
+    this.regionSelect.follow();
   }
 
   blank(message) {
@@ -188,7 +188,7 @@ export class TakeView {
     if (message) announceNow(message);
   }
 
-  copied() {
+  copyPath() {
     const { path } = this.take;
     navigator.clipboard?.writeText(path).then(
       () => announce("The path is copied"),
@@ -211,7 +211,7 @@ export class TakeView {
       this.job = job;
       this.previewed = "";
       this.fail("");
-      this.marking.forget();
+      this.regionSelect.forget();
       this.player.take(null);
       this.shown = null;
       clear(this.spectrum);
@@ -268,7 +268,7 @@ export class TakeView {
     this.player.toggle();
   }
 
-  played() {
+  showPlayback() {
     const { player } = this;
     this.playButton.replaceChild(icon(player.playing ? "pause" : "play"), this.playButton.firstChild);
     set(this.playButton, "aria-label", player.playing ? "Pause" : "Listen");
@@ -279,11 +279,11 @@ export class TakeView {
 
   tick() {
     const { player } = this;
-    const at = player.position;
-    write(this.time, `${moment(at)} / ${moment(player.duration)}`);
-    this.head.style.left = `${player.duration ? (100 * at) / player.duration : 0}%`;
-    set(this.scope, "aria-valuenow", at.toFixed(2));
-    set(this.scope, "aria-valuetext", `${at.toFixed(1)} of ${player.duration.toFixed(1)} seconds`);
+    const position = player.position;
+    write(this.time, `${moment(position)} / ${moment(player.duration)}`);
+    this.head.style.left = `${player.duration ? (100 * position) / player.duration : 0}%`;
+    set(this.scope, "aria-valuenow", position.toFixed(2));
+    set(this.scope, "aria-valuetext", `${position.toFixed(1)} of ${player.duration.toFixed(1)} seconds`);
     if (player.playing && !this.ticking) {
       this.ticking = true;
       requestAnimationFrame(() => {
@@ -293,27 +293,27 @@ export class TakeView {
     }
   }
 
-  pointed(event) {
+  onPointerdown(event) {
     if (!this.player.sound) return;
     if (event.shiftKey && !this.job) {
-      this.marking.begin(event);
+      this.regionSelect.begin(event);
       return;
     }
     const { left, width } = this.scope.getBoundingClientRect();
     this.player.seek(((event.clientX - left) / width) * this.player.duration);
   }
 
-  marked(places) {
+  repaintRegion(corners) {
     const { rate, frames } = this.shown;
-    this.actions.repaint(this.take, partOf(places, frames / rate, rate));
+    this.actions.repaint(this.take, partOf(corners, frames / rate, rate));
   }
 
-  moved(event) {
+  onKeydown(event) {
     const { player } = this;
-    const to = { ArrowRight: player.position + SEEK_STEP_S, ArrowLeft: player.position - SEEK_STEP_S, Home: 0, End: player.duration }[event.key];
-    if (to === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
+    const target = { ArrowRight: player.position + SEEK_STEP_S, ArrowLeft: player.position - SEEK_STEP_S, Home: 0, End: player.duration }[event.key];
+    if (target === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     event.stopPropagation();
-    player.seek(to);
+    player.seek(target);
   }
 }

@@ -25,9 +25,9 @@ export class VoiceList {
 
   build(element, playKeys) {
     const named = new Map(playKeys.map((key) => [key.name, key]));
-    for (const name of PLAY_KEYS.filter((one) => named.has(one))) this.fields.set(name, new Field(named.get(name)));
+    for (const name of PLAY_KEYS.filter((name) => named.has(name))) this.fields.set(name, new Field(named.get(name)));
     this.fields.get("voice").value = 1;
-    this.what = createElement("p", { class: "selected-take" });
+    this.selectedTake = createElement("p", { class: "selected-take" });
     this.failure = createElement("p", { class: "failure", id: "voices-failure" });
     this.others = createElement("p", { class: "facts" });
     this.list = createElement("ul", { class: "voices", "aria-label": "Voices that are playing" });
@@ -38,7 +38,7 @@ export class VoiceList {
       createElement(
         "form",
         { novalidate: true, onsubmit: (event) => (event.preventDefault(), this.play(this.selected())) },
-        this.what,
+        this.selectedTake,
         createElement("div", { class: "keys" }, ...[...this.fields.values()].map((field) => field.element)),
         createElement("div", { class: "row" }, play, flow),
       ),
@@ -50,7 +50,7 @@ export class VoiceList {
 
   /** Shows the take that would be played. */
   showSelected(take) {
-    write(this.what, take ? `Selected take: ${take.prompt}` : "No take is selected");
+    write(this.selectedTake, take ? `Selected take: ${take.prompt}` : "No take is selected");
   }
 
   get keys() {
@@ -71,7 +71,7 @@ export class VoiceList {
 
   /** Sends a request; `fields` are those that a failure may name. */
   ask(request, fields = this.fields) {
-    this.asked = fields;
+    this.requestFields = fields;
     this.fail("");
     for (const field of fields.values()) field.fail("");
     if (!this.connection.send(request)) this.fail("timbred isn't connected: nothing was sent");
@@ -89,7 +89,7 @@ export class VoiceList {
   handle(event) {
     if (event.type !== "fail" || !["play", "stop", "set", "flow"].includes(event.id)) return;
     this.fail(`${event.code}: ${event.message}`);
-    this.asked?.get(/^(\w+):/.exec(event.message)?.[1])?.fail(event.message);
+    this.requestFields?.get(/^(\w+):/.exec(event.message)?.[1])?.fail(event.message);
   }
 
   handleNotification(event) {
