@@ -39,7 +39,7 @@ class FakeEngine:
         self.version = version
         self.sizes: dict[str, int] = {}
         self.hanging = threading.Event()
-        self.mailbox = DaemonLink(address, heartbeat, self.beat)
+        self.link = DaemonLink(address, heartbeat, self.beat)
 
     def beat(self) -> engine_messages.EngineHeartbeat:
         if self.hanging.is_set():
@@ -50,8 +50,8 @@ class FakeEngine:
         )
 
     def run(self) -> None:
-        self.mailbox.start()
-        self.mailbox.send(
+        self.link.start()
+        self.link.send(
             engine_messages.EngineReady(
                 token=self.token,
                 wire_version=engine_messages.WIRE_VERSION,
@@ -63,7 +63,7 @@ class FakeEngine:
             )
         )
         while True:
-            match self.mailbox.inbox.get():
+            match self.link.inbox.get():
                 case engine_messages.QuitEngine():
                     break
                 case engine_messages.SetYield(frame_rate=frame_rate):
@@ -72,24 +72,24 @@ class FakeEngine:
                     self._resident(source)
                 case engine_messages.UnloadModel(name=name):
                     self.sizes.pop(name, None)
-                    self.mailbox.send(engine_messages.ModelUnloaded(name=name))
+                    self.link.send(engine_messages.ModelUnloaded(name=name))
                 case engine_messages.RenderJob() as render:
                     self._render(render)
-                    self.mailbox.forget(render.job)
+                    self.link.forget(render.job)
                 case other:
                     raise AssertionError(f"{other} isn't for an engine's queue")
-        self.mailbox.close()
+        self.link.close()
 
     def _resident(self, source: engine_messages.ModelSource) -> None:
         self.sizes.setdefault(source.name, MODEL_BYTES)
-        self.mailbox.send(
+        self.link.send(
             engine_messages.ModelLoaded(model=engine_messages.ResidentModel(name=source.name, memory=MODEL_BYTES))
         )
 
     def _render(self, render: engine_messages.RenderJob) -> None:
         job, order = render.job, render.order
         if render.model.name not in self.sizes:
-            self.mailbox.send(engine_messages.ModelLoading(job=job, fraction=0.5))
+            self.link.send(engine_messages.ModelLoading(job=job, fraction=0.5))
             self._resident(render.model)
         words = order.inputs.prompt.split()
         if self._misbehaves(render, words):
@@ -100,32 +100,32 @@ class FakeEngine:
                 time.sleep(0.1 if Path(words[-1]).exists() else 0.02)
             if words[0] in ("slow", "wait") and step == 2:
                 awaited = Path(words[1]) if words[0] == "wait" else None
-                while not self.mailbox.is_cancelled(job) and not (awaited and awaited.exists()):
+                while not self.link.is_cancelled(job) and not (awaited and awaited.exists()):
                     time.sleep(0.005)
-            if self.mailbox.is_cancelled(job):
-                self.mailbox.send(engine_messages.JobCancelled(job=job))
+            if self.link.is_cancelled(job):
+                self.link.send(engine_messages.JobCancelled(job=job))
                 return
             remaining = (time.monotonic() - began) / step * (order.steps - step)
-            self.mailbox.send(engine_messages.StepDone(job=job, step=step, steps=order.steps, remaining=remaining))
+            self.link.send(engine_messages.StepDone(job=job, step=step, steps=order.steps, remaining=remaining))
             if order.preview and step == 1:
                 preview = engine_messages.PreviewRendered(job=job, rate=RATE, channels=1)
-                self.mailbox.send(preview, self._sound(["tone"], order.seconds, order.seeds[0]))
+                self.link.send(preview, self._sound(["tone"], order.seconds, order.seeds[0]))
         self._decodes(job, words)
         if order.is_streamed:
             self._pieces(job, self._sound(words, order.seconds, order.seeds[0]), words)
-        if self.mailbox.is_cancelled(job):
-            self.mailbox.send(engine_messages.JobCancelled(job=job))
+        if self.link.is_cancelled(job):
+            self.link.send(engine_messages.JobCancelled(job=job))
             return
         if words[0] == "breaks":
-            self.mailbox.send(engine_messages.JobFailed(code="model-error", message="told to break off", job=job))
+            self.link.send(engine_messages.JobFailed(code="model-error", message="told to break off", job=job))
             return
         rendered = engine_messages.JobRendered(job=job, rate=RATE, channels=1, seeds=order.seeds)
-        self.mailbox.send(rendered, *(self._sound(words, order.seconds, seed) for seed in order.seeds))
+        self.link.send(rendered, *(self._sound(words, order.seconds, seed) for seed in order.seeds))
         if words == ["die", "rendered"]:
             os._exit(7)
 
     def _decodes(self, job: int, words: list[str]) -> None:
-        while words[0] == "decodes" and not self.mailbox.is_cancelled(job) and not Path(words[1]).exists():
+        while words[0] == "decodes" and not self.link.is_cancelled(job) and not Path(words[1]).exists():
             time.sleep(0.005)
 
     def _misbehaves(self, render: engine_messages.RenderJob, words: list[str]) -> bool:
@@ -137,15 +137,15 @@ class FakeEngine:
         ):
             os._exit(7)
         if words[0] == "lengthy":
-            self.mailbox.send(engine_messages.TextRead(job=render.job, key="prompt", characters=900, read=900, parts=4))
-            self.mailbox.send(
+            self.link.send(engine_messages.TextRead(job=render.job, key="prompt", characters=900, read=900, parts=4))
+            self.link.send(
                 engine_messages.TextRead(job=render.job, key="transcription", characters=90, read=60, parts=1)
             )
         if words[0] == "hang":
             self.hanging.set()
             threading.Event().wait()
         if words[0] == "fail":
-            self.mailbox.send(engine_messages.JobFailed(code="model-error", message="told to fail", job=render.job))
+            self.link.send(engine_messages.JobFailed(code="model-error", message="told to fail", job=render.job))
             return True
         return False
 
@@ -155,12 +155,12 @@ class FakeEngine:
         edges = [frames * part // 4 for part in range(5)]
         for first, last in list(itertools.pairwise(edges))[: 2 if words[0] == "breaks" else 4]:
             if words[0] == "half" and first == edges[2]:
-                while not self.mailbox.is_cancelled(job) and not Path(words[1]).exists():
+                while not self.link.is_cancelled(job) and not Path(words[1]).exists():
                     time.sleep(0.005)
             piece = engine_messages.PieceRendered(
                 job=job, rate=RATE, channels=1, first=first, frames=frames, peak=1.0, last=last == frames
             )
-            self.mailbox.send(piece, sound[4 * first : 4 * last])
+            self.link.send(piece, sound[4 * first : 4 * last])
 
     @staticmethod
     def _sound(words: list[str], seconds: float, seed: int) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import IO
 
-PATIENCE = 180.0
+TIMEOUT_S = 180.0
 """Seconds after which a test that waits for a program's word is given up: far beyond what any of them takes."""
 
 HEADLESS = {"QT_QPA_PLATFORM": "offscreen", "QTWEBENGINE_DISABLE_SANDBOX": "1"}
@@ -41,7 +41,7 @@ class Spoken:
         with self._more:
             return [line for line in self.lines if re.search(pattern, line)]
 
-    def until(self, pattern: str, within: float = PATIENCE) -> re.Match[str]:
+    def until(self, pattern: str, within: float = TIMEOUT_S) -> re.Match[str]:
         """The first line that has the pattern, as soon as it is said; fails with all that was said when it isn't."""
         deadline = time.monotonic() + within
         with self._more:

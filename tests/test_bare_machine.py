@@ -101,10 +101,10 @@ def test_bare_machine_commands_say_what_to_install_without_portaudio(
     flags = [] if words == ["devices"] else [part for setting in settings for part in ("--set", setting)]
     done = run_bare("-m", "timbred", *words, *flags, environment=environment(tmp_path, fake_engine=True))
     assert done.returncode == status, done.stderr
-    told = done.stdout + done.stderr
-    assert said in told
-    assert "libportaudio2" in told
-    assert "Traceback" not in told
+    reported = done.stdout + done.stderr
+    assert said in reported
+    assert "libportaudio2" in reported
+    assert "Traceback" not in reported
 
 
 def test_bare_machine_covers_files_where_the_user_may(tmp_path: Path):

@@ -126,8 +126,10 @@ def test_documents_name_only_existing_addresses(page: str) -> None:
 @pytest.mark.parametrize("page", BY_HAND)
 def test_documents_name_only_existing_make_targets(page: str) -> None:
     targets = set(re.findall(r"^([\w-]+):", read("Makefile"), re.MULTILINE))
-    told = {word for words in re.findall(r"(?:^|`)make ([a-z -]+)", read(page), re.MULTILINE) for word in words.split()}
-    assert told <= targets
+    reported = {
+        word for words in re.findall(r"(?:^|`)make ([a-z -]+)", read(page), re.MULTILINE) for word in words.split()
+    }
+    assert reported <= targets
 
 
 def test_documents_begin_with_the_two_commands() -> None:

@@ -28,7 +28,7 @@ from timbred.transports.base import InProcessClient
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = (sys.executable, "-m", "tests.fake_engine")
-PATIENCE = 150
+TIMEOUT_S = 150
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def counted_in_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("timbred.requests.prompt_texts.COUNTED_WITHIN_S", PATIENCE)
+    monkeypatch.setattr("timbred.requests.prompt_texts.COUNTED_WITHIN_S", TIMEOUT_S)
 
 
 @asynccontextmanager
@@ -57,7 +57,7 @@ async def running(
         try:
             yield daemon
         finally:
-            await asyncio.wait_for(daemon.stop(stop_patience_s), PATIENCE)
+            await asyncio.wait_for(daemon.stop(stop_patience_s), TIMEOUT_S)
 
 
 @pytest.fixture(scope="session")
@@ -67,8 +67,8 @@ def audioldm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoints.audioldm(tmp_path_factory.mktemp("model"))
 
 
-async def told(client: InProcessClient, **request: Any) -> list[str]:
-    events = await asyncio.wait_for(client.request(**request), PATIENCE)
+async def event_names(client: InProcessClient, **request: Any) -> list[str]:
+    events = await asyncio.wait_for(client.request(**request), TIMEOUT_S)
     return [name_of(event) for event in events]
 
 
@@ -79,7 +79,7 @@ def generate(identity: object, prompt: str = "a tone", **keys: Any) -> dict[str,
 async def test_daemon_runs_one_request_from_end_to_end(tmp_path: Path, audioldm: Path):
     async with running(tmp_path, audioldm) as daemon:
         client = daemon.transports.client()
-        events = await asyncio.wait_for(client.request(**generate("a", takes=2, seed=5)), PATIENCE)
+        events = await asyncio.wait_for(client.request(**generate("a", takes=2, seed=5)), TIMEOUT_S)
         names = [name for name in map(name_of, events) if name != "progress"]
         assert names == ["queued", "started", "take", "take", "done"]
         takes = [event for event in events if isinstance(event, m.Take)]
@@ -93,8 +93,8 @@ async def test_daemon_runs_one_request_from_end_to_end(tmp_path: Path, audioldm:
 async def test_daemon_does_not_run_a_resent_request_again(tmp_path: Path, audioldm: Path):
     async with running(tmp_path, audioldm) as daemon:
         client = daemon.transports.client()
-        first = await asyncio.wait_for(client.request(**generate(7)), PATIENCE)
-        repeated = await asyncio.wait_for(client.request(**generate(7)), PATIENCE)
+        first = await asyncio.wait_for(client.request(**generate(7)), TIMEOUT_S)
+        repeated = await asyncio.wait_for(client.request(**generate(7)), TIMEOUT_S)
         assert repeated == first[-2:]
         assert len(list(tmp_path.glob("*.wav"))) == 1
 
@@ -106,11 +106,11 @@ async def test_daemon_runs_a_resent_request_again_once_its_id_is_forgotten(
     monkeypatch.setattr("timbred.requests.scheduler.JobStore", lambda: JobStore(clock=lambda: now[0]))
     async with running(tmp_path, audioldm) as daemon:
         client = daemon.transports.client()
-        first = await asyncio.wait_for(client.request(**generate(7)), PATIENCE)
+        first = await asyncio.wait_for(client.request(**generate(7)), TIMEOUT_S)
         now[0] += KEEP_ENDED_S - 1
-        assert await asyncio.wait_for(client.request(**generate(7)), PATIENCE) == first[-2:]
+        assert await asyncio.wait_for(client.request(**generate(7)), TIMEOUT_S) == first[-2:]
         now[0] += 1
-        assert "started" in await told(client, **generate(7))
+        assert "started" in await event_names(client, **generate(7))
     assert KEEP_ENDED_S == 600, "as the protocol says"
     assert len(list(tmp_path.glob("*.wav"))) == 2
 
@@ -122,7 +122,7 @@ async def test_daemon_ends_every_request_exactly_once_in_any_case(tmp_path: Path
     prompts = ["a tone", "a tone", "slow pad", "fail now", "nan", "die once", "die"]
 
     async def conversation() -> None:
-        heard: list[m.Event] = []
+        received: list[m.Event] = []
         sent: set[object] = set()
         async with running(tmp_path, audioldm, "queue.length=6", stop_patience_s=0) as daemon:
             client = daemon.transports.client()
@@ -130,15 +130,15 @@ async def test_daemon_ends_every_request_exactly_once_in_any_case(tmp_path: Path
                 client.send(**generate(number, chance.choice(prompts), priority=chance.choice(["live", "normal"])))
                 sent.add(number)
                 for _ in range(chance.randrange(4)):
-                    heard.append(await asyncio.wait_for(client.next_event(), PATIENCE))
+                    received.append(await asyncio.wait_for(client.next_event(), TIMEOUT_S))
                 if chance.random() < 0.4:
                     client.send(type="cancel", id=chance.randrange(number + 1))
         while not client.empty():
-            heard.append(await client.next_event())
-        ends = Counter(getattr(event, "id", None) for event in heard if is_terminal(event))
+            received.append(await client.next_event())
+        ends = Counter(getattr(event, "id", None) for event in received if is_terminal(event))
         ends = {identity: count for identity, count in ends.items() if identity in sent}
         assert ends == dict.fromkeys(sent, 1)
-        for event in heard:
+        for event in received:
             if isinstance(event, m.Take):
                 assert Path(event.path).is_file()
 
@@ -149,16 +149,16 @@ async def test_daemon_ends_every_request_exactly_once_in_any_case(tmp_path: Path
 async def test_daemon_makes_a_take_the_beginning_of_another(tmp_path: Path, audioldm: Path):
     async with running(tmp_path, audioldm) as daemon:
         client = daemon.transports.client()
-        first = await asyncio.wait_for(client.request(**generate(1)), PATIENCE)
+        first = await asyncio.wait_for(client.request(**generate(1)), TIMEOUT_S)
         take = next(event for event in first if isinstance(event, m.Take))
         for number, source in ((2, take.take_id), (3, take.path)):
             request = {**generate(number, init=source, strength=0.3), "seconds": None}
-            events = await asyncio.wait_for(client.request(**request), PATIENCE)
+            events = await asyncio.wait_for(client.request(**request), TIMEOUT_S)
             assert name_of(events[-1]) == "done", events[-1]
         (tmp_path / "noise.wav").write_bytes(b"no sound")
         (tmp_path / "head.wav").write_bytes(Path(take.path).read_bytes()[:400])
         for number, source, code in ((4, "noise.wav", "bad-audio"), (5, "/etc/passwd", "forbidden-path")):
-            end = (await asyncio.wait_for(client.request(**generate(number, init=source)), PATIENCE))[-1]
+            end = (await asyncio.wait_for(client.request(**generate(number, init=source)), TIMEOUT_S))[-1]
             assert isinstance(end, m.Fail)
             assert end.code == code
 
@@ -166,7 +166,7 @@ async def test_daemon_makes_a_take_the_beginning_of_another(tmp_path: Path, audi
 async def test_daemon_sends_previews_before_the_take_and_removes_them_at_its_end(tmp_path: Path, audioldm: Path):
     async with running(tmp_path, audioldm) as daemon:
         client = daemon.transports.client()
-        events = await asyncio.wait_for(client.request(**generate(1, preview=1)), PATIENCE)
+        events = await asyncio.wait_for(client.request(**generate(1, preview=1)), TIMEOUT_S)
         names = [name_of(event) for event in events if name_of(event) != "progress"]
         assert names == ["queued", "started", "preview", "take", "done"]
         preview = next(event for event in events if isinstance(event, m.Preview))
@@ -179,7 +179,7 @@ async def test_daemon_keeps_other_jobs_when_one_ends_the_engine(tmp_path: Path, 
         client = daemon.transports.client()
         prompts = ["a tone", "die", "a tone", "a tone"]
         asked = [client.request(**generate(number, prompt)) for number, prompt in enumerate(prompts)]
-        ends = [events[-1] for events in await asyncio.wait_for(asyncio.gather(*asked), PATIENCE)]
+        ends = [events[-1] for events in await asyncio.wait_for(asyncio.gather(*asked), TIMEOUT_S)]
         assert [name_of(end) for end in ends] == ["done", "fail", "done", "done"]
         assert isinstance(ends[1], m.Fail)
         assert ends[1].code == "worker-lost"
@@ -190,10 +190,10 @@ async def test_daemon_fails_waiting_jobs_when_it_stops(tmp_path: Path, audioldm:
         client = daemon.transports.client()
         for number in range(3):
             client.send(**generate(number, "slow pad"))
-    heard: list[m.Event] = []
+    received: list[m.Event] = []
     while not client.empty():
-        heard.append(await client.next_event())
-    fails = [event for event in heard if isinstance(event, m.Fail)]
+        received.append(await client.next_event())
+    fails = [event for event in received if isinstance(event, m.Fail)]
     assert {(event.id, event.code) for event in fails} == {(number, "shutting-down") for number in range(3)}
 
 
@@ -201,9 +201,9 @@ async def test_daemon_reports_texts_longer_than_the_models_window(tmp_path: Path
     async with running(tmp_path, audioldm) as daemon:
         client = daemon.transports.client()
         for _ in range(2):  # the second is the same request again
-            events = await asyncio.wait_for(client.request(**generate("a", "lengthy words")), PATIENCE)
+            events = await asyncio.wait_for(client.request(**generate("a", "lengthy words")), TIMEOUT_S)
             warnings = [event for event in events if isinstance(event, m.Warned)]
-            assert [(told.key, told.characters, told.heard, told.parts) for told in warnings] == [
+            assert [(event.key, event.characters, event.heard, event.parts) for event in warnings] == [
                 ("prompt", 900, 900, 4),
                 ("transcription", 90, 60, 1),
             ]
@@ -226,7 +226,7 @@ async def test_daemon_reports_long_texts_before_the_start_as_the_engine_does(tmp
         client = daemon.transports.client()
         for model in ("pocket", "tiny"):
             request = generate(model, LONG, model=model, negative=LONG[:300])
-            events = await asyncio.wait_for(client.request(**request), PATIENCE)
+            events = await asyncio.wait_for(client.request(**request), TIMEOUT_S)
             assert isinstance(events[-1], m.Done)
             queued, started = events[:2]
             warned = [
@@ -242,8 +242,8 @@ async def test_daemon_reports_long_texts_before_the_start_as_the_engine_does(tmp
 async def test_daemon_reports_long_texts_in_json_only(tmp_path: Path, audioldm: Path):
     async with running(tmp_path, audioldm) as daemon:
         client = daemon.transports.client()
-        long = await asyncio.wait_for(client.request(**generate("long", LONG, negative="")), PATIENCE)
-        short = await asyncio.wait_for(client.request(**generate("short", "a tone", negative="")), PATIENCE)
+        long = await asyncio.wait_for(client.request(**generate("long", LONG, negative="")), TIMEOUT_S)
+        short = await asyncio.wait_for(client.request(**generate("short", "a tone", negative="")), TIMEOUT_S)
     for event, names in zip(long[:2], ("position eta_s", "model"), strict=True):
         found = as_object(event)
         (text,) = heard_texts(event)
@@ -263,7 +263,7 @@ def held_counts(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Eve
 
     def held(self: TokenizerFiles, folder: Path, name: str) -> Windows:
         counting.set()
-        assert may_go_on.wait(PATIENCE)
+        assert may_go_on.wait(TIMEOUT_S)
         return windows(self, folder, name)
 
     monkeypatch.setattr(TokenizerFiles, "windows", held)
@@ -281,7 +281,7 @@ async def test_daemon_cancels_and_repeats_requests_while_their_texts_are_counted
         client.send(**generate("cancelled", LONG))
         client.send(**generate("again", LONG))
         client.send(**generate("again", LONG))
-        assert await asyncio.to_thread(counting.wait, PATIENCE)
+        assert await asyncio.to_thread(counting.wait, TIMEOUT_S)
         client.send(type="cancel", id="cancelled")
         assert await heard_until_end(client) == [("cancelled", "cancelled")]
         client.send(**generate("short", "a tone"))
@@ -300,7 +300,7 @@ async def test_daemon_stop_does_not_wait_for_a_count(
         client = daemon.transports.client()
         client.send(**generate("a", LONG))
         client.send(**generate("b", LONG))
-        assert await asyncio.to_thread(counting.wait, PATIENCE)
+        assert await asyncio.to_thread(counting.wait, TIMEOUT_S)
     assert not may_go_on.is_set()
     for identity in "ab":
         end = await client.next_event()
@@ -316,10 +316,10 @@ def told_of(identity: str) -> list[tuple[object, str]]:
 
 async def heard_until_end(client: InProcessClient) -> list[tuple[object, str]]:
     """The ids and names of the client's next events but progress, to the first that ends a request."""
-    heard: list[tuple[object, str]] = []
+    received: list[tuple[object, str]] = []
     while True:
-        event = await asyncio.wait_for(client.next_event(), PATIENCE)
+        event = await asyncio.wait_for(client.next_event(), TIMEOUT_S)
         if not isinstance(event, m.Progress):
-            heard.append((getattr(event, "id", None), name_of(event)))
+            received.append((getattr(event, "id", None), name_of(event)))
         if is_terminal(event):
-            return heard
+            return received

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from tests.bridges.puredata_program import free_port
 from tests.bridges.supercollider_program import QUARK, recording, sclang_with_server
-from tests.hosts import PATIENCE, Program, running
+from tests.hosts import TIMEOUT_S, Program, running
 from tests.integration.daemons import ROOT, DaemonProcess
 from tests.player.player_stage import jack_server
 
@@ -55,7 +55,7 @@ def screen() -> Generator[None]:
 
 def window(title: str) -> str:
     """The window with this title, once there is one."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline:
         done = subprocess.run(
             ["xdotool", "search", "--onlyvisible", "--name", title], capture_output=True, text=True, check=False
@@ -94,7 +94,7 @@ def pure_data(daemon: DaemonProcess) -> None:
 
 def wait_for(daemon: DaemonProcess, takes: int) -> None:
     """Until so many sounds are there, and a moment for their drawing."""
-    deadline = time.monotonic() + 10 * PATIENCE
+    deadline = time.monotonic() + 10 * TIMEOUT_S
     while len(list(daemon.takes.glob("*.wav"))) < takes:
         assert time.monotonic() < deadline
         time.sleep(0.2)
@@ -108,7 +108,7 @@ def super_collider(daemon: DaemonProcess) -> None:
     with tempfile.TemporaryDirectory() as name, jack_server(find):
         folder = Path(name)
         with sclang_with_server(find, folder, body, daemon.osc, free_port()) as program:
-            program.spoken.until("^timbred: playing", 10 * PATIENCE)
+            program.spoken.until("^timbred: playing", 10 * TIMEOUT_S)
             with recording(find, folder) as captured:
                 captured.wait_for(6 * 48000)
                 sound = captured.samples()[:, 0]

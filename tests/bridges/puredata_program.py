@@ -6,7 +6,7 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
-from tests.hosts import PATIENCE, Program, Spoken, running
+from tests.hosts import TIMEOUT_S, Program, Spoken, running
 from tests.integration.daemons import ROOT
 
 FOLDER = ROOT / "bridges" / "puredata"
@@ -79,7 +79,7 @@ class Pd:
 
     def until_said(self, pattern: str, times: int) -> None:
         """Wait until so many lines with the pattern have been said."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_S
         while len(self.spoken.matching(pattern)) < times:
             assert time.monotonic() < deadline, self.spoken.lines
             time.sleep(0.01)
@@ -87,7 +87,7 @@ class Pd:
     def quit(self) -> None:
         """End it as its own menu does; files are closed."""
         self.say("quit")
-        self.program.process.wait(PATIENCE)
+        self.program.process.wait(TIMEOUT_S)
 
     def close(self) -> None:
         self._socket.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.hosts import PATIENCE, Program, running
+from tests.hosts import TIMEOUT_S, Program, running
 from tests.integration.daemons import ROOT
 from tests.player.player_stage import Recording
 
@@ -55,7 +55,7 @@ def sclang_with_server(
             for one in servers:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     one.kill()
-            psutil.wait_procs(servers, PATIENCE)
+            psutil.wait_procs(servers, TIMEOUT_S)
 
 
 class ServerRecording(Recording):
@@ -70,7 +70,7 @@ class ServerRecording(Recording):
 
     def wait_for(self, frames: int) -> None:
         """Wait until so much more has been recorded."""
-        size, deadline = self._path.stat().st_size + 4 * frames, time.monotonic() + PATIENCE
+        size, deadline = self._path.stat().st_size + 4 * frames, time.monotonic() + TIMEOUT_S
         while self._path.stat().st_size < size:
             assert time.monotonic() < deadline, "jack_capture records nothing"
             time.sleep(0.02)
@@ -78,7 +78,7 @@ class ServerRecording(Recording):
 
 def until_said(program: Program, pattern: str, times: int) -> None:
     """Wait until so many lines with the pattern have been said."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_S
     while len(program.spoken.matching(pattern)) < times:
         assert time.monotonic() < deadline, program.spoken.lines
         time.sleep(0.01)

@@ -15,7 +15,7 @@ from bridges.puredata.source.drum_machine import DRUMS, LEVEL, ROW_LEVEL, TEMPO
 from bridges.puredata.source.timbred import SILENCE
 from tests.bridges.puredata_program import FOLDER, NOTHING, RATE, SAMPLER, TWO_CLIENTS, Pd, free_port, pd_with
 from tests.bridges.stand_in import stand_in
-from tests.hosts import PATIENCE
+from tests.hosts import TIMEOUT_S
 from tests.integration.conftest import StartDaemon, settings_for
 from tests.integration.daemons import DaemonProcess
 from tests.player.player_stage import jack_server
@@ -48,7 +48,7 @@ def in_table(pd: Pd, *tables: str, folder: Path) -> NDArray[np.float32]:
 
 def until_written(path: Path, size: int) -> None:
     """Wait until a file has grown to so many bytes."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_S
     while not path.exists() or path.stat().st_size < size:
         assert time.monotonic() < deadline, path
         time.sleep(0.01)
@@ -253,7 +253,7 @@ def heard_so_far(path: Path) -> NDArray[np.float32]:
 
 def until_hit(path: Path, hits: int, needle: NDArray[np.float32]) -> None:
     """Wait until a sound has been recorded so many times."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_S
     while len(where(needle, heard_so_far(path))) < hits:
         assert time.monotonic() < deadline, "it isn't heard"
         time.sleep(0.05)
@@ -291,16 +291,16 @@ def test_puredata_drum_machine_changes_a_sound_while_it_runs(
         pd.say("drum run 0")
         pd.say("drum record")
         pd.quit()
-    heard = sound(recorded)
-    hits = {"before": where(before, heard), "after": where(after, heard)}
+    received = sound(recorded)
+    hits = {"before": where(before, received), "after": where(after, received)}
     times = [*hits["before"], *hits["after"]]
     assert len(hits["before"]) >= 2
     assert len(hits["after"]) >= 2
     assert set(np.diff(times)) == {BEAT}, "one after the other, each in its place"
     for name, sample in (("before", before), ("after", after)):
         for time_of_hit in hits[name]:
-            heard[time_of_hit : time_of_hit + len(sample)] = 0
-    assert np.abs(heard[: times[-1] + BEAT]).max() < EXACT, "nothing but whole hits: no click, no rest of a sound"
+            received[time_of_hit : time_of_hit + len(sample)] = 0
+    assert np.abs(received[: times[-1] + BEAT]).max() < EXACT, "nothing but whole hits: no click, no rest of a sound"
 
 
 def test_puredata_drum_machine_makes_its_eight_sounds(
@@ -319,7 +319,7 @@ def test_puredata_drum_machine_makes_its_eight_sounds(
 def record(pd: Pd, path: Path, until: float) -> NDArray[np.float32]:
     """Wait until so many seconds have been recorded from now on; what they hold so far."""
     frames = len(heard_so_far(path)) + int(until * RATE)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_S
     while len(heard_so_far(path)) < frames:
         assert time.monotonic() < deadline, pd.spoken.lines
         time.sleep(0.01)
@@ -363,5 +363,5 @@ def test_puredata_notes_play_at_their_pitch_and_a_loop_lasts_to_its_end(
 def test_puredata_opens_every_patch(require_host: RequireHost, tmp_path: Path, name: str) -> None:
     with pd_with(require_host("pd"), tmp_path, NOTHING, free_port(), "-open", str(FOLDER / name)) as pd:
         pd.say("quit")
-        pd.program.process.wait(PATIENCE)
+        pd.program.process.wait(TIMEOUT_S)
         assert not [line for line in pd.spoken.lines if "error" in line or "create" in line], pd.spoken.lines

@@ -85,5 +85,5 @@ def test_escaped_text_is_read_by_pd() -> None:
 @pytest.mark.parametrize("guide", ["puredata", "supercollider"])
 def test_puredata_source_guides_have_every_error_code(guide: str) -> None:
     text = (FOLDER.parents[1] / "docs" / f"{guide}.md").read_text("utf-8")
-    told = set(re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE))
-    assert told == {*CODES, "timeout"}
+    reported = set(re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE))
+    assert reported == {*CODES, "timeout"}

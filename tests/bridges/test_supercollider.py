@@ -102,10 +102,10 @@ def test_supercollider_sound_is_audible(daemon: DaemonProcess, require_host: Req
         with recording(require_host, tmp_path) as captured:
             subprocess.run([require_host("oscsend"), "127.0.0.1", port, "/play"], check=True, timeout=30)
             program.spoken.until("^over")
-            heard = captured.samples()[:, 0]
+            received = captured.samples()[:, 0]
     needle = sound(path)[int(FADE_IN * 48000) :]
-    at = int(np.argmax(np.correlate(heard, needle[:4800], "valid")))
-    assert np.abs(heard[at : at + len(needle)] - needle).max() < 1e-4
+    at = int(np.argmax(np.correlate(received, needle[:4800], "valid")))
+    assert np.abs(received[at : at + len(needle)] - needle).max() < 1e-4
 
 
 @pytest.mark.usefixtures("jack")
@@ -119,8 +119,8 @@ def test_supercollider_plays_the_pbind_example(
         program.spoken.until("^timbred: playing; stop it with ~rhythm.stop")
         with recording(require_host, tmp_path) as captured:
             captured.wait_for(2 * 48000)
-            heard = captured.samples()
-        assert np.abs(heard).max() > 0.02
+            received = captured.samples()
+        assert np.abs(received).max() > 0.02
         assert not program.spoken.matching("ERROR|WARNING|FAILURE")
 
 

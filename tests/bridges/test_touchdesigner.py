@@ -90,8 +90,8 @@ def patch(daemon: DaemonProcess, open_patch: OpenPatch) -> Patch:
 
 
 def test_touchdesigner_vocabulary_is_up_to_date() -> None:
-    told = (FOLDER / "timbred_vocabulary.py").read_text("utf-8")
-    assert told == script("write_vocabulary").written(), "run: make docs"
+    reported = (FOLDER / "timbred_vocabulary.py").read_text("utf-8")
+    assert reported == script("write_vocabulary").written(), "run: make docs"
 
 
 @pytest.mark.parametrize(("default", "expected"), [("-6", -6), ("0", 0), ("3", -1)])
@@ -211,13 +211,13 @@ def test_touchdesigner_cancels_and_shows_what_waits(patch: Patch) -> None:
     ],
 )
 def test_touchdesigner_shows_errors_on_the_component_and_in_the_textport(
-    patch: Patch, keys: dict[str, Any], code: str, told: str
+    patch: Patch, keys: dict[str, Any], code: str, reported: str
 ) -> None:
     patch.until_ready()
     patch.component.Generate("pad", **keys)
     patch.until_status(code)
-    assert told in patch.component.errors[-1]
-    assert sum(told in line and f"({code})" in line for line in patch.textport()) == 1
+    assert reported in patch.component.errors[-1]
+    assert sum(reported in line and f"({code})" in line for line in patch.textport()) == 1
     patch.component.Generate("pad", seconds=0.1, steps=1)
     patch.until_status("done")
     assert patch.component.errors == []
@@ -242,18 +242,18 @@ def test_touchdesigner_shows_models_and_memory(patch: Patch) -> None:
 def test_touchdesigner_sends_the_frame_rate_and_resets_it(daemon: DaemonProcess, patch: Patch) -> None:
     with clients.udp(daemon.osc) as witness:
 
-        def told() -> float:
+        def reported() -> float:
             return float(witness.ask("settings/engine.yield").arguments[0])
 
-        patch.project.until(lambda: told() == 60.0)
+        patch.project.until(lambda: reported() == 60.0)
         patch.project.cookRate = 30.0
-        patch.project.until(lambda: told() == 30.0)
+        patch.project.until(lambda: reported() == 30.0)
         patch.component.par.Yield = 0
-        patch.project.until(lambda: told() == 0.0)
+        patch.project.until(lambda: reported() == 0.0)
         patch.component.par.Yield = 1
-        patch.project.until(lambda: told() == 30.0)
+        patch.project.until(lambda: reported() == 30.0)
         patch.component.destroy()
-        patch.project.until(lambda: told() == 0.0)
+        patch.project.until(lambda: reported() == 0.0)
 
 
 def test_touchdesigner_starts_when_a_project_is_opened(patch: Patch) -> None:
@@ -282,7 +282,7 @@ def test_touchdesigner_reports_a_missing_daemon_within_two_seconds_and_finds_it_
     start_daemon: StartDaemon, open_patch: OpenPatch
 ) -> None:
     port = free_port()
-    told = f"no timbred answers at 127.0.0.1:{port}; start it with: timbred serve"
+    reported = f"no timbred answers at 127.0.0.1:{port}; start it with: timbred serve"
 
     def time_until_told(patch: Patch) -> float:
         return patch.project.until(lambda: bool(patch.component.errors))
@@ -290,10 +290,10 @@ def test_touchdesigner_reports_a_missing_daemon_within_two_seconds_and_finds_it_
     assert min(time_until_told(open_patch(port)) for _ in range(2)) < 2.0  # a busy machine may be late, not each time
     patch = open_patch(port)
     time_until_told(patch)
-    assert patch.component.errors == [told]
+    assert patch.component.errors == [reported]
     patch.textport()
     assert patch.component.Generate("pad") == ""
-    assert f"timbred: {told}" in patch.textport()
+    assert f"timbred: {reported}" in patch.textport()
     start_daemon(f"osc.port={port}")
     patch.until_ready()
     assert patch.component.errors == []

@@ -378,12 +378,12 @@ class oscinDAT(OP):  # noqa: N801
                 packet, (host, source) = self.line.recvfrom(65536)
             except BlockingIOError:
                 return
-            heard = osc.parse(packet)
+            received = osc.parse(packet)
             callbacks = self.op(self.par.callbacks.eval())
             assert isinstance(callbacks, textDAT)
-            address, peer = "/timbred/" + heard.name, types.SimpleNamespace(address=host, port=source, owner=self)
-            shown = f"{address} {' '.join(map(str, heard.arguments))}"
-            callbacks.module.onReceiveOSC(self, 0, shown, packet, time.time(), address, list(heard.arguments), peer)
+            address, peer = "/timbred/" + received.name, types.SimpleNamespace(address=host, port=source, owner=self)
+            shown = f"{address} {' '.join(map(str, received.arguments))}"
+            callbacks.module.onReceiveOSC(self, 0, shown, packet, time.time(), address, list(received.arguments), peer)
 
     def _open(self, port: int) -> None:
         if self.line is not None:
@@ -522,8 +522,8 @@ class Project:
     def _call(self, component: COMP, par: Par, kind: str, call: Callable[[types.ModuleType], None]) -> None:
         for watcher in list(component.children.values()):
             if isinstance(watcher, parameterexecuteDAT) and watcher.par.active.eval() and watcher.par[kind]:
-                told = watcher.par[kind]
-                if told is not None and told.eval() and watcher.op(watcher.par.op.eval()) is component:
+                reported = watcher.par[kind]
+                if reported is not None and reported.eval() and watcher.op(watcher.par.op.eval()) is component:
                     call(watcher.module)
 
     def _all(self, place: COMP) -> Iterator[OP]:

@@ -33,13 +33,13 @@ from timbred.client import (
 from timbred.client.connection import RequestCancelled
 from timbred.protocol import messages as m
 
-PATIENCE = 150.0
+TIMEOUT_S = 150.0
 """Seconds after which a test that hears nothing is given up: far beyond what any answer takes."""
 
 
 @asynccontextmanager
 async def connected(daemon: DaemonProcess) -> AsyncGenerator[AsyncTimbred]:
-    async with asyncio.timeout(PATIENCE), AsyncTimbred(requests=daemon.requests, events=daemon.events) as timbred:
+    async with asyncio.timeout(TIMEOUT_S), AsyncTimbred(requests=daemon.requests, events=daemon.events) as timbred:
         yield timbred
 
 
@@ -116,7 +116,7 @@ def test_timbred_is_shared_by_several_threads(daemon: DaemonProcess) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(PATIENCE)
+            thread.join(TIMEOUT_S)
     assert {seed: sound.seed for seed, sound in made.items()} == {seed: seed for seed in range(4)}
 
 
@@ -146,10 +146,10 @@ async def test_async_timbred_queries_have_typed_answers(daemon: DaemonProcess) -
     ],
 )
 def test_timbred_raises_the_class_of_each_error_code(
-    daemon: DaemonProcess, keys: dict[str, Any], kind: type[errors.TimbredError], told: str
+    daemon: DaemonProcess, keys: dict[str, Any], kind: type[errors.TimbredError], reported: str
 ) -> None:
     with plain(daemon) as timbred:
-        with pytest.raises(kind, match=told) as caught:
+        with pytest.raises(kind, match=reported) as caught:
             timbred.generate("pad", **keys)
         assert caught.value.code == kind.code
         assert isinstance(timbred.ping(), m.Pong)
@@ -169,25 +169,25 @@ def test_timbred_raises_model_errors_and_unanswerable_queries(daemon: DaemonProc
 
 def test_timbred_leaving_the_iterator_cancels(daemon: DaemonProcess) -> None:
     with plain(daemon) as timbred, plain(daemon) as witness:
-        heard = witness.listen("progress", "cancelled")
-        until_it_hears(witness, heard)
+        received = witness.listen("progress", "cancelled")
+        until_it_hears(witness, received)
         wanted: m.Id | None = None
         for event in timbred.generate_events("slow", steps=3):
             if isinstance(event, m.Progress) and event.step:
                 wanted = event.id
                 break
-        assert next(event.id for _, event in heard if isinstance(event, m.Cancelled)) == wanted
-        heard.close()
+        assert next(event.id for _, event in received if isinstance(event, m.Cancelled)) == wanted
+        received.close()
 
 
 async def test_async_timbred_cancelling_the_task_cancels(daemon: DaemonProcess) -> None:
     async with connected(daemon) as timbred, connected(daemon) as witness:
-        async with aclosing(witness.listen()) as heard:
-            waiting = asyncio.ensure_future(anext(heard))
+        async with aclosing(witness.listen()) as received:
+            waiting = asyncio.ensure_future(anext(received))
             while not waiting.done():
                 await timbred.generate("pad", seconds=0.05, steps=1)
             sound = asyncio.create_task(timbred.generate("slow", steps=3))
-            async for _, event in heard:
+            async for _, event in received:
                 if isinstance(event, m.Progress) and event.step and event.steps == 3:
                     sound.cancel()
                 if isinstance(event, m.Cancelled):
@@ -197,9 +197,9 @@ async def test_async_timbred_cancelling_the_task_cancels(daemon: DaemonProcess) 
         assert isinstance(await timbred.ping(), m.Pong)
 
 
-def until_it_hears(timbred: Timbred, heard: Any) -> None:
+def until_it_hears(timbred: Timbred, received: Any) -> None:
     """A listener hears what happens from some moment on: sounds are made until it has come."""
-    first = threading.Thread(target=next, args=(heard,))
+    first = threading.Thread(target=next, args=(received,))
     first.start()
     while first.is_alive():
         timbred.generate("pad", seconds=0.05, steps=1)
@@ -220,22 +220,22 @@ with Timbred(requests=int(sys.argv[1])) as timbred:
 
 def test_timbred_interrupt_cancels_and_ends(daemon: DaemonProcess) -> None:
     with plain(daemon) as witness:
-        heard = witness.listen("progress", "cancelled")
-        until_it_hears(witness, heard)
+        received = witness.listen("progress", "cancelled")
+        until_it_hears(witness, received)
         with running(sys.executable, "-c", CTRL_C, str(daemon.requests)) as program:
             wanted = program.spoken.until("at work (.+)")[1]
             program.process.send_signal(signal.SIGINT)
-            assert next(event.id for _, event in heard if isinstance(event, m.Cancelled)) == wanted
+            assert next(event.id for _, event in received if isinstance(event, m.Cancelled)) == wanted
             program.spoken.until("KeyboardInterrupt")
-            assert program.process.wait(PATIENCE) != 0
-        heard.close()
+            assert program.process.wait(TIMEOUT_S) != 0
+        received.close()
 
 
 def test_timbred_program_without_close_ends(daemon: DaemonProcess) -> None:
     script = "import sys; from timbred.client import Timbred; print(Timbred(requests=int(sys.argv[1])).ping())"
     with running(sys.executable, "-c", script, str(daemon.requests)) as program:
         program.spoken.until("Pong")
-        assert program.process.wait(PATIENCE) == 0
+        assert program.process.wait(TIMEOUT_S) == 0
 
 
 async def test_async_timbred_reports_a_cancel_by_another_client(daemon: DaemonProcess) -> None:
@@ -300,7 +300,7 @@ def test_timbred_finds_the_daemon_by_zeroconf(start_daemon: StartDaemon, monkeyp
 
     async def browse(within: float) -> list[DaemonAddress]:
         assert within > 0
-        return [await asyncio.wait_for(ours_alone(), PATIENCE)]
+        return [await asyncio.wait_for(ours_alone(), TIMEOUT_S)]
 
     monkeypatch.setattr(connection, "browse", browse)
     monkeypatch.setenv("TIMBRED_ZMQ_REQUESTS", str(free_port()))

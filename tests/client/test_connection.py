@@ -20,12 +20,12 @@ async def test_daemon_connection_continues_after_an_event_that_cannot_be_read_or
         port = router.bind_to_random_port("tcp://127.0.0.1")
         pongs: asyncio.Queue[m.Event] = asyncio.Queue()
 
-        def heard(event: m.Event, _: list[bytes]) -> None:
+        def received(event: m.Event, _: list[bytes]) -> None:
             if isinstance(event, m.Loaded):
                 raise KeyError("a fault of the handler")
             pongs.put_nowait(event)
 
-        link = DaemonConnection(context, DaemonAddress("127.0.0.1", port, port), heard, lambda: None)
+        link = DaemonConnection(context, DaemonAddress("127.0.0.1", port, port), received, lambda: None)
         try:
             assert await link.wait_up(60)
             link.send(b"{}")
@@ -43,7 +43,7 @@ async def test_daemon_connection_continues_after_an_event_that_cannot_be_read_or
 
 
 @pytest.mark.parametrize(("told", "expected"), [(None, 1.0), (0.0, 0.0), (2.5, 2.5)])
-def test_error_of_busy_has_the_daemons_pause(told: float | None, expected: float) -> None:
-    error = error_of(m.Fail(id="a", code="busy", message="later", retry_after_s=told))
+def test_error_of_busy_has_the_daemons_pause(reported: float | None, expected: float) -> None:
+    error = error_of(m.Fail(id="a", code="busy", message="later", retry_after_s=reported))
     assert isinstance(error, Busy)
     assert error.retry_after == expected

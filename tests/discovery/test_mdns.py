@@ -40,7 +40,7 @@ def browsing(name: str) -> Generator[Program]:
         yield program
 
 
-def told(program: Program, state: str, service: str) -> dict[str, object]:
+def reported(program: Program, state: str, service: str) -> dict[str, object]:
     line = program.spoken.until(f'"state": "{state}", "type": "{service}').string
     return json.loads(line)
 
@@ -54,7 +54,7 @@ def name(request: pytest.FixtureRequest) -> str:
 def test_mdns_announces_the_listening_addresses_and_withdraws_them(start_daemon: StartDaemon, name: str) -> None:
     with browsing(name) as browser:
         daemon = start_daemon("discovery.announce=1", f"discovery.name={name}")
-        query, osc = told(browser, "Added", "_oscjson._tcp.local."), told(browser, "Added", "_osc._udp.local.")
+        query, osc = reported(browser, "Added", "_oscjson._tcp.local."), reported(browser, "Added", "_osc._udp.local.")
         called = f"{name}-{daemon.http}"
         assert (query["name"], osc["name"]) == (f"{called}._oscjson._tcp.local.", f"{called}._osc._udp.local.")
         assert (query["addresses"], query["port"]) == (["127.0.0.1"], daemon.http)
@@ -66,8 +66,8 @@ def test_mdns_announces_the_listening_addresses_and_withdraws_them(start_daemon:
         }
         daemon.signal()
         assert daemon.ended_in_time() == 0
-        told(browser, "Removed", "_oscjson._tcp.local.")
-        told(browser, "Removed", "_osc._udp.local.")
+        reported(browser, "Removed", "_oscjson._tcp.local.")
+        reported(browser, "Removed", "_osc._udp.local.")
 
 
 def test_mdns_gives_two_daemons_of_one_name_different_names(start_daemon: StartDaemon, name: str) -> None:
@@ -113,7 +113,7 @@ def test_mdns_is_off_by_default(start_daemon: StartDaemon, name: str) -> None:
         quiet.signal()
         assert quiet.ended_in_time() == 0
         loud = start_daemon("discovery.announce=1", f"discovery.name={name}")
-        found = told(browser, "Added", "_oscjson._tcp.local.")
+        found = reported(browser, "Added", "_oscjson._tcp.local.")
         assert found["port"] == loud.http
         assert len(browser.spoken.matching("_oscjson")) == 1
 

@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.integration import osc
-from tests.integration.clients import PATIENCE, UdpClient
+from tests.integration.clients import TIMEOUT_S, UdpClient
 from tests.integration.conftest import StartDaemon
 from tests.integration.daemons import DaemonProcess
 from tests.npm import InstallNpm
@@ -28,7 +28,7 @@ def get(daemon: DaemonProcess, path: str, accept: str = "*/*") -> tuple[int, str
     """Status, content type and body."""
     request = urllib.request.Request(f"http://127.0.0.1:{daemon.http}{path}", headers={"Accept": accept})
     try:
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
             return answer.status, answer.headers.get_content_type(), answer.read()
     except HTTPError as answer:
         return answer.code, answer.headers.get_content_type(), answer.read()
@@ -52,27 +52,27 @@ class Listening:
     async def say(self, name: str, *arguments: osc.Value) -> None:
         await self.made.send(osc.message(f"/timbred/{name}", *arguments))
 
-    async def hear(self) -> tuple[Any, ...]:
+    async def receive(self) -> tuple[Any, ...]:
         packet = await self.made.recv()
         assert isinstance(packet, bytes)
-        heard = osc.parse(packet)
-        return (heard.name, *heard.arguments)
+        received = osc.parse(packet)
+        return (received.name, *received.arguments)
 
     async def until(self, *names: str) -> list[tuple[Any, ...]]:
-        heard = [await self.hear()]
-        while heard[-1][0] not in names:
-            heard.append(await self.hear())
-        return heard
+        received = [await self.receive()]
+        while received[-1][0] not in names:
+            received.append(await self.receive())
+        return received
 
     async def settled(self, number: int) -> None:
         """All that was sent before has been taken in."""
         await self.say("sync", number)
-        assert await self.hear() == ("synced", number)
+        assert await self.receive() == ("synced", number)
 
 
 @asynccontextmanager
 async def listening(daemon: DaemonProcess) -> AsyncGenerator[Listening]:
-    async with asyncio.timeout(PATIENCE), connect(f"ws://127.0.0.1:{daemon.http}/", proxy=None) as made:
+    async with asyncio.timeout(TIMEOUT_S), connect(f"ws://127.0.0.1:{daemon.http}/", proxy=None) as made:
         yield Listening(made)
 
 
@@ -83,7 +83,7 @@ def test_oscquery_root_is_a_page_for_browsers_and_a_tree_for_programs(daemon: Da
         status, kind, body = get(daemon, "/", accept)
         assert (status, kind, json.loads(body)["FULL_PATH"]) == (200, "application/json", "/")
     request = urllib.request.Request(f"http://127.0.0.1:{daemon.http}/")
-    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
         assert answer.headers["Vary"] == "Accept"
 
 
@@ -119,14 +119,14 @@ def test_oscquery_settings_are_read_and_set_at_their_address(daemon: DaemonProce
 
 
 def test_oscquery_frame_rate_setting_reaches_the_engine(daemon: DaemonProcess, client: UdpClient) -> None:
-    def told(frame_rate: int) -> bool:
+    def reported(frame_rate: int) -> bool:
         return f"giving way to {frame_rate} frames a second" in daemon.log.read_text("utf-8")
 
     assert ask(daemon, "/timbred/settings/engine.yield?RANGE") == {"RANGE": [{"MIN": 0, "MAX": 1000}]}
     for frame_rate in (60, 0):
         assert client.ask("settings/engine.yield", frame_rate).arguments == (frame_rate,)
-        deadline = time.monotonic() + PATIENCE
-        while not told(frame_rate):
+        deadline = time.monotonic() + TIMEOUT_S
+        while not reported(frame_rate):
             assert time.monotonic() < deadline
             time.sleep(0.01)
     assert client.ask("settings/player.gain", -6).arguments == (-6.0,)
@@ -141,14 +141,14 @@ async def test_oscquery_values_are_pushed_while_a_client_listens(daemon: DaemonP
         client.ask("tempo", 102.0)
         client.ask("settings/beats_per_bar", 5.0)
         await line.command("LISTEN", "/timbred/settings/tempo")
-        assert [await line.hear() for _ in range(2)] == [("tempo", 101.0), ("tempo", 102.0)]
+        assert [await line.receive() for _ in range(2)] == [("tempo", 101.0), ("tempo", 102.0)]
         await line.settled(3)
         client.ask("tempo", 103.0)
         await line.command("IGNORE", "/timbred/tempo")
-        assert [await line.hear() for _ in range(2)] == [("settings/tempo", 103.0), ("tempo", 103.0)]
+        assert [await line.receive() for _ in range(2)] == [("settings/tempo", 103.0), ("tempo", 103.0)]
         await line.settled(4)
         client.ask("tempo", 120.0)
-        assert await line.hear() == ("settings/tempo", 120.0)
+        assert await line.receive() == ("settings/tempo", 120.0)
         await line.command("IGNORE", "/timbred/settings/tempo")
         await line.settled(5)
         client.ask("settings/beats_per_bar", 4.0)
@@ -162,9 +162,9 @@ async def test_oscquery_events_of_others_are_pushed_by_address(daemon: DaemonPro
             await line.command("LISTEN", f"/timbred/{name}")
         await line.settled(1)
         take = await asyncio.to_thread(client.make_take)
-        heard = await line.until("done")
-        assert [one[0] for one in heard] == ["queued", "take", "done"]
-        assert heard[1] == ("take", *take.arguments)
+        received = await line.until("done")
+        assert [one[0] for one in received] == ["queued", "take", "done"]
+        assert received[1] == ("take", *take.arguments)
         assert ask(daemon, "/timbred/take?VALUE")["VALUE"][:3] == list(take.arguments[:3])
         await line.settled(2)
 
@@ -172,17 +172,17 @@ async def test_oscquery_events_of_others_are_pushed_by_address(daemon: DaemonPro
 async def test_oscquery_requests_in_bytes_are_answered_in_order(daemon: DaemonProcess) -> None:
     async with listening(daemon) as line:
         await line.say("generate", 7, "warm pad", "@seconds", 0.2, "@steps", 1)
-        heard = await line.until("done", "fail")
-        assert [one[:2] for one in heard] == [
+        received = await line.until("done", "fail")
+        assert [one[:2] for one in received] == [
             ("queued", 7),
             ("started", 7),
-            *[("progress", 7)] * (len(heard) - 4),
+            *[("progress", 7)] * (len(received) - 4),
             ("take", 7),
             ("done", 7),
         ]
-        assert Path(heard[-2][3]).is_file()
+        assert Path(received[-2][3]).is_file()
         await line.say("hello", "a page", "@port", 9)
-        assert (await line.hear())[:3] == ("fail", "hello", "bad-request")
+        assert (await line.receive())[:3] == ("fail", "hello", "bad-request")
 
 
 @pytest.mark.parametrize(
@@ -203,11 +203,11 @@ async def test_oscquery_requests_in_bytes_are_answered_in_order(daemon: DaemonPr
 async def test_oscquery_refuses_unknown_commands(daemon: DaemonProcess, command: str) -> None:
     async with listening(daemon) as line:
         await line.made.send(command)
-        heard = await line.hear()
-        assert heard[:3] == ("fail", "oscquery", "bad-request")
-        assert "LISTEN" in heard[3]
+        received = await line.receive()
+        assert received[:3] == ("fail", "oscquery", "bad-request")
+        assert "LISTEN" in received[3]
         await line.made.send(b"not osc")
-        assert (await line.hear())[2] == "bad-request"
+        assert (await line.receive())[2] == "bad-request"
         await line.settled(1)
 
 
@@ -225,10 +225,10 @@ async def test_oscquery_announces_the_end_and_closes_the_socket(start_daemon: St
         await line.say("generate", "a", "slow", "@steps", 3)
         await line.until("progress")
         daemon.signal()
-        heard = await line.until("fail")
-        assert heard[-1][:3] == ("fail", "a", "shutting-down")
+        received = await line.until("fail")
+        assert received[-1][:3] == ("fail", "a", "shutting-down")
         with pytest.raises(ConnectionClosed):
-            await line.hear()
+            await line.receive()
     assert daemon.ended_in_time() == 0
 
 
@@ -247,7 +247,7 @@ def test_oscquery_tree_is_read_by_npm(
 ) -> None:
     node, folder = require_host("node"), install_npm("oscquery@1.1.1")
     command = [node, "-e", WALK, str(daemon.http)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE * 2, check=True)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_S * 2, check=True)
     found = json.loads(done.stdout)
     assert (found["host"]["oscPort"], found["host"]["wsPort"]) == (daemon.osc, daemon.http)
     methods = {one["full_path"]: one for one in found["methods"]}
@@ -258,8 +258,8 @@ def test_oscquery_tree_is_read_by_npm(
         assert "".join(one["type"] for one in arguments) == node_["TYPE"]
         assert [one.get("value") for one in arguments if "value" in one] == node_.get("VALUE", [])
         for one, allowed in zip(arguments, node_.get("RANGE", []), strict=False):
-            told = {key.upper(): value for key, value in (one.get("range") or {}).items()}
-            assert told == (allowed or {})
+            reported = {key.upper(): value for key, value in (one.get("range") or {}).items()}
+            assert reported == (allowed or {})
 
 
 def leaves(node: dict[str, Any]) -> list[dict[str, Any]]:

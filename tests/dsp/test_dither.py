@@ -22,8 +22,8 @@ def test_dither_has_the_noise_floor_of_a_triangular_distribution() -> None:
 def test_dither_preserves_a_sound_below_one_step() -> None:
     quiet = tone(1_000, 1.0, 48_000, level=0.4 / STEPS_16_BIT)
     assert not np.rint(quiet.samples * STEPS_16_BIT).any()
-    heard = dither(quiet, SIXTEEN).samples[:, 0]
-    found = 2 * abs(np.mean(heard * np.exp(-2j * np.pi * 1_000 * np.arange(48_000) / 48_000)))
+    received = dither(quiet, SIXTEEN).samples[:, 0]
+    found = 2 * abs(np.mean(received * np.exp(-2j * np.pi * 1_000 * np.arange(48_000) / 48_000)))
     assert found == pytest.approx(0.4 / STEPS_16_BIT, rel=0.1)
 
 

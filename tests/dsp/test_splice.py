@@ -61,10 +61,10 @@ def test_splice_aligns_the_phase_of_a_continued_tone(hertz: float, turn: float):
     whole = splice(
         made, OriginalAudio(clip(tone(hertz, 2.0, RATE)), EditedPart(2.0, 3.0)), RATE, first=round(1.5 * MODEL)
     )
-    heard = whole.samples[:, 0]
-    inside = heard[: round(1.8 * RATE)]
-    assert largest_step(heard[: -frames_in(SHIFT_RANGE_S, RATE)]) < 1.03 * largest_step(inside)
-    levels = [power(heard[place : place + 2400]) for place in range(0, len(heard) - 4800, 2400)]
+    received = whole.samples[:, 0]
+    inside = received[: round(1.8 * RATE)]
+    assert largest_step(received[: -frames_in(SHIFT_RANGE_S, RATE)]) < 1.03 * largest_step(inside)
+    levels = [power(received[place : place + 2400]) for place in range(0, len(received) - 4800, 2400)]
     assert max(levels) < 1.1 * min(levels)
 
 

@@ -31,7 +31,7 @@ def pieces(samples: Samples, edges: list[int], peak: float) -> list[StreamPiece]
     ]
 
 
-def heard(parts: list[StreamPiece], wanted: RenderSettings, rate: int) -> tuple[Samples, StreamedSound]:
+def received(parts: list[StreamPiece], wanted: RenderSettings, rate: int) -> tuple[Samples, StreamedSound]:
     early = StreamedSound(wanted, parts[0], rate)
     return np.concatenate([early.process(part) for part in parts]), early
 
@@ -50,7 +50,7 @@ def test_streamed_sound_pieces_equal_the_finished_take(rate: int, seconds: float
         fade_out=Seconds(0.1),
     )
     samples = sound()
-    found, early = heard(pieces(samples, [500, 1500, 4000], 1.0), wanted, rate)
+    found, early = received(pieces(samples, [500, 1500, 4000], 1.0), wanted, rate)
     expected = run_pipeline(Clip(samples, SampleRate(RATE)), wanted).samples
     assert found.shape == expected.shape == (early.frames, channels or 1)
     assert early.done
@@ -61,14 +61,14 @@ def test_streamed_sound_has_the_gain_of_the_finished_take():
     """Where the loudest spot was found, by the peak that was asked for; resampling moves it a little."""
     samples = sound()
     wanted = RenderSettings(rate=SampleRate(48000), peak=Decibels(-6.0))
-    found, _ = heard(pieces(samples, [700], float(np.abs(samples).max())), wanted, 48000)
+    found, _ = received(pieces(samples, [700], float(np.abs(samples).max())), wanted, 48000)
     expected = run_pipeline(Clip(samples, SampleRate(RATE)), wanted).samples
     assert np.abs(found).max() == pytest.approx(np.abs(expected).max(), rel=0.1)
 
 
 def test_streamed_sound_keeps_silence():
     samples = np.zeros((1000, 1), dtype=np.float32)
-    found, _ = heard(pieces(samples, [300], 0.0), RenderSettings(), 48000)
+    found, _ = received(pieces(samples, [300], 0.0), RenderSettings(), 48000)
     assert not found.any()
 
 
@@ -77,8 +77,8 @@ def test_streamed_sound_keeps_silence():
 def test_streamed_sound_is_independent_of_piece_lengths(edges: list[int], rate: int):
     samples = sound(3000)
     wanted = RenderSettings(rate=SampleRate(rate), peak=None)
-    one, _ = heard(pieces(samples, edges, 1.0), wanted, rate)
-    other, _ = heard(pieces(samples, [], 1.0), wanted, rate)
+    one, _ = received(pieces(samples, edges, 1.0), wanted, rate)
+    other, _ = received(pieces(samples, [], 1.0), wanted, rate)
     assert one.shape == other.shape
     assert np.abs(one - other).max() < 1e-6
 
@@ -98,7 +98,7 @@ def test_streamed_sound_has_the_automatic_fades_of_the_finished_take(
     if kind == "short":
         samples, edges = samples[:200], [edge for edge in edges if edge < 200]
     wanted = replace(RenderSettings(rate=SampleRate(RATE), peak=None, bits=32), **fades)
-    found, _ = heard(pieces(np.ascontiguousarray(samples), edges, 1.0), wanted, RATE)
+    found, _ = received(pieces(np.ascontiguousarray(samples), edges, 1.0), wanted, RATE)
     expected = run_pipeline(Clip(np.ascontiguousarray(samples), SampleRate(RATE)), wanted).samples
     assert np.array_equal(found, expected)
 

@@ -98,10 +98,10 @@ def drum(begins: float, hertz: float = 900.0, seconds: float = 0.3) -> np.ndarra
 @settings(deadline=None, max_examples=80)
 def test_fade_automatic_keeps_the_attack_of_a_drum(begins: float, hertz: float) -> None:
     hit = drum(begins, hertz).astype(np.float32)
-    heard = automatic(hit)[:, 0]
+    received = automatic(hit)[:, 0]
     attack = round(0.002 * RATE)
-    assert peak_db(heard[:attack]) >= peak_db(hit[:attack]) - ATTACK_TOLERANCE_DB - 0.01
-    assert np.array_equal(heard[attack:-480], hit[attack:-480])
+    assert peak_db(received[:attack]) >= peak_db(hit[:attack]) - ATTACK_TOLERANCE_DB - 0.01
+    assert np.array_equal(received[attack:-480], hit[attack:-480])
 
 
 @given(st.integers(0, 1_000), st.floats(5, 500))
@@ -124,28 +124,28 @@ def test_fade_automatic_keeps_an_attack_in_the_first_sample() -> None:
 def test_fade_automatic_removes_the_click_of_a_tone_that_begins_within_a_period(begins: float, hertz: float) -> None:
     """Its first frame is 0, and the largest step is far below the click's, which the tone's first sample would be."""
     tone_of_it = 0.5 * np.sin(2 * np.pi * (hertz * moments(0.5) + begins))
-    heard = automatic(tone_of_it)[:, 0]
+    received = automatic(tone_of_it)[:, 0]
     own = np.abs(np.diff(tone_of_it[:96])).max()
     if abs(tone_of_it[0]) <= own:
-        assert heard[0] == np.float32(tone_of_it[0])
+        assert received[0] == np.float32(tone_of_it[0])
     else:
-        assert heard[0] == 0
-        assert np.abs(np.diff(heard[:200])).max() <= max(2 * own, 0.5 * abs(tone_of_it[0]))
+        assert received[0] == 0
+        assert np.abs(np.diff(received[:200])).max() <= max(2 * own, 0.5 * abs(tone_of_it[0]))
 
 
 def test_fade_automatic_takes_the_whole_time_for_a_constant_level() -> None:
-    heard = automatic(np.full(RATE, 0.5))[:, 0]
+    received = automatic(np.full(RATE, 0.5))[:, 0]
     lead = round(AUTOMATIC_FADE_IN_S * RATE)
-    assert heard[0] == 0
-    assert np.abs(np.diff(heard[:lead])).max() < 0.01
-    assert (heard[lead:-480] == 0.5).all()
+    assert received[0] == 0
+    assert np.abs(np.diff(received[:lead])).max() < 0.01
+    assert (received[lead:-480] == 0.5).all()
 
 
 def test_fade_automatic_keeps_an_attack_over_a_constant_level() -> None:
     hit = drum(0.0, 1_000) + 0.3
-    heard = automatic(hit)[:, 0]
-    assert heard[0] == 0 or heard[0] == np.float32(hit[0])
-    assert peak_db(heard[:96]) >= peak_db(hit[:96]) - ATTACK_TOLERANCE_DB - 0.01
+    received = automatic(hit)[:, 0]
+    assert received[0] == 0 or received[0] == np.float32(hit[0])
+    assert peak_db(received[:96]) >= peak_db(hit[:96]) - ATTACK_TOLERANCE_DB - 0.01
 
 
 def test_fade_automatic_takes_the_whole_time_for_a_swelling_sound_that_begins_within_a_period() -> None:
@@ -160,11 +160,11 @@ def test_fade_automatic_treats_each_channel_separately() -> None:
     """A click on the one must not soften an attack on the other, nor the other way round."""
     steady, hit = np.full(RATE // 2, 0.5), drum(0.0, 3_000, 0.5)
     both = np.stack([steady, hit], axis=1)
-    heard = automatic(both)
+    received = automatic(both)
     for channel in range(2):
-        assert np.array_equal(heard[:, channel], automatic(both[:, channel])[:, 0])
-    assert heard[0, 0] == 0
-    assert np.array_equal(heard[:480, 1], hit[:480].astype(np.float32))
+        assert np.array_equal(received[:, channel], automatic(both[:, channel])[:, 0])
+    assert received[0, 0] == 0
+    assert np.array_equal(received[:480, 1], hit[:480].astype(np.float32))
 
 
 def test_fade_automatic_keeps_a_trimmed_attack() -> None:
@@ -174,27 +174,27 @@ def test_fade_automatic_keeps_a_trimmed_attack() -> None:
     hit = 0.25 * np.sin(2 * np.pi * 200 * t) * np.exp(-8 * t)
     hit[:24] += 0.75
     sound = np.concatenate([silent, hit])[:, None].astype(np.float32)
-    heard = run_pipeline(Clip(sound, SampleRate(RATE)), RenderSettings(trim=True, peak=None, bits=32)).samples[:, 0]
+    received = run_pipeline(Clip(sound, SampleRate(RATE)), RenderSettings(trim=True, peak=None, bits=32)).samples[:, 0]
     kept = frames_in(KEPT_BEFORE_S, RATE)
-    onset = int(np.flatnonzero(np.abs(heard) > 0.5)[0])
+    onset = int(np.flatnonzero(np.abs(received) > 0.5)[0])
     assert onset == kept
-    assert np.array_equal(heard[onset : onset + 4_800], hit[:4_800].astype(np.float32))
+    assert np.array_equal(received[onset : onset + 4_800], hit[:4_800].astype(np.float32))
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.0005, 0.002, 0.05])
 def test_fade_with_a_requested_length_is_exact(seconds: float) -> None:
     hit = drum(0.2)[:, None].astype(np.float32)
     wanted = RenderSettings(fade_in=Seconds(seconds), fade_out=Seconds(0.0))
-    heard = fade(Clip(hit, SampleRate(RATE)), wanted).samples
+    received = fade(Clip(hit, SampleRate(RATE)), wanted).samples
     lead = frames_in(seconds, RATE)
-    assert np.array_equal(heard, apply_fades(hit, lead, 0))
-    assert np.array_equal(heard[lead:], hit[lead:])
+    assert np.array_equal(received, apply_fades(hit, lead, 0))
+    assert np.array_equal(received[lead:], hit[lead:])
 
 
 def test_fade_automatic_keeps_the_climax_of_a_reversed_drum() -> None:
     hit = drum(0.1)[::-1].astype(np.float32)
-    heard = automatic(hit)[:, 0]
-    assert peak_db(heard[-480:]) >= peak_db(hit[-480:]) - ATTACK_TOLERANCE_DB - 0.01
+    received = automatic(hit)[:, 0]
+    assert peak_db(received[-480:]) >= peak_db(hit[-480:]) - ATTACK_TOLERANCE_DB - 0.01
 
 
 @given(st.integers(0, 1_000))

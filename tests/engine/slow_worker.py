@@ -27,12 +27,12 @@ def part(name: str) -> None:
         gate.recv(1)
 
 
-def gated(owner: Any, name: str, told: Callable[..., str]) -> None:
+def gated(owner: Any, name: str, reported: Callable[..., str]) -> None:
     """Let a function be a part of the load; `told` names it, given what the function is given."""
     plain = getattr(owner, name)
 
     def slow(*given: Any, **named: Any) -> Any:
-        part(told(*given))
+        part(reported(*given))
         return plain(*given, **named)
 
     setattr(owner, name, slow)

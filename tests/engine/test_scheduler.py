@@ -8,7 +8,7 @@ import torch
 
 import timbred.engine.scheduler as engine_module
 from tests.engine.families.test_latent_diffusion import order
-from tests.engine.test_scheduler_pauses import Letters
+from tests.engine.test_scheduler_pauses import FakeLink
 from timbred.engine import device
 from timbred.engine.scheduler import EngineScheduler
 from timbred.ipc import engine_messages
@@ -17,7 +17,7 @@ OTHER, WANTED = 1, 2
 STEPS = {OTHER: 12, WANTED: 6}
 
 
-class Steps(Letters):
+class Steps(FakeLink):
     """Keeps whose steps were done, in order; ends the engine after both sounds."""
 
     def __init__(self) -> None:
@@ -46,16 +46,16 @@ class Steps(Letters):
 def test_engine_scheduler_steps_urgent_jobs_first_and_alone(
     audioldm2: Path, monkeypatch: pytest.MonkeyPatch, within: float | None, rank: int, expected: list[int]
 ) -> None:
-    letters = Steps()
+    link = Steps()
 
-    def mailbox(*_: object) -> Steps:
-        return letters
+    def make_link(*_: object) -> Steps:
+        return link
 
-    monkeypatch.setattr(engine_module, "DaemonLink", mailbox)
+    monkeypatch.setattr(engine_module, "DaemonLink", make_link)
     subject = EngineScheduler(device.ComputeDevice(torch.device("cpu"), "CPU", torch.float32), "", "", 1.0)
     model = engine_messages.ModelSource(name="tiny", folder=str(audioldm2))
     keys: dict[int, dict[str, Any]] = {OTHER: {"rank": 0}, WANTED: {"rank": rank, "within": within}}
     for job, steps in STEPS.items():
-        letters.inbox.put(engine_messages.RenderJob(job=job, model=model, order=order(steps=steps), **keys[job]))
+        link.inbox.put(engine_messages.RenderJob(job=job, model=model, order=order(steps=steps), **keys[job]))
     subject.run()
-    assert letters.steps == expected
+    assert link.steps == expected

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.engine.test_scheduler_pieces import PROGRAM, render
-from tests.ipc.test_engine_client import Heard, engine
+from tests.ipc.test_engine_client import EventRecorder, engine
 from timbred.ipc import engine_messages
 
 SEEDS = (5, 6, 7)
@@ -36,10 +36,10 @@ def exact(job: int, seeds: tuple[int, ...], **changes: Any) -> engine_messages.R
     return render(job, 1, **{**plain, **changes, "seeds": seeds})
 
 
-async def rendered(heard: Heard, job: int) -> Samples:
+async def rendered(recorder: EventRecorder, job: int) -> Samples:
     """The takes of a job, once they are there."""
     while True:
-        said = await heard.next()
+        said = await recorder.next()
         if isinstance(said, tuple) and isinstance(said[0], engine_messages.JobFailed):
             raise AssertionError(said[0])
         if isinstance(said, tuple) and isinstance(said[0], engine_messages.JobRendered) and said[0].job == job:
@@ -47,14 +47,14 @@ async def rendered(heard: Heard, job: int) -> Samples:
 
 
 async def alone_and_together(changes: dict[str, Any]) -> tuple[Samples, Samples]:
-    async with engine(PROGRAM) as (link, heard):
-        await heard.next()
+    async with engine(PROGRAM) as (link, recorder):
+        await recorder.next()
         link.send(exact(1, SEEDS, **changes))
-        together = await rendered(heard, 1)
+        together = await rendered(recorder, 1)
         alone: Samples = {}
         for number, seed in enumerate(SEEDS, start=2):
             link.send(exact(number, (seed,), **changes))
-            alone |= await rendered(heard, number)
+            alone |= await rendered(recorder, number)
     return together, alone
 
 
@@ -66,21 +66,21 @@ async def test_scheduler_exact_repeats_each_of_several_takes_alone(kind: str):
 
 
 async def beside_others() -> tuple[Samples, Samples, Samples]:
-    async with engine(PROGRAM) as (link, heard):
-        await heard.next()
+    async with engine(PROGRAM) as (link, recorder):
+        await recorder.next()
         link.send(render(1, is_streamed=False, seeds=(1, 2), seconds=1.0))  # its words are encoded by other kernels
-        await rendered(heard, 1)
+        await rendered(recorder, 1)
         link.send(exact(2, SEEDS))
-        first = await rendered(heard, 2)
+        first = await rendered(recorder, 2)
         for number in (3, 4):
             link.send(render(number, is_streamed=number == 4, seeds=(number,), seconds=1.0, steps=20))
         link.send(exact(5, (1, 2, 3, 4), steps=40))
         link.send(engine_messages.CancelJob(job=5))
         link.send(exact(6, SEEDS[::-1]))
-        beside = await rendered(heard, 6)
+        beside = await rendered(recorder, 6)
         link.send(engine_messages.CancelJob(job=3))
         link.send(exact(7, SEEDS[1:2]))
-        after_cancel = await rendered(heard, 7)
+        after_cancel = await rendered(recorder, 7)
     return first, beside, after_cancel
 
 
@@ -91,16 +91,16 @@ async def test_scheduler_exact_repeats_a_take_beside_others_and_after_cancels():
 
 
 async def steps_told() -> list[tuple[int, int]]:
-    async with engine(PROGRAM) as (link, heard):
-        await heard.next()
+    async with engine(PROGRAM) as (link, recorder):
+        await recorder.next()
         link.send(exact(1, SEEDS))
-        told: list[tuple[int, int]] = []
+        reported: list[tuple[int, int]] = []
         while True:
-            said = await heard.next()
+            said = await recorder.next()
             if isinstance(said, tuple) and isinstance(said[0], engine_messages.StepDone):
-                told.append((said[0].step, said[0].steps))
+                reported.append((said[0].step, said[0].steps))
             if isinstance(said, tuple) and isinstance(said[0], engine_messages.JobRendered):
-                return told
+                return reported
 
 
 async def test_scheduler_exact_progress_counts_the_steps_of_all_takes():

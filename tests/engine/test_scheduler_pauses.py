@@ -29,7 +29,7 @@ def test_yield_duration_is_whole_frames_as_long_as_the_work_and_at_least_one(bus
         assert rest <= busy + 1 / frame_rate + 1e-5
 
 
-class Letters:
+class FakeLink:
     """The mailbox's place: orders as they are taken, events as they are sent."""
 
     def __init__(self) -> None:
@@ -55,12 +55,12 @@ class Letters:
 def test_engine_scheduler_pauses_after_each_step_and_only_when_set(
     audioldm2: Path, monkeypatch: pytest.MonkeyPatch, frame_rate: float
 ) -> None:
-    letters = Letters()
+    link = FakeLink()
 
-    def mailbox(*_: object) -> Letters:
-        return letters
+    def make_link(*_: object) -> FakeLink:
+        return link
 
-    monkeypatch.setattr(engine_module, "DaemonLink", mailbox)
+    monkeypatch.setattr(engine_module, "DaemonLink", make_link)
     rests: list[float] = []
     monkeypatch.setattr(engine_module.time, "sleep", rests.append)
     order = engine_messages.RenderOrder(
@@ -73,15 +73,15 @@ def test_engine_scheduler_pauses_after_each_step_and_only_when_set(
         seeds=(1,),
     )
     subject = EngineScheduler(device.ComputeDevice(torch.device("cpu"), "CPU", torch.float32), "", "", 1.0)
-    letters.inbox.put(engine_messages.SetYield(frame_rate=frame_rate))
-    letters.inbox.put(
+    link.inbox.put(engine_messages.SetYield(frame_rate=frame_rate))
+    link.inbox.put(
         engine_messages.RenderJob(
             job=1, model=engine_messages.ModelSource(name="tiny", folder=str(audioldm2)), order=order
         )
     )
     subject.run()
-    assert letters.sent.count("StepDone") == 3
-    assert letters.sent[-1] == "JobRendered"
+    assert link.sent.count("StepDone") == 3
+    assert link.sent[-1] == "JobRendered"
     if frame_rate:
         assert len(rests) >= 3
         assert all(rest * 60 == pytest.approx(round(rest * 60)) and rest > 0 for rest in rests)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.ipc.test_engine_client import Heard, engine
+from tests.ipc.test_engine_client import EventRecorder, engine
 from timbred.ipc import engine_messages
 from timbred.models import registry
 
@@ -30,10 +30,10 @@ def render(job: int, rank: int = 1, **changes: Any) -> engine_messages.RenderJob
     )
 
 
-async def until_rendered(heard: Heard, jobs: set[int]) -> list[Any]:
+async def until_rendered(recorder: EventRecorder, jobs: set[int]) -> list[Any]:
     said = list[Any]()
     while jobs:
-        said.append(await heard.next())
+        said.append(await recorder.next())
         if isinstance(said[-1], tuple) and isinstance(said[-1][0], engine_messages.JobRendered):
             jobs.discard(said[-1][0].job)
     return said
@@ -49,11 +49,11 @@ def pieces_of(said: list[Any], job: int) -> list[tuple[engine_messages.PieceRend
 
 
 async def _said_by_the_engine() -> list[Any]:
-    async with engine(PROGRAM) as (link, heard):
-        await heard.next()
+    async with engine(PROGRAM) as (link, recorder):
+        await recorder.next()
         link.send(render(1))
         link.send(render(2, is_streamed=False))
-        return await until_rendered(heard, {1, 2})
+        return await until_rendered(recorder, {1, 2})
 
 
 async def test_scheduler_pieces_come_before_the_whole_and_equal_it():

@@ -30,12 +30,12 @@ ORDERS: dict[int, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 async def said() -> list[tuple[Any, list[Any]]]:
     """The engine's messages, with their frames."""
-    async with engine(PROGRAM) as (link, heard):
-        await heard.next()
+    async with engine(PROGRAM) as (link, received):
+        await received.next()
         for job, changes in ORDERS.items():
             wanted: dict[str, Any] = {"is_streamed": False, "preview": True, "seconds": 1.0, "steps": STEPS, **changes}
             link.send(render(job, **wanted))
-        messages = await until_rendered(heard, set(ORDERS))
+        messages = await until_rendered(received, set(ORDERS))
     return [one if isinstance(one, tuple) else (one, []) for one in messages]
 
 

@@ -6,9 +6,9 @@ import socket
 from collections.abc import Generator
 
 from tests.integration import osc
-from tests.integration.osc import Heard, Tagged, Value
+from tests.integration.osc import Reply, Tagged, Value
 
-PATIENCE = 150.0
+TIMEOUT_S = 150.0
 """Seconds after which a test that hears nothing is given up: far beyond what any answer takes."""
 
 TERMINAL = ("done", "cancelled", "fail")
@@ -27,28 +27,28 @@ class Client:
     def send_packet(self, packet: bytes) -> None:
         raise NotImplementedError
 
-    def hear(self) -> Heard:
+    def receive(self) -> Reply:
         raise NotImplementedError
 
     def say(self, name: str, *arguments: Value | Tagged) -> None:
         """Send `/timbred/NAME arguments...`."""
         self.send_packet(osc.message(f"/timbred/{name}", *arguments))
 
-    def ask(self, name: str, *arguments: Value | Tagged) -> Heard:
+    def ask(self, name: str, *arguments: Value | Tagged) -> Reply:
         """Send a message and hear one answer."""
         self.say(name, *arguments)
-        return self.hear()
+        return self.receive()
 
-    def until(self, *names: str, id: str | int | None = None) -> list[Heard]:  # noqa: A002
+    def until(self, *names: str, id: str | int | None = None) -> list[Reply]:  # noqa: A002
         """Everything heard up to and with the first event of these names (and of this id)."""
-        heard: list[Heard] = []
+        heard: list[Reply] = []
         while not heard or heard[-1].name not in names or (id is not None and heard[-1].id != id):
-            heard.append(self.hear())
+            heard.append(self.receive())
             if heard[-1].name == "fail" and not {"fail", "synced"} & set(names):
                 raise AssertionError(f"waiting for {names}, heard {heard[-1]}")
         return heard
 
-    def until_end(self, id: str | int | None = None) -> list[Heard]:  # noqa: A002
+    def until_end(self, id: str | int | None = None) -> list[Reply]:  # noqa: A002
         """Everything heard up to and with a terminal event."""
         return self.until(*TERMINAL, id=id)
 
@@ -61,20 +61,20 @@ class Client:
             pass
         assert event.name == "progress", event
 
-    def until_ends(self, *ids: str) -> dict[str, list[Heard]]:
+    def until_ends(self, *ids: str) -> dict[str, list[Reply]]:
         """Everything heard until each of these requests has ended, by id. Requests may overtake each other."""
-        heard: dict[str, list[Heard]] = {one: [] for one in ids}
+        heard: dict[str, list[Reply]] = {one: [] for one in ids}
         while any(not events or events[-1].name not in TERMINAL for events in heard.values()):
-            event = self.hear()
+            event = self.receive()
             heard[str(event.id)].append(event)
         return heard
 
     def nothing_more(self) -> None:
         """Prove that no event waits: all that was sent before is answered before a `sync` is."""
         number = next(_numbers)
-        assert self.ask("sync", number) == Heard("synced", "i", (number,))
+        assert self.ask("sync", number) == Reply("synced", "i", (number,))
 
-    def make_take(self, *words: Value | Tagged) -> Heard:
+    def make_take(self, *words: Value | Tagged) -> Reply:
         """One finished sound; its `take` event."""
         name = new_id()
         self.say("generate", name, *(words or ("warm pad",)), "@steps", 1, "@seconds", 0.2)
@@ -90,13 +90,13 @@ class UdpClient(Client):
         self.daemon = ("127.0.0.1", daemon_port)
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind(("127.0.0.1", 0))
-        self.socket.settimeout(PATIENCE)
+        self.socket.settimeout(TIMEOUT_S)
         self.port = int(self.socket.getsockname()[1])
 
     def send_packet(self, packet: bytes) -> None:
         self.socket.sendto(packet, self.daemon)
 
-    def hear(self) -> Heard:
+    def receive(self) -> Reply:
         packet, source = self.socket.recvfrom(65536)
         assert source == self.daemon, "answers come from the port that was asked"
         assert len(packet) <= 8000, f"a datagram of {len(packet)} bytes"
@@ -112,7 +112,7 @@ class TcpClient(Client):
     END, ESC = b"\xc0", b"\xdb"
 
     def __init__(self, daemon_port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", daemon_port), timeout=PATIENCE)
+        self.socket = socket.create_connection(("127.0.0.1", daemon_port), timeout=TIMEOUT_S)
         self._read = bytearray()
 
     def send_packet(self, packet: bytes) -> None:
@@ -123,7 +123,7 @@ class TcpClient(Client):
         """Bytes as they are, SLIP or not."""
         self.socket.sendall(raw)
 
-    def hear(self) -> Heard:
+    def receive(self) -> Reply:
         while True:
             frame, end, rest = self._read.partition(self.END)
             if end:
@@ -159,7 +159,7 @@ def tcp(daemon_port: int) -> Generator[TcpClient]:
         client.close()
 
 
-def order(events: list[Heard]) -> list[str]:
+def order(events: list[Reply]) -> list[str]:
     """The names in order, `progress` that comes several times on end named once."""
     return [name for name, _ in itertools.groupby(event.name for event in events)]
 
@@ -177,4 +177,4 @@ def hold_engine(client: Client, name: str) -> None:
 def let_go(client: Client, name: str) -> None:
     """Cancel the sound that holds the engine."""
     client.say("cancel", name)
-    assert client.until_end(name)[-1] == Heard("cancelled", "s", (name,))
+    assert client.until_end(name)[-1] == Reply("cancelled", "s", (name,))

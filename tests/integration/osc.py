@@ -17,7 +17,7 @@ class Tagged:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Reply:
     """A message that came back: its address after `/timbred/`, its type tags, its arguments."""
 
     name: str
@@ -64,7 +64,7 @@ def bundle(*elements: bytes, time_tag: int = 1) -> bytes:
     return text("#bundle") + struct.pack(">Q", time_tag) + sized
 
 
-def parse(packet: bytes) -> Heard:
+def parse(packet: bytes) -> Reply:
     """The message in a packet. An answer that isn't i, f and s, or not padded, is a fault of timbred's."""
     address, at = _string(packet, 0)
     tags, at = _string(packet, at)
@@ -78,7 +78,7 @@ def parse(packet: bytes) -> Heard:
         arguments.append(value)
     assert at == len(packet), "bytes are left over after the arguments"
     assert address.startswith("/timbred/"), address
-    return Heard(address.removeprefix("/timbred/"), tags[1:], tuple(arguments))
+    return Reply(address.removeprefix("/timbred/"), tags[1:], tuple(arguments))
 
 
 def _string(packet: bytes, at: int) -> tuple[str, int]:

@@ -9,7 +9,7 @@ import pytest
 from tests.integration import clients, osc
 from tests.integration.clients import UdpClient
 from tests.integration.daemons import DaemonProcess
-from tests.integration.osc import Heard, Tagged, Value
+from tests.integration.osc import Reply, Tagged, Value
 
 NTP_TO_UNIX = 2_208_988_800
 
@@ -112,7 +112,7 @@ def test_bad_input_to_an_unknown_address_is_refused(client: UdpClient) -> None:
         "/\u00fc",
     ):
         client.send_packet(osc.message(address, "pad"))
-        answer = client.hear()
+        answer = client.receive()
         assert (answer.name, answer.arguments[1]) == ("fail", "bad-request")
         assert "generate" in str(answer.arguments[2]), "it lists those that there are"
 
@@ -132,7 +132,7 @@ def test_bad_input_that_is_not_utf8_is_refused(client: UdpClient) -> None:
     for bad in (b"\xff\xfe\xfd", b"caf\xe9", b"\xed\xa0\x80", b"\xc0\xaf"):
         packet = osc.text("/timbred/generate") + osc.text(",ss") + osc.text("bytes") + osc.text(bad)
         client.send_packet(packet)
-        answer = client.hear()
+        answer = client.receive()
         assert answer.arguments[:2] == ("bytes", "bad-request")
         assert "UTF-8" in str(answer.arguments[2])
 
@@ -163,16 +163,16 @@ BROKEN: dict[str, bytes] = {
 @pytest.mark.parametrize("case", BROKEN)
 def test_bad_input_that_is_no_osc_is_refused(client: UdpClient, daemon: DaemonProcess, case: str) -> None:
     client.send_packet(BROKEN[case])
-    assert_refused(client.hear())
+    assert_refused(client.receive())
     client.nothing_more()
     with clients.tcp(daemon.osc) as tcp:
         tcp.ask("ping")
         tcp.send_packet(BROKEN[case])
-        assert_refused(tcp.hear())
+        assert_refused(tcp.receive())
         tcp.nothing_more()
 
 
-def assert_refused(answer: Heard) -> None:
+def assert_refused(answer: Reply) -> None:
     assert (answer.name, answer.tags[1:], answer.arguments[1]) == ("fail", "ss", "bad-request")
     assert answer.arguments[2]
 
@@ -182,7 +182,7 @@ def test_bad_input_of_nested_bundles_is_refused(client: UdpClient) -> None:
     for _ in range(2000):
         nested = osc.bundle(nested)
     client.send_packet(nested)
-    answer = client.hear()
+    answer = client.receive()
     assert_refused(answer)
     assert "deep" in str(answer.arguments[2])
     client.nothing_more()
@@ -195,21 +195,21 @@ def test_bad_input_of_a_far_time_tag_is_refused_and_others_are_kept(client: UdpC
     ping = osc.message("/timbred/ping")
     for past in (at(-3600), 0, at(-0.1)):
         client.send_packet(osc.bundle(ping, time_tag=past))
-        assert client.hear().name == "pong"
+        assert client.receive().name == "pong"
     for future in (at(3600), 2**64 - 1):
         client.send_packet(osc.bundle(ping, time_tag=future))
-        answer = client.hear()
+        answer = client.receive()
         assert_refused(answer)
         assert "time tag" in str(answer.arguments[2])
     client.send_packet(osc.bundle(ping, time_tag=at(0.5)))
     assert client.ask("status").name == "status.reply", "nobody waits for a time tag"
-    assert client.hear().name == "pong"
+    assert client.receive().name == "pong"
 
 
 def test_bad_input_leaves_its_id_free_for_the_corrected_request(client: UdpClient) -> None:
     assert client.ask("generate", "again", "pad", "@seconds", -1).arguments[:2] == ("again", "bad-request")
     assert client.ask("generate", "again", "pad", "@seconds", 1).name == "queued"
-    assert client.ask("cancel", "again") == Heard("cancelled", "s", ("again",))
+    assert client.ask("cancel", "again") == Reply("cancelled", "s", ("again",))
 
 
 def test_bad_input_in_slip_streams_leaves_valid_frames_answered(daemon: DaemonProcess) -> None:
@@ -218,22 +218,22 @@ def test_bad_input_in_slip_streams_leaves_valid_frames_answered(daemon: DaemonPr
         tcp.send_bytes(b"\xc0" * 1000)
         tcp.nothing_more()
         tcp.send_bytes(ping + b"\xc0")
-        assert tcp.hear().name == "pong", "an END before a frame may be left out"
+        assert tcp.receive().name == "pong", "an END before a frame may be left out"
         for bad in (b"\xdb", b"\xdbx", b"\xdb\xdb", ping + b"\xdb"):
             tcp.send_bytes(b"\xc0" + bad + b"\xc0")
-            assert_refused(tcp.hear())
+            assert_refused(tcp.receive())
         for byte in b"\xc0" + ping + b"\xc0":
             tcp.send_bytes(bytes([byte]))
-        assert tcp.hear().name == "pong"
+        assert tcp.receive().name == "pong"
         tcp.send_bytes(b"\xc0" + ping + b"\xc0" + ping + b"\xc0\xc0" + ping + b"\xc0")
-        assert [tcp.hear().name for _ in range(3)] == ["pong"] * 3
+        assert [tcp.receive().name for _ in range(3)] == ["pong"] * 3
         tcp.send_bytes(b"\xc0" + ping[:5])
     with clients.tcp(daemon.osc) as tcp:
         tcp.send_bytes(b"\xc0" + b"x" * (3 << 20) + b"\xc0")
-        assert_refused(tcp.hear())
+        assert_refused(tcp.receive())
         tcp.nothing_more()
         tcp.send_bytes(b"GET / HTTP/1.1\r\n\r\n\xc0")
-        assert_refused(tcp.hear())
+        assert_refused(tcp.receive())
 
 
 def test_bad_input_of_damaged_packets_leaves_the_daemon_answering(client: UdpClient, daemon: DaemonProcess) -> None:

@@ -87,8 +87,8 @@ def test_bridges_supercollider_lines_of_the_readme_make_a_sound(
     daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path
 ) -> None:
     sclang, script = require_host("sclang"), tmp_path / "readme.scd"
-    told = "OSCdef(\\told, { |m| m.postln }, '/timbred/done');"
-    script.write_text("\n".join([told, *three_lines("SuperCollider")]).replace("7770", str(daemon.osc)), "utf-8")
+    reported = "OSCdef(\\told, { |m| m.postln }, '/timbred/done');"
+    script.write_text("\n".join([reported, *three_lines("SuperCollider")]).replace("7770", str(daemon.osc)), "utf-8")
     with running(sclang, "-D", str(script), folder=tmp_path) as program:
         program.spoken.until(r"\[ */timbred/done, 1, 1, ")
 

@@ -4,14 +4,14 @@ import time
 
 from tests.integration.clients import SOUND, UdpClient, hold_engine, let_go, new_id, order
 from tests.integration.daemons import DaemonProcess
-from tests.integration.osc import Heard
+from tests.integration.osc import Reply
 
 
 def test_cancel_ends_a_waiting_request(client: UdpClient, other: UdpClient, daemon: DaemonProcess) -> None:
     hold_engine(other, "in front")
     client.say("generate", "waiting", "cancelled early", "@steps", 1)
-    assert client.hear().name == "queued"
-    assert client.ask("cancel", "waiting") == Heard("cancelled", "s", ("waiting",))
+    assert client.receive().name == "queued"
+    assert client.ask("cancel", "waiting") == Reply("cancelled", "s", ("waiting",))
     client.nothing_more()
     let_go(other, "in front")
     client.nothing_more()
@@ -46,11 +46,11 @@ def test_cancel_ends_a_request_whose_steps_are_done(client: UdpClient, daemon: D
 def test_cancel_of_all_ends_only_this_clients_requests(client: UdpClient, other: UdpClient) -> None:
     hold_engine(client, "all-1")
     other.say("generate", "kept", "pad", "@seconds", 0.2, "@steps", 1)
-    assert other.hear().name == "queued"
+    assert other.receive().name == "queued"
     for name in ("all-2", "all-3"):
         assert client.ask("generate", name, "pad").name == "queued"
     client.say("cancel", "*")
-    assert {client.hear() for _ in range(3)} == {Heard("cancelled", "s", (f"all-{number}",)) for number in (1, 2, 3)}
+    assert {client.receive() for _ in range(3)} == {Reply("cancelled", "s", (f"all-{number}",)) for number in (1, 2, 3)}
     assert order(other.until_end("kept")) == SOUND[1:]
     client.nothing_more()
 
@@ -76,5 +76,5 @@ def test_cancel_ends_a_variation_right_after_its_request(client: UdpClient) -> N
     client.say("vary", name, take.arguments[8], "slow", "@steps", 3)
     client.say("cancel", name)
     events = client.until_end(name)
-    assert events[-1] == Heard("cancelled", "s", (name,)), "the cancel came after its request, so it ends it"
+    assert events[-1] == Reply("cancelled", "s", (name,)), "the cancel came after its request, so it ends it"
     client.nothing_more()

@@ -61,14 +61,14 @@ def test_disks_read_only_takes_folder_is_reported_at_the_start_and_to_each_reque
     takes = Path(home["HOME"]) / "Music" / "timbred"
     daemon = DaemonProcess(tmp_path, *settings_for(model), f"{TAKES}={takes}", more=home)
     try:
-        told = f"{takes} can't be written to (Read-only file system)"
-        assert told in daemon.log.read_text("utf-8")
+        reported = f"{takes} can't be written to (Read-only file system)"
+        assert reported in daemon.log.read_text("utf-8")
         with clients.udp(daemon.osc) as client:
             for name in ("a1", "a2"):
                 client.say("generate", name, "pad", "@steps", 1, "@seconds", 0.2)
                 failure = client.until_end(name)[-1]
                 assert failure.arguments[:2] == (name, "forbidden-path")
-                assert told in str(failure.arguments[2])
+                assert reported in str(failure.arguments[2])
                 assert f"set {TAKES} to another" in str(failure.arguments[2])
         assert "Traceback" not in daemon.log.read_text("utf-8")
     finally:

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from tests.integration import clients
 from tests.integration.clients import UdpClient, new_id
 from tests.integration.daemons import DaemonProcess, start_real_engine, write_checkpoints
-from tests.integration.osc import Heard
+from tests.integration.osc import Reply
 from timbred.audiofile.reader import read_recipe
 
 MAKE = """
@@ -56,7 +56,7 @@ def write(folder: Path, name: str, values: dict[str, np.ndarray]) -> Path:
     return path
 
 
-def end_of(performer: UdpClient, kind: str, *arguments: str | float) -> list[Heard]:
+def end_of(performer: UdpClient, kind: str, *arguments: str | float) -> list[Reply]:
     name = new_id()
     performer.say(kind, name, *arguments)
     return performer.until_end(name)

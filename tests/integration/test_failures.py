@@ -13,7 +13,7 @@ from tests.integration import clients
 from tests.integration.clients import SOUND, UdpClient, hold_engine, let_go, order
 from tests.integration.conftest import StartDaemon
 from tests.integration.daemons import FREE_PORTS, ROOT, DaemonProcess, environment, gone
-from tests.integration.osc import Heard
+from tests.integration.osc import Reply
 
 
 def test_failures_of_an_unknown_model_name_the_known_ones(client: UdpClient) -> None:
@@ -79,7 +79,7 @@ def test_failures_of_the_engine_twice_lose_only_that_request(start_daemon: Start
     with clients.udp(daemon.osc) as client, clients.udp(daemon.osc) as other:
         client.make_take("pad")
         client.say("generate", "deadly", "die", "@steps", 2)
-        assert client.hear().name == "queued"
+        assert client.receive().name == "queued"
         other.say("generate", "next", "pad", "@seconds", 0.2, "@steps", 1)
         events = client.until_end()
         assert order(events)[-1] == "fail"
@@ -105,7 +105,7 @@ def test_failures_of_a_killed_engine_replace_it(start_daemon: StartDaemon) -> No
         for process in engine:
             process.kill()
         client.say("cancel", "held")
-        assert client.until_end()[-1] == Heard("cancelled", "s", ("held",))
+        assert client.until_end()[-1] == Reply("cancelled", "s", ("held",))
         client.make_take("pad")
         assert gone(engine)
 
@@ -169,8 +169,8 @@ def test_failures_of_one_client_are_not_sent_to_another(client: UdpClient, other
         client.say("generate", f"a{number}", "pad", "@seconds", 0.2, "@steps", 2)
         other.say("generate", f"b{number}", "pad", "@seconds", 0.2, "@steps", 2)
     for one, letter in ((client, "a"), (other, "b")):
-        heard = one.until_ends(*(f"{letter}{number}" for number in range(5)))
-        assert [order(events) for events in heard.values()] == [SOUND] * 5
+        received = one.until_ends(*(f"{letter}{number}" for number in range(5)))
+        assert [order(events) for events in received.values()] == [SOUND] * 5
         one.nothing_more()
 
 
@@ -182,7 +182,7 @@ def test_failures_by_a_stop_while_rendering_are_reported(start_daemon: StartDaem
         family = daemon.family()
         assert len(family) >= 2
         daemon.signal()
-        assert tcp.hear().arguments[:2] == ("waiting", "shutting-down")
+        assert tcp.receive().arguments[:2] == ("waiting", "shutting-down")
         assert client.until_end()[-1].arguments[:2] == ("running", "shutting-down")
         assert daemon.ended_in_time() == 0
         assert gone(family)

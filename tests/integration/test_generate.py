@@ -10,7 +10,7 @@ import soundfile
 from tests.integration import clients, osc
 from tests.integration.clients import SOUND, UdpClient, new_id, order
 from tests.integration.daemons import DaemonProcess
-from tests.integration.osc import Heard, Tagged
+from tests.integration.osc import Reply, Tagged
 
 
 def test_generate_sends_its_events_in_order_with_their_types(client: UdpClient) -> None:
@@ -19,7 +19,7 @@ def test_generate_sends_its_events_in_order_with_their_types(client: UdpClient) 
     assert order(events) == SOUND
     queued, started, *progress, take, done = events
     assert (queued.tags, queued.arguments[:2]) == ("sif", ("a1", 0))
-    assert started == Heard("started", "ss", ("a1", "hollow"))
+    assert started == Reply("started", "ss", ("a1", "hollow"))
     assert {event.tags for event in progress} == {"sfiif"}
     assert [event.arguments[:4] for event in progress[-3:]] == [
         ("a1", pytest.approx(step / 3), step, 3) for step in (1, 2, 3)
@@ -28,7 +28,7 @@ def test_generate_sends_its_events_in_order_with_their_types(client: UdpClient) 
     name, index, path, seconds, rate, channels, seed, score, take_id = take.arguments
     assert (name, index, seconds, rate, channels, seed, score) == ("a1", 0, 0.5, 48000, 1, 7, 0.0)
     assert take_id
-    assert done == Heard("done", "sis", ("a1", 1, path))
+    assert done == Reply("done", "sis", ("a1", 1, path))
     client.nothing_more()
 
 
@@ -124,9 +124,9 @@ def test_generate_answers_to_the_port_that_the_request_names(
     assert order(other.until_end()) == SOUND
     client.nothing_more()
     client.say("ping", "@port", other.port)
-    assert other.hear() == Heard("pong", "", ())
+    assert other.receive() == Reply("pong", "", ())
     client.say("generate", "there2", "pad", "@seconds", -1, "@port", other.port)
-    assert other.hear().arguments[:2] == ("there2", "bad-request")
+    assert other.receive().arguments[:2] == ("there2", "bad-request")
     client.nothing_more()
 
 
@@ -134,13 +134,13 @@ def test_hello_redirects_all_answers_and_names_the_daemon(
     daemon: DaemonProcess, client: UdpClient, other: UdpClient
 ) -> None:
     client.say("hello", "max", "@port", other.port)
-    welcome = other.hear()
+    welcome = other.receive()
     assert (welcome.name, welcome.tags) == ("welcome", "ssi")
     assert welcome.arguments[2] == daemon.http
     client.say("generate", "moved", "pad", "@seconds", 0.2, "@steps", 1)
     assert order(other.until_end()) == SOUND
     client.say("hello", "max")
-    assert client.hear().name == "welcome"
+    assert client.receive().name == "welcome"
     client.nothing_more()
 
 
@@ -151,8 +151,8 @@ def test_generate_takes_requests_of_one_bundle_in_order(client: UdpClient) -> No
         osc.message("/timbred/sync", 2),
     )
     client.send_packet(packet)
-    heard = [client.hear() for _ in range(4)]
-    assert [event.name for event in heard] == ["pong", "synced", "fail", "synced"]
+    received = [client.receive() for _ in range(4)]
+    assert [event.name for event in received] == ["pong", "synced", "fail", "synced"]
 
 
 def test_vary_takes_a_take_by_its_id_or_its_file(client: UdpClient) -> None:

@@ -193,8 +193,8 @@ def test_init_audio_continuation_has_a_preview(client: UdpClient, given: Path) -
     name = new_id()
     client.say("generate", name, "warm pad", "@steps", 2, "@init", str(given), "@extend", 1, "@preview", 1)
     events = client.until_end(name)
-    heard = [event for event in order(events) if event != "progress"]
-    assert heard == ["queued", "started", "preview", "take", "done"]
+    received = [event for event in order(events) if event != "progress"]
+    assert received == ["queued", "started", "preview", "take", "done"]
     previews = [event for event in events if event.name == "preview"]
     assert len(previews) == 1
     early = read(Path(str(previews[0].arguments[1])))

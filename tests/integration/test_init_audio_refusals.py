@@ -8,7 +8,7 @@ import soundfile
 
 from tests.integration.clients import UdpClient, new_id
 from tests.integration.daemons import DaemonProcess
-from tests.integration.osc import Heard
+from tests.integration.osc import Reply
 from timbred.audio import Clip, SampleRate
 from timbred.audiofile.writer import encode
 from timbred.render_settings import RenderSettings
@@ -47,10 +47,10 @@ def files(daemon: DaemonProcess) -> dict[str, Path]:
     return found
 
 
-def refusal(client: UdpClient, name: str, *arguments: str | float) -> Heard:
+def refusal(client: UdpClient, name: str, *arguments: str | float) -> Reply:
     """The one answer to a request, after `queued` if it had to be read first."""
     answer = client.ask("generate", name, "warm pad", *arguments)
-    return client.hear() if answer.name == "queued" else answer
+    return client.receive() if answer.name == "queued" else answer
 
 
 CASES: dict[str, tuple[str, tuple[str | float, ...], str, tuple[str, ...]]] = {
@@ -75,10 +75,10 @@ def test_init_audio_that_cannot_be_read_is_refused(client: UdpClient, files: dic
     file, arguments, code, words = CASES[case]
     name = new_id()
     client.say("generate", name, "warm pad", "@init", str(files[file]), *arguments)
-    answer = client.hear()
+    answer = client.receive()
     if case == "not a number":  # all else shows without reading the sound, and is answered at once
         assert answer.name == "queued"
-        answer = client.hear()
+        answer = client.receive()
     assert (answer.name, answer.arguments[1]) == ("fail", code)
     for word in words:
         assert word in str(answer.arguments[2]), f"{word!r} should be named in {answer.arguments[2]!r}"

@@ -14,7 +14,7 @@ import soundfile
 from tests.integration import clients
 from tests.integration.clients import UdpClient, new_id
 from tests.integration.daemons import ROOT, DaemonProcess, environment
-from tests.integration.osc import Heard
+from tests.integration.osc import Reply
 from tests.loras import random_lora
 from timbred.audiofile.reader import read_recipe
 from timbred.models.registry import pocket_folder
@@ -57,7 +57,7 @@ def performer(lora_daemon: DaemonProcess) -> Iterator[UdpClient]:
         made.say("cancel", "*")
 
 
-def make(performer: UdpClient, *words: str | int | float) -> Heard:
+def make(performer: UdpClient, *words: str | int | float) -> Reply:
     """Return the `take` event of a finished sound."""
     name = new_id()
     performer.say("generate", name, *words)
@@ -66,17 +66,17 @@ def make(performer: UdpClient, *words: str | int | float) -> Heard:
     return take
 
 
-def samples(take: Heard) -> np.ndarray:
+def samples(take: Reply) -> np.ndarray:
     return soundfile.read(str(take.arguments[2]))[0]
 
 
 def test_loras_lists_each_and_then_done(performer: UdpClient) -> None:
     performer.say("loras")
-    heard = performer.until("done")
-    assert heard == [
-        Heard("lora", "ssiss", ("cold", "pocket", 2, "CC0-1.0", "available")),
-        Heard("lora", "ssiss", ("warm", "pocket", 2, "CC0-1.0", "available")),
-        Heard("done", "sis", ("loras", 2, "")),
+    received = performer.until("done")
+    assert received == [
+        Reply("lora", "ssiss", ("cold", "pocket", 2, "CC0-1.0", "available")),
+        Reply("lora", "ssiss", ("warm", "pocket", 2, "CC0-1.0", "available")),
+        Reply("done", "sis", ("loras", 2, "")),
     ]
 
 
@@ -106,9 +106,9 @@ def test_lora_requests_at_the_same_time_have_their_own(performer: UdpClient) -> 
     alone = {name: samples(make(performer, "snare drum", *keys, *lora)) for name, lora in wanted.items()}
     for name, lora in wanted.items():
         performer.say("generate", f"{name} together", "snare drum", *keys, *lora)
-    heard = performer.until_ends(*(f"{name} together" for name in wanted))
+    received = performer.until_ends(*(f"{name} together" for name in wanted))
     for name, sound in alone.items():
-        (take,) = [event for event in heard[f"{name} together"] if event.name == "take"]
+        (take,) = [event for event in received[f"{name} together"] if event.name == "take"]
         assert np.abs(samples(take) - sound).max() < 1e-3
 
 

@@ -7,11 +7,11 @@ import pytest
 import zmq
 from websockets.sync.client import connect
 
-from tests.integration.clients import PATIENCE, UdpClient
+from tests.integration.clients import TIMEOUT_S, UdpClient
 from tests.integration.daemons import DaemonProcess
 from timbred.audiofile.reader import read_recipe
 
-LONG_PATIENCE_S = 6 * PATIENCE
+LONG_TIMEOUT_S = 6 * TIMEOUT_S
 """Seconds for the first measurement of a daemon, which compiles librosa's code."""
 
 
@@ -19,7 +19,7 @@ def ask(daemon: DaemonProcess, **request: Any) -> dict[str, Any]:
     """Send a request from a REQ and return its reply."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     socket = context.socket(zmq.REQ)
-    socket.set(zmq.RCVTIMEO, int(LONG_PATIENCE_S * 1000))
+    socket.set(zmq.RCVTIMEO, int(LONG_TIMEOUT_S * 1000))
     socket.connect(f"tcp://127.0.0.1:{daemon.requests}")
     try:
         socket.send(json.dumps(request).encode())
@@ -51,9 +51,9 @@ def test_measurement_measured_take_over_osc_has_the_arguments_of_every_take(clie
 def test_measurement_measured_take_over_websocket_says_why_a_value_is_missing(daemon: DaemonProcess) -> None:
     with connect(f"ws://127.0.0.1:{daemon.http}/ws") as page:
         page.send(json.dumps({"type": "generate", "id": 3, "prompt": "pad", "seconds": 0.2, "measure": 1}))
-        events = [json.loads(page.recv(LONG_PATIENCE_S))]
+        events = [json.loads(page.recv(LONG_TIMEOUT_S))]
         while events[-1]["type"] not in ("done", "fail"):
-            events.append(json.loads(page.recv(LONG_PATIENCE_S)))
+            events.append(json.loads(page.recv(LONG_TIMEOUT_S)))
     (take,) = [event for event in events if event["type"] == "take"]
     assert "tempo" not in take
     assert "tempo: the sound is shorter than 1 s" in take["unmeasured"]

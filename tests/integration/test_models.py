@@ -11,7 +11,7 @@ import soundfile
 from tests.integration import clients
 from tests.integration.clients import SOUND, UdpClient, order
 from tests.integration.daemons import DaemonProcess, gone, start_real_engine, write_checkpoints
-from tests.integration.osc import Heard
+from tests.integration.osc import Reply
 
 MAKE = """
 import sys
@@ -75,7 +75,7 @@ def test_models_of_both_families_make_a_sound(performer: UdpClient, model: str) 
     events = performer.until_end()
     assert order(events) == SOUND
     _, started, *progress, take, done = events
-    assert started == Heard("started", "ss", (f"from {model}", model))
+    assert started == Reply("started", "ss", (f"from {model}", model))
     assert [event.arguments[2:4] for event in progress[-3:]] == [(1, 3), (2, 3), (3, 3)]
     fractions = [float(event.arguments[1]) for event in progress]
     assert fractions == sorted(fractions)
@@ -106,8 +106,8 @@ def test_models_repeat_several_exact_takes_bit_for_bit(performer: UdpClient, mod
         names = f"again {model} {number}", f"alone {model} {number}"
         performer.say("vary", names[0], str(take.arguments[8]))
         performer.say("generate", names[1], "snare drum", "@seed", take.arguments[6], *keys)
-        heard = performer.until_ends(*names)
-        varied, alone = (next(one for one in heard[name] if one.name == "take") for name in names)
+        received = performer.until_ends(*names)
+        varied, alone = (next(one for one in received[name] if one.name == "take") for name in names)
         sounds = [soundfile.read(str(one.arguments[2]), dtype="int16")[0] for one in (take, varied, alone)]
         assert np.abs(sounds[0]).max() > 1000
         assert np.array_equal(sounds[0], sounds[1])
@@ -146,7 +146,7 @@ def test_models_cancel_a_running_sound_at_its_next_step(performer: UdpClient) ->
     performer.until_step()
     performer.say("cancel", "endless")
     events = performer.until_end()
-    assert events[-1] == Heard("cancelled", "s", ("endless",))
+    assert events[-1] == Reply("cancelled", "s", ("endless",))
     assert set(order(events)) <= {"progress", "cancelled"}
     performer.nothing_more()
     performer.make_take("pad")
@@ -176,9 +176,9 @@ def test_models_reuse_a_takes_noise_and_mix_a_second_prompt(performer: UdpClient
 
 
 def test_models_are_loaded_and_unloaded(performer: UdpClient) -> None:
-    assert performer.ask("load", "older") == Heard("loaded", "s", ("older",))
+    assert performer.ask("load", "older") == Reply("loaded", "s", ("older",))
     both = performer.ask("status").arguments[2]
-    assert performer.ask("unload", "older") == Heard("unloaded", "s", ("older",))
+    assert performer.ask("unload", "older") == Reply("unloaded", "s", ("older",))
     assert performer.ask("status").arguments[2] == int(both) - 1
 
 
@@ -237,7 +237,7 @@ def test_models_refuse_impossible_requests_beside_a_sound(performer: UdpClient, 
         other.nothing_more()
         performer.say("cancel", "goes on")
         events = performer.until_end()
-        assert events[-1] == Heard("cancelled", "s", ("goes on",))
+        assert events[-1] == Reply("cancelled", "s", ("goes on",))
         steps = [int(str(event.arguments[2])) for event in events[:-1]]
         assert steps == sorted(set(steps))
 

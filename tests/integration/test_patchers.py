@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tests.integration.clients import SOUND, UdpClient, order
-from tests.integration.osc import Heard
+from tests.integration.osc import Reply
 
 
 def test_patchers_pd_sends_everything_as_floats_and_symbols(client: UdpClient) -> None:
@@ -15,8 +15,8 @@ def test_patchers_pd_sends_everything_as_floats_and_symbols(client: UdpClient) -
     takes = [event for event in events if event.name == "take"]
     assert [(take.arguments[4], take.arguments[6]) for take in takes] == [(44100, 40), (44100, 41)]
     assert "warm-analog-808-pad" in Path(str(events[-1].arguments[2])).name
-    assert client.ask("sync", 3.0) == Heard("synced", "i", (3,))
-    assert client.ask("notify", 0.0) == Heard("done", "s", ("notify",))
+    assert client.ask("sync", 3.0) == Reply("synced", "i", (3,))
+    assert client.ask("notify", 0.0) == Reply("done", "s", ("notify",))
     client.say("takes", "@limit", 1.0, "@search", "warm", 808.0)
     assert order(client.until("done")) == ["take", "done"]
     assert client.ask("cancel", 99.0).arguments[:2] == ("cancel", "bad-request")

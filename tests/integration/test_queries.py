@@ -7,20 +7,20 @@ import pytest
 from tests.integration import clients
 from tests.integration.clients import SOUND, UdpClient, hold_engine, let_go, order
 from tests.integration.conftest import StartDaemon
-from tests.integration.osc import Heard
+from tests.integration.osc import Reply
 
 
 def test_ping_is_answered_by_pong(client: UdpClient) -> None:
-    assert client.ask("ping") == Heard("pong", "", ())
+    assert client.ask("ping") == Reply("pong", "", ())
 
 
 def test_sync_is_answered_after_everything_before_it(client: UdpClient) -> None:
     for number in range(20):
         client.say("generate", f"s{number}", "")
     client.say("sync", 3)
-    heard = [client.hear() for _ in range(21)]
-    assert [event.name for event in heard] == ["fail"] * 20 + ["synced"]
-    assert [event.id for event in heard] == [*(f"s{number}" for number in range(20)), 3]
+    received = [client.receive() for _ in range(21)]
+    assert [event.name for event in received] == ["fail"] * 20 + ["synced"]
+    assert [event.id for event in received] == [*(f"s{number}" for number in range(20)), 3]
 
 
 def test_sync_is_answered_after_a_variation(client: UdpClient) -> None:
@@ -49,15 +49,15 @@ def test_status_counts_waiting_and_running_requests(client: UdpClient) -> None:
         assert client.ask("generate", name, "pad").name == "queued"
     assert client.ask("status").arguments[:2] == (2, 1)
     client.say("cancel", "*")
-    assert [client.hear().name for _ in range(3)] == ["cancelled"] * 3
+    assert [client.receive().name for _ in range(3)] == ["cancelled"] * 3
 
 
 def test_models_are_listed(client: UdpClient) -> None:
     client.make_take("pad")
     client.say("models")
-    models = [client.hear()]
+    models = [client.receive()]
     while models[-1].arguments[0] != "hollow":
-        models.append(client.hear())
+        models.append(client.receive())
     client.nothing_more()
     assert {(event.name, event.tags) for event in models} == {("model", "ssiifsf")}
     named = {str(event.arguments[0]): event.arguments for event in models}
@@ -70,9 +70,9 @@ def test_models_are_listed(client: UdpClient) -> None:
 def test_load_and_unload_are_answered(start_daemon: StartDaemon) -> None:
     daemon = start_daemon("models.preload=0")
     with clients.udp(daemon.osc) as client:
-        assert client.ask("load", "hollow") == Heard("loaded", "s", ("hollow",))
-        assert client.ask("load", "hollow") == Heard("loaded", "s", ("hollow",))
-        assert client.ask("unload", "hollow") == Heard("unloaded", "s", ("hollow",))
+        assert client.ask("load", "hollow") == Reply("loaded", "s", ("hollow",))
+        assert client.ask("load", "hollow") == Reply("loaded", "s", ("hollow",))
+        assert client.ask("unload", "hollow") == Reply("unloaded", "s", ("hollow",))
         assert client.ask("status").arguments[2] == 0
         client.say("generate", "by itself", "pad", "@seconds", 0.2, "@steps", 1)
         events = client.until_end()
@@ -109,7 +109,7 @@ def test_takes_are_found_by_their_words_newest_first(client: UdpClient) -> None:
     client.say("takes", "@limit", 2)
     assert order(client.until("done")) == ["take", "done"]
     client.say("takes", "@search", "wordsthatnobodysaid")
-    assert client.hear() == Heard("done", "sis", ("takes", 0, ""))
+    assert client.receive() == Reply("done", "sis", ("takes", 0, ""))
     client.nothing_more()
 
 
@@ -131,19 +131,19 @@ def test_takes_are_kept_after_a_restart(start_daemon: StartDaemon, tmp_path: Pat
     second = start_daemon(f"takes.folder={folder}")
     with clients.udp(second.osc) as client:
         client.say("takes")
-        assert client.hear().arguments[8] == take.arguments[8]
-        assert client.hear().name == "done"
+        assert client.receive().arguments[8] == take.arguments[8]
+        assert client.receive().name == "done"
         assert client.make_take("kept for later").arguments[2] != take.arguments[2]
 
 
 def test_notify_sends_every_event(client: UdpClient, other: UdpClient) -> None:
-    assert client.ask("notify", 1) == Heard("done", "s", ("notify",))
+    assert client.ask("notify", 1) == Reply("done", "s", ("notify",))
     other.say("generate", "overheard", "pad", "@seconds", 0.2, "@steps", 2)
     mine = other.until_end()
     assert order(mine) == SOUND
-    assert [client.hear() for _ in mine] == mine
+    assert [client.receive() for _ in mine] == mine
     client.nothing_more()
-    assert client.ask("notify", 0) == Heard("done", "s", ("notify",))
+    assert client.ask("notify", 0) == Reply("done", "s", ("notify",))
     other.make_take("unheard")
     client.nothing_more()
 
@@ -157,12 +157,12 @@ def test_play_without_a_sound_device_is_refused(client: UdpClient) -> None:
 
 
 def test_settings_are_read_and_changed(client: UdpClient) -> None:
-    assert client.ask("settings/tempo") == Heard("settings/tempo", "f", (120.0,))
-    assert client.ask("settings/tempo", 60.0) == Heard("settings/tempo", "f", (60.0,))
+    assert client.ask("settings/tempo") == Reply("settings/tempo", "f", (120.0,))
+    assert client.ask("settings/tempo", 60.0) == Reply("settings/tempo", "f", (60.0,))
     client.say("generate", "slower", "pad", "@bars", 1, "@beats_per_bar", 1, "@steps", 1)
     *_, take, _ = client.until_end()
     assert take.arguments[3] == pytest.approx(1.0)
-    assert client.ask("settings/tempo", 120) == Heard("settings/tempo", "f", (120.0,))
+    assert client.ask("settings/tempo", 120) == Reply("settings/tempo", "f", (120.0,))
     client.nothing_more()
 
 
@@ -173,7 +173,7 @@ def test_settings_that_cannot_be_changed_are_refused(client: UdpClient) -> None:
     refused = client.ask("settings/tempo", 5)
     assert refused.arguments[1] == "bad-request"
     assert "20" in str(refused.arguments[2])
-    assert client.ask("settings/tempo") == Heard("settings/tempo", "f", (120.0,))
+    assert client.ask("settings/tempo") == Reply("settings/tempo", "f", (120.0,))
 
 
 def test_tempo_is_what_bars_are_counted_in(client: UdpClient) -> None:

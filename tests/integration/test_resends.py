@@ -2,13 +2,13 @@
 
 from tests.integration.clients import SOUND, UdpClient, hold_engine, let_go, order
 from tests.integration.daemons import DaemonProcess
-from tests.integration.osc import Heard
+from tests.integration.osc import Reply
 
 
 def test_resends_of_a_waiting_request_are_answered_queued(client: UdpClient, other: UdpClient) -> None:
     hold_engine(other, "holding")
     client.say("generate", "waits", "pad", "@seconds", 0.2, "@steps", 1)
-    first = client.hear()
+    first = client.receive()
     again = client.ask("generate", "waits", "pad", "@seconds", 0.2, "@steps", 1)
     assert (first.name, again.name) == ("queued", "queued")
     assert first.arguments[:2] == again.arguments[:2] == ("waits", 1)
@@ -20,7 +20,7 @@ def test_resends_of_a_waiting_request_are_answered_queued(client: UdpClient, oth
 
 def test_resends_of_a_running_request_are_answered_started(client: UdpClient) -> None:
     hold_engine(client, "runs")
-    assert client.ask("generate", "runs", "slow", "@steps", 3) == Heard("started", "ss", ("runs", "hollow"))
+    assert client.ask("generate", "runs", "slow", "@steps", 3) == Reply("started", "ss", ("runs", "hollow"))
     client.nothing_more()
     let_go(client, "runs")
     client.nothing_more()
@@ -43,7 +43,7 @@ def test_resends_of_a_failed_or_cancelled_request_repeat_that(client: UdpClient)
     assert client.ask("generate", "fails", "fail") == failure
     hold_engine(client, "stopped")
     let_go(client, "stopped")
-    assert client.ask("generate", "stopped", "slow", "@steps", 3) == Heard("cancelled", "s", ("stopped",))
+    assert client.ask("generate", "stopped", "slow", "@steps", 3) == Reply("cancelled", "s", ("stopped",))
     client.nothing_more()
 
 

@@ -10,7 +10,7 @@ import pytest
 import zmq
 
 from tests.integration import osc
-from tests.integration.clients import PATIENCE, UdpClient, new_id
+from tests.integration.clients import TIMEOUT_S, UdpClient, new_id
 from tests.integration.daemons import DaemonProcess
 from timbred.errors import NoAudioDevice
 from timbred.protocol.osc_packets import OscMessage, read_packet
@@ -23,11 +23,11 @@ class Server:
     def __init__(self) -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind(("127.0.0.1", 0))
-        self.socket.settimeout(PATIENCE)
+        self.socket.settimeout(TIMEOUT_S)
         self.port = int(self.socket.getsockname()[1])
         self.asked_by: tuple[str, int] = ("", 0)
 
-    def hear(self) -> OscMessage:
+    def receive(self) -> OscMessage:
         packet, self.asked_by = self.socket.recvfrom(65536)
         return read_packet(packet)[0]
 
@@ -53,17 +53,17 @@ def ask(client: UdpClient, port: int, *more: str | int) -> str:
 def test_scsynth_loads_each_take_into_its_own_buffer(client: UdpClient) -> None:
     with server() as there:
         name = ask(client, there.port, "@takes", 2)
-        heard = client.until_end(name)
-        takes = {int(event.arguments[1]): str(event.arguments[2]) for event in heard if event.name == "take"}
+        received = client.until_end(name)
+        takes = {int(event.arguments[1]): str(event.arguments[2]) for event in received if event.name == "take"}
         asked = {}
         for _ in range(2):
-            message = there.hear()
+            message = there.receive()
             assert message.address == "/b_allocRead"
             buffer, path, *rest = message.arguments
             assert rest == [0, 0]
             asked[buffer] = path
             there.answer("/done", "/b_allocRead", int(str(buffer)))
-            event = client.hear()
+            event = client.receive()
             assert (event.name, event.tags) == ("buffered", "siis")
             assert event.arguments == (name, int(str(buffer)) - 7, buffer, path)
         assert asked == {7: takes[0], 8: takes[1]}
@@ -75,19 +75,19 @@ def test_scsynth_buffer_is_reported_to_its_client_alone(
     assert other.ask("notify", 1).name == "done"
     with server() as there, zmq.Context[zmq.Socket[bytes]]() as context, context.socket(zmq.SUB) as listener:
         listener.setsockopt(zmq.LINGER, 0)
-        listener.setsockopt(zmq.RCVTIMEO, int(PATIENCE * 1000))
+        listener.setsockopt(zmq.RCVTIMEO, int(TIMEOUT_S * 1000))
         listener.connect(f"tcp://127.0.0.1:{daemon.events}")
         listener.subscribe(b"")
         while not listener.poll(100):  # until it is subscribed
             assert client.ask("ping").name == "pong"
         name = ask(client, there.port)
         client.until_end(name)
-        there.hear()
+        there.receive()
         there.answer("/done", "/b_allocRead", 7)
-        assert client.hear().name == "buffered"
+        assert client.receive().name == "buffered"
         client.nothing_more()
-        told = other.until("done", id=name)
-        assert {event.name for event in told} <= {"queued", "started", "progress", "take", "done"}
+        reported = other.until("done", id=name)
+        assert {event.name for event in reported} <= {"queued", "started", "progress", "take", "done"}
         other.nothing_more()
         topics = [listener.recv_multipart()[0].decode()]
         while topics[-1] != "synced":
@@ -101,9 +101,9 @@ def test_scsynth_that_cannot_read_the_file_is_reported(client: UdpClient) -> Non
     with server() as there:
         name = ask(client, there.port)
         assert client.until_end(name)[-1].name == "done"
-        there.hear()
+        there.receive()
         there.answer("/fail", "/b_allocRead", "buffer index out of range", 7)
-        failed = client.hear()
+        failed = client.receive()
         assert (failed.name, failed.arguments[:2]) == ("fail", ("scsynth", "bad-audio"))
         assert "buffer index out of range" in str(failed.arguments[2])
 
@@ -113,7 +113,7 @@ def test_scsynth_that_is_absent_is_reported_and_the_take_kept(client: UdpClient)
         port = gone.port
     *_, take, done = client.until_end(ask(client, port))
     assert (take.name, done.name) == ("take", "done")
-    failed = client.hear()
+    failed = client.receive()
     assert failed.arguments[:2] == ("scsynth", "no-audio-device")
     assert f"port {port}" in str(failed.arguments[2])
     assert str(take.arguments[2]) in str(failed.arguments[2])

@@ -10,7 +10,7 @@ import soundfile
 import zmq
 
 from tests.integration import clients
-from tests.integration.clients import PATIENCE, SOUND, UdpClient, new_id, order
+from tests.integration.clients import SOUND, TIMEOUT_S, UdpClient, new_id, order
 from tests.integration.daemons import DaemonProcess, start_real_engine, write_checkpoints
 
 MAKE = """
@@ -77,7 +77,7 @@ def channel_difference(samples: np.ndarray) -> float:
 def test_stereo_models_are_listed_with_their_channels(stereo_daemon: DaemonProcess) -> None:
     with zmq.Context[zmq.Socket[bytes]]() as context, context.socket(zmq.REQ) as req:
         req.setsockopt(zmq.LINGER, 0)
-        req.setsockopt(zmq.RCVTIMEO, int(PATIENCE * 1000))
+        req.setsockopt(zmq.RCVTIMEO, int(TIMEOUT_S * 1000))
         req.connect(f"tcp://127.0.0.1:{stereo_daemon.requests}")
         req.send(json.dumps({"type": "models"}).encode())
         models = {model["name"]: model for model in json.loads(req.recv())["models"]}
@@ -176,7 +176,7 @@ def test_stereo_model_sends_inline_samples_of_both_channels(stereo_daemon: Daemo
     request = {"type": "generate", "id": "in", "prompt": "pad", "seconds": 0.3, "steps": 2, "inline": True, "bits": 32}
     with zmq.Context[zmq.Socket[bytes]]() as context, context.socket(zmq.DEALER) as dealer:
         dealer.setsockopt(zmq.LINGER, 0)
-        dealer.setsockopt(zmq.RCVTIMEO, int(PATIENCE * 1000))
+        dealer.setsockopt(zmq.RCVTIMEO, int(TIMEOUT_S * 1000))
         dealer.connect(f"tcp://127.0.0.1:{stereo_daemon.requests}")
         dealer.send(json.dumps(request).encode())
         while (parts := dealer.recv_multipart()) and json.loads(parts[0])["type"] != "take":

@@ -9,7 +9,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tests.integration.clients import PATIENCE, SOUND, TERMINAL, UdpClient, hold_engine, let_go
+from tests.integration.clients import SOUND, TERMINAL, TIMEOUT_S, UdpClient, hold_engine, let_go
 from tests.integration.daemons import DaemonProcess
 
 Json = dict[str, Any]
@@ -24,18 +24,18 @@ def page(daemon: DaemonProcess) -> Iterator[ClientConnection]:
 
 def ask(page: ClientConnection, **request: object) -> Json:
     page.send(json.dumps(request))
-    return hear(page)
+    return receive(page)
 
 
-def hear(page: ClientConnection) -> Json:
-    return json.loads(page.recv(PATIENCE))
+def receive(page: ClientConnection) -> Json:
+    return json.loads(page.recv(TIMEOUT_S))
 
 
 def test_websocket_generate_sends_events_in_order(page: ClientConnection) -> None:
     page.send(json.dumps({"type": "generate", "id": 4, "prompt": "warm pad", "seconds": 0.2, "steps": 2}))
-    events = [hear(page)]
+    events = [receive(page)]
     while events[-1]["type"] not in TERMINAL:
-        events.append(hear(page))
+        events.append(receive(page))
     assert [name for name, _ in itertools.groupby(event["type"] for event in events)] == SOUND
     assert {event["id"] for event in events} == {4}
     assert ask(page, type="ping") == {"type": "pong"}
@@ -45,7 +45,7 @@ def test_websocket_refuses_invalid_requests(page: ClientConnection, client: UdpC
     hold_engine(client, "beside a page")
     for text in ("", "{", "[]", '{"type": "sing"}', "x" * 100_000):
         page.send(text)
-        answer = hear(page)
+        answer = receive(page)
         assert (answer["type"], answer["code"]) == ("fail", "bad-request")
     assert ask(page, type="ping") == {"type": "pong"}
     client.nothing_more()

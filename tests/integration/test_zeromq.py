@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import zmq
 
-from tests.integration.clients import PATIENCE, SOUND, UdpClient, hold_engine, let_go, order
+from tests.integration.clients import SOUND, TIMEOUT_S, UdpClient, hold_engine, let_go, order
 from tests.integration.daemons import DaemonProcess
 
 Json = dict[str, Any]
@@ -27,7 +27,7 @@ class Sockets:
 
     def connected(self, kind: int) -> "zmq.Socket[bytes]":
         socket = self.context.socket(kind)
-        socket.set(zmq.RCVTIMEO, int(PATIENCE * 1000))
+        socket.set(zmq.RCVTIMEO, int(TIMEOUT_S * 1000))
         socket.set(zmq.LINGER, 0)
         port = self.daemon.events if kind == zmq.SUB else self.daemon.requests
         socket.connect(f"tcp://127.0.0.1:{port}")
@@ -42,10 +42,10 @@ def sockets(daemon: DaemonProcess) -> Iterator[Sockets]:
 
 
 def events_until_end(dealer: "zmq.Socket[bytes]") -> list[Json]:
-    heard: list[Json] = [json.loads(dealer.recv())]
-    while heard[-1]["type"] not in TERMINAL:
-        heard.append(json.loads(dealer.recv()))
-    return heard
+    received: list[Json] = [json.loads(dealer.recv())]
+    while received[-1]["type"] not in TERMINAL:
+        received.append(json.loads(dealer.recv()))
+    return received
 
 
 def ask(socket: "zmq.Socket[bytes]", **request: object) -> Json:
@@ -81,16 +81,16 @@ def test_zeromq_samples_come_with_their_take(sockets: Sockets) -> None:
     takes = 0
     while True:
         event, *frames = dealer.recv_multipart()
-        heard = json.loads(event)
-        assert len(frames) == (heard["type"] == "take")
+        received = json.loads(event)
+        assert len(frames) == (received["type"] == "take")
         if frames:
-            samples = np.frombuffer(frames[0], "<f4").reshape(-1, heard["channels"])
-            assert samples.shape == (round(heard["seconds"] * heard["rate"]), 2)
-            np.testing.assert_array_equal(samples, soundfile.read(heard["path"], dtype="float32")[0])
+            samples = np.frombuffer(frames[0], "<f4").reshape(-1, received["channels"])
+            assert samples.shape == (round(received["seconds"] * received["rate"]), 2)
+            np.testing.assert_array_equal(samples, soundfile.read(received["path"], dtype="float32")[0])
             takes += 1
-        if heard["type"] in TERMINAL:
+        if received["type"] in TERMINAL:
             break
-    assert (heard["type"], takes) == ("done", 2)
+    assert (received["type"], takes) == ("done", 2)
 
 
 def test_zeromq_samples_come_without_a_file(sockets: Sockets, daemon: DaemonProcess) -> None:
@@ -142,19 +142,19 @@ def test_zeromq_sub_hears_every_client_by_topic(sockets: Sockets, client: UdpCli
                 break
             except zmq.Again:
                 continue
-        one.set(zmq.RCVTIMEO, int(PATIENCE * 1000))
+        one.set(zmq.RCVTIMEO, int(TIMEOUT_S * 1000))
     client.say("generate", "on air", "pad", "@seconds", 0.2, "@steps", 2)
-    heard = client.until_end()
+    received = client.until_end()
     published: list[Json] = []
     while not published or published[-1]["type"] != "done" or published[-1]["id"] != "on air":
         topic, event = everything.recv_multipart()
         published.append(json.loads(event))
         assert topic.decode() == published[-1]["type"]
     published = [event for event in published if event.get("id") == "on air"]
-    assert [event["type"] for event in published] == [event.name for event in heard]
+    assert [event["type"] for event in published] == [event.name for event in received]
     while json.loads((parts := takes.recv_multipart())[1])["id"] != "on air":
         assert parts[0] == b"take"
-    assert order(heard) == SOUND
+    assert order(received) == SOUND
 
 
 def test_zeromq_resends_are_the_same_request(sockets: Sockets) -> None:

@@ -26,7 +26,7 @@ PROGRAM = (sys.executable, "-m", "tests.fake_engine")
 ROOT = Path(__file__).parents[2]
 
 
-class Heard:
+class EventRecorder:
     """Notes everything that the link tells."""
 
     def __init__(self) -> None:
@@ -62,13 +62,15 @@ def short_folder() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def engine(program: tuple[str, ...] = PROGRAM, **settings: Any) -> AsyncGenerator[tuple[EngineLink, Heard]]:
-    heard = Heard()
-    link = EngineLink(EngineSettings(program=program, **settings), heard)
+async def engine(
+    program: tuple[str, ...] = PROGRAM, **settings: Any
+) -> AsyncGenerator[tuple[EngineLink, EventRecorder]]:
+    recorder = EventRecorder()
+    link = EngineLink(EngineSettings(program=program, **settings), recorder)
     with none_left():
         link.start()
         try:
-            yield link, heard
+            yield link, recorder
         finally:
             await link.stop(5.0)
 
@@ -87,12 +89,12 @@ def render(prompt: str, job: int = 1, seconds: float = 0.1, steps: int = 3) -> e
 
 
 async def test_engine_link_renders_from_handshake_to_samples():
-    async with engine() as (link, heard):
-        ready = await heard.next()
+    async with engine() as (link, recorder):
+        ready = await recorder.next()
         assert isinstance(ready, engine_messages.EngineReady)
         assert ready.pid == link.process.pid
         assert link.send(render("hello"))
-        kinds = [type((await heard.next())[0]) for _ in range(5)]
+        kinds = [type((await recorder.next())[0]) for _ in range(5)]
         assert kinds == [
             engine_messages.ModelLoading,
             engine_messages.ModelLoaded,
@@ -100,66 +102,68 @@ async def test_engine_link_renders_from_handshake_to_samples():
             engine_messages.StepDone,
             engine_messages.StepDone,
         ]
-        message, payload = await heard.next()
+        message, payload = await recorder.next()
         assert isinstance(message, engine_messages.JobRendered)
         assert [len(frame) for frame in payload] == [1600 * 4] * 2
 
 
 async def test_engine_link_stops_a_cancelled_render_at_its_next_step():
-    async with engine() as (link, heard):
-        await heard.next()
+    async with engine() as (link, recorder):
+        await recorder.next()
         link.send(render("slow", steps=1000))
-        while not isinstance((await heard.next())[0], engine_messages.StepDone):
+        while not isinstance((await recorder.next())[0], engine_messages.StepDone):
             pass
         link.send(engine_messages.CancelJob(job=1))
-        message, _ = await heard.next()
+        message, _ = await recorder.next()
         assert message == engine_messages.JobCancelled(job=1)
 
 
 async def test_engine_link_reports_a_dead_engine_and_restarts_it():
-    async with engine() as (link, heard):
-        first = await heard.next()
+    async with engine() as (link, recorder):
+        first = await recorder.next()
         link.send(render("die"))
-        while isinstance(reason := await heard.next(), tuple):
+        while isinstance(reason := await recorder.next(), tuple):
             pass
         assert reason == "exit status 7"
         assert not link.up
-        second = await heard.next()
+        second = await recorder.next()
         assert isinstance(second, engine_messages.EngineReady)
         assert second.pid != first.pid
 
 
 async def test_engine_link_keeps_messages_of_a_dead_engine_from_the_next_one():
     """It dies with hundreds of messages on their way; whatever of them still comes, comes before its end is told."""
-    async with engine() as (link, heard):
+    async with engine() as (link, recorder):
         for life in (1, 2):
-            assert isinstance(await heard.next(), engine_messages.EngineReady)
+            assert isinstance(await recorder.next(), engine_messages.EngineReady)
             link.send(render("die rendered", job=life, steps=400))
-            told: list[Any] = []
-            while isinstance(said := await heard.next(), tuple):
-                told.append(said[0])
+            reported: list[Any] = []
+            while isinstance(said := await recorder.next(), tuple):
+                reported.append(said[0])
             assert said == "exit status 7"
-            assert {message.job for message in told if not isinstance(message, engine_messages.ModelLoaded)} <= {life}
-            steps = [message.step for message in told if isinstance(message, engine_messages.StepDone)]
+            assert {message.job for message in reported if not isinstance(message, engine_messages.ModelLoaded)} <= {
+                life
+            }
+            steps = [message.step for message in reported if isinstance(message, engine_messages.StepDone)]
             assert steps == list(range(1, len(steps) + 1))
 
 
 async def test_engine_link_restarts_a_killed_engine():
-    async with engine() as (link, heard):
-        first = await heard.next()
+    async with engine() as (link, recorder):
+        first = await recorder.next()
         os.kill(first.pid, 9)
-        assert "exit status" in await heard.next()
-        assert (await heard.next()).pid == link.process.pid
+        assert "exit status" in await recorder.next()
+        assert (await recorder.next()).pid == link.process.pid
 
 
 async def test_engine_link_ends_a_silent_engine_and_restarts_it():
-    async with engine(heartbeat_s=0.05, timeout_s=0.5) as (link, heard):
-        first = await heard.next()
+    async with engine(heartbeat_s=0.05, timeout_s=0.5) as (link, recorder):
+        first = await recorder.next()
         link.send(render("hang"))
-        while isinstance(reason := await heard.next(), tuple):
+        while isinstance(reason := await recorder.next(), tuple):
             pass
         assert reason == "no heartbeat for 0.5 s"
-        await heard.next()
+        await recorder.next()
         assert not psutil.pid_exists(first.pid)
 
 
@@ -170,9 +174,9 @@ def test_engine_settings_fit_four_heartbeats_into_the_timeout(timeout_s: float, 
 
 
 async def test_engine_link_refuses_an_engine_of_another_version():
-    async with engine((*PROGRAM, "--version", "0.0.1")) as (link, heard):
-        told, reason = await heard.next()
-        assert told == "cannot start"
+    async with engine((*PROGRAM, "--version", "0.0.1")) as (link, recorder):
+        reported, reason = await recorder.next()
+        assert reported == "cannot start"
         assert "the engine is timbred 0.0.1" in reason
         assert not link.up
 
@@ -186,31 +190,31 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("short_pauses")
 async def test_engine_link_retries_a_program_that_cannot_run():
-    async with engine((sys.executable, "-c", "raise SystemExit(3)")) as (link, heard):
+    async with engine((sys.executable, "-c", "raise SystemExit(3)")) as (link, recorder):
         for _ in range(2):
-            assert await heard.next() == ("cannot start", "exit status 3; the log may say why")
+            assert await recorder.next() == ("cannot start", "exit status 3; the log may say why")
         assert not link.send(engine_messages.QuitEngine())
 
 
 @pytest.mark.usefixtures("short_pauses")
 async def test_engine_link_retries_a_missing_program():
-    async with engine(("/no/such/program",)) as (_, heard):
+    async with engine(("/no/such/program",)) as (_, recorder):
         for _ in range(2):
-            told, reason = await heard.next()
-            assert told == "cannot start"
+            reported, reason = await recorder.next()
+            assert reported == "cannot start"
             assert "No such file" in reason
 
 
 async def test_engine_link_reports_why_an_engine_refuses_to_start_and_retries(tmp_path: Path):
     reason = tmp_path / "reason"
     reason.touch()
-    async with engine((*PROGRAM, "--cannot-start-while", str(reason))) as (link, heard):
-        assert await heard.next() == ("cannot start", f"told not to start by {reason}; remove it")
+    async with engine((*PROGRAM, "--cannot-start-while", str(reason))) as (link, recorder):
+        assert await recorder.next() == ("cannot start", f"told not to start by {reason}; remove it")
         assert (link.process.state, link.process.trouble) == ("failed", f"told not to start by {reason}; remove it")
         reason.unlink()
-        while isinstance(told := await heard.next(), tuple):
-            assert told[0] == "cannot start"
-        assert isinstance(told, engine_messages.EngineReady)
+        while isinstance(reported := await recorder.next(), tuple):
+            assert reported[0] == "cannot start"
+        assert isinstance(reported, engine_messages.EngineReady)
         assert (link.process.state, link.process.trouble) == ("up", "")
 
 
@@ -220,61 +224,61 @@ async def test_engine_link_tries_an_engine_that_ends_at_its_start_three_times(
 ):
     reason = tmp_path / "reason"
     reason.touch()
-    async with engine((*PROGRAM, "--ends-at-start-while", str(reason))) as (link, heard):
+    async with engine((*PROGRAM, "--ends-at-start-while", str(reason))) as (link, recorder):
         assert link.process.state == "starting"
-        assert await heard.next() == ("cannot start", "exit status 3; the log may say why")
+        assert await recorder.next() == ("cannot start", "exit status 3; the log may say why")
         assert caplog.text.count("the engine can't be started (exit status 3)") == 3
 
 
 async def test_engine_link_retries_an_engine_that_was_killed_at_its_start(tmp_path: Path):
     reason = tmp_path / "reason"
     reason.touch()
-    async with engine((*PROGRAM, "--ends-at-start-while", str(reason))) as (link, heard):
+    async with engine((*PROGRAM, "--ends-at-start-while", str(reason))) as (link, recorder):
         while link.process.pid is None:
             await asyncio.sleep(0.001)
         reason.unlink()
-        assert isinstance(await heard.next(), engine_messages.EngineReady)
+        assert isinstance(await recorder.next(), engine_messages.EngineReady)
 
 
 async def test_engine_link_reports_a_fault_in_its_listener_and_ends_the_engine(caplog: pytest.LogCaptureFixture):
     """The daemon must not go on with an engine of which it missed a message: jobs would have no end."""
 
-    class Faulty(Heard):
+    class Faulty(EventRecorder):
         def engine_message_received(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
             if isinstance(message, engine_messages.JobRendered):
                 raise KeyError(message.job)
             super().engine_message_received(message, payload)
 
-    heard, supervisor = Faulty(), Supervisor()
-    link = EngineLink(EngineSettings(program=PROGRAM), heard, supervisor)
+    recorder, supervisor = Faulty(), Supervisor()
+    link = EngineLink(EngineSettings(program=PROGRAM), recorder, supervisor)
     with none_left():
         link.start()
         try:
-            assert isinstance(await heard.next(), engine_messages.EngineReady)
+            assert isinstance(await recorder.next(), engine_messages.EngineReady)
             link.send(render("hello"))
-            while isinstance(told := await heard.next(), tuple):
+            while isinstance(reported := await recorder.next(), tuple):
                 pass
-            assert told == "a fault in the daemon: KeyError: 1"
-            assert isinstance(await heard.next(), engine_messages.EngineReady)
+            assert reported == "a fault in the daemon: KeyError: 1"
+            assert isinstance(await recorder.next(), engine_messages.EngineReady)
             assert [fault.task for fault in supervisor.faults] == ["engine-link"]
         finally:
             await link.stop(5.0)
 
 
 async def test_engine_link_restarts_the_engine_after_a_fault_in_hearing_of_its_end():
-    class Faulty(Heard):
+    class Faulty(EventRecorder):
         def engine_lost(self, reason: str) -> None:
             super().engine_lost(reason)
             raise KeyError(reason)
 
-    heard = Faulty()
-    link = EngineLink(EngineSettings(program=PROGRAM), heard)
+    recorder = Faulty()
+    link = EngineLink(EngineSettings(program=PROGRAM), recorder)
     with none_left():
         link.start()
         try:
-            os.kill((await heard.next()).pid, 9)
-            assert await heard.next() == "exit status -9, SIGKILL"
-            assert isinstance(await heard.next(), engine_messages.EngineReady)
+            os.kill((await recorder.next()).pid, 9)
+            assert await recorder.next() == "exit status -9, SIGKILL"
+            assert isinstance(await recorder.next(), engine_messages.EngineReady)
         finally:
             await link.stop(5.0)
 
@@ -288,13 +292,13 @@ async def test_engine_link_restarts_the_engine_after_its_socket_folder_was_delet
     monkeypatch.setattr(socket_folder, "candidate_folders", lambda: iter(places))
 
     async def conversation() -> None:
-        async with engine() as (_, heard):
-            first = await heard.next()
+        async with engine() as (_, recorder):
+            first = await recorder.next()
             assert list(places[0].iterdir())
             shutil.rmtree(places[0])
             os.kill(first.pid, 9)
-            assert "exit status" in await heard.next()
-            assert isinstance(await heard.next(), engine_messages.EngineReady)
+            assert "exit status" in await recorder.next()
+            assert isinstance(await recorder.next(), engine_messages.EngineReady)
             assert list(places[1].iterdir())
 
     await conversation()
@@ -307,12 +311,12 @@ async def test_engine_link_uses_a_port_without_a_place_for_a_socket(
     monkeypatch.setattr(socket_folder, "candidate_folders", lambda: iter(()))
 
     async def conversation() -> None:
-        async with engine() as (link, heard):
-            ready = await heard.next()
+        async with engine() as (link, recorder):
+            ready = await recorder.next()
             assert isinstance(ready, engine_messages.EngineReady)
             assert "tcp://127.0.0.1:" in " ".join(psutil.Process(ready.pid).cmdline())
             link.send(render("hello"))
-            while not isinstance((await heard.next())[0], engine_messages.JobRendered):
+            while not isinstance((await recorder.next())[0], engine_messages.JobRendered):
                 pass
 
     await conversation()
@@ -321,8 +325,8 @@ async def test_engine_link_uses_a_port_without_a_place_for_a_socket(
 
 async def test_engine_link_keeps_the_token_out_of_the_command_line():
     """Others on the machine can read command lines, and connect to a loopback port."""
-    async with engine() as (_, heard):
-        process = psutil.Process((await heard.next()).pid)
+    async with engine() as (_, recorder):
+        process = psutil.Process((await recorder.next()).pid)
         token = process.environ()[TOKEN_VARIABLE]
         assert len(token) == 32
         assert token not in " ".join(process.cmdline())
@@ -333,18 +337,19 @@ def test_engine_link_ignores_a_pause_of_all_processes():
     """A laptop's lid, a stalled machine: neither side runs, so neither side is judged."""
     program = (
         "import anyio, asyncio, sys\n"
-        "from tests.ipc.test_engine_client import Heard, PROGRAM, render\n"
+        "from tests.ipc.test_engine_client import EventRecorder, PROGRAM, render\n"
         "from timbred.ipc.engine_client import EngineLink, EngineSettings\n"
         "async def main():\n"
-        "    heard = Heard()\n"
-        "    link = EngineLink(EngineSettings(program=PROGRAM, heartbeat_s=0.2, timeout_s=2.0), heard)\n"
+        "    recorder = EventRecorder()\n"
+        "    link = EngineLink(EngineSettings(program=PROGRAM, heartbeat_s=0.2, timeout_s=2.0), recorder)\n"
         "    link.start()\n"
-        "    print((await heard.next()).pid, flush=True)\n"
+        "    print((await recorder.next()).pid, flush=True)\n"
         "    await asyncio.to_thread(sys.stdin.readline)\n"
         "    link.send(render('hello'))\n"
-        "    while isinstance(told := await heard.next(), tuple) and told[0].__class__.__name__ != 'JobRendered':\n"
+        "    while isinstance(event := await recorder.next(), tuple) "
+        "and event[0].__class__.__name__ != 'JobRendered':\n"
         "        pass\n"
-        "    print(told[0].__class__.__name__ if isinstance(told, tuple) else told, link.process.pid, flush=True)\n"
+        "    print(event[0].__class__.__name__ if isinstance(event, tuple) else event, link.process.pid, flush=True)\n"
         "    await link.stop(5.0)\n"
         "anyio.run(main)\n"
     )
@@ -361,7 +366,7 @@ def test_engine_link_ignores_a_pause_of_all_processes():
     try:
         pid = daemon.stdout.readline().strip()
         os.killpg(daemon.pid, signal.SIGSTOP)
-        time.sleep(4.0)  # twice the patience: the pause itself is what is tested
+        time.sleep(4.0)  # twice the time limit: the pause itself is what is tested
         os.killpg(daemon.pid, signal.SIGCONT)
         print(file=daemon.stdin, flush=True)
         assert daemon.stdout.readline().split() == ["JobRendered", pid]
@@ -376,12 +381,12 @@ def test_engine_link_engine_ends_with_a_killed_daemon(short_folder: Path):
     """The child of a daemon that gets no chance to stop it, nor to remove the folder of their socket."""
     program = (
         "import anyio, asyncio\n"
-        "from tests.ipc.test_engine_client import Heard, PROGRAM\n"
+        "from tests.ipc.test_engine_client import EventRecorder, PROGRAM\n"
         "from timbred.ipc.engine_client import EngineLink, EngineSettings\n"
         "async def main():\n"
-        "    heard = Heard()\n"
-        "    EngineLink(EngineSettings(program=PROGRAM), heard).start()\n"
-        "    print((await heard.next()).pid, flush=True)\n"
+        "    recorder = EventRecorder()\n"
+        "    EngineLink(EngineSettings(program=PROGRAM), recorder).start()\n"
+        "    print((await recorder.next()).pid, flush=True)\n"
         "    await asyncio.Event().wait()\n"
         "anyio.run(main)\n"
     )

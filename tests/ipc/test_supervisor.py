@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.ipc.test_engine_client import Heard, render
+from tests.ipc.test_engine_client import EventRecorder, render
 from tests.processes import none_left
 from timbred.ipc import engine_client as engine_link
 from timbred.ipc import engine_messages, supervisor
@@ -31,9 +31,9 @@ class Stage:
     """An engine link with spares, and whether its engine has nothing to do."""
 
     def __init__(self, program: tuple[str, ...] = PROGRAM, mode: Any = "on") -> None:
-        self.heard = Heard()
+        self.recorder = EventRecorder()
         self.idle = True
-        self.link = EngineLink(EngineSettings(program=program, spare=mode), self.heard, is_idle=lambda: self.idle)
+        self.link = EngineLink(EngineSettings(program=program, spare=mode), self.recorder, is_idle=lambda: self.idle)
         policy = self.spare._policy  # pyright: ignore[reportPrivateUsage]
         self.spare._policy = supervisor.SparePolicy(policy.is_idle, policy.needed_bytes, settle_s=0.02)  # pyright: ignore[reportPrivateUsage]
 
@@ -45,7 +45,7 @@ class Stage:
 
     async def make_sound(self) -> None:
         assert self.link.send(render("pad"))
-        while not isinstance((await self.heard.next())[0], engine_messages.JobRendered):
+        while not isinstance((await self.recorder.next())[0], engine_messages.JobRendered):
             pass
 
     async def until_warm(self) -> int:
@@ -67,7 +67,7 @@ async def stage(**keys: Any) -> AsyncGenerator[Stage]:
         found = Stage(**keys)
         found.link.start()
         try:
-            assert isinstance(await found.heard.next(), engine_messages.EngineReady)
+            assert isinstance(await found.recorder.next(), engine_messages.EngineReady)
             yield found
         finally:
             await found.link.stop(5.0)
@@ -79,8 +79,8 @@ async def test_supervisor_replaces_the_process_by_a_warm_spare_and_starts_anothe
         first, waiting = subject.link.process.pid, await subject.until_warm()
         assert first is not None
         os.kill(first, 9)
-        assert "SIGKILL" in await subject.heard.next()
-        ready = await subject.heard.next()
+        assert "SIGKILL" in await subject.recorder.next()
+        ready = await subject.recorder.next()
         assert isinstance(ready, engine_messages.EngineReady)
         assert ready.pid == waiting == subject.link.process.pid
         assert subject.link.process.spare_pid is None
@@ -128,15 +128,15 @@ async def test_supervisor_never_waits_for_a_killed_spare():
         first = subject.link.process.pid
         assert first is not None
         os.kill(first, 9)
-        assert "SIGKILL" in await subject.heard.next()
-        ready = await subject.heard.next()
+        assert "SIGKILL" in await subject.recorder.next()
+        ready = await subject.recorder.next()
         assert isinstance(ready, engine_messages.EngineReady)
         assert ready.pid != first
         await subject.make_sound()
 
 
 def test_supervisor_starts_no_spare_when_off():
-    link = EngineLink(EngineSettings(program=PROGRAM, spare="off"), Heard())
+    link = EngineLink(EngineSettings(program=PROGRAM, spare="off"), EventRecorder())
     assert link.process.spare_pid is None
     assert link._child._spare is None  # pyright: ignore[reportPrivateUsage]
 
@@ -152,23 +152,23 @@ async def test_supervisor_pauses_only_after_ends_without_a_success(monkeypatch: 
             seconds = 0.0
         return await sleep(seconds, *rest)
 
-    heard = Heard()
-    link = EngineLink(EngineSettings(program=PROGRAM), heard)
+    recorder = EventRecorder()
+    link = EngineLink(EngineSettings(program=PROGRAM), recorder)
     with none_left():
         link.start()
         monkeypatch.setattr(supervisor.asyncio, "sleep", noted)
         try:
             for death in range(5):
-                ready = await heard.next()
+                ready = await recorder.next()
                 assert isinstance(ready, engine_messages.EngineReady)
                 if death == 3:
                     assert link.send(render("pad"))
-                    while not isinstance((await heard.next())[0], engine_messages.JobRendered):
+                    while not isinstance((await recorder.next())[0], engine_messages.JobRendered):
                         pass
                 os.kill(ready.pid, 9)
-                while isinstance(await heard.next(), tuple):
+                while isinstance(await recorder.next(), tuple):
                     pass
-            assert isinstance(await heard.next(), engine_messages.EngineReady)
+            assert isinstance(await recorder.next(), engine_messages.EngineReady)
             assert pauses == [0.0, 0.5, 1.0, 0.0, 0.5]
         finally:
             monkeypatch.setattr(supervisor.asyncio, "sleep", sleep)

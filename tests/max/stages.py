@@ -14,7 +14,7 @@ from max_patches.patcher import Box, Patch
 from max_patches.words import port as usual_port
 from tests.integration.daemons import ROOT
 
-PATIENCE = 180.0
+TIMEOUT_S = 180.0
 """Seconds after which a test that waits is given up: far beyond what anything here takes."""
 
 SCRIPTS = ROOT / "max_patches" / "timbred"
@@ -66,7 +66,7 @@ class MaxStage:
 
         A fault in a script ends the test.
         """
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_S
         with self._more:
             while True:
                 for found in self.seen[self._at.get(what, 0) :]:
@@ -79,7 +79,7 @@ class MaxStage:
                     raise AssertionError(f"{what} didn't come as wanted:\n" + "\n".join(map(str, self.seen[-40:])))
                 self._more.wait(left)
 
-    def told(self, box: Box, *beginning: Any) -> list[Any]:
+    def received(self, box: Box, *beginning: Any) -> list[Any]:
         """The next message that an object is told, beginning so."""
         wanted = list(beginning)
 
@@ -176,7 +176,7 @@ def playing(
     finally:
         assert process.stdin is not None
         process.stdin.close()
-        process.wait(PATIENCE)
+        process.wait(TIMEOUT_S)
         assert process.stdout is not None
         process.stdout.close()
 

@@ -70,8 +70,8 @@ def recipe(path: str) -> dict[str, Any]:
 def in_use(stage: MaxStage, index: int = 0) -> tuple[float, str]:
     """The next length in milliseconds and buffer that the voices are told."""
     poly = stage.box("poly~", index=index)
-    length = stage.told(poly, "inlet 1", "length")[2]
-    return length, stage.told(poly, "inlet 1", "buffer")[2]
+    length = stage.received(poly, "inlet 1", "length")[2]
+    return length, stage.received(poly, "inlet 1", "buffer")[2]
 
 
 def test_devices_make_words_a_sampler(play: Play, daemon: DaemonProcess) -> None:
@@ -82,7 +82,7 @@ def test_devices_make_words_a_sampler(play: Play, daemon: DaemonProcess) -> None
         stage.turn("Scheduler", 2)
         generate(stage, "warm analog pad")
         stage.status("started")
-        assert stage.told(stage.box("multislider"), 0.5) == [0.5]
+        assert stage.received(stage.box("multislider"), 0.5) == [0.5]
         stage.status("50 %")
         first, buffer = filled(stage)
         assert Path(first).is_file()
@@ -93,7 +93,7 @@ def test_devices_make_words_a_sampler(play: Play, daemon: DaemonProcess) -> None
             "scheduler": "dpm++2m", "channels": 2, "rate": 44100,
         }  # fmt: skip
         assert in_use(stage) == (500, buffer)
-        assert stage.told(stage.box("waveform~"), "set") == ["set", buffer]
+        assert stage.received(stage.box("waveform~"), "set") == ["set", buffer]
         stage.status("3 takes")
         files = [seen["message"][1] for seen in stage.seen if seen.get("name") == "buffer~"]
         assert len(set(files)) == 3
@@ -111,13 +111,13 @@ def test_devices_leave_buffers_that_may_sound_during_a_new_request(play: Play, d
         stage.status("8 takes")
         generate(stage, "two")
         stage.status("8 takes")
-        told = [seen["box"] for seen in stage.seen if seen.get("name") == "buffer~"]
-        assert len(told) == len(set(told)) == parts.BUFFERS
+        received = [seen["box"] for seen in stage.seen if seen.get("name") == "buffer~"]
+        assert len(received) == len(set(received)) == parts.BUFFERS
 
 
 def test_devices_lock_one_seed_and_draw_another(play: Play, daemon: DaemonProcess) -> None:
     def seed(stage: MaxStage) -> int:
-        return int(stage.told(stage.box("number"), "set")[1])
+        return int(stage.received(stage.box("number"), "set")[1])
 
     with connected(play, instrument.build(), daemon) as stage:
         stage.turn("Seconds", 0.1)
@@ -160,7 +160,7 @@ def test_devices_make_variations_from_the_take(play: Play, daemon: DaemonProcess
         stage.click("More like this")
         again = recipe(filled(stage)[0])
         assert (again["seed"], again["init"] != new["init"]) == (new["seed"], True)
-        history = stage.told(stage.box("umenu"), "append")
+        history = stage.received(stage.box("umenu"), "append")
         assert history[1].startswith("glass bell, ")
 
 
@@ -232,9 +232,9 @@ def test_devices_restore_the_live_set_without_timbred(play: Play, daemon: Daemon
         made = [seen["message"][1] for seen in stage.seen if seen.get("name") == "buffer~"]
     with play(patch, free_port(), set_of_live=live(), stored=stored) as again:
         assert [filled(again)[0] for _ in made] == [made[1], made[0]], "the one that sounds comes first"
-        assert again.told(again.box("poly~"), "inlet 1", "attack") == ["inlet 1", "attack", 250]
-        assert again.told(again.box("textedit"), "set") == ["set", 'pad, "wide"; 100 % ü']
-        assert again.told(again.box("live.tab"), "set") == ["set", 1]
+        assert again.received(again.box("poly~"), "inlet 1", "attack") == ["inlet 1", "attack", 250]
+        assert again.received(again.box("textedit"), "set") == ["set", 'pad, "wide"; 100 % ü']
+        assert again.received(again.box("live.tab"), "set") == ["set", 1]
         assert in_use(again)[0] == length
         history = [
             seen["message"] for seen in again.seen if seen.get("name") == "umenu" and seen["message"][0] == "append"
@@ -249,7 +249,7 @@ def test_devices_restore_an_earlier_sound(play: Play, daemon: DaemonProcess) -> 
             generate(stage, words)
             stage.status("1 take")
         stage.order("choose", before(stage), 1)
-        stage.told(stage.box("textedit"), "set", "one")
+        stage.received(stage.box("textedit"), "set", "one")
         in_use(stage)
 
 
@@ -387,7 +387,7 @@ def test_devices_make_a_clip_in_the_sets_metre_and_key(play: Play, daemon: Daemo
         assert in_use(stage)[0] == pytest.approx(3 * 60_000 / 124, abs=1), "a bar of 6/8 has three quarter notes"
         stage.status("1 take")
         stage.order("live", value=["tempo", 60.5])
-        stage.told(line, "set", "60.5 bpm  ·  6/8  ·  A minor")
+        stage.received(line, "set", "60.5 bpm  ·  6/8  ·  A minor")
         stage.click("Generate")
         assert in_use(stage)[0] == pytest.approx(3 * 60_000 / 60.5, abs=1)
 
@@ -470,7 +470,7 @@ def test_devices_explain_the_manual_way_in_older_live(
             return
         stage.status(f"Live {'.'.join(map(str, version))} can't create clips from a device")
         stage.click("Folder")
-        opened = stage.told(stage.box("message", "launchbrowser"))
+        opened = stage.received(stage.box("message", "launchbrowser"))
         assert opened == ["max", "launchbrowser", f"file://{daemon.takes}"]
         stage.status(f"drag {path.name}")
         assert not [seen for seen in stage.seen if seen.get("call") == "create_audio_clip"]
@@ -496,15 +496,15 @@ def test_devices_start_from_a_dropped_sound(play: Play, daemon: DaemonProcess) -
         stage.status("1 take")
         stage.order("drop", stage.box("live.drop"), first)
         shown = stage.box("live.comment", "no init audio")
-        stage.told(shown, "set", f"init: {Path(first).name}")
+        stage.received(shown, "set", f"init: {Path(first).name}")
         stage.click("Generate")
         stage.status("1 take")
         stage.order("drop", stage.box("live.drop"), "/etc/hostname")
         stage.click("Generate")
         stage.status("forbidden-path: ")
         stage.click("Clear")
-        assert stage.told(stage.box("live.drop"), "clear") == ["clear"]
-        stage.told(shown, "set", "no init audio")
+        assert stage.received(stage.box("live.drop"), "clear") == ["clear"]
+        stage.received(shown, "set", "no init audio")
         stage.click("Generate")
         stage.status("1 take")
 
@@ -531,9 +531,9 @@ def test_devices_have_eight_pads(play: Play, daemon: DaemonProcess) -> None:
             f"hit-{pad + 1}" for pad in range(drum.PADS)
         ]
         stage.order("midi", stage.box("midiin"), [144, 38, 90])
-        assert stage.told(polys[2], "midinote") == ["midinote", 60, 90]
+        assert stage.received(polys[2], "midinote") == ["midinote", 60, 90]
         stage.click("Hear G1")
-        assert stage.told(polys[7], "midinote") == ["midinote", 60, 100]
+        assert stage.received(polys[7], "midinote") == ["midinote", 60, 100]
 
 
 def test_devices_fill_one_pad(play: Play, daemon: DaemonProcess) -> None:
@@ -559,50 +559,50 @@ def test_devices_fill_one_pad(play: Play, daemon: DaemonProcess) -> None:
 def test_devices_work_as_an_abstraction(play: Play, daemon: DaemonProcess) -> None:
     with play(abstraction.build(), daemon.osc) as stage:
         takes, progress, status, path = (box for box in stage.patch.boxes if box.maxclass == "outlet")
-        stage.told(status, "link", 1)
+        stage.received(status, "link", 1)
         inlet = stage.box("inlet")
         stage.order("send", inlet, ["generate", "warm", "pad", "@seconds", 0.2, "@steps", 2, "@takes", 2])
-        stage.told(status, "queued", 1)
-        assert stage.told(progress) == [0.5]
-        first = stage.told(takes, 1, 0)
+        stage.received(status, "queued", 1)
+        assert stage.received(progress) == [0.5]
+        first = stage.received(takes, 1, 0)
         assert first[2].endswith(".wav")
-        assert stage.told(takes, 1, 1)[2] != first[2]
-        assert stage.told(path) == [first[2]]
-        assert stage.told(status, "done", 1, 2) == ["done", 1, 2, first[2]]
+        assert stage.received(takes, 1, 1)[2] != first[2]
+        assert stage.received(path) == [first[2]]
+        assert stage.received(status, "done", 1, 2) == ["done", 1, 2, first[2]]
         stage.order("send", inlet, ["vary", first[-1], "@seed", 5])
-        assert stage.told(takes, 2, 0)[6] == 5
-        stage.told(status, "done", 2)
+        assert stage.received(takes, 2, 0)[6] == 5
+        stage.received(status, "done", 2)
         stage.order("send", inlet, ["generate", "pad", "@bits", 7])
         assert "bits" in stage.console("timbred fail 3 bad-request")
-        assert stage.told(status, "fail", 3)[2] == "bad-request"
+        assert stage.received(status, "fail", 3)[2] == "bad-request"
         stage.order("send", inlet, ["generate", "slow", "pad"])
-        stage.told(status, "started", 4)
+        stage.received(status, "started", 4)
         stage.order("send", inlet, ["cancel", "*"])
-        stage.told(status, "cancelled", 4)
+        stage.received(status, "cancelled", 4)
         stage.order("send", inlet, ["settings", "tempo", 99])
-        assert stage.told(status, "settings/tempo") == ["settings/tempo", 99]
+        assert stage.received(status, "settings/tempo") == ["settings/tempo", 99]
         stage.order("send", inlet, ["settings", "tempo", 120])
         stage.order("send", inlet, ["sing", "la"])
         stage.console("no handler for sing")
         stage.order("send", inlet, ["host", "no-such-host.invalid"])
-        assert "no-such-host.invalid" in stage.told(status, "link", 0)[2]
+        assert "no-such-host.invalid" in stage.received(status, "link", 0)[2]
         stage.order("send", inlet, ["port", 123456])
-        assert stage.told(status, "fail", "port")[3] == "port: got 123456, allowed is 1 to 65535"
+        assert stage.received(status, "fail", "port")[3] == "port: got 123456, allowed is 1 to 65535"
         stage.order("send", inlet, ["host", "127.0.0.1"])
-        stage.told(status, "link", 1)
+        stage.received(status, "link", 1)
         stage.order("send", inlet, ["generate", "last", "@seconds", 0.1])
-        stage.told(status, "done", 5)
+        stage.received(status, "done", 5)
 
 
 def test_devices_help_makes_a_first_sound(play: Play, daemon: DaemonProcess) -> None:
     with play(abstraction.build_help(), daemon.osc) as stage:
         stage.console("timbred link 1")
         stage.order("send", stage.box("message", "kick drum"), ["bang"])
-        path = stage.told(stage.box("buffer~"), "replace")[1]
+        path = stage.received(stage.box("buffer~"), "replace")[1]
         assert Path(path).name.startswith("a-deep-punchy-kick-drum")
         groove = stage.box("groove~")
-        assert [stage.told(groove) for _ in range(2)] == [["set", "timbred-help"], [0]]
-        assert stage.told(stage.box("multislider"), 1) == [1]
+        assert [stage.received(groove) for _ in range(2)] == [["set", "timbred-help"], [0]]
+        assert stage.received(stage.box("multislider"), 1) == [1]
         stage.console("status done 1 1")
         stage.order("send", stage.box("message", "models"), ["bang"])
         stage.console("status model pocket")
@@ -651,30 +651,30 @@ class Voice:
     def note(self, pitch: int, velocity: int) -> None:
         self.stage.order("send", self.notes, [pitch, velocity])
 
-    def told(self, name: str, *beginning: Any) -> list[Any]:
-        return self.stage.told(self.stage.box(name), *beginning)
+    def received(self, name: str, *beginning: Any) -> list[Any]:
+        return self.stage.received(self.stage.box(name), *beginning)
 
 
 def test_devices_play_the_buffer_at_a_notes_pitch(play: Play) -> None:
     with play(voice.build(), 9) as stage:
         one = Voice(stage)
         one.set("release", 20)
-        assert one.told("adsr~") == ["inlet 4", 20]
+        assert one.received("adsr~") == ["inlet 4", 20]
         one.set("buffer", "042timbred3")
         one.set("length", 100)
         one.note(72, 64)
-        assert one.told("groove~") == ["set", "042timbred3"]
-        [speed] = one.told("sig~")
+        assert one.received("groove~") == ["set", "042timbred3"]
+        [speed] = one.received("sig~")
         assert speed == pytest.approx(2, abs=1e-6)
-        assert one.told("groove~") == [0]
-        [level] = one.told("adsr~")
+        assert one.received("groove~") == [0]
+        [level] = one.received("adsr~")
         assert level == pytest.approx(64 / 127)
         one.note(72, 0)
-        assert one.told("adsr~") == [0], "at its end, not at the note's: 100 ms at double speed, less the release"
+        assert one.received("adsr~") == [0], "at its end, not at the note's: 100 ms at double speed, less the release"
         one.set("root", 72)
         one.set("tune", -12)
         one.note(72, 127)
-        assert one.told("sig~")[0] == pytest.approx(0.5, abs=1e-6)
+        assert one.received("sig~")[0] == pytest.approx(0.5, abs=1e-6)
 
 
 def test_devices_loop_until_the_note_ends(play: Play) -> None:
@@ -683,13 +683,13 @@ def test_devices_loop_until_the_note_ends(play: Play) -> None:
         one.set("buffer", "042timbred1")
         one.set("length", 60)
         one.set("loop", 1)
-        assert one.told("groove~") == ["loop", 1]
+        assert one.received("groove~") == ["loop", 1]
         one.note(60, 127)
-        assert one.told("adsr~") == [1]
+        assert one.received("adsr~") == [1]
         one.note(60, 0)
-        assert one.told("adsr~") == [0]
+        assert one.received("adsr~") == [0]
         one.set("loop", 0)
-        one.told("groove~", "loop", 0)
+        one.received("groove~", "loop", 0)
 
 
 def test_devices_play_a_changed_buffer_from_the_next_note(play: Play) -> None:
@@ -701,5 +701,5 @@ def test_devices_play_a_changed_buffer_from_the_next_note(play: Play) -> None:
         one.set("buffer", "042timbred2")
         one.set("loop", 1)
         one.note(62, 127)
-        heard = [one.told("groove~") for _ in range(6)]
-        assert heard == [["loop", 1], ["set", "042timbred1"], [0], ["loop", 1], ["set", "042timbred2"], [0]]
+        received = [one.received("groove~") for _ in range(6)]
+        assert received == [["loop", 1], ["set", "042timbred1"], [0], ["loop", 1], ["set", "042timbred2"], [0]]

@@ -62,14 +62,14 @@ def test_install_copies_a_whole_model_and_nothing_else(audioldm: Path, tmp_path:
             (source / name).write_bytes(content)
     else:
         source = (zipped if kind.endswith("zip") else tarred)(tmp_path / kind, given_files)
-    heard: list[tuple[int, int]] = []
+    received: list[tuple[int, int]] = []
     target = tmp_path / "models" / "m"
-    install(source, target, "m", lambda done, total: heard.append((done, total)))
+    install(source, target, "m", lambda done, total: received.append((done, total)))
     assert contents(target) == wanted
     total = sum(map(len, wanted.values()))
-    assert heard[0] == (0, total)
-    assert heard[-1] == (total, total)
-    assert heard == sorted(heard)
+    assert received[0] == (0, total)
+    assert received[-1] == (total, total)
+    assert received == sorted(received)
     assert [path.name for path in target.parent.iterdir()] == ["m"]
     checkpoint.inspect(target, "m", "")
 
@@ -305,7 +305,7 @@ def test_models_pull_under_a_new_name_says_how_to_use_it(
 ):
     archive = tarred(tmp_path / "mine.tar.gz", contents(audioldm))
     models.pull("mine", archive, None, [f"models.folder={tmp_path / 'models'}"])
-    told = capsys.readouterr()
-    assert told.out == f"{tmp_path / 'models' / 'mine'}\n"
-    assert "models.mine.source" in told.err
+    reported = capsys.readouterr()
+    assert reported.out == f"{tmp_path / 'models' / 'mine'}\n"
+    assert "models.mine.source" in reported.err
     assert json.loads((tmp_path / "models" / "mine" / "model_index.json").read_text())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.player.player_stage import RATE, Recording, Require, recording
-from tests.test_server import PATIENCE, running
+from tests.test_server import TIMEOUT_S, running
 from timbred.protocol import messages as m
 from timbred.server import Daemon
 from timbred.transports.base import InProcessClient
@@ -26,7 +26,7 @@ async def recorded(
 
 async def until(client: InProcessClient, kind: type[m.Event]) -> Any:
     """The next event of this kind."""
-    while not isinstance(event := await asyncio.wait_for(client.next_event(), PATIENCE), kind):
+    while not isinstance(event := await asyncio.wait_for(client.next_event(), TIMEOUT_S), kind):
         pass
     return event
 
@@ -34,7 +34,7 @@ async def until(client: InProcessClient, kind: type[m.Event]) -> Any:
 async def no_more(client: InProcessClient) -> None:
     """Nothing else is said: what comes before an answer came before it was asked for."""
     client.send(type="status")
-    assert isinstance(await asyncio.wait_for(client.next_event(), PATIENCE), m.StatusReply)
+    assert isinstance(await asyncio.wait_for(client.next_event(), TIMEOUT_S), m.StatusReply)
     assert client.empty()
 
 

@@ -26,7 +26,7 @@ from timbred.protocol.boundary import ClientId
 
 RATE = 48_000
 CLIENT = ClientId("test")
-PATIENCE = 180.0
+TIMEOUT_S = 180.0
 PROMISCUOUS = {"timbred-test-0": False, "timbred-test-1": True}
 """The servers of ours that there may be at a time, by name. A client listens for its server at a path made of its own
 name alone, so two that open at once, each on another server, are told what is for the other, and both are turned away.
@@ -34,7 +34,7 @@ A server for all users (`JACK_PROMISCUOUS_SERVER`) has paths of its own, and tha
 Require = Callable[[str], str]
 
 
-class Heard:
+class RecordingOutbox:
     """An Outbox that keeps what it is given."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Heard:
         raise AssertionError("the player answers with single events")
 
     async def next(self) -> Any:
-        return (await asyncio.wait_for(self.events.get(), PATIENCE))[1]
+        return (await asyncio.wait_for(self.events.get(), TIMEOUT_S))[1]
 
     async def until(self, kind: type[m.Event]) -> Any:
         while not isinstance(event := await self.next(), kind):
@@ -153,7 +153,7 @@ class Recording:
         )
 
     def wait_until_it_runs(self) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_S
         while not (self._path.exists() and self._path.stat().st_size > 50_000):
             assert time.monotonic() < deadline, "jack_capture records nothing"
             assert self._process.poll() is None, "jack_capture ended"
@@ -169,7 +169,7 @@ class Recording:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(PATIENCE)
+                self._process.wait(TIMEOUT_S)
         if self._process.stdin is not None:
             self._process.stdin.close()
 
@@ -185,13 +185,15 @@ def recording(require_host: Require, folder: Path, channels: int = 2) -> Generat
 
 
 @asynccontextmanager
-async def player(*settings: str, lead: float = 150.0, **keys: Any) -> AsyncGenerator[tuple[PlayerClient, Heard]]:
+async def player(
+    *settings: str, lead: float = 150.0, **keys: Any
+) -> AsyncGenerator[tuple[PlayerClient, RecordingOutbox]]:
     """A player with a long lead, so that a busy machine doesn't make a test's sound stutter."""
-    heard = Heard()
-    subject = PlayerClient(heard, load(None, {}, [f"player.lead={lead}", *settings]), **keys)
+    received = RecordingOutbox()
+    subject = PlayerClient(received, load(None, {}, [f"player.lead={lead}", *settings]), **keys)
     subject.start()
     try:
-        yield subject, heard
+        yield subject, received
     finally:
         await subject.stop(5.0)
         assert not [child for child in psutil.Process().children() if "playback" in " ".join(child.cmdline())]

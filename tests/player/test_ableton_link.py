@@ -16,12 +16,12 @@ ROOT = Path(__file__).parents[2]
 
 def scene(alone: list[str]) -> dict[str, Any]:
     """What was played beside Link peers, in a network of their own."""
-    told = subprocess.run(
-        [*alone, sys.executable, "-m", "tests.player.player_link_scene"],
+    reported = subprocess.run(
+        [*alone, sys.executable, "-m", "tests.player.player_link_peers"],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
-    assert told.returncode == 0, told.stderr
-    return json.loads(told.stdout.strip().splitlines()[-1])
+    assert reported.returncode == 0, reported.stderr
+    return json.loads(reported.stdout.strip().splitlines()[-1])
 
 
 def on_time(errors: dict[str, Any]) -> bool:

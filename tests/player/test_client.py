@@ -41,14 +41,14 @@ async def test_player_client_output_equals_the_files_samples(jack: JackServer, r
     sound = noise(RATE)
 
     async def conversation() -> Samples:
-        async with player() as (subject, heard):
+        async with player() as (subject, outbox):
             device = await subject.opened()
             assert (device.rate, device.channels) == (RATE, 2)
             with recording(require_host, tmp_path) as record:
                 play(subject, sound)
-                began = await heard.next()
+                began = await outbox.next()
                 assert isinstance(began, m.Playing)
-                ended = await heard.next()
+                ended = await outbox.next()
                 assert isinstance(ended, m.Ended)
                 assert (ended.voice, ended.reason) == (1, "finished")
                 assert ended.frame - began.frame == RATE
@@ -66,21 +66,21 @@ async def test_player_client_spaces_64_scheduled_clicks_exactly(
     click = np.full((32, 2), 0.25, np.float32)
 
     async def conversation() -> tuple[Samples, list[m.Playing]]:
-        async with player("tempo=960") as (subject, heard):
+        async with player("tempo=960") as (subject, outbox):
             await subject.opened()
             with recording(require_host, tmp_path) as record:
                 first = int(subject.last.beat) + 32
                 for number in range(64):
                     play(subject, click, voice=number % 64 + 1, at=str(first + number))
-                told = [await heard.until(m.Playing) for _ in range(64)]
-                await taken(subject, told[-1].frame)
-                return record.samples(), told
+                reported = [await outbox.until(m.Playing) for _ in range(64)]
+                await taken(subject, reported[-1].frame)
+                return record.samples(), reported
 
-    captured, told = await conversation()
+    captured, reported = await conversation()
     starts = np.flatnonzero(np.diff(np.concatenate(([0.0], captured[:, 0]))) > 0.1)
     assert np.diff(starts).tolist() == [3000] * 63
-    assert np.diff([event.frame for event in told]).tolist() == [3000] * 63
-    assert [event.frame for event in told] == [event.beat * 3000 for event in told]
+    assert np.diff([event.frame for event in reported]).tolist() == [3000] * 63
+    assert [event.frame for event in reported] == [event.beat * 3000 for event in reported]
 
 
 async def test_player_client_loops_without_a_gap_and_stops_without_a_click(
@@ -89,14 +89,14 @@ async def test_player_client_loops_without_a_gap_and_stops_without_a_click(
     sound = tone(9_600, 88)
 
     async def conversation() -> Samples:
-        async with player() as (subject, heard):
+        async with player() as (subject, outbox):
             await subject.opened()
             with recording(require_host, tmp_path) as record:
                 play(subject, sound, loop=True)
-                await heard.until(m.Playing)
+                await outbox.until(m.Playing)
                 await taken(subject, RATE)
                 subject.stop_voice(CLIENT, m.Stop(voice="*"))
-                ended = await heard.until(m.Ended)
+                ended = await outbox.until(m.Ended)
                 assert ended.reason == "stopped"
                 await taken(subject, ended.frame)
                 return record.samples()
@@ -110,14 +110,14 @@ async def test_player_client_loops_without_a_gap_and_stops_without_a_click(
 
 async def test_player_client_replaces_a_take_on_the_bar(jack: JackServer, require_host: Require, tmp_path: Path):
     async def conversation() -> tuple[Samples, m.Playing]:
-        async with player("tempo=480") as (subject, heard):
+        async with player("tempo=480") as (subject, outbox):
             await subject.opened()
             with recording(require_host, tmp_path) as record:
                 play(subject, tone(9_600, 88), loop=True)
-                await heard.until(m.Playing)
+                await outbox.until(m.Playing)
                 play(subject, tone(9_600, 66), loop=True, at="bar")
-                second = await heard.until(m.Playing)
-                ended = await heard.until(m.Ended)
+                second = await outbox.until(m.Playing)
+                ended = await outbox.until(m.Ended)
                 assert ended.reason == "replaced"
                 await taken(subject, ended.frame)
                 return record.samples(), second
@@ -129,20 +129,20 @@ async def test_player_client_replaces_a_take_on_the_bar(jack: JackServer, requir
 
 
 async def test_player_client_set_changes_a_voice_and_stop_ends_it(jack: JackServer):
-    async with player() as (subject, heard):
+    async with player() as (subject, outbox):
         await subject.opened()
         play(subject, tone(9_600, 88), loop=True)
-        await heard.until(m.Playing)
+        await outbox.until(m.Playing)
         subject.change(CLIENT, m.Set(voice=1, gain=-12.0, pan=0.5))
-        assert await heard.next() == m.Acknowledged(id="set")
+        assert await outbox.next() == m.Acknowledged(id="set")
         while (subject.last.positions or [None])[0] is None or subject.last.positions[0].gain != -12.0:
             await asyncio.sleep(0.05)
         assert subject.voices_playing == 1
         subject.stop_voice(CLIENT, m.Stop(voice=1, fade=0.0))
-        assert (await heard.next()).reason == "stopped"
+        assert (await outbox.next()).reason == "stopped"
         assert subject.voices_playing == 0
         subject.stop_voice(CLIENT, m.Stop(voice="*"))
-        assert await heard.next() == m.Acknowledged(id="stop")
+        assert await outbox.next() == m.Acknowledged(id="stop")
 
 
 async def test_player_client_answers_bad_input_and_continues_the_other_voice(
@@ -151,17 +151,17 @@ async def test_player_client_answers_bad_input_and_continues_the_other_voice(
     sound = noise(2 * RATE)
 
     async def conversation() -> Samples:
-        async with player() as (subject, heard):
+        async with player() as (subject, outbox):
             await subject.opened()
             with recording(require_host, tmp_path) as record:
                 play(subject, sound)
-                await heard.until(m.Playing)
+                await outbox.until(m.Playing)
                 play(subject, noise(10), voice=2, at="0")
-                assert "beat 0 is past" in (await heard.next()).message
+                assert "beat 0 is past" in (await outbox.next()).message
                 play(subject, np.zeros((100, 8), np.float32), voice=2)
-                assert "8 channels" in (await heard.next()).message
+                assert "8 channels" in (await outbox.next()).message
                 play(subject, noise(10), voice=2, out=3)
-                assert "out: got 3" in (await heard.next()).message
+                assert "out: got 3" in (await outbox.next()).message
                 with pytest.raises(errors.BadAudio, match="empty"):
                     play(subject, noise(0), voice=2)
                 with pytest.raises(errors.BadAudio, match="60 dB"):
@@ -174,7 +174,7 @@ async def test_player_client_answers_bad_input_and_continues_the_other_voice(
                     subject.stop_voice(CLIENT, m.Stop(voice=7))
                 with pytest.raises(errors.BadRequest, match="voice: 7 is silent"):
                     subject.change(CLIENT, m.Set(voice=7, gain=0.0))
-                ended = await heard.until(m.Ended)
+                ended = await outbox.until(m.Ended)
                 await taken(subject, ended.frame)
                 return record.samples()
 
@@ -185,10 +185,10 @@ async def test_player_client_reopens_a_lost_device_and_continues_the_voice(jack:
     sound = tone(100 * RATE, 44_000)
 
     async def conversation() -> None:
-        async with player() as (subject, heard):
+        async with player() as (subject, outbox):
             await subject.opened()
             play(subject, sound)
-            await heard.until(m.Playing)
+            await outbox.until(m.Playing)
             await taken(subject, RATE)
             jack.end()
             while subject.device is not None:
@@ -202,19 +202,19 @@ async def test_player_client_reopens_a_lost_device_and_continues_the_voice(jack:
             while (now := subject.last.positions[0].position) <= left_at:
                 await asyncio.sleep(0.02)
             assert now - left_at < 60 * RATE
-            assert heard.events.empty(), "for the performer nothing has ended"
+            assert outbox.events.empty(), "for the performer nothing has ended"
             subject.stop_voice(CLIENT, m.Stop(voice="*"))
-            assert (await heard.next()).reason == "stopped"
+            assert (await outbox.next()).reason == "stopped"
 
     await asyncio.wait_for(conversation(), 100)
 
 
 async def test_player_client_restarts_a_killed_player_and_continues_the_voice(jack: JackServer):
     async def conversation() -> None:
-        async with player() as (subject, heard):
+        async with player() as (subject, outbox):
             await subject.opened()
             play(subject, tone(9_600, 88), loop=True)
-            await heard.until(m.Playing)
+            await outbox.until(m.Playing)
             first = subject.process.pid
             assert first is not None
             os.kill(first, 9)
@@ -226,17 +226,17 @@ async def test_player_client_restarts_a_killed_player_and_continues_the_voice(ja
                 await asyncio.sleep(0.02)
             assert subject.process.pid != first
             assert subject.voices_playing == 1
-            assert heard.events.empty(), "for the performer nothing has ended"
+            assert outbox.events.empty(), "for the performer nothing has ended"
 
     await asyncio.wait_for(conversation(), 100)
 
 
 async def test_player_client_continues_the_voice_on_a_spare_player(jack: JackServer):
     async def conversation() -> None:
-        async with player(spare=SparePolicy(lambda: True, 0, 0.0)) as (subject, heard):
+        async with player(spare=SparePolicy(lambda: True, 0, 0.0)) as (subject, outbox):
             await subject.opened()
             play(subject, tone(48_000, 88), loop=True)
-            await heard.until(m.Playing)
+            await outbox.until(m.Playing)
             while not subject.process.has_warm_spare:
                 await asyncio.sleep(0.02)
             first, waiting = subject.process.pid, subject.process.spare_pid
@@ -250,7 +250,7 @@ async def test_player_client_continues_the_voice_on_a_spare_player(jack: JackSer
                 await asyncio.sleep(0.02)
             assert subject.process.pid == waiting
             assert subject.voices_playing == 1
-            assert heard.events.empty(), "for the performer nothing has ended"
+            assert outbox.events.empty(), "for the performer nothing has ended"
 
     await asyncio.wait_for(conversation(), 200)
 

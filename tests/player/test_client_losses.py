@@ -6,51 +6,51 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.player.player_stage import RATE, Heard, play
+from tests.player.player_stage import RATE, RecordingOutbox, play
 from timbred.config import load
 from timbred.ipc import player_messages
 from timbred.player.client import PlayerClient
 from timbred.protocol import messages as m
 
 
-def open_player() -> tuple[PlayerClient, Heard]:
+def open_player() -> tuple[PlayerClient, RecordingOutbox]:
     """A player whose process has opened a device, and was lost since without a word."""
-    heard = Heard()
-    subject = PlayerClient(heard, load(None, {}, []))
+    outbox = RecordingOutbox()
+    subject = PlayerClient(outbox, load(None, {}, []))
     subject.child_message_received(
         player_messages.DeviceOpened(device="d", rate=RATE, channels=2, block=64, latency=0.0, lead=0.01, raised=False),
         [],
     )
-    return subject, heard
+    return subject, outbox
 
 
 def began(subject: PlayerClient, number: int) -> None:
     subject.child_message_received(player_messages.VoicePlaying(play=number, frame=0, beat=0.0), [])
 
 
-def told(heard: Heard) -> list[m.Event]:
-    return [heard.events.get_nowait()[1] for _ in range(heard.events.qsize())]
+def reported(outbox: RecordingOutbox) -> list[m.Event]:
+    return [outbox.events.get_nowait()[1] for _ in range(outbox.events.qsize())]
 
 
 async def test_player_client_ends_a_broken_sound_when_the_player_is_lost():
-    subject, heard = open_player()
+    subject, outbox = open_player()
     kept, broken = play(subject, np.zeros((RATE, 2)), 1), play(subject, np.zeros((RATE, 2)), 2)
     for number in (kept, broken):
         began(subject, number)
     subject.end_early(broken)
     subject.child_lost("killed")
-    ends = [event for event in told(heard) if isinstance(event, m.Ended)]
+    ends = [event for event in reported(outbox) if isinstance(event, m.Ended)]
     assert [(end.voice, end.reason) for end in ends] == [(2, "stopped")]
     assert subject.has(1) and not subject.has(2)
 
 
 async def test_player_client_ends_the_voice_of_a_stop_lost_with_the_player():
-    subject, heard = open_player()
+    subject, outbox = open_player()
     began(subject, play(subject, np.zeros((RATE, 2)), 1))
     subject.stop_voice("other", m.Stop(voice=1))  # pyright: ignore[reportArgumentType]
     subject.child_lost("killed")
     subject.child_lost("killed again before it was ready")
-    ends: list[Any] = [event for event in told(heard) if isinstance(event, m.Ended)]
+    ends: list[Any] = [event for event in reported(outbox) if isinstance(event, m.Ended)]
     assert [(end.voice, end.reason) for end in ends] == [(1, "stopped")] * 2, "who asked for it hears it too"
     assert not subject.has(1)
 

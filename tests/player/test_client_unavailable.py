@@ -50,11 +50,11 @@ async def test_client_unavailable_names_a_missing_device(monkeypatch: pytest.Mon
     monkeypatch.setenv("JACK_DEFAULT_SERVER", "timbred-nowhere")
     monkeypatch.setenv("JACK_NO_START_SERVER", "1")
 
-    async with player("player.device=no such card") as (subject, heard):
+    async with player("player.device=no such card") as (subject, outbox):
         with pytest.raises(errors.NoAudioDevice, match=r"no such card|no sound device"):
             await subject.opened()
         subject.stop_voice(CLIENT, m.Stop(voice="*"))
-        assert await heard.next() == m.Acknowledged(id="stop")
+        assert await outbox.next() == m.Acknowledged(id="stop")
 
 
 async def test_client_unavailable_gives_the_reason_when_the_player_cannot_start():
@@ -73,13 +73,13 @@ async def test_client_unavailable_without_numpy_says_what_is_missing():
 
 
 async def test_client_unavailable_refuses_a_waiting_play_when_the_player_cannot_restart():
-    async with player(program=CANNOT_START) as (subject, heard):
+    async with player(program=CANNOT_START) as (subject, outbox):
         opened = player_messages.DeviceOpened(
             device="card", rate=48_000, channels=2, block=64, latency=0.01, lead=0.01, raised=True
         )
         subject.child_message_received(opened, [])  # as from a player that ends before the sound begins
         play(subject, np.zeros((10, 2)))
-        failure = await heard.next()
+        failure = await outbox.next()
         assert (failure.id, failure.code) == ("play", "no-audio-device")
         assert "exit status 3" in failure.message
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.player.daemon_stage import until
 from tests.player.player_stage import RATE, JackServer
-from tests.test_server import PATIENCE, audioldm, importable, running
+from tests.test_server import TIMEOUT_S, audioldm, importable, running
 from timbred.protocol import messages as m
 from timbred.protocol.schema import is_terminal, name_of
 
@@ -37,12 +37,12 @@ async def test_deadline_play_chooses_steps_that_finish_in_time(tmp_path: Path, a
     async with running(tmp_path, audioldm, "player.device=no such card") as daemon:
         client = daemon.transports.client()
         # nothing was timed yet: it is, first, and that makes no take
-        events = await asyncio.wait_for(client.request(**request("a", 60)), PATIENCE)
+        events = await asyncio.wait_for(client.request(**request("a", 60)), TIMEOUT_S)
         assert [name_of(event) for event in events if name_of(event) != "progress"] == [
             "queued", "started", "take", "done",
         ]  # fmt: skip
         assert chosen(events) == [20], "there is time for as many as the model usually makes"
-        events = await asyncio.wait_for(client.request(**request("b", 3, steps=900)), PATIENCE)
+        events = await asyncio.wait_for(client.request(**request("b", 3, steps=900)), TIMEOUT_S)
         choices = chosen(events)
         assert choices == sorted(choices, reverse=True)
         assert 5 <= choices[-1] <= choices[0] <= 150, "20 ms and more for each"
@@ -56,11 +56,11 @@ async def test_deadline_play_chooses_steps_that_finish_in_time(tmp_path: Path, a
             ("soon", "by: got 'soon'"),
             ("bar 0", "by: got 'bar 0'"),
         ):
-            failed = (await asyncio.wait_for(client.request(**request(f"c{by}", by)), PATIENCE))[-1]
+            failed = (await asyncio.wait_for(client.request(**request(f"c{by}", by)), TIMEOUT_S))[-1]
             assert isinstance(failed, m.Fail)
             assert failed.code == "bad-request"
             assert words in failed.message
-        failed = (await asyncio.wait_for(client.request(**request("d", "bar 9")), PATIENCE))[-1]
+        failed = (await asyncio.wait_for(client.request(**request("d", "bar 9")), TIMEOUT_S))[-1]
         assert isinstance(failed, m.Fail)
         assert failed.code == "no-audio-device", "without a device nothing counts bars"
 
@@ -71,7 +71,7 @@ async def test_deadline_play_starts_on_its_bar_and_refuses_an_impossible_one_at_
     async with running(tmp_path, audioldm, "player.lead=100", "tempo=240") as daemon:
         client = daemon.transports.client()
         await daemon.player.opened()
-        await asyncio.wait_for(client.request(**request("timed", 60)), PATIENCE)
+        await asyncio.wait_for(client.request(**request("timed", 60)), TIMEOUT_S)
         bar = int(daemon.player.beat_now() / 4) + 9
         client.send(**request("a", f"bar {bar}", to="play", voice=1))
         playing = await until(client, m.Playing)
@@ -93,14 +93,14 @@ async def test_deadline_play_restarts_a_slow_job_with_fewer_steps(tmp_path: Path
         client.send(**request("a", 12, prompt=f"paced {slow}", steps=900))
         chosen: list[int] = []
         events: list[m.Event] = []
-        while not isinstance(event := await asyncio.wait_for(client.next_event(), PATIENCE), m.Done):
+        while not isinstance(event := await asyncio.wait_for(client.next_event(), TIMEOUT_S), m.Done):
             events.append(event)
             if new_choice(event, chosen):
                 slow.touch() if len(chosen) == 1 else slow.unlink(missing_ok=True)
         assert len(chosen) >= 2, chosen
         assert chosen == sorted(chosen, reverse=True)
-        told = [name_of(one) for one in events if name_of(one) != "progress"]
-        assert told == ["queued", "started", "take"], "one request, one take"
+        reported = [name_of(one) for one in events if name_of(one) != "progress"]
+        assert reported == ["queued", "started", "take"], "one request, one take"
         take = next(one for one in events if isinstance(one, m.Take))
         stored = daemon.library.get(take.take_id)
         assert stored is not None
@@ -111,11 +111,11 @@ async def test_deadline_play_meets_an_earlier_bar_with_fewer_steps(jack: JackSer
     async with running(tmp_path, audioldm, "player.lead=100", "tempo=60") as daemon:
         client = daemon.transports.client()
         await daemon.player.opened()
-        await asyncio.wait_for(daemon.transports.client().request(**request("timed", 60)), PATIENCE)
+        await asyncio.wait_for(daemon.transports.client().request(**request("timed", 60)), TIMEOUT_S)
         bar = int(daemon.player.beat_now() / 4) + 5
         client.send(**request("a", f"bar {bar}", steps=900, to="play", voice=1))
         choices: list[int] = []
-        while not isinstance(event := await asyncio.wait_for(client.next_event(), PATIENCE), m.Playing):
+        while not isinstance(event := await asyncio.wait_for(client.next_event(), TIMEOUT_S), m.Playing):
             if new_choice(event, choices) and len(choices) == 1:
                 client.send(type="tempo", bpm=120)
         assert len(choices) >= 2, choices
@@ -127,7 +127,7 @@ async def test_deadline_play_meets_an_earlier_bar_with_fewer_steps(jack: JackSer
 async def test_deadline_play_reports_an_engine_that_dies_while_it_is_timed(tmp_path: Path, audioldm: Path):
     async with running(tmp_path, audioldm) as daemon:
         client = daemon.transports.client()
-        failed = await asyncio.wait_for(client.request(**request("a", 60, prompt="die")), PATIENCE)
+        failed = await asyncio.wait_for(client.request(**request("a", 60, prompt="die")), TIMEOUT_S)
         assert isinstance(failed[-1], m.Fail)
         assert failed[-1].code == "worker-lost"
         client.send(**request("b", 60, prompt="slow pad"))
@@ -149,23 +149,23 @@ async def test_deadline_play_is_cancelled_while_its_model_is_timed(tmp_path: Pat
         while not daemon.scheduler.calibration.uses("tiny"):
             await asyncio.sleep(0)
         client.send(type="cancel", id="a")
-        assert [name_of(event) for event in await asyncio.wait_for(asking, PATIENCE)] == ["cancelled"]
+        assert [name_of(event) for event in await asyncio.wait_for(asking, TIMEOUT_S)] == ["cancelled"]
         client.send(type="cancel", id="a")
         go_on.touch()
-        events = await asyncio.wait_for(client.request(**request("b", 60)), PATIENCE)
+        events = await asyncio.wait_for(client.request(**request("b", 60)), TIMEOUT_S)
         assert name_of(events[-1]) == "done"
-        told: list[tuple[str, object]] = []
+        reported: list[tuple[str, object]] = []
         while not client.empty():
             event = await client.next_event()
             if is_terminal(event):
-                told.append((name_of(event), getattr(event, "id", None)))
-        assert told == [("cancelled", "a"), ("fail", "cancel"), ("done", "b")]
+                reported.append((name_of(event), getattr(event, "id", None)))
+        assert reported == [("cancelled", "a"), ("fail", "cancel"), ("done", "b")]
 
 
 async def test_deadline_play_fails_when_the_engine_is_lost_while_a_model_is_timed(tmp_path: Path, audioldm: Path):
     async with running(tmp_path, audioldm, "player.device=no such card") as daemon:
         client = daemon.transports.client()
-        events = await asyncio.wait_for(client.request(**request("a", 60, prompt="die")), PATIENCE)
+        events = await asyncio.wait_for(client.request(**request("a", 60, prompt="die")), TIMEOUT_S)
         assert [name_of(event) for event in events] == ["fail"]
         assert isinstance(events[0], m.Fail)
         assert events[0].code == "worker-lost"

@@ -10,7 +10,7 @@ import soundfile
 
 from tests.player.daemon_stage import no_more, recorded, resting, taken, until
 from tests.player.player_stage import RATE, JackServer, Require
-from tests.test_server import PATIENCE, audioldm, importable, running
+from tests.test_server import TIMEOUT_S, audioldm, importable, running
 from timbred.audio import Samples
 from timbred.protocol import messages as m
 from timbred.server import Daemon
@@ -39,7 +39,7 @@ def stored(daemon: Daemon, take: str) -> StoredTake:
 
 async def heard_until_ended(client: InProcessClient) -> list[m.Event]:
     events: list[m.Event] = []
-    while not isinstance(event := await asyncio.wait_for(client.next_event(), PATIENCE), m.Ended):
+    while not isinstance(event := await asyncio.wait_for(client.next_event(), TIMEOUT_S), m.Ended):
         events.append(event)
     return [*events, event]
 
@@ -58,7 +58,7 @@ async def test_flow_continues_segment_after_segment_until_it_is_stopped(
     async def conversation() -> Samples:
         async with recorded(require_host, tmp_path, audioldm, *SETTINGS) as (daemon, client, record):
             client.send(**flow(seed=1))
-            pieces = [await asyncio.wait_for(client.next_event(), PATIENCE) for _ in range(5)]
+            pieces = [await asyncio.wait_for(client.next_event(), TIMEOUT_S) for _ in range(5)]
             assert all(isinstance(piece, m.Flowing) for piece in pieces)
             frames = [piece.frame for piece in pieces]  # type: ignore[attr-defined]
             assert np.diff(frames).tolist() == [SPACING] * 4
@@ -73,7 +73,7 @@ async def test_flow_continues_segment_after_segment_until_it_is_stopped(
             await no_more(client)
             await taken(daemon, ended.frame)
             # a piece that was liked can be made again, as a file
-            again = await asyncio.wait_for(client.request(type="vary", id="again", take=fresh[0], to="file"), PATIENCE)
+            again = await asyncio.wait_for(client.request(type="vary", id="again", take=fresh[0], to="file"), TIMEOUT_S)
             assert isinstance(again[-1], m.Done)
             assert soundfile.info(again[-1].path).frames == RATE
             return record.samples()
@@ -133,20 +133,20 @@ async def test_flow_keeps_sounding_with_a_failing_engine_and_reports_a_failed_pl
     async with running(tmp_path, audioldm, *SETTINGS) as daemon:
         client = daemon.transports.client()
         client.send(**flow(voice=2, prompt="fail now"))
-        failed = await asyncio.wait_for(client.next_event(), PATIENCE)
+        failed = await asyncio.wait_for(client.next_event(), TIMEOUT_S)
         assert (getattr(failed, "id", ""), getattr(failed, "code", "")) == ("flow", "model-error")
         await no_more(client)
         client.send(**flow())
-        heard = {(await until(client, m.Flowing)).take}
+        received = {(await until(client, m.Flowing)).take}
         client.send(**flow(prompt="fail now"))
-        while not isinstance(event := await asyncio.wait_for(client.next_event(), PATIENCE), m.Fail):
+        while not isinstance(event := await asyncio.wait_for(client.next_event(), TIMEOUT_S), m.Fail):
             assert isinstance(event, m.Flowing)
-            heard.add(event.take)
+            received.add(event.take)
         assert event.code == "model-error"
         takes = {(await until(client, m.Flowing)).take for _ in range(5)}
         assert len(takes) >= 2, "the course before goes on"
-        seeds = {stored(daemon, take).seed for take in takes | heard}
-        assert len(seeds) == len(takes | heard), "and doesn't begin anew"
+        seeds = {stored(daemon, take).seed for take in takes | received}
+        assert len(seeds) == len(takes | received), "and doesn't begin anew"
         client.send(type="stop", voice=1)
         assert (await until(client, m.Ended)).reason == "stopped"
         await no_more(client)
@@ -181,11 +181,11 @@ async def test_flow_change_drops_prepared_segments_and_a_late_one_starts_once_re
         await resting(daemon)  # the next piece is with the player now
         client.send(**flow(prompt=f"wait {gate}", seconds=20.0))
         client.send(type="set", voice=1, speed=20)  # the rest of the first goes by fast
-        assert isinstance(await asyncio.wait_for(client.next_event(), PATIENCE), m.Acknowledged)
-        heard = [await asyncio.wait_for(client.next_event(), PATIENCE) for _ in range(3)]
-        repeats = [piece for piece in heard if isinstance(piece, m.Flowing)]
-        told = [(piece.take, piece.late) for piece in repeats]
-        assert told == [(first.take, True)] * 3, "not the piece that was made ahead"
+        assert isinstance(await asyncio.wait_for(client.next_event(), TIMEOUT_S), m.Acknowledged)
+        received = [await asyncio.wait_for(client.next_event(), TIMEOUT_S) for _ in range(3)]
+        repeats = [piece for piece in received if isinstance(piece, m.Flowing)]
+        reported = [(piece.take, piece.late) for piece in repeats]
+        assert reported == [(first.take, True)] * 3, "not the piece that was made ahead"
         client.send(type="set", voice=1, speed=1)
         gate.touch()
         before = repeats[-1]
@@ -214,8 +214,8 @@ async def test_flow_with_another_prompt_before_its_first_beat_starts_in_its_plac
         await resting(daemon)
         assert daemon.player.beat_now() < 40
         client.send(type="tempo", bpm=999)
-        assert isinstance(await asyncio.wait_for(client.next_event(), PATIENCE), m.Acknowledged)
-        begun = await asyncio.wait_for(client.next_event(), PATIENCE)
+        assert isinstance(await asyncio.wait_for(client.next_event(), TIMEOUT_S), m.Acknowledged)
+        begun = await asyncio.wait_for(client.next_event(), TIMEOUT_S)
         assert isinstance(begun, m.Flowing)
         assert stored(daemon, begun.take).prompt == "another tone"
         while daemon.player.last.frame <= begun.frame:  # what was said before the tempo changed says nothing
@@ -296,7 +296,7 @@ async def test_flow_is_stopped_before_its_first_segment_and_by_another_client(
         client, other = daemon.transports.client(), daemon.transports.client()
         client.send(**flow(prompt="slow pad"))
         client.send(type="stop", voice=1)
-        ended = await asyncio.wait_for(client.next_event(), PATIENCE)
+        ended = await asyncio.wait_for(client.next_event(), TIMEOUT_S)
         assert ended == m.Ended(voice=1, take="", frame=ended.frame, reason="stopped")  # type: ignore[attr-defined]
         await resting(daemon)
         await no_more(client)

@@ -59,9 +59,9 @@ def test_mixer_plays_a_sound_unchanged_in_any_blocks(sizes: list[int], limit: bo
     subject, sound = mixer(limit=limit), noise(3000)
     subject.play(start(sound), NOW)
     out = in_blocks(subject, 4000, sizes)
-    heard = out[subject.latency :]
-    assert np.array_equal(heard[:3000], sound)
-    assert not heard[3000:].any()
+    received = out[subject.latency :]
+    assert np.array_equal(received[:3000], sound)
+    assert not received[3000:].any()
     assert subject.take_events() == [
         VoiceStarted(1, subject.latency, BeatGrid(RATE, 120).beat_at(subject.latency)),
         VoiceFinished(1, subject.latency + 3000, "finished"),
@@ -86,8 +86,10 @@ def test_mixer_starts_on_the_exact_frame(frames: list[int], size: int):
         subject.play(start(impulse, play=number, voice=number + 1), beat(frame / 24_000))
     out = in_blocks(subject, 9_000, [size])
     assert sorted(np.flatnonzero(out[:, 0]).tolist()) == sorted(frames)
-    told = {happened.play: happened.frame for happened in subject.take_events() if isinstance(happened, VoiceStarted)}
-    assert told == dict(enumerate(frames))
+    reported = {
+        happened.play: happened.frame for happened in subject.take_events() if isinstance(happened, VoiceStarted)
+    }
+    assert reported == dict(enumerate(frames))
 
 
 def test_mixer_moves_waiting_starts_with_the_tempo():
@@ -336,9 +338,9 @@ def test_mixer_gain_is_gradual_and_kept_on_a_new_device():
     subject.play(start(np.full((4000, 2), 0.5, np.float32)), NOW)
     assert subject.render(1000)[-1] == pytest.approx([0.5, 0.5], abs=0.01)
     subject.set_level(-6.0206)
-    heard = subject.render(1000)
-    assert largest_step(heard) < 0.01
-    assert heard[-1] / subject.render(1)[0] == pytest.approx(1.0, abs=0.01)
+    received = subject.render(1000)
+    assert largest_step(received) < 0.01
+    assert received[-1] / subject.render(1)[0] == pytest.approx(1.0, abs=0.01)
     quiet = Mixer(RATE, 2, BeatGrid(RATE, 120.0), False, -6.0206)
     quiet.play(start(np.full((4000, 2), 0.5, np.float32)), NOW)
     assert quiet.render(100)[0] == pytest.approx([0.25, 0.25], abs=0.001)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.player.daemon_stage import recorded, taken, until
 from tests.player.player_stage import RATE, JackServer, Require
 from tests.player.test_mixer import NOW, largest_step, mixer, noise, sine
-from tests.test_server import PATIENCE, audioldm, importable, running
+from tests.test_server import TIMEOUT_S, audioldm, importable, running
 from timbred.audio import Samples
 from timbred.ipc.player_messages import Moment
 from timbred.player.mixer.source import VoiceSource
@@ -44,9 +44,9 @@ def test_mixer_plays_a_growing_sound_unchanged(parts: list[int], sizes: list[int
         out.append(subject.render(sizes[number % len(sizes)]))
         if subject.frame > len(sound) + 100:
             break
-    heard = np.concatenate(out)
-    assert np.array_equal(heard[: len(sound)], sound)
-    assert not heard[len(sound) :].any()
+    received = np.concatenate(out)
+    assert np.array_equal(received[: len(sound)], sound)
+    assert not received[len(sound) :].any()
     assert VoiceFinished(1, len(sound), "finished") in subject.take_events()
 
 
@@ -134,16 +134,16 @@ async def test_mixer_growing_sound_as_heard_equals_the_file(
     async def conversation() -> tuple[Samples, Path]:
         async with recorded(require_host, tmp_path, audioldm, *SETTINGS) as (daemon, client, record):
             client.send(**request("a"))
-            heard: dict[str, Any] = {}
-            while {"playing", "ended", "done"} - set(heard):
-                event = await asyncio.wait_for(client.next_event(), PATIENCE)
-                assert name_of(event) not in heard or name_of(event) == "progress"
-                heard[name_of(event)] = event
-            assert heard["playing"].take == heard["take"].take_id == heard["ended"].take
-            assert heard["playing"].voice == 1, "a free one"
-            assert heard["ended"].frame - heard["playing"].frame == 2 * RATE
-            await taken(daemon, heard["ended"].frame)
-            return record.samples(), Path(heard["take"].path)
+            received: dict[str, Any] = {}
+            while {"playing", "ended", "done"} - set(received):
+                event = await asyncio.wait_for(client.next_event(), TIMEOUT_S)
+                assert name_of(event) not in received or name_of(event) == "progress"
+                received[name_of(event)] = event
+            assert received["playing"].take == received["take"].take_id == received["ended"].take
+            assert received["playing"].voice == 1, "a free one"
+            assert received["ended"].frame - received["playing"].frame == 2 * RATE
+            await taken(daemon, received["ended"].frame)
+            return record.samples(), Path(received["take"].path)
 
     captured, path = await conversation()
     sound = np.asarray(soundfile.read(path, dtype="float32", always_2d=True)[0], np.float32)
@@ -207,14 +207,14 @@ async def test_mixer_growing_sound_that_is_cancelled_fails_or_loses_its_engine_e
         client.send(**request("a", f"half {tmp_path / 'never'}"))
         playing = await until(client, m.Playing)
         client.send(type="cancel", id="a")
-        told = {name_of(await asyncio.wait_for(client.next_event(), PATIENCE)) for _ in range(2)}
-        assert told == {"cancelled", "ended"}
+        reported = {name_of(await asyncio.wait_for(client.next_event(), TIMEOUT_S)) for _ in range(2)}
+        assert reported == {"cancelled", "ended"}
         assert daemon.library.get(playing.take) is None
         client.send(**request("b", "breaks"))
-        heard: list[str] = []
-        while {"fail", "ended"} - set(heard):
-            heard.append(name_of(await asyncio.wait_for(client.next_event(), PATIENCE)))
-        assert heard.count("fail") == 1
+        received: list[str] = []
+        while {"fail", "ended"} - set(received):
+            received.append(name_of(await asyncio.wait_for(client.next_event(), TIMEOUT_S)))
+        assert received.count("fail") == 1
         client.send(**request("c", f"half {tmp_path / 'never'}", voice=3))
         first = await until(client, m.Playing)
         client.send(type="stop", voice=3)

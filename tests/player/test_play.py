@@ -9,7 +9,7 @@ import soundfile
 
 from tests.player.daemon_stage import until
 from tests.player.player_stage import RATE, JackServer
-from tests.test_server import PATIENCE, audioldm, importable, running, told
+from tests.test_server import TIMEOUT_S, audioldm, event_names, importable, running
 from timbred.protocol import messages as m
 
 __all__ = ["audioldm", "importable"]
@@ -73,14 +73,14 @@ async def test_play_of_files_and_takes_starts_stops_and_refuses(jack: JackServer
             {"type": "stop", "voice": 9},
             {"type": "generate", "id": "v", "prompt": "a tone", "to": "play", "voice": "lead"},
         ):
-            assert (await told(client, **request)) == ["fail"], request
+            assert (await event_names(client, **request)) == ["fail"], request
         client.send(type="play", voice=3, take=str(tmp_path / "slow.wav"), loop=1)
         client.send(type="stop", voice="*")
         assert (await until(client, m.Ended)).reason == "stopped", "a stop overtakes no play"
         client.send(type="play", voice=4, take=str(tmp_path / "slow.wav"), loop=1)
         client.send(type="set", voice=4, gain=-6)
-        heard = {type(await asyncio.wait_for(client.next_event(), PATIENCE)) for _ in range(2)}
-        assert heard == {m.Playing, m.Acknowledged}
+        received = {type(await asyncio.wait_for(client.next_event(), TIMEOUT_S)) for _ in range(2)}
+        assert received == {m.Playing, m.Acknowledged}
         client.send(type="set", voice=4, speed=1.5)
         await until(client, m.Acknowledged)
         while daemon.player.plays_for_other_speed(4, 1.5):
@@ -88,7 +88,7 @@ async def test_play_of_files_and_takes_starts_stops_and_refuses(jack: JackServer
         client.send(type="play", voice=5, take=str(tmp_path / "slow.wav"), speed=2)
         twice = await until(client, m.Playing)
         assert (await until(client, m.Ended)).frame - twice.frame == RATE // 2
-        assert await told(client, type="tempo", bpm=90) == ["done"]
+        assert await event_names(client, type="tempo", bpm=90) == ["done"]
         assert daemon.handlers.settings.session.tempo == 90
 
 
@@ -105,7 +105,7 @@ async def test_play_settings_changed_without_a_device_apply_when_it_returns(
             jack.end()
             while daemon.player.device is not None:
                 await asyncio.sleep(0.02)
-            assert await told(client, type="set", voice=1, gain=-20, pan=0.5) == ["done"]
+            assert await event_names(client, type="set", voice=1, gain=-20, pan=0.5) == ["done"]
             jack.start()
             while not any((at.gain, at.pan) == (-20, 0.5) for at in daemon.player.last.positions):
                 await asyncio.sleep(0.02)
@@ -122,5 +122,5 @@ async def test_play_without_a_device_is_refused_and_the_daemon_runs(tmp_path: Pa
         client = daemon.transports.client()
         client.send(type="play", voice=1, take=str(tmp_path / "a.wav"))
         assert (await until(client, m.Fail)).code == "no-audio-device"
-        assert await told(client, **loop_on(1, "a")) == ["fail"]
-        assert (await told(client, type="generate", id="b", prompt="a tone", seconds=0.1, steps=2))[-1] == "done"
+        assert await event_names(client, **loop_on(1, "a")) == ["fail"]
+        assert (await event_names(client, type="generate", id="b", prompt="a tone", seconds=0.1, steps=2))[-1] == "done"

@@ -11,7 +11,7 @@ from tests.player.daemon_stage import until
 from tests.player.player_stage import RATE, JackServer, Require, recording
 from tests.player.test_player_loop_soak import loop_of_noise
 from tests.player.unbroken import gaps
-from tests.test_server import PATIENCE, audioldm, importable, running
+from tests.test_server import TIMEOUT_S, audioldm, importable, running
 from timbred.audio import Samples
 from timbred.protocol import messages as m
 
@@ -81,7 +81,7 @@ async def test_play_refusals_are_answered_and_leave_another_voice_untouched(
                 playing = await until(client, m.Playing)
                 for request, code, words in asked:
                     client.send(**request)
-                    failed = await asyncio.wait_for(client.next_event(), PATIENCE)
+                    failed = await asyncio.wait_for(client.next_event(), TIMEOUT_S)
                     assert isinstance(failed, m.Fail), (request, failed)
                     assert failed.id == request.get("id", request["type"])
                     assert failed.code == code, (request, failed)

@@ -15,7 +15,7 @@ import soundfile
 import zmq
 
 from tests.integration import clients
-from tests.integration.clients import PATIENCE, Client
+from tests.integration.clients import TIMEOUT_S, Client
 from tests.integration.daemons import DaemonProcess, hollow_checkpoint
 from tests.integration.osc import Tagged, Value
 from tests.player.player_stage import RATE, JackServer
@@ -63,17 +63,17 @@ class Speaker:
     def say(self, kind: str, **words: Any) -> None:
         raise NotImplementedError
 
-    def hear(self) -> Json:
+    def receive(self) -> Json:
         raise NotImplementedError
 
     def ask(self, kind: str, **words: Any) -> Json:
         """The first answer."""
         self.say(kind, **words)
-        return self.hear()
+        return self.receive()
 
     def until(self, *kinds: str) -> Json:
         """The next event of one of these kinds."""
-        while (event := self.hear())["type"] not in kinds:
+        while (event := self.receive())["type"] not in kinds:
             assert event["type"] != "fail", event
         return event
 
@@ -81,10 +81,10 @@ class Speaker:
         """All that is still told of what was said before."""
         number = next(_numbers)
         self.say("sync", n=number)
-        heard: list[Json] = []
-        while (event := self.hear()) != {"type": "synced", "n": number}:
-            heard.append(event)
-        return heard
+        received: list[Json] = []
+        while (event := self.receive()) != {"type": "synced", "n": number}:
+            received.append(event)
+        return received
 
 
 class OscSpeaker(Speaker):
@@ -100,10 +100,10 @@ class OscSpeaker(Speaker):
         keys: list[Value | Tagged] = [part for name, value in words.items() for part in (f"@{name}", value)]
         self.client.say(kind, *needed, *keys)
 
-    def hear(self) -> Json:
-        heard = self.client.hear()
-        assert set(heard.tags) <= set("ifs")
-        return {"type": heard.name, **dict(zip(TOLD[heard.name], heard.arguments, strict=False))}
+    def receive(self) -> Json:
+        received = self.client.receive()
+        assert set(received.tags) <= set("ifs")
+        return {"type": received.name, **dict(zip(TOLD[received.name], received.arguments, strict=False))}
 
 
 class JsonSpeaker(Speaker):
@@ -115,14 +115,14 @@ class JsonSpeaker(Speaker):
 
     def connected(self, kind: int, port: int) -> "zmq.Socket[bytes]":
         socket = self.context.socket(kind)
-        socket.set(zmq.RCVTIMEO, int(PATIENCE * 1000))
+        socket.set(zmq.RCVTIMEO, int(TIMEOUT_S * 1000))
         socket.connect(f"tcp://127.0.0.1:{port}")
         return socket
 
     def say(self, kind: str, **words: Any) -> None:
         self.socket.send_json({"type": kind, **words})
 
-    def hear(self) -> Json:
+    def receive(self) -> Json:
         return json.loads(self.socket.recv())
 
 
@@ -162,7 +162,7 @@ def speaker(request: pytest.FixtureRequest, daemon: DaemonProcess) -> Iterator[S
         made.say("cancel", id="*")
         made.settled()
         made.say("stop", voice="*")
-        while made.hear()["type"] not in ("done", "ended"):  # then the player has carried it out
+        while made.receive()["type"] not in ("done", "ended"):  # then the player has carried it out
             pass
         made.settled()
 
@@ -176,7 +176,7 @@ def test_play_is_answered_by_playing_and_ended(speaker: Speaker, loop: str) -> N
     playing = speaker.ask("play", voice=3, take=loop)
     assert {key: playing[key] for key in ("type", "voice", "take")} == {"type": "playing", "voice": 3, "take": loop}
     assert isinstance(playing["frame"], int)
-    ended = speaker.hear()
+    ended = speaker.receive()
     assert ended == {
         "type": "ended", "voice": 3, "take": loop, "frame": playing["frame"] + RATE // 2, "reason": "finished",
     }  # fmt: skip
@@ -196,7 +196,7 @@ def test_stop_is_answered_by_ended_or_the_reason(speaker: Speaker, loop: str) ->
     for voice in (2, 5):
         assert speaker.ask("play", voice=voice, take=loop, loop=1)["type"] == "playing"
     speaker.say("stop", voice="*")
-    assert {speaker.hear()["voice"] for _ in range(2)} == {2, 5}
+    assert {speaker.receive()["voice"] for _ in range(2)} == {2, 5}
     assert speaker.settled() == []
 
 
@@ -279,7 +279,7 @@ def test_play_accepts_beats_by_number(speaker: Speaker, loop: str) -> None:
     beats = (now + 40, str(now + 41), now + 42.5)
     for number, beat in enumerate(beats):
         speaker.say("play", voice=2 + number, take=loop, at=beat)
-    assert speaker.hear()["type"] == "ended", "the first one's, meanwhile the others wait"
+    assert speaker.receive()["type"] == "ended", "the first one's, meanwhile the others wait"
     assert speaker.ask("tempo", bpm=960) == {"type": "done", "id": "tempo"}
     for number, beat in enumerate(beats):
         playing = speaker.until("playing")
@@ -293,7 +293,7 @@ def test_flow_is_reported_by_segment_change_and_end(speaker: Speaker) -> None:
     assert isinstance(first["frame"], int)
     takes = {first["take"]}
     while len(takes) < 3:
-        event = speaker.hear()
+        event = speaker.receive()
         assert (event["type"], event["voice"]) == ("flowing", 4)
         takes.add(event["take"])
     speaker.say("flow", voice=4, prompt="another tone", **keys)
@@ -322,7 +322,7 @@ def test_generate_accepts_the_keys_of_play(speaker: Speaker) -> None:
     speaker.say("generate", id=identity, prompt="a tone", to="play", seconds=0.3, steps=2, loop=1, **keys)
     events: list[Json] = []
     while {"done", "playing"} - {event["type"] for event in events}:
-        events.append(speaker.hear())
+        events.append(speaker.receive())
         assert events[-1]["type"] != "fail", events
     by_kind = {event["type"]: event for event in events}
     assert [kind for kind in by_kind if kind not in ("progress", "playing")] == ["queued", "started", "take", "done"]
@@ -357,18 +357,18 @@ def test_notify_sends_player_events_to_every_listener(speaker: Speaker, daemon: 
     with clients.udp(daemon.osc) as listener:
         assert listener.ask("notify", 1).name == "done"
         assert speaker.ask("play", voice=11, take=loop)["type"] == "playing"
-        assert speaker.hear()["type"] == "ended"
-        heard = [listener.hear() for _ in range(2)]
-        assert [(event.name, event.tags) for event in heard] == [("playing", "isif"), ("ended", "isis")]
+        assert speaker.receive()["type"] == "ended"
+        received = [listener.receive() for _ in range(2)]
+        assert [(event.name, event.tags) for event in received] == [("playing", "isif"), ("ended", "isis")]
         assert listener.ask("notify", 0).name == "done"
 
 
 def test_play_answers_go_to_the_named_port(daemon: DaemonProcess, loop: str) -> None:
     with clients.udp(daemon.osc) as sender, clients.udp(daemon.osc) as listener:
         sender.say("play", 12, loop, "@port", listener.port, "@loop", 1)
-        assert listener.hear().name == "playing"
+        assert listener.receive().name == "playing"
         sender.say("stop", 12, "@port", listener.port)
-        assert listener.hear().name == "ended"
+        assert listener.receive().name == "ended"
         sender.nothing_more()
 
 
@@ -405,11 +405,11 @@ def test_play_over_req_gets_one_reply_and_pub_sends_all(daemon: DaemonProcess, l
             req.send_json(request)
             assert json.loads(req.recv())["type"] == answer, request
         wanted = ["playing", "done", "ended", "flowing", "ended", "fail", "done"]
-        heard: list[str] = []
-        while len(heard) < len(wanted):
+        received: list[str] = []
+        while len(received) < len(wanted):
             topic, event = sub.recv_multipart()
             assert json.loads(event)["type"] == topic.decode()
-            if topic.decode() == wanted[len(heard)]:
-                heard.append(topic.decode())
+            if topic.decode() == wanted[len(received)]:
+                received.append(topic.decode())
     finally:
         speaker.context.destroy(linger=0)

@@ -26,12 +26,12 @@ def tone():
 async def main():
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
-    async with player() as (subject, heard):
+    async with player() as (subject, outbox):
         await subject.opened()
         print(subject.process.pid, flush=True)
         input()
         play(subject, tone(), loop=True)
-        await heard.until(m.Playing)
+        await outbox.until(m.Playing)
         while subject.last.frame < 3 * RATE:
             await asyncio.sleep(0.05)
         print("sounding", flush=True)

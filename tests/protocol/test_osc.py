@@ -296,28 +296,28 @@ def test_read_datagram_refuses_any_arguments_without_an_exception(name: str, arg
     assert len(read_datagram(packet(f"/timbred/{name}", *arguments))) == 1
 
 
-def heard(event: m.Event) -> tuple[str, list[object]]:
+def received(event: m.Event) -> tuple[str, list[object]]:
     read = OscMessage(encode_event(event))
     return read.address, list(read.params)
 
 
 def test_encode_event_writes_fields_in_order() -> None:
     queued = m.Queued(id="a1", position=2, eta_s=1.5)
-    assert heard(queued) == ("/timbred/queued", ["a1", 2, 1.5])
+    assert received(queued) == ("/timbred/queued", ["a1", 2, 1.5])
     progress = m.Progress(id=3, fraction=0.5, step=1, steps=2, eta_s=0.25, stage="loading")
-    assert heard(progress) == ("/timbred/progress", [3, 0.5, 1, 2, 0.25])
+    assert received(progress) == ("/timbred/progress", [3, 0.5, 1, 2, 0.25])
     busy = m.Fail(id=3, code="busy", message="later", retry_after_s=2.0)
-    assert heard(busy) == ("/timbred/fail", [3, "busy", "later"])
-    assert heard(m.Pong()) == ("/timbred/pong", [])
+    assert received(busy) == ("/timbred/fail", [3, "busy", "later"])
+    assert received(m.Pong()) == ("/timbred/pong", [])
 
 
 def test_encode_event_writes_ids_beyond_32_bits_as_text() -> None:
-    assert heard(m.Cancelled(id=2**40)) == ("/timbred/cancelled", [str(2**40)])
-    assert heard(m.Cancelled(id=-(2**31))) == ("/timbred/cancelled", [-(2**31)])
+    assert received(m.Cancelled(id=2**40)) == ("/timbred/cancelled", [str(2**40)])
+    assert received(m.Cancelled(id=-(2**31))) == ("/timbred/cancelled", [-(2**31)])
 
 
 def test_encode_event_writes_floats_too_large_for_osc_as_infinite() -> None:
-    assert heard(m.Queued(id=1, position=0, eta_s=1e300))[1] == [1, 0, float("inf")]
+    assert received(m.Queued(id=1, position=0, eta_s=1e300))[1] == [1, 0, float("inf")]
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=2000, max_size=9000))

@@ -22,7 +22,7 @@ def tone(hertz: float, seconds: float = 1.0, rate: int = RATE) -> Clip:
     return Clip(wave[:, None].astype(np.float32), SampleRate(rate))
 
 
-def heard(clip: Clip, speed: float, loop: bool = False, frames: int = 24_000) -> Samples:
+def received(clip: Clip, speed: float, loop: bool = False, frames: int = 24_000) -> Samples:
     """What the mixer makes of it."""
     ready = prepare_speed(clip, RATE, loop, speed)
     subject = Mixer(RATE, 2, BeatGrid(RATE, 120), limit=False)
@@ -39,17 +39,17 @@ def level(samples: Samples, hertz: float) -> float:
 @pytest.mark.parametrize("speed", [1.3, 2.0, 3.7])
 def test_prepare_speed_removes_what_is_too_high_at_the_speed(speed: float):
     high = 0.9 * RATE / 2
-    out = heard(tone(high, seconds=4.0), speed)[2_000:20_000]
+    out = received(tone(high, seconds=4.0), speed)[2_000:20_000]
     assert high * speed > RATE / 2
     assert np.abs(out).max() < 1e-3, "folded back it would be as loud as it was"
-    low = heard(tone(1_000.0, seconds=4.0), speed)[2_000:20_000]
+    low = received(tone(1_000.0, seconds=4.0), speed)[2_000:20_000]
     assert np.abs(low).max() == pytest.approx(0.5, abs=0.005)
 
 
 @pytest.mark.parametrize("speed", [0.1, 0.5, 0.8, 1.0, 1.25, 2.0])
 @pytest.mark.parametrize("rate", [RATE, 44_100])
 def test_prepare_speed_keeps_the_pitch_of_the_speed(speed: float, rate: int):
-    out = heard(tone(1_000.0, seconds=2.0, rate=rate), speed)[1_000:20_200]
+    out = received(tone(1_000.0, seconds=2.0, rate=rate), speed)[1_000:20_200]
     assert level(out, 1_000 * speed) == pytest.approx(20 * np.log10(0.5), abs=0.5)
 
 
@@ -57,7 +57,7 @@ def test_prepare_speed_keeps_the_pitch_of_the_speed(speed: float, rate: int):
 def test_prepare_speed_keeps_the_length_of_a_loop(speed: float):
     """Over many rounds, a loop of any speed comes to its beginning when it should."""
     clip = tone(441.0, seconds=0.1)
-    out = heard(clip, speed, loop=True, frames=480_000)
+    out = received(clip, speed, loop=True, frames=480_000)
     ready = prepare_speed(clip, RATE, True, speed)
     rounds = 480_000 * speed * ready.rate / RATE / len(ready.samples)
     assert rounds == pytest.approx(480_000 * speed / clip.frames, rel=1e-9)
@@ -69,7 +69,7 @@ def test_prepare_speed_plays_each_frame_unchanged(speed: float):
     rng: Any = np.random.default_rng(0)
     clip = Clip(rng.uniform(-0.3, 0.3, (48_000, 2)).astype(np.float32), SampleRate(RATE))
     ready = prepare_speed(clip, RATE, False, speed)
-    out = heard(clip, speed, frames=len(ready.samples))
+    out = received(clip, speed, frames=len(ready.samples))
     assert np.array_equal(out, ready.samples)
 
 

@@ -230,7 +230,7 @@ class RequestsAndLosses(RuleBasedStateMachine):
         self.outbox, self.engine, self.background = RecordingOutbox(), ModelEngine(), SteppedBackground()
         self.trials: list[asyncio.Task[None]] = []
         self.loads = self.unloads = self.submitted = 0
-        self.told = True
+        self.reported = True
         self.hooks_fail = False
         self.stopping: asyncio.Task[None] | None = None
 
@@ -382,14 +382,14 @@ class RequestsAndLosses(RuleBasedStateMachine):
         """Also of a process that died before it was ready."""
         self.engine.forget()
         self.run(lambda: self.scheduler.engine_lost("killed"))
-        self.told = True
+        self.reported = True
 
-    @precondition(lambda self: not self.engine.up and self.told)
+    @precondition(lambda self: not self.engine.up and self.reported)
     @rule()
     def engine_comes(self) -> None:
         self.engine.forget()
         self.engine.up = self.engine.alive = True
-        self.told = False
+        self.reported = False
         self.run(lambda: self.scheduler.engine_ready(READY))
 
     # the end

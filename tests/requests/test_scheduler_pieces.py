@@ -29,11 +29,11 @@ class Outbox:
 
     def __init__(self) -> None:
         self.events: list[m.Event] = []
-        self.told: Callable[[m.Event], None] = lambda _: None
+        self.reported: Callable[[m.Event], None] = lambda _: None
 
     def send(self, client: ClientId, event: m.Event, clip: Any = None) -> None:
         self.events.append(event)
-        self.told(event)
+        self.reported(event)
 
 
 class Engine:
@@ -58,17 +58,17 @@ class Stage(SoundListener):
         library = Library(folder / "library.sqlite")
         finishing = Postprocessor(TakesFolder(folder, library), library, lambda _: "none")
         outbox: Any = self.outbox
-        self.heard: list[tuple[str, Any]] = []
+        self.received: list[tuple[str, Any]] = []
         self.scheduler = JobScheduler(outbox, entries, finishing, lambda _: self.engine, self)
         keys = {"model": "pocket", "seconds": 0.2, "to": "both", "voice": "1", **keys}
         self.scheduler.submit(CLIENT, "a", resolved(entries["pocket"].card, **keys))
         (self.job,) = self.scheduler.jobs.live()
 
     def pieces_discarded(self, job: Job) -> None:
-        self.heard.append(("broken", None))
+        self.received.append(("broken", None))
 
     def piece(self, job: Job, piece: StreamPiece) -> None:
-        self.heard.append((job.streamed_take_id, (piece.first, piece.samples.shape, piece.last)))
+        self.received.append((job.streamed_take_id, (piece.first, piece.samples.shape, piece.last)))
 
     def say(self, first: int, last: int) -> None:
         message = engine_messages.PieceRendered(
@@ -98,7 +98,7 @@ async def pieces_then_take(tmp_path: Path) -> None:
     stage.scheduler.engine_message_received(rendered, [memoryview(samples().tobytes())])
     await stage.scheduler.stop(20.0)
     identity = stage.job.streamed_take_id
-    assert stage.heard == [(identity, (0, (1000, 1), False)), (identity, (1000, (FRAMES - 1000, 1), True))]
+    assert stage.received == [(identity, (0, (1000, 1), False)), (identity, (1000, (FRAMES - 1000, 1), True))]
     take, done = stage.outbox.events[-2:]
     assert isinstance(take, m.Take)
     assert isinstance(done, m.Done)
@@ -113,7 +113,7 @@ async def test_job_scheduler_reports_a_sound_that_breaks_off(tmp_path: Path, how
 async def breaks_off(tmp_path: Path, how: str) -> None:
     stage = Stage(tmp_path)
     stage.say(0, 1000)
-    first = stage.heard[0][0]
+    first = stage.received[0][0]
     match how:
         case "cancelled":
             stage.scheduler.cancel(stage.job)
@@ -124,13 +124,13 @@ async def breaks_off(tmp_path: Path, how: str) -> None:
             stage.scheduler.engine_message_received(failed, [])
         case _:
             stage.scheduler.engine_lost("it ended")
-    assert [one for one, _ in stage.heard] == [first, "broken"]
+    assert [one for one, _ in stage.received] == [first, "broken"]
     if how == "lost twice":
         stage.scheduler.pump()
         stage.say(0, 1000)
         stage.scheduler.engine_lost("it ended")
-        assert [one for one, _ in stage.heard][2:] == [stage.heard[2][0], "broken"]
-        assert stage.heard[2][0] not in ("", first)
+        assert [one for one, _ in stage.received][2:] == [stage.received[2][0], "broken"]
+        assert stage.received[2][0] not in ("", first)
     await stage.scheduler.stop(0.1)
 
 

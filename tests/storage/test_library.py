@@ -127,8 +127,8 @@ def test_library_like_compares_embeddings_of_the_same_model(library: Library) ->
         library.add(each)
     bell, gong, pad, hat, other = (each.take_id for each in stored)
     directions = {bell: (1.0, 0.0), gong: (0.8, 0.6), hat: (0.0, -1.0)}
-    for heard, direction in directions.items():
-        library.store_embedding(heard, "one ear", np.array(direction, "<f4").tobytes())
+    for received, direction in directions.items():
+        library.store_embedding(received, "one ear", np.array(direction, "<f4").tobytes())
     library.store_embedding(pad, "another ear", np.array((1.0, 0.0, 0.0), "<f4").tobytes())
     assert [each.take_id for each in library.search(like=bell)] == [gong, hat, other]
     assert [each.take_id for each in library.search("bell", like=bell)] == [other]

@@ -20,7 +20,7 @@ from timbred.protocol.osc_packets import SlipDecoder, encode_slip
 from timbred.transports.base import Transports
 from timbred.transports.sockets import Ports
 
-PATIENCE = 150.0
+TIMEOUT_S = 150.0
 """Seconds after which a test that hears nothing is given up: far beyond what any answer takes."""
 
 STATUS = m.StatusReply(
@@ -159,7 +159,7 @@ async def staged(folder: Path) -> AsyncGenerator[Stage]:
     stage = Stage(config_for(folder))
     await stage.start()
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_S):
             yield stage
     finally:
         await stage.transports.stop()
@@ -167,7 +167,7 @@ async def staged(folder: Path) -> AsyncGenerator[Stage]:
     assert not left, left
 
 
-Heard = tuple[Any, ...]
+ReceivedMessage = tuple[Any, ...]
 
 
 def osc(address: str, *arguments: object) -> bytes:
@@ -177,7 +177,7 @@ def osc(address: str, *arguments: object) -> bytes:
     return builder.build().dgram
 
 
-def heard(packet: bytes) -> Heard:
+def read_message(packet: bytes) -> ReceivedMessage:
     read = OscMessage(packet)
     return (read.address.removeprefix("/timbred/"), *read.params)
 
@@ -198,12 +198,12 @@ class UdpHost:
     def send_raw(self, packet: bytes) -> None:
         self.socket.sendto(packet, self._daemon)
 
-    async def hear(self) -> Heard:
-        return heard(await asyncio.get_running_loop().sock_recv(self.socket, 65536))
+    async def receive(self) -> ReceivedMessage:
+        return read_message(await asyncio.get_running_loop().sock_recv(self.socket, 65536))
 
-    async def ask(self, address: str, *arguments: object) -> Heard:
+    async def ask(self, address: str, *arguments: object) -> ReceivedMessage:
         self.send(address, *arguments)
-        return await self.hear()
+        return await self.receive()
 
     def close(self) -> None:
         self.socket.close()
@@ -224,14 +224,14 @@ class TcpHost:
     def send_raw(self, packet: bytes) -> None:
         self.writer.write(encode_slip(packet))
 
-    async def hear(self) -> Heard:
+    async def receive(self) -> ReceivedMessage:
         while not self._frames:
             data = await self.reader.read(65536)
             if not data:
                 raise ConnectionError("the daemon has closed the connection")
             self._frames += [frame for frame in self._decoder.feed(data) if isinstance(frame, bytes)]
-        return heard(self._frames.pop(0))
+        return read_message(self._frames.pop(0))
 
-    async def ask(self, address: str, *arguments: object) -> Heard:
+    async def ask(self, address: str, *arguments: object) -> ReceivedMessage:
         self.send(address, *arguments)
-        return await self.hear()
+        return await self.receive()

@@ -30,7 +30,7 @@ class Line(Protocol):
         """Send so many requests that are refused or answered."""
         ...
 
-    async def hear(self) -> str:
+    async def receive(self) -> str:
         """The next answer, in words."""
         ...
 
@@ -47,8 +47,8 @@ class _Tcp:
         # frames of one byte, which are no OSC: as many as fit into little
         self.host.writer.write(b"".join(encode_slip(b"x") for _ in range(count)))
 
-    async def hear(self) -> str:
-        return str((await self.host.hear())[0])
+    async def receive(self) -> str:
+        return str((await self.host.receive())[0])
 
     async def ping(self) -> None:
         self.host.send("/timbred/ping")
@@ -65,7 +65,7 @@ class _Udp:
         for _ in range(count // 500):
             self.line.send(bundle)
 
-    async def hear(self) -> str:
+    async def receive(self) -> str:
         packet = await asyncio.get_running_loop().sock_recv(self.line, 65536)
         return packet.partition(b"\0")[0].decode().removeprefix("/timbred/")
 
@@ -81,7 +81,7 @@ class _Zmq:
         for _ in range(count):
             await self.line.send_multipart([b"{", b"x", b"y"])
 
-    async def hear(self) -> str:
+    async def receive(self) -> str:
         return json.loads(await self.line.recv())["type"]
 
     async def ping(self) -> None:
@@ -96,7 +96,7 @@ class _Json:
         for _ in range(count):
             await self.line.send("{")
 
-    async def hear(self) -> str:
+    async def receive(self) -> str:
         return json.loads(await self.line.recv())["type"]
 
     async def ping(self) -> None:
@@ -143,12 +143,12 @@ async def test_floods_leave_pings_answered(tmp_path: Path, floods: str, asks: st
             while True:
                 await flooder.send(COUNT)
                 for _ in range(COUNT // 2):
-                    await flooder.hear()
+                    await flooder.receive()
 
         flooding = asyncio.create_task(flood())
         for _ in range(20):
             await other.ping()
-            assert await other.hear() == "pong"
+            assert await other.receive() == "pong"
         assert not flooding.done()
         flooding.cancel()
         await asyncio.gather(flooding, return_exceptions=True)
@@ -159,7 +159,7 @@ async def test_floods_leave_pings_answered(tmp_path: Path, floods: str, asks: st
 async def test_floods_leave_requests_of_another_client_received(tmp_path: Path, floods: str, asks: str) -> None:
     async with staged(tmp_path) as stage, line_of(stage, floods) as flooder, line_of(stage, asks) as other:
         await other.ping()  # its connection is known
-        assert await other.hear() == "pong"
+        assert await other.receive() == "pong"
         each = osc("/timbred/status")
         if isinstance(flooder, _Tcp):
             flooder.host.send_raw(each)
@@ -199,7 +199,7 @@ async def test_floods_of_a_tcp_client_that_does_not_read_are_not_read(tmp_path: 
             assert not sending.done()
             reader, writer = await asyncio.open_connection(sock=deaf.dup())  # `deaf` still sends
             host = TcpHost(reader, writer)
-            assert [(await host.hear())[1] for _ in range(count)] == list(range(count))
+            assert [(await host.receive())[1] for _ in range(count)] == list(range(count))
             await sending
             writer.close()
 
@@ -221,7 +221,7 @@ async def test_floods_of_events_disconnect_a_listener_that_does_not_read(
                 while not any("doesn't read its answers" in record.getMessage() for record in caplog.records):
                     other.send("/timbred/generate", "x" * 200, "pad")
                     for _ in range(4):
-                        await other.hear()
+                        await other.receive()
             while await loop.sock_recv(deaf, 65536):
                 pass  # what was on its way, then the end
 
@@ -234,7 +234,7 @@ async def test_floods_of_bad_requests_write_a_bounded_number_of_log_lines(
     async with staged(tmp_path) as stage, line_of(stage, "tcp") as flooder:
         await flooder.send(COUNT)
         for _ in range(COUNT):
-            await flooder.hear()
+            await flooder.receive()
     assert len(caplog.records) < COUNT / 2
     assert any("this is no OSC" in record.getMessage() for record in caplog.records)
 
@@ -246,7 +246,7 @@ async def test_floods_do_not_prevent_a_stop(tmp_path: Path, caplog: pytest.LogCa
         assert isinstance(flooder, _Udp)
         for _ in range(10):
             flooder.line.send(bundle)
-        assert await flooder.hear() == "fail"
+        assert await flooder.receive() == "fail"
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from tests.transports.stage import STATUS, Heard, TcpHost, UdpHost, heard, osc, staged
+from tests.transports.stage import STATUS, ReceivedMessage, TcpHost, UdpHost, osc, read_message, staged
 from timbred.protocol import messages as m
 from timbred.protocol.osc_packets import SLIP_END, encode_slip, pad_string
 
@@ -24,8 +24,8 @@ def ahead(seconds: float) -> int:
     return round((time.time() + seconds + 2_208_988_800) * 2**32)
 
 
-async def events(host: UdpHost | TcpHost, count: int) -> list[Heard]:
-    return [await host.hear() for _ in range(count)]
+async def events(host: UdpHost | TcpHost, count: int) -> list[ReceivedMessage]:
+    return [await host.receive() for _ in range(count)]
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
@@ -36,8 +36,8 @@ async def test_osc_request_is_answered_by_its_events(tmp_path: Path, transport: 
         assert [one[0] for one in said] == GENERATED
         assert said[0] == ("queued", 3, 0, 0.5)
         assert said[2][:4] == ("take", 3, 0, "/takes/0.wav")
-        told = [name for name in STATUS.__struct_fields__ if name not in STATUS.json_only]
-        status = [getattr(STATUS, name) for name in told]
+        reported = [name for name in STATUS.__struct_fields__ if name not in STATUS.json_only]
+        status = [getattr(STATUS, name) for name in reported]
         assert await host.ask("/timbred/status") == ("status.reply", *status)
         assert await host.ask("/timbred/ping") == ("pong",)
         assert await host.ask("/timbred/sync", 5) == ("synced", 5)
@@ -46,21 +46,21 @@ async def test_osc_request_is_answered_by_its_events(tmp_path: Path, transport: 
 async def test_osc_hello_sends_answers_to_another_port_of_the_sender(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage, stage.udp() as sender, stage.udp() as listener:
         sender.send("/timbred/hello", "max", "@port", listener.port)
-        welcome = await listener.hear()
+        welcome = await listener.receive()
         assert welcome[:2] == ("welcome", f"udp:127.0.0.1:{listener.port}")
         assert welcome[3] == stage.ports.http
         sender.send("/timbred/ping")
-        assert await listener.hear() == ("pong",)
+        assert await listener.receive() == ("pong",)
 
 
 async def test_osc_request_names_its_reply_port_even_when_refused(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage, stage.udp() as sender, stage.tcp() as stream, stage.udp() as listener:
         sender.send("/timbred/ping", "@port", listener.port)
-        assert await listener.hear() == ("pong",)
+        assert await listener.receive() == ("pong",)
         sender.send("/timbred/sing", "@port", listener.port)
-        assert (await listener.hear())[:3] == ("fail", "sing", "bad-request")
+        assert (await listener.receive())[:3] == ("fail", "sing", "bad-request")
         stream.send("/timbred/ping", "@port", listener.port)
-        assert await listener.hear() == ("pong",)
+        assert await listener.receive() == ("pong",)
         # hello over TCP stays on the connection
         assert (await stream.ask("/timbred/hello", "max", "@port", listener.port))[0] == "welcome"
         assert await stream.ask("/timbred/ping") == ("pong",)
@@ -99,7 +99,7 @@ async def test_osc_bad_datagrams_are_answered_and_others_undisturbed(tmp_path: P
     async with staged(tmp_path) as stage, stage.udp() as bad, stage.udp() as good:
         for packet, place in BAD:
             bad.send_raw(packet)
-            assert (await bad.hear())[:3] == ("fail", place, "bad-request")
+            assert (await bad.receive())[:3] == ("fail", place, "bad-request")
             assert await good.ask("/timbred/ping") == ("pong",)
         assert stage.daemon.received == []
 
@@ -109,12 +109,12 @@ async def test_osc_bad_frames_are_answered_and_the_stream_continues(tmp_path: Pa
         for packet, place in BAD:
             if packet:
                 host.writer.write(encode_slip(packet))
-                assert (await host.hear())[:3] == ("fail", place, "bad-request")
+                assert (await host.receive())[:3] == ("fail", place, "bad-request")
         host.writer.write(encode_slip(osc("/timbred/generate", "a", "x" * 100_000)))
-        assert (await host.hear())[:3] == ("fail", "a", "bad-request")
+        assert (await host.receive())[:3] == ("fail", "a", "bad-request")
         for raw in (b"/a\xdb\x01" + SLIP_END, b"x" * (2 << 20)):
             host.writer.write(raw)
-            assert (await host.hear())[:3] == ("fail", "osc", "bad-request")
+            assert (await host.receive())[:3] == ("fail", "osc", "bad-request")
         host.writer.write(SLIP_END + osc("/timbred/ping") + SLIP_END + osc("/timbred/ping") + SLIP_END + SLIP_END)
         assert await events(host, 2) == [("pong",)] * 2
         assert await other.ask("/timbred/ping") == ("pong",)
@@ -213,7 +213,7 @@ async def test_osc_connections_open_and_close_without_leaks(tmp_path: Path) -> N
             hosts = [TcpHost(*one) for one in made]
             for host in hosts:
                 host.send("/timbred/ping")
-            assert [await host.hear() for host in hosts] == [("pong",)] * 60
+            assert [await host.receive() for host in hosts] == [("pong",)] * 60
             for number, host in enumerate(hosts):
                 if number % 2:
                     host.writer.transport.abort()
@@ -238,11 +238,11 @@ async def test_osc_events_at_the_end_arrive(tmp_path: Path, transport: str) -> N
 
 
 def test_osc_builder_and_parser_of_the_tests_agree() -> None:
-    assert heard(osc("/timbred/ping", 1, "a")) == ("ping", 1, "a")
+    assert read_message(osc("/timbred/ping", 1, "a")) == ("ping", 1, "a")
 
 
 async def test_osc_size_prefixed_packets_are_answered_in_kind(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage, stage.tcp() as host:
         host.writer.write(struct.pack(">i", 20) + osc("/timbred/ping"))
         (size,) = struct.unpack(">i", await host.reader.readexactly(4))
-        assert heard(await host.reader.readexactly(size)) == ("pong",)
+        assert read_message(await host.reader.readexactly(size)) == ("pong",)

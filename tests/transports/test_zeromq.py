@@ -59,7 +59,7 @@ async def ask(req: zmq.asyncio.Socket, **request: Any) -> dict[str, Any]:
     return json.loads((await req.recv_multipart())[0])
 
 
-async def hear(dealer: zmq.asyncio.Socket) -> dict[str, Any]:
+async def receive(dealer: zmq.asyncio.Socket) -> dict[str, Any]:
     (frame,) = await dealer.recv_multipart()
     return json.loads(frame)
 
@@ -99,13 +99,13 @@ async def test_zeromq_dealer_hears_events_as_they_happen(tmp_path: Path) -> None
     async with connected(tmp_path) as (stage, clients):
         dealer = clients.socket(zmq.DEALER)
         await dealer.send_json({"type": "generate", "id": "a", "prompt": "pad", "takes": 2})
-        said = [await hear(dealer) for _ in range(5)]
+        said = [await receive(dealer) for _ in range(5)]
         assert [one["type"] for one in said] == ["queued", "started", "take", "take", "done"]
         assert said[-1] == {"type": "done", "id": "a", "takes": 2, "path": "/takes/0.wav"}
         await dealer.send_json({"type": "models"})
-        assert [(await hear(dealer))["type"] for _ in range(2)] == ["model", "model"]
+        assert [(await receive(dealer))["type"] for _ in range(2)] == ["model", "model"]
         await dealer.send_json({"type": "hello", "name": "me"})
-        assert (await hear(dealer))["http_port"] == stage.ports.http
+        assert (await receive(dealer))["http_port"] == stage.ports.http
 
 
 async def test_zeromq_dealer_gets_samples_after_each_take(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ async def test_zeromq_req_that_resends_gets_its_reply_once(tmp_path: Path, corre
         other = clients.socket(zmq.DEALER)
         while len(stage.daemon.received) < 2:
             await other.send_json({"type": "ping"})
-            await hear(other)
+            await receive(other)
         stage.daemon.finish()
         assert (await req.recv_json())["type"] == "done"
         assert await ask(req, type="ping") == {"type": "pong"}
@@ -169,7 +169,7 @@ async def test_zeromq_bad_messages_are_answered_and_others_undisturbed(tmp_path:
             [b"a", b"b", b"c"],
         ):
             await bad.send_multipart(message)
-            assert (await hear(bad))["code"] == "bad-request"
+            assert (await receive(bad))["code"] == "bad-request"
             assert await ask(good, type="ping") == {"type": "pong"}
         await bad.send_multipart([b"", b"{}", b"{}"])
         empty, answer = await bad.recv_multipart()
@@ -182,7 +182,7 @@ async def test_zeromq_answers_a_frame_of_100_megabytes(tmp_path: Path) -> None:
         bad, good = clients.socket(zmq.DEALER), clients.socket(zmq.REQ)
         await bad.send(bytes(100_000_000), copy=False)
         assert await ask(good, type="ping") == {"type": "pong"}
-        answer = await hear(bad)
+        answer = await receive(bad)
         assert "100000000 bytes" in answer["message"]
 
 
@@ -204,9 +204,9 @@ async def test_zeromq_listener_gets_no_samples_of_others(tmp_path: Path) -> None
     async with connected(tmp_path) as (_, clients):
         listener, asker = clients.socket(zmq.DEALER), clients.socket(zmq.DEALER)
         await listener.send_json({"type": "notify", "on": True})
-        assert await hear(listener) == {"type": "done", "id": "notify"}
+        assert await receive(listener) == {"type": "done", "id": "notify"}
         await asker.send_json({"type": "generate", "id": 1, "prompt": "pad", "inline": True})
-        assert [(await hear(listener))["type"] for _ in range(4)] == GENERATED
+        assert [(await receive(listener))["type"] for _ in range(4)] == GENERATED
 
 
 async def test_zeromq_clients_that_vanish_do_no_harm(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ async def test_zeromq_clients_that_vanish_do_no_harm(tmp_path: Path) -> None:
             gone = clients.socket(zmq.DEALER)
             await gone.send_json({"type": "notify", "on": True})
             await gone.send_json({"type": "generate", "id": number, "prompt": "wait"})
-            assert (await hear(gone))["type"] == "done"
+            assert (await receive(gone))["type"] == "done"
             gone.close(linger=0)
         assert await ask(other, type="ping") == {"type": "pong"}
         stage.daemon.finish()
@@ -232,6 +232,6 @@ async def test_zeromq_events_at_the_end_arrive(tmp_path: Path) -> None:
             await asyncio.sleep(0)
         stage.daemon.shut_down()
         await stage.transports.stop()
-        assert [(await hear(dealer))["type"] for _ in range(3)] == ["queued", "started", "fail"]
+        assert [(await receive(dealer))["type"] for _ in range(3)] == ["queued", "started", "fail"]
         assert (await req.recv_json())["code"] == "shutting-down"
         assert (await sub.recv_multipart())[0] == b"fail"

@@ -16,7 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 
 Json = dict[str, Any]
 
-PATIENCE = 150.0
+TIMEOUT_S = 150.0
 """Seconds after which a test that waits is given up: far beyond what anything takes."""
 
 NEVER = 300.0
@@ -67,7 +67,7 @@ class Wire:
         self._numbers = itertools.count(1)
         self._asked: dict[int, Future[Json]] = {}
         self._lock = threading.Lock()
-        self.told: list[Json] = []
+        self.notifications: list[Json] = []
         self._reading = threading.Thread(target=self._read, daemon=True)
         self._reading.start()
 
@@ -75,7 +75,7 @@ class Wire:
         for text in self._socket:
             message: Json = json.loads(text)
             if "id" not in message:
-                self.told.append(message)
+                self.notifications.append(message)
                 continue
             with self._lock:
                 asked = self._asked.pop(message["id"])
@@ -95,7 +95,7 @@ class Wire:
 
     def close(self) -> None:
         self._closing.close()
-        self._reading.join(PATIENCE)
+        self._reading.join(TIMEOUT_S)
 
 
 class Page:
@@ -113,11 +113,11 @@ class Page:
     def ask(self, method: str, **parameters: object) -> Json:
         return self._wire.ask(method, self._session, **parameters)
 
-    def told(self, method: str) -> list[Json]:
+    def notifications(self, method: str) -> list[Json]:
         """What Chromium told of this tab under this name."""
         return [
             one["params"]
-            for one in list(self._wire.told)
+            for one in list(self._wire.notifications)
             if one["method"] == method and one.get("sessionId") == self._session
         ]
 
@@ -165,7 +165,7 @@ class Page:
             raise AssertionError(f"{expression}\n{answer['exceptionDetails']}")
         return answer["result"].get("value")
 
-    def until(self, expression: str, within: float = PATIENCE) -> Any:
+    def until(self, expression: str, within: float = TIMEOUT_S) -> Any:
         """The value of an expression as soon as it is true; looked for with each picture that the browser draws."""
         whole = (
             "(async () => { const $ = (s) => document.querySelector(s), $$ = (s) => [...document.querySelectorAll(s)];"
@@ -237,13 +237,15 @@ class Page:
 
     def addresses(self) -> list[str]:
         """Every address that the page asked for."""
-        asked = [one["request"]["url"] for one in self.told("Network.requestWillBeSent")]
-        return asked + [one["url"] for one in self.told("Network.webSocketCreated")]
+        asked = [one["request"]["url"] for one in self.notifications("Network.requestWillBeSent")]
+        return asked + [one["url"] for one in self.notifications("Network.webSocketCreated")]
 
     def troubles(self) -> list[str]:
         """What went wrong in the page's scripts, as its console has it."""
-        thrown = [json.dumps(one["exceptionDetails"]) for one in self.told("Runtime.exceptionThrown")]
-        said = [json.dumps(one["args"]) for one in self.told("Runtime.consoleAPICalled") if one["type"] == "error"]
+        thrown = [json.dumps(one["exceptionDetails"]) for one in self.notifications("Runtime.exceptionThrown")]
+        said = [
+            json.dumps(one["args"]) for one in self.notifications("Runtime.consoleAPICalled") if one["type"] == "error"
+        ]
         return thrown + said
 
 
@@ -273,10 +275,10 @@ def chromium(program: str, profile: Path) -> Generator[Wire]:
                 wire.ask("Browser.close")
             wire.close()
         try:
-            process.wait(PATIENCE)
+            process.wait(TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
         if draining is not None:
-            draining.join(PATIENCE)
+            draining.join(TIMEOUT_S)
         process.stderr.close()

@@ -21,7 +21,7 @@ LIT = """(() => { const canvas = $('%s'); const { width, height } = canvas;
     return lit / (width * height); })()"""
 """The part of a canvas that is bright."""
 
-SAID_WITHIN = 2.0
+MAX_DETECTION_S = 2.0
 """Seconds in which the page says that the daemon has gone."""
 
 AGAIN_WITHIN = 20.0
@@ -60,8 +60,8 @@ def test_panel_makes_a_typed_prompt_a_sound_seen_and_heard(page: Page, running: 
     page.press(" ")
     page.until("timbred.takeView.player.playing && timbred.takeView.player.position > 0.1")
     assert page.until("timbred.takeView.player.level") > 0.1
-    heard = page.run("[...timbred.takeView.player.source.buffer.getChannelData(0)]")
-    assert np.array_equal(np.array(heard, np.float32), samples[:, 0])
+    received = page.run("[...timbred.takeView.player.source.buffer.getChannelData(0)]")
+    assert np.array_equal(np.array(received, np.float32), samples[:, 0])
     page.press(" ")
     paused = page.run("[timbred.takeView.player.playing, timbred.takeView.player.position]")
     assert paused[0] is False
@@ -367,12 +367,12 @@ def test_panel_drags_a_take_as_its_file(page: Page) -> None:
     assert (kind, name) == ("audio/wav", path.name)
     assert address.startswith("http://127.0.0.1:")
     assert take in address
-    told = page.run(
+    notifications = page.run(
         f"fetch({json.dumps(address)}).then(async (a) => [a.headers.get('content-disposition'), "
         "[...new Uint8Array(await a.arrayBuffer())]])"
     )
-    assert told[0] == f'attachment; filename="{path.name}"'
-    assert bytes(told[1]) == path.read_bytes()
+    assert notifications[0] == f'attachment; filename="{path.name}"'
+    assert bytes(notifications[1]) == path.read_bytes()
 
 
 # ---- the daemon goes and comes
@@ -428,7 +428,7 @@ def test_panel_reports_a_daemon_that_does_not_answer_within_two_seconds(page: Pa
     times = page.run(
         "import('/panel/connection.js').then((m) => m.PING_INTERVAL_MS + m.SILENT_AFTER_MS + m.CHECK_INTERVAL_MS)"
     )
-    assert times < 1000 * SAID_WITHIN
+    assert times < 1000 * MAX_DETECTION_S
     page.until("timbred.own.open && $('#connection-alert').hidden", AGAIN_WITHIN)
 
 
@@ -442,7 +442,7 @@ def test_panel_recovers_when_the_daemon_returns(page: Page, running: Restartable
     running.now.process.kill()
     began = time.monotonic()
     page.until("document.body.dataset.connection === 'closed' && !$('#connection-alert').hidden")
-    assert time.monotonic() - began < SAID_WITHIN
+    assert time.monotonic() - began < MAX_DETECTION_S
     assert "timbred isn't running" in page.text("#connection-alert")
     page.run("$('#prompt').value = 'asked of nobody'")
     page.press("Enter")

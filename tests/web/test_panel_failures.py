@@ -41,9 +41,9 @@ def unable(browser: Wire, tmp_path: Path, reason: Path) -> Iterator[Page]:
 
 def test_panel_failures_of_an_engine_that_cannot_start_are_shown_until_it_starts(unable: Page, reason: Path) -> None:
     unable.until(f"{LINE} !== ''")
-    told = unable.run(LINE)
-    assert told.startswith("The engine can't be started, so no sound can be rendered: ")
-    assert f"told not to start by {reason}; remove it." in told
+    notifications = unable.run(LINE)
+    assert notifications.startswith("The engine can't be started, so no sound can be rendered: ")
+    assert f"told not to start by {reason}; remove it." in notifications
     assert unable.run("$('#process-alerts').checkVisibility()")
     assert unable.run(
         "[$('#process-alerts').getAttribute('role'), $('#process-alerts').getAttribute('aria-live')]"
@@ -59,8 +59,8 @@ def test_panel_failures_of_an_engine_that_cannot_start_are_shown_until_it_starts
 
 def test_panel_failures_of_a_player_that_cannot_start_are_shown_beside_the_engine(page: Page) -> None:
     status = "{ engine_trouble: 'no such device; set device=cpu', player_trouble: 'numpy is missing; install it' }"
-    told = page.run(f"import('/panel/process_alerts.js').then(({{ sentences }}) => sentences({status}))")
-    assert told == [
+    notifications = page.run(f"import('/panel/process_alerts.js').then(({{ sentences }}) => sentences({status}))")
+    assert notifications == [
         "The engine can't be started, so no sound can be rendered: no such device; set device=cpu."
         " timbred retries automatically.",
         "The player can't be started, so files are written, but nothing can be played: numpy is missing; install it."

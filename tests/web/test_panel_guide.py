@@ -30,6 +30,6 @@ def test_panel_guide_has_a_remedy_for_every_error_code() -> None:
 
 def test_panel_guide_addresses_are_served() -> None:
     served = {route.path for route in WebApi(Path(), None).routes()}
-    told = set(re.findall(r"`(?:GET |PUT`, `DELETE )(/panel/[\w/]+)", PAGE))
+    notifications = set(re.findall(r"`(?:GET |PUT`, `DELETE )(/panel/[\w/]+)", PAGE))
     as_told = {re.sub(r"\{id\}", "ID", re.sub(r"\{name\}", "NAME", path)) for path in served}
-    assert told == as_told - {"/panel/NAME"}
+    assert notifications == as_told - {"/panel/NAME"}

@@ -12,7 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.storage.test_library import take
-from tests.transports.stage import PATIENCE, Stage, config_for
+from tests.transports.stage import TIMEOUT_S, Stage, config_for
 from timbred.storage.library import Library
 from timbred.web import CONTENT_TYPES, PAGE, assets
 
@@ -26,7 +26,7 @@ async def staged(folder: Path) -> AsyncGenerator[tuple[Stage, Library]]:
     stage = Stage(config_for(folder / "takes"))
     stage.ports = await stage.transports.start(stage.daemon, library)
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_S):
             yield stage, library
     finally:
         await stage.transports.stop()
@@ -176,21 +176,21 @@ async def test_web_api_serves_sounds_of_known_takes_whole_and_in_part(tmp_path: 
     async with staged(tmp_path) as (stage, library):
         for one in (known, gone, inline):
             library.add(one)
-        told = await asked(stage, f"/panel/takes/{known.take_id}")
-        assert (told["name"], told["missing"]) == ("rain ü 1.flac", False)
-        status, headers, body = await ask(stage, told["url"])
+        notifications = await asked(stage, f"/panel/takes/{known.take_id}")
+        assert (notifications["name"], notifications["missing"]) == ("rain ü 1.flac", False)
+        status, headers, body = await ask(stage, notifications["url"])
         assert (status, body) == (200, path.read_bytes())
         assert headers["content-type"] == "audio/flac"
         assert headers["content-disposition"].startswith("inline; filename*=utf-8''rain%20%C3%BC%201.flac")
         assert headers["content-security-policy"] == "default-src 'none'; sandbox"
         assert "immutable" in headers["cache-control"]
         assert headers["accept-ranges"] == "bytes"
-        status, headers, body = await ask(stage, told["url"], Range="bytes=10-19")
+        status, headers, body = await ask(stage, notifications["url"], Range="bytes=10-19")
         assert (status, body, headers["content-range"]) == (206, bytes(range(10, 20)), "bytes 10-19/100")
-        assert (await ask(stage, told["url"], Range="bytes=200-300"))[0] == 416
-        status, headers, body = await ask(stage, told["url"], "HEAD")
+        assert (await ask(stage, notifications["url"], Range="bytes=200-300"))[0] == 416
+        status, headers, body = await ask(stage, notifications["url"], "HEAD")
         assert (status, headers["content-length"], body) == (200, "100", b"")
-        assert (await ask(stage, told["url"] + "?save"))[1]["content-disposition"].startswith("attachment;")
+        assert (await ask(stage, notifications["url"] + "?save"))[1]["content-disposition"].startswith("attachment;")
         missing = await asked(stage, f"/panel/takes/{gone.take_id}")
         assert missing["missing"] is True
         assert (await ask(stage, missing["url"]))[0] == 410
@@ -230,7 +230,7 @@ def socket_of(stage: Stage, client: str) -> connect:
     return connect(f"ws://127.0.0.1:{stage.ports.http}/ws?client={client}", proxy=None)
 
 
-async def hear(made: ClientConnection) -> dict[str, Any]:
+async def receive(made: ClientConnection) -> dict[str, Any]:
     return json.loads(await made.recv())
 
 
@@ -238,25 +238,25 @@ async def test_web_api_sends_a_returning_client_the_rest(tmp_path: Path) -> None
     async with staged(tmp_path) as (stage, _):
         async with socket_of(stage, "page-1") as first:
             await first.send(json.dumps({"type": "generate", "id": "a", "prompt": "wait"}))
-            assert [(await hear(first))["type"] for _ in range(2)] == ["queued", "started"]
+            assert [(await receive(first))["type"] for _ in range(2)] == ["queued", "started"]
         async with socket_of(stage, "page-1") as second, socket_of(stage, "page-2") as other:
             await other.send(json.dumps({"type": "ping"}))
             await second.send(json.dumps({"type": "hello", "name": "page"}))
-            assert (await hear(second))["client_id"] == "ws:page-1"
+            assert (await receive(second))["client_id"] == "ws:page-1"
             stage.daemon.finish()
-            assert [(await hear(second))["type"] for _ in range(2)] == ["take", "done"]
-            assert await hear(other) == {"type": "pong"}
+            assert [(await receive(second))["type"] for _ in range(2)] == ["take", "done"]
+            assert await receive(other) == {"type": "pong"}
 
 
 async def test_web_api_replaces_a_clients_old_connection(tmp_path: Path) -> None:
     async with staged(tmp_path) as (stage, _), socket_of(stage, "page-1") as old, socket_of(stage, "page-1") as new:
         await new.send(json.dumps({"type": "notify", "on": 1}))
-        assert (await hear(new))["id"] == "notify"
+        assert (await receive(new))["id"] == "notify"
         with pytest.raises(ConnectionClosed):
             await old.recv()
         async with socket_of(stage, "page-2") as other:
             await other.send(json.dumps({"type": "load", "model": "pocket"}))
-            assert (await hear(new))["type"] == "loaded"
+            assert (await receive(new))["type"] == "loaded"
 
 
 @pytest.mark.parametrize("client", ["", "a" * 65, "a%20b", "udp:127.0.0.1:9", "%00", "ü"])

@@ -198,12 +198,12 @@ def test_chunked_vocoder_pieces_equal_one_call(model: LatentDiffusion, seconds: 
     whole = model.decode(run).waveforms
     assert np.abs(whole).max() > 0.001
     pieces = model.begin_stream(run)
-    heard = list[torch.Tensor]()
+    received = list[torch.Tensor]()
     while not pieces.done:
         if (piece := pieces.render_piece()) is not None:
-            heard.append(piece.samples)
+            received.append(piece.samples)
     assert pieces.frames == whole.shape[1]
-    assert torch.equal(torch.cat(heard, dim=1), pieces.waveforms)
+    assert torch.equal(torch.cat(received, dim=1), pieces.waveforms)
     np.testing.assert_allclose(pieces.waveforms.numpy(), whole, atol=1e-5)
 
 

@@ -77,9 +77,9 @@ ASKED = [("organ a3", 220.0), ("long bass note e2", 82.407), ("a synth lead on a
 def test_note_synthesis_of_pocket_is_in_tune(pocket: LatentDiffusion, prompt: str, hertz: float, loop: bool):
     """Within 5 cents; around a loop, which each harmonic must turn a whole number of times, half a turn is more."""
     for sound in rendered(pocket, prompt, seeds=(1, 2), loop=loop):
-        heard = features.pitch(sound)
+        received = features.pitch(sound)
         cents = 5.0 + (1200 * math.log2(1 + 0.5 / 1.5 / hertz) if loop else 0.0)
-        assert abs(1200 * math.log2(heard / hertz)) < cents, f"{heard:.1f} Hz"
+        assert abs(1200 * math.log2(received / hertz)) < cents, f"{received:.1f} Hz"
 
 
 def test_note_synthesis_of_a_mix_equals_the_plain_sounds_at_its_ends_and_is_continuous(pocket: LatentDiffusion):

@@ -246,9 +246,9 @@ print(json.dumps([asdict(compile_queue.counts), [*ready, calls.ready_count], dif
 
 def compiled_in_a_process(cache: Path, **environment: str) -> Any:
     own = {"TORCHINDUCTOR_CACHE_DIR": str(cache / "scratch"), "PYTHONPATH": python_path(ROOT)}
-    told = {**os.environ, **own, **environment}
+    reported = {**os.environ, **own, **environment}
     command = [sys.executable, "-c", COMPILES, str(cache / "kept")]
-    done = subprocess.run(command, env=told, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, env=reported, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

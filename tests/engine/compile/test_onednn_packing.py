@@ -13,7 +13,7 @@ import torch
 from tests import checkpoints
 from tests.engine.families.test_latent_diffusion import loudened
 from tests.engine.memory.test_device_memory import REAL, render, source, until
-from tests.ipc.test_engine_client import Heard
+from tests.ipc.test_engine_client import EventRecorder
 from timbred.engine.batching import BatchSplitter
 from timbred.engine.compile import compiled_calls
 from timbred.engine.compile.compiled_calls import CALLS_BEFORE_COMPILING, CompileQueue
@@ -163,7 +163,7 @@ def test_device_memory_frees_packed_copies_before_parts_of_the_model(audioldm: P
     assert rows == [4, 2, 1, 1, 1, 1, 1]  # smaller batches first; once the copies are gone, as small as they were found
 
 
-class WithBeats(Heard):
+class WithBeats(EventRecorder):
     """Keeps the last figures too."""
 
     def __init__(self) -> None:
@@ -175,7 +175,7 @@ class WithBeats(Heard):
             self.beats.put_nowait({one.name: one.memory for one in message.resident})
         super().engine_message_received(message, payload)
 
-    async def told(self, name: str, more_than: int = 0, less_than: int = 1 << 62) -> int:
+    async def reported(self, name: str, more_than: int = 0, less_than: int = 1 << 62) -> int:
         """The figure of a model as soon as it is in this range."""
         while True:
             figures = await asyncio.wait_for(self.beats.get(), 120)
@@ -185,8 +185,8 @@ class WithBeats(Heard):
 
 @contextmanager
 def started(**settings: object) -> Generator[tuple[EngineLink, WithBeats]]:
-    heard = WithBeats()
-    yield EngineLink(EngineSettings(program=REAL, heartbeat_s=0.05, **settings), heard), heard  # pyright: ignore[reportArgumentType]
+    recorder = WithBeats()
+    yield EngineLink(EngineSettings(program=REAL, heartbeat_s=0.05, **settings), recorder), recorder  # pyright: ignore[reportArgumentType]
 
 
 async def test_engine_reports_packed_copies_and_frees_them_before_a_model(audioldm: Path, tmp_path: Path):
@@ -198,28 +198,28 @@ async def test_engine_reports_packed_copies_and_frees_them_before_a_model(audiol
     one, two = source("one", audioldm), source("two", checkpoints.audioldm(tmp_path / "two", seed=5))
     size = load(audioldm, CompileQueue("off", CPU, tmp_path), SharedComponents()).weight_bytes
 
-    with started(memory=2.1 * size / 1e6, compile="auto", cache=str(tmp_path / "cache")) as (link, heard):
+    with started(memory=2.1 * size / 1e6, compile="auto", cache=str(tmp_path / "cache")) as (link, recorder):
         link.start()
         try:
-            await until(heard, engine_messages.EngineReady)
+            await until(recorder, engine_messages.EngineReady)
             assert link.send(engine_messages.LoadModel(model=one))
-            loaded = (await until(heard, engine_messages.ModelLoaded))[-1].model
+            loaded = (await until(recorder, engine_messages.ModelLoaded))[-1].model
             assert abs(loaded.memory - size) < 0.01 * size
             job = 1
             assert link.send(render(job, one, steps=900))
-            with_copies = asyncio.create_task(heard.told("one", more_than=loaded.memory))
+            with_copies = asyncio.create_task(recorder.reported("one", more_than=loaded.memory))
             while not with_copies.done():
                 kinds = engine_messages.StepDone | engine_messages.JobRendered
-                said = await until(heard, kinds)  # pyright: ignore
+                said = await until(recorder, kinds)  # pyright: ignore
                 if isinstance(said[-1], engine_messages.JobRendered):
                     job += 1
                     assert link.send(render(job, one, steps=900))
             assert with_copies.result() < 2.2 * size
             assert link.send(engine_messages.LoadModel(model=two))
-            messages = await until(heard, engine_messages.ModelLoaded)
+            messages = await until(recorder, engine_messages.ModelLoaded)
             assert not [message for message in messages if isinstance(message, engine_messages.ModelUnloaded)]
-            while not heard.beats.empty():
-                heard.beats.get_nowait()
-            assert await heard.told("one", less_than=loaded.memory + 1) == loaded.memory
+            while not recorder.beats.empty():
+                recorder.beats.get_nowait()
+            assert await recorder.reported("one", less_than=loaded.memory + 1) == loaded.memory
         finally:
             await link.stop(5.0)

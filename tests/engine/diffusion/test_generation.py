@@ -12,7 +12,7 @@ import torch
 from tests.engine.families.renders import render_in_changing_batches, wave_orders
 from tests.engine.families.test_latent_diffusion import loudened, order
 from tests.engine.memory.test_device_memory import REAL, source
-from tests.ipc.test_engine_client import Heard, engine
+from tests.ipc.test_engine_client import EventRecorder, engine
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
 from timbred.ipc import engine_messages
@@ -116,9 +116,9 @@ def everything(chance: random.Random) -> list[RenderOrder]:
 class Conversation:
     """Orders to one engine, and what became of them."""
 
-    def __init__(self, link: EngineLink, heard: Heard, models: list[engine_messages.ModelSource]) -> None:
+    def __init__(self, link: EngineLink, recorder: EventRecorder, models: list[engine_messages.ModelSource]) -> None:
         self.link = link
-        self.heard = heard
+        self.recorder = recorder
         self.models = models
         self.jobs = 0
         self.rendered: dict[int, list[np.ndarray]] = {}
@@ -130,8 +130,8 @@ class Conversation:
         self.link.send(engine_messages.RenderJob(job=self.jobs, model=self.models[model], order=one, rank=rank))
         return self.jobs
 
-    async def hear(self) -> None:
-        message, frames = await self.heard.next()
+    async def receive(self) -> None:
+        message, frames = await self.recorder.next()
         match message:
             case engine_messages.JobRendered():
                 self.rendered[message.job] = [np.frombuffer(frame, "<f4") for frame in frames]
@@ -191,15 +191,15 @@ async def test_engine_batches_equal_their_solo_runs(
     chance.shuffle(wanted)
     doomed = {chance.randrange(1, len(wanted) + 1): chance.randint(1, 3) for _ in range(5)}
 
-    async with engine(REAL, compile="auto", cache=str(tmp_path / "cache")) as (link, heard):
-        assert isinstance(await heard.next(), engine_messages.EngineReady)
-        company = Conversation(link, heard, models)
+    async with engine(REAL, compile="auto", cache=str(tmp_path / "cache")) as (link, recorder):
+        assert isinstance(await recorder.next(), engine_messages.EngineReady)
+        company = Conversation(link, recorder, models)
         left, asked = list(wanted), set[int]()
         while left or company.running:
             if left and (company.running == 0 or (company.running < 8 and chance.random() < 0.3)):
                 company.send(*left.pop(0))
                 continue
-            await company.hear()
+            await company.receive()
             for job, step in doomed.items():
                 if job not in asked and company.stepped.get(job, 0) >= step and job not in company.rendered:
                     asked.add(job)
@@ -207,14 +207,14 @@ async def test_engine_batches_equal_their_solo_runs(
         assert len(company.rendered) >= len(wanted) - len(doomed)
         assert company.cancelled <= asked
         assert company.cancelled
-        alone = Conversation(link, heard, models)
+        alone = Conversation(link, recorder, models)
         alone.jobs = first = len(wanted)
         alone.rendered = {number: [] for number in range(1, first + 1)}
         for job, together in company.rendered.items():
             one, _, model = wanted[job - 1]
             number = alone.send(one, 1, model)
             while number not in alone.rendered:
-                await alone.hear()
+                await alone.receive()
             solo = alone.rendered[number]
             assert len(solo) == len(together) == len(one.seeds)
             for take, again in zip(together, solo, strict=True):

@@ -117,9 +117,9 @@ def test_inpainting_adds_new_highs_over_original_lows(model: LatentDiffusion):
 
 @pytest.mark.parametrize(("strength", "steps"), [(0.0, 1), (0.3, 3), (0.5, 5), (1.0, 10)])
 def test_inpainting_counts_the_steps_that_run(model: LatentDiffusion, strength: float, steps: int):
-    told: list[int] = []
-    model.render(order(init_audio=given(strength), steps=10), told.append, lambda: False)
-    assert told == list(range(1, steps + 1))
+    reported: list[int] = []
+    model.render(order(init_audio=given(strength), steps=10), reported.append, lambda: False)
+    assert reported == list(range(1, steps + 1))
 
 
 def test_inpainting_repeats_an_original_with_a_seed(model: LatentDiffusion):
@@ -144,11 +144,11 @@ def test_inpainting_outside_the_part_is_as_near_as_the_codec_allows():
     run = pocket.begin(order(init_audio=wanted, seconds=2.0, steps=4, scheduler="dpm++2m"))
     while not run.sampler.done:
         pocket.advance([run])
-    heard = torch.from_numpy(pocket.decode(run).mono[0])
+    received = torch.from_numpy(pocket.decode(run).mono[0])
     latents = encode_samples(samples * run.init_gain, 2.0, pocket.codec)
     once = torch.from_numpy(pocket.codec.decode(latents)[0] / run.init_gain)
     analysis = analysis_of(pocket.pipeline.vocoder)
-    original, through, made = (log_mel(sound, analysis) for sound in (samples, once, heard))
+    original, through, made = (log_mel(sound, analysis) for sound in (samples, once, received))
     for outside in (slice(0, 76), slice(124, 200)):  # mel frames of 10 ms, up to where the analysis hears the part
         own_error = (through - original)[outside].abs().mean()
         assert own_error > 0
@@ -156,7 +156,9 @@ def test_inpainting_outside_the_part_is_as_near_as_the_codec_allows():
     assert (made - original)[90:110].abs().mean() > (made - original)[:76].abs().mean()
     given = Clip(samples.numpy()[:, None], SampleRate(32_000))
     take = splice(
-        Clip(heard.numpy()[:, None], SampleRate(32_000)), OriginalAudio(given, EditedPart(0.8, 1.2)), SampleRate(32_000)
+        Clip(received.numpy()[:, None], SampleRate(32_000)),
+        OriginalAudio(given, EditedPart(0.8, 1.2)),
+        SampleRate(32_000),
     )
     assert np.array_equal(take.samples[:25_600], given.samples[:25_600])
     assert np.array_equal(take.samples[38_400:], given.samples[38_400:])

@@ -39,17 +39,17 @@ def swelling(decibels: float, frames: float) -> torch.Tensor:
 
 @pytest.mark.parametrize("decibels", [-9.0, -3.0, 4.0, 8.0])
 def test_level_curve_continues_a_steady_sound_at_its_level(decibels: float):
-    heard = after_evening(a_step(decibels))
-    assert heard.abs().max() < 0.25 * abs(decibels)
-    assert heard[KNOWN + round((CORRECTED_AFTER_S + CORRECTION_FADE_S) * SECOND) :].abs().max() < 0.3
-    assert torch.equal(heard[:200], torch.zeros(200)), "what was there long before stays"
+    received = after_evening(a_step(decibels))
+    assert received.abs().max() < 0.25 * abs(decibels)
+    assert received[KNOWN + round((CORRECTED_AFTER_S + CORRECTION_FADE_S) * SECOND) :].abs().max() < 0.3
+    assert torch.equal(received[:200], torch.zeros(200)), "what was there long before stays"
 
 
 def test_level_curve_fills_a_gap_at_the_join():
     hole = -3.0 * torch.exp(-(((torch.arange(ALL) - KNOWN - 10.0) / 25.0) ** 2))
-    heard = after_evening(hole)
-    assert heard.min() > -1.0
-    assert heard.max() < 0.5
+    received = after_evening(hole)
+    assert received.min() > -1.0
+    assert received.max() < 0.5
 
 
 def test_level_curve_leaves_a_sound_that_swells():

@@ -92,14 +92,14 @@ def continuation(
 
 
 def test_outpainting_begins_before_the_originals_end_and_ends_with_the_whole(model: LatentDiffusion):
-    told: list[int] = []
-    sounds = model.render(continuation(seeds=(3, 4)), told.append, lambda: False)
+    reported: list[int] = []
+    sounds = model.render(continuation(seeds=(3, 4)), reported.append, lambda: False)
     known = plan_windows(round(0.7 * RATE) // ROW, 33, 20)[0].known * ROW
     assert sounds.first_frame == round(0.7 * RATE) - min(known, round(RETURNED_OVERLAP_S * RATE))
     assert sounds.mono.shape == (2, 2 * RATE - sounds.first_frame)
     assert np.isfinite(sounds.mono).all()
     assert not np.allclose(sounds.mono[0, RATE:], sounds.mono[1, RATE:])
-    assert told == list(range(1, 13)), "four windows of three steps"
+    assert reported == list(range(1, 13)), "four windows of three steps"
 
 
 def test_outpainting_is_independent_of_the_level(model: LatentDiffusion):
@@ -160,10 +160,10 @@ def test_outpainting_preview_has_the_finished_length(model: LatentDiffusion):
 
 @pytest.mark.parametrize("after", [1, 5])
 def test_outpainting_can_be_stopped_in_any_window(model: LatentDiffusion, after: int):
-    told: list[int] = []
+    reported: list[int] = []
     with pytest.raises(SamplingStopped):
-        model.render(continuation(), told.append, lambda: len(told) >= after)
-    assert len(told) == after
+        model.render(continuation(), reported.append, lambda: len(reported) >= after)
+    assert len(reported) == after
 
 
 @pytest.mark.parametrize("frames", [1, 300, 640, 900])

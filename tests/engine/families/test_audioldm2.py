@@ -60,5 +60,5 @@ def test_audioldm2_cuts_a_long_transcription_after_a_word_and_reports_it(model: 
 
 
 def test_audioldm2_reports_a_long_prompt_of_a_speech_model(model: LatentDiffusion) -> None:
-    told = model.find_long_texts(PromptInputs(prompt=SOFT, transcription=SAID))
-    assert [(text.key, text.read) for text in told] == [("prompt", len(SOFT))]
+    reported = model.find_long_texts(PromptInputs(prompt=SOFT, transcription=SAID))
+    assert [(text.key, text.read) for text in reported] == [("prompt", len(SOFT))]

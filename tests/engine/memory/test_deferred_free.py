@@ -9,7 +9,7 @@ import torch
 
 from timbred.engine.memory.model_loader import DeferredFree
 
-PATIENCE = 150.0
+TIMEOUT_S = 150.0
 
 
 class Whole:
@@ -20,8 +20,8 @@ class Whole:
 
 
 def test_deferred_free_frees_everything_before_it_reports():
-    told: list[str] = []
-    releasing = DeferredFree(lambda: told.append("memory given back"))
+    reported: list[str] = []
+    releasing = DeferredFree(lambda: reported.append("memory given back"))
     held = Whole()
     parts = [weakref.ref(module) for module in held.modules[0].modules()]
     assert len(parts) == 3
@@ -29,15 +29,15 @@ def test_deferred_free_frees_everything_before_it_reports():
     del held
 
     def then() -> None:
-        told.append(f"{sum(part() is not None for part in parts)} left")
+        reported.append(f"{sum(part() is not None for part in parts)} left")
 
     done = threading.Event()
     releasing.release(whole, modules, then)
-    releasing.call_after(lambda: told.append("after"))
+    releasing.call_after(lambda: reported.append("after"))
     releasing.call_after(done.set)
-    assert done.wait(PATIENCE)
+    assert done.wait(TIMEOUT_S)
     assert (whole, modules) == ([], [])
-    assert told == ["memory given back", "0 left", "after"]
+    assert reported == ["memory given back", "0 left", "after"]
 
 
 def test_deferred_free_keeps_what_others_share():
@@ -46,7 +46,7 @@ def test_deferred_free_keeps_what_others_share():
     shared = next(held.modules[0].children())
     done = threading.Event()
     releasing.release([held], list(held.modules), done.set)
-    assert done.wait(PATIENCE)
+    assert done.wait(TIMEOUT_S)
     assert shared(torch.zeros(8)).shape == (8,)
 
 
@@ -55,12 +55,12 @@ def test_deferred_free_reports_after_a_fault(caplog: pytest.LogCaptureFixture):
         raise OSError("the device is gone")
 
     releasing = DeferredFree(fails)
-    told: list[str] = []
+    reported: list[str] = []
     done = threading.Event()
     for name in ("first", "second"):
         held = Whole()
-        releasing.release([held], list(held.modules), partial(told.append, name))
+        releasing.release([held], list(held.modules), partial(reported.append, name))
     releasing.call_after(done.set)
-    assert done.wait(PATIENCE)
-    assert told == ["first", "second"]
+    assert done.wait(TIMEOUT_S)
+    assert reported == ["first", "second"]
     assert "the device is gone" in caplog.text

@@ -14,7 +14,7 @@ import torch
 
 from tests import checkpoints
 from tests.engine.families.test_latent_diffusion import loudened, order, ours
-from tests.ipc.test_engine_client import Heard, engine
+from tests.ipc.test_engine_client import EventRecorder, engine
 from timbred.engine.batching import BatchSplitter
 from timbred.engine.device import count_module_bytes
 from timbred.engine.families.base import LatentDiffusion
@@ -249,11 +249,11 @@ def render(job: int, model: engine_messages.ModelSource, rank: int = 1, **change
     return engine_messages.RenderJob(job=job, model=model, order=order(**changes), rank=rank)
 
 
-async def until(heard: Heard, kind: type, job: int | None = None) -> list[Any]:
+async def until(recorder: EventRecorder, kind: type, job: int | None = None) -> list[Any]:
     """The messages up to the first of this kind, that one last; a failure that isn't awaited ends the test."""
     messages: list[Any] = []
     while True:
-        found = await heard.next()
+        found = await recorder.next()
         assert not isinstance(found, str), found
         message = found if isinstance(found, engine_messages.EngineReady) else found[0]
         messages.append(message)
@@ -262,11 +262,11 @@ async def until(heard: Heard, kind: type, job: int | None = None) -> list[Any]:
             return messages
 
 
-async def cancel(link: EngineLink, heard: Heard, job: int) -> None:
+async def cancel(link: EngineLink, recorder: EventRecorder, job: int) -> None:
     """Cancel a job, which may have been rendered meanwhile."""
     assert link.send(engine_messages.CancelJob(job=job))
     ended: Any = engine_messages.JobCancelled | engine_messages.JobRendered
-    await until(heard, ended, job=job)
+    await until(recorder, ended, job=job)
 
 
 async def test_device_memory_ends_only_the_job_that_finds_no_room(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
@@ -275,26 +275,26 @@ async def test_device_memory_ends_only_the_job_that_finds_no_room(audioldm: Path
     monkeypatch.setenv("TIMBRED_TEST_ROOM", str(rows))
     tiny = source("tiny", audioldm)
 
-    async with engine(FAULTY) as (link, heard):
-        await until(heard, engine_messages.EngineReady)
+    async with engine(FAULTY) as (link, recorder):
+        await until(recorder, engine_messages.EngineReady)
         assert link.send(render(1, tiny, seeds=tuple(range(8)), steps=2))
-        await until(heard, engine_messages.JobRendered, job=1)
+        await until(recorder, engine_messages.JobRendered, job=1)
         assert link.send(render(2, tiny, steps=40))
         assert link.send(render(3, tiny, rank=0, seconds=2.0))
-        between = await until(heard, engine_messages.JobFailed)
+        between = await until(recorder, engine_messages.JobFailed)
         assert between[-1].job == 3
         assert between[-1].code == "out-of-memory"
         assert "2 s is too long for tiny here, try 0.5 s" in between[-1].message
         assert not any(isinstance(message, engine_messages.JobRendered) for message in between)
-        after = await until(heard, engine_messages.JobRendered)
+        after = await until(recorder, engine_messages.JobRendered)
         assert [message.step for message in after if isinstance(message, engine_messages.StepDone)][-1] == 40
 
 
 async def test_device_memory_names_the_sizes_of_a_model_that_can_never_fit(audioldm: Path):
-    async with engine(REAL, memory=0.001) as (link, heard):
-        await until(heard, engine_messages.EngineReady)
+    async with engine(REAL, memory=0.001) as (link, recorder):
+        await until(recorder, engine_messages.EngineReady)
         assert link.send(engine_messages.LoadModel(model=source("tiny", audioldm)))
-        failed = (await until(heard, engine_messages.JobFailed))[-1]
+        failed = (await until(recorder, engine_messages.JobFailed))[-1]
         assert failed.code == "out-of-memory"
         assert failed.model == "tiny"
         assert "models may use 0.001 MB" in failed.message
@@ -312,37 +312,37 @@ async def test_device_memory_evicts_idle_models_and_keeps_those_in_use(audioldm:
     one, two = source("one", audioldm), source("two", other(audioldm, tmp_path))
     size = load(audioldm).weight_bytes
 
-    async with engine(REAL, memory=1.5 * size / 1e6) as (link, heard):
-        await until(heard, engine_messages.EngineReady)
+    async with engine(REAL, memory=1.5 * size / 1e6) as (link, recorder):
+        await until(recorder, engine_messages.EngineReady)
         assert link.send(engine_messages.LoadModel(model=one))
-        await until(heard, engine_messages.ModelLoaded)
+        await until(recorder, engine_messages.ModelLoaded)
         assert link.send(engine_messages.LoadModel(model=two))
-        messages = await until(heard, engine_messages.ModelLoaded)
+        messages = await until(recorder, engine_messages.ModelLoaded)
         assert messages[0] == engine_messages.ModelUnloaded(name="one")
         assert link.send(render(1, two, steps=900, seeds=tuple(range(16)), exact=True))
-        await until(heard, engine_messages.StepDone)
+        await until(recorder, engine_messages.StepDone)
         assert link.send(render(2, one, steps=3, rank=0))
-        beside = await until(heard, engine_messages.JobRendered)
+        beside = await until(recorder, engine_messages.JobRendered)
         assert beside[-1].job == 2
         assert not any(isinstance(message, engine_messages.ModelUnloaded) for message in beside)
-        await cancel(link, heard, 1)
+        await cancel(link, recorder, 1)
 
 
 async def test_loader_does_not_hold_up_a_running_job(audioldm: Path, audioldm2: Path):
     """Steps go on while another model comes in, and each is taken once and in order."""
     here, coming = source("here", audioldm2), source("coming", audioldm)
 
-    async with engine(REAL) as (link, heard):
-        await until(heard, engine_messages.EngineReady)
+    async with engine(REAL) as (link, recorder):
+        await until(recorder, engine_messages.EngineReady)
         assert link.send(render(1, here, steps=900))
-        await until(heard, engine_messages.StepDone)
+        await until(recorder, engine_messages.StepDone)
         assert link.send(engine_messages.LoadModel(model=coming))
-        during = await until(heard, engine_messages.ModelLoaded)
+        during = await until(recorder, engine_messages.ModelLoaded)
         steps = [message.step for message in during if isinstance(message, engine_messages.StepDone)]
         assert steps
         assert steps == list(range(steps[0], steps[0] + len(steps)))
         if not any(isinstance(message, engine_messages.JobRendered) for message in during):
-            await cancel(link, heard, 1)
+            await cancel(link, recorder, 1)
 
 
 async def test_loader_runs_live_work_before_a_background_load(audioldm: Path, audioldm2: Path, tmp_path: Path):
@@ -350,11 +350,11 @@ async def test_loader_runs_live_work_before_a_background_load(audioldm: Path, au
     slow = source("slow", audioldm2)
     fast = source("fast", shutil.copytree(audioldm, tmp_path / "fast"))
 
-    async with engine(REAL) as (link, heard):
-        await until(heard, engine_messages.EngineReady)
+    async with engine(REAL) as (link, recorder):
+        await until(recorder, engine_messages.EngineReady)
         assert link.send(render(1, slow, rank=2, steps=3))
         assert link.send(render(2, fast, rank=0, steps=3))
-        first = await until(heard, engine_messages.ModelLoaded)
+        first = await until(recorder, engine_messages.ModelLoaded)
         assert first[-1].model.name == "fast"
         for job in (2, 1):
-            assert (await until(heard, engine_messages.JobRendered))[-1].job == job
+            assert (await until(recorder, engine_messages.JobRendered))[-1].job == job

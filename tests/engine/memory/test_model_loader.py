@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from tests.engine.memory.test_device_memory import cancel, render, source, until
-from tests.ipc.test_engine_client import Heard, engine
+from tests.ipc.test_engine_client import EventRecorder, engine
 from timbred.ipc import engine_messages
 from timbred.ipc.engine_client import EngineLink
 from timbred.models.families import AUDIOLDM
 
 SLOW = (sys.executable, "-m", "tests.engine.slow_worker")
-PATIENCE = 120.0
+TIMEOUT_S = 120.0
 """Seconds; a test that waits as long has failed."""
 
 
@@ -39,7 +39,7 @@ class Gate:
             self._begun.put_nowait((name, writer))
 
     async def next(self) -> str:
-        name, self._writer = await asyncio.wait_for(self._begun.get(), PATIENCE)
+        name, self._writer = await asyncio.wait_for(self._begun.get(), TIMEOUT_S)
         return name
 
     def go_on(self) -> None:
@@ -55,13 +55,13 @@ class Gate:
 @asynccontextmanager
 async def slow_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncGenerator[tuple[EngineLink, Heard, Gate]]:
+) -> AsyncGenerator[tuple[EngineLink, EventRecorder, Gate]]:
     gate = Gate()
     path = tmp_path / "gate"
     monkeypatch.setenv("TIMBRED_TEST_GATE", str(path))
-    async with await asyncio.start_unix_server(gate.came, path), engine(SLOW) as (link, heard):
-        await until(heard, engine_messages.EngineReady)
-        yield link, heard, gate
+    async with await asyncio.start_unix_server(gate.came, path), engine(SLOW) as (link, recorder):
+        await until(recorder, engine_messages.EngineReady)
+        yield link, recorder, gate
 
 
 def copy_of(folder: Path, tmp_path: Path) -> Path:
@@ -71,9 +71,9 @@ def copy_of(folder: Path, tmp_path: Path) -> Path:
 class Generating:
     """One sound after the other, whose steps are counted."""
 
-    def __init__(self, link: EngineLink, heard: Heard, model: engine_messages.ModelSource) -> None:
+    def __init__(self, link: EngineLink, recorder: EventRecorder, model: engine_messages.ModelSource) -> None:
         self.link = link
-        self.heard = heard
+        self.recorder = recorder
         self.model = model
         self.job = 0
         self.steps = 0
@@ -87,7 +87,7 @@ class Generating:
     async def next(self) -> engine_messages.StepDone | engine_messages.ModelLoaded:
         """The next step, or the end of a load; steps come one by one, and each once."""
         while True:
-            message, _ = await self.heard.next()
+            message, _ = await self.recorder.next()
             if isinstance(message, engine_messages.StepDone):
                 assert (message.job, message.step) == (self.job, self.steps + 1)
                 self.steps += 1
@@ -98,7 +98,7 @@ class Generating:
             self.begin()
 
     async def end(self) -> None:
-        await cancel(self.link, self.heard, self.job)
+        await cancel(self.link, self.recorder, self.job)
 
 
 @pytest.mark.parametrize("twin", [False, True], ids=["new", "with a twin in memory"])
@@ -109,18 +109,18 @@ async def test_model_loader_lets_steps_run_during_every_part_of_a_load(
 
     Contents are compared, and where no resident model has the same, components are read and moved to the device.
     """
-    async with slow_engine(tmp_path, monkeypatch) as (link, heard, gate):
+    async with slow_engine(tmp_path, monkeypatch) as (link, recorder, gate):
         if twin:
             assert link.send(engine_messages.LoadModel(model=source("twin", copy_of(audioldm, tmp_path))))
-            await until(heard, engine_messages.ModelLoaded)
-        generating = Generating(link, heard, source("here", audioldm2))
-        await until(heard, engine_messages.ModelLoaded)
+            await until(recorder, engine_messages.ModelLoaded)
+        generating = Generating(link, recorder, source("here", audioldm2))
+        await until(recorder, engine_messages.ModelLoaded)
         await generating.next()
         assert link.send(engine_messages.LoadModel(model=source("slow", audioldm)))
         parts: list[str] = []
         while parts.count("preparing") < 2:  # once for itself, and once for this engine: the last part
             parts.append(await gate.next())
-            for _ in range(5 + heard.events.qsize()):  # what came before this part doesn't count
+            for _ in range(5 + recorder.events.qsize()):  # what came before this part doesn't count
                 assert isinstance(await generating.next(), engine_messages.StepDone), (
                     "a load that stands still has ended"
                 )
@@ -142,19 +142,19 @@ async def test_model_loader_lets_live_work_pass_a_background_load(
     A live job's model is loaded and its sound made, and another one of a model that is there; only then does the
     background load go on.
     """
-    async with slow_engine(tmp_path, monkeypatch) as (link, heard, gate):
+    async with slow_engine(tmp_path, monkeypatch) as (link, recorder, gate):
         assert link.send(render(1, source("slow", audioldm2), rank=2, steps=3))
         while await gate.next() != "unet":
             gate.go_on()
         live = source("live", audioldm)
         assert link.send(render(2, live, rank=0, steps=3))
-        first = await until(heard, engine_messages.JobRendered)
+        first = await until(recorder, engine_messages.JobRendered)
         assert first[-1].job == 2
         assert [message.model.name for message in first if isinstance(message, engine_messages.ModelLoaded)] == ["live"]
         assert link.send(render(3, live, rank=0, steps=3))
-        second = await until(heard, engine_messages.JobRendered)
+        second = await until(recorder, engine_messages.JobRendered)
         assert second[-1].job == 3
         assert not [message for message in second if isinstance(message, engine_messages.ModelLoaded)]
         gate.open()
-        last = await until(heard, engine_messages.JobRendered)
+        last = await until(recorder, engine_messages.JobRendered)
         assert [message.model.name for message in last if isinstance(message, engine_messages.ModelLoaded)] == ["slow"]

@@ -179,8 +179,8 @@ class FlowsInAnyOrder(RuleBasedStateMachine):
         def act() -> None:
             order: Any = self.player.orders[number]
             if what == "began":
-                told: Any = SimpleNamespace(frame=0, repeated=False)
-                self.flows.play_started(order, told)
+                reported: Any = SimpleNamespace(frame=0, repeated=False)
+                self.flows.play_started(order, reported)
                 return
             del self.player.orders[number]
             if what == "refused":
@@ -253,8 +253,8 @@ class FlowStage(FlowsInAnyOrder):
 
     def begin_latest(self) -> None:
         order: Any = self.player.orders[max(self.player.orders)]
-        told: Any = SimpleNamespace(frame=0, repeated=False)
-        self.run(lambda: self.flows.play_started(order, told), settled=True)
+        reported: Any = SimpleNamespace(frame=0, repeated=False)
+        self.run(lambda: self.flows.play_started(order, reported), settled=True)
 
     def refuse_latest(self, settled: bool) -> None:
         order: Any = self.player.orders.pop(max(self.player.orders))

@@ -1,6 +1,6 @@
 """Link peers on one JACK server: this process, and a player. Prints how far the player's clicks are from our beats.
 
-Run in a network of its own, as `python -m tests.player.player_link_scene`; prints one JSON object: errors in
+Run in a network of its own, as `python -m tests.player.player_link_peers`; prints one JSON object: errors in
 milliseconds, before and after we change the tempo; what is heard of a session that is started and stopped; and what
 becomes of a loop when a third peer falls silent, killed.
 """
@@ -68,10 +68,10 @@ def disturbances(subject: PlayerClient) -> int:
     return subject.underruns + subject.last.late
 
 
-async def clicks(subject: PlayerClient, heard: Any) -> None:
+async def clicks(subject: PlayerClient, outbox: Any) -> None:
     for _ in range(CLICKS):
         play(subject, np.full((16, 2), 0.5, np.float32), at="beat")
-        await heard.until(m.Playing)
+        await outbox.until(m.Playing)
 
 
 def errors_in_ms(moments: list[float], link: aalink.Link, latency: float) -> list[float]:
@@ -81,11 +81,11 @@ def errors_in_ms(moments: list[float], link: aalink.Link, latency: float) -> lis
     return [(one - round(one)) * 60_000.0 / bpm for one in beats]
 
 
-async def scene() -> dict[str, list[float]]:
+async def measure_beats() -> dict[str, list[float]]:
     link = aalink.Link(240)
     link.quantum = 4
     link.enabled = True
-    async with player("link=1", "tempo=100", lead=20.0) as (subject, heard):
+    async with player("link=1", "tempo=100", lead=20.0) as (subject, outbox):
         device = await subject.opened()
         while subject.last.peers == 0 or abs(subject.last.bpm - link.tempo) > 0.01:
             await asyncio.sleep(0.05)
@@ -94,17 +94,17 @@ async def scene() -> dict[str, list[float]]:
             link.tempo = bpm
             while abs(subject.last.bpm - bpm) > 0.01:
                 await asyncio.sleep(0.05)
-            found[name] = await best_of(subject, heard, link, device.latency)
+            found[name] = await best_of(subject, outbox, link, device.latency)
         return found
 
 
-async def best_of(subject: PlayerClient, heard: Any, link: aalink.Link, latency: float) -> list[float]:
+async def best_of(subject: PlayerClient, outbox: Any, link: aalink.Link, latency: float) -> list[float]:
     """The errors of the clicks in the attempt that a busy machine disturbed least."""
     best = [math.inf]
     for _ in range(ATTEMPTS):
         recorder, before = Recorder(), disturbances(subject)
         with recorder.stream:
-            await clicks(subject, heard)
+            await clicks(subject, outbox)
             await asyncio.sleep(0.5)
         if recorder.lost or disturbances(subject) != before:
             continue
@@ -130,17 +130,17 @@ async def started_and_stopped() -> dict[str, Any]:
     link = aalink.Link(240)
     link.start_stop_sync_enabled = True
     link.enabled = True
-    async with player("link=1", "link.start_stop=1", "tempo=100", lead=20.0) as (subject, heard):
+    async with player("link=1", "link.start_stop=1", "tempo=100", lead=20.0) as (subject, outbox):
         await subject.opened()
         while subject.last.peers == 0:
             await asyncio.sleep(0.05)
         play(subject, np.full((RATE, 2), 0.1, np.float32), loop=True)
-        await heard.until(m.Playing)
+        await outbox.until(m.Playing)
         sounding = subject.voices_playing
-        while heard.events.empty():  # a session that is stopped before the player heard of its start isn't stopped
+        while outbox.events.empty():  # a session that is stopped before the player heard of its start isn't stopped
             link.playing = not link.playing
             await asyncio.sleep(0.3)
-        ended = await heard.until(m.Ended)
+        ended = await outbox.until(m.Ended)
         return {"sounding": sounding, "reason": ended.reason}
 
 
@@ -148,7 +148,7 @@ async def silent_peer() -> dict[str, Any]:
     """A third peer is killed: the loop's place and tempo before, and after the session has noticed."""
     link = aalink.Link(240)
     link.enabled = True
-    async with player("link=1", "tempo=100", lead=20.0) as (subject, heard):
+    async with player("link=1", "tempo=100", lead=20.0) as (subject, outbox):
         await subject.opened()
         while subject.last.peers == 0 or abs(subject.last.bpm - link.tempo) > 0.01:
             await asyncio.sleep(0.05)
@@ -158,7 +158,7 @@ async def silent_peer() -> dict[str, Any]:
             while subject.last.peers < 2:
                 await asyncio.sleep(0.05)
             play(subject, np.full((RATE, 2), 0.1, np.float32), loop=True)
-            await heard.until(m.Playing)
+            await outbox.until(m.Playing)
             before = subject.last
             other.kill()
             other.wait()
@@ -170,7 +170,7 @@ async def silent_peer() -> dict[str, Any]:
                 "bpm": [before.bpm, after.bpm],
                 "beats": [beats, after.beat - before.beat],
                 "playing": subject.voices_playing,
-                "ended": not heard.events.empty(),
+                "ended": not outbox.events.empty(),
             }
         finally:
             other.kill()
@@ -184,7 +184,7 @@ async def main() -> None:
         return shutil.which(name) or name
 
     with jack_server(require, period=256):
-        errors = await asyncio.wait_for(scene(), 120)
+        errors = await asyncio.wait_for(measure_beats(), 120)
         terminate()
         stopped = await asyncio.wait_for(started_and_stopped(), 60)
         silent = await asyncio.wait_for(silent_peer(), 60)
