@@ -132,6 +132,13 @@ def test_stereo_models_regenerate_several_regions(performer: UdpClient, recorded
     assert np.array_equal(whole[~changed], there[~changed])
 
 
+@pytest.mark.parametrize("model", ALL_MODELS)
+def test_stereo_models_render_a_loop_of_exact_length(performer: UdpClient, model: str) -> None:
+    samples = render(performer, "@model", model, "@seconds", 0.4, "@loop", 1)
+    assert samples.shape == (round(0.4 * RATE), 2)
+    assert np.abs(samples[0] - samples[-1]).max() <= np.abs(np.diff(samples, axis=0)).max()
+
+
 def test_stereo_model_sings_with_the_timbre_of_a_reference(performer: UdpClient, recorded: Path) -> None:
     song = ("@model", "song", "@seconds", 0.4, "@lyrics", "[verse]", "la la", "@language", "de", "@peak", "off")
     plain, other = (render(performer, *song, *more) for more in ((), ("@reference", str(recorded))))
@@ -190,7 +197,6 @@ def test_stereo_model_sends_inline_samples_of_both_channels(stereo_daemon: Daemo
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("@loop", 1), "loop"),
         (("@init", "FILE", "@low", 400), "bands"),
         (("@scheduler", "ddim"), "ping-pong"),
         (("@seconds", 9), "8"),

@@ -293,7 +293,6 @@ STEREO = msgspec.structs.replace(
 @pytest.mark.parametrize(
     ("keys", "named"),
     [
-        ({"loop": True}, r"loop: stereo can't render a loop \(loop\)"),
         ({"init": "x.wav", "low": 4000.0}, r"low: stereo can't .* \(bands\)"),
         ({"init": "x.wav", "high": 400.0}, r"high: stereo can't .* \(bands\)"),
         ({"scheduler": "ddim"}, "scheduler: got ddim, stereo takes ping-pong, flow-euler"),

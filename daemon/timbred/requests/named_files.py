@@ -125,7 +125,7 @@ class NamedFiles:
             ForbiddenPath, BadAudio: A path may not be read, or the file doesn't exist.
         """
         found = {key: self.file_of(key, named) for key in ("init", "reference") if (named := getattr(request, key))}
-        return JobFiles(**found)
+        return JobFiles(found.get("init"), found.get("reference"))
 
     def file_of(self, key: str, named: str) -> Path:
         """Return the file of a take id or a path, which the value of a key names.

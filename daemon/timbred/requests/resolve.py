@@ -495,10 +495,13 @@ def _length(
     if request.extend is not None:
         kept_seconds = init_seconds or 0.0
         longest = MAX_EXTENDED_SECONDS if "windows" in card.capabilities else card.max_seconds
+        reason = (
+            "" if "windows" in card.capabilities else f": {card.name} can't render beyond its longest sound (windows)"
+        )
         if kept_seconds + request.extend > longest:
             raise BadRequest(
                 f"extend: got {request.extend:g} s after the {kept_seconds:g} s of init, "
-                f"together they may last {longest:g} s"
+                f"together they may last {longest:g} s{reason}"
             )
         return kept_seconds + request.extend, None, None
     if request.bars is None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.engine.families.renders import (
+    AUDIBLE_PEAK,
     init_audio,
     load,
     render,
@@ -111,6 +112,55 @@ def test_noise_source_of_another_length_is_reused(model: LatentDiffusion):
     earlier = model.begin(order(model, seeds=(7,), seconds=0.2)).sampler.noise
     assert torch.equal(noise[:, :, : earlier.shape[2]], earlier)
     assert noise.shape == model.begin(order(model)).sampler.noise.shape
+
+
+@pytest.fixture(scope="module", params=["stable_audio", "stable_audio_3", "ace_step"])
+def looping_model(request: pytest.FixtureRequest) -> LatentDiffusion:
+    folder: Path = request.getfixturevalue(request.param)
+    return load(folder)
+
+
+@pytest.mark.parametrize("seconds", [0.4, 0.401], ids=["whole-rows", "cut"])
+def test_waveform_loop_has_its_exact_length_and_no_step_at_its_ends(looping_model: LatentDiffusion, seconds: float):
+    wanted = order(looping_model, seconds=seconds, loop=True, seeds=(1, 2))
+    sounds = looping_model.render(wanted, lambda _: None, lambda: False)
+    assert sounds.looped == (True, True)
+    assert sounds.waveforms.shape[1:] == (round(seconds * sounds.rate), 2)
+    largest = np.abs(np.diff(sounds.waveforms, axis=1)).max(axis=(1, 2))
+    assert (np.abs(sounds.waveforms[:, 0] - sounds.waveforms[:, -1]).max(axis=1) <= largest).all()
+    assert (np.abs(sounds.waveforms).max(axis=(1, 2)) > AUDIBLE_PEAK).all()
+
+
+def test_waveform_circle_of_rotated_latents_is_the_rotated_circle(looping_model: LatentDiffusion):
+    layout = looping_model.latent_layout
+    latents = torch.randn(1, layout.channels, 24, generator=torch.Generator().manual_seed(3))
+    circle = looping_model.codec.decode_circle(latents)
+    rotated = looping_model.codec.decode_circle(latents.roll(7, dims=2))
+    np.testing.assert_allclose(rotated, np.roll(circle, 7 * layout.samples_per_row, axis=1), atol=1e-4)
+
+
+def test_waveform_loop_is_rotated_before_each_step(looping_model: LatentDiffusion):
+    generation = looping_model.begin(order(looping_model, loop=True, guidance=1.0))
+    rows, rotations = generation.rotated_rows, list[int]()
+    while not generation.sampler.done:
+        plain, seen = generation.sampler.network_input()[:, :, :rows], generation.network_input()
+        rotations += [rows_ for rows_ in range(rows) if torch.equal(seen[:, :, :rows], plain.roll(rows_, dims=2))]
+        assert torch.equal(seen[:, :, rows:], generation.sampler.network_input()[:, :, rows:])
+        looping_model.advance([generation])
+    assert len(set(rotations)) == len(rotations) == generation.order.steps
+
+
+def test_waveform_loops_in_one_batch_equal_their_solo_runs(looping_model: LatentDiffusion):
+    wanted = [order(looping_model, loop=True, guidance=1.0, seeds=(seed,)) for seed in (3, 4)]
+    alone = [render(looping_model, one) for one in wanted]
+    first, second = (looping_model.begin(one) for one in wanted)
+    looping_model.advance([first])
+    while not first.sampler.done:
+        looping_model.advance([first, second])
+    while not second.sampler.done:
+        looping_model.advance([second])
+    for generation, expected in zip((first, second), alone, strict=True):
+        np.testing.assert_allclose(looping_model.decode(generation).waveforms, expected, atol=1e-4)
 
 
 def chance_orders(model: LatentDiffusion, chance: random.Random) -> list[RenderOrder]:

@@ -42,10 +42,13 @@ class WaveLayout:
     is_noise_rows_first: bool = False
 
     def shape(self, seconds: float, loop: bool = False) -> tuple[int, int]:
-        """Return channels and rows of the latents for a length in seconds."""
-        if self.fixed_rows is not None and not loop:
-            return self.channels, self.fixed_rows
-        return self.channels, max(1, math.ceil(seconds * self.rate / self.samples_per_row))
+        """Return channels and rows of the latents for a length in seconds; those of a loop are the same."""
+        del loop
+        return self.channels, self.sound_rows(seconds) if self.fixed_rows is None else self.fixed_rows
+
+    def sound_rows(self, seconds: float) -> int:
+        """Return the rows that a sound itself has, also where all sounds have the same number of latents."""
+        return max(1, math.ceil(seconds * self.rate / self.samples_per_row))
 
 
 DECODED_ROWS = 256
@@ -105,6 +108,14 @@ class WaveCodec:
         edges = [*range(0, wanted, DECODED_ROWS), wanted]
         parts = [self.decode_rows(latents, first, last) for first, last in pairwise(edges)]
         return torch.cat(parts, dim=1)[:, :frames].numpy()
+
+    @torch.inference_mode()
+    def decode_circle(self, latents: torch.Tensor) -> NDArray[np.float32]:
+        """Decode latents whose last row is followed by the first one: (takes, frames, channels), whole rows."""
+        rows, row = latents.shape[2], self.latent_layout.samples_per_row
+        context = rows if self.context is None else self.context
+        around = torch.arange(-context, rows + context, device=latents.device) % rows
+        return self.decode(latents[:, :, around])[:, context * row : (context + rows) * row]
 
     def decode_rows(self, latents: torch.Tensor, first: int, last: int) -> torch.Tensor:
         """Decode the samples of the rows [first, last) of latents: (takes, frames, channels), float32, CPU.

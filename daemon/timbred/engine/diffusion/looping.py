@@ -72,11 +72,31 @@ def shorten_circle(circle: NDArray[np.float32], frames: int, rate: int) -> tuple
     fade = max(1, min(round(CUT_CROSSFADE_S * rate), (count - max_removed) // 4))
     best_cut = max(_best_cut(samples, removed_count, fade) for removed_count in range(min_removed, max_removed + 1))
     similarity, cut, removed = best_cut
+    return _remove_passage(samples, cut, removed, fade, similarity), similarity
+
+
+def _remove_passage(
+    samples: NDArray[np.float64], cut: int, removed: int, fade: int, similarity: float
+) -> NDArray[np.float32]:
+    """Remove `removed` samples at a cut, with a crossfade of two passages that are so similar."""
     fading_out, fading_in = samples[cut : cut + fade], samples[cut + removed : cut + removed + fade]
     angle = (np.arange(fade) + 0.5) / fade * (np.pi / 2)
     blend = crossfade(fading_out, fading_in, np.cos(angle), np.sin(angle), max(0.0, similarity))
-    shortened = np.concatenate([samples[:cut], blend, samples[cut + removed + fade :]])
-    return shortened.astype(np.float32), similarity
+    return np.concatenate([samples[:cut], blend, samples[cut + removed + fade :]]).astype(np.float32)
+
+
+def fit_channels(circle: NDArray[np.float32], frames: int, rate: int) -> NDArray[np.float32]:
+    """Shorten a circle of samples, (count, channels), to an exact number of frames, at one place for all channels.
+
+    A small difference is resampled. A larger one is cut out between the two passages that are most similar.
+    """
+    removed = len(circle) - frames
+    if removed > MAX_RESAMPLED_FRACTION * frames:
+        fade = max(1, min(round(CUT_CROSSFADE_S * rate), frames // 4))
+        similarity, cut, _ = _best_cut(circle.mean(axis=1, dtype=np.float64), removed, fade)
+        channels = [_remove_passage(channel, cut, removed, fade, similarity) for channel in circle.T.astype(np.float64)]
+        circle = np.stack(channels, axis=1)
+    return np.ascontiguousarray(resample_circle(circle.T, frames).T)
 
 
 def _best_cut(samples: NDArray[np.float64], removed: int, fade: int) -> tuple[float, int, int]:

@@ -12,6 +12,9 @@ from timbred.engine.diffusion.sampler import InitLatents, SamplerState, make_sch
 from timbred.engine.diffusion.sampler_kinds import ClassifierFreeGuidance, DiscreteSampling
 from timbred.ipc.engine_messages import RenderOrder
 
+GOLDEN_FRACTION = 0.6180339887
+"""Part of a loop by which it is rotated further at each step: successive places lie far apart."""
+
 
 @dataclass(frozen=True)
 class Blend:
@@ -41,6 +44,7 @@ class Generation:
         loras: LoRAs of all rows.
         padded: Names of conditioning tensors that may be padded to the length of others in a batch.
         guider: Joins the network's outputs with and without the prompt.
+        rotated_rows: Rows of latents of a loop that is rendered by rotation; 0 for other sounds.
         blend: Other conditioning whose output is mixed into the guided one; None for none.
     """
 
@@ -59,6 +63,7 @@ class Generation:
     padded: frozenset[str] = frozenset()
     guider: ClassifierFreeGuidance = field(default_factory=ClassifierFreeGuidance)
     loras: LoraSet = ()
+    rotated_rows: int = 0
     blend: Blend | None = None
 
     def __post_init__(self) -> None:
@@ -81,8 +86,8 @@ class Generation:
 
     @property
     def circular_mask(self) -> torch.Tensor | None:
-        """For loops: a mask with 1 for each circular row of the batch, else None."""
-        if not self.order.loop:
+        """For loops by circular convolution: a mask with 1 for each circular row of the batch, else None."""
+        if not self.order.loop or self.rotated_rows:
             return None
         return torch.tensor(self.circular * (1 if self.guidance is None else 2), dtype=torch.float32)
 
@@ -94,17 +99,30 @@ class Generation:
 
     def network_input(self) -> torch.Tensor:
         """Return the rows that this generation adds to a batch."""
-        latents = self.sampler.network_input()
+        latents = self._rotate(self.sampler.network_input(), self._rotation)
         return latents if self.guidance is None else torch.cat([latents, latents])
 
     def apply_guidance(self, prediction: torch.Tensor) -> torch.Tensor:
         """Return the guided prediction of each take."""
+        prediction = self._rotate(prediction, -self._rotation)
         if self.guidance is None:
             return prediction
         negative, positive = prediction.chunk(2)
         if not self.guider.applies(float(self.sampler.timestep)):
             return positive
         return self.guider.join(negative, positive, self.guidance)
+
+    @property
+    def _rotation(self) -> int:
+        """Rows by which the latents of a loop are rotated at the next step, so that its ends meet inside."""
+        return round(self.sampler.step * GOLDEN_FRACTION * self.rotated_rows)
+
+    def _rotate(self, latents: torch.Tensor, rows: int) -> torch.Tensor:
+        """Return latents, (batch, channels, time, ...), with the rows of the loop rotated."""
+        if not self.rotated_rows:
+            return latents
+        loop, rest = latents[:, :, : self.rotated_rows], latents[:, :, self.rotated_rows :]
+        return torch.cat([loop.roll(rows, dims=2), rest], dim=2)
 
     @property
     def shape(self) -> tuple[object, ...]:

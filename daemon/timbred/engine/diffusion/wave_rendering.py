@@ -1,5 +1,6 @@
 """Generations over latents of waveforms: begun, continued, decoded to stereo sound, and streamed.
 
+A loop is rendered by rotation: before each step the latents are rotated, so that the network joins both ends.
 Audio is continued, and parts of it are regenerated, by preserving the latents of the rest.
 """
 
@@ -15,6 +16,7 @@ from timbred.engine.diffusion.conditioning import Tensors, repeat_conditioning
 from timbred.engine.diffusion.generation import RenderedSounds, draw_order_noise
 from timbred.engine.diffusion.given_tensors import PADDING_NAME, START_NAME, given_number
 from timbred.engine.diffusion.inpainting import init_channels
+from timbred.engine.diffusion.looping import fit_channels
 from timbred.engine.diffusion.rendering import Rendering
 from timbred.engine.diffusion.sampler import InitLatents, make_generators
 from timbred.engine.diffusion.state import Blend, Generation, make_sampler_state
@@ -47,6 +49,7 @@ class WaveRendering(Rendering[WaveCodec]):
             generators=generators,
             padded=self.conditioner.padded,
             guider=self.conditioner.make_guider(order),
+            rotated_rows=self.codec.latent_layout.sound_rows(order.seconds) if order.loop else 0,
             blend=None
             if blend is None
             else Blend(repeat_conditioning(blend.conditioning, len(order.seeds), False), blend.share),
@@ -99,7 +102,17 @@ class WaveRendering(Rendering[WaveCodec]):
 
     def _decode(self, generation: Generation, latents: torch.Tensor) -> RenderedSounds:
         layout = self.codec.latent_layout
+        if generation.order.loop:
+            return self._decode_loop(generation, latents)
         start = given_number(generation.order, START_NAME, 0.0)
         first, last = int(start * layout.rate), int((start + generation.order.seconds) * layout.rate)
         waveforms = self.codec.decode(latents, last)[:, first:]
         return RenderedSounds(np.ascontiguousarray(waveforms, dtype=np.float32), layout.rate)
+
+    def _decode_loop(self, generation: Generation, latents: torch.Tensor) -> RenderedSounds:
+        """Decode loops to exactly the requested length; their last sample is followed by the first one."""
+        rate = self.codec.latent_layout.rate
+        circles = self.codec.decode_circle(latents[:, :, : generation.rotated_rows])
+        frames = max(1, round(generation.order.seconds * rate))
+        loops = np.stack([fit_channels(circle, frames, rate) for circle in circles])
+        return RenderedSounds(loops, rate, looped=(True,) * len(loops))
