@@ -296,7 +296,7 @@ STEREO = msgspec.structs.replace(
         ({"init": "x.wav", "low": 4000.0}, r"low: stereo can't .* \(bands\)"),
         ({"init": "x.wav", "high": 400.0}, r"high: stereo can't .* \(bands\)"),
         ({"scheduler": "ddim"}, "scheduler: got ddim, stereo takes ping-pong, flow-euler"),
-        ({"init": "x.wav", "extend": 6.0}, "together they may last 8 s"),
+        ({"init": "x.wav", "extend": 598.0}, "together they may last 600 s"),
     ],
     ids=str,
 )

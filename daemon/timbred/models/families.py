@@ -270,7 +270,7 @@ STABLE_AUDIO = Family(
     },
     libraries=("stable_audio",),
     read_sound=_stable_audio_sound,
-    capabilities=frozenset({"negative", "weights", "init", "inpaint", "extend", "loop", "early", "lora"}),
+    capabilities=frozenset({"negative", "weights", "init", "inpaint", "extend", "windows", "loop", "early", "lora"}),
     schedulers=("cosine-dpm", "edm-dpm", "edm-euler"),
     licence=_STABILITY,
     read_tensor_inputs=tensor_inputs.stable_audio_inputs,
@@ -304,7 +304,7 @@ STABLE_AUDIO_3 = Family(
     },
     libraries=("stable_audio_3",),
     read_sound=_stable_audio_3_sound,
-    capabilities=frozenset({"negative", "weights", "init", "inpaint", "extend", "loop", "early", "lora"}),
+    capabilities=frozenset({"negative", "weights", "init", "inpaint", "extend", "windows", "loop", "early", "lora"}),
     schedulers=("ping-pong", "flow-euler"),
     licence=Licence(
         "Stability AI Community, Gemma terms",
@@ -343,7 +343,9 @@ ACE_STEP = Family(
     },
     libraries=("ace_step",),
     read_sound=_ace_step_sound,
-    capabilities=frozenset({"init", "inpaint", "extend", "loop", "lyrics", "task", "reference", "key", "bpm", "lora"}),
+    capabilities=frozenset(
+        {"init", "inpaint", "extend", "windows", "loop", "lyrics", "task", "reference", "key", "bpm", "lora"}
+    ),
     schedulers=("flow-euler", "ping-pong"),
     licence=Licence("MIT", "yes"),
     read_tensor_inputs=tensor_inputs.ace_step_inputs,

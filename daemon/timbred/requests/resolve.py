@@ -308,7 +308,7 @@ def resolve(
         weights=request.weights or "",
         **init,
         **vars(song),
-        window=min(card.max_seconds, MAX_WINDOW_SECONDS),
+        window=_window(card),
         preview=bool(request.preview),
         **{key: getattr(request, key) or "" for key in ("noise", "embeddings", "init", "reference")},
         noise_source=noise_source,
@@ -343,6 +343,11 @@ def resolve(
         priority=request.priority or "normal",
         inline=bool(request.inline),
     )
+
+
+def _window(card: Card) -> float:
+    """Return the longest outpainting window: networks of mel spectrograms, which know bands, take any length."""
+    return min(card.max_seconds, MAX_WINDOW_SECONDS) if "bands" in card.capabilities else card.max_seconds
 
 
 def _or(value: Any, default: Any) -> Any:

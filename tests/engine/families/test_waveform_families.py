@@ -163,6 +163,27 @@ def test_waveform_loops_in_one_batch_equal_their_solo_runs(looping_model: Latent
         np.testing.assert_allclose(looping_model.decode(generation).waveforms, expected, atol=1e-4)
 
 
+def test_waveform_extension_beyond_the_longest_sound_is_rendered_in_windows(looping_model: LatentDiffusion):
+    sound, rate = stereo_sound(0.3), looping_model.latent_layout.rate
+    wanted = order(looping_model, seconds=1.3, window=0.512, given=init_audio(sound, 0.5), seeds=(1, 2), steps=3)
+    told = list[int]()
+    sounds = looping_model.render(wanted, told.append, lambda: False)
+    windows = looping_model.begin(wanted).wave_windows
+    assert windows is not None
+    assert told == list(range(1, 3 * windows.window_count + 1))
+    assert windows.window_count > 2
+    assert sounds.first_frame + sounds.waveforms.shape[1] == round(1.3 * rate)
+    assert sounds.first_frame < len(sound)
+    alone = looping_model.render(
+        order(looping_model, seconds=1.3, window=0.512, given=init_audio(sound, 0.5), seeds=(2,), steps=3),
+        lambda _: None,
+        lambda: False,
+    )
+    np.testing.assert_allclose(alone.waveforms[0], sounds.waveforms[1], atol=2e-4)
+    for piece in np.array_split(sounds.waveforms, windows.window_count, axis=1):
+        assert np.abs(piece).max() > AUDIBLE_PEAK
+
+
 def chance_orders(model: LatentDiffusion, chance: random.Random) -> list[RenderOrder]:
     sound = stereo_sound(0.3)
     givens = [None, init_audio(sound, 0.6), init_audio(sound, 1.0, Repaint(start=0.1, end=0.2, low=0.0, high=96_000.0))]

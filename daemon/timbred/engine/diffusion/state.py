@@ -7,7 +7,7 @@ import torch
 
 from timbred.engine.diffusion.conditioning import Tensors
 from timbred.engine.diffusion.denoiser import LoraSet
-from timbred.engine.diffusion.outpainting import Outpainting
+from timbred.engine.diffusion.outpainting import Outpainting, OutpaintWindow
 from timbred.engine.diffusion.sampler import InitLatents, SamplerState, make_scheduler
 from timbred.engine.diffusion.sampler_kinds import ClassifierFreeGuidance, DiscreteSampling
 from timbred.ipc.engine_messages import RenderOrder
@@ -22,6 +22,36 @@ class Blend:
 
     conditioning: Tensors
     share: float
+
+
+@dataclass
+class WaveWindows:
+    """A waveform that is continued in windows.
+
+    Attributes:
+        remaining_windows: Windows that aren't rendered yet.
+        latents: Latents so far, (takes, channels, rows): the end of the init audio, and what was rendered.
+        words: Text conditioning of one take.
+        first_frame: Frame of the whole at which the latents begin.
+        rendered_windows: Number of rendered windows.
+    """
+
+    remaining_windows: list[OutpaintWindow]
+    latents: torch.Tensor
+    words: Tensors
+    first_frame: int
+    rendered_windows: int = 0
+
+    @property
+    def window_count(self) -> int:
+        """Total number of windows."""
+        return self.rendered_windows + len(self.remaining_windows)
+
+    def join(self, latents: torch.Tensor) -> torch.Tensor:
+        """Return the latents so far joined with those of the next window, without its surplus rows."""
+        window = self.remaining_windows[0]
+        made = latents[:, :, window.known : window.known + window.new]
+        return torch.cat([self.latents[: len(latents)], made], dim=2)
 
 
 @dataclass(eq=False)
@@ -44,6 +74,7 @@ class Generation:
         loras: LoRAs of all rows.
         padded: Names of conditioning tensors that may be padded to the length of others in a batch.
         guider: Joins the network's outputs with and without the prompt.
+        wave_windows: Windows in which a waveform is continued beyond the longest sound; None without.
         rotated_rows: Rows of latents of a loop that is rendered by rotation; 0 for other sounds.
         blend: Other conditioning whose output is mixed into the guided one; None for none.
     """
@@ -63,6 +94,7 @@ class Generation:
     padded: frozenset[str] = frozenset()
     guider: ClassifierFreeGuidance = field(default_factory=ClassifierFreeGuidance)
     loras: LoraSet = ()
+    wave_windows: WaveWindows | None = None
     rotated_rows: int = 0
     blend: Blend | None = None
 
@@ -72,16 +104,17 @@ class Generation:
     @property
     def steps(self) -> int:
         """Total number of steps, over all windows."""
-        return self.earlier_steps + self.sampler.steps * (
-            1 if self.outpainting is None else self.outpainting.window_count
-        )
+        return self.earlier_steps + self.sampler.steps * (1 if self._windows is None else self._windows.window_count)
+
+    @property
+    def _windows(self) -> "Outpainting | WaveWindows | None":
+        return self.outpainting or self.wave_windows
 
     @property
     def step(self) -> int:
         """Finished steps, 0 to `steps`."""
-        earlier_windows = (
-            0 if self.outpainting is None else min(self.outpainting.rendered_windows, self.outpainting.window_count - 1)
-        )
+        windows = self._windows
+        earlier_windows = 0 if windows is None else min(windows.rendered_windows, windows.window_count - 1)
         return self.earlier_steps + earlier_windows * self.sampler.steps + self.sampler.step
 
     @property

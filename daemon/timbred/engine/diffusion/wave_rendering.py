@@ -1,7 +1,8 @@
 """Generations over latents of waveforms: begun, continued, decoded to stereo sound, and streamed.
 
 A loop is rendered by rotation: before each step the latents are rotated, so that the network joins both ends.
-Audio is continued, and parts of it are regenerated, by preserving the latents of the rest.
+Audio is continued, beyond the model's longest sound in windows, and parts of it are regenerated, by preserving the
+latents of the rest.
 """
 
 import math
@@ -17,9 +18,10 @@ from timbred.engine.diffusion.generation import RenderedSounds, draw_order_noise
 from timbred.engine.diffusion.given_tensors import PADDING_NAME, START_NAME, given_number
 from timbred.engine.diffusion.inpainting import init_channels
 from timbred.engine.diffusion.looping import fit_channels
+from timbred.engine.diffusion.outpainting import plan_windows
 from timbred.engine.diffusion.rendering import Rendering
 from timbred.engine.diffusion.sampler import InitLatents, make_generators
-from timbred.engine.diffusion.state import Blend, Generation, make_sampler_state
+from timbred.engine.diffusion.state import Blend, Generation, WaveWindows, make_sampler_state
 from timbred.ipc.engine_messages import InitAudio, RenderOrder
 
 ROUNDING_ROWS = 1e-6
@@ -32,6 +34,9 @@ class WaveRendering(Rendering[WaveCodec]):
     def begin(self, order: RenderOrder, text_conditioning: Tensors) -> Generation:
         """Begin a generation, before its first step; `text_conditioning` is the text conditioning of one take."""
         generators = make_generators(order.seeds)
+        windows = self._plan_windows(order, words, generators)
+        if windows is not None:
+            return self._begin_windows(order, windows, generators)
         roomy = replace(order, seconds=order.seconds + given_number(order, PADDING_NAME, 0.0))
         noise = draw_order_noise(roomy, generators, self.codec.latent_layout).to(self.codec.device)
         conditioning, init_latents = self.conditioner.complete(
@@ -54,6 +59,73 @@ class WaveRendering(Rendering[WaveCodec]):
             if blend is None
             else Blend(repeat_conditioning(blend.conditioning, len(order.seeds), False), blend.share),
         )
+
+    def _plan_windows(
+        self, order: RenderOrder, words: Tensors, generators: list[torch.Generator]
+    ) -> WaveWindows | None:
+        """Plan the windows in which init audio is continued; None if all fits into the longest sound."""
+        layout = self.codec.latent_layout
+        longest, rows = int(order.window * layout.rate) // layout.samples_per_row, layout.sound_rows(order.seconds)
+        if order.given is None or not longest or rows <= longest:
+            return None
+        samples = init_channels(order.given)
+        init_rows = max(1, samples.shape[1] // layout.samples_per_row)
+        plan = plan_windows(init_rows, rows - init_rows, longest)
+        first, last = ((init_rows - known) * layout.samples_per_row for known in (plan[0].known, 0))
+        latents = self.codec.encode(samples[:, first:last], max(longest, plan[0].known), generators)
+        return WaveWindows(plan, latents[:, :, : plan[0].known], words, first)
+
+    def _begin_windows(self, order: RenderOrder, windows: WaveWindows, generators: list[torch.Generator]) -> Generation:
+        """Begin a generation with its first window."""
+        noise, conditioning, init_latents = self._next_window(order, windows, generators)
+        return Generation(
+            order=order,
+            kind=self.sampling,
+            scheduler_config=self.scheduler_config,
+            sampler=make_sampler_state(order, self.sampling, self.scheduler_config, noise, generators, init_latents),
+            conditioning=conditioning,
+            guidance=self.conditioner.guidance_of(order),
+            generators=generators,
+            padded=self.conditioner.padded,
+            guider=self.conditioner.make_guider(order),
+            wave_windows=windows,
+        )
+
+    def _next_window(
+        self, order: RenderOrder, windows: WaveWindows, generators: list[torch.Generator]
+    ) -> tuple[torch.Tensor, Tensors, InitLatents | None]:
+        """Return noise, conditioning of all takes, and init latents of the next window."""
+        layout, window = self.codec.latent_layout, windows.remaining_windows[0]
+        part = replace(order, seconds=(window.rows * layout.samples_per_row - 0.5) / layout.rate)
+        _, rows = layout.shape(part.seconds)
+        known = windows.latents[:, :, -window.known :]
+        whole = torch.nn.functional.pad(known, (0, rows - window.known))
+        preserved = torch.zeros((1, 1, rows), device=whole.device)
+        preserved[:, :, : window.known] = 1.0
+        completed = [
+            self.conditioner.complete(windows.words, part, InitLatents(take[None], 1.0, preserved)) for take in whole
+        ]
+        halves = 1 if self.conditioner.guidance_of(order) is None else 2
+        conditioning = {
+            name: torch.cat([tensors[name].chunk(halves)[half] for half in range(halves) for tensors, _ in completed])
+            for name in completed[0][0]
+        }
+        noise = draw_order_noise(part, generators, layout).to(self.codec.device)
+        return noise, conditioning, None if completed[0][1] is None else InitLatents(whole, 1.0, preserved)
+
+    def begin_next_window(self, generation: Generation) -> None:
+        """Join the finished window of a continued waveform, and begin the next one if there is one."""
+        windows = generation.wave_windows
+        if windows is None:
+            return
+        windows.latents = windows.join(generation.sampler.latents)
+        windows.remaining_windows.pop(0)
+        windows.rendered_windows += 1
+        if windows.remaining_windows:
+            order = generation.order
+            noise, generation.conditioning, init_latents = self._next_window(order, windows, generation.generators)
+            generation.guider = self.conditioner.make_guider(order)
+            generation.restart_sampler(noise, init_latents)
 
     def _encode_init(self, order: RenderOrder, generators: list[torch.Generator]) -> InitLatents | None:
         """Return the init latents of each take, with the mask of what is preserved."""
@@ -85,11 +157,17 @@ class WaveRendering(Rendering[WaveCodec]):
         ]
 
     def preview(self, generation: Generation) -> RenderedSounds:
-        """Decode the predicted result of the first take."""
+        """Decode the predicted result of the first take; of a continued waveform, all windows so far."""
+        windows = generation.wave_windows
+        if windows is not None:
+            return self._decode_windows(generation, windows, windows.join(generation.sampler.predict_x0()[:1]))
         return self._decode(generation, generation.sampler.predict_x0()[:1])
 
     def decode(self, generation: Generation) -> RenderedSounds:
         """Decode the takes of a finished generation."""
+        windows = generation.wave_windows
+        if windows is not None:
+            return self._decode_windows(generation, windows, windows.latents)
         return self._decode(generation, generation.sampler.latents)
 
     def begin_stream(self, generation: Generation) -> PieceStream:
@@ -108,6 +186,13 @@ class WaveRendering(Rendering[WaveCodec]):
         first, last = int(start * layout.rate), int((start + generation.order.seconds) * layout.rate)
         waveforms = self.codec.decode(latents, last)[:, first:]
         return RenderedSounds(np.ascontiguousarray(waveforms, dtype=np.float32), layout.rate)
+
+    def _decode_windows(self, generation: Generation, windows: WaveWindows, latents: torch.Tensor) -> RenderedSounds:
+        """Decode a continued waveform from the known end of its init audio on."""
+        rate = self.codec.latent_layout.rate
+        frames = round(generation.order.seconds * rate) - windows.first_frame
+        waveforms = np.ascontiguousarray(self.codec.decode(latents, frames), dtype=np.float32)
+        return RenderedSounds(waveforms, rate, windows.first_frame)
 
     def _decode_loop(self, generation: Generation, latents: torch.Tensor) -> RenderedSounds:
         """Decode loops to exactly the requested length; their last sample is followed by the first one."""
